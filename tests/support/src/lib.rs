@@ -1,0 +1,1 @@
+//! Real TAPs, network namespaces, guests and servers for the tests and the demo.

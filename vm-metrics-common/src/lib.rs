@@ -1,0 +1,138 @@
+//! What the daemon and its eBPF programs agree on, byte for byte.
+//!
+//! Everything here is `#[repr(C)]`, free of padding and checked at compile time. A change of layout or meaning is a
+//! new [`ABI_VERSION`]: two versions never share a map.
+
+#![no_std]
+
+/// Version of the layout and meaning of everything in this crate.
+pub const ABI_VERSION: u32 = 1;
+
+/// Names as they stand in the eBPF object.
+pub mod names {
+    /// Program at tc ingress of a TAP: what the guest sends.
+    pub const PROGRAM_INGRESS: &str = "tap_ingress";
+    /// Program at tc egress of a TAP: what the host offers to the guest.
+    pub const PROGRAM_EGRESS: &str = "tap_egress";
+    /// `ARRAY` of [`Counters`](super::Counters), memory-mapped: entry `slot * possible_cpus + cpu`.
+    pub const MAP_COUNTERS: &str = "COUNTERS";
+    /// `ARRAY` of [`TableEntry`](super::TableEntry), indexed by `ifindex % TABLE_SIZE`.
+    pub const MAP_TABLE: &str = "TABLE";
+    /// `HASH` from ifindex to slot, for the interfaces whose table entry is taken by another one.
+    pub const MAP_COLLISIONS: &str = "COLLISIONS";
+    /// `ARRAY` of one `u64`: frames seen on an interface that has no slot.
+    pub const MAP_UNKNOWN: &str = "UNKNOWN";
+    /// Global: number of possible CPUs, the stride of [`MAP_COUNTERS`].
+    pub const GLOBAL_CPUS: &str = "POSSIBLE_CPUS";
+}
+
+/// Entries of the ifindex table; a power of two, so that the index is a mask.
+pub const TABLE_SIZE: u32 = 4096;
+
+/// Interfaces that may share a table entry with another one before attaching fails.
+pub const MAX_COLLISIONS: u32 = 1024;
+
+/// One direction of one TAP on one CPU. Plain adds by the owning CPU, plain loads by the reader.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DirectionCounters {
+    /// Frames as the kernel handles them: a GSO frame is one.
+    pub packets: u64,
+    /// Bytes of those frames, L2 header and VLAN tags included, as the device counts them.
+    pub bytes: u64,
+    /// Packets that the wire would carry: a GSO frame counts as its segments.
+    pub wire_packets: u64,
+    /// Bytes of the packets that the wire would carry: every segment has its own headers.
+    pub wire_bytes: u64,
+    pub ipv4: u64,
+    pub ipv6: u64,
+    pub arp: u64,
+    /// Frames of any other EtherType.
+    pub other_l3: u64,
+    pub tcp: u64,
+    pub udp: u64,
+    /// ICMP and ICMPv6.
+    pub icmp: u64,
+    /// IP packets of any other protocol.
+    pub other_l4: u64,
+    pub unicast: u64,
+    pub multicast: u64,
+    pub broadcast: u64,
+    /// Frames with a GSO size: more than one packet on the wire.
+    pub gso: u64,
+}
+
+impl DirectionCounters {
+    /// Adds the counters of another CPU. Counters wrap, as kernel counters do.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            packets,
+            bytes,
+            wire_packets,
+            wire_bytes,
+            ipv4,
+            ipv6,
+            arp,
+            other_l3,
+            tcp,
+            udp,
+            icmp,
+            other_l4,
+            unicast,
+            multicast,
+            broadcast,
+            gso,
+        } = other;
+        self.packets = self.packets.wrapping_add(*packets);
+        self.bytes = self.bytes.wrapping_add(*bytes);
+        self.wire_packets = self.wire_packets.wrapping_add(*wire_packets);
+        self.wire_bytes = self.wire_bytes.wrapping_add(*wire_bytes);
+        self.ipv4 = self.ipv4.wrapping_add(*ipv4);
+        self.ipv6 = self.ipv6.wrapping_add(*ipv6);
+        self.arp = self.arp.wrapping_add(*arp);
+        self.other_l3 = self.other_l3.wrapping_add(*other_l3);
+        self.tcp = self.tcp.wrapping_add(*tcp);
+        self.udp = self.udp.wrapping_add(*udp);
+        self.icmp = self.icmp.wrapping_add(*icmp);
+        self.other_l4 = self.other_l4.wrapping_add(*other_l4);
+        self.unicast = self.unicast.wrapping_add(*unicast);
+        self.multicast = self.multicast.wrapping_add(*multicast);
+        self.broadcast = self.broadcast.wrapping_add(*broadcast);
+        self.gso = self.gso.wrapping_add(*gso);
+    }
+}
+
+/// One TAP on one CPU: whole cache lines, so that two CPUs never write to the same one.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub ingress: DirectionCounters,
+    pub egress: DirectionCounters,
+}
+
+/// Where the counters of an interface are. All zero means free: no interface has index 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableEntry {
+    /// The interface this entry belongs to; another one with the same index modulo `TABLE_SIZE` is looked up in the hash.
+    pub ifindex: u32,
+    pub slot: u32,
+}
+
+const _: () = {
+    assert!(size_of::<DirectionCounters>() == 128);
+    assert!(size_of::<Counters>() == 256);
+    assert!(align_of::<Counters>() == 64);
+    assert!(size_of::<TableEntry>() == 8);
+    assert!(TABLE_SIZE.is_power_of_two());
+};
+
+#[cfg(feature = "user")]
+mod user {
+    use super::{Counters, TableEntry};
+
+    // SAFETY: repr(C), no padding (asserted above), every bit pattern is a value.
+    unsafe impl aya::Pod for Counters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for TableEntry {}
+}

@@ -1,0 +1,39 @@
+//! The programs on the TAPs: they count, and let every frame go on as if they were not there.
+//!
+//! `main.rs` has the maps and the entry points, `count.rs` the one hot function, `frame.rs` reads headers.
+
+#![no_std]
+#![no_main]
+
+mod count;
+mod frame;
+mod maps;
+
+use aya_ebpf::{bindings::tcx_action_base::TCX_NEXT, macros::classifier, programs::TcContext};
+
+/// What the guest sends: a frame written to the TAP enters the host here.
+#[classifier]
+pub fn tap_ingress(ctx: TcContext) -> i32 {
+    count::frame(&ctx, count::Direction::Ingress);
+    CONTINUE
+}
+
+/// What the host offers to the guest: a frame on its way into the TAP's ring.
+#[classifier]
+pub fn tap_egress(ctx: TcContext) -> i32 {
+    count::frame(&ctx, count::Direction::Egress);
+    CONTINUE
+}
+
+/// "Go on with the next program". As a clsact filter's result the same number is `TC_ACT_UNSPEC`. Never `TC_ACT_OK`: it would end the chain for the programs of others.
+const CONTINUE: i32 = TCX_NEXT;
+
+/// Loops, so that the verifier refuses a program in which a panic can be reached.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,57 @@
+//! The maps. User space sizes them and fills the table; the programs only add to the counters.
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, HashMap},
+};
+use vm_metrics_common::{Counters, MAX_COLLISIONS, TABLE_SIZE, TableEntry};
+
+/// Stride of `COUNTERS`; set by user space before loading.
+#[unsafe(no_mangle)]
+static POSSIBLE_CPUS: Global<u32> = Global::new(1);
+
+/// `slot * POSSIBLE_CPUS + cpu`; the size is set by user space before loading.
+#[map]
+static COUNTERS: Array<Counters> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+static TABLE: Array<TableEntry> = Array::with_max_entries(TABLE_SIZE, 0);
+
+#[map]
+static COLLISIONS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_COLLISIONS, 0);
+
+#[map]
+static UNKNOWN: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The slot of an interface, or `None` when user space has not given it one.
+#[inline(always)]
+pub fn slot_of(ifindex: u32) -> Option<u32> {
+    let entry = TABLE.get(ifindex & (TABLE_SIZE - 1))?;
+    if entry.ifindex == ifindex {
+        return Some(entry.slot);
+    }
+    let slot = COLLISIONS.get_ptr(ifindex)?;
+    // SAFETY: the kernel returned a pointer to a whole value, valid until the program ends.
+    Some(unsafe { *slot })
+}
+
+/// This CPU's counters of a slot. No other CPU writes to them, and tc runs with bottom halves off.
+#[inline(always)]
+pub fn counters_of(slot: u32, cpu: u32) -> Option<*mut Counters> {
+    COUNTERS.get_ptr_mut(slot.wrapping_mul(POSSIBLE_CPUS.load()).wrapping_add(cpu))
+}
+
+/// Counts a frame on an interface without a slot, and says how many there were before.
+#[inline(always)]
+pub fn count_unknown() -> u64 {
+    match UNKNOWN.get_ptr_mut(0) {
+        // SAFETY: a valid pointer to a whole value. Two CPUs may lose a count to each other: the number only paces a log line.
+        Some(unknown) => unsafe {
+            *unknown += 1;
+            *unknown
+        },
+        None => 0,
+    }
+}

@@ -1,0 +1,122 @@
+//! Who exists: a VM, its process and its network interfaces, as a source describes them.
+
+use std::fmt;
+
+/// A VM as a source describes it: all that is needed to read its numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InstanceInfo {
+    /// Unique on this host; becomes the label `instance_id`.
+    pub id: String,
+    /// For people; becomes the label `instance_name`.
+    pub name: String,
+    pub hypervisor: Hypervisor,
+    /// The hypervisor process; `None` when the VM does not run.
+    pub hypervisor_pid: Option<u32>,
+    /// The network interfaces, in the order the guest sees them.
+    pub nics: Vec<Nic>,
+    /// `None` when the source does not know.
+    pub allocated_vcpus: Option<u32>,
+    /// Bytes, hot-plugged memory included; `None` when the source does not know.
+    pub allocated_memory_bytes: Option<u64>,
+}
+
+/// A network interface of a VM, named by its device on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Nic {
+    /// Name of the TAP device on the host, for example `hype-01234567`.
+    pub tap: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Hypervisor {
+    Qemu,
+    CloudHypervisor,
+    Firecracker,
+    #[default]
+    Other,
+}
+
+impl Hypervisor {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Qemu => "qemu",
+            Self::CloudHypervisor => "cloud-hypervisor",
+            Self::Firecracker => "firecracker",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl fmt::Display for Hypervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One process and no other: a pid that is used again has another start time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessId {
+    pub pid: u32,
+    /// Clock ticks since boot, field 22 of `/proc/<pid>/stat`.
+    pub start_ticks: u64,
+}
+
+/// Every VM that the sources know at one tick. Ids are unique.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VmSet {
+    pub vms: Vec<InstanceInfo>,
+}
+
+/// Creates an [`InstanceInfo`] with a single TAP from instance metadata.
+///
+/// The TAP name follows [`tap_name`]; without network there is none. Zero vCPUs or zero memory mean "not known".
+///
+/// ```
+/// let vm = vm_metrics::build_instance_info("01234567ABCD", "web", Some(42), true, 2, 1 << 30);
+/// assert_eq!(vm.nics[0].tap, "hype-01234567");
+/// ```
+pub fn build_instance_info(
+    id: &str,
+    name: &str,
+    pid: Option<u32>,
+    network_enabled: bool,
+    vcpus: u32,
+    memory_bytes: u64,
+) -> InstanceInfo {
+    let nics = if network_enabled { vec![Nic { tap: tap_name(id) }] } else { Vec::new() };
+    InstanceInfo {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        hypervisor: Hypervisor::Other,
+        hypervisor_pid: pid,
+        nics,
+        allocated_vcpus: (vcpus > 0).then_some(vcpus),
+        allocated_memory_bytes: (memory_bytes > 0).then_some(memory_bytes),
+    }
+}
+
+/// `hype-` and the first eight characters of the id, in lower case.
+pub fn tap_name(id: &str) -> String {
+    let short: String = id.chars().take(8).collect();
+    format!("hype-{}", short.to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tap_name_is_short_and_lower_case() {
+        assert_eq!(tap_name("ABCDEFGHIJ"), "hype-abcdefgh");
+        assert_eq!(tap_name("Ab"), "hype-ab");
+        assert_eq!(tap_name(""), "hype-");
+    }
+
+    #[test]
+    fn no_network_is_no_nic_and_zero_is_not_known() {
+        let vm = build_instance_info("a", "b", None, false, 0, 0);
+        assert_eq!(vm.nics, []);
+        assert_eq!(vm.allocated_vcpus, None);
+        assert_eq!(vm.allocated_memory_bytes, None);
+    }
+}

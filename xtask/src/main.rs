@@ -1,0 +1,3 @@
+//! `cargo xtask`: the one entry point to building, running and testing.
+
+fn main() {}
