@@ -1,0 +1,128 @@
+//! Builds the eBPF object that the library embeds, with the same toolchain as everything else.
+//!
+//! Only with the feature `ebpf`. What is missing is said in one line: this script installs nothing itself.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::iter;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const TARGET: &str = "bpfel-unknown-none";
+const PACKAGE: &str = "vm-metrics-ebpf";
+const OBJECT: &str = "vm-metrics";
+
+/// What the outer cargo set for its own build and the inner one would take for its own: the description of the host's
+/// target and flags, this crate's features, and `clippy-driver`, which emits no code. The object's own flags are in
+/// `.cargo/config.toml`. Prefixes, since some of these are whole families.
+const NOT_INHERITED: &[&str] =
+    &["CARGO_CFG_", "CARGO_ENCODED_RUSTFLAGS", "CARGO_FEATURE_", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS"];
+
+/// Why there is no object.
+enum Failure {
+    /// One line says it all.
+    Setup(String),
+    /// The compiler's own words say it.
+    Build(String),
+}
+
+fn main() -> ExitCode {
+    println!("cargo::rerun-if-changed=build.rs");
+    if env::var_os("CARGO_FEATURE_EBPF").is_none() {
+        return ExitCode::SUCCESS;
+    }
+    for input in ["../vm-metrics-ebpf", "../vm-metrics-common", "../Cargo.lock"] {
+        println!("cargo::rerun-if-changed={input}");
+    }
+    match embed_object() {
+        Ok(()) => ExitCode::SUCCESS,
+        // Cargo shows this line alone: a script that exits with an error would have its whole output shown.
+        Err(Failure::Setup(line)) => {
+            println!("cargo::error={line}");
+            ExitCode::SUCCESS
+        }
+        Err(Failure::Build(output)) => {
+            eprintln!("{output}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Leaves the object where the library's `include_bytes_aligned!` looks for it.
+fn embed_object() -> Result<(), Failure> {
+    let out_dir = PathBuf::from(variable("OUT_DIR")?);
+    let target_dir = target_dir(&out_dir)?;
+    let path = path_with_linker(&target_dir.join("tools/bin"))?;
+    check_rust_src()?;
+
+    let bpf_dir = target_dir.join("bpf");
+    build_object(&bpf_dir, &path)?;
+    let object = bpf_dir.join(TARGET).join("release").join(OBJECT);
+    let embedded = out_dir.join("vm-metrics.bpf.o");
+    fs::copy(&object, &embedded).map_err(|error| {
+        setup(format!("cannot copy {} to {}: {error}", object.display(), embedded.display()))
+    })?;
+    Ok(())
+}
+
+/// One directory for all profiles and for clippy, so that `core` is built once; not the outer build's, which is locked.
+fn build_object(bpf_dir: &Path, path: &OsStr) -> Result<(), Failure> {
+    let mut cargo = Command::new(variable("CARGO")?);
+    cargo.args(["build", "--release", "-Zbuild-std=core", "--package", PACKAGE, "--target", TARGET]);
+    cargo.arg("--target-dir").arg(bpf_dir);
+    for (name, _) in env::vars_os() {
+        if NOT_INHERITED.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+            cargo.env_remove(name);
+        }
+    }
+    // `-Z build-std` is for nightly toolchains only; this makes a stable one accept it.
+    cargo.env("RUSTC_BOOTSTRAP", "1").env("PATH", path);
+
+    let output =
+        cargo.output().map_err(|error| setup(format!("cannot run cargo for the eBPF object: {error}")))?;
+    if !output.status.success() {
+        return Err(Failure::Build(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
+    Ok(())
+}
+
+/// `PATH` with the workspace's own tools first.
+fn path_with_linker(tools: &Path) -> Result<OsString, Failure> {
+    let path = variable("PATH")?;
+    let dirs: Vec<PathBuf> = iter::once(tools.to_owned()).chain(env::split_paths(&path)).collect();
+    let linker = dirs.iter().map(|dir| dir.join("bpf-linker")).find(|file| file.is_file());
+    let linker = linker.ok_or_else(|| missing("bpf-linker", "installs it into target/"))?;
+    println!("cargo::rerun-if-changed={}", linker.display());
+    env::join_paths(dirs).map_err(|error| setup(format!("PATH: {error}")))
+}
+
+fn check_rust_src() -> Result<(), Failure> {
+    let output = Command::new(variable("RUSTC")?)
+        .args(["--print", "sysroot"])
+        .output()
+        .map_err(|error| setup(format!("cannot run rustc --print sysroot: {error}")))?;
+    let sysroot = String::from_utf8_lossy(&output.stdout);
+    let core = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core");
+    if core.is_dir() { Ok(()) } else { Err(missing("rust-src", "adds it to the toolchain")) }
+}
+
+/// The directory with one of cargo's marks: it writes the first only where it made the directory itself.
+fn target_dir(out_dir: &Path) -> Result<PathBuf, Failure> {
+    let is_marked =
+        |dir: &&Path| ["CACHEDIR.TAG", ".rustc_info.json"].iter().any(|mark| dir.join(mark).is_file());
+    let found = out_dir.ancestors().find(is_marked);
+    found.map(Path::to_owned).ok_or_else(|| setup(format!("no target directory above {}", out_dir.display())))
+}
+
+fn variable(name: &str) -> Result<OsString, Failure> {
+    env::var_os(name).ok_or_else(|| setup(format!("{name} is not set")))
+}
+
+fn missing(what: &str, remedy: &str) -> Failure {
+    setup(format!("{what} is missing: run `cargo xtask build` once: it {remedy}"))
+}
+
+fn setup(line: String) -> Failure {
+    Failure::Setup(line)
+}
