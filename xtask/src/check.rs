@@ -1,0 +1,91 @@
+//! `cargo xtask check`: everything that can be said of the code without running it.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::{
+    command::{cargo, run},
+    tidy, tools,
+    workspace::Workspace,
+};
+
+type Step = fn(&Workspace) -> Result<()>;
+
+/// Every step is run, whatever came of the ones before it; the quick ones first.
+const STEPS: &[(&str, Step)] = &[
+    ("format", format),
+    ("tidy", tidy::tidy),
+    ("clippy", clippy),
+    ("clippy without eBPF", clippy_no_ebpf),
+    ("clippy for the BPF target", clippy_bpf),
+    ("documentation", documentation),
+    ("dependencies", dependencies),
+];
+
+pub fn check(workspace: &Workspace) -> Result<()> {
+    tools::ensure_lints(workspace)?;
+    tools::ensure_bpf(workspace)?;
+    let start = Instant::now();
+    let mut failed = Vec::new();
+    for (name, step) in STEPS {
+        eprintln!("xtask: {name}");
+        if let Err(error) = step(workspace) {
+            eprintln!("xtask: {name}: {error:#}");
+            failed.push(*name);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("check failed: {}", failed.join(", "));
+    }
+    eprintln!("xtask: {} checks passed in {} s", STEPS.len(), start.elapsed().as_secs());
+    Ok(())
+}
+
+fn format(workspace: &Workspace) -> Result<()> {
+    run(cargo(workspace, "fmt").args(["--all", "--check"]))
+}
+
+fn clippy(workspace: &Workspace) -> Result<()> {
+    run(cargo(workspace, "clippy").args(["--all-targets", "--", "-D", "warnings"]))
+}
+
+fn clippy_no_ebpf(workspace: &Workspace) -> Result<()> {
+    run(cargo(workspace, "clippy").args([
+        "--package",
+        "vm-metrics",
+        "--no-default-features",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))
+}
+
+/// As `vm-metrics/build.rs` builds it and in the same directory, so that `core` is there already.
+fn clippy_bpf(workspace: &Workspace) -> Result<()> {
+    run(cargo(workspace, "clippy")
+        .env("RUSTC_BOOTSTRAP", "1")
+        .args([
+            "--release",
+            "-Zbuild-std=core",
+            "--package",
+            "vm-metrics-ebpf",
+            "--target",
+            "bpfel-unknown-none",
+        ])
+        .arg("--target-dir")
+        .arg(workspace.target.join("bpf"))
+        .args(["--", "-D", "warnings"]))
+}
+
+fn documentation(workspace: &Workspace) -> Result<()> {
+    run(cargo(workspace, "doc").env("RUSTDOCFLAGS", "-D warnings").arg("--no-deps"))
+}
+
+/// Advisories are left out: their database is a git repository, which a build without access to it could not read.
+fn dependencies(workspace: &Workspace) -> Result<()> {
+    let deny = tools::ensure_cargo_deny(workspace)?;
+    run(Command::new(deny).current_dir(&workspace.root).args(["check", "bans", "licenses", "sources"]))
+}

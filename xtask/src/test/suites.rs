@@ -1,0 +1,82 @@
+//! Which suites there are, how cargo runs each, and what each needs.
+
+use std::num::NonZeroU8;
+
+use crate::workspace::Workspace;
+
+#[derive(Debug)]
+pub struct Suite {
+    pub name: String,
+    /// Arguments of `cargo test`.
+    pub arguments: Vec<String>,
+    needs: Needs,
+}
+
+/// What a suite needs beyond a toolchain.
+#[derive(Clone, Copy, Debug, Default)]
+struct Needs {
+    root: bool,
+    minutes: bool,
+    /// How many of its tests may run at once, when it is not for libtest to say.
+    threads: Option<NonZeroU8>,
+}
+
+impl Suite {
+    fn new(name: &str, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Self { name: name.to_owned(), arguments, needs: Needs::default() }
+    }
+
+    fn integration(name: &str) -> Self {
+        let needs = match name {
+            "privileged" => Needs { root: true, ..Needs::default() },
+            // A guest takes a core while it boots.
+            "vm" => Needs { root: true, minutes: true, threads: NonZeroU8::new(2) },
+            _ => Needs::default(),
+        };
+        Self { needs, ..Self::new(name, &["--test", name]) }
+    }
+
+    pub fn reason_to_skip(&self, is_root: bool, quick: bool) -> Option<&'static str> {
+        if self.needs.root && !is_root {
+            return Some("needs root");
+        }
+        (self.needs.minutes && quick).then_some("--quick")
+    }
+
+    pub fn threads(&self) -> Option<NonZeroU8> {
+        self.needs.threads
+    }
+}
+
+/// In the order in which a mistake is cheapest to find.
+///
+/// The selection of packages stays the same (the workspace's default members) as far as possible: each other one would
+/// build the dependencies again with other features.
+pub fn suites(workspace: &Workspace) -> Vec<Suite> {
+    let integration_tests = workspace.integration_tests();
+    let mut suites = vec![Suite::new("unit", &["--lib", "--bins"]), Suite::new("doc", &["--doc"])];
+    suites.extend(integration_tests.iter().map(|name| Suite::integration(name)));
+
+    let mut no_ebpf = vec!["--package", "vm-metrics", "--no-default-features", "--lib", "--bins"];
+    if integration_tests.contains(&"e2e") {
+        no_ebpf.extend(["--test", "e2e"]);
+    }
+    suites.push(Suite::new("without eBPF", &no_ebpf));
+    suites
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_needs_root_or_minutes_is_skipped() {
+        let reasons = |name, is_root, quick| Suite::integration(name).reason_to_skip(is_root, quick);
+        assert_eq!(reasons("e2e", false, true), None);
+        assert_eq!(reasons("privileged", false, false), Some("needs root"));
+        assert_eq!(reasons("privileged", true, true), None);
+        assert_eq!(reasons("vm", true, false), None);
+        assert_eq!(reasons("vm", true, true), Some("--quick"));
+    }
+}
