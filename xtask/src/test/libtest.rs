@@ -1,9 +1,11 @@
 //! Running one suite, and reading from its output and its skip log what came of it.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -15,13 +17,16 @@ use crate::{
 
 const SKIP_LOG: &str = "VM_METRICS_SKIP_LOG";
 
-/// What came of a suite, or of all of them.
+/// What came of a suite.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    pub passed: u64,
-    pub failed: u64,
-    pub failed_suites: Vec<String>,
+    suite: String,
+    pub passed: usize,
+    pub failed: usize,
+    /// The command line, when it did not end well.
+    pub failure: Option<String>,
     pub skips: Vec<Skip>,
+    took: Duration,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -31,21 +36,38 @@ pub struct Skip {
 }
 
 impl Outcome {
+    /// Of a suite that was not run.
     pub fn skipped(suite: &str, reason: &str) -> Self {
         let skip = Skip { name: suite.to_owned(), reason: reason.to_owned() };
-        Self { skips: vec![skip], ..Self::default() }
+        Self { suite: suite.to_owned(), skips: vec![skip], ..Self::default() }
     }
 
-    pub fn add(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-        self.failed_suites.extend(other.failed_suites);
-        self.skips.extend(other.skips);
+    fn count(&mut self, counts: &Counts) {
+        self.passed += counts.passed;
+        self.failed += counts.failed;
+        if counts.ignored > 0 {
+            let reason = format!("{} marked as ignored", counts.ignored);
+            self.skips.push(Skip { name: self.suite.clone(), reason });
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { suite, passed, failed, skips, took, .. } = self;
+        write!(
+            f,
+            "{suite}: {passed} passed, {failed} failed, {} skipped, {} s",
+            skips.len(),
+            took.as_secs()
+        )?;
+        self.failure.iter().try_for_each(|failure| write!(f, ": {failure}"))
     }
 }
 
 /// Runs a suite to its end; its output passes through.
 pub fn run(workspace: &Workspace, suite: &Suite) -> Result<Outcome> {
+    let start = Instant::now();
     let skip_log = workspace.target.join("skipped-tests.log");
     fs::write(&skip_log, "").with_context(|| format!("cannot write {}", skip_log.display()))?;
 
@@ -54,38 +76,47 @@ pub fn run(workspace: &Workspace, suite: &Suite) -> Result<Outcome> {
     if let Some(threads) = suite.threads() {
         cargo.arg("--").arg(format!("--test-threads={threads}"));
     }
+    let mut outcome = Outcome { suite: suite.name.clone(), ..Outcome::default() };
     let mut child = cargo.spawn().with_context(|| format!("cannot run {}", line(&cargo)))?;
-    let mut outcome = Outcome::default();
     if let Some(stdout) = child.stdout.take() {
         for text in BufReader::new(stdout).split(b'\n') {
             let text = text.with_context(|| format!("cannot read the output of {}", line(&cargo)))?;
             let text = String::from_utf8_lossy(&text);
             println!("{text}");
-            outcome.add(result_line(&suite.name, &text).unwrap_or_default());
+            if let Some(counts) = Counts::parse(&text) {
+                outcome.count(&counts);
+            }
         }
     }
     let status = child.wait().with_context(|| format!("cannot wait for {}", line(&cargo)))?;
     if !status.success() {
-        outcome.failed_suites.push(format!("{}: {} ({status})", suite.name, line(&cargo)));
+        outcome.failure = Some(format!("{} ({status})", line(&cargo)));
     }
-    outcome.skips.extend(read_skips(&suite.name, &skip_log)?);
+    let logged = read_skips(&suite.name, &skip_log)?;
+    // A test that skips itself returns early, which libtest takes for a pass.
+    outcome.passed = outcome.passed.saturating_sub(logged.len());
+    outcome.skips.extend(logged);
+    outcome.took = start.elapsed();
     Ok(outcome)
 }
 
-/// The numbers of `test result: ok. 3 passed; 0 failed; 1 ignored; …`. An ignored test is a skipped one.
-fn result_line(suite: &str, text: &str) -> Option<Outcome> {
-    let counts = text.strip_prefix("test result: ")?.split_once(". ")?.1;
-    let count = |what: &str| {
-        let mut words = counts.split("; ").filter_map(|part| part.split_once(' '));
-        words.find(|(_, word)| *word == what)?.0.parse::<u64>().ok()
-    };
-    let mut outcome = match count("ignored")? {
-        0 => Outcome::default(),
-        ignored => Outcome::skipped(suite, &format!("{ignored} marked as ignored")),
-    };
-    outcome.passed = count("passed")?;
-    outcome.failed = count("failed")?;
-    Some(outcome)
+/// The numbers of a line `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+#[derive(Debug, PartialEq, Eq)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+    ignored: usize,
+}
+
+impl Counts {
+    fn parse(text: &str) -> Option<Self> {
+        let counts = text.strip_prefix("test result: ")?.split_once(". ")?.1;
+        let count = |what| {
+            let mut words = counts.split("; ").filter_map(|part| part.split_once(' '));
+            words.find(|(_, word)| *word == what)?.0.parse().ok()
+        };
+        Some(Self { passed: count("passed")?, failed: count("failed")?, ignored: count("ignored")? })
+    }
 }
 
 fn read_skips(suite: &str, skip_log: &Path) -> Result<Vec<Skip>> {
@@ -107,21 +138,17 @@ mod tests {
 
     #[test]
     fn counts_come_from_the_result_lines_only() {
-        let line = "test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 7 filtered out; finished in 0.00s";
-        let outcome = result_line("unit", line).unwrap();
-        assert_eq!((outcome.passed, outcome.failed, outcome.skips), (3, 1, vec![]));
-        assert!(result_line("unit", "test result::parses ... ok").is_none());
-        assert!(result_line("unit", "running 3 tests").is_none());
+        let line = "test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 7 filtered out; finished in 0.00s";
+        assert_eq!(Counts::parse(line), Some(Counts { passed: 3, failed: 1, ignored: 2 }));
+        assert_eq!(Counts::parse("test result::parses ... ok"), None);
+        assert_eq!(Counts::parse("running 3 tests"), None);
     }
 
     #[test]
     fn ignored_tests_are_skips() {
-        let line =
-            "test result: ok. 3 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s";
-        assert_eq!(
-            result_line("doc", line).unwrap().skips,
-            Outcome::skipped("doc", "2 marked as ignored").skips
-        );
+        let mut outcome = Outcome { suite: "doc".to_owned(), ..Outcome::default() };
+        outcome.count(&Counts { passed: 1, failed: 0, ignored: 2 });
+        assert_eq!(outcome.skips, Outcome::skipped("doc", "2 marked as ignored").skips);
     }
 
     #[test]

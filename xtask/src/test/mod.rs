@@ -8,14 +8,13 @@ mod libtest;
 mod suites;
 
 use std::env;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 use clap::Args;
 use vm_metrics_testkit::packages::ensure_debian;
 
 use self::libtest::{Outcome, Skip};
-use self::suites::Suite;
 use crate::{tools, workspace::Workspace};
 
 #[derive(Debug, Args)]
@@ -36,56 +35,45 @@ pub fn test(workspace: &Workspace, options: &Options) -> Result<()> {
         eprintln!("xtask: {error:#}");
     }
     let start = Instant::now();
-    let mut total = Outcome::default();
+    let mut outcomes = Vec::new();
     for suite in suites::suites(workspace) {
-        let outcome = match suite.reason_to_skip(is_root, options.quick) {
+        outcomes.push(match suite.reason_to_skip(is_root, options.quick) {
             Some(reason) => Outcome::skipped(&suite.name, reason),
-            None => run(workspace, &suite)?,
-        };
-        total.add(outcome);
+            None => {
+                eprintln!("xtask: suite {}", suite.name);
+                libtest::run(workspace, &suite)?
+            }
+        });
     }
-    report(total, start)
-}
-
-fn run(workspace: &Workspace, suite: &Suite) -> Result<Outcome> {
-    eprintln!("xtask: suite {}", suite.name);
-    let start = Instant::now();
-    let outcome = libtest::run(workspace, suite)?;
-    let Outcome { passed, failed, .. } = &outcome;
-    eprintln!(
-        "xtask: suite {}: {passed} passed, {failed} failed in {} s",
-        suite.name,
-        start.elapsed().as_secs()
-    );
-    Ok(outcome)
-}
-
-/// The closing lines: what failed, what was skipped, and the sum in the words of `cargo test`.
-fn report(total: Outcome, start: Instant) -> Result<()> {
     let skips_are_failures = env::var_os("CI").is_some_and(|value| value == "true");
+    report(&outcomes, skips_are_failures, start.elapsed())
+}
+
+/// The closing lines: each suite, what was skipped, and the sum in the words of `cargo test`.
+fn report(outcomes: &[Outcome], skips_are_failures: bool, took: Duration) -> Result<()> {
     println!();
-    for suite in &total.failed_suites {
-        println!("failed: {suite}");
+    for outcome in outcomes {
+        println!("{outcome}");
     }
-    for Skip { name, reason } in &total.skips {
+    let skips: Vec<&Skip> = outcomes.iter().flat_map(|outcome| &outcome.skips).collect();
+    for Skip { name, reason } in &skips {
         println!("skipped: {name}: {reason}");
     }
-    if total.skips.is_empty() {
-        println!("nothing skipped");
-    } else if skips_are_failures {
-        println!("CI=true: what is skipped has failed");
+    match (skips.is_empty(), skips_are_failures) {
+        (true, _) => println!("nothing skipped"),
+        (false, true) => println!("CI=true: what was skipped counts as failed"),
+        (false, false) => {}
     }
-    let failed = !total.failed_suites.is_empty() || (skips_are_failures && !total.skips.is_empty());
+    let suite_failed = outcomes.iter().any(|outcome| outcome.failure.is_some());
+    let failed = suite_failed || (skips_are_failures && !skips.is_empty());
     println!(
         "test result: {}. {} passed; {} failed; {} ignored; 0 measured; 0 filtered out; finished in {:.2}s",
         if failed { "FAILED" } else { "ok" },
-        total.passed,
-        total.failed,
-        total.skips.len(),
-        start.elapsed().as_secs_f64()
+        outcomes.iter().map(|outcome| outcome.passed).sum::<usize>(),
+        outcomes.iter().map(|outcome| outcome.failed).sum::<usize>(),
+        skips.len(),
+        took.as_secs_f64()
     );
-    if failed {
-        bail!("test failed");
-    }
+    ensure!(!failed, "the tests failed");
     Ok(())
 }
