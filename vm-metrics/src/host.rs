@@ -39,6 +39,11 @@ impl Host {
         self.sys.join("class/net")
     }
 
+    /// `/sys/class/net/<name>`
+    pub fn net_device(&self, name: &str) -> PathBuf {
+        self.net_devices().join(name)
+    }
+
     /// `/sys/kernel/btf/vmlinux`
     pub fn btf(&self) -> PathBuf {
         self.sys.join("kernel/btf/vmlinux")

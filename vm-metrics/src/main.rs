@@ -1,3 +1,37 @@
-//! The daemon.
+//! The daemon: parse the command line, run the command, turn what went wrong into an exit code.
 
-fn main() {}
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use vm_metrics::cli::Cli;
+use vm_metrics::config::ConfigError;
+
+/// `EX_USAGE`: the command line or the configuration is wrong.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(message) => {
+            // Help and version are asked for; the rest is a mistake.
+            let code = if message.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            return if message.print().is_ok() { code } else { ExitCode::FAILURE };
+        }
+    };
+    let filter = EnvFilter::try_from_env("VM_METRICS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
+    match cli.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(if error.is::<ConfigError>() { USAGE } else { 1 })
+        }
+    }
+}

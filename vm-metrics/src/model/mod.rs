@@ -1,5 +1,11 @@
 //! The words of the project: what a VM is, what was read of it, what is published. No I/O and no clock.
 
+mod batch;
+mod snapshot;
+mod stats;
 mod vm;
 
+pub use batch::{Batch, EbpfReading, ProcessReading, TapReading, TapStats};
+pub use snapshot::{Health, PartHealth, PartKind, PartRun, Snapshot};
+pub use stats::{AttachMode, EbpfStats, FrameCounts, NicSource, NicStats, PacketMix, VmStats};
 pub use vm::{Hypervisor, InstanceInfo, Nic, ProcessId, VmSet, build_instance_info, tap_name};

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 /// A VM as a source describes it: all that is needed to read its numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InstanceInfo {
@@ -27,7 +29,8 @@ pub struct Nic {
     pub tap: String,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Hypervisor {
     Qemu,
     CloudHypervisor,
@@ -65,6 +68,18 @@ pub struct ProcessId {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VmSet {
     pub vms: Vec<InstanceInfo>,
+}
+
+impl VmSet {
+    /// The hypervisor processes.
+    pub fn pids(&self) -> impl Iterator<Item = u32> {
+        self.vms.iter().filter_map(|vm| vm.hypervisor_pid)
+    }
+
+    /// The network interfaces of all VMs.
+    pub fn nics(&self) -> impl Iterator<Item = &Nic> {
+        self.vms.iter().flat_map(|vm| &vm.nics)
+    }
 }
 
 /// Creates an [`InstanceInfo`] with a single TAP from instance metadata.

@@ -33,3 +33,36 @@ pub enum SourceError {
     #[error("process {pid}: {problem}")]
     Process { pid: u32, problem: String },
 }
+
+pub struct Sources {
+    sources: Vec<(&'static str, Box<dyn InstanceSource>)>,
+}
+#[derive(Debug)]
+pub struct SourceReport {
+    pub name: &'static str,
+    pub result: Result<usize, SourceError>,
+    pub problems: Vec<String>,
+    pub duration: std::time::Duration,
+}
+impl Sources {
+    pub fn list(&mut self) -> (crate::model::VmSet, Vec<SourceReport>) {
+        Default::default()
+    }
+}
+
+impl SourceError {
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Io { source, .. } => source.raw_os_error(),
+            Self::Process { .. } => None,
+        }
+    }
+}
+
+pub fn configure(
+    sections: crate::config::Sections,
+    _host: &crate::host::Host,
+) -> Result<Sources, crate::config::ConfigError> {
+    sections.none_left()?;
+    Ok(Sources { sources: vec![] })
+}

@@ -1,0 +1,133 @@
+//! The command line, and what each command does.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::app::App;
+use crate::config::{self, Config, ConfigError};
+use crate::exporters::table;
+use crate::{doctor, readers};
+
+/// CPU, memory and network use of every VM on this host, read from the host with no agent in the guest.
+#[derive(Debug, Parser)]
+#[command(name = "vm-metrics", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Watch the VMs and serve their metrics over HTTP until SIGINT or SIGTERM
+    Serve(Serve),
+    /// Print all VMs once and leave
+    Snapshot {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// As a JSON document instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what works on this host, what does not, and what would turn it on
+    Doctor {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Check a configuration file, or print the default one
+    Config {
+        #[command(subcommand)]
+        action: ConfigAction,
+    },
+}
+
+#[derive(Args, Debug)]
+struct ConfigFile {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct Serve {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Address and port to serve on [default: 127.0.0.1:9464]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Time between two ticks, such as 1s or 250ms [default: 1s]
+    #[arg(long, value_parser = config::parse_interval)]
+    interval: Option<Duration>,
+    /// Count with the devices' own counters only
+    #[arg(long)]
+    no_ebpf: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigAction {
+    /// Check a file and say what is wrong with it
+    Check { file: PathBuf },
+    /// Print every key with its default
+    PrintDefault,
+}
+
+impl Cli {
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Serve(serve) => serve.run(),
+            Command::Snapshot { file, json } => snapshot(file.load()?, json),
+            Command::Doctor { file } => doctor::run(file.load()?),
+            Command::Config { action } => match action {
+                ConfigAction::Check { file } => check(&file),
+                ConfigAction::PrintDefault => print(config::DEFAULT),
+            },
+        }
+    }
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(self.config.as_deref())
+    }
+}
+
+impl Serve {
+    fn run(self) -> anyhow::Result<()> {
+        let mut config = self.file.load()?;
+        config.settings.listen = self.listen.unwrap_or(config.settings.listen);
+        config.settings.interval = self.interval.unwrap_or(config.settings.interval);
+        if self.no_ebpf {
+            config.readers.switch_off(readers::TAP_EBPF);
+        }
+        App::new(config)?.serve()
+    }
+}
+
+/// Programs that are attached for one reading have nothing to tell, so a snapshot is the devices' own counters.
+fn snapshot(mut config: Config, json: bool) -> anyhow::Result<()> {
+    config.readers.switch_off(readers::TAP_EBPF);
+    let snapshot = App::new(config)?.into_manager().tick(0);
+    if json {
+        return print(&(serde_json::to_string_pretty(&snapshot.vms)? + "\n"));
+    }
+    if snapshot.vms.is_empty() {
+        return print("no VMs found on this host (`vm-metrics doctor` says where they are looked for)\n");
+    }
+    print(&table::render(&snapshot.vms))
+}
+
+fn check(file: &Path) -> anyhow::Result<()> {
+    App::new(Config::load(Some(file))?)?;
+    print(&format!("{}: no faults found\n", file.display()))
+}
+
+/// To standard output; a reader that has gone away is no error.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}

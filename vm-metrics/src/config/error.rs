@@ -1,0 +1,14 @@
+//! Why a configuration is refused.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{}:{line}: {message} in `{text}`", path.display())]
+    Refused { path: PathBuf, line: usize, message: String, text: String },
+}

@@ -1,0 +1,179 @@
+//! The configuration: TOML as typed, then checked and ready to use. Every refusal names file, line and key.
+
+mod error;
+mod section;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+pub use error::ConfigError;
+pub use section::{Section, Sections};
+
+use crate::host::Host;
+
+/// Every key with its default, explained; `vm-metrics config print-default` prints it.
+pub const DEFAULT: &str = include_str!("default.toml");
+
+const SOURCES: &str = "sources";
+const READERS: &str = "readers";
+
+/// Shorter ticks cost more than they tell.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+const MAX_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// What the daemon is told to do. Sources and readers check their own sections.
+#[derive(Debug)]
+pub struct Config {
+    pub settings: Settings,
+    pub sources: Sections,
+    pub readers: Sections,
+}
+
+/// The keys that belong to no source and no reader, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub interval: Duration,
+    pub listen: SocketAddr,
+    pub metric_prefix: String,
+    pub host: Host,
+}
+
+impl Config {
+    /// The defaults of [`DEFAULT`].
+    pub fn builtin() -> Result<Self, ConfigError> {
+        Self::parse(Path::new("built-in default"), "")
+    }
+
+    /// The file, or the defaults when there is none.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = path else { return Self::builtin() };
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(path, &text)
+    }
+
+    /// `path` only names the text in errors.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let document = section::Document::new(path, text);
+        let mut root = document.parse()?;
+        for sections in [SOURCES, READERS] {
+            root.get_mut().remove(sections);
+        }
+        let raw =
+            Raw::deserialize(toml::de::Deserializer::from(root)).map_err(|error| document.error(&error))?;
+        Self::resolve(raw, &document)
+    }
+
+    fn resolve(raw: Raw, document: &section::Document) -> Result<Self, ConfigError> {
+        let at = |span, message: String| document.error_at(span, &message);
+        let interval = parse_interval(raw.interval.get_ref())
+            .map_err(|problem| at(raw.interval.span(), format!("interval: {problem}")))?;
+        let listen = raw.listen.get_ref().parse().map_err(|_| {
+            let problem =
+                format!("listen: {:?} is not ADDRESS:PORT, such as 127.0.0.1:9464", raw.listen.get_ref());
+            at(raw.listen.span(), problem)
+        })?;
+        check_prefix(raw.metric_prefix.get_ref())
+            .map_err(|problem| at(raw.metric_prefix.span(), format!("metric_prefix: {problem}")))?;
+        let metric_prefix = raw.metric_prefix.into_inner();
+        let host = Host::new(raw.host.proc, raw.host.sys);
+        let sources = Sections::new(SOURCES, document);
+        let readers = Sections::new(READERS, document);
+        Ok(Self { settings: Settings { interval, listen, metric_prefix, host }, sources, readers })
+    }
+}
+
+/// A duration such as `1s` or `250ms`, within what makes sense for a tick.
+pub fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text)
+        .map_err(|error| format!("{text:?} is not a duration such as \"1s\" or \"250ms\": {error}"))?;
+    if (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err(format!("{text:?} is not between 10ms and 1h"))
+    }
+}
+
+fn check_prefix(prefix: &str) -> Result<(), String> {
+    let starts_well = prefix.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if starts_well && prefix.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        Ok(())
+    } else {
+        Err(format!("{prefix:?} does not begin a metric name: letters, digits and _, no digit first"))
+    }
+}
+
+/// The keys at the top level, as typed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Raw {
+    interval: Spanned<String>,
+    listen: Spanned<String>,
+    metric_prefix: Spanned<String>,
+    host: RawHost,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawHost {
+    proc: PathBuf,
+    sys: PathBuf,
+}
+
+impl Default for Raw {
+    fn default() -> Self {
+        let typed = |text: &str| Spanned::new(0..0, text.to_owned());
+        Self {
+            interval: typed("1s"),
+            listen: typed("127.0.0.1:9464"),
+            metric_prefix: typed("vm"),
+            host: RawHost::default(),
+        }
+    }
+}
+
+impl Default for RawHost {
+    fn default() -> Self {
+        let host = Host::default();
+        Self { proc: host.proc().to_owned(), sys: host.sys().to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        Config::parse(Path::new("test.toml"), text).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn the_printed_default_is_the_default() {
+        let printed = Config::parse(Path::new("default.toml"), DEFAULT).expect("default.toml");
+        let builtin = Config::builtin().expect("built-in");
+        assert_eq!(printed.settings, builtin.settings);
+    }
+
+    #[test]
+    fn a_refusal_names_file_line_and_key() {
+        for (text, expected) in [
+            ("interval = \"1s\"\nintervall = \"2s\"\n", ["test.toml:2", "intervall"]),
+            ("interval = \"soon\"\n", ["test.toml:1", "interval"]),
+            ("\ninterval = \"1ms\"\n", ["test.toml:2", "between 10ms and 1h"]),
+            ("listen = \"9464\"\n", ["test.toml:1", "listen"]),
+            ("metric_prefix = \"9vm\"\n", ["test.toml:1", "metric_prefix"]),
+            ("[host]\nprocfs = \"/x\"\n", ["test.toml:2", "procfs"]),
+            ("interval = 1\n", ["test.toml:1", "interval"]),
+            ("interval = \n", ["test.toml:1", ""]),
+        ] {
+            let error = refused(text);
+            for part in expected {
+                assert!(error.contains(part), "{text:?} gives {error:?} without {part:?}");
+            }
+        }
+    }
+}

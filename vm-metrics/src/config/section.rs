@@ -1,0 +1,162 @@
+//! The tables `[sources.<name>]` and `[readers.<name>]`: handed to whoever is called so, who reads its own keys.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::ConfigError;
+
+const ENABLED: &str = "enabled";
+
+/// Characters of a refused line that an error quotes.
+const MAX_QUOTE: usize = 100;
+
+/// The text that is read; turns places in it into lines.
+#[derive(Clone, Debug)]
+pub(super) struct Document {
+    path: PathBuf,
+    text: Arc<str>,
+}
+
+impl Document {
+    pub(super) fn new(path: &Path, text: &str) -> Self {
+        Self { path: path.to_owned(), text: text.into() }
+    }
+
+    pub(super) fn parse(&self) -> Result<Spanned<DeTable<'_>>, ConfigError> {
+        DeTable::parse(&self.text).map_err(|error| self.error(&error))
+    }
+
+    pub(super) fn error(&self, error: &toml::de::Error) -> ConfigError {
+        self.error_at(error.span().unwrap_or(0..0), error.message())
+    }
+
+    pub(super) fn error_at(&self, span: Range<usize>, message: &str) -> ConfigError {
+        let before = self.text.get(..span.start).unwrap_or(&self.text);
+        let index = before.matches('\n').count();
+        let text = self.text.lines().nth(index).unwrap_or_default().trim().chars().take(MAX_QUOTE).collect();
+        let message = message.trim().replace('\n', " ");
+        ConfigError::Refused { path: self.path.clone(), line: index + 1, message, text }
+    }
+}
+
+/// The sections below `sources` or `readers`.
+#[derive(Debug)]
+pub struct Sections {
+    document: Document,
+    /// `sources` or `readers`.
+    of: &'static str,
+    switched_off: Vec<&'static str>,
+    taken: Vec<&'static str>,
+}
+
+impl Sections {
+    pub(super) fn new(of: &'static str, document: &Document) -> Self {
+        Self { document: document.clone(), of, switched_off: Vec::new(), taken: Vec::new() }
+    }
+
+    /// Switches a part off, whatever its section says.
+    pub fn switch_off(&mut self, name: &'static str) {
+        self.switched_off.push(name);
+    }
+
+    /// The section of that name; an empty one when there is none.
+    pub fn take(&mut self, name: &'static str) -> Section {
+        self.taken.push(name);
+        Section {
+            document: self.document.clone(),
+            of: self.of,
+            name,
+            switched_off: self.switched_off.contains(&name),
+        }
+    }
+
+    /// Refuses a section that nobody took.
+    pub fn none_left(self) -> Result<(), ConfigError> {
+        let mut root = self.document.parse()?;
+        let Some(value) = root.get_mut().remove(self.of) else { return Ok(()) };
+        let span = value.span();
+        let DeValue::Table(sections) = value.into_inner() else {
+            return Err(self.document.error_at(span, &format!("{}: must be tables, [{0}.<name>]", self.of)));
+        };
+        match sections.keys().find(|name| !self.taken.contains(&name.get_ref().as_ref())) {
+            None => Ok(()),
+            Some(name) => {
+                let (of, known) = (self.of, self.taken.join(", "));
+                let problem = format!("{of}.{}: no such section; known: {known}", name.get_ref());
+                Err(self.document.error_at(name.span(), &problem))
+            }
+        }
+    }
+}
+
+/// One section, not yet read.
+#[derive(Debug)]
+pub struct Section {
+    document: Document,
+    of: &'static str,
+    name: &'static str,
+    switched_off: bool,
+}
+
+impl Section {
+    /// The key `enabled`, which every section has; true unless said otherwise.
+    pub fn enabled(&self) -> Result<bool, ConfigError> {
+        let mut table = self.table()?;
+        let enabled = match table.get_mut().remove(ENABLED) {
+            None => true,
+            Some(value) => value
+                .get_ref()
+                .as_bool()
+                .ok_or_else(|| self.refuse(value.span(), "enabled must be true or false"))?,
+        };
+        Ok(enabled && !self.switched_off)
+    }
+
+    /// The other keys.
+    pub fn options<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
+        let mut table = self.table()?;
+        table.get_mut().remove(ENABLED);
+        let span = table.span();
+        let value = Spanned::new(span.clone(), DeValue::Table(table.into_inner()));
+        T::deserialize(ValueDeserializer::from(value))
+            .map_err(|error| self.refuse(error.span().unwrap_or(span), error.message()))
+    }
+
+    /// Refuses every key but `enabled`.
+    pub fn no_options(&self) -> Result<(), ConfigError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Nothing {}
+        self.options().map(|Nothing {}| ())
+    }
+
+    /// An error at the place of this section.
+    pub fn refusal(&self, problem: &str) -> ConfigError {
+        let span = self.table().map_or(0..0, |table| table.span());
+        self.refuse(span, problem)
+    }
+
+    fn refuse(&self, span: Range<usize>, problem: &str) -> ConfigError {
+        self.document.error_at(span, &format!("{}.{}: {problem}", self.of, self.name))
+    }
+
+    fn table(&self) -> Result<Spanned<DeTable<'_>>, ConfigError> {
+        let mut root = self.document.parse()?;
+        let value = root.get_mut().remove(self.of).and_then(|sections| match sections.into_inner() {
+            DeValue::Table(mut sections) => sections.remove(self.name),
+            _ => None,
+        });
+        let Some(value) = value else { return Ok(Spanned::new(0..0, DeTable::new())) };
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::Table(table) => Ok(Spanned::new(span, table)),
+            _ => Err(self.refuse(span, "must be a table")),
+        }
+    }
+}

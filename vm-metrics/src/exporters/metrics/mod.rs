@@ -1,0 +1,212 @@
+//! Every metric as data: name, kind, help, labels, and how its samples follow from a snapshot. The output and
+//! `docs/metrics.md` are made from this one table.
+//!
+//! A new metric is one entry here.
+
+mod nic;
+mod own;
+mod vm;
+
+use std::fmt::Write as _;
+
+use crate::model::Snapshot;
+
+/// What a series means to whoever adds it up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Never falls within one incarnation of what it describes.
+    Counter,
+    Gauge,
+}
+
+/// One metric.
+#[derive(Debug)]
+pub struct Metric {
+    /// Follows the prefix and `_`.
+    pub name: &'static str,
+    pub kind: Kind,
+    /// One sentence: what it is, whose view, which unit.
+    pub help: &'static str,
+    /// Where the number comes from.
+    pub origin: &'static str,
+    pub labels: &'static [&'static str],
+    /// Every sample: the values of the labels, in order, and the number.
+    pub samples: fn(&Snapshot, Push<'_>),
+}
+
+/// Takes one sample.
+pub type Push<'p> = &'p mut dyn FnMut(&[&str], f64);
+
+/// A group of metrics with one prefix.
+#[derive(Debug)]
+pub struct Group {
+    pub title: &'static str,
+    /// `None`: the configured one.
+    pub prefix: Option<&'static str>,
+    /// Differs between two looks at the same snapshot.
+    pub live: bool,
+    pub metrics: &'static [Metric],
+}
+
+/// All there is, in the order of the output.
+pub const GROUPS: &[Group] = &[
+    Group { title: "VMs", prefix: None, live: false, metrics: vm::METRICS },
+    Group { title: "Network interfaces", prefix: None, live: false, metrics: nic::METRICS },
+    Group { title: "The daemon itself", prefix: Some("vm_metrics"), live: false, metrics: own::METRICS },
+    Group { title: "The scrape", prefix: Some("vm_metrics"), live: true, metrics: own::LIVE },
+];
+
+/// The exported name.
+pub fn full_name(group: &Group, prefix: &str, metric: &Metric) -> String {
+    format!("{}_{}", group.prefix.unwrap_or(prefix), metric.name)
+}
+
+/// `docs/metrics.md`.
+pub fn to_markdown() -> String {
+    let mut page = String::from(PAGE_HEAD);
+    for group in GROUPS {
+        let _ = write!(page, "\n## {}\n\n{TABLE_HEAD}", group.title);
+        for metric in group.metrics {
+            let kind = match metric.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+            };
+            let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+            let name = full_name(group, "vm", metric);
+            let _ = writeln!(
+                page,
+                "| `{name}` | {kind} | {} | {} | {} |",
+                labels.join(" "),
+                metric.help,
+                metric.origin
+            );
+        }
+    }
+    page
+}
+
+const PAGE_HEAD: &str = "\
+# Metrics
+
+Generated from `vm-metrics/src/exporters/metrics`: `UPDATE_GOLDEN=1 cargo test -p vm-metrics --lib docs_page` writes it.
+
+Network metrics speak the **guest's** language: `rx` is what the guest receives, `tx` what it sends. A value that was not
+measured has no sample; it is never 0. Counters do not fall while the VM's process and its network device live.
+The prefix `vm` is the key `metric_prefix` of the configuration. `process_*` describe the daemon's own process, as every
+Prometheus client library does.
+";
+
+const TABLE_HEAD: &str = "\
+| metric | kind | labels | what it is | where it comes from |
+|---|---|---|---|---|
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+    use std::path::Path;
+    use std::time::{Duration, Instant, SystemTime};
+
+    use crate::model::*;
+
+    /// A snapshot in which everything is measured.
+    fn full() -> Snapshot {
+        let counts = FrameCounts { bytes: Some(1), packets: Some(1), dropped: Some(1), errors: Some(1) };
+        let nic = NicStats {
+            device: "tap0".into(),
+            ifindex: Some(3),
+            source: NicSource::Ebpf,
+            attach: AttachMode::Tcx,
+            rx: counts,
+            tx: counts,
+            ebpf: Some(EbpfStats::default()),
+        };
+        let vm = VmStats {
+            instance_id: "a".into(),
+            instance_name: "b".into(),
+            cpu_usec: Some(1),
+            memory_rss_bytes: Some(1),
+            memory_vms_bytes: Some(1),
+            allocated_vcpus: Some(1),
+            allocated_memory_bytes: Some(1),
+            nics: vec![nic],
+            ..VmStats::default()
+        };
+        let part = |kind, name| PartRun {
+            kind,
+            name,
+            health: PartHealth::healthy(),
+            duration: Some(Duration::from_millis(1)),
+            items: 1,
+            errors: 0,
+        };
+        Snapshot {
+            tick: 1,
+            taken: Instant::now(),
+            taken_at: SystemTime::now(),
+            tick_duration: Duration::from_millis(1),
+            ticks_late: 0,
+            vms: vec![vm],
+            parts: vec![part(PartKind::Source, "proc_scan"), part(PartKind::Reader, "proc_stat")],
+        }
+    }
+
+    fn all() -> impl Iterator<Item = (String, &'static Metric)> {
+        GROUPS
+            .iter()
+            .flat_map(|group| group.metrics.iter().map(|metric| (full_name(group, "vm", metric), metric)))
+    }
+
+    #[test]
+    fn every_metric_is_set_with_all_its_labels() {
+        for (name, metric) in all() {
+            let mut samples = 0;
+            (metric.samples)(&full(), &mut |labels, _| {
+                assert_eq!(labels.len(), metric.labels.len(), "{name}");
+                samples += 1;
+            });
+            assert!(samples > 0, "{name} is never set");
+        }
+    }
+
+    #[test]
+    fn no_series_appears_twice() {
+        for (name, metric) in all() {
+            let mut seen = HashSet::new();
+            (metric.samples)(&full(), &mut |labels, _| {
+                let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
+                assert!(seen.insert(labels.clone()), "{name}{labels:?} twice");
+            });
+        }
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        let mut seen = HashSet::new();
+        for (name, metric) in all() {
+            assert!(seen.insert(name.clone()), "{name} twice");
+            assert_eq!(metric.kind == Kind::Counter, name.ends_with("_total"), "{name}");
+            assert!(metric.help.ends_with('.') && !metric.help.contains('|'), "{name}: {}", metric.help);
+        }
+    }
+
+    #[test]
+    fn nothing_measured_is_nothing_said() {
+        let mut snapshot = full();
+        snapshot.vms = vec![VmStats { instance_id: "a".into(), ..VmStats::default() }];
+        for metric in vm::METRICS.iter().chain(nic::METRICS).filter(|metric| metric.name != "info") {
+            (metric.samples)(&snapshot, &mut |labels, value| panic!("{}{labels:?} = {value}", metric.name));
+        }
+    }
+
+    #[test]
+    fn docs_page_is_up_to_date() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, to_markdown()).expect("write docs/metrics.md");
+        }
+        let page = std::fs::read_to_string(&path).expect("read docs/metrics.md");
+        assert!(page == to_markdown(), "docs/metrics.md is old: run with UPDATE_GOLDEN=1");
+    }
+}

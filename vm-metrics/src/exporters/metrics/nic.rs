@@ -1,0 +1,186 @@
+//! Metrics of a network interface, in the guest's words: rx is received, tx is sent.
+
+use super::{Kind, Metric, Push};
+use crate::model::{NicStats, PacketMix, Snapshot, VmStats};
+
+const NIC: &[&str] = &["instance_id", "instance_name", "device"];
+const DEVICE: &str = "the TAP's counters";
+const EBPF: &str = "eBPF on the TAP";
+const EITHER: &str = "eBPF on the TAP, continued from the TAP's counters; else the TAP's counters";
+
+pub(super) const METRICS: &[Metric] = &[
+    counter("network_rx_bytes_total", "Bytes the guest received.", DEVICE, |s, p| {
+        each(s, p, |nic| nic.rx.bytes)
+    }),
+    counter("network_tx_bytes_total", "Bytes the guest sent.", EITHER, |s, p| each(s, p, |nic| nic.tx.bytes)),
+    counter("network_rx_packets_total", "Packets the guest received; a GSO frame is one.", DEVICE, |s, p| {
+        each(s, p, |nic| nic.rx.packets)
+    }),
+    counter("network_tx_packets_total", "Packets the guest sent; a GSO frame is one.", EITHER, |s, p| {
+        each(s, p, |nic| nic.tx.packets)
+    }),
+    counter("network_rx_dropped_total", "Packets for the guest that found its ring full.", DEVICE, |s, p| {
+        each(s, p, |nic| nic.rx.dropped)
+    }),
+    counter(
+        "network_tx_dropped_total",
+        "Packets of the guest that the host refused, for example while the TAP was down.",
+        DEVICE,
+        |s, p| each(s, p, |nic| nic.tx.dropped),
+    ),
+    counter("network_rx_errors_total", "Errors of the TAP on the way to the guest.", DEVICE, |s, p| {
+        each(s, p, |nic| nic.rx.errors)
+    }),
+    counter("network_tx_errors_total", "Errors of the TAP on the way from the guest.", DEVICE, |s, p| {
+        each(s, p, |nic| nic.tx.errors)
+    }),
+    counter(
+        "network_rx_offered_bytes_total",
+        "Bytes the host offered to the guest: received, dropped, or still waiting.",
+        EBPF,
+        |s, p| each(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.rx.bytes)),
+    ),
+    counter(
+        "network_rx_offered_packets_total",
+        "Packets the host offered to the guest: received, dropped, or still waiting.",
+        EBPF,
+        |s, p| each(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.rx.packets)),
+    ),
+    counter(
+        "network_rx_wire_packets_total",
+        "Packets offered to the guest as the wire would carry them: a GSO frame counts as its segments.",
+        EBPF,
+        |s, p| each(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.rx.wire_packets)),
+    ),
+    counter(
+        "network_tx_wire_packets_total",
+        "Packets the guest sent as the wire would carry them: a GSO frame counts as its segments.",
+        EBPF,
+        |s, p| each(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.tx.wire_packets)),
+    ),
+    counter(
+        "network_rx_wire_bytes_total",
+        "Bytes offered to the guest as the wire would carry them: every segment with its headers.",
+        EBPF,
+        |s, p| each(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.rx.wire_bytes)),
+    ),
+    counter(
+        "network_tx_wire_bytes_total",
+        "Bytes the guest sent as the wire would carry them: every segment with its headers.",
+        EBPF,
+        |s, p| each(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.tx.wire_bytes)),
+    ),
+    by(
+        "network_gso_packets_total",
+        "GSO frames since the attach: each is more than one packet on the wire.",
+        &["instance_id", "instance_name", "device", "direction"],
+        |s, p| each_kind(s, p, &[("", |mix| mix.gso_packets)]),
+    ),
+    by(
+        "network_packets_by_protocol_total",
+        "Packets since the attach, by network protocol; rx is offered.",
+        &["instance_id", "instance_name", "device", "direction", "protocol"],
+        |s, p| {
+            each_kind(
+                s,
+                p,
+                &[
+                    ("ipv4", |mix| mix.ipv4),
+                    ("ipv6", |mix| mix.ipv6),
+                    ("arp", |mix| mix.arp),
+                    ("other", |mix| mix.other_l3),
+                ],
+            );
+        },
+    ),
+    by(
+        "network_packets_by_transport_total",
+        "IP packets since the attach, by transport protocol; icmp includes ICMPv6; rx is offered.",
+        &["instance_id", "instance_name", "device", "direction", "transport"],
+        |s, p| {
+            each_kind(
+                s,
+                p,
+                &[
+                    ("tcp", |mix| mix.tcp),
+                    ("udp", |mix| mix.udp),
+                    ("icmp", |mix| mix.icmp),
+                    ("other", |mix| mix.other_l4),
+                ],
+            );
+        },
+    ),
+    by(
+        "network_packets_by_cast_total",
+        "Packets since the attach, by destination address; rx is offered.",
+        &["instance_id", "instance_name", "device", "direction", "cast"],
+        |s, p| {
+            each_kind(
+                s,
+                p,
+                &[
+                    ("unicast", |mix| mix.unicast),
+                    ("multicast", |mix| mix.multicast),
+                    ("broadcast", |mix| mix.broadcast),
+                ],
+            );
+        },
+    ),
+    Metric {
+        name: "network_source_info",
+        kind: Kind::Gauge,
+        help: "Always 1; which source the numbers of the interface come from, and how eBPF is attached.",
+        origin: "computed",
+        labels: &["instance_id", "instance_name", "device", "source", "attach"],
+        samples: |snapshot, push| {
+            for (vm, nic) in nics(snapshot) {
+                let (source, attach) = (nic.source.as_str(), nic.attach.as_str());
+                push(&[&vm.instance_id, &vm.instance_name, &nic.device, source, attach], 1.0);
+            }
+        },
+    },
+];
+
+const fn counter(
+    name: &'static str,
+    help: &'static str,
+    origin: &'static str,
+    samples: fn(&Snapshot, Push<'_>),
+) -> Metric {
+    Metric { name, kind: Kind::Counter, help, origin, labels: NIC, samples }
+}
+
+const fn by(
+    name: &'static str,
+    help: &'static str,
+    labels: &'static [&'static str],
+    samples: fn(&Snapshot, Push<'_>),
+) -> Metric {
+    Metric { name, kind: Kind::Counter, help, origin: EBPF, labels, samples }
+}
+
+fn nics(snapshot: &Snapshot) -> impl Iterator<Item = (&VmStats, &NicStats)> {
+    snapshot.vms.iter().flat_map(|vm| vm.nics.iter().map(move |nic| (vm, nic)))
+}
+
+fn each(snapshot: &Snapshot, push: Push<'_>, value: impl Fn(&NicStats) -> Option<u64>) {
+    for (vm, nic) in nics(snapshot) {
+        if let Some(value) = value(nic) {
+            push(&[&vm.instance_id, &vm.instance_name, &nic.device], value as f64);
+        }
+    }
+}
+
+/// Both directions, split by a last label; an empty name stands for no such label.
+fn each_kind(snapshot: &Snapshot, push: Push<'_>, kinds: &[(&str, fn(&PacketMix) -> u64)]) {
+    for (vm, nic) in nics(snapshot) {
+        let Some(ebpf) = &nic.ebpf else { continue };
+        for (direction, mix) in [("rx", &ebpf.rx), ("tx", &ebpf.tx)] {
+            for (kind, value) in kinds {
+                let labels = [vm.instance_id.as_str(), &vm.instance_name, &nic.device, direction, kind];
+                let labels = if kind.is_empty() { &labels[..4] } else { &labels[..] };
+                push(labels, value(mix) as f64);
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Metrics of the daemon itself: whether its other numbers can be trusted, and what they cost.
+
+use super::{Kind, Metric, Push};
+use crate::model::{Health, PartKind, PartRun, Snapshot};
+
+const COMPUTED: &str = "computed";
+
+pub(super) const METRICS: &[Metric] = &[
+    Metric {
+        name: "build_info",
+        kind: Kind::Gauge,
+        help: "Always 1; what this binary is.",
+        origin: "build",
+        labels: &["version", "ebpf"],
+        samples: |_, push| {
+            let ebpf = if cfg!(feature = "ebpf") { "true" } else { "false" };
+            push(&[env!("CARGO_PKG_VERSION"), ebpf], 1.0);
+        },
+    },
+    gauge("instances", "VMs in the snapshot.", |snapshot, push| push(&[], snapshot.vms.len() as f64)),
+    counter("ticks_total", "Ticks that ended.", |snapshot, push| push(&[], snapshot.tick as f64)),
+    counter(
+        "ticks_late_total",
+        "Ticks that were due before the one before them had ended.",
+        |snapshot, push| push(&[], snapshot.ticks_late as f64),
+    ),
+    gauge(
+        "tick_duration_seconds",
+        "Time the last tick took: listing, reading and merging.",
+        |snapshot, push| push(&[], snapshot.tick_duration.as_secs_f64()),
+    ),
+    Metric {
+        name: "reader_duration_seconds",
+        kind: Kind::Gauge,
+        help: "Time the reader took in the last tick.",
+        origin: COMPUTED,
+        labels: &["reader"],
+        samples: |s, p| {
+            each(s, p, PartKind::Reader, |run| run.duration.map(|duration| duration.as_secs_f64()))
+        },
+    },
+    Metric {
+        name: "reader_success",
+        kind: Kind::Gauge,
+        help: "1 when the reader read all it should in the last tick, else 0.",
+        origin: COMPUTED,
+        labels: &["reader"],
+        samples: |s, p| each(s, p, PartKind::Reader, success),
+    },
+    Metric {
+        name: "reader_errors",
+        kind: Kind::Gauge,
+        help: "Things the reader could not read in the last tick.",
+        origin: COMPUTED,
+        labels: &["reader"],
+        samples: |s, p| each(s, p, PartKind::Reader, |run| Some(run.errors as f64)),
+    },
+    Metric {
+        name: "source_duration_seconds",
+        kind: Kind::Gauge,
+        help: "Time the source took in the last tick.",
+        origin: COMPUTED,
+        labels: &["source"],
+        samples: |s, p| {
+            each(s, p, PartKind::Source, |run| run.duration.map(|duration| duration.as_secs_f64()))
+        },
+    },
+    Metric {
+        name: "source_success",
+        kind: Kind::Gauge,
+        help: "1 when the source could look at everything in the last tick, else 0.",
+        origin: COMPUTED,
+        labels: &["source"],
+        samples: |s, p| each(s, p, PartKind::Source, success),
+    },
+    Metric {
+        name: "source_instances",
+        kind: Kind::Gauge,
+        help: "VMs the source listed in the last tick.",
+        origin: COMPUTED,
+        labels: &["source"],
+        samples: |s, p| each(s, p, PartKind::Source, |run| Some(run.items as f64)),
+    },
+    Metric {
+        name: "part_health",
+        kind: Kind::Gauge,
+        help: "1 for the state the part is in, 0 for the others.",
+        origin: COMPUTED,
+        labels: &["kind", "part", "state"],
+        samples: |snapshot, push| {
+            for run in &snapshot.parts {
+                for state in Health::ALL {
+                    let is = if run.health.state == state { 1.0 } else { 0.0 };
+                    push(&[run.kind.as_str(), run.name, state.as_str()], is);
+                }
+            }
+        },
+    },
+];
+
+pub(super) const LIVE: &[Metric] =
+    &[gauge("snapshot_age_seconds", "Age of the numbers at the moment of the scrape.", |snapshot, push| {
+        push(&[], snapshot.taken.elapsed().as_secs_f64())
+    })];
+
+const fn gauge(name: &'static str, help: &'static str, samples: fn(&Snapshot, Push<'_>)) -> Metric {
+    Metric { name, kind: Kind::Gauge, help, origin: COMPUTED, labels: &[], samples }
+}
+
+const fn counter(name: &'static str, help: &'static str, samples: fn(&Snapshot, Push<'_>)) -> Metric {
+    Metric { name, kind: Kind::Counter, help, origin: COMPUTED, labels: &[], samples }
+}
+
+fn success(run: &PartRun) -> Option<f64> {
+    match run.health.state {
+        Health::Disabled => None,
+        Health::Healthy => Some(1.0),
+        Health::Degraded | Health::Unsupported | Health::Failed => Some(0.0),
+    }
+}
+
+fn each(snapshot: &Snapshot, push: Push<'_>, kind: PartKind, value: fn(&PartRun) -> Option<f64>) {
+    for run in snapshot.parts.iter().filter(|run| run.kind == kind) {
+        if let Some(value) = value(run) {
+            push(&[run.name], value);
+        }
+    }
+}

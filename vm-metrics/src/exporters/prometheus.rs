@@ -1,0 +1,175 @@
+//! `/metrics`: the snapshot in the formats of Prometheus, through its own crate.
+//!
+//! A snapshot is rendered once per format, by the first who asks; later scrapes of it get the same bytes. So a scrape makes
+//! no system call for any VM, and N scrapers cost as much as one.
+
+use std::sync::{Mutex, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Sample, MetricFamily, MetricType};
+use prometheus::{Encoder, ProtobufEncoder, TextEncoder};
+
+use super::metrics::{GROUPS, Group, Kind, Metric, full_name};
+use crate::manager::Ticker;
+use crate::model::Snapshot;
+
+/// The formats that Prometheus asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Text format 0.0.4.
+    Text,
+    /// Length-delimited `io.prometheus.client.MetricFamily`.
+    Protobuf,
+}
+
+impl Format {
+    /// What the header `Accept` asks for; text unless protobuf is named before any text.
+    pub fn negotiate(accept: &str) -> Self {
+        let wanted = accept.split(',').map(str::trim).find_map(|range| {
+            if range.starts_with("application/vnd.google.protobuf") {
+                let family = !range.contains("proto=") || range.contains("io.prometheus.client.MetricFamily");
+                let delimited = !range.contains("encoding=") || range.contains("encoding=delimited");
+                (family && delimited).then_some(Self::Protobuf)
+            } else {
+                (range.starts_with("text/") || range.starts_with("*/*")).then_some(Self::Text)
+            }
+        });
+        wanted.unwrap_or(Self::Text)
+    }
+
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => prometheus::TEXT_FORMAT,
+            Self::Protobuf => prometheus::PROTOBUF_FORMAT,
+        }
+    }
+
+    fn encode(self, families: &[MetricFamily]) -> prometheus::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        match self {
+            Self::Text => TextEncoder::new().encode(families, &mut body)?,
+            Self::Protobuf => ProtobufEncoder::new().encode(families, &mut body)?,
+        }
+        Ok(body)
+    }
+}
+
+/// Renders snapshots.
+#[derive(Debug)]
+pub struct PrometheusExporter {
+    prefix: String,
+    ticker: Ticker,
+    process: ProcessCollector,
+    rendered: Mutex<[Option<Rendered>; 2]>,
+}
+
+/// What does not change between two looks at one snapshot.
+#[derive(Debug)]
+struct Rendered {
+    tick: u64,
+    body: Bytes,
+}
+
+impl PrometheusExporter {
+    pub fn new(prefix: &str, ticker: Ticker) -> Self {
+        let process = ProcessCollector::for_self();
+        Self { prefix: prefix.to_owned(), ticker, process, rendered: Mutex::default() }
+    }
+
+    /// The body of `/metrics`; `None` before the first tick has ended.
+    pub fn scrape(&self, format: Format) -> prometheus::Result<Option<Bytes>> {
+        let Some(snapshot) = self.ticker.borrow().clone() else { return Ok(None) };
+        let still = self.still(&snapshot, format)?;
+        let live = format.encode(&self.families(&snapshot, true))?;
+        let mut body = BytesMut::with_capacity(still.len() + live.len());
+        body.extend_from_slice(&still);
+        body.extend_from_slice(&live);
+        Ok(Some(body.freeze()))
+    }
+
+    fn still(&self, snapshot: &Snapshot, format: Format) -> prometheus::Result<Bytes> {
+        // A panic while rendering leaves the old bytes, which are whole.
+        let mut rendered = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = &mut rendered[format as usize];
+        if let Some(Rendered { tick, body }) = slot
+            && *tick == snapshot.tick
+        {
+            return Ok(body.clone());
+        }
+        let mut families = self.families(snapshot, false);
+        families.extend(self.process.collect());
+        let body = Bytes::from(format.encode(&families)?);
+        *slot = Some(Rendered { tick: snapshot.tick, body: body.clone() });
+        Ok(body)
+    }
+
+    fn families(&self, snapshot: &Snapshot, live: bool) -> Vec<MetricFamily> {
+        let groups = GROUPS.iter().filter(|group| group.live == live);
+        groups
+            .flat_map(|group| group.metrics.iter().map(move |metric| self.family(group, metric, snapshot)))
+            .filter(|family| !family.get_metric().is_empty())
+            .collect()
+    }
+
+    fn family(&self, group: &Group, metric: &Metric, snapshot: &Snapshot) -> MetricFamily {
+        let mut samples = Vec::new();
+        (metric.samples)(snapshot, &mut |labels, value| samples.push(sample(metric, labels, value)));
+        let mut family = MetricFamily::default();
+        family.set_name(full_name(group, &self.prefix, metric));
+        family.set_help(metric.help.to_owned());
+        family.set_field_type(match metric.kind {
+            Kind::Counter => MetricType::COUNTER,
+            Kind::Gauge => MetricType::GAUGE,
+        });
+        family.set_metric(samples);
+        family
+    }
+}
+
+fn sample(metric: &Metric, values: &[&str], value: f64) -> Sample {
+    let pairs = metric.labels.iter().zip(values).map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    });
+    let mut sample = Sample::from_label(pairs.collect());
+    match metric.kind {
+        Kind::Counter => {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            sample.set_counter(counter);
+        }
+        Kind::Gauge => {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            sample.set_gauge(gauge);
+        }
+    }
+    sample
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_is_the_first_that_is_known() {
+        let protobuf =
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+        let by_prometheus =
+            format!("{protobuf};q=0.6,application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1");
+        assert_eq!(Format::negotiate(&by_prometheus), Format::Protobuf);
+        for accept in ["", "*/*", "text/plain", "application/openmetrics-text;version=1.0.0,text/plain;q=0.4"]
+        {
+            assert_eq!(Format::negotiate(accept), Format::Text, "{accept:?}");
+        }
+        assert_eq!(Format::negotiate(&format!("text/plain,{protobuf};q=0.1")), Format::Text);
+        assert_eq!(
+            Format::negotiate("application/vnd.google.protobuf;proto=x;encoding=delimited"),
+            Format::Text
+        );
+    }
+}

@@ -1,0 +1,253 @@
+//! From what was read to what is published: pure but for the ledger, which remembers.
+
+use vm_metrics_common::{Counters, DirectionCounters};
+
+use super::ledger::{Account, Continued, Ledger, NicKey};
+use crate::model::{
+    AttachMode, Batch, EbpfReading, EbpfStats, FrameCounts, InstanceInfo, Nic, NicSource, NicStats,
+    PacketMix, TapReading, TapStats, VmSet, VmStats,
+};
+
+pub(super) fn merge(vms: &VmSet, batch: &Batch, ledger: &mut Ledger) -> Vec<VmStats> {
+    ledger.begin_tick();
+    let stats = vms.vms.iter().map(|vm| vm_stats(vm, batch, ledger)).collect();
+    ledger.end_tick();
+    stats
+}
+
+fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger) -> VmStats {
+    let process = vm.hypervisor_pid.and_then(|pid| batch.processes.get(&pid)).copied().unwrap_or_default();
+    let nics: Vec<NicStats> = vm.nics.iter().map(|nic| nic_stats(nic, batch, ledger)).collect();
+    VmStats {
+        instance_id: vm.id.clone(),
+        instance_name: vm.name.clone(),
+        hypervisor: vm.hypervisor,
+        hypervisor_pid: vm.hypervisor_pid,
+        cpu_usec: process.cpu_usec,
+        memory_rss_bytes: process.rss_bytes,
+        memory_vms_bytes: process.vms_bytes,
+        net_rx_bytes: sum(&nics, |nic| nic.rx.bytes),
+        net_tx_bytes: sum(&nics, |nic| nic.tx.bytes),
+        net_rx_packets: sum(&nics, |nic| nic.rx.packets),
+        net_tx_packets: sum(&nics, |nic| nic.tx.packets),
+        allocated_vcpus: vm.allocated_vcpus,
+        allocated_memory_bytes: vm.allocated_memory_bytes,
+        nics,
+    }
+}
+
+/// A sum over all NICs, or nothing: a sum over some of them would fall when one cannot be read.
+fn sum(nics: &[NicStats], of: impl Fn(&NicStats) -> Option<u64>) -> Option<u64> {
+    if nics.is_empty() {
+        return None;
+    }
+    nics.iter().map(of).try_fold(0_u64, |sum, value| sum.checked_add(value?))
+}
+
+fn nic_stats(nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicStats {
+    let ebpf = batch.ebpf.get(nic);
+    // Numbers of two devices that had the name one after the other are not mixed: the later reading is eBPF's.
+    let device = batch.taps.get(nic).filter(|device| ebpf.is_none_or(|ebpf| ebpf.ifindex == device.ifindex));
+    let Some(ifindex) = ebpf.map(|ebpf| ebpf.ifindex).or(device.map(|device| device.ifindex)) else {
+        return NicStats { device: nic.tap.clone(), ..NicStats::default() };
+    };
+    let account = ledger.account(NicKey { ifindex, nic: nic.clone() });
+    let (rx, tx) = frame_counts(account, device, ebpf);
+    NicStats {
+        device: nic.tap.clone(),
+        ifindex: Some(ifindex),
+        source: if ebpf.is_some() { NicSource::Ebpf } else { NicSource::Sysfs },
+        attach: ebpf.map_or(AttachMode::None, |ebpf| ebpf.attach),
+        rx,
+        tx,
+        ebpf: ebpf.map(|ebpf| ebpf_stats(account, device, &ebpf.counters)),
+    }
+}
+
+/// Both directions of something, as the guest sees them.
+struct GuestView<T> {
+    rx: T,
+    tx: T,
+}
+
+/// The one place where the host's view becomes the guest's: what comes out of a TAP into the host is what the guest sent.
+fn guest_view<T>(host_rx: T, host_tx: T) -> GuestView<T> {
+    GuestView { rx: host_tx, tx: host_rx }
+}
+
+/// What the guest took is what the device delivered; what it sent is counted twice, by the device and by eBPF.
+fn frame_counts(
+    account: &mut Account,
+    device: Option<&TapReading>,
+    ebpf: Option<&EbpfReading>,
+) -> (FrameCounts, FrameCounts) {
+    let device = device.map(|device| device_counts(&device.stats));
+    let device_rx = device.as_ref().map(|device| device.rx).unwrap_or_default();
+    let device_tx = device.as_ref().map(|device| device.tx).unwrap_or_default();
+    let counted_tx = ebpf.map(|ebpf| guest_view(ebpf.counters.ingress, ebpf.counters.egress).tx);
+    let rx = FrameCounts {
+        bytes: account.rx_bytes.update(device_rx.bytes, None),
+        packets: account.rx_packets.update(device_rx.packets, None),
+        ..device_rx
+    };
+    let tx = FrameCounts {
+        bytes: account.tx_bytes.update(device_tx.bytes, counted_tx.map(|counted| counted.bytes)),
+        packets: account.tx_packets.update(device_tx.packets, counted_tx.map(|counted| counted.packets)),
+        ..device_tx
+    };
+    (rx, tx)
+}
+
+fn device_counts(stats: &TapStats) -> GuestView<FrameCounts> {
+    let host_rx = FrameCounts {
+        bytes: Some(stats.rx_bytes),
+        packets: Some(stats.rx_packets),
+        dropped: Some(stats.rx_dropped),
+        errors: Some(stats.rx_errors),
+    };
+    let host_tx = FrameCounts {
+        bytes: Some(stats.tx_bytes),
+        packets: Some(stats.tx_packets),
+        dropped: Some(stats.tx_dropped),
+        errors: Some(stats.tx_errors),
+    };
+    guest_view(host_rx, host_tx)
+}
+
+fn ebpf_stats(account: &mut Account, device: Option<&TapReading>, counters: &Counters) -> EbpfStats {
+    let counted = guest_view(counters.ingress, counters.egress);
+    let delivered = device.map(|device| device_counts(&device.stats).rx);
+    let offered_bytes = delivered.and_then(|rx| rx.bytes);
+    let offered_packets = delivered.and_then(|rx| rx.packets);
+    account.offered_bytes.update(offered_bytes, Some(counted.rx.bytes));
+    account.offered_packets.update(offered_packets, Some(counted.rx.packets));
+    EbpfStats {
+        rx: packet_mix(&counted.rx, &account.offered_bytes, &account.offered_packets),
+        tx: packet_mix(&counted.tx, &account.tx_bytes, &account.tx_packets),
+    }
+}
+
+fn packet_mix(counted: &DirectionCounters, bytes: &Continued, packets: &Continued) -> PacketMix {
+    PacketMix {
+        bytes: counted.bytes.saturating_add(bytes.base()),
+        packets: counted.packets.saturating_add(packets.base()),
+        wire_packets: counted.wire_packets.saturating_add(packets.base()),
+        wire_bytes: counted.wire_bytes.saturating_add(bytes.base()),
+        gso_packets: counted.gso,
+        ipv4: counted.ipv4,
+        ipv6: counted.ipv6,
+        arp: counted.arp,
+        other_l3: counted.other_l3,
+        tcp: counted.tcp,
+        udp: counted.udp,
+        icmp: counted.icmp,
+        other_l4: counted.other_l4,
+        unicast: counted.unicast,
+        multicast: counted.multicast,
+        broadcast: counted.broadcast,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ProcessReading;
+
+    fn vm(nics: &[&str]) -> VmSet {
+        let nics = nics.iter().map(|tap| Nic { tap: (*tap).to_owned() }).collect();
+        VmSet {
+            vms: vec![InstanceInfo {
+                id: "a".into(),
+                hypervisor_pid: Some(7),
+                nics,
+                ..InstanceInfo::default()
+            }],
+        }
+    }
+
+    fn device(ifindex: u32, rx_bytes: u64, tx_bytes: u64) -> TapReading {
+        TapReading { ifindex, stats: TapStats { rx_bytes, tx_bytes, ..TapStats::default() } }
+    }
+
+    fn ebpf(ifindex: u32, ingress_bytes: u64, egress_bytes: u64) -> EbpfReading {
+        let mut counters = Counters::default();
+        counters.ingress.bytes = ingress_bytes;
+        counters.egress.bytes = egress_bytes;
+        EbpfReading { ifindex, attach: AttachMode::Tcx, counters }
+    }
+
+    fn batch(taps: &[(&str, TapReading)], ebpf: &[(&str, EbpfReading)]) -> Batch {
+        let nic = |tap: &str| Nic { tap: tap.to_owned() };
+        Batch {
+            taps: taps.iter().map(|(tap, reading)| (nic(tap), *reading)).collect(),
+            ebpf: ebpf.iter().map(|(tap, reading)| (nic(tap), *reading)).collect(),
+            ..Batch::default()
+        }
+    }
+
+    #[test]
+    fn the_guest_receives_what_the_device_transmits() {
+        let batch = batch(&[("t", device(3, 10, 2000))], &[("t", ebpf(3, 10, 2500))]);
+        let stats = &merge(&vm(&["t"]), &batch, &mut Ledger::default())[0];
+        assert_eq!((stats.net_rx_bytes, stats.net_tx_bytes), (Some(2000), Some(10)));
+        let ebpf = stats.nics[0].ebpf.expect("counted by eBPF");
+        assert_eq!((ebpf.rx.bytes, ebpf.tx.bytes), (2500, 10));
+    }
+
+    #[test]
+    fn what_is_not_measured_is_absent() {
+        let stats = &merge(&vm(&["t"]), &Batch::default(), &mut Ledger::default())[0];
+        assert_eq!(stats.cpu_usec, None);
+        assert_eq!(stats.memory_rss_bytes, None);
+        assert_eq!(stats.net_rx_bytes, None);
+        assert_eq!(stats.nics[0].source, NicSource::None);
+        assert_eq!(stats.nics[0].rx, FrameCounts::default());
+    }
+
+    #[test]
+    fn a_sum_over_some_nics_is_no_sum() {
+        let one_of_two = batch(&[("t0", device(3, 1, 2))], &[]);
+        let stats = &merge(&vm(&["t0", "t1"]), &one_of_two, &mut Ledger::default())[0];
+        assert_eq!(stats.net_rx_bytes, None);
+        assert_eq!(stats.nics[0].rx.bytes, Some(2));
+    }
+
+    #[test]
+    fn a_device_under_a_used_name_begins_anew() {
+        let mut ledger = Ledger::default();
+        merge(&vm(&["t"]), &batch(&[("t", device(3, 500, 500))], &[]), &mut ledger);
+        let stats = &merge(&vm(&["t"]), &batch(&[("t", device(4, 1, 2))], &[]), &mut ledger)[0];
+        assert_eq!((stats.net_rx_bytes, stats.net_tx_bytes), (Some(2), Some(1)));
+    }
+
+    #[test]
+    fn readings_of_two_devices_are_not_mixed() {
+        let batch = batch(&[("t", device(3, 500, 500))], &[("t", ebpf(4, 7, 8))]);
+        let stats = &merge(&vm(&["t"]), &batch, &mut Ledger::default())[0];
+        assert_eq!(stats.nics[0].ifindex, Some(4));
+        assert_eq!(stats.nics[0].tx.bytes, Some(7));
+        assert_eq!(stats.nics[0].rx.bytes, None);
+    }
+
+    #[test]
+    fn the_switch_to_ebpf_and_back_does_not_show() {
+        let mut ledger = Ledger::default();
+        let mut tx = |batch: &Batch| merge(&vm(&["t"]), batch, &mut ledger)[0].net_tx_bytes;
+        assert_eq!(tx(&batch(&[("t", device(3, 1000, 0))], &[])), Some(1000));
+        assert_eq!(tx(&batch(&[("t", device(3, 1100, 0))], &[("t", ebpf(3, 100, 0))])), Some(1100));
+        assert_eq!(tx(&batch(&[("t", device(3, 1200, 0))], &[("t", ebpf(3, 250, 0))])), Some(1250));
+        assert_eq!(tx(&batch(&[("t", device(3, 1240, 0))], &[])), Some(1250));
+        assert_eq!(tx(&batch(&[("t", device(3, 1300, 0))], &[])), Some(1300));
+    }
+
+    #[test]
+    fn process_numbers_belong_to_the_process() {
+        let mut batch = Batch::default();
+        batch
+            .processes
+            .insert(7, ProcessReading { cpu_usec: Some(5), rss_bytes: Some(6), ..ProcessReading::default() });
+        batch.processes.insert(8, ProcessReading { cpu_usec: Some(9), ..ProcessReading::default() });
+        let stats = &merge(&vm(&[]), &batch, &mut Ledger::default())[0];
+        assert_eq!((stats.cpu_usec, stats.memory_rss_bytes, stats.net_rx_bytes), (Some(5), Some(6), None));
+    }
+}

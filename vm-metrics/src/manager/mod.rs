@@ -1,0 +1,92 @@
+//! The only place with a state that changes: asks the sources who exists, the readers what they use, and merges it.
+
+mod judge;
+mod ledger;
+mod merge;
+mod tick;
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+pub use tick::{TickThread, Ticker};
+
+use crate::host::Host;
+use crate::model::{Batch, PartHealth, PartKind, PartRun, Snapshot, VmSet};
+use crate::readers::{Configured, Reader, Started};
+use crate::sources::Sources;
+use judge::HealthLog;
+use ledger::Ledger;
+
+/// Makes snapshots: one per call of [`tick`](Self::tick).
+#[expect(missing_debug_implementations, reason = "readers and sources are trait objects")]
+pub struct Manager {
+    sources: Sources,
+    readers: Vec<(&'static str, ReaderState)>,
+    ledger: Ledger,
+    health_log: HealthLog,
+    ticks: u64,
+}
+
+enum ReaderState {
+    Running(Box<dyn Reader>),
+    Not(PartHealth),
+}
+
+impl Manager {
+    /// Starts the readers; one that cannot start is reported in every snapshot, and logged once.
+    pub fn new(sources: Sources, readers: Vec<Configured>, host: &Host) -> Self {
+        let readers = readers
+            .into_iter()
+            .map(|reader| {
+                let name = reader.name;
+                match reader.start(host) {
+                    Started::Running(reader) => (name, ReaderState::Running(reader)),
+                    Started::Not(health) => (name, ReaderState::Not(health)),
+                }
+            })
+            .collect();
+        Self { sources, readers, ledger: Ledger::default(), health_log: HealthLog::default(), ticks: 0 }
+    }
+
+    /// Lists, reads and merges once.
+    pub fn tick(&mut self, ticks_late: u64) -> Arc<Snapshot> {
+        let began = Instant::now();
+        let (vms, source_reports) = self.sources.list();
+        let mut parts: Vec<PartRun> = source_reports.iter().map(judge::source_run).collect();
+        let mut batch = Batch::default();
+        for (name, state) in &mut self.readers {
+            parts.push(run_reader(name, state, &vms, &mut batch));
+        }
+        for part in &parts {
+            self.health_log.note(part);
+        }
+        self.ticks += 1;
+        Arc::new(Snapshot {
+            tick: self.ticks,
+            vms: merge::merge(&vms, &batch, &mut self.ledger),
+            parts,
+            ticks_late,
+            tick_duration: began.elapsed(),
+            taken: Instant::now(),
+            taken_at: SystemTime::now(),
+        })
+    }
+}
+
+fn run_reader(name: &'static str, state: &mut ReaderState, vms: &VmSet, batch: &mut Batch) -> PartRun {
+    match state {
+        ReaderState::Running(reader) => {
+            let began = Instant::now();
+            let report = reader.read(vms, batch);
+            judge::reader_run(name, &report, began.elapsed())
+        }
+        ReaderState::Not(health) => PartRun {
+            kind: PartKind::Reader,
+            name,
+            health: health.clone(),
+            duration: None,
+            items: 0,
+            errors: 0,
+        },
+    }
+}

@@ -1,0 +1,58 @@
+//! What the readers read in one tick, in the words of their sources. Nothing is merged or turned round yet.
+
+use std::collections::HashMap;
+
+use vm_metrics_common::Counters;
+
+use super::{AttachMode, Nic};
+
+/// The readings of one tick. A reader that could not read something leaves it out.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub processes: HashMap<u32, ProcessReading>,
+    pub taps: HashMap<Nic, TapReading>,
+    pub ebpf: HashMap<Nic, EbpfReading>,
+}
+
+/// What `/proc` says of a hypervisor process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessReading {
+    /// User and system time in microseconds.
+    pub cpu_usec: Option<u64>,
+    pub start_ticks: Option<u64>,
+    pub rss_bytes: Option<u64>,
+    pub vms_bytes: Option<u64>,
+}
+
+/// A device and what it counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TapReading {
+    pub ifindex: u32,
+    pub stats: TapStats,
+}
+
+/// Counters of a TAP device as the **host** sees them: rx is what the VM transmitted, tx what it received.
+/// [`VmStats`](super::VmStats) has them the other way round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TapStats {
+    /// Bytes the host received: the VM transmitted them.
+    pub rx_bytes: u64,
+    /// Bytes the host transmitted: the VM received them.
+    pub tx_bytes: u64,
+    pub rx_packets: u64,
+    pub tx_packets: u64,
+    pub rx_errors: u64,
+    pub tx_errors: u64,
+    /// Frames from the VM that the host refused.
+    pub rx_dropped: u64,
+    /// Frames to the VM that found its ring full.
+    pub tx_dropped: u64,
+}
+
+/// What the programs on the TAP counted since they were attached, **host** perspective: ingress is what the guest sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EbpfReading {
+    pub ifindex: u32,
+    pub attach: AttachMode,
+    pub counters: Counters,
+}

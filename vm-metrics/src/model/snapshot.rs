@@ -1,0 +1,106 @@
+//! What one tick publishes: immutable, shared by every exporter.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+
+use super::VmStats;
+
+/// Everything that was known at the end of one tick.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// 1 for the first tick.
+    pub tick: u64,
+    pub taken: Instant,
+    pub taken_at: SystemTime,
+    pub tick_duration: Duration,
+    /// Ticks that began late because the one before took longer than the interval.
+    pub ticks_late: u64,
+    pub vms: Vec<VmStats>,
+    pub parts: Vec<PartRun>,
+}
+
+/// What a part of the daemon is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PartKind {
+    Source,
+    Reader,
+}
+
+/// How a part did in one tick.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PartRun {
+    pub kind: PartKind,
+    pub name: &'static str,
+    pub health: PartHealth,
+    /// `None` when it did not run.
+    pub duration: Option<Duration>,
+    /// Things it read or found.
+    pub items: usize,
+    /// Things it could not read in this tick.
+    pub errors: usize,
+}
+
+/// Whether a part works, and why not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PartHealth {
+    pub state: Health,
+    /// In a sentence; empty when healthy.
+    pub reason: String,
+    /// The error number of the kernel, where there was one.
+    pub errno: Option<i32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Switched off by configuration.
+    Disabled,
+    Healthy,
+    /// Works, but not for everything.
+    Degraded,
+    /// This host or this build cannot do it.
+    Unsupported,
+    /// Should work and does not.
+    Failed,
+}
+
+impl Health {
+    pub const ALL: [Self; 5] =
+        [Self::Disabled, Self::Healthy, Self::Degraded, Self::Unsupported, Self::Failed];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unsupported => "unsupported",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl PartKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Reader => "reader",
+        }
+    }
+}
+
+impl PartHealth {
+    pub fn healthy() -> Self {
+        Self { state: Health::Healthy, reason: String::new(), errno: None }
+    }
+
+    pub fn new(state: Health, reason: impl Into<String>) -> Self {
+        Self { state, reason: reason.into(), errno: None }
+    }
+
+    pub fn with_errno(mut self, errno: Option<i32>) -> Self {
+        self.errno = errno;
+        self
+    }
+}

@@ -1,0 +1,171 @@
+//! What is published of a VM. Network numbers are the **guest's**: rx is what it receives, tx what it sends.
+//! A number that was not measured is `None`, never 0.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::Hypervisor;
+
+/// What one VM uses, at one tick.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct VmStats {
+    pub instance_id: String,
+    pub instance_name: String,
+    pub hypervisor: Hypervisor,
+    pub hypervisor_pid: Option<u32>,
+    /// CPU time of the hypervisor process in microseconds, user and system, all threads (`/proc/<pid>/stat`).
+    pub cpu_usec: Option<u64>,
+    /// Resident memory of the hypervisor process in bytes (`/proc/<pid>/statm`).
+    pub memory_rss_bytes: Option<u64>,
+    /// Virtual memory of the hypervisor process in bytes (`/proc/<pid>/statm`).
+    pub memory_vms_bytes: Option<u64>,
+    /// Bytes the guest received, all NICs; `None` when it is not known of one of them.
+    pub net_rx_bytes: Option<u64>,
+    /// Bytes the guest sent, all NICs; `None` when it is not known of one of them.
+    pub net_tx_bytes: Option<u64>,
+    pub net_rx_packets: Option<u64>,
+    pub net_tx_packets: Option<u64>,
+    pub allocated_vcpus: Option<u32>,
+    pub allocated_memory_bytes: Option<u64>,
+    pub nics: Vec<NicStats>,
+}
+
+impl VmStats {
+    /// CPU time in seconds.
+    pub fn cpu_seconds(&self) -> Option<f64> {
+        self.cpu_usec.map(|usec| usec as f64 / 1e6)
+    }
+
+    /// RSS / allocated memory. May exceed 1: the hypervisor needs memory of its own. `None` when either is not known.
+    pub fn memory_utilization_ratio(&self) -> Option<f64> {
+        let allocated = self.allocated_memory_bytes.filter(|bytes| *bytes > 0)?;
+        Some(self.memory_rss_bytes? as f64 / allocated as f64)
+    }
+}
+
+/// One network interface of a VM.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct NicStats {
+    /// Name of the TAP on the host.
+    pub device: String,
+    pub ifindex: Option<u32>,
+    /// Where `rx` and `tx` come from.
+    pub source: NicSource,
+    pub attach: AttachMode,
+    /// What the guest took.
+    pub rx: FrameCounts,
+    /// What the guest sent.
+    pub tx: FrameCounts,
+    /// What only the eBPF programs see; `None` when they are not on this TAP.
+    pub ebpf: Option<EbpfStats>,
+}
+
+/// Frames of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FrameCounts {
+    pub bytes: Option<u64>,
+    pub packets: Option<u64>,
+    pub dropped: Option<u64>,
+    pub errors: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct EbpfStats {
+    /// What the host offered to the guest: delivered, dropped at the full ring, or still in it.
+    pub rx: PacketMix,
+    pub tx: PacketMix,
+}
+
+/// One direction as the programs saw it. `bytes`, `packets` and `wire_*` continue what the device had counted before the
+/// attach; the rest counts from the attach on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PacketMix {
+    pub bytes: u64,
+    pub packets: u64,
+    /// A GSO frame counts as the packets that the wire would carry.
+    pub wire_packets: u64,
+    pub wire_bytes: u64,
+    pub gso_packets: u64,
+    pub ipv4: u64,
+    pub ipv6: u64,
+    pub arp: u64,
+    pub other_l3: u64,
+    pub tcp: u64,
+    pub udp: u64,
+    pub icmp: u64,
+    pub other_l4: u64,
+    pub unicast: u64,
+    pub multicast: u64,
+    pub broadcast: u64,
+}
+
+/// Where a NIC's numbers come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NicSource {
+    /// The programs on the TAP, continued from the device's counters.
+    Ebpf,
+    /// The device's counters in sysfs.
+    Sysfs,
+    /// Nothing could be read.
+    #[default]
+    None,
+}
+
+/// How the programs hang on a TAP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttachMode {
+    Tcx,
+    #[default]
+    None,
+}
+
+impl NicSource {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ebpf => "ebpf",
+            Self::Sysfs => "sysfs",
+            Self::None => "none",
+        }
+    }
+}
+
+impl AttachMode {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::None => "none",
+        }
+    }
+}
+
+impl fmt::Display for NicSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratio_needs_both_numbers_and_may_exceed_one() {
+        let mut vm = VmStats { memory_rss_bytes: Some(300), ..VmStats::default() };
+        assert_eq!(vm.memory_utilization_ratio(), None);
+        vm.allocated_memory_bytes = Some(0);
+        assert_eq!(vm.memory_utilization_ratio(), None);
+        vm.allocated_memory_bytes = Some(200);
+        assert_eq!(vm.memory_utilization_ratio(), Some(1.5));
+        vm.memory_rss_bytes = None;
+        assert_eq!(vm.memory_utilization_ratio(), None);
+    }
+
+    #[test]
+    fn cpu_seconds_are_seconds() {
+        let vm = VmStats { cpu_usec: Some(1_500_000), ..VmStats::default() };
+        assert_eq!(vm.cpu_seconds(), Some(1.5));
+    }
+}

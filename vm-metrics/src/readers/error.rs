@@ -1,0 +1,53 @@
+//! What can go wrong while reading, and the account of one round.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::procfs::ParseError;
+
+#[derive(Debug, Error)]
+pub enum ReaderError {
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("{}: {source}", path.display())]
+    Parse { path: PathBuf, source: ParseError },
+    #[error("{}: not a number: {content:?}", path.display())]
+    NotANumber { path: PathBuf, content: String },
+    #[error("{device}: {problem}")]
+    Device { device: String, problem: String, errno: Option<i32> },
+}
+
+impl ReaderError {
+    pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { operation, path: path.to_owned(), source }
+    }
+
+    /// The error number of the kernel, where there was one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Io { source, .. } => source.raw_os_error(),
+            Self::Device { errno, .. } => *errno,
+            Self::Parse { .. } | Self::NotANumber { .. } => None,
+        }
+    }
+}
+
+/// The account of one round of a reader.
+#[derive(Debug, Default)]
+pub struct ReadReport {
+    /// Things read.
+    pub items: usize,
+    /// Things that may not or cannot be read. What is simply gone is not among them.
+    pub errors: usize,
+    /// The first of the errors; the others are most often the same.
+    pub first_error: Option<ReaderError>,
+}
+
+impl ReadReport {
+    pub(crate) fn error(&mut self, error: ReaderError) {
+        self.errors += 1;
+        self.first_error.get_or_insert(error);
+    }
+}

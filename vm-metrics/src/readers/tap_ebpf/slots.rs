@@ -1,0 +1,59 @@
+//! Which interface counts where: slots of the counter map, and the table in which the programs look them up.
+
+use std::collections::{HashMap, VecDeque};
+
+use vm_metrics_common::{TABLE_SIZE, TableEntry};
+
+use super::load::{LoadError, Loaded};
+
+/// Hands out slots, the longest unused first. Detaching waits until no CPU runs the program any more, so a slot that was
+/// given back has no writer.
+#[derive(Debug)]
+pub(super) struct Slots {
+    free: VecDeque<u32>,
+    /// Which interface holds a table entry; the others with the same index are in the hash.
+    holders: HashMap<u32, u32>,
+}
+
+impl Slots {
+    pub(super) fn new(slots: u32) -> Self {
+        Self { free: (0..slots).collect(), holders: HashMap::new() }
+    }
+
+    /// Gives the interface a cleared slot and makes the programs know it; `None` when all are in use.
+    pub(super) fn assign(&mut self, loaded: &mut Loaded, ifindex: u32) -> Result<Option<u32>, LoadError> {
+        let Some(slot) = self.free.pop_front() else { return Ok(None) };
+        match self.publish(loaded, ifindex, slot) {
+            Ok(()) => Ok(Some(slot)),
+            Err(error) => {
+                self.free.push_front(slot);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the slot back. The programs no longer run on the interface.
+    pub(super) fn release(&mut self, loaded: &mut Loaded, ifindex: u32, slot: u32) -> Result<(), LoadError> {
+        let index = ifindex % TABLE_SIZE;
+        self.free.push_back(slot);
+        if self.holders.get(&index) == Some(&ifindex) {
+            self.holders.remove(&index);
+            loaded.table.set(index, TableEntry::default(), 0)?;
+        } else {
+            loaded.collisions.remove(&ifindex)?;
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, loaded: &mut Loaded, ifindex: u32, slot: u32) -> Result<(), LoadError> {
+        loaded.counters.clear(slot)?;
+        let index = ifindex % TABLE_SIZE;
+        if self.holders.contains_key(&index) {
+            loaded.collisions.insert(ifindex, slot, 0)?;
+        } else {
+            loaded.table.set(index, TableEntry { ifindex, slot }, 0)?;
+            self.holders.insert(index, ifindex);
+        }
+        Ok(())
+    }
+}
