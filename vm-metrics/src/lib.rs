@@ -2,6 +2,7 @@
 
 pub mod host;
 pub mod model;
+pub mod procfs;
 pub mod sources;
 
 pub use model::{Hypervisor, InstanceInfo, Nic, ProcessId, build_instance_info, tap_name};
