@@ -1,5 +1,7 @@
 //! Who exists. A source lists the VMs it knows; it never reads what they use.
 
+pub mod proc_scan;
+
 use std::io;
 use std::path::PathBuf;
 

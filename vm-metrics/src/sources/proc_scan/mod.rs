@@ -1,0 +1,2 @@
+mod cmdline;
+pub use cmdline::*;
