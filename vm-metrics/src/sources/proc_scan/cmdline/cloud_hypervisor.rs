@@ -31,7 +31,7 @@ pub fn parse(argv: &[String]) -> Option<VmArgs> {
         vcpus: described_here.then(|| vcpus(&options)).flatten(),
         memory_bytes: described_here.then(|| memory(&options)).flatten(),
         taps: options.values("net").filter_map(|net| get(net, "tap")).collect(),
-        config_file: None,
+        ..VmArgs::default()
     })
 }
 
@@ -201,7 +201,7 @@ mod tests {
                 line.extend(["--net".to_owned(), format!("tap={tap},mac=aa:bb")]);
             }
             line.extend(["--firmware".to_owned(), "fw".to_owned()]);
-            let expected = VmArgs { id: Some(uuid), name: None, vcpus: Some(boot), memory_bytes: Some(mebibytes << 20), taps, config_file: None };
+            let expected = VmArgs { id: Some(uuid), name: None, vcpus: Some(boot), memory_bytes: Some(mebibytes << 20), taps, ..VmArgs::default() };
             prop_assert_eq!(parse(&line), Some(expected));
         }
     }

@@ -10,7 +10,7 @@ mod qemu;
 mod qemu_options;
 mod size;
 
-pub use firecracker::{ConfigError, read_config};
+pub use firecracker::read_config;
 
 use crate::model::Hypervisor;
 
@@ -26,6 +26,8 @@ pub struct VmArgs {
     pub taps: Vec<String>,
     /// A file that says more, as the hypervisor process sees it.
     pub config_file: Option<String>,
+    /// It leaves the work to a process that it forks, with the same command line.
+    pub daemonizes: bool,
 }
 
 /// `None`: this process is not a VM.

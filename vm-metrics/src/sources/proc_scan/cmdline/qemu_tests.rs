@@ -44,6 +44,7 @@ fn real_command_lines() {
         vcpus: Some(4),
         memory_bytes: Some(4 * GIB),
         taps: vec!["tap100i0".into(), "tap100i1".into()],
+        daemonizes: true,
         config_file: None,
     };
     assert_eq!(vm, expected);
@@ -188,7 +189,7 @@ proptest! {
             vcpus: Some(cpus),
             memory_bytes: Some(mebibytes * MIB),
             taps: vec![tap],
-            config_file: None,
+            ..VmArgs::default()
         };
         prop_assert_eq!(parse(&line), Some(expected));
     }
