@@ -19,7 +19,7 @@ use crate::sources::{self, Sources};
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// A configuration that is checked in every part. Nothing is started.
-#[expect(missing_debug_implementations, reason = "holds the start functions")]
+#[derive(Debug)]
 pub struct App {
     settings: Settings,
     sources: Sources,

@@ -45,6 +45,12 @@ pub(super) fn source_run(report: &SourceReport) -> PartRun {
     }
 }
 
+/// A source that is not asked.
+pub(super) fn source_off(name: &'static str) -> PartRun {
+    let health = PartHealth::new(Health::Disabled, "switched off, or nothing to list in the configuration");
+    PartRun { kind: PartKind::Source, name, health, duration: None, items: 0, errors: 0 }
+}
+
 /// The first of several errors, and how many more there were.
 pub(super) fn with_count(first: &str, errors: usize) -> String {
     match errors {

@@ -53,6 +53,7 @@ impl Manager {
         let began = Instant::now();
         let (vms, source_reports) = self.sources.list();
         let mut parts: Vec<PartRun> = source_reports.iter().map(judge::source_run).collect();
+        parts.extend(self.sources.switched_off().iter().map(|name| judge::source_off(name)));
         let mut batch = Batch::default();
         for (name, state) in &mut self.readers {
             parts.push(run_reader(name, state, &vms, &mut batch));

@@ -11,6 +11,8 @@ mod proc_statm;
 mod tap_ebpf;
 mod tap_sysfs;
 
+use std::fmt;
+
 pub use error::{ReadReport, ReaderError};
 pub use proc_stat::read_proc_stat;
 pub use proc_statm::{ProcStatm, read_proc_statm};
@@ -51,11 +53,16 @@ pub enum Started {
 }
 
 /// A reader that is checked but not started.
-#[expect(missing_debug_implementations, reason = "holds the start function")]
 pub struct Configured {
     pub name: &'static str,
     /// `None` when switched off.
     start: Option<Start>,
+}
+
+impl fmt::Debug for Configured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Configured").field("name", &self.name).field("on", &self.start.is_some()).finish()
+    }
 }
 
 impl Configured {
@@ -79,4 +86,48 @@ pub fn configure(mut sections: Sections) -> Result<Vec<Configured>, ConfigError>
         .collect::<Result<_, ConfigError>>()?;
     sections.none_left()?;
     Ok(configured)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn configured(text: &str) -> Result<Vec<Configured>, ConfigError> {
+        configure(Config::parse(Path::new("test.toml"), text)?.readers)
+    }
+
+    #[test]
+    fn every_reader_is_on_unless_switched_off() {
+        let on = |text: &str| {
+            configured(text).expect("a good config").iter().filter(|r| r.start.is_some()).count()
+        };
+        assert_eq!(on(""), READERS.len());
+        assert_eq!(on("[readers]\ntap_ebpf.enabled = false"), READERS.len() - 1);
+    }
+
+    #[test]
+    fn a_bad_section_is_refused_with_its_line_and_key() {
+        for (text, expected) in [
+            ("[readers.proc_stat]\nfast = true", ["test.toml:2", "fast"]),
+            ("[readers.tap_ebpf]\nmax_nics = \"all\"", ["test.toml:2", "max_nics"]),
+            ("[readers.tap_ebpf]\nmax_nics = 0", ["test.toml:1", "max_nics = 0"]),
+            ("[readers]\nproc_stat = 1", ["test.toml:2", "proc_stat"]),
+            ("[readers.proc_sat]", ["test.toml:1", "proc_sat"]),
+        ] {
+            let error = configured(text).expect_err("must be refused").to_string();
+            for part in expected {
+                assert!(error.contains(part), "{text:?} gives {error:?} without {part:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_default_configuration_has_a_section_for_each_part() {
+        for name in READERS.iter().map(|reader| format!("[readers.{}]", reader.name)) {
+            assert!(crate::config::DEFAULT.contains(&name), "{name} is not in default.toml");
+        }
+    }
 }

@@ -1,11 +1,52 @@
 //! Who exists. A source lists the VMs it knows; it never reads what they use.
+//!
+//! A new source is a file with a [`SourceDef`], a `mod` line and a line in [`SOURCES`].
 
+mod files;
+mod merge;
+pub mod proc_scan;
+pub mod static_list;
+
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::model::InstanceInfo;
+pub use self::merge::merge_listings;
+use crate::config::{ConfigError, Section, Sections};
+use crate::host::Host;
+use crate::model::{InstanceInfo, VmSet};
+
+/// All sources. Where two describe the same VM, the earlier one's word counts.
+pub const SOURCES: &[SourceDef] = &[static_list::SOURCE, proc_scan::SOURCE];
+
+/// A line of the table of sources.
+#[derive(Debug)]
+pub struct SourceDef {
+    /// Names the source in metrics and in health, and its section `[sources.<name>]`.
+    pub name: &'static str,
+    pub help: &'static str,
+    /// Makes the source from its section; `None` when it has nothing to list.
+    configure: fn(&Section, &Host) -> Result<Option<Box<dyn InstanceSource>>, ConfigError>,
+}
+
+/// Checks the sections `[sources.<name>]` against the table.
+pub fn configure(mut sections: Sections, host: &Host) -> Result<Sources, ConfigError> {
+    let mut sources = Sources::new(Vec::new());
+    for def in SOURCES {
+        let section = sections.take(def.name);
+        let source = (def.configure)(&section, host)?;
+        match source {
+            Some(source) if section.enabled()? => sources.sources.push((def.name, source)),
+            _ => sources.switched_off.push(def.name),
+        }
+    }
+    sections.none_left()?;
+    Ok(sources)
+}
 
 /// Knows which VMs run on this host.
 pub trait InstanceSource: Send {
@@ -26,43 +67,100 @@ impl From<Vec<InstanceInfo>> for Listing {
     }
 }
 
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum SourceError {
     #[error("cannot {operation} {}: {source}", path.display())]
-    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    Io { operation: &'static str, path: PathBuf, source: Arc<io::Error> },
+    #[error("{}: {problem}", path.display())]
+    Content { path: PathBuf, problem: String },
     #[error("process {pid}: {problem}")]
     Process { pid: u32, problem: String },
-}
-
-pub struct Sources {
-    sources: Vec<(&'static str, Box<dyn InstanceSource>)>,
-}
-#[derive(Debug)]
-pub struct SourceReport {
-    pub name: &'static str,
-    pub result: Result<usize, SourceError>,
-    pub problems: Vec<String>,
-    pub duration: std::time::Duration,
-}
-impl Sources {
-    pub fn list(&mut self) -> (crate::model::VmSet, Vec<SourceReport>) {
-        Default::default()
-    }
+    #[error("and {count} more problems")]
+    More { count: usize },
 }
 
 impl SourceError {
+    pub fn io(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::Io { operation, path: path.into(), source: Arc::new(source) }
+    }
+
+    /// The error number of the kernel, where there was one.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Io { source, .. } => source.raw_os_error(),
-            Self::Process { .. } => None,
+            _ => None,
+        }
+    }
+
+    fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Io { source, .. } => Some(source.kind()),
+            _ => None,
         }
     }
 }
 
-pub fn configure(
-    sections: crate::config::Sections,
-    _host: &crate::host::Host,
-) -> Result<Sources, crate::config::ConfigError> {
-    sections.none_left()?;
-    Ok(Sources { sources: vec![] })
+/// The sources in use, asked as one.
+pub struct Sources {
+    sources: Vec<(&'static str, Box<dyn InstanceSource>)>,
+    switched_off: Vec<&'static str>,
 }
+
+/// How it went with one source.
+#[derive(Clone, Debug)]
+pub struct SourceReport {
+    pub name: &'static str,
+    /// How many VMs it listed.
+    pub result: Result<usize, SourceError>,
+    pub problems: Vec<String>,
+    pub duration: Duration,
+}
+
+impl Sources {
+    /// The most trusted source first.
+    pub fn new(sources: Vec<(&'static str, Box<dyn InstanceSource>)>) -> Self {
+        Self { sources, switched_off: Vec::new() }
+    }
+
+    /// The sources that the configuration turned off, or gave nothing to list.
+    pub fn switched_off(&self) -> &[&'static str] {
+        &self.switched_off
+    }
+
+    /// Asks each source. One that fails adds no VM and does not hinder the others.
+    pub fn list(&mut self) -> (VmSet, Vec<SourceReport>) {
+        let mut listings = Vec::new();
+        let mut reports = Vec::new();
+        for (name, source) in &mut self.sources {
+            let began = Instant::now();
+            let listing = source.list_running_instances_for_metrics();
+            let duration = began.elapsed();
+            let result = listing.as_ref().map(|listing| listing.instances.len()).map_err(Clone::clone);
+            let Listing { instances, problems } = listing.unwrap_or_default();
+            let problems = problems.iter().map(ToString::to_string).collect();
+            reports.push(SourceReport { name, result, problems, duration });
+            listings.push(instances);
+        }
+        let (vms, problems) = merge_listings(listings);
+        for (report, problems) in reports.iter_mut().zip(problems) {
+            report.problems.extend(problems);
+        }
+        (VmSet { vms }, reports)
+    }
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.sources.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// A name that the kernel accepts for a network device. Anything else must not become a path in sysfs.
+pub(crate) fn is_device_name(name: &str) -> bool {
+    const IFNAMSIZ: usize = 16;
+    let allowed = |byte: u8| byte != b'/' && byte != b':' && byte != 0 && !byte.is_ascii_whitespace();
+    !name.is_empty() && name.len() < IFNAMSIZ && name != "." && name != ".." && name.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! What several sources know, as one set of VMs. Pure.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::model::{Hypervisor, InstanceInfo};
+
+/// One set of what each source lists, the most trusted source first, and what is wrong with each source's list.
+///
+/// VMs of two sources are the same if they have the same process, or the same id and not two different processes. The
+/// first source's word counts; what it does not know is taken from the next. In the result, no id is there twice: the VM
+/// that comes first keeps it, others have their pid added.
+pub fn merge_listings(listings: Vec<Vec<InstanceInfo>>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
+    let mut merged = Merged::default();
+    let mut problems = Vec::new();
+    for listing in listings {
+        problems.push(merged.add_listing(listing));
+    }
+    for (source, problem) in make_ids_unique(&mut merged) {
+        problems[source].push(problem);
+    }
+    (merged.vms, problems)
+}
+
+#[derive(Debug, Default)]
+struct Merged {
+    vms: Vec<InstanceInfo>,
+    /// The source that listed each of `vms` first.
+    sources: Vec<usize>,
+    by_pid: HashMap<u32, usize>,
+    by_id: HashMap<String, usize>,
+    listings: usize,
+}
+
+impl Merged {
+    fn add_listing(&mut self, listing: Vec<InstanceInfo>) -> Vec<String> {
+        let source = self.listings;
+        self.listings += 1;
+        let earlier = self.vms.len();
+        let mut problems = Vec::new();
+        for vm in listing {
+            match self.same(&vm, earlier) {
+                Some(at) if at < earlier => self.fill(at, vm),
+                Some(at) => {
+                    let pid = vm.hypervisor_pid.unwrap_or_default();
+                    problems.push(format!(
+                        "{:?} left out: process {pid} is {:?} already",
+                        vm.id, self.vms[at].id
+                    ));
+                }
+                None => self.add(source, vm),
+            }
+        }
+        problems
+    }
+
+    /// A source's own VMs are the same only by their process: it may well list an id twice.
+    fn same(&self, vm: &InstanceInfo, earlier: usize) -> Option<usize> {
+        let by_pid = vm.hypervisor_pid.and_then(|pid| self.by_pid.get(&pid).copied());
+        by_pid.or_else(|| {
+            let at = self.by_id.get(&vm.id).copied().filter(|at| *at < earlier)?;
+            let two_processes = vm.hypervisor_pid.is_some() && self.vms[at].hypervisor_pid.is_some();
+            (!two_processes).then_some(at)
+        })
+    }
+
+    fn add(&mut self, source: usize, vm: InstanceInfo) {
+        let at = self.vms.len();
+        if let Some(pid) = vm.hypervisor_pid {
+            self.by_pid.insert(pid, at);
+        }
+        self.by_id.entry(vm.id.clone()).or_insert(at);
+        self.vms.push(vm);
+        self.sources.push(source);
+    }
+
+    fn fill(&mut self, at: usize, other: InstanceInfo) {
+        let vm = &mut self.vms[at];
+        if let (None, Some(pid)) = (vm.hypervisor_pid, other.hypervisor_pid) {
+            vm.hypervisor_pid = Some(pid);
+            self.by_pid.insert(pid, at);
+        }
+        if vm.hypervisor == Hypervisor::Other {
+            vm.hypervisor = other.hypervisor;
+        }
+        if vm.nics.is_empty() {
+            vm.nics = other.nics;
+        }
+        vm.allocated_vcpus = vm.allocated_vcpus.or(other.allocated_vcpus);
+        vm.allocated_memory_bytes = vm.allocated_memory_bytes.or(other.allocated_memory_bytes);
+    }
+}
+
+/// The source and the text of each problem. Ids that nobody shares stay as they are.
+fn make_ids_unique(merged: &mut Merged) -> Vec<(usize, String)> {
+    let mut taken: HashSet<String> = merged.vms.iter().map(|vm| vm.id.clone()).collect();
+    let mut first_holders = HashSet::new();
+    let mut problems = Vec::new();
+    for (at, vm) in merged.vms.iter_mut().enumerate() {
+        if first_holders.insert(vm.id.clone()) {
+            continue;
+        }
+        // Without a process, its place must tell it apart.
+        let suffix = vm.hypervisor_pid.map_or_else(|| format!("-#{at}"), |pid| format!("-{pid}"));
+        let mut id = format!("{}{suffix}", vm.id);
+        while !taken.insert(id.clone()) {
+            id.push_str(&suffix);
+        }
+        problems.push((merged.sources[at], format!("two VMs with the id {:?}: one is {id:?} here", vm.id)));
+        vm.id = id;
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::Nic;
+
+    fn vm(id: &str, pid: Option<u32>) -> InstanceInfo {
+        InstanceInfo { id: id.into(), name: id.into(), hypervisor_pid: pid, ..InstanceInfo::default() }
+    }
+
+    fn found(pid: u32) -> InstanceInfo {
+        InstanceInfo {
+            id: "uuid".into(),
+            name: "guest".into(),
+            hypervisor: Hypervisor::Qemu,
+            hypervisor_pid: Some(pid),
+            nics: vec![Nic { tap: "tap0".into() }],
+            allocated_vcpus: Some(2),
+            allocated_memory_bytes: Some(1 << 30),
+        }
+    }
+
+    fn ids(listings: Vec<Vec<InstanceInfo>>) -> (Vec<String>, Vec<Vec<String>>) {
+        let (vms, problems) = merge_listings(listings);
+        (vms.into_iter().map(|vm| vm.id).collect(), problems)
+    }
+
+    #[test]
+    fn the_same_process_is_one_vm_and_gaps_are_filled() {
+        let (vms, problems) = merge_listings(vec![vec![vm("web", Some(7))], vec![found(7), found(8)]]);
+        let web = InstanceInfo { id: "web".into(), name: "web".into(), ..found(7) };
+        assert_eq!(vms, [web, found(8)]);
+        assert!(problems.concat().is_empty());
+    }
+
+    #[test]
+    fn the_first_word_counts() {
+        let first = InstanceInfo {
+            nics: vec![Nic { tap: "mine".into() }],
+            allocated_vcpus: Some(1),
+            hypervisor: Hypervisor::Firecracker,
+            ..vm("web", Some(7))
+        };
+        let (vms, _) = merge_listings(vec![vec![first.clone()], vec![found(7)]]);
+        assert_eq!(vms, [InstanceInfo { allocated_memory_bytes: Some(1 << 30), ..first }]);
+    }
+
+    #[test]
+    fn the_same_id_is_one_vm_unless_the_processes_differ() {
+        let (vms, problems) = merge_listings(vec![vec![vm("uuid", None)], vec![found(7)]]);
+        assert_eq!((vms.len(), vms[0].hypervisor_pid), (1, Some(7)));
+        assert!(problems.concat().is_empty());
+        let (ids, problems) = ids(vec![vec![vm("uuid", Some(6))], vec![found(7)]]);
+        assert_eq!(ids, ["uuid", "uuid-7"]);
+        assert_eq!(
+            problems,
+            [vec![], vec!["two VMs with the id \"uuid\": one is \"uuid-7\" here".to_owned()]]
+        );
+    }
+
+    #[test]
+    fn within_one_source_the_same_id_is_two_vms_and_the_same_process_is_one() {
+        let (got, problems) =
+            ids(vec![vec![vm("a", Some(1)), vm("a", Some(2)), vm("a-2", Some(3)), vm("b", Some(1))]]);
+        assert_eq!(got, ["a", "a-2-2", "a-2"]);
+        assert_eq!(problems[0].len(), 2);
+        assert_eq!(problems[0][0], "\"b\" left out: process 1 is \"a\" already");
+        let (got, _) = ids(vec![vec![vm("a", None), vm("a", None)]]);
+        assert_eq!(got, ["a", "a-#1"]);
+    }
+
+    proptest! {
+        #[test]
+        fn ids_and_processes_are_unique(
+            listings in prop::collection::vec(
+                prop::collection::vec(("[ab](-[12]){0,2}", prop::option::of(1..4_u32)), 0..6), 0..4,
+            ),
+        ) {
+            let listings: Vec<Vec<_>> =
+                listings.iter().map(|listing| listing.iter().map(|(id, pid)| vm(id, *pid)).collect()).collect();
+            let pids: HashSet<_> = listings.iter().flatten().filter_map(|vm| vm.hypervisor_pid).collect();
+            let (merged, problems) = merge_listings(listings.clone());
+            let ids: HashSet<_> = merged.iter().map(|vm| &vm.id).collect();
+            let merged_pids: Vec<_> = merged.iter().filter_map(|vm| vm.hypervisor_pid).collect();
+            prop_assert_eq!(ids.len(), merged.len());
+            prop_assert_eq!(merged_pids.len(), pids.len());
+            prop_assert_eq!(merged_pids.into_iter().collect::<HashSet<_>>(), pids);
+            prop_assert_eq!(problems.len(), listings.len());
+        }
+    }
+}

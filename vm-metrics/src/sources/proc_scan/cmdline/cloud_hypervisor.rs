@@ -1,0 +1,208 @@
+//! Cloud Hypervisor.
+
+use std::path::Path;
+
+use super::VmArgs;
+use super::long_options::LongOptions;
+use super::size::{number, size};
+
+const DEFAULT_VCPUS: u32 = 1;
+const DEFAULT_MEMORY: u64 = 512 << 20;
+
+/// With one of these the command line describes the VM. Without, it is described over the API or by a snapshot.
+const PAYLOADS: &[&str] = &["kernel", "firmware", "igvm"];
+
+/// Names that many sockets have, each in the directory of its VM.
+const COMMON_SOCKET_NAMES: &[&str] =
+    &["api", "ch", "ch-api", "clh", "clh-api", "cloud-hypervisor", "hypervisor", "sock", "socket", "vmm"];
+
+pub fn parse(argv: &[String]) -> Option<VmArgs> {
+    let options = LongOptions::new(argv);
+    let short = argv.get(1).is_some_and(|word| matches!(word.as_str(), "-V" | "-h"));
+    if short || options.has("version") || options.has("help") {
+        return None;
+    }
+    let described_here = PAYLOADS.iter().any(|payload| options.has(payload));
+    let name = options.value("api-socket").and_then(socket_name);
+    let uuid = options.value("platform").and_then(|platform| get(platform, "uuid"));
+    Some(VmArgs {
+        id: uuid.or_else(|| name.clone()),
+        name,
+        vcpus: described_here.then(|| vcpus(&options)).flatten(),
+        memory_bytes: described_here.then(|| memory(&options)).flatten(),
+        taps: options.values("net").filter_map(|net| get(net, "tap")).collect(),
+        ..VmArgs::default()
+    })
+}
+
+fn vcpus(options: &LongOptions<'_>) -> Option<u32> {
+    match options.value("cpus").and_then(|cpus| get(cpus, "boot")) {
+        Some(boot) => number(&boot).and_then(|boot| u32::try_from(boot).ok()),
+        None => Some(DEFAULT_VCPUS),
+    }
+}
+
+/// What the VM has: the memory of all zones, and what was plugged in. `hotplug_size` is only room for more.
+fn memory(options: &LongOptions<'_>) -> Option<u64> {
+    let memory = options.value("memory").unwrap_or_default();
+    let size_of = |text: &str, key, default| get(text, key).map_or(Some(default), |text| size(&text, 1));
+    let base =
+        size_of(memory, "size", DEFAULT_MEMORY)?.checked_add(size_of(memory, "hotplugged_size", 0)?)?;
+    options.values("memory-zone").try_fold(base, |sum, zone| {
+        sum.checked_add(size_of(zone, "size", 0)?)?.checked_add(size_of(zone, "hotplugged_size", 0)?)
+    })
+}
+
+/// The socket's file name without its extension, or the directory's name if the file name tells nothing.
+fn socket_name(socket: &str) -> Option<String> {
+    if get(socket, "fd").is_some() {
+        return None;
+    }
+    let path = get(socket, "path").unwrap_or_else(|| socket.to_owned());
+    let path = Path::new(&path);
+    let stem = path.file_stem()?.to_string_lossy();
+    let directory = path.parent().filter(|directory| directory.components().count() > 2);
+    let name = match directory.and_then(Path::file_name) {
+        Some(directory) if COMMON_SOCKET_NAMES.contains(&&*stem) => directory.to_string_lossy(),
+        _ => stem,
+    };
+    Some(name.into_owned())
+}
+
+/// The value of a key in `key=value,…`. Commas within brackets and quotes do not count; quotes are taken away.
+fn get(text: &str, key: &str) -> Option<String> {
+    let mut pieces = vec![String::new()];
+    let (mut brackets, mut quoted) = (0_u32, false);
+    for character in text.chars() {
+        match character {
+            '"' => {
+                quoted = !quoted;
+                continue;
+            }
+            ',' if brackets == 0 && !quoted => {
+                pieces.push(String::new());
+                continue;
+            }
+            '[' => brackets += 1,
+            ']' => brackets = brackets.saturating_sub(1),
+            _ => {}
+        }
+        if let Some(piece) = pieces.last_mut() {
+            piece.push(character);
+        }
+    }
+    let values = pieces.iter().rev().filter_map(|piece| piece.split_once('='));
+    values
+        .filter(|(name, _)| name.trim() == key)
+        .map(|(_, value)| value.trim().to_owned())
+        .find(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::argv;
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn vm(line: &str) -> VmArgs {
+        parse(&argv(&format!("cloud-hypervisor {line}"))).unwrap()
+    }
+
+    #[test]
+    fn the_readme_example() {
+        let found = vm("--kernel ./linux-cloud-hypervisor/arch/x86/boot/compressed/vmlinux.bin --console off
+            --serial tty --disk path=focal-server-cloudimg-amd64.raw --cmdline console=ttyS0
+            --cpus boot=4 --memory size=1024M --net tap=,mac=,ip=,mask=");
+        assert_eq!(found, VmArgs { vcpus: Some(4), memory_bytes: Some(GIB), ..VmArgs::default() });
+    }
+
+    #[test]
+    fn cpus_and_memory() {
+        for (line, vcpus, memory) in [
+            ("", Some(1), Some(512 << 20)),
+            ("--cpus boot=2,max=4 --memory size=1G,hotplug_size=8G", Some(2), Some(GIB)),
+            ("--cpus=boot=2 --memory=size=1G,hotplugged_size=512M", Some(2), Some(3 * GIB / 2)),
+            ("--cpus max=4,boot=3,affinity=[0@[0-3],1@[4,boot=9]] -v", Some(3), Some(512 << 20)),
+            ("--cpus boot=2 -vv", Some(2), Some(512 << 20)),
+            ("--cpus boot=x --memory size=y", None, None),
+            (
+                "--memory size=0 --memory-zone id=a,size=1G id=b,size=2G,hotplugged_size=1G",
+                Some(1),
+                Some(4 * GIB),
+            ),
+            ("--memory size=0 --memory-zone id=a,size=1G --memory-zone id=b,size=1G", Some(1), Some(2 * GIB)),
+            ("--memory size=2147483648", Some(1), Some(2 * GIB)),
+            ("--memory size=1T", Some(1), Some(1 << 40)),
+        ] {
+            let found = vm(&format!("{line} --kernel k"));
+            assert_eq!((found.vcpus, found.memory_bytes), (vcpus, memory), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_vm_that_is_described_elsewhere_has_no_sizes() {
+        for line in
+            ["--api-socket /tmp/a.sock", "--restore source_url=file:///snap", "--api-socket a --cpus boot=2"]
+        {
+            let found = vm(line);
+            assert_eq!((found.vcpus, found.memory_bytes), (None, None), "{line}");
+        }
+    }
+
+    #[test]
+    fn ids_and_names() {
+        for (line, id, name) in [
+            ("", None, None),
+            ("--api-socket /run/vm/web.sock", Some("web"), Some("web")),
+            ("--api-socket=web.sock", Some("web"), Some("web")),
+            ("--api-socket path=/run/vm/web.sock", Some("web"), Some("web")),
+            ("--api-socket fd=5", None, None),
+            ("--api-socket /run/vc/vm/4f2c/clh-api.sock", Some("4f2c"), Some("4f2c")),
+            ("--api-socket /tmp/ch.sock", Some("ch"), Some("ch")),
+            ("--api-socket ch.sock", Some("ch"), Some("ch")),
+            ("--platform num_pci_segments=2,uuid=u-1", Some("u-1"), None),
+            (
+                "--platform uuid=u-1,oem_strings=[a,uuid=b] --api-socket /tmp/web.sock",
+                Some("u-1"),
+                Some("web"),
+            ),
+        ] {
+            let found = vm(line);
+            assert_eq!((found.id.as_deref(), found.name.as_deref()), (id, name), "{line}");
+        }
+    }
+
+    #[test]
+    fn taps() {
+        let found = vm("--net tap=t0,mac=12:34:56:78:90:ab tap=t1 --net fd=3,mac=a --net mac=b,tap=\"t2\"");
+        assert_eq!(found.taps, ["t0", "t1", "t2"]);
+    }
+
+    #[test]
+    fn help_and_version_are_no_vm() {
+        for line in ["--version", "-V", "--help", "-h"] {
+            assert_eq!(parse(&argv(&format!("cloud-hypervisor {line}"))), None, "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(boot in 1..255_u32, more in 0..9_u32, mebibytes in 1..1_000_000_u64, taps in prop::collection::vec("[a-z0-9]{1,15}", 0..4), uuid in "[0-9a-f-]{1,36}") {
+            let mut line = vec![
+                "cloud-hypervisor".to_owned(),
+                format!("--cpus=max={},boot={boot}", boot + more),
+                "--memory".to_owned(), format!("shared=on,size={mebibytes}M"),
+                "--platform".to_owned(), format!("uuid={uuid}"),
+            ];
+            for tap in &taps {
+                line.extend(["--net".to_owned(), format!("tap={tap},mac=aa:bb")]);
+            }
+            line.extend(["--firmware".to_owned(), "fw".to_owned()]);
+            let expected = VmArgs { id: Some(uuid), name: None, vcpus: Some(boot), memory_bytes: Some(mebibytes << 20), taps, ..VmArgs::default() };
+            prop_assert_eq!(parse(&line), Some(expected));
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Firecracker: its command line, and the config file that the command line may name.
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::VmArgs;
+use super::long_options::LongOptions;
+
+/// What Firecracker calls itself without `--id`: it tells no VM from another.
+const ANONYMOUS: &str = "anonymous-instance";
+
+const DEFAULT_VCPUS: u32 = 1;
+const DEFAULT_MEMORY_MIB: u64 = 128;
+
+/// Options that print something and leave.
+const PRINTS: &[&str] = &["version", "help", "snapshot-version", "describe-snapshot"];
+
+pub fn parse(argv: &[String]) -> Option<VmArgs> {
+    let options = LongOptions::new(argv);
+    if PRINTS.iter().any(|option| options.has(option)) {
+        return None;
+    }
+    let id = options.value("id").filter(|id| !matches!(*id, ANONYMOUS | "")).map(str::to_owned);
+    Some(VmArgs {
+        name: id.clone(),
+        id,
+        config_file: options.value("config-file").map(str::to_owned),
+        ..VmArgs::default()
+    })
+}
+
+/// Its message names the place and never quotes the file, which may hold what is not for the log.
+#[derive(Debug, Error)]
+#[error("not a Firecracker config ({problem} at line {line}, column {column})")]
+pub struct ConfigError {
+    problem: &'static str,
+    line: usize,
+    column: usize,
+}
+
+impl From<serde_json::Error> for ConfigError {
+    fn from(error: serde_json::Error) -> Self {
+        let problem = if error.is_data() { "unexpected value" } else { "bad JSON" };
+        Self { problem, line: error.line(), column: error.column() }
+    }
+}
+
+/// Adds what the config file says.
+pub fn read_config(content: &[u8], vm: &mut VmArgs) -> Result<(), ConfigError> {
+    let config: Config = serde_json::from_slice(content)?;
+    vm.vcpus = Some(config.machine_config.vcpu_count);
+    vm.memory_bytes = config.machine_config.mem_size_mib.checked_mul(1 << 20);
+    vm.taps = config.network_interfaces.into_iter().map(|interface| interface.host_dev_name).collect();
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Config {
+    #[serde(default)]
+    machine_config: MachineConfig,
+    #[serde(default)]
+    network_interfaces: Vec<NetworkInterface>,
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct MachineConfig {
+    vcpu_count: u32,
+    mem_size_mib: u64,
+}
+
+impl Default for MachineConfig {
+    fn default() -> Self {
+        Self { vcpu_count: DEFAULT_VCPUS, mem_size_mib: DEFAULT_MEMORY_MIB }
+    }
+}
+
+#[derive(Deserialize)]
+struct NetworkInterface {
+    host_dev_name: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::argv;
+    use super::*;
+
+    #[test]
+    fn ids() {
+        for (line, id) in [
+            ("firecracker --api-sock /tmp/firecracker.socket", None),
+            ("firecracker --id anonymous-instance", None),
+            ("firecracker --id= --no-api", None),
+            ("firecracker --id web-1 --api-sock /run/web.sock", Some("web-1")),
+            ("firecracker --api-sock=/run/web.sock --id=web-1", Some("web-1")),
+            // What the jailer starts.
+            (
+                "firecracker --id 551e7604 --start-time-us 8123 --start-time-cpu-us 42 --parent-cpu-time-us 7",
+                Some("551e7604"),
+            ),
+            ("/firecracker --id 551e7604 -- --id other", Some("551e7604")),
+        ] {
+            let vm = parse(&argv(line)).unwrap();
+            assert_eq!((vm.id.as_deref(), vm.name.as_deref()), (id, id), "{line}");
+            assert_eq!((vm.vcpus, vm.memory_bytes), (None, None), "{line}");
+        }
+    }
+
+    #[test]
+    fn runs_that_only_print_are_no_vm() {
+        for line in ["--version", "--help", "--snapshot-version", "--describe-snapshot /snap"] {
+            assert_eq!(parse(&argv(&format!("firecracker {line}"))), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn config_file() {
+        let mut vm = parse(&argv("firecracker --no-api --config-file vm.json --id a")).unwrap();
+        assert_eq!(vm.config_file.as_deref(), Some("vm.json"));
+        let config = br#"{"boot-source": {"kernel_image_path": "vmlinux.bin", "boot_args": "console=ttyS0"},
+            "drives": [], "machine-config": {"vcpu_count": 2, "mem_size_mib": 1024, "smt": false},
+            "network-interfaces": [{"iface_id": "eth0", "guest_mac": "AA:FC:00:00:00:01", "host_dev_name": "fc0"},
+                                   {"iface_id": "eth1", "host_dev_name": "fc1"}]}"#;
+        read_config(config, &mut vm).unwrap();
+        assert_eq!((vm.vcpus, vm.memory_bytes), (Some(2), Some(1 << 30)));
+        assert_eq!(vm.taps, ["fc0", "fc1"]);
+    }
+
+    #[test]
+    fn without_a_machine_config_firecracker_has_defaults() {
+        let mut vm = VmArgs::default();
+        read_config(b"{}", &mut vm).unwrap();
+        assert_eq!((vm.vcpus, vm.memory_bytes), (Some(1), Some(128 << 20)));
+    }
+
+    #[test]
+    fn a_bad_config_changes_nothing_and_is_not_quoted() {
+        for (content, message) in [
+            (
+                &b"{\"machine-config\": {\"vcpu_count\": \"secret\"}}"[..],
+                "unexpected value at line 1, column",
+            ),
+            (b"secret", "bad JSON at line 1, column"),
+            (b"", "bad JSON at line 1, column 0"),
+        ] {
+            let mut vm = VmArgs::default();
+            let error = read_config(content, &mut vm).unwrap_err().to_string();
+            assert!(error.contains(message) && !error.contains("secret"), "{error}");
+            assert_eq!(vm, VmArgs::default());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_config_never_panics(content in prop::collection::vec(any::<u8>(), 0..256)) {
+            let _ = read_config(&content, &mut VmArgs::default());
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! QEMU, in the rules of QEMU 6.2 and later. What `-readconfig` and `-set` give is not read: it is not known then.
+
+use serde::Deserialize;
+
+use super::VmArgs;
+use super::qemu_options::{options, pairs};
+use super::size::{number, size};
+
+const MIB: u64 = 1 << 20;
+
+/// What QEMU takes without `-m`. A few machines (pSeries and others) have another default, which only QEMU knows.
+const DEFAULT_MEMORY: u64 = 128 * MIB;
+
+/// The levels of `-smp` under which the CPUs lie; a level that is not given counts once.
+const TOPOLOGY: &[&str] = &["drawers", "books", "sockets", "dies", "clusters", "modules", "cores", "threads"];
+
+/// Options that print a list and leave when their value asks for `help`.
+const LISTS: &[&str] = &[
+    "M", "accel", "audio", "audiodev", "chardev", "cpu", "d", "device", "display", "drive", "machine",
+    "netdev", "nic", "object", "soundhw", "tpmdev", "trace", "vga", "watchdog",
+];
+
+pub fn parse(argv: &[String]) -> Option<VmArgs> {
+    let options = options(argv);
+    if options.iter().any(|(option, value)| prints_and_leaves(option, value)) {
+        return None;
+    }
+    let machine = machine(&options);
+    // Without devices and CPUs: libvirt and others start it to ask QEMU what it can do.
+    if last(&machine, "type") == Some("none") {
+        return None;
+    }
+    let name = merged(&options, "name", "guest");
+    let name = last(&name, "guest").filter(|name| !name.is_empty()).map(str::to_owned);
+    let uuid = options.iter().rfind(|(option, value)| *option == "uuid" && !value.is_empty());
+    let complete = !options.iter().any(|(option, _)| matches!(*option, "readconfig" | "set"));
+    Some(VmArgs {
+        id: uuid.map(|(_, uuid)| (*uuid).to_owned()).or_else(|| name.clone()),
+        name,
+        vcpus: vcpus(&machine, complete),
+        memory_bytes: memory(&machine, complete),
+        taps: options.iter().filter_map(|(option, value)| tap(option, value)).collect(),
+        config_file: None,
+        daemonizes: options.iter().any(|(option, _)| *option == "daemonize"),
+    })
+}
+
+fn prints_and_leaves(option: &str, value: &str) -> bool {
+    let asks_for_help = |value: &str| value.split(',').any(|key| matches!(key, "help" | "?"));
+    matches!(option, "version" | "help" | "h" | "audio-help")
+        || LISTS.contains(&option) && asks_for_help(value)
+}
+
+/// All that shapes the machine, in order. `-smp` and `-m` are short for keys of `-machine`.
+fn machine(options: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut machine = Vec::new();
+    for (option, value) in options {
+        let (prefix, first_key) = match *option {
+            "machine" | "M" => ("", "type"),
+            "smp" => ("smp.", "cpus"),
+            "m" => ("memory.", "size"),
+            _ => continue,
+        };
+        for (key, mut value) in pairs(value, first_key) {
+            // QEMU does the same to `-m 512`.
+            if *option == "m" && key == "size" && value.ends_with(|last: char| last.is_ascii_digit()) {
+                value.push('M');
+            }
+            machine.push((format!("{prefix}{key}"), value));
+        }
+    }
+    machine
+}
+
+/// The keys of an option that may be repeated.
+fn merged(options: &[(&str, &str)], option: &str, first_key: &str) -> Vec<(String, String)> {
+    let values = options.iter().filter(|(name, _)| *name == option);
+    values
+        .flat_map(|(_, value)| pairs(value, first_key))
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+}
+
+/// Of a key that is given twice, the last counts.
+fn last<'a>(pairs: &'a [(String, String)], key: &str) -> Option<&'a str> {
+    pairs.iter().rfind(|(name, _)| name == key).map(|(_, value)| value.as_str())
+}
+
+/// `cpus`, else `maxcpus`, else the product of the topology.
+fn vcpus(machine: &[(String, String)], complete: bool) -> Option<u32> {
+    let given = |key: &str| last(machine, &format!("smp.{key}"));
+    if let Some(cpus) = given("cpus").or_else(|| given("maxcpus")) {
+        return positive(cpus);
+    }
+    let levels: Vec<_> = TOPOLOGY.iter().filter_map(|level| given(level)).collect();
+    if levels.is_empty() && !complete {
+        return None;
+    }
+    levels.into_iter().try_fold(1_u32, |product, level| product.checked_mul(positive(level)?))
+}
+
+fn positive(text: &str) -> Option<u32> {
+    number(text).and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0)
+}
+
+fn memory(machine: &[(String, String)], complete: bool) -> Option<u64> {
+    match last(machine, "memory.size") {
+        Some(text) => match size(text, 1)? {
+            // "-m 0" asks for the default.
+            0 => Some(DEFAULT_MEMORY),
+            bytes => Some(bytes),
+        },
+        // The backend is an object of its own, with its own size.
+        None if last(machine, "memory-backend").is_some() => None,
+        None => complete.then_some(DEFAULT_MEMORY),
+    }
+}
+
+fn tap(option: &str, value: &str) -> Option<String> {
+    if !matches!(option, "netdev" | "nic" | "net") {
+        return None;
+    }
+    if value.starts_with('{') {
+        let netdev: NetdevJson = serde_json::from_str(value).ok()?;
+        return netdev.ifname.filter(|_| netdev.kind == "tap");
+    }
+    let mut pairs = pairs(value, "type");
+    let is_tap = pairs.iter().any(|(key, value)| *key == "type" && value == "tap");
+    let ifname = pairs.iter().rposition(|(key, _)| *key == "ifname").filter(|_| is_tap)?;
+    Some(pairs.swap_remove(ifname).1)
+}
+
+/// `-netdev {"type":"tap","ifname":"vnet0",…}`
+#[derive(Deserialize)]
+struct NetdevJson {
+    #[serde(rename = "type")]
+    kind: String,
+    ifname: Option<String>,
+}
+
+#[cfg(test)]
+#[path = "qemu_tests.rs"]
+mod tests;

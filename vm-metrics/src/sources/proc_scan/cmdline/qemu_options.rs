@@ -1,0 +1,99 @@
+//! How QEMU cuts its command line into options, and an option's value into keys.
+
+/// Options whose value may begin with `-`: those that are read here, and the guest's kernel command line, which its owner
+/// may write.
+const ANY_VALUE: &[&str] = &["M", "append", "m", "machine", "name", "net", "netdev", "nic", "smp", "uuid"];
+
+/// `-option value`, `--option value` and `-flag`, without their dashes; a flag's value is empty.
+///
+/// QEMU knows which options take a value, by a table that changes with its version. Instead, a word that begins with `-` is
+/// taken for the next option. A disk image after a flag thus becomes the flag's value, which nobody reads.
+pub fn options(argv: &[String]) -> Vec<(&str, &str)> {
+    let mut options = Vec::new();
+    let mut words = argv.iter().skip(1).map(String::as_str).peekable();
+    while let Some(word) = words.next() {
+        let Some(option) = word.strip_prefix("--").or_else(|| word.strip_prefix('-')) else {
+            continue;
+        };
+        let value = words.next_if(|next| ANY_VALUE.contains(&option) || !next.starts_with('-'));
+        options.push((option, value.unwrap_or_default()));
+    }
+    options
+}
+
+/// `key=value,flag,…` as QEMU reads it: the first key may be left out, and a doubled comma in a value is a comma.
+pub fn pairs<'a>(text: &'a str, first_key: &'a str) -> Vec<(&'a str, String)> {
+    let mut pairs = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (key, after) = rest.split_at(rest.find(['=', ',']).unwrap_or(rest.len()));
+        let value;
+        if let Some(after) = after.strip_prefix('=') {
+            (value, rest) = take_value(after);
+            pairs.push((key, value));
+        } else if pairs.is_empty() {
+            (value, rest) = take_value(rest);
+            pairs.push((first_key, value));
+        } else {
+            rest = after.strip_prefix(',').unwrap_or(after);
+            pairs.push((key, "on".to_owned()));
+        }
+    }
+    pairs
+}
+
+/// A value up to its lone comma, and what follows the comma.
+fn take_value(text: &str) -> (String, &str) {
+    let mut value = String::new();
+    let mut rest = text;
+    loop {
+        let Some((piece, after)) = rest.split_once(',') else {
+            value.push_str(rest);
+            return (value, "");
+        };
+        value.push_str(piece);
+        let Some(after) = after.strip_prefix(',') else {
+            return (value, after);
+        };
+        value.push(',');
+        rest = after;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::argv;
+    use super::*;
+
+    #[test]
+    fn words() {
+        let line = argv("kvm disk.img -S --name -odd- -nodefaults -append -m -m 2G -cpu");
+        let expected =
+            [("S", ""), ("name", "-odd-"), ("nodefaults", ""), ("append", "-m"), ("m", "2G"), ("cpu", "")];
+        assert_eq!(options(&line), expected);
+    }
+
+    #[test]
+    fn keys_and_values() {
+        let read = |text| {
+            pairs(text, "first").into_iter().map(|(key, value)| format!("{key}:{value}")).collect::<Vec<_>>()
+        };
+        assert_eq!(read(""), [""; 0]);
+        assert_eq!(read("4,"), ["first:4"]);
+        assert_eq!(read("guest=a,,b,debug-threads=on"), ["guest:a,b", "debug-threads:on"]);
+        assert_eq!(read("a,,b=c,flag,x==y"), ["first:a,b=c", "flag:on", "x:=y"]);
+        assert_eq!(read("size=,,,a"), ["size:,", "a:on"]);
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(values in prop::collection::vec(("[a-z][a-z.-]{0,8}", "\\PC{0,16}"), 1..6)) {
+            let text: Vec<_> = values.iter().map(|(key, value)| format!("{key}={}", value.replace(',', ",,"))).collect();
+            let text = text.join(",");
+            let read: Vec<_> = pairs(&text, "first").into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+            prop_assert_eq!(read, values);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+use proptest::prelude::*;
+
+use super::super::argv;
+use super::*;
+
+const GIB: u64 = 1 << 30;
+
+const LIBVIRT: &str = r#"/usr/bin/qemu-system-x86_64 -name guest=web,debug-threads=on -S
+    -object {"qom-type":"secret","id":"masterKey0","format":"raw","file":"/var/lib/libvirt/qemu/domain-1-web/master-key.aes"}
+    -machine pc-q35-7.2,usb=off,vmport=off,dump-guest-core=off,memory-backend=pc.ram -accel kvm -cpu host,migratable=on
+    -m size=2097152k,slots=16,maxmem=8388608k
+    -object {"qom-type":"memory-backend-ram","id":"pc.ram","size":2147483648} -overcommit mem-lock=off
+    -smp 2,maxcpus=4,sockets=4,cores=1,threads=1 -uuid 6f9c7d5e-3f7d-4d0a-9d39-0f0d3a6b1c55 -no-user-config -nodefaults
+    -chardev socket,id=charmonitor,fd=32,server=on,wait=off -mon chardev=charmonitor,id=monitor,mode=control
+    -rtc base=utc,driftfix=slew -global kvm-pit.lost_tick_policy=delay -no-hpet -no-shutdown -boot strict=on
+    -netdev {"type":"tap","fd":"34","vhost":true,"vhostfd":"36","id":"hostnet0"}
+    -device {"driver":"virtio-net-pci","netdev":"hostnet0","id":"net0","mac":"52:54:00:a1:b2:c3","bus":"pci.1"}
+    -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny -msg timestamp=on"#;
+
+const PROXMOX: &str = "/usr/bin/kvm -id 100 -name vm,debug-threads=on -no-shutdown
+    -chardev socket,id=qmp,path=/var/run/qemu-server/100.qmp,server=on,wait=off -mon chardev=qmp,mode=control
+    -pidfile /var/run/qemu-server/100.pid -daemonize -smbios type=1,uuid=a7c3d2f0-0d3b-4f2e-8a8e-5b1e6b9c0d11
+    -smp 4,sockets=1,cores=4,maxcpus=4 -nodefaults -vnc unix:/var/run/qemu-server/100.vnc,password=on
+    -cpu kvm64,enforce,+kvm_pv_eoi,+lahf_lm,+sep -m 4096
+    -netdev type=tap,id=net0,ifname=tap100i0,script=/usr/libexec/qemu-server/pve-bridge,vhost=on
+    -netdev type=tap,id=net1,ifname=tap100i1,script=no -machine type=pc+pve0";
+
+#[test]
+fn real_command_lines() {
+    let web = parse(&argv(LIBVIRT)).unwrap();
+    let expected = VmArgs {
+        id: Some("6f9c7d5e-3f7d-4d0a-9d39-0f0d3a6b1c55".into()),
+        name: Some("web".into()),
+        vcpus: Some(2),
+        memory_bytes: Some(2 * GIB),
+        ..VmArgs::default()
+    };
+    assert_eq!(web, expected);
+
+    let vm = parse(&argv(PROXMOX)).unwrap();
+    let expected = VmArgs {
+        id: Some("vm".into()),
+        name: Some("vm".into()),
+        vcpus: Some(4),
+        memory_bytes: Some(4 * GIB),
+        taps: vec!["tap100i0".into(), "tap100i1".into()],
+        daemonizes: true,
+        config_file: None,
+    };
+    assert_eq!(vm, expected);
+
+    let plain = parse(&argv("qemu-system-x86_64 -hda disk.img")).unwrap();
+    let expected = VmArgs { vcpus: Some(1), memory_bytes: Some(DEFAULT_MEMORY), ..VmArgs::default() };
+    assert_eq!(plain, expected);
+}
+
+#[test]
+fn names_and_ids() {
+    for (line, id, name) in [
+        ("-name web", Some("web"), Some("web")),
+        ("--name web", Some("web"), Some("web")),
+        ("-name guest=web,process=qemu:web", Some("web"), Some("web")),
+        ("-name web,process=qemu:web", Some("web"), Some("web")),
+        ("-name process=p", None, None),
+        ("-name a,,b", Some("a,b"), Some("a,b")),
+        ("-name a -name process=b", Some("a"), Some("a")),
+        ("-name a -name guest=b", Some("b"), Some("b")),
+        ("-name a -uuid u-1", Some("u-1"), Some("a")),
+        ("--uuid u-1 -uuid u-2", Some("u-2"), None),
+        ("-name", None, None),
+        ("-uuid", None, None),
+        ("", None, None),
+    ] {
+        let vm = parse(&argv(&format!("kvm {line}"))).unwrap();
+        assert_eq!((vm.id.as_deref(), vm.name.as_deref()), (id, name), "{line}");
+    }
+}
+
+#[test]
+fn vcpus_as_qemu_counts_them() {
+    for (line, expected) in [
+        ("", Some(1)),
+        ("-smp 4", Some(4)),
+        ("--smp 4", Some(4)),
+        ("-smp 0x10", Some(16)),
+        ("-smp cpus=4,maxcpus=8", Some(4)),
+        ("-smp 2,maxcpus=4,sockets=4,cores=1,threads=1", Some(2)),
+        ("-smp sockets=2,cores=2,threads=1", Some(4)),
+        ("-smp sockets=2,dies=2,cores=3,threads=2", Some(24)),
+        ("-smp cores=3", Some(3)),
+        ("-smp maxcpus=4", Some(4)),
+        ("-smp cpus=2,cpus=3", Some(3)),
+        ("-smp 2 -smp maxcpus=4", Some(2)),
+        ("-M q35,smp.cpus=3", Some(3)),
+        ("-smp 2,", Some(2)),
+        ("-smp 0", None),
+        ("-smp many", None),
+        ("-smp cores=99999,threads=99999", None),
+        ("-readconfig vm.cfg", None),
+        ("-readconfig vm.cfg -smp 2", Some(2)),
+    ] {
+        assert_eq!(parse(&argv(&format!("kvm {line}"))).unwrap().vcpus, expected, "{line}");
+    }
+}
+
+#[test]
+fn memory_in_all_spellings() {
+    for (line, expected) in [
+        ("", Some(DEFAULT_MEMORY)),
+        ("-m 0", Some(DEFAULT_MEMORY)),
+        ("-m 512", Some(GIB / 2)),
+        ("--m 512", Some(GIB / 2)),
+        ("-m 4G", Some(4 * GIB)),
+        ("-m 4g", Some(4 * GIB)),
+        ("-m 1.5G", Some(3 * GIB / 2)),
+        ("-m 0x40", Some(64 * MIB)),
+        ("-m size=1G,slots=4,maxmem=8G", Some(GIB)),
+        ("-m size=1048576k", Some(GIB)),
+        ("-m size=512", Some(GIB / 2)),
+        ("-m 1g -m slots=1,maxmem=2g", Some(GIB)),
+        ("-m 1G -m 2G", Some(2 * GIB)),
+        ("-M q35,memory.size=512M", Some(GIB / 2)),
+        ("-m slots=2", Some(DEFAULT_MEMORY)),
+        ("-m lots", None),
+        ("-machine q35,memory-backend=mem0 -object memory-backend-memfd,id=mem0,size=1G", None),
+        ("-readconfig vm.cfg", None),
+        ("-set memory.x.size=1G", None),
+    ] {
+        assert_eq!(parse(&argv(&format!("kvm {line}"))).unwrap().memory_bytes, expected, "{line}");
+    }
+}
+
+#[test]
+fn probes_and_help_are_no_vm() {
+    for line in [
+        "-S -no-user-config -nodefaults -nographic -machine none,accel=kvm:tcg -qmp unix:/q.monitor,server=on,wait=off -daemonize",
+        "-M none",
+        "-machine type=none",
+        "-version",
+        "--version",
+        "-help",
+        "-h",
+        "-cpu help",
+        "-machine help",
+        "-M ?",
+        "-device help",
+        "-device virtio-net-pci,help",
+        "-netdev help",
+    ] {
+        assert_eq!(parse(&argv(&format!("qemu-system-x86_64 {line}"))), None, "{line}");
+    }
+}
+
+#[test]
+fn a_tenant_cannot_hide_a_vm_by_its_name_or_kernel_command_line() {
+    for line in
+        ["-name help", "-append --version", "-append help", "-kernel help", "-name --version", "-name none"]
+    {
+        assert!(parse(&argv(&format!("kvm {line} -smp 2"))).is_some_and(|vm| vm.vcpus == Some(2)), "{line}");
+    }
+}
+
+#[test]
+fn taps() {
+    for (line, expected) in [
+        (
+            "-netdev tap,id=n0,ifname=t0,script=no -nic tap,ifname=t1 -net tap,ifname=t2",
+            &["t0", "t1", "t2"][..],
+        ),
+        (r#"-netdev {"type":"tap","ifname":"t0","id":"n0"}"#, &["t0"]),
+        (r#"-netdev {"type":"user","ifname":"t0"} -netdev {broken"#, &[]),
+        ("-netdev user,id=n0 -netdev tap,fd=3,id=n1 -netdev bridge,br=br0", &[]),
+    ] {
+        assert_eq!(parse(&argv(&format!("kvm {line}"))).unwrap().taps, expected, "{line}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn round_trip(name in "\\PC{1,20}", uuid in "[0-9a-f-]{1,36}", cpus in 1..512_u32, mebibytes in 1..1_000_000_u64, tap in "[a-z0-9]{1,15}") {
+        let line = [
+            "kvm", "-name", &format!("guest={},debug-threads=on", name.replace(',', ",,")), "-uuid", &uuid,
+            "-smp", &format!("{cpus},maxcpus=512"), "-m", &mebibytes.to_string(),
+            "-netdev", &format!("tap,id=n,ifname={tap}"),
+        ].map(str::to_owned);
+        let expected = VmArgs {
+            id: Some(uuid),
+            name: Some(name),
+            vcpus: Some(cpus),
+            memory_bytes: Some(mebibytes * MIB),
+            taps: vec![tap],
+            ..VmArgs::default()
+        };
+        prop_assert_eq!(parse(&line), Some(expected));
+    }
+}

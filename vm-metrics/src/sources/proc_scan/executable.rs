@@ -1,0 +1,133 @@
+//! Which hypervisor an executable is, by its file name. Pure.
+
+use crate::model::Hypervisor;
+
+/// What may follow a hypervisor's name in the name of its file, beside a version: builds, architectures, package leftovers.
+const BUILD_WORDS: &[&str] = &[
+    "aarch64", "amd64", "arm64", "bin", "debug", "dpkg", "gnu", "musl", "orig", "real", "release", "riscv64",
+    "rpmsave", "spice", "static", "wrapped", "x86",
+];
+
+/// The hypervisor that this file name stands for. Its helpers (`qemu-img`, `jailer`, `ch-remote`,
+/// `firecracker-containerd`, …) are none.
+pub fn hypervisor(file_name: &str) -> Option<Hypervisor> {
+    // A wrapper may hide the real program behind a dot.
+    let name = file_name.strip_prefix('.').unwrap_or(file_name);
+    // `qemu-system-x86_64`, and builds like `qemu-lite-system-x86_64`.
+    if name.starts_with("qemu-") && name.contains("-system-")
+        || is_build_of(name, "qemu-kvm")
+        || is_build_of(name, "kvm")
+    {
+        Some(Hypervisor::Qemu)
+    } else if is_build_of(name, "cloud-hypervisor") {
+        Some(Hypervisor::CloudHypervisor)
+    } else if is_build_of(name, "firecracker") {
+        Some(Hypervisor::Firecracker)
+    } else {
+        None
+    }
+}
+
+/// The file name in the target of `/proc/<pid>/exe`, which says so when the file was replaced.
+pub fn file_name(target: &str) -> &str {
+    let path = target.strip_suffix(" (deleted)").unwrap_or(target);
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// `program`, `program-v1.7.0-x86_64`, `program-static`, `program;65f1a2b3` (a file that rpm is replacing).
+fn is_build_of(name: &str, program: &str) -> bool {
+    let Some(rest) = name.strip_prefix(program) else {
+        return false;
+    };
+    let Some(rest) = rest.strip_prefix(['-', '_', '.', ';']) else {
+        return rest.is_empty();
+    };
+    let word = rest.split(['-', '_', '.', ';']).next().unwrap_or(rest);
+    let version = word.strip_prefix('v').unwrap_or(word);
+    BUILD_WORDS.contains(&word) || version.starts_with(|first: char| first.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn hypervisors_and_their_builds() {
+        for (name, expected) in [
+            ("qemu-system-x86_64", Hypervisor::Qemu),
+            ("qemu-system-aarch64", Hypervisor::Qemu),
+            ("qemu-system-x86_64-snp-experimental", Hypervisor::Qemu),
+            ("qemu-lite-system-x86_64", Hypervisor::Qemu),
+            (".qemu-system-x86_64-wrapped", Hypervisor::Qemu),
+            ("qemu-kvm", Hypervisor::Qemu),
+            ("qemu-kvm;65f1a2b3", Hypervisor::Qemu),
+            ("kvm", Hypervisor::Qemu),
+            ("kvm-spice", Hypervisor::Qemu),
+            ("cloud-hypervisor", Hypervisor::CloudHypervisor),
+            ("cloud-hypervisor-static", Hypervisor::CloudHypervisor),
+            ("cloud-hypervisor-static-aarch64", Hypervisor::CloudHypervisor),
+            ("cloud-hypervisor-v40.0", Hypervisor::CloudHypervisor),
+            ("firecracker", Hypervisor::Firecracker),
+            ("firecracker-v1.7.0-x86_64", Hypervisor::Firecracker),
+            ("firecracker-1.7", Hypervisor::Firecracker),
+            ("firecracker.dpkg-tmp", Hypervisor::Firecracker),
+        ] {
+            assert_eq!(hypervisor(name), Some(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn helpers_are_no_hypervisors() {
+        for name in [
+            "qemu-img",
+            "qemu-nbd",
+            "qemu-io",
+            "qemu-storage-daemon",
+            "qemu-ga",
+            "qemu-pr-helper",
+            "qemu-bridge-helper",
+            "qemu-vhost-user-gpu",
+            "qemu-x86_64",
+            "qemu-aarch64-static",
+            "vhost-user-blk",
+            "virtiofsd",
+            "passt",
+            "swtpm",
+            "jailer",
+            "jailer-v1.7.0-x86_64",
+            "ch-remote",
+            "ch-remote-static",
+            "firecracker-containerd",
+            "firecracker-task-driver",
+            "firecracker-ctr",
+            "firectl",
+            "kvm_stat",
+            "kvm-ok",
+            "kvmtool",
+            "cloud-hypervisor-exporter",
+            "bash",
+            "libvirtd",
+            "",
+            ".",
+        ] {
+            assert_eq!(hypervisor(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn targets() {
+        assert_eq!(file_name("/usr/bin/qemu-system-x86_64"), "qemu-system-x86_64");
+        assert_eq!(file_name("/usr/bin/qemu-system-x86_64 (deleted)"), "qemu-system-x86_64");
+        assert_eq!(file_name("kvm"), "kvm");
+        assert_eq!(file_name(""), "");
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_never_panics(name: String) {
+            let _ = hypervisor(file_name(&name));
+        }
+    }
+}

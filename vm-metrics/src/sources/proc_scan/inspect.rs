@@ -1,0 +1,137 @@
+//! One process, looked at closely: is it a VM, and which?
+
+use std::io;
+
+use super::super::{SourceError, is_device_name};
+use super::cmdline::{self, VmArgs};
+use super::executable::hypervisor;
+use super::process::{Process, Unread};
+use super::taps::taps;
+use crate::model::{Hypervisor, InstanceInfo, Nic};
+use crate::procfs::Stat;
+
+/// Names become labels of every series of the VM. Longer ones are cut.
+const MAX_NAME_CHARS: usize = 256;
+
+/// A VM and what stays wrong with what is known of it.
+#[derive(Debug)]
+pub struct Vm {
+    pub info: InstanceInfo,
+    pub start_ticks: u64,
+    /// NICs by the command line, for want of a look at the process's descriptors.
+    named_nics: Vec<Nic>,
+    config_problem: Option<SourceError>,
+    nics_problem: Option<SourceError>,
+}
+
+/// `None`: not a VM, or not yet: a process may run another program later.
+pub fn inspect(process: &Process) -> Result<Option<Vm>, Unread> {
+    let Some(hypervisor) = process.executable()?.as_deref().and_then(hypervisor) else {
+        return Ok(None);
+    };
+    let stat = process.stat()?;
+    let argv = process.argv()?;
+    // Without arguments it is about to end.
+    if stat.is_dead() || argv.is_empty() || is_fork(process, &stat, hypervisor, &argv) {
+        return Ok(None);
+    }
+    let Some(mut args) = cmdline::parse(hypervisor, &argv) else {
+        return Ok(None);
+    };
+    if args.daemonizes && is_launcher(process, &stat) {
+        return Ok(None);
+    }
+    let config_problem =
+        args.config_file.take().and_then(|file| read_config(process, &file, &mut args).err());
+    let mut vm = Vm {
+        info: info(process.pid, hypervisor, &args),
+        start_ticks: stat.start_ticks,
+        named_nics: named_nics(args.taps),
+        config_problem,
+        nics_problem: None,
+    };
+    vm.read_nics(process)?;
+    Ok(Some(vm))
+}
+
+impl Vm {
+    /// Asks the process which TAPs it holds. Where that is not allowed, the command line must do.
+    pub fn read_nics(&mut self, process: &Process) -> Result<(), Unread> {
+        match taps(process) {
+            Ok(nics) => {
+                self.info.nics = nics;
+                self.nics_problem = None;
+            }
+            Err(Unread::Failed(error)) if error.io_kind() == Some(io::ErrorKind::PermissionDenied) => {
+                self.info.nics.clone_from(&self.named_nics);
+                self.nics_problem = Some(self.not_allowed(process.pid, &error));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    pub fn problems(&self) -> impl Iterator<Item = &SourceError> {
+        self.config_problem.iter().chain(&self.nics_problem)
+    }
+
+    fn not_allowed(&self, pid: u32, error: &SourceError) -> SourceError {
+        let taps: Vec<_> = self.named_nics.iter().map(|nic| nic.tap.as_str()).collect();
+        let instead = if taps.is_empty() {
+            "its command line names no TAP either".to_owned()
+        } else {
+            format!("taken from its command line: {}", taps.join(", "))
+        };
+        SourceError::Process { pid, problem: format!("its TAPs need CAP_SYS_PTRACE ({error}); {instead}") }
+    }
+}
+
+/// A child that QEMU has forked and that has not yet become the helper it is meant to be: in all but its pid its parent.
+fn is_fork(process: &Process, stat: &Stat, hypervisor: Hypervisor, argv: &[String]) -> bool {
+    let parent = process.other(stat.ppid);
+    let same_program = |parent: &Process| {
+        parent.executable().is_ok_and(|name| name.as_deref().and_then(self::hypervisor) == Some(hypervisor))
+    };
+    same_program(&parent) && parent.argv().is_ok_and(|parent| parent == argv)
+}
+
+/// `qemu -daemonize` goes on in a grandchild, in a new session whose leader, the child, has left at once. The first process has
+/// the same arguments and waits for the grandchild to be ready; the session it was started in is alive, or it leads it itself.
+fn is_launcher(process: &Process, stat: &Stat) -> bool {
+    process.other(stat.session).stat().is_ok_and(|leader| !leader.is_dead())
+}
+
+fn read_config(process: &Process, file: &str, args: &mut VmArgs) -> Result<(), SourceError> {
+    let content = process.read_config(file)?;
+    cmdline::read_config(&content, args).map_err(|error| SourceError::Process {
+        pid: process.pid,
+        problem: format!("config file {file}: {error}"),
+    })
+}
+
+fn info(pid: u32, hypervisor: Hypervisor, args: &VmArgs) -> InstanceInfo {
+    let id = args.id.as_deref().map_or_else(|| format!("{hypervisor}-{pid}"), shortened);
+    InstanceInfo {
+        name: args.name.as_deref().map_or_else(|| id.clone(), shortened),
+        id,
+        hypervisor,
+        hypervisor_pid: Some(pid),
+        nics: Vec::new(),
+        allocated_vcpus: args.vcpus,
+        allocated_memory_bytes: args.memory_bytes,
+    }
+}
+
+fn shortened(name: &str) -> String {
+    name.chars().take(MAX_NAME_CHARS).collect()
+}
+
+fn named_nics(taps: Vec<String>) -> Vec<Nic> {
+    let mut nics = Vec::new();
+    for nic in taps.into_iter().filter(|tap| is_device_name(tap)).map(|tap| Nic { tap }) {
+        if !nics.contains(&nic) {
+            nics.push(nic);
+        }
+    }
+    nics
+}

@@ -1,0 +1,105 @@
+//! The files of one process, each read with a limit.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat, openat2};
+
+use super::super::{SourceError, files};
+use super::cmdline;
+use super::executable;
+use crate::host::Host;
+use crate::procfs::{Stat, parse_stat};
+
+/// A line of some 50 numbers.
+const STAT_LIMIT: u64 = 4 << 10;
+/// The kernel's usual limit for all arguments together.
+const CMDLINE_LIMIT: u64 = 2 << 20;
+/// A Firecracker config is a few hundred bytes.
+const CONFIG_LIMIT: u64 = 1 << 20;
+
+/// Why a process could not be looked at.
+#[derive(Debug)]
+pub enum Unread {
+    /// It ended in the meantime: it is simply not there.
+    Gone,
+    Failed(SourceError),
+}
+
+#[derive(Debug)]
+pub struct Process {
+    pub pid: u32,
+    dir: PathBuf,
+}
+
+impl Process {
+    pub fn new(host: &Host, pid: u32) -> Self {
+        Self { pid, dir: host.process(pid) }
+    }
+
+    /// Another process on the same host.
+    pub fn other(&self, pid: u32) -> Self {
+        Self { pid, dir: self.dir.with_file_name(pid.to_string()) }
+    }
+
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.dir.join(file)
+    }
+
+    pub fn stat(&self) -> Result<Stat, Unread> {
+        let path = self.path("stat");
+        let content = read(&path, STAT_LIMIT)?;
+        parse_stat(&content)
+            .map_err(|error| Unread::Failed(SourceError::Content { path, problem: error.to_string() }))
+    }
+
+    pub fn argv(&self) -> Result<Vec<String>, Unread> {
+        Ok(cmdline::split(&read(&self.path("cmdline"), CMDLINE_LIMIT)?))
+    }
+
+    /// The file name of what it runs. `None` for a kernel thread, and for a process that has ended.
+    ///
+    /// By `exe`, for anyone may change `comm` and the arguments; by the arguments where `exe` may not be read, which is so
+    /// for processes of other users without `CAP_SYS_PTRACE`.
+    pub fn executable(&self) -> Result<Option<String>, Unread> {
+        let path = self.path("exe");
+        match fs::read_link(&path) {
+            Ok(target) => Ok(Some(executable::file_name(&target.to_string_lossy()).to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Ok(self.argv()?.first().map(|program| executable::file_name(program).to_owned()))
+            }
+            Err(error) => Err(unread("read link", path, error)),
+        }
+    }
+
+    /// A file as the process sees it, whatever its root and working directory are.
+    pub fn read_config(&self, file: &str) -> Result<Vec<u8>, SourceError> {
+        let from = self.path(if file.starts_with('/') { "root" } else { "cwd" });
+        let read = || -> io::Result<Vec<u8>> {
+            let directory = open(&from, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+            let file = match file.strip_prefix('/') {
+                // A link inside a chroot must not lead to a file outside.
+                Some(_) => {
+                    openat2(&directory, file, files::OPEN_FLAGS, Mode::empty(), ResolveFlags::IN_ROOT)?
+                }
+                None => openat(&directory, file, files::OPEN_FLAGS, Mode::empty())?,
+            };
+            files::read_open(file.into(), CONFIG_LIMIT)
+        };
+        read().map_err(|error| SourceError::io("read", from.join(file.trim_start_matches('/')), error))
+    }
+}
+
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Unread> {
+    files::read(path, limit).map_err(|error| unread("read", path, error))
+}
+
+pub fn unread(operation: &'static str, path: impl Into<PathBuf>, error: io::Error) -> Unread {
+    let reaped = error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error());
+    if reaped || error.kind() == io::ErrorKind::NotFound {
+        return Unread::Gone;
+    }
+    Unread::Failed(SourceError::io(operation, path, error))
+}

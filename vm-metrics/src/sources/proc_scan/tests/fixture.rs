@@ -1,0 +1,129 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::super::ProcScan;
+use crate::host::Host;
+
+/// A host in a temporary directory.
+pub struct Fixture {
+    dir: TempDir,
+}
+
+/// A process to be put on it.
+pub struct Fake {
+    pub pid: u32,
+    pub exe: &'static str,
+    pub args: &'static str,
+    pub start: u64,
+    pub state: char,
+    pub ppid: u32,
+    pub session: u32,
+    /// Descriptors of `/dev/net/tun`, with the `iff:` of each.
+    pub taps: &'static [(u32, &'static str)],
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self {
+            pid: 100,
+            exe: "/usr/bin/qemu-system-x86_64",
+            args: "qemu-system-x86_64 -name web",
+            start: 5000,
+            state: 'S',
+            ppid: 1,
+            session: 0,
+            taps: &[],
+        }
+    }
+}
+
+impl Fixture {
+    pub fn new() -> Self {
+        let fixture = Self { dir: tempfile::tempdir().unwrap() };
+        fs::create_dir_all(fixture.host().net_devices()).unwrap();
+        fs::create_dir(fixture.host().proc()).unwrap();
+        // Entries of /proc that are no process.
+        fs::write(fixture.host().proc().join("uptime"), "1 1\n").unwrap();
+        fs::create_dir(fixture.host().proc().join("sys")).unwrap();
+        fixture
+    }
+
+    pub fn with(processes: &[Fake]) -> Self {
+        let fixture = Self::new();
+        for process in processes {
+            fixture.put(process);
+        }
+        fixture
+    }
+
+    pub fn host(&self) -> Host {
+        Host::new(self.dir.path().join("proc"), self.dir.path().join("sys"))
+    }
+
+    pub fn scan(&self) -> ProcScan {
+        ProcScan::new(self.host())
+    }
+
+    /// A path outside of /proc.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    pub fn process(&self, pid: u32) -> PathBuf {
+        self.host().process(pid)
+    }
+
+    /// Replaces what was there under this pid.
+    pub fn put(&self, fake: &Fake) {
+        let Fake { pid, state, ppid, session, start, .. } = fake;
+        let dir = self.process(*pid);
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(dir.join("fd")).unwrap();
+        fs::create_dir_all(dir.join("fdinfo")).unwrap();
+        if !fake.exe.is_empty() {
+            symlink(fake.exe, dir.join("exe")).unwrap();
+        }
+        let cmdline: String = fake.args.split_whitespace().flat_map(|arg| [arg, "\0"]).collect();
+        fs::write(dir.join("cmdline"), cmdline).unwrap();
+        let stat = format!(
+            "{pid} (a ) b) {state} {ppid} {pid} {session} 0 -1 0 1 2 3 4 10 20 0 0 20 0 1 0 {start} 1 2\n"
+        );
+        fs::write(dir.join("stat"), stat).unwrap();
+        self.descriptor(*pid, 0, "/dev/null", None);
+        for (descriptor, name) in fake.taps {
+            self.descriptor(*pid, *descriptor, "/dev/net/tun", Some(name));
+        }
+    }
+
+    pub fn descriptor(&self, pid: u32, descriptor: u32, target: &str, iff: Option<&str>) {
+        let dir = self.process(pid);
+        let link = dir.join("fd").join(descriptor.to_string());
+        let _ = fs::remove_file(&link);
+        symlink(target, link).unwrap();
+        let iff = iff.map(|name| format!("iff:\t{name}\n")).unwrap_or_default();
+        let fdinfo = format!("pos:\t0\nflags:\t02\nmnt_id:\t25\nino:\t85\n{iff}");
+        fs::write(dir.join("fdinfo").join(descriptor.to_string()), fdinfo).unwrap();
+    }
+
+    pub fn end(&self, pid: u32) {
+        fs::remove_dir_all(self.process(pid)).unwrap();
+    }
+
+    pub fn add_device(&self, name: &str) {
+        fs::create_dir(self.host().net_devices().join(name)).unwrap();
+    }
+
+    /// Reading it fails from now on, and not because it is gone (permissions do not bind root).
+    pub fn break_file(&self, file: &Path) {
+        if file.is_dir() {
+            fs::remove_dir_all(file).unwrap();
+            fs::write(file, "no directory").unwrap();
+        } else {
+            fs::remove_file(file).unwrap();
+            fs::create_dir(file).unwrap();
+        }
+    }
+}

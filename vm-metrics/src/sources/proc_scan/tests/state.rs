@@ -1,0 +1,191 @@
+//! What changes from call to call, and what may go wrong.
+
+use std::fs;
+
+use super::*;
+
+const SHELL: Fake = Fake {
+    pid: 100,
+    exe: "/bin/sh",
+    args: "sh start.sh",
+    start: 5000,
+    state: 'S',
+    ppid: 1,
+    session: 0,
+    taps: &[],
+};
+
+#[test]
+fn a_new_vm_is_there_at_the_next_call_and_gone_when_its_process_is() {
+    let fixture = Fixture::new();
+    let mut scan = fixture.scan();
+    assert_eq!(list(&mut scan, START), []);
+    fixture.put(&Fake { pid: 101, args: "kvm -name db", ..Fake::default() });
+    fixture.put(&Fake::default());
+    assert_eq!(ids(&list(&mut scan, TICK)), ["web", "db"]);
+    fixture.end(100);
+    assert_eq!(ids(&list(&mut scan, 2 * TICK)), ["db"]);
+    fixture.put(&Fake { pid: 101, args: "kvm -name db", state: 'Z', ..Fake::default() });
+    assert_eq!(list(&mut scan, 3 * TICK), []);
+    fixture.end(101);
+    list(&mut scan, 4 * TICK);
+    assert!(scan.seen.is_empty());
+}
+
+#[test]
+fn a_young_process_that_runs_another_program_is_found_at_the_next_call() {
+    let fixture = Fixture::with(&[SHELL]);
+    let mut scan = fixture.scan();
+    assert_eq!(list(&mut scan, START), []);
+    fixture.put(&Fake::default());
+    assert_eq!(ids(&list(&mut scan, YOUNG - TICK)), ["web"]);
+}
+
+#[test]
+fn an_old_process_that_runs_another_program_is_found_by_the_full_scan() {
+    let fixture = Fixture::with(&[SHELL]);
+    let mut scan = fixture.scan();
+    list(&mut scan, START);
+    fixture.put(&Fake::default());
+    assert_eq!(list(&mut scan, YOUNG), []);
+    assert_eq!(ids(&list(&mut scan, FULL_SCAN_INTERVAL)), ["web"]);
+    // From then on, it is young again: its TAP may be late.
+    fixture.descriptor(100, 9, "/dev/net/tun", Some("tap0"));
+    assert_eq!(taps(&list(&mut scan, FULL_SCAN_INTERVAL + TICK)[0]), ["tap0"]);
+}
+
+#[test]
+fn a_pid_with_another_start_time_is_another_vm() {
+    let fixture = Fixture::with(&[Fake::default()]);
+    let mut scan = fixture.scan();
+    list(&mut scan, START);
+    list(&mut scan, YOUNG);
+    fixture.put(&Fake { args: "kvm -name other", start: 9000, ..Fake::default() });
+    assert_eq!(ids(&list(&mut scan, YOUNG + TICK)), ["other"]);
+    fixture.put(&Fake { start: 9001, ..SHELL });
+    assert_eq!(list(&mut scan, YOUNG + 2 * TICK), []);
+}
+
+#[test]
+fn nics_are_read_while_the_vm_is_young_and_when_devices_change() {
+    let fixture = Fixture::with(&[Fake::default()]);
+    let mut scan = fixture.scan();
+    assert_eq!(taps(&list(&mut scan, START)[0]), [""; 0]);
+
+    fixture.descriptor(100, 9, "/dev/net/tun", Some("tap0"));
+    assert_eq!(taps(&list(&mut scan, YOUNG - TICK)[0]), ["tap0"]);
+
+    fixture.descriptor(100, 10, "/dev/net/tun", Some("tap1"));
+    assert_eq!(taps(&list(&mut scan, YOUNG)[0]), ["tap0"]);
+    fixture.add_device("tap1");
+    assert_eq!(taps(&list(&mut scan, YOUNG + TICK)[0]), ["tap0", "tap1"]);
+
+    fixture.descriptor(100, 9, "/dev/net/tun", Some("renamed"));
+    assert_eq!(taps(&list(&mut scan, YOUNG + 2 * TICK)[0]), ["tap0", "tap1"]);
+    assert_eq!(taps(&list(&mut scan, FULL_SCAN_INTERVAL)[0]), ["renamed", "tap1"]);
+}
+
+#[test]
+fn a_process_that_cannot_be_read_is_one_problem_at_each_call_until_it_can() {
+    let fixture = Fixture::with(&[Fake::default(), Fake { pid: 101, start: 6000, ..Fake::default() }]);
+    let stat = fixture.process(101).join("stat");
+    let good = fs::read(&stat).unwrap();
+    fixture.break_file(&stat);
+    let mut scan = fixture.scan();
+    for now in [START, TICK, YOUNG, YOUNG + TICK] {
+        let listing = scan.list_at(now).unwrap();
+        assert_eq!(ids(&listing.instances), ["web"]);
+        let problem = listing.problems[0].to_string();
+        assert!(listing.problems.len() == 1 && problem.ends_with("/101/stat: not a plain file"), "{problem}");
+    }
+    fs::remove_dir(&stat).unwrap();
+    fs::write(&stat, good).unwrap();
+    assert_eq!(ids(&list(&mut scan, FULL_SCAN_INTERVAL)), ["web", "web"]);
+}
+
+#[test]
+fn a_stat_that_makes_no_sense_is_a_problem() {
+    let fixture = Fixture::with(&[Fake::default()]);
+    fs::write(fixture.process(100).join("stat"), "100 (qemu) S 1").unwrap();
+    let problem = problems(&mut fixture.scan(), START).join("");
+    assert!(problem.ends_with("/100/stat: field ppid is missing or cut short"), "{problem}");
+}
+
+#[test]
+fn a_known_vm_stays_when_it_cannot_be_read_for_once() {
+    let fixture = Fixture::with(&[Fake { taps: &[(9, "tap0")], ..Fake::default() }]);
+    let mut scan = fixture.scan();
+    let vms = list(&mut scan, START);
+    for (file, now) in [("fd", TICK), ("cmdline", 2 * TICK), ("stat", 3 * TICK), ("stat", FULL_SCAN_INTERVAL)]
+    {
+        let backup = fixture.path("backup");
+        let path = fixture.process(100).join(file);
+        fs::rename(&path, &backup).unwrap();
+        // A link to itself can be neither read nor listed, and is not gone.
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        let listing = scan.list_at(now).unwrap();
+        assert_eq!(listing.instances, vms, "{file}");
+        assert_eq!(listing.problems.len(), 1, "{file}");
+        fs::remove_file(&path).unwrap();
+        fs::rename(&backup, &path).unwrap();
+    }
+    assert_eq!(list(&mut scan, 2 * FULL_SCAN_INTERVAL), vms);
+}
+
+#[test]
+fn a_process_that_vanishes_while_it_is_read_is_silently_not_there() {
+    for file in ["exe", "stat", "cmdline", "fd"] {
+        let fixture = Fixture::with(&[Fake::default()]);
+        let path = fixture.process(100).join(file);
+        if file == "fd" {
+            fs::remove_dir_all(path).unwrap();
+        } else {
+            fs::remove_file(path).unwrap();
+        }
+        assert_eq!(list(&mut fixture.scan(), START), [], "{file}");
+    }
+}
+
+#[test]
+fn many_problems_are_counted() {
+    let fixture = Fixture::new();
+    for pid in 1..=40 {
+        fixture.put(&Fake { pid, ..Fake::default() });
+        fixture.break_file(&fixture.process(pid).join("stat"));
+    }
+    let problems = problems(&mut fixture.scan(), START);
+    assert_eq!(problems.len(), MAX_PROBLEMS + 1);
+    assert_eq!(problems[MAX_PROBLEMS], "and 8 more problems");
+}
+
+#[test]
+fn a_cmdline_beyond_the_limit_is_a_problem() {
+    let fixture = Fixture::with(&[Fake::default()]);
+    fs::write(fixture.process(100).join("cmdline"), vec![b'a'; (2 << 20) + 1]).unwrap();
+    let problem = problems(&mut fixture.scan(), START).join("");
+    assert!(problem.ends_with("/100/cmdline: larger than 2097152 bytes"), "{problem}");
+}
+
+#[test]
+fn without_proc_there_is_no_listing_and_without_sysfs_there_is() {
+    let fixture = Fixture::with(&[Fake::default()]);
+    fs::remove_dir_all(fixture.host().sys()).unwrap();
+    let mut scan = fixture.scan();
+    let listing = scan.list_at(START).unwrap();
+    assert_eq!(ids(&listing.instances), ["web"]);
+    assert!(listing.problems[0].to_string().contains("cannot list "));
+    fs::remove_dir_all(fixture.host().proc()).unwrap();
+    assert!(scan.list_at(TICK).unwrap_err().to_string().contains("/proc: No such file or directory"));
+}
+
+#[test]
+fn a_list_that_failed_forgets_nothing() {
+    let fixture = Fixture::with(&[Fake::default()]);
+    let mut scan = fixture.scan();
+    let vms = list(&mut scan, START);
+    let away = fixture.path("away");
+    fs::rename(fixture.host().proc(), &away).unwrap();
+    assert!(scan.list_at(TICK).is_err());
+    fs::rename(&away, fixture.host().proc()).unwrap();
+    assert_eq!(list(&mut scan, 2 * TICK), vms);
+}

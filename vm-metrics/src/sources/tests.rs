@@ -1,0 +1,93 @@
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::*;
+use crate::config::Config;
+
+/// Lists what it is given, or fails.
+struct Fake(Option<Vec<InstanceInfo>>);
+
+impl InstanceSource for Fake {
+    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+        let instances = self
+            .0
+            .clone()
+            .ok_or_else(|| SourceError::io("list", "/proc", io::Error::from_raw_os_error(24)))?;
+        let problems = vec![SourceError::Process { pid: 5, problem: "odd".into() }];
+        Ok(Listing { instances, problems })
+    }
+}
+
+fn vm(id: &str, pid: u32) -> InstanceInfo {
+    InstanceInfo { id: id.into(), hypervisor_pid: Some(pid), ..InstanceInfo::default() }
+}
+
+#[test]
+fn a_source_that_fails_does_not_hinder_the_others() {
+    let mut sources = Sources::new(vec![
+        ("first", Box::new(Fake(None))),
+        ("second", Box::new(Fake(Some(vec![vm("a", 1), vm("a", 2)])))),
+    ]);
+    let (set, reports) = sources.list();
+    assert_eq!(set.vms, [vm("a", 1), vm("a-2", 2)]);
+    let error = reports[0].result.as_ref().unwrap_err().to_string();
+    assert_eq!(error, "cannot list /proc: Too many open files (os error 24)");
+    assert_eq!((reports[1].name, *reports[1].result.as_ref().unwrap()), ("second", 2));
+    assert_eq!(reports[1].problems, ["process 5: odd", "two VMs with the id \"a\": one is \"a-2\" here"]);
+}
+
+#[test]
+fn the_table_is_in_order() {
+    let names: HashSet<_> = SOURCES.iter().map(|source| source.name).collect();
+    assert_eq!(names.len(), SOURCES.len(), "two sources of the same name");
+    for source in SOURCES {
+        let section = format!("[sources.{}]", source.name);
+        assert!(crate::config::DEFAULT.contains(&section), "{section} is not in default.toml");
+        assert!(!source.help.is_empty() && !source.help.ends_with('.'), "{}", source.name);
+    }
+}
+
+fn configured(text: &str) -> Result<Sources, ConfigError> {
+    let config = Config::parse(Path::new("test.toml"), text)?;
+    configure(config.sources, &Host::default())
+}
+
+#[test]
+fn sections_turn_sources_on_and_off() {
+    let names = |text: &str| -> Vec<&str> {
+        configured(text).expect("a good config").sources.iter().map(|(name, _)| *name).collect()
+    };
+    assert_eq!(names(""), ["proc_scan"]);
+    assert_eq!(names("[sources]\nproc_scan.enabled = false"), [""; 0]);
+    assert_eq!(names("[[sources.static_list.vms]]\nid = \"a\""), ["static_list", "proc_scan"]);
+    assert_eq!(configured("").expect("a good config").switched_off(), ["static_list"]);
+}
+
+#[test]
+fn a_bad_section_is_refused_with_its_line_and_key() {
+    for (text, expected) in [
+        ("[sources.proc_scan]\nenable = false", ["test.toml:2", "enable"]),
+        ("[sources.proc_scan]\nenabled = 1", ["test.toml:2", "enabled"]),
+        ("\n[sources.procscan]", ["test.toml:2", "procscan"]),
+        ("sources = 1", ["test.toml:1", "sources"]),
+        ("[[sources.static_list.vms]]\nname = \"a\"", ["test.toml:1", "id"]),
+        ("[sources.static_list]\nvms = [{ id = \"a\" }, { id = \"a\" }]", ["test.toml:1", "twice"]),
+        ("[sources.static_list]\nvms = [{ id = \"a\", taps = [\"../x\"] }]", ["test.toml:1", "\"../x\""]),
+        ("[sources.static_list]\nvms = [{ id = \"a\", pid = -1 }]", ["test.toml:2", "pid"]),
+    ] {
+        let error = configured(text).expect_err("must be refused").to_string();
+        for part in expected {
+            assert!(error.contains(part), "{text:?} gives {error:?} without {part:?}");
+        }
+    }
+}
+
+#[test]
+fn device_names() {
+    for name in ["tap0", "vnet-1.2", "hype-01234567", "a23456789012345", "тап"] {
+        assert!(is_device_name(name), "{name}");
+    }
+    for name in ["", ".", "..", "a/b", "a b", "a\n", "a:1", "a\0", "a234567890123456"] {
+        assert!(!is_device_name(name), "{name:?}");
+    }
+}
