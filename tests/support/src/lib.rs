@@ -5,6 +5,7 @@
 
 pub mod child;
 pub mod frames;
+pub mod guest;
 pub mod http;
 pub mod link;
 pub mod metrics_text;

@@ -53,8 +53,19 @@ pub fn unpacked(package: &str) -> Result<PathBuf> {
     Ok(dir)
 }
 
+/// The package that this one depends on and whose name begins so: a meta package's real one.
+pub fn dependency(package: &str, prefix: &str) -> Result<String> {
+    let _lock = lock(&cache_dir()?)?;
+    with_fresh_lists(|| {
+        let answer = run(Command::new("apt-cache").args(["depends", "--important", package]))?;
+        let mut names = answer.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+        let found = names.find(|name| name.starts_with(prefix));
+        found.map(str::to_owned).with_context(|| format!("{package} depends on no {prefix}*"))
+    })
+}
+
 /// Downloads the package's .deb into the directory.
-pub fn download_deb(package: &str, into: &Path) -> Result<PathBuf> {
+fn download_deb(package: &str, into: &Path) -> Result<PathBuf> {
     say(&format!("downloading {package}"));
     with_fresh_lists(|| run(apt_get().arg("download").arg(package).current_dir(into)).map(drop))?;
     let prefix = format!("{package}_");
@@ -66,16 +77,6 @@ pub fn download_deb(package: &str, into: &Path) -> Result<PathBuf> {
         }
     }
     bail!("apt-get download {package} has left no {prefix}*.deb in {}", into.display())
-}
-
-/// The package that this one depends on and whose name begins so: a meta package's real one.
-pub fn dependency(package: &str, prefix: &str) -> Result<String> {
-    with_fresh_lists(|| {
-        let answer = run(Command::new("apt-cache").args(["depends", "--important", package]))?;
-        let mut names = answer.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
-        let found = names.find(|name| name.starts_with(prefix));
-        found.map(str::to_owned).with_context(|| format!("{package} depends on no {prefix}*"))
-    })
 }
 
 /// Held until dropped: apt itself fails when it runs twice at the same time.
