@@ -1,2 +1,17 @@
 //! Real TAPs, network namespaces, guests and servers for the tests and the demo.
+//!
+//! Everything here is the real thing: frames go through the kernel, the guest is a Linux that boots. What a value of
+//! this crate makes, it removes when it is dropped, and its child processes die with the thread that started them.
+
+pub mod child;
+pub mod frames;
+pub mod guest;
+pub mod http;
+pub mod link;
+pub mod metrics_text;
+pub mod netns;
 pub mod packages;
+pub mod packet_socket;
+mod sys;
+pub mod tap;
+pub mod wait;

@@ -171,8 +171,11 @@ fn each(snapshot: &Snapshot, push: Push<'_>, value: impl Fn(&NicStats) -> Option
     }
 }
 
+/// One number of a packet mix.
+type Part = fn(&PacketMix) -> u64;
+
 /// Both directions, split by a last label; an empty name stands for no such label.
-fn each_kind(snapshot: &Snapshot, push: Push<'_>, kinds: &[(&str, fn(&PacketMix) -> u64)]) {
+fn each_kind(snapshot: &Snapshot, push: Push<'_>, kinds: &[(&str, Part)]) {
     for (vm, nic) in nics(snapshot) {
         let Some(ebpf) = &nic.ebpf else { continue };
         for (direction, mix) in [("rx", &ebpf.rx), ("tx", &ebpf.tx)] {

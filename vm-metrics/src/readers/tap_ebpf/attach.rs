@@ -18,12 +18,12 @@ pub(super) struct Attached {
 #[error("cannot attach to {device}: {source}")]
 pub(super) struct AttachError {
     device: String,
-    source: LoadError,
+    source: Box<LoadError>,
 }
 
 impl AttachError {
     pub(super) fn new(device: &str, source: LoadError) -> Self {
-        Self { device: device.to_owned(), source }
+        Self { device: device.to_owned(), source: Box::new(source) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which interface counts where: slots of the counter map, and the table in which the programs look them up.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
 use vm_metrics_common::{TABLE_SIZE, TableEntry};
@@ -48,11 +49,12 @@ impl Slots {
     fn publish(&mut self, loaded: &mut Loaded, ifindex: u32, slot: u32) -> Result<(), LoadError> {
         loaded.counters.clear(slot)?;
         let index = ifindex % TABLE_SIZE;
-        if self.holders.contains_key(&index) {
-            loaded.collisions.insert(ifindex, slot, 0)?;
-        } else {
-            loaded.table.set(index, TableEntry { ifindex, slot }, 0)?;
-            self.holders.insert(index, ifindex);
+        match self.holders.entry(index) {
+            Entry::Occupied(_) => loaded.collisions.insert(ifindex, slot, 0)?,
+            Entry::Vacant(free) => {
+                loaded.table.set(index, TableEntry { ifindex, slot }, 0)?;
+                free.insert(ifindex);
+            }
         }
         Ok(())
     }

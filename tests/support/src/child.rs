@@ -1,0 +1,107 @@
+//! A child process that never outlives the test: killed and reaped on drop, and by the kernel should the test be killed.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+
+use crate::wait::wait_until;
+
+/// Belongs to the *thread* that started it: the kernel kills it when that thread ends.
+#[derive(Debug)]
+pub struct ChildProcess {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl ChildProcess {
+    /// Starts the command with no input; what it says on both outputs goes to the file `log`.
+    pub fn spawn(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
+        let file = File::create(log).with_context(|| format!("create {}", log.display()))?;
+        let both = file.try_clone().with_context(|| format!("duplicate {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(both).stderr(file);
+        die_with_parent(command);
+        let child = command.spawn().with_context(|| format!("start {name}: {command:?}"))?;
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All that the process has said so far.
+    pub fn log(&self) -> String {
+        match fs::read(&self.log) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) => format!("(read {}: {error})", self.log.display()),
+        }
+    }
+
+    /// An error with the exit status and the log when the process has ended.
+    pub fn check_running(&mut self) -> Result<()> {
+        match self.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("{} has ended, {status}; its log:\n{}", self.name, self.log()),
+        }
+    }
+
+    /// Waits until something that the process has said is in its log.
+    pub fn wait_for_log<T>(
+        &mut self,
+        deadline: Duration,
+        what: &str,
+        find: impl Fn(&str) -> Option<T>,
+    ) -> Result<T> {
+        let what = format!("{} to say {what}", self.name);
+        let found = wait_until(deadline, &what, || match find(&self.log()) {
+            Some(value) => Ok(Some(value)),
+            None => self.check_running().map(|()| None),
+        });
+        found.with_context(|| format!("the log of {}:\n{}", self.name, self.log()))
+    }
+
+    /// Sends the signal; the process may already have ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).with_context(|| format!("send {signal:?} to {}", self.name))
+    }
+
+    /// Waits for the end of the process.
+    pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        let what = format!("the end of {}", self.name);
+        wait_until(deadline, &what, || self.try_wait())
+            .with_context(|| format!("the log of {}:\n{}", self.name, self.log()))
+    }
+
+    /// SIGKILL, and waits for the end. A process that has already ended is fine.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.child.kill().with_context(|| format!("kill {}", self.name))?;
+        self.child.wait().with_context(|| format!("wait for {}", self.name))
+    }
+
+    fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().with_context(|| format!("wait for {}", self.name))
+    }
+}
+
+impl Drop for ChildProcess {
+    fn drop(&mut self) {
+        if let Err(error) = self.kill() {
+            // Not a panic: this may run while one is under way. Nothing is lost if even stderr is gone.
+            let _ = writeln!(io::stderr(), "{error:#}");
+        }
+    }
+}
+
+/// Has the kernel kill the command's process when the thread that starts it ends, be it by SIGKILL.
+pub fn die_with_parent(command: &mut Command) {
+    let set = || set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from);
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(set) };
+}

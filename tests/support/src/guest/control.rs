@@ -1,0 +1,76 @@
+//! The line to the guest's shell: a serial port that is a socket on this side (see `init.sh` for the other).
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::child::ChildProcess;
+use crate::wait::{SOON, wait_until};
+
+#[derive(Debug)]
+pub(super) struct Control {
+    stream: UnixStream,
+}
+
+impl Control {
+    pub(super) fn connect(socket: &Path, qemu: &mut ChildProcess) -> Result<Self> {
+        let stream = wait_until(SOON, "QEMU to listen for us", || {
+            qemu.check_running()?;
+            Ok(UnixStream::connect(socket).ok())
+        })?;
+        Ok(Self { stream })
+    }
+
+    pub(super) fn wait_for_ready(&mut self, deadline: Duration) -> Result<()> {
+        let line = self.line(Instant::now() + deadline).context("wait for the guest to boot")?;
+        ensure!(line == "ready", "the guest's first word is {line:?}");
+        Ok(())
+    }
+
+    pub(super) fn send(&mut self, command: &str) -> Result<()> {
+        ensure!(!command.contains('\n'), "one line at a time: {command:?}");
+        self.stream.write_all(format!("{command}\n").as_bytes()).context("send a command to the guest")
+    }
+
+    /// Exit status and output of the command sent last.
+    pub(super) fn receive(&mut self, deadline: Duration) -> Result<(i32, String)> {
+        let end = Instant::now() + deadline;
+        let line = self.line(end)?;
+        let numbers =
+            line.split_once(' ').and_then(|(s, n)| Some((s.parse().ok()?, n.parse::<usize>().ok()?)));
+        let (status, length) = numbers.with_context(|| format!("no answer to a command: {line:?}"))?;
+        let mut output = vec![0; length];
+        self.fill(&mut output, end)?;
+        Ok((status, String::from_utf8_lossy(&output).into_owned()))
+    }
+
+    fn line(&mut self, end: Instant) -> Result<String> {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        loop {
+            self.fill(&mut byte, end)?;
+            match byte[0] {
+                b'\n' => return Ok(String::from_utf8_lossy(&line).into_owned()),
+                other => line.push(other),
+            }
+        }
+    }
+
+    fn fill(&mut self, mut buffer: &mut [u8], end: Instant) -> Result<()> {
+        while !buffer.is_empty() {
+            let left = end.saturating_duration_since(Instant::now());
+            ensure!(!left.is_zero(), "the guest has not answered in time");
+            self.stream.set_read_timeout(Some(left)).context("set the read timeout")?;
+            match self.stream.read(buffer) {
+                Ok(0) => bail!("the guest is gone"),
+                Ok(length) => buffer = &mut buffer[length..],
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(error) => return Err(error).context("read from the guest"),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,185 @@
+//! A real guest: Linux in QEMU, without KVM, with virtio-net on TAPs, and a shell that does what the test says.
+//!
+//! QEMU makes the TAPs, in the network namespace of the thread that boots the guest; the guest's own IPv6 is off, and
+//! in a [`crate::netns::NetNs`] the host's too, so that every frame is one that the test asked for.
+
+mod control;
+mod image;
+mod modules;
+mod traffic;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use self::control::Control;
+pub use self::image::GuestImage;
+pub use self::traffic::LinkCounts;
+use crate::child::ChildProcess;
+use crate::link::Link;
+use crate::wait::wait_until;
+
+/// A guest is ready in 2 to 4 s on a quiet machine.
+const BOOT_DEADLINE: Duration = Duration::from_secs(120);
+/// How long a command of [`Guest::run`] may take.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug)]
+pub struct GuestConfig {
+    pub name: String,
+    pub uuid: String,
+    pub vcpus: u32,
+    pub memory_mib: u32,
+    pub nics: Vec<GuestNic>,
+    /// Put after all others on QEMU's command line, for example `-qmp unix:…`.
+    pub extra_args: Vec<String>,
+}
+
+/// A network interface: `eth0` in the guest for the first. The two addresses are in one /24.
+#[derive(Clone, Debug)]
+pub struct GuestNic {
+    pub tap: String,
+    pub host: Ipv4Addr,
+    pub guest: Ipv4Addr,
+    pub queues: u32,
+}
+
+/// A guest that has booted; killed when dropped, and its TAPs go with it.
+#[derive(Debug)]
+pub struct Guest {
+    // Dropped in this order: the process must be gone before its directory goes.
+    qemu: ChildProcess,
+    control: Control,
+    directory: TempDir,
+    config: GuestConfig,
+}
+
+impl GuestConfig {
+    pub fn new(name: &str, nics: Vec<GuestNic>) -> Result<Self> {
+        let path = "/proc/sys/kernel/random/uuid";
+        let uuid = fs::read_to_string(path).with_context(|| format!("read {path}"))?.trim().to_owned();
+        Ok(Self { name: name.to_owned(), uuid, vcpus: 1, memory_mib: 128, nics, extra_args: Vec::new() })
+    }
+}
+
+impl GuestNic {
+    pub fn new(tap: &str, host: impl Into<Ipv4Addr>, guest: impl Into<Ipv4Addr>) -> Self {
+        Self { tap: tap.to_owned(), host: host.into(), guest: guest.into(), queues: 1 }
+    }
+}
+
+impl GuestImage {
+    /// Starts a guest, and returns when its shell answers and both ends of its interfaces are up with their addresses.
+    pub fn boot(&self, config: GuestConfig) -> Result<Guest> {
+        let directory = tempfile::Builder::new().prefix("vm-metrics-guest-").tempdir();
+        let directory = directory.context("make a directory for the guest")?;
+        let socket = directory.path().join("control");
+        let mut command = self.qemu(&config, &directory);
+        let mut qemu = ChildProcess::spawn("QEMU", &mut command, &directory.path().join("qemu.log"))?;
+        let control = Control::connect(&socket, &mut qemu)?;
+        let mut guest = Guest { qemu, control, directory, config };
+        guest.come_up().with_context(|| guest.logs())?;
+        Ok(guest)
+    }
+
+    fn qemu(&self, config: &GuestConfig, directory: &TempDir) -> Command {
+        let file = |name: &str| directory.path().join(name).display().to_string();
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(["-name", &format!("guest={}", config.name), "-uuid", &config.uuid]);
+        qemu.args(["-M", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-bios", "qboot.rom"]);
+        qemu.args(["-accel", "tcg", "-cpu", "max"]);
+        qemu.args(["-m", &config.memory_mib.to_string(), "-smp", &config.vcpus.to_string()]);
+        qemu.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);
+        // Under TCG the clock checks of the kernel fail on a busy machine; IPv6 would send frames of its own accord.
+        let arguments = "console=ttyS0 quiet tsc=reliable no_timer_check panic=-1 ipv6.disable=1";
+        qemu.args(["-append", arguments, "-no-reboot", "-pidfile", &file("pid")]);
+        qemu.args(["-serial", &format!("file:{}", file("serial.log"))]);
+        // With wait=on the guest starts only once its first word cannot be missed.
+        qemu.args(["-chardev", &format!("socket,id=control,path={},server=on,wait=on", file("control"))]);
+        qemu.args(["-serial", "chardev:control"]);
+        for (index, nic) in config.nics.iter().enumerate() {
+            let GuestNic { tap, queues, .. } = nic;
+            let netdev = format!("tap,id=net{index},ifname={tap},script=no,downscript=no,queues={queues}");
+            let several =
+                if *queues > 1 { format!(",mq=on,vectors={}", 2 * queues + 2) } else { String::new() };
+            qemu.args(["-netdev", &netdev]);
+            qemu.args(["-device", &format!("virtio-net-pci,netdev=net{index}{several}")]);
+        }
+        qemu.args(&config.extra_args);
+        qemu
+    }
+}
+
+impl Guest {
+    pub fn pid(&self) -> u32 {
+        self.qemu.pid()
+    }
+
+    pub fn config(&self) -> &GuestConfig {
+        &self.config
+    }
+
+    /// QEMU's pidfile.
+    pub fn pidfile(&self) -> PathBuf {
+        self.directory.path().join("pid")
+    }
+
+    /// The host's side of an interface.
+    pub fn link(&self, nic: usize) -> Link {
+        Link::named(&self.config.nics[nic].tap)
+    }
+
+    /// Runs a line of shell in the guest and gives what it said on both outputs; any exit status but 0 is an error.
+    pub fn run(&mut self, command: &str) -> Result<String> {
+        self.run_within(COMMAND_DEADLINE, command)
+    }
+
+    /// [`Self::run`] for what takes longer.
+    pub fn run_within(&mut self, deadline: Duration, command: &str) -> Result<String> {
+        self.start(command)?;
+        self.finish(deadline, command)
+    }
+
+    /// What the guest counts itself, from its own side, by interface.
+    pub fn net_dev(&mut self) -> Result<BTreeMap<String, LinkCounts>> {
+        traffic::parse_net_dev(&self.run("cat /proc/net/dev")?)
+    }
+
+    fn start(&mut self, command: &str) -> Result<()> {
+        self.control.send(command)
+    }
+
+    fn finish(&mut self, deadline: Duration, command: &str) -> Result<String> {
+        let answer = self.control.receive(deadline);
+        let (status, text) = answer.with_context(|| format!("in the guest: {command}\n{}", self.logs()))?;
+        ensure!(status == 0, "in the guest: {command}: exit status {status}\n{text}");
+        Ok(text)
+    }
+
+    fn come_up(&mut self) -> Result<()> {
+        self.control.wait_for_ready(BOOT_DEADLINE)?;
+        for index in 0..self.config.nics.len() {
+            let nic = self.config.nics[index].clone();
+            let link = self.link(index);
+            let there = || Ok(link.exists().then_some(()));
+            wait_until(BOOT_DEADLINE, &format!("QEMU to make {}", nic.tap), there)?;
+            link.disable_ipv6()?;
+            link.set_address(nic.host, 24)?;
+            link.up()?;
+            self.run(&format!("ip addr add {}/24 dev eth{index} && ip link set eth{index} up", nic.guest))?;
+        }
+        Ok(())
+    }
+
+    fn logs(&self) -> String {
+        let serial = fs::read(self.directory.path().join("serial.log")).unwrap_or_default();
+        let serial = String::from_utf8_lossy(&serial);
+        format!("QEMU's log:\n{}\nthe guest's console:\n{serial}", self.qemu.log())
+    }
+}

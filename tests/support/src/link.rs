@@ -1,0 +1,130 @@
+//! A network device by its name, in the network namespace of the calling thread: set up by ioctl, counted by sysfs.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
+
+use crate::sys;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    name: String,
+}
+
+/// What the device itself has counted, from the host's side: `rx` is what the guest sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkCounters {
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    pub rx_dropped: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    pub tx_dropped: u64,
+}
+
+impl Link {
+    /// The device need not be there yet.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: name.into() }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the namespace has such a device. Asks the kernel, so it does not depend on what is mounted on `/sys`.
+    pub fn exists(&self) -> bool {
+        self.ifindex().is_ok()
+    }
+
+    pub fn ifindex(&self) -> Result<u32> {
+        let socket = control_socket()?;
+        netdevice::name_to_index(&socket, &self.name).with_context(|| format!("SIOCGIFINDEX {}", self.name))
+    }
+
+    pub fn up(&self) -> Result<()> {
+        self.change_flags(|flags| flags | libc::IFF_UP as i16)
+    }
+
+    pub fn down(&self) -> Result<()> {
+        self.change_flags(|flags| flags & !(libc::IFF_UP as i16))
+    }
+
+    pub fn set_mtu(&self, mtu: u16) -> Result<()> {
+        self.request(libc::SIOCSIFMTU, "SIOCSIFMTU", |r| r.ifr_ifru.ifru_mtu = mtu.into())?;
+        Ok(())
+    }
+
+    /// Gives the device an IPv4 address; a device has one of these at most.
+    pub fn set_address(&self, address: Ipv4Addr, prefix: u8) -> Result<()> {
+        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+        let mask = sys::socket_address(Ipv4Addr::from(mask));
+        let address = sys::socket_address(address);
+        self.request(libc::SIOCSIFADDR, "SIOCSIFADDR", |r| r.ifr_ifru.ifru_addr = address)?;
+        self.request(libc::SIOCSIFNETMASK, "SIOCSIFNETMASK", |r| r.ifr_ifru.ifru_netmask = mask)?;
+        Ok(())
+    }
+
+    pub fn hardware_address(&self) -> Result<[u8; 6]> {
+        let answer = self.request(libc::SIOCGIFHWADDR, "SIOCGIFHWADDR", |_| ())?;
+        Ok(sys::hardware_address(&answer))
+    }
+
+    /// Keeps the host from sending router solicitations and the like on this device. To be called before [`Self::up`].
+    pub fn disable_ipv6(&self) -> Result<()> {
+        let path = PathBuf::from(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", self.name));
+        match fs::write(&path, "1") {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("write {}", path.display()))
+            }
+            // A kernel without IPv6 has no such file, and nothing to turn off.
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads `/sys/class/net/<name>/statistics`.
+    pub fn counters(&self) -> Result<LinkCounters> {
+        Ok(LinkCounters {
+            rx_packets: self.counter("rx_packets")?,
+            rx_bytes: self.counter("rx_bytes")?,
+            rx_dropped: self.counter("rx_dropped")?,
+            tx_packets: self.counter("tx_packets")?,
+            tx_bytes: self.counter("tx_bytes")?,
+            tx_dropped: self.counter("tx_dropped")?,
+        })
+    }
+
+    fn counter(&self, counter: &str) -> Result<u64> {
+        let path = format!("/sys/class/net/{}/statistics/{counter}", self.name);
+        let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        text.trim().parse().with_context(|| format!("{path} has {text:?}"))
+    }
+
+    fn change_flags(&self, change: impl FnOnce(i16) -> i16) -> Result<()> {
+        let now = sys::flags(&self.request(libc::SIOCGIFFLAGS, "SIOCGIFFLAGS", |_| ())?);
+        self.request(libc::SIOCSIFFLAGS, "SIOCSIFFLAGS", |r| r.ifr_ifru.ifru_flags = change(now))?;
+        Ok(())
+    }
+
+    fn request(
+        &self,
+        code: libc::c_ulong,
+        operation: &str,
+        fill: impl FnOnce(&mut libc::ifreq),
+    ) -> Result<libc::ifreq> {
+        let mut request = sys::ifreq(&self.name)?;
+        fill(&mut request);
+        sys::ioctl_ifreq(control_socket()?, code, &mut request)
+            .with_context(|| format!("{operation} {}", self.name))?;
+        Ok(request)
+    }
+}
+
+/// Any socket will do for requests on devices; it stands for the namespace it was made in.
+fn control_socket() -> Result<OwnedFd> {
+    socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).context("socket AF_INET")
+}

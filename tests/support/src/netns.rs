@@ -1,0 +1,108 @@
+//! A network namespace of one's own for the calling thread, with the `/sys` that belongs to it.
+//!
+//! `/sys/class/net` shows the namespace in which sysfs was *mounted*, so a network namespace alone would leave a reader
+//! of it with the host's devices. The thread therefore also gets a mount namespace of its own with a fresh sysfs on
+//! `/sys` (BTF is in it: `/sys/kernel/btf`) and a fresh, empty bpffs on `/sys/fs/bpf`. Threads and child processes
+//! started afterwards from this thread inherit all of it. The host sees none of these mounts, and pins in that bpffs
+//! go with it. `/sys/fs/cgroup` is not there; `/proc` is the host's, where `/proc/net` is that of the main thread of
+//! the process: use `/proc/thread-self/net`.
+
+use std::fs;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{Mode, OFlags, fstat, open};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::process::{fchdir, geteuid};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+
+use crate::link::Link;
+
+/// The thread is back in its former namespaces when this is dropped. May be nested.
+#[derive(Debug)]
+pub struct NetNs {
+    inode: u64,
+    former_net: OwnedFd,
+    former_mounts: OwnedFd,
+    former_directory: OwnedFd,
+    /// It is the thread that moved: another one could not move it back.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl NetNs {
+    /// Moves the calling thread into a new, empty network namespace: loopback up, IPv6 off so that counters begin at 0.
+    pub fn enter() -> Result<Self> {
+        ensure!(geteuid().is_root(), "this makes real network namespaces and TAPs: run it as root");
+        let former = (open_path("/proc/thread-self/ns/net")?, open_path("/proc/thread-self/ns/mnt")?);
+        let former_directory = open_path(".")?;
+        // SAFETY: the file descriptors stay shared with the other threads; FS only unties the working directory.
+        unsafe { unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS | UnshareFlags::NEWNET) }
+            .context("unshare the network and mount namespaces")?;
+        let mut guard = Self {
+            inode: 0,
+            former_net: former.0,
+            former_mounts: former.1,
+            former_directory,
+            _not_send: PhantomData,
+        };
+        let net = open_path("/proc/thread-self/ns/net")?;
+        guard.inode = fstat(&net).context("fstat /proc/thread-self/ns/net")?.st_ino;
+        mount_for_this_namespace()?;
+        turn_ipv6_off()?;
+        Link::named("lo").up()?;
+        Ok(guard)
+    }
+
+    /// The number in the brackets of `readlink /proc/<pid>/ns/net`.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    fn leave(&self) -> Result<()> {
+        // A mount namespace is only left by a thread that shares its working directory with no other, and a thread
+        // that was started here shares it.
+        // SAFETY: as in `enter`.
+        unsafe { unshare_unsafe(UnshareFlags::FS) }.context("unshare the working directory")?;
+        let network = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(self.former_net.as_fd(), network).context("setns, network")?;
+        let mounts = Some(LinkNameSpaceType::Mount);
+        move_into_link_name_space(self.former_mounts.as_fd(), mounts).context("setns, mount")?;
+        // setns has put the thread at the root.
+        fchdir(&self.former_directory).context("go back to the former working directory")
+    }
+}
+
+impl Drop for NetNs {
+    fn drop(&mut self) {
+        // Staying would make whatever the thread does next act on the wrong devices.
+        if let Err(error) = self.leave()
+            && !thread::panicking()
+        {
+            panic!("cannot leave the network namespace: {error:#}");
+        }
+    }
+}
+
+fn mount_for_this_namespace() -> Result<()> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).context("make the mounts private")?;
+    mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None).context("mount sysfs on /sys")?;
+    mount("bpf", "/sys/fs/bpf", "bpf", MountFlags::empty(), None).context("mount bpf on /sys/fs/bpf")
+}
+
+fn turn_ipv6_off() -> Result<()> {
+    for which in ["all", "default"] {
+        let path = Path::new("/proc/sys/net/ipv6/conf").join(which).join("disable_ipv6");
+        if path.exists() {
+            fs::write(&path, "1").with_context(|| format!("write {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn open_path(path: &str) -> Result<OwnedFd> {
+    open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("open {path}"))
+}

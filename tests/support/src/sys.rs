@@ -1,0 +1,81 @@
+//! The system calls that rustix has no safe form for. With [`crate::child`] and [`crate::netns`] the only unsafe code.
+
+use std::ffi::c_int;
+use std::io;
+use std::mem;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// An interface request for the device of this name.
+pub(crate) fn ifreq(name: &str) -> io::Result<libc::ifreq> {
+    // The kernel wants the closing zero inside the array.
+    if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains('\0') {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("bad device name {name:?}")));
+    }
+    // SAFETY: ifreq is plain old data, for which all zeroes is a value.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    Ok(request)
+}
+
+/// An ioctl that takes a `struct ifreq` and writes at most into it: SIOC[GS]IF*, TUNSETIFF.
+pub(crate) fn ioctl_ifreq(fd: impl AsFd, code: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
+    // SAFETY: the callers pass codes of requests on struct ifreq only, and it outlives the call.
+    check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), code, request) })
+}
+
+/// The flags that SIOCGIFFLAGS has put into the request.
+pub(crate) fn flags(request: &libc::ifreq) -> i16 {
+    // SAFETY: every bit pattern is a valid i16.
+    unsafe { request.ifr_ifru.ifru_flags }
+}
+
+/// The hardware address that SIOCGIFHWADDR has put into the request.
+pub(crate) fn hardware_address(request: &libc::ifreq) -> [u8; 6] {
+    // SAFETY: every bit pattern is a valid sockaddr.
+    let address = unsafe { request.ifr_ifru.ifru_hwaddr };
+    std::array::from_fn(|i| address.sa_data[i].cast_unsigned())
+}
+
+/// An IPv4 address in the form that SIOCSIFADDR and SIOCSIFNETMASK take.
+pub(crate) fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
+    let mut data = [0; 14];
+    for (to, from) in data[2..].iter_mut().zip(address.octets()) {
+        *to = from.cast_signed();
+    }
+    libc::sockaddr { sa_family: libc::AF_INET as libc::sa_family_t, sa_data: data }
+}
+
+/// An ioctl whose argument is the number itself: TUNSETOFFLOAD, TUNSETPERSIST.
+pub(crate) fn ioctl_value(fd: impl AsFd, code: libc::c_ulong, value: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: the callers pass codes of requests that take a number, so that no memory is read or written.
+    check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), code, value) })
+}
+
+/// Makes the packet socket send to, and receive from, this device only.
+pub(crate) fn bind_packet_socket(fd: impl AsFd, ifindex: u32) -> io::Result<()> {
+    // SAFETY: sockaddr_ll is plain old data, for which all zeroes is a value.
+    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as libc::c_ushort;
+    address.sll_ifindex = ifindex.cast_signed();
+    let length = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the pointer and the length are those of a local sockaddr_ll.
+    check(unsafe { libc::bind(fd.as_fd().as_raw_fd(), (&raw const address).cast(), length) })
+}
+
+/// Frames sent on the packet socket begin with a virtio-net header from now on.
+pub(crate) fn expect_vnet_header(fd: impl AsFd) -> io::Result<()> {
+    let on: c_int = 1;
+    let length = size_of_val(&on) as libc::socklen_t;
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the pointer and the length are those of a local int.
+    check(unsafe {
+        libc::setsockopt(fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, (&raw const on).cast(), length)
+    })
+}
+
+fn check(result: c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,154 @@
+//! A TAP device held by this process, as a VMM holds it: what is written here the guest has sent.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+
+use crate::link::Link;
+use crate::sys;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TapOptions {
+    /// Every frame begins with a virtio-net header, and may be a GSO frame.
+    pub vnet_hdr: bool,
+    /// The guest takes GSO frames whole (TSO for IPv4 and IPv6); without it the kernel cuts them. Needs `vnet_hdr`.
+    pub offload: bool,
+    /// More than one file descriptor on the device: see [`Tap::open_queue`].
+    pub multi_queue: bool,
+    /// The device outlives its file descriptors, until the [`Tap`] is dropped in the same process.
+    pub persist: bool,
+}
+
+/// The device is gone when this and all its other queues are dropped.
+#[derive(Debug)]
+pub struct Tap {
+    link: Link,
+    ifindex: u32,
+    options: TapOptions,
+    queue: Queue,
+}
+
+/// One file descriptor on a TAP.
+#[derive(Debug)]
+pub struct Queue {
+    fd: OwnedFd,
+    name: String,
+}
+
+impl Tap {
+    /// Creates the device in the network namespace of the calling thread; it is down and has no address.
+    pub fn create(name: &str, options: TapOptions) -> Result<Self> {
+        let queue = Queue::open(name, options)?;
+        if options.persist {
+            sys::ioctl_value(&queue, libc::TUNSETPERSIST, 1)
+                .with_context(|| format!("TUNSETPERSIST {name}"))?;
+        }
+        if options.offload {
+            let offload = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
+            sys::ioctl_value(&queue, libc::TUNSETOFFLOAD, offload.into())
+                .with_context(|| format!("TUNSETOFFLOAD {name}"))?;
+        }
+        let link = Link::named(name);
+        let ifindex = link.ifindex()?;
+        Ok(Self { link, ifindex, options, queue })
+    }
+
+    /// Creates the device and brings it up, with no IPv6 of the host's on it.
+    pub fn create_up(name: &str, options: TapOptions) -> Result<Self> {
+        let tap = Self::create(name, options)?;
+        tap.link.disable_ipv6()?;
+        tap.link.up()?;
+        Ok(tap)
+    }
+
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    pub fn name(&self) -> &str {
+        self.link.name()
+    }
+
+    pub fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    /// One more file descriptor on a multi-queue device.
+    pub fn open_queue(&self) -> Result<Queue> {
+        Queue::open(self.name(), self.options)
+    }
+
+    /// See [`Queue::write_frame`].
+    pub fn write_frame(&self, frame: &[u8]) -> Result<()> {
+        self.queue.write_frame(frame)
+    }
+
+    /// See [`Queue::read_frame`].
+    pub fn read_frame(&self, buffer: &mut [u8]) -> Result<Option<usize>> {
+        self.queue.read_frame(buffer)
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        if self.options.persist {
+            // Fails when somebody else has deleted the device: then there is nothing left to do.
+            let _ = sys::ioctl_value(&self.queue, libc::TUNSETPERSIST, 0);
+        }
+    }
+}
+
+impl AsFd for Tap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+}
+
+impl Queue {
+    fn open(name: &str, options: TapOptions) -> Result<Self> {
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = open("/dev/net/tun", flags, Mode::empty()).context("open /dev/net/tun")?;
+        let mut request = sys::ifreq(name)?;
+        request.ifr_ifru.ifru_flags = options.flags();
+        sys::ioctl_ifreq(&fd, libc::TUNSETIFF, &mut request).with_context(|| format!("TUNSETIFF {name}"))?;
+        Ok(Self { fd, name: name.to_owned() })
+    }
+
+    /// The guest sends a frame: it has arrived at the host, and is counted as the device's rx, when this returns.
+    pub fn write_frame(&self, frame: &[u8]) -> Result<()> {
+        let done = rustix::io::write(&self.fd, frame).map_err(io::Error::from);
+        done.with_context(|| format!("write a frame of {} bytes to {}", frame.len(), self.name))?;
+        Ok(())
+    }
+
+    /// The guest takes a frame, if one waits for it. Only now it is counted as the device's tx.
+    pub fn read_frame(&self, buffer: &mut [u8]) -> Result<Option<usize>> {
+        match rustix::io::read(&self.fd, buffer) {
+            Ok(length) => Ok(Some(length)),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("read a frame from {}", self.name)),
+        }
+    }
+}
+
+impl AsFd for Queue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl TapOptions {
+    fn flags(self) -> i16 {
+        let mut flags = libc::IFF_TAP | libc::IFF_NO_PI;
+        if self.vnet_hdr {
+            flags |= libc::IFF_VNET_HDR;
+        }
+        if self.multi_queue {
+            flags |= libc::IFF_MULTI_QUEUE;
+        }
+        flags as i16
+    }
+}
