@@ -1,6 +1,6 @@
 //! What each VM on this host uses of CPU, memory and network, read from the host with no agent in the guest.
 
-mod app;
+pub mod app;
 pub mod cli;
 pub mod config;
 mod doctor;

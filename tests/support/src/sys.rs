@@ -54,6 +54,12 @@ pub(crate) fn ioctl_value(fd: impl AsFd, code: libc::c_ulong, value: libc::c_ulo
     check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), code, value) })
 }
 
+/// An ioctl that reads one number: TUNSETIFINDEX.
+pub(crate) fn ioctl_u32(fd: impl AsFd, code: libc::c_ulong, value: u32) -> io::Result<()> {
+    // SAFETY: the callers pass codes of requests that read an unsigned int, and it outlives the call.
+    check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), code, &raw const value) })
+}
+
 /// Makes the packet socket send to, and receive from, this device only.
 pub(crate) fn bind_packet_socket(fd: impl AsFd, ifindex: u32) -> io::Result<()> {
     // SAFETY: sockaddr_ll is plain old data, for which all zeroes is a value.

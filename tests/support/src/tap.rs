@@ -20,6 +20,8 @@ pub struct TapOptions {
     pub multi_queue: bool,
     /// The device outlives its file descriptors, until the [`Tap`] is dropped in the same process.
     pub persist: bool,
+    /// The index that the device shall have; 0 leaves it to the kernel.
+    pub ifindex: u32,
 }
 
 /// The device is gone when this and all its other queues are dropped.
@@ -111,6 +113,10 @@ impl Queue {
     fn open(name: &str, options: TapOptions) -> Result<Self> {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = open("/dev/net/tun", flags, Mode::empty()).context("open /dev/net/tun")?;
+        if options.ifindex != 0 {
+            sys::ioctl_u32(&fd, libc::TUNSETIFINDEX, options.ifindex)
+                .with_context(|| format!("TUNSETIFINDEX {}", options.ifindex))?;
+        }
         let mut request = sys::ifreq(name)?;
         request.ifr_ifru.ifru_flags = options.flags();
         sys::ioctl_ifreq(&fd, libc::TUNSETIFF, &mut request).with_context(|| format!("TUNSETIFF {name}"))?;

@@ -30,8 +30,10 @@ pub struct SourceDef {
     pub name: &'static str,
     pub help: &'static str,
     /// Makes the source from its section; `None` when it has nothing to list.
-    configure: fn(&Section, &Host) -> Result<Option<Box<dyn InstanceSource>>, ConfigError>,
+    configure: Configure,
 }
+
+type Configure = fn(&Section, &Host) -> Result<Option<Box<dyn InstanceSource>>, ConfigError>;
 
 /// Checks the sections `[sources.<name>]` against the table.
 pub fn configure(mut sections: Sections, host: &Host) -> Result<Sources, ConfigError> {

@@ -1,0 +1,86 @@
+//! Programs come and go with the TAPs, and that never shows in the numbers.
+
+use vm_metrics::model::{AttachMode, NicSource};
+use vm_metrics_common::TABLE_SIZE;
+use vm_metrics_testkit::frames::Frame;
+use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::tap::{Tap, TapOptions};
+
+use crate::lab::{Lab, manager_for, nics};
+
+#[test]
+fn what_was_before_the_attach_is_not_lost() {
+    let mut lab = Lab::without_tick(1, TapOptions::default());
+    let frame = Frame::from_guest().udp4(300);
+    for _ in 0..7 {
+        lab.send(&frame);
+    }
+    let len = frame.len() as u64;
+    let (nic, ebpf) = lab.tick_one();
+    assert_eq!((nic.tx.packets, nic.tx.bytes), (Some(7), Some(7 * len)));
+    assert_eq!(nic.attach, AttachMode::Tcx);
+    assert_eq!((ebpf.tx.packets, ebpf.tx.wire_packets, ebpf.tx.udp), (7, 7, 0));
+    lab.send(&frame);
+    let (nic, ebpf) = lab.tick_one();
+    assert_eq!((nic.tx.packets, nic.tx.bytes), (Some(8), Some(8 * len)));
+    assert_eq!((ebpf.tx.packets, ebpf.tx.wire_bytes, ebpf.tx.udp), (8, 8 * len, 1));
+}
+
+#[test]
+fn a_tap_that_comes_is_counted_and_one_that_goes_is_forgotten() {
+    let _namespace = NetNs::enter().unwrap();
+    let mut manager = manager_for(&["vmt0"]);
+    let frame = Frame::from_guest().udp4(300);
+    for incarnation in 1..=3 {
+        let absent = nics(&mut manager).remove(0);
+        assert_eq!((absent.source, absent.tx.bytes, absent.ebpf), (NicSource::None, None, None));
+        let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
+        manager.tick(0);
+        for _ in 0..incarnation {
+            tap.write_frame(&frame).unwrap();
+        }
+        let nic = nics(&mut manager).remove(0);
+        assert_eq!((nic.source, nic.ifindex), (NicSource::Ebpf, Some(tap.ifindex())));
+        assert_eq!(nic.tx.packets, Some(incarnation), "the numbers of a former TAP");
+        assert_eq!(nic.ebpf.unwrap().tx.udp, incarnation, "the counters of a former TAP");
+    }
+}
+
+#[test]
+fn a_tap_that_is_replaced_between_two_ticks_begins_anew() {
+    let mut lab = Lab::new(1, TapOptions::default());
+    let frame = Frame::from_guest().udp4(300);
+    for _ in 0..50 {
+        lab.send(&frame);
+    }
+    assert_eq!(lab.tick_one().0.tx.packets, Some(50));
+    lab.taps.clear();
+    lab.taps.push(Tap::create_up("vmt0", TapOptions::default()).unwrap());
+    lab.send(&frame);
+    lab.tick();
+    lab.send(&frame);
+    let (nic, ebpf) = lab.tick_one();
+    assert_eq!((nic.tx.packets, ebpf.tx.packets), (Some(2), 2));
+}
+
+#[test]
+fn interfaces_that_share_a_table_entry_are_told_apart() {
+    let _namespace = NetNs::enter().unwrap();
+    let at = |ifindex| TapOptions { ifindex, ..TapOptions::default() };
+    let first = Tap::create_up("vmt0", at(5000)).unwrap();
+    let second = Tap::create_up("vmt1", at(5000 + TABLE_SIZE)).unwrap();
+    assert_eq!(second.ifindex() - first.ifindex(), TABLE_SIZE);
+    let mut manager = manager_for(&["vmt0", "vmt1"]);
+    manager.tick(0);
+    let frame = Frame::from_guest().udp4(300);
+    let mut udp = || -> Vec<_> { nics(&mut manager).iter().map(|nic| nic.ebpf.map(|ebpf| ebpf.tx.udp)).collect() };
+    first.write_frame(&frame).unwrap();
+    for _ in 0..3 {
+        second.write_frame(&frame).unwrap();
+    }
+    assert_eq!(udp(), [Some(1), Some(3)]);
+    drop(first);
+    assert_eq!(udp(), [None, Some(3)]);
+    second.write_frame(&frame).unwrap();
+    assert_eq!(udp(), [None, Some(4)]);
+}

@@ -1,0 +1,176 @@
+//! Every kind of frame, both ways: eBPF == device == what was written, to the byte and the packet.
+
+use std::collections::BTreeMap;
+
+use vm_metrics::model::PacketMix;
+use vm_metrics_testkit::frames::{BROADCAST, Frame, MULTICAST, VNET_HEADER};
+use vm_metrics_testkit::tap::TapOptions;
+
+use crate::lab::Lab;
+
+/// What it is, how it is made, and which counters it adds one to, besides those of every frame.
+type Case = (&'static str, fn(Frame) -> Vec<u8>, [&'static str; 3]);
+
+const CASES: &[Case] = &[
+    ("UDP over IPv4", |f| f.udp4(100), ["ipv4", "udp", "unicast"]),
+    ("TCP over IPv4", |f| f.tcp4(100), ["ipv4", "tcp", "unicast"]),
+    ("TCP without payload", |f| f.tcp4(0), ["ipv4", "tcp", "unicast"]),
+    ("ICMP", |f| f.icmp4(56), ["ipv4", "icmp", "unicast"]),
+    ("UDP over IPv6", |f| f.udp6(100), ["ipv6", "udp", "unicast"]),
+    ("TCP over IPv6", |f| f.tcp6(100), ["ipv6", "tcp", "unicast"]),
+    ("ICMPv6", |f| f.icmp6(56), ["ipv6", "icmp", "unicast"]),
+    ("UDP behind a hop-by-hop header", |f| f.udp6_after_hop_by_hop(100), ["ipv6", "udp", "unicast"]),
+    ("ARP to all", |f| f.to(BROADCAST).arp(), ["arp", "broadcast", "packets"]),
+    ("UDP to a group", |f| f.to(MULTICAST).udp4(100), ["ipv4", "udp", "multicast"]),
+    ("an unknown EtherType", |f| f.other(0x88b5, 200), ["other_l3", "unicast", "packets"]),
+    ("802.1Q", |f| f.vlan(7).udp4(100), ["ipv4", "udp", "unicast"]),
+    ("802.1Q with a short ARP", |f| f.vlan(7).arp(), ["arp", "unicast", "packets"]),
+    ("802.1ad with 802.1Q inside", |f| f.service_vlan(9).vlan(7).tcp4(100), ["ipv4", "tcp", "unicast"]),
+    ("a runt", |f| f.runt(20), ["other_l3", "unicast", "packets"]),
+    ("nothing but a header", |f| f.runt(14), ["other_l3", "unicast", "packets"]),
+    ("a jumbo frame", |f| f.udp4(8900), ["ipv4", "udp", "unicast"]),
+];
+
+/// The counters by name, without those that are zero.
+type Counts = BTreeMap<String, u64>;
+
+fn added(before: &PacketMix, after: &PacketMix) -> Counts {
+    let counts = |mix: &PacketMix| -> Counts {
+        serde_json::from_value(serde_json::to_value(mix).unwrap()).unwrap()
+    };
+    let before = counts(before);
+    counts(after).into_iter().map(|(name, count)| (name.clone(), count - before[&name])).filter(|(_, n)| *n > 0).collect()
+}
+
+fn expected(case: &Case, frames: u64, len: u64) -> Counts {
+    let mut counts: Counts = ["packets", "wire_packets"].into_iter().chain(case.2).map(|name| (name.to_owned(), frames)).collect();
+    counts.extend(["bytes", "wire_bytes"].map(|name| (name.to_owned(), frames * len)));
+    counts
+}
+
+/// Of each frame a different number, so that no two mistakes cancel out.
+fn repeats(index: usize) -> u64 {
+    index as u64 % 5 + 1
+}
+
+#[test]
+fn what_the_guest_sends_is_counted_as_tx() {
+    let mut lab = Lab::new(1, TapOptions::default());
+    let (mut bytes, mut packets) = (0, 0);
+    for (index, case) in CASES.iter().enumerate() {
+        let (_, before) = lab.tick_one();
+        let frame = (case.1)(Frame::from_guest());
+        let len = frame.len() as u64;
+        for _ in 0..repeats(index) {
+            lab.send(&frame);
+        }
+        bytes += repeats(index) * len;
+        packets += repeats(index);
+
+        let (nic, after) = lab.tick_one();
+        assert_eq!(added(&before.tx, &after.tx), expected(case, repeats(index), len), "{}", case.0);
+        assert_eq!(added(&before.rx, &after.rx), Counts::new(), "{}", case.0);
+        assert_eq!((nic.tx.bytes, nic.tx.packets), (Some(bytes), Some(packets)), "{}", case.0);
+        assert_eq!((nic.rx.bytes, nic.rx.packets), (Some(0), Some(0)), "{}", case.0);
+        let device = lab.taps[0].link().counters().unwrap();
+        assert_eq!((device.rx_bytes, device.rx_packets), (bytes, packets), "{}", case.0);
+    }
+}
+
+#[test]
+fn what_the_guest_takes_is_counted_as_rx() {
+    let mut lab = Lab::new(1, TapOptions::default());
+    lab.taps[0].link().set_mtu(9000).unwrap();
+    let (mut bytes, mut packets) = (0, 0);
+    for (index, case) in CASES.iter().enumerate() {
+        let (_, before) = lab.tick_one();
+        let frame = (case.1)(Frame::to_guest());
+        let len = frame.len() as u64;
+        for _ in 0..repeats(index) {
+            lab.offer(&frame);
+        }
+        lab.drain();
+        bytes += repeats(index) * len;
+        packets += repeats(index);
+
+        let (nic, after) = lab.tick_one();
+        assert_eq!(added(&before.rx, &after.rx), expected(case, repeats(index), len), "{}", case.0);
+        assert_eq!(added(&before.tx, &after.tx), Counts::new(), "{}", case.0);
+        assert_eq!((nic.rx.bytes, nic.rx.packets), (Some(bytes), Some(packets)), "{}", case.0);
+        assert_eq!((nic.tx.bytes, nic.tx.packets), (Some(0), Some(0)), "{}", case.0);
+        let device = lab.taps[0].link().counters().unwrap();
+        assert_eq!((device.tx_bytes, device.tx_packets), (bytes, packets), "{}", case.0);
+    }
+}
+
+#[test]
+fn offered_is_not_yet_received() {
+    let mut lab = Lab::new(1, TapOptions::default());
+    let frame = Frame::to_guest().udp4(500);
+    for _ in 0..3 {
+        lab.offer(&frame);
+    }
+    let (nic, ebpf) = lab.tick_one();
+    assert_eq!((nic.rx.packets, ebpf.rx.packets), (Some(0), 3));
+    lab.drain();
+    let (nic, ebpf) = lab.tick_one();
+    assert_eq!((nic.rx.packets, ebpf.rx.packets), (Some(3), 3));
+    assert_eq!((nic.rx.bytes, ebpf.rx.bytes), (Some(3 * frame.len() as u64), 3 * frame.len() as u64));
+}
+
+#[test]
+fn a_gso_frame_counts_as_the_packets_on_the_wire() {
+    const SEGMENT: u16 = 1000;
+    let mut lab = Lab::new(1, TapOptions { vnet_hdr: true, offload: true, ..TapOptions::default() });
+    let gso = || Frame::from_guest().gso(SEGMENT);
+    for (payload, headers, frame) in [
+        (4000, 54, gso().tcp4(4000)),
+        (4001, 54, gso().tcp4(4001)),
+        (60_000, 54, gso().tcp4(60_000)),
+        (2500, 74, gso().tcp6(2500)),
+        (2500, 58, gso().vlan(7).tcp4(2500)),
+        (3001, 42, gso().udp4(3001)),
+    ] {
+        let (_, before) = lab.tick_one();
+        lab.send(&frame);
+        let (nic, after) = lab.tick_one();
+        let counted = added(&before.tx, &after.tx);
+        let segments = u64::div_ceil(payload, SEGMENT.into());
+        assert_eq!(counted["packets"], 1, "{payload}");
+        assert_eq!(counted["gso_packets"], 1, "{payload}");
+        assert_eq!(counted["bytes"], (frame.len() - VNET_HEADER) as u64, "{payload}");
+        assert_eq!(counted["wire_packets"], segments, "{payload}");
+        assert_eq!(counted["wire_bytes"], payload + segments * headers, "{payload}");
+        assert_eq!(nic.tx.bytes, Some(lab.taps[0].link().counters().unwrap().rx_bytes), "{payload}");
+    }
+}
+
+#[test]
+fn taps_do_not_mix() {
+    let mut lab = Lab::new(3, TapOptions::default());
+    let frame = Frame::from_guest().udp4(100);
+    for (tap, repeats) in lab.taps.iter().zip([1, 10, 100]) {
+        for _ in 0..repeats {
+            tap.write_frame(&frame).unwrap();
+        }
+    }
+    let packets: Vec<_> = lab.tick().iter().map(|nic| nic.ebpf.unwrap().tx.packets).collect();
+    assert_eq!(packets, [1, 10, 100]);
+}
+
+#[test]
+fn all_cpus_count() {
+    const PER_THREAD: u64 = 20_000;
+    let mut lab = Lab::new(1, TapOptions { multi_queue: true, ..TapOptions::default() });
+    let frame = Frame::from_guest().udp4(64);
+    let threads = std::thread::available_parallelism().unwrap().get() as u64 * 2;
+    let queues: Vec<_> = (0..threads).map(|_| lab.taps[0].open_queue().unwrap()).collect();
+    std::thread::scope(|scope| {
+        for queue in &queues {
+            scope.spawn(|| (0..PER_THREAD).for_each(|_| queue.write_frame(&frame).unwrap()));
+        }
+    });
+    let (nic, ebpf) = lab.tick_one();
+    assert_eq!(ebpf.tx.packets, threads * PER_THREAD);
+    assert_eq!(nic.tx.bytes, Some(threads * PER_THREAD * frame.len() as u64));
+}

@@ -1,0 +1,79 @@
+//! VMs made of TAPs in a namespace of their own, and the daemon's manager looking at them, tick by tick.
+
+use std::path::Path;
+
+use vm_metrics::app::App;
+use vm_metrics::config::Config;
+use vm_metrics::manager::Manager;
+use vm_metrics::model::{EbpfStats, NicSource, NicStats};
+use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::packet_socket::PacketSocket;
+use vm_metrics_testkit::tap::{Tap, TapOptions};
+
+/// The fields are dropped in this order: nobody looks at what is gone.
+pub(crate) struct Lab {
+    manager: Manager,
+    pub(crate) taps: Vec<Tap>,
+    _namespace: NetNs,
+}
+
+impl Lab {
+    /// One VM per TAP, `vmt0`, `vmt1`, …, after a first tick that has attached the programs.
+    pub(crate) fn new(taps: usize, options: TapOptions) -> Self {
+        let mut lab = Self::without_tick(taps, options);
+        lab.tick();
+        lab
+    }
+
+    pub(crate) fn without_tick(taps: usize, options: TapOptions) -> Self {
+        let namespace = NetNs::enter().unwrap();
+        let taps: Vec<Tap> = (0..taps).map(|i| Tap::create_up(&format!("vmt{i}"), options).unwrap()).collect();
+        let names: Vec<&str> = taps.iter().map(Tap::name).collect();
+        let manager = manager_for(&names);
+        Self { manager, taps, _namespace: namespace }
+    }
+
+    /// What is published of each NIC after one more tick.
+    pub(crate) fn tick(&mut self) -> Vec<NicStats> {
+        nics(&mut self.manager)
+    }
+
+    /// The only NIC, which eBPF must count.
+    pub(crate) fn tick_one(&mut self) -> (NicStats, EbpfStats) {
+        let nic = self.tick().remove(0);
+        assert_eq!(nic.source, NicSource::Ebpf, "{nic:?}");
+        let ebpf = nic.ebpf.unwrap();
+        (nic, ebpf)
+    }
+
+    /// The guest sends.
+    pub(crate) fn send(&self, frame: &[u8]) {
+        self.taps[0].write_frame(frame).unwrap();
+    }
+
+    /// The host offers a frame to the guest, which leaves it where it is.
+    pub(crate) fn offer(&self, frame: &[u8]) {
+        PacketSocket::bind(self.taps[0].name()).unwrap().send(frame).unwrap();
+    }
+
+    /// The guest takes all that waits for it.
+    pub(crate) fn drain(&self) {
+        let mut buffer = vec![0; 128 << 10];
+        while self.taps[0].read_frame(&mut buffer).unwrap().is_some() {}
+    }
+}
+
+/// A manager with one VM per TAP, whose process is this one.
+pub(crate) fn manager_for(taps: &[&str]) -> Manager {
+    let pid = std::process::id();
+    let mut config = String::from("[sources.proc_scan]\nenabled = false\n");
+    for tap in taps {
+        config.push_str(&format!("[[sources.static_list.vms]]\nid = \"{tap}\"\npid = {pid}\ntaps = [\"{tap}\"]\n"));
+    }
+    let config = Config::parse(Path::new("lab.toml"), &config).unwrap();
+    App::new(config).unwrap().into_manager()
+}
+
+pub(crate) fn nics(manager: &mut Manager) -> Vec<NicStats> {
+    manager.tick(0).vms.iter().flat_map(|vm| vm.nics.clone()).collect()
+}

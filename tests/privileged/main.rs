@@ -1,0 +1,8 @@
+//! Real TAPs, real programs, known frames: each test has a network namespace of its own. Needs root.
+
+#![cfg(feature = "ebpf")]
+#![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
+
+mod attach;
+mod counts;
+mod lab;
