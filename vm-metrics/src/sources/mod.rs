@@ -28,7 +28,8 @@ pub struct SourceDef {
     /// Names the source in metrics and in health, and its section `[sources.<name>]` in the config.
     pub name: &'static str,
     pub help: &'static str,
-    /// Makes the source from its section of the config; `None` if the section, or its absence, turns the source off.
+    /// Makes the source from its section of the config; `None` if the section, or its absence, turns the
+    /// source off.
     pub build: BuildSource,
 }
 
@@ -37,7 +38,8 @@ pub type BuildSource =
 
 /// Knows which VMs run on this host.
 pub trait InstanceSource: Send {
-    /// Every VM that runs now. What could not be looked at is a problem in the listing, not an error: the others are still listed.
+    /// Every VM that runs now. What could not be looked at is a problem in the listing, not an error: the
+    /// others are still listed.
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError>;
 }
 

@@ -1,14 +1,16 @@
-//! VMs that the configuration gives: for hypervisors that [`proc_scan`](super::proc_scan) does not know, or to give a VM
-//! another id or name.
+//! VMs that the configuration gives: for hypervisors that [`proc_scan`](super::proc_scan) does not know, or
+//! to give a VM another id or name.
 //!
-//! A VM is listed always, also when its process is not known or not there: what cannot be read of it is then missing, and
-//! the readers say so. A pid file is read at each call, for a VM that was started again has another pid.
+//! A VM is listed always, also when its process is not known or not there: what cannot be read of it is then
+//! missing, and the readers say so. A pid file is read at each call, for a VM that was started again has
+//! another pid.
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
-use super::{InstanceSource, Listing, SourceDef, SourceError, files};
+use super::{InstanceSource, Listing, SourceDef, SourceError, files, is_device_name};
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 
 /// A pid and a newline; some programs write a line or two more.
@@ -39,7 +41,7 @@ pub struct StaticVm {
     pub pid: Option<u32>,
     /// Read only when `pid` is not given.
     pub pid_file: Option<PathBuf>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "device_names")]
     pub taps: Vec<String>,
     pub vcpus: Option<u32>,
     pub memory_bytes: Option<u64>,
@@ -81,6 +83,14 @@ fn instance(vm: &StaticVm, pid: Option<u32>) -> InstanceInfo {
         nics: vm.taps.iter().map(|tap| Nic { tap: tap.clone() }).collect(),
         allocated_vcpus: vm.vcpus,
         allocated_memory_bytes: vm.memory_bytes,
+    }
+}
+
+fn device_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let names: Vec<String> = Vec::deserialize(deserializer)?;
+    match names.iter().find(|name| !is_device_name(name)) {
+        Some(bad) => Err(D::Error::custom(format!("{bad:?} cannot be the name of a network device"))),
+        None => Ok(names),
     }
 }
 
@@ -138,6 +148,13 @@ mod tests {
     fn a_key_that_is_not_known_is_an_error() {
         let error = toml::from_str::<Config>("[[vms]]\nid = \"a\"\ntap = \"tap0\"").unwrap_err().to_string();
         assert!(error.contains("unknown field `tap`") && error.contains("line 3"), "{error}");
+    }
+
+    #[test]
+    fn a_tap_that_cannot_be_is_an_error() {
+        let config = "[[vms]]\nid = \"a\"\ntaps = [\"tap0\", \"../lo\"]";
+        let error = toml::from_str::<Config>(config).unwrap_err().to_string();
+        assert!(error.contains("\"../lo\" cannot be the name") && error.contains("line 3"), "{error}");
     }
 
     #[test]
