@@ -73,7 +73,8 @@ fn interfaces_that_share_a_table_entry_are_told_apart() {
     let mut manager = manager_for(&["vmt0", "vmt1"]);
     manager.tick(0);
     let frame = Frame::from_guest().udp4(300);
-    let mut udp = || -> Vec<_> { nics(&mut manager).iter().map(|nic| nic.ebpf.map(|ebpf| ebpf.tx.udp)).collect() };
+    let mut udp =
+        || -> Vec<_> { nics(&mut manager).iter().map(|nic| nic.ebpf.map(|ebpf| ebpf.tx.udp)).collect() };
     first.write_frame(&frame).unwrap();
     for _ in 0..3 {
         second.write_frame(&frame).unwrap();

@@ -35,15 +35,19 @@ const CASES: &[Case] = &[
 type Counts = BTreeMap<String, u64>;
 
 fn added(before: &PacketMix, after: &PacketMix) -> Counts {
-    let counts = |mix: &PacketMix| -> Counts {
-        serde_json::from_value(serde_json::to_value(mix).unwrap()).unwrap()
-    };
+    let counts =
+        |mix: &PacketMix| -> Counts { serde_json::from_value(serde_json::to_value(mix).unwrap()).unwrap() };
     let before = counts(before);
-    counts(after).into_iter().map(|(name, count)| (name.clone(), count - before[&name])).filter(|(_, n)| *n > 0).collect()
+    counts(after)
+        .into_iter()
+        .map(|(name, count)| (name.clone(), count - before[&name]))
+        .filter(|(_, n)| *n > 0)
+        .collect()
 }
 
 fn expected(case: &Case, frames: u64, len: u64) -> Counts {
-    let mut counts: Counts = ["packets", "wire_packets"].into_iter().chain(case.2).map(|name| (name.to_owned(), frames)).collect();
+    let mut counts: Counts =
+        ["packets", "wire_packets"].into_iter().chain(case.2).map(|name| (name.to_owned(), frames)).collect();
     counts.extend(["bytes", "wire_bytes"].map(|name| (name.to_owned(), frames * len)));
     counts
 }

@@ -27,7 +27,8 @@ impl Lab {
 
     pub(crate) fn without_tick(taps: usize, options: TapOptions) -> Self {
         let namespace = NetNs::enter().unwrap();
-        let taps: Vec<Tap> = (0..taps).map(|i| Tap::create_up(&format!("vmt{i}"), options).unwrap()).collect();
+        let taps: Vec<Tap> =
+            (0..taps).map(|i| Tap::create_up(&format!("vmt{i}"), options).unwrap()).collect();
         let names: Vec<&str> = taps.iter().map(Tap::name).collect();
         let manager = manager_for(&names);
         Self { manager, taps, _namespace: namespace }
@@ -63,12 +64,11 @@ impl Lab {
     }
 }
 
-/// A manager with one VM per TAP, whose process is this one.
+/// A manager with one VM per TAP, which has no process.
 pub(crate) fn manager_for(taps: &[&str]) -> Manager {
-    let pid = std::process::id();
     let mut config = String::from("[sources.proc_scan]\nenabled = false\n");
     for tap in taps {
-        config.push_str(&format!("[[sources.static_list.vms]]\nid = \"{tap}\"\npid = {pid}\ntaps = [\"{tap}\"]\n"));
+        config.push_str(&format!("[[sources.static_list.vms]]\nid = \"{tap}\"\ntaps = [\"{tap}\"]\n"));
     }
     let config = Config::parse(Path::new("lab.toml"), &config).unwrap();
     App::new(config).unwrap().into_manager()

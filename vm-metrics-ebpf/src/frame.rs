@@ -68,10 +68,7 @@ impl Frame {
         let tag_len = if skb.vlan_present != 0 { VLAN_LEN } else { 0 };
         let len = skb.len + tag_len;
 
-        let (ethertype, l3_offset) = match u16::from_be(skb.protocol as u16) {
-            ETH_P_8021Q | ETH_P_8021AD => (ethertype_after_tag(ctx), ETH_LEN + VLAN_LEN as usize),
-            ethertype => (ethertype, ETH_LEN),
-        };
+        let (ethertype, l3_offset) = after_tags(ctx, u16::from_be(skb.protocol as u16));
         let (l3, l4_protocol, l4_offset) = match ethertype {
             ETH_P_IP => {
                 let header_len = usize::from(byte(ctx, l3_offset) & 0x0f) * 4;
@@ -123,10 +120,23 @@ fn cast(ctx: &TcContext) -> Cast {
     if all_ones { Cast::Broadcast } else { Cast::Multicast }
 }
 
-/// A tag that is still in the frame: the inner one of two, or one that the host wrote itself.
+/// Skips the tags that are still in the frame: the inner one of two, or both when the host wrote them itself.
 #[inline(always)]
-fn ethertype_after_tag(ctx: &TcContext) -> u16 {
-    u16::from_be_bytes([byte(ctx, ETH_LEN + 2), byte(ctx, ETH_LEN + 3)])
+fn after_tags(ctx: &TcContext, ethertype: u16) -> (u16, usize) {
+    if !is_tag(ethertype) {
+        return (ethertype, ETH_LEN);
+    }
+    let inner = u16::from_be_bytes([byte(ctx, ETH_LEN + 2), byte(ctx, ETH_LEN + 3)]);
+    if !is_tag(inner) {
+        return (inner, ETH_LEN + VLAN_LEN as usize);
+    }
+    let innermost = u16::from_be_bytes([byte(ctx, ETH_LEN + 6), byte(ctx, ETH_LEN + 7)]);
+    (innermost, ETH_LEN + 2 * VLAN_LEN as usize)
+}
+
+#[inline(always)]
+fn is_tag(ethertype: u16) -> bool {
+    matches!(ethertype, ETH_P_8021Q | ETH_P_8021AD)
 }
 
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! What `/proc/<pid>/stat` and `/proc/<pid>/statm` say. Pure parsers: reading the files is the caller's part.
 //!
-//! The kernel ends every field with a space or a newline. A number that nothing follows may have been cut short, so it
-//! counts as missing: half a number is never taken for a whole one.
+//! The kernel ends every field with a space or a newline. A number that nothing follows may have been cut
+//! short, so it counts as missing: half a number is never taken for a whole one.
 
 use std::fmt::Write as _;
 use std::str::FromStr;
@@ -161,7 +161,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_command_name(comm in prop::collection::vec(any::<u8>(), 0..64), utime: u64, stime: u64, start: u64, ppid: u32) {
+        fn any_command_name(
+            comm in prop::collection::vec(any::<u8>(), 0..64),
+            utime: u64, stime: u64, start: u64, ppid: u32,
+        ) {
             let mut line = b"7 (".to_vec();
             line.extend(comm);
             line.extend(

@@ -4,11 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use crate::model::{Hypervisor, InstanceInfo};
 
-/// One set of what each source lists, the most trusted source first, and what is wrong with each source's list.
+/// One set of what each source lists, the most trusted source first, and what is wrong with each source's
+/// list.
 ///
-/// VMs of two sources are the same if they have the same process, or the same id and not two different processes. The
-/// first source's word counts; what it does not know is taken from the next. In the result, no id is there twice: the VM
-/// that comes first keeps it, others have their pid added.
+/// VMs of two sources are the same if they have the same process, or the same id and not two different
+/// processes. The first source's word counts; what it does not know is taken from the next. In the result, no
+/// id is there twice: the VM that comes first keeps it, others have their pid added.
 pub fn merge_listings(listings: Vec<Vec<InstanceInfo>>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
     let mut merged = Merged::default();
     let mut problems = Vec::new();

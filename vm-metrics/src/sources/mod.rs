@@ -52,7 +52,8 @@ pub fn configure(mut sections: Sections, host: &Host) -> Result<Sources, ConfigE
 
 /// Knows which VMs run on this host.
 pub trait InstanceSource: Send {
-    /// Every VM that runs now. What could not be looked at is a problem in the listing, not an error: the others are still listed.
+    /// Every VM that runs now. What could not be looked at is a problem in the listing, not an error: the
+    /// others are still listed.
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError>;
 }
 

@@ -1,13 +1,15 @@
-//! VMs that the configuration gives: for hypervisors that [`proc_scan`](super::proc_scan) does not know, or to give a VM
-//! another id or name.
+//! VMs that the configuration gives: for hypervisors that [`proc_scan`](super::proc_scan) does not know, or
+//! to give a VM another id or name.
 //!
-//! A VM is listed always, also when its process is not known or not there: what cannot be read of it is then missing, and
-//! the readers say so. A pid file is read at each call, for a VM that was started again has another pid.
+//! A VM is listed always, also when its process is not known or not there: what cannot be read of it is then
+//! missing, and the readers say so. A pid file is read at each call, for a VM that was started again has
+//! another pid.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::{InstanceSource, Listing, SourceDef, SourceError, files, is_device_name};
 use crate::model::{Hypervisor, InstanceInfo, Nic};
@@ -41,7 +43,7 @@ pub struct StaticVm {
     pub pid: Option<u32>,
     /// Read only when `pid` is not given.
     pub pid_file: Option<PathBuf>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "device_names")]
     pub taps: Vec<String>,
     pub vcpus: Option<u32>,
     pub memory_bytes: Option<u64>,
@@ -73,9 +75,6 @@ fn check(vms: &[StaticVm]) -> Result<(), String> {
         if vm.pid == Some(0) {
             return Err(format!("vms: pid 0 of {:?} is no process", vm.id));
         }
-        if let Some(tap) = vm.taps.iter().find(|tap| !is_device_name(tap)) {
-            return Err(format!("vms: {tap:?} of {:?} is no name of a network device", vm.id));
-        }
     }
     Ok(())
 }
@@ -103,6 +102,14 @@ fn instance(vm: &StaticVm, pid: Option<u32>) -> InstanceInfo {
         nics: vm.taps.iter().map(|tap| Nic { tap: tap.clone() }).collect(),
         allocated_vcpus: vm.vcpus,
         allocated_memory_bytes: vm.memory_bytes,
+    }
+}
+
+fn device_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let names: Vec<String> = Vec::deserialize(deserializer)?;
+    match names.iter().find(|name| !is_device_name(name)) {
+        Some(bad) => Err(D::Error::custom(format!("{bad:?} cannot be the name of a network device"))),
+        None => Ok(names),
     }
 }
 
@@ -160,6 +167,13 @@ mod tests {
     fn a_key_that_is_not_known_is_an_error() {
         let error = toml::from_str::<Config>("[[vms]]\nid = \"a\"\ntap = \"tap0\"").unwrap_err().to_string();
         assert!(error.contains("unknown field `tap`") && error.contains("line 3"), "{error}");
+    }
+
+    #[test]
+    fn a_tap_that_cannot_be_is_an_error() {
+        let config = "[[vms]]\nid = \"a\"\ntaps = [\"tap0\", \"../lo\"]";
+        let error = toml::from_str::<Config>(config).unwrap_err().to_string();
+        assert!(error.contains("\"../lo\" cannot be the name") && error.contains("line 3"), "{error}");
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn a_bad_section_is_refused_with_its_line_and_key() {
         ("sources = 1", ["test.toml:1", "sources"]),
         ("[[sources.static_list.vms]]\nname = \"a\"", ["test.toml:1", "id"]),
         ("[sources.static_list]\nvms = [{ id = \"a\" }, { id = \"a\" }]", ["test.toml:1", "twice"]),
-        ("[sources.static_list]\nvms = [{ id = \"a\", taps = [\"../x\"] }]", ["test.toml:1", "\"../x\""]),
+        ("[sources.static_list]\nvms = [{ id = \"a\", taps = [\"../x\"] }]", ["test.toml:2", "\"../x\""]),
         ("[sources.static_list]\nvms = [{ id = \"a\", pid = -1 }]", ["test.toml:2", "pid"]),
     ] {
         let error = configured(text).expect_err("must be refused").to_string();

@@ -2,7 +2,8 @@
 
 use crate::model::Hypervisor;
 
-/// What may follow a hypervisor's name in the name of its file, beside a version: builds, architectures, package leftovers.
+/// What may follow a hypervisor's name in the name of its file, beside a version: builds, architectures,
+/// package leftovers.
 const BUILD_WORDS: &[&str] = &[
     "aarch64", "amd64", "arm64", "bin", "debug", "dpkg", "gnu", "musl", "orig", "real", "release", "riscv64",
     "rpmsave", "spice", "static", "wrapped", "x86",

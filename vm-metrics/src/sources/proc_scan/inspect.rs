@@ -86,7 +86,8 @@ impl Vm {
     }
 }
 
-/// A child that QEMU has forked and that has not yet become the helper it is meant to be: in all but its pid its parent.
+/// A child that QEMU has forked and that has not yet become the helper it is meant to be: in all but its pid
+/// its parent.
 fn is_fork(process: &Process, stat: &Stat, hypervisor: Hypervisor, argv: &[String]) -> bool {
     let parent = process.other(stat.ppid);
     let same_program = |parent: &Process| {
@@ -95,8 +96,9 @@ fn is_fork(process: &Process, stat: &Stat, hypervisor: Hypervisor, argv: &[Strin
     same_program(&parent) && parent.argv().is_ok_and(|parent| parent == argv)
 }
 
-/// `qemu -daemonize` goes on in a grandchild, in a new session whose leader, the child, has left at once. The first process has
-/// the same arguments and waits for the grandchild to be ready; the session it was started in is alive, or it leads it itself.
+/// `qemu -daemonize` goes on in a grandchild, in a new session whose leader, the child, has left at once. The
+/// first process has the same arguments and waits for the grandchild to be ready; the session it was started
+/// in is alive, or it leads it itself.
 fn is_launcher(process: &Process, stat: &Stat) -> bool {
     process.other(stat.session).stat().is_ok_and(|leader| !leader.is_dead())
 }

@@ -28,23 +28,23 @@ pub enum Unread {
 }
 
 #[derive(Debug)]
-pub struct Process {
+pub struct Process<'a> {
+    host: &'a Host,
     pub pid: u32,
-    dir: PathBuf,
 }
 
-impl Process {
-    pub fn new(host: &Host, pid: u32) -> Self {
-        Self { pid, dir: host.process(pid) }
+impl<'a> Process<'a> {
+    pub fn new(host: &'a Host, pid: u32) -> Self {
+        Self { host, pid }
     }
 
     /// Another process on the same host.
     pub fn other(&self, pid: u32) -> Self {
-        Self { pid, dir: self.dir.with_file_name(pid.to_string()) }
+        Self { pid, ..*self }
     }
 
     pub fn path(&self, file: &str) -> PathBuf {
-        self.dir.join(file)
+        self.host.process(self.pid).join(file)
     }
 
     pub fn stat(&self) -> Result<Stat, Unread> {
@@ -60,8 +60,8 @@ impl Process {
 
     /// The file name of what it runs. `None` for a kernel thread, and for a process that has ended.
     ///
-    /// By `exe`, for anyone may change `comm` and the arguments; by the arguments where `exe` may not be read, which is so
-    /// for processes of other users without `CAP_SYS_PTRACE`.
+    /// By `exe`, for anyone may change `comm` and the arguments; by the arguments where `exe` may not be
+    /// read, which is so for processes of other users without `CAP_SYS_PTRACE`.
     pub fn executable(&self) -> Result<Option<String>, Unread> {
         let path = self.path("exe");
         match fs::read_link(&path) {

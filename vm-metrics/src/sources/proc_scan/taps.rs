@@ -1,4 +1,5 @@
-//! The TAPs that a process holds open: `/proc/<pid>/fdinfo/<fd>` of a `/dev/net/tun` descriptor has a line `iff:\t<name>`.
+//! The TAPs that a process holds open: `/proc/<pid>/fdinfo/<fd>` of a `/dev/net/tun` descriptor has a line
+//! `iff:\t<name>`.
 
 use std::fs;
 
@@ -12,7 +13,8 @@ const FDINFO_LIMIT: u64 = 64 << 10;
 
 /// In the order in which they were opened. A multi-queue TAP has one descriptor per queue and is one NIC.
 ///
-/// The name follows a rename. It is empty when the device is gone, or the descriptor was never attached to one.
+/// The name follows a rename. It is empty when the device is gone, or the descriptor was never attached to
+/// one.
 pub fn taps(process: &Process) -> Result<Vec<Nic>, Unread> {
     let mut nics = Vec::new();
     for descriptor in descriptors(process)? {

@@ -9,7 +9,8 @@ use super::size::{number, size};
 const DEFAULT_VCPUS: u32 = 1;
 const DEFAULT_MEMORY: u64 = 512 << 20;
 
-/// With one of these the command line describes the VM. Without, it is described over the API or by a snapshot.
+/// With one of these the command line describes the VM. Without, it is described over the API or by a
+/// snapshot.
 const PAYLOADS: &[&str] = &["kernel", "firmware", "igvm"];
 
 /// Names that many sockets have, each in the directory of its VM.
@@ -69,7 +70,8 @@ fn socket_name(socket: &str) -> Option<String> {
     Some(name.into_owned())
 }
 
-/// The value of a key in `key=value,…`. Commas within brackets and quotes do not count; quotes are taken away.
+/// The value of a key in `key=value,…`. Commas within brackets and quotes do not count; quotes are taken
+/// away.
 fn get(text: &str, key: &str) -> Option<String> {
     let mut pieces = vec![String::new()];
     let (mut brackets, mut quoted) = (0_u32, false);
@@ -190,7 +192,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trip(boot in 1..255_u32, more in 0..9_u32, mebibytes in 1..1_000_000_u64, taps in prop::collection::vec("[a-z0-9]{1,15}", 0..4), uuid in "[0-9a-f-]{1,36}") {
+        fn round_trip(
+            boot in 1..255_u32,
+            more in 0..9_u32,
+            mebibytes in 1..1_000_000_u64,
+            taps in prop::collection::vec("[a-z0-9]{1,15}", 0..4),
+            uuid in "[0-9a-f-]{1,36}",
+        ) {
             let mut line = vec![
                 "cloud-hypervisor".to_owned(),
                 format!("--cpus=max={},boot={boot}", boot + more),
@@ -201,7 +209,13 @@ mod tests {
                 line.extend(["--net".to_owned(), format!("tap={tap},mac=aa:bb")]);
             }
             line.extend(["--firmware".to_owned(), "fw".to_owned()]);
-            let expected = VmArgs { id: Some(uuid), name: None, vcpus: Some(boot), memory_bytes: Some(mebibytes << 20), taps, ..VmArgs::default() };
+            let expected = VmArgs {
+                id: Some(uuid),
+                vcpus: Some(boot),
+                memory_bytes: Some(mebibytes << 20),
+                taps,
+                ..VmArgs::default()
+            };
             prop_assert_eq!(parse(&line), Some(expected));
         }
     }

@@ -1,7 +1,8 @@
 //! What a hypervisor's command line says of its VM. Pure: argv in, [`VmArgs`] out.
 //!
-//! Each parser follows its hypervisor's own rules of reading, and answers `None` for a run that is no VM: one that prints a
-//! version or a list, or probes what the host can do. What the command line does not say is `None`, never a guess.
+//! Each parser follows its hypervisor's own rules of reading, and answers `None` for a run that is no VM: one
+//! that prints a version or a list, or probes what the host can do. What the command line does not say is
+//! `None`, never a guess.
 
 mod cloud_hypervisor;
 mod firecracker;

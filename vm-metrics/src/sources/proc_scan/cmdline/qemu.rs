@@ -1,4 +1,5 @@
-//! QEMU, in the rules of QEMU 6.2 and later. What `-readconfig` and `-set` give is not read: it is not known then.
+//! QEMU, in the rules of QEMU 6.2 and later. What `-readconfig` and `-set` give is not read: it is not known
+//! then.
 
 use serde::Deserialize;
 
@@ -8,7 +9,8 @@ use super::size::{number, size};
 
 const MIB: u64 = 1 << 20;
 
-/// What QEMU takes without `-m`. A few machines (pSeries and others) have another default, which only QEMU knows.
+/// What QEMU takes without `-m`. A few machines (pSeries and others) have another default, which only QEMU
+/// knows.
 const DEFAULT_MEMORY: u64 = 128 * MIB;
 
 /// The levels of `-smp` under which the CPUs lie; a level that is not given counts once.

@@ -1,13 +1,14 @@
 //! How QEMU cuts its command line into options, and an option's value into keys.
 
-/// Options whose value may begin with `-`: those that are read here, and the guest's kernel command line, which its owner
-/// may write.
+/// Options whose value may begin with `-`: those that are read here, and the guest's kernel command line,
+/// which its owner may write.
 const ANY_VALUE: &[&str] = &["M", "append", "m", "machine", "name", "net", "netdev", "nic", "smp", "uuid"];
 
 /// `-option value`, `--option value` and `-flag`, without their dashes; a flag's value is empty.
 ///
-/// QEMU knows which options take a value, by a table that changes with its version. Instead, a word that begins with `-` is
-/// taken for the next option. A disk image after a flag thus becomes the flag's value, which nobody reads.
+/// QEMU knows which options take a value, by a table that changes with its version. Instead, a word that
+/// begins with `-` is taken for the next option. A disk image after a flag thus becomes the flag's value,
+/// which nobody reads.
 pub fn options(argv: &[String]) -> Vec<(&str, &str)> {
     let mut options = Vec::new();
     let mut words = argv.iter().skip(1).map(String::as_str).peekable();
@@ -21,7 +22,8 @@ pub fn options(argv: &[String]) -> Vec<(&str, &str)> {
     options
 }
 
-/// `key=value,flag,…` as QEMU reads it: the first key may be left out, and a doubled comma in a value is a comma.
+/// `key=value,flag,…` as QEMU reads it: the first key may be left out, and a doubled comma in a value is a
+/// comma.
 pub fn pairs<'a>(text: &'a str, first_key: &'a str) -> Vec<(&'a str, String)> {
     let mut pairs = Vec::new();
     let mut rest = text;

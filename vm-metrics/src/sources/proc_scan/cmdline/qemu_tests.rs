@@ -177,7 +177,13 @@ fn taps() {
 
 proptest! {
     #[test]
-    fn round_trip(name in "\\PC{1,20}", uuid in "[0-9a-f-]{1,36}", cpus in 1..512_u32, mebibytes in 1..1_000_000_u64, tap in "[a-z0-9]{1,15}") {
+    fn round_trip(
+        name in "\\PC{1,20}",
+        uuid in "[0-9a-f-]{1,36}",
+        cpus in 1..512_u32,
+        mebibytes in 1..1_000_000_u64,
+        tap in "[a-z0-9]{1,15}",
+    ) {
         let line = [
             "kvm", "-name", &format!("guest={},debug-threads=on", name.replace(',', ",,")), "-uuid", &uuid,
             "-smp", &format!("{cpus},maxcpus=512"), "-m", &mebibytes.to_string(),

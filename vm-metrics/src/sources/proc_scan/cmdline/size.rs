@@ -1,6 +1,7 @@
 //! Numbers and sizes as hypervisors spell them.
 
-/// A size in bytes: `512`, `1.5G`, `0x40`, with a suffix of `b k M G T P E` in any case. A bare number counts in `unit`.
+/// A size in bytes: `512`, `1.5G`, `0x40`, with a suffix of `b k M G T P E` in any case. A bare number counts
+/// in `unit`.
 pub fn size(text: &str, unit: u64) -> Option<u64> {
     let is_digit =
         if hexadecimal_digits(text).is_some() { char::is_ascii_hexdigit } else { char::is_ascii_digit };
@@ -37,7 +38,8 @@ fn multiplier(suffix: char) -> Option<u64> {
     1_u64.checked_shl(10 * u32::try_from(power).ok()?)
 }
 
-/// `0.<fraction>` of a unit, rounded down. The digits after the ninth would not make a byte at any unit in use.
+/// `0.<fraction>` of a unit, rounded down. The digits after the ninth would not make a byte at any unit in
+/// use.
 fn part_of(fraction: &str, unit: u64) -> Option<u64> {
     if fraction.is_empty() {
         return Some(0);
