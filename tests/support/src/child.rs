@@ -1,13 +1,14 @@
 //! A child process that never outlives the test: killed and reaped on drop, and by the kernel should the test be killed.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 use crate::wait::wait_until;
@@ -43,11 +44,11 @@ impl ChildProcess {
         }
     }
 
-    /// An error with the exit status and the log when the process has ended.
+    /// An error with the exit status when the process has ended.
     pub fn check_running(&mut self) -> Result<()> {
         match self.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("{} has ended, {status}; its log:\n{}", self.name, self.log()),
+            Some(status) => bail!("{} has ended, {status}", self.name),
         }
     }
 
@@ -63,7 +64,7 @@ impl ChildProcess {
             Some(value) => Ok(Some(value)),
             None => self.check_running().map(|()| None),
         });
-        found.with_context(|| format!("the log of {}:\n{}", self.name, self.log()))
+        found.map_err(|error| anyhow!("{error:#}; its log:\n{}", self.log()))
     }
 
     /// Sends the signal; the process may already have ended.
@@ -76,7 +77,7 @@ impl ChildProcess {
     pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
         let what = format!("the end of {}", self.name);
         wait_until(deadline, &what, || self.try_wait())
-            .with_context(|| format!("the log of {}:\n{}", self.name, self.log()))
+            .map_err(|error| anyhow!("{error:#}; its log:\n{}", self.log()))
     }
 
     /// SIGKILL, and waits for the end. A process that has already ended is fine.
@@ -92,9 +93,13 @@ impl ChildProcess {
 
 impl Drop for ChildProcess {
     fn drop(&mut self) {
-        if let Err(error) = self.kill() {
-            // Not a panic: this may run while one is under way. Nothing is lost if even stderr is gone.
-            let _ = writeln!(io::stderr(), "{error:#}");
+        let killed = self.kill();
+        // A failing test shows what its helpers have said, and it is no place for another panic.
+        if thread::panicking() {
+            eprintln!("the log of {}:\n{}", self.name, self.log());
+        }
+        if let Err(error) = killed {
+            eprintln!("{error:#}");
         }
     }
 }
