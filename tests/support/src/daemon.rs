@@ -5,9 +5,8 @@ use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use rustix::process::Signal;
-use tempfile::TempDir;
 
 use crate::child::ChildProcess;
 use crate::http::{self, Response};
@@ -17,9 +16,7 @@ use crate::wait::{SOON, wait_until};
 /// `vm-metrics serve`, listening; killed when dropped.
 #[derive(Debug)]
 pub struct Daemon {
-    // Dropped in this order: the process must be gone before its directory goes.
     process: ChildProcess,
-    _directory: TempDir,
     address: SocketAddr,
 }
 
@@ -33,12 +30,9 @@ impl Daemon {
 
     /// Runs a command that in the end is a daemon with `--listen 127.0.0.1:0`, for example through `setpriv`.
     pub fn start_command(mut command: Command) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("vm-metrics-daemon-").tempdir();
-        let directory = directory.context("make a directory for the daemon's log")?;
-        let log = directory.path().join("log");
-        let mut process = ChildProcess::spawn("vm-metrics", &mut command, &log)?;
+        let mut process = ChildProcess::spawn("vm-metrics", &mut command)?;
         let address = process.wait_for_log(SOON, "where it listens", listening_address)?;
-        Ok(Self { process, _directory: directory, address })
+        Ok(Self { process, address })
     }
 
     pub fn pid(&self) -> u32 {

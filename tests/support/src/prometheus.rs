@@ -54,8 +54,14 @@ impl Prometheus {
         command.arg(format!("--config.file={}", config.display()));
         command.arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()));
         command.arg("--web.listen-address=127.0.0.1:0");
-        let mut process = ChildProcess::spawn("Prometheus", &mut command, &directory.path().join("log"))?;
+        let mut process = ChildProcess::spawn("Prometheus", &mut command)?;
         let address = process.wait_for_log(DEADLINE, "where it listens", listening_address)?;
+        // Until then it answers queries with 503.
+        wait_until(DEADLINE, "Prometheus to be ready", || {
+            process.check_running()?;
+            let answer = http::get(address, "/-/ready", None)?;
+            Ok((answer.status == 200).then_some(()))
+        })?;
         Ok(PrometheusServer { _process: process, _directory: directory, address })
     }
 

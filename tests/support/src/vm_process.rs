@@ -13,7 +13,6 @@ use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use tempfile::TempDir;
 
 use crate::child::ChildProcess;
 use crate::frames::{ETHERNET_HEADER, Frame};
@@ -48,9 +47,7 @@ pub struct Traffic {
 /// Killed when dropped, and by the kernel when the thread that started it ends; the TAP goes with the process.
 #[derive(Debug)]
 pub struct StandIn {
-    // Dropped in this order: the process must be gone before its directory goes.
     process: ChildProcess,
-    _directory: TempDir,
     link: Link,
 }
 
@@ -59,12 +56,9 @@ impl StandIn {
     /// [`run_if_asked`], mostly `env::current_exe()`.
     pub fn start(spec: &StandInSpec, mut command: Command) -> Result<Self> {
         command.env(SPEC, serde_json::to_string(spec).context("write the spec of a stand-in VM")?);
-        let directory = tempfile::Builder::new().prefix("vm-metrics-stand-in-").tempdir();
-        let directory = directory.context("make a directory for the stand-in VM's log")?;
-        let name = format!("the stand-in VM of {}", spec.tap);
-        let mut process = ChildProcess::spawn(&name, &mut command, &directory.path().join("log"))?;
+        let mut process = ChildProcess::spawn(&format!("the stand-in VM of {}", spec.tap), &mut command)?;
         process.wait_for_log(SOON, "that it is ready", |log| log.contains(READY).then_some(()))?;
-        Ok(Self { process, _directory: directory, link: Link::named(&spec.tap) })
+        Ok(Self { process, link: Link::named(&spec.tap) })
     }
 
     pub fn pid(&self) -> u32 {

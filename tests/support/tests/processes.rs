@@ -61,9 +61,8 @@ fn a_failed_start_says_what_the_process_said() {
 #[test]
 fn a_daemon_is_asked_to_leave_or_killed() {
     let line = "echo INFO listening on http://127.0.0.1:9";
-    let mut polite =
-        Daemon::start_command(shell(&format!("{line}; trap 'kill $!; exit 7' TERM; sleep 60 & wait")))
-            .unwrap();
+    let polite = format!("sleep 60 & trap 'kill $!; exit 7' TERM; {line}; wait");
+    let mut polite = Daemon::start_command(shell(&polite)).unwrap();
     assert_eq!(polite.address().port(), 9);
     assert_eq!(polite.terminate().unwrap().code(), Some(7));
     let mut other = Daemon::start_command(shell(&format!("{line}; exec sleep 60"))).unwrap();

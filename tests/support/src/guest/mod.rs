@@ -82,7 +82,7 @@ impl GuestImage {
         let directory = directory.context("make a directory for the guest")?;
         let socket = directory.path().join("control");
         let mut command = self.qemu(&config, &directory);
-        let mut qemu = ChildProcess::spawn("QEMU", &mut command, &directory.path().join("qemu.log"))?;
+        let mut qemu = ChildProcess::spawn("QEMU", &mut command)?;
         let control = Control::connect(&socket, &mut qemu)?;
         let mut guest = Guest { qemu, control, directory, config };
         match guest.come_up() {
