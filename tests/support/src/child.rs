@@ -1,13 +1,14 @@
 //! A child process that never outlives the test: killed and reaped on drop, and by the kernel should the test be killed.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 use crate::wait::wait_until;
@@ -17,18 +18,20 @@ use crate::wait::wait_until;
 pub struct ChildProcess {
     name: String,
     child: Child,
-    log: PathBuf,
+    /// A file without a name, so that none is left whatever ends the test.
+    log: File,
 }
 
 impl ChildProcess {
-    /// Starts the command with no input; what it says on both outputs goes to the file `log`.
-    pub fn spawn(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
-        let file = File::create(log).with_context(|| format!("create {}", log.display()))?;
-        let both = file.try_clone().with_context(|| format!("duplicate {}", log.display()))?;
-        command.stdin(Stdio::null()).stdout(both).stderr(file);
+    /// Starts the command with no input; what it says on both outputs becomes its [`Self::log`].
+    pub fn spawn(name: &str, command: &mut Command) -> Result<Self> {
+        let log = tempfile::tempfile().with_context(|| format!("make a log file for {name}"))?;
+        // Of one open file, so that neither output writes over the other.
+        let output = || log.try_clone().with_context(|| format!("duplicate the log file of {name}"));
+        command.stdin(Stdio::null()).stdout(output()?).stderr(output()?);
         die_with_parent(command);
         let child = command.spawn().with_context(|| format!("start {name}: {command:?}"))?;
-        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
+        Ok(Self { name: name.to_owned(), child, log })
     }
 
     pub fn pid(&self) -> u32 {
@@ -37,17 +40,23 @@ impl ChildProcess {
 
     /// All that the process has said so far.
     pub fn log(&self) -> String {
-        match fs::read(&self.log) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(error) => format!("(read {}: {error})", self.log.display()),
+        let mut bytes = Vec::new();
+        let mut chunk = [0; 4096];
+        loop {
+            // At an offset: the position in the file is where the process writes next.
+            match self.log.read_at(&mut chunk, bytes.len() as u64) {
+                Ok(0) => return String::from_utf8_lossy(&bytes).into_owned(),
+                Ok(length) => bytes.extend_from_slice(&chunk[..length]),
+                Err(error) => return format!("(read the log of {}: {error})", self.name),
+            }
         }
     }
 
-    /// An error with the exit status and the log when the process has ended.
+    /// An error with the exit status when the process has ended.
     pub fn check_running(&mut self) -> Result<()> {
         match self.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("{} has ended, {status}; its log:\n{}", self.name, self.log()),
+            Some(status) => bail!("{} has ended, {status}", self.name),
         }
     }
 
@@ -63,7 +72,7 @@ impl ChildProcess {
             Some(value) => Ok(Some(value)),
             None => self.check_running().map(|()| None),
         });
-        found.with_context(|| format!("the log of {}:\n{}", self.name, self.log()))
+        found.map_err(|error| anyhow!("{error:#}; its log:\n{}", self.log()))
     }
 
     /// Sends the signal; the process may already have ended.
@@ -76,7 +85,7 @@ impl ChildProcess {
     pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
         let what = format!("the end of {}", self.name);
         wait_until(deadline, &what, || self.try_wait())
-            .with_context(|| format!("the log of {}:\n{}", self.name, self.log()))
+            .map_err(|error| anyhow!("{error:#}; its log:\n{}", self.log()))
     }
 
     /// SIGKILL, and waits for the end. A process that has already ended is fine.
@@ -92,9 +101,13 @@ impl ChildProcess {
 
 impl Drop for ChildProcess {
     fn drop(&mut self) {
-        if let Err(error) = self.kill() {
-            // Not a panic: this may run while one is under way. Nothing is lost if even stderr is gone.
-            let _ = writeln!(io::stderr(), "{error:#}");
+        let killed = self.kill();
+        // A failing test shows what its helpers have said, and it is no place for another panic.
+        if thread::panicking() {
+            eprintln!("the log of {}:\n{}", self.name, self.log());
+        }
+        if let Err(error) = killed {
+            eprintln!("{error:#}");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! this crate makes, it removes when it is dropped, and its child processes die with the thread that started them.
 
 pub mod child;
+pub mod daemon;
 pub mod frames;
 pub mod guest;
 pub mod http;
@@ -12,6 +13,8 @@ pub mod metrics_text;
 pub mod netns;
 pub mod packages;
 pub mod packet_socket;
+pub mod prometheus;
 mod sys;
 pub mod tap;
+pub mod vm_process;
 pub mod wait;

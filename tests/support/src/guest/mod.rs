@@ -13,9 +13,10 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use self::control::Control;
@@ -81,11 +82,13 @@ impl GuestImage {
         let directory = directory.context("make a directory for the guest")?;
         let socket = directory.path().join("control");
         let mut command = self.qemu(&config, &directory);
-        let mut qemu = ChildProcess::spawn("QEMU", &mut command, &directory.path().join("qemu.log"))?;
+        let mut qemu = ChildProcess::spawn("QEMU", &mut command)?;
         let control = Control::connect(&socket, &mut qemu)?;
         let mut guest = Guest { qemu, control, directory, config };
-        guest.come_up().with_context(|| guest.logs())?;
-        Ok(guest)
+        match guest.come_up() {
+            Ok(()) => Ok(guest),
+            Err(error) => bail!("guest {}: {error:#}\n{}", guest.config.name, guest.logs()),
+        }
     }
 
     fn qemu(&self, config: &GuestConfig, directory: &TempDir) -> Command {
@@ -156,8 +159,10 @@ impl Guest {
     }
 
     fn finish(&mut self, deadline: Duration, command: &str) -> Result<String> {
-        let answer = self.control.receive(deadline);
-        let (status, text) = answer.with_context(|| format!("in the guest: {command}\n{}", self.logs()))?;
+        let (status, text) = match self.control.receive(deadline) {
+            Ok(answer) => answer,
+            Err(error) => bail!("in the guest: {command}: {error:#}\n{}", self.logs()),
+        };
         ensure!(status == 0, "in the guest: {command}: exit status {status}\n{text}");
         Ok(text)
     }
@@ -178,8 +183,20 @@ impl Guest {
     }
 
     fn logs(&self) -> String {
+        format!("QEMU's log:\n{}\n{}", self.qemu.log(), self.console())
+    }
+
+    fn console(&self) -> String {
         let serial = fs::read(self.directory.path().join("serial.log")).unwrap_or_default();
-        let serial = String::from_utf8_lossy(&serial);
-        format!("QEMU's log:\n{}\nthe guest's console:\n{serial}", self.qemu.log())
+        format!("the guest's console:\n{}", String::from_utf8_lossy(&serial))
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // QEMU's own log comes with the end of its process.
+        if thread::panicking() {
+            eprintln!("{}", self.console());
+        }
     }
 }

@@ -1,0 +1,125 @@
+//! The real Prometheus, of Debian's package: a server that scrapes, and promtool's opinion of a scrape.
+
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::child::ChildProcess;
+use crate::wait::wait_until;
+use crate::{http, packages};
+
+/// A start takes a second, and the first scrape comes about 6 s later.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The programs of the package.
+#[derive(Clone, Debug)]
+pub struct Prometheus {
+    programs: PathBuf,
+}
+
+/// Scrapes its targets every second; killed when dropped.
+#[derive(Debug)]
+pub struct PrometheusServer {
+    // Dropped in this order: the process must be gone before its directory goes.
+    _process: ChildProcess,
+    _directory: TempDir,
+    address: SocketAddr,
+}
+
+impl Prometheus {
+    /// Takes what is installed, else downloads the package and unpacks it: its installation would start a service.
+    /// Needs the network, so call it before [`crate::netns::NetNs::enter`].
+    pub fn prepare() -> Result<Self> {
+        let installed = Path::new("/usr/bin");
+        if installed.join("prometheus").is_file() && installed.join("promtool").is_file() {
+            return Ok(Self { programs: installed.to_owned() });
+        }
+        Ok(Self { programs: packages::unpacked("prometheus")?.join("usr/bin") })
+    }
+
+    /// Starts a server in the namespace of the calling thread, on a port of its own choice.
+    pub fn start(&self, targets: &[SocketAddr]) -> Result<PrometheusServer> {
+        let directory = tempfile::Builder::new().prefix("vm-metrics-prometheus-").tempdir();
+        let directory = directory.context("make a directory for Prometheus")?;
+        let config = directory.path().join("prometheus.yml");
+        fs::write(&config, configuration(targets)).with_context(|| format!("write {}", config.display()))?;
+        let mut command = Command::new(self.programs.join("prometheus"));
+        command.arg(format!("--config.file={}", config.display()));
+        command.arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()));
+        command.arg("--web.listen-address=127.0.0.1:0");
+        let mut process = ChildProcess::spawn("Prometheus", &mut command)?;
+        let address = process.wait_for_log(DEADLINE, "where it listens", listening_address)?;
+        // Until then it answers queries with 503.
+        wait_until(DEADLINE, "Prometheus to be ready", || {
+            process.check_running()?;
+            let answer = http::get(address, "/-/ready", None)?;
+            Ok((answer.status == 200).then_some(()))
+        })?;
+        Ok(PrometheusServer { _process: process, _directory: directory, address })
+    }
+
+    /// What `promtool check metrics` says against the text of a scrape; it does not notice samples given twice.
+    pub fn check_metrics(&self, text: &str) -> Result<()> {
+        let mut command = Command::new(self.programs.join("promtool"));
+        command
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("run {command:?}"))?;
+        // promtool reads all before it answers. Dropped at the end of the statement: it then sees the end.
+        child.stdin.take().context("no input")?.write_all(text.as_bytes()).context("write to promtool")?;
+        let output = child.wait_with_output().context("wait for promtool")?;
+        let said = [output.stdout, output.stderr].concat();
+        ensure!(output.status.success(), "promtool: {}\n{}", output.status, String::from_utf8_lossy(&said));
+        Ok(())
+    }
+}
+
+impl PrometheusServer {
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The `data.result` of an instant query: a list of series, each with `metric` and `value`.
+    pub fn query(&self, promql: &str) -> Result<Vec<Value>> {
+        let path = format!("/api/v1/query?query={}", http::percent_encode(promql));
+        let response = http::get(self.address, &path, None)?;
+        let answer: Value =
+            serde_json::from_slice(&response.body).with_context(|| format!("query {promql}"))?;
+        let result = answer["data"]["result"].as_array();
+        result.cloned().with_context(|| format!("query {promql}: {answer}"))
+    }
+
+    /// Asks until the query has a result: every scrape may bring it.
+    pub fn wait_for(&self, promql: &str) -> Result<Vec<Value>> {
+        let what = format!("Prometheus to know {promql}");
+        wait_until(DEADLINE, &what, || {
+            let found = self.query(promql)?;
+            Ok((!found.is_empty()).then_some(found))
+        })
+    }
+}
+
+fn configuration(targets: &[SocketAddr]) -> String {
+    let targets: Vec<String> = targets.iter().map(|target| format!("\"{target}\"")).collect();
+    let targets = targets.join(", ");
+    format!(
+        "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\nscrape_configs:\n  - job_name: vm-metrics\n    \
+         static_configs:\n      - targets: [{targets}]\n"
+    )
+}
+
+/// The line before says which address was asked for, `Start listening …`: its port is 0.
+fn listening_address(log: &str) -> Option<SocketAddr> {
+    let (_, after) = log.split_once("msg=\"Listening on\" address=")?;
+    let (address, _) = after.split_once(|c: char| c.is_whitespace())?;
+    address.parse().ok()
+}

@@ -1,0 +1,146 @@
+//! A stand-in VM: a process that holds a TAP, as a VMM does, and moves real frames through it in both directions.
+//!
+//! The process is the running program once more, which is told by an environment variable what it is now: so `main`,
+//! or a test that exists only for this, calls [`run_if_asked`] before anything else.
+
+use std::env;
+use std::hint::black_box;
+use std::io::{self, Write};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::child::ChildProcess;
+use crate::frames::{ETHERNET_HEADER, Frame};
+use crate::link::Link;
+use crate::packet_socket::PacketSocket;
+use crate::tap::{Tap, TapOptions};
+use crate::wait::SOON;
+
+const SPEC: &str = "VM_METRICS_STAND_IN";
+const READY: &str = "stand-in VM is ready\n";
+/// How often the frames that are due go out. At 40000 packets/s a batch still fits into the TAP's queue.
+const TICK: Duration = Duration::from_millis(10);
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StandInSpec {
+    /// The name of the device it creates, in the network namespace of whoever starts it.
+    pub tap: String,
+    pub sends: Traffic,
+    pub receives: Traffic,
+    /// Memory it touches and keeps, as a guest's memory would be.
+    pub memory_bytes: usize,
+}
+
+/// UDP over IPv4, all frames alike.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Traffic {
+    pub packets_per_second: u32,
+    /// Of the whole frame, 42 at least; the TAP's MTU allows 1514.
+    pub frame_bytes: usize,
+}
+
+/// Killed when dropped, and by the kernel when the thread that started it ends; the TAP goes with the process.
+#[derive(Debug)]
+pub struct StandIn {
+    process: ChildProcess,
+    link: Link,
+}
+
+impl StandIn {
+    /// Starts the process and waits until its TAP is up and traffic flows. The command runs a program that calls
+    /// [`run_if_asked`], mostly `env::current_exe()`.
+    pub fn start(spec: &StandInSpec, mut command: Command) -> Result<Self> {
+        command.env(SPEC, serde_json::to_string(spec).context("write the spec of a stand-in VM")?);
+        let mut process = ChildProcess::spawn(&format!("the stand-in VM of {}", spec.tap), &mut command)?;
+        process.wait_for_log(SOON, "that it is ready", |log| log.contains(READY).then_some(()))?;
+        Ok(Self { process, link: Link::named(&spec.tap) })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+}
+
+/// Returns at once in any process that is no stand-in VM. In one, it moves frames until the process is killed.
+pub fn run_if_asked() -> Result<()> {
+    let Ok(spec) = env::var(SPEC) else { return Ok(()) };
+    let spec: StandInSpec = serde_json::from_str(&spec).with_context(|| format!("read {SPEC}"))?;
+    let memory = vec![1_u8; spec.memory_bytes];
+    let tap = Tap::create_up(&spec.tap, TapOptions::default())?;
+    let host = PacketSocket::bind(&spec.tap)?;
+    // Not print!, which a test harness would keep to itself.
+    io::stdout().write_all(READY.as_bytes()).context("say that the stand-in VM is ready")?;
+    let result = move_frames(&spec, &tap, &host);
+    black_box(memory);
+    result
+}
+
+fn move_frames(spec: &StandInSpec, tap: &Tap, host: &PacketSocket) -> Result<()> {
+    let mut sends = Paced::new(spec.sends, Frame::from_guest());
+    let mut receives = Paced::new(spec.receives, Frame::to_guest());
+    let mut buffer = vec![0; 65_536];
+    let start = Instant::now();
+    loop {
+        for _ in 0..sends.due(start.elapsed()) {
+            tap.write_frame(&sends.frame)?;
+        }
+        for _ in 0..receives.due(start.elapsed()) {
+            host.send(&receives.frame)?;
+        }
+        // Also takes what others send to this device, as a guest would.
+        while tap.read_frame(&mut buffer)?.is_some() {}
+        let next = Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(tap, PollFlags::IN)], Some(&next)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).with_context(|| format!("poll {}", tap.name())),
+        }
+    }
+}
+
+/// One direction: how many frames are due by now that have not been sent yet.
+struct Paced {
+    traffic: Traffic,
+    frame: Vec<u8>,
+    sent: u64,
+}
+
+impl Paced {
+    fn new(traffic: Traffic, frame: Frame) -> Self {
+        const HEADERS: usize = ETHERNET_HEADER + 20 + 8;
+        Self { traffic, frame: frame.udp4(traffic.frame_bytes.saturating_sub(HEADERS)), sent: 0 }
+    }
+
+    fn due(&mut self, elapsed: Duration) -> u64 {
+        let all = (elapsed.as_secs_f64() * f64::from(self.traffic.packets_per_second)) as u64;
+        // After a pause of the whole machine the missed frames do not come in one burst.
+        let burst = u64::from(self.traffic.packets_per_second) / 20 + 1;
+        let due = (all - self.sent).min(burst);
+        self.sent = all;
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_due_at_their_rate_and_not_in_bursts() {
+        let traffic = Traffic { packets_per_second: 1000, frame_bytes: 100 };
+        let mut paced = Paced::new(traffic, Frame::from_guest());
+        assert_eq!(paced.frame.len(), 100);
+        assert_eq!(paced.due(Duration::from_millis(10)), 10);
+        assert_eq!(paced.due(Duration::from_millis(15)), 5);
+        assert_eq!(paced.due(Duration::from_secs(10)), 51);
+        assert_eq!(paced.due(Duration::from_secs(10)), 0);
+    }
+}
