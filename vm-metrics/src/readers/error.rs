@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::procfs::ParseError;
@@ -15,6 +16,10 @@ pub enum ReaderError {
     Parse { path: PathBuf, source: ParseError },
     #[error("{}: not a number: {content:?}", path.display())]
     NotANumber { path: PathBuf, content: String },
+    #[error("process {pid} is not there, or has ended")]
+    NoProcess { pid: u32 },
+    #[error("{device}: no such device in this network namespace")]
+    NoDevice { device: String },
     #[error("{device}: {problem}")]
     Device { device: String, problem: String, errno: Option<i32> },
 }
@@ -29,6 +34,8 @@ impl ReaderError {
         match self {
             Self::Io { source, .. } => source.raw_os_error(),
             Self::Device { errno, .. } => *errno,
+            Self::NoProcess { .. } => Some(Errno::SRCH.raw_os_error()),
+            Self::NoDevice { .. } => Some(Errno::NODEV.raw_os_error()),
             Self::Parse { .. } | Self::NotANumber { .. } => None,
         }
     }
@@ -39,7 +46,7 @@ impl ReaderError {
 pub struct ReadReport {
     /// Things read.
     pub items: usize,
-    /// Things that may not or cannot be read. What is simply gone is not among them.
+    /// Things that are not there, or may not be read.
     pub errors: usize,
     /// The first of the errors; the others are most often the same.
     pub first_error: Option<ReaderError>,

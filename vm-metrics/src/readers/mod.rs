@@ -25,7 +25,7 @@ use crate::model::{Batch, Health, PartHealth, VmSet};
 
 /// Reads one kind of number of all VMs.
 pub trait Reader: Send {
-    /// Adds to the batch what it can read. What is not there is left out; what may not be read is in the report.
+    /// Adds to the batch what it can read; what is not there or may not be read is in the report.
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport;
 }
 

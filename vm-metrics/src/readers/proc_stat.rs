@@ -56,7 +56,7 @@ impl Reader for ProcStat {
                     reading.start_ticks = Some(stat.start_ticks);
                     report.items += 1;
                 }
-                Ok(_) => {}
+                Ok(_) => report.error(ReaderError::NoProcess { pid }),
                 Err(error) => report.error(error),
             }
         }

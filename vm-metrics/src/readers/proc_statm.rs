@@ -67,7 +67,7 @@ impl Reader for StatmReader {
                     reading.vms_bytes = Some(memory.vms_bytes);
                     report.items += 1;
                 }
-                Ok(_) => {}
+                Ok(_) => report.error(ReaderError::NoProcess { pid }),
                 Err(error) => report.error(error),
             }
         }

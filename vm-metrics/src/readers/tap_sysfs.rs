@@ -39,11 +39,7 @@ const FILES: [&str; 9] = [
 /// When there is no such device, or its files may not be read.
 pub fn read_tap_stats(tap: &str) -> Result<TapStats, ReaderError> {
     let host = Host::default();
-    let gone = || ReaderError::Device {
-        device: tap.to_owned(),
-        problem: "no such device in this network namespace".to_owned(),
-        errno: Some(rustix::io::Errno::NODEV.raw_os_error()),
-    };
+    let gone = || ReaderError::NoDevice { device: tap.to_owned() };
     let device = Device::open(&host, tap)?.ok_or_else(gone)?;
     Ok(device.read(&mut Buffer::new())?.ok_or_else(gone)?.stats)
 }
@@ -77,7 +73,7 @@ impl Reader for TapSysfs {
                     batch.taps.insert(nic.clone(), reading);
                     report.items += 1;
                 }
-                Ok(None) => {}
+                Ok(None) => report.error(ReaderError::NoDevice { device: nic.tap.clone() }),
                 Err(error) => report.error(error),
             }
         }

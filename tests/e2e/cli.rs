@@ -1,0 +1,84 @@
+//! Commands, flags and exit codes: 0, 64 for a mistake of the caller, 1 for what goes wrong.
+
+use std::net::TcpListener;
+
+use crate::fixture::{Fixture, run, stderr, stdout};
+
+#[test]
+fn help_and_version_are_no_mistakes() {
+    for args in [["--help"], ["--version"]] {
+        let output = run(&args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(stdout(&output).contains("vm-metrics"), "{args:?}");
+    }
+}
+
+#[test]
+fn bad_flags_are_a_mistake_and_named() {
+    for (args, named) in [
+        (&["serve", "--intervall", "1s"][..], "--intervall"),
+        (&["serve", "--interval", "fast"], "fast"),
+        (&["serve", "--interval", "0s"], "between 10ms and 1h"),
+        (&["serve", "--listen", "nowhere"], "nowhere"),
+        (&["destroy"], "destroy"),
+        (&[], "Usage"),
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(64), "{args:?}");
+        assert!(stderr(&output).contains(named), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_bad_configuration_is_a_mistake_and_the_line_is_named() {
+    let fixture = Fixture::with("empty", "", "[readers.tap_ebpf]\nmax_nicks = 3");
+    for command in ["serve", "snapshot", "doctor"] {
+        let output = fixture.run(command, &[]);
+        assert_eq!(output.status.code(), Some(64), "{command}");
+        let error = stderr(&output);
+        assert!(error.contains("config.toml:6") && error.contains("max_nicks"), "{command}: {error}");
+    }
+    let output = run(&["config", "check", fixture.config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(64));
+    let output = run(&["config", "check", "/nowhere/config.toml"]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(stderr(&output).contains("/nowhere/config.toml"));
+}
+
+#[test]
+fn the_printed_default_is_good() {
+    let printed = run(&["config", "print-default"]);
+    assert!(printed.status.success());
+    let fixture = Fixture::new("empty");
+    let file = fixture.dir.path().join("default.toml");
+    std::fs::write(&file, &printed.stdout).unwrap();
+    let output = run(&["config", "check", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = Fixture::new("empty").run("serve", &["--no-ebpf", "--listen", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&address), "{}", stderr(&output));
+}
+
+#[test]
+fn the_doctor_names_what_is_off_and_why() {
+    let output = Fixture::new("mixed").run("doctor", &[]);
+    assert!(output.status.success());
+    let report = stdout(&output);
+    assert!(report.contains("ch-tap0: no such device in this network namespace"), "{report}");
+    for part in ["source proc_scan", "reader proc_stat", "reader tap_sysfs", "reader tap_ebpf"] {
+        assert!(report.contains(part), "{report}");
+    }
+}
+
+#[test]
+#[cfg(not(feature = "ebpf"))]
+fn a_binary_without_ebpf_says_so() {
+    let report = stdout(&Fixture::new("mixed").run("doctor", &[]));
+    assert!(report.contains("built without eBPF"), "{report}");
+}

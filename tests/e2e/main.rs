@@ -1,0 +1,8 @@
+//! The real binary on hosts made of files, from the outside. Needs no rights.
+
+#![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
+
+mod cli;
+mod fixture;
+mod golden;
+mod http;
