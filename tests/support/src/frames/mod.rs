@@ -3,6 +3,10 @@
 //! The peer's address is not that of the TAP, so the host's stack drops what the guest sends instead of answering
 //! or forwarding it: the only frames on the device are those that the test has written.
 
+mod transport;
+
+use self::transport::{ICMP, ICMPV6, TCP, Transport, UDP, fold, icmp, pattern, sum, tcp, udp, word};
+
 /// An Ethernet address.
 pub type Mac = [u8; 6];
 
@@ -26,10 +30,6 @@ const IPV4: u16 = 0x0800;
 const ARP: u16 = 0x0806;
 const IPV6: u16 = 0x86dd;
 const HOP_BY_HOP: u8 = 0;
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMPV6: u8 = 58;
 
 /// VIRTIO_NET_HDR_F_NEEDS_CSUM
 const NEEDS_CHECKSUM: u8 = 1;
@@ -55,14 +55,6 @@ enum Vnet {
     Absent,
     Plain,
     Gso(u16),
-}
-
-/// What follows the IP header: how long its own header is, and where in it the checksum.
-#[derive(Clone, Copy)]
-struct Transport {
-    protocol: u8,
-    header: usize,
-    checksum_at: usize,
 }
 
 impl Frame {
@@ -224,59 +216,6 @@ impl Frame {
         }
         header
     }
-}
-
-impl Transport {
-    /// Header and payload. With a partial checksum the field holds the pseudo header's sum: whoever cuts does the rest.
-    fn packet(self, payload: usize, from: &[u8], to: &[u8], partial: bool) -> Vec<u8> {
-        let length = self.header + payload;
-        let mut packet = match self.protocol {
-            UDP => [word(40_000), word(9), word(length), [0, 0]].concat(),
-            // Sequence and acknowledgement zero, five words of header, ACK, the whole window.
-            TCP => [&word(40_000)[..], &word(9), &[0; 8], &[0x50, 0x10, 0xff, 0xff], &[0; 4]].concat(),
-            ICMP => vec![8, 0, 0, 0, 0, 1, 0, 1],
-            _ => vec![128, 0, 0, 0, 0, 1, 0, 1],
-        };
-        packet.extend(pattern(payload));
-        let pseudo = match self.protocol {
-            ICMP => 0,
-            protocol => sum(from) + sum(to) + u32::from(protocol) + length as u32,
-        };
-        let field = if partial { fold(pseudo) } else { !fold(pseudo + sum(&packet)) };
-        packet[self.checksum_at..][..2].copy_from_slice(&field.to_be_bytes());
-        packet
-    }
-}
-
-fn udp() -> Transport {
-    Transport { protocol: UDP, header: 8, checksum_at: 6 }
-}
-
-fn tcp() -> Transport {
-    Transport { protocol: TCP, header: 20, checksum_at: 16 }
-}
-
-fn icmp(protocol: u8) -> Transport {
-    Transport { protocol, header: 8, checksum_at: 2 }
-}
-
-fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|i| i as u8).collect()
-}
-
-fn word(value: usize) -> [u8; 2] {
-    (value as u16).to_be_bytes()
-}
-
-/// The sum of RFC 1071, before the carries are added back. Enough room for 128 KiB.
-fn sum(bytes: &[u8]) -> u32 {
-    let pairs = bytes.chunks(2);
-    pairs.map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))).sum()
-}
-
-fn fold(sum: u32) -> u16 {
-    let once = (sum & 0xffff) + (sum >> 16);
-    ((once & 0xffff) + (once >> 16)) as u16
 }
 
 #[cfg(test)]
