@@ -21,11 +21,13 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Runs `binary serve --listen 127.0.0.1:0 args…` and waits until it says where it listens.
+    /// Runs `binary serve --listen 127.0.0.1:0 args…` and waits until it has numbers to tell.
     pub fn start(binary: &Path, args: &[&str]) -> Result<Self> {
         let mut command = Command::new(binary);
         command.args(["serve", "--listen", "127.0.0.1:0"]).args(args);
-        Self::start_command(command)
+        let daemon = Self::start_command(command)?;
+        daemon.wait_until_ready()?;
+        Ok(daemon)
     }
 
     /// Runs a command that in the end is a daemon with `--listen 127.0.0.1:0`, for example through `setpriv`.
@@ -33,6 +35,10 @@ impl Daemon {
         let mut process = ChildProcess::spawn("vm-metrics", &mut command)?;
         let address = process.wait_for_log(SOON, "where it listens", listening_address)?;
         Ok(Self { process, address })
+    }
+
+    pub fn wait_until_ready(&self) -> Result<()> {
+        wait_until(SOON, "the first tick", || Ok((self.get("/-/ready", None)?.status == 200).then_some(())))
     }
 
     pub fn pid(&self) -> u32 {

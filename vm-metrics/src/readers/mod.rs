@@ -35,7 +35,7 @@ pub struct ReaderDef {
     pub name: &'static str,
     pub help: &'static str,
     /// Checks the section and says how to start; touches nothing.
-    configure: fn(Section) -> Result<Start, ConfigError>,
+    configure: fn(&Section) -> Result<Start, ConfigError>,
 }
 
 /// Every reader, in the order in which they read. The devices come before eBPF: so the eBPF count is never older than
@@ -80,8 +80,9 @@ pub fn configure(mut sections: Sections) -> Result<Vec<Configured>, ConfigError>
         .iter()
         .map(|def| {
             let section = sections.take(def.name);
-            let start = if section.enabled()? { Some((def.configure)(section)?) } else { None };
-            Ok(Configured { name: def.name, start })
+            // A section that is switched off is checked all the same: a mistake in it must not wait.
+            let start = (def.configure)(&section)?;
+            Ok(Configured { name: def.name, start: section.enabled()?.then_some(start) })
         })
         .collect::<Result<_, ConfigError>>()?;
     sections.none_left()?;
