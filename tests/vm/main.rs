@@ -1,0 +1,7 @@
+//! Real guests: QEMU under TCG with Debian's kernel, on real TAPs, watched by the real daemon. Needs root.
+
+#![cfg(feature = "ebpf")]
+#![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
+
+mod prometheus;
+mod qemu;
