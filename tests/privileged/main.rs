@@ -5,4 +5,5 @@
 
 mod attach;
 mod counts;
+mod fallback;
 mod lab;

@@ -146,3 +146,30 @@ pub(super) fn errno_of(error: &(dyn Error + 'static)) -> Option<i32> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdict_is_the_last_line_that_is_no_statistic() {
+        let log = "0: R1=ctx()\n7: (71) r3 = *(u8 *)(r1 +0)\ninvalid access to packet\nstack depth 56+0\nprocessed 142 insns\n\n";
+        assert_eq!(verdict(log), Some("invalid access to packet"));
+        assert_eq!(verdict("processed 1 insns"), None);
+    }
+
+    #[test]
+    fn a_missing_right_is_not_a_failure_and_names_the_right() {
+        let denied = LoadError::Mmap(io::Error::from_raw_os_error(Errno::PERM.raw_os_error()));
+        let health = denied.health();
+        assert_eq!((health.state, health.errno), (Health::Unsupported, Some(1)));
+        assert!(health.reason.contains("CAP_BPF"), "{}", health.reason);
+    }
+
+    #[test]
+    fn other_faults_are_failures() {
+        let health = LoadError::Missing("the map COUNTERS").health();
+        assert_eq!((health.state, health.errno), (Health::Failed, None));
+        assert_eq!(health.reason, "cannot load the programs: the eBPF object lacks the map COUNTERS");
+    }
+}
