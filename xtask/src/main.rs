@@ -5,6 +5,7 @@
 mod build;
 mod check;
 mod command;
+mod demo;
 mod run;
 mod test;
 mod tidy;
@@ -14,6 +15,7 @@ mod workspace;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use vm_metrics_testkit::vm_process;
 
 use crate::workspace::Workspace;
 
@@ -30,6 +32,8 @@ enum Task {
     Build(build::Options),
     /// Build, then run `vm-metrics serve` on this host.
     Run(run::Options),
+    /// Show VMs with live traffic on a host that has none: stand-ins, removed at the end.
+    Demo(demo::Options),
     /// Run everything this machine can test, and say what was skipped and why.
     Test(test::Options),
     /// Formatting, lints, documentation and the rules of the code's layout.
@@ -37,7 +41,9 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().task.run() {
+    // The demo's stand-in VMs are this program once more.
+    let result = vm_process::run_if_asked().and_then(|()| Cli::parse().task.run());
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");
@@ -52,6 +58,7 @@ impl Task {
         match self {
             Self::Build(options) => build::build(&workspace, options).map(drop),
             Self::Run(options) => run::run(&workspace, options),
+            Self::Demo(options) => demo::demo(&workspace, options),
             Self::Test(options) => test::test(&workspace, options),
             Self::Check => check::check(&workspace),
         }

@@ -15,6 +15,7 @@ use clap::Args;
 use vm_metrics_testkit::packages::ensure_debian;
 
 use self::libtest::{Outcome, Skip};
+use self::suites::Suite;
 use crate::{tools, workspace::Workspace};
 
 #[derive(Debug, Args)]
@@ -24,29 +25,30 @@ pub struct Options {
     quick: bool,
 }
 
-/// What the suites run: a server to be scraped by, and what a guest is made of and runs in.
-const DEBIAN_PACKAGES: &[&str] = &["busybox-static", "cpio", "kmod", "prometheus", "qemu-system-x86"];
-
 pub fn test(workspace: &Workspace, options: &Options) -> Result<()> {
     tools::ensure_bpf(workspace)?;
     let is_root = rustix::process::geteuid().is_root();
-    if is_root && let Err(error) = ensure_debian(DEBIAN_PACKAGES) {
-        // A test that misses one of them says so itself.
-        eprintln!("xtask: {error:#}");
-    }
     let start = Instant::now();
     let mut outcomes = Vec::new();
     for suite in suites::suites(workspace) {
-        outcomes.push(match suite.reason_to_skip(is_root, options.quick) {
-            Some(reason) => Outcome::skipped(&suite.name, reason),
-            None => {
+        outcomes.push(match ready(&suite, is_root, options.quick) {
+            Ok(()) => {
                 eprintln!("xtask: suite {}", suite.name);
                 libtest::run(workspace, &suite)?
             }
+            Err(reason) => Outcome::skipped(&suite.name, &reason),
         });
     }
     let skips_are_failures = env::var_os("CI").is_some_and(|value| value == "true");
     report(&outcomes, skips_are_failures, start.elapsed())
+}
+
+/// Installs what the suite needs; or tells why it cannot run.
+fn ready(suite: &Suite, is_root: bool, quick: bool) -> Result<(), String> {
+    match suite.reason_to_skip(is_root, quick) {
+        Some(reason) => Err(reason.to_owned()),
+        None => ensure_debian(suite.packages()).map_err(|error| format!("{error:#}")),
+    }
 }
 
 /// The closing lines: each suite, what was skipped, and the sum in the words of `cargo test`.

@@ -17,6 +17,8 @@ pub struct Suite {
 struct Needs {
     root: bool,
     minutes: bool,
+    /// Debian packages that are installed for it.
+    packages: &'static [&'static str],
     /// How many of its tests may run at once, when it is not for libtest to say.
     threads: Option<NonZeroU8>,
 }
@@ -31,7 +33,12 @@ impl Suite {
         let needs = match name {
             "privileged" => Needs { root: true, ..Needs::default() },
             // A guest takes a core while it boots.
-            "vm" => Needs { root: true, minutes: true, threads: NonZeroU8::new(2) },
+            "vm" => Needs {
+                root: true,
+                minutes: true,
+                packages: &["cpio", "kmod", "qemu-system-x86"],
+                threads: NonZeroU8::new(2),
+            },
             _ => Needs::default(),
         };
         Self { needs, ..Self::new(name, &["--test", name]) }
@@ -42,6 +49,10 @@ impl Suite {
             return Some("needs root");
         }
         (self.needs.minutes && quick).then_some("--quick")
+    }
+
+    pub fn packages(&self) -> &'static [&'static str] {
+        self.needs.packages
     }
 
     pub fn threads(&self) -> Option<NonZeroU8> {
