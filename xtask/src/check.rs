@@ -80,8 +80,11 @@ fn clippy_bpf(workspace: &Workspace) -> Result<()> {
         .args(["--", "-D", "warnings"]))
 }
 
+/// With private items: the docs are for those who work on the code, and say why with links to constants.
 fn documentation(workspace: &Workspace) -> Result<()> {
-    run(cargo(workspace, "doc").env("RUSTDOCFLAGS", "-D warnings").arg("--no-deps"))
+    run(cargo(workspace, "doc")
+        .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links")
+        .args(["--no-deps", "--document-private-items"]))
 }
 
 /// Advisories are left out: their database is a git repository, which a build without access to it could not read.
