@@ -20,7 +20,7 @@ pub(crate) fn ifreq(name: &str) -> io::Result<libc::ifreq> {
     Ok(request)
 }
 
-/// An ioctl that takes a `struct ifreq` and writes at most into it: SIOC[GS]IF*, TUNSETIFF.
+/// An ioctl that takes a `struct ifreq` and writes at most into it: `SIOC[GS]IF*`, `TUNSETIFF`.
 pub(crate) fn ioctl_ifreq(fd: impl AsFd, code: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
     // SAFETY: the callers pass codes of requests on struct ifreq only, and it outlives the call.
     check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), code, request) })
