@@ -10,7 +10,12 @@ use crate::lab::{Lab, manager_for, nics};
 
 #[test]
 fn what_was_before_the_attach_is_not_lost() {
-    let mut lab = Lab::without_tick(1, TapOptions::default());
+    before_the_attach("tcx", AttachMode::Tcx);
+    before_the_attach("clsact", AttachMode::Clsact);
+}
+
+fn before_the_attach(way: &str, mode: AttachMode) {
+    let mut lab = Lab::without_tick(way, 1, TapOptions::default());
     let frame = Frame::from_guest().udp4(300);
     for _ in 0..7 {
         lab.send(&frame);
@@ -18,7 +23,7 @@ fn what_was_before_the_attach_is_not_lost() {
     let len = frame.len() as u64;
     let (nic, ebpf) = lab.tick_one();
     assert_eq!((nic.tx.packets, nic.tx.bytes), (Some(7), Some(7 * len)));
-    assert_eq!(nic.attach, AttachMode::Tcx);
+    assert_eq!(nic.attach, mode);
     assert_eq!((ebpf.tx.packets, ebpf.tx.wire_packets, ebpf.tx.udp), (7, 7, 0));
     lab.send(&frame);
     let (nic, ebpf) = lab.tick_one();
@@ -29,7 +34,7 @@ fn what_was_before_the_attach_is_not_lost() {
 #[test]
 fn a_tap_that_comes_is_counted_and_one_that_goes_is_forgotten() {
     let _namespace = NetNs::enter().unwrap();
-    let mut manager = manager_for(&["vmt0"]);
+    let mut manager = manager_for("auto", &["vmt0"]);
     let frame = Frame::from_guest().udp4(300);
     for incarnation in 1..=3 {
         let absent = nics(&mut manager).remove(0);
@@ -70,7 +75,7 @@ fn interfaces_that_share_a_table_entry_are_told_apart() {
     let first = Tap::create_up("vmt0", at(5000)).unwrap();
     let second = Tap::create_up("vmt1", at(5000 + TABLE_SIZE)).unwrap();
     assert_eq!(second.ifindex() - first.ifindex(), TABLE_SIZE);
-    let mut manager = manager_for(&["vmt0", "vmt1"]);
+    let mut manager = manager_for("auto", &["vmt0", "vmt1"]);
     manager.tick(0);
     let frame = Frame::from_guest().udp4(300);
     let mut udp =

@@ -6,7 +6,7 @@ use vm_metrics::model::PacketMix;
 use vm_metrics_testkit::frames::{BROADCAST, Frame, MULTICAST, VNET_HEADER};
 use vm_metrics_testkit::tap::TapOptions;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, WAYS};
 
 /// What it is, how it is made, and which counters it adds one to, besides those of every frame.
 type Case = (&'static str, fn(Frame) -> Vec<u8>, [&'static str; 3]);
@@ -59,7 +59,11 @@ fn repeats(index: usize) -> u64 {
 
 #[test]
 fn what_the_guest_sends_is_counted_as_tx() {
-    let mut lab = Lab::new(1, TapOptions::default());
+    WAYS.iter().for_each(|way| sends(way));
+}
+
+fn sends(way: &str) {
+    let mut lab = Lab::attached_by(way, 1, TapOptions::default());
     let (mut bytes, mut packets) = (0, 0);
     for (index, case) in CASES.iter().enumerate() {
         let (_, before) = lab.tick_one();
@@ -72,18 +76,22 @@ fn what_the_guest_sends_is_counted_as_tx() {
         packets += repeats(index);
 
         let (nic, after) = lab.tick_one();
-        assert_eq!(added(&before.tx, &after.tx), expected(case, repeats(index), len), "{}", case.0);
-        assert_eq!(added(&before.rx, &after.rx), Counts::new(), "{}", case.0);
-        assert_eq!((nic.tx.bytes, nic.tx.packets), (Some(bytes), Some(packets)), "{}", case.0);
-        assert_eq!((nic.rx.bytes, nic.rx.packets), (Some(0), Some(0)), "{}", case.0);
+        assert_eq!(added(&before.tx, &after.tx), expected(case, repeats(index), len), "{way}: {}", case.0);
+        assert_eq!(added(&before.rx, &after.rx), Counts::new(), "{way}: {}", case.0);
+        assert_eq!((nic.tx.bytes, nic.tx.packets), (Some(bytes), Some(packets)), "{way}: {}", case.0);
+        assert_eq!((nic.rx.bytes, nic.rx.packets), (Some(0), Some(0)), "{way}: {}", case.0);
         let device = lab.taps[0].link().counters().unwrap();
-        assert_eq!((device.rx_bytes, device.rx_packets), (bytes, packets), "{}", case.0);
+        assert_eq!((device.rx_bytes, device.rx_packets), (bytes, packets), "{way}: {}", case.0);
     }
 }
 
 #[test]
 fn what_the_guest_takes_is_counted_as_rx() {
-    let mut lab = Lab::new(1, TapOptions::default());
+    WAYS.iter().for_each(|way| takes(way));
+}
+
+fn takes(way: &str) {
+    let mut lab = Lab::attached_by(way, 1, TapOptions::default());
     lab.taps[0].link().set_mtu(9000).unwrap();
     let (mut bytes, mut packets) = (0, 0);
     for (index, case) in CASES.iter().enumerate() {
@@ -98,12 +106,12 @@ fn what_the_guest_takes_is_counted_as_rx() {
         packets += repeats(index);
 
         let (nic, after) = lab.tick_one();
-        assert_eq!(added(&before.rx, &after.rx), expected(case, repeats(index), len), "{}", case.0);
-        assert_eq!(added(&before.tx, &after.tx), Counts::new(), "{}", case.0);
-        assert_eq!((nic.rx.bytes, nic.rx.packets), (Some(bytes), Some(packets)), "{}", case.0);
-        assert_eq!((nic.tx.bytes, nic.tx.packets), (Some(0), Some(0)), "{}", case.0);
+        assert_eq!(added(&before.rx, &after.rx), expected(case, repeats(index), len), "{way}: {}", case.0);
+        assert_eq!(added(&before.tx, &after.tx), Counts::new(), "{way}: {}", case.0);
+        assert_eq!((nic.rx.bytes, nic.rx.packets), (Some(bytes), Some(packets)), "{way}: {}", case.0);
+        assert_eq!((nic.tx.bytes, nic.tx.packets), (Some(0), Some(0)), "{way}: {}", case.0);
         let device = lab.taps[0].link().counters().unwrap();
-        assert_eq!((device.tx_bytes, device.tx_packets), (bytes, packets), "{}", case.0);
+        assert_eq!((device.tx_bytes, device.tx_packets), (bytes, packets), "{way}: {}", case.0);
     }
 }
 
@@ -124,8 +132,13 @@ fn offered_is_not_yet_received() {
 
 #[test]
 fn a_gso_frame_counts_as_the_packets_on_the_wire() {
+    WAYS.iter().for_each(|way| gso(way));
+}
+
+fn gso(way: &str) {
     const SEGMENT: u16 = 1000;
-    let mut lab = Lab::new(1, TapOptions { vnet_hdr: true, offload: true, ..TapOptions::default() });
+    let options = TapOptions { vnet_hdr: true, offload: true, ..TapOptions::default() };
+    let mut lab = Lab::attached_by(way, 1, options);
     let gso = || Frame::from_guest().gso(SEGMENT);
     for (payload, headers, frame) in [
         (4000, 54, gso().tcp4(4000)),
@@ -140,12 +153,12 @@ fn a_gso_frame_counts_as_the_packets_on_the_wire() {
         let (nic, after) = lab.tick_one();
         let counted = added(&before.tx, &after.tx);
         let segments = u64::div_ceil(payload, SEGMENT.into());
-        assert_eq!(counted["packets"], 1, "{payload}");
-        assert_eq!(counted["gso_packets"], 1, "{payload}");
-        assert_eq!(counted["bytes"], (frame.len() - VNET_HEADER) as u64, "{payload}");
-        assert_eq!(counted["wire_packets"], segments, "{payload}");
-        assert_eq!(counted["wire_bytes"], payload + segments * headers, "{payload}");
-        assert_eq!(nic.tx.bytes, Some(lab.taps[0].link().counters().unwrap().rx_bytes), "{payload}");
+        assert_eq!(counted["packets"], 1, "{way}: {payload}");
+        assert_eq!(counted["gso_packets"], 1, "{way}: {payload}");
+        assert_eq!(counted["bytes"], (frame.len() - VNET_HEADER) as u64, "{way}: {payload}");
+        assert_eq!(counted["wire_packets"], segments, "{way}: {payload}");
+        assert_eq!(counted["wire_bytes"], payload + segments * headers, "{way}: {payload}");
+        assert_eq!(nic.tx.bytes, Some(lab.taps[0].link().counters().unwrap().rx_bytes), "{way}: {payload}");
     }
 }
 

@@ -10,6 +10,9 @@ use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 
+/// Every way to attach must count the same.
+pub(crate) const WAYS: [&str; 2] = ["tcx", "clsact"];
+
 /// The fields are dropped in this order: nobody looks at what is gone.
 pub(crate) struct Lab {
     manager: Manager,
@@ -20,17 +23,22 @@ pub(crate) struct Lab {
 impl Lab {
     /// One VM per TAP, `vmt0`, `vmt1`, …, after a first tick that has attached the programs.
     pub(crate) fn new(taps: usize, options: TapOptions) -> Self {
-        let mut lab = Self::without_tick(taps, options);
+        Self::attached_by("auto", taps, options)
+    }
+
+    /// With `attach = "<way>"` in the configuration.
+    pub(crate) fn attached_by(way: &str, taps: usize, options: TapOptions) -> Self {
+        let mut lab = Self::without_tick(way, taps, options);
         lab.tick();
         lab
     }
 
-    pub(crate) fn without_tick(taps: usize, options: TapOptions) -> Self {
+    pub(crate) fn without_tick(way: &str, taps: usize, options: TapOptions) -> Self {
         let namespace = NetNs::enter().unwrap();
         let taps: Vec<Tap> =
             (0..taps).map(|i| Tap::create_up(&format!("vmt{i}"), options).unwrap()).collect();
         let names: Vec<&str> = taps.iter().map(Tap::name).collect();
-        let manager = manager_for(&names);
+        let manager = manager_for(way, &names);
         Self { manager, taps, _namespace: namespace }
     }
 
@@ -62,11 +70,17 @@ impl Lab {
         let mut buffer = vec![0; 128 << 10];
         while self.taps[0].read_frame(&mut buffer).unwrap().is_some() {}
     }
+
+    /// The daemon leaves; the TAPs stay.
+    pub(crate) fn forget_the_manager(&mut self) {
+        self.manager = manager_for("auto", &[]);
+    }
 }
 
 /// A manager with one VM per TAP, which has no process.
-pub(crate) fn manager_for(taps: &[&str]) -> Manager {
-    let mut config = String::from("[sources.proc_scan]\nenabled = false\n");
+pub(crate) fn manager_for(way: &str, taps: &[&str]) -> Manager {
+    let mut config =
+        format!("[sources.proc_scan]\nenabled = false\n[readers.tap_ebpf]\nattach = \"{way}\"\n");
     for tap in taps {
         config.push_str(&format!("[[sources.static_list.vms]]\nid = \"{tap}\"\ntaps = [\"{tap}\"]\n"));
     }

@@ -117,7 +117,10 @@ pub enum NicSource {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AttachMode {
+    /// A TCX link, at the head of the chain.
     Tcx,
+    /// A direct-action filter of a clsact qdisc.
+    Clsact,
     #[default]
     None,
 }
@@ -136,6 +139,7 @@ impl AttachMode {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
             Self::None => "none",
         }
     }

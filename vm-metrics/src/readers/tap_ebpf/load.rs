@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use aya::programs::tc::TcError;
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
@@ -87,6 +88,8 @@ pub(super) enum LoadError {
     TooManyNics { max_nics: u32, cpus: u32 },
     #[error("cannot open a socket: {0}")]
     Socket(#[source] io::Error),
+    #[error("cannot add a clsact qdisc: {0}")]
+    Qdisc(#[source] TcError),
     #[error("all slots are in use: raise readers.tap_ebpf.max_nics")]
     NoSlot,
     #[error("the device changed while it was attached")]

@@ -37,11 +37,23 @@ pub(crate) const NAME: &str = "tap_ebpf";
 struct Options {
     /// TAPs that can be counted at the same time.
     max_nics: u32,
+    attach: Way,
+}
+
+/// The way to attach that is asked for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Way {
+    /// TCX, and clsact where the kernel has no TCX.
+    #[default]
+    Auto,
+    Tcx,
+    Clsact,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_nics: 1024 }
+        Self { max_nics: 1024, attach: Way::default() }
     }
 }
 
@@ -60,7 +72,7 @@ impl Options {
 
 #[cfg(feature = "ebpf")]
 fn start(options: &Options) -> Started {
-    match reader::TapEbpf::new(options.max_nics) {
+    match reader::TapEbpf::new(options.max_nics, options.attach) {
         Ok(reader) => Started::Running(Box::new(reader)),
         Err(error) => Started::Not(error.health()),
     }

@@ -9,10 +9,11 @@ use rustix::io::Errno;
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::attach::{AttachError, Attached, tcx};
+use super::Way;
+use super::attach::{AttachError, Attached, attach};
 use super::load::{LoadError, Loaded};
 use super::slots::Slots;
-use crate::model::{AttachMode, Batch, EbpfReading, Nic, VmSet};
+use crate::model::{Batch, EbpfReading, Nic, VmSet};
 use crate::readers::{ReadReport, Reader, ReaderError};
 
 /// Attaching one TAP by TCX takes about 20 ms, during which the kernel holds its lock on network configuration. So a tick
@@ -24,6 +25,7 @@ const RETRY: Duration = Duration::from_secs(10);
 
 pub(super) struct TapEbpf {
     loaded: Loaded,
+    way: Way,
     slots: Slots,
     /// Any socket: the kernel answers questions about devices on one.
     socket: OwnedFd,
@@ -43,12 +45,12 @@ struct Refusal {
 }
 
 impl TapEbpf {
-    pub(super) fn new(max_nics: u32) -> Result<Self, LoadError> {
+    pub(super) fn new(max_nics: u32, way: Way) -> Result<Self, LoadError> {
         let loaded = Loaded::new(max_nics)?;
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
             .map_err(|errno| LoadError::Socket(io::Error::from(errno)))?;
         let slots = Slots::new(loaded.counters.slots());
-        Ok(Self { loaded, slots, socket, taps: HashMap::new(), refused: HashMap::new() })
+        Ok(Self { loaded, way, slots, socket, taps: HashMap::new(), refused: HashMap::new() })
     }
 
     /// The device of that name in this network namespace.
@@ -103,7 +105,7 @@ impl TapEbpf {
         let failed = |error: LoadError| AttachError::new(device, error);
         let slot = self.slots.assign(&mut self.loaded, ifindex).map_err(failed)?;
         let slot = slot.ok_or_else(|| failed(LoadError::NoSlot))?;
-        let attached = tcx(&mut self.loaded, device).and_then(|attached| {
+        let attached = attach(&mut self.loaded, device, &mut self.way).map_err(failed).and_then(|attached| {
             // The programs were attached by name: to another device, if the name changed hands meanwhile.
             match self.ifindex(device) {
                 Ok(Some(now)) if now == ifindex => Ok(attached),
@@ -138,7 +140,7 @@ impl Reader for TapEbpf {
         for (ifindex, nic) in present {
             if let Some(tap) = self.taps.get(&ifindex) {
                 let counters = self.loaded.counters.read(tap.slot);
-                batch.ebpf.insert(nic.clone(), EbpfReading { ifindex, attach: AttachMode::Tcx, counters });
+                batch.ebpf.insert(nic.clone(), EbpfReading { ifindex, attach: tap.attached.mode, counters });
                 report.items += 1;
             } else if let Some(refusal) = self.refused.get(&ifindex) {
                 report.error(ReaderError::from(&refusal.error));

@@ -1,0 +1,68 @@
+//! Others on the same TAP: their programs still run, ours still counts, and what is theirs stays.
+
+use std::process::Command;
+
+use vm_metrics_testkit::frames::Frame;
+use vm_metrics_testkit::packet_socket::PacketSocket;
+use vm_metrics_testkit::tap::TapOptions;
+
+use crate::lab::{Lab, WAYS, manager_for, nics};
+
+#[test]
+fn filters_of_others_still_run_and_stay() {
+    for way in WAYS {
+        let mut lab = Lab::without_tick(way, 1, TapOptions::default());
+        tc("qdisc add dev vmt0 clsact");
+        // Drops every frame, which ends the chain for whatever comes after it.
+        tc("filter add dev vmt0 egress prio 7 bpf direct-action bytecode 1,6\u{a0}0\u{a0}0\u{a0}2");
+        lab.tick();
+        let frame = Frame::to_guest().udp4(300);
+        for _ in 0..5 {
+            let refused = PacketSocket::bind("vmt0").unwrap().send(&frame);
+            assert!(refused.is_err(), "{way}: theirs drops");
+        }
+        let (nic, ebpf) = lab.tick_one();
+        assert_eq!(ebpf.rx.udp, 5, "{way}: ours counts");
+        assert_eq!(nic.rx.packets, Some(0), "{way}");
+        lab.forget_the_manager();
+        let left = tc("filter show dev vmt0 egress");
+        assert!(left.contains("pref 7") && !left.contains("tap_egress"), "{way}: {left}");
+    }
+}
+
+#[test]
+fn two_daemons_count_the_same_frames() {
+    for (first, second) in [("tcx", "tcx"), ("tcx", "clsact"), ("clsact", "tcx")] {
+        let mut lab = Lab::attached_by(first, 1, TapOptions::default());
+        let mut other = manager_for(second, &["vmt0"]);
+        other.tick(0);
+        for _ in 0..5 {
+            lab.send(&Frame::from_guest().udp4(300));
+            lab.offer(&Frame::to_guest().udp4(300));
+        }
+        for ebpf in [lab.tick_one().1, nics(&mut other)[0].ebpf.unwrap()] {
+            assert_eq!((ebpf.tx.udp, ebpf.rx.udp), (5, 5), "{first} and {second}");
+        }
+    }
+}
+
+#[test]
+fn filters_left_by_a_killed_daemon_are_replaced() {
+    let mut lab = Lab::attached_by("clsact", 1, TapOptions::default());
+    let mut successor = manager_for("clsact", &["vmt0"]);
+    successor.tick(0);
+    lab.send(&Frame::from_guest().udp4(300));
+    assert_eq!(nics(&mut successor)[0].ebpf.unwrap().tx.udp, 1);
+    assert_eq!(lab.tick_one().1.tx.udp, 0, "its filter was replaced");
+    let filters = tc("filter show dev vmt0 ingress");
+    assert_eq!(filters.matches("handle 0x766d").count(), 1, "{filters}");
+}
+
+/// Runs tc in the namespace of this thread.
+fn tc(arguments: &str) -> String {
+    // A no-break space stands for a space inside of one argument.
+    let arguments: Vec<String> = arguments.split(' ').map(|word| word.replace('\u{a0}', " ")).collect();
+    let output = Command::new("tc").args(&arguments).output().unwrap();
+    assert!(output.status.success(), "tc {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
