@@ -6,6 +6,7 @@ use vm_metrics::app::App;
 use vm_metrics::config::Config;
 use vm_metrics::manager::Manager;
 use vm_metrics::model::{EbpfStats, NicSource, NicStats};
+use vm_metrics::readers::Purpose;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
@@ -85,7 +86,7 @@ pub(crate) fn manager_for(way: &str, taps: &[&str]) -> Manager {
         config.push_str(&format!("[[sources.static_list.vms]]\nid = \"{tap}\"\ntaps = [\"{tap}\"]\n"));
     }
     let config = Config::parse(Path::new("lab.toml"), &config).unwrap();
-    App::new(config).unwrap().into_manager()
+    App::new(config).unwrap().into_manager(Purpose::Look).unwrap()
 }
 
 pub(crate) fn nics(manager: &mut Manager) -> Vec<NicStats> {

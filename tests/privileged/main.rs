@@ -8,3 +8,4 @@ mod chain;
 mod counts;
 mod fallback;
 mod lab;
+mod pins;

@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 use crate::config::{Config, ConfigError, Settings};
 use crate::exporters::prometheus::PrometheusExporter;
 use crate::http;
-use crate::manager::{Manager, TickThread};
-use crate::readers::{self, Configured};
+use crate::manager::{Manager, ManagerError, TickThread};
+use crate::readers::{self, Configured, Purpose};
 use crate::sources::{self, Sources};
 
 /// A scrape that hangs may not keep the daemon from leaving.
@@ -41,8 +41,8 @@ impl App {
     }
 
     /// Starts the readers, for those who want to tick themselves.
-    pub fn into_manager(self) -> Manager {
-        Manager::new(self.sources, self.readers, &self.settings.host)
+    pub fn into_manager(self, purpose: Purpose) -> Result<Manager, ManagerError> {
+        Manager::new(self.sources, self.readers, &self.settings.host, purpose)
     }
 
     /// Serves until SIGINT or SIGTERM.
@@ -61,7 +61,7 @@ impl App {
             .with_context(|| format!("cannot listen on {listen} (flag --listen, key listen)"))?;
         let address = listener.local_addr()?;
 
-        let (_ticks, ticker) = TickThread::spawn(move || self.into_manager(), interval)?;
+        let (_ticks, ticker) = TickThread::spawn(self.into_manager(Purpose::Serve)?, interval)?;
         let exporter = PrometheusExporter::new(&metric_prefix, ticker.clone());
         tracing::info!(
             "listening on http://{address}, a tick every {}",

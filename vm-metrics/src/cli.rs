@@ -9,8 +9,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::app::App;
 use crate::config::{self, Config, ConfigError};
+use crate::doctor;
 use crate::exporters::table;
-use crate::{doctor, readers};
+use crate::readers::{self, Purpose};
 
 /// CPU, memory and network use of every VM on this host, read from the host with no agent in the guest.
 #[derive(Debug, Parser)]
@@ -36,6 +37,14 @@ enum Command {
     Doctor {
         #[command(flatten)]
         file: ConfigFile,
+    },
+    /// Take the programs off all TAPs and remove what is pinned; a daemon that runs keeps its own
+    Detach {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Also what other versions have pinned
+        #[arg(long)]
+        all: bool,
     },
     /// Check a configuration file, or print the default one
     Config {
@@ -80,6 +89,7 @@ impl Cli {
             Command::Serve(serve) => serve.run(),
             Command::Snapshot { file, json } => snapshot(file.load()?, json),
             Command::Doctor { file } => doctor::run(file.load()?),
+            Command::Detach { file, all } => detach(file.load()?, all),
             Command::Config { action } => match action {
                 ConfigAction::Check { file } => check(&file),
                 ConfigAction::PrintDefault => print(config::DEFAULT),
@@ -109,7 +119,7 @@ impl Serve {
 /// Programs that are attached for one reading have nothing to tell, so a snapshot is the devices' own counters.
 fn snapshot(mut config: Config, json: bool) -> anyhow::Result<()> {
     config.readers.switch_off(readers::TAP_EBPF);
-    let snapshot = App::new(config)?.into_manager().tick(0);
+    let snapshot = App::new(config)?.into_manager(Purpose::Look)?.tick(0);
     if json {
         return print(&(serde_json::to_string_pretty(&snapshot.vms)? + "\n"));
     }
@@ -117,6 +127,15 @@ fn snapshot(mut config: Config, json: bool) -> anyhow::Result<()> {
         return print("no VMs found on this host (`vm-metrics doctor` says where they are looked for)\n");
     }
     print(&table::render(&snapshot.vms))
+}
+
+fn detach(mut config: Config, all: bool) -> anyhow::Result<()> {
+    let section = config.readers.take(readers::TAP_EBPF);
+    let removed = readers::detach(&section, &config.settings.host, all)?;
+    if removed.is_empty() {
+        return print("nothing to detach\n");
+    }
+    print(&(removed.join("\n") + "\n"))
 }
 
 fn check(file: &Path) -> anyhow::Result<()> {

@@ -8,11 +8,12 @@ use crate::app::App;
 use crate::cli::print;
 use crate::config::Config;
 use crate::model::{PartRun, Snapshot};
+use crate::readers::Purpose;
 
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let app = App::new(config)?;
     let btf = app.settings().host.btf().exists();
-    let snapshot = app.into_manager().tick(0);
+    let snapshot = app.into_manager(Purpose::Look)?.tick(0);
     print(&report(&snapshot, btf))
 }
 

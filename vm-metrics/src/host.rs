@@ -1,5 +1,7 @@
 //! Where the kernel's files are. The only file that spells `/proc` or `/sys`; on a fixture host the roots are elsewhere.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,9 +41,20 @@ impl Host {
         self.sys.join("class/net")
     }
 
+    /// The names in `/sys/class/net`
+    pub fn net_device_names(&self) -> io::Result<Vec<String>> {
+        let entries = fs::read_dir(self.net_devices())?;
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
     /// `/sys/class/net/<name>`
     pub fn net_device(&self, name: &str) -> PathBuf {
         self.net_devices().join(name)
+    }
+
+    /// `/sys/fs/bpf`, where a bpffs is mounted by custom
+    pub fn bpf_fs(&self) -> PathBuf {
+        self.sys.join("fs/bpf")
     }
 
     /// `/sys/kernel/btf/vmlinux`

@@ -8,11 +8,13 @@ mod tick;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use thiserror::Error;
+
 pub use tick::{TickThread, Ticker};
 
 use crate::host::Host;
 use crate::model::{Batch, PartHealth, PartKind, PartRun, Snapshot, VmSet};
-use crate::readers::{Configured, Reader, Started};
+use crate::readers::{Configured, Purpose, Reader, Started};
 use crate::sources::Sources;
 use judge::HealthLog;
 use ledger::Ledger;
@@ -27,25 +29,38 @@ pub struct Manager {
     ticks: u64,
 }
 
+#[derive(Debug, Error)]
+pub enum ManagerError {
+    #[error("reader {name}: {reason}")]
+    Refused { name: &'static str, reason: String },
+}
+
 enum ReaderState {
     Running(Box<dyn Reader>),
     Not(PartHealth),
 }
 
 impl Manager {
-    /// Starts the readers; one that cannot start is reported in every snapshot, and logged once.
-    pub fn new(sources: Sources, readers: Vec<Configured>, host: &Host) -> Self {
-        let readers = readers
-            .into_iter()
-            .map(|reader| {
-                let name = reader.name;
-                match reader.start(host) {
-                    Started::Running(reader) => (name, ReaderState::Running(reader)),
-                    Started::Not(health) => (name, ReaderState::Not(health)),
-                }
-            })
-            .collect();
-        Self { sources, readers, ledger: Ledger::default(), health_log: HealthLog::default(), ticks: 0 }
+    /// Starts the readers. One that cannot start is reported in every snapshot, and logged once.
+    ///
+    /// # Errors
+    /// When a reader says that going on would harm, for example because another daemon has its pins.
+    pub fn new(
+        sources: Sources,
+        readers: Vec<Configured>,
+        host: &Host,
+        purpose: Purpose,
+    ) -> Result<Self, ManagerError> {
+        let start = |reader: Configured| {
+            let name = reader.name;
+            match reader.start(host, purpose) {
+                Started::Running(reader) => Ok((name, ReaderState::Running(reader))),
+                Started::Not(health) => Ok((name, ReaderState::Not(health))),
+                Started::Refused(reason) => Err(ManagerError::Refused { name, reason }),
+            }
+        };
+        let readers = readers.into_iter().map(start).collect::<Result<_, _>>()?;
+        Ok(Self { sources, readers, ledger: Ledger::default(), health_log: HealthLog::default(), ticks: 0 })
     }
 
     /// Lists, reads and merges once.

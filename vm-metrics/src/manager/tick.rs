@@ -22,15 +22,10 @@ pub struct TickThread {
 }
 
 impl TickThread {
-    /// `make` runs on the new thread, as the manager's readers stay there.
-    pub fn spawn(
-        make: impl FnOnce() -> Manager + Send + 'static,
-        interval: Duration,
-    ) -> io::Result<(Self, Ticker)> {
+    pub fn spawn(mut manager: Manager, interval: Duration) -> io::Result<(Self, Ticker)> {
         let (snapshots, ticker) = watch::channel(None);
         let (stop, stopped) = mpsc::channel();
         let thread = thread::Builder::new().name("tick".to_owned()).spawn(move || {
-            let mut manager = make();
             let mut clock = Clock::new(interval);
             loop {
                 snapshots.send_replace(Some(manager.tick(clock.late)));

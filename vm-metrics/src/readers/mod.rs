@@ -16,7 +16,7 @@ use std::fmt;
 pub use error::{ReadReport, ReaderError};
 pub use proc_stat::read_proc_stat;
 pub use proc_statm::{ProcStatm, read_proc_statm};
-pub(crate) use tap_ebpf::NAME as TAP_EBPF;
+pub(crate) use tap_ebpf::{NAME as TAP_EBPF, detach};
 pub use tap_sysfs::read_tap_stats;
 
 use crate::config::{ConfigError, Section, Sections};
@@ -43,13 +43,24 @@ pub struct ReaderDef {
 pub const READERS: &[ReaderDef] = &[proc_stat::DEF, proc_statm::DEF, tap_sysfs::DEF, tap_ebpf::DEF];
 
 /// Starts a configured reader.
-type Start = Box<dyn FnOnce(&Host) -> Started + Send>;
+type Start = Box<dyn FnOnce(&Host, Purpose) -> Started + Send>;
+
+/// What the readers are started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To count for as long as the host runs: what is attached may outlive the process.
+    Serve,
+    /// For one look: nothing outlives it, and a daemon that runs is not disturbed.
+    Look,
+}
 
 /// How a reader came up. A reader that did not is a fact to report, never the end of the daemon.
 #[expect(missing_debug_implementations, reason = "a reader is a trait object")]
 pub enum Started {
     Running(Box<dyn Reader>),
     Not(PartHealth),
+    /// Going on would harm: the daemon must leave.
+    Refused(String),
 }
 
 /// A reader that is checked but not started.
@@ -66,9 +77,9 @@ impl fmt::Debug for Configured {
 }
 
 impl Configured {
-    pub fn start(self, host: &Host) -> Started {
+    pub fn start(self, host: &Host, purpose: Purpose) -> Started {
         match self.start {
-            Some(start) => start(host),
+            Some(start) => start(host, purpose),
             None => Started::Not(PartHealth::new(Health::Disabled, "switched off in the configuration")),
         }
     }

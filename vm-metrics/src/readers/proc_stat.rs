@@ -13,7 +13,7 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     help: "CPU time of each hypervisor process, from /proc/<pid>/stat",
     configure: |section| {
         section.no_options()?;
-        Ok(Box::new(|host| {
+        Ok(Box::new(|host, _| {
             let files = ProcessFiles::new(host.clone(), "stat");
             Started::Running(Box::new(ProcStat { files, ticks_per_second: clock_ticks_per_second() }))
         }))

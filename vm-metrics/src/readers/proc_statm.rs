@@ -13,7 +13,7 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     help: "resident and virtual memory of each hypervisor process, from /proc/<pid>/statm",
     configure: |section| {
         section.no_options()?;
-        Ok(Box::new(|host| {
+        Ok(Box::new(|host, _| {
             let files = ProcessFiles::new(host.clone(), "statm");
             Started::Running(Box::new(StatmReader { files, page_size: page_size() as u64 }))
         }))

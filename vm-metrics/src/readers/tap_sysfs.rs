@@ -13,7 +13,9 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     help: "bytes, packets, errors and drops of each TAP, from /sys/class/net/<tap>/statistics",
     configure: |section| {
         section.no_options()?;
-        Ok(Box::new(|host| Started::Running(Box::new(TapSysfs { host: host.clone(), kept: HashMap::new() }))))
+        Ok(Box::new(|host, _| {
+            Started::Running(Box::new(TapSysfs { host: host.clone(), kept: HashMap::new() }))
+        }))
     },
 };
 

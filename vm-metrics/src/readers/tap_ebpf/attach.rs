@@ -5,19 +5,23 @@
 //! clsact qdisc stays: others may have filters on it by then.
 
 use std::error::Error;
+use std::fs;
+use std::mem;
+use std::path::PathBuf;
 
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
 };
 use aya::programs::{LinkOrder, ProgramError, TcAttachType};
 use rustix::io::Errno;
-use thiserror::Error;
 use vm_metrics_common::names;
 
 use super::Way;
-use super::load::{LoadError, Loaded, errno_of};
+use super::error::{LoadError, errno_of};
+use super::load::Loaded;
+use super::pins::Pins;
 use crate::model::AttachMode;
-use crate::readers::ReaderError;
 
 /// The first: programs of others that end the chain come after the count.
 const CLSACT_PRIORITY: u16 = 1;
@@ -25,54 +29,87 @@ const CLSACT_PRIORITY: u16 = 1;
 /// Tells our filters from those of others with the same priority.
 const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0x766d);
 
-/// The programs on one TAP. Dropping it takes them off.
+/// Host perspective, as the kernel names its hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    Ingress,
+    Egress,
+}
+
+const BOTH: [Direction; 2] = [Direction::Ingress, Direction::Egress];
+
+/// The programs on one TAP.
 pub(super) struct Attached {
     pub(super) mode: AttachMode,
-    _ingress: SchedClassifierLink,
-    _egress: SchedClassifierLink,
+    hooks: Vec<Hook>,
+    /// Whether they stay when this is dropped.
+    stay: bool,
 }
 
-#[derive(Debug, Error)]
-#[error("cannot attach to {device}: {source}")]
-pub(super) struct AttachError {
-    device: String,
-    source: Box<LoadError>,
+struct Hook {
+    link: SchedClassifierLink,
+    pin: Option<PathBuf>,
 }
 
-impl AttachError {
-    pub(super) fn new(device: &str, source: LoadError) -> Self {
-        Self { device: device.to_owned(), source: Box::new(source) }
+impl Attached {
+    /// Takes the programs off, whether they were to stay or not.
+    pub(super) fn remove(mut self) -> Result<(), LoadError> {
+        self.stay = false;
+        let pins = self.hooks.iter().filter_map(|hook| hook.pin.clone());
+        for pin in pins.collect::<Vec<_>>() {
+            fs::remove_file(&pin).map_err(|source| LoadError::Unpin { path: pin, source })?;
+        }
+        Ok(())
     }
 }
 
-impl From<&AttachError> for ReaderError {
-    fn from(error: &AttachError) -> Self {
-        Self::Device {
-            device: error.device.clone(),
-            problem: format!("cannot attach the programs: {}", error.source.in_one_line()),
-            errno: errno_of(error),
+impl Drop for Attached {
+    fn drop(&mut self) {
+        for hook in self.hooks.drain(..) {
+            if self.stay && self.mode == AttachMode::Clsact {
+                // Dropping a filter's link deletes the filter. A link with a pin only loses a file descriptor.
+                mem::forget(hook.link);
+            }
         }
     }
 }
 
 /// Attaches to both directions. `way` becomes `Clsact` for good when the kernel turns out to have no TCX.
-pub(super) fn attach(loaded: &mut Loaded, device: &str, way: &mut Way) -> Result<Attached, LoadError> {
+pub(super) fn attach(
+    loaded: &mut Loaded,
+    pins: Option<&Pins>,
+    ifindex: u32,
+    device: &str,
+    way: &mut Way,
+) -> Result<Attached, LoadError> {
     match *way {
-        Way::Tcx => tcx(loaded, device),
-        Way::Clsact => clsact(loaded, device),
-        Way::Auto => match tcx(loaded, device) {
+        Way::Tcx => tcx(loaded, pins, ifindex, device),
+        Way::Clsact => clsact(loaded, pins, device),
+        Way::Auto => match tcx(loaded, pins, ifindex, device) {
             Err(error) if is_unsupported(&error) => {
                 tracing::info!("no TCX on this kernel ({}): attaching by clsact", error.in_one_line());
                 *way = Way::Clsact;
-                clsact(loaded, device)
+                clsact(loaded, pins, device)
             }
             result => result,
         },
     }
 }
 
-fn already_there(error: &(dyn Error + 'static)) -> bool {
-    errno_of(error) == Some(Errno::EXIST.raw_os_error())
+/// What a daemon before this one has left on an interface, now with the programs of this one: the kernel puts them in the
+/// place of the old in one step. `None` when nothing is left, or the device is another one now.
+pub(super) fn adopt(loaded: &mut Loaded, pins: &Pins, ifindex: u32, device: &str) -> Option<Attached> {
+    adopt_links(loaded, pins, ifindex).or_else(|_| adopt_filters(loaded, device)).ok()
+}
+
+/// Deletes our filters on a device; there may be none.
+pub(super) fn remove_filters(device: &str) -> bool {
+    let remove = |direction: Direction| {
+        let link = left_filter(device, direction)?;
+        aya::programs::Link::detach(link)
+    };
+    // Both, also when the first is not there.
+    BOTH.map(|direction| remove(direction).is_ok()).contains(&true)
 }
 
 /// A kernel that does not know the attach type says so with EINVAL.
@@ -81,43 +118,113 @@ fn is_unsupported(error: &LoadError) -> bool {
     matches!(errno, Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP))
 }
 
-fn tcx(loaded: &mut Loaded, device: &str) -> Result<Attached, LoadError> {
-    let mut attach = |program, direction| -> Result<SchedClassifierLink, LoadError> {
-        let program = loaded.program(program)?;
+/// Both directions, or none.
+fn both(
+    mode: AttachMode,
+    stay: bool,
+    mut one: impl FnMut(Direction) -> Result<Hook, LoadError>,
+) -> Result<Attached, LoadError> {
+    let mut attached = Attached { mode, hooks: Vec::new(), stay };
+    for direction in BOTH {
+        match one(direction) {
+            Ok(hook) => attached.hooks.push(hook),
+            Err(error) => {
+                attached.remove()?;
+                return Err(error);
+            }
+        }
+    }
+    Ok(attached)
+}
+
+fn tcx(loaded: &mut Loaded, pins: Option<&Pins>, ifindex: u32, device: &str) -> Result<Attached, LoadError> {
+    both(AttachMode::Tcx, pins.is_some(), |direction| {
+        let program = loaded.program(direction.program())?;
         let at_head = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let link = program.attach_with_options(device, direction, at_head)?;
-        Ok(program.take_link(link)?)
-    };
-    Ok(Attached {
-        mode: AttachMode::Tcx,
-        _ingress: attach(names::PROGRAM_INGRESS, TcAttachType::Ingress)?,
-        _egress: attach(names::PROGRAM_EGRESS, TcAttachType::Egress)?,
+        let link = program.attach_with_options(device, direction.attach_type(), at_head)?;
+        let link = program.take_link(link)?;
+        match pins {
+            Some(pins) => pinned(link, pins.link(ifindex, direction)),
+            None => Ok(Hook { link, pin: None }),
+        }
     })
 }
 
-fn clsact(loaded: &mut Loaded, device: &str) -> Result<Attached, LoadError> {
+fn pinned(link: SchedClassifierLink, path: PathBuf) -> Result<Hook, LoadError> {
+    // A pin of a device that is gone may be in the way.
+    let _ = fs::remove_file(&path);
+    let link = FdLink::try_from(link)?.pin(&path)?;
+    Ok(Hook { link: FdLink::from(link).try_into()?, pin: Some(path) })
+}
+
+fn adopt_links(loaded: &mut Loaded, pins: &Pins, ifindex: u32) -> Result<Attached, LoadError> {
+    both(AttachMode::Tcx, true, |direction| {
+        let path = pins.link(ifindex, direction);
+        let program = loaded.program(direction.program())?;
+        let left = FdLink::from(PinnedLink::from_pin(&path)?).try_into()?;
+        // Refused when the device is gone.
+        let link = program.attach_to_link(left)?;
+        Ok(Hook { link: program.take_link(link)?, pin: Some(path) })
+    })
+}
+
+fn clsact(loaded: &mut Loaded, pins: Option<&Pins>, device: &str) -> Result<Attached, LoadError> {
     match qdisc_add_clsact(device) {
         Err(error) if !already_there(&error) => return Err(LoadError::Qdisc(error)),
         _ => {}
     }
-    let mut attach = |program, direction| -> Result<SchedClassifierLink, LoadError> {
-        let program = loaded.program(program)?;
+    both(AttachMode::Clsact, pins.is_some(), |direction| {
+        let program = loaded.program(direction.program())?;
         let filter = NlOptions { priority: CLSACT_PRIORITY, handle: CLSACT_HANDLE, classid: None };
-        let link = match program.attach_with_options(device, direction, TcAttachOptions::Netlink(filter)) {
-            // Left by a daemon that was killed: replaced in one step.
-            Err(error) if already_there(&error) => {
-                let left =
-                    SchedClassifierLink::attached(device, direction, CLSACT_PRIORITY, CLSACT_HANDLE, None)
-                        .map_err(|error| ProgramError::TcError(TcError::IoError(error)))?;
-                program.attach_to_link(left)?
-            }
+        let options = TcAttachOptions::Netlink(filter);
+        let link = match program.attach_with_options(device, direction.attach_type(), options) {
+            // Left by a daemon that was killed.
+            Err(error) if already_there(&error) => program.attach_to_link(left_filter(device, direction)?)?,
             result => result?,
         };
-        Ok(program.take_link(link)?)
-    };
-    Ok(Attached {
-        mode: AttachMode::Clsact,
-        _ingress: attach(names::PROGRAM_INGRESS, TcAttachType::Ingress)?,
-        _egress: attach(names::PROGRAM_EGRESS, TcAttachType::Egress)?,
+        Ok(Hook { link: program.take_link(link)?, pin: None })
     })
+}
+
+fn adopt_filters(loaded: &mut Loaded, device: &str) -> Result<Attached, LoadError> {
+    both(AttachMode::Clsact, true, |direction| {
+        let program = loaded.program(direction.program())?;
+        // Replaces, and so is refused when there is nothing to replace.
+        let link = program.attach_to_link(left_filter(device, direction)?)?;
+        Ok(Hook { link: program.take_link(link)?, pin: None })
+    })
+}
+
+/// Our filter on a device, whoever made it.
+fn left_filter(device: &str, direction: Direction) -> Result<SchedClassifierLink, ProgramError> {
+    let attach_type = direction.attach_type();
+    SchedClassifierLink::attached(device, attach_type, CLSACT_PRIORITY, CLSACT_HANDLE, None)
+        .map_err(|error| ProgramError::TcError(TcError::IoError(error)))
+}
+
+fn already_there(error: &(dyn Error + 'static)) -> bool {
+    errno_of(error) == Some(Errno::EXIST.raw_os_error())
+}
+
+impl Direction {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::Ingress => names::PROGRAM_INGRESS,
+            Self::Egress => names::PROGRAM_EGRESS,
+        }
+    }
+
+    fn attach_type(self) -> TcAttachType {
+        match self {
+            Self::Ingress => TcAttachType::Ingress,
+            Self::Egress => TcAttachType::Egress,
+        }
+    }
 }

@@ -10,7 +10,7 @@ use aya::maps::{Array, Map, MapData};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use vm_metrics_common::Counters;
 
-use super::load::LoadError;
+use super::error::LoadError;
 
 const WORDS: usize = size_of::<Counters>() / size_of::<u64>();
 
@@ -27,11 +27,12 @@ pub(super) struct CounterMap {
 unsafe impl Send for CounterMap {}
 
 impl CounterMap {
-    pub(super) fn new(map: Map, slots: u32, cpus: u32) -> Result<Self, LoadError> {
+    pub(super) fn new(map: Map, cpus: u32) -> Result<Self, LoadError> {
         let Map::Array(data) = &map else { return Err(LoadError::Missing("an array of counters")) };
+        // A pinned map keeps the size that it was made with.
+        let slots = data.info()?.max_entries() / cpus;
         let len_bytes = slots as usize * cpus as usize * size_of::<Counters>();
-        // SAFETY: a new read-only mapping at an address of the kernel's choice; the map holds `len_bytes`, which
-        // `load` asked for, and mmap refuses a longer one.
+        // SAFETY: a new read-only mapping at an address of the kernel's choice, no longer than the map says it is.
         let address = unsafe {
             let fd = data.fd().as_fd();
             mmap(ptr::null_mut(), len_bytes, ProtFlags::READ, MapFlags::SHARED, fd, 0)

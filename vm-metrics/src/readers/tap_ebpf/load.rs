@@ -1,21 +1,18 @@
-//! Brings the programs into the kernel, and says in one sentence why it will not have them.
+//! Brings the programs into the kernel, with maps of its own or with those that are pinned.
 
-use std::error::Error;
-use std::io;
+use std::path::Path;
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError};
-use aya::programs::tc::TcError;
-use aya::programs::{ProgramError, SchedClassifier};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::maps::{Array, HashMap, Map, MapData, MapInfo};
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use log::Log;
-use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, setrlimit};
-use thiserror::Error;
-use vm_metrics_common::{TableEntry, names};
+use vm_metrics_common::{Counters, TABLE_SIZE, TableEntry, names};
 
 use super::counters::CounterMap;
-use crate::model::{Health, PartHealth};
+use super::error::LoadError;
+use super::pins::Pins;
 
 /// Built by `build.rs` from `vm-metrics-ebpf`; aligned, because the loader reads it in place.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vm-metrics.bpf.o"));
@@ -30,7 +27,7 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    pub(super) fn new(max_nics: u32) -> Result<Self, LoadError> {
+    pub(super) fn new(max_nics: u32, pins: Option<&Pins>) -> Result<Self, LoadError> {
         // Before 5.11 maps count against this limit; later kernels do not look at it.
         let unlimited = Rlimit { current: None, maximum: None };
         if let Err(errno) = setrlimit(Resource::Memlock, unlimited) {
@@ -39,15 +36,24 @@ impl Loaded {
         let cpus = aya::util::nr_cpus().map_err(|(path, source)| LoadError::Cpus { path, source })?;
         let cpus = u32::try_from(cpus).map_err(|_| LoadError::Missing("a sensible number of CPUs"))?;
         let entries = max_nics.checked_mul(cpus).ok_or(LoadError::TooManyNics { max_nics, cpus })?;
-        let mut ebpf = EbpfLoader::new()
-            .override_global(names::GLOBAL_CPUS, &cpus, true)
-            .map_max_entries(names::MAP_COUNTERS, entries)
-            .load(OBJECT)?;
+        let mut loader = EbpfLoader::new();
+        loader.override_global(names::GLOBAL_CPUS, &cpus, true).map_max_entries(names::MAP_COUNTERS, entries);
+        for (name, key_size, value_size) in SHAPES {
+            let Some(pins) = pins else { break };
+            let path = pins.map(name);
+            check_shape(&path, key_size, value_size)?;
+            loader.map_pin_path(name, path);
+        }
+        let mut ebpf = loader.load(OBJECT)?;
         let logger = EbpfLogger::init(&mut ebpf).map_err(|_| LoadError::Missing("the map AYA_LOGS"))?;
         for name in [names::PROGRAM_INGRESS, names::PROGRAM_EGRESS] {
             classifier(&mut ebpf, name)?.load()?;
         }
-        let counters = CounterMap::new(take(&mut ebpf, names::MAP_COUNTERS)?, max_nics, cpus)?;
+        let counters = CounterMap::new(take(&mut ebpf, names::MAP_COUNTERS)?, cpus)?;
+        if counters.slots() != max_nics {
+            let slots = counters.slots();
+            tracing::warn!("max_nics stays {slots} as pinned: `vm-metrics detach` makes {max_nics} count");
+        }
         let table = Array::try_from(take(&mut ebpf, names::MAP_TABLE)?)?;
         let collisions = HashMap::try_from(take(&mut ebpf, names::MAP_COLLISIONS)?)?;
         Ok(Self { ebpf, counters, table, collisions, logger })
@@ -63,6 +69,25 @@ impl Loaded {
     }
 }
 
+/// The maps that can be pinned, with the sizes of their keys and values.
+const SHAPES: [(&str, usize, usize); 3] = [
+    (names::MAP_COUNTERS, size_of::<u32>(), size_of::<Counters>()),
+    (names::MAP_TABLE, size_of::<u32>(), size_of::<TableEntry>()),
+    (names::MAP_COLLISIONS, size_of::<u32>(), size_of::<u32>()),
+];
+
+/// A pinned map is taken as it is, and the programs would write beyond values that are smaller than they think.
+fn check_shape(path: &Path, key_size: usize, value_size: usize) -> Result<(), LoadError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let info = MapInfo::from_pin(path)?;
+    let fits = info.key_size() as usize == key_size
+        && info.value_size() as usize == value_size
+        && (!path.ends_with(names::MAP_TABLE) || info.max_entries() == TABLE_SIZE);
+    if fits { Ok(()) } else { Err(LoadError::OtherShape { path: path.to_owned() }) }
+}
+
 fn classifier<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut SchedClassifier, LoadError> {
     let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
     Ok(program.try_into()?)
@@ -70,109 +95,4 @@ fn classifier<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Sche
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
     ebpf.take_map(name).ok_or(LoadError::Missing(name))
-}
-
-#[derive(Debug, Error)]
-pub(super) enum LoadError {
-    #[error(transparent)]
-    Ebpf(#[from] EbpfError),
-    #[error(transparent)]
-    Program(#[from] ProgramError),
-    #[error(transparent)]
-    Map(#[from] MapError),
-    #[error("cannot map the counters into memory: {0}")]
-    Mmap(#[source] io::Error),
-    #[error("cannot read {path}: {source}")]
-    Cpus { path: &'static str, source: io::Error },
-    #[error("max_nics = {max_nics} on {cpus} possible CPUs is more than a map can have")]
-    TooManyNics { max_nics: u32, cpus: u32 },
-    #[error("cannot open a socket: {0}")]
-    Socket(#[source] io::Error),
-    #[error("cannot add a clsact qdisc: {0}")]
-    Qdisc(#[source] TcError),
-    #[error("all slots are in use: raise readers.tap_ebpf.max_nics")]
-    NoSlot,
-    #[error("the device changed while it was attached")]
-    DeviceChanged,
-    #[error("the eBPF object lacks {0}")]
-    Missing(&'static str),
-}
-
-impl LoadError {
-    /// What is off, why, and what would turn it on.
-    pub(super) fn health(&self) -> PartHealth {
-        let errno = errno_of(self);
-        let (state, advice) = match errno.map(Errno::from_raw_os_error) {
-            Some(Errno::PERM) => (Health::Unsupported, "; the daemon needs CAP_BPF and CAP_NET_ADMIN"),
-            Some(Errno::NOSYS) => (Health::Unsupported, "; this kernel is built without bpf(2)"),
-            _ => (Health::Failed, ""),
-        };
-        PartHealth::new(state, format!("cannot load the programs: {}{advice}", self.in_one_line()))
-            .with_errno(errno)
-    }
-
-    /// The causes, outermost first. Of a verifier log, the line that says why; all of it goes to the debug log.
-    pub(super) fn in_one_line(&self) -> String {
-        if let Self::Program(ProgramError::LoadError { io_error, verifier_log }) = self {
-            tracing::debug!("verifier log:\n{verifier_log}");
-            let log = verifier_log.to_string();
-            return format!("{io_error}; the verifier says: {}", verdict(&log).unwrap_or("nothing"));
-        }
-        let mut parts: Vec<String> = Vec::new();
-        let mut cause: Option<&dyn Error> = Some(self);
-        while let Some(error) = cause {
-            let text = error.to_string();
-            if parts.last().is_none_or(|last| !last.ends_with(&text)) {
-                parts.push(text);
-            }
-            cause = error.source();
-        }
-        parts.join(": ")
-    }
-}
-
-/// The last line that is not a statistic.
-fn verdict(verifier_log: &str) -> Option<&str> {
-    const STATISTICS: [&str; 3] = ["processed ", "verification time ", "stack depth "];
-    let is_statistic = |line: &&str| STATISTICS.iter().any(|start| line.starts_with(start));
-    verifier_log.lines().rev().map(str::trim).find(|line| !line.is_empty() && !is_statistic(line))
-}
-
-/// The error number at the end of the chain of causes.
-pub(super) fn errno_of(error: &(dyn Error + 'static)) -> Option<i32> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(errno) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
-            return Some(errno);
-        }
-        cause = error.source();
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_verdict_is_the_last_line_that_is_no_statistic() {
-        let log = "0: R1=ctx()\n7: (71) r3 = *(u8 *)(r1 +0)\ninvalid access to packet\nstack depth 56+0\nprocessed 142 insns\n\n";
-        assert_eq!(verdict(log), Some("invalid access to packet"));
-        assert_eq!(verdict("processed 1 insns"), None);
-    }
-
-    #[test]
-    fn a_missing_right_is_not_a_failure_and_names_the_right() {
-        let denied = LoadError::Mmap(io::Error::from_raw_os_error(Errno::PERM.raw_os_error()));
-        let health = denied.health();
-        assert_eq!((health.state, health.errno), (Health::Unsupported, Some(1)));
-        assert!(health.reason.contains("CAP_BPF"), "{}", health.reason);
-    }
-
-    #[test]
-    fn other_faults_are_failures() {
-        let health = LoadError::Missing("the map COUNTERS").health();
-        assert_eq!((health.state, health.errno), (Health::Failed, None));
-        assert_eq!(health.reason, "cannot load the programs: the eBPF object lacks the map COUNTERS");
-    }
 }

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::netdevice::name_to_index;
+use rustix::net::netdevice::{index_to_name, name_to_index};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::Way;
-use super::attach::{AttachError, Attached, attach};
-use super::load::{LoadError, Loaded};
+use super::attach::{Attached, adopt, attach};
+use super::error::{AttachError, LoadError};
+use super::load::Loaded;
+use super::pins::Pins;
 use super::slots::Slots;
+use super::{Options, Way};
 use crate::model::{Batch, EbpfReading, Nic, VmSet};
 use crate::readers::{ReadReport, Reader, ReaderError};
 
@@ -23,8 +25,13 @@ const ATTACH_BUDGET: Duration = Duration::from_millis(200);
 /// A TAP that refused the programs is tried again after this time.
 const RETRY: Duration = Duration::from_secs(10);
 
+/// A TAP that is there but that no VM has any more keeps the programs for this time: the source that knows its VM may
+/// have failed for a moment, or may not have found it yet after a start.
+const UNWANTED: Duration = Duration::from_secs(60);
+
 pub(super) struct TapEbpf {
     loaded: Loaded,
+    pins: Option<Pins>,
     way: Way,
     slots: Slots,
     /// Any socket: the kernel answers questions about devices on one.
@@ -37,6 +44,7 @@ pub(super) struct TapEbpf {
 struct Tap {
     slot: u32,
     attached: Attached,
+    wanted: Instant,
 }
 
 struct Refusal {
@@ -45,12 +53,35 @@ struct Refusal {
 }
 
 impl TapEbpf {
-    pub(super) fn new(max_nics: u32, way: Way) -> Result<Self, LoadError> {
-        let loaded = Loaded::new(max_nics)?;
+    /// Loads the programs; with pins, takes over what the daemon before this one has left.
+    pub(super) fn new(options: &Options, pins: Option<Pins>) -> Result<Self, LoadError> {
+        let mut loaded = Loaded::new(options.max_nics, pins.as_ref())?;
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
             .map_err(|errno| LoadError::Socket(io::Error::from(errno)))?;
-        let slots = Slots::new(loaded.counters.slots());
-        Ok(Self { loaded, way, slots, socket, taps: HashMap::new(), refused: HashMap::new() })
+        let (slots, left) = Slots::restore(&mut loaded)?;
+        let (taps, refused) = (HashMap::new(), HashMap::new());
+        let mut reader = Self { loaded, pins, way: options.attach, slots, socket, taps, refused };
+        reader.adopt_all(left)?;
+        Ok(reader)
+    }
+
+    fn adopt_all(&mut self, left: HashMap<u32, u32>) -> Result<(), LoadError> {
+        for (ifindex, slot) in left {
+            let adopted = match (&self.pins, index_to_name(&self.socket, ifindex)) {
+                (Some(pins), Ok(device)) => adopt(&mut self.loaded, pins, ifindex, &device),
+                _ => None,
+            };
+            match adopted {
+                Some(attached) => {
+                    self.taps.insert(ifindex, Tap { slot, attached, wanted: Instant::now() });
+                }
+                None => self.slots.release(&mut self.loaded, ifindex, slot)?,
+            }
+        }
+        if let Some(pins) = &self.pins {
+            pins.collect_links(|ifindex| self.taps.contains_key(&ifindex))?;
+        }
+        Ok(())
     }
 
     /// The device of that name in this network namespace.
@@ -66,14 +97,26 @@ impl TapEbpf {
         }
     }
 
-    fn detach_all_but(&mut self, present: &HashMap<u32, &Nic>, report: &mut ReadReport) {
+    /// Takes the programs off the TAPs that are gone, or that no VM has had for a while.
+    fn detach_unwanted(&mut self, present: &HashMap<u32, &Nic>, report: &mut ReadReport) {
         self.refused.retain(|ifindex, _| present.contains_key(ifindex));
-        let gone: Vec<u32> =
-            self.taps.keys().filter(|ifindex| !present.contains_key(ifindex)).copied().collect();
-        for ifindex in gone {
-            let Some(Tap { slot, attached }) = self.taps.remove(&ifindex) else { continue };
-            drop(attached);
-            if let Err(error) = self.slots.release(&mut self.loaded, ifindex, slot) {
+        let now = Instant::now();
+        for ifindex in present.keys() {
+            if let Some(tap) = self.taps.get_mut(ifindex) {
+                tap.wanted = now;
+            }
+        }
+        let unwanted = |(ifindex, tap): (&u32, &Tap)| {
+            let keep = tap.wanted == now
+                || (now - tap.wanted < UNWANTED && index_to_name(&self.socket, *ifindex).is_ok());
+            (!keep).then_some(*ifindex)
+        };
+        let unwanted: Vec<u32> = self.taps.iter().filter_map(unwanted).collect();
+        for ifindex in unwanted {
+            let Some(Tap { slot, attached, .. }) = self.taps.remove(&ifindex) else { continue };
+            let removed =
+                attached.remove().and_then(|()| self.slots.release(&mut self.loaded, ifindex, slot));
+            if let Err(error) = removed {
                 report.error(ReaderError::from(&AttachError::new(&format!("interface {ifindex}"), error)));
             }
         }
@@ -95,27 +138,28 @@ impl TapEbpf {
                     self.taps.insert(*ifindex, tap);
                 }
                 Err(error) => {
+                    let error = AttachError::new(&nic.tap, error);
                     self.refused.insert(*ifindex, Refusal { error, retry_at: began + RETRY });
                 }
             }
         }
     }
 
-    fn attach(&mut self, ifindex: u32, device: &str) -> Result<Tap, AttachError> {
-        let failed = |error: LoadError| AttachError::new(device, error);
-        let slot = self.slots.assign(&mut self.loaded, ifindex).map_err(failed)?;
-        let slot = slot.ok_or_else(|| failed(LoadError::NoSlot))?;
-        let attached = attach(&mut self.loaded, device, &mut self.way).map_err(failed).and_then(|attached| {
+    fn attach(&mut self, ifindex: u32, device: &str) -> Result<Tap, LoadError> {
+        let slot = self.slots.assign(&mut self.loaded, ifindex)?.ok_or(LoadError::NoSlot)?;
+        let pins = self.pins.as_ref();
+        let attached = attach(&mut self.loaded, pins, ifindex, device, &mut self.way).and_then(|attached| {
             // The programs were attached by name: to another device, if the name changed hands meanwhile.
-            match self.ifindex(device) {
-                Ok(Some(now)) if now == ifindex => Ok(attached),
-                _ => Err(failed(LoadError::DeviceChanged)),
+            if name_to_index(&self.socket, device) == Ok(ifindex) {
+                return Ok(attached);
             }
+            attached.remove()?;
+            Err(LoadError::DeviceChanged)
         });
         match attached {
-            Ok(attached) => Ok(Tap { slot, attached }),
+            Ok(attached) => Ok(Tap { slot, attached, wanted: Instant::now() }),
             Err(error) => {
-                self.slots.release(&mut self.loaded, ifindex, slot).map_err(failed)?;
+                self.slots.release(&mut self.loaded, ifindex, slot)?;
                 Err(error)
             }
         }
@@ -135,7 +179,7 @@ impl Reader for TapEbpf {
                 Err(error) => report.error(error),
             }
         }
-        self.detach_all_but(&present, &mut report);
+        self.detach_unwanted(&present, &mut report);
         self.attach_new(&present);
         for (ifindex, nic) in present {
             if let Some(tap) = self.taps.get(&ifindex) {

@@ -1,11 +1,12 @@
 //! Which interface counts where: slots of the counter map, and the table in which the programs look them up.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use vm_metrics_common::{TABLE_SIZE, TableEntry};
 
-use super::load::{LoadError, Loaded};
+use super::error::LoadError;
+use super::load::Loaded;
 
 /// Hands out slots, the longest unused first. Detaching waits until no CPU runs the program any more, so a slot that was
 /// given back has no writer.
@@ -17,8 +18,35 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn new(slots: u32) -> Self {
-        Self { free: (0..slots).collect(), holders: HashMap::new() }
+    /// The slots that a daemon before this one has left in the pinned maps: which interface counts where. An entry that
+    /// cannot be is removed.
+    pub(super) fn restore(loaded: &mut Loaded) -> Result<(Self, HashMap<u32, u32>), LoadError> {
+        let slots = loaded.counters.slots();
+        let mut restored = HashMap::new();
+        let mut holders = HashMap::new();
+        let mut taken = HashSet::new();
+        for index in 0..TABLE_SIZE {
+            let TableEntry { ifindex, slot } = loaded.table.get(&index, 0)?;
+            if ifindex == 0 {
+                continue;
+            }
+            if ifindex % TABLE_SIZE == index && slot < slots && taken.insert(slot) {
+                holders.insert(index, ifindex);
+                restored.insert(ifindex, slot);
+            } else {
+                loaded.table.set(index, TableEntry::default(), 0)?;
+            }
+        }
+        let collisions: Vec<(u32, u32)> = loaded.collisions.iter().collect::<Result<_, _>>()?;
+        for (ifindex, slot) in collisions {
+            if slot < slots && !restored.contains_key(&ifindex) && taken.insert(slot) {
+                restored.insert(ifindex, slot);
+            } else {
+                loaded.collisions.remove(&ifindex)?;
+            }
+        }
+        let free = (0..slots).filter(|slot| !taken.contains(slot)).collect();
+        Ok((Self { free, holders }, restored))
     }
 
     /// Gives the interface a cleared slot and makes the programs know it; `None` when all are in use.

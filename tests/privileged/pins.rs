@@ -1,0 +1,257 @@
+//! Counting goes on while no daemon runs: nothing is lost over a restart, nothing is counted twice, nothing is left behind.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use tempfile::TempDir;
+use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::frames::Frame;
+use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::tap::{Tap, TapOptions};
+use vm_metrics_testkit::wait::{SOON, wait_until};
+
+use crate::lab::WAYS;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
+const PINS: &str = "/sys/fs/bpf/vm-metrics";
+
+/// A TAP and a configuration for daemons that come and go. The bpffs is the namespace's own.
+struct Host {
+    tap: Tap,
+    config: PathBuf,
+    _dir: TempDir,
+    _namespace: NetNs,
+}
+
+impl Host {
+    fn new(way: &str) -> Self {
+        Self::with(&format!("attach = \"{way}\"\n"))
+    }
+
+    fn with(options: &str) -> Self {
+        let namespace = NetNs::enter().unwrap();
+        let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("config.toml");
+        let text = format!(
+            "interval = \"50ms\"\n[sources.proc_scan]\nenabled = false\n\
+             [[sources.static_list.vms]]\nid = \"a\"\ntaps = [\"vmt0\"]\n[readers.tap_ebpf]\n{options}"
+        );
+        std::fs::write(&config, text).unwrap();
+        Self { tap, config, _dir: dir, _namespace: namespace }
+    }
+
+    fn start(&self) -> Daemon {
+        let daemon = Daemon::start(Path::new(BINARY), &["--config", self.config.to_str().unwrap()]).unwrap();
+        let attached = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
+        daemon.wait_for(SOON, "the programs on the TAP", attached).unwrap();
+        daemon
+    }
+
+    fn send(&self, frames: u64) {
+        for _ in 0..frames {
+            self.tap.write_frame(&Frame::from_guest().udp4(300)).unwrap();
+        }
+    }
+
+    fn detach(&self, args: &[&str]) -> String {
+        let config = self.config.to_str().unwrap();
+        let output = Command::new(BINARY).args(["detach", "--config", config]).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// Waits until the daemon has counted so many frames that the guest sent, by both of its counts.
+fn wait_for_frames(daemon: &Daemon, frames: u64) {
+    let frames = frames as f64;
+    let udp = [("direction", "tx"), ("transport", "udp")];
+    let counted = |metrics: &Metrics| {
+        let packets = metrics.value("vm_network_tx_packets_total", &[])?;
+        let by_ebpf = metrics.value("vm_network_packets_by_transport_total", &udp)?;
+        assert!(packets <= frames && by_ebpf <= frames, "{packets} and {by_ebpf} of {frames}");
+        (packets == frames && by_ebpf == frames).then_some(())
+    };
+    daemon.wait_for(SOON, &format!("{frames} frames"), counted).unwrap();
+}
+
+fn attached_programs() -> usize {
+    let of = |direction| SchedClassifier::query_tcx("vmt0", direction).unwrap().1.len();
+    let links = of(TcAttachType::Ingress) + of(TcAttachType::Egress);
+    let filters = |direction| {
+        let output = Command::new("tc").args(["filter", "show", "dev", "vmt0", direction]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().matches("handle 0x766d").count()
+    };
+    links + filters("ingress") + filters("egress")
+}
+
+#[test]
+fn what_passes_between_two_daemons_is_counted() {
+    for way in WAYS {
+        let host = Host::new(way);
+        let mut daemon = host.start();
+        host.send(5);
+        wait_for_frames(&daemon, 5);
+        assert_eq!(daemon.terminate().unwrap().code(), Some(0));
+        host.send(7);
+        let daemon = host.start();
+        host.send(1);
+        wait_for_frames(&daemon, 13);
+        assert_eq!(attached_programs(), 2, "{way}");
+    }
+}
+
+#[test]
+fn kill_9_under_traffic_loses_nothing_and_counts_nothing_twice() {
+    for way in WAYS {
+        let host = Host::new(way);
+        let (sent, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        let frame = Frame::from_guest().udp4(300);
+        let daemon = std::thread::scope(|scope| {
+            let traffic = scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    host.tap.write_frame(&frame).unwrap();
+                    sent.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let mut last = 0.0;
+            for _ in 0..4 {
+                let mut daemon = host.start();
+                let packets = daemon.metrics().unwrap().value("vm_network_tx_packets_total", &[]).unwrap();
+                assert!(packets >= last, "{way}: {packets} after {last}");
+                last = packets;
+                daemon.kill().unwrap();
+            }
+            let daemon = host.start();
+            stop.store(true, Ordering::Relaxed);
+            traffic.join().unwrap();
+            daemon
+        });
+        // The detail counters began with the first attach; what was sent before is in the device's count only.
+        let sent = sent.into_inner() as f64;
+        let all = |metrics: &Metrics| {
+            let packets = metrics.value("vm_network_tx_packets_total", &[])?;
+            assert!(packets <= sent, "{way}: {packets} of {sent}");
+            (packets == sent).then_some(())
+        };
+        daemon.wait_for(SOON, "every frame", all).unwrap();
+        let bytes = daemon.metrics().unwrap().value("vm_network_tx_bytes_total", &[]);
+        assert_eq!(bytes, Some(sent * frame.len() as f64), "{way}");
+        assert_eq!(attached_programs(), 2, "{way}");
+    }
+}
+
+#[test]
+fn detach_leaves_nothing() {
+    for way in WAYS {
+        let host = Host::new(way);
+        drop(host.start());
+        assert_eq!(attached_programs(), 2, "{way}: they stay");
+        let said = host.detach(&[]);
+        assert!(said.contains(PINS), "{said}");
+        // The kernel takes a link off a moment after its last reference is gone.
+        wait_until(SOON, "no program on the TAP", || Ok((attached_programs() == 0).then_some(()))).unwrap();
+        assert!(!Path::new(PINS).exists(), "{way}");
+        assert_eq!(host.detach(&[]), "nothing to detach\n");
+    }
+}
+
+#[test]
+fn without_pins_the_programs_leave_with_the_daemon() {
+    for way in WAYS {
+        let host = Host::with(&format!("attach = \"{way}\"\npin = false\n"));
+        let mut daemon = host.start();
+        assert_eq!(attached_programs(), 2, "{way}");
+        daemon.terminate().unwrap();
+        assert_eq!(attached_programs(), 0, "{way}");
+        assert!(!Path::new(PINS).exists(), "{way}");
+    }
+}
+
+#[test]
+fn a_second_daemon_leaves_with_an_error() {
+    let host = Host::new("auto");
+    let first = host.start();
+    let config = host.config.to_str().unwrap();
+    let args = ["serve", "--listen", "127.0.0.1:0", "--config", config];
+    let second = Command::new(BINARY).args(args).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("another vm-metrics daemon holds /sys/fs/bpf/vm-metrics/v1"), "{said}");
+    let detach = Command::new(BINARY).args(["detach", "--config", config]).output().unwrap();
+    assert_eq!(detach.status.code(), Some(1), "a daemon that runs keeps its own");
+    host.send(3);
+    wait_for_frames(&first, 3);
+    // A look disturbs nobody.
+    let doctor = Command::new(BINARY).args(["doctor", "--config", config]).output().unwrap();
+    assert!(doctor.status.success());
+    host.send(3);
+    wait_for_frames(&first, 6);
+}
+
+#[test]
+fn pins_of_a_dead_device_are_collected() {
+    let mut host = Host::new("tcx");
+    let mut daemon = host.start();
+    host.send(5);
+    wait_for_frames(&daemon, 5);
+    daemon.kill().unwrap();
+    let links = Path::new(PINS).join("v1/links");
+    let names =
+        || -> Vec<_> { std::fs::read_dir(&links).unwrap().map(|entry| entry.unwrap().file_name()).collect() };
+    let old = names();
+    assert_eq!(old.len(), 2);
+    let old_tap = std::mem::replace(&mut host.tap, Tap::create_up("vmt1", TapOptions::default()).unwrap());
+    drop(old_tap);
+    host.tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
+    let daemon = host.start();
+    assert!(names().iter().all(|name| !old.contains(name)), "{old:?} are collected");
+    host.send(2);
+    wait_for_frames(&daemon, 2);
+}
+
+#[test]
+fn pins_of_another_version_are_left_alone() {
+    let host = Host::new("auto");
+    let other = Path::new(PINS).join("v99");
+    std::fs::create_dir_all(other.join("links")).unwrap();
+    let mut daemon = host.start();
+    assert!(daemon.log().contains("v99 is of another version"), "{}", daemon.log());
+    daemon.terminate().unwrap();
+    assert!(other.exists());
+    host.detach(&[]);
+    assert!(other.exists());
+    host.detach(&["--all"]);
+    assert!(!Path::new(PINS).exists());
+}
+
+#[test]
+fn a_pinned_map_of_another_shape_is_refused() {
+    let host = Host::new("auto");
+    drop(host.start());
+    let counters = Path::new(PINS).join("v1/COUNTERS");
+    std::fs::remove_file(&counters).unwrap();
+    aya::maps::Array::<_, u64>::create(4, 0).unwrap().pin(&counters).unwrap();
+    let args = ["--config", host.config.to_str().unwrap()];
+    let daemon = Daemon::start(Path::new(BINARY), &args).unwrap();
+    let metrics = daemon.metrics().unwrap();
+    let failed = [("part", "tap_ebpf"), ("state", "failed")];
+    assert_eq!(metrics.value("vm_metrics_part_health", &failed), Some(1.0));
+    assert_eq!(metrics.value("vm_network_tx_bytes_total", &[]), Some(0.0), "the baseline goes on");
+    assert!(daemon.log().contains("COUNTERS is a map of another shape"), "{}", daemon.log());
+}
+
+#[test]
+fn without_a_bpffs_it_counts_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::with(&format!("pin_dir = {:?}\n", dir.path().join("pins")));
+    let mut daemon = host.start();
+    assert!(daemon.log().contains("no pins: ") && daemon.log().contains("mount_bpffs"), "{}", daemon.log());
+    host.send(3);
+    wait_for_frames(&daemon, 3);
+    daemon.terminate().unwrap();
+    assert_eq!(attached_programs(), 0);
+}

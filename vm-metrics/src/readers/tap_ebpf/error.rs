@@ -1,0 +1,157 @@
+//! Why the kernel will not have the programs, in one sentence.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+use aya::EbpfError;
+use aya::maps::MapError;
+use aya::pin::PinError as PinLinkError;
+use aya::programs::ProgramError;
+use aya::programs::links::LinkError;
+use aya::programs::tc::TcError;
+use rustix::io::Errno;
+use thiserror::Error;
+
+use super::pins::PinError;
+use crate::model::{Health, PartHealth};
+use crate::readers::ReaderError;
+
+#[derive(Debug, Error)]
+pub(super) enum LoadError {
+    #[error(transparent)]
+    Ebpf(#[from] EbpfError),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error(transparent)]
+    Map(#[from] MapError),
+    #[error("cannot map the counters into memory: {0}")]
+    Mmap(#[source] io::Error),
+    #[error("cannot read {path}: {source}")]
+    Cpus { path: &'static str, source: io::Error },
+    #[error("max_nics = {max_nics} on {cpus} possible CPUs is more than a map can have")]
+    TooManyNics { max_nics: u32, cpus: u32 },
+    #[error("cannot open a socket: {0}")]
+    Socket(#[source] io::Error),
+    #[error("cannot add a clsact qdisc: {0}")]
+    Qdisc(#[source] TcError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    PinLink(#[from] PinLinkError),
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    #[error("cannot remove {}: {source}", path.display())]
+    Unpin { path: PathBuf, source: io::Error },
+    #[error("{} is a map of another shape: `vm-metrics detach` removes it", path.display())]
+    OtherShape { path: PathBuf },
+    #[error("all slots are in use: raise readers.tap_ebpf.max_nics")]
+    NoSlot,
+    #[error("the device changed while it was attached")]
+    DeviceChanged,
+    #[error("the eBPF object lacks {0}")]
+    Missing(&'static str),
+}
+
+impl LoadError {
+    /// What is off, why, and what would turn it on.
+    pub(super) fn health(&self) -> PartHealth {
+        let errno = errno_of(self);
+        let (state, advice) = match errno.map(Errno::from_raw_os_error) {
+            Some(Errno::PERM) => (Health::Unsupported, "; the daemon needs CAP_BPF and CAP_NET_ADMIN"),
+            Some(Errno::NOSYS) => (Health::Unsupported, "; this kernel is built without bpf(2)"),
+            _ => (Health::Failed, ""),
+        };
+        PartHealth::new(state, format!("cannot load the programs: {}{advice}", self.in_one_line()))
+            .with_errno(errno)
+    }
+
+    /// The causes, outermost first. Of a verifier log, the line that says why; all of it goes to the debug log.
+    pub(super) fn in_one_line(&self) -> String {
+        if let Self::Program(ProgramError::LoadError { io_error, verifier_log }) = self {
+            tracing::debug!("verifier log:\n{verifier_log}");
+            let log = verifier_log.to_string();
+            return format!("{io_error}; the verifier says: {}", verdict(&log).unwrap_or("nothing"));
+        }
+        let mut parts: Vec<String> = Vec::new();
+        let mut cause: Option<&dyn Error> = Some(self);
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if parts.last().is_none_or(|last| !last.ends_with(&text)) {
+                parts.push(text);
+            }
+            cause = error.source();
+        }
+        parts.join(": ")
+    }
+}
+
+/// The last line that is not a statistic.
+fn verdict(verifier_log: &str) -> Option<&str> {
+    const STATISTICS: [&str; 3] = ["processed ", "verification time ", "stack depth "];
+    let is_statistic = |line: &&str| STATISTICS.iter().any(|start| line.starts_with(start));
+    verifier_log.lines().rev().map(str::trim).find(|line| !line.is_empty() && !is_statistic(line))
+}
+
+/// The error number at the end of the chain of causes.
+pub(super) fn errno_of(error: &(dyn Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(errno) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(errno);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// Why one TAP is not counted by eBPF.
+#[derive(Debug, Error)]
+#[error("cannot attach to {device}: {source}")]
+pub(super) struct AttachError {
+    device: String,
+    source: Box<LoadError>,
+}
+
+impl AttachError {
+    pub(super) fn new(device: &str, source: LoadError) -> Self {
+        Self { device: device.to_owned(), source: Box::new(source) }
+    }
+}
+
+impl From<&AttachError> for ReaderError {
+    fn from(error: &AttachError) -> Self {
+        Self::Device {
+            device: error.device.clone(),
+            problem: format!("cannot attach the programs: {}", error.source.in_one_line()),
+            errno: errno_of(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdict_is_the_last_line_that_is_no_statistic() {
+        let log = "0: R1=ctx()\n7: (71) r3 = *(u8 *)(r1 +0)\ninvalid access to packet\nstack depth 56+0\nprocessed 142 insns\n\n";
+        assert_eq!(verdict(log), Some("invalid access to packet"));
+        assert_eq!(verdict("processed 1 insns"), None);
+    }
+
+    #[test]
+    fn a_missing_right_is_not_a_failure_and_names_the_right() {
+        let denied = LoadError::Mmap(io::Error::from_raw_os_error(Errno::PERM.raw_os_error()));
+        let health = denied.health();
+        assert_eq!((health.state, health.errno), (Health::Unsupported, Some(1)));
+        assert!(health.reason.contains("CAP_BPF"), "{}", health.reason);
+    }
+
+    #[test]
+    fn other_faults_are_failures() {
+        let health = LoadError::Missing("the map COUNTERS").health();
+        assert_eq!((health.state, health.errno), (Health::Failed, None));
+        assert_eq!(health.reason, "cannot load the programs: the eBPF object lacks the map COUNTERS");
+    }
+}
