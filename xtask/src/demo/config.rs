@@ -70,7 +70,10 @@ impl DemoVm {
 
 /// The configuration that lists the VMs with the pids of their processes.
 pub fn render<'a>(vms: impl IntoIterator<Item = (&'a DemoVm, u32)>) -> String {
-    let mut text = format!("interval = \"{INTERVAL}\"\n\n");
+    // Real VMs of this host are left alone, and nothing outlives the demo.
+    let mut text = format!(
+        "interval = \"{INTERVAL}\"\n\n[sources.proc_scan]\nenabled = false\n\n[readers.tap_ebpf]\npin = false\n\n"
+    );
     for (vm, pid) in vms {
         let DemoVm { id, name, .. } = vm;
         let tap = vm.tap();
