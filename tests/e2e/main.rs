@@ -6,3 +6,4 @@ mod cli;
 mod fixture;
 mod golden;
 mod http;
+mod readme;

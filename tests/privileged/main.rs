@@ -9,3 +9,4 @@ mod counts;
 mod fallback;
 mod lab;
 mod pins;
+mod rights;

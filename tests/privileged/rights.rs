@@ -1,0 +1,65 @@
+//! The capabilities that README.md gives the service: enough for a daemon of an ordinary user, and none of them too many.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::vm_process::{self, StandIn, StandInSpec, Traffic};
+
+const TAP: &str = "vmrights0";
+
+/// Not a test but the VM of the other one: see `vm_process`.
+#[test]
+fn stand_in_vm() {
+    vm_process::run_if_asked().unwrap();
+}
+
+#[test]
+fn the_capabilities_of_the_readme_are_enough_and_none_too_many() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // Where everybody may run it.
+    let daemon = dir.path().join("vm-metrics");
+    fs::copy(env!("CARGO_BIN_EXE_vm-metrics"), &daemon).unwrap();
+    // Its name makes it a VM. Its arguments name no TAP, so the daemon must look at its open files.
+    let vmm = dir.path().join("qemu-system-x86_64");
+    fs::copy(env::current_exe().unwrap(), &vmm).unwrap();
+
+    let _namespace = NetNs::enter().unwrap();
+    let mut command = Command::new(vmm);
+    command.args(["--exact", "rights::stand_in_vm", "--nocapture"]);
+    let traffic = Traffic { packets_per_second: 10, frame_bytes: 100 };
+    let spec = StandInSpec { tap: TAP.to_owned(), sends: traffic, receives: traffic, memory_bytes: 4096 };
+    let _vm = StandIn::start(&spec, command).unwrap();
+
+    let capabilities = capabilities_of_the_readme();
+    assert!(found_and_counted_by_ebpf(&daemon, &capabilities), "{capabilities:?} are not enough");
+    for without in &capabilities {
+        let fewer: Vec<_> = capabilities.iter().filter(|one| *one != without).cloned().collect();
+        assert!(!found_and_counted_by_ebpf(&daemon, &fewer), "{without} is not needed");
+    }
+}
+
+/// As `setpriv` spells them: `+net_admin`.
+fn capabilities_of_the_readme() -> Vec<String> {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let line = readme.lines().find_map(|line| line.strip_prefix("AmbientCapabilities=")).unwrap();
+    line.split(' ').map(|name| name.replace("CAP_", "+").to_lowercase()).collect()
+}
+
+fn found_and_counted_by_ebpf(binary: &Path, capabilities: &[String]) -> bool {
+    let capabilities = capabilities.join(",");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    command.args(["--inh-caps", &capabilities, "--ambient-caps", &capabilities]);
+    command.arg(binary).args(["serve", "--listen", "127.0.0.1:0"]);
+    let daemon = Daemon::start_command(command).unwrap();
+    daemon.wait_until_ready().unwrap();
+    let by_ebpf = [("device", TAP), ("source", "ebpf"), ("attach", "tcx")];
+    daemon.metrics().unwrap().value("vm_network_source_info", &by_ebpf) == Some(1.0)
+}
