@@ -80,8 +80,12 @@ impl Lab {
 
 /// A manager with one VM per TAP, which has no process.
 pub(crate) fn manager_for(way: &str, taps: &[&str]) -> Manager {
-    let mut config =
-        format!("[sources.proc_scan]\nenabled = false\n[readers.tap_ebpf]\nattach = \"{way}\"\n");
+    manager_with(&format!("attach = \"{way}\"\n"), taps)
+}
+
+/// With these keys in the section of `tap_ebpf`.
+pub(crate) fn manager_with(options: &str, taps: &[&str]) -> Manager {
+    let mut config = format!("[sources.proc_scan]\nenabled = false\n[readers.tap_ebpf]\n{options}");
     for tap in taps {
         config.push_str(&format!("[[sources.static_list.vms]]\nid = \"{tap}\"\ntaps = [\"{tap}\"]\n"));
     }

@@ -47,7 +47,7 @@ pub(super) fn source_run(report: &SourceReport) -> PartRun {
 
 /// A source that is not asked.
 pub(super) fn source_off(name: &'static str) -> PartRun {
-    let health = PartHealth::new(Health::Disabled, "switched off, or nothing to list in the configuration");
+    let health = PartHealth::new(Health::Disabled, "switched off, or no VMs in its section");
     PartRun { kind: PartKind::Source, name, health, duration: None, items: 0, errors: 0 }
 }
 

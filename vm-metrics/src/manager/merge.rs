@@ -2,7 +2,7 @@
 
 use vm_metrics_common::{Counters, DirectionCounters};
 
-use super::ledger::{Account, Continued, Ledger, NicKey};
+use super::ledger::{Account, Ledger, NicKey};
 use crate::model::{
     AttachMode, Batch, EbpfReading, EbpfStats, FrameCounts, InstanceInfo, Nic, NicSource, NicStats,
     PacketMix, TapReading, TapStats, VmSet, VmStats,
@@ -49,18 +49,19 @@ fn nic_stats(nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicStats {
     // Numbers of two devices that had the name one after the other are not mixed: the later reading is eBPF's.
     let device = batch.taps.get(nic).filter(|device| ebpf.is_none_or(|ebpf| ebpf.ifindex == device.ifindex));
     let Some(ifindex) = ebpf.map(|ebpf| ebpf.ifindex).or(device.map(|device| device.ifindex)) else {
-        return NicStats { device: nic.tap.clone(), ..NicStats::default() };
+        return NicStats { device: nic.tap.clone(), netns: nic.netns, ..NicStats::default() };
     };
     let account = ledger.account(NicKey { ifindex, nic: nic.clone() });
     let (rx, tx) = frame_counts(account, device, ebpf);
     NicStats {
         device: nic.tap.clone(),
+        netns: nic.netns,
         ifindex: Some(ifindex),
         source: if ebpf.is_some() { NicSource::Ebpf } else { NicSource::Sysfs },
         attach: ebpf.map_or(AttachMode::None, |ebpf| ebpf.attach),
         rx,
         tx,
-        ebpf: ebpf.map(|ebpf| ebpf_stats(account, device, &ebpf.counters)),
+        ebpf: ebpf.map(|ebpf| ebpf_stats(&ebpf.counters)),
     }
 }
 
@@ -114,25 +115,17 @@ fn device_counts(stats: &TapStats) -> GuestView<FrameCounts> {
     guest_view(host_rx, host_tx)
 }
 
-fn ebpf_stats(account: &mut Account, device: Option<&TapReading>, counters: &Counters) -> EbpfStats {
+fn ebpf_stats(counters: &Counters) -> EbpfStats {
     let counted = guest_view(counters.ingress, counters.egress);
-    let delivered = device.map(|device| device_counts(&device.stats).rx);
-    let offered_bytes = delivered.and_then(|rx| rx.bytes);
-    let offered_packets = delivered.and_then(|rx| rx.packets);
-    account.offered_bytes.update(offered_bytes, Some(counted.rx.bytes));
-    account.offered_packets.update(offered_packets, Some(counted.rx.packets));
-    EbpfStats {
-        rx: packet_mix(&counted.rx, &account.offered_bytes, &account.offered_packets),
-        tx: packet_mix(&counted.tx, &account.tx_bytes, &account.tx_packets),
-    }
+    EbpfStats { rx: packet_mix(&counted.rx), tx: packet_mix(&counted.tx) }
 }
 
-fn packet_mix(counted: &DirectionCounters, bytes: &Continued, packets: &Continued) -> PacketMix {
+fn packet_mix(counted: &DirectionCounters) -> PacketMix {
     PacketMix {
-        bytes: counted.bytes.saturating_add(bytes.base()),
-        packets: counted.packets.saturating_add(packets.base()),
-        wire_packets: counted.wire_packets.saturating_add(packets.base()),
-        wire_bytes: counted.wire_bytes.saturating_add(bytes.base()),
+        bytes: counted.bytes,
+        packets: counted.packets,
+        wire_packets: counted.wire_packets,
+        wire_bytes: counted.wire_bytes,
         gso_packets: counted.gso,
         ipv4: counted.ipv4,
         ipv6: counted.ipv6,
@@ -154,7 +147,7 @@ mod tests {
     use crate::model::ProcessReading;
 
     fn vm(nics: &[&str]) -> VmSet {
-        let nics = nics.iter().map(|tap| Nic { tap: (*tap).to_owned() }).collect();
+        let nics = nics.iter().map(|tap| Nic::local(*tap)).collect();
         VmSet {
             vms: vec![InstanceInfo {
                 id: "a".into(),
@@ -177,7 +170,7 @@ mod tests {
     }
 
     fn batch(taps: &[(&str, TapReading)], ebpf: &[(&str, EbpfReading)]) -> Batch {
-        let nic = |tap: &str| Nic { tap: tap.to_owned() };
+        let nic = |tap: &str| Nic::local(tap);
         Batch {
             taps: taps.iter().map(|(tap, reading)| (nic(tap), *reading)).collect(),
             ebpf: ebpf.iter().map(|(tap, reading)| (nic(tap), *reading)).collect(),

@@ -19,7 +19,6 @@ pub struct Batch {
 pub struct ProcessReading {
     /// User and system time in microseconds.
     pub cpu_usec: Option<u64>,
-    pub start_ticks: Option<u64>,
     pub rss_bytes: Option<u64>,
     pub vms_bytes: Option<u64>,
 }

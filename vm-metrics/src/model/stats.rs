@@ -49,6 +49,8 @@ impl VmStats {
 pub struct NicStats {
     /// Name of the TAP on the host.
     pub device: String,
+    /// The inode of the network namespace of the device, when it is not the daemon's.
+    pub netns: Option<u64>,
     pub ifindex: Option<u32>,
     /// Where `rx` and `tx` come from.
     pub source: NicSource,
@@ -77,8 +79,7 @@ pub struct EbpfStats {
     pub tx: PacketMix,
 }
 
-/// One direction as the programs saw it. `bytes`, `packets` and `wire_*` continue what the device had counted before the
-/// attach; the rest counts from the attach on.
+/// One direction as the programs saw it, since they were attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PacketMix {
     pub bytes: u64,

@@ -20,6 +20,8 @@ pub enum ReaderError {
     NoProcess { pid: u32 },
     #[error("{device}: no such device in this network namespace")]
     NoDevice { device: String },
+    #[error("{device} is in another network namespace (net:[{netns}]), which is not looked into")]
+    OtherNamespace { device: String, netns: u64 },
     #[error("{device}: {problem}")]
     Device { device: String, problem: String, errno: Option<i32> },
 }
@@ -36,7 +38,7 @@ impl ReaderError {
             Self::Device { errno, .. } => *errno,
             Self::NoProcess { .. } => Some(Errno::SRCH.raw_os_error()),
             Self::NoDevice { .. } => Some(Errno::NODEV.raw_os_error()),
-            Self::Parse { .. } | Self::NotANumber { .. } => None,
+            Self::OtherNamespace { .. } | Self::Parse { .. } | Self::NotANumber { .. } => None,
         }
     }
 }

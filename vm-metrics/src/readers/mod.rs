@@ -126,7 +126,7 @@ mod tests {
             ("[readers.proc_stat]\nfast = true", ["test.toml:2", "fast"]),
             ("[readers.tap_ebpf]\nmax_nics = \"all\"", ["test.toml:2", "max_nics"]),
             ("[readers.tap_ebpf]\nattach = \"xdp\"", ["test.toml:2", "attach"]),
-            ("[readers.tap_ebpf]\nmax_nics = 0", ["test.toml:1", "max_nics = 0"]),
+            ("[readers.tap_ebpf]\nmax_nics = 0", ["test.toml:2", "max_nics: 0 is not between"]),
             ("[readers]\nproc_stat = 1", ["test.toml:2", "proc_stat"]),
             ("[readers.proc_sat]", ["test.toml:1", "proc_sat"]),
         ] {

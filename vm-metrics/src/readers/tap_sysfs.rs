@@ -70,6 +70,10 @@ impl Reader for TapSysfs {
         let mut report = ReadReport::default();
         let mut buffer = Buffer::new();
         for nic in vms.nics() {
+            if let Some(netns) = nic.netns {
+                report.error(ReaderError::OtherNamespace { device: nic.tap.clone(), netns });
+                continue;
+            }
             match self.read_one(nic, &mut buffer) {
                 Ok(Some(reading)) => {
                     batch.taps.insert(nic.clone(), reading);

@@ -115,6 +115,7 @@ mod tests {
         let counts = FrameCounts { bytes: Some(1), packets: Some(1), dropped: Some(1), errors: Some(1) };
         let nic = NicStats {
             device: "tap0".into(),
+            netns: Some(4_026_531_840),
             ifindex: Some(3),
             source: NicSource::Ebpf,
             attach: AttachMode::Tcx,

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::netdevice::{index_to_name, name_to_index};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::attach::{Attached, adopt, attach};
+use super::attach::{Attached, adopt, attach, try_out};
 use super::error::{AttachError, LoadError};
 use super::load::Loaded;
 use super::pins::Pins;
@@ -63,6 +63,11 @@ impl TapEbpf {
         let mut reader = Self { loaded, pins, way: options.attach, slots, socket, taps, refused };
         reader.adopt_all(left)?;
         Ok(reader)
+    }
+
+    /// Finds out whether the programs can be attached, without a TAP.
+    pub(super) fn try_out(&mut self) -> Result<(), LoadError> {
+        try_out(&mut self.loaded, self.way).transpose().map(|_| ())
     }
 
     fn adopt_all(&mut self, left: HashMap<u32, u32>) -> Result<(), LoadError> {
@@ -170,7 +175,7 @@ impl Reader for TapEbpf {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
         let mut present = HashMap::new();
-        for nic in vms.nics() {
+        for nic in vms.local_nics() {
             match self.ifindex(&nic.tap) {
                 Ok(Some(ifindex)) => {
                     present.insert(ifindex, nic);
