@@ -8,9 +8,16 @@ use crate::model::{
     PacketMix, TapReading, TapStats, VmSet, VmStats,
 };
 
-pub(super) fn merge(vms: &VmSet, batch: &Batch, ledger: &mut Ledger) -> Vec<VmStats> {
+/// What is published of the VMs that are there, and the last words of those that are leaving.
+pub(super) fn merge(
+    vms: &VmSet,
+    leaving: &VmSet,
+    batch: &Batch,
+    ledger: &mut Ledger,
+) -> (Vec<VmStats>, Vec<VmStats>) {
     ledger.begin_tick();
-    let stats = vms.vms.iter().map(|vm| vm_stats(vm, batch, ledger)).collect();
+    let mut all = |vms: &VmSet| vms.vms.iter().map(|vm| vm_stats(vm, batch, ledger)).collect();
+    let stats = (all(vms), all(leaving));
     ledger.end_tick();
     stats
 }
@@ -23,6 +30,7 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger) -> VmStats {
         instance_name: vm.name.clone(),
         hypervisor: vm.hypervisor,
         hypervisor_pid: vm.hypervisor_pid,
+        running: true,
         cpu_usec: process.cpu_usec,
         memory_rss_bytes: process.rss_bytes,
         memory_vms_bytes: process.vms_bytes,
@@ -146,6 +154,10 @@ mod tests {
     use super::*;
     use crate::model::ProcessReading;
 
+    fn present(vms: &VmSet, batch: &Batch, ledger: &mut Ledger) -> Vec<VmStats> {
+        merge(vms, &VmSet::default(), batch, ledger).0
+    }
+
     fn vm(nics: &[&str]) -> VmSet {
         let nics = nics.iter().map(|tap| Nic::local(*tap)).collect();
         VmSet {
@@ -181,7 +193,7 @@ mod tests {
     #[test]
     fn the_guest_receives_what_the_device_transmits() {
         let batch = batch(&[("t", device(3, 10, 2000))], &[("t", ebpf(3, 10, 2500))]);
-        let stats = &merge(&vm(&["t"]), &batch, &mut Ledger::default())[0];
+        let stats = &present(&vm(&["t"]), &batch, &mut Ledger::default())[0];
         assert_eq!((stats.net_rx_bytes, stats.net_tx_bytes), (Some(2000), Some(10)));
         let ebpf = stats.nics[0].ebpf.expect("counted by eBPF");
         assert_eq!((ebpf.rx.bytes, ebpf.tx.bytes), (2500, 10));
@@ -189,7 +201,7 @@ mod tests {
 
     #[test]
     fn what_is_not_measured_is_absent() {
-        let stats = &merge(&vm(&["t"]), &Batch::default(), &mut Ledger::default())[0];
+        let stats = &present(&vm(&["t"]), &Batch::default(), &mut Ledger::default())[0];
         assert_eq!(stats.cpu_usec, None);
         assert_eq!(stats.memory_rss_bytes, None);
         assert_eq!(stats.net_rx_bytes, None);
@@ -200,7 +212,7 @@ mod tests {
     #[test]
     fn a_sum_over_some_nics_is_no_sum() {
         let one_of_two = batch(&[("t0", device(3, 1, 2))], &[]);
-        let stats = &merge(&vm(&["t0", "t1"]), &one_of_two, &mut Ledger::default())[0];
+        let stats = &present(&vm(&["t0", "t1"]), &one_of_two, &mut Ledger::default())[0];
         assert_eq!(stats.net_rx_bytes, None);
         assert_eq!(stats.nics[0].rx.bytes, Some(2));
     }
@@ -208,15 +220,15 @@ mod tests {
     #[test]
     fn a_device_under_a_used_name_begins_anew() {
         let mut ledger = Ledger::default();
-        merge(&vm(&["t"]), &batch(&[("t", device(3, 500, 500))], &[]), &mut ledger);
-        let stats = &merge(&vm(&["t"]), &batch(&[("t", device(4, 1, 2))], &[]), &mut ledger)[0];
+        present(&vm(&["t"]), &batch(&[("t", device(3, 500, 500))], &[]), &mut ledger);
+        let stats = &present(&vm(&["t"]), &batch(&[("t", device(4, 1, 2))], &[]), &mut ledger)[0];
         assert_eq!((stats.net_rx_bytes, stats.net_tx_bytes), (Some(2), Some(1)));
     }
 
     #[test]
     fn readings_of_two_devices_are_not_mixed() {
         let batch = batch(&[("t", device(3, 500, 500))], &[("t", ebpf(4, 7, 8))]);
-        let stats = &merge(&vm(&["t"]), &batch, &mut Ledger::default())[0];
+        let stats = &present(&vm(&["t"]), &batch, &mut Ledger::default())[0];
         assert_eq!(stats.nics[0].ifindex, Some(4));
         assert_eq!(stats.nics[0].tx.bytes, Some(7));
         assert_eq!(stats.nics[0].rx.bytes, None);
@@ -225,7 +237,7 @@ mod tests {
     #[test]
     fn the_switch_to_ebpf_and_back_does_not_show() {
         let mut ledger = Ledger::default();
-        let mut tx = |batch: &Batch| merge(&vm(&["t"]), batch, &mut ledger)[0].net_tx_bytes;
+        let mut tx = |batch: &Batch| present(&vm(&["t"]), batch, &mut ledger)[0].net_tx_bytes;
         assert_eq!(tx(&batch(&[("t", device(3, 1000, 0))], &[])), Some(1000));
         assert_eq!(tx(&batch(&[("t", device(3, 1100, 0))], &[("t", ebpf(3, 100, 0))])), Some(1100));
         assert_eq!(tx(&batch(&[("t", device(3, 1200, 0))], &[("t", ebpf(3, 250, 0))])), Some(1250));
@@ -240,7 +252,18 @@ mod tests {
             .processes
             .insert(7, ProcessReading { cpu_usec: Some(5), rss_bytes: Some(6), ..ProcessReading::default() });
         batch.processes.insert(8, ProcessReading { cpu_usec: Some(9), ..ProcessReading::default() });
-        let stats = &merge(&vm(&[]), &batch, &mut Ledger::default())[0];
+        let stats = &present(&vm(&[]), &batch, &mut Ledger::default())[0];
         assert_eq!((stats.cpu_usec, stats.memory_rss_bytes, stats.net_rx_bytes), (Some(5), Some(6), None));
+    }
+
+    #[test]
+    fn last_words_go_on_from_what_was_published() {
+        let mut ledger = Ledger::default();
+        let now = batch(&[("t", device(3, 1000, 50))], &[("t", ebpf(3, 100, 0))]);
+        present(&vm(&["t"]), &now, &mut ledger);
+        let last = batch(&[], &[("t", ebpf(3, 150, 0))]);
+        let (_, leaving) = merge(&VmSet::default(), &vm(&["t"]), &last, &mut ledger);
+        assert_eq!(leaving[0].nics[0].tx.bytes, Some(1050));
+        assert_eq!(leaving[0].nics[0].rx.bytes, None);
     }
 }

@@ -14,6 +14,8 @@ pub struct VmStats {
     pub instance_name: String,
     pub hypervisor: Hypervisor,
     pub hypervisor_pid: Option<u32>,
+    /// False for a VM that is gone and whose last numbers these are.
+    pub running: bool,
     /// CPU time of the hypervisor process in microseconds, user and system, all threads (`/proc/<pid>/stat`).
     pub cpu_usec: Option<u64>,
     /// Resident memory of the hypervisor process in bytes (`/proc/<pid>/statm`).

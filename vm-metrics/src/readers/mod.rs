@@ -27,6 +27,9 @@ use crate::model::{Batch, Health, PartHealth, VmSet};
 pub trait Reader: Send {
     /// Adds to the batch what it can read; what is not there or may not be read is in the report.
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport;
+
+    /// Adds the last numbers of VMs, or of their interfaces, that are gone since the last tick. Most files are gone with them.
+    fn last_words(&mut self, _leaving: &VmSet, _batch: &mut Batch) {}
 }
 
 /// A line of the table of readers.

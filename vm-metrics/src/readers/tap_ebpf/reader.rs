@@ -38,10 +38,14 @@ pub(super) struct TapEbpf {
     socket: OwnedFd,
     taps: HashMap<u32, Tap>,
     refused: HashMap<u32, Refusal>,
+    /// Of the TAPs that went away in this tick.
+    last_words: HashMap<Nic, EbpfReading>,
 }
 
 /// A TAP with the programs on it.
 struct Tap {
+    /// Its name at the last tick.
+    nic: Nic,
     slot: u32,
     attached: Attached,
     wanted: Instant,
@@ -59,8 +63,16 @@ impl TapEbpf {
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
             .map_err(|errno| LoadError::Socket(io::Error::from(errno)))?;
         let (slots, left) = Slots::restore(&mut loaded)?;
-        let (taps, refused) = (HashMap::new(), HashMap::new());
-        let mut reader = Self { loaded, pins, way: options.attach, slots, socket, taps, refused };
+        let mut reader = Self {
+            loaded,
+            pins,
+            way: options.attach,
+            slots,
+            socket,
+            taps: HashMap::new(),
+            refused: HashMap::new(),
+            last_words: HashMap::new(),
+        };
         reader.adopt_all(left)?;
         Ok(reader)
     }
@@ -73,12 +85,15 @@ impl TapEbpf {
     fn adopt_all(&mut self, left: HashMap<u32, u32>) -> Result<(), LoadError> {
         for (ifindex, slot) in left {
             let adopted = match (&self.pins, index_to_name(&self.socket, ifindex)) {
-                (Some(pins), Ok(device)) => adopt(&mut self.loaded, pins, ifindex, &device),
+                (Some(pins), Ok(device)) => {
+                    adopt(&mut self.loaded, pins, ifindex, &device).map(|attached| (attached, device))
+                }
                 _ => None,
             };
             match adopted {
-                Some(attached) => {
-                    self.taps.insert(ifindex, Tap { slot, attached, wanted: Instant::now() });
+                Some((attached, device)) => {
+                    let tap = Tap { nic: Nic::local(device), slot, attached, wanted: Instant::now() };
+                    self.taps.insert(ifindex, tap);
                 }
                 None => self.slots.release(&mut self.loaded, ifindex, slot)?,
             }
@@ -106,9 +121,12 @@ impl TapEbpf {
     fn detach_unwanted(&mut self, present: &HashMap<u32, &Nic>, report: &mut ReadReport) {
         self.refused.retain(|ifindex, _| present.contains_key(ifindex));
         let now = Instant::now();
-        for ifindex in present.keys() {
+        for (ifindex, nic) in present {
             if let Some(tap) = self.taps.get_mut(ifindex) {
                 tap.wanted = now;
+                if tap.nic != **nic {
+                    tap.nic = (*nic).clone();
+                }
             }
         }
         let unwanted = |(ifindex, tap): (&u32, &Tap)| {
@@ -118,7 +136,10 @@ impl TapEbpf {
         };
         let unwanted: Vec<u32> = self.taps.iter().filter_map(unwanted).collect();
         for ifindex in unwanted {
-            let Some(Tap { slot, attached, .. }) = self.taps.remove(&ifindex) else { continue };
+            let Some(Tap { nic, slot, attached, .. }) = self.taps.remove(&ifindex) else { continue };
+            // The counters outlive the device.
+            let counters = self.loaded.counters.read(slot);
+            self.last_words.insert(nic, EbpfReading { ifindex, attach: attached.mode, counters });
             let removed =
                 attached.remove().and_then(|()| self.slots.release(&mut self.loaded, ifindex, slot));
             if let Err(error) = removed {
@@ -137,7 +158,7 @@ impl TapEbpf {
             if began.elapsed() > ATTACH_BUDGET {
                 break;
             }
-            match self.attach(*ifindex, &nic.tap) {
+            match self.attach(*ifindex, nic) {
                 Ok(tap) => {
                     self.refused.remove(ifindex);
                     self.taps.insert(*ifindex, tap);
@@ -150,7 +171,8 @@ impl TapEbpf {
         }
     }
 
-    fn attach(&mut self, ifindex: u32, device: &str) -> Result<Tap, LoadError> {
+    fn attach(&mut self, ifindex: u32, nic: &Nic) -> Result<Tap, LoadError> {
+        let device = nic.tap.as_str();
         let slot = self.slots.assign(&mut self.loaded, ifindex)?.ok_or(LoadError::NoSlot)?;
         let pins = self.pins.as_ref();
         let attached = attach(&mut self.loaded, pins, ifindex, device, &mut self.way).and_then(|attached| {
@@ -162,7 +184,7 @@ impl TapEbpf {
             Err(LoadError::DeviceChanged)
         });
         match attached {
-            Ok(attached) => Ok(Tap { slot, attached, wanted: Instant::now() }),
+            Ok(attached) => Ok(Tap { nic: nic.clone(), slot, attached, wanted: Instant::now() }),
             Err(error) => {
                 self.slots.release(&mut self.loaded, ifindex, slot)?;
                 Err(error)
@@ -184,6 +206,7 @@ impl Reader for TapEbpf {
                 Err(error) => report.error(error),
             }
         }
+        self.last_words.clear();
         self.detach_unwanted(&present, &mut report);
         self.attach_new(&present);
         for (ifindex, nic) in present {
@@ -197,5 +220,19 @@ impl Reader for TapEbpf {
         }
         self.loaded.flush_log();
         report
+    }
+
+    fn last_words(&mut self, leaving: &VmSet, batch: &mut Batch) {
+        for nic in leaving.local_nics() {
+            // Gone with its device, or still there but no VM's.
+            let kept = self.taps.iter().find(|(_, tap)| tap.nic == *nic).map(|(ifindex, tap)| EbpfReading {
+                ifindex: *ifindex,
+                attach: tap.attached.mode,
+                counters: self.loaded.counters.read(tap.slot),
+            });
+            if let Some(reading) = self.last_words.remove(nic).or(kept) {
+                batch.ebpf.entry(nic.clone()).or_insert(reading);
+            }
+        }
     }
 }
