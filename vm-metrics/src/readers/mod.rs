@@ -74,6 +74,12 @@ impl Configured {
     }
 }
 
+/// Why a reader that asks the kernel about devices by name is not for this host; `None` when it is.
+fn not_this_kernel(host: &Host) -> Option<PartHealth> {
+    let reason = "[host] has the files of another kernel, whose devices this one may have namesakes of";
+    (!host.is_this_kernel()).then(|| PartHealth::new(Health::Unsupported, reason))
+}
+
 /// Checks the sections `[readers.<name>]` against the table.
 pub fn configure(mut sections: Sections) -> Result<Vec<Configured>, ConfigError> {
     let configured = READERS

@@ -17,6 +17,7 @@ mod slots;
 use serde::Deserialize;
 
 use super::{ReaderDef, Started};
+use crate::host::Host;
 #[cfg(not(feature = "ebpf"))]
 use crate::model::{Health, PartHealth};
 
@@ -26,7 +27,7 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     configure: |section| {
         let options: Options = section.options()?;
         options.check().map_err(|problem| section.refusal(&problem))?;
-        Ok(Box::new(move |_host| start(&options)))
+        Ok(Box::new(move |host| start(&options, host)))
     },
 };
 
@@ -59,7 +60,10 @@ impl Options {
 }
 
 #[cfg(feature = "ebpf")]
-fn start(options: &Options) -> Started {
+fn start(options: &Options, host: &Host) -> Started {
+    if let Some(health) = super::not_this_kernel(host) {
+        return Started::Not(health);
+    }
     match reader::TapEbpf::new(options.max_nics) {
         Ok(reader) => Started::Running(Box::new(reader)),
         Err(error) => Started::Not(error.health()),
@@ -67,7 +71,7 @@ fn start(options: &Options) -> Started {
 }
 
 #[cfg(not(feature = "ebpf"))]
-fn start(_options: &Options) -> Started {
+fn start(_options: &Options, _host: &Host) -> Started {
     Started::Not(PartHealth::new(
         Health::Unsupported,
         "this binary was built without eBPF (--no-default-features)",
