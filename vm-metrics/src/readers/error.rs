@@ -29,6 +29,11 @@ impl ReaderError {
         Self::Io { operation, path: path.to_owned(), source }
     }
 
+    /// What was to be read does not exist: a fact about the VM, no fault of the reader.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::NoProcess { .. } | Self::NoDevice { .. })
+    }
+
     /// The error number of the kernel, where there was one.
     pub fn errno(&self) -> Option<i32> {
         match self {
