@@ -66,7 +66,12 @@ impl Lab {
 
 /// A manager with one VM per TAP, which has no process.
 pub(crate) fn manager_for(taps: &[&str]) -> Manager {
-    let mut config = String::from("[sources.proc_scan]\nenabled = false\n");
+    manager_with(taps, "")
+}
+
+/// The same, with more tables in its configuration.
+pub(crate) fn manager_with(taps: &[&str], tables: &str) -> Manager {
+    let mut config = format!("{tables}\n[sources.proc_scan]\nenabled = false\n");
     for tap in taps {
         config.push_str(&format!("[[sources.static_list.vms]]\nid = \"{tap}\"\ntaps = [\"{tap}\"]\n"));
     }

@@ -7,3 +7,4 @@ mod attach;
 mod counts;
 mod fallback;
 mod lab;
+mod netlink;

@@ -16,6 +16,8 @@ pub enum ReaderError {
     Parse { path: PathBuf, source: ParseError },
     #[error("{}: not a number: {content:?}", path.display())]
     NotANumber { path: PathBuf, content: String },
+    #[error("netlink: cannot {operation}: {source}")]
+    Netlink { operation: &'static str, source: io::Error },
     #[error("process {pid} is not there, or has ended")]
     NoProcess { pid: u32 },
     #[error("{device}: no such device in this network namespace")]
@@ -37,7 +39,7 @@ impl ReaderError {
     /// The error number of the kernel, where there was one.
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::Io { source, .. } => source.raw_os_error(),
+            Self::Io { source, .. } | Self::Netlink { source, .. } => source.raw_os_error(),
             Self::Device { errno, .. } => *errno,
             Self::NoProcess { .. } => Some(Errno::SRCH.raw_os_error()),
             Self::NoDevice { .. } => Some(Errno::NODEV.raw_os_error()),

@@ -8,7 +8,9 @@ mod error;
 mod kept;
 mod proc_stat;
 mod proc_statm;
+mod rtnetlink;
 mod tap_ebpf;
+mod tap_netlink;
 mod tap_sysfs;
 
 use std::fmt;
@@ -39,8 +41,10 @@ pub struct ReaderDef {
 }
 
 /// Every reader, in the order in which they read. The devices come before eBPF: so the eBPF count is never older than
-/// the device's, which the ledger relies on.
-pub const READERS: &[ReaderDef] = &[proc_stat::DEF, proc_statm::DEF, tap_sysfs::DEF, tap_ebpf::DEF];
+/// the device's, which the ledger relies on. Of the two that read devices the first reads what it can, and the second
+/// the rest.
+pub const READERS: &[ReaderDef] =
+    &[proc_stat::DEF, proc_statm::DEF, tap_netlink::DEF, tap_sysfs::DEF, tap_ebpf::DEF];
 
 /// Starts a configured reader.
 type Start = Box<dyn FnOnce(&Host) -> Started + Send>;

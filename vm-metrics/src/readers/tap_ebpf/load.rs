@@ -15,6 +15,7 @@ use vm_metrics_common::{TableEntry, names};
 
 use super::counters::CounterMap;
 use crate::model::{Health, PartHealth};
+use crate::readers::ReaderError;
 
 /// Built by `build.rs` from `vm-metrics-ebpf`; aligned, because the loader reads it in place.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vm-metrics.bpf.o"));
@@ -85,8 +86,8 @@ pub(super) enum LoadError {
     Cpus { path: &'static str, source: io::Error },
     #[error("max_nics = {max_nics} on {cpus} possible CPUs is more than a map can have")]
     TooManyNics { max_nics: u32, cpus: u32 },
-    #[error("cannot open a socket: {0}")]
-    Socket(#[source] io::Error),
+    #[error(transparent)]
+    Links(ReaderError),
     #[error("all slots are in use: raise readers.tap_ebpf.max_nics")]
     NoSlot,
     #[error("the device changed while it was attached")]

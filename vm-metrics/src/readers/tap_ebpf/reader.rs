@@ -1,18 +1,13 @@
 //! The reader: follows the TAPs of each tick, then reads their counters.
 
 use std::collections::HashMap;
-use std::io;
 use std::time::{Duration, Instant};
-
-use rustix::fd::OwnedFd;
-use rustix::io::Errno;
-use rustix::net::netdevice::name_to_index;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::attach::{AttachError, Attached, tcx};
 use super::load::{LoadError, Loaded};
 use super::slots::Slots;
 use crate::model::{AttachMode, Batch, EbpfReading, Nic, VmSet};
+use crate::readers::rtnetlink::Links;
 use crate::readers::{ReadReport, Reader, ReaderError};
 
 /// Attaching one TAP by TCX takes about 20 ms, during which the kernel holds its lock on network configuration. So a tick
@@ -25,8 +20,7 @@ const RETRY: Duration = Duration::from_secs(10);
 pub(super) struct TapEbpf {
     loaded: Loaded,
     slots: Slots,
-    /// Any socket: the kernel answers questions about devices on one.
-    socket: OwnedFd,
+    links: Links,
     taps: HashMap<u32, Tap>,
     refused: HashMap<u32, Refusal>,
 }
@@ -45,23 +39,9 @@ struct Refusal {
 impl TapEbpf {
     pub(super) fn new(max_nics: u32) -> Result<Self, LoadError> {
         let loaded = Loaded::new(max_nics)?;
-        let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
-            .map_err(|errno| LoadError::Socket(io::Error::from(errno)))?;
+        let links = Links::open().map_err(LoadError::Links)?;
         let slots = Slots::new(loaded.counters.slots());
-        Ok(Self { loaded, slots, socket, taps: HashMap::new(), refused: HashMap::new() })
-    }
-
-    /// The device of that name in this network namespace.
-    fn ifindex(&self, tap: &str) -> Result<Option<u32>, ReaderError> {
-        match name_to_index(&self.socket, tap) {
-            Ok(ifindex) => Ok(Some(ifindex)),
-            Err(Errno::NODEV) => Ok(None),
-            Err(errno) => Err(ReaderError::Device {
-                device: tap.to_owned(),
-                problem: format!("cannot look up its index: {errno}"),
-                errno: Some(errno.raw_os_error()),
-            }),
-        }
+        Ok(Self { loaded, slots, links, taps: HashMap::new(), refused: HashMap::new() })
     }
 
     fn detach_all_but(&mut self, present: &HashMap<u32, &Nic>, report: &mut ReadReport) {
@@ -105,7 +85,7 @@ impl TapEbpf {
         let slot = slot.ok_or_else(|| failed(LoadError::NoSlot))?;
         let attached = tcx(&mut self.loaded, device).and_then(|attached| {
             // The programs were attached by name: to another device, if the name changed hands meanwhile.
-            match self.ifindex(device) {
+            match self.links.index_of(device) {
                 Ok(Some(now)) if now == ifindex => Ok(attached),
                 _ => Err(failed(LoadError::DeviceChanged)),
             }
@@ -123,16 +103,14 @@ impl TapEbpf {
 impl Reader for TapEbpf {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
-        let mut present = HashMap::new();
-        for nic in vms.nics() {
-            match self.ifindex(&nic.tap) {
-                Ok(Some(ifindex)) => {
-                    present.insert(ifindex, nic);
-                }
-                Ok(None) => {}
-                Err(error) => report.error(error),
+        let present = match self.links.find(vms) {
+            Ok(present) => present,
+            // Which TAPs are there is not known: the programs stay where they are, and go on counting.
+            Err(error) => {
+                report.error(error);
+                return report;
             }
-        }
+        };
         self.detach_all_but(&present, &mut report);
         self.attach_new(&present);
         for (ifindex, nic) in present {
