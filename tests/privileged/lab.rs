@@ -80,12 +80,12 @@ impl Lab {
 
 /// A manager with one VM per TAP, which has no process.
 pub(crate) fn manager_for(way: &str, taps: &[&str]) -> Manager {
-    manager_with(&format!("attach = \"{way}\"\n"), taps)
+    manager_with(taps, &format!("[readers.tap_ebpf]\nattach = \"{way}\"\n"))
 }
 
-/// With these keys in the section of `tap_ebpf`.
-pub(crate) fn manager_with(options: &str, taps: &[&str]) -> Manager {
-    let mut config = format!("[sources.proc_scan]\nenabled = false\n[readers.tap_ebpf]\n{options}");
+/// The same, with these tables in its configuration.
+pub(crate) fn manager_with(taps: &[&str], tables: &str) -> Manager {
+    let mut config = format!("{tables}\n[sources.proc_scan]\nenabled = false\n");
     for tap in taps {
         config.push_str(&format!("[[sources.static_list.vms]]\nid = \"{tap}\"\ntaps = [\"{tap}\"]\n"));
     }

@@ -56,7 +56,8 @@ fn nic_stats(nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicStats {
     let ebpf = batch.ebpf.get(nic);
     // Numbers of two devices that had the name one after the other are not mixed: the later reading is eBPF's.
     let device = batch.taps.get(nic).filter(|device| ebpf.is_none_or(|ebpf| ebpf.ifindex == device.ifindex));
-    let Some(ifindex) = ebpf.map(|ebpf| ebpf.ifindex).or(device.map(|device| device.ifindex)) else {
+    let of_ebpf = ebpf.map(|ebpf| (ebpf.ifindex, NicSource::Ebpf));
+    let Some((ifindex, source)) = of_ebpf.or(device.map(|device| (device.ifindex, device.source))) else {
         return NicStats { device: nic.tap.clone(), netns: nic.netns, ..NicStats::default() };
     };
     let account = ledger.account(NicKey { ifindex, nic: nic.clone() });
@@ -65,7 +66,7 @@ fn nic_stats(nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicStats {
         device: nic.tap.clone(),
         netns: nic.netns,
         ifindex: Some(ifindex),
-        source: if ebpf.is_some() { NicSource::Ebpf } else { NicSource::Sysfs },
+        source,
         attach: ebpf.map_or(AttachMode::None, |ebpf| ebpf.attach),
         rx,
         tx,
@@ -171,7 +172,8 @@ mod tests {
     }
 
     fn device(ifindex: u32, rx_bytes: u64, tx_bytes: u64) -> TapReading {
-        TapReading { ifindex, stats: TapStats { rx_bytes, tx_bytes, ..TapStats::default() } }
+        let stats = TapStats { rx_bytes, tx_bytes, ..TapStats::default() };
+        TapReading { ifindex, source: NicSource::Netlink, stats }
     }
 
     fn ebpf(ifindex: u32, ingress_bytes: u64, egress_bytes: u64) -> EbpfReading {
@@ -243,6 +245,21 @@ mod tests {
         assert_eq!(tx(&batch(&[("t", device(3, 1200, 0))], &[("t", ebpf(3, 250, 0))])), Some(1250));
         assert_eq!(tx(&batch(&[("t", device(3, 1240, 0))], &[])), Some(1250));
         assert_eq!(tx(&batch(&[("t", device(3, 1300, 0))], &[])), Some(1300));
+    }
+
+    #[test]
+    fn the_switch_from_netlink_to_sysfs_and_back_does_not_show() {
+        let mut ledger = Ledger::default();
+        for (source, bytes) in [
+            (NicSource::Netlink, 100),
+            (NicSource::Sysfs, 150),
+            (NicSource::Sysfs, 150),
+            (NicSource::Netlink, 170),
+        ] {
+            let reading = TapReading { source, ..device(3, bytes, 2 * bytes) };
+            let nic = present(&vm(&["t"]), &batch(&[("t", reading)], &[]), &mut ledger)[0].nics.remove(0);
+            assert_eq!((nic.source, nic.tx.bytes, nic.rx.bytes), (source, Some(bytes), Some(2 * bytes)));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use vm_metrics_common::Counters;
 
-use super::{AttachMode, Nic};
+use super::{AttachMode, Nic, NicSource};
 
 /// The readings of one tick. A reader that could not read something leaves it out.
 #[derive(Debug, Default)]
@@ -27,6 +27,8 @@ pub struct ProcessReading {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TapReading {
     pub ifindex: u32,
+    /// Who asked the device: the numbers are the same.
+    pub source: NicSource,
     pub stats: TapStats,
 }
 

@@ -109,7 +109,9 @@ pub struct PacketMix {
 pub enum NicSource {
     /// The programs on the TAP, continued from the device's counters.
     Ebpf,
-    /// The device's counters in sysfs.
+    /// The device's counters, over netlink.
+    Netlink,
+    /// The device's counters, from sysfs.
     Sysfs,
     /// Nothing could be read.
     #[default]
@@ -132,6 +134,7 @@ impl NicSource {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ebpf => "ebpf",
+            Self::Netlink => "netlink",
             Self::Sysfs => "sysfs",
             Self::None => "none",
         }

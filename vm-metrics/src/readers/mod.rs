@@ -8,7 +8,9 @@ mod error;
 mod kept;
 mod proc_stat;
 mod proc_statm;
+mod rtnetlink;
 mod tap_ebpf;
+mod tap_netlink;
 mod tap_sysfs;
 
 use std::fmt;
@@ -42,8 +44,10 @@ pub struct ReaderDef {
 }
 
 /// Every reader, in the order in which they read. The devices come before eBPF: so the eBPF count is never older than
-/// the device's, which the ledger relies on.
-pub const READERS: &[ReaderDef] = &[proc_stat::DEF, proc_statm::DEF, tap_sysfs::DEF, tap_ebpf::DEF];
+/// the device's, which the ledger relies on. Of the two that read devices the first reads what it can, and the second
+/// the rest.
+pub const READERS: &[ReaderDef] =
+    &[proc_stat::DEF, proc_statm::DEF, tap_netlink::DEF, tap_sysfs::DEF, tap_ebpf::DEF];
 
 /// Starts a configured reader.
 type Start = Box<dyn FnOnce(&Host, Purpose) -> Started + Send>;
@@ -86,6 +90,12 @@ impl Configured {
             None => Started::Not(PartHealth::new(Health::Disabled, "switched off in the configuration")),
         }
     }
+}
+
+/// Why a reader that asks the kernel about devices by name is not for this host; `None` when it is.
+fn not_this_kernel(host: &Host) -> Option<PartHealth> {
+    let reason = "[host] has the files of another kernel, whose devices this one may have namesakes of";
+    (!host.is_this_kernel()).then(|| PartHealth::new(Health::Unsupported, reason))
 }
 
 /// Checks the sections `[readers.<name>]` against the table.

@@ -31,8 +31,8 @@ pub(super) enum LoadError {
     Cpus { path: &'static str, source: io::Error },
     #[error("max_nics = {max_nics} on {cpus} possible CPUs is more than a map can have")]
     TooManyNics { max_nics: u32, cpus: u32 },
-    #[error("cannot open a socket: {0}")]
-    Socket(#[source] io::Error),
+    #[error(transparent)]
+    Links(ReaderError),
     #[error("cannot add a clsact qdisc: {0}")]
     Qdisc(#[source] TcError),
     #[error(transparent)]

@@ -91,6 +91,9 @@ impl Options {
 
 #[cfg(feature = "ebpf")]
 fn start(options: &Options, host: &Host, purpose: Purpose) -> Started {
+    if let Some(health) = super::not_this_kernel(host) {
+        return Started::Not(health);
+    }
     let pins = match purpose {
         Purpose::Serve if options.pin => {
             match pins::Pins::open(&options.pin_dir(host), options.mount_bpffs) {

@@ -1,13 +1,7 @@
 //! The reader: follows the TAPs of each tick, then reads their counters.
 
 use std::collections::HashMap;
-use std::io;
 use std::time::{Duration, Instant};
-
-use rustix::fd::OwnedFd;
-use rustix::io::Errno;
-use rustix::net::netdevice::{index_to_name, name_to_index};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::attach::{Attached, adopt, attach, try_out};
 use super::error::{AttachError, LoadError};
@@ -16,6 +10,7 @@ use super::pins::Pins;
 use super::slots::Slots;
 use super::{Options, Way};
 use crate::model::{Batch, EbpfReading, Nic, VmSet};
+use crate::readers::rtnetlink::Links;
 use crate::readers::{ReadReport, Reader, ReaderError};
 
 /// Attaching one TAP by TCX takes about 20 ms, during which the kernel holds its lock on network configuration. So a tick
@@ -34,8 +29,7 @@ pub(super) struct TapEbpf {
     pins: Option<Pins>,
     way: Way,
     slots: Slots,
-    /// Any socket: the kernel answers questions about devices on one.
-    socket: OwnedFd,
+    links: Links,
     taps: HashMap<u32, Tap>,
     refused: HashMap<u32, Refusal>,
     /// Of the TAPs that went away in this tick.
@@ -60,15 +54,14 @@ impl TapEbpf {
     /// Loads the programs; with pins, takes over what the daemon before this one has left.
     pub(super) fn new(options: &Options, pins: Option<Pins>) -> Result<Self, LoadError> {
         let mut loaded = Loaded::new(options.max_nics, pins.as_ref())?;
-        let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
-            .map_err(|errno| LoadError::Socket(io::Error::from(errno)))?;
+        let links = Links::open().map_err(LoadError::Links)?;
         let (slots, left) = Slots::restore(&mut loaded)?;
         let mut reader = Self {
             loaded,
             pins,
             way: options.attach,
             slots,
-            socket,
+            links,
             taps: HashMap::new(),
             refused: HashMap::new(),
             last_words: HashMap::new(),
@@ -84,8 +77,8 @@ impl TapEbpf {
 
     fn adopt_all(&mut self, left: HashMap<u32, u32>) -> Result<(), LoadError> {
         for (ifindex, slot) in left {
-            let adopted = match (&self.pins, index_to_name(&self.socket, ifindex)) {
-                (Some(pins), Ok(device)) => {
+            let adopted = match (&self.pins, self.links.name_of(ifindex)) {
+                (Some(pins), Some(device)) => {
                     adopt(&mut self.loaded, pins, ifindex, &device).map(|attached| (attached, device))
                 }
                 _ => None,
@@ -104,19 +97,6 @@ impl TapEbpf {
         Ok(())
     }
 
-    /// The device of that name in this network namespace.
-    fn ifindex(&self, tap: &str) -> Result<Option<u32>, ReaderError> {
-        match name_to_index(&self.socket, tap) {
-            Ok(ifindex) => Ok(Some(ifindex)),
-            Err(Errno::NODEV) => Ok(None),
-            Err(errno) => Err(ReaderError::Device {
-                device: tap.to_owned(),
-                problem: format!("cannot look up its index: {errno}"),
-                errno: Some(errno.raw_os_error()),
-            }),
-        }
-    }
-
     /// Takes the programs off the TAPs that are gone, or that no VM has had for a while.
     fn detach_unwanted(&mut self, present: &HashMap<u32, &Nic>, report: &mut ReadReport) {
         self.refused.retain(|ifindex, _| present.contains_key(ifindex));
@@ -130,8 +110,8 @@ impl TapEbpf {
             }
         }
         let unwanted = |(ifindex, tap): (&u32, &Tap)| {
-            let keep = tap.wanted == now
-                || (now - tap.wanted < UNWANTED && index_to_name(&self.socket, *ifindex).is_ok());
+            let keep =
+                tap.wanted == now || (now - tap.wanted < UNWANTED && self.links.name_of(*ifindex).is_some());
             (!keep).then_some(*ifindex)
         };
         let unwanted: Vec<u32> = self.taps.iter().filter_map(unwanted).collect();
@@ -177,7 +157,7 @@ impl TapEbpf {
         let pins = self.pins.as_ref();
         let attached = attach(&mut self.loaded, pins, ifindex, device, &mut self.way).and_then(|attached| {
             // The programs were attached by name: to another device, if the name changed hands meanwhile.
-            if name_to_index(&self.socket, device) == Ok(ifindex) {
+            if matches!(self.links.index_of(device), Ok(Some(now)) if now == ifindex) {
                 return Ok(attached);
             }
             attached.remove()?;
@@ -196,16 +176,14 @@ impl TapEbpf {
 impl Reader for TapEbpf {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
-        let mut present = HashMap::new();
-        for nic in vms.local_nics() {
-            match self.ifindex(&nic.tap) {
-                Ok(Some(ifindex)) => {
-                    present.insert(ifindex, nic);
-                }
-                Ok(None) => {}
-                Err(error) => report.error(error),
+        let present = match self.links.find(vms) {
+            Ok(present) => present,
+            // Which TAPs are there is not known: the programs stay where they are, and go on counting.
+            Err(error) => {
+                report.error(error);
+                return report;
             }
-        }
+        };
         self.last_words.clear();
         self.detach_unwanted(&present, &mut report);
         self.attach_new(&present);
