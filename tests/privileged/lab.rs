@@ -78,9 +78,9 @@ impl Lab {
     }
 }
 
-/// A manager with one VM per TAP, which has no process.
+/// A manager with one VM per TAP, which has no process; what is gone is not shown any more.
 pub(crate) fn manager_for(way: &str, taps: &[&str]) -> Manager {
-    manager_with(taps, &format!("[readers.tap_ebpf]\nattach = \"{way}\"\npin = false\n"))
+    manager_with(taps, &format!("retention = \"0s\"\n[readers.tap_ebpf]\nattach = \"{way}\"\npin = false\n"))
 }
 
 /// The same, with these tables in its configuration.

@@ -11,8 +11,9 @@ use vm_metrics_testkit::tap::{Tap, TapOptions};
 
 use crate::lab::{manager_with, nics};
 
-const NO_EBPF: &str = "[readers.tap_ebpf]\nenabled = false\n";
-const SYSFS_ONLY: &str = "[readers.tap_ebpf]\nenabled = false\n[readers.tap_netlink]\nenabled = false\n";
+const NO_EBPF: &str = "retention = \"0s\"\n[readers.tap_ebpf]\nenabled = false\n";
+const SYSFS_ONLY: &str =
+    "retention = \"0s\"\n[readers.tap_ebpf]\nenabled = false\n[readers.tap_netlink]\nenabled = false\n";
 
 fn create(taps: usize) -> Vec<Tap> {
     (0..taps).map(|i| Tap::create_up(&format!("vmt{i}"), TapOptions::default()).unwrap()).collect()

@@ -278,7 +278,7 @@ impl Reader for TapEbpf {
                 counters: self.loaded.counters.read(tap.slot),
             });
             if let Some(reading) = self.last_words.remove(nic).or(kept) {
-                batch.ebpf.entry(nic.clone()).or_insert(reading);
+                batch.ebpf.insert(nic.clone(), reading);
             }
         }
     }
