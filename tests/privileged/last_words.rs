@@ -4,6 +4,7 @@ use vm_metrics::manager::Manager;
 use vm_metrics::model::VmStats;
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 
 use crate::lab::{WAYS, manager_with, nics};
@@ -31,9 +32,18 @@ fn the_last_frames_of_a_tap_are_counted() {
         send(&tap, 5);
         manager.tick(0);
         send(&tap, 7);
+        let frame = Frame::to_guest().udp4(1000);
+        let host = PacketSocket::bind("vmt0").unwrap();
+        let mut buffer = [0; 2048];
+        for _ in 0..3 {
+            host.send(&frame).unwrap();
+            assert!(tap.read_frame(&mut buffer).unwrap().is_some());
+        }
         drop(tap);
         for _ in 0..3 {
             let nic = nics(&mut manager).remove(0);
+            let taken = 3 * frame.len() as u64;
+            assert_eq!((nic.rx.packets, nic.rx.bytes), (Some(3), Some(taken)), "{way}: by the last message");
             assert_eq!(nic.tx.packets, Some(12), "{way}");
             assert_eq!(nic.ebpf.unwrap().tx.udp, 12, "{way}");
         }
