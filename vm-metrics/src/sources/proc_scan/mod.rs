@@ -17,6 +17,7 @@ mod cmdline;
 mod device_netns;
 mod executable;
 mod inspect;
+mod proc_dir;
 mod process;
 mod taps;
 
@@ -28,6 +29,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use self::inspect::{Vm, inspect};
+use self::proc_dir::ProcDir;
 use self::process::{Process, Unread};
 use super::{InstanceSource, Listing, SourceDef, SourceError};
 use crate::host::Host;
@@ -56,6 +58,7 @@ pub const SOURCE: SourceDef = SourceDef {
 pub struct ProcScan {
     host: Host,
     started: Instant,
+    proc: ProcDir,
     /// Every process of the last call, and no other.
     seen: HashMap<u32, Seen>,
     devices: BTreeSet<OsString>,
@@ -95,6 +98,7 @@ impl ProcScan {
         Self {
             host,
             started: Instant::now(),
+            proc: ProcDir::default(),
             seen: HashMap::new(),
             devices: BTreeSet::new(),
             last_full_scan: None,
@@ -103,7 +107,7 @@ impl ProcScan {
 
     /// The oldest VM first. `now` is the time since any fixed moment.
     fn list_at(&mut self, now: Duration) -> Result<Listing, SourceError> {
-        let pids = pids(self.host.proc())?;
+        let pids = self.proc.pids(self.host.proc())?;
         let mut problems = Vec::new();
         let moment = Moment {
             now,
@@ -206,14 +210,6 @@ fn look(
         }
         Err(Unread::Failed(error)) => Some(Seen { first, what: What::Unreadable(error) }),
     }
-}
-
-fn pids(proc: &Path) -> Result<Vec<u32>, SourceError> {
-    let mut pids = Vec::new();
-    for name in names(proc)? {
-        pids.extend(name?.to_str().and_then(|name| name.parse::<u32>().ok()));
-    }
-    Ok(pids)
 }
 
 fn names(directory: &Path) -> Result<impl Iterator<Item = Result<OsString, SourceError>>, SourceError> {

@@ -1,6 +1,11 @@
 //! What changes from call to call, and what may go wrong.
 
+use std::env;
 use std::fs;
+use std::process::Command;
+use std::thread;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::*;
 
@@ -188,4 +193,36 @@ fn a_list_that_failed_forgets_nothing() {
     assert!(scan.list_at(TICK).is_err());
     fs::rename(&away, fixture.host().proc()).unwrap();
     assert_eq!(list(&mut scan, 2 * TICK), vms);
+}
+
+/// The limit is the process's, so this runs in one of its own.
+#[test]
+fn without_a_free_descriptor_the_list_stays() {
+    const CHILD: &str = "VM_METRICS_TEST_NO_DESCRIPTORS";
+    if env::var_os(CHILD).is_none() {
+        let name = thread::current().name().unwrap().to_owned();
+        let child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", &name, "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let output = String::from_utf8_lossy(&[child.stdout, child.stderr].concat()).into_owned();
+        assert!(child.status.success() && output.contains("1 passed"), "{output}");
+        return;
+    }
+    let fixture = Fixture::with(&[Fake::default(), Fake { pid: 101, start: 6000, ..SHELL }]);
+    let mut scan = fixture.scan();
+    let vms = list(&mut scan, START);
+    let usual = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..usual }).unwrap();
+    let listings = [TICK, FULL_SCAN_INTERVAL].map(|now| scan.list_at(now));
+    setrlimit(Resource::Nofile, usual).unwrap();
+    for listing in listings {
+        let listing = listing.unwrap();
+        assert_eq!(listing.instances, vms);
+        let problem = listing.problems[0].to_string();
+        assert!(problem.ends_with("Too many open files (os error 24)"), "{problem}");
+    }
+    fixture.end(100);
+    assert_eq!(list(&mut scan, FULL_SCAN_INTERVAL + TICK), []);
 }
