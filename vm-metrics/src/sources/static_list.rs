@@ -5,7 +5,7 @@
 //! missing, and the readers say so. A pid file is read at each call, for a VM that was started again has
 //! another pid.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::de::Error as _;
@@ -65,6 +65,7 @@ impl StaticList {
 /// What the types do not say.
 fn check(vms: &[StaticVm]) -> Result<(), String> {
     let mut ids = HashSet::new();
+    let mut holders = HashMap::new();
     for vm in vms {
         if vm.id.is_empty() {
             return Err("an id is empty".to_owned());
@@ -74,6 +75,13 @@ fn check(vms: &[StaticVm]) -> Result<(), String> {
         }
         if vm.pid == Some(0) {
             return Err(format!("pid 0 of {:?} is no process", vm.id));
+        }
+        for tap in &vm.taps {
+            match holders.insert(tap, &vm.id) {
+                None => {}
+                Some(id) if *id == vm.id => return Err(format!("the TAP {tap:?} of {id:?} is there twice")),
+                Some(id) => return Err(format!("the TAP {tap:?} is given to {id:?} and to {:?}", vm.id)),
+            }
         }
     }
     Ok(())

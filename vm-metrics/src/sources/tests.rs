@@ -104,6 +104,14 @@ fn a_bad_section_is_refused_with_its_line_and_key() {
         ("[[sources.static_list.vms]]\nname = \"a\"", ["test.toml:1", "id"]),
         ("[sources.static_list]\nvms = [{ id = \"a\" }, { id = \"a\" }]", ["test.toml:2", "twice"]),
         ("[sources.static_list]\nvms = [{ id = \"a\", taps = [\"../x\"] }]", ["test.toml:2", "\"../x\""]),
+        (
+            "[sources.static_list]\nvms = [{ id = \"a\", taps = [\"t0\", \"t0\"] }]",
+            ["test.toml:2", "the TAP \"t0\" of \"a\" is there twice"],
+        ),
+        (
+            "[sources.static_list]\nvms = [{ id = \"a\", taps = [\"t0\"] }, { id = \"b\", taps = [\"t1\", \"t0\"] }]",
+            ["test.toml:2", "the TAP \"t0\" is given to \"a\" and to \"b\""],
+        ),
         ("[sources.static_list]\nvms = [{ id = \"a\", pid = -1 }]", ["test.toml:2", "pid"]),
     ] {
         let error = configured(text).expect_err("must be refused").to_string();
