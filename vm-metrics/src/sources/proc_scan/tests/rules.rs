@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 use super::*;
@@ -199,6 +200,10 @@ fn a_bad_config_is_a_problem_and_the_vm_is_listed() {
     check("process 100: config file /vm.json: not a Firecracker config (bad JSON at line 1, column 1)");
     fs::write(&config, vec![b' '; (1 << 20) + 1]).unwrap();
     check("vm.json: larger than 1048576 bytes");
+    fs::remove_file(&config).unwrap();
+    let (mode, device) = (Mode::RUSR, makedev(1, 3));
+    mknodat(CWD, &config, FileType::CharacterDevice, mode, device).unwrap();
+    check("vm.json: not a plain file");
 }
 
 #[test]
