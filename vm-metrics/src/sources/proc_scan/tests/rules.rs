@@ -156,6 +156,22 @@ fn taps_in_all_their_shapes() {
 }
 
 #[test]
+fn a_tap_whose_name_is_no_text_is_a_problem() {
+    let fixture = Fixture::with(&[Fake { taps: &[(7, "tap0")], ..Fake::default() }]);
+    fixture.descriptor(100, 9, "/dev/net/tun", Some("odd"));
+    fs::write(fixture.process(100).join("fdinfo/9"), b"pos:\t0\niff:\todd\xff\n").unwrap();
+    let mut scan = fixture.scan();
+    for now in [START, TICK] {
+        let listing = scan.list_at(now).unwrap();
+        assert_eq!(taps(&listing.instances[0]), ["tap0"]);
+        let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(problems, ["process 100: its TAP \"odd\\xff\" is left out: the name is not UTF-8"]);
+    }
+    fixture.descriptor(100, 9, "/dev/net/tun", Some("tap1"));
+    assert_eq!(taps(&list(&mut scan, 2 * TICK)[0]), ["tap0", "tap1"]);
+}
+
+#[test]
 fn the_config_of_a_firecracker_is_found_from_its_own_root_and_directory() {
     let config = r#"{"machine-config": {"vcpu_count": 3, "mem_size_mib": 256}}"#;
     let fc = |pid, args| Fake { pid, start: pid.into(), exe: "/firecracker", args, ..Fake::default() };
