@@ -91,6 +91,18 @@ fn nics_are_read_while_the_vm_is_young_and_when_devices_change() {
 }
 
 #[test]
+fn a_tap_that_went_to_another_vm_is_not_of_both() {
+    let fixture = Fixture::with(&[Fake { taps: &[(9, "tap0"), (10, "tap1")], ..Fake::default() }]);
+    let mut scan = fixture.scan();
+    list(&mut scan, START);
+    list(&mut scan, YOUNG);
+    fixture.descriptor(100, 9, "/dev/net/tun", Some(""));
+    fixture.put(&Fake { pid: 101, start: 6000, taps: &[(9, "tap0")], ..Fake::default() });
+    let vms = list(&mut scan, YOUNG + TICK);
+    assert_eq!(vms.iter().map(taps).collect::<Vec<_>>(), [["tap1"], ["tap0"]]);
+}
+
+#[test]
 fn a_process_that_cannot_be_read_is_one_problem_at_each_call_until_it_can() {
     let fixture = Fixture::with(&[Fake::default(), Fake { pid: 101, start: 6000, ..Fake::default() }]);
     let stat = fixture.process(101).join("stat");
