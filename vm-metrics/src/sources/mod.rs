@@ -6,6 +6,7 @@ mod files;
 mod merge;
 pub mod proc_scan;
 pub mod static_list;
+mod written_pid;
 
 use std::fmt;
 use std::io;
