@@ -171,6 +171,7 @@ fn the_files_of_another_host_are_not_mixed_with_a_namesake_here() {
     let device = sys.path().join("class/net/vmt0");
     std::fs::create_dir_all(device.join("statistics")).unwrap();
     std::fs::write(device.join("ifindex"), "77\n").unwrap();
+    std::fs::write(device.join("tun_flags"), "0x1002\n").unwrap();
     for direction in ["rx", "tx"] {
         for counter in ["bytes", "packets", "errors", "dropped"] {
             std::fs::write(device.join(format!("statistics/{direction}_{counter}")), "5\n").unwrap();

@@ -85,6 +85,7 @@ impl Options {
     }
 }
 
+#[cfg(feature = "ebpf")]
 impl Options {
     fn pin_dir(&self, host: &Host) -> PathBuf {
         self.pin_dir.clone().unwrap_or_else(|| host.bpf_fs().join("vm-metrics"))
