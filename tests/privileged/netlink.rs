@@ -110,11 +110,15 @@ fn a_tap_that_is_replaced_between_two_ticks_begins_anew() {
 
 #[test]
 fn names_that_change_hands_take_the_right_numbers() {
+    [NO_EBPF, SYSFS_ONLY].into_iter().for_each(change_hands);
+}
+
+fn change_hands(tables: &str) {
     let _namespace = NetNs::enter().unwrap();
     let taps = create(2);
     sent(&taps[0], 10);
     sent(&taps[1], 20);
-    let mut manager = manager_with(&["vmt0", "vmt1"], NO_EBPF);
+    let mut manager = manager_with(&["vmt0", "vmt1"], tables);
     let mut packets = || -> Vec<_> { nics(&mut manager).iter().map(|nic| nic.tx.packets).collect() };
     assert_eq!(packets(), [Some(10), Some(20)]);
 
