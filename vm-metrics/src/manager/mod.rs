@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 
-pub use tick::{TickThread, Ticker};
+pub(crate) use tick::{TickThread, Ticker};
 
 use crate::host::Host;
 use crate::model::{Batch, PartHealth, PartKind, PartRun, Snapshot, VmSet};
