@@ -66,6 +66,32 @@ fn an_address_in_use_is_named() {
 }
 
 #[test]
+fn a_snapshot_of_what_cannot_be_read_is_an_error() {
+    for args in [&[][..], &["--json"]] {
+        let fixture = Fixture::copy_of("mixed");
+        std::fs::rename(fixture.proc(), fixture.dir.path().join("elsewhere")).unwrap();
+        let output = fixture.run("snapshot", args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert_eq!(stdout(&output), "", "{args:?}");
+        let error = stderr(&output);
+        assert!(error.contains("source proc_scan") && error.contains("host/proc"), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn a_snapshot_of_what_one_source_knows_is_shown_with_the_error() {
+    let fixture = Fixture::copy_of("mixed");
+    std::fs::rename(fixture.proc(), fixture.dir.path().join("elsewhere")).unwrap();
+    let listed = "[[sources.static_list.vms]]\nid = \"a\"\n";
+    let config = std::fs::read_to_string(&fixture.config).unwrap() + listed;
+    std::fs::write(&fixture.config, config).unwrap();
+    let output = fixture.run("snapshot", &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("\na "), "{}", stdout(&output));
+    assert!(stderr(&output).contains("source proc_scan"), "{}", stderr(&output));
+}
+
+#[test]
 fn the_doctor_names_what_is_off_and_why() {
     let output = Fixture::new("mixed").run("doctor", &[]);
     assert!(output.status.success());
