@@ -147,6 +147,7 @@ pub(crate) mod tests {
             duration: Some(Duration::from_millis(1)),
             items: 1,
             errors: 0,
+            absent: 0,
         };
         Snapshot {
             tick: 1,
