@@ -1,8 +1,9 @@
 //! Commands, flags and exit codes: 0, 64 for a mistake of the caller, 1 for what goes wrong.
 
 use std::net::TcpListener;
+use std::process::Command;
 
-use crate::fixture::{Fixture, run, stderr, stdout};
+use crate::fixture::{BINARY, Fixture, run, stderr, stdout};
 
 #[test]
 fn help_and_version_are_no_mistakes() {
@@ -43,6 +44,15 @@ fn a_bad_configuration_is_a_mistake_and_the_line_is_named() {
     let output = run(&["config", "check", "/nowhere/config.toml"]);
     assert_eq!(output.status.code(), Some(64));
     assert!(stderr(&output).contains("/nowhere/config.toml"));
+}
+
+#[test]
+fn a_bad_log_filter_is_a_mistake_and_named() {
+    let mut command = Command::new(BINARY);
+    let output = command.args(["config", "print-default"]).env("VM_METRICS_LOG", "vm=loud").output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+    assert!(stderr(&output).contains("VM_METRICS_LOG: \"vm=loud\""), "{}", stderr(&output));
 }
 
 #[test]

@@ -102,7 +102,8 @@ impl PrometheusExporter {
         {
             return Ok(rendered.body.clone());
         }
-        let mut families = self.families(snapshot, |group| !group.live && !(stale && group.is_of_vms()));
+        let left_out = |group: &Group| group.live || (stale && group.is_of_vms());
+        let mut families = self.families(snapshot, |group| !left_out(group));
         families.extend(self.process.collect());
         let body = Bytes::from(format.encode(&families)?);
         *slot = Some(Rendered { tick: snapshot.tick, stale, body: body.clone() });

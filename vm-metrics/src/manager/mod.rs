@@ -50,7 +50,7 @@ impl Manager {
     ///
     /// # Errors
     /// When a reader says that going on would harm, for example because another daemon has its pins.
-    pub fn new(
+    pub(crate) fn new(
         sources: Sources,
         readers: Vec<Configured>,
         host: &Host,

@@ -200,6 +200,13 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn no_prefix_of_ours_can_be_configured() {
+        for prefix in GROUPS.iter().filter_map(|group| group.prefix) {
+            assert!(crate::config::OWN_PREFIXES.contains(&prefix), "{prefix}");
+        }
+    }
+
+    #[test]
     fn nothing_measured_is_nothing_said() {
         let mut snapshot = full();
         snapshot.vms = vec![VmStats { instance_id: "a".into(), ..VmStats::default() }];
