@@ -15,7 +15,7 @@ use crate::config::{Config, ConfigError, Settings};
 use crate::exporters::prometheus::PrometheusExporter;
 use crate::http;
 use crate::manager::{Manager, ManagerError, TickThread, Ticker};
-use crate::readers::{self, Configured, Purpose};
+use crate::readers::{self, Configured, LinkWatch, Purpose};
 use crate::sources::{self, Sources};
 
 /// A scrape that hangs may not keep the daemon from leaving.
@@ -66,13 +66,14 @@ impl App {
     }
 
     async fn serve_until(self, mut signals: Signals) -> anyhow::Result<()> {
-        let Settings { interval, listen, metric_prefix, .. } = self.settings.clone();
+        let Settings { interval, listen, metric_prefix, host, .. } = self.settings.clone();
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("cannot listen on {listen} (flag --listen, key listen)"))?;
         let address = listener.local_addr()?;
 
         let (ticks, mut ticker) = TickThread::spawn(self.into_manager(Purpose::Serve)?, interval)?;
+        let _watch = host.is_this_kernel().then(|| watch_links(&ticks)).flatten();
         let exporter = PrometheusExporter::new(&metric_prefix, ticker.clone());
         tracing::info!(
             "listening on http://{address}, a tick every {}",
@@ -98,6 +99,14 @@ impl App {
             }
         }
     }
+}
+
+/// A TAP that comes is looked at now, not at the next tick; nor do its last words wait.
+fn watch_links(ticks: &TickThread) -> Option<LinkWatch> {
+    let waker = ticks.waker();
+    LinkWatch::spawn(move || waker.wake())
+        .inspect_err(|error| tracing::warn!("{error}: what happens to TAPs is seen at the next tick"))
+        .ok()
 }
 
 /// Waits for the last answers and the last tick, but not forever.

@@ -1,8 +1,8 @@
 //! The tick thread: one snapshot per interval, on a watch channel.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,20 +17,43 @@ const STALE_INTERVALS: u32 = 10;
 /// A busy host may delay a few short ticks.
 const MIN_STALE: Duration = Duration::from_secs(30);
 
+/// Ticks that are called for come no closer than this: a script that makes a hundred TAPs is not a hundred ticks.
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+
 /// Runs a [`Manager`] until it is dropped; it does not wait for the tick that runs then, which may hang.
 #[derive(Debug)]
 pub(crate) struct TickThread {
-    _stop: mpsc::Sender<()>,
+    /// The thread ends when all of these are gone.
+    calls: Arc<mpsc::SyncSender<()>>,
+}
+
+/// Calls for a tick before its time.
+#[derive(Clone, Debug)]
+pub(crate) struct Waker {
+    calls: Weak<mpsc::SyncSender<()>>,
+}
+
+impl Waker {
+    pub(crate) fn wake(&self) {
+        if let Some(calls) = self.calls.upgrade() {
+            // One call that is not answered yet is enough, and nobody answers at the end.
+            let _ = calls.try_send(());
+        }
+    }
 }
 
 impl TickThread {
     pub(crate) fn spawn(manager: Manager, interval: Duration) -> io::Result<(Self, Ticker)> {
         let (snapshots, ticker) = Ticker::new(interval);
-        let (stop, stopped) = mpsc::channel();
+        let (calls, called) = mpsc::sync_channel(1);
         thread::Builder::new()
             .name("tick".to_owned())
-            .spawn(move || run(snapshots, manager, interval, &stopped))?;
-        Ok((Self { _stop: stop }, ticker))
+            .spawn(move || run(snapshots, manager, interval, &called))?;
+        Ok((Self { calls: Arc::new(calls) }, ticker))
+    }
+
+    pub(crate) fn waker(&self) -> Waker {
+        Waker { calls: Arc::downgrade(&self.calls) }
     }
 }
 
@@ -39,7 +62,7 @@ fn run(
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     manager: Manager,
     interval: Duration,
-    stopped: &mpsc::Receiver<()>,
+    called: &mpsc::Receiver<()>,
 ) {
     // Locals go in reverse order.
     let snapshots = snapshots;
@@ -47,9 +70,13 @@ fn run(
     let mut clock = Clock::new(interval);
     loop {
         snapshots.send_replace(Some(manager.tick(clock.late)));
-        match stopped.recv_timeout(clock.until_next()) {
+        match called.recv_timeout(clock.until_next()) {
             Err(RecvTimeoutError::Timeout) => {}
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
+            Ok(()) => {
+                clock.called();
+                thread::sleep(MIN_PAUSE);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
         }
     }
 }
@@ -112,6 +139,11 @@ impl Clock {
         Self { interval, next: Instant::now(), late: 0 }
     }
 
+    /// The tick that is called for is one more: the next moment stays.
+    fn called(&mut self) {
+        self.next -= self.interval;
+    }
+
     fn until_next(&mut self) -> Duration {
         self.advance(Instant::now())
     }
@@ -129,6 +161,17 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tick_that_is_called_for_moves_no_other() {
+        let second = Duration::from_secs(1);
+        let mut clock = Clock::new(second);
+        let start = clock.next;
+        assert_eq!(clock.advance(start + second / 4), second * 3 / 4);
+        clock.called();
+        assert_eq!(clock.advance(start + second / 2), second / 2);
+        assert_eq!((clock.next, clock.late), (start + second, 0));
+    }
 
     #[test]
     fn ticks_keep_their_moments_and_late_ones_are_counted() {
