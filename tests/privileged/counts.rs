@@ -80,6 +80,7 @@ fn sends(way: &str) {
         assert_eq!(added(&before.rx, &after.rx), Counts::new(), "{way}: {}", case.0);
         assert_eq!((nic.tx.bytes, nic.tx.packets), (Some(bytes), Some(packets)), "{way}: {}", case.0);
         assert_eq!((nic.rx.bytes, nic.rx.packets), (Some(0), Some(0)), "{way}: {}", case.0);
+        assert_eq!(nic.mismatch_bytes, Some(0), "{way}: {}", case.0);
         let device = lab.taps[0].link().counters().unwrap();
         assert_eq!((device.rx_bytes, device.rx_packets), (bytes, packets), "{way}: {}", case.0);
     }

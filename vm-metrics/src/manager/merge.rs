@@ -70,6 +70,9 @@ fn nic_stats(nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicStats {
         attach: ebpf.map_or(AttachMode::None, |ebpf| ebpf.attach),
         rx,
         tx,
+        mismatch_bytes: ebpf
+            .zip(device)
+            .and_then(|(_, device)| mismatch(tx.bytes, device_counts(&device.stats).tx.bytes)),
         ebpf: ebpf.map(|ebpf| ebpf_stats(&ebpf.counters)),
     }
 }
@@ -106,6 +109,11 @@ fn frame_counts(
         ..device_tx
     };
     (rx, tx)
+}
+
+/// How far the two counts of one thing are apart: what arrived between the two readings, and nothing on a quiet device.
+fn mismatch(published: Option<u64>, device: Option<u64>) -> Option<i64> {
+    i64::try_from(i128::from(device?) - i128::from(published?)).ok()
 }
 
 fn device_counts(stats: &TapStats) -> GuestView<FrameCounts> {
@@ -234,6 +242,16 @@ mod tests {
         assert_eq!(stats.nics[0].ifindex, Some(4));
         assert_eq!(stats.nics[0].tx.bytes, Some(7));
         assert_eq!(stats.nics[0].rx.bytes, None);
+    }
+
+    #[test]
+    fn the_two_counts_are_compared() {
+        let mut ledger = Ledger::default();
+        let mut mismatch = |batch: &Batch| present(&vm(&["t"]), batch, &mut ledger)[0].nics[0].mismatch_bytes;
+        assert_eq!(mismatch(&batch(&[("t", device(3, 1000, 0))], &[])), None, "one count only");
+        assert_eq!(mismatch(&batch(&[("t", device(3, 1000, 0))], &[("t", ebpf(3, 0, 0))])), Some(0));
+        assert_eq!(mismatch(&batch(&[("t", device(3, 1000, 0))], &[("t", ebpf(3, 60, 0))])), Some(-60));
+        assert_eq!(mismatch(&batch(&[("t", device(3, 1060, 0))], &[("t", ebpf(3, 60, 0))])), Some(0));
     }
 
     #[test]

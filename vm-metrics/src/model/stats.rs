@@ -61,6 +61,8 @@ pub struct NicStats {
     pub rx: FrameCounts,
     /// What the guest sent.
     pub tx: FrameCounts,
+    /// The device's count of the bytes that the guest sent, less the published one; `None` when there is one count only.
+    pub mismatch_bytes: Option<i64>,
     /// What only the eBPF programs see; `None` when they are not on this TAP.
     pub ebpf: Option<EbpfStats>,
 }

@@ -127,6 +127,7 @@ pub(crate) mod tests {
             attach: AttachMode::Tcx,
             rx: counts,
             tx: counts,
+            mismatch_bytes: Some(0),
             ebpf: Some(EbpfStats::default()),
         };
         let vm = VmStats {

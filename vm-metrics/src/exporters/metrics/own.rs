@@ -82,6 +82,22 @@ pub(super) const METRICS: &[Metric] = &[
         samples: |s, p| each(s, p, PartKind::Source, |run| Some(run.items as f64)),
     },
     Metric {
+        name: "source_mismatch_bytes",
+        kind: Kind::Gauge,
+        help: "The device's count of what the guest sent, less the published one: frames in flight, 0 on a quiet device.",
+        origin: "the TAP's counters and eBPF",
+        labels: &["instance_id", "instance_name", "device"],
+        samples: |snapshot, push| {
+            for vm in &snapshot.vms {
+                for nic in &vm.nics {
+                    if let Some(bytes) = nic.mismatch_bytes {
+                        push(&[&vm.instance_id, &vm.instance_name, &nic.device], bytes as f64);
+                    }
+                }
+            }
+        },
+    },
+    Metric {
         name: "part_health",
         kind: Kind::Gauge,
         help: "1 for the state the part is in, 0 for the others.",
