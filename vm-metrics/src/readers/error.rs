@@ -26,7 +26,9 @@ pub enum ReaderError {
     OtherNamespace { device: String, netns: u64 },
     #[error("{taps} TAPs wait for the programs: attaching is paced")]
     Waiting { taps: usize },
-    #[error("{device}: somebody has taken the programs off; they are put back")]
+    #[error(
+        "{device} receives what the programs do not see: somebody took them off, or XDP comes first; they are put back"
+    )]
     Lost { device: String },
     #[error("{device}: {problem}")]
     Device { device: String, problem: String, errno: Option<i32> },

@@ -22,6 +22,9 @@ const BUDGET: Duration = Duration::from_millis(200);
 /// A TAP that refused the programs is tried again after this time.
 const RETRY: Duration = Duration::from_secs(10);
 
+/// Programs that stay blind are put back once in this time.
+const PUT_BACK: Duration = Duration::from_secs(60);
+
 /// Ticks in which the programs may be blind before they are taken for lost.
 const MAX_BLIND_TICKS: u32 = 1;
 
@@ -51,6 +54,8 @@ struct Tap {
     /// Packets that the device had received and that the programs had counted at the last tick.
     seen: (u64, u64),
     blind_ticks: u32,
+    /// Before this they are not put back once more: an XDP program that keeps all frames to itself makes them blind too.
+    put_back_at: Instant,
 }
 
 struct Refusal {
@@ -162,7 +167,10 @@ impl TapEbpf {
     /// Puts the programs back where somebody has taken them off; they go on in the same slot.
     fn attach_again(&mut self, ifindex: u32, nic: &Nic) -> Result<(), LoadError> {
         let Some(tap) = self.taps.get_mut(&ifindex) else { return Ok(()) };
-        tap.blind_ticks = 0;
+        if Instant::now() < tap.put_back_at {
+            return Ok(());
+        }
+        tap.put_back_at = Instant::now() + PUT_BACK;
         let pins = self.pins.as_ref();
         let again = attach(&mut self.loaded, pins, ifindex, &nic.tap, &mut self.way)?;
         tap.attached.forget();
@@ -194,7 +202,8 @@ impl TapEbpf {
 
 impl Tap {
     fn new(nic: Nic, slot: u32, attached: Attached) -> Self {
-        Self { nic, slot, attached, wanted: Instant::now(), seen: (0, 0), blind_ticks: 0 }
+        let now = Instant::now();
+        Self { nic, slot, attached, wanted: now, seen: (0, 0), blind_ticks: 0, put_back_at: now }
     }
 
     /// Whether somebody has taken the programs off: the device goes on receiving, for more than one tick, and they do not
