@@ -1,10 +1,14 @@
 #!/bin/busybox sh
 # The guest's first process. Every command is one that busybox has inside; its shell finds them by /proc/self/exe.
 
+export PATH=/bin
 mkdir -p /proc /sys /dev /tmp
 /bin/busybox mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
+mount -t bpf bpf /sys/fs/bpf
+mount -t tmpfs tmpfs /tmp
+chmod 1777 /tmp
 while read -r module; do insmod "/modules/$module"; done </modules/order
 ip link set lo up
 
