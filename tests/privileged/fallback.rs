@@ -47,14 +47,14 @@ impl Host {
         self.config.to_str().unwrap()
     }
 
-    fn has_the_baseline(&self, metrics: &Metrics) {
+    fn has_the_baseline(&self, metrics: &Metrics, source: &str) {
         assert_eq!(metrics.value("vm_network_tx_bytes_total", &[]), Some(self.bytes));
         assert_eq!(metrics.value("vm_network_tx_packets_total", &[]), Some(3.0));
         assert_eq!(metrics.value("vm_network_rx_bytes_total", &[]), Some(0.0));
         assert!(metrics.value("vm_cpu_seconds_total", &[]).is_some());
         assert!(metrics.value("vm_memory_rss_bytes", &[]).unwrap() > 0.0);
-        let by_sysfs = [("device", "vmt0"), ("source", "sysfs"), ("attach", "none")];
-        assert_eq!(metrics.value("vm_network_source_info", &by_sysfs), Some(1.0));
+        let by_source = [("device", "vmt0"), ("source", source), ("attach", "none")];
+        assert_eq!(metrics.value("vm_network_source_info", &by_source), Some(1.0));
         assert_eq!(metrics.samples("vm_network_tx_wire_packets_total").count(), 0, "not measured is absent");
     }
 }
@@ -75,7 +75,7 @@ fn without_capabilities() {
     let daemon = Daemon::start_command(command).unwrap();
     daemon.wait_until_ready().unwrap();
     let metrics = daemon.metrics().unwrap();
-    host.has_the_baseline(&metrics);
+    host.has_the_baseline(&metrics, "netlink");
     assert_eq!(health(&metrics, "tap_ebpf", "unsupported"), Some(1.0));
     assert_eq!(metrics.value("vm_metrics_reader_success", &[("reader", "tap_ebpf")]), Some(0.0));
     let log = daemon.log();
@@ -89,9 +89,22 @@ fn switched_off() {
     let host = Host::new("");
     let daemon = Daemon::start(Path::new(BINARY), &["--no-ebpf", "--config", host.config()]).unwrap();
     let metrics = daemon.metrics().unwrap();
-    host.has_the_baseline(&metrics);
+    host.has_the_baseline(&metrics, "netlink");
     assert_eq!(health(&metrics, "tap_ebpf", "disabled"), Some(1.0));
+    for works in ["tap_netlink", "tap_sysfs"] {
+        assert_eq!(health(&metrics, works, "healthy"), Some(1.0), "{works}");
+    }
     assert!(daemon.log().contains("reader tap_ebpf is off: switched off"), "{}", daemon.log());
+}
+
+#[test]
+fn both_switched_off() {
+    let host = Host::new("[readers.tap_netlink]\nenabled = false\n");
+    let daemon = Daemon::start(Path::new(BINARY), &["--no-ebpf", "--config", host.config()]).unwrap();
+    let metrics = daemon.metrics().unwrap();
+    host.has_the_baseline(&metrics, "sysfs");
+    assert_eq!(health(&metrics, "tap_netlink", "disabled"), Some(1.0));
+    assert_eq!(health(&metrics, "tap_sysfs", "healthy"), Some(1.0));
 }
 
 #[test]
@@ -110,7 +123,7 @@ fn more_taps_than_slots() {
             .count()
     };
     let one_each =
-        |metrics: &Metrics| (source(metrics, "ebpf") == 1 && source(metrics, "sysfs") == 1).then_some(());
+        |metrics: &Metrics| (source(metrics, "ebpf") == 1 && source(metrics, "netlink") == 1).then_some(());
     daemon.wait_for(SOON, "one TAP of each kind", one_each).unwrap();
     let metrics = daemon.metrics().unwrap();
     for device in ["vmt0", "vmt1"] {

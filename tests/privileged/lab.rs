@@ -80,8 +80,12 @@ impl Lab {
 
 /// A manager with one VM per TAP, which has no process.
 pub(crate) fn manager_for(way: &str, taps: &[&str]) -> Manager {
-    let mut config =
-        format!("[sources.proc_scan]\nenabled = false\n[readers.tap_ebpf]\nattach = \"{way}\"\n");
+    manager_with(taps, &format!("[readers.tap_ebpf]\nattach = \"{way}\"\n"))
+}
+
+/// The same, with these tables in its configuration.
+pub(crate) fn manager_with(taps: &[&str], tables: &str) -> Manager {
+    let mut config = format!("{tables}\n[sources.proc_scan]\nenabled = false\n");
     for tap in taps {
         config.push_str(&format!("[[sources.static_list.vms]]\nid = \"{tap}\"\ntaps = [\"{tap}\"]\n"));
     }

@@ -8,5 +8,6 @@ mod chain;
 mod counts;
 mod fallback;
 mod lab;
+mod netlink;
 mod pins;
 mod rights;

@@ -4,9 +4,11 @@ use std::path::Path;
 use std::process::Command;
 
 use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::guest::{Guest, GuestConfig, GuestImage, GuestNic};
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::SOON;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
@@ -111,6 +113,28 @@ fn the_snapshot_command_names_the_guest() {
     for number in ["cpu_usec", "memory_rss_bytes", "memory_vms_bytes", "net_rx_bytes", "net_tx_bytes"] {
         assert!(vm[number].is_u64(), "{number}: {vm}");
     }
+}
+
+#[test]
+fn a_device_of_the_same_name_in_another_namespace_is_not_mistaken_for_it() {
+    let image = GuestImage::prepare().unwrap();
+    let _outer = NetNs::enter().unwrap();
+    let namesake = Tap::create_up("vmtwin0", TapOptions::default()).unwrap();
+    namesake.write_frame(&Frame::from_guest().udp4(300)).unwrap();
+    let daemon = Daemon::start(Path::new(BINARY), &["--interval", "100ms"]).unwrap();
+    let (guest, netns) = {
+        let inner = NetNs::enter().unwrap();
+        let nic = GuestNic::new("vmtwin0", HOST, [10, 0, 0, 2]);
+        (image.boot(GuestConfig::new("twin", vec![nic]).unwrap()).unwrap(), inner.inode().to_string())
+    };
+
+    let id = ("instance_id", guest.config().uuid.as_str());
+    let elsewhere = [id, ("device", "vmtwin0"), ("netns", netns.as_str()), ("source", "none")];
+    let seen = |metrics: &Metrics| metrics.value("vm_network_source_info", &elsewhere);
+    daemon.wait_for(SOON, "the guest's TAP, in its namespace", seen).unwrap();
+    let metrics = daemon.metrics().unwrap();
+    assert_eq!(metrics.value("vm_network_tx_bytes_total", &[id]), None, "not measured is absent");
+    assert!(daemon.log().contains(&format!("vmtwin0 is in another network namespace (net:[{netns}])")));
 }
 
 /// What is published is what the guest's own `/proc/net/dev` says, to the byte.

@@ -42,7 +42,8 @@ impl App {
 
     /// Starts the readers, for those who want to tick themselves.
     pub fn into_manager(self, purpose: Purpose) -> Result<Manager, ManagerError> {
-        Manager::new(self.sources, self.readers, &self.settings.host, purpose)
+        let Settings { host, retention, .. } = &self.settings;
+        Manager::new(self.sources, self.readers, host, *retention, purpose)
     }
 
     /// Serves until SIGINT or SIGTERM.

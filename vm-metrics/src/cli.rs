@@ -84,6 +84,14 @@ enum ConfigAction {
 }
 
 impl Cli {
+    /// What is logged unless `VM_METRICS_LOG` says otherwise: a command that reports itself has nothing to add.
+    pub fn log_level(&self) -> &'static str {
+        match self.command {
+            Command::Serve(_) | Command::Detach { .. } | Command::Config { .. } => "info",
+            Command::Snapshot { .. } | Command::Doctor { .. } => "error",
+        }
+    }
+
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Serve(serve) => serve.run(),

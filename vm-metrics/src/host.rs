@@ -4,6 +4,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FsWord, PROC_SUPER_MAGIC, statfs};
+
+/// What sysfs calls itself (`linux/magic.h`).
+const SYSFS_MAGIC: FsWord = 0x6265_6572;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     proc: PathBuf,
@@ -19,6 +24,13 @@ impl Default for Host {
 impl Host {
     pub fn new(proc: impl Into<PathBuf>, sys: impl Into<PathBuf>) -> Self {
         Self { proc: proc.into(), sys: sys.into() }
+    }
+
+    /// Whether the roots show the kernel that runs this program: they are the usual ones, or procfs and sysfs mounted
+    /// elsewhere, as in a container. On a fixture host they are plain files, and a device there is no device here.
+    pub fn is_this_kernel(&self) -> bool {
+        let is = |root: &Path, magic| statfs(root).is_ok_and(|at| at.f_type == magic);
+        *self == Self::default() || (is(&self.proc, PROC_SUPER_MAGIC) && is(&self.sys, SYSFS_MAGIC))
     }
 
     /// The root of procfs.
@@ -60,5 +72,20 @@ impl Host {
     /// `/sys/kernel/btf/vmlinux`
     pub fn btf(&self) -> PathBuf {
         self.sys.join("kernel/btf/vmlinux")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_made_of_files_is_another_kernel() {
+        let files = tempfile::tempdir().expect("a directory");
+        assert!(Host::default().is_this_kernel());
+        assert!(Host::new("/proc/../proc", "/sys/").is_this_kernel());
+        assert!(!Host::new("/proc", files.path()).is_this_kernel());
+        assert!(!Host::new(files.path(), "/sys").is_this_kernel());
+        assert!(!Host::new("/nowhere", "/nowhere").is_this_kernel());
     }
 }

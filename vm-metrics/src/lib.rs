@@ -13,5 +13,5 @@ mod procfs;
 pub mod readers;
 pub mod sources;
 
-pub use model::{Hypervisor, InstanceInfo, Nic, ProcessId, TapStats, VmStats, build_instance_info, tap_name};
+pub use model::{Hypervisor, InstanceInfo, Nic, TapStats, VmStats, build_instance_info, tap_name};
 pub use readers::{ProcStatm, ReaderError, read_proc_stat, read_proc_statm, read_tap_stats};

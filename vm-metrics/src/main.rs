@@ -20,7 +20,8 @@ fn main() -> ExitCode {
             return if message.print().is_ok() { code } else { ExitCode::FAILURE };
         }
     };
-    let filter = EnvFilter::try_from_env("VM_METRICS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_from_env("VM_METRICS_LOG").unwrap_or_else(|_| EnvFilter::new(cli.log_level()));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)

@@ -54,6 +54,14 @@ impl Link {
         self.change_flags(|flags| flags & !(libc::IFF_UP as i16))
     }
 
+    /// Gives the device another name. It must be down.
+    pub fn rename(&mut self, name: &str) -> Result<()> {
+        let new = sys::ifreq(name)?.ifr_name;
+        self.request(libc::SIOCSIFNAME, "SIOCSIFNAME", |r| r.ifr_ifru.ifru_newname = new)?;
+        name.clone_into(&mut self.name);
+        Ok(())
+    }
+
     pub fn set_mtu(&self, mtu: u16) -> Result<()> {
         self.request(libc::SIOCSIFMTU, "SIOCSIFMTU", |r| r.ifr_ifru.ifru_mtu = mtu.into())?;
         Ok(())

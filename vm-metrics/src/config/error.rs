@@ -7,7 +7,8 @@ use thiserror::Error;
 
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    #[error("cannot read {}: {source}", path.display())]
+    /// The cause follows as the source of the error.
+    #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{}:{line}: {message} in `{text}`", path.display())]
     Refused { path: PathBuf, line: usize, message: String, text: String },

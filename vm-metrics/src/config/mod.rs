@@ -25,6 +25,9 @@ const READERS: &str = "readers";
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 
+/// Each VM that is gone is a set of series for this long.
+const MAX_RETENTION: Duration = Duration::from_secs(24 * 3600);
+
 /// What the daemon is told to do. Sources and readers check their own sections.
 #[derive(Debug)]
 pub struct Config {
@@ -37,6 +40,8 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub interval: Duration,
+    /// How long the last numbers of a VM that is gone are shown.
+    pub retention: Duration,
     pub listen: SocketAddr,
     pub metric_prefix: String,
     pub host: Host,
@@ -72,6 +77,8 @@ impl Config {
         let at = |span, message: String| document.error_at(span, &message);
         let interval = parse_interval(raw.interval.get_ref())
             .map_err(|problem| at(raw.interval.span(), format!("interval: {problem}")))?;
+        let retention = parse_retention(raw.retention.get_ref())
+            .map_err(|problem| at(raw.retention.span(), format!("retention: {problem}")))?;
         let listen = raw.listen.get_ref().parse().map_err(|_| {
             let problem =
                 format!("listen: {:?} is not ADDRESS:PORT, such as 127.0.0.1:9464", raw.listen.get_ref());
@@ -83,19 +90,28 @@ impl Config {
         let host = Host::new(raw.host.proc, raw.host.sys);
         let sources = Sections::new(SOURCES, document);
         let readers = Sections::new(READERS, document);
-        Ok(Self { settings: Settings { interval, listen, metric_prefix, host }, sources, readers })
+        Ok(Self { settings: Settings { interval, retention, listen, metric_prefix, host }, sources, readers })
     }
 }
 
 /// A duration such as `1s` or `250ms`, within what makes sense for a tick.
 pub fn parse_interval(text: &str) -> Result<Duration, String> {
-    let interval = humantime::parse_duration(text)
-        .map_err(|error| format!("{text:?} is not a duration such as \"1s\" or \"250ms\": {error}"))?;
+    let interval = parse_duration(text)?;
     if (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
         Ok(interval)
     } else {
         Err(format!("{text:?} is not between 10ms and 1h"))
     }
+}
+
+fn parse_retention(text: &str) -> Result<Duration, String> {
+    let retention = parse_duration(text)?;
+    if retention <= MAX_RETENTION { Ok(retention) } else { Err(format!("{text:?} is more than a day")) }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{text:?} is not a duration such as \"1s\" or \"250ms\": {error}"))
 }
 
 fn check_prefix(prefix: &str) -> Result<(), String> {
@@ -112,6 +128,7 @@ fn check_prefix(prefix: &str) -> Result<(), String> {
 #[serde(deny_unknown_fields, default)]
 struct Raw {
     interval: Spanned<String>,
+    retention: Spanned<String>,
     listen: Spanned<String>,
     metric_prefix: Spanned<String>,
     host: RawHost,
@@ -129,6 +146,7 @@ impl Default for Raw {
         let typed = |text: &str| Spanned::new(0..0, text.to_owned());
         Self {
             interval: typed("1s"),
+            retention: typed("5m"),
             listen: typed("127.0.0.1:9464"),
             metric_prefix: typed("vm"),
             host: RawHost::default(),
@@ -164,6 +182,7 @@ mod tests {
             ("interval = \"1s\"\nintervall = \"2s\"\n", ["test.toml:2", "intervall"]),
             ("interval = \"soon\"\n", ["test.toml:1", "interval"]),
             ("\ninterval = \"1ms\"\n", ["test.toml:2", "between 10ms and 1h"]),
+            ("retention = \"2d\"\n", ["test.toml:1", "retention"]),
             ("listen = \"9464\"\n", ["test.toml:1", "listen"]),
             ("metric_prefix = \"9vm\"\n", ["test.toml:1", "metric_prefix"]),
             ("[host]\nprocfs = \"/x\"\n", ["test.toml:2", "procfs"]),

@@ -136,10 +136,16 @@ impl Section {
         self.options().map(|Nothing {}| ())
     }
 
-    /// An error at the place of this section.
-    pub fn refusal(&self, problem: &str) -> ConfigError {
-        let span = self.table().map_or(0..0, |table| table.span());
-        self.refuse(span, problem)
+    /// An error at the place of a key.
+    pub fn refusal(&self, key: &str, problem: &str) -> ConfigError {
+        let span = match self.table() {
+            Ok(table) => {
+                let found = table.get_ref().keys().find(|name| name.get_ref() == key).map(Spanned::span);
+                found.unwrap_or_else(|| table.span())
+            }
+            Err(error) => return error,
+        };
+        self.refuse(span, &format!("{key}: {problem}"))
     }
 
     fn refuse(&self, span: Range<usize>, problem: &str) -> ConfigError {

@@ -13,7 +13,8 @@ pub(super) fn reader_run(name: &'static str, report: &ReadReport, duration: Dura
     let health = match first {
         None => PartHealth::healthy(),
         Some(error) => {
-            let state = if report.items == 0 { Health::Failed } else { Health::Degraded };
+            let nothing_works = report.items == 0 && !error.is_absence();
+            let state = if nothing_works { Health::Failed } else { Health::Degraded };
             PartHealth::new(state, with_count(&error.to_string(), report.errors)).with_errno(error.errno())
         }
     };
@@ -47,7 +48,7 @@ pub(super) fn source_run(report: &SourceReport) -> PartRun {
 
 /// A source that is not asked.
 pub(super) fn source_off(name: &'static str) -> PartRun {
-    let health = PartHealth::new(Health::Disabled, "switched off, or nothing to list in the configuration");
+    let health = PartHealth::new(Health::Disabled, "switched off, or no VMs in its section");
     PartRun { kind: PartKind::Source, name, health, duration: None, items: 0, errors: 0 }
 }
 
@@ -81,5 +82,25 @@ impl HealthLog {
             Health::Degraded => tracing::warn!("{kind} {name} works in part: {reason}{errno}"),
             Health::Unsupported | Health::Failed => tracing::warn!("{kind} {name} is off: {reason}{errno}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::readers::ReaderError;
+
+    #[test]
+    fn a_reader_fails_when_it_reads_nothing_but_not_when_there_is_nothing() {
+        let state = |items, error: Option<ReaderError>| {
+            let report = ReadReport { items, errors: error.iter().count(), first_error: error };
+            reader_run("a", &report, Duration::ZERO).health.state
+        };
+        let absent = || Some(ReaderError::NoDevice { device: "t".into() });
+        let fault =
+            || Some(ReaderError::Device { device: "t".into(), problem: "broken".into(), errno: None });
+        assert_eq!([state(0, None), state(1, None)], [Health::Healthy; 2]);
+        assert_eq!([state(0, absent()), state(1, absent()), state(1, fault())], [Health::Degraded; 3]);
+        assert_eq!(state(0, fault()), Health::Failed);
     }
 }

@@ -31,8 +31,6 @@ pub(super) struct Account {
     pub(super) rx_packets: Continued,
     pub(super) tx_bytes: Continued,
     pub(super) tx_packets: Continued,
-    pub(super) offered_bytes: Continued,
-    pub(super) offered_packets: Continued,
 }
 
 /// One published counter.
@@ -68,11 +66,6 @@ impl Continued {
         let now = counted.map(|counted| self.base.saturating_add(counted)).or(device)?;
         self.published = self.published.max(now);
         Some(self.published)
-    }
-
-    /// What had been counted before eBPF began.
-    pub(super) fn base(&self) -> u64 {
-        self.base
     }
 }
 

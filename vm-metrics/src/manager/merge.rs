@@ -2,15 +2,22 @@
 
 use vm_metrics_common::{Counters, DirectionCounters};
 
-use super::ledger::{Account, Continued, Ledger, NicKey};
+use super::ledger::{Account, Ledger, NicKey};
 use crate::model::{
     AttachMode, Batch, EbpfReading, EbpfStats, FrameCounts, InstanceInfo, Nic, NicSource, NicStats,
     PacketMix, TapReading, TapStats, VmSet, VmStats,
 };
 
-pub(super) fn merge(vms: &VmSet, batch: &Batch, ledger: &mut Ledger) -> Vec<VmStats> {
+/// What is published of the VMs that are there, and the last words of those that are leaving.
+pub(super) fn merge(
+    vms: &VmSet,
+    leaving: &VmSet,
+    batch: &Batch,
+    ledger: &mut Ledger,
+) -> (Vec<VmStats>, Vec<VmStats>) {
     ledger.begin_tick();
-    let stats = vms.vms.iter().map(|vm| vm_stats(vm, batch, ledger)).collect();
+    let mut all = |vms: &VmSet| vms.vms.iter().map(|vm| vm_stats(vm, batch, ledger)).collect();
+    let stats = (all(vms), all(leaving));
     ledger.end_tick();
     stats
 }
@@ -23,6 +30,7 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger) -> VmStats {
         instance_name: vm.name.clone(),
         hypervisor: vm.hypervisor,
         hypervisor_pid: vm.hypervisor_pid,
+        running: true,
         cpu_usec: process.cpu_usec,
         memory_rss_bytes: process.rss_bytes,
         memory_vms_bytes: process.vms_bytes,
@@ -48,19 +56,21 @@ fn nic_stats(nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicStats {
     let ebpf = batch.ebpf.get(nic);
     // Numbers of two devices that had the name one after the other are not mixed: the later reading is eBPF's.
     let device = batch.taps.get(nic).filter(|device| ebpf.is_none_or(|ebpf| ebpf.ifindex == device.ifindex));
-    let Some(ifindex) = ebpf.map(|ebpf| ebpf.ifindex).or(device.map(|device| device.ifindex)) else {
-        return NicStats { device: nic.tap.clone(), ..NicStats::default() };
+    let of_ebpf = ebpf.map(|ebpf| (ebpf.ifindex, NicSource::Ebpf));
+    let Some((ifindex, source)) = of_ebpf.or(device.map(|device| (device.ifindex, device.source))) else {
+        return NicStats { device: nic.tap.clone(), netns: nic.netns, ..NicStats::default() };
     };
     let account = ledger.account(NicKey { ifindex, nic: nic.clone() });
     let (rx, tx) = frame_counts(account, device, ebpf);
     NicStats {
         device: nic.tap.clone(),
+        netns: nic.netns,
         ifindex: Some(ifindex),
-        source: if ebpf.is_some() { NicSource::Ebpf } else { NicSource::Sysfs },
+        source,
         attach: ebpf.map_or(AttachMode::None, |ebpf| ebpf.attach),
         rx,
         tx,
-        ebpf: ebpf.map(|ebpf| ebpf_stats(account, device, &ebpf.counters)),
+        ebpf: ebpf.map(|ebpf| ebpf_stats(&ebpf.counters)),
     }
 }
 
@@ -114,25 +124,17 @@ fn device_counts(stats: &TapStats) -> GuestView<FrameCounts> {
     guest_view(host_rx, host_tx)
 }
 
-fn ebpf_stats(account: &mut Account, device: Option<&TapReading>, counters: &Counters) -> EbpfStats {
+fn ebpf_stats(counters: &Counters) -> EbpfStats {
     let counted = guest_view(counters.ingress, counters.egress);
-    let delivered = device.map(|device| device_counts(&device.stats).rx);
-    let offered_bytes = delivered.and_then(|rx| rx.bytes);
-    let offered_packets = delivered.and_then(|rx| rx.packets);
-    account.offered_bytes.update(offered_bytes, Some(counted.rx.bytes));
-    account.offered_packets.update(offered_packets, Some(counted.rx.packets));
-    EbpfStats {
-        rx: packet_mix(&counted.rx, &account.offered_bytes, &account.offered_packets),
-        tx: packet_mix(&counted.tx, &account.tx_bytes, &account.tx_packets),
-    }
+    EbpfStats { rx: packet_mix(&counted.rx), tx: packet_mix(&counted.tx) }
 }
 
-fn packet_mix(counted: &DirectionCounters, bytes: &Continued, packets: &Continued) -> PacketMix {
+fn packet_mix(counted: &DirectionCounters) -> PacketMix {
     PacketMix {
-        bytes: counted.bytes.saturating_add(bytes.base()),
-        packets: counted.packets.saturating_add(packets.base()),
-        wire_packets: counted.wire_packets.saturating_add(packets.base()),
-        wire_bytes: counted.wire_bytes.saturating_add(bytes.base()),
+        bytes: counted.bytes,
+        packets: counted.packets,
+        wire_packets: counted.wire_packets,
+        wire_bytes: counted.wire_bytes,
         gso_packets: counted.gso,
         ipv4: counted.ipv4,
         ipv6: counted.ipv6,
@@ -153,8 +155,12 @@ mod tests {
     use super::*;
     use crate::model::ProcessReading;
 
+    fn present(vms: &VmSet, batch: &Batch, ledger: &mut Ledger) -> Vec<VmStats> {
+        merge(vms, &VmSet::default(), batch, ledger).0
+    }
+
     fn vm(nics: &[&str]) -> VmSet {
-        let nics = nics.iter().map(|tap| Nic { tap: (*tap).to_owned() }).collect();
+        let nics = nics.iter().map(|tap| Nic::local(*tap)).collect();
         VmSet {
             vms: vec![InstanceInfo {
                 id: "a".into(),
@@ -166,7 +172,8 @@ mod tests {
     }
 
     fn device(ifindex: u32, rx_bytes: u64, tx_bytes: u64) -> TapReading {
-        TapReading { ifindex, stats: TapStats { rx_bytes, tx_bytes, ..TapStats::default() } }
+        let stats = TapStats { rx_bytes, tx_bytes, ..TapStats::default() };
+        TapReading { ifindex, source: NicSource::Netlink, stats }
     }
 
     fn ebpf(ifindex: u32, ingress_bytes: u64, egress_bytes: u64) -> EbpfReading {
@@ -177,7 +184,7 @@ mod tests {
     }
 
     fn batch(taps: &[(&str, TapReading)], ebpf: &[(&str, EbpfReading)]) -> Batch {
-        let nic = |tap: &str| Nic { tap: tap.to_owned() };
+        let nic = |tap: &str| Nic::local(tap);
         Batch {
             taps: taps.iter().map(|(tap, reading)| (nic(tap), *reading)).collect(),
             ebpf: ebpf.iter().map(|(tap, reading)| (nic(tap), *reading)).collect(),
@@ -188,7 +195,7 @@ mod tests {
     #[test]
     fn the_guest_receives_what_the_device_transmits() {
         let batch = batch(&[("t", device(3, 10, 2000))], &[("t", ebpf(3, 10, 2500))]);
-        let stats = &merge(&vm(&["t"]), &batch, &mut Ledger::default())[0];
+        let stats = &present(&vm(&["t"]), &batch, &mut Ledger::default())[0];
         assert_eq!((stats.net_rx_bytes, stats.net_tx_bytes), (Some(2000), Some(10)));
         let ebpf = stats.nics[0].ebpf.expect("counted by eBPF");
         assert_eq!((ebpf.rx.bytes, ebpf.tx.bytes), (2500, 10));
@@ -196,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_is_not_measured_is_absent() {
-        let stats = &merge(&vm(&["t"]), &Batch::default(), &mut Ledger::default())[0];
+        let stats = &present(&vm(&["t"]), &Batch::default(), &mut Ledger::default())[0];
         assert_eq!(stats.cpu_usec, None);
         assert_eq!(stats.memory_rss_bytes, None);
         assert_eq!(stats.net_rx_bytes, None);
@@ -207,7 +214,7 @@ mod tests {
     #[test]
     fn a_sum_over_some_nics_is_no_sum() {
         let one_of_two = batch(&[("t0", device(3, 1, 2))], &[]);
-        let stats = &merge(&vm(&["t0", "t1"]), &one_of_two, &mut Ledger::default())[0];
+        let stats = &present(&vm(&["t0", "t1"]), &one_of_two, &mut Ledger::default())[0];
         assert_eq!(stats.net_rx_bytes, None);
         assert_eq!(stats.nics[0].rx.bytes, Some(2));
     }
@@ -215,15 +222,15 @@ mod tests {
     #[test]
     fn a_device_under_a_used_name_begins_anew() {
         let mut ledger = Ledger::default();
-        merge(&vm(&["t"]), &batch(&[("t", device(3, 500, 500))], &[]), &mut ledger);
-        let stats = &merge(&vm(&["t"]), &batch(&[("t", device(4, 1, 2))], &[]), &mut ledger)[0];
+        present(&vm(&["t"]), &batch(&[("t", device(3, 500, 500))], &[]), &mut ledger);
+        let stats = &present(&vm(&["t"]), &batch(&[("t", device(4, 1, 2))], &[]), &mut ledger)[0];
         assert_eq!((stats.net_rx_bytes, stats.net_tx_bytes), (Some(2), Some(1)));
     }
 
     #[test]
     fn readings_of_two_devices_are_not_mixed() {
         let batch = batch(&[("t", device(3, 500, 500))], &[("t", ebpf(4, 7, 8))]);
-        let stats = &merge(&vm(&["t"]), &batch, &mut Ledger::default())[0];
+        let stats = &present(&vm(&["t"]), &batch, &mut Ledger::default())[0];
         assert_eq!(stats.nics[0].ifindex, Some(4));
         assert_eq!(stats.nics[0].tx.bytes, Some(7));
         assert_eq!(stats.nics[0].rx.bytes, None);
@@ -232,12 +239,27 @@ mod tests {
     #[test]
     fn the_switch_to_ebpf_and_back_does_not_show() {
         let mut ledger = Ledger::default();
-        let mut tx = |batch: &Batch| merge(&vm(&["t"]), batch, &mut ledger)[0].net_tx_bytes;
+        let mut tx = |batch: &Batch| present(&vm(&["t"]), batch, &mut ledger)[0].net_tx_bytes;
         assert_eq!(tx(&batch(&[("t", device(3, 1000, 0))], &[])), Some(1000));
         assert_eq!(tx(&batch(&[("t", device(3, 1100, 0))], &[("t", ebpf(3, 100, 0))])), Some(1100));
         assert_eq!(tx(&batch(&[("t", device(3, 1200, 0))], &[("t", ebpf(3, 250, 0))])), Some(1250));
         assert_eq!(tx(&batch(&[("t", device(3, 1240, 0))], &[])), Some(1250));
         assert_eq!(tx(&batch(&[("t", device(3, 1300, 0))], &[])), Some(1300));
+    }
+
+    #[test]
+    fn the_switch_from_netlink_to_sysfs_and_back_does_not_show() {
+        let mut ledger = Ledger::default();
+        for (source, bytes) in [
+            (NicSource::Netlink, 100),
+            (NicSource::Sysfs, 150),
+            (NicSource::Sysfs, 150),
+            (NicSource::Netlink, 170),
+        ] {
+            let reading = TapReading { source, ..device(3, bytes, 2 * bytes) };
+            let nic = present(&vm(&["t"]), &batch(&[("t", reading)], &[]), &mut ledger)[0].nics.remove(0);
+            assert_eq!((nic.source, nic.tx.bytes, nic.rx.bytes), (source, Some(bytes), Some(2 * bytes)));
+        }
     }
 
     #[test]
@@ -247,7 +269,18 @@ mod tests {
             .processes
             .insert(7, ProcessReading { cpu_usec: Some(5), rss_bytes: Some(6), ..ProcessReading::default() });
         batch.processes.insert(8, ProcessReading { cpu_usec: Some(9), ..ProcessReading::default() });
-        let stats = &merge(&vm(&[]), &batch, &mut Ledger::default())[0];
+        let stats = &present(&vm(&[]), &batch, &mut Ledger::default())[0];
         assert_eq!((stats.cpu_usec, stats.memory_rss_bytes, stats.net_rx_bytes), (Some(5), Some(6), None));
+    }
+
+    #[test]
+    fn last_words_go_on_from_what_was_published() {
+        let mut ledger = Ledger::default();
+        let now = batch(&[("t", device(3, 1000, 50))], &[("t", ebpf(3, 100, 0))]);
+        present(&vm(&["t"]), &now, &mut ledger);
+        let last = batch(&[], &[("t", ebpf(3, 150, 0))]);
+        let (_, leaving) = merge(&VmSet::default(), &vm(&["t"]), &last, &mut ledger);
+        assert_eq!(leaving[0].nics[0].tx.bytes, Some(1050));
+        assert_eq!(leaving[0].nics[0].rx.bytes, None);
     }
 }

@@ -3,21 +3,23 @@
 mod judge;
 mod ledger;
 mod merge;
+mod retain;
 mod tick;
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 
 pub use tick::{TickThread, Ticker};
 
 use crate::host::Host;
-use crate::model::{Batch, PartHealth, PartKind, PartRun, Snapshot, VmSet};
+use crate::model::{Batch, PartHealth, PartKind, PartRun, Snapshot, VmSet, VmStats};
 use crate::readers::{Configured, Purpose, Reader, Started};
 use crate::sources::Sources;
 use judge::HealthLog;
 use ledger::Ledger;
+use retain::Departed;
 
 /// Makes snapshots: one per call of [`tick`](Self::tick).
 #[expect(missing_debug_implementations, reason = "readers and sources are trait objects")]
@@ -25,6 +27,9 @@ pub struct Manager {
     sources: Sources,
     readers: Vec<(&'static str, ReaderState)>,
     ledger: Ledger,
+    departed: Departed,
+    /// Who was there in the last tick, and what was published of them.
+    before: (VmSet, Vec<VmStats>),
     health_log: HealthLog,
     ticks: u64,
 }
@@ -49,6 +54,7 @@ impl Manager {
         sources: Sources,
         readers: Vec<Configured>,
         host: &Host,
+        retention: Duration,
         purpose: Purpose,
     ) -> Result<Self, ManagerError> {
         let start = |reader: Configured| {
@@ -60,26 +66,40 @@ impl Manager {
             }
         };
         let readers = readers.into_iter().map(start).collect::<Result<_, _>>()?;
-        Ok(Self { sources, readers, ledger: Ledger::default(), health_log: HealthLog::default(), ticks: 0 })
+        Ok(Self {
+            sources,
+            readers,
+            ledger: Ledger::default(),
+            departed: Departed::new(retention),
+            before: Default::default(),
+            health_log: HealthLog::default(),
+            ticks: 0,
+        })
     }
 
     /// Lists, reads and merges once.
     pub fn tick(&mut self, ticks_late: u64) -> Arc<Snapshot> {
         let began = Instant::now();
         let (vms, source_reports) = self.sources.list();
+        let leaving = retain::leaving(&self.before.0, &vms);
         let mut parts: Vec<PartRun> = source_reports.iter().map(judge::source_run).collect();
         parts.extend(self.sources.switched_off().iter().map(|name| judge::source_off(name)));
         let mut batch = Batch::default();
         for (name, state) in &mut self.readers {
-            parts.push(run_reader(name, state, &vms, &mut batch));
+            parts.push(run_reader(name, state, &vms, &leaving, &mut batch));
         }
         for part in &parts {
             self.health_log.note(part);
         }
+        let (stats, last_words) = merge::merge(&vms, &leaving, &batch, &mut self.ledger);
+        self.departed.add(last_words, &self.before.1, began);
+        let mut shown = stats.clone();
+        self.departed.show(&mut shown);
+        self.before = (vms, stats);
         self.ticks += 1;
         Arc::new(Snapshot {
             tick: self.ticks,
-            vms: merge::merge(&vms, &batch, &mut self.ledger),
+            vms: shown,
             parts,
             ticks_late,
             tick_duration: began.elapsed(),
@@ -89,11 +109,18 @@ impl Manager {
     }
 }
 
-fn run_reader(name: &'static str, state: &mut ReaderState, vms: &VmSet, batch: &mut Batch) -> PartRun {
+fn run_reader(
+    name: &'static str,
+    state: &mut ReaderState,
+    vms: &VmSet,
+    leaving: &VmSet,
+    batch: &mut Batch,
+) -> PartRun {
     match state {
         ReaderState::Running(reader) => {
             let began = Instant::now();
             let report = reader.read(vms, batch);
+            reader.last_words(leaving, batch);
             judge::reader_run(name, &report, began.elapsed())
         }
         ReaderState::Not(health) => PartRun {

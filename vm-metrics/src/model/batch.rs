@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use vm_metrics_common::Counters;
 
-use super::{AttachMode, Nic};
+use super::{AttachMode, Nic, NicSource};
 
 /// The readings of one tick. A reader that could not read something leaves it out.
 #[derive(Debug, Default)]
@@ -19,7 +19,6 @@ pub struct Batch {
 pub struct ProcessReading {
     /// User and system time in microseconds.
     pub cpu_usec: Option<u64>,
-    pub start_ticks: Option<u64>,
     pub rss_bytes: Option<u64>,
     pub vms_bytes: Option<u64>,
 }
@@ -28,6 +27,8 @@ pub struct ProcessReading {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TapReading {
     pub ifindex: u32,
+    /// Who asked the device: the numbers are the same.
+    pub source: NicSource,
     pub stats: TapStats,
 }
 

@@ -14,6 +14,8 @@ pub struct VmStats {
     pub instance_name: String,
     pub hypervisor: Hypervisor,
     pub hypervisor_pid: Option<u32>,
+    /// False for a VM that is gone and whose last numbers these are.
+    pub running: bool,
     /// CPU time of the hypervisor process in microseconds, user and system, all threads (`/proc/<pid>/stat`).
     pub cpu_usec: Option<u64>,
     /// Resident memory of the hypervisor process in bytes (`/proc/<pid>/statm`).
@@ -49,6 +51,8 @@ impl VmStats {
 pub struct NicStats {
     /// Name of the TAP on the host.
     pub device: String,
+    /// The inode of the network namespace of the device, when it is not the daemon's.
+    pub netns: Option<u64>,
     pub ifindex: Option<u32>,
     /// Where `rx` and `tx` come from.
     pub source: NicSource,
@@ -77,8 +81,7 @@ pub struct EbpfStats {
     pub tx: PacketMix,
 }
 
-/// One direction as the programs saw it. `bytes`, `packets` and `wire_*` continue what the device had counted before the
-/// attach; the rest counts from the attach on.
+/// One direction as the programs saw it, since they were attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PacketMix {
     pub bytes: u64,
@@ -106,7 +109,9 @@ pub struct PacketMix {
 pub enum NicSource {
     /// The programs on the TAP, continued from the device's counters.
     Ebpf,
-    /// The device's counters in sysfs.
+    /// The device's counters, over netlink.
+    Netlink,
+    /// The device's counters, from sysfs.
     Sysfs,
     /// Nothing could be read.
     #[default]
@@ -129,6 +134,7 @@ impl NicSource {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ebpf => "ebpf",
+            Self::Netlink => "netlink",
             Self::Sysfs => "sysfs",
             Self::None => "none",
         }

@@ -27,6 +27,15 @@ pub struct InstanceInfo {
 pub struct Nic {
     /// Name of the TAP device on the host, for example `hype-01234567`.
     pub tap: String,
+    /// The inode of the network namespace that the device is in, when it is not the one that this process is in.
+    pub netns: Option<u64>,
+}
+
+impl Nic {
+    /// A device in the network namespace of this process.
+    pub fn local(tap: impl Into<String>) -> Self {
+        Self { tap: tap.into(), netns: None }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
@@ -56,14 +65,6 @@ impl fmt::Display for Hypervisor {
     }
 }
 
-/// One process and no other: a pid that is used again has another start time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ProcessId {
-    pub pid: u32,
-    /// Clock ticks since boot, field 22 of `/proc/<pid>/stat`.
-    pub start_ticks: u64,
-}
-
 /// Every VM that the sources know at one tick. Ids are unique.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VmSet {
@@ -74,6 +75,11 @@ impl VmSet {
     /// The hypervisor processes.
     pub fn pids(&self) -> impl Iterator<Item = u32> {
         self.vms.iter().filter_map(|vm| vm.hypervisor_pid)
+    }
+
+    /// The network interfaces whose devices are in the network namespace of this process.
+    pub fn local_nics(&self) -> impl Iterator<Item = &Nic> {
+        self.nics().filter(|nic| nic.netns.is_none())
     }
 
     /// The network interfaces of all VMs.
@@ -98,7 +104,7 @@ pub fn build_instance_info(
     vcpus: u32,
     memory_bytes: u64,
 ) -> InstanceInfo {
-    let nics = if network_enabled { vec![Nic { tap: tap_name(id) }] } else { Vec::new() };
+    let nics = if network_enabled { vec![Nic::local(tap_name(id))] } else { Vec::new() };
     InstanceInfo {
         id: id.to_owned(),
         name: name.to_owned(),

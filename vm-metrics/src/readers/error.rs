@@ -16,10 +16,14 @@ pub enum ReaderError {
     Parse { path: PathBuf, source: ParseError },
     #[error("{}: not a number: {content:?}", path.display())]
     NotANumber { path: PathBuf, content: String },
+    #[error("netlink: cannot {operation}: {source}")]
+    Netlink { operation: &'static str, source: io::Error },
     #[error("process {pid} is not there, or has ended")]
     NoProcess { pid: u32 },
     #[error("{device}: no such device in this network namespace")]
     NoDevice { device: String },
+    #[error("{device} is in another network namespace (net:[{netns}]), which is not looked into")]
+    OtherNamespace { device: String, netns: u64 },
     #[error("{device}: {problem}")]
     Device { device: String, problem: String, errno: Option<i32> },
 }
@@ -29,14 +33,19 @@ impl ReaderError {
         Self::Io { operation, path: path.to_owned(), source }
     }
 
+    /// What was to be read does not exist: a fact about the VM, no fault of the reader.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::NoProcess { .. } | Self::NoDevice { .. })
+    }
+
     /// The error number of the kernel, where there was one.
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::Io { source, .. } => source.raw_os_error(),
+            Self::Io { source, .. } | Self::Netlink { source, .. } => source.raw_os_error(),
             Self::Device { errno, .. } => *errno,
             Self::NoProcess { .. } => Some(Errno::SRCH.raw_os_error()),
             Self::NoDevice { .. } => Some(Errno::NODEV.raw_os_error()),
-            Self::Parse { .. } | Self::NotANumber { .. } => None,
+            Self::OtherNamespace { .. } | Self::Parse { .. } | Self::NotANumber { .. } => None,
         }
     }
 }

@@ -8,7 +8,9 @@ mod error;
 mod kept;
 mod proc_stat;
 mod proc_statm;
+mod rtnetlink;
 mod tap_ebpf;
+mod tap_netlink;
 mod tap_sysfs;
 
 use std::fmt;
@@ -27,6 +29,9 @@ use crate::model::{Batch, Health, PartHealth, VmSet};
 pub trait Reader: Send {
     /// Adds to the batch what it can read; what is not there or may not be read is in the report.
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport;
+
+    /// Adds the last numbers of VMs, or of their interfaces, that are gone since the last tick. Most files are gone with them.
+    fn last_words(&mut self, _leaving: &VmSet, _batch: &mut Batch) {}
 }
 
 /// A line of the table of readers.
@@ -39,8 +44,10 @@ pub struct ReaderDef {
 }
 
 /// Every reader, in the order in which they read. The devices come before eBPF: so the eBPF count is never older than
-/// the device's, which the ledger relies on.
-pub const READERS: &[ReaderDef] = &[proc_stat::DEF, proc_statm::DEF, tap_sysfs::DEF, tap_ebpf::DEF];
+/// the device's, which the ledger relies on. Of the two that read devices the first reads what it can, and the second
+/// the rest.
+pub const READERS: &[ReaderDef] =
+    &[proc_stat::DEF, proc_statm::DEF, tap_netlink::DEF, tap_sysfs::DEF, tap_ebpf::DEF];
 
 /// Starts a configured reader.
 type Start = Box<dyn FnOnce(&Host, Purpose) -> Started + Send>;
@@ -85,6 +92,12 @@ impl Configured {
     }
 }
 
+/// Why a reader that asks the kernel about devices by name is not for this host; `None` when it is.
+fn not_this_kernel(host: &Host) -> Option<PartHealth> {
+    let reason = "[host] has the files of another kernel, whose devices this one may have namesakes of";
+    (!host.is_this_kernel()).then(|| PartHealth::new(Health::Unsupported, reason))
+}
+
 /// Checks the sections `[readers.<name>]` against the table.
 pub fn configure(mut sections: Sections) -> Result<Vec<Configured>, ConfigError> {
     let configured = READERS
@@ -126,7 +139,7 @@ mod tests {
             ("[readers.proc_stat]\nfast = true", ["test.toml:2", "fast"]),
             ("[readers.tap_ebpf]\nmax_nics = \"all\"", ["test.toml:2", "max_nics"]),
             ("[readers.tap_ebpf]\nattach = \"xdp\"", ["test.toml:2", "attach"]),
-            ("[readers.tap_ebpf]\nmax_nics = 0", ["test.toml:1", "max_nics = 0"]),
+            ("[readers.tap_ebpf]\nmax_nics = 0", ["test.toml:2", "max_nics: 0 is not between"]),
             ("[readers]\nproc_stat = 1", ["test.toml:2", "proc_stat"]),
             ("[readers.proc_sat]", ["test.toml:1", "proc_sat"]),
         ] {

@@ -53,7 +53,6 @@ impl Reader for ProcStat {
                 Ok(Some(stat)) if !stat.is_dead() => {
                     let reading = batch.processes.entry(pid).or_default();
                     reading.cpu_usec = Some(cpu_usec(&stat, self.ticks_per_second));
-                    reading.start_ticks = Some(stat.start_ticks);
                     report.items += 1;
                 }
                 Ok(_) => report.error(ReaderError::NoProcess { pid }),

@@ -1,4 +1,4 @@
-//! What the TAP devices count, from `/sys/class/net/<tap>/statistics`: the baseline, and the last fallback.
+//! What the TAP devices count, from `/sys/class/net/<tap>/statistics`: the last fallback, for what netlink did not read.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use super::kept::{Buffer, KeptFile, is_gone};
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Started};
 use crate::host::Host;
-use crate::model::{Batch, Nic, TapReading, TapStats, VmSet};
+use crate::model::{Batch, Nic, NicSource, TapReading, TapStats, VmSet};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: "tap_sysfs",
@@ -70,6 +70,14 @@ impl Reader for TapSysfs {
         let mut report = ReadReport::default();
         let mut buffer = Buffer::new();
         for nic in vms.nics() {
+            if let Some(netns) = nic.netns {
+                report.error(ReaderError::OtherNamespace { device: nic.tap.clone(), netns });
+                continue;
+            }
+            // Read by netlink; or a second NIC on the same device, which was read by this loop.
+            if batch.taps.contains_key(nic) {
+                continue;
+            }
             match self.read_one(nic, &mut buffer) {
                 Ok(Some(reading)) => {
                     batch.taps.insert(nic.clone(), reading);
@@ -79,7 +87,8 @@ impl Reader for TapSysfs {
                 Err(error) => report.error(error),
             }
         }
-        self.kept.retain(|nic, _| batch.taps.contains_key(nic));
+        self.kept
+            .retain(|nic, _| batch.taps.get(nic).is_some_and(|reading| reading.source == NicSource::Sysfs));
         report
     }
 }
@@ -138,7 +147,8 @@ impl Device {
             rx_dropped,
             tx_dropped,
         };
-        Ok(Some(TapReading { ifindex: u32::try_from(ifindex).unwrap_or(0), stats }))
+        let ifindex = u32::try_from(ifindex).unwrap_or(0);
+        Ok(Some(TapReading { ifindex, source: NicSource::Sysfs, stats }))
     }
 }
 

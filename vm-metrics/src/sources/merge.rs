@@ -129,7 +129,7 @@ mod tests {
             name: "guest".into(),
             hypervisor: Hypervisor::Qemu,
             hypervisor_pid: Some(pid),
-            nics: vec![Nic { tap: "tap0".into() }],
+            nics: vec![Nic::local("tap0")],
             allocated_vcpus: Some(2),
             allocated_memory_bytes: Some(1 << 30),
         }
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn the_first_word_counts() {
         let first = InstanceInfo {
-            nics: vec![Nic { tap: "mine".into() }],
+            nics: vec![Nic::local("mine")],
             allocated_vcpus: Some(1),
             hypervisor: Hypervisor::Firecracker,
             ..vm("web", Some(7))

@@ -22,7 +22,7 @@ pub const SOURCE: SourceDef = SourceDef {
     help: "VMs that the configuration gives",
     configure: |section, _| {
         let config: Config = section.options()?;
-        check(&config.vms).map_err(|problem| section.refusal(&problem))?;
+        check(&config.vms).map_err(|problem| section.refusal("vms", &problem))?;
         Ok((!config.vms.is_empty()).then(|| Box::new(StaticList::new(config.vms)) as _))
     },
 };
@@ -67,13 +67,13 @@ fn check(vms: &[StaticVm]) -> Result<(), String> {
     let mut ids = HashSet::new();
     for vm in vms {
         if vm.id.is_empty() {
-            return Err("vms: an id is empty".to_owned());
+            return Err("an id is empty".to_owned());
         }
         if !ids.insert(&vm.id) {
-            return Err(format!("vms: the id {:?} is there twice", vm.id));
+            return Err(format!("the id {:?} is there twice", vm.id));
         }
         if vm.pid == Some(0) {
-            return Err(format!("vms: pid 0 of {:?} is no process", vm.id));
+            return Err(format!("pid 0 of {:?} is no process", vm.id));
         }
     }
     Ok(())
@@ -99,7 +99,7 @@ fn instance(vm: &StaticVm, pid: Option<u32>) -> InstanceInfo {
         name: vm.name.as_ref().unwrap_or(&vm.id).clone(),
         hypervisor: vm.hypervisor,
         hypervisor_pid: pid,
-        nics: vm.taps.iter().map(|tap| Nic { tap: tap.clone() }).collect(),
+        nics: vm.taps.iter().map(Nic::local).collect(),
         allocated_vcpus: vm.vcpus,
         allocated_memory_bytes: vm.memory_bytes,
     }
@@ -155,7 +155,7 @@ mod tests {
             name: "The database".into(),
             hypervisor: Hypervisor::CloudHypervisor,
             hypervisor_pid: Some(42),
-            nics: vec![Nic { tap: "tap0".into() }, Nic { tap: "tap1".into() }],
+            nics: vec![Nic::local("tap0"), Nic::local("tap1")],
             allocated_vcpus: Some(2),
             allocated_memory_bytes: Some(1 << 30),
         };

@@ -71,7 +71,7 @@ fn a_bad_section_is_refused_with_its_line_and_key() {
         ("\n[sources.procscan]", ["test.toml:2", "procscan"]),
         ("sources = 1", ["test.toml:1", "sources"]),
         ("[[sources.static_list.vms]]\nname = \"a\"", ["test.toml:1", "id"]),
-        ("[sources.static_list]\nvms = [{ id = \"a\" }, { id = \"a\" }]", ["test.toml:1", "twice"]),
+        ("[sources.static_list]\nvms = [{ id = \"a\" }, { id = \"a\" }]", ["test.toml:2", "twice"]),
         ("[sources.static_list]\nvms = [{ id = \"a\", taps = [\"../x\"] }]", ["test.toml:2", "\"../x\""]),
         ("[sources.static_list]\nvms = [{ id = \"a\", pid = -1 }]", ["test.toml:2", "pid"]),
     ] {

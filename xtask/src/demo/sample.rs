@@ -27,7 +27,7 @@ pub fn row(vm: &DemoVm, before: &Sample, now: &Sample) -> Row {
     let of_vm = [("instance_id", vm.id.as_str())];
     let of_nic = [("instance_id", vm.id.as_str()), ("device", vm.tap())];
     let nic_rate = |name| rate(name, &of_nic, before, now);
-    let source = ["ebpf", "sysfs"].into_iter().find(|source| {
+    let source = ["ebpf", "netlink", "sysfs"].into_iter().find(|source| {
         let labels = [("device", vm.tap()), ("source", *source)];
         now.metrics.value("vm_network_source_info", &labels) == Some(1.0)
     });

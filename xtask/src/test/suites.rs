@@ -32,8 +32,9 @@ impl Suite {
     fn integration(name: &str) -> Self {
         let needs = match name {
             "privileged" => Needs { root: true, ..Needs::default() },
+            "processes" | "prometheus" | "taps" => Needs { root: true, ..Needs::default() },
             // A guest takes a core while it boots.
-            "vm" => Needs {
+            "guest" | "vm" => Needs {
                 root: true,
                 minutes: true,
                 packages: &["cpio", "kmod", "qemu-system-x86"],

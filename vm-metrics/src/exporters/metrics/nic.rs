@@ -36,37 +36,37 @@ pub(super) const METRICS: &[Metric] = &[
     }),
     counter(
         "network_rx_offered_bytes_total",
-        "Bytes the host offered to the guest: received, dropped, or still waiting.",
+        "Bytes the host offered to the guest since the attach: received, dropped, or still waiting.",
         EBPF,
         |s, p| each(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.rx.bytes)),
     ),
     counter(
         "network_rx_offered_packets_total",
-        "Packets the host offered to the guest: received, dropped, or still waiting.",
+        "Packets the host offered to the guest since the attach: received, dropped, or still waiting.",
         EBPF,
         |s, p| each(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.rx.packets)),
     ),
     counter(
         "network_rx_wire_packets_total",
-        "Packets offered to the guest as the wire would carry them: a GSO frame counts as its segments.",
+        "Packets offered to the guest since the attach as the wire would carry them: a GSO frame counts as its segments.",
         EBPF,
         |s, p| each(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.rx.wire_packets)),
     ),
     counter(
         "network_tx_wire_packets_total",
-        "Packets the guest sent as the wire would carry them: a GSO frame counts as its segments.",
+        "Packets the guest sent since the attach as the wire would carry them: a GSO frame counts as its segments.",
         EBPF,
         |s, p| each(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.tx.wire_packets)),
     ),
     counter(
         "network_rx_wire_bytes_total",
-        "Bytes offered to the guest as the wire would carry them: every segment with its headers.",
+        "Bytes offered to the guest since the attach as the wire would carry them: every segment with its headers.",
         EBPF,
         |s, p| each(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.rx.wire_bytes)),
     ),
     counter(
         "network_tx_wire_bytes_total",
-        "Bytes the guest sent as the wire would carry them: every segment with its headers.",
+        "Bytes the guest sent since the attach as the wire would carry them: every segment with its headers.",
         EBPF,
         |s, p| each(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.tx.wire_bytes)),
     ),
@@ -129,13 +129,14 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "network_source_info",
         kind: Kind::Gauge,
-        help: "Always 1; which source the numbers of the interface come from, and how eBPF is attached.",
+        help: "Always 1; which source the numbers come from, how eBPF is attached, and the inode of the network namespace if it is not the daemon's.",
         origin: "computed",
-        labels: &["instance_id", "instance_name", "device", "source", "attach"],
+        labels: &["instance_id", "instance_name", "device", "netns", "source", "attach"],
         samples: |snapshot, push| {
             for (vm, nic) in nics(snapshot) {
                 let (source, attach) = (nic.source.as_str(), nic.attach.as_str());
-                push(&[&vm.instance_id, &vm.instance_name, &nic.device, source, attach], 1.0);
+                let netns = nic.netns.map(|inode| inode.to_string()).unwrap_or_default();
+                push(&[&vm.instance_id, &vm.instance_name, &nic.device, &netns, source, attach], 1.0);
             }
         },
     },

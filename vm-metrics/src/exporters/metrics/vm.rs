@@ -20,6 +20,14 @@ pub(super) const METRICS: &[Metric] = &[
         },
     },
     Metric {
+        name: "up",
+        kind: Kind::Gauge,
+        help: "1 while the VM is there, 0 while the last numbers of one that is gone are shown.",
+        origin: "sources",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| Some(if vm.running { 1.0 } else { 0.0 })),
+    },
+    Metric {
         name: "cpu_seconds_total",
         kind: Kind::Counter,
         help: "CPU time of the hypervisor process in seconds, user and system, all threads.",

@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fs;
 use std::mem;
 use std::path::PathBuf;
+use std::thread;
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{
@@ -15,6 +16,7 @@ use aya::programs::tc::{
 };
 use aya::programs::{LinkOrder, ProgramError, TcAttachType};
 use rustix::io::Errno;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 use vm_metrics_common::names;
 
 use super::Way;
@@ -28,6 +30,9 @@ const CLSACT_PRIORITY: u16 = 1;
 
 /// Tells our filters from those of others with the same priority.
 const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0x766d);
+
+/// The first device of every network namespace.
+const LOOPBACK: u32 = 1;
 
 /// Host perspective, as the kernel names its hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +99,18 @@ pub(super) fn attach(
             result => result,
         },
     }
+}
+
+/// Attaches to the loopback device of a network namespace that is made for it and that nobody else sees.
+///
+/// `None` when such a namespace may not be made.
+pub(super) fn try_out(loaded: &mut Loaded, mut way: Way) -> Option<Result<AttachMode, LoadError>> {
+    let trial = || {
+        // SAFETY: only the namespace of this thread changes, which ends here; it shares no file descriptor table of its own.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.ok()?;
+        Some(attach(loaded, None, LOOPBACK, "lo", &mut way).map(|attached| attached.mode))
+    };
+    thread::scope(|scope| scope.spawn(trial).join()).ok().flatten()
 }
 
 /// What a daemon before this one has left on an interface, now with the programs of this one: the kernel puts them in the

@@ -31,8 +31,8 @@ pub(super) enum LoadError {
     Cpus { path: &'static str, source: io::Error },
     #[error("max_nics = {max_nics} on {cpus} possible CPUs is more than a map can have")]
     TooManyNics { max_nics: u32, cpus: u32 },
-    #[error("cannot open a socket: {0}")]
-    Socket(#[source] io::Error),
+    #[error(transparent)]
+    Links(ReaderError),
     #[error("cannot add a clsact qdisc: {0}")]
     Qdisc(#[source] TcError),
     #[error(transparent)]
@@ -56,13 +56,18 @@ pub(super) enum LoadError {
 impl LoadError {
     /// What is off, why, and what would turn it on.
     pub(super) fn health(&self) -> PartHealth {
+        const RIGHTS: &str = "; the daemon needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
         let errno = errno_of(self);
         let (state, advice) = match errno.map(Errno::from_raw_os_error) {
-            Some(Errno::PERM) => (Health::Unsupported, "; the daemon needs CAP_BPF and CAP_NET_ADMIN"),
+            Some(Errno::PERM) => (Health::Unsupported, RIGHTS),
+            // What the verifier says to a program that it would take with CAP_PERFMON.
+            Some(Errno::ACCESS) if self.in_one_line().contains("prohibited for !root") => {
+                (Health::Unsupported, RIGHTS)
+            }
             Some(Errno::NOSYS) => (Health::Unsupported, "; this kernel is built without bpf(2)"),
             _ => (Health::Failed, ""),
         };
-        PartHealth::new(state, format!("cannot load the programs: {}{advice}", self.in_one_line()))
+        PartHealth::new(state, format!("cannot run the programs: {}{advice}", self.in_one_line()))
             .with_errno(errno)
     }
 
@@ -152,6 +157,6 @@ mod tests {
     fn other_faults_are_failures() {
         let health = LoadError::Missing("the map COUNTERS").health();
         assert_eq!((health.state, health.errno), (Health::Failed, None));
-        assert_eq!(health.reason, "cannot load the programs: the eBPF object lacks the map COUNTERS");
+        assert_eq!(health.reason, "cannot run the programs: the eBPF object lacks the map COUNTERS");
     }
 }

@@ -33,7 +33,7 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     help: "packets and bytes of each TAP by protocol, counted by eBPF programs on it",
     configure: |section| {
         let options: Options = section.options()?;
-        options.check().map_err(|problem| section.refusal(&problem))?;
+        options.check().map_err(|problem| section.refusal("max_nics", &problem))?;
         Ok(Box::new(move |host, purpose| start(&options, host, purpose)))
     },
 };
@@ -78,7 +78,7 @@ impl Options {
         if (1..=Self::MAX_NICS).contains(&self.max_nics) {
             Ok(())
         } else {
-            Err(format!("max_nics = {} is not between 1 and {}", self.max_nics, Self::MAX_NICS))
+            Err(format!("{} is not between 1 and {}", self.max_nics, Self::MAX_NICS))
         }
     }
 }
@@ -91,6 +91,9 @@ impl Options {
 
 #[cfg(feature = "ebpf")]
 fn start(options: &Options, host: &Host, purpose: Purpose) -> Started {
+    if let Some(health) = super::not_this_kernel(host) {
+        return Started::Not(health);
+    }
     let pins = match purpose {
         Purpose::Serve if options.pin => {
             match pins::Pins::open(&options.pin_dir(host), options.mount_bpffs) {
@@ -106,7 +109,13 @@ fn start(options: &Options, host: &Host, purpose: Purpose) -> Started {
         }
         Purpose::Serve | Purpose::Look => None,
     };
-    match reader::TapEbpf::new(options, pins) {
+    let started = reader::TapEbpf::new(options, pins).and_then(|mut reader| {
+        if purpose == Purpose::Look {
+            reader.try_out()?;
+        }
+        Ok(reader)
+    });
+    match started {
         Ok(reader) => Started::Running(Box::new(reader)),
         Err(error) => Started::Not(error.health()),
     }

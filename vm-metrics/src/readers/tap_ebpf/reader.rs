@@ -1,21 +1,16 @@
 //! The reader: follows the TAPs of each tick, then reads their counters.
 
 use std::collections::HashMap;
-use std::io;
 use std::time::{Duration, Instant};
 
-use rustix::fd::OwnedFd;
-use rustix::io::Errno;
-use rustix::net::netdevice::{index_to_name, name_to_index};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-
-use super::attach::{Attached, adopt, attach};
+use super::attach::{Attached, adopt, attach, try_out};
 use super::error::{AttachError, LoadError};
 use super::load::Loaded;
 use super::pins::Pins;
 use super::slots::Slots;
 use super::{Options, Way};
 use crate::model::{Batch, EbpfReading, Nic, VmSet};
+use crate::readers::rtnetlink::Links;
 use crate::readers::{ReadReport, Reader, ReaderError};
 
 /// Attaching one TAP by TCX takes about 20 ms, during which the kernel holds its lock on network configuration. So a tick
@@ -34,14 +29,17 @@ pub(super) struct TapEbpf {
     pins: Option<Pins>,
     way: Way,
     slots: Slots,
-    /// Any socket: the kernel answers questions about devices on one.
-    socket: OwnedFd,
+    links: Links,
     taps: HashMap<u32, Tap>,
     refused: HashMap<u32, Refusal>,
+    /// Of the TAPs that went away in this tick.
+    last_words: HashMap<Nic, EbpfReading>,
 }
 
 /// A TAP with the programs on it.
 struct Tap {
+    /// Its name at the last tick.
+    nic: Nic,
     slot: u32,
     attached: Attached,
     wanted: Instant,
@@ -56,24 +54,39 @@ impl TapEbpf {
     /// Loads the programs; with pins, takes over what the daemon before this one has left.
     pub(super) fn new(options: &Options, pins: Option<Pins>) -> Result<Self, LoadError> {
         let mut loaded = Loaded::new(options.max_nics, pins.as_ref())?;
-        let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
-            .map_err(|errno| LoadError::Socket(io::Error::from(errno)))?;
+        let links = Links::open().map_err(LoadError::Links)?;
         let (slots, left) = Slots::restore(&mut loaded)?;
-        let (taps, refused) = (HashMap::new(), HashMap::new());
-        let mut reader = Self { loaded, pins, way: options.attach, slots, socket, taps, refused };
+        let mut reader = Self {
+            loaded,
+            pins,
+            way: options.attach,
+            slots,
+            links,
+            taps: HashMap::new(),
+            refused: HashMap::new(),
+            last_words: HashMap::new(),
+        };
         reader.adopt_all(left)?;
         Ok(reader)
     }
 
+    /// Finds out whether the programs can be attached, without a TAP.
+    pub(super) fn try_out(&mut self) -> Result<(), LoadError> {
+        try_out(&mut self.loaded, self.way).transpose().map(|_| ())
+    }
+
     fn adopt_all(&mut self, left: HashMap<u32, u32>) -> Result<(), LoadError> {
         for (ifindex, slot) in left {
-            let adopted = match (&self.pins, index_to_name(&self.socket, ifindex)) {
-                (Some(pins), Ok(device)) => adopt(&mut self.loaded, pins, ifindex, &device),
+            let adopted = match (&self.pins, self.links.name_of(ifindex)) {
+                (Some(pins), Some(device)) => {
+                    adopt(&mut self.loaded, pins, ifindex, &device).map(|attached| (attached, device))
+                }
                 _ => None,
             };
             match adopted {
-                Some(attached) => {
-                    self.taps.insert(ifindex, Tap { slot, attached, wanted: Instant::now() });
+                Some((attached, device)) => {
+                    let tap = Tap { nic: Nic::local(device), slot, attached, wanted: Instant::now() };
+                    self.taps.insert(ifindex, tap);
                 }
                 None => self.slots.release(&mut self.loaded, ifindex, slot)?,
             }
@@ -84,36 +97,29 @@ impl TapEbpf {
         Ok(())
     }
 
-    /// The device of that name in this network namespace.
-    fn ifindex(&self, tap: &str) -> Result<Option<u32>, ReaderError> {
-        match name_to_index(&self.socket, tap) {
-            Ok(ifindex) => Ok(Some(ifindex)),
-            Err(Errno::NODEV) => Ok(None),
-            Err(errno) => Err(ReaderError::Device {
-                device: tap.to_owned(),
-                problem: format!("cannot look up its index: {errno}"),
-                errno: Some(errno.raw_os_error()),
-            }),
-        }
-    }
-
     /// Takes the programs off the TAPs that are gone, or that no VM has had for a while.
     fn detach_unwanted(&mut self, present: &HashMap<u32, &Nic>, report: &mut ReadReport) {
         self.refused.retain(|ifindex, _| present.contains_key(ifindex));
         let now = Instant::now();
-        for ifindex in present.keys() {
+        for (ifindex, nic) in present {
             if let Some(tap) = self.taps.get_mut(ifindex) {
                 tap.wanted = now;
+                if tap.nic != **nic {
+                    tap.nic = (*nic).clone();
+                }
             }
         }
         let unwanted = |(ifindex, tap): (&u32, &Tap)| {
-            let keep = tap.wanted == now
-                || (now - tap.wanted < UNWANTED && index_to_name(&self.socket, *ifindex).is_ok());
+            let keep =
+                tap.wanted == now || (now - tap.wanted < UNWANTED && self.links.name_of(*ifindex).is_some());
             (!keep).then_some(*ifindex)
         };
         let unwanted: Vec<u32> = self.taps.iter().filter_map(unwanted).collect();
         for ifindex in unwanted {
-            let Some(Tap { slot, attached, .. }) = self.taps.remove(&ifindex) else { continue };
+            let Some(Tap { nic, slot, attached, .. }) = self.taps.remove(&ifindex) else { continue };
+            // The counters outlive the device.
+            let counters = self.loaded.counters.read(slot);
+            self.last_words.insert(nic, EbpfReading { ifindex, attach: attached.mode, counters });
             let removed =
                 attached.remove().and_then(|()| self.slots.release(&mut self.loaded, ifindex, slot));
             if let Err(error) = removed {
@@ -132,7 +138,7 @@ impl TapEbpf {
             if began.elapsed() > ATTACH_BUDGET {
                 break;
             }
-            match self.attach(*ifindex, &nic.tap) {
+            match self.attach(*ifindex, nic) {
                 Ok(tap) => {
                     self.refused.remove(ifindex);
                     self.taps.insert(*ifindex, tap);
@@ -145,19 +151,20 @@ impl TapEbpf {
         }
     }
 
-    fn attach(&mut self, ifindex: u32, device: &str) -> Result<Tap, LoadError> {
+    fn attach(&mut self, ifindex: u32, nic: &Nic) -> Result<Tap, LoadError> {
+        let device = nic.tap.as_str();
         let slot = self.slots.assign(&mut self.loaded, ifindex)?.ok_or(LoadError::NoSlot)?;
         let pins = self.pins.as_ref();
         let attached = attach(&mut self.loaded, pins, ifindex, device, &mut self.way).and_then(|attached| {
             // The programs were attached by name: to another device, if the name changed hands meanwhile.
-            if name_to_index(&self.socket, device) == Ok(ifindex) {
+            if matches!(self.links.index_of(device), Ok(Some(now)) if now == ifindex) {
                 return Ok(attached);
             }
             attached.remove()?;
             Err(LoadError::DeviceChanged)
         });
         match attached {
-            Ok(attached) => Ok(Tap { slot, attached, wanted: Instant::now() }),
+            Ok(attached) => Ok(Tap { nic: nic.clone(), slot, attached, wanted: Instant::now() }),
             Err(error) => {
                 self.slots.release(&mut self.loaded, ifindex, slot)?;
                 Err(error)
@@ -169,16 +176,15 @@ impl TapEbpf {
 impl Reader for TapEbpf {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
-        let mut present = HashMap::new();
-        for nic in vms.nics() {
-            match self.ifindex(&nic.tap) {
-                Ok(Some(ifindex)) => {
-                    present.insert(ifindex, nic);
-                }
-                Ok(None) => {}
-                Err(error) => report.error(error),
+        let present = match self.links.find(vms) {
+            Ok(present) => present,
+            // Which TAPs are there is not known: the programs stay where they are, and go on counting.
+            Err(error) => {
+                report.error(error);
+                return report;
             }
-        }
+        };
+        self.last_words.clear();
         self.detach_unwanted(&present, &mut report);
         self.attach_new(&present);
         for (ifindex, nic) in present {
@@ -192,5 +198,19 @@ impl Reader for TapEbpf {
         }
         self.loaded.flush_log();
         report
+    }
+
+    fn last_words(&mut self, leaving: &VmSet, batch: &mut Batch) {
+        for nic in leaving.local_nics() {
+            // Gone with its device, or still there but no VM's.
+            let kept = self.taps.iter().find(|(_, tap)| tap.nic == *nic).map(|(ifindex, tap)| EbpfReading {
+                ifindex: *ifindex,
+                attach: tap.attached.mode,
+                counters: self.loaded.counters.read(tap.slot),
+            });
+            if let Some(reading) = self.last_words.remove(nic).or(kept) {
+                batch.ebpf.entry(nic.clone()).or_insert(reading);
+            }
+        }
     }
 }

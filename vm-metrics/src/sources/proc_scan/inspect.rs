@@ -82,7 +82,10 @@ impl Vm {
         } else {
             format!("taken from its command line: {}", taps.join(", "))
         };
-        SourceError::Process { pid, problem: format!("its TAPs need CAP_SYS_PTRACE ({error}); {instead}") }
+        SourceError::Process {
+            pid,
+            problem: format!("its TAPs need CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH ({error}); {instead}"),
+        }
     }
 }
 
@@ -130,7 +133,7 @@ fn shortened(name: &str) -> String {
 
 fn named_nics(taps: Vec<String>) -> Vec<Nic> {
     let mut nics = Vec::new();
-    for nic in taps.into_iter().filter(|tap| is_device_name(tap)).map(|tap| Nic { tap }) {
+    for nic in taps.into_iter().filter(|tap| is_device_name(tap)).map(Nic::local) {
         if !nics.contains(&nic) {
             nics.push(nic);
         }

@@ -14,6 +14,7 @@
 //! listing.
 
 mod cmdline;
+mod device_netns;
 mod executable;
 mod inspect;
 mod process;

@@ -29,7 +29,7 @@ pub enum Unread {
 
 #[derive(Debug)]
 pub struct Process<'a> {
-    host: &'a Host,
+    pub host: &'a Host,
     pub pid: u32,
 }
 

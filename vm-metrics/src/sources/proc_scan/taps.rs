@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use super::device_netns::foreign_netns;
 use super::process::{Process, Unread, read, unread};
 use crate::model::Nic;
 
@@ -26,8 +27,10 @@ pub fn taps(process: &Process) -> Result<Vec<Nic>, Unread> {
             Err(Unread::Gone) => continue,
             Err(failed) => return Err(failed),
         };
-        if let Some(tap) = attached(&content).filter(|tap| !nics.iter().any(|nic: &Nic| nic.tap == *tap)) {
-            nics.push(Nic { tap });
+        let Some(tap) = attached(&content) else { continue };
+        let nic = Nic { tap, netns: foreign_netns(process, descriptor) };
+        if !nics.contains(&nic) {
+            nics.push(nic);
         }
     }
     Ok(nics)

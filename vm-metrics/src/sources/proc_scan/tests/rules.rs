@@ -39,7 +39,7 @@ fn one_of_each_hypervisor_the_oldest_first() {
         name: "web".into(),
         hypervisor: Hypervisor::Qemu,
         hypervisor_pid: Some(30),
-        nics: vec![Nic { tap: "tap0".into() }, Nic { tap: "tap1".into() }],
+        nics: vec![Nic::local("tap0"), Nic::local("tap1")],
         allocated_vcpus: Some(2),
         allocated_memory_bytes: Some(1 << 30),
     };
@@ -216,7 +216,8 @@ fn taps_that_may_not_be_read_are_taken_from_the_command_line() {
     assert_eq!(listing.instances.iter().map(taps).collect::<Vec<_>>(), [vec!["tap0"], vec![]]);
     let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
     assert!(
-        problems[0].starts_with("process 100: its TAPs need CAP_SYS_PTRACE (cannot list "),
+        problems[0]
+            .starts_with("process 100: its TAPs need CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH (cannot list "),
         "{problems:?}"
     );
     assert!(

@@ -1,0 +1,183 @@
+//! The devices asked over netlink: the same numbers as in sysfs, of the right device, whatever happens to names.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use vm_metrics::manager::Manager;
+use vm_metrics::model::{Health, NicSource, NicStats, PartRun};
+use vm_metrics_testkit::frames::Frame;
+use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::packet_socket::PacketSocket;
+use vm_metrics_testkit::tap::{Tap, TapOptions};
+
+use crate::lab::{manager_with, nics};
+
+const NO_EBPF: &str = "[readers.tap_ebpf]\nenabled = false\n";
+const SYSFS_ONLY: &str = "[readers.tap_ebpf]\nenabled = false\n[readers.tap_netlink]\nenabled = false\n";
+
+fn create(taps: usize) -> Vec<Tap> {
+    (0..taps).map(|i| Tap::create_up(&format!("vmt{i}"), TapOptions::default()).unwrap()).collect()
+}
+
+fn names(taps: &[Tap]) -> Vec<&str> {
+    taps.iter().map(Tap::name).collect()
+}
+
+/// Different numbers in each direction and for each index; what is offered is dropped, left waiting, or taken.
+fn traffic(tap: &Tap, index: usize) {
+    for _ in 0..=index % 7 {
+        tap.write_frame(&Frame::from_guest().udp4(100 + index)).unwrap();
+    }
+    let host = PacketSocket::bind(tap.name()).unwrap();
+    for _ in 0..index % 5 {
+        host.send(&Frame::to_guest().udp4(700 + index)).unwrap();
+    }
+    let mut buffer = [0; 2048];
+    for _ in 0..index % 4 {
+        tap.read_frame(&mut buffer).unwrap();
+    }
+    tap.link().down().unwrap();
+    for _ in 0..index % 3 {
+        // Refused, and counted as dropped.
+        assert!(tap.write_frame(&Frame::from_guest().udp4(50)).is_err());
+    }
+    tap.link().up().unwrap();
+}
+
+fn sent(tap: &Tap, frames: usize) {
+    for _ in 0..frames {
+        tap.write_frame(&Frame::from_guest().udp4(300)).unwrap();
+    }
+}
+
+fn one(manager: &mut Manager) -> (NicSource, Option<u32>, Option<u64>) {
+    let nic = nics(manager).remove(0);
+    (nic.source, nic.ifindex, nic.tx.packets)
+}
+
+fn part<'p>(parts: &'p [PartRun], name: &str) -> &'p PartRun {
+    parts.iter().find(|part| part.name == name).unwrap()
+}
+
+/// What netlink and sysfs say of the TAPs, which must not differ in more than that.
+fn both(taps: &[Tap]) -> Vec<NicStats> {
+    let by_netlink = nics(&mut manager_with(&names(taps), NO_EBPF));
+    let mut by_sysfs = nics(&mut manager_with(&names(taps), SYSFS_ONLY));
+    for nic in &mut by_sysfs {
+        assert_eq!(nic.source, NicSource::Sysfs, "{nic:?}");
+        nic.source = NicSource::Netlink;
+    }
+    assert_eq!(by_netlink, by_sysfs);
+    by_netlink
+}
+
+#[test]
+fn the_numbers_are_those_of_sysfs() {
+    let _namespace = NetNs::enter().unwrap();
+    let taps = create(12);
+    taps.iter().enumerate().for_each(|(index, tap)| traffic(tap, index));
+    for (tap, nic) in taps.iter().zip(both(&taps)) {
+        let device = tap.link().counters().unwrap();
+        assert_eq!((nic.rx.bytes, nic.rx.packets), (Some(device.tx_bytes), Some(device.tx_packets)));
+        assert_eq!((nic.tx.bytes, nic.tx.packets), (Some(device.rx_bytes), Some(device.rx_packets)));
+        assert_eq!((nic.rx.dropped, nic.tx.dropped), (Some(device.tx_dropped), Some(device.rx_dropped)));
+        assert_eq!(nic.ifindex, Some(tap.ifindex()));
+    }
+}
+
+#[test]
+fn many_taps_are_read_in_one_tick() {
+    let _namespace = NetNs::enter().unwrap();
+    let taps = create(300);
+    taps.iter().enumerate().for_each(|(index, tap)| sent(tap, index % 11));
+    let packets: Vec<_> = both(&taps).iter().map(|nic| nic.tx.packets.unwrap()).collect();
+    assert_eq!(packets, (0..300).map(|index| index % 11).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_tap_that_is_replaced_between_two_ticks_begins_anew() {
+    let _namespace = NetNs::enter().unwrap();
+    let mut manager = manager_with(&["vmt0"], NO_EBPF);
+    assert_eq!(one(&mut manager), (NicSource::None, None, None));
+    for frames in [50, 2, 7] {
+        let tap = create(1).remove(0);
+        sent(&tap, frames);
+        let index = Some(tap.ifindex());
+        assert_eq!(one(&mut manager), (NicSource::Netlink, index, Some(frames as u64)));
+    }
+    assert_eq!(one(&mut manager), (NicSource::None, None, None));
+}
+
+#[test]
+fn names_that_change_hands_take_the_right_numbers() {
+    let _namespace = NetNs::enter().unwrap();
+    let taps = create(2);
+    sent(&taps[0], 10);
+    sent(&taps[1], 20);
+    let mut manager = manager_with(&["vmt0", "vmt1"], NO_EBPF);
+    let mut packets = || -> Vec<_> { nics(&mut manager).iter().map(|nic| nic.tx.packets).collect() };
+    assert_eq!(packets(), [Some(10), Some(20)]);
+
+    let mut links = [taps[0].link().clone(), taps[1].link().clone()];
+    links.iter().for_each(|link| link.down().unwrap());
+    links[0].rename("between").unwrap();
+    assert_eq!(packets(), [None, Some(20)]);
+    links[1].rename("vmt0").unwrap();
+    assert_eq!(packets(), [Some(20), None]);
+    links[0].rename("vmt1").unwrap();
+    assert_eq!(packets(), [Some(20), Some(10)]);
+}
+
+#[test]
+fn the_numbers_hold_while_other_devices_come_and_go() {
+    const TICKS: u64 = 300;
+    let _namespace = NetNs::enter().unwrap();
+    let taps = create(150);
+    let mut manager = manager_with(&names(&taps), NO_EBPF);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                drop(Tap::create("other", TapOptions::default()).unwrap());
+            }
+        });
+        for tick in 1..=TICKS {
+            taps.iter().for_each(|tap| sent(tap, 1));
+            for nic in nics(&mut manager) {
+                assert_eq!(nic.tx.packets, Some(tick), "{nic:?}");
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_missing_device_is_reported_once_and_by_the_last() {
+    let _namespace = NetNs::enter().unwrap();
+    let _tap = create(1);
+    let snapshot = manager_with(&["vmt0", "missing"], NO_EBPF).tick(0);
+    let (netlink, sysfs) = (part(&snapshot.parts, "tap_netlink"), part(&snapshot.parts, "tap_sysfs"));
+    assert_eq!((netlink.health.state, netlink.items, netlink.errors), (Health::Healthy, 1, 0));
+    assert_eq!((sysfs.health.state, sysfs.items, sysfs.errors), (Health::Degraded, 0, 1));
+    assert!(sysfs.health.reason.starts_with("missing: no such device"), "{}", sysfs.health.reason);
+}
+
+#[test]
+fn the_files_of_another_host_are_not_mixed_with_a_namesake_here() {
+    let _namespace = NetNs::enter().unwrap();
+    let taps = create(1);
+    sent(&taps[0], 3);
+    let sys = tempfile::tempdir().unwrap();
+    let device = sys.path().join("class/net/vmt0");
+    std::fs::create_dir_all(device.join("statistics")).unwrap();
+    std::fs::write(device.join("ifindex"), "77\n").unwrap();
+    for direction in ["rx", "tx"] {
+        for counter in ["bytes", "packets", "errors", "dropped"] {
+            std::fs::write(device.join(format!("statistics/{direction}_{counter}")), "5\n").unwrap();
+        }
+    }
+    let mut manager = manager_with(&["vmt0"], &format!("[host]\nsys = {:?}\n", sys.path()));
+    assert_eq!(one(&mut manager), (NicSource::Sysfs, Some(77), Some(5)));
+    for name in ["tap_netlink", "tap_ebpf"] {
+        assert_eq!(part(&manager.tick(0).parts, name).health.state, Health::Unsupported, "{name}");
+    }
+}

@@ -1,0 +1,175 @@
+//! The departed: the last numbers of VMs and interfaces that are gone are shown for a while, so that a scrape that comes
+//! later still finds the last bytes.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use crate::model::{FrameCounts, InstanceInfo, NicStats, VmSet, VmStats};
+
+/// Departed VMs with their last numbers.
+#[derive(Debug)]
+pub(super) struct Departed {
+    retention: Duration,
+    vms: Vec<(Instant, VmStats)>,
+}
+
+/// What was there in the tick before and is not any more: whole VMs, or VMs with only the interfaces they have lost.
+pub(super) fn leaving(before: &VmSet, now: &VmSet) -> VmSet {
+    let gone = |vm: &InstanceInfo| {
+        let same = |other: &&InstanceInfo| other.id == vm.id && other.hypervisor_pid == vm.hypervisor_pid;
+        let Some(still) = now.vms.iter().find(same) else { return Some(vm.clone()) };
+        let nics: Vec<_> = vm.nics.iter().filter(|nic| !still.nics.contains(nic)).cloned().collect();
+        (!nics.is_empty()).then(|| InstanceInfo { nics, ..vm.clone() })
+    };
+    VmSet { vms: before.vms.iter().filter_map(gone).collect() }
+}
+
+impl Departed {
+    pub(super) fn new(retention: Duration) -> Self {
+        Self { retention, vms: Vec::new() }
+    }
+
+    /// Takes in the last words of this tick; what they leave open is as it was `before`.
+    pub(super) fn add(&mut self, last_words: Vec<VmStats>, before: &[VmStats], now: Instant) {
+        for last in last_words {
+            let known = before.iter().find(|vm| vm.instance_id == last.instance_id);
+            self.vms.push((now, settled(last, known)));
+        }
+        self.vms.retain(|(since, _)| now.duration_since(*since) < self.retention);
+    }
+
+    /// Puts the departed with the present, except where something else has taken their place.
+    pub(super) fn show(&self, present: &mut Vec<VmStats>) {
+        let ids: HashSet<String> = present.iter().map(|vm| vm.instance_id.clone()).collect();
+        let mut shown = HashSet::new();
+        // The latest incarnation of an id is the one to show.
+        for (_, departed) in self.vms.iter().rev() {
+            if !ids.contains(&departed.instance_id) {
+                if shown.insert(&departed.instance_id) {
+                    present.push(departed.clone());
+                }
+                continue;
+            }
+            let same = |vm: &&mut VmStats| {
+                vm.instance_id == departed.instance_id && vm.hypervisor_pid == departed.hypervisor_pid
+            };
+            if let Some(vm) = present.iter_mut().find(same) {
+                for nic in &departed.nics {
+                    if !vm.nics.iter().any(|other| other.device == nic.device && other.netns == nic.netns) {
+                        vm.nics.push(nic.clone());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The last numbers of a VM that uses nothing any more.
+fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
+    last.running = false;
+    last.memory_rss_bytes = None;
+    last.memory_vms_bytes = None;
+    let Some(before) = before else { return last };
+    last.cpu_usec = last.cpu_usec.or(before.cpu_usec);
+    for nic in &mut last.nics {
+        let known = before.nics.iter().find(|known| known.device == nic.device && known.netns == nic.netns);
+        if let Some(known) = known {
+            settle_nic(nic, known);
+        }
+    }
+    last
+}
+
+fn settle_nic(nic: &mut NicStats, before: &NicStats) {
+    let same_device = nic.ifindex.is_none() || nic.ifindex == before.ifindex;
+    if !same_device {
+        return;
+    }
+    nic.ifindex = before.ifindex;
+    nic.source = before.source;
+    nic.attach = before.attach;
+    nic.rx = or(nic.rx, before.rx);
+    nic.tx = or(nic.tx, before.tx);
+    nic.ebpf = nic.ebpf.or(before.ebpf);
+}
+
+fn or(last: FrameCounts, before: FrameCounts) -> FrameCounts {
+    FrameCounts {
+        bytes: last.bytes.or(before.bytes),
+        packets: last.packets.or(before.packets),
+        dropped: last.dropped.or(before.dropped),
+        errors: last.errors.or(before.errors),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Nic;
+
+    fn info(id: &str, pid: u32, taps: &[&str]) -> InstanceInfo {
+        let nics = taps.iter().map(|tap| Nic::local(*tap)).collect();
+        InstanceInfo { id: id.into(), hypervisor_pid: Some(pid), nics, ..InstanceInfo::default() }
+    }
+
+    fn stats(id: &str, pid: u32, tap: &str, tx_bytes: Option<u64>) -> VmStats {
+        let tx = FrameCounts { bytes: tx_bytes, ..FrameCounts::default() };
+        let nic = NicStats { device: tap.into(), ifindex: Some(3), tx, ..NicStats::default() };
+        VmStats {
+            instance_id: id.into(),
+            hypervisor_pid: Some(pid),
+            running: true,
+            memory_rss_bytes: Some(5),
+            nics: vec![nic],
+            ..VmStats::default()
+        }
+    }
+
+    #[test]
+    fn leaving_are_vms_and_interfaces_that_were_there() {
+        let before =
+            VmSet { vms: vec![info("a", 1, &["t0", "t1"]), info("b", 2, &["t2"]), info("c", 3, &[])] };
+        let now = VmSet { vms: vec![info("a", 1, &["t1"]), info("c", 4, &[])] };
+        let leaving = leaving(&before, &now);
+        assert_eq!(leaving.vms, [info("a", 1, &["t0"]), info("b", 2, &["t2"]), info("c", 3, &[])]);
+    }
+
+    #[test]
+    fn last_numbers_are_shown_for_the_time_of_retention_and_no_longer() {
+        let start = Instant::now();
+        let mut departed = Departed::new(Duration::from_secs(10));
+        departed.add(vec![stats("a", 1, "t0", None)], &[stats("a", 1, "t0", Some(7))], start);
+        let mut present = Vec::new();
+        departed.show(&mut present);
+        assert_eq!(present[0].nics[0].tx.bytes, Some(7), "as it was before");
+        assert_eq!((present[0].running, present[0].memory_rss_bytes), (false, None));
+        departed.add(Vec::new(), &[], start + Duration::from_secs(11));
+        let mut present = Vec::new();
+        departed.show(&mut present);
+        assert_eq!(present, []);
+    }
+
+    #[test]
+    fn last_words_win_over_what_was_before() {
+        let mut departed = Departed::new(Duration::from_secs(10));
+        let before = [stats("a", 1, "t0", Some(7))];
+        departed.add(vec![stats("a", 1, "t0", Some(9))], &before, Instant::now());
+        let mut present = Vec::new();
+        departed.show(&mut present);
+        assert_eq!(present[0].nics[0].tx.bytes, Some(9));
+    }
+
+    #[test]
+    fn who_takes_the_place_is_shown_instead() {
+        let mut departed = Departed::new(Duration::from_secs(10));
+        let mut lost_nic = stats("b", 5, "t1", Some(3));
+        lost_nic.nics[0].device = "t9".into();
+        departed.add(vec![stats("a", 1, "t0", Some(7)), lost_nic], &[], Instant::now());
+        let mut present = vec![stats("a", 2, "t0", Some(1)), stats("b", 5, "t1", Some(4))];
+        departed.show(&mut present);
+        assert_eq!(present.len(), 2);
+        assert_eq!(present[0].nics.len(), 1, "another process: nothing of the old one");
+        let of_b: Vec<_> = present[1].nics.iter().map(|nic| nic.device.as_str()).collect();
+        assert_eq!(of_b, ["t1", "t9"]);
+    }
+}

@@ -1,0 +1,106 @@
+//! The network devices of one namespace, asked over rtnetlink: which of them has a name, and what all of them count.
+//!
+//! `socket` carries a question there and its answers back, `reply` reads them.
+
+mod reply;
+mod socket;
+
+use std::collections::HashMap;
+use std::io;
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use netlink_packet_route::stats::{StatsFilterMask, StatsMessage};
+use rustix::io::Errno;
+use rustix::net::netdevice::index_to_name_inlined;
+
+use super::ReaderError;
+use crate::model::{Nic, TapStats, VmSet};
+pub(super) use socket::Dump;
+use socket::Socket;
+
+/// The devices of the network namespace in which it was opened.
+#[derive(Debug)]
+pub(super) struct Links {
+    socket: Socket,
+    /// What names meant the last time.
+    known: HashMap<String, u32>,
+}
+
+impl Links {
+    pub(super) fn open() -> Result<Self, ReaderError> {
+        let socket = Socket::open().map_err(failed("open a socket"))?;
+        Ok(Self { socket, known: HashMap::new() })
+    }
+
+    /// The NICs whose devices are there, by interface index.
+    pub(super) fn find<'v>(&mut self, vms: &'v VmSet) -> Result<HashMap<u32, &'v Nic>, ReaderError> {
+        let mut found = HashMap::new();
+        for nic in vms.local_nics() {
+            if let Some(ifindex) = self.index_of(&nic.tap)? {
+                found.insert(ifindex, nic);
+            }
+        }
+        self.known.retain(|name, ifindex| found.get(ifindex).is_some_and(|nic| nic.tap == *name));
+        Ok(found)
+    }
+
+    /// The device that has this name now.
+    ///
+    /// By SIOCGIFNAME, which is cheap, where the name was known; else by RTM_GETLINK. SIOCGIFINDEX would be one call,
+    /// but it makes the kernel start modprobe for each name that it does not know.
+    pub(super) fn index_of(&mut self, name: &str) -> Result<Option<u32>, ReaderError> {
+        if let Some(&known) = self.known.get(name)
+            && index_to_name_inlined(&self.socket, known).is_ok_and(|now| now.as_str() == name)
+        {
+            return Ok(Some(known));
+        }
+        let index = self.ask_index(name).map_err(failed("look up a device"))?;
+        match index {
+            Some(index) => self.known.insert(name.to_owned(), index),
+            None => self.known.remove(name),
+        };
+        Ok(index)
+    }
+
+    /// The name of a device; `None` when it is not there.
+    pub(super) fn name_of(&self, ifindex: u32) -> Option<String> {
+        index_to_name_inlined(&self.socket, ifindex).ok().map(|name| name.as_str().to_owned())
+    }
+
+    /// What each device counts, by interface index.
+    pub(super) fn stats(&mut self, mut each: impl FnMut(u32, TapStats)) -> Result<Dump, ReaderError> {
+        let mut request = StatsMessage::default();
+        request.header.filter_mask = StatsFilterMask::Link64;
+        let request = RouteNetlinkMessage::GetStats(request);
+        let dump = self.socket.ask(request, NLM_F_REQUEST | NLM_F_DUMP, |kind, payload| {
+            if let Some((ifindex, stats)) = reply::link_stats(kind, payload)? {
+                each(ifindex, stats);
+            }
+            Ok(())
+        });
+        dump.map_err(failed("read the counters"))
+    }
+
+    fn ask_index(&mut self, name: &str) -> io::Result<Option<u32>> {
+        let mut request = LinkMessage::default();
+        request.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let mut index = None;
+        let asked = self.socket.ask(RouteNetlinkMessage::GetLink(request), NLM_F_REQUEST, |kind, payload| {
+            index = index.or(reply::link_index(kind, payload)?);
+            Ok(())
+        });
+        match asked {
+            Ok(_) if index.is_none() => Err(reply::bad("an answer without a device")),
+            Ok(_) => Ok(index),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn failed(operation: &'static str) -> impl Fn(io::Error) -> ReaderError {
+    move |source| ReaderError::Netlink { operation, source }
+}

@@ -1,0 +1,258 @@
+//! What the kernel answers, read from bytes: pure, and never beyond them.
+
+use std::io;
+
+use netlink_packet_core::{
+    DecodeError, DoneBuffer, ErrorBuffer, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLMSG_ALIGNTO, NLMSG_DONE,
+    NLMSG_ERROR, NLMSG_NOOP, NetlinkBuffer, NlasIterator,
+};
+use netlink_packet_route::link::{LinkHeader, Stats64};
+use netlink_packet_route::stats::StatsHeader;
+
+use crate::model::TapStats;
+
+// Of linux/rtnetlink.h and linux/if_link.h; the library keeps its own to itself.
+const RTM_NEWLINK: u16 = 16;
+const RTM_NEWSTATS: u16 = 92;
+const IFLA_STATS_LINK_64: u16 = 1;
+
+/// `struct if_stats_msg`
+const STATS_HEADER: usize = 12;
+
+/// The first eight counters of `struct rtnl_link_stats64`: those that are read. The structure grows at its end.
+const COUNTERS: usize = size_of::<[u64; 8]>();
+
+/// What a datagram says of the answer as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Datagram {
+    /// Nothing follows.
+    pub(super) done: bool,
+    pub(super) interrupted: bool,
+}
+
+/// Hands over the type and payload of each message that answers the question `sequence`.
+///
+/// # Errors
+/// The error number with which the kernel refuses, or what is wrong with the bytes.
+pub(super) fn read<'d>(
+    datagram: &'d [u8],
+    sequence: u32,
+    mut each: impl FnMut(u16, &'d [u8]) -> Result<(), DecodeError>,
+) -> io::Result<Datagram> {
+    let mut said = Datagram::default();
+    let mut rest = datagram;
+    while !rest.is_empty() && !said.done {
+        let message = NetlinkBuffer::new_checked(rest).map_err(bad)?;
+        let len = (message.length() as usize).next_multiple_of(usize::from(NLMSG_ALIGNTO));
+        rest = rest.get(len..).unwrap_or_default();
+        if message.sequence_number() != sequence {
+            continue;
+        }
+        said.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+        match message.message_type() {
+            NLMSG_NOOP => {}
+            NLMSG_DONE => {
+                // Old kernels say nothing of how the dump went.
+                let code = DoneBuffer::new_checked(message.payload()).map_or(0, |done| done.code());
+                refused(code)?;
+                said.done = true;
+            }
+            NLMSG_ERROR => {
+                let error = ErrorBuffer::new_checked(message.payload()).map_err(bad)?;
+                refused(error.code().map_or(0, i32::from))?;
+                said.done = true;
+            }
+            kind => {
+                each(kind, message.payload()).map_err(bad)?;
+                said.done = message.flags() & NLM_F_MULTIPART == 0;
+            }
+        }
+    }
+    Ok(said)
+}
+
+/// The device and its counters, when this message is of counters.
+pub(super) fn link_stats(kind: u16, payload: &[u8]) -> Result<Option<(u32, TapStats)>, DecodeError> {
+    if kind != RTM_NEWSTATS {
+        return Ok(None);
+    }
+    let header = StatsHeader::parse(payload)?;
+    for attribute in NlasIterator::new(payload.get(STATS_HEADER..).unwrap_or_default()) {
+        let attribute = attribute?;
+        if attribute.kind() != IFLA_STATS_LINK_64 {
+            continue;
+        }
+        // The library reads what is missing as 0.
+        if attribute.value().len() < COUNTERS {
+            return Err(DecodeError::invalid_number(COUNTERS, attribute.value().len()));
+        }
+        return Ok(Some((header.ifindex, tap_stats(&Stats64::parse(attribute.value())?))));
+    }
+    Ok(None)
+}
+
+/// The device, when this message describes one.
+pub(super) fn link_index(kind: u16, payload: &[u8]) -> Result<Option<u32>, DecodeError> {
+    if kind != RTM_NEWLINK {
+        return Ok(None);
+    }
+    LinkHeader::parse(payload).map(|header| Some(header.index))
+}
+
+pub(super) fn bad(problem: impl ToString) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, problem.to_string())
+}
+
+fn tap_stats(stats: &Stats64) -> TapStats {
+    TapStats {
+        rx_bytes: stats.rx_bytes,
+        tx_bytes: stats.tx_bytes,
+        rx_packets: stats.rx_packets,
+        tx_packets: stats.tx_packets,
+        rx_errors: stats.rx_errors,
+        tx_errors: stats.tx_errors,
+        rx_dropped: stats.rx_dropped,
+        tx_dropped: stats.tx_dropped,
+    }
+}
+
+fn refused(code: i32) -> io::Result<()> {
+    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code.saturating_neg())) }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const OURS: u32 = 7;
+
+    pub(in super::super) fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(16 + payload.len()).expect("a short message");
+        let mut bytes = [&len.to_ne_bytes()[..], &kind.to_ne_bytes(), &flags.to_ne_bytes()].concat();
+        bytes.extend([sequence, 0].map(u32::to_ne_bytes).concat());
+        bytes.extend(payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(4 + value.len()).expect("a short attribute");
+        [&len.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat()
+    }
+
+    fn stats_payload(ifindex: u32, counters: &[u64]) -> Vec<u8> {
+        let counters: Vec<u8> = counters.iter().flat_map(|counter| counter.to_ne_bytes()).collect();
+        let header = [0, ifindex, 1].map(u32::to_ne_bytes).concat();
+        // A kernel whose CPU wants it puts an empty attribute before one of 64-bit numbers.
+        [header, attribute(0, &[]), attribute(IFLA_STATS_LINK_64, &counters)].concat()
+    }
+
+    pub(in super::super) fn stats(sequence: u32, ifindex: u32, counters: &[u64]) -> Vec<u8> {
+        message(RTM_NEWSTATS, NLM_F_MULTIPART, sequence, &stats_payload(ifindex, counters))
+    }
+
+    pub(in super::super) fn done(flags: u16, sequence: u32, code: i32) -> Vec<u8> {
+        message(NLMSG_DONE, NLM_F_MULTIPART | flags, sequence, &code.to_ne_bytes())
+    }
+
+    fn read_stats(datagram: &[u8]) -> (Vec<(u32, TapStats)>, io::Result<Datagram>) {
+        let mut all = Vec::new();
+        let said = read(datagram, OURS, |kind, payload| {
+            all.extend(link_stats(kind, payload)?);
+            link_index(kind, payload).map(|_| ())
+        });
+        (all, said)
+    }
+
+    #[test]
+    fn a_dump_is_read_and_the_answers_to_others_are_not() {
+        let counters: Vec<u64> = (1..=25).collect();
+        let datagram =
+            [stats(OURS, 3, &counters), stats(OURS + 1, 4, &counters), stats(OURS, 5, &[9; 24])].concat();
+        let (read, said) = read_stats(&datagram);
+        let expected = TapStats {
+            rx_packets: 1,
+            tx_packets: 2,
+            rx_bytes: 3,
+            tx_bytes: 4,
+            rx_errors: 5,
+            tx_errors: 6,
+            rx_dropped: 7,
+            tx_dropped: 8,
+        };
+        assert_eq!(read[0], (3, expected));
+        assert_eq!((read.len(), read[1].0, read[1].1.rx_bytes), (2, 5, 9));
+        assert_eq!(said.expect("a good datagram"), Datagram::default());
+    }
+
+    #[test]
+    fn the_end_and_an_interruption_are_seen() {
+        let said = |datagram: &[u8]| read_stats(datagram).1.expect("a good datagram");
+        assert_eq!(said(&done(0, OURS, 0)), Datagram { done: true, interrupted: false });
+        assert_eq!(said(&done(NLM_F_DUMP_INTR, OURS, 0)), Datagram { done: true, interrupted: true });
+        assert_eq!(said(&[]), Datagram::default());
+        let single = message(RTM_NEWLINK, 0, OURS, &[0; 16]);
+        assert!(said(&single).done, "an answer of one message");
+    }
+
+    #[test]
+    fn a_refusal_has_its_error_number() {
+        let errno = |datagram: &[u8]| read_stats(datagram).1.expect_err("refused").raw_os_error();
+        assert_eq!(errno(&message(NLMSG_ERROR, 0, OURS, &(-95_i32).to_ne_bytes())), Some(95));
+        assert_eq!(errno(&done(0, OURS, -90)), Some(90));
+        assert_eq!(errno(&done(0, OURS, i32::MIN)), Some(i32::MAX));
+        assert_eq!(errno(&message(NLMSG_ERROR, 0, OURS, &[1])), None, "cut short");
+    }
+
+    #[test]
+    fn a_device_without_all_its_counters_is_refused() {
+        let (read, said) = read_stats(&stats(OURS, 3, &[1; 7]));
+        assert_eq!(read, []);
+        assert!(said.is_err());
+    }
+
+    #[test]
+    fn the_index_is_that_of_the_device_described() {
+        let payload = [0, 42, 0, 0].map(u32::to_ne_bytes).concat();
+        assert_eq!(link_index(RTM_NEWLINK, &payload).expect("a whole header"), Some(42));
+        assert_eq!(link_index(RTM_NEWSTATS, &payload).expect("not asked"), None);
+        assert!(link_index(RTM_NEWLINK, &payload[..15]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_cut_short_is_refused_and_never_read_wrong(
+            devices in prop::collection::vec((any::<u32>(), prop::collection::vec(any::<u64>(), 8..26)), 1..5),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let datagram: Vec<u8> =
+                devices.iter().flat_map(|(ifindex, counters)| stats(OURS, *ifindex, counters)).collect();
+            let (whole, said) = read_stats(&datagram);
+            prop_assert!(said.is_ok() && whole.len() == devices.len());
+            let (part, said) = read_stats(&datagram[..cut.index(datagram.len())]);
+            prop_assert!(whole.starts_with(&part));
+            prop_assert!(part.len() < whole.len() && !said.is_ok_and(|said| said.done));
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read_stats(&bytes);
+            for kind in [RTM_NEWSTATS, RTM_NEWLINK, NLMSG_ERROR, NLMSG_DONE, NLMSG_NOOP] {
+                let _ = read_stats(&message(kind, NLM_F_MULTIPART, OURS, &bytes));
+            }
+        }
+
+        #[test]
+        fn flipped_bytes_are_read_without_a_panic(
+            flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        ) {
+            let mut datagram = [stats(OURS, 3, &[1; 25]), stats(OURS, 4, &[2; 25]), done(0, OURS, 0)].concat();
+            for (at, byte) in flips {
+                let at = at.index(datagram.len());
+                datagram[at] = byte;
+            }
+            let _ = read_stats(&datagram);
+        }
+    }
+}

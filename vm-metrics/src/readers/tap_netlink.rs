@@ -1,0 +1,92 @@
+//! What the TAP devices count, from one RTM_GETSTATS dump: the numbers of sysfs, in 1 ms per 1000 TAPs instead of 24.
+//!
+//! The dump has all devices of the namespace. Asking for each TAP alone costs 2 µs instead of 0.2: it would be cheaper
+//! only where fewer than one device in ten is a TAP, and there is little to save there.
+
+use rustix::io::Errno;
+
+use super::rtnetlink::{Dump, Links};
+use super::{ReadReport, Reader, ReaderDef, ReaderError, Started, not_this_kernel};
+use crate::host::Host;
+use crate::model::{Batch, Health, NicSource, PartHealth, TapReading, VmSet};
+
+pub(super) const DEF: ReaderDef = ReaderDef {
+    name: "tap_netlink",
+    help: "bytes, packets, errors and drops of each TAP, from one RTM_GETSTATS dump per tick",
+    configure: |section| {
+        section.no_options()?;
+        Ok(Box::new(|host, _| start(host)))
+    },
+};
+
+/// While devices come and go a dump may lack some; what a few dumps do not have is left to sysfs.
+const DUMPS: usize = 3;
+
+fn start(host: &Host) -> Started {
+    if let Some(health) = not_this_kernel(host) {
+        return Started::Not(health);
+    }
+    let mut links = match Links::open() {
+        Ok(links) => links,
+        Err(error) => return Started::Not(health(&error)),
+    };
+    // Tried, not inferred from the version. What may pass is for the ticks to tell.
+    match links.stats(|_, _| ()) {
+        Err(error) if is_unsupported(&error) => Started::Not(health(&error)),
+        _ => Started::Running(Box::new(TapNetlink { links })),
+    }
+}
+
+fn health(error: &ReaderError) -> PartHealth {
+    let state = if is_unsupported(error) { Health::Unsupported } else { Health::Failed };
+    PartHealth::new(state, format!("{error} (RTM_GETSTATS needs Linux 4.7)")).with_errno(error.errno())
+}
+
+/// The kernel is too old, or whoever started the daemon allows it no netlink.
+fn is_unsupported(error: &ReaderError) -> bool {
+    let errno = error.errno().map(Errno::from_raw_os_error);
+    matches!(
+        errno,
+        Some(Errno::OPNOTSUPP | Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT | Errno::PERM | Errno::ACCESS)
+    )
+}
+
+#[derive(Debug)]
+struct TapNetlink {
+    links: Links,
+}
+
+impl TapNetlink {
+    fn read_all(&mut self, vms: &VmSet, batch: &mut Batch) -> Result<usize, ReaderError> {
+        // By the name first: the counters then are of the device that had it, whatever happens to the name meanwhile.
+        let mut missing = self.links.find(vms)?;
+        let mut read = 0;
+        for _ in 0..DUMPS {
+            if missing.is_empty() {
+                break;
+            }
+            let dump = self.links.stats(|ifindex, stats| {
+                if let Some(nic) = missing.remove(&ifindex) {
+                    batch.taps.insert(nic.clone(), TapReading { ifindex, source: NicSource::Netlink, stats });
+                    read += 1;
+                }
+            })?;
+            if dump == Dump::Complete {
+                break;
+            }
+        }
+        Ok(read)
+    }
+}
+
+impl Reader for TapNetlink {
+    /// A device that is not there is not reported: `tap_sysfs`, which reads after this, reports what nobody could read.
+    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+        let mut report = ReadReport::default();
+        match self.read_all(vms, batch) {
+            Ok(read) => report.items = read,
+            Err(error) => report.error(error),
+        }
+        report
+    }
+}
