@@ -10,12 +10,16 @@ use anyhow::{Context, Result, ensure};
 #[derive(Clone, Debug, Default)]
 pub struct Contents {
     /// Loaded at boot, in this order, each after those it depends on.
-    pub modules: Vec<&'static str>,
+    pub(super) modules: Vec<&'static str>,
     /// By their paths in the guest.
     files: BTreeMap<PathBuf, PathBuf>,
 }
 
 impl Contents {
+    pub fn add_modules(&mut self, names: &[&'static str]) {
+        self.modules.extend(names);
+    }
+
     /// A file at the same absolute path as on this machine.
     pub fn add_file(&mut self, path: &Path) -> Result<()> {
         ensure!(path.is_absolute() && path.is_file(), "{} is no absolute path of a file", path.display());
