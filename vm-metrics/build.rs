@@ -32,7 +32,14 @@ fn main() -> ExitCode {
     if env::var_os("CARGO_FEATURE_EBPF").is_none() {
         return ExitCode::SUCCESS;
     }
-    for input in ["../vm-metrics-ebpf", "../vm-metrics-common", "../Cargo.lock"] {
+    // The workspace's manifest has the object's profile, cargo's configuration its flags.
+    for input in [
+        "../vm-metrics-ebpf",
+        "../vm-metrics-common",
+        "../Cargo.lock",
+        "../Cargo.toml",
+        "../.cargo/config.toml",
+    ] {
         println!("cargo::rerun-if-changed={input}");
     }
     match embed_object() {

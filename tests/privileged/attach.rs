@@ -71,7 +71,7 @@ fn a_tap_that_is_replaced_between_two_ticks_begins_anew() {
 #[test]
 fn a_slot_that_is_used_again_begins_at_zero() {
     let _namespace = NetNs::enter().unwrap();
-    let mut manager = manager_with(&["vmt0"], "[readers.tap_ebpf]\nmax_nics = 1\n");
+    let mut manager = manager_with(&["vmt0"], "[readers.tap_ebpf]\nmax_nics = 1\npin = false\n");
     let frame = Frame::from_guest().udp4(300);
     for incarnation in 1..=3 {
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();

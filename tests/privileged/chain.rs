@@ -58,6 +58,28 @@ fn filters_left_by_a_killed_daemon_are_replaced() {
     assert_eq!(filters.matches("handle 0x766d").count(), 1, "{filters}");
 }
 
+#[test]
+fn programs_that_somebody_takes_off_are_put_back() {
+    let mut lab = Lab::attached_by("clsact", 1, TapOptions::default());
+    let frame = Frame::from_guest().udp4(300);
+    lab.send(&frame);
+    assert_eq!(lab.tick_one().1.tx.udp, 1);
+    tc("filter del dev vmt0 ingress prio 1");
+    let mut sent = 1;
+    let found_out = (0..10).any(|_| {
+        lab.send(&frame);
+        sent += 1;
+        lab.tick();
+        tc("filter show dev vmt0 ingress").contains("handle 0x766d")
+    });
+    assert!(found_out, "still off after ten ticks with traffic");
+    let (nic, before) = lab.tick_one();
+    assert_eq!(nic.tx.packets, Some(sent), "the device's count fills the gap");
+    lab.send(&frame);
+    let (nic, after) = lab.tick_one();
+    assert_eq!((nic.tx.packets, after.tx.udp), (Some(sent + 1), before.tx.udp + 1));
+}
+
 /// Runs tc in the namespace of this thread.
 fn tc(arguments: &str) -> String {
     // A no-break space stands for a space inside of one argument.

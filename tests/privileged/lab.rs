@@ -78,9 +78,9 @@ impl Lab {
     }
 }
 
-/// A manager with one VM per TAP, which has no process.
+/// A manager with one VM per TAP, which has no process; what is gone is not shown any more.
 pub(crate) fn manager_for(way: &str, taps: &[&str]) -> Manager {
-    manager_with(taps, &format!("[readers.tap_ebpf]\nattach = \"{way}\"\n"))
+    manager_with(taps, &format!("retention = \"0s\"\n[readers.tap_ebpf]\nattach = \"{way}\"\npin = false\n"))
 }
 
 /// The same, with these tables in its configuration.
@@ -90,7 +90,7 @@ pub(crate) fn manager_with(taps: &[&str], tables: &str) -> Manager {
         config.push_str(&format!("[[sources.static_list.vms]]\nid = \"{tap}\"\ntaps = [\"{tap}\"]\n"));
     }
     let config = Config::parse(Path::new("lab.toml"), &config).unwrap();
-    App::new(config).unwrap().into_manager(Purpose::Look).unwrap()
+    App::new(config).unwrap().into_manager(Purpose::Serve).unwrap()
 }
 
 pub(crate) fn nics(manager: &mut Manager) -> Vec<NicStats> {

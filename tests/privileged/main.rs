@@ -8,6 +8,7 @@ mod chain;
 mod counts;
 mod fallback;
 mod lab;
+mod last_words;
 mod netlink;
 mod pins;
 mod rights;

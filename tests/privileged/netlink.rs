@@ -11,8 +11,9 @@ use vm_metrics_testkit::tap::{Tap, TapOptions};
 
 use crate::lab::{manager_with, nics};
 
-const NO_EBPF: &str = "[readers.tap_ebpf]\nenabled = false\n";
-const SYSFS_ONLY: &str = "[readers.tap_ebpf]\nenabled = false\n[readers.tap_netlink]\nenabled = false\n";
+const NO_EBPF: &str = "retention = \"0s\"\n[readers.tap_ebpf]\nenabled = false\n";
+const SYSFS_ONLY: &str =
+    "retention = \"0s\"\n[readers.tap_ebpf]\nenabled = false\n[readers.tap_netlink]\nenabled = false\n";
 
 fn create(taps: usize) -> Vec<Tap> {
     (0..taps).map(|i| Tap::create_up(&format!("vmt{i}"), TapOptions::default()).unwrap()).collect()
@@ -109,11 +110,15 @@ fn a_tap_that_is_replaced_between_two_ticks_begins_anew() {
 
 #[test]
 fn names_that_change_hands_take_the_right_numbers() {
+    [NO_EBPF, SYSFS_ONLY].into_iter().for_each(change_hands);
+}
+
+fn change_hands(tables: &str) {
     let _namespace = NetNs::enter().unwrap();
     let taps = create(2);
     sent(&taps[0], 10);
     sent(&taps[1], 20);
-    let mut manager = manager_with(&["vmt0", "vmt1"], NO_EBPF);
+    let mut manager = manager_with(&["vmt0", "vmt1"], tables);
     let mut packets = || -> Vec<_> { nics(&mut manager).iter().map(|nic| nic.tx.packets).collect() };
     assert_eq!(packets(), [Some(10), Some(20)]);
 
@@ -170,6 +175,7 @@ fn the_files_of_another_host_are_not_mixed_with_a_namesake_here() {
     let device = sys.path().join("class/net/vmt0");
     std::fs::create_dir_all(device.join("statistics")).unwrap();
     std::fs::write(device.join("ifindex"), "77\n").unwrap();
+    std::fs::write(device.join("tun_flags"), "0x1002\n").unwrap();
     for direction in ["rx", "tx"] {
         for counter in ["bytes", "packets", "errors", "dropped"] {
             std::fs::write(device.join(format!("statistics/{direction}_{counter}")), "5\n").unwrap();

@@ -65,6 +65,14 @@ impl Host {
     }
 }
 
+/// The only directory of pins.
+fn own_pins() -> PathBuf {
+    let mut dirs = std::fs::read_dir(PINS).unwrap().map(|entry| entry.unwrap().path());
+    let own = dirs.next().unwrap();
+    assert_eq!(dirs.next(), None);
+    own
+}
+
 /// Waits until the daemon has counted so many frames that the guest sent, by both of its counts.
 fn wait_for_frames(daemon: &Daemon, frames: u64) {
     let frames = frames as f64;
@@ -173,14 +181,18 @@ fn without_pins_the_programs_leave_with_the_daemon() {
 
 #[test]
 fn a_second_daemon_leaves_with_an_error() {
-    let host = Host::new("auto");
+    WAYS.iter().for_each(|way| second_daemon(way));
+}
+
+fn second_daemon(way: &str) {
+    let host = Host::new(way);
     let first = host.start();
     let config = host.config.to_str().unwrap();
     let args = ["serve", "--listen", "127.0.0.1:0", "--config", config];
     let second = Command::new(BINARY).args(args).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(said.contains("another vm-metrics daemon holds /sys/fs/bpf/vm-metrics/v1"), "{said}");
+    assert!(said.contains("another vm-metrics daemon holds /sys/fs/bpf/vm-metrics/v1-"), "{said}");
     let detach = Command::new(BINARY).args(["detach", "--config", config]).output().unwrap();
     assert_eq!(detach.status.code(), Some(1), "a daemon that runs keeps its own");
     host.send(3);
@@ -199,7 +211,7 @@ fn pins_of_a_dead_device_are_collected() {
     host.send(5);
     wait_for_frames(&daemon, 5);
     daemon.kill().unwrap();
-    let links = Path::new(PINS).join("v1/links");
+    let links = own_pins().join("links");
     let names =
         || -> Vec<_> { std::fs::read_dir(&links).unwrap().map(|entry| entry.unwrap().file_name()).collect() };
     let old = names();
@@ -216,10 +228,10 @@ fn pins_of_a_dead_device_are_collected() {
 #[test]
 fn pins_of_another_version_are_left_alone() {
     let host = Host::new("auto");
-    let other = Path::new(PINS).join("v99");
+    let other = Path::new(PINS).join("v99-1");
     std::fs::create_dir_all(other.join("links")).unwrap();
     let mut daemon = host.start();
-    assert!(daemon.log().contains("v99 is of another version"), "{}", daemon.log());
+    assert!(daemon.log().contains("v99-1 is of another version"), "{}", daemon.log());
     daemon.terminate().unwrap();
     assert!(other.exists());
     host.detach(&[]);
@@ -232,7 +244,7 @@ fn pins_of_another_version_are_left_alone() {
 fn a_pinned_map_of_another_shape_is_refused() {
     let host = Host::new("auto");
     drop(host.start());
-    let counters = Path::new(PINS).join("v1/COUNTERS");
+    let counters = own_pins().join("COUNTERS");
     std::fs::remove_file(&counters).unwrap();
     aya::maps::Array::<_, u64>::create(4, 0).unwrap().pin(&counters).unwrap();
     let args = ["--config", host.config.to_str().unwrap()];
@@ -242,6 +254,44 @@ fn a_pinned_map_of_another_shape_is_refused() {
     assert_eq!(metrics.value("vm_metrics_part_health", &failed), Some(1.0));
     assert_eq!(metrics.value("vm_network_tx_bytes_total", &[]), Some(0.0), "the baseline goes on");
     assert!(daemon.log().contains("COUNTERS is a map of another shape"), "{}", daemon.log());
+}
+
+/// The namespaces have a bpffs in common, which the first daemon mounts, and devices with the same name and index.
+#[test]
+fn pins_of_another_namespace_are_not_mistaken_for_ones_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let pin_dir = dir.path().join("bpf/vm-metrics");
+    std::fs::create_dir(pin_dir.parent().unwrap()).unwrap();
+    let options = format!("pin_dir = {pin_dir:?}\nmount_bpffs = true\n");
+    let outer = Host::with(&options);
+    let mut daemon = outer.start();
+    outer.send(5);
+    wait_for_frames(&daemon, 5);
+    daemon.kill().unwrap();
+    {
+        let _inner = NetNs::enter().unwrap();
+        let at = TapOptions { ifindex: outer.tap.ifindex(), ..TapOptions::default() };
+        let twin = Tap::create_up("vmt0", at).unwrap();
+        let daemon = outer.start();
+        twin.write_frame(&Frame::from_guest().udp4(300)).unwrap();
+        wait_for_frames(&daemon, 1);
+        drop(daemon);
+        assert_eq!(std::fs::read_dir(&pin_dir).unwrap().count(), 2, "a directory for each namespace");
+    }
+    outer.send(1);
+    wait_for_frames(&outer.start(), 6);
+    outer.detach(&["--all"]);
+    rustix::mount::unmount(pin_dir.parent().unwrap(), rustix::mount::UnmountFlags::empty()).unwrap();
+}
+
+#[test]
+fn a_bpffs_is_not_mounted_over_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("precious"), "").unwrap();
+    let host = Host::with(&format!("pin_dir = {:?}\nmount_bpffs = true\n", dir.path().join("vm-metrics")));
+    let daemon = host.start();
+    assert!(daemon.log().contains("is not empty: a bpffs mounted there would hide"), "{}", daemon.log());
+    assert!(dir.path().join("precious").exists());
 }
 
 #[test]

@@ -40,7 +40,12 @@ pub fn slot_of(ifindex: u32) -> Option<u32> {
 /// This CPU's counters of a slot. No other CPU writes to them, and tc runs with bottom halves off.
 #[inline(always)]
 pub fn counters_of(slot: u32, cpu: u32) -> Option<*mut Counters> {
-    COUNTERS.get_ptr_mut(slot.wrapping_mul(POSSIBLE_CPUS.load()).wrapping_add(cpu))
+    let cpus = POSSIBLE_CPUS.load();
+    if cpu >= cpus {
+        // With holes among the possible CPUs, the last would count in the slot of another TAP.
+        return None;
+    }
+    COUNTERS.get_ptr_mut(slot.wrapping_mul(cpus).wrapping_add(cpu))
 }
 
 /// Counts a frame on an interface without a slot, and says how many there were before.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FsWord, PROC_SUPER_MAGIC, statfs};
@@ -36,6 +37,11 @@ impl Host {
     /// The root of procfs.
     pub fn proc(&self) -> &Path {
         &self.proc
+    }
+
+    /// The inode of the network namespace that this process is in; `None` on a fixture host.
+    pub fn own_netns(&self) -> Option<u64> {
+        fs::metadata(self.proc.join("self/ns/net")).ok().map(|namespace| namespace.ino())
     }
 
     /// The root of sysfs.

@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(lines("manager/mod.rs", code), [6]);
         assert_eq!(lines("exporters/prometheus.rs", code), NONE);
         assert_eq!(lines("model/vm.rs", code), [1, 4, 6]);
-        assert_eq!(lines("health.rs", code), [1, 4, 6]);
+        assert_eq!(lines("procfs.rs", code), [1, 4, 6]);
         assert_eq!(lines("app.rs", code), NONE);
     }
 

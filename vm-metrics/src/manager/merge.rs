@@ -10,14 +10,14 @@ use crate::model::{
 
 /// What is published of the VMs that are there, and the last words of those that are leaving.
 pub(super) fn merge(
-    vms: &VmSet,
-    leaving: &VmSet,
-    batch: &Batch,
+    present: (&VmSet, &Batch),
+    leaving: (&VmSet, &Batch),
     ledger: &mut Ledger,
 ) -> (Vec<VmStats>, Vec<VmStats>) {
     ledger.begin_tick();
-    let mut all = |vms: &VmSet| vms.vms.iter().map(|vm| vm_stats(vm, batch, ledger)).collect();
-    let stats = (all(vms), all(leaving));
+    let mut all =
+        |(vms, batch): (&VmSet, &Batch)| vms.vms.iter().map(|vm| vm_stats(vm, batch, ledger)).collect();
+    let stats = (all(present), all(leaving));
     ledger.end_tick();
     stats
 }
@@ -156,7 +156,7 @@ mod tests {
     use crate::model::ProcessReading;
 
     fn present(vms: &VmSet, batch: &Batch, ledger: &mut Ledger) -> Vec<VmStats> {
-        merge(vms, &VmSet::default(), batch, ledger).0
+        merge((vms, batch), (&VmSet::default(), &Batch::default()), ledger).0
     }
 
     fn vm(nics: &[&str]) -> VmSet {
@@ -279,7 +279,7 @@ mod tests {
         let now = batch(&[("t", device(3, 1000, 50))], &[("t", ebpf(3, 100, 0))]);
         present(&vm(&["t"]), &now, &mut ledger);
         let last = batch(&[], &[("t", ebpf(3, 150, 0))]);
-        let (_, leaving) = merge(&VmSet::default(), &vm(&["t"]), &last, &mut ledger);
+        let (_, leaving) = merge((&VmSet::default(), &Batch::default()), (&vm(&["t"]), &last), &mut ledger);
         assert_eq!(leaving[0].nics[0].tx.bytes, Some(1050));
         assert_eq!(leaving[0].nics[0].rx.bytes, None);
     }

@@ -14,12 +14,12 @@ use thiserror::Error;
 pub use tick::{TickThread, Ticker};
 
 use crate::host::Host;
-use crate::model::{Batch, PartHealth, PartKind, PartRun, Snapshot, VmSet, VmStats};
+use crate::model::{Batch, PartHealth, PartKind, PartRun, Snapshot, VmSet};
 use crate::readers::{Configured, Purpose, Reader, Started};
 use crate::sources::Sources;
 use judge::HealthLog;
 use ledger::Ledger;
-use retain::Departed;
+use retain::{Departed, Tick};
 
 /// Makes snapshots: one per call of [`tick`](Self::tick).
 #[expect(missing_debug_implementations, reason = "readers and sources are trait objects")]
@@ -28,8 +28,7 @@ pub struct Manager {
     readers: Vec<(&'static str, ReaderState)>,
     ledger: Ledger,
     departed: Departed,
-    /// Who was there in the last tick, and what was published of them.
-    before: (VmSet, Vec<VmStats>),
+    before: Tick,
     health_log: HealthLog,
     ticks: u64,
 }
@@ -71,7 +70,7 @@ impl Manager {
             readers,
             ledger: Ledger::default(),
             departed: Departed::new(retention),
-            before: Default::default(),
+            before: Tick::default(),
             health_log: HealthLog::default(),
             ticks: 0,
         })
@@ -81,21 +80,27 @@ impl Manager {
     pub fn tick(&mut self, ticks_late: u64) -> Arc<Snapshot> {
         let began = Instant::now();
         let (vms, source_reports) = self.sources.list();
-        let leaving = retain::leaving(&self.before.0, &vms);
         let mut parts: Vec<PartRun> = source_reports.iter().map(judge::source_run).collect();
         parts.extend(self.sources.switched_off().iter().map(|name| judge::source_off(name)));
         let mut batch = Batch::default();
         for (name, state) in &mut self.readers {
-            parts.push(run_reader(name, state, &vms, &leaving, &mut batch));
+            parts.push(run_reader(name, state, &vms, &mut batch));
+        }
+        let leaving = retain::leaving(&self.before, &vms, &batch);
+        let mut last = Batch::default();
+        for (_, state) in &mut self.readers {
+            if let ReaderState::Running(reader) = state {
+                reader.last_words(&leaving, &mut last);
+            }
         }
         for part in &parts {
             self.health_log.note(part);
         }
-        let (stats, last_words) = merge::merge(&vms, &leaving, &batch, &mut self.ledger);
-        self.departed.add(last_words, &self.before.1, began);
+        let (stats, last_words) = merge::merge((&vms, &batch), (&leaving, &last), &mut self.ledger);
+        self.departed.add(last_words, &self.before.stats, began);
         let mut shown = stats.clone();
         self.departed.show(&mut shown);
-        self.before = (vms, stats);
+        self.before = Tick { vms, stats };
         self.ticks += 1;
         Arc::new(Snapshot {
             tick: self.ticks,
@@ -109,18 +114,11 @@ impl Manager {
     }
 }
 
-fn run_reader(
-    name: &'static str,
-    state: &mut ReaderState,
-    vms: &VmSet,
-    leaving: &VmSet,
-    batch: &mut Batch,
-) -> PartRun {
+fn run_reader(name: &'static str, state: &mut ReaderState, vms: &VmSet, batch: &mut Batch) -> PartRun {
     match state {
         ReaderState::Running(reader) => {
             let began = Instant::now();
             let report = reader.read(vms, batch);
-            reader.last_words(leaving, batch);
             judge::reader_run(name, &report, began.elapsed())
         }
         ReaderState::Not(health) => PartRun {

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use crate::model::{FrameCounts, InstanceInfo, NicStats, VmSet, VmStats};
+use crate::model::{Batch, FrameCounts, InstanceInfo, Nic, NicStats, VmSet, VmStats};
 
 /// Departed VMs with their last numbers.
 #[derive(Debug)]
@@ -13,15 +13,33 @@ pub(super) struct Departed {
     vms: Vec<(Instant, VmStats)>,
 }
 
-/// What was there in the tick before and is not any more: whole VMs, or VMs with only the interfaces they have lost.
-pub(super) fn leaving(before: &VmSet, now: &VmSet) -> VmSet {
+/// What was there in the tick before and is not any more: whole VMs, or VMs with only the interfaces they have lost. An
+/// interface is also lost when the VM still has it but nothing can be read of it any more.
+pub(super) fn leaving(before: &Tick, now: &VmSet, batch: &Batch) -> VmSet {
     let gone = |vm: &InstanceInfo| {
         let same = |other: &&InstanceInfo| other.id == vm.id && other.hypervisor_pid == vm.hypervisor_pid;
         let Some(still) = now.vms.iter().find(same) else { return Some(vm.clone()) };
-        let nics: Vec<_> = vm.nics.iter().filter(|nic| !still.nics.contains(nic)).cloned().collect();
+        let was_read = |nic: &Nic| before.nic(vm, nic).is_some_and(|stats| stats.ifindex.is_some());
+        let is_read = |nic: &Nic| batch.taps.contains_key(nic) || batch.ebpf.contains_key(nic);
+        let lost = |nic: &&Nic| was_read(nic) && !(still.nics.contains(nic) && is_read(nic));
+        let nics: Vec<_> = vm.nics.iter().filter(lost).cloned().collect();
         (!nics.is_empty()).then(|| InstanceInfo { nics, ..vm.clone() })
     };
-    VmSet { vms: before.vms.iter().filter_map(gone).collect() }
+    VmSet { vms: before.vms.vms.iter().filter_map(gone).collect() }
+}
+
+/// Who was there in a tick, and what was published of them.
+#[derive(Debug, Default)]
+pub(super) struct Tick {
+    pub(super) vms: VmSet,
+    pub(super) stats: Vec<VmStats>,
+}
+
+impl Tick {
+    fn nic(&self, vm: &InstanceInfo, nic: &Nic) -> Option<&NicStats> {
+        let stats = self.stats.iter().find(|stats| stats.instance_id == vm.id)?;
+        stats.nics.iter().find(|stats| stats.device == nic.tap && stats.netns == nic.netns)
+    }
 }
 
 impl Departed {
@@ -41,12 +59,17 @@ impl Departed {
     /// Puts the departed with the present, except where something else has taken their place.
     pub(super) fn show(&self, present: &mut Vec<VmStats>) {
         let ids: HashSet<String> = present.iter().map(|vm| vm.instance_id.clone()).collect();
+        let device = |nic: &NicStats| Some((nic.netns, nic.ifindex?));
+        // Renamed, or passed on: what it counts is shown where it is now.
+        let devices: HashSet<_> = present.iter().flat_map(|vm| &vm.nics).filter_map(device).collect();
+        let gone = |nic: &NicStats| device(nic).is_none_or(|device| !devices.contains(&device));
         let mut shown = HashSet::new();
         // The latest incarnation of an id is the one to show.
         for (_, departed) in self.vms.iter().rev() {
             if !ids.contains(&departed.instance_id) {
                 if shown.insert(&departed.instance_id) {
-                    present.push(departed.clone());
+                    let nics = departed.nics.iter().filter(|nic| gone(nic)).cloned().collect();
+                    present.push(VmStats { nics, ..departed.clone() });
                 }
                 continue;
             }
@@ -54,13 +77,21 @@ impl Departed {
                 vm.instance_id == departed.instance_id && vm.hypervisor_pid == departed.hypervisor_pid
             };
             if let Some(vm) = present.iter_mut().find(same) {
-                for nic in &departed.nics {
-                    if !vm.nics.iter().any(|other| other.device == nic.device && other.netns == nic.netns) {
-                        vm.nics.push(nic.clone());
-                    }
+                for nic in departed.nics.iter().filter(|nic| gone(nic)) {
+                    show_nic(vm, nic);
                 }
             }
         }
+    }
+}
+
+/// In the place of one of which nothing is known; not beside one that is there.
+fn show_nic(vm: &mut VmStats, departed: &NicStats) {
+    let same = |nic: &&mut NicStats| nic.device == departed.device && nic.netns == departed.netns;
+    match vm.nics.iter_mut().find(same) {
+        Some(nic) if nic.ifindex.is_some() => {}
+        Some(nic) => *nic = departed.clone(),
+        None => vm.nics.push(departed.clone()),
     }
 }
 
@@ -105,7 +136,7 @@ fn or(last: FrameCounts, before: FrameCounts) -> FrameCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Nic;
+    use crate::model::TapReading;
 
     fn info(id: &str, pid: u32, taps: &[&str]) -> InstanceInfo {
         let nics = taps.iter().map(|tap| Nic::local(*tap)).collect();
@@ -129,9 +160,22 @@ mod tests {
     fn leaving_are_vms_and_interfaces_that_were_there() {
         let before =
             VmSet { vms: vec![info("a", 1, &["t0", "t1"]), info("b", 2, &["t2"]), info("c", 3, &[])] };
+        let before = Tick { vms: before, stats: vec![stats("a", 1, "t0", Some(1))] };
         let now = VmSet { vms: vec![info("a", 1, &["t1"]), info("c", 4, &[])] };
-        let leaving = leaving(&before, &now);
+        let leaving = leaving(&before, &now, &Batch::default());
         assert_eq!(leaving.vms, [info("a", 1, &["t0"]), info("b", 2, &["t2"]), info("c", 3, &[])]);
+    }
+
+    #[test]
+    fn an_interface_that_can_no_longer_be_read_is_lost() {
+        let vms = VmSet { vms: vec![info("a", 1, &["t0"])] };
+        let before = Tick { vms: vms.clone(), stats: vec![stats("a", 1, "t0", Some(1))] };
+        assert_eq!(leaving(&before, &vms, &Batch::default()), vms);
+        let mut read = Batch::default();
+        read.taps.insert(Nic::local("t0"), TapReading::default());
+        assert_eq!(leaving(&before, &vms, &read), VmSet::default());
+        let never = Tick { vms: vms.clone(), stats: Vec::new() };
+        assert_eq!(leaving(&never, &vms, &Batch::default()), VmSet::default());
     }
 
     #[test]
@@ -160,10 +204,23 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_has_only_another_name_is_not_shown_twice() {
+        let mut departed = Departed::new(Duration::from_secs(10));
+        departed.add(vec![stats("a", 1, "old", Some(7))], &[], Instant::now());
+        let mut present = vec![stats("a", 1, "new", Some(8))];
+        departed.show(&mut present);
+        assert_eq!(present[0].nics.len(), 1);
+        let mut present = vec![stats("b", 2, "old", Some(8))];
+        departed.show(&mut present);
+        assert_eq!(present[1].nics, [], "now of another VM");
+    }
+
+    #[test]
     fn who_takes_the_place_is_shown_instead() {
         let mut departed = Departed::new(Duration::from_secs(10));
         let mut lost_nic = stats("b", 5, "t1", Some(3));
         lost_nic.nics[0].device = "t9".into();
+        lost_nic.nics[0].ifindex = Some(9);
         departed.add(vec![stats("a", 1, "t0", Some(7)), lost_nic], &[], Instant::now());
         let mut present = vec![stats("a", 2, "t0", Some(1)), stats("b", 5, "t1", Some(4))];
         departed.show(&mut present);

@@ -24,6 +24,10 @@ pub enum ReaderError {
     NoDevice { device: String },
     #[error("{device} is in another network namespace (net:[{netns}]), which is not looked into")]
     OtherNamespace { device: String, netns: u64 },
+    #[error("{taps} TAPs wait for the programs: attaching is paced")]
+    Waiting { taps: usize },
+    #[error("{device}: somebody has taken the programs off; they are put back")]
+    Lost { device: String },
     #[error("{device}: {problem}")]
     Device { device: String, problem: String, errno: Option<i32> },
 }
@@ -45,7 +49,11 @@ impl ReaderError {
             Self::Device { errno, .. } => *errno,
             Self::NoProcess { .. } => Some(Errno::SRCH.raw_os_error()),
             Self::NoDevice { .. } => Some(Errno::NODEV.raw_os_error()),
-            Self::OtherNamespace { .. } | Self::Parse { .. } | Self::NotANumber { .. } => None,
+            Self::Waiting { .. }
+            | Self::Lost { .. }
+            | Self::OtherNamespace { .. }
+            | Self::Parse { .. }
+            | Self::NotANumber { .. } => None,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod error;
 mod kept;
+mod link_watch;
 mod proc_stat;
 mod proc_statm;
 mod rtnetlink;
@@ -14,6 +15,8 @@ mod tap_netlink;
 mod tap_sysfs;
 
 use std::fmt;
+
+pub use link_watch::LinkWatch;
 
 pub use error::{ReadReport, ReaderError};
 pub use proc_stat::read_proc_stat;

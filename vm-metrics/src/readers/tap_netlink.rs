@@ -5,7 +5,7 @@
 
 use rustix::io::Errno;
 
-use super::rtnetlink::{Dump, Links};
+use super::rtnetlink::{Dump, Events, Links};
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Started, not_this_kernel};
 use crate::host::Host;
 use crate::model::{Batch, Health, NicSource, PartHealth, TapReading, VmSet};
@@ -33,7 +33,12 @@ fn start(host: &Host) -> Started {
     // Tried, not inferred from the version. What may pass is for the ticks to tell.
     match links.stats(|_, _| ()) {
         Err(error) if is_unsupported(&error) => Started::Not(health(&error)),
-        _ => Started::Running(Box::new(TapNetlink { links })),
+        _ => match Events::open() {
+            Ok(events) => Started::Running(Box::new(TapNetlink { links, events })),
+            Err(source) => {
+                Started::Not(health(&ReaderError::Netlink { operation: "listen for changes", source }))
+            }
+        },
     }
 }
 
@@ -54,6 +59,7 @@ fn is_unsupported(error: &ReaderError) -> bool {
 #[derive(Debug)]
 struct TapNetlink {
     links: Links,
+    events: Events,
 }
 
 impl TapNetlink {
@@ -88,5 +94,18 @@ impl Reader for TapNetlink {
             Err(error) => report.error(error),
         }
         report
+    }
+
+    fn last_words(&mut self, leaving: &VmSet, batch: &mut Batch) {
+        match self.events.take() {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("too many devices changed at once: some last counters are lost"),
+            Err(error) => tracing::warn!("cannot listen for changes of devices: {error}"),
+        }
+        for nic in leaving.local_nics() {
+            if let Some((ifindex, stats)) = self.events.last_counters(&nic.tap) {
+                batch.taps.insert(nic.clone(), TapReading { ifindex, source: NicSource::Netlink, stats });
+            }
+        }
     }
 }

@@ -1,26 +1,44 @@
-//! Reading files that others wrote: never more than a limit, and never waiting for a writer.
+//! Reading files that others wrote: never more than a limit, never waiting for a writer, and nothing but plain files.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags, open};
+
+use crate::host::Host;
+
+/// Finds a file without opening it. Anybody may name any file, and to open a device does something already: a watchdog
+/// begins to count.
+pub const LOCATE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 /// A fifo under the file's name must not hold up the tick.
-pub const OPEN_FLAGS: OFlags =
-    OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
+const READ: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY);
 
 /// The whole file; an error if it is larger than `limit` bytes or no plain file.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    read_open(OpenOptions::new().read(true).custom_flags(OPEN_FLAGS.bits().cast_signed()).open(path)?, limit)
+    read_located(open(path, LOCATE, Mode::empty())?, limit)
 }
 
-/// [`read`] for a file that was opened with [`OPEN_FLAGS`].
-pub fn read_open(file: File, limit: u64) -> io::Result<Vec<u8>> {
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file"));
+/// [`read`] for a file that was found with [`LOCATE`].
+///
+/// One that says it is empty is not opened: so do those of procfs and tracefs, and what was read from some of them
+/// (`/proc/kmsg`) is gone for everybody else.
+pub fn read_located(located: OwnedFd, limit: u64) -> io::Result<Vec<u8>> {
+    let located = File::from(located);
+    if plain_len(&located)? == 0 {
+        return Ok(Vec::new());
     }
+    // The one way to open exactly what was looked at. It is our own descriptor, so it is our own procfs.
+    read_kernel(&Host::default().proc().join(format!("self/fd/{}", located.as_raw_fd())), limit)
+}
+
+/// [`read`] for a path that only the kernel gives a meaning, in half the system calls.
+pub fn read_kernel(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(READ.bits().cast_signed()).open(path)?;
+    plain_len(&file)?;
     let mut content = Vec::new();
     let mut limited = file.take(limit + 1);
     limited.read_to_end(&mut content)?;
@@ -30,9 +48,21 @@ pub fn read_open(file: File, limit: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
+fn plain_len(file: &File) -> io::Result<u64> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file"));
+    }
+    Ok(metadata.len())
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::mem::MaybeUninit;
+
+    use rustix::fs::inotify;
+    use rustix::io::Errno;
 
     use super::*;
 
@@ -47,11 +77,28 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_without_a_writer_does_not_block() {
+    fn a_fifo_is_not_even_opened() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fifo");
-        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        let mode = Mode::RUSR | Mode::WUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        // Opening it for a moment would let a writer go on that waits for a reader.
+        let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&watch, &path, inotify::WatchFlags::OPEN).unwrap();
         assert_eq!(read(&path, 4).unwrap_err().to_string(), "not a plain file");
+        let event = inotify::Reader::new(&watch, &mut [MaybeUninit::uninit(); 64]).next().map(drop);
+        assert_eq!(event, Err(Errno::AGAIN), "it was opened");
+    }
+
+    #[test]
+    fn a_device_is_no_plain_file() {
+        assert_eq!(read(Path::new("/dev/null"), 4).unwrap_err().to_string(), "not a plain file");
+    }
+
+    /// What a file of procfs or tracefs holds may be gone once it is read (`/proc/kmsg`): all of them say that they are
+    /// empty.
+    #[test]
+    fn a_file_that_says_it_is_empty_is_not_read() {
+        assert_eq!(read(Path::new("/proc/self/stat"), 4096).unwrap(), b"");
     }
 }

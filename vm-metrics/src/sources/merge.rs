@@ -1,22 +1,26 @@
 //! What several sources know, as one set of VMs. Pure.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use crate::model::{Hypervisor, InstanceInfo};
+use crate::model::{Hypervisor, InstanceInfo, Nic};
 
 /// One set of what each source lists, the most trusted source first, and what is wrong with each source's
 /// list.
 ///
 /// VMs of two sources are the same if they have the same process, or the same id and not two different
 /// processes. The first source's word counts; what it does not know is taken from the next. In the result, no
-/// id is there twice: the VM that comes first keeps it, others have their pid added.
+/// id is there twice: the VM that comes first keeps it, others have their pid added. Nor is a NIC, so that no byte is
+/// counted for two VMs: the one that comes first keeps it.
 pub fn merge_listings(listings: Vec<Vec<InstanceInfo>>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
     let mut merged = Merged::default();
     let mut problems = Vec::new();
     for listing in listings {
         problems.push(merged.add_listing(listing));
     }
-    for (source, problem) in make_ids_unique(&mut merged) {
+    let of_ids = make_ids_unique(&mut merged);
+    let of_nics = make_nics_unique(&mut merged);
+    for (source, problem) in of_ids.into_iter().chain(of_nics) {
         problems[source].push(problem);
     }
     (merged.vms, problems)
@@ -112,12 +116,34 @@ fn make_ids_unique(merged: &mut Merged) -> Vec<(usize, String)> {
     problems
 }
 
+/// The source and the text of each problem.
+fn make_nics_unique(merged: &mut Merged) -> Vec<(usize, String)> {
+    let mut holders: HashMap<Nic, String> = HashMap::new();
+    let mut problems = Vec::new();
+    for (vm, source) in merged.vms.iter_mut().zip(&merged.sources) {
+        vm.nics.retain(|nic| match holders.entry(nic.clone()) {
+            Entry::Vacant(free) => {
+                free.insert(vm.id.clone());
+                true
+            }
+            Entry::Occupied(taken) => {
+                let (tap, holder) = (&nic.tap, taken.get());
+                problems
+                    .push((*source, format!("{tap:?} of {:?} left out: it is of {holder:?} already", vm.id)));
+                false
+            }
+        });
+    }
+    problems
+}
+
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::Nic;
 
     fn vm(id: &str, pid: Option<u32>) -> InstanceInfo {
         InstanceInfo { id: id.into(), name: id.into(), hypervisor_pid: pid, ..InstanceInfo::default() }
@@ -129,7 +155,7 @@ mod tests {
             name: "guest".into(),
             hypervisor: Hypervisor::Qemu,
             hypervisor_pid: Some(pid),
-            nics: vec![Nic::local("tap0")],
+            nics: vec![Nic::local(format!("tap{pid}"))],
             allocated_vcpus: Some(2),
             allocated_memory_bytes: Some(1 << 30),
         }
@@ -182,6 +208,30 @@ mod tests {
         assert_eq!(problems[0][0], "\"b\" left out: process 1 is \"a\" already");
         let (got, _) = ids(vec![vec![vm("a", None), vm("a", None)]]);
         assert_eq!(got, ["a", "a-#1"]);
+    }
+
+    #[test]
+    fn a_nic_is_of_one_vm_once() {
+        let with = |id, pid, nics: &[Nic]| InstanceInfo { nics: nics.to_vec(), ..vm(id, Some(pid)) };
+        let (tap0, tap1) = (Nic::local("tap0"), Nic::local("tap1"));
+        let elsewhere = Nic { netns: Some(7), ..tap0.clone() };
+        let (vms, problems) = merge_listings(vec![
+            vec![with("a", 1, from_ref(&tap0))],
+            vec![
+                with("a", 2, &[tap0.clone(), tap1.clone(), elsewhere.clone()]),
+                with("c", 3, from_ref(&elsewhere)),
+            ],
+        ]);
+        let nics: Vec<_> = vms.iter().map(|vm| vm.nics.clone()).collect();
+        assert_eq!(nics, [vec![tap0], vec![tap1, elsewhere], vec![]]);
+        assert!(problems[0].is_empty());
+        assert_eq!(
+            problems[1][1..],
+            [
+                "\"tap0\" of \"a-2\" left out: it is of \"a\" already",
+                "\"tap0\" of \"c\" left out: it is of \"a-2\" already",
+            ]
+        );
     }
 
     proptest! {

@@ -6,6 +6,7 @@ mod files;
 mod merge;
 pub mod proc_scan;
 pub mod static_list;
+mod written_pid;
 
 use std::fmt;
 use std::io;
@@ -22,6 +23,10 @@ use crate::model::{InstanceInfo, VmSet};
 
 /// All sources. Where two describe the same VM, the earlier one's word counts.
 pub const SOURCES: &[SourceDef] = &[static_list::SOURCE, proc_scan::SOURCE];
+
+/// How long the VMs of a source that fails are still listed. Without a free descriptor, say, nothing can be listed for a
+/// moment, and that must not end every series; but nor may a VM that has ended seem to run for long.
+const KEEP_LISTING: Duration = Duration::from_secs(30);
 
 /// A line of the table of sources.
 #[derive(Debug)]
@@ -42,7 +47,7 @@ pub fn configure(mut sections: Sections, host: &Host) -> Result<Sources, ConfigE
         let section = sections.take(def.name);
         let source = (def.configure)(&section, host)?;
         match source {
-            Some(source) if section.enabled()? => sources.sources.push((def.name, source)),
+            Some(source) if section.enabled()? => sources.sources.push(Asked::new(def.name, source)),
             _ => sources.switched_off.push(def.name),
         }
     }
@@ -105,8 +110,15 @@ impl SourceError {
 
 /// The sources in use, asked as one.
 pub struct Sources {
-    sources: Vec<(&'static str, Box<dyn InstanceSource>)>,
+    sources: Vec<Asked>,
     switched_off: Vec<&'static str>,
+}
+
+/// A source and what it answered last.
+struct Asked {
+    name: &'static str,
+    source: Box<dyn InstanceSource>,
+    last: Option<(Instant, Vec<InstanceInfo>)>,
 }
 
 /// How it went with one source.
@@ -122,6 +134,7 @@ pub struct SourceReport {
 impl Sources {
     /// The most trusted source first.
     pub fn new(sources: Vec<(&'static str, Box<dyn InstanceSource>)>) -> Self {
+        let sources = sources.into_iter().map(|(name, source)| Asked::new(name, source)).collect();
         Self { sources, switched_off: Vec::new() }
     }
 
@@ -130,20 +143,14 @@ impl Sources {
         &self.switched_off
     }
 
-    /// Asks each source. One that fails adds no VM and does not hinder the others.
+    /// Asks each source. One that fails does not hinder the others, and keeps the VMs it listed last for a while.
     pub fn list(&mut self) -> (VmSet, Vec<SourceReport>) {
-        let mut listings = Vec::new();
-        let mut reports = Vec::new();
-        for (name, source) in &mut self.sources {
-            let began = Instant::now();
-            let listing = source.list_running_instances_for_metrics();
-            let duration = began.elapsed();
-            let result = listing.as_ref().map(|listing| listing.instances.len()).map_err(Clone::clone);
-            let Listing { instances, problems } = listing.unwrap_or_default();
-            let problems = problems.iter().map(ToString::to_string).collect();
-            reports.push(SourceReport { name, result, problems, duration });
-            listings.push(instances);
-        }
+        self.list_at(Instant::now())
+    }
+
+    fn list_at(&mut self, now: Instant) -> (VmSet, Vec<SourceReport>) {
+        let (listings, mut reports): (Vec<_>, Vec<_>) =
+            self.sources.iter_mut().map(|source| source.list_at(now)).unzip();
         let (vms, problems) = merge_listings(listings);
         for (report, problems) in reports.iter_mut().zip(problems) {
             report.problems.extend(problems);
@@ -152,9 +159,34 @@ impl Sources {
     }
 }
 
+impl Asked {
+    fn new(name: &'static str, source: Box<dyn InstanceSource>) -> Self {
+        Self { name, source, last: None }
+    }
+
+    fn list_at(&mut self, now: Instant) -> (Vec<InstanceInfo>, SourceReport) {
+        let began = Instant::now();
+        let listing = self.source.list_running_instances_for_metrics();
+        let duration = began.elapsed();
+        let (result, problems) = match listing {
+            Ok(Listing { instances, problems }) => {
+                let count = instances.len();
+                self.last = Some((now, instances));
+                (Ok(count), problems.iter().map(ToString::to_string).collect())
+            }
+            Err(error) => {
+                self.last.take_if(|(listed, _)| now.duration_since(*listed) >= KEEP_LISTING);
+                (Err(error), Vec::new())
+            }
+        };
+        let instances = self.last.as_ref().map(|(_, instances)| instances.clone()).unwrap_or_default();
+        (instances, SourceReport { name: self.name, result, problems, duration })
+    }
+}
+
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.sources.iter().map(|(name, _)| name)).finish()
+        f.debug_list().entries(self.sources.iter().map(|source| source.name)).finish()
     }
 }
 

@@ -1,5 +1,6 @@
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Mutex;
 
 use super::*;
 use crate::config::Config;
@@ -15,6 +16,15 @@ impl InstanceSource for Fake {
             .ok_or_else(|| SourceError::io("list", "/proc", io::Error::from_raw_os_error(24)))?;
         let problems = vec![SourceError::Process { pid: 5, problem: "odd".into() }];
         Ok(Listing { instances, problems })
+    }
+}
+
+/// A [`Fake`] whose listing the test changes.
+struct Shared(Arc<Mutex<Option<Vec<InstanceInfo>>>>);
+
+impl InstanceSource for Shared {
+    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+        Fake(self.0.lock().unwrap().clone()).list_running_instances_for_metrics()
     }
 }
 
@@ -37,6 +47,27 @@ fn a_source_that_fails_does_not_hinder_the_others() {
 }
 
 #[test]
+fn a_source_that_fails_keeps_its_vms_for_a_while() {
+    let listing = Arc::new(Mutex::new(Some(vec![vm("a", 1)])));
+    let mut sources = Sources::new(vec![("flaky", Box::new(Shared(listing.clone())))]);
+    let start = Instant::now();
+    let mut ids = |seconds| -> (Vec<String>, bool) {
+        let (set, reports) = sources.list_at(start + Duration::from_secs(seconds));
+        (set.vms.into_iter().map(|vm| vm.id).collect(), reports[0].result.is_ok())
+    };
+    let kept = KEEP_LISTING.as_secs();
+    assert_eq!(ids(0), (vec!["a".to_owned()], true));
+    *listing.lock().unwrap() = None;
+    assert_eq!(ids(1), (vec!["a".to_owned()], false));
+    assert_eq!(ids(kept - 1), (vec!["a".to_owned()], false));
+    assert_eq!(ids(kept), (vec![], false));
+    *listing.lock().unwrap() = Some(vec![]);
+    assert_eq!(ids(kept + 1), (vec![], true));
+    *listing.lock().unwrap() = None;
+    assert_eq!(ids(kept + 2), (vec![], false));
+}
+
+#[test]
 fn the_table_is_in_order() {
     let names: HashSet<_> = SOURCES.iter().map(|source| source.name).collect();
     assert_eq!(names.len(), SOURCES.len(), "two sources of the same name");
@@ -55,7 +86,7 @@ fn configured(text: &str) -> Result<Sources, ConfigError> {
 #[test]
 fn sections_turn_sources_on_and_off() {
     let names = |text: &str| -> Vec<&str> {
-        configured(text).expect("a good config").sources.iter().map(|(name, _)| *name).collect()
+        configured(text).expect("a good config").sources.iter().map(|source| source.name).collect()
     };
     assert_eq!(names(""), ["proc_scan"]);
     assert_eq!(names("[sources]\nproc_scan.enabled = false"), [""; 0]);
@@ -73,6 +104,14 @@ fn a_bad_section_is_refused_with_its_line_and_key() {
         ("[[sources.static_list.vms]]\nname = \"a\"", ["test.toml:1", "id"]),
         ("[sources.static_list]\nvms = [{ id = \"a\" }, { id = \"a\" }]", ["test.toml:2", "twice"]),
         ("[sources.static_list]\nvms = [{ id = \"a\", taps = [\"../x\"] }]", ["test.toml:2", "\"../x\""]),
+        (
+            "[sources.static_list]\nvms = [{ id = \"a\", taps = [\"t0\", \"t0\"] }]",
+            ["test.toml:2", "the TAP \"t0\" of \"a\" is there twice"],
+        ),
+        (
+            "[sources.static_list]\nvms = [{ id = \"a\", taps = [\"t0\"] }, { id = \"b\", taps = [\"t1\", \"t0\"] }]",
+            ["test.toml:2", "the TAP \"t0\" is given to \"a\" and to \"b\""],
+        ),
         ("[sources.static_list]\nvms = [{ id = \"a\", pid = -1 }]", ["test.toml:2", "pid"]),
     ] {
         let error = configured(text).expect_err("must be refused").to_string();

@@ -31,7 +31,8 @@ impl Suite {
 
     fn integration(name: &str) -> Self {
         let needs = match name {
-            "privileged" => Needs { root: true, ..Needs::default() },
+            // Its `tc` shows what is attached.
+            "privileged" => Needs { root: true, packages: &["iproute2"], ..Needs::default() },
             "processes" | "prometheus" | "taps" => Needs { root: true, ..Needs::default() },
             // A guest takes a core while it boots.
             "guest" | "vm" => Needs {
@@ -81,6 +82,12 @@ pub fn suites(workspace: &Workspace) -> Vec<Suite> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_suite_names_the_packages_of_its_programs() {
+        assert_eq!(Suite::integration("privileged").packages(), ["iproute2"]);
+        assert!(Suite::integration("e2e").packages().is_empty());
+    }
 
     #[test]
     fn only_what_needs_root_or_minutes_is_skipped() {

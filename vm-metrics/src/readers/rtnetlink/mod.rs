@@ -1,7 +1,9 @@
 //! The network devices of one namespace, asked over rtnetlink: which of them has a name, and what all of them count.
 //!
-//! `socket` carries a question there and its answers back, `reply` reads them.
+//! `socket` carries a question there and its answers back, `events` listens to what the kernel says unasked, `reply` reads
+//! both.
 
+mod events;
 mod reply;
 mod socket;
 
@@ -17,6 +19,7 @@ use rustix::net::netdevice::index_to_name_inlined;
 
 use super::ReaderError;
 use crate::model::{Nic, TapStats, VmSet};
+pub(super) use events::Events;
 pub(super) use socket::Dump;
 use socket::Socket;
 
@@ -65,6 +68,7 @@ impl Links {
     }
 
     /// The name of a device; `None` when it is not there.
+    #[cfg(feature = "ebpf")]
     pub(super) fn name_of(&self, ifindex: u32) -> Option<String> {
         index_to_name_inlined(&self.socket, ifindex).ok().map(|name| name.as_str().to_owned())
     }

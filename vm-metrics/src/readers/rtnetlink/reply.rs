@@ -13,8 +13,14 @@ use crate::model::TapStats;
 
 // Of linux/rtnetlink.h and linux/if_link.h; the library keeps its own to itself.
 const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
 const RTM_NEWSTATS: u16 = 92;
 const IFLA_STATS_LINK_64: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_STATS64: u16 = 23;
+
+/// `struct ifinfomsg`
+const LINK_HEADER: usize = 16;
 
 /// `struct if_stats_msg`
 const STATS_HEADER: usize = 12;
@@ -71,6 +77,21 @@ pub(super) fn read<'d>(
     Ok(said)
 }
 
+/// Hands over the type and payload of each message, whoever's question has led to it.
+pub(super) fn unasked<'d>(
+    datagram: &'d [u8],
+    mut each: impl FnMut(u16, &'d [u8]) -> Result<(), DecodeError>,
+) -> Result<(), DecodeError> {
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let message = NetlinkBuffer::new_checked(rest)?;
+        let len = (message.length() as usize).next_multiple_of(usize::from(NLMSG_ALIGNTO));
+        rest = rest.get(len..).unwrap_or_default();
+        each(message.message_type(), message.payload())?;
+    }
+    Ok(())
+}
+
 /// The device and its counters, when this message is of counters.
 pub(super) fn link_stats(kind: u16, payload: &[u8]) -> Result<Option<(u32, TapStats)>, DecodeError> {
     if kind != RTM_NEWSTATS {
@@ -89,6 +110,34 @@ pub(super) fn link_stats(kind: u16, payload: &[u8]) -> Result<Option<(u32, TapSt
         return Ok(Some((header.ifindex, tap_stats(&Stats64::parse(attribute.value())?))));
     }
     Ok(None)
+}
+
+/// A device that is gone, and what it had counted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Deleted {
+    pub(super) ifindex: u32,
+    pub(super) name: String,
+    pub(super) stats: TapStats,
+}
+
+/// The device, when this message says that one was deleted.
+pub(super) fn deleted(kind: u16, payload: &[u8]) -> Result<Option<Deleted>, DecodeError> {
+    if kind != RTM_DELLINK {
+        return Ok(None);
+    }
+    let header = LinkHeader::parse(payload)?;
+    let (mut name, mut stats) = (None, None);
+    for attribute in NlasIterator::new(payload.get(LINK_HEADER..).unwrap_or_default()) {
+        let attribute = attribute?;
+        let value = attribute.value();
+        match attribute.kind() {
+            IFLA_IFNAME => name = Some(String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()),
+            IFLA_STATS64 if value.len() >= COUNTERS => stats = Some(tap_stats(&Stats64::parse(value)?)),
+            _ => {}
+        }
+    }
+    let both = name.zip(stats);
+    Ok(both.map(|(name, stats)| Deleted { ifindex: header.index, name, stats }))
 }
 
 /// The device, when this message describes one.
@@ -156,6 +205,26 @@ pub(super) mod tests {
         message(NLMSG_DONE, NLM_F_MULTIPART | flags, sequence, &code.to_ne_bytes())
     }
 
+    fn deleted_payload(ifindex: u32, name: &str, counters: &[u64]) -> Vec<u8> {
+        let counters: Vec<u8> = counters.iter().flat_map(|counter| counter.to_ne_bytes()).collect();
+        let header = [0, ifindex, 0, 0].map(u32::to_ne_bytes).concat();
+        let mut name = attribute(IFLA_IFNAME, format!("{name}\0").as_bytes());
+        name.resize(name.len().next_multiple_of(4), 0);
+        [header, name, attribute(IFLA_STATS64, &counters)].concat()
+    }
+
+    #[test]
+    fn a_deleted_device_is_read_with_its_last_counters() {
+        let counters: Vec<u64> = (1..=25).collect();
+        let read = deleted(RTM_DELLINK, &deleted_payload(7, "tap0", &counters)).expect("a good message");
+        let read = read.expect("a device");
+        assert_eq!((read.ifindex, read.name.as_str()), (7, "tap0"));
+        assert_eq!((read.stats.rx_packets, read.stats.tx_bytes), (1, 4));
+        assert_eq!(deleted(RTM_NEWLINK, &deleted_payload(7, "tap0", &counters)).expect("good"), None);
+        let short = deleted(RTM_DELLINK, &deleted_payload(7, "tap0", &counters[..3])).expect("good");
+        assert_eq!(short, None, "counters that are not there are not 0");
+    }
+
     fn read_stats(datagram: &[u8]) -> (Vec<(u32, TapStats)>, io::Result<Datagram>) {
         let mut all = Vec::new();
         let said = read(datagram, OURS, |kind, payload| {
@@ -221,6 +290,12 @@ pub(super) mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_bytes_unasked_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = unasked(&message(RTM_DELLINK, 0, 0, &bytes), |kind, payload| deleted(kind, payload).map(|_| ()));
+            let _ = unasked(&bytes, |kind, payload| deleted(kind, payload).map(|_| ()));
+        }
+
         #[test]
         fn what_is_cut_short_is_refused_and_never_read_wrong(
             devices in prop::collection::vec((any::<u32>(), prop::collection::vec(any::<u64>(), 8..26)), 1..5),

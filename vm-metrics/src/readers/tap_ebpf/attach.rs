@@ -5,7 +5,6 @@
 //! clsact qdisc stays: others may have filters on it by then.
 
 use std::error::Error;
-use std::fs;
 use std::mem;
 use std::path::PathBuf;
 use std::thread;
@@ -22,7 +21,7 @@ use vm_metrics_common::names;
 use super::Way;
 use super::error::{LoadError, errno_of};
 use super::load::Loaded;
-use super::pins::Pins;
+use super::pins::{Pins, remove_file};
 use crate::model::AttachMode;
 
 /// The first: programs of others that end the chain come after the count.
@@ -62,9 +61,20 @@ impl Attached {
         self.stay = false;
         let pins = self.hooks.iter().filter_map(|hook| hook.pin.clone());
         for pin in pins.collect::<Vec<_>>() {
-            fs::remove_file(&pin).map_err(|source| LoadError::Unpin { path: pin, source })?;
+            remove_file(&pin)?;
         }
         Ok(())
+    }
+}
+
+impl Attached {
+    /// Lets go of what is not there any more: deleting it would delete what has taken its place.
+    pub(super) fn forget(&mut self) {
+        self.hooks.drain(..).for_each(|hook| {
+            if self.mode == AttachMode::Clsact {
+                mem::forget(hook.link);
+            }
+        });
     }
 }
 
@@ -169,7 +179,7 @@ fn tcx(loaded: &mut Loaded, pins: Option<&Pins>, ifindex: u32, device: &str) -> 
 
 fn pinned(link: SchedClassifierLink, path: PathBuf) -> Result<Hook, LoadError> {
     // A pin of a device that is gone may be in the way.
-    let _ = fs::remove_file(&path);
+    remove_file(&path)?;
     let link = FdLink::try_from(link)?.pin(&path)?;
     Ok(Hook { link: FdLink::from(link).try_into()?, pin: Some(path) })
 }

@@ -41,8 +41,6 @@ pub(super) enum LoadError {
     PinLink(#[from] PinLinkError),
     #[error(transparent)]
     Pin(#[from] PinError),
-    #[error("cannot remove {}: {source}", path.display())]
-    Unpin { path: PathBuf, source: io::Error },
     #[error("{} is a map of another shape: `vm-metrics detach` removes it", path.display())]
     OtherShape { path: PathBuf },
     #[error("all slots are in use: raise readers.tap_ebpf.max_nics")]

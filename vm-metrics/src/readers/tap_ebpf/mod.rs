@@ -22,6 +22,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+#[cfg(feature = "ebpf")]
+use super::Reader;
 use super::{Purpose, ReaderDef, Started};
 use crate::config::Section;
 use crate::host::Host;
@@ -83,6 +85,7 @@ impl Options {
     }
 }
 
+#[cfg(feature = "ebpf")]
 impl Options {
     fn pin_dir(&self, host: &Host) -> PathBuf {
         self.pin_dir.clone().unwrap_or_else(|| host.bpf_fs().join("vm-metrics"))
@@ -94,30 +97,35 @@ fn start(options: &Options, host: &Host, purpose: Purpose) -> Started {
     if let Some(health) = super::not_this_kernel(host) {
         return Started::Not(health);
     }
-    let pins = match purpose {
-        Purpose::Serve if options.pin => {
-            match pins::Pins::open(&options.pin_dir(host), options.mount_bpffs) {
-                Ok(pins) => Some(pins),
-                Err(error @ pins::PinError::Held { .. }) => return Started::Refused(error.to_string()),
-                Err(error) => {
-                    tracing::warn!(
-                        "no pins: {error}; what passes while the daemon is away is seen by the device only"
-                    );
-                    None
-                }
-            }
-        }
-        Purpose::Serve | Purpose::Look => None,
+    let started: Result<Box<dyn Reader>, error::LoadError> = match purpose {
+        Purpose::Look => reader::Trial::new(options).map(|trial| Box::new(trial) as _),
+        Purpose::Serve => match pins(options, host) {
+            Ok(pins) => reader::TapEbpf::new(options, pins).map(|reader| Box::new(reader) as _),
+            Err(held) => return Started::Refused(held.to_string()),
+        },
     };
-    let started = reader::TapEbpf::new(options, pins).and_then(|mut reader| {
-        if purpose == Purpose::Look {
-            reader.try_out()?;
-        }
-        Ok(reader)
-    });
     match started {
-        Ok(reader) => Started::Running(Box::new(reader)),
+        Ok(reader) => Started::Running(reader),
         Err(error) => Started::Not(error.health()),
+    }
+}
+
+/// `None` where nothing can be pinned, which is no reason not to count; an error where another daemon does.
+#[cfg(feature = "ebpf")]
+fn pins(options: &Options, host: &Host) -> Result<Option<pins::Pins>, pins::PinError> {
+    if !options.pin {
+        return Ok(None);
+    }
+    let netns = host.own_netns().unwrap_or_default();
+    match pins::Pins::open(&options.pin_dir(host), netns, options.mount_bpffs) {
+        Ok(pins) => Ok(Some(pins)),
+        Err(held @ pins::PinError::Held { .. }) => Err(held),
+        Err(error) => {
+            tracing::warn!(
+                "no pins: {error}; what passes while the daemon is away is seen by the device only"
+            );
+            Ok(None)
+        }
     }
 }
 
@@ -129,15 +137,16 @@ fn start(_options: &Options, _host: &Host, _purpose: Purpose) -> Started {
     ))
 }
 
-/// Removes what daemons have left on this host: pins, and filters on the devices of this network namespace. Says what it
-/// removed, line by line.
+/// Removes what daemons have left in this network namespace, filters and pins; with `all` also the pins of other versions
+/// and namespaces. Says what it removed, line by line.
 ///
 /// # Errors
 /// When a daemon that runs holds the pins, or something cannot be removed.
 #[cfg(feature = "ebpf")]
-pub fn detach(section: &Section, host: &Host, every_version: bool) -> anyhow::Result<Vec<String>> {
+pub fn detach(section: &Section, host: &Host, all: bool) -> anyhow::Result<Vec<String>> {
     let options: Options = section.options()?;
-    let versions = pins::remove_all(&options.pin_dir(host), every_version)?;
+    let netns = host.own_netns().unwrap_or_default();
+    let versions = pins::remove_all(&options.pin_dir(host), netns, all)?;
     let mut removed: Vec<String> = versions.iter().map(|dir| format!("removed {}", dir.display())).collect();
     for device in host.net_device_names()? {
         if attach::remove_filters(&device) {
@@ -148,7 +157,7 @@ pub fn detach(section: &Section, host: &Host, every_version: bool) -> anyhow::Re
 }
 
 #[cfg(not(feature = "ebpf"))]
-pub fn detach(_section: &Section, _host: &Host, _every_version: bool) -> anyhow::Result<Vec<String>> {
+pub fn detach(_section: &Section, _host: &Host, _all: bool) -> anyhow::Result<Vec<String>> {
     anyhow::bail!(
         "this binary was built without eBPF (--no-default-features): it attaches and detaches nothing"
     )

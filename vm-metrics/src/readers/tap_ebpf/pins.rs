@@ -1,15 +1,18 @@
-//! Where the maps and attachments stay while no daemon runs: files in a bpffs, in a directory per ABI version.
+//! Where the maps and attachments stay while no daemon runs: files in a bpffs, in a directory per ABI version and network
+//! namespace.
 //!
 //! One daemon at a time: a lock on the directory, which the kernel drops with the process however it ends.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open, statfs};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
+use rustix::process::geteuid;
 use thiserror::Error;
 use vm_metrics_common::ABI_VERSION;
 
@@ -18,7 +21,9 @@ use super::attach::Direction;
 /// `BPF_FS_MAGIC`
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// The pins of this ABI version, held by this process.
+/// The pins of this ABI version and network namespace, held by this process.
+///
+/// Interface indexes mean nothing in another namespace, so each has maps and links of its own.
 #[derive(Debug)]
 pub(super) struct Pins {
     dir: PathBuf,
@@ -31,6 +36,10 @@ pub enum PinError {
     NotBpffs { dir: PathBuf },
     #[error("another vm-metrics daemon holds {}: only one may count with the same pins", dir.display())]
     Held { dir: PathBuf },
+    #[error("{} belongs to another user: remove it, or choose another readers.tap_ebpf.pin_dir", dir.display())]
+    NotOurs { dir: PathBuf },
+    #[error("{} is not empty: a bpffs mounted there would hide what is in it", dir.display())]
+    NotEmpty { dir: PathBuf },
     #[error("cannot {operation} {}: {source}", path.display())]
     Io { operation: &'static str, path: PathBuf, source: io::Error },
 }
@@ -42,21 +51,27 @@ impl PinError {
 }
 
 impl Pins {
-    /// Makes the directory `<root>/v<ABI>` where it is missing, and takes it.
-    pub(super) fn open(root: &Path, mount_bpffs: bool) -> Result<Self, PinError> {
+    /// Makes the directory where it is missing, and takes it.
+    pub(super) fn open(root: &Path, netns: u64, mount_bpffs: bool) -> Result<Self, PinError> {
         let parent = root.parent().unwrap_or(root);
         if !is_bpffs(parent) && !is_bpffs(root) {
             if !mount_bpffs {
                 return Err(PinError::NotBpffs { dir: root.to_owned() });
             }
-            mount("bpf", parent, "bpf", MountFlags::empty(), None)
-                .map_err(|errno| PinError::io("mount a bpffs on", parent, errno))?;
+            mount_private(parent)?;
         }
-        let dir = root.join(format!("v{ABI_VERSION}"));
+        let dir = own_dir(root, netns);
         let links = dir.join(LINKS);
-        fs::create_dir_all(&links).map_err(|error| PinError::io("create", &links, error))?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&links);
+        made.map_err(|error| PinError::io("create", &links, error))?;
+        for dir in [root, &dir, &links] {
+            let owner = fs::metadata(dir).map_err(|error| PinError::io("look at", dir, error))?.uid();
+            if owner != geteuid().as_raw() {
+                return Err(PinError::NotOurs { dir: dir.to_owned() });
+            }
+        }
         let lock = lock(&dir)?;
-        for other in other_versions(root, &dir) {
+        for other in all_dirs(root).iter().filter(|dir| abi_of(dir) != Some(ABI_VERSION)) {
             tracing::warn!(
                 "{} is of another version: left alone (`vm-metrics detach --all` removes it)",
                 other.display()
@@ -90,13 +105,11 @@ impl Pins {
 
 const LINKS: &str = "links";
 
-/// Removes the pins of this version, or of all versions; a daemon that runs keeps its own.
-pub(super) fn remove_all(root: &Path, every_version: bool) -> Result<Vec<PathBuf>, PinError> {
-    let own = root.join(format!("v{ABI_VERSION}"));
-    let mut versions = if every_version { other_versions(root, &own) } else { Vec::new() };
-    if own.exists() {
-        versions.push(own);
-    }
+/// Removes the pins of this version in this namespace, or all there are; a daemon that runs keeps its own.
+pub(super) fn remove_all(root: &Path, netns: u64, all: bool) -> Result<Vec<PathBuf>, PinError> {
+    let own = own_dir(root, netns);
+    let mut versions = all_dirs(root);
+    versions.retain(|dir| all || *dir == own);
     for dir in &versions {
         let _lock = lock(dir)?;
         for path in entries(dir)? {
@@ -130,13 +143,28 @@ fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|fs| fs.f_type == BPF_FS_MAGIC)
 }
 
-fn other_versions(root: &Path, own: &Path) -> Vec<PathBuf> {
-    let is_version = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.strip_prefix('v').is_some_and(|version| version.parse::<u32>().is_ok())
-    };
+/// Only onto an empty directory, and closed to other users.
+fn mount_private(dir: &Path) -> Result<(), PinError> {
+    if !entries(dir)?.is_empty() {
+        return Err(PinError::NotEmpty { dir: dir.to_owned() });
+    }
+    mount("bpf", dir, "bpf", MountFlags::empty(), Some(c"mode=0700"))
+        .map_err(|errno| PinError::io("mount a bpffs on", dir, errno))
+}
+
+fn own_dir(root: &Path, netns: u64) -> PathBuf {
+    root.join(format!("v{ABI_VERSION}-{netns}"))
+}
+
+/// The version in the name `v<ABI>-<namespace>`.
+fn abi_of(dir: &Path) -> Option<u32> {
+    let name = dir.file_name()?.to_str()?.strip_prefix('v')?;
+    name.split('-').next()?.parse().ok()
+}
+
+fn all_dirs(root: &Path) -> Vec<PathBuf> {
     let all = entries(root).unwrap_or_default();
-    all.into_iter().filter(|path| path != own && is_version(path)).collect()
+    all.into_iter().filter(|path| abi_of(path).is_some()).collect()
 }
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>, PinError> {
@@ -144,6 +172,10 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>, PinError> {
     fs::read_dir(dir).map_err(read)?.map(|entry| Ok(entry.map_err(read)?.path())).collect()
 }
 
-fn remove_file(path: &Path) -> Result<(), PinError> {
-    fs::remove_file(path).map_err(|error| PinError::io("remove", path, error))
+/// Somebody else may have been faster.
+pub(super) fn remove_file(path: &Path) -> Result<(), PinError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(PinError::io("remove", path, error)),
+        _ => Ok(()),
+    }
 }

@@ -3,22 +3,27 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use vm_metrics_common::Counters;
+
 use super::attach::{Attached, adopt, attach, try_out};
 use super::error::{AttachError, LoadError};
 use super::load::Loaded;
 use super::pins::Pins;
 use super::slots::Slots;
 use super::{Options, Way};
-use crate::model::{Batch, EbpfReading, Nic, VmSet};
+use crate::model::{Batch, EbpfReading, Nic, TapReading, VmSet};
 use crate::readers::rtnetlink::Links;
 use crate::readers::{ReadReport, Reader, ReaderError};
 
-/// Attaching one TAP by TCX takes about 20 ms, during which the kernel holds its lock on network configuration. So a tick
-/// attaches no longer than this, and the next tick goes on.
-const ATTACH_BUDGET: Duration = Duration::from_millis(200);
+/// Attaching one TAP by TCX takes about 20 ms, and so does detaching it; meanwhile the kernel holds its lock on network
+/// configuration. So a tick does either no longer than this, and the next tick goes on.
+const BUDGET: Duration = Duration::from_millis(200);
 
 /// A TAP that refused the programs is tried again after this time.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// Ticks in which the programs may be blind before they are taken for lost.
+const MAX_BLIND_TICKS: u32 = 1;
 
 /// A TAP that is there but that no VM has any more keeps the programs for this time: the source that knows its VM may
 /// have failed for a moment, or may not have found it yet after a start.
@@ -43,6 +48,9 @@ struct Tap {
     slot: u32,
     attached: Attached,
     wanted: Instant,
+    /// Packets that the device had received and that the programs had counted at the last tick.
+    seen: (u64, u64),
+    blind_ticks: u32,
 }
 
 struct Refusal {
@@ -70,11 +78,6 @@ impl TapEbpf {
         Ok(reader)
     }
 
-    /// Finds out whether the programs can be attached, without a TAP.
-    pub(super) fn try_out(&mut self) -> Result<(), LoadError> {
-        try_out(&mut self.loaded, self.way).transpose().map(|_| ())
-    }
-
     fn adopt_all(&mut self, left: HashMap<u32, u32>) -> Result<(), LoadError> {
         for (ifindex, slot) in left {
             let adopted = match (&self.pins, self.links.name_of(ifindex)) {
@@ -85,14 +88,16 @@ impl TapEbpf {
             };
             match adopted {
                 Some((attached, device)) => {
-                    let tap = Tap { nic: Nic::local(device), slot, attached, wanted: Instant::now() };
-                    self.taps.insert(ifindex, tap);
+                    self.taps.insert(ifindex, Tap::new(Nic::local(device), slot, attached));
                 }
                 None => self.slots.release(&mut self.loaded, ifindex, slot)?,
             }
         }
         if let Some(pins) = &self.pins {
-            pins.collect_links(|ifindex| self.taps.contains_key(&ifindex))?;
+            let collected = pins.collect_links(|ifindex| self.taps.contains_key(&ifindex));
+            if let Err(error) = collected {
+                tracing::warn!("{error}");
+            }
         }
         Ok(())
     }
@@ -116,6 +121,9 @@ impl TapEbpf {
         };
         let unwanted: Vec<u32> = self.taps.iter().filter_map(unwanted).collect();
         for ifindex in unwanted {
+            if now.elapsed() > BUDGET {
+                break;
+            }
             let Some(Tap { nic, slot, attached, .. }) = self.taps.remove(&ifindex) else { continue };
             // The counters outlive the device.
             let counters = self.loaded.counters.read(slot);
@@ -135,7 +143,7 @@ impl TapEbpf {
             if rests || self.taps.contains_key(ifindex) {
                 continue;
             }
-            if began.elapsed() > ATTACH_BUDGET {
+            if began.elapsed() > BUDGET {
                 break;
             }
             match self.attach(*ifindex, nic) {
@@ -151,6 +159,17 @@ impl TapEbpf {
         }
     }
 
+    /// Puts the programs back where somebody has taken them off; they go on in the same slot.
+    fn attach_again(&mut self, ifindex: u32, nic: &Nic) -> Result<(), LoadError> {
+        let Some(tap) = self.taps.get_mut(&ifindex) else { return Ok(()) };
+        tap.blind_ticks = 0;
+        let pins = self.pins.as_ref();
+        let again = attach(&mut self.loaded, pins, ifindex, &nic.tap, &mut self.way)?;
+        tap.attached.forget();
+        tap.attached = again;
+        Ok(())
+    }
+
     fn attach(&mut self, ifindex: u32, nic: &Nic) -> Result<Tap, LoadError> {
         let device = nic.tap.as_str();
         let slot = self.slots.assign(&mut self.loaded, ifindex)?.ok_or(LoadError::NoSlot)?;
@@ -164,12 +183,47 @@ impl TapEbpf {
             Err(LoadError::DeviceChanged)
         });
         match attached {
-            Ok(attached) => Ok(Tap { nic: nic.clone(), slot, attached, wanted: Instant::now() }),
+            Ok(attached) => Ok(Tap::new(nic.clone(), slot, attached)),
             Err(error) => {
                 self.slots.release(&mut self.loaded, ifindex, slot)?;
                 Err(error)
             }
         }
+    }
+}
+
+impl Tap {
+    fn new(nic: Nic, slot: u32, attached: Attached) -> Self {
+        Self { nic, slot, attached, wanted: Instant::now(), seen: (0, 0), blind_ticks: 0 }
+    }
+
+    /// Whether somebody has taken the programs off: the device goes on receiving, for more than one tick, and they do not
+    /// count. The device was read before the counters.
+    fn is_lost(&mut self, device: Option<&TapReading>, counters: &Counters) -> bool {
+        let Some(device) = device else { return false };
+        let now = (device.stats.rx_packets, counters.ingress.packets);
+        let (received, counted) = std::mem::replace(&mut self.seen, now);
+        self.blind_ticks = if now.0 > received && now.1 == counted { self.blind_ticks + 1 } else { 0 };
+        self.blind_ticks > MAX_BLIND_TICKS
+    }
+}
+
+/// The reader of those who only want to know whether it would work: it attaches to no TAP, where it could disturb a
+/// daemon.
+#[derive(Debug)]
+pub(super) struct Trial;
+
+impl Trial {
+    pub(super) fn new(options: &Options) -> Result<Self, LoadError> {
+        let mut loaded = Loaded::new(options.max_nics, None)?;
+        try_out(&mut loaded, options.attach).transpose()?;
+        Ok(Self)
+    }
+}
+
+impl Reader for Trial {
+    fn read(&mut self, _: &VmSet, _: &mut Batch) -> ReadReport {
+        ReadReport::default()
     }
 }
 
@@ -187,13 +241,28 @@ impl Reader for TapEbpf {
         self.last_words.clear();
         self.detach_unwanted(&present, &mut report);
         self.attach_new(&present);
+        let (mut waiting, mut lost) = (0, Vec::new());
         for (ifindex, nic) in present {
-            if let Some(tap) = self.taps.get(&ifindex) {
+            if let Some(tap) = self.taps.get_mut(&ifindex) {
                 let counters = self.loaded.counters.read(tap.slot);
+                if tap.is_lost(batch.taps.get(nic), &counters) {
+                    lost.push((ifindex, nic));
+                }
                 batch.ebpf.insert(nic.clone(), EbpfReading { ifindex, attach: tap.attached.mode, counters });
                 report.items += 1;
             } else if let Some(refusal) = self.refused.get(&ifindex) {
                 report.error(ReaderError::from(&refusal.error));
+            } else {
+                waiting += 1;
+            }
+        }
+        if waiting > 0 {
+            report.error(ReaderError::Waiting { taps: waiting });
+        }
+        for (ifindex, nic) in lost {
+            report.error(ReaderError::Lost { device: nic.tap.clone() });
+            if let Err(error) = self.attach_again(ifindex, nic) {
+                report.error(ReaderError::from(&AttachError::new(&nic.tap, error)));
             }
         }
         self.loaded.flush_log();
@@ -209,7 +278,7 @@ impl Reader for TapEbpf {
                 counters: self.loaded.counters.read(tap.slot),
             });
             if let Some(reading) = self.last_words.remove(nic).or(kept) {
-                batch.ebpf.entry(nic.clone()).or_insert(reading);
+                batch.ebpf.insert(nic.clone(), reading);
             }
         }
     }

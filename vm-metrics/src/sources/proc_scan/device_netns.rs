@@ -20,13 +20,9 @@ use crate::host::Host;
 /// elsewhere than its holder. Where that cannot be, the holder's namespace is taken; where that is not known either,
 /// ours.
 pub fn foreign_netns(process: &Process, descriptor: u32) -> Option<u64> {
-    let own = own_netns(process.host)?;
+    let own = process.host.own_netns()?;
     let device = asked(process, descriptor).or_else(|| netns(process.path("ns/net")))?;
     (device != own).then_some(device)
-}
-
-fn own_netns(host: &Host) -> Option<u64> {
-    netns(host.proc().join("self/ns/net"))
 }
 
 fn netns(path: impl AsRef<std::path::Path>) -> Option<u64> {

@@ -6,7 +6,7 @@ use super::super::{SourceError, is_device_name};
 use super::cmdline::{self, VmArgs};
 use super::executable::hypervisor;
 use super::process::{Process, Unread};
-use super::taps::taps;
+use super::taps::{Taps, taps};
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 use crate::procfs::Stat;
 
@@ -58,9 +58,9 @@ impl Vm {
     /// Asks the process which TAPs it holds. Where that is not allowed, the command line must do.
     pub fn read_nics(&mut self, process: &Process) -> Result<(), Unread> {
         match taps(process) {
-            Ok(nics) => {
+            Ok(Taps { nics, problem }) => {
                 self.info.nics = nics;
-                self.nics_problem = None;
+                self.nics_problem = problem;
             }
             Err(Unread::Failed(error)) if error.io_kind() == Some(io::ErrorKind::PermissionDenied) => {
                 self.info.nics.clone_from(&self.named_nics);

@@ -81,19 +81,18 @@ impl<'a> Process<'a> {
             let directory = open(&from, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
             let file = match file.strip_prefix('/') {
                 // A link inside a chroot must not lead to a file outside.
-                Some(_) => {
-                    openat2(&directory, file, files::OPEN_FLAGS, Mode::empty(), ResolveFlags::IN_ROOT)?
-                }
-                None => openat(&directory, file, files::OPEN_FLAGS, Mode::empty())?,
+                Some(_) => openat2(&directory, file, files::LOCATE, Mode::empty(), ResolveFlags::IN_ROOT)?,
+                None => openat(&directory, file, files::LOCATE, Mode::empty())?,
             };
-            files::read_open(file.into(), CONFIG_LIMIT)
+            files::read_located(file, CONFIG_LIMIT)
         };
         read().map_err(|error| SourceError::io("read", from.join(file.trim_start_matches('/')), error))
     }
 }
 
+/// For files that the kernel makes.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Unread> {
-    files::read(path, limit).map_err(|error| unread("read", path, error))
+    files::read_kernel(path, limit).map_err(|error| unread("read", path, error))
 }
 
 pub fn unread(operation: &'static str, path: impl Into<PathBuf>, error: io::Error) -> Unread {

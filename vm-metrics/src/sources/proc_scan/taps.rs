@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use super::super::SourceError;
 use super::device_netns::foreign_netns;
 use super::process::{Process, Unread, read, unread};
 use crate::model::Nic;
@@ -12,12 +13,20 @@ const MAX_DESCRIPTORS: usize = 65_536;
 /// A tun descriptor's is about a hundred bytes.
 const FDINFO_LIMIT: u64 = 64 << 10;
 
+/// What a process holds.
+#[derive(Debug, Default)]
+pub struct Taps {
+    pub nics: Vec<Nic>,
+    /// A TAP that cannot be listed.
+    pub problem: Option<SourceError>,
+}
+
 /// In the order in which they were opened. A multi-queue TAP has one descriptor per queue and is one NIC.
 ///
 /// The name follows a rename. It is empty when the device is gone, or the descriptor was never attached to
 /// one.
-pub fn taps(process: &Process) -> Result<Vec<Nic>, Unread> {
-    let mut nics = Vec::new();
+pub fn taps(process: &Process) -> Result<Taps, Unread> {
+    let mut taps = Taps::default();
     for descriptor in descriptors(process)? {
         if !is_tun(process, descriptor)? {
             continue;
@@ -27,13 +36,23 @@ pub fn taps(process: &Process) -> Result<Vec<Nic>, Unread> {
             Err(Unread::Gone) => continue,
             Err(failed) => return Err(failed),
         };
-        let Some(tap) = attached(&content) else { continue };
-        let nic = Nic { tap, netns: foreign_netns(process, descriptor) };
-        if !nics.contains(&nic) {
-            nics.push(nic);
+        let Some(name) = attached(&content) else { continue };
+        let Ok(name) = str::from_utf8(name) else {
+            taps.problem = Some(not_text(process.pid, name));
+            continue;
+        };
+        let nic = Nic { tap: name.to_owned(), netns: foreign_netns(process, descriptor) };
+        if !taps.nics.contains(&nic) {
+            taps.nics.push(nic);
         }
     }
-    Ok(nics)
+    Ok(taps)
+}
+
+/// The kernel lets a name be any bytes; a label must be text, and must lead back to the device.
+fn not_text(pid: u32, name: &[u8]) -> SourceError {
+    let problem = format!("its TAP \"{}\" is left out: the name is not UTF-8", name.escape_ascii());
+    SourceError::Process { pid, problem }
 }
 
 fn descriptors(process: &Process) -> Result<Vec<u32>, Unread> {
@@ -64,10 +83,10 @@ fn is_tun(process: &Process, descriptor: u32) -> Result<bool, Unread> {
     }
 }
 
-fn attached(fdinfo: &[u8]) -> Option<String> {
+fn attached(fdinfo: &[u8]) -> Option<&[u8]> {
     let name = fdinfo.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"iff:"))?;
     let name = name.trim_ascii();
-    (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
+    (!name.is_empty()).then_some(name)
 }
 
 #[cfg(test)]
@@ -79,7 +98,7 @@ mod tests {
     #[test]
     fn fdinfo() {
         let content = b"pos:\t0\nflags:\t0104002\nmnt_id:\t25\nino:\t85\niff:\tvnet0\n";
-        assert_eq!(attached(content).as_deref(), Some("vnet0"));
+        assert_eq!(attached(content), Some(&b"vnet0"[..]));
         assert_eq!(attached(b"pos:\t0\niff:\t\n"), None);
         assert_eq!(attached(b"pos:\t0\n"), None);
         assert_eq!(attached(b""), None);

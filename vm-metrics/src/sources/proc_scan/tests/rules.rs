@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 use super::*;
@@ -155,6 +156,22 @@ fn taps_in_all_their_shapes() {
 }
 
 #[test]
+fn a_tap_whose_name_is_no_text_is_a_problem() {
+    let fixture = Fixture::with(&[Fake { taps: &[(7, "tap0")], ..Fake::default() }]);
+    fixture.descriptor(100, 9, "/dev/net/tun", Some("odd"));
+    fs::write(fixture.process(100).join("fdinfo/9"), b"pos:\t0\niff:\todd\xff\n").unwrap();
+    let mut scan = fixture.scan();
+    for now in [START, TICK] {
+        let listing = scan.list_at(now).unwrap();
+        assert_eq!(taps(&listing.instances[0]), ["tap0"]);
+        let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(problems, ["process 100: its TAP \"odd\\xff\" is left out: the name is not UTF-8"]);
+    }
+    fixture.descriptor(100, 9, "/dev/net/tun", Some("tap1"));
+    assert_eq!(taps(&list(&mut scan, 2 * TICK)[0]), ["tap0", "tap1"]);
+}
+
+#[test]
 fn the_config_of_a_firecracker_is_found_from_its_own_root_and_directory() {
     let config = r#"{"machine-config": {"vcpu_count": 3, "mem_size_mib": 256}}"#;
     let fc = |pid, args| Fake { pid, start: pid.into(), exe: "/firecracker", args, ..Fake::default() };
@@ -199,6 +216,10 @@ fn a_bad_config_is_a_problem_and_the_vm_is_listed() {
     check("process 100: config file /vm.json: not a Firecracker config (bad JSON at line 1, column 1)");
     fs::write(&config, vec![b' '; (1 << 20) + 1]).unwrap();
     check("vm.json: larger than 1048576 bytes");
+    fs::remove_file(&config).unwrap();
+    let (mode, device) = (Mode::RUSR, makedev(1, 3));
+    mknodat(CWD, &config, FileType::CharacterDevice, mode, device).unwrap();
+    check("vm.json: not a plain file");
 }
 
 #[test]

@@ -1,6 +1,11 @@
 //! What changes from call to call, and what may go wrong.
 
+use std::env;
 use std::fs;
+use std::process::Command;
+use std::thread;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::*;
 
@@ -83,6 +88,18 @@ fn nics_are_read_while_the_vm_is_young_and_when_devices_change() {
     fixture.descriptor(100, 9, "/dev/net/tun", Some("renamed"));
     assert_eq!(taps(&list(&mut scan, YOUNG + 2 * TICK)[0]), ["tap0", "tap1"]);
     assert_eq!(taps(&list(&mut scan, FULL_SCAN_INTERVAL)[0]), ["renamed", "tap1"]);
+}
+
+#[test]
+fn a_tap_that_went_to_another_vm_is_not_of_both() {
+    let fixture = Fixture::with(&[Fake { taps: &[(9, "tap0"), (10, "tap1")], ..Fake::default() }]);
+    let mut scan = fixture.scan();
+    list(&mut scan, START);
+    list(&mut scan, YOUNG);
+    fixture.descriptor(100, 9, "/dev/net/tun", Some(""));
+    fixture.put(&Fake { pid: 101, start: 6000, taps: &[(9, "tap0")], ..Fake::default() });
+    let vms = list(&mut scan, YOUNG + TICK);
+    assert_eq!(vms.iter().map(taps).collect::<Vec<_>>(), [["tap1"], ["tap0"]]);
 }
 
 #[test]
@@ -188,4 +205,36 @@ fn a_list_that_failed_forgets_nothing() {
     assert!(scan.list_at(TICK).is_err());
     fs::rename(&away, fixture.host().proc()).unwrap();
     assert_eq!(list(&mut scan, 2 * TICK), vms);
+}
+
+/// The limit is the process's, so this runs in one of its own.
+#[test]
+fn without_a_free_descriptor_the_list_stays() {
+    const CHILD: &str = "VM_METRICS_TEST_NO_DESCRIPTORS";
+    if env::var_os(CHILD).is_none() {
+        let name = thread::current().name().unwrap().to_owned();
+        let child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", &name, "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let output = String::from_utf8_lossy(&[child.stdout, child.stderr].concat()).into_owned();
+        assert!(child.status.success() && output.contains("1 passed"), "{output}");
+        return;
+    }
+    let fixture = Fixture::with(&[Fake::default(), Fake { pid: 101, start: 6000, ..SHELL }]);
+    let mut scan = fixture.scan();
+    let vms = list(&mut scan, START);
+    let usual = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..usual }).unwrap();
+    let listings = [TICK, FULL_SCAN_INTERVAL].map(|now| scan.list_at(now));
+    setrlimit(Resource::Nofile, usual).unwrap();
+    for listing in listings {
+        let listing = listing.unwrap();
+        assert_eq!(listing.instances, vms);
+        let problem = listing.problems[0].to_string();
+        assert!(problem.ends_with("Too many open files (os error 24)"), "{problem}");
+    }
+    fixture.end(100);
+    assert_eq!(list(&mut scan, FULL_SCAN_INTERVAL + TICK), []);
 }

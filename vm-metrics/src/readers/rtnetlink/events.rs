@@ -1,0 +1,89 @@
+//! What the kernel says of its own accord when devices come and go: the last counters of those that are deleted, and a
+//! reason to look again.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
+
+use rustix::fd::OwnedFd;
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::sockopt::{Timeout, set_socket_recv_buffer_size, set_socket_timeout};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+
+use super::reply::{self, Deleted};
+use crate::model::TapStats;
+
+/// `RTMGRP_LINK`
+const LINKS: u32 = 1;
+
+/// A message of one device is one to two KiB.
+const BUFFER: usize = 32 << 10;
+
+/// For bursts: about a thousand devices that change between two looks.
+const QUEUE: usize = 2 << 20;
+
+/// Rounds for which last counters are kept: a device may go in the middle of one, and is missed in the next.
+const ROUNDS: u64 = 2;
+
+/// The changes of the network namespace in which it was opened.
+#[derive(Debug)]
+pub(in crate::readers) struct Events {
+    fd: OwnedFd,
+    buffer: Vec<u8>,
+    deleted: HashMap<String, (u64, u32, TapStats)>,
+    round: u64,
+}
+
+impl Events {
+    pub(in crate::readers) fn open() -> io::Result<Self> {
+        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+        set_socket_recv_buffer_size(&fd, QUEUE)?;
+        bind(&fd, &SocketAddrNetlink::new(0, LINKS))?;
+        Ok(Self { fd, buffer: vec![0; BUFFER], deleted: HashMap::new(), round: 0 })
+    }
+
+    /// Takes in what has happened since the last round. True when some of it was lost, for the queue was full.
+    pub(in crate::readers) fn take(&mut self) -> io::Result<bool> {
+        self.round += 1;
+        let round = self.round;
+        self.deleted.retain(|_, (since, ..)| round - *since < ROUNDS);
+        let mut lost = false;
+        loop {
+            match self.receive(RecvFlags::DONTWAIT) {
+                Ok(len) => {
+                    // A message that cannot be read is no reason to miss the others.
+                    let _ = reply::unasked(&self.buffer[..len], |kind, payload| {
+                        if let Some(Deleted { ifindex, name, stats }) = reply::deleted(kind, payload)? {
+                            self.deleted.insert(name, (round, ifindex, stats));
+                        }
+                        Ok(())
+                    });
+                }
+                Err(Errno::AGAIN) => return Ok(lost),
+                Err(Errno::NOBUFS) => lost = true,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// What a device of that name had counted when it was deleted, with its index.
+    pub(in crate::readers) fn last_counters(&self, name: &str) -> Option<(u32, TapStats)> {
+        self.deleted.get(name).map(|(_, ifindex, stats)| (*ifindex, *stats))
+    }
+
+    /// Waits for a change; false when there was none in this time.
+    pub(in crate::readers) fn wait(&mut self, at_most: Duration) -> io::Result<bool> {
+        set_socket_timeout(&self.fd, Timeout::Recv, Some(at_most))?;
+        match self.receive(RecvFlags::empty()) {
+            Ok(_) | Err(Errno::NOBUFS) => Ok(true),
+            Err(Errno::AGAIN) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn receive(&mut self, flags: RecvFlags) -> Result<usize, Errno> {
+        let (fd, buffer) = (&self.fd, &mut self.buffer);
+        retry_on_intr(|| recv(fd, &mut buffer[..], flags)).map(|(read, _)| read)
+    }
+}

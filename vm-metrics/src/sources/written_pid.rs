@@ -1,0 +1,136 @@
+//! Whether a pid that was written down still means the process that it was written for.
+//!
+//! Where that cannot be told it is taken as it is: there may be no such process now, and the readers say so.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rustix::param::clock_ticks_per_second;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{SourceError, files};
+use crate::host::Host;
+use crate::procfs::parse_stat;
+
+/// A line of some 50 numbers.
+const STAT_LIMIT: u64 = 4 << 10;
+
+/// A process is there before its pid is written. That it seems to have started later may come from a clock that was
+/// set meanwhile, as after a boot; a pid is hardly ever used again so soon.
+const CLOCK_SLACK: Duration = Duration::from_secs(60);
+
+/// One pid, as the configuration or a file has it.
+#[derive(Debug, Default)]
+pub struct WrittenPid {
+    first: Option<Seen>,
+}
+
+/// The process that had the pid when it was first asked about.
+#[derive(Debug)]
+struct Seen {
+    pid: u32,
+    /// When the pid's file was written.
+    written: Option<SystemTime>,
+    start_ticks: u64,
+}
+
+impl WrittenPid {
+    /// `file` is where the pid is from, if not from the configuration.
+    pub fn check(&mut self, host: &Host, pid: u32, file: Option<&Path>) -> Result<(), SourceError> {
+        let Some(start_ticks) = start_ticks(host, pid) else { return Ok(()) };
+        let written = file.and_then(|path| fs::metadata(path).and_then(|file| file.modified()).ok());
+        if let (Some(path), Some(written)) = (file, written)
+            && let Ok(later) = started(start_ticks).duration_since(written)
+            && later > CLOCK_SLACK
+        {
+            let problem = format!("process {pid} is another: it started {} s later", later.as_secs());
+            return Err(SourceError::Content { path: path.to_owned(), problem });
+        }
+        match &self.first {
+            Some(first) if (first.pid, first.written) == (pid, written) => {
+                if first.start_ticks == start_ticks {
+                    return Ok(());
+                }
+                let problem = "not the process that had this pid before".to_owned();
+                Err(SourceError::Process { pid, problem })
+            }
+            _ => {
+                self.first = Some(Seen { pid, written, start_ticks });
+                Ok(())
+            }
+        }
+    }
+}
+
+fn start_ticks(host: &Host, pid: u32) -> Option<u64> {
+    let content = files::read_kernel(&host.process(pid).join("stat"), STAT_LIMIT).ok()?;
+    parse_stat(&content).ok().map(|stat| stat.start_ticks)
+}
+
+fn started(start_ticks: u64) -> SystemTime {
+    let up = clock_gettime(ClockId::Boottime);
+    let up = Duration::new(up.tv_sec.unsigned_abs(), up.tv_nsec.unsigned_abs().try_into().unwrap_or(0));
+    let started = Duration::from_secs_f64(start_ticks as f64 / clock_ticks_per_second() as f64);
+    SystemTime::now() - up.saturating_sub(started)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::process;
+
+    use super::*;
+
+    fn written(path: &Path, ago: Duration) {
+        File::create(path).unwrap().set_modified(SystemTime::now() - ago).unwrap();
+    }
+
+    #[test]
+    fn a_file_is_for_a_process_that_was_there_when_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vm.pid");
+        let me = process::id();
+        let mut pid = WrittenPid::default();
+        written(&path, Duration::ZERO);
+        pid.check(&Host::default(), me, Some(&path)).unwrap();
+
+        written(&path, Duration::from_secs(3600));
+        let problem = pid.check(&Host::default(), me, Some(&path)).unwrap_err().to_string();
+        let expected = format!("{}: process {me} is another: it started 3", path.display());
+        assert!(problem.starts_with(&expected) && problem.ends_with(" s later"), "{problem}");
+
+        written(&path, Duration::ZERO);
+        pid.check(&Host::default(), me, Some(&path)).unwrap();
+    }
+
+    #[test]
+    fn the_start_of_this_process_was_a_moment_ago() {
+        let ticks = start_ticks(&Host::default(), process::id()).unwrap();
+        let ago = SystemTime::now().duration_since(started(ticks)).unwrap();
+        assert!(ago < Duration::from_secs(3600), "{ago:?}");
+    }
+
+    #[test]
+    fn a_file_that_is_written_again_may_mean_another_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, host) = (dir.path().join("vm.pid"), Host::new(dir.path().join("proc"), "/none"));
+        fs::create_dir_all(host.process(42)).unwrap();
+        let mut pid = WrittenPid::default();
+        let mut check = |start_ticks: u64| {
+            let stat = format!("42 (x) S 1 42 42 0 -1 0 1 2 3 4 10 20 0 0 20 0 1 0 {start_ticks} 1 2\n");
+            fs::write(host.process(42).join("stat"), stat).unwrap();
+            pid.check(&host, 42, Some(&path)).is_ok()
+        };
+        written(&path, Duration::from_secs(2));
+        assert!(check(1) && !check(2));
+        written(&path, Duration::from_secs(1));
+        assert!(check(2) && check(2));
+    }
+
+    #[test]
+    fn no_process_is_no_problem() {
+        let mut pid = WrittenPid::default();
+        pid.check(&Host::new("/none", "/none"), 42, None).unwrap();
+    }
+}
