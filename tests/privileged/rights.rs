@@ -60,6 +60,6 @@ fn found_and_counted_by_ebpf(binary: &Path, capabilities: &[String]) -> bool {
     command.arg(binary).args(["serve", "--listen", "127.0.0.1:0"]);
     let daemon = Daemon::start_command(command).unwrap();
     daemon.wait_until_ready().unwrap();
-    let by_ebpf = [("device", TAP), ("source", "ebpf"), ("attach", "tcx")];
+    let by_ebpf = [("device", TAP), ("source", "ebpf")];
     daemon.metrics().unwrap().value("vm_network_source_info", &by_ebpf) == Some(1.0)
 }

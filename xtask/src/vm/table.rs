@@ -1,5 +1,6 @@
 //! Test × kernel: what came of each, and the reasons below.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
 /// What came of one test on one kernel.
@@ -36,7 +37,7 @@ impl Verdict {
             let part = name.split_once(' ')?.1;
             Some(format!("not {part}: {reason}"))
         });
-        let parts: Vec<String> = parts.collect();
+        let parts: Vec<String> = parts.collect::<BTreeSet<_>>().into_iter().collect();
         if parts.is_empty() { Self::Passed } else { Self::PassedInPart(parts) }
     }
 

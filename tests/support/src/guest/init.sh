@@ -11,6 +11,8 @@ mount -t tmpfs tmpfs /tmp
 chmod 1777 /tmp
 while read -r module; do insmod "/modules/$module"; done </modules/order
 ip link set lo up
+# Many TAPs are many open files.
+ulimit -n 65536
 
 # One command a line comes in on the second serial port. Back go its exit status, the length of its output, and that.
 stty -F /dev/ttyS1 raw -echo
