@@ -1,8 +1,9 @@
 //! Commands, flags and exit codes: 0, 64 for a mistake of the caller, 1 for what goes wrong.
 
 use std::net::TcpListener;
+use std::process::Command;
 
-use crate::fixture::{Fixture, run, stderr, stdout};
+use crate::fixture::{BINARY, Fixture, run, stderr, stdout};
 
 #[test]
 fn help_and_version_are_no_mistakes() {
@@ -46,6 +47,15 @@ fn a_bad_configuration_is_a_mistake_and_the_line_is_named() {
 }
 
 #[test]
+fn a_bad_log_filter_is_a_mistake_and_named() {
+    let mut command = Command::new(BINARY);
+    let output = command.args(["config", "print-default"]).env("VM_METRICS_LOG", "vm=loud").output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+    assert!(stderr(&output).contains("VM_METRICS_LOG: \"vm=loud\""), "{}", stderr(&output));
+}
+
+#[test]
 fn the_printed_default_is_good() {
     let printed = run(&["config", "print-default"]);
     assert!(printed.status.success());
@@ -63,6 +73,32 @@ fn an_address_in_use_is_named() {
     let output = Fixture::new("empty").run("serve", &["--no-ebpf", "--listen", &address]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains(&address), "{}", stderr(&output));
+}
+
+#[test]
+fn a_snapshot_of_what_cannot_be_read_is_an_error() {
+    for args in [&[][..], &["--json"]] {
+        let fixture = Fixture::copy_of("mixed");
+        std::fs::rename(fixture.proc(), fixture.dir.path().join("elsewhere")).unwrap();
+        let output = fixture.run("snapshot", args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert_eq!(stdout(&output), "", "{args:?}");
+        let error = stderr(&output);
+        assert!(error.contains("source proc_scan") && error.contains("host/proc"), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn a_snapshot_of_what_one_source_knows_is_shown_with_the_error() {
+    let fixture = Fixture::copy_of("mixed");
+    std::fs::rename(fixture.proc(), fixture.dir.path().join("elsewhere")).unwrap();
+    let listed = "[[sources.static_list.vms]]\nid = \"a\"\n";
+    let config = std::fs::read_to_string(&fixture.config).unwrap() + listed;
+    std::fs::write(&fixture.config, config).unwrap();
+    let output = fixture.run("snapshot", &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("\na "), "{}", stdout(&output));
+    assert!(stderr(&output).contains("source proc_scan"), "{}", stderr(&output));
 }
 
 #[test]

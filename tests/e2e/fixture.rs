@@ -35,8 +35,35 @@ impl Fixture {
         run(&[&[command, "--config", config], args].concat())
     }
 
+    /// A host of its own, to break.
+    pub(crate) fn copy_of(host: &str) -> Self {
+        let fixture = Self::new(host);
+        let copy = fixture.dir.path().join("host");
+        let copied =
+            Command::new("cp").arg("-r").arg(tests_dir().join("fixtures").join(host)).arg(&copy).status();
+        assert!(copied.unwrap().success());
+        let (proc, sys) = (copy.join("proc"), copy.join("sys"));
+        std::fs::write(&fixture.config, format!("[host]\nproc = {proc:?}\nsys = {sys:?}\n")).unwrap();
+        fixture
+    }
+
+    /// Where the `/proc` of a [`Self::copy_of`] is.
+    pub(crate) fn proc(&self) -> PathBuf {
+        self.dir.path().join("host/proc")
+    }
+
     pub(crate) fn serve(&self) -> Daemon {
         Daemon::start(Path::new(BINARY), &["--no-ebpf", "--config", self.config.to_str().unwrap()]).unwrap()
+    }
+
+    /// Allowed only so many open files.
+    pub(crate) fn serve_with_files(&self, limit: usize) -> Daemon {
+        let mut shell = Command::new("sh");
+        let serve = "exec \"$0\" serve --listen 127.0.0.1:0 --no-ebpf --config \"$1\"";
+        shell.args(["-ec", &format!("ulimit -n {limit}; {serve}"), BINARY]).arg(&self.config);
+        let daemon = Daemon::start_command(shell).unwrap();
+        daemon.wait_until_ready().unwrap();
+        daemon
     }
 }
 

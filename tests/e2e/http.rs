@@ -1,8 +1,13 @@
 //! The HTTP server: formats, health, and how it leaves.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use prometheus::proto::MetricFamily;
 use protobuf::Message;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
+use vm_metrics_testkit::wait::SOON;
 
 use crate::fixture::Fixture;
 
@@ -73,6 +78,73 @@ fn both_signals_end_it_with_zero() {
 #[test]
 fn an_open_connection_does_not_keep_it_alive() {
     let mut daemon = Fixture::new("empty").serve();
-    let _silent = std::net::TcpStream::connect(daemon.address()).unwrap();
+    let _silent = TcpStream::connect(daemon.address()).unwrap();
     assert_eq!(daemon.terminate().unwrap().code(), Some(0));
+}
+
+#[test]
+fn silent_connections_leave_room_for_a_scrape() {
+    let daemon = Fixture::new("mixed").serve_with_files(128);
+    let connect = |_| TcpStream::connect(daemon.address()).unwrap();
+    let silent: Vec<TcpStream> = (0..200).map(connect).collect();
+    daemon.metrics().unwrap();
+    drop(silent);
+    assert!(!daemon.log().contains("cannot accept"), "{}", daemon.log());
+}
+
+#[test]
+fn a_connection_that_says_nothing_or_not_enough_is_closed() {
+    let daemon = Fixture::new("empty").serve();
+    for said in ["", "GET /metrics HTTP/1.1\r\nHost: x\r\n"] {
+        let mut connection = TcpStream::connect(daemon.address()).unwrap();
+        connection.write_all(said.as_bytes()).unwrap();
+        connection.set_read_timeout(Some(SOON)).unwrap();
+        let mut answer = Vec::new();
+        connection.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{said:?}: {answer}");
+    }
+}
+
+/// Prometheus keeps its connection from one scrape to the next.
+#[test]
+fn a_connection_serves_more_than_one_request() {
+    let daemon = Fixture::new("empty").serve();
+    let mut connection = TcpStream::connect(daemon.address()).unwrap();
+    connection.set_read_timeout(Some(SOON)).unwrap();
+    for _ in 0..3 {
+        connection.write_all(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"ready\n") {
+            let mut chunk = [0; 512];
+            let length = connection.read(&mut chunk).unwrap();
+            assert!(length > 0, "closed");
+            answer.extend_from_slice(&chunk[..length]);
+        }
+    }
+}
+
+#[test]
+fn a_fifo_in_the_place_of_a_file_holds_up_nothing() {
+    let fixture = Fixture::copy_of("mixed");
+    let statm = fixture.proc().join("4242/statm");
+    std::fs::remove_file(&statm).unwrap();
+    mknodat(CWD, &statm, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let mut daemon = fixture.serve();
+    let metrics = daemon.metrics().unwrap();
+    assert_eq!(metrics.value("vm_metrics_reader_errors", &[("reader", "proc_statm")]), Some(1.0));
+    assert_eq!(daemon.terminate().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_vm_that_has_ended_is_no_failure_of_the_reader() {
+    let tables =
+        "[sources.proc_scan]\nenabled = false\n[[sources.static_list.vms]]\nid = \"a\"\npid = 999999";
+    let daemon = Fixture::with("empty", "", tables).serve();
+    let metrics = daemon.metrics().unwrap();
+    let reader = [("reader", "proc_stat")];
+    assert_eq!(metrics.value("vm_metrics_reader_success", &reader), Some(1.0));
+    assert_eq!(metrics.value("vm_metrics_reader_errors", &reader), Some(1.0));
+    let log = daemon.log();
+    assert!(log.contains("INFO reader proc_stat: process 999999 is not there"), "{log}");
 }

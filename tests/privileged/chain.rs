@@ -15,7 +15,8 @@ fn filters_of_others_still_run_and_stay() {
         let mut lab = Lab::without_tick(way, 1, TapOptions::default());
         tc("qdisc add dev vmt0 clsact");
         // Drops every frame, which ends the chain for whatever comes after it.
-        tc("filter add dev vmt0 egress prio 7 bpf direct-action bytecode 1,6\u{a0}0\u{a0}0\u{a0}2");
+        let add = ["filter", "add", "dev", "vmt0", "egress", "prio", "7", "bpf", "direct-action", "bytecode"];
+        run_tc(&[&add[..], &["1,6 0 0 2"]].concat());
         lab.tick();
         let frame = Frame::to_guest().udp4(300);
         for _ in 0..5 {
@@ -84,11 +85,13 @@ fn programs_that_somebody_takes_off_are_put_back() {
     assert_eq!((nic.tx.packets, after.tx.udp), (Some(sent + 1), before.tx.udp + 1));
 }
 
-/// Runs tc in the namespace of this thread.
 fn tc(arguments: &str) -> String {
-    // A no-break space stands for a space inside of one argument.
-    let arguments: Vec<String> = arguments.split(' ').map(|word| word.replace('\u{a0}', " ")).collect();
-    let output = Command::new("tc").args(&arguments).output().unwrap();
+    run_tc(&arguments.split(' ').collect::<Vec<_>>())
+}
+
+/// Runs tc in the namespace of this thread.
+fn run_tc(arguments: &[&str]) -> String {
+    let output = Command::new("tc").args(arguments).output().unwrap();
     assert!(output.status.success(), "tc {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

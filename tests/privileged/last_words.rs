@@ -1,11 +1,16 @@
 //! What goes away between two ticks: its last bytes are still published, then its series end.
 
+use std::path::Path;
+
 use vm_metrics::manager::Manager;
 use vm_metrics::model::VmStats;
+use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::frames::Frame;
+use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
+use vm_metrics_testkit::wait::SOON;
 
 use crate::lab::{manager_with, nics, ways};
 
@@ -63,4 +68,33 @@ fn series_end_after_the_retention() {
     assert_eq!(only(&mut manager).nics[0].tx.packets, Some(5));
     drop(tap);
     assert_eq!(nics(&mut manager)[0].tx.packets, None);
+}
+
+/// With an hour between two ticks: what happens to devices calls for more.
+#[test]
+fn a_tap_that_lives_between_two_ticks_is_counted_to_its_end() {
+    let _namespace = NetNs::enter().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    let text = "interval = \"1h\"\n[sources.proc_scan]\nenabled = false\n\
+                [[sources.static_list.vms]]\nid = \"a\"\ntaps = [\"vmt0\"]\n[readers.tap_ebpf]\npin = false\n";
+    std::fs::write(&config, text).unwrap();
+    let args = ["--config", config.to_str().unwrap()];
+    let daemon = Daemon::start(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &args).unwrap();
+    let by_ebpf = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
+    let packets = |metrics: &Metrics| metrics.value("vm_network_tx_packets_total", &[]);
+    for incarnation in 1..=3_u32 {
+        let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
+        let begun = |metrics: &Metrics| by_ebpf(metrics).filter(|_| packets(metrics) == Some(0.0));
+        daemon.wait_for(SOON, "the programs on the new TAP", begun).unwrap();
+        let frames = incarnation * 1000;
+        send(&tap, frames.into());
+        drop(tap);
+        let all = |metrics: &Metrics| packets(metrics).filter(|packets| *packets == f64::from(frames));
+        daemon.wait_for(SOON, "the last frame", all).unwrap();
+        assert_eq!(
+            daemon.metrics().unwrap().value("vm_network_tx_bytes_total", &[]),
+            Some(f64::from(frames) * 342.0)
+        );
+    }
 }

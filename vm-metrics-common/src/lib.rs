@@ -62,46 +62,6 @@ pub struct DirectionCounters {
     pub gso: u64,
 }
 
-impl DirectionCounters {
-    /// Adds the counters of another CPU. Counters wrap, as kernel counters do.
-    pub fn add(&mut self, other: &Self) {
-        let Self {
-            packets,
-            bytes,
-            wire_packets,
-            wire_bytes,
-            ipv4,
-            ipv6,
-            arp,
-            other_l3,
-            tcp,
-            udp,
-            icmp,
-            other_l4,
-            unicast,
-            multicast,
-            broadcast,
-            gso,
-        } = other;
-        self.packets = self.packets.wrapping_add(*packets);
-        self.bytes = self.bytes.wrapping_add(*bytes);
-        self.wire_packets = self.wire_packets.wrapping_add(*wire_packets);
-        self.wire_bytes = self.wire_bytes.wrapping_add(*wire_bytes);
-        self.ipv4 = self.ipv4.wrapping_add(*ipv4);
-        self.ipv6 = self.ipv6.wrapping_add(*ipv6);
-        self.arp = self.arp.wrapping_add(*arp);
-        self.other_l3 = self.other_l3.wrapping_add(*other_l3);
-        self.tcp = self.tcp.wrapping_add(*tcp);
-        self.udp = self.udp.wrapping_add(*udp);
-        self.icmp = self.icmp.wrapping_add(*icmp);
-        self.other_l4 = self.other_l4.wrapping_add(*other_l4);
-        self.unicast = self.unicast.wrapping_add(*unicast);
-        self.multicast = self.multicast.wrapping_add(*multicast);
-        self.broadcast = self.broadcast.wrapping_add(*broadcast);
-        self.gso = self.gso.wrapping_add(*gso);
-    }
-}
-
 /// One TAP on one CPU: whole cache lines, so that two CPUs never write to the same one.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,22 +1,28 @@
 //! The wiring, and the only file that knows every room: config → sources and readers → manager → exporters → HTTP.
 
+use std::io;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::config::{Config, ConfigError, Settings};
 use crate::exporters::prometheus::PrometheusExporter;
 use crate::http;
-use crate::manager::{Manager, ManagerError, TickThread};
-use crate::readers::{self, Configured, Purpose};
+use crate::manager::{Manager, ManagerError, TickThread, Ticker};
+use crate::readers::{self, Configured, LinkWatch, Purpose};
 use crate::sources::{self, Sources};
 
 /// A scrape that hangs may not keep the daemon from leaving.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// Nor may a tick that hangs. Taking the programs off 200 TAPs takes 4 s; what TCX links are left goes with the process.
+const LAST_TICK: Duration = Duration::from_secs(10);
 
 /// A configuration that is checked in every part. Nothing is started.
 #[derive(Debug)]
@@ -36,7 +42,7 @@ impl App {
         })
     }
 
-    pub fn settings(&self) -> &Settings {
+    pub(crate) fn settings(&self) -> &Settings {
         &self.settings
     }
 
@@ -47,45 +53,88 @@ impl App {
     }
 
     /// Serves until SIGINT or SIGTERM.
-    pub fn serve(self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When the daemon cannot start, when the ticks end by themselves, and when on leaving the last tick does not end.
+    pub(crate) fn serve(self) -> anyhow::Result<()> {
         raise_open_files();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(self.serve_async())
+        let served = runtime.block_on(async { self.serve_until(Signals::new()?).await });
+        // What still renders has nobody left to read it.
+        runtime.shutdown_background();
+        served
     }
 
-    async fn serve_async(self) -> anyhow::Result<()> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let Settings { interval, listen, metric_prefix, .. } = self.settings.clone();
+    async fn serve_until(self, mut signals: Signals) -> anyhow::Result<()> {
+        let Settings { interval, listen, metric_prefix, host, .. } = self.settings.clone();
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("cannot listen on {listen} (flag --listen, key listen)"))?;
         let address = listener.local_addr()?;
 
-        let (_ticks, ticker) = TickThread::spawn(self.into_manager(Purpose::Serve)?, interval)?;
+        let (ticks, mut ticker) = TickThread::spawn(self.into_manager(Purpose::Serve)?, interval)?;
+        let _watch = host.is_this_kernel().then(|| watch_links(&ticks)).flatten();
         let exporter = PrometheusExporter::new(&metric_prefix, ticker.clone());
         tracing::info!(
             "listening on http://{address}, a tick every {}",
             humantime::format_duration(interval)
         );
-
         let (leave, leaving) = oneshot::channel::<()>();
-        let server = axum::serve(listener, http::router(exporter, ticker)).with_graceful_shutdown(async {
+        let server = tokio::spawn(http::serve(listener, http::router(exporter, ticker.clone()), async {
             // An error means that the sender is gone, which is as good a reason to leave.
             let _ = leaving.await;
-        });
-        let signalled = async move {
-            tokio::select! {
-                _ = interrupt.recv() => tracing::info!("SIGINT: leaving"),
-                _ = terminate.recv() => tracing::info!("SIGTERM: leaving"),
-            }
-            drop(leave);
-            tokio::time::sleep(DRAIN).await;
-            tracing::warn!("a connection is still open: leaving without its end");
+        }));
+
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            () = ticker.ended() => bail!("the ticks have ended by themselves"),
         };
+        tracing::info!("{signal}: leaving");
+        drop((leave, ticks));
         tokio::select! {
-            served = server => served.context("the HTTP server ended"),
-            () = signalled => Ok(()),
+            ended = ended(server, ticker) => ended,
+            signal = signals.next() => {
+                tracing::warn!("{signal} again: leaving at once");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A TAP that comes is looked at now, not at the next tick; nor do its last words wait.
+fn watch_links(ticks: &TickThread) -> Option<LinkWatch> {
+    let waker = ticks.waker();
+    LinkWatch::spawn(move || waker.wake())
+        .inspect_err(|error| tracing::warn!("{error}: what happens to TAPs is seen at the next tick"))
+        .ok()
+}
+
+/// Waits for the last answers and the last tick, but not forever.
+async fn ended(server: JoinHandle<()>, mut ticker: Ticker) -> anyhow::Result<()> {
+    let (drained, ticked) = tokio::join!(timeout(DRAIN, server), timeout(LAST_TICK, ticker.ended()));
+    if drained.is_err() {
+        tracing::warn!("a connection is still open: leaving without its end");
+    }
+    ticked.map_err(|_| {
+        anyhow!("the last tick does not end: left without it, programs may still be on the TAPs")
+    })
+}
+
+/// SIGINT and SIGTERM, from when this is made.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
         }
     }
 }
@@ -96,5 +145,61 @@ fn raise_open_files() {
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(errno) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!("cannot raise the limit of open files from {:?}: {errno}", limit.current);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Instant;
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+    use crate::sources::{InstanceSource, Listing, SourceError};
+
+    /// A source whose every call is a call of this.
+    struct Broken(fn());
+
+    impl InstanceSource for Broken {
+        fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+            (self.0)();
+            Ok(Listing::default())
+        }
+    }
+
+    fn app(list: fn()) -> App {
+        let text = "listen = \"127.0.0.1:0\"\n";
+        let settings = Config::parse(std::path::Path::new("test.toml"), text).unwrap().settings;
+        App { settings, sources: Sources::new(vec![("broken", Box::new(Broken(list)))]), readers: Vec::new() }
+    }
+
+    /// The signals are those of the whole process, so this is one test.
+    #[test]
+    fn ticks_that_have_ended_or_hang_do_not_keep_the_daemon() {
+        let error = app(|| panic!("a fault of ours")).serve().unwrap_err();
+        assert!(error.to_string().contains("ended by themselves"), "{error}");
+
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let leave = |signals: usize| {
+            let began = Instant::now();
+            let app = app(|| thread::sleep(LAST_TICK * 10));
+            let served = runtime.block_on(async {
+                let served = app.serve_until(Signals::new()?);
+                let signal = async {
+                    for _ in 0..signals {
+                        kill_process(getpid(), Signal::TERM).unwrap();
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                };
+                tokio::join!(served, signal).0
+            });
+            (served.map_err(|error| error.to_string()), began.elapsed())
+        };
+        let (twice, took) = leave(2);
+        assert!(twice.is_ok() && took < LAST_TICK, "{twice:?} after {took:?}");
+        let (once, took) = leave(1);
+        assert!(once.unwrap_err().contains("the last tick does not end"));
+        assert!((LAST_TICK..LAST_TICK * 2).contains(&took), "{took:?}");
     }
 }

@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::App;
 use crate::config::{self, Config, ConfigError};
 use crate::doctor;
 use crate::exporters::table;
+use crate::model::{Health, PartKind, PartRun, Snapshot, VmStats};
 use crate::readers::{self, Purpose};
 
 /// CPU, memory and network use of every VM on this host, read from the host with no agent in the guest.
@@ -128,13 +130,31 @@ impl Serve {
 fn snapshot(mut config: Config, json: bool) -> anyhow::Result<()> {
     config.readers.switch_off(readers::TAP_EBPF);
     let snapshot = App::new(config)?.into_manager(Purpose::Look)?.tick(0);
+    let failure = source_failure(&snapshot);
+    // Without a VM there is nothing to show but the failure: "none" would be a guess.
+    if failure.is_none() || !snapshot.vms.is_empty() {
+        print(&shown(&snapshot.vms, json)?)?;
+    }
+    failure.map_or(Ok(()), |failure| bail!("VMs may be missing: {failure}"))
+}
+
+/// The first source that could not list its VMs.
+fn source_failure(snapshot: &Snapshot) -> Option<String> {
+    let failed = |part: &&PartRun| part.kind == PartKind::Source && part.health.state == Health::Failed;
+    let part = snapshot.parts.iter().find(failed)?;
+    Some(format!("source {}: {}", part.name, part.health.reason))
+}
+
+fn shown(vms: &[VmStats], json: bool) -> serde_json::Result<String> {
     if json {
-        return print(&(serde_json::to_string_pretty(&snapshot.vms)? + "\n"));
+        return Ok(serde_json::to_string_pretty(vms)? + "\n");
     }
-    if snapshot.vms.is_empty() {
-        return print("no VMs found on this host (`vm-metrics doctor` says where they are looked for)\n");
+    if vms.is_empty() {
+        return Ok(
+            "no VMs found on this host (`vm-metrics doctor` says where they are looked for)\n".to_owned()
+        );
     }
-    print(&table::render(&snapshot.vms))
+    Ok(table::render(vms))
 }
 
 fn detach(mut config: Config, all: bool) -> anyhow::Result<()> {

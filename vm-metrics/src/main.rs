@@ -1,5 +1,6 @@
 //! The daemon: parse the command line, run the command, turn what went wrong into an exit code.
 
+use std::env;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
@@ -11,6 +12,8 @@ use vm_metrics::config::ConfigError;
 /// `EX_USAGE`: the command line or the configuration is wrong.
 const USAGE: u8 = 64;
 
+const LOG_VARIABLE: &str = "VM_METRICS_LOG";
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -20,8 +23,13 @@ fn main() -> ExitCode {
             return if message.print().is_ok() { code } else { ExitCode::FAILURE };
         }
     };
-    let filter =
-        EnvFilter::try_from_env("VM_METRICS_LOG").unwrap_or_else(|_| EnvFilter::new(cli.log_level()));
+    let filter = match log_filter(cli.log_level()) {
+        Ok(filter) => filter,
+        Err(problem) => {
+            eprintln!("{LOG_VARIABLE}: {problem}");
+            return ExitCode::from(USAGE);
+        }
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
@@ -35,4 +43,11 @@ fn main() -> ExitCode {
             ExitCode::from(if error.is::<ConfigError>() { USAGE } else { 1 })
         }
     }
+}
+
+/// What the variable asks for; the level of the command when it is not set.
+fn log_filter(level: &str) -> Result<EnvFilter, String> {
+    let Some(text) = env::var_os(LOG_VARIABLE) else { return Ok(EnvFilter::new(level)) };
+    let text = text.to_string_lossy();
+    EnvFilter::try_new(&text).map_err(|error| format!("{text:?} is no log filter such as \"debug\": {error}"))
 }

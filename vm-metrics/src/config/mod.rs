@@ -11,12 +11,12 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use error::ConfigError;
-pub use section::{Section, Sections};
+pub(crate) use section::{Section, Sections};
 
 use crate::host::Host;
 
 /// Every key with its default, explained; `vm-metrics config print-default` prints it.
-pub const DEFAULT: &str = include_str!("default.toml");
+pub(crate) const DEFAULT: &str = include_str!("default.toml");
 
 const SOURCES: &str = "sources";
 const READERS: &str = "readers";
@@ -28,12 +28,15 @@ const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 /// Each VM that is gone is a set of series for this long.
 const MAX_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
+/// First parts of the names of the daemon's own metrics.
+pub(crate) const OWN_PREFIXES: [&str; 2] = ["vm_metrics", "process"];
+
 /// What the daemon is told to do. Sources and readers check their own sections.
 #[derive(Debug)]
 pub struct Config {
     pub settings: Settings,
-    pub sources: Sections,
-    pub readers: Sections,
+    pub(crate) sources: Sections,
+    pub(crate) readers: Sections,
 }
 
 /// The keys that belong to no source and no reader, checked.
@@ -48,7 +51,7 @@ pub struct Settings {
 }
 
 impl Config {
-    /// The defaults of [`DEFAULT`].
+    /// The defaults of `default.toml`.
     pub fn builtin() -> Result<Self, ConfigError> {
         Self::parse(Path::new("built-in default"), "")
     }
@@ -95,7 +98,7 @@ impl Config {
 }
 
 /// A duration such as `1s` or `250ms`, within what makes sense for a tick.
-pub fn parse_interval(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = parse_duration(text)?;
     if (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
         Ok(interval)
@@ -116,10 +119,16 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 
 fn check_prefix(prefix: &str) -> Result<(), String> {
     let starts_well = prefix.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    if starts_well && prefix.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-        Ok(())
-    } else {
-        Err(format!("{prefix:?} does not begin a metric name: letters, digits and _, no digit first"))
+    if !starts_well || !prefix.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        return Err(format!(
+            "{prefix:?} does not begin a metric name: letters, digits and _, no digit first"
+        ));
+    }
+    let is_below =
+        |own: &&str| prefix.strip_prefix(*own).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+    match OWN_PREFIXES.into_iter().find(is_below) {
+        None => Ok(()),
+        Some(own) => Err(format!("{prefix:?}: {own}_ begins the names of the daemon's own metrics")),
     }
 }
 
@@ -185,6 +194,8 @@ mod tests {
             ("retention = \"2d\"\n", ["test.toml:1", "retention"]),
             ("listen = \"9464\"\n", ["test.toml:1", "listen"]),
             ("metric_prefix = \"9vm\"\n", ["test.toml:1", "metric_prefix"]),
+            ("metric_prefix = \"process\"\n", ["test.toml:1", "metric_prefix: \"process\": process_ begins"]),
+            ("metric_prefix = \"vm_metrics_build\"\n", ["test.toml:1", "vm_metrics_ begins"]),
             ("[host]\nprocfs = \"/x\"\n", ["test.toml:2", "procfs"]),
             ("interval = 1\n", ["test.toml:1", "interval"]),
             ("interval = \n", ["test.toml:1", ""]),
@@ -193,6 +204,13 @@ mod tests {
             for part in expected {
                 assert!(error.contains(part), "{text:?} gives {error:?} without {part:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_prefix_may_resemble_the_daemons_own() {
+        for prefix in ["vm", "vm_metric", "vm_metricsx", "processes", "hypeman_vm"] {
+            assert_eq!(check_prefix(prefix), Ok(()), "{prefix}");
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Who looks: each exporter turns the latest snapshot into its own format. None of them reads anything else.
 
 pub mod metrics;
-pub mod prometheus;
-pub mod table;
+pub(crate) mod prometheus;
+pub(crate) mod table;

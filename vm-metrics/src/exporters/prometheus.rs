@@ -2,6 +2,8 @@
 //!
 //! A snapshot is rendered once per format, by the first who asks; later scrapes of it get the same bytes. So a scrape makes
 //! no system call for any VM, and N scrapers cost as much as one.
+//!
+//! A snapshot that is too old, because ticks hang, is shown without its VMs: old numbers must not look like those of now.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -69,6 +71,7 @@ pub struct PrometheusExporter {
 #[derive(Debug)]
 struct Rendered {
     tick: u64,
+    stale: bool,
     body: Bytes,
 }
 
@@ -80,34 +83,37 @@ impl PrometheusExporter {
 
     /// The body of `/metrics`; `None` before the first tick has ended.
     pub fn scrape(&self, format: Format) -> prometheus::Result<Option<Bytes>> {
-        let Some(snapshot) = self.ticker.borrow().clone() else { return Ok(None) };
-        let still = self.still(&snapshot, format)?;
-        let live = format.encode(&self.families(&snapshot, true))?;
+        let Some(snapshot) = self.ticker.latest() else { return Ok(None) };
+        let stale = self.ticker.is_stale(&snapshot);
+        let still = self.still(&snapshot, stale, format)?;
+        let live = format.encode(&self.families(&snapshot, |group| group.live))?;
         let mut body = BytesMut::with_capacity(still.len() + live.len());
         body.extend_from_slice(&still);
         body.extend_from_slice(&live);
         Ok(Some(body.freeze()))
     }
 
-    fn still(&self, snapshot: &Snapshot, format: Format) -> prometheus::Result<Bytes> {
+    fn still(&self, snapshot: &Snapshot, stale: bool, format: Format) -> prometheus::Result<Bytes> {
         // A panic while rendering leaves the old bytes, which are whole.
         let mut rendered = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = &mut rendered[format as usize];
-        if let Some(Rendered { tick, body }) = slot
-            && *tick == snapshot.tick
+        if let Some(rendered) = slot
+            && (rendered.tick, rendered.stale) == (snapshot.tick, stale)
         {
-            return Ok(body.clone());
+            return Ok(rendered.body.clone());
         }
-        let mut families = self.families(snapshot, false);
+        let left_out = |group: &Group| group.live || (stale && group.is_of_vms());
+        let mut families = self.families(snapshot, |group| !left_out(group));
         families.extend(self.process.collect());
         let body = Bytes::from(format.encode(&families)?);
-        *slot = Some(Rendered { tick: snapshot.tick, body: body.clone() });
+        *slot = Some(Rendered { tick: snapshot.tick, stale, body: body.clone() });
         Ok(body)
     }
 
-    fn families(&self, snapshot: &Snapshot, live: bool) -> Vec<MetricFamily> {
-        let groups = GROUPS.iter().filter(|group| group.live == live);
-        groups
+    fn families(&self, snapshot: &Snapshot, wanted: impl Fn(&Group) -> bool) -> Vec<MetricFamily> {
+        GROUPS
+            .iter()
+            .filter(|group| wanted(group))
             .flat_map(|group| group.metrics.iter().map(move |metric| self.family(group, metric, snapshot)))
             .filter(|family| !family.get_metric().is_empty())
             .collect()
@@ -153,7 +159,30 @@ fn sample(metric: &Metric, values: &[&str], value: f64) -> Sample {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
+    use crate::exporters::metrics::tests::full;
+
+    #[test]
+    fn a_snapshot_that_is_too_old_is_shown_without_its_vms() {
+        let scrape = |age| {
+            let mut snapshot = full();
+            snapshot.taken = Instant::now().checked_sub(Duration::from_secs(age)).unwrap();
+            let exporter = PrometheusExporter::new("vm", Ticker::showing(Some(snapshot)).1);
+            String::from_utf8(exporter.scrape(Format::Text).unwrap().unwrap().to_vec()).unwrap()
+        };
+        let of_vms = |text: &str| text.lines().any(|l| l.starts_with("vm_") && !l.starts_with("vm_metrics_"));
+        let (young, old) = (scrape(1), scrape(31));
+        assert!(of_vms(&young) && !of_vms(&old), "{old}");
+        for text in [young, old] {
+            assert!(
+                text.contains("\nvm_metrics_snapshot_age_seconds 1") || text.contains("_seconds 31"),
+                "{text}"
+            );
+            assert!(text.contains("\nvm_metrics_ticks_total 1\n"), "{text}");
+        }
+    }
 
     #[test]
     fn the_format_is_the_first_that_is_known() {

@@ -1,6 +1,5 @@
-//! From what a part reports to its health. Changes are logged once, not at every tick.
+//! From what a part reports to its health.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::model::{Health, PartHealth, PartKind, PartRun};
@@ -13,7 +12,7 @@ pub(super) fn reader_run(name: &'static str, report: &ReadReport, duration: Dura
     let health = match first {
         None => PartHealth::healthy(),
         Some(error) => {
-            let nothing_works = report.items == 0 && !error.is_absence();
+            let nothing_works = report.items == 0 && report.errors > report.absent;
             let state = if nothing_works { Health::Failed } else { Health::Degraded };
             PartHealth::new(state, with_count(&error.to_string(), report.errors)).with_errno(error.errno())
         }
@@ -25,6 +24,7 @@ pub(super) fn reader_run(name: &'static str, report: &ReadReport, duration: Dura
         duration: Some(duration),
         items: report.items,
         errors: report.errors,
+        absent: report.absent,
     }
 }
 
@@ -43,13 +43,14 @@ pub(super) fn source_run(report: &SourceReport) -> PartRun {
         duration: Some(report.duration),
         items,
         errors: problems + usize::from(report.result.is_err()),
+        absent: 0,
     }
 }
 
 /// A source that is not asked.
 pub(super) fn source_off(name: &'static str) -> PartRun {
     let health = PartHealth::new(Health::Disabled, "switched off, or no VMs in its section");
-    PartRun { kind: PartKind::Source, name, health, duration: None, items: 0, errors: 0 }
+    PartRun { kind: PartKind::Source, name, health, duration: None, items: 0, errors: 0, absent: 0 }
 }
 
 /// The first of several errors, and how many more there were.
@@ -60,47 +61,39 @@ pub(super) fn with_count(first: &str, errors: usize) -> String {
     }
 }
 
-/// Logs a part when its health changes, in one line.
-#[derive(Debug, Default)]
-pub(super) struct HealthLog {
-    last: HashMap<(PartKind, &'static str), Health>,
-}
-
-impl HealthLog {
-    pub(super) fn note(&mut self, run: &PartRun) {
-        let (kind, name, state) = (run.kind.as_str(), run.name, run.health.state);
-        let before = self.last.insert((run.kind, run.name), state);
-        if before == Some(state) {
-            return;
-        }
-        let errno = run.health.errno.map(|errno| format!(" (errno {errno})")).unwrap_or_default();
-        let reason = &run.health.reason;
-        match state {
-            Health::Healthy if before.is_none() => tracing::debug!("{kind} {name} works"),
-            Health::Healthy => tracing::info!("{kind} {name} works again"),
-            Health::Disabled => tracing::info!("{kind} {name} is off: {reason}"),
-            Health::Degraded => tracing::warn!("{kind} {name} works in part: {reason}{errno}"),
-            Health::Unsupported | Health::Failed => tracing::warn!("{kind} {name} is off: {reason}{errno}"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::readers::ReaderError;
 
+    fn run_of(items: usize, errors: Vec<ReaderError>) -> PartRun {
+        let mut report = ReadReport { items, ..ReadReport::default() };
+        errors.into_iter().for_each(|error| report.error(error));
+        reader_run("a", &report, Duration::ZERO)
+    }
+
+    fn absent() -> ReaderError {
+        ReaderError::NoDevice { device: "t".into() }
+    }
+
+    fn fault() -> ReaderError {
+        ReaderError::Device { device: "t".into(), problem: "broken".into(), errno: None }
+    }
+
     #[test]
     fn a_reader_fails_when_it_reads_nothing_but_not_when_there_is_nothing() {
-        let state = |items, error: Option<ReaderError>| {
-            let report = ReadReport { items, errors: error.iter().count(), first_error: error };
-            reader_run("a", &report, Duration::ZERO).health.state
-        };
-        let absent = || Some(ReaderError::NoDevice { device: "t".into() });
-        let fault =
-            || Some(ReaderError::Device { device: "t".into(), problem: "broken".into(), errno: None });
-        assert_eq!([state(0, None), state(1, None)], [Health::Healthy; 2]);
-        assert_eq!([state(0, absent()), state(1, absent()), state(1, fault())], [Health::Degraded; 3]);
-        assert_eq!(state(0, fault()), Health::Failed);
+        let state = |items, errors| run_of(items, errors).health.state;
+        assert_eq!([state(0, vec![]), state(1, vec![])], [Health::Healthy; 2]);
+        let degraded = [state(0, vec![absent()]), state(1, vec![absent()]), state(1, vec![fault()])];
+        assert_eq!(degraded, [Health::Degraded; 3]);
+        assert_eq!([state(0, vec![fault()]), state(0, vec![absent(), fault()])], [Health::Failed; 2]);
+    }
+
+    #[test]
+    fn what_is_not_there_leaves_nothing_to_read_and_hides_no_fault() {
+        assert!(run_of(0, vec![absent()]).is_complete());
+        let run = run_of(1, vec![absent(), fault(), absent()]);
+        assert!(!run.is_complete());
+        assert_eq!(run.health.reason, "t: broken (and 2 more)");
     }
 }

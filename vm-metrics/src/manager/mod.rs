@@ -1,5 +1,6 @@
 //! The only place with a state that changes: asks the sources who exists, the readers what they use, and merges it.
 
+mod health_log;
 mod judge;
 mod ledger;
 mod merge;
@@ -11,13 +12,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 
-pub use tick::{TickThread, Ticker};
+pub(crate) use tick::{TickThread, Ticker};
 
 use crate::host::Host;
 use crate::model::{Batch, PartHealth, PartKind, PartRun, Snapshot, VmSet};
 use crate::readers::{Configured, Purpose, Reader, Started};
 use crate::sources::Sources;
-use judge::HealthLog;
+use health_log::HealthLog;
 use ledger::Ledger;
 use retain::{Departed, Tick};
 
@@ -49,7 +50,7 @@ impl Manager {
     ///
     /// # Errors
     /// When a reader says that going on would harm, for example because another daemon has its pins.
-    pub fn new(
+    pub(crate) fn new(
         sources: Sources,
         readers: Vec<Configured>,
         host: &Host,
@@ -128,6 +129,7 @@ fn run_reader(name: &'static str, state: &mut ReaderState, vms: &VmSet, batch: &
             duration: None,
             items: 0,
             errors: 0,
+            absent: 0,
         },
     }
 }

@@ -1,9 +1,9 @@
 //! The tick thread: one snapshot per interval, on a watch channel.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -11,42 +11,118 @@ use tokio::sync::watch;
 use super::Manager;
 use crate::model::Snapshot;
 
-/// The latest snapshot; `None` before the first tick has ended.
-pub type Ticker = watch::Receiver<Option<Arc<Snapshot>>>;
+/// A snapshot older than this many intervals says that the ticks hang, unless it is younger than [`MIN_STALE`].
+const STALE_INTERVALS: u32 = 10;
 
-/// Runs a [`Manager`] until it is dropped.
+/// A busy host may delay a few short ticks.
+const MIN_STALE: Duration = Duration::from_secs(30);
+
+/// Ticks that are called for come no closer than this: a script that makes a hundred TAPs is not a hundred ticks.
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+
+/// Runs a [`Manager`] until it is dropped; it does not wait for the tick that runs then, which may hang.
 #[derive(Debug)]
-pub struct TickThread {
-    stop: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+pub(crate) struct TickThread {
+    /// The thread ends when all of these are gone.
+    calls: Arc<mpsc::SyncSender<()>>,
 }
 
-impl TickThread {
-    pub fn spawn(mut manager: Manager, interval: Duration) -> io::Result<(Self, Ticker)> {
-        let (snapshots, ticker) = watch::channel(None);
-        let (stop, stopped) = mpsc::channel();
-        let thread = thread::Builder::new().name("tick".to_owned()).spawn(move || {
-            let mut clock = Clock::new(interval);
-            loop {
-                snapshots.send_replace(Some(manager.tick(clock.late)));
-                match stopped.recv_timeout(clock.until_next()) {
-                    Err(RecvTimeoutError::Timeout) => {}
-                    Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
-                }
-            }
-        })?;
-        Ok((Self { stop: Some(stop), thread: Some(thread) }, ticker))
+/// Calls for a tick before its time.
+#[derive(Clone, Debug)]
+pub(crate) struct Waker {
+    calls: Weak<mpsc::SyncSender<()>>,
+}
+
+impl Waker {
+    pub(crate) fn wake(&self) {
+        if let Some(calls) = self.calls.upgrade() {
+            // One call that is not answered yet is enough, and nobody answers at the end.
+            let _ = calls.try_send(());
+        }
     }
 }
 
-impl Drop for TickThread {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the tick thread panicked");
+impl TickThread {
+    pub(crate) fn spawn(manager: Manager, interval: Duration) -> io::Result<(Self, Ticker)> {
+        let (snapshots, ticker) = Ticker::new(interval);
+        let (calls, called) = mpsc::sync_channel(1);
+        thread::Builder::new()
+            .name("tick".to_owned())
+            .spawn(move || run(snapshots, manager, interval, &called))?;
+        Ok((Self { calls: Arc::new(calls) }, ticker))
+    }
+
+    pub(crate) fn waker(&self) -> Waker {
+        Waker { calls: Arc::downgrade(&self.calls) }
+    }
+}
+
+/// The channel is closed last, also by a panic: from then on nothing is left to wait for, on the TAPs neither.
+fn run(
+    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    manager: Manager,
+    interval: Duration,
+    called: &mpsc::Receiver<()>,
+) {
+    // Locals go in reverse order.
+    let snapshots = snapshots;
+    let mut manager = manager;
+    let mut clock = Clock::new(interval);
+    loop {
+        snapshots.send_replace(Some(manager.tick(clock.late)));
+        match called.recv_timeout(clock.until_next()) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) => {
+                clock.called();
+                thread::sleep(MIN_PAUSE);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
         }
+    }
+}
+
+/// The latest snapshot, and whether it still tells how things are.
+#[derive(Clone, Debug)]
+pub(crate) struct Ticker {
+    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    started: Instant,
+    stale_after: Duration,
+}
+
+impl Ticker {
+    fn new(interval: Duration) -> (watch::Sender<Option<Arc<Snapshot>>>, Self) {
+        let (sender, snapshots) = watch::channel(None);
+        let stale_after = (interval * STALE_INTERVALS).max(MIN_STALE);
+        (sender, Self { snapshots, started: Instant::now(), stale_after })
+    }
+
+    /// `None` before the first tick has ended.
+    pub(crate) fn latest(&self) -> Option<Arc<Snapshot>> {
+        self.snapshots.borrow().clone()
+    }
+
+    /// The numbers of this snapshot are too old to be shown as those of now.
+    pub(crate) fn is_stale(&self, snapshot: &Snapshot) -> bool {
+        snapshot.taken.elapsed() > self.stale_after
+    }
+
+    /// How long no tick has ended, when that is too long.
+    pub(crate) fn hangs(&self) -> Option<Duration> {
+        let ended = self.latest().map_or(self.started, |snapshot| snapshot.taken);
+        Some(ended.elapsed()).filter(|age| *age > self.stale_after)
+    }
+
+    /// Waits for the end of the tick thread.
+    pub(crate) async fn ended(&mut self) {
+        while self.snapshots.changed().await.is_ok() {}
+    }
+
+    /// One that shows this snapshot, for tests; a tick ends with the sender.
+    #[cfg(test)]
+    pub(crate) fn showing(snapshot: Option<Snapshot>) -> (watch::Sender<Option<Arc<Snapshot>>>, Self) {
+        let (sender, ticker) = Self::new(Duration::from_secs(1));
+        sender.send_replace(snapshot.map(Arc::new));
+        (sender, ticker)
     }
 }
 
@@ -61,6 +137,11 @@ struct Clock {
 impl Clock {
     fn new(interval: Duration) -> Self {
         Self { interval, next: Instant::now(), late: 0 }
+    }
+
+    /// The tick that is called for is one more: the next moment stays.
+    fn called(&mut self) {
+        self.next -= self.interval;
     }
 
     fn until_next(&mut self) -> Duration {
@@ -82,6 +163,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_tick_that_is_called_for_moves_no_other() {
+        let second = Duration::from_secs(1);
+        let mut clock = Clock::new(second);
+        let start = clock.next;
+        assert_eq!(clock.advance(start + second / 4), second * 3 / 4);
+        clock.called();
+        assert_eq!(clock.advance(start + second / 2), second / 2);
+        assert_eq!((clock.next, clock.late), (start + second, 0));
+    }
+
+    #[test]
     fn ticks_keep_their_moments_and_late_ones_are_counted() {
         let second = Duration::from_secs(1);
         let mut clock = Clock::new(second);
@@ -92,5 +184,11 @@ mod tests {
         assert_eq!(clock.advance(start + second * 7), Duration::ZERO);
         assert_eq!(clock.late, 1);
         assert_eq!(clock.advance(start + second * 7), second);
+    }
+
+    #[test]
+    fn slow_ticks_get_stale_later() {
+        let stale_after = |seconds| Ticker::new(Duration::from_secs(seconds)).1.stale_after;
+        assert_eq!([1, 3, 60].map(stale_after), [30, 30, 600].map(Duration::from_secs));
     }
 }

@@ -40,6 +40,19 @@ pub struct PartRun {
     pub items: usize,
     /// Things it could not read in this tick.
     pub errors: usize,
+    /// Those of the errors that say that something is not there, which is no fault of the part.
+    pub absent: usize,
+}
+
+impl PartRun {
+    /// It read or found all there is.
+    pub fn is_complete(&self) -> bool {
+        match self.health.state {
+            Health::Healthy => true,
+            Health::Degraded => self.errors == self.absent,
+            Health::Disabled | Health::Unsupported | Health::Failed => false,
+        }
+    }
 }
 
 /// Whether a part works, and why not.

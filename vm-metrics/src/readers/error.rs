@@ -65,13 +65,19 @@ pub struct ReadReport {
     pub items: usize,
     /// Things that are not there, or may not be read.
     pub errors: usize,
-    /// The first of the errors; the others are most often the same.
+    /// Those of the errors that say that something is not there.
+    pub absent: usize,
+    /// The first of the errors, a fault if there is one; the others are most often the same.
     pub first_error: Option<ReaderError>,
 }
 
 impl ReadReport {
     pub(crate) fn error(&mut self, error: ReaderError) {
+        let first_fault = !error.is_absence() && self.errors == self.absent;
         self.errors += 1;
-        self.first_error.get_or_insert(error);
+        self.absent += usize::from(error.is_absence());
+        if first_fault || self.first_error.is_none() {
+            self.first_error = Some(error);
+        }
     }
 }

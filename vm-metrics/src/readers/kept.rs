@@ -2,11 +2,12 @@
 //! says so instead of showing the next process with its pid.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::ReaderError;
@@ -24,9 +25,10 @@ pub(super) struct KeptFile {
 }
 
 impl KeptFile {
-    /// `None` when there is no such file.
+    /// `None` when there is no such file. A FIFO in its place is opened too, but not waited for: it cannot be read.
     pub(super) fn open(path: PathBuf) -> Result<Option<Self>, ReaderError> {
-        match File::open(&path) {
+        let flags = OFlags::NONBLOCK.union(OFlags::NOCTTY).bits().cast_signed();
+        match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
             Ok(file) => Ok(Some(Self { file, path })),
             Err(error) if is_gone(&error) => Ok(None),
             Err(error) => Err(ReaderError::Io { operation: "open", path, source: error }),
@@ -107,5 +109,22 @@ impl ProcessFiles {
     pub(super) fn keep_only(&mut self, vms: &VmSet) {
         let pids: HashSet<u32> = vms.pids().collect();
         self.kept.retain(|pid, _| pids.contains(pid));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    #[test]
+    fn a_fifo_does_not_hold_up_the_tick() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("statm");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let file = KeptFile::open(path).unwrap().unwrap();
+        let error = file.read(&mut Buffer::new()).unwrap_err().to_string();
+        assert!(error.contains("cannot read") && error.contains("statm"), "{error}");
     }
 }

@@ -48,6 +48,12 @@ pub struct Group {
     pub metrics: &'static [Metric],
 }
 
+impl Group {
+    pub fn is_of_vms(&self) -> bool {
+        self.prefix.is_none()
+    }
+}
+
 /// All there is, in the order of the output.
 pub const GROUPS: &[Group] = &[
     Group { title: "VMs", prefix: None, live: false, metrics: vm::METRICS },
@@ -102,7 +108,7 @@ const TABLE_HEAD: &str = "\
 ";
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::collections::HashSet;
     use std::path::Path;
@@ -111,7 +117,7 @@ mod tests {
     use crate::model::*;
 
     /// A snapshot in which everything is measured.
-    fn full() -> Snapshot {
+    pub(crate) fn full() -> Snapshot {
         let counts = FrameCounts { bytes: Some(1), packets: Some(1), dropped: Some(1), errors: Some(1) };
         let nic = NicStats {
             device: "tap0".into(),
@@ -141,6 +147,7 @@ mod tests {
             duration: Some(Duration::from_millis(1)),
             items: 1,
             errors: 0,
+            absent: 0,
         };
         Snapshot {
             tick: 1,
@@ -189,6 +196,13 @@ mod tests {
             assert!(seen.insert(name.clone()), "{name} twice");
             assert_eq!(metric.kind == Kind::Counter, name.ends_with("_total"), "{name}");
             assert!(metric.help.ends_with('.') && !metric.help.contains('|'), "{name}: {}", metric.help);
+        }
+    }
+
+    #[test]
+    fn no_prefix_of_ours_can_be_configured() {
+        for prefix in GROUPS.iter().filter_map(|group| group.prefix) {
+            assert!(crate::config::OWN_PREFIXES.contains(&prefix), "{prefix}");
         }
     }
 

@@ -42,7 +42,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "reader_success",
         kind: Kind::Gauge,
-        help: "1 when the reader read all it should in the last tick, else 0.",
+        help: "1 when the reader read all there is in the last tick, else 0.",
         origin: COMPUTED,
         labels: &["reader"],
         samples: |s, p| each(s, p, PartKind::Reader, success),
@@ -50,7 +50,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "reader_errors",
         kind: Kind::Gauge,
-        help: "Things the reader could not read in the last tick.",
+        help: "Things the reader could not read in the last tick, also those that are not there: a process that has ended, a TAP that a VM names.",
         origin: COMPUTED,
         labels: &["reader"],
         samples: |s, p| each(s, p, PartKind::Reader, |run| Some(run.errors as f64)),
@@ -112,11 +112,7 @@ const fn counter(name: &'static str, help: &'static str, samples: fn(&Snapshot, 
 }
 
 fn success(run: &PartRun) -> Option<f64> {
-    match run.health.state {
-        Health::Disabled => None,
-        Health::Healthy => Some(1.0),
-        Health::Degraded | Health::Unsupported | Health::Failed => Some(0.0),
-    }
+    (run.health.state != Health::Disabled).then(|| if run.is_complete() { 1.0 } else { 0.0 })
 }
 
 fn each(snapshot: &Snapshot, push: Push<'_>, kind: PartKind, value: fn(&PartRun) -> Option<f64>) {

@@ -1,6 +1,8 @@
 //! The one HTTP server: `/metrics`, `/-/healthy` and `/-/ready`.
 //!
-//! Healthy means that the process answers. Ready means that a first snapshot is there; from then on it stays so.
+//! Healthy means that ticks end. Ready means that a first snapshot is there; from then on it stays so.
+
+mod connections;
 
 use std::sync::Arc;
 
@@ -13,16 +15,15 @@ use axum::routing::get;
 use crate::exporters::prometheus::{Format, PrometheusExporter};
 use crate::manager::Ticker;
 
+pub use connections::serve;
+
 const INDEX: &str = "<h1>vm-metrics</h1><p><a href=\"/metrics\">metrics</a></p>";
 
 pub fn router(exporter: PrometheusExporter, ticker: Ticker) -> Router {
     let metrics = Router::new().route("/metrics", get(metrics)).with_state(Arc::new(exporter));
-    let ready = Router::new().route("/-/ready", get(ready)).with_state(ticker);
-    Router::new()
-        .route("/", get(async || Html(INDEX)))
-        .route("/-/healthy", get(async || "healthy\n"))
-        .merge(metrics)
-        .merge(ready)
+    let state =
+        Router::new().route("/-/healthy", get(healthy)).route("/-/ready", get(ready)).with_state(ticker);
+    Router::new().route("/", get(async || Html(INDEX))).merge(metrics).merge(state)
 }
 
 async fn metrics(State(exporter): State<Arc<PrometheusExporter>>, headers: HeaderMap) -> Response {
@@ -37,8 +38,18 @@ async fn metrics(State(exporter): State<Arc<PrometheusExporter>>, headers: Heade
     }
 }
 
+async fn healthy(State(ticker): State<Ticker>) -> Response {
+    match ticker.hangs() {
+        None => "healthy\n".into_response(),
+        Some(age) => {
+            let problem = format!("not healthy: no tick has ended for {} seconds\n", age.as_secs());
+            (StatusCode::SERVICE_UNAVAILABLE, problem).into_response()
+        }
+    }
+}
+
 async fn ready(State(ticker): State<Ticker>) -> Response {
-    if ticker.borrow().is_some() {
+    if ticker.latest().is_some() {
         "ready\n".into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready: the first tick has not ended\n").into_response()
@@ -48,4 +59,24 @@ async fn ready(State(ticker): State<Ticker>) -> Response {
 fn failed(error: &dyn std::error::Error) -> Response {
     tracing::error!("cannot render the metrics: {error}");
     (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot render the metrics: {error}\n")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::exporters::metrics::tests::full;
+
+    #[tokio::test]
+    async fn ticks_that_hang_are_not_healthy() {
+        let status_at = async |age| {
+            let mut snapshot = full();
+            snapshot.taken = Instant::now().checked_sub(Duration::from_secs(age)).unwrap();
+            healthy(State(Ticker::showing(Some(snapshot)).1)).await.status()
+        };
+        assert_eq!(status_at(1).await, StatusCode::OK);
+        assert_eq!(status_at(31).await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(healthy(State(Ticker::showing(None).1)).await.status(), StatusCode::OK, "just started");
+    }
 }

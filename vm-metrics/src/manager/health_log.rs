@@ -1,0 +1,136 @@
+//! Says in the log how the parts are: when that changes, not at every tick.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tracing::Level;
+
+use crate::model::{Health, PartKind, PartRun};
+
+/// A reason may name another process at each tick, so new reasons of one part wait for each other this long.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// Logs a part in one line when its health changes, or the reason does.
+#[derive(Debug, Default)]
+pub(super) struct HealthLog {
+    parts: HashMap<(PartKind, &'static str), Said>,
+}
+
+/// What was said of one part, and what was not.
+#[derive(Debug)]
+struct Said {
+    at: Instant,
+    state: Health,
+    reason: String,
+    /// The reason at the last tick, said or not.
+    latest: String,
+    unsaid: u64,
+}
+
+impl HealthLog {
+    pub(super) fn note(&mut self, run: &PartRun) {
+        let Some((level, text)) = self.line(run, Instant::now()) else { return };
+        match level {
+            Level::WARN => tracing::warn!("{text}"),
+            Level::INFO => tracing::info!("{text}"),
+            _ => tracing::debug!("{text}"),
+        }
+    }
+
+    fn line(&mut self, run: &PartRun, now: Instant) -> Option<(Level, String)> {
+        let said = self.parts.get_mut(&(run.kind, run.name));
+        let (state, reason) = (run.health.state, &run.health.reason);
+        let (mut again, mut unsaid) = (false, 0);
+        if let Some(said) = said {
+            if said.state == state {
+                let new = *reason != said.latest;
+                if new {
+                    said.latest.clone_from(reason);
+                }
+                if *reason == said.reason {
+                    return None;
+                }
+                if now.duration_since(said.at) < PAUSE {
+                    said.unsaid += u64::from(new);
+                    return None;
+                }
+                // The reason that is said now may be one that had to wait.
+                said.unsaid = said.unsaid.saturating_sub(u64::from(!new));
+            }
+            (again, unsaid) = (true, said.unsaid);
+        }
+        let said = Said { at: now, state, reason: reason.clone(), latest: reason.clone(), unsaid: 0 };
+        self.parts.insert((run.kind, run.name), said);
+        let (level, mut text) = describe(run, again);
+        if unsaid > 0 {
+            text += &format!(" (other reasons since the last line: {unsaid})");
+        }
+        Some((level, text))
+    }
+}
+
+fn describe(run: &PartRun, again: bool) -> (Level, String) {
+    let part = format!("{} {}", run.kind.as_str(), run.name);
+    let errno = run.health.errno.map(|errno| format!(" (errno {errno})")).unwrap_or_default();
+    let reason = format!("{}{errno}", run.health.reason);
+    let runs = run.duration.is_some();
+    match run.health.state {
+        Health::Healthy if again => (Level::INFO, format!("{part} works again")),
+        Health::Healthy => (Level::DEBUG, format!("{part} works")),
+        Health::Disabled => (Level::INFO, format!("{part} is off: {reason}")),
+        Health::Degraded if run.is_complete() => (Level::INFO, format!("{part}: {reason}")),
+        Health::Degraded | Health::Failed if runs => (Level::WARN, format!("{part}: {reason}")),
+        Health::Degraded | Health::Failed | Health::Unsupported => {
+            (Level::WARN, format!("{part} is off: {reason}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::PartHealth;
+
+    fn run(state: Health, reason: &str) -> PartRun {
+        PartRun {
+            kind: PartKind::Reader,
+            name: "a",
+            health: PartHealth::new(state, reason),
+            duration: Some(Duration::ZERO),
+            items: 0,
+            errors: 1,
+            absent: 0,
+        }
+    }
+
+    #[test]
+    fn a_new_reason_is_said_but_not_more_than_once_a_minute() {
+        let (mut log, start) = (HealthLog::default(), Instant::now());
+        let mut at = |seconds, state, reason| {
+            log.line(&run(state, reason), start + Duration::from_secs(seconds)).map(|(_, text)| text)
+        };
+        let line = |text: &str| Some(text.to_owned());
+        assert_eq!(at(0, Health::Degraded, "x"), line("reader a: x"));
+        assert_eq!(at(1, Health::Degraded, "x"), None);
+        assert_eq!(at(2, Health::Degraded, "y"), None);
+        assert_eq!(at(3, Health::Degraded, "z"), None);
+        assert_eq!(at(61, Health::Degraded, "z"), line("reader a: z (other reasons since the last line: 1)"));
+        assert_eq!(at(62, Health::Degraded, "z"), None);
+        assert_eq!(at(122, Health::Degraded, "x"), line("reader a: x"));
+        assert_eq!(at(123, Health::Failed, "x"), line("reader a: x"), "another state does not wait");
+        assert_eq!(at(124, Health::Healthy, ""), line("reader a works again"));
+        assert_eq!(at(125, Health::Degraded, "x"), line("reader a: x"));
+    }
+
+    #[test]
+    fn only_what_does_not_run_is_off_and_what_is_not_there_is_no_warning() {
+        let mut run = run(Health::Failed, "x");
+        assert_eq!(describe(&run, false), (Level::WARN, "reader a: x".to_owned()));
+        run.duration = None;
+        assert_eq!(describe(&run, false), (Level::WARN, "reader a is off: x".to_owned()));
+        run.duration = Some(Duration::ZERO);
+        run.health.state = Health::Degraded;
+        run.absent = run.errors;
+        assert_eq!(describe(&run, false), (Level::INFO, "reader a: x".to_owned()));
+    }
+}
