@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use vm_metrics::model::PacketMix;
 use vm_metrics_testkit::frames::{BROADCAST, Frame, MULTICAST, VNET_HEADER};
+use vm_metrics_testkit::skip::skip_part;
 use vm_metrics_testkit::tap::TapOptions;
 
 use crate::lab::{Lab, ways};
@@ -140,14 +141,19 @@ fn gso(way: &str) {
     let options = TapOptions { vnet_hdr: true, offload: true, ..TapOptions::default() };
     let mut lab = Lab::attached_by(way, 1, options);
     let gso = || Frame::from_guest().gso(SEGMENT);
-    for (payload, headers, frame) in [
+    let mut cases = vec![
         (4000, 54, gso().tcp4(4000)),
         (4001, 54, gso().tcp4(4001)),
         (60_000, 54, gso().tcp4(60_000)),
         (2500, 74, gso().tcp6(2500)),
         (2500, 58, gso().vlan(7).tcp4(2500)),
-        (3001, 42, gso().udp4(3001)),
-    ] {
+    ];
+    let udp = gso().udp4(3001);
+    match lab.taps[0].write_frame(&udp) {
+        Ok(()) => cases.push((3001, 42, udp)),
+        Err(error) => skip_part("of UDP", &format!("TAPs take it in segments from Linux 6.2 on: {error:#}")),
+    }
+    for (payload, headers, frame) in cases {
         let (_, before) = lab.tick_one();
         lab.send(&frame);
         let (nic, after) = lab.tick_one();

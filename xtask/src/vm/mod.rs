@@ -61,9 +61,11 @@ pub fn vm(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// All tests on one kernel.
+/// All tests on one kernel, and its table.
 pub fn kernel_suite(workspace: &Workspace, version: &str) -> Result<Column> {
-    run(&Binaries::build(workspace)?, version, None)
+    let column = run(&Binaries::build(workspace)?, version, None)?;
+    println!("\n{}", table::text(std::slice::from_ref(&column)));
+    Ok(column)
 }
 
 fn run(binaries: &Binaries, version: &str, filter: Option<&str>) -> Result<Column> {

@@ -78,6 +78,12 @@ impl Column {
         self.results.iter().filter(|(_, verdict)| is(verdict)).count()
     }
 
+    /// Names of tests.
+    pub fn failures(&self) -> Vec<&str> {
+        let failed = self.results.iter().filter(|(_, verdict)| verdict.is_failure());
+        failed.map(|(test, _)| test.as_str()).collect()
+    }
+
     fn verdict(&self, test: &str) -> Option<&Verdict> {
         self.results.iter().find(|(name, _)| name == test).map(|(_, verdict)| verdict)
     }
