@@ -114,11 +114,13 @@ fn check_rust_src() -> Result<(), Failure> {
     if core.is_dir() { Ok(()) } else { Err(missing("rust-src", "adds it to the toolchain")) }
 }
 
-/// The directory with one of cargo's marks: it writes the first only where it made the directory itself.
+/// The directory with one of cargo's marks: it writes the first only where it made the directory itself. Below it a
+/// build with `--target` has a directory of its own, with a mark too.
 fn target_dir(out_dir: &Path) -> Result<PathBuf, Failure> {
+    let triple = variable("TARGET")?;
     let is_marked =
         |dir: &&Path| ["CACHEDIR.TAG", ".rustc_info.json"].iter().any(|mark| dir.join(mark).is_file());
-    let found = out_dir.ancestors().find(is_marked);
+    let found = out_dir.ancestors().find(|dir| is_marked(dir) && dir.file_name() != Some(triple.as_os_str()));
     found.map(Path::to_owned).ok_or_else(|| setup(format!("no target directory above {}", out_dir.display())))
 }
 

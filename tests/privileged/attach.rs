@@ -6,12 +6,13 @@ use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 
-use crate::lab::{Lab, manager_for, manager_with, nics};
+use crate::lab::{Lab, manager_for, manager_with, nics, ways};
 
 #[test]
 fn what_was_before_the_attach_is_not_lost() {
-    before_the_attach("tcx", AttachMode::Tcx);
-    before_the_attach("clsact", AttachMode::Clsact);
+    for way in ways() {
+        before_the_attach(way, if way == "tcx" { AttachMode::Tcx } else { AttachMode::Clsact });
+    }
 }
 
 fn before_the_attach(way: &str, mode: AttachMode) {

@@ -4,13 +4,14 @@ use std::process::Command;
 
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::packet_socket::PacketSocket;
+use vm_metrics_testkit::skip::skip;
 use vm_metrics_testkit::tap::TapOptions;
 
-use crate::lab::{Lab, WAYS, manager_for, nics};
+use crate::lab::{Lab, manager_for, nics, tcx, ways};
 
 #[test]
 fn filters_of_others_still_run_and_stay() {
-    for way in WAYS {
+    for way in ways() {
         let mut lab = Lab::without_tick(way, 1, TapOptions::default());
         tc("qdisc add dev vmt0 clsact");
         // Drops every frame, which ends the chain for whatever comes after it.
@@ -33,6 +34,9 @@ fn filters_of_others_still_run_and_stay() {
 
 #[test]
 fn two_daemons_count_the_same_frames() {
+    if let Err(reason) = tcx() {
+        return skip(&reason);
+    }
     for (first, second) in [("tcx", "tcx"), ("tcx", "clsact"), ("clsact", "tcx")] {
         let mut lab = Lab::attached_by(first, 1, TapOptions::default());
         let mut other = manager_for(second, &["vmt0"]);

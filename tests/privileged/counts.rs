@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use vm_metrics::model::PacketMix;
 use vm_metrics_testkit::frames::{BROADCAST, Frame, MULTICAST, VNET_HEADER};
+use vm_metrics_testkit::skip::skip_part;
 use vm_metrics_testkit::tap::TapOptions;
 
-use crate::lab::{Lab, WAYS};
+use crate::lab::{Lab, ways};
 
 /// What it is, how it is made, and which counters it adds one to, besides those of every frame.
 type Case = (&'static str, fn(Frame) -> Vec<u8>, [&'static str; 3]);
@@ -59,7 +60,7 @@ fn repeats(index: usize) -> u64 {
 
 #[test]
 fn what_the_guest_sends_is_counted_as_tx() {
-    WAYS.iter().for_each(|way| sends(way));
+    ways().into_iter().for_each(|way| sends(way));
 }
 
 fn sends(way: &str) {
@@ -88,7 +89,7 @@ fn sends(way: &str) {
 
 #[test]
 fn what_the_guest_takes_is_counted_as_rx() {
-    WAYS.iter().for_each(|way| takes(way));
+    ways().into_iter().for_each(|way| takes(way));
 }
 
 fn takes(way: &str) {
@@ -133,7 +134,7 @@ fn offered_is_not_yet_received() {
 
 #[test]
 fn a_gso_frame_counts_as_the_packets_on_the_wire() {
-    WAYS.iter().for_each(|way| gso(way));
+    ways().into_iter().for_each(|way| gso(way));
 }
 
 fn gso(way: &str) {
@@ -141,14 +142,19 @@ fn gso(way: &str) {
     let options = TapOptions { vnet_hdr: true, offload: true, ..TapOptions::default() };
     let mut lab = Lab::attached_by(way, 1, options);
     let gso = || Frame::from_guest().gso(SEGMENT);
-    for (payload, headers, frame) in [
+    let mut cases = vec![
         (4000, 54, gso().tcp4(4000)),
         (4001, 54, gso().tcp4(4001)),
         (60_000, 54, gso().tcp4(60_000)),
         (2500, 74, gso().tcp6(2500)),
         (2500, 58, gso().vlan(7).tcp4(2500)),
-        (3001, 42, gso().udp4(3001)),
-    ] {
+    ];
+    let udp = gso().udp4(3001);
+    match lab.taps[0].write_frame(&udp) {
+        Ok(()) => cases.push((3001, 42, udp)),
+        Err(error) => skip_part("of UDP", &format!("TAPs take it in segments from Linux 6.2 on: {error:#}")),
+    }
+    for (payload, headers, frame) in cases {
         let (_, before) = lab.tick_one();
         lab.send(&frame);
         let (nic, after) = lab.tick_one();

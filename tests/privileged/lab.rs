@@ -1,7 +1,9 @@
 //! VMs made of TAPs in a namespace of their own, and the daemon's manager looking at them, tick by tick.
 
+use std::error::Error;
 use std::path::Path;
 
+use aya::programs::{SchedClassifier, TcAttachType};
 use vm_metrics::app::App;
 use vm_metrics::config::Config;
 use vm_metrics::manager::Manager;
@@ -9,10 +11,26 @@ use vm_metrics::model::{EbpfStats, NicSource, NicStats};
 use vm_metrics::readers::Purpose;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::packet_socket::PacketSocket;
+use vm_metrics_testkit::skip::skip_part;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 
-/// Every way to attach must count the same.
-pub(crate) const WAYS: [&str; 2] = ["tcx", "clsact"];
+/// The ways to attach that this kernel has: each must count the same. What is left out is said.
+pub(crate) fn ways() -> Vec<&'static str> {
+    match tcx() {
+        Ok(()) => vec!["tcx", "clsact"],
+        Err(reason) => {
+            skip_part("by TCX", &reason);
+            vec!["clsact"]
+        }
+    }
+}
+
+/// Or the reason why there is none: asked of the kernel, not of its version.
+pub(crate) fn tcx() -> Result<(), String> {
+    let answer = SchedClassifier::query_tcx("lo", TcAttachType::Ingress);
+    let because = |error: &dyn Error| error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    answer.map(drop).map_err(|error| format!("TCX came with Linux 6.6: BPF_PROG_QUERY: {}", because(&error)))
+}
 
 /// The fields are dropped in this order: nobody looks at what is gone.
 pub(crate) struct Lab {

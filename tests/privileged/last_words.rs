@@ -12,7 +12,7 @@ use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::SOON;
 
-use crate::lab::{WAYS, manager_with, nics};
+use crate::lab::{manager_with, nics, ways};
 
 fn send(tap: &Tap, frames: u64) {
     for _ in 0..frames {
@@ -28,7 +28,7 @@ fn only(manager: &mut Manager) -> VmStats {
 
 #[test]
 fn the_last_frames_of_a_tap_are_counted() {
-    for way in WAYS {
+    for way in ways() {
         let _namespace = NetNs::enter().unwrap();
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
         let tables = format!("[readers.tap_ebpf]\npin = false\nattach = \"{way}\"\n");

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::vm_process::{self, StandIn, StandInSpec, Traffic};
@@ -22,6 +23,8 @@ fn stand_in_vm() {
 fn the_capabilities_of_the_readme_are_enough_and_none_too_many() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(readme().contains("\nLimitMEMLOCK=infinity\n"));
+    setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None }).unwrap();
     // Where everybody may run it.
     let daemon = dir.path().join("vm-metrics");
     fs::copy(env!("CARGO_BIN_EXE_vm-metrics"), &daemon).unwrap();
@@ -44,10 +47,13 @@ fn the_capabilities_of_the_readme_are_enough_and_none_too_many() {
     }
 }
 
+fn readme() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap()
+}
+
 /// As `setpriv` spells them: `+net_admin`.
 fn capabilities_of_the_readme() -> Vec<String> {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let readme = fs::read_to_string(readme).unwrap();
+    let readme = readme();
     let line = readme.lines().find_map(|line| line.strip_prefix("AmbientCapabilities=")).unwrap();
     line.split(' ').map(|name| name.replace("CAP_", "+").to_lowercase()).collect()
 }
@@ -60,6 +66,6 @@ fn found_and_counted_by_ebpf(binary: &Path, capabilities: &[String]) -> bool {
     command.arg(binary).args(["serve", "--listen", "127.0.0.1:0"]);
     let daemon = Daemon::start_command(command).unwrap();
     daemon.wait_until_ready().unwrap();
-    let by_ebpf = [("device", TAP), ("source", "ebpf"), ("attach", "tcx")];
+    let by_ebpf = [("device", TAP), ("source", "ebpf")];
     daemon.metrics().unwrap().value("vm_network_source_info", &by_ebpf) == Some(1.0)
 }

@@ -10,6 +10,7 @@ mod run;
 mod test;
 mod tidy;
 mod tools;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ enum Task {
     Demo(demo::Options),
     /// Run everything this machine can test, and say what was skipped and why.
     Test(test::Options),
+    /// Run the privileged tests on other kernels, in guests.
+    Vm(vm::Options),
     /// Formatting, lints, documentation and the rules of the code's layout.
     Check,
 }
@@ -60,6 +63,7 @@ impl Task {
             Self::Run(options) => run::run(&workspace, options),
             Self::Demo(options) => demo::demo(&workspace, options),
             Self::Test(options) => test::test(&workspace, options),
+            Self::Vm(options) => vm::vm(&workspace, options),
             Self::Check => check::check(&workspace),
         }
     }

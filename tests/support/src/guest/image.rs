@@ -1,14 +1,18 @@
-//! What a guest boots: Debian's cloud kernel, and an initramfs of busybox, the virtio modules and a small init.
+//! What a guest boots: Debian's cloud kernel, and an initramfs of busybox, modules, a small init and what a test adds.
 //!
 //! Both come out of packages that are unpacked and not installed; the result is kept under `target/`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
+use super::contents::Contents;
+use super::kernel::Kernel;
 use super::modules;
 use crate::packages;
 
@@ -22,82 +26,101 @@ pub struct GuestImage {
 }
 
 impl GuestImage {
+    /// A guest with nothing but the network, on the kernel of the Debian release that this machine has. Needs the
+    /// network itself, as [`Self::build`].
+    pub fn prepare() -> Result<Self> {
+        Self::build(&Kernel::of_host()?, &Contents::default())
+    }
+
     /// Installs QEMU, downloads the rest and builds the initramfs, as far as that is not done. Needs the network, so
     /// call it before [`crate::netns::NetNs::enter`].
-    pub fn prepare() -> Result<Self> {
-        ensure!(cfg!(target_arch = "x86_64"), "guests are made for x86_64 hosts only");
+    pub fn build(kernel: &Kernel, contents: &Contents) -> Result<Self> {
         packages::ensure_debian(&["qemu-system-x86"])?;
-        let busybox = packages::unpacked("busybox-static")?;
-        let package = packages::dependency("linux-image-cloud-amd64", "linux-image-")?;
-        let kernel_tree = packages::unpacked(&package)?;
-        let kernel = only_child(&kernel_tree.join("boot"), "vmlinuz-")?;
-        let initramfs = build_initramfs(&busybox.join("bin/busybox"), &kernel_tree)?;
-        Ok(Self { kernel, initramfs })
+        let busybox = packages::unpacked("busybox-static")?.join("bin/busybox");
+        let initramfs = build_initramfs(&busybox, kernel, contents)?;
+        Ok(Self { kernel: kernel.image.clone(), initramfs })
     }
 }
 
 /// Takes a tenth of a second, so it is simply done again when something may have changed.
-fn build_initramfs(busybox: &Path, kernel_tree: &Path) -> Result<PathBuf> {
+fn build_initramfs(busybox: &Path, kernel: &Kernel, contents: &Contents) -> Result<PathBuf> {
     let cache = packages::cache_dir()?;
     let scratch = tempfile::tempdir_in(&cache).context("make a directory for the initramfs")?;
-    let root = scratch.path().join("root");
-    let modules_dir = root.join("modules");
-    for dir in [&root.join("bin"), &modules_dir] {
-        fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-    }
-    fs::copy(busybox, root.join("bin/busybox")).with_context(|| format!("copy {}", busybox.display()))?;
-    write_executable(&root.join("init"), INIT)?;
+    let mut tree = Tree::new(scratch.path().join("root"));
+    tree.write("init", INIT.as_bytes())?;
+    tree.copy("bin/busybox", busybox)?;
 
-    let tree = only_child(&kernel_tree.join("lib/modules"), "")?;
-    let mut files = vec!["init".to_owned(), "bin".into(), "bin/busybox".into(), "modules".into()];
     let mut order = String::new();
-    for module in modules::closure(&tree, &["virtio_pci", "virtio_net"], busybox)? {
+    let wanted = [&["virtio_pci", "virtio_net"], contents.modules.as_slice()].concat();
+    for module in modules::closure(&kernel.modules, &wanted, busybox)? {
         let name = format!("{}.ko", module.name);
-        let path = modules_dir.join(&name);
-        fs::write(&path, &module.content).with_context(|| format!("write {}", path.display()))?;
+        tree.write(&format!("modules/{name}"), &module.content)?;
         order.push_str(&format!("{name}\n"));
-        files.push(format!("modules/{name}"));
     }
-    fs::write(modules_dir.join("order"), order).context("write the order of the modules")?;
-    files.push("modules/order".into());
+    tree.write("modules/order", order.as_bytes())?;
+    for (guest, host) in contents.files() {
+        tree.copy(guest.strip_prefix("/").unwrap_or(guest), host)?;
+    }
 
     let archive = scratch.path().join("initramfs");
-    pack(busybox, &root, &files, &archive)?;
-    let done = cache.join("initramfs");
+    pack(busybox, &tree, &archive)?;
+    let kind = if contents.files().next().is_some() { "filled" } else { "plain" };
+    let done = cache.join(format!("initramfs-{}-{kind}", kernel.release));
     // Renamed into place: guests that boot at this moment keep the file they have opened.
     fs::rename(&archive, &done)
         .with_context(|| format!("rename {} to {}", archive.display(), done.display()))?;
     Ok(done)
 }
 
+/// The guest's root directory in the making.
+#[derive(Debug)]
+struct Tree {
+    root: PathBuf,
+    /// Relative paths of files and directories; in this order a directory comes before what is in it.
+    entries: BTreeSet<PathBuf>,
+}
+
+impl Tree {
+    fn new(root: PathBuf) -> Self {
+        Self { root, entries: BTreeSet::new() }
+    }
+
+    fn write(&mut self, name: &str, content: &[u8]) -> Result<()> {
+        let path = self.place(Path::new(name))?;
+        fs::write(&path, content).with_context(|| format!("write {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("make {} executable", path.display()))
+    }
+
+    /// With its permissions.
+    fn copy(&mut self, name: impl AsRef<Path>, from: &Path) -> Result<()> {
+        let path = self.place(name.as_ref())?;
+        fs::copy(from, &path)
+            .with_context(|| format!("copy {} to {}", from.display(), path.display()))
+            .map(drop)
+    }
+
+    fn place(&mut self, name: &Path) -> Result<PathBuf> {
+        let path = self.root.join(name);
+        let parent = path.parent().unwrap_or(&self.root);
+        fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+        let entries = name.ancestors().filter(|entry| !entry.as_os_str().is_empty());
+        self.entries.extend(entries.map(Path::to_owned));
+        Ok(path)
+    }
+}
+
 /// The archive format of the kernel, by the very busybox that goes into it.
-fn pack(busybox: &Path, root: &Path, files: &[String], archive: &Path) -> Result<()> {
+fn pack(busybox: &Path, tree: &Tree, archive: &Path) -> Result<()> {
     let output = fs::File::create(archive).with_context(|| format!("create {}", archive.display()))?;
     let mut cpio = Command::new(busybox);
-    cpio.args(["cpio", "-o", "-H", "newc", "-R", "0:0"]).current_dir(root);
+    cpio.args(["cpio", "-o", "-H", "newc", "-R", "0:0"]).current_dir(&tree.root);
     let mut child =
         cpio.stdin(Stdio::piped()).stdout(output).spawn().with_context(|| format!("run {cpio:?}"))?;
-    let list = files.join("\n") + "\n";
+    let list: String = tree.entries.iter().map(|entry| format!("{}\n", entry.display())).collect();
     // Dropped at the end of the statement: cpio then sees the end of the list.
     child.stdin.take().context("cpio has no input")?.write_all(list.as_bytes()).context("write to cpio")?;
     let status = child.wait().context("wait for cpio")?;
     ensure!(status.success(), "{cpio:?}: {status}");
     Ok(())
-}
-
-fn only_child(dir: &Path, prefix: &str) -> Result<PathBuf> {
-    for entry in fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))? {
-        let entry = entry.with_context(|| format!("read {}", dir.display()))?;
-        if entry.file_name().to_string_lossy().starts_with(prefix) {
-            return Ok(entry.path());
-        }
-    }
-    bail!("no {prefix}* in {}", dir.display())
-}
-
-fn write_executable(path: &Path, text: &str) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("make {} executable", path.display()))
 }

@@ -3,8 +3,10 @@
 //! QEMU makes the TAPs, in the network namespace of the thread that boots the guest; the guest's own IPv6 is off, and
 //! in a [`crate::netns::NetNs`] the host's too, so that every frame is one that the test asked for.
 
+mod contents;
 mod control;
 mod image;
+mod kernel;
 mod modules;
 mod traffic;
 
@@ -19,8 +21,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
+pub use self::contents::Contents;
 use self::control::Control;
 pub use self::image::GuestImage;
+pub use self::kernel::Kernel;
 pub use self::traffic::LinkCounts;
 use crate::child::ChildProcess;
 use crate::link::Link;
@@ -148,6 +152,19 @@ impl Guest {
     pub fn run_within(&mut self, deadline: Duration, command: &str) -> Result<String> {
         self.start(command)?;
         self.finish(deadline, command)
+    }
+
+    /// Exit status and output of a line of shell. After an error there is no telling what the guest is doing.
+    pub fn status_of(&mut self, deadline: Duration, command: &str) -> Result<(i32, String)> {
+        self.start(command)?;
+        self.control.receive(deadline)
+    }
+
+    /// The last lines that the kernel has said.
+    pub fn console_tail(&self, lines: usize) -> String {
+        let console = self.console();
+        let lines: Vec<&str> = console.lines().rev().take(lines).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
     /// What the guest counts itself, from its own side, by interface.

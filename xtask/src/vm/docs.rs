@@ -1,0 +1,52 @@
+//! The copy of the table in `docs/kernel-support.md`, between two marks.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use super::table::{Column, markdown};
+use crate::workspace::Workspace;
+
+const PAGE: &str = "docs/kernel-support.md";
+const BEGIN: &str = "<!-- `cargo xtask vm --write-docs` writes this part -->\n";
+const END: &str = "<!-- end of that part -->\n";
+
+pub fn write(workspace: &Workspace, columns: &[Column]) -> Result<()> {
+    let path = workspace.root.join(PAGE);
+    let page = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let page =
+        replace(&page, &part(columns)).with_context(|| format!("{} has lost its marks", path.display()))?;
+    fs::write(&path, page).with_context(|| format!("write {}", path.display()))
+}
+
+fn part(columns: &[Column]) -> String {
+    let kernels = columns.iter().map(|Column { version, release, debian, .. }| {
+        format!("| {version} | `{release}` | Debian {debian} |\n")
+    });
+    let kernels: String = kernels.collect();
+    format!("\n| Linux | kernel | from |\n|---|---|---|\n{kernels}\n{}\n", markdown(columns))
+}
+
+fn replace(page: &str, part: &str) -> Option<String> {
+    let (before, rest) = page.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}{part}{END}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_around_the_part_stays() {
+        let page = format!("a\n{BEGIN}old\n{END}b\n");
+        assert_eq!(replace(&page, "new\n"), Some(format!("a\n{BEGIN}new\n{END}b\n")));
+        assert_eq!(replace("no marks", "new"), None);
+    }
+
+    #[test]
+    fn the_page_has_the_marks() {
+        let page = include_str!("../../../docs/kernel-support.md");
+        assert!(replace(page, "").is_some());
+    }
+}

@@ -1,0 +1,201 @@
+//! Test × kernel: what came of each, and the reasons below.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Write as _};
+
+/// What came of one test on one kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Passed,
+    /// Some of it cannot be had on this kernel; the rest has passed. Each part with its reason.
+    PassedInPart(Vec<String>),
+    Unsupported(String),
+    Failed(String),
+}
+
+/// One kernel.
+#[derive(Debug)]
+pub struct Column {
+    pub version: String,
+    /// As `uname -r` says it.
+    pub release: String,
+    pub debian: String,
+    pub results: Vec<(String, Verdict)>,
+}
+
+impl Verdict {
+    /// From libtest's exit status and output, and the lines of the skip log.
+    pub fn of(status: i32, said: &str, skips: &str) -> Self {
+        if status != 0 {
+            return Self::Failed(panic_message(said).unwrap_or_else(|| format!("exit status {status}")));
+        }
+        let skips: Vec<(&str, &str)> = skips.lines().filter_map(|line| line.split_once('\t')).collect();
+        if let Some((_, reason)) = skips.iter().find(|(name, _)| !name.contains(' ')) {
+            return Self::Unsupported((*reason).to_owned());
+        }
+        let parts = skips.iter().filter_map(|(name, reason)| {
+            let part = name.split_once(' ')?.1;
+            Some(format!("not {part}: {reason}"))
+        });
+        let parts: Vec<String> = parts.collect::<BTreeSet<_>>().into_iter().collect();
+        if parts.is_empty() { Self::Passed } else { Self::PassedInPart(parts) }
+    }
+
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Self::Failed(_))
+    }
+
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Unsupported(_))
+    }
+
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Passed | Self::PassedInPart(_) => "pass",
+            Self::Unsupported(_) => "unsupported",
+            Self::Failed(_) => "FAIL",
+        }
+    }
+
+    fn reasons(&self) -> &[String] {
+        match self {
+            Self::Passed => &[],
+            Self::PassedInPart(parts) => parts,
+            Self::Unsupported(reason) | Self::Failed(reason) => std::slice::from_ref(reason),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())?;
+        self.reasons().iter().try_for_each(|reason| write!(f, "; {reason}"))
+    }
+}
+
+impl Column {
+    pub fn count(&self, is: impl Fn(&Verdict) -> bool) -> usize {
+        self.results.iter().filter(|(_, verdict)| is(verdict)).count()
+    }
+
+    /// Names of tests.
+    pub fn failures(&self) -> Vec<&str> {
+        let failed = self.results.iter().filter(|(_, verdict)| verdict.is_failure());
+        failed.map(|(test, _)| test.as_str()).collect()
+    }
+
+    fn verdict(&self, test: &str) -> Option<&Verdict> {
+        self.results.iter().find(|(name, _)| name == test).map(|(_, verdict)| verdict)
+    }
+}
+
+/// For a terminal.
+pub fn text(columns: &[Column]) -> String {
+    let rows = rows(columns);
+    let width = |column: usize| rows.cells.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..=columns.len()).map(width).collect();
+    let mut text = String::new();
+    for row in &rows.cells {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{}", cells.join("  ").trim_end());
+    }
+    for (index, reason) in rows.reasons.iter().enumerate() {
+        let _ = writeln!(text, "[{}] {reason}", index + 1);
+    }
+    text
+}
+
+/// For a page.
+pub fn markdown(columns: &[Column]) -> String {
+    let rows = rows(columns);
+    let mut text = String::new();
+    for (index, row) in rows.cells.iter().enumerate() {
+        let _ = writeln!(text, "| {} |", row.join(" | "));
+        if index == 0 {
+            let _ = writeln!(text, "|{}", "---|".repeat(row.len()));
+        }
+    }
+    for (index, reason) in rows.reasons.iter().enumerate() {
+        let _ = write!(text, "\n[{}] {}\n", index + 1, reason.replace('<', "&lt;"));
+    }
+    text
+}
+
+struct Rows {
+    /// The first has the headings.
+    cells: Vec<Vec<String>>,
+    /// Each once, however many cells point to it.
+    reasons: Vec<String>,
+}
+
+fn rows(columns: &[Column]) -> Rows {
+    let headings = columns.iter().map(|column| format!("Linux {}", column.version));
+    let mut cells = vec![std::iter::once("test".to_owned()).chain(headings).collect::<Vec<_>>()];
+    let mut reasons: Vec<String> = Vec::new();
+    for (test, _) in columns.first().map(|column| column.results.as_slice()).unwrap_or_default() {
+        let mut row = vec![test.clone()];
+        for column in columns {
+            let Some(verdict) = column.verdict(test) else {
+                row.push("–".to_owned());
+                continue;
+            };
+            let mut cell = verdict.word().to_owned();
+            for reason in verdict.reasons() {
+                let known = reasons.iter().position(|known| known == reason);
+                let number = known.unwrap_or_else(|| {
+                    reasons.push(reason.clone());
+                    reasons.len() - 1
+                });
+                let _ = write!(cell, " [{}]", number + 1);
+            }
+            row.push(cell);
+        }
+        cells.push(row);
+    }
+    Rows { cells, reasons }
+}
+
+/// The first line of what a test has said in its panic, which stands below the line with the place.
+fn panic_message(said: &str) -> Option<String> {
+    let (_, after) = said.split_once(" panicked at ")?;
+    let mut lines = after.lines();
+    let place = lines.next()?.trim_end_matches(':');
+    Some(format!("{place}: {}", lines.next().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_what_the_test_and_its_skips_say() {
+        assert_eq!(Verdict::of(0, "", ""), Verdict::Passed);
+        let skip = "a::b\tno TCX\n";
+        assert_eq!(Verdict::of(0, "", skip), Verdict::Unsupported("no TCX".into()));
+        let part = Verdict::of(0, "", "a::b by tcx\tEINVAL\n");
+        assert_eq!(part, Verdict::PassedInPart(vec!["not by tcx: EINVAL".into()]));
+        let said = "thread 'a::b' (1) panicked at tests/a.rs:3:4:\nassertion failed\nnote: …\n";
+        assert_eq!(Verdict::of(101, said, skip), Verdict::Failed("tests/a.rs:3:4: assertion failed".into()));
+        assert_eq!(Verdict::of(137, "", ""), Verdict::Failed("exit status 137".into()));
+    }
+
+    #[test]
+    fn a_reason_is_told_once() {
+        let part = || Verdict::PassedInPart(vec!["not by tcx: EINVAL".into()]);
+        let column = |version: &str, a, b| Column {
+            version: version.into(),
+            release: format!("{version}.0"),
+            debian: "d".into(),
+            results: vec![("a".into(), a), ("b".into(), b)],
+        };
+        let columns = [column("5.10", part(), part()), column("7.2", Verdict::Passed, Verdict::Passed)];
+        assert_eq!(
+            text(&columns),
+            "test  Linux 5.10  Linux 7.2\na     pass [1]    pass\nb     pass [1]    pass\n\
+             [1] not by tcx: EINVAL\n"
+        );
+        assert!(markdown(&columns).starts_with("| test | Linux 5.10 | Linux 7.2 |\n|---|---|---|\n| a |"));
+    }
+}
