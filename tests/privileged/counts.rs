@@ -60,7 +60,7 @@ fn repeats(index: usize) -> u64 {
 
 #[test]
 fn what_the_guest_sends_is_counted_as_tx() {
-    ways().into_iter().for_each(|way| sends(way));
+    ways().into_iter().for_each(sends);
 }
 
 fn sends(way: &str) {
@@ -89,7 +89,7 @@ fn sends(way: &str) {
 
 #[test]
 fn what_the_guest_takes_is_counted_as_rx() {
-    ways().into_iter().for_each(|way| takes(way));
+    ways().into_iter().for_each(takes);
 }
 
 fn takes(way: &str) {
@@ -134,7 +134,7 @@ fn offered_is_not_yet_received() {
 
 #[test]
 fn a_gso_frame_counts_as_the_packets_on_the_wire() {
-    ways().into_iter().for_each(|way| gso(way));
+    ways().into_iter().for_each(gso);
 }
 
 fn gso(way: &str) {

@@ -184,7 +184,7 @@ fn without_pins_the_programs_leave_with_the_daemon() {
 
 #[test]
 fn a_second_daemon_leaves_with_an_error() {
-    ways().into_iter().for_each(|way| second_daemon(way));
+    ways().into_iter().for_each(second_daemon);
 }
 
 fn second_daemon(way: &str) {
