@@ -7,7 +7,6 @@ mkdir -p /proc /sys /dev /tmp
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mount -t bpf bpf /sys/fs/bpf
-mount -t tmpfs tmpfs /tmp
 chmod 1777 /tmp
 while read -r module; do insmod "/modules/$module"; done </modules/order
 ip link set lo up
