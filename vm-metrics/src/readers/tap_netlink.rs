@@ -1,7 +1,7 @@
-//! What the TAP devices count, from one RTM_GETSTATS dump: the numbers of sysfs, in 1 ms per 1000 TAPs instead of 24.
+//! What the TAP devices count, from one RTM_GETSTATS dump: the numbers of sysfs, for a fraction of the system calls.
 //!
-//! The dump has all devices of the namespace. Asking for each TAP alone costs 2 µs instead of 0.2: it would be cheaper
-//! only where fewer than one device in ten is a TAP, and there is little to save there.
+//! The dump has all devices of the namespace. Asking for each TAP alone would be cheaper only where few devices are TAPs,
+//! and there is little to save there.
 
 use rustix::io::Errno;
 
