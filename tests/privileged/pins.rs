@@ -128,6 +128,8 @@ fn kill_9_under_traffic_loses_nothing_and_counts_nothing_twice() {
                     sent.fetch_add(1, Ordering::Relaxed);
                 }
             });
+            // Also when something below panics: the scope waits for the thread.
+            let _stopped = StopOnDrop(&stop);
             let mut last = 0.0;
             for _ in 0..4 {
                 let mut daemon = host.start();
@@ -152,6 +154,14 @@ fn kill_9_under_traffic_loses_nothing_and_counts_nothing_twice() {
         let bytes = daemon.metrics().unwrap().value("vm_network_tx_bytes_total", &[]);
         assert_eq!(bytes, Some(sent * frame.len() as f64), "{way}");
         assert_eq!(attached_programs(), 2, "{way}");
+    }
+}
+
+struct StopOnDrop<'s>(&'s AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
