@@ -2,12 +2,14 @@
 //!
 //! A new source is a file with a [`SourceDef`], a `mod` line and a line in [`SOURCES`].
 
+mod adapters;
 mod files;
 mod merge;
 pub mod proc_scan;
 pub mod static_list;
 mod written_pid;
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -16,6 +18,9 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+pub use self::adapters::{
+    InstanceData, InstanceListerAdapter, InstanceManager, InstanceManagerAdapter, InstanceUtilizationInfo,
+};
 pub use self::merge::merge_listings;
 use crate::config::{ConfigError, Section, Sections};
 use crate::host::Host;
@@ -27,6 +32,9 @@ pub const SOURCES: &[SourceDef] = &[static_list::SOURCE, proc_scan::SOURCE];
 /// How long the VMs of a source that fails are still listed. Without a free descriptor, say, nothing can be listed for a
 /// moment, and that must not end every series; but nor may a VM that has ended seem to run for long.
 const KEEP_LISTING: Duration = Duration::from_secs(30);
+
+/// What the source of a program that embeds this library is called in health and in metrics.
+const OWN: &str = "instance_source";
 
 /// A line of the table of sources.
 #[derive(Debug)]
@@ -62,6 +70,13 @@ pub trait InstanceSource: Send {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError>;
 }
 
+/// Those that are always there.
+impl InstanceSource for Vec<InstanceInfo> {
+    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+        Ok(self.clone().into())
+    }
+}
+
 /// What a source found, and what it could not look at.
 #[derive(Debug, Default)]
 pub struct Listing {
@@ -83,6 +98,14 @@ pub enum SourceError {
     Content { path: PathBuf, problem: String },
     #[error("process {pid}: {problem}")]
     Process { pid: u32, problem: String },
+    /// From a list function that is not ours.
+    #[error("{0}")]
+    Lister(Arc<dyn Error + Send + Sync>),
+    /// An asynchronous list function that has not answered; it is not asked again before it has.
+    #[error("the list function has not answered within {}", humantime::format_duration(*.deadline))]
+    Late { deadline: Duration },
+    #[error("the list function has panicked, or its runtime has ended")]
+    Ended,
     #[error("and {count} more problems")]
     More { count: usize },
 }
@@ -136,6 +159,12 @@ impl Sources {
     pub fn new(sources: Vec<(&'static str, Box<dyn InstanceSource>)>) -> Self {
         let sources = sources.into_iter().map(|(name, source)| Asked::new(name, source)).collect();
         Self { sources, switched_off: Vec::new() }
+    }
+
+    /// The one that comes before all others; replaces the one that was set before.
+    pub(crate) fn set_own(&mut self, source: Box<dyn InstanceSource>) {
+        self.sources.retain(|source| source.name != OWN);
+        self.sources.insert(0, Asked::new(OWN, source));
     }
 
     /// The sources that the configuration turned off, or gave nothing to list.
