@@ -1,0 +1,47 @@
+//! Why a source cannot tell what it should.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+#[derive(Clone, Debug, Error)]
+pub enum SourceError {
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io { operation: &'static str, path: PathBuf, source: Arc<io::Error> },
+    /// What the source reads is not on this host; with `enabled = "auto"` that is no fault.
+    #[error("{} is not there", path.display())]
+    Absent { path: PathBuf },
+    #[error("{}: {problem}", path.display())]
+    Content { path: PathBuf, problem: String },
+    #[error("process {pid}: {problem}")]
+    Process { pid: u32, problem: String },
+    #[error("and {count} more problems")]
+    More { count: usize },
+}
+
+impl SourceError {
+    pub fn io(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::Io { operation, path: path.into(), source: Arc::new(source) }
+    }
+
+    pub fn content(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
+        Self::Content { path: path.into(), problem: problem.into() }
+    }
+
+    /// The error number of the kernel, where there was one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Io { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Io { source, .. } => Some(source.kind()),
+            _ => None,
+        }
+    }
+}
