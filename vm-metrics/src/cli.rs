@@ -129,7 +129,7 @@ impl Serve {
 /// Programs that are attached for one reading have nothing to tell, so a snapshot is the devices' own counters.
 fn snapshot(mut config: Config, json: bool) -> anyhow::Result<()> {
     config.readers.switch_off(readers::TAP_EBPF);
-    let snapshot = App::new(config)?.into_manager(Purpose::Look)?.tick(0);
+    let snapshot = App::new(config)?.into_manager(Purpose::Look)?.collect();
     let failure = source_failure(&snapshot);
     // Without a VM there is nothing to show but the failure: "none" would be a guess.
     if failure.is_none() || !snapshot.vms.is_empty() {

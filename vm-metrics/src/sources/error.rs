@@ -1,8 +1,10 @@
 //! Why a source cannot tell what it should.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -17,6 +19,14 @@ pub enum SourceError {
     Content { path: PathBuf, problem: String },
     #[error("process {pid}: {problem}")]
     Process { pid: u32, problem: String },
+    /// From a list function that is not ours.
+    #[error("{0}")]
+    Lister(Arc<dyn Error + Send + Sync>),
+    /// An asynchronous list function that has not answered; it is not asked again before it has.
+    #[error("the list function has not answered within {}", humantime::format_duration(*.deadline))]
+    Late { deadline: Duration },
+    #[error("the list function has panicked, or its runtime has ended")]
+    Ended,
     #[error("and {count} more problems")]
     More { count: usize },
 }

@@ -2,6 +2,7 @@
 //!
 //! A new source is a file with a [`SourceDef`], a `mod` line and a line in [`SOURCES`].
 
+mod adapters;
 mod described;
 mod error;
 mod files;
@@ -16,6 +17,9 @@ mod written_pid;
 
 use std::path::PathBuf;
 
+pub use self::adapters::{
+    InstanceData, InstanceListerAdapter, InstanceManager, InstanceManagerAdapter, InstanceUtilizationInfo,
+};
 pub use self::error::SourceError;
 pub use self::merge::merge_listings;
 pub use self::precedence::Tier;
@@ -71,6 +75,13 @@ pub trait InstanceSource: Send {
 
     /// Called once by the daemon, and by nobody who only looks: what is there only once on a host is taken now.
     fn serve(&mut self) {}
+}
+
+/// Those that are always there.
+impl InstanceSource for Vec<InstanceInfo> {
+    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+        Ok(self.clone().into())
+    }
 }
 
 /// What a source found, and what it could not look at.

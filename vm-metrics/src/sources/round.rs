@@ -11,6 +11,9 @@ use crate::model::{InstanceInfo, VmSet};
 /// moment, and that must not end every series; but nor may a VM that has ended seem to run for long.
 pub(super) const KEEP_LISTING: Duration = Duration::from_secs(30);
 
+/// What the source of a program that embeds this library is called in health and in metrics.
+const OWN: &str = "instance_source";
+
 /// The sources in use, asked as one.
 pub struct Sources {
     pub(super) sources: Vec<Asked>,
@@ -43,6 +46,12 @@ impl Sources {
     pub fn new(sources: Vec<(&'static str, Box<dyn InstanceSource>)>) -> Self {
         let written = |(name, source)| Asked::new(name, Tier::Written, Switch::On, source);
         Self { sources: sources.into_iter().map(written).collect(), switched_off: Vec::new() }
+    }
+
+    /// The one that comes before all others; replaces the one that was set before.
+    pub(crate) fn set_own(&mut self, source: Box<dyn InstanceSource>) {
+        self.sources.retain(|source| source.name != OWN);
+        self.sources.insert(0, Asked::new(OWN, Tier::Written, Switch::On, source));
     }
 
     /// The sources that the configuration turned off, or gave nothing to list.
