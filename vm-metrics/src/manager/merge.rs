@@ -40,6 +40,8 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger) -> VmStats {
         net_tx_packets: sum(&nics, |nic| nic.tx.packets),
         allocated_vcpus: vm.allocated_vcpus,
         allocated_memory_bytes: vm.allocated_memory_bytes,
+        actual_memory_bytes: vm.actual_memory_bytes,
+        project: vm.project.clone(),
         nics,
     }
 }

@@ -30,6 +30,10 @@ pub struct VmStats {
     pub net_tx_packets: Option<u64>,
     pub allocated_vcpus: Option<u32>,
     pub allocated_memory_bytes: Option<u64>,
+    /// What the balloon leaves the guest of it; `None` without a balloon.
+    pub actual_memory_bytes: Option<u64>,
+    /// Whose VM it is, as the orchestrator calls them.
+    pub project: Option<String>,
     pub nics: Vec<NicStats>,
 }
 

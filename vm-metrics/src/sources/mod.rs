@@ -6,12 +6,15 @@ mod adapters;
 mod described;
 mod error;
 mod files;
+mod hypeman;
+mod libvirt;
 mod merge;
 mod precedence;
 pub mod proc_scan;
 mod round;
 pub mod static_list;
 mod vm_dir;
+mod vmm_pid;
 mod watched_files;
 mod written_pid;
 
@@ -30,7 +33,8 @@ use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 
 /// All sources. Where several describe the same VM, [`precedence`] says whose word counts; within a tier, the earlier one's.
-pub const SOURCES: &[SourceDef] = &[static_list::SOURCE, vm_dir::SOURCE, proc_scan::SOURCE];
+pub const SOURCES: &[SourceDef] =
+    &[static_list::SOURCE, vm_dir::SOURCE, hypeman::SOURCE, libvirt::SOURCE, proc_scan::SOURCE];
 
 /// A line of the table of sources.
 #[derive(Debug)]

@@ -138,6 +138,8 @@ pub(crate) mod tests {
             memory_vms_bytes: Some(1),
             allocated_vcpus: Some(1),
             allocated_memory_bytes: Some(1),
+            actual_memory_bytes: Some(1),
+            project: Some("p".into()),
             nics: vec![nic],
             ..VmStats::default()
         };

@@ -124,6 +124,7 @@ fn info(pid: u32, hypervisor: Hypervisor, args: &VmArgs) -> InstanceInfo {
         nics: Vec::new(),
         allocated_vcpus: args.vcpus,
         allocated_memory_bytes: args.memory_bytes,
+        ..InstanceInfo::default()
     }
 }
 

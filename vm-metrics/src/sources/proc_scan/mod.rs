@@ -14,7 +14,7 @@
 
 mod cmdline;
 mod device_netns;
-mod executable;
+pub(super) mod executable;
 mod inspect;
 mod proc_dir;
 mod process;
@@ -29,7 +29,8 @@ use std::time::{Duration, Instant};
 
 use self::inspect::{Vm, inspect};
 use self::proc_dir::ProcDir;
-use self::process::{Process, Unread};
+pub(super) use self::process::Process;
+use self::process::Unread;
 use super::{InstanceSource, Listing, SourceDef, SourceError, Tier};
 use crate::host::Host;
 
@@ -248,3 +249,6 @@ fn names(directory: &Path) -> Result<impl Iterator<Item = Result<OsString, Sourc
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(super) use tests::fixture;
