@@ -7,4 +7,6 @@ mod cli;
 mod fixture;
 mod golden;
 mod http;
+mod push;
 mod readme;
+mod vmm_api;

@@ -168,7 +168,7 @@ impl ProcScan {
     }
 
     fn listing(&self, mut problems: Vec<SourceError>) -> Listing {
-        let mut vms = Vec::new();
+        let (mut vms, mut sockets) = (Vec::new(), Vec::new());
         let mut pids: Vec<_> = self.seen.iter().collect();
         pids.sort_unstable_by_key(|(pid, _)| **pid);
         for (pid, seen) in pids {
@@ -176,6 +176,7 @@ impl ProcScan {
                 What::NoVm => {}
                 What::Vm(vm) => {
                     problems.extend(vm.problems().cloned());
+                    sockets.extend(vm.api_socket(*pid));
                     vms.push((vm.start_ticks, pid, &vm.info));
                 }
                 What::Unreadable(error) => problems.push(error.clone()),
@@ -186,11 +187,7 @@ impl ProcScan {
             problems.truncate(MAX_PROBLEMS);
             problems.push(SourceError::More { count });
         }
-        Listing {
-            instances: vms.into_iter().map(|(_, _, info)| info.clone()).collect(),
-            problems,
-            sockets: Vec::new(),
-        }
+        Listing { instances: vms.into_iter().map(|(_, _, info)| info.clone()).collect(), problems, sockets }
     }
 }
 
