@@ -6,4 +6,5 @@ mod cli;
 mod fixture;
 mod golden;
 mod http;
+mod processes;
 mod readme;
