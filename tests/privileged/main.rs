@@ -12,3 +12,4 @@ mod last_words;
 mod netlink;
 mod pins;
 mod rights;
+mod test_run;

@@ -5,6 +5,9 @@ use std::mem::MaybeUninit;
 use crate::host::Host;
 use crate::procfs::is_of_own_pid_namespace;
 
+/// `PID_MAX_LIMIT` of the kernel. What is greater does not fit into the id of a clock, and would be the id of another.
+const MAX_PID: libc::pid_t = 1 << 22;
+
 /// Reads the clocks of the processes of one host.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CpuClocks(());
@@ -19,7 +22,7 @@ impl CpuClocks {
 
     /// `None` when there is no such process. Which process it is that has the pid now the clock does not say.
     pub(super) fn read_nsec(self, pid: u32) -> Option<u64> {
-        let pid = libc::pid_t::try_from(pid).ok().filter(|pid| *pid > 0)?;
+        let pid = libc::pid_t::try_from(pid).ok().filter(|pid| (1..=MAX_PID).contains(pid))?;
         let mut clock = MaybeUninit::uninit();
         // SAFETY: it writes one clockid_t to where there is room for one, when it gives 0.
         let clock = unsafe {
