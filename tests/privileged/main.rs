@@ -10,5 +10,7 @@ mod fallback;
 mod lab;
 mod last_words;
 mod netlink;
+mod owners;
 mod pins;
 mod rights;
+mod vmm;

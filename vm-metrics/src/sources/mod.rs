@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 pub use self::merge::merge_listings;
+use self::merge::{GivenIds, merge_again};
 use crate::config::{ConfigError, Section, Sections};
 use crate::host::Host;
 use crate::model::{InstanceInfo, VmSet};
@@ -112,6 +113,7 @@ impl SourceError {
 pub struct Sources {
     sources: Vec<Asked>,
     switched_off: Vec<&'static str>,
+    given_ids: GivenIds,
 }
 
 /// A source and what it answered last.
@@ -135,7 +137,7 @@ impl Sources {
     /// The most trusted source first.
     pub fn new(sources: Vec<(&'static str, Box<dyn InstanceSource>)>) -> Self {
         let sources = sources.into_iter().map(|(name, source)| Asked::new(name, source)).collect();
-        Self { sources, switched_off: Vec::new() }
+        Self { sources, switched_off: Vec::new(), given_ids: GivenIds::default() }
     }
 
     /// The sources that the configuration turned off, or gave nothing to list.
@@ -151,7 +153,7 @@ impl Sources {
     fn list_at(&mut self, now: Instant) -> (VmSet, Vec<SourceReport>) {
         let (listings, mut reports): (Vec<_>, Vec<_>) =
             self.sources.iter_mut().map(|source| source.list_at(now)).unzip();
-        let (vms, problems) = merge_listings(listings);
+        let (vms, problems) = merge_again(listings, &mut self.given_ids);
         for (report, problems) in reports.iter_mut().zip(problems) {
             report.problems.extend(problems);
         }

@@ -11,7 +11,7 @@ use super::load::Loaded;
 use super::pins::Pins;
 use super::slots::Slots;
 use super::{Options, Way};
-use crate::model::{Batch, EbpfReading, Nic, TapReading, VmSet};
+use crate::model::{Batch, EbpfReading, Leaving, Nic, TapReading, VmSet};
 use crate::readers::rtnetlink::Links;
 use crate::readers::{ReadReport, Reader, ReaderError};
 
@@ -278,8 +278,11 @@ impl Reader for TapEbpf {
         report
     }
 
-    fn last_words(&mut self, leaving: &VmSet, batch: &mut Batch) {
-        for nic in leaving.local_nics() {
+    fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
+        for nic in leaving.vms.local_nics() {
+            if batch.ebpf.contains_key(nic) {
+                continue;
+            }
             // Gone with its device, or still there but no VM's.
             let kept = self.taps.iter().find(|(_, tap)| tap.nic == *nic).map(|(ifindex, tap)| EbpfReading {
                 ifindex: *ifindex,
