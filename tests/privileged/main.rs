@@ -13,4 +13,5 @@ mod netlink;
 mod owners;
 mod pins;
 mod rights;
+mod test_run;
 mod vmm;

@@ -164,7 +164,7 @@ fn the_numbers_hold_while_other_devices_come_and_go() {
 fn a_missing_device_is_reported_once_and_by_the_last() {
     let _namespace = NetNs::enter().unwrap();
     let _tap = create(1);
-    let snapshot = manager_with(&["vmt0", "missing"], NO_EBPF).tick(0);
+    let snapshot = manager_with(&["vmt0", "missing"], NO_EBPF).collect();
     let (netlink, sysfs) = (part(&snapshot.parts, "tap_netlink"), part(&snapshot.parts, "tap_sysfs"));
     assert_eq!((netlink.health.state, netlink.items, netlink.errors), (Health::Healthy, 1, 0));
     assert_eq!((sysfs.health.state, sysfs.items, sysfs.errors), (Health::Degraded, 0, 1));
@@ -189,6 +189,6 @@ fn the_files_of_another_host_are_not_mixed_with_a_namesake_here() {
     let mut manager = manager_with(&["vmt0"], &format!("[host]\nsys = {:?}\n", sys.path()));
     assert_eq!(one(&mut manager), (NicSource::Sysfs, Some(77), Some(5)));
     for name in ["tap_netlink", "tap_ebpf"] {
-        assert_eq!(part(&manager.tick(0).parts, name).health.state, Health::Unsupported, "{name}");
+        assert_eq!(part(&manager.collect().parts, name).health.state, Health::Unsupported, "{name}");
     }
 }

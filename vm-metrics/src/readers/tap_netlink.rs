@@ -67,7 +67,7 @@ struct TapNetlink {
 impl TapNetlink {
     fn read_all(&mut self, vms: &VmSet, batch: &mut Batch) -> Result<usize, ReaderError> {
         // By the name first: the counters then are of the device that had it, whatever happens to the name meanwhile.
-        let mut missing = self.links.find(vms)?;
+        let mut missing = self.links.find(vms.local_nics())?;
         let mut read = 0;
         for _ in 0..DUMPS {
             if missing.is_empty() {
