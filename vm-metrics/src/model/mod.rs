@@ -6,7 +6,7 @@ mod stats;
 mod vm;
 
 pub use batch::{
-    Batch, DiskBytes, EbpfReading, MemorySplit, ProcessReading, SchedTimes, TapReading, TapStats,
+    Batch, DiskBytes, EbpfReading, Leaving, MemorySplit, ProcessReading, SchedTimes, TapReading, TapStats,
     ThreadsReading, VcpuReading,
 };
 pub use snapshot::{Health, PartHealth, PartKind, PartRun, Snapshot};

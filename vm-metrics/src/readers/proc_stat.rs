@@ -73,6 +73,7 @@ impl Reader for ProcStat {
             match self.files.read(pid, &mut buffer, parse_stat) {
                 Ok(Some(stat)) if !stat.is_dead() => {
                     let reading = batch.processes.entry(pid).or_default();
+                    reading.start_ticks = Some(stat.start_ticks);
                     reading.cpu_usec = Some(self.cpu_usec(pid, &stat, clock_nsec));
                     report.items += 1;
                 }

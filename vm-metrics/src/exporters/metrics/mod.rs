@@ -127,6 +127,7 @@ pub(crate) mod tests {
             ifindex: Some(3),
             source: NicSource::Ebpf,
             attach: AttachMode::Tcx,
+            start_time: Some(1.0),
             rx: counts,
             tx: counts,
             mismatch_bytes: Some(0),
@@ -135,6 +136,7 @@ pub(crate) mod tests {
         let vm = VmStats {
             instance_id: "a".into(),
             instance_name: "b".into(),
+            start_time: Some(1.0),
             cpu_usec: Some(1),
             cpu_wait_usec: Some(1),
             vcpus: vec![VcpuStats::default(), VcpuStats { vcpu: 1, ..VcpuStats::default() }],
