@@ -8,3 +8,4 @@ mod prometheus;
 mod qemu;
 mod qmp;
 mod snapshot;
+mod vcpus;

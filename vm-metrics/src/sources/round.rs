@@ -3,8 +3,9 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use super::merge::{GivenIds, merge_again};
 use super::push::Inbox;
-use super::{ApiSocket, InstanceSource, Listing, SourceError, Tier, merge_listings};
+use super::{ApiSocket, InstanceSource, Listing, SourceError, Tier};
 use crate::config::Switch;
 use crate::model::{InstanceInfo, VmSet};
 
@@ -19,6 +20,7 @@ const OWN: &str = "instance_source";
 pub struct Sources {
     pub(super) sources: Vec<Asked>,
     pub(super) switched_off: Vec<&'static str>,
+    given_ids: GivenIds,
 }
 
 /// A source and what it answered last.
@@ -46,7 +48,11 @@ impl Sources {
     /// The most trusted source first.
     pub fn new(sources: Vec<(&'static str, Box<dyn InstanceSource>)>) -> Self {
         let written = |(name, source)| Asked::new(name, Tier::Written, Switch::On, source);
-        Self { sources: sources.into_iter().map(written).collect(), switched_off: Vec::new() }
+        Self {
+            sources: sources.into_iter().map(written).collect(),
+            switched_off: Vec::new(),
+            given_ids: GivenIds::default(),
+        }
     }
 
     /// The one that comes before all others; replaces the one that was set before.
@@ -84,7 +90,7 @@ impl Sources {
             }
         }
         let (listings, mut reports): (Vec<_>, Vec<_>) = answers.into_iter().flatten().unzip();
-        let (vms, problems) = merge_listings(listings);
+        let (vms, problems) = merge_again(listings, &mut self.given_ids);
         for (report, problems) in reports.iter_mut().zip(problems) {
             report.problems.extend(problems);
         }
