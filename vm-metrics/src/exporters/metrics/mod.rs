@@ -131,7 +131,14 @@ pub(crate) mod tests {
             rx: counts,
             tx: counts,
             mismatch_bytes: Some(0),
-            ebpf: Some(EbpfStats::default()),
+            ebpf: Some(EbpfStats {
+                offered: Some(Volume::default()),
+                ring_dropped: Some(Volume::default()),
+                queue_dropped: Some(Volume::default()),
+                ..EbpfStats::default()
+            }),
+            rx_backlog_packets: Some(0),
+            rx_backlog_bytes: Some(0),
         };
         let vm = VmStats {
             instance_id: "a".into(),
