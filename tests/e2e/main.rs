@@ -7,4 +7,7 @@ mod cli;
 mod fixture;
 mod golden;
 mod http;
+mod processes;
+mod push;
 mod readme;
+mod vmm_api;

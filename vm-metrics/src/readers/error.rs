@@ -20,6 +20,10 @@ pub enum ReaderError {
     Netlink { operation: &'static str, source: io::Error },
     #[error("process {pid} is not there, or has ended")]
     NoProcess { pid: u32 },
+    #[error(
+        "{threads} threads of process {pid} are not read: not enough open files allowed (LimitNOFILE, ulimit -n)"
+    )]
+    NoRoom { pid: u32, threads: usize },
     #[error("{device}: no such device in this network namespace")]
     NoDevice { device: String },
     #[error("{device} is in another network namespace (net:[{netns}]), which is not looked into")]
@@ -30,6 +34,8 @@ pub enum ReaderError {
         "{device} receives what the programs do not see: somebody took them off, or XDP comes first; they are put back"
     )]
     Lost { device: String },
+    #[error("dropped bytes are not counted: {problem}")]
+    NoDrops { problem: String, errno: Option<i32> },
     #[error("{device}: {problem}")]
     Device { device: String, problem: String, errno: Option<i32> },
 }
@@ -39,18 +45,19 @@ impl ReaderError {
         Self::Io { operation, path: path.to_owned(), source }
     }
 
-    /// What was to be read does not exist: a fact about the VM, no fault of the reader.
+    /// What was to be read does not exist: a fact about the VM or the kernel, no fault of the reader.
     pub fn is_absence(&self) -> bool {
-        matches!(self, Self::NoProcess { .. } | Self::NoDevice { .. })
+        matches!(self, Self::NoProcess { .. } | Self::NoDevice { .. } | Self::NoDrops { .. })
     }
 
     /// The error number of the kernel, where there was one.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Io { source, .. } | Self::Netlink { source, .. } => source.raw_os_error(),
-            Self::Device { errno, .. } => *errno,
+            Self::Device { errno, .. } | Self::NoDrops { errno, .. } => *errno,
             Self::NoProcess { .. } => Some(Errno::SRCH.raw_os_error()),
             Self::NoDevice { .. } => Some(Errno::NODEV.raw_os_error()),
+            Self::NoRoom { .. } => Some(Errno::MFILE.raw_os_error()),
             Self::Waiting { .. }
             | Self::Lost { .. }
             | Self::OtherNamespace { .. }

@@ -3,12 +3,14 @@
 //! The dump has all devices of the namespace. Asking for each TAP alone would be cheaper only where few devices are TAPs,
 //! and there is little to save there.
 
+use std::collections::HashMap;
+
 use rustix::io::Errno;
 
 use super::rtnetlink::{Dump, Events, Links};
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Started, not_this_kernel};
 use crate::host::Host;
-use crate::model::{Batch, Health, NicSource, PartHealth, TapReading, VmSet};
+use crate::model::{Batch, Health, Leaving, Nic, NicSource, PartHealth, TapReading, VmSet};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: "tap_netlink",
@@ -83,6 +85,24 @@ impl TapNetlink {
         }
         Ok(read)
     }
+
+    /// A device may outlive its VM.
+    fn read_the_living(&mut self, leaving: &Leaving, batch: &mut Batch) -> Result<(), ReaderError> {
+        let unread = leaving.vms.local_nics().filter(|nic| !batch.taps.contains_key(nic));
+        let mut living: HashMap<u32, Nic> = unread
+            .filter_map(|nic| Some((*leaving.ifindexes.get(nic)?, nic.clone())))
+            .filter(|(ifindex, nic)| self.links.name_of(*ifindex).as_ref() == Some(&nic.tap))
+            .collect();
+        if living.is_empty() {
+            return Ok(());
+        }
+        self.links.stats(|ifindex, stats| {
+            if let Some(nic) = living.remove(&ifindex) {
+                batch.taps.insert(nic, TapReading { ifindex, source: NicSource::Netlink, stats });
+            }
+        })?;
+        Ok(())
+    }
 }
 
 impl Reader for TapNetlink {
@@ -96,16 +116,19 @@ impl Reader for TapNetlink {
         report
     }
 
-    fn last_words(&mut self, leaving: &VmSet, batch: &mut Batch) {
+    fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
         match self.events.take() {
             Ok(false) => {}
             Ok(true) => tracing::warn!("too many devices changed at once: some last counters are lost"),
             Err(error) => tracing::warn!("cannot listen for changes of devices: {error}"),
         }
-        for nic in leaving.local_nics() {
+        for nic in leaving.vms.local_nics() {
             if let Some((ifindex, stats)) = self.events.last_counters(&nic.tap) {
                 batch.taps.insert(nic.clone(), TapReading { ifindex, source: NicSource::Netlink, stats });
             }
+        }
+        if let Err(error) = self.read_the_living(leaving, batch) {
+            tracing::warn!("last counters: {error}");
         }
     }
 }

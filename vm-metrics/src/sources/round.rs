@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::{ApiSocket, InstanceSource, Listing, SourceError, Tier, merge_listings};
+use super::merge::{GivenIds, merge_again};
+use super::push::Inbox;
+use super::{ApiSocket, InstanceSource, Listing, SourceError, Tier};
 use crate::config::Switch;
 use crate::model::{InstanceInfo, VmSet};
 
@@ -18,6 +20,7 @@ const OWN: &str = "instance_source";
 pub struct Sources {
     pub(super) sources: Vec<Asked>,
     pub(super) switched_off: Vec<&'static str>,
+    given_ids: GivenIds,
 }
 
 /// A source and what it answered last.
@@ -45,7 +48,11 @@ impl Sources {
     /// The most trusted source first.
     pub fn new(sources: Vec<(&'static str, Box<dyn InstanceSource>)>) -> Self {
         let written = |(name, source)| Asked::new(name, Tier::Written, Switch::On, source);
-        Self { sources: sources.into_iter().map(written).collect(), switched_off: Vec::new() }
+        Self {
+            sources: sources.into_iter().map(written).collect(),
+            switched_off: Vec::new(),
+            given_ids: GivenIds::default(),
+        }
     }
 
     /// The one that comes before all others; replaces the one that was set before.
@@ -59,11 +66,10 @@ impl Sources {
         &self.switched_off
     }
 
-    /// From now on this is the daemon, and not somebody who looks: see [`InstanceSource::serve`].
-    pub fn serve(&mut self) {
-        for asked in &mut self.sources {
-            asked.source.serve();
-        }
+    /// The sockets to be served, and whether one that cannot be is a fault.
+    pub fn inboxes(&self) -> Vec<(Inbox, bool)> {
+        let inbox = |asked: &Asked| Some((asked.source.inbox()?, asked.switch == Switch::On));
+        self.sources.iter().filter_map(inbox).collect()
     }
 
     /// Asks each source. One that fails does not hinder the others, and keeps the VMs it listed last for a while.
@@ -84,7 +90,7 @@ impl Sources {
             }
         }
         let (listings, mut reports): (Vec<_>, Vec<_>) = answers.into_iter().flatten().unzip();
-        let (vms, problems) = merge_listings(listings);
+        let (vms, problems) = merge_again(listings, &mut self.given_ids);
         for (report, problems) in reports.iter_mut().zip(problems) {
             report.problems.extend(problems);
         }

@@ -6,6 +6,7 @@
 mod exports;
 mod nic;
 mod own;
+mod vcpu;
 mod vm;
 
 use std::fmt::Write as _;
@@ -59,6 +60,7 @@ impl<S> Group<S> {
 /// All there is, in the order of the output.
 pub const GROUPS: &[Group] = &[
     Group { title: "VMs", prefix: None, live: false, metrics: vm::METRICS },
+    Group { title: "vCPUs", prefix: None, live: false, metrics: vcpu::METRICS },
     Group { title: "Network interfaces", prefix: None, live: false, metrics: nic::METRICS },
     Group { title: "The daemon itself", prefix: Some("vm_metrics"), live: false, metrics: own::METRICS },
     Group { title: "The scrape", prefix: Some("vm_metrics"), live: true, metrics: own::LIVE },
@@ -136,19 +138,40 @@ pub(crate) mod tests {
             ifindex: Some(3),
             source: NicSource::Ebpf,
             attach: AttachMode::Tcx,
+            start_time: Some(1.0),
             rx: counts,
             tx: counts,
             mismatch_bytes: Some(0),
-            ebpf: Some(EbpfStats::default()),
+            ebpf: Some(EbpfStats {
+                offered: Some(Volume::default()),
+                ring_dropped: Some(Volume::default()),
+                queue_dropped: Some(Volume::default()),
+                ..EbpfStats::default()
+            }),
+            rx_backlog_packets: Some(0),
+            rx_backlog_bytes: Some(0),
         };
         let vm = VmStats {
             instance_id: "a".into(),
             instance_name: "b".into(),
+            start_time: Some(1.0),
             cpu_usec: Some(1),
+            cpu_wait_usec: Some(1),
+            vcpus: vec![VcpuStats::default(), VcpuStats { vcpu: 1, ..VcpuStats::default() }],
             memory_rss_bytes: Some(1),
             memory_vms_bytes: Some(1),
+            memory_anon_bytes: Some(1),
+            memory_file_bytes: Some(1),
+            memory_shmem_bytes: Some(1),
+            memory_hugetlb_bytes: Some(1),
+            memory_swap_bytes: Some(1),
+            disk_read_bytes: Some(1),
+            disk_write_bytes: Some(1),
+            disk_cancelled_write_bytes: Some(1),
             allocated_vcpus: Some(1),
             allocated_memory_bytes: Some(1),
+            actual_memory_bytes: Some(1),
+            project: Some("p".into()),
             nics: vec![nic],
             ..VmStats::default()
         };
@@ -225,8 +248,11 @@ pub(crate) mod tests {
     fn nothing_measured_is_nothing_said() {
         let mut snapshot = full();
         snapshot.vms = vec![VmStats { instance_id: "a".into(), ..VmStats::default() }];
-        for metric in
-            vm::METRICS.iter().chain(nic::METRICS).filter(|metric| !["info", "up"].contains(&metric.name))
+        for metric in vm::METRICS
+            .iter()
+            .chain(vcpu::METRICS)
+            .chain(nic::METRICS)
+            .filter(|metric| !["info", "up"].contains(&metric.name))
         {
             (metric.samples)(&snapshot, &mut |labels, value| panic!("{}{labels:?} = {value}", metric.name));
         }
