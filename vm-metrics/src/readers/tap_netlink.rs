@@ -3,12 +3,15 @@
 //! The dump has all devices of the namespace. Asking for each TAP alone would be cheaper only where few devices are TAPs,
 //! and there is little to save there.
 
+use std::collections::HashMap;
+use std::mem;
+
 use rustix::io::Errno;
 
 use super::rtnetlink::{Dump, Events, Links};
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Started, not_this_kernel};
 use crate::host::Host;
-use crate::model::{Batch, Health, NicSource, PartHealth, TapReading, VmSet};
+use crate::model::{Batch, Health, Nic, NicSource, PartHealth, TapReading, VmSet};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: "tap_netlink",
@@ -34,7 +37,7 @@ fn start(host: &Host) -> Started {
     match links.stats(|_, _| ()) {
         Err(error) if is_unsupported(&error) => Started::Not(health(&error)),
         _ => match Events::open() {
-            Ok(events) => Started::Running(Box::new(TapNetlink { links, events })),
+            Ok(events) => Started::Running(Box::new(TapNetlink::new(links, events))),
             Err(source) => {
                 Started::Not(health(&ReaderError::Netlink { operation: "listen for changes", source }))
             }
@@ -60,13 +63,19 @@ fn is_unsupported(error: &ReaderError) -> bool {
 struct TapNetlink {
     links: Links,
     events: Events,
+    /// Which devices were read in this tick and in the one before.
+    read: HashMap<Nic, u32>,
+    read_before: HashMap<Nic, u32>,
 }
 
 impl TapNetlink {
-    fn read_all(&mut self, vms: &VmSet, batch: &mut Batch) -> Result<usize, ReaderError> {
+    fn new(links: Links, events: Events) -> Self {
+        Self { links, events, read: HashMap::new(), read_before: HashMap::new() }
+    }
+
+    fn read_all(&mut self, vms: &VmSet, batch: &mut Batch) -> Result<(), ReaderError> {
         // By the name first: the counters then are of the device that had it, whatever happens to the name meanwhile.
         let mut missing = self.links.find(vms)?;
-        let mut read = 0;
         for _ in 0..DUMPS {
             if missing.is_empty() {
                 break;
@@ -74,14 +83,55 @@ impl TapNetlink {
             let dump = self.links.stats(|ifindex, stats| {
                 if let Some(nic) = missing.remove(&ifindex) {
                     batch.taps.insert(nic.clone(), TapReading { ifindex, source: NicSource::Netlink, stats });
-                    read += 1;
                 }
             })?;
             if dump == Dump::Complete {
                 break;
             }
         }
-        Ok(read)
+        Ok(())
+    }
+
+    /// Devices that have come and gone since the last tick: what they had counted at their end is all there is of them.
+    fn read_short_lived(&mut self, vms: &VmSet, batch: &mut Batch) {
+        self.take_events();
+        for nic in vms.local_nics() {
+            if !batch.taps.contains_key(nic)
+                && let Some((ifindex, stats)) = self.events.last_counters(&nic.tap)
+                && self.read.get(nic) != Some(&ifindex)
+            {
+                batch.taps.insert(nic.clone(), TapReading { ifindex, source: NicSource::Netlink, stats });
+            }
+        }
+    }
+
+    /// The devices that are there although nobody holds them: a VM's process may end before them, or without them.
+    fn read_left(&mut self, leaving: &VmSet, batch: &mut Batch) -> Result<(), ReaderError> {
+        let mut left = HashMap::new();
+        for nic in leaving.local_nics() {
+            if let Some(ifindex) = self.links.index_of(&nic.tap)?
+                && self.read_before.get(nic) == Some(&ifindex)
+            {
+                left.insert(ifindex, nic);
+            }
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        self.links.stats(|ifindex, stats| {
+            if let Some(nic) = left.remove(&ifindex) {
+                batch.taps.insert(nic.clone(), TapReading { ifindex, source: NicSource::Netlink, stats });
+            }
+        })?;
+        Ok(())
+    }
+
+    fn take_events(&mut self) {
+        match self.events.take() {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("too many devices changed at once: some last counters are lost"),
+            Err(error) => tracing::warn!("cannot listen for changes of devices: {error}"),
+        }
     }
 }
 
@@ -89,21 +139,25 @@ impl Reader for TapNetlink {
     /// A device that is not there is not reported: `tap_sysfs`, which reads after this, reports what nobody could read.
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
-        match self.read_all(vms, batch) {
-            Ok(read) => report.items = read,
-            Err(error) => report.error(error),
+        self.events.begin_round();
+        if let Err(error) = self.read_all(vms, batch) {
+            report.error(error);
         }
+        self.read_short_lived(vms, batch);
+        let read = batch.taps.iter().map(|(nic, reading)| (nic.clone(), reading.ifindex)).collect();
+        self.read_before = mem::replace(&mut self.read, read);
+        report.items = batch.taps.len();
         report
     }
 
     fn last_words(&mut self, leaving: &VmSet, batch: &mut Batch) {
-        match self.events.take() {
-            Ok(false) => {}
-            Ok(true) => tracing::warn!("too many devices changed at once: some last counters are lost"),
-            Err(error) => tracing::warn!("cannot listen for changes of devices: {error}"),
+        if let Err(error) = self.read_left(leaving, batch) {
+            tracing::warn!("cannot read what VMs have left: {error}");
         }
+        self.take_events();
         for nic in leaving.local_nics() {
-            if let Some((ifindex, stats)) = self.events.last_counters(&nic.tap) {
+            let last = self.events.last_counters(&nic.tap);
+            if let Some((ifindex, stats)) = last.filter(|last| self.read_before.get(nic) == Some(&last.0)) {
                 batch.taps.insert(nic.clone(), TapReading { ifindex, source: NicSource::Netlink, stats });
             }
         }

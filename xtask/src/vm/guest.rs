@@ -88,5 +88,6 @@ fn boot(image: &GuestImage) -> Result<Guest> {
     let mut config = GuestConfig::new("kernel", Vec::new())?;
     config.vcpus = 2;
     config.memory_mib = 1024;
+    config.cpus_take_turns = true;
     image.boot(config).context("boot the kernel")
 }

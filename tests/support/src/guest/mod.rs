@@ -41,6 +41,8 @@ pub struct GuestConfig {
     pub uuid: String,
     pub vcpus: u32,
     pub memory_mib: u32,
+    /// One after the other on one thread of QEMU, instead of each on its own.
+    pub cpus_take_turns: bool,
     pub nics: Vec<GuestNic>,
     /// Put after all others on QEMU's command line, for example `-qmp unix:…`.
     pub extra_args: Vec<String>,
@@ -69,7 +71,16 @@ impl GuestConfig {
     pub fn new(name: &str, nics: Vec<GuestNic>) -> Result<Self> {
         let path = "/proc/sys/kernel/random/uuid";
         let uuid = fs::read_to_string(path).with_context(|| format!("read {path}"))?.trim().to_owned();
-        Ok(Self { name: name.to_owned(), uuid, vcpus: 1, memory_mib: 128, nics, extra_args: Vec::new() })
+        let name = name.to_owned();
+        Ok(Self {
+            name,
+            uuid,
+            vcpus: 1,
+            memory_mib: 128,
+            cpus_take_turns: false,
+            nics,
+            extra_args: Vec::new(),
+        })
     }
 }
 
@@ -100,7 +111,8 @@ impl GuestImage {
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args(["-name", &format!("guest={}", config.name), "-uuid", &config.uuid]);
         qemu.args(["-M", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-bios", "qboot.rom"]);
-        qemu.args(["-accel", "tcg", "-cpu", "max"]);
+        let accelerator = if config.cpus_take_turns { "tcg,thread=single" } else { "tcg" };
+        qemu.args(["-accel", accelerator, "-cpu", "max"]);
         qemu.args(["-m", &config.memory_mib.to_string(), "-smp", &config.vcpus.to_string()]);
         qemu.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);
         // Under TCG the clock checks of the kernel fail on a busy machine; IPv6 would send frames of its own accord.
