@@ -41,7 +41,7 @@ fn a_tap_that_comes_is_counted_and_one_that_goes_is_forgotten() {
         let absent = nics(&mut manager).remove(0);
         assert_eq!((absent.source, absent.tx.bytes, absent.ebpf), (NicSource::None, None, None));
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
-        manager.tick(0);
+        manager.collect();
         for _ in 0..incarnation {
             tap.write_frame(&frame).unwrap();
         }
@@ -76,7 +76,7 @@ fn a_slot_that_is_used_again_begins_at_zero() {
     let frame = Frame::from_guest().udp4(300);
     for incarnation in 1..=3 {
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
-        manager.tick(0);
+        manager.collect();
         for _ in 0..incarnation {
             tap.write_frame(&frame).unwrap();
         }
@@ -92,7 +92,7 @@ fn interfaces_that_share_a_table_entry_are_told_apart() {
     let second = Tap::create_up("vmt1", at(5000 + TABLE_SIZE)).unwrap();
     assert_eq!(second.ifindex() - first.ifindex(), TABLE_SIZE);
     let mut manager = manager_for("auto", &["vmt0", "vmt1"]);
-    manager.tick(0);
+    manager.collect();
     let frame = Frame::from_guest().udp4(300);
     let mut udp =
         || -> Vec<_> { nics(&mut manager).iter().map(|nic| nic.ebpf.map(|ebpf| ebpf.tx.udp)).collect() };

@@ -40,7 +40,7 @@ fn two_daemons_count_the_same_frames() {
     for (first, second) in [("tcx", "tcx"), ("tcx", "clsact"), ("clsact", "tcx")] {
         let mut lab = Lab::attached_by(first, 1, TapOptions::default());
         let mut other = manager_for(second, &["vmt0"]);
-        other.tick(0);
+        other.collect();
         for _ in 0..5 {
             lab.send(&Frame::from_guest().udp4(300));
             lab.offer(&Frame::to_guest().udp4(300));
@@ -55,7 +55,7 @@ fn two_daemons_count_the_same_frames() {
 fn filters_left_by_a_killed_daemon_are_replaced() {
     let mut lab = Lab::attached_by("clsact", 1, TapOptions::default());
     let mut successor = manager_for("clsact", &["vmt0"]);
-    successor.tick(0);
+    successor.collect();
     lab.send(&Frame::from_guest().udp4(300));
     assert_eq!(nics(&mut successor)[0].ebpf.unwrap().tx.udp, 1);
     assert_eq!(lab.tick_one().1.tx.udp, 0, "its filter was replaced");

@@ -112,5 +112,5 @@ pub(crate) fn manager_with(taps: &[&str], tables: &str) -> Manager {
 }
 
 pub(crate) fn nics(manager: &mut Manager) -> Vec<NicStats> {
-    manager.tick(0).vms.iter().flat_map(|vm| vm.nics.clone()).collect()
+    manager.collect().vms.iter().flat_map(|vm| vm.nics.clone()).collect()
 }

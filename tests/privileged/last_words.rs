@@ -21,7 +21,7 @@ fn send(tap: &Tap, frames: u64) {
 }
 
 fn only(manager: &mut Manager) -> VmStats {
-    let snapshot = manager.tick(0);
+    let snapshot = manager.collect();
     assert_eq!(snapshot.vms.len(), 1);
     snapshot.vms[0].clone()
 }
@@ -33,9 +33,9 @@ fn the_last_frames_of_a_tap_are_counted() {
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
         let tables = format!("[readers.tap_ebpf]\npin = false\nattach = \"{way}\"\n");
         let mut manager = manager_with(&["vmt0"], &tables);
-        manager.tick(0);
+        manager.collect();
         send(&tap, 5);
-        manager.tick(0);
+        manager.collect();
         send(&tap, 7);
         let frame = Frame::to_guest().udp4(1000);
         let host = PacketSocket::bind("vmt0").unwrap();
@@ -63,7 +63,7 @@ fn series_end_after_the_retention() {
     let _namespace = NetNs::enter().unwrap();
     let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
     let mut manager = manager_with(&["vmt0"], "retention = \"0s\"\n[readers.tap_ebpf]\npin = false\n");
-    manager.tick(0);
+    manager.collect();
     send(&tap, 5);
     assert_eq!(only(&mut manager).nics[0].tx.packets, Some(5));
     drop(tap);
@@ -74,7 +74,7 @@ fn series_end_after_the_retention() {
 fn a_tap_that_no_tick_has_seen_is_counted_all_the_same() {
     let _namespace = NetNs::enter().unwrap();
     let mut manager = manager_with(&["vmt0"], "[readers.tap_ebpf]\npin = false\n");
-    manager.tick(0);
+    manager.collect();
     for frames in [5, 7] {
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
         send(&tap, frames);

@@ -12,5 +12,8 @@ mod fallback;
 mod lab;
 mod last_words;
 mod netlink;
+mod owners;
 mod pins;
 mod rights;
+mod test_run;
+mod vmm;

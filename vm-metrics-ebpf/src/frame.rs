@@ -24,6 +24,9 @@ const IPPROTO_DSTOPTS: u8 = 60;
 const IPV6_LEN: usize = 40;
 const UDP_LEN: usize = 8;
 
+/// VLAN tags looked through, wherever the kernel keeps them; behind more the protocol is "other".
+const MAX_TAGS: usize = 2;
+
 /// IPv6 extension headers looked through before a packet counts as "other".
 const MAX_EXTENSIONS: usize = 4;
 
@@ -68,7 +71,8 @@ impl Frame {
         let tag_len = if skb.vlan_present != 0 { VLAN_LEN } else { 0 };
         let len = skb.len + tag_len;
 
-        let (ethertype, l3_offset) = after_tags(ctx, u16::from_be(skb.protocol as u16));
+        let in_frame = if tag_len == 0 { MAX_TAGS } else { MAX_TAGS - 1 };
+        let (ethertype, l3_offset) = after_tags(ctx, u16::from_be(skb.protocol as u16), in_frame);
         let (l3, l4_protocol, l4_offset) = match ethertype {
             ETH_P_IP => {
                 let header_len = usize::from(byte(ctx, l3_offset) & 0x0f) * 4;
@@ -78,8 +82,8 @@ impl Frame {
                 let (protocol, offset) = ipv6_payload(ctx, l3_offset);
                 (L3::Ipv6, Some(protocol), offset)
             }
-            ETH_P_ARP => (L3::Arp, None, 0),
-            _ => (L3::Other, None, 0),
+            ETH_P_ARP => (L3::Arp, None, l3_offset),
+            _ => (L3::Other, None, l3_offset),
         };
         let l4 = l4_protocol.map(|protocol| match protocol {
             IPPROTO_TCP => L4::Tcp,
@@ -94,7 +98,8 @@ impl Frame {
         } else {
             let l4_len = match l4 {
                 Some(L4::Tcp) => usize::from(byte(ctx, l4_offset + 12) >> 4) * 4,
-                _ => UDP_LEN,
+                Some(_) => UDP_LEN,
+                None => 0,
             };
             segments(len, (l4_offset + l4_len) as u32 + tag_len, gso_size)
         };
@@ -120,18 +125,19 @@ fn cast(ctx: &TcContext) -> Cast {
     if all_ones { Cast::Broadcast } else { Cast::Multicast }
 }
 
-/// Skips the tags that are still in the frame: the inner one of two, or both when the host wrote them itself.
+/// Skips the tags that are still in the frame, `at_most` of them: the inner one of two, or both when the host wrote them
+/// itself.
 #[inline(always)]
-fn after_tags(ctx: &TcContext, ethertype: u16) -> (u16, usize) {
-    if !is_tag(ethertype) {
-        return (ethertype, ETH_LEN);
+fn after_tags(ctx: &TcContext, ethertype: u16, at_most: usize) -> (u16, usize) {
+    let (mut ethertype, mut offset) = (ethertype, ETH_LEN);
+    for seen in 0..MAX_TAGS {
+        if seen == at_most || !is_tag(ethertype) {
+            break;
+        }
+        ethertype = word(ctx, offset + 2);
+        offset += VLAN_LEN as usize;
     }
-    let inner = u16::from_be_bytes([byte(ctx, ETH_LEN + 2), byte(ctx, ETH_LEN + 3)]);
-    if !is_tag(inner) {
-        return (inner, ETH_LEN + VLAN_LEN as usize);
-    }
-    let innermost = u16::from_be_bytes([byte(ctx, ETH_LEN + 6), byte(ctx, ETH_LEN + 7)]);
-    (innermost, ETH_LEN + 2 * VLAN_LEN as usize)
+    (ethertype, offset)
 }
 
 #[inline(always)]
@@ -169,7 +175,7 @@ fn is_extension(protocol: u8) -> bool {
 /// `at >= end`, from which the verifier learns nothing; few enough that no whole header takes the slow way.
 const WINDOW: usize = 8;
 
-/// A byte of the frame; 0 past its end, which no header test takes for anything.
+/// A byte of the frame; 0 past its end.
 #[inline(always)]
 fn byte(ctx: &TcContext, offset: usize) -> u8 {
     let at = ctx.data() + offset;
@@ -178,6 +184,17 @@ fn byte(ctx: &TcContext, offset: usize) -> u8 {
     }
     // SAFETY: the verifier has seen the bound above.
     unsafe { *(at as *const u8) }
+}
+
+/// Two bytes, or 0 when one of them is past the end: half a number is none.
+#[inline(always)]
+fn word(ctx: &TcContext, offset: usize) -> u16 {
+    let at = ctx.data() + offset;
+    if at + WINDOW > ctx.data_end() {
+        return u16::from_be_bytes(ctx.load(offset).unwrap_or_default());
+    }
+    // SAFETY: the verifier has seen the bound above; an array of bytes needs no alignment.
+    u16::from_be_bytes(unsafe { *(at as *const [u8; 2]) })
 }
 
 #[inline(always)]

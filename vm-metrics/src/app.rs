@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -13,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::config::{Config, ConfigError, Settings};
 use crate::exporters::prometheus::PrometheusExporter;
+use crate::host::Host;
 use crate::http;
 use crate::manager::{Manager, ManagerError, TickThread, Ticker};
 use crate::readers::{self, Configured, LinkWatch, Purpose};
@@ -49,7 +51,7 @@ impl App {
     /// Starts the readers, for those who want to tick themselves.
     pub fn into_manager(self, purpose: Purpose) -> Result<Manager, ManagerError> {
         let Settings { host, retention, .. } = &self.settings;
-        Manager::new(self.sources, self.readers, host, *retention, purpose)
+        Manager::start(self.sources, self.readers, host, *retention, purpose)
     }
 
     /// Serves until SIGINT or SIGTERM.
@@ -98,6 +100,59 @@ impl App {
                 Ok(())
             }
         }
+    }
+}
+
+/// Why a manager cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Manager(#[from] ManagerError),
+}
+
+impl Manager {
+    /// Reads processes and TAP devices, and attaches nothing: the baseline. It knows no VMs until a source is set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::baseline(&Host::default())
+    }
+
+    /// Does what a configuration says, with its sources and its readers, the eBPF programs among them.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use vm_metrics::{Config, Manager, readers::Purpose};
+    ///
+    /// let config = Config::parse(Path::new("example"), "[readers.tap_ebpf]\nenabled = false")?;
+    /// let manager = Manager::with_config(config, Purpose::Look)?;
+    /// assert!(manager.collect().parts.iter().any(|part| part.name == "proc_scan"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the configuration is wrong, or going on would harm, for example because a daemon has the pins.
+    pub fn with_config(config: Config, purpose: Purpose) -> Result<Self, StartError> {
+        Ok(App::new(config)?.into_manager(purpose)?)
+    }
+
+    /// Of one host, which may be made of files.
+    pub(crate) fn baseline(host: &Host) -> Self {
+        let start = || {
+            let mut config = Config::builtin()?;
+            config.readers.switch_off(readers::TAP_EBPF);
+            let readers = readers::configure(config.readers)?;
+            let none = Sources::new(Vec::new());
+            Ok::<_, StartError>(Self::start(none, readers, host, config.settings.retention, Purpose::Look)?)
+        };
+        start().expect("the built-in configuration is good, and no reader of the baseline refuses to start")
+    }
+}
+
+impl Default for Manager {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::app::App;
 use crate::config::{self, Config, ConfigError};
 use crate::doctor;
-use crate::exporters::table;
+use crate::exporters::{json::Vm, table};
 use crate::model::{Health, PartKind, PartRun, Snapshot, VmStats};
 use crate::readers::{self, Purpose};
 
@@ -129,7 +129,7 @@ impl Serve {
 /// Programs that are attached for one reading have nothing to tell, so a snapshot is the devices' own counters.
 fn snapshot(mut config: Config, json: bool) -> anyhow::Result<()> {
     config.readers.switch_off(readers::TAP_EBPF);
-    let snapshot = App::new(config)?.into_manager(Purpose::Look)?.tick(0);
+    let snapshot = App::new(config)?.into_manager(Purpose::Look)?.collect();
     let failure = source_failure(&snapshot);
     // Without a VM there is nothing to show but the failure: "none" would be a guess.
     if failure.is_none() || !snapshot.vms.is_empty() {
@@ -147,7 +147,8 @@ fn source_failure(snapshot: &Snapshot) -> Option<String> {
 
 fn shown(vms: &[VmStats], json: bool) -> serde_json::Result<String> {
     if json {
-        return Ok(serde_json::to_string_pretty(vms)? + "\n");
+        let vms: Vec<Vm<'_>> = vms.iter().map(Vm::of).collect();
+        return Ok(serde_json::to_string_pretty(&vms)? + "\n");
     }
     if vms.is_empty() {
         return Ok(

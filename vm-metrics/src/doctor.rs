@@ -13,7 +13,7 @@ use crate::readers::Purpose;
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let app = App::new(config)?;
     let btf = app.settings().host.btf().exists();
-    let snapshot = app.into_manager(Purpose::Look)?.tick(0);
+    let snapshot = app.into_manager(Purpose::Look)?.collect();
     print(&report(&snapshot, btf))
 }
 

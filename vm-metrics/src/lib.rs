@@ -1,4 +1,15 @@
 //! What each VM on this host uses of CPU, memory and network, read from the host with no agent in the guest.
+//!
+//! [`Manager`] is where to begin: it asks a source which VMs there are, reads what they use, and keeps every counter one
+//! line. The daemon `vm-metrics` is this library with a configuration file, a thread that ticks and an HTTP server.
+//!
+//! ```text
+//! sources ──VmSet──▶ readers ──Batch──▶ Manager (merge) ──Arc<Snapshot>──▶ exporters
+//! who exists         what they do       what was before                    who looks
+//! ```
+//!
+//! Network numbers in [`VmStats`] are the **guest's** view: rx is what it receives, tx what it sends. Only
+//! [`read_tap_stats`] speaks the host's. What was not measured is `None`, never 0.
 
 pub mod app;
 pub mod cli;
@@ -6,12 +17,19 @@ pub mod config;
 mod doctor;
 pub mod exporters;
 pub mod host;
-mod http;
+pub mod http;
 pub mod manager;
 pub mod model;
 mod procfs;
 pub mod readers;
 pub mod sources;
 
-pub use model::{Hypervisor, InstanceInfo, Nic, TapStats, VmStats, build_instance_info, tap_name};
+pub use app::StartError;
+pub use config::{Config, ConfigError};
+pub use manager::{CollectError, Manager, ManagerError};
+pub use model::{Hypervisor, InstanceInfo, Nic, Snapshot, TapStats, VmStats, build_instance_info, tap_name};
 pub use readers::{ProcStatm, ReaderError, read_proc_stat, read_proc_statm, read_tap_stats};
+pub use sources::{
+    InstanceData, InstanceListerAdapter, InstanceManager, InstanceManagerAdapter, InstanceSource,
+    InstanceUtilizationInfo, Listing, SourceError,
+};

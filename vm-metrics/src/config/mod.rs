@@ -11,7 +11,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use error::ConfigError;
-pub(crate) use section::{Section, Sections};
+pub(crate) use section::{Section, Sections, Switch};
 
 use crate::host::Host;
 

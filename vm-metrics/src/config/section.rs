@@ -95,6 +95,16 @@ impl Sections {
     }
 }
 
+/// The key `enabled` of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    Off,
+    /// Used where what it reads is there; where it is not, that is no fault.
+    Auto,
+    /// What it reads must be there.
+    On,
+}
+
 /// One section, not yet read.
 #[derive(Debug)]
 pub struct Section {
@@ -105,7 +115,7 @@ pub struct Section {
 }
 
 impl Section {
-    /// The key `enabled`, which every section has; true unless said otherwise.
+    /// The key `enabled` of a reader; true unless said otherwise.
     pub fn enabled(&self) -> Result<bool, ConfigError> {
         let mut table = self.table()?;
         let enabled = match table.get_mut().remove(ENABLED) {
@@ -116,6 +126,21 @@ impl Section {
                 .ok_or_else(|| self.refuse(value.span(), "enabled must be true or false"))?,
         };
         Ok(enabled && !self.switched_off)
+    }
+
+    /// The key `enabled` of a source; `"auto"` unless said otherwise.
+    pub fn switch(&self) -> Result<Switch, ConfigError> {
+        let mut table = self.table()?;
+        let switch = match table.get_mut().remove(ENABLED) {
+            None => Switch::Auto,
+            Some(value) => match value.get_ref() {
+                DeValue::Boolean(true) => Switch::On,
+                DeValue::Boolean(false) => Switch::Off,
+                DeValue::String(text) if text == "auto" => Switch::Auto,
+                _ => return Err(self.refuse(value.span(), "enabled must be \"auto\", true or false")),
+            },
+        };
+        Ok(if self.switched_off { Switch::Off } else { switch })
     }
 
     /// The other keys.

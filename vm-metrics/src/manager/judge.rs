@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::{Health, PartHealth, PartKind, PartRun};
 use crate::readers::ReadReport;
-use crate::sources::SourceReport;
+use crate::sources::{SourceError, SourceReport};
 
 /// The health of a reader after one round.
 pub(super) fn reader_run(name: &'static str, report: &ReadReport, duration: Duration) -> PartRun {
@@ -30,6 +30,10 @@ pub(super) fn reader_run(name: &'static str, report: &ReadReport, duration: Dura
 
 /// The health of a source after one round.
 pub(super) fn source_run(report: &SourceReport) -> PartRun {
+    if let (Err(absent @ SourceError::Absent { .. }), true) = (&report.result, report.auto) {
+        let health = PartHealth::new(Health::Disabled, absent.to_string());
+        return PartRun { duration: Some(report.duration), ..not_run(report.name, health) };
+    }
     let problems = report.problems.len();
     let (health, items) = match (&report.result, report.problems.first()) {
         (Err(error), _) => (PartHealth::new(Health::Failed, error.to_string()).with_errno(error.errno()), 0),
@@ -49,7 +53,10 @@ pub(super) fn source_run(report: &SourceReport) -> PartRun {
 
 /// A source that is not asked.
 pub(super) fn source_off(name: &'static str) -> PartRun {
-    let health = PartHealth::new(Health::Disabled, "switched off, or no VMs in its section");
+    not_run(name, PartHealth::new(Health::Disabled, "switched off, or nothing in its section"))
+}
+
+fn not_run(name: &'static str, health: PartHealth) -> PartRun {
     PartRun { kind: PartKind::Source, name, health, duration: None, items: 0, errors: 0, absent: 0 }
 }
 
@@ -87,6 +94,20 @@ mod tests {
         let degraded = [state(0, vec![absent()]), state(1, vec![absent()]), state(1, vec![fault()])];
         assert_eq!(degraded, [Health::Degraded; 3]);
         assert_eq!([state(0, vec![fault()]), state(0, vec![absent(), fault()])], [Health::Failed; 2]);
+    }
+
+    #[test]
+    fn a_source_without_its_place_is_at_fault_only_when_it_was_asked_for() {
+        let run = |auto| {
+            let result = Err(SourceError::Absent { path: "/run/x".into() });
+            let report =
+                SourceReport { name: "a", result, problems: Vec::new(), duration: Duration::ZERO, auto };
+            let run = source_run(&report);
+            (run.health.state, run.health.reason, run.errors)
+        };
+        let reason = || "/run/x is not there".to_owned();
+        assert_eq!(run(true), (Health::Disabled, reason(), 0));
+        assert_eq!(run(false), (Health::Failed, reason(), 1));
     }
 
     #[test]

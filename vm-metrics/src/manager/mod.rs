@@ -1,5 +1,8 @@
-//! The only place with a state that changes: asks the sources who exists, the readers what they use, and merges it.
+//! The only place with a state that changes: who was there, what was published, and what goes on from it.
+//!
+//! [`Manager`] is what others hold; `engine` does one tick, and `tick` does one after the other on a thread.
 
+mod engine;
 mod health_log;
 mod judge;
 mod ledger;
@@ -7,129 +10,126 @@ mod merge;
 mod retain;
 mod tick;
 
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use thiserror::Error;
 
-pub(crate) use tick::{TickThread, Ticker};
+pub use engine::ManagerError;
+pub use tick::{TickThread, Ticker, Waker};
 
 use crate::host::Host;
-use crate::model::{Batch, PartHealth, PartKind, PartRun, Snapshot, VmSet};
-use crate::readers::{Configured, Purpose, Reader, Started};
-use crate::sources::Sources;
-use health_log::HealthLog;
-use ledger::Ledger;
-use retain::{Departed, Tick};
+use crate::model::{Health, InstanceInfo, PartKind, Snapshot, VmStats};
+use crate::readers::{Configured, Purpose};
+use crate::sources::{InstanceSource, Sources};
+use engine::Engine;
 
-/// Makes snapshots: one per call of [`tick`](Self::tick).
-#[expect(missing_debug_implementations, reason = "readers and sources are trait objects")]
+/// Collects what the VMs of this host use. Clones share one state; two managers that are made apart share nothing.
+///
+/// A program that owns its list of VMs:
+///
+/// ```
+/// use vm_metrics::{InstanceListerAdapter, InstanceData, Manager};
+///
+/// let manager = Manager::new();
+/// manager.set_instance_source(InstanceListerAdapter::new(|| {
+///     Ok(vec![InstanceData { id: "01234567".into(), hypervisor_pid: Some(std::process::id()), ..Default::default() }])
+/// }));
+/// let vms = manager.collect_all()?;
+/// assert!(vms[0].cpu_seconds().is_some());
+/// # Ok::<(), vm_metrics::CollectError>(())
+/// ```
+///
+/// It blocks for as long as reading `/proc` and a netlink socket takes, some 10 ms per 1000 VMs: in an async program
+/// it belongs on a thread where that may be, such as that of `spawn_blocking` or of a [`TickThread`].
+#[derive(Clone)]
 pub struct Manager {
-    sources: Sources,
-    readers: Vec<(&'static str, ReaderState)>,
-    ledger: Ledger,
-    departed: Departed,
-    before: Tick,
-    health_log: HealthLog,
-    ticks: u64,
+    engine: Arc<Mutex<Engine>>,
+    host: Host,
 }
 
-#[derive(Debug, Error)]
-pub enum ManagerError {
-    #[error("reader {name}: {reason}")]
-    Refused { name: &'static str, reason: String },
-}
-
-enum ReaderState {
-    Running(Box<dyn Reader>),
-    Not(PartHealth),
+/// Why [`Manager::collect_all`] has no list.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("cannot list the VMs: source {source_name}: {reason}")]
+pub struct CollectError {
+    pub source_name: &'static str,
+    pub reason: String,
 }
 
 impl Manager {
     /// Starts the readers. One that cannot start is reported in every snapshot, and logged once.
-    ///
-    /// # Errors
-    /// When a reader says that going on would harm, for example because another daemon has its pins.
-    pub(crate) fn new(
+    pub(crate) fn start(
         sources: Sources,
         readers: Vec<Configured>,
         host: &Host,
         retention: Duration,
         purpose: Purpose,
     ) -> Result<Self, ManagerError> {
-        let start = |reader: Configured| {
-            let name = reader.name;
-            match reader.start(host, purpose) {
-                Started::Running(reader) => Ok((name, ReaderState::Running(reader))),
-                Started::Not(health) => Ok((name, ReaderState::Not(health))),
-                Started::Refused(reason) => Err(ManagerError::Refused { name, reason }),
-            }
+        let engine = Engine::new(sources, readers, host, retention, purpose)?;
+        Ok(Self { engine: Arc::new(Mutex::new(engine)), host: host.clone() })
+    }
+
+    /// Sets who says which VMs there are; replaces the one that was set before. Sources of a configuration are asked
+    /// after it: its word counts more than theirs. Without any source there are no VMs, which is no error.
+    pub fn set_instance_source(&self, source: impl InstanceSource + 'static) {
+        self.engine().set_instance_source(Box::new(source));
+    }
+
+    /// Reads all VMs that run now.
+    ///
+    /// # Errors
+    /// When a source cannot list its VMs: a list without them would look as if they had ended. Of a VM, what cannot be
+    /// read is `None` and no error; [`collect`](Self::collect) says why.
+    pub fn collect_all(&self) -> Result<Vec<VmStats>, CollectError> {
+        let snapshot = self.collect();
+        let failed = |kind, state| kind == PartKind::Source && state == Health::Failed;
+        match snapshot.parts.iter().find(|part| failed(part.kind, part.health.state)) {
+            Some(part) => Err(CollectError { source_name: part.name, reason: part.health.reason.clone() }),
+            None => Ok(snapshot.vms.iter().filter(|vm| vm.running).cloned().collect()),
+        }
+    }
+
+    /// Reads all VMs once and says all there is: also the last numbers of those that are gone, and how each source and
+    /// each reader did.
+    pub fn collect(&self) -> Arc<Snapshot> {
+        self.tick(0)
+    }
+
+    /// Reads one VM, which need not be one that a source lists; its counters are then the kernel's own. `None` when it
+    /// does not run, or nothing can be read of it.
+    pub fn get_instance_stats(&self, info: &InstanceInfo) -> Option<VmStats> {
+        info.hypervisor_pid?;
+        let snapshot = if self.engine().knows(info) {
+            self.collect()
+        } else {
+            // Readers of its own: to those of the engine all other VMs would have ended.
+            let alone = Self::baseline(&self.host);
+            alone.set_instance_source(vec![info.clone()]);
+            alone.collect()
         };
-        let readers = readers.into_iter().map(start).collect::<Result<_, _>>()?;
-        Ok(Self {
-            sources,
-            readers,
-            ledger: Ledger::default(),
-            departed: Departed::new(retention),
-            before: Tick::default(),
-            health_log: HealthLog::default(),
-            ticks: 0,
-        })
+        let stats = snapshot.vms.iter().find(|vm| vm.running && vm.instance_id == info.id)?;
+        let is_read =
+            [stats.cpu_usec, stats.memory_rss_bytes, stats.net_rx_bytes].iter().any(Option::is_some);
+        is_read.then(|| stats.clone())
     }
 
-    /// Lists, reads and merges once.
-    pub fn tick(&mut self, ticks_late: u64) -> Arc<Snapshot> {
-        let began = Instant::now();
-        let (vms, source_reports) = self.sources.list();
-        let mut parts: Vec<PartRun> = source_reports.iter().map(judge::source_run).collect();
-        parts.extend(self.sources.switched_off().iter().map(|name| judge::source_off(name)));
-        let mut batch = Batch::default();
-        for (name, state) in &mut self.readers {
-            parts.push(run_reader(name, state, &vms, &mut batch));
-        }
-        let leaving = retain::leaving(&self.before, &vms, &batch);
-        let mut last = Batch::default();
-        for (_, state) in &mut self.readers {
-            if let ReaderState::Running(reader) = state {
-                reader.last_words(&leaving, &mut last);
-            }
-        }
-        for part in &parts {
-            self.health_log.note(part);
-        }
-        let (stats, last_words) = merge::merge((&vms, &batch), (&leaving, &last), &mut self.ledger);
-        self.departed.add(last_words, &self.before.stats, began);
-        let mut shown = stats.clone();
-        self.departed.show(&mut shown);
-        self.before = Tick { vms, stats };
-        self.ticks += 1;
-        Arc::new(Snapshot {
-            tick: self.ticks,
-            vms: shown,
-            parts,
-            ticks_late,
-            tick_duration: began.elapsed(),
-            taken: Instant::now(),
-            taken_at: SystemTime::now(),
-        })
+    /// As [`collect`](Self::collect), for a caller that keeps time: how many ticks were late.
+    pub(crate) fn tick(&self, late: u64) -> Arc<Snapshot> {
+        self.engine().tick(late)
+    }
+
+    fn engine(&self) -> MutexGuard<'_, Engine> {
+        // A source of somebody else's may panic; what the engine knew before that tick still holds.
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn run_reader(name: &'static str, state: &mut ReaderState, vms: &VmSet, batch: &mut Batch) -> PartRun {
-    match state {
-        ReaderState::Running(reader) => {
-            let began = Instant::now();
-            let report = reader.read(vms, batch);
-            judge::reader_run(name, &report, began.elapsed())
-        }
-        ReaderState::Not(health) => PartRun {
-            kind: PartKind::Reader,
-            name,
-            health: health.clone(),
-            duration: None,
-            items: 0,
-            errors: 0,
-            absent: 0,
-        },
+impl fmt::Debug for Manager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manager").field("host", &self.host).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

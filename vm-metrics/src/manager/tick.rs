@@ -21,20 +21,32 @@ const MIN_STALE: Duration = Duration::from_secs(30);
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs a [`Manager`] until it is dropped; it does not wait for the tick that runs then, which may hang.
+///
+/// ```
+/// use std::time::Duration;
+/// use vm_metrics::{Manager, manager::TickThread};
+///
+/// let (ticks, ticker) = TickThread::spawn(Manager::new(), Duration::from_secs(1))?;
+/// while ticker.latest().is_none() {
+///     std::thread::yield_now();
+/// }
+/// drop(ticks);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
-pub(crate) struct TickThread {
+pub struct TickThread {
     /// The thread ends when all of these are gone.
     calls: Arc<mpsc::SyncSender<()>>,
 }
 
 /// Calls for a tick before its time.
 #[derive(Clone, Debug)]
-pub(crate) struct Waker {
+pub struct Waker {
     calls: Weak<mpsc::SyncSender<()>>,
 }
 
 impl Waker {
-    pub(crate) fn wake(&self) {
+    pub fn wake(&self) {
         if let Some(calls) = self.calls.upgrade() {
             // One call that is not answered yet is enough, and nobody answers at the end.
             let _ = calls.try_send(());
@@ -43,7 +55,9 @@ impl Waker {
 }
 
 impl TickThread {
-    pub(crate) fn spawn(manager: Manager, interval: Duration) -> io::Result<(Self, Ticker)> {
+    /// # Errors
+    /// When there can be no more threads.
+    pub fn spawn(manager: Manager, interval: Duration) -> io::Result<(Self, Ticker)> {
         let (snapshots, ticker) = Ticker::new(interval);
         let (calls, called) = mpsc::sync_channel(1);
         thread::Builder::new()
@@ -52,7 +66,7 @@ impl TickThread {
         Ok((Self { calls: Arc::new(calls) }, ticker))
     }
 
-    pub(crate) fn waker(&self) -> Waker {
+    pub fn waker(&self) -> Waker {
         Waker { calls: Arc::downgrade(&self.calls) }
     }
 }
@@ -66,7 +80,7 @@ fn run(
 ) {
     // Locals go in reverse order.
     let snapshots = snapshots;
-    let mut manager = manager;
+    let manager = manager;
     let mut clock = Clock::new(interval);
     loop {
         snapshots.send_replace(Some(manager.tick(clock.late)));
@@ -83,7 +97,7 @@ fn run(
 
 /// The latest snapshot, and whether it still tells how things are.
 #[derive(Clone, Debug)]
-pub(crate) struct Ticker {
+pub struct Ticker {
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     started: Instant,
     stale_after: Duration,
@@ -97,19 +111,29 @@ impl Ticker {
     }
 
     /// `None` before the first tick has ended.
-    pub(crate) fn latest(&self) -> Option<Arc<Snapshot>> {
+    pub fn latest(&self) -> Option<Arc<Snapshot>> {
         self.snapshots.borrow().clone()
     }
 
     /// The numbers of this snapshot are too old to be shown as those of now.
-    pub(crate) fn is_stale(&self, snapshot: &Snapshot) -> bool {
+    pub fn is_stale(&self, snapshot: &Snapshot) -> bool {
         snapshot.taken.elapsed() > self.stale_after
     }
 
     /// How long no tick has ended, when that is too long.
-    pub(crate) fn hangs(&self) -> Option<Duration> {
+    pub fn hangs(&self) -> Option<Duration> {
         let ended = self.latest().map_or(self.started, |snapshot| snapshot.taken);
         Some(ended.elapsed()).filter(|age| *age > self.stale_after)
+    }
+
+    /// Waits for a snapshot that this has not returned yet; `None` when the ticks have ended.
+    pub async fn next(&mut self) -> Option<Arc<Snapshot>> {
+        loop {
+            self.snapshots.changed().await.ok()?;
+            if let Some(snapshot) = self.snapshots.borrow_and_update().clone() {
+                return Some(snapshot);
+            }
+        }
     }
 
     /// Waits for the end of the tick thread.

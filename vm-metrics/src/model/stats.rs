@@ -3,12 +3,13 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Hypervisor;
 
 /// What one VM uses, at one tick.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct VmStats {
     pub instance_id: String,
     pub instance_name: String,
@@ -16,6 +17,8 @@ pub struct VmStats {
     pub hypervisor_pid: Option<u32>,
     /// False for a VM that is gone and whose last numbers these are.
     pub running: bool,
+    /// When the hypervisor process started, in seconds of Unix time.
+    pub start_time: Option<f64>,
     /// CPU time of the hypervisor process in microseconds, user and system, all threads (`/proc/<pid>/stat`).
     pub cpu_usec: Option<u64>,
     /// Resident memory of the hypervisor process in bytes (`/proc/<pid>/statm`).
@@ -23,10 +26,14 @@ pub struct VmStats {
     /// Virtual memory of the hypervisor process in bytes (`/proc/<pid>/statm`).
     pub memory_vms_bytes: Option<u64>,
     /// Bytes the guest received, all NICs; `None` when it is not known of one of them.
+    #[serde(rename = "network_rx_bytes")]
     pub net_rx_bytes: Option<u64>,
     /// Bytes the guest sent, all NICs; `None` when it is not known of one of them.
+    #[serde(rename = "network_tx_bytes")]
     pub net_tx_bytes: Option<u64>,
+    #[serde(rename = "network_rx_packets")]
     pub net_rx_packets: Option<u64>,
+    #[serde(rename = "network_tx_packets")]
     pub net_tx_packets: Option<u64>,
     pub allocated_vcpus: Option<u32>,
     pub allocated_memory_bytes: Option<u64>,
@@ -47,7 +54,7 @@ impl VmStats {
 }
 
 /// One network interface of a VM.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct NicStats {
     /// Name of the TAP on the host.
     pub device: String,
@@ -57,6 +64,8 @@ pub struct NicStats {
     /// Where `rx` and `tx` come from.
     pub source: NicSource,
     pub attach: AttachMode,
+    /// When the daemon first saw the device as this VM's, in seconds of Unix time; nothing was reset since.
+    pub start_time: Option<f64>,
     /// What the guest took.
     pub rx: FrameCounts,
     /// What the guest sent.
@@ -68,7 +77,8 @@ pub struct NicStats {
 }
 
 /// Frames of one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(default)]
 pub struct FrameCounts {
     pub bytes: Option<u64>,
     pub packets: Option<u64>,
@@ -76,7 +86,8 @@ pub struct FrameCounts {
     pub errors: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(default)]
 pub struct EbpfStats {
     /// What the host offered to the guest: delivered, dropped at the full ring, or still in it.
     pub rx: PacketMix,
@@ -84,7 +95,8 @@ pub struct EbpfStats {
 }
 
 /// One direction as the programs saw it, since they were attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(default)]
 pub struct PacketMix {
     pub bytes: u64,
     pub packets: u64,
@@ -106,7 +118,7 @@ pub struct PacketMix {
 }
 
 /// Where a NIC's numbers come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NicSource {
     /// The programs on the TAP, continued from the device's counters.
@@ -121,7 +133,7 @@ pub enum NicSource {
 }
 
 /// How the programs hang on a TAP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AttachMode {
     /// A TCX link, at the head of the chain.

@@ -3,15 +3,14 @@
 //! The dump has all devices of the namespace. Asking for each TAP alone would be cheaper only where few devices are TAPs,
 //! and there is little to save there.
 
-use std::collections::HashMap;
-use std::mem;
+use std::collections::{HashMap, HashSet};
 
 use rustix::io::Errno;
 
 use super::rtnetlink::{Dump, Events, Links};
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Started, not_this_kernel};
 use crate::host::Host;
-use crate::model::{Batch, Health, Nic, NicSource, PartHealth, TapReading, VmSet};
+use crate::model::{Batch, Health, Leaving, Nic, NicSource, PartHealth, TapReading, VmSet};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: "tap_netlink",
@@ -37,7 +36,7 @@ fn start(host: &Host) -> Started {
     match links.stats(|_, _| ()) {
         Err(error) if is_unsupported(&error) => Started::Not(health(&error)),
         _ => match Events::open() {
-            Ok(events) => Started::Running(Box::new(TapNetlink::new(links, events))),
+            Ok(events) => Started::Running(Box::new(TapNetlink { links, events, read: Default::default() })),
             Err(source) => {
                 Started::Not(health(&ReaderError::Netlink { operation: "listen for changes", source }))
             }
@@ -63,19 +62,14 @@ fn is_unsupported(error: &ReaderError) -> bool {
 struct TapNetlink {
     links: Links,
     events: Events,
-    /// Which devices were read in this tick and in the one before.
-    read: HashMap<Nic, u32>,
-    read_before: HashMap<Nic, u32>,
+    /// The devices of the last two ticks, the latest first: so long the last counters of a device are kept.
+    read: [HashSet<u32>; 2],
 }
 
 impl TapNetlink {
-    fn new(links: Links, events: Events) -> Self {
-        Self { links, events, read: HashMap::new(), read_before: HashMap::new() }
-    }
-
     fn read_all(&mut self, vms: &VmSet, batch: &mut Batch) -> Result<(), ReaderError> {
         // By the name first: the counters then are of the device that had it, whatever happens to the name meanwhile.
-        let mut missing = self.links.find(vms)?;
+        let mut missing = self.links.find(vms.local_nics())?;
         for _ in 0..DUMPS {
             if missing.is_empty() {
                 break;
@@ -98,32 +92,23 @@ impl TapNetlink {
         for nic in vms.local_nics() {
             if !batch.taps.contains_key(nic)
                 && let Some((ifindex, stats)) = self.events.last_counters(&nic.tap)
-                && self.read.get(nic) != Some(&ifindex)
+                && !self.read.iter().any(|read| read.contains(&ifindex))
             {
                 batch.taps.insert(nic.clone(), TapReading { ifindex, source: NicSource::Netlink, stats });
             }
         }
     }
 
-    /// The devices that are there although nobody holds them: a VM's process may end before them, or without them.
-    fn read_left(&mut self, leaving: &VmSet, batch: &mut Batch) -> Result<(), ReaderError> {
-        let mut left = HashMap::new();
-        for nic in leaving.local_nics() {
-            if let Some(ifindex) = self.links.index_of(&nic.tap)?
-                && self.read_before.get(nic) == Some(&ifindex)
+    fn read_the_deleted(&mut self, leaving: &Leaving, batch: &mut Batch) {
+        self.take_events();
+        for nic in leaving.vms.local_nics() {
+            if !batch.taps.contains_key(nic)
+                && let Some((ifindex, stats)) = self.events.last_counters(&nic.tap)
+                && leaving.ifindexes.get(nic) == Some(&ifindex)
             {
-                left.insert(ifindex, nic);
-            }
-        }
-        if left.is_empty() {
-            return Ok(());
-        }
-        self.links.stats(|ifindex, stats| {
-            if let Some(nic) = left.remove(&ifindex) {
                 batch.taps.insert(nic.clone(), TapReading { ifindex, source: NicSource::Netlink, stats });
             }
-        })?;
-        Ok(())
+        }
     }
 
     fn take_events(&mut self) {
@@ -132,6 +117,24 @@ impl TapNetlink {
             Ok(true) => tracing::warn!("too many devices changed at once: some last counters are lost"),
             Err(error) => tracing::warn!("cannot listen for changes of devices: {error}"),
         }
+    }
+
+    /// A device may outlive its VM.
+    fn read_the_living(&mut self, leaving: &Leaving, batch: &mut Batch) -> Result<(), ReaderError> {
+        let unread = leaving.vms.local_nics().filter(|nic| !batch.taps.contains_key(nic));
+        let mut living: HashMap<u32, Nic> = unread
+            .filter_map(|nic| Some((*leaving.ifindexes.get(nic)?, nic.clone())))
+            .filter(|(ifindex, nic)| self.links.name_of(*ifindex).as_ref() == Some(&nic.tap))
+            .collect();
+        if living.is_empty() {
+            return Ok(());
+        }
+        self.links.stats(|ifindex, stats| {
+            if let Some(nic) = living.remove(&ifindex) {
+                batch.taps.insert(nic, TapReading { ifindex, source: NicSource::Netlink, stats });
+            }
+        })?;
+        Ok(())
     }
 }
 
@@ -144,22 +147,18 @@ impl Reader for TapNetlink {
             report.error(error);
         }
         self.read_short_lived(vms, batch);
-        let read = batch.taps.iter().map(|(nic, reading)| (nic.clone(), reading.ifindex)).collect();
-        self.read_before = mem::replace(&mut self.read, read);
+        self.read.swap(0, 1);
+        self.read[0] = batch.taps.values().map(|reading| reading.ifindex).collect();
         report.items = batch.taps.len();
         report
     }
 
-    fn last_words(&mut self, leaving: &VmSet, batch: &mut Batch) {
-        if let Err(error) = self.read_left(leaving, batch) {
-            tracing::warn!("cannot read what VMs have left: {error}");
+    fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
+        self.read_the_deleted(leaving, batch);
+        if let Err(error) = self.read_the_living(leaving, batch) {
+            tracing::warn!("last counters: {error}");
         }
-        self.take_events();
-        for nic in leaving.local_nics() {
-            let last = self.events.last_counters(&nic.tap);
-            if let Some((ifindex, stats)) = last.filter(|last| self.read_before.get(nic) == Some(&last.0)) {
-                batch.taps.insert(nic.clone(), TapReading { ifindex, source: NicSource::Netlink, stats });
-            }
-        }
+        // One may have gone in between.
+        self.read_the_deleted(leaving, batch);
     }
 }

@@ -2,23 +2,40 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::mem;
 
+use super::Tier;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 
 /// One set of what each source lists, the most trusted source first, and what is wrong with each source's
 /// list.
 ///
-/// VMs of two sources are the same if they have the same process, or the same id and not two different
-/// processes. The first source's word counts; what it does not know is taken from the next. In the result, no
+/// VMs of two sources are the same if they have the same process; or the same id and not two different
+/// processes; or a NIC in common, and one of them no process that is known. The first source's word counts; what it does
+/// not know is taken from the next. NICs have an order of their own: see [`super::precedence`]. In the result, no
 /// id is there twice: the VM that comes first keeps it, others have their pid added. Nor is a NIC, so that no byte is
 /// counted for two VMs: the one that comes first keeps it.
-pub fn merge_listings(listings: Vec<Vec<InstanceInfo>>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
+pub fn merge_listings(listings: Vec<(Tier, Vec<InstanceInfo>)>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
+    merge_again(listings, &mut GivenIds::default())
+}
+
+/// The ids that were given at the last merge, by the id that the sources know and the process.
+#[derive(Debug, Default)]
+pub(super) struct GivenIds(HashMap<(String, u32), String>);
+
+/// The same, but a process keeps the id it was given before, whoever else with its id comes or goes: what it uses must not
+/// seem to be another VM's.
+pub(super) fn merge_again(
+    listings: Vec<(Tier, Vec<InstanceInfo>)>,
+    given: &mut GivenIds,
+) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
     let mut merged = Merged::default();
     let mut problems = Vec::new();
-    for listing in listings {
-        problems.push(merged.add_listing(listing));
+    for (tier, listing) in listings {
+        problems.push(merged.add_listing(tier, listing));
     }
-    let of_ids = make_ids_unique(&mut merged);
+    merged.name_the_nameless();
+    let of_ids = make_ids_unique(&mut merged, given);
     let of_nics = make_nics_unique(&mut merged);
     for (source, problem) in of_ids.into_iter().chain(of_nics) {
         problems[source].push(problem);
@@ -31,20 +48,23 @@ struct Merged {
     vms: Vec<InstanceInfo>,
     /// The source that listed each of `vms` first.
     sources: Vec<usize>,
+    /// How far the NICs of each of `vms` are to be believed.
+    nic_ranks: Vec<usize>,
     by_pid: HashMap<u32, usize>,
     by_id: HashMap<String, usize>,
+    by_nic: HashMap<Nic, usize>,
     listings: usize,
 }
 
 impl Merged {
-    fn add_listing(&mut self, listing: Vec<InstanceInfo>) -> Vec<String> {
+    fn add_listing(&mut self, tier: Tier, listing: Vec<InstanceInfo>) -> Vec<String> {
         let source = self.listings;
         self.listings += 1;
         let earlier = self.vms.len();
         let mut problems = Vec::new();
         for vm in listing {
             match self.same(&vm, earlier) {
-                Some(at) if at < earlier => self.fill(at, vm),
+                Some(at) if at < earlier => self.fill(at, tier, vm),
                 Some(at) => {
                     let pid = vm.hypervisor_pid.unwrap_or_default();
                     problems.push(format!(
@@ -52,7 +72,7 @@ impl Merged {
                         vm.id, self.vms[at].id
                     ));
                 }
-                None => self.add(source, vm),
+                None => self.add(source, tier, vm),
             }
         }
         problems
@@ -60,58 +80,111 @@ impl Merged {
 
     /// A source's own VMs are the same only by their process: it may well list an id twice.
     fn same(&self, vm: &InstanceInfo, earlier: usize) -> Option<usize> {
+        let process_of = |at: usize| self.vms[at].hypervisor_pid;
         let by_pid = vm.hypervisor_pid.and_then(|pid| self.by_pid.get(&pid).copied());
-        by_pid.or_else(|| {
+        let by_id = || {
             let at = self.by_id.get(&vm.id).copied().filter(|at| *at < earlier)?;
-            let two_processes = vm.hypervisor_pid.is_some() && self.vms[at].hypervisor_pid.is_some();
+            let two_processes = vm.hypervisor_pid.is_some() && process_of(at).is_some();
             (!two_processes).then_some(at)
-        })
+        };
+        let by_nic = || {
+            let mut at = vm.nics.iter().filter_map(|nic| self.by_nic.get(nic).copied());
+            at.find(|at| *at < earlier && process_of(*at).is_some() != vm.hypervisor_pid.is_some())
+        };
+        by_pid.or_else(by_id).or_else(by_nic)
     }
 
-    fn add(&mut self, source: usize, vm: InstanceInfo) {
+    fn add(&mut self, source: usize, tier: Tier, vm: InstanceInfo) {
         let at = self.vms.len();
-        if let Some(pid) = vm.hypervisor_pid {
-            self.by_pid.insert(pid, at);
-        }
-        self.by_id.entry(vm.id.clone()).or_insert(at);
-        self.vms.push(vm);
+        self.vms.push(InstanceInfo { nics: Vec::new(), ..vm.clone() });
         self.sources.push(source);
+        self.nic_ranks.push(usize::MAX);
+        self.index(at);
+        self.set_nics(at, tier, vm.nics);
     }
 
-    fn fill(&mut self, at: usize, other: InstanceInfo) {
+    fn fill(&mut self, at: usize, tier: Tier, other: InstanceInfo) {
         let vm = &mut self.vms[at];
-        if let (None, Some(pid)) = (vm.hypervisor_pid, other.hypervisor_pid) {
-            vm.hypervisor_pid = Some(pid);
-            self.by_pid.insert(pid, at);
+        if vm.id.is_empty() {
+            vm.id = other.id;
+        }
+        if vm.name.is_empty() {
+            vm.name = other.name;
         }
         if vm.hypervisor == Hypervisor::Other {
             vm.hypervisor = other.hypervisor;
         }
-        if vm.nics.is_empty() {
-            vm.nics = other.nics;
-        }
+        vm.hypervisor_pid = vm.hypervisor_pid.or(other.hypervisor_pid);
         vm.allocated_vcpus = vm.allocated_vcpus.or(other.allocated_vcpus);
         vm.allocated_memory_bytes = vm.allocated_memory_bytes.or(other.allocated_memory_bytes);
+        self.index(at);
+        self.set_nics(at, tier, other.nics);
+    }
+
+    fn index(&mut self, at: usize) {
+        let vm = &self.vms[at];
+        if let Some(pid) = vm.hypervisor_pid {
+            self.by_pid.insert(pid, at);
+        }
+        if !vm.id.is_empty() {
+            self.by_id.entry(vm.id.clone()).or_insert(at);
+        }
+    }
+
+    /// No NICs at all means that the source knows of none.
+    fn set_nics(&mut self, at: usize, tier: Tier, nics: Vec<Nic>) {
+        if nics.is_empty() || self.nic_ranks[at] <= tier.nic_rank() {
+            return;
+        }
+        for nic in &nics {
+            self.by_nic.entry(nic.clone()).or_insert(at);
+        }
+        self.nic_ranks[at] = tier.nic_rank();
+        self.vms[at].nics = nics;
+    }
+
+    fn name_the_nameless(&mut self) {
+        for vm in &mut self.vms {
+            if vm.id.is_empty() {
+                let pid = vm.hypervisor_pid.unwrap_or_default();
+                vm.id = format!("{}-{pid}", vm.hypervisor);
+            }
+            if vm.name.is_empty() {
+                vm.name.clone_from(&vm.id);
+            }
+        }
     }
 }
 
 /// The source and the text of each problem. Ids that nobody shares stay as they are.
-fn make_ids_unique(merged: &mut Merged) -> Vec<(usize, String)> {
-    let mut taken: HashSet<String> = merged.vms.iter().map(|vm| vm.id.clone()).collect();
-    let mut first_holders = HashSet::new();
+fn make_ids_unique(merged: &mut Merged, given: &mut GivenIds) -> Vec<(usize, String)> {
+    let before = mem::take(&mut given.0);
+    let key = |vm: &InstanceInfo| Some((vm.id.clone(), vm.hypervisor_pid?));
+    let kept: Vec<Option<&String>> =
+        merged.vms.iter().map(|vm| key(vm).and_then(|key| before.get(&key))).collect();
+    let mut taken: HashSet<String> = kept.iter().copied().flatten().cloned().collect();
+    let wanted: HashSet<String> = merged.vms.iter().map(|vm| vm.id.clone()).collect();
     let mut problems = Vec::new();
-    for (at, vm) in merged.vms.iter_mut().enumerate() {
-        if first_holders.insert(vm.id.clone()) {
-            continue;
+    for (at, (vm, kept)) in merged.vms.iter_mut().zip(kept).enumerate() {
+        let id = match kept {
+            Some(kept) => kept.clone(),
+            None if taken.insert(vm.id.clone()) => vm.id.clone(),
+            None => {
+                // Without a process, its place must tell it apart.
+                let suffix = vm.hypervisor_pid.map_or_else(|| format!("-#{at}"), |pid| format!("-{pid}"));
+                let mut id = format!("{}{suffix}", vm.id);
+                while wanted.contains(&id) || !taken.insert(id.clone()) {
+                    id.push_str(&suffix);
+                }
+                id
+            }
+        };
+        given.0.extend(key(vm).map(|key| (key, id.clone())));
+        if id != vm.id {
+            problems
+                .push((merged.sources[at], format!("two VMs with the id {:?}: one is {id:?} here", vm.id)));
+            vm.id = id;
         }
-        // Without a process, its place must tell it apart.
-        let suffix = vm.hypervisor_pid.map_or_else(|| format!("-#{at}"), |pid| format!("-{pid}"));
-        let mut id = format!("{}{suffix}", vm.id);
-        while !taken.insert(id.clone()) {
-            id.push_str(&suffix);
-        }
-        problems.push((merged.sources[at], format!("two VMs with the id {:?}: one is {id:?} here", vm.id)));
-        vm.id = id;
     }
     problems
 }
@@ -143,7 +216,13 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::precedence::FACTS;
     use super::*;
+
+    /// The listings of tiers that follow each other in trust.
+    fn merge_listings(listings: Vec<Vec<InstanceInfo>>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
+        super::merge_listings(FACTS.into_iter().zip(listings).collect())
+    }
 
     fn vm(id: &str, pid: Option<u32>) -> InstanceInfo {
         InstanceInfo { id: id.into(), name: id.into(), hypervisor_pid: pid, ..InstanceInfo::default() }
@@ -200,6 +279,21 @@ mod tests {
     }
 
     #[test]
+    fn a_process_keeps_the_id_it_was_given() {
+        let mut given = GivenIds::default();
+        let mut ids = |vms: Vec<InstanceInfo>| {
+            let (vms, _) = merge_again(vec![(FACTS[0], vms)], &mut given);
+            vms.into_iter().map(|vm| vm.id).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(vec![vm("a", Some(1)), vm("a", Some(2))]), ["a", "a-2"]);
+        assert_eq!(ids(vec![vm("a", Some(2))]), ["a-2"], "the first has ended");
+        assert_eq!(ids(vec![vm("a", Some(3)), vm("a", Some(2))]), ["a", "a-2"], "and was started again");
+        assert_eq!(ids(vec![vm("a-2", Some(4)), vm("a", Some(2))]), ["a-2-4", "a-2"]);
+        assert_eq!(ids(vec![]), [""; 0]);
+        assert_eq!(ids(vec![vm("a", Some(2))]), ["a"], "it was gone meanwhile");
+    }
+
+    #[test]
     fn within_one_source_the_same_id_is_two_vms_and_the_same_process_is_one() {
         let (got, problems) =
             ids(vec![vec![vm("a", Some(1)), vm("a", Some(2)), vm("a-2", Some(3)), vm("b", Some(1))]]);
@@ -232,6 +326,52 @@ mod tests {
                 "\"tap0\" of \"c\" left out: it is of \"a-2\" already",
             ]
         );
+    }
+
+    #[test]
+    fn a_vm_without_a_process_is_the_one_whose_process_has_its_tap() {
+        let listed = InstanceInfo { nics: vec![Nic::local("tap7")], ..vm("web", None) };
+        let (vms, problems) = merge_listings(vec![vec![listed.clone()], vec![found(7), found(8)]]);
+        let web = InstanceInfo { id: "web".into(), name: "web".into(), ..found(7) };
+        assert_eq!(vms, [web, found(8)]);
+        assert!(problems.concat().is_empty());
+        // Two that have no process are two: nothing says that they are one.
+        let other = InstanceInfo { id: "other".into(), ..listed.clone() };
+        let (vms, problems) = merge_listings(vec![vec![listed], vec![other]]);
+        assert_eq!((vms.len(), problems[1].len()), (2, 1));
+    }
+
+    #[test]
+    fn the_process_says_which_taps_it_has_and_the_orchestrator_the_rest() {
+        let elsewhere = Nic { netns: Some(7), ..Nic::local("tap0") };
+        let by = |tier, nic: &Nic, vcpus| {
+            let nics = vec![nic.clone()];
+            (tier, vec![InstanceInfo { nics, allocated_vcpus: Some(vcpus), ..vm("a", Some(1)) }])
+        };
+        let orchestrator = by(Tier::Orchestrator, &Nic::local("tap0"), 4);
+        let vmm = by(Tier::Vmm, &Nic::local("tap1"), 2);
+        let process = by(Tier::Process, &elsewhere, 1);
+        let merged = |listings: &[&(Tier, Vec<InstanceInfo>)]| {
+            let (mut vms, problems) = super::merge_listings(listings.iter().copied().cloned().collect());
+            assert!(problems.concat().is_empty());
+            let vm = vms.remove(0);
+            (vm.nics, vm.allocated_vcpus)
+        };
+        assert_eq!(merged(&[&orchestrator, &vmm, &process]), (vec![elsewhere.clone()], Some(4)));
+        assert_eq!(merged(&[&vmm, &process]), (vec![elsewhere], Some(2)));
+        assert_eq!(merged(&[&orchestrator, &vmm]), (vec![Nic::local("tap0")], Some(4)));
+        let written = by(Tier::Written, &Nic::local("mine"), 8);
+        assert_eq!(merged(&[&written, &orchestrator, &process]), (vec![Nic::local("mine")], Some(8)));
+    }
+
+    #[test]
+    fn who_does_not_know_the_id_leaves_it_to_others() {
+        let vmm = InstanceInfo { allocated_vcpus: Some(4), ..vm("", Some(7)) };
+        let other = InstanceInfo { hypervisor: Hypervisor::Qemu, ..vm("", Some(9)) };
+        let (vms, problems) = merge_listings(vec![vec![vmm, other], vec![found(7)]]);
+        assert_eq!(vms[0], InstanceInfo { allocated_vcpus: Some(4), ..found(7) });
+        assert_eq!((vms[1].id.as_str(), vms[1].name.as_str()), ("qemu-9", "qemu-9"));
+        assert!(problems.concat().is_empty());
     }
 
     proptest! {

@@ -2,31 +2,35 @@
 //!
 //! A new source is a file with a [`SourceDef`], a `mod` line and a line in [`SOURCES`].
 
+mod adapters;
+mod described;
+mod error;
 mod files;
 mod merge;
+mod precedence;
 pub mod proc_scan;
+mod round;
 pub mod static_list;
+mod vm_dir;
+mod watched_files;
 mod written_pid;
 
-use std::fmt;
-use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use thiserror::Error;
-
+pub use self::adapters::{
+    InstanceData, InstanceListerAdapter, InstanceManager, InstanceManagerAdapter, InstanceUtilizationInfo,
+};
+pub use self::error::SourceError;
 pub use self::merge::merge_listings;
-use crate::config::{ConfigError, Section, Sections};
+pub use self::precedence::Tier;
+use self::round::Asked;
+pub use self::round::{SourceReport, Sources};
+use crate::config::{ConfigError, Section, Sections, Switch};
 use crate::host::Host;
-use crate::model::{InstanceInfo, VmSet};
+use crate::model::{Hypervisor, InstanceInfo, Nic};
 
-/// All sources. Where two describe the same VM, the earlier one's word counts.
-pub const SOURCES: &[SourceDef] = &[static_list::SOURCE, proc_scan::SOURCE];
-
-/// How long the VMs of a source that fails are still listed. Without a free descriptor, say, nothing can be listed for a
-/// moment, and that must not end every series; but nor may a VM that has ended seem to run for long.
-const KEEP_LISTING: Duration = Duration::from_secs(30);
+/// All sources. Where several describe the same VM, [`precedence`] says whose word counts; within a tier, the earlier one's.
+pub const SOURCES: &[SourceDef] = &[static_list::SOURCE, vm_dir::SOURCE, proc_scan::SOURCE];
 
 /// A line of the table of sources.
 #[derive(Debug)]
@@ -34,7 +38,8 @@ pub struct SourceDef {
     /// Names the source in metrics and in health, and its section `[sources.<name>]`.
     pub name: &'static str,
     pub help: &'static str,
-    /// Makes the source from its section; `None` when it has nothing to list.
+    pub tier: Tier,
+    /// Makes the source from its section; `None` when it has nothing to list. Touches nothing.
     configure: Configure,
 }
 
@@ -45,13 +50,17 @@ pub fn configure(mut sections: Sections, host: &Host) -> Result<Sources, ConfigE
     let mut sources = Sources::new(Vec::new());
     for def in SOURCES {
         let section = sections.take(def.name);
+        // A section that is switched off is checked all the same: a mistake in it must not wait.
         let source = (def.configure)(&section, host)?;
-        match source {
-            Some(source) if section.enabled()? => sources.sources.push(Asked::new(def.name, source)),
-            _ => sources.switched_off.push(def.name),
+        match (section.switch()?, source) {
+            (Switch::Off, _) | (_, None) => sources.switched_off.push(def.name),
+            (switch, Some(source)) => {
+                sources.sources.push(Asked::new(def.name, def.tier, switch, source));
+            }
         }
     }
     sections.none_left()?;
+    sources.sources.sort_by_key(Asked::fact_rank);
     Ok(sources)
 }
 
@@ -60,134 +69,54 @@ pub trait InstanceSource: Send {
     /// Every VM that runs now. What could not be looked at is a problem in the listing, not an error: the
     /// others are still listed.
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError>;
+
+    /// The VMMs that other sources have found in this round, for a source that asks VMMs.
+    fn found(&mut self, _sockets: &[ApiSocket]) {}
+
+    /// Called once by the daemon, and by nobody who only looks: what is there only once on a host is taken now.
+    fn serve(&mut self) {}
+}
+
+/// Those that are always there.
+impl InstanceSource for Vec<InstanceInfo> {
+    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+        Ok(self.clone().into())
+    }
 }
 
 /// What a source found, and what it could not look at.
 #[derive(Debug, Default)]
 pub struct Listing {
+    /// An empty id or name is one that the source does not know.
     pub instances: Vec<InstanceInfo>,
     pub problems: Vec<SourceError>,
+    /// Where their VMMs can be asked for more.
+    pub sockets: Vec<ApiSocket>,
 }
 
 impl From<Vec<InstanceInfo>> for Listing {
     fn from(instances: Vec<InstanceInfo>) -> Self {
-        Self { instances, problems: Vec::new() }
+        Self { instances, ..Self::default() }
     }
 }
 
-#[derive(Clone, Debug, Error)]
-pub enum SourceError {
-    #[error("cannot {operation} {}: {source}", path.display())]
-    Io { operation: &'static str, path: PathBuf, source: Arc<io::Error> },
-    #[error("{}: {problem}", path.display())]
-    Content { path: PathBuf, problem: String },
-    #[error("process {pid}: {problem}")]
-    Process { pid: u32, problem: String },
-    #[error("and {count} more problems")]
-    More { count: usize },
+/// The API socket of a VMM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiSocket {
+    pub hypervisor: Hypervisor,
+    /// With the start time, the process: no other is to answer.
+    pub pid: u32,
+    pub start_ticks: u64,
+    /// As the process sees it, which may be in a chroot.
+    pub path: PathBuf,
+    /// When they change, much may have.
+    pub nics: Vec<Nic>,
 }
 
-impl SourceError {
-    pub fn io(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
-        Self::Io { operation, path: path.into(), source: Arc::new(source) }
-    }
-
-    /// The error number of the kernel, where there was one.
-    pub fn errno(&self) -> Option<i32> {
-        match self {
-            Self::Io { source, .. } => source.raw_os_error(),
-            _ => None,
-        }
-    }
-
-    fn io_kind(&self) -> Option<io::ErrorKind> {
-        match self {
-            Self::Io { source, .. } => Some(source.kind()),
-            _ => None,
-        }
-    }
-}
-
-/// The sources in use, asked as one.
-pub struct Sources {
-    sources: Vec<Asked>,
-    switched_off: Vec<&'static str>,
-}
-
-/// A source and what it answered last.
-struct Asked {
-    name: &'static str,
-    source: Box<dyn InstanceSource>,
-    last: Option<(Instant, Vec<InstanceInfo>)>,
-}
-
-/// How it went with one source.
-#[derive(Clone, Debug)]
-pub struct SourceReport {
-    pub name: &'static str,
-    /// How many VMs it listed.
-    pub result: Result<usize, SourceError>,
-    pub problems: Vec<String>,
-    pub duration: Duration,
-}
-
-impl Sources {
-    /// The most trusted source first.
-    pub fn new(sources: Vec<(&'static str, Box<dyn InstanceSource>)>) -> Self {
-        let sources = sources.into_iter().map(|(name, source)| Asked::new(name, source)).collect();
-        Self { sources, switched_off: Vec::new() }
-    }
-
-    /// The sources that the configuration turned off, or gave nothing to list.
-    pub fn switched_off(&self) -> &[&'static str] {
-        &self.switched_off
-    }
-
-    /// Asks each source. One that fails does not hinder the others, and keeps the VMs it listed last for a while.
-    pub fn list(&mut self) -> (VmSet, Vec<SourceReport>) {
-        self.list_at(Instant::now())
-    }
-
-    fn list_at(&mut self, now: Instant) -> (VmSet, Vec<SourceReport>) {
-        let (listings, mut reports): (Vec<_>, Vec<_>) =
-            self.sources.iter_mut().map(|source| source.list_at(now)).unzip();
-        let (vms, problems) = merge_listings(listings);
-        for (report, problems) in reports.iter_mut().zip(problems) {
-            report.problems.extend(problems);
-        }
-        (VmSet { vms }, reports)
-    }
-}
-
-impl Asked {
-    fn new(name: &'static str, source: Box<dyn InstanceSource>) -> Self {
-        Self { name, source, last: None }
-    }
-
-    fn list_at(&mut self, now: Instant) -> (Vec<InstanceInfo>, SourceReport) {
-        let began = Instant::now();
-        let listing = self.source.list_running_instances_for_metrics();
-        let duration = began.elapsed();
-        let (result, problems) = match listing {
-            Ok(Listing { instances, problems }) => {
-                let count = instances.len();
-                self.last = Some((now, instances));
-                (Ok(count), problems.iter().map(ToString::to_string).collect())
-            }
-            Err(error) => {
-                self.last.take_if(|(listed, _)| now.duration_since(*listed) >= KEEP_LISTING);
-                (Err(error), Vec::new())
-            }
-        };
-        let instances = self.last.as_ref().map(|(_, instances)| instances.clone()).unwrap_or_default();
-        (instances, SourceReport { name: self.name, result, problems, duration })
-    }
-}
-
-impl fmt::Debug for Sources {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.sources.iter().map(|source| source.name)).finish()
-    }
+/// The place that a source reads: the configured one, else the default. On a host that is made of files, the default
+/// would be that of another host.
+fn place(host: &Host, configured: Option<PathBuf>, default: &str) -> Option<PathBuf> {
+    configured.or_else(|| host.is_this_kernel().then(|| PathBuf::from(default)))
 }
 
 /// A name that the kernel accepts for a network device. Anything else must not become a path in sysfs.

@@ -1,7 +1,10 @@
 use std::collections::HashSet;
+use std::io;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
+use super::round::KEEP_LISTING;
 use super::*;
 use crate::config::Config;
 
@@ -15,7 +18,7 @@ impl InstanceSource for Fake {
             .clone()
             .ok_or_else(|| SourceError::io("list", "/proc", io::Error::from_raw_os_error(24)))?;
         let problems = vec![SourceError::Process { pid: 5, problem: "odd".into() }];
-        Ok(Listing { instances, problems })
+        Ok(Listing { instances, problems, ..Listing::default() })
     }
 }
 
@@ -29,7 +32,7 @@ impl InstanceSource for Shared {
 }
 
 fn vm(id: &str, pid: u32) -> InstanceInfo {
-    InstanceInfo { id: id.into(), hypervisor_pid: Some(pid), ..InstanceInfo::default() }
+    InstanceInfo { id: id.into(), name: "n".into(), hypervisor_pid: Some(pid), ..InstanceInfo::default() }
 }
 
 #[test]
@@ -88,9 +91,12 @@ fn sections_turn_sources_on_and_off() {
     let names = |text: &str| -> Vec<&str> {
         configured(text).expect("a good config").sources.iter().map(|source| source.name).collect()
     };
-    assert_eq!(names(""), ["proc_scan"]);
-    assert_eq!(names("[sources]\nproc_scan.enabled = false"), [""; 0]);
-    assert_eq!(names("[[sources.static_list.vms]]\nid = \"a\""), ["static_list", "proc_scan"]);
+    assert_eq!(names(""), ["vm_dir", "proc_scan"]);
+    assert_eq!(names("[sources]\nproc_scan.enabled = false\nvm_dir.enabled = false"), [""; 0]);
+    assert_eq!(names("[[sources.static_list.vms]]\nid = \"a\"")[..2], ["static_list", "vm_dir"]);
+    for on in ["true", "\"auto\""] {
+        assert_eq!(names(&format!("[sources.proc_scan]\nenabled = {on}")), names(""));
+    }
     assert_eq!(configured("").expect("a good config").switched_off(), ["static_list"]);
 }
 
@@ -98,7 +104,12 @@ fn sections_turn_sources_on_and_off() {
 fn a_bad_section_is_refused_with_its_line_and_key() {
     for (text, expected) in [
         ("[sources.proc_scan]\nenable = false", ["test.toml:2", "enable"]),
-        ("[sources.proc_scan]\nenabled = 1", ["test.toml:2", "enabled"]),
+        ("[sources.proc_scan]\nenabled = 1", ["test.toml:2", "enabled must be \"auto\", true or false"]),
+        (
+            "[sources.proc_scan]\nenabled = \"yes\"",
+            ["test.toml:2", "enabled must be \"auto\", true or false"],
+        ),
+        ("[sources.vm_dir]\ndirs = \"/x\"", ["test.toml:2", "dirs"]),
         ("\n[sources.procscan]", ["test.toml:2", "procscan"]),
         ("sources = 1", ["test.toml:1", "sources"]),
         ("[[sources.static_list.vms]]\nname = \"a\"", ["test.toml:1", "id"]),

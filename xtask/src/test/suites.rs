@@ -73,7 +73,11 @@ impl Suite {
 /// build the dependencies again with other features.
 pub fn suites(workspace: &Workspace) -> Vec<Suite> {
     let integration_tests = workspace.integration_tests();
-    let mut suites = vec![Suite::new("unit", &["--lib", "--bins"]), Suite::new("doc", &["--doc"])];
+    let mut suites = vec![
+        Suite::new("unit", &["--lib", "--bins"]),
+        Suite::new("doc", &["--doc"]),
+        Suite::new("examples", &["--examples"]),
+    ];
     suites.extend(integration_tests.iter().map(|name| Suite::integration(name)));
 
     let mut no_ebpf = vec!["--package", "vm-metrics", "--no-default-features", "--lib", "--bins"];

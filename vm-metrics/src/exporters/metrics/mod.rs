@@ -125,6 +125,7 @@ pub(crate) mod tests {
             ifindex: Some(3),
             source: NicSource::Ebpf,
             attach: AttachMode::Tcx,
+            start_time: Some(1.0),
             rx: counts,
             tx: counts,
             mismatch_bytes: Some(0),
@@ -133,6 +134,7 @@ pub(crate) mod tests {
         let vm = VmStats {
             instance_id: "a".into(),
             instance_name: "b".into(),
+            start_time: Some(1.0),
             cpu_usec: Some(1),
             memory_rss_bytes: Some(1),
             memory_vms_bytes: Some(1),

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::net::netdevice::index_to_name_inlined;
 
 use super::ReaderError;
-use crate::model::{Nic, TapStats, VmSet};
+use crate::model::{Nic, TapStats};
 pub(super) use events::Events;
 pub(super) use socket::Dump;
 use socket::Socket;
@@ -37,10 +37,13 @@ impl Links {
         Ok(Self { socket, known: HashMap::new() })
     }
 
-    /// The NICs whose devices are there, by interface index.
-    pub(super) fn find<'v>(&mut self, vms: &'v VmSet) -> Result<HashMap<u32, &'v Nic>, ReaderError> {
+    /// Those of the NICs whose devices are there, by interface index.
+    pub(super) fn find<'v>(
+        &mut self,
+        nics: impl IntoIterator<Item = &'v Nic>,
+    ) -> Result<HashMap<u32, &'v Nic>, ReaderError> {
         let mut found = HashMap::new();
-        for nic in vms.local_nics() {
+        for nic in nics {
             if let Some(ifindex) = self.index_of(&nic.tap)? {
                 found.insert(ifindex, nic);
             }
@@ -68,7 +71,6 @@ impl Links {
     }
 
     /// The name of a device; `None` when it is not there.
-    #[cfg(feature = "ebpf")]
     pub(super) fn name_of(&self, ifindex: u32) -> Option<String> {
         index_to_name_inlined(&self.socket, ifindex).ok().map(|name| name.as_str().to_owned())
     }

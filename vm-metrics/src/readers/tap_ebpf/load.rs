@@ -1,6 +1,7 @@
 //! Brings the programs into the kernel, with maps of its own or with those that are pinned.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapInfo};
 use aya::programs::SchedClassifier;
@@ -17,6 +18,12 @@ use super::pins::Pins;
 /// Built by `build.rs` from `vm-metrics-ebpf`; aligned, because the loader reads it in place.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vm-metrics.bpf.o"));
 
+/// Loads the programs any number of times; it has read the kernel's BTF, which takes long.
+pub(super) struct Loader {
+    loader: EbpfLoader<'static>,
+    cpus: u32,
+}
+
 /// The programs in the kernel, with their maps.
 pub(super) struct Loaded {
     ebpf: Ebpf,
@@ -26,18 +33,38 @@ pub(super) struct Loaded {
     logger: EbpfLogger<&'static dyn Log>,
 }
 
-impl Loaded {
-    pub(super) fn new(max_nics: u32, pins: Option<&Pins>) -> Result<Self, LoadError> {
+/// How large the maps of one load are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size {
+    /// TAPs that can be counted at the same time.
+    pub(super) nics: u32,
+}
+
+impl Size {
+    pub(super) fn of_own_namespace(max_nics: u32) -> Self {
+        Self { nics: max_nics }
+    }
+}
+
+impl Loader {
+    pub(super) fn new() -> Result<Self, LoadError> {
         // Before 5.11 maps count against this limit; later kernels do not look at it.
         let unlimited = Rlimit { current: None, maximum: None };
         if let Err(errno) = setrlimit(Resource::Memlock, unlimited) {
             tracing::debug!("RLIMIT_MEMLOCK stays as it is: {errno}");
         }
-        let cpus = aya::util::nr_cpus().map_err(|(path, source)| LoadError::Cpus { path, source })?;
-        let cpus = u32::try_from(cpus).map_err(|_| LoadError::Missing("a sensible number of CPUs"))?;
-        let entries = max_nics.checked_mul(cpus).ok_or(LoadError::TooManyNics { max_nics, cpus })?;
         let mut loader = EbpfLoader::new();
-        loader.override_global(names::GLOBAL_CPUS, &cpus, true).map_max_entries(names::MAP_COUNTERS, entries);
+        let cpus = possible_cpus()?;
+        loader.override_global(names::GLOBAL_CPUS, cpus, true);
+        Ok(Self { loader, cpus: *cpus })
+    }
+
+    /// With pins all of the time, or never.
+    pub(super) fn load(&mut self, size: Size, pins: Option<&Pins>) -> Result<Loaded, LoadError> {
+        let Self { loader, cpus } = self;
+        let (max_nics, cpus) = (size.nics, *cpus);
+        let entries = max_nics.checked_mul(cpus).ok_or(LoadError::TooManyNics { max_nics, cpus })?;
+        loader.map_max_entries(names::MAP_COUNTERS, entries);
         for (name, key_size, value_size) in SHAPES {
             let Some(pins) = pins else { break };
             let path = pins.map(name);
@@ -56,9 +83,19 @@ impl Loaded {
         }
         let table = Array::try_from(take(&mut ebpf, names::MAP_TABLE)?)?;
         let collisions = HashMap::try_from(take(&mut ebpf, names::MAP_COLLISIONS)?)?;
-        Ok(Self { ebpf, counters, table, collisions, logger })
+        Ok(Loaded { ebpf, counters, table, collisions, logger })
     }
+}
 
+/// The loader keeps globals by reference.
+fn possible_cpus() -> Result<&'static u32, LoadError> {
+    static CPUS: OnceLock<u32> = OnceLock::new();
+    let cpus = aya::util::nr_cpus().map_err(|(path, source)| LoadError::Cpus { path, source })?;
+    let cpus = u32::try_from(cpus).map_err(|_| LoadError::Missing("a sensible number of CPUs"))?;
+    Ok(CPUS.get_or_init(|| cpus))
+}
+
+impl Loaded {
     pub(super) fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, LoadError> {
         classifier(&mut self.ebpf, name)
     }

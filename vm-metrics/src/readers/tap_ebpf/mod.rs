@@ -1,14 +1,19 @@
-//! The programs on the TAPs: `load` brings them into the kernel, `attach` hangs them on the TAPs of the tick,
-//! `counters` reads what they count, `slots` says who counts where, and `pins` keeps all of it while no daemon runs.
+//! The programs on the TAPs: `load` brings them into the kernel, `attach` hangs them on a TAP, `counters` reads what they
+//! count, `slots` says who counts where, and `pins` keeps all of it while no daemon runs. `instance` is all of these for
+//! one network namespace, and `reader` leads them tick by tick within the time that `budget` gives.
 //!
 //! Without the feature `ebpf`, or on a host that refuses the programs, the reader says why and the baseline goes on.
 
 #[cfg(feature = "ebpf")]
 mod attach;
 #[cfg(feature = "ebpf")]
+mod budget;
+#[cfg(feature = "ebpf")]
 mod counters;
 #[cfg(feature = "ebpf")]
 mod error;
+#[cfg(feature = "ebpf")]
+mod instance;
 #[cfg(feature = "ebpf")]
 mod load;
 #[cfg(feature = "ebpf")]

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use self::inspect::{Vm, inspect};
 use self::proc_dir::ProcDir;
 use self::process::{Process, Unread};
-use super::{InstanceSource, Listing, SourceDef, SourceError};
+use super::{InstanceSource, Listing, SourceDef, SourceError, Tier};
 use crate::host::Host;
 
 /// A jailer, a shell script or `fork` + `exec` becomes the hypervisor within this time, and a new VM opens
@@ -47,6 +47,7 @@ const MAX_PROBLEMS: usize = 32;
 pub const SOURCE: SourceDef = SourceDef {
     name: "proc_scan",
     help: "QEMU, Cloud Hypervisor and Firecracker processes on this host, found with no configuration",
+    tier: Tier::Process,
     configure: |section, host| {
         section.no_options()?;
         Ok(Some(Box::new(ProcScan::new(host.clone()))))
@@ -184,7 +185,11 @@ impl ProcScan {
             problems.truncate(MAX_PROBLEMS);
             problems.push(SourceError::More { count });
         }
-        Listing { instances: vms.into_iter().map(|(_, _, info)| info.clone()).collect(), problems }
+        Listing {
+            instances: vms.into_iter().map(|(_, _, info)| info.clone()).collect(),
+            problems,
+            sockets: Vec::new(),
+        }
     }
 }
 

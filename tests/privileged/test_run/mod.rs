@@ -1,0 +1,175 @@
+//! The programs that a running daemon has loaded, given frames of every shape: they let each one go on, and count it
+//! exactly as `model` says.
+
+mod bench;
+mod cases;
+mod fuzz;
+mod model;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use vm_metrics_common::DirectionCounters;
+use vm_metrics_testkit::frames::VNET_HEADER;
+use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::wait::SOON;
+
+use self::bench::{Bench, CONTINUE, Direction};
+use self::cases::cases;
+use self::fuzz::Random;
+
+/// Set to the number that a failure has printed, for the same frames once more.
+const SEED: &str = "VM_METRICS_FUZZ_SEED";
+/// Each goes through both programs.
+const FUZZED: u32 = 100_000;
+/// `BPF_PROG_TEST_RUN` takes no more than a page, less what the kernel needs of it.
+const LONGEST: usize = 3000;
+
+#[test]
+fn every_frame_goes_on_and_is_counted_exactly() {
+    let bench = Bench::new();
+    for (what, frame, gso_size, (wire_packets, wire_bytes), others) in cases() {
+        let mut expected = Counts::from([("packets", 1), ("bytes", frame.len() as u64)]);
+        expected.extend([("wire_packets", wire_packets), ("wire_bytes", wire_bytes)]);
+        expected.extend(others.iter().map(|other| (*other, 1)));
+        let counted = run_both_ways(&bench, &frame, gso_size);
+        let (counted, _) = counted.unwrap_or_else(|wrong| panic!("{what}: {wrong}"));
+        assert_eq!(by_name(&counted), expected, "{what}");
+    }
+}
+
+#[test]
+fn broken_frames_go_on_and_are_counted_exactly() {
+    let bench = Bench::new();
+    let seed = seed();
+    let mut random = Random(seed);
+    let before = bench.counters();
+    let mut all = DirectionCounters::default();
+    let (mut run, mut number) = (0, 0);
+    while run < FUZZED {
+        let frame = fuzz::frame(&mut random, LONGEST);
+        let gso_size = fuzz::gso_size(&mut random);
+        number += 1;
+        let (counted, was_run) = run_both_ways(&bench, &frame, gso_size).unwrap_or_else(|wrong| {
+            panic!("{SEED}={seed}, frame {number}, GSO {gso_size}: {wrong}\n{frame:02x?}")
+        });
+        all = sum(&all, &counted);
+        run += u32::from(was_run);
+        assert!(run >= number / 2, "{SEED}={seed}: the kernel took {run} frames of {number}");
+    }
+    let after = bench.counters();
+    assert_eq!(after.ingress, sum(&before.ingress, &all), "{SEED}={seed}");
+    assert_eq!(after.egress, sum(&before.egress, &all), "{SEED}={seed}");
+    let published = |metrics: &Metrics| {
+        let value = |name| metrics.value(name, &[]).map(|value| value as u64);
+        let counted = [value("vm_network_tx_wire_bytes_total"), value("vm_network_rx_offered_bytes_total")];
+        (counted == [Some(after.ingress.wire_bytes), Some(after.egress.bytes)]).then_some(())
+    };
+    bench.daemon.wait_for(SOON, "the daemon to publish it all", published).unwrap();
+    // Each kind often enough that a mistake in one cannot hide.
+    let counts = by_name(&all);
+    assert_eq!(counts.len(), COUNTERS.len(), "{SEED}={seed}: {counts:?}");
+    assert!(counts.values().all(|count| *count > 500), "{SEED}={seed}: {counts:?}");
+}
+
+/// Beyond a page most of a frame is not in the linear part of its buffer: here the guest even says that no header is.
+#[test]
+fn frames_in_pieces_are_counted_exactly() {
+    const FRAMES: usize = 3000;
+    let bench = Bench::new();
+    let seed = seed();
+    let mut random = Random(seed);
+    for number in 0..FRAMES {
+        let mut frame = fuzz::frame(&mut random, LONGEST);
+        frame.resize(if number == 0 { 65_549 } else { 4096 + random.below(61_440) }, number as u8);
+        let linear = 14 + random.below(60) as u16;
+        let mut written = vec![0; VNET_HEADER];
+        written[2..4].copy_from_slice(&linear.to_ne_bytes());
+        written.extend(&frame);
+
+        let before = bench.counters();
+        bench.tap.write_frame(&written).unwrap();
+        let expected = sum(&before.ingress, &model::counted(&frame, 0));
+        assert_eq!(
+            bench.counters().ingress,
+            expected,
+            "{SEED}={seed}, frame {number}: {:02x?}",
+            &frame[..120]
+        );
+    }
+}
+
+/// The counters that a frame adds to, the same in both directions and as the model says. A frame that
+/// `BPF_PROG_TEST_RUN` does not take goes through the device instead, as no GSO frame.
+fn run_both_ways(bench: &Bench, frame: &[u8], gso_size: u16) -> Result<(DirectionCounters, bool), String> {
+    let mut before = bench.counters();
+    let mut run = false;
+    let mut expected = DirectionCounters::default();
+    for direction in [Direction::Ingress, Direction::Egress] {
+        let returned = bench.run(direction, frame, gso_size);
+        run = returned.is_some();
+        expected = model::counted(frame, if run { gso_size } else { 0 });
+        if !run {
+            bench.carry(direction, frame);
+        }
+        let mut after = before;
+        match direction {
+            Direction::Ingress => after.ingress = sum(&before.ingress, &expected),
+            Direction::Egress => after.egress = sum(&before.egress, &expected),
+        }
+        let counted = bench.counters();
+        if returned.is_some_and(|returned| returned != CONTINUE) || counted != after {
+            return Err(format!(
+                "returned {returned:?} and made\n{counted:?} of\n{before:?}, and not\n{after:?}"
+            ));
+        }
+        before = after;
+    }
+    Ok((expected, run))
+}
+
+fn seed() -> u64 {
+    match env::var(SEED) {
+        Ok(seed) => seed.parse().unwrap(),
+        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64,
+    }
+}
+
+/// The counters that are not zero.
+type Counts = BTreeMap<&'static str, u64>;
+
+type Counter = (&'static str, fn(&mut DirectionCounters) -> &mut u64);
+
+const COUNTERS: &[Counter] = &[
+    ("packets", |c| &mut c.packets),
+    ("bytes", |c| &mut c.bytes),
+    ("wire_packets", |c| &mut c.wire_packets),
+    ("wire_bytes", |c| &mut c.wire_bytes),
+    ("ipv4", |c| &mut c.ipv4),
+    ("ipv6", |c| &mut c.ipv6),
+    ("arp", |c| &mut c.arp),
+    ("other_l3", |c| &mut c.other_l3),
+    ("tcp", |c| &mut c.tcp),
+    ("udp", |c| &mut c.udp),
+    ("icmp", |c| &mut c.icmp),
+    ("other_l4", |c| &mut c.other_l4),
+    ("unicast", |c| &mut c.unicast),
+    ("multicast", |c| &mut c.multicast),
+    ("broadcast", |c| &mut c.broadcast),
+    ("gso", |c| &mut c.gso),
+];
+
+fn by_name(counters: &DirectionCounters) -> Counts {
+    let mut counters = *counters;
+    let all = COUNTERS.iter().map(|(name, counter)| (*name, *counter(&mut counters)));
+    all.filter(|(_, count)| *count > 0).collect()
+}
+
+fn sum(one: &DirectionCounters, other: &DirectionCounters) -> DirectionCounters {
+    let (mut sum, mut other) = (*one, *other);
+    for (_, counter) in COUNTERS {
+        *counter(&mut sum) += *counter(&mut other);
+    }
+    sum
+}

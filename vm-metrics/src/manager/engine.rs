@@ -1,0 +1,140 @@
+//! One tick: asks the sources who exists, the readers what they use, and merges it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use thiserror::Error;
+
+use super::health_log::HealthLog;
+use super::ledger::Ledger;
+use super::retain::{self, Departed, Tick};
+use super::{judge, merge};
+use crate::host::Host;
+use crate::model::{Batch, InstanceInfo, PartHealth, PartKind, PartRun, Snapshot, VmSet};
+use crate::readers::{Configured, Purpose, Reader, Started};
+use crate::sources::{InstanceSource, Sources};
+
+/// Makes snapshots: one per call of [`tick`](Self::tick).
+pub(super) struct Engine {
+    sources: Sources,
+    readers: Vec<(&'static str, ReaderState)>,
+    ledger: Ledger,
+    departed: Departed,
+    before: Tick,
+    health_log: HealthLog,
+    ticks: u64,
+}
+
+#[derive(Debug, Error)]
+pub enum ManagerError {
+    #[error("reader {name}: {reason}")]
+    Refused { name: &'static str, reason: String },
+}
+
+enum ReaderState {
+    Running(Box<dyn Reader>),
+    Not(PartHealth),
+}
+
+impl Engine {
+    /// Starts the readers. One that cannot start is reported in every snapshot, and logged once.
+    ///
+    /// # Errors
+    /// When a reader says that going on would harm, for example because another daemon has its pins.
+    pub(super) fn new(
+        sources: Sources,
+        readers: Vec<Configured>,
+        host: &Host,
+        retention: Duration,
+        purpose: Purpose,
+    ) -> Result<Self, ManagerError> {
+        let start = |reader: Configured| {
+            let name = reader.name;
+            match reader.start(host, purpose) {
+                Started::Running(reader) => Ok((name, ReaderState::Running(reader))),
+                Started::Not(health) => Ok((name, ReaderState::Not(health))),
+                Started::Refused(reason) => Err(ManagerError::Refused { name, reason }),
+            }
+        };
+        let readers = readers.into_iter().map(start).collect::<Result<_, _>>()?;
+        let mut sources = sources;
+        if purpose == Purpose::Serve {
+            sources.serve();
+        }
+        Ok(Self {
+            sources,
+            readers,
+            ledger: Ledger::new(host.clone(), purpose),
+            departed: Departed::new(retention),
+            before: Tick::default(),
+            health_log: HealthLog::default(),
+            ticks: 0,
+        })
+    }
+
+    /// Lists from this source before all others; replaces the one that was set before.
+    pub(super) fn set_instance_source(&mut self, source: Box<dyn InstanceSource>) {
+        self.sources.set_own(source);
+    }
+
+    /// Whether this VM was in the last tick.
+    pub(super) fn knows(&self, vm: &InstanceInfo) -> bool {
+        self.before.vms.vms.iter().any(|known| known.id == vm.id)
+    }
+
+    /// Lists, reads and merges once.
+    pub(super) fn tick(&mut self, ticks_late: u64) -> Arc<Snapshot> {
+        let began = Instant::now();
+        let (vms, source_reports) = self.sources.list();
+        let mut parts: Vec<PartRun> = source_reports.iter().map(judge::source_run).collect();
+        parts.extend(self.sources.switched_off().iter().map(|name| judge::source_off(name)));
+        let mut batch = Batch::default();
+        for (name, state) in &mut self.readers {
+            parts.push(run_reader(name, state, &vms, &mut batch));
+        }
+        let leaving = retain::leaving(&self.before, &vms, &batch);
+        let mut last = retain::handed_over(&leaving, &batch);
+        for (_, state) in &mut self.readers {
+            if let ReaderState::Running(reader) = state {
+                reader.last_words(&leaving, &mut last);
+            }
+        }
+        for part in &parts {
+            self.health_log.note(part);
+        }
+        let (stats, last_words) = merge::merge((&vms, &batch), (&leaving.vms, &last), &mut self.ledger);
+        self.departed.add(last_words, &self.before.stats, began);
+        let mut shown = stats.clone();
+        self.departed.show(&mut shown);
+        self.before = Tick { vms, stats };
+        self.ticks += 1;
+        Arc::new(Snapshot {
+            tick: self.ticks,
+            vms: shown,
+            parts,
+            ticks_late,
+            tick_duration: began.elapsed(),
+            taken: Instant::now(),
+            taken_at: SystemTime::now(),
+        })
+    }
+}
+
+fn run_reader(name: &'static str, state: &mut ReaderState, vms: &VmSet, batch: &mut Batch) -> PartRun {
+    match state {
+        ReaderState::Running(reader) => {
+            let began = Instant::now();
+            let report = reader.read(vms, batch);
+            judge::reader_run(name, &report, began.elapsed())
+        }
+        ReaderState::Not(health) => PartRun {
+            kind: PartKind::Reader,
+            name,
+            health: health.clone(),
+            duration: None,
+            items: 0,
+            errors: 0,
+            absent: 0,
+        },
+    }
+}

@@ -1,0 +1,101 @@
+use std::process::{Child, Command};
+use std::thread;
+
+use super::*;
+use crate::sources::{Listing, SourceError};
+
+struct Failing;
+
+impl InstanceSource for Failing {
+    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+        Err(SourceError::Ended)
+    }
+}
+
+/// A process that lives as long as the test looks at it.
+struct Process(Child);
+
+impl Process {
+    fn start() -> Self {
+        Self(Command::new("sleep").arg("600").spawn().unwrap())
+    }
+
+    fn info(&self, id: &str) -> InstanceInfo {
+        InstanceInfo { id: id.into(), hypervisor_pid: Some(self.0.id()), ..InstanceInfo::default() }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn ids(manager: &Manager) -> Vec<String> {
+    manager.collect_all().unwrap().into_iter().map(|vm| vm.instance_id).collect()
+}
+
+#[test]
+fn without_a_source_there_are_no_vms_and_no_error() {
+    assert_eq!(Manager::new().collect_all(), Ok(Vec::new()));
+}
+
+#[test]
+fn the_source_that_is_set_last_counts() {
+    let process = Process::start();
+    let manager = Manager::new();
+    manager.set_instance_source(vec![process.info("a")]);
+    assert_eq!(ids(&manager), ["a"]);
+    manager.set_instance_source(vec![process.info("b")]);
+    assert_eq!(ids(&manager), ["b"]);
+}
+
+#[test]
+fn clones_share_a_state_and_others_do_not() {
+    let process = Process::start();
+    let (one, other) = (Manager::new(), Manager::new());
+    one.clone().set_instance_source(vec![process.info("a")]);
+    assert_eq!((ids(&one), ids(&other)), (vec!["a".to_owned()], Vec::new()));
+}
+
+#[test]
+fn a_source_that_cannot_list_is_an_error_with_its_name_and_reason() {
+    let manager = Manager::new();
+    manager.set_instance_source(Failing);
+    let error = manager.collect_all().unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "cannot list the VMs: source instance_source: the list function has panicked, or its runtime has ended"
+    );
+}
+
+#[test]
+fn a_vm_is_read_whether_a_source_lists_it_or_not() {
+    let process = Process::start();
+    let manager = Manager::new();
+    let read = |manager: &Manager| manager.get_instance_stats(&process.info("a")).unwrap();
+    assert!(read(&manager).memory_rss_bytes > Some(0));
+    assert_eq!(ids(&manager), Vec::<String>::new(), "it was only looked at");
+    manager.set_instance_source(vec![process.info("a")]);
+    assert_eq!(ids(&manager), ["a"]);
+    assert!(read(&manager).memory_rss_bytes > Some(0));
+}
+
+#[test]
+fn what_does_not_run_has_no_stats() {
+    let manager = Manager::new();
+    let ended = Process::start().info("a");
+    assert_eq!(manager.get_instance_stats(&ended), None);
+    assert_eq!(manager.get_instance_stats(&InstanceInfo { hypervisor_pid: None, ..ended }), None);
+}
+
+#[test]
+fn a_source_that_panics_does_not_end_the_manager() {
+    let manager = Manager::new();
+    manager.set_instance_source(crate::sources::InstanceListerAdapter::new(|| panic!("a fault of theirs")));
+    let other = manager.clone();
+    assert!(thread::spawn(move || other.collect_all()).join().is_err());
+    manager.set_instance_source(Vec::new());
+    assert_eq!(ids(&manager), Vec::<String>::new());
+}

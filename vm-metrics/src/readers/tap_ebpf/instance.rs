@@ -1,0 +1,285 @@
+//! One load of the programs, with maps of its own, on TAPs of one network namespace.
+//!
+//! What attaches and detaches here is called on a thread that is in that namespace.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use vm_metrics_common::Counters;
+
+use super::Way;
+use super::attach::{Attached, adopt, attach};
+use super::budget::Budget;
+use super::error::{AttachError, LoadError};
+use super::load::{Loaded, Loader, Size};
+use super::pins::Pins;
+use super::slots::Slots;
+use crate::model::{Batch, EbpfReading, Nic, TapReading};
+use crate::readers::rtnetlink::Links;
+use crate::readers::{ReadReport, ReaderError};
+
+/// A TAP that refused the programs is tried again after this time.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Programs that stay blind are put back once in this time.
+const PUT_BACK: Duration = Duration::from_secs(60);
+
+/// Ticks in which the programs may be blind before they are taken for lost.
+const MAX_BLIND_TICKS: u32 = 1;
+
+/// A TAP that is there but that no VM has any more keeps the programs for this time: the source that knows its VM may
+/// have failed for a moment, or may not have found it yet after a start.
+const UNWANTED: Duration = Duration::from_secs(60);
+
+/// The NICs of the tick whose devices are there, by interface index.
+pub(super) type Present<'v> = HashMap<u32, &'v Nic>;
+
+pub(super) struct Instance {
+    loaded: Loaded,
+    pins: Option<Pins>,
+    way: Way,
+    slots: Slots,
+    taps: HashMap<u32, Tap>,
+    refused: HashMap<u32, Refusal>,
+    /// Of the TAPs that went away in this tick.
+    last_words: HashMap<Nic, EbpfReading>,
+}
+
+/// A TAP with the programs on it.
+struct Tap {
+    /// Its name at the last tick.
+    nic: Nic,
+    slot: u32,
+    attached: Attached,
+    wanted: Instant,
+    /// Packets that the device had received and that the programs had counted at the last tick.
+    seen: (u64, u64),
+    blind_ticks: u32,
+    /// Before this they are not put back once more: an XDP program that keeps all frames to itself makes them blind too.
+    put_back_at: Instant,
+}
+
+struct Refusal {
+    error: AttachError,
+    retry_at: Instant,
+}
+
+/// What is to be done to the TAPs in this tick.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    gone: Vec<u32>,
+    new: Vec<(u32, Nic)>,
+}
+
+impl Instance {
+    /// Loads the programs; with pins, takes over what the daemon before this one has left.
+    pub(super) fn new(
+        loader: &mut Loader,
+        size: Size,
+        way: Way,
+        pins: Option<Pins>,
+        links: &Links,
+        netns: Option<u64>,
+    ) -> Result<Self, LoadError> {
+        let mut loaded = loader.load(size, pins.as_ref())?;
+        let (slots, left) = Slots::restore(&mut loaded)?;
+        let (taps, refused, last_words) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut instance = Self { loaded, pins, way, slots, taps, refused, last_words };
+        instance.adopt_all(left, links, netns)?;
+        Ok(instance)
+    }
+
+    fn adopt_all(
+        &mut self,
+        left: HashMap<u32, u32>,
+        links: &Links,
+        netns: Option<u64>,
+    ) -> Result<(), LoadError> {
+        for (ifindex, slot) in left {
+            let adopted = match (&self.pins, links.name_of(ifindex)) {
+                (Some(pins), Some(device)) => {
+                    adopt(&mut self.loaded, pins, ifindex, &device).map(|attached| (attached, device))
+                }
+                _ => None,
+            };
+            match adopted {
+                Some((attached, tap)) => {
+                    self.taps.insert(ifindex, Tap::new(Nic { tap, netns }, slot, attached));
+                }
+                None => self.slots.release(&mut self.loaded, ifindex, slot)?,
+            }
+        }
+        if let Some(pins) = &self.pins {
+            let collected = pins.collect_links(|ifindex| self.taps.contains_key(&ifindex));
+            if let Err(error) = collected {
+                tracing::warn!("{error}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Which TAPs are gone, or were no VM's for a while, and which are new.
+    pub(super) fn changes(&mut self, present: &Present, links: &Links) -> Changes {
+        self.last_words.clear();
+        self.refused.retain(|ifindex, _| present.contains_key(ifindex));
+        let now = Instant::now();
+        for (ifindex, nic) in present {
+            if let Some(tap) = self.taps.get_mut(ifindex) {
+                tap.wanted = now;
+                if tap.nic != **nic {
+                    tap.nic = (*nic).clone();
+                }
+            }
+        }
+        let is_gone = |(ifindex, tap): &(&u32, &Tap)| {
+            tap.wanted != now && (now - tap.wanted >= UNWANTED || links.name_of(**ifindex).is_none())
+        };
+        let is_new = |ifindex: &u32| {
+            let rests = self.refused.get(ifindex).is_some_and(|refusal| now < refusal.retry_at);
+            !rests && !self.taps.contains_key(ifindex)
+        };
+        Changes {
+            gone: self.taps.iter().filter(is_gone).map(|(ifindex, _)| *ifindex).collect(),
+            new: present
+                .iter()
+                .filter(|(ifindex, _)| is_new(ifindex))
+                .map(|(ifindex, nic)| (*ifindex, (*nic).clone()))
+                .collect(),
+        }
+    }
+
+    pub(super) fn detach(&mut self, changes: &Changes, budget: &mut Budget, report: &mut ReadReport) {
+        for ifindex in &changes.gone {
+            if budget.spend(|| self.detach_one(*ifindex, report)).is_none() {
+                break;
+            }
+        }
+    }
+
+    fn detach_one(&mut self, ifindex: u32, report: &mut ReadReport) {
+        let Some(Tap { nic, slot, attached, .. }) = self.taps.remove(&ifindex) else { return };
+        // The counters outlive the device.
+        let counters = self.loaded.counters.read(slot);
+        self.last_words.insert(nic, EbpfReading { ifindex, attach: attached.mode, counters });
+        let removed = attached.remove().and_then(|()| self.slots.release(&mut self.loaded, ifindex, slot));
+        if let Err(error) = removed {
+            report.error(ReaderError::from(&AttachError::new(&format!("interface {ifindex}"), error)));
+        }
+    }
+
+    pub(super) fn attach(&mut self, changes: &Changes, links: &mut Links, budget: &mut Budget) {
+        for (ifindex, nic) in &changes.new {
+            let Some(attached) = budget.spend(|| self.attach_one(*ifindex, nic, links)) else { break };
+            match attached {
+                Ok(tap) => {
+                    self.refused.remove(ifindex);
+                    self.taps.insert(*ifindex, tap);
+                }
+                Err(error) => {
+                    let error = AttachError::new(&nic.tap, error);
+                    self.refused.insert(*ifindex, Refusal { error, retry_at: Instant::now() + RETRY });
+                }
+            }
+        }
+    }
+
+    fn attach_one(&mut self, ifindex: u32, nic: &Nic, links: &mut Links) -> Result<Tap, LoadError> {
+        let device = nic.tap.as_str();
+        let slot = self.slots.assign(&mut self.loaded, ifindex)?.ok_or(LoadError::NoSlot)?;
+        let pins = self.pins.as_ref();
+        let attached = attach(&mut self.loaded, pins, ifindex, device, &mut self.way).and_then(|attached| {
+            // The programs were attached by name: to another device, if the name changed hands meanwhile.
+            if matches!(links.index_of(device), Ok(Some(now)) if now == ifindex) {
+                return Ok(attached);
+            }
+            attached.remove()?;
+            Err(LoadError::DeviceChanged)
+        });
+        match attached {
+            Ok(attached) => Ok(Tap::new(nic.clone(), slot, attached)),
+            Err(error) => {
+                self.slots.release(&mut self.loaded, ifindex, slot)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads the counters, and says on which TAPs the programs are blind.
+    pub(super) fn read<'v>(
+        &mut self,
+        present: &Present<'v>,
+        batch: &mut Batch,
+        report: &mut ReadReport,
+    ) -> Vec<(u32, &'v Nic)> {
+        let (mut waiting, mut lost) = (0, Vec::new());
+        for (&ifindex, &nic) in present {
+            if let Some(tap) = self.taps.get_mut(&ifindex) {
+                let counters = self.loaded.counters.read(tap.slot);
+                if tap.is_lost(batch.taps.get(nic), &counters) {
+                    lost.push((ifindex, nic));
+                }
+                batch.ebpf.insert(nic.clone(), EbpfReading { ifindex, attach: tap.attached.mode, counters });
+                report.items += 1;
+            } else if let Some(refusal) = self.refused.get(&ifindex) {
+                report.error(ReaderError::from(&refusal.error));
+            } else {
+                waiting += 1;
+            }
+        }
+        if waiting > 0 {
+            report.error(ReaderError::Waiting { taps: waiting });
+        }
+        self.loaded.flush_log();
+        lost
+    }
+
+    /// Puts the programs back where somebody has taken them off; they go on in the same slot.
+    pub(super) fn attach_again(&mut self, lost: &[(u32, &Nic)], report: &mut ReadReport) {
+        for (ifindex, nic) in lost {
+            report.error(ReaderError::Lost { device: nic.tap.clone() });
+            if let Err(error) = self.attach_again_one(*ifindex, nic) {
+                report.error(ReaderError::from(&AttachError::new(&nic.tap, error)));
+            }
+        }
+    }
+
+    fn attach_again_one(&mut self, ifindex: u32, nic: &Nic) -> Result<(), LoadError> {
+        let Some(tap) = self.taps.get_mut(&ifindex) else { return Ok(()) };
+        if Instant::now() < tap.put_back_at {
+            return Ok(());
+        }
+        tap.put_back_at = Instant::now() + PUT_BACK;
+        let pins = self.pins.as_ref();
+        let again = attach(&mut self.loaded, pins, ifindex, &nic.tap, &mut self.way)?;
+        tap.attached.forget();
+        tap.attached = again;
+        Ok(())
+    }
+
+    /// What a TAP had counted that is gone with its device, or still there but no VM's.
+    pub(super) fn last_words(&mut self, nic: &Nic) -> Option<EbpfReading> {
+        let kept = self.taps.iter().find(|(_, tap)| tap.nic == *nic).map(|(ifindex, tap)| EbpfReading {
+            ifindex: *ifindex,
+            attach: tap.attached.mode,
+            counters: self.loaded.counters.read(tap.slot),
+        });
+        self.last_words.remove(nic).or(kept)
+    }
+}
+
+impl Tap {
+    fn new(nic: Nic, slot: u32, attached: Attached) -> Self {
+        let now = Instant::now();
+        Self { nic, slot, attached, wanted: now, seen: (0, 0), blind_ticks: 0, put_back_at: now }
+    }
+
+    /// Whether somebody has taken the programs off: the device goes on receiving, for more than one tick, and they do not
+    /// count. The device was read before the counters.
+    fn is_lost(&mut self, device: Option<&TapReading>, counters: &Counters) -> bool {
+        let Some(device) = device else { return false };
+        let now = (device.stats.rx_packets, counters.ingress.packets);
+        let (received, counted) = std::mem::replace(&mut self.seen, now);
+        self.blind_ticks = if now.0 > received && now.1 == counted { self.blind_ticks + 1 } else { 0 };
+        self.blind_ticks > MAX_BLIND_TICKS
+    }
+}

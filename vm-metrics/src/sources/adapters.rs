@@ -1,0 +1,280 @@
+//! Sources that a program which embeds this library has already: a function that lists, or a manager of instances.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use super::{InstanceSource, Listing, SourceError};
+use crate::model::{InstanceInfo, Nic, build_instance_info, tap_name};
+
+/// Whatever went wrong in a function of somebody else's.
+type ListError = Box<dyn Error + Send + Sync>;
+
+/// The minimal data of an instance; what else is needed follows from it by [`build_instance_info`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InstanceData {
+    pub id: String,
+    pub name: String,
+    /// `None` when it does not run.
+    pub hypervisor_pid: Option<u32>,
+    /// Whether it has a TAP.
+    pub network_enabled: bool,
+    /// 0 when not known.
+    pub allocated_vcpus: u32,
+    /// Bytes, hot-plugged memory included; 0 when not known.
+    pub allocated_memory_bytes: u64,
+}
+
+/// Makes a source of a function that lists [`InstanceData`].
+///
+/// ```
+/// use vm_metrics::{InstanceData, InstanceListerAdapter, InstanceSource};
+///
+/// let mut source = InstanceListerAdapter::new(|| {
+///     Ok(vec![InstanceData { id: "ABCDEFGH01".into(), network_enabled: true, ..Default::default() }])
+/// });
+/// let listing = source.list_running_instances_for_metrics()?;
+/// assert_eq!(listing.instances[0].nics[0].tap, "hype-abcdefgh");
+/// # Ok::<(), vm_metrics::SourceError>(())
+/// ```
+pub struct InstanceListerAdapter {
+    list: Box<dyn FnMut() -> Result<Vec<InstanceData>, SourceError> + Send>,
+    tap_name: fn(&str) -> String,
+}
+
+impl InstanceListerAdapter {
+    /// Of a function that lists at once: it runs within the tick, which waits for it.
+    pub fn new(mut list: impl FnMut() -> Result<Vec<InstanceData>, ListError> + Send + 'static) -> Self {
+        Self { list: Box::new(move || list().map_err(|error| SourceError::Lister(error.into()))), tap_name }
+    }
+
+    /// Of an asynchronous function, which runs on `runtime`. One that does not answer within the deadline is an error
+    /// of this tick and is not asked a second time: its late answer is the next tick's.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use vm_metrics::{InstanceListerAdapter, InstanceSource};
+    ///
+    /// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    /// let list = || async { Ok(Vec::new()) };
+    /// let mut source = InstanceListerAdapter::from_async(runtime.handle().clone(), Duration::from_secs(5), list);
+    /// assert!(source.list_running_instances_for_metrics()?.instances.is_empty());
+    /// # Ok::<(), vm_metrics::SourceError>(())
+    /// ```
+    pub fn from_async<F>(
+        runtime: Handle,
+        deadline: Duration,
+        mut list: impl FnMut() -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<Vec<InstanceData>, ListError>> + Send + 'static,
+    {
+        let mut asked: Option<Receiver<Result<Vec<InstanceData>, ListError>>> = None;
+        let list = move || {
+            let answer = asked.take().unwrap_or_else(|| {
+                let (sender, answer) = mpsc::sync_channel(1);
+                let listing = list();
+                // Nobody waits for the answer when the source is gone.
+                runtime.spawn(async move { drop(sender.send(listing.await)) });
+                answer
+            });
+            match answer.recv_timeout(deadline) {
+                Ok(listed) => listed.map_err(|error| SourceError::Lister(error.into())),
+                Err(RecvTimeoutError::Timeout) => {
+                    asked = Some(answer);
+                    Err(SourceError::Late { deadline })
+                }
+                Err(RecvTimeoutError::Disconnected) => Err(SourceError::Ended),
+            }
+        };
+        Self { list: Box::new(list), tap_name }
+    }
+
+    /// Names TAPs by another rule than [`tap_name`].
+    #[must_use]
+    pub fn with_tap_name(mut self, rule: fn(&str) -> String) -> Self {
+        self.tap_name = rule;
+        self
+    }
+}
+
+impl InstanceSource for InstanceListerAdapter {
+    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+        let info = |data: InstanceData| {
+            let mut info = build_instance_info(
+                &data.id,
+                &data.name,
+                data.hypervisor_pid,
+                data.network_enabled,
+                data.allocated_vcpus,
+                data.allocated_memory_bytes,
+            );
+            for nic in &mut info.nics {
+                nic.tap = (self.tap_name)(&data.id);
+            }
+            info
+        };
+        let listed = (self.list)()?;
+        Ok(listed.into_iter().map(info).collect::<Vec<_>>().into())
+    }
+}
+
+impl fmt::Debug for InstanceListerAdapter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InstanceListerAdapter").finish_non_exhaustive()
+    }
+}
+
+/// An instance as a manager of instances tells it, with the TAP it has given it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InstanceUtilizationInfo {
+    pub id: String,
+    pub name: String,
+    /// `None` when it does not run.
+    pub hypervisor_pid: Option<u32>,
+    /// Empty without network.
+    pub tap_device: String,
+    /// 0 when not known.
+    pub allocated_vcpus: u32,
+    /// Bytes, hot-plugged memory included; 0 when not known.
+    pub allocated_memory_bytes: u64,
+}
+
+/// Whoever manages instances and can tell which of them run.
+pub trait InstanceManager: Send {
+    /// All instances that run now.
+    ///
+    /// # Errors
+    /// Whatever keeps it from knowing: what it told before is then shown for a while.
+    fn list_running_instances_info(&mut self) -> Result<Vec<InstanceUtilizationInfo>, ListError>;
+}
+
+/// Makes a source of an [`InstanceManager`].
+///
+/// ```
+/// use vm_metrics::{InstanceManager, InstanceManagerAdapter, InstanceSource, InstanceUtilizationInfo};
+///
+/// struct Instances;
+///
+/// impl InstanceManager for Instances {
+///     fn list_running_instances_info(
+///         &mut self,
+///     ) -> Result<Vec<InstanceUtilizationInfo>, Box<dyn std::error::Error + Send + Sync>> {
+///         Ok(vec![InstanceUtilizationInfo { id: "a".into(), tap_device: "tap0".into(), ..Default::default() }])
+///     }
+/// }
+///
+/// let listing = InstanceManagerAdapter::new(Instances).list_running_instances_for_metrics()?;
+/// assert_eq!(listing.instances[0].nics[0].tap, "tap0");
+/// # Ok::<(), vm_metrics::SourceError>(())
+/// ```
+#[derive(Debug)]
+pub struct InstanceManagerAdapter<M> {
+    manager: M,
+}
+
+impl<M: InstanceManager> InstanceManagerAdapter<M> {
+    pub fn new(manager: M) -> Self {
+        Self { manager }
+    }
+}
+
+impl<M: InstanceManager> InstanceSource for InstanceManagerAdapter<M> {
+    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+        let listed = self.manager.list_running_instances_info();
+        let listed = listed.map_err(|error| SourceError::Lister(error.into()))?;
+        Ok(listed.into_iter().map(InstanceInfo::from).collect::<Vec<_>>().into())
+    }
+}
+
+impl From<InstanceUtilizationInfo> for InstanceInfo {
+    fn from(info: InstanceUtilizationInfo) -> Self {
+        let nics = if info.tap_device.is_empty() { Vec::new() } else { vec![Nic::local(info.tap_device)] };
+        let without = build_instance_info(
+            &info.id,
+            &info.name,
+            info.hypervisor_pid,
+            false,
+            info.allocated_vcpus,
+            info.allocated_memory_bytes,
+        );
+        Self { nics, ..without }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::runtime::Builder;
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[test]
+    fn what_a_list_function_says_is_said_on() {
+        let mut source = InstanceListerAdapter::new(|| Err("the database is away".into()));
+        let error = source.list_running_instances_for_metrics().unwrap_err();
+        assert_eq!(error.to_string(), "the database is away");
+    }
+
+    #[test]
+    fn the_rule_for_names_of_taps_can_be_another() {
+        let data = InstanceData { id: "Ab".into(), network_enabled: true, ..InstanceData::default() };
+        let mut source =
+            InstanceListerAdapter::new(move || Ok(vec![data.clone()])).with_tap_name(|id| format!("vm-{id}"));
+        let listing = source.list_running_instances_for_metrics().unwrap();
+        assert_eq!(listing.instances[0].nics, [Nic::local("vm-Ab")]);
+    }
+
+    #[test]
+    fn zero_is_not_known_and_no_device_is_no_nic() {
+        let info = InstanceInfo::from(InstanceUtilizationInfo { id: "a".into(), ..Default::default() });
+        assert_eq!((info.allocated_vcpus, info.allocated_memory_bytes, info.nics), (None, None, Vec::new()));
+    }
+
+    #[test]
+    fn a_late_answer_is_the_next_ticks_and_nobody_is_asked_twice() {
+        let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let (asked, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let list = {
+            let (asked, go) = (asked.clone(), go.clone());
+            move || {
+                asked.fetch_add(1, Ordering::SeqCst);
+                let go = go.clone();
+                async move {
+                    go.notified().await;
+                    Ok(vec![InstanceData { id: "late".into(), ..InstanceData::default() }])
+                }
+            }
+        };
+        let deadline = Duration::from_millis(20);
+        let mut source = InstanceListerAdapter::from_async(runtime.handle().clone(), deadline, list);
+        for _ in 0..3 {
+            let error = source.list_running_instances_for_metrics().unwrap_err();
+            assert_eq!(error.to_string(), "the list function has not answered within 20ms");
+        }
+        go.notify_one();
+        let listing = loop {
+            match source.list_running_instances_for_metrics() {
+                Ok(listing) => break listing,
+                Err(error) => assert!(matches!(error, SourceError::Late { .. }), "{error}"),
+            }
+        };
+        assert_eq!((listing.instances[0].id.as_str(), asked.load(Ordering::SeqCst)), ("late", 1));
+    }
+
+    #[test]
+    fn a_list_function_that_panics_is_an_error() {
+        let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let list = || async { panic!("a fault of theirs") };
+        let mut source =
+            InstanceListerAdapter::from_async(runtime.handle().clone(), Duration::from_secs(60), list);
+        assert!(source.list_running_instances_for_metrics().unwrap_err().to_string().contains("panicked"));
+    }
+}

@@ -1,0 +1,57 @@
+//! Why a source cannot tell what it should.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+#[derive(Clone, Debug, Error)]
+pub enum SourceError {
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io { operation: &'static str, path: PathBuf, source: Arc<io::Error> },
+    /// What the source reads is not on this host; with `enabled = "auto"` that is no fault.
+    #[error("{} is not there", path.display())]
+    Absent { path: PathBuf },
+    #[error("{}: {problem}", path.display())]
+    Content { path: PathBuf, problem: String },
+    #[error("process {pid}: {problem}")]
+    Process { pid: u32, problem: String },
+    /// From a list function that is not ours.
+    #[error("{0}")]
+    Lister(Arc<dyn Error + Send + Sync>),
+    /// An asynchronous list function that has not answered; it is not asked again before it has.
+    #[error("the list function has not answered within {}", humantime::format_duration(*.deadline))]
+    Late { deadline: Duration },
+    #[error("the list function has panicked, or its runtime has ended")]
+    Ended,
+    #[error("and {count} more problems")]
+    More { count: usize },
+}
+
+impl SourceError {
+    pub fn io(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::Io { operation, path: path.into(), source: Arc::new(source) }
+    }
+
+    pub fn content(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
+        Self::Content { path: path.into(), problem: problem.into() }
+    }
+
+    /// The error number of the kernel, where there was one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Io { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Io { source, .. } => Some(source.kind()),
+            _ => None,
+        }
+    }
+}

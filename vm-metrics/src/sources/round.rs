@@ -1,0 +1,145 @@
+//! One round of all sources: each is asked, one that fails keeps its VMs for a while, and what they know is merged.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::merge::{GivenIds, merge_again};
+use super::{ApiSocket, InstanceSource, Listing, SourceError, Tier};
+use crate::config::Switch;
+use crate::model::{InstanceInfo, VmSet};
+
+/// How long the VMs of a source that fails are still listed. Without a free descriptor, say, nothing can be listed for a
+/// moment, and that must not end every series; but nor may a VM that has ended seem to run for long.
+pub(super) const KEEP_LISTING: Duration = Duration::from_secs(30);
+
+/// What the source of a program that embeds this library is called in health and in metrics.
+const OWN: &str = "instance_source";
+
+/// The sources in use, asked as one.
+pub struct Sources {
+    pub(super) sources: Vec<Asked>,
+    pub(super) switched_off: Vec<&'static str>,
+    given_ids: GivenIds,
+}
+
+/// A source and what it answered last.
+pub(super) struct Asked {
+    pub(super) name: &'static str,
+    tier: Tier,
+    switch: Switch,
+    source: Box<dyn InstanceSource>,
+    last: Option<(Instant, Vec<InstanceInfo>)>,
+}
+
+/// How it went with one source.
+#[derive(Clone, Debug)]
+pub struct SourceReport {
+    pub name: &'static str,
+    /// How many VMs it listed.
+    pub result: Result<usize, SourceError>,
+    pub problems: Vec<String>,
+    pub duration: Duration,
+    /// It is used only where there is something for it.
+    pub auto: bool,
+}
+
+impl Sources {
+    /// The most trusted source first.
+    pub fn new(sources: Vec<(&'static str, Box<dyn InstanceSource>)>) -> Self {
+        let written = |(name, source)| Asked::new(name, Tier::Written, Switch::On, source);
+        Self {
+            sources: sources.into_iter().map(written).collect(),
+            switched_off: Vec::new(),
+            given_ids: GivenIds::default(),
+        }
+    }
+
+    /// The one that comes before all others; replaces the one that was set before.
+    pub(crate) fn set_own(&mut self, source: Box<dyn InstanceSource>) {
+        self.sources.retain(|source| source.name != OWN);
+        self.sources.insert(0, Asked::new(OWN, Tier::Written, Switch::On, source));
+    }
+
+    /// The sources that the configuration turned off, or gave nothing to list.
+    pub fn switched_off(&self) -> &[&'static str] {
+        &self.switched_off
+    }
+
+    /// From now on this is the daemon, and not somebody who looks: see [`InstanceSource::serve`].
+    pub fn serve(&mut self) {
+        for asked in &mut self.sources {
+            asked.source.serve();
+        }
+    }
+
+    /// Asks each source. One that fails does not hinder the others, and keeps the VMs it listed last for a while.
+    pub fn list(&mut self) -> (VmSet, Vec<SourceReport>) {
+        self.list_at(Instant::now())
+    }
+
+    pub(super) fn list_at(&mut self, now: Instant) -> (VmSet, Vec<SourceReport>) {
+        let mut sockets = Vec::new();
+        let mut answers: Vec<_> = self.sources.iter().map(|_| None).collect();
+        // A VMM can be asked once it is found.
+        for vmm in [false, true] {
+            for (asked, answer) in self.sources.iter_mut().zip(&mut answers) {
+                if (asked.tier == Tier::Vmm) == vmm {
+                    asked.source.found(&sockets);
+                    *answer = Some(asked.list_at(now, &mut sockets));
+                }
+            }
+        }
+        let (listings, mut reports): (Vec<_>, Vec<_>) = answers.into_iter().flatten().unzip();
+        let (vms, problems) = merge_again(listings, &mut self.given_ids);
+        for (report, problems) in reports.iter_mut().zip(problems) {
+            report.problems.extend(problems);
+        }
+        (VmSet { vms }, reports)
+    }
+}
+
+impl Asked {
+    pub(super) fn new(
+        name: &'static str,
+        tier: Tier,
+        switch: Switch,
+        source: Box<dyn InstanceSource>,
+    ) -> Self {
+        Self { name, tier, switch, source, last: None }
+    }
+
+    pub(super) fn fact_rank(&self) -> usize {
+        self.tier.fact_rank()
+    }
+
+    fn list_at(
+        &mut self,
+        now: Instant,
+        sockets: &mut Vec<ApiSocket>,
+    ) -> ((Tier, Vec<InstanceInfo>), SourceReport) {
+        let began = Instant::now();
+        let listing = self.source.list_running_instances_for_metrics();
+        let duration = began.elapsed();
+        let (result, problems) = match listing {
+            Ok(Listing { instances, problems, sockets: found }) => {
+                let count = instances.len();
+                self.last = Some((now, instances));
+                sockets.extend(found);
+                (Ok(count), problems.iter().map(ToString::to_string).collect())
+            }
+            Err(error) => {
+                self.last.take_if(|(listed, _)| now.duration_since(*listed) >= KEEP_LISTING);
+                (Err(error), Vec::new())
+            }
+        };
+        let instances = self.last.as_ref().map(|(_, instances)| instances.clone()).unwrap_or_default();
+        let auto = self.switch == Switch::Auto;
+        ((self.tier, instances), SourceReport { name: self.name, result, problems, duration, auto })
+    }
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.sources.iter().map(|source| source.name)).finish()
+    }
+}

@@ -1,0 +1,167 @@
+//! A directory of small files that describe one VM each: for orchestrators that can write a file, and for scripts.
+//!
+//! A file comes into being by a rename, or is written in place: half a file changes nothing that was known.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::described::DescribedVm;
+use super::watched_files::{WatchedFiles, names};
+use super::written_pid::WrittenPid;
+use super::{InstanceSource, Listing, SourceDef, SourceError, Tier, place};
+use crate::host::Host;
+
+const DEFAULT_DIR: &str = "/run/vm-metrics/vms";
+
+/// One VM is a few hundred bytes.
+const FILE_LIMIT: u64 = 64 << 10;
+
+pub const SOURCE: SourceDef = SourceDef {
+    name: "vm_dir",
+    help: "files in a directory that describe one VM each",
+    tier: Tier::Written,
+    configure: |section, host| {
+        let config: Config = section.options()?;
+        let dir = place(host, config.dir, DEFAULT_DIR);
+        Ok(dir.map(|dir| Box::new(VmDir::new(dir, host.clone())) as _))
+    },
+};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    dir: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+struct VmDir {
+    host: Host,
+    dir: PathBuf,
+    files: WatchedFiles<(DescribedVm, WrittenPid)>,
+}
+
+impl VmDir {
+    fn new(dir: PathBuf, host: Host) -> Self {
+        Self { host, dir, files: WatchedFiles::new(FILE_LIMIT) }
+    }
+}
+
+impl InstanceSource for VmDir {
+    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+        let paths = names(&self.dir)?.into_iter().filter(|path| format_of(path).is_some());
+        self.files.look(paths, |path, content| Ok((parse(path, content)?, WrittenPid::default())));
+        let mut listing = Listing { problems: self.files.problems(), ..Listing::default() };
+        for (path, (vm, seen)) in self.files.values() {
+            listing.instances.push(vm.instance(&self.host, Some(path), seen, &mut listing.problems));
+        }
+        Ok(listing)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Format {
+    Toml,
+    Json,
+}
+
+fn format_of(path: &Path) -> Option<Format> {
+    match path.extension()?.to_str()? {
+        "toml" => Some(Format::Toml),
+        "json" => Some(Format::Json),
+        _ => None,
+    }
+}
+
+/// Without an id the VM has the file's name.
+fn parse(path: &Path, content: &[u8]) -> Result<DescribedVm, String> {
+    let text = str::from_utf8(content).map_err(|_| "not UTF-8".to_owned())?;
+    let mut vm: DescribedVm = match format_of(path) {
+        Some(Format::Json) => serde_json::from_str(text).map_err(|error| error.to_string())?,
+        _ => toml::from_str(text).map_err(|error| toml_problem(text, &error))?,
+    };
+    if vm.id.is_empty() {
+        vm.id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    }
+    vm.check()?;
+    Ok(vm)
+}
+
+/// In one line, and without a quotation of the file.
+fn toml_problem(text: &str, error: &toml::de::Error) -> String {
+    let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    format!("{} at line {line}", error.message().replace('\n', " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::model::{InstanceInfo, Nic};
+
+    fn listed(source: &mut VmDir) -> (Vec<InstanceInfo>, Vec<String>) {
+        let listing = source.list_running_instances_for_metrics().unwrap();
+        (listing.instances, listing.problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn each_file_is_a_vm_for_as_long_as_it_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut source = VmDir::new(dir.path().to_owned(), Host::new("/none", "/none"));
+        fs::write(dir.path().join("web.toml"), "taps = [\"tap0\"]\nvcpus = 2\npid = 42\n").unwrap();
+        fs::write(dir.path().join("b.json"), r#"{"id": "db", "name": "DB", "memory_bytes": 1024}"#).unwrap();
+        fs::write(dir.path().join("README"), "not a VM").unwrap();
+        fs::write(dir.path().join(".c.toml"), "half a").unwrap();
+        let db = InstanceInfo {
+            id: "db".into(),
+            name: "DB".into(),
+            allocated_memory_bytes: Some(1024),
+            ..InstanceInfo::default()
+        };
+        let web = InstanceInfo {
+            id: "web".into(),
+            name: "web".into(),
+            hypervisor_pid: Some(42),
+            nics: vec![Nic::local("tap0")],
+            allocated_vcpus: Some(2),
+            ..InstanceInfo::default()
+        };
+        assert_eq!(listed(&mut source), (vec![db.clone(), web], vec![]));
+        fs::remove_file(dir.path().join("web.toml")).unwrap();
+        assert_eq!(listed(&mut source), (vec![db], vec![]));
+        drop(dir);
+        assert!(matches!(source.list_running_instances_for_metrics(), Err(SourceError::Absent { .. })));
+    }
+
+    #[test]
+    fn a_bad_file_is_one_problem_that_says_where_and_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut source = VmDir::new(dir.path().to_owned(), Host::new("/none", "/none"));
+        fs::write(dir.path().join("good.toml"), "").unwrap();
+        let bad = dir.path().join("z.toml");
+        for (content, problem) in [
+            (&b"id = 1"[..], "invalid type: integer `1`, expected a string at line 1"),
+            (b"id = \"a\"\ntap = \"t\"", "unknown field `tap`"),
+            (b"id = ", "at line 1"),
+            (b"taps = [\"a/b\"]", "\"a/b\" cannot be the name of a network device at line 1"),
+            (b"taps = [\"a\", \"a\"]", "the TAP \"a\" of \"z\" is there twice"),
+            (b"pid = 0", "pid 0 of \"z\" is no process"),
+            (b"\xff", "not UTF-8"),
+        ] {
+            fs::write(&bad, content).unwrap();
+            let (vms, problems) = listed(&mut source);
+            assert_eq!((vms.len(), problems.len()), (1, 1), "{problems:?}");
+            let says =
+                problems[0].starts_with(&format!("{}: ", bad.display())) && problems[0].contains(problem);
+            assert!(says && !problems[0].contains('\n'), "{problems:?} without {problem:?}");
+        }
+        fs::rename(&bad, bad.with_extension("json")).unwrap();
+        let (_, problems) = listed(&mut source);
+        assert!(problems[0].contains("z.json: not UTF-8"), "{problems:?}");
+        fs::write(bad.with_extension("json"), "{\"vcpus\": -1}").unwrap();
+        let (_, problems) = listed(&mut source);
+        assert!(problems[0].contains("z.json: ") && problems[0].contains("at line 1 column"), "{problems:?}");
+    }
+}
