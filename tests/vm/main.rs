@@ -5,3 +5,4 @@
 
 mod prometheus;
 mod qemu;
+mod vcpus;

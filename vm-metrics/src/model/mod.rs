@@ -5,7 +5,10 @@ mod snapshot;
 mod stats;
 mod vm;
 
-pub use batch::{Batch, EbpfReading, Leaving, ProcessReading, TapReading, TapStats};
+pub use batch::{
+    Batch, DiskBytes, EbpfReading, Leaving, MemorySplit, ProcessReading, SchedTimes, TapReading, TapStats,
+    ThreadsReading, VcpuReading,
+};
 pub use snapshot::{Health, PartHealth, PartKind, PartRun, Snapshot};
-pub use stats::{AttachMode, EbpfStats, FrameCounts, NicSource, NicStats, PacketMix, VmStats};
+pub use stats::{AttachMode, EbpfStats, FrameCounts, NicSource, NicStats, PacketMix, VcpuStats, VmStats};
 pub use vm::{Hypervisor, InstanceInfo, Nic, VmSet, build_instance_info, tap_name};
