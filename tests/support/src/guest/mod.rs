@@ -41,8 +41,6 @@ pub struct GuestConfig {
     pub uuid: String,
     pub vcpus: u32,
     pub memory_mib: u32,
-    /// One after the other on one thread of QEMU, instead of each on its own.
-    pub cpus_take_turns: bool,
     pub nics: Vec<GuestNic>,
     /// Put after all others on QEMU's command line, for example `-qmp unix:…`.
     pub extra_args: Vec<String>,
@@ -111,8 +109,7 @@ impl GuestImage {
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args(["-name", &format!("guest={}", config.name), "-uuid", &config.uuid]);
         qemu.args(["-M", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-bios", "qboot.rom"]);
-        let accelerator = if config.cpus_take_turns { "tcg,thread=single" } else { "tcg" };
-        qemu.args(["-accel", accelerator, "-cpu", "max"]);
+        qemu.args(["-accel", "tcg", "-cpu", "max"]);
         qemu.args(["-m", &config.memory_mib.to_string(), "-smp", &config.vcpus.to_string()]);
         qemu.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);
         // Under TCG the clock checks of the kernel fail on a busy machine; IPv6 would send frames of its own accord.
