@@ -9,6 +9,7 @@ mod chain;
 mod conservation;
 mod counts;
 mod fallback;
+mod guest_rx;
 mod lab;
 mod last_words;
 mod netlink;
