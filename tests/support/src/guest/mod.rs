@@ -69,16 +69,7 @@ impl GuestConfig {
     pub fn new(name: &str, nics: Vec<GuestNic>) -> Result<Self> {
         let path = "/proc/sys/kernel/random/uuid";
         let uuid = fs::read_to_string(path).with_context(|| format!("read {path}"))?.trim().to_owned();
-        let name = name.to_owned();
-        Ok(Self {
-            name,
-            uuid,
-            vcpus: 1,
-            memory_mib: 128,
-            cpus_take_turns: false,
-            nics,
-            extra_args: Vec::new(),
-        })
+        Ok(Self { name: name.to_owned(), uuid, vcpus: 1, memory_mib: 128, nics, extra_args: Vec::new() })
     }
 }
 
