@@ -163,6 +163,19 @@ fn a_vcpu_has_the_time_of_its_thread_and_others_have_theirs() {
 }
 
 #[test]
+fn cpu_time_is_finer_than_a_clock_tick() {
+    let mut watched = Watched::new("other");
+    let thread = watched.puppet.start_thread("worker").unwrap();
+    let is_fine = |_| {
+        watched.puppet.work(thread, 3).unwrap();
+        watched.tick();
+        let in_ticks = watched.now("vm_cpu_seconds_total").unwrap() * 100.0;
+        (in_ticks - in_ticks.round()).abs() > 0.01
+    };
+    assert!((0..20).any(is_fine), "every value is a number of ticks of 10 ms");
+}
+
+#[test]
 fn vcpus_come_and_go_and_the_number_of_one_that_is_gone_begins_anew() {
     let mut watched = Watched::new("cloud-hypervisor");
     let first = watched.puppet.start_thread("vcpu0").unwrap();
