@@ -9,4 +9,6 @@ mod fixture;
 mod golden;
 mod http;
 mod processes;
+mod push;
 mod readme;
+mod vmm_api;

@@ -3,6 +3,9 @@
 #![cfg(feature = "ebpf")]
 #![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
 
+mod libvirt;
 mod prometheus;
 mod qemu;
+mod qmp;
+mod snapshot;
 mod vcpus;

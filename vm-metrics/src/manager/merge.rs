@@ -1,11 +1,11 @@
 //! From what was read to what is published: pure but for the ledger, which remembers.
 
-use vm_metrics_common::{Counters, DirectionCounters};
+use vm_metrics_common::{DirectionCounters, DropCounts};
 
 use super::ledger::{Account, Ledger, Seen, Totals};
 use crate::model::{
     AttachMode, Batch, EbpfReading, EbpfStats, FrameCounts, InstanceInfo, Nic, NicSource, NicStats,
-    PacketMix, TapStats, VcpuReading, VcpuStats, VmSet, VmStats,
+    PacketMix, TapStats, VcpuReading, VcpuStats, VmSet, VmStats, Volume,
 };
 
 /// What is published of the VMs that are there, and the last words of those that are leaving.
@@ -57,6 +57,8 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger) -> VmStats {
         net_tx_packets: sum(&nics, |nic| nic.tx.packets),
         allocated_vcpus: vm.allocated_vcpus,
         allocated_memory_bytes: vm.allocated_memory_bytes,
+        actual_memory_bytes: vm.actual_memory_bytes,
+        project: vm.project.clone(),
         nics,
     }
 }
@@ -88,7 +90,9 @@ fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicS
     };
     let GuestView { rx, tx } = device.map(|device| device_counts(&device.stats)).unwrap_or_default();
     let account = ledger.account(owner, &Seen { nic, ifindex, rx, tx });
-    let line = line(account, rx, tx, ebpf);
+    let drops = batch.drops.get(nic).filter(|drops| drops.ifindex == ifindex).map(|drops| drops.counts);
+    let line = line(account, rx, tx, ebpf, drops);
+    let (rx_backlog_packets, rx_backlog_bytes) = backlog(account, &line, device.is_some());
     let published = account.publish(line);
     NicStats {
         device: nic.tap.clone(),
@@ -101,6 +105,8 @@ fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicS
         tx: published.tx,
         mismatch_bytes: ebpf.and_then(|_| mismatch(line.tx.bytes, tx.bytes)),
         ebpf: published.ebpf,
+        rx_backlog_packets,
+        rx_backlog_bytes,
     }
 }
 
@@ -117,12 +123,19 @@ fn guest_view<T>(host_rx: T, host_tx: T) -> GuestView<T> {
 }
 
 /// What the guest took is what the device delivered; what it sent is counted twice, by the device and by eBPF.
-fn line(account: &mut Account, rx: FrameCounts, tx: FrameCounts, ebpf: Option<&EbpfReading>) -> Totals {
+fn line(
+    account: &mut Account,
+    rx: FrameCounts,
+    tx: FrameCounts,
+    ebpf: Option<&EbpfReading>,
+    drops: Option<DropCounts>,
+) -> Totals {
     let counted_tx = ebpf.map(|ebpf| guest_view(ebpf.counters.ingress, ebpf.counters.egress).tx);
     Totals {
         rx: FrameCounts {
             bytes: account.rx_bytes.update(rx.bytes, None),
             packets: account.rx_packets.update(rx.packets, None),
+            dropped: account.rx_dropped.update(rx.dropped, drops.map(|drops| drops.ring.packets)),
             ..rx
         },
         tx: FrameCounts {
@@ -130,8 +143,29 @@ fn line(account: &mut Account, rx: FrameCounts, tx: FrameCounts, ebpf: Option<&E
             packets: account.tx_packets.update(tx.packets, counted_tx.map(|counted| counted.packets)),
             ..tx
         },
-        ebpf: ebpf.map(|ebpf| ebpf_stats(&ebpf.counters)),
+        ebpf: ebpf.map(|ebpf| ebpf_stats(ebpf, drops)),
     }
+}
+
+/// What waits for the guest, in packets and in bytes. What is gone was read before what was offered.
+fn backlog(account: &mut Account, line: &Totals, device_is_read: bool) -> (Option<u64>, Option<u64>) {
+    let Some(ebpf) = line.ebpf.filter(|_| device_is_read) else { return (None, None) };
+    let queue = ebpf.queue_dropped;
+    // What is not seen to be dropped in the queue is taken to wait there.
+    let packets = add([line.rx.packets, line.rx.dropped, Some(queue.unwrap_or_default().packets)]);
+    let bytes =
+        add([line.rx.bytes, ebpf.ring_dropped.map(|ring| ring.bytes), queue.map(|queue| queue.bytes)]);
+    let packets = ebpf.offered.zip(packets);
+    let bytes = ebpf.offered.zip(bytes);
+    (
+        packets.map(|(offered, gone)| account.backlog_packets.update(offered.packets, gone)),
+        bytes.map(|(offered, gone)| account.backlog_bytes.update(offered.bytes, gone)),
+    )
+}
+
+/// Or nothing when one of them is not known.
+fn add(parts: [Option<u64>; 3]) -> Option<u64> {
+    parts.into_iter().try_fold(0_u64, |sum, part| sum.checked_add(part?))
 }
 
 /// How far the two counts of one thing are apart: what arrived between the two readings, and nothing on a quiet device.
@@ -155,9 +189,22 @@ fn device_counts(stats: &TapStats) -> GuestView<FrameCounts> {
     guest_view(host_rx, host_tx)
 }
 
-fn ebpf_stats(counters: &Counters) -> EbpfStats {
-    let counted = guest_view(counters.ingress, counters.egress);
-    EbpfStats { rx: packet_mix(&counted.rx), tx: packet_mix(&counted.tx) }
+fn ebpf_stats(ebpf: &EbpfReading, drops: Option<DropCounts>) -> EbpfStats {
+    let counted = guest_view(ebpf.counters.ingress, ebpf.counters.egress);
+    let cut = ebpf.counters.egress_cut;
+    let is_known = ebpf.sees_cuts || counted.rx.gso == 0;
+    let (packets, bytes) = (counted.rx.packets + cut.packets, counted.rx.bytes + cut.bytes);
+    EbpfStats {
+        rx: packet_mix(&counted.rx),
+        tx: packet_mix(&counted.tx),
+        offered: is_known.then_some(Volume { packets, bytes }),
+        ring_dropped: drops.map(|drops| volume(drops.ring)),
+        queue_dropped: drops.map(|drops| volume(drops.queue)),
+    }
+}
+
+fn volume(counted: vm_metrics_common::Volume) -> Volume {
+    Volume { packets: counted.packets, bytes: counted.bytes }
 }
 
 fn packet_mix(counted: &DirectionCounters) -> PacketMix {

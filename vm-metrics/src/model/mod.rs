@@ -6,9 +6,11 @@ mod stats;
 mod vm;
 
 pub use batch::{
-    Batch, DiskBytes, EbpfReading, Leaving, MemorySplit, ProcessReading, SchedTimes, TapReading, TapStats,
-    ThreadsReading, VcpuReading,
+    Batch, DiskBytes, DropReading, EbpfReading, Leaving, MemorySplit, ProcessReading, SchedTimes, TapReading,
+    TapStats, ThreadsReading, VcpuReading,
 };
 pub use snapshot::{Health, PartHealth, PartKind, PartRun, Snapshot};
-pub use stats::{AttachMode, EbpfStats, FrameCounts, NicSource, NicStats, PacketMix, VcpuStats, VmStats};
+pub use stats::{
+    AttachMode, EbpfStats, FrameCounts, NicSource, NicStats, PacketMix, VcpuStats, VmStats, Volume,
+};
 pub use vm::{Hypervisor, InstanceInfo, Nic, VmSet, build_instance_info, tap_name};

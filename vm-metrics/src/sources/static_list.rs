@@ -87,6 +87,7 @@ mod tests {
             vcpus = 2
             memory_bytes = 1073741824
             hypervisor = "cloud-hypervisor"
+            project = "acme"
             "#,
         )
         .unwrap();
@@ -101,6 +102,8 @@ mod tests {
             nics: vec![Nic::local("tap0"), Nic::local("tap1")],
             allocated_vcpus: Some(2),
             allocated_memory_bytes: Some(1 << 30),
+            actual_memory_bytes: None,
+            project: Some("acme".into()),
         };
         assert_eq!(listing.instances, [web, db]);
         assert!(listing.problems.is_empty());

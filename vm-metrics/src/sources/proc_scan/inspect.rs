@@ -1,8 +1,9 @@
 //! One process, looked at closely: is it a VM, and which?
 
 use std::io;
+use std::path::PathBuf;
 
-use super::super::{SourceError, is_device_name};
+use super::super::{ApiSocket, SourceError, is_device_name};
 use super::cmdline::{self, VmArgs};
 use super::executable::hypervisor;
 use super::process::{Process, Unread};
@@ -18,6 +19,7 @@ const MAX_NAME_CHARS: usize = 256;
 pub struct Vm {
     pub info: InstanceInfo,
     pub start_ticks: u64,
+    api_socket: Option<PathBuf>,
     /// NICs by the command line, for want of a look at the process's descriptors.
     named_nics: Vec<Nic>,
     config_problem: Option<SourceError>,
@@ -46,6 +48,7 @@ pub fn inspect(process: &Process) -> Result<Option<Vm>, Unread> {
     let mut vm = Vm {
         info: info(process.pid, hypervisor, &args),
         start_ticks: stat.start_ticks,
+        api_socket: args.api_socket.take().map(PathBuf::from),
         named_nics: named_nics(args.taps),
         config_problem,
         nics_problem: None,
@@ -69,6 +72,17 @@ impl Vm {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Where its VMM can be asked.
+    pub fn api_socket(&self, pid: u32) -> Option<ApiSocket> {
+        Some(ApiSocket {
+            hypervisor: self.info.hypervisor,
+            pid,
+            start_ticks: self.start_ticks,
+            path: self.api_socket.clone()?,
+            nics: self.info.nics.clone(),
+        })
     }
 
     pub fn problems(&self) -> impl Iterator<Item = &SourceError> {
@@ -124,6 +138,7 @@ fn info(pid: u32, hypervisor: Hypervisor, args: &VmArgs) -> InstanceInfo {
         nics: Vec::new(),
         allocated_vcpus: args.vcpus,
         allocated_memory_bytes: args.memory_bytes,
+        ..InstanceInfo::default()
     }
 }
 

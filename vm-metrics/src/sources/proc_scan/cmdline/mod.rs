@@ -27,6 +27,8 @@ pub struct VmArgs {
     pub taps: Vec<String>,
     /// A file that says more, as the hypervisor process sees it.
     pub config_file: Option<String>,
+    /// Where it can be asked, as the hypervisor process sees it.
+    pub api_socket: Option<String>,
     /// It leaves the work to a process that it forks, with the same command line.
     pub daemonizes: bool,
 }

@@ -43,6 +43,7 @@ pub fn parse(argv: &[String]) -> Option<VmArgs> {
         memory_bytes: memory(&machine, complete),
         taps: options.iter().filter_map(|(option, value)| tap(option, value)).collect(),
         config_file: None,
+        api_socket: None,
         daemonizes: options.iter().any(|(option, _)| *option == "daemonize"),
     })
 }

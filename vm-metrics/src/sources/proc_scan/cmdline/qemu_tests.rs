@@ -46,6 +46,7 @@ fn real_command_lines() {
         taps: vec!["tap100i0".into(), "tap100i1".into()],
         daemonizes: true,
         config_file: None,
+        api_socket: None,
     };
     assert_eq!(vm, expected);
 
