@@ -11,6 +11,7 @@ pub mod http;
 pub mod link;
 pub mod metrics_text;
 pub mod netns;
+pub mod otlp;
 pub mod packages;
 pub mod packet_socket;
 pub mod prometheus;
