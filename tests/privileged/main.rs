@@ -9,6 +9,7 @@ mod counts;
 mod fallback;
 mod lab;
 mod last_words;
+mod macvtap;
 mod netlink;
 mod pins;
 mod rights;

@@ -70,6 +70,11 @@ impl Host {
         self.net_devices().join(name)
     }
 
+    /// `/sys/class/macvtap/<node>`, with the macvtap devices of the network namespace that this sysfs shows
+    pub fn macvtap(&self, node: &str) -> PathBuf {
+        self.sys.join("class/macvtap").join(node)
+    }
+
     /// `/sys/fs/bpf`, where a bpffs is mounted by custom
     pub fn bpf_fs(&self) -> PathBuf {
         self.sys.join("fs/bpf")

@@ -4,7 +4,7 @@ use vm_metrics_common::{Counters, DirectionCounters};
 
 use super::ledger::{Account, Ledger, NicKey};
 use crate::model::{
-    AttachMode, Batch, EbpfReading, EbpfStats, FrameCounts, InstanceInfo, Nic, NicSource, NicStats,
+    AttachMode, Batch, EbpfReading, EbpfStats, FrameCounts, InstanceInfo, Nic, NicKind, NicSource, NicStats,
     PacketMix, TapReading, TapStats, VmSet, VmStats,
 };
 
@@ -56,24 +56,26 @@ fn nic_stats(nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicStats {
     let ebpf = batch.ebpf.get(nic);
     // Numbers of two devices that had the name one after the other are not mixed: the later reading is eBPF's.
     let device = batch.taps.get(nic).filter(|device| ebpf.is_none_or(|ebpf| ebpf.ifindex == device.ifindex));
-    let of_ebpf = ebpf.map(|ebpf| (ebpf.ifindex, NicSource::Ebpf));
-    let Some((ifindex, source)) = of_ebpf.or(device.map(|device| (device.ifindex, device.source))) else {
+    let of_ebpf = ebpf.map(|ebpf| (ebpf.ifindex, ebpf.kind));
+    let Some((ifindex, kind)) = of_ebpf.or(device.map(|device| (device.ifindex, device.kind))) else {
         return NicStats { device: nic.tap.clone(), netns: nic.netns, ..NicStats::default() };
     };
     let account = ledger.account(NicKey { ifindex, nic: nic.clone() });
-    let (rx, tx) = frame_counts(account, device, ebpf);
+    let counted = ebpf.filter(|_| counts_what_was_sent(kind));
+    let (rx, tx) = frame_counts(kind, account, device, counted);
     NicStats {
         device: nic.tap.clone(),
         netns: nic.netns,
         ifindex: Some(ifindex),
-        source,
+        kind,
+        source: counted.map(|_| NicSource::Ebpf).or(device.map(|device| device.source)).unwrap_or_default(),
         attach: ebpf.map_or(AttachMode::None, |ebpf| ebpf.attach),
         rx,
         tx,
-        mismatch_bytes: ebpf
+        mismatch_bytes: counted
             .zip(device)
-            .and_then(|(_, device)| mismatch(tx.bytes, device_counts(&device.stats).tx.bytes)),
-        ebpf: ebpf.map(|ebpf| ebpf_stats(&ebpf.counters)),
+            .and_then(|(_, device)| mismatch(tx.bytes, device_counts(kind, &device.stats).tx.bytes)),
+        ebpf: ebpf.map(|ebpf| ebpf_stats(kind, &ebpf.counters)),
     }
 }
 
@@ -83,21 +85,31 @@ struct GuestView<T> {
     tx: T,
 }
 
-/// The one place where the host's view becomes the guest's: what comes out of a TAP into the host is what the guest sent.
-fn guest_view<T>(host_rx: T, host_tx: T) -> GuestView<T> {
-    GuestView { rx: host_tx, tx: host_rx }
+/// The one place where the host's view becomes the guest's: what comes out of a TAP into the host is what the guest sent. A
+/// macvtap is the guest's own port on the network below, so its directions are the guest's.
+fn guest_view<T>(kind: NicKind, host_rx: T, host_tx: T) -> GuestView<T> {
+    match kind {
+        NicKind::Tap => GuestView { rx: host_tx, tx: host_rx },
+        NicKind::Macvtap => GuestView { rx: host_rx, tx: host_tx },
+    }
+}
+
+/// Whether the programs see what the guest has sent, and no more: tc egress of a macvtap also sees what is then dropped.
+fn counts_what_was_sent(kind: NicKind) -> bool {
+    kind == NicKind::Tap
 }
 
 /// What the guest took is what the device delivered; what it sent is counted twice, by the device and by eBPF.
 fn frame_counts(
+    kind: NicKind,
     account: &mut Account,
     device: Option<&TapReading>,
     ebpf: Option<&EbpfReading>,
 ) -> (FrameCounts, FrameCounts) {
-    let device = device.map(|device| device_counts(&device.stats));
+    let device = device.map(|device| device_counts(kind, &device.stats));
     let device_rx = device.as_ref().map(|device| device.rx).unwrap_or_default();
     let device_tx = device.as_ref().map(|device| device.tx).unwrap_or_default();
-    let counted_tx = ebpf.map(|ebpf| guest_view(ebpf.counters.ingress, ebpf.counters.egress).tx);
+    let counted_tx = ebpf.map(|ebpf| guest_view(kind, ebpf.counters.ingress, ebpf.counters.egress).tx);
     let rx = FrameCounts {
         bytes: account.rx_bytes.update(device_rx.bytes, None),
         packets: account.rx_packets.update(device_rx.packets, None),
@@ -116,7 +128,7 @@ fn mismatch(published: Option<u64>, device: Option<u64>) -> Option<i64> {
     i64::try_from(i128::from(device?) - i128::from(published?)).ok()
 }
 
-fn device_counts(stats: &TapStats) -> GuestView<FrameCounts> {
+fn device_counts(kind: NicKind, stats: &TapStats) -> GuestView<FrameCounts> {
     let host_rx = FrameCounts {
         bytes: Some(stats.rx_bytes),
         packets: Some(stats.rx_packets),
@@ -129,11 +141,11 @@ fn device_counts(stats: &TapStats) -> GuestView<FrameCounts> {
         dropped: Some(stats.tx_dropped),
         errors: Some(stats.tx_errors),
     };
-    guest_view(host_rx, host_tx)
+    guest_view(kind, host_rx, host_tx)
 }
 
-fn ebpf_stats(counters: &Counters) -> EbpfStats {
-    let counted = guest_view(counters.ingress, counters.egress);
+fn ebpf_stats(kind: NicKind, counters: &Counters) -> EbpfStats {
+    let counted = guest_view(kind, counters.ingress, counters.egress);
     EbpfStats { rx: packet_mix(&counted.rx), tx: packet_mix(&counted.tx) }
 }
 
@@ -181,14 +193,14 @@ mod tests {
 
     fn device(ifindex: u32, rx_bytes: u64, tx_bytes: u64) -> TapReading {
         let stats = TapStats { rx_bytes, tx_bytes, ..TapStats::default() };
-        TapReading { ifindex, source: NicSource::Netlink, stats }
+        TapReading { ifindex, source: NicSource::Netlink, kind: NicKind::Tap, stats }
     }
 
     fn ebpf(ifindex: u32, ingress_bytes: u64, egress_bytes: u64) -> EbpfReading {
         let mut counters = Counters::default();
         counters.ingress.bytes = ingress_bytes;
         counters.egress.bytes = egress_bytes;
-        EbpfReading { ifindex, attach: AttachMode::Tcx, counters }
+        EbpfReading { ifindex, kind: NicKind::Tap, attach: AttachMode::Tcx, counters }
     }
 
     fn batch(taps: &[(&str, TapReading)], ebpf: &[(&str, EbpfReading)]) -> Batch {
@@ -207,6 +219,22 @@ mod tests {
         assert_eq!((stats.net_rx_bytes, stats.net_tx_bytes), (Some(2000), Some(10)));
         let ebpf = stats.nics[0].ebpf.expect("counted by eBPF");
         assert_eq!((ebpf.rx.bytes, ebpf.tx.bytes), (2500, 10));
+    }
+
+    #[test]
+    fn the_directions_of_a_macvtap_are_the_guests() {
+        let kind = NicKind::Macvtap;
+        let device = TapReading { kind, ..device(3, 10, 2000) };
+        let ebpf = EbpfReading { kind, ..ebpf(3, 10, 2600) };
+        let batch = batch(&[("t", device)], &[("t", ebpf)]);
+        let nic = &present(&vm(&["t"]), &batch, &mut Ledger::default())[0].nics[0];
+        assert_eq!((nic.rx.bytes, nic.tx.bytes), (Some(10), Some(2000)));
+        assert_eq!(nic.ebpf.map(|ebpf| (ebpf.rx.bytes, ebpf.tx.bytes)), Some((10, 2600)));
+        assert_eq!(
+            (nic.source, nic.mismatch_bytes),
+            (NicSource::Netlink, None),
+            "what was sent is the device's word"
+        );
     }
 
     #[test]

@@ -7,5 +7,5 @@ mod vm;
 
 pub use batch::{Batch, EbpfReading, ProcessReading, TapReading, TapStats};
 pub use snapshot::{Health, PartHealth, PartKind, PartRun, Snapshot};
-pub use stats::{AttachMode, EbpfStats, FrameCounts, NicSource, NicStats, PacketMix, VmStats};
+pub use stats::{AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats, PacketMix, VmStats};
 pub use vm::{Hypervisor, InstanceInfo, Nic, VmSet, build_instance_info, tap_name};

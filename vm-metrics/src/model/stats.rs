@@ -54,6 +54,7 @@ pub struct NicStats {
     /// The inode of the network namespace of the device, when it is not the daemon's.
     pub netns: Option<u64>,
     pub ifindex: Option<u32>,
+    pub kind: NicKind,
     /// Where `rx` and `tx` come from.
     pub source: NicSource,
     pub attach: AttachMode,
@@ -120,6 +121,17 @@ pub enum NicSource {
     None,
 }
 
+/// What kind of device a NIC is on the host. It decides which of the device's directions is which of the guest's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NicKind {
+    /// What the guest sends comes out of it, as if received.
+    #[default]
+    Tap,
+    /// What the guest sends goes out through it to the network below, as sent.
+    Macvtap,
+}
+
 /// How the programs hang on a TAP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -139,6 +151,15 @@ impl NicSource {
             Self::Netlink => "netlink",
             Self::Sysfs => "sysfs",
             Self::None => "none",
+        }
+    }
+}
+
+impl NicKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tap => "tap",
+            Self::Macvtap => "macvtap",
         }
     }
 }

@@ -3,6 +3,8 @@
 //! The dump has all devices of the namespace. Asking for each TAP alone would be cheaper only where few devices are TAPs,
 //! and there is little to save there.
 
+use std::collections::HashMap;
+
 use rustix::io::Errno;
 
 use super::rtnetlink::{Dump, Events, Links};
@@ -65,15 +67,18 @@ struct TapNetlink {
 impl TapNetlink {
     fn read_all(&mut self, vms: &VmSet, batch: &mut Batch) -> Result<usize, ReaderError> {
         // By the name first: the counters then are of the device that had it, whatever happens to the name meanwhile.
-        let mut missing = self.links.find(vms.local_nics())?;
+        let found = self.links.find(vms.local_nics())?.into_iter();
+        let mut missing: HashMap<_, _> =
+            found.map(|(ifindex, nic)| (ifindex, (nic, self.links.kind_of(&nic.tap)))).collect();
         let mut read = 0;
         for _ in 0..DUMPS {
             if missing.is_empty() {
                 break;
             }
             let dump = self.links.stats(|ifindex, stats| {
-                if let Some(nic) = missing.remove(&ifindex) {
-                    batch.taps.insert(nic.clone(), TapReading { ifindex, source: NicSource::Netlink, stats });
+                if let Some((nic, kind)) = missing.remove(&ifindex) {
+                    let source = NicSource::Netlink;
+                    batch.taps.insert(nic.clone(), TapReading { ifindex, source, kind, stats });
                     read += 1;
                 }
             })?;
@@ -103,8 +108,8 @@ impl Reader for TapNetlink {
             Err(error) => tracing::warn!("cannot listen for changes of devices: {error}"),
         }
         for nic in leaving.local_nics() {
-            if let Some((ifindex, stats)) = self.events.last_counters(&nic.tap) {
-                batch.taps.insert(nic.clone(), TapReading { ifindex, source: NicSource::Netlink, stats });
+            if let Some(reading) = self.events.last_counters(&nic.tap) {
+                batch.taps.insert(nic.clone(), reading);
             }
         }
     }

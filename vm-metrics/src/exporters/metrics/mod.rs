@@ -123,6 +123,7 @@ pub(crate) mod tests {
             device: "tap0".into(),
             netns: Some(4_026_531_840),
             ifindex: Some(3),
+            kind: NicKind::Tap,
             source: NicSource::Ebpf,
             attach: AttachMode::Tcx,
             rx: counts,

@@ -14,7 +14,7 @@ use super::error::{AttachError, LoadError};
 use super::load::{Loaded, Loader, Size};
 use super::pins::Pins;
 use super::slots::Slots;
-use crate::model::{Batch, EbpfReading, Nic, TapReading};
+use crate::model::{Batch, EbpfReading, Nic, NicKind, TapReading};
 use crate::readers::rtnetlink::Links;
 use crate::readers::{ReadReport, ReaderError};
 
@@ -49,6 +49,7 @@ pub(super) struct Instance {
 struct Tap {
     /// Its name at the last tick.
     nic: Nic,
+    kind: NicKind,
     slot: u32,
     attached: Attached,
     wanted: Instant,
@@ -126,6 +127,7 @@ impl Instance {
         for (ifindex, nic) in present {
             if let Some(tap) = self.taps.get_mut(ifindex) {
                 tap.wanted = now;
+                tap.kind = links.kind_of(&nic.tap);
                 if tap.nic != **nic {
                     tap.nic = (*nic).clone();
                 }
@@ -157,10 +159,10 @@ impl Instance {
     }
 
     fn detach_one(&mut self, ifindex: u32, report: &mut ReadReport) {
-        let Some(Tap { nic, slot, attached, .. }) = self.taps.remove(&ifindex) else { return };
+        let Some(Tap { nic, kind, slot, attached, .. }) = self.taps.remove(&ifindex) else { return };
         // The counters outlive the device.
         let counters = self.loaded.counters.read(slot);
-        self.last_words.insert(nic, EbpfReading { ifindex, attach: attached.mode, counters });
+        self.last_words.insert(nic, EbpfReading { ifindex, kind, attach: attached.mode, counters });
         let removed = attached.remove().and_then(|()| self.slots.release(&mut self.loaded, ifindex, slot));
         if let Err(error) = removed {
             report.error(ReaderError::from(&AttachError::new(&format!("interface {ifindex}"), error)));
@@ -196,7 +198,7 @@ impl Instance {
             Err(LoadError::DeviceChanged)
         });
         match attached {
-            Ok(attached) => Ok(Tap::new(nic.clone(), slot, attached)),
+            Ok(attached) => Ok(Tap { kind: links.kind_of(device), ..Tap::new(nic.clone(), slot, attached) }),
             Err(error) => {
                 self.slots.release(&mut self.loaded, ifindex, slot)?;
                 Err(error)
@@ -218,7 +220,8 @@ impl Instance {
                 if tap.is_lost(batch.taps.get(nic), &counters) {
                     lost.push((ifindex, nic));
                 }
-                batch.ebpf.insert(nic.clone(), EbpfReading { ifindex, attach: tap.attached.mode, counters });
+                let (kind, attach) = (tap.kind, tap.attached.mode);
+                batch.ebpf.insert(nic.clone(), EbpfReading { ifindex, kind, attach, counters });
                 report.items += 1;
             } else if let Some(refusal) = self.refused.get(&ifindex) {
                 report.error(ReaderError::from(&refusal.error));
@@ -260,6 +263,7 @@ impl Instance {
     pub(super) fn last_words(&mut self, nic: &Nic) -> Option<EbpfReading> {
         let kept = self.taps.iter().find(|(_, tap)| tap.nic == *nic).map(|(ifindex, tap)| EbpfReading {
             ifindex: *ifindex,
+            kind: tap.kind,
             attach: tap.attached.mode,
             counters: self.loaded.counters.read(tap.slot),
         });
@@ -270,7 +274,8 @@ impl Instance {
 impl Tap {
     fn new(nic: Nic, slot: u32, attached: Attached) -> Self {
         let now = Instant::now();
-        Self { nic, slot, attached, wanted: now, seen: (0, 0), blind_ticks: 0, put_back_at: now }
+        let kind = NicKind::default();
+        Self { nic, kind, slot, attached, wanted: now, seen: (0, 0), blind_ticks: 0, put_back_at: now }
     }
 
     /// Whether somebody has taken the programs off: the device goes on receiving, for more than one tick, and they do not
