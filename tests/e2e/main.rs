@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
 
+mod api;
 mod cli;
 mod fixture;
 mod golden;

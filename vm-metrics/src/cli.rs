@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::app::App;
 use crate::config::{self, Config, ConfigError};
 use crate::doctor;
-use crate::exporters::table;
+use crate::exporters::{json::Vm, table};
 use crate::model::{Health, PartKind, PartRun, Snapshot, VmStats};
 use crate::readers::{self, Purpose};
 
@@ -147,7 +147,8 @@ fn source_failure(snapshot: &Snapshot) -> Option<String> {
 
 fn shown(vms: &[VmStats], json: bool) -> serde_json::Result<String> {
     if json {
-        return Ok(serde_json::to_string_pretty(vms)? + "\n");
+        let vms: Vec<Vm<'_>> = vms.iter().map(Vm::of).collect();
+        return Ok(serde_json::to_string_pretty(&vms)? + "\n");
     }
     if vms.is_empty() {
         return Ok(

@@ -59,6 +59,11 @@ impl Daemon {
         http::get(self.address, path, accept)
     }
 
+    /// The answer to a request without a body.
+    pub fn request(&self, method: &str, path: &str) -> Result<Response> {
+        http::request(self.address, method, path, None)
+    }
+
     /// The text of `GET /metrics`.
     pub fn scrape(&self) -> Result<String> {
         let response = self.get("/metrics", None)?;

@@ -1,4 +1,4 @@
-//! A GET and no more, so that what the daemon says is read by eyes that are not its own.
+//! A request without a body and no more, so that what the daemon says is read by eyes that are not its own.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -28,7 +28,13 @@ impl Response {
 
 /// The answer to `GET path`, whatever its status is.
 pub fn get(address: SocketAddr, path: &str, accept: Option<&str>) -> Result<Response> {
-    exchange(address, path, accept).with_context(|| format!("GET http://{address}{path}"))
+    request(address, "GET", path, accept)
+}
+
+/// The answer to a request without a body, whatever its status is.
+pub fn request(address: SocketAddr, method: &str, path: &str, accept: Option<&str>) -> Result<Response> {
+    let context = || format!("{method} http://{address}{path}");
+    exchange(address, method, path, accept).with_context(context)
 }
 
 /// For a query string: all but letters, digits and the harmless becomes `%xx`.
@@ -40,12 +46,12 @@ pub fn percent_encode(text: &str) -> String {
     text.bytes().map(encode).collect()
 }
 
-fn exchange(address: SocketAddr, path: &str, accept: Option<&str>) -> Result<Response> {
+fn exchange(address: SocketAddr, method: &str, path: &str, accept: Option<&str>) -> Result<Response> {
     let mut stream = TcpStream::connect_timeout(&address, DEADLINE).context("connect")?;
     stream.set_read_timeout(Some(DEADLINE)).context("set the read timeout")?;
     let accept = accept.map(|accept| format!("Accept: {accept}\r\n")).unwrap_or_default();
     // HTTP/1.0: the body comes in one piece and ends with the connection.
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n{accept}\r\n");
+    let request = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n{accept}\r\n");
     stream.write_all(request.as_bytes()).context("send the request")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).context("read the answer")?;

@@ -1,8 +1,10 @@
-//! The one HTTP server: `/metrics`, `/-/healthy` and `/-/ready`.
+//! The one HTTP server: `/metrics`, `/api/v1`, `/-/healthy` and `/-/ready`.
 //!
 //! Healthy means that ticks end. Ready means that a first snapshot is there; from then on it stays so.
 
+mod api;
 mod connections;
+mod problem;
 
 use std::sync::Arc;
 
@@ -15,15 +17,20 @@ use axum::routing::get;
 use crate::exporters::prometheus::{Format, PrometheusExporter};
 use crate::manager::Ticker;
 
+pub use api::Description;
 pub use connections::serve;
 
-const INDEX: &str = "<h1>vm-metrics</h1><p><a href=\"/metrics\">metrics</a></p>";
+const INDEX: &str =
+    "<h1>vm-metrics</h1><p><a href=\"/metrics\">metrics</a> <a href=\"/api/v1/vms\">VMs</a></p>";
 
 pub fn router(exporter: PrometheusExporter, ticker: Ticker) -> Router {
     let metrics = Router::new().route("/metrics", get(metrics)).with_state(Arc::new(exporter));
-    let state =
-        Router::new().route("/-/healthy", get(healthy)).route("/-/ready", get(ready)).with_state(ticker);
-    Router::new().route("/", get(async || Html(INDEX))).merge(metrics).merge(state)
+    let state = Router::new()
+        .route("/-/healthy", get(healthy))
+        .route("/-/ready", get(ready))
+        .with_state(ticker.clone());
+    let api = api::router(ticker);
+    Router::new().route("/", get(async || Html(INDEX))).merge(metrics).merge(state).merge(api)
 }
 
 async fn metrics(State(exporter): State<Arc<PrometheusExporter>>, headers: HeaderMap) -> Response {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::VmStats;
 
@@ -21,7 +22,7 @@ pub struct Snapshot {
 }
 
 /// What a part of the daemon is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PartKind {
     Source,
@@ -65,7 +66,7 @@ pub struct PartHealth {
     pub errno: Option<i32>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     /// Switched off by configuration.

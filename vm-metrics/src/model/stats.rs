@@ -4,11 +4,12 @@
 use std::fmt;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Hypervisor;
 
 /// What one VM uses, at one tick.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct VmStats {
     pub instance_id: String,
     pub instance_name: String,
@@ -23,10 +24,14 @@ pub struct VmStats {
     /// Virtual memory of the hypervisor process in bytes (`/proc/<pid>/statm`).
     pub memory_vms_bytes: Option<u64>,
     /// Bytes the guest received, all NICs; `None` when it is not known of one of them.
+    #[serde(rename = "network_rx_bytes")]
     pub net_rx_bytes: Option<u64>,
     /// Bytes the guest sent, all NICs; `None` when it is not known of one of them.
+    #[serde(rename = "network_tx_bytes")]
     pub net_tx_bytes: Option<u64>,
+    #[serde(rename = "network_rx_packets")]
     pub net_rx_packets: Option<u64>,
+    #[serde(rename = "network_tx_packets")]
     pub net_tx_packets: Option<u64>,
     pub allocated_vcpus: Option<u32>,
     pub allocated_memory_bytes: Option<u64>,
@@ -47,7 +52,7 @@ impl VmStats {
 }
 
 /// One network interface of a VM.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct NicStats {
     /// Name of the TAP on the host.
     pub device: String,
@@ -69,7 +74,7 @@ pub struct NicStats {
 }
 
 /// Frames of one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FrameCounts {
     pub bytes: Option<u64>,
     pub packets: Option<u64>,
@@ -77,7 +82,7 @@ pub struct FrameCounts {
     pub errors: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct EbpfStats {
     /// What the host offered to the guest: delivered, dropped at the full ring, or still in it.
     pub rx: PacketMix,
@@ -85,7 +90,7 @@ pub struct EbpfStats {
 }
 
 /// One direction as the programs saw it, since they were attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PacketMix {
     pub bytes: u64,
     pub packets: u64,
@@ -107,7 +112,7 @@ pub struct PacketMix {
 }
 
 /// Where a NIC's numbers come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NicSource {
     /// The programs on the TAP, continued from the device's counters.
@@ -133,7 +138,7 @@ pub enum NicKind {
 }
 
 /// How the programs hang on a TAP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AttachMode {
     /// A TCX link, at the head of the chain.

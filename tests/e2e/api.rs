@@ -1,0 +1,118 @@
+//! The JSON API, held against its own description.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use utoipa::OpenApi;
+use vm_metrics::http::Description;
+use vm_metrics_testkit::daemon::Daemon;
+
+use crate::fixture::Fixture;
+
+/// The description, as the repository has it.
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
+
+fn get(daemon: &Daemon, path: &str) -> (u16, Option<String>, Value) {
+    let answer = daemon.get(path, None).unwrap();
+    let content_type = answer.header("content-type").map(str::to_owned);
+    (answer.status, content_type, serde_json::from_slice(&answer.body).unwrap())
+}
+
+/// Fails unless the value is what the description says of the answer to `path` with this status.
+fn assert_described(path: &str, status: u16, value: &Value) {
+    let description = serde_json::to_value(Description::openapi()).unwrap();
+    let answer = &description["paths"][path]["get"]["responses"][status.to_string()];
+    let content = answer["content"].as_object().unwrap_or_else(|| panic!("{path} {status} is not described"));
+    let mut schema = content.values().next().unwrap()["schema"].clone();
+    // Its references are to the rest of the document.
+    schema["components"] = description["components"].clone();
+    let faults: Vec<String> = jsonschema::validator_for(&schema)
+        .unwrap()
+        .iter_errors(value)
+        .map(|fault| fault.to_string())
+        .collect();
+    assert!(faults.is_empty(), "{path} {status}: {faults:?}\n{value:#}");
+}
+
+#[test]
+fn every_answer_is_as_described() {
+    let daemon = Fixture::new("mixed").serve();
+    daemon.metrics().unwrap();
+    for path in ["/vms", "/health", "/sources"] {
+        let (status, content_type, value) = get(&daemon, &format!("/api/v1{path}"));
+        assert_eq!((status, content_type.as_deref()), (200, Some("application/json")), "{path}");
+        assert_described(path, 200, &value);
+    }
+    let (status, content_type, value) = get(&daemon, "/api/v1/vms/nobody");
+    assert_eq!((status, content_type.as_deref()), (404, Some("application/problem+json")));
+    assert_described("/vms/{id}", 404, &value);
+    assert!(value["detail"].as_str().unwrap().contains("\"nobody\""), "{value}");
+}
+
+#[test]
+fn the_description_would_notice_another_type_or_a_field_that_is_missing() {
+    let daemon = Fixture::new("mixed").serve();
+    daemon.metrics().unwrap();
+    let (_, _, good) = get(&daemon, "/api/v1/health");
+    for spoilt in [json!("yes"), Value::Null] {
+        let mut value = good.clone();
+        if spoilt.is_null() {
+            value.as_object_mut().unwrap().remove("healthy");
+        } else {
+            value["healthy"] = spoilt;
+        }
+        let described = std::panic::catch_unwind(|| assert_described("/health", 200, &value));
+        assert!(described.is_err(), "{value}");
+    }
+}
+
+#[test]
+fn one_vm_has_the_fields_of_the_go_service_and_the_rest() {
+    let daemon = Fixture::new("mixed").serve();
+    daemon.metrics().unwrap();
+    let id = "6f1b3a7e-0000-4000-8000-000000000001";
+    let (status, _, vm) = get(&daemon, &format!("/api/v1/vms/{id}"));
+    assert_eq!(status, 200);
+    assert_described("/vms/{id}", 200, &vm);
+    for (field, expected) in [
+        ("instance_id", json!(id)),
+        ("instance_name", json!("web")),
+        ("cpu_seconds", json!(130.23)),
+        ("memory_rss_bytes", json!(1_228_800_000)),
+        ("memory_vms_bytes", json!(3_276_800_000_u64)),
+        ("network_rx_bytes", json!(600_000)),
+        ("network_tx_bytes", json!(3000)),
+        ("allocated_vcpus", json!(4)),
+        ("allocated_memory_bytes", json!(2_147_483_648_u64)),
+    ] {
+        assert_eq!(vm[field], expected, "{field}");
+    }
+    let ratio = vm["memory_utilization_ratio"].as_f64().unwrap();
+    assert!((ratio - 1_228_800_000.0 / 2_147_483_648.0).abs() < 1e-9, "{ratio}");
+    let (_, _, all) = get(&daemon, "/api/v1/vms");
+    assert!(all["vms"].as_array().unwrap().contains(&vm));
+}
+
+#[test]
+fn all_errors_are_problems() {
+    let daemon = Fixture::new("mixed").serve();
+    daemon.metrics().unwrap();
+    let (status, content_type, problem) = get(&daemon, "/api/v1/vm");
+    assert_eq!((status, content_type.as_deref()), (404, Some("application/problem+json")));
+    assert!(problem["detail"].as_str().unwrap().contains("/api/v1/openapi.json"), "{problem}");
+    let answer = daemon.request("DELETE", "/api/v1/vms").unwrap();
+    assert_eq!((answer.status, answer.header("content-type")), (405, Some("application/problem+json")));
+}
+
+#[test]
+fn the_description_in_the_repository_is_the_one_that_is_served() {
+    let text = Description::openapi().to_pretty_json().unwrap() + "\n";
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(PAGE, &text).unwrap();
+    }
+    let page = std::fs::read_to_string(Path::new(PAGE)).unwrap();
+    assert!(page == text, "docs/openapi.json is old: run with UPDATE_GOLDEN=1");
+    let daemon = Fixture::new("empty").serve();
+    let (status, _, served) = get(&daemon, "/api/v1/openapi.json");
+    assert_eq!((status, served), (200, serde_json::from_str(&text).unwrap()));
+}

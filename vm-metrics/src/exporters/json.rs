@@ -1,0 +1,146 @@
+//! The snapshot as JSON documents: for the API, and for `vm-metrics snapshot --json`. The names are those of
+//! [`VmStats`], the network's begin with `network_`; what was not measured is `null`.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::model::{Health, PartKind, PartRun, Snapshot, VmStats};
+use crate::sources::SOURCES;
+
+/// All VMs of one snapshot.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Vms<'s> {
+    /// 1 for the first snapshot since the start.
+    pub tick: u64,
+    /// When the numbers were read (RFC 3339).
+    #[schema(format = DateTime)]
+    pub taken_at: String,
+    pub vms: Vec<Vm<'s>>,
+}
+
+/// What one VM uses, at one tick. Network numbers are the guest's: rx is what it receives, tx what it sends.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Vm<'s> {
+    #[serde(flatten)]
+    pub stats: &'s VmStats,
+    /// CPU time of the hypervisor process in seconds, user and system, all threads.
+    pub cpu_seconds: Option<f64>,
+    /// RSS / allocated memory; may exceed 1.
+    pub memory_utilization_ratio: Option<f64>,
+}
+
+/// How the daemon itself does.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DaemonHealth<'s> {
+    /// Whether ticks end in time.
+    pub healthy: bool,
+    pub tick: u64,
+    /// Age of the numbers.
+    pub snapshot_age_seconds: f64,
+    pub ticks_late: u64,
+    /// How long the last tick took.
+    pub tick_duration_seconds: f64,
+    pub parts: Vec<Part<'s>>,
+}
+
+/// One source or reader.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Part<'s> {
+    pub kind: PartKind,
+    pub name: &'s str,
+    pub state: Health,
+    /// Why it is not healthy, in a sentence.
+    pub reason: Option<&'s str>,
+    /// The error number of the kernel, where there was one.
+    pub errno: Option<i32>,
+    /// How long it took in the last tick.
+    pub duration_seconds: Option<f64>,
+    /// What it read or found in the last tick.
+    pub items: usize,
+    /// What it could not read in the last tick.
+    pub errors: usize,
+}
+
+/// Every place where VMs are looked for.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Sources<'s> {
+    pub sources: Vec<Source<'s>>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Source<'s> {
+    pub name: &'s str,
+    /// What it is, in a sentence.
+    pub help: &'s str,
+    pub state: Health,
+    pub reason: Option<&'s str>,
+    /// VMs that it listed in the last tick.
+    pub instances: usize,
+}
+
+impl<'s> Vms<'s> {
+    pub fn of(snapshot: &'s Snapshot) -> Self {
+        Self {
+            tick: snapshot.tick,
+            taken_at: humantime::format_rfc3339_millis(snapshot.taken_at).to_string(),
+            vms: snapshot.vms.iter().map(Vm::of).collect(),
+        }
+    }
+}
+
+impl<'s> Vm<'s> {
+    pub fn of(stats: &'s VmStats) -> Self {
+        Self {
+            stats,
+            cpu_seconds: stats.cpu_seconds(),
+            memory_utilization_ratio: stats.memory_utilization_ratio(),
+        }
+    }
+}
+
+impl<'s> DaemonHealth<'s> {
+    pub fn of(snapshot: &'s Snapshot, healthy: bool) -> Self {
+        Self {
+            healthy,
+            tick: snapshot.tick,
+            snapshot_age_seconds: snapshot.taken.elapsed().as_secs_f64(),
+            ticks_late: snapshot.ticks_late,
+            tick_duration_seconds: snapshot.tick_duration.as_secs_f64(),
+            parts: snapshot.parts.iter().map(Part::of).collect(),
+        }
+    }
+}
+
+impl<'s> Part<'s> {
+    fn of(part: &'s PartRun) -> Self {
+        Self {
+            kind: part.kind,
+            name: part.name,
+            state: part.health.state,
+            reason: reason(part),
+            errno: part.health.errno,
+            duration_seconds: part.duration.map(|duration| duration.as_secs_f64()),
+            items: part.items,
+            errors: part.errors,
+        }
+    }
+}
+
+impl<'s> Sources<'s> {
+    pub fn of(snapshot: &'s Snapshot) -> Self {
+        let source = |part: &'s PartRun| Source {
+            name: part.name,
+            // A source that a program brings along is not in the table.
+            help: SOURCES.iter().find(|def| def.name == part.name).map_or("", |def| def.help),
+            state: part.health.state,
+            reason: reason(part),
+            instances: part.items,
+        };
+        let is_source = |part: &&PartRun| part.kind == PartKind::Source;
+        Self { sources: snapshot.parts.iter().filter(is_source).map(source).collect() }
+    }
+}
+
+fn reason(part: &PartRun) -> Option<&str> {
+    Some(part.health.reason.as_str()).filter(|reason| !reason.is_empty())
+}

@@ -1,0 +1,126 @@
+//! `/api/v1`: the latest snapshot as JSON. A request costs no system call for any VM.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use utoipa::OpenApi;
+
+use super::problem::Problem;
+use crate::exporters::json::{DaemonHealth, Sources, Vm, Vms};
+use crate::manager::Ticker;
+use crate::model::Snapshot;
+
+/// The description of the API, made from the types it answers with.
+#[derive(Debug, OpenApi)]
+#[openapi(
+    info(title = "vm-metrics", description = "What each VM on this host uses, as the host sees it."),
+    paths(vms, vm, health, sources),
+    servers((url = "/api/v1"))
+)]
+pub struct Description;
+
+pub(super) fn router(ticker: Ticker) -> Router {
+    let api = Router::new()
+        .route("/vms", get(vms))
+        .route("/vms/{id}", get(vm))
+        .route("/health", get(health))
+        .route("/sources", get(sources))
+        .route("/openapi.json", get(async || Json(Description::openapi())))
+        .method_not_allowed_fallback(not_allowed)
+        .fallback(not_found)
+        .with_state(ticker);
+    Router::new().nest("/api/v1", api)
+}
+
+/// All VMs
+#[utoipa::path(get, path = "/vms", responses(
+    (status = 200, description = "Every VM, and those whose last numbers are still shown", body = Vms<'static>),
+    (status = 503, description = "There are no numbers, or only old ones", body = Problem,
+        content_type = "application/problem+json"),
+))]
+async fn vms(State(ticker): State<Ticker>) -> Result<Response, Problem> {
+    let snapshot = current(&ticker)?;
+    render(move || serde_json::to_vec(&Vms::of(&snapshot))).await
+}
+
+/// One VM
+#[utoipa::path(get, path = "/vms/{id}", params(("id" = String, Path, description = "Its id")), responses(
+    (status = 200, description = "What it uses", body = Vm<'static>),
+    (status = 404, description = "No VM has this id", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "There are no numbers, or only old ones", body = Problem,
+        content_type = "application/problem+json"),
+))]
+async fn vm(State(ticker): State<Ticker>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let snapshot = current(&ticker)?;
+    let Some(stats) = snapshot.vms.iter().find(|vm| vm.instance_id == id) else {
+        let unknown = format!("no VM has the id {id:?}: /api/v1/vms lists those that there are");
+        return Err(Problem::new(StatusCode::NOT_FOUND, unknown));
+    };
+    Ok(Json(Vm::of(stats)).into_response())
+}
+
+/// How the daemon does
+#[utoipa::path(get, path = "/health", responses(
+    (status = 200, description = "Each source and reader, and the age of the numbers", body = DaemonHealth<'static>),
+    (status = 503, description = "The first tick has not ended", body = Problem,
+        content_type = "application/problem+json"),
+))]
+async fn health(State(ticker): State<Ticker>) -> Result<Response, Problem> {
+    let snapshot = latest(&ticker)?;
+    let healthy = ticker.hangs().is_none();
+    Ok(Json(DaemonHealth::of(&snapshot, healthy)).into_response())
+}
+
+/// Where VMs are looked for
+#[utoipa::path(get, path = "/sources", responses(
+    (status = 200, description = "Each source and what it found", body = Sources<'static>),
+    (status = 503, description = "The first tick has not ended", body = Problem,
+        content_type = "application/problem+json"),
+))]
+async fn sources(State(ticker): State<Ticker>) -> Result<Response, Problem> {
+    let snapshot = latest(&ticker)?;
+    Ok(Json(Sources::of(&snapshot)).into_response())
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    let detail = format!("no {uri} here: /api/v1/openapi.json describes what there is");
+    Problem::new(StatusCode::NOT_FOUND, detail)
+}
+
+async fn not_allowed(method: Method) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not allowed: the API is read with GET"))
+}
+
+fn latest(ticker: &Ticker) -> Result<Arc<Snapshot>, Problem> {
+    let none = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the first tick has not ended");
+    ticker.latest().ok_or_else(none)
+}
+
+/// Old numbers must not look like those of now.
+fn current(ticker: &Ticker) -> Result<Arc<Snapshot>, Problem> {
+    let snapshot = latest(ticker)?;
+    if ticker.is_stale(&snapshot) {
+        let detail = format!("no tick has ended for {} seconds", snapshot.taken.elapsed().as_secs());
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+    }
+    Ok(snapshot)
+}
+
+/// Writing thousands of VMs takes a while: not on the thread that answers the others.
+async fn render(
+    write: impl FnOnce() -> serde_json::Result<Vec<u8>> + Send + 'static,
+) -> Result<Response, Problem> {
+    let failed = |error: &dyn std::error::Error| {
+        tracing::error!("cannot write the answer: {error}");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot write the answer: {error}"))
+    };
+    match tokio::task::spawn_blocking(write).await {
+        Ok(Ok(body)) => Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response()),
+        Ok(Err(error)) => Err(failed(&error)),
+        Err(error) => Err(failed(&error)),
+    }
+}
