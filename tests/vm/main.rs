@@ -3,5 +3,6 @@
 #![cfg(feature = "ebpf")]
 #![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
 
+mod kinds;
 mod prometheus;
 mod qemu;

@@ -75,6 +75,16 @@ impl Host {
         self.sys.join("class/macvtap").join(node)
     }
 
+    /// `/sys/bus/pci/devices/<address>`
+    pub fn pci_device(&self, address: &str) -> PathBuf {
+        self.sys.join("bus/pci/devices").join(address)
+    }
+
+    /// `/sys/kernel/iommu_groups/<group>/devices`, with the PCI devices that are only given away together
+    pub fn iommu_group(&self, group: &str) -> PathBuf {
+        self.sys.join("kernel/iommu_groups").join(group).join("devices")
+    }
+
     /// `/sys/fs/bpf`, where a bpffs is mounted by custom
     pub fn bpf_fs(&self) -> PathBuf {
         self.sys.join("fs/bpf")

@@ -34,19 +34,20 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger) -> VmStats {
         cpu_usec: process.cpu_usec,
         memory_rss_bytes: process.rss_bytes,
         memory_vms_bytes: process.vms_bytes,
-        net_rx_bytes: sum(&nics, |nic| nic.rx.bytes),
-        net_tx_bytes: sum(&nics, |nic| nic.tx.bytes),
-        net_rx_packets: sum(&nics, |nic| nic.rx.packets),
-        net_tx_packets: sum(&nics, |nic| nic.tx.packets),
+        net_rx_bytes: sum(vm, &nics, |nic| nic.rx.bytes),
+        net_tx_bytes: sum(vm, &nics, |nic| nic.tx.bytes),
+        net_rx_packets: sum(vm, &nics, |nic| nic.rx.packets),
+        net_tx_packets: sum(vm, &nics, |nic| nic.tx.packets),
         allocated_vcpus: vm.allocated_vcpus,
         allocated_memory_bytes: vm.allocated_memory_bytes,
         nics,
+        uncounted: vm.uncounted.clone(),
     }
 }
 
 /// A sum over all NICs, or nothing: a sum over some of them would fall when one cannot be read.
-fn sum(nics: &[NicStats], of: impl Fn(&NicStats) -> Option<u64>) -> Option<u64> {
-    if nics.is_empty() {
+fn sum(vm: &InstanceInfo, nics: &[NicStats], of: impl Fn(&NicStats) -> Option<u64>) -> Option<u64> {
+    if nics.is_empty() || !vm.uncounted.is_empty() {
         return None;
     }
     nics.iter().map(of).try_fold(0_u64, |sum, value| sum.checked_add(value?))
@@ -173,7 +174,7 @@ fn packet_mix(counted: &DirectionCounters) -> PacketMix {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ProcessReading;
+    use crate::model::{ProcessReading, UncountedKind, UncountedNic};
 
     fn present(vms: &VmSet, batch: &Batch, ledger: &mut Ledger) -> Vec<VmStats> {
         merge((vms, batch), (&VmSet::default(), &Batch::default()), ledger).0
@@ -253,6 +254,16 @@ mod tests {
         let stats = &present(&vm(&["t0", "t1"]), &one_of_two, &mut Ledger::default())[0];
         assert_eq!(stats.net_rx_bytes, None);
         assert_eq!(stats.nics[0].rx.bytes, Some(2));
+    }
+
+    #[test]
+    fn nor_is_one_without_a_nic_that_cannot_be_counted() {
+        let mut vms = vm(&["t0"]);
+        let uncounted = UncountedNic { kind: UncountedKind::Vfio, name: "0000:03:00.0".into() };
+        vms.vms[0].uncounted.push(uncounted.clone());
+        let stats = &present(&vms, &batch(&[("t0", device(3, 1, 2))], &[]), &mut Ledger::default())[0];
+        assert_eq!((stats.net_rx_bytes, stats.net_tx_packets), (None, None));
+        assert_eq!((stats.nics[0].rx.bytes, &stats.uncounted), (Some(2), &vec![uncounted]));
     }
 
     #[test]

@@ -3,9 +3,11 @@
 mod batch;
 mod snapshot;
 mod stats;
+mod uncounted;
 mod vm;
 
 pub use batch::{Batch, EbpfReading, ProcessReading, TapReading, TapStats};
 pub use snapshot::{Health, PartHealth, PartKind, PartRun, Snapshot};
 pub use stats::{AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats, PacketMix, VmStats};
+pub use uncounted::{UncountedKind, UncountedNic};
 pub use vm::{Hypervisor, InstanceInfo, Nic, VmSet, build_instance_info, tap_name};

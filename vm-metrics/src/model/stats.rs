@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Hypervisor;
+use super::{Hypervisor, UncountedNic};
 
 /// What one VM uses, at one tick.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
@@ -36,6 +36,8 @@ pub struct VmStats {
     pub allocated_vcpus: Option<u32>,
     pub allocated_memory_bytes: Option<u64>,
     pub nics: Vec<NicStats>,
+    /// Network interfaces that cannot be counted.
+    pub uncounted: Vec<UncountedNic>,
 }
 
 impl VmStats {
@@ -127,7 +129,7 @@ pub enum NicSource {
 }
 
 /// What kind of device a NIC is on the host. It decides which of the device's directions is which of the guest's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NicKind {
     /// What the guest sends comes out of it, as if received.

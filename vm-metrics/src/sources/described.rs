@@ -72,6 +72,7 @@ impl DescribedVm {
             nics: self.nics(host, problems),
             allocated_vcpus: self.vcpus,
             allocated_memory_bytes: self.memory_bytes,
+            ..InstanceInfo::default()
         }
     }
 

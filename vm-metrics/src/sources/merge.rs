@@ -101,6 +101,9 @@ impl Merged {
             vm.hypervisor = other.hypervisor;
         }
         vm.hypervisor_pid = vm.hypervisor_pid.or(other.hypervisor_pid);
+        if vm.uncounted.is_empty() {
+            vm.uncounted = other.uncounted;
+        }
         vm.allocated_vcpus = vm.allocated_vcpus.or(other.allocated_vcpus);
         vm.allocated_memory_bytes = vm.allocated_memory_bytes.or(other.allocated_memory_bytes);
         self.index(at);
@@ -211,6 +214,7 @@ mod tests {
             nics: vec![Nic::local(format!("tap{pid}"))],
             allocated_vcpus: Some(2),
             allocated_memory_bytes: Some(1 << 30),
+            ..InstanceInfo::default()
         }
     }
 

@@ -140,6 +140,7 @@ pub(crate) mod tests {
             allocated_vcpus: Some(1),
             allocated_memory_bytes: Some(1),
             nics: vec![nic],
+            uncounted: vec![UncountedNic { kind: UncountedKind::User, name: "n0".into() }],
             ..VmStats::default()
         };
         let part = |kind, name| PartRun {

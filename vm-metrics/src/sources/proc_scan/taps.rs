@@ -1,4 +1,4 @@
-//! The TAPs that a process holds open.
+//! The TAPs that a process holds open, and what it has instead that cannot be counted.
 //!
 //! `/proc/<pid>/fdinfo/<fd>` of a `/dev/net/tun` descriptor has a line `iff:\t<name>`. A macvtap has a device node of its
 //! own, `/dev/tap<ifindex>`, and sysfs says which device that is.
@@ -12,7 +12,8 @@ use rustix::fs::{major, minor};
 use super::super::SourceError;
 use super::device_netns::foreign_netns;
 use super::process::{Process, Unread, read, unread};
-use crate::model::Nic;
+use super::vfio::network_devices;
+use crate::model::{Nic, UncountedKind, UncountedNic};
 
 /// A busy QEMU has some hundreds.
 const MAX_DESCRIPTORS: usize = 65_536;
@@ -23,6 +24,7 @@ const FDINFO_LIMIT: u64 = 64 << 10;
 #[derive(Debug, Default)]
 pub struct Taps {
     pub nics: Vec<Nic>,
+    pub uncounted: Vec<UncountedNic>,
     /// A TAP that cannot be listed.
     pub problem: Option<SourceError>,
 }
@@ -36,7 +38,22 @@ pub fn taps(process: &Process) -> Result<Taps, Unread> {
     for descriptor in descriptors(process)? {
         let nic = match node(process, descriptor)? {
             Some(Node::Tun) => tun(process, descriptor, &mut taps.problem)?,
-            Some(Node::Macvtap(node)) => macvtap(process, descriptor, &node),
+            Some(Node::Macvtap(node)) => {
+                let nic = macvtap(process, descriptor, &node);
+                if nic.is_none() {
+                    taps.uncounted.push(UncountedNic { kind: UncountedKind::Macvtap, name: node });
+                }
+                nic
+            }
+            Some(Node::Vfio(group)) => {
+                let devices = network_devices(process.host, &group).into_iter();
+                taps.uncounted.extend(devices.map(|name| UncountedNic { kind: UncountedKind::Vfio, name }));
+                None
+            }
+            Some(Node::Vdpa(name)) => {
+                taps.uncounted.push(UncountedNic { kind: UncountedKind::VhostVdpa, name });
+                None
+            }
             None => None,
         };
         taps.nics.extend(nic.filter(|nic| !taps.nics.contains(nic)));
@@ -95,6 +112,10 @@ enum Node {
     Tun,
     /// The file name of the node.
     Macvtap(String),
+    /// An IOMMU group.
+    Vfio(String),
+    /// The file name of the node.
+    Vdpa(String),
 }
 
 fn node(process: &Process, descriptor: u32) -> Result<Option<Node>, Unread> {
@@ -116,9 +137,14 @@ fn node_at(path: &str) -> Option<Node> {
         return Some(Node::Tun);
     }
     let node = path.rsplit('/').next()?;
-    let index = node.strip_prefix("tap")?;
-    let is_index = !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit());
-    is_index.then(|| Node::Macvtap(node.to_owned()))
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if path.ends_with(&format!("/vfio/{node}")) && is_number(node) {
+        return Some(Node::Vfio(node.to_owned()));
+    }
+    if node.strip_prefix("vhost-vdpa-").is_some_and(is_number) {
+        return Some(Node::Vdpa(node.to_owned()));
+    }
+    node.strip_prefix("tap").is_some_and(is_number).then(|| Node::Macvtap(node.to_owned()))
 }
 
 fn attached(fdinfo: &[u8]) -> Option<&[u8]> {

@@ -43,6 +43,7 @@ fn one_of_each_hypervisor_the_oldest_first() {
         nics: vec![Nic::local("tap0"), Nic::local("tap1")],
         allocated_vcpus: Some(2),
         allocated_memory_bytes: Some(1 << 30),
+        ..InstanceInfo::default()
     };
     let cloud_hypervisor = InstanceInfo {
         id: "ch-1".into(),
@@ -52,6 +53,7 @@ fn one_of_each_hypervisor_the_oldest_first() {
         nics: vec![],
         allocated_vcpus: Some(4),
         allocated_memory_bytes: Some(2 << 30),
+        ..InstanceInfo::default()
     };
     let firecracker = InstanceInfo {
         id: "fc-1".into(),
