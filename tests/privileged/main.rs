@@ -11,6 +11,8 @@ mod lab;
 mod last_words;
 mod macvtap;
 mod netlink;
+mod owners;
 mod pins;
 mod rights;
 mod test_run;
+mod vmm;

@@ -1,7 +1,7 @@
 //! How a real QEMU holds its network interfaces: a macvtap is found by its descriptor, and what cannot be counted is said.
 
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
@@ -93,7 +93,7 @@ fn a_macvtap_that_qemu_was_given_is_found_and_counted() {
     let Some(macvtap) = Macvtap::create_up("vmq0").unwrap() else { panic!("this kernel has no macvtap") };
     // The one descriptor that the child shall have: not closed on exec.
     let given = dup(macvtap.as_fd()).unwrap();
-    let netdev = format!("tap,id=n0,fd={}", std::os::fd::AsRawFd::as_raw_fd(&given));
+    let netdev = format!("tap,id=n0,fd={}", given.as_raw_fd());
     let mut qemu = qemu("ported", &["-netdev", &netdev, "-device", "virtio-net-pci,netdev=n0"]);
     drop(given);
     let daemon = Daemon::start(Path::new(BINARY), &["--interval", "50ms"]).unwrap();
@@ -108,7 +108,7 @@ fn a_macvtap_that_qemu_was_given_is_found_and_counted() {
     let value = |metrics: &Metrics, name| metrics.value(name, &labels).unwrap() as u64;
     let before = daemon.metrics().unwrap();
     let sent = Frame::from_guest().to(PEER).udp4(100);
-    macvtap.write_frame(&[&[0; 12], &sent[..]].concat()).unwrap();
+    macvtap.write_frame(&sent).unwrap();
     let own = macvtap.link().hardware_address().unwrap();
     let received = Frame::to_guest().to(own).udp4(700);
     PacketSocket::bind(macvtap.peer().name()).unwrap().send(&received).unwrap();

@@ -85,6 +85,24 @@ impl Host {
         self.sys.join("kernel/iommu_groups").join(group).join("devices")
     }
 
+    /// What tells the device of this name from any other that had or will have it: the number of its directory, which
+    /// the kernel gives out once. `None` when there is no such device.
+    pub fn device_id(&self, name: &str) -> Option<u64> {
+        fs::metadata(self.net_device(name)).ok().map(|directory| directory.ino())
+    }
+
+    /// When the system was booted, in seconds of Unix time; `None` on a host that does not say.
+    pub fn boot_time(&self) -> Option<u64> {
+        let stat = fs::read_to_string(self.proc.join("stat")).ok()?;
+        stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
+    }
+
+    /// What tells this boot from any other; `None` on a host that does not say.
+    pub fn boot_id(&self) -> Option<String> {
+        let id = fs::read_to_string(self.proc.join("sys/kernel/random/boot_id")).ok()?;
+        Some(id.trim().to_owned())
+    }
+
     /// `/sys/fs/bpf`, where a bpffs is mounted by custom
     pub fn bpf_fs(&self) -> PathBuf {
         self.sys.join("fs/bpf")

@@ -64,7 +64,7 @@ impl Engine {
         Ok(Self {
             sources,
             readers,
-            ledger: Ledger::default(),
+            ledger: Ledger::new(host.clone(), purpose),
             departed: Departed::new(retention),
             before: Tick::default(),
             health_log: HealthLog::default(),
@@ -93,7 +93,7 @@ impl Engine {
             parts.push(run_reader(name, state, &vms, &mut batch));
         }
         let leaving = retain::leaving(&self.before, &vms, &batch);
-        let mut last = Batch::default();
+        let mut last = retain::handed_over(&leaving, &batch);
         for (_, state) in &mut self.readers {
             if let ReaderState::Running(reader) = state {
                 reader.last_words(&leaving, &mut last);
@@ -102,7 +102,7 @@ impl Engine {
         for part in &parts {
             self.health_log.note(part);
         }
-        let (stats, last_words) = merge::merge((&vms, &batch), (&leaving, &last), &mut self.ledger);
+        let (stats, last_words) = merge::merge((&vms, &batch), (&leaving.vms, &last), &mut self.ledger);
         self.departed.add(last_words, &self.before.stats, began);
         let mut shown = stats.clone();
         self.departed.show(&mut shown);

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use crate::model::{Batch, FrameCounts, InstanceInfo, Nic, NicStats, VmSet, VmStats};
+use crate::model::{Batch, FrameCounts, InstanceInfo, Leaving, Nic, NicStats, VmSet, VmStats};
 
 /// Departed VMs with their last numbers.
 #[derive(Debug)]
@@ -13,19 +13,37 @@ pub(super) struct Departed {
     vms: Vec<(Instant, VmStats)>,
 }
 
-/// What was there in the tick before and is not any more: whole VMs, or VMs with only the interfaces they have lost. An
-/// interface is also lost when the VM still has it but nothing can be read of it any more.
-pub(super) fn leaving(before: &Tick, now: &VmSet, batch: &Batch) -> VmSet {
+/// Whole VMs, or VMs with only the interfaces they have lost. An interface is also lost when the VM still has it but
+/// nothing can be read of it any more.
+pub(super) fn leaving(before: &Tick, now: &VmSet, batch: &Batch) -> Leaving {
     let gone = |vm: &InstanceInfo| {
         let same = |other: &&InstanceInfo| other.id == vm.id && other.hypervisor_pid == vm.hypervisor_pid;
         let Some(still) = now.vms.iter().find(same) else { return Some(vm.clone()) };
-        let was_read = |nic: &Nic| before.nic(vm, nic).is_some_and(|stats| stats.ifindex.is_some());
+        let was_read = |nic: &Nic| before.ifindex(vm, nic).is_some();
         let is_read = |nic: &Nic| batch.taps.contains_key(nic) || batch.ebpf.contains_key(nic);
         let lost = |nic: &&Nic| was_read(nic) && !(still.nics.contains(nic) && is_read(nic));
         let nics: Vec<_> = vm.nics.iter().filter(lost).cloned().collect();
         (!nics.is_empty()).then(|| InstanceInfo { nics, ..vm.clone() })
     };
-    VmSet { vms: before.vms.vms.iter().filter_map(gone).collect() }
+    let vms: Vec<_> = before.vms.vms.iter().filter_map(gone).collect();
+    let nics = vms.iter().flat_map(|vm| vm.nics.iter().map(move |nic| (vm, nic)));
+    let ifindexes = nics.filter_map(|(vm, nic)| Some((nic.clone(), before.ifindex(vm, nic)?))).collect();
+    Leaving { vms: VmSet { vms }, ifindexes }
+}
+
+/// What was read in this tick of devices that another VM has now: they are read once, so that what one VM is given the
+/// other is not.
+pub(super) fn handed_over(leaving: &Leaving, batch: &Batch) -> Batch {
+    let mut read = Batch::default();
+    for (nic, ifindex) in &leaving.ifindexes {
+        if let Some(reading) = batch.taps.get(nic).filter(|reading| reading.ifindex == *ifindex) {
+            read.taps.insert(nic.clone(), *reading);
+        }
+        if let Some(reading) = batch.ebpf.get(nic).filter(|reading| reading.ifindex == *ifindex) {
+            read.ebpf.insert(nic.clone(), *reading);
+        }
+    }
+    read
 }
 
 /// Who was there in a tick, and what was published of them.
@@ -36,9 +54,9 @@ pub(super) struct Tick {
 }
 
 impl Tick {
-    fn nic(&self, vm: &InstanceInfo, nic: &Nic) -> Option<&NicStats> {
+    fn ifindex(&self, vm: &InstanceInfo, nic: &Nic) -> Option<u32> {
         let stats = self.stats.iter().find(|stats| stats.instance_id == vm.id)?;
-        stats.nics.iter().find(|stats| stats.device == nic.tap && stats.netns == nic.netns)
+        stats.nics.iter().find(|stats| stats.device == nic.tap && stats.netns == nic.netns)?.ifindex
     }
 }
 
@@ -59,16 +77,18 @@ impl Departed {
     /// Puts the departed with the present, except where something else has taken their place.
     pub(super) fn show(&self, present: &mut Vec<VmStats>) {
         let ids: HashSet<String> = present.iter().map(|vm| vm.instance_id.clone()).collect();
-        let device = |nic: &NicStats| Some((nic.netns, nic.ifindex?));
-        // Renamed, or passed on: what it counts is shown where it is now.
-        let devices: HashSet<_> = present.iter().flat_map(|vm| &vm.nics).filter_map(device).collect();
-        let gone = |nic: &NicStats| device(nic).is_none_or(|device| !devices.contains(&device));
+        let device = |vm: &VmStats, nic: &NicStats| Some((vm.instance_id.clone(), nic.netns, nic.ifindex?));
+        // Renamed: what it counts is shown where it is now. What another VM has now is shown in part here, in part there.
+        let devices: HashSet<_> =
+            present.iter().flat_map(|vm| vm.nics.iter().filter_map(|nic| device(vm, nic))).collect();
+        let gone =
+            |vm: &VmStats, nic: &NicStats| device(vm, nic).is_none_or(|device| !devices.contains(&device));
         let mut shown = HashSet::new();
         // The latest incarnation of an id is the one to show.
         for (_, departed) in self.vms.iter().rev() {
             if !ids.contains(&departed.instance_id) {
                 if shown.insert(&departed.instance_id) {
-                    let nics = departed.nics.iter().filter(|nic| gone(nic)).cloned().collect();
+                    let nics = departed.nics.iter().filter(|nic| gone(departed, nic)).cloned().collect();
                     present.push(VmStats { nics, ..departed.clone() });
                 }
                 continue;
@@ -77,7 +97,7 @@ impl Departed {
                 vm.instance_id == departed.instance_id && vm.hypervisor_pid == departed.hypervisor_pid
             };
             if let Some(vm) = present.iter_mut().find(same) {
-                for nic in departed.nics.iter().filter(|nic| gone(nic)) {
+                for nic in departed.nics.iter().filter(|nic| gone(departed, nic)) {
                     show_nic(vm, nic);
                 }
             }
@@ -101,6 +121,7 @@ fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
     last.memory_rss_bytes = None;
     last.memory_vms_bytes = None;
     let Some(before) = before else { return last };
+    last.start_time = last.start_time.or(before.start_time);
     last.cpu_usec = last.cpu_usec.or(before.cpu_usec);
     for nic in &mut last.nics {
         let known = before.nics.iter().find(|known| known.device == nic.device && known.netns == nic.netns);
@@ -119,6 +140,7 @@ fn settle_nic(nic: &mut NicStats, before: &NicStats) {
     nic.ifindex = before.ifindex;
     nic.source = before.source;
     nic.attach = before.attach;
+    nic.start_time = before.start_time;
     nic.rx = or(nic.rx, before.rx);
     nic.tx = or(nic.tx, before.tx);
     nic.ebpf = nic.ebpf.or(before.ebpf);
@@ -163,19 +185,19 @@ mod tests {
         let before = Tick { vms: before, stats: vec![stats("a", 1, "t0", Some(1))] };
         let now = VmSet { vms: vec![info("a", 1, &["t1"]), info("c", 4, &[])] };
         let leaving = leaving(&before, &now, &Batch::default());
-        assert_eq!(leaving.vms, [info("a", 1, &["t0"]), info("b", 2, &["t2"]), info("c", 3, &[])]);
+        assert_eq!(leaving.vms.vms, [info("a", 1, &["t0"]), info("b", 2, &["t2"]), info("c", 3, &[])]);
     }
 
     #[test]
     fn an_interface_that_can_no_longer_be_read_is_lost() {
         let vms = VmSet { vms: vec![info("a", 1, &["t0"])] };
         let before = Tick { vms: vms.clone(), stats: vec![stats("a", 1, "t0", Some(1))] };
-        assert_eq!(leaving(&before, &vms, &Batch::default()), vms);
+        assert_eq!(leaving(&before, &vms, &Batch::default()).vms, vms);
         let mut read = Batch::default();
         read.taps.insert(Nic::local("t0"), TapReading::default());
-        assert_eq!(leaving(&before, &vms, &read), VmSet::default());
+        assert_eq!(leaving(&before, &vms, &read), Leaving::default());
         let never = Tick { vms: vms.clone(), stats: Vec::new() };
-        assert_eq!(leaving(&never, &vms, &Batch::default()), VmSet::default());
+        assert_eq!(leaving(&never, &vms, &Batch::default()), Leaving::default());
     }
 
     #[test]
@@ -212,7 +234,7 @@ mod tests {
         assert_eq!(present[0].nics.len(), 1);
         let mut present = vec![stats("b", 2, "old", Some(8))];
         departed.show(&mut present);
-        assert_eq!(present[1].nics, [], "now of another VM");
+        assert_eq!(present[1].nics[0].tx.bytes, Some(7), "another VM has it now: this was its part");
     }
 
     #[test]

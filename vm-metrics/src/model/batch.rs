@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use vm_metrics_common::Counters;
 
-use super::{AttachMode, Nic, NicKind, NicSource};
+use super::{AttachMode, Nic, NicKind, NicSource, VmSet};
 
 /// The readings of one tick. A reader that could not read something leaves it out.
 #[derive(Debug, Default)]
@@ -14,9 +14,19 @@ pub struct Batch {
     pub ebpf: HashMap<Nic, EbpfReading>,
 }
 
+/// What was there in the tick before and is not any more: whole VMs, or VMs with only the interfaces they have lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leaving {
+    pub vms: VmSet,
+    /// The interface indexes of their devices. Another device may have the name by now.
+    pub ifindexes: HashMap<Nic, u32>,
+}
+
 /// What `/proc` says of a hypervisor process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessReading {
+    /// When it started, in clock ticks since boot: with the pid, what tells it from any other process.
+    pub start_ticks: Option<u64>,
     /// User and system time in microseconds.
     pub cpu_usec: Option<u64>,
     pub rss_bytes: Option<u64>,

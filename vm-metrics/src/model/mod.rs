@@ -6,7 +6,7 @@ mod stats;
 mod uncounted;
 mod vm;
 
-pub use batch::{Batch, EbpfReading, ProcessReading, TapReading, TapStats};
+pub use batch::{Batch, EbpfReading, Leaving, ProcessReading, TapReading, TapStats};
 pub use snapshot::{Health, PartHealth, PartKind, PartRun, Snapshot};
 pub use stats::{AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats, PacketMix, VmStats};
 pub use uncounted::{UncountedKind, UncountedNic};

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Hypervisor, UncountedNic};
@@ -17,6 +17,8 @@ pub struct VmStats {
     pub hypervisor_pid: Option<u32>,
     /// False for a VM that is gone and whose last numbers these are.
     pub running: bool,
+    /// When the hypervisor process started, in seconds of Unix time.
+    pub start_time: Option<f64>,
     /// CPU time of the hypervisor process in microseconds, user and system, all threads (`/proc/<pid>/stat`).
     pub cpu_usec: Option<u64>,
     /// Resident memory of the hypervisor process in bytes (`/proc/<pid>/statm`).
@@ -65,6 +67,8 @@ pub struct NicStats {
     /// Where `rx` and `tx` come from.
     pub source: NicSource,
     pub attach: AttachMode,
+    /// When the daemon first saw the device as this VM's, in seconds of Unix time; nothing was reset since.
+    pub start_time: Option<f64>,
     /// What the guest took.
     pub rx: FrameCounts,
     /// What the guest sent.
@@ -76,7 +80,8 @@ pub struct NicStats {
 }
 
 /// Frames of one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(default)]
 pub struct FrameCounts {
     pub bytes: Option<u64>,
     pub packets: Option<u64>,
@@ -84,7 +89,8 @@ pub struct FrameCounts {
     pub errors: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(default)]
 pub struct EbpfStats {
     /// What the host offered to the guest: delivered, dropped at the full ring, or still in it.
     pub rx: PacketMix,
@@ -92,7 +98,8 @@ pub struct EbpfStats {
 }
 
 /// One direction as the programs saw it, since they were attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(default)]
 pub struct PacketMix {
     pub bytes: u64,
     pub packets: u64,

@@ -26,15 +26,16 @@ pub use tap_sysfs::read_tap_stats;
 
 use crate::config::{ConfigError, Section, Sections};
 use crate::host::Host;
-use crate::model::{Batch, Health, PartHealth, VmSet};
+use crate::model::{Batch, Health, Leaving, PartHealth, VmSet};
 
 /// Reads one kind of number of all VMs.
 pub trait Reader: Send {
     /// Adds to the batch what it can read; what is not there or may not be read is in the report.
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport;
 
-    /// Adds the last numbers of VMs, or of their interfaces, that are gone since the last tick. Most files are gone with them.
-    fn last_words(&mut self, _leaving: &VmSet, _batch: &mut Batch) {}
+    /// Adds the last numbers of VMs, or of their interfaces, that are gone since the last tick. Most files are gone with
+    /// them; a device may live on, with another VM or with none. What is in the batch already has been read in this tick.
+    fn last_words(&mut self, _leaving: &Leaving, _batch: &mut Batch) {}
 }
 
 /// A line of the table of readers.

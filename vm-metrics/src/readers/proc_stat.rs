@@ -52,6 +52,7 @@ impl Reader for ProcStat {
             match self.files.read(pid, &mut buffer, parse_stat) {
                 Ok(Some(stat)) if !stat.is_dead() => {
                     let reading = batch.processes.entry(pid).or_default();
+                    reading.start_ticks = Some(stat.start_ticks);
                     reading.cpu_usec = Some(cpu_usec(&stat, self.ticks_per_second));
                     report.items += 1;
                 }

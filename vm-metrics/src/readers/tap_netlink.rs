@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::rtnetlink::{Dump, Events, Links};
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Started, not_this_kernel};
 use crate::host::Host;
-use crate::model::{Batch, Health, NicSource, PartHealth, TapReading, VmSet};
+use crate::model::{Batch, Health, Leaving, NicSource, PartHealth, TapReading, VmSet};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: "tap_netlink",
@@ -88,6 +88,27 @@ impl TapNetlink {
         }
         Ok(read)
     }
+
+    /// A device may outlive its VM.
+    fn read_the_living(&mut self, leaving: &Leaving, batch: &mut Batch) -> Result<(), ReaderError> {
+        let unread: Vec<_> = leaving.vms.local_nics().filter(|nic| !batch.taps.contains_key(*nic)).collect();
+        let mut living = HashMap::new();
+        for nic in unread {
+            let Some(&ifindex) = leaving.ifindexes.get(nic) else { continue };
+            if self.links.index_of(&nic.tap)? == Some(ifindex) {
+                living.insert(ifindex, (nic.clone(), self.links.kind_of(&nic.tap)));
+            }
+        }
+        if living.is_empty() {
+            return Ok(());
+        }
+        self.links.stats(|ifindex, stats| {
+            if let Some((nic, kind)) = living.remove(&ifindex) {
+                batch.taps.insert(nic, TapReading { ifindex, source: NicSource::Netlink, kind, stats });
+            }
+        })?;
+        Ok(())
+    }
 }
 
 impl Reader for TapNetlink {
@@ -101,16 +122,19 @@ impl Reader for TapNetlink {
         report
     }
 
-    fn last_words(&mut self, leaving: &VmSet, batch: &mut Batch) {
+    fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
         match self.events.take() {
             Ok(false) => {}
             Ok(true) => tracing::warn!("too many devices changed at once: some last counters are lost"),
             Err(error) => tracing::warn!("cannot listen for changes of devices: {error}"),
         }
-        for nic in leaving.local_nics() {
+        for nic in leaving.vms.local_nics() {
             if let Some(reading) = self.events.last_counters(&nic.tap) {
                 batch.taps.insert(nic.clone(), reading);
             }
+        }
+        if let Err(error) = self.read_the_living(leaving, batch) {
+            tracing::warn!("last counters: {error}");
         }
     }
 }

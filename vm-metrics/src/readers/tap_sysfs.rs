@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use super::kept::{Buffer, KeptFile, is_gone};
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Started};
 use crate::host::Host;
-use crate::model::{Batch, Nic, NicKind, NicSource, TapReading, TapStats, VmSet};
+use crate::model::{Batch, Leaving, Nic, NicKind, NicSource, TapReading, TapStats, VmSet};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: "tap_sysfs",
@@ -90,6 +90,21 @@ impl Reader for TapSysfs {
         self.kept
             .retain(|nic, _| batch.taps.get(nic).is_some_and(|reading| reading.source == NicSource::Sysfs));
         report
+    }
+
+    fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
+        let mut buffer = Buffer::new();
+        for (nic, ifindex) in leaving.ifindexes.iter().filter(|(nic, _)| nic.netns.is_none()) {
+            if batch.taps.contains_key(nic) {
+                continue;
+            }
+            // What cannot be read is as it was.
+            let Ok(Some(device)) = Device::open(&self.host, &nic.tap) else { continue };
+            let Ok(Some(reading)) = device.read(&mut buffer) else { continue };
+            if reading.ifindex == *ifindex {
+                batch.taps.insert(nic.clone(), reading);
+            }
+        }
     }
 }
 

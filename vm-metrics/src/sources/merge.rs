@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::mem;
 
 use super::Tier;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
@@ -15,13 +16,26 @@ use crate::model::{Hypervisor, InstanceInfo, Nic};
 /// id is there twice: the VM that comes first keeps it, others have their pid added. Nor is a NIC, so that no byte is
 /// counted for two VMs: the one that comes first keeps it.
 pub fn merge_listings(listings: Vec<(Tier, Vec<InstanceInfo>)>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
+    merge_again(listings, &mut GivenIds::default())
+}
+
+/// The ids that were given at the last merge, by the id that the sources know and the process.
+#[derive(Debug, Default)]
+pub(super) struct GivenIds(HashMap<(String, u32), String>);
+
+/// The same, but a process keeps the id it was given before, whoever else with its id comes or goes: what it uses must not
+/// seem to be another VM's.
+pub(super) fn merge_again(
+    listings: Vec<(Tier, Vec<InstanceInfo>)>,
+    given: &mut GivenIds,
+) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
     let mut merged = Merged::default();
     let mut problems = Vec::new();
     for (tier, listing) in listings {
         problems.push(merged.add_listing(tier, listing));
     }
     merged.name_the_nameless();
-    let of_ids = make_ids_unique(&mut merged);
+    let of_ids = make_ids_unique(&mut merged, given);
     let of_nics = make_nics_unique(&mut merged);
     for (source, problem) in of_ids.into_iter().chain(of_nics) {
         problems[source].push(problem);
@@ -146,22 +160,34 @@ impl Merged {
 }
 
 /// The source and the text of each problem. Ids that nobody shares stay as they are.
-fn make_ids_unique(merged: &mut Merged) -> Vec<(usize, String)> {
-    let mut taken: HashSet<String> = merged.vms.iter().map(|vm| vm.id.clone()).collect();
-    let mut first_holders = HashSet::new();
+fn make_ids_unique(merged: &mut Merged, given: &mut GivenIds) -> Vec<(usize, String)> {
+    let before = mem::take(&mut given.0);
+    let key = |vm: &InstanceInfo| Some((vm.id.clone(), vm.hypervisor_pid?));
+    let kept: Vec<Option<&String>> =
+        merged.vms.iter().map(|vm| key(vm).and_then(|key| before.get(&key))).collect();
+    let mut taken: HashSet<String> = kept.iter().copied().flatten().cloned().collect();
+    let wanted: HashSet<String> = merged.vms.iter().map(|vm| vm.id.clone()).collect();
     let mut problems = Vec::new();
-    for (at, vm) in merged.vms.iter_mut().enumerate() {
-        if first_holders.insert(vm.id.clone()) {
-            continue;
+    for (at, (vm, kept)) in merged.vms.iter_mut().zip(kept).enumerate() {
+        let id = match kept {
+            Some(kept) => kept.clone(),
+            None if taken.insert(vm.id.clone()) => vm.id.clone(),
+            None => {
+                // Without a process, its place must tell it apart.
+                let suffix = vm.hypervisor_pid.map_or_else(|| format!("-#{at}"), |pid| format!("-{pid}"));
+                let mut id = format!("{}{suffix}", vm.id);
+                while wanted.contains(&id) || !taken.insert(id.clone()) {
+                    id.push_str(&suffix);
+                }
+                id
+            }
+        };
+        given.0.extend(key(vm).map(|key| (key, id.clone())));
+        if id != vm.id {
+            problems
+                .push((merged.sources[at], format!("two VMs with the id {:?}: one is {id:?} here", vm.id)));
+            vm.id = id;
         }
-        // Without a process, its place must tell it apart.
-        let suffix = vm.hypervisor_pid.map_or_else(|| format!("-#{at}"), |pid| format!("-{pid}"));
-        let mut id = format!("{}{suffix}", vm.id);
-        while !taken.insert(id.clone()) {
-            id.push_str(&suffix);
-        }
-        problems.push((merged.sources[at], format!("two VMs with the id {:?}: one is {id:?} here", vm.id)));
-        vm.id = id;
     }
     problems
 }
@@ -254,6 +280,21 @@ mod tests {
             problems,
             [vec![], vec!["two VMs with the id \"uuid\": one is \"uuid-7\" here".to_owned()]]
         );
+    }
+
+    #[test]
+    fn a_process_keeps_the_id_it_was_given() {
+        let mut given = GivenIds::default();
+        let mut ids = |vms: Vec<InstanceInfo>| {
+            let (vms, _) = merge_again(vec![(FACTS[0], vms)], &mut given);
+            vms.into_iter().map(|vm| vm.id).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(vec![vm("a", Some(1)), vm("a", Some(2))]), ["a", "a-2"]);
+        assert_eq!(ids(vec![vm("a", Some(2))]), ["a-2"], "the first has ended");
+        assert_eq!(ids(vec![vm("a", Some(3)), vm("a", Some(2))]), ["a", "a-2"], "and was started again");
+        assert_eq!(ids(vec![vm("a-2", Some(4)), vm("a", Some(2))]), ["a-2-4", "a-2"]);
+        assert_eq!(ids(vec![]), [""; 0]);
+        assert_eq!(ids(vec![vm("a", Some(2))]), ["a"], "it was gone meanwhile");
     }
 
     #[test]

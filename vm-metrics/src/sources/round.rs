@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::{ApiSocket, InstanceSource, Listing, SourceError, Tier, merge_listings};
+use super::merge::{GivenIds, merge_again};
+use super::{ApiSocket, InstanceSource, Listing, SourceError, Tier};
 use crate::config::Switch;
 use crate::model::{InstanceInfo, VmSet};
 
@@ -18,6 +19,7 @@ const OWN: &str = "instance_source";
 pub struct Sources {
     pub(super) sources: Vec<Asked>,
     pub(super) switched_off: Vec<&'static str>,
+    given_ids: GivenIds,
 }
 
 /// A source and what it answered last.
@@ -45,7 +47,11 @@ impl Sources {
     /// The most trusted source first.
     pub fn new(sources: Vec<(&'static str, Box<dyn InstanceSource>)>) -> Self {
         let written = |(name, source)| Asked::new(name, Tier::Written, Switch::On, source);
-        Self { sources: sources.into_iter().map(written).collect(), switched_off: Vec::new() }
+        Self {
+            sources: sources.into_iter().map(written).collect(),
+            switched_off: Vec::new(),
+            given_ids: GivenIds::default(),
+        }
     }
 
     /// The one that comes before all others; replaces the one that was set before.
@@ -84,7 +90,7 @@ impl Sources {
             }
         }
         let (listings, mut reports): (Vec<_>, Vec<_>) = answers.into_iter().flatten().unzip();
-        let (vms, problems) = merge_listings(listings);
+        let (vms, problems) = merge_again(listings, &mut self.given_ids);
         for (report, problems) in reports.iter_mut().zip(problems) {
             report.problems.extend(problems);
         }

@@ -126,6 +126,7 @@ pub(crate) mod tests {
             kind: NicKind::Tap,
             source: NicSource::Ebpf,
             attach: AttachMode::Tcx,
+            start_time: Some(1.0),
             rx: counts,
             tx: counts,
             mismatch_bytes: Some(0),
@@ -134,6 +135,7 @@ pub(crate) mod tests {
         let vm = VmStats {
             instance_id: "a".into(),
             instance_name: "b".into(),
+            start_time: Some(1.0),
             cpu_usec: Some(1),
             memory_rss_bytes: Some(1),
             memory_vms_bytes: Some(1),

@@ -127,6 +127,20 @@ pub(super) const METRICS: &[Metric] = &[
         },
     ),
     Metric {
+        name: "network_start_time_seconds",
+        kind: Kind::Gauge,
+        help: "When the daemon first saw this device as this VM's, in seconds of Unix time; another value, another incarnation, whose counters are its own.",
+        origin: "computed",
+        labels: NIC,
+        samples: |snapshot, push| {
+            for (vm, nic) in nics(snapshot) {
+                if let Some(since) = nic.start_time {
+                    push(&[&vm.instance_id, &vm.instance_name, &nic.device], since);
+                }
+            }
+        },
+    },
+    Metric {
         name: "network_source_info",
         kind: Kind::Gauge,
         help: "Always 1; which source the numbers come from, how eBPF is attached, and the inode of the network namespace if it is not the daemon's.",

@@ -28,6 +28,14 @@ pub(super) const METRICS: &[Metric] = &[
         samples: |snapshot, push| each(snapshot, push, |vm| Some(if vm.running { 1.0 } else { 0.0 })),
     },
     Metric {
+        name: "start_time_seconds",
+        kind: Kind::Gauge,
+        help: "When the hypervisor process started, in seconds of Unix time: from then on its CPU time counts.",
+        origin: "`/proc/<pid>/stat`, `/proc/stat`",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.start_time),
+    },
+    Metric {
         name: "cpu_seconds_total",
         kind: Kind::Counter,
         help: "CPU time of the hypervisor process in seconds, user and system, all threads.",

@@ -7,7 +7,7 @@ use super::error::LoadError;
 use super::instance::Instance;
 use super::load::{Loader, Size};
 use super::pins::Pins;
-use crate::model::{Batch, VmSet};
+use crate::model::{Batch, Leaving, VmSet};
 use crate::readers::rtnetlink::Links;
 use crate::readers::{ReadReport, Reader};
 
@@ -45,8 +45,11 @@ impl Reader for TapEbpf {
         report
     }
 
-    fn last_words(&mut self, leaving: &VmSet, batch: &mut Batch) {
-        for nic in leaving.local_nics() {
+    fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
+        for nic in leaving.vms.local_nics() {
+            if batch.ebpf.contains_key(nic) {
+                continue;
+            }
             if let Some(reading) = self.instance.last_words(nic) {
                 batch.ebpf.insert(nic.clone(), reading);
             }

@@ -1,65 +1,20 @@
-//! Continuity: what makes a published counter one line although two sources count it.
+//! What makes a published counter one line although two sources count it.
 //!
 //! The device counts from the birth of the TAP, eBPF from its attach. A counter is published as `base + counted`, where
 //! the base is what the device had before. Readers read the device first and eBPF after it, so `device - counted` is
 //! never more than the true base, whatever arrives between the two readings, and equals it at the first quiet moment:
 //! the greatest difference seen is the base. So a counter may lag by frames in flight, and never runs ahead.
 
-use std::collections::HashMap;
-
-use crate::model::Nic;
-
-/// One device and no other: another one under the same name has another index.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct NicKey {
-    pub(super) ifindex: u32,
-    pub(super) nic: Nic,
-}
-
-/// The accounts of all NICs.
-#[derive(Debug, Default)]
-pub(super) struct Ledger {
-    tick: u64,
-    accounts: HashMap<NicKey, Account>,
-}
-
-/// The counters of one NIC that two sources count, guest perspective.
-#[derive(Debug, Default)]
-pub(super) struct Account {
-    seen: u64,
-    pub(super) rx_bytes: Continued,
-    pub(super) rx_packets: Continued,
-    pub(super) tx_bytes: Continued,
-    pub(super) tx_packets: Continued,
-}
-
 /// One published counter.
 #[derive(Debug, Default)]
-pub(super) struct Continued {
+pub(in crate::manager) struct Continued {
     base: u64,
     published: u64,
 }
 
-impl Ledger {
-    pub(super) fn begin_tick(&mut self) {
-        self.tick += 1;
-    }
-
-    pub(super) fn account(&mut self, key: NicKey) -> &mut Account {
-        let account = self.accounts.entry(key).or_default();
-        account.seen = self.tick;
-        account
-    }
-
-    /// Forgets the NICs that were not in this tick.
-    pub(super) fn end_tick(&mut self) {
-        self.accounts.retain(|_, account| account.seen == self.tick);
-    }
-}
-
 impl Continued {
     /// The value to publish; `None` when neither source has one. `device` was read before `counted`.
-    pub(super) fn update(&mut self, device: Option<u64>, counted: Option<u64>) -> Option<u64> {
+    pub(in crate::manager) fn update(&mut self, device: Option<u64>, counted: Option<u64>) -> Option<u64> {
         if let (Some(device), Some(counted)) = (device, counted) {
             self.base = self.base.max(device.saturating_sub(counted));
         }

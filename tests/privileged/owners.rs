@@ -1,0 +1,78 @@
+//! A TAP that outlives its VM: whoever has it next is given what comes from then on, and no more.
+
+use std::path::Path;
+
+use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::frames::Frame;
+use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::tap::Tap;
+use vm_metrics_testkit::wait::SOON;
+
+use crate::lab::ways;
+use crate::vmm::{FRAME, Program, SHARED, Vmm, Work};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
+
+/// Waits until this VM is published with so many frames, counted by eBPF, in bytes, packets and by transport.
+fn wait_for(daemon: &Daemon, vm: &str, frames: u64) {
+    let wanted = frames as f64;
+    let all = |metrics: &Metrics| {
+        let bytes = metrics.value("vm_network_tx_bytes_total", &[("instance_id", vm)])?;
+        let packets = metrics.value("vm_network_tx_packets_total", &[("instance_id", vm)])?;
+        let udp = [("instance_id", vm), ("direction", "tx"), ("transport", "udp")];
+        let udp = metrics.value("vm_network_packets_by_transport_total", &udp)?;
+        assert!(packets <= wanted && udp <= wanted, "{vm}: {packets} packets, {udp} of UDP, of {frames}");
+        ((bytes, packets, udp) == (wanted * FRAME as f64, wanted, wanted)).then_some(())
+    };
+    daemon.wait_for(SOON, &format!("{frames} frames of {vm}"), all).unwrap();
+}
+
+/// The id under which the daemon publishes this process.
+fn id_of(daemon: &Daemon, vmm: &Vmm) -> String {
+    let find = |metrics: &Metrics| {
+        let info = metrics.samples("vm_info").find(|sample| sample.label("pid") == Some(&vmm.pid()))?;
+        info.label("instance_id").map(str::to_owned)
+    };
+    daemon.wait_for(SOON, "the VM", find).unwrap()
+}
+
+fn wait_for_end(daemon: &Daemon, vm: &str) {
+    let gone = |metrics: &Metrics| metrics.value("vm_up", &[("instance_id", vm)]).filter(|up| *up == 0.0);
+    daemon.wait_for(SOON, "the end of the VM", gone).unwrap();
+}
+
+#[test]
+fn a_tap_that_passes_to_another_vm_takes_nothing_along() {
+    for way in ways() {
+        let _namespace = NetNs::enter().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("config.toml");
+        std::fs::write(&config, format!("interval = \"50ms\"\n[readers.tap_ebpf]\nattach = \"{way}\"\n"))
+            .unwrap();
+        let daemon = Daemon::start(Path::new(BINARY), &["--config", config.to_str().unwrap()]).unwrap();
+        let program = Program::new();
+        let tap = Tap::create_up("vmt0", SHARED).unwrap();
+
+        let first = program.start("vmt0", Work::default());
+        let a = id_of(&daemon, &first);
+        let attached = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
+        daemon.wait_for(SOON, "the programs on the TAP", attached).unwrap();
+        let send = |frames: u64| {
+            (0..frames).for_each(|_| tap.write_frame(&Frame::from_guest().udp4(300)).unwrap());
+        };
+        send(10);
+        wait_for(&daemon, &a, 10);
+        send(3);
+        first.kill();
+        wait_for_end(&daemon, &a);
+        wait_for(&daemon, &a, 13);
+
+        let second = program.start("vmt0", Work { frames: 5, ..Work::default() });
+        let b = id_of(&daemon, &second);
+        wait_for(&daemon, &b, 5);
+        send(7);
+        wait_for(&daemon, &b, 12);
+        wait_for(&daemon, &a, 13);
+    }
+}

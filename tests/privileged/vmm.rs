@@ -1,0 +1,99 @@
+//! A process that is a VM to the daemon, by the name of its program and the TAP it holds: this program once more.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use vm_metrics_testkit::child::ChildProcess;
+use vm_metrics_testkit::frames::Frame;
+use vm_metrics_testkit::tap::{Tap, TapOptions};
+use vm_metrics_testkit::wait::SOON;
+
+const SPEC: &str = "VM_METRICS_TEST_VMM";
+
+/// One frame as the guest sends it.
+pub(crate) const FRAME: u64 = 342;
+
+/// Queues of several processes may be on one TAP, so that it outlives each of them.
+pub(crate) const SHARED: TapOptions =
+    TapOptions { vnet_hdr: false, offload: false, multi_queue: true, persist: false, ifindex: 0 };
+
+/// The program that the daemon takes for a hypervisor.
+pub(crate) struct Program {
+    path: PathBuf,
+    _dir: TempDir,
+}
+
+/// What a VM does before it waits for its end, or ends.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Work {
+    pub(crate) frames: u64,
+    /// CPU time in milliseconds.
+    pub(crate) cpu: u64,
+    /// It lives so many milliseconds; 0: until it is killed.
+    pub(crate) lives: u64,
+}
+
+pub(crate) struct Vmm(pub(crate) ChildProcess);
+
+impl Program {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qemu-system-x86_64");
+        fs::copy(env::current_exe().unwrap(), &path).unwrap();
+        Self { path, _dir: dir }
+    }
+
+    /// Starts a VM that has this TAP, and waits until it has done its work.
+    pub(crate) fn start(&self, tap: &str, work: Work) -> Vmm {
+        let mut vmm = self.start_at_once(tap, work);
+        vmm.0.wait_for_log(SOON, "that it is done", |log| log.contains("done\n").then_some(())).unwrap();
+        vmm
+    }
+
+    pub(crate) fn start_at_once(&self, tap: &str, work: Work) -> Vmm {
+        let mut command = Command::new(&self.path);
+        command.args(["--exact", "vmm::vmm", "--nocapture"]);
+        command.env(SPEC, format!("{tap} {} {} {}", work.frames, work.cpu, work.lives));
+        Vmm(ChildProcess::spawn("a VM", &mut command).unwrap())
+    }
+}
+
+impl Vmm {
+    pub(crate) fn pid(&self) -> String {
+        self.0.pid().to_string()
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.0.kill().unwrap();
+    }
+}
+
+/// Not a test but the other process.
+#[test]
+fn vmm() {
+    let Ok(spec) = env::var(SPEC) else { return };
+    let words: Vec<&str> = spec.split(' ').collect();
+    let [frames, cpu, lives] = [1, 2, 3].map(|at| words[at].parse::<u64>().unwrap());
+    let tap = Tap::create_up(words[0], SHARED).unwrap();
+    let used = || vm_metrics::read_proc_stat(std::process::id()).unwrap();
+    let begin = std::time::Instant::now();
+    if lives > 0 {
+        // As a guest boots before it sends.
+        thread::sleep(Duration::from_millis(lives / 2));
+    }
+    let frame = Frame::from_guest().udp4(300);
+    for _ in 0..frames {
+        tap.write_frame(&frame).unwrap();
+    }
+    while used() < cpu * 1000 {}
+    println!("done");
+    if lives == 0 {
+        thread::sleep(Duration::from_secs(3600));
+    }
+    thread::sleep(Duration::from_millis(lives).saturating_sub(begin.elapsed()));
+}

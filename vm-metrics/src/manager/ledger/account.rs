@@ -1,0 +1,101 @@
+//! The account of one device: who has it, what its former owners were given, and what tells it from any other.
+
+use super::Seen;
+use super::continued::Continued;
+use super::totals::{Totals, counts_anew, fell};
+use crate::model::{FrameCounts, Nic};
+
+/// Of a device the line is continued over all its owners; each is published the part since it got the device.
+#[derive(Debug)]
+pub(in crate::manager) struct Account {
+    /// The tick that touched it last; 0 for one that a daemon before this one has left.
+    pub(super) seen: u64,
+    /// In seconds of Unix time.
+    pub(super) seen_at: f64,
+    pub(super) nic: Nic,
+    /// What the kernel never gives to another device, where it gives anything.
+    pub(super) device: Option<u64>,
+    /// The VM that has the device, or had it last.
+    pub(super) owner: String,
+    /// When the owner was first seen with it, in seconds of Unix time; `None` when that is the first look of all.
+    pub(in crate::manager) since: Option<f64>,
+    /// What the former owners were given.
+    pub(super) origin: Totals,
+    /// The line at its last publication; `None` before the first one in this process.
+    last: Option<Totals>,
+    /// What the device itself said last, guest perspective: rx and tx.
+    raw: (FrameCounts, FrameCounts),
+    /// The next reading is the origin: nobody knows how much of it is whose.
+    cut: bool,
+    pub(in crate::manager) rx_bytes: Continued,
+    pub(in crate::manager) rx_packets: Continued,
+    pub(in crate::manager) tx_bytes: Continued,
+    pub(in crate::manager) tx_packets: Continued,
+}
+
+impl Account {
+    pub(super) fn new(nic: Nic, device: Option<u64>, owner: &str, since: Option<f64>) -> Self {
+        Self {
+            seen: 0,
+            seen_at: 0.0,
+            nic,
+            device,
+            owner: owner.to_owned(),
+            since,
+            origin: Totals::default(),
+            last: None,
+            raw: Default::default(),
+            cut: false,
+            rx_bytes: Continued::default(),
+            rx_packets: Continued::default(),
+            tx_bytes: Continued::default(),
+            tx_packets: Continued::default(),
+        }
+    }
+
+    /// Whether the device that has the name and the index now is still the one of this account.
+    pub(super) fn is_of(&self, nic: &Nic, device: Option<u64>) -> bool {
+        match (self.device, device) {
+            (Some(known), Some(now)) => known == now,
+            _ => self.nic == *nic,
+        }
+    }
+
+    /// The device itself counts less than it did: it is another one.
+    pub(super) fn fell(&self, seen: &Seen<'_>) -> bool {
+        let (rx, tx) = &self.raw;
+        fell(&seen.rx, rx) || fell(&seen.tx, tx)
+    }
+
+    pub(super) fn saw(&mut self, tick: u64, now: f64, seen: &Seen<'_>) {
+        (self.seen, self.seen_at) = (tick, now);
+        if seen.rx.bytes.is_some() {
+            self.raw = (seen.rx, seen.tx);
+        }
+    }
+
+    /// What the former owner was last published with is where the new one begins. What passed while no daemon looked is
+    /// given to nobody.
+    pub(super) fn hand_to(&mut self, owner: &str, now: Option<f64>) {
+        owner.clone_into(&mut self.owner);
+        self.since = now;
+        match self.last {
+            Some(last) => self.origin = last,
+            None => self.cut = true,
+        }
+    }
+
+    /// What the owner is published with, of the line as it is now.
+    pub(in crate::manager) fn publish(&mut self, line: Totals) -> Totals {
+        if self.cut {
+            self.cut = false;
+            self.origin = line;
+        }
+        let before = self.last.as_ref().and_then(|last| last.ebpf).or(self.origin.ebpf);
+        if line.ebpf.zip(before).is_some_and(|(now, before)| counts_anew(&now, &before)) {
+            self.origin.ebpf = None;
+        }
+        self.last = Some(self.last.map_or(line, |last| line.or(&last)));
+        line.since(&self.origin)
+    }
+}

@@ -1,0 +1,125 @@
+//! Continuity and identity: an account per device, so that what is published is one line over two sources, and over the
+//! VMs that have a device one after the other each is given its own part and no other.
+//!
+//! `continued` makes one counter of two sources, `account` knows the owners of a device, `totals` takes apart what is whose,
+//! and `processes` knows when each VM's process started.
+
+mod account;
+mod continued;
+mod processes;
+mod totals;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::time::SystemTime;
+
+pub(super) use account::Account;
+pub(super) use totals::Totals;
+
+use processes::Processes;
+
+use crate::host::Host;
+use crate::model::{FrameCounts, Nic};
+use crate::readers::Purpose;
+
+/// Ticks between two looks for accounts whose device is gone; one that is taken up again is checked anyway.
+const TIDY: u64 = 32;
+
+/// Whether a device in another namespace lives on without a VM cannot be asked from here; in a pool of namespaces it may,
+/// and the next VM must not be given what it counted for the last one. In seconds.
+const KEEP_ELSEWHERE: f64 = 24.0 * 3600.0;
+
+/// A device by its namespace and index. Its name may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct DeviceKey {
+    netns: Option<u64>,
+    ifindex: u32,
+}
+
+/// The accounts of all devices that a VM has or had, as long as they live.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    host: Host,
+    tick: u64,
+    /// Of this tick, in seconds of Unix time.
+    now: f64,
+    /// Who looks only once does not know since when things are as they are.
+    looks_once: bool,
+    accounts: HashMap<DeviceKey, Account>,
+    processes: Processes,
+}
+
+/// A device as it was read in this tick.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen<'s> {
+    pub(super) nic: &'s Nic,
+    pub(super) ifindex: u32,
+    /// What the device itself counts, guest perspective.
+    pub(super) rx: FrameCounts,
+    pub(super) tx: FrameCounts,
+}
+
+impl Ledger {
+    pub(super) fn new(host: Host, purpose: Purpose) -> Self {
+        Self { host, looks_once: purpose == Purpose::Look, ..Self::default() }
+    }
+
+    pub(super) fn begin_tick(&mut self) {
+        self.tick += 1;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        self.now = now.map_or(0.0, |now| now.as_secs_f64());
+    }
+
+    /// The account of a device, which from now on is this owner's.
+    pub(super) fn account(&mut self, owner: &str, seen: &Seen<'_>) -> &mut Account {
+        let key = DeviceKey { netns: seen.nic.netns, ifindex: seen.ifindex };
+        let identify = || seen.nic.netns.is_none().then(|| self.host.device_id(&seen.nic.tap)).flatten();
+        let since = (!self.looks_once).then_some(self.now);
+        let new = |device| Account::new(seen.nic.clone(), device, owner, since);
+        let account = match self.accounts.entry(key) {
+            Entry::Vacant(free) => free.insert(new(identify())),
+            Entry::Occupied(known) => {
+                let account = known.into_mut();
+                // Asked only where there may be another one: the kernel hardly ever uses an index again.
+                let sure = account.seen + 1 >= self.tick && account.nic == *seen.nic;
+                let device = if sure { account.device } else { identify() };
+                if !account.is_of(seen.nic, device) || account.fell(seen) {
+                    *account = new(device);
+                }
+                account
+            }
+        };
+        if account.nic != *seen.nic {
+            account.nic = seen.nic.clone();
+        }
+        if account.owner != owner {
+            account.hand_to(owner, since);
+        }
+        account.saw(self.tick, self.now, seen);
+        account
+    }
+
+    /// When a process started, in seconds of Unix time: the same number for as long as it lives.
+    pub(super) fn started(&mut self, pid: u32, start_ticks: u64) -> Option<f64> {
+        self.processes.started((pid, start_ticks), self.tick, &self.host)
+    }
+
+    /// Forgets the devices that are gone. One that no VM has any more may be given to another VM later.
+    pub(super) fn end_tick(&mut self) {
+        if !self.tick.is_multiple_of(TIDY) {
+            return;
+        }
+        self.processes.forget_before(self.tick);
+        let (tick, now, host) = (self.tick, self.now, &self.host);
+        self.accounts.retain(|key, account| {
+            let lives = || match key.netns {
+                None => account.device.is_some() && account.device == host.device_id(&account.nic.tap),
+                Some(_) => now - account.seen_at < KEEP_ELSEWHERE,
+            };
+            account.seen == tick || lives()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;
