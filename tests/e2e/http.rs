@@ -84,7 +84,7 @@ fn an_open_connection_does_not_keep_it_alive() {
 
 #[test]
 fn silent_connections_leave_room_for_a_scrape() {
-    let daemon = Fixture::new("mixed").serve_with_files(128);
+    let daemon = Fixture::new("mixed").serve_with_files(160);
     let connect = |_| TcpStream::connect(daemon.address()).unwrap();
     let silent: Vec<TcpStream> = (0..200).map(connect).collect();
     daemon.metrics().unwrap();

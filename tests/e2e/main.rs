@@ -7,4 +7,5 @@ mod cli;
 mod fixture;
 mod golden;
 mod http;
+mod processes;
 mod readme;

@@ -6,3 +6,4 @@
 mod kinds;
 mod prometheus;
 mod qemu;
+mod vcpus;

@@ -49,6 +49,11 @@ impl Host {
         &self.sys
     }
 
+    /// `/proc/self`
+    pub fn process_itself(&self) -> PathBuf {
+        self.proc.join("self")
+    }
+
     /// `/proc/<pid>`
     pub fn process(&self, pid: u32) -> PathBuf {
         self.proc.join(pid.to_string())

@@ -15,6 +15,7 @@ pub mod netns;
 pub mod packages;
 pub mod packet_socket;
 pub mod prometheus;
+pub mod puppet;
 pub mod skip;
 mod sys;
 pub mod tap;

@@ -5,7 +5,7 @@ use vm_metrics_common::DirectionCounters;
 use super::ledger::{Account, Ledger, Seen, Totals};
 use crate::model::{
     AttachMode, Batch, EbpfReading, EbpfStats, FrameCounts, InstanceInfo, Nic, NicKind, NicSource, NicStats,
-    PacketMix, TapStats, VmSet, VmStats,
+    PacketMix, TapStats, VcpuReading, VcpuStats, VmSet, VmStats,
 };
 
 /// What is published of the VMs that are there, and the last words of those that are leaving.
@@ -27,6 +27,7 @@ pub(super) fn merge(
 
 fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger) -> VmStats {
     let process = vm.hypervisor_pid.and_then(|pid| batch.processes.get(&pid)).copied().unwrap_or_default();
+    let threads = vm.hypervisor_pid.and_then(|pid| batch.threads.get(&pid));
     let start_time =
         vm.hypervisor_pid.zip(process.start_ticks).and_then(|(pid, start)| ledger.started(pid, start));
     let nics: Vec<NicStats> = vm.nics.iter().map(|nic| nic_stats(&vm.id, nic, batch, ledger)).collect();
@@ -38,8 +39,18 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger) -> VmStats {
         running: true,
         start_time,
         cpu_usec: process.cpu_usec,
+        cpu_wait_usec: threads.and_then(|threads| threads.wait_nsec).map(|nsec| nsec / 1000),
+        vcpus: threads.map(|threads| threads.vcpus.iter().map(vcpu_stats).collect()).unwrap_or_default(),
         memory_rss_bytes: process.rss_bytes,
         memory_vms_bytes: process.vms_bytes,
+        memory_anon_bytes: process.memory.anon_bytes,
+        memory_file_bytes: process.memory.file_bytes,
+        memory_shmem_bytes: process.memory.shmem_bytes,
+        memory_hugetlb_bytes: process.memory.hugetlb_bytes,
+        memory_swap_bytes: process.memory.swap_bytes,
+        disk_read_bytes: process.disk.map(|disk| disk.read_bytes),
+        disk_write_bytes: process.disk.map(|disk| disk.write_bytes),
+        disk_cancelled_write_bytes: process.disk.map(|disk| disk.cancelled_write_bytes),
         net_rx_bytes: sum(vm, &nics, |nic| nic.rx.bytes),
         net_tx_bytes: sum(vm, &nics, |nic| nic.tx.bytes),
         net_rx_packets: sum(vm, &nics, |nic| nic.rx.packets),
@@ -48,6 +59,15 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger) -> VmStats {
         allocated_memory_bytes: vm.allocated_memory_bytes,
         nics,
         uncounted: vm.uncounted.clone(),
+    }
+}
+
+fn vcpu_stats(vcpu: &VcpuReading) -> VcpuStats {
+    VcpuStats {
+        vcpu: vcpu.vcpu,
+        thread: vcpu.thread,
+        cpu_usec: vcpu.times.run_nsec / 1000,
+        wait_usec: vcpu.times.wait_nsec / 1000,
     }
 }
 

@@ -118,11 +118,19 @@ fn show_nic(vm: &mut VmStats, departed: &NicStats) {
 /// The last numbers of a VM that uses nothing any more.
 fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
     last.running = false;
-    last.memory_rss_bytes = None;
-    last.memory_vms_bytes = None;
+    for memory in last.memory_mut() {
+        *memory = None;
+    }
     let Some(before) = before else { return last };
     last.start_time = last.start_time.or(before.start_time);
     last.cpu_usec = last.cpu_usec.or(before.cpu_usec);
+    last.cpu_wait_usec = last.cpu_wait_usec.or(before.cpu_wait_usec);
+    if last.vcpus.is_empty() {
+        last.vcpus.clone_from(&before.vcpus);
+    }
+    last.disk_read_bytes = last.disk_read_bytes.or(before.disk_read_bytes);
+    last.disk_write_bytes = last.disk_write_bytes.or(before.disk_write_bytes);
+    last.disk_cancelled_write_bytes = last.disk_cancelled_write_bytes.or(before.disk_cancelled_write_bytes);
     for nic in &mut last.nics {
         let known = before.nics.iter().find(|known| known.device == nic.device && known.netns == nic.netns);
         if let Some(known) = known {

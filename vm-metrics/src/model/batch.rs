@@ -10,6 +10,8 @@ use super::{AttachMode, Nic, NicKind, NicSource, VmSet};
 #[derive(Debug, Default)]
 pub struct Batch {
     pub processes: HashMap<u32, ProcessReading>,
+    /// By process.
+    pub threads: HashMap<u32, ThreadsReading>,
     pub taps: HashMap<Nic, TapReading>,
     pub ebpf: HashMap<Nic, EbpfReading>,
 }
@@ -31,6 +33,54 @@ pub struct ProcessReading {
     pub cpu_usec: Option<u64>,
     pub rss_bytes: Option<u64>,
     pub vms_bytes: Option<u64>,
+    pub memory: MemorySplit,
+    pub disk: Option<DiskBytes>,
+}
+
+/// What is behind the memory of a process, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemorySplit {
+    pub anon_bytes: Option<u64>,
+    pub file_bytes: Option<u64>,
+    pub shmem_bytes: Option<u64>,
+    pub hugetlb_bytes: Option<u64>,
+    pub swap_bytes: Option<u64>,
+}
+
+/// What a process had the storage do, in bytes since it was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskBytes {
+    pub read_bytes: u64,
+    pub write_bytes: u64,
+    /// Counted as written, and thrown away before it was: the file was deleted or cut.
+    pub cancelled_write_bytes: u64,
+}
+
+/// What the scheduler says of the threads of a hypervisor process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ThreadsReading {
+    /// In the order of their numbers.
+    pub vcpus: Vec<VcpuReading>,
+    /// How long threads were ready to run and had no CPU, all threads, since the reader first saw the process, or since
+    /// the start of one that was started later; `None` when a thread could not be read.
+    pub wait_nsec: Option<u64>,
+}
+
+/// The thread of one vCPU, since it was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VcpuReading {
+    pub vcpu: u32,
+    pub thread: u32,
+    pub times: SchedTimes,
+}
+
+/// What the scheduler counts of a thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SchedTimes {
+    /// On a CPU, guest and host time.
+    pub run_nsec: u64,
+    /// Ready to run, and no CPU.
+    pub wait_nsec: u64,
 }
 
 /// A device and what it counts.

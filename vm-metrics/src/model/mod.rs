@@ -6,8 +6,13 @@ mod stats;
 mod uncounted;
 mod vm;
 
-pub use batch::{Batch, EbpfReading, Leaving, ProcessReading, TapReading, TapStats};
+pub use batch::{
+    Batch, DiskBytes, EbpfReading, Leaving, MemorySplit, ProcessReading, SchedTimes, TapReading, TapStats,
+    ThreadsReading, VcpuReading,
+};
 pub use snapshot::{Health, PartHealth, PartKind, PartRun, Snapshot};
-pub use stats::{AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats, PacketMix, VmStats};
+pub use stats::{
+    AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats, PacketMix, VcpuStats, VmStats,
+};
 pub use uncounted::{UncountedKind, UncountedNic};
 pub use vm::{Hypervisor, InstanceInfo, Nic, VmSet, build_instance_info, tap_name};

@@ -19,12 +19,41 @@ pub struct VmStats {
     pub running: bool,
     /// When the hypervisor process started, in seconds of Unix time.
     pub start_time: Option<f64>,
-    /// CPU time of the hypervisor process in microseconds, user and system, all threads (`/proc/<pid>/stat`).
+    /// CPU time of the hypervisor process in microseconds, user and system, all threads, also those that have ended (the
+    /// CPU clock of the process; where that cannot be asked `/proc/<pid>/stat`, in steps of 10 ms).
     pub cpu_usec: Option<u64>,
+    /// How long threads of the hypervisor process were ready to run and had no CPU, in microseconds, all threads
+    /// (`/proc/<pid>/task/<tid>/schedstat`): what is stolen from the VM, seen from the host. Since the daemon first saw the
+    /// process, or since the process started if that was later.
+    pub cpu_wait_usec: Option<u64>,
+    /// The vCPUs that have a thread which is known by its name, by number; none where threads have no such names.
+    pub vcpus: Vec<VcpuStats>,
     /// Resident memory of the hypervisor process in bytes (`/proc/<pid>/statm`).
     pub memory_rss_bytes: Option<u64>,
     /// Virtual memory of the hypervisor process in bytes (`/proc/<pid>/statm`).
     pub memory_vms_bytes: Option<u64>,
+    /// Resident memory of the hypervisor process that no file is behind, in bytes (`RssAnon` of `/proc/<pid>/status`):
+    /// the guest's, unless it was given a file, and the hypervisor's own. The three parts of the resident memory may be
+    /// some pages per CPU off, and are read a moment after it.
+    pub memory_anon_bytes: Option<u64>,
+    /// Resident memory of the hypervisor process that is mapped from files, in bytes (`RssFile`).
+    pub memory_file_bytes: Option<u64>,
+    /// Resident shared memory of the hypervisor process in bytes (`RssShmem`): memfd, tmpfs and SysV, as the guest's is
+    /// with vhost-user or virtiofs.
+    pub memory_shmem_bytes: Option<u64>,
+    /// Memory of the hypervisor process from hugetlbfs in bytes (`HugetlbPages`); not in the resident memory.
+    pub memory_hugetlb_bytes: Option<u64>,
+    /// Anonymous memory of the hypervisor process that is swapped out, in bytes (`VmSwap`).
+    pub memory_swap_bytes: Option<u64>,
+    /// Bytes that the hypervisor process had storage read, since it was started (`read_bytes` of `/proc/<pid>/io`); what
+    /// the page cache had is not in it. `None` also without the right to ask, which is that of ptrace.
+    pub disk_read_bytes: Option<u64>,
+    /// Bytes that the hypervisor process had storage write, since it was started (`write_bytes` of `/proc/<pid>/io`);
+    /// counted when a page becomes dirty.
+    pub disk_write_bytes: Option<u64>,
+    /// Of the bytes written, those that were thrown away before they reached storage, because the file was deleted or cut
+    /// (`cancelled_write_bytes` of `/proc/<pid>/io`).
+    pub disk_cancelled_write_bytes: Option<u64>,
     /// Bytes the guest received, all NICs; `None` when it is not known of one of them.
     #[serde(rename = "network_rx_bytes")]
     pub net_rx_bytes: Option<u64>,
@@ -48,11 +77,37 @@ impl VmStats {
         self.cpu_usec.map(|usec| usec as f64 / 1e6)
     }
 
+    /// What the VM uses of memory now: nothing any more once it is gone.
+    pub(crate) fn memory_mut(&mut self) -> [&mut Option<u64>; 7] {
+        [
+            &mut self.memory_rss_bytes,
+            &mut self.memory_vms_bytes,
+            &mut self.memory_anon_bytes,
+            &mut self.memory_file_bytes,
+            &mut self.memory_shmem_bytes,
+            &mut self.memory_hugetlb_bytes,
+            &mut self.memory_swap_bytes,
+        ]
+    }
+
     /// RSS / allocated memory. May exceed 1: the hypervisor needs memory of its own. `None` when either is not known.
     pub fn memory_utilization_ratio(&self) -> Option<f64> {
         let allocated = self.allocated_memory_bytes.filter(|bytes| *bytes > 0)?;
         Some(self.memory_rss_bytes? as f64 / allocated as f64)
     }
+}
+
+/// One vCPU: its thread on the host, since that thread was started (`/proc/<pid>/task/<tid>/schedstat`). A vCPU that is
+/// taken out and put in again has another thread, and counts from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct VcpuStats {
+    pub vcpu: u32,
+    /// The id of the thread on the host.
+    pub thread: u32,
+    /// On a CPU of the host, in microseconds: the guest's own time, and what emulation its thread does.
+    pub cpu_usec: u64,
+    /// Ready to run and without a CPU of the host, in microseconds: what the guest calls steal.
+    pub wait_usec: u64,
 }
 
 /// One network interface of a VM.

@@ -20,6 +20,10 @@ pub enum ReaderError {
     Netlink { operation: &'static str, source: io::Error },
     #[error("process {pid} is not there, or has ended")]
     NoProcess { pid: u32 },
+    #[error(
+        "{threads} threads of process {pid} are not read: not enough open files allowed (LimitNOFILE, ulimit -n)"
+    )]
+    NoRoom { pid: u32, threads: usize },
     #[error("{device}: no such device in this network namespace")]
     NoDevice { device: String },
     #[error("{device} is in another network namespace (net:[{netns}]), which is not looked into")]
@@ -51,6 +55,7 @@ impl ReaderError {
             Self::Device { errno, .. } => *errno,
             Self::NoProcess { .. } => Some(Errno::SRCH.raw_os_error()),
             Self::NoDevice { .. } => Some(Errno::NODEV.raw_os_error()),
+            Self::NoRoom { .. } => Some(Errno::MFILE.raw_os_error()),
             Self::Waiting { .. }
             | Self::Lost { .. }
             | Self::OtherNamespace { .. }

@@ -2,15 +2,16 @@
 //! says so instead of showing the next process with its pid.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use super::ReaderError;
+use super::{ReadReport, ReaderError};
 use crate::host::Host;
 use crate::model::VmSet;
 use crate::procfs::ParseError;
@@ -25,14 +26,34 @@ pub(super) struct KeptFile {
 }
 
 impl KeptFile {
-    /// `None` when there is no such file. A FIFO in its place is opened too, but not waited for: it cannot be read.
+    /// `None` when there is no such file.
     pub(super) fn open(path: PathBuf) -> Result<Option<Self>, ReaderError> {
-        let flags = OFlags::NONBLOCK.union(OFlags::NOCTTY).bits().cast_signed();
-        match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
-            Ok(file) => Ok(Some(Self { file, path })),
+        Self::open_from(CWD, &path.clone(), path)
+    }
+
+    /// A file below an open directory; `path` is where that is.
+    pub(super) fn open_at(directory: &OwnedFd, name: &str, path: &Path) -> Result<Option<Self>, ReaderError> {
+        Self::open_from(directory, Path::new(name), path.join(name))
+    }
+
+    /// A FIFO in its place is opened too, but not waited for: it cannot be read.
+    fn open_from(directory: impl AsFd, name: &Path, path: PathBuf) -> Result<Option<Self>, ReaderError> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        match openat(directory, name, flags, Mode::empty()).map_err(io::Error::from) {
+            Ok(file) => Ok(Some(Self { file: file.into(), path })),
             Err(error) if is_gone(&error) => Ok(None),
             Err(error) => Err(ReaderError::Io { operation: "open", path, source: error }),
         }
+    }
+
+    /// Reads and parses the file; `None` when what it describes is gone.
+    pub(super) fn read_parsed<T>(
+        &self,
+        buffer: &mut Buffer,
+        parse: fn(&[u8]) -> Result<T, ParseError>,
+    ) -> Result<Option<T>, ReaderError> {
+        let Some(content) = self.read(buffer)? else { return Ok(None) };
+        parse(content).map(Some).map_err(|source| ReaderError::Parse { path: self.path.clone(), source })
     }
 
     /// Reads the file from its start; `None` when what it describes is gone.
@@ -86,6 +107,29 @@ impl ProcessFiles {
         Self { host, name, kept: HashMap::new() }
     }
 
+    /// Reads the file of each VM's process. `parse` gives `None` for a process that has ended and is not reaped.
+    pub(super) fn read_each<T>(
+        &mut self,
+        vms: &VmSet,
+        parse: fn(&[u8]) -> Result<Option<T>, ParseError>,
+        mut take: impl FnMut(u32, T),
+    ) -> ReadReport {
+        let mut report = ReadReport::default();
+        let mut buffer = Buffer::new();
+        for pid in vms.pids() {
+            match self.read(pid, &mut buffer, parse) {
+                Ok(Some(Some(parsed))) => {
+                    take(pid, parsed);
+                    report.items += 1;
+                }
+                Ok(_) => report.error(ReaderError::NoProcess { pid }),
+                Err(error) => report.error(error),
+            }
+        }
+        self.keep_only(vms);
+        report
+    }
+
     /// Reads and parses the file of a process; `None` when there is no such process.
     pub(super) fn read<T>(
         &mut self,
@@ -95,14 +139,25 @@ impl ProcessFiles {
     ) -> Result<Option<T>, ReaderError> {
         let file = match self.kept.remove(&pid) {
             Some(file) => Some(file),
-            None => KeptFile::open(self.host.process(pid).join(self.name))?,
+            None => self.open(pid)?,
         };
         let Some(file) = file else { return Ok(None) };
-        let Some(content) = file.read(buffer)? else { return Ok(None) };
-        let parsed =
-            parse(content).map_err(|source| ReaderError::Parse { path: file.path.clone(), source })?;
-        self.kept.insert(pid, file);
-        Ok(Some(parsed))
+        let parsed = file.read_parsed(buffer, parse)?;
+        if parsed.is_some() {
+            self.kept.insert(pid, file);
+        }
+        Ok(parsed)
+    }
+
+    fn open(&self, pid: u32) -> Result<Option<KeptFile>, ReaderError> {
+        let process = self.host.process(pid);
+        let path = process.join(self.name);
+        let file = KeptFile::open(path.clone())?;
+        if file.is_none() && process.exists() {
+            // A file that this kernel was built without.
+            return Err(ReaderError::io("open", &path, Errno::NOENT.into()));
+        }
+        Ok(file)
     }
 
     /// Closes the files of all other processes.
@@ -114,7 +169,7 @@ impl ProcessFiles {
 
 #[cfg(test)]
 mod tests {
-    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use rustix::fs::{FileType, mknodat};
 
     use super::*;
 

@@ -4,11 +4,15 @@
 //! A new reader is one file here, its `mod` line and its line in [`READERS`]: its configuration section, health and
 //! timing follow from the table.
 
+mod cpu_clock;
 mod error;
 mod kept;
 mod link_watch;
+mod proc_io;
 mod proc_stat;
 mod proc_statm;
+mod proc_status;
+mod proc_threads;
 mod rtnetlink;
 mod tap_ebpf;
 mod tap_netlink;
@@ -47,11 +51,20 @@ pub struct ReaderDef {
     configure: fn(&Section) -> Result<Start, ConfigError>,
 }
 
-/// Every reader, in the order in which they read. The devices come before eBPF: so the eBPF count is never older than
+/// Every reader, in the order in which they read. Threads come before their process: so those of the vCPUs are never
+/// ahead of the whole. The devices come before eBPF: so the eBPF count is never older than
 /// the device's, which the ledger relies on. Of the two that read devices the first reads what it can, and the second
 /// the rest.
-pub const READERS: &[ReaderDef] =
-    &[proc_stat::DEF, proc_statm::DEF, tap_netlink::DEF, tap_sysfs::DEF, tap_ebpf::DEF];
+pub const READERS: &[ReaderDef] = &[
+    proc_threads::DEF,
+    proc_stat::DEF,
+    proc_statm::DEF,
+    proc_status::DEF,
+    proc_io::DEF,
+    tap_netlink::DEF,
+    tap_sysfs::DEF,
+    tap_ebpf::DEF,
+];
 
 /// Starts a configured reader.
 type Start = Box<dyn FnOnce(&Host, Purpose) -> Started + Send>;

@@ -1,7 +1,11 @@
-//! CPU time of the hypervisor process, from `/proc/<pid>/stat`.
+//! CPU time of the hypervisor process: from its CPU clock, which counts nanoseconds, else from `/proc/<pid>/stat`, which
+//! says the same in clock ticks.
+
+use std::collections::HashMap;
 
 use rustix::param::clock_ticks_per_second;
 
+use super::cpu_clock::CpuClocks;
 use super::kept::{Buffer, ProcessFiles};
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Started};
 use crate::host::Host;
@@ -10,12 +14,17 @@ use crate::procfs::{Stat, parse_stat};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: "proc_stat",
-    help: "CPU time of each hypervisor process, from /proc/<pid>/stat",
+    help: "CPU time of each hypervisor process, from its CPU clock and /proc/<pid>/stat",
     configure: |section| {
         section.no_options()?;
         Ok(Box::new(|host, _| {
             let files = ProcessFiles::new(host.clone(), "stat");
-            Started::Running(Box::new(ProcStat { files, ticks_per_second: clock_ticks_per_second() }))
+            Started::Running(Box::new(ProcStat {
+                files,
+                ticks_per_second: clock_ticks_per_second(),
+                clocks: CpuClocks::new(host),
+                published: HashMap::new(),
+            }))
         }))
     },
 };
@@ -42,6 +51,16 @@ pub fn read_proc_stat(pid: u32) -> Result<u64, ReaderError> {
 struct ProcStat {
     files: ProcessFiles,
     ticks_per_second: u64,
+    clocks: Option<CpuClocks>,
+    /// What was last said of each process.
+    published: HashMap<u32, Published>,
+}
+
+#[derive(Debug)]
+struct Published {
+    /// With the pid, which process it was.
+    start_ticks: u64,
+    cpu_usec: u64,
 }
 
 impl Reader for ProcStat {
@@ -49,11 +68,13 @@ impl Reader for ProcStat {
         let mut report = ReadReport::default();
         let mut buffer = Buffer::new();
         for pid in vms.pids() {
+            // Before the file, which says that it is still the process that had the pid a tick ago.
+            let clock_nsec = self.clocks.and_then(|clocks| clocks.read_nsec(pid));
             match self.files.read(pid, &mut buffer, parse_stat) {
                 Ok(Some(stat)) if !stat.is_dead() => {
                     let reading = batch.processes.entry(pid).or_default();
                     reading.start_ticks = Some(stat.start_ticks);
-                    reading.cpu_usec = Some(cpu_usec(&stat, self.ticks_per_second));
+                    reading.cpu_usec = Some(self.cpu_usec(pid, &stat, clock_nsec));
                     report.items += 1;
                 }
                 Ok(_) => report.error(ReaderError::NoProcess { pid }),
@@ -61,7 +82,20 @@ impl Reader for ProcStat {
             }
         }
         self.files.keep_only(vms);
+        self.published.retain(|pid, _| batch.processes.contains_key(pid));
         report
+    }
+}
+
+impl ProcStat {
+    /// The greater of what was said and what is known now: clock ticks lag behind the clock.
+    fn cpu_usec(&mut self, pid: u32, stat: &Stat, clock_nsec: Option<u64>) -> u64 {
+        let now = clock_nsec.map_or_else(|| cpu_usec(stat, self.ticks_per_second), |nsec| nsec / 1000);
+        let start_ticks = stat.start_ticks;
+        let said = self.published.entry(pid).or_insert(Published { start_ticks, cpu_usec: now });
+        let same = said.start_ticks == start_ticks;
+        *said = Published { start_ticks, cpu_usec: if same { now.max(said.cpu_usec) } else { now } };
+        said.cpu_usec
     }
 }
 
@@ -82,6 +116,29 @@ mod tests {
         while read_proc_stat(pid).expect("own stat") < before + 50_000 {
             assert!(std::time::Instant::now() < deadline, "no CPU time in 30 s of work");
         }
+    }
+
+    #[test]
+    fn without_the_clock_it_goes_on_and_another_process_begins_anew() {
+        let host = Host::default();
+        let mut reader = ProcStat {
+            files: ProcessFiles::new(host, "stat"),
+            ticks_per_second: 100,
+            clocks: None,
+            published: HashMap::new(),
+        };
+        let stat = |utime_ticks, start_ticks| Stat {
+            state: b'S',
+            ppid: 1,
+            session: 1,
+            utime_ticks,
+            stime_ticks: 0,
+            start_ticks,
+        };
+        assert_eq!(reader.cpu_usec(7, &stat(5, 1), Some(59_999_999)), 59_999);
+        assert_eq!(reader.cpu_usec(7, &stat(5, 1), None), 59_999, "50 ms in ticks");
+        assert_eq!(reader.cpu_usec(7, &stat(7, 1), None), 70_000);
+        assert_eq!(reader.cpu_usec(7, &stat(1, 2), None), 10_000, "another process");
     }
 
     #[test]

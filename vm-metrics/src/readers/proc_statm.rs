@@ -2,11 +2,11 @@
 
 use rustix::param::page_size;
 
-use super::kept::{Buffer, ProcessFiles};
+use super::kept::ProcessFiles;
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Started};
 use crate::host::Host;
 use crate::model::{Batch, VmSet};
-use crate::procfs::{Statm, parse_statm};
+use crate::procfs::{ParseError, Statm, parse_statm};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: "proc_statm",
@@ -55,25 +55,18 @@ struct StatmReader {
 
 impl Reader for StatmReader {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
-        let mut report = ReadReport::default();
-        let mut buffer = Buffer::new();
-        for pid in vms.pids() {
-            match self.files.read(pid, &mut buffer, parse_statm) {
-                // All zero is a process that has ended and is not reaped: not measured, not 0.
-                Ok(Some(statm)) if statm.size_pages > 0 => {
-                    let memory = in_bytes(&statm, self.page_size);
-                    let reading = batch.processes.entry(pid).or_default();
-                    reading.rss_bytes = Some(memory.rss_bytes);
-                    reading.vms_bytes = Some(memory.vms_bytes);
-                    report.items += 1;
-                }
-                Ok(_) => report.error(ReaderError::NoProcess { pid }),
-                Err(error) => report.error(error),
-            }
-        }
-        self.files.keep_only(vms);
-        report
+        self.files.read_each(vms, parse_memory, |pid, statm| {
+            let memory = in_bytes(&statm, self.page_size);
+            let reading = batch.processes.entry(pid).or_default();
+            reading.rss_bytes = Some(memory.rss_bytes);
+            reading.vms_bytes = Some(memory.vms_bytes);
+        })
     }
+}
+
+/// All zero is a process that has ended and is not reaped: not measured, not 0.
+fn parse_memory(content: &[u8]) -> Result<Option<Statm>, ParseError> {
+    parse_statm(content).map(|statm| Some(statm).filter(|statm| statm.size_pages > 0))
 }
 
 fn in_bytes(statm: &Statm, page_size: u64) -> ProcStatm {

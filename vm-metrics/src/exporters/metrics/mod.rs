@@ -5,6 +5,7 @@
 
 mod nic;
 mod own;
+mod vcpu;
 mod vm;
 
 use std::fmt::Write as _;
@@ -57,6 +58,7 @@ impl Group {
 /// All there is, in the order of the output.
 pub const GROUPS: &[Group] = &[
     Group { title: "VMs", prefix: None, live: false, metrics: vm::METRICS },
+    Group { title: "vCPUs", prefix: None, live: false, metrics: vcpu::METRICS },
     Group { title: "Network interfaces", prefix: None, live: false, metrics: nic::METRICS },
     Group { title: "The daemon itself", prefix: Some("vm_metrics"), live: false, metrics: own::METRICS },
     Group { title: "The scrape", prefix: Some("vm_metrics"), live: true, metrics: own::LIVE },
@@ -137,8 +139,18 @@ pub(crate) mod tests {
             instance_name: "b".into(),
             start_time: Some(1.0),
             cpu_usec: Some(1),
+            cpu_wait_usec: Some(1),
+            vcpus: vec![VcpuStats::default(), VcpuStats { vcpu: 1, ..VcpuStats::default() }],
             memory_rss_bytes: Some(1),
             memory_vms_bytes: Some(1),
+            memory_anon_bytes: Some(1),
+            memory_file_bytes: Some(1),
+            memory_shmem_bytes: Some(1),
+            memory_hugetlb_bytes: Some(1),
+            memory_swap_bytes: Some(1),
+            disk_read_bytes: Some(1),
+            disk_write_bytes: Some(1),
+            disk_cancelled_write_bytes: Some(1),
             allocated_vcpus: Some(1),
             allocated_memory_bytes: Some(1),
             nics: vec![nic],
@@ -215,8 +227,11 @@ pub(crate) mod tests {
     fn nothing_measured_is_nothing_said() {
         let mut snapshot = full();
         snapshot.vms = vec![VmStats { instance_id: "a".into(), ..VmStats::default() }];
-        for metric in
-            vm::METRICS.iter().chain(nic::METRICS).filter(|metric| !["info", "up"].contains(&metric.name))
+        for metric in vm::METRICS
+            .iter()
+            .chain(vcpu::METRICS)
+            .chain(nic::METRICS)
+            .filter(|metric| !["info", "up"].contains(&metric.name))
         {
             (metric.samples)(&snapshot, &mut |labels, value| panic!("{}{labels:?} = {value}", metric.name));
         }

@@ -39,9 +39,17 @@ pub(super) const METRICS: &[Metric] = &[
         name: "cpu_seconds_total",
         kind: Kind::Counter,
         help: "CPU time of the hypervisor process in seconds, user and system, all threads.",
-        origin: "`/proc/<pid>/stat`",
+        origin: "CPU clock of the process, else `/proc/<pid>/stat`",
         labels: VM,
         samples: |snapshot, push| each(snapshot, push, VmStats::cpu_seconds),
+    },
+    Metric {
+        name: "cpu_wait_seconds_total",
+        kind: Kind::Counter,
+        help: "Time that threads of the hypervisor process were ready to run and had no CPU of the host, in seconds, all threads, since the daemon first saw the process.",
+        origin: "`/proc/<pid>/task/<tid>/schedstat`",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.cpu_wait_usec.map(seconds)),
     },
     Metric {
         name: "allocated_vcpus",
@@ -68,6 +76,46 @@ pub(super) const METRICS: &[Metric] = &[
         samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_vms_bytes.map(as_f64)),
     },
     Metric {
+        name: "memory_anon_bytes",
+        kind: Kind::Gauge,
+        help: "Resident memory of the hypervisor process that no file is behind, in bytes.",
+        origin: "`RssAnon` of `/proc/<pid>/status`",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_anon_bytes.map(as_f64)),
+    },
+    Metric {
+        name: "memory_file_bytes",
+        kind: Kind::Gauge,
+        help: "Resident memory of the hypervisor process that is mapped from files, in bytes.",
+        origin: "`RssFile` of `/proc/<pid>/status`",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_file_bytes.map(as_f64)),
+    },
+    Metric {
+        name: "memory_shmem_bytes",
+        kind: Kind::Gauge,
+        help: "Resident shared memory of the hypervisor process in bytes: memfd, tmpfs, SysV.",
+        origin: "`RssShmem` of `/proc/<pid>/status`",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_shmem_bytes.map(as_f64)),
+    },
+    Metric {
+        name: "memory_hugetlb_bytes",
+        kind: Kind::Gauge,
+        help: "Memory of the hypervisor process from hugetlbfs in bytes; not in the resident memory.",
+        origin: "`HugetlbPages` of `/proc/<pid>/status`",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_hugetlb_bytes.map(as_f64)),
+    },
+    Metric {
+        name: "memory_swap_bytes",
+        kind: Kind::Gauge,
+        help: "Memory of the hypervisor process that is swapped out, in bytes.",
+        origin: "`VmSwap` of `/proc/<pid>/status`",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_swap_bytes.map(as_f64)),
+    },
+    Metric {
         name: "allocated_memory_bytes",
         kind: Kind::Gauge,
         help: "Memory the VM was given, in bytes.",
@@ -83,6 +131,30 @@ pub(super) const METRICS: &[Metric] = &[
         labels: VM,
         samples: |snapshot, push| each(snapshot, push, VmStats::memory_utilization_ratio),
     },
+    Metric {
+        name: "disk_read_bytes_total",
+        kind: Kind::Counter,
+        help: "Bytes that the hypervisor process had storage read; what the page cache had is not in it.",
+        origin: "`read_bytes` of `/proc/<pid>/io`",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.disk_read_bytes.map(as_f64)),
+    },
+    Metric {
+        name: "disk_write_bytes_total",
+        kind: Kind::Counter,
+        help: "Bytes that the hypervisor process had storage write, counted when a page becomes dirty.",
+        origin: "`write_bytes` of `/proc/<pid>/io`",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.disk_write_bytes.map(as_f64)),
+    },
+    Metric {
+        name: "disk_cancelled_write_bytes_total",
+        kind: Kind::Counter,
+        help: "Of the bytes written, those thrown away before they reached storage: the file was deleted or cut.",
+        origin: "`cancelled_write_bytes` of `/proc/<pid>/io`",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.disk_cancelled_write_bytes.map(as_f64)),
+    },
 ];
 
 fn each(snapshot: &Snapshot, push: Push<'_>, value: impl Fn(&VmStats) -> Option<f64>) {
@@ -91,6 +163,10 @@ fn each(snapshot: &Snapshot, push: Push<'_>, value: impl Fn(&VmStats) -> Option<
             push(&[&vm.instance_id, &vm.instance_name], value);
         }
     }
+}
+
+pub(super) fn seconds(usec: u64) -> f64 {
+    usec as f64 / 1e6
 }
 
 fn as_f64(value: u64) -> f64 {

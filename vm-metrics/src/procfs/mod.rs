@@ -1,12 +1,17 @@
-//! What `/proc/<pid>/stat` and `/proc/<pid>/statm` say. Pure parsers: reading the files is the caller's part.
+//! What the files in `/proc/<pid>` say. Pure parsers: reading the files is the caller's part.
 //!
 //! The kernel ends every field with a space or a newline. A number that nothing follows may have been cut
 //! short, so it counts as missing: half a number is never taken for a whole one.
+
+mod pairs;
 
 use std::fmt::Write as _;
 use std::str::FromStr;
 
 use thiserror::Error;
+
+use crate::model::SchedTimes;
+pub use pairs::{is_of_own_pid_namespace, parse_io, parse_status};
 
 /// The fields of `/proc/<pid>/stat` that are of use here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +78,16 @@ pub fn parse_statm(content: &[u8]) -> Result<Statm, ParseError> {
     Ok(Statm { size_pages: fields.number("size")?, resident_pages: fields.number("resident")? })
 }
 
+/// Reads the `sum_exec_runtime run_delay pcount` of a thread; `None` for one that has never run, which is also all that
+/// a kernel without these counters says.
+pub fn parse_schedstat(content: &[u8]) -> Result<Option<SchedTimes>, ParseError> {
+    let mut fields = Fields { rest: content };
+    let times =
+        SchedTimes { run_nsec: fields.number("sum_exec_runtime")?, wait_nsec: fields.number("run_delay")? };
+    let runs: u64 = fields.number("pcount")?;
+    Ok((runs > 0).then_some(times))
+}
+
 /// What is left of a line of fields.
 struct Fields<'a> {
     rest: &'a [u8],
@@ -87,17 +102,20 @@ impl<'a> Fields<'a> {
     }
 
     fn number<T: FromStr>(&mut self, field: &'static str) -> Result<T, ParseError> {
-        let text = self.next(field)?;
-        str::from_utf8(text)
-            .ok()
-            .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| ParseError::NotANumber { field, text: excerpt(text) })
+        number(field, self.next(field)?)
     }
 
     fn skip(&mut self, count: usize) -> Result<(), ParseError> {
         (0..count).try_for_each(|_| self.next("between two that are needed").map(drop))
     }
+}
+
+fn number<T: FromStr>(field: &'static str, text: &[u8]) -> Result<T, ParseError> {
+    str::from_utf8(text)
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| ParseError::NotANumber { field, text: excerpt(text) })
 }
 
 /// Enough of a text to recognise it in an error message.
@@ -152,6 +170,18 @@ mod tests {
     }
 
     #[test]
+    fn a_real_schedstat_and_one_that_says_nothing() {
+        let times = SchedTimes { run_nsec: 5_000_000_123, wait_nsec: 87_179 };
+        assert_eq!(parse_schedstat(b"5000000123 87179 42\n"), Ok(Some(times)));
+        assert_eq!(parse_schedstat(b"0 0 0\n"), Ok(None));
+        assert_eq!(parse_schedstat(b"1 2 3"), Err(ParseError::Missing("pcount")));
+        assert!(matches!(
+            parse_schedstat(b"1 -2 3\n"),
+            Err(ParseError::NotANumber { field: "run_delay", .. })
+        ));
+    }
+
+    #[test]
     fn huge_text_is_shortened_in_the_message() {
         let mut line = vec![b'9'; 1 << 20];
         line.push(b'\n');
@@ -192,6 +222,7 @@ mod tests {
         fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
             let _ = parse_stat(&bytes);
             let _ = parse_statm(&bytes);
+            let _ = parse_schedstat(&bytes);
         }
     }
 }

@@ -1,0 +1,235 @@
+//! Real processes that stand in for VMs: what the daemon says of them is what they did.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::puppet::{self, Memory, Puppet};
+use vm_metrics_testkit::wait::SOON;
+
+use crate::fixture::BINARY;
+
+const MIB: u64 = 1 << 20;
+
+/// The kernel's counters of pages may be some pages per CPU off, and a process needs a little for itself.
+const SLACK: f64 = (4 * MIB) as f64;
+
+/// Not a test but the process of the others: see `puppet`.
+#[test]
+fn the_puppet() {
+    puppet::run_if_asked().unwrap();
+}
+
+/// A VM that is a puppet, and a daemon that was told of it.
+struct Watched {
+    daemon: Daemon,
+    puppet: Puppet,
+    dir: TempDir,
+}
+
+impl Watched {
+    fn new(hypervisor: &str) -> Self {
+        // Not in /tmp, which may be memory.
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let puppet = Puppet::start("processes::the_puppet").unwrap();
+        let daemon = watch(dir.path(), &puppet, hypervisor);
+        Self { daemon, puppet, dir }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Waits for a tick that has begun after the call.
+    fn tick(&self) {
+        let before = self.now("vm_metrics_ticks_total").unwrap();
+        self.wait_for("vm_metrics_ticks_total", |ticks| ticks >= before + 2.0);
+    }
+
+    fn now(&self, name: &str) -> Option<f64> {
+        self.daemon.metrics().unwrap().value(name, &[])
+    }
+
+    fn wait_for(&self, name: &str, wanted: impl Fn(f64) -> bool) -> f64 {
+        self.wait_for_labelled(name, &[], wanted)
+    }
+
+    fn vcpu(&self, name: &str, vcpu: &str, wanted: impl Fn(f64) -> bool) -> f64 {
+        self.wait_for_labelled(name, &[("vcpu", vcpu)], wanted)
+    }
+
+    fn wait_for_labelled(&self, name: &str, labels: &[(&str, &str)], wanted: impl Fn(f64) -> bool) -> f64 {
+        let mut last = None;
+        let find = |metrics: &Metrics| {
+            last = metrics.value(name, labels);
+            last.filter(|value| wanted(*value))
+        };
+        let found = self.daemon.wait_for(SOON, name, find);
+        found.unwrap_or_else(|error| panic!("{error:#}; {name} is {last:?}"))
+    }
+}
+
+fn watch(dir: &Path, puppet: &Puppet, hypervisor: &str) -> Daemon {
+    let config = dir.join("config.toml");
+    let vm = format!("id = \"puppet\"\npid = {}\nhypervisor = \"{hypervisor}\"\n", puppet.pid());
+    fs::write(&config, format!("[sources.proc_scan]\nenabled = false\n[[sources.static_list.vms]]\n{vm}"))
+        .unwrap();
+    let args = ["--no-ebpf", "--interval", "50ms", "--config", config.to_str().unwrap()];
+    Daemon::start(Path::new(BINARY), &args).unwrap()
+}
+
+#[test]
+fn memory_is_split_by_what_is_behind_it() {
+    let mut watched = Watched::new("other");
+    // The code that does it comes into memory with the first time.
+    for memory in [Memory::Anon, Memory::File, Memory::Shmem] {
+        let file = watched.file("first");
+        watched.puppet.map(memory, 4096, &file).unwrap();
+    }
+    watched.tick();
+    let parts = ["vm_memory_anon_bytes", "vm_memory_file_bytes", "vm_memory_shmem_bytes"];
+    let mut wanted = parts.map(|part| watched.wait_for(part, |_| true));
+    for (of, memory, bytes) in
+        [(0, Memory::Anon, 24 * MIB), (1, Memory::File, 40 * MIB), (2, Memory::Shmem, 56 * MIB)]
+    {
+        let file = watched.file("mapped");
+        watched.puppet.map(memory, bytes, &file).unwrap();
+        wanted[of] += bytes as f64;
+        for (part, wanted) in parts.iter().zip(wanted) {
+            watched.wait_for(part, |value| (value - wanted).abs() < SLACK);
+        }
+    }
+    let sum: f64 = wanted.iter().sum();
+    watched.wait_for("vm_memory_rss_bytes", |rss| (rss - sum).abs() < 3.0 * SLACK);
+    assert_eq!(watched.now("vm_memory_swap_bytes"), Some(0.0));
+}
+
+#[test]
+fn storage_is_counted_when_it_is_read_and_written_and_when_writes_are_thrown_away() {
+    let mut watched = Watched::new("other");
+    let before = ["read", "write", "cancelled_write"]
+        .map(|what| watched.wait_for(&format!("vm_disk_{what}_bytes_total"), |_| true));
+    let risen = |watched: &Watched, what: usize, name: &str, by: u64| {
+        // A block or two of the file system's own come on top.
+        let wanted = before[what] + by as f64;
+        watched.wait_for(name, |value| value >= wanted && value < wanted + SLACK);
+    };
+    let file = watched.file("disk");
+    watched.puppet.write(8 * MIB, true, &file).unwrap();
+    risen(&watched, 1, "vm_disk_write_bytes_total", 8 * MIB);
+    watched.puppet.read(&file).unwrap();
+    risen(&watched, 0, "vm_disk_read_bytes_total", 8 * MIB);
+    assert_eq!(watched.now("vm_disk_cancelled_write_bytes_total"), Some(before[2]));
+}
+
+#[test]
+fn a_vm_that_has_ended_has_no_memory_but_keeps_its_counters() {
+    let mut watched = Watched::new("other");
+    watched.wait_for("vm_memory_anon_bytes", |value| value > 0.0);
+    watched.puppet.die().unwrap();
+    let gone = |metrics: &Metrics| metrics.value("vm_memory_anon_bytes", &[]).is_none().then_some(());
+    watched.daemon.wait_for(SOON + Duration::from_secs(10), "the end of its memory", gone).unwrap();
+    for name in ["vm_memory_rss_bytes", "vm_memory_swap_bytes", "vm_memory_hugetlb_bytes"] {
+        assert_eq!(watched.now(name), None, "{name} of a zombie");
+    }
+}
+
+const SECONDS: &str = "vm_vcpu_seconds_total";
+const WAIT: &str = "vm_vcpu_wait_seconds_total";
+
+#[test]
+fn a_vcpu_has_the_time_of_its_thread_and_others_have_theirs() {
+    let mut watched = Watched::new("qemu");
+    let threads = ["CPU 0/TCG", "CPU 1/TCG", "worker"].map(|name| watched.puppet.start_thread(name).unwrap());
+    let idle = ["0", "1"].map(|vcpu| watched.vcpu(SECONDS, vcpu, |_| true));
+    watched.puppet.work(threads[1], 400).unwrap();
+    watched.vcpu(SECONDS, "1", |value| (0.4..0.5).contains(&(value - idle[1])));
+    watched.puppet.work(threads[0], 200).unwrap();
+    watched.vcpu(SECONDS, "0", |value| (0.2..0.3).contains(&(value - idle[0])));
+    watched.puppet.work(threads[2], 300).unwrap();
+    watched.wait_for("vm_cpu_seconds_total", |value| value >= 0.9);
+    let metrics = watched.daemon.metrics().unwrap();
+    let sum: f64 = ["0", "1"].iter().map(|vcpu| metrics.value(SECONDS, &[("vcpu", vcpu)]).unwrap()).sum();
+    let process = metrics.value("vm_cpu_seconds_total", &[]).unwrap();
+    assert!(sum < 0.85 && sum <= process, "the vCPUs used {sum} of {process}");
+}
+
+#[test]
+fn vcpus_come_and_go_and_the_number_of_one_that_is_gone_begins_anew() {
+    let mut watched = Watched::new("cloud-hypervisor");
+    let first = watched.puppet.start_thread("vcpu0").unwrap();
+    watched.vcpu(SECONDS, "0", |_| true);
+    let second = watched.puppet.start_thread("vcpu1").unwrap();
+    watched.puppet.work(second, 300).unwrap();
+    watched.vcpu(SECONDS, "1", |value| value >= 0.3);
+    let process = watched.wait_for("vm_cpu_seconds_total", |value| value >= 0.3);
+
+    watched.puppet.end_thread(second).unwrap();
+    let gone = |metrics: &Metrics| metrics.value(SECONDS, &[("vcpu", "1")]).is_none().then_some(());
+    watched.daemon.wait_for(SOON, "the end of the vCPU", gone).unwrap();
+    assert!(watched.now("vm_cpu_seconds_total").unwrap() >= process, "the process keeps what its vCPU used");
+
+    let again = watched.puppet.start_thread("vcpu1").unwrap();
+    watched.puppet.work(again, 50).unwrap();
+    watched.vcpu(SECONDS, "1", |value| (0.05..0.3).contains(&value));
+    watched.puppet.work(first, 50).unwrap();
+    watched.vcpu(SECONDS, "0", |value| value >= 0.05);
+}
+
+#[test]
+fn a_thread_that_takes_the_place_of_another_is_found() {
+    let mut watched = Watched::new("firecracker");
+    for vcpu in ["0", "1", "2"] {
+        let thread = watched.puppet.start_thread(&format!("fc_vcpu {vcpu}")).unwrap();
+        watched.vcpu(SECONDS, vcpu, |_| true);
+        // Most often within one tick: as many threads as before.
+        watched.puppet.end_thread(thread).unwrap();
+    }
+}
+
+#[test]
+fn waiting_for_a_cpu_shows_and_the_sum_does_not_fall_when_threads_end() {
+    let mut watched = Watched::new("qemu");
+    let mut rival = Puppet::start("processes::the_puppet").unwrap();
+    let vcpu = watched.puppet.start_thread("CPU 0/KVM").unwrap();
+    let worker = watched.puppet.start_thread("worker").unwrap();
+    let before = watched.vcpu(WAIT, "0", |_| true);
+    let rival_thread = rival.start_thread("rival").unwrap();
+    // The same CPU for both, who share it: each waits about as long as it works.
+    for puppet in [&mut watched.puppet, &mut rival] {
+        puppet.pin(0).unwrap();
+    }
+    let rival = std::thread::spawn(move || rival.work(rival_thread, 500).map(|()| rival));
+    watched.puppet.work(vcpu, 500).unwrap();
+    let waited = watched.vcpu(WAIT, "0", |value| value - before > 0.1);
+    let sum = watched.wait_for("vm_cpu_wait_seconds_total", |value| value >= waited);
+    drop(rival.join().unwrap().unwrap());
+
+    watched.puppet.end_thread(vcpu).unwrap();
+    let gone = |metrics: &Metrics| metrics.value(WAIT, &[("vcpu", "0")]).is_none().then_some(());
+    watched.daemon.wait_for(SOON, "the end of the vCPU", gone).unwrap();
+    watched.puppet.end_thread(worker).unwrap();
+    watched.tick();
+    assert!(watched.now("vm_cpu_wait_seconds_total").unwrap() >= sum, "the sum fell");
+}
+
+#[test]
+fn what_waited_before_the_daemon_came_is_not_counted_again() {
+    let mut watched = Watched::new("qemu");
+    let vcpu = watched.puppet.start_thread("CPU 0/KVM").unwrap();
+    let mut rival = Puppet::start("processes::the_puppet").unwrap();
+    let rival_thread = rival.start_thread("rival").unwrap();
+    for puppet in [&mut watched.puppet, &mut rival] {
+        puppet.pin(0).unwrap();
+    }
+    let rival = std::thread::spawn(move || rival.work(rival_thread, 300).map(|()| rival));
+    watched.puppet.work(vcpu, 300).unwrap();
+    drop(rival.join().unwrap().unwrap());
+    let waited = watched.vcpu(WAIT, "0", |value| value > 0.05);
+    watched.daemon = watch(watched.dir.path(), &watched.puppet, "qemu");
+    assert!(watched.vcpu(WAIT, "0", |_| true) >= waited, "the thread's own count goes on");
+    assert!(watched.now("vm_cpu_wait_seconds_total").unwrap() < waited / 2.0);
+}

@@ -1,0 +1,131 @@
+//! A process that does what the test says: maps memory, writes a file, has threads of given names that work or rest.
+//!
+//! The process is the running test program once more, as with [`crate::vm_process`]: a test that exists only for this
+//! calls [`run_if_asked`].
+
+mod play;
+
+use std::env;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+pub use self::play::run_if_asked;
+use crate::child::die_with_parent;
+
+/// Says to the program that it is a puppet.
+const MARK: &str = "VM_METRICS_PUPPET";
+/// Begins a line of the puppet's; others are the test harness's.
+const SAYS: &str = "puppet: ";
+
+/// Killed when dropped, and by the kernel when the thread that started it ends.
+#[derive(Debug)]
+pub struct Puppet {
+    child: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+/// What memory is mapped of.
+#[derive(Clone, Copy, Debug)]
+pub enum Memory {
+    Anon,
+    File,
+    Shmem,
+}
+
+impl Puppet {
+    /// `test` is the full name of the test that calls [`run_if_asked`].
+    pub fn start(test: &str) -> Result<Self> {
+        let program = env::current_exe().context("find the running program")?;
+        let mut command = Command::new(program);
+        command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(MARK, "1");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        die_with_parent(&mut command);
+        let mut child = command.spawn().context("start a puppet")?;
+        let commands = child.stdin.take().context("a puppet without input")?;
+        let answers = BufReader::new(child.stdout.take().context("a puppet without output")?);
+        let mut puppet = Self { child, commands, answers };
+        puppet.answer().context("start a puppet")?;
+        Ok(puppet)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Maps memory, of this new file if it is file memory, and touches every page.
+    pub fn map(&mut self, memory: Memory, bytes: u64, file: &Path) -> Result<()> {
+        if matches!(memory, Memory::File) {
+            let made = File::create_new(file).and_then(|file| file.set_len(bytes));
+            made.with_context(|| format!("make {}", file.display()))?;
+        }
+        self.tell(&format!("map {memory:?} {bytes} {}", file.display())).map(drop)
+    }
+
+    /// Writes bytes to the end of a file, and has them on storage before it returns if `sync`.
+    pub fn write(&mut self, bytes: u64, sync: bool, file: &Path) -> Result<()> {
+        self.tell(&format!("write {bytes} {sync} {}", file.display())).map(drop)
+    }
+
+    /// Reads a file past the page cache.
+    pub fn read(&mut self, file: &Path) -> Result<()> {
+        self.tell(&format!("read {}", file.display())).map(drop)
+    }
+
+    /// Starts a thread that rests, and gives its id.
+    pub fn start_thread(&mut self, name: &str) -> Result<u32> {
+        self.tell(&format!("start {name}"))?.parse().context("no thread id")
+    }
+
+    /// Has a thread work until it has used this much CPU time; returns then.
+    pub fn work(&mut self, thread: u32, milliseconds: u64) -> Result<()> {
+        self.tell(&format!("work {thread} {milliseconds}")).map(drop)
+    }
+
+    pub fn end_thread(&mut self, thread: u32) -> Result<()> {
+        self.tell(&format!("end {thread}")).map(drop)
+    }
+
+    /// Has all threads run on this CPU only, those of now and those to come.
+    pub fn pin(&mut self, cpu: usize) -> Result<()> {
+        self.tell(&format!("pin {cpu}")).map(drop)
+    }
+
+    /// Kills the process and leaves it as a zombie until the puppet is dropped.
+    pub fn die(&mut self) -> Result<()> {
+        self.child.kill().context("kill a puppet")
+    }
+
+    fn tell(&mut self, command: &str) -> Result<String> {
+        writeln!(self.commands, "{command}").with_context(|| format!("tell a puppet {command:?}"))?;
+        self.answer().with_context(|| format!("tell a puppet {command:?}"))
+    }
+
+    fn answer(&mut self) -> Result<String> {
+        let mut line = String::new();
+        while self.answers.read_line(&mut line)? > 0 {
+            // The harness may have begun the line.
+            if let Some((_, said)) = line.split_once(SAYS) {
+                return match said.trim().split_once(' ').unwrap_or((said.trim(), "")) {
+                    ("ok", answer) => Ok(answer.to_owned()),
+                    (_, problem) => bail!("{problem}"),
+                };
+            }
+            line.clear();
+        }
+        bail!("the puppet has ended")
+    }
+}
+
+impl Drop for Puppet {
+    fn drop(&mut self) {
+        let killed = self.child.kill().and_then(|()| self.child.wait());
+        if let Err(error) = killed {
+            eprintln!("kill a puppet: {error}");
+        }
+    }
+}
