@@ -76,6 +76,7 @@ impl Links {
     }
 
     /// The name of a device; `None` when it is not there.
+    #[cfg(feature = "ebpf")]
     pub(super) fn name_of(&self, ifindex: u32) -> Option<String> {
         index_to_name_inlined(&self.socket, ifindex).ok().map(|name| name.as_str().to_owned())
     }
