@@ -1,4 +1,4 @@
-//! Builds the eBPF object that the library embeds, with the same toolchain as everything else.
+//! Builds the eBPF objects that the library embeds, with the same toolchain as everything else.
 //!
 //! Only with the feature `ebpf`. What is missing is said in one line: this script installs nothing itself.
 
@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 
 const TARGET: &str = "bpfel-unknown-none";
 const PACKAGE: &str = "vm-metrics-ebpf";
-const OBJECT: &str = "vm-metrics";
+const OBJECTS: [&str; 2] = ["vm-metrics", "vm-metrics-drops"];
 
 /// What the outer cargo set for its own build and the inner one would take for its own: the description of the host's
 /// target and flags, this crate's features, and `clippy-driver`, which emits no code. The object's own flags are in
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     ] {
         println!("cargo::rerun-if-changed={input}");
     }
-    match embed_object() {
+    match embed_objects() {
         Ok(()) => ExitCode::SUCCESS,
         // Cargo shows this line alone: a script that exits with an error would have its whole output shown.
         Err(Failure::Setup(line)) => {
@@ -56,25 +56,27 @@ fn main() -> ExitCode {
     }
 }
 
-/// Leaves the object where the library's `include_bytes_aligned!` looks for it.
-fn embed_object() -> Result<(), Failure> {
+/// Leaves the objects where the library's `include_bytes_aligned!` looks for them.
+fn embed_objects() -> Result<(), Failure> {
     let out_dir = PathBuf::from(variable("OUT_DIR")?);
     let target_dir = target_dir(&out_dir)?;
     let path = path_with_linker(&target_dir.join("tools/bin"))?;
     check_rust_src()?;
 
     let bpf_dir = target_dir.join("bpf");
-    build_object(&bpf_dir, &path)?;
-    let object = bpf_dir.join(TARGET).join("release").join(OBJECT);
-    let embedded = out_dir.join("vm-metrics.bpf.o");
-    fs::copy(&object, &embedded).map_err(|error| {
-        setup(format!("cannot copy {} to {}: {error}", object.display(), embedded.display()))
-    })?;
+    build_objects(&bpf_dir, &path)?;
+    for name in OBJECTS {
+        let object = bpf_dir.join(TARGET).join("release").join(name);
+        let embedded = out_dir.join(format!("{name}.bpf.o"));
+        fs::copy(&object, &embedded).map_err(|error| {
+            setup(format!("cannot copy {} to {}: {error}", object.display(), embedded.display()))
+        })?;
+    }
     Ok(())
 }
 
 /// One directory for all profiles and for clippy, so that `core` is built once; not the outer build's, which is locked.
-fn build_object(bpf_dir: &Path, path: &OsStr) -> Result<(), Failure> {
+fn build_objects(bpf_dir: &Path, path: &OsStr) -> Result<(), Failure> {
     let mut cargo = Command::new(variable("CARGO")?);
     cargo.args(["build", "--release", "-Zbuild-std=core", "--package", PACKAGE, "--target", TARGET]);
     cargo.arg("--target-dir").arg(bpf_dir);

@@ -8,4 +8,6 @@ mod fixture;
 mod golden;
 mod http;
 mod processes;
+mod push;
 mod readme;
+mod vmm_api;

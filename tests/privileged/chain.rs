@@ -85,12 +85,12 @@ fn programs_that_somebody_takes_off_are_put_back() {
     assert_eq!((nic.tx.packets, after.tx.udp), (Some(sent + 1), before.tx.udp + 1));
 }
 
-fn tc(arguments: &str) -> String {
+pub(crate) fn tc(arguments: &str) -> String {
     run_tc(&arguments.split(' ').collect::<Vec<_>>())
 }
 
 /// Runs tc in the namespace of this thread.
-fn run_tc(arguments: &[&str]) -> String {
+pub(crate) fn run_tc(arguments: &[&str]) -> String {
     let output = Command::new("tc").args(arguments).output().unwrap();
     assert!(output.status.success(), "tc {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()

@@ -7,6 +7,7 @@ mod attach;
 mod chain;
 mod counts;
 mod fallback;
+mod guest_rx;
 mod lab;
 mod last_words;
 mod macvtap;

@@ -203,7 +203,7 @@ fn second_daemon(way: &str) {
     let config = host.config.to_str().unwrap();
     let said = Daemon::start(Path::new(BINARY), &["--config", config]).unwrap_err().to_string();
     assert!(said.contains("exit status: 1"), "{said}");
-    assert!(said.contains("another vm-metrics daemon holds /sys/fs/bpf/vm-metrics/v1-"), "{said}");
+    assert!(said.contains("another vm-metrics daemon holds /sys/fs/bpf/vm-metrics/v"), "{said}");
     let detach = Command::new(BINARY).args(["detach", "--config", config]).output().unwrap();
     assert_eq!(detach.status.code(), Some(1), "a daemon that runs keeps its own");
     host.send(3);

@@ -4,6 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
 
 mod kinds;
+mod libvirt;
 mod prometheus;
 mod qemu;
+mod qmp;
+mod snapshot;
 mod vcpus;

@@ -5,8 +5,14 @@
 
 #![no_std]
 
+mod drops;
+mod kernel;
+
+pub use drops::{DropCounts, DropKey, Reasons, Volume, names as drop_names};
+pub use kernel::{Layout, NAME as GLOBAL_LAYOUT};
+
 /// Version of the layout and meaning of everything in this crate.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names as they stand in the eBPF object.
 pub mod names {
@@ -68,6 +74,10 @@ pub struct DirectionCounters {
 pub struct Counters {
     pub ingress: DirectionCounters,
     pub egress: DirectionCounters,
+    /// What cutting adds to `egress`: a GSO frame that the device does not take whole is delivered as its segments.
+    pub egress_cut: Volume,
+    /// Up to whole cache lines; always 0.
+    pub reserved: [u64; 6],
 }
 
 /// Where the counters of an interface are. All zero means free: no interface has index 0.
@@ -81,7 +91,7 @@ pub struct TableEntry {
 
 const _: () = {
     assert!(size_of::<DirectionCounters>() == 128);
-    assert!(size_of::<Counters>() == 256);
+    assert!(size_of::<Counters>() == 320);
     assert!(align_of::<Counters>() == 64);
     assert!(size_of::<TableEntry>() == 8);
     assert!(TABLE_SIZE.is_power_of_two());
@@ -89,10 +99,18 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Counters, TableEntry};
+    use super::{Counters, DropCounts, DropKey, Layout, Reasons, TableEntry};
 
     // SAFETY: repr(C), no padding (asserted above), every bit pattern is a value.
     unsafe impl aya::Pod for Counters {}
     // SAFETY: as above.
     unsafe impl aya::Pod for TableEntry {}
+    // SAFETY: as above, in `drops`.
+    unsafe impl aya::Pod for DropKey {}
+    // SAFETY: as above, in `drops`.
+    unsafe impl aya::Pod for DropCounts {}
+    // SAFETY: as above, in `drops`.
+    unsafe impl aya::Pod for Reasons {}
+    // SAFETY: as above, in `kernel`.
+    unsafe impl aya::Pod for Layout {}
 }

@@ -1,12 +1,13 @@
 //! The one hot function: which counters, then plain adds.
 
-use aya_ebpf::{helpers::bpf_get_smp_processor_id, programs::TcContext};
+use aya_ebpf::{EbpfContext, helpers::bpf_get_smp_processor_id, programs::TcContext};
 use aya_log_ebpf::warn;
-use vm_metrics_common::DirectionCounters;
+use vm_metrics_common::{DirectionCounters, Volume};
 
 use crate::{
     frame::{Cast, Frame, L3, L4},
     maps,
+    skb::Skb,
 };
 
 #[derive(Clone, Copy)]
@@ -28,13 +29,27 @@ pub fn frame(ctx: &TcContext, direction: Direction) {
         return unknown(ctx, ifindex);
     };
     // SAFETY: a pointer to a whole map value; this CPU is its only writer.
-    let counters = unsafe {
-        match direction {
-            Direction::Ingress => &mut (*counters).ingress,
-            Direction::Egress => &mut (*counters).egress,
+    let counters = unsafe { &mut *counters };
+    let frame = Frame::parse(ctx);
+    match direction {
+        Direction::Ingress => add(&mut counters.ingress, &frame),
+        Direction::Egress => {
+            add(&mut counters.egress, &frame);
+            if frame.gso {
+                add_cut(&mut counters.egress_cut, ctx, &frame);
+            }
         }
-    };
-    add(counters, &Frame::parse(ctx));
+    }
+}
+
+/// What the device will count of a GSO frame beyond the frame itself.
+#[inline(always)]
+fn add_cut(cut: &mut Volume, ctx: &TcContext, frame: &Frame) {
+    // To the kernel the context is the frame.
+    let skb = Skb::new(ctx.as_ptr());
+    let Some(delivered) = skb.device().and_then(|dev| skb.delivered(dev)) else { return };
+    cut.packets += delivered.packets.saturating_sub(1);
+    cut.bytes += delivered.bytes.saturating_sub(u64::from(frame.len));
 }
 
 #[inline(always)]

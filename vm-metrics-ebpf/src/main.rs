@@ -1,6 +1,7 @@
 //! The programs on the TAPs: they count, and let every frame go on as if they were not there.
 //!
-//! `main.rs` has the maps and the entry points, `count.rs` the one hot function, `frame.rs` reads headers.
+//! `main.rs` has the maps and the entry points, `count.rs` the one hot function, `frame.rs` reads headers,
+//! `skb.rs` the kernel's structures. `drops.rs` is an object of its own.
 
 #![no_std]
 #![no_main]
@@ -8,6 +9,7 @@
 mod count;
 mod frame;
 mod maps;
+mod skb;
 
 use aya_ebpf::{bindings::tcx_action_base::TCX_NEXT, macros::classifier, programs::TcContext};
 

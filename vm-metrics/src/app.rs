@@ -1,6 +1,9 @@
 //! The wiring, and the only file that knows every room: config → sources and readers → manager → exporters → HTTP.
 
+use std::fs;
+use std::future::pending;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -18,6 +21,7 @@ use crate::host::Host;
 use crate::http;
 use crate::manager::{Manager, ManagerError, TickThread, Ticker};
 use crate::readers::{self, Configured, LinkWatch, Purpose};
+use crate::sources::push::Inbox;
 use crate::sources::{self, Sources};
 
 /// A scrape that hangs may not keep the daemon from leaving.
@@ -74,7 +78,11 @@ impl App {
             .with_context(|| format!("cannot listen on {listen} (flag --listen, key listen)"))?;
         let address = listener.local_addr()?;
 
+        let inboxes = self.sources.inboxes();
         let (ticks, mut ticker) = TickThread::spawn(self.into_manager(Purpose::Serve)?, interval)?;
+        for (inbox, required) in inboxes {
+            serve_inbox(inbox, required, &ticks)?;
+        }
         let _watch = host.is_this_kernel().then(|| watch_links(&ticks)).flatten();
         let exporter = PrometheusExporter::new(&metric_prefix, ticker.clone());
         tracing::info!(
@@ -164,6 +172,29 @@ fn watch_links(ticks: &TickThread) -> Option<LinkWatch> {
         .ok()
 }
 
+/// Where orchestrators push VMs. With `enabled = "auto"` the daemon does without, should it not be possible.
+fn serve_inbox(inbox: Inbox, required: bool, ticks: &TickThread) -> anyhow::Result<()> {
+    let Inbox { socket, store } = inbox;
+    let directory = socket.parent().unwrap_or(Path::new("/"));
+    if !required && !directory.is_dir() {
+        return Ok(());
+    }
+    let bound = fs::create_dir_all(directory).and_then(|()| http::push::bind(&socket));
+    let listener = match bound.with_context(|| format!("cannot listen on {}", socket.display())) {
+        Ok(listener) => listener,
+        Err(error) if required => return Err(error),
+        Err(error) => {
+            tracing::warn!("{error:#}: nobody can push VMs");
+            return Ok(());
+        }
+    };
+    tracing::info!("VMs can be pushed to {}", socket.display());
+    let waker = ticks.waker();
+    // It ends with the runtime: what was pushed is in files by the time it is answered.
+    tokio::spawn(http::serve(listener, http::push::router(store, move || waker.wake()), pending()));
+    Ok(())
+}
+
 /// Waits for the last answers and the last tick, but not forever.
 async fn ended(server: JoinHandle<()>, mut ticker: Ticker) -> anyhow::Result<()> {
     let (drained, ticked) = tokio::join!(timeout(DRAIN, server), timeout(LAST_TICK, ticker.ended()));
@@ -225,7 +256,7 @@ mod tests {
 
     fn app(list: fn()) -> App {
         let text = "listen = \"127.0.0.1:0\"\n";
-        let settings = Config::parse(std::path::Path::new("test.toml"), text).unwrap().settings;
+        let settings = Config::parse(Path::new("test.toml"), text).unwrap().settings;
         App { settings, sources: Sources::new(vec![("broken", Box::new(Broken(list)))]), readers: Vec::new() }
     }
 

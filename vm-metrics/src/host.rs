@@ -39,9 +39,9 @@ impl Host {
         &self.proc
     }
 
-    /// The inode of the network namespace that this process is in; `None` on a fixture host.
+    /// The inode of the network namespace that this thread is in; `None` on a fixture host.
     pub fn own_netns(&self) -> Option<u64> {
-        fs::metadata(self.proc.join("self/ns/net")).ok().map(|namespace| namespace.ino())
+        fs::metadata(self.proc.join("thread-self/ns/net")).ok().map(|namespace| namespace.ino())
     }
 
     /// The root of sysfs.

@@ -48,14 +48,20 @@ impl Tap {
             sys::ioctl_value(&queue, libc::TUNSETPERSIST, 1)
                 .with_context(|| format!("TUNSETPERSIST {name}"))?;
         }
-        if options.offload {
-            let offload = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
-            sys::ioctl_value(&queue, libc::TUNSETOFFLOAD, offload.into())
-                .with_context(|| format!("TUNSETOFFLOAD {name}"))?;
-        }
         let link = Link::named(name);
         let ifindex = link.ifindex()?;
-        Ok(Self { link, ifindex, options, queue })
+        let tap = Self { link, ifindex, options, queue };
+        if options.offload {
+            tap.set_offload(true)?;
+        }
+        Ok(tap)
+    }
+
+    /// See [`TapOptions::offload`]; a guest may change its mind at any time.
+    pub fn set_offload(&self, on: bool) -> Result<()> {
+        let offload = if on { libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 } else { 0 };
+        sys::ioctl_value(&self.queue, libc::TUNSETOFFLOAD, offload.into())
+            .with_context(|| format!("TUNSETOFFLOAD {}", self.name()))
     }
 
     /// Creates the device and brings it up, with no IPv6 of the host's on it.

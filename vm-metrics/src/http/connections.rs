@@ -10,7 +10,8 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
 /// A few scrapers and a few people are ten connections. Each is an open file, and there are VMs that need theirs.
@@ -22,8 +23,31 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Before accepting again, when the process or the host has no open files left.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Where connections come from.
+pub trait Accept {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        Self::accept(self).await.map(|(stream, _)| stream)
+    }
+}
+
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<UnixStream> {
+        Self::accept(self).await.map(|(stream, _)| stream)
+    }
+}
+
 /// Serves until `leaving`, and then until the last answer is given.
-pub async fn serve(listener: TcpListener, router: Router, leaving: impl Future<Output = ()>) {
+pub async fn serve(listener: impl Accept, router: Router, leaving: impl Future<Output = ()>) {
     let mut leaving = pin!(leaving);
     let graceful = GracefulShutdown::new();
     let mut open = Open::default();
@@ -33,7 +57,7 @@ pub async fn serve(listener: TcpListener, router: Router, leaving: impl Future<O
             () = &mut leaving => break,
         };
         match accepted {
-            Ok((stream, _)) => open.add(stream, router.clone(), &graceful).await,
+            Ok(stream) => open.add(stream, router.clone(), &graceful).await,
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
                 tracing::warn!("cannot accept a connection: {error}");
@@ -55,7 +79,10 @@ struct Open(VecDeque<JoinHandle<()>>);
 impl Open {
     /// Where there is no room the oldest goes: who waits for nothing, or does not take the answer, hinders nobody, and a
     /// scraper connects again.
-    async fn add(&mut self, stream: TcpStream, router: Router, graceful: &GracefulShutdown) {
+    async fn add<S>(&mut self, stream: S, router: Router, graceful: &GracefulShutdown)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         self.0.retain(|connection| !connection.is_finished());
         while self.0.len() >= MAX_OPEN {
             if let Some(oldest) = self.0.pop_front() {

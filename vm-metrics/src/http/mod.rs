@@ -5,6 +5,7 @@
 mod api;
 mod connections;
 mod problem;
+pub mod push;
 
 use std::sync::Arc;
 

@@ -57,10 +57,6 @@ impl Engine {
             }
         };
         let readers = readers.into_iter().map(start).collect::<Result<_, _>>()?;
-        let mut sources = sources;
-        if purpose == Purpose::Serve {
-            sources.serve();
-        }
         Ok(Self {
             sources,
             readers,

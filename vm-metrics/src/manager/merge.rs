@@ -1,11 +1,11 @@
 //! From what was read to what is published: pure but for the ledger, which remembers.
 
-use vm_metrics_common::DirectionCounters;
+use vm_metrics_common::{DirectionCounters, DropCounts};
 
 use super::ledger::{Account, Ledger, Seen, Totals};
 use crate::model::{
     AttachMode, Batch, EbpfReading, EbpfStats, FrameCounts, InstanceInfo, Nic, NicKind, NicSource, NicStats,
-    PacketMix, TapStats, VcpuReading, VcpuStats, VmSet, VmStats,
+    PacketMix, TapStats, VcpuReading, VcpuStats, VmSet, VmStats, Volume,
 };
 
 /// What is published of the VMs that are there, and the last words of those that are leaving.
@@ -57,6 +57,8 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger) -> VmStats {
         net_tx_packets: sum(vm, &nics, |nic| nic.tx.packets),
         allocated_vcpus: vm.allocated_vcpus,
         allocated_memory_bytes: vm.allocated_memory_bytes,
+        actual_memory_bytes: vm.actual_memory_bytes,
+        project: vm.project.clone(),
         nics,
         uncounted: vm.uncounted.clone(),
     }
@@ -89,7 +91,11 @@ fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicS
     };
     let GuestView { rx, tx } = device.map(|device| device_counts(kind, &device.stats)).unwrap_or_default();
     let account = ledger.account(owner, &Seen { nic, ifindex, rx, tx });
-    let line = line(kind, account, rx, tx, ebpf);
+    // The equation of what is offered is a TAP's: a macvtap does not say what was delivered.
+    let is_tap = kind == NicKind::Tap;
+    let drops = batch.drops.get(nic).filter(|drops| is_tap && drops.ifindex == ifindex);
+    let line = line(kind, account, rx, tx, ebpf, drops.map(|drops| drops.counts));
+    let (rx_backlog_packets, rx_backlog_bytes) = backlog(account, &line, is_tap && device.is_some());
     let published = account.publish(line);
     let counted = ebpf.filter(|_| counts_what_was_sent(kind));
     NicStats {
@@ -104,6 +110,8 @@ fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicS
         tx: published.tx,
         mismatch_bytes: counted.and_then(|_| mismatch(line.tx.bytes, tx.bytes)),
         ebpf: published.ebpf,
+        rx_backlog_packets,
+        rx_backlog_bytes,
     }
 }
 
@@ -135,13 +143,15 @@ fn line(
     rx: FrameCounts,
     tx: FrameCounts,
     ebpf: Option<&EbpfReading>,
+    drops: Option<DropCounts>,
 ) -> Totals {
-    let ebpf = ebpf.map(|ebpf| guest_view(kind, ebpf.counters.ingress, ebpf.counters.egress));
-    let counted_tx = ebpf.as_ref().filter(|_| counts_what_was_sent(kind)).map(|counted| counted.tx);
+    let counted_tx = ebpf.filter(|_| counts_what_was_sent(kind));
+    let counted_tx = counted_tx.map(|ebpf| guest_view(kind, ebpf.counters.ingress, ebpf.counters.egress).tx);
     Totals {
         rx: FrameCounts {
             bytes: account.rx_bytes.update(rx.bytes, None),
             packets: account.rx_packets.update(rx.packets, None),
+            dropped: account.rx_dropped.update(rx.dropped, drops.map(|drops| drops.ring.packets)),
             ..rx
         },
         tx: FrameCounts {
@@ -149,8 +159,29 @@ fn line(
             packets: account.tx_packets.update(tx.packets, counted_tx.map(|counted| counted.packets)),
             ..tx
         },
-        ebpf: ebpf.map(|counted| ebpf_stats(&counted)),
+        ebpf: ebpf.map(|ebpf| ebpf_stats(kind, ebpf, drops)),
     }
+}
+
+/// What waits for the guest, in packets and in bytes. What is gone was read before what was offered.
+fn backlog(account: &mut Account, line: &Totals, device_is_read: bool) -> (Option<u64>, Option<u64>) {
+    let Some(ebpf) = line.ebpf.filter(|_| device_is_read) else { return (None, None) };
+    let queue = ebpf.queue_dropped;
+    // What is not seen to be dropped in the queue is taken to wait there.
+    let packets = add([line.rx.packets, line.rx.dropped, Some(queue.unwrap_or_default().packets)]);
+    let bytes =
+        add([line.rx.bytes, ebpf.ring_dropped.map(|ring| ring.bytes), queue.map(|queue| queue.bytes)]);
+    let packets = ebpf.offered.zip(packets);
+    let bytes = ebpf.offered.zip(bytes);
+    (
+        packets.map(|(offered, gone)| account.backlog_packets.update(offered.packets, gone)),
+        bytes.map(|(offered, gone)| account.backlog_bytes.update(offered.bytes, gone)),
+    )
+}
+
+/// Or nothing when one of them is not known.
+fn add(parts: [Option<u64>; 3]) -> Option<u64> {
+    parts.into_iter().try_fold(0_u64, |sum, part| sum.checked_add(part?))
 }
 
 /// How far the two counts of one thing are apart: what arrived between the two readings, and nothing on a quiet device.
@@ -174,8 +205,25 @@ fn device_counts(kind: NicKind, stats: &TapStats) -> GuestView<FrameCounts> {
     guest_view(kind, host_rx, host_tx)
 }
 
-fn ebpf_stats(counted: &GuestView<DirectionCounters>) -> EbpfStats {
-    EbpfStats { rx: packet_mix(&counted.rx), tx: packet_mix(&counted.tx) }
+fn ebpf_stats(kind: NicKind, ebpf: &EbpfReading, drops: Option<DropCounts>) -> EbpfStats {
+    let counted = guest_view(kind, ebpf.counters.ingress, ebpf.counters.egress);
+    // Only what leaves the host by a TAP is cut behind the programs.
+    let (cut, is_known) = match kind {
+        NicKind::Tap => (ebpf.counters.egress_cut, ebpf.sees_cuts || counted.rx.gso == 0),
+        NicKind::Macvtap => (vm_metrics_common::Volume::default(), true),
+    };
+    let (packets, bytes) = (counted.rx.packets + cut.packets, counted.rx.bytes + cut.bytes);
+    EbpfStats {
+        rx: packet_mix(&counted.rx),
+        tx: packet_mix(&counted.tx),
+        offered: is_known.then_some(Volume { packets, bytes }),
+        ring_dropped: drops.map(|drops| volume(drops.ring)),
+        queue_dropped: drops.map(|drops| volume(drops.queue)),
+    }
+}
+
+fn volume(counted: vm_metrics_common::Volume) -> Volume {
+    Volume { packets: counted.packets, bytes: counted.bytes }
 }
 
 fn packet_mix(counted: &DirectionCounters) -> PacketMix {

@@ -2,6 +2,7 @@
 //!
 //! [`Manager`] is what others hold; `engine` does one tick, and `tick` does one after the other on a thread.
 
+mod backlog;
 mod engine;
 mod health_log;
 mod judge;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use vm_metrics_common::Counters;
+use vm_metrics_common::{Counters, DropCounts};
 
 use super::{AttachMode, Nic, NicKind, NicSource, VmSet};
 
@@ -14,6 +14,7 @@ pub struct Batch {
     pub threads: HashMap<u32, ThreadsReading>,
     pub taps: HashMap<Nic, TapReading>,
     pub ebpf: HashMap<Nic, EbpfReading>,
+    pub drops: HashMap<Nic, DropReading>,
 }
 
 /// What was there in the tick before and is not any more: whole VMs, or VMs with only the interfaces they have lost.
@@ -120,4 +121,13 @@ pub struct EbpfReading {
     pub kind: NicKind,
     pub attach: AttachMode,
     pub counters: Counters,
+    /// Whether the programs can tell which GSO frames the kernel cuts before it delivers them.
+    pub sees_cuts: bool,
+}
+
+/// Frames for the guest that were dropped after the programs had counted them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropReading {
+    pub ifindex: u32,
+    pub counts: DropCounts,
 }

@@ -7,12 +7,12 @@ mod uncounted;
 mod vm;
 
 pub use batch::{
-    Batch, DiskBytes, EbpfReading, Leaving, MemorySplit, ProcessReading, SchedTimes, TapReading, TapStats,
-    ThreadsReading, VcpuReading,
+    Batch, DiskBytes, DropReading, EbpfReading, Leaving, MemorySplit, ProcessReading, SchedTimes, TapReading,
+    TapStats, ThreadsReading, VcpuReading,
 };
 pub use snapshot::{Health, PartHealth, PartKind, PartRun, Snapshot};
 pub use stats::{
-    AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats, PacketMix, VcpuStats, VmStats,
+    AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats, PacketMix, VcpuStats, VmStats, Volume,
 };
 pub use uncounted::{UncountedKind, UncountedNic};
 pub use vm::{Hypervisor, InstanceInfo, Nic, VmSet, build_instance_info, tap_name};

@@ -66,6 +66,10 @@ pub struct VmStats {
     pub net_tx_packets: Option<u64>,
     pub allocated_vcpus: Option<u32>,
     pub allocated_memory_bytes: Option<u64>,
+    /// What the balloon leaves the guest of it; `None` without a balloon.
+    pub actual_memory_bytes: Option<u64>,
+    /// Whose VM it is, as the orchestrator calls them.
+    pub project: Option<String>,
     pub nics: Vec<NicStats>,
     /// Network interfaces that cannot be counted.
     pub uncounted: Vec<UncountedNic>,
@@ -132,6 +136,11 @@ pub struct NicStats {
     pub mismatch_bytes: Option<i64>,
     /// What only the eBPF programs see; `None` when they are not on this TAP.
     pub ebpf: Option<EbpfStats>,
+    /// Packets that wait for the guest, in the ring or in the queueing discipline: what was offered, less what the guest
+    /// took and what was dropped. While traffic flows, also what came between the readings.
+    pub rx_backlog_packets: Option<u64>,
+    /// `None` also where the kernel does not tell of drops.
+    pub rx_backlog_bytes: Option<u64>,
 }
 
 /// Frames of one direction.
@@ -140,6 +149,7 @@ pub struct NicStats {
 pub struct FrameCounts {
     pub bytes: Option<u64>,
     pub packets: Option<u64>,
+    /// Packets. Of `rx`: those that found the ring full or that the VMM's filter refused.
     pub dropped: Option<u64>,
     pub errors: Option<u64>,
 }
@@ -147,9 +157,26 @@ pub struct FrameCounts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(default)]
 pub struct EbpfStats {
-    /// What the host offered to the guest: delivered, dropped at the full ring, or still in it.
+    /// What the host offered to the guest, as it left the host's stack.
     pub rx: PacketMix,
     pub tx: PacketMix,
+    /// The same as the device counts it: a GSO frame that it does not take whole is its segments. Each frame is taken by
+    /// the guest, dropped, or waits. `None` when the kernel cut frames and does not tell which.
+    pub offered: Option<Volume>,
+    /// Dropped by the device: its ring was full, or a filter of the VMM's refused the frame. `None` where the kernel does
+    /// not tell of drops.
+    pub ring_dropped: Option<Volume>,
+    /// Dropped before the device saw them, by its queueing discipline or another tc program. `None` where the kernel does
+    /// not tell of drops.
+    pub queue_dropped: Option<Volume>,
+}
+
+/// Frames and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(default)]
+pub struct Volume {
+    pub packets: u64,
+    pub bytes: u64,
 }
 
 /// One direction as the programs saw it, since they were attached.

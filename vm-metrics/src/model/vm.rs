@@ -25,6 +25,11 @@ pub struct InstanceInfo {
     pub allocated_vcpus: Option<u32>,
     /// Bytes, hot-plugged memory included; `None` when the source does not know.
     pub allocated_memory_bytes: Option<u64>,
+    /// Bytes that its balloon leaves the guest of what is allocated; `None` without a balloon, or when the source does not
+    /// know.
+    pub actual_memory_bytes: Option<u64>,
+    /// Whose VM it is, as the orchestrator calls them; becomes the label `project` of `vm_info`.
+    pub project: Option<String>,
 }
 
 /// A network interface of a VM, named by its device on the host.
@@ -119,6 +124,7 @@ pub fn build_instance_info(
         uncounted: Vec::new(),
         allocated_vcpus: (vcpus > 0).then_some(vcpus),
         allocated_memory_bytes: (memory_bytes > 0).then_some(memory_bytes),
+        ..InstanceInfo::default()
     }
 }
 

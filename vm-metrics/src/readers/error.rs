@@ -34,6 +34,8 @@ pub enum ReaderError {
         "{device} receives what the programs do not see: somebody took them off, or XDP comes first; they are put back"
     )]
     Lost { device: String },
+    #[error("dropped bytes are not counted: {problem}")]
+    NoDrops { problem: String, errno: Option<i32> },
     #[error("{device}: {problem}")]
     Device { device: String, problem: String, errno: Option<i32> },
 }
@@ -43,16 +45,16 @@ impl ReaderError {
         Self::Io { operation, path: path.to_owned(), source }
     }
 
-    /// What was to be read does not exist: a fact about the VM, no fault of the reader.
+    /// What was to be read does not exist: a fact about the VM or the kernel, no fault of the reader.
     pub fn is_absence(&self) -> bool {
-        matches!(self, Self::NoProcess { .. } | Self::NoDevice { .. })
+        matches!(self, Self::NoProcess { .. } | Self::NoDevice { .. } | Self::NoDrops { .. })
     }
 
     /// The error number of the kernel, where there was one.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Io { source, .. } | Self::Netlink { source, .. } => source.raw_os_error(),
-            Self::Device { errno, .. } => *errno,
+            Self::Device { errno, .. } | Self::NoDrops { errno, .. } => *errno,
             Self::NoProcess { .. } => Some(Errno::SRCH.raw_os_error()),
             Self::NoDevice { .. } => Some(Errno::NODEV.raw_os_error()),
             Self::NoRoom { .. } => Some(Errno::MFILE.raw_os_error()),

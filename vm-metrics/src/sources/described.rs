@@ -34,6 +34,8 @@ pub struct DescribedVm {
     pub vcpus: Option<u32>,
     pub memory_bytes: Option<u64>,
     pub hypervisor: Hypervisor,
+    /// Whose VM it is.
+    pub project: Option<String>,
 }
 
 impl DescribedVm {
@@ -72,6 +74,7 @@ impl DescribedVm {
             nics: self.nics(host, problems),
             allocated_vcpus: self.vcpus,
             allocated_memory_bytes: self.memory_bytes,
+            project: self.project.clone(),
             ..InstanceInfo::default()
         }
     }

@@ -120,6 +120,8 @@ impl Merged {
         }
         vm.allocated_vcpus = vm.allocated_vcpus.or(other.allocated_vcpus);
         vm.allocated_memory_bytes = vm.allocated_memory_bytes.or(other.allocated_memory_bytes);
+        vm.actual_memory_bytes = vm.actual_memory_bytes.or(other.actual_memory_bytes);
+        vm.project = vm.project.take().or(other.project);
         self.index(at);
         self.set_nics(at, tier, other.nics);
     }
@@ -240,6 +242,8 @@ mod tests {
             nics: vec![Nic::local(format!("tap{pid}"))],
             allocated_vcpus: Some(2),
             allocated_memory_bytes: Some(1 << 30),
+            actual_memory_bytes: Some(1 << 29),
+            project: Some("p".into()),
             ..InstanceInfo::default()
         }
     }
@@ -266,7 +270,15 @@ mod tests {
             ..vm("web", Some(7))
         };
         let (vms, _) = merge_listings(vec![vec![first.clone()], vec![found(7)]]);
-        assert_eq!(vms, [InstanceInfo { allocated_memory_bytes: Some(1 << 30), ..first }]);
+        assert_eq!(
+            vms,
+            [InstanceInfo {
+                allocated_memory_bytes: Some(1 << 30),
+                actual_memory_bytes: Some(1 << 29),
+                project: Some("p".into()),
+                ..first
+            }]
+        );
     }
 
     #[test]

@@ -3,15 +3,23 @@
 //! A new source is a file with a [`SourceDef`], a `mod` line and a line in [`SOURCES`].
 
 mod adapters;
+mod cloud_hypervisor;
 mod described;
 mod error;
 mod files;
+mod firecracker;
+mod hypeman;
+mod libvirt;
 mod merge;
 mod precedence;
 pub mod proc_scan;
+pub mod push;
+mod qemu_qmp;
 mod round;
 pub mod static_list;
 mod vm_dir;
+mod vmm_api;
+mod vmm_pid;
 mod watched_files;
 mod written_pid;
 
@@ -23,6 +31,7 @@ pub use self::adapters::{
 pub use self::error::SourceError;
 pub use self::merge::merge_listings;
 pub use self::precedence::Tier;
+use self::push::Inbox;
 use self::round::Asked;
 pub use self::round::{SourceReport, Sources};
 use crate::config::{ConfigError, Section, Sections, Switch};
@@ -30,7 +39,17 @@ use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 
 /// All sources. Where several describe the same VM, [`precedence`] says whose word counts; within a tier, the earlier one's.
-pub const SOURCES: &[SourceDef] = &[static_list::SOURCE, vm_dir::SOURCE, proc_scan::SOURCE];
+pub const SOURCES: &[SourceDef] = &[
+    static_list::SOURCE,
+    vm_dir::SOURCE,
+    push::SOURCE,
+    hypeman::SOURCE,
+    libvirt::SOURCE,
+    cloud_hypervisor::SOURCE,
+    firecracker::SOURCE,
+    qemu_qmp::SOURCE,
+    proc_scan::SOURCE,
+];
 
 /// A line of the table of sources.
 #[derive(Debug)]
@@ -73,8 +92,10 @@ pub trait InstanceSource: Send {
     /// The VMMs that other sources have found in this round, for a source that asks VMMs.
     fn found(&mut self, _sockets: &[ApiSocket]) {}
 
-    /// Called once by the daemon, and by nobody who only looks: what is there only once on a host is taken now.
-    fn serve(&mut self) {}
+    /// A socket that the daemon is to serve for this source; who only looks serves none.
+    fn inbox(&self) -> Option<Inbox> {
+        None
+    }
 }
 
 /// Those that are always there.

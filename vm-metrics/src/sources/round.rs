@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::merge::{GivenIds, merge_again};
+use super::push::Inbox;
 use super::{ApiSocket, InstanceSource, Listing, SourceError, Tier};
 use crate::config::Switch;
 use crate::model::{InstanceInfo, VmSet};
@@ -65,11 +66,10 @@ impl Sources {
         &self.switched_off
     }
 
-    /// From now on this is the daemon, and not somebody who looks: see [`InstanceSource::serve`].
-    pub fn serve(&mut self) {
-        for asked in &mut self.sources {
-            asked.source.serve();
-        }
+    /// The sockets to be served, and whether one that cannot be is a fault.
+    pub fn inboxes(&self) -> Vec<(Inbox, bool)> {
+        let inbox = |asked: &Asked| Some((asked.source.inbox()?, asked.switch == Switch::On));
+        self.sources.iter().filter_map(inbox).collect()
     }
 
     /// Asks each source. One that fails does not hinder the others, and keeps the VMs it listed last for a while.

@@ -87,6 +87,7 @@ mod tests {
             vcpus = 2
             memory_bytes = 1073741824
             hypervisor = "cloud-hypervisor"
+            project = "acme"
             "#,
         )
         .unwrap();
@@ -101,6 +102,7 @@ mod tests {
             nics: vec![Nic::local("tap0"), Nic::local("tap1")],
             allocated_vcpus: Some(2),
             allocated_memory_bytes: Some(1 << 30),
+            project: Some("acme".into()),
             ..InstanceInfo::default()
         };
         assert_eq!(listing.instances, [web, db]);

@@ -91,8 +91,14 @@ fn sections_turn_sources_on_and_off() {
     let names = |text: &str| -> Vec<&str> {
         configured(text).expect("a good config").sources.iter().map(|source| source.name).collect()
     };
-    assert_eq!(names(""), ["vm_dir", "proc_scan"]);
-    assert_eq!(names("[sources]\nproc_scan.enabled = false\nvm_dir.enabled = false"), [""; 0]);
+    assert_eq!(
+        names(""),
+        ["vm_dir", "push", "hypeman", "libvirt", "cloud_hypervisor", "firecracker", "qemu_qmp", "proc_scan"]
+    );
+    assert_eq!(
+        names("[sources]\nproc_scan.enabled = false\nhypeman.enabled = false")[..3],
+        ["vm_dir", "push", "libvirt"]
+    );
     assert_eq!(names("[[sources.static_list.vms]]\nid = \"a\"")[..2], ["static_list", "vm_dir"]);
     for on in ["true", "\"auto\""] {
         assert_eq!(names(&format!("[sources.proc_scan]\nenabled = {on}")), names(""));
@@ -110,6 +116,11 @@ fn a_bad_section_is_refused_with_its_line_and_key() {
             ["test.toml:2", "enabled must be \"auto\", true or false"],
         ),
         ("[sources.vm_dir]\ndirs = \"/x\"", ["test.toml:2", "dirs"]),
+        ("[sources.qemu_qmp]\nsockets = [\"/run/***\"]", ["test.toml:2", "\"/run/***\""]),
+        ("[sources.firecracker]\nsockets = []", ["test.toml:2", "sockets"]),
+        ("[sources.push]\nsocket = \"push.sock\"", ["test.toml:2", "push.sock is not an absolute path"]),
+        ("[sources.hypeman]\ndata_dir = 1", ["test.toml:2", "sources.hypeman"]),
+        ("[sources.libvirt]\nuri = \"qemu:///system\"", ["test.toml:2", "uri"]),
         ("\n[sources.procscan]", ["test.toml:2", "procscan"]),
         ("sources = 1", ["test.toml:1", "sources"]),
         ("[[sources.static_list.vms]]\nname = \"a\"", ["test.toml:1", "id"]),

@@ -38,7 +38,14 @@ impl Suite {
             "guest" | "vm" => Needs {
                 root: true,
                 minutes: true,
-                packages: &["cpio", "kmod", "qemu-system-x86"],
+                packages: &[
+                    "cpio",
+                    "kmod",
+                    "libvirt-clients",
+                    "libvirt-daemon",
+                    "libvirt-daemon-driver-qemu",
+                    "qemu-system-x86",
+                ],
                 threads: NonZeroU8::new(2),
             },
             _ => Needs::default(),

@@ -132,7 +132,14 @@ pub(crate) mod tests {
             rx: counts,
             tx: counts,
             mismatch_bytes: Some(0),
-            ebpf: Some(EbpfStats::default()),
+            ebpf: Some(EbpfStats {
+                offered: Some(Volume::default()),
+                ring_dropped: Some(Volume::default()),
+                queue_dropped: Some(Volume::default()),
+                ..EbpfStats::default()
+            }),
+            rx_backlog_packets: Some(0),
+            rx_backlog_bytes: Some(0),
         };
         let vm = VmStats {
             instance_id: "a".into(),
@@ -153,6 +160,8 @@ pub(crate) mod tests {
             disk_cancelled_write_bytes: Some(1),
             allocated_vcpus: Some(1),
             allocated_memory_bytes: Some(1),
+            actual_memory_bytes: Some(1),
+            project: Some("p".into()),
             nics: vec![nic],
             uncounted: vec![UncountedNic { kind: UncountedKind::User, name: "n0".into() }],
             ..VmStats::default()

@@ -6,6 +6,7 @@ use crate::model::{NicStats, PacketMix, Snapshot, VmStats};
 const NIC: &[&str] = &["instance_id", "instance_name", "device"];
 const DEVICE: &str = "the TAP's counters";
 const EBPF: &str = "eBPF on the TAP";
+const DROPS: &str = "the tracepoint kfree_skb";
 const EITHER: &str = "eBPF on the TAP, continued from the TAP's counters; else the TAP's counters";
 
 pub(super) const METRICS: &[Metric] = &[
@@ -19,9 +20,40 @@ pub(super) const METRICS: &[Metric] = &[
     counter("network_tx_packets_total", "Packets the guest sent; a GSO frame is one.", EITHER, |s, p| {
         each(s, p, |nic| nic.tx.packets)
     }),
-    counter("network_rx_dropped_total", "Packets for the guest that found its ring full.", DEVICE, |s, p| {
-        each(s, p, |nic| nic.rx.dropped)
-    }),
+    counter(
+        "network_rx_dropped_total",
+        "Packets for the guest that found its ring full, or that a filter of its VMM refused.",
+        DEVICE,
+        |s, p| each(s, p, |nic| nic.rx.dropped),
+    ),
+    counter(
+        "network_rx_dropped_bytes_total",
+        "Bytes of the packets that are dropped like those of network_rx_dropped_total, since the attach.",
+        DROPS,
+        |s, p| each(s, p, |nic| Some(nic.ebpf?.ring_dropped?.bytes)),
+    ),
+    counter(
+        "network_rx_queue_dropped_packets_total",
+        "Packets for the guest that the queueing discipline of its TAP or another tc program dropped, since the attach.",
+        DROPS,
+        |s, p| each(s, p, |nic| Some(nic.ebpf?.queue_dropped?.packets)),
+    ),
+    counter(
+        "network_rx_queue_dropped_bytes_total",
+        "Bytes for the guest that the queueing discipline of its TAP or another tc program dropped, since the attach.",
+        DROPS,
+        |s, p| each(s, p, |nic| Some(nic.ebpf?.queue_dropped?.bytes)),
+    ),
+    gauge(
+        "network_rx_backlog_packets",
+        "Packets that wait for the guest: offered, less received, dropped and queue_dropped.",
+        |s, p| each(s, p, |nic| nic.rx_backlog_packets),
+    ),
+    gauge(
+        "network_rx_backlog_bytes",
+        "Bytes that wait for the guest: offered, less received, dropped and queue_dropped.",
+        |s, p| each(s, p, |nic| nic.rx_backlog_bytes),
+    ),
     counter(
         "network_tx_dropped_total",
         "Packets of the guest that the host refused, for example while the TAP was down.",
@@ -36,15 +68,15 @@ pub(super) const METRICS: &[Metric] = &[
     }),
     counter(
         "network_rx_offered_bytes_total",
-        "Bytes the host offered to the guest since the attach: received, dropped, or still waiting.",
+        "Bytes the host offered to the guest since the attach: received, dropped, queue_dropped, or in the backlog.",
         EBPF,
-        |s, p| each(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.rx.bytes)),
+        |s, p| each(s, p, |nic| Some(nic.ebpf?.offered?.bytes)),
     ),
     counter(
         "network_rx_offered_packets_total",
-        "Packets the host offered to the guest since the attach: received, dropped, or still waiting.",
+        "Packets the host offered to the guest since the attach: received, dropped, queue_dropped, or in the backlog.",
         EBPF,
-        |s, p| each(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.rx.packets)),
+        |s, p| each(s, p, |nic| Some(nic.ebpf?.offered?.packets)),
     ),
     counter(
         "network_rx_wire_packets_total",
@@ -177,6 +209,10 @@ const fn counter(
     samples: fn(&Snapshot, Push<'_>),
 ) -> Metric {
     Metric { name, kind: Kind::Counter, help, origin, labels: NIC, samples }
+}
+
+const fn gauge(name: &'static str, help: &'static str, samples: fn(&Snapshot, Push<'_>)) -> Metric {
+    Metric { name, kind: Kind::Gauge, help, origin: "computed", labels: NIC, samples }
 }
 
 const fn by(

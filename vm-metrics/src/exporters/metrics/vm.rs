@@ -11,11 +11,12 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Always 1; what is known of the VM is in the labels.",
         origin: "sources",
-        labels: &["instance_id", "instance_name", "hypervisor", "pid"],
+        labels: &["instance_id", "instance_name", "hypervisor", "pid", "project"],
         samples: |snapshot, push| {
             for vm in &snapshot.vms {
                 let pid = vm.hypervisor_pid.map(|pid| pid.to_string()).unwrap_or_default();
-                push(&[&vm.instance_id, &vm.instance_name, vm.hypervisor.as_str(), &pid], 1.0);
+                let project = vm.project.as_deref().unwrap_or_default();
+                push(&[&vm.instance_id, &vm.instance_name, vm.hypervisor.as_str(), &pid, project], 1.0);
             }
         },
     },
@@ -122,6 +123,14 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "sources",
         labels: VM,
         samples: |snapshot, push| each(snapshot, push, |vm| vm.allocated_memory_bytes.map(as_f64)),
+    },
+    Metric {
+        name: "actual_memory_bytes",
+        kind: Kind::Gauge,
+        help: "Memory that the VM's balloon leaves it of what it was given, in bytes; not for a VM without a balloon.",
+        origin: "sources",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.actual_memory_bytes.map(as_f64)),
     },
     Metric {
         name: "memory_utilization_ratio",

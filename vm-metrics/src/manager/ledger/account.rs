@@ -1,5 +1,6 @@
 //! The account of one device: who has it, what its former owners were given, and what tells it from any other.
 
+use super::super::backlog::Backlog;
 use super::Seen;
 use super::continued::Continued;
 use super::totals::{Totals, counts_anew, fell};
@@ -31,6 +32,10 @@ pub(in crate::manager) struct Account {
     pub(in crate::manager) rx_packets: Continued,
     pub(in crate::manager) tx_bytes: Continued,
     pub(in crate::manager) tx_packets: Continued,
+    /// Counted by the device, and by the program that sees drops.
+    pub(in crate::manager) rx_dropped: Continued,
+    pub(in crate::manager) backlog_packets: Backlog,
+    pub(in crate::manager) backlog_bytes: Backlog,
 }
 
 impl Account {
@@ -50,6 +55,9 @@ impl Account {
             rx_packets: Continued::default(),
             tx_bytes: Continued::default(),
             tx_packets: Continued::default(),
+            rx_dropped: Continued::default(),
+            backlog_packets: Backlog::default(),
+            backlog_bytes: Backlog::default(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{EbpfStats, FrameCounts, PacketMix};
+use crate::model::{EbpfStats, FrameCounts, PacketMix, Volume};
 
 /// Guest perspective.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -21,9 +21,13 @@ impl Totals {
             rx: frames_since(&self.rx, &origin.rx),
             tx: frames_since(&self.tx, &origin.tx),
             ebpf: self.ebpf.map(|now| match origin.ebpf {
-                Some(origin) => {
-                    EbpfStats { rx: mix_since(&now.rx, &origin.rx), tx: mix_since(&now.tx, &origin.tx) }
-                }
+                Some(origin) => EbpfStats {
+                    rx: mix_since(&now.rx, &origin.rx),
+                    tx: mix_since(&now.tx, &origin.tx),
+                    offered: volume_since(now.offered, origin.offered),
+                    ring_dropped: volume_since(now.ring_dropped, origin.ring_dropped),
+                    queue_dropped: volume_since(now.queue_dropped, origin.queue_dropped),
+                },
                 None => now,
             }),
         }
@@ -59,6 +63,14 @@ fn frames_since(now: &FrameCounts, origin: &FrameCounts) -> FrameCounts {
         dropped: since(now.dropped, origin.dropped),
         errors: since(now.errors, origin.errors),
     }
+}
+
+fn volume_since(now: Option<Volume>, origin: Option<Volume>) -> Option<Volume> {
+    let (now, origin) = (now?, origin.unwrap_or_default());
+    Some(Volume {
+        packets: now.packets.saturating_sub(origin.packets),
+        bytes: now.bytes.saturating_sub(origin.bytes),
+    })
 }
 
 fn frames_or(now: &FrameCounts, before: &FrameCounts) -> FrameCounts {

@@ -13,6 +13,7 @@ use aya::programs::tc::TcError;
 use rustix::io::Errno;
 use thiserror::Error;
 
+use super::kernel::BtfError;
 use super::pins::PinError;
 use crate::model::{Health, PartHealth};
 use crate::readers::ReaderError;
@@ -31,6 +32,12 @@ pub(super) enum LoadError {
     Cpus { path: &'static str, source: io::Error },
     #[error("max_nics = {max_nics} on {cpus} possible CPUs is more than a map can have")]
     TooManyNics { max_nics: u32, cpus: u32 },
+    #[error("cannot read {}: {source}", path.display())]
+    ReadBtf { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    KernelTypes(#[from] BtfError),
+    #[error(transparent)]
+    Btf(#[from] aya::BtfError),
     #[error(transparent)]
     Links(ReaderError),
     #[error("cannot add a clsact qdisc: {0}")]

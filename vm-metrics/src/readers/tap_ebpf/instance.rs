@@ -119,6 +119,11 @@ impl Instance {
         Ok(())
     }
 
+    /// Whether the programs are on this interface.
+    pub(super) fn counts(&self, ifindex: u32) -> bool {
+        self.taps.contains_key(&ifindex)
+    }
+
     /// Which TAPs are gone, or were no VM's for a while, and which are new.
     pub(super) fn changes(&mut self, present: &Present, links: &Links) -> Changes {
         self.last_words.clear();
@@ -161,8 +166,8 @@ impl Instance {
     fn detach_one(&mut self, ifindex: u32, report: &mut ReadReport) {
         let Some(Tap { nic, kind, slot, attached, .. }) = self.taps.remove(&ifindex) else { return };
         // The counters outlive the device.
-        let counters = self.loaded.counters.read(slot);
-        self.last_words.insert(nic, EbpfReading { ifindex, kind, attach: attached.mode, counters });
+        let reading = self.loaded.reading(ifindex, slot, attached.mode);
+        self.last_words.insert(nic, EbpfReading { kind, ..reading });
         let removed = attached.remove().and_then(|()| self.slots.release(&mut self.loaded, ifindex, slot));
         if let Err(error) = removed {
             report.error(ReaderError::from(&AttachError::new(&format!("interface {ifindex}"), error)));
@@ -216,12 +221,11 @@ impl Instance {
         let (mut waiting, mut lost) = (0, Vec::new());
         for (&ifindex, &nic) in present {
             if let Some(tap) = self.taps.get_mut(&ifindex) {
-                let counters = self.loaded.counters.read(tap.slot);
-                if tap.is_lost(batch.taps.get(nic), &counters) {
+                let reading = self.loaded.reading(ifindex, tap.slot, tap.attached.mode);
+                if tap.is_lost(batch.taps.get(nic), &reading.counters) {
                     lost.push((ifindex, nic));
                 }
-                let (kind, attach) = (tap.kind, tap.attached.mode);
-                batch.ebpf.insert(nic.clone(), EbpfReading { ifindex, kind, attach, counters });
+                batch.ebpf.insert(nic.clone(), EbpfReading { kind: tap.kind, ..reading });
                 report.items += 1;
             } else if let Some(refusal) = self.refused.get(&ifindex) {
                 report.error(ReaderError::from(&refusal.error));
@@ -261,11 +265,10 @@ impl Instance {
 
     /// What a TAP had counted that is gone with its device, or still there but no VM's.
     pub(super) fn last_words(&mut self, nic: &Nic) -> Option<EbpfReading> {
-        let kept = self.taps.iter().find(|(_, tap)| tap.nic == *nic).map(|(ifindex, tap)| EbpfReading {
-            ifindex: *ifindex,
+        let kept = self.taps.iter().find(|(_, tap)| tap.nic == *nic);
+        let kept = kept.map(|(ifindex, tap)| EbpfReading {
             kind: tap.kind,
-            attach: tap.attached.mode,
-            counters: self.loaded.counters.read(tap.slot),
+            ..self.loaded.reading(*ifindex, tap.slot, tap.attached.mode)
         });
         self.last_words.remove(nic).or(kept)
     }

@@ -9,11 +9,12 @@ use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use log::Log;
 use rustix::process::{Resource, Rlimit, setrlimit};
-use vm_metrics_common::{Counters, TABLE_SIZE, TableEntry, names};
+use vm_metrics_common::{Counters, GLOBAL_LAYOUT, Layout, TABLE_SIZE, TableEntry, names};
 
 use super::counters::CounterMap;
 use super::error::LoadError;
 use super::pins::Pins;
+use crate::model::{AttachMode, EbpfReading, NicKind};
 
 /// Built by `build.rs` from `vm-metrics-ebpf`; aligned, because the loader reads it in place.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vm-metrics.bpf.o"));
@@ -22,6 +23,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vm
 pub(super) struct Loader {
     loader: EbpfLoader<'static>,
     cpus: u32,
+    /// Whether the programs are told where the kernel has what they read.
+    knows_layout: bool,
 }
 
 /// The programs in the kernel, with their maps.
@@ -30,6 +33,8 @@ pub(super) struct Loaded {
     pub(super) counters: CounterMap,
     pub(super) table: Array<MapData, TableEntry>,
     pub(super) collisions: HashMap<MapData, u32, u32>,
+    /// Whether `egress_cut` counts.
+    sees_cuts: bool,
     logger: EbpfLogger<&'static dyn Log>,
 }
 
@@ -47,7 +52,8 @@ impl Size {
 }
 
 impl Loader {
-    pub(super) fn new() -> Result<Self, LoadError> {
+    /// Without the layout the programs look at frames only.
+    pub(super) fn new(layout: Option<Layout>) -> Result<Self, LoadError> {
         // Before 5.11 maps count against this limit; later kernels do not look at it.
         let unlimited = Rlimit { current: None, maximum: None };
         if let Err(errno) = setrlimit(Resource::Memlock, unlimited) {
@@ -56,12 +62,29 @@ impl Loader {
         let mut loader = EbpfLoader::new();
         let cpus = possible_cpus()?;
         loader.override_global(names::GLOBAL_CPUS, cpus, true);
-        Ok(Self { loader, cpus: *cpus })
+        if let Some(layout) = layout {
+            loader.override_global(GLOBAL_LAYOUT, LAYOUT.get_or_init(|| layout), true);
+        }
+        Ok(Self { loader, cpus: *cpus, knows_layout: layout.is_some() })
     }
 
     /// With pins all of the time, or never.
     pub(super) fn load(&mut self, size: Size, pins: Option<&Pins>) -> Result<Loaded, LoadError> {
-        let Self { loader, cpus } = self;
+        let result = self.try_load(size, pins);
+        let Err(refused) = &result else { return result };
+        if !self.knows_layout {
+            return result;
+        }
+        // Perhaps only what it reads of the kernel's own is refused.
+        self.knows_layout = false;
+        self.loader.override_global(GLOBAL_LAYOUT, &UNKNOWN, true);
+        let loaded = self.try_load(size, pins)?;
+        tracing::warn!("the programs may not read the kernel's structures: {}", refused.in_one_line());
+        Ok(loaded)
+    }
+
+    fn try_load(&mut self, size: Size, pins: Option<&Pins>) -> Result<Loaded, LoadError> {
+        let Self { loader, cpus, knows_layout } = self;
         let (max_nics, cpus) = (size.nics, *cpus);
         let entries = max_nics.checked_mul(cpus).ok_or(LoadError::TooManyNics { max_nics, cpus })?;
         loader.map_max_entries(names::MAP_COUNTERS, entries);
@@ -83,11 +106,17 @@ impl Loader {
         }
         let table = Array::try_from(take(&mut ebpf, names::MAP_TABLE)?)?;
         let collisions = HashMap::try_from(take(&mut ebpf, names::MAP_COLLISIONS)?)?;
-        Ok(Loaded { ebpf, counters, table, collisions, logger })
+        Ok(Loaded { ebpf, counters, table, collisions, logger, sees_cuts: *knows_layout })
     }
 }
 
 /// The loader keeps globals by reference.
+static LAYOUT: OnceLock<Layout> = OnceLock::new();
+
+/// Makes the programs leave the kernel's structures alone.
+static UNKNOWN: Layout = Layout::UNKNOWN;
+
+/// By reference, too.
 fn possible_cpus() -> Result<&'static u32, LoadError> {
     static CPUS: OnceLock<u32> = OnceLock::new();
     let cpus = aya::util::nr_cpus().map_err(|(path, source)| LoadError::Cpus { path, source })?;
@@ -98,6 +127,11 @@ fn possible_cpus() -> Result<&'static u32, LoadError> {
 impl Loaded {
     pub(super) fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, LoadError> {
         classifier(&mut self.ebpf, name)
+    }
+
+    pub(super) fn reading(&self, ifindex: u32, slot: u32, attach: AttachMode) -> EbpfReading {
+        let (kind, counters) = (NicKind::default(), self.counters.read(slot));
+        EbpfReading { ifindex, kind, attach, counters, sees_cuts: self.sees_cuts }
     }
 
     /// Passes on what the programs had to say; from memory, without a system call.

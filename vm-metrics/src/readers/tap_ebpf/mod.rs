@@ -2,6 +2,8 @@
 //! count, `slots` says who counts where, and `pins` keeps all of it while no daemon runs. `instance` is all of these for
 //! one network namespace, and `reader` leads them tick by tick within the time that `budget` gives.
 //!
+//! `drops` counts what was dropped on its way to the guest; `kernel` knows what the programs read of the kernel's own.
+//!
 //! Without the feature `ebpf`, or on a host that refuses the programs, the reader says why and the baseline goes on.
 
 #[cfg(feature = "ebpf")]
@@ -11,9 +13,13 @@ mod budget;
 #[cfg(feature = "ebpf")]
 mod counters;
 #[cfg(feature = "ebpf")]
+mod drops;
+#[cfg(feature = "ebpf")]
 mod error;
 #[cfg(feature = "ebpf")]
 mod instance;
+#[cfg(feature = "ebpf")]
+mod kernel;
 #[cfg(feature = "ebpf")]
 mod load;
 #[cfg(feature = "ebpf")]
@@ -103,9 +109,9 @@ fn start(options: &Options, host: &Host, purpose: Purpose) -> Started {
         return Started::Not(health);
     }
     let started: Result<Box<dyn Reader>, error::LoadError> = match purpose {
-        Purpose::Look => reader::Trial::new(options).map(|trial| Box::new(trial) as _),
+        Purpose::Look => reader::Trial::new(options, host).map(|trial| Box::new(trial) as _),
         Purpose::Serve => match pins(options, host) {
-            Ok(pins) => reader::TapEbpf::new(options, pins).map(|reader| Box::new(reader) as _),
+            Ok(pins) => reader::TapEbpf::new(options, host, pins).map(|reader| Box::new(reader) as _),
             Err(held) => return Started::Refused(held.to_string()),
         },
     };

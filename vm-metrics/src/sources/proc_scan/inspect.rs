@@ -1,8 +1,9 @@
 //! One process, looked at closely: is it a VM, and which?
 
 use std::io;
+use std::path::PathBuf;
 
-use super::super::{SourceError, is_device_name};
+use super::super::{ApiSocket, SourceError, is_device_name};
 use super::cmdline::{self, VmArgs};
 use super::executable::hypervisor;
 use super::process::{Process, Unread};
@@ -19,6 +20,7 @@ const MAX_NAME_CHARS: usize = 256;
 pub struct Vm {
     pub info: InstanceInfo,
     pub start_ticks: u64,
+    api_socket: Option<PathBuf>,
     /// NICs by the command line, for want of a look at the process's descriptors.
     named_nics: Vec<Nic>,
     named_uncounted: Vec<UncountedNic>,
@@ -48,6 +50,7 @@ pub fn inspect(process: &Process) -> Result<Option<Vm>, Unread> {
     let mut vm = Vm {
         info: info(process.pid, hypervisor, &args),
         start_ticks: stat.start_ticks,
+        api_socket: args.api_socket.take().map(PathBuf::from),
         named_nics: named_nics(args.taps),
         named_uncounted: named_uncounted(process, args.uncounted),
         config_problem,
@@ -82,6 +85,17 @@ impl Vm {
         held.sort_unstable();
         held.dedup();
         self.info.uncounted = held;
+    }
+
+    /// Where its VMM can be asked.
+    pub fn api_socket(&self, pid: u32) -> Option<ApiSocket> {
+        Some(ApiSocket {
+            hypervisor: self.info.hypervisor,
+            pid,
+            start_ticks: self.start_ticks,
+            path: self.api_socket.clone()?,
+            nics: self.info.nics.clone(),
+        })
     }
 
     pub fn problems(&self) -> impl Iterator<Item = &SourceError> {
@@ -135,9 +149,9 @@ fn info(pid: u32, hypervisor: Hypervisor, args: &VmArgs) -> InstanceInfo {
         hypervisor,
         hypervisor_pid: Some(pid),
         nics: Vec::new(),
-        uncounted: Vec::new(),
         allocated_vcpus: args.vcpus,
         allocated_memory_bytes: args.memory_bytes,
+        ..InstanceInfo::default()
     }
 }
 

@@ -14,7 +14,7 @@
 
 mod cmdline;
 mod device_netns;
-mod executable;
+pub(super) mod executable;
 mod inspect;
 mod proc_dir;
 mod process;
@@ -30,7 +30,8 @@ use std::time::{Duration, Instant};
 
 use self::inspect::{Vm, inspect};
 use self::proc_dir::ProcDir;
-use self::process::{Process, Unread};
+pub(super) use self::process::Process;
+use self::process::Unread;
 use super::{InstanceSource, Listing, SourceDef, SourceError, Tier};
 use crate::host::Host;
 
@@ -168,7 +169,7 @@ impl ProcScan {
     }
 
     fn listing(&self, mut problems: Vec<SourceError>) -> Listing {
-        let mut vms = Vec::new();
+        let (mut vms, mut sockets) = (Vec::new(), Vec::new());
         let mut pids: Vec<_> = self.seen.iter().collect();
         pids.sort_unstable_by_key(|(pid, _)| **pid);
         for (pid, seen) in pids {
@@ -176,6 +177,7 @@ impl ProcScan {
                 What::NoVm => {}
                 What::Vm(vm) => {
                     problems.extend(vm.problems().cloned());
+                    sockets.extend(vm.api_socket(*pid));
                     vms.push((vm.start_ticks, pid, &vm.info));
                 }
                 What::Unreadable(error) => problems.push(error.clone()),
@@ -186,11 +188,7 @@ impl ProcScan {
             problems.truncate(MAX_PROBLEMS);
             problems.push(SourceError::More { count });
         }
-        Listing {
-            instances: vms.into_iter().map(|(_, _, info)| info.clone()).collect(),
-            problems,
-            sockets: Vec::new(),
-        }
+        Listing { instances: vms.into_iter().map(|(_, _, info)| info.clone()).collect(), problems, sockets }
     }
 }
 
@@ -249,3 +247,6 @@ fn names(directory: &Path) -> Result<impl Iterator<Item = Result<OsString, Sourc
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(super) use tests::fixture;

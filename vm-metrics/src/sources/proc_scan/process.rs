@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat, openat2};
@@ -74,20 +75,29 @@ impl<'a> Process<'a> {
         }
     }
 
-    /// A file as the process sees it, whatever its root and working directory are.
     pub fn read_config(&self, file: &str) -> Result<Vec<u8>, SourceError> {
-        let from = self.path(if file.starts_with('/') { "root" } else { "cwd" });
-        let read = || -> io::Result<Vec<u8>> {
-            let directory = open(&from, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-            let file = match file.strip_prefix('/') {
-                // A link inside a chroot must not lead to a file outside.
-                Some(_) => openat2(&directory, file, files::LOCATE, Mode::empty(), ResolveFlags::IN_ROOT)?,
-                None => openat(&directory, file, files::LOCATE, Mode::empty())?,
-            };
-            files::read_located(file, CONFIG_LIMIT)
-        };
-        read().map_err(|error| SourceError::io("read", from.join(file.trim_start_matches('/')), error))
+        let located = self.locate(Path::new(file));
+        located.and_then(|located| files::read_located(located, CONFIG_LIMIT)).map_err(|error| {
+            let path = self.path(seen_from(Path::new(file))).join(file.trim_start_matches('/'));
+            SourceError::io("read", path, error)
+        })
     }
+
+    /// A file as the process sees it, whatever its root and working directory are.
+    pub fn locate(&self, file: &Path) -> io::Result<OwnedFd> {
+        let from = self.path(seen_from(file));
+        let directory = open(&from, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(if file.is_absolute() {
+            // A link inside a chroot must not lead to a file outside.
+            openat2(&directory, file, files::LOCATE, Mode::empty(), ResolveFlags::IN_ROOT)?
+        } else {
+            openat(&directory, file, files::LOCATE, Mode::empty())?
+        })
+    }
+}
+
+fn seen_from(file: &Path) -> &'static str {
+    if file.is_absolute() { "root" } else { "cwd" }
 }
 
 /// For files that the kernel makes.

@@ -26,7 +26,8 @@ pub fn parse(argv: &[String]) -> Option<VmArgs> {
         return None;
     }
     let described_here = PAYLOADS.iter().any(|payload| options.has(payload));
-    let name = options.value("api-socket").and_then(socket_name);
+    let api_socket = options.value("api-socket").and_then(socket_path);
+    let name = api_socket.as_deref().and_then(socket_name);
     let uuid = options.value("platform").and_then(|platform| get(platform, "uuid"));
     Some(VmArgs {
         id: uuid.or_else(|| name.clone()),
@@ -35,6 +36,7 @@ pub fn parse(argv: &[String]) -> Option<VmArgs> {
         memory_bytes: described_here.then(|| memory(&options)).flatten(),
         uncounted: uncounted(&options),
         taps: options.values("net").filter_map(|net| get(net, "tap")).collect(),
+        api_socket,
         ..VmArgs::default()
     })
 }
@@ -72,13 +74,17 @@ fn memory(options: &LongOptions<'_>) -> Option<u64> {
     })
 }
 
-/// The socket's file name without its extension, or the directory's name if the file name tells nothing.
-fn socket_name(socket: &str) -> Option<String> {
+/// `None` when it was opened by somebody else, who has handed on the descriptor.
+fn socket_path(socket: &str) -> Option<String> {
     if get(socket, "fd").is_some() {
         return None;
     }
-    let path = get(socket, "path").unwrap_or_else(|| socket.to_owned());
-    let path = Path::new(&path);
+    Some(get(socket, "path").unwrap_or_else(|| socket.to_owned()))
+}
+
+/// The socket's file name without its extension, or the directory's name if the file name tells nothing.
+fn socket_name(path: &str) -> Option<String> {
+    let path = Path::new(path);
     let stem = path.file_stem()?.to_string_lossy();
     let directory = path.parent().filter(|directory| directory.components().count() > 2);
     let name = match directory.and_then(Path::file_name) {
@@ -173,7 +179,15 @@ mod tests {
     }
 
     #[test]
-    fn ids_and_names() {
+    fn ids_names_and_sockets() {
+        for (line, socket) in [
+            ("", None),
+            ("--api-socket fd=5", None),
+            ("--api-socket /run/vm/web.sock", Some("/run/vm/web.sock")),
+            ("--api-socket=path=web.sock", Some("web.sock")),
+        ] {
+            assert_eq!(vm(line).api_socket.as_deref(), socket, "{line}");
+        }
         for (line, id, name) in [
             ("", None, None),
             ("--api-socket /run/vm/web.sock", Some("web"), Some("web")),

@@ -9,6 +9,9 @@ use super::long_options::LongOptions;
 /// What Firecracker calls itself without `--id`: it tells no VM from another.
 const ANONYMOUS: &str = "anonymous-instance";
 
+/// Also in the root that the jailer has given it.
+const DEFAULT_SOCKET: &str = "/run/firecracker.socket";
+
 const DEFAULT_VCPUS: u32 = 1;
 const DEFAULT_MEMORY_MIB: u64 = 128;
 
@@ -25,6 +28,8 @@ pub fn parse(argv: &[String]) -> Option<VmArgs> {
         name: id.clone(),
         id,
         config_file: options.value("config-file").map(str::to_owned),
+        api_socket: (!options.has("no-api"))
+            .then(|| options.value("api-sock").unwrap_or(DEFAULT_SOCKET).to_owned()),
         ..VmArgs::default()
     })
 }
@@ -106,6 +111,18 @@ mod tests {
             let vm = parse(&argv(line)).unwrap();
             assert_eq!((vm.id.as_deref(), vm.name.as_deref()), (id, id), "{line}");
             assert_eq!((vm.vcpus, vm.memory_bytes), (None, None), "{line}");
+        }
+    }
+
+    #[test]
+    fn sockets() {
+        for (line, socket) in [
+            ("firecracker --id a", Some("/run/firecracker.socket")),
+            ("firecracker --api-sock /run/web.sock", Some("/run/web.sock")),
+            ("/firecracker --id a --start-time-us 1 --api-sock api.socket", Some("api.socket")),
+            ("firecracker --no-api --config-file vm.json", None),
+        ] {
+            assert_eq!(parse(&argv(line)).unwrap().api_socket.as_deref(), socket, "{line}");
         }
     }
 

@@ -31,6 +31,8 @@ pub struct VmArgs {
     pub uncounted: Vec<UncountedNic>,
     /// A file that says more, as the hypervisor process sees it.
     pub config_file: Option<String>,
+    /// Where it can be asked, as the hypervisor process sees it.
+    pub api_socket: Option<String>,
     /// It leaves the work to a process that it forks, with the same command line.
     pub daemonizes: bool,
 }

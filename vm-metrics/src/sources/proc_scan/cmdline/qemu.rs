@@ -44,6 +44,7 @@ pub fn parse(argv: &[String]) -> Option<VmArgs> {
         taps: net.taps,
         uncounted: net.uncounted,
         config_file: None,
+        api_socket: None,
         daemonizes: options.iter().any(|(option, _)| *option == "daemonize"),
     })
 }

@@ -1,6 +1,6 @@
 //! Scans of a fixture host: a directory with the files and links of `/proc` and `/sys/class/net`.
 
-mod fixture;
+pub mod fixture;
 mod nics;
 mod rules;
 mod state;

@@ -1,0 +1,122 @@
+//! Orchestrators push VMs over a Unix socket.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::wait::SOON;
+
+use crate::fixture::{Fixture, stderr};
+
+/// A directory for the socket, and a daemon on an empty host. It ticks when something is pushed, and else hardly ever.
+struct Lab {
+    dir: TempDir,
+    fixture: Fixture,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("run/push.sock");
+        let push = format!("[sources.push]\nenabled = true\nsocket = {socket:?}");
+        let fixture = Fixture::with("empty", "interval = \"1h\"", &push);
+        Self { dir, fixture }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("run/push.sock")
+    }
+
+    /// Status, type and body of the answer.
+    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String, String) {
+        request(&self.socket(), method, path, body)
+    }
+}
+
+fn request(socket: &Path, method: &str, path: &str, body: &str) -> (u16, String, String) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let length = body.len();
+    write!(stream, "{method} {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let header = |line: &str| line.to_lowercase().strip_prefix("content-type: ").map(str::to_owned);
+    let kind = head.lines().find_map(header).unwrap_or_default();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), kind, body.to_owned())
+}
+
+/// Waits until the VMs that are up have these names.
+fn wait_for_names(daemon: &Daemon, wanted: &[&str]) {
+    let names = |metrics: &Metrics| -> Vec<String> {
+        let up = metrics.samples("vm_up").filter(|sample| sample.value == 1.0);
+        up.map(|sample| sample.label("instance_name").unwrap().to_owned()).collect()
+    };
+    daemon
+        .wait_for(SOON, &format!("{wanted:?}"), |metrics| (names(metrics) == wanted).then_some(()))
+        .unwrap();
+}
+
+#[test]
+fn a_vm_that_is_pushed_is_there_at_once_survives_the_daemon_and_ends_when_it_is_deleted() {
+    let lab = Lab::new();
+    let mut daemon = lab.fixture.serve();
+    assert_eq!(fs::metadata(lab.socket()).unwrap().permissions().mode() & 0o777, 0o600);
+    let vm = r#"{"name": "web", "taps": ["vmpush0"], "vcpus": 2, "project": "acme"}"#;
+    assert_eq!(lab.ask("PUT", "/api/v1/instances/01234567", vm).0, 201);
+    wait_for_names(&daemon, &["web"]);
+    let metrics = daemon.metrics().unwrap();
+    let labels = [("instance_id", "01234567"), ("project", "acme")];
+    assert_eq!(metrics.value("vm_info", &labels), Some(1.0));
+    assert_eq!(metrics.value("vm_allocated_vcpus", &[]), Some(2.0));
+    assert_eq!(lab.ask("PUT", "/api/v1/instances/01234567", &vm.replace("web", "www")).0, 204);
+    wait_for_names(&daemon, &["www"]);
+
+    daemon.kill().unwrap();
+    // Its socket is left over.
+    assert!(lab.socket().exists());
+    let daemon = lab.fixture.serve();
+    wait_for_names(&daemon, &["www"]);
+    assert_eq!(lab.ask("DELETE", "/api/v1/instances/01234567", "").0, 204);
+    wait_for_names(&daemon, &[]);
+}
+
+#[test]
+fn a_bad_request_is_a_problem_that_says_why_and_changes_nothing() {
+    let lab = Lab::new();
+    let daemon = lab.fixture.serve();
+    assert_eq!(lab.ask("PUT", "/api/v1/instances/a", "{}").0, 201);
+    wait_for_names(&daemon, &["a"]);
+    let huge = format!("{{\"name\": \"{}\"}}", "x".repeat(64 << 10));
+    for (method, path, body, status, says) in [
+        ("PUT", "/api/v1/instances/a", "{", 400, "EOF while parsing"),
+        ("PUT", "/api/v1/instances/a", "{\"tap\": 1}", 400, "unknown field `tap`"),
+        ("PUT", "/api/v1/instances/a", "{\"id\": \"b\"}", 400, "the path of \\\"a\\\""),
+        ("PUT", "/api/v1/instances/a", &huge, 413, "at most 65536 bytes"),
+        ("DELETE", "/api/v1/instances/b", "", 404, "nobody has pushed \\\"b\\\""),
+        ("GET", "/api/v1/instances/a", "", 405, "PUT or DELETE"),
+        ("GET", "/metrics", "", 404, "only /api/v1/instances/{id}"),
+    ] {
+        let (got, kind, answer) = lab.ask(method, path, body);
+        assert_eq!((got, kind.as_str()), (status, "application/problem+json"), "{method} {path}: {answer}");
+        assert!(answer.contains(says), "{method} {path}: {answer}");
+    }
+    assert_eq!(lab.ask("PUT", "/api/v1/instances/z", "{}").0, 201);
+    wait_for_names(&daemon, &["a", "z"]);
+}
+
+#[test]
+fn the_socket_of_a_daemon_that_runs_is_left_to_it() {
+    let lab = Lab::new();
+    let daemon = lab.fixture.serve();
+    let second = lab.fixture.run("serve", &["--listen", "127.0.0.1:0", "--no-ebpf"]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(stderr(&second).contains("push.sock: address in use"), "{}", stderr(&second));
+    assert_eq!(lab.ask("PUT", "/api/v1/instances/a", "{}").0, 201);
+    wait_for_names(&daemon, &["a"]);
+}

@@ -1,0 +1,185 @@
+//! A VMM that reads nothing, slowly, or all; a queueing discipline or a program that drops frames before the device.
+
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use vm_metrics::model::Volume;
+use vm_metrics_testkit::packet_socket::PacketSocket;
+use vm_metrics_testkit::tap::{Tap, TapOptions};
+use vm_metrics_testkit::wait::{SOON, wait_until};
+
+use super::{assert_balance, bytes, frames, look, offer, sees_drops, take};
+use crate::chain::{run_tc, tc};
+use crate::lab::{Lab, ways};
+
+/// More than the ring of a TAP holds.
+const MANY: usize = 1700;
+
+#[test]
+fn a_vmm_that_does_not_read_has_a_backlog_and_drops_the_rest() {
+    for way in ways() {
+        let mut lab = Lab::attached_by(way, 1, TapOptions::default());
+        let host = PacketSocket::bind("vmt0").unwrap();
+        let sent: Vec<_> = frames().take(MANY).collect();
+        sent.iter().for_each(|frame| offer(&host, frame));
+
+        let (nic, offered) = look(&mut lab);
+        let device = lab.taps[0].link().counters().unwrap();
+        let ring = MANY - device.tx_dropped as usize;
+        assert!(device.tx_packets == 0 && ring < MANY, "{way}: {device:?}");
+        assert_eq!(offered.backlog_packets, Some(ring as u64), "{way}");
+        assert_eq!((offered.packets, offered.bytes), (Some(MANY as u64), Some(bytes(&sent))), "{way}");
+        if !sees_drops(&offered) {
+            assert_eq!(offered.backlog_bytes, None);
+            return;
+        }
+        // The first ones are in the ring, the others did not find a place.
+        assert_balance(&nic, &offered, (ring as u64, bytes(&sent[..ring])), way);
+        let dropped = offered.ring_dropped.unwrap();
+        assert_eq!((dropped.packets, dropped.bytes), (device.tx_dropped, bytes(&sent[ring..])), "{way}");
+
+        let taken = take(&lab, 100);
+        assert_eq!(taken.iter().sum::<usize>() as u64, bytes(&sent[..100]), "{way}");
+        let (nic, offered) = look(&mut lab);
+        assert_balance(&nic, &offered, (ring as u64 - 100, bytes(&sent[100..ring])), way);
+        take(&lab, usize::MAX);
+        let (nic, offered) = look(&mut lab);
+        assert_balance(&nic, &offered, (0, 0), way);
+    }
+}
+
+#[test]
+fn what_was_before_the_attach_is_not_offered_and_does_not_wait() {
+    let mut lab = Lab::without_tick("auto", 1, TapOptions::default());
+    let host = PacketSocket::bind("vmt0").unwrap();
+    let sent: Vec<_> = frames().take(MANY).collect();
+    sent.iter().for_each(|frame| offer(&host, frame));
+    take(&lab, 10);
+    let (_, offered) = look(&mut lab);
+    assert_eq!((offered.packets, offered.backlog_packets), (Some(0), Some(0)));
+    take(&lab, usize::MAX);
+    look(&mut lab);
+    sent[..5].iter().for_each(|frame| offer(&host, frame));
+    let (nic, offered) = look(&mut lab);
+    assert_eq!((offered.packets, offered.backlog_packets), (Some(5), Some(5)), "{nic:?}");
+    if sees_drops(&offered) {
+        assert_eq!(
+            (offered.bytes, offered.backlog_bytes),
+            (Some(bytes(&sent[..5])), Some(bytes(&sent[..5])))
+        );
+    }
+}
+
+#[test]
+fn nothing_is_lost_between_several_cpus_and_a_slow_vmm() {
+    const PER_THREAD: usize = 20_000;
+    let mut lab = Lab::new(1, TapOptions::default());
+    let (sent_bytes, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let reader = lab.taps[0].as_fd().try_clone_to_owned().unwrap();
+    let senders = thread::available_parallelism().unwrap().get() * 2;
+    thread::scope(|scope| {
+        let sending: Vec<_> = (0..senders)
+            .map(|n| {
+                let sent_bytes = &sent_bytes;
+                scope.spawn(move || {
+                    let host = PacketSocket::bind("vmt0").unwrap();
+                    for frame in frames().skip(n).take(PER_THREAD) {
+                        offer(&host, &frame);
+                        sent_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            let mut buffer = vec![0; 2048];
+            while !done.load(Ordering::Relaxed) {
+                for _ in 0..50 {
+                    let _ = rustix::io::read(&reader, &mut buffer);
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        while sending.iter().any(|sender| !sender.is_finished()) {
+            let (nic, offered) = look(&mut lab);
+            let ring = offered.ring_dropped.unwrap_or_default().packets;
+            let queue = offered.queue_dropped.unwrap_or_default().packets;
+            let gone = nic.rx.packets.unwrap() + ring + queue;
+            assert!(gone <= offered.packets.unwrap(), "{nic:?}");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let sent = (senders * PER_THREAD) as u64;
+    let (nic, offered) = look(&mut lab);
+    assert_eq!((offered.packets, offered.bytes), (Some(sent), Some(sent_bytes.into_inner())));
+    assert!(nic.rx.packets > Some(1000) && nic.rx.dropped > Some(1000), "{nic:?}");
+    let rest = take(&lab, usize::MAX);
+    if sees_drops(&offered) {
+        assert_balance(&nic, &offered, (rest.len() as u64, rest.iter().sum::<usize>() as u64), "slowly");
+        let (nic, offered) = look(&mut lab);
+        assert_balance(&nic, &offered, (0, 0), "all");
+    }
+}
+
+#[test]
+fn what_the_queueing_discipline_drops_is_told_apart() {
+    let mut lab = Lab::new(1, TapOptions::default());
+    tc("qdisc add dev vmt0 root tbf rate 8mbit burst 4kb limit 20000");
+    let host = PacketSocket::bind("vmt0").unwrap();
+    let sent: Vec<_> = frames().take(300).collect();
+    sent.iter().for_each(|frame| offer(&host, frame));
+    let (_, offered) = look(&mut lab);
+    assert_eq!(offered.bytes, Some(bytes(&sent)));
+    if !sees_drops(&offered) {
+        return;
+    }
+    let dropped = offered.queue_dropped.unwrap();
+    assert!(dropped.packets > 0 && offered.ring_dropped.unwrap().packets == 0, "{offered:?}");
+    // What waits in the queueing discipline comes with time.
+    let empty = || {
+        take(&lab, usize::MAX);
+        Ok((lab.taps[0].link().counters()?.tx_packets == 300 - dropped.packets).then_some(()))
+    };
+    wait_until(SOON, "the rest", empty).unwrap();
+    let (nic, offered) = look(&mut lab);
+    assert_balance(&nic, &offered, (0, 0), "shaped");
+}
+
+#[test]
+fn what_a_later_program_drops_is_told_apart() {
+    for way in ways() {
+        let mut lab = Lab::without_tick(way, 1, TapOptions::default());
+        tc("qdisc add dev vmt0 clsact");
+        let add = ["filter", "add", "dev", "vmt0", "egress", "prio", "7", "bpf", "direct-action", "bytecode"];
+        run_tc(&[&add[..], &["1,6 0 0 2"]].concat());
+        lab.tick();
+        let host = PacketSocket::bind("vmt0").unwrap();
+        let sent: Vec<_> = frames().take(20).collect();
+        sent.iter().for_each(|frame| offer(&host, frame));
+        let (nic, offered) = look(&mut lab);
+        assert_eq!(nic.rx.packets, Some(0), "{way}: theirs drops");
+        if sees_drops(&offered) {
+            assert_eq!(offered.queue_dropped.unwrap().bytes, bytes(&sent), "{way}");
+            assert_balance(&nic, &offered, (0, 0), way);
+        }
+    }
+}
+
+#[test]
+fn drops_of_what_the_guest_sends_and_of_others_are_not_counted() {
+    let mut lab = Lab::new(1, TapOptions::default());
+    let other = Tap::create_up("vmother", TapOptions::default()).unwrap();
+    let host = PacketSocket::bind(other.name()).unwrap();
+    for frame in frames().take(MANY) {
+        offer(&host, &frame);
+        // The host has no use for these.
+        lab.taps[0].write_frame(&frame).unwrap();
+    }
+    let (_, offered) = look(&mut lab);
+    if sees_drops(&offered) {
+        let none = Some(Volume::default());
+        assert_eq!((offered.ring_dropped, offered.queue_dropped), (none, none));
+    }
+    assert_eq!(offered.backlog_packets, Some(0));
+}

@@ -1,0 +1,143 @@
+//! A real libvirtd with a real domain, in mount and network namespaces of its own, so that it finds and leaves nothing on this
+//! machine. It takes ten seconds to look at QEMU; the domain has no guest and is paused.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use anyhow::ensure;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use vm_metrics_testkit::child::ChildProcess;
+use vm_metrics_testkit::packages::ensure_debian;
+use vm_metrics_testkit::wait::{SOON, wait_until};
+
+use crate::snapshot::Look;
+
+const UUID: &str = "01234567-89ab-4cde-8f01-2345678900aa";
+
+/// Everything that libvirtd writes goes to file systems that end with it. It wants Debian's user, whom only the package
+/// for systemd makes.
+const START: &str = r#"
+for dir in /run /var/lib /var/log /var/cache; do mount -t tmpfs none $dir; done
+mkdir -p /etc/libvirt /run/libvirt
+mount -t tmpfs none /etc/libvirt
+printf 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\ncgroup_controllers = [ ]\nnamespaces = [ ]\n' \
+    > /etc/libvirt/qemu.conf
+printf 'remember_owner = 0\nstdio_handler = "file"\n' >> /etc/libvirt/qemu.conf
+for file in passwd group; do cp /etc/$file /run/$file; done
+grep -q ^libvirt-qemu: /run/passwd || echo 'libvirt-qemu:x:64055:64055:::/bin/false' >> /run/passwd
+grep -q ^libvirt-qemu: /run/group || echo 'libvirt-qemu:x:64055:' >> /run/group
+for file in passwd group; do mount --bind /run/$file /etc/$file; done
+ip link set lo up
+exec libvirtd
+"#;
+
+const DOMAIN: &str = r"
+<domain type='qemu'>
+  <name>lib web</name>
+  <uuid>01234567-89ab-4cde-8f01-2345678900aa</uuid>
+  <metadata>
+    <nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'>
+      <nova:owner><nova:project uuid='fedcba98'>demo</nova:project></nova:owner>
+    </nova:instance>
+  </metadata>
+  <memory unit='MiB'>96</memory>
+  <vcpu current='1'>2</vcpu>
+  <os><type arch='x86_64' machine='q35'>hvm</type></os>
+  <cpu mode='custom'><model>qemu64</model></cpu>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <interface type='ethernet'><model type='virtio'/><rom enabled='no'/></interface>
+    <memballoon model='virtio'/>
+  </devices>
+</domain>
+";
+
+struct Libvirt {
+    daemon: ChildProcess,
+    dir: TempDir,
+}
+
+impl Libvirt {
+    fn start() -> Self {
+        let packages = ["libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-clients", "qemu-system-x86"];
+        ensure_debian(&packages).unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--net", "--propagation", "private", "sh", "-ec", START]);
+        let daemon = ChildProcess::spawn("libvirtd", &mut command).unwrap();
+        let mut libvirt = Self { daemon, dir: tempfile::tempdir().unwrap() };
+        wait_until(SOON * 3, "libvirtd", || {
+            libvirt.daemon.check_running()?;
+            Ok(libvirt.virsh(&["list"]).status.success().then_some(()))
+        })
+        .unwrap();
+        libvirt
+    }
+
+    fn create(&self) -> Domain<'_> {
+        let file = self.dir.path().join("domain.xml");
+        fs::write(&file, DOMAIN).unwrap();
+        self.must(&["create", "--paused", file.to_str().unwrap()]);
+        let pid = fs::read_to_string(self.records().join("lib web.pid")).unwrap();
+        Domain { libvirt: self, pid: pid.trim().parse().unwrap() }
+    }
+
+    /// `/run/libvirt/qemu` as libvirtd sees it.
+    fn records(&self) -> std::path::PathBuf {
+        Path::new(&format!("/proc/{}/root/run/libvirt/qemu", self.daemon.pid())).to_owned()
+    }
+
+    fn must(&self, args: &[&str]) {
+        let output = self.virsh(args);
+        let check = || {
+            ensure!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+            Ok(())
+        };
+        check().unwrap();
+    }
+
+    fn virsh(&self, args: &[&str]) -> Output {
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(["--mount", "--net", "--target", &self.daemon.pid().to_string()]);
+        nsenter.args(["virsh", "--connect", "qemu:///system"]).args(args).output().unwrap()
+    }
+}
+
+/// libvirt's domains go on without libvirtd.
+struct Domain<'l> {
+    libvirt: &'l Libvirt,
+    pid: u32,
+}
+
+impl Drop for Domain<'_> {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = kill_process(Pid::from_raw(self.pid.cast_signed()).unwrap(), Signal::KILL);
+    }
+}
+
+#[test]
+fn a_domain_of_a_real_libvirt_is_known_by_its_status_file() {
+    let libvirt = Libvirt::start();
+    let domain = libvirt.create();
+    let look = Look::with(&format!(
+        "[sources.libvirt]\nenabled = true\ndir = {:?}\n[readers.tap_ebpf]\nenabled = false\n",
+        libvirt.records()
+    ));
+    let vm = look.vm(domain.pid).unwrap();
+    for (key, value) in [("instance_id", UUID), ("instance_name", "lib web"), ("project", "fedcba98")] {
+        assert_eq!(vm[key], value, "{vm}");
+    }
+    assert_eq!((vm["allocated_vcpus"].as_u64(), vm["hypervisor"].as_str()), (Some(1), Some("qemu")));
+    for key in ["allocated_memory_bytes", "actual_memory_bytes"] {
+        assert_eq!(vm[key].as_u64(), Some(96 << 20), "{key}");
+    }
+    assert_eq!(vm["nics"].as_array().unwrap().len(), 1, "{vm}");
+    assert!(look.health("libvirt").contains("healthy (1 read)"), "{}", look.health("libvirt"));
+
+    domain.libvirt.must(&["setvcpus", UUID, "2", "--live"]);
+    assert_eq!(look.vm(domain.pid).unwrap()["allocated_vcpus"], 2);
+    domain.libvirt.must(&["destroy", UUID]);
+    assert_eq!(look.vm(domain.pid), None);
+}

@@ -1,0 +1,44 @@
+//! One look of the binary at this host, as JSON.
+
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
+
+/// A look with a configuration.
+pub(crate) struct Look {
+    dir: TempDir,
+}
+
+impl Look {
+    pub(crate) fn with(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.toml"), config).unwrap();
+        Self { dir }
+    }
+
+    /// The VM of a process; `None` when there is none.
+    pub(crate) fn vm(&self, pid: u32) -> Option<Value> {
+        let mut vms: Vec<Value> = serde_json::from_str(&self.run(&["snapshot", "--json"])).unwrap();
+        vms.retain(|vm| vm["hypervisor_pid"] == pid);
+        assert!(vms.len() < 2, "twice: {vms:?}");
+        vms.pop()
+    }
+
+    /// What `doctor` says of a source.
+    pub(crate) fn health(&self, source: &str) -> String {
+        let report = self.run(&["doctor"]);
+        let line = report.lines().find(|line| line.starts_with(&format!("source {source} "))).unwrap();
+        line.to_owned()
+    }
+
+    fn run(&self, args: &[&str]) -> String {
+        let output =
+            Command::new(BINARY).args(args).arg("--config").arg(self.dir.path().join("config.toml")).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}

@@ -1,0 +1,65 @@
+//! What the program on the tracepoint `kfree_skb` counts: frames for a guest that were dropped on their way to it.
+
+/// Names as they stand in the eBPF object.
+pub mod names {
+    /// Program at the tracepoint [`TRACEPOINT`].
+    pub const PROGRAM: &str = "frame_dropped";
+    pub const TRACEPOINT: &str = "kfree_skb";
+    /// `PERCPU_HASH` from [`DropKey`](super::DropKey) to [`DropCounts`](super::DropCounts). User space makes the entries: what
+    /// has none is not counted.
+    pub const MAP_DROPS: &str = "DROPS";
+    /// Global: [`Reasons`](super::Reasons).
+    pub const GLOBAL_REASONS: &str = "REASONS";
+}
+
+/// What the reasons mean that this kernel gives for a drop.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reasons {
+    /// The subsystem whose reasons all mean [`Self::QUEUE`]; 0 when there is none.
+    pub qdisc: u32,
+    /// Of each reason of the core.
+    pub core: [u8; Self::CORE],
+}
+
+impl Reasons {
+    /// Reasons of the core that are told apart.
+    pub const CORE: usize = 256;
+    /// Says nothing about frames for a guest.
+    pub const OTHER: u8 = 0;
+    /// The ring of the device was full, or a filter that the VMM has set did not want the frame.
+    pub const RING: u8 = 1;
+    /// The queueing discipline or a later tc program dropped the frame: the device has never seen it.
+    pub const QUEUE: u8 = 2;
+}
+
+/// A network device: an index means nothing without its namespace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct DropKey {
+    /// Inode of the network namespace.
+    pub netns: u32,
+    pub ifindex: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Volume {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// Dropped frames of one device on one CPU, as it would have counted them. Plain adds by the owning CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DropCounts {
+    pub ring: Volume,
+    pub queue: Volume,
+}
+
+const _: () = {
+    assert!(size_of::<DropKey>() == 8);
+    assert!(size_of::<Volume>() == 16);
+    assert!(size_of::<DropCounts>() == 32);
+    assert!(size_of::<Reasons>() == 4 + Reasons::CORE);
+};

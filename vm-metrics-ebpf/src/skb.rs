@@ -1,0 +1,118 @@
+//! What the device will make of a frame, read from the kernel's own structures.
+//!
+//! Rust has no relocation of field offsets, so user space looks them up in the kernel's BTF and sets [`LAYOUT`].
+
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use vm_metrics_common::{Layout, Volume};
+
+#[unsafe(no_mangle)]
+pub static LAYOUT: Layout = Layout::UNKNOWN;
+
+/// A field of the layout: volatile, because the compiler must not believe the zeroes above.
+macro_rules! at {
+    ($field:ident) => {
+        // SAFETY: a valid, aligned address of a static.
+        unsafe { core::ptr::read_volatile(&raw const $crate::skb::LAYOUT.$field) as usize }
+    };
+}
+const VLAN_LEN: u32 = 4;
+const UDP_LEN: u32 = 8;
+
+/// Bits of `gso_type`; those of the device's features are the same ones, this much further left.
+const FEATURES_SHIFT: u32 = 16;
+const TCPV4: u32 = 1 << 0;
+/// From an untrusted sender: the kernel looks at the frame once more, but cuts it no more than others.
+const DODGY: u32 = 1 << 1;
+const TCPV6: u32 = 1 << 4;
+/// GRE, IP in IP, UDP tunnels, with and without checksum.
+const TUNNELS: u32 = 0b11_1111 << 6;
+/// UDP that is cut into IP fragments.
+const UDP_FRAGMENTS: u32 = 1 << 16;
+
+/// A frame of the kernel, at or after tc egress of its device.
+#[derive(Clone, Copy)]
+pub struct Skb(*const c_void);
+
+impl Skb {
+    #[inline(always)]
+    pub fn new(skb: *const c_void) -> Self {
+        Self(skb)
+    }
+
+    /// `None` also when user space does not know this kernel's layout.
+    #[inline(always)]
+    pub fn device(self) -> Option<*const c_void> {
+        if at!(known) == 0 {
+            return None;
+        }
+        read::<*const c_void>(self.0, at!(skb_dev)).filter(|dev| !dev.is_null())
+    }
+
+    /// The frame as it is, tag included.
+    #[inline(always)]
+    pub fn whole(self) -> Option<Volume> {
+        let len = read::<u32>(self.0, at!(skb_len))? + self.tag_len()?;
+        Some(Volume { packets: 1, bytes: u64::from(len) })
+    }
+
+    /// As the device will count it, should it deliver it: the kernel cuts what the device does not take whole.
+    #[inline(always)]
+    pub fn delivered(self, dev: *const c_void) -> Option<Volume> {
+        let whole = self.whole()?;
+        let head = read::<*const c_void>(self.0, at!(skb_head))?;
+        // An offset from the head on every 64-bit kernel.
+        let shared = head.wrapping_byte_add(read::<u32>(self.0, at!(skb_end))? as usize);
+        let gso_size = u64::from(read::<u16>(shared, at!(shared_gso_size))?);
+        if gso_size == 0 {
+            return Some(whole);
+        }
+        let gso_type = read::<u32>(shared, at!(shared_gso_type))?;
+        let needed = u64::from(gso_type & !DODGY) << FEATURES_SHIFT;
+        let features = read::<u64>(dev, at!(dev_features))?;
+        let max_len = u64::from(read::<u32>(dev, at!(dev_gso_max_size))?);
+        if features & needed == needed && whole.bytes < max_len {
+            return Some(whole);
+        }
+        let headers = u64::from(self.headers(head, gso_type)?);
+        let packets = whole.bytes.saturating_sub(headers).div_ceil(gso_size).max(1);
+        Some(Volume { packets, bytes: whole.bytes + (packets - 1) * headers })
+    }
+
+    /// The bytes before the payload, which every segment gets.
+    #[inline(always)]
+    fn headers(self, head: *const c_void, gso_type: u32) -> Option<u32> {
+        let transport =
+            if gso_type & TUNNELS != 0 { at!(skb_inner_transport_header) } else { at!(skb_transport_header) };
+        let transport = u32::from(read::<u16>(self.0, transport)?);
+        let mac = u32::from(read::<u16>(self.0, at!(skb_mac_header))?);
+        let transport_len = if gso_type & (TCPV4 | TCPV6) != 0 {
+            u32::from(read::<u8>(head, transport as usize + 12)? >> 4) * 4
+        } else if gso_type & UDP_FRAGMENTS != 0 {
+            0
+        } else {
+            UDP_LEN
+        };
+        Some(transport.wrapping_sub(mac) + transport_len + self.tag_len()?)
+    }
+
+    /// The kernel keeps the outer VLAN tag beside the frame when the device can put it in itself.
+    #[inline(always)]
+    fn tag_len(self) -> Option<u32> {
+        let tag = read::<u32>(self.0, at!(skb_vlan))?;
+        Some(if tag & at!(skb_vlan_mask) as u32 == 0 { 0 } else { VLAN_LEN })
+    }
+}
+
+/// Reads from the kernel's memory; `None` where there is none.
+#[inline(always)]
+pub fn read<T: Copy>(base: *const c_void, offset: usize) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    let from = base.wrapping_byte_add(offset);
+    // SAFETY: the kernel writes no more than the size of the value, and checks the address that it reads from.
+    let failed = unsafe { bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, from) };
+    // SAFETY: on success the value is written; every bit pattern of the integers and pointers that are read is one.
+    (failed == 0).then(|| unsafe { value.assume_init() })
+}

@@ -1,0 +1,96 @@
+//! The socket over which orchestrators push VMs: `PUT` and `DELETE /api/v1/instances/{id}`. Its mode says who may.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path as Captured, State};
+use axum::http::{Method, StatusCode, Uri};
+use axum::routing::put;
+use tokio::net::UnixListener;
+
+use super::problem::Problem;
+use crate::sources::push::{Store, VM_LIMIT};
+
+/// The owner, and root.
+const MODE: u32 = 0o600;
+
+#[derive(Clone)]
+struct Inbox {
+    store: Store,
+    /// A VM that comes is looked at now, not at the next tick.
+    wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// # Errors
+/// `AddrInUse` when another process listens there.
+pub fn bind(socket: &Path) -> io::Result<UnixListener> {
+    if UnixStream::connect(socket).is_ok() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    // Under a name of its own until nobody else may connect; the rename takes the place of one that is left over.
+    let mut unfinished = socket.as_os_str().to_owned();
+    unfinished.push(".new");
+    let unfinished = Path::new(&unfinished);
+    match fs::remove_file(unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(unfinished)?;
+    fs::set_permissions(unfinished, Permissions::from_mode(MODE))?;
+    fs::rename(unfinished, socket)?;
+    Ok(listener)
+}
+
+pub fn router(store: Store, wake: impl Fn() + Send + Sync + 'static) -> Router {
+    let instances = put(put_instance).delete(delete_instance);
+    Router::new()
+        .route("/api/v1/instances/{id}", instances)
+        .method_not_allowed_fallback(not_allowed)
+        .fallback(not_found)
+        .layer(DefaultBodyLimit::max(VM_LIMIT))
+        .with_state(Inbox { store, wake: Arc::new(wake) })
+}
+
+async fn put_instance(
+    State(inbox): State<Inbox>,
+    Captured(id): Captured<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, Problem> {
+    let body =
+        body.map_err(|error| Problem::new(error.status(), format!("{error}; at most {VM_LIMIT} bytes")))?;
+    let vm = Store::read(&id, &body).map_err(|problem| Problem::new(StatusCode::BAD_REQUEST, problem))?;
+    let new = inbox.store.put(&vm).map_err(|error| not_kept(&error))?;
+    (inbox.wake)();
+    Ok(if new { StatusCode::CREATED } else { StatusCode::NO_CONTENT })
+}
+
+async fn delete_instance(
+    State(inbox): State<Inbox>,
+    Captured(id): Captured<String>,
+) -> Result<StatusCode, Problem> {
+    if !inbox.store.remove(&id).map_err(|error| not_kept(&error))? {
+        return Err(Problem::new(StatusCode::NOT_FOUND, format!("nobody has pushed {id:?}")));
+    }
+    (inbox.wake)();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("no {uri} here: only /api/v1/instances/{{id}}"))
+}
+
+async fn not_allowed(method: Method) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not allowed: PUT or DELETE"))
+}
+
+fn not_kept(error: &io::Error) -> Problem {
+    tracing::error!("cannot keep what was pushed: {error}");
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot keep it: {error}"))
+}

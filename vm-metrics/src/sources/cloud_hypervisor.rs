@@ -1,0 +1,206 @@
+//! Cloud Hypervisor's API: `GET /api/v1/vm.info`, the VM as it is now, with what was plugged in.
+//!
+//! The socket is the one on the command line of a VMM that was found. The VM may be created long after its VMM has started.
+
+use hyper::StatusCode;
+use serde::Deserialize;
+use tokio::net::UnixStream;
+
+use super::vmm_api::{Answering, AskError, Facts, Http, VmmApi};
+use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier, is_device_name};
+use crate::model::{Hypervisor, InstanceInfo, Nic};
+
+const VM_INFO: &str = "/api/v1/vm.info";
+
+pub const SOURCE: SourceDef = SourceDef {
+    name: "cloud_hypervisor",
+    help: "the API of the Cloud Hypervisor processes that were found",
+    tier: Tier::Vmm,
+    configure: |section, host| {
+        section.no_options()?;
+        Ok(Some(Box::new(CloudHypervisor { api: VmmApi::new(host.clone(), ask), sockets: Vec::new() })))
+    },
+};
+
+#[derive(Debug)]
+struct CloudHypervisor {
+    api: VmmApi,
+    sockets: Vec<ApiSocket>,
+}
+
+impl InstanceSource for CloudHypervisor {
+    fn found(&mut self, sockets: &[ApiSocket]) {
+        let ours = sockets.iter().filter(|socket| socket.hypervisor == Hypervisor::CloudHypervisor);
+        self.sockets = ours.cloned().collect();
+    }
+
+    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+        self.api.list_found(&self.sockets)
+    }
+}
+
+pub(super) fn ask(stream: UnixStream) -> Answering {
+    Box::pin(Http::over(stream, async |mut http| {
+        let (status, body) = http.get(VM_INFO).await?;
+        match status {
+            StatusCode::OK => facts(&body),
+            _ if is_not_created(status, &body) => Ok(Facts { unfinished: true, ..Facts::default() }),
+            _ => Err(AskError::Answer(format!("GET {VM_INFO}: {status}"))),
+        }
+    }))
+}
+
+/// Versions before 2026 answer 500 and say it in the body.
+fn is_not_created(status: StatusCode, body: &[u8]) -> bool {
+    let says = || String::from_utf8_lossy(body).to_lowercase().contains("not created");
+    status == StatusCode::NOT_FOUND || status == StatusCode::INTERNAL_SERVER_ERROR && says()
+}
+
+fn facts(body: &[u8]) -> Result<Facts, AskError> {
+    let vm: VmInfo = serde_json::from_slice(body).map_err(|error| AskError::json(VM_INFO, &error))?;
+    let VmConfig { cpus, memory, net, balloon } = vm.config;
+    let taps = net.unwrap_or_default().into_iter().filter_map(|net| net.tap);
+    let info = InstanceInfo {
+        hypervisor: Hypervisor::CloudHypervisor,
+        nics: taps.filter(|tap| is_device_name(tap)).map(Nic::local).collect(),
+        allocated_vcpus: Some(cpus.boot_vcpus),
+        allocated_memory_bytes: memory.total(),
+        actual_memory_bytes: balloon.and(vm.memory_actual_size),
+        ..InstanceInfo::default()
+    };
+    Ok(Facts { info, unfinished: matches!(vm.state.as_str(), "Created" | "Shutdown") })
+}
+
+#[derive(Deserialize)]
+struct VmInfo {
+    config: VmConfig,
+    state: String,
+    memory_actual_size: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct VmConfig {
+    cpus: Cpus,
+    memory: Memory,
+    net: Option<Vec<Net>>,
+    balloon: Option<Balloon>,
+}
+
+/// A resize changes it, in spite of its name.
+#[derive(Deserialize)]
+struct Cpus {
+    boot_vcpus: u32,
+}
+
+/// Of the whole VM, or of one zone. `hotplug_size` is only room for more.
+#[derive(Deserialize)]
+struct Memory {
+    size: u64,
+    hotplugged_size: Option<u64>,
+    zones: Option<Vec<Memory>>,
+}
+
+#[derive(Deserialize)]
+struct Net {
+    tap: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Balloon {}
+
+impl Memory {
+    fn total(&self) -> Option<u64> {
+        let own = self.size.checked_add(self.hotplugged_size.unwrap_or(0))?;
+        self.zones.iter().flatten().try_fold(own, |sum, zone| sum.checked_add(zone.total()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::vmm_api::tests::{StandIn, answer};
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// As Cloud Hypervisor's serializer writes it: every field, absent ones as null.
+    const RUNNING: &str = r#"{"config":{"cpus":{"boot_vcpus":2,"max_vcpus":8,"topology":null,"kvm_hyperv":false,
+        "max_phys_bits":46,"affinity":null,"features":{"amx":false}},"memory":{"size":1073741824,"mergeable":false,
+        "hotplug_method":"VirtioMem","hotplug_size":3221225472,"hotplugged_size":536870912,"shared":true,
+        "hugepages":false,"hugepage_size":null,"prefault":false,"zones":null,"thp":true},
+        "payload":{"firmware":null,"kernel":"/vmlinux","cmdline":"console=hvc0","initramfs":null},
+        "rate_limit_groups":null,"disks":[{"path":"/overlay.raw","readonly":false,"id":"_disk0"}],
+        "net":[{"tap":"hype-tz4a98xx","ip":"192.168.249.1","mask":"255.255.255.0","mac":"02:00:00:4a:1c:9e",
+        "host_mac":"5e:00:00:00:00:01","mtu":null,"iommu":false,"num_queues":2,"queue_size":256,"vhost_user":false,
+        "vhost_socket":null,"vhost_mode":"Client","id":"_net1","fds":null,"rate_limiter_config":null,"pci_segment":0,
+        "offload_tso":true,"offload_ufo":true,"offload_csum":true},{"tap":null,"vhost_user":true,"id":"_net2"}],
+        "rng":{"src":"/dev/urandom","iommu":false},"balloon":null,"fs":null,"pmem":null,
+        "serial":{"file":null,"mode":"Null","iommu":false,"socket":null},"platform":null},
+        "state":"Running","memory_actual_size":1610612736,"device_tree":{"_net1":{"id":"_net1","resources":[]}}}"#;
+
+    #[test]
+    fn a_vm_that_runs() {
+        let Facts { info, unfinished } = facts(RUNNING.as_bytes()).unwrap();
+        let expected = InstanceInfo {
+            hypervisor: Hypervisor::CloudHypervisor,
+            nics: vec![Nic::local("hype-tz4a98xx")],
+            allocated_vcpus: Some(2),
+            allocated_memory_bytes: Some(1536 * MIB),
+            ..InstanceInfo::default()
+        };
+        assert_eq!((info, unfinished), (expected, false));
+    }
+
+    #[test]
+    fn zones_balloon_and_a_vm_that_has_not_booted() {
+        let zones =
+            r#""size":0,"zones":[{"id":"a","size":1048576,"hotplugged_size":1048576},{"size":2097152}]"#;
+        let body = RUNNING
+            .replace(r#""size":1073741824"#, zones)
+            .replace(r#""zones":null,"#, "")
+            .replace(r#""hotplugged_size":536870912"#, r#""hotplugged_size":null"#)
+            .replace(r#""balloon":null"#, r#""balloon":{"size":1048576,"deflate_on_oom":false}"#)
+            .replace(r#""memory_actual_size":1610612736"#, r#""memory_actual_size":3145728"#)
+            .replace("Running", "Created");
+        let Facts { info, unfinished } = facts(body.as_bytes()).unwrap();
+        assert_eq!((info.allocated_memory_bytes, info.actual_memory_bytes), (Some(4 * MIB), Some(3 * MIB)));
+        assert!(unfinished);
+    }
+
+    /// The bytes of Cloud Hypervisor's HTTP server.
+    fn http(status: &str, body: &str) -> String {
+        format!(
+            "HTTP/1.1 {status} \r\nServer: Cloud Hypervisor API\r\nConnection: keep-alive\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    #[test]
+    fn a_stand_in_of_the_api_is_asked_for_vm_info() {
+        let stand_in = StandIn::new(vec![http("200", RUNNING)]);
+        let facts = answer(ask, &stand_in).unwrap();
+        assert_eq!(facts.info.allocated_vcpus, Some(2));
+        let request = stand_in.heard();
+        assert!(request.starts_with("GET /api/v1/vm.info HTTP/1.1\r\nhost: localhost\r\n"), "{request}");
+    }
+
+    #[test]
+    fn a_stand_in_of_a_vmm_without_a_vm_and_of_one_that_cannot_answer() {
+        for (status, body) in [
+            ("404", r#"["Error from API","The VM info is not available","VM is not created"]"#),
+            ("500", "Error from API: The VM info is not available: VM is not created"),
+        ] {
+            let stand_in = StandIn::new(vec![http(status, body)]);
+            let expected = Facts { unfinished: true, ..Facts::default() };
+            assert_eq!(answer(ask, &stand_in).unwrap(), expected);
+        }
+        for (status, body, problem) in [
+            ("500", "", "GET /api/v1/vm.info: 500 Internal Server Error"),
+            ("200", "{}", "/api/v1/vm.info: unexpected value at line 1, column 2"),
+            ("200", "secret", "/api/v1/vm.info: bad JSON at line 1, column 1"),
+        ] {
+            let stand_in = StandIn::new(vec![http(status, body)]);
+            assert_eq!(answer(ask, &stand_in).unwrap_err().to_string(), problem);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Firecracker's API: `GET /`, `GET /vm/config`, and what they leave open.
+//!
+//! The socket is the one on the command line of a VMM that was found, or the default one, in the root that the jailer has
+//! given it. Each question is a line in Firecracker's log, at its level `Info`.
+
+use hyper::StatusCode;
+use serde::Deserialize;
+use tokio::net::UnixStream;
+
+use super::vmm_api::{Answering, AskError, Facts, Http, VmmApi};
+use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier, is_device_name};
+use crate::model::{Hypervisor, InstanceInfo, Nic};
+
+const CONFIG: &str = "/vm/config";
+
+pub const SOURCE: SourceDef = SourceDef {
+    name: "firecracker",
+    help: "the API of the Firecracker processes that were found, jailed or not",
+    tier: Tier::Vmm,
+    configure: |section, host| {
+        section.no_options()?;
+        Ok(Some(Box::new(Firecracker { api: VmmApi::new(host.clone(), ask), sockets: Vec::new() })))
+    },
+};
+
+#[derive(Debug)]
+struct Firecracker {
+    api: VmmApi,
+    sockets: Vec<ApiSocket>,
+}
+
+impl InstanceSource for Firecracker {
+    fn found(&mut self, sockets: &[ApiSocket]) {
+        let ours = sockets.iter().filter(|socket| socket.hypervisor == Hypervisor::Firecracker);
+        self.sockets = ours.cloned().collect();
+    }
+
+    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+        self.api.list_found(&self.sockets)
+    }
+}
+
+pub(super) fn ask(stream: UnixStream) -> Answering {
+    Box::pin(Http::over(stream, talk))
+}
+
+async fn talk(mut http: Http) -> Result<Facts, AskError> {
+    let instance: Instance = http.json("/").await?;
+    let (status, body) = http.get(CONFIG).await?;
+    let config = match status {
+        StatusCode::OK => serde_json::from_slice(&body).map_err(|error| AskError::json(CONFIG, &error))?,
+        // Versions before 0.25 do not have it.
+        _ => Config { machine: http.json("/machine-config").await?, ..Config::default() },
+    };
+    let plugged = match config.memory_hotplug {
+        Some(_) => http.json::<Hotplug>("/hotplug/memory").await?.plugged_size_mib,
+        None => 0,
+    };
+    Ok(facts(&instance, config, plugged))
+}
+
+fn facts(instance: &Instance, config: Config, plugged_mib: u64) -> Facts {
+    let taps = config.network_interfaces.into_iter().map(|interface| interface.host_dev_name);
+    let memory = config.machine.mem_size_mib.checked_add(plugged_mib);
+    let info = InstanceInfo {
+        hypervisor: Hypervisor::Firecracker,
+        nics: taps.filter(|tap| is_device_name(tap)).map(Nic::local).collect(),
+        allocated_vcpus: Some(config.machine.vcpu_count),
+        allocated_memory_bytes: memory.and_then(|mib| mib.checked_mul(1 << 20)),
+        ..InstanceInfo::default()
+    };
+    // Until it is started, what it says are its defaults, which the orchestrator is about to change.
+    match instance.state.as_str() {
+        "Not started" => Facts { unfinished: true, ..Facts::default() },
+        _ => Facts { info, unfinished: false },
+    }
+}
+
+#[derive(Deserialize)]
+struct Instance {
+    state: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Config {
+    #[serde(rename = "machine-config")]
+    machine: Machine,
+    #[serde(default)]
+    network_interfaces: Vec<Interface>,
+    memory_hotplug: Option<MemoryHotplug>,
+}
+
+#[derive(Default, Deserialize)]
+struct Machine {
+    vcpu_count: u32,
+    mem_size_mib: u64,
+}
+
+#[derive(Deserialize)]
+struct Interface {
+    host_dev_name: String,
+}
+
+/// That there is any.
+#[derive(Deserialize)]
+struct MemoryHotplug {}
+
+#[derive(Deserialize)]
+struct Hotplug {
+    plugged_size_mib: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::vmm_api::tests::{StandIn, answer};
+    use super::*;
+
+    const RUNNING: &str =
+        r#"{"id":"551e7604","state":"Running","vmm_version":"1.13.0","app_name":"Firecracker"}"#;
+
+    /// As Firecracker 1.13 writes it.
+    const FULL: &str = r#"{"balloon":null,"drives":[{"drive_id":"rootfs","partuuid":null,"is_root_device":true,
+        "cache_type":"Unsafe","is_read_only":false,"path_on_host":"/rootfs.ext4","rate_limiter":null,"io_engine":"Sync",
+        "socket":null}],"boot-source":{"kernel_image_path":"/vmlinux","initrd_path":null,"boot_args":"panic=1"},
+        "cpu-config":null,"logger":null,"machine-config":{"vcpu_count":2,"mem_size_mib":1024,"smt":false,
+        "track_dirty_pages":false,"huge_pages":"None"},"metrics":null,"mmds-config":null,"network-interfaces":[
+        {"iface_id":"eth0","host_dev_name":"fc0","guest_mac":"06:00:ac:10:00:02","rx_rate_limiter":null,
+        "tx_rate_limiter":null}],"vsock":null,"entropy":null}"#;
+
+    /// The bytes of Firecracker's HTTP server.
+    fn http(status: &str, body: &str) -> String {
+        format!(
+            "HTTP/1.1 {status} \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    fn ok(body: &str) -> String {
+        http("200", body)
+    }
+
+    fn running(vcpus: u32, memory_mib: u64, taps: &[&str]) -> Facts {
+        let info = InstanceInfo {
+            hypervisor: Hypervisor::Firecracker,
+            nics: taps.iter().map(|tap| Nic::local(*tap)).collect(),
+            allocated_vcpus: Some(vcpus),
+            allocated_memory_bytes: Some(memory_mib << 20),
+            ..InstanceInfo::default()
+        };
+        Facts { info, unfinished: false }
+    }
+
+    #[test]
+    fn a_stand_in_of_the_api_says_vcpus_memory_and_taps() {
+        let stand_in = StandIn::new(vec![ok(RUNNING), ok(FULL)]);
+        assert_eq!(answer(ask, &stand_in).unwrap(), running(2, 1024, &["fc0"]));
+        let heard = stand_in.heard();
+        assert!(
+            heard.starts_with("GET / HTTP/1.1\r\n") && heard.contains("GET /vm/config HTTP/1.1\r\n"),
+            "{heard}"
+        );
+    }
+
+    #[test]
+    fn a_stand_in_with_plugged_memory_and_one_that_is_old() {
+        let hotplug =
+            r#""memory-hotplug":{"total_size_mib":1024,"block_size_mib":2,"slot_size_mib":128},"vsock":null"#;
+        let status = r#"{"total_size_mib":1024,"block_size_mib":2,"slot_size_mib":128,"plugged_size_mib":512,
+            "requested_size_mib":512}"#;
+        let full = FULL.replace(r#""vsock":null"#, hotplug);
+        let stand_in = StandIn::new(vec![ok(RUNNING), ok(&full), ok(status)]);
+        assert_eq!(answer(ask, &stand_in).unwrap(), running(2, 1536, &["fc0"]));
+
+        let fault = http("400", r#"{"fault_message":"Invalid request method and/or path: GET vm/config."}"#);
+        let machine = r#"{"vcpu_count":4,"mem_size_mib":256,"ht_enabled":false,"track_dirty_pages":false}"#;
+        let stand_in = StandIn::new(vec![ok(RUNNING), fault, ok(machine)]);
+        assert_eq!(answer(ask, &stand_in).unwrap(), running(4, 256, &[]));
+    }
+
+    #[test]
+    fn a_stand_in_that_is_not_started_has_nothing_to_say_yet() {
+        let stand_in = StandIn::new(vec![ok(&RUNNING.replace("Running", "Not started")), ok(FULL)]);
+        assert_eq!(answer(ask, &stand_in).unwrap(), Facts { unfinished: true, ..Facts::default() });
+    }
+}

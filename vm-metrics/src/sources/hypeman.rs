@@ -1,0 +1,227 @@
+//! hypeman's own records: `<data_dir>/guests/<id>/metadata.json`.
+//!
+//! They say what a VM was given and which process it had. After a host has been restarted, and until hypeman has
+//! looked, that pid is stale; a VM is listed while its process is a hypervisor that was started for it.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::vmm_pid::VmmPid;
+use super::watched_files::{WatchedFiles, names};
+use super::{InstanceSource, Listing, SourceDef, SourceError, Tier, place};
+use crate::host::Host;
+use crate::model::{Hypervisor, InstanceInfo, build_instance_info};
+
+const DEFAULT_DATA_DIR: &str = "/var/lib/hypeman";
+
+/// Some hundred bytes, and the environment that the guest is given.
+const FILE_LIMIT: u64 = 1 << 20;
+
+pub const SOURCE: SourceDef = SourceDef {
+    name: "hypeman",
+    help: "hypeman's records of its VMs",
+    tier: Tier::Orchestrator,
+    configure: |section, host| {
+        let config: Config = section.options()?;
+        let data_dir = place(host, config.data_dir, DEFAULT_DATA_DIR);
+        Ok(data_dir.map(|data_dir| Box::new(Hypeman::new(data_dir.join("guests"), host.clone())) as _))
+    },
+};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+struct Hypeman {
+    host: Host,
+    guests: PathBuf,
+    files: WatchedFiles<(Metadata, VmmPid)>,
+}
+
+/// Those of hypeman's fields that are of use here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Metadata {
+    id: String,
+    name: String,
+    /// Bytes, as the next one.
+    size: u64,
+    hotplug_size: u64,
+    vcpus: u32,
+    network_enabled: bool,
+    #[serde(rename = "HypervisorPID")]
+    hypervisor_pid: Option<u32>,
+}
+
+impl Hypeman {
+    fn new(guests: PathBuf, host: Host) -> Self {
+        Self { host, guests, files: WatchedFiles::new(FILE_LIMIT) }
+    }
+}
+
+impl InstanceSource for Hypeman {
+    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+        let paths = names(&self.guests)?.into_iter().map(|guest| guest.join("metadata.json"));
+        self.files.look(paths, |_, content| Ok((parse(content)?, VmmPid::default())));
+        let mut listing = Listing { problems: self.files.problems(), ..Listing::default() };
+        for (_, (metadata, seen)) in self.files.values() {
+            if let Some(pid) = metadata.hypervisor_pid
+                && let Some(hypervisor) = seen.check(&self.host, pid, &metadata.id)
+            {
+                listing.instances.push(metadata.instance(pid, hypervisor));
+            }
+        }
+        Ok(listing)
+    }
+}
+
+impl Metadata {
+    fn instance(&self, pid: u32, hypervisor: Hypervisor) -> InstanceInfo {
+        let memory = self.size.saturating_add(self.hotplug_size);
+        let info =
+            build_instance_info(&self.id, &self.name, Some(pid), self.network_enabled, self.vcpus, memory);
+        InstanceInfo { hypervisor, ..info }
+    }
+}
+
+fn parse(content: &[u8]) -> Result<Metadata, String> {
+    let metadata: Metadata =
+        serde_json::from_slice(content).map_err(|error| format!("no metadata of hypeman: {error}"))?;
+    if metadata.id.is_empty() {
+        return Err("no metadata of hypeman: it has no Id".to_owned());
+    }
+    Ok(metadata)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::super::proc_scan::fixture::{Fake, Fixture};
+    use super::*;
+    use crate::model::Nic;
+
+    const ID: &str = "tz4a98xxat96iws9zmbrgj3a";
+    const ARGS: &str =
+        "cloud-hypervisor --api-socket /var/lib/hypeman/guests/tz4a98xxat96iws9zmbrgj3a/ch.sock";
+
+    /// As Go's `json.MarshalIndent` writes hypeman's `StoredMetadata`.
+    const RUNNING: &str = r#"{
+  "Id": "tz4a98xxat96iws9zmbrgj3a",
+  "Name": "web",
+  "Image": "docker.io/library/nginx:alpine",
+  "Size": 1073741824,
+  "HotplugSize": 3221225472,
+  "OverlaySize": 10737418240,
+  "Vcpus": 2,
+  "NetworkBandwidthDownload": 0,
+  "NetworkBandwidthUpload": 0,
+  "DiskIOBps": 0,
+  "Env": {
+    "PASSWORD": "secret"
+  },
+  "NetworkEnabled": true,
+  "IP": "10.100.11.37",
+  "MAC": "02:00:00:4a:1c:9e",
+  "Volumes": null,
+  "CreatedAt": "2026-01-16T11:15:47.123456789-05:00",
+  "StartedAt": "2026-01-16T11:15:48.1-05:00",
+  "StoppedAt": null,
+  "KernelVersion": "ch-6.12.8-kernel-1.2-20251213",
+  "HypervisorType": "cloud-hypervisor",
+  "HypervisorVersion": "v49.0",
+  "HypervisorPID": 100,
+  "SocketPath": "/var/lib/hypeman/guests/tz4a98xxat96iws9zmbrgj3a/ch.sock",
+  "DataDir": "/var/lib/hypeman/guests/tz4a98xxat96iws9zmbrgj3a",
+  "VsockCID": 3141592653,
+  "VsockSocket": "/var/lib/hypeman/guests/tz4a98xxat96iws9zmbrgj3a/vsock.sock",
+  "Devices": null,
+  "GPUProfile": "",
+  "GPUMdevUUID": ""
+}"#;
+
+    fn vmm(args: &'static str) -> Fake {
+        Fake { exe: "/usr/local/bin/cloud-hypervisor", args, ..Fake::default() }
+    }
+
+    fn write(guests: &Path, id: &str, content: &str) {
+        fs::create_dir_all(guests.join(id)).unwrap();
+        fs::write(guests.join(id).join("metadata.json"), content).unwrap();
+    }
+
+    fn listed(source: &mut Hypeman) -> (Vec<InstanceInfo>, Vec<String>) {
+        let listing = source.list_running_instances_for_metrics().unwrap();
+        (listing.instances, listing.problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_vm_that_runs_is_as_hypeman_has_it() {
+        let host = Fixture::with(&[vmm(ARGS)]);
+        let guests = host.path("guests");
+        write(&guests, ID, RUNNING);
+        // Stopped, and being created.
+        write(&guests, "b", &RUNNING.replace("\"HypervisorPID\": 100", "\"HypervisorPID\": null"));
+        fs::create_dir(guests.join("c")).unwrap();
+        let expected = InstanceInfo {
+            id: ID.into(),
+            name: "web".into(),
+            hypervisor: Hypervisor::CloudHypervisor,
+            hypervisor_pid: Some(100),
+            nics: vec![Nic::local("hype-tz4a98xx")],
+            allocated_vcpus: Some(2),
+            allocated_memory_bytes: Some(4 << 30),
+            ..InstanceInfo::default()
+        };
+        let mut source = Hypeman::new(guests.clone(), host.host());
+        assert_eq!(listed(&mut source), (vec![expected.clone()], vec![]));
+
+        write(&guests, ID, &RUNNING.replace("\"NetworkEnabled\": true", "\"NetworkEnabled\": false"));
+        assert_eq!(listed(&mut source).0, [InstanceInfo { nics: vec![], ..expected }]);
+    }
+
+    #[test]
+    fn a_stale_pid_is_a_vm_that_does_not_run() {
+        let host =
+            Fixture::with(&[vmm("cloud-hypervisor --api-socket /var/lib/hypeman/guests/other/ch.sock")]);
+        write(&host.path("guests"), ID, RUNNING);
+        let mut source = Hypeman::new(host.path("guests"), host.host());
+        assert_eq!(listed(&mut source), (vec![], vec![]));
+        host.put(&Fake { exe: "/usr/sbin/sshd", args: "sshd", start: 6000, ..Fake::default() });
+        assert_eq!(listed(&mut source), (vec![], vec![]));
+        host.put(&Fake { start: 7000, ..vmm(ARGS) });
+        assert_eq!(listed(&mut source).0.len(), 1);
+        host.end(100);
+        assert_eq!(listed(&mut source), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_bad_record_is_one_problem_and_half_a_record_changes_nothing() {
+        let host = Fixture::with(&[vmm(ARGS)]);
+        let guests = host.path("guests");
+        write(&guests, ID, RUNNING);
+        write(&guests, "bad", "{\"Id\": \"bad\", \"Size\": \"4GB\"}");
+        let mut source = Hypeman::new(guests.clone(), host.host());
+        let bad = guests.join("bad/metadata.json");
+        let problem = format!(
+            "{}: no metadata of hypeman: invalid type: string \"4GB\", expected u64 at line 1 column 27",
+            bad.display()
+        );
+        let (vms, problems) = listed(&mut source);
+        assert_eq!((vms.len(), problems), (1, vec![problem]));
+
+        fs::remove_dir_all(guests.join("bad")).unwrap();
+        write(&guests, ID, &RUNNING[..300]);
+        let (vms, problems) = listed(&mut source);
+        assert_eq!((vms.len(), problems.len()), (1, 1));
+        assert!(problems[0].contains("EOF while parsing") && !problems[0].contains("secret"), "{problems:?}");
+        write(&guests, ID, "{}");
+        assert!(listed(&mut source).1[0].contains("it has no Id"));
+        fs::remove_dir_all(&guests).unwrap();
+        assert!(matches!(source.list_running_instances_for_metrics(), Err(SourceError::Absent { .. })));
+    }
+}

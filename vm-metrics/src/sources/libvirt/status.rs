@@ -1,0 +1,179 @@
+//! A record of libvirt: `<domstatus>`, and in it the domain. Pure.
+
+use roxmltree::{Document, Node, ParsingOptions};
+
+/// A record has some hundred elements.
+const MAX_NODES: u32 = 100_000;
+
+/// Kinds of interfaces whose `<target dev=…>` is a device of the host.
+const ON_DEVICE: &[&str] = &["network", "bridge", "ethernet", "direct"];
+
+/// Where OpenStack's Nova puts its metadata; versions follow.
+const NOVA: &str = "http://openstack.org/xmlns/libvirt/nova/";
+
+/// A domain, as far as it is of use here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Domain {
+    pub pid: u32,
+    pub uuid: String,
+    pub name: String,
+    pub vcpus: Option<u32>,
+    pub memory_bytes: Option<u64>,
+    /// What the balloon leaves; `None` without a balloon.
+    pub actual_memory_bytes: Option<u64>,
+    pub taps: Vec<String>,
+    pub project: Option<String>,
+}
+
+pub fn parse(content: &[u8]) -> Result<Domain, String> {
+    let text = str::from_utf8(content).map_err(|_| "not UTF-8".to_owned())?;
+    // No DTD, so no entity that stands for a million others.
+    let options = ParsingOptions { nodes_limit: MAX_NODES, ..ParsingOptions::default() };
+    let document = Document::parse_with_options(text, options).map_err(|error| error.to_string())?;
+    let status = document.root_element();
+    if !status.has_tag_name("domstatus") {
+        return Err(format!("<{}> in the place of <domstatus>", status.tag_name().name()));
+    }
+    let pid = status.attribute("pid").and_then(|pid| pid.parse().ok()).filter(|pid| *pid > 0);
+    let domain = child(status, "domain").ok_or("no <domain>")?;
+    let required = |name| text_of(domain, name).ok_or_else(|| format!("no <{name}> in <domain>"));
+    Ok(Domain {
+        pid: pid.ok_or("no pid in <domstatus>")?,
+        uuid: required("uuid")?,
+        name: required("name")?,
+        vcpus: vcpus(domain),
+        memory_bytes: child(domain, "memory").and_then(bytes),
+        actual_memory_bytes: has_balloon(domain)
+            .then(|| child(domain, "currentMemory").and_then(bytes))
+            .flatten(),
+        taps: taps(domain),
+        project: project(domain),
+    })
+}
+
+fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
+    node.children().find(|child| child.has_tag_name(name))
+}
+
+fn text_of(node: Node, name: &str) -> Option<String> {
+    child(node, name)?.text().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// `current` are those that are plugged in, the text those that there is room for.
+fn vcpus(domain: Node) -> Option<u32> {
+    let vcpu = child(domain, "vcpu")?;
+    vcpu.attribute("current").or(vcpu.text())?.trim().parse().ok()
+}
+
+/// libvirt writes KiB; other units are those of its documentation.
+fn bytes(memory: Node) -> Option<u64> {
+    let unit = match memory.attribute("unit").unwrap_or("KiB") {
+        "b" | "bytes" => 1,
+        "KiB" | "k" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        "GiB" | "G" => 1 << 30,
+        _ => return None,
+    };
+    memory.text()?.trim().parse::<u64>().ok()?.checked_mul(unit)
+}
+
+fn has_balloon(domain: Node) -> bool {
+    let balloon = child(domain, "devices").and_then(|devices| child(devices, "memballoon"));
+    balloon.is_some_and(|balloon| balloon.attribute("model") != Some("none"))
+}
+
+fn taps(domain: Node) -> Vec<String> {
+    let Some(devices) = child(domain, "devices") else { return Vec::new() };
+    let interfaces = devices.children().filter(|child| child.has_tag_name("interface"));
+    interfaces
+        .filter(|interface| interface.attribute("type").is_some_and(|kind| ON_DEVICE.contains(&kind)))
+        .filter_map(|interface| child(interface, "target")?.attribute("dev"))
+        .filter(|device| super::super::is_device_name(device))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Nova's project: its id, which does not change, else its name.
+fn project(domain: Node) -> Option<String> {
+    let metadata = child(domain, "metadata")?;
+    let is_project = |node: &Node| {
+        let tag = node.tag_name();
+        tag.name() == "project" && tag.namespace().is_some_and(|namespace| namespace.starts_with(NOVA))
+    };
+    let project = metadata.descendants().find(is_project)?;
+    let id = project.attribute("uuid").or(project.text())?.trim();
+    (!id.is_empty()).then(|| id.to_owned())
+}
+
+#[cfg(test)]
+pub mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Written by libvirt 9.0.0; the list of QEMU's capabilities is cut.
+    pub const REAL: &str = include_str!("status.xml");
+
+    #[test]
+    fn a_real_record() {
+        let expected = Domain {
+            pid: 5854,
+            uuid: "01234567-89ab-4cde-8f01-23456789abcd".into(),
+            name: "web 1".into(),
+            vcpus: Some(1),
+            memory_bytes: Some(96 << 20),
+            actual_memory_bytes: Some(96 << 20),
+            taps: vec!["vnet0".into()],
+            project: Some("fedcba9876543210fedcba9876543210".into()),
+        };
+        assert_eq!(parse(REAL.as_bytes()).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_was_plugged_and_what_the_balloon_took() {
+        let changed = |from: &str, to: &str| parse(REAL.replace(from, to).as_bytes()).unwrap();
+        assert_eq!(changed(" current='1'", "").vcpus, Some(2));
+        let current = "<currentMemory unit='KiB'>65536<";
+        assert_eq!(changed("<currentMemory unit='KiB'>98304<", current).actual_memory_bytes, Some(64 << 20));
+        let none = changed("<memballoon model='virtio'>", "<memballoon model='none'>");
+        assert_eq!((none.actual_memory_bytes, none.memory_bytes), (None, Some(96 << 20)));
+        assert_eq!(changed("<memory unit='KiB'>98304<", "<memory unit='GiB'>1<").memory_bytes, Some(1 << 30));
+        assert_eq!(changed("<memory unit='KiB'>98304<", "<memory unit='x'>1<").memory_bytes, None);
+        assert_eq!(changed("dev='vnet0'", "dev='../lo'").taps, [""; 0]);
+        assert_eq!(changed("type='ethernet'", "type='vhostuser'").taps, [""; 0]);
+        assert_eq!(changed(" uuid=\"fedcba9876543210fedcba9876543210\"", "").project, Some("demo".into()));
+        assert_eq!(changed("http://openstack.org", "http://example.org").project, None);
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused_in_a_few_words() {
+        let dtd = "<!DOCTYPE a [<!ENTITY b \"c\">]><domstatus pid='1'><domain/></domstatus>";
+        for (content, problem) in [
+            ("", "root node"),
+            ("<domstatus><", ""),
+            ("<domain/>", "<domain> in the place of <domstatus>"),
+            ("<domstatus pid='1'/>", "no <domain>"),
+            ("<domstatus><domain><uuid>a</uuid><name>b</name></domain></domstatus>", "no pid"),
+            ("<domstatus pid='-1'><domain><uuid>a</uuid><name>b</name></domain></domstatus>", "no pid"),
+            ("<domstatus pid='1'><domain><name>b</name></domain></domstatus>", "no <uuid>"),
+            (dtd, "DTD"),
+        ] {
+            let error = parse(content.as_bytes()).unwrap_err();
+            assert!(error.contains(problem) && error.len() < 120, "{content}: {error}");
+        }
+        let deep = "<a>".repeat(300_000);
+        parse(deep.as_bytes()).unwrap_err();
+        let many = format!("<domstatus pid='1'>{}</domstatus>", "<a/>".repeat(200_000));
+        assert!(parse(many.as_bytes()).unwrap_err().contains("nodes limit"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_change_of_a_record_never_panics(at in 0..REAL.len(), byte: u8) {
+            let mut content = REAL.as_bytes().to_vec();
+            content[at] = byte;
+            let _ = parse(&content);
+            let _ = parse(&content[..at]);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! VMs that orchestrators push over a socket, who know of them first.
+//!
+//! Each is a file, so that a daemon that starts anew has them still; `http/push.rs` serves the socket and writes them.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::described::DescribedVm;
+use super::watched_files::{WatchedFiles, names};
+use super::written_pid::WrittenPid;
+use super::{InstanceSource, Listing, SourceDef, SourceError, Tier, place};
+use crate::host::Host;
+
+const DEFAULT_SOCKET: &str = "/run/vm-metrics/push.sock";
+
+/// Bytes of one VM, in a request and in its file.
+pub const VM_LIMIT: usize = 64 << 10;
+
+/// Characters of an id: it becomes a label, and a file's name.
+const MAX_ID_CHARS: usize = 64;
+
+pub const SOURCE: SourceDef = SourceDef {
+    name: "push",
+    help: "VMs that orchestrators push over a socket",
+    tier: Tier::Pushed,
+    configure: |section, host| {
+        let config: Config = section.options()?;
+        let Some(socket) = place(host, config.socket, DEFAULT_SOCKET) else { return Ok(None) };
+        let Some(parent) = socket.parent().filter(|_| socket.is_absolute()) else {
+            return Err(section.refusal("socket", &format!("{} is not an absolute path", socket.display())));
+        };
+        let store = Store { dir: config.dir.unwrap_or_else(|| parent.join("pushed")) };
+        let inbox = Inbox { socket, store };
+        Ok(Some(Box::new(Push { host: host.clone(), inbox, files: WatchedFiles::new(VM_LIMIT as u64) })))
+    },
+};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    socket: Option<PathBuf>,
+    dir: Option<PathBuf>,
+}
+
+/// A socket that the daemon serves, and where that which is pushed goes.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    pub socket: PathBuf,
+    pub store: Store,
+}
+
+#[derive(Debug)]
+struct Push {
+    host: Host,
+    inbox: Inbox,
+    files: WatchedFiles<(DescribedVm, WrittenPid)>,
+}
+
+impl InstanceSource for Push {
+    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+        let paths = match names(&self.inbox.store.dir) {
+            // Nothing was pushed yet; or there is no place for the socket either.
+            Err(SourceError::Absent { .. }) => {
+                let place = self.inbox.socket.parent().unwrap_or(Path::new("/"));
+                if !place.is_dir() {
+                    return Err(SourceError::Absent { path: place.to_owned() });
+                }
+                Vec::new()
+            }
+            paths => paths?,
+        };
+        self.files.look(paths, |_, content| Ok((parse(content)?, WrittenPid::default())));
+        let mut listing = Listing { problems: self.files.problems(), ..Listing::default() };
+        for (path, (vm, seen)) in self.files.values() {
+            listing.instances.push(vm.instance(&self.host, Some(path), seen, &mut listing.problems));
+        }
+        Ok(listing)
+    }
+
+    fn inbox(&self) -> Option<Inbox> {
+        Some(self.inbox.clone())
+    }
+}
+
+fn parse(content: &[u8]) -> Result<DescribedVm, String> {
+    let vm: DescribedVm = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+    vm.check()?;
+    Ok(vm)
+}
+
+/// The VMs that were pushed: a file each.
+#[derive(Clone, Debug)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+impl Store {
+    /// The VM that a body describes for an id, or what is wrong with it.
+    pub fn read(id: &str, body: &[u8]) -> Result<DescribedVm, String> {
+        if id.chars().count() > MAX_ID_CHARS {
+            return Err(format!("the id has more than {MAX_ID_CHARS} characters"));
+        }
+        let mut vm: DescribedVm = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        if vm.id.is_empty() {
+            id.clone_into(&mut vm.id);
+        }
+        if vm.id != id {
+            return Err(format!("the body is of {:?}, the path of {id:?}", vm.id));
+        }
+        vm.check()?;
+        Ok(vm)
+    }
+
+    /// Whether it is new. Half a file is never there.
+    pub fn put(&self, vm: &DescribedVm) -> io::Result<bool> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        let path = self.file(&vm.id);
+        let new = !path.exists();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let unfinished = self.dir.join(format!(".{name}"));
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+        file.write_all(&serde_json::to_vec(vm)?)?;
+        fs::rename(&unfinished, path)?;
+        Ok(new)
+    }
+
+    /// Whether it was there.
+    pub fn remove(&self, id: &str) -> io::Result<bool> {
+        match fs::remove_file(self.file(id)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            removed => removed.map(|()| true),
+        }
+    }
+
+    /// All but letters, digits and `-` becomes `_xx`: no id leads elsewhere, and two ids are two files.
+    fn file(&self, id: &str) -> PathBuf {
+        let encode = |byte: u8| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => char::from(byte).to_string(),
+            _ => format!("_{byte:02x}"),
+        };
+        self.dir.join(format!("{}.json", id.bytes().map(encode).collect::<String>()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::model::Nic;
+
+    fn push(dir: &Path) -> Push {
+        let store = Store { dir: dir.join("pushed") };
+        let inbox = Inbox { socket: dir.join("push.sock"), store };
+        Push { host: Host::new("/none", "/none"), inbox, files: WatchedFiles::new(VM_LIMIT as u64) }
+    }
+
+    #[test]
+    fn what_was_pushed_is_there_for_the_next_daemon_until_it_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut source = push(dir.path());
+        assert_eq!(source.list_running_instances_for_metrics().unwrap().instances, []);
+        let store = source.inbox().unwrap().store;
+        let vm = Store::read("a/../b", br#"{"name": "web", "taps": ["tap0"], "vcpus": 2, "project": "p"}"#)
+            .unwrap();
+        assert!(store.put(&vm).unwrap());
+        assert!(!store.put(&vm).unwrap());
+        let files: Vec<_> =
+            fs::read_dir(dir.path().join("pushed")).unwrap().map(|file| file.unwrap().path()).collect();
+        assert_eq!(files, [dir.path().join("pushed/a_2f_2e_2e_2fb.json")]);
+        assert_eq!(fs::metadata(&files[0]).unwrap().permissions().mode() & 0o777, 0o600);
+
+        let listing = push(dir.path()).list_running_instances_for_metrics().unwrap();
+        let web = &listing.instances[0];
+        assert_eq!((web.id.as_str(), web.name.as_str(), web.allocated_vcpus), ("a/../b", "web", Some(2)));
+        assert_eq!((&web.nics, web.project.as_deref()), (&vec![Nic::local("tap0")], Some("p")));
+        assert!(store.remove("a/../b").unwrap());
+        assert!(!store.remove("a/../b").unwrap());
+        assert_eq!(source.list_running_instances_for_metrics().unwrap().instances, []);
+    }
+
+    #[test]
+    fn without_the_sockets_directory_the_source_is_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut source = push(&dir.path().join("none"));
+        let error = source.list_running_instances_for_metrics().unwrap_err();
+        assert!(matches!(error, SourceError::Absent { path } if path == dir.path().join("none")));
+    }
+
+    #[test]
+    fn a_bad_body_is_refused_with_what_is_wrong() {
+        for (id, body, problem) in [
+            ("a", "{", "EOF while parsing"),
+            ("a", r#"{"vcpu": 2}"#, "unknown field `vcpu`"),
+            ("a", r#"{"taps": ["../x"]}"#, "\"../x\" cannot be the name of a network device"),
+            ("a", r#"{"id": "b"}"#, "the body is of \"b\", the path of \"a\""),
+            ("a", r#"{"pid": 0}"#, "pid 0 of \"a\" is no process"),
+            (&"a".repeat(65), "{}", "more than 64 characters"),
+        ] {
+            let error = Store::read(id, body.as_bytes()).unwrap_err();
+            assert!(error.contains(problem), "{body}: {error}");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! QEMU's monitor (QMP): name and uuid, the vCPUs and memory that are plugged in, and what the balloon leaves.
+//!
+//! A monitor has one client at a time. To an orchestrator that has only one, we would be in the way: so only sockets in
+//! a directory made for it, or that the configuration names, are asked, each for some milliseconds. Where somebody is
+//! connected already, QEMU lets us wait; we leave after the deadline, unheard.
+
+use std::path::PathBuf;
+
+use glob::{Pattern, glob};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take};
+use tokio::net::UnixStream;
+
+use super::vmm_api::{ANSWER_LIMIT, Answering, AskError, Facts, Target, VmmApi};
+use super::{InstanceSource, Listing, SourceDef, SourceError, Tier};
+use crate::model::{Hypervisor, InstanceInfo};
+
+const DEFAULT_SOCKETS: &str = "/run/vm-metrics/qmp/*.sock";
+
+/// Each is a look per tick.
+const MAX_SOCKETS: usize = 16_384;
+
+pub const SOURCE: SourceDef = SourceDef {
+    name: "qemu_qmp",
+    help: "QEMU monitor sockets that are there for this daemon",
+    tier: Tier::Vmm,
+    configure: |section, host| {
+        let config: Config = section.options()?;
+        let default = || host.is_this_kernel().then(|| vec![DEFAULT_SOCKETS.to_owned()]);
+        let Some(patterns) = config.sockets.or_else(default) else { return Ok(None) };
+        for pattern in &patterns {
+            Pattern::new(pattern)
+                .map_err(|error| section.refusal("sockets", &format!("{pattern:?}: {error}")))?;
+        }
+        Ok(Some(Box::new(Qmp { api: VmmApi::new(host.clone(), ask), patterns, had_sockets: false })))
+    },
+};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    sockets: Option<Vec<String>>,
+}
+
+#[derive(Debug)]
+struct Qmp {
+    api: VmmApi,
+    patterns: Vec<String>,
+    /// There was a socket once: that there is none now means that its VM has ended.
+    had_sockets: bool,
+}
+
+impl InstanceSource for Qmp {
+    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+        let sockets = sockets(&self.patterns);
+        self.had_sockets |= !sockets.is_empty();
+        if !self.had_sockets {
+            return Err(SourceError::Absent { path: self.patterns.join(", ").into() });
+        }
+        let targets = sockets.into_iter().map(|path| (Target { process: None, path }, Vec::new()));
+        self.api.list(targets)
+    }
+}
+
+fn sockets(patterns: &[String]) -> Vec<PathBuf> {
+    let mut paths: Vec<_> = patterns
+        .iter()
+        .filter_map(|pattern| glob(pattern).ok())
+        .flatten()
+        .flatten()
+        .take(MAX_SOCKETS)
+        .collect();
+    paths.sort_unstable();
+    paths.dedup();
+    paths
+}
+
+pub(super) fn ask(stream: UnixStream) -> Answering {
+    Box::pin(talk(stream))
+}
+
+async fn talk(stream: UnixStream) -> Result<Facts, AskError> {
+    let mut monitor = Monitor::new(stream);
+    let greeting: Value = monitor.line().await?;
+    if greeting.get("QMP").is_none() {
+        return Err(AskError::Answer("no monitor of QEMU: it does not begin with a greeting".to_owned()));
+    }
+    monitor.execute::<Value>("qmp_capabilities").await?;
+    let name: Name = monitor.execute("query-name").await?;
+    let uuid: Uuid = monitor.execute("query-uuid").await?;
+    let cpus: Vec<Cpu> = monitor.execute("query-cpus-fast").await?;
+    let memory: MemorySummary = monitor.execute("query-memory-size-summary").await?;
+    // An error for a VM without a balloon.
+    let balloon = monitor.execute::<Balloon>("query-balloon").await.ok();
+    let name = name.name.unwrap_or_default();
+    let uuid = Some(uuid.uuid).filter(|uuid| uuid.bytes().any(|byte| !matches!(byte, b'0' | b'-')));
+    let info = InstanceInfo {
+        id: uuid.unwrap_or_else(|| name.clone()),
+        name,
+        hypervisor: Hypervisor::Qemu,
+        allocated_vcpus: u32::try_from(cpus.len()).ok(),
+        allocated_memory_bytes: memory.base_memory.checked_add(memory.plugged_memory),
+        actual_memory_bytes: balloon.map(|balloon| balloon.actual),
+        ..InstanceInfo::default()
+    };
+    Ok(Facts { info, unfinished: false })
+}
+
+/// A connection to a monitor. What it says is a JSON document per line.
+struct Monitor {
+    stream: BufReader<Take<UnixStream>>,
+}
+
+impl Monitor {
+    fn new(stream: UnixStream) -> Self {
+        Self { stream: BufReader::new(stream.take(ANSWER_LIMIT as u64)) }
+    }
+
+    async fn execute<T: DeserializeOwned>(&mut self, command: &str) -> Result<T, AskError> {
+        let question = format!("{{\"execute\":\"{command}\"}}\n");
+        let stream = self.stream.get_mut().get_mut();
+        stream.write_all(question.as_bytes()).await.map_err(|_| AskError::Ended)?;
+        loop {
+            let line: Line = self.line().await?;
+            match line {
+                Line { answer: Some(answer), .. } => {
+                    return serde_json::from_value(answer).map_err(|error| AskError::json(command, &error));
+                }
+                Line { error: Some(error), .. } => {
+                    return Err(AskError::Answer(format!("{command}: {}", error.class)));
+                }
+                // An event, which is for others.
+                _ => {}
+            }
+        }
+    }
+
+    async fn line<T: DeserializeOwned>(&mut self) -> Result<T, AskError> {
+        let mut line = Vec::new();
+        self.stream.read_until(b'\n', &mut line).await.map_err(|_| AskError::Ended)?;
+        if line.last() != Some(&b'\n') {
+            let cut = self.stream.get_ref().limit() == 0;
+            return Err(if cut { AskError::TooLarge } else { AskError::Ended });
+        }
+        serde_json::from_slice(&line).map_err(|error| AskError::json("no monitor of QEMU", &error))
+    }
+}
+
+#[derive(Deserialize)]
+struct Line {
+    #[serde(rename = "return")]
+    answer: Option<Value>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    class: String,
+}
+
+#[derive(Deserialize)]
+struct Name {
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Uuid {
+    #[serde(rename = "UUID")]
+    uuid: String,
+}
+
+#[derive(Deserialize)]
+struct Cpu {}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct MemorySummary {
+    base_memory: u64,
+    #[serde(default)]
+    plugged_memory: u64,
+}
+
+#[derive(Deserialize)]
+struct Balloon {
+    actual: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream as Stream;
+
+    use super::*;
+
+    const GREETING: &str =
+        "{\"QMP\": {\"version\": {\"qemu\": {\"major\": 7}}, \"capabilities\": [\"oob\"]}}\r\n";
+
+    /// What QEMU 7.2 says, with an event between; the suite `vm` asks a real one.
+    const ANSWERS: &str = "{\"return\": {}}\r\n{\"return\": {\"name\": \"web\"}}\r\n\
+        {\"return\": {\"UUID\": \"00000000-0000-0000-0000-000000000000\"}}\r\n\
+        {\"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \"event\": \"RESUME\"}\r\n\
+        {\"return\": [{\"thread-id\": 7, \"cpu-index\": 0}, {\"thread-id\": 8, \"cpu-index\": 1}]}\r\n\
+        {\"return\": {\"base-memory\": 134217728, \"plugged-memory\": 67108864}}\r\n\
+        {\"error\": {\"class\": \"DeviceNotActive\", \"desc\": \"No balloon device has been activated\"}}\r\n";
+
+    fn talk_with(says: &str) -> Result<Facts, String> {
+        let (ours, theirs) = Stream::pair().unwrap();
+        (&theirs).write_all(says.as_bytes()).unwrap();
+        theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let facts = runtime.block_on(async { talk(UnixStream::from_std(ours).unwrap()).await });
+        facts.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_dialogue() {
+        let info = talk_with(&format!("{GREETING}{ANSWERS}")).unwrap().info;
+        let expected = InstanceInfo {
+            id: "web".into(),
+            name: "web".into(),
+            hypervisor: Hypervisor::Qemu,
+            allocated_vcpus: Some(2),
+            allocated_memory_bytes: Some(192 << 20),
+            ..InstanceInfo::default()
+        };
+        assert_eq!(info, expected);
+        let uuid = "6f1b3a7e-0000-4000-8000-000000000001";
+        let answers = ANSWERS.replace("00000000-0000-0000-0000-000000000000", uuid);
+        assert_eq!(talk_with(&format!("{GREETING}{answers}")).unwrap().info.id, uuid);
+    }
+
+    #[test]
+    fn what_is_no_monitor_is_said_in_a_few_words() {
+        for (says, problem) in [
+            ("{\"hello\": 1}\n", "no monitor of QEMU: it does not begin with a greeting"),
+            ("SSH-2.0-OpenSSH\r\n", "no monitor of QEMU: bad JSON at line 1, column 1"),
+            (GREETING, "the connection ended within the answer"),
+            ("", "the connection ended within the answer"),
+        ] {
+            assert_eq!(talk_with(says).unwrap_err(), problem);
+        }
+        let refused = ANSWERS.replacen("\"return\": {}", "\"error\": {\"class\": \"CommandNotFound\"}", 1);
+        assert_eq!(
+            talk_with(&format!("{GREETING}{refused}")).unwrap_err(),
+            "qmp_capabilities: CommandNotFound"
+        );
+    }
+}

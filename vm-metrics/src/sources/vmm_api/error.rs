@@ -1,0 +1,61 @@
+//! Why a VMM has not said what it was asked.
+
+use std::io;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::super::SourceError;
+use super::{ANSWER_LIMIT, DEADLINE, Target};
+
+#[derive(Clone, Debug, Error)]
+pub enum AskError {
+    #[error("cannot connect: {0}{advice}", advice = advice(.0))]
+    Connect(Arc<io::Error>),
+    #[error("not a socket")]
+    NoSocket,
+    /// The path leads to somebody else by now.
+    #[error("process {0} listens there")]
+    OtherProcess(i32),
+    #[error("no answer within {} ms: it is busy or hangs", DEADLINE.as_millis())]
+    Late,
+    #[error("an answer larger than {ANSWER_LIMIT} bytes is cut off")]
+    TooLarge,
+    #[error("the connection ended within the answer")]
+    Ended,
+    #[error("{0}")]
+    Answer(String),
+}
+
+impl AskError {
+    pub fn connect(error: impl Into<io::Error>) -> Self {
+        Self::Connect(Arc::new(error.into()))
+    }
+
+    /// JSON that is not as it should be, in a few words. The answer is not quoted: it may hold what is not for the log.
+    pub fn json(what: &str, error: &serde_json::Error) -> Self {
+        let problem = if error.is_data() { "unexpected value" } else { "bad JSON" };
+        Self::Answer(format!("{what}: {problem} at line {}, column {}", error.line(), error.column()))
+    }
+
+    pub fn of(&self, target: &Target) -> SourceError {
+        match target.process {
+            None => SourceError::content(&target.path, self.to_string()),
+            Some((pid, _)) => {
+                let problem = format!("API socket {}: {self}", target.path.display());
+                SourceError::Process { pid, problem }
+            }
+        }
+    }
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; sockets of other users need CAP_DAC_OVERRIDE and CAP_SYS_PTRACE"
+        }
+        io::ErrorKind::ConnectionRefused => "; nobody listens there any more",
+        io::ErrorKind::WouldBlock => "; too many others wait there",
+        _ => "",
+    }
+}

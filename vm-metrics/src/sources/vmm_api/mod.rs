@@ -1,0 +1,210 @@
+//! Asking VMMs over their API sockets, without ever holding up the tick.
+//!
+//! A thread asks; the tick hands it the sockets and takes the answers. It waits, for a moment, for the first answer of a
+//! VM that is new; all others are taken when they come. What a VMM has said counts until it says something else or its
+//! process ends: it is asked again every now and then, and when the VM's NICs have changed. One that does not answer
+//! is asked less and less often.
+
+mod asker;
+mod error;
+mod http;
+mod schedule;
+mod socket;
+#[cfg(test)]
+pub mod tests;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use self::asker::{Answer, Asker};
+pub use self::asker::{Answering, Ask};
+pub use self::error::AskError;
+pub use self::http::Http;
+use self::schedule::Schedule;
+use super::proc_scan::Process;
+use super::{ApiSocket, Listing, SourceError};
+use crate::host::Host;
+use crate::model::{InstanceInfo, Nic};
+
+/// From the first byte of the question to the last of the answer.
+const DEADLINE: Duration = Duration::from_millis(200);
+
+/// How long a tick waits for the first answers of new VMs.
+const FIRST_ANSWERS: Duration = Duration::from_millis(250);
+
+/// Each is an open file, and a little work for a VMM. The rest is asked in the next ticks.
+const MAX_UNDER_WAY: usize = 32;
+
+/// Bytes of all that a VMM may say in one answer; a large VM's is 50 KiB.
+pub const ANSWER_LIMIT: usize = 1 << 20;
+
+/// A socket, and whose it is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// Pid and start time. `None`: whoever listens.
+    pub process: Option<(u32, u64)>,
+    /// As that process sees it.
+    pub path: PathBuf,
+}
+
+/// What a VMM said of its VM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Id and name are empty where the VMM does not say them.
+    pub info: InstanceInfo,
+    /// The VM is not set up, or has not booted: soon there will be more to say.
+    pub unfinished: bool,
+}
+
+/// The VMMs of one kind.
+#[derive(Debug)]
+pub struct VmmApi {
+    host: Host,
+    ask: Ask,
+    started: Instant,
+    asker: Option<Asker>,
+    known: HashMap<Target, Known>,
+}
+
+/// A VMM, and what it said last.
+#[derive(Debug, Default)]
+struct Known {
+    schedule: Schedule,
+    nics: Vec<Nic>,
+    under_way: bool,
+    /// With the process that answered.
+    facts: Option<(Facts, Option<(u32, u64)>)>,
+    problem: Option<AskError>,
+}
+
+impl VmmApi {
+    pub fn new(host: Host, ask: Ask) -> Self {
+        Self { host, ask, started: Instant::now(), asker: None, known: HashMap::new() }
+    }
+
+    /// Those VMMs that other sources have found.
+    pub fn list_found(&mut self, sockets: &[ApiSocket]) -> Result<Listing, SourceError> {
+        let target = |socket: &ApiSocket| Target {
+            process: Some((socket.pid, socket.start_ticks)),
+            path: socket.path.clone(),
+        };
+        self.list(sockets.iter().map(|socket| (target(socket), socket.nics.clone())))
+    }
+
+    /// Those VMMs and no others, each with the NICs that others know of it.
+    pub fn list(
+        &mut self,
+        targets: impl Iterator<Item = (Target, Vec<Nic>)>,
+    ) -> Result<Listing, SourceError> {
+        self.list_at(self.started.elapsed(), targets)
+    }
+
+    fn list_at(
+        &mut self,
+        now: Duration,
+        targets: impl Iterator<Item = (Target, Vec<Nic>)>,
+    ) -> Result<Listing, SourceError> {
+        self.take_answers(now, Duration::ZERO);
+        self.keep(now, targets);
+        let has_new = self.ask_those_due(now)?;
+        self.take_answers(now, if has_new { FIRST_ANSWERS } else { Duration::ZERO });
+        Ok(self.listing())
+    }
+
+    fn keep(&mut self, now: Duration, targets: impl Iterator<Item = (Target, Vec<Nic>)>) {
+        let mut before = std::mem::take(&mut self.known);
+        for (target, nics) in targets {
+            let mut known = before.remove(&target).unwrap_or_default();
+            if known.nics != nics {
+                known.nics = nics;
+                known.schedule.hasten(now);
+            }
+            let answered = known.facts.as_ref().and_then(|(_, process)| *process);
+            if target.process.is_none() && answered.is_some_and(|process| !self.is_alive(process)) {
+                known = Known { under_way: known.under_way, ..Known::default() };
+            }
+            self.known.insert(target, known);
+        }
+    }
+
+    fn is_alive(&self, (pid, start_ticks): (u32, u64)) -> bool {
+        let stat = Process::new(&self.host, pid).stat();
+        stat.is_ok_and(|stat| stat.start_ticks == start_ticks && !stat.is_dead())
+    }
+
+    /// Whether one of them has never been asked before.
+    fn ask_those_due(&mut self, now: Duration) -> Result<bool, SourceError> {
+        let under_way = self.known.values().filter(|known| known.under_way).count();
+        let mut due: Vec<_> = self
+            .known
+            .iter_mut()
+            .filter(|(_, known)| !known.under_way && known.schedule.is_due(now))
+            .collect();
+        due.sort_unstable_by_key(|(_, known)| known.schedule.next());
+        due.truncate(MAX_UNDER_WAY.saturating_sub(under_way));
+        let mut has_new = false;
+        let mut questions = Vec::new();
+        for (target, known) in due {
+            known.under_way = true;
+            has_new |= known.schedule.is_new();
+            questions.push(target.clone());
+        }
+        if !questions.is_empty() {
+            self.asker()?.ask(questions);
+        }
+        Ok(has_new)
+    }
+
+    fn asker(&mut self) -> Result<&Asker, SourceError> {
+        let asker = match self.asker.take().filter(Asker::is_running) {
+            Some(asker) => asker,
+            None => Asker::spawn(self.host.clone(), self.ask)
+                .map_err(|error| SourceError::io("start a thread for", "API sockets", error))?,
+        };
+        Ok(self.asker.insert(asker))
+    }
+
+    fn take_answers(&mut self, now: Duration, patience: Duration) {
+        let until = Instant::now() + patience;
+        while let Some(Answer { target, result }) = self.next_answer(until) {
+            // The process may have ended meanwhile.
+            let Some(known) = self.known.get_mut(&target) else { continue };
+            known.under_way = false;
+            match result {
+                Ok((facts, process)) => {
+                    known.schedule.answered(now, facts.unfinished);
+                    known.facts = Some((facts, process));
+                    known.problem = None;
+                }
+                Err(error) => {
+                    known.schedule.failed(now);
+                    known.problem = Some(error);
+                }
+            }
+        }
+    }
+
+    /// Waits only while one is under way that was never asked before.
+    fn next_answer(&self, until: Instant) -> Option<Answer> {
+        let waits = self.known.values().any(|known| known.under_way && known.schedule.is_new());
+        let patience = if waits { until.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+        self.asker.as_ref()?.answer(patience)
+    }
+
+    fn listing(&self) -> Listing {
+        let mut listing = Listing::default();
+        for (target, known) in &self.known {
+            if let Some((facts, process)) = &known.facts {
+                let pid = process.map(|(pid, _)| pid);
+                listing.instances.push(InstanceInfo { hypervisor_pid: pid, ..facts.info.clone() });
+            }
+            if let Some(error) = &known.problem {
+                listing.problems.push(error.of(target));
+            }
+        }
+        listing.instances.sort_unstable_by_key(|vm| vm.hypervisor_pid);
+        listing.problems.sort_unstable_by_key(ToString::to_string);
+        listing
+    }
+}

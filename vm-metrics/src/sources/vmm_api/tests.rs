@@ -1,0 +1,250 @@
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream as Stream};
+use std::process;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::model::Hypervisor;
+
+/// Stands in for a VMM: listens on a socket, and to each question gives the next of its answers, byte for byte.
+pub struct StandIn {
+    dir: TempDir,
+    heard: Arc<Mutex<String>>,
+}
+
+impl StandIn {
+    pub fn new(answers: Vec<String>) -> Self {
+        let answers = answers.into_iter();
+        let mut answers = answers.map(String::into_bytes);
+        Self::behaving(move |stream, _| match answers.next() {
+            Some(answer) => stream.write_all(&answer).is_ok(),
+            None => false,
+        })
+    }
+
+    /// Does this with each question, until it answers false and the connection ends.
+    pub fn behaving(mut behave: impl FnMut(&mut Stream, &str) -> bool + Send + 'static) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("api.sock")).unwrap();
+        let heard = Arc::new(Mutex::new(String::new()));
+        let hears = heard.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                while let Some(question) = next_question(&mut stream) {
+                    hears.lock().unwrap().push_str(&question);
+                    if !behave(&mut stream, &question) {
+                        break;
+                    }
+                }
+            }
+        });
+        Self { dir, heard }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("api.sock")
+    }
+
+    pub fn heard(&self) -> String {
+        self.heard.lock().unwrap().clone()
+    }
+}
+
+/// A head of HTTP, or a line.
+fn next_question(stream: &mut Stream) -> Option<String> {
+    let (mut question, mut byte) = (Vec::new(), [0]);
+    while stream.read(&mut byte).ok()? == 1 {
+        question.push(byte[0]);
+        let is_http = question.starts_with(b"GET ");
+        if is_http && question.ends_with(b"\r\n\r\n") || !is_http && byte == *b"\n" {
+            return String::from_utf8(question).ok();
+        }
+    }
+    None
+}
+
+/// What a VMM answers to one who is not in a hurry.
+pub fn answer(ask: Ask, stand_in: &StandIn) -> Result<Facts, AskError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { ask(tokio::net::UnixStream::connect(stand_in.path()).await.unwrap()).await })
+}
+
+/// Asks for `GET /vcpus`, which is a number.
+fn ask_vcpus(stream: tokio::net::UnixStream) -> Answering {
+    Box::pin(Http::over(stream, async |mut http| {
+        let allocated_vcpus = Some(http.json("/vcpus").await?);
+        let info = InstanceInfo { hypervisor: Hypervisor::Other, allocated_vcpus, ..InstanceInfo::default() };
+        Ok(Facts { info, unfinished: false })
+    }))
+}
+
+fn ok(body: &str) -> String {
+    format!("HTTP/1.1 200 \r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// The sockets at these paths, asked at a moment.
+struct Tick<'t> {
+    api: &'t mut VmmApi,
+    paths: Vec<PathBuf>,
+}
+
+impl Tick<'_> {
+    fn at(&mut self, seconds: u64) -> (Vec<Option<u32>>, Vec<String>) {
+        self.with_nics(seconds, &[])
+    }
+
+    fn with_nics(&mut self, seconds: u64, nics: &[Nic]) -> (Vec<Option<u32>>, Vec<String>) {
+        let target = |path: &PathBuf| (Target { process: None, path: path.clone() }, nics.to_vec());
+        let targets = self.paths.iter().map(target);
+        let listing = self.api.list_at(Duration::from_secs(seconds), targets).unwrap();
+        let vcpus = listing.instances.iter().map(|vm| vm.allocated_vcpus).collect();
+        (vcpus, listing.problems.iter().map(ToString::to_string).collect())
+    }
+
+    /// Later questions are not waited for: until the answer is in.
+    fn until(&mut self, seconds: u64, wanted: impl Fn(&(Vec<Option<u32>>, Vec<String>)) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let got = self.at(seconds);
+            if wanted(&got) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{got:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
+fn a_new_vm_is_known_in_the_same_tick_and_asked_again_rarely_or_when_its_nics_change() {
+    let mut vcpus = 1;
+    let stand_in = StandIn::behaving(move |stream, _| {
+        vcpus += 1;
+        stream.write_all(ok(&vcpus.to_string()).as_bytes()).is_ok()
+    });
+    let mut api = VmmApi::new(Host::default(), ask_vcpus);
+    let mut tick = Tick { api: &mut api, paths: vec![stand_in.path()] };
+    assert_eq!(tick.at(0), (vec![Some(2)], vec![]));
+    assert_eq!(tick.at(29), (vec![Some(2)], vec![]));
+    tick.until(30, |(vcpus, _)| *vcpus == [Some(3)]);
+    tick.with_nics(31, &[Nic::local("tap0")]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while tick.with_nics(31, &[Nic::local("tap0")]).0 != [Some(4)] {
+        assert!(Instant::now() < deadline);
+        thread::sleep(Duration::from_millis(5));
+    }
+    // The peer is this process, so it is the VM's.
+    let listing = api.list_at(Duration::from_secs(32), std::iter::empty()).unwrap();
+    assert_eq!(listing.instances, []);
+}
+
+#[test]
+fn who_hangs_costs_the_first_tick_a_moment_and_the_next_ones_nothing() {
+    let hanging: Vec<_> = (0..8).map(|_| StandIn::behaving(|_, _| true)).collect();
+    let good = StandIn::new(vec![ok("4")]);
+    let mut api = VmmApi::new(Host::default(), ask_vcpus);
+    let paths = hanging.iter().chain([&good]).map(StandIn::path).collect();
+    let mut tick = Tick { api: &mut api, paths };
+    let began = Instant::now();
+    assert_eq!(tick.at(0).0, [Some(4)]);
+    // One deadline for all of them, not one each; the machine may be busy.
+    assert!(began.elapsed() < DEADLINE * 8, "{:?}", began.elapsed());
+    tick.until(0, |(vcpus, problems)| *vcpus == [Some(4)] && problems.len() == 8);
+    let (_, problems) = tick.at(0);
+    assert!(problems[0].ends_with("api.sock: no answer within 200 ms: it is busy or hangs"), "{problems:?}");
+    tick.at(1);
+    let began = Instant::now();
+    (0..10).for_each(|_| drop(tick.at(1)));
+    assert!(began.elapsed() < DEADLINE, "{:?}", began.elapsed());
+}
+
+#[test]
+fn what_was_known_stays_known_when_the_socket_breaks() {
+    let mut answers =
+        vec![ok("4"), ok("\"many\""), "HTTP/1.1 500 \r\nContent-Length: 0\r\n\r\n".into()].into_iter();
+    let stand_in = StandIn::behaving(move |stream, _| match answers.next() {
+        Some(answer) => stream.write_all(answer.as_bytes()).is_ok(),
+        None => false,
+    });
+    let mut api = VmmApi::new(Host::default(), ask_vcpus);
+    let mut tick = Tick { api: &mut api, paths: vec![stand_in.path()] };
+    assert_eq!(tick.at(0), (vec![Some(4)], vec![]));
+    for (second, problem) in [
+        (30, "GET /vcpus: unexpected value at line 1, column 6"),
+        (31, "GET /vcpus: 500 Internal Server Error"),
+        (33, "the connection ended within the answer"),
+    ] {
+        let problem = format!("{}: {problem}", stand_in.path().display());
+        tick.until(second, |got| *got == (vec![Some(4)], vec![problem.clone()]));
+    }
+    drop(stand_in);
+    tick.until(40, |(vcpus, problems)| {
+        *vcpus == [Some(4)] && problems[0].contains("cannot connect: No such file")
+    });
+}
+
+#[test]
+fn a_flood_is_cut_off() {
+    let header = "HTTP/1.1 200 \r\nContent-Length: 104857600\r\n\r\n";
+    for (start, problem) in
+        [(header, "larger than 1048576 bytes"), ("HTTP/1.1 200 \r\nX: ", ""), ("junk", "no HTTP")]
+    {
+        let stand_in = StandIn::behaving(move |stream, _| {
+            let mut sent = stream.write_all(start.as_bytes());
+            for _ in 0..1600 {
+                sent = sent.and_then(|()| stream.write_all(&[b'1'; 1 << 16]));
+            }
+            sent.is_ok()
+        });
+        let error = answer(ask_vcpus, &stand_in).unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn a_path_that_is_no_socket_or_leads_out_of_the_chroot_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::new(dir.path().join("proc"), "/none");
+    let root = host.process(7).join("root");
+    fs::create_dir_all(root.join("run")).unwrap();
+    let outside = StandIn::new(vec![ok("4")]);
+    std::os::unix::fs::symlink(outside.path(), root.join("run/out.sock")).unwrap();
+    fs::write(root.join("run/file"), "").unwrap();
+    let inside = UnixListener::bind(root.join("run/in.sock")).unwrap();
+    thread::spawn(move || {
+        for mut stream in inside.incoming().flatten() {
+            next_question(&mut stream);
+            stream.write_all(ok("2").as_bytes()).unwrap();
+        }
+    });
+    let ask = |path: &str| {
+        let mut api = VmmApi::new(host.clone(), ask_vcpus);
+        let target = Target { process: Some((7, 1)), path: path.into() };
+        let listing = api.list(std::iter::once((target, Vec::new()))).unwrap();
+        let vms: Vec<_> =
+            listing.instances.iter().map(|vm| (vm.hypervisor_pid, vm.allocated_vcpus)).collect();
+        (vms, listing.problems.iter().map(ToString::to_string).collect::<String>())
+    };
+    assert_eq!(ask("/run/in.sock"), (vec![(Some(7), Some(2))], String::new()));
+    assert_eq!(ask("/run/file").1, "process 7: API socket /run/file: not a socket");
+    assert!(ask("/run/out.sock").1.contains("cannot connect: No such file"), "{:?}", ask("/run/out.sock"));
+}
+
+#[test]
+fn a_socket_that_another_process_has_now_is_not_believed() {
+    let stand_in = StandIn::new(vec![ok("4")]);
+    let mut api = VmmApi::new(Host::default(), ask_vcpus);
+    let mut other = process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let target = Target { process: Some((other.id(), 1)), path: stand_in.path() };
+    let listing = api.list(std::iter::once((target, Vec::new()))).unwrap();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert_eq!(listing.instances, []);
+    let problem = listing.problems[0].to_string();
+    assert!(problem.ends_with(&format!("process {} listens there", process::id())), "{problem}");
+}

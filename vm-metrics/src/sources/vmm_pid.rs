@@ -1,0 +1,67 @@
+//! Whether the pid that an orchestrator keeps for a VM is still the VM's: after a boot, or when nobody was there to
+//! strike it out, it may be anybody's.
+
+use super::proc_scan::{Process, executable};
+use crate::host::Host;
+use crate::model::Hypervisor;
+
+/// Which process a pid was when it was found to be the VM's.
+#[derive(Debug, Default)]
+pub struct VmmPid {
+    found: Option<Found>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    pid: u32,
+    start_ticks: u64,
+    hypervisor: Hypervisor,
+}
+
+impl VmmPid {
+    /// The hypervisor that the process is, when one of its arguments has this mark of the VM in it: an id or a path.
+    /// `None`: the VM does not run.
+    pub fn check(&mut self, host: &Host, pid: u32, mark: &str) -> Option<Hypervisor> {
+        let process = Process::new(host, pid);
+        let stat = process.stat().ok().filter(|stat| !stat.is_dead())?;
+        let found = self.found.filter(|found| (found.pid, found.start_ticks) == (pid, stat.start_ticks));
+        self.found = found.or_else(|| {
+            let hypervisor = marked_hypervisor(&process, mark)?;
+            Some(Found { pid, start_ticks: stat.start_ticks, hypervisor })
+        });
+        self.found.map(|found| found.hypervisor)
+    }
+}
+
+fn marked_hypervisor(process: &Process, mark: &str) -> Option<Hypervisor> {
+    let hypervisor = executable::hypervisor(&process.executable().ok()??)?;
+    let argv = process.argv().ok()?;
+    argv.iter().any(|argument| argument.contains(mark)).then_some(hypervisor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::proc_scan::fixture::{Fake, Fixture};
+    use super::*;
+
+    #[test]
+    fn a_pid_is_the_vms_while_it_is_a_hypervisor_that_was_started_for_it() {
+        let ours = Fake { args: "qemu-system-x86_64 -uuid 0123", ..Fake::default() };
+        let fixture = Fixture::with(&[ours]);
+        let mut pid = VmmPid::default();
+        let mut check = || pid.check(&fixture.host(), 100, "0123");
+        assert_eq!(check(), Some(Hypervisor::Qemu));
+        for other in [
+            Fake { args: "qemu-system-x86_64 -uuid 4567", start: 6000, ..Fake::default() },
+            Fake { exe: "/usr/bin/vim", args: "vim 0123", start: 6001, ..Fake::default() },
+            Fake { args: "qemu-system-x86_64 -uuid 0123", state: 'Z', ..Fake::default() },
+        ] {
+            fixture.put(&other);
+            assert_eq!(check(), None, "{}", other.args);
+        }
+        fixture.put(&Fake { args: "qemu-system-x86_64 -uuid 0123", start: 7000, ..Fake::default() });
+        assert_eq!(check(), Some(Hypervisor::Qemu));
+        fixture.end(100);
+        assert_eq!(check(), None);
+    }
+}
