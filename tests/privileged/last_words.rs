@@ -70,6 +70,22 @@ fn series_end_after_the_retention() {
     assert_eq!(nics(&mut manager)[0].tx.packets, None);
 }
 
+#[test]
+fn a_tap_that_no_tick_has_seen_is_counted_all_the_same() {
+    let _namespace = NetNs::enter().unwrap();
+    let mut manager = manager_with(&["vmt0"], "[readers.tap_ebpf]\npin = false\n");
+    manager.collect();
+    for frames in [5, 7] {
+        let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
+        send(&tap, frames);
+        drop(tap);
+        for _ in 0..3 {
+            let nic = nics(&mut manager).remove(0);
+            assert_eq!((nic.tx.packets, nic.rx.packets), (Some(frames), Some(0)));
+        }
+    }
+}
+
 /// With an hour between two ticks: what happens to devices calls for more.
 #[test]
 fn a_tap_that_lives_between_two_ticks_is_counted_to_its_end() {

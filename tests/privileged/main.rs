@@ -3,8 +3,10 @@
 #![cfg(feature = "ebpf")]
 #![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
 
+mod alone;
 mod attach;
 mod chain;
+mod conservation;
 mod counts;
 mod fallback;
 mod guest_rx;

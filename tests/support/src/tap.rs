@@ -84,6 +84,11 @@ impl Tap {
         self.ifindex
     }
 
+    /// Lets go of a persistent device, which stays for whoever creates it next.
+    pub fn leave(mut self) {
+        self.options.persist = false;
+    }
+
     /// One more file descriptor on a multi-queue device.
     pub fn open_queue(&self) -> Result<Queue> {
         Queue::open(self.name(), self.options)

@@ -3,7 +3,7 @@
 //! The dump has all devices of the namespace. Asking for each TAP alone would be cheaper only where few devices are TAPs,
 //! and there is little to save there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rustix::io::Errno;
 
@@ -36,7 +36,7 @@ fn start(host: &Host) -> Started {
     match links.stats(|_, _| ()) {
         Err(error) if is_unsupported(&error) => Started::Not(health(&error)),
         _ => match Events::open() {
-            Ok(events) => Started::Running(Box::new(TapNetlink { links, events })),
+            Ok(events) => Started::Running(Box::new(TapNetlink { links, events, read: Default::default() })),
             Err(source) => {
                 Started::Not(health(&ReaderError::Netlink { operation: "listen for changes", source }))
             }
@@ -62,15 +62,16 @@ fn is_unsupported(error: &ReaderError) -> bool {
 struct TapNetlink {
     links: Links,
     events: Events,
+    /// The devices of the last two ticks, the latest first: so long the last counters of a device are kept.
+    read: [HashSet<u32>; 2],
 }
 
 impl TapNetlink {
-    fn read_all(&mut self, vms: &VmSet, batch: &mut Batch) -> Result<usize, ReaderError> {
+    fn read_all(&mut self, vms: &VmSet, batch: &mut Batch) -> Result<(), ReaderError> {
         // By the name first: the counters then are of the device that had it, whatever happens to the name meanwhile.
         let found = self.links.find(vms.local_nics())?.into_iter();
         let mut missing: HashMap<_, _> =
             found.map(|(ifindex, nic)| (ifindex, (nic, self.links.kind_of(&nic.tap)))).collect();
-        let mut read = 0;
         for _ in 0..DUMPS {
             if missing.is_empty() {
                 break;
@@ -79,14 +80,46 @@ impl TapNetlink {
                 if let Some((nic, kind)) = missing.remove(&ifindex) {
                     let source = NicSource::Netlink;
                     batch.taps.insert(nic.clone(), TapReading { ifindex, source, kind, stats });
-                    read += 1;
                 }
             })?;
             if dump == Dump::Complete {
                 break;
             }
         }
-        Ok(read)
+        Ok(())
+    }
+
+    /// Devices that have come and gone since the last tick: what they had counted at their end is all there is of them.
+    fn read_short_lived(&mut self, vms: &VmSet, batch: &mut Batch) {
+        self.take_events();
+        for nic in vms.local_nics() {
+            if !batch.taps.contains_key(nic)
+                && let Some(reading) = self.events.last_counters(&nic.tap)
+                && !self.read.iter().any(|read| read.contains(&reading.ifindex))
+            {
+                batch.taps.insert(nic.clone(), reading);
+            }
+        }
+    }
+
+    fn read_the_deleted(&mut self, leaving: &Leaving, batch: &mut Batch) {
+        self.take_events();
+        for nic in leaving.vms.local_nics() {
+            if !batch.taps.contains_key(nic)
+                && let Some(reading) = self.events.last_counters(&nic.tap)
+                && leaving.ifindexes.get(nic) == Some(&reading.ifindex)
+            {
+                batch.taps.insert(nic.clone(), reading);
+            }
+        }
+    }
+
+    fn take_events(&mut self) {
+        match self.events.take() {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("too many devices changed at once: some last counters are lost"),
+            Err(error) => tracing::warn!("cannot listen for changes of devices: {error}"),
+        }
     }
 
     /// A device may outlive its VM.
@@ -115,26 +148,23 @@ impl Reader for TapNetlink {
     /// A device that is not there is not reported: `tap_sysfs`, which reads after this, reports what nobody could read.
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
-        match self.read_all(vms, batch) {
-            Ok(read) => report.items = read,
-            Err(error) => report.error(error),
+        self.events.begin_round();
+        if let Err(error) = self.read_all(vms, batch) {
+            report.error(error);
         }
+        self.read_short_lived(vms, batch);
+        self.read.swap(0, 1);
+        self.read[0] = batch.taps.values().map(|reading| reading.ifindex).collect();
+        report.items = batch.taps.len();
         report
     }
 
     fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
-        match self.events.take() {
-            Ok(false) => {}
-            Ok(true) => tracing::warn!("too many devices changed at once: some last counters are lost"),
-            Err(error) => tracing::warn!("cannot listen for changes of devices: {error}"),
-        }
-        for nic in leaving.vms.local_nics() {
-            if let Some(reading) = self.events.last_counters(&nic.tap) {
-                batch.taps.insert(nic.clone(), reading);
-            }
-        }
+        self.read_the_deleted(leaving, batch);
         if let Err(error) = self.read_the_living(leaving, batch) {
             tracing::warn!("last counters: {error}");
         }
+        // One may have gone in between.
+        self.read_the_deleted(leaving, batch);
     }
 }

@@ -16,6 +16,8 @@ use crate::{
 };
 
 const SKIP_LOG: &str = "VM_METRICS_SKIP_LOG";
+/// Begins a line with what a test has measured.
+const FIGURES: &str = "figures: ";
 
 /// What came of a suite.
 #[derive(Debug, Default)]
@@ -26,20 +28,30 @@ pub struct Outcome {
     /// The command line, when it did not end well.
     pub failure: Option<String>,
     pub skips: Vec<Skip>,
+    pub figures: Vec<String>,
     took: Duration,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Skip {
     pub name: String,
+    /// Not just a part of a test or of a suite.
+    is_whole: bool,
     pub reason: String,
 }
 
 impl Outcome {
     /// Of a suite that was not run.
     pub fn skipped(suite: &str, reason: &str) -> Self {
-        let skip = Skip { name: suite.to_owned(), reason: reason.to_owned() };
+        let skip = Skip { name: suite.to_owned(), is_whole: true, reason: reason.to_owned() };
         Self { suite: suite.to_owned(), skips: vec![skip], ..Self::default() }
+    }
+
+    /// Of a suite that was not run by cargo.
+    pub fn of(suite: &str, passed: usize, failures: &[&str], took: Duration) -> Self {
+        let failure = (!failures.is_empty()).then(|| failures.join(", "));
+        let suite = suite.to_owned();
+        Self { suite, passed, failed: failures.len(), failure, took, ..Self::default() }
     }
 
     fn count(&mut self, counts: &Counts) {
@@ -47,7 +59,7 @@ impl Outcome {
         self.failed += counts.failed;
         if counts.ignored > 0 {
             let reason = format!("{} marked as ignored", counts.ignored);
-            self.skips.push(Skip { name: self.suite.clone(), reason });
+            self.skips.push(Skip { name: self.suite.clone(), is_whole: true, reason });
         }
     }
 }
@@ -86,6 +98,7 @@ pub fn run(workspace: &Workspace, suite: &Suite) -> Result<Outcome> {
             if let Some(counts) = Counts::parse(&text) {
                 outcome.count(&counts);
             }
+            outcome.figures.extend(text.strip_prefix(FIGURES).map(str::to_owned));
         }
     }
     let status = child.wait().with_context(|| format!("cannot wait for {}", line(&cargo)))?;
@@ -93,8 +106,9 @@ pub fn run(workspace: &Workspace, suite: &Suite) -> Result<Outcome> {
         outcome.failure = Some(format!("{} ({status})", line(&cargo)));
     }
     let logged = read_skips(&suite.name, &skip_log)?;
-    // A test that skips itself returns early, which libtest takes for a pass.
-    outcome.passed = outcome.passed.saturating_sub(logged.len());
+    // A test that skips itself returns early, which libtest takes for a pass; one that skips a part has passed.
+    let whole = logged.iter().filter(|skip| skip.is_whole).count();
+    outcome.passed = outcome.passed.saturating_sub(whole);
     outcome.skips.extend(logged);
     outcome.took = start.elapsed();
     Ok(outcome)
@@ -129,7 +143,13 @@ fn read_skips(suite: &str, skip_log: &Path) -> Result<Vec<Skip>> {
 
 fn parse_skips(suite: &str, log: &str) -> Vec<Skip> {
     let lines = log.lines().map(|line| line.split_once('\t').unwrap_or((line, "no reason given")));
-    lines.map(|(test, reason)| Skip { name: format!("{suite}: {test}"), reason: reason.to_owned() }).collect()
+    let skips = lines.map(|(test, reason)| Skip {
+        name: format!("{suite}: {test}"),
+        // The testkit puts the part behind the name of the test.
+        is_whole: !test.contains(' '),
+        reason: reason.to_owned(),
+    });
+    skips.collect()
 }
 
 #[cfg(test)]
@@ -153,8 +173,9 @@ mod tests {
 
     #[test]
     fn a_skipped_test_has_a_name_and_a_reason() {
-        let skips = parse_skips("e2e", "scrape\tno prometheus\nother\n");
+        let skips = parse_skips("e2e", "scrape\tno prometheus\nother\nthird by TCX\told\n");
+        assert_eq!(skips.iter().map(|skip| skip.is_whole).collect::<Vec<_>>(), [true, true, false]);
         let texts: Vec<_> = skips.iter().map(|skip| (skip.name.as_str(), skip.reason.as_str())).collect();
-        assert_eq!(texts, [("e2e: scrape", "no prometheus"), ("e2e: other", "no reason given")]);
+        assert_eq!(texts[..2], [("e2e: scrape", "no prometheus"), ("e2e: other", "no reason given")]);
     }
 }

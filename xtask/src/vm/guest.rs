@@ -16,10 +16,13 @@ const TEST_DEADLINE: Duration = Duration::from_secs(240);
 /// What the tests want of a kernel. Debian has none of it built in.
 const MODULES: &[&str] = &["tun", "veth", "macvtap", "sch_ingress", "cls_bpf", "cls_u32", "act_gact"];
 /// What the tests run, and the Debian packages it is in.
-const PROGRAMS: &[&str] = &["tc", "ip", "setpriv"];
+const PROGRAMS: &[&str] = &["tc", "ip", "setpriv", "unshare"];
 const PACKAGES: &[&str] = &["iproute2", "util-linux"];
 
 const SKIPS: &str = "/tmp/skips";
+
+/// A short schedule of `tests/privileged/conservation`: without KVM everything takes ten times as long.
+const SCHEDULE: &str = "VM_METRICS_LIVES=100";
 
 /// The kernel of the Debian release, which must be of the version.
 pub fn kernel(version: &str, debian: &str) -> Result<Kernel> {
@@ -68,7 +71,7 @@ fn run_test(
         None => guest.insert(boot(image)?),
     };
     let suite = binaries.suite.display();
-    let command = format!("rm -f {SKIPS}; {SKIP_LOG}={SKIPS} {suite} --exact {test}");
+    let command = format!("rm -f {SKIPS}; {SKIP_LOG}={SKIPS} {SCHEDULE} {suite} --exact {test}");
     let answer = running.status_of(TEST_DEADLINE, &command).and_then(|(status, said)| {
         let skips = running.status_of(TEST_DEADLINE, &format!("cat {SKIPS}"))?;
         Ok((status, said, if skips.0 == 0 { skips.1 } else { String::new() }))

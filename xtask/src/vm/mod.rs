@@ -61,6 +61,13 @@ pub fn vm(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// All tests on one kernel, and its table.
+pub fn kernel_suite(workspace: &Workspace, version: &str) -> Result<Column> {
+    let column = run(&Binaries::build(workspace)?, version, None)?;
+    println!("\n{}", table::text(std::slice::from_ref(&column)));
+    Ok(column)
+}
+
 fn run(binaries: &Binaries, version: &str, filter: Option<&str>) -> Result<Column> {
     let Some((_, debian)) = KERNELS.iter().find(|(known, _)| *known == version) else {
         bail!("Linux {version} is in no Debian release that is known here");

@@ -43,11 +43,16 @@ impl Events {
         Ok(Self { fd, buffer: vec![0; BUFFER], deleted: HashMap::new(), round: 0 })
     }
 
-    /// Takes in what has happened since the last round. True when some of it was lost, for the queue was full.
-    pub(in crate::readers) fn take(&mut self) -> io::Result<bool> {
+    /// Forgets the last counters of devices that are gone for long.
+    pub(in crate::readers) fn begin_round(&mut self) {
         self.round += 1;
         let round = self.round;
         self.deleted.retain(|_, (since, ..)| round - *since < ROUNDS);
+    }
+
+    /// Takes in what has happened since it was last called. True when some of it was lost, for the queue was full.
+    pub(in crate::readers) fn take(&mut self) -> io::Result<bool> {
+        let round = self.round;
         let mut lost = false;
         loop {
             match self.receive(RecvFlags::DONTWAIT) {

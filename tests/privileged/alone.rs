@@ -1,0 +1,29 @@
+//! A test in a process of its own, whose children have pids of their own: what other tests do is not there for it.
+
+use std::env;
+use std::io::{self, Write};
+use std::process::Command;
+
+/// Lines that begin like this are figures of the run: `cargo xtask test` repeats them at its end.
+pub(crate) const FIGURES: &str = "figures: ";
+
+const INSIDE: &str = "VM_METRICS_ALONE";
+
+/// Runs `body` in a new process, with a `/proc` that shows only what it starts. `test` is the name of the calling test.
+pub(crate) fn alone(test: &str, body: impl FnOnce()) {
+    if env::var_os(INSIDE).is_some() {
+        return body();
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
+    vm_metrics_testkit::child::die_with_parent(&mut command);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let figures: String =
+        said.lines().filter(|line| line.starts_with(FIGURES)).map(|line| format!("{line}\n")).collect();
+    // Not print!, which the harness keeps to itself.
+    io::stdout().write_all(figures.as_bytes()).unwrap();
+    let failed = !output.status.success() || !said.contains("1 passed");
+    assert!(!failed, "{}\n{said}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,70 @@
+//! The daemon of the schedule, which comes and goes, and the processes that are VMs to it.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::io::{FdFlags, fcntl_setfd};
+use tempfile::TempDir;
+use vm_metrics_testkit::child::ChildProcess;
+use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::tap::Tap;
+
+use super::books::Key;
+use super::chance::Chance;
+
+/// Shells that a VMM can be made of, for all it has to do is to be there.
+const SHELLS: [&str; 2] = ["/bin/dash", "/bin/busybox"];
+
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) daemon: Option<Daemon>,
+    /// VMs that the configuration has, each with its device.
+    listed: String,
+    ways: Vec<&'static str>,
+    vmm: PathBuf,
+    dir: TempDir,
+}
+
+impl Host {
+    pub(crate) fn new<'a>(ways: Vec<&'static str>, listed: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // Its name makes it a VM.
+        let vmm = dir.path().join("qemu-system-x86_64");
+        let shell = SHELLS.iter().find(|shell| Path::new(shell).exists()).expect("a shell");
+        fs::copy(shell, &vmm).unwrap();
+        let vm = |(id, tap)| format!("[[sources.static_list.vms]]\nid = \"{id}\"\ntaps = [\"{tap}\"]\n");
+        Self { daemon: None, listed: listed.map(vm).collect(), ways, vmm, dir }
+    }
+
+    /// Each daemon is another one.
+    pub(crate) fn start(&mut self, chance: &mut Chance) {
+        let interval = chance.one_of(&["50ms", "300ms", "1s"]);
+        let way = chance.one_of(&self.ways);
+        let Self { listed, .. } = self;
+        let config = self.dir.path().join("config.toml");
+        let text = format!("interval = \"{interval}\"\n[readers.tap_ebpf]\nattach = \"{way}\"\n{listed}");
+        fs::write(&config, text).unwrap();
+        let args = ["--config", config.to_str().unwrap()];
+        self.daemon = Some(Daemon::start(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &args).unwrap());
+    }
+
+    /// All that the daemon says of a VM, for whoever looks for a mistake.
+    pub(crate) fn all_of(&self, key: Option<&Key>) -> String {
+        let said = self.daemon.as_ref().and_then(|daemon| daemon.scrape().ok()).unwrap_or_default();
+        let about = |line: &&str| key.is_some_and(|key| line.contains(&key.0));
+        said.lines().filter(about).flat_map(|line| [line, "\n"]).collect()
+    }
+
+    /// A process that holds the TAP, as a VMM does.
+    pub(crate) fn start_vmm(&self, id: &str, tap: &Tap) -> ChildProcess {
+        let mut command = Command::new(&self.vmm);
+        command.arg0("sh").args(["-c", "kill -STOP $$", "sh", "-name", &format!("guest={id}")]);
+        // Nobody else starts a process in between: see `alone`.
+        fcntl_setfd(tap, FdFlags::empty()).unwrap();
+        let process = ChildProcess::spawn(id, &mut command).unwrap();
+        fcntl_setfd(tap, FdFlags::CLOEXEC).unwrap();
+        process
+    }
+}

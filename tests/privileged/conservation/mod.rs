@@ -1,0 +1,63 @@
+//! Not a byte is lost, counted twice, or counted for the wrong VM: over a schedule in which TAPs come and go under the
+//! same names, VMs restart, and the daemon is killed and started again, all under traffic.
+//!
+//! `schedule` says what happens, `world` does it, `books` know what was written and check each scrape.
+//! `VM_METRICS_SEED=<number>` makes the same steps once more, `VM_METRICS_LIVES=<number>` fewer or more of them.
+
+mod books;
+mod chance;
+mod host;
+mod schedule;
+mod shown;
+mod traffic;
+mod world;
+
+use std::env;
+use std::time::Instant;
+
+use self::books::Sums;
+use self::schedule::Schedule;
+use self::world::{SLOTS, World};
+use crate::alone::{FIGURES, alone};
+use crate::lab::ways;
+
+/// How many devices live and die in a run.
+const LIVES: usize = 1100;
+
+#[test]
+fn every_byte_is_published_once_and_for_the_right_vm() {
+    alone("conservation::every_byte_is_published_once_and_for_the_right_vm", || {
+        let seed = chance::seed();
+        eprintln!("{}={seed} makes these steps once more", chance::SEED);
+        let lives = env::var("VM_METRICS_LIVES").map_or(LIVES, |lives| lives.parse().unwrap());
+        let mut schedule = Schedule::new(seed, SLOTS);
+        let mut world = World::new(seed, ways());
+        let start = Instant::now();
+        while world.counts.begun < lives {
+            let step = schedule.next();
+            if world.make(step) {
+                eprintln!("{:?} {step:?}", start.elapsed());
+            }
+        }
+        world.finish();
+        report(&world, seed);
+    });
+}
+
+fn report(world: &World, seed: u64) {
+    let (mut all, mut unseen) = (Sums::default(), Sums::default());
+    for (vm, (of_vm, unseen_of_vm)) in world.books.sums() {
+        assert_eq!(of_vm.published, of_vm.written, "{vm}");
+        all.add_all(&of_vm);
+        unseen.add_all(&unseen_of_vm);
+    }
+    let [rx_bytes, rx_packets, tx_bytes, tx_packets] = all.written;
+    let difference = (0..4).map(|index| all.written[index] - all.published[index]).sum::<u64>();
+    println!(
+        "{FIGURES}conservation: {} incarnations of TAPs, {} kills and {} orderly restarts of the daemon; \
+         received {rx_bytes} bytes in {rx_packets} packets, sent {tx_bytes} bytes in {tx_packets} packets; \
+         written - published = {difference}; {} more ended while nobody was there to see it; \
+         {} scrapes (seed {seed})",
+        all.lives, world.counts.kills, world.counts.stops, unseen.lives, world.counts.scrapes,
+    );
+}

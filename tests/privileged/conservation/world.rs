@@ -1,0 +1,275 @@
+//! A host with VMs whose devices come and go, and a daemon that does too; each step is made on the real thing.
+//!
+//! A *slot* is a VM and its device. Of some the configuration tells; the others are processes, to be found.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::tap::{Tap, TapOptions};
+use vm_metrics_testkit::wait::{SOON, wait_until};
+
+use super::books::{Books, Key, Life};
+use super::chance::Chance;
+use super::host::Host;
+use super::schedule::Step;
+use super::shown::Shown;
+use super::traffic::{Alive, Kinds, Nic, Writers};
+
+const LISTED: usize = 14;
+const FOUND: usize = 6;
+pub(crate) const SLOTS: usize = LISTED + FOUND;
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) books: Books,
+    pub(crate) counts: Counts,
+    host: Host,
+    slots: Vec<Slot>,
+    /// Devices that go as soon as the traffic on them ends.
+    ending: Vec<Arc<Life>>,
+    writers: Writers,
+    kinds: Kinds,
+    chance: Chance,
+    _namespace: NetNs,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) begun: usize,
+    pub(crate) kills: usize,
+    pub(crate) stops: usize,
+    pub(crate) scrapes: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    key: Key,
+    found: bool,
+    persistent: bool,
+    nic: Option<Arc<Nic>>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, ways: Vec<&'static str>) -> Self {
+        let namespace = NetNs::enter().unwrap();
+        let slots: Vec<Slot> = (0..SLOTS).map(Slot::new).collect();
+        let listed = slots.iter().filter(|slot| !slot.found);
+        let host = Host::new(ways, listed.map(|slot| (slot.key.0.as_str(), slot.key.1.as_str())));
+        Self {
+            books: Books::default(),
+            counts: Counts::default(),
+            host,
+            slots,
+            ending: Vec::new(),
+            writers: Writers::start(),
+            kinds: Kinds::new(),
+            chance: Chance::new(!seed),
+            _namespace: namespace,
+        }
+    }
+
+    /// False when the step does not fit.
+    pub(crate) fn make(&mut self, step: Step) -> bool {
+        let is_up = |slot: usize| self.slots[slot].nic.is_some();
+        // Until its last words are heard a name is not used again: the series has no room for two.
+        let is_free = |slot: usize| !is_up(slot) && self.books.is_settled(&self.slots[slot].key);
+        match step {
+            Step::Begin { slot, persistent } if is_free(slot) => self.begin(slot, persistent),
+            Step::Traffic { slot, frames, threads } if is_up(slot) => self.traffic(slot, frames, threads),
+            Step::End { slot, unseen } if is_up(slot) && (unseen || self.is_watched()) => self.end(slot),
+            Step::Flash { slot, frames } if is_free(slot) && !self.slots[slot].found => {
+                self.flash(slot, frames)
+            }
+            Step::Replace { slot } if is_up(slot) => self.replace(slot),
+            Step::Restart { slot } if is_up(slot) && self.slots[slot].persistent => self.restart(slot),
+            Step::Kill { patient } if self.is_watched() => self.kill(patient),
+            Step::Stop if self.is_watched() => self.stop(),
+            Step::Start if !self.is_watched() => self.start(),
+            Step::Settle if self.is_watched() => self.settle(),
+            Step::Pause { milliseconds } => thread::sleep(Duration::from_millis(milliseconds)),
+            _ => return false,
+        }
+        self.look();
+        true
+    }
+
+    /// Ends everything, and leaves when all of it has been shown.
+    pub(crate) fn finish(&mut self) {
+        self.make(Step::Start);
+        self.settle();
+        for slot in 0..SLOTS {
+            self.make(Step::End { slot, unseen: true });
+        }
+        self.settle();
+        self.stop();
+    }
+
+    fn begin(&mut self, slot: usize, persistent: bool) {
+        let key = self.slots[slot].key.clone();
+        self.slots[slot].persistent = persistent;
+        let life = Alive(self.books.begin(&key));
+        self.counts.begun += 1;
+        self.hold(slot, life);
+    }
+
+    /// Somebody takes the device, which may be there already.
+    fn hold(&mut self, slot: usize, life: Alive) {
+        let Slot { key, found, persistent, .. } = &self.slots[slot];
+        let options = TapOptions { persist: *persistent, ..TapOptions::default() };
+        // A child that is about to become another program still has what was closed here.
+        let tap = wait_until(SOON, "the name", || Ok(Tap::create_up(&key.1, options).ok())).unwrap();
+        let mut nic = Nic::new(tap, life);
+        if *found {
+            nic.vmm = Some(self.host.start_vmm(&key.0, &nic.tap));
+        }
+        self.slots[slot].nic = Some(Arc::new(nic));
+    }
+
+    fn traffic(&mut self, slot: usize, frames: u64, threads: usize) {
+        if let Some(nic) = &self.slots[slot].nic {
+            self.writers.exchange(nic, frames, threads, &mut self.chance);
+        }
+    }
+
+    fn end(&mut self, slot: usize) {
+        self.wait_until_found(slot);
+        if let Some(nic) = self.slots[slot].nic.take() {
+            self.ending.push(Arc::clone(&nic.life.0));
+            drop(nic);
+        }
+        if !self.is_watched() {
+            self.wait_for_ends();
+            self.books.excuse();
+        }
+    }
+
+    fn flash(&mut self, slot: usize, frames: u64) {
+        self.begin(slot, false);
+        if let Some(nic) = self.slots[slot].nic.take() {
+            nic.exchange(frames, &mut self.chance, &self.kinds);
+        }
+    }
+
+    fn replace(&mut self, slot: usize) {
+        let nic = self.take_idle(slot);
+        drop(nic);
+        let key = self.slots[slot].key.clone();
+        self.books.excuse_last(&key);
+        let persistent = self.slots[slot].persistent;
+        self.begin(slot, persistent);
+    }
+
+    fn restart(&mut self, slot: usize) {
+        let life = self.take_idle(slot).abandon();
+        self.hold(slot, life);
+    }
+
+    fn kill(&mut self, patient: bool) {
+        self.wait_for_ends();
+        if patient {
+            self.wait_for_last_words();
+        }
+        self.host.daemon.take().unwrap().kill().unwrap();
+        self.counts.kills += 1;
+        self.books.excuse();
+    }
+
+    fn stop(&mut self) {
+        self.wait_for_ends();
+        self.wait_for_last_words();
+        let status = self.host.daemon.take().unwrap().terminate().unwrap();
+        assert_eq!(status.code(), Some(0));
+        self.counts.stops += 1;
+    }
+
+    fn start(&mut self) {
+        self.wait_for_ends();
+        self.books.excuse();
+        self.host.start(&mut self.chance);
+    }
+
+    fn settle(&mut self) {
+        self.wait_for_ends();
+        self.wait_for_last_words();
+        for slot in 0..SLOTS {
+            self.wait_until_idle(slot);
+        }
+        for slot in 0..SLOTS {
+            if self.slots[slot].nic.is_some() {
+                let key = self.slots[slot].key.clone();
+                self.wait("exactly what was written", Some(&key), |books, _| books.is_exact(&key));
+            }
+        }
+    }
+
+    fn is_watched(&self) -> bool {
+        self.host.daemon.is_some()
+    }
+
+    /// Checks what the daemon shows now.
+    fn look(&mut self) -> Shown {
+        let Some(daemon) = &self.host.daemon else { return Shown::default() };
+        let shown = Shown::by(daemon).unwrap();
+        self.counts.scrapes += 1;
+        self.books.check(&shown).unwrap_or_else(|problem| panic!("{problem}"));
+        shown
+    }
+
+    fn wait(&mut self, what: &str, key: Option<&Key>, is_so: impl Fn(&Books, &Shown) -> bool) {
+        let waited = wait_until(SOON, what, || {
+            let shown = self.look();
+            Ok(is_so(&self.books, &shown).then_some(()))
+        });
+        if let Err(error) = waited {
+            let about = key.map(|key| self.books.describe(key)).unwrap_or_default();
+            panic!("{error}: {about}\n{}", self.host.all_of(key));
+        }
+    }
+
+    /// A VM that nobody has told of must live until it is found.
+    fn wait_until_found(&mut self, slot: usize) {
+        let pid = self.slots[slot].nic.as_ref().and_then(|nic| Some(nic.vmm.as_ref()?.pid()));
+        if let (Some(pid), true) = (pid, self.is_watched()) {
+            let key = self.slots[slot].key.clone();
+            self.wait("the VM to be found", Some(&key), |_, shown| shown.pids.get(&key.0) == Some(&pid));
+        }
+    }
+
+    fn wait_for_last_words(&mut self) {
+        for slot in 0..SLOTS {
+            if self.slots[slot].nic.is_none() {
+                let key = self.slots[slot].key.clone();
+                self.wait("last words", Some(&key), |books, _| books.is_settled(&key));
+            }
+        }
+    }
+
+    fn wait_for_ends(&mut self) {
+        let ending = std::mem::take(&mut self.ending);
+        let over = || Ok(ending.iter().all(|life| life.has_ended()).then_some(()));
+        wait_until(SOON, "the end of the traffic on devices that go", over).unwrap();
+    }
+
+    fn wait_until_idle(&self, slot: usize) {
+        if let Some(nic) = &self.slots[slot].nic {
+            let idle = || Ok((Arc::strong_count(nic) == 1).then_some(()));
+            wait_until(SOON, "the end of the traffic", idle).unwrap();
+        }
+    }
+
+    fn take_idle(&mut self, slot: usize) -> Nic {
+        self.wait_until_idle(slot);
+        Arc::into_inner(self.slots[slot].nic.take().unwrap()).expect("nobody else uses it")
+    }
+}
+
+impl Slot {
+    fn new(index: usize) -> Self {
+        let found = index >= LISTED;
+        let vm = if found { "found" } else { "listed" };
+        let key = (format!("{vm}-{index}"), format!("vmc{index}"));
+        Self { key, found, persistent: false, nic: None }
+    }
+}
