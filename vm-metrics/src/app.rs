@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::config::{Config, ConfigError, Settings};
-use crate::exporters::prometheus::PrometheusExporter;
+use crate::exporters::{self, Running};
 use crate::host::Host;
 use crate::http;
 use crate::manager::{Manager, ManagerError, TickThread, Ticker};
@@ -36,14 +36,16 @@ pub struct App {
     settings: Settings,
     sources: Sources,
     readers: Vec<Configured>,
+    exporters: exporters::Configured,
 }
 
 impl App {
     pub fn new(config: Config) -> Result<Self, ConfigError> {
-        let Config { settings, sources, readers } = config;
+        let Config { settings, sources, readers, exporters } = config;
         Ok(Self {
             sources: sources::configure(sources, &settings.host)?,
             readers: readers::configure(readers)?,
+            exporters: exporters::configure(exporters, &settings)?,
             settings,
         })
     }
@@ -71,8 +73,9 @@ impl App {
         served
     }
 
-    async fn serve_until(self, mut signals: Signals) -> anyhow::Result<()> {
+    async fn serve_until(mut self, mut signals: Signals) -> anyhow::Result<()> {
         let Settings { interval, listen, metric_prefix, host, .. } = self.settings.clone();
+        let exporters = std::mem::take(&mut self.exporters);
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("cannot listen on {listen} (flag --listen, key listen)"))?;
@@ -84,7 +87,7 @@ impl App {
             serve_inbox(inbox, required, &ticks)?;
         }
         let _watch = host.is_this_kernel().then(|| watch_links(&ticks)).flatten();
-        let exporter = PrometheusExporter::new(&metric_prefix, ticker.clone());
+        let (exporter, running) = exporters.start(&metric_prefix, &ticker)?;
         tracing::info!(
             "listening on http://{address}, a tick every {}",
             humantime::format_duration(interval)
@@ -102,7 +105,7 @@ impl App {
         tracing::info!("{signal}: leaving");
         drop((leave, ticks));
         tokio::select! {
-            ended = ended(server, ticker) => ended,
+            ended = ended(server, ticker, running) => ended,
             signal = signals.next() => {
                 tracing::warn!("{signal} again: leaving at once");
                 Ok(())
@@ -195,9 +198,10 @@ fn serve_inbox(inbox: Inbox, required: bool, ticks: &TickThread) -> anyhow::Resu
     Ok(())
 }
 
-/// Waits for the last answers and the last tick, but not forever.
-async fn ended(server: JoinHandle<()>, mut ticker: Ticker) -> anyhow::Result<()> {
-    let (drained, ticked) = tokio::join!(timeout(DRAIN, server), timeout(LAST_TICK, ticker.ended()));
+/// Waits for the last answers, the last tick and the last push, but not forever.
+async fn ended(server: JoinHandle<()>, mut ticker: Ticker, exporters: Running) -> anyhow::Result<()> {
+    let last_tick = timeout(LAST_TICK, ticker.ended());
+    let (drained, ticked, ()) = tokio::join!(timeout(DRAIN, server), last_tick, exporters.leave());
     if drained.is_err() {
         tracing::warn!("a connection is still open: leaving without its end");
     }
@@ -257,7 +261,8 @@ mod tests {
     fn app(list: fn()) -> App {
         let text = "listen = \"127.0.0.1:0\"\n";
         let settings = Config::parse(Path::new("test.toml"), text).unwrap().settings;
-        App { settings, sources: Sources::new(vec![("broken", Box::new(Broken(list)))]), readers: Vec::new() }
+        let sources = Sources::new(vec![("broken", Box::new(Broken(list)))]);
+        App { settings, sources, readers: Vec::new(), exporters: exporters::Configured::default() }
     }
 
     /// The signals are those of the whole process, so this is one test.

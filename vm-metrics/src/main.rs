@@ -5,7 +5,11 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing::Metadata;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 use vm_metrics::cli::Cli;
 use vm_metrics::config::ConfigError;
 
@@ -35,6 +39,8 @@ fn main() -> ExitCode {
         .with_target(false)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
+        .finish()
+        .with(filter_fn(is_news))
         .init();
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -43,6 +49,12 @@ fn main() -> ExitCode {
             ExitCode::from(if error.is::<ConfigError>() { USAGE } else { 1 })
         }
     }
+}
+
+/// Of OpenTelemetry only that a collector refused a part: all else that it logs the daemon says itself, once and not with
+/// every push.
+fn is_news(metadata: &Metadata<'_>) -> bool {
+    !metadata.target().starts_with("opentelemetry") || metadata.name().ends_with("PartialSuccess")
 }
 
 /// What the variable asks for; the level of the command when it is not set.

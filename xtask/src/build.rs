@@ -26,7 +26,7 @@ pub fn build(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
     let mut cargo = cargo(workspace, "build");
     cargo.args(["--package", "vm-metrics"]);
     if options.no_ebpf {
-        cargo.arg("--no-default-features");
+        cargo.args(["--no-default-features", "--features", "otel"]);
     } else {
         tools::ensure_bpf(workspace)?;
     }

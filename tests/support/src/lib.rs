@@ -12,6 +12,7 @@ pub mod link;
 pub mod macvtap;
 pub mod metrics_text;
 pub mod netns;
+pub mod otlp;
 pub mod packages;
 pub mod packet_socket;
 pub mod prometheus;

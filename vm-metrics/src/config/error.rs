@@ -12,4 +12,6 @@ pub enum ConfigError {
     Read { path: PathBuf, source: io::Error },
     #[error("{}:{line}: {message} in `{text}`", path.display())]
     Refused { path: PathBuf, line: usize, message: String, text: String },
+    #[error("variable {variable}: {problem}")]
+    Environment { variable: String, problem: String },
 }

@@ -20,6 +20,7 @@ pub(crate) const DEFAULT: &str = include_str!("default.toml");
 
 const SOURCES: &str = "sources";
 const READERS: &str = "readers";
+const EXPORTERS: &str = "exporters";
 
 /// Shorter ticks cost more than they tell.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
@@ -31,15 +32,16 @@ const MAX_RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// First parts of the names of the daemon's own metrics.
 pub(crate) const OWN_PREFIXES: [&str; 2] = ["vm_metrics", "process"];
 
-/// What the daemon is told to do. Sources and readers check their own sections.
+/// What the daemon is told to do. Sources, readers and exporters check their own sections.
 #[derive(Debug)]
 pub struct Config {
     pub settings: Settings,
     pub(crate) sources: Sections,
     pub(crate) readers: Sections,
+    pub(crate) exporters: Sections,
 }
 
-/// The keys that belong to no source and no reader, checked.
+/// The keys that belong to no source, no reader and no exporter, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub interval: Duration,
@@ -68,7 +70,7 @@ impl Config {
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let document = section::Document::new(path, text);
         let mut root = document.parse()?;
-        for sections in [SOURCES, READERS] {
+        for sections in [SOURCES, READERS, EXPORTERS] {
             root.get_mut().remove(sections);
         }
         let raw =
@@ -93,7 +95,13 @@ impl Config {
         let host = Host::new(raw.host.proc, raw.host.sys);
         let sources = Sections::new(SOURCES, document);
         let readers = Sections::new(READERS, document);
-        Ok(Self { settings: Settings { interval, retention, listen, metric_prefix, host }, sources, readers })
+        let exporters = Sections::new(EXPORTERS, document);
+        Ok(Self {
+            settings: Settings { interval, retention, listen, metric_prefix, host },
+            sources,
+            readers,
+            exporters,
+        })
     }
 }
 
@@ -112,7 +120,7 @@ fn parse_retention(text: &str) -> Result<Duration, String> {
     if retention <= MAX_RETENTION { Ok(retention) } else { Err(format!("{text:?} is more than a day")) }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{text:?} is not a duration such as \"1s\" or \"250ms\": {error}"))
 }

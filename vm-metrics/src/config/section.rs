@@ -1,4 +1,4 @@
-//! The tables `[sources.<name>]` and `[readers.<name>]`: handed to whoever is called so, who reads its own keys.
+//! The tables `[sources.<name>]`, `[readers.<name>]` and `[exporters.<name>]`: handed to whoever is called so, who reads its own keys.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -45,11 +45,11 @@ impl Document {
     }
 }
 
-/// The sections below `sources` or `readers`.
+/// The sections below `sources`, `readers` or `exporters`.
 #[derive(Debug)]
 pub struct Sections {
     document: Document,
-    /// `sources` or `readers`.
+    /// `sources`, `readers` or `exporters`.
     of: &'static str,
     switched_off: Vec<&'static str>,
     taken: Vec<&'static str>,
@@ -95,7 +95,7 @@ impl Sections {
     }
 }
 
-/// The key `enabled` of a source.
+/// The key `enabled` of a source, or of an exporter that pushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Switch {
     Off,
@@ -128,7 +128,7 @@ impl Section {
         Ok(enabled && !self.switched_off)
     }
 
-    /// The key `enabled` of a source; `"auto"` unless said otherwise.
+    /// The key `enabled` of a source, or of an exporter that pushes; `"auto"` unless said otherwise.
     pub fn switch(&self) -> Result<Switch, ConfigError> {
         let mut table = self.table()?;
         let switch = match table.get_mut().remove(ENABLED) {
@@ -141,6 +141,11 @@ impl Section {
             },
         };
         Ok(if self.switched_off { Switch::Off } else { switch })
+    }
+
+    /// Whether there is such a key.
+    pub fn has(&self, key: &str) -> Result<bool, ConfigError> {
+        Ok(self.table()?.get_ref().keys().any(|name| name.get_ref() == key))
     }
 
     /// The other keys.

@@ -10,10 +10,12 @@ use std::sync::{Mutex, PoisonError};
 use bytes::{Bytes, BytesMut};
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Sample, MetricFamily, MetricType};
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, ProtobufEncoder, TextEncoder};
 
-use super::metrics::{GROUPS, Group, Kind, Metric, full_name};
+use super::View;
+use super::families::{self, Family, Sample};
+use super::metrics::Kind;
 use crate::manager::Ticker;
 use crate::model::Snapshot;
 
@@ -62,6 +64,7 @@ impl Format {
 #[derive(Debug)]
 pub struct PrometheusExporter {
     prefix: String,
+    view: View,
     ticker: Ticker,
     process: ProcessCollector,
     rendered: Mutex<[Option<Rendered>; 2]>,
@@ -76,9 +79,9 @@ struct Rendered {
 }
 
 impl PrometheusExporter {
-    pub fn new(prefix: &str, ticker: Ticker) -> Self {
+    pub fn new(prefix: &str, view: View, ticker: Ticker) -> Self {
         let process = ProcessCollector::for_self();
-        Self { prefix: prefix.to_owned(), ticker, process, rendered: Mutex::default() }
+        Self { prefix: prefix.to_owned(), view, ticker, process, rendered: Mutex::default() }
     }
 
     /// The body of `/metrics`; `None` before the first tick has ended.
@@ -86,7 +89,9 @@ impl PrometheusExporter {
         let Some(snapshot) = self.ticker.latest() else { return Ok(None) };
         let stale = self.ticker.is_stale(&snapshot);
         let still = self.still(&snapshot, stale, format)?;
-        let live = format.encode(&self.families(&snapshot, |group| group.live))?;
+        let mut live = families::of_snapshot(&snapshot, |group| group.live);
+        live.extend(self.view.of_exports());
+        let live = format.encode(&self.encodable(live))?;
         let mut body = BytesMut::with_capacity(still.len() + live.len());
         body.extend_from_slice(&still);
         body.extend_from_slice(&live);
@@ -102,59 +107,55 @@ impl PrometheusExporter {
         {
             return Ok(rendered.body.clone());
         }
-        let left_out = |group: &Group| group.live || (stale && group.is_of_vms());
-        let mut families = self.families(snapshot, |group| !left_out(group));
+        let families = self.view.of_snapshot(snapshot, stale, |group| !group.live);
+        let mut families = self.encodable(families);
         families.extend(self.process.collect());
         let body = Bytes::from(format.encode(&families)?);
         *slot = Some(Rendered { tick: snapshot.tick, stale, body: body.clone() });
         Ok(body)
     }
 
-    fn families(&self, snapshot: &Snapshot, wanted: impl Fn(&Group) -> bool) -> Vec<MetricFamily> {
-        GROUPS
-            .iter()
-            .filter(|group| wanted(group))
-            .flat_map(|group| group.metrics.iter().map(move |metric| self.family(group, metric, snapshot)))
-            .filter(|family| !family.get_metric().is_empty())
-            .collect()
-    }
-
-    fn family(&self, group: &Group, metric: &Metric, snapshot: &Snapshot) -> MetricFamily {
-        let mut samples = Vec::new();
-        (metric.samples)(snapshot, &mut |labels, value| samples.push(sample(metric, labels, value)));
-        let mut family = MetricFamily::default();
-        family.set_name(full_name(group, &self.prefix, metric));
-        family.set_help(metric.help.to_owned());
-        family.set_field_type(match metric.kind {
-            Kind::Counter => MetricType::COUNTER,
-            Kind::Gauge => MetricType::GAUGE,
-        });
-        family.set_metric(samples);
-        family
+    fn encodable(&self, families: Vec<Family>) -> Vec<MetricFamily> {
+        let measured = families.into_iter().filter(|family| !family.samples.is_empty());
+        measured.map(|family| encodable(&self.prefix, family)).collect()
     }
 }
 
-fn sample(metric: &Metric, values: &[&str], value: f64) -> Sample {
-    let pairs = metric.labels.iter().zip(values).map(|(name, value)| {
+fn encodable(prefix: &str, family: Family) -> MetricFamily {
+    let mut encodable = MetricFamily::default();
+    encodable.set_name(family.full_name(prefix));
+    encodable.set_help(family.help.to_owned());
+    encodable.set_field_type(match family.kind {
+        Kind::Counter => MetricType::COUNTER,
+        Kind::Gauge => MetricType::GAUGE,
+    });
+    let (kind, labels) = (family.kind, family.labels);
+    let samples = family.samples.into_iter().map(|sample| metric(kind, labels, sample));
+    encodable.set_metric(samples.collect());
+    encodable
+}
+
+fn metric(kind: Kind, labels: &[&str], sample: Sample) -> Metric {
+    let pairs = labels.iter().zip(sample.labels).map(|(name, value)| {
         let mut pair = LabelPair::default();
         pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
+        pair.set_value(value);
         pair
     });
-    let mut sample = Sample::from_label(pairs.collect());
-    match metric.kind {
+    let mut metric = Metric::from_label(pairs.collect());
+    match kind {
         Kind::Counter => {
             let mut counter = Counter::default();
-            counter.set_value(value);
-            sample.set_counter(counter);
+            counter.set_value(sample.value);
+            metric.set_counter(counter);
         }
         Kind::Gauge => {
             let mut gauge = Gauge::default();
-            gauge.set_value(value);
-            sample.set_gauge(gauge);
+            gauge.set_value(sample.value);
+            metric.set_gauge(gauge);
         }
     }
-    sample
+    metric
 }
 
 #[cfg(test)]
@@ -169,7 +170,7 @@ mod tests {
         let scrape = |age| {
             let mut snapshot = full();
             snapshot.taken = Instant::now().checked_sub(Duration::from_secs(age)).unwrap();
-            let exporter = PrometheusExporter::new("vm", Ticker::showing(Some(snapshot)).1);
+            let exporter = PrometheusExporter::new("vm", View::default(), Ticker::showing(Some(snapshot)).1);
             String::from_utf8(exporter.scrape(Format::Text).unwrap().unwrap().to_vec()).unwrap()
         };
         let of_vms = |text: &str| text.lines().any(|l| l.starts_with("vm_") && !l.starts_with("vm_metrics_"));

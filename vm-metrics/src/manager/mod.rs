@@ -10,6 +10,8 @@ mod ledger;
 mod merge;
 mod retain;
 mod tick;
+#[cfg(feature = "otel")]
+mod weak;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,6 +49,7 @@ use engine::Engine;
 #[derive(Clone)]
 pub struct Manager {
     engine: Arc<Mutex<Engine>>,
+    latest: Arc<Mutex<Option<Arc<Snapshot>>>>,
     host: Host,
 }
 
@@ -68,7 +71,7 @@ impl Manager {
         purpose: Purpose,
     ) -> Result<Self, ManagerError> {
         let engine = Engine::new(sources, readers, host, retention, purpose)?;
-        Ok(Self { engine: Arc::new(Mutex::new(engine)), host: host.clone() })
+        Ok(Self { engine: Arc::new(Mutex::new(engine)), latest: Arc::default(), host: host.clone() })
     }
 
     /// Sets who says which VMs there are; replaces the one that was set before. Sources of a configuration are asked
@@ -115,9 +118,21 @@ impl Manager {
         is_read.then(|| stats.clone())
     }
 
+    /// What the last look gave, whoever took it; `None` before the first has ended. Waits for nothing.
+    pub fn latest(&self) -> Option<Arc<Snapshot>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// As [`collect`](Self::collect), for a caller that keeps time: how many ticks were late.
     pub(crate) fn tick(&self, late: u64) -> Arc<Snapshot> {
-        self.engine().tick(late)
+        self.tick_of(self.engine(), late)
+    }
+
+    /// The snapshot is the latest before the next tick can begin.
+    fn tick_of(&self, mut engine: MutexGuard<'_, Engine>, late: u64) -> Arc<Snapshot> {
+        let snapshot = engine.tick(late);
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&snapshot));
+        snapshot
     }
 
     fn engine(&self) -> MutexGuard<'_, Engine> {

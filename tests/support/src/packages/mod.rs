@@ -5,6 +5,7 @@
 //! [`crate::netns::NetNs::enter`].
 
 mod apt;
+mod python;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::geteuid;
 
 use self::apt::{Apt, run};
+pub(crate) use self::python::python_with;
 
 /// Where unpacked packages, and what is made of them, are kept: `target/testkit`.
 pub fn cache_dir() -> Result<PathBuf> {

@@ -3,6 +3,7 @@
 //!
 //! A new metric is one entry here.
 
+mod exports;
 mod nic;
 mod own;
 mod vcpu;
@@ -10,6 +11,7 @@ mod vm;
 
 use std::fmt::Write as _;
 
+use super::exports::Exports;
 use crate::model::Snapshot;
 
 /// What a series means to whoever adds it up.
@@ -20,9 +22,9 @@ pub enum Kind {
     Gauge,
 }
 
-/// One metric.
+/// One metric of what an `S` tells.
 #[derive(Debug)]
-pub struct Metric {
+pub struct Metric<S = Snapshot> {
     /// Follows the prefix and `_`.
     pub name: &'static str,
     pub kind: Kind,
@@ -32,7 +34,7 @@ pub struct Metric {
     pub origin: &'static str,
     pub labels: &'static [&'static str],
     /// Every sample: the values of the labels, in order, and the number.
-    pub samples: fn(&Snapshot, Push<'_>),
+    pub samples: fn(&S, Push<'_>),
 }
 
 /// Takes one sample.
@@ -40,16 +42,16 @@ pub type Push<'p> = &'p mut dyn FnMut(&[&str], f64);
 
 /// A group of metrics with one prefix.
 #[derive(Debug)]
-pub struct Group {
+pub struct Group<S: 'static = Snapshot> {
     pub title: &'static str,
     /// `None`: the configured one.
     pub prefix: Option<&'static str>,
     /// Differs between two looks at the same snapshot.
     pub live: bool,
-    pub metrics: &'static [Metric],
+    pub metrics: &'static [Metric<S>],
 }
 
-impl Group {
+impl<S> Group<S> {
     pub fn is_of_vms(&self) -> bool {
         self.prefix.is_none()
     }
@@ -64,33 +66,42 @@ pub const GROUPS: &[Group] = &[
     Group { title: "The scrape", prefix: Some("vm_metrics"), live: true, metrics: own::LIVE },
 ];
 
+/// What no snapshot tells: how the exporters themselves do.
+pub const EXPORT_GROUPS: &[Group<Exports>] = &[
+    Group { title: "Label budgets", prefix: None, live: true, metrics: exports::BUDGETS },
+    Group { title: "The push", prefix: Some("vm_metrics"), live: true, metrics: exports::PUSHES },
+];
+
 /// The exported name.
-pub fn full_name(group: &Group, prefix: &str, metric: &Metric) -> String {
+pub fn full_name<S>(group: &Group<S>, prefix: &str, metric: &Metric<S>) -> String {
     format!("{}_{}", group.prefix.unwrap_or(prefix), metric.name)
 }
 
 /// `docs/metrics.md`.
 pub fn to_markdown() -> String {
     let mut page = String::from(PAGE_HEAD);
-    for group in GROUPS {
-        let _ = write!(page, "\n## {}\n\n{TABLE_HEAD}", group.title);
-        for metric in group.metrics {
-            let kind = match metric.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-            };
-            let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-            let name = full_name(group, "vm", metric);
-            let _ = writeln!(
-                page,
-                "| `{name}` | {kind} | {} | {} | {} |",
-                labels.join(" "),
-                metric.help,
-                metric.origin
-            );
-        }
-    }
+    GROUPS.iter().for_each(|group| table(&mut page, group));
+    EXPORT_GROUPS.iter().for_each(|group| table(&mut page, group));
     page
+}
+
+fn table<S>(page: &mut String, group: &Group<S>) {
+    let _ = write!(page, "\n## {}\n\n{TABLE_HEAD}", group.title);
+    for metric in group.metrics {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let name = full_name(group, "vm", metric);
+        let _ = writeln!(
+            page,
+            "| `{name}` | {kind} | {} | {} | {} |",
+            labels.join(" "),
+            metric.help,
+            metric.origin
+        );
+    }
 }
 
 const PAGE_HEAD: &str = "\
@@ -217,11 +228,14 @@ pub(crate) mod tests {
 
     #[test]
     fn names_follow_the_conventions() {
+        let of_exports = EXPORT_GROUPS.iter().flat_map(|group| {
+            group.metrics.iter().map(|metric| (full_name(group, "vm", metric), metric.kind, metric.help))
+        });
         let mut seen = HashSet::new();
-        for (name, metric) in all() {
+        for (name, kind, help) in all().map(|(name, m)| (name, m.kind, m.help)).chain(of_exports) {
             assert!(seen.insert(name.clone()), "{name} twice");
-            assert_eq!(metric.kind == Kind::Counter, name.ends_with("_total"), "{name}");
-            assert!(metric.help.ends_with('.') && !metric.help.contains('|'), "{name}: {}", metric.help);
+            assert_eq!(kind == Kind::Counter, name.ends_with("_total"), "{name}");
+            assert!(help.ends_with('.') && !help.contains('|'), "{name}: {help}");
         }
     }
 

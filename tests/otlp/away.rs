@@ -1,0 +1,71 @@
+//! A collector that is not there, hangs, or comes back, is its own trouble.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use vm_metrics_testkit::otlp::OtlpSink;
+
+use crate::setup::{Setup, often};
+
+/// A port that nobody listens on.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn a_collector_that_is_away_is_counted_and_said_once() {
+    for protocol in ["grpc", "http/protobuf"] {
+        let more = format!("protocol = \"{protocol}\"\ntimeout = \"300ms\"");
+        let otlp = often(&format!("http://localhost:{}", free_port()), &more);
+        let mut pushing = Setup { otlp, ..Setup::default() }.serve();
+        pushing.wait_for_exports("failure", 3.0);
+        let metrics = pushing.daemon.metrics().unwrap();
+        assert_eq!(metrics.samples("vm_cpu_seconds_total").count(), 3, "the scrape is as ever");
+        assert!(metrics.value("vm_metrics_otlp_last_success_age_seconds", &[]).is_none(), "there was none");
+        assert_eq!(pushing.daemon.terminate().unwrap().code(), Some(0));
+        let log = pushing.daemon.log();
+        assert_eq!(log.matches("cannot push to http://localhost:").count(), 1, "{log}");
+        assert!(log.to_lowercase().contains("connection refused"), "it says why: {log}");
+        assert_eq!(log.matches("otlp: the last push did not arrive").count(), 1, "{log}");
+    }
+}
+
+#[test]
+fn a_collector_that_hangs_holds_up_nothing() {
+    let sink = OtlpSink::start(&["--hang"]).unwrap();
+    for (protocol, address) in [("grpc", sink.grpc()), ("http/protobuf", sink.http())] {
+        let more = format!("protocol = \"{protocol}\"\ntimeout = \"300ms\"");
+        let mut pushing =
+            Setup { otlp: often(&format!("http://{address}"), &more), ..Setup::default() }.serve();
+        pushing.wait_for_exports("failure", 2.0);
+        assert_eq!(pushing.daemon.terminate().unwrap().code(), Some(0));
+
+        // As patient as can be: leaving does not wait that long.
+        let more = format!("protocol = \"{protocol}\"\ntimeout = \"1h\"");
+        let before = sink.requests().len();
+        let mut pushing =
+            Setup { otlp: often(&format!("http://{address}"), &more), ..Setup::default() }.serve();
+        let asked = || Ok((sink.requests().len() > before).then_some(()));
+        vm_metrics_testkit::wait::wait_until(vm_metrics_testkit::wait::SOON, "a push", asked).unwrap();
+        assert_eq!(pushing.daemon.metrics().unwrap().samples("vm_cpu_seconds_total").count(), 3);
+        let leaving = Instant::now();
+        assert_eq!(pushing.daemon.terminate().unwrap().code(), Some(0));
+        assert!(leaving.elapsed() < Duration::from_secs(15), "{:?}", leaving.elapsed());
+    }
+}
+
+#[test]
+fn a_collector_that_comes_back_is_found() {
+    let port = free_port();
+    let otlp = often(&format!("http://localhost:{port}"), "timeout = \"1s\"");
+    let pushing = Setup { otlp, ..Setup::default() }.serve();
+    pushing.wait_for_exports("failure", 1.0);
+    let sink = OtlpSink::start(&["--port", &port.to_string()]).unwrap();
+    pushing.wait_for_exports("success", 2.0);
+    let age = pushing.daemon.metrics().unwrap().value("vm_metrics_otlp_last_success_age_seconds", &[]);
+    assert!(age.unwrap() < 20.0, "{age:?}");
+    assert_eq!(pushing.daemon.log().matches("takes what is pushed again").count(), 1);
+    drop(sink);
+    let failed = pushing.exports("failure");
+    pushing.wait_for_exports("failure", failed + 1.0);
+}

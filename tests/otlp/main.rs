@@ -1,0 +1,9 @@
+//! The real daemon pushes to a real OTLP receiver. Needs no rights.
+
+#![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
+
+mod away;
+mod pushing;
+mod setup;
+mod transport;
+mod values;

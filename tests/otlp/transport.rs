@@ -1,0 +1,103 @@
+//! How it gets there: TLS, and the variables of OpenTelemetry.
+
+use std::path::Path;
+
+use vm_metrics_testkit::otlp::OtlpSink;
+use vm_metrics_testkit::wait::SOON;
+
+use crate::setup::{Setup, attributes, often};
+
+/// Both protocols with the address of a sink for each.
+fn both(sink: &OtlpSink) -> [(&'static str, String); 2] {
+    [("grpc", format!("https://{}", sink.grpc())), ("http/protobuf", format!("https://{}", sink.http()))]
+}
+
+#[test]
+fn tls_trusts_the_ca_that_is_given_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = OtlpSink::start(&["--tls", dir.path().to_str().unwrap()]).unwrap();
+    let ca = dir.path().join("ca.pem");
+    for (number, (protocol, endpoint)) in both(&sink).into_iter().enumerate() {
+        let trusting = format!("protocol = \"{protocol}\"\nca_file = {ca:?}");
+        let pushing = Setup { otlp: often(&endpoint, &trusting), ..Setup::default() }.serve();
+        pushing.wait_for_exports("success", 1.0);
+        drop(pushing);
+        let known = sink.requests().len();
+        assert!(known > number, "{protocol}");
+
+        let strange = format!("protocol = \"{protocol}\"");
+        let pushing = Setup { otlp: often(&endpoint, &strange), ..Setup::default() }.serve();
+        pushing.wait_for_exports("failure", 1.0);
+        assert_eq!(pushing.exports("success"), 0.0);
+        assert_eq!(sink.requests().len(), known, "{protocol}: nothing is said to a stranger");
+    }
+}
+
+#[test]
+fn tls_shows_its_own_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = OtlpSink::start(&["--mutual", "--tls", dir.path().to_str().unwrap()]).unwrap();
+    let file = |name: &str| dir.path().join(name);
+    let (ca, cert, key) = (file("ca.pem"), file("cert.pem"), file("key.pem"));
+    for (protocol, endpoint) in both(&sink) {
+        let known = format!("protocol = \"{protocol}\"\nca_file = {ca:?}");
+        let pushing = Setup { otlp: often(&endpoint, &known), ..Setup::default() }.serve();
+        pushing.wait_for_exports("failure", 1.0);
+        let shown = format!("{known}\ncert_file = {cert:?}\nkey_file = {key:?}");
+        let pushing = Setup { otlp: often(&endpoint, &shown), ..Setup::default() }.serve();
+        pushing.wait_for_exports("success", 1.0);
+    }
+}
+
+#[test]
+fn a_certificate_that_is_not_there_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    let text = "[exporters.otlp]\nenabled = true\nendpoint = \"https://localhost:1\"\nca_file = \"/nowhere/ca.pem\"\n";
+    std::fs::write(&config, text).unwrap();
+    let mut command = std::process::Command::new(Path::new(env!("CARGO_BIN_EXE_vm-metrics")));
+    command.args(["serve", "--no-ebpf", "--listen", "127.0.0.1:0", "--config"]).arg(&config);
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("otlp: TLS: cannot read /nowhere/ca.pem: "), "{said}");
+}
+
+#[test]
+fn the_variables_of_opentelemetry_are_enough() {
+    let sink = OtlpSink::start(&[]).unwrap();
+    let endpoint = format!("http://{}", sink.grpc());
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=a%20b"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "200"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "rack=r1,service.name=hidden"),
+        ("OTEL_SERVICE_NAME", "fleet"),
+    ];
+    let pushing = Setup { variables: &variables, ..Setup::default() }.serve();
+    let request = sink.wait_for_request(SOON).unwrap();
+    assert_eq!((&request["transport"], &request["headers"]["x-tenant"]), (&"grpc".into(), &"a b".into()));
+    let resource = attributes(&request["request"]["resourceMetrics"][0]["resource"]);
+    for (key, value) in [("rack", "r1"), ("service.name", "fleet")] {
+        assert!(resource.contains(&(key.to_owned(), value.to_owned())), "{resource:?}");
+    }
+    drop(pushing);
+
+    // They count more than the file; the file may still say no.
+    let sink = OtlpSink::start(&[]).unwrap();
+    let endpoint = format!("http://{}", sink.http());
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())];
+    let off =
+        Setup { otlp: Some("enabled = false".to_owned()), variables: &variables, ..Setup::default() }.serve();
+    assert!(
+        off.daemon
+            .metrics()
+            .unwrap()
+            .value("vm_metrics_otlp_exports_total", &[("result", "success")])
+            .is_none()
+    );
+    let on =
+        Setup { otlp: often("http://localhost:1", ""), variables: &variables, ..Setup::default() }.serve();
+    on.wait_for_exports("success", 1.0);
+}

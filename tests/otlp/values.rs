@@ -1,0 +1,156 @@
+//! What is pushed is what `/metrics` shows, field by field.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::otlp::OtlpSink;
+use vm_metrics_testkit::wait::SOON;
+
+use crate::setup::{Setup, attributes, metrics, often};
+
+/// Kind, and the values by labels.
+type Families = BTreeMap<String, (String, BTreeMap<Vec<(String, String)>, f64>)>;
+
+#[test]
+fn grpc_pushes_what_metrics_shows() {
+    let sink = OtlpSink::start(&[]).unwrap();
+    let more = "protocol = \"grpc\"\nheaders = { \"X-Tenant\" = \"a %20b\" }";
+    compare(&sink, "grpc", often(&format!("http://{}", sink.grpc()), more));
+}
+
+#[test]
+fn http_pushes_what_metrics_shows() {
+    let sink = OtlpSink::start(&[]).unwrap();
+    let more = "headers = { \"X-Tenant\" = \"a %20b\" }";
+    compare(&sink, "http", often(&format!("http://{}", sink.http()), more));
+}
+
+fn compare(sink: &OtlpSink, transport: &str, otlp: Option<String>) {
+    let pushing = Setup { otlp, ..Setup::default() }.serve();
+    let request = sink.wait_for_request(SOON).unwrap();
+    assert_eq!(request["transport"], transport);
+    assert_eq!(request["headers"]["x-tenant"], "a %20b");
+    if transport == "http" {
+        assert_eq!(
+            (request["path"].as_str(), &request["headers"]["content-type"]),
+            (Some("/v1/metrics"), &"application/x-protobuf".into())
+        );
+    }
+
+    let scraped = of_vms(scraped(&pushing.daemon.metrics().unwrap()));
+    let all = pushed(&request);
+    assert_eq!(all["vm_metrics_ticks_total"].1.values().collect::<Vec<_>>(), [&1.0], "one snapshot");
+    assert!(scraped.len() > 10 && scraped.contains_key("vm_network_tx_bytes_total"), "{scraped:?}");
+    assert_eq!(of_vms(all), scraped);
+    check_fields(&request);
+
+    let resource = attributes(&request["request"]["resourceMetrics"][0]["resource"]);
+    let resource: BTreeMap<_, _> = resource.into_iter().collect();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let expected = [
+        ("host.name", host.clone()),
+        ("service.instance.id", format!("{host}:0")),
+        ("service.name", "vm-metrics".to_owned()),
+        ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("telemetry.sdk.name", "opentelemetry".to_owned()),
+    ];
+    for (key, value) in expected {
+        assert_eq!(resource.get(key), Some(&value), "{key} of {resource:?}");
+    }
+}
+
+/// Unit, description, temporality and times, which `/metrics` does not have.
+fn check_fields(request: &Value) {
+    let time = |point: &Value, field: &str| point[field].as_str().unwrap().parse::<u64>().unwrap();
+    for metric in metrics(request) {
+        let name = metric["name"].as_str().unwrap();
+        let unit = match name {
+            _ if name.ends_with("_bytes_total") || name.ends_with("_bytes") => "By",
+            _ if name.ends_with("_seconds_total") || name.ends_with("_seconds") => "s",
+            _ if name.ends_with("_packets_total") => "{packet}",
+            _ => metric["unit"].as_str().unwrap(),
+        };
+        assert_eq!(metric["unit"], unit, "{name}");
+        assert!(metric["description"].as_str().unwrap().ends_with('.'), "{name}");
+        if name.ends_with("_total") {
+            let sum = &metric["sum"];
+            assert_eq!(sum["aggregationTemporality"], "AGGREGATION_TEMPORALITY_CUMULATIVE", "{name}");
+            assert_eq!(sum["isMonotonic"], true, "{name}");
+            for point in sum["dataPoints"].as_array().unwrap() {
+                let (start, end) = (time(point, "startTimeUnixNano"), time(point, "timeUnixNano"));
+                assert!(0 < start && start < end, "{name}: {start} to {end}");
+            }
+        }
+    }
+}
+
+#[test]
+fn beyond_the_budget_the_rest_adds_up_and_the_scrape_may_show_all() {
+    let sink = OtlpSink::start(&[]).unwrap();
+    let more = "label_budget = 1\nover_budget = \"aggregate\"";
+    let otlp = often(&format!("http://{}", sink.http()), more);
+    let pushing = Setup { otlp, ..Setup::default() }.serve();
+    let (pushed, scraped) =
+        (pushed(&sink.wait_for_request(SOON).unwrap()), scraped(&pushing.daemon.metrics().unwrap()));
+    let ids = |families: &Families| -> Vec<String> {
+        let keys = families["vm_cpu_seconds_total"].1.keys();
+        keys.map(|labels| labels.iter().find(|(name, _)| name == "instance_id").unwrap().1.clone()).collect()
+    };
+    assert_eq!((ids(&pushed).len(), ids(&scraped).len()), (2, 3));
+    assert!(ids(&pushed).contains(&"other".to_owned()));
+    for name in
+        ["vm_cpu_seconds_total", "vm_memory_rss_bytes", "vm_allocated_vcpus", "vm_network_tx_bytes_total"]
+    {
+        let sum = |families: &Families| families[name].1.values().sum::<f64>();
+        assert!((sum(&pushed) - sum(&scraped)).abs() < 1e-6, "{name}");
+    }
+    let budget = |name: &str| pushing.daemon.metrics().unwrap().value(name, &[("exporter", "otlp")]);
+    assert_eq!(budget("vm_metrics_instances_observed"), Some(3.0));
+    assert_eq!(budget("vm_metrics_label_budget_exceeded_total"), Some(1.0));
+    assert_eq!(pushing.daemon.log().matches("more than the label budget of 1").count(), 1);
+}
+
+#[test]
+fn the_scrape_has_a_budget_of_its_own() {
+    let tables = "[exporters.prometheus]\nlabel_budget = 2\nover_budget = \"aggregate\"";
+    let pushing = Setup { tables, ..Setup::default() }.serve();
+    let metrics = pushing.daemon.metrics().unwrap();
+    assert_eq!(metrics.samples("vm_cpu_seconds_total").count(), 3);
+    assert!(metrics.value("vm_cpu_seconds_total", &[("instance_id", "other")]).is_some());
+    assert_eq!(metrics.samples("vm_up").count(), 2);
+    assert_eq!(metrics.value("vm_metrics_instances_observed", &[("exporter", "prometheus")]), Some(3.0));
+}
+
+fn of_vms(families: Families) -> Families {
+    families
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("vm_") && !name.starts_with("vm_metrics_"))
+        .collect()
+}
+
+fn scraped(metrics: &Metrics) -> Families {
+    let family = |name: &str| {
+        let sample = |sample: &vm_metrics_testkit::metrics_text::Sample| {
+            let mut labels = sample.labels.clone();
+            labels.sort();
+            (labels, sample.value)
+        };
+        let samples = metrics.samples(name).map(sample).collect();
+        (name.to_owned(), (metrics.kind(name).unwrap().to_owned(), samples))
+    };
+    metrics.families().into_iter().map(family).collect()
+}
+
+fn pushed(request: &Value) -> Families {
+    let family = |metric: &Value| {
+        let is_sum = metric["sum"].is_object();
+        let (kind, data) = if is_sum { ("counter", &metric["sum"]) } else { ("gauge", &metric["gauge"]) };
+        let points = data["dataPoints"].as_array().unwrap();
+        let values: BTreeMap<_, _> =
+            points.iter().map(|point| (attributes(point), point["asDouble"].as_f64().unwrap())).collect();
+        assert_eq!(values.len(), points.len(), "a series twice: {metric}");
+        (metric["name"].as_str().unwrap().to_owned(), (kind.to_owned(), values))
+    };
+    metrics(request).iter().map(family).collect()
+}

@@ -1,0 +1,51 @@
+//! A program that knows its VMs itself and pushes what they use to an OpenTelemetry collector, by a meter of its own.
+//!
+//! `cargo run --example otlp_push` pushes once, by gRPC, to the collector of `OTEL_EXPORTER_OTLP_ENDPOINT`, which by default
+//! is on this host; the names are those of Go programs, `hypeman_vm_cpu_seconds_total` and so on.
+
+use std::error::Error;
+use std::process;
+
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry_otlp::MetricExporter;
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
+use vm_metrics::exporters::otel::{ForgettingReader, OtelOptions};
+use vm_metrics::{InstanceData, InstanceListerAdapter, Manager};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    // The exporter's connection is a task; the reader has a thread of its own, and waits there.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let _entered = runtime.enter();
+    let exporter = MetricExporter::builder().with_tonic().build()?;
+    let reader = ForgettingReader::new(PeriodicReader::builder(exporter).build());
+    let provider = SdkMeterProvider::builder().with_reader(reader).build();
+
+    let manager = Manager::new();
+    manager.set_instance_source(InstanceListerAdapter::new(|| Ok(list())));
+    let options = OtelOptions { prefix: "hypeman_vm".to_owned(), ..OtelOptions::default() };
+    manager.initialize_otel_with(Some(&provider.meter("my-orchestrator")), options);
+
+    // One that stays would do its work here: the reader pushes once a minute, and at the end.
+    match provider.shutdown() {
+        Ok(()) => println!("pushed"),
+        Err(error) => println!("is there a collector? {error}"),
+    }
+    Ok(())
+}
+
+/// What an orchestrator has in its database.
+fn list() -> Vec<InstanceData> {
+    vec![InstanceData {
+        id: "0123456789ab".to_owned(),
+        name: "web".to_owned(),
+        hypervisor_pid: Some(process::id()),
+        network_enabled: false,
+        allocated_vcpus: 2,
+        allocated_memory_bytes: 64 << 20,
+    }]
+}
+
+#[test]
+fn it_runs() {
+    main().unwrap();
+}

@@ -1,0 +1,117 @@
+//! The label budget of one exporter: how many VMs may have series of their own, and what becomes of the rest.
+//!
+//! Pure: snapshots in, samples out. What was counted is never shown twice and never left out: each step of a counter goes
+//! to the VM's own series while the VM is among the top, else to the series of the rest. So all series that were ever
+//! shown add up to the true counters, and none of them falls.
+
+mod members;
+mod sums;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::exports::BudgetCounts;
+use super::families::Family;
+use crate::model::Snapshot;
+use members::Members;
+use sums::Sums;
+
+/// `instance_id`, `instance_name` and `device` of the series of the rest.
+pub const OTHER: &str = "other";
+
+/// Long enough for a VM that a source loses and finds again; then it is taken for a new one.
+const MEMORY: Duration = Duration::from_secs(3600);
+
+/// What happens beyond the budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OverBudget {
+    /// A warning in the log and a count; all series are shown.
+    #[default]
+    Warn,
+    /// The VMs with the most traffic keep their series, the rest is added up.
+    Aggregate,
+}
+
+/// How many VMs may have series of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    pub vms: usize,
+    pub over: OverBudget,
+}
+
+/// Keeps to a budget, from one snapshot to the next.
+#[derive(Debug)]
+pub struct LabelBudget {
+    budget: Budget,
+    counts: Arc<BudgetCounts>,
+    exceeded: bool,
+    /// Of the latest snapshot; the first is 1.
+    tick: u64,
+    members: Members,
+    sums: Sums,
+}
+
+impl LabelBudget {
+    /// `exporter` is whose budget it is, in the log and in the metrics.
+    pub fn new(exporter: &'static str, budget: Budget) -> Self {
+        Self {
+            budget,
+            counts: Arc::new(BudgetCounts::new(exporter)),
+            exceeded: false,
+            tick: 0,
+            members: Members::new(budget.vms),
+            sums: Sums::default(),
+        }
+    }
+
+    pub fn counts(&self) -> Arc<BudgetCounts> {
+        Arc::clone(&self.counts)
+    }
+
+    /// Brings the families of this snapshot within the budget. To see a snapshot again changes nothing, and in one that is
+    /// older than the last the counters stay as they were: they would else seem to have begun anew.
+    pub fn fit(&mut self, snapshot: &Snapshot, families: &mut [Family]) {
+        self.judge(snapshot.vms.len());
+        if self.budget.over == OverBudget::Warn {
+            return;
+        }
+        let is_old = self.tick > snapshot.tick;
+        if self.tick < snapshot.tick {
+            self.tick = snapshot.tick;
+            self.members.update(&snapshot.vms);
+        }
+        let now = (!is_old).then_some(snapshot.taken);
+        for family in families.iter_mut() {
+            self.sums.fit(family, &self.members, now);
+        }
+        self.sums.forget(snapshot.taken);
+    }
+
+    /// One line and one count per transition.
+    fn judge(&mut self, vms: usize) {
+        self.counts.observe(vms);
+        let (exporter, budget) = (self.counts.exporter(), self.budget.vms);
+        let exceeded = vms > budget;
+        if exceeded && !self.exceeded {
+            self.counts.exceed();
+            let then = match self.budget.over {
+                OverBudget::Warn => "all are shown",
+                OverBudget::Aggregate => "those with the least traffic are shown as one",
+            };
+            tracing::warn!("{exporter}: {vms} VMs are more than the label budget of {budget}: {then}");
+        } else if self.exceeded && !exceeded {
+            tracing::info!("{exporter}: {vms} VMs are within the label budget of {budget} again");
+        }
+        self.exceeded = exceeded;
+    }
+}
+
+fn is_forgotten(seen: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(seen) > MEMORY
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! The table `[exporters]` of the configuration.
+
+use serde::Deserialize;
+
+use super::budget::{Budget, OverBudget};
+use super::otlp::{self, Push};
+use crate::config::{ConfigError, Section, Sections, Settings};
+
+/// What is pushed, and within which budgets; nothing is started.
+#[derive(Debug, Default)]
+pub(crate) struct Configured {
+    /// Of `/metrics`; `None`: all VMs have series.
+    pub(crate) prometheus: Option<Budget>,
+    pub(crate) otlp: Option<Push>,
+}
+
+/// Reads the sections, and what the environment says of the push.
+pub(crate) fn configure(mut sections: Sections, settings: &Settings) -> Result<Configured, ConfigError> {
+    let prometheus = prometheus(&sections.take("prometheus"))?;
+    let otlp = otlp::configure(&sections.take("otlp"), settings, &|name| std::env::var(name).ok())?;
+    sections.none_left()?;
+    Ok(Configured { prometheus, otlp })
+}
+
+/// `/metrics` is always there; what can be said of it is its budget.
+fn prometheus(section: &Section) -> Result<Option<Budget>, ConfigError> {
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Keys {
+        label_budget: usize,
+        over_budget: OverBudget,
+    }
+    if section.has("enabled")? {
+        return Err(section.refusal("enabled", "/metrics cannot be switched off"));
+    }
+    let Keys { label_budget, over_budget } = section.options()?;
+    Ok(budget(label_budget, over_budget))
+}
+
+/// 0 is no limit.
+pub(super) fn budget(vms: usize, over: OverBudget) -> Option<Budget> {
+    (vms > 0).then_some(Budget { vms, over })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn configured(text: &str) -> Result<Configured, String> {
+        let config = Config::parse(Path::new("test.toml"), text).unwrap();
+        configure(config.exporters, &config.settings).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_budget_is_off_unless_it_is_asked_for() {
+        assert_eq!(configured("").unwrap().prometheus, None);
+        let aggregate = "[exporters.prometheus]\nlabel_budget = 5\nover_budget = \"aggregate\"\n";
+        let budget = Budget { vms: 5, over: OverBudget::Aggregate };
+        assert_eq!(configured(aggregate).unwrap().prometheus, Some(budget));
+    }
+
+    #[test]
+    fn a_refusal_names_file_line_and_key() {
+        for (text, expected) in [
+            ("[exporters.statsd]\n", "test.toml:1: exporters.statsd: no such section"),
+            (
+                "[exporters.prometheus]\nenabled = false\n",
+                "test.toml:2: exporters.prometheus: enabled: /metrics",
+            ),
+            ("[exporters.prometheus]\nlabel_budget = -1\n", "test.toml:2: exporters.prometheus: "),
+            (
+                "[exporters.prometheus]\nover_budget = \"drop\"\n",
+                "test.toml:2: exporters.prometheus: unknown",
+            ),
+        ] {
+            let error = configured(text).unwrap_err();
+            assert!(error.starts_with(expected), "{text:?} gives {error:?}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! How the exporters themselves do, for whoever looks: counters that one exporter writes and all show.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The counts of all exporters of one daemon, or of one meter.
+#[derive(Clone, Debug, Default)]
+pub struct Exports {
+    budgets: Vec<Arc<BudgetCounts>>,
+    pushes: Option<Arc<PushCounts>>,
+}
+
+impl Exports {
+    /// An exporter with a label budget is there.
+    pub fn add_budget(&mut self, counts: Arc<BudgetCounts>) {
+        self.budgets.push(counts);
+    }
+
+    /// There is a push, which counts here.
+    pub(super) fn add_pushes(&mut self) -> Arc<PushCounts> {
+        Arc::clone(self.pushes.get_or_insert_default())
+    }
+
+    pub(super) fn budgets(&self) -> impl Iterator<Item = &BudgetCounts> {
+        self.budgets.iter().map(Arc::as_ref)
+    }
+
+    pub(super) fn pushes(&self) -> Option<&PushCounts> {
+        self.pushes.as_deref()
+    }
+}
+
+/// What a label budget saw.
+#[derive(Debug)]
+pub struct BudgetCounts {
+    exporter: &'static str,
+    observed: Mutex<Option<usize>>,
+    exceeded: AtomicU64,
+}
+
+impl BudgetCounts {
+    pub(super) fn new(exporter: &'static str) -> Self {
+        Self { exporter, observed: Mutex::default(), exceeded: AtomicU64::new(0) }
+    }
+
+    /// Whose budget it is.
+    pub fn exporter(&self) -> &'static str {
+        self.exporter
+    }
+
+    /// `None` before the exporter has shown anything.
+    pub fn observed(&self) -> Option<usize> {
+        *self.observed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn exceeded(&self) -> u64 {
+        self.exceeded.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn observe(&self, vms: usize) {
+        *self.observed.lock().unwrap_or_else(PoisonError::into_inner) = Some(vms);
+    }
+
+    pub(super) fn exceed(&self) {
+        self.exceeded.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What became of the pushes.
+#[derive(Debug, Default)]
+pub struct PushCounts {
+    successes: AtomicU64,
+    failures: AtomicU64,
+    last_success: Mutex<Option<Instant>>,
+}
+
+impl PushCounts {
+    pub fn successes(&self) -> u64 {
+        self.successes.load(Ordering::Relaxed)
+    }
+
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// `None` before the first.
+    pub fn last_success_age(&self) -> Option<Duration> {
+        self.last_success.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
+    }
+
+    #[cfg(feature = "otel")]
+    pub(super) fn succeeded(&self) {
+        *self.last_success.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.successes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "otel")]
+    pub(super) fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+}

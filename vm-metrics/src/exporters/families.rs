@@ -1,0 +1,69 @@
+//! Every sample of a snapshot as data, in the order of the metrics: what exporters that change or keep samples work on.
+
+use super::exports::Exports;
+use super::metrics::{EXPORT_GROUPS, GROUPS, Group, Kind, Metric};
+use crate::model::Snapshot;
+
+/// A metric with its samples; without any when nothing was measured.
+#[derive(Clone, Debug)]
+pub struct Family {
+    /// First part of the name; `None`: the configured one.
+    pub prefix: Option<&'static str>,
+    /// Follows the prefix and `_`.
+    pub name: &'static str,
+    pub kind: Kind,
+    pub help: &'static str,
+    pub labels: &'static [&'static str],
+    pub samples: Vec<Sample>,
+}
+
+/// The values of the labels, in the order of the family, and the number.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    pub labels: Vec<String>,
+    pub value: f64,
+}
+
+/// Every metric of [`GROUPS`], those of the groups that are not wanted without samples.
+pub fn of_snapshot(snapshot: &Snapshot, wanted: impl Fn(&Group) -> bool) -> Vec<Family> {
+    families(GROUPS, |group, metric, push| {
+        if wanted(group) {
+            (metric.samples)(snapshot, push);
+        }
+    })
+}
+
+/// Every metric there is, without a sample, in the order of [`of_snapshot`] followed by [`of_exports`].
+pub fn names() -> Vec<Family> {
+    let mut names = families(GROUPS, |_, _, _| {});
+    names.extend(families(EXPORT_GROUPS, |_, _, _| {}));
+    names
+}
+
+/// Every metric of [`EXPORT_GROUPS`].
+pub fn of_exports(exports: &Exports) -> Vec<Family> {
+    families(EXPORT_GROUPS, |_, metric, push| (metric.samples)(exports, push))
+}
+
+impl Family {
+    pub fn full_name(&self, prefix: &str) -> String {
+        format!("{}_{}", self.prefix.unwrap_or(prefix), self.name)
+    }
+}
+
+fn families<S>(
+    groups: &'static [Group<S>],
+    fill: impl Fn(&'static Group<S>, &'static Metric<S>, &mut dyn FnMut(&[&str], f64)),
+) -> Vec<Family> {
+    let of_group = |group: &'static Group<S>| group.metrics.iter().map(move |metric| (group, metric));
+    let family = |(group, metric): (&'static Group<S>, &'static Metric<S>)| {
+        let mut samples = Vec::new();
+        fill(group, metric, &mut |labels, value| {
+            let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+            samples.push(Sample { labels, value });
+        });
+        let Metric { name, kind, help, labels, .. } = *metric;
+        Family { prefix: group.prefix, name, kind, help, labels, samples }
+    };
+    groups.iter().flat_map(of_group).map(family).collect()
+}

@@ -1,0 +1,62 @@
+//! Metrics of the exporters: label budgets, and what became of the pushes.
+
+use super::{Kind, Metric, Push};
+use crate::exporters::exports::{BudgetCounts, Exports};
+
+const COMPUTED: &str = "computed";
+
+/// Called as existing dashboards call them, prefix included.
+pub(super) const BUDGETS: &[Metric<Exports>] = &[
+    Metric {
+        name: "metrics_instances_observed",
+        kind: Kind::Gauge,
+        help: "VMs that the exporter had to show last; beyond its label budget they are too many.",
+        origin: COMPUTED,
+        labels: &["exporter"],
+        samples: |exports, push| each(exports, push, |budget| budget.observed().map(|vms| vms as f64)),
+    },
+    Metric {
+        name: "metrics_label_budget_exceeded_total",
+        kind: Kind::Counter,
+        help: "How often the number of VMs went beyond the label budget of the exporter.",
+        origin: COMPUTED,
+        labels: &["exporter"],
+        samples: |exports, push| each(exports, push, |budget| Some(budget.exceeded() as f64)),
+    },
+];
+
+pub(super) const PUSHES: &[Metric<Exports>] = &[
+    Metric {
+        name: "otlp_exports_total",
+        kind: Kind::Counter,
+        help: "Pushes to the OpenTelemetry collector that ended, by how they ended; one with retries is one.",
+        origin: COMPUTED,
+        labels: &["result"],
+        samples: |exports, push| {
+            if let Some(pushes) = exports.pushes() {
+                push(&["success"], pushes.successes() as f64);
+                push(&["failure"], pushes.failures() as f64);
+            }
+        },
+    },
+    Metric {
+        name: "otlp_last_success_age_seconds",
+        kind: Kind::Gauge,
+        help: "Time since the OpenTelemetry collector last took a push.",
+        origin: COMPUTED,
+        labels: &[],
+        samples: |exports, push| {
+            if let Some(age) = exports.pushes().and_then(|pushes| pushes.last_success_age()) {
+                push(&[], age.as_secs_f64());
+            }
+        },
+    },
+];
+
+fn each(exports: &Exports, push: Push<'_>, value: fn(&BudgetCounts) -> Option<f64>) {
+    for budget in exports.budgets() {
+        if let Some(value) = value(budget) {
+            push(&[budget.exporter()], value);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! OpenTelemetry: every metric as an observable instrument of a meter, under the very names that Prometheus sees.
+//!
+//! What an SDK exports at one time is of one snapshot, though it calls each instrument by itself: see [`Collections`].
+
+mod collections;
+mod reader;
+mod units;
+
+use std::fmt;
+use std::sync::Arc;
+
+use opentelemetry::metrics::{AsyncInstrument, Meter};
+use opentelemetry::{Key, KeyValue};
+
+pub use reader::ForgettingReader;
+
+use super::budget::{Budget, LabelBudget, OverBudget};
+use super::exports::Exports;
+use super::families::{self, Family};
+use super::metrics::Kind;
+use super::view::View;
+use crate::manager::Manager;
+use collections::Collections;
+
+/// The budget of what nobody has set one for.
+pub const DEFAULT_BUDGET: Budget = Budget { vms: 200, over: OverBudget::Warn };
+
+/// How the instruments are called and how many series they may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtelOptions {
+    /// First part of the name of every VM metric.
+    pub prefix: String,
+    pub budget: Budget,
+}
+
+impl Default for OtelOptions {
+    fn default() -> Self {
+        Self { prefix: "vm".to_owned(), budget: DEFAULT_BUDGET }
+    }
+}
+
+impl Manager {
+    /// Shows every metric on this meter, as observable instruments; does nothing without a meter. Call it once per meter.
+    ///
+    /// Who collects from the meter makes the manager read its VMs, unless it has done so less than 0.1 s ago; then all
+    /// instruments show that one look. They do not keep the manager alive, and show nothing once it is gone.
+    ///
+    /// Readers of the SDK with cumulative temporality repeat the last value of a gauge for ever, also when its VM is gone;
+    /// put them in a [`ForgettingReader`]. The SDK also adds up what is beyond 2000 series of an instrument, unless a view
+    /// allows more: the packets by protocol have eight per interface.
+    ///
+    /// ```
+    /// use opentelemetry::metrics::MeterProvider;
+    /// use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider};
+    /// use vm_metrics::{Manager, exporters::otel::ForgettingReader};
+    ///
+    /// let reader = ForgettingReader::new(ManualReader::default());
+    /// let provider = SdkMeterProvider::builder().with_reader(reader).build();
+    /// let manager = Manager::new();
+    /// manager.initialize_otel(Some(&provider.meter("my-orchestrator")));
+    /// ```
+    pub fn initialize_otel(&self, meter: Option<&Meter>) {
+        self.initialize_otel_with(meter, OtelOptions::default());
+    }
+
+    /// As [`initialize_otel`](Self::initialize_otel), with names and a label budget of one's own; the prefix `hypeman_vm`
+    /// has the names of existing dashboards.
+    pub fn initialize_otel_with(&self, meter: Option<&Meter>, options: OtelOptions) {
+        let Some(meter) = meter else { return };
+        let manager = self.downgrade();
+        let budget = LabelBudget::new("otel", options.budget);
+        let mut exports = Exports::default();
+        exports.add_budget(budget.counts());
+        register(meter, &options.prefix, View::new(exports, Some(budget)), move |view| {
+            let snapshot = manager.recent()?;
+            Some(view.look(&snapshot, false))
+        });
+    }
+}
+
+/// Registers an instrument for every metric. `look` is called once per collection.
+pub(super) fn register(
+    meter: &Meter,
+    prefix: &str,
+    view: View,
+    look: impl Fn(&View) -> Option<Vec<Family>> + Send + Sync + 'static,
+) {
+    let names = families::names();
+    let collections = Arc::new(Collections::new(names.len(), move || look(&view)));
+    for (index, family) in names.into_iter().enumerate() {
+        let name = family.full_name(prefix);
+        let unit = units::unit(&name);
+        let collections = Arc::clone(&collections);
+        let observe = move |instrument: &dyn AsyncInstrument<f64>| {
+            collections.visit(index, |family| observe(instrument, family));
+        };
+        match family.kind {
+            Kind::Counter => drop(
+                meter
+                    .f64_observable_counter(name)
+                    .with_unit(unit)
+                    .with_description(family.help)
+                    .with_callback(observe)
+                    .build(),
+            ),
+            Kind::Gauge => drop(
+                meter
+                    .f64_observable_gauge(name)
+                    .with_unit(unit)
+                    .with_description(family.help)
+                    .with_callback(observe)
+                    .build(),
+            ),
+        }
+    }
+}
+
+fn observe(instrument: &dyn AsyncInstrument<f64>, family: &Family) {
+    for sample in &family.samples {
+        let pairs = family.labels.iter().zip(&sample.labels);
+        let mut attributes: Vec<KeyValue> =
+            pairs.map(|(name, value)| KeyValue::new(Key::from_static_str(name), value.clone())).collect();
+        // The SDK keeps what is in no order twice.
+        attributes.sort_by(|a, b| a.key.cmp(&b.key));
+        instrument.observe(sample.value, &attributes);
+    }
+}
+
+impl fmt::Debug for Collections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collections").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ResourceMetrics};
+use opentelemetry_sdk::metrics::reader::MetricReader;
+use opentelemetry_sdk::metrics::{InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Temporality};
+
+use super::*;
+use crate::exporters::families::Sample;
+use crate::exporters::metrics::tests::full;
+use crate::model::{InstanceInfo, Snapshot};
+
+/// Collects when it is asked to, from the hands of the provider.
+#[derive(Clone, Debug)]
+struct Reader(Arc<ForgettingReader<ManualReader>>);
+
+impl Reader {
+    fn new() -> Self {
+        Self(Arc::new(ForgettingReader::new(ManualReader::default())))
+    }
+
+    fn provider(&self) -> SdkMeterProvider {
+        SdkMeterProvider::builder().with_reader(self.clone()).build()
+    }
+
+    /// By name: unit, and the values by their attributes.
+    fn read(&self) -> BTreeMap<String, (String, Vec<(String, f64)>)> {
+        let mut metrics = ResourceMetrics::default();
+        self.0.collect(&mut metrics).unwrap();
+        let all = metrics.scope_metrics().flat_map(|scope| scope.metrics());
+        all.map(|metric| {
+            let AggregatedMetrics::F64(data) = metric.data() else { panic!("{metric:?}") };
+            let text = |attributes: Vec<&KeyValue>| {
+                let pairs = attributes.into_iter().map(|pair| format!("{}={}", pair.key, pair.value));
+                pairs.collect::<Vec<_>>().join(",")
+            };
+            let points = match data {
+                MetricData::Gauge(gauge) => {
+                    gauge.data_points().map(|p| (text(p.attributes().collect()), p.value())).collect()
+                }
+                MetricData::Sum(sum) => {
+                    assert!(sum.is_monotonic() && sum.temporality() == Temporality::Cumulative);
+                    sum.data_points().map(|p| (text(p.attributes().collect()), p.value())).collect()
+                }
+                other => panic!("{other:?}"),
+            };
+            (metric.name().to_owned(), (metric.unit().to_owned(), points))
+        })
+        .collect()
+    }
+}
+
+impl MetricReader for Reader {
+    fn register_pipeline(&self, pipeline: std::sync::Weak<Pipeline>) {
+        self.0.register_pipeline(pipeline);
+    }
+    fn collect(&self, metrics: &mut ResourceMetrics) -> OTelSdkResult {
+        self.0.collect(metrics)
+    }
+    fn force_flush(&self) -> OTelSdkResult {
+        self.0.force_flush()
+    }
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.0.shutdown_with_timeout(timeout)
+    }
+    fn temporality(&self, kind: InstrumentKind) -> Temporality {
+        self.0.temporality(kind)
+    }
+}
+
+/// A process that is there: this one.
+fn me(id: &str) -> InstanceInfo {
+    InstanceInfo { id: id.into(), hypervisor_pid: Some(std::process::id()), ..InstanceInfo::default() }
+}
+
+#[test]
+fn every_metric_is_an_instrument_and_a_collection_is_one_look() {
+    let reader = Reader::new();
+    let provider = reader.provider();
+    let looks = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&looks);
+    register(&provider.meter("test"), "hypeman_vm", View::default(), move |view| {
+        let tick = seen.fetch_add(1, Ordering::SeqCst) + 1;
+        Some(view.look(&Snapshot { tick: tick as u64, ..full() }, false))
+    });
+    for look in 1..4 {
+        let shown = reader.read();
+        assert_eq!(looks.load(Ordering::SeqCst), look);
+        assert_eq!(shown["vm_metrics_ticks_total"].1[0].1, look as f64);
+        let expected = families::names().into_iter().filter(|family| !is_of_exports(family));
+        let names: Vec<String> = expected.map(|family| family.full_name("hypeman_vm")).collect();
+        assert!(names.iter().all(|name| shown.contains_key(name)), "{names:?} {shown:?}");
+        let (unit, points) = &shown["hypeman_vm_network_tx_bytes_total"];
+        assert_eq!(
+            (unit.as_str(), points.as_slice()),
+            ("By", &[("device=tap0,instance_id=a,instance_name=b".into(), 1.0)][..])
+        );
+    }
+}
+
+fn is_of_exports(family: &Family) -> bool {
+    families::of_exports(&Exports::default()).iter().any(|other| other.name == family.name)
+}
+
+#[test]
+fn what_is_gone_or_not_known_is_not_shown() {
+    let reader = Reader::new();
+    let provider = reader.provider();
+    let (known, gone) = (full(), Snapshot { vms: Vec::new(), ..full() });
+    let looks = AtomicUsize::new(0);
+    register(&provider.meter("test"), "vm", View::default(), move |view| {
+        match looks.fetch_add(1, Ordering::SeqCst) {
+            0 => Some(view.look(&known, false)),
+            1 => Some(view.look(&gone, false)),
+            2 => Some(view.look(&known, true)),
+            _ => None,
+        }
+    });
+    let of_vms = |shown: &BTreeMap<_, _>| {
+        shown.keys().filter(|name: &&String| !name.starts_with("vm_metrics")).count()
+    };
+    assert!(of_vms(&reader.read()) > 20);
+    let gone = reader.read();
+    assert_eq!((of_vms(&gone), gone["vm_metrics_instances"].1[0].1), (0, 0.0));
+    assert_eq!(of_vms(&reader.read()), 0, "too old");
+    assert!(reader.read().is_empty(), "no snapshot");
+}
+
+#[test]
+fn a_collection_makes_the_manager_look() {
+    let reader = Reader::new();
+    let provider = reader.provider();
+    let manager = Manager::new();
+    manager.set_instance_source(vec![me("a")]);
+    manager.initialize_otel(Some(&provider.meter("test")));
+    let first = reader.read();
+    assert_eq!(first["vm_cpu_seconds_total"].1[0].0, "instance_id=a,instance_name=a");
+    assert_eq!(first["vm_metrics_instances_observed"].1, [("exporter=otel".to_owned(), 1.0)]);
+    thread::sleep(Duration::from_millis(110));
+    manager.set_instance_source(vec![me("b")]);
+    let second = reader.read();
+    assert_eq!(second["vm_memory_rss_bytes"].1.iter().filter(|(who, _)| who.contains("=b")).count(), 1);
+    drop(manager);
+    assert!(reader.read().is_empty(), "it is not kept alive");
+}
+
+#[test]
+fn no_meter_is_no_telemetry() {
+    Manager::new().initialize_otel(None);
+}
+
+#[test]
+fn a_source_that_panics_does_not_end_the_thread_that_collects() {
+    let reader = Reader::new();
+    let provider = reader.provider();
+    let manager = Manager::new();
+    manager.initialize_otel(Some(&provider.meter("test")));
+    manager.set_instance_source(crate::sources::InstanceListerAdapter::new(|| panic!("a fault of theirs")));
+    assert!(reader.read().is_empty());
+    manager.set_instance_source(vec![me("a")]);
+    assert!(reader.read().contains_key("vm_cpu_seconds_total"));
+}
+
+#[test]
+fn collections_of_two_threads_do_not_mix() {
+    let looks = AtomicUsize::new(0);
+    let collections = Collections::new(families::names().len(), move || {
+        let look = looks.fetch_add(1, Ordering::SeqCst) as f64;
+        let mut families = families::names();
+        let sample = Sample { labels: Vec::new(), value: look };
+        families.iter_mut().for_each(|family| family.samples = vec![sample.clone()]);
+        Some(families)
+    });
+    let collect = || {
+        let mut looks = Vec::new();
+        for _ in 0..200 {
+            let mut of_this = Vec::new();
+            for index in 0..families::names().len() {
+                collections.visit(index, |family| of_this.push(family.samples[0].value));
+            }
+            assert!(of_this.iter().all(|look| *look == of_this[0]), "{of_this:?}");
+            looks.push(of_this[0]);
+        }
+        looks
+    };
+    let mut looks = thread::scope(|scope| {
+        let other = scope.spawn(collect);
+        [collect(), other.join().unwrap()].concat()
+    });
+    looks.sort_by(f64::total_cmp);
+    assert!(looks.into_iter().eq((0..400).map(f64::from)), "each collection takes its own look");
+}

@@ -1,0 +1,14 @@
+//! The push to an OpenTelemetry collector: the same instruments as those of the library, on a meter of the daemon's own.
+//!
+//! It has a thread that collects and sends and one for the network, and looks at the latest snapshot: neither a tick nor a
+//! scrape ever waits for a collector. What could not be sent is not kept: counters are cumulative, so the next push has it.
+
+mod counted;
+mod environment;
+mod http_client;
+mod pusher;
+mod settings;
+mod tls;
+
+pub(crate) use pusher::{PushError, Pusher};
+pub(crate) use settings::{Push, configure};

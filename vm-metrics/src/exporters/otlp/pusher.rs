@@ -1,0 +1,150 @@
+//! The parts of a running push: a runtime for the network, the exporter, the reader with its thread, and the instruments.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
+use opentelemetry_otlp::{
+    ExporterBuildError, MetricExporter, Protocol as OtlpProtocol, WithExportConfig, WithHttpConfig,
+    WithTonicConfig,
+};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::{Instrument, PeriodicReader, SdkMeterProvider, Stream, Temporality};
+use thiserror::Error;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use super::counted::Counted;
+use super::http_client::{Client, LastFailure};
+use super::settings::{Protocol, Push};
+use super::tls::TlsError;
+use crate::exporters::View;
+use crate::exporters::exports::PushCounts;
+use crate::exporters::otel::{ForgettingReader, register};
+use crate::manager::Ticker;
+
+/// Series of one metric. The SDK adds up what is beyond, and takes some memory for each in advance: 6 MB for this many.
+const MAX_SERIES: usize = 100_000;
+
+const NAME: &str = "vm-metrics";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+#[derive(Debug, Error)]
+pub(crate) enum PushError {
+    #[error("otlp: no thread for the network")]
+    Runtime(#[from] std::io::Error),
+    #[error("otlp: TLS")]
+    Tls(#[from] TlsError),
+    #[error("otlp")]
+    Exporter(#[from] ExporterBuildError),
+}
+
+/// Pushes until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Pusher {
+    provider: SdkMeterProvider,
+    _network: Network,
+}
+
+/// The runtime for the network; not the daemon's: connections and their timeouts go on while scrapes do not.
+#[derive(Debug)]
+struct Network(Handle, Option<Runtime>);
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.1.take() {
+            // A collector that hangs has no say in when the daemon leaves.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Pusher {
+    pub(crate) fn start(
+        push: Push,
+        view: View,
+        counts: Arc<PushCounts>,
+        ticker: Ticker,
+    ) -> Result<Self, PushError> {
+        let runtime =
+            Builder::new_multi_thread().worker_threads(1).thread_name("otlp").enable_all().build()?;
+        let network = Network(runtime.handle().clone(), Some(runtime));
+        let exporter = exporter(&push, &network.0, counts)?;
+        let reader = PeriodicReader::builder(exporter).with_interval(push.interval).build();
+        let provider = SdkMeterProvider::builder()
+            .with_reader(ForgettingReader::new(reader))
+            .with_resource(resource(&push))
+            .with_view(|_: &Instrument| Stream::builder().with_cardinality_limit(MAX_SERIES).build().ok())
+            .build();
+        let scope = InstrumentationScope::builder(NAME).with_version(VERSION).build();
+        register(&provider.meter_with_scope(scope), &push.prefix, view, move |view| {
+            let snapshot = ticker.latest()?;
+            Some(view.look(&snapshot, ticker.is_stale(&snapshot)))
+        });
+        let every = humantime::format_duration(push.interval);
+        tracing::info!("pushing to {} every {every}", push.endpoint);
+        Ok(Self { provider, _network: network })
+    }
+
+    /// Pushes once more. The SDK waits five seconds for that, and no longer.
+    pub(crate) async fn leave(self) {
+        let provider = self.provider.clone();
+        let last = tokio::task::spawn_blocking(move || provider.shutdown());
+        if !matches!(last.await, Ok(Ok(()))) {
+            tracing::warn!("otlp: the last push did not arrive");
+        }
+    }
+}
+
+fn exporter(push: &Push, runtime: &Handle, counts: Arc<PushCounts>) -> Result<Counted, PushError> {
+    // A gRPC channel is made of tasks.
+    let _entered = runtime.enter();
+    let failure = LastFailure::default();
+    let builder = MetricExporter::builder().with_temporality(Temporality::Cumulative);
+    let inner = match push.protocol {
+        Protocol::Grpc => {
+            let builder = builder
+                .with_tonic()
+                .with_endpoint(&push.endpoint)
+                .with_timeout(push.timeout)
+                .with_metadata(metadata(&push.headers));
+            let is_tls = push.endpoint.starts_with("https://");
+            if is_tls { builder.with_tls_config(push.tls.for_grpc()?) } else { builder }.build()?
+        }
+        Protocol::HttpProtobuf => builder
+            .with_http()
+            .with_protocol(OtlpProtocol::HttpBinary)
+            .with_endpoint(&push.endpoint)
+            .with_timeout(push.timeout)
+            // It decodes them, as those of a variable.
+            .with_headers(push.headers.iter().map(|(k, v)| (k.clone(), v.replace('%', "%25"))).collect())
+            .with_http_client(Client::new(push.tls.for_http()?, push.timeout, failure.clone()))
+            .build()?,
+    };
+    let (endpoint, timeout) = (push.endpoint.clone(), push.timeout);
+    let runtime = runtime.clone();
+    Ok(Counted { inner, endpoint, timeout, runtime, counts, failure, fails: AtomicBool::new(false) })
+}
+
+/// The names and values were checked with the configuration.
+fn metadata(headers: &BTreeMap<String, String>) -> MetadataMap {
+    let header = |(name, value): (&String, &String)| Some((name.parse().ok()?, value.parse().ok()?));
+    MetadataMap::from_headers(headers.iter().filter_map(header).collect())
+}
+
+/// What was given counts more than what is known.
+fn resource(push: &Push) -> Resource {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let known = [
+        ("service.name", NAME.to_owned()),
+        ("service.version", VERSION.to_owned()),
+        // The same after a restart: or all series would be new ones.
+        ("service.instance.id", format!("{host}:{}", push.port)),
+        ("host.name", host),
+    ];
+    let known = known.map(|(key, value)| KeyValue::new(key, value));
+    let given = push.resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+    Resource::builder().with_attributes(known).with_attributes(given).build()
+}

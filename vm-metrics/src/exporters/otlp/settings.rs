@@ -1,0 +1,248 @@
+//! Where to push, how, and how often: the section `[exporters.otlp]` and the variables of OpenTelemetry, which count more.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::environment::{Environment, Read, Said};
+use crate::config::{ConfigError, Section, Settings, Switch, parse_duration};
+use crate::exporters::budget::{Budget, OverBudget};
+use crate::exporters::configured::budget;
+
+/// What a push needs, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Push {
+    pub(super) protocol: Protocol,
+    /// As it is connected to; of HTTP the whole URL.
+    pub(super) endpoint: String,
+    pub(super) headers: BTreeMap<String, String>,
+    pub(super) tls: TlsFiles,
+    pub(super) interval: Duration,
+    pub(super) timeout: Duration,
+    /// Those that were given; the others are for whoever knows the host.
+    pub(super) resource: BTreeMap<String, String>,
+    budget: Option<Budget>,
+    pub(super) prefix: String,
+    /// Port of `/metrics`, by which this daemon differs from others of its host.
+    pub(super) port: u16,
+}
+
+impl Push {
+    pub(crate) fn budget(&self) -> Option<Budget> {
+        self.budget
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Grpc,
+    HttpProtobuf,
+}
+
+/// PEM files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct TlsFiles {
+    /// `None`: the roots of the system.
+    pub(super) ca: Option<PathBuf>,
+    /// Certificate and key to show to the collector.
+    pub(super) identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// The keys, as typed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Keys {
+    endpoint: Option<String>,
+    protocol: String,
+    headers: BTreeMap<String, String>,
+    ca_file: Option<PathBuf>,
+    cert_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    interval: String,
+    timeout: String,
+    resource: BTreeMap<String, String>,
+    label_budget: usize,
+    over_budget: OverBudget,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            protocol: "http/protobuf".to_owned(),
+            headers: BTreeMap::new(),
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            interval: "1m".to_owned(),
+            timeout: "10s".to_owned(),
+            resource: BTreeMap::new(),
+            label_budget: crate::exporters::otel::DEFAULT_BUDGET.vms,
+            over_budget: OverBudget::default(),
+        }
+    }
+}
+
+/// `None` when there is nothing to push. A section that is switched off is checked all the same.
+pub(crate) fn configure(
+    section: &Section,
+    settings: &Settings,
+    read: Read<'_>,
+) -> Result<Option<Push>, ConfigError> {
+    let environment = Environment(read);
+    let keys: Keys = section.options()?;
+    let is_on = match section.switch()? {
+        Switch::Off => false,
+        Switch::On => true,
+        Switch::Auto => environment.otlp("ENDPOINT").is_some(),
+    };
+    // What the environment says of a push that is off is nobody's mistake.
+    let nothing: Read<'_> = &|_| None;
+    let is_on = is_on && !environment.forbids();
+    let environment = if is_on { environment } else { Environment(nothing) };
+    let push = Reader { section, environment }.push(keys, settings)?;
+    Ok(is_on.then_some(push))
+}
+
+struct Reader<'a> {
+    section: &'a Section,
+    environment: Environment<'a>,
+}
+
+impl Reader<'_> {
+    fn push(&self, keys: Keys, settings: &Settings) -> Result<Push, ConfigError> {
+        self.warn_of_what_is_not_done();
+        let protocol = self.protocol(&keys.protocol)?;
+        let endpoint = self.endpoint(keys.endpoint.as_deref(), protocol)?;
+        let tls = self.tls(&keys)?;
+        let interval =
+            self.duration("interval", &keys.interval, self.environment.get("OTEL_METRIC_EXPORT_INTERVAL"))?;
+        let timeout = self.duration("timeout", &keys.timeout, self.environment.otlp("TIMEOUT"))?;
+        let mut headers = keys.headers;
+        if let Some(said) = self.environment.otlp("HEADERS") {
+            headers.extend(said.pairs()?);
+        }
+        self.check_headers(&headers)?;
+        let mut resource = keys.resource;
+        resource.extend(self.environment.resource()?);
+        let budget = budget(keys.label_budget, keys.over_budget);
+        let (prefix, port) = (settings.metric_prefix.clone(), settings.listen.port());
+        Ok(Push { protocol, endpoint, headers, tls, interval, timeout, resource, budget, prefix, port })
+    }
+
+    fn protocol(&self, key: &str) -> Result<Protocol, ConfigError> {
+        let parse = |text: &str| match text {
+            "grpc" => Ok(Protocol::Grpc),
+            "http/protobuf" => Ok(Protocol::HttpProtobuf),
+            _ => Err(format!("{text:?} is neither \"grpc\" nor \"http/protobuf\"")),
+        };
+        let of_key = parse(key).map_err(|problem| self.section.refusal("protocol", &problem))?;
+        match self.environment.otlp("PROTOCOL") {
+            Some(said) => parse(&said.value).map_err(|problem| said.refusal(problem)),
+            None => Ok(of_key),
+        }
+    }
+
+    /// The path of the signal goes behind what is for all signals, as the specification has it.
+    fn endpoint(&self, key: Option<&str>, protocol: Protocol) -> Result<String, ConfigError> {
+        let key = key.unwrap_or(match protocol {
+            Protocol::Grpc => "http://localhost:4317",
+            Protocol::HttpProtobuf => "http://localhost:4318",
+        });
+        let of_key = checked(key, protocol).map_err(|problem| self.section.refusal("endpoint", &problem))?;
+        let with_scheme = |said: &Said| match (protocol, said.value.contains("://")) {
+            (Protocol::Grpc, false) if self.is_insecure() => format!("http://{}", said.value),
+            (Protocol::Grpc, false) => format!("https://{}", said.value),
+            _ => said.value.clone(),
+        };
+        let check =
+            |said: &Said| checked(&with_scheme(said), protocol).map_err(|problem| said.refusal(problem));
+        if let Some(said) = self.environment.of_metrics("ENDPOINT") {
+            return check(&said).map(|_| with_scheme(&said));
+        }
+        match self.environment.of_all_signals("ENDPOINT") {
+            Some(said) => check(&said),
+            None => Ok(of_key),
+        }
+    }
+
+    fn is_insecure(&self) -> bool {
+        self.environment.otlp("INSECURE").is_some_and(|said| said.value.eq_ignore_ascii_case("true"))
+    }
+
+    fn tls(&self, keys: &Keys) -> Result<TlsFiles, ConfigError> {
+        let file = |key: &Option<PathBuf>, name| {
+            self.environment.otlp(name).map(|said| PathBuf::from(said.value)).or_else(|| key.clone())
+        };
+        let cert = file(&keys.cert_file, "CLIENT_CERTIFICATE");
+        let key = file(&keys.key_file, "CLIENT_KEY");
+        let identity = match (cert, key) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            (Some(_), None) => return Err(self.section.refusal("cert_file", "key_file is missing")),
+            (None, Some(_)) => return Err(self.section.refusal("key_file", "cert_file is missing")),
+        };
+        Ok(TlsFiles { ca: file(&keys.ca_file, "CERTIFICATE"), identity })
+    }
+
+    fn duration(&self, name: &str, key: &str, said: Option<Said>) -> Result<Duration, ConfigError> {
+        let of_key = parse_duration(key).map_err(|problem| self.section.refusal(name, &problem))?;
+        if of_key.is_zero() {
+            return Err(self.section.refusal(name, "must be more than 0"));
+        }
+        match said {
+            None => Ok(of_key),
+            Some(said) => match said.milliseconds()? {
+                Duration::ZERO => Err(said.refusal("must be more than 0")),
+                duration => Ok(duration),
+            },
+        }
+    }
+
+    fn check_headers(&self, headers: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+        let is_header = |(name, value): (&String, &String)| {
+            axum::http::HeaderName::try_from(name).is_ok() && axum::http::HeaderValue::try_from(value).is_ok()
+        };
+        match headers.iter().find(|header| !is_header(*header)) {
+            None => Ok(()),
+            // Not the value: it may be a secret.
+            Some((name, _)) => Err(self.section.refusal("headers", &format!("{name:?} cannot be a header"))),
+        }
+    }
+
+    fn warn_of_what_is_not_done(&self) {
+        if self.environment.otlp("COMPRESSION").is_some_and(|said| said.value != "none") {
+            tracing::warn!(
+                "otlp: OTEL_EXPORTER_OTLP_COMPRESSION is ignored: what is pushed is not compressed"
+            );
+        }
+        let temporality = self.environment.of_metrics("TEMPORALITY_PREFERENCE");
+        if temporality.is_some_and(|said| said.value.eq_ignore_ascii_case("delta")) {
+            // The first difference of a VM would be all that it has counted, once more with each start of the daemon.
+            tracing::warn!(
+                "otlp: delta temporality is ignored: VMs live longer than the daemon, so it is cumulative"
+            );
+        }
+    }
+}
+
+/// The address to send to.
+fn checked(endpoint: &str, protocol: Protocol) -> Result<String, String> {
+    const PATH: &str = "/v1/metrics";
+    let is_http = ["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme));
+    let uri = endpoint.parse::<axum::http::Uri>().ok().filter(|uri| is_http && uri.host().is_some());
+    if uri.is_none() {
+        return Err(format!("{endpoint:?} is not an address such as \"http://collector:4318\""));
+    }
+    let bare = endpoint.trim_end_matches('/');
+    Ok(match protocol {
+        Protocol::HttpProtobuf if !bare.ends_with(PATH) => format!("{bare}{PATH}"),
+        _ => endpoint.to_owned(),
+    })
+}
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;

@@ -1,0 +1,110 @@
+use std::path::Path;
+
+use super::*;
+use crate::config::{Config, DEFAULT};
+
+const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+fn push(text: &str, environment: &[(&str, &str)]) -> Result<Option<Push>, String> {
+    let mut config = Config::parse(Path::new("test.toml"), text).unwrap();
+    let read = |name: &str| {
+        environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+    };
+    configure(&config.exporters.take("otlp"), &config.settings, &read).map_err(|error| error.to_string())
+}
+
+fn on(keys: &str, environment: &[(&str, &str)]) -> Push {
+    push(&format!("[exporters.otlp]\nenabled = true\n{keys}"), environment).unwrap().unwrap()
+}
+
+#[test]
+fn the_printed_default_is_the_default() {
+    let printed = DEFAULT.replace("enabled = \"auto\"", "enabled = true");
+    assert_eq!(push(&printed, &[]).unwrap().unwrap(), on("", &[]));
+}
+
+#[test]
+fn it_is_on_when_that_is_said_or_an_endpoint_is_set() {
+    let collector = (ENDPOINT, "http://collector:4318");
+    let is_on = |text: &str, environment: &[_]| push(text, environment).unwrap().is_some();
+    assert!(!is_on("", &[]));
+    assert!(is_on("", &[collector]));
+    assert!(is_on("", &[("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://collector:4318/x")]));
+    assert!(!is_on("[exporters.otlp]\nenabled = false\n", &[collector]));
+    for no in [("OTEL_SDK_DISABLED", "true"), ("OTEL_METRICS_EXPORTER", "none")] {
+        assert!(!is_on("[exporters.otlp]\nenabled = true\n", &[collector, no]), "{no:?}");
+    }
+}
+
+#[test]
+fn the_path_of_metrics_goes_behind_an_endpoint_for_all() {
+    let endpoint = |keys: &str, environment: &[_]| on(keys, environment).endpoint;
+    assert_eq!(endpoint("", &[]), "http://localhost:4318/v1/metrics");
+    assert_eq!(endpoint("protocol = \"grpc\"", &[]), "http://localhost:4317");
+    assert_eq!(endpoint("endpoint = \"http://a:1/\"", &[]), "http://a:1/v1/metrics");
+    assert_eq!(endpoint("endpoint = \"http://a:1/v1/metrics\"", &[]), "http://a:1/v1/metrics");
+    let all = (ENDPOINT, "http://b:2/x");
+    assert_eq!(endpoint("endpoint = \"http://a:1\"", &[all]), "http://b:2/x/v1/metrics", "it counts more");
+    let metrics = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://c:3/own");
+    assert_eq!(endpoint("", &[all, metrics]), "http://c:3/own", "as it is");
+    let grpc = [("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), (ENDPOINT, "d:4")];
+    assert_eq!(endpoint("", &grpc), "https://d:4");
+    let insecure = [grpc[0], grpc[1], ("OTEL_EXPORTER_OTLP_INSECURE", "true")];
+    assert_eq!(endpoint("", &insecure), "http://d:4");
+}
+
+#[test]
+fn variables_count_more_than_keys() {
+    let keys = "headers = { a = \"file\", b = \"file\" }\ninterval = \"5s\"\ntimeout = \"6s\"\n\
+        resource = { \"service.name\" = \"file\", \"x\" = \"file\" }\nca_file = \"/file\"\n";
+    let of_file = on(keys, &[]);
+    assert_eq!((of_file.interval, of_file.timeout), (Duration::from_secs(5), Duration::from_secs(6)));
+    let push = on(
+        keys,
+        &[
+            ("OTEL_EXPORTER_OTLP_HEADERS", "b=environment%20"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "700"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "800"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "service.name=attribute,y=attribute"),
+            ("OTEL_SERVICE_NAME", "variable"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/environment"),
+        ],
+    );
+    let pairs =
+        |map: &BTreeMap<String, String>| map.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>();
+    assert_eq!(pairs(&push.headers), ["a=file", "b=environment "]);
+    assert_eq!((push.interval, push.timeout), (Duration::from_millis(700), Duration::from_millis(800)));
+    assert_eq!(pairs(&push.resource), ["service.name=variable", "x=file", "y=attribute"]);
+    assert_eq!(push.tls.ca, Some("/environment".into()));
+}
+
+#[test]
+fn a_refusal_names_file_line_and_key_or_the_variable() {
+    for (keys, expected) in [
+        (
+            "endpoint = \"collector\"",
+            "test.toml:2: exporters.otlp: endpoint: \"collector\" is not an address",
+        ),
+        ("\nprotocol = \"udp\"", "test.toml:3: exporters.otlp: protocol: \"udp\" is neither"),
+        ("interval = \"0s\"", "test.toml:2: exporters.otlp: interval: must be more than 0"),
+        ("timeout = \"soon\"", "test.toml:2: exporters.otlp: timeout: \"soon\" is not a duration"),
+        ("cert_file = \"/x\"", "test.toml:2: exporters.otlp: cert_file: key_file is missing"),
+        ("headers = { \"a b\" = \"c\" }", "test.toml:2: exporters.otlp: headers: \"a b\" cannot be a header"),
+        ("endpiont = \"x\"", "test.toml:2: exporters.otlp: unknown field `endpiont`"),
+        ("enabled = 1", "test.toml:2: exporters.otlp: enabled must be"),
+    ] {
+        let error = push(&format!("[exporters.otlp]\n{keys}\n"), &[]).unwrap_err();
+        assert!(error.starts_with(expected), "{keys:?} gives {error:?}");
+    }
+    for (variable, value) in [
+        (ENDPOINT, "nowhere"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "secret"),
+    ] {
+        let error = push("[exporters.otlp]\nenabled = true\n", &[(variable, value)]).unwrap_err();
+        assert!(error.starts_with(&format!("variable {variable}: ")), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+}

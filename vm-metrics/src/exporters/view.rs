@@ -1,0 +1,51 @@
+//! What an exporter shows of a snapshot: all metrics, within its label budget, and without the VMs when it is too old.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::budget::LabelBudget;
+use super::exports::Exports;
+use super::families::{self, Family};
+use super::metrics::Group;
+use crate::model::Snapshot;
+
+/// One exporter's way to look at snapshots.
+#[derive(Debug, Default)]
+pub struct View {
+    exports: Exports,
+    budget: Option<Mutex<LabelBudget>>,
+}
+
+impl View {
+    pub(super) fn new(exports: Exports, budget: Option<LabelBudget>) -> Self {
+        Self { exports, budget: budget.map(Mutex::new) }
+    }
+
+    /// All families, always in the same order.
+    #[cfg(feature = "otel")]
+    pub(super) fn look(&self, snapshot: &Snapshot, stale: bool) -> Vec<Family> {
+        let mut families = self.of_snapshot(snapshot, stale, |_| true);
+        families.extend(self.of_exports());
+        families
+    }
+
+    /// Those of the snapshot.
+    pub(super) fn of_snapshot(
+        &self,
+        snapshot: &Snapshot,
+        stale: bool,
+        wanted: impl Fn(&Group) -> bool,
+    ) -> Vec<Family> {
+        let mut families =
+            families::of_snapshot(snapshot, |group| wanted(group) && !(stale && group.is_of_vms()));
+        if let Some(budget) = self.budget.as_ref().filter(|_| !stale) {
+            // A panic inside may have left out a step of a counter; all steps after it are right.
+            budget.lock().unwrap_or_else(PoisonError::into_inner).fit(snapshot, &mut families);
+        }
+        families
+    }
+
+    /// How the exporters do.
+    pub(super) fn of_exports(&self) -> Vec<Family> {
+        families::of_exports(&self.exports)
+    }
+}

@@ -1,0 +1,111 @@
+//! A manager that is looked at and not kept alive.
+
+use std::sync::{Arc, Mutex, TryLockError, Weak};
+use std::time::Duration;
+
+use super::Manager;
+use super::engine::Engine;
+use crate::host::Host;
+use crate::model::Snapshot;
+
+/// Two looks within this time are one: what is read does not change faster than it is worth.
+const RECENT: Duration = Duration::from_millis(100);
+
+/// While a tick runs, the snapshot before it will do, unless ticks hang.
+const STALE: Duration = Duration::from_secs(30);
+
+pub(crate) struct WeakManager {
+    engine: Weak<Mutex<Engine>>,
+    latest: Weak<Mutex<Option<Arc<Snapshot>>>>,
+    host: Host,
+}
+
+impl Manager {
+    pub(crate) fn downgrade(&self) -> WeakManager {
+        WeakManager {
+            engine: Arc::downgrade(&self.engine),
+            latest: Arc::downgrade(&self.latest),
+            host: self.host.clone(),
+        }
+    }
+
+    fn younger_than(&self, age: Duration) -> Option<Arc<Snapshot>> {
+        self.latest().filter(|snapshot| snapshot.taken.elapsed() < age)
+    }
+}
+
+impl WeakManager {
+    /// A snapshot of now; `None` when the manager is gone, or hangs. It waits for no tick: that of a source which waits for
+    /// whoever asks here would never end.
+    pub(crate) fn recent(&self) -> Option<Arc<Snapshot>> {
+        let manager = self.upgrade()?;
+        if let Some(snapshot) = manager.younger_than(RECENT) {
+            return Some(snapshot);
+        }
+        let engine = match manager.engine.try_lock() {
+            Ok(engine) => engine,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return manager.younger_than(STALE),
+        };
+        Some(manager.tick_of(engine, 0))
+    }
+
+    fn upgrade(&self) -> Option<Manager> {
+        let (engine, latest) = (self.engine.upgrade()?, self.latest.upgrade()?);
+        Some(Manager { engine, latest, host: self.host.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+    use crate::sources::InstanceListerAdapter;
+
+    #[test]
+    fn looks_that_follow_closely_are_one() {
+        let manager = Manager::new();
+        let weak = manager.downgrade();
+        let first = weak.recent().unwrap();
+        assert!(first.taken.elapsed() > RECENT || weak.recent().unwrap().tick == first.tick);
+        thread::sleep(RECENT);
+        assert!(weak.recent().unwrap().tick > first.tick);
+        assert_eq!(manager.collect().tick, weak.recent().unwrap().tick, "also that of somebody else");
+    }
+
+    #[test]
+    fn a_manager_that_is_gone_shows_nothing() {
+        let manager = Manager::new();
+        let weak = manager.downgrade();
+        assert!(weak.recent().is_some());
+        drop(manager);
+        assert!(weak.recent().is_none());
+    }
+
+    #[test]
+    fn a_source_may_wait_for_a_look() {
+        let manager = Manager::new();
+        let weak = manager.downgrade();
+        let (ask, asked) = mpsc::channel();
+        let (answer, answered) = mpsc::channel();
+        let looks = thread::spawn(move || {
+            for () in asked {
+                answer.send(weak.recent().map(|snapshot| snapshot.tick)).unwrap();
+            }
+        });
+        let before = manager.collect().tick;
+        let (seen, saw) = mpsc::channel();
+        manager.set_instance_source(InstanceListerAdapter::new(move || {
+            thread::sleep(RECENT);
+            ask.send(()).unwrap();
+            seen.send(answered.recv().unwrap()).unwrap();
+            Ok(Vec::new())
+        }));
+        manager.collect();
+        assert_eq!(saw.recv().unwrap(), Some(before));
+        drop(manager);
+        looks.join().unwrap();
+    }
+}
