@@ -58,13 +58,18 @@ impl Fixture {
 
     /// Allowed only so many open files.
     pub(crate) fn serve_with_files(&self, limit: usize) -> Daemon {
-        let mut shell = Command::new("sh");
-        let serve = "exec \"$0\" serve --listen 127.0.0.1:0 --no-ebpf --config \"$1\"";
-        shell.args(["-ec", &format!("ulimit -n {limit}; {serve}"), BINARY]).arg(&self.config);
-        let daemon = Daemon::start_command(shell).unwrap();
-        daemon.wait_until_ready().unwrap();
-        daemon
+        serve_with_files(limit, &self.config)
     }
+}
+
+/// Allowed only so many open files.
+pub(crate) fn serve_with_files(limit: usize, config: &Path) -> Daemon {
+    let mut shell = Command::new("sh");
+    let serve = "exec \"$0\" serve --listen 127.0.0.1:0 --no-ebpf --config \"$1\"";
+    shell.args(["-ec", &format!("ulimit -n {limit}; {serve}"), BINARY]).arg(config);
+    let daemon = Daemon::start_command(shell).unwrap();
+    daemon.wait_until_ready().unwrap();
+    daemon
 }
 
 pub(crate) fn run(args: &[&str]) -> Output {

@@ -4,6 +4,7 @@
 
 mod api;
 mod cli;
+mod faults;
 mod fixture;
 mod golden;
 mod http;

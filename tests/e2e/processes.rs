@@ -10,7 +10,7 @@ use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::puppet::{self, Memory, Puppet};
 use vm_metrics_testkit::wait::SOON;
 
-use crate::fixture::BINARY;
+use crate::fixture::{BINARY, serve_with_files};
 
 const MIB: u64 = 1 << 20;
 
@@ -73,12 +73,17 @@ impl Watched {
 }
 
 fn watch(dir: &Path, puppet: &Puppet, hypervisor: &str) -> Daemon {
+    let config = configure(dir, puppet, hypervisor);
+    let args = ["--no-ebpf", "--interval", "50ms", "--config", config.to_str().unwrap()];
+    Daemon::start(Path::new(BINARY), &args).unwrap()
+}
+
+fn configure(dir: &Path, puppet: &Puppet, hypervisor: &str) -> PathBuf {
     let config = dir.join("config.toml");
     let vm = format!("id = \"puppet\"\npid = {}\nhypervisor = \"{hypervisor}\"\n", puppet.pid());
     fs::write(&config, format!("[sources.proc_scan]\nenabled = false\n[[sources.static_list.vms]]\n{vm}"))
         .unwrap();
-    let args = ["--no-ebpf", "--interval", "50ms", "--config", config.to_str().unwrap()];
-    Daemon::start(Path::new(BINARY), &args).unwrap()
+    config
 }
 
 #[test]
@@ -158,6 +163,19 @@ fn a_vcpu_has_the_time_of_its_thread_and_others_have_theirs() {
 }
 
 #[test]
+fn cpu_time_is_finer_than_a_clock_tick() {
+    let mut watched = Watched::new("other");
+    let thread = watched.puppet.start_thread("worker").unwrap();
+    let is_fine = |_| {
+        watched.puppet.work(thread, 3).unwrap();
+        watched.tick();
+        let in_ticks = watched.now("vm_cpu_seconds_total").unwrap() * 100.0;
+        (in_ticks - in_ticks.round()).abs() > 0.01
+    };
+    assert!((0..20).any(is_fine), "every value is a number of ticks of 10 ms");
+}
+
+#[test]
 fn vcpus_come_and_go_and_the_number_of_one_that_is_gone_begins_anew() {
     let mut watched = Watched::new("cloud-hypervisor");
     let first = watched.puppet.start_thread("vcpu0").unwrap();
@@ -232,4 +250,27 @@ fn what_waited_before_the_daemon_came_is_not_counted_again() {
     watched.daemon = watch(watched.dir.path(), &watched.puppet, "qemu");
     assert!(watched.vcpu(WAIT, "0", |_| true) >= waited, "the thread's own count goes on");
     assert!(watched.now("vm_cpu_wait_seconds_total").unwrap() < waited / 2.0);
+}
+
+#[test]
+fn threads_beyond_the_limit_of_open_files_are_said_and_cost_nothing_else() {
+    let mut watched = Watched::new("qemu");
+    watched.puppet.start_thread("CPU 0/KVM").unwrap();
+    for _ in 0..60 {
+        watched.puppet.start_thread("worker").unwrap();
+    }
+    let config = configure(watched.dir.path(), &watched.puppet, "qemu");
+    watched.daemon = serve_with_files(96, &config);
+    watched.vcpu(SECONDS, "0", |_| true);
+    for name in
+        ["vm_cpu_seconds_total", "vm_memory_rss_bytes", "vm_memory_anon_bytes", "vm_disk_read_bytes_total"]
+    {
+        assert!(watched.now(name).is_some(), "{name}");
+    }
+    assert_eq!(watched.now("vm_cpu_wait_seconds_total"), None, "a sum of some threads is no sum");
+    let metrics = watched.daemon.metrics().unwrap();
+    let degraded = [("part", "proc_threads"), ("state", "degraded")];
+    assert_eq!(metrics.value("vm_metrics_part_health", &degraded), Some(1.0));
+    let log = watched.daemon.log();
+    assert!(log.contains("LimitNOFILE") && log.contains("are not read"), "{log}");
 }

@@ -12,6 +12,7 @@ mod fallback;
 mod guest_rx;
 mod lab;
 mod last_words;
+mod macvtap;
 mod netlink;
 mod owners;
 mod pins;

@@ -33,6 +33,12 @@ fn report(snapshot: &Snapshot, btf: bool) -> String {
         line(&format!("{} {}", part.kind.as_str(), part.name), &describe(part));
     }
     line("VMs", &snapshot.vms.len().to_string());
+    for vm in &snapshot.vms {
+        for nic in &vm.uncounted {
+            let (kind, name) = (nic.kind.as_str(), &nic.name);
+            line("network not counted", &format!("{}: {kind} {name}: {}", vm.instance_id, nic.kind.reason()));
+        }
+    }
     report
 }
 

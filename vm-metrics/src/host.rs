@@ -75,6 +75,21 @@ impl Host {
         self.net_devices().join(name)
     }
 
+    /// `/sys/class/macvtap/<node>`, with the macvtap devices of the network namespace that this sysfs shows
+    pub fn macvtap(&self, node: &str) -> PathBuf {
+        self.sys.join("class/macvtap").join(node)
+    }
+
+    /// `/sys/bus/pci/devices/<address>`
+    pub fn pci_device(&self, address: &str) -> PathBuf {
+        self.sys.join("bus/pci/devices").join(address)
+    }
+
+    /// `/sys/kernel/iommu_groups/<group>/devices`, with the PCI devices that are only given away together
+    pub fn iommu_group(&self, group: &str) -> PathBuf {
+        self.sys.join("kernel/iommu_groups").join(group).join("devices")
+    }
+
     /// What tells the device of this name from any other that had or will have it: the number of its directory, which
     /// the kernel gives out once. `None` when there is no such device.
     pub fn device_id(&self, name: &str) -> Option<u64> {

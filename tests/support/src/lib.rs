@@ -9,6 +9,7 @@ pub mod frames;
 pub mod guest;
 pub mod http;
 pub mod link;
+pub mod macvtap;
 pub mod metrics_text;
 pub mod netns;
 pub mod otlp;

@@ -4,7 +4,7 @@ use vm_metrics_common::{DirectionCounters, DropCounts};
 
 use super::ledger::{Account, Ledger, Seen, Totals};
 use crate::model::{
-    AttachMode, Batch, EbpfReading, EbpfStats, FrameCounts, InstanceInfo, Nic, NicSource, NicStats,
+    AttachMode, Batch, EbpfReading, EbpfStats, FrameCounts, InstanceInfo, Nic, NicKind, NicSource, NicStats,
     PacketMix, TapStats, VcpuReading, VcpuStats, VmSet, VmStats, Volume,
 };
 
@@ -51,15 +51,16 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger) -> VmStats {
         disk_read_bytes: process.disk.map(|disk| disk.read_bytes),
         disk_write_bytes: process.disk.map(|disk| disk.write_bytes),
         disk_cancelled_write_bytes: process.disk.map(|disk| disk.cancelled_write_bytes),
-        net_rx_bytes: sum(&nics, |nic| nic.rx.bytes),
-        net_tx_bytes: sum(&nics, |nic| nic.tx.bytes),
-        net_rx_packets: sum(&nics, |nic| nic.rx.packets),
-        net_tx_packets: sum(&nics, |nic| nic.tx.packets),
+        net_rx_bytes: sum(vm, &nics, |nic| nic.rx.bytes),
+        net_tx_bytes: sum(vm, &nics, |nic| nic.tx.bytes),
+        net_rx_packets: sum(vm, &nics, |nic| nic.rx.packets),
+        net_tx_packets: sum(vm, &nics, |nic| nic.tx.packets),
         allocated_vcpus: vm.allocated_vcpus,
         allocated_memory_bytes: vm.allocated_memory_bytes,
         actual_memory_bytes: vm.actual_memory_bytes,
         project: vm.project.clone(),
         nics,
+        uncounted: vm.uncounted.clone(),
     }
 }
 
@@ -73,8 +74,8 @@ fn vcpu_stats(vcpu: &VcpuReading) -> VcpuStats {
 }
 
 /// A sum over all NICs, or nothing: a sum over some of them would fall when one cannot be read.
-fn sum(nics: &[NicStats], of: impl Fn(&NicStats) -> Option<u64>) -> Option<u64> {
-    if nics.is_empty() {
+fn sum(vm: &InstanceInfo, nics: &[NicStats], of: impl Fn(&NicStats) -> Option<u64>) -> Option<u64> {
+    if nics.is_empty() || !vm.uncounted.is_empty() {
         return None;
     }
     nics.iter().map(of).try_fold(0_u64, |sum, value| sum.checked_add(value?))
@@ -84,26 +85,30 @@ fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicS
     let ebpf = batch.ebpf.get(nic);
     // Numbers of two devices that had the name one after the other are not mixed: the later reading is eBPF's.
     let device = batch.taps.get(nic).filter(|device| ebpf.is_none_or(|ebpf| ebpf.ifindex == device.ifindex));
-    let of_ebpf = ebpf.map(|ebpf| (ebpf.ifindex, NicSource::Ebpf));
-    let Some((ifindex, source)) = of_ebpf.or(device.map(|device| (device.ifindex, device.source))) else {
+    let of_ebpf = ebpf.map(|ebpf| (ebpf.ifindex, ebpf.kind));
+    let Some((ifindex, kind)) = of_ebpf.or(device.map(|device| (device.ifindex, device.kind))) else {
         return NicStats { device: nic.tap.clone(), netns: nic.netns, ..NicStats::default() };
     };
-    let GuestView { rx, tx } = device.map(|device| device_counts(&device.stats)).unwrap_or_default();
+    let GuestView { rx, tx } = device.map(|device| device_counts(kind, &device.stats)).unwrap_or_default();
     let account = ledger.account(owner, &Seen { nic, ifindex, rx, tx });
-    let drops = batch.drops.get(nic).filter(|drops| drops.ifindex == ifindex).map(|drops| drops.counts);
-    let line = line(account, rx, tx, ebpf, drops);
-    let (rx_backlog_packets, rx_backlog_bytes) = backlog(account, &line, device.is_some());
+    // The equation of what is offered is a TAP's: a macvtap does not say what was delivered.
+    let is_tap = kind == NicKind::Tap;
+    let drops = batch.drops.get(nic).filter(|drops| is_tap && drops.ifindex == ifindex);
+    let line = line(kind, account, rx, tx, ebpf, drops.map(|drops| drops.counts));
+    let (rx_backlog_packets, rx_backlog_bytes) = backlog(account, &line, is_tap && device.is_some());
     let published = account.publish(line);
+    let counted = ebpf.filter(|_| counts_what_was_sent(kind));
     NicStats {
         device: nic.tap.clone(),
         netns: nic.netns,
         ifindex: Some(ifindex),
-        source,
+        kind,
+        source: counted.map(|_| NicSource::Ebpf).or(device.map(|device| device.source)).unwrap_or_default(),
         attach: ebpf.map_or(AttachMode::None, |ebpf| ebpf.attach),
         start_time: account.since,
         rx: published.rx,
         tx: published.tx,
-        mismatch_bytes: ebpf.and_then(|_| mismatch(line.tx.bytes, tx.bytes)),
+        mismatch_bytes: counted.and_then(|_| mismatch(line.tx.bytes, tx.bytes)),
         ebpf: published.ebpf,
         rx_backlog_packets,
         rx_backlog_bytes,
@@ -117,20 +122,31 @@ struct GuestView<T> {
     tx: T,
 }
 
-/// The one place where the host's view becomes the guest's: what comes out of a TAP into the host is what the guest sent.
-fn guest_view<T>(host_rx: T, host_tx: T) -> GuestView<T> {
-    GuestView { rx: host_tx, tx: host_rx }
+/// The one place where the host's view becomes the guest's: what comes out of a TAP into the host is what the guest sent. A
+/// macvtap is the guest's own port on the network below, so its directions are the guest's.
+fn guest_view<T>(kind: NicKind, host_rx: T, host_tx: T) -> GuestView<T> {
+    match kind {
+        NicKind::Tap => GuestView { rx: host_tx, tx: host_rx },
+        NicKind::Macvtap => GuestView { rx: host_rx, tx: host_tx },
+    }
+}
+
+/// Whether the programs see what the guest has sent, and no more: tc egress of a macvtap also sees what is then dropped.
+fn counts_what_was_sent(kind: NicKind) -> bool {
+    kind == NicKind::Tap
 }
 
 /// What the guest took is what the device delivered; what it sent is counted twice, by the device and by eBPF.
 fn line(
+    kind: NicKind,
     account: &mut Account,
     rx: FrameCounts,
     tx: FrameCounts,
     ebpf: Option<&EbpfReading>,
     drops: Option<DropCounts>,
 ) -> Totals {
-    let counted_tx = ebpf.map(|ebpf| guest_view(ebpf.counters.ingress, ebpf.counters.egress).tx);
+    let counted_tx = ebpf.filter(|_| counts_what_was_sent(kind));
+    let counted_tx = counted_tx.map(|ebpf| guest_view(kind, ebpf.counters.ingress, ebpf.counters.egress).tx);
     Totals {
         rx: FrameCounts {
             bytes: account.rx_bytes.update(rx.bytes, None),
@@ -143,7 +159,7 @@ fn line(
             packets: account.tx_packets.update(tx.packets, counted_tx.map(|counted| counted.packets)),
             ..tx
         },
-        ebpf: ebpf.map(|ebpf| ebpf_stats(ebpf, drops)),
+        ebpf: ebpf.map(|ebpf| ebpf_stats(kind, ebpf, drops)),
     }
 }
 
@@ -173,7 +189,7 @@ fn mismatch(published: Option<u64>, device: Option<u64>) -> Option<i64> {
     i64::try_from(i128::from(device?) - i128::from(published?)).ok()
 }
 
-fn device_counts(stats: &TapStats) -> GuestView<FrameCounts> {
+fn device_counts(kind: NicKind, stats: &TapStats) -> GuestView<FrameCounts> {
     let host_rx = FrameCounts {
         bytes: Some(stats.rx_bytes),
         packets: Some(stats.rx_packets),
@@ -186,13 +202,16 @@ fn device_counts(stats: &TapStats) -> GuestView<FrameCounts> {
         dropped: Some(stats.tx_dropped),
         errors: Some(stats.tx_errors),
     };
-    guest_view(host_rx, host_tx)
+    guest_view(kind, host_rx, host_tx)
 }
 
-fn ebpf_stats(ebpf: &EbpfReading, drops: Option<DropCounts>) -> EbpfStats {
-    let counted = guest_view(ebpf.counters.ingress, ebpf.counters.egress);
-    let cut = ebpf.counters.egress_cut;
-    let is_known = ebpf.sees_cuts || counted.rx.gso == 0;
+fn ebpf_stats(kind: NicKind, ebpf: &EbpfReading, drops: Option<DropCounts>) -> EbpfStats {
+    let counted = guest_view(kind, ebpf.counters.ingress, ebpf.counters.egress);
+    // Only what leaves the host by a TAP is cut behind the programs.
+    let (cut, is_known) = match kind {
+        NicKind::Tap => (ebpf.counters.egress_cut, ebpf.sees_cuts || counted.rx.gso == 0),
+        NicKind::Macvtap => (vm_metrics_common::Volume::default(), true),
+    };
     let (packets, bytes) = (counted.rx.packets + cut.packets, counted.rx.bytes + cut.bytes);
     EbpfStats {
         rx: packet_mix(&counted.rx),

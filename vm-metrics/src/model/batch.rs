@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use vm_metrics_common::{Counters, DropCounts};
 
-use super::{AttachMode, Nic, NicSource, VmSet};
+use super::{AttachMode, Nic, NicKind, NicSource, VmSet};
 
 /// The readings of one tick. A reader that could not read something leaves it out.
 #[derive(Debug, Default)]
@@ -90,10 +90,12 @@ pub struct TapReading {
     pub ifindex: u32,
     /// Who asked the device: the numbers are the same.
     pub source: NicSource,
+    pub kind: NicKind,
     pub stats: TapStats,
 }
 
-/// Counters of a TAP device as the **host** sees them: rx is what the VM transmitted, tx what it received.
+/// Counters of a device as the **host** sees them. Of a TAP rx is what the VM transmitted, tx what it received;
+/// [`NicKind`] says of which devices that is not so.
 /// [`VmStats`](super::VmStats) has them the other way round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TapStats {
@@ -111,10 +113,12 @@ pub struct TapStats {
     pub tx_dropped: u64,
 }
 
-/// What the programs on the TAP counted since they were attached, **host** perspective: ingress is what the guest sent.
+/// What the programs on the device counted since they were attached, **host** perspective: on a TAP ingress is what the
+/// guest sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EbpfReading {
     pub ifindex: u32,
+    pub kind: NicKind,
     pub attach: AttachMode,
     pub counters: Counters,
     /// Whether the programs can tell which GSO frames the kernel cuts before it delivers them.

@@ -3,6 +3,7 @@
 mod batch;
 mod snapshot;
 mod stats;
+mod uncounted;
 mod vm;
 
 pub use batch::{
@@ -11,6 +12,7 @@ pub use batch::{
 };
 pub use snapshot::{Health, PartHealth, PartKind, PartRun, Snapshot};
 pub use stats::{
-    AttachMode, EbpfStats, FrameCounts, NicSource, NicStats, PacketMix, VcpuStats, VmStats, Volume,
+    AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats, PacketMix, VcpuStats, VmStats, Volume,
 };
+pub use uncounted::{UncountedKind, UncountedNic};
 pub use vm::{Hypervisor, InstanceInfo, Nic, VmSet, build_instance_info, tap_name};

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Hypervisor;
+use super::{Hypervisor, UncountedNic};
 
 /// What one VM uses, at one tick.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
@@ -71,6 +71,8 @@ pub struct VmStats {
     /// Whose VM it is, as the orchestrator calls them.
     pub project: Option<String>,
     pub nics: Vec<NicStats>,
+    /// Network interfaces that cannot be counted.
+    pub uncounted: Vec<UncountedNic>,
 }
 
 impl VmStats {
@@ -120,6 +122,7 @@ pub struct NicStats {
     /// The inode of the network namespace of the device, when it is not the daemon's.
     pub netns: Option<u64>,
     pub ifindex: Option<u32>,
+    pub kind: NicKind,
     /// Where `rx` and `tx` come from.
     pub source: NicSource,
     pub attach: AttachMode,
@@ -214,6 +217,17 @@ pub enum NicSource {
     None,
 }
 
+/// What kind of device a NIC is on the host. It decides which of the device's directions is which of the guest's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NicKind {
+    /// What the guest sends comes out of it, as if received.
+    #[default]
+    Tap,
+    /// What the guest sends goes out through it to the network below, as sent.
+    Macvtap,
+}
+
 /// How the programs hang on a TAP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -233,6 +247,15 @@ impl NicSource {
             Self::Netlink => "netlink",
             Self::Sysfs => "sysfs",
             Self::None => "none",
+        }
+    }
+}
+
+impl NicKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tap => "tap",
+            Self::Macvtap => "macvtap",
         }
     }
 }

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::UncountedNic;
+
 /// A VM as a source describes it: all that is needed to read its numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InstanceInfo {
@@ -17,6 +19,8 @@ pub struct InstanceInfo {
     pub hypervisor_pid: Option<u32>,
     /// The network interfaces, in the order the guest sees them.
     pub nics: Vec<Nic>,
+    /// Those that cannot be counted.
+    pub uncounted: Vec<UncountedNic>,
     /// `None` when the source does not know.
     pub allocated_vcpus: Option<u32>,
     /// Bytes, hot-plugged memory included; `None` when the source does not know.
@@ -117,6 +121,7 @@ pub fn build_instance_info(
         hypervisor: Hypervisor::Other,
         hypervisor_pid: pid,
         nics,
+        uncounted: Vec::new(),
         allocated_vcpus: (vcpus > 0).then_some(vcpus),
         allocated_memory_bytes: (memory_bytes > 0).then_some(memory_bytes),
         ..InstanceInfo::default()

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::rtnetlink::{Dump, Events, Links};
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Started, not_this_kernel};
 use crate::host::Host;
-use crate::model::{Batch, Health, Leaving, Nic, NicSource, PartHealth, TapReading, VmSet};
+use crate::model::{Batch, Health, Leaving, NicSource, PartHealth, TapReading, VmSet};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: "tap_netlink",
@@ -69,14 +69,17 @@ struct TapNetlink {
 impl TapNetlink {
     fn read_all(&mut self, vms: &VmSet, batch: &mut Batch) -> Result<(), ReaderError> {
         // By the name first: the counters then are of the device that had it, whatever happens to the name meanwhile.
-        let mut missing = self.links.find(vms.local_nics())?;
+        let found = self.links.find(vms.local_nics())?.into_iter();
+        let mut missing: HashMap<_, _> =
+            found.map(|(ifindex, nic)| (ifindex, (nic, self.links.kind_of(&nic.tap)))).collect();
         for _ in 0..DUMPS {
             if missing.is_empty() {
                 break;
             }
             let dump = self.links.stats(|ifindex, stats| {
-                if let Some(nic) = missing.remove(&ifindex) {
-                    batch.taps.insert(nic.clone(), TapReading { ifindex, source: NicSource::Netlink, stats });
+                if let Some((nic, kind)) = missing.remove(&ifindex) {
+                    let source = NicSource::Netlink;
+                    batch.taps.insert(nic.clone(), TapReading { ifindex, source, kind, stats });
                 }
             })?;
             if dump == Dump::Complete {
@@ -91,10 +94,10 @@ impl TapNetlink {
         self.take_events();
         for nic in vms.local_nics() {
             if !batch.taps.contains_key(nic)
-                && let Some((ifindex, stats)) = self.events.last_counters(&nic.tap)
-                && !self.read.iter().any(|read| read.contains(&ifindex))
+                && let Some(reading) = self.events.last_counters(&nic.tap)
+                && !self.read.iter().any(|read| read.contains(&reading.ifindex))
             {
-                batch.taps.insert(nic.clone(), TapReading { ifindex, source: NicSource::Netlink, stats });
+                batch.taps.insert(nic.clone(), reading);
             }
         }
     }
@@ -103,10 +106,10 @@ impl TapNetlink {
         self.take_events();
         for nic in leaving.vms.local_nics() {
             if !batch.taps.contains_key(nic)
-                && let Some((ifindex, stats)) = self.events.last_counters(&nic.tap)
-                && leaving.ifindexes.get(nic) == Some(&ifindex)
+                && let Some(reading) = self.events.last_counters(&nic.tap)
+                && leaving.ifindexes.get(nic) == Some(&reading.ifindex)
             {
-                batch.taps.insert(nic.clone(), TapReading { ifindex, source: NicSource::Netlink, stats });
+                batch.taps.insert(nic.clone(), reading);
             }
         }
     }
@@ -121,17 +124,20 @@ impl TapNetlink {
 
     /// A device may outlive its VM.
     fn read_the_living(&mut self, leaving: &Leaving, batch: &mut Batch) -> Result<(), ReaderError> {
-        let unread = leaving.vms.local_nics().filter(|nic| !batch.taps.contains_key(nic));
-        let mut living: HashMap<u32, Nic> = unread
-            .filter_map(|nic| Some((*leaving.ifindexes.get(nic)?, nic.clone())))
-            .filter(|(ifindex, nic)| self.links.name_of(*ifindex).as_ref() == Some(&nic.tap))
-            .collect();
+        let unread: Vec<_> = leaving.vms.local_nics().filter(|nic| !batch.taps.contains_key(*nic)).collect();
+        let mut living = HashMap::new();
+        for nic in unread {
+            let Some(&ifindex) = leaving.ifindexes.get(nic) else { continue };
+            if self.links.index_of(&nic.tap)? == Some(ifindex) {
+                living.insert(ifindex, (nic.clone(), self.links.kind_of(&nic.tap)));
+            }
+        }
         if living.is_empty() {
             return Ok(());
         }
         self.links.stats(|ifindex, stats| {
-            if let Some(nic) = living.remove(&ifindex) {
-                batch.taps.insert(nic, TapReading { ifindex, source: NicSource::Netlink, stats });
+            if let Some((nic, kind)) = living.remove(&ifindex) {
+                batch.taps.insert(nic, TapReading { ifindex, source: NicSource::Netlink, kind, stats });
             }
         })?;
         Ok(())

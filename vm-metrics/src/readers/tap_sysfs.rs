@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use super::kept::{Buffer, KeptFile, is_gone};
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Started};
 use crate::host::Host;
-use crate::model::{Batch, Leaving, Nic, NicSource, TapReading, TapStats, VmSet};
+use crate::model::{Batch, Leaving, Nic, NicKind, NicSource, TapReading, TapStats, VmSet};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: "tap_sysfs",
@@ -113,6 +113,7 @@ impl Reader for TapSysfs {
 struct Device {
     /// Tells the device from another one that got its name since.
     inode: u64,
+    kind: NicKind,
     files: Vec<KeptFile>,
 }
 
@@ -125,7 +126,9 @@ impl Device {
             .iter()
             .map(|file| KeptFile::open(directory.join(file)))
             .collect::<Result<Option<Vec<_>>, _>>()?;
-        Ok(files.map(|files| Self { inode, files }))
+        // Only macvtap has such a directory.
+        let kind = if directory.join("macvtap").exists() { NicKind::Macvtap } else { NicKind::Tap };
+        Ok(files.map(|files| Self { inode, kind, files }))
     }
 
     fn is_still(&self, host: &Host, tap: &str) -> bool {
@@ -163,7 +166,7 @@ impl Device {
             tx_dropped,
         };
         let ifindex = u32::try_from(ifindex).unwrap_or(0);
-        Ok(Some(TapReading { ifindex, source: NicSource::Sysfs, stats }))
+        Ok(Some(TapReading { ifindex, source: NicSource::Sysfs, kind: self.kind, stats }))
     }
 }
 

@@ -74,8 +74,8 @@ impl DescribedVm {
             nics: self.nics(host, problems),
             allocated_vcpus: self.vcpus,
             allocated_memory_bytes: self.memory_bytes,
-            actual_memory_bytes: None,
             project: self.project.clone(),
+            ..InstanceInfo::default()
         }
     }
 

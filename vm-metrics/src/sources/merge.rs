@@ -115,6 +115,9 @@ impl Merged {
             vm.hypervisor = other.hypervisor;
         }
         vm.hypervisor_pid = vm.hypervisor_pid.or(other.hypervisor_pid);
+        if vm.uncounted.is_empty() {
+            vm.uncounted = other.uncounted;
+        }
         vm.allocated_vcpus = vm.allocated_vcpus.or(other.allocated_vcpus);
         vm.allocated_memory_bytes = vm.allocated_memory_bytes.or(other.allocated_memory_bytes);
         vm.actual_memory_bytes = vm.actual_memory_bytes.or(other.actual_memory_bytes);
@@ -241,6 +244,7 @@ mod tests {
             allocated_memory_bytes: Some(1 << 30),
             actual_memory_bytes: Some(1 << 29),
             project: Some("p".into()),
+            ..InstanceInfo::default()
         }
     }
 

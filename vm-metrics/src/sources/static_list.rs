@@ -102,8 +102,8 @@ mod tests {
             nics: vec![Nic::local("tap0"), Nic::local("tap1")],
             allocated_vcpus: Some(2),
             allocated_memory_bytes: Some(1 << 30),
-            actual_memory_bytes: None,
             project: Some("acme".into()),
+            ..InstanceInfo::default()
         };
         assert_eq!(listing.instances, [web, db]);
         assert!(listing.problems.is_empty());

@@ -136,6 +136,7 @@ pub(crate) mod tests {
             device: "tap0".into(),
             netns: Some(4_026_531_840),
             ifindex: Some(3),
+            kind: NicKind::Tap,
             source: NicSource::Ebpf,
             attach: AttachMode::Tcx,
             start_time: Some(1.0),
@@ -173,6 +174,7 @@ pub(crate) mod tests {
             actual_memory_bytes: Some(1),
             project: Some("p".into()),
             nics: vec![nic],
+            uncounted: vec![UncountedNic { kind: UncountedKind::User, name: "n0".into() }],
             ..VmStats::default()
         };
         let part = |kind, name| PartRun {

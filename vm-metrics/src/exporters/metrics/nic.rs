@@ -186,6 +186,20 @@ pub(super) const METRICS: &[Metric] = &[
             }
         },
     },
+    Metric {
+        name: "network_uncounted_info",
+        kind: Kind::Gauge,
+        help: "Always 1; a network interface of the VM that has no numbers, for no device of the host stands for it.",
+        origin: "sources",
+        labels: &["instance_id", "instance_name", "kind", "nic"],
+        samples: |snapshot, push| {
+            for vm in &snapshot.vms {
+                for nic in &vm.uncounted {
+                    push(&[&vm.instance_id, &vm.instance_name, nic.kind.as_str(), &nic.name], 1.0);
+                }
+            }
+        },
+    },
 ];
 
 const fn counter(

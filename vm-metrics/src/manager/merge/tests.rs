@@ -1,7 +1,6 @@
-use vm_metrics_common::Counters;
-
 use super::*;
-use crate::model::{ProcessReading, TapReading};
+use crate::model::{ProcessReading, TapReading, UncountedKind, UncountedNic};
+use vm_metrics_common::Counters;
 
 fn present(vms: &VmSet, batch: &Batch, ledger: &mut Ledger) -> Vec<VmStats> {
     merge((vms, batch), (&VmSet::default(), &Batch::default()), ledger).0
@@ -20,14 +19,14 @@ fn vm_named(id: &str, nics: &[&str]) -> VmSet {
 
 fn device(ifindex: u32, rx_bytes: u64, tx_bytes: u64) -> TapReading {
     let stats = TapStats { rx_bytes, tx_bytes, ..TapStats::default() };
-    TapReading { ifindex, source: NicSource::Netlink, stats }
+    TapReading { ifindex, source: NicSource::Netlink, kind: NicKind::Tap, stats }
 }
 
 fn ebpf(ifindex: u32, ingress_bytes: u64, egress_bytes: u64) -> EbpfReading {
     let mut counters = Counters::default();
     counters.ingress.bytes = ingress_bytes;
     counters.egress.bytes = egress_bytes;
-    EbpfReading { ifindex, attach: AttachMode::Tcx, counters, sees_cuts: true }
+    EbpfReading { ifindex, kind: NicKind::Tap, attach: AttachMode::Tcx, counters, sees_cuts: true }
 }
 
 fn batch(taps: &[(&str, TapReading)], ebpf: &[(&str, EbpfReading)]) -> Batch {
@@ -49,6 +48,22 @@ fn the_guest_receives_what_the_device_transmits() {
 }
 
 #[test]
+fn the_directions_of_a_macvtap_are_the_guests() {
+    let kind = NicKind::Macvtap;
+    let device = TapReading { kind, ..device(3, 10, 2000) };
+    let ebpf = EbpfReading { kind, ..ebpf(3, 10, 2600) };
+    let batch = batch(&[("t", device)], &[("t", ebpf)]);
+    let nic = &present(&vm(&["t"]), &batch, &mut Ledger::default())[0].nics[0];
+    assert_eq!((nic.rx.bytes, nic.tx.bytes), (Some(10), Some(2000)));
+    assert_eq!(nic.ebpf.map(|ebpf| (ebpf.rx.bytes, ebpf.tx.bytes)), Some((10, 2600)));
+    assert_eq!(
+        (nic.source, nic.mismatch_bytes),
+        (NicSource::Netlink, None),
+        "what was sent is the device's word"
+    );
+}
+
+#[test]
 fn what_is_not_measured_is_absent() {
     let stats = &present(&vm(&["t"]), &Batch::default(), &mut Ledger::default())[0];
     assert_eq!(stats.cpu_usec, None);
@@ -64,6 +79,16 @@ fn a_sum_over_some_nics_is_no_sum() {
     let stats = &present(&vm(&["t0", "t1"]), &one_of_two, &mut Ledger::default())[0];
     assert_eq!(stats.net_rx_bytes, None);
     assert_eq!(stats.nics[0].rx.bytes, Some(2));
+}
+
+#[test]
+fn nor_is_one_without_a_nic_that_cannot_be_counted() {
+    let mut vms = vm(&["t0"]);
+    let uncounted = UncountedNic { kind: UncountedKind::Vfio, name: "0000:03:00.0".into() };
+    vms.vms[0].uncounted.push(uncounted.clone());
+    let stats = &present(&vms, &batch(&[("t0", device(3, 1, 2))], &[]), &mut Ledger::default())[0];
+    assert_eq!((stats.net_rx_bytes, stats.net_tx_packets), (None, None));
+    assert_eq!((stats.nics[0].rx.bytes, &stats.uncounted), (Some(2), &vec![uncounted]));
 }
 
 #[test]

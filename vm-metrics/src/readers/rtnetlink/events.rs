@@ -12,7 +12,7 @@ use rustix::net::sockopt::{Timeout, set_socket_recv_buffer_size, set_socket_time
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
 use super::reply::{self, Deleted};
-use crate::model::TapStats;
+use crate::model::{NicSource, TapReading};
 
 /// `RTMGRP_LINK`
 const LINKS: u32 = 1;
@@ -31,7 +31,7 @@ const ROUNDS: u64 = 2;
 pub(in crate::readers) struct Events {
     fd: OwnedFd,
     buffer: Vec<u8>,
-    deleted: HashMap<String, (u64, u32, TapStats)>,
+    deleted: HashMap<String, (u64, TapReading)>,
     round: u64,
 }
 
@@ -59,8 +59,9 @@ impl Events {
                 Ok(len) => {
                     // A message that cannot be read is no reason to miss the others.
                     let _ = reply::unasked(&self.buffer[..len], |kind, payload| {
-                        if let Some(Deleted { ifindex, name, stats }) = reply::deleted(kind, payload)? {
-                            self.deleted.insert(name, (round, ifindex, stats));
+                        if let Some(Deleted { ifindex, name, kind, stats }) = reply::deleted(kind, payload)? {
+                            let reading = TapReading { ifindex, source: NicSource::Netlink, kind, stats };
+                            self.deleted.insert(name, (round, reading));
                         }
                         Ok(())
                     });
@@ -72,9 +73,9 @@ impl Events {
         }
     }
 
-    /// What a device of that name had counted when it was deleted, with its index.
-    pub(in crate::readers) fn last_counters(&self, name: &str) -> Option<(u32, TapStats)> {
-        self.deleted.get(name).map(|(_, ifindex, stats)| (*ifindex, *stats))
+    /// What a device of that name had counted when it was deleted.
+    pub(in crate::readers) fn last_counters(&self, name: &str) -> Option<TapReading> {
+        self.deleted.get(name).map(|(_, reading)| *reading)
     }
 
     /// Waits for a change; false when there was none in this time.

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::net::netdevice::index_to_name_inlined;
 
 use super::ReaderError;
-use crate::model::{Nic, TapStats};
+use crate::model::{Nic, NicKind, TapStats};
 pub(super) use events::Events;
 pub(super) use socket::Dump;
 use socket::Socket;
@@ -28,7 +28,7 @@ use socket::Socket;
 pub(super) struct Links {
     socket: Socket,
     /// What names meant the last time.
-    known: HashMap<String, u32>,
+    known: HashMap<String, (u32, NicKind)>,
 }
 
 impl Links {
@@ -48,7 +48,7 @@ impl Links {
                 found.insert(ifindex, nic);
             }
         }
-        self.known.retain(|name, ifindex| found.get(ifindex).is_some_and(|nic| nic.tap == *name));
+        self.known.retain(|name, (ifindex, _)| found.get(ifindex).is_some_and(|nic| nic.tap == *name));
         Ok(found)
     }
 
@@ -57,20 +57,26 @@ impl Links {
     /// By SIOCGIFNAME, which is cheap, where the name was known; else by RTM_GETLINK. SIOCGIFINDEX would be one call,
     /// but it makes the kernel start modprobe for each name that it does not know.
     pub(super) fn index_of(&mut self, name: &str) -> Result<Option<u32>, ReaderError> {
-        if let Some(&known) = self.known.get(name)
+        if let Some(&(known, _)) = self.known.get(name)
             && index_to_name_inlined(&self.socket, known).is_ok_and(|now| now.as_str() == name)
         {
             return Ok(Some(known));
         }
-        let index = self.ask_index(name).map_err(failed("look up a device"))?;
-        match index {
-            Some(index) => self.known.insert(name.to_owned(), index),
+        let link = self.ask_link(name).map_err(failed("look up a device"))?;
+        match link {
+            Some(link) => self.known.insert(name.to_owned(), link),
             None => self.known.remove(name),
         };
-        Ok(index)
+        Ok(link.map(|(ifindex, _)| ifindex))
+    }
+
+    /// What kind of device one is that was looked up by this name.
+    pub(super) fn kind_of(&self, name: &str) -> NicKind {
+        self.known.get(name).map(|(_, kind)| *kind).unwrap_or_default()
     }
 
     /// The name of a device; `None` when it is not there.
+    #[cfg(feature = "ebpf")]
     pub(super) fn name_of(&self, ifindex: u32) -> Option<String> {
         index_to_name_inlined(&self.socket, ifindex).ok().map(|name| name.as_str().to_owned())
     }
@@ -89,18 +95,18 @@ impl Links {
         dump.map_err(failed("read the counters"))
     }
 
-    fn ask_index(&mut self, name: &str) -> io::Result<Option<u32>> {
+    fn ask_link(&mut self, name: &str) -> io::Result<Option<(u32, NicKind)>> {
         let mut request = LinkMessage::default();
         request.attributes.push(LinkAttribute::IfName(name.to_owned()));
         request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let mut index = None;
+        let mut link = None;
         let asked = self.socket.ask(RouteNetlinkMessage::GetLink(request), NLM_F_REQUEST, |kind, payload| {
-            index = index.or(reply::link_index(kind, payload)?);
+            link = link.or(reply::link(kind, payload)?);
             Ok(())
         });
         match asked {
-            Ok(_) if index.is_none() => Err(reply::bad("an answer without a device")),
-            Ok(_) => Ok(index),
+            Ok(_) if link.is_none() => Err(reply::bad("an answer without a device")),
+            Ok(_) => Ok(link),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => Ok(None),
             Err(error) => Err(error),
         }

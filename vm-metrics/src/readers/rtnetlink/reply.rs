@@ -9,7 +9,7 @@ use netlink_packet_core::{
 use netlink_packet_route::link::{LinkHeader, Stats64};
 use netlink_packet_route::stats::StatsHeader;
 
-use crate::model::TapStats;
+use crate::model::{NicKind, TapStats};
 
 // Of linux/rtnetlink.h and linux/if_link.h; the library keeps its own to itself.
 const RTM_NEWLINK: u16 = 16;
@@ -17,6 +17,8 @@ const RTM_DELLINK: u16 = 17;
 const RTM_NEWSTATS: u16 = 92;
 const IFLA_STATS_LINK_64: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
 const IFLA_STATS64: u16 = 23;
 
 /// `struct ifinfomsg`
@@ -117,6 +119,7 @@ pub(super) fn link_stats(kind: u16, payload: &[u8]) -> Result<Option<(u32, TapSt
 pub(super) struct Deleted {
     pub(super) ifindex: u32,
     pub(super) name: String,
+    pub(super) kind: NicKind,
     pub(super) stats: TapStats,
 }
 
@@ -126,26 +129,44 @@ pub(super) fn deleted(kind: u16, payload: &[u8]) -> Result<Option<Deleted>, Deco
         return Ok(None);
     }
     let header = LinkHeader::parse(payload)?;
-    let (mut name, mut stats) = (None, None);
+    let (mut name, mut stats, mut kind) = (None, None, NicKind::default());
     for attribute in NlasIterator::new(payload.get(LINK_HEADER..).unwrap_or_default()) {
         let attribute = attribute?;
         let value = attribute.value();
         match attribute.kind() {
             IFLA_IFNAME => name = Some(String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()),
+            IFLA_LINKINFO => kind = nic_kind(value)?,
             IFLA_STATS64 if value.len() >= COUNTERS => stats = Some(tap_stats(&Stats64::parse(value)?)),
             _ => {}
         }
     }
     let both = name.zip(stats);
-    Ok(both.map(|(name, stats)| Deleted { ifindex: header.index, name, stats }))
+    Ok(both.map(|(name, stats)| Deleted { ifindex: header.index, name, kind, stats }))
 }
 
 /// The device, when this message describes one.
-pub(super) fn link_index(kind: u16, payload: &[u8]) -> Result<Option<u32>, DecodeError> {
+pub(super) fn link(kind: u16, payload: &[u8]) -> Result<Option<(u32, NicKind)>, DecodeError> {
     if kind != RTM_NEWLINK {
         return Ok(None);
     }
-    LinkHeader::parse(payload).map(|header| Some(header.index))
+    let header = LinkHeader::parse(payload)?;
+    for attribute in NlasIterator::new(payload.get(LINK_HEADER..).unwrap_or_default()) {
+        let attribute = attribute?;
+        if attribute.kind() == IFLA_LINKINFO {
+            return Ok(Some((header.index, nic_kind(attribute.value())?)));
+        }
+    }
+    Ok(Some((header.index, NicKind::default())))
+}
+
+fn nic_kind(link_info: &[u8]) -> Result<NicKind, DecodeError> {
+    for attribute in NlasIterator::new(link_info) {
+        let attribute = attribute?;
+        if attribute.kind() == IFLA_INFO_KIND && attribute.value().strip_suffix(b"\0") == Some(b"macvtap") {
+            return Ok(NicKind::Macvtap);
+        }
+    }
+    Ok(NicKind::Tap)
 }
 
 pub(super) fn bad(problem: impl ToString) -> io::Error {
@@ -229,7 +250,7 @@ pub(super) mod tests {
         let mut all = Vec::new();
         let said = read(datagram, OURS, |kind, payload| {
             all.extend(link_stats(kind, payload)?);
-            link_index(kind, payload).map(|_| ())
+            link(kind, payload).map(|_| ())
         });
         (all, said)
     }
@@ -284,9 +305,21 @@ pub(super) mod tests {
     #[test]
     fn the_index_is_that_of_the_device_described() {
         let payload = [0, 42, 0, 0].map(u32::to_ne_bytes).concat();
-        assert_eq!(link_index(RTM_NEWLINK, &payload).expect("a whole header"), Some(42));
-        assert_eq!(link_index(RTM_NEWSTATS, &payload).expect("not asked"), None);
-        assert!(link_index(RTM_NEWLINK, &payload[..15]).is_err());
+        assert_eq!(link(RTM_NEWLINK, &payload).expect("a whole header"), Some((42, NicKind::Tap)));
+        assert_eq!(link(RTM_NEWSTATS, &payload).expect("not asked"), None);
+        assert!(link(RTM_NEWLINK, &payload[..15]).is_err());
+    }
+
+    #[test]
+    fn the_kind_of_a_device_is_in_its_link_info() {
+        let header = [0, 42, 0, 0].map(u32::to_ne_bytes).concat();
+        let of = |kind: &[u8]| {
+            let info = attribute(IFLA_LINKINFO, &attribute(IFLA_INFO_KIND, kind));
+            link(RTM_NEWLINK, &[header.clone(), info].concat()).expect("a good message")
+        };
+        assert_eq!(of(b"macvtap\0"), Some((42, NicKind::Macvtap)));
+        assert_eq!(of(b"tun\0"), Some((42, NicKind::Tap)));
+        assert_eq!(of(b"macvtapx\0"), Some((42, NicKind::Tap)));
     }
 
     proptest! {

@@ -14,7 +14,7 @@ use super::error::{AttachError, LoadError};
 use super::load::{Loaded, Loader, Size};
 use super::pins::Pins;
 use super::slots::Slots;
-use crate::model::{Batch, EbpfReading, Nic, TapReading};
+use crate::model::{Batch, EbpfReading, Nic, NicKind, TapReading};
 use crate::readers::rtnetlink::Links;
 use crate::readers::{ReadReport, ReaderError};
 
@@ -49,6 +49,7 @@ pub(super) struct Instance {
 struct Tap {
     /// Its name at the last tick.
     nic: Nic,
+    kind: NicKind,
     slot: u32,
     attached: Attached,
     wanted: Instant,
@@ -131,6 +132,7 @@ impl Instance {
         for (ifindex, nic) in present {
             if let Some(tap) = self.taps.get_mut(ifindex) {
                 tap.wanted = now;
+                tap.kind = links.kind_of(&nic.tap);
                 if tap.nic != **nic {
                     tap.nic = (*nic).clone();
                 }
@@ -162,10 +164,10 @@ impl Instance {
     }
 
     fn detach_one(&mut self, ifindex: u32, report: &mut ReadReport) {
-        let Some(Tap { nic, slot, attached, .. }) = self.taps.remove(&ifindex) else { return };
+        let Some(Tap { nic, kind, slot, attached, .. }) = self.taps.remove(&ifindex) else { return };
         // The counters outlive the device.
         let reading = self.loaded.reading(ifindex, slot, attached.mode);
-        self.last_words.insert(nic, reading);
+        self.last_words.insert(nic, EbpfReading { kind, ..reading });
         let removed = attached.remove().and_then(|()| self.slots.release(&mut self.loaded, ifindex, slot));
         if let Err(error) = removed {
             report.error(ReaderError::from(&AttachError::new(&format!("interface {ifindex}"), error)));
@@ -201,7 +203,7 @@ impl Instance {
             Err(LoadError::DeviceChanged)
         });
         match attached {
-            Ok(attached) => Ok(Tap::new(nic.clone(), slot, attached)),
+            Ok(attached) => Ok(Tap { kind: links.kind_of(device), ..Tap::new(nic.clone(), slot, attached) }),
             Err(error) => {
                 self.slots.release(&mut self.loaded, ifindex, slot)?;
                 Err(error)
@@ -223,7 +225,7 @@ impl Instance {
                 if tap.is_lost(batch.taps.get(nic), &reading.counters) {
                     lost.push((ifindex, nic));
                 }
-                batch.ebpf.insert(nic.clone(), reading);
+                batch.ebpf.insert(nic.clone(), EbpfReading { kind: tap.kind, ..reading });
                 report.items += 1;
             } else if let Some(refusal) = self.refused.get(&ifindex) {
                 report.error(ReaderError::from(&refusal.error));
@@ -264,7 +266,10 @@ impl Instance {
     /// What a TAP had counted that is gone with its device, or still there but no VM's.
     pub(super) fn last_words(&mut self, nic: &Nic) -> Option<EbpfReading> {
         let kept = self.taps.iter().find(|(_, tap)| tap.nic == *nic);
-        let kept = kept.map(|(ifindex, tap)| self.loaded.reading(*ifindex, tap.slot, tap.attached.mode));
+        let kept = kept.map(|(ifindex, tap)| EbpfReading {
+            kind: tap.kind,
+            ..self.loaded.reading(*ifindex, tap.slot, tap.attached.mode)
+        });
         self.last_words.remove(nic).or(kept)
     }
 }
@@ -272,7 +277,8 @@ impl Instance {
 impl Tap {
     fn new(nic: Nic, slot: u32, attached: Attached) -> Self {
         let now = Instant::now();
-        Self { nic, slot, attached, wanted: now, seen: (0, 0), blind_ticks: 0, put_back_at: now }
+        let kind = NicKind::default();
+        Self { nic, kind, slot, attached, wanted: now, seen: (0, 0), blind_ticks: 0, put_back_at: now }
     }
 
     /// Whether somebody has taken the programs off: the device goes on receiving, for more than one tick, and they do not

@@ -14,7 +14,7 @@ use vm_metrics_common::{Counters, GLOBAL_LAYOUT, Layout, TABLE_SIZE, TableEntry,
 use super::counters::CounterMap;
 use super::error::LoadError;
 use super::pins::Pins;
-use crate::model::{AttachMode, EbpfReading};
+use crate::model::{AttachMode, EbpfReading, NicKind};
 
 /// Built by `build.rs` from `vm-metrics-ebpf`; aligned, because the loader reads it in place.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vm-metrics.bpf.o"));
@@ -130,7 +130,8 @@ impl Loaded {
     }
 
     pub(super) fn reading(&self, ifindex: u32, slot: u32, attach: AttachMode) -> EbpfReading {
-        EbpfReading { ifindex, attach, counters: self.counters.read(slot), sees_cuts: self.sees_cuts }
+        let (kind, counters) = (NicKind::default(), self.counters.read(slot));
+        EbpfReading { ifindex, kind, attach, counters, sees_cuts: self.sees_cuts }
     }
 
     /// Passes on what the programs had to say; from memory, without a system call.

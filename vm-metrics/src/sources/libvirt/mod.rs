@@ -78,6 +78,7 @@ impl Domain {
             allocated_memory_bytes: self.memory_bytes,
             actual_memory_bytes: self.actual_memory_bytes,
             project: self.project.clone(),
+            ..InstanceInfo::default()
         }
     }
 }

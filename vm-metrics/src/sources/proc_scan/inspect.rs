@@ -8,7 +8,8 @@ use super::cmdline::{self, VmArgs};
 use super::executable::hypervisor;
 use super::process::{Process, Unread};
 use super::taps::{Taps, taps};
-use crate::model::{Hypervisor, InstanceInfo, Nic};
+use super::vfio::is_network;
+use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic};
 use crate::procfs::Stat;
 
 /// Names become labels of every series of the VM. Longer ones are cut.
@@ -22,6 +23,7 @@ pub struct Vm {
     api_socket: Option<PathBuf>,
     /// NICs by the command line, for want of a look at the process's descriptors.
     named_nics: Vec<Nic>,
+    named_uncounted: Vec<UncountedNic>,
     config_problem: Option<SourceError>,
     nics_problem: Option<SourceError>,
 }
@@ -50,6 +52,7 @@ pub fn inspect(process: &Process) -> Result<Option<Vm>, Unread> {
         start_ticks: stat.start_ticks,
         api_socket: args.api_socket.take().map(PathBuf::from),
         named_nics: named_nics(args.taps),
+        named_uncounted: named_uncounted(process, args.uncounted),
         config_problem,
         nics_problem: None,
     };
@@ -61,17 +64,27 @@ impl Vm {
     /// Asks the process which TAPs it holds. Where that is not allowed, the command line must do.
     pub fn read_nics(&mut self, process: &Process) -> Result<(), Unread> {
         match taps(process) {
-            Ok(Taps { nics, problem }) => {
+            Ok(Taps { nics, uncounted, problem }) => {
                 self.info.nics = nics;
+                self.set_uncounted(uncounted);
                 self.nics_problem = problem;
             }
             Err(Unread::Failed(error)) if error.io_kind() == Some(io::ErrorKind::PermissionDenied) => {
                 self.info.nics.clone_from(&self.named_nics);
+                self.set_uncounted(Vec::new());
                 self.nics_problem = Some(self.not_allowed(process.pid, &error));
             }
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// The command line names what was there at the start, descriptors tell of some that came later.
+    fn set_uncounted(&mut self, mut held: Vec<UncountedNic>) {
+        held.extend(self.named_uncounted.iter().cloned());
+        held.sort_unstable();
+        held.dedup();
+        self.info.uncounted = held;
     }
 
     /// Where its VMM can be asked.
@@ -144,6 +157,13 @@ fn info(pid: u32, hypervisor: Hypervisor, args: &VmArgs) -> InstanceInfo {
 
 fn shortened(name: &str) -> String {
     name.chars().take(MAX_NAME_CHARS).collect()
+}
+
+/// A PCI device may be anything; one of which nothing is known is listed rather than left out.
+fn named_uncounted(process: &Process, mut uncounted: Vec<UncountedNic>) -> Vec<UncountedNic> {
+    let is_nic = |nic: &UncountedNic| is_network(process.host, &nic.name).unwrap_or(true);
+    uncounted.retain(|nic| nic.kind != UncountedKind::Vfio || is_nic(nic));
+    uncounted
 }
 
 fn named_nics(taps: Vec<String>) -> Vec<Nic> {

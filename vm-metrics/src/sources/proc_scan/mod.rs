@@ -19,6 +19,7 @@ mod inspect;
 mod proc_dir;
 mod process;
 mod taps;
+mod vfio;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::VmArgs;
 use super::long_options::LongOptions;
+use super::pci::pci_address;
 use super::size::{number, size};
+use crate::model::{UncountedKind, UncountedNic};
 
 const DEFAULT_VCPUS: u32 = 1;
 const DEFAULT_MEMORY: u64 = 512 << 20;
@@ -32,10 +34,26 @@ pub fn parse(argv: &[String]) -> Option<VmArgs> {
         name,
         vcpus: described_here.then(|| vcpus(&options)).flatten(),
         memory_bytes: described_here.then(|| memory(&options)).flatten(),
+        uncounted: uncounted(&options),
         taps: options.values("net").filter_map(|net| get(net, "tap")).collect(),
         api_socket,
         ..VmArgs::default()
     })
+}
+
+fn uncounted(options: &LongOptions<'_>) -> Vec<UncountedNic> {
+    let is_vhost_user = |net: &&str| get(net, "vhost_user").is_some_and(|on| matches!(&*on, "true" | "on"));
+    let sockets = options.values("net").filter(is_vhost_user);
+    let sockets = sockets.map(|net| (UncountedKind::VhostUser, get(net, "socket")));
+    let vdpa = options.values("vdpa").map(|vdpa| {
+        let node = get(vdpa, "path").and_then(|path| path.rsplit('/').next().map(str::to_owned));
+        (UncountedKind::VhostVdpa, node)
+    });
+    let vfio = options
+        .values("device")
+        .map(|device| (UncountedKind::Vfio, get(device, "path").and_then(|path| pci_address(&path))));
+    let all = sockets.chain(vdpa).chain(vfio);
+    all.filter_map(|(kind, name)| Some(UncountedNic { kind, name: name? })).collect()
 }
 
 fn vcpus(options: &LongOptions<'_>) -> Option<u32> {
@@ -195,6 +213,17 @@ mod tests {
     fn taps() {
         let found = vm("--net tap=t0,mac=12:34:56:78:90:ab tap=t1 --net fd=3,mac=a --net mac=b,tap=\"t2\"");
         assert_eq!(found.taps, ["t0", "t1", "t2"]);
+    }
+
+    #[test]
+    fn what_cannot_be_counted() {
+        let found = vm("--net tap=t0 vhost_user=true,socket=/tmp/vhu.sock,num_queues=4 --net vhost_user=false
+            --vdpa path=/dev/vhost-vdpa-0,num_queues=1 --device path=/sys/bus/pci/devices/0000:01:00.0/ path=/tmp/x");
+        let found: Vec<_> =
+            found.uncounted.iter().map(|nic| (nic.kind.as_str(), nic.name.as_str())).collect();
+        let expected =
+            [("vhost-user", "/tmp/vhu.sock"), ("vhost-vdpa", "vhost-vdpa-0"), ("vfio", "0000:01:00.0")];
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -7,13 +7,15 @@
 mod cloud_hypervisor;
 mod firecracker;
 mod long_options;
+mod pci;
 mod qemu;
+mod qemu_net;
 mod qemu_options;
 mod size;
 
 pub use firecracker::read_config;
 
-use crate::model::Hypervisor;
+use crate::model::{Hypervisor, UncountedNic};
 
 /// A VM, as far as its command line tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct VmArgs {
     pub memory_bytes: Option<u64>,
     /// TAP names; only as good as the command line, which often has a file descriptor in their place.
     pub taps: Vec<String>,
+    /// What is no TAP, nor anything else that can be counted.
+    pub uncounted: Vec<UncountedNic>,
     /// A file that says more, as the hypervisor process sees it.
     pub config_file: Option<String>,
     /// Where it can be asked, as the hypervisor process sees it.
@@ -84,6 +88,7 @@ mod tests {
     fn word() -> impl Strategy<Value = String> {
         prop_oneof![
             "-{0,2}(name|m|smp|uuid|M|machine|netdev|nic|cpus|memory|memory-zone|net|platform|id|api-socket)=?",
+            "-?-?(chardev|device|vdpa|vhost-user|vhost-vdpa|user|vfio-pci),?(chardev|id|path|host)?=?[a-c0:.]{0,12}",
             "(size|cpus|cores|boot|tap|type|guest)?=?[0-9.x]{0,24}[kMGTPEb]?,{0,3}[\\[\"]?",
             "\\{\"type\":\"tap\",\"ifname\":\"?[a-z]{0,3}\"\\}",
             any::<String>(),

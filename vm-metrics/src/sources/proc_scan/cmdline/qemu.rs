@@ -1,9 +1,8 @@
 //! QEMU, in the rules of QEMU 6.2 and later. What `-readconfig` and `-set` give is not read: it is not known
 //! then.
 
-use serde::Deserialize;
-
 use super::VmArgs;
+use super::qemu_net::net;
 use super::qemu_options::{options, pairs};
 use super::size::{number, size};
 
@@ -36,12 +35,14 @@ pub fn parse(argv: &[String]) -> Option<VmArgs> {
     let name = last(&name, "guest").filter(|name| !name.is_empty()).map(str::to_owned);
     let uuid = options.iter().rfind(|(option, value)| *option == "uuid" && !value.is_empty());
     let complete = !options.iter().any(|(option, _)| matches!(*option, "readconfig" | "set"));
+    let net = net(&options);
     Some(VmArgs {
         id: uuid.map(|(_, uuid)| (*uuid).to_owned()).or_else(|| name.clone()),
         name,
         vcpus: vcpus(&machine, complete),
         memory_bytes: memory(&machine, complete),
-        taps: options.iter().filter_map(|(option, value)| tap(option, value)).collect(),
+        taps: net.taps,
+        uncounted: net.uncounted,
         config_file: None,
         api_socket: None,
         daemonizes: options.iter().any(|(option, _)| *option == "daemonize"),
@@ -117,28 +118,6 @@ fn memory(machine: &[(String, String)], complete: bool) -> Option<u64> {
         None if last(machine, "memory-backend").is_some() => None,
         None => complete.then_some(DEFAULT_MEMORY),
     }
-}
-
-fn tap(option: &str, value: &str) -> Option<String> {
-    if !matches!(option, "netdev" | "nic" | "net") {
-        return None;
-    }
-    if value.starts_with('{') {
-        let netdev: NetdevJson = serde_json::from_str(value).ok()?;
-        return netdev.ifname.filter(|_| netdev.kind == "tap");
-    }
-    let mut pairs = pairs(value, "type");
-    let is_tap = pairs.iter().any(|(key, value)| *key == "type" && value == "tap");
-    let ifname = pairs.iter().rposition(|(key, _)| *key == "ifname").filter(|_| is_tap)?;
-    Some(pairs.swap_remove(ifname).1)
-}
-
-/// `-netdev {"type":"tap","ifname":"vnet0",…}`
-#[derive(Deserialize)]
-struct NetdevJson {
-    #[serde(rename = "type")]
-    kind: String,
-    ifname: Option<String>,
 }
 
 #[cfg(test)]

@@ -45,8 +45,7 @@ fn real_command_lines() {
         memory_bytes: Some(4 * GIB),
         taps: vec!["tap100i0".into(), "tap100i1".into()],
         daemonizes: true,
-        config_file: None,
-        api_socket: None,
+        ..VmArgs::default()
     };
     assert_eq!(vm, expected);
 

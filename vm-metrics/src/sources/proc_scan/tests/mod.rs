@@ -1,6 +1,7 @@
 //! Scans of a fixture host: a directory with the files and links of `/proc` and `/sys/class/net`.
 
 pub mod fixture;
+mod nics;
 mod rules;
 mod state;
 

@@ -1,0 +1,81 @@
+//! Files of a process that say nothing or nonsense: one number is lost, one reader says so, and everything else is there.
+
+use std::fs;
+
+use vm_metrics_testkit::metrics_text::Metrics;
+
+use crate::fixture::Fixture;
+
+const WEB: (&str, &str) = ("instance_name", "web");
+
+/// A file of the process, the reader that reads it, and a metric that it is for.
+const FILES: &[(&str, &str, &str)] = &[
+    ("stat", "proc_stat", "vm_cpu_seconds_total"),
+    ("statm", "proc_statm", "vm_memory_rss_bytes"),
+    ("status", "proc_status", "vm_memory_anon_bytes"),
+    ("io", "proc_io", "vm_disk_read_bytes_total"),
+    ("task/4243/schedstat", "proc_threads", "vm_cpu_wait_seconds_total"),
+];
+
+/// The metrics of the VM `web` whose file is as given, after the first tick.
+fn with(file: &str, content: &str) -> Metrics {
+    let host = Fixture::copy_of("mixed");
+    // It is not looked for, as its `stat` would be needed for that.
+    let vm = "[sources.proc_scan]\nenabled = false\n[[sources.static_list.vms]]\nid = \"a\"\nname = \"web\"\npid = 4242\n\
+              hypervisor = \"qemu\"\n[[sources.static_list.vms]]\nid = \"b\"\npid = 4300\nhypervisor = \"firecracker\"\n";
+    fs::write(&host.config, fs::read_to_string(&host.config).unwrap() + vm).unwrap();
+    fs::write(host.proc().join("4242").join(file), content).unwrap();
+    host.serve().metrics().unwrap()
+}
+
+#[test]
+fn nonsense_in_one_file_costs_its_numbers_and_no_others() {
+    for (file, reader, metric) in FILES {
+        for content in ["", "nonsense", "1 2", "-1 -2 -3 (x) -4\n"] {
+            let metrics = with(file, content);
+            for (_, other_reader, other) in FILES {
+                let is_hit = reader == other_reader;
+                let of_web = metrics.value(other, &[WEB]);
+                assert_eq!(of_web.is_none(), is_hit, "{other} with {content:?} in {file}: {of_web:?}");
+                let errors = metrics.value("vm_metrics_reader_errors", &[("reader", other_reader)]);
+                assert_eq!(
+                    errors,
+                    Some(f64::from(u8::from(is_hit))),
+                    "{other_reader} with {content:?} in {file}"
+                );
+                assert!(metrics.value(other, &[("instance_id", "b")]).is_some(), "{other} of the other VM");
+            }
+            let state = [("part", *reader), ("state", "degraded")];
+            assert_eq!(metrics.value("vm_metrics_part_health", &state), Some(1.0), "{metric}");
+        }
+    }
+}
+
+#[test]
+fn a_thread_that_cannot_be_read_is_missing_and_the_other_vcpus_are_there() {
+    let metrics = with("task/4251/schedstat", "nonsense");
+    let seconds = |vcpu| metrics.value("vm_vcpu_seconds_total", &[WEB, ("vcpu", vcpu)]);
+    assert_eq!(["0", "1", "2"].map(seconds), [Some(50.123456), None, Some(20.0)]);
+}
+
+#[test]
+fn a_zombie_is_not_published_as_zero() {
+    let zombie = "Name:\tqemu\nState:\tZ (zombie)\nThreads:\t1\n";
+    assert_eq!(with("status", zombie).value("vm_memory_anon_bytes", &[WEB]), None);
+    let metrics = with("statm", "0 0 0 0 0 0 0\n");
+    assert_eq!(metrics.value("vm_memory_rss_bytes", &[WEB]), None);
+    assert_eq!(metrics.value("vm_memory_vms_bytes", &[WEB]), None);
+}
+
+#[test]
+fn a_kernel_that_does_not_count_the_scheduler_says_nothing() {
+    let host = Fixture::copy_of("mixed");
+    for thread in fs::read_dir(host.proc().join("4300/task")).unwrap() {
+        fs::write(thread.unwrap().path().join("schedstat"), "0 0 0\n").unwrap();
+    }
+    let metrics = host.serve().metrics().unwrap();
+    let firecracker = ("instance_id", "fc-1");
+    assert!(metrics.value("vm_cpu_seconds_total", &[firecracker]).is_some());
+    assert_eq!(metrics.value("vm_cpu_wait_seconds_total", &[firecracker]), None);
+    assert_eq!(metrics.value("vm_vcpu_seconds_total", &[firecracker]), None);
+}

@@ -1,0 +1,120 @@
+//! A macvtap is a TAP the other way round: what the guest writes is sent by the device.
+
+use vm_metrics::manager::Manager;
+use vm_metrics::model::{AttachMode, NicKind, NicSource, NicStats};
+use vm_metrics_testkit::frames::{Frame, PEER};
+use vm_metrics_testkit::macvtap::Macvtap;
+use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::packet_socket::PacketSocket;
+use vm_metrics_testkit::skip::skip;
+
+use crate::lab::{manager_with, nics, ways};
+
+const SENT: u64 = 3;
+const RECEIVED: u64 = 7;
+
+struct Port {
+    macvtap: Macvtap,
+    _namespace: NetNs,
+}
+
+impl Port {
+    /// `None` where this kernel has no macvtap, which is said.
+    fn new() -> Option<Self> {
+        let namespace = NetNs::enter().unwrap();
+        let macvtap = Macvtap::create_up("vmv0").unwrap();
+        if macvtap.is_none() {
+            skip("this kernel has no macvtap");
+        }
+        Some(Self { macvtap: macvtap?, _namespace: namespace })
+    }
+
+    /// More bytes and packets come than go. Nobody reads what comes, so that what the device says is not what was taken.
+    fn traffic(&self) -> (u64, u64) {
+        let sent = Frame::from_guest().to(PEER).udp4(100);
+        for _ in 0..SENT {
+            self.macvtap.write_frame(&sent).unwrap();
+        }
+        let own = self.macvtap.link().hardware_address().unwrap();
+        let received = Frame::to_guest().to(own).tcp4(900);
+        let peer = PacketSocket::bind(self.macvtap.peer().name()).unwrap();
+        for _ in 0..RECEIVED {
+            peer.send(&received).unwrap();
+        }
+        (SENT * sent.len() as u64, RECEIVED * received.len() as u64)
+    }
+}
+
+fn one(manager: &mut Manager) -> NicStats {
+    nics(manager).remove(0)
+}
+
+#[test]
+fn what_the_guest_writes_is_sent_and_what_comes_is_received() {
+    let Some(port) = Port::new() else { return };
+    for way in ways() {
+        let tables = format!("retention = \"0s\"\n[readers.tap_ebpf]\nattach = \"{way}\"\npin = false\n");
+        let mut manager = manager_with(&["vmv0"], &tables);
+        one(&mut manager);
+        let before = one(&mut manager);
+        let (sent, received) = port.traffic();
+        let after = one(&mut manager);
+
+        assert_eq!((after.kind, after.source), (NicKind::Macvtap, NicSource::Netlink), "{way}");
+        assert_ne!(after.attach, AttachMode::None, "{way}");
+        let bytes = |nic: &NicStats| (nic.rx.bytes.unwrap(), nic.tx.bytes.unwrap());
+        let packets = |nic: &NicStats| (nic.rx.packets.unwrap(), nic.tx.packets.unwrap());
+        let by_device = (bytes(&after).0 - bytes(&before).0, bytes(&after).1 - bytes(&before).1);
+        assert_eq!(by_device, (received, sent), "{way}");
+        let by_device = (packets(&after).0 - packets(&before).0, packets(&after).1 - packets(&before).1);
+        assert_eq!(by_device, (RECEIVED, SENT), "{way}");
+
+        let (before, after) = (before.ebpf.unwrap(), after.ebpf.unwrap());
+        assert_eq!(
+            (after.rx.bytes - before.rx.bytes, after.rx.tcp - before.rx.tcp),
+            (received, RECEIVED),
+            "{way}"
+        );
+        assert_eq!((after.tx.bytes - before.tx.bytes, after.tx.udp - before.tx.udp), (sent, SENT), "{way}");
+        assert_eq!((after.rx.udp, after.tx.tcp), (before.rx.udp, before.tx.tcp), "{way}");
+    }
+}
+
+#[test]
+fn sysfs_tells_a_macvtap_too() {
+    let Some(port) = Port::new() else { return };
+    let off = "[readers]\ntap_netlink.enabled = false\ntap_ebpf.enabled = false\n";
+    let mut manager = manager_with(&["vmv0"], off);
+    let (sent, received) = port.traffic();
+    let nic = one(&mut manager);
+    assert_eq!((nic.kind, nic.source), (NicKind::Macvtap, NicSource::Sysfs));
+    assert_eq!((nic.rx.bytes, nic.tx.bytes), (Some(received), Some(sent)));
+}
+
+#[test]
+fn a_macvtap_that_is_deleted_has_its_last_words_the_right_way_round() {
+    let Some(port) = Port::new() else { return };
+    let mut manager = manager_with(&["vmv0"], "[readers.tap_ebpf]\nenabled = false\n");
+    one(&mut manager);
+    let (sent, received) = port.traffic();
+    port.macvtap.delete().unwrap();
+    let nic = one(&mut manager);
+    assert_eq!((nic.rx.bytes, nic.tx.bytes), (Some(received), Some(sent)));
+}
+
+#[test]
+fn what_finds_the_queue_full_is_received_and_dropped() {
+    const QUEUE: u64 = 500;
+    let Some(port) = Port::new() else { return };
+    let mut manager = manager_with(&["vmv0"], "[readers.tap_ebpf]\npin = false\n");
+    one(&mut manager);
+    let own = port.macvtap.link().hardware_address().unwrap();
+    for _ in 0..QUEUE + 30 {
+        // A frame in the queue is its sender's: one socket may not have so many under way.
+        let peer = PacketSocket::bind(port.macvtap.peer().name()).unwrap();
+        peer.send(&Frame::to_guest().to(own).udp4(10)).unwrap();
+    }
+    let nic = one(&mut manager);
+    assert_eq!((nic.rx.packets, nic.rx.dropped), (Some(QUEUE + 30), Some(30)));
+    assert_eq!(nic.ebpf.unwrap().rx.packets, QUEUE + 30);
+}

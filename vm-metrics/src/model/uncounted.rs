@@ -1,0 +1,51 @@
+//! Network interfaces of a VM that no device of this host stands for, so that nothing here counts them.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// A network interface without numbers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+pub struct UncountedNic {
+    pub kind: UncountedKind,
+    /// What tells it from the VM's others: a PCI address, a socket, a device, or the hypervisor's own name for it.
+    pub name: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum UncountedKind {
+    Vfio,
+    VhostVdpa,
+    VhostUser,
+    User,
+    Socket,
+    AfXdp,
+    Macvtap,
+}
+
+impl UncountedKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vfio => "vfio",
+            Self::VhostVdpa => "vhost-vdpa",
+            Self::VhostUser => "vhost-user",
+            Self::User => "user",
+            Self::Socket => "socket",
+            Self::AfXdp => "af-xdp",
+            Self::Macvtap => "macvtap",
+        }
+    }
+
+    /// Why it cannot be counted here.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Vfio => "the guest drives a PCI device, such as an SR-IOV function, past the host's kernel",
+            Self::VhostVdpa => "a vDPA device serves the guest's queues past the host's kernel",
+            Self::VhostUser => "another process serves the guest's queues, such as a switch in user space",
+            Self::User => "the hypervisor itself is the network and talks through sockets of its own (slirp)",
+            Self::Socket => "the hypervisor sends the frames over a socket",
+            Self::AfXdp => "the hypervisor takes the frames from a device by AF_XDP",
+            Self::Macvtap => "the macvtap is in another network namespace, or none of this kernel's",
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The network interfaces on QEMU's command line: TAPs by name, and those that are nobody's device on the host.
+
+use serde_json::{Map, Value};
+
+use super::pci::pci_address;
+use super::qemu_options::pairs;
+use crate::model::{UncountedKind, UncountedNic};
+
+/// What the command line says of the VM's network.
+#[derive(Debug, Default)]
+pub struct Net {
+    pub taps: Vec<String>,
+    pub uncounted: Vec<UncountedNic>,
+}
+
+type Pairs = Vec<(String, String)>;
+
+pub fn net(options: &[(&str, &str)]) -> Net {
+    let chardevs: Vec<Pairs> = values(options, &["chardev"], "backend").collect();
+    let mut net = Net::default();
+    for keys in values(options, &["netdev", "nic", "net"], "type") {
+        match get(&keys, "type") {
+            Some("tap") => net.taps.extend(get(&keys, "ifname").map(str::to_owned)),
+            Some(backend) => {
+                let Some((kind, name)) = uncounted(backend, &keys, &chardevs) else { continue };
+                let name = name.or_else(|| get(&keys, "id").map(str::to_owned));
+                // What has no name has a place.
+                let name = name.unwrap_or_else(|| format!("{backend}{}", net.uncounted.len()));
+                net.uncounted.push(UncountedNic { kind, name });
+            }
+            None => {}
+        }
+    }
+    for keys in values(options, &["device"], "driver") {
+        let is_vfio = get(&keys, "driver").is_some_and(|driver| driver.starts_with("vfio-pci"));
+        let device = get(&keys, "host").or_else(|| get(&keys, "sysfsdev")).filter(|_| is_vfio);
+        let name = device.and_then(pci_address);
+        net.uncounted.extend(name.map(|name| UncountedNic { kind: UncountedKind::Vfio, name }));
+    }
+    net
+}
+
+/// The name is `None` where the id must do.
+fn uncounted(backend: &str, keys: &Pairs, chardevs: &[Pairs]) -> Option<(UncountedKind, Option<String>)> {
+    let value = |key| get(keys, key).map(str::to_owned);
+    Some(match backend {
+        "user" => (UncountedKind::User, None),
+        "vhost-user" => {
+            let chardev = chardevs.iter().find(|chardev| get(chardev, "id") == get(keys, "chardev"));
+            (UncountedKind::VhostUser, chardev.and_then(|chardev| get(chardev, "path")).map(str::to_owned))
+        }
+        "vhost-vdpa" => {
+            let node = get(keys, "vhostdev").and_then(|path| path.rsplit('/').next());
+            (UncountedKind::VhostVdpa, node.map(str::to_owned))
+        }
+        "af-xdp" => (UncountedKind::AfXdp, value("ifname")),
+        "dgram" | "l2tpv3" | "netmap" | "passt" | "socket" | "stream" | "vde" => {
+            (UncountedKind::Socket, None)
+        }
+        _ => return None,
+    })
+}
+
+fn values<'a>(
+    options: &'a [(&str, &str)],
+    names: &'a [&str],
+    first_key: &'a str,
+) -> impl Iterator<Item = Pairs> + 'a {
+    options.iter().filter(|(option, _)| names.contains(option)).map(move |(_, value)| {
+        if value.starts_with('{') {
+            let object: Map<String, Value> = serde_json::from_str(value).unwrap_or_default();
+            let texts = object.into_iter().filter_map(|(key, value)| Some((key, value.as_str()?.to_owned())));
+            return texts.collect();
+        }
+        pairs(value, first_key).into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    })
+}
+
+/// Of a key that is given twice, the last counts.
+fn get<'a>(keys: &'a Pairs, key: &str) -> Option<&'a str> {
+    keys.iter().rfind(|(name, _)| name == key).map(|(_, value)| value.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::argv;
+    use super::super::qemu_options::options;
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_counted() {
+        for (line, kind, name) in [
+            ("-netdev user,id=n0,hostfwd=tcp::2222-:22", "user", "n0"),
+            ("-nic user,model=virtio", "user", "user0"),
+            (
+                "-chardev socket,id=c0,path=/run/ovs/a.sock,server=on -netdev vhost-user,id=n,chardev=c0",
+                "vhost-user",
+                "/run/ovs/a.sock",
+            ),
+            ("-chardev socket,id=c0,fd=3 -netdev type=vhost-user,id=n,chardev=c0", "vhost-user", "n"),
+            (
+                r#"-chardev socket,id=charnet0,path=/v.sock -netdev {"type":"vhost-user","chardev":"charnet0","id":"hostnet0"}"#,
+                "vhost-user",
+                "/v.sock",
+            ),
+            ("-netdev vhost-vdpa,vhostdev=/dev/vhost-vdpa-0,id=n", "vhost-vdpa", "vhost-vdpa-0"),
+            (
+                r#"-netdev {"type":"vhost-vdpa","vhostdev":"/dev/vhost-vdpa-1","queues":2,"id":"h"}"#,
+                "vhost-vdpa",
+                "vhost-vdpa-1",
+            ),
+            ("-netdev af-xdp,id=n,ifname=eth7,queues=1", "af-xdp", "eth7"),
+            ("-netdev stream,id=n,server=off,addr.type=unix,addr.path=/tmp/passt_1.socket", "socket", "n"),
+            ("-device vfio-pci,host=0000:3B:00.1", "vfio", "0000:3b:00.1"),
+            ("-device vfio-pci-nohotplug,host=03:00.0,id=h", "vfio", "0000:03:00.0"),
+            ("-device vfio-pci,sysfsdev=/sys/bus/pci/devices/0001:03:00.0", "vfio", "0001:03:00.0"),
+            (
+                r#"-device {"driver":"vfio-pci","host":"0000:03:10.2","id":"hostdev0","bus":"pci.5"}"#,
+                "vfio",
+                "0000:03:10.2",
+            ),
+        ] {
+            let found = net(&options(&argv(&format!("kvm {line}")))).uncounted;
+            let found: Vec<_> = found.iter().map(|nic| (nic.kind.as_str(), nic.name.as_str())).collect();
+            assert_eq!(found, [(kind, name)], "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_a_tap_or_no_network_is_not_listed() {
+        for line in [
+            "-netdev tap,fd=3,id=n1 -netdev bridge,br=br0,id=n2 -nic none -device virtio-net-pci,netdev=n1",
+            "-netdev hubport,hubid=1,id=h -netdev {\"type\":7} -netdev {broken -netdev ,",
+            "-device vfio-pci,sysfsdev=/sys/bus/mdev/devices/c0ffee -device vfio-pci -device e1000,host=03:00.0",
+        ] {
+            assert_eq!(net(&options(&argv(&format!("kvm {line}")))).uncounted, [], "{line}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! NICs that are no TAP.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+impl Fixture {
+    /// A node that is not there leaves the name to tell which device it is.
+    fn macvtap(&self, node: &str, device: &str) {
+        let dir = self.host().macvtap(node);
+        fs::create_dir_all(&dir).unwrap();
+        symlink(format!("../../../{device}"), dir.join("device")).unwrap();
+        fs::write(dir.join("dev"), "246:1\n").unwrap();
+    }
+}
+
+fn uncounted(vm: &InstanceInfo) -> Vec<String> {
+    vm.uncounted.iter().map(|nic| format!("{} {}", nic.kind.as_str(), nic.name)).collect()
+}
+
+#[test]
+fn macvtaps_are_found_by_their_nodes() {
+    let fixture = Fixture::with(&[Fake { taps: &[(9, "vnet0")], ..Fake::default() }]);
+    fixture.macvtap("tap7", "macvtap0");
+    fixture.macvtap("tap8", "macvtap1");
+    for (descriptor, node) in [(10, "tap8"), (11, "tap7"), (12, "tap7"), (13, "tap9")] {
+        fixture.descriptor(100, descriptor, &format!("/nowhere/dev/{node}"), None);
+    }
+    let vms = list(&mut fixture.scan(), START);
+    assert_eq!(taps(&vms[0]), ["vnet0", "macvtap1", "macvtap0"]);
+    assert_eq!(uncounted(&vms[0]), ["macvtap tap9"], "in another namespace");
+}
+
+#[test]
+fn a_node_of_another_device_with_the_same_index_is_not_mistaken() {
+    let fixture = Fixture::with(&[Fake::default()]);
+    fixture.macvtap("tap7", "macvtap0");
+    // Its number is not the one that sysfs gives.
+    let other = fixture.path("tap7");
+    fs::write(&other, "").unwrap();
+    fixture.descriptor(100, 10, other.to_str().unwrap(), None);
+    let vms = list(&mut fixture.scan(), START);
+    assert_eq!((taps(&vms[0]), uncounted(&vms[0])), (vec![], vec!["macvtap tap7".to_owned()]));
+}
+
+#[test]
+fn what_cannot_be_counted_is_known_by_the_command_line_and_by_descriptors() {
+    let args = "kvm -name web -netdev user,id=n0 -device vfio-pci,host=03:00.0 -device vfio-pci,host=04:00.0
+                -device vfio-pci,host=05:00.0";
+    let fixture = Fixture::with(&[Fake { args, taps: &[(9, "vnet0")], ..Fake::default() }]);
+    // A network card, a disk, and one that is gone from sysfs; another card that was plugged in later.
+    for (address, class) in
+        [("0000:03:00.0", "0x020000"), ("0000:04:00.0", "0x010802"), ("0000:3b:00.1", "0x020000")]
+    {
+        fs::create_dir_all(fixture.host().pci_device(address)).unwrap();
+        fs::write(fixture.host().pci_device(address).join("class"), format!("{class}\n")).unwrap();
+    }
+    for (group, address) in [("12", "0000:03:00.0"), ("13", "0000:04:00.0"), ("14", "0000:3b:00.1")] {
+        fs::create_dir_all(fixture.host().iommu_group(group).join(address)).unwrap();
+    }
+    for (descriptor, node) in
+        [(10, "vfio/vfio"), (11, "vfio/12"), (12, "vfio/13"), (13, "vfio/14"), (14, "vhost-vdpa-3")]
+    {
+        fixture.descriptor(100, descriptor, &format!("/dev/{node}"), None);
+    }
+    let vms = list(&mut fixture.scan(), START);
+    let expected =
+        ["vfio 0000:03:00.0", "vfio 0000:05:00.0", "vfio 0000:3b:00.1", "vhost-vdpa vhost-vdpa-3", "user n0"];
+    assert_eq!((taps(&vms[0]), uncounted(&vms[0])), (vec!["vnet0"], expected.map(str::to_owned).to_vec()));
+}
