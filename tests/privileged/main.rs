@@ -8,6 +8,7 @@ mod attach;
 mod chain;
 mod conservation;
 mod counts;
+mod elsewhere;
 mod fallback;
 mod guest_rx;
 mod lab;

@@ -53,18 +53,25 @@ fn readme() -> String {
 }
 
 /// As `setpriv` spells them: `+net_admin`.
-fn capabilities_of_the_readme() -> Vec<String> {
+pub(crate) fn capabilities_of_the_readme() -> Vec<String> {
     let readme = readme();
     let line = readme.lines().find_map(|line| line.strip_prefix("AmbientCapabilities=")).unwrap();
     line.split(' ').map(|name| name.replace("CAP_", "+").to_lowercase()).collect()
 }
 
-fn found_and_counted_by_ebpf(binary: &Path, capabilities: &[String]) -> bool {
+/// Runs this program as an ordinary user with these capabilities.
+pub(crate) fn with_capabilities(binary: &Path, capabilities: &[String]) -> Command {
     let capabilities = capabilities.join(",");
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
     command.args(["--inh-caps", &capabilities, "--ambient-caps", &capabilities]);
-    command.arg(binary).args(["serve", "--listen", "127.0.0.1:0"]);
+    command.arg(binary);
+    command
+}
+
+fn found_and_counted_by_ebpf(binary: &Path, capabilities: &[String]) -> bool {
+    let mut command = with_capabilities(binary, capabilities);
+    command.args(["serve", "--listen", "127.0.0.1:0"]);
     let daemon = Daemon::start_command(command).unwrap();
     daemon.wait_until_ready().unwrap();
     let by_ebpf = [("device", TAP), ("source", "ebpf")];

@@ -2,11 +2,13 @@
 
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use rustix::io::{FdFlags, fcntl_setfd};
 use tempfile::TempDir;
 use vm_metrics_testkit::child::ChildProcess;
 use vm_metrics_testkit::frames::Frame;
@@ -39,6 +41,38 @@ pub(crate) struct Work {
 }
 
 pub(crate) struct Vmm(pub(crate) ChildProcess);
+
+/// Shells that a VMM can be made of, for all it has to do is to be there.
+const SHELLS: [&str; 2] = ["/bin/dash", "/bin/busybox"];
+
+/// VMMs that do nothing but hold a TAP of the test's: what the guest sends and takes the test does itself.
+#[derive(Debug)]
+pub(crate) struct Shell {
+    path: PathBuf,
+    _dir: TempDir,
+}
+
+impl Shell {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // Its name makes it a VM.
+        let path = dir.path().join("qemu-system-x86_64");
+        let shell = SHELLS.iter().find(|shell| Path::new(shell).exists()).expect("a shell");
+        fs::copy(shell, &path).unwrap();
+        Self { path, _dir: dir }
+    }
+
+    /// In the network namespace of the calling thread. Nobody else may start a process meanwhile, which would hold the
+    /// TAP too: see `alone`.
+    pub(crate) fn start(&self, id: &str, tap: &Tap) -> ChildProcess {
+        let mut command = Command::new(&self.path);
+        command.arg0("sh").args(["-c", "kill -STOP $$", "sh", "-name", &format!("guest={id}")]);
+        fcntl_setfd(tap, FdFlags::empty()).unwrap();
+        let process = ChildProcess::spawn(id, &mut command).unwrap();
+        fcntl_setfd(tap, FdFlags::CLOEXEC).unwrap();
+        process
+    }
+}
 
 impl Program {
     pub(crate) fn new() -> Self {

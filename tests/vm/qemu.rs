@@ -110,7 +110,7 @@ fn the_snapshot_command_names_the_guest() {
     assert_eq!(vm["hypervisor_pid"], watched.guest.pid());
     assert_eq!((&vm["allocated_vcpus"], &vm["allocated_memory_bytes"]), (&2.into(), &(128 << 20).into()));
     assert_eq!(vm["nics"][0]["device"], "vmnamed0");
-    for number in ["cpu_usec", "memory_rss_bytes", "memory_vms_bytes", "net_rx_bytes", "net_tx_bytes"] {
+    for number in ["cpu_usec", "memory_rss_bytes", "memory_vms_bytes", "network_rx_bytes", "network_tx_bytes"] {
         assert!(vm[number].is_u64(), "{number}: {vm}");
     }
 }

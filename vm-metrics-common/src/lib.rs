@@ -22,7 +22,7 @@ pub mod names {
     pub const PROGRAM_EGRESS: &str = "tap_egress";
     /// `ARRAY` of [`Counters`](super::Counters), memory-mapped: entry `slot * possible_cpus + cpu`.
     pub const MAP_COUNTERS: &str = "COUNTERS";
-    /// `ARRAY` of [`TableEntry`](super::TableEntry), indexed by `ifindex % TABLE_SIZE`.
+    /// `ARRAY` of [`TableEntry`](super::TableEntry), indexed by `ifindex % size`.
     pub const MAP_TABLE: &str = "TABLE";
     /// `HASH` from ifindex to slot, for the interfaces whose table entry is taken by another one.
     pub const MAP_COLLISIONS: &str = "COLLISIONS";
@@ -30,9 +30,11 @@ pub mod names {
     pub const MAP_UNKNOWN: &str = "UNKNOWN";
     /// Global: number of possible CPUs, the stride of [`MAP_COUNTERS`].
     pub const GLOBAL_CPUS: &str = "POSSIBLE_CPUS";
+    /// Global: the size of [`MAP_TABLE`], a power of two, less one.
+    pub const GLOBAL_TABLE_MASK: &str = "TABLE_MASK";
 }
 
-/// Entries of the ifindex table; a power of two, so that the index is a mask.
+/// Entries of the ifindex table, unless user space makes it smaller; a power of two, so that the index is a mask.
 pub const TABLE_SIZE: u32 = 4096;
 
 /// Interfaces that may share a table entry with another one before attaching fails.
@@ -84,7 +86,7 @@ pub struct Counters {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableEntry {
-    /// The interface this entry belongs to; another one with the same index modulo `TABLE_SIZE` is looked up in the hash.
+    /// The interface this entry belongs to; another one with the same index modulo the size is looked up in the hash.
     pub ifindex: u32,
     pub slot: u32,
 }

@@ -12,6 +12,10 @@ use vm_metrics_common::{Counters, MAX_COLLISIONS, TABLE_SIZE, TableEntry};
 #[unsafe(no_mangle)]
 static POSSIBLE_CPUS: Global<u32> = Global::new(1);
 
+/// Where in `TABLE` an interface is; set by user space before loading.
+#[unsafe(no_mangle)]
+static TABLE_MASK: Global<u32> = Global::new(TABLE_SIZE - 1);
+
 /// `slot * POSSIBLE_CPUS + cpu`; the size is set by user space before loading.
 #[map]
 static COUNTERS: Array<Counters> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -28,7 +32,7 @@ static UNKNOWN: Array<u64> = Array::with_max_entries(1, 0);
 /// The slot of an interface, or `None` when user space has not given it one.
 #[inline(always)]
 pub fn slot_of(ifindex: u32) -> Option<u32> {
-    let entry = TABLE.get(ifindex & (TABLE_SIZE - 1))?;
+    let entry = TABLE.get(ifindex & TABLE_MASK.load())?;
     if entry.ifindex == ifindex {
         return Some(entry.slot);
     }

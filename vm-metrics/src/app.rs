@@ -20,7 +20,7 @@ use crate::exporters::{self, Running};
 use crate::host::Host;
 use crate::http;
 use crate::manager::{Manager, ManagerError, TickThread, Ticker};
-use crate::readers::{self, Configured, LinkWatch, Purpose};
+use crate::readers::{self, Configured, Purpose, Watch, Watching};
 use crate::sources::push::Inbox;
 use crate::sources::{self, Sources};
 
@@ -82,11 +82,13 @@ impl App {
         let address = listener.local_addr()?;
 
         let inboxes = self.sources.inboxes();
-        let (ticks, mut ticker) = TickThread::spawn(self.into_manager(Purpose::Serve)?, interval)?;
+        let manager = self.into_manager(Purpose::Serve)?;
+        let watch = manager.watch();
+        let (ticks, mut ticker) = TickThread::spawn(manager, interval)?;
         for (inbox, required) in inboxes {
             serve_inbox(inbox, required, &ticks)?;
         }
-        let _watch = host.is_this_kernel().then(|| watch_links(&ticks)).flatten();
+        let _watching = host.is_this_kernel().then(|| call_ticks(&watch, &ticks)).flatten();
         let (exporter, running) = exporters.start(&metric_prefix, &ticker)?;
         tracing::info!(
             "listening on http://{address}, a tick every {}",
@@ -167,10 +169,11 @@ impl Default for Manager {
     }
 }
 
-/// A TAP that comes is looked at now, not at the next tick; nor do its last words wait.
-fn watch_links(ticks: &TickThread) -> Option<LinkWatch> {
+/// A TAP that comes is looked at now, not at the next tick; nor do last words wait.
+fn call_ticks(watch: &Watch, ticks: &TickThread) -> Option<Watching> {
     let waker = ticks.waker();
-    LinkWatch::spawn(move || waker.wake())
+    watch
+        .spawn(move || waker.wake())
         .inspect_err(|error| tracing::warn!("{error}: what happens to TAPs is seen at the next tick"))
         .ok()
 }

@@ -44,6 +44,11 @@ impl Host {
         fs::metadata(self.proc.join("thread-self/ns/net")).ok().map(|namespace| namespace.ino())
     }
 
+    /// Where network namespaces have names by custom (`ip netns`).
+    pub fn named_namespaces(&self) -> &Path {
+        Path::new("/run/netns")
+    }
+
     /// The root of sysfs.
     pub fn sys(&self) -> &Path {
         &self.sys

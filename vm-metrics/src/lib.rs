@@ -20,6 +20,7 @@ pub mod host;
 pub mod http;
 pub mod manager;
 pub mod model;
+mod netns;
 mod procfs;
 pub mod readers;
 pub mod sources;

@@ -1,11 +1,8 @@
 //! The daemon of the schedule, which comes and goes, and the processes that are VMs to it.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use rustix::io::{FdFlags, fcntl_setfd};
 use tempfile::TempDir;
 use vm_metrics_testkit::child::ChildProcess;
 use vm_metrics_testkit::daemon::Daemon;
@@ -13,9 +10,7 @@ use vm_metrics_testkit::tap::Tap;
 
 use super::books::Key;
 use super::chance::Chance;
-
-/// Shells that a VMM can be made of, for all it has to do is to be there.
-const SHELLS: [&str; 2] = ["/bin/dash", "/bin/busybox"];
+use crate::vmm::Shell;
 
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -23,19 +18,15 @@ pub(crate) struct Host {
     /// VMs that the configuration has, each with its device.
     listed: String,
     ways: Vec<&'static str>,
-    vmm: PathBuf,
+    vmms: Shell,
     dir: TempDir,
 }
 
 impl Host {
     pub(crate) fn new<'a>(ways: Vec<&'static str>, listed: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        // Its name makes it a VM.
-        let vmm = dir.path().join("qemu-system-x86_64");
-        let shell = SHELLS.iter().find(|shell| Path::new(shell).exists()).expect("a shell");
-        fs::copy(shell, &vmm).unwrap();
+        let (dir, vmms) = (tempfile::tempdir().unwrap(), Shell::new());
         let vm = |(id, tap)| format!("[[sources.static_list.vms]]\nid = \"{id}\"\ntaps = [\"{tap}\"]\n");
-        Self { daemon: None, listed: listed.map(vm).collect(), ways, vmm, dir }
+        Self { daemon: None, listed: listed.map(vm).collect(), ways, vmms, dir }
     }
 
     /// Each daemon is another one.
@@ -59,12 +50,6 @@ impl Host {
 
     /// A process that holds the TAP, as a VMM does.
     pub(crate) fn start_vmm(&self, id: &str, tap: &Tap) -> ChildProcess {
-        let mut command = Command::new(&self.vmm);
-        command.arg0("sh").args(["-c", "kill -STOP $$", "sh", "-name", &format!("guest={id}")]);
-        // Nobody else starts a process in between: see `alone`.
-        fcntl_setfd(tap, FdFlags::empty()).unwrap();
-        let process = ChildProcess::spawn(id, &mut command).unwrap();
-        fcntl_setfd(tap, FdFlags::CLOEXEC).unwrap();
-        process
+        self.vmms.start(id, tap)
     }
 }

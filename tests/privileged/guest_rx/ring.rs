@@ -75,6 +75,8 @@ fn what_was_before_the_attach_is_not_offered_and_does_not_wait() {
 #[test]
 fn nothing_is_lost_between_several_cpus_and_a_slow_vmm() {
     const PER_THREAD: usize = 20_000;
+    /// Several rings full, so that some is dropped however slow the senders are.
+    const UNREAD_BYTES: u64 = 3_000_000;
     let mut lab = Lab::new(1, TapOptions::default());
     let (sent_bytes, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let reader = lab.taps[0].as_fd().try_clone_to_owned().unwrap();
@@ -94,6 +96,9 @@ fn nothing_is_lost_between_several_cpus_and_a_slow_vmm() {
             .collect();
         scope.spawn(|| {
             let mut buffer = vec![0; 2048];
+            while sent_bytes.load(Ordering::Relaxed) < UNREAD_BYTES && !done.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(1));
+            }
             while !done.load(Ordering::Relaxed) {
                 for _ in 0..50 {
                     let _ = rustix::io::read(&reader, &mut buffer);

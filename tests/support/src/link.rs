@@ -4,8 +4,9 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 
 use crate::sys;
@@ -135,4 +136,13 @@ impl Link {
 /// Any socket will do for requests on devices; it stands for the namespace it was made in.
 fn control_socket() -> Result<OwnedFd> {
     socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).context("socket AF_INET")
+}
+
+/// Runs `ip` of iproute2, for what is rarely needed.
+pub fn ip(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("ip").args(arguments).output().context("run ip")?;
+    if !output.status.success() {
+        bail!("ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
 }

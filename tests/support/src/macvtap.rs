@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat, open};
 use tempfile::TempDir;
 
-use crate::link::Link;
+use crate::link::{Link, ip};
 use crate::sys;
 use crate::wait::{SOON, wait_until};
 
@@ -86,12 +85,4 @@ impl AsFd for Macvtap {
 fn is_up(link: &Link) -> Result<bool> {
     let path = format!("/sys/class/net/{}/operstate", link.name());
     Ok(fs::read_to_string(&path).with_context(|| format!("read {path}"))?.trim() == "up")
-}
-
-fn ip(arguments: &[&str]) -> Result<()> {
-    let output = Command::new("ip").args(arguments).output().context("run ip")?;
-    if !output.status.success() {
-        bail!("ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(())
 }

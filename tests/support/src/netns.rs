@@ -32,6 +32,31 @@ pub struct NetNs {
     _not_send: PhantomData<*const ()>,
 }
 
+/// Moves the calling thread into the network namespace of a process, with the mounts of its own, until this is dropped.
+#[derive(Debug)]
+pub struct Visit {
+    former: OwnedFd,
+    _not_send: PhantomData<*const ()>,
+}
+
+pub fn enter_of(pid: u32) -> Result<Visit> {
+    let former = open_path("/proc/thread-self/ns/net")?;
+    let there = open_path(&format!("/proc/{pid}/ns/net"))?;
+    move_into_link_name_space(there.as_fd(), Some(LinkNameSpaceType::Network)).context("setns, network")?;
+    Ok(Visit { former, _not_send: PhantomData })
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let back = move_into_link_name_space(self.former.as_fd(), Some(LinkNameSpaceType::Network));
+        if let Err(error) = back
+            && !thread::panicking()
+        {
+            panic!("cannot leave the network namespace: {error}");
+        }
+    }
+}
+
 impl NetNs {
     /// Moves the calling thread into a new, empty network namespace: loopback up, IPv6 off so that counters begin at 0.
     pub fn enter() -> Result<Self> {

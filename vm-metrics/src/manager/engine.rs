@@ -11,7 +11,7 @@ use super::retain::{self, Departed, Tick};
 use super::{judge, merge};
 use crate::host::Host;
 use crate::model::{Batch, InstanceInfo, PartHealth, PartKind, PartRun, Snapshot, VmSet};
-use crate::readers::{Configured, Purpose, Reader, Started};
+use crate::readers::{Configured, Purpose, Reader, Setting, Started, Watch};
 use crate::sources::{InstanceSource, Sources};
 
 /// Makes snapshots: one per call of [`tick`](Self::tick).
@@ -23,6 +23,7 @@ pub(super) struct Engine {
     before: Tick,
     health_log: HealthLog,
     ticks: u64,
+    watch: Watch,
 }
 
 #[derive(Debug, Error)]
@@ -48,9 +49,17 @@ impl Engine {
         retention: Duration,
         purpose: Purpose,
     ) -> Result<Self, ManagerError> {
+        let watch = match purpose {
+            Purpose::Serve => Watch::new().unwrap_or_else(|error| {
+                tracing::warn!("{error}: what happens is seen at the next tick");
+                Watch::default()
+            }),
+            Purpose::Look => Watch::default(),
+        };
+        let setting = Setting { host: host.clone(), purpose, watch };
         let start = |reader: Configured| {
             let name = reader.name;
-            match reader.start(host, purpose) {
+            match reader.start(&setting) {
                 Started::Running(reader) => Ok((name, ReaderState::Running(reader))),
                 Started::Not(health) => Ok((name, ReaderState::Not(health))),
                 Started::Refused(reason) => Err(ManagerError::Refused { name, reason }),
@@ -65,7 +74,13 @@ impl Engine {
             before: Tick::default(),
             health_log: HealthLog::default(),
             ticks: 0,
+            watch: setting.watch,
         })
+    }
+
+    /// What calls for a tick before its time.
+    pub(super) fn watch(&self) -> Watch {
+        self.watch.clone()
     }
 
     /// Lists from this source before all others; replaces the one that was set before.

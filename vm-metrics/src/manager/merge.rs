@@ -90,7 +90,8 @@ fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicS
         return NicStats { device: nic.tap.clone(), netns: nic.netns, ..NicStats::default() };
     };
     let GuestView { rx, tx } = device.map(|device| device_counts(kind, &device.stats)).unwrap_or_default();
-    let account = ledger.account(owner, &Seen { nic, ifindex, rx, tx });
+    let namespace = nic.netns.and_then(|netns| batch.namespaces.get(&netns)).copied();
+    let account = ledger.account(owner, &Seen { nic, ifindex, namespace, rx, tx });
     // The equation of what is offered is a TAP's: a macvtap does not say what was delivered.
     let is_tap = kind == NicKind::Tap;
     let drops = batch.drops.get(nic).filter(|drops| is_tap && drops.ifindex == ifindex);

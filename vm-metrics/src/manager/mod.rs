@@ -24,7 +24,7 @@ pub use tick::{TickThread, Ticker, Waker};
 
 use crate::host::Host;
 use crate::model::{Health, InstanceInfo, PartKind, Snapshot, VmStats};
-use crate::readers::{Configured, Purpose};
+use crate::readers::{Configured, Purpose, Watch};
 use crate::sources::{InstanceSource, Sources};
 use engine::Engine;
 
@@ -133,6 +133,11 @@ impl Manager {
         let snapshot = engine.tick(late);
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&snapshot));
         snapshot
+    }
+
+    /// What calls for a look before its time.
+    pub(crate) fn watch(&self) -> Watch {
+        self.engine().watch()
     }
 
     fn engine(&self) -> MutexGuard<'_, Engine> {

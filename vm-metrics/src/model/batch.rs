@@ -15,6 +15,9 @@ pub struct Batch {
     pub taps: HashMap<Nic, TapReading>,
     pub ebpf: HashMap<Nic, EbpfReading>,
     pub drops: HashMap<Nic, DropReading>,
+    /// Of the network namespaces in which something was read, by inode: a number that no other namespace has or will have,
+    /// as the inode may.
+    pub namespaces: HashMap<u64, u64>,
 }
 
 /// What was there in the tick before and is not any more: whole VMs, or VMs with only the interfaces they have lost.

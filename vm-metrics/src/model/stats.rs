@@ -212,6 +212,8 @@ pub enum NicSource {
     Netlink,
     /// The device's counters, from sysfs.
     Sysfs,
+    /// The device's counters, from `/proc/<pid>/net/dev` of a process in its network namespace.
+    Procfs,
     /// Nothing could be read.
     #[default]
     None,
@@ -246,6 +248,7 @@ impl NicSource {
             Self::Ebpf => "ebpf",
             Self::Netlink => "netlink",
             Self::Sysfs => "sysfs",
+            Self::Procfs => "procfs",
             Self::None => "none",
         }
     }

@@ -1,5 +1,6 @@
 //! Who exists: a VM, its process and its network interfaces, as a source describes them.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -90,6 +91,18 @@ impl VmSet {
     /// The network interfaces whose devices are in the network namespace of this process.
     pub fn local_nics(&self) -> impl Iterator<Item = &Nic> {
         self.nics().filter(|nic| nic.netns.is_none())
+    }
+
+    /// The network namespaces, other than that of this process, in which VMs have interfaces, with the processes of those
+    /// VMs.
+    pub fn foreign_netns(&self) -> HashMap<u64, Vec<u32>> {
+        let mut found: HashMap<u64, Vec<u32>> = HashMap::new();
+        for vm in &self.vms {
+            for netns in vm.nics.iter().filter_map(|nic| nic.netns) {
+                found.entry(netns).or_default().extend(vm.hypervisor_pid);
+            }
+        }
+        found
     }
 
     /// The network interfaces of all VMs.

@@ -3,6 +3,7 @@
 //! The kernel ends every field with a space or a newline. A number that nothing follows may have been cut
 //! short, so it counts as missing: half a number is never taken for a whole one.
 
+mod net_dev;
 mod pairs;
 
 use std::fmt::Write as _;
@@ -11,6 +12,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::model::SchedTimes;
+pub use net_dev::parse_net_dev;
 pub use pairs::{is_of_own_pid_namespace, parse_io, parse_status};
 
 /// The fields of `/proc/<pid>/stat` that are of use here.

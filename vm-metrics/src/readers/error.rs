@@ -26,7 +26,9 @@ pub enum ReaderError {
     NoRoom { pid: u32, threads: usize },
     #[error("{device}: no such device in this network namespace")]
     NoDevice { device: String },
-    #[error("{device} is in another network namespace (net:[{netns}]), which is not looked into")]
+    #[error("cannot enter the network namespace net:[{netns}]: {problem} (it needs CAP_SYS_ADMIN)")]
+    Namespace { netns: u64, problem: String, errno: Option<i32> },
+    #[error("{device} is in another network namespace (net:[{netns}]), and no process of the VM is there")]
     OtherNamespace { device: String, netns: u64 },
     #[error("{taps} TAPs wait for the programs: attaching is paced")]
     Waiting { taps: usize },
@@ -54,7 +56,7 @@ impl ReaderError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Io { source, .. } | Self::Netlink { source, .. } => source.raw_os_error(),
-            Self::Device { errno, .. } | Self::NoDrops { errno, .. } => *errno,
+            Self::Device { errno, .. } | Self::Namespace { errno, .. } | Self::NoDrops { errno, .. } => *errno,
             Self::NoProcess { .. } => Some(Errno::SRCH.raw_os_error()),
             Self::NoDevice { .. } => Some(Errno::NODEV.raw_os_error()),
             Self::NoRoom { .. } => Some(Errno::MFILE.raw_os_error()),

@@ -161,9 +161,13 @@ impl ProcessFiles {
     }
 
     /// Closes the files of all other processes.
-    pub(super) fn keep_only(&mut self, vms: &VmSet) {
+    fn keep_only(&mut self, vms: &VmSet) {
         let pids: HashSet<u32> = vms.pids().collect();
-        self.kept.retain(|pid, _| pids.contains(pid));
+        self.retain(|pid| pids.contains(&pid));
+    }
+
+    pub(super) fn retain(&mut self, is_wanted: impl Fn(u32) -> bool) {
+        self.kept.retain(|pid, _| is_wanted(*pid));
     }
 }
 

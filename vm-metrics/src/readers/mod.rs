@@ -5,9 +5,10 @@
 //! timing follow from the table.
 
 mod cpu_clock;
+mod elsewhere;
 mod error;
+mod exits;
 mod kept;
-mod link_watch;
 mod proc_io;
 mod proc_stat;
 mod proc_statm;
@@ -16,17 +17,18 @@ mod proc_threads;
 mod rtnetlink;
 mod tap_ebpf;
 mod tap_netlink;
+mod tap_procfs;
 mod tap_sysfs;
+mod watch;
 
 use std::fmt;
-
-pub use link_watch::LinkWatch;
 
 pub use error::{ReadReport, ReaderError};
 pub use proc_stat::read_proc_stat;
 pub use proc_statm::{ProcStatm, read_proc_statm};
 pub(crate) use tap_ebpf::{NAME as TAP_EBPF, detach};
 pub use tap_sysfs::read_tap_stats;
+pub use watch::{Watch, Watching};
 
 use crate::config::{ConfigError, Section, Sections};
 use crate::host::Host;
@@ -53,8 +55,7 @@ pub struct ReaderDef {
 
 /// Every reader, in the order in which they read. Threads come before their process: so those of the vCPUs are never
 /// ahead of the whole. The devices come before eBPF: so the eBPF count is never older than
-/// the device's, which the ledger relies on. Of the two that read devices the first reads what it can, and the second
-/// the rest.
+/// the device's, which the ledger relies on. Of those that read devices each reads what the ones before could not.
 pub const READERS: &[ReaderDef] = &[
     proc_threads::DEF,
     proc_stat::DEF,
@@ -63,11 +64,21 @@ pub const READERS: &[ReaderDef] = &[
     proc_io::DEF,
     tap_netlink::DEF,
     tap_sysfs::DEF,
+    tap_procfs::DEF,
     tap_ebpf::DEF,
 ];
 
 /// Starts a configured reader.
-type Start = Box<dyn FnOnce(&Host, Purpose) -> Started + Send>;
+type Start = Box<dyn FnOnce(&Setting) -> Started + Send>;
+
+/// What a reader is started with.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    pub host: Host,
+    pub purpose: Purpose,
+    /// To which it adds what tells of news.
+    pub watch: Watch,
+}
 
 /// What the readers are started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,9 +112,9 @@ impl fmt::Debug for Configured {
 }
 
 impl Configured {
-    pub fn start(self, host: &Host, purpose: Purpose) -> Started {
+    pub fn start(self, setting: &Setting) -> Started {
         match self.start {
-            Some(start) => start(host, purpose),
+            Some(start) => start(setting),
             None => Started::Not(PartHealth::new(Health::Disabled, "switched off in the configuration")),
         }
     }

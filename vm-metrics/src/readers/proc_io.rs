@@ -2,7 +2,6 @@
 
 use super::kept::ProcessFiles;
 use super::{ReadReport, Reader, ReaderDef, Started};
-use crate::host::Host;
 use crate::model::{Batch, VmSet};
 use crate::procfs::parse_io;
 
@@ -11,8 +10,8 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     help: "bytes that each hypervisor process had storage read and write, from /proc/<pid>/io",
     configure: |section| {
         section.no_options()?;
-        Ok(Box::new(|host: &Host, _| {
-            Started::Running(Box::new(ProcIo { files: ProcessFiles::new(host.clone(), "io") }))
+        Ok(Box::new(|setting| {
+            Started::Running(Box::new(ProcIo { files: ProcessFiles::new(setting.host.clone(), "io") }))
         }))
     },
 };

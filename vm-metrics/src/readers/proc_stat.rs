@@ -1,15 +1,16 @@
 //! CPU time of the hypervisor process: from its CPU clock, which counts nanoseconds, else from `/proc/<pid>/stat`, which
 //! says the same in clock ticks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rustix::param::clock_ticks_per_second;
 
 use super::cpu_clock::CpuClocks;
+use super::exits::Exits;
 use super::kept::{Buffer, ProcessFiles};
-use super::{ReadReport, Reader, ReaderDef, ReaderError, Started};
+use super::{ReadReport, Reader, ReaderDef, ReaderError, Setting, Started};
 use crate::host::Host;
-use crate::model::{Batch, VmSet};
+use crate::model::{Batch, Leaving, VmSet};
 use crate::procfs::{Stat, parse_stat};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
@@ -17,15 +18,7 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     help: "CPU time of each hypervisor process, from its CPU clock and /proc/<pid>/stat",
     configure: |section| {
         section.no_options()?;
-        Ok(Box::new(|host, _| {
-            let files = ProcessFiles::new(host.clone(), "stat");
-            Started::Running(Box::new(ProcStat {
-                files,
-                ticks_per_second: clock_ticks_per_second(),
-                clocks: CpuClocks::new(host),
-                published: HashMap::new(),
-            }))
-        }))
+        Ok(Box::new(|setting| Started::Running(Box::new(ProcStat::new(setting)))))
     },
 };
 
@@ -52,8 +45,12 @@ struct ProcStat {
     files: ProcessFiles,
     ticks_per_second: u64,
     clocks: Option<CpuClocks>,
+    /// `None` where pids are not those that the kernel takes from this process.
+    exits: Option<Exits>,
     /// What was last said of each process.
     published: HashMap<u32, Published>,
+    /// The processes of this tick.
+    wanted: HashSet<u32>,
 }
 
 #[derive(Debug)]
@@ -72,22 +69,60 @@ impl Reader for ProcStat {
             let clock_nsec = self.clocks.and_then(|clocks| clocks.read_nsec(pid));
             match self.files.read(pid, &mut buffer, parse_stat) {
                 Ok(Some(stat)) if !stat.is_dead() => {
-                    let reading = batch.processes.entry(pid).or_default();
-                    reading.start_ticks = Some(stat.start_ticks);
-                    reading.cpu_usec = Some(self.cpu_usec(pid, &stat, clock_nsec));
+                    if let Some(exits) = &mut self.exits {
+                        exits.follow(pid, stat.start_ticks);
+                    }
+                    self.take(pid, &stat, clock_nsec, batch);
                     report.items += 1;
                 }
                 Ok(_) => report.error(ReaderError::NoProcess { pid }),
                 Err(error) => report.error(error),
             }
         }
-        self.files.keep_only(vms);
-        self.published.retain(|pid, _| batch.processes.contains_key(pid));
+        self.wanted = vms.pids().collect();
         report
+    }
+
+    /// One that has ended, and that its parent has not yet asked for, still says what it used in all.
+    fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
+        let mut buffer = Buffer::new();
+        for pid in leaving.vms.pids() {
+            let clock_nsec = self.clocks.and_then(|clocks| clocks.read_nsec(pid));
+            let known = self.published.get(&pid).map(|said| said.start_ticks);
+            if let Ok(Some(stat)) = self.files.read(pid, &mut buffer, parse_stat)
+                && known == Some(stat.start_ticks)
+            {
+                self.take(pid, &stat, clock_nsec, batch);
+            }
+        }
+        let wanted = |pid| self.wanted.contains(&pid);
+        self.files.retain(wanted);
+        self.published.retain(|pid, _| wanted(*pid));
+        if let Some(exits) = &mut self.exits {
+            exits.keep_only(wanted);
+        }
     }
 }
 
 impl ProcStat {
+    fn new(setting: &Setting) -> Self {
+        let clocks = CpuClocks::new(&setting.host);
+        Self {
+            files: ProcessFiles::new(setting.host.clone(), "stat"),
+            ticks_per_second: clock_ticks_per_second(),
+            exits: clocks.is_some().then(|| Exits::new(setting.watch.clone())),
+            clocks,
+            published: HashMap::new(),
+            wanted: HashSet::new(),
+        }
+    }
+
+    fn take(&mut self, pid: u32, stat: &Stat, clock_nsec: Option<u64>, batch: &mut Batch) {
+        let reading = batch.processes.entry(pid).or_default();
+        reading.start_ticks = Some(stat.start_ticks);
+        reading.cpu_usec = Some(self.cpu_usec(pid, stat, clock_nsec));
+    }
+
     /// The greater of what was said and what is known now: clock ticks lag behind the clock.
     fn cpu_usec(&mut self, pid: u32, stat: &Stat, clock_nsec: Option<u64>) -> u64 {
         let now = clock_nsec.map_or_else(|| cpu_usec(stat, self.ticks_per_second), |nsec| nsec / 1000);
@@ -125,7 +160,9 @@ mod tests {
             files: ProcessFiles::new(host, "stat"),
             ticks_per_second: 100,
             clocks: None,
+            exits: None,
             published: HashMap::new(),
+            wanted: HashSet::new(),
         };
         let stat = |utime_ticks, start_ticks| Stat {
             state: b'S',

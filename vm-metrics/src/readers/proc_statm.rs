@@ -13,8 +13,8 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     help: "resident and virtual memory of each hypervisor process, from /proc/<pid>/statm",
     configure: |section| {
         section.no_options()?;
-        Ok(Box::new(|host, _| {
-            let files = ProcessFiles::new(host.clone(), "statm");
+        Ok(Box::new(|setting| {
+            let files = ProcessFiles::new(setting.host.clone(), "statm");
             Started::Running(Box::new(StatmReader { files, page_size: page_size() as u64 }))
         }))
     },

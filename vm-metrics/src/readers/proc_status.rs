@@ -2,7 +2,6 @@
 
 use super::kept::ProcessFiles;
 use super::{ReadReport, Reader, ReaderDef, Started};
-use crate::host::Host;
 use crate::model::{Batch, VmSet};
 use crate::procfs::parse_status;
 
@@ -11,8 +10,8 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     help: "anonymous, file, shared, huge and swapped memory of each hypervisor process, from /proc/<pid>/status",
     configure: |section| {
         section.no_options()?;
-        Ok(Box::new(|host: &Host, _| {
-            Started::Running(Box::new(ProcStatus { files: ProcessFiles::new(host.clone(), "status") }))
+        Ok(Box::new(|setting| {
+            Started::Running(Box::new(ProcStatus { files: ProcessFiles::new(setting.host.clone(), "status") }))
         }))
     },
 };

@@ -13,8 +13,8 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     help: "bytes, packets, errors and drops of each TAP, from /sys/class/net/<tap>/statistics",
     configure: |section| {
         section.no_options()?;
-        Ok(Box::new(|host, _| {
-            Started::Running(Box::new(TapSysfs { host: host.clone(), kept: HashMap::new() }))
+        Ok(Box::new(|setting| {
+            Started::Running(Box::new(TapSysfs { host: setting.host.clone(), kept: HashMap::new() }))
         }))
     },
 };
@@ -69,11 +69,7 @@ impl Reader for TapSysfs {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
         let mut buffer = Buffer::new();
-        for nic in vms.nics() {
-            if let Some(netns) = nic.netns {
-                report.error(ReaderError::OtherNamespace { device: nic.tap.clone(), netns });
-                continue;
-            }
+        for nic in vms.local_nics() {
             // Read by netlink; or a second NIC on the same device, which was read by this loop.
             if batch.taps.contains_key(nic) {
                 continue;

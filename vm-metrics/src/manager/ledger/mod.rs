@@ -30,10 +30,12 @@ const TIDY: u64 = 32;
 const KEEP_ELSEWHERE: f64 = 24.0 * 3600.0;
 
 /// A device by its namespace and index. Its name may change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct DeviceKey {
     netns: Option<u64>,
     ifindex: u32,
+    /// Where the index is not known.
+    name: Option<String>,
 }
 
 /// The accounts of all devices that a VM has or had, as long as they live.
@@ -53,7 +55,10 @@ pub(super) struct Ledger {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen<'s> {
     pub(super) nic: &'s Nic,
+    /// 0 where it is not known.
     pub(super) ifindex: u32,
+    /// What tells the network namespace from others that had or will have its inode; `None` for this process's own.
+    pub(super) namespace: Option<u64>,
     /// What the device itself counts, guest perspective.
     pub(super) rx: FrameCounts,
     pub(super) tx: FrameCounts,
@@ -72,8 +77,13 @@ impl Ledger {
 
     /// The account of a device, which from now on is this owner's.
     pub(super) fn account(&mut self, owner: &str, seen: &Seen<'_>) -> &mut Account {
-        let key = DeviceKey { netns: seen.nic.netns, ifindex: seen.ifindex };
-        let identify = || seen.nic.netns.is_none().then(|| self.host.device_id(&seen.nic.tap)).flatten();
+        let name = (seen.ifindex == 0).then(|| seen.nic.tap.clone());
+        let key = DeviceKey { netns: seen.nic.netns, ifindex: seen.ifindex, name };
+        let identify = || match seen.nic.netns {
+            None => self.host.device_id(&seen.nic.tap),
+            Some(_) => seen.namespace,
+        };
+        let is_own = key.netns.is_none();
         let since = (!self.looks_once).then_some(self.now);
         let new = |device| Account::new(seen.nic.clone(), device, owner, since);
         let account = match self.accounts.entry(key) {
@@ -81,7 +91,7 @@ impl Ledger {
             Entry::Occupied(known) => {
                 let account = known.into_mut();
                 // Asked only where there may be another one: the kernel hardly ever uses an index again.
-                let sure = account.seen + 1 >= self.tick && account.nic == *seen.nic;
+                let sure = is_own && account.seen + 1 >= self.tick && account.nic == *seen.nic;
                 let device = if sure { account.device } else { identify() };
                 if !account.is_of(seen.nic, device) || account.fell(seen) {
                     *account = new(device);

@@ -17,7 +17,7 @@ fn tx(bytes: u64) -> FrameCounts {
 /// One tick in which this VM has the device and it has counted so much: what the VM is given.
 fn tick(ledger: &mut Ledger, owner: &str, nic: &Nic, bytes: u64) -> u64 {
     ledger.begin_tick();
-    let seen = Seen { nic, ifindex: 7, rx: tx(0), tx: tx(bytes) };
+    let seen = Seen { nic, ifindex: 7, namespace: None, rx: tx(0), tx: tx(bytes) };
     let given = ledger.account(owner, &seen).publish(Totals { tx: seen.tx, ..Totals::default() });
     ledger.end_tick();
     given.tx.bytes.unwrap()

@@ -23,7 +23,7 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     help: "time of each vCPU's thread, and time that threads wait for a CPU, from /proc/<pid>/task/<tid>/schedstat",
     configure: |section| {
         section.no_options()?;
-        Ok(Box::new(|host: &Host, _| Started::Running(Box::new(ProcThreads::new(host.clone())))))
+        Ok(Box::new(|setting| Started::Running(Box::new(ProcThreads::new(setting.host.clone())))))
     },
 };
 

@@ -3,12 +3,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::time::Duration;
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::sockopt::{Timeout, set_socket_recv_buffer_size, set_socket_timeout};
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
 use super::reply::{self, Deleted};
@@ -78,18 +77,14 @@ impl Events {
         self.deleted.get(name).map(|(_, reading)| *reading)
     }
 
-    /// Waits for a change; false when there was none in this time.
-    pub(in crate::readers) fn wait(&mut self, at_most: Duration) -> io::Result<bool> {
-        set_socket_timeout(&self.fd, Timeout::Recv, Some(at_most))?;
-        match self.receive(RecvFlags::empty()) {
-            Ok(_) | Err(Errno::NOBUFS) => Ok(true),
-            Err(Errno::AGAIN) => Ok(false),
-            Err(errno) => Err(errno.into()),
-        }
-    }
-
     fn receive(&mut self, flags: RecvFlags) -> Result<usize, Errno> {
         let (fd, buffer) = (&self.fd, &mut self.buffer);
         retry_on_intr(|| recv(fd, &mut buffer[..], flags)).map(|(read, _)| read)
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }

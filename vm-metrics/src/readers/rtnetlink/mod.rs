@@ -19,6 +19,7 @@ use rustix::net::netdevice::index_to_name_inlined;
 
 use super::ReaderError;
 use crate::model::{Nic, NicKind, TapStats};
+use crate::netns::cookie_of;
 pub(super) use events::Events;
 pub(super) use socket::Dump;
 use socket::Socket;
@@ -35,6 +36,11 @@ impl Links {
     pub(super) fn open() -> Result<Self, ReaderError> {
         let socket = Socket::open().map_err(failed("open a socket"))?;
         Ok(Self { socket, known: HashMap::new() })
+    }
+
+    /// What tells the namespace from any other that is or will be; `None` before Linux 5.14.
+    pub(super) fn netns_cookie(&self) -> Option<u64> {
+        cookie_of(&self.socket)
     }
 
     /// Those of the NICs whose devices are there, by interface index.

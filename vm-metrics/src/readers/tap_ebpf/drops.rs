@@ -40,6 +40,15 @@ pub(super) struct Drops {
     _program: Option<Ebpf>,
 }
 
+/// A TAP of this tick.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Followed<'n> {
+    pub(super) ifindex: u32,
+    pub(super) nic: &'n Nic,
+    /// Whether the programs on it have been counting before this tick.
+    pub(super) counts: bool,
+}
+
 /// Where the map and the attachment stay while no daemon runs.
 #[derive(Debug)]
 pub(super) struct DropPins {
@@ -76,10 +85,10 @@ impl Drops {
         Ok(Self { counts, followed: HashMap::new(), tick: 0, own_netns, _program: program })
     }
 
-    /// After a start: throws away what was counted for devices that nobody counts any more.
-    pub(super) fn keep(&mut self, is_counted: impl Fn(u32) -> bool) -> Result<(), LoadError> {
+    /// Some time after a start: throws away what was counted for devices that are no VM's any more.
+    pub(super) fn keep_only_followed(&mut self) -> Result<(), LoadError> {
         for key in self.counts.keys().collect::<Result<Vec<_>, _>>()? {
-            if key.netns != self.own_netns || !is_counted(key.ifindex) {
+            if !self.followed.contains_key(&key) {
                 self.counts.remove(&key)?;
             }
         }
@@ -90,12 +99,16 @@ impl Drops {
     /// frame is offered whose drop would not be seen.
     pub(super) fn follow<'n>(
         &mut self,
-        present: impl IntoIterator<Item = (u32, &'n Nic)>,
+        present: impl IntoIterator<Item = Followed<'n>>,
     ) -> Result<(), LoadError> {
         self.tick += 1;
-        for (ifindex, nic) in present {
+        for Followed { ifindex, nic, counts } in present {
             let key = self.key(ifindex, nic)?;
             if !self.followed.contains_key(&key) {
+                if !counts {
+                    // Of another device that had the name and the index, in a namespace with the same number.
+                    self.forget(key)?;
+                }
                 self.add(key)?;
             }
             self.followed.insert(key, (nic.clone(), self.tick));
@@ -127,6 +140,13 @@ impl Drops {
     fn key(&self, ifindex: u32, nic: &Nic) -> Result<DropKey, LoadError> {
         let netns = nic.netns.map_or(Ok(self.own_netns), inode)?;
         Ok(DropKey { netns, ifindex })
+    }
+
+    fn forget(&mut self, key: DropKey) -> Result<(), LoadError> {
+        match self.counts.remove(&key) {
+            Err(error) if errno_of(&error) != Some(Errno::NOENT.raw_os_error()) => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// What a daemon before this one has counted stays.

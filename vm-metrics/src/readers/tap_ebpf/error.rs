@@ -52,6 +52,8 @@ pub(super) enum LoadError {
     OtherShape { path: PathBuf },
     #[error("all slots are in use: raise readers.tap_ebpf.max_nics")]
     NoSlot,
+    #[error("cannot enter the network namespace: {0}")]
+    Enter(#[source] io::Error),
     #[error("the device changed while it was attached")]
     DeviceChanged,
     #[error("the eBPF object lacks {0}")]

@@ -72,6 +72,16 @@ pub(super) struct Changes {
     new: Vec<(u32, Nic)>,
 }
 
+impl Changes {
+    pub(super) fn have_gone(&self) -> bool {
+        !self.gone.is_empty()
+    }
+
+    pub(super) fn have_come(&self) -> bool {
+        !self.new.is_empty()
+    }
+}
+
 impl Instance {
     /// Loads the programs; with pins, takes over what the daemon before this one has left.
     pub(super) fn new(
@@ -117,6 +127,32 @@ impl Instance {
             }
         }
         Ok(())
+    }
+
+    /// Takes the programs off all TAPs, and leaves nothing for a daemon after this one.
+    pub(super) fn close(mut self) -> Result<(), LoadError> {
+        self.taps.drain().try_for_each(|(_, tap)| tap.attached.remove())?;
+        self.pins.take().map_or(Ok(()), Pins::remove).map_err(LoadError::Pin)
+    }
+
+    /// Lets go of everything without a word to the kernel.
+    pub(super) fn forget(mut self) {
+        self.taps.values_mut().for_each(|tap| tap.attached.forget());
+    }
+
+    /// How many TAPs it can count.
+    pub(super) fn slots(&self) -> usize {
+        self.loaded.counters.slots() as usize
+    }
+
+    /// How many more.
+    pub(super) fn room(&self) -> usize {
+        self.slots.free()
+    }
+
+    /// Whether this interface is on its books.
+    pub(super) fn knows(&self, ifindex: u32) -> bool {
+        self.counts(ifindex) || self.refused.contains_key(&ifindex)
     }
 
     /// Whether the programs are on this interface.

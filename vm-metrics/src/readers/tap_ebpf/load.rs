@@ -8,13 +8,17 @@ use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use log::Log;
+use rustix::param::page_size;
 use rustix::process::{Resource, Rlimit, setrlimit};
-use vm_metrics_common::{Counters, GLOBAL_LAYOUT, Layout, TABLE_SIZE, TableEntry, names};
+use vm_metrics_common::{Counters, GLOBAL_LAYOUT, Layout, MAX_COLLISIONS, TABLE_SIZE, TableEntry, names};
 
 use super::counters::CounterMap;
 use super::error::LoadError;
 use super::pins::Pins;
 use crate::model::{AttachMode, EbpfReading, NicKind};
+
+/// Where the programs write what they have to say: aya-log's.
+const MAP_LOG: &str = "AYA_LOGS";
 
 /// Built by `build.rs` from `vm-metrics-ebpf`; aligned, because the loader reads it in place.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vm-metrics.bpf.o"));
@@ -43,11 +47,24 @@ pub(super) struct Loaded {
 pub(super) struct Size {
     /// TAPs that can be counted at the same time.
     pub(super) nics: u32,
+    /// The size of the table less one.
+    table_mask: &'static u32,
+    collisions: u32,
+    log_bytes: u32,
 }
 
 impl Size {
+    /// One load, made once.
     pub(super) fn of_own_namespace(max_nics: u32) -> Self {
-        Self { nics: max_nics }
+        const MASK: u32 = TABLE_SIZE - 1;
+        Self { nics: max_nics, table_mask: &MASK, collisions: MAX_COLLISIONS, log_bytes: 128 << 10 }
+    }
+
+    /// One of perhaps thousands.
+    pub(super) fn of_other_namespace(nics: u32) -> Self {
+        const MASK: u32 = 63;
+        let log_bytes = u32::try_from(page_size()).unwrap_or(64 << 10);
+        Self { nics, table_mask: &MASK, collisions: nics, log_bytes }
     }
 }
 
@@ -87,23 +104,24 @@ impl Loader {
         let Self { loader, cpus, knows_layout } = self;
         let (max_nics, cpus) = (size.nics, *cpus);
         let entries = max_nics.checked_mul(cpus).ok_or(LoadError::TooManyNics { max_nics, cpus })?;
-        loader.map_max_entries(names::MAP_COUNTERS, entries);
+        loader
+            .map_max_entries(names::MAP_COUNTERS, entries)
+            .map_max_entries(names::MAP_TABLE, size.table_mask + 1)
+            .map_max_entries(names::MAP_COLLISIONS, size.collisions)
+            .map_max_entries(MAP_LOG, size.log_bytes)
+            .override_global(names::GLOBAL_TABLE_MASK, size.table_mask, true);
         for (name, key_size, value_size) in SHAPES {
             let Some(pins) = pins else { break };
             let path = pins.map(name);
-            check_shape(&path, key_size, value_size)?;
+            check_shape(&path, key_size, value_size, size)?;
             loader.map_pin_path(name, path);
         }
         let mut ebpf = loader.load(OBJECT)?;
-        let logger = EbpfLogger::init(&mut ebpf).map_err(|_| LoadError::Missing("the map AYA_LOGS"))?;
+        let logger = EbpfLogger::init(&mut ebpf).map_err(|_| LoadError::Missing(MAP_LOG))?;
         for name in [names::PROGRAM_INGRESS, names::PROGRAM_EGRESS] {
             classifier(&mut ebpf, name)?.load()?;
         }
         let counters = CounterMap::new(take(&mut ebpf, names::MAP_COUNTERS)?, cpus)?;
-        if counters.slots() != max_nics {
-            let slots = counters.slots();
-            tracing::warn!("max_nics stays {slots} as pinned: `vm-metrics detach` makes {max_nics} count");
-        }
         let table = Array::try_from(take(&mut ebpf, names::MAP_TABLE)?)?;
         let collisions = HashMap::try_from(take(&mut ebpf, names::MAP_COLLISIONS)?)?;
         Ok(Loaded { ebpf, counters, table, collisions, logger, sees_cuts: *knows_layout })
@@ -148,14 +166,14 @@ const SHAPES: [(&str, usize, usize); 3] = [
 ];
 
 /// A pinned map is taken as it is, and the programs would write beyond values that are smaller than they think.
-fn check_shape(path: &Path, key_size: usize, value_size: usize) -> Result<(), LoadError> {
+fn check_shape(path: &Path, key_size: usize, value_size: usize, size: Size) -> Result<(), LoadError> {
     if !path.exists() {
         return Ok(());
     }
     let info = MapInfo::from_pin(path)?;
     let fits = info.key_size() as usize == key_size
         && info.value_size() as usize == value_size
-        && (!path.ends_with(names::MAP_TABLE) || info.max_entries() == TABLE_SIZE);
+        && (!path.ends_with(names::MAP_TABLE) || info.max_entries() == size.table_mask + 1);
     if fits { Ok(()) } else { Err(LoadError::OtherShape { path: path.to_owned() }) }
 }
 

@@ -1,6 +1,7 @@
 //! The programs on the TAPs: `load` brings them into the kernel, `attach` hangs them on a TAP, `counters` reads what they
 //! count, `slots` says who counts where, and `pins` keeps all of it while no daemon runs. `instance` is all of these for
-//! one network namespace, and `reader` leads them tick by tick within the time that `budget` gives.
+//! one load of the programs, `place` has the loads of one network namespace, and `reader` leads them tick by tick within
+//! the time that `budget` gives.
 //!
 //! `drops` counts what was dropped on its way to the guest; `kernel` knows what the programs read of the kernel's own.
 //!
@@ -25,6 +26,8 @@ mod load;
 #[cfg(feature = "ebpf")]
 mod pins;
 #[cfg(feature = "ebpf")]
+mod place;
+#[cfg(feature = "ebpf")]
 mod reader;
 #[cfg(feature = "ebpf")]
 mod slots;
@@ -47,7 +50,7 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     configure: |section| {
         let options: Options = section.options()?;
         options.check().map_err(|problem| section.refusal("max_nics", &problem))?;
-        Ok(Box::new(move |host, purpose| start(&options, host, purpose)))
+        Ok(Box::new(move |setting| start(&options, &setting.host, setting.purpose)))
     },
 };
 
@@ -127,9 +130,12 @@ fn pins(options: &Options, host: &Host) -> Result<Option<pins::Pins>, pins::PinE
     if !options.pin {
         return Ok(None);
     }
-    let netns = host.own_netns().unwrap_or_default();
-    match pins::Pins::open(&options.pin_dir(host), netns, options.mount_bpffs) {
-        Ok(pins) => Ok(Some(pins)),
+    let pin_dir = options.pin_dir(host);
+    match pins::Pins::open(&pin_dir, own_load(host), options.mount_bpffs) {
+        Ok(pins) => {
+            pins::report_other_versions(&pin_dir);
+            Ok(Some(pins))
+        }
         Err(held @ pins::PinError::Held { .. }) => Err(held),
         Err(error) => {
             tracing::warn!(
@@ -148,16 +154,22 @@ fn start(_options: &Options, _host: &Host, _purpose: Purpose) -> Started {
     ))
 }
 
-/// Removes what daemons have left in this network namespace, filters and pins; with `all` also the pins of other versions
-/// and namespaces. Says what it removed, line by line.
+/// The programs of the namespace that this process is in.
+#[cfg(feature = "ebpf")]
+fn own_load(host: &Host) -> pins::LoadId {
+    let cookie = super::rtnetlink::Links::open().ok().and_then(|links| links.netns_cookie());
+    pins::LoadId { netns: cookie.or_else(|| host.own_netns()).unwrap_or_default(), index: 0 }
+}
+
+/// Removes what daemons have left, filters and pins; with `all` also the pins of other versions. Says what it removed, line
+/// by line. What a daemon in another namespace holds is left to it.
 ///
 /// # Errors
 /// When a daemon that runs holds the pins, or something cannot be removed.
 #[cfg(feature = "ebpf")]
 pub fn detach(section: &Section, host: &Host, all: bool) -> anyhow::Result<Vec<String>> {
     let options: Options = section.options()?;
-    let netns = host.own_netns().unwrap_or_default();
-    let versions = pins::remove_all(&options.pin_dir(host), netns, all)?;
+    let versions = pins::remove_all(&options.pin_dir(host), own_load(host), all)?;
     let mut removed: Vec<String> = versions.iter().map(|dir| format!("removed {}", dir.display())).collect();
     for device in host.net_device_names()? {
         if attach::remove_filters(&device) {

@@ -1,5 +1,5 @@
-//! Where the maps and attachments stay while no daemon runs: files in a bpffs, in a directory per ABI version and network
-//! namespace.
+//! Where the maps and attachments stay while no daemon runs: files in a bpffs, in a directory per ABI version and load of
+//! the programs, which is of one network namespace.
 //!
 //! One daemon at a time: a lock on the directory, which the kernel drops with the process however it ends.
 
@@ -21,7 +21,7 @@ use super::attach::Direction;
 /// `BPF_FS_MAGIC`
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// The pins of this ABI version and network namespace, held by this process.
+/// The pins of one load of the programs, held by this process.
 ///
 /// Interface indexes mean nothing in another namespace, so each has maps and links of its own.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl PinError {
 
 impl Pins {
     /// Makes the directory where it is missing, and takes it.
-    pub(super) fn open(root: &Path, netns: u64, mount_bpffs: bool) -> Result<Self, PinError> {
+    pub(super) fn open(root: &Path, load: LoadId, mount_bpffs: bool) -> Result<Self, PinError> {
         let parent = root.parent().unwrap_or(root);
         if !is_bpffs(parent) && !is_bpffs(root) {
             if !mount_bpffs {
@@ -60,7 +60,7 @@ impl Pins {
             }
             mount_private(parent)?;
         }
-        let dir = own_dir(root, netns);
+        let dir = load.dir(root);
         let links = dir.join(LINKS);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&links);
         made.map_err(|error| PinError::io("create", &links, error))?;
@@ -71,13 +71,12 @@ impl Pins {
             }
         }
         let lock = lock(&dir)?;
-        for other in all_dirs(root).iter().filter(|dir| abi_of(dir) != Some(ABI_VERSION)) {
-            tracing::warn!(
-                "{} is of another version: left alone (`vm-metrics detach --all` removes it)",
-                other.display()
-            );
-        }
         Ok(Self { dir, _lock: lock })
+    }
+
+    /// Removes all of it: what it held is no longer attached.
+    pub(super) fn remove(self) -> Result<(), PinError> {
+        remove_dir(&self.dir)
     }
 
     /// Where a map is pinned.
@@ -105,28 +104,86 @@ impl Pins {
 
 const LINKS: &str = "links";
 
-/// Removes the pins of this version in this namespace, or all there are; a daemon that runs keeps its own.
-pub(super) fn remove_all(root: &Path, netns: u64, all: bool) -> Result<Vec<PathBuf>, PinError> {
-    let own = own_dir(root, netns);
-    let mut versions = all_dirs(root);
-    versions.retain(|dir| all || *dir == own);
-    for dir in &versions {
-        let _lock = lock(dir)?;
-        for path in entries(dir)? {
-            if path.is_dir() {
-                for link in entries(&path)? {
-                    remove_file(&link)?;
-                }
-                fs::remove_dir(&path).map_err(|error| PinError::io("remove", &path, error))?;
-            } else {
-                remove_file(&path)?;
-            }
+/// Names a load of the programs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LoadId {
+    /// The cookie of the network namespace, which no other has while the machine runs; its inode before Linux 5.14.
+    pub(super) netns: u64,
+    /// A namespace with many TAPs has several.
+    pub(super) index: usize,
+}
+
+impl LoadId {
+    fn dir(self, root: &Path) -> PathBuf {
+        let Self { netns, index } = self;
+        match index {
+            0 => root.join(format!("v{ABI_VERSION}-{netns}")),
+            _ => root.join(format!("v{ABI_VERSION}-{netns}-{index}")),
         }
-        fs::remove_dir(dir).map_err(|error| PinError::io("remove", dir, error))?;
+    }
+
+    /// Whether a daemon before this one has left it.
+    pub(super) fn is_pinned(self, root: &Path) -> bool {
+        self.dir(root).is_dir()
+    }
+}
+
+/// Says which pins are there that are not for this version to touch.
+pub(super) fn report_other_versions(root: &Path) {
+    for other in all_dirs(root).iter().filter(|dir| abi_of(dir) != Some(ABI_VERSION)) {
+        tracing::warn!(
+            "{} is of another version: left alone (`vm-metrics detach --all` removes it)",
+            other.display()
+        );
+    }
+}
+
+/// Removes the pins of this version that nobody holds.
+pub(super) fn remove_unheld(root: &Path) -> Result<Vec<PathBuf>, PinError> {
+    let mut removed = Vec::new();
+    for dir in all_dirs(root).into_iter().filter(|dir| abi_of(dir) == Some(ABI_VERSION)) {
+        match lock(&dir) {
+            Ok(_lock) => remove_dir(&dir)?,
+            Err(PinError::Held { .. }) => continue,
+            Err(error) => return Err(error),
+        }
+        removed.push(dir);
+    }
+    Ok(removed)
+}
+
+/// Removes the pins of this version, or all there are; those of this namespace may not be held by a daemon that runs.
+pub(super) fn remove_all(root: &Path, own: LoadId, all: bool) -> Result<Vec<PathBuf>, PinError> {
+    let mut removed = Vec::new();
+    let own = own.dir(root);
+    if own.is_dir() {
+        let _lock = lock(&own)?;
+        remove_dir(&own)?;
+        removed.push(own);
+    }
+    removed.extend(remove_unheld(root)?);
+    for dir in if all { all_dirs(root) } else { Vec::new() } {
+        let _lock = lock(&dir)?;
+        remove_dir(&dir)?;
+        removed.push(dir);
     }
     // Fails while there are versions of others in it.
     let _ = fs::remove_dir(root);
-    Ok(versions)
+    Ok(removed)
+}
+
+fn remove_dir(dir: &Path) -> Result<(), PinError> {
+    for path in entries(dir)? {
+        if path.is_dir() {
+            for link in entries(&path)? {
+                remove_file(&link)?;
+            }
+            fs::remove_dir(&path).map_err(|error| PinError::io("remove", &path, error))?;
+        } else {
+            remove_file(&path)?;
+        }
+    }
+    fs::remove_dir(dir).map_err(|error| PinError::io("remove", dir, error))
 }
 
 fn lock(dir: &Path) -> Result<OwnedFd, PinError> {
@@ -152,11 +209,7 @@ fn mount_private(dir: &Path) -> Result<(), PinError> {
         .map_err(|errno| PinError::io("mount a bpffs on", dir, errno))
 }
 
-fn own_dir(root: &Path, netns: u64) -> PathBuf {
-    root.join(format!("v{ABI_VERSION}-{netns}"))
-}
-
-/// The version in the name `v<ABI>-<namespace>`.
+/// The version in the name `v<ABI>-<namespace>[-<index>]`.
 fn abi_of(dir: &Path) -> Option<u32> {
     let name = dir.file_name()?.to_str()?.strip_prefix('v')?;
     name.split('-').next()?.parse().ok()

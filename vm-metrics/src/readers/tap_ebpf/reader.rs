@@ -1,5 +1,9 @@
 //! The reader: follows the TAPs of each tick, then reads their counters.
 
+use std::collections::HashMap;
+use std::io;
+use std::time::{Duration, Instant};
+
 use vm_metrics_common::Layout;
 
 use super::Options;
@@ -7,46 +11,105 @@ use super::attach::try_out;
 use super::budget::Budget;
 use super::drops::{DropPins, Drops, unseen};
 use super::error::LoadError;
-use super::instance::{Instance, Present};
 use super::kernel::Kernel;
 use super::load::{Loader, Size};
-use super::pins::Pins;
+use super::pins::{self, Pins};
+use super::place::{Place, Round, Terms};
 use crate::host::Host;
-use crate::model::{Batch, Leaving, VmSet};
+use crate::model::{Batch, Leaving, Nic, VmSet};
+use crate::netns::Namespace;
+use crate::readers::elsewhere::{Elsewhere, by_netns};
 use crate::readers::rtnetlink::Links;
 use crate::readers::{ReadReport, Reader};
 
+/// What a daemon before this one has left in namespaces where no VM was found for so long after the start is removed.
+const UNCLAIMED: Duration = Duration::from_secs(60);
+
 pub(super) struct TapEbpf {
-    links: Links,
-    instance: Instance,
+    loader: Loader,
+    terms: Terms,
+    own: Place,
+    elsewhere: Elsewhere<Place>,
     drops: Result<Drops, LoadError>,
+    /// When to clear away what nobody has claimed; `None` when that is done.
+    clear_at: Option<Instant>,
+    /// Whether this process may enter other namespaces, and so is the one to clear away what is left of them.
+    may_enter: bool,
 }
 
 impl TapEbpf {
     /// With pins, takes over what the daemon before this one has left.
     pub(super) fn new(options: &Options, host: &Host, pins: Option<Pins>) -> Result<Self, LoadError> {
-        let links = Links::open().map_err(LoadError::Links)?;
         let kernel = Kernel::read(&host.btf());
         let drop_pins = pins.as_ref().map(DropPins::of);
-        let size = Size::of_own_namespace(options.max_nics);
+        let pin_dir = pins.is_some().then(|| options.pin_dir(host));
+        let terms = Terms { way: options.attach, max_nics: options.max_nics, pin_dir };
         let mut loader = Loader::new(layout(&kernel))?;
-        let instance = Instance::new(&mut loader, size, options.attach, pins, &links, None)?;
-        let drops = drops(options, host, kernel, drop_pins).and_then(|mut drops| {
-            drops.keep(|ifindex| instance.counts(ifindex))?;
-            Ok(drops)
+        let own = Place::own(&mut loader, pins, &terms)?;
+        Ok(Self {
+            loader,
+            terms,
+            own,
+            elsewhere: Elsewhere::new(host),
+            drops: drops(options, host, kernel, drop_pins),
+            clear_at: Some(Instant::now() + UNCLAIMED),
+            may_enter: may_enter(host),
+        })
+    }
+
+    /// Opens the namespaces that are new in this tick; the programs come later, as there is time.
+    fn follow(&mut self, vms: &VmSet, report: &mut ReadReport) {
+        let Self { elsewhere, terms, .. } = self;
+        elsewhere.follow(vms, report, |opened| {
+            let links = opened.namespace.within(Links::open)?.map_err(io::Error::other)?;
+            Ok(Place::elsewhere(opened.namespace, links, terms))
         });
-        Ok(Self { links, instance, drops })
     }
 
     /// That drops cannot be seen is no reason not to count the rest.
-    fn follow_drops(&mut self, present: &Present, report: &mut ReadReport) {
-        let present = present.iter().map(|(ifindex, nic)| (*ifindex, *nic));
-        match self.drops.as_mut().map(|drops| drops.follow(present)) {
+    fn follow_drops(&mut self, rounds: &[(Option<u64>, Round)], report: &mut ReadReport) {
+        let Self { own, elsewhere, drops, .. } = self;
+        let mut followed = Vec::new();
+        for (netns, round) in rounds {
+            if let Some(place) = place(own, elsewhere, *netns) {
+                followed.extend(place.followed(round));
+            }
+        }
+        match drops.as_mut().map(|drops| drops.follow(followed)) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => report.error(unseen(&error)),
             Err(error) => report.error(unseen(error)),
         }
     }
+
+    fn clear_away(&mut self) {
+        if self.clear_at.take_if(|at| Instant::now() >= *at).is_none() {
+            return;
+        }
+        if let Ok(drops) = &mut self.drops
+            && let Err(error) = drops.keep_only_followed()
+        {
+            tracing::warn!("{}", error.in_one_line());
+        }
+        if let Some(pin_dir) = self.terms.pin_dir.as_ref().filter(|_| self.may_enter) {
+            match pins::remove_unheld(pin_dir) {
+                Ok(removed) => removed.iter().for_each(|dir| tracing::info!("no VM there: removed {}", dir.display())),
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+    }
+}
+
+fn place<'p>(own: &'p mut Place, elsewhere: &'p mut Elsewhere<Place>, netns: Option<u64>) -> Option<&'p mut Place> {
+    match netns {
+        None => Some(own),
+        Some(netns) => elsewhere.get_mut(netns),
+    }
+}
+
+fn may_enter(host: &Host) -> bool {
+    let own = host.own_netns().map(|own| Namespace::find(host, own, &[std::process::id()]));
+    own.is_some_and(|own| own.and_then(|own| own.within(|| ())).is_ok())
 }
 
 fn layout(kernel: &Result<Kernel, LoadError>) -> Option<Layout> {
@@ -65,31 +128,30 @@ fn drops(
 impl Reader for TapEbpf {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
-        let present = match self.links.find(vms.local_nics()) {
-            Ok(present) => present,
-            // Which TAPs are there is not known: the programs stay where they are, and go on counting.
-            Err(error) => {
-                report.error(error);
-                return report;
-            }
-        };
-        let changes = self.instance.changes(&present, &self.links);
-        self.instance.detach(&changes, &mut Budget::of_a_tick(), &mut report);
-        self.follow_drops(&present, &mut report);
-        self.instance.attach(&changes, &mut self.links, &mut Budget::of_a_tick());
+        self.follow(vms, &mut report);
+        let mut nics = by_netns(vms.nics());
+        // Where no TAP is any more, there may be programs to take off.
+        nics.entry(None).or_default();
+        let rounds = self.begin(&nics, &mut report);
+        self.follow_drops(&rounds, &mut report);
+        let rounds = self.attach(rounds);
         // What was dropped had been offered, so it is read first: then no difference is below 0.
         if let Ok(drops) = &self.drops
             && let Err(error) = drops.read(batch)
         {
             report.error(unseen(&error));
         }
-        let lost = self.instance.read(&present, batch, &mut report);
-        self.instance.attach_again(&lost, &mut report);
+        for (netns, round) in &rounds {
+            if let Some(place) = place(&mut self.own, &mut self.elsewhere, *netns) {
+                place.read(round, batch, &mut report);
+            }
+        }
+        self.clear_away();
         report
     }
 
     fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
-        for nic in leaving.vms.local_nics() {
+        for nic in leaving.vms.nics() {
             if batch.ebpf.contains_key(nic) {
                 continue;
             }
@@ -98,10 +160,45 @@ impl Reader for TapEbpf {
             {
                 batch.drops.insert(nic.clone(), reading);
             }
-            if let Some(reading) = self.instance.last_words(nic) {
+            let place = place(&mut self.own, &mut self.elsewhere, nic.netns);
+            if let Some(reading) = place.and_then(|place| place.last_words(nic)) {
                 batch.ebpf.insert(nic.clone(), reading);
             }
         }
+        let mut budget = Budget::of_a_tick();
+        self.elsewhere.release(|place| budget.spend(|| place.close()).is_some());
+    }
+}
+
+impl TapEbpf {
+    fn begin<'v>(
+        &mut self,
+        nics: &HashMap<Option<u64>, Vec<&'v Nic>>,
+        report: &mut ReadReport,
+    ) -> Vec<(Option<u64>, Round<'v>)> {
+        let Self { own, elsewhere, loader, .. } = self;
+        let (mut budget, mut rounds) = (Budget::of_a_tick(), Vec::new());
+        for (netns, nics) in nics {
+            let Some(place) = place(own, elsewhere, *netns) else { continue };
+            place.open(loader, &mut budget);
+            match place.begin(nics, &mut budget, report) {
+                Ok(round) => rounds.push((*netns, round)),
+                // Which TAPs are there is not known: the programs stay where they are, and go on counting.
+                Err(error) => report.error(error),
+            }
+        }
+        rounds
+    }
+
+    fn attach<'v>(&mut self, mut rounds: Vec<(Option<u64>, Round<'v>)>) -> Vec<(Option<u64>, Round<'v>)> {
+        let Self { own, elsewhere, loader, .. } = self;
+        let mut budget = Budget::of_a_tick();
+        for (netns, round) in &mut rounds {
+            if let Some(place) = place(own, elsewhere, *netns) {
+                place.attach(round, loader, &mut budget);
+            }
+        }
+        rounds
     }
 }
 

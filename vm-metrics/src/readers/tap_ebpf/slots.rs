@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use vm_metrics_common::{TABLE_SIZE, TableEntry};
+use vm_metrics_common::TableEntry;
 
 use super::error::LoadError;
 use super::load::Loaded;
@@ -25,12 +25,13 @@ impl Slots {
         let mut restored = HashMap::new();
         let mut holders = HashMap::new();
         let mut taken = HashSet::new();
-        for index in 0..TABLE_SIZE {
+        let table_size = loaded.table.len();
+        for index in 0..table_size {
             let TableEntry { ifindex, slot } = loaded.table.get(&index, 0)?;
             if ifindex == 0 {
                 continue;
             }
-            if ifindex % TABLE_SIZE == index && slot < slots && taken.insert(slot) {
+            if ifindex % table_size == index && slot < slots && taken.insert(slot) {
                 holders.insert(index, ifindex);
                 restored.insert(ifindex, slot);
             } else {
@@ -49,6 +50,11 @@ impl Slots {
         Ok((Self { free, holders }, restored))
     }
 
+    /// How many interfaces more can have one.
+    pub(super) fn free(&self) -> usize {
+        self.free.len()
+    }
+
     /// Gives the interface a cleared slot and makes the programs know it; `None` when all are in use.
     pub(super) fn assign(&mut self, loaded: &mut Loaded, ifindex: u32) -> Result<Option<u32>, LoadError> {
         let Some(slot) = self.free.pop_front() else { return Ok(None) };
@@ -63,7 +69,7 @@ impl Slots {
 
     /// Takes the slot back. The programs no longer run on the interface.
     pub(super) fn release(&mut self, loaded: &mut Loaded, ifindex: u32, slot: u32) -> Result<(), LoadError> {
-        let index = ifindex % TABLE_SIZE;
+        let index = ifindex % loaded.table.len();
         self.free.push_back(slot);
         if self.holders.get(&index) == Some(&ifindex) {
             self.holders.remove(&index);
@@ -76,7 +82,7 @@ impl Slots {
 
     fn publish(&mut self, loaded: &mut Loaded, ifindex: u32, slot: u32) -> Result<(), LoadError> {
         loaded.counters.clear(slot)?;
-        let index = ifindex % TABLE_SIZE;
+        let index = ifindex % loaded.table.len();
         match self.holders.entry(index) {
             Entry::Occupied(_) => loaded.collisions.insert(ifindex, slot, 0)?,
             Entry::Vacant(free) => {

@@ -13,7 +13,6 @@
 //! listing.
 
 mod cmdline;
-mod device_netns;
 pub(super) mod executable;
 mod inspect;
 mod proc_dir;

@@ -10,10 +10,10 @@ use std::path::Path;
 use rustix::fs::{major, minor};
 
 use super::super::SourceError;
-use super::device_netns::foreign_netns;
 use super::process::{Process, Unread, read, unread};
 use super::vfio::network_devices;
 use crate::model::{Nic, UncountedKind, UncountedNic};
+use crate::netns::foreign_netns;
 
 /// A busy QEMU has some hundreds.
 const MAX_DESCRIPTORS: usize = 65_536;
@@ -72,7 +72,7 @@ fn tun(process: &Process, descriptor: u32, problem: &mut Option<SourceError>) ->
         *problem = Some(not_text(process.pid, name));
         return Ok(None);
     };
-    Ok(Some(Nic { tap: name.to_owned(), netns: foreign_netns(process, descriptor) }))
+    Ok(Some(Nic { tap: name.to_owned(), netns: foreign_netns(process.host, process.pid, descriptor) }))
 }
 
 /// The device that a node is of, in the network namespace of this process: there is no way to ask for another one's.

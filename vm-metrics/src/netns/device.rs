@@ -2,7 +2,6 @@
 
 use std::ffi::c_void;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::ptr;
 
 use rustix::fd::{AsFd, FromRawFd, OwnedFd};
@@ -11,34 +10,40 @@ use rustix::io;
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl, opcode};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::process::Process;
+use super::inode_of;
 use crate::host::Host;
 
-/// The inode of the namespace of the device, when it is not that of this process.
+/// The inode of the namespace of a process's TAP, when it is not that of this process.
 ///
 /// The kernel is asked about a duplicate of the descriptor (Linux 5.8, `CAP_SYS_PTRACE`), since the device may be
 /// elsewhere than its holder. Where that cannot be, the holder's namespace is taken; where that is not known either,
 /// ours.
-pub fn foreign_netns(process: &Process, descriptor: u32) -> Option<u64> {
-    let own = process.host.own_netns()?;
-    let device = asked(process, descriptor).or_else(|| netns(process.path("ns/net")))?;
+pub(crate) fn foreign_netns(host: &Host, pid: u32, descriptor: u32) -> Option<u64> {
+    let own = host.own_netns()?;
+    let asked = asked(host, pid, descriptor).and_then(|namespace| Some(fstat(&namespace).ok()?.st_ino));
+    let device = asked.or_else(|| inode_of(host.process(pid).join("ns/net")))?;
     (device != own).then_some(device)
 }
 
-fn netns(path: impl AsRef<std::path::Path>) -> Option<u64> {
-    fs::metadata(path).ok().map(|namespace| namespace.ino())
+/// The namespaces of the TAPs that a process has open.
+pub(super) fn namespaces(host: &Host, pid: u32) -> Vec<OwnedFd> {
+    let descriptors = fs::read_dir(host.process(pid).join("fd")).into_iter().flatten().filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let is_tun = fs::read_link(&path).is_ok_and(|target| target.to_string_lossy().contains("/net/tun"));
+        path.file_name().filter(|_| is_tun)?.to_str()?.parse::<u32>().ok()
+    });
+    descriptors.filter_map(|descriptor| asked(host, pid, descriptor)).collect()
 }
 
 /// Only with the host's own process ids: under another root they may mean other processes.
-fn asked(process: &Process, descriptor: u32) -> Option<u64> {
-    if *process.host != Host::default() {
+fn asked(host: &Host, pid: u32, descriptor: u32) -> Option<OwnedFd> {
+    if *host != Host::default() {
         return None;
     }
-    let pid = Pid::from_raw(process.pid.cast_signed())?;
+    let pid = Pid::from_raw(pid.cast_signed())?;
     let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
     let duplicate = pidfd_getfd(&process, descriptor.cast_signed(), PidfdGetfdFlags::empty()).ok()?;
-    let namespace = device_netns(&duplicate).ok()?;
-    fstat(&namespace).ok().map(|namespace| namespace.st_ino)
+    device_netns(&duplicate).ok()
 }
 
 /// `TUNGETDEVNETNS`

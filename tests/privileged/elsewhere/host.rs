@@ -1,0 +1,128 @@
+//! A host on which each VM has a network namespace of its own, with a TAP of the same name and index in each.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use vm_metrics_testkit::child::ChildProcess;
+use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::frames::Frame;
+use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::packet_socket::PacketSocket;
+use vm_metrics_testkit::tap::{Tap, TapOptions};
+use vm_metrics_testkit::wait::SOON;
+
+use crate::vmm::Shell;
+
+pub(super) const TAP: &str = "vmt0";
+pub(super) const IFINDEX: u32 = 77;
+
+/// A namespace of its own for the daemon, and VMMs.
+pub(super) struct Host {
+    pub(super) shell: Shell,
+    dir: TempDir,
+    _namespace: NetNs,
+}
+
+/// A VM whose TAP is in a namespace of its own. What the guest does is done through `tap`.
+pub(super) struct Guest {
+    pub(super) id: String,
+    pub(super) netns: u64,
+    pub(super) tap: Tap,
+    pub(super) host: PacketSocket,
+    pub(super) vmm: ChildProcess,
+}
+
+impl Host {
+    pub(super) fn new() -> Self {
+        let namespace = NetNs::enter().unwrap();
+        Self { shell: Shell::new(), dir: tempfile::tempdir().unwrap(), _namespace: namespace }
+    }
+
+    pub(super) fn guest(&self, id: &str) -> Guest {
+        self.guest_with(id, TapOptions { ifindex: IFINDEX, ..TapOptions::default() })
+    }
+
+    pub(super) fn guest_with(&self, id: &str, options: TapOptions) -> Guest {
+        self.guest_in(NetNs::enter().unwrap(), id, options)
+    }
+
+    /// The calling thread leaves the namespace.
+    pub(super) fn guest_in(&self, namespace: NetNs, id: &str, options: TapOptions) -> Guest {
+        let tap = Tap::create_up(TAP, options).unwrap();
+        let host = PacketSocket::bind(TAP).unwrap();
+        let vmm = self.shell.start(id, &tap);
+        Guest { id: id.to_owned(), netns: namespace.inode(), tap, host, vmm }
+    }
+
+    pub(super) fn config(&self, tables: &str) -> PathBuf {
+        let path = self.dir.path().join("config.toml");
+        fs::write(&path, tables).unwrap();
+        path
+    }
+
+    /// The daemon and its configuration, where everybody may read them.
+    pub(super) fn public_files(&self, tables: &str) -> (PathBuf, PathBuf) {
+        fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let binary = self.dir.path().join("vm-metrics");
+        fs::copy(env!("CARGO_BIN_EXE_vm-metrics"), &binary).unwrap();
+        (binary, self.config(tables))
+    }
+
+    pub(super) fn daemon(&self, tables: &str) -> Daemon {
+        let config = self.config(tables);
+        let args = ["--config", config.to_str().unwrap()];
+        Daemon::start(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &args).unwrap()
+    }
+}
+
+impl Guest {
+    /// The guest sends.
+    pub(super) fn send(&self, frames: u64) -> u64 {
+        let frame = Frame::from_guest().udp4(300);
+        (0..frames).for_each(|_| self.tap.write_frame(&frame).unwrap());
+        frames * frame.len() as u64
+    }
+
+    /// The host sends, and the guest takes it.
+    pub(super) fn receive(&self, frames: u64) -> u64 {
+        let frame = Frame::to_guest().udp4(500);
+        let mut buffer = [0; 2048];
+        for _ in 0..frames {
+            self.host.send(&frame).unwrap();
+            assert!(self.tap.read_frame(&mut buffer).unwrap().is_some());
+        }
+        frames * frame.len() as u64
+    }
+
+    pub(super) fn value(&self, metrics: &Metrics, name: &str) -> Option<f64> {
+        metrics.value(name, &[("instance_id", &self.id)])
+    }
+
+    pub(super) fn is_counted_by(&self, metrics: &Metrics, source: &str) -> Option<()> {
+        let netns = self.netns.to_string();
+        let labels = [("instance_id", self.id.as_str()), ("netns", &netns), ("source", source)];
+        metrics.value("vm_network_source_info", &labels).map(drop)
+    }
+
+    pub(super) fn wait_until_counted_by(&self, daemon: &Daemon, source: &str) {
+        let what = format!("{} by {source}", self.id);
+        daemon.wait_for(SOON, &what, |metrics| self.is_counted_by(metrics, source)).unwrap();
+    }
+
+    /// Until exactly so many bytes are published: what it sent and what it received.
+    pub(super) fn wait_for_bytes(&self, daemon: &Daemon, (tx, rx): (u64, u64)) {
+        let what = format!("{tx} bytes sent and {rx} received by {}", self.id);
+        let as_said = |metrics: &Metrics| {
+            let sent = self.value(metrics, "vm_network_tx_bytes_total")?;
+            let received = self.value(metrics, "vm_network_rx_bytes_total")?;
+            assert!(sent <= tx as f64 && received <= rx as f64, "{sent} and {received}, not {what}");
+            (sent == tx as f64 && received == rx as f64).then_some(())
+        };
+        daemon.wait_for(SOON, &what, as_said).unwrap();
+    }
+}
+
+pub(super) const OFTEN: &str = "interval = \"50ms\"\n";

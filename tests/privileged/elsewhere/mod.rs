@@ -1,0 +1,119 @@
+//! VMs whose TAPs are in other network namespaces, with the same name and the same index in each, as a jailer leaves them.
+
+mod host;
+mod moments;
+mod unusual;
+
+use std::fs;
+
+use vm_metrics_testkit::frames::Frame;
+use vm_metrics_testkit::link::{Link, ip};
+use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::tap::{Tap, TapOptions};
+use vm_metrics_testkit::wait::{SOON, wait_until};
+
+use self::host::{Guest, Host, IFINDEX, OFTEN, TAP};
+use crate::alone::alone;
+use crate::lab::ways;
+
+/// Three devices with one name and one index: one here, two elsewhere.
+#[test]
+fn devices_of_the_same_name_and_index_are_counted_apart() {
+    alone("elsewhere::devices_of_the_same_name_and_index_are_counted_apart", || {
+        for way in ways() {
+            let host = Host::new();
+            let here = Tap::create_up(TAP, TapOptions { ifindex: IFINDEX, ..TapOptions::default() }).unwrap();
+            let _here_vmm = host.shell.start("here", &here);
+            let guests = [host.guest("a"), host.guest("b")];
+            let daemon = host.daemon(&format!("{OFTEN}[readers.tap_ebpf]\nattach = \"{way}\"\n"));
+            guests.iter().for_each(|guest| guest.wait_until_counted_by(&daemon, "ebpf"));
+            here.write_frame(&Frame::from_guest().udp4(1000)).unwrap();
+            for (guest, frames) in guests.iter().zip([3, 40]) {
+                let bytes = (guest.send(frames), guest.receive(2 * frames));
+                guest.wait_for_bytes(&daemon, bytes);
+            }
+            let metrics = daemon.metrics().unwrap();
+            let offered = |id| metrics.value("vm_network_rx_offered_packets_total", &[("instance_id", id)]);
+            assert_eq!([offered("a"), offered("b"), offered("here")], [Some(6.0), Some(80.0), Some(0.0)], "{way}");
+            let udp = [("instance_id", "here"), ("direction", "tx"), ("transport", "udp")];
+            assert_eq!(metrics.value("vm_network_packets_by_transport_total", &udp), Some(1.0), "{way}");
+        }
+    });
+}
+
+/// kill -9 while it flows, and what flows while nobody looks.
+#[test]
+fn counting_goes_on_elsewhere_while_no_daemon_runs() {
+    alone("elsewhere::counting_goes_on_elsewhere_while_no_daemon_runs", || {
+        for way in ways() {
+            let host = Host::new();
+            let guest = host.guest("a");
+            let tables = format!("{OFTEN}[readers.tap_ebpf]\nattach = \"{way}\"\n");
+            let mut daemon = host.daemon(&tables);
+            guest.wait_until_counted_by(&daemon, "ebpf");
+            let mut bytes = (guest.send(5), guest.receive(5));
+            guest.wait_for_bytes(&daemon, bytes);
+            daemon.kill().unwrap();
+            bytes = (bytes.0 + guest.send(7), bytes.1 + guest.receive(7));
+            let daemon = host.daemon(&tables);
+            guest.wait_until_counted_by(&daemon, "ebpf");
+            guest.wait_for_bytes(&daemon, bytes);
+            let metrics = daemon.metrics().unwrap();
+            let offered = guest.value(&metrics, "vm_network_rx_offered_packets_total");
+            assert_eq!(offered, Some(12.0), "{way}: what only the programs see has gone on, too");
+            assert_eq!(guest.value(&metrics, "vm_network_rx_backlog_packets"), Some(0.0), "{way}");
+        }
+    });
+}
+
+/// A namespace lives as long as somebody holds it: the daemon must not be the last.
+#[test]
+fn a_namespace_ends_with_its_vm() {
+    alone("elsewhere::a_namespace_ends_with_its_vm", || {
+        let host = Host::new();
+        let guest = host.guest("a");
+        // Its other end goes with the namespace.
+        let peer = Link::named("vmtveth0");
+        let pid = guest.vmm.pid().to_string();
+        ip(&["link", "add", peer.name(), "type", "veth", "peer", "name", "vmtveth1", "netns", &pid]).unwrap();
+        let daemon = host.daemon("interval = \"1h\"\n");
+        guest.wait_until_counted_by(&daemon, "ebpf");
+        let bytes = guest.send(5);
+        let Guest { tap, host: socket, mut vmm, .. } = guest;
+        drop((tap, socket));
+        vmm.kill().unwrap();
+        drop(vmm);
+        let sent = |metrics: &Metrics| metrics.value("vm_network_tx_bytes_total", &[]);
+        let gone = |metrics: &Metrics| metrics.value("vm_up", &[]).filter(|up| *up == 0.0);
+        daemon.wait_for(SOON, "the end of the VM, an hour before the next tick", gone).unwrap();
+        assert_eq!(sent(&daemon.metrics().unwrap()), Some(bytes as f64), "the last bytes");
+        wait_until(SOON, "the namespace to end", || Ok((!peer.exists()).then_some(()))).unwrap();
+        let pins = fs::read_dir("/sys/fs/bpf/vm-metrics").unwrap().count();
+        assert_eq!(pins, 1, "those of the daemon's own namespace");
+    });
+}
+
+/// With the number of one that has ended, and in it a TAP with the same name and index.
+#[test]
+fn a_namespace_with_a_number_that_was_used_before_begins_anew() {
+    alone("elsewhere::a_namespace_with_a_number_that_was_used_before_begins_anew", || {
+        let host = Host::new();
+        let daemon = host.daemon(OFTEN);
+        let mut last = None;
+        for frames in [10, 30, 50] {
+            let namespace = wait_until(SOON, "a namespace with the number", || {
+                let namespace = NetNs::enter()?;
+                Ok(last.is_none_or(|last| last == namespace.inode()).then_some(namespace))
+            });
+            let guest = host.guest_in(namespace.unwrap(), "a", TapOptions { ifindex: IFINDEX, ..TapOptions::default() });
+            let bytes = guest.send(frames);
+            guest.wait_until_counted_by(&daemon, "ebpf");
+            guest.wait_for_bytes(&daemon, (bytes, 0));
+            last = Some(guest.netns);
+            drop(guest);
+            let gone = |metrics: &Metrics| metrics.value("vm_up", &[]).filter(|up| *up == 0.0);
+            daemon.wait_for(SOON, "the end of the VM", gone).unwrap();
+        }
+    });
+}

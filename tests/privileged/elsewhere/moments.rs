@@ -1,0 +1,74 @@
+//! What happens between two ticks that are an hour apart: devices and processes call for more.
+
+use std::time::{Duration, Instant};
+
+use vm_metrics_testkit::frames::Frame;
+use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::tap::{Tap, TapOptions};
+use vm_metrics_testkit::wait::SOON;
+
+use super::host::Host;
+use crate::alone::alone;
+
+const HOURLY: &str = "interval = \"1h\"\n";
+
+/// A second TAP of a VM comes in a namespace that is watched because of the first.
+#[test]
+fn a_tap_that_comes_in_a_watched_namespace_is_counted_at_once() {
+    alone("elsewhere::moments::a_tap_that_comes_in_a_watched_namespace_is_counted_at_once", || {
+        let host = Host::new();
+        let namespace = NetNs::enter().unwrap();
+        let first = Tap::create_up("vmt0", TapOptions { multi_queue: true, ..TapOptions::default() }).unwrap();
+        let second = Tap::create("vmt1", TapOptions { persist: true, ..TapOptions::default() }).unwrap();
+        let mut vmm = host.shell.start("a", &first);
+        let pid = vmm.pid();
+        drop(namespace);
+        let daemon = host.daemon(HOURLY);
+        let counted = |device: &'static str| {
+            move |metrics: &Metrics| {
+                metrics.value("vm_network_source_info", &[("device", device), ("source", "ebpf")])
+            }
+        };
+        daemon.wait_for(SOON, "the first TAP", counted("vmt0")).unwrap();
+        // Another VM with the second one, in the namespace that is watched.
+        let inside = vm_metrics_testkit::netns::enter_of(pid).unwrap();
+        let _other = host.shell.start("b", &second);
+        second.link().up().unwrap();
+        drop(inside);
+        let began = Instant::now();
+        daemon.wait_for(SOON, "the second TAP, an hour before the next tick", counted("vmt1")).unwrap();
+        eprintln!("counted after {:?}", began.elapsed());
+        vmm.kill().unwrap();
+    });
+}
+
+/// 300 ms of life, and a megabyte.
+#[test]
+fn a_vm_that_lives_between_two_ticks_is_counted_to_its_end() {
+    alone("elsewhere::moments::a_vm_that_lives_between_two_ticks_is_counted_to_its_end", || {
+        let host = Host::new();
+        let daemon = host.daemon(HOURLY);
+        let frame = Frame::from_guest().udp4(1000);
+        let frames = 1_000_000_u64.div_ceil(frame.len() as u64);
+        for id in ["a", "b"] {
+            let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
+            let mut vmm = host.shell.start(id, &tap);
+            let born = Instant::now();
+            for _ in 0..frames {
+                tap.write_frame(&frame).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(300).saturating_sub(born.elapsed()));
+            drop(tap);
+            vmm.kill().unwrap();
+            drop(vmm);
+            let ended = |metrics: &Metrics| {
+                let of = [("instance_id", id)];
+                let bytes = metrics.value("vm_network_tx_bytes_total", &of)?;
+                let up = metrics.value("vm_up", &of)?;
+                (up == 0.0 && bytes == (frames * frame.len() as u64) as f64).then_some(())
+            };
+            daemon.wait_for(SOON, "exactly what it sent, and its end", ended).unwrap();
+        }
+    });
+}

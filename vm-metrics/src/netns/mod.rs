@@ -1,0 +1,104 @@
+//! Network namespaces other than the one this process is in: found by their number, held open, and entered by a thread
+//! that is thrown away.
+//!
+//! Whoever holds one keeps it alive, with its devices: so nobody holds it longer than a VM has a TAP there.
+
+mod cookie;
+mod device;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::thread;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags, fstat, open};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+pub(crate) use cookie::cookie_of;
+pub(crate) use device::foreign_netns;
+
+use crate::host::Host;
+
+/// A network namespace, held open.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    inode: u64,
+    fd: OwnedFd,
+}
+
+impl Namespace {
+    /// The namespace with this inode: one of the processes is in it or has a TAP there, or it has a name in `/run/netns`.
+    ///
+    /// # Errors
+    /// When it is not found, or may not be opened.
+    pub(crate) fn find(host: &Host, inode: u64, pids: &[u32]) -> io::Result<Self> {
+        let mut refused = None;
+        let is_it = |found: io::Result<OwnedFd>| match found {
+            Ok(fd) => fstat(&fd).is_ok_and(|stat| stat.st_ino == inode).then_some(fd),
+            Err(error) => {
+                refused = refused.take().or(Some(error).filter(|e| e.kind() == io::ErrorKind::PermissionDenied));
+                None
+            }
+        };
+        let of_processes = pids.iter().map(|pid| open_file(&host.process(*pid).join("ns/net")));
+        let of_devices = pids.iter().flat_map(|pid| device::namespaces(host, *pid)).map(Ok);
+        let of_names = names(host).into_iter().map(|path| open_file(&path));
+        match of_processes.chain(of_devices).chain(of_names).find_map(is_it) {
+            Some(fd) => Ok(Self { inode, fd }),
+            None => Err(refused.unwrap_or_else(|| {
+                io::Error::new(io::ErrorKind::NotFound, "no process of a VM is in it, and it has no name")
+            })),
+        }
+    }
+
+    pub(crate) fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// Does the work on a thread that is in this namespace and ends with it: it never has to find back.
+    ///
+    /// # Errors
+    /// When this process may not enter (`CAP_SYS_ADMIN`), or has no thread left.
+    pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        thread::scope(|scope| {
+            let inside = || {
+                move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))?;
+                Ok(work())
+            };
+            let thread = thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, inside)?;
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+}
+
+fn open_file(path: &Path) -> io::Result<OwnedFd> {
+    Ok(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// The inode of the namespace that a file stands for.
+fn inode_of(path: impl AsRef<Path>) -> Option<u64> {
+    fs::metadata(path).ok().map(|namespace| namespace.ino())
+}
+
+fn names(host: &Host) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(host.named_namespaces()).into_iter().flatten();
+    entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ones_own_is_found_by_its_number_and_no_other() {
+        let host = Host::default();
+        let own = host.own_netns().expect("a namespace");
+        let pids = [u32::MAX, std::process::id()];
+        assert_eq!(Namespace::find(&host, own, &pids).expect("it is there").inode(), own);
+        let error = Namespace::find(&host, 1, &pids).expect_err("there is none");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

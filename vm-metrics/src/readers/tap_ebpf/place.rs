@@ -1,0 +1,313 @@
+//! The TAPs of one network namespace, with as many loads of the programs as it takes to give each a slot.
+//!
+//! Interface indexes are those of a namespace, and the programs go by them: so each has loads of its own. In the
+//! daemon's there is one, of the size that is configured; elsewhere they are made as TAPs come, small ones first.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::Way;
+use super::budget::Budget;
+use super::drops::Followed;
+use super::error::{LoadError, errno_of};
+use super::instance::{Changes, Instance, Present};
+use super::load::{Loader, Size};
+use super::pins::{LoadId, Pins};
+use crate::model::{Batch, EbpfReading, Nic};
+use crate::netns::Namespace;
+use crate::readers::rtnetlink::Links;
+use crate::readers::{ReadReport, ReaderError};
+
+/// Slots of the first load elsewhere; each further one has twice as many.
+const FIRST_NICS: u32 = 4;
+
+/// A namespace in which nothing could be loaded is tried again after this time.
+const RETRY: Duration = Duration::from_secs(10);
+
+pub(super) struct Place {
+    /// `None`: the one that the daemon is in.
+    namespace: Option<Namespace>,
+    links: Links,
+    way: Way,
+    /// Identifies the namespace among pins.
+    netns: u64,
+    pin_dir: Option<PathBuf>,
+    max_nics: u32,
+    instances: Vec<Instance>,
+    is_open: bool,
+    refused: Option<(Instant, LoadError)>,
+}
+
+/// The TAPs of one tick.
+pub(super) struct Round<'v> {
+    /// Of each load.
+    shares: Vec<(Present<'v>, Changes)>,
+    /// Those that no load has room for.
+    homeless: Present<'v>,
+}
+
+/// How the loads are made.
+pub(super) struct Terms {
+    pub(super) way: Way,
+    pub(super) max_nics: u32,
+    pub(super) pin_dir: Option<PathBuf>,
+}
+
+impl Place {
+    /// With pins, takes over what the daemon before this one has left.
+    pub(super) fn own(loader: &mut Loader, pins: Option<Pins>, terms: &Terms) -> Result<Self, LoadError> {
+        let links = Links::open().map_err(LoadError::Links)?;
+        let mut place = Self::new(None, links, 0, terms);
+        let size = Size::of_own_namespace(terms.max_nics);
+        let instance = Instance::new(loader, size, terms.way, pins, &place.links, None)?;
+        if instance.slots() != terms.max_nics as usize {
+            let slots = instance.slots();
+            tracing::warn!(
+                "max_nics stays {slots} as pinned: `vm-metrics detach` makes {} count",
+                terms.max_nics
+            );
+        }
+        place.instances.push(instance);
+        place.is_open = true;
+        Ok(place)
+    }
+
+    /// Loads nothing yet. `number` is for a kernel that does not say what tells the namespace from others.
+    pub(super) fn elsewhere(namespace: Namespace, links: Links, terms: &Terms) -> Self {
+        let netns = links.netns_cookie().unwrap_or(namespace.inode());
+        Self::new(Some(namespace), links, netns, terms)
+    }
+
+    fn new(namespace: Option<Namespace>, links: Links, netns: u64, terms: &Terms) -> Self {
+        Self {
+            namespace,
+            links,
+            way: terms.way,
+            netns,
+            pin_dir: terms.pin_dir.clone(),
+            max_nics: terms.max_nics,
+            instances: Vec::new(),
+            is_open: false,
+            refused: None,
+        }
+    }
+
+    /// Takes over what a daemon before this one has left here.
+    pub(super) fn open(&mut self, loader: &mut Loader, budget: &mut Budget) {
+        if self.is_open || self.rests() {
+            return;
+        }
+        let adopt = || {
+            while let Some(pin_dir) = &self.pin_dir {
+                let load = self.next_load();
+                if !load.is_pinned(pin_dir) {
+                    break;
+                }
+                self.load(loader, FIRST_NICS, load)?;
+            }
+            self.is_open = true;
+            Ok(())
+        };
+        if let Some(Err(error)) = budget.spend(adopt) {
+            self.refused = Some((Instant::now() + RETRY, error));
+        }
+    }
+
+    /// Which TAPs there are, and who takes care of which; takes the programs off those that are nobody's any more.
+    pub(super) fn begin<'v>(
+        &mut self,
+        nics: &[&'v Nic],
+        budget: &mut Budget,
+        report: &mut ReadReport,
+    ) -> Result<Round<'v>, ReaderError> {
+        let present = self.links.find(nics.iter().copied())?;
+        let (shares, homeless) = self.share(present);
+        let Self { instances, links, namespace, .. } = self;
+        let changes = instances.iter_mut().zip(&shares).map(|(instance, share)| instance.changes(share, links));
+        let changes: Vec<_> = changes.collect();
+        if changes.iter().any(Changes::have_gone) {
+            let detach = || {
+                for (instance, changes) in instances.iter_mut().zip(&changes) {
+                    instance.detach(changes, budget, report);
+                }
+            };
+            if let Err(error) = inside(namespace.as_ref(), detach) {
+                report.error(ReaderError::Netlink { operation: "take programs off", source: error });
+            }
+        }
+        Ok(Round { shares: shares.into_iter().zip(changes).collect(), homeless })
+    }
+
+    /// Each load has the TAPs that it counts or could not attach to, and new ones as long as it has room.
+    fn share<'v>(&self, present: Present<'v>) -> (Vec<Present<'v>>, Present<'v>) {
+        let mut shares: Vec<Present> = self.instances.iter().map(|_| HashMap::new()).collect();
+        let mut room: Vec<usize> = self.instances.iter().map(Instance::room).collect();
+        let mut homeless = Present::new();
+        for (ifindex, nic) in present {
+            let known = self.instances.iter().position(|instance| instance.knows(ifindex));
+            let home = known.or_else(|| {
+                let free = room.iter_mut().enumerate().find(|(_, room)| **room > 0);
+                free.map(|(at, room)| {
+                    *room -= 1;
+                    at
+                })
+            });
+            // What cannot be given more room is for the last one to refuse.
+            match home.or_else(|| self.is_full().then(|| self.instances.len() - 1)) {
+                Some(at) => shares[at].insert(ifindex, nic),
+                None => homeless.insert(ifindex, nic),
+            };
+        }
+        (shares, homeless)
+    }
+
+    fn is_full(&self) -> bool {
+        let slots: usize = self.instances.iter().map(Instance::slots).sum();
+        !self.instances.is_empty() && (self.namespace.is_none() || slots >= self.max_nics as usize)
+    }
+
+    /// The TAPs whose drops are to be counted.
+    pub(super) fn followed<'v>(&self, round: &Round<'v>) -> Vec<Followed<'v>> {
+        if !self.is_open {
+            return Vec::new();
+        }
+        let shares = round.shares.iter().map(|(share, _)| share);
+        let all = shares.chain([&round.homeless]).flatten();
+        let counts = |ifindex| self.instances.iter().any(|instance| instance.counts(ifindex));
+        all.map(|(&ifindex, &nic)| Followed { ifindex, nic, counts: counts(ifindex) }).collect()
+    }
+
+    /// Attaches to the TAPs that are new, within the time there is.
+    pub(super) fn attach(&mut self, round: &mut Round<'_>, loader: &mut Loader, budget: &mut Budget) {
+        self.make_room(round, loader, budget);
+        if !round.shares.iter().any(|(_, changes)| changes.have_come()) || budget.is_spent() {
+            return;
+        }
+        let Self { instances, links, namespace, .. } = self;
+        let attach = || {
+            for (instance, (_, changes)) in instances.iter_mut().zip(&round.shares) {
+                instance.attach(changes, links, budget);
+            }
+        };
+        if let Err(error) = inside(namespace.as_ref(), attach) {
+            self.refused = Some((Instant::now() + RETRY, LoadError::Enter(error)));
+        }
+    }
+
+    /// One more load, for the TAPs that have no place.
+    fn make_room(&mut self, round: &mut Round<'_>, loader: &mut Loader, budget: &mut Budget) {
+        if round.homeless.is_empty() || !self.is_open || self.rests() {
+            return;
+        }
+        let twice = self.instances.last().map_or(FIRST_NICS as usize, |last| 2 * last.slots());
+        let slots: usize = self.instances.iter().map(Instance::slots).sum();
+        let left = (self.max_nics as usize).saturating_sub(slots);
+        let nics = round.homeless.len().next_power_of_two().max(twice).min(left);
+        let load = self.next_load();
+        let made = budget.spend(|| self.load(loader, u32::try_from(nics).unwrap_or(FIRST_NICS), load));
+        match made {
+            None => {}
+            Some(Ok(())) => {
+                let homeless = std::mem::take(&mut round.homeless);
+                let Self { instances, links, .. } = self;
+                if let Some(last) = instances.last_mut() {
+                    let changes = last.changes(&homeless, links);
+                    round.shares.push((homeless, changes));
+                }
+            }
+            Some(Err(error)) => self.refused = Some((Instant::now() + RETRY, error)),
+        }
+    }
+
+    fn next_load(&self) -> LoadId {
+        LoadId { netns: self.netns, index: self.instances.len() }
+    }
+
+    /// With pins, what a daemon before this one has left goes on in it.
+    fn load(&mut self, loader: &mut Loader, nics: u32, load: LoadId) -> Result<(), LoadError> {
+        let pins = self.pin_dir.as_ref().map(|dir| Pins::open(dir, load, false)).transpose()?;
+        let Self { namespace, links, way, .. } = self;
+        let size = Size::of_other_namespace(nics);
+        let netns = namespace.as_ref().map(Namespace::inode);
+        let new = || Instance::new(loader, size, *way, pins, links, netns);
+        let instance = inside(namespace.as_ref(), new).map_err(LoadError::Enter)??;
+        self.instances.push(instance);
+        Ok(())
+    }
+
+    /// Reads the counters, and puts back programs that somebody has taken off.
+    pub(super) fn read(&mut self, round: &Round<'_>, batch: &mut Batch, report: &mut ReadReport) {
+        let Self { instances, namespace, .. } = self;
+        let shares = instances.iter_mut().zip(&round.shares);
+        let lost: Vec<_> =
+            shares.map(|(instance, (share, _))| instance.read(share, batch, report)).collect();
+        if lost.iter().any(|lost| !lost.is_empty()) {
+            let attach = || {
+                for (instance, lost) in instances.iter_mut().zip(&lost) {
+                    instance.attach_again(lost, report);
+                }
+            };
+            if let Err(source) = inside(namespace.as_ref(), attach) {
+                report.error(ReaderError::Netlink { operation: "put programs back", source });
+            }
+        }
+        if !round.homeless.is_empty() {
+            report.error(match &self.refused {
+                Some((_, error)) if self.rests() => ReaderError::Device {
+                    device: self.name(),
+                    problem: error.in_one_line(),
+                    errno: errno_of(error),
+                },
+                _ => ReaderError::Waiting { taps: round.homeless.len() },
+            });
+        }
+    }
+
+    fn name(&self) -> String {
+        self.namespace.as_ref().map_or_else(String::new, |namespace| format!("net:[{}]", namespace.inode()))
+    }
+
+    fn rests(&self) -> bool {
+        self.refused.as_ref().is_some_and(|(retry_at, _)| Instant::now() < *retry_at)
+    }
+
+    /// What a TAP had counted that is gone with its device, or still there but no VM's.
+    pub(super) fn last_words(&mut self, nic: &Nic) -> Option<EbpfReading> {
+        self.instances.iter_mut().find_map(|instance| instance.last_words(nic))
+    }
+
+    /// Takes all programs off, for good: no VM is here any more.
+    pub(super) fn close(&mut self) {
+        let Self { instances, namespace, .. } = self;
+        let close = || {
+            for instance in instances.drain(..) {
+                if let Err(error) = instance.close() {
+                    tracing::warn!("{}", error.in_one_line());
+                }
+            }
+        };
+        if let Err(error) = inside(namespace.as_ref(), close) {
+            tracing::warn!("cannot enter {} to take the programs off: {error}", self.name());
+        }
+    }
+}
+
+/// Filters are taken off by a message to the namespace of the thread: in another one it would mean another device.
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Self { instances, namespace, .. } = self;
+        let left = inside(namespace.as_ref(), || instances.clear());
+        if left.is_err() {
+            instances.drain(..).for_each(Instance::forget);
+        }
+    }
+}
+
+/// On this thread, or on one that is in the namespace.
+fn inside<T: Send>(namespace: Option<&Namespace>, work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+    match namespace {
+        None => Ok(work()),
+        Some(namespace) => namespace.within(work),
+    }
+}

@@ -1,0 +1,136 @@
+//! What the TAP devices count, from one RTM_GETSTATS dump per network namespace: the numbers of sysfs, for a fraction of
+//! the system calls.
+//!
+//! A dump has all devices of the namespace. Asking for each TAP alone would be cheaper only where few devices are TAPs,
+//! and there is little to save there.
+
+mod devices;
+
+use std::collections::HashMap;
+use std::io;
+
+use rustix::io::Errno;
+
+use self::devices::Devices;
+use super::elsewhere::{Elsewhere, by_netns};
+use super::rtnetlink::{Events, Links};
+use super::{ReadReport, Reader, ReaderDef, ReaderError, Setting, Started, Watch, not_this_kernel};
+use crate::model::{Batch, Health, Leaving, Nic, PartHealth, VmSet};
+
+pub(super) const DEF: ReaderDef = ReaderDef {
+    name: "tap_netlink",
+    help: "bytes, packets, errors and drops of each TAP, from one RTM_GETSTATS dump per namespace and tick",
+    configure: |section| {
+        section.no_options()?;
+        Ok(Box::new(start))
+    },
+};
+
+fn start(setting: &Setting) -> Started {
+    if let Some(health) = not_this_kernel(&setting.host) {
+        return Started::Not(health);
+    }
+    let mut links = match Links::open() {
+        Ok(links) => links,
+        Err(error) => return Started::Not(health(&error)),
+    };
+    // Tried, not inferred from the version. What may pass is for the ticks to tell.
+    match links.stats(|_, _| ()) {
+        Err(error) if is_unsupported(&error) => Started::Not(health(&error)),
+        _ => match Events::open() {
+            Ok(events) => Started::Running(Box::new(TapNetlink {
+                own: Devices::new(links, events),
+                elsewhere: Elsewhere::new(&setting.host),
+                watch: setting.watch.clone(),
+            })),
+            Err(source) => {
+                Started::Not(health(&ReaderError::Netlink { operation: "listen for changes", source }))
+            }
+        },
+    }
+}
+
+fn health(error: &ReaderError) -> PartHealth {
+    let state = if is_unsupported(error) { Health::Unsupported } else { Health::Failed };
+    PartHealth::new(state, format!("{error} (RTM_GETSTATS needs Linux 4.7)")).with_errno(error.errno())
+}
+
+/// The kernel is too old, or whoever started the daemon allows it no netlink.
+fn is_unsupported(error: &ReaderError) -> bool {
+    let errno = error.errno().map(Errno::from_raw_os_error);
+    matches!(
+        errno,
+        Some(Errno::OPNOTSUPP | Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT | Errno::PERM | Errno::ACCESS)
+    )
+}
+
+#[derive(Debug)]
+struct TapNetlink {
+    own: Devices,
+    elsewhere: Elsewhere<Place>,
+    watch: Watch,
+}
+
+/// The devices of another network namespace.
+#[derive(Debug)]
+struct Place {
+    devices: Devices,
+    /// No other namespace has or will have it.
+    number: u64,
+}
+
+impl TapNetlink {
+    /// Opens the sockets of new namespaces; a socket stays in the one where it was made.
+    fn follow(&mut self, vms: &VmSet, report: &mut ReadReport) {
+        let Self { elsewhere, watch, .. } = self;
+        elsewhere.follow(vms, report, |opened| {
+            let open = || Ok::<_, io::Error>((Links::open().map_err(io::Error::other)?, Events::open()?));
+            let (links, events) = opened.namespace.within(open)??;
+            watch.add(&events);
+            let number = links.netns_cookie().unwrap_or(opened.number);
+            Ok(Place { devices: Devices::new(links, events), number })
+        });
+    }
+
+    fn each_place(&mut self, nics: &HashMap<Option<u64>, Vec<&Nic>>, mut each: impl FnMut(&mut Devices, &[&Nic])) {
+        for (netns, nics) in nics {
+            let devices = match netns {
+                None => Some(&mut self.own),
+                Some(netns) => self.elsewhere.get_mut(*netns).map(|place| &mut place.devices),
+            };
+            if let Some(devices) = devices {
+                each(devices, nics);
+            }
+        }
+    }
+}
+
+impl Reader for TapNetlink {
+    /// A device that is not there is not reported: the readers after this one report what nobody could read.
+    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+        let mut report = ReadReport::default();
+        self.follow(vms, &mut report);
+        for (netns, place) in self.elsewhere.open() {
+            batch.namespaces.insert(netns, place.number);
+        }
+        self.own.begin_round();
+        self.elsewhere.open().for_each(|(_, place)| place.devices.begin_round());
+        self.each_place(&by_netns(vms.nics()), |devices, nics| {
+            if let Err(error) = devices.read(nics, batch) {
+                report.error(error);
+            }
+        });
+        report.items = batch.taps.len();
+        report
+    }
+
+    fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
+        for (netns, place) in self.elsewhere.open() {
+            batch.namespaces.insert(netns, place.number);
+        }
+        self.each_place(&by_netns(leaving.vms.nics()), |devices, nics| {
+            devices.last_words(nics, leaving, batch);
+        });
+        self.elsewhere.release(|_| true);
+    }
+}
