@@ -9,6 +9,7 @@ use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::tap::Tap;
 use vm_metrics_testkit::wait::SOON;
 
+use crate::alone::alone;
 use crate::lab::ways;
 use crate::vmm::{FRAME, Program, SHARED, Vmm, Work};
 
@@ -44,35 +45,37 @@ fn wait_for_end(daemon: &Daemon, vm: &str) {
 
 #[test]
 fn a_tap_that_passes_to_another_vm_takes_nothing_along() {
-    for way in ways() {
-        let _namespace = NetNs::enter().unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let config = dir.path().join("config.toml");
-        std::fs::write(&config, format!("interval = \"50ms\"\n[readers.tap_ebpf]\nattach = \"{way}\"\n"))
-            .unwrap();
-        let daemon = Daemon::start(Path::new(BINARY), &["--config", config.to_str().unwrap()]).unwrap();
-        let program = Program::new();
-        let tap = Tap::create_up("vmt0", SHARED).unwrap();
+    alone("owners::a_tap_that_passes_to_another_vm_takes_nothing_along", || {
+        for way in ways() {
+            let _namespace = NetNs::enter().unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let config = dir.path().join("config.toml");
+            std::fs::write(&config, format!("interval = \"50ms\"\n[readers.tap_ebpf]\nattach = \"{way}\"\n"))
+                .unwrap();
+            let daemon = Daemon::start(Path::new(BINARY), &["--config", config.to_str().unwrap()]).unwrap();
+            let program = Program::new();
+            let tap = Tap::create_up("vmt0", SHARED).unwrap();
 
-        let first = program.start("vmt0", Work::default());
-        let a = id_of(&daemon, &first);
-        let attached = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
-        daemon.wait_for(SOON, "the programs on the TAP", attached).unwrap();
-        let send = |frames: u64| {
-            (0..frames).for_each(|_| tap.write_frame(&Frame::from_guest().udp4(300)).unwrap());
-        };
-        send(10);
-        wait_for(&daemon, &a, 10);
-        send(3);
-        first.kill();
-        wait_for_end(&daemon, &a);
-        wait_for(&daemon, &a, 13);
+            let first = program.start("vmt0", Work::default());
+            let a = id_of(&daemon, &first);
+            let attached = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
+            daemon.wait_for(SOON, "the programs on the TAP", attached).unwrap();
+            let send = |frames: u64| {
+                (0..frames).for_each(|_| tap.write_frame(&Frame::from_guest().udp4(300)).unwrap());
+            };
+            send(10);
+            wait_for(&daemon, &a, 10);
+            send(3);
+            first.kill();
+            wait_for_end(&daemon, &a);
+            wait_for(&daemon, &a, 13);
 
-        let second = program.start("vmt0", Work { frames: 5, ..Work::default() });
-        let b = id_of(&daemon, &second);
-        wait_for(&daemon, &b, 5);
-        send(7);
-        wait_for(&daemon, &b, 12);
-        wait_for(&daemon, &a, 13);
-    }
+            let second = program.start("vmt0", Work { frames: 5, ..Work::default() });
+            let b = id_of(&daemon, &second);
+            wait_for(&daemon, &b, 5);
+            send(7);
+            wait_for(&daemon, &b, 12);
+            wait_for(&daemon, &a, 13);
+        }
+    });
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::metrics_text::Metrics;
-use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::netns::{NetNs, enter_of};
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::SOON;
 
@@ -19,7 +19,8 @@ fn a_tap_that_comes_in_a_watched_namespace_is_counted_at_once() {
     alone("elsewhere::moments::a_tap_that_comes_in_a_watched_namespace_is_counted_at_once", || {
         let host = Host::new();
         let namespace = NetNs::enter().unwrap();
-        let first = Tap::create_up("vmt0", TapOptions { multi_queue: true, ..TapOptions::default() }).unwrap();
+        let first =
+            Tap::create_up("vmt0", TapOptions { multi_queue: true, ..TapOptions::default() }).unwrap();
         let second = Tap::create("vmt1", TapOptions { persist: true, ..TapOptions::default() }).unwrap();
         let mut vmm = host.shell.start("a", &first);
         let pid = vmm.pid();
@@ -32,7 +33,7 @@ fn a_tap_that_comes_in_a_watched_namespace_is_counted_at_once() {
         };
         daemon.wait_for(SOON, "the first TAP", counted("vmt0")).unwrap();
         // Another VM with the second one, in the namespace that is watched.
-        let inside = vm_metrics_testkit::netns::enter_of(pid).unwrap();
+        let inside = enter_of(pid).unwrap();
         let _other = host.shell.start("b", &second);
         second.link().up().unwrap();
         drop(inside);

@@ -67,7 +67,8 @@ impl Sample {
     }
 
     fn has(&self, labels: &[(&str, &str)]) -> bool {
-        labels.iter().all(|(name, value)| self.label(name) == Some(value))
+        // To Prometheus an empty label is none.
+        labels.iter().all(|(name, value)| self.label(name).unwrap_or_default() == *value)
     }
 }
 

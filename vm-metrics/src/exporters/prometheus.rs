@@ -136,12 +136,14 @@ fn encodable(prefix: &str, family: Family) -> MetricFamily {
 }
 
 fn metric(kind: Kind, labels: &[&str], sample: Sample) -> Metric {
-    let pairs = labels.iter().zip(sample.labels).map(|(name, value)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value(value);
-        pair
-    });
+    // To Prometheus an empty label is none.
+    let pairs =
+        labels.iter().zip(sample.labels).filter(|(_, value)| !value.is_empty()).map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value(value);
+            pair
+        });
     let mut metric = Metric::from_label(pairs.collect());
     match kind {
         Kind::Counter => {

@@ -39,7 +39,8 @@ impl Namespace {
         let is_it = |found: io::Result<OwnedFd>| match found {
             Ok(fd) => fstat(&fd).is_ok_and(|stat| stat.st_ino == inode).then_some(fd),
             Err(error) => {
-                refused = refused.take().or(Some(error).filter(|e| e.kind() == io::ErrorKind::PermissionDenied));
+                refused =
+                    refused.take().or(Some(error).filter(|e| e.kind() == io::ErrorKind::PermissionDenied));
                 None
             }
         };

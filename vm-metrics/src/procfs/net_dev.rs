@@ -28,16 +28,7 @@ fn counters(line: &[u8]) -> Result<TapStats, ParseError> {
     fields.skip(4)?;
     let (tx_bytes, tx_packets) = (fields.number("tx bytes")?, fields.number("tx packets")?);
     let (tx_errors, tx_dropped) = (fields.number("tx errs")?, fields.number("tx drop")?);
-    Ok(TapStats {
-        rx_bytes,
-        tx_bytes,
-        rx_packets,
-        tx_packets,
-        rx_errors,
-        tx_errors,
-        rx_dropped,
-        tx_dropped,
-    })
+    Ok(TapStats { rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped })
 }
 
 #[cfg(test)]

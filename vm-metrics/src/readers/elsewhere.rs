@@ -100,11 +100,7 @@ impl<T> Elsewhere<T> {
 
 impl Refusal {
     fn new(error: io::Error) -> Self {
-        Self {
-            problem: error.to_string(),
-            errno: error.raw_os_error(),
-            retry_at: Instant::now() + RETRY,
-        }
+        Self { problem: error.to_string(), errno: error.raw_os_error(), retry_at: Instant::now() + RETRY }
     }
 }
 

@@ -56,7 +56,9 @@ impl ReaderError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Io { source, .. } | Self::Netlink { source, .. } => source.raw_os_error(),
-            Self::Device { errno, .. } | Self::Namespace { errno, .. } | Self::NoDrops { errno, .. } => *errno,
+            Self::Device { errno, .. } | Self::Namespace { errno, .. } | Self::NoDrops { errno, .. } => {
+                *errno
+            }
             Self::NoProcess { .. } => Some(Errno::SRCH.raw_os_error()),
             Self::NoDevice { .. } => Some(Errno::NODEV.raw_os_error()),
             Self::NoRoom { .. } => Some(Errno::MFILE.raw_os_error()),

@@ -11,7 +11,9 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     configure: |section| {
         section.no_options()?;
         Ok(Box::new(|setting| {
-            Started::Running(Box::new(ProcStatus { files: ProcessFiles::new(setting.host.clone(), "status") }))
+            Started::Running(Box::new(ProcStatus {
+                files: ProcessFiles::new(setting.host.clone(), "status"),
+            }))
         }))
     },
 };

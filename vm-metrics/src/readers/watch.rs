@@ -44,7 +44,8 @@ impl Watch {
     /// Each piece of news calls once, whether or not the file is read: `EPOLLET`.
     pub(super) fn add(&self, file: impl AsFd) {
         let Some(epoll) = &self.epoll else { return };
-        let (nothing, on_news) = (epoll::EventData::new_u64(0), epoll::EventFlags::IN | epoll::EventFlags::ET);
+        let (nothing, on_news) =
+            (epoll::EventData::new_u64(0), epoll::EventFlags::IN | epoll::EventFlags::ET);
         if let Err(errno) = epoll::add(epoll, file, nothing, on_news) {
             tracing::debug!("not watched: {errno}; the next tick finds it");
         }
@@ -66,7 +67,9 @@ impl Watch {
                     Ok(true) => changed(),
                     Ok(false) => {}
                     Err(errno) => {
-                        tracing::warn!("no more news of devices and processes: {errno}; the next tick finds them");
+                        tracing::warn!(
+                            "no more news of devices and processes: {errno}; the next tick finds them"
+                        );
                         break;
                     }
                 }

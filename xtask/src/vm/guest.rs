@@ -14,7 +14,8 @@ use super::table::Verdict;
 const TEST_DEADLINE: Duration = Duration::from_secs(240);
 
 /// What the tests want of a kernel. Debian has none of it built in.
-const MODULES: &[&str] = &["tun", "veth", "macvtap", "sch_ingress", "sch_tbf", "cls_bpf", "cls_u32", "act_gact"];
+const MODULES: &[&str] =
+    &["tun", "veth", "macvtap", "sch_ingress", "sch_tbf", "cls_bpf", "cls_u32", "act_gact"];
 /// What the tests run, and the Debian packages it is in.
 const PROGRAMS: &[&str] = &["tc", "ip", "setpriv", "unshare"];
 const PACKAGES: &[&str] = &["iproute2", "util-linux"];

@@ -11,7 +11,7 @@ use crate::exporters::metrics::Kind;
 const ID: &str = "instance_id";
 
 /// Labels that say which VM it is, or which part of it.
-const WHO: [&str; 3] = [ID, "instance_name", "device"];
+const WHO: [&str; 4] = [ID, "instance_name", "device", "netns"];
 
 /// Gauges that mean something when they are added up end so.
 const ADDITIVE: [&str; 2] = ["_bytes", "_vcpus"];

@@ -77,7 +77,7 @@ fn the_rest_adds_up_and_the_top_is_by_traffic() {
         assert_eq!(values(&first, name).into_keys().collect::<Vec<_>>(), ["vm-1"], "{name}");
     }
     let other = family(&first, TX).samples.iter().find(|sample| sample.labels[0] == OTHER).unwrap();
-    assert_eq!(other.labels, [OTHER, OTHER, OTHER]);
+    assert_eq!(other.labels, [OTHER; 4]);
 
     // Another has plainly more: it takes the place, and shows nothing of before.
     let second = fit(&mut budget, 2, vms([1005, 110, 7]));

@@ -3,7 +3,8 @@
 use super::{Kind, Metric, Push};
 use crate::model::{NicStats, PacketMix, Snapshot, VmStats};
 
-const NIC: &[&str] = &["instance_id", "instance_name", "device"];
+/// `netns` is empty, and so left out, for a device in the daemon's own network namespace.
+pub(super) const NIC: &[&str] = &["instance_id", "instance_name", "device", "netns"];
 const DEVICE: &str = "the TAP's counters";
 const EBPF: &str = "eBPF on the TAP";
 const DROPS: &str = "the tracepoint kfree_skb";
@@ -105,13 +106,13 @@ pub(super) const METRICS: &[Metric] = &[
     by(
         "network_gso_packets_total",
         "GSO frames since the attach: each is more than one packet on the wire.",
-        &["instance_id", "instance_name", "device", "direction"],
+        &["instance_id", "instance_name", "device", "netns", "direction"],
         |s, p| each_kind(s, p, &[("", |mix| mix.gso_packets)]),
     ),
     by(
         "network_packets_by_protocol_total",
         "Packets since the attach, by network protocol; rx is offered.",
-        &["instance_id", "instance_name", "device", "direction", "protocol"],
+        &["instance_id", "instance_name", "device", "netns", "direction", "protocol"],
         |s, p| {
             each_kind(
                 s,
@@ -128,7 +129,7 @@ pub(super) const METRICS: &[Metric] = &[
     by(
         "network_packets_by_transport_total",
         "IP packets since the attach, by transport protocol; icmp includes ICMPv6; rx is offered.",
-        &["instance_id", "instance_name", "device", "direction", "transport"],
+        &["instance_id", "instance_name", "device", "netns", "direction", "transport"],
         |s, p| {
             each_kind(
                 s,
@@ -145,7 +146,7 @@ pub(super) const METRICS: &[Metric] = &[
     by(
         "network_packets_by_cast_total",
         "Packets since the attach, by destination address; rx is offered.",
-        &["instance_id", "instance_name", "device", "direction", "cast"],
+        &["instance_id", "instance_name", "device", "netns", "direction", "cast"],
         |s, p| {
             each_kind(
                 s,
@@ -167,7 +168,7 @@ pub(super) const METRICS: &[Metric] = &[
         samples: |snapshot, push| {
             for (vm, nic) in nics(snapshot) {
                 if let Some(since) = nic.start_time {
-                    push(&[&vm.instance_id, &vm.instance_name, &nic.device], since);
+                    push(&[&vm.instance_id, &vm.instance_name, &nic.device, &netns(nic)], since);
                 }
             }
         },
@@ -181,8 +182,7 @@ pub(super) const METRICS: &[Metric] = &[
         samples: |snapshot, push| {
             for (vm, nic) in nics(snapshot) {
                 let (source, attach) = (nic.source.as_str(), nic.attach.as_str());
-                let netns = nic.netns.map(|inode| inode.to_string()).unwrap_or_default();
-                push(&[&vm.instance_id, &vm.instance_name, &nic.device, &netns, source, attach], 1.0);
+                push(&[&vm.instance_id, &vm.instance_name, &nic.device, &netns(nic), source, attach], 1.0);
             }
         },
     },
@@ -228,10 +228,14 @@ fn nics(snapshot: &Snapshot) -> impl Iterator<Item = (&VmStats, &NicStats)> {
     snapshot.vms.iter().flat_map(|vm| vm.nics.iter().map(move |nic| (vm, nic)))
 }
 
+pub(super) fn netns(nic: &NicStats) -> String {
+    nic.netns.map(|inode| inode.to_string()).unwrap_or_default()
+}
+
 fn each(snapshot: &Snapshot, push: Push<'_>, value: impl Fn(&NicStats) -> Option<u64>) {
     for (vm, nic) in nics(snapshot) {
         if let Some(value) = value(nic) {
-            push(&[&vm.instance_id, &vm.instance_name, &nic.device], value as f64);
+            push(&[&vm.instance_id, &vm.instance_name, &nic.device, &netns(nic)], value as f64);
         }
     }
 }
@@ -243,10 +247,12 @@ type Part = fn(&PacketMix) -> u64;
 fn each_kind(snapshot: &Snapshot, push: Push<'_>, kinds: &[(&str, Part)]) {
     for (vm, nic) in nics(snapshot) {
         let Some(ebpf) = &nic.ebpf else { continue };
+        let netns = netns(nic);
         for (direction, mix) in [("rx", &ebpf.rx), ("tx", &ebpf.tx)] {
             for (kind, value) in kinds {
-                let labels = [vm.instance_id.as_str(), &vm.instance_name, &nic.device, direction, kind];
-                let labels = if kind.is_empty() { &labels[..4] } else { &labels[..] };
+                let labels =
+                    [vm.instance_id.as_str(), &vm.instance_name, &nic.device, &netns, direction, kind];
+                let labels = if kind.is_empty() { &labels[..5] } else { &labels[..] };
                 push(labels, value(mix) as f64);
             }
         }

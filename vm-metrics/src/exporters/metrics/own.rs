@@ -1,5 +1,6 @@
 //! Metrics of the daemon itself: whether its other numbers can be trusted, and what they cost.
 
+use super::nic::{NIC, netns};
 use super::{Kind, Metric, Push};
 use crate::model::{Health, PartKind, PartRun, Snapshot};
 
@@ -86,12 +87,12 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "The device's count of what the guest sent, less the published one: frames in flight, 0 on a quiet device.",
         origin: "the TAP's counters and eBPF",
-        labels: &["instance_id", "instance_name", "device"],
+        labels: NIC,
         samples: |snapshot, push| {
             for vm in &snapshot.vms {
                 for nic in &vm.nics {
                     if let Some(bytes) = nic.mismatch_bytes {
-                        push(&[&vm.instance_id, &vm.instance_name, &nic.device], bytes as f64);
+                        push(&[&vm.instance_id, &vm.instance_name, &nic.device, &netns(nic)], bytes as f64);
                     }
                 }
             }

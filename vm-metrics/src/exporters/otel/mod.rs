@@ -117,7 +117,7 @@ pub(super) fn register(
 
 fn observe(instrument: &dyn AsyncInstrument<f64>, family: &Family) {
     for sample in &family.samples {
-        let pairs = family.labels.iter().zip(&sample.labels);
+        let pairs = family.labels.iter().zip(&sample.labels).filter(|(_, value)| !value.is_empty());
         let mut attributes: Vec<KeyValue> =
             pairs.map(|(name, value)| KeyValue::new(Key::from_static_str(name), value.clone())).collect();
         // The SDK keeps what is in no order twice.

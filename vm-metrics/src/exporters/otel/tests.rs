@@ -97,7 +97,7 @@ fn every_metric_is_an_instrument_and_a_collection_is_one_look() {
         let (unit, points) = &shown["hypeman_vm_network_tx_bytes_total"];
         assert_eq!(
             (unit.as_str(), points.as_slice()),
-            ("By", &[("device=tap0,instance_id=a,instance_name=b".into(), 1.0)][..])
+            ("By", &[("device=tap0,instance_id=a,instance_name=b,netns=4026531840".into(), 1.0)][..])
         );
     }
 }

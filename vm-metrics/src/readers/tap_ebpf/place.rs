@@ -124,7 +124,8 @@ impl Place {
         let present = self.links.find(nics.iter().copied())?;
         let (shares, homeless) = self.share(present);
         let Self { instances, links, namespace, .. } = self;
-        let changes = instances.iter_mut().zip(&shares).map(|(instance, share)| instance.changes(share, links));
+        let changes =
+            instances.iter_mut().zip(&shares).map(|(instance, share)| instance.changes(share, links));
         let changes: Vec<_> = changes.collect();
         if changes.iter().any(Changes::have_gone) {
             let detach = || {
@@ -240,8 +241,7 @@ impl Place {
     pub(super) fn read(&mut self, round: &Round<'_>, batch: &mut Batch, report: &mut ReadReport) {
         let Self { instances, namespace, .. } = self;
         let shares = instances.iter_mut().zip(&round.shares);
-        let lost: Vec<_> =
-            shares.map(|(instance, (share, _))| instance.read(share, batch, report)).collect();
+        let lost: Vec<_> = shares.map(|(instance, (share, _))| instance.read(share, batch, report)).collect();
         if lost.iter().any(|lost| !lost.is_empty()) {
             let attach = || {
                 for (instance, lost) in instances.iter_mut().zip(&lost) {

@@ -93,14 +93,20 @@ impl TapEbpf {
         }
         if let Some(pin_dir) = self.terms.pin_dir.as_ref().filter(|_| self.may_enter) {
             match pins::remove_unheld(pin_dir) {
-                Ok(removed) => removed.iter().for_each(|dir| tracing::info!("no VM there: removed {}", dir.display())),
+                Ok(removed) => {
+                    removed.iter().for_each(|dir| tracing::info!("no VM there: removed {}", dir.display()))
+                }
                 Err(error) => tracing::warn!("{error}"),
             }
         }
     }
 }
 
-fn place<'p>(own: &'p mut Place, elsewhere: &'p mut Elsewhere<Place>, netns: Option<u64>) -> Option<&'p mut Place> {
+fn place<'p>(
+    own: &'p mut Place,
+    elsewhere: &'p mut Elsewhere<Place>,
+    netns: Option<u64>,
+) -> Option<&'p mut Place> {
     match netns {
         None => Some(own),
         Some(netns) => elsewhere.get_mut(netns),

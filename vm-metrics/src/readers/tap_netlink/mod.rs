@@ -92,7 +92,11 @@ impl TapNetlink {
         });
     }
 
-    fn each_place(&mut self, nics: &HashMap<Option<u64>, Vec<&Nic>>, mut each: impl FnMut(&mut Devices, &[&Nic])) {
+    fn each_place(
+        &mut self,
+        nics: &HashMap<Option<u64>, Vec<&Nic>>,
+        mut each: impl FnMut(&mut Devices, &[&Nic]),
+    ) {
         for (netns, nics) in nics {
             let devices = match netns {
                 None => Some(&mut self.own),

@@ -26,6 +26,8 @@ pub struct Vm {
     named_uncounted: Vec<UncountedNic>,
     config_problem: Option<SourceError>,
     nics_problem: Option<SourceError>,
+    /// How many descriptors the process had when its NICs were read.
+    descriptors: Option<u64>,
 }
 
 /// `None`: not a VM, or not yet: a process may run another program later.
@@ -55,6 +57,7 @@ pub fn inspect(process: &Process) -> Result<Option<Vm>, Unread> {
         named_uncounted: named_uncounted(process, args.uncounted),
         config_problem,
         nics_problem: None,
+        descriptors: None,
     };
     vm.read_nics(process)?;
     Ok(Some(vm))
@@ -63,6 +66,7 @@ pub fn inspect(process: &Process) -> Result<Option<Vm>, Unread> {
 impl Vm {
     /// Asks the process which TAPs it holds. Where that is not allowed, the command line must do.
     pub fn read_nics(&mut self, process: &Process) -> Result<(), Unread> {
+        self.descriptors = process.descriptor_count();
         match taps(process) {
             Ok(Taps { nics, uncounted, problem }) => {
                 self.info.nics = nics;
@@ -77,6 +81,11 @@ impl Vm {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Whether the process has opened or closed something since. What came and went says nothing.
+    pub fn holds_as_many(&self, process: &Process) -> bool {
+        self.descriptors == process.descriptor_count()
     }
 
     /// The command line names what was there at the start, descriptors tell of some that came later.

@@ -5,7 +5,8 @@
 //! is looked at again
 //! - while it is young, since a process may run another program without a new pid (`YOUNG`),
 //! - at a full scan (`FULL_SCAN_INTERVAL`), which finds all that the shorter way misses,
-//! - and a VM's NICs also when network devices came or went on the host, or another VM has one of them.
+//! - and a VM's NICs also when network devices came or went on the host, another VM has one of them, or the process has
+//!   another number of descriptors than before.
 //!
 //! A close look costs many times what it costs to know a process again: no tick could afford one at every VM.
 //!
@@ -214,7 +215,7 @@ fn look(
     let young = moment.now.saturating_sub(first) < YOUNG;
     if let Some(mut seen) = known.take_if(|_| !young && !moment.full_scan) {
         if let What::Vm(vm) = &mut seen.what
-            && moment.devices_changed
+            && (moment.devices_changed || !vm.holds_as_many(process))
             && let Err(Unread::Failed(error)) = vm.read_nics(process)
         {
             problems.push(error);

@@ -55,6 +55,11 @@ impl<'a> Process<'a> {
             .map_err(|error| Unread::Failed(SourceError::Content { path, problem: error.to_string() }))
     }
 
+    /// How many descriptors it has: the size of the directory, which is 0 before Linux 6.2.
+    pub fn descriptor_count(&self) -> Option<u64> {
+        fs::metadata(self.path("fd")).ok().map(|directory| directory.len())
+    }
+
     pub fn argv(&self) -> Result<Vec<String>, Unread> {
         Ok(cmdline::split(&read(&self.path("cmdline"), CMDLINE_LIMIT)?))
     }
@@ -111,4 +116,34 @@ pub fn unread(operation: &'static str, path: impl Into<PathBuf>, error: io::Erro
         return Unread::Gone;
     }
     Unread::Failed(SourceError::io(operation, path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_descriptor_more_shows_in_their_number() {
+        let mut shell = Command::new("/bin/sh")
+            .args(["-c", "echo; read go; exec 5</dev/null; echo; read go"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut orders, answers) = (shell.stdin.take().unwrap(), shell.stdout.take().unwrap());
+        let mut answers = BufReader::new(answers).lines();
+        let host = Host::default();
+        let process = Process::new(&host, shell.id());
+        answers.next().unwrap().unwrap();
+        let before = process.descriptor_count().unwrap();
+        orders.write_all(b"go\n").unwrap();
+        answers.next().unwrap().unwrap();
+        assert_eq!(process.descriptor_count(), Some(before + 1), "from Linux 6.2 on");
+        drop(orders);
+        shell.wait().unwrap();
+        assert_eq!(process.descriptor_count(), None);
+    }
 }
