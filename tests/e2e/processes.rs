@@ -142,6 +142,27 @@ fn a_vm_that_has_ended_has_no_memory_but_keeps_its_counters() {
     }
 }
 
+/// With an hour between two ticks: the end of the process calls for one, while its parent has not yet asked for it.
+#[test]
+fn the_end_of_a_process_is_seen_at_once_with_all_that_it_has_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut puppet = Puppet::start("processes::the_puppet").unwrap();
+    let config = configure(dir.path(), &puppet, "other");
+    let args = ["--no-ebpf", "--interval", "1h", "--config", config.to_str().unwrap()];
+    let daemon = Daemon::start(Path::new(BINARY), &args).unwrap();
+    let used = |metrics: &Metrics| metrics.value("vm_cpu_seconds_total", &[]);
+    let before = daemon.wait_for(SOON, "the first tick", used).unwrap();
+    let worker = puppet.start_thread("worker").unwrap();
+    puppet.work(worker, 300).unwrap();
+    puppet.die().unwrap();
+    let ended = |metrics: &Metrics| metrics.value("vm_up", &[]).filter(|up| *up == 0.0);
+    daemon.wait_for(SOON, "its end", ended).unwrap();
+    let after = used(&daemon.metrics().unwrap()).unwrap();
+    // The kernel has it in clock ticks, too.
+    let in_all = vm_metrics::read_proc_stat(puppet.pid()).unwrap() as f64 / 1e6;
+    assert!(after >= before + 0.3 && (after - in_all).abs() < 0.05, "{before} {after} {in_all}");
+}
+
 const SECONDS: &str = "vm_vcpu_seconds_total";
 const WAIT: &str = "vm_vcpu_wait_seconds_total";
 

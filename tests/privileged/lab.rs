@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::path::Path;
+use std::process::Command;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use vm_metrics::app::App;
@@ -113,4 +114,17 @@ pub(crate) fn manager_with(taps: &[&str], tables: &str) -> Manager {
 
 pub(crate) fn nics(manager: &mut Manager) -> Vec<NicStats> {
     manager.collect().vms.iter().flat_map(|vm| vm.nics.clone()).collect()
+}
+
+/// How many of our programs are on a device of this namespace.
+pub(crate) fn attached_programs(device: &str) -> usize {
+    // A kernel without TCX has no such query.
+    let of =
+        |direction| SchedClassifier::query_tcx(device, direction).map_or(0, |(_, programs)| programs.len());
+    let links = of(TcAttachType::Ingress) + of(TcAttachType::Egress);
+    let filters = |direction| {
+        let output = Command::new("tc").args(["filter", "show", "dev", device, direction]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().matches("handle 0x766d").count()
+    };
+    links + filters("ingress") + filters("egress")
 }

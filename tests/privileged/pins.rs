@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use aya::programs::{SchedClassifier, TcAttachType};
 use tempfile::TempDir;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::frames::Frame;
@@ -14,7 +13,7 @@ use vm_metrics_testkit::skip::skip;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
-use crate::lab::{tcx, ways};
+use crate::lab::{attached_programs, tcx, ways};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 const PINS: &str = "/sys/fs/bpf/vm-metrics";
@@ -87,18 +86,6 @@ fn wait_for_frames(daemon: &Daemon, frames: u64) {
     daemon.wait_for(SOON, &format!("{frames} frames"), counted).unwrap();
 }
 
-fn attached_programs() -> usize {
-    // A kernel without TCX has no such query.
-    let of =
-        |direction| SchedClassifier::query_tcx("vmt0", direction).map_or(0, |(_, programs)| programs.len());
-    let links = of(TcAttachType::Ingress) + of(TcAttachType::Egress);
-    let filters = |direction| {
-        let output = Command::new("tc").args(["filter", "show", "dev", "vmt0", direction]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().matches("handle 0x766d").count()
-    };
-    links + filters("ingress") + filters("egress")
-}
-
 #[test]
 fn what_passes_between_two_daemons_is_counted() {
     for way in ways() {
@@ -111,7 +98,7 @@ fn what_passes_between_two_daemons_is_counted() {
         let daemon = host.start();
         host.send(1);
         wait_for_frames(&daemon, 13);
-        assert_eq!(attached_programs(), 2, "{way}");
+        assert_eq!(attached_programs("vmt0"), 2, "{way}");
     }
 }
 
@@ -153,7 +140,7 @@ fn kill_9_under_traffic_loses_nothing_and_counts_nothing_twice() {
         daemon.wait_for(SOON, "every frame", all).unwrap();
         let bytes = daemon.metrics().unwrap().value("vm_network_tx_bytes_total", &[]);
         assert_eq!(bytes, Some(sent * frame.len() as f64), "{way}");
-        assert_eq!(attached_programs(), 2, "{way}");
+        assert_eq!(attached_programs("vmt0"), 2, "{way}");
     }
 }
 
@@ -170,11 +157,12 @@ fn detach_leaves_nothing() {
     for way in ways() {
         let host = Host::new(way);
         drop(host.start());
-        assert_eq!(attached_programs(), 2, "{way}: they stay");
+        assert_eq!(attached_programs("vmt0"), 2, "{way}: they stay");
         let said = host.detach(&[]);
         assert!(said.contains(PINS), "{said}");
         // The kernel takes a link off a moment after its last reference is gone.
-        wait_until(SOON, "no program on the TAP", || Ok((attached_programs() == 0).then_some(()))).unwrap();
+        wait_until(SOON, "no program on the TAP", || Ok((attached_programs("vmt0") == 0).then_some(())))
+            .unwrap();
         assert!(!Path::new(PINS).exists(), "{way}");
         assert_eq!(host.detach(&[]), "nothing to detach\n");
     }
@@ -185,9 +173,9 @@ fn without_pins_the_programs_leave_with_the_daemon() {
     for way in ways() {
         let host = Host::with(&format!("attach = \"{way}\"\npin = false\n"));
         let mut daemon = host.start();
-        assert_eq!(attached_programs(), 2, "{way}");
+        assert_eq!(attached_programs("vmt0"), 2, "{way}");
         daemon.terminate().unwrap();
-        assert_eq!(attached_programs(), 0, "{way}");
+        assert_eq!(attached_programs("vmt0"), 0, "{way}");
         assert!(!Path::new(PINS).exists(), "{way}");
     }
 }
@@ -317,5 +305,5 @@ fn without_a_bpffs_it_counts_all_the_same() {
     host.send(3);
     wait_for_frames(&daemon, 3);
     daemon.terminate().unwrap();
-    assert_eq!(attached_programs(), 0);
+    assert_eq!(attached_programs("vmt0"), 0);
 }

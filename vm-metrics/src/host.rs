@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FsWord, PROC_SUPER_MAGIC, statfs};
 
+use crate::procfs::parse_net_dev;
+
 /// What sysfs calls itself (`linux/magic.h`).
 const SYSFS_MAGIC: FsWord = 0x6265_6572;
 
@@ -64,15 +66,17 @@ impl Host {
         self.proc.join(pid.to_string())
     }
 
+    /// The names of the devices in the network namespace that this thread is in, as they stand in `/proc`.
+    pub fn net_device_names(&self) -> io::Result<Vec<String>> {
+        let content = fs::read(self.proc.join("thread-self/net/dev"))?;
+        let devices =
+            parse_net_dev(&content).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Ok(devices.into_keys().collect())
+    }
+
     /// `/sys/class/net`
     pub fn net_devices(&self) -> PathBuf {
         self.sys.join("class/net")
-    }
-
-    /// The names in `/sys/class/net`
-    pub fn net_device_names(&self) -> io::Result<Vec<String>> {
-        let entries = fs::read_dir(self.net_devices())?;
-        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
     /// `/sys/class/net/<name>`

@@ -3,19 +3,22 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use tempfile::TempDir;
 use vm_metrics_testkit::child::ChildProcess;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::metrics_text::Metrics;
-use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::netns::{NetNs, enter_of};
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::SOON;
 
+use crate::lab::attached_programs;
 use crate::vmm::Shell;
 
+pub(super) const PINS: &str = "/sys/fs/bpf/vm-metrics";
 pub(super) const TAP: &str = "vmt0";
 pub(super) const IFINDEX: u32 = 77;
 
@@ -71,6 +74,12 @@ impl Host {
         (binary, self.config(tables))
     }
 
+    pub(super) fn detach(&self) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_vm-metrics")).arg("detach").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     pub(super) fn daemon(&self, tables: &str) -> Daemon {
         let config = self.config(tables);
         let args = ["--config", config.to_str().unwrap()];
@@ -79,6 +88,12 @@ impl Host {
 }
 
 impl Guest {
+    /// How many of our programs are on its device.
+    pub(super) fn attached(&self) -> usize {
+        let _inside = enter_of(self.vmm.pid()).unwrap();
+        attached_programs(TAP)
+    }
+
     /// The guest sends.
     pub(super) fn send(&self, frames: u64) -> u64 {
         let frame = Frame::from_guest().udp4(300);

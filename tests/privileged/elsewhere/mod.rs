@@ -6,6 +6,7 @@ mod unusual;
 
 use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use vm_metrics_testkit::frames::Frame;
@@ -14,7 +15,7 @@ use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
-use self::host::{Guest, Host, IFINDEX, OFTEN, TAP};
+use self::host::{Guest, Host, IFINDEX, OFTEN, PINS, TAP};
 use crate::alone::alone;
 use crate::lab::ways;
 
@@ -72,6 +73,35 @@ fn counting_goes_on_elsewhere_while_no_daemon_runs() {
     });
 }
 
+/// What a daemon has left is removed by `detach`, and by a daemon that finds no VM for it.
+#[test]
+fn nothing_is_left_elsewhere() {
+    alone("elsewhere::nothing_is_left_elsewhere", || {
+        for way in ways() {
+            let host = Host::new();
+            let guest = host.guest("a");
+            let tables = format!("{OFTEN}[readers.tap_ebpf]\nattach = \"{way}\"\n");
+            let leave = || {
+                let mut daemon = host.daemon(&tables);
+                guest.wait_until_counted_by(&daemon, "ebpf");
+                daemon.kill().unwrap();
+                assert_eq!(guest.attached(), 2, "{way}");
+            };
+            leave();
+            let detached = host.detach();
+            assert_eq!(guest.attached(), 0, "{way}: {detached}");
+            assert!(!Path::new(PINS).exists(), "{way}");
+            if way == "tcx" {
+                leave();
+                let config = "interval = \"50ms\"\n[sources.proc_scan]\nenabled = false\n";
+                let _daemon = host.daemon(config);
+                let own = || Ok((fs::read_dir(PINS)?.count() == 1 && guest.attached() == 0).then_some(()));
+                wait_until(5 * SOON, "a minute, and the pins removed", own).unwrap();
+            }
+        }
+    });
+}
+
 /// A namespace lives as long as somebody holds it: the daemon must not be the last.
 #[test]
 fn a_namespace_ends_with_its_vm() {
@@ -94,7 +124,7 @@ fn a_namespace_ends_with_its_vm() {
         daemon.wait_for(SOON, "the end of the VM, an hour before the next tick", gone).unwrap();
         assert_eq!(sent(&daemon.metrics().unwrap()), Some(bytes as f64), "the last bytes");
         wait_until(SOON, "the namespace to end", || Ok((!peer.exists()).then_some(()))).unwrap();
-        let pins = fs::read_dir("/sys/fs/bpf/vm-metrics").unwrap().count();
+        let pins = fs::read_dir(PINS).unwrap().count();
         assert_eq!(pins, 1, "those of the daemon's own namespace");
     });
 }

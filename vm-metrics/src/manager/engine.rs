@@ -96,13 +96,15 @@ impl Engine {
     /// Lists, reads and merges once.
     pub(super) fn tick(&mut self, ticks_late: u64) -> Arc<Snapshot> {
         let began = Instant::now();
-        let (vms, source_reports) = self.sources.list();
+        let (mut vms, source_reports) = self.sources.list();
         let mut parts: Vec<PartRun> = source_reports.iter().map(judge::source_run).collect();
         parts.extend(self.sources.switched_off().iter().map(|name| judge::source_off(name)));
         let mut batch = Batch::default();
         for (name, state) in &mut self.readers {
             parts.push(run_reader(name, state, &vms, &mut batch));
         }
+        // Who only reads what somebody wrote down lists a VM also when it has ended.
+        vms.vms.retain(|vm| vm.hypervisor_pid.is_none_or(|pid| !batch.ended.contains(&pid)));
         let leaving = retain::leaving(&self.before, &vms, &batch);
         let mut last = retain::handed_over(&leaving, &batch);
         for (_, state) in &mut self.readers {

@@ -1,6 +1,6 @@
 //! What the readers read in one tick, in the words of their sources. Nothing is merged or turned round yet.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use vm_metrics_common::{Counters, DropCounts};
 
@@ -10,6 +10,8 @@ use super::{AttachMode, Nic, NicKind, NicSource, VmSet};
 #[derive(Debug, Default)]
 pub struct Batch {
     pub processes: HashMap<u32, ProcessReading>,
+    /// Hypervisor processes that a source lists and that have ended.
+    pub ended: HashSet<u32>,
     /// By process.
     pub threads: HashMap<u32, ThreadsReading>,
     pub taps: HashMap<Nic, TapReading>,

@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use rustix::fd::{AsFd, OwnedFd};
@@ -55,6 +55,25 @@ impl Namespace {
         }
     }
 
+    /// Those, other than this process's own, that some process is in or that have a name, as far as they may be opened.
+    pub(crate) fn others(host: &Host) -> Vec<Self> {
+        let own = host.own_netns();
+        let processes = fs::read_dir(host.proc()).into_iter().flatten();
+        let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+        let files = pids.map(|pid| host.process(pid).join("ns/net")).chain(names(host));
+        let mut found: Vec<Self> = Vec::new();
+        for file in files {
+            let Some(inode) = inode_of(&file) else { continue };
+            if Some(inode) != own
+                && found.iter().all(|known| known.inode != inode)
+                && let Ok(fd) = open_file(&file)
+            {
+                found.push(Self { inode, fd });
+            }
+        }
+        found
+    }
+
     pub(crate) fn inode(&self) -> u64 {
         self.inode
     }
@@ -84,7 +103,7 @@ fn inode_of(path: impl AsRef<Path>) -> Option<u64> {
     fs::metadata(path).ok().map(|namespace| namespace.ino())
 }
 
-fn names(host: &Host) -> Vec<std::path::PathBuf> {
+fn names(host: &Host) -> Vec<PathBuf> {
     let entries = fs::read_dir(host.named_namespaces()).into_iter().flatten();
     entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }

@@ -75,7 +75,10 @@ impl Reader for ProcStat {
                     self.take(pid, &stat, clock_nsec, batch);
                     report.items += 1;
                 }
-                Ok(_) => report.error(ReaderError::NoProcess { pid }),
+                Ok(_) => {
+                    batch.ended.insert(pid);
+                    report.error(ReaderError::NoProcess { pid });
+                }
                 Err(error) => report.error(error),
             }
         }

@@ -32,6 +32,8 @@ mod reader;
 #[cfg(feature = "ebpf")]
 mod slots;
 
+#[cfg(feature = "ebpf")]
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -43,6 +45,8 @@ use crate::config::Section;
 use crate::host::Host;
 #[cfg(not(feature = "ebpf"))]
 use crate::model::{Health, PartHealth};
+#[cfg(feature = "ebpf")]
+use crate::netns::Namespace;
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: NAME,
@@ -157,8 +161,13 @@ fn start(_options: &Options, _host: &Host, _purpose: Purpose) -> Started {
 /// The programs of the namespace that this process is in.
 #[cfg(feature = "ebpf")]
 fn own_load(host: &Host) -> pins::LoadId {
-    let cookie = super::rtnetlink::Links::open().ok().and_then(|links| links.netns_cookie());
-    pins::LoadId { netns: cookie.or_else(|| host.own_netns()).unwrap_or_default(), index: 0 }
+    pins::LoadId { netns: netns_id().or_else(|| host.own_netns()).unwrap_or_default(), index: 0 }
+}
+
+/// What tells the network namespace that this thread is in from any other.
+#[cfg(feature = "ebpf")]
+fn netns_id() -> Option<u64> {
+    super::rtnetlink::Links::open().ok()?.netns_cookie()
 }
 
 /// Removes what daemons have left, filters and pins; with `all` also the pins of other versions. Says what it removed, line
@@ -171,12 +180,26 @@ pub fn detach(section: &Section, host: &Host, all: bool) -> anyhow::Result<Vec<S
     let options: Options = section.options()?;
     let versions = pins::remove_all(&options.pin_dir(host), own_load(host), all)?;
     let mut removed: Vec<String> = versions.iter().map(|dir| format!("removed {}", dir.display())).collect();
-    for device in host.net_device_names()? {
-        if attach::remove_filters(&device) {
-            removed.push(format!("removed the filters on {device}"));
-        }
+    removed.extend(remove_filters(host)?);
+    // Where no pins were, another daemon may be at work.
+    let namespaces: HashSet<u64> = versions.iter().filter_map(|dir| pins::netns_of(dir)).collect();
+    for namespace in Namespace::others(host) {
+        let clear = || {
+            let id = netns_id().unwrap_or(namespace.inode());
+            if namespaces.contains(&id) { remove_filters(host) } else { Ok(Vec::new()) }
+        };
+        // Where this process may not enter, its daemon may not have been.
+        let there = namespace.within(clear).unwrap_or(Ok(Vec::new()))?;
+        removed.extend(there.iter().map(|line| format!("{line} in net:[{}]", namespace.inode())));
     }
     Ok(removed)
+}
+
+/// In the network namespace of this thread.
+#[cfg(feature = "ebpf")]
+fn remove_filters(host: &Host) -> std::io::Result<Vec<String>> {
+    let ours = host.net_device_names()?.into_iter().filter(|device| attach::remove_filters(device));
+    Ok(ours.map(|device| format!("removed the filters on {device}")).collect())
 }
 
 #[cfg(not(feature = "ebpf"))]

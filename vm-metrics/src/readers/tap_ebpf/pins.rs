@@ -215,6 +215,11 @@ fn abi_of(dir: &Path) -> Option<u32> {
     name.split('-').next()?.parse().ok()
 }
 
+/// The namespace in that name.
+pub(super) fn netns_of(dir: &Path) -> Option<u64> {
+    dir.file_name()?.to_str()?.split('-').nth(1)?.parse().ok()
+}
+
 fn all_dirs(root: &Path) -> Vec<PathBuf> {
     let all = entries(root).unwrap_or_default();
     all.into_iter().filter(|path| abi_of(path).is_some()).collect()
