@@ -23,7 +23,7 @@ const MAP_LOG: &str = "AYA_LOGS";
 /// Built by `build.rs` from `vm-metrics-ebpf`; aligned, because the loader reads it in place.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vm-metrics.bpf.o"));
 
-/// Loads the programs any number of times; it has read the kernel's BTF, which takes long.
+/// Loads the programs any number of times.
 pub(super) struct Loader {
     loader: EbpfLoader<'static>,
     cpus: u32,
@@ -33,7 +33,7 @@ pub(super) struct Loader {
 
 /// The programs in the kernel, with their maps.
 pub(super) struct Loaded {
-    ebpf: Ebpf,
+    programs: Programs,
     pub(super) counters: CounterMap,
     pub(super) table: Array<MapData, TableEntry>,
     pub(super) collisions: HashMap<MapData, u32, u32>,
@@ -51,20 +51,34 @@ pub(super) struct Size {
     table_mask: &'static u32,
     collisions: u32,
     log_bytes: u32,
+    is_one_of_many: bool,
+}
+
+/// The programs in the kernel.
+enum Programs {
+    Whole(Ebpf),
+    /// Without all that it took to load them, which is some 300 KB of memory.
+    Bare(Box<[SchedClassifier; 2]>),
 }
 
 impl Size {
     /// One load, made once.
     pub(super) fn of_own_namespace(max_nics: u32) -> Self {
         const MASK: u32 = TABLE_SIZE - 1;
-        Self { nics: max_nics, table_mask: &MASK, collisions: MAX_COLLISIONS, log_bytes: 128 << 10 }
+        Self {
+            nics: max_nics,
+            table_mask: &MASK,
+            collisions: MAX_COLLISIONS,
+            log_bytes: 128 << 10,
+            is_one_of_many: false,
+        }
     }
 
     /// One of perhaps thousands.
     pub(super) fn of_other_namespace(nics: u32) -> Self {
         const MASK: u32 = 63;
         let log_bytes = u32::try_from(page_size()).unwrap_or(64 << 10);
-        Self { nics, table_mask: &MASK, collisions: nics, log_bytes }
+        Self { nics, table_mask: &MASK, collisions: nics, log_bytes, is_one_of_many: true }
     }
 }
 
@@ -77,6 +91,8 @@ impl Loader {
             tracing::debug!("RLIMIT_MEMLOCK stays as it is: {errno}");
         }
         let mut loader = EbpfLoader::new();
+        // The programs are not relocated against the kernel's types, which are 30 MB of memory.
+        loader.btf(None);
         let cpus = possible_cpus()?;
         loader.override_global(names::GLOBAL_CPUS, cpus, true);
         if let Some(layout) = layout {
@@ -118,13 +134,14 @@ impl Loader {
         }
         let mut ebpf = loader.load(OBJECT)?;
         let logger = EbpfLogger::init(&mut ebpf).map_err(|_| LoadError::Missing(MAP_LOG))?;
-        for name in [names::PROGRAM_INGRESS, names::PROGRAM_EGRESS] {
+        for name in NAMES {
             classifier(&mut ebpf, name)?.load()?;
         }
         let counters = CounterMap::new(take(&mut ebpf, names::MAP_COUNTERS)?, cpus)?;
         let table = Array::try_from(take(&mut ebpf, names::MAP_TABLE)?)?;
         let collisions = HashMap::try_from(take(&mut ebpf, names::MAP_COLLISIONS)?)?;
-        Ok(Loaded { ebpf, counters, table, collisions, logger, sees_cuts: *knows_layout })
+        let programs = if size.is_one_of_many { Programs::bare(ebpf) } else { Programs::Whole(ebpf) };
+        Ok(Loaded { programs, counters, table, collisions, logger, sees_cuts: *knows_layout })
     }
 }
 
@@ -142,9 +159,32 @@ fn possible_cpus() -> Result<&'static u32, LoadError> {
     Ok(CPUS.get_or_init(|| cpus))
 }
 
+const NAMES: [&str; 2] = [names::PROGRAM_INGRESS, names::PROGRAM_EGRESS];
+
+impl Programs {
+    /// The kernel is asked for the programs once more, by their number. Where it does not give them away like that, they
+    /// stay as they are.
+    fn bare(ebpf: Ebpf) -> Self {
+        let once_more = |name: &'static str| {
+            let info = ebpf.program(name)?.info().ok()?;
+            SchedClassifier::from_program_info(info, name.into()).ok()
+        };
+        match NAMES.map(once_more) {
+            [Some(ingress), Some(egress)] => Self::Bare(Box::new([ingress, egress])),
+            _ => Self::Whole(ebpf),
+        }
+    }
+}
+
 impl Loaded {
     pub(super) fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, LoadError> {
-        classifier(&mut self.ebpf, name)
+        match &mut self.programs {
+            Programs::Whole(ebpf) => classifier(ebpf, name),
+            Programs::Bare(programs) => {
+                let at = NAMES.iter().position(|known| *known == name).ok_or(LoadError::Missing(name))?;
+                Ok(&mut programs[at])
+            }
+        }
     }
 
     pub(super) fn reading(&self, ifindex: u32, slot: u32, attach: AttachMode) -> EbpfReading {
