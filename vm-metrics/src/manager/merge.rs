@@ -91,13 +91,18 @@ fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicS
     };
     let GuestView { rx, tx } = device.map(|device| device_counts(kind, &device.stats)).unwrap_or_default();
     let namespace = nic.netns.and_then(|netns| batch.namespaces.get(&netns)).copied();
-    let account = ledger.account(owner, &Seen { nic, ifindex, namespace, rx, tx });
+    let seen = Seen { nic, ifindex, namespace, rx, tx };
+    let account = ledger.account(owner, &seen);
     // The equation of what is offered is a TAP's: a macvtap does not say what was delivered.
     let is_tap = kind == NicKind::Tap;
     let drops = batch.drops.get(nic).filter(|drops| is_tap && drops.ifindex == ifindex);
     let line = line(kind, account, rx, tx, ebpf, drops.map(|drops| drops.counts));
     let (rx_backlog_packets, rx_backlog_bytes) = backlog(account, &line, is_tap && device.is_some());
     let published = account.publish(line);
+    let start_time = account.since;
+    if batch.moved.contains(nic) {
+        ledger.moved(owner, &seen, line);
+    }
     let counted = ebpf.filter(|_| counts_what_was_sent(kind));
     NicStats {
         device: nic.tap.clone(),
@@ -106,7 +111,7 @@ fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicS
         kind,
         source: counted.map(|_| NicSource::Ebpf).or(device.map(|device| device.source)).unwrap_or_default(),
         attach: ebpf.map_or(AttachMode::None, |ebpf| ebpf.attach),
-        start_time: account.since,
+        start_time,
         rx: published.rx,
         tx: published.tx,
         mismatch_bytes: counted.and_then(|_| mismatch(line.tx.bytes, tx.bytes)),

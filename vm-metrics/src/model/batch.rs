@@ -17,6 +17,8 @@ pub struct Batch {
     pub taps: HashMap<Nic, TapReading>,
     pub ebpf: HashMap<Nic, EbpfReading>,
     pub drops: HashMap<Nic, DropReading>,
+    /// Those of the devices that are gone that live on in another network namespace.
+    pub moved: HashSet<Nic>,
     /// Of the network namespaces in which something was read, by inode: a number that no other namespace has or will have,
     /// as the inode may.
     pub namespaces: HashMap<u64, u64>,

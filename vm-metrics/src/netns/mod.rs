@@ -6,6 +6,8 @@
 mod cookie;
 mod device;
 
+#[cfg(feature = "ebpf")]
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -25,7 +27,6 @@ use crate::host::Host;
 /// A network namespace, held open.
 #[derive(Debug)]
 pub(crate) struct Namespace {
-    inode: u64,
     fd: OwnedFd,
 }
 
@@ -48,7 +49,7 @@ impl Namespace {
         let of_devices = pids.iter().flat_map(|pid| device::namespaces(host, *pid)).map(Ok);
         let of_names = names(host).into_iter().map(|path| open_file(&path));
         match of_processes.chain(of_devices).chain(of_names).find_map(is_it) {
-            Some(fd) => Ok(Self { inode, fd }),
+            Some(fd) => Ok(Self { fd }),
             None => Err(refused.unwrap_or_else(|| {
                 io::Error::new(io::ErrorKind::NotFound, "no process of a VM is in it, and it has no name")
             })),
@@ -56,26 +57,25 @@ impl Namespace {
     }
 
     /// Those, other than this process's own, that some process is in or that have a name, as far as they may be opened.
+    #[cfg(feature = "ebpf")]
     pub(crate) fn others(host: &Host) -> Vec<Self> {
         let own = host.own_netns();
         let processes = fs::read_dir(host.proc()).into_iter().flatten();
         let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
         let files = pids.map(|pid| host.process(pid).join("ns/net")).chain(names(host));
-        let mut found: Vec<Self> = Vec::new();
+        let (mut found, mut known) = (Vec::new(), HashSet::from_iter(own));
         for file in files {
             let Some(inode) = inode_of(&file) else { continue };
-            if Some(inode) != own
-                && found.iter().all(|known| known.inode != inode)
-                && let Ok(fd) = open_file(&file)
-            {
-                found.push(Self { inode, fd });
+            if known.insert(inode) {
+                found.extend(open_file(&file).map(|fd| Self { fd }));
             }
         }
         found
     }
 
+    #[cfg(feature = "ebpf")]
     pub(crate) fn inode(&self) -> u64 {
-        self.inode
+        fstat(&self.fd).map_or(0, |stat| stat.st_ino)
     }
 
     /// Does the work on a thread that is in this namespace and ends with it: it never has to find back.
@@ -117,7 +117,8 @@ mod tests {
         let host = Host::default();
         let own = host.own_netns().expect("a namespace");
         let pids = [u32::MAX, std::process::id()];
-        assert_eq!(Namespace::find(&host, own, &pids).expect("it is there").inode(), own);
+        let found = Namespace::find(&host, own, &pids).expect("it is there");
+        assert_eq!(fstat(&found.fd).expect("it is open").st_ino, own);
         let error = Namespace::find(&host, 1, &pids).expect_err("there is none");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }

@@ -61,6 +61,12 @@ impl Account {
         }
     }
 
+    /// What had been published of the device before.
+    pub(super) fn beginning_at(mut self, origin: Option<Totals>) -> Self {
+        self.origin = origin.unwrap_or_default();
+        self
+    }
+
     /// Whether the device that has the name and the index now is still the one of this account.
     pub(super) fn is_of(&self, nic: &Nic, device: Option<u64>) -> bool {
         match (self.device, device) {

@@ -6,6 +6,7 @@
 
 mod account;
 mod continued;
+mod moves;
 mod processes;
 mod totals;
 
@@ -16,6 +17,7 @@ use std::time::SystemTime;
 pub(super) use account::Account;
 pub(super) use totals::Totals;
 
+use moves::Moves;
 use processes::Processes;
 
 use crate::host::Host;
@@ -49,6 +51,7 @@ pub(super) struct Ledger {
     looks_once: bool,
     accounts: HashMap<DeviceKey, Account>,
     processes: Processes,
+    moves: Moves,
 }
 
 /// A device as it was read in this tick.
@@ -85,7 +88,11 @@ impl Ledger {
         };
         let is_own = key.netns.is_none();
         let since = (!self.looks_once).then_some(self.now);
-        let new = |device| Account::new(seen.nic.clone(), device, owner, since);
+        let moves = &mut self.moves;
+        let mut new = |device| {
+            let origin = moves.take(self.tick, owner, seen);
+            Account::new(seen.nic.clone(), device, owner, since).beginning_at(origin)
+        };
         let account = match self.accounts.entry(key) {
             Entry::Vacant(free) => free.insert(new(identify())),
             Entry::Occupied(known) => {
@@ -107,6 +114,11 @@ impl Ledger {
         }
         account.saw(self.tick, self.now, seen);
         account
+    }
+
+    /// The device has left its network namespace, and its owner will have it in another one.
+    pub(super) fn moved(&mut self, owner: &str, seen: &Seen<'_>, line: Totals) {
+        self.moves.add(self.tick, owner, seen, line);
     }
 
     /// When a process started, in seconds of Unix time: the same number for as long as it lives.

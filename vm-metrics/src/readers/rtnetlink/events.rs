@@ -30,8 +30,16 @@ const ROUNDS: u64 = 2;
 pub(in crate::readers) struct Events {
     fd: OwnedFd,
     buffer: Vec<u8>,
-    deleted: HashMap<String, (u64, TapReading)>,
+    deleted: HashMap<String, Gone>,
     round: u64,
+}
+
+/// A device that is not here any more.
+#[derive(Debug)]
+struct Gone {
+    round: u64,
+    reading: TapReading,
+    moved: bool,
 }
 
 impl Events {
@@ -46,7 +54,7 @@ impl Events {
     pub(in crate::readers) fn begin_round(&mut self) {
         self.round += 1;
         let round = self.round;
-        self.deleted.retain(|_, (since, ..)| round - *since < ROUNDS);
+        self.deleted.retain(|_, gone| round - gone.round < ROUNDS);
     }
 
     /// Takes in what has happened since it was last called. True when some of it was lost, for the queue was full.
@@ -58,9 +66,11 @@ impl Events {
                 Ok(len) => {
                     // A message that cannot be read is no reason to miss the others.
                     let _ = reply::unasked(&self.buffer[..len], |kind, payload| {
-                        if let Some(Deleted { ifindex, name, kind, stats }) = reply::deleted(kind, payload)? {
+                        if let Some(Deleted { ifindex, name, kind, stats, moved }) =
+                            reply::deleted(kind, payload)?
+                        {
                             let reading = TapReading { ifindex, source: NicSource::Netlink, kind, stats };
-                            self.deleted.insert(name, (round, reading));
+                            self.deleted.insert(name, Gone { round, reading, moved });
                         }
                         Ok(())
                     });
@@ -74,7 +84,12 @@ impl Events {
 
     /// What a device of that name had counted when it was deleted.
     pub(in crate::readers) fn last_counters(&self, name: &str) -> Option<TapReading> {
-        self.deleted.get(name).map(|(_, reading)| *reading)
+        self.deleted.get(name).map(|gone| gone.reading)
+    }
+
+    /// Whether that device lives on in another network namespace.
+    pub(in crate::readers) fn has_moved(&self, name: &str) -> bool {
+        self.deleted.get(name).is_some_and(|gone| gone.moved)
     }
 
     fn receive(&mut self, flags: RecvFlags) -> Result<usize, Errno> {

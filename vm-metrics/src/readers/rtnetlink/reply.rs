@@ -20,6 +20,7 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_STATS64: u16 = 23;
+const IFLA_NEW_NETNSID: u16 = 45;
 
 /// `struct ifinfomsg`
 const LINK_HEADER: usize = 16;
@@ -121,6 +122,8 @@ pub(super) struct Deleted {
     pub(super) name: String,
     pub(super) kind: NicKind,
     pub(super) stats: TapStats,
+    /// It lives on in another network namespace.
+    pub(super) moved: bool,
 }
 
 /// The device, when this message says that one was deleted.
@@ -129,19 +132,20 @@ pub(super) fn deleted(kind: u16, payload: &[u8]) -> Result<Option<Deleted>, Deco
         return Ok(None);
     }
     let header = LinkHeader::parse(payload)?;
-    let (mut name, mut stats, mut kind) = (None, None, NicKind::default());
+    let (mut name, mut stats, mut kind, mut moved) = (None, None, NicKind::default(), false);
     for attribute in NlasIterator::new(payload.get(LINK_HEADER..).unwrap_or_default()) {
         let attribute = attribute?;
         let value = attribute.value();
         match attribute.kind() {
             IFLA_IFNAME => name = Some(String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()),
             IFLA_LINKINFO => kind = nic_kind(value)?,
+            IFLA_NEW_NETNSID => moved = true,
             IFLA_STATS64 if value.len() >= COUNTERS => stats = Some(tap_stats(&Stats64::parse(value)?)),
             _ => {}
         }
     }
     let both = name.zip(stats);
-    Ok(both.map(|(name, stats)| Deleted { ifindex: header.index, name, kind, stats }))
+    Ok(both.map(|(name, stats)| Deleted { ifindex: header.index, name, kind, stats, moved }))
 }
 
 /// The device, when this message describes one.
@@ -239,7 +243,10 @@ pub(super) mod tests {
         let counters: Vec<u64> = (1..=25).collect();
         let read = deleted(RTM_DELLINK, &deleted_payload(7, "tap0", &counters)).expect("a good message");
         let read = read.expect("a device");
-        assert_eq!((read.ifindex, read.name.as_str()), (7, "tap0"));
+        assert_eq!((read.ifindex, read.name.as_str(), read.moved), (7, "tap0", false));
+        let moved =
+            [deleted_payload(7, "tap0", &counters), attribute(IFLA_NEW_NETNSID, &[3, 0, 0, 0])].concat();
+        assert!(deleted(RTM_DELLINK, &moved).expect("a good message").is_some_and(|read| read.moved));
         assert_eq!((read.stats.rx_packets, read.stats.tx_bytes), (1, 4));
         assert_eq!(deleted(RTM_NEWLINK, &deleted_payload(7, "tap0", &counters)).expect("good"), None);
         let short = deleted(RTM_DELLINK, &deleted_payload(7, "tap0", &counters[..3])).expect("good");

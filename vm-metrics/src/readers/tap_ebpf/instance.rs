@@ -5,16 +5,15 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use vm_metrics_common::Counters;
-
 use super::Way;
-use super::attach::{Attached, adopt, attach};
+use super::attach::{adopt, attach};
 use super::budget::Budget;
 use super::error::{AttachError, LoadError};
 use super::load::{Loaded, Loader, Size};
 use super::pins::Pins;
 use super::slots::Slots;
-use crate::model::{Batch, EbpfReading, Nic, NicKind, TapReading};
+use super::tap::Tap;
+use crate::model::{Batch, EbpfReading, Nic};
 use crate::readers::rtnetlink::Links;
 use crate::readers::{ReadReport, ReaderError};
 
@@ -23,9 +22,6 @@ const RETRY: Duration = Duration::from_secs(10);
 
 /// Programs that stay blind are put back once in this time.
 const PUT_BACK: Duration = Duration::from_secs(60);
-
-/// Ticks in which the programs may be blind before they are taken for lost.
-const MAX_BLIND_TICKS: u32 = 1;
 
 /// A TAP that is there but that no VM has any more keeps the programs for this time: the source that knows its VM may
 /// have failed for a moment, or may not have found it yet after a start.
@@ -43,21 +39,6 @@ pub(super) struct Instance {
     refused: HashMap<u32, Refusal>,
     /// Of the TAPs that went away in this tick.
     last_words: HashMap<Nic, EbpfReading>,
-}
-
-/// A TAP with the programs on it.
-struct Tap {
-    /// Its name at the last tick.
-    nic: Nic,
-    kind: NicKind,
-    slot: u32,
-    attached: Attached,
-    wanted: Instant,
-    /// Packets that the device had received and that the programs had counted at the last tick.
-    seen: (u64, u64),
-    blind_ticks: u32,
-    /// Before this they are not put back once more: an XDP program that keeps all frames to itself makes them blind too.
-    put_back_at: Instant,
 }
 
 struct Refusal {
@@ -239,7 +220,7 @@ impl Instance {
             Err(LoadError::DeviceChanged)
         });
         match attached {
-            Ok(attached) => Ok(Tap { kind: links.kind_of(device), ..Tap::new(nic.clone(), slot, attached) }),
+            Ok(attached) => Ok(Tap::new(nic.clone(), slot, attached).of_kind(links.kind_of(device))),
             Err(error) => {
                 self.slots.release(&mut self.loaded, ifindex, slot)?;
                 Err(error)
@@ -307,23 +288,5 @@ impl Instance {
             ..self.loaded.reading(*ifindex, tap.slot, tap.attached.mode)
         });
         self.last_words.remove(nic).or(kept)
-    }
-}
-
-impl Tap {
-    fn new(nic: Nic, slot: u32, attached: Attached) -> Self {
-        let now = Instant::now();
-        let kind = NicKind::default();
-        Self { nic, kind, slot, attached, wanted: now, seen: (0, 0), blind_ticks: 0, put_back_at: now }
-    }
-
-    /// Whether somebody has taken the programs off: the device goes on receiving, for more than one tick, and they do not
-    /// count. The device was read before the counters.
-    fn is_lost(&mut self, device: Option<&TapReading>, counters: &Counters) -> bool {
-        let Some(device) = device else { return false };
-        let now = (device.stats.rx_packets, counters.ingress.packets);
-        let (received, counted) = std::mem::replace(&mut self.seen, now);
-        self.blind_ticks = if now.0 > received && now.1 == counted { self.blind_ticks + 1 } else { 0 };
-        self.blind_ticks > MAX_BLIND_TICKS
     }
 }

@@ -31,6 +31,8 @@ mod place;
 mod reader;
 #[cfg(feature = "ebpf")]
 mod slots;
+#[cfg(feature = "ebpf")]
+mod tap;
 
 #[cfg(feature = "ebpf")]
 use std::collections::HashSet;

@@ -86,6 +86,9 @@ impl Devices {
                 && let Some(reading) = self.events.last_counters(&nic.tap)
                 && leaving.ifindexes.get(*nic) == Some(&reading.ifindex)
             {
+                if self.events.has_moved(&nic.tap) {
+                    batch.moved.insert((*nic).clone());
+                }
                 batch.taps.insert((*nic).clone(), reading);
             }
         }
