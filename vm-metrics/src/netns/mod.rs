@@ -63,7 +63,7 @@ impl Namespace {
         let processes = fs::read_dir(host.proc()).into_iter().flatten();
         let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
         let files = pids.map(|pid| host.process(pid).join("ns/net")).chain(names(host));
-        let (mut found, mut known) = (Vec::new(), HashSet::from_iter(own));
+        let (mut found, mut known) = (Vec::new(), own.into_iter().collect::<HashSet<u64>>());
         for file in files {
             let Some(inode) = inode_of(&file) else { continue };
             if known.insert(inode) {
