@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -31,7 +32,6 @@ pub(super) fn router(ticker: Ticker) -> Router {
         .route("/sources", get(sources))
         .route("/openapi.json", get(async || Json(Description::openapi())))
         .method_not_allowed_fallback(not_allowed)
-        .fallback(not_found)
         .with_state(ticker);
     Router::new().nest("/api/v1", api)
 }
@@ -50,11 +50,16 @@ async fn vms(State(ticker): State<Ticker>) -> Result<Response, Problem> {
 /// One VM
 #[utoipa::path(get, path = "/vms/{id}", params(("id" = String, Path, description = "Its id")), responses(
     (status = 200, description = "What it uses", body = Vm<'static>),
+    (status = 400, description = "The id is no text", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "No VM has this id", body = Problem, content_type = "application/problem+json"),
     (status = 503, description = "There are no numbers, or only old ones", body = Problem,
         content_type = "application/problem+json"),
 ))]
-async fn vm(State(ticker): State<Ticker>, Path(id): Path<String>) -> Result<Response, Problem> {
+async fn vm(
+    State(ticker): State<Ticker>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let Path(id) = id?;
     let snapshot = current(&ticker)?;
     let Some(stats) = snapshot.vms.iter().find(|vm| vm.instance_id == id) else {
         let unknown = format!("no VM has the id {id:?}: /api/v1/vms lists those that there are");
@@ -84,11 +89,6 @@ async fn health(State(ticker): State<Ticker>) -> Result<Response, Problem> {
 async fn sources(State(ticker): State<Ticker>) -> Result<Response, Problem> {
     let snapshot = latest(&ticker)?;
     Ok(Json(Sources::of(&snapshot)).into_response())
-}
-
-async fn not_found(uri: Uri) -> Problem {
-    let detail = format!("no {uri} here: /api/v1/openapi.json describes what there is");
-    Problem::new(StatusCode::NOT_FOUND, detail)
 }
 
 async fn not_allowed(method: Method) -> Problem {
