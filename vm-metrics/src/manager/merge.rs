@@ -48,6 +48,8 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger) -> VmStats {
         memory_shmem_bytes: process.memory.shmem_bytes,
         memory_hugetlb_bytes: process.memory.hugetlb_bytes,
         memory_swap_bytes: process.memory.swap_bytes,
+        memory_pss_bytes: process.smaps.map(|smaps| smaps.pss_bytes),
+        memory_private_bytes: process.smaps.map(|smaps| smaps.private_bytes),
         disk_read_bytes: process.disk.map(|disk| disk.read_bytes),
         disk_write_bytes: process.disk.map(|disk| disk.write_bytes),
         disk_cancelled_write_bytes: process.disk.map(|disk| disk.cancelled_write_bytes),

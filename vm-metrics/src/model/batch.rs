@@ -36,6 +36,7 @@ pub struct ProcessReading {
     pub vms_bytes: Option<u64>,
     pub memory: MemorySplit,
     pub disk: Option<DiskBytes>,
+    pub smaps: Option<SmapsRollup>,
 }
 
 /// What is behind the memory of a process, in bytes.
@@ -46,6 +47,15 @@ pub struct MemorySplit {
     pub shmem_bytes: Option<u64>,
     pub hugetlb_bytes: Option<u64>,
     pub swap_bytes: Option<u64>,
+}
+
+/// Resident memory of a process by who else has it, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SmapsRollup {
+    /// What n processes share counts 1/n for each.
+    pub pss_bytes: u64,
+    /// Nobody else's.
+    pub private_bytes: u64,
 }
 
 /// What a process had the storage do, in bytes since it was started.

@@ -7,8 +7,8 @@ mod uncounted;
 mod vm;
 
 pub use batch::{
-    Batch, DiskBytes, DropReading, EbpfReading, Leaving, MemorySplit, ProcessReading, SchedTimes, TapReading,
-    TapStats, ThreadsReading, VcpuReading,
+    Batch, DiskBytes, DropReading, EbpfReading, Leaving, MemorySplit, ProcessReading, SchedTimes,
+    SmapsRollup, TapReading, TapStats, ThreadsReading, VcpuReading,
 };
 pub use snapshot::{Health, PartHealth, PartKind, PartRun, Snapshot};
 pub use stats::{

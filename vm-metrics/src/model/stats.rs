@@ -45,6 +45,13 @@ pub struct VmStats {
     pub memory_hugetlb_bytes: Option<u64>,
     /// Anonymous memory of the hypervisor process that is swapped out, in bytes (`VmSwap`).
     pub memory_swap_bytes: Option<u64>,
+    /// Resident memory of the hypervisor process in bytes, of which what n processes share counts 1/n (PSS, `Pss` of
+    /// `/proc/<pid>/smaps_rollup`): pages of KSM, files, memory given to vhost-user. `None` unless the reader `proc_smaps` is
+    /// switched on; as old as its interval.
+    pub memory_pss_bytes: Option<u64>,
+    /// Resident memory of the hypervisor process in bytes that no other process has (USS, `Private_Clean` and
+    /// `Private_Dirty`): what its end would free. `None` and old as the one above.
+    pub memory_private_bytes: Option<u64>,
     /// Bytes that the hypervisor process had storage read, since it was started (`read_bytes` of `/proc/<pid>/io`); what
     /// the page cache had is not in it. `None` also without the right to ask, which is that of ptrace.
     pub disk_read_bytes: Option<u64>,
@@ -82,7 +89,7 @@ impl VmStats {
     }
 
     /// What the VM uses of memory now: nothing any more once it is gone.
-    pub(crate) fn memory_mut(&mut self) -> [&mut Option<u64>; 7] {
+    pub(crate) fn memory_mut(&mut self) -> [&mut Option<u64>; 9] {
         [
             &mut self.memory_rss_bytes,
             &mut self.memory_vms_bytes,
@@ -91,6 +98,8 @@ impl VmStats {
             &mut self.memory_shmem_bytes,
             &mut self.memory_hugetlb_bytes,
             &mut self.memory_swap_bytes,
+            &mut self.memory_pss_bytes,
+            &mut self.memory_private_bytes,
         ]
     }
 

@@ -166,6 +166,8 @@ pub(crate) mod tests {
             memory_shmem_bytes: Some(1),
             memory_hugetlb_bytes: Some(1),
             memory_swap_bytes: Some(1),
+            memory_pss_bytes: Some(1),
+            memory_private_bytes: Some(1),
             disk_read_bytes: Some(1),
             disk_write_bytes: Some(1),
             disk_cancelled_write_bytes: Some(1),

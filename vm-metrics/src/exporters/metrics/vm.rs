@@ -117,6 +117,22 @@ pub(super) const METRICS: &[Metric] = &[
         samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_swap_bytes.map(as_f64)),
     },
     Metric {
+        name: "memory_pss_bytes",
+        kind: Kind::Gauge,
+        help: "Resident memory of the hypervisor process in bytes, of which what n processes share counts 1/n; where proc_smaps is switched on, and as old as its interval.",
+        origin: "`Pss` of `/proc/<pid>/smaps_rollup`",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_pss_bytes.map(as_f64)),
+    },
+    Metric {
+        name: "memory_private_bytes",
+        kind: Kind::Gauge,
+        help: "Resident memory of the hypervisor process in bytes that no other process has; where proc_smaps is switched on, and as old as its interval.",
+        origin: "`Private_Clean` and `Private_Dirty` of `/proc/<pid>/smaps_rollup`",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_private_bytes.map(as_f64)),
+    },
+    Metric {
         name: "allocated_memory_bytes",
         kind: Kind::Gauge,
         help: "Memory the VM was given, in bytes.",
