@@ -113,9 +113,13 @@ pub struct TapStats {
     pub rx_bytes: u64,
     /// Bytes the host transmitted: the VM received them.
     pub tx_bytes: u64,
+    /// Packets the host received: the VM transmitted them. A GSO frame is one.
     pub rx_packets: u64,
+    /// Packets the host transmitted: the VM received them.
     pub tx_packets: u64,
+    /// Frames from the VM that were no frames.
     pub rx_errors: u64,
+    /// Frames to the VM that could not be given to it.
     pub tx_errors: u64,
     /// Frames from the VM that the host refused.
     pub rx_dropped: u64,

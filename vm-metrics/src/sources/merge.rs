@@ -12,7 +12,7 @@ use crate::model::{Hypervisor, InstanceInfo, Nic};
 ///
 /// VMs of two sources are the same if they have the same process; or the same id and not two different
 /// processes; or a NIC in common, and one of them no process that is known. The first source's word counts; what it does
-/// not know is taken from the next. NICs have an order of their own: see [`super::precedence`]. In the result, no
+/// not know is taken from the next. NICs have an order of their own: see [`Tier`]. In the result, no
 /// id is there twice: the VM that comes first keeps it, others have their pid added. Nor is a NIC, so that no byte is
 /// counted for two VMs: the one that comes first keeps it.
 pub fn merge_listings(listings: Vec<(Tier, Vec<InstanceInfo>)>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
