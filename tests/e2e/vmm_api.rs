@@ -162,10 +162,8 @@ fn behave(socket: &Path, is_asked: bool, behaviour: Behaviour) {
     fs::create_dir_all(socket.parent().unwrap()).unwrap();
     let listener = UnixListener::bind(socket).unwrap();
     let answer = move |stream: &mut UnixStream| {
-        if is_asked {
-            stream.read(&mut [0; 1024])?;
-        }
-        behaviour(stream)
+        let has_come = !is_asked || stream.read(&mut [0; 1024])? > 0;
+        if has_come { behaviour(stream) } else { Ok(()) }
     };
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {

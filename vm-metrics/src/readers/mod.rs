@@ -23,6 +23,7 @@ use std::fmt;
 
 pub use link_watch::LinkWatch;
 
+pub use crate::procfs::ParseError;
 pub use error::{ReadReport, ReaderError};
 pub use proc_stat::read_proc_stat;
 pub use proc_statm::{ProcStatm, read_proc_statm};

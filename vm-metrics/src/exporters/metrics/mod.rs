@@ -67,7 +67,7 @@ pub const GROUPS: &[Group] = &[
 ];
 
 /// What no snapshot tells: how the exporters themselves do.
-pub const EXPORT_GROUPS: &[Group<Exports>] = &[
+pub(crate) const EXPORT_GROUPS: &[Group<Exports>] = &[
     Group { title: "Label budgets", prefix: None, live: true, metrics: exports::BUDGETS },
     Group { title: "The push", prefix: Some("vm_metrics"), live: true, metrics: exports::PUSHES },
 ];
