@@ -1,6 +1,6 @@
 //! A real Firecracker, by itself and in the jail of its jailer. Its guest halts: what it was given is there all the same.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
@@ -97,4 +97,35 @@ fn a_real_firecracker_in_a_jail_is_asked_in_its_chroot_and_known_by_its_pid_file
     let vm = Look::with(&described).vm(firecracker.pid()).unwrap();
     assert_eq!((&vm["instance_id"], &vm["project"]), (&"web".into(), &"acme".into()));
     assert_eq!((allocated(&vm), taps(&vm)), ((Some(1), Some(96 * MIB)), vec![("vmfc1", Some(inode))]));
+}
+
+#[test]
+fn a_record_of_hypeman_is_believed_while_its_pid_is_a_real_hypervisor_that_was_started_for_it() {
+    let Some(_one) = prepare() else { return };
+    let _namespace = NetNs::enter().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let guest = dir.path().join("guests/tz4a98xx");
+    fs::create_dir_all(&guest).unwrap();
+    let record = |pid: u32| {
+        let text = format!(
+            r#"{{"Id": "tz4a98xx", "Name": "web", "Size": 67108864, "HotplugSize": 67108864, "Vcpus": 2,
+                "NetworkEnabled": true, "HypervisorPID": {pid}, "SocketPath": "/run/api.sock"}}"#
+        );
+        fs::write(guest.join("metadata.json"), text).unwrap();
+    };
+    let look = Look::with(&format!("{NO_EBPF}[sources.hypeman]\ndata_dir = {:?}\n", dir.path()));
+    let firecracker = Firecracker::start("tz4a98xx").unwrap();
+    firecracker.configure(2, 64, "hype-tz4a98xx").unwrap();
+    record(firecracker.pid());
+    let vm = look.vm(firecracker.pid()).unwrap();
+    assert_eq!((&vm["instance_id"], &vm["instance_name"]), (&"tz4a98xx".into(), &"web".into()));
+    assert_eq!((allocated(&vm), taps(&vm)), ((Some(2), Some(128 * MIB)), vec![("hype-tz4a98xx", None)]));
+
+    // After a restart of the host, the pid is another VM's.
+    drop(firecracker);
+    let other = Firecracker::start("another").unwrap();
+    record(other.pid());
+    let vm = look.vm(other.pid()).unwrap();
+    assert_eq!((&vm["instance_id"], &vm["instance_name"]), (&"another".into(), &"another".into()));
+    assert!(look.health("hypeman").contains("healthy (0 read)"), "{}", look.health("hypeman"));
 }
