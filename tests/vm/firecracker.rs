@@ -51,12 +51,16 @@ fn a_real_firecracker_says_over_its_api_what_it_was_given() {
     let vm = look.vm(firecracker.pid()).unwrap();
     assert_eq!(vm["instance_id"], "fc-plain");
     assert_eq!(allocated(&vm), (None, None), "what it says before the start may yet change");
+    assert_eq!(vm["state"], "not-started");
     firecracker.start_guest().unwrap();
     let vm = look.vm(firecracker.pid()).unwrap();
     assert_eq!((allocated(&vm), taps(&vm)), ((Some(2), Some(64 * MIB)), vec![("vmfc0", None)]));
     let vcpus: Vec<_> = vm["vcpus"].as_array().unwrap().iter().map(|vcpu| vcpu["vcpu"].as_u64()).collect();
-    assert_eq!(vcpus, [Some(0), Some(1)]);
+    assert_eq!((&vm["state"], vcpus), (&"running".into(), vec![Some(0), Some(1)]));
     assert!(look.health("firecracker").contains("healthy (1 read)"), "{}", look.health("firecracker"));
+
+    firecracker.pause().unwrap();
+    assert_eq!(look.vm(firecracker.pid()).unwrap()["state"], "paused");
 
     firecracker.signal(Signal::STOP).unwrap();
     let vm = look.vm(firecracker.pid()).unwrap();

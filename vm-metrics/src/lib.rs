@@ -30,7 +30,9 @@ pub mod sources;
 pub use app::StartError;
 pub use config::{Config, ConfigError};
 pub use manager::{CollectError, Manager, ManagerError};
-pub use model::{Hypervisor, InstanceInfo, Nic, Snapshot, TapStats, VmStats, build_instance_info, tap_name};
+pub use model::{
+    Hypervisor, InstanceInfo, Nic, Snapshot, TapStats, VmState, VmStats, build_instance_info, tap_name,
+};
 /// ```
 /// // The loopback receives what it transmits; of a TAP, `rx` is what its VM has sent.
 /// let loopback = vm_metrics::read_tap_stats("lo")?;

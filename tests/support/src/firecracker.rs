@@ -89,6 +89,10 @@ impl Firecracker {
         self.put("/actions", r#"{"action_type":"InstanceStart"}"#)
     }
 
+    pub fn pause(&self) -> Result<()> {
+        self.ask("PATCH", "/vm", r#"{"state":"Paused"}"#)
+    }
+
     pub fn signal(&self, signal: Signal) -> Result<()> {
         kill_process(self.pid, signal).with_context(|| format!("send {signal:?} to Firecracker"))
     }
@@ -104,14 +108,18 @@ impl Firecracker {
     }
 
     fn put(&self, path: &str, body: &str) -> Result<()> {
+        self.ask("PUT", path, body)
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> Result<()> {
         let mut stream = self.connect()?;
         stream.set_read_timeout(Some(SOON)).context("set the read timeout")?;
-        write!(stream, "PUT {path} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-            .with_context(|| format!("PUT {path}"))?;
+        write!(stream, "{method} {path} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+            .with_context(|| format!("{method} {path}"))?;
         let mut answer = [0; 2048];
-        let length = stream.read(&mut answer).with_context(|| format!("PUT {path}: read the answer"))?;
+        let length = stream.read(&mut answer).with_context(|| format!("{method} {path}: read the answer"))?;
         let answer = String::from_utf8_lossy(&answer[..length]);
-        ensure!(answer.starts_with("HTTP/1.1 204 "), "PUT {path} {body}: {answer}");
+        ensure!(answer.starts_with("HTTP/1.1 204 "), "{method} {path} {body}: {answer}");
         Ok(())
     }
 }

@@ -124,3 +124,56 @@ async fn render(
         Err(error) => Err(failed(&error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use axum::body::to_bytes;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::exporters::metrics::tests::full;
+
+    async fn read(answer: Result<Response, Problem>) -> (u16, String, Value) {
+        let answer = answer.into_response();
+        let kind = answer.headers()[header::CONTENT_TYPE].to_str().unwrap().to_owned();
+        let (status, body) = (answer.status().as_u16(), to_bytes(answer.into_body(), 1 << 20).await.unwrap());
+        (status, kind, serde_json::from_slice(&body).unwrap())
+    }
+
+    /// Of `/vms`, `/vms/a`, `/health` and `/sources`.
+    async fn answers(ticker: &Ticker) -> [(u16, String, Value); 4] {
+        let ticker = || State(ticker.clone());
+        [
+            read(vms(ticker()).await).await,
+            read(vm(ticker(), Ok(Path("a".to_owned()))).await).await,
+            read(health(ticker()).await).await,
+            read(sources(ticker()).await).await,
+        ]
+    }
+
+    fn assert_unavailable((status, kind, body): &(u16, String, Value), says: &str) {
+        assert_eq!((*status, kind.as_str()), (503, "application/problem+json"));
+        assert!(body["detail"].as_str().unwrap().contains(says), "{body}");
+    }
+
+    #[tokio::test]
+    async fn before_the_first_tick_there_is_nothing_to_say() {
+        for answer in answers(&Ticker::showing(None).1).await {
+            assert_unavailable(&answer, "the first tick has not ended");
+        }
+    }
+
+    #[tokio::test]
+    async fn old_numbers_are_not_shown_and_health_says_why() {
+        let mut snapshot = full();
+        snapshot.taken = Instant::now().checked_sub(Duration::from_secs(31)).unwrap();
+        let [vms, vm, health, sources] = answers(&Ticker::showing(Some(snapshot)).1).await;
+        [vms, vm].iter().for_each(|answer| assert_unavailable(answer, "no tick has ended for 31 seconds"));
+        assert_eq!((health.0, &health.2["healthy"]), (200, &Value::Bool(false)));
+        assert_eq!((sources.0, &sources.2["sources"][0]["name"]), (200, &"proc_scan".into()));
+        let [vms, vm, health, _] = answers(&Ticker::showing(Some(full())).1).await;
+        assert_eq!((vms.0, vm.0, &health.2["healthy"]), (200, 200, &Value::Bool(true)));
+    }
+}

@@ -60,6 +60,7 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger) -> VmStats {
         allocated_vcpus: vm.allocated_vcpus,
         allocated_memory_bytes: vm.allocated_memory_bytes,
         actual_memory_bytes: vm.actual_memory_bytes,
+        state: vm.state,
         project: vm.project.clone(),
         nics,
         uncounted: vm.uncounted.clone(),

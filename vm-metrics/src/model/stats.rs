@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Hypervisor, UncountedNic};
+use super::{Hypervisor, UncountedNic, VmState};
 
 /// What one VM uses, at one tick. Numbers are cumulative since the start of what they count, but for memory, which is that of
 /// now; CPU and memory are the hypervisor process's, read from the host, network the **guest's** view.
@@ -92,6 +92,8 @@ pub struct VmStats {
     pub allocated_memory_bytes: Option<u64>,
     /// What the balloon leaves the guest of it, in bytes; `None` without a balloon.
     pub actual_memory_bytes: Option<u64>,
+    /// Whether its vCPUs run, as of the last answer of its VMM, which is asked every 30 seconds; `None` when no source knows.
+    pub state: Option<VmState>,
     /// Whose VM it is, as the orchestrator calls them.
     pub project: Option<String>,
     /// Each network interface by itself, with drops, errors and what the eBPF programs count.

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::UncountedNic;
+use super::{UncountedNic, VmState};
 
 /// A VM as a source describes it: all that is needed to read its numbers. It may have several network interfaces;
 /// [`build_instance_info`] makes the one that follows from the id.
@@ -44,6 +44,8 @@ pub struct InstanceInfo {
     /// Bytes that its balloon leaves the guest of what is allocated; `None` without a balloon, or when the source does not
     /// know.
     pub actual_memory_bytes: Option<u64>,
+    /// `None` when the source does not know.
+    pub state: Option<VmState>,
     /// Whose VM it is, as the orchestrator calls them; becomes the label `project` of `vm_info`.
     pub project: Option<String>,
 }

@@ -174,6 +174,7 @@ pub(crate) mod tests {
             allocated_vcpus: Some(1),
             allocated_memory_bytes: Some(1),
             actual_memory_bytes: Some(1),
+            state: Some(VmState::Running),
             project: Some("p".into()),
             nics: vec![nic],
             uncounted: vec![UncountedNic { kind: UncountedKind::User, name: "n0".into() }],

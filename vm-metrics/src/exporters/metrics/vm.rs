@@ -29,6 +29,20 @@ pub(super) const METRICS: &[Metric] = &[
         samples: |snapshot, push| each(snapshot, push, |vm| Some(if vm.running { 1.0 } else { 0.0 })),
     },
     Metric {
+        name: "state_info",
+        kind: Kind::Gauge,
+        help: "Always 1; the label says whether the vCPUs run: not-started, running, paused or stopped. As of the last answer of the VMM, which is asked every 30 seconds.",
+        origin: "sources",
+        labels: &["instance_id", "instance_name", "state"],
+        samples: |snapshot, push| {
+            for vm in &snapshot.vms {
+                if let Some(state) = vm.state {
+                    push(&[&vm.instance_id, &vm.instance_name, state.as_str()], 1.0);
+                }
+            }
+        },
+    },
+    Metric {
         name: "start_time_seconds",
         kind: Kind::Gauge,
         help: "When the hypervisor process started, in seconds of Unix time: from then on its CPU time counts.",
