@@ -14,6 +14,9 @@ use crate::exporters::families::Sample;
 use crate::exporters::metrics::tests::full;
 use crate::model::{InstanceInfo, Nic, Snapshot};
 
+/// By name: unit, and the values by their attributes.
+type Shown = BTreeMap<String, (String, Vec<(String, f64)>)>;
+
 /// Collects when it is asked to, from the hands of the provider.
 #[derive(Clone, Debug)]
 struct Reader(Arc<ForgettingReader<ManualReader>>);
@@ -27,8 +30,7 @@ impl Reader {
         SdkMeterProvider::builder().with_reader(self.clone()).build()
     }
 
-    /// By name: unit, and the values by their attributes.
-    fn read(&self) -> BTreeMap<String, (String, Vec<(String, f64)>)> {
+    fn read(&self) -> Shown {
         let mut metrics = ResourceMetrics::default();
         self.0.collect(&mut metrics).unwrap();
         let all = metrics.scope_metrics().flat_map(|scope| scope.metrics());
@@ -177,9 +179,7 @@ fn with_its_prefix_the_instruments_are_those_of_the_go_package() {
         assert_eq!((of.as_str(), points.len()), (unit, 1), "{name}");
         assert!(points[0].0.ends_with("instance_id=a,instance_name=web"), "{name}: {points:?}");
     }
-    let value = |shown: &BTreeMap<String, (String, Vec<(String, f64)>)>, name: &str| {
-        shown[&format!("hypeman_vm_metrics_{name}")].1[0].1
-    };
+    let value = |shown: &Shown, name: &str| shown[&format!("hypeman_vm_metrics_{name}")].1[0].1;
     assert_eq!(value(&shown, "instances_observed"), 1.0);
     assert_eq!(value(&shown, "label_budget_exceeded_total"), 0.0);
     thread::sleep(Duration::from_millis(110));
