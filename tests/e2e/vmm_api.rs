@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
@@ -171,6 +171,52 @@ fn behave(socket: &Path, is_asked: bool, behaviour: Behaviour) {
             thread::spawn(move || drop(answer(&mut stream)));
         }
     });
+}
+
+/// Answers like Cloud Hypervisor's server.
+fn paused(stream: &mut UnixStream) -> io::Result<()> {
+    let body = r#"{"config":{"cpus":{"boot_vcpus":3,"max_vcpus":4},"memory":{"size":1073741824,"hotplugged_size":null,
+        "zones":null},"net":[{"tap":"ch-tap0","id":"_net0"}],"balloon":null},"state":"Paused"}"#;
+    write!(stream, "{OK}Server: Cloud Hypervisor API\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+#[test]
+fn of_one_vm_four_sources_make_one_each_with_what_the_more_trusted_do_not_know() {
+    let fixture = Fixture::copy_of("mixed");
+    behave(&fixture.proc().join("4400/root/run/db.sock"), true, paused);
+    // Its id is in the path of the socket on the command line.
+    let guest = fixture.dir.path().join("guests/db");
+    fs::create_dir_all(&guest).unwrap();
+    let record = r#"{"Id": "db", "Name": "database", "Size": 536870912, "HotplugSize": 536870912, "NetworkEnabled": true,
+        "Vcpus": 4, "HypervisorPID": 4400}"#;
+    fs::write(guest.join("metadata.json"), record).unwrap();
+    let mut config = OpenOptions::new().append(true).open(&fixture.config).unwrap();
+    write!(
+        config,
+        "[sources.hypeman]\ndata_dir = {:?}\n[[sources.static_list.vms]]\nid = \"db\"\nname = \"\"\nproject = \"acme\"\n",
+        fixture.dir.path()
+    )
+    .unwrap();
+    let daemon = fixture.serve();
+    let state = [("instance_id", "db"), ("state", "paused")];
+    daemon.wait_for(SOON, "its state", |metrics| metrics.value("vm_state_info", &state)).unwrap();
+    let metrics = daemon.metrics().unwrap();
+    let of = |name| metrics.samples(name).filter(|sample| sample.label("instance_id") == Some("db")).count();
+    assert_eq!((metrics.samples("vm_up").count(), of("vm_up"), of("vm_cpu_seconds_total")), (3, 1, 1));
+    let vm: Value = serde_json::from_slice(&daemon.get("/api/v1/vms/db", None).unwrap().body).unwrap();
+    for (key, expected) in [
+        ("project", json!("acme")),
+        ("instance_name", json!("database")),
+        ("hypervisor_pid", json!(4400)),
+        ("hypervisor", json!("cloud-hypervisor")),
+        // The orchestrator's word, not the VMM's.
+        ("allocated_vcpus", json!(4)),
+        ("state", json!("paused")),
+    ] {
+        assert_eq!(vm[key], expected, "{key}: {vm}");
+    }
+    let nics: Vec<_> = vm["nics"].as_array().unwrap().iter().map(|nic| &nic["device"]).collect();
+    assert_eq!(nics, ["ch-tap0"], "the device that the process has, not the one that the id suggests");
 }
 
 fn reason(daemon: &Daemon, source: &str) -> Option<String> {
