@@ -97,11 +97,27 @@ fn one_vm_has_the_fields_of_the_go_service_and_the_rest() {
 fn all_errors_are_problems() {
     let daemon = Fixture::new("mixed").serve();
     daemon.metrics().unwrap();
-    let (status, content_type, problem) = get(&daemon, "/api/v1/vm");
-    assert_eq!((status, content_type.as_deref()), (404, Some("application/problem+json")));
-    assert!(problem["detail"].as_str().unwrap().contains("/api/v1/openapi.json"), "{problem}");
-    let answer = daemon.request("DELETE", "/api/v1/vms").unwrap();
-    assert_eq!((answer.status, answer.header("content-type")), (405, Some("application/problem+json")));
+    for (method, path, status, says) in [
+        ("GET", "/api/v1", 404, "/api/v1/openapi.json"),
+        ("GET", "/api/v1/vm", 404, "/api/v1/openapi.json"),
+        ("GET", "/api/v1/vms/", 404, "/api/v1/openapi.json"),
+        ("GET", "/api/v1/vms/a/b", 404, "/api/v1/openapi.json"),
+        ("GET", "/api/v1/vms/no%20body", 404, "\"no body\""),
+        ("GET", "/api/v1/vms/%ff", 400, "UTF-8"),
+        ("GET", "/metric", 404, "/api/v1/openapi.json"),
+        ("GET", "/api/v2/vms", 404, "/api/v1/openapi.json"),
+        ("DELETE", "/api/v1/vms", 405, "GET"),
+        ("PUT", "/api/v1/vms/a", 405, "GET"),
+        ("PUT", "/api/v1/instances/a", 404, "/api/v1/openapi.json"),
+    ] {
+        let answer = daemon.request(method, path).unwrap();
+        let expected = (status, Some("application/problem+json"));
+        assert_eq!((answer.status, answer.header("content-type")), expected, "{method} {path}");
+        let problem: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_described("/vms/{id}", 400, &problem);
+        assert_eq!(problem["status"], status);
+        assert!(problem["detail"].as_str().unwrap().contains(says), "{method} {path}: {problem}");
+    }
 }
 
 #[test]

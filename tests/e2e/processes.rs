@@ -113,6 +113,34 @@ fn memory_is_split_by_what_is_behind_it() {
 }
 
 #[test]
+fn memory_that_processes_share_is_divided_on_request_only() {
+    let mut watched = Watched::new("other");
+    watched.wait_for("vm_memory_anon_bytes", |_| true);
+    watched.tick();
+    assert_eq!(watched.now("vm_memory_pss_bytes"), None, "nobody has asked for it");
+    let config = configure(watched.dir.path(), &watched.puppet, "other");
+    let mut text = fs::read_to_string(&config).unwrap();
+    text.push_str("[readers.proc_smaps]\nenabled = true\ninterval = \"1s\"\n");
+    fs::write(&config, text).unwrap();
+    let args = ["--no-ebpf", "--interval", "50ms", "--config", config.to_str().unwrap()];
+    watched.daemon = Daemon::start(Path::new(BINARY), &args).unwrap();
+
+    // It shares the program with the first from the start.
+    let mut other = Puppet::start("processes::the_puppet").unwrap();
+    let file = watched.file("shared");
+    watched.puppet.map(Memory::File, 40 * MIB, &file).unwrap();
+    let mapped = |value| value > (40 * MIB) as f64;
+    let private = watched.wait_for("vm_memory_private_bytes", mapped);
+    let pss = watched.wait_for("vm_memory_pss_bytes", mapped);
+    let rss = watched.wait_for("vm_memory_rss_bytes", mapped);
+    other.map_file(40 * MIB, &file).unwrap();
+    let fallen = |from: f64, by: u64| move |value: f64| (from - by as f64 - value).abs() < SLACK;
+    watched.wait_for("vm_memory_pss_bytes", fallen(pss, 20 * MIB));
+    watched.wait_for("vm_memory_private_bytes", fallen(private, 40 * MIB));
+    watched.wait_for("vm_memory_rss_bytes", fallen(rss, 0));
+}
+
+#[test]
 fn storage_is_counted_when_it_is_read_and_written_and_when_writes_are_thrown_away() {
     let mut watched = Watched::new("other");
     let before = ["read", "write", "cancelled_write"]

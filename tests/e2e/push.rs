@@ -98,6 +98,8 @@ fn a_bad_request_is_a_problem_that_says_why_and_changes_nothing() {
         ("PUT", "/api/v1/instances/a", "{\"tap\": 1}", 400, "unknown field `tap`"),
         ("PUT", "/api/v1/instances/a", "{\"id\": \"b\"}", 400, "the path of \\\"a\\\""),
         ("PUT", "/api/v1/instances/a", &huge, 413, "at most 65536 bytes"),
+        ("PUT", "/api/v1/instances/%ff", "{}", 400, "UTF-8"),
+        ("DELETE", "/api/v1/instances/%ff", "", 400, "UTF-8"),
         ("DELETE", "/api/v1/instances/b", "", 404, "nobody has pushed \\\"b\\\""),
         ("GET", "/api/v1/instances/a", "", 405, "PUT or DELETE"),
         ("GET", "/metrics", "", 404, "only /api/v1/instances/{id}"),

@@ -1,11 +1,15 @@
 //! VMMs that the daemon finds by their processes are asked over their API sockets, in the root of each process.
 
-use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixListener;
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
-use vm_metrics_testkit::wait::SOON;
+use serde_json::{Value, json};
+use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use crate::fixture::Fixture;
 
@@ -63,4 +67,186 @@ fn a_stand_in_of_firecracker_in_a_chroot_is_asked_and_one_that_hangs_holds_up_no
     let log = daemon.log();
     let problem = "process 4400: API socket /run/db.sock: no answer within 200 ms: it is busy or hangs";
     assert!(log.contains(problem), "{log}");
+}
+
+/// What a stand-in does with a connection.
+type Behaviour = fn(&mut UnixStream) -> io::Result<()>;
+
+/// What the health may say.
+type Said = &'static [&'static str];
+
+const OK: &str = "HTTP/1.1 200 \r\n";
+
+const LATE: Said = &["no answer within 200 ms"];
+/// Whichever comes first on a busy machine.
+const LARGE: Said = &["larger than 1048576 bytes", LATE[0]];
+const ENDED: Said = &["ended within the answer"];
+const NO_MONITOR: Said = &["no monitor of QEMU"];
+
+struct Fault {
+    name: &'static str,
+    api: Behaviour,
+    monitor: Behaviour,
+    /// Of the API, and of the monitor.
+    said: [Said; 2],
+}
+
+const FAULTS: &[Fault] = &[
+    Fault { name: "hangs", api: hang, monitor: hang, said: [LATE, LATE] },
+    Fault { name: "answers garbage", api: garbage, monitor: garbage, said: [&["no HTTP"], NO_MONITOR] },
+    Fault { name: "answers no JSON", api: no_json, monitor: no_json, said: [&["bad JSON"], NO_MONITOR] },
+    Fault { name: "answers other JSON", api: list, monitor: list, said: [&["unexpected value"], NO_MONITOR] },
+    Fault { name: "leaves within the answer", api: leave, monitor: leave_greeting, said: [ENDED, ENDED] },
+    Fault { name: "sends 100 MB", api: flood_body, monitor: flood_greeting, said: [LARGE, LARGE] },
+    Fault { name: "sends 100 MB of headers", api: flood_headers, monitor: flood, said: [LARGE, LARGE] },
+    Fault { name: "sends a byte now and then", api: trickle_body, monitor: trickle, said: [LATE, LATE] },
+];
+
+fn hang(stream: &mut UnixStream) -> io::Result<()> {
+    stream.read_to_end(&mut Vec::new()).map(drop)
+}
+
+fn garbage(stream: &mut UnixStream) -> io::Result<()> {
+    stream.write_all(b"\0\xff}{\r\n\r\n")
+}
+
+fn no_json(stream: &mut UnixStream) -> io::Result<()> {
+    write!(stream, "{OK}Content-Length: 4\r\n\r\n{{\"a\n")
+}
+
+fn list(stream: &mut UnixStream) -> io::Result<()> {
+    write!(stream, "{OK}Content-Length: 4\r\n\r\n[1]\n")
+}
+
+fn leave(stream: &mut UnixStream) -> io::Result<()> {
+    write!(stream, "{OK}Content-Length: 100\r\n\r\n{{")
+}
+
+fn leave_greeting(stream: &mut UnixStream) -> io::Result<()> {
+    write!(stream, "{{\"QMP\":")
+}
+
+fn flood_body(stream: &mut UnixStream) -> io::Result<()> {
+    write!(stream, "{OK}Content-Length: 104857600\r\n\r\n")?;
+    flood(stream)
+}
+
+fn flood_headers(stream: &mut UnixStream) -> io::Result<()> {
+    write!(stream, "{OK}X: ")?;
+    flood(stream)
+}
+
+fn flood_greeting(stream: &mut UnixStream) -> io::Result<()> {
+    write!(stream, "{{\"QMP\":\"")?;
+    flood(stream)
+}
+
+fn flood(stream: &mut UnixStream) -> io::Result<()> {
+    (0..1600).try_for_each(|_| stream.write_all(&[b'1'; 1 << 16]))
+}
+
+fn trickle_body(stream: &mut UnixStream) -> io::Result<()> {
+    write!(stream, "{OK}Content-Length: 1000\r\n\r\n")?;
+    trickle(stream)
+}
+
+fn trickle(stream: &mut UnixStream) -> io::Result<()> {
+    loop {
+        stream.write_all(b" ")?;
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Listens there, and does the same with all who come, once they have asked where it is theirs to begin.
+fn behave(socket: &Path, is_asked: bool, behaviour: Behaviour) {
+    fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    let listener = UnixListener::bind(socket).unwrap();
+    let answer = move |stream: &mut UnixStream| {
+        let has_come = !is_asked || stream.read(&mut [0; 1024])? > 0;
+        if has_come { behaviour(stream) } else { Ok(()) }
+    };
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // An end that comes early is the daemon's good right.
+            thread::spawn(move || drop(answer(&mut stream)));
+        }
+    });
+}
+
+/// Answers like Cloud Hypervisor's server.
+fn paused(stream: &mut UnixStream) -> io::Result<()> {
+    let body = r#"{"config":{"cpus":{"boot_vcpus":3,"max_vcpus":4},"memory":{"size":1073741824,"hotplugged_size":null,
+        "zones":null},"net":[{"tap":"ch-tap0","id":"_net0"}],"balloon":null},"state":"Paused"}"#;
+    write!(stream, "{OK}Server: Cloud Hypervisor API\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+#[test]
+fn of_one_vm_four_sources_make_one_each_with_what_the_more_trusted_do_not_know() {
+    let fixture = Fixture::copy_of("mixed");
+    behave(&fixture.proc().join("4400/root/run/db.sock"), true, paused);
+    // Its id is in the path of the socket on the command line.
+    let guest = fixture.dir.path().join("guests/db");
+    fs::create_dir_all(&guest).unwrap();
+    let record = r#"{"Id": "db", "Name": "database", "Size": 536870912, "HotplugSize": 536870912, "NetworkEnabled": true,
+        "Vcpus": 4, "HypervisorPID": 4400}"#;
+    fs::write(guest.join("metadata.json"), record).unwrap();
+    let mut config = OpenOptions::new().append(true).open(&fixture.config).unwrap();
+    write!(
+        config,
+        "[sources.hypeman]\ndata_dir = {:?}\n[[sources.static_list.vms]]\nid = \"db\"\nname = \"\"\nproject = \"acme\"\n",
+        fixture.dir.path()
+    )
+    .unwrap();
+    let daemon = fixture.serve();
+    let state = [("instance_id", "db"), ("state", "paused")];
+    daemon.wait_for(SOON, "its state", |metrics| metrics.value("vm_state_info", &state)).unwrap();
+    let metrics = daemon.metrics().unwrap();
+    let of = |name| metrics.samples(name).filter(|sample| sample.label("instance_id") == Some("db")).count();
+    assert_eq!((metrics.samples("vm_up").count(), of("vm_up"), of("vm_cpu_seconds_total")), (3, 1, 1));
+    let vm: Value = serde_json::from_slice(&daemon.get("/api/v1/vms/db", None).unwrap().body).unwrap();
+    for (key, expected) in [
+        ("project", json!("acme")),
+        ("instance_name", json!("database")),
+        ("hypervisor_pid", json!(4400)),
+        ("hypervisor", json!("cloud-hypervisor")),
+        // The orchestrator's word, not the VMM's.
+        ("allocated_vcpus", json!(4)),
+        ("state", json!("paused")),
+    ] {
+        assert_eq!(vm[key], expected, "{key}: {vm}");
+    }
+    let nics: Vec<_> = vm["nics"].as_array().unwrap().iter().map(|nic| &nic["device"]).collect();
+    assert_eq!(nics, ["ch-tap0"], "the device that the process has, not the one that the id suggests");
+}
+
+fn reason(daemon: &Daemon, source: &str) -> Option<String> {
+    let answer: Value = serde_json::from_slice(&daemon.get("/api/v1/sources", None).unwrap().body).unwrap();
+    let of = answer["sources"].as_array().unwrap().iter().find(|of| of["name"] == source).unwrap();
+    (of["state"] == "degraded").then(|| of["reason"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn stand_ins_that_hang_or_answer_garbage_or_100_megabytes_are_cut_off_and_said_and_cost_nothing_else() {
+    for Fault { name, api, monitor, said } in FAULTS {
+        let fixture = Fixture::copy_of("mixed");
+        let socket: PathBuf = fixture.dir.path().join("monitor.sock");
+        let mut config = OpenOptions::new().append(true).open(&fixture.config).unwrap();
+        writeln!(config, "[sources.qemu_qmp]\nsockets = [{socket:?}]").unwrap();
+        behave(&fixture.proc().join("4300/root/run/fc-1.sock"), true, *api);
+        behave(&fixture.proc().join("4400/root/run/db.sock"), true, *api);
+        behave(&socket, false, *monitor);
+        let daemon = fixture.serve();
+        for (source, said) in [("firecracker", said[0]), ("cloud_hypervisor", said[0]), ("qemu_qmp", said[1])]
+        {
+            let reason = || Ok(reason(&daemon, source));
+            let reason = wait_until(SOON, &format!("{source}: {name}"), reason).unwrap();
+            let is_said = said.iter().any(|said| reason.contains(said));
+            assert!(is_said && reason.contains(".sock: "), "{name}: {source}: {reason}");
+        }
+        let metrics = daemon.metrics().unwrap();
+        assert_eq!(metrics.samples("vm_cpu_seconds_total").count(), 3, "{name}");
+        assert_eq!(metrics.samples("vm_allocated_vcpus").count(), 3, "{name}: by the command lines");
+        let memory = metrics.value("process_resident_memory_bytes", &[]).unwrap();
+        assert!(memory < (60 << 20) as f64, "{name}: {memory} bytes");
+    }
 }

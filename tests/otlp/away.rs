@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use vm_metrics_testkit::otlp::OtlpSink;
+use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use crate::setup::{Setup, often};
 
@@ -46,11 +47,30 @@ fn a_collector_that_hangs_holds_up_nothing() {
         let mut pushing =
             Setup { otlp: often(&format!("http://{address}"), &more), ..Setup::default() }.serve();
         let asked = || Ok((sink.requests().len() > before).then_some(()));
-        vm_metrics_testkit::wait::wait_until(vm_metrics_testkit::wait::SOON, "a push", asked).unwrap();
+        wait_until(SOON, "a push", asked).unwrap();
         assert_eq!(pushing.daemon.metrics().unwrap().samples("vm_cpu_seconds_total").count(), 3);
         let leaving = Instant::now();
         assert_eq!(pushing.daemon.terminate().unwrap().code(), Some(0));
         assert!(leaving.elapsed() < Duration::from_secs(15), "{:?}", leaving.elapsed());
+    }
+}
+
+#[test]
+fn ticks_and_scrapes_do_not_wait_for_a_collector_that_hangs() {
+    let sink = OtlpSink::start(&["--hang"]).unwrap();
+    for (protocol, address) in [("grpc", sink.grpc()), ("http/protobuf", sink.http())] {
+        let otlp =
+            often(&format!("http://{address}"), &format!("protocol = \"{protocol}\"\ntimeout = \"1h\""));
+        let before = sink.requests().len();
+        let pushing = Setup { otlp, interval: Some("50ms"), ..Setup::default() }.serve();
+        let asked = || Ok((sink.requests().len() > before).then_some(()));
+        wait_until(SOON, "a push", asked).unwrap();
+        let ticks = || pushing.daemon.metrics().unwrap().value("vm_metrics_ticks_total", &[]).unwrap();
+        let begin = ticks();
+        wait_until(SOON, "ten more ticks", || Ok((ticks() >= begin + 10.0).then_some(()))).unwrap();
+        assert_eq!((pushing.exports("success"), pushing.exports("failure")), (0.0, 0.0), "it still waits");
+        let age = pushing.daemon.metrics().unwrap().value("vm_metrics_snapshot_age_seconds", &[]);
+        assert!(age < Some(5.0), "{age:?}");
     }
 }
 

@@ -12,6 +12,8 @@ use vm_metrics_testkit::daemon::Daemon;
 pub(crate) struct Setup<'a> {
     /// Keys of `[exporters.otlp]`; `None`: the section is not there.
     pub(crate) otlp: Option<String>,
+    /// Between two ticks; by default there is only one.
+    pub(crate) interval: Option<&'a str>,
     /// More tables.
     pub(crate) tables: &'a str,
     pub(crate) variables: &'a [(&'a str, &'a str)],
@@ -30,8 +32,11 @@ impl Setup<'_> {
         let (proc, sys) = (host.join("proc"), host.join("sys"));
         let otlp = self.otlp.as_ref().map(|keys| format!("[exporters.otlp]\n{keys}\n")).unwrap_or_default();
         let config = dir.path().join("config.toml");
-        let text =
-            format!("interval = \"1h\"\n[host]\nproc = {proc:?}\nsys = {sys:?}\n{otlp}{}\n", self.tables);
+        let interval = self.interval.unwrap_or("1h");
+        let text = format!(
+            "interval = {interval:?}\n[host]\nproc = {proc:?}\nsys = {sys:?}\n{otlp}{}\n",
+            self.tables
+        );
         std::fs::write(&config, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_vm-metrics"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--no-ebpf", "--config"]).arg(&config);

@@ -134,6 +134,7 @@ fn a_domain_of_a_real_libvirt_is_known_by_its_status_file() {
         assert_eq!(vm[key].as_u64(), Some(96 << 20), "{key}");
     }
     assert_eq!(vm["nics"].as_array().unwrap().len(), 1, "{vm}");
+    assert_eq!(vm["state"], "paused");
     assert!(look.health("libvirt").contains("healthy (1 read)"), "{}", look.health("libvirt"));
 
     domain.libvirt.must(&["setvcpus", UUID, "2", "--live"]);

@@ -113,8 +113,13 @@ fn a_real_qemu_says_over_qmp_what_was_plugged_into_it() {
     let vm = look.vm(qemu.process.pid()).unwrap();
     assert_eq!((vm["instance_id"].as_str(), vm["instance_name"].as_str()), (Some(UUID), Some("qmp-web")));
     assert_eq!(sizes(&vm), (1, 128, 128));
+    assert_eq!(vm["state"], "not-started");
 
     let mut client = Client::connect(&qemu.socket("theirs"));
+    for (command, state) in [("cont", "running"), ("stop", "paused")] {
+        client.execute(command, json!({}));
+        assert_eq!(look.vm(qemu.process.pid()).unwrap()["state"], state);
+    }
     let cpus = client.execute("query-hotpluggable-cpus", json!({}));
     let free = cpus.as_array().unwrap().iter().find(|cpu| cpu.get("qom-path").is_none()).unwrap();
     let mut cpu = free["props"].clone();

@@ -11,12 +11,15 @@
 //! Network numbers in [`VmStats`] are the **guest's** view: rx is what it receives, tx what it sends. Only
 //! [`read_tap_stats`] speaks the host's. What was not measured is `None`, never 0.
 
+#[doc(hidden)]
 pub mod app;
+#[doc(hidden)]
 pub mod cli;
 pub mod config;
 mod doctor;
 pub mod exporters;
 pub mod host;
+#[doc(hidden)]
 pub mod http;
 pub mod manager;
 pub mod model;
@@ -28,8 +31,19 @@ pub mod sources;
 pub use app::StartError;
 pub use config::{Config, ConfigError};
 pub use manager::{CollectError, Manager, ManagerError};
-pub use model::{Hypervisor, InstanceInfo, Nic, Snapshot, TapStats, VmStats, build_instance_info, tap_name};
-pub use readers::{ProcStatm, ReaderError, read_proc_stat, read_proc_statm, read_tap_stats};
+pub use model::{
+    Hypervisor, InstanceInfo, Nic, Snapshot, TapStats, VmState, VmStats, build_instance_info, tap_name,
+};
+/// ```
+/// // The loopback receives what it transmits; of a TAP, `rx` is what its VM has sent.
+/// let loopback = vm_metrics::read_tap_stats("lo")?;
+/// assert!(loopback.rx_bytes >= loopback.rx_packets);
+/// assert!(vm_metrics::read_tap_stats("no-such-tap").is_err());
+/// # Ok::<(), vm_metrics::ReaderError>(())
+/// ```
+#[doc(inline)]
+pub use readers::read_tap_stats;
+pub use readers::{ProcStatm, ReaderError, read_proc_stat, read_proc_statm};
 pub use sources::{
     InstanceData, InstanceListerAdapter, InstanceManager, InstanceManagerAdapter, InstanceSource,
     InstanceUtilizationInfo, Listing, SourceError,

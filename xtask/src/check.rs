@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     command::{cargo, run},
-    tidy, tools,
+    public_api, tidy, tools,
     workspace::Workspace,
 };
 
@@ -21,6 +21,7 @@ const STEPS: &[(&str, Step)] = &[
     ("clippy without eBPF", clippy_no_ebpf),
     ("clippy for the BPF target", clippy_bpf),
     ("documentation", documentation),
+    ("public API", public_api::public_api),
     ("dependencies", dependencies),
 ];
 
@@ -80,11 +81,12 @@ fn clippy_bpf(workspace: &Workspace) -> Result<()> {
         .args(["--", "-D", "warnings"]))
 }
 
-/// With private items: the docs are for those who work on the code, and say why with links to constants.
+/// As those see it who use the library, and with private items for those who work on the code.
 fn documentation(workspace: &Workspace) -> Result<()> {
-    run(cargo(workspace, "doc")
-        .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links")
-        .args(["--no-deps", "--document-private-items"]))
+    for private in [None, Some("--document-private-items")] {
+        run(cargo(workspace, "doc").env("RUSTDOCFLAGS", "-D warnings").arg("--no-deps").args(private))?;
+    }
+    Ok(())
 }
 
 /// Advisories are left out: their database is a git repository, which a build without access to it could not read.

@@ -5,6 +5,7 @@
 
 pub mod child;
 pub mod daemon;
+pub mod firecracker;
 pub mod frames;
 pub mod guest;
 pub mod http;

@@ -66,6 +66,11 @@ impl Puppet {
         self.tell(&format!("map {memory:?} {bytes} {}", file.display())).map(drop)
     }
 
+    /// Maps a file that is there, and touches every page.
+    pub fn map_file(&mut self, bytes: u64, file: &Path) -> Result<()> {
+        self.tell(&format!("map {:?} {bytes} {}", Memory::File, file.display())).map(drop)
+    }
+
     /// Writes bytes to the end of a file, and has them on storage before it returns if `sync`.
     pub fn write(&mut self, bytes: u64, sync: bool, file: &Path) -> Result<()> {
         self.tell(&format!("write {bytes} {sync} {}", file.display())).map(drop)

@@ -115,11 +115,11 @@ pub struct Section {
 }
 
 impl Section {
-    /// The key `enabled` of a reader; true unless said otherwise.
-    pub fn enabled(&self) -> Result<bool, ConfigError> {
+    /// The key `enabled` of a reader.
+    pub fn enabled(&self, default: bool) -> Result<bool, ConfigError> {
         let mut table = self.table()?;
         let enabled = match table.get_mut().remove(ENABLED) {
-            None => true,
+            None => default,
             Some(value) => value
                 .get_ref()
                 .as_bool()

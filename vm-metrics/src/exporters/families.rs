@@ -34,6 +34,7 @@ pub fn of_snapshot(snapshot: &Snapshot, wanted: impl Fn(&Group) -> bool) -> Vec<
 }
 
 /// Every metric there is, without a sample, in the order of [`of_snapshot`] followed by [`of_exports`].
+#[cfg(feature = "otel")]
 pub fn names() -> Vec<Family> {
     let mut names = families(GROUPS, |_, _, _| {});
     names.extend(families(EXPORT_GROUPS, |_, _, _| {}));

@@ -2,9 +2,9 @@
 
 pub mod budget;
 mod configured;
-pub mod exports;
-pub mod families;
-pub mod json;
+mod exports;
+mod families;
+pub(crate) mod json;
 pub mod metrics;
 #[cfg(feature = "otel")]
 pub mod otel;

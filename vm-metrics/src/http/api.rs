@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -31,7 +32,6 @@ pub(super) fn router(ticker: Ticker) -> Router {
         .route("/sources", get(sources))
         .route("/openapi.json", get(async || Json(Description::openapi())))
         .method_not_allowed_fallback(not_allowed)
-        .fallback(not_found)
         .with_state(ticker);
     Router::new().nest("/api/v1", api)
 }
@@ -50,11 +50,16 @@ async fn vms(State(ticker): State<Ticker>) -> Result<Response, Problem> {
 /// One VM
 #[utoipa::path(get, path = "/vms/{id}", params(("id" = String, Path, description = "Its id")), responses(
     (status = 200, description = "What it uses", body = Vm<'static>),
+    (status = 400, description = "The id is no text", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "No VM has this id", body = Problem, content_type = "application/problem+json"),
     (status = 503, description = "There are no numbers, or only old ones", body = Problem,
         content_type = "application/problem+json"),
 ))]
-async fn vm(State(ticker): State<Ticker>, Path(id): Path<String>) -> Result<Response, Problem> {
+async fn vm(
+    State(ticker): State<Ticker>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let Path(id) = id?;
     let snapshot = current(&ticker)?;
     let Some(stats) = snapshot.vms.iter().find(|vm| vm.instance_id == id) else {
         let unknown = format!("no VM has the id {id:?}: /api/v1/vms lists those that there are");
@@ -84,11 +89,6 @@ async fn health(State(ticker): State<Ticker>) -> Result<Response, Problem> {
 async fn sources(State(ticker): State<Ticker>) -> Result<Response, Problem> {
     let snapshot = latest(&ticker)?;
     Ok(Json(Sources::of(&snapshot)).into_response())
-}
-
-async fn not_found(uri: Uri) -> Problem {
-    let detail = format!("no {uri} here: /api/v1/openapi.json describes what there is");
-    Problem::new(StatusCode::NOT_FOUND, detail)
 }
 
 async fn not_allowed(method: Method) -> Problem {
@@ -122,5 +122,58 @@ async fn render(
         Ok(Ok(body)) => Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response()),
         Ok(Err(error)) => Err(failed(&error)),
         Err(error) => Err(failed(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use axum::body::to_bytes;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::exporters::metrics::tests::full;
+
+    async fn read(answer: Result<Response, Problem>) -> (u16, String, Value) {
+        let answer = answer.into_response();
+        let kind = answer.headers()[header::CONTENT_TYPE].to_str().unwrap().to_owned();
+        let (status, body) = (answer.status().as_u16(), to_bytes(answer.into_body(), 1 << 20).await.unwrap());
+        (status, kind, serde_json::from_slice(&body).unwrap())
+    }
+
+    /// Of `/vms`, `/vms/a`, `/health` and `/sources`.
+    async fn answers(ticker: &Ticker) -> [(u16, String, Value); 4] {
+        let ticker = || State(ticker.clone());
+        [
+            read(vms(ticker()).await).await,
+            read(vm(ticker(), Ok(Path("a".to_owned()))).await).await,
+            read(health(ticker()).await).await,
+            read(sources(ticker()).await).await,
+        ]
+    }
+
+    fn assert_unavailable((status, kind, body): &(u16, String, Value), says: &str) {
+        assert_eq!((*status, kind.as_str()), (503, "application/problem+json"));
+        assert!(body["detail"].as_str().unwrap().contains(says), "{body}");
+    }
+
+    #[tokio::test]
+    async fn before_the_first_tick_there_is_nothing_to_say() {
+        for answer in answers(&Ticker::showing(None).1).await {
+            assert_unavailable(&answer, "the first tick has not ended");
+        }
+    }
+
+    #[tokio::test]
+    async fn old_numbers_are_not_shown_and_health_says_why() {
+        let mut snapshot = full();
+        snapshot.taken = Instant::now().checked_sub(Duration::from_secs(31)).unwrap();
+        let [vms, vm, health, sources] = answers(&Ticker::showing(Some(snapshot)).1).await;
+        [vms, vm].iter().for_each(|answer| assert_unavailable(answer, "no tick has ended for 31 seconds"));
+        assert_eq!((health.0, &health.2["healthy"]), (200, &Value::Bool(false)));
+        assert_eq!((sources.0, &sources.2["sources"][0]["name"]), (200, &"proc_scan".into()));
+        let [vms, vm, health, _] = answers(&Ticker::showing(Some(full())).1).await;
+        assert_eq!((vms.0, vm.0, &health.2["healthy"]), (200, 200, &Value::Bool(true)));
     }
 }

@@ -31,7 +31,12 @@ pub fn router(exporter: PrometheusExporter, ticker: Ticker) -> Router {
         .route("/-/ready", get(ready))
         .with_state(ticker.clone());
     let api = api::router(ticker);
-    Router::new().route("/", get(async || Html(INDEX))).merge(metrics).merge(state).merge(api)
+    Router::new()
+        .route("/", get(async || Html(INDEX)))
+        .merge(metrics)
+        .merge(state)
+        .merge(api)
+        .fallback(problem::not_found)
 }
 
 async fn metrics(State(exporter): State<Arc<PrometheusExporter>>, headers: HeaderMap) -> Response {

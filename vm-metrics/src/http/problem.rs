@@ -1,7 +1,8 @@
 //! Errors of the API as problem details (RFC 9457).
 
 use axum::Json;
-use axum::http::{StatusCode, header};
+use axum::extract::rejection::PathRejection;
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -23,6 +24,19 @@ impl Problem {
         let title = status.canonical_reason().unwrap_or_default();
         Self { r#type: "about:blank", title, status: status.as_u16(), detail: detail.into() }
     }
+}
+
+/// An id that is no text.
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
+    }
+}
+
+/// The answer where nothing is served.
+pub(super) async fn not_found(uri: Uri) -> Problem {
+    let detail = format!("no {uri} here: /api/v1/openapi.json describes what there is");
+    Problem::new(StatusCode::NOT_FOUND, detail)
 }
 
 impl IntoResponse for Problem {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, Path as Captured, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::put;
@@ -60,9 +60,10 @@ pub fn router(store: Store, wake: impl Fn() + Send + Sync + 'static) -> Router {
 
 async fn put_instance(
     State(inbox): State<Inbox>,
-    Captured(id): Captured<String>,
+    id: Result<Captured<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
+    let Captured(id) = id?;
     let body =
         body.map_err(|error| Problem::new(error.status(), format!("{error}; at most {VM_LIMIT} bytes")))?;
     let vm = Store::read(&id, &body).map_err(|problem| Problem::new(StatusCode::BAD_REQUEST, problem))?;
@@ -73,8 +74,9 @@ async fn put_instance(
 
 async fn delete_instance(
     State(inbox): State<Inbox>,
-    Captured(id): Captured<String>,
+    id: Result<Captured<String>, PathRejection>,
 ) -> Result<StatusCode, Problem> {
+    let Captured(id) = id?;
     if !inbox.store.remove(&id).map_err(|error| not_kept(&error))? {
         return Err(Problem::new(StatusCode::NOT_FOUND, format!("nobody has pushed {id:?}")));
     }

@@ -26,10 +26,17 @@ pub(super) struct Engine {
     watch: Watch,
 }
 
+/// Why a manager cannot start.
 #[derive(Debug, Error)]
 pub enum ManagerError {
+    /// Going on would harm, for example because another daemon has the pins.
     #[error("reader {name}: {reason}")]
-    Refused { name: &'static str, reason: String },
+    Refused {
+        /// Of the reader that says so.
+        name: &'static str,
+        /// In a sentence.
+        reason: String,
+    },
 }
 
 enum ReaderState {

@@ -2,6 +2,8 @@
 //!
 //! [`Manager`] is what others hold; `engine` does one tick, and `tick` does one after the other on a thread.
 
+#![warn(missing_docs)]
+
 mod backlog;
 mod engine;
 mod health_log;
@@ -57,7 +59,9 @@ pub struct Manager {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("cannot list the VMs: source {source_name}: {reason}")]
 pub struct CollectError {
+    /// As it is in the health; `instance_source` is the one that was set.
     pub source_name: &'static str,
+    /// In a sentence.
     pub reason: String,
 }
 
@@ -76,15 +80,33 @@ impl Manager {
 
     /// Sets who says which VMs there are; replaces the one that was set before. Sources of a configuration are asked
     /// after it: its word counts more than theirs. Without any source there are no VMs, which is no error.
+    ///
+    /// ```
+    /// use vm_metrics::{Manager, build_instance_info};
+    ///
+    /// let manager = Manager::new();
+    /// assert!(manager.collect_all()?.is_empty());
+    /// manager.set_instance_source(vec![build_instance_info("a", "web", Some(std::process::id()), false, 2, 0)]);
+    /// assert_eq!(manager.collect_all()?[0].instance_name, "web");
+    /// # Ok::<(), vm_metrics::CollectError>(())
+    /// ```
     pub fn set_instance_source(&self, source: impl InstanceSource + 'static) {
         self.engine().set_instance_source(Box::new(source));
     }
 
-    /// Reads all VMs that run now.
+    /// Reads all VMs that run now: numbers of `/proc` and of the TAP devices, as [`VmStats`] says of each.
     ///
     /// # Errors
     /// When a source cannot list its VMs: a list without them would look as if they had ended. Of a VM, what cannot be
     /// read is `None` and no error; [`collect`](Self::collect) says why.
+    ///
+    /// ```
+    /// use vm_metrics::{InstanceListerAdapter, Manager};
+    ///
+    /// let manager = Manager::new();
+    /// manager.set_instance_source(InstanceListerAdapter::new(|| Err("the database is away".into())));
+    /// assert_eq!(manager.collect_all().unwrap_err().reason, "the database is away");
+    /// ```
     pub fn collect_all(&self) -> Result<Vec<VmStats>, CollectError> {
         let snapshot = self.collect();
         let failed = |kind, state| kind == PartKind::Source && state == Health::Failed;
@@ -95,13 +117,28 @@ impl Manager {
     }
 
     /// Reads all VMs once and says all there is: also the last numbers of those that are gone, and how each source and
-    /// each reader did.
+    /// each reader did. What fails is in there; the call itself cannot.
+    ///
+    /// ```
+    /// let snapshot = vm_metrics::Manager::new().collect();
+    /// let reader = snapshot.parts.iter().find(|part| part.name == "proc_stat").unwrap();
+    /// assert_eq!(reader.health.state.as_str(), "healthy");
+    /// ```
     pub fn collect(&self) -> Arc<Snapshot> {
         self.tick(0)
     }
 
     /// Reads one VM, which need not be one that a source lists; its counters are then the kernel's own. `None` when it
     /// does not run, or nothing can be read of it.
+    ///
+    /// ```
+    /// use vm_metrics::{Manager, build_instance_info};
+    ///
+    /// let me = build_instance_info("me", "me", Some(std::process::id()), false, 1, 1 << 30);
+    /// let stats = Manager::new().get_instance_stats(&me).unwrap();
+    /// assert!(stats.memory_utilization_ratio() > Some(0.0));
+    /// assert!(Manager::new().get_instance_stats(&build_instance_info("off", "off", None, false, 1, 0)).is_none());
+    /// ```
     pub fn get_instance_stats(&self, info: &InstanceInfo) -> Option<VmStats> {
         info.hypervisor_pid?;
         let snapshot = if self.engine().knows(info) {
@@ -119,6 +156,13 @@ impl Manager {
     }
 
     /// What the last look gave, whoever took it; `None` before the first has ended. Waits for nothing.
+    ///
+    /// ```
+    /// let manager = vm_metrics::Manager::new();
+    /// assert!(manager.latest().is_none());
+    /// manager.clone().collect();
+    /// assert_eq!(manager.latest().unwrap().tick, 1);
+    /// ```
     pub fn latest(&self) -> Option<Arc<Snapshot>> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -117,6 +117,7 @@ fn show_nic(vm: &mut VmStats, departed: &NicStats) {
 /// The last numbers of a VM that uses nothing any more.
 fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
     last.running = false;
+    last.state = None;
     for memory in last.memory_mut() {
         *memory = None;
     }
@@ -165,7 +166,7 @@ fn or(last: FrameCounts, before: FrameCounts) -> FrameCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::TapReading;
+    use crate::model::{TapReading, VmState};
 
     fn info(id: &str, pid: u32, taps: &[&str]) -> InstanceInfo {
         let nics = taps.iter().map(|tap| Nic::local(*tap)).collect();
@@ -180,6 +181,7 @@ mod tests {
             hypervisor_pid: Some(pid),
             running: true,
             memory_rss_bytes: Some(5),
+            state: Some(VmState::Running),
             nics: vec![nic],
             ..VmStats::default()
         }
@@ -215,7 +217,8 @@ mod tests {
         let mut present = Vec::new();
         departed.show(&mut present);
         assert_eq!(present[0].nics[0].tx.bytes, Some(7), "as it was before");
-        assert_eq!((present[0].running, present[0].memory_rss_bytes), (false, None));
+        let vm = &present[0];
+        assert_eq!((vm.running, vm.memory_rss_bytes, vm.state), (false, None, None));
         departed.add(Vec::new(), &[], start + Duration::from_secs(11));
         let mut present = Vec::new();
         departed.show(&mut present);

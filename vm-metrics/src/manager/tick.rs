@@ -46,6 +46,7 @@ pub struct Waker {
 }
 
 impl Waker {
+    /// Calls for a tick before its time. Waits for nothing.
     pub fn wake(&self) {
         if let Some(calls) = self.calls.upgrade() {
             // One call that is not answered yet is enough, and nobody answers at the end.
@@ -66,6 +67,7 @@ impl TickThread {
         Ok((Self { calls: Arc::new(calls) }, ticker))
     }
 
+    /// For whoever knows first that something has changed.
     pub fn waker(&self) -> Waker {
         Waker { calls: Arc::downgrade(&self.calls) }
     }

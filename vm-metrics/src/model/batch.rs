@@ -43,6 +43,7 @@ pub struct ProcessReading {
     pub vms_bytes: Option<u64>,
     pub memory: MemorySplit,
     pub disk: Option<DiskBytes>,
+    pub smaps: Option<SmapsRollup>,
 }
 
 /// What is behind the memory of a process, in bytes.
@@ -53,6 +54,15 @@ pub struct MemorySplit {
     pub shmem_bytes: Option<u64>,
     pub hugetlb_bytes: Option<u64>,
     pub swap_bytes: Option<u64>,
+}
+
+/// Resident memory of a process by who else has it, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SmapsRollup {
+    /// What n processes share counts 1/n for each.
+    pub pss_bytes: u64,
+    /// Nobody else's.
+    pub private_bytes: u64,
 }
 
 /// What a process had the storage do, in bytes since it was started.
@@ -110,9 +120,13 @@ pub struct TapStats {
     pub rx_bytes: u64,
     /// Bytes the host transmitted: the VM received them.
     pub tx_bytes: u64,
+    /// Packets the host received: the VM transmitted them. A GSO frame is one.
     pub rx_packets: u64,
+    /// Packets the host transmitted: the VM received them.
     pub tx_packets: u64,
+    /// Frames from the VM that were no frames.
     pub rx_errors: u64,
+    /// Frames to the VM that could not be given to it.
     pub tx_errors: u64,
     /// Frames from the VM that the host refused.
     pub rx_dropped: u64,

@@ -5,10 +5,11 @@ mod snapshot;
 mod stats;
 mod uncounted;
 mod vm;
+mod vm_state;
 
 pub use batch::{
-    Batch, DiskBytes, DropReading, EbpfReading, Leaving, MemorySplit, ProcessReading, SchedTimes, TapReading,
-    TapStats, ThreadsReading, VcpuReading,
+    Batch, DiskBytes, DropReading, EbpfReading, Leaving, MemorySplit, ProcessReading, SchedTimes,
+    SmapsRollup, TapReading, TapStats, ThreadsReading, VcpuReading,
 };
 pub use snapshot::{Health, PartHealth, PartKind, PartRun, Snapshot};
 pub use stats::{
@@ -16,3 +17,4 @@ pub use stats::{
 };
 pub use uncounted::{UncountedKind, UncountedNic};
 pub use vm::{Hypervisor, InstanceInfo, Nic, VmSet, build_instance_info, tap_name};
+pub use vm_state::VmState;

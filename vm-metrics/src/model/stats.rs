@@ -1,19 +1,32 @@
 //! What is published of a VM. Network numbers are the **guest's**: rx is what it receives, tx what it sends.
 //! A number that was not measured is `None`, never 0.
 
+#![warn(missing_docs)]
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Hypervisor, UncountedNic};
+use super::{Hypervisor, UncountedNic, VmState};
 
-/// What one VM uses, at one tick.
+/// What one VM uses, at one tick. Numbers are cumulative since the start of what they count, but for memory, which is that of
+/// now; CPU and memory are the hypervisor process's, read from the host, network the **guest's** view.
+///
+/// ```
+/// let vm = vm_metrics::VmStats { cpu_usec: Some(1_500_000), ..Default::default() };
+/// assert_eq!(vm.cpu_seconds(), Some(1.5));
+/// assert_eq!(vm.net_rx_bytes, None, "not measured, which is not 0");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct VmStats {
+    /// As its source calls it; unique on this host.
     pub instance_id: String,
+    /// For people.
     pub instance_name: String,
+    /// What runs it.
     pub hypervisor: Hypervisor,
+    /// The hypervisor process; `None` for a VM that has none, of which only the network is read.
     pub hypervisor_pid: Option<u32>,
     /// False for a VM that is gone and whose last numbers these are.
     pub running: bool,
@@ -45,6 +58,13 @@ pub struct VmStats {
     pub memory_hugetlb_bytes: Option<u64>,
     /// Anonymous memory of the hypervisor process that is swapped out, in bytes (`VmSwap`).
     pub memory_swap_bytes: Option<u64>,
+    /// Resident memory of the hypervisor process in bytes, of which what n processes share counts 1/n (PSS, `Pss` of
+    /// `/proc/<pid>/smaps_rollup`): pages of KSM, files, memory given to vhost-user. `None` unless the reader `proc_smaps` is
+    /// switched on; as old as its interval.
+    pub memory_pss_bytes: Option<u64>,
+    /// Resident memory of the hypervisor process in bytes that no other process has (USS, `Private_Clean` and
+    /// `Private_Dirty`): what its end would free. `None` and old as the one above.
+    pub memory_private_bytes: Option<u64>,
     /// Bytes that the hypervisor process had storage read, since it was started (`read_bytes` of `/proc/<pid>/io`); what
     /// the page cache had is not in it. `None` also without the right to ask, which is that of ptrace.
     pub disk_read_bytes: Option<u64>,
@@ -60,29 +80,41 @@ pub struct VmStats {
     /// Bytes the guest sent, all NICs; `None` when it is not known of one of them.
     #[serde(rename = "network_tx_bytes")]
     pub net_tx_bytes: Option<u64>,
+    /// Packets of the host that the guest received, all NICs; `None` when it is not known of one of them.
     #[serde(rename = "network_rx_packets")]
     pub net_rx_packets: Option<u64>,
+    /// Packets of the host that the guest sent, all NICs; `None` when it is not known of one of them.
     #[serde(rename = "network_tx_packets")]
     pub net_tx_packets: Option<u64>,
+    /// vCPUs that the VM was given; `None` when no source knows.
     pub allocated_vcpus: Option<u32>,
+    /// Memory that the VM was given, in bytes, hot-plugged memory included; `None` when no source knows.
     pub allocated_memory_bytes: Option<u64>,
-    /// What the balloon leaves the guest of it; `None` without a balloon.
+    /// What the balloon leaves the guest of it, in bytes; `None` without a balloon.
     pub actual_memory_bytes: Option<u64>,
+    /// Whether its vCPUs run, as of the last answer of its VMM, which is asked every 30 seconds; `None` when no source knows.
+    pub state: Option<VmState>,
     /// Whose VM it is, as the orchestrator calls them.
     pub project: Option<String>,
+    /// Each network interface by itself, with drops, errors and what the eBPF programs count.
     pub nics: Vec<NicStats>,
     /// Network interfaces that cannot be counted.
     pub uncounted: Vec<UncountedNic>,
 }
 
 impl VmStats {
-    /// CPU time in seconds.
+    /// CPU time of the hypervisor process in seconds: [`cpu_usec`](Self::cpu_usec), and `None` with it.
+    ///
+    /// ```
+    /// let vm = vm_metrics::VmStats { cpu_usec: Some(250_000), ..Default::default() };
+    /// assert_eq!(vm.cpu_seconds(), Some(0.25));
+    /// ```
     pub fn cpu_seconds(&self) -> Option<f64> {
         self.cpu_usec.map(|usec| usec as f64 / 1e6)
     }
 
     /// What the VM uses of memory now: nothing any more once it is gone.
-    pub(crate) fn memory_mut(&mut self) -> [&mut Option<u64>; 7] {
+    pub(crate) fn memory_mut(&mut self) -> [&mut Option<u64>; 9] {
         [
             &mut self.memory_rss_bytes,
             &mut self.memory_vms_bytes,
@@ -91,10 +123,22 @@ impl VmStats {
             &mut self.memory_shmem_bytes,
             &mut self.memory_hugetlb_bytes,
             &mut self.memory_swap_bytes,
+            &mut self.memory_pss_bytes,
+            &mut self.memory_private_bytes,
         ]
     }
 
-    /// RSS / allocated memory. May exceed 1: the hypervisor needs memory of its own. `None` when either is not known.
+    /// RSS / allocated memory. May exceed 1: the hypervisor needs memory of its own. `None` when either is not known, or 0
+    /// bytes are allocated.
+    ///
+    /// ```
+    /// let vm = vm_metrics::VmStats {
+    ///     memory_rss_bytes: Some(3 << 30),
+    ///     allocated_memory_bytes: Some(2 << 30),
+    ///     ..Default::default()
+    /// };
+    /// assert_eq!(vm.memory_utilization_ratio(), Some(1.5));
+    /// ```
     pub fn memory_utilization_ratio(&self) -> Option<f64> {
         let allocated = self.allocated_memory_bytes.filter(|bytes| *bytes > 0)?;
         Some(self.memory_rss_bytes? as f64 / allocated as f64)
@@ -105,6 +149,7 @@ impl VmStats {
 /// taken out and put in again has another thread, and counts from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct VcpuStats {
+    /// Its number in the guest.
     pub vcpu: u32,
     /// The id of the thread on the host.
     pub thread: u32,
@@ -121,10 +166,13 @@ pub struct NicStats {
     pub device: String,
     /// The inode of the network namespace of the device, when it is not the daemon's.
     pub netns: Option<u64>,
+    /// The interface index of the device; `None` when it was not read.
     pub ifindex: Option<u32>,
+    /// What the device is.
     pub kind: NicKind,
     /// Where `rx` and `tx` come from.
     pub source: NicSource,
+    /// How the programs hang on it.
     pub attach: AttachMode,
     /// When the daemon first saw the device as this VM's, in seconds of Unix time; nothing was reset since.
     pub start_time: Option<f64>,
@@ -139,26 +187,31 @@ pub struct NicStats {
     /// Packets that wait for the guest, in the ring or in the queueing discipline: what was offered, less what the guest
     /// took and what was dropped. While traffic flows, also what came between the readings.
     pub rx_backlog_packets: Option<u64>,
-    /// `None` also where the kernel does not tell of drops.
+    /// Their bytes; `None` also where the kernel does not tell of drops.
     pub rx_backlog_bytes: Option<u64>,
 }
 
-/// Frames of one direction.
+/// Frames of one direction, since the device was made: whole Ethernet frames without check sequence and virtio-net header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(default)]
 pub struct FrameCounts {
+    /// Bytes.
     pub bytes: Option<u64>,
+    /// Packets of the host: a GSO frame is one.
     pub packets: Option<u64>,
     /// Packets. Of `rx`: those that found the ring full or that the VMM's filter refused.
     pub dropped: Option<u64>,
+    /// Packets that the device could not take.
     pub errors: Option<u64>,
 }
 
+/// What the programs on the device count, since they were attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(default)]
 pub struct EbpfStats {
     /// What the host offered to the guest, as it left the host's stack.
     pub rx: PacketMix,
+    /// What the guest sent.
     pub tx: PacketMix,
     /// The same as the device counts it: a GSO frame that it does not take whole is its segments. Each frame is taken by
     /// the guest, dropped, or waits. `None` when the kernel cut frames and does not tell which.
@@ -175,7 +228,9 @@ pub struct EbpfStats {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(default)]
 pub struct Volume {
+    /// Frames.
     pub packets: u64,
+    /// Their bytes.
     pub bytes: u64,
 }
 
@@ -183,22 +238,37 @@ pub struct Volume {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(default)]
 pub struct PacketMix {
+    /// Bytes of the frames.
     pub bytes: u64,
+    /// Frames, a GSO frame as one.
     pub packets: u64,
     /// A GSO frame counts as the packets that the wire would carry.
     pub wire_packets: u64,
+    /// Their bytes, with the headers that each of them has.
     pub wire_bytes: u64,
+    /// GSO frames.
     pub gso_packets: u64,
+    /// Frames with IPv4.
     pub ipv4: u64,
+    /// Frames with IPv6.
     pub ipv6: u64,
+    /// Frames with ARP.
     pub arp: u64,
+    /// Frames with something else.
     pub other_l3: u64,
+    /// IP packets with TCP.
     pub tcp: u64,
+    /// IP packets with UDP.
     pub udp: u64,
+    /// IP packets with ICMP or ICMPv6.
     pub icmp: u64,
+    /// IP packets with something else.
     pub other_l4: u64,
+    /// Frames to one address.
     pub unicast: u64,
+    /// Frames to a group.
     pub multicast: u64,
+    /// Frames to all.
     pub broadcast: u64,
 }
 
@@ -238,11 +308,13 @@ pub enum AttachMode {
     Tcx,
     /// A direct-action filter of a clsact qdisc.
     Clsact,
+    /// Not at all.
     #[default]
     None,
 }
 
 impl NicSource {
+    /// As it is in labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ebpf => "ebpf",
@@ -255,6 +327,7 @@ impl NicSource {
 }
 
 impl NicKind {
+    /// As it is in labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tap => "tap",
@@ -264,6 +337,7 @@ impl NicKind {
 }
 
 impl AttachMode {
+    /// As it is in labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcx => "tcx",

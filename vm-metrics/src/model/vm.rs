@@ -1,20 +1,36 @@
 //! Who exists: a VM, its process and its network interfaces, as a source describes them.
 
+#![warn(missing_docs)]
+
 use std::collections::HashMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::UncountedNic;
+use super::{UncountedNic, VmState};
 
-/// A VM as a source describes it: all that is needed to read its numbers.
+/// A VM as a source describes it: all that is needed to read its numbers. It may have several network interfaces;
+/// [`build_instance_info`] makes the one that follows from the id.
+///
+/// ```
+/// use vm_metrics::{InstanceInfo, Nic};
+///
+/// let vm = InstanceInfo {
+///     id: "01234567".into(),
+///     hypervisor_pid: Some(4242),
+///     nics: vec![Nic::local("tap0"), Nic::local("tap1")],
+///     ..InstanceInfo::default()
+/// };
+/// assert_eq!(vm.allocated_vcpus, None, "not known, which is not 0");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InstanceInfo {
     /// Unique on this host; becomes the label `instance_id`.
     pub id: String,
     /// For people; becomes the label `instance_name`.
     pub name: String,
+    /// What runs it.
     pub hypervisor: Hypervisor,
     /// The hypervisor process; `None` when the VM does not run.
     pub hypervisor_pid: Option<u32>,
@@ -22,18 +38,24 @@ pub struct InstanceInfo {
     pub nics: Vec<Nic>,
     /// Those that cannot be counted.
     pub uncounted: Vec<UncountedNic>,
-    /// `None` when the source does not know.
+    /// vCPUs that it was given; `None` when the source does not know.
     pub allocated_vcpus: Option<u32>,
     /// Bytes, hot-plugged memory included; `None` when the source does not know.
     pub allocated_memory_bytes: Option<u64>,
     /// Bytes that its balloon leaves the guest of what is allocated; `None` without a balloon, or when the source does not
     /// know.
     pub actual_memory_bytes: Option<u64>,
+    /// `None` when the source does not know.
+    pub state: Option<VmState>,
     /// Whose VM it is, as the orchestrator calls them; becomes the label `project` of `vm_info`.
     pub project: Option<String>,
 }
 
 /// A network interface of a VM, named by its device on the host.
+///
+/// ```
+/// assert_eq!(vm_metrics::Nic::local("tap0").netns, None);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Nic {
     /// Name of the TAP device on the host, for example `hype-01234567`.
@@ -49,17 +71,23 @@ impl Nic {
     }
 }
 
+/// What runs a VM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Hypervisor {
+    /// QEMU, with KVM or without.
     Qemu,
+    /// Cloud Hypervisor.
     CloudHypervisor,
+    /// Firecracker.
     Firecracker,
+    /// Another one, or one that the source does not name.
     #[default]
     Other,
 }
 
 impl Hypervisor {
+    /// As it is in labels and in configurations.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Qemu => "qemu",
@@ -79,6 +107,7 @@ impl fmt::Display for Hypervisor {
 /// Every VM that the sources know at one tick. Ids are unique.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VmSet {
+    /// In no order of meaning.
     pub vms: Vec<InstanceInfo>,
 }
 
@@ -113,12 +142,29 @@ impl VmSet {
 
 /// Creates an [`InstanceInfo`] with a single TAP from instance metadata.
 ///
-/// The TAP name follows [`tap_name`]; without network there is none. Zero vCPUs or zero memory mean "not known".
+/// The TAP name follows [`tap_name`]; without network there is none. Zero vCPUs or zero memory mean "not known"; memory is in
+/// bytes, hot-plugged memory included. It asks nobody and cannot fail: whether there is such a process or device shows
+/// when they are read.
 ///
 /// ```
 /// let vm = vm_metrics::build_instance_info("01234567ABCD", "web", Some(42), true, 2, 1 << 30);
 /// assert_eq!(vm.nics[0].tap, "hype-01234567");
 /// ```
+///
+/// With a rule of one's own for the name ([`InstanceListerAdapter::with_tap_name`] has one for a whole source):
+///
+/// ```
+/// use vm_metrics::{InstanceInfo, Nic, build_instance_info};
+///
+/// let id = "01234567ABCD";
+/// let vm = InstanceInfo {
+///     nics: vec![Nic::local(format!("vm-{id}"))],
+///     ..build_instance_info(id, "web", Some(42), false, 2, 1 << 30)
+/// };
+/// assert_eq!(vm.nics[0].tap, "vm-01234567ABCD");
+/// ```
+///
+/// [`InstanceListerAdapter::with_tap_name`]: crate::InstanceListerAdapter::with_tap_name
 pub fn build_instance_info(
     id: &str,
     name: &str,
@@ -141,7 +187,11 @@ pub fn build_instance_info(
     }
 }
 
-/// `hype-` and the first eight characters of the id, in lower case.
+/// The name of a VM's TAP by its id: `hype-` and the first eight characters, in lower case.
+///
+/// ```
+/// assert_eq!(vm_metrics::tap_name("01234567ABCD"), "hype-01234567");
+/// ```
 pub fn tap_name(id: &str) -> String {
     let short: String = id.chars().take(8).collect();
     format!("hype-{}", short.to_lowercase())

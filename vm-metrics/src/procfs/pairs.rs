@@ -1,7 +1,7 @@
-//! The files that have one `name: value` per line: `status` and `io`.
+//! The files that have one `name: value` per line: `status`, `io` and `smaps_rollup`.
 
 use super::{ParseError, number};
-use crate::model::{DiskBytes, MemorySplit};
+use crate::model::{DiskBytes, MemorySplit, SmapsRollup};
 
 /// Reads `status`; `None` for a process that has no memory any more: one that has ended and is not reaped.
 pub fn parse_status(content: &[u8]) -> Result<Option<MemorySplit>, ParseError> {
@@ -31,17 +31,26 @@ pub fn is_of_own_pid_namespace(status: &[u8]) -> bool {
     pids.is_some_and(|pids| number::<u32>("NSpid", pids).is_ok())
 }
 
+/// Reads `smaps_rollup`.
+pub fn parse_smaps_rollup(content: &[u8]) -> Result<SmapsRollup, ParseError> {
+    let field = |wanted| kibibytes(wanted, value(content, wanted)?);
+    let (clean, dirty) = (field("Private_Clean")?, field("Private_Dirty")?);
+    Ok(SmapsRollup { pss_bytes: field("Pss")?, private_bytes: clean.saturating_add(dirty) })
+}
+
 /// Reads `io`.
 pub fn parse_io(content: &[u8]) -> Result<DiskBytes, ParseError> {
-    let field = |wanted: &'static str| {
-        let found = pairs(content).find(|(name, _)| *name == wanted.as_bytes());
-        found.ok_or(ParseError::Missing(wanted)).and_then(|(_, value)| number(wanted, value))
-    };
+    let field = |wanted| number(wanted, value(content, wanted)?);
     Ok(DiskBytes {
         read_bytes: field("read_bytes")?,
         write_bytes: field("write_bytes")?,
         cancelled_write_bytes: field("cancelled_write_bytes")?,
     })
+}
+
+fn value<'a>(content: &'a [u8], wanted: &'static str) -> Result<&'a [u8], ParseError> {
+    let found = pairs(content).find(|(name, _)| *name == wanted.as_bytes());
+    found.map(|(_, value)| value).ok_or(ParseError::Missing(wanted))
 }
 
 /// Names and values of the lines that are whole.
@@ -73,6 +82,23 @@ mod tests {
 
     const IO: &str = "rchar: 4292\nwchar: 0\nsyscr: 13\nsyscw: 0\nread_bytes: 8192\nwrite_bytes: 4096\n\
         cancelled_write_bytes: 12\n";
+
+    const ROLLUP: &str = "55d6a3a4c000-7ffd0d3c5000 ---p 00000000 00:00 0                          [rollup]\n\
+        Rss:              131072 kB\nPss:               98304 kB\nPss_Dirty:         65536 kB\n\
+        Pss_Anon:          65536 kB\nShared_Clean:      32768 kB\nShared_Dirty:      32768 kB\n\
+        Private_Clean:        12 kB\nPrivate_Dirty:     65524 kB\nReferenced:       131072 kB\n";
+
+    #[test]
+    fn a_real_smaps_rollup_and_a_cut_one() {
+        let memory = SmapsRollup { pss_bytes: 96 << 20, private_bytes: 64 << 20 };
+        assert_eq!(parse_smaps_rollup(ROLLUP.as_bytes()), Ok(memory));
+        assert_eq!(parse_smaps_rollup(b""), Err(ParseError::Missing("Private_Clean")));
+        let whole = ROLLUP.find("Referenced").unwrap();
+        for cut in 0..ROLLUP.len() {
+            let parsed = parse_smaps_rollup(&ROLLUP.as_bytes()[..cut]);
+            assert_eq!(parsed.ok(), (cut >= whole).then_some(memory), "{cut}");
+        }
+    }
 
     #[test]
     fn a_real_status() {
@@ -145,7 +171,7 @@ mod tests {
 
         #[test]
         fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
-            let _ = (parse_status(&bytes), parse_io(&bytes));
+            let _ = (parse_status(&bytes), parse_io(&bytes), parse_smaps_rollup(&bytes));
         }
     }
 }

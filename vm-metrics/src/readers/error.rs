@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use thiserror::Error;
@@ -38,6 +39,11 @@ pub enum ReaderError {
     Lost { device: String },
     #[error("dropped bytes are not counted: {problem}")]
     NoDrops { problem: String, errno: Option<i32> },
+    /// Of a reading that is not repeated at each tick.
+    #[error(transparent)]
+    Earlier(Arc<ReaderError>),
+    #[error("the thread {thread} has ended")]
+    ThreadEnded { thread: &'static str },
     #[error("{device}: {problem}")]
     Device { device: String, problem: String, errno: Option<i32> },
 }
@@ -49,7 +55,10 @@ impl ReaderError {
 
     /// What was to be read does not exist: a fact about the VM or the kernel, no fault of the reader.
     pub fn is_absence(&self) -> bool {
-        matches!(self, Self::NoProcess { .. } | Self::NoDevice { .. } | Self::NoDrops { .. })
+        match self {
+            Self::Earlier(error) => error.is_absence(),
+            _ => matches!(self, Self::NoProcess { .. } | Self::NoDevice { .. } | Self::NoDrops { .. }),
+        }
     }
 
     /// The error number of the kernel, where there was one.
@@ -62,7 +71,9 @@ impl ReaderError {
             Self::NoProcess { .. } => Some(Errno::SRCH.raw_os_error()),
             Self::NoDevice { .. } => Some(Errno::NODEV.raw_os_error()),
             Self::NoRoom { .. } => Some(Errno::MFILE.raw_os_error()),
-            Self::Waiting { .. }
+            Self::Earlier(error) => error.errno(),
+            Self::ThreadEnded { .. }
+            | Self::Waiting { .. }
             | Self::Lost { .. }
             | Self::OtherNamespace { .. }
             | Self::Parse { .. }

@@ -161,7 +161,7 @@ impl ProcessFiles {
     }
 
     /// Closes the files of all other processes.
-    fn keep_only(&mut self, vms: &VmSet) {
+    pub(super) fn keep_only(&mut self, vms: &VmSet) {
         let pids: HashSet<u32> = vms.pids().collect();
         self.retain(|pid| pids.contains(&pid));
     }

@@ -10,6 +10,7 @@ mod error;
 mod exits;
 mod kept;
 mod proc_io;
+mod proc_smaps;
 mod proc_stat;
 mod proc_statm;
 mod proc_status;
@@ -23,6 +24,7 @@ mod watch;
 
 use std::fmt;
 
+pub use crate::procfs::ParseError;
 pub use error::{ReadReport, ReaderError};
 pub use proc_stat::read_proc_stat;
 pub use proc_statm::{ProcStatm, read_proc_statm};
@@ -62,11 +64,15 @@ pub const READERS: &[ReaderDef] = &[
     proc_statm::DEF,
     proc_status::DEF,
     proc_io::DEF,
+    proc_smaps::DEF,
     tap_netlink::DEF,
     tap_sysfs::DEF,
     tap_procfs::DEF,
     tap_ebpf::DEF,
 ];
+
+/// Those that read only where the configuration says so: they cost too much to be on unasked.
+pub const ON_REQUEST: &[&str] = &[proc_smaps::DEF.name];
 
 /// Starts a configured reader.
 type Start = Box<dyn FnOnce(&Setting) -> Started + Send>;
@@ -115,7 +121,12 @@ impl Configured {
     pub fn start(self, setting: &Setting) -> Started {
         match self.start {
             Some(start) => start(setting),
-            None => Started::Not(PartHealth::new(Health::Disabled, "switched off in the configuration")),
+            None => {
+                let is_on_request = ON_REQUEST.contains(&self.name);
+                let reason =
+                    if is_on_request { "on request only" } else { "switched off in the configuration" };
+                Started::Not(PartHealth::new(Health::Disabled, reason))
+            }
         }
     }
 }
@@ -134,7 +145,8 @@ pub fn configure(mut sections: Sections) -> Result<Vec<Configured>, ConfigError>
             let section = sections.take(def.name);
             // A section that is switched off is checked all the same: a mistake in it must not wait.
             let start = (def.configure)(&section)?;
-            Ok(Configured { name: def.name, start: section.enabled()?.then_some(start) })
+            let enabled = section.enabled(!ON_REQUEST.contains(&def.name))?;
+            Ok(Configured { name: def.name, start: enabled.then_some(start) })
         })
         .collect::<Result<_, ConfigError>>()?;
     sections.none_left()?;
@@ -157,14 +169,18 @@ mod tests {
         let on = |text: &str| {
             configured(text).expect("a good config").iter().filter(|r| r.start.is_some()).count()
         };
-        assert_eq!(on(""), READERS.len());
-        assert_eq!(on("[readers]\ntap_ebpf.enabled = false"), READERS.len() - 1);
+        let unasked = READERS.len() - ON_REQUEST.len();
+        assert_eq!(on(""), unasked);
+        assert_eq!(on("[readers]\ntap_ebpf.enabled = false"), unasked - 1);
+        assert_eq!(on("[readers]\nproc_smaps.enabled = true"), unasked + 1);
     }
 
     #[test]
     fn a_bad_section_is_refused_with_its_line_and_key() {
         for (text, expected) in [
             ("[readers.proc_stat]\nfast = true", ["test.toml:2", "fast"]),
+            ("[readers.proc_smaps]\ninterval = \"1ms\"", ["test.toml:2", "interval: 1ms is not between"]),
+            ("[readers.proc_smaps]\ninterval = \"often\"", ["test.toml:2", "not a duration"]),
             ("[readers.tap_ebpf]\nmax_nics = \"all\"", ["test.toml:2", "max_nics"]),
             ("[readers.tap_ebpf]\nattach = \"xdp\"", ["test.toml:2", "attach"]),
             ("[readers.tap_ebpf]\nmax_nics = 0", ["test.toml:2", "max_nics: 0 is not between"]),

@@ -1,5 +1,7 @@
 //! Sources that a program which embeds this library has already: a function that lists, or a manager of instances.
 
+#![warn(missing_docs)]
+
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
@@ -15,9 +17,16 @@ use crate::model::{InstanceInfo, Nic, build_instance_info, tap_name};
 type ListError = Box<dyn Error + Send + Sync>;
 
 /// The minimal data of an instance; what else is needed follows from it by [`build_instance_info`].
+///
+/// ```
+/// let data = vm_metrics::InstanceData { id: "01234567".into(), allocated_vcpus: 2, ..Default::default() };
+/// assert!(!data.network_enabled && data.hypervisor_pid.is_none());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InstanceData {
+    /// Unique on this host; becomes the label `instance_id`, and by default the name of the TAP.
     pub id: String,
+    /// For people; becomes the label `instance_name`.
     pub name: String,
     /// `None` when it does not run.
     pub hypervisor_pid: Option<u32>,
@@ -43,13 +52,15 @@ pub struct InstanceData {
 /// ```
 pub struct InstanceListerAdapter {
     list: Box<dyn FnMut() -> Result<Vec<InstanceData>, SourceError> + Send>,
-    tap_name: fn(&str) -> String,
+    tap_name: Box<dyn Fn(&str) -> String + Send>,
 }
 
 impl InstanceListerAdapter {
-    /// Of a function that lists at once: it runs within the tick, which waits for it.
+    /// Of a function that lists at once: it runs within the tick, which waits for it. Its error is that of the source; what
+    /// it told before is then shown for 30 seconds more.
     pub fn new(mut list: impl FnMut() -> Result<Vec<InstanceData>, ListError> + Send + 'static) -> Self {
-        Self { list: Box::new(move || list().map_err(|error| SourceError::Lister(error.into()))), tap_name }
+        let list = move || list().map_err(|error| SourceError::Lister(error.into()));
+        Self { list: Box::new(list), tap_name: Box::new(tap_name) }
     }
 
     /// Of an asynchronous function, which runs on `runtime`. One that does not answer within the deadline is an error
@@ -91,13 +102,24 @@ impl InstanceListerAdapter {
                 Err(RecvTimeoutError::Disconnected) => Err(SourceError::Ended),
             }
         };
-        Self { list: Box::new(list), tap_name }
+        Self { list: Box::new(list), tap_name: Box::new(tap_name) }
     }
 
-    /// Names TAPs by another rule than [`tap_name`].
+    /// Names TAPs by another rule than [`tap_name`]: from the id of an instance to the name of its TAP.
+    ///
+    /// ```
+    /// use vm_metrics::{InstanceData, InstanceListerAdapter, InstanceSource};
+    ///
+    /// let prefix = String::from("vm-");
+    /// let vm = InstanceData { id: "Ab".into(), network_enabled: true, ..Default::default() };
+    /// let source = InstanceListerAdapter::new(move || Ok(vec![vm.clone()]));
+    /// let mut source = source.with_tap_name(move |id| format!("{prefix}{id}"));
+    /// assert_eq!(source.list_running_instances_for_metrics()?.instances[0].nics[0].tap, "vm-Ab");
+    /// # Ok::<(), vm_metrics::SourceError>(())
+    /// ```
     #[must_use]
-    pub fn with_tap_name(mut self, rule: fn(&str) -> String) -> Self {
-        self.tap_name = rule;
+    pub fn with_tap_name(mut self, rule: impl Fn(&str) -> String + Send + 'static) -> Self {
+        self.tap_name = Box::new(rule);
         self
     }
 }
@@ -130,9 +152,19 @@ impl fmt::Debug for InstanceListerAdapter {
 }
 
 /// An instance as a manager of instances tells it, with the TAP it has given it.
+///
+/// ```
+/// use vm_metrics::{InstanceInfo, InstanceUtilizationInfo};
+///
+/// let told = InstanceUtilizationInfo { id: "a".into(), tap_device: "tap0".into(), ..Default::default() };
+/// let vm = InstanceInfo::from(told);
+/// assert_eq!((vm.nics[0].tap.as_str(), vm.allocated_memory_bytes), ("tap0", None));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InstanceUtilizationInfo {
+    /// Unique on this host; becomes the label `instance_id`.
     pub id: String,
+    /// For people; becomes the label `instance_name`.
     pub name: String,
     /// `None` when it does not run.
     pub hypervisor_pid: Option<u32>,
@@ -178,6 +210,7 @@ pub struct InstanceManagerAdapter<M> {
 }
 
 impl<M: InstanceManager> InstanceManagerAdapter<M> {
+    /// The manager is asked within each tick, which waits for it.
     pub fn new(manager: M) -> Self {
         Self { manager }
     }
@@ -207,74 +240,4 @@ impl From<InstanceUtilizationInfo> for InstanceInfo {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use tokio::runtime::Builder;
-    use tokio::sync::Notify;
-
-    use super::*;
-
-    #[test]
-    fn what_a_list_function_says_is_said_on() {
-        let mut source = InstanceListerAdapter::new(|| Err("the database is away".into()));
-        let error = source.list_running_instances_for_metrics().unwrap_err();
-        assert_eq!(error.to_string(), "the database is away");
-    }
-
-    #[test]
-    fn the_rule_for_names_of_taps_can_be_another() {
-        let data = InstanceData { id: "Ab".into(), network_enabled: true, ..InstanceData::default() };
-        let mut source =
-            InstanceListerAdapter::new(move || Ok(vec![data.clone()])).with_tap_name(|id| format!("vm-{id}"));
-        let listing = source.list_running_instances_for_metrics().unwrap();
-        assert_eq!(listing.instances[0].nics, [Nic::local("vm-Ab")]);
-    }
-
-    #[test]
-    fn zero_is_not_known_and_no_device_is_no_nic() {
-        let info = InstanceInfo::from(InstanceUtilizationInfo { id: "a".into(), ..Default::default() });
-        assert_eq!((info.allocated_vcpus, info.allocated_memory_bytes, info.nics), (None, None, Vec::new()));
-    }
-
-    #[test]
-    fn a_late_answer_is_the_next_ticks_and_nobody_is_asked_twice() {
-        let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
-        let (asked, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-        let list = {
-            let (asked, go) = (asked.clone(), go.clone());
-            move || {
-                asked.fetch_add(1, Ordering::SeqCst);
-                let go = go.clone();
-                async move {
-                    go.notified().await;
-                    Ok(vec![InstanceData { id: "late".into(), ..InstanceData::default() }])
-                }
-            }
-        };
-        let deadline = Duration::from_millis(20);
-        let mut source = InstanceListerAdapter::from_async(runtime.handle().clone(), deadline, list);
-        for _ in 0..3 {
-            let error = source.list_running_instances_for_metrics().unwrap_err();
-            assert_eq!(error.to_string(), "the list function has not answered within 20ms");
-        }
-        go.notify_one();
-        let listing = loop {
-            match source.list_running_instances_for_metrics() {
-                Ok(listing) => break listing,
-                Err(error) => assert!(matches!(error, SourceError::Late { .. }), "{error}"),
-            }
-        };
-        assert_eq!((listing.instances[0].id.as_str(), asked.load(Ordering::SeqCst)), ("late", 1));
-    }
-
-    #[test]
-    fn a_list_function_that_panics_is_an_error() {
-        let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
-        let list = || async { panic!("a fault of theirs") };
-        let mut source =
-            InstanceListerAdapter::from_async(runtime.handle().clone(), Duration::from_secs(60), list);
-        assert!(source.list_running_instances_for_metrics().unwrap_err().to_string().contains("panicked"));
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ use tokio::net::UnixStream;
 
 use super::vmm_api::{Answering, AskError, Facts, Http, VmmApi};
 use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier, is_device_name};
-use crate::model::{Hypervisor, InstanceInfo, Nic};
+use crate::model::{Hypervisor, InstanceInfo, Nic, VmState};
 
 const VM_INFO: &str = "/api/v1/vm.info";
 
@@ -44,7 +44,7 @@ pub(super) fn ask(stream: UnixStream) -> Answering {
         let (status, body) = http.get(VM_INFO).await?;
         match status {
             StatusCode::OK => facts(&body),
-            _ if is_not_created(status, &body) => Ok(Facts { unfinished: true, ..Facts::default() }),
+            _ if is_not_created(status, &body) => Ok(Facts::not_started()),
             _ => Err(AskError::Answer(format!("GET {VM_INFO}: {status}"))),
         }
     }))
@@ -66,9 +66,21 @@ fn facts(body: &[u8]) -> Result<Facts, AskError> {
         allocated_vcpus: Some(cpus.boot_vcpus),
         allocated_memory_bytes: memory.total(),
         actual_memory_bytes: balloon.and(vm.memory_actual_size),
+        state: state(&vm.state),
         ..InstanceInfo::default()
     };
     Ok(Facts { info, unfinished: matches!(vm.state.as_str(), "Created" | "Shutdown") })
+}
+
+/// `None` for a word that is not in its description.
+fn state(said: &str) -> Option<VmState> {
+    match said {
+        "Created" => Some(VmState::NotStarted),
+        "Running" => Some(VmState::Running),
+        "Paused" | "BreakPoint" => Some(VmState::Paused),
+        "Shutdown" => Some(VmState::Stopped),
+        _ => None,
+    }
 }
 
 #[derive(Deserialize)]
@@ -145,6 +157,7 @@ mod tests {
             nics: vec![Nic::local("hype-tz4a98xx")],
             allocated_vcpus: Some(2),
             allocated_memory_bytes: Some(1536 * MIB),
+            state: Some(VmState::Running),
             ..InstanceInfo::default()
         };
         assert_eq!((info, unfinished), (expected, false));
@@ -164,6 +177,12 @@ mod tests {
         let Facts { info, unfinished } = facts(body.as_bytes()).unwrap();
         assert_eq!((info.allocated_memory_bytes, info.actual_memory_bytes), (Some(4 * MIB), Some(3 * MIB)));
         assert!(unfinished);
+        assert_eq!(info.state, Some(VmState::NotStarted));
+        for (said, expected) in
+            [("Paused", Some(VmState::Paused)), ("Shutdown", Some(VmState::Stopped)), ("Dreaming", None)]
+        {
+            assert_eq!(facts(RUNNING.replace("Running", said).as_bytes()).unwrap().info.state, expected);
+        }
     }
 
     /// The bytes of Cloud Hypervisor's HTTP server.
@@ -191,8 +210,7 @@ mod tests {
             ("500", "Error from API: The VM info is not available: VM is not created"),
         ] {
             let stand_in = StandIn::new(vec![http(status, body)]);
-            let expected = Facts { unfinished: true, ..Facts::default() };
-            assert_eq!(answer(ask, &stand_in).unwrap(), expected);
+            assert_eq!(answer(ask, &stand_in).unwrap(), Facts::not_started());
         }
         for (status, body, problem) in [
             ("500", "", "GET /api/v1/vm.info: 500 Internal Server Error"),

@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 
 use super::vmm_api::{Answering, AskError, Facts, Http, VmmApi};
 use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier, is_device_name};
-use crate::model::{Hypervisor, InstanceInfo, Nic};
+use crate::model::{Hypervisor, InstanceInfo, Nic, VmState};
 
 const CONFIG: &str = "/vm/config";
 
@@ -67,11 +67,16 @@ fn facts(instance: &Instance, config: Config, plugged_mib: u64) -> Facts {
         nics: taps.filter(|tap| is_device_name(tap)).map(Nic::local).collect(),
         allocated_vcpus: Some(config.machine.vcpu_count),
         allocated_memory_bytes: memory.and_then(|mib| mib.checked_mul(1 << 20)),
+        state: match instance.state.as_str() {
+            "Running" => Some(VmState::Running),
+            "Paused" => Some(VmState::Paused),
+            _ => None,
+        },
         ..InstanceInfo::default()
     };
     // Until it is started, what it says are its defaults, which the orchestrator is about to change.
     match instance.state.as_str() {
-        "Not started" => Facts { unfinished: true, ..Facts::default() },
+        "Not started" => Facts::not_started(),
         _ => Facts { info, unfinished: false },
     }
 }
@@ -147,6 +152,7 @@ mod tests {
             nics: taps.iter().map(|tap| Nic::local(*tap)).collect(),
             allocated_vcpus: Some(vcpus),
             allocated_memory_bytes: Some(memory_mib << 20),
+            state: Some(VmState::Running),
             ..InstanceInfo::default()
         };
         Facts { info, unfinished: false }
@@ -182,6 +188,6 @@ mod tests {
     #[test]
     fn a_stand_in_that_is_not_started_has_nothing_to_say_yet() {
         let stand_in = StandIn::new(vec![ok(&RUNNING.replace("Running", "Not started")), ok(FULL)]);
-        assert_eq!(answer(ask, &stand_in).unwrap(), Facts { unfinished: true, ..Facts::default() });
+        assert_eq!(answer(ask, &stand_in).unwrap(), Facts::not_started());
     }
 }

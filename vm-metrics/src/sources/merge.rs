@@ -12,7 +12,7 @@ use crate::model::{Hypervisor, InstanceInfo, Nic};
 ///
 /// VMs of two sources are the same if they have the same process; or the same id and not two different
 /// processes; or a NIC in common, and one of them no process that is known. The first source's word counts; what it does
-/// not know is taken from the next. NICs have an order of their own: see [`super::precedence`]. In the result, no
+/// not know is taken from the next. NICs have an order of their own: see [`Tier`]. In the result, no
 /// id is there twice: the VM that comes first keeps it, others have their pid added. Nor is a NIC, so that no byte is
 /// counted for two VMs: the one that comes first keeps it.
 pub fn merge_listings(listings: Vec<(Tier, Vec<InstanceInfo>)>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
@@ -121,6 +121,7 @@ impl Merged {
         vm.allocated_vcpus = vm.allocated_vcpus.or(other.allocated_vcpus);
         vm.allocated_memory_bytes = vm.allocated_memory_bytes.or(other.allocated_memory_bytes);
         vm.actual_memory_bytes = vm.actual_memory_bytes.or(other.actual_memory_bytes);
+        vm.state = vm.state.or(other.state);
         vm.project = vm.project.take().or(other.project);
         self.index(at);
         self.set_nics(at, tier, other.nics);
@@ -223,6 +224,7 @@ mod tests {
 
     use super::super::precedence::FACTS;
     use super::*;
+    use crate::model::VmState;
 
     /// The listings of tiers that follow each other in trust.
     fn merge_listings(listings: Vec<Vec<InstanceInfo>>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
@@ -243,6 +245,7 @@ mod tests {
             allocated_vcpus: Some(2),
             allocated_memory_bytes: Some(1 << 30),
             actual_memory_bytes: Some(1 << 29),
+            state: Some(VmState::Paused),
             project: Some("p".into()),
             ..InstanceInfo::default()
         }
@@ -267,6 +270,7 @@ mod tests {
             nics: vec![Nic::local("mine")],
             allocated_vcpus: Some(1),
             hypervisor: Hypervisor::Firecracker,
+            state: Some(VmState::Running),
             ..vm("web", Some(7))
         };
         let (vms, _) = merge_listings(vec![vec![first.clone()], vec![found(7)]]);

@@ -12,11 +12,11 @@ mod hypeman;
 mod libvirt;
 mod merge;
 mod precedence;
-pub mod proc_scan;
+mod proc_scan;
 pub mod push;
 mod qemu_qmp;
 mod round;
-pub mod static_list;
+mod static_list;
 mod vm_dir;
 mod vmm_api;
 mod vmm_pid;
@@ -38,7 +38,7 @@ use crate::config::{ConfigError, Section, Sections, Switch};
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 
-/// All sources. Where several describe the same VM, [`precedence`] says whose word counts; within a tier, the earlier one's.
+/// All sources. Where several describe the same VM, the [`Tier`] says whose word counts; within a tier, the earlier one's.
 pub const SOURCES: &[SourceDef] = &[
     static_list::SOURCE,
     vm_dir::SOURCE,
@@ -84,9 +84,30 @@ pub fn configure(mut sections: Sections, host: &Host) -> Result<Sources, ConfigE
 }
 
 /// Knows which VMs run on this host.
+///
+/// ```
+/// use vm_metrics::{InstanceSource, Listing, Manager, SourceError, build_instance_info};
+///
+/// /// One VM, this process.
+/// struct Own;
+///
+/// impl InstanceSource for Own {
+///     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+///         Ok(vec![build_instance_info("me", "me", Some(std::process::id()), false, 1, 0)].into())
+///     }
+/// }
+///
+/// let manager = Manager::new();
+/// manager.set_instance_source(Own);
+/// assert_eq!(manager.collect_all()?[0].allocated_vcpus, Some(1));
+/// # Ok::<(), vm_metrics::CollectError>(())
+/// ```
 pub trait InstanceSource: Send {
     /// Every VM that runs now. What could not be looked at is a problem in the listing, not an error: the
     /// others are still listed.
+    ///
+    /// # Errors
+    /// When it cannot know which VMs there are. What it listed before counts for 30 seconds more.
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError>;
 
     /// The VMMs that other sources have found in this round, for a source that asks VMMs.

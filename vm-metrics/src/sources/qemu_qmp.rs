@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 
 use super::vmm_api::{ANSWER_LIMIT, Answering, AskError, Facts, Target, VmmApi};
 use super::{InstanceSource, Listing, SourceDef, SourceError, Tier};
-use crate::model::{Hypervisor, InstanceInfo};
+use crate::model::{Hypervisor, InstanceInfo, VmState};
 
 const DEFAULT_SOCKETS: &str = "/run/vm-metrics/qmp/*.sock";
 
@@ -92,6 +92,7 @@ async fn talk(stream: UnixStream) -> Result<Facts, AskError> {
     let uuid: Uuid = monitor.execute("query-uuid").await?;
     let cpus: Vec<Cpu> = monitor.execute("query-cpus-fast").await?;
     let memory: MemorySummary = monitor.execute("query-memory-size-summary").await?;
+    let status: Status = monitor.execute("query-status").await?;
     // An error for a VM without a balloon.
     let balloon = monitor.execute::<Balloon>("query-balloon").await.ok();
     let name = name.name.unwrap_or_default();
@@ -103,9 +104,20 @@ async fn talk(stream: UnixStream) -> Result<Facts, AskError> {
         allocated_vcpus: u32::try_from(cpus.len()).ok(),
         allocated_memory_bytes: memory.base_memory.checked_add(memory.plugged_memory),
         actual_memory_bytes: balloon.map(|balloon| balloon.actual),
+        state: state(&status),
         ..InstanceInfo::default()
     };
     Ok(Facts { info, unfinished: false })
+}
+
+/// QEMU has more words: most say why a VM is paused.
+fn state(status: &Status) -> Option<VmState> {
+    Some(match status.status.as_str() {
+        _ if status.running => VmState::Running,
+        "prelaunch" | "preconfig" => VmState::NotStarted,
+        "shutdown" | "guest-panicked" | "internal-error" => VmState::Stopped,
+        _ => VmState::Paused,
+    })
 }
 
 /// A connection to a monitor. What it says is a JSON document per line.
@@ -183,6 +195,12 @@ struct MemorySummary {
 }
 
 #[derive(Deserialize)]
+struct Status {
+    running: bool,
+    status: String,
+}
+
+#[derive(Deserialize)]
 struct Balloon {
     actual: u64,
 }
@@ -203,6 +221,7 @@ mod tests {
         {\"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \"event\": \"RESUME\"}\r\n\
         {\"return\": [{\"thread-id\": 7, \"cpu-index\": 0}, {\"thread-id\": 8, \"cpu-index\": 1}]}\r\n\
         {\"return\": {\"base-memory\": 134217728, \"plugged-memory\": 67108864}}\r\n\
+        {\"return\": {\"status\": \"running\", \"singlestep\": false, \"running\": true}}\r\n\
         {\"error\": {\"class\": \"DeviceNotActive\", \"desc\": \"No balloon device has been activated\"}}\r\n";
 
     fn talk_with(says: &str) -> Result<Facts, String> {
@@ -224,12 +243,24 @@ mod tests {
             hypervisor: Hypervisor::Qemu,
             allocated_vcpus: Some(2),
             allocated_memory_bytes: Some(192 << 20),
+            state: Some(VmState::Running),
             ..InstanceInfo::default()
         };
         assert_eq!(info, expected);
         let uuid = "6f1b3a7e-0000-4000-8000-000000000001";
         let answers = ANSWERS.replace("00000000-0000-0000-0000-000000000000", uuid);
         assert_eq!(talk_with(&format!("{GREETING}{answers}")).unwrap().info.id, uuid);
+        for (said, expected) in [
+            ("prelaunch", VmState::NotStarted),
+            ("paused", VmState::Paused),
+            ("io-error", VmState::Paused),
+            ("guest-panicked", VmState::Stopped),
+        ] {
+            let status = format!("\"{said}\", \"singlestep\": false, \"running\": false");
+            let answers = ANSWERS.replace("\"running\", \"singlestep\": false, \"running\": true", &status);
+            let facts = talk_with(&format!("{GREETING}{answers}")).unwrap();
+            assert_eq!(facts.info.state, Some(expected), "{said}");
+        }
     }
 
     #[test]

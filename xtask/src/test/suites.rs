@@ -40,6 +40,7 @@ impl Suite {
                 minutes: true,
                 packages: &[
                     "cpio",
+                    "iproute2",
                     "kmod",
                     "libvirt-clients",
                     "libvirt-daemon",

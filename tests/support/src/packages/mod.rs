@@ -16,7 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::geteuid;
 
 use self::apt::{Apt, run};
-pub(crate) use self::python::python_with;
+pub(crate) use self::python::{python_with, unpacked_wheel};
 
 /// Where unpacked packages, and what is made of them, are kept: `target/testkit`.
 pub fn cache_dir() -> Result<PathBuf> {

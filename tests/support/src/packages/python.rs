@@ -1,4 +1,4 @@
-//! Packages of PyPI, in an environment of their own below `target/testkit`.
+//! Packages of PyPI, below `target/testkit`: in an environment of their own, or just unpacked.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,6 +8,9 @@ use anyhow::{Context, Result};
 
 use super::apt::run;
 use super::{cache_dir, ensure_debian, lock, say};
+
+/// For wheels that are only unpacked, a Python that none of them is too new for.
+const NEWEST: &str = "3.13";
 
 /// The interpreter of an environment that has exactly these packages, each `name==version`.
 pub(crate) fn python_with(name: &str, packages: &[&str]) -> Result<PathBuf> {
@@ -23,9 +26,41 @@ pub(crate) fn python_with(name: &str, packages: &[&str]) -> Result<PathBuf> {
     }
     say(&format!("installing {} into {}", packages.join(" "), environment.display()));
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages))?;
+    if !packages.is_empty() {
+        run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages))?;
+    }
     fs::write(&mark, packages.join("\n")).with_context(|| format!("write {}", mark.display()))?;
     Ok(python)
+}
+
+/// The files of a wheel, whichever Python it is for: downloaded once and not installed. `sha256` is that of the wheel.
+pub(crate) fn unpacked_wheel(package: &str, sha256: &str) -> Result<PathBuf> {
+    let python = python_with("pip", &[])?;
+    let cache = cache_dir()?;
+    let _lock = lock(&cache)?;
+    let tree = cache.join(package);
+    if tree.is_dir() {
+        return Ok(tree);
+    }
+    say(&format!("downloading {package}"));
+    let scratch =
+        tempfile::tempdir_in(&cache).with_context(|| format!("make a directory in {}", cache.display()))?;
+    let requirements = scratch.path().join("requirements.txt");
+    fs::write(&requirements, format!("{package} --hash=sha256:{sha256}\n"))
+        .with_context(|| format!("write {}", requirements.display()))?;
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]);
+    pip.args(["--only-binary", ":all:", "--python-version", NEWEST]);
+    run(pip.arg("--dest").arg(scratch.path()).arg("--requirement").arg(&requirements))?;
+    let wheel = fs::read_dir(scratch.path())?.flatten().map(|entry| entry.path());
+    let wheel = wheel.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "whl"));
+    let wheel = wheel.with_context(|| format!("pip has left no wheel of {package}"))?;
+    let unpacked = scratch.path().join("tree");
+    run(Command::new(&python).args(["-m", "zipfile", "-e"]).arg(wheel).arg(&unpacked))?;
+    // Renamed when complete, as an unpacked package of Debian.
+    fs::rename(&unpacked, &tree)
+        .with_context(|| format!("rename {} to {}", unpacked.display(), tree.display()))?;
+    Ok(tree)
 }
 
 /// Debian has it in a package of its own.

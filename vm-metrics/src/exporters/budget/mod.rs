@@ -19,7 +19,7 @@ use members::Members;
 use sums::Sums;
 
 /// `instance_id`, `instance_name` and `device` of the series of the rest.
-pub const OTHER: &str = "other";
+pub(crate) const OTHER: &str = "other";
 
 /// Long enough for a VM that a source loses and finds again; then it is taken for a new one.
 const MEMORY: Duration = Duration::from_secs(3600);
@@ -44,7 +44,7 @@ pub struct Budget {
 
 /// Keeps to a budget, from one snapshot to the next.
 #[derive(Debug)]
-pub struct LabelBudget {
+pub(crate) struct LabelBudget {
     budget: Budget,
     counts: Arc<BudgetCounts>,
     exceeded: bool,

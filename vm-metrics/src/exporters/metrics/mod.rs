@@ -67,7 +67,7 @@ pub const GROUPS: &[Group] = &[
 ];
 
 /// What no snapshot tells: how the exporters themselves do.
-pub const EXPORT_GROUPS: &[Group<Exports>] = &[
+pub(crate) const EXPORT_GROUPS: &[Group<Exports>] = &[
     Group { title: "Label budgets", prefix: None, live: true, metrics: exports::BUDGETS },
     Group { title: "The push", prefix: Some("vm_metrics"), live: true, metrics: exports::PUSHES },
 ];
@@ -166,12 +166,15 @@ pub(crate) mod tests {
             memory_shmem_bytes: Some(1),
             memory_hugetlb_bytes: Some(1),
             memory_swap_bytes: Some(1),
+            memory_pss_bytes: Some(1),
+            memory_private_bytes: Some(1),
             disk_read_bytes: Some(1),
             disk_write_bytes: Some(1),
             disk_cancelled_write_bytes: Some(1),
             allocated_vcpus: Some(1),
             allocated_memory_bytes: Some(1),
             actual_memory_bytes: Some(1),
+            state: Some(VmState::Running),
             project: Some("p".into()),
             nics: vec![nic],
             uncounted: vec![UncountedNic { kind: UncountedKind::User, name: "n0".into() }],

@@ -29,6 +29,20 @@ pub(super) const METRICS: &[Metric] = &[
         samples: |snapshot, push| each(snapshot, push, |vm| Some(if vm.running { 1.0 } else { 0.0 })),
     },
     Metric {
+        name: "state_info",
+        kind: Kind::Gauge,
+        help: "Always 1; the label says whether the vCPUs run: not-started, running, paused or stopped. As of the last answer of the VMM, which is asked every 30 seconds.",
+        origin: "sources",
+        labels: &["instance_id", "instance_name", "state"],
+        samples: |snapshot, push| {
+            for vm in &snapshot.vms {
+                if let Some(state) = vm.state {
+                    push(&[&vm.instance_id, &vm.instance_name, state.as_str()], 1.0);
+                }
+            }
+        },
+    },
+    Metric {
         name: "start_time_seconds",
         kind: Kind::Gauge,
         help: "When the hypervisor process started, in seconds of Unix time: from then on its CPU time counts.",
@@ -115,6 +129,22 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`VmSwap` of `/proc/<pid>/status`",
         labels: VM,
         samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_swap_bytes.map(as_f64)),
+    },
+    Metric {
+        name: "memory_pss_bytes",
+        kind: Kind::Gauge,
+        help: "Resident memory of the hypervisor process in bytes, of which what n processes share counts 1/n; where proc_smaps is switched on, and as old as its interval.",
+        origin: "`Pss` of `/proc/<pid>/smaps_rollup`",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_pss_bytes.map(as_f64)),
+    },
+    Metric {
+        name: "memory_private_bytes",
+        kind: Kind::Gauge,
+        help: "Resident memory of the hypervisor process in bytes that no other process has; where proc_smaps is switched on, and as old as its interval.",
+        origin: "`Private_Clean` and `Private_Dirty` of `/proc/<pid>/smaps_rollup`",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_private_bytes.map(as_f64)),
     },
     Metric {
         name: "allocated_memory_bytes",

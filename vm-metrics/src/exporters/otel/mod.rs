@@ -1,6 +1,6 @@
 //! OpenTelemetry: every metric as an observable instrument of a meter, under the very names that Prometheus sees.
 //!
-//! What an SDK exports at one time is of one snapshot, though it calls each instrument by itself: see [`Collections`].
+//! What an SDK exports at one time is of one snapshot, though it calls each instrument by itself: see `collections`.
 
 mod collections;
 mod reader;
@@ -65,6 +65,16 @@ impl Manager {
 
     /// As [`initialize_otel`](Self::initialize_otel), with names and a label budget of one's own; the prefix `hypeman_vm`
     /// has the names of existing dashboards.
+    ///
+    /// ```
+    /// use opentelemetry::metrics::MeterProvider;
+    /// use opentelemetry_sdk::metrics::SdkMeterProvider;
+    /// use vm_metrics::{Manager, exporters::otel::OtelOptions};
+    ///
+    /// let provider = SdkMeterProvider::builder().build();
+    /// let options = OtelOptions { prefix: "hypeman_vm".to_owned(), ..OtelOptions::default() };
+    /// Manager::new().initialize_otel_with(Some(&provider.meter("my-orchestrator")), options);
+    /// ```
     pub fn initialize_otel_with(&self, meter: Option<&Meter>, options: OtelOptions) {
         let Some(meter) = meter else { return };
         let manager = self.downgrade();

@@ -12,7 +12,10 @@ use opentelemetry_sdk::metrics::{InstrumentKind, ManualReader, Pipeline, SdkMete
 use super::*;
 use crate::exporters::families::Sample;
 use crate::exporters::metrics::tests::full;
-use crate::model::{InstanceInfo, Snapshot};
+use crate::model::{InstanceInfo, Nic, Snapshot};
+
+/// By name: unit, and the values by their attributes.
+type Shown = BTreeMap<String, (String, Vec<(String, f64)>)>;
 
 /// Collects when it is asked to, from the hands of the provider.
 #[derive(Clone, Debug)]
@@ -27,8 +30,7 @@ impl Reader {
         SdkMeterProvider::builder().with_reader(self.clone()).build()
     }
 
-    /// By name: unit, and the values by their attributes.
-    fn read(&self) -> BTreeMap<String, (String, Vec<(String, f64)>)> {
+    fn read(&self) -> Shown {
         let mut metrics = ResourceMetrics::default();
         self.0.collect(&mut metrics).unwrap();
         let all = metrics.scope_metrics().flat_map(|scope| scope.metrics());
@@ -146,6 +148,74 @@ fn a_collection_makes_the_manager_look() {
     assert_eq!(second["vm_memory_rss_bytes"].1.iter().filter(|(who, _)| who.contains("=b")).count(), 1);
     drop(manager);
     assert!(reader.read().is_empty(), "it is not kept alive");
+}
+
+#[test]
+fn with_its_prefix_the_instruments_are_those_of_the_go_package() {
+    let reader = Reader::new();
+    let provider = reader.provider();
+    let manager = Manager::new();
+    manager.set_instance_source(vec![InstanceInfo {
+        name: "web".into(),
+        nics: vec![Nic::local("lo")],
+        allocated_vcpus: Some(2),
+        allocated_memory_bytes: Some(1 << 30),
+        ..me("a")
+    }]);
+    let budget = Budget { vms: 1, over: OverBudget::Warn };
+    let options = OtelOptions { prefix: "hypeman_vm".to_owned(), budget };
+    manager.initialize_otel_with(Some(&provider.meter("test")), options);
+    let shown = reader.read();
+    for (name, unit) in [
+        ("cpu_seconds_total", "s"),
+        ("allocated_vcpus", "{vcpu}"),
+        ("memory_rss_bytes", "By"),
+        ("memory_vms_bytes", "By"),
+        ("allocated_memory_bytes", "By"),
+        ("network_rx_bytes_total", "By"),
+        ("network_tx_bytes_total", "By"),
+    ] {
+        let (of, points) = &shown[&format!("hypeman_vm_{name}")];
+        assert_eq!((of.as_str(), points.len()), (unit, 1), "{name}");
+        assert!(points[0].0.ends_with("instance_id=a,instance_name=web"), "{name}: {points:?}");
+    }
+    let value = |shown: &Shown, name: &str| shown[&format!("hypeman_vm_metrics_{name}")].1[0].1;
+    assert_eq!(value(&shown, "instances_observed"), 1.0);
+    assert_eq!(value(&shown, "label_budget_exceeded_total"), 0.0);
+    thread::sleep(Duration::from_millis(110));
+    manager.set_instance_source(vec![me("a"), InstanceInfo { hypervisor_pid: None, ..me("b") }]);
+    for _ in 0..2 {
+        let shown = reader.read();
+        assert_eq!(value(&shown, "instances_observed"), 2.0);
+        assert_eq!(value(&shown, "label_budget_exceeded_total"), 1.0, "once per transition");
+        thread::sleep(Duration::from_millis(110));
+    }
+}
+
+#[test]
+fn two_managers_do_not_meet() {
+    let readers = [Reader::new(), Reader::new()];
+    let providers = readers.clone().map(|reader| reader.provider());
+    let managers = [Manager::new(), Manager::new()];
+    // The same process, and each has a name of its own for it.
+    for ((manager, provider), id) in managers.iter().zip(&providers).zip(["a", "b"]) {
+        manager.set_instance_source(vec![me(id)]);
+        manager.initialize_otel(Some(&provider.meter("test")));
+    }
+    for (reader, id) in readers.iter().zip(["a", "b"]) {
+        let shown = reader.read();
+        let of = format!("instance_id={id},instance_name={id}");
+        assert_eq!(shown["vm_cpu_seconds_total"].1.iter().map(|(of, _)| of).collect::<Vec<_>>(), [&of]);
+        assert_eq!(shown["vm_metrics_ticks_total"].1[0].1, 1.0, "the other's look is not its own");
+    }
+    let [first, second] = managers;
+    first.set_instance_source(Vec::new());
+    first.collect();
+    assert_eq!(second.latest().unwrap().tick, 1);
+    assert!(second.collect_all().unwrap()[0].running);
+    drop(first);
+    let shown = readers.map(|reader| reader.read().len());
+    assert!(shown[0] == 0 && shown[1] > 0, "{shown:?}");
 }
 
 #[test]

@@ -77,6 +77,7 @@ impl Domain {
             allocated_vcpus: self.vcpus,
             allocated_memory_bytes: self.memory_bytes,
             actual_memory_bytes: self.actual_memory_bytes,
+            state: self.state,
             project: self.project.clone(),
             ..InstanceInfo::default()
         }

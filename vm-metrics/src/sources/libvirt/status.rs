@@ -2,6 +2,8 @@
 
 use roxmltree::{Document, Node, ParsingOptions};
 
+use crate::model::VmState;
+
 /// A record has some hundred elements.
 const MAX_NODES: u32 = 100_000;
 
@@ -22,6 +24,7 @@ pub struct Domain {
     /// What the balloon leaves; `None` without a balloon.
     pub actual_memory_bytes: Option<u64>,
     pub taps: Vec<String>,
+    pub state: Option<VmState>,
     pub project: Option<String>,
 }
 
@@ -47,8 +50,18 @@ pub fn parse(content: &[u8]) -> Result<Domain, String> {
             .then(|| child(domain, "currentMemory").and_then(bytes))
             .flatten(),
         taps: taps(domain),
+        state: status.attribute("state").and_then(state),
         project: project(domain),
     })
+}
+
+fn state(said: &str) -> Option<VmState> {
+    match said {
+        "running" | "blocked" => Some(VmState::Running),
+        "paused" | "pmsuspended" => Some(VmState::Paused),
+        "shutdown" | "shutoff" | "crashed" => Some(VmState::Stopped),
+        _ => None,
+    }
 }
 
 fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
@@ -124,6 +137,7 @@ pub mod tests {
             memory_bytes: Some(96 << 20),
             actual_memory_bytes: Some(96 << 20),
             taps: vec!["vnet0".into()],
+            state: Some(VmState::Running),
             project: Some("fedcba9876543210fedcba9876543210".into()),
         };
         assert_eq!(parse(REAL.as_bytes()).unwrap(), expected);
@@ -139,6 +153,8 @@ pub mod tests {
         assert_eq!((none.actual_memory_bytes, none.memory_bytes), (None, Some(96 << 20)));
         assert_eq!(changed("<memory unit='KiB'>98304<", "<memory unit='GiB'>1<").memory_bytes, Some(1 << 30));
         assert_eq!(changed("<memory unit='KiB'>98304<", "<memory unit='x'>1<").memory_bytes, None);
+        assert_eq!(changed("state='running'", "state='paused'").state, Some(VmState::Paused));
+        assert_eq!(changed("state='running'", "state='nostate'").state, None);
         assert_eq!(changed("dev='vnet0'", "dev='../lo'").taps, [""; 0]);
         assert_eq!(changed("type='ethernet'", "type='vhostuser'").taps, [""; 0]);
         assert_eq!(changed(" uuid=\"fedcba9876543210fedcba9876543210\"", "").project, Some("demo".into()));

@@ -25,7 +25,7 @@ use self::schedule::Schedule;
 use super::proc_scan::Process;
 use super::{ApiSocket, Listing, SourceError};
 use crate::host::Host;
-use crate::model::{InstanceInfo, Nic};
+use crate::model::{InstanceInfo, Nic, VmState};
 
 /// From the first byte of the question to the last of the answer.
 const DEADLINE: Duration = Duration::from_millis(200);
@@ -55,6 +55,14 @@ pub struct Facts {
     pub info: InstanceInfo,
     /// The VM is not set up, or has not booted: soon there will be more to say.
     pub unfinished: bool,
+}
+
+impl Facts {
+    /// Of a VMM that has no VM yet, or one that it has not been told all of.
+    pub fn not_started() -> Self {
+        let info = InstanceInfo { state: Some(VmState::NotStarted), ..InstanceInfo::default() };
+        Self { info, unfinished: true }
+    }
 }
 
 /// The VMMs of one kind.

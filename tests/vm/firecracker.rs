@@ -1,0 +1,135 @@
+//! A real Firecracker, by itself and in the jail of its jailer. Its guest halts: what it was given is there all the same.
+
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use vm_metrics_testkit::firecracker::{self, Firecracker, JAILED_USER, kvm};
+use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::packages::ensure_debian;
+use vm_metrics_testkit::skip::skip;
+use vm_metrics_testkit::wait::{SOON, wait_until};
+
+use crate::snapshot::Look;
+
+const NO_EBPF: &str = "[readers.tap_ebpf]\nenabled = false\n";
+const MIB: u64 = 1 << 20;
+
+/// Health is that of all Firecrackers of this machine: there is one at a time.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// `None`: the test is skipped.
+fn prepare() -> Option<MutexGuard<'static, ()>> {
+    if let Err(error) = kvm() {
+        skip(&format!("{error:#}"));
+        return None;
+    }
+    firecracker::fetch().unwrap();
+    Some(ONE.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn allocated(vm: &Value) -> (Option<u64>, Option<u64>) {
+    (vm["allocated_vcpus"].as_u64(), vm["allocated_memory_bytes"].as_u64())
+}
+
+fn taps(vm: &Value) -> Vec<(&str, Option<u64>)> {
+    let nics = vm["nics"].as_array().unwrap();
+    nics.iter().map(|nic| (nic["device"].as_str().unwrap(), nic["netns"].as_u64())).collect()
+}
+
+#[test]
+fn a_real_firecracker_says_over_its_api_what_it_was_given() {
+    let Some(_one) = prepare() else { return };
+    let _namespace = NetNs::enter().unwrap();
+    let firecracker = Firecracker::start("fc-plain").unwrap();
+    let look = Look::with(NO_EBPF);
+    firecracker.configure(2, 64, "vmfc0").unwrap();
+    let vm = look.vm(firecracker.pid()).unwrap();
+    assert_eq!(vm["instance_id"], "fc-plain");
+    assert_eq!(allocated(&vm), (None, None), "what it says before the start may yet change");
+    assert_eq!(vm["state"], "not-started");
+    firecracker.start_guest().unwrap();
+    let vm = look.vm(firecracker.pid()).unwrap();
+    assert_eq!((allocated(&vm), taps(&vm)), ((Some(2), Some(64 * MIB)), vec![("vmfc0", None)]));
+    let vcpus: Vec<_> = vm["vcpus"].as_array().unwrap().iter().map(|vcpu| vcpu["vcpu"].as_u64()).collect();
+    assert_eq!((&vm["state"], vcpus), (&"running".into(), vec![Some(0), Some(1)]));
+    assert!(look.health("firecracker").contains("healthy (1 read)"), "{}", look.health("firecracker"));
+
+    firecracker.pause().unwrap();
+    assert_eq!(look.vm(firecracker.pid()).unwrap()["state"], "paused");
+
+    firecracker.signal(Signal::STOP).unwrap();
+    let vm = look.vm(firecracker.pid()).unwrap();
+    assert_eq!((allocated(&vm), taps(&vm)), ((None, None), vec![("vmfc0", None)]), "it hangs");
+    let health = look.health("firecracker");
+    assert!(health.contains("degraded") && health.contains("no answer within 200 ms"), "{health}");
+    let pid = firecracker.pid();
+    drop(firecracker);
+    wait_until(SOON, "its end", || Ok(look.vm(pid).is_none().then_some(()))).unwrap();
+}
+
+#[test]
+fn a_real_firecracker_in_a_jail_is_asked_in_its_chroot_and_known_by_its_pid_file() {
+    let Some(_one) = prepare() else { return };
+    ensure_debian(&["iproute2"]).unwrap();
+    let _namespace = NetNs::enter().unwrap();
+    let (netns, inode) = {
+        let namespace = NetNs::enter().unwrap();
+        let mut ip = Command::new("ip");
+        ip.args(["tuntap", "add", "vmfc1", "mode", "tap", "user", &JAILED_USER.to_string()]);
+        assert!(ip.status().unwrap().success());
+        (File::open("/proc/thread-self/ns/net").unwrap(), namespace.inode())
+    };
+    let path = format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd());
+    let firecracker = Firecracker::start_jailed("jailed-1", Path::new(&path)).unwrap();
+    firecracker.configure(1, 96, "vmfc1").unwrap();
+    firecracker.start_guest().unwrap();
+    let look = Look::with(NO_EBPF);
+    let vm = look.vm(firecracker.pid()).unwrap();
+    assert_eq!((&vm["instance_id"], &vm["hypervisor"]), (&"jailed-1".into(), &"firecracker".into()));
+    assert_eq!((allocated(&vm), taps(&vm)), ((Some(1), Some(96 * MIB)), vec![("vmfc1", Some(inode))]));
+    assert_eq!(vm["vcpus"].as_array().unwrap().len(), 1);
+
+    let pid_file = firecracker.pid_file();
+    let described = format!(
+        "{NO_EBPF}[[sources.static_list.vms]]\nid = \"web\"\npid_file = {pid_file:?}\nproject = \"acme\"\n"
+    );
+    let vm = Look::with(&described).vm(firecracker.pid()).unwrap();
+    assert_eq!((&vm["instance_id"], &vm["project"]), (&"web".into(), &"acme".into()));
+    assert_eq!((allocated(&vm), taps(&vm)), ((Some(1), Some(96 * MIB)), vec![("vmfc1", Some(inode))]));
+}
+
+#[test]
+fn a_record_of_hypeman_is_believed_while_its_pid_is_a_real_hypervisor_that_was_started_for_it() {
+    let Some(_one) = prepare() else { return };
+    let _namespace = NetNs::enter().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let guest = dir.path().join("guests/tz4a98xx");
+    fs::create_dir_all(&guest).unwrap();
+    let record = |pid: u32| {
+        let text = format!(
+            r#"{{"Id": "tz4a98xx", "Name": "web", "Size": 67108864, "HotplugSize": 67108864, "Vcpus": 2,
+                "NetworkEnabled": true, "HypervisorPID": {pid}, "SocketPath": "/run/api.sock"}}"#
+        );
+        fs::write(guest.join("metadata.json"), text).unwrap();
+    };
+    let look = Look::with(&format!("{NO_EBPF}[sources.hypeman]\ndata_dir = {:?}\n", dir.path()));
+    let firecracker = Firecracker::start("tz4a98xx").unwrap();
+    firecracker.configure(2, 64, "hype-tz4a98xx").unwrap();
+    record(firecracker.pid());
+    let vm = look.vm(firecracker.pid()).unwrap();
+    assert_eq!((&vm["instance_id"], &vm["instance_name"]), (&"tz4a98xx".into(), &"web".into()));
+    assert_eq!((allocated(&vm), taps(&vm)), ((Some(2), Some(128 * MIB)), vec![("hype-tz4a98xx", None)]));
+
+    // After a restart of the host, the pid is another VM's.
+    drop(firecracker);
+    let other = Firecracker::start("another").unwrap();
+    record(other.pid());
+    let vm = look.vm(other.pid()).unwrap();
+    assert_eq!((&vm["instance_id"], &vm["instance_name"]), (&"another".into(), &"another".into()));
+    assert!(look.health("hypeman").contains("healthy (0 read)"), "{}", look.health("hypeman"));
+}

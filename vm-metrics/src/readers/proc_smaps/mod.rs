@@ -1,0 +1,221 @@
+//! Memory of the hypervisor process that it shares with others, and that it does not, from `/proc/<pid>/smaps_rollup`.
+//!
+//! For that the kernel goes through all pages, 30 ms for 2 GiB. So it is read on request only, rarely, and by a thread
+//! of its own: a tick takes what is there.
+
+mod walker;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use self::walker::{Answer, Walker};
+use super::{Purpose, ReadReport, Reader, ReaderDef, ReaderError, Started};
+use crate::config::{ConfigError, Section, parse_duration};
+use crate::model::{Batch, Health, PartHealth, SmapsRollup, VmSet};
+
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Who only looks has no second tick in which the answers could be there.
+const PATIENCE_OF_A_LOOK: Duration = Duration::from_secs(10);
+
+pub(super) const DEF: ReaderDef = ReaderDef {
+    name: "proc_smaps",
+    help: "memory of each hypervisor process with its part of what is shared, from /proc/<pid>/smaps_rollup; on request",
+    configure: |section| {
+        let interval = interval(section)?;
+        Ok(Box::new(move |setting| match Walker::spawn(setting.host.clone()) {
+            Ok(walker) => Started::Running(Box::new(ProcSmaps::new(walker, interval, setting.purpose))),
+            Err(error) => {
+                let health = PartHealth::new(Health::Failed, format!("cannot start a thread: {error}"));
+                Started::Not(health.with_errno(error.raw_os_error()))
+            }
+        }))
+    },
+};
+
+fn interval(section: &Section) -> Result<Duration, ConfigError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Keys {
+        interval: Option<String>,
+    }
+    let Some(text) = section.options::<Keys>()?.interval else { return Ok(DEFAULT_INTERVAL) };
+    let interval = parse_duration(&text).map_err(|problem| section.refusal("interval", &problem))?;
+    if (SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&interval) {
+        return Ok(interval);
+    }
+    Err(section.refusal("interval", &format!("{text} is not between 1s and 1d")))
+}
+
+#[derive(Debug)]
+struct ProcSmaps {
+    walker: Walker,
+    interval: Duration,
+    /// How long a tick waits for answers.
+    patience: Duration,
+    started: Instant,
+    known: HashMap<Process, Known>,
+}
+
+/// The start time tells it from another that has the pid later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Process {
+    pid: u32,
+    start_ticks: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    under_way: bool,
+    /// When it is to be read again.
+    due: Duration,
+    /// What came of the last reading; `None` before the first, and when the process is gone.
+    last: Option<Result<SmapsRollup, Arc<ReaderError>>>,
+}
+
+impl Reader for ProcSmaps {
+    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+        self.read_at(self.started.elapsed(), vms, batch)
+    }
+}
+
+impl ProcSmaps {
+    fn new(walker: Walker, interval: Duration, purpose: Purpose) -> Self {
+        let patience = match purpose {
+            Purpose::Serve => Duration::ZERO,
+            Purpose::Look => PATIENCE_OF_A_LOOK,
+        };
+        Self { walker, interval, patience, started: Instant::now(), known: HashMap::new() }
+    }
+
+    fn read_at(&mut self, now: Duration, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+        let mut report = ReadReport::default();
+        let start_ticks = |pid| batch.processes.get(&pid).and_then(|process| process.start_ticks);
+        let processes: HashSet<Process> =
+            vms.pids().map(|pid| Process { pid, start_ticks: start_ticks(pid) }).collect();
+        self.known.retain(|process, _| processes.contains(process));
+        self.take_answers(now, Duration::ZERO);
+        for process in &processes {
+            let known = self.known.entry(*process).or_default();
+            if !known.under_way && now >= known.due {
+                match self.walker.ask(*process) {
+                    Ok(()) => known.under_way = true,
+                    Err(error) => report.error(error),
+                }
+            }
+        }
+        self.take_answers(now, self.patience);
+        for (process, known) in &self.known {
+            match &known.last {
+                Some(Ok(memory)) => {
+                    batch.processes.entry(process.pid).or_default().smaps = Some(*memory);
+                    report.items += 1;
+                }
+                Some(Err(error)) => report.error(ReaderError::Earlier(Arc::clone(error))),
+                None => {}
+            }
+        }
+        report
+    }
+
+    fn take_answers(&mut self, now: Duration, patience: Duration) {
+        let until = Instant::now() + patience;
+        while self.known.values().any(|known| known.under_way) {
+            let Some(Answer { process, result }) =
+                self.walker.answer(until.saturating_duration_since(Instant::now()))
+            else {
+                return;
+            };
+            // The process may have ended meanwhile.
+            if let Some(known) = self.known.get_mut(&process) {
+                let last = result.map_err(Arc::new).transpose();
+                *known = Known { under_way: false, due: now + self.interval, last };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::host::Host;
+    use crate::model::InstanceInfo;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// A host with a process 7 that has so much private memory.
+    fn host(kibibytes: u64) -> TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("7")).unwrap();
+        set(&dir, kibibytes);
+        dir
+    }
+
+    fn set(dir: &TempDir, kibibytes: u64) {
+        let text = format!("Pss: 9 kB\nPrivate_Clean: 0 kB\nPrivate_Dirty: {kibibytes} kB\n");
+        fs::write(dir.path().join("7/smaps_rollup"), text).unwrap();
+    }
+
+    fn reader(dir: &TempDir, purpose: Purpose) -> ProcSmaps {
+        ProcSmaps::new(Walker::spawn(Host::new(dir.path(), "/none")).unwrap(), MINUTE, purpose)
+    }
+
+    fn vms() -> VmSet {
+        VmSet { vms: vec![InstanceInfo { hypervisor_pid: Some(7), ..InstanceInfo::default() }] }
+    }
+
+    /// Private KiB of the process that has begun then.
+    fn read(reader: &mut ProcSmaps, second: u64, start_ticks: u64) -> Option<u64> {
+        let mut batch = Batch::default();
+        batch.processes.entry(7).or_default().start_ticks = Some(start_ticks);
+        reader.read_at(Duration::from_secs(second), &vms(), &mut batch);
+        batch.processes[&7].smaps.map(|memory| memory.private_bytes >> 10)
+    }
+
+    #[test]
+    fn a_tick_does_not_wait_and_a_process_is_read_once_in_an_interval() {
+        let dir = host(1);
+        let mut reader = reader(&dir, Purpose::Serve);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let until = |reader: &mut ProcSmaps, second, start_ticks, wanted| {
+            while read(reader, second, start_ticks) != Some(wanted) {
+                assert!(Instant::now() < deadline);
+                std::thread::yield_now();
+            }
+        };
+        until(&mut reader, 0, 1, 1);
+        set(&dir, 2);
+        for second in 1..60 {
+            assert_eq!(read(&mut reader, second, 1), Some(1));
+        }
+        until(&mut reader, 60, 1, 2);
+        set(&dir, 3);
+        assert_eq!(read(&mut reader, 61, 1), Some(2));
+        until(&mut reader, 61, 2, 3);
+    }
+
+    #[test]
+    fn a_look_has_its_answer_and_what_cannot_be_read_is_said_at_each_tick() {
+        assert_eq!(read(&mut reader(&host(5), Purpose::Look), 0, 1), Some(5));
+        let dir = host(5);
+        fs::remove_file(dir.path().join("7/smaps_rollup")).unwrap();
+        let mut reader = reader(&dir, Purpose::Look);
+        for _ in 0..2 {
+            let report = reader.read_at(Duration::ZERO, &vms(), &mut Batch::default());
+            let error = report.first_error.unwrap();
+            assert!(error.to_string().contains("cannot open"), "{error}");
+            assert_eq!((report.items, report.errors, error.errno()), (0, 1, Some(2)));
+        }
+        let report = reader.read_at(Duration::ZERO, &VmSet::default(), &mut Batch::default());
+        assert_eq!((report.errors, reader.known.len()), (0, 0));
+    }
+}
