@@ -8,14 +8,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::Signal;
 use serde_json::Value;
+use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::firecracker::{self, Firecracker, JAILED_USER, kvm};
+use vm_metrics_testkit::frames::Frame;
+use vm_metrics_testkit::link::Link;
+use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::packages::ensure_debian;
+use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::skip::skip;
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use crate::snapshot::Look;
 
+const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 const NO_EBPF: &str = "[readers.tap_ebpf]\nenabled = false\n";
 const MIB: u64 = 1 << 20;
 
@@ -77,12 +83,14 @@ fn a_real_firecracker_in_a_jail_is_asked_in_its_chroot_and_known_by_its_pid_file
     let Some(_one) = prepare() else { return };
     ensure_debian(&["iproute2"]).unwrap();
     let _namespace = NetNs::enter().unwrap();
-    let (netns, inode) = {
+    let (netns, inode, host) = {
         let namespace = NetNs::enter().unwrap();
         let mut ip = Command::new("ip");
         ip.args(["tuntap", "add", "vmfc1", "mode", "tap", "user", &JAILED_USER.to_string()]);
         assert!(ip.status().unwrap().success());
-        (File::open("/proc/thread-self/ns/net").unwrap(), namespace.inode())
+        Link::named("vmfc1").up().unwrap();
+        let netns = File::open("/proc/thread-self/ns/net").unwrap();
+        (netns, namespace.inode(), PacketSocket::bind("vmfc1").unwrap())
     };
     let path = format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd());
     let firecracker = Firecracker::start_jailed("jailed-1", Path::new(&path)).unwrap();
@@ -93,6 +101,7 @@ fn a_real_firecracker_in_a_jail_is_asked_in_its_chroot_and_known_by_its_pid_file
     assert_eq!((&vm["instance_id"], &vm["hypervisor"]), (&"jailed-1".into(), &"firecracker".into()));
     assert_eq!((allocated(&vm), taps(&vm)), ((Some(1), Some(96 * MIB)), vec![("vmfc1", Some(inode))]));
     assert_eq!(vm["vcpus"].as_array().unwrap().len(), 1);
+    is_counted_there(&inode.to_string(), &host);
 
     let pid_file = firecracker.pid_file();
     let described = format!(
@@ -101,6 +110,21 @@ fn a_real_firecracker_in_a_jail_is_asked_in_its_chroot_and_known_by_its_pid_file
     let vm = Look::with(&described).vm(firecracker.pid()).unwrap();
     assert_eq!((&vm["instance_id"], &vm["project"]), (&"web".into(), &"acme".into()));
     assert_eq!((allocated(&vm), taps(&vm)), ((Some(1), Some(96 * MIB)), vec![("vmfc1", Some(inode))]));
+}
+
+/// By eBPF, on the far side of the jail.
+fn is_counted_there(netns: &str, host: &PacketSocket) {
+    let daemon = Daemon::start(Path::new(BINARY), &["--interval", "100ms"]).unwrap();
+    let jailed = [("instance_id", "jailed-1"), ("netns", netns)];
+    let by_ebpf = [("instance_id", "jailed-1"), ("netns", netns), ("source", "ebpf")];
+    let counted = |metrics: &Metrics| metrics.value("vm_network_source_info", &by_ebpf);
+    daemon.wait_for(SOON, "the programs on its TAP", counted).unwrap();
+    let offered = |metrics: &Metrics| metrics.value("vm_network_rx_offered_bytes_total", &jailed);
+    let before = offered(&daemon.metrics().unwrap()).unwrap();
+    let frame = Frame::to_guest().udp4(300);
+    (0..5).for_each(|_| host.send(&frame).unwrap());
+    let five = |metrics: &Metrics| (offered(metrics)? == before + 5.0 * frame.len() as f64).then_some(());
+    daemon.wait_for(SOON, "five frames", five).unwrap();
 }
 
 #[test]

@@ -30,8 +30,9 @@ use crate::model::{InstanceInfo, Nic, VmState};
 /// From the first byte of the question to the last of the answer.
 const DEADLINE: Duration = Duration::from_millis(200);
 
-/// How long a tick waits for the first answers of new VMs.
-const FIRST_ANSWERS: Duration = Duration::from_millis(250);
+/// How long a tick waits for the first answers of new VMs. They end by the deadline; the rest is for a host that is too busy
+/// to run the thread that asks.
+const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Each is an open file, and a little work for a VMM. The rest is asked in the next ticks.
 const MAX_UNDER_WAY: usize = 32;
