@@ -180,8 +180,7 @@ impl Place {
     }
 
     /// Attaches to the TAPs that are new, within the time there is.
-    pub(super) fn attach(&mut self, round: &mut Round<'_>, loader: &mut Loader, budget: &mut Budget) {
-        self.make_room(round, loader, budget);
+    pub(super) fn attach(&mut self, round: &Round<'_>, budget: &mut Budget) {
         if !round.shares.iter().any(|(_, changes)| changes.have_come()) || budget.is_spent() {
             return;
         }
@@ -197,7 +196,7 @@ impl Place {
     }
 
     /// One more load, for the TAPs that have no place.
-    fn make_room(&mut self, round: &mut Round<'_>, loader: &mut Loader, budget: &mut Budget) {
+    pub(super) fn make_room(&mut self, round: &mut Round<'_>, loader: &mut Loader, budget: &mut Budget) {
         if round.homeless.is_empty() || !self.is_open || self.rests() {
             return;
         }

@@ -198,10 +198,12 @@ impl TapEbpf {
 
     fn attach<'v>(&mut self, mut rounds: Vec<(Option<u64>, Round<'v>)>) -> Vec<(Option<u64>, Round<'v>)> {
         let Self { own, elsewhere, loader, .. } = self;
-        let mut budget = Budget::of_a_tick();
+        // Loading leaves the kernel's lock on network configuration alone, so it has time of its own.
+        let (mut loading, mut attaching) = (Budget::of_a_tick(), Budget::of_a_tick());
         for (netns, round) in &mut rounds {
             if let Some(place) = place(own, elsewhere, *netns) {
-                place.attach(round, loader, &mut budget);
+                place.make_room(round, loader, &mut loading);
+                place.attach(round, &mut attaching);
             }
         }
         rounds
