@@ -21,8 +21,8 @@ const PACKAGES: &[&str] = &["iproute2", "util-linux"];
 
 const SKIPS: &str = "/tmp/skips";
 
-/// A short schedule of `tests/privileged/conservation`: without KVM everything takes ten times as long.
-const SCHEDULE: &str = "VM_METRICS_LIVES=100";
+/// Short schedules of `tests/privileged/{conservation,rounds}`: without KVM everything takes ten times as long.
+const SCHEDULE: &str = "VM_METRICS_LIVES=100 VM_METRICS_WAVES=1";
 
 /// The kernel of the Debian release, which must be of the version.
 pub fn kernel(version: &str, debian: &str) -> Result<Kernel> {
