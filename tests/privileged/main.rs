@@ -9,6 +9,7 @@ mod chain;
 mod conservation;
 mod counts;
 mod fallback;
+mod gaps;
 mod guest_rx;
 mod heap;
 mod lab;

@@ -141,6 +141,11 @@ pub struct NicStats {
     pub rx_backlog_packets: Option<u64>,
     /// `None` also where the kernel does not tell of drops.
     pub rx_backlog_bytes: Option<u64>,
+    /// Packets for the guest that the programs did not see: before they were attached, or while they were off. `ebpf`
+    /// lacks them, `rx` does not.
+    pub rx_gap_packets: Option<u64>,
+    /// The same of packets that the guest sent; `tx` has them.
+    pub tx_gap_packets: Option<u64>,
 }
 
 /// Frames of one direction.

@@ -151,6 +151,8 @@ pub(crate) mod tests {
             }),
             rx_backlog_packets: Some(0),
             rx_backlog_bytes: Some(0),
+            rx_gap_packets: Some(0),
+            tx_gap_packets: Some(0),
         };
         let vm = VmStats {
             instance_id: "a".into(),

@@ -3,6 +3,7 @@
 use super::super::backlog::Backlog;
 use super::Seen;
 use super::continued::Continued;
+use super::gap::Gap;
 use super::totals::{Totals, counts_anew, fell};
 use crate::model::{FrameCounts, Nic};
 
@@ -36,6 +37,9 @@ pub(in crate::manager) struct Account {
     pub(in crate::manager) rx_dropped: Continued,
     pub(in crate::manager) backlog_packets: Backlog,
     pub(in crate::manager) backlog_bytes: Backlog,
+    /// In packets.
+    pub(in crate::manager) rx_gap: Gap,
+    pub(in crate::manager) tx_gap: Gap,
 }
 
 impl Account {
@@ -58,6 +62,8 @@ impl Account {
             rx_dropped: Continued::default(),
             backlog_packets: Backlog::default(),
             backlog_bytes: Backlog::default(),
+            rx_gap: Gap::default(),
+            tx_gap: Gap::default(),
         }
     }
 
@@ -87,6 +93,8 @@ impl Account {
     pub(super) fn hand_to(&mut self, owner: &str, now: Option<f64>) {
         owner.clone_into(&mut self.owner);
         self.since = now;
+        self.rx_gap.hand_over();
+        self.tx_gap.hand_over();
         match self.last {
             Some(last) => self.origin = last,
             None => self.cut = true,
