@@ -1,13 +1,23 @@
 //! What the programs did not see is said, to the packet; what the device counts lacks nothing all the same.
 
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 use vm_metrics::manager::Manager;
+use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::frames::Frame;
+use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
+use vm_metrics_testkit::wait::SOON;
 
 use crate::chain::tc;
 use crate::lab::{manager_with, nics, ways};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 
 /// So many frames from the guest, and so many for it, which it takes.
 fn exchange(tap: &Tap, sent: u64, taken: u64) {
@@ -83,4 +93,47 @@ fn what_passed_while_the_programs_were_off_is_said() {
     }
     exchange(&tap, 3, 3);
     assert_eq!(published(&mut manager), [7 + off, off, 7 + 2 * off, 2 * off].map(Some));
+}
+
+/// The daemon is stopped, as a host that is too busy stops it.
+#[test]
+fn ticks_that_come_too_late_are_said() {
+    let _namespace = NetNs::enter().unwrap();
+    let daemon = Daemon::start(Path::new(BINARY), &["--interval", "50ms"]).unwrap();
+    let pid = Pid::from_raw(daemon.pid().try_into().unwrap()).unwrap();
+    let gap = |metrics: &Metrics| metrics.value("vm_metrics_gap_seconds_total", &[]);
+    let start = Instant::now();
+    let before = gap(&daemon.metrics().unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    thread::sleep(Duration::from_secs(1));
+    kill_process(pid, Signal::CONT).unwrap();
+    let said = daemon.wait_for(SOON, "the gap", |metrics| gap(metrics).filter(|gap| *gap > before + 0.5));
+    let (said, passed) = (said.unwrap() - before, start.elapsed().as_secs_f64());
+    assert!(said < passed + 0.05, "{said} of {passed}");
+    assert!(daemon.metrics().unwrap().value("vm_metrics_ticks_late_total", &[]) >= Some(1.0));
+}
+
+#[test]
+fn news_of_devices_that_nobody_could_hear_are_said() {
+    let _namespace = NetNs::enter().unwrap();
+    let mut manager = manager_with(&["vmt0"], "retention = \"0s\"\n[readers.tap_ebpf]\nenabled = false\n");
+    let lost = |manager: &mut Manager| {
+        manager.collect().parts.iter().find(|part| part.name == "tap_netlink").and_then(|part| part.lost)
+    };
+    let other = Tap::create_up("vmt1", TapOptions::default()).unwrap();
+    assert_eq!(lost(&mut manager), Some(0));
+    for mtu in (0..4000).map(|step| 1400 + step % 2) {
+        other.link().set_mtu(mtu).unwrap();
+    }
+    // It comes, sends and goes, and the message with its last counters finds no room.
+    let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
+    exchange(&tap, 5, 0);
+    drop(tap);
+    assert_eq!(published(&mut manager)[0], None);
+    assert_eq!(lost(&mut manager), Some(1));
+    let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
+    exchange(&tap, 5, 0);
+    drop(tap);
+    assert_eq!(published(&mut manager)[0], Some(5), "what it can hear it hears again");
+    assert_eq!(lost(&mut manager), Some(1));
 }

@@ -36,7 +36,9 @@ fn start(host: &Host) -> Started {
     match links.stats(|_, _| ()) {
         Err(error) if is_unsupported(&error) => Started::Not(health(&error)),
         _ => match Events::open() {
-            Ok(events) => Started::Running(Box::new(TapNetlink { links, events, read: Default::default() })),
+            Ok(events) => {
+                Started::Running(Box::new(TapNetlink { links, events, read: Default::default(), lost: 0 }))
+            }
             Err(source) => {
                 Started::Not(health(&ReaderError::Netlink { operation: "listen for changes", source }))
             }
@@ -64,6 +66,8 @@ struct TapNetlink {
     events: Events,
     /// The devices of the last two ticks, the latest first: so long the last counters of a device are kept.
     read: [HashSet<u32>; 2],
+    /// How often last counters were lost.
+    lost: u64,
 }
 
 impl TapNetlink {
@@ -117,7 +121,10 @@ impl TapNetlink {
     fn take_events(&mut self) {
         match self.events.take() {
             Ok(false) => {}
-            Ok(true) => tracing::warn!("too many devices changed at once: some last counters are lost"),
+            Ok(true) => {
+                self.lost += 1;
+                tracing::warn!("too many devices changed at once: some last counters are lost");
+            }
             Err(error) => tracing::warn!("cannot listen for changes of devices: {error}"),
         }
     }
@@ -156,6 +163,7 @@ impl Reader for TapNetlink {
         self.read.swap(0, 1);
         self.read[0] = batch.taps.values().map(|reading| reading.ifindex).collect();
         report.items = batch.taps.len();
+        report.lost = Some(self.lost);
         report
     }
 

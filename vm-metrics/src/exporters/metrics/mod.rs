@@ -187,13 +187,14 @@ pub(crate) mod tests {
             items: 1,
             errors: 0,
             absent: 0,
+            lost: Some(0),
         };
         Snapshot {
             tick: 1,
             taken: Instant::now(),
             taken_at: SystemTime::now(),
             tick_duration: Duration::from_millis(1),
-            ticks_late: 0,
+            late: Late::default(),
             vms: vec![vm],
             parts: vec![part(PartKind::Source, "proc_scan"), part(PartKind::Reader, "proc_stat")],
         }
