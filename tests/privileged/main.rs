@@ -17,6 +17,7 @@ mod last_words;
 mod macvtap;
 mod netlink;
 mod owners;
+mod pid_reuse;
 mod pins;
 mod rights;
 mod rounds;

@@ -126,7 +126,7 @@ pub struct NicStats {
     /// Where `rx` and `tx` come from.
     pub source: NicSource,
     pub attach: AttachMode,
-    /// When the daemon first saw the device as this VM's, in seconds of Unix time; nothing was reset since.
+    /// When this VM came to have the device, in seconds of Unix time; `None` when that was before the first look.
     pub start_time: Option<f64>,
     /// What the guest took.
     pub rx: FrameCounts,

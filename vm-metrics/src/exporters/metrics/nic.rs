@@ -173,7 +173,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "network_start_time_seconds",
         kind: Kind::Gauge,
-        help: "When the daemon first saw this device as this VM's, in seconds of Unix time; another value, another incarnation, whose counters are its own.",
+        help: "When this VM came to have this device, in seconds of Unix time: another value, another incarnation, whose counters are its own. Absent when that was before the daemon's first look.",
         origin: "computed",
         labels: NIC,
         samples: |snapshot, push| {

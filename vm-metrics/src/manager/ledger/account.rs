@@ -19,7 +19,7 @@ pub(in crate::manager) struct Account {
     pub(super) device: Option<u64>,
     /// The VM that has the device, or had it last.
     pub(super) owner: String,
-    /// When the owner was first seen with it, in seconds of Unix time; `None` when that is the first look of all.
+    /// When the owner was first seen with it, in seconds of Unix time; `None` when it was there at the first look of all.
     pub(in crate::manager) since: Option<f64>,
     /// What the former owners were given.
     pub(super) origin: Totals,

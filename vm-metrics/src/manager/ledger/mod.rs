@@ -75,7 +75,8 @@ impl Ledger {
     pub(super) fn account(&mut self, owner: &str, seen: &Seen<'_>) -> &mut Account {
         let key = DeviceKey { netns: seen.nic.netns, ifindex: seen.ifindex };
         let identify = || seen.nic.netns.is_none().then(|| self.host.device_id(&seen.nic.tap)).flatten();
-        let since = (!self.looks_once).then_some(self.now);
+        // What is there at the first look has begun before.
+        let since = (!self.looks_once && self.tick > 1).then_some(self.now);
         let new = |device| Account::new(seen.nic.clone(), device, owner, since);
         let account = match self.accounts.entry(key) {
             Entry::Vacant(free) => free.insert(new(identify())),
