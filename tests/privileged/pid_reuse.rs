@@ -1,7 +1,6 @@
 //! A pid that is used again is another process: it inherits nothing of the one that had it before.
 
 use std::fs;
-use std::process::{Child, Command};
 
 use vm_metrics::manager::Manager;
 use vm_metrics::model::VmStats;
@@ -14,22 +13,18 @@ use crate::vmm::{FRAME, Program, Vmm, Work};
 
 const TABLES: &str = "retention = \"5m\"\n[readers.tap_ebpf]\npin = false\n";
 
-/// Makes this pid the next one, in the pid namespace of this test, until a process has it. Threads have numbers, too.
-fn with_pid<T>(pid: u32, mut start: impl FnMut() -> T, pid_of: impl Fn(&T) -> u32, end: impl Fn(T)) -> T {
-    wait_until(SOON, "the pid", || {
+/// Makes this pid the next one, in the pid namespace of this test, until a VM has it. Threads have numbers, too.
+fn with_pid(program: &Program, pid: u32, work: Work) -> Vmm {
+    let start = || {
         fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())?;
-        let started = start();
-        if pid_of(&started) == pid {
-            return Ok(Some(started));
+        let vmm = program.start_at_once("vmt0", work);
+        if vmm.0.pid() == pid {
+            return Ok(Some(vmm));
         }
-        end(started);
+        vmm.kill();
         Ok(None)
-    })
-    .unwrap()
-}
-
-fn with_pid_of_vmm(program: &Program, pid: u32, work: Work) -> Vmm {
-    let mut vmm = with_pid(pid, || program.start_at_once("vmt0", work), |vmm| vmm.0.pid(), Vmm::kill);
+    };
+    let mut vmm = wait_until(SOON, "the pid", start).unwrap();
     vmm.0.wait_for_log(SOON, "that it is done", |log| log.contains("done\n").then_some(())).unwrap();
     vmm
 }
@@ -53,7 +48,7 @@ fn a_vm_with_the_pid_of_another_inherits_nothing() {
 
         // No tick is in between: nobody saw the pid without a process.
         first.kill();
-        let second = with_pid_of_vmm(&program, pid, Work { frames: 3, ..Work::default() });
+        let second = with_pid(&program, pid, Work { frames: 3, ..Work::default() });
         let mut read = 0;
         for _ in 0..3 {
             let [after] = &running(&manager)[..] else { panic!("one VM") };
@@ -77,28 +72,25 @@ fn a_pid_that_was_written_down_is_not_another_process() {
         let _namespace = NetNs::enter().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let pid_file = dir.path().join("pid");
-        let sleep = || Command::new("sleep").arg("1000").spawn().unwrap();
-        let end = |mut child: Child| {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        };
-        let first = sleep();
-        let pid = first.id();
+        let program = Program::new();
+        let first = program.start("vmt0", Work::default());
+        let pid = first.0.pid();
         fs::write(&pid_file, pid.to_string()).unwrap();
         let manager = manager_of(&format!(
-            "{TABLES}[[sources.static_list.vms]]\nid = \"a\"\npid_file = {pid_file:?}\n"
+            "{TABLES}[sources.proc_scan]\nenabled = false\n\
+             [[sources.static_list.vms]]\nid = \"a\"\npid_file = {pid_file:?}\n"
         ));
         let [before] = &running(&manager)[..] else { panic!("one VM") };
         assert!(before.memory_rss_bytes > Some(0), "{before:?}");
 
-        end(first);
-        let second = with_pid(pid, sleep, Child::id, end);
+        first.kill();
+        let second = with_pid(&program, pid, Work::default());
         // At first also because the files of the first are of no use any more.
         for _ in 0..3 {
             let after = running(&manager);
             let unread = |vm: &VmStats| vm.memory_rss_bytes.is_none() && vm.cpu_usec.is_none();
             assert!(after.iter().all(unread), "{after:?}");
         }
-        end(second);
+        drop(second);
     });
 }
