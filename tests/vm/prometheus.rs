@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use serde_json::json;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::netns::NetNs;
@@ -45,11 +44,7 @@ fn prometheus_scrapes_it_and_finds_no_fault() {
     assert_eq!(packets[0]["metric"]["instance_id"], "odd \"name\"\n\\ü");
 
     // Another device under the same name: its counters begin anew, and Prometheus is told since when.
-    assert_eq!(
-        server.query("vm_network_start_time_seconds").unwrap(),
-        [json!({}); 0],
-        "older than the daemon"
-    );
+    assert!(server.query("vm_network_start_time_seconds").unwrap().is_empty(), "older than the daemon");
     drop(tap);
     let tap = Tap::create_up("vmprom0", TapOptions::default()).unwrap();
     tap.write_frame(&Frame::from_guest().udp4(100)).unwrap();

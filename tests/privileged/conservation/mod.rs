@@ -18,7 +18,7 @@ use std::time::Instant;
 use self::books::Sums;
 use self::schedule::Schedule;
 use self::world::{SLOTS, World};
-use crate::alone::{FIGURES, alone};
+use crate::alone::{alone, figures};
 use crate::lab::ways;
 
 /// How many devices live and die in a run. One of seven ends while no daemon is there to see it.
@@ -59,12 +59,12 @@ fn report(world: &World, seed: u64) -> u64 {
     }
     let [rx_bytes, rx_packets, tx_bytes, tx_packets] = all.written;
     let difference = (0..4).map(|index| all.written[index] - all.published[index]).sum::<u64>();
-    println!(
-        "{FIGURES}conservation: {} incarnations of TAPs, {} kills and {} orderly restarts of the daemon; \
+    figures(&format!(
+        "conservation: {} incarnations of TAPs, {} kills and {} orderly restarts of the daemon; \
          received {rx_bytes} bytes in {rx_packets} packets, sent {tx_bytes} bytes in {tx_packets} packets; \
          written - published = {difference}; {} more ended while nobody was there to see it; \
          {} scrapes (seed {seed})",
         all.lives, world.counts.kills, world.counts.stops, unseen.lives, world.counts.scrapes,
-    );
+    ));
     all.lives
 }

@@ -22,7 +22,7 @@ const PACKAGES: &[&str] = &["iproute2", "util-linux"];
 const SKIPS: &str = "/tmp/skips";
 
 /// Short schedules of `tests/privileged/{conservation,rounds}`: without KVM everything takes ten times as long.
-const SCHEDULE: &str = "VM_METRICS_LIVES=100 VM_METRICS_WAVES=1";
+const SCHEDULE: &str = "VM_METRICS_LIVES=100 VM_METRICS_SHORT_ROUNDS=1";
 
 /// The kernel of the Debian release, which must be of the version.
 pub fn kernel(version: &str, debian: &str) -> Result<Kernel> {
