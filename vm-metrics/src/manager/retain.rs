@@ -84,13 +84,12 @@ impl Departed {
         let gone =
             |vm: &VmStats, nic: &NicStats| device(vm, nic).is_none_or(|device| !devices.contains(&device));
         let mut shown = HashSet::new();
-        // The latest incarnation of an id is the one to show.
+        // The latest incarnation of an id is the one to show, with what it had lost before it ended.
         for (_, departed) in self.vms.iter().rev() {
-            if !ids.contains(&departed.instance_id) {
-                if shown.insert(&departed.instance_id) {
-                    let nics = departed.nics.iter().filter(|nic| gone(departed, nic)).cloned().collect();
-                    present.push(VmStats { nics, ..departed.clone() });
-                }
+            let is_there = ids.contains(&departed.instance_id);
+            if !is_there && shown.insert(&departed.instance_id) {
+                let nics = departed.nics.iter().filter(|nic| gone(departed, nic)).cloned().collect();
+                present.push(VmStats { nics, ..departed.clone() });
                 continue;
             }
             let same = |vm: &&mut VmStats| {
@@ -245,6 +244,18 @@ mod tests {
         let mut present = vec![stats("b", 2, "old", Some(8))];
         departed.show(&mut present);
         assert_eq!(present[1].nics[0].tx.bytes, Some(7), "another VM has it now: this was its part");
+    }
+
+    #[test]
+    fn an_interface_that_goes_before_its_vm_is_shown_with_it() {
+        let mut departed = Departed::new(Duration::from_secs(10));
+        departed.add(vec![stats("a", 1, "t0", Some(7))], &[], Instant::now());
+        let bare = VmStats { nics: Vec::new(), ..stats("a", 1, "t0", None) };
+        departed.add(vec![bare], &[], Instant::now());
+        let mut present = Vec::new();
+        departed.show(&mut present);
+        assert_eq!(present.len(), 1);
+        assert_eq!(present[0].nics[0].tx.bytes, Some(7));
     }
 
     #[test]
