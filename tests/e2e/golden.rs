@@ -40,13 +40,11 @@ fn a_host_without_vms_is_no_error() {
     assert_eq!(stdout(&output), "[]\n");
 }
 
-/// Without what tells one run of the daemon from another, such as when it first saw a device.
 fn of_vms(text: &str, prefix: &str) -> String {
     let name = |line: &str| line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ").to_owned();
     let is_of_vms = |line: &&str| {
         let name = name(line);
-        let of_this_run = line.starts_with(&format!("{prefix}_network_start_time_seconds{{"));
-        name.starts_with(&format!("{prefix}_")) && !name.starts_with("vm_metrics_") && !of_this_run
+        name.starts_with(&format!("{prefix}_")) && !name.starts_with("vm_metrics_")
     };
     text.lines().filter(is_of_vms).map(|line| format!("{line}\n")).collect()
 }

@@ -5,9 +5,15 @@ use std::io::{self, Write};
 use std::process::Command;
 
 /// Lines that begin like this are figures of the run: `cargo xtask test` repeats them at its end.
-pub(crate) const FIGURES: &str = "figures: ";
+const FIGURES: &str = "figures: ";
 
 const INSIDE: &str = "VM_METRICS_ALONE";
+
+/// Says what a test has measured.
+pub(crate) fn figures(text: &str) {
+    // Not println!, which the harness keeps to itself.
+    io::stdout().write_all(format!("{FIGURES}{text}\n").as_bytes()).unwrap();
+}
 
 /// Runs `body` in a new process, with a `/proc` that shows only what it starts. `test` is the name of the calling test.
 pub(crate) fn alone(test: &str, body: impl FnOnce()) {
@@ -20,10 +26,7 @@ pub(crate) fn alone(test: &str, body: impl FnOnce()) {
     vm_metrics_testkit::child::die_with_parent(&mut command);
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    let figures: String =
-        said.lines().filter(|line| line.starts_with(FIGURES)).map(|line| format!("{line}\n")).collect();
-    // Not print!, which the harness keeps to itself.
-    io::stdout().write_all(figures.as_bytes()).unwrap();
+    said.lines().filter_map(|line| line.strip_prefix(FIGURES)).for_each(figures);
     let failed = !output.status.success() || !said.contains("1 passed");
     assert!(!failed, "{}\n{said}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
 }

@@ -108,7 +108,12 @@ pub(crate) fn manager_with(taps: &[&str], tables: &str) -> Manager {
     for tap in taps {
         config.push_str(&format!("[[sources.static_list.vms]]\nid = \"{tap}\"\ntaps = [\"{tap}\"]\n"));
     }
-    let config = Config::parse(Path::new("lab.toml"), &config).unwrap();
+    manager_of(&config)
+}
+
+/// With this configuration.
+pub(crate) fn manager_of(config: &str) -> Manager {
+    let config = Config::parse(Path::new("lab.toml"), config).unwrap();
     App::new(config).unwrap().into_manager(Purpose::Serve).unwrap()
 }
 

@@ -42,4 +42,15 @@ fn prometheus_scrapes_it_and_finds_no_fault() {
     assert_eq!(up.len(), 1);
     let packets = server.wait_for("vm_network_tx_packets_total{device=\"vmprom0\"} == 5").unwrap();
     assert_eq!(packets[0]["metric"]["instance_id"], "odd \"name\"\n\\ü");
+
+    // Another device under the same name: its counters begin anew, and Prometheus is told since when.
+    assert!(server.query("vm_network_start_time_seconds").unwrap().is_empty(), "older than the daemon");
+    drop(tap);
+    let tap = Tap::create_up("vmprom0", TapOptions::default()).unwrap();
+    tap.write_frame(&Frame::from_guest().udp4(100)).unwrap();
+    server
+        .wait_for("time() - vm_network_start_time_seconds < 60 and vm_network_tx_packets_total == 1")
+        .unwrap();
+    let resets = server.query("resets(vm_network_tx_packets_total[1m]) == 1").unwrap();
+    assert_eq!(resets.len(), 1, "a reset and not a fall");
 }

@@ -18,18 +18,22 @@ use std::time::Instant;
 use self::books::Sums;
 use self::schedule::Schedule;
 use self::world::{SLOTS, World};
-use crate::alone::{FIGURES, alone};
+use crate::alone::{alone, figures};
 use crate::lab::ways;
 
-/// How many devices live and die in a run.
-const LIVES: usize = 1100;
+/// How many devices live and die in a run. One of seven ends while no daemon is there to see it.
+const LIVES: usize = 1300;
+
+/// So many are to be compared, unless fewer are asked for.
+const COMPARED: u64 = 1000;
 
 #[test]
 fn every_byte_is_published_once_and_for_the_right_vm() {
     alone("conservation::every_byte_is_published_once_and_for_the_right_vm", || {
         let seed = chance::seed();
         eprintln!("{}={seed} makes these steps once more", chance::SEED);
-        let lives = env::var("VM_METRICS_LIVES").map_or(LIVES, |lives| lives.parse().unwrap());
+        let fewer = env::var("VM_METRICS_LIVES").ok();
+        let lives = fewer.as_ref().map_or(LIVES, |lives| lives.parse().unwrap());
         let mut schedule = Schedule::new(seed, SLOTS);
         let mut world = World::new(seed, ways());
         let start = Instant::now();
@@ -40,11 +44,13 @@ fn every_byte_is_published_once_and_for_the_right_vm() {
             }
         }
         world.finish();
-        report(&world, seed);
+        let compared = report(&world, seed);
+        assert!(fewer.is_some() || compared >= COMPARED, "only {compared} lives are compared");
     });
 }
 
-fn report(world: &World, seed: u64) {
+/// How many lives were compared.
+fn report(world: &World, seed: u64) -> u64 {
     let (mut all, mut unseen) = (Sums::default(), Sums::default());
     for (vm, (of_vm, unseen_of_vm)) in world.books.sums() {
         assert_eq!(of_vm.published, of_vm.written, "{vm}");
@@ -53,11 +59,12 @@ fn report(world: &World, seed: u64) {
     }
     let [rx_bytes, rx_packets, tx_bytes, tx_packets] = all.written;
     let difference = (0..4).map(|index| all.written[index] - all.published[index]).sum::<u64>();
-    println!(
-        "{FIGURES}conservation: {} incarnations of TAPs, {} kills and {} orderly restarts of the daemon; \
+    figures(&format!(
+        "conservation: {} incarnations of TAPs, {} kills and {} orderly restarts of the daemon; \
          received {rx_bytes} bytes in {rx_packets} packets, sent {tx_bytes} bytes in {tx_packets} packets; \
          written - published = {difference}; {} more ended while nobody was there to see it; \
          {} scrapes (seed {seed})",
         all.lives, world.counts.kills, world.counts.stops, unseen.lives, world.counts.scrapes,
-    );
+    ));
+    all.lives
 }

@@ -104,7 +104,7 @@ impl<'s> DaemonHealth<'s> {
             healthy,
             tick: snapshot.tick,
             snapshot_age_seconds: snapshot.taken.elapsed().as_secs_f64(),
-            ticks_late: snapshot.ticks_late,
+            ticks_late: snapshot.late.ticks,
             tick_duration_seconds: snapshot.tick_duration.as_secs_f64(),
             parts: snapshot.parts.iter().map(Part::of).collect(),
         }

@@ -10,7 +10,7 @@ use super::ledger::Ledger;
 use super::retain::{self, Departed, Tick};
 use super::{judge, merge};
 use crate::host::Host;
-use crate::model::{Batch, InstanceInfo, PartHealth, PartKind, PartRun, Snapshot, VmSet};
+use crate::model::{Batch, InstanceInfo, Late, PartHealth, PartKind, PartRun, Snapshot, VmSet};
 use crate::readers::{Configured, Purpose, Reader, Setting, Started, Watch};
 use crate::sources::{InstanceSource, Sources};
 
@@ -101,7 +101,7 @@ impl Engine {
     }
 
     /// Lists, reads and merges once.
-    pub(super) fn tick(&mut self, ticks_late: u64) -> Arc<Snapshot> {
+    pub(super) fn tick(&mut self, late: Late) -> Arc<Snapshot> {
         let began = Instant::now();
         let (mut vms, source_reports) = self.sources.list();
         let mut parts: Vec<PartRun> = source_reports.iter().map(judge::source_run).collect();
@@ -132,7 +132,7 @@ impl Engine {
             tick: self.ticks,
             vms: shown,
             parts,
-            ticks_late,
+            late,
             tick_duration: began.elapsed(),
             taken: Instant::now(),
             taken_at: SystemTime::now(),
@@ -155,6 +155,7 @@ fn run_reader(name: &'static str, state: &mut ReaderState, vms: &VmSet, batch: &
             items: 0,
             errors: 0,
             absent: 0,
+            lost: None,
         },
     }
 }

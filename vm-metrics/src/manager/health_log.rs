@@ -100,6 +100,7 @@ mod tests {
             items: 0,
             errors: 1,
             absent: 0,
+            lost: None,
         }
     }
 

@@ -25,6 +25,7 @@ pub(super) fn reader_run(name: &'static str, report: &ReadReport, duration: Dura
         items: report.items,
         errors: report.errors,
         absent: report.absent,
+        lost: report.lost,
     }
 }
 
@@ -48,6 +49,7 @@ pub(super) fn source_run(report: &SourceReport) -> PartRun {
         items,
         errors: problems + usize::from(report.result.is_err()),
         absent: 0,
+        lost: None,
     }
 }
 
@@ -57,7 +59,16 @@ pub(super) fn source_off(name: &'static str) -> PartRun {
 }
 
 fn not_run(name: &'static str, health: PartHealth) -> PartRun {
-    PartRun { kind: PartKind::Source, name, health, duration: None, items: 0, errors: 0, absent: 0 }
+    PartRun {
+        kind: PartKind::Source,
+        name,
+        health,
+        duration: None,
+        items: 0,
+        errors: 0,
+        absent: 0,
+        lost: None,
+    }
 }
 
 /// The first of several errors, and how many more there were.

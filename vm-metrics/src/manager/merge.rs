@@ -101,6 +101,7 @@ fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicS
     let drops = batch.drops.get(nic).filter(|drops| is_tap && drops.ifindex == ifindex);
     let line = line(kind, account, rx, tx, ebpf, drops.map(|drops| drops.counts));
     let (rx_backlog_packets, rx_backlog_bytes) = backlog(account, &line, is_tap && device.is_some());
+    let gap = gap(kind, account, &line, tx.packets, ebpf, is_tap && device.is_some());
     let published = account.publish(line);
     let start_time = account.since;
     if batch.moved.contains(nic) {
@@ -121,6 +122,8 @@ fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicS
         ebpf: published.ebpf,
         rx_backlog_packets,
         rx_backlog_bytes,
+        rx_gap_packets: gap.rx,
+        tx_gap_packets: gap.tx,
     }
 }
 
@@ -145,6 +148,12 @@ fn counts_what_was_sent(kind: NicKind) -> bool {
     kind == NicKind::Tap
 }
 
+/// What the programs count of what the guest has sent.
+fn counted_tx(kind: NicKind, ebpf: Option<&EbpfReading>) -> Option<DirectionCounters> {
+    let ebpf = ebpf.filter(|_| counts_what_was_sent(kind))?;
+    Some(guest_view(kind, ebpf.counters.ingress, ebpf.counters.egress).tx)
+}
+
 /// What the guest took is what the device delivered; what it sent is counted twice, by the device and by eBPF.
 fn line(
     kind: NicKind,
@@ -154,8 +163,7 @@ fn line(
     ebpf: Option<&EbpfReading>,
     drops: Option<DropCounts>,
 ) -> Totals {
-    let counted_tx = ebpf.filter(|_| counts_what_was_sent(kind));
-    let counted_tx = counted_tx.map(|ebpf| guest_view(kind, ebpf.counters.ingress, ebpf.counters.egress).tx);
+    let counted_tx = counted_tx(kind, ebpf);
     Totals {
         rx: FrameCounts {
             bytes: account.rx_bytes.update(rx.bytes, None),
@@ -176,8 +184,7 @@ fn line(
 fn backlog(account: &mut Account, line: &Totals, device_is_read: bool) -> (Option<u64>, Option<u64>) {
     let Some(ebpf) = line.ebpf.filter(|_| device_is_read) else { return (None, None) };
     let queue = ebpf.queue_dropped;
-    // What is not seen to be dropped in the queue is taken to wait there.
-    let packets = add([line.rx.packets, line.rx.dropped, Some(queue.unwrap_or_default().packets)]);
+    let packets = gone(line);
     let bytes =
         add([line.rx.bytes, ebpf.ring_dropped.map(|ring| ring.bytes), queue.map(|queue| queue.bytes)]);
     let packets = ebpf.offered.zip(packets);
@@ -186,6 +193,28 @@ fn backlog(account: &mut Account, line: &Totals, device_is_read: bool) -> (Optio
         packets.map(|(offered, gone)| account.backlog_packets.update(offered.packets, gone)),
         bytes.map(|(offered, gone)| account.backlog_bytes.update(offered.bytes, gone)),
     )
+}
+
+/// Packets that wait no more. What is not seen to be dropped in the queue is taken to wait there.
+fn gone(line: &Totals) -> Option<u64> {
+    let queue = line.ebpf.and_then(|ebpf| ebpf.queue_dropped).unwrap_or_default();
+    add([line.rx.packets, line.rx.dropped, Some(queue.packets)])
+}
+
+/// Packets that the programs did not see, for the guest and from it.
+fn gap(
+    kind: NicKind,
+    account: &mut Account,
+    line: &Totals,
+    tx: Option<u64>,
+    ebpf: Option<&EbpfReading>,
+    equation_holds: bool,
+) -> GuestView<Option<u64>> {
+    let offered = line.ebpf.and_then(|ebpf| ebpf.offered).filter(|_| equation_holds);
+    GuestView {
+        rx: account.rx_gap.update(gone(line), offered.map(|offered| offered.packets)),
+        tx: account.tx_gap.update(tx, counted_tx(kind, ebpf).map(|counted| counted.packets)),
+    }
 }
 
 /// Or nothing when one of them is not known.

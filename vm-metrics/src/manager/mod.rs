@@ -25,7 +25,7 @@ pub use engine::ManagerError;
 pub use tick::{TickThread, Ticker, Waker};
 
 use crate::host::Host;
-use crate::model::{Health, InstanceInfo, PartKind, Snapshot, VmStats};
+use crate::model::{Health, InstanceInfo, Late, PartKind, Snapshot, VmStats};
 use crate::readers::{Configured, Purpose, Watch};
 use crate::sources::{InstanceSource, Sources};
 use engine::Engine;
@@ -125,7 +125,7 @@ impl Manager {
     /// assert_eq!(reader.health.state.as_str(), "healthy");
     /// ```
     pub fn collect(&self) -> Arc<Snapshot> {
-        self.tick(0)
+        self.tick(Late::default())
     }
 
     /// Reads one VM, which need not be one that a source lists; its counters are then the kernel's own. `None` when it
@@ -167,13 +167,13 @@ impl Manager {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// As [`collect`](Self::collect), for a caller that keeps time: how many ticks were late.
-    pub(crate) fn tick(&self, late: u64) -> Arc<Snapshot> {
+    /// As [`collect`](Self::collect), for a caller that keeps time: how late ticks were.
+    pub(crate) fn tick(&self, late: Late) -> Arc<Snapshot> {
         self.tick_of(self.engine(), late)
     }
 
     /// The snapshot is the latest before the next tick can begin.
-    fn tick_of(&self, mut engine: MutexGuard<'_, Engine>, late: u64) -> Arc<Snapshot> {
+    fn tick_of(&self, mut engine: MutexGuard<'_, Engine>, late: Late) -> Arc<Snapshot> {
         let snapshot = engine.tick(late);
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&snapshot));
         snapshot

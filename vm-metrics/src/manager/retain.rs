@@ -152,6 +152,8 @@ fn settle_nic(nic: &mut NicStats, before: &NicStats) {
     nic.rx = or(nic.rx, before.rx);
     nic.tx = or(nic.tx, before.tx);
     nic.ebpf = nic.ebpf.or(before.ebpf);
+    nic.rx_gap_packets = nic.rx_gap_packets.or(before.rx_gap_packets);
+    nic.tx_gap_packets = nic.tx_gap_packets.or(before.tx_gap_packets);
 }
 
 fn or(last: FrameCounts, before: FrameCounts) -> FrameCounts {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::Manager;
-use crate::model::Snapshot;
+use crate::model::{Late, Snapshot};
 
 /// A snapshot older than this many intervals says that the ticks hang, unless it is younger than [`MIN_STALE`].
 const STALE_INTERVALS: u32 = 10;
@@ -157,12 +157,12 @@ impl Ticker {
 struct Clock {
     interval: Duration,
     next: Instant,
-    late: u64,
+    late: Late,
 }
 
 impl Clock {
     fn new(interval: Duration) -> Self {
-        Self { interval, next: Instant::now(), late: 0 }
+        Self { interval, next: Instant::now(), late: Late::default() }
     }
 
     /// The tick that is called for is one more: the next moment stays.
@@ -177,7 +177,8 @@ impl Clock {
     fn advance(&mut self, now: Instant) -> Duration {
         self.next += self.interval;
         if self.next < now {
-            self.late += 1;
+            self.late.ticks += 1;
+            self.late.by += now - self.next;
             self.next = now;
         }
         self.next - now
@@ -196,7 +197,7 @@ mod tests {
         assert_eq!(clock.advance(start + second / 4), second * 3 / 4);
         clock.called();
         assert_eq!(clock.advance(start + second / 2), second / 2);
-        assert_eq!((clock.next, clock.late), (start + second, 0));
+        assert_eq!((clock.next, clock.late.ticks), (start + second, 0));
     }
 
     #[test]
@@ -206,9 +207,9 @@ mod tests {
         let start = clock.next;
         assert_eq!(clock.advance(start + second / 4), second * 3 / 4);
         assert_eq!(clock.advance(start + second * 5 / 4), second * 3 / 4);
-        assert_eq!(clock.late, 0);
+        assert_eq!(clock.late, Late::default());
         assert_eq!(clock.advance(start + second * 7), Duration::ZERO);
-        assert_eq!(clock.late, 1);
+        assert_eq!(clock.late, Late { ticks: 1, by: second * 4 });
         assert_eq!(clock.advance(start + second * 7), second);
     }
 

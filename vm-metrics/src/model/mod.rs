@@ -11,7 +11,7 @@ pub use batch::{
     Batch, DiskBytes, DropReading, EbpfReading, Leaving, MemorySplit, ProcessReading, SchedTimes,
     SmapsRollup, TapReading, TapStats, ThreadsReading, VcpuReading,
 };
-pub use snapshot::{Health, PartHealth, PartKind, PartRun, Snapshot};
+pub use snapshot::{Health, Late, PartHealth, PartKind, PartRun, Snapshot};
 pub use stats::{
     AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats, PacketMix, VcpuStats, VmStats, Volume,
 };

@@ -15,10 +15,17 @@ pub struct Snapshot {
     pub taken: Instant,
     pub taken_at: SystemTime,
     pub tick_duration: Duration,
-    /// Ticks that began late because the one before took longer than the interval.
-    pub ticks_late: u64,
+    pub late: Late,
     pub vms: Vec<VmStats>,
     pub parts: Vec<PartRun>,
+}
+
+/// Ticks that began late, because the one before took longer than the interval or the whole daemon stood still.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Late {
+    pub ticks: u64,
+    /// All of them together.
+    pub by: Duration,
 }
 
 /// What a part of the daemon is.
@@ -43,6 +50,8 @@ pub struct PartRun {
     pub errors: usize,
     /// Those of the errors that say that something is not there, which is no fault of the part.
     pub absent: usize,
+    /// How often since its start the kernel had more to say than it could hear; `None` where it does not listen.
+    pub lost: Option<u64>,
 }
 
 impl PartRun {

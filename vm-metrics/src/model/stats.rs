@@ -174,7 +174,7 @@ pub struct NicStats {
     pub source: NicSource,
     /// How the programs hang on it.
     pub attach: AttachMode,
-    /// When the daemon first saw the device as this VM's, in seconds of Unix time; nothing was reset since.
+    /// When this VM came to have the device, in seconds of Unix time; `None` when that was before the first look.
     pub start_time: Option<f64>,
     /// What the guest took.
     pub rx: FrameCounts,
@@ -189,6 +189,11 @@ pub struct NicStats {
     pub rx_backlog_packets: Option<u64>,
     /// Their bytes; `None` also where the kernel does not tell of drops.
     pub rx_backlog_bytes: Option<u64>,
+    /// Packets for the guest that the programs did not see: before they were attached, or while they were off. `ebpf`
+    /// lacks them, `rx` does not.
+    pub rx_gap_packets: Option<u64>,
+    /// The same of packets that the guest sent; `tx` has them.
+    pub tx_gap_packets: Option<u64>,
 }
 
 /// Frames of one direction, since the device was made: whole Ethernet frames without check sequence and virtio-net header.

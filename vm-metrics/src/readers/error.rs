@@ -91,6 +91,8 @@ pub struct ReadReport {
     pub errors: usize,
     /// Those of the errors that say that something is not there.
     pub absent: usize,
+    /// How often since its start the kernel had more to say than the reader could hear; `None` where it does not listen.
+    pub lost: Option<u64>,
     /// The first of the errors, a fault if there is one; the others are most often the same.
     pub first_error: Option<ReaderError>,
 }

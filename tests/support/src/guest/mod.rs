@@ -42,6 +42,8 @@ pub struct GuestConfig {
     pub vcpus: u32,
     pub memory_mib: u32,
     pub nics: Vec<GuestNic>,
+    /// What QEMU's `-accel` is given.
+    pub accel: &'static str,
     /// Put after all others on QEMU's command line, for example `-qmp unix:…`.
     pub extra_args: Vec<String>,
 }
@@ -69,7 +71,8 @@ impl GuestConfig {
     pub fn new(name: &str, nics: Vec<GuestNic>) -> Result<Self> {
         let path = "/proc/sys/kernel/random/uuid";
         let uuid = fs::read_to_string(path).with_context(|| format!("read {path}"))?.trim().to_owned();
-        Ok(Self { name: name.to_owned(), uuid, vcpus: 1, memory_mib: 128, nics, extra_args: Vec::new() })
+        let (name, extra_args) = (name.to_owned(), Vec::new());
+        Ok(Self { name, uuid, vcpus: 1, memory_mib: 128, nics, accel: "tcg", extra_args })
     }
 }
 
@@ -100,7 +103,7 @@ impl GuestImage {
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args(["-name", &format!("guest={}", config.name), "-uuid", &config.uuid]);
         qemu.args(["-M", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-bios", "qboot.rom"]);
-        qemu.args(["-accel", "tcg", "-cpu", "max"]);
+        qemu.args(["-accel", config.accel, "-cpu", "max"]);
         qemu.args(["-m", &config.memory_mib.to_string(), "-smp", &config.vcpus.to_string()]);
         qemu.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);
         // Under TCG the clock checks of the kernel fail on a busy machine; IPv6 would send frames of its own accord.

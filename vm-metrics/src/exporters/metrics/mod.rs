@@ -151,6 +151,8 @@ pub(crate) mod tests {
             }),
             rx_backlog_packets: Some(0),
             rx_backlog_bytes: Some(0),
+            rx_gap_packets: Some(0),
+            tx_gap_packets: Some(0),
         };
         let vm = VmStats {
             instance_id: "a".into(),
@@ -188,13 +190,14 @@ pub(crate) mod tests {
             items: 1,
             errors: 0,
             absent: 0,
+            lost: Some(0),
         };
         Snapshot {
             tick: 1,
             taken: Instant::now(),
             taken_at: SystemTime::now(),
             tick_duration: Duration::from_millis(1),
-            ticks_late: 0,
+            late: Late::default(),
             vms: vec![vm],
             parts: vec![part(PartKind::Source, "proc_scan"), part(PartKind::Reader, "proc_stat")],
         }

@@ -159,10 +159,22 @@ pub(super) const METRICS: &[Metric] = &[
             );
         },
     ),
+    counter(
+        "network_rx_gap_packets_total",
+        "Packets for the guest that the programs did not see, before they were attached or while they were off: what only eBPF counts lacks them.",
+        "the TAP's counters, less eBPF on the TAP",
+        |s, p| each(s, p, |nic| nic.rx_gap_packets),
+    ),
+    counter(
+        "network_tx_gap_packets_total",
+        "Packets of the guest that the programs did not see; network_tx_packets_total has them, what only eBPF counts lacks them.",
+        "the TAP's counters, less eBPF on the TAP",
+        |s, p| each(s, p, |nic| nic.tx_gap_packets),
+    ),
     Metric {
         name: "network_start_time_seconds",
         kind: Kind::Gauge,
-        help: "When the daemon first saw this device as this VM's, in seconds of Unix time; another value, another incarnation, whose counters are its own.",
+        help: "When this VM came to have this device, in seconds of Unix time: another value, another incarnation, whose counters are its own. Absent when that was before the daemon's first look.",
         origin: "computed",
         labels: NIC,
         samples: |snapshot, push| {

@@ -23,7 +23,12 @@ pub(super) const METRICS: &[Metric] = &[
     counter(
         "ticks_late_total",
         "Ticks that were due before the one before them had ended.",
-        |snapshot, push| push(&[], snapshot.ticks_late as f64),
+        |snapshot, push| push(&[], snapshot.late.ticks as f64),
+    ),
+    counter(
+        "gap_seconds_total",
+        "Time by which ticks began too late: what came and went meanwhile may be missing.",
+        |snapshot, push| push(&[], snapshot.late.by.as_secs_f64()),
     ),
     gauge(
         "tick_duration_seconds",
@@ -55,6 +60,14 @@ pub(super) const METRICS: &[Metric] = &[
         origin: COMPUTED,
         labels: &["reader"],
         samples: |s, p| each(s, p, PartKind::Reader, |run| Some(run.errors as f64)),
+    },
+    Metric {
+        name: "reader_lost_events_total",
+        kind: Kind::Counter,
+        help: "How often the kernel had more to say of devices at once than the reader could hear: the last counters of some may be missing.",
+        origin: COMPUTED,
+        labels: &["reader"],
+        samples: |s, p| each(s, p, PartKind::Reader, |run| Some(run.lost? as f64)),
     },
     Metric {
         name: "source_duration_seconds",

@@ -3,6 +3,7 @@
 use super::super::backlog::Backlog;
 use super::Seen;
 use super::continued::Continued;
+use super::gap::Gap;
 use super::totals::{Totals, counts_anew, fell};
 use crate::model::{FrameCounts, Nic};
 
@@ -18,7 +19,7 @@ pub(in crate::manager) struct Account {
     pub(super) device: Option<u64>,
     /// The VM that has the device, or had it last.
     pub(super) owner: String,
-    /// When the owner was first seen with it, in seconds of Unix time; `None` when that is the first look of all.
+    /// When the owner was first seen with it, in seconds of Unix time; `None` when it was there at the first look of all.
     pub(in crate::manager) since: Option<f64>,
     /// What the former owners were given.
     pub(super) origin: Totals,
@@ -36,6 +37,9 @@ pub(in crate::manager) struct Account {
     pub(in crate::manager) rx_dropped: Continued,
     pub(in crate::manager) backlog_packets: Backlog,
     pub(in crate::manager) backlog_bytes: Backlog,
+    /// In packets.
+    pub(in crate::manager) rx_gap: Gap,
+    pub(in crate::manager) tx_gap: Gap,
 }
 
 impl Account {
@@ -58,6 +62,8 @@ impl Account {
             rx_dropped: Continued::default(),
             backlog_packets: Backlog::default(),
             backlog_bytes: Backlog::default(),
+            rx_gap: Gap::default(),
+            tx_gap: Gap::default(),
         }
     }
 
@@ -93,6 +99,8 @@ impl Account {
     pub(super) fn hand_to(&mut self, owner: &str, now: Option<f64>) {
         owner.clone_into(&mut self.owner);
         self.since = now;
+        self.rx_gap.hand_over();
+        self.tx_gap.hand_over();
         match self.last {
             Some(last) => self.origin = last,
             None => self.cut = true,

@@ -1,11 +1,12 @@
 //! Continuity and identity: an account per device, so that what is published is one line over two sources, and over the
 //! VMs that have a device one after the other each is given its own part and no other.
 //!
-//! `continued` makes one counter of two sources, `account` knows the owners of a device, `totals` takes apart what is whose,
-//! and `processes` knows when each VM's process started.
+//! `continued` makes one counter of two sources, `gap` says what the programs did not see, `account` knows the owners of a
+//! device, `totals` takes apart what is whose, and `processes` knows when each VM's process started.
 
 mod account;
 mod continued;
+mod gap;
 mod moves;
 mod processes;
 mod totals;
@@ -87,7 +88,8 @@ impl Ledger {
             Some(_) => seen.namespace,
         };
         let is_own = key.netns.is_none();
-        let since = (!self.looks_once).then_some(self.now);
+        // What is there at the first look has begun before.
+        let since = (!self.looks_once && self.tick > 1).then_some(self.now);
         let moves = &mut self.moves;
         let mut new = |device| {
             let origin = moves.take(self.tick, owner, seen);

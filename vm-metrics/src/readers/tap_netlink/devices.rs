@@ -1,6 +1,7 @@
 //! The devices of one network namespace, over two sockets that are in it.
 
 use std::collections::{HashMap, HashSet};
+use std::mem;
 
 use crate::model::{Batch, Leaving, Nic, NicSource, TapReading};
 use crate::readers::ReaderError;
@@ -15,11 +16,13 @@ pub(super) struct Devices {
     events: Events,
     /// The devices of the last two ticks, the latest first: so long the last counters of a device are kept.
     read: [HashSet<u32>; 2],
+    /// How often last counters were lost since somebody asked.
+    lost: u64,
 }
 
 impl Devices {
     pub(super) fn new(links: Links, events: Events) -> Self {
-        Self { links, events, read: Default::default() }
+        Self { links, events, read: Default::default(), lost: 0 }
     }
 
     pub(super) fn begin_round(&mut self) {
@@ -33,6 +36,10 @@ impl Devices {
         self.read[0] =
             nics.iter().filter_map(|nic| batch.taps.get(*nic)).map(|reading| reading.ifindex).collect();
         read
+    }
+
+    pub(super) fn take_lost(&mut self) -> u64 {
+        mem::take(&mut self.lost)
     }
 
     pub(super) fn last_words(&mut self, nics: &[&Nic], leaving: &Leaving, batch: &mut Batch) {
@@ -97,7 +104,10 @@ impl Devices {
     fn take_events(&mut self) {
         match self.events.take() {
             Ok(false) => {}
-            Ok(true) => tracing::warn!("too many devices changed at once: some last counters are lost"),
+            Ok(true) => {
+                self.lost += 1;
+                tracing::warn!("too many devices changed at once: some last counters are lost");
+            }
             Err(error) => tracing::warn!("cannot listen for changes of devices: {error}"),
         }
     }

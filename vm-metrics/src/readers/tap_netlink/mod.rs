@@ -42,6 +42,7 @@ fn start(setting: &Setting) -> Started {
                 own: Devices::new(links, events),
                 elsewhere: Elsewhere::new(&setting.host),
                 watch: setting.watch.clone(),
+                lost: 0,
             })),
             Err(source) => {
                 Started::Not(health(&ReaderError::Netlink { operation: "listen for changes", source }))
@@ -69,6 +70,8 @@ struct TapNetlink {
     own: Devices,
     elsewhere: Elsewhere<Place>,
     watch: Watch,
+    /// How often last counters were lost.
+    lost: u64,
 }
 
 /// The devices of another network namespace.
@@ -125,6 +128,9 @@ impl Reader for TapNetlink {
             }
         });
         report.items = batch.taps.len();
+        self.lost += self.own.take_lost();
+        self.lost += self.elsewhere.open().map(|(_, place)| place.devices.take_lost()).sum::<u64>();
+        report.lost = Some(self.lost);
         report
     }
 

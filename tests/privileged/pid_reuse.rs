@@ -1,0 +1,96 @@
+//! A pid that is used again is another process: it inherits nothing of the one that had it before.
+
+use std::fs;
+
+use vm_metrics::manager::Manager;
+use vm_metrics::model::VmStats;
+use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::wait::{SOON, wait_until};
+
+use crate::alone::alone;
+use crate::lab::manager_of;
+use crate::vmm::{FRAME, Program, Vmm, Work};
+
+const TABLES: &str = "retention = \"5m\"\n[readers.tap_ebpf]\npin = false\n";
+
+/// Makes this pid the next one, in the pid namespace of this test, until a VM has it. Threads have numbers, too.
+fn with_pid(program: &Program, pid: u32, work: Work) -> Vmm {
+    let start = || {
+        fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())?;
+        let vmm = program.start_at_once("vmt0", work);
+        if vmm.0.pid() == pid {
+            return Ok(Some(vmm));
+        }
+        vmm.kill();
+        Ok(None)
+    };
+    let mut vmm = wait_until(SOON, "the pid", start).unwrap();
+    vmm.0.wait_for_log(SOON, "that it is done", |log| log.contains("done\n").then_some(())).unwrap();
+    vmm
+}
+
+fn running(manager: &Manager) -> Vec<VmStats> {
+    manager.collect().vms.iter().filter(|vm| vm.running).cloned().collect()
+}
+
+#[test]
+fn a_vm_with_the_pid_of_another_inherits_nothing() {
+    alone("pid_reuse::a_vm_with_the_pid_of_another_inherits_nothing", || {
+        let _namespace = NetNs::enter().unwrap();
+        let manager = manager_of(TABLES);
+        let program = Program::new();
+        let first = program.start("vmt0", Work { frames: 50, cpu: 500, ..Work::default() });
+        let pid = first.0.pid();
+        manager.collect();
+        let [before] = &running(&manager)[..] else { panic!("one VM") };
+        assert!(before.cpu_usec >= Some(500_000), "{before:?}");
+        assert_eq!((before.hypervisor_pid, before.net_tx_bytes), (Some(pid), Some(50 * FRAME)));
+
+        // No tick is in between: nobody saw the pid without a process.
+        first.kill();
+        let second = with_pid(&program, pid, Work { frames: 3, ..Work::default() });
+        let mut read = 0;
+        for _ in 0..3 {
+            let [after] = &running(&manager)[..] else { panic!("one VM") };
+            assert_eq!((after.hypervisor_pid, after.net_tx_bytes), (Some(pid), Some(3 * FRAME)));
+            assert!(after.nics[0].start_time > before.nics[0].start_time, "{after:?} after {before:?}");
+            // The files of the first are of no use any more: for one tick nothing is known.
+            if let Some(cpu_usec) = after.cpu_usec {
+                read += 1;
+                assert!(Some(cpu_usec) < before.cpu_usec, "{after:?} after {before:?}");
+                assert!(after.start_time > before.start_time, "{after:?} after {before:?}");
+            }
+        }
+        assert!(read > 0, "nothing is read of the second");
+        drop(second);
+    });
+}
+
+#[test]
+fn a_pid_that_was_written_down_is_not_another_process() {
+    alone("pid_reuse::a_pid_that_was_written_down_is_not_another_process", || {
+        let _namespace = NetNs::enter().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let pid_file = dir.path().join("pid");
+        let program = Program::new();
+        let first = program.start("vmt0", Work::default());
+        let pid = first.0.pid();
+        fs::write(&pid_file, pid.to_string()).unwrap();
+        let manager = manager_of(&format!(
+            "{TABLES}[sources.proc_scan]\nenabled = false\n\
+             [[sources.static_list.vms]]\nid = \"a\"\npid_file = {pid_file:?}\n"
+        ));
+        let [before] = &running(&manager)[..] else { panic!("one VM") };
+        assert!(before.memory_rss_bytes > Some(0), "{before:?}");
+
+        first.kill();
+        let second = with_pid(&program, pid, Work::default());
+        // At first also because the files of the first are of no use any more.
+        for _ in 0..3 {
+            let after = running(&manager);
+            let unread = |vm: &VmStats| vm.memory_rss_bytes.is_none() && vm.cpu_usec.is_none();
+            assert!(after.iter().all(unread), "{after:?}");
+        }
+        drop(second);
+    });
+}
