@@ -50,9 +50,11 @@ fn a_tap_that_passes_to_another_vm_takes_nothing_along() {
             let _namespace = NetNs::enter().unwrap();
             let dir = tempfile::tempdir().unwrap();
             let config = dir.path().join("config.toml");
-            std::fs::write(&config, format!("interval = \"50ms\"\n[readers.tap_ebpf]\nattach = \"{way}\"\n"))
-                .unwrap();
-            let daemon = Daemon::start(Path::new(BINARY), &["--config", config.to_str().unwrap()]).unwrap();
+            let tables = "[readers.tap_ebpf]\nattach = ";
+            let text = format!("interval = \"50ms\"\nstate_dir = {:?}\n{tables}\"{way}\"\n", dir.path());
+            std::fs::write(&config, text).unwrap();
+            let start = || Daemon::start(Path::new(BINARY), &["--config", config.to_str().unwrap()]).unwrap();
+            let mut daemon = start();
             let program = Program::new();
             let tap = Tap::create_up("vmt0", SHARED).unwrap();
 
@@ -76,6 +78,19 @@ fn a_tap_that_passes_to_another_vm_takes_nothing_along() {
             send(7);
             wait_for(&daemon, &b, 12);
             wait_for(&daemon, &a, 13);
+
+            daemon.kill().unwrap();
+            send(4);
+            let daemon = start();
+            wait_for(&daemon, &b, 16);
+            // Again, and to a third that comes while no daemon runs: what passed meanwhile is nobody's.
+            drop(daemon);
+            second.kill();
+            let third = program.start("vmt0", Work { frames: 2, ..Work::default() });
+            let daemon = start();
+            let c = id_of(&daemon, &third);
+            send(6);
+            wait_for(&daemon, &c, 6);
         }
     });
 }

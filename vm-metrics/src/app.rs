@@ -56,8 +56,8 @@ impl App {
 
     /// Starts the readers, for those who want to tick themselves.
     pub fn into_manager(self, purpose: Purpose) -> Result<Manager, ManagerError> {
-        let Settings { host, retention, .. } = &self.settings;
-        Manager::start(self.sources, self.readers, host, *retention, purpose)
+        let Settings { host, retention, state_dir, .. } = &self.settings;
+        Manager::start(self.sources, self.readers, host, *retention, Some(state_dir), purpose)
     }
 
     /// Serves until SIGINT or SIGTERM.
@@ -161,7 +161,14 @@ impl Manager {
             config.readers.switch_off(readers::TAP_EBPF);
             let readers = readers::configure(config.readers)?;
             let none = Sources::new(Vec::new());
-            Ok::<_, StartError>(Self::start(none, readers, host, config.settings.retention, Purpose::Look)?)
+            Ok::<_, StartError>(Self::start(
+                none,
+                readers,
+                host,
+                config.settings.retention,
+                None,
+                Purpose::Look,
+            )?)
         };
         start().expect("the built-in configuration is good, and no reader of the baseline refuses to start")
     }

@@ -47,6 +47,8 @@ pub struct Settings {
     pub interval: Duration,
     /// How long the last numbers of a VM that is gone are shown.
     pub retention: Duration,
+    /// Where the daemon writes down which VM has which device, if there is such a directory.
+    pub state_dir: PathBuf,
     pub listen: SocketAddr,
     pub metric_prefix: String,
     pub host: Host,
@@ -97,7 +99,7 @@ impl Config {
         let readers = Sections::new(READERS, document);
         let exporters = Sections::new(EXPORTERS, document);
         Ok(Self {
-            settings: Settings { interval, retention, listen, metric_prefix, host },
+            settings: Settings { interval, retention, state_dir: raw.state_dir, listen, metric_prefix, host },
             sources,
             readers,
             exporters,
@@ -146,6 +148,7 @@ fn check_prefix(prefix: &str) -> Result<(), String> {
 struct Raw {
     interval: Spanned<String>,
     retention: Spanned<String>,
+    state_dir: PathBuf,
     listen: Spanned<String>,
     metric_prefix: Spanned<String>,
     host: RawHost,
@@ -164,6 +167,7 @@ impl Default for Raw {
         Self {
             interval: typed("1s"),
             retention: typed("5m"),
+            state_dir: "/run/vm-metrics".into(),
             listen: typed("127.0.0.1:9464"),
             metric_prefix: typed("vm"),
             host: RawHost::default(),

@@ -1,5 +1,6 @@
 //! One tick: asks the sources who exists, the readers what they use, and merges it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -54,6 +55,7 @@ impl Engine {
         readers: Vec<Configured>,
         host: &Host,
         retention: Duration,
+        state_dir: Option<&Path>,
         purpose: Purpose,
     ) -> Result<Self, ManagerError> {
         let watch = match purpose {
@@ -76,7 +78,7 @@ impl Engine {
         Ok(Self {
             sources,
             readers,
-            ledger: Ledger::new(host.clone(), purpose),
+            ledger: Ledger::new(host.clone(), purpose, state_dir),
             departed: Departed::new(retention),
             before: Tick::default(),
             health_log: HealthLog::default(),

@@ -16,6 +16,7 @@ mod tick;
 mod weak;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -72,9 +73,10 @@ impl Manager {
         readers: Vec<Configured>,
         host: &Host,
         retention: Duration,
+        state_dir: Option<&Path>,
         purpose: Purpose,
     ) -> Result<Self, ManagerError> {
-        let engine = Engine::new(sources, readers, host, retention, purpose)?;
+        let engine = Engine::new(sources, readers, host, retention, state_dir, purpose)?;
         Ok(Self { engine: Arc::new(Mutex::new(engine)), latest: Arc::default(), host: host.clone() })
     }
 

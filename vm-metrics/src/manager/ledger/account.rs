@@ -73,6 +73,11 @@ impl Account {
         self
     }
 
+    /// One that a daemon before this one has left.
+    pub(super) fn restored(self, origin: Totals, now: f64) -> Self {
+        Self { raw: (origin.rx, origin.tx), origin, seen_at: now, ..self }
+    }
+
     /// Whether the device that has the name and the index now is still the one of this account.
     pub(super) fn is_of(&self, nic: &Nic, device: Option<u64>) -> bool {
         match (self.device, device) {

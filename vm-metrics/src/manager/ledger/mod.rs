@@ -9,10 +9,12 @@ mod continued;
 mod gap;
 mod moves;
 mod processes;
+mod saved;
 mod totals;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::path::Path;
 use std::time::SystemTime;
 
 pub(super) use account::Account;
@@ -20,6 +22,7 @@ pub(super) use totals::Totals;
 
 use moves::Moves;
 use processes::Processes;
+use saved::Store;
 
 use crate::host::Host;
 use crate::model::{FrameCounts, Nic};
@@ -53,6 +56,9 @@ pub(super) struct Ledger {
     accounts: HashMap<DeviceKey, Account>,
     processes: Processes,
     moves: Moves,
+    store: Option<Store>,
+    /// Whether something is to be written down.
+    changed: bool,
 }
 
 /// A device as it was read in this tick.
@@ -68,21 +74,32 @@ pub(super) struct Seen<'s> {
     pub(super) tx: FrameCounts,
 }
 
+impl DeviceKey {
+    fn new(nic: &Nic, ifindex: u32) -> Self {
+        let name = (ifindex == 0).then(|| nic.tap.clone());
+        Self { netns: nic.netns, ifindex, name }
+    }
+}
+
 impl Ledger {
-    pub(super) fn new(host: Host, purpose: Purpose) -> Self {
-        Self { host, looks_once: purpose == Purpose::Look, ..Self::default() }
+    /// Goes on with what a daemon before this one has left in the directory.
+    pub(super) fn new(host: Host, purpose: Purpose, state_dir: Option<&Path>) -> Self {
+        let looks_once = purpose == Purpose::Look;
+        let dir = state_dir.filter(|_| !looks_once);
+        let mut store = dir.and_then(|dir| Store::open(&host, dir));
+        let left = store.as_mut().map(|store| store.load(now())).unwrap_or_default();
+        let accounts = left.into_iter().collect();
+        Self { host, looks_once, accounts, store, ..Self::default() }
     }
 
     pub(super) fn begin_tick(&mut self) {
         self.tick += 1;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        self.now = now.map_or(0.0, |now| now.as_secs_f64());
+        self.now = now();
     }
 
     /// The account of a device, which from now on is this owner's.
     pub(super) fn account(&mut self, owner: &str, seen: &Seen<'_>) -> &mut Account {
-        let name = (seen.ifindex == 0).then(|| seen.nic.tap.clone());
-        let key = DeviceKey { netns: seen.nic.netns, ifindex: seen.ifindex, name };
+        let key = DeviceKey::new(seen.nic, seen.ifindex);
         let identify = || match seen.nic.netns {
             None => self.host.device_id(&seen.nic.tap),
             Some(_) => seen.namespace,
@@ -90,8 +107,9 @@ impl Ledger {
         let is_own = key.netns.is_none();
         // What is there at the first look has begun before.
         let since = (!self.looks_once && self.tick > 1).then_some(self.now);
-        let moves = &mut self.moves;
+        let Self { moves, changed, .. } = self;
         let mut new = |device| {
+            *changed = true;
             let origin = moves.take(self.tick, owner, seen);
             Account::new(seen.nic.clone(), device, owner, since).beginning_at(origin)
         };
@@ -100,7 +118,8 @@ impl Ledger {
             Entry::Occupied(known) => {
                 let account = known.into_mut();
                 // Asked only where there may be another one: the kernel hardly ever uses an index again.
-                let sure = is_own && account.seen + 1 >= self.tick && account.nic == *seen.nic;
+                let was_there = account.seen > 0 && account.seen + 1 >= self.tick;
+                let sure = is_own && was_there && account.nic == *seen.nic;
                 let device = if sure { account.device } else { identify() };
                 if !account.is_of(seen.nic, device) || account.fell(seen) {
                     *account = new(device);
@@ -110,9 +129,11 @@ impl Ledger {
         };
         if account.nic != *seen.nic {
             account.nic = seen.nic.clone();
+            self.changed = true;
         }
         if account.owner != owner {
             account.hand_to(owner, since);
+            self.changed = true;
         }
         account.saw(self.tick, self.now, seen);
         account
@@ -128,11 +149,20 @@ impl Ledger {
         self.processes.started((pid, start_ticks), self.tick, &self.host)
     }
 
-    /// Forgets the devices that are gone. One that no VM has any more may be given to another VM later.
+    /// To be called before anything of this tick is published.
     pub(super) fn end_tick(&mut self) {
-        if !self.tick.is_multiple_of(TIDY) {
-            return;
+        if self.tick.is_multiple_of(TIDY) {
+            self.tidy();
         }
+        if std::mem::take(&mut self.changed)
+            && let Some(store) = &mut self.store
+        {
+            store.save(self.accounts.iter());
+        }
+    }
+
+    /// Forgets the devices that are gone. One that no VM has any more may be given to another VM later.
+    fn tidy(&mut self) {
         self.processes.forget_before(self.tick);
         let (tick, now, host) = (self.tick, self.now, &self.host);
         self.accounts.retain(|key, account| {
@@ -143,6 +173,12 @@ impl Ledger {
             account.seen == tick || lives()
         });
     }
+}
+
+/// In seconds of Unix time.
+fn now() -> f64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0.0, |now| now.as_secs_f64())
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ fn a_device_is_remembered_as_long_as_it_lives() {
     let dir = tempfile::tempdir().unwrap();
     let (host, nic) = (host(dir.path()), Nic::local("t"));
     fs::create_dir_all(host.net_device("t")).unwrap();
-    let mut ledger = Ledger::new(host.clone(), Purpose::Serve);
+    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None);
     assert_eq!(tick(&mut ledger, "a", &nic, 1000), 1000);
     idle(&mut ledger, 3 * TIDY);
     assert_eq!(tick(&mut ledger, "b", &nic, 1200), 200);
@@ -49,7 +49,7 @@ fn another_device_with_name_and_index_of_one_before_begins_anew() {
     let dir = tempfile::tempdir().unwrap();
     let (host, nic) = (host(dir.path()), Nic::local("t"));
     fs::create_dir_all(host.net_device("t")).unwrap();
-    let mut ledger = Ledger::new(host.clone(), Purpose::Serve);
+    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None);
     tick(&mut ledger, "a", &nic, 1000);
     idle(&mut ledger, 2);
     // Kept until the new one is there: so it gets another number.
@@ -63,7 +63,7 @@ fn a_device_that_is_only_renamed_stays_what_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let host = host(dir.path());
     fs::create_dir_all(host.net_device("t")).unwrap();
-    let mut ledger = Ledger::new(host.clone(), Purpose::Serve);
+    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None);
     tick(&mut ledger, "a", &Nic::local("t"), 1000);
     assert_eq!(tick(&mut ledger, "b", &Nic::local("t"), 1000), 0);
     fs::rename(host.net_device("t"), host.net_device("u")).unwrap();
@@ -85,7 +85,7 @@ fn a_process_has_started_once() {
     let host = host(dir.path());
     fs::create_dir_all(host.proc()).unwrap();
     fs::write(host.proc().join("stat"), "cpu 1 2\nbtime 1700000000\n").unwrap();
-    let mut ledger = Ledger::new(host.clone(), Purpose::Serve);
+    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None);
     ledger.begin_tick();
     let ticks = clock_ticks_per_second();
     assert_eq!(ledger.started(7, 3 * ticks), Some(1_700_000_003.0));
@@ -96,4 +96,61 @@ fn a_process_has_started_once() {
     let mut elsewhere = Ledger::default();
     elsewhere.begin_tick();
     assert!(elsewhere.started(7, 1).is_some_and(|at| at > 1e9), "this host says when it was booted");
+}
+
+/// A host that says which boot it is in.
+fn booted(dir: &Path, boot_id: &str) -> Host {
+    let host = host(dir);
+    for (file, content) in [("sys/kernel/random/boot_id", boot_id), ("thread-self/ns/net", "")] {
+        let path = host.proc().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    host
+}
+
+#[test]
+fn the_next_daemon_knows_whose_the_counts_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, nic) = (booted(dir.path(), "one\n"), Nic::local("t"));
+    fs::create_dir_all(host.net_device("t")).unwrap();
+    let ledger = |host: &Host| Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()));
+    let mut first = ledger(&host);
+    assert_eq!(tick(&mut first, "a", &nic, 1000), 1000);
+    assert_eq!(tick(&mut first, "b", &nic, 1200), 200);
+    let mut second = ledger(&host);
+    assert_eq!(tick(&mut second, "b", &nic, 1300), 300);
+    assert_eq!(tick(&mut ledger(&host), "c", &nic, 1500), 0, "what passed meanwhile is nobody's");
+
+    let mut looks = Ledger::new(host.clone(), Purpose::Look, Some(dir.path()));
+    assert_eq!(tick(&mut looks, "b", &nic, 1500), 1500, "a look is the device's own word");
+    fs::remove_dir(host.net_device("t")).unwrap();
+    // So that the next one has another number.
+    fs::create_dir(host.net_device("other")).unwrap();
+    fs::create_dir(host.net_device("t")).unwrap();
+    assert_eq!(tick(&mut ledger(&host), "c", &nic, 1600), 1600, "another device");
+}
+
+#[test]
+fn what_is_of_another_boot_or_broken_is_as_if_it_were_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, nic) = (booted(dir.path(), "one\n"), Nic::local("t"));
+    fs::create_dir_all(host.net_device("t")).unwrap();
+    let ledger = |host: &Host| Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()));
+    let mut first = ledger(&host);
+    tick(&mut first, "a", &nic, 1000);
+    tick(&mut first, "b", &nic, 1200);
+    let written = fs::read_dir(dir.path()).unwrap().find_map(|entry| {
+        let path = entry.unwrap().path();
+        path.to_string_lossy().ends_with(".json").then_some(path)
+    });
+    let written = written.expect("a file");
+    fs::write(&written, "{\"boot_id\": \"one\", \"devices\": [{}]}").unwrap();
+    assert_eq!(tick(&mut ledger(&host), "b", &nic, 1300), 1300);
+    assert_eq!(tick(&mut ledger(&host), "b", &nic, 1300), 1300, "written anew");
+    let other = booted(dir.path(), "two\n");
+    tick(&mut first, "c", &nic, 1400);
+    assert_eq!(tick(&mut ledger(&other), "c", &nic, 1500), 1500);
+    let nowhere = Ledger::new(host.clone(), Purpose::Serve, Some(&dir.path().join("nowhere")));
+    assert!(nowhere.store.is_none());
 }
