@@ -137,11 +137,14 @@ impl ProcessFiles {
         buffer: &mut Buffer,
         parse: fn(&[u8]) -> Result<T, ParseError>,
     ) -> Result<Option<T>, ReaderError> {
-        let file = match self.kept.remove(&pid) {
-            Some(file) => Some(file),
-            None => self.open(pid)?,
-        };
-        let Some(file) = file else { return Ok(None) };
+        // Of a process that has ended, whose pid another one may have by now.
+        if let Some(file) = self.kept.remove(&pid)
+            && let Some(parsed) = file.read_parsed(buffer, parse)?
+        {
+            self.kept.insert(pid, file);
+            return Ok(Some(parsed));
+        }
+        let Some(file) = self.open(pid)? else { return Ok(None) };
         let parsed = file.read_parsed(buffer, parse)?;
         if parsed.is_some() {
             self.kept.insert(pid, file);
