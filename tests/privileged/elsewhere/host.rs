@@ -45,16 +45,14 @@ impl Host {
     }
 
     pub(super) fn guest(&self, id: &str) -> Guest {
-        self.guest_with(id, TapOptions { ifindex: IFINDEX, ..TapOptions::default() })
+        self.guest_after(id, 0)
     }
 
-    pub(super) fn guest_with(&self, id: &str, options: TapOptions) -> Guest {
-        self.guest_in(NetNs::enter().unwrap(), id, options)
-    }
-
-    /// The calling thread leaves the namespace.
-    pub(super) fn guest_in(&self, namespace: NetNs, id: &str, options: TapOptions) -> Guest {
-        let tap = Tap::create_up(TAP, options).unwrap();
+    /// It has sent so many frames before anybody could know of it.
+    pub(super) fn guest_after(&self, id: &str, frames: u64) -> Guest {
+        let namespace = NetNs::enter().unwrap();
+        let tap = Tap::create_up(TAP, TapOptions { ifindex: IFINDEX, ..TapOptions::default() }).unwrap();
+        send(&tap, frames);
         let host = PacketSocket::bind(TAP).unwrap();
         let vmm = self.shell.start(id, &tap);
         Guest { id: id.to_owned(), netns: namespace.inode(), tap, host, vmm }
@@ -87,6 +85,12 @@ impl Host {
     }
 }
 
+fn send(tap: &Tap, frames: u64) -> u64 {
+    let frame = Frame::from_guest().udp4(300);
+    (0..frames).for_each(|_| tap.write_frame(&frame).unwrap());
+    frames * frame.len() as u64
+}
+
 impl Guest {
     /// How many of our programs are on its device.
     pub(super) fn attached(&self) -> usize {
@@ -96,9 +100,7 @@ impl Guest {
 
     /// The guest sends.
     pub(super) fn send(&self, frames: u64) -> u64 {
-        let frame = Frame::from_guest().udp4(300);
-        (0..frames).for_each(|_| self.tap.write_frame(&frame).unwrap());
-        frames * frame.len() as u64
+        send(&self.tap, frames)
     }
 
     /// The host sends, and the guest takes it.

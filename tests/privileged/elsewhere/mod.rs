@@ -138,14 +138,15 @@ fn a_namespace_with_a_number_that_was_used_before_begins_anew() {
         let (mut used, mut again) = (HashSet::new(), 0);
         let deadline = Instant::now() + 3 * SOON;
         for frames in (10..).step_by(10) {
-            let guest = host.guest("a");
+            let guest = host.guest_after(&format!("vm{frames}"), frames);
             again += u32::from(!used.insert(guest.netns));
-            let bytes = guest.send(frames);
+            let bytes = 2 * guest.send(frames);
             guest.wait_until_counted_by(&daemon, "ebpf");
             guest.wait_for_bytes(&daemon, (bytes, 0));
+            let id = guest.id.clone();
             drop(guest);
-            let gone = |metrics: &Metrics| metrics.value("vm_up", &[]).filter(|up| *up == 0.0);
-            daemon.wait_for(SOON, "the end of the VM", gone).unwrap();
+            let up = |metrics: &Metrics| metrics.value("vm_up", &[("instance_id", &id)]);
+            daemon.wait_for(SOON, "its end", |metrics| up(metrics).filter(|up| *up == 0.0)).unwrap();
             if again == 2 {
                 break;
             }
