@@ -104,8 +104,8 @@ fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicS
     let gap = gap(kind, account, &line, tx.packets, ebpf, is_tap && device.is_some());
     let published = account.publish(line);
     let start_time = account.since;
-    if batch.moved.contains(nic) {
-        ledger.moved(owner, &seen, line);
+    if let Some(gone) = batch.gone.get(nic) {
+        ledger.gone(*gone, &seen, line);
     }
     let counted = ebpf.filter(|_| counts_what_was_sent(kind));
     NicStats {

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use super::ledger::ebpf_or;
 use crate::model::{Batch, FrameCounts, InstanceInfo, Leaving, Nic, NicStats, VmSet, VmStats};
 
 /// Departed VMs with their last numbers.
@@ -35,12 +36,16 @@ pub(super) fn leaving(before: &Tick, now: &VmSet, batch: &Batch) -> Leaving {
 /// other is not.
 pub(super) fn handed_over(leaving: &Leaving, batch: &Batch) -> Batch {
     let mut read = Batch { namespaces: batch.namespaces.clone(), ..Batch::default() };
-    for (nic, ifindex) in &leaving.ifindexes {
+    // By the name alone it may be another device.
+    for (nic, ifindex) in leaving.ifindexes.iter().filter(|(_, ifindex)| **ifindex != 0) {
         if let Some(reading) = batch.taps.get(nic).filter(|reading| reading.ifindex == *ifindex) {
             read.taps.insert(nic.clone(), *reading);
         }
         if let Some(reading) = batch.ebpf.get(nic).filter(|reading| reading.ifindex == *ifindex) {
             read.ebpf.insert(nic.clone(), *reading);
+        }
+        if let Some(reading) = batch.drops.get(nic).filter(|reading| reading.ifindex == *ifindex) {
+            read.drops.insert(nic.clone(), *reading);
         }
     }
     read
@@ -151,7 +156,7 @@ fn settle_nic(nic: &mut NicStats, before: &NicStats) {
     nic.start_time = before.start_time;
     nic.rx = or(nic.rx, before.rx);
     nic.tx = or(nic.tx, before.tx);
-    nic.ebpf = nic.ebpf.or(before.ebpf);
+    nic.ebpf = ebpf_or(nic.ebpf, before.ebpf);
     nic.rx_gap_packets = nic.rx_gap_packets.or(before.rx_gap_packets);
     nic.tx_gap_packets = nic.tx_gap_packets.or(before.tx_gap_packets);
 }

@@ -6,6 +6,10 @@ use vm_metrics_common::{Counters, DropCounts};
 
 use super::{AttachMode, Nic, NicKind, NicSource, VmSet};
 
+/// Numbers of namespaces from here on are given by a reader, where the kernel gives none: they mean nothing to another
+/// process.
+pub const FIRST_NUMBER: u64 = 1 << 63;
+
 /// The readings of one tick. A reader that could not read something leaves it out.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -17,11 +21,21 @@ pub struct Batch {
     pub taps: HashMap<Nic, TapReading>,
     pub ebpf: HashMap<Nic, EbpfReading>,
     pub drops: HashMap<Nic, DropReading>,
-    /// Those of the devices that are gone that live on in another network namespace.
-    pub moved: HashSet<Nic>,
+    /// What became of devices that the kernel says are gone.
+    pub gone: HashMap<Nic, Gone>,
     /// Of the network namespaces in which something was read, by inode: a number that no other namespace has or will have,
     /// as the inode may.
     pub namespaces: HashMap<u64, u64>,
+}
+
+/// Why a device is not where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    Deleted,
+    /// It lives on in another network namespace, with this index; 0 where the kernel does not say it.
+    Moved {
+        ifindex: u32,
+    },
 }
 
 /// What was there in the tick before and is not any more: whole VMs, or VMs with only the interfaces they have lost.

@@ -1,12 +1,12 @@
 //! What a reader keeps for each network namespace, other than its own, in which VMs have TAPs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::{Duration, Instant};
 
 use super::{ReadReport, ReaderError};
 use crate::host::Host;
-use crate::model::{Nic, VmSet};
+use crate::model::{FIRST_NUMBER, Nic, VmSet};
 use crate::netns::Namespace;
 
 /// A namespace that could not be opened is tried again after this time.
@@ -51,13 +51,19 @@ impl<T> Elsewhere<T> {
     pub(super) fn follow(
         &mut self,
         vms: &VmSet,
+        ended: &HashSet<u32>,
         report: &mut ReadReport,
         mut open: impl FnMut(Opened) -> Result<T, io::Error>,
     ) {
         for known in self.known.values_mut() {
             known.is_wanted = false;
         }
-        for (netns, pids) in vms.foreign_netns() {
+        for (netns, mut pids) in vms.foreign_netns() {
+            // A source may list a VM also when it has ended.
+            if !pids.is_empty() && pids.iter().all(|pid| ended.contains(pid)) {
+                continue;
+            }
+            pids.retain(|pid| !ended.contains(pid));
             if let Some(known) = self.known.get_mut(&netns) {
                 known.is_wanted = true;
             }
@@ -66,8 +72,7 @@ impl<T> Elsewhere<T> {
             };
             if !self.known.get(&netns).is_some_and(rests) {
                 self.opened += 1;
-                // From above, where no cookie of the kernel's will ever be.
-                let number = u64::MAX - self.opened;
+                let number = FIRST_NUMBER + self.opened;
                 let opened = Namespace::find(&self.host, netns, &pids)
                     .and_then(|namespace| open(Opened { namespace, number }));
                 self.known.insert(netns, Known { is_wanted: true, state: opened.map_err(Refusal::new) });
@@ -85,6 +90,12 @@ impl<T> Elsewhere<T> {
     /// Those that are open, by inode.
     pub(super) fn open(&mut self) -> impl Iterator<Item = (u64, &mut T)> {
         self.known.iter_mut().filter_map(|(netns, known)| Some((*netns, known.state.as_mut().ok()?)))
+    }
+
+    /// Whether there are some that are not.
+    #[cfg(feature = "ebpf")]
+    pub(super) fn has_refused(&self) -> bool {
+        self.known.values().any(|known| known.state.is_err())
     }
 
     pub(super) fn get_mut(&mut self, netns: u64) -> Option<&mut T> {

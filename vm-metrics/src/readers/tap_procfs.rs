@@ -91,12 +91,17 @@ impl Reader for TapProcfs {
         let unread = |nic: &&Nic| nic.netns.is_some() && !batch.taps.contains_key(*nic);
         let unread = by_netns(vms.nics().filter(unread));
         // What cannot be held is read all the same.
-        self.held.follow(vms, &mut ReadReport::default(), Ok);
+        self.held.follow(vms, &batch.ended, &mut ReadReport::default(), Ok);
         if unread.is_empty() {
             return report;
         }
         let processes = vms.foreign_netns();
         for (netns, nics) in &unread {
+            if netns.is_some_and(|netns| batch.namespaces.contains_key(&netns)) {
+                // Netlink is there, and knows the index: what it missed it reads in the next tick.
+                nics.iter().for_each(|nic| report.error(ReaderError::NoDevice { device: nic.tap.clone() }));
+                continue;
+            }
             let Some((netns, pids)) = netns.and_then(|netns| Some((netns, processes.get(&netns)?))) else {
                 continue;
             };

@@ -27,7 +27,7 @@ pub(in crate::manager) struct Account {
     last: Option<Totals>,
     /// What the device itself said last, guest perspective: rx and tx.
     raw: (FrameCounts, FrameCounts),
-    /// The next reading is the origin: nobody knows how much of it is whose.
+    /// The first readings from now on are the origin: nobody knows how much of them is whose.
     cut: bool,
     pub(in crate::manager) rx_bytes: Continued,
     pub(in crate::manager) rx_packets: Continued,
@@ -107,16 +107,18 @@ impl Account {
         self.rx_gap.hand_over();
         self.tx_gap.hand_over();
         match self.last {
-            Some(last) => self.origin = last,
-            None => self.cut = true,
+            Some(last) => (self.origin, self.cut) = (last, false),
+            None => (self.origin, self.cut) = (Totals::default(), true),
         }
     }
 
     /// What the owner is published with, of the line as it is now.
     pub(in crate::manager) fn publish(&mut self, line: Totals) -> Totals {
         if self.cut {
-            self.cut = false;
-            self.origin = line;
+            // Each part at its first reading.
+            self.origin = self.origin.or(&line);
+            let Totals { rx, tx, ebpf } = &self.origin;
+            self.cut = rx.bytes.is_none() || tx.bytes.is_none() || ebpf.is_none();
         }
         let before = self.last.as_ref().and_then(|last| last.ebpf).or(self.origin.ebpf);
         if line.ebpf.zip(before).is_some_and(|(now, before)| counts_anew(&now, &before)) {

@@ -18,14 +18,14 @@ use std::path::Path;
 use std::time::SystemTime;
 
 pub(super) use account::Account;
-pub(super) use totals::Totals;
+pub(super) use totals::{Totals, ebpf_or};
 
 use moves::Moves;
 use processes::Processes;
 use saved::Store;
 
 use crate::host::Host;
-use crate::model::{FrameCounts, Nic};
+use crate::model::{FrameCounts, Gone, Nic};
 use crate::readers::Purpose;
 
 /// Ticks between two looks for accounts whose device is gone; one that is taken up again is checked anyway.
@@ -100,6 +100,7 @@ impl Ledger {
     /// The account of a device, which from now on is this owner's.
     pub(super) fn account(&mut self, owner: &str, seen: &Seen<'_>) -> &mut Account {
         let key = DeviceKey::new(seen.nic, seen.ifindex);
+        self.name_to_index(&key, seen);
         let identify = || match seen.nic.netns {
             None => self.host.device_id(&seen.nic.tap),
             Some(_) => seen.namespace,
@@ -110,7 +111,7 @@ impl Ledger {
         let Self { moves, changed, .. } = self;
         let mut new = |device| {
             *changed = true;
-            let origin = moves.take(self.tick, owner, seen);
+            let origin = moves.take(self.now, seen);
             Account::new(seen.nic.clone(), device, owner, since).beginning_at(origin)
         };
         let account = match self.accounts.entry(key) {
@@ -139,9 +140,26 @@ impl Ledger {
         account
     }
 
-    /// The device has left its network namespace, and its owner will have it in another one.
-    pub(super) fn moved(&mut self, owner: &str, seen: &Seen<'_>, line: Totals) {
-        self.moves.add(self.tick, owner, seen, line);
+    /// The device is not where it was, and all of it is published: another one there begins anew.
+    pub(super) fn gone(&mut self, gone: Gone, seen: &Seen<'_>, line: Totals) {
+        self.accounts.remove(&DeviceKey::new(seen.nic, seen.ifindex));
+        self.changed = true;
+        if let Gone::Moved { ifindex } = gone {
+            self.moves.add(self.now, seen, line, ifindex);
+        }
+    }
+
+    /// What was read by name only is from now on read by index as well.
+    fn name_to_index(&mut self, key: &DeviceKey, seen: &Seen<'_>) {
+        if key.netns.is_none() || seen.ifindex == 0 || self.accounts.contains_key(key) {
+            return;
+        }
+        if let Some(mut account) = self.accounts.remove(&DeviceKey::new(seen.nic, 0))
+            && account.seen + 1 >= self.tick
+        {
+            account.device = seen.namespace;
+            self.accounts.insert(key.clone(), account);
+        }
     }
 
     /// When a process started, in seconds of Unix time: the same number for as long as it lives.

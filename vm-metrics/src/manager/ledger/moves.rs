@@ -3,9 +3,10 @@
 
 use super::Seen;
 use super::totals::{Totals, fell};
+use crate::model::FrameCounts;
 
-/// Ticks in which the device may be found again; its VM has to be looked at anew.
-const PATIENCE: u64 = 64;
+/// Seconds within which the device is found again: its VM may have to wait for a look at all processes.
+const PATIENCE: f64 = 120.0;
 
 #[derive(Debug, Default)]
 pub(super) struct Moves {
@@ -14,26 +15,33 @@ pub(super) struct Moves {
 
 #[derive(Debug)]
 struct Moved {
-    tick: u64,
-    owner: String,
+    at: f64,
     tap: String,
     from: Option<u64>,
-    /// All that the device had counted, whoever had it.
+    /// The index that it has now; 0 where the kernel does not say it.
+    ifindex: u32,
+    /// What the device itself had counted, guest perspective: rx and tx.
+    raw: (FrameCounts, FrameCounts),
+    /// All that was published of it, to whomever.
     line: Totals,
 }
 
 impl Moves {
-    pub(super) fn add(&mut self, tick: u64, owner: &str, seen: &Seen<'_>, line: Totals) {
-        let (owner, tap) = (owner.to_owned(), seen.nic.tap.clone());
-        self.moved.push(Moved { tick, owner, tap, from: seen.nic.netns, line });
+    pub(super) fn add(&mut self, now: f64, seen: &Seen<'_>, line: Totals, ifindex: u32) {
+        let (tap, from, raw) = (seen.nic.tap.clone(), seen.nic.netns, (seen.rx, seen.tx));
+        self.moved.push(Moved { at: now, tap, from, ifindex, raw, line });
     }
 
-    /// What this device had counted when it left where it was; `None` when it is not one that has moved.
-    pub(super) fn take(&mut self, tick: u64, owner: &str, seen: &Seen<'_>) -> Option<Totals> {
-        self.moved.retain(|moved| tick - moved.tick <= PATIENCE);
+    /// What had been published of this device when it left where it was; `None` when it is not one that has moved.
+    pub(super) fn take(&mut self, now: f64, seen: &Seen<'_>) -> Option<Totals> {
+        self.moved.retain(|moved| now - moved.at <= PATIENCE);
         let is_it = |moved: &Moved| {
-            let counts_on = !fell(&seen.rx, &moved.line.rx) && !fell(&seen.tx, &moved.line.tx);
-            moved.owner == owner && moved.tap == seen.nic.tap && moved.from != seen.nic.netns && counts_on
+            let same = match (moved.ifindex, seen.ifindex) {
+                (0, _) | (_, 0) => moved.tap == seen.nic.tap,
+                (then, now) => then == now,
+            };
+            let (rx, tx) = &moved.raw;
+            same && moved.from != seen.nic.netns && !fell(&seen.rx, rx) && !fell(&seen.tx, tx)
         };
         let at = self.moved.iter().position(is_it)?;
         let Totals { rx, tx, .. } = self.moved.swap_remove(at).line;

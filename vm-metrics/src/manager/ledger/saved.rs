@@ -12,7 +12,7 @@ use super::Account;
 use super::DeviceKey;
 use super::totals::Totals;
 use crate::host::Host;
-use crate::model::Nic;
+use crate::model::{FIRST_NUMBER, Nic};
 
 /// Longer than what 100 000 devices need.
 const LIMIT: u64 = 256 << 20;
@@ -123,7 +123,9 @@ impl Device {
         let origin = (account.origin != Totals::default()).then_some(account.origin);
         let (tap, owner) = (account.nic.tap.clone(), account.owner.clone());
         let DeviceKey { netns, ifindex, .. } = *key;
-        Self { tap, netns, ifindex, device: account.device, owner, since: account.since, origin }
+        // The next daemon counts the namespaces that it has no cookie of anew.
+        let device = account.device.filter(|device| *device < FIRST_NUMBER);
+        Self { tap, netns, ifindex, device, owner, since: account.since, origin }
     }
 
     fn restored(self, now: f64) -> (DeviceKey, Account) {

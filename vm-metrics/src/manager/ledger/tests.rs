@@ -154,3 +154,47 @@ fn what_is_of_another_boot_or_broken_is_as_if_it_were_not_there() {
     let nowhere = Ledger::new(host.clone(), Purpose::Serve, Some(&dir.path().join("nowhere")));
     assert!(nowhere.store.is_none());
 }
+
+const THERE: u64 = 4_026_532_001;
+
+fn there(tap: &str) -> Nic {
+    Nic { tap: tap.into(), netns: Some(THERE) }
+}
+
+/// One tick in which a device is read that has counted so much, by this index.
+fn read(ledger: &mut Ledger, owner: &str, nic: &Nic, ifindex: u32, bytes: u64) -> u64 {
+    let namespace = nic.netns.map(|_| 3);
+    let seen = Seen { nic, ifindex, namespace, rx: tx(0), tx: tx(bytes) };
+    ledger.begin_tick();
+    let given = ledger.account(owner, &seen).publish(Totals { tx: seen.tx, ..Totals::default() });
+    ledger.end_tick();
+    given.tx.bytes.unwrap()
+}
+
+fn leaves(ledger: &mut Ledger, nic: &Nic, ifindex: u32, bytes: u64, gone: Gone) {
+    let seen = Seen { nic, ifindex, namespace: nic.netns.map(|_| 3), rx: tx(0), tx: tx(bytes) };
+    ledger.gone(gone, &seen, Totals { tx: seen.tx, ..Totals::default() });
+}
+
+#[test]
+fn a_device_that_is_read_by_name_and_then_by_index_stays_what_it_is() {
+    let mut ledger = Ledger::default();
+    let nic = there("t");
+    assert_eq!(read(&mut ledger, "a", &nic, 0, 1000), 1000);
+    assert_eq!(read(&mut ledger, "b", &nic, 0, 1200), 200);
+    assert_eq!(read(&mut ledger, "b", &nic, 7, 1300), 300);
+}
+
+#[test]
+fn what_a_device_counted_elsewhere_is_published_once_there_and_back() {
+    let mut ledger = Ledger::default();
+    let (here, there) = (there("t"), Nic { netns: Some(THERE + 1), ..there("t") });
+    assert_eq!(read(&mut ledger, "a", &here, 7, 1000), 1000);
+    leaves(&mut ledger, &here, 7, 1000, Gone::Moved { ifindex: 9 });
+    assert_eq!(read(&mut ledger, "a", &there, 8, 5000), 5000, "another device");
+    assert_eq!(read(&mut ledger, "b", &there, 9, 1300), 300, "whoever has it now");
+    leaves(&mut ledger, &there, 9, 1300, Gone::Moved { ifindex: 7 });
+    assert_eq!(read(&mut ledger, "a", &here, 7, 1350), 50);
+    leaves(&mut ledger, &here, 7, 1350, Gone::Deleted);
+    assert_eq!(read(&mut ledger, "b", &here, 7, 2000), 2000, "another device with its index");
+}

@@ -38,9 +38,20 @@ impl Totals {
         Self {
             rx: frames_or(&self.rx, &before.rx),
             tx: frames_or(&self.tx, &before.tx),
-            ebpf: self.ebpf.or(before.ebpf),
+            ebpf: ebpf_or(self.ebpf, before.ebpf),
         }
     }
+}
+
+/// What the kernel tells in one tick it may not tell in the next.
+pub(in crate::manager) fn ebpf_or(now: Option<EbpfStats>, before: Option<EbpfStats>) -> Option<EbpfStats> {
+    let (Some(now), Some(before)) = (now, before) else { return now.or(before) };
+    Some(EbpfStats {
+        offered: now.offered.or(before.offered),
+        ring_dropped: now.ring_dropped.or(before.ring_dropped),
+        queue_dropped: now.queue_dropped.or(before.queue_dropped),
+        ..now
+    })
 }
 
 /// The device itself counts less than before: it is another one.

@@ -11,7 +11,7 @@ use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
 use super::reply::{self, Deleted};
-use crate::model::{NicSource, TapReading};
+use crate::model::{Gone, NicSource, TapReading};
 
 /// `RTMGRP_LINK`
 const LINKS: u32 = 1;
@@ -30,16 +30,16 @@ const ROUNDS: u64 = 2;
 pub(in crate::readers) struct Events {
     fd: OwnedFd,
     buffer: Vec<u8>,
-    deleted: HashMap<String, Gone>,
+    deleted: HashMap<String, Last>,
     round: u64,
 }
 
 /// A device that is not here any more.
 #[derive(Debug)]
-struct Gone {
+struct Last {
     round: u64,
     reading: TapReading,
-    moved: bool,
+    gone: Gone,
 }
 
 impl Events {
@@ -54,7 +54,7 @@ impl Events {
     pub(in crate::readers) fn begin_round(&mut self) {
         self.round += 1;
         let round = self.round;
-        self.deleted.retain(|_, gone| round - gone.round < ROUNDS);
+        self.deleted.retain(|_, last| round - last.round < ROUNDS);
     }
 
     /// Takes in what has happened since it was last called. True when some of it was lost, for the queue was full.
@@ -66,11 +66,11 @@ impl Events {
                 Ok(len) => {
                     // A message that cannot be read is no reason to miss the others.
                     let _ = reply::unasked(&self.buffer[..len], |kind, payload| {
-                        if let Some(Deleted { ifindex, name, kind, stats, moved }) =
+                        if let Some(Deleted { ifindex, name, kind, stats, gone }) =
                             reply::deleted(kind, payload)?
                         {
                             let reading = TapReading { ifindex, source: NicSource::Netlink, kind, stats };
-                            self.deleted.insert(name, Gone { round, reading, moved });
+                            self.deleted.insert(name, Last { round, reading, gone });
                         }
                         Ok(())
                     });
@@ -84,12 +84,12 @@ impl Events {
 
     /// What a device of that name had counted when it was deleted.
     pub(in crate::readers) fn last_counters(&self, name: &str) -> Option<TapReading> {
-        self.deleted.get(name).map(|gone| gone.reading)
+        self.deleted.get(name).map(|last| last.reading)
     }
 
-    /// Whether that device lives on in another network namespace.
-    pub(in crate::readers) fn has_moved(&self, name: &str) -> bool {
-        self.deleted.get(name).is_some_and(|gone| gone.moved)
+    /// What became of it.
+    pub(in crate::readers) fn gone(&self, name: &str) -> Option<Gone> {
+        self.deleted.get(name).map(|last| last.gone)
     }
 
     fn receive(&mut self, flags: RecvFlags) -> Result<usize, Errno> {

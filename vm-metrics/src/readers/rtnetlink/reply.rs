@@ -9,7 +9,7 @@ use netlink_packet_core::{
 use netlink_packet_route::link::{LinkHeader, Stats64};
 use netlink_packet_route::stats::StatsHeader;
 
-use crate::model::{NicKind, TapStats};
+use crate::model::{Gone, NicKind, TapStats};
 
 // Of linux/rtnetlink.h and linux/if_link.h; the library keeps its own to itself.
 const RTM_NEWLINK: u16 = 16;
@@ -21,6 +21,7 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_STATS64: u16 = 23;
 const IFLA_NEW_NETNSID: u16 = 45;
+const IFLA_NEW_IFINDEX: u16 = 49;
 
 /// `struct ifinfomsg`
 const LINK_HEADER: usize = 16;
@@ -122,8 +123,8 @@ pub(super) struct Deleted {
     pub(super) name: String,
     pub(super) kind: NicKind,
     pub(super) stats: TapStats,
-    /// It lives on in another network namespace.
-    pub(super) moved: bool,
+    /// What became of it.
+    pub(super) gone: Gone,
 }
 
 /// The device, when this message says that one was deleted.
@@ -132,7 +133,8 @@ pub(super) fn deleted(kind: u16, payload: &[u8]) -> Result<Option<Deleted>, Deco
         return Ok(None);
     }
     let header = LinkHeader::parse(payload)?;
-    let (mut name, mut stats, mut kind, mut moved) = (None, None, NicKind::default(), false);
+    let (mut name, mut stats, mut kind) = (None, None, NicKind::default());
+    let (mut moved, mut new_ifindex) = (false, 0);
     for attribute in NlasIterator::new(payload.get(LINK_HEADER..).unwrap_or_default()) {
         let attribute = attribute?;
         let value = attribute.value();
@@ -140,12 +142,14 @@ pub(super) fn deleted(kind: u16, payload: &[u8]) -> Result<Option<Deleted>, Deco
             IFLA_IFNAME => name = Some(String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()),
             IFLA_LINKINFO => kind = nic_kind(value)?,
             IFLA_NEW_NETNSID => moved = true,
+            IFLA_NEW_IFINDEX => new_ifindex = value.try_into().map_or(0, u32::from_ne_bytes),
             IFLA_STATS64 if value.len() >= COUNTERS => stats = Some(tap_stats(&Stats64::parse(value)?)),
             _ => {}
         }
     }
+    let gone = if moved { Gone::Moved { ifindex: new_ifindex } } else { Gone::Deleted };
     let both = name.zip(stats);
-    Ok(both.map(|(name, stats)| Deleted { ifindex: header.index, name, kind, stats, moved }))
+    Ok(both.map(|(name, stats)| Deleted { ifindex: header.index, name, kind, stats, gone }))
 }
 
 /// The device, when this message describes one.
@@ -243,10 +247,12 @@ pub(super) mod tests {
         let counters: Vec<u64> = (1..=25).collect();
         let read = deleted(RTM_DELLINK, &deleted_payload(7, "tap0", &counters)).expect("a good message");
         let read = read.expect("a device");
-        assert_eq!((read.ifindex, read.name.as_str(), read.moved), (7, "tap0", false));
-        let moved =
-            [deleted_payload(7, "tap0", &counters), attribute(IFLA_NEW_NETNSID, &[3, 0, 0, 0])].concat();
-        assert!(deleted(RTM_DELLINK, &moved).expect("a good message").is_some_and(|read| read.moved));
+        assert_eq!((read.ifindex, read.name.as_str(), read.gone), (7, "tap0", Gone::Deleted));
+        let moved = [(IFLA_NEW_NETNSID, 3_u32), (IFLA_NEW_IFINDEX, 9)];
+        let moved = moved.map(|(kind, value)| attribute(kind, &value.to_ne_bytes())).concat();
+        let moved = [deleted_payload(7, "tap0", &counters), moved].concat();
+        let read = deleted(RTM_DELLINK, &moved).expect("a good message").expect("a device");
+        assert_eq!(read.gone, Gone::Moved { ifindex: 9 });
         assert_eq!((read.stats.rx_packets, read.stats.tx_bytes), (1, 4));
         assert_eq!(deleted(RTM_NEWLINK, &deleted_payload(7, "tap0", &counters)).expect("good"), None);
         let short = deleted(RTM_DELLINK, &deleted_payload(7, "tap0", &counters[..3])).expect("good");

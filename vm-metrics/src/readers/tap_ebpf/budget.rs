@@ -1,19 +1,31 @@
-//! How long a tick may attach and detach.
+//! How long ticks may load, attach and detach.
 
 use std::time::{Duration, Instant};
 
 /// Attaching one TAP by TCX takes about 20 ms, and so does detaching it; meanwhile the kernel holds its lock on network
-/// configuration. So a tick does either no longer than this, in all namespaces together, and the next tick goes on.
-const PER_TICK: Duration = Duration::from_millis(200);
+/// configuration. So a tick does either no longer than this, in all namespaces together, and a later one goes on.
+const AT_ONCE: Duration = Duration::from_millis(200);
 
+/// One part of the time in so many: ticks that are called for come as often as every 50 ms.
+const SHARE: u32 = 5;
+
+/// Of one kind of work.
 #[derive(Debug)]
 pub(super) struct Budget {
     left: Duration,
+    at: Instant,
 }
 
 impl Budget {
-    pub(super) fn of_a_tick() -> Self {
-        Self { left: PER_TICK }
+    pub(super) fn full() -> Self {
+        Self { left: AT_ONCE, at: Instant::now() }
+    }
+
+    /// At the beginning of a tick.
+    pub(super) fn refill(&mut self) {
+        let passed = self.at.elapsed();
+        self.at = Instant::now();
+        self.left = AT_ONCE.min(self.left + passed / SHARE);
     }
 
     pub(super) fn is_spent(&self) -> bool {
@@ -38,9 +50,12 @@ mod tests {
 
     #[test]
     fn what_is_spent_is_spent() {
-        let mut budget = Budget { left: Duration::from_millis(1) };
+        let mut budget = Budget { left: Duration::from_millis(1), at: Instant::now() };
         assert_eq!(budget.spend(|| 7), Some(7));
         budget.spend(|| std::thread::sleep(Duration::from_millis(2)));
         assert!(budget.is_spent() && budget.spend(|| 7).is_none());
+        budget.at -= 10 * AT_ONCE;
+        budget.refill();
+        assert_eq!(budget.left, AT_ONCE, "never more");
     }
 }

@@ -102,21 +102,27 @@ impl Drops {
         present: impl IntoIterator<Item = Followed<'n>>,
     ) -> Result<(), LoadError> {
         self.tick += 1;
-        for Followed { ifindex, nic, counts } in present {
-            let key = self.key(ifindex, nic)?;
-            if !self.followed.contains_key(&key) {
-                if !counts {
-                    // Of another device that had the name and the index, in a namespace with the same number.
-                    self.forget(key)?;
-                }
-                self.add(key)?;
-            }
-            self.followed.insert(key, (nic.clone(), self.tick));
-        }
         let tick = self.tick;
-        for (key, _) in self.followed.extract_if(|_, (_, seen)| tick - *seen >= KEEP) {
-            self.counts.remove(&key)?;
+        // Those that are gone make room first; those of the last tick still have last words to say.
+        let gone: Vec<_> =
+            self.followed.extract_if(|_, (_, seen)| tick - *seen > KEEP).map(|(key, _)| key).collect();
+        let mut followed = gone.into_iter().try_for_each(|key| self.forget(key));
+        for one in present {
+            followed = followed.and(self.follow_one(one));
         }
+        followed
+    }
+
+    fn follow_one(&mut self, Followed { ifindex, nic, counts }: Followed<'_>) -> Result<(), LoadError> {
+        let key = self.key(ifindex, nic)?;
+        if !self.followed.contains_key(&key) {
+            if !counts {
+                // Of another device that had the name and the index, in a namespace with the same number.
+                self.forget(key)?;
+            }
+            self.add(key)?;
+        }
+        self.followed.insert(key, (nic.clone(), self.tick));
         Ok(())
     }
 

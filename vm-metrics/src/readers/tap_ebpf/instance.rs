@@ -43,6 +43,7 @@ pub(super) struct Instance {
 
 struct Refusal {
     error: AttachError,
+    lacks_slot: bool,
     retry_at: Instant,
 }
 
@@ -110,10 +111,20 @@ impl Instance {
         Ok(())
     }
 
-    /// Takes the programs off all TAPs, and leaves nothing for a daemon after this one.
-    pub(super) fn close(mut self) -> Result<(), LoadError> {
-        self.taps.drain().try_for_each(|(_, tap)| tap.attached.remove())?;
-        self.pins.take().map_or(Ok(()), Pins::remove).map_err(LoadError::Pin)
+    /// Takes the programs off all TAPs, and leaves nothing for a daemon after this one. False when there was not the time.
+    pub(super) fn close(&mut self, budget: &mut Budget) -> bool {
+        let warn = |error: LoadError| tracing::warn!("{}", error.in_one_line());
+        while let Some(&ifindex) = self.taps.keys().next() {
+            let removed = budget.spend(|| self.taps.remove(&ifindex).map(|tap| tap.attached.remove()));
+            match removed {
+                None => return false,
+                Some(removed) => removed.into_iter().filter_map(Result::err).for_each(warn),
+            }
+        }
+        if let Some(Err(error)) = self.pins.take().map(Pins::remove) {
+            warn(error.into());
+        }
+        true
     }
 
     /// Lets go of everything without a word to the kernel.
@@ -133,7 +144,8 @@ impl Instance {
 
     /// Whether this interface is on its books.
     pub(super) fn knows(&self, ifindex: u32) -> bool {
-        self.counts(ifindex) || self.refused.contains_key(&ifindex)
+        // One for which there was no slot may find one elsewhere.
+        self.counts(ifindex) || self.refused.get(&ifindex).is_some_and(|refusal| !refusal.lacks_slot)
     }
 
     /// Whether the programs are on this interface.
@@ -200,8 +212,9 @@ impl Instance {
                     self.taps.insert(*ifindex, tap);
                 }
                 Err(error) => {
-                    let error = AttachError::new(&nic.tap, error);
-                    self.refused.insert(*ifindex, Refusal { error, retry_at: Instant::now() + RETRY });
+                    let lacks_slot = matches!(error, LoadError::NoSlot);
+                    let (error, retry_at) = (AttachError::new(&nic.tap, error), Instant::now() + RETRY);
+                    self.refused.insert(*ifindex, Refusal { error, lacks_slot, retry_at });
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapInfo};
-use aya::programs::SchedClassifier;
+use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use log::Log;
@@ -105,15 +105,20 @@ impl Loader {
     pub(super) fn load(&mut self, size: Size, pins: Option<&Pins>) -> Result<Loaded, LoadError> {
         let result = self.try_load(size, pins);
         let Err(refused) = &result else { return result };
-        if !self.knows_layout {
+        if !self.knows_layout || !matches!(refused, LoadError::Program(ProgramError::LoadError { .. })) {
             return result;
         }
-        // Perhaps only what it reads of the kernel's own is refused.
+        // The verifier: perhaps only what they read of the kernel's own is refused.
         self.knows_layout = false;
         self.loader.override_global(GLOBAL_LAYOUT, &UNKNOWN, true);
-        let loaded = self.try_load(size, pins)?;
-        tracing::warn!("the programs may not read the kernel's structures: {}", refused.in_one_line());
-        Ok(loaded)
+        let loaded = self.try_load(size, pins);
+        if loaded.is_ok() {
+            tracing::warn!("the programs may not read the kernel's structures: {}", refused.in_one_line());
+        } else if let Some(layout) = LAYOUT.get() {
+            self.knows_layout = true;
+            self.loader.override_global(GLOBAL_LAYOUT, layout, true);
+        }
+        loaded
     }
 
     fn try_load(&mut self, size: Size, pins: Option<&Pins>) -> Result<Loaded, LoadError> {

@@ -163,7 +163,7 @@ fn start(_options: &Options, _host: &Host, _purpose: Purpose) -> Started {
 /// The programs of the namespace that this process is in.
 #[cfg(feature = "ebpf")]
 fn own_load(host: &Host) -> pins::LoadId {
-    pins::LoadId { netns: netns_id().or_else(|| host.own_netns()).unwrap_or_default(), index: 0 }
+    pins::LoadId { netns: netns_id().or_else(|| host.own_netns()).unwrap_or_default(), of: None, index: 0 }
 }
 
 /// What tells the network namespace that this thread is in from any other.

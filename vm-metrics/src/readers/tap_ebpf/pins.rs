@@ -109,17 +109,25 @@ const LINKS: &str = "links";
 pub(super) struct LoadId {
     /// The cookie of the network namespace, which no other has while the machine runs; its inode before Linux 5.14.
     pub(super) netns: u64,
+    /// The namespace of the daemon that counts there; `None` in its own.
+    pub(super) of: Option<u64>,
     /// A namespace with many TAPs has several.
     pub(super) index: usize,
 }
 
 impl LoadId {
     fn dir(self, root: &Path) -> PathBuf {
-        let Self { netns, index } = self;
-        match index {
-            0 => root.join(format!("v{ABI_VERSION}-{netns}")),
-            _ => root.join(format!("v{ABI_VERSION}-{netns}-{index}")),
-        }
+        let Self { netns, of, index } = self;
+        root.join(match of {
+            None => format!("v{ABI_VERSION}-{netns}"),
+            Some(daemon) => format!("v{ABI_VERSION}-{netns}{}{index}", by(daemon)),
+        })
+    }
+
+    /// Removes what a load that failed has left.
+    pub(super) fn discard(self, root: &Path) -> Result<(), PinError> {
+        let dir = self.dir(root);
+        if dir.is_dir() { remove_dir(&dir) } else { Ok(()) }
     }
 
     /// Whether a daemon before this one has left it.
@@ -138,34 +146,43 @@ pub(super) fn report_other_versions(root: &Path) {
     }
 }
 
-/// Removes the pins of this version that nobody holds.
-pub(super) fn remove_unheld(root: &Path) -> Result<Vec<PathBuf>, PinError> {
-    let mut removed = Vec::new();
-    for dir in all_dirs(root).into_iter().filter(|dir| abi_of(dir) == Some(ABI_VERSION)) {
-        match lock(&dir) {
-            Ok(_lock) => remove_dir(&dir)?,
-            Err(PinError::Held { .. }) => continue,
-            Err(error) => return Err(error),
-        }
-        removed.push(dir);
-    }
-    Ok(removed)
+/// In the name of the pins that a daemon has for another namespace: where it is itself.
+fn by(daemon: u64) -> String {
+    format!("-by-{daemon}-")
 }
 
-/// Removes the pins of this version, or all there are; those of this namespace may not be held by a daemon that runs.
+/// Removes the pins that a daemon of this namespace has left for others, and that nobody holds.
+pub(super) fn remove_unheld(root: &Path, daemon: u64) -> Vec<PathBuf> {
+    let is_ours =
+        |dir: &PathBuf| abi_of(dir) == Some(ABI_VERSION) && dir.to_string_lossy().contains(&by(daemon));
+    all_dirs(root).into_iter().filter(is_ours).filter(|dir| is_removed(dir)).collect()
+}
+
+/// Whether it was there, held by nobody, and is not there any more.
+fn is_removed(dir: &Path) -> bool {
+    match lock(dir).and_then(|_lock| remove_dir(dir)) {
+        Ok(()) => true,
+        Err(PinError::Held { .. }) => false,
+        Err(error) => {
+            tracing::warn!("{error}");
+            false
+        }
+    }
+}
+
+/// Removes the pins of this version that a daemon of this namespace has left, or all that nobody holds; its own may not be
+/// held by one that runs.
 pub(super) fn remove_all(root: &Path, own: LoadId, all: bool) -> Result<Vec<PathBuf>, PinError> {
     let mut removed = Vec::new();
-    let own = own.dir(root);
-    if own.is_dir() {
-        let _lock = lock(&own)?;
-        remove_dir(&own)?;
-        removed.push(own);
-    }
-    removed.extend(remove_unheld(root)?);
-    for dir in if all { all_dirs(root) } else { Vec::new() } {
+    let dir = own.dir(root);
+    if dir.is_dir() {
         let _lock = lock(&dir)?;
         remove_dir(&dir)?;
         removed.push(dir);
+    }
+    removed.extend(remove_unheld(root, own.netns));
+    if all {
+        removed.extend(all_dirs(root).into_iter().filter(|dir| is_removed(dir)));
     }
     // Fails while there are versions of others in it.
     let _ = fs::remove_dir(root);
@@ -209,7 +226,7 @@ fn mount_private(dir: &Path) -> Result<(), PinError> {
         .map_err(|errno| PinError::io("mount a bpffs on", dir, errno))
 }
 
-/// The version in the name `v<ABI>-<namespace>[-<index>]`.
+/// The version in the name `v<ABI>-<namespace>[-by-<daemon's>-<index>]`.
 fn abi_of(dir: &Path) -> Option<u32> {
     let name = dir.file_name()?.to_str()?.strip_prefix('v')?;
     name.split('-').next()?.parse().ok()

@@ -30,8 +30,9 @@ pub(super) struct Place {
     namespace: Option<Namespace>,
     links: Links,
     way: Way,
-    /// Identifies the namespace among pins.
+    /// Identifies the namespace among pins, and that of the daemon.
     netns: u64,
+    daemon: u64,
     pin_dir: Option<PathBuf>,
     max_nics: u32,
     instances: Vec<Instance>,
@@ -52,6 +53,8 @@ pub(super) struct Terms {
     pub(super) way: Way,
     pub(super) max_nics: u32,
     pub(super) pin_dir: Option<PathBuf>,
+    /// The namespace that the daemon is in, as pins name it.
+    pub(super) daemon: u64,
 }
 
 impl Place {
@@ -85,6 +88,7 @@ impl Place {
             links,
             way: terms.way,
             netns,
+            daemon: terms.daemon,
             pin_dir: terms.pin_dir.clone(),
             max_nics: terms.max_nics,
             instances: Vec::new(),
@@ -98,19 +102,20 @@ impl Place {
         if self.is_open || self.rests() {
             return;
         }
-        let adopt = || {
-            while let Some(pin_dir) = &self.pin_dir {
-                let load = self.next_load();
-                if !load.is_pinned(pin_dir) {
-                    break;
-                }
-                self.load(loader, FIRST_NICS, load)?;
+        loop {
+            let load = self.next_load();
+            if !self.pin_dir.as_ref().is_some_and(|pin_dir| load.is_pinned(pin_dir)) {
+                self.is_open = true;
+                return;
             }
-            self.is_open = true;
-            Ok(())
-        };
-        if let Some(Err(error)) = budget.spend(adopt) {
-            self.refused = Some((Instant::now() + RETRY, error));
+            match budget.spend(|| self.load(loader, FIRST_NICS, load)) {
+                Some(Ok(())) => {}
+                None => return,
+                Some(Err(error)) => {
+                    self.refused = Some((Instant::now() + RETRY, error));
+                    return;
+                }
+            }
         }
     }
 
@@ -221,18 +226,27 @@ impl Place {
     }
 
     fn next_load(&self) -> LoadId {
-        LoadId { netns: self.netns, index: self.instances.len() }
+        LoadId { netns: self.netns, of: Some(self.daemon), index: self.instances.len() }
     }
 
     /// With pins, what a daemon before this one has left goes on in it.
     fn load(&mut self, loader: &mut Loader, nics: u32, load: LoadId) -> Result<(), LoadError> {
+        let was_pinned = self.pin_dir.as_ref().is_some_and(|pin_dir| load.is_pinned(pin_dir));
         let pins = self.pin_dir.as_ref().map(|dir| Pins::open(dir, load, false)).transpose()?;
         let Self { namespace, links, way, .. } = self;
         let size = Size::of_other_namespace(nics);
         let netns = namespace.as_ref().map(Namespace::inode);
         let new = || Instance::new(loader, size, *way, pins, links, netns);
-        let instance = inside(namespace.as_ref(), new).map_err(LoadError::Enter)??;
-        self.instances.push(instance);
+        match inside(namespace.as_ref(), new).map_err(LoadError::Enter).flatten() {
+            Ok(instance) => self.instances.push(instance),
+            Err(error) => {
+                // Half a load is of no use to anybody.
+                if let Some(pin_dir) = self.pin_dir.as_ref().filter(|_| !was_pinned) {
+                    load.discard(pin_dir)?;
+                }
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
@@ -276,19 +290,19 @@ impl Place {
         self.instances.iter_mut().find_map(|instance| instance.last_words(nic))
     }
 
-    /// Takes all programs off, for good: no VM is here any more.
-    pub(super) fn close(&mut self) {
+    /// Takes all programs off, for good: no VM is here any more. False when there was not the time for all.
+    pub(super) fn close(&mut self, budget: &mut Budget) -> bool {
         let Self { instances, namespace, .. } = self;
-        let close = || {
-            for instance in instances.drain(..) {
-                if let Err(error) = instance.close() {
-                    tracing::warn!("{}", error.in_one_line());
-                }
-            }
-        };
-        if let Err(error) = inside(namespace.as_ref(), close) {
+        let close = || instances.iter_mut().all(|instance| instance.close(budget));
+        inside(namespace.as_ref(), close).unwrap_or_else(|error| {
             tracing::warn!("cannot enter {} to take the programs off: {error}", self.name());
-        }
+            true
+        })
+    }
+
+    /// Whether what a daemon before this one has left here is taken over.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open
     }
 }
 

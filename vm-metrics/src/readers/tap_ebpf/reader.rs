@@ -1,12 +1,11 @@
 //! The reader: follows the TAPs of each tick, then reads their counters.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::{Duration, Instant};
 
 use vm_metrics_common::Layout;
 
-use super::Options;
 use super::attach::try_out;
 use super::budget::Budget;
 use super::drops::{DropPins, Drops, unseen};
@@ -15,6 +14,7 @@ use super::kernel::Kernel;
 use super::load::{Loader, Size};
 use super::pins::{self, Pins};
 use super::place::{Place, Round, Terms};
+use super::{Options, own_load};
 use crate::host::Host;
 use crate::model::{Batch, Leaving, Nic, VmSet};
 use crate::netns::Namespace;
@@ -33,6 +33,10 @@ pub(super) struct TapEbpf {
     drops: Result<Drops, LoadError>,
     /// When to clear away what nobody has claimed; `None` when that is done.
     clear_at: Option<Instant>,
+    /// Loading leaves the kernel's lock on network configuration alone, so it has time of its own.
+    loading: Budget,
+    attaching: Budget,
+    detaching: Budget,
     /// Whether this process may enter other namespaces, and so is the one to clear away what is left of them.
     may_enter: bool,
 }
@@ -43,7 +47,8 @@ impl TapEbpf {
         let kernel = Kernel::read(&host.btf());
         let drop_pins = pins.as_ref().map(DropPins::of);
         let pin_dir = pins.is_some().then(|| options.pin_dir(host));
-        let terms = Terms { way: options.attach, max_nics: options.max_nics, pin_dir };
+        let daemon = own_load(host).netns;
+        let terms = Terms { way: options.attach, max_nics: options.max_nics, pin_dir, daemon };
         let mut loader = Loader::new(layout(&kernel))?;
         let own = Place::own(&mut loader, pins, &terms)?;
         Ok(Self {
@@ -53,14 +58,17 @@ impl TapEbpf {
             elsewhere: Elsewhere::new(host),
             drops: drops(options, host, kernel, drop_pins),
             clear_at: Some(Instant::now() + UNCLAIMED),
+            loading: Budget::full(),
+            attaching: Budget::full(),
+            detaching: Budget::full(),
             may_enter: may_enter(host),
         })
     }
 
     /// Opens the namespaces that are new in this tick; the programs come later, as there is time.
-    fn follow(&mut self, vms: &VmSet, report: &mut ReadReport) {
+    fn follow(&mut self, vms: &VmSet, ended: &HashSet<u32>, report: &mut ReadReport) {
         let Self { elsewhere, terms, .. } = self;
-        elsewhere.follow(vms, report, |opened| {
+        elsewhere.follow(vms, ended, report, |opened| {
             let links = opened.namespace.within(Links::open)?.map_err(io::Error::other)?;
             Ok(Place::elsewhere(opened.namespace, links, terms))
         });
@@ -83,20 +91,22 @@ impl TapEbpf {
     }
 
     fn clear_away(&mut self) {
-        if self.clear_at.take_if(|at| Instant::now() >= *at).is_none() {
+        if self.clear_at.is_none_or(|at| Instant::now() < at) {
             return;
         }
+        // What is not taken over yet would be taken for left over.
+        if self.elsewhere.has_refused() || self.elsewhere.open().any(|(_, place)| !place.is_open()) {
+            return;
+        }
+        self.clear_at = None;
         if let Ok(drops) = &mut self.drops
             && let Err(error) = drops.keep_only_followed()
         {
             tracing::warn!("{}", error.in_one_line());
         }
         if let Some(pin_dir) = self.terms.pin_dir.as_ref().filter(|_| self.may_enter) {
-            match pins::remove_unheld(pin_dir) {
-                Ok(removed) => {
-                    removed.iter().for_each(|dir| tracing::info!("no VM there: removed {}", dir.display()))
-                }
-                Err(error) => tracing::warn!("{error}"),
+            for dir in pins::remove_unheld(pin_dir, self.terms.daemon) {
+                tracing::info!("no VM there: removed {}", dir.display());
             }
         }
     }
@@ -134,10 +144,13 @@ fn drops(
 impl Reader for TapEbpf {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
-        self.follow(vms, &mut report);
+        self.follow(vms, &batch.ended, &mut report);
         let mut nics = by_netns(vms.nics());
         // Where no TAP is any more, there may be programs to take off.
         nics.entry(None).or_default();
+        for (netns, _) in self.elsewhere.open() {
+            nics.entry(Some(netns)).or_default();
+        }
         let rounds = self.begin(&nics, &mut report);
         self.follow_drops(&rounds, &mut report);
         let rounds = self.attach(rounds);
@@ -171,8 +184,8 @@ impl Reader for TapEbpf {
                 batch.ebpf.insert(nic.clone(), reading);
             }
         }
-        let mut budget = Budget::of_a_tick();
-        self.elsewhere.release(|place| budget.spend(|| place.close()).is_some());
+        let detaching = &mut self.detaching;
+        self.elsewhere.release(|place| place.close(detaching));
     }
 }
 
@@ -182,12 +195,14 @@ impl TapEbpf {
         nics: &HashMap<Option<u64>, Vec<&'v Nic>>,
         report: &mut ReadReport,
     ) -> Vec<(Option<u64>, Round<'v>)> {
-        let Self { own, elsewhere, loader, .. } = self;
-        let (mut budget, mut rounds) = (Budget::of_a_tick(), Vec::new());
+        let Self { own, elsewhere, loader, detaching, loading, .. } = self;
+        detaching.refill();
+        loading.refill();
+        let mut rounds = Vec::new();
         for (netns, nics) in nics {
             let Some(place) = place(own, elsewhere, *netns) else { continue };
-            place.open(loader, &mut budget);
-            match place.begin(nics, &mut budget, report) {
+            place.open(loader, loading);
+            match place.begin(nics, detaching, report) {
                 Ok(round) => rounds.push((*netns, round)),
                 // Which TAPs are there is not known: the programs stay where they are, and go on counting.
                 Err(error) => report.error(error),
@@ -197,13 +212,12 @@ impl TapEbpf {
     }
 
     fn attach<'v>(&mut self, mut rounds: Vec<(Option<u64>, Round<'v>)>) -> Vec<(Option<u64>, Round<'v>)> {
-        let Self { own, elsewhere, loader, .. } = self;
-        // Loading leaves the kernel's lock on network configuration alone, so it has time of its own.
-        let (mut loading, mut attaching) = (Budget::of_a_tick(), Budget::of_a_tick());
+        let Self { own, elsewhere, loader, loading, attaching, .. } = self;
+        attaching.refill();
         for (netns, round) in &mut rounds {
             if let Some(place) = place(own, elsewhere, *netns) {
-                place.make_room(round, loader, &mut loading);
-                place.attach(round, &mut attaching);
+                place.make_room(round, loader, loading);
+                place.attach(round, attaching);
             }
         }
         rounds

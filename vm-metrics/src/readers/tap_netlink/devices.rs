@@ -93,9 +93,7 @@ impl Devices {
                 && let Some(reading) = self.events.last_counters(&nic.tap)
                 && leaving.ifindexes.get(*nic) == Some(&reading.ifindex)
             {
-                if self.events.has_moved(&nic.tap) {
-                    batch.moved.insert((*nic).clone());
-                }
+                batch.gone.extend(self.events.gone(&nic.tap).map(|gone| ((*nic).clone(), gone)));
                 batch.taps.insert((*nic).clone(), reading);
             }
         }

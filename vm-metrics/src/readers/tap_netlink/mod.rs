@@ -6,7 +6,7 @@
 
 mod devices;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use rustix::io::Errno;
@@ -84,9 +84,9 @@ struct Place {
 
 impl TapNetlink {
     /// Opens the sockets of new namespaces; a socket stays in the one where it was made.
-    fn follow(&mut self, vms: &VmSet, report: &mut ReadReport) {
+    fn follow(&mut self, vms: &VmSet, ended: &HashSet<u32>, report: &mut ReadReport) {
         let Self { elsewhere, watch, .. } = self;
-        elsewhere.follow(vms, report, |opened| {
+        elsewhere.follow(vms, ended, report, |opened| {
             let open = || Ok::<_, io::Error>((Links::open().map_err(io::Error::other)?, Events::open()?));
             let (links, events) = opened.namespace.within(open)??;
             watch.add(&events);
@@ -116,7 +116,7 @@ impl Reader for TapNetlink {
     /// A device that is not there is not reported: the readers after this one report what nobody could read.
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
-        self.follow(vms, &mut report);
+        self.follow(vms, &batch.ended, &mut report);
         for (netns, place) in self.elsewhere.open() {
             batch.namespaces.insert(netns, place.number);
         }

@@ -66,14 +66,16 @@ pub fn inspect(process: &Process) -> Result<Option<Vm>, Unread> {
 impl Vm {
     /// Asks the process which TAPs it holds. Where that is not allowed, the command line must do.
     pub fn read_nics(&mut self, process: &Process) -> Result<(), Unread> {
-        self.descriptors = process.descriptor_count();
+        let descriptors = process.descriptor_count();
         match taps(process) {
             Ok(Taps { nics, uncounted, problem }) => {
+                self.descriptors = descriptors;
                 self.info.nics = nics;
                 self.set_uncounted(uncounted);
                 self.nics_problem = problem;
             }
             Err(Unread::Failed(error)) if error.io_kind() == Some(io::ErrorKind::PermissionDenied) => {
+                self.descriptors = descriptors;
                 self.info.nics.clone_from(&self.named_nics);
                 self.set_uncounted(Vec::new());
                 self.nics_problem = Some(self.not_allowed(process.pid, &error));
