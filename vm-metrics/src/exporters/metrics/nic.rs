@@ -24,7 +24,7 @@ pub(super) const METRICS: &[Metric] = &[
     counter(
         "network_rx_dropped_total",
         "Packets for the guest that found its ring full, or that a filter of its VMM refused.",
-        DEVICE,
+        "the TAP's counters, continued by the tracepoint kfree_skb where there is one",
         |s, p| each(s, p, |nic| nic.rx.dropped),
     ),
     counter(

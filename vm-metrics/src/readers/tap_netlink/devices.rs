@@ -7,7 +7,7 @@ use crate::model::{Batch, Leaving, Nic, NicSource, TapReading};
 use crate::readers::ReaderError;
 use crate::readers::rtnetlink::{Dump, Events, Links};
 
-/// While devices come and go a dump may lack some; what a few dumps do not have is left to sysfs.
+/// While devices come and go a dump may lack some; what a few dumps do not have is left to sysfs, or to the next tick.
 const DUMPS: usize = 3;
 
 #[derive(Debug)]
