@@ -140,13 +140,27 @@ impl Merged {
     /// No NICs at all means that the source knows of none.
     fn set_nics(&mut self, at: usize, tier: Tier, nics: Vec<Nic>) {
         if nics.is_empty() || self.nic_ranks[at] <= tier.nic_rank() {
-            return;
+            return self.locate_nics(at, &nics);
         }
         for nic in &nics {
             self.by_nic.entry(nic.clone()).or_insert(at);
         }
         self.nic_ranks[at] = tier.nic_rank();
         self.vms[at].nics = nics;
+    }
+
+    /// Who is believed may have said a name only: that is the device of this name that the process has, wherever it is.
+    fn locate_nics(&mut self, at: usize, held: &[Nic]) {
+        for nic in &mut self.vms[at].nics {
+            let elsewhere = |other: &&Nic| other.tap == nic.tap && other.netns.is_some();
+            if nic.netns.is_some() || held.contains(nic) {
+                continue;
+            }
+            if let [found] = held.iter().filter(elsewhere).collect::<Vec<_>>()[..] {
+                self.by_nic.entry(found.clone()).or_insert(at);
+                *nic = found.clone();
+            }
+        }
     }
 
     fn name_the_nameless(&mut self) {
@@ -382,6 +396,11 @@ mod tests {
         assert_eq!(merged(&[&orchestrator, &vmm]), (vec![Nic::local("tap0")], Some(4)));
         let written = by(Tier::Written, &Nic::local("mine"), 8);
         assert_eq!(merged(&[&written, &orchestrator, &process]), (vec![Nic::local("mine")], Some(8)));
+        let written = by(Tier::Written, &Nic::local("tap0"), 8);
+        let located = merged(&[&written, &orchestrator, &process]);
+        assert_eq!(located, (vec![Nic { netns: Some(7), ..Nic::local("tap0") }], Some(8)), "by name only");
+        let here = by(Tier::Process, &Nic::local("tap0"), 1);
+        assert_eq!(merged(&[&written, &here]), (vec![Nic::local("tap0")], Some(8)));
     }
 
     #[test]
