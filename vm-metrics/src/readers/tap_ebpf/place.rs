@@ -76,7 +76,7 @@ impl Place {
         Ok(place)
     }
 
-    /// Loads nothing yet. `number` is for a kernel that does not say what tells the namespace from others.
+    /// Loads nothing yet: the first TAP does. A kernel that gives no cookie has the namespace told by its inode.
     pub(super) fn elsewhere(namespace: Namespace, links: Links, terms: &Terms) -> Self {
         let netns = links.netns_cookie().unwrap_or(namespace.inode());
         Self::new(Some(namespace), links, netns, terms)
