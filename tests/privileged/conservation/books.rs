@@ -12,8 +12,14 @@ use super::shown::Shown;
 /// Guest perspective: rx bytes, rx packets, tx bytes, tx packets.
 pub(crate) type Numbers = [u64; 4];
 
-/// Of a VM and its device.
-pub(crate) type Key = (String, String);
+/// A VM and its device.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) vm: String,
+    pub(crate) tap: String,
+    /// Empty for that of the daemon, as the label is.
+    pub(crate) netns: String,
+}
 
 #[derive(Debug, Default)]
 struct Tally {
@@ -160,8 +166,8 @@ impl Books {
     /// Of a VM: lives whose end was to be seen, and the others.
     pub(crate) fn sums(&self) -> BTreeMap<String, (Sums, Sums)> {
         let mut sums: BTreeMap<String, (Sums, Sums)> = BTreeMap::new();
-        for ((vm, _), series) in &self.series {
-            let (seen, unseen) = sums.entry(vm.clone()).or_default();
+        for (key, series) in &self.series {
+            let (seen, unseen) = sums.entry(key.vm.clone()).or_default();
             for account in &series.lives {
                 let sums = if account.unseen { &mut *unseen } else { &mut *seen };
                 sums.add(account.life.exactly(), account.shown);

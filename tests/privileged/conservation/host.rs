@@ -44,7 +44,7 @@ impl Host {
     /// All that the daemon says of a VM, for whoever looks for a mistake.
     pub(crate) fn all_of(&self, key: Option<&Key>) -> String {
         let said = self.daemon.as_ref().and_then(|daemon| daemon.scrape().ok()).unwrap_or_default();
-        let about = |line: &&str| key.is_some_and(|key| line.contains(&key.0));
+        let about = |line: &&str| key.is_some_and(|key| line.contains(&key.vm));
         said.lines().filter(about).flat_map(|line| [line, "\n"]).collect()
     }
 

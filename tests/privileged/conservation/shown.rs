@@ -38,7 +38,8 @@ impl Shown {
         for (index, counter) in COUNTERS.iter().enumerate() {
             for sample in metrics.samples(counter) {
                 let label = |name| sample.label(name).unwrap_or_default().to_owned();
-                let numbers = shown.nics.entry((label("instance_id"), label("device"))).or_default();
+                let key = Key { vm: label("instance_id"), tap: label("device"), netns: label("netns") };
+                let numbers = shown.nics.entry(key).or_default();
                 numbers[index] = Some(sample.value as u64);
             }
         }

@@ -1,12 +1,13 @@
 //! A host with VMs whose devices come and go, and a daemon that does too; each step is made on the real thing.
 //!
-//! A *slot* is a VM and its device. Of some the configuration tells; the others are processes, to be found.
+//! A *slot* is a VM and its device. Of some the configuration tells; the others are processes, to be found. Some of those
+//! have a network namespace each, with a device of the same name in it.
 
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::netns::{Elsewhere, NetNs};
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
@@ -19,7 +20,11 @@ use super::traffic::{Alive, Kinds, Nic, Writers};
 
 const LISTED: usize = 14;
 const FOUND: usize = 6;
-pub(crate) const SLOTS: usize = LISTED + FOUND;
+/// In a namespace that stays when the VM ends, as of a pool.
+const POOLED: usize = 2;
+/// In a namespace that comes and goes with the VM.
+const JAILED: usize = 2;
+pub(crate) const SLOTS: usize = LISTED + FOUND + POOLED + JAILED;
 
 #[derive(Debug)]
 pub(crate) struct World {
@@ -45,10 +50,21 @@ pub(crate) struct Counts {
 
 #[derive(Debug)]
 struct Slot {
+    /// Of the latest device.
     key: Key,
+    home: Home,
     found: bool,
     persistent: bool,
     nic: Option<Arc<Nic>>,
+}
+
+/// Where the device is.
+#[derive(Debug)]
+enum Home {
+    /// Where the daemon is.
+    Here,
+    Pooled(Elsewhere),
+    Jailed(Option<Elsewhere>),
 }
 
 impl World {
@@ -56,7 +72,7 @@ impl World {
         let namespace = NetNs::enter().unwrap();
         let slots: Vec<Slot> = (0..SLOTS).map(Slot::new).collect();
         let listed = slots.iter().filter(|slot| !slot.found);
-        let host = Host::new(ways, listed.map(|slot| (slot.key.0.as_str(), slot.key.1.as_str())));
+        let host = Host::new(ways, listed.map(|slot| (slot.key.vm.as_str(), slot.key.tap.as_str())));
         Self {
             books: Books::default(),
             counts: Counts::default(),
@@ -107,8 +123,8 @@ impl World {
     }
 
     fn begin(&mut self, slot: usize, persistent: bool) {
+        self.slots[slot].move_in(persistent);
         let key = self.slots[slot].key.clone();
-        self.slots[slot].persistent = persistent;
         let life = Alive(self.books.begin(&key));
         self.counts.begun += 1;
         self.hold(slot, life);
@@ -116,13 +132,14 @@ impl World {
 
     /// Somebody takes the device, which may be there already.
     fn hold(&mut self, slot: usize, life: Alive) {
-        let Slot { key, found, persistent, .. } = &self.slots[slot];
+        let Slot { key, found, persistent, home, .. } = &self.slots[slot];
         let options = TapOptions { persist: *persistent, ..TapOptions::default() };
+        let _inside = home.elsewhere().map(|namespace| namespace.enter().unwrap());
         // A child that is about to become another program still has what was closed here.
-        let tap = wait_until(SOON, "the name", || Ok(Tap::create_up(&key.1, options).ok())).unwrap();
+        let tap = wait_until(SOON, "the name", || Ok(Tap::create_up(&key.tap, options).ok())).unwrap();
         let mut nic = Nic::new(tap, life);
         if *found {
-            nic.vmm = Some(self.host.start_vmm(&key.0, &nic.tap));
+            nic.vmm = Some(self.host.start_vmm(&key.vm, &nic.tap));
         }
         self.slots[slot].nic = Some(Arc::new(nic));
     }
@@ -138,6 +155,7 @@ impl World {
         if let Some(nic) = self.slots[slot].nic.take() {
             self.ending.push(Arc::clone(&nic.life.0));
             drop(nic);
+            self.slots[slot].home.leave();
         }
         if !self.is_watched() {
             self.wait_for_ends();
@@ -233,7 +251,7 @@ impl World {
         let pid = self.slots[slot].nic.as_ref().and_then(|nic| Some(nic.vmm.as_ref()?.pid()));
         if let (Some(pid), true) = (pid, self.is_watched()) {
             let key = self.slots[slot].key.clone();
-            self.wait("the VM to be found", Some(&key), |_, shown| shown.pids.get(&key.0) == Some(&pid));
+            self.wait("the VM to be found", Some(&key), |_, shown| shown.pids.get(&key.vm) == Some(&pid));
         }
     }
 
@@ -267,9 +285,45 @@ impl World {
 
 impl Slot {
     fn new(index: usize) -> Self {
-        let found = index >= LISTED;
-        let vm = if found { "found" } else { "listed" };
-        let key = (format!("{vm}-{index}"), format!("vmc{index}"));
-        Self { key, found, persistent: false, nic: None }
+        const ELSEWHERE: usize = LISTED + FOUND;
+        const LAST: usize = ELSEWHERE + POOLED;
+        let (vm, home) = match index {
+            0..LISTED => ("listed", Home::Here),
+            LISTED..ELSEWHERE => ("found", Home::Here),
+            ELSEWHERE..LAST => ("pooled", Home::Pooled(Elsewhere::new().unwrap())),
+            _ => ("jailed", Home::Jailed(None)),
+        };
+        // Elsewhere the name is that of the first slot, which is here.
+        let tap = format!("vmc{}", if index < ELSEWHERE { index } else { 0 });
+        let key = Key { vm: format!("{vm}-{index}"), tap, netns: String::new() };
+        Self { key, home, found: index >= LISTED, persistent: false, nic: None }
+    }
+
+    /// A VM begins.
+    fn move_in(&mut self, persistent: bool) {
+        self.persistent = persistent;
+        if let Home::Jailed(namespace) = &mut self.home {
+            *namespace = Some(Elsewhere::new().unwrap());
+        }
+        if let Some(namespace) = self.home.elsewhere() {
+            self.key.netns = namespace.inode().to_string();
+        }
+    }
+}
+
+impl Home {
+    fn elsewhere(&self) -> Option<&Elsewhere> {
+        match self {
+            Self::Here => None,
+            Self::Pooled(namespace) => Some(namespace),
+            Self::Jailed(namespace) => namespace.as_ref(),
+        }
+    }
+
+    /// A VM ends.
+    fn leave(&mut self) {
+        if let Self::Jailed(namespace) = self {
+            *namespace = None;
+        }
     }
 }

@@ -32,18 +32,50 @@ pub struct NetNs {
     _not_send: PhantomData<*const ()>,
 }
 
-/// Moves the calling thread into the network namespace of a process, with the mounts of its own, until this is dropped.
+/// A network namespace that the calling thread is not in. It ends with this and with all that is in it.
+#[derive(Debug)]
+pub struct Elsewhere {
+    fd: OwnedFd,
+    inode: u64,
+}
+
+/// The calling thread is in another network namespace, with the mounts of its own, until this is dropped.
 #[derive(Debug)]
 pub struct Visit {
     former: OwnedFd,
     _not_send: PhantomData<*const ()>,
 }
 
+/// Moves the calling thread into the network namespace of a process.
 pub fn enter_of(pid: u32) -> Result<Visit> {
-    let former = open_path("/proc/thread-self/ns/net")?;
-    let there = open_path(&format!("/proc/{pid}/ns/net"))?;
-    move_into_link_name_space(there.as_fd(), Some(LinkNameSpaceType::Network)).context("setns, network")?;
-    Ok(Visit { former, _not_send: PhantomData })
+    Visit::to(&open_path(&format!("/proc/{pid}/ns/net"))?)
+}
+
+impl Elsewhere {
+    /// As [`NetNs::enter`] makes it.
+    pub fn new() -> Result<Self> {
+        let inside = NetNs::enter()?;
+        Ok(Self { fd: open_path("/proc/thread-self/ns/net")?, inode: inside.inode() })
+    }
+
+    /// See [`NetNs::inode`].
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// Moves the calling thread there.
+    pub fn enter(&self) -> Result<Visit> {
+        Visit::to(&self.fd)
+    }
+}
+
+impl Visit {
+    fn to(there: &OwnedFd) -> Result<Self> {
+        let former = open_path("/proc/thread-self/ns/net")?;
+        move_into_link_name_space(there.as_fd(), Some(LinkNameSpaceType::Network))
+            .context("setns, network")?;
+        Ok(Self { former, _not_send: PhantomData })
+    }
 }
 
 impl Drop for Visit {
