@@ -18,20 +18,34 @@ fn get(daemon: &Daemon, path: &str) -> (u16, Option<String>, Value) {
     (answer.status, content_type, serde_json::from_slice(&answer.body).unwrap())
 }
 
-/// Fails unless the value is what the description says of the answer to `path` with this status.
+/// Fails unless the value is what the description says of the answer to `GET path` with this status.
 fn assert_described(path: &str, status: u16, value: &Value) {
+    let faults = faults(path, "get", Body::Answer(status), value);
+    assert!(faults.is_empty(), "{path} {status}: {faults:?}\n{value:#}");
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Body {
+    Request,
+    /// With this status.
+    Answer(u16),
+}
+
+/// Where a body differs from what the description says of it.
+pub(crate) fn faults(path: &str, method: &str, body: Body, value: &Value) -> Vec<String> {
     let description = serde_json::to_value(Description::openapi()).unwrap();
-    let answer = &description["paths"][path]["get"]["responses"][status.to_string()];
-    let content = answer["content"].as_object().unwrap_or_else(|| panic!("{path} {status} is not described"));
+    let operation = &description["paths"][path][method];
+    let described = match body {
+        Body::Request => &operation["requestBody"],
+        Body::Answer(status) => &operation["responses"][status.to_string()],
+    };
+    let content = described["content"].as_object();
+    let content = content.unwrap_or_else(|| panic!("{method} {path}: {body:?} is not described"));
     let mut schema = content.values().next().unwrap()["schema"].clone();
     // Its references are to the rest of the document.
     schema["components"] = description["components"].clone();
-    let faults: Vec<String> = jsonschema::validator_for(&schema)
-        .unwrap()
-        .iter_errors(value)
-        .map(|fault| fault.to_string())
-        .collect();
-    assert!(faults.is_empty(), "{path} {status}: {faults:?}\n{value:#}");
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    validator.iter_errors(value).map(|fault| fault.to_string()).collect()
 }
 
 #[test]

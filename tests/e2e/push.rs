@@ -11,6 +11,7 @@ use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::wait::SOON;
 
+use crate::api::{Body, faults};
 use crate::fixture::{Fixture, stderr};
 
 /// A directory for the socket, and a daemon on an empty host. It ticks when something is pushed, and else hardly ever.
@@ -37,6 +38,9 @@ impl Lab {
         request(&self.socket(), method, path, body)
     }
 }
+
+/// As the description of the API has it.
+const INSTANCE: &str = "/instances/{id}";
 
 fn request(socket: &Path, method: &str, path: &str, body: &str) -> (u16, String, String) {
     let mut stream = UnixStream::connect(socket).unwrap();
@@ -68,6 +72,7 @@ fn a_vm_that_is_pushed_is_there_at_once_survives_the_daemon_and_ends_when_it_is_
     let mut daemon = lab.fixture.serve();
     assert_eq!(fs::metadata(lab.socket()).unwrap().permissions().mode() & 0o777, 0o600);
     let vm = r#"{"name": "web", "taps": ["vmpush0"], "vcpus": 2, "project": "acme"}"#;
+    assert_eq!(faults(INSTANCE, "put", Body::Request, &serde_json::from_str(vm).unwrap()), [""; 0]);
     assert_eq!(lab.ask("PUT", "/api/v1/instances/01234567", vm).0, 201);
     wait_for_names(&daemon, &["web"]);
     let metrics = daemon.metrics().unwrap();
@@ -107,7 +112,18 @@ fn a_bad_request_is_a_problem_that_says_why_and_changes_nothing() {
         let (got, kind, answer) = lab.ask(method, path, body);
         assert_eq!((got, kind.as_str()), (status, "application/problem+json"), "{method} {path}: {answer}");
         assert!(answer.contains(says), "{method} {path}: {answer}");
+        let operation = method.to_lowercase();
+        if ["put", "delete"].contains(&operation.as_str()) {
+            let answer = serde_json::from_str(&answer).unwrap();
+            assert_eq!(faults(INSTANCE, &operation, Body::Answer(status), &answer), [""; 0], "{answer}");
+        }
     }
+    let unknown = serde_json::json!({"tap": 1});
+    assert_ne!(
+        faults(INSTANCE, "put", Body::Request, &unknown),
+        [""; 0],
+        "a field that is refused is described"
+    );
     assert_eq!(lab.ask("PUT", "/api/v1/instances/z", "{}").0, 201);
     wait_for_names(&daemon, &["a", "z"]);
 }

@@ -11,15 +11,16 @@ use axum::{Json, Router};
 use utoipa::OpenApi;
 
 use super::problem::Problem;
+use super::push;
 use crate::exporters::json::{DaemonHealth, Sources, Vm, Vms};
 use crate::manager::Ticker;
 use crate::model::Snapshot;
 
-/// The description of the API, made from the types it answers with.
+/// The description of the API, made from the types it answers with, and of what orchestrators may push.
 #[derive(Debug, OpenApi)]
 #[openapi(
     info(title = "vm-metrics", description = "What each VM on this host uses, as the host sees it."),
-    paths(vms, vm, health, sources),
+    paths(vms, vm, health, sources, push::put_instance, push::delete_instance),
     servers((url = "/api/v1"))
 )]
 pub struct Description;

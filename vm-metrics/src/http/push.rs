@@ -16,13 +16,14 @@ use axum::routing::put;
 use tokio::net::UnixListener;
 
 use super::problem::Problem;
+use crate::sources::described::DescribedVm;
 use crate::sources::push::{Store, VM_LIMIT};
 
 /// The owner, and root.
 const MODE: u32 = 0o600;
 
 #[derive(Clone)]
-struct Inbox {
+pub(super) struct Inbox {
     store: Store,
     /// A VM that comes is looked at now, not at the next tick.
     wake: Arc<dyn Fn() + Send + Sync>,
@@ -58,7 +59,23 @@ pub fn router(store: Store, wake: impl Fn() + Send + Sync + 'static) -> Router {
         .with_state(Inbox { store, wake: Arc::new(wake) })
 }
 
-async fn put_instance(
+/// Tell of a VM, or say something else of it
+///
+/// Served on the socket of the source `push` only. A tick follows at once.
+#[utoipa::path(put, path = "/instances/{id}", params(("id" = String, Path, description = "Its id")),
+    request_body = DescribedVm,
+    responses(
+        (status = 201, description = "It is a new one"),
+        (status = 204, description = "It takes the place of what was said before"),
+        (status = 400, description = "The id or the body is wrong, and nothing has changed", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 500, description = "It cannot be kept", body = Problem,
+            content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn put_instance(
     State(inbox): State<Inbox>,
     id: Result<Captured<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
@@ -72,7 +89,20 @@ async fn put_instance(
     Ok(if new { StatusCode::CREATED } else { StatusCode::NO_CONTENT })
 }
 
-async fn delete_instance(
+/// A VM has ended
+///
+/// Served on the socket of the source `push` only. A tick follows at once.
+#[utoipa::path(delete, path = "/instances/{id}", params(("id" = String, Path, description = "Its id")),
+    responses(
+        (status = 204, description = "It is removed; its last numbers are shown for `retention`"),
+        (status = 400, description = "The id is no text", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Nobody has pushed it", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 500, description = "It cannot be removed", body = Problem,
+            content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn delete_instance(
     State(inbox): State<Inbox>,
     id: Result<Captured<String>, PathRejection>,
 ) -> Result<StatusCode, Problem> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 use super::written_pid::WrittenPid;
 use super::{SourceError, files, is_device_name};
@@ -20,19 +21,26 @@ const PID_FILE_LIMIT: u64 = 4 << 10;
 /// What the device of a TUN or TAP, a macvtap or an ipvtap has in its directory in sysfs, and no other.
 const TAP_MARKS: &[&str] = &["tun_flags", "macvtap", "ipvtap"];
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DescribedVm {
+    /// Where a path or a file's name has the id, it may be left out.
     pub id: String,
     /// The id, unless given.
     pub name: Option<String>,
+    /// Of the hypervisor process, as the host sees it.
     pub pid: Option<u32>,
     /// Read only when `pid` is not given.
+    #[schema(value_type = Option<String>)]
     pub pid_file: Option<PathBuf>,
+    /// Names of its TAPs.
     #[serde(deserialize_with = "device_names")]
     pub taps: Vec<String>,
+    /// How many vCPUs it has.
     pub vcpus: Option<u32>,
+    /// The memory that it is allotted, in bytes.
     pub memory_bytes: Option<u64>,
+    /// What runs it.
     pub hypervisor: Hypervisor,
     /// Whose VM it is.
     pub project: Option<String>,

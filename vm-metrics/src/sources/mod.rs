@@ -4,7 +4,7 @@
 
 mod adapters;
 mod cloud_hypervisor;
-mod described;
+pub(crate) mod described;
 mod error;
 mod files;
 mod firecracker;
