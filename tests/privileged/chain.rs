@@ -2,12 +2,15 @@
 
 use std::process::Command;
 
+use aya::programs::{SchedClassifier, TcAttachType, loaded_links};
+use vm_metrics::model::NicSource;
+use vm_metrics_testkit::detach_bpf_link;
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::skip::skip;
 use vm_metrics_testkit::tap::TapOptions;
 
-use crate::lab::{Lab, manager_for, nics, tcx, ways};
+use crate::lab::{Lab, attached_programs, manager_for, nics, tcx, ways};
 
 #[test]
 fn filters_of_others_still_run_and_stay() {
@@ -63,26 +66,67 @@ fn filters_left_by_a_killed_daemon_are_replaced() {
     assert_eq!(filters.matches("handle 0x766d").count(), 1, "{filters}");
 }
 
+/// It has one direction only, and what the guest sends must not be taken for what it is offered.
+#[test]
+fn an_ingress_qdisc_of_others_stays_and_the_device_counts() {
+    let mut lab = Lab::without_tick("clsact", 1, TapOptions::default());
+    tc("qdisc add dev vmt0 ingress");
+    lab.tick();
+    let frame = Frame::from_guest().udp4(300);
+    (0..5).for_each(|_| lab.send(&frame));
+    let nic = lab.tick().remove(0);
+    assert_eq!((nic.source, nic.tx.packets, nic.rx.packets), (NicSource::Netlink, Some(5), Some(0)));
+    assert_eq!(nic.ebpf, None);
+    assert_eq!(attached_programs("vmt0"), 0);
+    assert!(tc("qdisc show dev vmt0").contains("qdisc ingress ffff:"), "theirs stays");
+}
+
 #[test]
 fn programs_that_somebody_takes_off_are_put_back() {
-    let mut lab = Lab::attached_by("clsact", 1, TapOptions::default());
-    let frame = Frame::from_guest().udp4(300);
-    lab.send(&frame);
-    assert_eq!(lab.tick_one().1.tx.udp, 1);
-    tc("filter del dev vmt0 ingress prio 1");
-    let mut sent = 1;
-    let found_out = (0..10).any(|_| {
-        lab.send(&frame);
-        sent += 1;
-        lab.tick();
-        tc("filter show dev vmt0 ingress").contains("handle 0x766d")
-    });
-    assert!(found_out, "still off after ten ticks with traffic");
-    let (nic, before) = lab.tick_one();
-    assert_eq!(nic.tx.packets, Some(sent), "the device's count fills the gap");
-    lab.send(&frame);
-    let (nic, after) = lab.tick_one();
-    assert_eq!((nic.tx.packets, after.tx.udp), (Some(sent + 1), before.tx.udp + 1));
+    for way in ways() {
+        for off in [&["ingress"][..], &["egress"], &["ingress", "egress"]] {
+            let mut lab = Lab::attached_by(way, 1, TapOptions::default());
+            let mut passed = 0;
+            let mut pass = |lab: &mut Lab| {
+                lab.send(&Frame::from_guest().udp4(300));
+                lab.offer(&Frame::to_guest().udp4(300));
+                lab.drain();
+                passed += 1;
+                let (nic, ebpf) = lab.tick_one();
+                let what = format!("{way}, {off:?} off: the device's count fills the gap");
+                assert_eq!((nic.tx.packets, nic.rx.packets), (Some(passed), Some(passed)), "{what}");
+                ebpf
+            };
+            let ebpf = pass(&mut lab);
+            assert_eq!((ebpf.tx.udp, ebpf.rx.udp), (1, 1), "{way}");
+            off.iter().for_each(|direction| take_off(way, direction));
+            assert_eq!(attached_programs("vmt0"), 2 - off.len(), "{way}");
+            let put_back = (0..10).any(|_| {
+                pass(&mut lab);
+                attached_programs("vmt0") == 2
+            });
+            assert!(put_back, "{way}: {off:?} is still off after ten ticks with traffic");
+            let before = pass(&mut lab);
+            let after = pass(&mut lab);
+            assert_eq!(
+                (after.tx.udp, after.rx.udp),
+                (before.tx.udp + 1, before.rx.udp + 1),
+                "{way}, {off:?}"
+            );
+        }
+    }
+}
+
+/// As somebody does who may.
+fn take_off(way: &str, direction: &str) {
+    if way == "clsact" {
+        tc(&format!("filter del dev vmt0 {direction} prio 1"));
+        return;
+    }
+    let hook = if direction == "ingress" { TcAttachType::Ingress } else { TcAttachType::Egress };
+    let (_, programs) = SchedClassifier::query_tcx("vmt0", hook).unwrap();
+    let link = loaded_links().map(Result::unwrap).find(|link| link.program_id() == programs[0].id());
+    detach_bpf_link(link.unwrap().id()).unwrap();
 }
 
 pub(crate) fn tc(arguments: &str) -> String {

@@ -54,11 +54,19 @@ impl Lab {
     }
 
     pub(crate) fn without_tick(way: &str, taps: usize, options: TapOptions) -> Self {
+        Self::managed(taps, options, |names| manager_for(way, names))
+    }
+
+    pub(crate) fn managed(
+        taps: usize,
+        options: TapOptions,
+        manager: impl FnOnce(&[&str]) -> Manager,
+    ) -> Self {
         let namespace = NetNs::enter().unwrap();
         let taps: Vec<Tap> =
             (0..taps).map(|i| Tap::create_up(&format!("vmt{i}"), options).unwrap()).collect();
         let names: Vec<&str> = taps.iter().map(Tap::name).collect();
-        let manager = manager_for(way, &names);
+        let manager = manager(&names);
         Self { manager, taps, _namespace: namespace }
     }
 
@@ -129,7 +137,7 @@ pub(crate) fn attached_programs(device: &str) -> usize {
     let links = of(TcAttachType::Ingress) + of(TcAttachType::Egress);
     let filters = |direction| {
         let output = Command::new("tc").args(["filter", "show", "dev", device, direction]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().matches("handle 0x766d").count()
+        String::from_utf8(output.stdout).unwrap().matches("handle 0x766").count()
     };
     links + filters("ingress") + filters("egress")
 }

@@ -13,6 +13,7 @@ use core::ffi::c_void;
 use core::ptr;
 
 use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
     macros::{btf_tracepoint, map},
     maps::PerCpuHashMap,
     programs::BtfTracePointContext,
@@ -27,9 +28,10 @@ static REASONS: Reasons = Reasons { qdisc: 0, core: [Reasons::OTHER; Reasons::CO
 /// The subsystem that a reason is of stands above it; 0 is the core.
 const SUBSYSTEM_SHIFT: u32 = 16;
 
-/// The size is set by user space before loading.
+/// The size is set by user space before loading, for more than there ever are: only user space makes entries, and only
+/// they take memory.
 #[map]
-static DROPS: PerCpuHashMap<DropKey, DropCounts> = PerCpuHashMap::with_max_entries(1, 0);
+static DROPS: PerCpuHashMap<DropKey, DropCounts> = PerCpuHashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn frame_dropped(ctx: BtfTracePointContext) -> i32 {

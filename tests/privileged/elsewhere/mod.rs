@@ -77,28 +77,29 @@ fn counting_goes_on_elsewhere_while_no_daemon_runs() {
 #[test]
 fn nothing_is_left_elsewhere() {
     alone("elsewhere::nothing_is_left_elsewhere", || {
+        let host = Host::new();
+        let mut guests: Vec<Guest> = Vec::new();
         for way in ways() {
-            let host = Host::new();
-            let guest = host.guest("a");
-            let tables = format!("{OFTEN}[readers.tap_ebpf]\nattach = \"{way}\"\n");
+            guests.push(host.guest(way));
             let leave = || {
-                let mut daemon = host.daemon(&tables);
-                guest.wait_until_counted_by(&daemon, "ebpf");
+                let mut daemon = host.daemon(&format!("{OFTEN}[readers.tap_ebpf]\nattach = \"{way}\"\n"));
+                guests.iter().for_each(|guest| guest.wait_until_counted_by(&daemon, "ebpf"));
                 daemon.kill().unwrap();
-                assert_eq!(guest.attached(), 2, "{way}");
+                guests.iter().for_each(|guest| assert_eq!(guest.attached(), 2, "{way}"));
             };
             leave();
             let detached = host.detach();
-            assert_eq!(guest.attached(), 0, "{way}: {detached}");
+            guests.iter().for_each(|guest| assert_eq!(guest.attached(), 0, "{way}: {detached}"));
             assert!(!Path::new(PINS).exists(), "{way}");
-            if way == "tcx" {
-                leave();
-                let config = "interval = \"50ms\"\n[sources.proc_scan]\nenabled = false\n";
-                let _daemon = host.daemon(config);
-                let own = || Ok((fs::read_dir(PINS)?.count() == 1 && guest.attached() == 0).then_some(()));
-                wait_until(5 * SOON, "a minute, and the pins removed", own).unwrap();
-            }
+            leave();
         }
+        // On each TAP the programs are by another way now, for those that are there stay.
+        let _daemon = host.daemon("interval = \"50ms\"\n[sources.proc_scan]\nenabled = false\n");
+        let own = || {
+            let attached: usize = guests.iter().map(Guest::attached).sum();
+            Ok((fs::read_dir(PINS)?.count() == 1 && attached == 0).then_some(()))
+        };
+        wait_until(5 * SOON, "a minute, and the pins and programs removed", own).unwrap();
     });
 }
 
@@ -143,6 +144,7 @@ fn a_namespace_with_a_number_that_was_used_before_begins_anew() {
             let bytes = 2 * guest.send(frames);
             guest.wait_until_counted_by(&daemon, "ebpf");
             guest.wait_for_bytes(&daemon, (bytes, 0));
+            guest.fill(&daemon, 1100 + frames);
             let id = guest.id.clone();
             drop(guest);
             let up = |metrics: &Metrics| metrics.value("vm_up", &[("instance_id", &id)]);

@@ -1,5 +1,6 @@
 //! A VMM that reads nothing, slowly, or all; a queueing discipline or a program that drops frames before the device.
 
+use std::fs;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -12,7 +13,7 @@ use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use super::{assert_balance, bytes, frames, look, offer, sees_drops, take};
 use crate::chain::{run_tc, tc};
-use crate::lab::{Lab, ways};
+use crate::lab::{Lab, manager_of, ways};
 
 /// More than the ring of a TAP holds.
 const MANY: usize = 1700;
@@ -44,6 +45,45 @@ fn a_vmm_that_does_not_read_has_a_backlog_and_drops_the_rest() {
         assert_eq!(taken.iter().sum::<usize>() as u64, bytes(&sent[..100]), "{way}");
         let (nic, offered) = look(&mut lab);
         assert_balance(&nic, &offered, (ring as u64 - 100, bytes(&sent[100..ring])), way);
+        take(&lab, usize::MAX);
+        let (nic, offered) = look(&mut lab);
+        assert_balance(&nic, &offered, (0, 0), way);
+    }
+}
+
+/// As when the source that knows it fails, or while it restarts.
+#[test]
+fn a_vm_that_is_away_for_some_ticks_has_its_drops_when_it_is_back() {
+    for way in ways() {
+        let vms = tempfile::tempdir().unwrap();
+        let (vm, config) = (
+            vms.path().join("a.toml"),
+            format!(
+                "[readers.tap_ebpf]\nattach = \"{way}\"\npin = false\n\
+             [sources.proc_scan]\nenabled = false\n[sources.vm_dir]\ndir = {:?}\n",
+                vms.path()
+            ),
+        );
+        let be_there = || fs::write(&vm, "taps = [\"vmt0\"]\n").unwrap();
+        be_there();
+        let mut lab = Lab::managed(1, TapOptions::default(), |_| manager_of(&config));
+        lab.tick();
+        let host = PacketSocket::bind("vmt0").unwrap();
+        let sent: Vec<_> = frames().take(MANY).collect();
+        sent.iter().for_each(|frame| offer(&host, frame));
+        let (_, before) = look(&mut lab);
+        if !sees_drops(&before) {
+            return;
+        }
+        fs::remove_file(&vm).unwrap();
+        (0..5).for_each(|_| drop(lab.tick()));
+        sent[..10].iter().for_each(|frame| offer(&host, frame));
+        be_there();
+        let (nic, offered) = look(&mut lab);
+        let dropped = (before.ring_dropped.unwrap(), offered.ring_dropped.unwrap());
+        assert_eq!(dropped.1.packets, dropped.0.packets + 10, "{way}");
+        let ring = MANY - dropped.0.packets as usize;
+        assert_balance(&nic, &offered, (ring as u64, bytes(&sent[..ring])), way);
         take(&lab, usize::MAX);
         let (nic, offered) = look(&mut lab);
         assert_balance(&nic, &offered, (0, 0), way);

@@ -23,3 +23,5 @@ mod sys;
 pub mod tap;
 pub mod vm_process;
 pub mod wait;
+
+pub use sys::detach_bpf_link;

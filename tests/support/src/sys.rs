@@ -4,7 +4,7 @@ use std::ffi::c_int;
 use std::io;
 use std::mem;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// An interface request for the device of this name.
 pub(crate) fn ifreq(name: &str) -> io::Result<libc::ifreq> {
@@ -80,6 +80,29 @@ pub(crate) fn expect_vnet_header(fd: impl AsFd) -> io::Result<()> {
     check(unsafe {
         libc::setsockopt(fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, (&raw const on).cast(), length)
     })
+}
+
+/// Detaches a BPF link, whoever holds it, as `bpftool link detach` does.
+pub fn detach_bpf_link(id: u32) -> io::Result<()> {
+    const BPF_LINK_GET_FD_BY_ID: c_int = 30;
+    const BPF_LINK_DETACH: c_int = 34;
+    /// The part of `union bpf_attr` that both commands read: a number, and zeroes.
+    #[repr(C)]
+    struct Attr {
+        number: u32,
+        rest: [u32; 2],
+    }
+    let bpf = |command: c_int, number: u32| {
+        let attr = Attr { number, rest: [0; 2] };
+        // SAFETY: the kernel reads as many bytes as it is told that `attr` has, and writes none.
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attr, size_of::<Attr>()) }
+    };
+    let fd = bpf(BPF_LINK_GET_FD_BY_ID, id);
+    let fd = c_int::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let detached = bpf(BPF_LINK_DETACH, fd.as_raw_fd().cast_unsigned());
+    if detached < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn check(result: c_int) -> io::Result<()> {

@@ -10,10 +10,14 @@ mod socket;
 use std::collections::HashMap;
 use std::io;
 
+#[cfg(feature = "ebpf")]
+use netlink_packet_core::NLM_F_ECHO;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::stats::{StatsFilterMask, StatsMessage};
+#[cfg(feature = "ebpf")]
+use netlink_packet_route::tc::{TcHandle, TcMessage};
 use rustix::io::Errno;
 use rustix::net::netdevice::index_to_name_inlined;
 
@@ -85,6 +89,22 @@ impl Links {
     #[cfg(feature = "ebpf")]
     pub(super) fn name_of(&self, ifindex: u32) -> Option<String> {
         index_to_name_inlined(&self.socket, ifindex).ok().map(|name| name.as_str().to_owned())
+    }
+
+    /// The kind of the qdisc at the ingress of a device, `ingress` or `clsact`.
+    #[cfg(feature = "ebpf")]
+    pub(super) fn ingress_qdisc(mut self, ifindex: u32) -> Result<String, ReaderError> {
+        let mut request = TcMessage::with_index(ifindex.cast_signed());
+        request.header.parent = TcHandle::INGRESS;
+        let mut qdisc = None;
+        let request = RouteNetlinkMessage::GetQueueDiscipline(request);
+        // Without the echo, kernels before 6.8 tell others only.
+        let asked = self.socket.ask(request, NLM_F_REQUEST | NLM_F_ECHO, |kind, payload| {
+            qdisc = qdisc.take().or(reply::qdisc(kind, payload)?);
+            Ok(())
+        });
+        asked.map_err(failed("look up a qdisc"))?;
+        qdisc.ok_or_else(|| failed("look up a qdisc")(reply::bad("an answer without a qdisc")))
     }
 
     /// What each device counts, by interface index.

@@ -14,6 +14,8 @@ use crate::model::{Gone, NicKind, TapStats};
 // Of linux/rtnetlink.h and linux/if_link.h; the library keeps its own to itself.
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
+#[cfg(feature = "ebpf")]
+const RTM_NEWQDISC: u16 = 36;
 const RTM_NEWSTATS: u16 = 92;
 const IFLA_STATS_LINK_64: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -22,9 +24,15 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_STATS64: u16 = 23;
 const IFLA_NEW_NETNSID: u16 = 45;
 const IFLA_NEW_IFINDEX: u16 = 49;
+#[cfg(feature = "ebpf")]
+const TCA_KIND: u16 = 1;
 
 /// `struct ifinfomsg`
 const LINK_HEADER: usize = 16;
+
+/// `struct tcmsg`
+#[cfg(feature = "ebpf")]
+const TC_HEADER: usize = 20;
 
 /// `struct if_stats_msg`
 const STATS_HEADER: usize = 12;
@@ -165,6 +173,22 @@ pub(super) fn link(kind: u16, payload: &[u8]) -> Result<Option<(u32, NicKind)>, 
         }
     }
     Ok(Some((header.index, NicKind::default())))
+}
+
+/// The kind of the queueing discipline, when this message describes one.
+#[cfg(feature = "ebpf")]
+pub(super) fn qdisc(kind: u16, payload: &[u8]) -> Result<Option<String>, DecodeError> {
+    if kind != RTM_NEWQDISC {
+        return Ok(None);
+    }
+    for attribute in NlasIterator::new(payload.get(TC_HEADER..).unwrap_or_default()) {
+        let attribute = attribute?;
+        if attribute.kind() == TCA_KIND {
+            let name = String::from_utf8_lossy(attribute.value());
+            return Ok(Some(name.trim_end_matches('\0').to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 fn nic_kind(link_info: &[u8]) -> Result<NicKind, DecodeError> {

@@ -11,7 +11,7 @@ use std::thread;
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{
-    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+    NlOptions, SchedClassifier, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
 };
 use aya::programs::{LinkOrder, ProgramError, TcAttachType};
 use rustix::io::Errno;
@@ -23,12 +23,18 @@ use super::error::{LoadError, errno_of};
 use super::load::Loaded;
 use super::pins::{Pins, remove_file};
 use crate::model::AttachMode;
+use crate::readers::rtnetlink::Links;
 
 /// The first: programs of others that end the chain come after the count.
 const CLSACT_PRIORITY: u16 = 1;
 
-/// Tells our filters from those of others with the same priority.
-const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0x766d);
+/// Tell our filters from those of others with the same priority, and from each other: where both directions are one chain,
+/// none takes the place of the other.
+const INGRESS_HANDLE: TcHandle = TcHandle::new(0, 0x766d);
+const EGRESS_HANDLE: TcHandle = TcHandle::new(0, 0x766e);
+
+/// The kind of the qdisc that has hooks in both directions.
+const CLSACT: &str = "clsact";
 
 /// The first device of every network namespace.
 const LOOPBACK: u32 = 1;
@@ -56,6 +62,11 @@ struct Hook {
 }
 
 impl Attached {
+    /// No program at all, for the time being.
+    pub(super) fn nothing(mode: AttachMode) -> Self {
+        Self { mode, hooks: Vec::new(), stay: false }
+    }
+
     /// Takes the programs off, whether they were to stay or not.
     pub(super) fn remove(mut self) -> Result<(), LoadError> {
         self.stay = false;
@@ -65,9 +76,7 @@ impl Attached {
         }
         Ok(())
     }
-}
 
-impl Attached {
     /// Lets go of what is not there any more: deleting it would delete what has taken its place.
     pub(super) fn forget(&mut self) {
         self.hooks.drain(..).for_each(|hook| {
@@ -99,12 +108,12 @@ pub(super) fn attach(
 ) -> Result<Attached, LoadError> {
     match *way {
         Way::Tcx => tcx(loaded, pins, ifindex, device),
-        Way::Clsact => clsact(loaded, pins, device),
+        Way::Clsact => clsact(loaded, pins, ifindex, device),
         Way::Auto => match tcx(loaded, pins, ifindex, device) {
             Err(error) if is_unsupported(&error) => {
                 tracing::info!("no TCX on this kernel ({}): attaching by clsact", error.in_one_line());
                 *way = Way::Clsact;
-                clsact(loaded, pins, device)
+                clsact(loaded, pins, ifindex, device)
             }
             result => result,
         },
@@ -127,6 +136,26 @@ pub(super) fn try_out(loaded: &mut Loaded, mut way: Way) -> Option<Result<Attach
 /// place of the old in one step. `None` when nothing is left, or the device is another one now.
 pub(super) fn adopt(loaded: &mut Loaded, pins: &Pins, ifindex: u32, device: &str) -> Option<Attached> {
     adopt_links(loaded, pins, ifindex).or_else(|_| adopt_filters(loaded, device)).ok()
+}
+
+/// Whether the program is on a device of which it is said to be.
+pub(super) fn is_on(loaded: &mut Loaded, mode: AttachMode, direction: Direction, device: &str) -> bool {
+    let asked = match mode {
+        AttachMode::None => Ok(false),
+        AttachMode::Tcx => is_on_by_tcx(loaded, direction, device),
+        // Asked by replacing it by itself, which is refused where it is not.
+        AttachMode::Clsact => replace_filter(loaded, direction, device).map(|link| {
+            mem::forget(link);
+            true
+        }),
+    };
+    asked.unwrap_or(false)
+}
+
+fn is_on_by_tcx(loaded: &mut Loaded, direction: Direction, device: &str) -> Result<bool, LoadError> {
+    let own = loaded.program(direction.program())?.info()?.id();
+    let (_, programs) = SchedClassifier::query_tcx(device, direction.attach_type())?;
+    Ok(programs.iter().any(|program| program.id() == own))
 }
 
 /// Deletes our filters on a device; there may be none.
@@ -195,37 +224,57 @@ fn adopt_links(loaded: &mut Loaded, pins: &Pins, ifindex: u32) -> Result<Attache
     })
 }
 
-fn clsact(loaded: &mut Loaded, pins: Option<&Pins>, device: &str) -> Result<Attached, LoadError> {
+fn clsact(
+    loaded: &mut Loaded,
+    pins: Option<&Pins>,
+    ifindex: u32,
+    device: &str,
+) -> Result<Attached, LoadError> {
     match qdisc_add_clsact(device) {
-        Err(error) if !already_there(&error) => return Err(LoadError::Qdisc(error)),
-        _ => {}
+        Err(error) if already_there(&error) => {
+            let there =
+                Links::open().and_then(|links| links.ingress_qdisc(ifindex)).map_err(LoadError::Links)?;
+            // What would be hung on the egress of an `ingress` qdisc comes to be on its ingress.
+            if there != CLSACT {
+                return Err(LoadError::OtherQdisc { kind: there });
+            }
+        }
+        result => result.map_err(LoadError::Qdisc)?,
     }
     both(AttachMode::Clsact, pins.is_some(), |direction| {
         let program = loaded.program(direction.program())?;
-        let filter = NlOptions { priority: CLSACT_PRIORITY, handle: CLSACT_HANDLE, classid: None };
+        let filter = NlOptions { priority: CLSACT_PRIORITY, handle: direction.handle(), classid: None };
         let options = TcAttachOptions::Netlink(filter);
         let link = match program.attach_with_options(device, direction.attach_type(), options) {
             // Left by a daemon that was killed.
-            Err(error) if already_there(&error) => program.attach_to_link(left_filter(device, direction)?)?,
-            result => result?,
+            Err(error) if already_there(&error) => replace_filter(loaded, direction, device)?,
+            result => program.take_link(result?)?,
         };
-        Ok(Hook { link: program.take_link(link)?, pin: None })
+        Ok(Hook { link, pin: None })
     })
 }
 
 fn adopt_filters(loaded: &mut Loaded, device: &str) -> Result<Attached, LoadError> {
     both(AttachMode::Clsact, true, |direction| {
-        let program = loaded.program(direction.program())?;
-        // Replaces, and so is refused when there is nothing to replace.
-        let link = program.attach_to_link(left_filter(device, direction)?)?;
-        Ok(Hook { link: program.take_link(link)?, pin: None })
+        Ok(Hook { link: replace_filter(loaded, direction, device)?, pin: None })
     })
+}
+
+/// Puts the program in the place of our filter; refused when there is none.
+fn replace_filter(
+    loaded: &mut Loaded,
+    direction: Direction,
+    device: &str,
+) -> Result<SchedClassifierLink, LoadError> {
+    let program = loaded.program(direction.program())?;
+    let link = program.attach_to_link(left_filter(device, direction)?)?;
+    Ok(program.take_link(link)?)
 }
 
 /// Our filter on a device, whoever made it.
 fn left_filter(device: &str, direction: Direction) -> Result<SchedClassifierLink, ProgramError> {
     let attach_type = direction.attach_type();
-    SchedClassifierLink::attached(device, attach_type, CLSACT_PRIORITY, CLSACT_HANDLE, None)
+    SchedClassifierLink::attached(device, attach_type, CLSACT_PRIORITY, direction.handle(), None)
         .map_err(|error| ProgramError::TcError(TcError::IoError(error)))
 }
 
@@ -245,6 +294,13 @@ impl Direction {
         match self {
             Self::Ingress => names::PROGRAM_INGRESS,
             Self::Egress => names::PROGRAM_EGRESS,
+        }
+    }
+
+    fn handle(self) -> TcHandle {
+        match self {
+            Self::Ingress => INGRESS_HANDLE,
+            Self::Egress => EGRESS_HANDLE,
         }
     }
 

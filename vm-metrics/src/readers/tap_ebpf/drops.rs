@@ -29,11 +29,14 @@ const KEEP: u64 = 2;
 /// `BPF_NOEXIST`
 const IF_ABSENT: u64 = 1;
 
+/// TAPs in all network namespaces; room for one is only taken when it comes.
+const MAX_TAPS: u32 = 1 << 16;
+
 /// The program, with what it counts.
 pub(super) struct Drops {
     counts: PerCpuHashMap<MapData, DropKey, DropCounts>,
-    /// The TAPs that are counted, with the tick in which they were last there.
-    followed: HashMap<DropKey, (Nic, u64)>,
+    /// The TAPs that are counted.
+    followed: HashMap<DropKey, Known>,
     tick: u64,
     own_netns: u32,
     /// Takes the program off when dropped; `None` where a pin holds it.
@@ -47,6 +50,19 @@ pub(super) struct Followed<'n> {
     pub(super) nic: &'n Nic,
     /// Whether the programs on it have been counting before this tick.
     pub(super) counts: bool,
+    /// Whether a VM has it: one that none has is counted as long as the programs are on it, for it may come back.
+    pub(super) wanted: bool,
+    /// What tells its network namespace from any other.
+    pub(super) namespace: u64,
+}
+
+#[derive(Debug)]
+struct Known {
+    nic: Nic,
+    wanted: bool,
+    namespace: u64,
+    /// The tick in which it was last there.
+    seen: u64,
 }
 
 /// Where the map and the attachment stay while no daemon runs.
@@ -65,18 +81,13 @@ impl DropPins {
 impl Drops {
     /// With pins, what a daemon before this one has left goes on: a tracepoint has no link update, and a program that
     /// counted otherwise would be another ABI version.
-    pub(super) fn new(
-        kernel: &Kernel,
-        max_nics: u32,
-        own_netns: u64,
-        pins: Option<DropPins>,
-    ) -> Result<Self, LoadError> {
+    pub(super) fn new(kernel: &Kernel, own_netns: u64, pins: Option<DropPins>) -> Result<Self, LoadError> {
         let own_netns = inode(own_netns)?;
         let left = pins.as_ref().and_then(|pins| left_behind(pins).transpose()).transpose()?;
         let (map, program) = match left {
             Some(map) => (map, None),
             None => {
-                let (mut ebpf, map) = load(&kernel.layout()?, &kernel.reasons()?, max_nics, pins.as_ref())?;
+                let (mut ebpf, map) = load(&kernel.layout()?, &kernel.reasons()?, pins.as_ref())?;
                 attach(&mut ebpf, pins.as_ref())?;
                 (map, pins.is_none().then_some(ebpf))
             }
@@ -105,7 +116,7 @@ impl Drops {
         let tick = self.tick;
         // Those that are gone make room first; those of the last tick still have last words to say.
         let gone: Vec<_> =
-            self.followed.extract_if(|_, (_, seen)| tick - *seen > KEEP).map(|(key, _)| key).collect();
+            self.followed.extract_if(|_, known| tick - known.seen > KEEP).map(|(key, _)| key).collect();
         let mut followed = gone.into_iter().try_for_each(|key| self.forget(key));
         for one in present {
             followed = followed.and(self.follow_one(one));
@@ -113,34 +124,37 @@ impl Drops {
         followed
     }
 
-    fn follow_one(&mut self, Followed { ifindex, nic, counts }: Followed<'_>) -> Result<(), LoadError> {
+    fn follow_one(&mut self, one: Followed<'_>) -> Result<(), LoadError> {
+        let Followed { ifindex, nic, counts, wanted, namespace } = one;
         let key = self.key(ifindex, nic)?;
-        if !self.followed.contains_key(&key) {
+        let known = self.followed.get(&key);
+        let is_known = known.is_some_and(|known| known.namespace == namespace && known.seen + 1 >= self.tick);
+        if !is_known {
             if !counts {
                 // Of another device that had the name and the index, in a namespace with the same number.
                 self.forget(key)?;
             }
             self.add(key)?;
         }
-        self.followed.insert(key, (nic.clone(), self.tick));
+        self.followed.insert(key, Known { nic: nic.clone(), wanted, namespace, seen: self.tick });
         Ok(())
     }
 
     /// To be called before the counters of the TAPs are read: so what was dropped has been offered.
     pub(super) fn read(&self, batch: &mut Batch) -> Result<(), LoadError> {
-        for (key, (nic, seen)) in &self.followed {
-            if *seen == self.tick {
+        for (key, known) in &self.followed {
+            if known.wanted && known.seen == self.tick {
                 let reading = DropReading { ifindex: key.ifindex, counts: self.count(key)? };
-                batch.drops.insert(nic.clone(), reading);
+                batch.drops.insert(known.nic.clone(), reading);
             }
         }
         Ok(())
     }
 
     /// Of a TAP that is gone, or no VM's any more.
-    pub(super) fn last_words(&self, gone: &Nic) -> Option<DropReading> {
-        let (key, _) = self.followed.iter().find(|(_, (nic, _))| nic == gone)?;
-        Some(DropReading { ifindex: key.ifindex, counts: self.count(key).ok()? })
+    pub(super) fn last_words(&self, gone: &Nic, ifindex: u32) -> Option<DropReading> {
+        let key = self.key(ifindex, gone).ok()?;
+        Some(DropReading { ifindex, counts: self.count(&key).ok()? })
     }
 
     fn key(&self, ifindex: u32, nic: &Nic) -> Result<DropKey, LoadError> {
@@ -207,17 +221,12 @@ fn check_shape(path: &Path) -> Result<(), LoadError> {
     if fits { Ok(()) } else { Err(LoadError::OtherShape { path: path.to_owned() }) }
 }
 
-fn load(
-    layout: &Layout,
-    reasons: &Reasons,
-    max_nics: u32,
-    pins: Option<&DropPins>,
-) -> Result<(Ebpf, Map), LoadError> {
+fn load(layout: &Layout, reasons: &Reasons, pins: Option<&DropPins>) -> Result<(Ebpf, Map), LoadError> {
     let mut loader = EbpfLoader::new();
     loader
         .override_global(GLOBAL_LAYOUT, layout, true)
         .override_global(drop_names::GLOBAL_REASONS, reasons, true)
-        .map_max_entries(drop_names::MAP_DROPS, max_nics);
+        .map_max_entries(drop_names::MAP_DROPS, MAX_TAPS);
     if let Some(pins) = pins {
         loader.map_pin_path(drop_names::MAP_DROPS, &pins.map);
     }

@@ -42,6 +42,8 @@ pub(super) enum LoadError {
     Links(ReaderError),
     #[error("cannot add a clsact qdisc: {0}")]
     Qdisc(#[source] TcError),
+    #[error("its qdisc of the kind {kind} leaves no room for clsact, and is not ours to take away")]
+    OtherQdisc { kind: String },
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error(transparent)]

@@ -3,10 +3,11 @@
 //! What attaches and detaches here is called on a thread that is in that namespace.
 
 use std::collections::HashMap;
+use std::mem;
 use std::time::{Duration, Instant};
 
 use super::Way;
-use super::attach::{adopt, attach};
+use super::attach::{Attached, Direction, adopt, attach, is_on};
 use super::budget::Budget;
 use super::error::{AttachError, LoadError};
 use super::load::{Loaded, Loader, Size};
@@ -37,14 +38,21 @@ pub(super) struct Instance {
     slots: Slots,
     taps: HashMap<u32, Tap>,
     refused: HashMap<u32, Refusal>,
-    /// Of the TAPs that went away in this tick.
-    last_words: HashMap<Nic, EbpfReading>,
+    /// Of the TAPs that went away in this tick and in the last one: what goes in the middle of a tick is missed in the next.
+    last_words: [HashMap<Nic, EbpfReading>; 2],
 }
 
 struct Refusal {
     error: AttachError,
     lacks_slot: bool,
     retry_at: Instant,
+}
+
+/// A TAP on which one of the programs does not see what passes.
+pub(super) struct Blind<'v> {
+    ifindex: u32,
+    nic: &'v Nic,
+    direction: Direction,
 }
 
 /// What is to be done to the TAPs in this tick.
@@ -76,7 +84,7 @@ impl Instance {
     ) -> Result<Self, LoadError> {
         let mut loaded = loader.load(size, pins.as_ref())?;
         let (slots, left) = Slots::restore(&mut loaded)?;
-        let (taps, refused, last_words) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (taps, refused, last_words) = (HashMap::new(), HashMap::new(), Default::default());
         let mut instance = Self { loaded, pins, way, slots, taps, refused, last_words };
         instance.adopt_all(left, links, netns)?;
         Ok(instance)
@@ -153,9 +161,15 @@ impl Instance {
         self.taps.contains_key(&ifindex)
     }
 
+    /// Those that the programs are on, by interface index.
+    pub(super) fn taps(&self) -> impl Iterator<Item = (u32, &Nic)> {
+        self.taps.iter().map(|(ifindex, tap)| (*ifindex, &tap.nic))
+    }
+
     /// Which TAPs are gone, or were no VM's for a while, and which are new.
     pub(super) fn changes(&mut self, present: &Present, links: &Links) -> Changes {
-        self.last_words.clear();
+        self.last_words.swap(0, 1);
+        self.last_words[0].clear();
         self.refused.retain(|ifindex, _| present.contains_key(ifindex));
         let now = Instant::now();
         for (ifindex, nic) in present {
@@ -196,7 +210,7 @@ impl Instance {
         let Some(Tap { nic, kind, slot, attached, .. }) = self.taps.remove(&ifindex) else { return };
         // The counters outlive the device.
         let reading = self.loaded.reading(ifindex, slot, attached.mode);
-        self.last_words.insert(nic, EbpfReading { kind, ..reading });
+        self.last_words[0].insert(nic, EbpfReading { kind, ..reading });
         let removed = attached.remove().and_then(|()| self.slots.release(&mut self.loaded, ifindex, slot));
         if let Err(error) = removed {
             report.error(ReaderError::from(&AttachError::new(&format!("interface {ifindex}"), error)));
@@ -241,20 +255,19 @@ impl Instance {
         }
     }
 
-    /// Reads the counters, and says on which TAPs the programs are blind.
+    /// Reads the counters, and says on which TAPs a program is blind.
     pub(super) fn read<'v>(
         &mut self,
         present: &Present<'v>,
         batch: &mut Batch,
         report: &mut ReadReport,
-    ) -> Vec<(u32, &'v Nic)> {
-        let (mut waiting, mut lost) = (0, Vec::new());
+    ) -> Vec<Blind<'v>> {
+        let (mut waiting, mut blind) = (0, Vec::new());
         for (&ifindex, &nic) in present {
             if let Some(tap) = self.taps.get_mut(&ifindex) {
                 let reading = self.loaded.reading(ifindex, tap.slot, tap.attached.mode);
-                if tap.is_lost(batch.taps.get(nic), &reading.counters) {
-                    lost.push((ifindex, nic));
-                }
+                let direction = tap.blind(batch.taps.get(nic), &reading.counters);
+                blind.extend(direction.map(|direction| Blind { ifindex, nic, direction }));
                 batch.ebpf.insert(nic.clone(), EbpfReading { kind: tap.kind, ..reading });
                 report.items += 1;
             } else if let Some(refusal) = self.refused.get(&ifindex) {
@@ -267,39 +280,60 @@ impl Instance {
             report.error(ReaderError::Waiting { taps: waiting });
         }
         self.loaded.flush_log();
-        lost
+        blind
     }
 
-    /// Puts the programs back where somebody has taken them off; they go on in the same slot.
-    pub(super) fn attach_again(&mut self, lost: &[(u32, &Nic)], report: &mut ReadReport) {
-        for (ifindex, nic) in lost {
-            report.error(ReaderError::Lost { device: nic.tap.clone() });
-            if let Err(error) = self.attach_again_one(*ifindex, nic) {
-                report.error(ReaderError::from(&AttachError::new(&nic.tap, error)));
+    /// Puts the programs back where somebody has taken them off, or ended the chain before them; they go on in the same
+    /// slot.
+    pub(super) fn attach_again(&mut self, blind: &[Blind], report: &mut ReadReport) {
+        for blind in blind {
+            if !self.is_off(blind) {
+                continue;
+            }
+            report.error(ReaderError::Lost { device: blind.nic.tap.clone() });
+            if let Err(error) = self.attach_again_one(blind) {
+                report.error(ReaderError::from(&AttachError::new(&blind.nic.tap, error)));
             }
         }
     }
 
-    fn attach_again_one(&mut self, ifindex: u32, nic: &Nic) -> Result<(), LoadError> {
-        let Some(tap) = self.taps.get_mut(&ifindex) else { return Ok(()) };
+    fn is_off(&mut self, blind: &Blind) -> bool {
+        let Some(tap) = self.taps.get_mut(&blind.ifindex) else { return false };
+        let now = Instant::now();
+        if blind.direction == Direction::Ingress {
+            return true;
+        }
+        if now < tap.put_back_at {
+            return false;
+        }
+        let is_on = is_on(&mut self.loaded, tap.attached.mode, blind.direction, &blind.nic.tap);
+        if is_on {
+            tap.put_back_at = now + PUT_BACK;
+        }
+        !is_on
+    }
+
+    fn attach_again_one(&mut self, Blind { ifindex, nic, .. }: &Blind) -> Result<(), LoadError> {
+        let Some(tap) = self.taps.get_mut(ifindex) else { return Ok(()) };
         if Instant::now() < tap.put_back_at {
             return Ok(());
         }
         tap.put_back_at = Instant::now() + PUT_BACK;
-        let pins = self.pins.as_ref();
-        let again = attach(&mut self.loaded, pins, ifindex, &nic.tap, &mut self.way)?;
-        tap.attached.forget();
-        tap.attached = again;
+        // What is still on is in the way of itself.
+        let nothing = Attached::nothing(tap.attached.mode);
+        mem::replace(&mut tap.attached, nothing).remove()?;
+        tap.attached = attach(&mut self.loaded, self.pins.as_ref(), *ifindex, &nic.tap, &mut self.way)?;
         Ok(())
     }
 
     /// What a TAP had counted that is gone with its device, or still there but no VM's.
-    pub(super) fn last_words(&mut self, nic: &Nic) -> Option<EbpfReading> {
-        let kept = self.taps.iter().find(|(_, tap)| tap.nic == *nic);
-        let kept = kept.map(|(ifindex, tap)| EbpfReading {
-            kind: tap.kind,
-            ..self.loaded.reading(*ifindex, tap.slot, tap.attached.mode)
-        });
-        self.last_words.remove(nic).or(kept)
+    pub(super) fn last_words(&self, nic: &Nic, ifindex: u32) -> Option<EbpfReading> {
+        let gone =
+            self.last_words.iter().find_map(|tick| tick.get(nic).filter(|last| last.ifindex == ifindex));
+        gone.cloned().or_else(|| {
+            let tap = self.taps.get(&ifindex)?;
+            let reading = self.loaded.reading(ifindex, tap.slot, tap.attached.mode);
+            Some(EbpfReading { kind: tap.kind, ..reading })
+        })
     }
 }

@@ -35,7 +35,9 @@ mod slots;
 mod tap;
 
 #[cfg(feature = "ebpf")]
-use std::collections::HashSet;
+use std::io;
+#[cfg(feature = "ebpf")]
+use std::path::Path;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -172,8 +174,8 @@ fn netns_id() -> Option<u64> {
     super::rtnetlink::Links::open().ok()?.netns_cookie()
 }
 
-/// Removes what daemons have left, filters and pins; with `all` also the pins of other versions. Says what it removed, line
-/// by line. What a daemon in another namespace holds is left to it.
+/// Removes what daemons have left, filters and pins; with `all` also the pins of other versions, and filters in namespaces
+/// of which no pins tell. Says what it removed, line by line. What a daemon in another namespace holds is left to it.
 ///
 /// # Errors
 /// When a daemon that runs holds the pins, or something cannot be removed.
@@ -182,15 +184,32 @@ pub fn detach(section: &Section, host: &Host, all: bool) -> anyhow::Result<Vec<S
     let options: Options = section.options()?;
     let versions = pins::remove_all(&options.pin_dir(host), own_load(host), all)?;
     let mut removed: Vec<String> = versions.iter().map(|dir| format!("removed {}", dir.display())).collect();
-    removed.extend(remove_filters(host)?);
-    // Where no pins were, another daemon may be at work.
-    let namespaces: HashSet<u64> = versions.iter().filter_map(|dir| pins::netns_of(dir)).collect();
+    // Pins that are still there are another version's, and so are the filters.
+    if !pins::namespaces(&options.pin_dir(host)).contains(&own_load(host).netns) {
+        removed.extend(remove_filters(host)?);
+    }
+    removed.extend(remove_filters_elsewhere(host, &options.pin_dir(host), |namespace| {
+        // Where no pins were, another daemon may be at work.
+        all || versions.iter().any(|dir| pins::netns_of(dir) == Some(namespace))
+    })?);
+    Ok(removed)
+}
+
+/// In the other network namespaces that are meant, as far as this process may enter: where it may not, its daemon may not
+/// have been. Those with pins that somebody holds are left alone.
+#[cfg(feature = "ebpf")]
+fn remove_filters_elsewhere(
+    host: &Host,
+    pin_dir: &Path,
+    is_meant: impl Fn(u64) -> bool + Sync,
+) -> io::Result<Vec<String>> {
+    let held = pins::namespaces(pin_dir);
+    let mut removed = Vec::new();
     for namespace in Namespace::others(host) {
         let clear = || {
             let id = netns_id().unwrap_or(namespace.inode());
-            if namespaces.contains(&id) { remove_filters(host) } else { Ok(Vec::new()) }
+            if is_meant(id) && !held.contains(&id) { remove_filters(host) } else { Ok(Vec::new()) }
         };
-        // Where this process may not enter, its daemon may not have been.
         let there = namespace.within(clear).unwrap_or(Ok(Vec::new()))?;
         removed.extend(there.iter().map(|line| format!("{line} in net:[{}]", namespace.inode())));
     }
@@ -199,7 +218,7 @@ pub fn detach(section: &Section, host: &Host, all: bool) -> anyhow::Result<Vec<S
 
 /// In the network namespace of this thread.
 #[cfg(feature = "ebpf")]
-fn remove_filters(host: &Host) -> std::io::Result<Vec<String>> {
+fn remove_filters(host: &Host) -> io::Result<Vec<String>> {
     let ours = host.net_device_names()?.into_iter().filter(|device| attach::remove_filters(device));
     Ok(ours.map(|device| format!("removed the filters on {device}")).collect())
 }

@@ -3,6 +3,7 @@
 //!
 //! One daemon at a time: a lock on the directory, which the kernel drops with the process however it ends.
 
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -235,6 +236,11 @@ fn abi_of(dir: &Path) -> Option<u32> {
 /// The namespace in that name.
 pub(super) fn netns_of(dir: &Path) -> Option<u64> {
     dir.file_name()?.to_str()?.split('-').nth(1)?.parse().ok()
+}
+
+/// The namespaces that pins are for.
+pub(super) fn namespaces(root: &Path) -> HashSet<u64> {
+    all_dirs(root).iter().filter_map(|dir| netns_of(dir)).collect()
 }
 
 fn all_dirs(root: &Path) -> Vec<PathBuf> {

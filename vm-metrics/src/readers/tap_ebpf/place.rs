@@ -173,15 +173,29 @@ impl Place {
         !self.instances.is_empty() && (self.namespace.is_none() || slots >= self.max_nics as usize)
     }
 
-    /// The TAPs whose drops are to be counted.
-    pub(super) fn followed<'v>(&self, round: &Round<'v>) -> Vec<Followed<'v>> {
+    /// The TAPs whose drops are to be counted: those of this tick, as far as it is known, and all with programs on them.
+    pub(super) fn followed<'a>(&'a self, round: Option<&Round<'a>>) -> Vec<Followed<'a>> {
         if !self.is_open {
             return Vec::new();
         }
-        let shares = round.shares.iter().map(|(share, _)| share);
-        let all = shares.chain([&round.homeless]).flatten();
-        let counts = |ifindex| self.instances.iter().any(|instance| instance.counts(ifindex));
-        all.map(|(&ifindex, &nic)| Followed { ifindex, nic, counts: counts(ifindex) }).collect()
+        let mut followed = HashMap::new();
+        for (ifindex, nic) in self.instances.iter().flat_map(Instance::taps) {
+            followed.insert(ifindex, (nic, false, true));
+        }
+        if let Some(round) = round {
+            let present = round.shares.iter().map(|(share, _)| share).chain([&round.homeless]).flatten();
+            for (&ifindex, &nic) in present {
+                followed.entry(ifindex).or_insert((nic, true, false)).1 = true;
+            }
+        }
+        let followed = followed.into_iter().map(|(ifindex, (nic, wanted, counts))| Followed {
+            ifindex,
+            nic,
+            counts,
+            wanted,
+            namespace: self.netns,
+        });
+        followed.collect()
     }
 
     /// Attaches to the TAPs that are new, within the time there is.
@@ -254,11 +268,12 @@ impl Place {
     pub(super) fn read(&mut self, round: &Round<'_>, batch: &mut Batch, report: &mut ReadReport) {
         let Self { instances, namespace, .. } = self;
         let shares = instances.iter_mut().zip(&round.shares);
-        let lost: Vec<_> = shares.map(|(instance, (share, _))| instance.read(share, batch, report)).collect();
-        if lost.iter().any(|lost| !lost.is_empty()) {
+        let blind: Vec<_> =
+            shares.map(|(instance, (share, _))| instance.read(share, batch, report)).collect();
+        if blind.iter().any(|blind| !blind.is_empty()) {
             let attach = || {
-                for (instance, lost) in instances.iter_mut().zip(&lost) {
-                    instance.attach_again(lost, report);
+                for (instance, blind) in instances.iter_mut().zip(&blind) {
+                    instance.attach_again(blind, report);
                 }
             };
             if let Err(source) = inside(namespace.as_ref(), attach) {
@@ -286,8 +301,8 @@ impl Place {
     }
 
     /// What a TAP had counted that is gone with its device, or still there but no VM's.
-    pub(super) fn last_words(&mut self, nic: &Nic) -> Option<EbpfReading> {
-        self.instances.iter_mut().find_map(|instance| instance.last_words(nic))
+    pub(super) fn last_words(&self, nic: &Nic, ifindex: u32) -> Option<EbpfReading> {
+        self.instances.iter().find_map(|instance| instance.last_words(nic, ifindex))
     }
 
     /// Takes all programs off, for good: no VM is here any more. False when there was not the time for all.

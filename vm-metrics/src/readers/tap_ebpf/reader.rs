@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use vm_metrics_common::Layout;
@@ -14,7 +15,7 @@ use super::kernel::Kernel;
 use super::load::{Loader, Size};
 use super::pins::{self, Pins};
 use super::place::{Place, Round, Terms};
-use super::{Options, own_load};
+use super::{Options, own_load, remove_filters_elsewhere};
 use crate::host::Host;
 use crate::model::{Batch, Leaving, Nic, VmSet};
 use crate::netns::Namespace;
@@ -26,6 +27,7 @@ use crate::readers::{ReadReport, Reader};
 const UNCLAIMED: Duration = Duration::from_secs(60);
 
 pub(super) struct TapEbpf {
+    host: Host,
     loader: Loader,
     terms: Terms,
     own: Place,
@@ -52,11 +54,12 @@ impl TapEbpf {
         let mut loader = Loader::new(layout(&kernel))?;
         let own = Place::own(&mut loader, pins, &terms)?;
         Ok(Self {
+            host: host.clone(),
             loader,
             terms,
             own,
             elsewhere: Elsewhere::new(host),
-            drops: drops(options, host, kernel, drop_pins),
+            drops: drops(host, kernel, drop_pins),
             clear_at: Some(Instant::now() + UNCLAIMED),
             loading: Budget::full(),
             attaching: Budget::full(),
@@ -77,11 +80,10 @@ impl TapEbpf {
     /// That drops cannot be seen is no reason not to count the rest.
     fn follow_drops(&mut self, rounds: &[(Option<u64>, Round)], report: &mut ReadReport) {
         let Self { own, elsewhere, drops, .. } = self;
-        let mut followed = Vec::new();
-        for (netns, round) in rounds {
-            if let Some(place) = place(own, elsewhere, *netns) {
-                followed.extend(place.followed(round));
-            }
+        let rounds: HashMap<_, _> = rounds.iter().map(|(netns, round)| (*netns, round)).collect();
+        let mut followed = own.followed(rounds.get(&None).copied());
+        for (netns, place) in elsewhere.open() {
+            followed.extend(place.followed(rounds.get(&Some(netns)).copied()));
         }
         match drops.as_mut().map(|drops| drops.follow(followed)) {
             Ok(Ok(())) => {}
@@ -105,9 +107,22 @@ impl TapEbpf {
             tracing::warn!("{}", error.in_one_line());
         }
         if let Some(pin_dir) = self.terms.pin_dir.as_ref().filter(|_| self.may_enter) {
-            for dir in pins::remove_unheld(pin_dir, self.terms.daemon) {
-                tracing::info!("no VM there: removed {}", dir.display());
-            }
+            self.remove_unclaimed(pin_dir);
+        }
+    }
+
+    fn remove_unclaimed(&self, pin_dir: &Path) {
+        let removed = pins::remove_unheld(pin_dir, self.terms.daemon);
+        if removed.is_empty() {
+            return;
+        }
+        let is_meant = |namespace| removed.iter().any(|dir| pins::netns_of(dir) == Some(namespace));
+        let filters = remove_filters_elsewhere(&self.host, pin_dir, is_meant).unwrap_or_else(|error| {
+            tracing::warn!("cannot remove filters that no VM is there for: {error}");
+            Vec::new()
+        });
+        for line in removed.iter().map(|dir| format!("removed {}", dir.display())).chain(filters) {
+            tracing::info!("no VM there: {line}");
         }
     }
 }
@@ -132,13 +147,8 @@ fn layout(kernel: &Result<Kernel, LoadError>) -> Option<Layout> {
     kernel.as_ref().ok().and_then(|kernel| kernel.layout().ok())
 }
 
-fn drops(
-    options: &Options,
-    host: &Host,
-    kernel: Result<Kernel, LoadError>,
-    pins: Option<DropPins>,
-) -> Result<Drops, LoadError> {
-    Drops::new(&kernel?, options.max_nics, host.own_netns().unwrap_or_default(), pins)
+fn drops(host: &Host, kernel: Result<Kernel, LoadError>, pins: Option<DropPins>) -> Result<Drops, LoadError> {
+    Drops::new(&kernel?, host.own_netns().unwrap_or_default(), pins)
 }
 
 impl Reader for TapEbpf {
@@ -171,16 +181,17 @@ impl Reader for TapEbpf {
 
     fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
         for nic in leaving.vms.nics() {
+            let Some(&ifindex) = leaving.ifindexes.get(nic) else { continue };
             if batch.ebpf.contains_key(nic) {
                 continue;
             }
             if let Ok(drops) = &self.drops
-                && let Some(reading) = drops.last_words(nic)
+                && let Some(reading) = drops.last_words(nic, ifindex)
             {
                 batch.drops.insert(nic.clone(), reading);
             }
             let place = place(&mut self.own, &mut self.elsewhere, nic.netns);
-            if let Some(reading) = place.and_then(|place| place.last_words(nic)) {
+            if let Some(reading) = place.and_then(|place| place.last_words(nic, ifindex)) {
                 batch.ebpf.insert(nic.clone(), reading);
             }
         }
@@ -236,7 +247,7 @@ impl Trial {
         let mut loader = Loader::new(layout(&kernel))?;
         let mut loaded = loader.load(Size::of_own_namespace(options.max_nics), None)?;
         try_out(&mut loaded, options.attach).transpose()?;
-        Ok(Self { drops: drops(options, host, kernel, None) })
+        Ok(Self { drops: drops(host, kernel, None) })
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use vm_metrics_common::Counters;
 
-use super::attach::Attached;
+use super::attach::{Attached, Direction};
 use crate::model::{Nic, NicKind, TapReading};
 
 /// Ticks in which the programs may be blind before they are taken for lost.
@@ -18,31 +18,51 @@ pub(super) struct Tap {
     pub(super) slot: u32,
     pub(super) attached: Attached,
     pub(super) wanted: Instant,
-    /// Packets that the device had received and that the programs had counted at the last tick.
-    seen: (u64, u64),
-    blind_ticks: u32,
+    sight: [Sight; 2],
     /// Before this they are not put back once more: an XDP program that keeps all frames to itself makes them blind too.
     pub(super) put_back_at: Instant,
+}
+
+/// What one of the programs sees of what passes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sight {
+    /// Packets that the device had counted and that the program had at the last tick.
+    seen: (u64, u64),
+    blind_ticks: u32,
+}
+
+impl Sight {
+    /// Whether the device has counted in more than one tick, and the program in none since.
+    fn is_blind(&mut self, device: u64, counted: u64) -> bool {
+        let before = std::mem::replace(&mut self.seen, (device, counted));
+        if counted != before.1 {
+            self.blind_ticks = 0;
+        } else if device > before.0 {
+            self.blind_ticks += 1;
+        }
+        self.blind_ticks > MAX_BLIND_TICKS
+    }
 }
 
 impl Tap {
     pub(super) fn new(nic: Nic, slot: u32, attached: Attached) -> Self {
         let now = Instant::now();
-        let kind = NicKind::default();
-        Self { nic, kind, slot, attached, wanted: now, seen: (0, 0), blind_ticks: 0, put_back_at: now }
+        let (kind, sight) = (NicKind::default(), Default::default());
+        Self { nic, kind, slot, attached, wanted: now, sight, put_back_at: now }
     }
 
     pub(super) fn of_kind(self, kind: NicKind) -> Self {
         Self { kind, ..self }
     }
 
-    /// Whether somebody has taken the programs off: the device goes on receiving, for more than one tick, and they do not
-    /// count. The device was read before the counters.
-    pub(super) fn is_lost(&mut self, device: Option<&TapReading>, counters: &Counters) -> bool {
-        let Some(device) = device else { return false };
-        let now = (device.stats.rx_packets, counters.ingress.packets);
-        let (received, counted) = std::mem::replace(&mut self.seen, now);
-        self.blind_ticks = if now.0 > received && now.1 == counted { self.blind_ticks + 1 } else { 0 };
-        self.blind_ticks > MAX_BLIND_TICKS
+    /// Which of the programs does not see what passes, if one does not. The device was read before the counters.
+    ///
+    /// What the guest takes may have been offered long ago, so about egress this is no more than a doubt.
+    pub(super) fn blind(&mut self, device: Option<&TapReading>, counters: &Counters) -> Option<Direction> {
+        let device = &device?.stats;
+        let [ingress, egress] = &mut self.sight;
+        let ingress = ingress.is_blind(device.rx_packets, counters.ingress.packets);
+        let egress = egress.is_blind(device.tx_packets, counters.egress.packets);
+        if ingress { Some(Direction::Ingress) } else { egress.then_some(Direction::Egress) }
     }
 }
