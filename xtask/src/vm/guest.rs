@@ -1,5 +1,9 @@
 //! One kernel in a guest, and each test in a process of its own: a test that hangs or kills the kernel is one failure.
 
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -19,6 +23,9 @@ const MODULES: &[&str] =
 /// What the tests run, and the Debian packages it is in.
 const PROGRAMS: &[&str] = &["tc", "ip", "setpriv", "unshare"];
 const PACKAGES: &[&str] = &["iproute2", "util-linux"];
+
+/// Guests at the same time: each has a GiB of memory.
+const MAX_GUESTS: usize = 4;
 
 const SKIPS: &str = "/tmp/skips";
 
@@ -46,16 +53,38 @@ pub fn run(binaries: &Binaries, kernel: &Kernel, tests: &[&String]) -> Result<Ve
         contents.add_program(program)?;
     }
     let image = GuestImage::build(kernel, &contents)?;
+    // A guest takes one CPU, see `boot`.
+    let guests = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_GUESTS);
+    let queue = Mutex::new(tests.iter().enumerate());
+    let worker = || run_some(binaries, kernel, &image, &queue);
+    let mut results = thread::scope(|scope| {
+        let workers: Vec<_> = (0..guests).map(|_| scope.spawn(worker)).collect();
+        let results =
+            workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        results.collect::<Result<Vec<_>>>()
+    })?
+    .concat();
+    results.sort_by_key(|(at, _)| *at);
+    Ok(results.into_iter().map(|(at, verdict)| (tests[at].clone(), verdict)).collect())
+}
+
+/// Takes tests from the queue as long as there are some; each with its place in it.
+fn run_some<'t>(
+    binaries: &Binaries,
+    kernel: &Kernel,
+    image: &GuestImage,
+    queue: &Mutex<impl Iterator<Item = (usize, &'t &'t String)>>,
+) -> Result<Vec<(usize, Verdict)>> {
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
     let mut guest = None;
     let mut results = Vec::new();
-    for &test in tests {
+    while let Some((at, test)) = next() {
         let start = Instant::now();
-        let (verdict, said) = run_test(&image, &mut guest, binaries, test)?;
-        eprintln!("xtask: {} {test}: {verdict} ({:.1} s)", kernel.release, start.elapsed().as_secs_f64());
-        if verdict.is_failure() {
-            eprintln!("{said}");
-        }
-        results.push((test.clone(), verdict));
+        let (verdict, said) = run_test(image, &mut guest, binaries, test)?;
+        let took = start.elapsed().as_secs_f64();
+        let said = if verdict.is_failure() { format!("\n{said}") } else { String::new() };
+        eprintln!("xtask: {} {test}: {verdict} ({took:.1} s){said}", kernel.release);
+        results.push((at, verdict));
     }
     Ok(results)
 }
