@@ -135,7 +135,15 @@ pub(super) fn try_out(loaded: &mut Loaded, mut way: Way) -> Option<Result<Attach
 /// What a daemon before this one has left on an interface, now with the programs of this one: the kernel puts them in the
 /// place of the old in one step. `None` when nothing is left, or the device is another one now.
 pub(super) fn adopt(loaded: &mut Loaded, pins: &Pins, ifindex: u32, device: &str) -> Option<Attached> {
-    adopt_links(loaded, pins, ifindex).or_else(|_| adopt_filters(loaded, device)).ok()
+    let Ok(links) = adopt_links(loaded, pins, ifindex) else { return adopt_filters(loaded, device).ok() };
+    // A device that was moved to another namespace has taken them along, and this one has its index.
+    if BOTH.iter().all(|direction| is_on(loaded, links.mode, *direction, device)) {
+        return Some(links);
+    }
+    if let Err(error) = links.remove() {
+        tracing::warn!("{}", error.in_one_line());
+    }
+    None
 }
 
 /// Whether the program is on a device of which it is said to be.
