@@ -137,14 +137,13 @@ fn a_fifo_in_the_place_of_a_file_holds_up_nothing() {
 }
 
 #[test]
-fn a_vm_that_has_ended_is_no_failure_of_the_reader() {
+fn a_vm_that_has_ended_is_no_failure() {
     let tables =
         "[sources.proc_scan]\nenabled = false\n[[sources.static_list.vms]]\nid = \"a\"\npid = 999999";
     let daemon = Fixture::with("empty", "", tables).serve();
     let metrics = daemon.metrics().unwrap();
-    let reader = [("reader", "proc_stat")];
-    assert_eq!(metrics.value("vm_metrics_reader_success", &reader), Some(1.0));
-    assert_eq!(metrics.value("vm_metrics_reader_errors", &reader), Some(1.0));
+    assert_eq!(metrics.value("vm_metrics_source_success", &[("source", "static_list")]), Some(1.0));
+    assert_eq!(metrics.value("vm_metrics_reader_errors", &[("reader", "proc_stat")]), Some(0.0));
     let log = daemon.log();
-    assert!(log.contains("INFO reader proc_stat: process 999999 is not there"), "{log}");
+    assert!(log.contains("INFO source static_list: process 999999 is not there"), "{log}");
 }

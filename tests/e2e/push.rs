@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use tempfile::TempDir;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
@@ -137,4 +138,71 @@ fn the_socket_of_a_daemon_that_runs_is_left_to_it() {
     assert!(stderr(&second).contains("push.sock: address in use"), "{}", stderr(&second));
     assert_eq!(lab.ask("PUT", "/api/v1/instances/a", "{}").0, 201);
     wait_for_names(&daemon, &["a"]);
+}
+
+/// QEMU of the host `mixed`.
+const WEB: &str = "6f1b3a7e-0000-4000-8000-000000000001";
+
+/// A host with VMs, to which others are pushed.
+fn with_vms() -> (Fixture, PathBuf) {
+    let fixture = Fixture::copy_of("mixed");
+    let socket = fixture.dir.path().join("run/push.sock");
+    let config = fs::read_to_string(&fixture.config).unwrap();
+    fs::write(&fixture.config, format!("{config}[sources.push]\nenabled = true\nsocket = {socket:?}\n"))
+        .unwrap();
+    (fixture, socket)
+}
+
+fn two_ticks(daemon: &Daemon) {
+    let ticks = |metrics: &Metrics| metrics.value("vm_metrics_ticks_total", &[]);
+    let before = ticks(&daemon.metrics().unwrap()).unwrap();
+    daemon.wait_for(SOON, "two ticks", |metrics| ticks(metrics).filter(|now| *now >= before + 2.0)).unwrap();
+}
+
+/// The process has another pid, and that is pushed a little later.
+#[test]
+fn a_vm_that_is_started_again_keeps_its_id_and_name() {
+    let (fixture, socket) = with_vms();
+    let daemon = fixture.serve();
+    let put = |pid: u32| {
+        let body = format!("{{\"name\": \"shop\", \"pid\": {pid}}}");
+        request(&socket, "PUT", &format!("/api/v1/instances/{WEB}"), &body).0
+    };
+    let wait_for_pid = |pid: u32| {
+        let pid = pid.to_string();
+        let labels = [("pid", pid.as_str()), ("instance_id", WEB), ("instance_name", "shop")];
+        let is_up = |metrics: &Metrics| metrics.value("vm_info", &labels);
+        daemon.wait_for(SOON, &format!("{WEB} with process {pid}"), is_up).unwrap();
+        let metrics = daemon.metrics().unwrap();
+        let ids: Vec<_> = metrics.samples("vm_up").filter_map(|vm| vm.label("instance_id")).collect();
+        assert_eq!(ids.iter().filter(|id| id.starts_with(WEB)).collect::<Vec<_>>(), [&WEB]);
+    };
+    assert_eq!(put(4242), 201);
+    wait_for_pid(4242);
+    fs::rename(fixture.proc().join("4242"), fixture.proc().join("5001")).unwrap();
+    let stat = fixture.proc().join("5001/stat");
+    fs::write(&stat, fs::read_to_string(&stat).unwrap().replace(" 90000 ", " 95000 ")).unwrap();
+    wait_for_pid(5001);
+    assert_eq!(put(5001), 204);
+    two_ticks(&daemon);
+    wait_for_pid(5001);
+}
+
+#[test]
+fn the_taps_of_a_vm_that_has_ended_are_of_the_one_that_has_them_now() {
+    let (fixture, socket) = with_vms();
+    fs::write(fixture.dir.path().join("host/sys/class/net/vnet0/tun_flags"), "0x1002\n").unwrap();
+    let daemon = fixture.serve();
+    for process in ["\"pid\": 99999", "\"pid_file\": \"/none/vm.pid\""] {
+        let body = format!("{{{process}, \"taps\": [\"vnet0\"]}}");
+        request(&socket, "PUT", "/api/v1/instances/old", &body);
+        two_ticks(&daemon);
+        let metrics = daemon.metrics().unwrap();
+        let ids: Vec<_> = metrics.samples("vm_up").filter_map(|vm| vm.label("instance_id")).collect();
+        assert!(ids.len() == 3 && !ids.contains(&"old"), "{process}: {ids:?}");
+        let vm = daemon.get(&format!("/api/v1/vms/{WEB}"), None).unwrap();
+        let vm: Value = serde_json::from_slice(&vm.body).unwrap();
+        let nics: Vec<_> = vm["nics"].as_array().unwrap().iter().map(|nic| &nic["device"]).collect();
+        assert_eq!(nics, ["vnet0", "vnet1"], "{process}");
+    }
 }

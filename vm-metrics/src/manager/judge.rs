@@ -48,7 +48,7 @@ pub(super) fn source_run(report: &SourceReport) -> PartRun {
         duration: Some(report.duration),
         items,
         errors: problems + usize::from(report.result.is_err()),
-        absent: 0,
+        absent: report.absent,
         lost: None,
     }
 }
@@ -111,8 +111,14 @@ mod tests {
     fn a_source_without_its_place_is_at_fault_only_when_it_was_asked_for() {
         let run = |auto| {
             let result = Err(SourceError::Absent { path: "/run/x".into() });
-            let report =
-                SourceReport { name: "a", result, problems: Vec::new(), duration: Duration::ZERO, auto };
+            let report = SourceReport {
+                name: "a",
+                result,
+                problems: Vec::new(),
+                absent: 0,
+                duration: Duration::ZERO,
+                auto,
+            };
             let run = source_run(&report);
             (run.health.state, run.health.reason, run.errors)
         };

@@ -1,9 +1,10 @@
 //! A VM as somebody describes it to this daemon: in the configuration, in a file of a directory, or over the socket.
 //!
-//! A VM is listed always, also when its process is not known or not there: what cannot be read of it is then
-//! missing, and the readers say so. A pid file is read at each call, for a VM that was started again has
-//! another pid. A pid that means another process by now is left out, and so is a device that is no TAP.
+//! A VM of which no process is named is listed always: what cannot be read of it is then missing, and the readers say
+//! so. Where a process is named, the VM is there while that is; its TAPs may be another VM's by then. A pid file is
+//! read at each call, for a VM that was started again has another pid. A device that is no TAP is left out.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::Error as _;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::written_pid::WrittenPid;
-use super::{SourceError, files, is_device_name};
+use super::{Listing, SourceError, files, is_device_name};
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 
@@ -63,43 +64,47 @@ impl DescribedVm {
     }
 
     /// `written` is the file that has the pid, if it is not in the configuration; `seen` is kept from call to call.
-    pub fn instance(
-        &self,
-        host: &Host,
-        written: Option<&Path>,
-        seen: &mut WrittenPid,
-        problems: &mut Vec<SourceError>,
-    ) -> InstanceInfo {
-        let pid = self.checked_pid(host, written, seen).unwrap_or_else(|problem| {
-            problems.push(problem);
-            None
-        });
-        InstanceInfo {
+    pub fn list(&self, host: &Host, written: Option<&Path>, seen: &mut WrittenPid, listing: &mut Listing) {
+        let pid = self.checked_pid(host, written, seen, &mut listing.problems);
+        let names_process = self.pid.is_some() || self.pid_file.is_some();
+        let vm = InstanceInfo {
             id: self.id.clone(),
             name: self.name.as_ref().unwrap_or(&self.id).clone(),
             hypervisor: self.hypervisor,
             hypervisor_pid: pid,
-            nics: self.nics(host, problems),
             allocated_vcpus: self.vcpus,
             allocated_memory_bytes: self.memory_bytes,
             project: self.project.clone(),
             ..InstanceInfo::default()
+        };
+        if names_process && pid.is_none() {
+            listing.ended.push(vm);
+        } else {
+            let nics = self.nics(host, &mut listing.problems);
+            listing.instances.push(InstanceInfo { nics, ..vm });
         }
     }
 
+    /// The process, if one is named and is still the one that was meant.
     fn checked_pid(
         &self,
         host: &Host,
         written: Option<&Path>,
         seen: &mut WrittenPid,
-    ) -> Result<Option<u32>, SourceError> {
+        problems: &mut Vec<SourceError>,
+    ) -> Option<u32> {
         let (pid, file) = match (self.pid, self.pid_file.as_deref()) {
             (Some(pid), _) => (pid, written),
-            (None, Some(path)) => (read_pid(path)?, Some(path)),
-            (None, None) => return Ok(None),
+            (None, Some(path)) => (pid_in(path, seen, problems)?, Some(path)),
+            (None, None) => return None,
         };
-        seen.check(host, pid, file)?;
-        Ok(Some(pid))
+        match seen.check(host, pid, file) {
+            Ok(()) => Some(pid),
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        }
     }
 
     /// A device that is not there is listed: the readers say so, and it may come.
@@ -127,6 +132,18 @@ fn device_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String
     }
 }
 
+/// While the file is half or cannot be read, what it said before counts.
+fn pid_in(path: &Path, seen: &WrittenPid, problems: &mut Vec<SourceError>) -> Option<u32> {
+    match read_pid(path) {
+        Ok(pid) => Some(pid),
+        Err(problem) => {
+            let is_gone = problem.io_kind() == Some(io::ErrorKind::NotFound);
+            problems.push(problem);
+            seen.last().filter(|_| !is_gone)
+        }
+    }
+}
+
 /// The first line counts.
 fn read_pid(path: &Path) -> Result<u32, SourceError> {
     let content = files::read(path, PID_FILE_LIMIT).map_err(|error| SourceError::io("read", path, error))?;
@@ -142,33 +159,33 @@ fn read_pid(path: &Path) -> Result<u32, SourceError> {
 mod tests {
     use std::fs;
 
+    use super::super::proc_scan::fixture::{Fake, Fixture};
     use super::*;
 
     /// A VM and the host that it is on.
     struct Case {
-        dir: tempfile::TempDir,
+        fixture: Fixture,
         vm: DescribedVm,
         seen: WrittenPid,
     }
 
     impl Case {
         fn new(vm: DescribedVm) -> Self {
-            Self { dir: tempfile::tempdir().unwrap(), vm, seen: WrittenPid::default() }
+            Self { fixture: Fixture::new(), vm, seen: WrittenPid::default() }
         }
 
-        fn host(&self) -> Host {
-            Host::new(self.dir.path().join("proc"), self.dir.path().join("sys"))
+        fn listing(&mut self) -> (Listing, String) {
+            let mut listing = Listing::default();
+            self.vm.list(&self.fixture.host(), None, &mut self.seen, &mut listing);
+            assert_eq!(listing.instances.len() + listing.ended.len(), 1);
+            let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
+            (listing, problems.join("; "))
         }
 
-        fn instance(&mut self) -> (InstanceInfo, Vec<String>) {
-            let (host, mut problems) = (self.host(), Vec::new());
-            let instance = self.vm.instance(&host, None, &mut self.seen, &mut problems);
-            (instance, problems.iter().map(ToString::to_string).collect())
-        }
-
+        /// `None` where the VM has ended.
         fn pid(&mut self) -> (Option<u32>, String) {
-            let (instance, problems) = self.instance();
-            (instance.hypervisor_pid, problems.join("; "))
+            let (listing, problems) = self.listing();
+            (listing.instances.first().and_then(|vm| vm.hypervisor_pid), problems)
         }
     }
 
@@ -176,25 +193,22 @@ mod tests {
     fn a_device_that_is_no_tap_is_no_nic() {
         let taps = ["tap0", "lo", "macvtap0", "later"].map(str::to_owned).to_vec();
         let mut case = Case::new(DescribedVm { id: "a".into(), taps, ..DescribedVm::default() });
-        let host = case.host();
+        let host = case.fixture.host();
         for directory in ["lo", "tap0", "macvtap0/macvtap"] {
             fs::create_dir_all(host.net_device(directory)).unwrap();
         }
         fs::write(host.net_device("tap0/tun_flags"), "0x1002\n").unwrap();
-        let (instance, problems) = case.instance();
-        assert_eq!(instance.nics, ["tap0", "macvtap0", "later"].map(Nic::local));
+        let (listing, problems) = case.listing();
+        assert_eq!(listing.instances[0].nics, ["tap0", "macvtap0", "later"].map(Nic::local));
         let lo = host.net_device("lo");
-        assert_eq!(problems, [format!("{}: lo is no TAP, so it is left out of \"a\"", lo.display())]);
+        assert_eq!(problems, format!("{}: lo is no TAP, so it is left out of \"a\"", lo.display()));
     }
 
     #[test]
     fn a_pid_that_went_to_another_process_is_left_out() {
         let mut case = Case::new(DescribedVm { id: "a".into(), pid: Some(42), ..DescribedVm::default() });
-        let process = case.host().process(42);
-        fs::create_dir_all(&process).unwrap();
-        let mut call = |start_ticks: u64| {
-            let stat = format!("42 (x) S 1 42 42 0 -1 0 1 2 3 4 10 20 0 0 20 0 1 0 {start_ticks} 1 2\n");
-            fs::write(process.join("stat"), stat).unwrap();
+        let mut call = |start: u64| {
+            case.fixture.put(&Fake { pid: 42, start, ..Fake::default() });
             case.pid()
         };
         assert_eq!(call(7), (Some(42), String::new()));
@@ -204,9 +218,34 @@ mod tests {
     }
 
     #[test]
+    fn a_vm_whose_process_is_not_there_has_ended_and_has_no_taps() {
+        let taps = vec!["tap0".to_owned()];
+        let vm = DescribedVm { id: "a".into(), taps, vcpus: Some(2), ..DescribedVm::default() };
+        let mut case = Case::new(vm.clone());
+        assert_eq!(case.listing().0.instances[0].nics, [Nic::local("tap0")], "no process is named");
+        let missing = Some(case.fixture.path("vm.pid"));
+        for vm in [
+            DescribedVm { pid: Some(42), ..vm.clone() },
+            DescribedVm { pid_file: missing.clone(), ..vm.clone() },
+        ] {
+            case.vm = vm;
+            let (listing, problems) = case.listing();
+            let [ended] = &listing.ended[..] else { panic!("{listing:?}") };
+            assert_eq!(
+                (ended.hypervisor_pid, &ended.nics[..], ended.allocated_vcpus),
+                (None, &[][..], Some(2))
+            );
+            assert!(!problems.is_empty());
+        }
+        case.fixture.put(&Fake { pid: 42, ..Fake::default() });
+        case.vm.pid = Some(42);
+        assert_eq!(case.listing().0.instances[0].nics, [Nic::local("tap0")]);
+    }
+
+    #[test]
     fn a_pid_file_is_read_at_each_call() {
         let mut case = Case::new(DescribedVm { id: "a".into(), ..DescribedVm::default() });
-        let pid_file = case.dir.path().join("vm.pid");
+        let pid_file = case.fixture.path("vm.pid");
         case.vm.pid_file = Some(pid_file.clone());
 
         let (pid, problem) = case.pid();
@@ -214,6 +253,7 @@ mod tests {
         assert!(problem.starts_with("cannot read ") && problem.contains("vm.pid: No such file"), "{problem}");
 
         for (content, pid) in [("42\n", 42), ("43", 43), (" 44 \nmore\n", 44)] {
+            case.fixture.put(&Fake { pid, ..Fake::default() });
             fs::write(&pid_file, content).unwrap();
             assert_eq!(case.pid(), (Some(pid), String::new()));
         }
@@ -221,12 +261,14 @@ mod tests {
         for content in ["", "0", "-1", "pid", "99999999999", "4 2"] {
             fs::write(&pid_file, content).unwrap();
             let expected = format!("{}: no pid: {content:?}", pid_file.display());
-            assert_eq!(case.pid(), (None, expected));
+            assert_eq!(case.pid(), (Some(44), expected), "what it said before counts");
         }
 
         fs::write(&pid_file, vec![b'1'; 8 << 10]).unwrap();
+        case.fixture.end(44);
         let (pid, problem) = case.pid();
         assert_eq!(pid, None);
+        let problem = problem.strip_suffix("; process 44 is not there, or has ended").unwrap();
         assert!(problem.ends_with("larger than 4096 bytes"), "{problem}");
     }
 }

@@ -19,6 +19,9 @@ pub enum SourceError {
     Content { path: PathBuf, problem: String },
     #[error("process {pid}: {problem}")]
     Process { pid: u32, problem: String },
+    /// The VM does not run, which is no fault.
+    #[error("process {pid} is not there, or has ended")]
+    NoProcess { pid: u32 },
     /// From a list function that is not ours.
     #[error("{0}")]
     Lister(Arc<dyn Error + Send + Sync>),
@@ -46,6 +49,11 @@ impl SourceError {
             Self::Io { source, .. } => source.raw_os_error(),
             _ => None,
         }
+    }
+
+    /// That a VM does not run: a fact about it, no fault of the source.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(self, Self::NoProcess { .. })
     }
 
     pub(super) fn io_kind(&self) -> Option<io::ErrorKind> {

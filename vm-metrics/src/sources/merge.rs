@@ -16,63 +16,89 @@ use crate::model::{Hypervisor, InstanceInfo, Nic};
 /// id is there twice: the VM that comes first keeps it, others have their pid added. Nor is a NIC, so that no byte is
 /// counted for two VMs: the one that comes first keeps it.
 pub fn merge_listings(listings: Vec<(Tier, Vec<InstanceInfo>)>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
-    merge_again(listings, &mut GivenIds::default())
+    let told = |(tier, instances)| Told { tier, instances, ended: Vec::new() };
+    merge_again(listings.into_iter().map(told).collect(), &mut GivenIds::default())
 }
 
-/// The ids that were given at the last merge, by the id that the sources know and the process.
+/// What one source lists.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub(super) tier: Tier,
+    pub(super) instances: Vec<InstanceInfo>,
+    /// Have no process and no NICs. Where no other source has the id, they are not in the result.
+    pub(super) ended: Vec<InstanceInfo>,
+}
+
+/// The ids that were given at the last merge, by the id that the sources know, the process, and the source that says so.
 #[derive(Debug, Default)]
-pub(super) struct GivenIds(HashMap<(String, u32), String>);
+pub(super) struct GivenIds(HashMap<(String, u32, usize), String>);
 
 /// The same, but a process keeps the id it was given before, whoever else with its id comes or goes: what it uses must not
-/// seem to be another VM's.
+/// seem to be another VM's. Unless a more trusted source gives it the id.
 pub(super) fn merge_again(
-    listings: Vec<(Tier, Vec<InstanceInfo>)>,
+    listings: Vec<Told>,
     given: &mut GivenIds,
 ) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
     let mut merged = Merged::default();
     let mut problems = Vec::new();
-    for (tier, listing) in listings {
-        problems.push(merged.add_listing(tier, listing));
+    for listing in listings {
+        problems.push(merged.add_listing(listing));
     }
+    merged.vms.retain(|vm| !vm.has_ended);
     merged.name_the_nameless();
     let of_ids = make_ids_unique(&mut merged, given);
     let of_nics = make_nics_unique(&mut merged);
     for (source, problem) in of_ids.into_iter().chain(of_nics) {
         problems[source].push(problem);
     }
-    (merged.vms, problems)
+    (merged.vms.into_iter().map(|vm| vm.info).collect(), problems)
 }
 
 #[derive(Debug, Default)]
 struct Merged {
-    vms: Vec<InstanceInfo>,
-    /// The source that listed each of `vms` first.
-    sources: Vec<usize>,
-    /// How far the NICs of each of `vms` are to be believed.
-    nic_ranks: Vec<usize>,
+    vms: Vec<Vm>,
     by_pid: HashMap<u32, usize>,
     by_id: HashMap<String, usize>,
     by_nic: HashMap<Nic, usize>,
     listings: usize,
 }
 
+#[derive(Debug)]
+struct Vm {
+    info: InstanceInfo,
+    /// That listed it first.
+    source: usize,
+    /// How far its NICs are to be believed.
+    nic_rank: usize,
+    has_ended: bool,
+}
+
 impl Merged {
-    fn add_listing(&mut self, tier: Tier, listing: Vec<InstanceInfo>) -> Vec<String> {
+    fn add_listing(&mut self, Told { tier, instances, ended }: Told) -> Vec<String> {
         let source = self.listings;
         self.listings += 1;
         let earlier = self.vms.len();
         let mut problems = Vec::new();
-        for vm in listing {
+        let instances = instances.into_iter().map(|vm| (vm, false));
+        for (vm, has_ended) in instances.chain(ended.into_iter().map(|vm| (vm, true))) {
             match self.same(&vm, earlier) {
-                Some(at) if at < earlier => self.fill(at, tier, vm),
+                Some(at) if at < earlier => {
+                    self.vms[at].has_ended &= has_ended;
+                    self.fill(at, tier, vm);
+                }
                 Some(at) => {
                     let pid = vm.hypervisor_pid.unwrap_or_default();
                     problems.push(format!(
                         "{:?} left out: process {pid} is {:?} already",
-                        vm.id, self.vms[at].id
+                        vm.id, self.vms[at].info.id
                     ));
                 }
-                None => self.add(source, tier, vm),
+                None => {
+                    let nameless = InstanceInfo { nics: Vec::new(), ..vm.clone() };
+                    self.vms.push(Vm { info: nameless, source, nic_rank: usize::MAX, has_ended });
+                    self.index(self.vms.len() - 1);
+                    self.set_nics(self.vms.len() - 1, tier, vm.nics);
+                }
             }
         }
         problems
@@ -80,7 +106,7 @@ impl Merged {
 
     /// A source's own VMs are the same only by their process: it may well list an id twice.
     fn same(&self, vm: &InstanceInfo, earlier: usize) -> Option<usize> {
-        let process_of = |at: usize| self.vms[at].hypervisor_pid;
+        let process_of = |at: usize| self.vms[at].info.hypervisor_pid;
         let by_pid = vm.hypervisor_pid.and_then(|pid| self.by_pid.get(&pid).copied());
         let by_id = || {
             let at = self.by_id.get(&vm.id).copied().filter(|at| *at < earlier)?;
@@ -94,17 +120,8 @@ impl Merged {
         by_pid.or_else(by_id).or_else(by_nic)
     }
 
-    fn add(&mut self, source: usize, tier: Tier, vm: InstanceInfo) {
-        let at = self.vms.len();
-        self.vms.push(InstanceInfo { nics: Vec::new(), ..vm.clone() });
-        self.sources.push(source);
-        self.nic_ranks.push(usize::MAX);
-        self.index(at);
-        self.set_nics(at, tier, vm.nics);
-    }
-
     fn fill(&mut self, at: usize, tier: Tier, other: InstanceInfo) {
-        let vm = &mut self.vms[at];
+        let vm = &mut self.vms[at].info;
         if vm.id.is_empty() {
             vm.id = other.id;
         }
@@ -128,7 +145,7 @@ impl Merged {
     }
 
     fn index(&mut self, at: usize) {
-        let vm = &self.vms[at];
+        let vm = &self.vms[at].info;
         if let Some(pid) = vm.hypervisor_pid {
             self.by_pid.insert(pid, at);
         }
@@ -139,19 +156,19 @@ impl Merged {
 
     /// No NICs at all means that the source knows of none.
     fn set_nics(&mut self, at: usize, tier: Tier, nics: Vec<Nic>) {
-        if nics.is_empty() || self.nic_ranks[at] <= tier.nic_rank() {
+        if nics.is_empty() || self.vms[at].nic_rank <= tier.nic_rank() {
             return self.locate_nics(at, &nics);
         }
         for nic in &nics {
             self.by_nic.entry(nic.clone()).or_insert(at);
         }
-        self.nic_ranks[at] = tier.nic_rank();
-        self.vms[at].nics = nics;
+        self.vms[at].nic_rank = tier.nic_rank();
+        self.vms[at].info.nics = nics;
     }
 
     /// Who is believed may have said a name only: that is the device of this name that the process has, wherever it is.
     fn locate_nics(&mut self, at: usize, held: &[Nic]) {
-        for nic in &mut self.vms[at].nics {
+        for nic in &mut self.vms[at].info.nics {
             let elsewhere = |other: &&Nic| other.tap == nic.tap && other.netns.is_some();
             if nic.netns.is_some() || held.contains(nic) {
                 continue;
@@ -164,7 +181,7 @@ impl Merged {
     }
 
     fn name_the_nameless(&mut self) {
-        for vm in &mut self.vms {
+        for vm in self.vms.iter_mut().map(|vm| &mut vm.info) {
             if vm.id.is_empty() {
                 let pid = vm.hypervisor_pid.unwrap_or_default();
                 vm.id = format!("{}-{pid}", vm.hypervisor);
@@ -179,13 +196,15 @@ impl Merged {
 /// The source and the text of each problem. Ids that nobody shares stay as they are.
 fn make_ids_unique(merged: &mut Merged, given: &mut GivenIds) -> Vec<(usize, String)> {
     let before = mem::take(&mut given.0);
-    let key = |vm: &InstanceInfo| Some((vm.id.clone(), vm.hypervisor_pid?));
+    let key = |vm: &Vm| Some((vm.info.id.clone(), vm.info.hypervisor_pid?, vm.source));
     let kept: Vec<Option<&String>> =
         merged.vms.iter().map(|vm| key(vm).and_then(|key| before.get(&key))).collect();
     let mut taken: HashSet<String> = kept.iter().copied().flatten().cloned().collect();
-    let wanted: HashSet<String> = merged.vms.iter().map(|vm| vm.id.clone()).collect();
+    let wanted: HashSet<String> = merged.vms.iter().map(|vm| vm.info.id.clone()).collect();
     let mut problems = Vec::new();
     for (at, (vm, kept)) in merged.vms.iter_mut().zip(kept).enumerate() {
+        let key = key(vm);
+        let (source, vm) = (vm.source, &mut vm.info);
         let id = match kept {
             Some(kept) => kept.clone(),
             None if taken.insert(vm.id.clone()) => vm.id.clone(),
@@ -199,10 +218,9 @@ fn make_ids_unique(merged: &mut Merged, given: &mut GivenIds) -> Vec<(usize, Str
                 id
             }
         };
-        given.0.extend(key(vm).map(|key| (key, id.clone())));
+        given.0.extend(key.map(|key| (key, id.clone())));
         if id != vm.id {
-            problems
-                .push((merged.sources[at], format!("two VMs with the id {:?}: one is {id:?} here", vm.id)));
+            problems.push((source, format!("two VMs with the id {:?}: one is {id:?} here", vm.id)));
             vm.id = id;
         }
     }
@@ -213,7 +231,7 @@ fn make_ids_unique(merged: &mut Merged, given: &mut GivenIds) -> Vec<(usize, Str
 fn make_nics_unique(merged: &mut Merged) -> Vec<(usize, String)> {
     let mut holders: HashMap<Nic, String> = HashMap::new();
     let mut problems = Vec::new();
-    for (vm, source) in merged.vms.iter_mut().zip(&merged.sources) {
+    for Vm { info: vm, source, .. } in &mut merged.vms {
         vm.nics.retain(|nic| match holders.entry(nic.clone()) {
             Entry::Vacant(free) => {
                 free.insert(vm.id.clone());
@@ -316,7 +334,8 @@ mod tests {
     fn a_process_keeps_the_id_it_was_given() {
         let mut given = GivenIds::default();
         let mut ids = |vms: Vec<InstanceInfo>| {
-            let (vms, _) = merge_again(vec![(FACTS[0], vms)], &mut given);
+            let told = Told { tier: FACTS[0], instances: vms, ended: Vec::new() };
+            let (vms, _) = merge_again(vec![told], &mut given);
             vms.into_iter().map(|vm| vm.id).collect::<Vec<_>>()
         };
         assert_eq!(ids(vec![vm("a", Some(1)), vm("a", Some(2))]), ["a", "a-2"]);
@@ -325,6 +344,33 @@ mod tests {
         assert_eq!(ids(vec![vm("a-2", Some(4)), vm("a", Some(2))]), ["a-2-4", "a-2"]);
         assert_eq!(ids(vec![]), [""; 0]);
         assert_eq!(ids(vec![vm("a", Some(2))]), ["a"], "it was gone meanwhile");
+    }
+
+    #[test]
+    fn a_vm_that_has_ended_disputes_no_id_and_its_description_is_for_the_next_process() {
+        let mut given = GivenIds::default();
+        let mut merged = |pushed: Vec<InstanceInfo>, ended: Vec<InstanceInfo>, processes: &[u32]| {
+            let pushed = Told { tier: Tier::Pushed, instances: pushed, ended };
+            let instances = processes.iter().map(|pid| vm("web", Some(*pid))).collect();
+            let found = Told { tier: Tier::Process, instances, ended: Vec::new() };
+            let (vms, _) = merge_again(vec![pushed, found], &mut given);
+            vms.into_iter().map(|vm| (vm.id, vm.hypervisor_pid.unwrap(), vm.name)).collect::<Vec<_>>()
+        };
+        let web = |pid| InstanceInfo { name: "shop".into(), ..vm("web", pid) };
+        let shop = |pid| ("web".to_owned(), pid, "shop".to_owned());
+        assert_eq!(merged(vec![web(Some(1))], vec![], &[1]), [shop(1)]);
+        assert_eq!(merged(vec![], vec![web(None)], &[2]), [shop(2)]);
+        assert_eq!(merged(vec![web(Some(2))], vec![], &[2]), [shop(2)]);
+        assert_eq!(merged(vec![], vec![web(None)], &[]), []);
+        // A file for each process.
+        assert_eq!(merged(vec![web(Some(3))], vec![web(None)], &[3]), [shop(3)]);
+
+        // Both are there for a while.
+        let other = ("web-4".to_owned(), 4, "web".to_owned());
+        for _ in 0..2 {
+            assert_eq!(merged(vec![web(Some(3))], vec![], &[4, 3]), [shop(3), other.clone()]);
+        }
+        assert_eq!(merged(vec![web(Some(4))], vec![], &[4]), [shop(4)], "it was pushed with this id");
     }
 
     #[test]

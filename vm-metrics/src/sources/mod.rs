@@ -131,6 +131,8 @@ impl InstanceSource for Vec<InstanceInfo> {
 pub struct Listing {
     /// An empty id or name is one that the source does not know.
     pub instances: Vec<InstanceInfo>,
+    /// VMs whose process is not there. What is known of them counts for a VM that another source lists with the id.
+    pub ended: Vec<InstanceInfo>,
     pub problems: Vec<SourceError>,
     /// Where their VMMs can be asked for more.
     pub sockets: Vec<ApiSocket>,

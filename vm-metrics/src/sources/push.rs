@@ -76,7 +76,7 @@ impl InstanceSource for Push {
         self.files.look(paths, |_, content| Ok((parse(content)?, WrittenPid::default())));
         let mut listing = Listing { problems: self.files.problems(), ..Listing::default() };
         for (path, (vm, seen)) in self.files.values() {
-            listing.instances.push(vm.instance(&self.host, Some(path), seen, &mut listing.problems));
+            vm.list(&self.host, Some(path), seen, &mut listing);
         }
         Ok(listing)
     }

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::merge::{GivenIds, merge_again};
+use super::merge::{GivenIds, Told, merge_again};
 use super::push::Inbox;
 use super::{ApiSocket, InstanceSource, Listing, SourceError, Tier};
 use crate::config::Switch;
-use crate::model::{InstanceInfo, VmSet};
+use crate::model::VmSet;
 
 /// How long the VMs of a source that fails are still listed. Without a free descriptor, say, nothing can be listed for a
 /// moment, and that must not end every series; but nor may a VM that has ended seem to run for long.
@@ -29,7 +29,7 @@ pub(super) struct Asked {
     tier: Tier,
     switch: Switch,
     source: Box<dyn InstanceSource>,
-    last: Option<(Instant, Vec<InstanceInfo>)>,
+    last: Option<(Instant, Told)>,
 }
 
 /// How it went with one source.
@@ -39,6 +39,8 @@ pub struct SourceReport {
     /// How many VMs it listed.
     pub result: Result<usize, SourceError>,
     pub problems: Vec<String>,
+    /// How many of the problems are but that a VM does not run.
+    pub absent: usize,
     pub duration: Duration,
     /// It is used only where there is something for it.
     pub auto: bool,
@@ -112,29 +114,30 @@ impl Asked {
         self.tier.fact_rank()
     }
 
-    fn list_at(
-        &mut self,
-        now: Instant,
-        sockets: &mut Vec<ApiSocket>,
-    ) -> ((Tier, Vec<InstanceInfo>), SourceReport) {
+    fn list_at(&mut self, now: Instant, sockets: &mut Vec<ApiSocket>) -> (Told, SourceReport) {
         let began = Instant::now();
         let listing = self.source.list_running_instances_for_metrics();
         let duration = began.elapsed();
         let (result, problems) = match listing {
-            Ok(Listing { instances, problems, sockets: found }) => {
+            Ok(Listing { instances, ended, mut problems, sockets: found }) => {
                 let count = instances.len();
-                self.last = Some((now, instances));
+                self.last = Some((now, Told { tier: self.tier, instances, ended }));
                 sockets.extend(found);
-                (Ok(count), problems.iter().map(ToString::to_string).collect())
+                // What is a fault is said first.
+                problems.sort_by_key(SourceError::is_absence);
+                (Ok(count), problems)
             }
             Err(error) => {
                 self.last.take_if(|(listed, _)| now.duration_since(*listed) >= KEEP_LISTING);
                 (Err(error), Vec::new())
             }
         };
-        let instances = self.last.as_ref().map(|(_, instances)| instances.clone()).unwrap_or_default();
+        let nothing = || Told { tier: self.tier, instances: Vec::new(), ended: Vec::new() };
+        let told = self.last.as_ref().map_or_else(nothing, |(_, told)| told.clone());
+        let absent = problems.iter().filter(|problem| problem.is_absence()).count();
+        let problems = problems.iter().map(ToString::to_string).collect();
         let auto = self.switch == Switch::Auto;
-        ((self.tier, instances), SourceReport { name: self.name, result, problems, duration, auto })
+        (told, SourceReport { name: self.name, result, problems, absent, duration, auto })
     }
 }
 

@@ -61,7 +61,7 @@ impl InstanceSource for StaticList {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
         for (vm, seen) in &mut self.vms {
-            listing.instances.push(vm.instance(&self.host, None, seen, &mut listing.problems));
+            vm.list(&self.host, None, seen, &mut listing);
         }
         Ok(listing)
     }
@@ -69,6 +69,7 @@ impl InstanceSource for StaticList {
 
 #[cfg(test)]
 mod tests {
+    use super::super::proc_scan::fixture::{Fake, Fixture};
     use super::*;
     use crate::model::{Hypervisor, InstanceInfo, Nic};
 
@@ -91,8 +92,8 @@ mod tests {
             "#,
         )
         .unwrap();
-        let host = Host::new("/none", "/none");
-        let listing = StaticList::new(config.vms, host).list_running_instances_for_metrics().unwrap();
+        let host = Fixture::with(&[Fake { pid: 42, ..Fake::default() }]);
+        let listing = StaticList::new(config.vms, host.host()).list_running_instances_for_metrics().unwrap();
         let web = InstanceInfo { id: "web".into(), name: "web".into(), ..InstanceInfo::default() };
         let db = InstanceInfo {
             id: "db".into(),

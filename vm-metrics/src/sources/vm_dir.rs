@@ -53,7 +53,7 @@ impl InstanceSource for VmDir {
         self.files.look(paths, |path, content| Ok((parse(path, content)?, WrittenPid::default())));
         let mut listing = Listing { problems: self.files.problems(), ..Listing::default() };
         for (path, (vm, seen)) in self.files.values() {
-            listing.instances.push(vm.instance(&self.host, Some(path), seen, &mut listing.problems));
+            vm.list(&self.host, Some(path), seen, &mut listing);
         }
         Ok(listing)
     }
@@ -98,6 +98,7 @@ fn toml_problem(text: &str, error: &toml::de::Error) -> String {
 mod tests {
     use std::fs;
 
+    use super::super::proc_scan::fixture::{Fake, Fixture};
     use super::*;
     use crate::model::{InstanceInfo, Nic};
 
@@ -109,7 +110,8 @@ mod tests {
     #[test]
     fn each_file_is_a_vm_for_as_long_as_it_is_there() {
         let dir = tempfile::tempdir().unwrap();
-        let mut source = VmDir::new(dir.path().to_owned(), Host::new("/none", "/none"));
+        let host = Fixture::with(&[Fake { pid: 42, ..Fake::default() }]);
+        let mut source = VmDir::new(dir.path().to_owned(), host.host());
         fs::write(dir.path().join("web.toml"), "taps = [\"tap0\"]\nvcpus = 2\npid = 42\n").unwrap();
         fs::write(dir.path().join("b.json"), r#"{"id": "db", "name": "DB", "memory_bytes": 1024}"#).unwrap();
         fs::write(dir.path().join("README"), "not a VM").unwrap();

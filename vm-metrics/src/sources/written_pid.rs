@@ -1,6 +1,6 @@
 //! Whether a pid that was written down still means the process that it was written for.
 //!
-//! Where that cannot be told it is taken as it is: there may be no such process now, and the readers say so.
+//! Where that cannot be told it is taken as it is, and the readers say what they cannot read.
 
 use std::fs;
 use std::path::Path;
@@ -9,12 +9,9 @@ use std::time::{Duration, SystemTime};
 use rustix::param::clock_ticks_per_second;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{SourceError, files};
+use super::SourceError;
+use super::proc_scan::{Process, Unread};
 use crate::host::Host;
-use crate::procfs::parse_stat;
-
-/// A line of some 50 numbers.
-const STAT_LIMIT: u64 = 4 << 10;
 
 /// A process is there before its pid is written. That it seems to have started later may come from a clock that was
 /// set meanwhile, as after a boot; a pid is hardly ever used again so soon.
@@ -36,9 +33,14 @@ struct Seen {
 }
 
 impl WrittenPid {
-    /// `file` is where the pid is from, if not from the configuration.
+    /// An error where the process has ended, or is another. `file` is where the pid is from, if not from the
+    /// configuration.
     pub fn check(&mut self, host: &Host, pid: u32, file: Option<&Path>) -> Result<(), SourceError> {
-        let Some(start_ticks) = start_ticks(host, pid) else { return Ok(()) };
+        let start_ticks = match Process::new(host, pid).stat() {
+            Ok(stat) if !stat.is_dead() => stat.start_ticks,
+            Ok(_) | Err(Unread::Gone) => return Err(SourceError::NoProcess { pid }),
+            Err(Unread::Failed(_)) => return Ok(()),
+        };
         let written = file.and_then(|path| fs::metadata(path).and_then(|file| file.modified()).ok());
         if let (Some(path), Some(written)) = (file, written)
             && let Ok(later) = started(start_ticks).duration_since(written)
@@ -61,11 +63,11 @@ impl WrittenPid {
             }
         }
     }
-}
 
-fn start_ticks(host: &Host, pid: u32) -> Option<u64> {
-    let content = files::read_kernel(&host.process(pid).join("stat"), STAT_LIMIT).ok()?;
-    parse_stat(&content).ok().map(|stat| stat.start_ticks)
+    /// The process that was last found to be the one.
+    pub fn last(&self) -> Option<u32> {
+        self.first.as_ref().map(|first| first.pid)
+    }
 }
 
 fn started(start_ticks: u64) -> SystemTime {
@@ -80,6 +82,7 @@ mod tests {
     use std::fs::File;
     use std::process;
 
+    use super::super::proc_scan::fixture::{Fake, Fixture};
     use super::*;
 
     fn written(path: &Path, ago: Duration) {
@@ -106,8 +109,8 @@ mod tests {
 
     #[test]
     fn the_start_of_this_process_was_a_moment_ago() {
-        let ticks = start_ticks(&Host::default(), process::id()).unwrap();
-        let ago = SystemTime::now().duration_since(started(ticks)).unwrap();
+        let stat = Process::new(&Host::default(), process::id()).stat().unwrap();
+        let ago = SystemTime::now().duration_since(started(stat.start_ticks)).unwrap();
         assert!(ago < Duration::from_secs(3600), "{ago:?}");
     }
 
@@ -129,8 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn no_process_is_no_problem() {
+    fn a_process_that_has_ended_is_not_there() {
+        let fixture = Fixture::with(&[Fake { state: 'Z', ..Fake::default() }]);
         let mut pid = WrittenPid::default();
-        pid.check(&Host::new("/none", "/none"), 42, None).unwrap();
+        for pid_of in [100, 101] {
+            let problem = pid.check(&fixture.host(), pid_of, None).unwrap_err().to_string();
+            assert_eq!(problem, format!("process {pid_of} is not there, or has ended"));
+        }
+        fixture.break_file(&fixture.process(100).join("stat"));
+        pid.check(&fixture.host(), 100, None).unwrap();
     }
 }

@@ -30,8 +30,7 @@ use std::time::{Duration, Instant};
 
 use self::inspect::{Vm, inspect};
 use self::proc_dir::ProcDir;
-pub(super) use self::process::Process;
-use self::process::Unread;
+pub(super) use self::process::{Process, Unread};
 use super::{InstanceSource, Listing, SourceDef, SourceError, Tier};
 use crate::host::Host;
 
@@ -188,7 +187,8 @@ impl ProcScan {
             problems.truncate(MAX_PROBLEMS);
             problems.push(SourceError::More { count });
         }
-        Listing { instances: vms.into_iter().map(|(_, _, info)| info.clone()).collect(), problems, sockets }
+        let instances = vms.into_iter().map(|(_, _, info)| info.clone()).collect();
+        Listing { instances, problems, sockets, ..Listing::default() }
     }
 }
 
