@@ -23,11 +23,11 @@ pub struct WrittenPid {
     first: Option<Seen>,
 }
 
-/// The process that had the pid when it was first asked about.
+/// The process that the pid was found to be.
 #[derive(Debug)]
 struct Seen {
     pid: u32,
-    /// When the pid's file was written.
+    /// When the pid's file was last written.
     written: Option<SystemTime>,
     start_ticks: u64,
 }
@@ -42,6 +42,18 @@ impl WrittenPid {
             Err(Unread::Failed(_)) => return Ok(()),
         };
         let written = file.and_then(|path| fs::metadata(path).and_then(|file| file.modified()).ok());
+        match &mut self.first {
+            // Known already, whatever the clocks say.
+            Some(first) if (first.pid, first.start_ticks) == (pid, start_ticks) => {
+                first.written = written;
+                return Ok(());
+            }
+            Some(first) if (first.pid, first.written) == (pid, written) => {
+                let problem = "not the process that had this pid before".to_owned();
+                return Err(SourceError::Process { pid, problem });
+            }
+            _ => {}
+        }
         if let (Some(path), Some(written)) = (file, written)
             && let Ok(later) = started(start_ticks).duration_since(written)
             && later > CLOCK_SLACK
@@ -49,19 +61,8 @@ impl WrittenPid {
             let problem = format!("process {pid} is another: it started {} s later", later.as_secs());
             return Err(SourceError::Content { path: path.to_owned(), problem });
         }
-        match &self.first {
-            Some(first) if (first.pid, first.written) == (pid, written) => {
-                if first.start_ticks == start_ticks {
-                    return Ok(());
-                }
-                let problem = "not the process that had this pid before".to_owned();
-                Err(SourceError::Process { pid, problem })
-            }
-            _ => {
-                self.first = Some(Seen { pid, written, start_ticks });
-                Ok(())
-            }
-        }
+        self.first = Some(Seen { pid, written, start_ticks });
+        Ok(())
     }
 
     /// The process that was last found to be the one.
@@ -95,9 +96,6 @@ mod tests {
         let path = dir.path().join("vm.pid");
         let me = process::id();
         let mut pid = WrittenPid::default();
-        written(&path, Duration::ZERO);
-        pid.check(&Host::default(), me, Some(&path)).unwrap();
-
         written(&path, Duration::from_secs(3600));
         let problem = pid.check(&Host::default(), me, Some(&path)).unwrap_err().to_string();
         let expected = format!("{}: process {me} is another: it started 3", path.display());
@@ -105,6 +103,18 @@ mod tests {
 
         written(&path, Duration::ZERO);
         pid.check(&Host::default(), me, Some(&path)).unwrap();
+    }
+
+    /// The start of a process is told by the clock of now, the file has that of then.
+    #[test]
+    fn a_process_that_is_known_stays_the_one_when_the_clock_is_set() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vm.pid");
+        let mut pid = WrittenPid::default();
+        for ago in [0, 3600] {
+            written(&path, Duration::from_secs(ago));
+            pid.check(&Host::default(), process::id(), Some(&path)).unwrap();
+        }
     }
 
     #[test]
