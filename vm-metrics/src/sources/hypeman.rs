@@ -65,9 +65,11 @@ impl Hypeman {
 
 impl InstanceSource for Hypeman {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
-        let paths = names(&self.guests)?.into_iter().map(|guest| guest.join("metadata.json"));
+        let mut listing = Listing::default();
+        let guests = names(&self.guests, &mut listing.problems)?;
+        let paths = guests.into_iter().map(|guest| guest.join("metadata.json"));
         self.files.look(paths, |_, content| Ok((parse(content)?, VmmPid::default())));
-        let mut listing = Listing { problems: self.files.problems(), ..Listing::default() };
+        listing.problems.extend(self.files.problems());
         for (_, (metadata, seen)) in self.files.values() {
             if let Some(pid) = metadata.hypervisor_pid
                 && let Some(hypervisor) = seen.check(&self.host, pid, &metadata.id)

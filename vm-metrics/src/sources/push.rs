@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::described::DescribedVm;
-use super::watched_files::{WatchedFiles, names};
+use super::watched_files::{MAX_ENTRIES, WatchedFiles, is_full, names};
 use super::written_pid::WrittenPid;
 use super::{InstanceSource, Listing, SourceDef, SourceError, Tier, place};
 use crate::host::Host;
@@ -62,7 +62,8 @@ struct Push {
 
 impl InstanceSource for Push {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
-        let paths = match names(&self.inbox.store.dir) {
+        let mut listing = Listing::default();
+        let paths = match names(&self.inbox.store.dir, &mut listing.problems) {
             // Nothing was pushed yet; or there is no place for the socket either.
             Err(SourceError::Absent { .. }) => {
                 let place = self.inbox.socket.parent().unwrap_or(Path::new("/"));
@@ -74,7 +75,7 @@ impl InstanceSource for Push {
             paths => paths?,
         };
         self.files.look(paths, |_, content| Ok((parse(content)?, WrittenPid::default())));
-        let mut listing = Listing { problems: self.files.problems(), ..Listing::default() };
+        listing.problems.extend(self.files.problems());
         for (path, (vm, seen)) in self.files.values() {
             vm.list(&self.host, Some(path), seen, &mut listing);
         }
@@ -115,11 +116,15 @@ impl Store {
         Ok(vm)
     }
 
-    /// Whether it is new. Half a file is never there.
+    /// Whether it is new. Half a file is never there. [`StorageFull`](io::ErrorKind::StorageFull): no room for one more.
     pub fn put(&self, vm: &DescribedVm) -> io::Result<bool> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         let path = self.file(&vm.id);
         let new = !path.exists();
+        if new && is_full(&self.dir)? {
+            let problem = format!("there are {MAX_ENTRIES} VMs already");
+            return Err(io::Error::new(io::ErrorKind::StorageFull, problem));
+        }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let unfinished = self.dir.join(format!(".{name}"));
         let mut file =
@@ -182,6 +187,29 @@ mod tests {
         assert!(store.remove("a/../b").unwrap());
         assert!(!store.remove("a/../b").unwrap());
         assert_eq!(source.list_running_instances_for_metrics().unwrap().instances, []);
+    }
+
+    #[test]
+    fn one_vm_too_many_is_refused_and_takes_no_other_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut source = push(dir.path());
+        let store = source.inbox().unwrap().store;
+        let vm = |id: &str| Store::read(id, b"{}").unwrap();
+        store.put(&vm("a")).unwrap();
+        let pushed = dir.path().join("pushed");
+        for at in 1..MAX_ENTRIES {
+            fs::hard_link(pushed.join("a.json"), pushed.join(format!("b{at}.json"))).unwrap();
+        }
+        assert_eq!(store.put(&vm("c")).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert!(!store.put(&vm("a")).unwrap(), "it is there already");
+
+        // As somebody else may write them.
+        fs::write(pushed.join("c.json"), "{\"id\": \"c\"}").unwrap();
+        let listing = source.list_running_instances_for_metrics().unwrap();
+        let has_c = listing.instances.iter().any(|vm| vm.id == "c");
+        assert_eq!((listing.instances.len(), has_c), (MAX_ENTRIES, false));
+        let problem = format!("{}: 1 of its entries are left out: more than 16384", pushed.display());
+        assert_eq!(listing.problems[0].to_string(), problem);
     }
 
     #[test]

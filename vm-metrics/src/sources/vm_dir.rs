@@ -49,9 +49,11 @@ impl VmDir {
 
 impl InstanceSource for VmDir {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
-        let paths = names(&self.dir)?.into_iter().filter(|path| format_of(path).is_some());
+        let mut listing = Listing::default();
+        let paths =
+            names(&self.dir, &mut listing.problems)?.into_iter().filter(|path| format_of(path).is_some());
         self.files.look(paths, |path, content| Ok((parse(path, content)?, WrittenPid::default())));
-        let mut listing = Listing { problems: self.files.problems(), ..Listing::default() };
+        listing.problems.extend(self.files.problems());
         for (path, (vm, seen)) in self.files.values() {
             vm.list(&self.host, Some(path), seen, &mut listing);
         }

@@ -3,8 +3,8 @@
 //! What a file said last counts until it says something else: one that is being written, or was spoilt, takes nothing
 //! away. A file that is gone takes all.
 
-use std::collections::HashMap;
-use std::fs::{self, Metadata};
+use std::collections::{BinaryHeap, HashMap};
+use std::fs::{self, DirEntry, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use super::{SourceError, files};
 
 /// Each is a look per tick.
-const MAX_ENTRIES: usize = 16_384;
+pub const MAX_ENTRIES: usize = 16_384;
 
 /// A file may change twice within the grain of its time stamp; one that changed this long ago has settled.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -136,24 +136,39 @@ fn settled(metadata: &Metadata) -> bool {
     age.is_some_and(|age| age > SETTLED)
 }
 
-/// The names in a directory, without those that begin with a dot: so are files that are not ready yet.
-pub fn names(directory: &Path) -> Result<Vec<PathBuf>, SourceError> {
+/// The names in a directory, in order, without those that begin with a dot: so are files that are not ready yet. Of too
+/// many, the first.
+pub fn names(directory: &Path, problems: &mut Vec<SourceError>) -> Result<Vec<PathBuf>, SourceError> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => SourceError::Absent { path: directory.to_owned() },
         _ => SourceError::io("list", directory, error),
     };
-    let mut paths = Vec::new();
+    let (mut paths, mut left_out) = (BinaryHeap::new(), 0);
     for entry in fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+        if !is_ready(&entry) {
             continue;
         }
-        if paths.len() == MAX_ENTRIES {
-            return Err(SourceError::content(directory, format!("more than {MAX_ENTRIES} entries")));
-        }
         paths.push(entry.path());
+        if paths.len() > MAX_ENTRIES {
+            paths.pop();
+            left_out += 1;
+        }
     }
-    Ok(paths)
+    if left_out > 0 {
+        let problem = format!("{left_out} of its entries are left out: more than {MAX_ENTRIES}");
+        problems.push(SourceError::content(directory, problem));
+    }
+    Ok(paths.into_sorted_vec())
+}
+
+/// Whether there is no room for one more.
+pub fn is_full(directory: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(directory)?.flatten().filter(is_ready).count() >= MAX_ENTRIES)
+}
+
+fn is_ready(entry: &DirEntry) -> bool {
+    !entry.file_name().as_encoded_bytes().starts_with(b".")
 }
 
 #[cfg(test)]
@@ -169,7 +184,7 @@ mod tests {
         let mut watched = WatchedFiles::new(16);
         let mut parsed = 0;
         let mut look = |watched: &mut WatchedFiles<u32>| {
-            watched.look(names(dir.path()).unwrap(), |_, content| {
+            watched.look(names(dir.path(), &mut Vec::new()).unwrap(), |_, content| {
                 parsed += 1;
                 String::from_utf8_lossy(content).trim().parse().map_err(|_| "no number".to_owned())
             });
@@ -205,6 +220,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_not_there_is_absent_and_hidden_files_are_not_ready() {
+        let names = |directory: &Path| names(directory, &mut Vec::new());
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("missing");
         assert!(matches!(names(&missing), Err(SourceError::Absent { path }) if path == missing));

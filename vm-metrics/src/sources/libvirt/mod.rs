@@ -54,9 +54,10 @@ impl Libvirt {
 impl InstanceSource for Libvirt {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
         let is_record = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "xml");
-        let paths = names(&self.dir)?.into_iter().filter(is_record);
+        let mut listing = Listing::default();
+        let paths = names(&self.dir, &mut listing.problems)?.into_iter().filter(is_record);
         self.files.look(paths, |_, content| Ok((status::parse(content)?, VmmPid::default())));
-        let mut listing = Listing { problems: self.files.problems(), ..Listing::default() };
+        listing.problems.extend(self.files.problems());
         for (_, (domain, seen)) in self.files.values() {
             if let Some(hypervisor) = seen.check(&self.host, domain.pid, &domain.uuid) {
                 listing.instances.push(domain.instance(hypervisor));
