@@ -80,7 +80,7 @@ impl DescribedVm {
         if names_process && pid.is_none() {
             listing.ended.push(vm);
         } else {
-            let nics = self.nics(host, &mut listing.problems);
+            let nics = self.nics(host, listing);
             listing.instances.push(InstanceInfo { nics, ..vm });
         }
     }
@@ -108,12 +108,14 @@ impl DescribedVm {
     }
 
     /// A device that is not there is listed: the readers say so, and it may come.
-    fn nics(&self, host: &Host, problems: &mut Vec<SourceError>) -> Vec<Nic> {
+    fn nics(&self, host: &Host, listing: &mut Listing) -> Vec<Nic> {
         let (taps, others): (Vec<_>, Vec<_>) = self.taps.iter().partition(|tap| may_be_tap(host, tap));
-        problems.extend(others.into_iter().map(|tap| {
+        listing.problems.extend(others.into_iter().map(|tap| {
             let problem = format!("{tap} is no TAP, so it is left out of {:?}", self.id);
             SourceError::content(host.net_device(tap), problem)
         }));
+        let absent = taps.iter().filter(|tap| !host.net_device(tap).exists());
+        listing.absent_taps.extend(absent.map(|tap| (*tap).clone()));
         taps.into_iter().map(Nic::local).collect()
     }
 }
@@ -200,6 +202,7 @@ mod tests {
         fs::write(host.net_device("tap0/tun_flags"), "0x1002\n").unwrap();
         let (listing, problems) = case.listing();
         assert_eq!(listing.instances[0].nics, ["tap0", "macvtap0", "later"].map(Nic::local));
+        assert_eq!(listing.absent_taps, ["later"]);
         let lo = host.net_device("lo");
         assert_eq!(problems, format!("{}: lo is no TAP, so it is left out of \"a\"", lo.display()));
     }

@@ -119,9 +119,9 @@ impl Asked {
         let listing = self.source.list_running_instances_for_metrics();
         let duration = began.elapsed();
         let (result, problems) = match listing {
-            Ok(Listing { instances, ended, mut problems, sockets: found }) => {
+            Ok(Listing { instances, ended, absent_taps, mut problems, sockets: found }) => {
                 let count = instances.len();
-                self.last = Some((now, Told { tier: self.tier, instances, ended }));
+                self.last = Some((now, Told { tier: self.tier, instances, ended, absent_taps }));
                 sockets.extend(found);
                 // What is a fault is said first.
                 problems.sort_by_key(SourceError::is_absence);
@@ -132,8 +132,7 @@ impl Asked {
                 (Err(error), Vec::new())
             }
         };
-        let nothing = || Told { tier: self.tier, instances: Vec::new(), ended: Vec::new() };
-        let told = self.last.as_ref().map_or_else(nothing, |(_, told)| told.clone());
+        let told = self.last.as_ref().map_or_else(|| Told::nothing(self.tier), |(_, told)| told.clone());
         let absent = problems.iter().filter(|problem| problem.is_absence()).count();
         let problems = problems.iter().map(ToString::to_string).collect();
         let auto = self.switch == Switch::Auto;

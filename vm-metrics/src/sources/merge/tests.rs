@@ -1,0 +1,281 @@
+use std::slice::from_ref;
+
+use proptest::prelude::*;
+
+use std::collections::HashSet;
+
+use super::super::precedence::FACTS;
+use super::*;
+use crate::model::{Nic, VmState};
+
+/// The listings of tiers that follow each other in trust.
+fn merge_listings(listings: Vec<Vec<InstanceInfo>>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
+    super::merge_listings(FACTS.into_iter().zip(listings).collect())
+}
+
+fn vm(id: &str, pid: Option<u32>) -> InstanceInfo {
+    InstanceInfo { id: id.into(), name: id.into(), hypervisor_pid: pid, ..InstanceInfo::default() }
+}
+
+fn found(pid: u32) -> InstanceInfo {
+    InstanceInfo {
+        id: "uuid".into(),
+        name: "guest".into(),
+        hypervisor: Hypervisor::Qemu,
+        hypervisor_pid: Some(pid),
+        nics: vec![Nic::local(format!("tap{pid}"))],
+        allocated_vcpus: Some(2),
+        allocated_memory_bytes: Some(1 << 30),
+        actual_memory_bytes: Some(1 << 29),
+        state: Some(VmState::Paused),
+        project: Some("p".into()),
+        ..InstanceInfo::default()
+    }
+}
+
+fn ids(listings: Vec<Vec<InstanceInfo>>) -> (Vec<String>, Vec<Vec<String>>) {
+    let (vms, problems) = merge_listings(listings);
+    (vms.into_iter().map(|vm| vm.id).collect(), problems)
+}
+
+#[test]
+fn the_same_process_is_one_vm_and_gaps_are_filled() {
+    let (vms, problems) = merge_listings(vec![vec![vm("web", Some(7))], vec![found(7), found(8)]]);
+    let web = InstanceInfo { id: "web".into(), name: "web".into(), ..found(7) };
+    assert_eq!(vms, [web, found(8)]);
+    assert!(problems.concat().is_empty());
+}
+
+#[test]
+fn the_first_word_counts() {
+    let first = InstanceInfo {
+        nics: vec![Nic::local("mine")],
+        allocated_vcpus: Some(1),
+        hypervisor: Hypervisor::Firecracker,
+        state: Some(VmState::Running),
+        ..vm("web", Some(7))
+    };
+    let (vms, _) = merge_listings(vec![vec![first.clone()], vec![found(7)]]);
+    assert_eq!(
+        vms,
+        [InstanceInfo {
+            allocated_memory_bytes: Some(1 << 30),
+            actual_memory_bytes: Some(1 << 29),
+            project: Some("p".into()),
+            ..first
+        }]
+    );
+}
+
+#[test]
+fn the_same_id_is_one_vm_unless_the_processes_differ() {
+    let (vms, problems) = merge_listings(vec![vec![vm("uuid", None)], vec![found(7)]]);
+    assert_eq!((vms.len(), vms[0].hypervisor_pid), (1, Some(7)));
+    assert!(problems.concat().is_empty());
+    let (ids, problems) = ids(vec![vec![vm("uuid", Some(6))], vec![found(7)]]);
+    assert_eq!(ids, ["uuid", "uuid-7"]);
+    assert_eq!(problems, [vec![], vec!["two VMs with the id \"uuid\": one is \"uuid-7\" here".to_owned()]]);
+}
+
+#[test]
+fn a_process_keeps_the_id_it_was_given() {
+    let mut given = GivenIds::default();
+    let mut ids = |vms: Vec<InstanceInfo>| {
+        let told = Told { instances: vms, ..Told::nothing(FACTS[0]) };
+        let (vms, _) = merge_again(vec![told], &mut given);
+        vms.into_iter().map(|vm| vm.id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(vec![vm("a", Some(1)), vm("a", Some(2))]), ["a", "a-2"]);
+    assert_eq!(ids(vec![vm("a", Some(2))]), ["a-2"], "the first has ended");
+    assert_eq!(ids(vec![vm("a", Some(3)), vm("a", Some(2))]), ["a", "a-2"], "and was started again");
+    assert_eq!(ids(vec![vm("a-2", Some(4)), vm("a", Some(2))]), ["a-2-4", "a-2"]);
+    assert_eq!(ids(vec![]), [""; 0]);
+    assert_eq!(ids(vec![vm("a", Some(2))]), ["a"], "it was gone meanwhile");
+}
+
+#[test]
+fn a_vm_that_has_ended_disputes_no_id_and_its_description_is_for_the_next_process() {
+    let mut given = GivenIds::default();
+    let mut merged = |pushed: Vec<InstanceInfo>, ended: Vec<InstanceInfo>, processes: &[u32]| {
+        let pushed = Told { instances: pushed, ended, ..Told::nothing(Tier::Pushed) };
+        let instances = processes.iter().map(|pid| vm("web", Some(*pid))).collect();
+        let found = Told { instances, ..Told::nothing(Tier::Process) };
+        let (vms, _) = merge_again(vec![pushed, found], &mut given);
+        vms.into_iter().map(|vm| (vm.id, vm.hypervisor_pid.unwrap(), vm.name)).collect::<Vec<_>>()
+    };
+    let web = |pid| InstanceInfo { name: "shop".into(), ..vm("web", pid) };
+    let shop = |pid| ("web".to_owned(), pid, "shop".to_owned());
+    assert_eq!(merged(vec![web(Some(1))], vec![], &[1]), [shop(1)]);
+    assert_eq!(merged(vec![], vec![web(None)], &[2]), [shop(2)]);
+    assert_eq!(merged(vec![web(Some(2))], vec![], &[2]), [shop(2)]);
+    assert_eq!(merged(vec![], vec![web(None)], &[]), []);
+    // A file for each process.
+    assert_eq!(merged(vec![web(Some(3))], vec![web(None)], &[3]), [shop(3)]);
+
+    // Both are there for a while.
+    let other = ("web-4".to_owned(), 4, "web".to_owned());
+    for _ in 0..2 {
+        assert_eq!(merged(vec![web(Some(3))], vec![], &[4, 3]), [shop(3), other.clone()]);
+    }
+    assert_eq!(merged(vec![web(Some(4))], vec![], &[4]), [shop(4)], "it was pushed with this id");
+}
+
+#[test]
+fn within_one_source_the_same_id_is_two_vms_and_the_same_process_is_one() {
+    let (got, problems) =
+        ids(vec![vec![vm("a", Some(1)), vm("a", Some(2)), vm("a-2", Some(3)), vm("b", Some(1))]]);
+    assert_eq!(got, ["a", "a-2-2", "a-2"]);
+    assert_eq!(problems[0].len(), 2);
+    assert_eq!(problems[0][0], "\"b\" left out: process 1 is \"a\" already");
+    let (got, _) = ids(vec![vec![vm("a", None), vm("a", None)]]);
+    assert_eq!(got, ["a", "a-#1"]);
+}
+
+#[test]
+fn a_nic_is_of_one_vm_once() {
+    let with = |id, pid, nics: &[Nic]| InstanceInfo { nics: nics.to_vec(), ..vm(id, Some(pid)) };
+    let (tap0, tap1) = (Nic::local("tap0"), Nic::local("tap1"));
+    let elsewhere = Nic { netns: Some(7), ..tap0.clone() };
+    let (vms, problems) = merge_listings(vec![
+        vec![with("a", 1, from_ref(&tap0))],
+        vec![
+            with("a", 2, &[tap0.clone(), tap1.clone(), elsewhere.clone()]),
+            with("c", 3, from_ref(&elsewhere)),
+        ],
+    ]);
+    let nics: Vec<_> = vms.iter().map(|vm| vm.nics.clone()).collect();
+    assert_eq!(nics, [vec![tap0], vec![tap1, elsewhere], vec![]]);
+    assert!(problems[0].is_empty());
+    assert_eq!(
+        problems[1][1..],
+        [
+            "\"tap0\" of \"a-2\" left out: it is of \"a\" already",
+            "\"tap0\" of \"c\" left out: it is of \"a-2\" already",
+        ]
+    );
+}
+
+#[test]
+fn a_vm_without_a_process_is_the_one_whose_process_has_its_tap() {
+    let listed = InstanceInfo { nics: vec![Nic::local("tap7")], ..vm("web", None) };
+    let (vms, problems) = merge_listings(vec![vec![listed.clone()], vec![found(7), found(8)]]);
+    let web = InstanceInfo { id: "web".into(), name: "web".into(), ..found(7) };
+    assert_eq!(vms, [web, found(8)]);
+    assert!(problems.concat().is_empty());
+    // Two that have no process are two: nothing says that they are one.
+    let other = InstanceInfo { id: "other".into(), ..listed.clone() };
+    let (vms, problems) = merge_listings(vec![vec![listed], vec![other]]);
+    assert_eq!((vms.len(), problems[1].len()), (2, 1));
+}
+
+/// A name is all that somebody without the process knows.
+#[test]
+fn a_tap_that_is_named_is_the_only_one_of_that_name_that_a_process_has_elsewhere() {
+    let tap = |netns| Nic { netns, ..Nic::local("tap0") };
+    let named = InstanceInfo { nics: vec![tap(None)], ..vm("web", None) };
+    let has = |pid, netns| InstanceInfo { nics: vec![tap(netns)], ..found(pid) };
+    let merged = |absent: bool, found: Vec<InstanceInfo>| {
+        let absent_taps = absent.then(|| "tap0".to_owned()).into_iter().collect();
+        let written = Told { instances: vec![named.clone()], absent_taps, ..Told::nothing(Tier::Written) };
+        let found = Told { instances: found, ..Told::nothing(Tier::Process) };
+        let (vms, _) = merge_again(vec![written, found], &mut GivenIds::default());
+        vms.into_iter().map(|vm| (vm.name, vm.hypervisor_pid, vm.nics[0].netns)).collect::<Vec<_>>()
+    };
+    let web = |pid, netns| ("web".to_owned(), pid, netns);
+    let guest = |pid, netns| ("guest".to_owned(), Some(pid), Some(netns));
+    assert_eq!(merged(true, vec![has(7, Some(1))]), [web(Some(7), Some(1))]);
+    assert_eq!(merged(false, vec![has(7, Some(1))]), [web(None, None), guest(7, 1)], "there is one here");
+    let here_too = vec![has(7, Some(1)), has(8, None)];
+    assert_eq!(merged(true, here_too), [web(Some(8), None), guest(7, 1)]);
+    let two = vec![has(7, Some(1)), has(8, Some(2))];
+    assert_eq!(merged(true, two), [web(None, None), guest(7, 1), guest(8, 2)], "which, nobody knows");
+}
+
+#[test]
+fn what_joins_two_others_makes_all_one() {
+    let named =
+        InstanceInfo { nics: vec![Nic::local("tap7")], project: Some("acme".into()), ..vm("web", None) };
+    let by_pid = InstanceInfo { allocated_vcpus: Some(8), ..vm("shop", Some(7)) };
+    let expected = InstanceInfo {
+        id: "web".into(),
+        name: "web".into(),
+        project: Some("acme".into()),
+        allocated_vcpus: Some(8),
+        ..found(7)
+    };
+    let (vms, problems) = merge_listings(vec![vec![named.clone()], vec![by_pid], vec![found(7)]]);
+    assert_eq!(vms, from_ref(&expected));
+    assert!(problems.concat().is_empty());
+    // Two by the TAP.
+    let other = InstanceInfo { id: "other".into(), ..named.clone() };
+    let (vms, _) = merge_listings(vec![vec![named], vec![other], vec![found(7)]]);
+    assert_eq!(vms, [InstanceInfo { allocated_vcpus: Some(2), ..expected }]);
+}
+
+#[test]
+fn an_id_says_more_than_a_tap() {
+    let named = InstanceInfo { nics: vec![Nic::local("tap7")], ..vm("web", None) };
+    let (vms, _) = merge_listings(vec![vec![named], vec![found(7), vm("web", Some(8))]]);
+    assert_eq!(
+        vms.iter().map(|vm| (vm.id.as_str(), vm.hypervisor_pid)).collect::<Vec<_>>(),
+        [("web", Some(8)), ("uuid", Some(7))]
+    );
+}
+
+#[test]
+fn the_process_says_which_taps_it_has_and_the_orchestrator_the_rest() {
+    let elsewhere = Nic { netns: Some(7), ..Nic::local("tap0") };
+    let by = |tier, nic: &Nic, vcpus| {
+        let nics = vec![nic.clone()];
+        (tier, vec![InstanceInfo { nics, allocated_vcpus: Some(vcpus), ..vm("a", Some(1)) }])
+    };
+    let orchestrator = by(Tier::Orchestrator, &Nic::local("tap0"), 4);
+    let vmm = by(Tier::Vmm, &Nic::local("tap1"), 2);
+    let process = by(Tier::Process, &elsewhere, 1);
+    let merged = |listings: &[&(Tier, Vec<InstanceInfo>)]| {
+        let (mut vms, problems) = super::merge_listings(listings.iter().copied().cloned().collect());
+        assert!(problems.concat().is_empty());
+        let vm = vms.remove(0);
+        (vm.nics, vm.allocated_vcpus)
+    };
+    assert_eq!(merged(&[&orchestrator, &vmm, &process]), (vec![elsewhere.clone()], Some(4)));
+    assert_eq!(merged(&[&vmm, &process]), (vec![elsewhere], Some(2)));
+    assert_eq!(merged(&[&orchestrator, &vmm]), (vec![Nic::local("tap0")], Some(4)));
+    let written = by(Tier::Written, &Nic::local("mine"), 8);
+    assert_eq!(merged(&[&written, &orchestrator, &process]), (vec![Nic::local("mine")], Some(8)));
+    let written = by(Tier::Written, &Nic::local("tap0"), 8);
+    let located = merged(&[&written, &orchestrator, &process]);
+    assert_eq!(located, (vec![Nic { netns: Some(7), ..Nic::local("tap0") }], Some(8)), "by name only");
+    let here = by(Tier::Process, &Nic::local("tap0"), 1);
+    assert_eq!(merged(&[&written, &here]), (vec![Nic::local("tap0")], Some(8)));
+}
+
+#[test]
+fn who_does_not_know_the_id_leaves_it_to_others() {
+    let vmm = InstanceInfo { allocated_vcpus: Some(4), ..vm("", Some(7)) };
+    let other = InstanceInfo { hypervisor: Hypervisor::Qemu, ..vm("", Some(9)) };
+    let (vms, problems) = merge_listings(vec![vec![vmm, other], vec![found(7)]]);
+    assert_eq!(vms[0], InstanceInfo { allocated_vcpus: Some(4), ..found(7) });
+    assert_eq!((vms[1].id.as_str(), vms[1].name.as_str()), ("qemu-9", "qemu-9"));
+    assert!(problems.concat().is_empty());
+}
+
+proptest! {
+    #[test]
+    fn ids_and_processes_are_unique(
+        listings in prop::collection::vec(
+            prop::collection::vec(("[ab](-[12]){0,2}", prop::option::of(1..4_u32)), 0..6), 0..4,
+        ),
+    ) {
+        let listings: Vec<Vec<_>> =
+            listings.iter().map(|listing| listing.iter().map(|(id, pid)| vm(id, *pid)).collect()).collect();
+        let pids: HashSet<_> = listings.iter().flatten().filter_map(|vm| vm.hypervisor_pid).collect();
+        let (merged, problems) = merge_listings(listings.clone());
+        let ids: HashSet<_> = merged.iter().map(|vm| &vm.id).collect();
+        let merged_pids: Vec<_> = merged.iter().filter_map(|vm| vm.hypervisor_pid).collect();
+        prop_assert_eq!(ids.len(), merged.len());
+        prop_assert_eq!(merged_pids.len(), pids.len());
+        prop_assert_eq!(merged_pids.into_iter().collect::<HashSet<_>>(), pids);
+        prop_assert_eq!(problems.len(), listings.len());
+    }
+}
