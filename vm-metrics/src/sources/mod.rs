@@ -165,6 +165,13 @@ fn place(host: &Host, configured: Option<PathBuf>, default: &str) -> Option<Path
     configured.or_else(|| host.is_this_kernel().then(|| PathBuf::from(default)))
 }
 
+/// Names become labels of every series of the VM. Longer ones are cut.
+const MAX_NAME_CHARS: usize = 256;
+
+fn shortened(name: &str) -> String {
+    name.chars().take(MAX_NAME_CHARS).collect()
+}
+
 /// A name that the kernel accepts for a network device. Anything else must not become a path in sysfs.
 pub(crate) fn is_device_name(name: &str) -> bool {
     const IFNAMSIZ: usize = 16;

@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take};
 use tokio::net::UnixStream;
 
 use super::vmm_api::{ANSWER_LIMIT, Answering, AskError, Facts, Target, VmmApi};
-use super::{InstanceSource, Listing, SourceDef, SourceError, Tier};
+use super::{InstanceSource, Listing, SourceDef, SourceError, Tier, shortened};
 use crate::model::{Hypervisor, InstanceInfo, VmState};
 
 const DEFAULT_SOCKETS: &str = "/run/vm-metrics/qmp/*.sock";
@@ -95,8 +95,9 @@ async fn talk(stream: UnixStream) -> Result<Facts, AskError> {
     let status: Status = monitor.execute("query-status").await?;
     // An error for a VM without a balloon.
     let balloon = monitor.execute::<Balloon>("query-balloon").await.ok();
-    let name = name.name.unwrap_or_default();
-    let uuid = Some(uuid.uuid).filter(|uuid| uuid.bytes().any(|byte| !matches!(byte, b'0' | b'-')));
+    let name = shortened(&name.name.unwrap_or_default());
+    let uuid =
+        Some(shortened(&uuid.uuid)).filter(|uuid| uuid.bytes().any(|byte| !matches!(byte, b'0' | b'-')));
     let info = InstanceInfo {
         id: uuid.unwrap_or_else(|| name.clone()),
         name,
@@ -207,10 +208,12 @@ struct Balloon {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::os::unix::net::UnixStream as Stream;
+    use std::io::{Read, Write};
+    use std::os::unix::net::{UnixListener, UnixStream as Stream};
+    use std::thread;
 
     use super::*;
+    use crate::host::Host;
 
     const GREETING: &str =
         "{\"QMP\": {\"version\": {\"qemu\": {\"major\": 7}}, \"capabilities\": [\"oob\"]}}\r\n";
@@ -261,6 +264,34 @@ mod tests {
             let facts = talk_with(&format!("{GREETING}{answers}")).unwrap();
             assert_eq!(facts.info.state, Some(expected), "{said}");
         }
+    }
+
+    #[test]
+    fn names_are_labels_so_long_ones_are_cut() {
+        let long = "x".repeat(10_000);
+        let answers = ANSWERS
+            .replace("00000000-0000-0000-0000-000000000000", &long)
+            .replace("\"web\"", &format!("\"{long}\""));
+        let info = talk_with(&format!("{GREETING}{answers}")).unwrap().info;
+        assert_eq!((info.id.len(), info.name.len()), (256, 256));
+    }
+
+    /// As an orchestrator does that hands QEMU the socket.
+    #[test]
+    fn who_listens_and_is_no_qemu_is_not_the_process_of_the_vm() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("web.sock")).unwrap();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                stream.write_all(format!("{GREETING}{ANSWERS}").as_bytes()).unwrap();
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+        });
+        let patterns = vec![dir.path().join("*.sock").to_str().unwrap().to_owned()];
+        let mut source = Qmp { api: VmmApi::new(Host::default(), ask), patterns, had_sockets: false };
+        let vms = source.list_running_instances_for_metrics().unwrap().instances;
+        let [web] = &vms[..] else { panic!("{vms:?}") };
+        assert_eq!((web.id.as_str(), web.hypervisor_pid), ("web", None));
     }
 
     #[test]

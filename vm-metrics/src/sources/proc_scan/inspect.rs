@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::super::{ApiSocket, SourceError, is_device_name};
+use super::super::{ApiSocket, SourceError, is_device_name, shortened};
 use super::cmdline::{self, VmArgs};
 use super::executable::hypervisor;
 use super::process::{Process, Unread};
@@ -11,9 +11,6 @@ use super::taps::{Taps, taps};
 use super::vfio::is_network;
 use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic};
 use crate::procfs::Stat;
-
-/// Names become labels of every series of the VM. Longer ones are cut.
-const MAX_NAME_CHARS: usize = 256;
 
 /// A VM and what stays wrong with what is known of it.
 #[derive(Debug)]
@@ -164,10 +161,6 @@ fn info(pid: u32, hypervisor: Hypervisor, args: &VmArgs) -> InstanceInfo {
         allocated_memory_bytes: args.memory_bytes,
         ..InstanceInfo::default()
     }
-}
-
-fn shortened(name: &str) -> String {
-    name.chars().take(MAX_NAME_CHARS).collect()
 }
 
 /// A PCI device may be anything; one of which nothing is known is listed rather than left out.

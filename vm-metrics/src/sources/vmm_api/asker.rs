@@ -11,9 +11,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::super::proc_scan::{Process, executable};
 use super::socket::connect;
 use super::{AskError, DEADLINE, Facts, Target};
 use crate::host::Host;
+use crate::model::Hypervisor;
 
 /// How VMMs of one kind are asked, over a connection.
 pub type Ask = fn(UnixStream) -> Answering;
@@ -81,5 +83,13 @@ fn run(runtime: &Runtime, host: &Host, ask: Ask, asked: &Receiver<Vec<Target>>, 
 
 async fn one(host: &Host, target: &Target, ask: Ask) -> Result<(Facts, Option<(u32, u64)>), AskError> {
     let (stream, process) = connect(host, target).await?;
-    Ok((ask(stream).await?, process))
+    let mut facts = ask(stream).await?;
+    // Who listens may have made the socket for a VMM.
+    let is_vmm = |pid| target.process.is_some() || hypervisor(host, pid) == Some(facts.info.hypervisor);
+    facts.info.hypervisor_pid = process.map(|(pid, _)| pid).filter(|pid| is_vmm(*pid));
+    Ok((facts, process))
+}
+
+fn hypervisor(host: &Host, pid: u32) -> Option<Hypervisor> {
+    executable::hypervisor(&Process::new(host, pid).executable().ok()??)
 }

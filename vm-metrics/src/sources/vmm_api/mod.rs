@@ -82,7 +82,7 @@ struct Known {
     schedule: Schedule,
     nics: Vec<Nic>,
     under_way: bool,
-    /// With the process that answered.
+    /// With the process that listens: they are of no use without it.
     facts: Option<(Facts, Option<(u32, u64)>)>,
     problem: Option<AskError>,
 }
@@ -204,15 +204,14 @@ impl VmmApi {
     fn listing(&self) -> Listing {
         let mut listing = Listing::default();
         for (target, known) in &self.known {
-            if let Some((facts, process)) = &known.facts {
-                let pid = process.map(|(pid, _)| pid);
-                listing.instances.push(InstanceInfo { hypervisor_pid: pid, ..facts.info.clone() });
+            if let Some((facts, _)) = &known.facts {
+                listing.instances.push(facts.info.clone());
             }
             if let Some(error) = &known.problem {
                 listing.problems.push(error.of(target));
             }
         }
-        listing.instances.sort_unstable_by_key(|vm| vm.hypervisor_pid);
+        listing.instances.sort_unstable_by(|a, b| (a.hypervisor_pid, &a.id).cmp(&(b.hypervisor_pid, &b.id)));
         listing.problems.sort_unstable_by_key(ToString::to_string);
         listing
     }
