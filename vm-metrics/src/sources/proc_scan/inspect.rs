@@ -1,5 +1,6 @@
 //! One process, looked at closely: is it a VM, and which?
 
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::PathBuf;
 
@@ -12,6 +13,9 @@ use super::vfio::is_network;
 use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic};
 use crate::procfs::Stat;
 
+/// More than a VM has, for each is dozens of series. Anybody may give a program a hypervisor's name.
+pub const MAX_NICS: usize = 256;
+
 /// A VM and what stays wrong with what is known of it.
 #[derive(Debug)]
 pub struct Vm {
@@ -23,6 +27,7 @@ pub struct Vm {
     named_uncounted: Vec<UncountedNic>,
     config_problem: Option<SourceError>,
     nics_problem: Option<SourceError>,
+    too_many_nics: Option<SourceError>,
     /// How many descriptors the process had when its NICs were read.
     descriptors: Option<u64>,
 }
@@ -54,6 +59,7 @@ pub fn inspect(process: &Process) -> Result<Option<Vm>, Unread> {
         named_uncounted: named_uncounted(process, args.uncounted),
         config_problem,
         nics_problem: None,
+        too_many_nics: None,
         descriptors: None,
     };
     vm.read_nics(process)?;
@@ -74,11 +80,12 @@ impl Vm {
             Err(Unread::Failed(error)) if error.io_kind() == Some(io::ErrorKind::PermissionDenied) => {
                 self.descriptors = descriptors;
                 self.info.nics.clone_from(&self.named_nics);
-                self.set_uncounted(Vec::new());
+                self.set_uncounted(BTreeSet::new());
                 self.nics_problem = Some(self.not_allowed(process.pid, &error));
             }
             Err(error) => return Err(error),
         }
+        self.limit_nics(process.pid);
         Ok(())
     }
 
@@ -88,11 +95,20 @@ impl Vm {
     }
 
     /// The command line names what was there at the start, descriptors tell of some that came later.
-    fn set_uncounted(&mut self, mut held: Vec<UncountedNic>) {
+    fn set_uncounted(&mut self, mut held: BTreeSet<UncountedNic>) {
         held.extend(self.named_uncounted.iter().cloned());
-        held.sort_unstable();
-        held.dedup();
-        self.info.uncounted = held;
+        self.info.uncounted = held.into_iter().collect();
+    }
+
+    fn limit_nics(&mut self, pid: u32) {
+        let InstanceInfo { nics, uncounted, .. } = &mut self.info;
+        let too_many = nics.len() > MAX_NICS || uncounted.len() > MAX_NICS;
+        nics.truncate(MAX_NICS);
+        uncounted.truncate(MAX_NICS);
+        self.too_many_nics = too_many.then(|| {
+            let problem = format!("it has more than {MAX_NICS} network interfaces: the others are left out");
+            SourceError::Process { pid, problem }
+        });
     }
 
     /// Where its VMM can be asked.
@@ -107,7 +123,7 @@ impl Vm {
     }
 
     pub fn problems(&self) -> impl Iterator<Item = &SourceError> {
-        self.config_problem.iter().chain(&self.nics_problem)
+        self.config_problem.iter().chain(&self.nics_problem).chain(&self.too_many_nics)
     }
 
     fn not_allowed(&self, pid: u32, error: &SourceError) -> SourceError {
@@ -165,17 +181,17 @@ fn info(pid: u32, hypervisor: Hypervisor, args: &VmArgs) -> InstanceInfo {
 
 /// A PCI device may be anything; one of which nothing is known is listed rather than left out.
 fn named_uncounted(process: &Process, mut uncounted: Vec<UncountedNic>) -> Vec<UncountedNic> {
+    uncounted.truncate(MAX_NICS + 1);
+    for nic in &mut uncounted {
+        nic.name = shortened(&nic.name);
+    }
     let is_nic = |nic: &UncountedNic| is_network(process.host, &nic.name).unwrap_or(true);
     uncounted.retain(|nic| nic.kind != UncountedKind::Vfio || is_nic(nic));
     uncounted
 }
 
 fn named_nics(taps: Vec<String>) -> Vec<Nic> {
-    let mut nics = Vec::new();
-    for nic in taps.into_iter().filter(|tap| is_device_name(tap)).map(Nic::local) {
-        if !nics.contains(&nic) {
-            nics.push(nic);
-        }
-    }
-    nics
+    let mut seen = HashSet::new();
+    let names = taps.into_iter().filter(|tap| is_device_name(tap) && seen.insert(tap.clone()));
+    names.map(Nic::local).take(MAX_NICS + 1).collect()
 }

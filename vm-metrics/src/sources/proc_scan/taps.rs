@@ -3,6 +3,7 @@
 //! `/proc/<pid>/fdinfo/<fd>` of a `/dev/net/tun` descriptor has a line `iff:\t<name>`. A macvtap has a device node of its
 //! own, `/dev/tap<ifindex>`, and sysfs says which device that is.
 
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,6 +11,7 @@ use std::path::Path;
 use rustix::fs::{major, minor};
 
 use super::super::SourceError;
+use super::inspect::MAX_NICS;
 use super::process::{Process, Unread, read, unread};
 use super::vfio::network_devices;
 use crate::model::{Nic, UncountedKind, UncountedNic};
@@ -24,24 +26,29 @@ const FDINFO_LIMIT: u64 = 64 << 10;
 #[derive(Debug, Default)]
 pub struct Taps {
     pub nics: Vec<Nic>,
-    pub uncounted: Vec<UncountedNic>,
+    pub uncounted: BTreeSet<UncountedNic>,
     /// A TAP that cannot be listed.
     pub problem: Option<SourceError>,
 }
 
-/// In the order in which they were opened. A multi-queue TAP has one descriptor per queue and is one NIC.
+/// In the order in which they were opened. A multi-queue TAP has one descriptor per queue and is one NIC. Where there are
+/// more than [`MAX_NICS`], not all are looked for.
 ///
 /// The name follows a rename. It is empty when the device is gone, or the descriptor was never attached to
 /// one.
 pub fn taps(process: &Process) -> Result<Taps, Unread> {
     let mut taps = Taps::default();
+    let mut seen = HashSet::new();
     for descriptor in descriptors(process)? {
+        if taps.nics.len() > MAX_NICS || taps.uncounted.len() > MAX_NICS {
+            break;
+        }
         let nic = match node(process, descriptor)? {
             Some(Node::Tun) => tun(process, descriptor, &mut taps.problem)?,
             Some(Node::Macvtap(node)) => {
                 let nic = macvtap(process, descriptor, &node);
                 if nic.is_none() {
-                    taps.uncounted.push(UncountedNic { kind: UncountedKind::Macvtap, name: node });
+                    taps.uncounted.insert(UncountedNic { kind: UncountedKind::Macvtap, name: node });
                 }
                 nic
             }
@@ -51,12 +58,12 @@ pub fn taps(process: &Process) -> Result<Taps, Unread> {
                 None
             }
             Some(Node::Vdpa(name)) => {
-                taps.uncounted.push(UncountedNic { kind: UncountedKind::VhostVdpa, name });
+                taps.uncounted.insert(UncountedNic { kind: UncountedKind::VhostVdpa, name });
                 None
             }
             None => None,
         };
-        taps.nics.extend(nic.filter(|nic| !taps.nics.contains(nic)));
+        taps.nics.extend(nic.filter(|nic| seen.insert(nic.clone())));
     }
     Ok(taps)
 }

@@ -1,5 +1,7 @@
 //! The network interfaces on QEMU's command line: TAPs by name, and those that are nobody's device on the host.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 
 use super::pci::pci_address;
@@ -16,7 +18,7 @@ pub struct Net {
 type Pairs = Vec<(String, String)>;
 
 pub fn net(options: &[(&str, &str)]) -> Net {
-    let chardevs: Vec<Pairs> = values(options, &["chardev"], "backend").collect();
+    let chardevs = chardevs(options);
     let mut net = Net::default();
     for keys in values(options, &["netdev", "nic", "net"], "type") {
         match get(&keys, "type") {
@@ -40,14 +42,28 @@ pub fn net(options: &[(&str, &str)]) -> Net {
     net
 }
 
+/// The path of each by its id, of which the first counts.
+fn chardevs(options: &[(&str, &str)]) -> HashMap<String, Option<String>> {
+    let mut chardevs = HashMap::new();
+    for keys in values(options, &["chardev"], "backend") {
+        let Some(id) = get(&keys, "id") else { continue };
+        chardevs.entry(id.to_owned()).or_insert_with(|| get(&keys, "path").map(str::to_owned));
+    }
+    chardevs
+}
+
 /// The name is `None` where the id must do.
-fn uncounted(backend: &str, keys: &Pairs, chardevs: &[Pairs]) -> Option<(UncountedKind, Option<String>)> {
+fn uncounted(
+    backend: &str,
+    keys: &Pairs,
+    chardevs: &HashMap<String, Option<String>>,
+) -> Option<(UncountedKind, Option<String>)> {
     let value = |key| get(keys, key).map(str::to_owned);
     Some(match backend {
         "user" => (UncountedKind::User, None),
         "vhost-user" => {
-            let chardev = chardevs.iter().find(|chardev| get(chardev, "id") == get(keys, "chardev"));
-            (UncountedKind::VhostUser, chardev.and_then(|chardev| get(chardev, "path")).map(str::to_owned))
+            let path = get(keys, "chardev").and_then(|chardev| chardevs.get(chardev)?.clone());
+            (UncountedKind::VhostUser, path)
         }
         "vhost-vdpa" => {
             let node = get(keys, "vhostdev").and_then(|path| path.rsplit('/').next());

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::time::Instant;
 
 use super::*;
 
@@ -68,4 +69,36 @@ fn what_cannot_be_counted_is_known_by_the_command_line_and_by_descriptors() {
     let expected =
         ["vfio 0000:03:00.0", "vfio 0000:05:00.0", "vfio 0000:3b:00.1", "vhost-vdpa vhost-vdpa-3", "user n0"];
     assert_eq!((taps(&vms[0]), uncounted(&vms[0])), (vec!["vnet0"], expected.map(str::to_owned).to_vec()));
+}
+
+#[test]
+fn a_vm_has_so_many_nics_and_their_names_are_so_long() {
+    let fixture = Fixture::with(&[Fake::default()]);
+    let long = "n".repeat(300);
+    let users: String = (0..300).map(|at| format!("-netdev\0user,id={at}{long}\0")).collect();
+    fs::write(fixture.process(100).join("cmdline"), format!("kvm\0-name\0web\0{users}")).unwrap();
+    for descriptor in 10..310 {
+        fixture.descriptor(100, descriptor, "/dev/net/tun", Some(&format!("tap{descriptor}")));
+    }
+    let listing = fixture.scan().list_at(START).unwrap();
+    let vm = &listing.instances[0];
+    assert_eq!((vm.nics.len(), vm.uncounted.len()), (256, 256));
+    assert!(vm.uncounted.iter().all(|nic| nic.name.len() == 256));
+    assert_eq!(vm.nics[0], Nic::local("tap10"));
+    let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(problems, ["process 100: it has more than 256 network interfaces: the others are left out"]);
+}
+
+/// Anybody may start a program under a hypervisor's name.
+#[test]
+fn a_command_line_as_long_as_can_be_does_not_hold_up_the_tick() {
+    let fixture = Fixture::with(&[Fake::default()]);
+    let options = |at: u32| {
+        format!("-netdev\0tap,ifname=t{at}\0-chardev\0null,id=c{at}\0-netdev\0vhost-user,chardev=c{at}\0")
+    };
+    let options: String = (0..20_000).map(options).collect();
+    fs::write(fixture.process(100).join("cmdline"), format!("kvm\0{options}")).unwrap();
+    let began = Instant::now();
+    assert_eq!(fixture.scan().list_at(START).unwrap().instances.len(), 1);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
