@@ -181,7 +181,7 @@ fn paused(stream: &mut UnixStream) -> io::Result<()> {
 }
 
 #[test]
-fn of_one_vm_four_sources_make_one_each_with_what_the_more_trusted_do_not_know() {
+fn four_sources_make_one_vm_with_a_stand_in_of_cloud_hypervisor_as_one_of_them() {
     let fixture = Fixture::copy_of("mixed");
     behave(&fixture.proc().join("4400/root/run/db.sock"), true, paused);
     // Its id is in the path of the socket on the command line.
