@@ -188,7 +188,7 @@ fn four_sources_make_one_vm_with_a_stand_in_of_cloud_hypervisor_as_one_of_them()
     let guest = fixture.dir.path().join("guests/db");
     fs::create_dir_all(&guest).unwrap();
     let record = r#"{"Id": "db", "Name": "database", "Size": 536870912, "HotplugSize": 536870912, "NetworkEnabled": true,
-        "Vcpus": 4, "HypervisorPID": 4400}"#;
+        "Vcpus": 4, "HypervisorPID": 4400, "SocketPath": "/run/../run/db.sock"}"#;
     fs::write(guest.join("metadata.json"), record).unwrap();
     let mut config = OpenOptions::new().append(true).open(&fixture.config).unwrap();
     write!(
@@ -201,6 +201,8 @@ fn four_sources_make_one_vm_with_a_stand_in_of_cloud_hypervisor_as_one_of_them()
     let state = [("instance_id", "db"), ("state", "paused")];
     daemon.wait_for(SOON, "its state", |metrics| metrics.value("vm_state_info", &state)).unwrap();
     let metrics = daemon.metrics().unwrap();
+    let asked = metrics.value("vm_metrics_source_success", &[("source", "cloud_hypervisor")]);
+    assert_eq!(asked, Some(1.0), "once, though two sources know of its socket");
     let of = |name| metrics.samples(name).filter(|sample| sample.label("instance_id") == Some("db")).count();
     assert_eq!((metrics.samples("vm_up").count(), of("vm_up"), of("vm_cpu_seconds_total")), (3, 1, 1));
     let vm: Value = serde_json::from_slice(&daemon.get("/api/v1/vms/db", None).unwrap().body).unwrap();
@@ -217,6 +219,23 @@ fn four_sources_make_one_vm_with_a_stand_in_of_cloud_hypervisor_as_one_of_them()
     }
     let nics: Vec<_> = vm["nics"].as_array().unwrap().iter().map(|nic| &nic["device"]).collect();
     assert_eq!(nics, ["ch-tap0"], "the device that the process has, not the one that the id suggests");
+}
+
+/// Then nobody has read its command line.
+#[test]
+fn the_socket_that_hypeman_has_written_down_is_asked_without_a_look_at_processes() {
+    let fixture = Fixture::copy_of("mixed");
+    behave(&fixture.proc().join("4400/root/run/db.sock"), true, paused);
+    let guest = fixture.dir.path().join("guests/db");
+    fs::create_dir_all(&guest).unwrap();
+    let record = r#"{"Id": "db", "Vcpus": 4, "HypervisorPID": 4400, "SocketPath": "/run/db.sock"}"#;
+    fs::write(guest.join("metadata.json"), record).unwrap();
+    let mut config = OpenOptions::new().append(true).open(&fixture.config).unwrap();
+    let data_dir = fixture.dir.path();
+    write!(config, "[sources]\nproc_scan.enabled = false\nhypeman.data_dir = {data_dir:?}\n").unwrap();
+    let daemon = fixture.serve();
+    let state = [("instance_id", "db"), ("state", "paused")];
+    daemon.wait_for(SOON, "its state", |metrics| metrics.value("vm_state_info", &state)).unwrap();
 }
 
 fn reason(daemon: &Daemon, source: &str) -> Option<String> {

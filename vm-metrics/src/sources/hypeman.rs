@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::vmm_pid::VmmPid;
+use super::vmm_pid::{Found, VmmPid};
 use super::watched_files::{WatchedFiles, names};
-use super::{InstanceSource, Listing, SourceDef, SourceError, Tier, place};
+use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier, place};
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, build_instance_info};
 
@@ -55,6 +55,8 @@ struct Metadata {
     network_enabled: bool,
     #[serde(rename = "HypervisorPID")]
     hypervisor_pid: Option<u32>,
+    /// Where the VMM can be asked.
+    socket_path: Option<PathBuf>,
 }
 
 impl Hypeman {
@@ -72,9 +74,11 @@ impl InstanceSource for Hypeman {
         listing.problems.extend(self.files.problems());
         for (_, (metadata, seen)) in self.files.values() {
             if let Some(pid) = metadata.hypervisor_pid
-                && let Some(hypervisor) = seen.check(&self.host, pid, &metadata.id)
+                && let Some(found) = seen.check(&self.host, pid, &metadata.id)
             {
-                listing.instances.push(metadata.instance(pid, hypervisor));
+                let vm = metadata.instance(pid, found.hypervisor);
+                listing.sockets.extend(metadata.socket(&found, &vm));
+                listing.instances.push(vm);
             }
         }
         Ok(listing)
@@ -87,6 +91,12 @@ impl Metadata {
         let info =
             build_instance_info(&self.id, &self.name, Some(pid), self.network_enabled, self.vcpus, memory);
         InstanceInfo { hypervisor, ..info }
+    }
+
+    fn socket(&self, found: &Found, vm: &InstanceInfo) -> Option<ApiSocket> {
+        let Found { pid, start_ticks, hypervisor } = *found;
+        let path = self.socket_path.clone()?;
+        Some(ApiSocket { hypervisor, pid, start_ticks, path, nics: vm.nics.clone() })
     }
 }
 

@@ -1,5 +1,6 @@
 //! One round of all sources: each is asked, one that fails keeps its VMs for a while, and what they know is merged.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -80,13 +81,14 @@ impl Sources {
     }
 
     pub(super) fn list_at(&mut self, now: Instant) -> (VmSet, Vec<SourceReport>) {
-        let mut sockets = Vec::new();
+        let mut sockets = HashMap::new();
         let mut answers: Vec<_> = self.sources.iter().map(|_| None).collect();
         // A VMM can be asked once it is found.
         for vmm in [false, true] {
+            let found: Vec<_> = sockets.values().cloned().collect();
             for (asked, answer) in self.sources.iter_mut().zip(&mut answers) {
                 if (asked.tier == Tier::Vmm) == vmm {
-                    asked.source.found(&sockets);
+                    asked.source.found(&found);
                     *answer = Some(asked.list_at(now, &mut sockets));
                 }
             }
@@ -114,7 +116,7 @@ impl Asked {
         self.tier.fact_rank()
     }
 
-    fn list_at(&mut self, now: Instant, sockets: &mut Vec<ApiSocket>) -> (Told, SourceReport) {
+    fn list_at(&mut self, now: Instant, sockets: &mut HashMap<u32, ApiSocket>) -> (Told, SourceReport) {
         let began = Instant::now();
         let listing = self.source.list_running_instances_for_metrics();
         let duration = began.elapsed();
@@ -122,7 +124,8 @@ impl Asked {
             Ok(Listing { instances, ended, absent_taps, mut problems, sockets: found }) => {
                 let count = instances.len();
                 self.last = Some((now, Told { tier: self.tier, instances, ended, absent_taps }));
-                sockets.extend(found);
+                // One for each process: what it says itself comes last.
+                sockets.extend(found.into_iter().map(|socket| (socket.pid, socket)));
                 // What is a fault is said first.
                 problems.sort_by_key(SourceError::is_absence);
                 (Ok(count), problems)

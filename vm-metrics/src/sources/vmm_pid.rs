@@ -12,16 +12,16 @@ pub struct VmmPid {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Found {
-    pid: u32,
-    start_ticks: u64,
-    hypervisor: Hypervisor,
+pub struct Found {
+    pub pid: u32,
+    pub start_ticks: u64,
+    pub hypervisor: Hypervisor,
 }
 
 impl VmmPid {
-    /// The hypervisor that the process is, when one of its arguments has this mark of the VM in it: an id or a path.
+    /// The process, when it is a hypervisor and one of its arguments has this mark of the VM in it: an id or a path.
     /// `None`: the VM does not run.
-    pub fn check(&mut self, host: &Host, pid: u32, mark: &str) -> Option<Hypervisor> {
+    pub fn check(&mut self, host: &Host, pid: u32, mark: &str) -> Option<Found> {
         let process = Process::new(host, pid);
         let stat = process.stat().ok().filter(|stat| !stat.is_dead())?;
         let found = self.found.filter(|found| (found.pid, found.start_ticks) == (pid, stat.start_ticks));
@@ -29,7 +29,7 @@ impl VmmPid {
             let hypervisor = marked_hypervisor(&process, mark)?;
             Some(Found { pid, start_ticks: stat.start_ticks, hypervisor })
         });
-        self.found.map(|found| found.hypervisor)
+        self.found
     }
 }
 
@@ -49,7 +49,7 @@ mod tests {
         let ours = Fake { args: "qemu-system-x86_64 -uuid 0123", ..Fake::default() };
         let fixture = Fixture::with(&[ours]);
         let mut pid = VmmPid::default();
-        let mut check = || pid.check(&fixture.host(), 100, "0123");
+        let mut check = || pid.check(&fixture.host(), 100, "0123").map(|found| found.hypervisor);
         assert_eq!(check(), Some(Hypervisor::Qemu));
         for other in [
             Fake { args: "qemu-system-x86_64 -uuid 4567", start: 6000, ..Fake::default() },

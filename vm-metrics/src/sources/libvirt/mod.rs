@@ -59,8 +59,8 @@ impl InstanceSource for Libvirt {
         self.files.look(paths, |_, content| Ok((status::parse(content)?, VmmPid::default())));
         listing.problems.extend(self.files.problems());
         for (_, (domain, seen)) in self.files.values() {
-            if let Some(hypervisor) = seen.check(&self.host, domain.pid, &domain.uuid) {
-                listing.instances.push(domain.instance(hypervisor));
+            if let Some(found) = seen.check(&self.host, domain.pid, &domain.uuid) {
+                listing.instances.push(domain.instance(found.hypervisor));
             }
         }
         Ok(listing)
