@@ -182,10 +182,13 @@ impl Ledger {
     /// Forgets the devices that are gone. One that no VM has any more may be given to another VM later.
     fn tidy(&mut self) {
         self.processes.forget_before(self.tick);
-        let (tick, now, host) = (self.tick, self.now, &self.host);
+        let (tick, now) = (self.tick, self.now);
+        // Not by name, which may change while a device waits for its next VM. One that cannot be asked for stays.
+        let there = self.host.device_ids().ok();
+        let is_there = |device: u64| there.as_ref().is_none_or(|there| there.contains(&device));
         self.accounts.retain(|key, account| {
             let lives = || match key.netns {
-                None => account.device.is_some() && account.device == host.device_id(&account.nic.tap),
+                None => account.device.is_some_and(is_there),
                 Some(_) => now - account.seen_at < KEEP_ELSEWHERE,
             };
             account.seen == tick || lives()

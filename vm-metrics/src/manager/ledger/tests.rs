@@ -71,6 +71,20 @@ fn a_device_that_is_only_renamed_stays_what_it_is() {
 }
 
 #[test]
+fn a_device_without_a_vm_that_is_renamed_is_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = host(dir.path());
+    fs::create_dir_all(host.net_device("t")).unwrap();
+    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None);
+    assert_eq!(tick(&mut ledger, "a", &Nic::local("t"), 1000), 1000);
+    idle(&mut ledger, 1);
+    fs::rename(host.net_device("t"), host.net_device("free")).unwrap();
+    idle(&mut ledger, 3 * TIDY);
+    fs::rename(host.net_device("free"), host.net_device("u")).unwrap();
+    assert_eq!(tick(&mut ledger, "b", &Nic::local("u"), 1200), 200);
+}
+
+#[test]
 fn elsewhere_a_device_is_remembered_though_nobody_can_be_asked() {
     let mut ledger = Ledger::default();
     let nic = Nic { tap: "t".into(), netns: Some(4_026_532_001) };
