@@ -24,9 +24,9 @@ pub(in crate::manager) struct Account {
     /// What the former owners were given.
     pub(super) origin: Totals,
     /// The line at its last publication; `None` before the first one in this process.
-    last: Option<Totals>,
+    pub(super) last: Option<Totals>,
     /// What the device itself said last, guest perspective: rx and tx.
-    raw: (FrameCounts, FrameCounts),
+    pub(super) raw: (FrameCounts, FrameCounts),
     /// The first readings from now on are the origin: nobody knows how much of them is whose.
     cut: bool,
     pub(in crate::manager) rx_bytes: Continued,
@@ -67,10 +67,10 @@ impl Account {
         }
     }
 
-    /// What had been published of the device before.
-    pub(super) fn beginning_at(mut self, origin: Option<Totals>) -> Self {
-        self.origin = origin.unwrap_or_default();
-        self
+    /// What had been published of the device before is where its owner begins. Where nobody knows it, as when it passed
+    /// while no daemon looked, it is given to nobody.
+    pub(super) fn begin_at(&mut self, line: Option<Totals>) {
+        (self.origin, self.cut) = (line.unwrap_or_default(), line.is_none());
     }
 
     /// One that a daemon before this one has left.
@@ -99,17 +99,12 @@ impl Account {
         }
     }
 
-    /// What the former owner was last published with is where the new one begins. What passed while no daemon looked is
-    /// given to nobody.
     pub(super) fn hand_to(&mut self, owner: &str, now: Option<f64>) {
         owner.clone_into(&mut self.owner);
         self.since = now;
         self.rx_gap.hand_over();
         self.tx_gap.hand_over();
-        match self.last {
-            Some(last) => (self.origin, self.cut) = (last, false),
-            None => (self.origin, self.cut) = (Totals::default(), true),
-        }
+        self.begin_at(self.last);
     }
 
     /// What the owner is published with, of the line as it is now.

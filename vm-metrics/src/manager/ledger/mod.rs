@@ -25,7 +25,7 @@ use processes::Processes;
 use saved::Store;
 
 use crate::host::Host;
-use crate::model::{FrameCounts, Gone, Nic};
+use crate::model::{Batch, DepartedDevice, FrameCounts, Gone, Leaving, Nic};
 use crate::readers::Purpose;
 
 /// Ticks between two looks for accounts whose device is gone; one that is taken up again is checked anyway.
@@ -111,8 +111,11 @@ impl Ledger {
         let Self { moves, changed, .. } = self;
         let mut new = |device| {
             *changed = true;
-            let origin = moves.take(self.now, seen);
-            Account::new(seen.nic.clone(), device, owner, since).beginning_at(origin)
+            let mut account = Account::new(seen.nic.clone(), device, owner, since);
+            if let Some(line) = moves.take(self.now, seen) {
+                account.begin_at(line);
+            }
+            account
         };
         let account = match self.accounts.entry(key) {
             Entry::Vacant(free) => free.insert(new(identify())),
@@ -142,10 +145,33 @@ impl Ledger {
 
     /// The device is not where it was, and all of it is published: another one there begins anew.
     pub(super) fn gone(&mut self, gone: Gone, seen: &Seen<'_>, line: Totals) {
-        self.accounts.remove(&DeviceKey::new(seen.nic, seen.ifindex));
+        self.forget(&DeviceKey::new(seen.nic, seen.ifindex), gone, Some(line));
+    }
+
+    /// Forgets the devices that had gone before those of this tick were read: what has such an index now is another one.
+    /// To be called before the tick is merged, where those that leave a VM say their last words.
+    pub(super) fn hear(&mut self, batch: &Batch, leaving: &Leaving) {
+        for DepartedDevice { netns, ifindex, gone } in &batch.departed {
+            let key = DeviceKey { netns: *netns, ifindex: *ifindex, name: None };
+            let is_it = |(nic, index): (&Nic, &u32)| nic.netns == *netns && index == ifindex;
+            let leaves_a_vm = leaving.ifindexes.iter().any(is_it);
+            let Some(account) = self.accounts.get(&key).filter(|_| !leaves_a_vm) else { continue };
+            let is_back = match (netns, account.device) {
+                (None, Some(device)) => self.host.device_id(&account.nic.tap) == Some(device),
+                _ => matches!(gone, Gone::Moved { .. }) && batch.taps.contains_key(&account.nic),
+            };
+            if !is_back {
+                let line = account.last;
+                self.forget(&key, *gone, line);
+            }
+        }
+    }
+
+    fn forget(&mut self, key: &DeviceKey, gone: Gone, line: Option<Totals>) {
+        let Some(account) = self.accounts.remove(key) else { return };
         self.changed = true;
         if let Gone::Moved { ifindex } = gone {
-            self.moves.add(self.now, seen, line, ifindex);
+            self.moves.add(self.now, &account, line, ifindex);
         }
     }
 

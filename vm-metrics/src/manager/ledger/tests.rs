@@ -212,3 +212,53 @@ fn what_a_device_counted_elsewhere_is_published_once_there_and_back() {
     leaves(&mut ledger, &here, 7, 1350, Gone::Deleted);
     assert_eq!(read(&mut ledger, "b", &here, 7, 2000), 2000, "another device with its index");
 }
+
+/// What the kernel has said by the next tick, in which these leave their VM.
+fn hear(ledger: &mut Ledger, nic: &Nic, ifindex: u32, gone: Gone, leaving: &[&Nic]) {
+    let departed = vec![DepartedDevice { netns: nic.netns, ifindex, gone }];
+    let ifindexes = leaving.iter().map(|nic| ((*nic).clone(), ifindex)).collect();
+    let batch = Batch { departed, ..Batch::default() };
+    ledger.hear(&batch, &Leaving { ifindexes, ..Leaving::default() });
+}
+
+#[test]
+fn a_device_that_was_deleted_without_a_vm_is_not_the_next_one_with_its_index() {
+    let mut ledger = Ledger::default();
+    let nic = there("t");
+    read(&mut ledger, "a", &nic, 7, 1000);
+    idle(&mut ledger, 1);
+    hear(&mut ledger, &nic, 7, Gone::Deleted, &[]);
+    assert_eq!(read(&mut ledger, "b", &nic, 7, 1200), 1200);
+    hear(&mut ledger, &nic, 7, Gone::Deleted, &[&nic]);
+    assert_eq!(read(&mut ledger, "c", &nic, 7, 1300), 100, "the last words come first");
+}
+
+#[test]
+fn a_device_that_is_there_was_not_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, nic) = (host(dir.path()), Nic::local("t"));
+    fs::create_dir_all(host.net_device("t")).unwrap();
+    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None);
+    read(&mut ledger, "a", &nic, 7, 1000);
+    // Said of the one before, which had its index.
+    hear(&mut ledger, &nic, 7, Gone::Deleted, &[]);
+    assert_eq!(read(&mut ledger, "b", &nic, 7, 1200), 200);
+}
+
+#[test]
+fn what_moves_without_a_vm_takes_nothing_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, nic) = (booted(dir.path(), "one\n"), Nic::local("t"));
+    fs::create_dir_all(host.net_device("t")).unwrap();
+    let ledger = || Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()));
+    let mut first = ledger();
+    read(&mut first, "a", &nic, 7, 1000);
+    let mut second = ledger();
+    fs::remove_dir(host.net_device("t")).unwrap();
+    for (ledger, given) in [(&mut first, 200), (&mut second, 0)] {
+        idle(ledger, 1);
+        hear(ledger, &nic, 7, Gone::Moved { ifindex: 9 }, &[]);
+        assert_eq!(read(ledger, "b", &there("u"), 9, 1200), given, "what nobody saw is nobody's");
+        assert_eq!(read(ledger, "b", &there("u"), 9, 1250), given + 50);
+    }
+}
