@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::mem;
 
-use super::Tier;
+use super::{Tier, is_device_name};
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 
 /// One set of what each source lists, the most trusted source first, and what is wrong with each source's
@@ -36,7 +36,7 @@ pub(super) fn merge_again(
     }
     merged.name_the_nameless();
     let of_ids = make_ids_unique(&mut merged, given);
-    let of_nics = make_nics_unique(&mut merged);
+    let of_nics = check_nics(&mut merged);
     for (source, problem) in of_ids.into_iter().chain(of_nics) {
         problems[source].push(problem);
     }
@@ -210,10 +210,14 @@ fn make_ids_unique(merged: &mut Merged, given: &mut GivenIds) -> Vec<(usize, Str
 }
 
 /// The source and the text of each problem.
-fn make_nics_unique(merged: &mut Merged) -> Vec<(usize, String)> {
+fn check_nics(merged: &mut Merged) -> Vec<(usize, String)> {
     let mut holders: HashMap<Nic, String> = HashMap::new();
     let mut problems = Vec::new();
     for (vm, source) in merged.vms.iter_mut().zip(&merged.sources) {
+        for Nic { tap, .. } in vm.nics.iter().filter(|nic| !is_device_name(&nic.tap)) {
+            problems
+                .push((*source, format!("{tap:?} of {:?} cannot be the name of a network device", vm.id)));
+        }
         vm.nics.retain(|nic| match holders.entry(nic.clone()) {
             Entry::Vacant(free) => {
                 free.insert(vm.id.clone());
@@ -360,6 +364,15 @@ mod tests {
                 "\"tap0\" of \"c\" left out: it is of \"a-2\" already",
             ]
         );
+    }
+
+    #[test]
+    fn a_name_that_no_device_can_have_is_a_problem() {
+        let nics = vec![Nic::local("tap0"), Nic::local("x/y")];
+        let (vms, problems) =
+            merge_listings(vec![vec![InstanceInfo { nics: nics.clone(), ..vm("a", None) }]]);
+        assert_eq!(vms[0].nics, nics, "a sum without it would be wrong");
+        assert_eq!(problems[0], ["\"x/y\" of \"a\" cannot be the name of a network device"]);
     }
 
     #[test]
