@@ -4,6 +4,7 @@ use super::super::backlog::Backlog;
 use super::Seen;
 use super::continued::Continued;
 use super::gap::Gap;
+use super::processes::Process;
 use super::totals::{Totals, counts_anew, fell};
 use crate::model::{FrameCounts, Nic};
 
@@ -19,6 +20,8 @@ pub(in crate::manager) struct Account {
     pub(super) device: Option<u64>,
     /// The VM that has the device, or had it last.
     pub(super) owner: String,
+    /// Its process, where it is known: the id of a VM may be another one after a restart.
+    pub(super) process: Option<Process>,
     /// When the owner was first seen with it, in seconds of Unix time; `None` when it was there at the first look of all.
     pub(in crate::manager) since: Option<f64>,
     /// What the former owners were given.
@@ -50,6 +53,7 @@ impl Account {
             nic,
             device,
             owner: owner.to_owned(),
+            process: None,
             since,
             origin: Totals::default(),
             last: None,
@@ -99,8 +103,14 @@ impl Account {
         }
     }
 
-    pub(super) fn hand_to(&mut self, owner: &str, now: Option<f64>) {
+    pub(super) fn hand_to(&mut self, owner: &str, process: Option<Process>, now: Option<f64>) {
         owner.clone_into(&mut self.owner);
+        let is_the_same = process.is_some() && self.process == process;
+        self.process = process;
+        if is_the_same && self.last.is_none() {
+            // Only the id is another one than for the daemon before.
+            return;
+        }
         self.since = now;
         self.rx_gap.hand_over();
         self.tx_gap.hand_over();

@@ -21,11 +21,11 @@ pub(super) use account::Account;
 pub(super) use totals::{Totals, ebpf_or};
 
 use moves::Moves;
-use processes::Processes;
+use processes::{Process, Processes};
 use saved::Store;
 
 use crate::host::Host;
-use crate::model::{Batch, DepartedDevice, FrameCounts, Gone, Leaving, Nic};
+use crate::model::{Batch, DepartedDevice, FrameCounts, Gone, InstanceInfo, Leaving, Nic, VmSet};
 use crate::readers::Purpose;
 
 /// Ticks between two looks for accounts whose device is gone; one that is taken up again is checked anyway.
@@ -55,6 +55,8 @@ pub(super) struct Ledger {
     looks_once: bool,
     accounts: HashMap<DeviceKey, Account>,
     processes: Processes,
+    /// The process of each VM of this tick, by id.
+    known: HashMap<String, Process>,
     moves: Moves,
     store: Option<Store>,
     /// Whether something is to be written down.
@@ -108,10 +110,12 @@ impl Ledger {
         let is_own = key.netns.is_none();
         // What is there at the first look has begun before.
         let since = (!self.looks_once && self.tick > 1).then_some(self.now);
+        let process = self.known.get(owner).copied();
         let Self { moves, changed, .. } = self;
         let mut new = |device| {
             *changed = true;
             let mut account = Account::new(seen.nic.clone(), device, owner, since);
+            account.process = process;
             if let Some(line) = moves.take(self.now, seen) {
                 account.begin_at(line);
             }
@@ -136,7 +140,10 @@ impl Ledger {
             self.changed = true;
         }
         if account.owner != owner {
-            account.hand_to(owner, since);
+            account.hand_to(owner, process, since);
+            self.changed = true;
+        } else if process.is_some() && account.process != process {
+            account.process = process;
             self.changed = true;
         }
         account.saw(self.tick, self.now, seen);
@@ -146,6 +153,15 @@ impl Ledger {
     /// The device is not where it was, and all of it is published: another one there begins anew.
     pub(super) fn gone(&mut self, gone: Gone, seen: &Seen<'_>, line: Totals) {
         self.forget(&DeviceKey::new(seen.nic, seen.ifindex), gone, Some(line));
+    }
+
+    /// Which processes the VMs of this tick are. To be called before it is merged.
+    pub(super) fn know(&mut self, vms: &VmSet, batch: &Batch) {
+        let process = |vm: &InstanceInfo| {
+            let pid = vm.hypervisor_pid?;
+            Some((vm.id.clone(), (pid, batch.processes.get(&pid)?.start_ticks?)))
+        };
+        self.known = vms.vms.iter().filter_map(process).collect();
     }
 
     /// Forgets the devices that had gone before those of this tick were read: what has such an index now is another one.

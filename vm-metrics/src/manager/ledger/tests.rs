@@ -4,6 +4,7 @@ use std::path::Path;
 use rustix::param::clock_ticks_per_second;
 
 use super::*;
+use crate::model::{InstanceInfo, ProcessReading};
 
 /// A host on which devices can be made and removed.
 fn host(dir: &Path) -> Host {
@@ -143,6 +144,30 @@ fn the_next_daemon_knows_whose_the_counts_were() {
     fs::create_dir(host.net_device("other")).unwrap();
     fs::create_dir(host.net_device("t")).unwrap();
     assert_eq!(tick(&mut ledger(&host), "c", &nic, 1600), 1600, "another device");
+}
+
+/// This process is the VM of that id.
+fn known_as(ledger: &mut Ledger, id: &str, (pid, start_ticks): (u32, u64)) {
+    let vm = InstanceInfo { id: id.into(), hypervisor_pid: Some(pid), ..InstanceInfo::default() };
+    let reading = ProcessReading { start_ticks: Some(start_ticks), ..ProcessReading::default() };
+    let batch = Batch { processes: [(pid, reading)].into(), ..Batch::default() };
+    ledger.know(&VmSet { vms: vec![vm] }, &batch);
+}
+
+#[test]
+fn a_process_that_has_another_id_after_a_restart_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, nic) = (booted(dir.path(), "one\n"), Nic::local("t"));
+    fs::create_dir_all(host.net_device("t")).unwrap();
+    let daemon = |id: &str, process, bytes| {
+        let mut ledger = Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()));
+        known_as(&mut ledger, id, process);
+        tick(&mut ledger, id, &nic, bytes)
+    };
+    assert_eq!(daemon("z", (7, 90), 1000), 1000);
+    assert_eq!(daemon("a", (7, 100), 1200), 0, "the pid was used again: another owner");
+    assert_eq!(daemon("b", (7, 100), 1300), 100);
+    assert_eq!(daemon("b", (7, 100), 1400), 200);
 }
 
 #[test]
