@@ -9,6 +9,7 @@ use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::skip::skip;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::{SOON, wait_until};
@@ -55,6 +56,28 @@ impl Host {
         for _ in 0..frames {
             self.tap.write_frame(&Frame::from_guest().udp4(300)).unwrap();
         }
+    }
+
+    /// While this runs, frames go both ways as fast as they can: how many there were each way, and what it returns.
+    fn exchange_while<T>(&self, work: impl FnOnce() -> T) -> (u64, T) {
+        let (exchanged, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        let (tap, peer) = (&self.tap, PacketSocket::bind(self.tap.name()).unwrap());
+        let (sent, taken) = (Frame::from_guest().udp4(300), Frame::to_guest().udp4(500));
+        let returned = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut buffer = [0; 2048];
+                while !stop.load(Ordering::Relaxed) {
+                    tap.write_frame(&sent).unwrap();
+                    peer.send(&taken).unwrap();
+                    assert!(tap.read_frame(&mut buffer).unwrap().is_some());
+                    exchanged.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            // Also when something below panics: the scope waits for the thread.
+            let _stopped = StopOnDrop(&stop);
+            work()
+        });
+        (exchanged.into_inner(), returned)
     }
 
     fn detach(&self, args: &[&str]) -> String {
@@ -106,17 +129,9 @@ fn what_passes_between_two_daemons_is_counted() {
 fn kill_9_under_traffic_loses_nothing_and_counts_nothing_twice() {
     for way in ways() {
         let host = Host::new(way);
-        let (sent, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-        let frame = Frame::from_guest().udp4(300);
-        let daemon = std::thread::scope(|scope| {
-            let traffic = scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    host.tap.write_frame(&frame).unwrap();
-                    sent.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-            // Also when something below panics: the scope waits for the thread.
-            let _stopped = StopOnDrop(&stop);
+        // All that is sent from here on the programs see.
+        host.start().kill().unwrap();
+        let (exchanged, daemon) = host.exchange_while(|| {
             let mut last = 0.0;
             for _ in 0..4 {
                 let mut daemon = host.start();
@@ -125,23 +140,44 @@ fn kill_9_under_traffic_loses_nothing_and_counts_nothing_twice() {
                 last = packets;
                 daemon.kill().unwrap();
             }
-            let daemon = host.start();
-            stop.store(true, Ordering::Relaxed);
-            traffic.join().unwrap();
-            daemon
+            host.start()
         });
-        // The detail counters began with the first attach; what was sent before is in the device's count only.
-        let sent = sent.into_inner() as f64;
-        let all = |metrics: &Metrics| {
-            let packets = metrics.value("vm_network_tx_packets_total", &[])?;
-            assert!(packets <= sent, "{way}: {packets} of {sent}");
-            (packets == sent).then_some(())
-        };
-        daemon.wait_for(SOON, "every frame", all).unwrap();
-        let bytes = daemon.metrics().unwrap().value("vm_network_tx_bytes_total", &[]);
-        assert_eq!(bytes, Some(sent * frame.len() as f64), "{way}");
+        wait_for_all(&daemon, exchanged, way);
         assert_eq!(attached_programs("vmt0"), 2, "{way}");
     }
+}
+
+/// Waits until all of the frames are published that went each way: by the device, and by the programs, which lack none.
+fn wait_for_all(daemon: &Daemon, frames: u64, way: &str) {
+    let frames = frames as f64;
+    let (sent, taken) =
+        (Frame::from_guest().udp4(300).len() as f64, Frame::to_guest().udp4(500).len() as f64);
+    let (tx, rx) = (("direction", "tx"), ("direction", "rx"));
+    let udp = ("transport", "udp");
+    let expected: [(&str, &[_], f64); 12] = [
+        ("vm_network_tx_packets_total", &[], frames),
+        ("vm_network_tx_bytes_total", &[], frames * sent),
+        ("vm_network_tx_wire_bytes_total", &[], frames * sent),
+        ("vm_network_packets_by_transport_total", &[tx, udp], frames),
+        ("vm_network_tx_gap_packets_total", &[], 0.0),
+        ("vm_network_rx_packets_total", &[], frames),
+        ("vm_network_rx_bytes_total", &[], frames * taken),
+        ("vm_network_rx_offered_packets_total", &[], frames),
+        ("vm_network_rx_offered_bytes_total", &[], frames * taken),
+        ("vm_network_packets_by_transport_total", &[rx, udp], frames),
+        ("vm_network_rx_gap_packets_total", &[], 0.0),
+        ("vm_network_rx_backlog_packets", &[], 0.0),
+    ];
+    let all = |metrics: &Metrics| {
+        let mut missing = None;
+        for (name, labels, wanted) in expected {
+            let value = metrics.value(name, labels)?;
+            assert!(value <= wanted || name.contains("backlog"), "{way}: {name} is {value} of {wanted}");
+            missing = missing.or((value != wanted).then_some(name));
+        }
+        missing.is_none().then_some(())
+    };
+    daemon.wait_for(SOON, "every frame", all).unwrap();
 }
 
 struct StopOnDrop<'s>(&'s AtomicBool);
