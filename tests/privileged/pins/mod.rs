@@ -1,92 +1,23 @@
 //! Counting goes on while no daemon runs: nothing is lost over a restart, nothing is counted twice, nothing is left behind.
 
+mod host;
+mod switches;
+mod upgrade;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use tempfile::TempDir;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::frames::Frame;
-use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::netns::NetNs;
-use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::skip::skip;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
+use self::host::{BINARY, Host, wait_for_all, wait_for_frames};
 use crate::lab::{attached_programs, tcx, ways};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 const PINS: &str = "/sys/fs/bpf/vm-metrics";
-
-/// A TAP and a configuration for daemons that come and go. The bpffs is the namespace's own.
-struct Host {
-    tap: Tap,
-    config: PathBuf,
-    _dir: TempDir,
-    _namespace: NetNs,
-}
-
-impl Host {
-    fn new(way: &str) -> Self {
-        Self::with(&format!("attach = \"{way}\"\n"))
-    }
-
-    fn with(options: &str) -> Self {
-        let namespace = NetNs::enter().unwrap();
-        let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let config = dir.path().join("config.toml");
-        let text = format!(
-            "interval = \"50ms\"\n[sources.proc_scan]\nenabled = false\n\
-             [[sources.static_list.vms]]\nid = \"a\"\ntaps = [\"vmt0\"]\n[readers.tap_ebpf]\n{options}"
-        );
-        std::fs::write(&config, text).unwrap();
-        Self { tap, config, _dir: dir, _namespace: namespace }
-    }
-
-    fn start(&self) -> Daemon {
-        let daemon = Daemon::start(Path::new(BINARY), &["--config", self.config.to_str().unwrap()]).unwrap();
-        let attached = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
-        daemon.wait_for(SOON, "the programs on the TAP", attached).unwrap();
-        daemon
-    }
-
-    fn send(&self, frames: u64) {
-        for _ in 0..frames {
-            self.tap.write_frame(&Frame::from_guest().udp4(300)).unwrap();
-        }
-    }
-
-    /// While this runs, frames go both ways as fast as they can: how many there were each way, and what it returns.
-    fn exchange_while<T>(&self, work: impl FnOnce() -> T) -> (u64, T) {
-        let (exchanged, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-        let (tap, peer) = (&self.tap, PacketSocket::bind(self.tap.name()).unwrap());
-        let (sent, taken) = (Frame::from_guest().udp4(300), Frame::to_guest().udp4(500));
-        let returned = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut buffer = [0; 2048];
-                while !stop.load(Ordering::Relaxed) {
-                    tap.write_frame(&sent).unwrap();
-                    peer.send(&taken).unwrap();
-                    assert!(tap.read_frame(&mut buffer).unwrap().is_some());
-                    exchanged.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-            // Also when something below panics: the scope waits for the thread.
-            let _stopped = StopOnDrop(&stop);
-            work()
-        });
-        (exchanged.into_inner(), returned)
-    }
-
-    fn detach(&self, args: &[&str]) -> String {
-        let config = self.config.to_str().unwrap();
-        let output = Command::new(BINARY).args(["detach", "--config", config]).args(args).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-}
 
 /// The only directory of pins.
 fn own_pins() -> PathBuf {
@@ -94,19 +25,6 @@ fn own_pins() -> PathBuf {
     let own = dirs.next().unwrap();
     assert_eq!(dirs.next(), None);
     own
-}
-
-/// Waits until the daemon has counted so many frames that the guest sent, by both of its counts.
-fn wait_for_frames(daemon: &Daemon, frames: u64) {
-    let frames = frames as f64;
-    let udp = [("direction", "tx"), ("transport", "udp")];
-    let counted = |metrics: &Metrics| {
-        let packets = metrics.value("vm_network_tx_packets_total", &[])?;
-        let by_ebpf = metrics.value("vm_network_packets_by_transport_total", &udp)?;
-        assert!(packets <= frames && by_ebpf <= frames, "{packets} and {by_ebpf} of {frames}");
-        (packets == frames && by_ebpf == frames).then_some(())
-    };
-    daemon.wait_for(SOON, &format!("{frames} frames"), counted).unwrap();
 }
 
 #[test]
@@ -142,49 +60,8 @@ fn kill_9_under_traffic_loses_nothing_and_counts_nothing_twice() {
             }
             host.start()
         });
-        wait_for_all(&daemon, exchanged, way);
+        wait_for_all(&daemon, exchanged);
         assert_eq!(attached_programs("vmt0"), 2, "{way}");
-    }
-}
-
-/// Waits until all of the frames are published that went each way: by the device, and by the programs, which lack none.
-fn wait_for_all(daemon: &Daemon, frames: u64, way: &str) {
-    let frames = frames as f64;
-    let (sent, taken) =
-        (Frame::from_guest().udp4(300).len() as f64, Frame::to_guest().udp4(500).len() as f64);
-    let (tx, rx) = (("direction", "tx"), ("direction", "rx"));
-    let udp = ("transport", "udp");
-    let expected: [(&str, &[_], f64); 12] = [
-        ("vm_network_tx_packets_total", &[], frames),
-        ("vm_network_tx_bytes_total", &[], frames * sent),
-        ("vm_network_tx_wire_bytes_total", &[], frames * sent),
-        ("vm_network_packets_by_transport_total", &[tx, udp], frames),
-        ("vm_network_tx_gap_packets_total", &[], 0.0),
-        ("vm_network_rx_packets_total", &[], frames),
-        ("vm_network_rx_bytes_total", &[], frames * taken),
-        ("vm_network_rx_offered_packets_total", &[], frames),
-        ("vm_network_rx_offered_bytes_total", &[], frames * taken),
-        ("vm_network_packets_by_transport_total", &[rx, udp], frames),
-        ("vm_network_rx_gap_packets_total", &[], 0.0),
-        ("vm_network_rx_backlog_packets", &[], 0.0),
-    ];
-    let all = |metrics: &Metrics| {
-        let mut missing = None;
-        for (name, labels, wanted) in expected {
-            let value = metrics.value(name, labels)?;
-            assert!(value <= wanted || name.contains("backlog"), "{way}: {name} is {value} of {wanted}");
-            missing = missing.or((value != wanted).then_some(name));
-        }
-        missing.is_none().then_some(())
-    };
-    daemon.wait_for(SOON, "every frame", all).unwrap();
-}
-
-struct StopOnDrop<'s>(&'s AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 
