@@ -2,10 +2,11 @@
 //! counted by then is what its next account begins at: it has been published already.
 
 use super::totals::{Totals, fell};
-use super::{Account, Seen};
+use super::{Account, KEEP_ELSEWHERE, Seen};
 use crate::model::FrameCounts;
 
-/// Seconds within which the device is found again: its VM may have to wait for a look at all processes.
+/// Seconds within which a device is found again by its index, or by its name alone where the index is not known: its VM
+/// may have to wait for a look at all processes. After that, by both: it may wait for its next VM where nobody looks.
 const PATIENCE: f64 = 120.0;
 
 #[derive(Debug, Default)]
@@ -35,11 +36,13 @@ impl Moves {
     /// What had been published of this device when it left where it was, if anybody knows it; `None` when it is not one
     /// that has moved.
     pub(super) fn take(&mut self, now: f64, seen: &Seen<'_>) -> Option<Option<Totals>> {
-        self.moved.retain(|moved| now - moved.at <= PATIENCE);
+        self.moved.retain(|moved| now - moved.at <= KEEP_ELSEWHERE);
         let is_it = |moved: &Moved| {
+            let is_young = now - moved.at <= PATIENCE;
+            let is_named = moved.tap == seen.nic.tap;
             let same = match (moved.ifindex, seen.ifindex) {
-                (0, _) | (_, 0) => moved.tap == seen.nic.tap,
-                (then, now) => then == now,
+                (0, _) | (_, 0) => is_named && is_young,
+                (then, now) => then == now && (is_named || is_young),
             };
             let (rx, tx) = &moved.raw;
             same && moved.from != seen.nic.netns && !fell(&seen.rx, rx) && !fell(&seen.tx, tx)

@@ -194,6 +194,21 @@ fn what_is_of_another_boot_or_broken_is_as_if_it_were_not_there() {
     assert!(nowhere.store.is_none());
 }
 
+#[test]
+fn a_device_that_has_moved_may_wait_for_its_next_vm() {
+    let mut ledger = Ledger::default();
+    let moves = |ledger: &mut Ledger, ifindex| {
+        read(ledger, "a", &Nic::local("t"), 7, 1000);
+        // An hour ago.
+        ledger.now -= 3600.0;
+        leaves(ledger, &Nic::local("t"), 7, 1000, Gone::Moved { ifindex });
+    };
+    moves(&mut ledger, 9);
+    assert_eq!(read(&mut ledger, "b", &there("t"), 9, 1200), 200);
+    moves(&mut ledger, 8);
+    assert_eq!(read(&mut ledger, "c", &there("u"), 8, 1200), 1200, "by another name it is hardly the same");
+}
+
 const THERE: u64 = 4_026_532_001;
 
 fn there(tap: &str) -> Nic {
