@@ -1,9 +1,11 @@
 //! Every kind of frame, both ways: eBPF == device == what was written, to the byte and the packet.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use vm_metrics::model::PacketMix;
 use vm_metrics_testkit::frames::{BROADCAST, Frame, MULTICAST, VNET_HEADER};
+use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::skip::skip_part;
 use vm_metrics_testkit::tap::TapOptions;
 
@@ -197,4 +199,59 @@ fn all_cpus_count() {
     let (nic, ebpf) = lab.tick_one();
     assert_eq!(ebpf.tx.packets, threads * PER_THREAD);
     assert_eq!(nic.tx.bytes, Some(threads * PER_THREAD * frame.len() as u64));
+}
+
+/// Several CPUs offer frames of several flows, which the kernel spreads over the queues.
+#[test]
+fn all_queues_count() {
+    const PER_THREAD: u64 = 20_000;
+    let mut lab = Lab::new(1, TapOptions { multi_queue: true, ..TapOptions::default() });
+    let threads = std::thread::available_parallelism().unwrap().get() * 2;
+    let queues: Vec<_> = (1..threads).map(|_| lab.taps[0].open_queue().unwrap()).collect();
+    let senders: Vec<_> = (0..threads).map(|_| PacketSocket::bind("vmt0").unwrap()).collect();
+    let taken: Vec<_> = (0..threads).map(|_| AtomicU64::new(0)).collect();
+    let (tap, sending) = (&lab.taps[0], &AtomicUsize::new(threads));
+    let take_all = |at: usize| {
+        let mut buffer = [0; 2048];
+        let read = |buffer: &mut [u8]| match at {
+            0 => tap.read_frame(buffer),
+            at => queues[at - 1].read_frame(buffer),
+        };
+        while read(&mut buffer).unwrap().is_some() {
+            taken[at].fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        for (at, sender) in senders.iter().enumerate() {
+            let take_all = &take_all;
+            scope.spawn(move || {
+                let mut frame = Frame::to_guest().udp4(64);
+                // The source port.
+                frame[34..36].copy_from_slice(&(40_000 + at as u16).to_be_bytes());
+                for _ in 0..PER_THREAD {
+                    // Refused where the queue is full, and offered all the same.
+                    let _ = sender.send(&frame);
+                }
+                sending.fetch_sub(1, Ordering::Relaxed);
+            });
+            scope.spawn(move || {
+                while sending.load(Ordering::Relaxed) > 0 {
+                    take_all(at);
+                }
+            });
+        }
+    });
+    (0..threads).for_each(take_all);
+    let taken: Vec<_> = taken.into_iter().map(AtomicU64::into_inner).collect();
+    let all = threads as u64 * PER_THREAD;
+    let (nic, ebpf) = lab.tick_one();
+    assert_eq!((ebpf.rx.udp, ebpf.offered.unwrap().packets), (all, all));
+    assert_eq!(nic.rx.packets, Some(taken.iter().sum()));
+    assert!(taken.iter().filter(|queue| **queue > 0).count() > 1, "{taken:?}");
+    let queue_dropped = ebpf.queue_dropped.map_or(0, |dropped| dropped.packets);
+    let gone = nic.rx.packets.unwrap() + nic.rx.dropped.unwrap() + queue_dropped;
+    assert_eq!(gone + nic.rx_backlog_packets.unwrap(), all, "{taken:?}");
+    if ebpf.queue_dropped.is_some() {
+        assert_eq!(nic.rx_backlog_packets, Some(0), "{taken:?}");
+    }
 }

@@ -20,6 +20,7 @@ mod netlink;
 mod owners;
 mod pid_reuse;
 mod pins;
+mod pool;
 mod rights;
 mod rounds;
 mod test_run;

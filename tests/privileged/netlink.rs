@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use vm_metrics::manager::Manager;
 use vm_metrics::model::{Health, NicSource, NicStats, PartRun};
+use vm_metrics::{InstanceInfo, Nic};
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::packet_socket::PacketSocket;
@@ -189,4 +190,26 @@ fn the_files_of_another_host_are_not_mixed_with_a_namesake_here() {
     for name in ["tap_netlink", "tap_ebpf"] {
         assert_eq!(part(&manager.collect().parts, name).health.state, Health::Unsupported, "{name}");
     }
+}
+
+/// As a program that embeds the library may list it.
+#[test]
+fn a_name_that_no_device_can_have_hides_no_other() {
+    let _namespace = NetNs::enter().unwrap();
+    let taps = create(1);
+    sent(&taps[0], 3);
+    let manager = manager_with(&[], "[readers.tap_ebpf]\npin = false\n");
+    let nics = ["vmt0".into(), "x".repeat(40), "../net/vmt0".into()].map(Nic::local);
+    manager.set_instance_source(vec![InstanceInfo {
+        id: "a".into(),
+        nics: nics.into(),
+        ..Default::default()
+    }]);
+    let snapshot = manager.collect();
+    let vm = &snapshot.vms[0];
+    assert_eq!((vm.nics[0].source, vm.nics[0].tx.packets), (NicSource::Ebpf, Some(3)));
+    assert_eq!([vm.nics[1].ifindex, vm.nics[2].ifindex], [None, None]);
+    assert_eq!(vm.net_tx_packets, None, "a sum of what is known is none");
+    let source = &part(&snapshot.parts, "instance_source").health;
+    assert!(source.reason.contains("of \"a\" cannot be the name of a network device"), "{source:?}");
 }

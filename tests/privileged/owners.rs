@@ -94,3 +94,41 @@ fn a_tap_that_passes_to_another_vm_takes_nothing_along() {
         }
     });
 }
+
+/// Somebody writes down a name for a VM that runs, and restarts the daemon.
+#[test]
+fn a_vm_that_has_another_id_after_a_restart_goes_on() {
+    alone("owners::a_vm_that_has_another_id_after_a_restart_goes_on", || {
+        let _namespace = NetNs::enter().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("config.toml");
+        let start = |tables: &str| {
+            let text = format!("interval = \"50ms\"\nstate_dir = {:?}\n{tables}", dir.path());
+            std::fs::write(&config, text).unwrap();
+            Daemon::start(Path::new(BINARY), &["--config", config.to_str().unwrap()]).unwrap()
+        };
+        let mut daemon = start("");
+        let program = Program::new();
+        let tap = Tap::create_up("vmt0", SHARED).unwrap();
+        let send =
+            |frames: u64| (0..frames).for_each(|_| tap.write_frame(&Frame::from_guest().udp4(300)).unwrap());
+        let first = program.start("vmt0", Work::default());
+        let a = id_of(&daemon, &first);
+        let attached = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
+        daemon.wait_for(SOON, "the programs on the TAP", attached).unwrap();
+        send(10);
+        wait_for(&daemon, &a, 10);
+        first.kill();
+        wait_for_end(&daemon, &a);
+        let second = program.start("vmt0", Work { frames: 5, ..Work::default() });
+        let b = id_of(&daemon, &second);
+        wait_for(&daemon, &b, 5);
+        daemon.terminate().unwrap();
+        send(4);
+        let list = format!("[[sources.static_list.vms]]\nid = \"named\"\npid = {}\n", second.pid());
+        let daemon = start(&list);
+        wait_for(&daemon, "named", 9);
+        send(1);
+        wait_for(&daemon, "named", 10);
+    });
+}

@@ -1,5 +1,6 @@
 //! Where the kernel's files are. The only file that spells `/proc` or `/sys`; on a fixture host the roots are elsewhere.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -103,6 +104,13 @@ impl Host {
     /// the kernel gives out once. `None` when there is no such device.
     pub fn device_id(&self, name: &str) -> Option<u64> {
         fs::metadata(self.net_device(name)).ok().map(|directory| directory.ino())
+    }
+
+    /// The same of all devices that are there, whatever their names.
+    pub fn device_ids(&self) -> io::Result<HashSet<u64>> {
+        let devices = fs::read_dir(self.net_devices())?;
+        // By the path, for they are links; one may go meanwhile.
+        Ok(devices.filter_map(|device| Some(fs::metadata(device.ok()?.path()).ok()?.ino())).collect())
     }
 
     /// When the system was booted, in seconds of Unix time; `None` on a host that does not say.

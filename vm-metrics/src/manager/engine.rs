@@ -124,6 +124,8 @@ impl Engine {
         for part in &parts {
             self.health_log.note(part);
         }
+        self.ledger.know(&vms, &batch);
+        self.ledger.hear(&batch, &leaving);
         let (stats, last_words) = merge::merge((&vms, &batch), (&leaving.vms, &last), &mut self.ledger);
         self.departed.add(last_words, &self.before.stats, began);
         let mut shown = stats.clone();

@@ -23,6 +23,8 @@ pub struct Batch {
     pub drops: HashMap<Nic, DropReading>,
     /// What became of devices that the kernel says are gone.
     pub gone: HashMap<Nic, Gone>,
+    /// Devices that had gone before those of this tick were read, whether a VM had them or none.
+    pub departed: Vec<DepartedDevice>,
     /// Of the network namespaces in which something was read, by inode: a number that no other namespace has or will have,
     /// as the inode may.
     pub namespaces: HashMap<u64, u64>,
@@ -36,6 +38,15 @@ pub enum Gone {
     Moved {
         ifindex: u32,
     },
+}
+
+/// A device that is not where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DepartedDevice {
+    /// The inode of the network namespace that it was in; `None` for that of this process.
+    pub netns: Option<u64>,
+    pub ifindex: u32,
+    pub gone: Gone,
 }
 
 /// What was there in the tick before and is not any more: whole VMs, or VMs with only the interfaces they have lost.

@@ -8,8 +8,8 @@ mod vm;
 mod vm_state;
 
 pub use batch::{
-    Batch, DiskBytes, DropReading, EbpfReading, FIRST_NUMBER, Gone, Leaving, MemorySplit, ProcessReading,
-    SchedTimes, SmapsRollup, TapReading, TapStats, ThreadsReading, VcpuReading,
+    Batch, DepartedDevice, DiskBytes, DropReading, EbpfReading, FIRST_NUMBER, Gone, Leaving, MemorySplit,
+    ProcessReading, SchedTimes, SmapsRollup, TapReading, TapStats, ThreadsReading, VcpuReading,
 };
 pub use snapshot::{Health, Late, PartHealth, PartKind, PartRun, Snapshot};
 pub use stats::{

@@ -7,6 +7,7 @@ use super::kept::{Buffer, KeptFile, is_gone};
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Started};
 use crate::host::Host;
 use crate::model::{Batch, Leaving, Nic, NicKind, NicSource, TapReading, TapStats, VmSet};
+use crate::sources::is_device_name;
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: "tap_sysfs",
@@ -167,6 +168,9 @@ impl Device {
 }
 
 fn inode(host: &Host, tap: &str) -> Result<Option<u64>, ReaderError> {
+    if !is_device_name(tap) {
+        return Ok(None);
+    }
     let path = host.net_device(tap);
     match std::fs::metadata(&path) {
         Ok(metadata) => Ok(Some(metadata.ino())),

@@ -5,7 +5,7 @@ mod unique;
 
 use self::same::{Entry, Groups, nics};
 pub(super) use self::unique::GivenIds;
-use self::unique::{make_ids_unique, make_nics_unique};
+use self::unique::{check_nics, make_ids_unique};
 use super::Tier;
 use crate::model::{Hypervisor, InstanceInfo};
 
@@ -52,7 +52,7 @@ pub(super) fn merge_again(
     let is_there = |group: &Vec<&Entry>| group.iter().any(|entry| !entry.has_ended);
     let mut vms: Vec<_> = groups.iter().filter(is_there).filter_map(|group| one(&group)).collect();
     let of_ids = make_ids_unique(&mut vms, given);
-    let of_nics = make_nics_unique(&mut vms);
+    let of_nics = check_nics(&mut vms);
     for (source, problem) in left_out.into_iter().chain(of_ids).chain(of_nics) {
         problems[source].push(problem);
     }

@@ -4,6 +4,7 @@ use super::super::backlog::Backlog;
 use super::Seen;
 use super::continued::Continued;
 use super::gap::Gap;
+use super::processes::Process;
 use super::totals::{Totals, counts_anew, fell};
 use crate::model::{FrameCounts, Nic};
 
@@ -19,14 +20,16 @@ pub(in crate::manager) struct Account {
     pub(super) device: Option<u64>,
     /// The VM that has the device, or had it last.
     pub(super) owner: String,
+    /// Its process, where it is known: the id of a VM may be another one after a restart.
+    pub(super) process: Option<Process>,
     /// When the owner was first seen with it, in seconds of Unix time; `None` when it was there at the first look of all.
     pub(in crate::manager) since: Option<f64>,
     /// What the former owners were given.
     pub(super) origin: Totals,
     /// The line at its last publication; `None` before the first one in this process.
-    last: Option<Totals>,
+    pub(super) last: Option<Totals>,
     /// What the device itself said last, guest perspective: rx and tx.
-    raw: (FrameCounts, FrameCounts),
+    pub(super) raw: (FrameCounts, FrameCounts),
     /// The first readings from now on are the origin: nobody knows how much of them is whose.
     cut: bool,
     pub(in crate::manager) rx_bytes: Continued,
@@ -50,6 +53,7 @@ impl Account {
             nic,
             device,
             owner: owner.to_owned(),
+            process: None,
             since,
             origin: Totals::default(),
             last: None,
@@ -67,10 +71,10 @@ impl Account {
         }
     }
 
-    /// What had been published of the device before.
-    pub(super) fn beginning_at(mut self, origin: Option<Totals>) -> Self {
-        self.origin = origin.unwrap_or_default();
-        self
+    /// What had been published of the device before is where its owner begins. Where nobody knows it, as when it passed
+    /// while no daemon looked, it is given to nobody.
+    pub(super) fn begin_at(&mut self, line: Option<Totals>) {
+        (self.origin, self.cut) = (line.unwrap_or_default(), line.is_none());
     }
 
     /// One that a daemon before this one has left.
@@ -99,17 +103,18 @@ impl Account {
         }
     }
 
-    /// What the former owner was last published with is where the new one begins. What passed while no daemon looked is
-    /// given to nobody.
-    pub(super) fn hand_to(&mut self, owner: &str, now: Option<f64>) {
+    pub(super) fn hand_to(&mut self, owner: &str, process: Option<Process>, now: Option<f64>) {
         owner.clone_into(&mut self.owner);
+        let is_the_same = process.is_some() && self.process == process;
+        self.process = process;
+        if is_the_same && self.last.is_none() {
+            // Only the id is another one than for the daemon before.
+            return;
+        }
         self.since = now;
         self.rx_gap.hand_over();
         self.tx_gap.hand_over();
-        match self.last {
-            Some(last) => (self.origin, self.cut) = (last, false),
-            None => (self.origin, self.cut) = (Totals::default(), true),
-        }
+        self.begin_at(self.last);
     }
 
     /// What the owner is published with, of the line as it is now.

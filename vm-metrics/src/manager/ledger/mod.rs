@@ -21,11 +21,11 @@ pub(super) use account::Account;
 pub(super) use totals::{Totals, ebpf_or};
 
 use moves::Moves;
-use processes::Processes;
+use processes::{Process, Processes};
 use saved::Store;
 
 use crate::host::Host;
-use crate::model::{FrameCounts, Gone, Nic};
+use crate::model::{Batch, DepartedDevice, FrameCounts, Gone, InstanceInfo, Leaving, Nic, VmSet};
 use crate::readers::Purpose;
 
 /// Ticks between two looks for accounts whose device is gone; one that is taken up again is checked anyway.
@@ -55,6 +55,8 @@ pub(super) struct Ledger {
     looks_once: bool,
     accounts: HashMap<DeviceKey, Account>,
     processes: Processes,
+    /// The process of each VM of this tick, by id.
+    known: HashMap<String, Process>,
     moves: Moves,
     store: Option<Store>,
     /// Whether something is to be written down.
@@ -108,11 +110,16 @@ impl Ledger {
         let is_own = key.netns.is_none();
         // What is there at the first look has begun before.
         let since = (!self.looks_once && self.tick > 1).then_some(self.now);
+        let process = self.known.get(owner).copied();
         let Self { moves, changed, .. } = self;
         let mut new = |device| {
             *changed = true;
-            let origin = moves.take(self.now, seen);
-            Account::new(seen.nic.clone(), device, owner, since).beginning_at(origin)
+            let mut account = Account::new(seen.nic.clone(), device, owner, since);
+            account.process = process;
+            if let Some(line) = moves.take(self.now, seen) {
+                account.begin_at(line);
+            }
+            account
         };
         let account = match self.accounts.entry(key) {
             Entry::Vacant(free) => free.insert(new(identify())),
@@ -133,7 +140,10 @@ impl Ledger {
             self.changed = true;
         }
         if account.owner != owner {
-            account.hand_to(owner, since);
+            account.hand_to(owner, process, since);
+            self.changed = true;
+        } else if process.is_some() && account.process != process {
+            account.process = process;
             self.changed = true;
         }
         account.saw(self.tick, self.now, seen);
@@ -142,10 +152,42 @@ impl Ledger {
 
     /// The device is not where it was, and all of it is published: another one there begins anew.
     pub(super) fn gone(&mut self, gone: Gone, seen: &Seen<'_>, line: Totals) {
-        self.accounts.remove(&DeviceKey::new(seen.nic, seen.ifindex));
+        self.forget(&DeviceKey::new(seen.nic, seen.ifindex), gone, Some(line));
+    }
+
+    /// Which processes the VMs of this tick are. To be called before it is merged.
+    pub(super) fn know(&mut self, vms: &VmSet, batch: &Batch) {
+        let process = |vm: &InstanceInfo| {
+            let pid = vm.hypervisor_pid?;
+            Some((vm.id.clone(), (pid, batch.processes.get(&pid)?.start_ticks?)))
+        };
+        self.known = vms.vms.iter().filter_map(process).collect();
+    }
+
+    /// Forgets the devices that had gone before those of this tick were read: what has such an index now is another one.
+    /// To be called before the tick is merged, where those that leave a VM say their last words.
+    pub(super) fn hear(&mut self, batch: &Batch, leaving: &Leaving) {
+        for DepartedDevice { netns, ifindex, gone } in &batch.departed {
+            let key = DeviceKey { netns: *netns, ifindex: *ifindex, name: None };
+            let is_it = |(nic, index): (&Nic, &u32)| nic.netns == *netns && index == ifindex;
+            let leaves_a_vm = leaving.ifindexes.iter().any(is_it);
+            let Some(account) = self.accounts.get(&key).filter(|_| !leaves_a_vm) else { continue };
+            let is_back = match (netns, account.device) {
+                (None, Some(device)) => self.host.device_id(&account.nic.tap) == Some(device),
+                _ => matches!(gone, Gone::Moved { .. }) && batch.taps.contains_key(&account.nic),
+            };
+            if !is_back {
+                let line = account.last;
+                self.forget(&key, *gone, line);
+            }
+        }
+    }
+
+    fn forget(&mut self, key: &DeviceKey, gone: Gone, line: Option<Totals>) {
+        let Some(account) = self.accounts.remove(key) else { return };
         self.changed = true;
         if let Gone::Moved { ifindex } = gone {
-            self.moves.add(self.now, seen, line, ifindex);
+            self.moves.add(self.now, &account, line, ifindex);
         }
     }
 
@@ -182,10 +224,13 @@ impl Ledger {
     /// Forgets the devices that are gone. One that no VM has any more may be given to another VM later.
     fn tidy(&mut self) {
         self.processes.forget_before(self.tick);
-        let (tick, now, host) = (self.tick, self.now, &self.host);
+        let (tick, now) = (self.tick, self.now);
+        // Not by name, which may change while a device waits for its next VM. One that cannot be asked for stays.
+        let there = self.host.device_ids().ok();
+        let is_there = |device: u64| there.as_ref().is_none_or(|there| there.contains(&device));
         self.accounts.retain(|key, account| {
             let lives = || match key.netns {
-                None => account.device.is_some() && account.device == host.device_id(&account.nic.tap),
+                None => account.device.is_some_and(is_there),
                 Some(_) => now - account.seen_at < KEEP_ELSEWHERE,
             };
             account.seen == tick || lives()

@@ -1,11 +1,12 @@
 //! Devices on their way from one network namespace to another. The device goes on counting where it was, so what it had
 //! counted by then is what its next account begins at: it has been published already.
 
-use super::Seen;
 use super::totals::{Totals, fell};
+use super::{Account, KEEP_ELSEWHERE, Seen};
 use crate::model::FrameCounts;
 
-/// Seconds within which the device is found again: its VM may have to wait for a look at all processes.
+/// Seconds within which a device is found again by its index, or by its name alone where the index is not known: its VM
+/// may have to wait for a look at all processes. After that, by both: it may wait for its next VM where nobody looks.
 const PATIENCE: f64 = 120.0;
 
 #[derive(Debug, Default)]
@@ -22,29 +23,32 @@ struct Moved {
     ifindex: u32,
     /// What the device itself had counted, guest perspective: rx and tx.
     raw: (FrameCounts, FrameCounts),
-    /// All that was published of it, to whomever.
-    line: Totals,
+    /// All that was published of it, to whomever; `None` where a daemon before this one has published it.
+    line: Option<Totals>,
 }
 
 impl Moves {
-    pub(super) fn add(&mut self, now: f64, seen: &Seen<'_>, line: Totals, ifindex: u32) {
-        let (tap, from, raw) = (seen.nic.tap.clone(), seen.nic.netns, (seen.rx, seen.tx));
+    pub(super) fn add(&mut self, now: f64, account: &Account, line: Option<Totals>, ifindex: u32) {
+        let (tap, from, raw) = (account.nic.tap.clone(), account.nic.netns, account.raw);
         self.moved.push(Moved { at: now, tap, from, ifindex, raw, line });
     }
 
-    /// What had been published of this device when it left where it was; `None` when it is not one that has moved.
-    pub(super) fn take(&mut self, now: f64, seen: &Seen<'_>) -> Option<Totals> {
-        self.moved.retain(|moved| now - moved.at <= PATIENCE);
+    /// What had been published of this device when it left where it was, if anybody knows it; `None` when it is not one
+    /// that has moved.
+    pub(super) fn take(&mut self, now: f64, seen: &Seen<'_>) -> Option<Option<Totals>> {
+        self.moved.retain(|moved| now - moved.at <= KEEP_ELSEWHERE);
         let is_it = |moved: &Moved| {
+            let is_young = now - moved.at <= PATIENCE;
+            let is_named = moved.tap == seen.nic.tap;
             let same = match (moved.ifindex, seen.ifindex) {
-                (0, _) | (_, 0) => moved.tap == seen.nic.tap,
-                (then, now) => then == now,
+                (0, _) | (_, 0) => is_named && is_young,
+                (then, now) => then == now && (is_named || is_young),
             };
             let (rx, tx) = &moved.raw;
             same && moved.from != seen.nic.netns && !fell(&seen.rx, rx) && !fell(&seen.tx, tx)
         };
         let at = self.moved.iter().position(is_it)?;
-        let Totals { rx, tx, .. } = self.moved.swap_remove(at).line;
-        Some(Totals { rx, tx, ebpf: None })
+        let line = self.moved.swap_remove(at).line;
+        Some(line.map(|Totals { rx, tx, .. }| Totals { rx, tx, ebpf: None }))
     }
 }

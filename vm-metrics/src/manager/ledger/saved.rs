@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::Account;
 use super::DeviceKey;
+use super::processes::Process;
 use super::totals::Totals;
 use crate::host::Host;
 use crate::model::{FIRST_NUMBER, Nic};
@@ -49,6 +50,8 @@ struct Device {
     ifindex: u32,
     device: Option<u64>,
     owner: String,
+    #[serde(default)]
+    process: Option<Process>,
     since: Option<f64>,
     /// What the former owners were given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,13 +128,15 @@ impl Device {
         let DeviceKey { netns, ifindex, .. } = *key;
         // The next daemon counts the namespaces that it has no cookie of anew.
         let device = account.device.filter(|device| *device < FIRST_NUMBER);
-        Self { tap, netns, ifindex, device, owner, since: account.since, origin }
+        let Account { process, since, .. } = *account;
+        Self { tap, netns, ifindex, device, owner, process, since, origin }
     }
 
     fn restored(self, now: f64) -> (DeviceKey, Account) {
         let nic = Nic { tap: self.tap, netns: self.netns };
         let key = DeviceKey::new(&nic, self.ifindex);
-        let account = Account::new(nic, self.device, &self.owner, self.since);
+        let mut account = Account::new(nic, self.device, &self.owner, self.since);
+        account.process = self.process;
         (key, account.restored(self.origin.unwrap_or_default(), now))
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use rustix::param::clock_ticks_per_second;
 
 use super::*;
+use crate::model::{InstanceInfo, ProcessReading};
 
 /// A host on which devices can be made and removed.
 fn host(dir: &Path) -> Host {
@@ -71,6 +72,20 @@ fn a_device_that_is_only_renamed_stays_what_it_is() {
 }
 
 #[test]
+fn a_device_without_a_vm_that_is_renamed_is_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = host(dir.path());
+    fs::create_dir_all(host.net_device("t")).unwrap();
+    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None);
+    assert_eq!(tick(&mut ledger, "a", &Nic::local("t"), 1000), 1000);
+    idle(&mut ledger, 1);
+    fs::rename(host.net_device("t"), host.net_device("free")).unwrap();
+    idle(&mut ledger, 3 * TIDY);
+    fs::rename(host.net_device("free"), host.net_device("u")).unwrap();
+    assert_eq!(tick(&mut ledger, "b", &Nic::local("u"), 1200), 200);
+}
+
+#[test]
 fn elsewhere_a_device_is_remembered_though_nobody_can_be_asked() {
     let mut ledger = Ledger::default();
     let nic = Nic { tap: "t".into(), netns: Some(4_026_532_001) };
@@ -131,6 +146,30 @@ fn the_next_daemon_knows_whose_the_counts_were() {
     assert_eq!(tick(&mut ledger(&host), "c", &nic, 1600), 1600, "another device");
 }
 
+/// This process is the VM of that id.
+fn known_as(ledger: &mut Ledger, id: &str, (pid, start_ticks): (u32, u64)) {
+    let vm = InstanceInfo { id: id.into(), hypervisor_pid: Some(pid), ..InstanceInfo::default() };
+    let reading = ProcessReading { start_ticks: Some(start_ticks), ..ProcessReading::default() };
+    let batch = Batch { processes: [(pid, reading)].into(), ..Batch::default() };
+    ledger.know(&VmSet { vms: vec![vm] }, &batch);
+}
+
+#[test]
+fn a_process_that_has_another_id_after_a_restart_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, nic) = (booted(dir.path(), "one\n"), Nic::local("t"));
+    fs::create_dir_all(host.net_device("t")).unwrap();
+    let daemon = |id: &str, process, bytes| {
+        let mut ledger = Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()));
+        known_as(&mut ledger, id, process);
+        tick(&mut ledger, id, &nic, bytes)
+    };
+    assert_eq!(daemon("z", (7, 90), 1000), 1000);
+    assert_eq!(daemon("a", (7, 100), 1200), 0, "the pid was used again: another owner");
+    assert_eq!(daemon("b", (7, 100), 1300), 100);
+    assert_eq!(daemon("b", (7, 100), 1400), 200);
+}
+
 #[test]
 fn what_is_of_another_boot_or_broken_is_as_if_it_were_not_there() {
     let dir = tempfile::tempdir().unwrap();
@@ -153,6 +192,21 @@ fn what_is_of_another_boot_or_broken_is_as_if_it_were_not_there() {
     assert_eq!(tick(&mut ledger(&other), "c", &nic, 1500), 1500);
     let nowhere = Ledger::new(host.clone(), Purpose::Serve, Some(&dir.path().join("nowhere")));
     assert!(nowhere.store.is_none());
+}
+
+#[test]
+fn a_device_that_has_moved_may_wait_for_its_next_vm() {
+    let mut ledger = Ledger::default();
+    let moves = |ledger: &mut Ledger, ifindex| {
+        read(ledger, "a", &Nic::local("t"), 7, 1000);
+        // An hour ago.
+        ledger.now -= 3600.0;
+        leaves(ledger, &Nic::local("t"), 7, 1000, Gone::Moved { ifindex });
+    };
+    moves(&mut ledger, 9);
+    assert_eq!(read(&mut ledger, "b", &there("t"), 9, 1200), 200);
+    moves(&mut ledger, 8);
+    assert_eq!(read(&mut ledger, "c", &there("u"), 8, 1200), 1200, "by another name it is hardly the same");
 }
 
 const THERE: u64 = 4_026_532_001;
@@ -197,4 +251,54 @@ fn what_a_device_counted_elsewhere_is_published_once_there_and_back() {
     assert_eq!(read(&mut ledger, "a", &here, 7, 1350), 50);
     leaves(&mut ledger, &here, 7, 1350, Gone::Deleted);
     assert_eq!(read(&mut ledger, "b", &here, 7, 2000), 2000, "another device with its index");
+}
+
+/// What the kernel has said by the next tick, in which these leave their VM.
+fn hear(ledger: &mut Ledger, nic: &Nic, ifindex: u32, gone: Gone, leaving: &[&Nic]) {
+    let departed = vec![DepartedDevice { netns: nic.netns, ifindex, gone }];
+    let ifindexes = leaving.iter().map(|nic| ((*nic).clone(), ifindex)).collect();
+    let batch = Batch { departed, ..Batch::default() };
+    ledger.hear(&batch, &Leaving { ifindexes, ..Leaving::default() });
+}
+
+#[test]
+fn a_device_that_was_deleted_without_a_vm_is_not_the_next_one_with_its_index() {
+    let mut ledger = Ledger::default();
+    let nic = there("t");
+    read(&mut ledger, "a", &nic, 7, 1000);
+    idle(&mut ledger, 1);
+    hear(&mut ledger, &nic, 7, Gone::Deleted, &[]);
+    assert_eq!(read(&mut ledger, "b", &nic, 7, 1200), 1200);
+    hear(&mut ledger, &nic, 7, Gone::Deleted, &[&nic]);
+    assert_eq!(read(&mut ledger, "c", &nic, 7, 1300), 100, "the last words come first");
+}
+
+#[test]
+fn a_device_that_is_there_was_not_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, nic) = (host(dir.path()), Nic::local("t"));
+    fs::create_dir_all(host.net_device("t")).unwrap();
+    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None);
+    read(&mut ledger, "a", &nic, 7, 1000);
+    // Said of the one before, which had its index.
+    hear(&mut ledger, &nic, 7, Gone::Deleted, &[]);
+    assert_eq!(read(&mut ledger, "b", &nic, 7, 1200), 200);
+}
+
+#[test]
+fn what_moves_without_a_vm_takes_nothing_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, nic) = (booted(dir.path(), "one\n"), Nic::local("t"));
+    fs::create_dir_all(host.net_device("t")).unwrap();
+    let ledger = || Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()));
+    let mut first = ledger();
+    read(&mut first, "a", &nic, 7, 1000);
+    let mut second = ledger();
+    fs::remove_dir(host.net_device("t")).unwrap();
+    for (ledger, given) in [(&mut first, 200), (&mut second, 0)] {
+        idle(ledger, 1);
+        hear(ledger, &nic, 7, Gone::Moved { ifindex: 9 }, &[]);
+        assert_eq!(read(ledger, "b", &there("u"), 9, 1200), given, "what nobody saw is nobody's");
+        assert_eq!(read(ledger, "b", &there("u"), 9, 1250), given + 50);
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::mem;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, retry_on_intr};
@@ -31,6 +32,8 @@ pub(in crate::readers) struct Events {
     fd: OwnedFd,
     buffer: Vec<u8>,
     deleted: HashMap<String, Last>,
+    /// By index, those that nobody has asked for yet.
+    departed: Vec<(u32, Gone)>,
     round: u64,
 }
 
@@ -47,7 +50,7 @@ impl Events {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
         set_socket_recv_buffer_size(&fd, QUEUE)?;
         bind(&fd, &SocketAddrNetlink::new(0, LINKS))?;
-        Ok(Self { fd, buffer: vec![0; BUFFER], deleted: HashMap::new(), round: 0 })
+        Ok(Self { fd, buffer: vec![0; BUFFER], deleted: HashMap::new(), departed: Vec::new(), round: 0 })
     }
 
     /// Forgets the last counters of devices that are gone for long.
@@ -71,6 +74,7 @@ impl Events {
                         {
                             let reading = TapReading { ifindex, source: NicSource::Netlink, kind, stats };
                             self.deleted.insert(name, Last { round, reading, gone });
+                            self.departed.push((ifindex, gone));
                         }
                         Ok(())
                     });
@@ -80,6 +84,11 @@ impl Events {
                 Err(errno) => return Err(errno.into()),
             }
         }
+    }
+
+    /// The devices that have gone since somebody asked, by index.
+    pub(in crate::readers) fn take_departed(&mut self) -> Vec<(u32, Gone)> {
+        mem::take(&mut self.departed)
     }
 
     /// What a device of that name had counted when it was deleted.

@@ -24,6 +24,7 @@ use rustix::net::netdevice::index_to_name_inlined;
 use super::ReaderError;
 use crate::model::{Nic, NicKind, TapStats};
 use crate::netns::cookie_of;
+use crate::sources::is_device_name;
 pub(super) use events::Events;
 pub(super) use socket::Dump;
 use socket::Socket;
@@ -67,6 +68,10 @@ impl Links {
     /// By SIOCGIFNAME, which is cheap, where the name was known; else by RTM_GETLINK. SIOCGIFINDEX would be one call,
     /// but it makes the kernel start modprobe for each name that it does not know.
     pub(super) fn index_of(&mut self, name: &str) -> Result<Option<u32>, ReaderError> {
+        // The kernel's answer to such a name is an error, which would hide the others.
+        if !is_device_name(name) {
+            return Ok(None);
+        }
         if let Some(&(known, _)) = self.known.get(name)
             && index_to_name_inlined(&self.socket, known).is_ok_and(|now| now.as_str() == name)
         {
@@ -141,4 +146,17 @@ impl Links {
 
 fn failed(operation: &'static str) -> impl Fn(io::Error) -> ReaderError {
     move |source| ReaderError::Netlink { operation, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_no_device_can_have_hides_no_other() {
+        let mut links = Links::open().expect("a socket");
+        let nics = [&"x".repeat(40), "", "lo", "../lo"].map(Nic::local);
+        let found = links.find(&nics).expect("those that are there");
+        assert_eq!(found.into_values().collect::<Vec<_>>(), [&Nic::local("lo")]);
+    }
 }

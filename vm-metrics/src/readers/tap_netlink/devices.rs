@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::mem;
 
-use crate::model::{Batch, Leaving, Nic, NicSource, TapReading};
+use crate::model::{Batch, DepartedDevice, Gone, Leaving, Nic, NicSource, TapReading};
 use crate::readers::ReaderError;
 use crate::readers::rtnetlink::{Dump, Events, Links};
 
@@ -16,17 +16,28 @@ pub(super) struct Devices {
     events: Events,
     /// The devices of the last two ticks, the latest first: so long the last counters of a device are kept.
     read: [HashSet<u32>; 2],
+    /// Those that were deleted before the devices of this tick were read: what has the index now is another one.
+    deleted: HashSet<u32>,
     /// How often last counters were lost since somebody asked.
     lost: u64,
 }
 
 impl Devices {
     pub(super) fn new(links: Links, events: Events) -> Self {
-        Self { links, events, read: Default::default(), lost: 0 }
+        Self { links, events, read: Default::default(), deleted: HashSet::new(), lost: 0 }
     }
 
-    pub(super) fn begin_round(&mut self) {
+    /// Hears what has happened in the namespace since the last tick.
+    pub(super) fn begin_round(&mut self, netns: Option<u64>, batch: &mut Batch) {
         self.events.begin_round();
+        self.take_events();
+        self.deleted.clear();
+        for (ifindex, gone) in self.events.take_departed() {
+            batch.departed.push(DepartedDevice { netns, ifindex, gone });
+            if gone == Gone::Deleted {
+                self.deleted.insert(ifindex);
+            }
+        }
     }
 
     pub(super) fn read(&mut self, nics: &[&Nic], batch: &mut Batch) -> Result<(), ReaderError> {
@@ -89,9 +100,9 @@ impl Devices {
     fn read_the_deleted(&mut self, nics: &[&Nic], leaving: &Leaving, batch: &mut Batch) {
         self.take_events();
         for nic in nics {
-            if !batch.taps.contains_key(*nic)
-                && let Some(reading) = self.events.last_counters(&nic.tap)
+            if let Some(reading) = self.events.last_counters(&nic.tap)
                 && leaving.ifindexes.get(*nic) == Some(&reading.ifindex)
+                && (!batch.taps.contains_key(*nic) || self.deleted.contains(&reading.ifindex))
             {
                 batch.gone.extend(self.events.gone(&nic.tap).map(|gone| ((*nic).clone(), gone)));
                 batch.taps.insert((*nic).clone(), reading);

@@ -120,8 +120,8 @@ impl Reader for TapNetlink {
         for (netns, place) in self.elsewhere.open() {
             batch.namespaces.insert(netns, place.number);
         }
-        self.own.begin_round();
-        self.elsewhere.open().for_each(|(_, place)| place.devices.begin_round());
+        self.own.begin_round(None, batch);
+        self.elsewhere.open().for_each(|(netns, place)| place.devices.begin_round(Some(netns), batch));
         self.each_place(&by_netns(vms.nics()), |devices, nics| {
             if let Err(error) = devices.read(nics, batch) {
                 report.error(error);

@@ -156,6 +156,14 @@ fn a_nic_is_of_one_vm_once() {
 }
 
 #[test]
+fn a_name_that_no_device_can_have_is_a_problem() {
+    let nics = vec![Nic::local("tap0"), Nic::local("x/y")];
+    let (vms, problems) = merge_listings(vec![vec![InstanceInfo { nics: nics.clone(), ..vm("a", None) }]]);
+    assert_eq!(vms[0].nics, nics, "a sum without it would be wrong");
+    assert_eq!(problems[0], ["\"x/y\" of \"a\" cannot be the name of a network device"]);
+}
+
+#[test]
 fn a_vm_without_a_process_is_the_one_whose_process_has_its_tap() {
     let listed = InstanceInfo { nics: vec![Nic::local("tap7")], ..vm("web", None) };
     let (vms, problems) = merge_listings(vec![vec![listed.clone()], vec![found(7), found(8)]]);

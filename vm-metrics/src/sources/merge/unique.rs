@@ -6,6 +6,7 @@ use std::mem;
 
 use super::Vm;
 use crate::model::Nic;
+use crate::sources::is_device_name;
 
 /// The ids that were given at the last merge, by the id that the sources know, the process, and the source that says so.
 #[derive(Debug, Default)]
@@ -45,10 +46,14 @@ pub fn make_ids_unique(vms: &mut [Vm], given: &mut GivenIds) -> Vec<(usize, Stri
 }
 
 /// The source and the text of each problem.
-pub fn make_nics_unique(vms: &mut [Vm]) -> Vec<(usize, String)> {
+pub fn check_nics(vms: &mut [Vm]) -> Vec<(usize, String)> {
     let mut holders: HashMap<Nic, String> = HashMap::new();
     let mut problems = Vec::new();
     for Vm { info: vm, source } in vms {
+        for Nic { tap, .. } in vm.nics.iter().filter(|nic| !is_device_name(&nic.tap)) {
+            problems
+                .push((*source, format!("{tap:?} of {:?} cannot be the name of a network device", vm.id)));
+        }
         vm.nics.retain(|nic| match holders.entry(nic.clone()) {
             Entry::Vacant(free) => {
                 free.insert(vm.id.clone());

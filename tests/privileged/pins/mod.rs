@@ -1,69 +1,23 @@
 //! Counting goes on while no daemon runs: nothing is lost over a restart, nothing is counted twice, nothing is left behind.
 
+mod host;
+mod switches;
+mod upgrade;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use tempfile::TempDir;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::frames::Frame;
-use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::skip::skip;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
+use self::host::{BINARY, Host, wait_for_all, wait_for_frames};
 use crate::lab::{attached_programs, tcx, ways};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 const PINS: &str = "/sys/fs/bpf/vm-metrics";
-
-/// A TAP and a configuration for daemons that come and go. The bpffs is the namespace's own.
-struct Host {
-    tap: Tap,
-    config: PathBuf,
-    _dir: TempDir,
-    _namespace: NetNs,
-}
-
-impl Host {
-    fn new(way: &str) -> Self {
-        Self::with(&format!("attach = \"{way}\"\n"))
-    }
-
-    fn with(options: &str) -> Self {
-        let namespace = NetNs::enter().unwrap();
-        let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let config = dir.path().join("config.toml");
-        let text = format!(
-            "interval = \"50ms\"\n[sources.proc_scan]\nenabled = false\n\
-             [[sources.static_list.vms]]\nid = \"a\"\ntaps = [\"vmt0\"]\n[readers.tap_ebpf]\n{options}"
-        );
-        std::fs::write(&config, text).unwrap();
-        Self { tap, config, _dir: dir, _namespace: namespace }
-    }
-
-    fn start(&self) -> Daemon {
-        let daemon = Daemon::start(Path::new(BINARY), &["--config", self.config.to_str().unwrap()]).unwrap();
-        let attached = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
-        daemon.wait_for(SOON, "the programs on the TAP", attached).unwrap();
-        daemon
-    }
-
-    fn send(&self, frames: u64) {
-        for _ in 0..frames {
-            self.tap.write_frame(&Frame::from_guest().udp4(300)).unwrap();
-        }
-    }
-
-    fn detach(&self, args: &[&str]) -> String {
-        let config = self.config.to_str().unwrap();
-        let output = Command::new(BINARY).args(["detach", "--config", config]).args(args).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-}
 
 /// The only directory of pins.
 fn own_pins() -> PathBuf {
@@ -71,19 +25,6 @@ fn own_pins() -> PathBuf {
     let own = dirs.next().unwrap();
     assert_eq!(dirs.next(), None);
     own
-}
-
-/// Waits until the daemon has counted so many frames that the guest sent, by both of its counts.
-fn wait_for_frames(daemon: &Daemon, frames: u64) {
-    let frames = frames as f64;
-    let udp = [("direction", "tx"), ("transport", "udp")];
-    let counted = |metrics: &Metrics| {
-        let packets = metrics.value("vm_network_tx_packets_total", &[])?;
-        let by_ebpf = metrics.value("vm_network_packets_by_transport_total", &udp)?;
-        assert!(packets <= frames && by_ebpf <= frames, "{packets} and {by_ebpf} of {frames}");
-        (packets == frames && by_ebpf == frames).then_some(())
-    };
-    daemon.wait_for(SOON, &format!("{frames} frames"), counted).unwrap();
 }
 
 #[test]
@@ -106,17 +47,9 @@ fn what_passes_between_two_daemons_is_counted() {
 fn kill_9_under_traffic_loses_nothing_and_counts_nothing_twice() {
     for way in ways() {
         let host = Host::new(way);
-        let (sent, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-        let frame = Frame::from_guest().udp4(300);
-        let daemon = std::thread::scope(|scope| {
-            let traffic = scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    host.tap.write_frame(&frame).unwrap();
-                    sent.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-            // Also when something below panics: the scope waits for the thread.
-            let _stopped = StopOnDrop(&stop);
+        // All that is sent from here on the programs see.
+        host.start().kill().unwrap();
+        let (exchanged, daemon) = host.exchange_while(|| {
             let mut last = 0.0;
             for _ in 0..4 {
                 let mut daemon = host.start();
@@ -125,30 +58,10 @@ fn kill_9_under_traffic_loses_nothing_and_counts_nothing_twice() {
                 last = packets;
                 daemon.kill().unwrap();
             }
-            let daemon = host.start();
-            stop.store(true, Ordering::Relaxed);
-            traffic.join().unwrap();
-            daemon
+            host.start()
         });
-        // The detail counters began with the first attach; what was sent before is in the device's count only.
-        let sent = sent.into_inner() as f64;
-        let all = |metrics: &Metrics| {
-            let packets = metrics.value("vm_network_tx_packets_total", &[])?;
-            assert!(packets <= sent, "{way}: {packets} of {sent}");
-            (packets == sent).then_some(())
-        };
-        daemon.wait_for(SOON, "every frame", all).unwrap();
-        let bytes = daemon.metrics().unwrap().value("vm_network_tx_bytes_total", &[]);
-        assert_eq!(bytes, Some(sent * frame.len() as f64), "{way}");
+        wait_for_all(&daemon, exchanged);
         assert_eq!(attached_programs("vmt0"), 2, "{way}");
-    }
-}
-
-struct StopOnDrop<'s>(&'s AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -1,0 +1,75 @@
+//! A daemon with other programs takes over: they are put in the place of the old ones, and no frame is missed.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use tempfile::TempDir;
+
+use super::host::{BINARY, Host, wait_for_all};
+use crate::chain::tc;
+use crate::lab::ways;
+
+/// How each of the two programs ends: `r0 = 0xffffffff; exit`. See `CONTINUE` in the programs.
+const END: [[u8; 8]; 3] = [[0x18, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], [0; 8], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+
+/// The upper half of the number, of which the kernel looks at the lower one only.
+const OTHER_HALF: [u8; 8] = [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
+
+/// The daemon with programs that do the same and are not the same.
+fn other_version() -> (TempDir, PathBuf) {
+    let mut daemon = fs::read(BINARY).unwrap();
+    let end = END.concat();
+    let ends: Vec<usize> = (0..daemon.len()).filter(|at| daemon[*at..].starts_with(&end)).collect();
+    assert_eq!(ends.len(), 2, "the compiler ends the programs otherwise now");
+    for at in ends {
+        daemon[at + 8..at + 16].copy_from_slice(&OTHER_HALF);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vm-metrics");
+    fs::write(&path, daemon).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    (dir, path)
+}
+
+/// What the kernel makes of the code of each program on the TAP.
+fn tags() -> Vec<String> {
+    let by_tcx = |direction| {
+        let programs = SchedClassifier::query_tcx("vmt0", direction).map_or(Vec::new(), |(_, found)| found);
+        programs.into_iter().map(|program| format!("{:016x}", program.tag())).collect::<Vec<_>>()
+    };
+    let by_clsact = |direction: &str| {
+        let said = tc(&format!("filter show dev vmt0 {direction}"));
+        let words: Vec<&str> = said.split_whitespace().collect();
+        let tags = words.windows(2).filter(|pair| pair[0] == "tag").map(|pair| pair[1].to_owned());
+        tags.collect::<Vec<_>>()
+    };
+    let tags = [
+        [by_tcx(TcAttachType::Ingress), by_clsact("ingress")].concat(),
+        [by_tcx(TcAttachType::Egress), by_clsact("egress")].concat(),
+    ];
+    assert!(tags.iter().all(|one| one.len() == 1), "{tags:?}");
+    tags.concat()
+}
+
+#[test]
+fn other_programs_take_over_under_traffic() {
+    let (_dir, other) = other_version();
+    for way in ways() {
+        let host = Host::new(way);
+        let mut daemon = host.start_as(&other, "ebpf");
+        let before = tags();
+        let (exchanged, daemon) = host.exchange_while(|| {
+            // There and back again.
+            daemon.kill().unwrap();
+            host.start().kill().unwrap();
+            let between = tags();
+            assert!(between.iter().all(|tag| !before.contains(tag)), "{way}: {between:?} after {before:?}");
+            host.start_as(&other, "ebpf").terminate().unwrap();
+            assert_eq!(tags(), before, "{way}");
+            host.start()
+        });
+        wait_for_all(&daemon, exchanged);
+    }
+}

@@ -1,0 +1,137 @@
+//! TAPs that wait for their next VM: they are renamed and moved meanwhile, and the next VM is given what it sends.
+//!
+//! Each in a process of its own: what other tests start may hold a TAP for a moment after it was dropped.
+
+use std::process::Command;
+
+use vm_metrics::manager::Manager;
+use vm_metrics::model::NicStats;
+use vm_metrics::{InstanceInfo, Nic};
+use vm_metrics_testkit::child::ChildProcess;
+use vm_metrics_testkit::frames::Frame;
+use vm_metrics_testkit::link::ip;
+use vm_metrics_testkit::netns::{NetNs, enter_of};
+use vm_metrics_testkit::tap::{Tap, TapOptions};
+
+use crate::alone::alone;
+use crate::lab::{manager_with, nics};
+
+/// Longer than between two looks for devices that are gone.
+const LONG: usize = 100;
+
+const TABLES: &str = "retention = \"0s\"\n[readers.tap_ebpf]\npin = false\n";
+
+fn send(tap: &Tap, frames: u64) {
+    (0..frames).for_each(|_| tap.write_frame(&Frame::from_guest().udp4(300)).unwrap());
+}
+
+fn vm(id: &str, pid: Option<u32>, nic: Nic) -> InstanceInfo {
+    InstanceInfo { id: id.into(), hypervisor_pid: pid, nics: vec![nic], ..InstanceInfo::default() }
+}
+
+/// A TAP that the VM `a` had, has sent ten frames through, and has left.
+fn left_by_a() -> (Manager, Tap) {
+    let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
+    let manager = manager_with(&[], TABLES);
+    manager.set_instance_source(vec![vm("a", None, Nic::local("vmt0"))]);
+    send(&tap, 10);
+    manager.collect();
+    manager.set_instance_source(Vec::<InstanceInfo>::new());
+    manager.collect();
+    (manager, tap)
+}
+
+fn one(manager: &mut Manager) -> NicStats {
+    nics(manager).remove(0)
+}
+
+#[test]
+fn a_tap_that_is_renamed_takes_nothing_along() {
+    alone("pool::a_tap_that_is_renamed_takes_nothing_along", || {
+        let _namespace = NetNs::enter().unwrap();
+        let (mut manager, tap) = left_by_a();
+        let mut link = tap.link().clone();
+        link.down().unwrap();
+        link.rename("free").unwrap();
+        (0..LONG).for_each(|_| drop(manager.collect()));
+        link.rename("vmt1").unwrap();
+        link.up().unwrap();
+        manager.set_instance_source(vec![vm("b", None, Nic::local("vmt1"))]);
+        assert_eq!(one(&mut manager).tx.packets, Some(0));
+        send(&tap, 3);
+        assert_eq!(one(&mut manager).tx.packets, Some(3));
+    });
+}
+
+#[test]
+fn a_tap_that_is_moved_takes_nothing_along() {
+    alone("pool::a_tap_that_is_moved_takes_nothing_along", || {
+        let _namespace = NetNs::enter().unwrap();
+        let (mut manager, tap) = left_by_a();
+        let (netns, vmm) = {
+            let there = NetNs::enter().unwrap();
+            let mut waits = Command::new("ip");
+            let vmm = ChildProcess::spawn("a VMM", waits.args(["monitor", "link"])).unwrap();
+            (there.inode(), vmm)
+        };
+        ip(&["link", "set", "vmt0", "netns", &vmm.pid().to_string()]).unwrap();
+        manager.collect();
+        {
+            let _inside = enter_of(vmm.pid()).unwrap();
+            tap.link().up().unwrap();
+        }
+        let nic = Nic { tap: "vmt0".into(), netns: Some(netns) };
+        manager.set_instance_source(vec![vm("b", Some(vmm.pid()), nic)]);
+        assert_eq!(one(&mut manager).tx.packets, Some(0));
+        send(&tap, 3);
+        assert_eq!(one(&mut manager).tx.packets, Some(3));
+    });
+}
+
+/// Deleted, and made anew with its name and its index.
+#[test]
+fn a_tap_that_is_replaced_is_another_one() {
+    alone("pool::a_tap_that_is_replaced_is_another_one", || {
+        let _namespace = NetNs::enter().unwrap();
+        let manager = &mut manager_with(&["vmt0"], TABLES);
+        let make = || Tap::create_up("vmt0", TapOptions { ifindex: 77, ..TapOptions::default() }).unwrap();
+        let first = make();
+        send(&first, 10);
+        let before = one(manager);
+        drop(first);
+        let second = make();
+        send(&second, 20);
+        let after = one(manager);
+        assert_eq!((before.ifindex, after.ifindex), (Some(77), Some(77)));
+        assert_eq!((before.tx.packets, after.tx.packets), (Some(10), Some(20)));
+        assert!(before.start_time.is_none() && after.start_time.is_some(), "{after:?}");
+        drop(second);
+        let third = make();
+        send(&third, 30);
+        let last = one(manager);
+        assert_eq!(last.tx.packets, Some(30));
+        assert!(last.start_time > after.start_time, "{last:?}");
+    });
+}
+
+/// Within the tick in which its VM ends and another one has the new device.
+#[test]
+fn a_tap_that_is_replaced_for_another_vm_has_its_last_words() {
+    alone("pool::a_tap_that_is_replaced_for_another_vm_has_its_last_words", || {
+        let _namespace = NetNs::enter().unwrap();
+        let manager = manager_with(&[], "[readers.tap_ebpf]\nenabled = false\n");
+        let make = || Tap::create_up("vmt0", TapOptions { ifindex: 77, ..TapOptions::default() }).unwrap();
+        manager.set_instance_source(vec![vm("a", None, Nic::local("vmt0"))]);
+        let first = make();
+        send(&first, 10);
+        manager.collect();
+        send(&first, 3);
+        drop(first);
+        let second = make();
+        send(&second, 20);
+        manager.set_instance_source(vec![vm("b", None, Nic::local("vmt0"))]);
+        let all = manager.collect();
+        let sent = |id: &str| all.vms.iter().find(|vm| vm.instance_id == id).unwrap().net_tx_packets;
+        assert_eq!((sent("a"), sent("b")), (Some(13), Some(20)));
+    });
+}
