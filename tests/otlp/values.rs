@@ -112,6 +112,32 @@ fn beyond_the_budget_the_rest_adds_up_and_the_scrape_may_show_all() {
 }
 
 #[test]
+fn with_its_prefix_the_names_are_those_of_the_go_service() {
+    let sink = OtlpSink::start(&[]).unwrap();
+    let otlp = often(&format!("http://{}", sink.grpc()), "protocol = \"grpc\"");
+    let _pushing = Setup { otlp, keys: "metric_prefix = \"hypeman_vm\"", ..Setup::default() }.serve();
+    let pushed = pushed(&sink.wait_for_request(SOON).unwrap());
+    for (name, kind) in [
+        ("hypeman_vm_cpu_seconds_total", "counter"),
+        ("hypeman_vm_allocated_vcpus", "gauge"),
+        ("hypeman_vm_memory_rss_bytes", "gauge"),
+        ("hypeman_vm_memory_vms_bytes", "gauge"),
+        ("hypeman_vm_allocated_memory_bytes", "gauge"),
+        ("hypeman_vm_network_rx_bytes_total", "counter"),
+        ("hypeman_vm_network_tx_bytes_total", "counter"),
+        ("hypeman_vm_metrics_instances_observed", "gauge"),
+        ("hypeman_vm_metrics_label_budget_exceeded_total", "counter"),
+    ] {
+        let (of, points) = pushed.get(name).unwrap_or_else(|| panic!("no {name}"));
+        assert_eq!(of, kind, "{name}");
+        let label = if name.contains("_metrics_") { "exporter" } else { "instance_id" };
+        assert!(points.keys().all(|labels| labels.iter().any(|(of, _)| of == label)), "{name}: {points:?}");
+    }
+    let is_known = |name: &String| name.starts_with("hypeman_vm_") || name.starts_with("vm_metrics_");
+    assert!(pushed.keys().all(is_known), "{:?}", pushed.keys());
+}
+
+#[test]
 fn the_scrape_has_a_budget_of_its_own() {
     let tables = "[exporters.prometheus]\nlabel_budget = 2\nover_budget = \"aggregate\"";
     let pushing = Setup { tables, ..Setup::default() }.serve();
@@ -148,9 +174,17 @@ fn pushed(request: &Value) -> Families {
         let (kind, data) = if is_sum { ("counter", &metric["sum"]) } else { ("gauge", &metric["gauge"]) };
         let points = data["dataPoints"].as_array().unwrap();
         let values: BTreeMap<_, _> =
-            points.iter().map(|point| (attributes(point), point["asDouble"].as_f64().unwrap())).collect();
+            points.iter().map(|point| (attributes(point), number(metric, point))).collect();
         assert_eq!(values.len(), points.len(), "a series twice: {metric}");
         (metric["name"].as_str().unwrap().to_owned(), (kind.to_owned(), values))
     };
     metrics(request).iter().map(family).collect()
+}
+
+/// Whole numbers are sent as such, which JSON has as text.
+fn number(metric: &Value, point: &Value) -> f64 {
+    if metric["unit"] == "s" || metric["name"].as_str().unwrap().ends_with("_ratio") {
+        return point["asDouble"].as_f64().unwrap();
+    }
+    point["asInt"].as_str().unwrap().parse().unwrap()
 }

@@ -1,8 +1,11 @@
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::{Child, Command};
 use std::thread;
 
 use super::*;
-use crate::sources::{Listing, SourceError};
+use crate::model::Nic;
+use crate::sources::{InstanceData, InstanceListerAdapter, Listing, SourceError};
 
 struct Failing;
 
@@ -52,6 +55,34 @@ fn the_source_that_is_set_last_counts() {
 }
 
 #[test]
+fn a_process_that_gets_another_id_has_its_counters_once() {
+    let process = Process::start();
+    let manager = Manager::new();
+    manager.set_instance_source(vec![process.info("a")]);
+    manager.collect();
+    manager.set_instance_source(vec![process.info("b")]);
+    let seen: Vec<_> = manager.collect().vms.iter().map(|vm| (vm.running, vm.cpu_usec.is_some())).collect();
+    assert_eq!(seen, [(true, true), (false, false)]);
+}
+
+#[test]
+fn vcpus_are_known_though_an_adapter_names_no_hypervisor() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::new(dir.path().join("proc"), dir.path().join("sys"));
+    let thread = host.process(70).join("task/71");
+    fs::create_dir_all(&thread).unwrap();
+    symlink("/usr/bin/firecracker", host.process(70).join("exe")).unwrap();
+    fs::write(thread.join("comm"), "fc_vcpu 0\n").unwrap();
+    fs::write(thread.join("schedstat"), "1000000 10 1\n").unwrap();
+    let manager = Manager::baseline(&host);
+    manager.set_instance_source(InstanceListerAdapter::new(|| {
+        Ok(vec![InstanceData { id: "a".into(), hypervisor_pid: Some(70), ..InstanceData::default() }])
+    }));
+    let vcpus = &manager.collect_all().unwrap()[0].vcpus;
+    assert_eq!(vcpus.iter().map(|vcpu| (vcpu.vcpu, vcpu.cpu_usec)).collect::<Vec<_>>(), [(0, 1000)]);
+}
+
+#[test]
 fn clones_share_a_state_and_others_do_not() {
     let process = Process::start();
     let (one, other) = (Manager::new(), Manager::new());
@@ -83,6 +114,21 @@ fn a_vm_is_read_whether_a_source_lists_it_or_not() {
 }
 
 #[test]
+fn what_is_read_is_what_is_asked_for_though_a_source_says_otherwise() {
+    let (old, new) = (Process::start(), Process::start());
+    let manager = Manager::new();
+    manager.set_instance_source(vec![old.info("a")]);
+    manager.collect();
+    assert_eq!(manager.get_instance_stats(&new.info("a")).unwrap().hypervisor_pid, Some(new.0.id()));
+    drop(old);
+    assert!(manager.get_instance_stats(&new.info("a")).is_some());
+    let with_nic = InstanceInfo { nics: vec![Nic::local("lo")], ..new.info("a") };
+    manager.set_instance_source(vec![new.info("a")]);
+    manager.collect();
+    assert_eq!(manager.get_instance_stats(&with_nic).unwrap().nics.len(), 1);
+}
+
+#[test]
 fn what_does_not_run_has_no_stats() {
     let manager = Manager::new();
     let ended = Process::start().info("a");
@@ -93,7 +139,7 @@ fn what_does_not_run_has_no_stats() {
 #[test]
 fn a_source_that_panics_does_not_end_the_manager() {
     let manager = Manager::new();
-    manager.set_instance_source(crate::sources::InstanceListerAdapter::new(|| panic!("a fault of theirs")));
+    manager.set_instance_source(InstanceListerAdapter::new(|| panic!("a fault of theirs")));
     let other = manager.clone();
     assert!(thread::spawn(move || other.collect_all()).join().is_err());
     manager.set_instance_source(Vec::new());

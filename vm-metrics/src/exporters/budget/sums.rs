@@ -4,17 +4,23 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use super::members::Members;
+use super::processes::Processes;
 use super::{Family, OTHER, is_forgotten};
-use crate::exporters::families::Sample;
+use crate::exporters::families::{ID, Sample};
 use crate::exporters::metrics::Kind;
-
-const ID: &str = "instance_id";
 
 /// Labels that say which VM it is, or which part of it.
 const WHO: [&str; 4] = [ID, "instance_name", "device", "netns"];
 
+/// What has it counts by itself, whatever the process: what one VM was given of it is no other's.
+const DEVICE: &str = "device";
+
 /// Gauges that mean something when they are added up end so.
-const ADDITIVE: [&str; 2] = ["_bytes", "_vcpus"];
+const ADDITIVE: [&str; 3] = ["_bytes", "_packets", "_vcpus"];
+
+/// Counters of one name whose VMs are gone, and which are still known should these come back: an hour of ten short VMs a
+/// second would take a gigabyte.
+const MAX_GONE: usize = 4000;
 
 #[derive(Debug, Default)]
 pub(super) struct Sums {
@@ -23,25 +29,40 @@ pub(super) struct Sums {
 
 #[derive(Debug, Default)]
 struct Counter {
+    /// By process and labels.
+    counted: HashMap<Vec<String>, Counted>,
+    /// By id and labels, of VMs that are or were among the top.
     own: HashMap<Vec<String>, Own>,
     /// By the labels that are not [`WHO`]. Never falls.
     other: BTreeMap<Vec<String>, f64>,
 }
 
-/// One counter of one VM.
+/// The true counter, at the last look.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    value: f64,
+    inside: bool,
+    seen: Instant,
+}
+
+/// A series of a VM's own.
 #[derive(Clone, Copy, Debug)]
 struct Own {
-    /// The true counter, at the last look.
-    last: f64,
-    /// What its own series has of it.
-    shown: f64,
-    inside: bool,
+    value: f64,
+    /// It has all that was counted.
+    whole: bool,
     seen: Instant,
 }
 
 impl Sums {
     /// `now` is when the numbers were taken; `None` repeats what was shown last.
-    pub(super) fn fit(&mut self, family: &mut Family, members: &Members, now: Option<Instant>) {
+    pub(super) fn fit(
+        &mut self,
+        family: &mut Family,
+        members: &Members,
+        processes: &Processes,
+        now: Option<Instant>,
+    ) {
         let Some(id) = family.labels.iter().position(|label| *label == ID) else { return };
         let samples = std::mem::take(&mut family.samples);
         match family.kind {
@@ -49,11 +70,17 @@ impl Sums {
                 let counter = self.counters.entry(family.name).or_default();
                 for mut sample in samples {
                     let inside = members.contains(&sample.labels[id]);
-                    let key = key(family.labels, &sample.labels);
-                    let rest = rest(family.labels, &sample.labels);
+                    let own = key(family.labels, &sample.labels);
                     let shown = match now {
-                        Some(now) => Some(counter.step(key, rest, sample.value, inside, now)),
-                        None => counter.own.get(&key).map(|own| own.shown),
+                        Some(now) => {
+                            let mut process = own.clone();
+                            if !family.labels.contains(&DEVICE) {
+                                process[id] = processes.name(&own[id]).to_owned();
+                            }
+                            let rest = rest(family.labels, &sample.labels);
+                            counter.step(process, own, rest, sample.value, inside, now)
+                        }
+                        None => counter.own.get(&own).map(|own| own.value),
                     };
                     if let Some(shown) = shown.filter(|_| inside) {
                         sample.value = shown;
@@ -77,30 +104,58 @@ impl Sums {
         }
     }
 
-    /// Drops what was not seen for long.
+    /// Drops what was not seen for long, and of much that was not seen what was not for longest.
     pub(super) fn forget(&mut self, now: Instant) {
         for counter in self.counters.values_mut() {
-            counter.own.retain(|_, own| !is_forgotten(own.seen, now));
+            forget(&mut counter.counted, |counted| counted.seen, now);
+            forget(&mut counter.own, |own| own.seen, now);
         }
     }
 }
 
 impl Counter {
     /// Takes in the true counter, and gives what its own series shows of it.
-    fn step(&mut self, key: Vec<String>, rest: Vec<String>, value: f64, inside: bool, now: Instant) -> f64 {
+    fn step(
+        &mut self,
+        process: Vec<String>,
+        own: Vec<String>,
+        rest: Vec<String>,
+        value: f64,
+        inside: bool,
+        now: Instant,
+    ) -> Option<f64> {
+        let before = self.counted.insert(process, Counted { value, inside, seen: now });
         // A new one has all of its count to give away.
-        let own = self.own.entry(key).or_insert(Own { last: 0.0, shown: 0.0, inside, seen: now });
+        let last = before.unwrap_or(Counted { value: 0.0, inside, seen: now });
         // Less than before is a counter that began anew at 0.
-        let added = if value < own.last { value } else { value - own.last };
-        if own.inside && inside {
-            // A series that has all of it also shows that it began anew.
-            own.shown = if own.shown == own.last { value } else { own.shown + added };
-        } else {
+        let added = if value < last.value { value } else { value - last.value };
+        let goes_on = last.inside && inside;
+        if !goes_on {
             // Also when it comes or goes: its own series is not shown at one end of this step.
             *self.other.entry(rest).or_default() += added;
         }
-        *own = Own { last: value, inside, seen: now, ..*own };
-        own.shown
+        if inside {
+            self.own.entry(own.clone()).or_insert(Own { value: 0.0, whole: true, seen: now });
+        }
+        let own = self.own.get_mut(&own)?;
+        if goes_on {
+            // A series that has all of it also shows that it began anew.
+            let anew = before.is_none() && own.whole && value < own.value;
+            own.value = if anew || own.value == last.value { value } else { own.value + added };
+        }
+        (own.whole, own.seen) = (own.value == value, now);
+        Some(own.value)
+    }
+}
+
+fn forget<V>(counters: &mut HashMap<Vec<String>, V>, seen: impl Fn(&V) -> Instant, now: Instant) {
+    counters.retain(|_, counter| !is_forgotten(seen(counter), now));
+    let mut gone: Vec<Instant> = counters.values().map(&seen).filter(|seen| *seen < now).collect();
+    if gone.len() > MAX_GONE {
+        let half = gone.len() - MAX_GONE / 2;
+        // Those that went together stay together.
+        let (_, since, _) = gone.select_nth_unstable(half);
+        counters.retain(|_, counter| seen(counter) >= *since);
     }
 }
 
@@ -125,4 +180,30 @@ fn others(names: &[&str], sums: &BTreeMap<Vec<String>, f64>) -> Vec<Sample> {
         Sample { labels: names.iter().map(label).collect(), value: *value }
     };
     sums.iter().map(sample).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn of_many_vms_that_are_gone_the_latest_are_remembered() {
+        let mut sums = Sums::default();
+        let start = Instant::now();
+        for id in 0..2 * MAX_GONE {
+            let now = start + Duration::from_millis(id as u64);
+            let labels = vec![id.to_string()];
+            let counter = sums.counters.entry("test").or_default();
+            counter.step(labels.clone(), labels, Vec::new(), 1.0, true, now);
+            sums.forget(now);
+        }
+        let counter = &sums.counters["test"];
+        for labels in [counter.counted.keys().collect::<Vec<_>>(), counter.own.keys().collect()] {
+            assert!(labels.len() <= MAX_GONE + 1, "{}", labels.len());
+            let least = labels.iter().map(|labels| labels[0].parse::<usize>().unwrap()).min();
+            assert!(least > Some(MAX_GONE / 2), "{least:?}");
+        }
+    }
 }

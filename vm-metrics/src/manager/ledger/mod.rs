@@ -2,7 +2,8 @@
 //! VMs that have a device one after the other each is given its own part and no other.
 //!
 //! `continued` makes one counter of two sources, `gap` says what the programs did not see, `account` knows the owners of a
-//! device, `totals` takes apart what is whose, and `processes` knows when each VM's process started.
+//! device, `totals` takes apart what is whose, `sums` adds up what is a VM's, and `processes` knows when each VM's process
+//! started.
 
 mod account;
 mod continued;
@@ -10,10 +11,11 @@ mod gap;
 mod moves;
 mod processes;
 mod saved;
+mod sums;
 mod totals;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -23,9 +25,10 @@ pub(super) use totals::{Totals, ebpf_or};
 use moves::Moves;
 use processes::{Process, Processes};
 use saved::Store;
+use sums::{Network, Sums};
 
 use crate::host::Host;
-use crate::model::{Batch, DepartedDevice, FrameCounts, Gone, InstanceInfo, Leaving, Nic, VmSet};
+use crate::model::{Batch, DepartedDevice, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, VmSet};
 use crate::readers::Purpose;
 
 /// Ticks between two looks for accounts whose device is gone; one that is taken up again is checked anyway.
@@ -54,6 +57,9 @@ pub(super) struct Ledger {
     /// Who looks only once does not know since when things are as they are.
     looks_once: bool,
     accounts: HashMap<DeviceKey, Account>,
+    /// How many parts of devices were given to VMs.
+    parts: u64,
+    sums: Sums,
     processes: Processes,
     /// The process of each VM of this tick, by id.
     known: HashMap<String, Process>,
@@ -89,9 +95,9 @@ impl Ledger {
         let looks_once = purpose == Purpose::Look;
         let dir = state_dir.filter(|_| !looks_once);
         let mut store = dir.and_then(|dir| Store::open(&host, dir));
-        let left = store.as_mut().map(|store| store.load(now())).unwrap_or_default();
-        let accounts = left.into_iter().collect();
-        Self { host, looks_once, accounts, store, ..Self::default() }
+        let (accounts, ended) = store.as_mut().map(|store| store.load(now())).unwrap_or_default();
+        let (accounts, sums) = (accounts.into_iter().collect(), Sums::restored(ended, now()));
+        Self { host, looks_once, accounts, sums, store, ..Self::default() }
     }
 
     pub(super) fn begin_tick(&mut self) {
@@ -145,6 +151,10 @@ impl Ledger {
         } else if process.is_some() && account.process != process {
             account.process = process;
             self.changed = true;
+        }
+        if account.part == 0 {
+            self.parts += 1;
+            account.part = self.parts;
         }
         account.saw(self.tick, self.now, seen);
         account
@@ -204,6 +214,17 @@ impl Ledger {
         }
     }
 
+    /// What all interfaces of this VM have counted together since its process started, also those that it has no more;
+    /// nothing where it is not known of one of these.
+    pub(super) fn network(
+        &mut self,
+        vm: &InstanceInfo,
+        start_ticks: Option<u64>,
+        nics: &[(Option<u64>, NicStats)],
+    ) -> Network {
+        self.sums.sum(vm, start_ticks, self.now, nics)
+    }
+
     /// When a process started, in seconds of Unix time: the same number for as long as it lives.
     pub(super) fn started(&mut self, pid: u32, start_ticks: u64) -> Option<f64> {
         self.processes.started((pid, start_ticks), self.tick, &self.host)
@@ -214,11 +235,16 @@ impl Ledger {
         if self.tick.is_multiple_of(TIDY) {
             self.tidy();
         }
-        if std::mem::take(&mut self.changed)
-            && let Some(store) = &mut self.store
-        {
-            store.save(self.accounts.iter());
+        if std::mem::take(&mut self.changed) {
+            self.add_up();
+            let Some(store) = &mut self.store else { return };
+            store.save(self.accounts.iter(), self.sums.ended());
         }
+    }
+
+    fn add_up(&mut self) {
+        let parts: HashSet<u64> = self.accounts.values().map(|account| account.part).collect();
+        self.sums.add_up(|part| parts.contains(&part));
     }
 
     /// Forgets the devices that are gone. One that no VM has any more may be given to another VM later.
@@ -228,6 +254,7 @@ impl Ledger {
         // Not by name, which may change while a device waits for its next VM. One that cannot be asked for stays.
         let there = self.host.device_ids().ok();
         let is_there = |device: u64| there.as_ref().is_none_or(|there| there.contains(&device));
+        let known = self.accounts.len();
         self.accounts.retain(|key, account| {
             let lives = || match key.netns {
                 None => account.device.is_some_and(is_there),
@@ -235,6 +262,9 @@ impl Ledger {
             };
             account.seen == tick || lives()
         });
+        self.changed |= self.accounts.len() != known;
+        self.sums.tidy(now);
+        self.add_up();
     }
 }
 

@@ -139,9 +139,8 @@ fn the_next_daemon_knows_whose_the_counts_were() {
 
     let mut looks = Ledger::new(host.clone(), Purpose::Look, Some(dir.path()));
     assert_eq!(tick(&mut looks, "b", &nic, 1500), 1500, "a look is the device's own word");
-    fs::remove_dir(host.net_device("t")).unwrap();
-    // So that the next one has another number.
-    fs::create_dir(host.net_device("other")).unwrap();
+    // Kept until the new one is there: so it gets another number.
+    fs::rename(host.net_device("t"), host.net_device("old")).unwrap();
     fs::create_dir(host.net_device("t")).unwrap();
     assert_eq!(tick(&mut ledger(&host), "c", &nic, 1600), 1600, "another device");
 }
@@ -301,4 +300,45 @@ fn what_moves_without_a_vm_takes_nothing_along() {
         assert_eq!(read(ledger, "b", &there("u"), 9, 1200), given, "what nobody saw is nobody's");
         assert_eq!(read(ledger, "b", &there("u"), 9, 1250), given + 50);
     }
+}
+
+/// One tick of a VM: what its guest has sent by the interfaces that it has and by those that it loses in this tick.
+fn sum(ledger: &mut Ledger, start: u64, has: &[(&Nic, u32, u64)], loses: &[(&Nic, u32, u64)]) -> Option<u64> {
+    let vm = InstanceInfo { id: "a".into(), hypervisor_pid: Some(7), ..InstanceInfo::default() };
+    let mut sum = None;
+    ledger.begin_tick();
+    for (nics, is_gone) in [(loses, true), (has, false)] {
+        let mut stats = Vec::new();
+        for (nic, ifindex, bytes) in nics {
+            let seen = Seen { nic, ifindex: *ifindex, namespace: None, rx: tx(0), tx: tx(*bytes) };
+            let line = Totals { tx: seen.tx, ..Totals::default() };
+            let account = ledger.account("a", &seen);
+            let (part, published) = (account.part, account.publish(line));
+            stats.push((Some(part), NicStats { rx: tx(0), tx: published.tx, ..NicStats::default() }));
+            if is_gone {
+                ledger.gone(Gone::Deleted, &seen, line);
+            }
+        }
+        sum = ledger.network(&vm, Some(start), &stats)[1];
+    }
+    ledger.end_tick();
+    sum
+}
+
+#[test]
+fn the_next_daemon_knows_what_interfaces_counted_that_were_gone_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, t0, t1) = (booted(dir.path(), "one\n"), Nic::local("t0"), Nic::local("t1"));
+    for nic in [&t0, &t1] {
+        fs::create_dir_all(host.net_device(&nic.tap)).unwrap();
+    }
+    let ledger = || Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()));
+    let mut first = ledger();
+    assert_eq!(sum(&mut first, 5, &[(&t0, 7, 1000), (&t1, 8, 500)], &[]), Some(1500));
+    assert_eq!(sum(&mut first, 5, &[(&t0, 7, 1000)], &[(&t1, 8, 600)]), Some(1600));
+    let mut second = ledger();
+    assert_eq!(sum(&mut second, 5, &[(&t0, 7, 1010)], &[]), Some(1610));
+    assert_eq!(sum(&mut second, 5, &[(&t0, 7, 1010), (&t1, 9, 1)], &[]), Some(1611));
+    assert_eq!(sum(&mut ledger(), 5, &[(&t0, 7, 1020), (&t1, 9, 2)], &[]), Some(1622));
+    assert_eq!(sum(&mut ledger(), 6, &[(&t0, 7, 1020)], &[]), Some(1020), "another process");
 }
