@@ -115,7 +115,7 @@ impl Engine {
         for (name, state) in &mut self.readers {
             parts.push(run_reader(name, state, &vms, &mut batch));
         }
-        // Who only reads what somebody wrote down lists a VM also when it has ended.
+        // It may have ended since it was listed, and a program's own source may not have heard of it.
         vms.vms.retain(|vm| vm.hypervisor_pid.is_none_or(|pid| !batch.ended.contains(&pid)));
         let leaving = retain::leaving(&self.before, &vms, &batch);
         let mut last = retain::handed_over(&leaving, &batch);
