@@ -1,4 +1,6 @@
 //! Programs come and go with the TAPs, and that never shows in the numbers.
+//!
+//! Tests that drop a TAP run `alone`: a process that another test has just started holds it a little longer.
 
 use vm_metrics::model::{AttachMode, NicSource};
 use vm_metrics_common::TABLE_SIZE;
@@ -6,6 +8,7 @@ use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 
+use crate::alone::alone;
 use crate::lab::{Lab, manager_for, manager_with, nics, ways};
 
 #[test]
@@ -34,54 +37,64 @@ fn before_the_attach(way: &str, mode: AttachMode) {
 
 #[test]
 fn a_tap_that_comes_is_counted_and_one_that_goes_is_forgotten() {
-    let _namespace = NetNs::enter().unwrap();
-    let mut manager = manager_for("auto", &["vmt0"]);
-    let frame = Frame::from_guest().udp4(300);
-    for incarnation in 1..=3 {
-        let absent = nics(&mut manager).remove(0);
-        assert_eq!((absent.source, absent.tx.bytes, absent.ebpf), (NicSource::None, None, None));
-        let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
-        manager.collect();
-        for _ in 0..incarnation {
-            tap.write_frame(&frame).unwrap();
+    alone("attach::a_tap_that_comes_is_counted_and_one_that_goes_is_forgotten", || {
+        let _namespace = NetNs::enter().unwrap();
+        let mut manager = manager_for("auto", &["vmt0"]);
+        let frame = Frame::from_guest().udp4(300);
+        for incarnation in 1..=3 {
+            let absent = nics(&mut manager).remove(0);
+            assert_eq!((absent.source, absent.tx.bytes, absent.ebpf), (NicSource::None, None, None));
+            let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
+            manager.collect();
+            for _ in 0..incarnation {
+                tap.write_frame(&frame).unwrap();
+            }
+            let nic = nics(&mut manager).remove(0);
+            assert_eq!((nic.source, nic.ifindex), (NicSource::Ebpf, Some(tap.ifindex())));
+            assert_eq!(nic.tx.packets, Some(incarnation), "the numbers of a former TAP");
+            assert_eq!(nic.ebpf.unwrap().tx.udp, incarnation, "the counters of a former TAP");
         }
-        let nic = nics(&mut manager).remove(0);
-        assert_eq!((nic.source, nic.ifindex), (NicSource::Ebpf, Some(tap.ifindex())));
-        assert_eq!(nic.tx.packets, Some(incarnation), "the numbers of a former TAP");
-        assert_eq!(nic.ebpf.unwrap().tx.udp, incarnation, "the counters of a former TAP");
-    }
+    });
 }
 
+/// With another index, as the kernel gives it, or with the same one, as one may ask for.
 #[test]
 fn a_tap_that_is_replaced_between_two_ticks_begins_anew() {
-    let mut lab = Lab::new(1, TapOptions::default());
-    let frame = Frame::from_guest().udp4(300);
-    for _ in 0..50 {
-        lab.send(&frame);
-    }
-    assert_eq!(lab.tick_one().0.tx.packets, Some(50));
-    lab.taps.clear();
-    lab.taps.push(Tap::create_up("vmt0", TapOptions::default()).unwrap());
-    lab.send(&frame);
-    lab.tick();
-    lab.send(&frame);
-    let (nic, ebpf) = lab.tick_one();
-    assert_eq!((nic.tx.packets, ebpf.tx.packets), (Some(2), 1));
+    alone("attach::a_tap_that_is_replaced_between_two_ticks_begins_anew", || {
+        for ifindex in [0, 4242] {
+            let options = TapOptions { ifindex, ..TapOptions::default() };
+            let mut lab = Lab::new(1, options);
+            let frame = Frame::from_guest().udp4(300);
+            for _ in 0..50 {
+                lab.send(&frame);
+            }
+            assert_eq!(lab.tick_one().0.tx.packets, Some(50));
+            lab.taps.clear();
+            lab.taps.push(Tap::create_up("vmt0", options).unwrap());
+            (0..60).for_each(|_| lab.send(&frame));
+            lab.tick();
+            lab.send(&frame);
+            let (nic, ebpf) = lab.tick_one();
+            assert_eq!((nic.tx.packets, ebpf.tx.packets), (Some(61), 1), "index {ifindex}");
+        }
+    });
 }
 
 #[test]
 fn a_slot_that_is_used_again_begins_at_zero() {
-    let _namespace = NetNs::enter().unwrap();
-    let mut manager = manager_with(&["vmt0"], "[readers.tap_ebpf]\nmax_nics = 1\npin = false\n");
-    let frame = Frame::from_guest().udp4(300);
-    for incarnation in 1..=3 {
-        let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
-        manager.collect();
-        for _ in 0..incarnation {
-            tap.write_frame(&frame).unwrap();
+    alone("attach::a_slot_that_is_used_again_begins_at_zero", || {
+        let _namespace = NetNs::enter().unwrap();
+        let mut manager = manager_with(&["vmt0"], "[readers.tap_ebpf]\nmax_nics = 1\npin = false\n");
+        let frame = Frame::from_guest().udp4(300);
+        for incarnation in 1..=3 {
+            let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
+            manager.collect();
+            for _ in 0..incarnation {
+                tap.write_frame(&frame).unwrap();
+            }
+            assert_eq!(nics(&mut manager)[0].ebpf.unwrap().tx.udp, incarnation);
         }
-        assert_eq!(nics(&mut manager)[0].ebpf.unwrap().tx.udp, incarnation);
-    }
+    });
 }
 
 #[test]

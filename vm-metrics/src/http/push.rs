@@ -73,6 +73,8 @@ pub fn router(store: Store, wake: impl Fn() + Send + Sync + 'static) -> Router {
             content_type = "application/problem+json"),
         (status = 500, description = "It cannot be kept", body = Problem,
             content_type = "application/problem+json"),
+        (status = 507, description = "There is no room for one more", body = Problem,
+            content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn put_instance(
@@ -124,5 +126,22 @@ async fn not_allowed(method: Method) -> Problem {
 
 fn not_kept(error: &io::Error) -> Problem {
     tracing::error!("cannot keep what was pushed: {error}");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot keep it: {error}"))
+    let status = match error.kind() {
+        io::ErrorKind::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    Problem::new(status, format!("cannot keep it: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_room_is_told_apart_from_other_faults() {
+        let title =
+            |kind: io::ErrorKind| serde_json::to_value(not_kept(&kind.into())).unwrap()["title"].clone();
+        assert_eq!(title(io::ErrorKind::StorageFull), "Insufficient Storage");
+        assert_eq!(title(io::ErrorKind::PermissionDenied), "Internal Server Error");
+    }
 }

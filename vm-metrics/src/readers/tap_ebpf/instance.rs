@@ -2,7 +2,7 @@
 //!
 //! What attaches and detaches here is called on a thread that is in that namespace.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::time::{Duration, Instant};
 
@@ -167,7 +167,7 @@ impl Instance {
     }
 
     /// Which TAPs are gone, or were no VM's for a while, and which are new.
-    pub(super) fn changes(&mut self, present: &Present, links: &Links) -> Changes {
+    pub(super) fn changes(&mut self, present: &Present, deleted: &HashSet<u32>, links: &Links) -> Changes {
         self.last_words.swap(0, 1);
         self.last_words[0].clear();
         self.refused.retain(|ifindex, _| present.contains_key(ifindex));
@@ -182,11 +182,13 @@ impl Instance {
             }
         }
         let is_gone = |(ifindex, tap): &(&u32, &Tap)| {
-            tap.wanted != now && (now - tap.wanted >= UNWANTED || links.name_of(**ifindex).is_none())
+            let is_unwanted = tap.wanted != now && now - tap.wanted >= UNWANTED;
+            let is_there = tap.wanted == now || links.name_of(**ifindex).is_some();
+            is_unwanted || !is_there || deleted.contains(ifindex)
         };
         let is_new = |ifindex: &u32| {
             let rests = self.refused.get(ifindex).is_some_and(|refusal| now < refusal.retry_at);
-            !rests && !self.taps.contains_key(ifindex)
+            !rests && (!self.taps.contains_key(ifindex) || deleted.contains(ifindex))
         };
         Changes {
             gone: self.taps.iter().filter(is_gone).map(|(ifindex, _)| *ifindex).collect(),
@@ -218,7 +220,10 @@ impl Instance {
     }
 
     pub(super) fn attach(&mut self, changes: &Changes, links: &mut Links, budget: &mut Budget) {
-        for (ifindex, nic) in &changes.new {
+        // One that is to be taken off first may have to wait for its turn.
+        let new: Vec<_> =
+            changes.new.iter().filter(|(ifindex, _)| !self.taps.contains_key(ifindex)).collect();
+        for (ifindex, nic) in new {
             let Some(attached) = budget.spend(|| self.attach_one(*ifindex, nic, links)) else { break };
             match attached {
                 Ok(tap) => {

@@ -3,7 +3,7 @@
 //! Interface indexes are those of a namespace, and the programs go by them: so each has loads of its own. In the
 //! daemon's there is one, of the size that is configured; elsewhere they are made as TAPs come, small ones first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -120,17 +120,21 @@ impl Place {
     }
 
     /// Which TAPs there are, and who takes care of which; takes the programs off those that are nobody's any more.
+    /// What has the index of a deleted device is another one.
     pub(super) fn begin<'v>(
         &mut self,
         nics: &[&'v Nic],
+        deleted: &HashSet<u32>,
         budget: &mut Budget,
         report: &mut ReadReport,
     ) -> Result<Round<'v>, ReaderError> {
         let present = self.links.find(nics.iter().copied())?;
         let (shares, homeless) = self.share(present);
         let Self { instances, links, namespace, .. } = self;
-        let changes =
-            instances.iter_mut().zip(&shares).map(|(instance, share)| instance.changes(share, links));
+        let changes = instances
+            .iter_mut()
+            .zip(&shares)
+            .map(|(instance, share)| instance.changes(share, deleted, links));
         let changes: Vec<_> = changes.collect();
         if changes.iter().any(Changes::have_gone) {
             let detach = || {
@@ -231,7 +235,7 @@ impl Place {
                 let homeless = std::mem::take(&mut round.homeless);
                 let Self { instances, links, .. } = self;
                 if let Some(last) = instances.last_mut() {
-                    let changes = last.changes(&homeless, links);
+                    let changes = last.changes(&homeless, &HashSet::new(), links);
                     round.shares.push((homeless, changes));
                 }
             }

@@ -17,7 +17,7 @@ use super::pins::{self, Pins};
 use super::place::{Place, Round, Terms};
 use super::{Options, own_load, remove_filters_elsewhere};
 use crate::host::Host;
-use crate::model::{Batch, Leaving, Nic, VmSet};
+use crate::model::{Batch, Gone, Leaving, Nic, VmSet};
 use crate::netns::Namespace;
 use crate::readers::elsewhere::{Elsewhere, by_netns};
 use crate::readers::rtnetlink::Links;
@@ -161,7 +161,7 @@ impl Reader for TapEbpf {
         for (netns, _) in self.elsewhere.open() {
             nics.entry(Some(netns)).or_default();
         }
-        let rounds = self.begin(&nics, &mut report);
+        let rounds = self.begin(&nics, batch, &mut report);
         self.follow_drops(&rounds, &mut report);
         let rounds = self.attach(rounds);
         // What was dropped had been offered, so it is read first: then no difference is below 0.
@@ -204,16 +204,22 @@ impl TapEbpf {
     fn begin<'v>(
         &mut self,
         nics: &HashMap<Option<u64>, Vec<&'v Nic>>,
+        batch: &Batch,
         report: &mut ReadReport,
     ) -> Vec<(Option<u64>, Round<'v>)> {
         let Self { own, elsewhere, loader, detaching, loading, .. } = self;
         detaching.refill();
         loading.refill();
+        let (mut deleted, none) = (HashMap::<_, HashSet<u32>>::new(), HashSet::new());
+        for device in batch.departed.iter().filter(|device| device.gone == Gone::Deleted) {
+            deleted.entry(device.netns).or_default().insert(device.ifindex);
+        }
         let mut rounds = Vec::new();
         for (netns, nics) in nics {
             let Some(place) = place(own, elsewhere, *netns) else { continue };
             place.open(loader, loading);
-            match place.begin(nics, detaching, report) {
+            let deleted = deleted.get(netns).unwrap_or(&none);
+            match place.begin(nics, deleted, detaching, report) {
                 Ok(round) => rounds.push((*netns, round)),
                 // Which TAPs are there is not known: the programs stay where they are, and go on counting.
                 Err(error) => report.error(error),
