@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::ledger::ebpf_or;
-use crate::model::{Batch, FrameCounts, InstanceInfo, Leaving, Nic, NicStats, VmSet, VmStats};
+use crate::model::{
+    Batch, DepartedDevice, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, VmSet, VmStats,
+};
 
 /// Departed VMs with their last numbers.
 #[derive(Debug)]
@@ -15,14 +17,15 @@ pub(super) struct Departed {
 }
 
 /// Whole VMs, or VMs with only the interfaces they have lost. An interface is also lost when the VM still has it but
-/// nothing can be read of it any more.
+/// nothing can be read of it any more, or another device has its name.
 pub(super) fn leaving(before: &Tick, now: &VmSet, batch: &Batch) -> Leaving {
     let gone = |vm: &InstanceInfo| {
         let same = |other: &&InstanceInfo| other.id == vm.id && other.hypervisor_pid == vm.hypervisor_pid;
         let Some(still) = now.vms.iter().find(same) else { return Some(vm.clone()) };
-        let was_read = |nic: &Nic| before.ifindex(vm, nic).is_some();
-        let is_read = |nic: &Nic| batch.taps.contains_key(nic) || batch.ebpf.contains_key(nic);
-        let lost = |nic: &&Nic| was_read(nic) && !(still.nics.contains(nic) && is_read(nic));
+        let lost = |nic: &&Nic| {
+            let same = |was: u32| still.nics.contains(nic) && is_still_there(nic, was, batch);
+            before.ifindex(vm, nic).is_some_and(|was| !same(was))
+        };
         let nics: Vec<_> = vm.nics.iter().filter(lost).cloned().collect();
         (!nics.is_empty()).then(|| InstanceInfo { nics, ..vm.clone() })
     };
@@ -32,12 +35,25 @@ pub(super) fn leaving(before: &Tick, now: &VmSet, batch: &Batch) -> Leaving {
     Leaving { vms: VmSet { vms }, ifindexes }
 }
 
+/// Whether something was read of the device that had this index. 0 is not known, and may be any.
+fn is_still_there(nic: &Nic, was: u32, batch: &Batch) -> bool {
+    let read = batch.taps.get(nic).map(|reading| reading.ifindex);
+    let read = read.or(batch.ebpf.get(nic).map(|reading| reading.ifindex));
+    read.is_some_and(|is| is == 0 || was == 0 || is == was) && !was_deleted(nic, was, batch)
+}
+
+fn was_deleted(nic: &Nic, ifindex: u32, batch: &Batch) -> bool {
+    let deleted = DepartedDevice { netns: nic.netns, ifindex, gone: Gone::Deleted };
+    batch.departed.contains(&deleted)
+}
+
 /// What was read in this tick of devices that another VM has now: they are read once, so that what one VM is given the
 /// other is not.
 pub(super) fn handed_over(leaving: &Leaving, batch: &Batch) -> Batch {
     let mut read = Batch { namespaces: batch.namespaces.clone(), ..Batch::default() };
-    // By the name alone it may be another device.
-    for (nic, ifindex) in leaving.ifindexes.iter().filter(|(_, ifindex)| **ifindex != 0) {
+    // By the name alone it may be another device, and so it may be by an index that was free meanwhile.
+    let is_it = |nic: &Nic, ifindex: u32| ifindex != 0 && !was_deleted(nic, ifindex, batch);
+    for (nic, ifindex) in leaving.ifindexes.iter().filter(|(nic, ifindex)| is_it(nic, **ifindex)) {
         if let Some(reading) = batch.taps.get(nic).filter(|reading| reading.ifindex == *ifindex) {
             read.taps.insert(nic.clone(), *reading);
         }
