@@ -30,7 +30,11 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger) -> VmStats {
     let threads = vm.hypervisor_pid.and_then(|pid| batch.threads.get(&pid));
     let start_time =
         vm.hypervisor_pid.zip(process.start_ticks).and_then(|(pid, start)| ledger.started(pid, start));
-    let nics: Vec<NicStats> = vm.nics.iter().map(|nic| nic_stats(&vm.id, nic, batch, ledger)).collect();
+    let nics: Vec<_> = vm.nics.iter().map(|nic| nic_stats(&vm.id, nic, batch, ledger)).collect();
+    let network = ledger.network(vm, process.start_ticks, &nics);
+    // A sum without those that cannot be counted is no sum.
+    let [net_rx_bytes, net_tx_bytes, net_rx_packets, net_tx_packets] =
+        network.map(|sum| sum.filter(|_| vm.uncounted.is_empty()));
     VmStats {
         instance_id: vm.id.clone(),
         instance_name: vm.name.clone(),
@@ -53,16 +57,16 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger) -> VmStats {
         disk_read_bytes: process.disk.map(|disk| disk.read_bytes),
         disk_write_bytes: process.disk.map(|disk| disk.write_bytes),
         disk_cancelled_write_bytes: process.disk.map(|disk| disk.cancelled_write_bytes),
-        net_rx_bytes: sum(vm, &nics, |nic| nic.rx.bytes),
-        net_tx_bytes: sum(vm, &nics, |nic| nic.tx.bytes),
-        net_rx_packets: sum(vm, &nics, |nic| nic.rx.packets),
-        net_tx_packets: sum(vm, &nics, |nic| nic.tx.packets),
+        net_rx_bytes,
+        net_tx_bytes,
+        net_rx_packets,
+        net_tx_packets,
         allocated_vcpus: vm.allocated_vcpus,
         allocated_memory_bytes: vm.allocated_memory_bytes,
         actual_memory_bytes: vm.actual_memory_bytes,
         state: vm.state,
         project: vm.project.clone(),
-        nics,
+        nics: nics.into_iter().map(|(_, nic)| nic).collect(),
         uncounted: vm.uncounted.clone(),
     }
 }
@@ -76,21 +80,14 @@ fn vcpu_stats(vcpu: &VcpuReading) -> VcpuStats {
     }
 }
 
-/// A sum over all NICs, or nothing: a sum over some of them would fall when one cannot be read.
-fn sum(vm: &InstanceInfo, nics: &[NicStats], of: impl Fn(&NicStats) -> Option<u64>) -> Option<u64> {
-    if nics.is_empty() || !vm.uncounted.is_empty() {
-        return None;
-    }
-    nics.iter().map(of).try_fold(0_u64, |sum, value| sum.checked_add(value?))
-}
-
-fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicStats {
+/// With the number of its part, where anything was read.
+fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> (Option<u64>, NicStats) {
     let ebpf = batch.ebpf.get(nic);
     // Numbers of two devices that had the name one after the other are not mixed: the later reading is eBPF's.
     let device = batch.taps.get(nic).filter(|device| ebpf.is_none_or(|ebpf| ebpf.ifindex == device.ifindex));
     let of_ebpf = ebpf.map(|ebpf| (ebpf.ifindex, ebpf.kind));
     let Some((ifindex, kind)) = of_ebpf.or(device.map(|device| (device.ifindex, device.kind))) else {
-        return NicStats { device: nic.tap.clone(), netns: nic.netns, ..NicStats::default() };
+        return (None, NicStats { device: nic.tap.clone(), netns: nic.netns, ..NicStats::default() });
     };
     let GuestView { rx, tx } = device.map(|device| device_counts(kind, &device.stats)).unwrap_or_default();
     let namespace = nic.netns.and_then(|netns| batch.namespaces.get(&netns)).copied();
@@ -103,12 +100,12 @@ fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicS
     let (rx_backlog_packets, rx_backlog_bytes) = backlog(account, &line, is_tap && device.is_some());
     let gap = gap(kind, account, &line, tx.packets, ebpf, is_tap && device.is_some());
     let published = account.publish(line);
-    let start_time = account.since;
+    let (start_time, part) = (account.since, account.part);
     if let Some(gone) = batch.gone.get(nic) {
         ledger.gone(*gone, &seen, line);
     }
     let counted = ebpf.filter(|_| counts_what_was_sent(kind));
-    NicStats {
+    let stats = NicStats {
         device: nic.tap.clone(),
         netns: nic.netns,
         ifindex: Some(ifindex),
@@ -124,7 +121,8 @@ fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> NicS
         rx_backlog_bytes,
         rx_gap_packets: gap.rx,
         tx_gap_packets: gap.tx,
-    }
+    };
+    (Some(part), stats)
 }
 
 /// Both directions of something, as the guest sees them.

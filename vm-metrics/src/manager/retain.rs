@@ -136,6 +136,10 @@ fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
     last.disk_read_bytes = last.disk_read_bytes.or(before.disk_read_bytes);
     last.disk_write_bytes = last.disk_write_bytes.or(before.disk_write_bytes);
     last.disk_cancelled_write_bytes = last.disk_cancelled_write_bytes.or(before.disk_cancelled_write_bytes);
+    last.net_rx_bytes = last.net_rx_bytes.or(before.net_rx_bytes);
+    last.net_tx_bytes = last.net_tx_bytes.or(before.net_tx_bytes);
+    last.net_rx_packets = last.net_rx_packets.or(before.net_rx_packets);
+    last.net_tx_packets = last.net_tx_packets.or(before.net_tx_packets);
     for nic in &mut last.nics {
         let known = before.nics.iter().find(|known| known.device == nic.device && known.netns == nic.netns);
         if let Some(known) = known {
@@ -220,10 +224,12 @@ mod tests {
     fn last_numbers_are_shown_for_the_time_of_retention_and_no_longer() {
         let start = Instant::now();
         let mut departed = Departed::new(Duration::from_secs(10));
-        departed.add(vec![stats("a", 1, "t0", None)], &[stats("a", 1, "t0", Some(7))], start);
+        let before = VmStats { net_tx_bytes: Some(9), ..stats("a", 1, "t0", Some(7)) };
+        departed.add(vec![stats("a", 1, "t0", None)], &[before], start);
         let mut present = Vec::new();
         departed.show(&mut present);
-        assert_eq!(present[0].nics[0].tx.bytes, Some(7), "as it was before");
+        let shown = (present[0].nics[0].tx.bytes, present[0].net_tx_bytes);
+        assert_eq!(shown, (Some(7), Some(9)), "as it was before");
         let vm = &present[0];
         assert_eq!((vm.running, vm.memory_rss_bytes, vm.state), (false, None, None));
         departed.add(Vec::new(), &[], start + Duration::from_secs(11));

@@ -74,16 +74,17 @@ pub struct VmStats {
     /// Of the bytes written, those that were thrown away before they reached storage, because the file was deleted or cut
     /// (`cancelled_write_bytes` of `/proc/<pid>/io`).
     pub disk_cancelled_write_bytes: Option<u64>,
-    /// Bytes the guest received, all NICs; `None` when it is not known of one of them.
+    /// Bytes the guest received, all NICs, also those that it has no more; `None` when it is not known of one that it has.
+    /// The sum does not fall while the process lives and one daemon looks.
     #[serde(rename = "network_rx_bytes")]
     pub net_rx_bytes: Option<u64>,
-    /// Bytes the guest sent, all NICs; `None` when it is not known of one of them.
+    /// Bytes the guest sent; a sum as the one above.
     #[serde(rename = "network_tx_bytes")]
     pub net_tx_bytes: Option<u64>,
-    /// Packets of the host that the guest received, all NICs; `None` when it is not known of one of them.
+    /// Packets of the host that the guest received; a sum as the ones above.
     #[serde(rename = "network_rx_packets")]
     pub net_rx_packets: Option<u64>,
-    /// Packets of the host that the guest sent, all NICs; `None` when it is not known of one of them.
+    /// Packets of the host that the guest sent; a sum as the ones above.
     #[serde(rename = "network_tx_packets")]
     pub net_tx_packets: Option<u64>,
     /// vCPUs that the VM was given; `None` when no source knows.

@@ -21,6 +21,8 @@ pub(in crate::manager) struct Account {
     pub(super) owner: String,
     /// When the owner was first seen with it, in seconds of Unix time; `None` when it was there at the first look of all.
     pub(in crate::manager) since: Option<f64>,
+    /// Tells the owner's part of this device from any other part; 0 until it is given a number.
+    pub(in crate::manager) part: u64,
     /// What the former owners were given.
     pub(super) origin: Totals,
     /// The line at its last publication; `None` before the first one in this process.
@@ -51,6 +53,7 @@ impl Account {
             device,
             owner: owner.to_owned(),
             since,
+            part: 0,
             origin: Totals::default(),
             last: None,
             raw: Default::default(),
@@ -104,6 +107,7 @@ impl Account {
     pub(super) fn hand_to(&mut self, owner: &str, now: Option<f64>) {
         owner.clone_into(&mut self.owner);
         self.since = now;
+        self.part = 0;
         self.rx_gap.hand_over();
         self.tx_gap.hand_over();
         match self.last {

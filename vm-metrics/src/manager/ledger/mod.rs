@@ -2,7 +2,8 @@
 //! VMs that have a device one after the other each is given its own part and no other.
 //!
 //! `continued` makes one counter of two sources, `gap` says what the programs did not see, `account` knows the owners of a
-//! device, `totals` takes apart what is whose, and `processes` knows when each VM's process started.
+//! device, `totals` takes apart what is whose, `sums` adds up what is a VM's, and `processes` knows when each VM's process
+//! started.
 
 mod account;
 mod continued;
@@ -10,10 +11,11 @@ mod gap;
 mod moves;
 mod processes;
 mod saved;
+mod sums;
 mod totals;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -23,9 +25,10 @@ pub(super) use totals::{Totals, ebpf_or};
 use moves::Moves;
 use processes::Processes;
 use saved::Store;
+use sums::{Network, Sums};
 
 use crate::host::Host;
-use crate::model::{FrameCounts, Gone, Nic};
+use crate::model::{FrameCounts, Gone, InstanceInfo, Nic, NicStats};
 use crate::readers::Purpose;
 
 /// Ticks between two looks for accounts whose device is gone; one that is taken up again is checked anyway.
@@ -54,6 +57,9 @@ pub(super) struct Ledger {
     /// Who looks only once does not know since when things are as they are.
     looks_once: bool,
     accounts: HashMap<DeviceKey, Account>,
+    /// How many parts of devices were given to VMs.
+    parts: u64,
+    sums: Sums,
     processes: Processes,
     moves: Moves,
     store: Option<Store>,
@@ -136,6 +142,10 @@ impl Ledger {
             account.hand_to(owner, since);
             self.changed = true;
         }
+        if account.part == 0 {
+            self.parts += 1;
+            account.part = self.parts;
+        }
         account.saw(self.tick, self.now, seen);
         account
     }
@@ -160,6 +170,17 @@ impl Ledger {
             account.device = seen.namespace;
             self.accounts.insert(key.clone(), account);
         }
+    }
+
+    /// What all interfaces of this VM have counted together since its process started, also those that it has no more;
+    /// nothing where it is not known of one of these.
+    pub(super) fn network(
+        &mut self,
+        vm: &InstanceInfo,
+        start_ticks: Option<u64>,
+        nics: &[(Option<u64>, NicStats)],
+    ) -> Network {
+        self.sums.sum(vm, start_ticks, self.now, nics)
     }
 
     /// When a process started, in seconds of Unix time: the same number for as long as it lives.
@@ -190,6 +211,8 @@ impl Ledger {
             };
             account.seen == tick || lives()
         });
+        let parts: HashSet<u64> = self.accounts.values().map(|account| account.part).collect();
+        self.sums.tidy(now, |part| parts.contains(&part));
     }
 }
 

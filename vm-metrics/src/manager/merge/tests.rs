@@ -1,3 +1,5 @@
+mod sums;
+
 use super::*;
 use crate::model::{ProcessReading, TapReading, UncountedKind, UncountedNic};
 use vm_metrics_common::Counters;
@@ -96,7 +98,7 @@ fn a_device_under_a_used_name_begins_anew() {
     let mut ledger = Ledger::default();
     present(&vm(&["t"]), &batch(&[("t", device(3, 500, 500))], &[]), &mut ledger);
     let stats = &present(&vm(&["t"]), &batch(&[("t", device(4, 1, 2))], &[]), &mut ledger)[0];
-    assert_eq!((stats.net_rx_bytes, stats.net_tx_bytes), (Some(2), Some(1)));
+    assert_eq!((stats.nics[0].rx.bytes, stats.nics[0].tx.bytes), (Some(2), Some(1)));
 }
 
 #[test]
@@ -144,9 +146,9 @@ fn the_switch_from_netlink_to_sysfs_and_back_does_not_show() {
     }
 }
 
-/// What each VM that is there was given of what its guest sent, and what the VM that leaves was given at last.
+/// What each VM that is there was given of what came from its device, and what the VM that leaves was given at last.
 fn sent(ledger: &mut Ledger, present: &VmSet, leaving: &VmSet, batch: &Batch) -> [Vec<Option<u64>>; 2] {
-    let of = |stats: Vec<VmStats>| stats.iter().map(|vm| vm.net_tx_bytes).collect();
+    let of = |stats: Vec<VmStats>| stats.iter().map(|vm| vm.nics[0].tx.bytes).collect();
     let (present, leaving) = merge((present, batch), (leaving, batch), ledger);
     [of(present), of(leaving)]
 }
@@ -184,7 +186,7 @@ fn a_device_that_counts_less_than_before_is_another_one() {
     let mut ledger = Ledger::default();
     let now = |bytes| batch(&[("t", device(3, bytes, 0))], &[]);
     present(&vm(&["t"]), &now(1000), &mut ledger);
-    assert_eq!(present(&vm(&["t"]), &now(10), &mut ledger)[0].net_tx_bytes, Some(10));
+    assert_eq!(present(&vm(&["t"]), &now(10), &mut ledger)[0].nics[0].tx.bytes, Some(10));
 }
 
 #[test]

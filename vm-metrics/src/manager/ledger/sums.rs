@@ -1,0 +1,107 @@
+//! What all interfaces of a VM have counted together, also those that it has no more: a sum over those that are there would
+//! fall when one is taken out.
+
+use std::collections::HashMap;
+
+use crate::model::{InstanceInfo, NicStats};
+
+/// How long a VM that no source lists may come back with the same process, in seconds.
+const KEEP: f64 = 3600.0;
+
+/// Bytes received and sent, packets received and sent, guest perspective.
+pub(in crate::manager) type Network = [Option<u64>; 4];
+
+/// By id and process.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    vms: HashMap<(String, Option<u32>), Vm>,
+}
+
+#[derive(Debug, Default)]
+struct Vm {
+    start_ticks: Option<u64>,
+    /// In seconds of Unix time.
+    seen_at: f64,
+    /// What was published last of each part of a device that was this VM's, by the number of the part.
+    parts: HashMap<u64, Network>,
+    /// Of the parts that have ended.
+    ended: Network,
+}
+
+impl Sums {
+    /// Nothing where it is not known of one of these interfaces. Each comes with the number of its part.
+    pub(super) fn sum(
+        &mut self,
+        vm: &InstanceInfo,
+        start_ticks: Option<u64>,
+        now: f64,
+        nics: &[(Option<u64>, NicStats)],
+    ) -> Network {
+        let known = self.vms.entry((vm.id.clone(), vm.hypervisor_pid)).or_default();
+        if known.start_ticks.zip(start_ticks).is_some_and(|(before, now)| before != now) {
+            *known = Vm::default();
+        }
+        known.start_ticks = start_ticks.or(known.start_ticks);
+        known.seen_at = now;
+        for (part, nic) in nics {
+            if let Some(part) = part {
+                let last = known.parts.entry(*part).or_default();
+                *last = each(counts(nic), *last, Option::or);
+            }
+        }
+        let sum = known.parts.values().fold(known.ended, |sum, part| each(sum, *part, add));
+        nics.iter()
+            .fold(sum, |sum, (_, nic)| each(sum, counts(nic), |sum, count| sum.filter(|_| count.is_some())))
+    }
+
+    /// Forgets VMs that are gone, and which parts they had that have ended.
+    pub(super) fn tidy(&mut self, now: f64, goes_on: impl Fn(u64) -> bool) {
+        self.vms.retain(|_, vm| now - vm.seen_at < KEEP);
+        for vm in self.vms.values_mut() {
+            let ended = &mut vm.ended;
+            vm.parts.retain(|number, part| {
+                let keep = goes_on(*number);
+                if !keep {
+                    *ended = each(*ended, *part, add);
+                }
+                keep
+            });
+        }
+    }
+}
+
+fn counts(nic: &NicStats) -> Network {
+    [nic.rx.bytes, nic.tx.bytes, nic.rx.packets, nic.tx.packets]
+}
+
+fn each(a: Network, b: Network, of: impl Fn(Option<u64>, Option<u64>) -> Option<u64>) -> Network {
+    std::array::from_fn(|at| of(a[at], b[at]))
+}
+
+/// What is not known of a part that has ended will never be.
+fn add(sum: Option<u64>, part: Option<u64>) -> Option<u64> {
+    sum.zip(part).map(|(sum, part)| sum.saturating_add(part)).or(sum).or(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::FrameCounts;
+
+    #[test]
+    fn parts_that_have_ended_are_one_number() {
+        let mut sums = Sums::default();
+        let vm = InstanceInfo::default();
+        let sum = |sums: &mut Sums, part, bytes| {
+            let tx = FrameCounts { bytes: Some(bytes), ..FrameCounts::default() };
+            sums.sum(&vm, None, 0.0, &[(Some(part), NicStats { tx, ..NicStats::default() })])[1]
+        };
+        assert_eq!(sum(&mut sums, 1, 5), Some(5));
+        assert_eq!(sum(&mut sums, 2, 7), Some(12));
+        sums.tidy(KEEP / 2.0, |part| part == 2);
+        assert_eq!(sums.vms.values().map(|vm| vm.parts.len()).sum::<usize>(), 1);
+        assert_eq!(sum(&mut sums, 2, 8), Some(13));
+        sums.tidy(KEEP, |_| true);
+        assert!(sums.vms.is_empty());
+    }
+}
