@@ -124,9 +124,8 @@ fn the_next_daemon_knows_whose_the_counts_were() {
 
     let mut looks = Ledger::new(host.clone(), Purpose::Look, Some(dir.path()));
     assert_eq!(tick(&mut looks, "b", &nic, 1500), 1500, "a look is the device's own word");
-    fs::remove_dir(host.net_device("t")).unwrap();
-    // So that the next one has another number.
-    fs::create_dir(host.net_device("other")).unwrap();
+    // Kept until the new one is there: so it gets another number.
+    fs::rename(host.net_device("t"), host.net_device("old")).unwrap();
     fs::create_dir(host.net_device("t")).unwrap();
     assert_eq!(tick(&mut ledger(&host), "c", &nic, 1600), 1600, "another device");
 }
