@@ -1,7 +1,7 @@
 //! The departed: the last numbers of VMs and interfaces that are gone are shown for a while, so that a scrape that comes
 //! later still finds the last bytes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::ledger::ebpf_or;
@@ -88,13 +88,21 @@ impl Departed {
             present.iter().flat_map(|vm| vm.nics.iter().filter_map(|nic| device(vm, nic))).collect();
         let gone =
             |vm: &VmStats, nic: &NicStats| device(vm, nic).is_none_or(|device| !devices.contains(&device));
+        let processes: HashMap<u32, Option<f64>> =
+            present.iter().filter_map(|vm| Some((vm.hypervisor_pid?, vm.start_time))).collect();
+        // What it counts is shown under the id that it has now.
+        let lives_on = |vm: &VmStats| {
+            let start = vm.hypervisor_pid.and_then(|pid| processes.get(&pid));
+            start.is_some_and(|start| start.zip(vm.start_time).is_none_or(|(now, before)| now == before))
+        };
         let mut shown = HashSet::new();
         // The latest incarnation of an id is the one to show, with what it had lost before it ended.
         for (_, departed) in self.vms.iter().rev() {
             let is_there = ids.contains(&departed.instance_id);
             if !is_there && shown.insert(&departed.instance_id) {
                 let nics = departed.nics.iter().filter(|nic| gone(departed, nic)).cloned().collect();
-                present.push(VmStats { nics, ..departed.clone() });
+                let departed = VmStats { nics, ..departed.clone() };
+                present.push(if lives_on(&departed) { without_process(departed) } else { departed });
                 continue;
             }
             let same = |vm: &&mut VmStats| {
@@ -116,6 +124,20 @@ fn show_nic(vm: &mut VmStats, departed: &NicStats) {
         Some(nic) if nic.ifindex.is_some() => {}
         Some(nic) => *nic = departed.clone(),
         None => vm.nics.push(departed.clone()),
+    }
+}
+
+/// Only what its interfaces have counted.
+fn without_process(vm: VmStats) -> VmStats {
+    VmStats {
+        start_time: None,
+        cpu_usec: None,
+        cpu_wait_usec: None,
+        vcpus: Vec::new(),
+        disk_read_bytes: None,
+        disk_write_bytes: None,
+        disk_cancelled_write_bytes: None,
+        ..vm
     }
 }
 
@@ -177,7 +199,7 @@ fn or(last: FrameCounts, before: FrameCounts) -> FrameCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{TapReading, VmState};
+    use crate::model::{TapReading, VcpuStats, VmState};
 
     fn info(id: &str, pid: u32, taps: &[&str]) -> InstanceInfo {
         let nics = taps.iter().map(|tap| Nic::local(*tap)).collect();
@@ -258,6 +280,37 @@ mod tests {
         let mut present = vec![stats("b", 2, "old", Some(8))];
         departed.show(&mut present);
         assert_eq!(present[1].nics[0].tx.bytes, Some(7), "another VM has it now: this was its part");
+    }
+
+    #[test]
+    fn what_a_process_counts_is_shown_under_one_id() {
+        let process = |id, start_time, cpu_usec| VmStats {
+            start_time,
+            cpu_usec: Some(cpu_usec),
+            disk_read_bytes: Some(1),
+            vcpus: vec![VcpuStats::default()],
+            ..stats(id, 1, "t0", Some(7))
+        };
+        let mut departed = Departed::new(Duration::from_secs(10));
+        departed.add(vec![process("a", Some(5.0), 30)], &[], Instant::now());
+        let shown = |now: VmStats| {
+            let mut present = vec![now];
+            departed.show(&mut present);
+            let a = present.remove(1);
+            (a.cpu_usec, a.disk_read_bytes, a.vcpus.len(), a.start_time, a.nics[0].tx.bytes)
+        };
+        assert_eq!(
+            shown(process("b", Some(5.0), 31)),
+            (None, None, 0, None, Some(7)),
+            "it has another id now"
+        );
+        assert_eq!(
+            shown(process("b", None, 31)),
+            (None, None, 0, None, Some(7)),
+            "and no reason to think otherwise"
+        );
+        let another = (Some(30), Some(1), 1, Some(5.0), Some(7));
+        assert_eq!(shown(process("b", Some(6.0), 2)), another, "the pid is used again");
     }
 
     #[test]

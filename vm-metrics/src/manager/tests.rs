@@ -52,6 +52,17 @@ fn the_source_that_is_set_last_counts() {
 }
 
 #[test]
+fn a_process_that_gets_another_id_has_its_counters_once() {
+    let process = Process::start();
+    let manager = Manager::new();
+    manager.set_instance_source(vec![process.info("a")]);
+    manager.collect();
+    manager.set_instance_source(vec![process.info("b")]);
+    let seen: Vec<_> = manager.collect().vms.iter().map(|vm| (vm.running, vm.cpu_usec.is_some())).collect();
+    assert_eq!(seen, [(true, true), (false, false)]);
+}
+
+#[test]
 fn clones_share_a_state_and_others_do_not() {
     let process = Process::start();
     let (one, other) = (Manager::new(), Manager::new());

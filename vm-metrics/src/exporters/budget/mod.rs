@@ -5,6 +5,7 @@
 //! shown add up to the true counters, and none of them falls.
 
 mod members;
+mod processes;
 mod sums;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::exports::BudgetCounts;
 use super::families::Family;
 use crate::model::Snapshot;
 use members::Members;
+use processes::Processes;
 use sums::Sums;
 
 /// `instance_id`, `instance_name` and `device` of the series of the rest.
@@ -51,6 +53,7 @@ pub(crate) struct LabelBudget {
     /// Of the latest snapshot; the first is 1.
     tick: u64,
     members: Members,
+    processes: Processes,
     sums: Sums,
 }
 
@@ -63,6 +66,7 @@ impl LabelBudget {
             exceeded: false,
             tick: 0,
             members: Members::new(budget.vms),
+            processes: Processes::default(),
             sums: Sums::default(),
         }
     }
@@ -82,10 +86,11 @@ impl LabelBudget {
         if self.tick < snapshot.tick {
             self.tick = snapshot.tick;
             self.members.update(&snapshot.vms);
+            self.processes.update(&snapshot.vms, snapshot.taken);
         }
         let now = (!is_old).then_some(snapshot.taken);
         for family in families.iter_mut() {
-            self.sums.fit(family, &self.members, now);
+            self.sums.fit(family, &self.members, &self.processes, now);
         }
         self.sums.forget(snapshot.taken);
     }

@@ -1,3 +1,5 @@
+mod renames;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use proptest::prelude::*;
