@@ -1,8 +1,10 @@
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::{Child, Command};
 use std::thread;
 
 use super::*;
-use crate::sources::{Listing, SourceError};
+use crate::sources::{InstanceData, InstanceListerAdapter, Listing, SourceError};
 
 struct Failing;
 
@@ -63,6 +65,23 @@ fn a_process_that_gets_another_id_has_its_counters_once() {
 }
 
 #[test]
+fn vcpus_are_known_though_an_adapter_names_no_hypervisor() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::new(dir.path().join("proc"), dir.path().join("sys"));
+    let thread = host.process(70).join("task/71");
+    fs::create_dir_all(&thread).unwrap();
+    symlink("/usr/bin/firecracker", host.process(70).join("exe")).unwrap();
+    fs::write(thread.join("comm"), "fc_vcpu 0\n").unwrap();
+    fs::write(thread.join("schedstat"), "1000000 10 1\n").unwrap();
+    let manager = Manager::baseline(&host);
+    manager.set_instance_source(InstanceListerAdapter::new(|| {
+        Ok(vec![InstanceData { id: "a".into(), hypervisor_pid: Some(70), ..InstanceData::default() }])
+    }));
+    let vcpus = &manager.collect_all().unwrap()[0].vcpus;
+    assert_eq!(vcpus.iter().map(|vcpu| (vcpu.vcpu, vcpu.cpu_usec)).collect::<Vec<_>>(), [(0, 1000)]);
+}
+
+#[test]
 fn clones_share_a_state_and_others_do_not() {
     let process = Process::start();
     let (one, other) = (Manager::new(), Manager::new());
@@ -104,7 +123,7 @@ fn what_does_not_run_has_no_stats() {
 #[test]
 fn a_source_that_panics_does_not_end_the_manager() {
     let manager = Manager::new();
-    manager.set_instance_source(crate::sources::InstanceListerAdapter::new(|| panic!("a fault of theirs")));
+    manager.set_instance_source(InstanceListerAdapter::new(|| panic!("a fault of theirs")));
     let other = manager.clone();
     assert!(thread::spawn(move || other.collect_all()).join().is_err());
     manager.set_instance_source(Vec::new());

@@ -31,6 +31,7 @@ pub use self::adapters::{
 pub use self::error::SourceError;
 pub use self::merge::merge_listings;
 pub use self::precedence::Tier;
+pub(crate) use self::proc_scan::executable;
 use self::push::Inbox;
 use self::round::Asked;
 pub use self::round::{SourceReport, Sources};

@@ -56,11 +56,11 @@ impl ProcThreads {
     ) -> Result<ThreadsReading, ReaderError> {
         let known = match self.processes.remove(&pid) {
             Some(process) => Some(process),
-            None => Process::open(&self.host, pid, hypervisor, self.is_young(pid))?,
+            None => Process::open(&self.host, pid, self.is_young(pid))?,
         };
         let gone = ReaderError::NoProcess { pid };
         let Some(mut process) = known else { return Err(gone) };
-        let reading = process.read(room, buffer, report)?.ok_or(gone)?;
+        let reading = process.read(hypervisor, room, buffer, report)?.ok_or(gone)?;
         self.processes.insert(pid, process);
         Ok(reading)
     }
@@ -96,3 +96,6 @@ fn start_ticks(host: &Host, pid: u32) -> Option<u64> {
     let stat = std::fs::read(host.process(pid).join("stat")).ok()?;
     parse_stat(&stat).ok().map(|stat| stat.start_ticks)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The threads of one process, and the files kept of them.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use crate::model::{Hypervisor, ThreadsReading, VcpuReading};
 use crate::procfs::parse_schedstat;
 use crate::readers::kept::{Buffer, KeptFile};
 use crate::readers::{ReadReport, ReaderError};
+use crate::sources::executable;
 
 /// A thread gives itself its name as the first thing it does, which on a busy host may be a while after its start.
 const LOOKS: u8 = 10;
@@ -25,6 +27,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Process {
     pid: u32,
+    /// By its source, else by its program.
     hypervisor: Hypervisor,
     path: PathBuf,
     directory: OwnedFd,
@@ -50,12 +53,7 @@ struct Thread {
 
 impl Process {
     /// `None` when there is no such process. A `young` one was started in our time.
-    pub(super) fn open(
-        host: &Host,
-        pid: u32,
-        hypervisor: Hypervisor,
-        young: bool,
-    ) -> Result<Option<Self>, ReaderError> {
+    pub(super) fn open(host: &Host, pid: u32, young: bool) -> Result<Option<Self>, ReaderError> {
         let path = host.process(pid).join("task");
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = match openat(CWD, &path, flags, Mode::empty()) {
@@ -65,7 +63,7 @@ impl Process {
         };
         Ok(Some(Self {
             pid,
-            hypervisor,
+            hypervisor: Hypervisor::Other,
             path,
             directory,
             links: 0,
@@ -81,10 +79,11 @@ impl Process {
         1 + self.threads.len()
     }
 
-    /// `None` when the process is gone; what cannot be read of one thread is in the report. `room` is how many files may
-    /// still be opened.
+    /// `None` when the process is gone; what cannot be read of one thread is in the report. `hypervisor` is what its source
+    /// says, `room` how many files may still be opened.
     pub(super) fn read(
         &mut self,
+        hypervisor: Hypervisor,
         room: &mut usize,
         buffer: &mut Buffer,
         report: &mut ReadReport,
@@ -96,8 +95,26 @@ impl Process {
             if !self.list_threads(room, report)? {
                 return Ok(None);
             }
+            // A jailer becomes its hypervisor, and only then has vCPUs.
+            if hypervisor == Hypervisor::Other {
+                self.take_for(by_program(&self.path));
+            }
+        }
+        if hypervisor != Hypervisor::Other {
+            self.take_for(hypervisor);
         }
         Ok(Some(self.read_threads(buffer, report)))
+    }
+
+    /// Another hypervisor has other names for its threads.
+    fn take_for(&mut self, hypervisor: Hypervisor) {
+        if self.hypervisor == hypervisor {
+            return;
+        }
+        self.hypervisor = hypervisor;
+        for thread in self.threads.values_mut() {
+            (thread.vcpu, thread.looks_left) = (None, LOOKS);
+        }
     }
 
     /// Finds new threads; false when the process is gone. Those that have ended are noticed when they are read: as many
@@ -188,6 +205,13 @@ impl Thread {
         *seen += more;
         more
     }
+}
+
+/// What the process of this directory of threads runs.
+fn by_program(threads: &Path) -> Hypervisor {
+    let program = fs::read_link(threads.with_file_name("exe")).ok();
+    let name = program.as_ref().and_then(|program| program.to_str()).map(executable::file_name);
+    name.and_then(executable::hypervisor).unwrap_or_default()
 }
 
 fn tids(directory: &OwnedFd) -> Result<Vec<u32>, Errno> {

@@ -14,7 +14,7 @@
 //! listing.
 
 mod cmdline;
-pub(super) mod executable;
+pub(crate) mod executable;
 mod inspect;
 mod proc_dir;
 mod process;
