@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
 
 mod away;
+mod large;
 mod pushing;
 mod setup;
 mod transport;

@@ -66,7 +66,7 @@ class Http(http.server.BaseHTTPRequestHandler):
 
 
 web = http.server.ThreadingHTTPServer(("127.0.0.1", options.port), Http)
-rpc = grpc.server(futures.ThreadPoolExecutor(max_workers=8), options=[("grpc.max_receive_message_length", -1)])
+rpc = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
 service_grpc.add_MetricsServiceServicer_to_server(Grpc(), rpc)
 if options.tls:
     ca = trustme.CA()

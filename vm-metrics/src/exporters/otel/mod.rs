@@ -81,7 +81,8 @@ impl Manager {
         let budget = LabelBudget::new("otel", options.budget);
         let mut exports = Exports::default();
         exports.add_budget(budget.counts());
-        register(meter, &options.prefix, View::new(exports, Some(budget)), move |view| {
+        let view = View::new(exports, Some(budget));
+        register(meter, &options.prefix, move || {
             let snapshot = manager.recent()?;
             Some(view.look(&snapshot, false))
         });
@@ -92,11 +93,10 @@ impl Manager {
 pub(super) fn register(
     meter: &Meter,
     prefix: &str,
-    view: View,
-    look: impl Fn(&View) -> Option<Vec<Family>> + Send + Sync + 'static,
+    look: impl Fn() -> Option<Vec<Family>> + Send + Sync + 'static,
 ) {
     let names = families::names();
-    let collections = Arc::new(Collections::new(names.len(), move || look(&view)));
+    let collections = Arc::new(Collections::new(names.len(), look));
     for (index, family) in names.into_iter().enumerate() {
         let name = family.full_name(prefix);
         let unit = units::unit(&name);

@@ -1,6 +1,6 @@
 //! A reader that forgets a gauge that is not observed any more.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -13,12 +13,20 @@ use opentelemetry_sdk::metrics::{InstrumentKind, Pipeline, Temporality};
 /// The SDK repeats the last value of a gauge in every export of cumulative temporality, for as long as the process lives:
 /// the memory of VMs that are long gone, and numbers that are not known any more. With delta temporality it forgets. What
 /// goes over the wire is the same, for a gauge has no temporality there.
+///
+/// Clones are one reader: the meter provider takes one, and who collects by hand has another.
 #[derive(Debug)]
-pub struct ForgettingReader<R>(R);
+pub struct ForgettingReader<R>(Arc<R>);
+
+impl<R> Clone for ForgettingReader<R> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
 
 impl<R: MetricReader> ForgettingReader<R> {
     pub fn new(reader: R) -> Self {
-        Self(reader)
+        Self(Arc::new(reader))
     }
 }
 

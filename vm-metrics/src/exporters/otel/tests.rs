@@ -85,9 +85,9 @@ fn every_metric_is_an_instrument_and_a_collection_is_one_look() {
     let provider = reader.provider();
     let looks = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&looks);
-    register(&provider.meter("test"), "hypeman_vm", View::default(), move |view| {
+    register(&provider.meter("test"), "hypeman_vm", move || {
         let tick = seen.fetch_add(1, Ordering::SeqCst) + 1;
-        Some(view.look(&Snapshot { tick: tick as u64, ..full() }, false))
+        Some(View::default().look(&Snapshot { tick: tick as u64, ..full() }, false))
     });
     for look in 1..4 {
         let shown = reader.read();
@@ -114,13 +114,11 @@ fn what_is_gone_or_not_known_is_not_shown() {
     let provider = reader.provider();
     let (known, gone) = (full(), Snapshot { vms: Vec::new(), ..full() });
     let looks = AtomicUsize::new(0);
-    register(&provider.meter("test"), "vm", View::default(), move |view| {
-        match looks.fetch_add(1, Ordering::SeqCst) {
-            0 => Some(view.look(&known, false)),
-            1 => Some(view.look(&gone, false)),
-            2 => Some(view.look(&known, true)),
-            _ => None,
-        }
+    register(&provider.meter("test"), "vm", move || match looks.fetch_add(1, Ordering::SeqCst) {
+        0 => Some(View::default().look(&known, false)),
+        1 => Some(View::default().look(&gone, false)),
+        2 => Some(View::default().look(&known, true)),
+        _ => None,
     });
     let of_vms = |shown: &BTreeMap<_, _>| {
         shown.keys().filter(|name: &&String| !name.starts_with("vm_metrics")).count()

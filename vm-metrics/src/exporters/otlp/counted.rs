@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use opentelemetry_otlp::MetricExporter;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
-use opentelemetry_sdk::metrics::Temporality;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use tokio::runtime::Handle;
@@ -18,39 +17,21 @@ use crate::exporters::exports::PushCounts;
 pub(super) struct Counted {
     pub(super) inner: MetricExporter,
     pub(super) endpoint: String,
-    /// For an export with all its retries.
-    pub(super) timeout: Duration,
     pub(super) runtime: Handle,
     pub(super) counts: Arc<PushCounts>,
     pub(super) failure: LastFailure,
     pub(super) fails: AtomicBool,
 }
 
-impl PushMetricExporter for Counted {
-    /// Waits on the thread of the reader, which has nothing else to do; the network is another thread's.
-    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        let export = async { tokio::time::timeout(self.timeout, self.inner.export(metrics)).await };
-        let result = self.runtime.block_on(export).unwrap_or(Err(OTelSdkError::Timeout(self.timeout)));
-        self.account_for(&result);
-        result
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        self.inner.force_flush()
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.inner.shutdown_with_timeout(timeout)
-    }
-
-    fn temporality(&self) -> Temporality {
-        Temporality::Cumulative
-    }
-}
-
 impl Counted {
-    /// One line when it begins to fail, one when it works again.
-    fn account_for(&self, result: &OTelSdkResult) {
+    /// Waits on the thread that pushes, which has nothing else to do; the network is another thread's.
+    pub(super) fn export(&self, metrics: &ResourceMetrics, timeout: Duration) -> OTelSdkResult {
+        let export = async { tokio::time::timeout(timeout, self.inner.export(metrics)).await };
+        self.runtime.block_on(export).unwrap_or(Err(OTelSdkError::Timeout(timeout)))
+    }
+
+    /// Of a push with all its requests. One line when it begins to fail, one when it works again.
+    pub(super) fn account_for(&self, result: &OTelSdkResult) {
         let reason = self.failure.take();
         match result {
             Ok(()) => {

@@ -6,7 +6,9 @@
 mod counted;
 mod environment;
 mod http_client;
+mod parts;
 mod pusher;
+mod pushes;
 mod settings;
 mod tls;
 

@@ -1,8 +1,10 @@
-//! The parts of a running push: a runtime for the network, the exporter, the reader with its thread, and the instruments.
+//! The parts of a running push: a runtime for the network, the exporter, the reader, the instruments, and the thread.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::{InstrumentationScope, KeyValue};
@@ -12,12 +14,15 @@ use opentelemetry_otlp::{
     WithTonicConfig,
 };
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::metrics::{Instrument, PeriodicReader, SdkMeterProvider, Stream, Temporality};
+use opentelemetry_sdk::metrics::{Instrument, ManualReader, SdkMeterProvider, Stream, Temporality};
 use thiserror::Error;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
 
 use super::counted::Counted;
 use super::http_client::{Client, LastFailure};
+use super::parts::MAX_POINTS;
+use super::pushes::{Part, Pushes};
 use super::settings::{Protocol, Push};
 use super::tls::TlsError;
 use crate::exporters::View;
@@ -25,16 +30,16 @@ use crate::exporters::exports::PushCounts;
 use crate::exporters::otel::{ForgettingReader, register};
 use crate::manager::Ticker;
 
-/// Series of one metric. The SDK adds up what is beyond, and takes some memory for each in advance: 6 MB for this many.
-const MAX_SERIES: usize = 100_000;
+/// How long leaving waits for the last push.
+const LAST: Duration = Duration::from_secs(5);
 
 const NAME: &str = "vm-metrics";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[derive(Debug, Error)]
 pub(crate) enum PushError {
-    #[error("otlp: no thread for the network")]
-    Runtime(#[from] std::io::Error),
+    #[error("otlp: no threads")]
+    Threads(#[from] std::io::Error),
     #[error("otlp: TLS")]
     Tls(#[from] TlsError),
     #[error("otlp")]
@@ -44,7 +49,7 @@ pub(crate) enum PushError {
 /// Pushes until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Pusher {
-    provider: SdkMeterProvider,
+    leave: mpsc::Sender<oneshot::Sender<bool>>,
     _network: Network,
 }
 
@@ -72,27 +77,33 @@ impl Pusher {
             Builder::new_multi_thread().worker_threads(1).thread_name("otlp").enable_all().build()?;
         let network = Network(runtime.handle().clone(), Some(runtime));
         let exporter = exporter(&push, &network.0, counts)?;
-        let reader = PeriodicReader::builder(exporter).with_interval(push.interval).build();
+        let reader = ForgettingReader::new(ManualReader::default());
         let provider = SdkMeterProvider::builder()
-            .with_reader(ForgettingReader::new(reader))
+            .with_reader(reader.clone())
             .with_resource(resource(&push))
-            .with_view(|_: &Instrument| Stream::builder().with_cardinality_limit(MAX_SERIES).build().ok())
+            // What is beyond the SDK would add up.
+            .with_view(|_: &Instrument| Stream::builder().with_cardinality_limit(MAX_POINTS).build().ok())
             .build();
         let scope = InstrumentationScope::builder(NAME).with_version(VERSION).build();
-        register(&provider.meter_with_scope(scope), &push.prefix, view, move |view| {
-            let snapshot = ticker.latest()?;
-            Some(view.look(&snapshot, ticker.is_stale(&snapshot)))
+        let part = Part::default();
+        let next = Arc::clone(&part);
+        register(&provider.meter_with_scope(scope), &push.prefix, move || {
+            next.lock().unwrap_or_else(PoisonError::into_inner).take()
         });
+        let (interval, timeout) = (push.interval, push.timeout);
+        let pushes = Pushes { ticker, view, part, reader, _provider: provider, exporter, interval, timeout };
+        let (leave, asked) = mpsc::channel();
+        thread::Builder::new().name("push".to_owned()).spawn(move || pushes.run(&asked))?;
         let every = humantime::format_duration(push.interval);
         tracing::info!("pushing to {} every {every}", push.endpoint);
-        Ok(Self { provider, _network: network })
+        Ok(Self { leave, _network: network })
     }
 
-    /// Pushes once more. The SDK waits five seconds for that, and no longer.
+    /// Pushes once more.
     pub(crate) async fn leave(self) {
-        let provider = self.provider.clone();
-        let last = tokio::task::spawn_blocking(move || provider.shutdown());
-        if !matches!(last.await, Ok(Ok(()))) {
+        let (told, arrived) = oneshot::channel();
+        let is_asked = self.leave.send(told).is_ok();
+        if !is_asked || !matches!(tokio::time::timeout(LAST, arrived).await, Ok(Ok(true))) {
             tracing::warn!("otlp: the last push did not arrive");
         }
     }
@@ -123,9 +134,8 @@ fn exporter(push: &Push, runtime: &Handle, counts: Arc<PushCounts>) -> Result<Co
             .with_http_client(Client::new(push.tls.for_http()?, push.timeout, failure.clone()))
             .build()?,
     };
-    let (endpoint, timeout) = (push.endpoint.clone(), push.timeout);
-    let runtime = runtime.clone();
-    Ok(Counted { inner, endpoint, timeout, runtime, counts, failure, fails: AtomicBool::new(false) })
+    let (endpoint, runtime) = (push.endpoint.clone(), runtime.clone());
+    Ok(Counted { inner, endpoint, runtime, counts, failure, fails: AtomicBool::new(false) })
 }
 
 /// The names and values were checked with the configuration.

@@ -1,0 +1,85 @@
+//! A push in requests that a collector takes: gRPC servers refuse messages of more than 4 MiB unless they are told otherwise.
+
+use std::mem;
+
+use crate::exporters::families::{Family, Sample};
+
+/// Bytes of a request, as they are estimated here.
+const LIMIT: usize = 2 << 20;
+
+/// Bytes of a point without its attributes: two times, the number, and what tells them apart.
+const POINT: usize = 40;
+
+/// Of one attribute, beside the text of its name and value.
+const ATTRIBUTE: usize = 16;
+
+/// No request has more points, of one metric or of all.
+pub(super) const MAX_POINTS: usize = LIMIT / POINT;
+
+/// Each has all families, in their order, and some of the samples.
+pub(super) fn parts(mut families: Vec<Family>) -> Vec<Vec<Family>> {
+    let samples: Vec<Vec<Sample>> =
+        families.iter_mut().map(|family| mem::take(&mut family.samples)).collect();
+    let mut parts = Vec::new();
+    let mut part = families.clone();
+    let mut size = 0;
+    for (at, samples) in samples.into_iter().enumerate() {
+        for sample in samples {
+            let more = bytes(&families[at], &sample);
+            if size > 0 && size + more > LIMIT {
+                parts.push(mem::replace(&mut part, families.clone()));
+                size = 0;
+            }
+            part[at].samples.push(sample);
+            size += more;
+        }
+    }
+    parts.push(part);
+    parts
+}
+
+/// About what the point takes in a message.
+fn bytes(family: &Family, sample: &Sample) -> usize {
+    let attributes = family.labels.iter().zip(&sample.labels);
+    POINT + attributes.map(|(name, value)| ATTRIBUTE + name.len() + value.len()).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exporters::families;
+
+    /// The families, the first two with so many samples of labels that are so long.
+    fn families(samples: usize, length: usize) -> Vec<Family> {
+        let mut families = families::names();
+        for family in &mut families[..2] {
+            let label = |sample| format!("{sample}{}", "-".repeat(length));
+            let sample = |sample| Sample { labels: vec![label(sample); family.labels.len()], value: 1.0 };
+            family.samples = (0..samples).map(sample).collect();
+        }
+        families
+    }
+
+    #[test]
+    fn together_they_are_the_whole_and_none_is_too_large() {
+        let whole = families(1000, 1000);
+        let parts = parts(whole.clone());
+        let size = |part: &[Family]| {
+            let of =
+                |family: &Family| family.samples.iter().map(|sample| bytes(family, sample)).sum::<usize>();
+            part.iter().map(of).sum::<usize>()
+        };
+        assert!(parts.len() > 2 && parts.iter().all(|part| (1..=LIMIT).contains(&size(part))));
+        for (at, family) in whole.iter().enumerate() {
+            let together: Vec<_> = parts.iter().flat_map(|part| part[at].samples.clone()).collect();
+            assert!(together == family.samples, "{}", family.name);
+        }
+    }
+
+    #[test]
+    fn what_is_small_or_nothing_is_one() {
+        assert_eq!(parts(families(0, 0)).len(), 1);
+        assert_eq!(parts(families(10, 10)).len(), 1);
+        assert_eq!(parts(families(1, LIMIT)).len(), 2, "one that is larger is alone");
+    }
+}
