@@ -97,9 +97,12 @@ impl Engine {
         self.sources.set_own(source);
     }
 
-    /// Whether this VM was in the last tick.
+    /// Whether this VM was in the last tick, with this process and these interfaces.
     pub(super) fn knows(&self, vm: &InstanceInfo) -> bool {
-        self.before.vms.vms.iter().any(|known| known.id == vm.id)
+        let is_it = |known: &InstanceInfo| {
+            known.id == vm.id && known.hypervisor_pid == vm.hypervisor_pid && known.nics == vm.nics
+        };
+        self.before.vms.vms.iter().any(is_it)
     }
 
     /// Lists, reads and merges once.

@@ -130,8 +130,8 @@ impl Manager {
         self.tick(Late::default())
     }
 
-    /// Reads one VM, which need not be one that a source lists; its counters are then the kernel's own. `None` when it
-    /// does not run, or nothing can be read of it.
+    /// Reads one VM: this process and these interfaces. Where a source lists it otherwise, or not at all, its counters are
+    /// the kernel's own. `None` when it does not run, or nothing can be read of it.
     ///
     /// ```
     /// use vm_metrics::{Manager, build_instance_info};
@@ -151,7 +151,10 @@ impl Manager {
             alone.set_instance_source(vec![info.clone()]);
             alone.collect()
         };
-        let stats = snapshot.vms.iter().find(|vm| vm.running && vm.instance_id == info.id)?;
+        let is_it = |vm: &&VmStats| {
+            vm.running && vm.instance_id == info.id && vm.hypervisor_pid == info.hypervisor_pid
+        };
+        let stats = snapshot.vms.iter().find(is_it)?;
         let is_read =
             [stats.cpu_usec, stats.memory_rss_bytes, stats.net_rx_bytes].iter().any(Option::is_some);
         is_read.then(|| stats.clone())

@@ -4,6 +4,7 @@ use std::process::{Child, Command};
 use std::thread;
 
 use super::*;
+use crate::model::Nic;
 use crate::sources::{InstanceData, InstanceListerAdapter, Listing, SourceError};
 
 struct Failing;
@@ -110,6 +111,21 @@ fn a_vm_is_read_whether_a_source_lists_it_or_not() {
     manager.set_instance_source(vec![process.info("a")]);
     assert_eq!(ids(&manager), ["a"]);
     assert!(read(&manager).memory_rss_bytes > Some(0));
+}
+
+#[test]
+fn what_is_read_is_what_is_asked_for_though_a_source_says_otherwise() {
+    let (old, new) = (Process::start(), Process::start());
+    let manager = Manager::new();
+    manager.set_instance_source(vec![old.info("a")]);
+    manager.collect();
+    assert_eq!(manager.get_instance_stats(&new.info("a")).unwrap().hypervisor_pid, Some(new.0.id()));
+    drop(old);
+    assert!(manager.get_instance_stats(&new.info("a")).is_some());
+    let with_nic = InstanceInfo { nics: vec![Nic::local("lo")], ..new.info("a") };
+    manager.set_instance_source(vec![new.info("a")]);
+    manager.collect();
+    assert_eq!(manager.get_instance_stats(&with_nic).unwrap().nics.len(), 1);
 }
 
 #[test]
