@@ -4,6 +4,9 @@ use super::exports::Exports;
 use super::metrics::{EXPORT_GROUPS, GROUPS, Group, Kind, Metric};
 use crate::model::Snapshot;
 
+/// The label that says whose number it is.
+pub const ID: &str = "instance_id";
+
 /// A metric with its samples; without any when nothing was measured.
 #[derive(Clone, Debug)]
 pub struct Family {

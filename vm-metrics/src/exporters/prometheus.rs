@@ -178,6 +178,7 @@ mod tests {
         let of_vms = |text: &str| text.lines().any(|l| l.starts_with("vm_") && !l.starts_with("vm_metrics_"));
         let (young, old) = (scrape(1), scrape(31));
         assert!(of_vms(&young) && !of_vms(&old), "{old}");
+        assert!(!old.contains("instance_id="), "{old}");
         for text in [young, old] {
             assert!(
                 text.contains("\nvm_metrics_snapshot_age_seconds 1") || text.contains("_seconds 31"),

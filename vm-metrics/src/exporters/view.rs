@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::budget::LabelBudget;
 use super::exports::Exports;
-use super::families::{self, Family};
+use super::families::{self, Family, ID};
 use super::metrics::Group;
 use crate::model::Snapshot;
 
@@ -35,9 +35,11 @@ impl View {
         stale: bool,
         wanted: impl Fn(&Group) -> bool,
     ) -> Vec<Family> {
-        let mut families =
-            families::of_snapshot(snapshot, |group| wanted(group) && !(stale && group.is_of_vms()));
-        if let Some(budget) = self.budget.as_ref().filter(|_| !stale) {
+        let mut families = families::of_snapshot(snapshot, wanted);
+        if stale {
+            let of_vms = families.iter_mut().filter(|family| family.labels.contains(&ID));
+            of_vms.for_each(|family| family.samples.clear());
+        } else if let Some(budget) = &self.budget {
             // A panic inside may have left out a step of a counter; all steps after it are right.
             budget.lock().unwrap_or_else(PoisonError::into_inner).fit(snapshot, &mut families);
         }

@@ -23,7 +23,7 @@ use sums::Sums;
 /// `instance_id`, `instance_name` and `device` of the series of the rest.
 pub(crate) const OTHER: &str = "other";
 
-/// Long enough for a VM that a source loses and finds again; then it is taken for a new one.
+/// Long enough for a VM that a source loses and finds again; then, or after many others, it is taken for a new one.
 const MEMORY: Duration = Duration::from_secs(3600);
 
 /// What happens beyond the budget.

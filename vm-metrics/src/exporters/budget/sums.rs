@@ -6,10 +6,8 @@ use std::time::Instant;
 use super::members::Members;
 use super::processes::Processes;
 use super::{Family, OTHER, is_forgotten};
-use crate::exporters::families::Sample;
+use crate::exporters::families::{ID, Sample};
 use crate::exporters::metrics::Kind;
-
-const ID: &str = "instance_id";
 
 /// Labels that say which VM it is, or which part of it.
 const WHO: [&str; 4] = [ID, "instance_name", "device", "netns"];
@@ -18,7 +16,11 @@ const WHO: [&str; 4] = [ID, "instance_name", "device", "netns"];
 const DEVICE: &str = "device";
 
 /// Gauges that mean something when they are added up end so.
-const ADDITIVE: [&str; 2] = ["_bytes", "_vcpus"];
+const ADDITIVE: [&str; 3] = ["_bytes", "_packets", "_vcpus"];
+
+/// Counters of one name whose VMs are gone, and which are still known should these come back: an hour of ten short VMs a
+/// second would take a gigabyte.
+const MAX_GONE: usize = 4000;
 
 #[derive(Debug, Default)]
 pub(super) struct Sums {
@@ -102,11 +104,11 @@ impl Sums {
         }
     }
 
-    /// Drops what was not seen for long.
+    /// Drops what was not seen for long, and of much that was not seen what was not for longest.
     pub(super) fn forget(&mut self, now: Instant) {
         for counter in self.counters.values_mut() {
-            counter.counted.retain(|_, counted| !is_forgotten(counted.seen, now));
-            counter.own.retain(|_, own| !is_forgotten(own.seen, now));
+            forget(&mut counter.counted, |counted| counted.seen, now);
+            forget(&mut counter.own, |own| own.seen, now);
         }
     }
 }
@@ -146,6 +148,17 @@ impl Counter {
     }
 }
 
+fn forget<V>(counters: &mut HashMap<Vec<String>, V>, seen: impl Fn(&V) -> Instant, now: Instant) {
+    counters.retain(|_, counter| !is_forgotten(seen(counter), now));
+    let mut gone: Vec<Instant> = counters.values().map(&seen).filter(|seen| *seen < now).collect();
+    if gone.len() > MAX_GONE {
+        let half = gone.len() - MAX_GONE / 2;
+        // Those that went together stay together.
+        let (_, since, _) = gone.select_nth_unstable(half);
+        counters.retain(|_, counter| seen(counter) >= *since);
+    }
+}
+
 /// The name of a VM may change; it stays the same VM.
 fn key(names: &[&str], values: &[String]) -> Vec<String> {
     let pairs = names.iter().zip(values).filter(|(name, _)| **name != WHO[1]);
@@ -167,4 +180,30 @@ fn others(names: &[&str], sums: &BTreeMap<Vec<String>, f64>) -> Vec<Sample> {
         Sample { labels: names.iter().map(label).collect(), value: *value }
     };
     sums.iter().map(sample).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn of_many_vms_that_are_gone_the_latest_are_remembered() {
+        let mut sums = Sums::default();
+        let start = Instant::now();
+        for id in 0..2 * MAX_GONE {
+            let now = start + Duration::from_millis(id as u64);
+            let labels = vec![id.to_string()];
+            let counter = sums.counters.entry("test").or_default();
+            counter.step(labels.clone(), labels, Vec::new(), 1.0, true, now);
+            sums.forget(now);
+        }
+        let counter = &sums.counters["test"];
+        for labels in [counter.counted.keys().collect::<Vec<_>>(), counter.own.keys().collect()] {
+            assert!(labels.len() <= MAX_GONE + 1, "{}", labels.len());
+            let least = labels.iter().map(|labels| labels[0].parse::<usize>().unwrap()).min();
+            assert!(least > Some(MAX_GONE / 2), "{least:?}");
+        }
+    }
 }

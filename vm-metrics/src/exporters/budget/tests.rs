@@ -24,6 +24,7 @@ fn vm(id: usize, rx: u64, tx: u64) -> VmStats {
         allocated_memory_bytes: Some(100),
         nics: vec![NicStats {
             device: format!("tap{id}"),
+            rx_backlog_packets: Some(3),
             rx: frames(rx),
             tx: frames(tx),
             ..NicStats::default()
@@ -75,6 +76,7 @@ fn the_rest_adds_up_and_the_top_is_by_traffic() {
     assert_eq!(values(&first, TX), BTreeMap::from([("vm-1".into(), 100.0), ("other".into(), 12.0)]));
     assert_eq!(values(&first, "memory_rss_bytes")["other"], 20.0);
     assert_eq!(values(&first, "allocated_vcpus")["other"], 4.0);
+    assert_eq!(values(&first, "network_rx_backlog_packets")["other"], 6.0);
     for name in ["info", "up", "memory_utilization_ratio", "network_source_info"] {
         assert_eq!(values(&first, name).into_keys().collect::<Vec<_>>(), ["vm-1"], "{name}");
     }

@@ -51,12 +51,6 @@ pub struct Group<S: 'static = Snapshot> {
     pub metrics: &'static [Metric<S>],
 }
 
-impl<S> Group<S> {
-    pub fn is_of_vms(&self) -> bool {
-        self.prefix.is_none()
-    }
-}
-
 /// All there is, in the order of the output.
 pub const GROUPS: &[Group] = &[
     Group { title: "VMs", prefix: None, live: false, metrics: vm::METRICS },
