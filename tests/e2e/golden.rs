@@ -27,6 +27,12 @@ fn metrics_of_vms() {
 #[test]
 fn metrics_with_the_prefix_of_existing_dashboards() {
     let text = Fixture::with("mixed", "metric_prefix = \"hypeman_vm\"", "").serve().scrape().unwrap();
+    for of_go in [
+        "instances_observed{exporter=\"prometheus\"} 3",
+        "label_budget_exceeded_total{exporter=\"prometheus\"} 0",
+    ] {
+        assert!(text.contains(&format!("\nhypeman_vm_metrics_{of_go}\n")), "{text}");
+    }
     let as_vm = of_vms(&text, "hypeman_vm").replace("hypeman_vm_", "vm_");
     assert_eq!(as_vm, of_vms(&Fixture::new("mixed").serve().scrape().unwrap(), "vm"));
 }
@@ -44,7 +50,8 @@ fn of_vms(text: &str, prefix: &str) -> String {
     let name = |line: &str| line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ").to_owned();
     let is_of_vms = |line: &&str| {
         let name = name(line);
-        name.starts_with(&format!("{prefix}_")) && !name.starts_with("vm_metrics_")
+        let of_daemon = name.starts_with("vm_metrics_") || name.starts_with(&format!("{prefix}_metrics_"));
+        name.starts_with(&format!("{prefix}_")) && !of_daemon
     };
     text.lines().filter(is_of_vms).map(|line| format!("{line}\n")).collect()
 }

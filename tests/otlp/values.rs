@@ -148,9 +148,17 @@ fn pushed(request: &Value) -> Families {
         let (kind, data) = if is_sum { ("counter", &metric["sum"]) } else { ("gauge", &metric["gauge"]) };
         let points = data["dataPoints"].as_array().unwrap();
         let values: BTreeMap<_, _> =
-            points.iter().map(|point| (attributes(point), point["asDouble"].as_f64().unwrap())).collect();
+            points.iter().map(|point| (attributes(point), number(metric, point))).collect();
         assert_eq!(values.len(), points.len(), "a series twice: {metric}");
         (metric["name"].as_str().unwrap().to_owned(), (kind.to_owned(), values))
     };
     metrics(request).iter().map(family).collect()
+}
+
+/// Whole numbers are sent as such, which JSON has as text.
+fn number(metric: &Value, point: &Value) -> f64 {
+    if metric["unit"] == "s" || metric["name"].as_str().unwrap().ends_with("_ratio") {
+        return point["asDouble"].as_f64().unwrap();
+    }
+    point["asInt"].as_str().unwrap().parse().unwrap()
 }

@@ -9,8 +9,8 @@ use crate::config::{ConfigError, Section, Sections, Settings};
 /// What is pushed, and within which budgets; nothing is started.
 #[derive(Debug, Default)]
 pub(crate) struct Configured {
-    /// Of `/metrics`; `None`: all VMs have series.
-    pub(crate) prometheus: Option<Budget>,
+    /// Of `/metrics`.
+    pub(crate) prometheus: Budget,
     pub(crate) otlp: Option<Push>,
 }
 
@@ -23,7 +23,7 @@ pub(crate) fn configure(mut sections: Sections, settings: &Settings) -> Result<C
 }
 
 /// `/metrics` is always there; what can be said of it is its budget.
-fn prometheus(section: &Section) -> Result<Option<Budget>, ConfigError> {
+fn prometheus(section: &Section) -> Result<Budget, ConfigError> {
     #[derive(Debug, Default, Deserialize)]
     #[serde(deny_unknown_fields, default)]
     struct Keys {
@@ -38,8 +38,8 @@ fn prometheus(section: &Section) -> Result<Option<Budget>, ConfigError> {
 }
 
 /// 0 is no limit.
-pub(super) fn budget(vms: usize, over: OverBudget) -> Option<Budget> {
-    (vms > 0).then_some(Budget { vms, over })
+pub(super) fn budget(vms: usize, over: OverBudget) -> Budget {
+    if vms == 0 { Budget::default() } else { Budget { vms, over } }
 }
 
 #[cfg(test)]
@@ -56,10 +56,10 @@ mod tests {
 
     #[test]
     fn a_budget_is_off_unless_it_is_asked_for() {
-        assert_eq!(configured("").unwrap().prometheus, None);
+        assert_eq!(configured("").unwrap().prometheus, Budget::default());
         let aggregate = "[exporters.prometheus]\nlabel_budget = 5\nover_budget = \"aggregate\"\n";
         let budget = Budget { vms: 5, over: OverBudget::Aggregate };
-        assert_eq!(configured(aggregate).unwrap().prometheus, Some(budget));
+        assert_eq!(configured(aggregate).unwrap().prometheus, budget);
     }
 
     #[test]

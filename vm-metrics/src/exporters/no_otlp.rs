@@ -29,7 +29,7 @@ pub(crate) fn configure(
 }
 
 impl Push {
-    pub(crate) fn budget(&self) -> Option<Budget> {
+    pub(crate) fn budget(&self) -> Budget {
         match *self {}
     }
 }

@@ -2,7 +2,7 @@
 
 use super::budget::LabelBudget;
 use super::exports::Exports;
-use super::otlp::{PushError, Pusher};
+use super::otlp::{Push, PushError, Pusher};
 use super::prometheus::PrometheusExporter;
 use super::{Configured, View};
 use crate::manager::Ticker;
@@ -20,11 +20,11 @@ impl Configured {
         ticker: &Ticker,
     ) -> Result<(PrometheusExporter, Running), PushError> {
         let mut exports = Exports::default();
-        let scraped = self.prometheus.map(|budget| LabelBudget::new("prometheus", budget));
-        let pushed = self.otlp.as_ref().and_then(|push| push.budget());
-        let pushed = pushed.map(|budget| LabelBudget::new("otlp", budget));
-        scraped.iter().chain(&pushed).for_each(|budget| exports.add_budget(budget.counts()));
-        let start = |push| {
+        let scraped = LabelBudget::new("prometheus", self.prometheus);
+        exports.add_budget(scraped.counts());
+        let start = |push: Push| {
+            let pushed = LabelBudget::new("otlp", push.budget());
+            exports.add_budget(pushed.counts());
             let counts = exports.add_pushes();
             Pusher::start(push, View::new(exports.clone(), pushed), counts, ticker.clone())
         };

@@ -16,8 +16,8 @@ pub struct View {
 }
 
 impl View {
-    pub(super) fn new(exports: Exports, budget: Option<LabelBudget>) -> Self {
-        Self { exports, budget: budget.map(Mutex::new) }
+    pub(super) fn new(exports: Exports, budget: LabelBudget) -> Self {
+        Self { exports, budget: Some(Mutex::new(budget)) }
     }
 
     /// All families, always in the same order.

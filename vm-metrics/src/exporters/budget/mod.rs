@@ -44,6 +44,13 @@ pub struct Budget {
     pub over: OverBudget,
 }
 
+/// No limit.
+impl Default for Budget {
+    fn default() -> Self {
+        Self { vms: usize::MAX, over: OverBudget::Warn }
+    }
+}
+
 /// Keeps to a budget, from one snapshot to the next.
 #[derive(Debug)]
 pub(crate) struct LabelBudget {

@@ -9,7 +9,7 @@ mod units;
 use std::fmt;
 use std::sync::Arc;
 
-use opentelemetry::metrics::{AsyncInstrument, Meter};
+use opentelemetry::metrics::{AsyncInstrument, AsyncInstrumentBuilder, Meter};
 use opentelemetry::{Key, KeyValue};
 
 pub use reader::ForgettingReader;
@@ -81,7 +81,7 @@ impl Manager {
         let budget = LabelBudget::new("otel", options.budget);
         let mut exports = Exports::default();
         exports.add_budget(budget.counts());
-        let view = View::new(exports, Some(budget));
+        let view = View::new(exports, budget);
         register(meter, &options.prefix, move || {
             let snapshot = manager.recent()?;
             Some(view.look(&snapshot, false))
@@ -99,40 +99,63 @@ pub(super) fn register(
     let collections = Arc::new(Collections::new(names.len(), look));
     for (index, family) in names.into_iter().enumerate() {
         let name = family.full_name(prefix);
-        let unit = units::unit(&name);
+        let is_whole = units::is_whole(&name);
         let collections = Arc::clone(&collections);
-        let observe = move |instrument: &dyn AsyncInstrument<f64>| {
-            collections.visit(index, |family| observe(instrument, family));
+        let described = Described {
+            unit: units::unit(&name),
+            help: family.help,
+            show: Box::new(move |observe| collections.visit(index, |family| each(family, observe))),
         };
-        match family.kind {
-            Kind::Counter => drop(
-                meter
-                    .f64_observable_counter(name)
-                    .with_unit(unit)
-                    .with_description(family.help)
-                    .with_callback(observe)
-                    .build(),
-            ),
-            Kind::Gauge => drop(
-                meter
-                    .f64_observable_gauge(name)
-                    .with_unit(unit)
-                    .with_description(family.help)
-                    .with_callback(observe)
-                    .build(),
-            ),
+        match (family.kind, is_whole) {
+            (Kind::Counter, true) => {
+                described.of(meter.u64_observable_counter(name), |n| n as u64).build();
+            }
+            (Kind::Counter, false) => {
+                described.of(meter.f64_observable_counter(name), |n| n).build();
+            }
+            (Kind::Gauge, true) => {
+                described.of(meter.i64_observable_gauge(name), |n| n as i64).build();
+            }
+            (Kind::Gauge, false) => {
+                described.of(meter.f64_observable_gauge(name), |n| n).build();
+            }
         }
     }
 }
 
-fn observe(instrument: &dyn AsyncInstrument<f64>, family: &Family) {
+/// Takes a number, and whose it is.
+type Observe<'o> = &'o mut dyn FnMut(f64, &[KeyValue]);
+
+type Show = Box<dyn Fn(Observe<'_>) + Send + Sync>;
+
+/// What an instrument is, whatever the type of its numbers.
+struct Described {
+    unit: &'static str,
+    help: &'static str,
+    show: Show,
+}
+
+impl Described {
+    fn of<I, N: 'static>(
+        self,
+        builder: AsyncInstrumentBuilder<'_, I, N>,
+        number: fn(f64) -> N,
+    ) -> AsyncInstrumentBuilder<'_, I, N> {
+        let observe = move |instrument: &dyn AsyncInstrument<N>| {
+            (self.show)(&mut |value, attributes| instrument.observe(number(value), attributes));
+        };
+        builder.with_unit(self.unit).with_description(self.help).with_callback(observe)
+    }
+}
+
+fn each(family: &Family, observe: Observe<'_>) {
     for sample in &family.samples {
         let pairs = family.labels.iter().zip(&sample.labels).filter(|(_, value)| !value.is_empty());
         let mut attributes: Vec<KeyValue> =
             pairs.map(|(name, value)| KeyValue::new(Key::from_static_str(name), value.clone())).collect();
         // The SDK keeps what is in no order twice.
         attributes.sort_by(|a, b| a.key.cmp(&b.key));
-        instrument.observe(sample.value, &attributes);
+        observe(sample.value, &attributes);
     }
 }
 

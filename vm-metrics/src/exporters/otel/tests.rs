@@ -4,10 +4,9 @@ use std::thread;
 use std::time::Duration;
 
 use opentelemetry::metrics::MeterProvider;
-use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ResourceMetrics};
 use opentelemetry_sdk::metrics::reader::MetricReader;
-use opentelemetry_sdk::metrics::{InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Temporality};
+use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider, Temporality};
 
 use super::*;
 use crate::exporters::families::Sample;
@@ -19,15 +18,15 @@ type Shown = BTreeMap<String, (String, Vec<(String, f64)>)>;
 
 /// Collects when it is asked to, from the hands of the provider.
 #[derive(Clone, Debug)]
-struct Reader(Arc<ForgettingReader<ManualReader>>);
+struct Reader(ForgettingReader<ManualReader>);
 
 impl Reader {
     fn new() -> Self {
-        Self(Arc::new(ForgettingReader::new(ManualReader::default())))
+        Self(ForgettingReader::new(ManualReader::default()))
     }
 
     fn provider(&self) -> SdkMeterProvider {
-        SdkMeterProvider::builder().with_reader(self.clone()).build()
+        SdkMeterProvider::builder().with_reader(self.0.clone()).build()
     }
 
     fn read(&self) -> Shown {
@@ -35,20 +34,13 @@ impl Reader {
         self.0.collect(&mut metrics).unwrap();
         let all = metrics.scope_metrics().flat_map(|scope| scope.metrics());
         all.map(|metric| {
-            let AggregatedMetrics::F64(data) = metric.data() else { panic!("{metric:?}") };
-            let text = |attributes: Vec<&KeyValue>| {
-                let pairs = attributes.into_iter().map(|pair| format!("{}={}", pair.key, pair.value));
-                pairs.collect::<Vec<_>>().join(",")
-            };
-            let points = match data {
-                MetricData::Gauge(gauge) => {
-                    gauge.data_points().map(|p| (text(p.attributes().collect()), p.value())).collect()
-                }
-                MetricData::Sum(sum) => {
-                    assert!(sum.is_monotonic() && sum.temporality() == Temporality::Cumulative);
-                    sum.data_points().map(|p| (text(p.attributes().collect()), p.value())).collect()
-                }
-                other => panic!("{other:?}"),
+            let is_fraction =
+                ["_seconds", "_seconds_total", "_ratio"].iter().any(|end| metric.name().ends_with(end));
+            let points = match metric.data() {
+                AggregatedMetrics::F64(data) if is_fraction => points(data, |value| value),
+                AggregatedMetrics::U64(data) if !is_fraction => points(data, |value| value as f64),
+                AggregatedMetrics::I64(data) if !is_fraction => points(data, |value| value as f64),
+                _ => panic!("{metric:?}"),
             };
             (metric.name().to_owned(), (metric.unit().to_owned(), points))
         })
@@ -56,21 +48,20 @@ impl Reader {
     }
 }
 
-impl MetricReader for Reader {
-    fn register_pipeline(&self, pipeline: std::sync::Weak<Pipeline>) {
-        self.0.register_pipeline(pipeline);
-    }
-    fn collect(&self, metrics: &mut ResourceMetrics) -> OTelSdkResult {
-        self.0.collect(metrics)
-    }
-    fn force_flush(&self) -> OTelSdkResult {
-        self.0.force_flush()
-    }
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.0.shutdown_with_timeout(timeout)
-    }
-    fn temporality(&self, kind: InstrumentKind) -> Temporality {
-        self.0.temporality(kind)
+fn points<T: Copy + fmt::Debug>(data: &MetricData<T>, number: fn(T) -> f64) -> Vec<(String, f64)> {
+    let text = |attributes: Vec<&KeyValue>| {
+        let pairs = attributes.into_iter().map(|pair| format!("{}={}", pair.key, pair.value));
+        pairs.collect::<Vec<_>>().join(",")
+    };
+    match data {
+        MetricData::Gauge(gauge) => {
+            gauge.data_points().map(|p| (text(p.attributes().collect()), number(p.value()))).collect()
+        }
+        MetricData::Sum(sum) => {
+            assert!(sum.is_monotonic() && sum.temporality() == Temporality::Cumulative);
+            sum.data_points().map(|p| (text(p.attributes().collect()), number(p.value()))).collect()
+        }
+        other => panic!("{other:?}"),
     }
 }
 

@@ -26,6 +26,11 @@ pub(super) fn unit(name: &str) -> &'static str {
     known.map_or("1", |(_, unit)| unit)
 }
 
+/// Times and ratios are fractions, and all else is counted.
+pub(super) fn is_whole(name: &str) -> bool {
+    unit(name) != "s" && !name.ends_with("_ratio")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,14 +23,14 @@ pub(crate) struct Push {
     pub(super) timeout: Duration,
     /// Those that were given; the others are for whoever knows the host.
     pub(super) resource: BTreeMap<String, String>,
-    budget: Option<Budget>,
+    budget: Budget,
     pub(super) prefix: String,
     /// Port of `/metrics`, by which this daemon differs from others of its host.
     pub(super) port: u16,
 }
 
 impl Push {
-    pub(crate) fn budget(&self) -> Option<Budget> {
+    pub(crate) fn budget(&self) -> Budget {
         self.budget
     }
 }
