@@ -5,7 +5,7 @@ use std::path::Path;
 use vm_metrics_testkit::otlp::OtlpSink;
 use vm_metrics_testkit::wait::SOON;
 
-use crate::setup::{Setup, attributes, often};
+use crate::setup::{Setup, attributes, metrics, often};
 
 /// Both protocols with the address of a sink for each.
 fn both(sink: &OtlpSink) -> [(&'static str, String); 2] {
@@ -61,6 +61,19 @@ fn a_certificate_that_is_not_there_is_named() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("otlp: TLS: cannot read /nowhere/ca.pem: "), "{said}");
+}
+
+#[test]
+fn what_is_pushed_may_be_compressed() {
+    let sink = OtlpSink::start(&[]).unwrap();
+    for (protocol, address) in [("grpc", sink.grpc()), ("http/protobuf", sink.http())] {
+        let more = format!("protocol = \"{protocol}\"\ncompression = \"gzip\"");
+        let pushing = Setup { otlp: often(&format!("http://{address}"), &more), ..Setup::default() }.serve();
+        pushing.wait_for_exports("success", 1.0);
+    }
+    let last = sink.requests().pop().unwrap();
+    assert_eq!(last["headers"]["content-encoding"], "gzip");
+    assert!(metrics(&last).len() > 10);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 """An OTLP receiver on the official protobufs: says on its output, one JSON text per line, what came in."""
 
 import argparse
+import gzip
 import http.server
 import json
 import pathlib
@@ -53,6 +54,8 @@ class Http(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
         headers = ((key.lower(), value) for key, value in self.headers.items())
+        if self.headers["content-encoding"] == "gzip":
+            body = gzip.decompress(body)
         answer = receive("http", self.path, headers, service.ExportMetricsServiceRequest.FromString(body))
         answer = answer.SerializeToString()
         self.send_response(200)

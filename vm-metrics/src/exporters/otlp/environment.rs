@@ -64,10 +64,11 @@ impl Said {
     }
 
     pub(super) fn milliseconds(&self) -> Result<Duration, ConfigError> {
-        let milliseconds = self.value.trim().parse();
-        milliseconds
-            .map(Duration::from_millis)
-            .map_err(|_| self.refusal(format!("{:?} is not a number of milliseconds", self.value)))
+        match self.value.trim().parse() {
+            Ok(0) => Err(self.refusal("must be more than 0")),
+            Ok(milliseconds) => Ok(Duration::from_millis(milliseconds)),
+            Err(_) => Err(self.refusal(format!("{:?} is not a number of milliseconds", self.value))),
+        }
     }
 
     /// `key=value,key=value`, the values with percent signs decoded.

@@ -10,8 +10,8 @@ use opentelemetry::metrics::MeterProvider;
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
 use opentelemetry_otlp::{
-    ExporterBuildError, MetricExporter, Protocol as OtlpProtocol, WithExportConfig, WithHttpConfig,
-    WithTonicConfig,
+    Compression, ExporterBuildError, MetricExporter, Protocol as OtlpProtocol, WithExportConfig,
+    WithHttpConfig, WithTonicConfig,
 };
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::{Instrument, ManualReader, SdkMeterProvider, Stream, Temporality};
@@ -90,7 +90,7 @@ impl Pusher {
         register(&provider.meter_with_scope(scope), &push.prefix, move || {
             next.lock().unwrap_or_else(PoisonError::into_inner).take()
         });
-        let (interval, timeout) = (push.interval, push.timeout);
+        let (interval, timeout) = (push.interval, push.timeout_of_all);
         let pushes = Pushes { ticker, view, part, reader, _provider: provider, exporter, interval, timeout };
         let (leave, asked) = mpsc::channel();
         thread::Builder::new().name("push".to_owned()).spawn(move || pushes.run(&asked))?;
@@ -121,18 +121,21 @@ fn exporter(push: &Push, runtime: &Handle, counts: Arc<PushCounts>) -> Result<Co
                 .with_endpoint(&push.endpoint)
                 .with_timeout(push.timeout)
                 .with_metadata(metadata(&push.headers));
+            let builder = if push.gzip { builder.with_compression(Compression::Gzip) } else { builder };
             let is_tls = push.endpoint.starts_with("https://");
             if is_tls { builder.with_tls_config(push.tls.for_grpc()?) } else { builder }.build()?
         }
-        Protocol::HttpProtobuf => builder
-            .with_http()
-            .with_protocol(OtlpProtocol::HttpBinary)
-            .with_endpoint(&push.endpoint)
-            .with_timeout(push.timeout)
-            // It decodes them, as those of a variable.
-            .with_headers(push.headers.iter().map(|(k, v)| (k.clone(), v.replace('%', "%25"))).collect())
-            .with_http_client(Client::new(push.tls.for_http()?, push.timeout, failure.clone()))
-            .build()?,
+        Protocol::HttpProtobuf => {
+            let builder = builder
+                .with_http()
+                .with_protocol(OtlpProtocol::HttpBinary)
+                .with_endpoint(&push.endpoint)
+                .with_timeout(push.timeout)
+                // It decodes them, as those of a variable.
+                .with_headers(push.headers.iter().map(|(k, v)| (k.clone(), v.replace('%', "%25"))).collect())
+                .with_http_client(Client::new(push.tls.for_http()?, push.timeout, failure.clone()));
+            if push.gzip { builder.with_compression(Compression::Gzip) } else { builder }.build()?
+        }
     };
     let (endpoint, runtime) = (push.endpoint.clone(), runtime.clone());
     Ok(Counted { inner, endpoint, runtime, counts, failure, fails: AtomicBool::new(false) })

@@ -19,8 +19,12 @@ pub(crate) struct Push {
     pub(super) endpoint: String,
     pub(super) headers: BTreeMap<String, String>,
     pub(super) tls: TlsFiles,
+    pub(super) gzip: bool,
     pub(super) interval: Duration,
+    /// For a request with its retries.
     pub(super) timeout: Duration,
+    /// For a push with all its requests.
+    pub(super) timeout_of_all: Duration,
     /// Those that were given; the others are for whoever knows the host.
     pub(super) resource: BTreeMap<String, String>,
     budget: Budget,
@@ -56,6 +60,7 @@ pub(super) struct TlsFiles {
 struct Keys {
     endpoint: Option<String>,
     protocol: String,
+    compression: String,
     headers: BTreeMap<String, String>,
     ca_file: Option<PathBuf>,
     cert_file: Option<PathBuf>,
@@ -72,6 +77,7 @@ impl Default for Keys {
         Self {
             endpoint: None,
             protocol: "http/protobuf".to_owned(),
+            compression: "none".to_owned(),
             headers: BTreeMap::new(),
             ca_file: None,
             cert_file: None,
@@ -120,6 +126,9 @@ impl Reader<'_> {
         let interval =
             self.duration("interval", &keys.interval, self.environment.get("OTEL_METRIC_EXPORT_INTERVAL"))?;
         let timeout = self.duration("timeout", &keys.timeout, self.environment.otlp("TIMEOUT"))?;
+        let of_all = self.environment.get("OTEL_METRIC_EXPORT_TIMEOUT").map(|said| said.milliseconds());
+        let timeout_of_all = of_all.transpose()?.unwrap_or(timeout);
+        let gzip = self.gzip(&keys.compression)?;
         let mut headers = keys.headers;
         if let Some(said) = self.environment.otlp("HEADERS") {
             headers.extend(said.pairs()?);
@@ -129,7 +138,20 @@ impl Reader<'_> {
         resource.extend(self.environment.resource()?);
         let budget = budget(keys.label_budget, keys.over_budget);
         let (prefix, port) = (settings.metric_prefix.clone(), settings.listen.port());
-        Ok(Push { protocol, endpoint, headers, tls, interval, timeout, resource, budget, prefix, port })
+        Ok(Push {
+            protocol,
+            endpoint,
+            headers,
+            tls,
+            gzip,
+            interval,
+            timeout,
+            timeout_of_all,
+            resource,
+            budget,
+            prefix,
+            port,
+        })
     }
 
     fn protocol(&self, key: &str) -> Result<Protocol, ConfigError> {
@@ -140,6 +162,19 @@ impl Reader<'_> {
         };
         let of_key = parse(key).map_err(|problem| self.section.refusal("protocol", &problem))?;
         match self.environment.otlp("PROTOCOL") {
+            Some(said) => parse(&said.value).map_err(|problem| said.refusal(problem)),
+            None => Ok(of_key),
+        }
+    }
+
+    fn gzip(&self, key: &str) -> Result<bool, ConfigError> {
+        let parse = |text: &str| match text {
+            "none" => Ok(false),
+            "gzip" => Ok(true),
+            _ => Err(format!("{text:?} is neither \"none\" nor \"gzip\"")),
+        };
+        let of_key = parse(key).map_err(|problem| self.section.refusal("compression", &problem))?;
+        match self.environment.otlp("COMPRESSION") {
             Some(said) => parse(&said.value).map_err(|problem| said.refusal(problem)),
             None => Ok(of_key),
         }
@@ -192,13 +227,7 @@ impl Reader<'_> {
         if of_key.is_zero() {
             return Err(self.section.refusal(name, "must be more than 0"));
         }
-        match said {
-            None => Ok(of_key),
-            Some(said) => match said.milliseconds()? {
-                Duration::ZERO => Err(said.refusal("must be more than 0")),
-                duration => Ok(duration),
-            },
-        }
+        said.map_or(Ok(of_key), |said| said.milliseconds())
     }
 
     fn check_headers(&self, headers: &BTreeMap<String, String>) -> Result<(), ConfigError> {
@@ -213,11 +242,6 @@ impl Reader<'_> {
     }
 
     fn warn_of_what_is_not_done(&self) {
-        if self.environment.otlp("COMPRESSION").is_some_and(|said| said.value != "none") {
-            tracing::warn!(
-                "otlp: OTEL_EXPORTER_OTLP_COMPRESSION is ignored: what is pushed is not compressed"
-            );
-        }
         let temporality = self.environment.of_metrics("TEMPORALITY_PREFERENCE");
         if temporality.is_some_and(|said| said.value.eq_ignore_ascii_case("delta")) {
             // The first difference of a VM would be all that it has counted, once more with each start of the daemon.

@@ -65,6 +65,8 @@ fn variables_count_more_than_keys() {
             ("OTEL_EXPORTER_OTLP_HEADERS", "b=environment%20"),
             ("OTEL_METRIC_EXPORT_INTERVAL", "700"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "800"),
+            ("OTEL_METRIC_EXPORT_TIMEOUT", "900"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
             ("OTEL_RESOURCE_ATTRIBUTES", "service.name=attribute,y=attribute"),
             ("OTEL_SERVICE_NAME", "variable"),
             ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/environment"),
@@ -74,6 +76,9 @@ fn variables_count_more_than_keys() {
         |map: &BTreeMap<String, String>| map.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>();
     assert_eq!(pairs(&push.headers), ["a=file", "b=environment "]);
     assert_eq!((push.interval, push.timeout), (Duration::from_millis(700), Duration::from_millis(800)));
+    assert!(push.gzip && !of_file.gzip);
+    let whole = (of_file.timeout_of_all, push.timeout_of_all);
+    assert_eq!(whole, (Duration::from_secs(6), Duration::from_millis(900)));
     assert_eq!(pairs(&push.resource), ["service.name=variable", "x=file", "y=attribute"]);
     assert_eq!(push.tls.ca, Some("/environment".into()));
 }
@@ -86,6 +91,7 @@ fn a_refusal_names_file_line_and_key_or_the_variable() {
             "test.toml:2: exporters.otlp: endpoint: \"collector\" is not an address",
         ),
         ("\nprotocol = \"udp\"", "test.toml:3: exporters.otlp: protocol: \"udp\" is neither"),
+        ("compression = \"zip\"", "test.toml:2: exporters.otlp: compression: \"zip\" is neither"),
         ("interval = \"0s\"", "test.toml:2: exporters.otlp: interval: must be more than 0"),
         ("timeout = \"soon\"", "test.toml:2: exporters.otlp: timeout: \"soon\" is not a duration"),
         ("cert_file = \"/x\"", "test.toml:2: exporters.otlp: cert_file: key_file is missing"),
@@ -99,7 +105,9 @@ fn a_refusal_names_file_line_and_key_or_the_variable() {
     for (variable, value) in [
         (ENDPOINT, "nowhere"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
+        ("OTEL_METRIC_EXPORT_TIMEOUT", "0"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "secret"),
     ] {
