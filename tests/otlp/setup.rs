@@ -14,6 +14,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) otlp: Option<String>,
     /// Between two ticks; by default there is only one.
     pub(crate) interval: Option<&'a str>,
+    /// More keys of the top.
+    pub(crate) keys: &'a str,
     /// More tables.
     pub(crate) tables: &'a str,
     pub(crate) variables: &'a [(&'a str, &'a str)],
@@ -34,8 +36,8 @@ impl Setup<'_> {
         let config = dir.path().join("config.toml");
         let interval = self.interval.unwrap_or("1h");
         let text = format!(
-            "interval = {interval:?}\n[host]\nproc = {proc:?}\nsys = {sys:?}\n{otlp}{}\n",
-            self.tables
+            "interval = {interval:?}\n{}\n[host]\nproc = {proc:?}\nsys = {sys:?}\n{otlp}{}\n",
+            self.keys, self.tables
         );
         std::fs::write(&config, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_vm-metrics"));

@@ -112,6 +112,32 @@ fn beyond_the_budget_the_rest_adds_up_and_the_scrape_may_show_all() {
 }
 
 #[test]
+fn with_its_prefix_the_names_are_those_of_the_go_service() {
+    let sink = OtlpSink::start(&[]).unwrap();
+    let otlp = often(&format!("http://{}", sink.grpc()), "protocol = \"grpc\"");
+    let _pushing = Setup { otlp, keys: "metric_prefix = \"hypeman_vm\"", ..Setup::default() }.serve();
+    let pushed = pushed(&sink.wait_for_request(SOON).unwrap());
+    for (name, kind) in [
+        ("hypeman_vm_cpu_seconds_total", "counter"),
+        ("hypeman_vm_allocated_vcpus", "gauge"),
+        ("hypeman_vm_memory_rss_bytes", "gauge"),
+        ("hypeman_vm_memory_vms_bytes", "gauge"),
+        ("hypeman_vm_allocated_memory_bytes", "gauge"),
+        ("hypeman_vm_network_rx_bytes_total", "counter"),
+        ("hypeman_vm_network_tx_bytes_total", "counter"),
+        ("hypeman_vm_metrics_instances_observed", "gauge"),
+        ("hypeman_vm_metrics_label_budget_exceeded_total", "counter"),
+    ] {
+        let (of, points) = pushed.get(name).unwrap_or_else(|| panic!("no {name}"));
+        assert_eq!(of, kind, "{name}");
+        let label = if name.contains("_metrics_") { "exporter" } else { "instance_id" };
+        assert!(points.keys().all(|labels| labels.iter().any(|(of, _)| of == label)), "{name}: {points:?}");
+    }
+    let is_known = |name: &String| name.starts_with("hypeman_vm_") || name.starts_with("vm_metrics_");
+    assert!(pushed.keys().all(is_known), "{:?}", pushed.keys());
+}
+
+#[test]
 fn the_scrape_has_a_budget_of_its_own() {
     let tables = "[exporters.prometheus]\nlabel_budget = 2\nover_budget = \"aggregate\"";
     let pushing = Setup { tables, ..Setup::default() }.serve();

@@ -1,22 +1,32 @@
 //! A program that knows its VMs itself and pushes what they use to an OpenTelemetry collector, by a meter of its own.
 //!
 //! `cargo run --example otlp_push` pushes once, by gRPC, to the collector of `OTEL_EXPORTER_OTLP_ENDPOINT`, which by default
-//! is on this host; the names are those of Go programs, `hypeman_vm_cpu_seconds_total` and so on.
+//! is on this host, or to the one that is its argument; the names are those of Go programs, `hypeman_vm_cpu_seconds_total` and so on.
 
 use std::error::Error;
 use std::process;
 
 use opentelemetry::metrics::MeterProvider;
-use opentelemetry_otlp::MetricExporter;
+use opentelemetry_otlp::{MetricExporter, WithExportConfig};
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use vm_metrics::exporters::otel::{ForgettingReader, OtelOptions};
 use vm_metrics::{InstanceData, InstanceListerAdapter, Manager};
 
 fn main() -> Result<(), Box<dyn Error>> {
+    push(std::env::args().nth(1))?;
+    println!("pushed");
+    Ok(())
+}
+
+fn push(endpoint: Option<String>) -> Result<(), Box<dyn Error>> {
     // The exporter's connection is a task; the reader has a thread of its own, and waits there.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let _entered = runtime.enter();
-    let exporter = MetricExporter::builder().with_tonic().build()?;
+    let exporter = MetricExporter::builder().with_tonic();
+    let exporter = match endpoint {
+        Some(endpoint) => exporter.with_endpoint(endpoint).build()?,
+        None => exporter.build()?,
+    };
     let reader = ForgettingReader::new(PeriodicReader::builder(exporter).build());
     let provider = SdkMeterProvider::builder().with_reader(reader).build();
 
@@ -26,11 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     manager.initialize_otel_with(Some(&provider.meter("my-orchestrator")), options);
 
     // One that stays would do its work here: the reader pushes once a minute, and at the end.
-    match provider.shutdown() {
-        Ok(()) => println!("pushed"),
-        Err(error) => println!("is there a collector? {error}"),
-    }
-    Ok(())
+    Ok(provider.shutdown()?)
 }
 
 /// What an orchestrator has in its database.
@@ -46,6 +52,19 @@ fn list() -> Vec<InstanceData> {
 }
 
 #[test]
-fn it_runs() {
-    main().unwrap();
+fn it_pushes_the_names_of_go_programs_or_says_that_it_could_not() {
+    use vm_metrics_testkit::otlp::OtlpSink;
+    use vm_metrics_testkit::wait::SOON;
+
+    let sink = OtlpSink::start(&[]).unwrap();
+    push(Some(format!("http://{}", sink.grpc()))).unwrap();
+    let request = sink.wait_for_request(SOON).unwrap().to_string();
+    for name in [
+        "hypeman_vm_cpu_seconds_total",
+        "hypeman_vm_allocated_vcpus",
+        "hypeman_vm_metrics_instances_observed",
+    ] {
+        assert!(request.contains(&format!("\"{name}\"")), "{request}");
+    }
+    push(Some("http://localhost:1".to_owned())).unwrap_err();
 }
