@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
 
 mod away;
+#[cfg(feature = "ebpf")]
+mod ebpf;
 mod large;
 mod pushing;
 mod setup;

@@ -1,0 +1,57 @@
+//! What only the programs count is pushed, too: of a real TAP, so this one needs root.
+
+use std::path::Path;
+
+use serde_json::Value;
+use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::frames::Frame;
+use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::otlp::OtlpSink;
+use vm_metrics_testkit::skip::skip;
+use vm_metrics_testkit::tap::{Tap, TapOptions};
+use vm_metrics_testkit::wait::{SOON, wait_until};
+
+use crate::setup::{attributes, metrics, often};
+
+const CONFIG: &str = "interval = \"100ms\"\n[sources.proc_scan]\nenabled = false\n[[sources.static_list.vms]]\nid = \"a\"\n\
+    taps = [\"vmt0\"]\n[readers.tap_ebpf]\npin = false\n[exporters.otlp]\n";
+
+#[test]
+fn what_only_the_programs_count_is_pushed() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("needs root");
+    }
+    // What it is made of may have to come over the network, which a namespace does not have.
+    drop(OtlpSink::start(&[]).unwrap());
+    let _namespace = NetNs::enter().unwrap();
+    let sink = OtlpSink::start(&[]).unwrap();
+    let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    let push = often(&format!("http://{}", sink.grpc()), "protocol = \"grpc\"").unwrap();
+    std::fs::write(&config, format!("{CONFIG}{push}")).unwrap();
+    let args = ["--config", config.to_str().unwrap()];
+    let daemon = Daemon::start(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &args).unwrap();
+    let by_ebpf = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
+    daemon.wait_for(SOON, "the programs on the TAP", by_ebpf).unwrap();
+    for _ in 0..5 {
+        tap.write_frame(&Frame::from_guest().udp4(100)).unwrap();
+    }
+    let pushed = || Ok((udp_sent(&sink).as_deref() == Some("5")).then_some(()));
+    wait_until(SOON, "five UDP packets at the collector", pushed).unwrap();
+}
+
+/// How many packets with UDP the guest has sent, by the last request.
+fn udp_sent(sink: &OtlpSink) -> Option<String> {
+    let last = sink.requests().pop()?;
+    let metric =
+        metrics(&last).iter().find(|metric| metric["name"] == "vm_network_packets_by_transport_total")?;
+    let is_it = |point: &&Value| {
+        let labels = attributes(point);
+        let has = |name: &str, value: &str| labels.contains(&(name.to_owned(), value.to_owned()));
+        has("direction", "tx") && has("transport", "udp")
+    };
+    let point = metric["sum"]["dataPoints"].as_array()?.iter().find(is_it)?;
+    point["asInt"].as_str().map(str::to_owned)
+}
