@@ -75,7 +75,7 @@ pub struct VmStats {
     /// (`cancelled_write_bytes` of `/proc/<pid>/io`).
     pub disk_cancelled_write_bytes: Option<u64>,
     /// Bytes the guest received, all NICs, also those that it has no more; `None` when it is not known of one that it has.
-    /// The sum does not fall while the process lives and one daemon looks.
+    /// The sum does not fall while the process lives, over a restart of the daemon where that has a `state_dir`.
     #[serde(rename = "network_rx_bytes")]
     pub net_rx_bytes: Option<u64>,
     /// Bytes the guest sent; a sum as the one above.

@@ -93,9 +93,9 @@ impl Ledger {
         let looks_once = purpose == Purpose::Look;
         let dir = state_dir.filter(|_| !looks_once);
         let mut store = dir.and_then(|dir| Store::open(&host, dir));
-        let left = store.as_mut().map(|store| store.load(now())).unwrap_or_default();
-        let accounts = left.into_iter().collect();
-        Self { host, looks_once, accounts, store, ..Self::default() }
+        let (accounts, ended) = store.as_mut().map(|store| store.load(now())).unwrap_or_default();
+        let (accounts, sums) = (accounts.into_iter().collect(), Sums::restored(ended, now()));
+        Self { host, looks_once, accounts, sums, store, ..Self::default() }
     }
 
     pub(super) fn begin_tick(&mut self) {
@@ -193,17 +193,23 @@ impl Ledger {
         if self.tick.is_multiple_of(TIDY) {
             self.tidy();
         }
-        if std::mem::take(&mut self.changed)
-            && let Some(store) = &mut self.store
-        {
-            store.save(self.accounts.iter());
+        if std::mem::take(&mut self.changed) {
+            self.add_up();
+            let Some(store) = &mut self.store else { return };
+            store.save(self.accounts.iter(), self.sums.ended());
         }
+    }
+
+    fn add_up(&mut self) {
+        let parts: HashSet<u64> = self.accounts.values().map(|account| account.part).collect();
+        self.sums.add_up(|part| parts.contains(&part));
     }
 
     /// Forgets the devices that are gone. One that no VM has any more may be given to another VM later.
     fn tidy(&mut self) {
         self.processes.forget_before(self.tick);
         let (tick, now, host) = (self.tick, self.now, &self.host);
+        let known = self.accounts.len();
         self.accounts.retain(|key, account| {
             let lives = || match key.netns {
                 None => account.device.is_some() && account.device == host.device_id(&account.nic.tap),
@@ -211,8 +217,9 @@ impl Ledger {
             };
             account.seen == tick || lives()
         });
-        let parts: HashSet<u64> = self.accounts.values().map(|account| account.part).collect();
-        self.sums.tidy(now, |part| parts.contains(&part));
+        self.changed |= self.accounts.len() != known;
+        self.sums.tidy(now);
+        self.add_up();
     }
 }
 

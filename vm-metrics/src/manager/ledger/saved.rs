@@ -1,5 +1,5 @@
-//! What a daemon leaves written for the next: which VM had which device, and what of its counts was others'. Nothing in the
-//! kernel knows that.
+//! What a daemon leaves written for the next: which VM had which device, what of its counts was others', and what each VM
+//! has counted by devices that are gone. Nothing in the kernel knows that.
 
 use std::fs;
 use std::io;
@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::Account;
 use super::DeviceKey;
+use super::sums::Ended;
 use super::totals::Totals;
 use crate::host::Host;
 use crate::model::{FIRST_NUMBER, Nic};
@@ -40,6 +41,8 @@ enum StoreError {
 struct Saved {
     boot_id: String,
     devices: Vec<Device>,
+    #[serde(default)]
+    ended: Vec<Ended>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -64,16 +67,18 @@ impl Store {
     }
 
     /// What the daemon before this one has left. What cannot be read is as if it were not there.
-    pub(super) fn load(&mut self, now: f64) -> Vec<(DeviceKey, Account)> {
+    pub(super) fn load(&mut self, now: f64) -> (Vec<(DeviceKey, Account)>, Vec<Ended>) {
         match self.read() {
             Ok(saved) if saved.boot_id == self.boot_id => {
-                saved.devices.into_iter().map(|device| device.restored(now)).collect()
+                (saved.devices.into_iter().map(|device| device.restored(now)).collect(), saved.ended)
             }
-            Ok(_) => Vec::new(),
-            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Ok(_) => Default::default(),
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Default::default()
+            }
             Err(error) => {
                 self.complain(&error);
-                Vec::new()
+                Default::default()
             }
         }
     }
@@ -89,9 +94,13 @@ impl Store {
     }
 
     /// All or nothing: whoever is killed meanwhile has left the last one.
-    pub(super) fn save<'a>(&mut self, accounts: impl Iterator<Item = (&'a DeviceKey, &'a Account)>) {
+    pub(super) fn save<'a>(
+        &mut self,
+        accounts: impl Iterator<Item = (&'a DeviceKey, &'a Account)>,
+        ended: Vec<Ended>,
+    ) {
         let devices = accounts.map(|(key, account)| Device::of(key, account)).collect();
-        let saved = Saved { boot_id: self.boot_id.clone(), devices };
+        let saved = Saved { boot_id: self.boot_id.clone(), devices, ended };
         match self.write(&saved) {
             Ok(()) => self.problem = None,
             Err(error) => self.complain(&error),

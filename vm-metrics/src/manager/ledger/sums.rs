@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{InstanceInfo, NicStats};
 
 /// How long a VM that no source lists may come back with the same process, in seconds.
@@ -10,6 +12,15 @@ const KEEP: f64 = 3600.0;
 
 /// Bytes received and sent, packets received and sent, guest perspective.
 pub(in crate::manager) type Network = [Option<u64>; 4];
+
+/// What the next daemon cannot read any more: of one VM, what its parts that have ended add up to.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Ended {
+    id: String,
+    pid: u32,
+    start_ticks: u64,
+    sum: Network,
+}
 
 /// By id and process.
 #[derive(Debug, Default)]
@@ -29,6 +40,23 @@ struct Vm {
 }
 
 impl Sums {
+    pub(super) fn restored(ended: Vec<Ended>, now: f64) -> Self {
+        let vm = |Ended { id, pid, start_ticks, sum }| {
+            let start_ticks = Some(start_ticks);
+            ((id, Some(pid)), Vm { start_ticks, seen_at: now, parts: HashMap::new(), ended: sum })
+        };
+        Self { vms: ended.into_iter().map(vm).collect() }
+    }
+
+    /// Of VMs whose process is told from any other.
+    pub(super) fn ended(&self) -> Vec<Ended> {
+        let ended = |((id, pid), vm): (&(String, Option<u32>), &Vm)| {
+            let (id, pid, start_ticks, sum) = (id.clone(), (*pid)?, vm.start_ticks?, vm.ended);
+            sum.iter().any(Option::is_some).then_some(Ended { id, pid, start_ticks, sum })
+        };
+        self.vms.iter().filter_map(ended).collect()
+    }
+
     /// Nothing where it is not known of one of these interfaces. Each comes with the number of its part.
     pub(super) fn sum(
         &mut self,
@@ -54,9 +82,13 @@ impl Sums {
             .fold(sum, |sum, (_, nic)| each(sum, counts(nic), |sum, count| sum.filter(|_| count.is_some())))
     }
 
-    /// Forgets VMs that are gone, and which parts they had that have ended.
-    pub(super) fn tidy(&mut self, now: f64, goes_on: impl Fn(u64) -> bool) {
+    /// Forgets VMs that are gone.
+    pub(super) fn tidy(&mut self, now: f64) {
         self.vms.retain(|_, vm| now - vm.seen_at < KEEP);
+    }
+
+    /// Of the parts that have ended it is enough to know what they add up to.
+    pub(super) fn add_up(&mut self, goes_on: impl Fn(u64) -> bool) {
         for vm in self.vms.values_mut() {
             let ended = &mut vm.ended;
             vm.parts.retain(|number, part| {
@@ -98,10 +130,11 @@ mod tests {
         };
         assert_eq!(sum(&mut sums, 1, 5), Some(5));
         assert_eq!(sum(&mut sums, 2, 7), Some(12));
-        sums.tidy(KEEP / 2.0, |part| part == 2);
+        sums.add_up(|part| part == 2);
+        sums.tidy(KEEP / 2.0);
         assert_eq!(sums.vms.values().map(|vm| vm.parts.len()).sum::<usize>(), 1);
         assert_eq!(sum(&mut sums, 2, 8), Some(13));
-        sums.tidy(KEEP, |_| true);
+        sums.tidy(KEEP);
         assert!(sums.vms.is_empty());
     }
 }

@@ -197,3 +197,44 @@ fn what_a_device_counted_elsewhere_is_published_once_there_and_back() {
     leaves(&mut ledger, &here, 7, 1350, Gone::Deleted);
     assert_eq!(read(&mut ledger, "b", &here, 7, 2000), 2000, "another device with its index");
 }
+
+/// One tick of a VM: what its guest has sent by the interfaces that it has and by those that it loses in this tick.
+fn sum(ledger: &mut Ledger, start: u64, has: &[(&Nic, u32, u64)], loses: &[(&Nic, u32, u64)]) -> Option<u64> {
+    let vm = InstanceInfo { id: "a".into(), hypervisor_pid: Some(7), ..InstanceInfo::default() };
+    let mut sum = None;
+    ledger.begin_tick();
+    for (nics, is_gone) in [(loses, true), (has, false)] {
+        let mut stats = Vec::new();
+        for (nic, ifindex, bytes) in nics {
+            let seen = Seen { nic, ifindex: *ifindex, namespace: None, rx: tx(0), tx: tx(*bytes) };
+            let line = Totals { tx: seen.tx, ..Totals::default() };
+            let account = ledger.account("a", &seen);
+            let (part, published) = (account.part, account.publish(line));
+            stats.push((Some(part), NicStats { rx: tx(0), tx: published.tx, ..NicStats::default() }));
+            if is_gone {
+                ledger.gone(Gone::Deleted, &seen, line);
+            }
+        }
+        sum = ledger.network(&vm, Some(start), &stats)[1];
+    }
+    ledger.end_tick();
+    sum
+}
+
+#[test]
+fn the_next_daemon_knows_what_interfaces_counted_that_were_gone_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, t0, t1) = (booted(dir.path(), "one\n"), Nic::local("t0"), Nic::local("t1"));
+    for nic in [&t0, &t1] {
+        fs::create_dir_all(host.net_device(&nic.tap)).unwrap();
+    }
+    let ledger = || Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()));
+    let mut first = ledger();
+    assert_eq!(sum(&mut first, 5, &[(&t0, 7, 1000), (&t1, 8, 500)], &[]), Some(1500));
+    assert_eq!(sum(&mut first, 5, &[(&t0, 7, 1000)], &[(&t1, 8, 600)]), Some(1600));
+    let mut second = ledger();
+    assert_eq!(sum(&mut second, 5, &[(&t0, 7, 1010)], &[]), Some(1610));
+    assert_eq!(sum(&mut second, 5, &[(&t0, 7, 1010), (&t1, 9, 1)], &[]), Some(1611));
+    assert_eq!(sum(&mut ledger(), 5, &[(&t0, 7, 1020), (&t1, 9, 2)], &[]), Some(1622));
+    assert_eq!(sum(&mut ledger(), 6, &[(&t0, 7, 1020)], &[]), Some(1020), "another process");
+}
