@@ -1,0 +1,136 @@
+use super::*;
+use crate::model::{TapReading, VcpuStats, VmState};
+
+fn info(id: &str, pid: u32, taps: &[&str]) -> InstanceInfo {
+    let nics = taps.iter().map(|tap| Nic::local(*tap)).collect();
+    InstanceInfo { id: id.into(), hypervisor_pid: Some(pid), nics, ..InstanceInfo::default() }
+}
+
+fn stats(id: &str, pid: u32, tap: &str, tx_bytes: Option<u64>) -> VmStats {
+    let tx = FrameCounts { bytes: tx_bytes, ..FrameCounts::default() };
+    let nic = NicStats { device: tap.into(), ifindex: Some(3), tx, ..NicStats::default() };
+    VmStats {
+        instance_id: id.into(),
+        hypervisor_pid: Some(pid),
+        running: true,
+        memory_rss_bytes: Some(5),
+        state: Some(VmState::Running),
+        nics: vec![nic],
+        ..VmStats::default()
+    }
+}
+
+#[test]
+fn leaving_are_vms_and_interfaces_that_were_there() {
+    let before = VmSet { vms: vec![info("a", 1, &["t0", "t1"]), info("b", 2, &["t2"]), info("c", 3, &[])] };
+    let before = Tick { vms: before, stats: vec![stats("a", 1, "t0", Some(1))] };
+    let now = VmSet { vms: vec![info("a", 1, &["t1"]), info("c", 4, &[])] };
+    let leaving = leaving(&before, &now, &Batch::default());
+    assert_eq!(leaving.vms.vms, [info("a", 1, &["t0"]), info("b", 2, &["t2"]), info("c", 3, &[])]);
+}
+
+#[test]
+fn an_interface_that_can_no_longer_be_read_is_lost() {
+    let vms = VmSet { vms: vec![info("a", 1, &["t0"])] };
+    let before = Tick { vms: vms.clone(), stats: vec![stats("a", 1, "t0", Some(1))] };
+    assert_eq!(leaving(&before, &vms, &Batch::default()).vms, vms);
+    let mut read = Batch::default();
+    read.taps.insert(Nic::local("t0"), TapReading::default());
+    assert_eq!(leaving(&before, &vms, &read), Leaving::default());
+    let never = Tick { vms: vms.clone(), stats: Vec::new() };
+    assert_eq!(leaving(&never, &vms, &Batch::default()), Leaving::default());
+}
+
+#[test]
+fn last_numbers_are_shown_for_the_time_of_retention_and_no_longer() {
+    let start = Instant::now();
+    let mut departed = Departed::new(Duration::from_secs(10));
+    let before = VmStats { net_tx_bytes: Some(9), ..stats("a", 1, "t0", Some(7)) };
+    departed.add(vec![stats("a", 1, "t0", None)], &[before], start);
+    let mut present = Vec::new();
+    departed.show(&mut present);
+    let shown = (present[0].nics[0].tx.bytes, present[0].net_tx_bytes);
+    assert_eq!(shown, (Some(7), Some(9)), "as it was before");
+    let vm = &present[0];
+    assert_eq!((vm.running, vm.memory_rss_bytes, vm.state), (false, None, None));
+    departed.add(Vec::new(), &[], start + Duration::from_secs(11));
+    let mut present = Vec::new();
+    departed.show(&mut present);
+    assert_eq!(present, []);
+}
+
+#[test]
+fn last_words_win_over_what_was_before() {
+    let mut departed = Departed::new(Duration::from_secs(10));
+    let before = [stats("a", 1, "t0", Some(7))];
+    departed.add(vec![stats("a", 1, "t0", Some(9))], &before, Instant::now());
+    let mut present = Vec::new();
+    departed.show(&mut present);
+    assert_eq!(present[0].nics[0].tx.bytes, Some(9));
+}
+
+#[test]
+fn a_device_that_has_only_another_name_is_not_shown_twice() {
+    let mut departed = Departed::new(Duration::from_secs(10));
+    departed.add(vec![stats("a", 1, "old", Some(7))], &[], Instant::now());
+    let mut present = vec![stats("a", 1, "new", Some(8))];
+    departed.show(&mut present);
+    assert_eq!(present[0].nics.len(), 1);
+    let mut present = vec![stats("b", 2, "old", Some(8))];
+    departed.show(&mut present);
+    assert_eq!(present[1].nics[0].tx.bytes, Some(7), "another VM has it now: this was its part");
+}
+
+#[test]
+fn what_a_process_counts_is_shown_under_one_id() {
+    let process = |id, start_time, cpu_usec| VmStats {
+        start_time,
+        cpu_usec: Some(cpu_usec),
+        disk_read_bytes: Some(1),
+        vcpus: vec![VcpuStats::default()],
+        ..stats(id, 1, "t0", Some(7))
+    };
+    let mut departed = Departed::new(Duration::from_secs(10));
+    departed.add(vec![process("a", Some(5.0), 30)], &[], Instant::now());
+    let shown = |now: VmStats| {
+        let mut present = vec![now];
+        departed.show(&mut present);
+        let a = present.remove(1);
+        (a.cpu_usec, a.disk_read_bytes, a.vcpus.len(), a.start_time, a.nics[0].tx.bytes)
+    };
+    assert_eq!(shown(process("b", Some(5.0), 31)), (None, None, 0, None, Some(7)), "it has another id now");
+    assert_eq!(
+        shown(process("b", None, 31)),
+        (None, None, 0, None, Some(7)),
+        "and no reason to think otherwise"
+    );
+    let another = (Some(30), Some(1), 1, Some(5.0), Some(7));
+    assert_eq!(shown(process("b", Some(6.0), 2)), another, "the pid is used again");
+}
+
+#[test]
+fn an_interface_that_goes_before_its_vm_is_shown_with_it() {
+    let mut departed = Departed::new(Duration::from_secs(10));
+    departed.add(vec![stats("a", 1, "t0", Some(7))], &[], Instant::now());
+    let bare = VmStats { nics: Vec::new(), ..stats("a", 1, "t0", None) };
+    departed.add(vec![bare], &[], Instant::now());
+    let mut present = Vec::new();
+    departed.show(&mut present);
+    assert_eq!(present.len(), 1);
+    assert_eq!(present[0].nics[0].tx.bytes, Some(7));
+}
+
+#[test]
+fn who_takes_the_place_is_shown_instead() {
+    let mut departed = Departed::new(Duration::from_secs(10));
+    let mut lost_nic = stats("b", 5, "t1", Some(3));
+    lost_nic.nics[0].device = "t9".into();
+    lost_nic.nics[0].ifindex = Some(9);
+    departed.add(vec![stats("a", 1, "t0", Some(7)), lost_nic], &[], Instant::now());
+    let mut present = vec![stats("a", 2, "t0", Some(1)), stats("b", 5, "t1", Some(4))];
+    departed.show(&mut present);
+    assert_eq!(present.len(), 2);
+    assert_eq!(present[0].nics.len(), 1, "another process: nothing of the old one");
+    let of_b: Vec<_> = present[1].nics.iter().map(|nic| nic.device.as_str()).collect();
+    assert_eq!(of_b, ["t1", "t9"]);
+}
