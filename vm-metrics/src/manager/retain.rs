@@ -19,20 +19,29 @@ pub(super) struct Departed {
 /// Whole VMs, or VMs with only the interfaces they have lost. An interface is also lost when the VM still has it but
 /// nothing can be read of it any more, or another device has its name.
 pub(super) fn leaving(before: &Tick, now: &VmSet, batch: &Batch) -> Leaving {
+    let by_id: HashMap<_, _> = before.stats.iter().map(|stats| (stats.instance_id.as_str(), stats)).collect();
+    let ifindex = |vm: &InstanceInfo, nic: &Nic| {
+        let nics = &by_id.get(vm.id.as_str())?.nics;
+        nics.iter().find(|stats| stats.device == nic.tap && stats.netns == nic.netns)?.ifindex
+    };
+    let present: HashMap<_, _> = now.vms.iter().map(|vm| (key(vm), vm)).collect();
     let gone = |vm: &InstanceInfo| {
-        let same = |other: &&InstanceInfo| other.id == vm.id && other.hypervisor_pid == vm.hypervisor_pid;
-        let Some(still) = now.vms.iter().find(same) else { return Some(vm.clone()) };
+        let Some(still) = present.get(&key(vm)) else { return Some(vm.clone()) };
         let lost = |nic: &&Nic| {
             let same = |was: u32| still.nics.contains(nic) && is_still_there(nic, was, batch);
-            before.ifindex(vm, nic).is_some_and(|was| !same(was))
+            ifindex(vm, nic).is_some_and(|was| !same(was))
         };
         let nics: Vec<_> = vm.nics.iter().filter(lost).cloned().collect();
         (!nics.is_empty()).then(|| InstanceInfo { nics, ..vm.clone() })
     };
     let vms: Vec<_> = before.vms.vms.iter().filter_map(gone).collect();
     let nics = vms.iter().flat_map(|vm| vm.nics.iter().map(move |nic| (vm, nic)));
-    let ifindexes = nics.filter_map(|(vm, nic)| Some((nic.clone(), before.ifindex(vm, nic)?))).collect();
+    let ifindexes = nics.filter_map(|(vm, nic)| Some((nic.clone(), ifindex(vm, nic)?))).collect();
     Leaving { vms: VmSet { vms }, ifindexes }
+}
+
+fn key(vm: &InstanceInfo) -> (&str, Option<u32>) {
+    (&vm.id, vm.hypervisor_pid)
 }
 
 /// Whether something was read of the device that had this index. 0 is not known, and may be any.
@@ -72,13 +81,6 @@ pub(super) fn handed_over(leaving: &Leaving, batch: &Batch) -> Batch {
 pub(super) struct Tick {
     pub(super) vms: VmSet,
     pub(super) stats: Vec<VmStats>,
-}
-
-impl Tick {
-    fn ifindex(&self, vm: &InstanceInfo, nic: &Nic) -> Option<u32> {
-        let stats = self.stats.iter().find(|stats| stats.instance_id == vm.id)?;
-        stats.nics.iter().find(|stats| stats.device == nic.tap && stats.netns == nic.netns)?.ifindex
-    }
 }
 
 impl Departed {
