@@ -122,7 +122,7 @@ fn the_last_words_of_a_tap_that_is_replaced_are_in_the_sum() {
         for (tables, index) in [(TABLES, 0), (TABLES, 77), (WITHOUT_EBPF, 0), (WITHOUT_EBPF, 77)] {
             let _namespace = NetNs::enter().unwrap();
             let manager = &mut manager_with(&["vmt0"], tables);
-            let mut packets = || {
+            let packets = || {
                 let vm = manager.collect().vms[0].clone();
                 (vm.nics[0].tx.packets, vm.net_tx_packets)
             };

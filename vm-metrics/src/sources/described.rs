@@ -114,8 +114,6 @@ impl DescribedVm {
             let problem = format!("{tap} is no TAP, so it is left out of {:?}", self.id);
             SourceError::content(host.net_device(tap), problem)
         }));
-        let absent = taps.iter().filter(|tap| !host.net_device(tap).exists());
-        listing.absent_taps.extend(absent.map(|tap| (*tap).clone()));
         taps.into_iter().map(Nic::local).collect()
     }
 }
@@ -202,7 +200,6 @@ mod tests {
         fs::write(host.net_device("tap0/tun_flags"), "0x1002\n").unwrap();
         let (listing, problems) = case.listing();
         assert_eq!(listing.instances[0].nics, ["tap0", "macvtap0", "later"].map(Nic::local));
-        assert_eq!(listing.absent_taps, ["later"]);
         let lo = host.net_device("lo");
         assert_eq!(problems, format!("{}: lo is no TAP, so it is left out of \"a\"", lo.display()));
     }

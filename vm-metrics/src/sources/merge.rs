@@ -29,13 +29,11 @@ pub(super) struct Told {
     pub(super) instances: Vec<InstanceInfo>,
     /// Have no process and no NICs. Where no other source has the id, they are not in the result.
     pub(super) ended: Vec<InstanceInfo>,
-    /// Where a process has the only TAP of this name in another network namespace, that is meant.
-    pub(super) absent_taps: Vec<String>,
 }
 
 impl Told {
     pub(super) fn nothing(tier: Tier) -> Self {
-        Self { tier, instances: Vec::new(), ended: Vec::new(), absent_taps: Vec::new() }
+        Self { tier, instances: Vec::new(), ended: Vec::new() }
     }
 }
 
@@ -46,9 +44,8 @@ pub(super) fn merge_again(
     given: &mut GivenIds,
 ) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
     let mut problems: Vec<Vec<String>> = listings.iter().map(|_| Vec::new()).collect();
-    let absent_taps = listings.iter().flat_map(|told| told.absent_taps.iter().cloned()).collect();
     let entries: Vec<_> = listings.into_iter().enumerate().flat_map(entries).collect();
-    let (groups, left_out) = Groups::new(&entries, &absent_taps);
+    let (groups, left_out) = Groups::new(&entries);
     let is_there = |group: &Vec<&Entry>| group.iter().any(|entry| !entry.has_ended);
     let mut vms: Vec<_> = groups.iter().filter(is_there).filter_map(|group| one(&group)).collect();
     let of_ids = make_ids_unique(&mut vms, given);

@@ -134,8 +134,6 @@ pub struct Listing {
     pub instances: Vec<InstanceInfo>,
     /// VMs whose process is not there. What is known of them counts for a VM that another source lists with the id.
     pub ended: Vec<InstanceInfo>,
-    /// TAPs of the instances that are not in this network namespace: by the name, a VM's process may have them elsewhere.
-    pub absent_taps: Vec<String>,
     pub problems: Vec<SourceError>,
     /// Where their VMMs can be asked for more.
     pub sockets: Vec<ApiSocket>,

@@ -121,9 +121,9 @@ impl Asked {
         let listing = self.source.list_running_instances_for_metrics();
         let duration = began.elapsed();
         let (result, problems) = match listing {
-            Ok(Listing { instances, ended, absent_taps, mut problems, sockets: found }) => {
+            Ok(Listing { instances, ended, mut problems, sockets: found }) => {
                 let count = instances.len();
-                self.last = Some((now, Told { tier: self.tier, instances, ended, absent_taps }));
+                self.last = Some((now, Told { tier: self.tier, instances, ended }));
                 // One for each process: what it says itself comes last.
                 sockets.extend(found.into_iter().map(|socket| (socket.pid, socket)));
                 // What is a fault is said first.

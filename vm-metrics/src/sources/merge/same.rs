@@ -1,6 +1,6 @@
 //! Which entries of several sources are the same VM.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::mem;
 
 use super::super::Tier;
@@ -27,12 +27,12 @@ pub struct Groups<'e> {
 
 impl<'e> Groups<'e> {
     /// And what is wrong, with the source: of two entries of one source with the same process, the later is left out.
-    pub fn new(entries: &'e [Entry], absent_taps: &HashSet<String>) -> (Self, Vec<(usize, String)>) {
+    pub fn new(entries: &'e [Entry]) -> (Self, Vec<(usize, String)>) {
         let of: Vec<_> = (0..entries.len()).collect();
         let mut groups = Self { entries, members: of.iter().map(|at| vec![*at]).collect(), of };
         let problems = groups.join_by_process();
         groups.join_by_id();
-        groups.join_by_nic(absent_taps);
+        groups.join_by_nic();
         (groups, problems)
     }
 
@@ -67,9 +67,10 @@ impl<'e> Groups<'e> {
         }
     }
 
-    /// Who has no process is the one whose process has its NIC.
-    fn join_by_nic(&mut self, absent_taps: &HashSet<String>) {
-        let (mut holders, mut elsewhere) = (HashMap::new(), HashMap::new());
+    /// Who has no process is the one whose process has its NIC. A name alone is not enough: in another network namespace it
+    /// may be the TAP of anybody.
+    fn join_by_nic(&mut self) {
+        let mut holders = HashMap::new();
         let mut without = Vec::new();
         for group in self.members.iter().filter(|group| !group.is_empty()) {
             let nics = self.nics(group);
@@ -78,17 +79,11 @@ impl<'e> Groups<'e> {
                 continue;
             }
             for nic in nics {
-                if nic.netns.is_some() {
-                    let only = |at: &mut Option<usize>| *at = at.filter(|at| *at == group[0]);
-                    elsewhere.entry(nic.tap.clone()).and_modify(only).or_insert(Some(group[0]));
-                }
                 holders.entry(nic).or_insert(group[0]);
             }
         }
         for (at, nics) in without {
-            let is_absent = |nic: &Nic| nic.netns.is_none() && absent_taps.contains(&nic.tap);
-            let named = |nic: &Nic| elsewhere.get(&nic.tap).copied().flatten().filter(|_| is_absent(nic));
-            for holder in nics.iter().filter_map(|nic| holders.get(nic).copied().or_else(|| named(nic))) {
+            for holder in nics.iter().filter_map(|nic| holders.get(nic).copied()) {
                 if self.join(holder, at) {
                     break;
                 }
