@@ -17,21 +17,23 @@ pub(super) fn merge(
     ledger: &mut Ledger,
 ) -> (Vec<VmStats>, Vec<VmStats>) {
     ledger.begin_tick();
-    let mut all =
-        |(vms, batch): (&VmSet, &Batch)| vms.vms.iter().map(|vm| vm_stats(vm, batch, ledger)).collect();
-    let leaving = all(leaving);
-    let stats = (all(present), leaving);
+    let mut all = |(vms, batch): (&VmSet, &Batch), is_leaving| {
+        vms.vms.iter().map(|vm| vm_stats(vm, batch, ledger, is_leaving)).collect()
+    };
+    let leaving = all(leaving, true);
+    let stats = (all(present, false), leaving);
     ledger.end_tick();
     stats
 }
 
-fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger) -> VmStats {
+fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger, is_leaving: bool) -> VmStats {
     let process = vm.hypervisor_pid.and_then(|pid| batch.processes.get(&pid)).copied().unwrap_or_default();
     let threads = vm.hypervisor_pid.and_then(|pid| batch.threads.get(&pid));
     let start_time =
         vm.hypervisor_pid.zip(process.start_ticks).and_then(|(pid, start)| ledger.started(pid, start));
     let nics: Vec<_> = vm.nics.iter().map(|nic| nic_stats(&vm.id, nic, batch, ledger)).collect();
-    let network = ledger.network(vm, process.start_ticks, &nics);
+    // What has the pid of one that leaves may be another process already.
+    let network = ledger.network(vm, process.start_ticks.filter(|_| !is_leaving), &nics);
     // A sum without those that cannot be counted is no sum.
     let [net_rx_bytes, net_tx_bytes, net_rx_packets, net_tx_packets] =
         network.map(|sum| sum.filter(|_| vm.uncounted.is_empty()));
