@@ -2,12 +2,15 @@
 //!
 //! What attaches and detaches here is called on a thread that is in that namespace.
 
+mod put_back;
+
 use std::collections::{HashMap, HashSet};
-use std::mem;
+
 use std::time::{Duration, Instant};
 
+pub(super) use self::put_back::Blind;
 use super::Way;
-use super::attach::{Attached, Direction, adopt, attach, is_on};
+use super::attach::{adopt, attach};
 use super::budget::Budget;
 use super::error::{AttachError, LoadError};
 use super::load::{Loaded, Loader, Size};
@@ -20,9 +23,6 @@ use crate::readers::{ReadReport, ReaderError};
 
 /// A TAP that refused the programs is tried again after this time.
 const RETRY: Duration = Duration::from_secs(10);
-
-/// Programs that stay blind are put back once in this time.
-const PUT_BACK: Duration = Duration::from_secs(60);
 
 /// A TAP that is there but that no VM has any more keeps the programs for this time: the source that knows its VM may
 /// have failed for a moment, or may not have found it yet after a start.
@@ -46,13 +46,6 @@ struct Refusal {
     error: AttachError,
     lacks_slot: bool,
     retry_at: Instant,
-}
-
-/// A TAP on which one of the programs does not see what passes.
-pub(super) struct Blind<'v> {
-    ifindex: u32,
-    nic: &'v Nic,
-    direction: Direction,
 }
 
 /// What is to be done to the TAPs in this tick.
@@ -286,49 +279,6 @@ impl Instance {
         }
         self.loaded.flush_log();
         blind
-    }
-
-    /// Puts the programs back where somebody has taken them off, or ended the chain before them; they go on in the same
-    /// slot.
-    pub(super) fn attach_again(&mut self, blind: &[Blind], report: &mut ReadReport) {
-        for blind in blind {
-            if !self.is_off(blind) {
-                continue;
-            }
-            report.error(ReaderError::Lost { device: blind.nic.tap.clone() });
-            if let Err(error) = self.attach_again_one(blind) {
-                report.error(ReaderError::from(&AttachError::new(&blind.nic.tap, error)));
-            }
-        }
-    }
-
-    fn is_off(&mut self, blind: &Blind) -> bool {
-        let Some(tap) = self.taps.get_mut(&blind.ifindex) else { return false };
-        let now = Instant::now();
-        if blind.direction == Direction::Ingress {
-            return true;
-        }
-        if now < tap.put_back_at {
-            return false;
-        }
-        let is_on = is_on(&mut self.loaded, tap.attached.mode, blind.direction, &blind.nic.tap);
-        if is_on {
-            tap.put_back_at = now + PUT_BACK;
-        }
-        !is_on
-    }
-
-    fn attach_again_one(&mut self, Blind { ifindex, nic, .. }: &Blind) -> Result<(), LoadError> {
-        let Some(tap) = self.taps.get_mut(ifindex) else { return Ok(()) };
-        if Instant::now() < tap.put_back_at {
-            return Ok(());
-        }
-        tap.put_back_at = Instant::now() + PUT_BACK;
-        // What is still on is in the way of itself.
-        let nothing = Attached::nothing(tap.attached.mode);
-        mem::replace(&mut tap.attached, nothing).remove()?;
-        tap.attached = attach(&mut self.loaded, self.pins.as_ref(), *ifindex, &nic.tap, &mut self.way)?;
-        Ok(())
     }
 
     /// What a TAP had counted that is gone with its device, or still there but no VM's.

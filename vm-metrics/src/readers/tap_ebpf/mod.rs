@@ -1,7 +1,7 @@
-//! The programs on the TAPs: `load` brings them into the kernel, `attach` hangs them on a TAP, `counters` reads what they
-//! count, `slots` says who counts where, and `pins` keeps all of it while no daemon runs. `instance` is all of these for
-//! one load of the programs, `place` has the loads of one network namespace, and `reader` leads them tick by tick within
-//! the time that `budget` gives.
+//! The programs on the TAPs: `load` brings them into the kernel, `attach` hangs them on a TAP by `tcx` or `clsact`,
+//! `counters` reads what they count, `slots` says who counts where, and `pins` keeps all of it while no daemon runs.
+//! `instance` is all of these for one load of the programs, `place` has the loads of one network namespace, and `reader`
+//! leads them tick by tick within the time that `budget` gives.
 //!
 //! `drops` counts what was dropped on its way to the guest; `kernel` knows what the programs read of the kernel's own.
 //!
@@ -11,6 +11,8 @@
 mod attach;
 #[cfg(feature = "ebpf")]
 mod budget;
+#[cfg(feature = "ebpf")]
+mod clsact;
 #[cfg(feature = "ebpf")]
 mod counters;
 #[cfg(feature = "ebpf")]
@@ -33,6 +35,8 @@ mod reader;
 mod slots;
 #[cfg(feature = "ebpf")]
 mod tap;
+#[cfg(feature = "ebpf")]
+mod tcx;
 
 #[cfg(feature = "ebpf")]
 use std::io;
@@ -219,7 +223,7 @@ fn remove_filters_elsewhere(
 /// In the network namespace of this thread.
 #[cfg(feature = "ebpf")]
 fn remove_filters(host: &Host) -> io::Result<Vec<String>> {
-    let ours = host.net_device_names()?.into_iter().filter(|device| attach::remove_filters(device));
+    let ours = host.net_device_names()?.into_iter().filter(|device| clsact::remove_filters(device));
     Ok(ours.map(|device| format!("removed the filters on {device}")).collect())
 }
 

@@ -1,0 +1,112 @@
+//! By clsact: as direct-action filters of a qdisc, which stay by themselves.
+//!
+//! A qdisc or a filter that is not ours is never touched, so the qdisc stays: others may have filters on it by then.
+
+use std::error::Error;
+use std::mem;
+
+use aya::programs::ProgramError;
+use aya::programs::tc::{
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+};
+use rustix::io::Errno;
+
+use super::attach::{Attached, BOTH, Direction, Hook, both};
+use super::error::{LoadError, errno_of};
+use super::load::Loaded;
+use super::pins::Pins;
+use crate::model::AttachMode;
+use crate::readers::rtnetlink::Links;
+
+/// The first: programs of others that end the chain come after the count.
+const PRIORITY: u16 = 1;
+
+/// Tell our filters from those of others with the same priority, and from each other: where both directions are one chain,
+/// none takes the place of the other.
+const INGRESS_HANDLE: TcHandle = TcHandle::new(0, 0x766d);
+const EGRESS_HANDLE: TcHandle = TcHandle::new(0, 0x766e);
+
+/// The kind of the qdisc that has hooks in both directions.
+const CLSACT: &str = "clsact";
+
+pub(super) fn attach(
+    loaded: &mut Loaded,
+    pins: Option<&Pins>,
+    ifindex: u32,
+    device: &str,
+) -> Result<Attached, LoadError> {
+    match qdisc_add_clsact(device) {
+        Err(error) if already_there(&error) => {
+            let there =
+                Links::open().and_then(|links| links.ingress_qdisc(ifindex)).map_err(LoadError::Links)?;
+            // What would be hung on the egress of an `ingress` qdisc comes to be on its ingress.
+            if there != CLSACT {
+                return Err(LoadError::OtherQdisc { kind: there });
+            }
+        }
+        result => result.map_err(LoadError::Qdisc)?,
+    }
+    both(AttachMode::Clsact, pins.is_some(), |direction| {
+        let program = loaded.program(direction.program())?;
+        let filter = NlOptions { priority: PRIORITY, handle: handle(direction), classid: None };
+        let options = TcAttachOptions::Netlink(filter);
+        let link = match program.attach_with_options(device, direction.attach_type(), options) {
+            // Left by a daemon that was killed.
+            Err(error) if already_there(&error) => replace_filter(loaded, direction, device)?,
+            result => program.take_link(result?)?,
+        };
+        Ok(Hook { link, pin: None })
+    })
+}
+
+/// The filters that are there, now with the programs of this daemon.
+pub(super) fn adopt(loaded: &mut Loaded, device: &str) -> Result<Attached, LoadError> {
+    both(AttachMode::Clsact, true, |direction| {
+        Ok(Hook { link: replace_filter(loaded, direction, device)?, pin: None })
+    })
+}
+
+/// Whether our filter is on the device: asked by replacing it by itself, which is refused where it is not.
+pub(super) fn is_on(loaded: &mut Loaded, direction: Direction, device: &str) -> Result<bool, LoadError> {
+    mem::forget(replace_filter(loaded, direction, device)?);
+    Ok(true)
+}
+
+/// Deletes our filters on a device; there may be none.
+pub(super) fn remove_filters(device: &str) -> bool {
+    let remove = |direction: Direction| {
+        let link = left_filter(device, direction)?;
+        aya::programs::Link::detach(link)
+    };
+    // Both, also when the first is not there.
+    BOTH.map(|direction| remove(direction).is_ok()).contains(&true)
+}
+
+/// Puts the program in the place of our filter; refused when there is none.
+fn replace_filter(
+    loaded: &mut Loaded,
+    direction: Direction,
+    device: &str,
+) -> Result<SchedClassifierLink, LoadError> {
+    let program = loaded.program(direction.program())?;
+    let link = program.attach_to_link(left_filter(device, direction)?)?;
+    Ok(program.take_link(link)?)
+}
+
+/// Our filter on a device, whoever made it.
+fn left_filter(device: &str, direction: Direction) -> Result<SchedClassifierLink, ProgramError> {
+    let attach_type = direction.attach_type();
+    SchedClassifierLink::attached(device, attach_type, PRIORITY, handle(direction), None)
+        .map_err(|error| ProgramError::TcError(TcError::IoError(error)))
+}
+
+fn already_there(error: &(dyn Error + 'static)) -> bool {
+    errno_of(error) == Some(Errno::EXIST.raw_os_error())
+}
+
+fn handle(direction: Direction) -> TcHandle {
+    match direction {
+        Direction::Ingress => INGRESS_HANDLE,
+        Direction::Egress => EGRESS_HANDLE,
+    }
+}

@@ -1,0 +1,65 @@
+//! Programs that somebody has taken off are put back.
+
+use std::mem;
+use std::time::{Duration, Instant};
+
+use super::super::attach::{Attached, Direction, attach, is_on};
+use super::super::error::{AttachError, LoadError};
+use super::Instance;
+use crate::model::Nic;
+use crate::readers::{ReadReport, ReaderError};
+
+/// Programs that stay blind are put back once in this time.
+const PUT_BACK: Duration = Duration::from_secs(60);
+
+/// A TAP on which one of the programs does not see what passes.
+pub(in super::super) struct Blind<'v> {
+    pub(super) ifindex: u32,
+    pub(super) nic: &'v Nic,
+    pub(super) direction: Direction,
+}
+
+impl Instance {
+    /// Puts the programs back where somebody has taken them off, or ended the chain before them; they go on in the same
+    /// slot.
+    pub(in super::super) fn attach_again(&mut self, blind: &[Blind], report: &mut ReadReport) {
+        for blind in blind {
+            if !self.is_off(blind) {
+                continue;
+            }
+            report.error(ReaderError::Lost { device: blind.nic.tap.clone() });
+            if let Err(error) = self.attach_again_one(blind) {
+                report.error(ReaderError::from(&AttachError::new(&blind.nic.tap, error)));
+            }
+        }
+    }
+
+    fn is_off(&mut self, blind: &Blind) -> bool {
+        let Some(tap) = self.taps.get_mut(&blind.ifindex) else { return false };
+        let now = Instant::now();
+        if blind.direction == Direction::Ingress {
+            return true;
+        }
+        if now < tap.put_back_at {
+            return false;
+        }
+        let is_on = is_on(&mut self.loaded, tap.attached.mode, blind.direction, &blind.nic.tap);
+        if is_on {
+            tap.put_back_at = now + PUT_BACK;
+        }
+        !is_on
+    }
+
+    fn attach_again_one(&mut self, Blind { ifindex, nic, .. }: &Blind) -> Result<(), LoadError> {
+        let Some(tap) = self.taps.get_mut(ifindex) else { return Ok(()) };
+        if Instant::now() < tap.put_back_at {
+            return Ok(());
+        }
+        tap.put_back_at = Instant::now() + PUT_BACK;
+        // What is still on is in the way of itself.
+        let nothing = Attached::nothing(tap.attached.mode);
+        mem::replace(&mut tap.attached, nothing).remove()?;
+        tap.attached = attach(&mut self.loaded, self.pins.as_ref(), *ifindex, &nic.tap, &mut self.way)?;
+        Ok(())
+    }
+}
