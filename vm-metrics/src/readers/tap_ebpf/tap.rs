@@ -26,19 +26,17 @@ pub(super) struct Tap {
 /// What one of the programs sees of what passes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sight {
-    /// Packets that the device had counted and that the program had at the last tick.
-    seen: (u64, u64),
+    /// Packets that the device had counted and that the program had at the last tick, if there was one.
+    seen: Option<(u64, u64)>,
     blind_ticks: u32,
 }
 
 impl Sight {
     /// Whether the device has counted in more than one tick, and the program in none since.
     fn is_blind(&mut self, device: u64, counted: u64) -> bool {
-        let before = std::mem::replace(&mut self.seen, (device, counted));
-        if counted != before.1 {
-            self.blind_ticks = 0;
-        } else if device > before.0 {
-            self.blind_ticks += 1;
+        match self.seen.replace((device, counted)) {
+            Some((before, same)) if same == counted => self.blind_ticks += u32::from(device > before),
+            _ => self.blind_ticks = 0,
         }
         self.blind_ticks > MAX_BLIND_TICKS
     }
@@ -64,5 +62,24 @@ impl Tap {
         let ingress = ingress.is_blind(device.rx_packets, counters.ingress.packets);
         let egress = egress.is_blind(device.tx_packets, counters.egress.packets);
         if ingress { Some(Direction::Ingress) } else { egress.then_some(Direction::Egress) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blind_is_who_misses_what_passes_more_than_once() {
+        let mut sight = Sight::default();
+        let mut is_blind = |device, counted| sight.is_blind(device, counted);
+        assert!(!is_blind(100, 0), "it has just come");
+        assert!(!is_blind(103, 0), "before the attach");
+        assert!(!is_blind(103, 0));
+        assert!(!is_blind(105, 2));
+        assert!(!is_blind(106, 2));
+        assert!(!is_blind(106, 2), "nothing has passed");
+        assert!(is_blind(107, 2));
+        assert!(!is_blind(108, 3));
     }
 }
