@@ -146,6 +146,11 @@ fn what_is_dropped_elsewhere_is_counted_in_bytes() {
         // In each.
         let daemon = host.daemon(&format!("{OFTEN}[readers.tap_ebpf]\nmax_nics = 1\n"));
         guests.iter().for_each(|guest| guest.wait_until_counted_by(&daemon, "ebpf"));
+        let metrics = daemon.metrics().unwrap();
+        let sees_drops =
+            |guest: &&Guest| guest.value(&metrics, "vm_network_rx_dropped_bytes_total").is_some();
+        let seen = guests.iter().filter(sees_drops).count();
+        assert!(seen == 0 || seen == guests.len(), "drops are seen of {seen} of them");
         for (guest, frames) in guests.iter().zip((1300..).step_by(100)) {
             guest.fill(&daemon, frames);
         }
