@@ -16,5 +16,6 @@ pub use stats::{
     AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats, PacketMix, VcpuStats, VmStats, Volume,
 };
 pub use uncounted::{UncountedKind, UncountedNic};
+pub(crate) use vm::is_device_name;
 pub use vm::{Hypervisor, InstanceInfo, Nic, VmSet, build_instance_info, tap_name};
 pub use vm_state::VmState;

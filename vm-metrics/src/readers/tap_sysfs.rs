@@ -6,8 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use super::kept::{Buffer, KeptFile, is_gone};
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Started};
 use crate::host::Host;
-use crate::model::{Batch, Leaving, Nic, NicKind, NicSource, TapReading, TapStats, VmSet};
-use crate::sources::is_device_name;
+use crate::model::{Batch, Leaving, Nic, NicKind, NicSource, TapReading, TapStats, VmSet, is_device_name};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: "tap_sysfs",

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 
 use super::vmm_api::{Answering, AskError, Facts, Http, VmmApi};
-use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier, is_device_name};
-use crate::model::{Hypervisor, InstanceInfo, Nic, VmState};
+use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier};
+use crate::model::{Hypervisor, InstanceInfo, Nic, VmState, is_device_name};
 
 const VM_INFO: &str = "/api/v1/vm.info";
 

@@ -12,9 +12,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::written_pid::WrittenPid;
-use super::{Listing, SourceError, files, is_device_name};
+use super::{Listing, SourceError, files};
 use crate::host::Host;
-use crate::model::{Hypervisor, InstanceInfo, Nic};
+use crate::model::{Hypervisor, InstanceInfo, Nic, is_device_name};
 
 /// A pid and a newline; some programs write a line or two more.
 const PID_FILE_LIMIT: u64 = 4 << 10;

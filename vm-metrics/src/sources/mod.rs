@@ -171,12 +171,5 @@ fn shortened(name: &str) -> String {
     name.chars().take(MAX_NAME_CHARS).collect()
 }
 
-/// A name that the kernel accepts for a network device. Anything else must not become a path in sysfs.
-pub(crate) fn is_device_name(name: &str) -> bool {
-    const IFNAMSIZ: usize = 16;
-    let allowed = |byte: u8| byte != b'/' && byte != b':' && byte != 0 && !byte.is_ascii_whitespace();
-    !name.is_empty() && name.len() < IFNAMSIZ && name != "." && name != ".." && name.bytes().all(allowed)
-}
-
 #[cfg(test)]
 mod tests;

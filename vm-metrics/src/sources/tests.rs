@@ -146,9 +146,9 @@ fn a_bad_section_is_refused_with_its_line_and_key() {
 #[test]
 fn device_names() {
     for name in ["tap0", "vnet-1.2", "hype-01234567", "a23456789012345", "тап"] {
-        assert!(is_device_name(name), "{name}");
+        assert!(crate::model::is_device_name(name), "{name}");
     }
     for name in ["", ".", "..", "a/b", "a b", "a\n", "a:1", "a\0", "a234567890123456"] {
-        assert!(!is_device_name(name), "{name:?}");
+        assert!(!crate::model::is_device_name(name), "{name:?}");
     }
 }

@@ -22,9 +22,8 @@ use rustix::io::Errno;
 use rustix::net::netdevice::index_to_name_inlined;
 
 use super::ReaderError;
-use crate::model::{Nic, NicKind, TapStats};
+use crate::model::{Nic, NicKind, TapStats, is_device_name};
 use crate::netns::cookie_of;
-use crate::sources::is_device_name;
 pub(super) use events::Events;
 pub(super) use socket::Dump;
 use socket::Socket;

@@ -101,7 +101,7 @@ fn taps(domain: Node) -> Vec<String> {
     interfaces
         .filter(|interface| interface.attribute("type").is_some_and(|kind| ON_DEVICE.contains(&kind)))
         .filter_map(|interface| child(interface, "target")?.attribute("dev"))
-        .filter(|device| super::super::is_device_name(device))
+        .filter(|device| crate::model::is_device_name(device))
         .map(str::to_owned)
         .collect()
 }

@@ -5,8 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::mem;
 
 use super::Vm;
-use crate::model::Nic;
-use crate::sources::is_device_name;
+use crate::model::{Nic, is_device_name};
 
 /// The ids that were given at the last merge, by the id that the sources know, the process, and the source that says so.
 #[derive(Debug, Default)]

@@ -4,13 +4,13 @@ use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::PathBuf;
 
-use super::super::{ApiSocket, SourceError, is_device_name, shortened};
+use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, VmArgs};
 use super::executable::hypervisor;
 use super::process::{Process, Unread};
 use super::taps::{Taps, taps};
 use super::vfio::is_network;
-use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic};
+use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};
 use crate::procfs::Stat;
 
 /// More than a VM has, for each is dozens of series. Anybody may give a program a hypervisor's name.
