@@ -22,7 +22,7 @@ use crate::http;
 use crate::manager::{Manager, ManagerError, TickThread, Ticker};
 use crate::readers::{self, Configured, Purpose, Watch, Watching};
 use crate::sources::push::Inbox;
-use crate::sources::{self, Sources};
+use crate::sources::{self, SourceContext, Sources};
 
 /// A scrape that hangs may not keep the daemon from leaving.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -42,8 +42,9 @@ pub struct App {
 impl App {
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let Config { settings, sources, readers, exporters } = config;
+        let context = SourceContext { host: settings.host.clone(), trust: settings.trust.clone() };
         Ok(Self {
-            sources: sources::configure(sources, &settings.host)?,
+            sources: sources::configure(sources, &context)?,
             readers: readers::configure(readers)?,
             exporters: exporters::configure(exporters, &settings)?,
             settings,

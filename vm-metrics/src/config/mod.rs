@@ -2,6 +2,7 @@
 
 mod error;
 mod section;
+mod trust;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ pub use error::ConfigError;
 pub(crate) use section::{Section, Sections, Switch};
 
 use crate::host::Host;
+use crate::model::Trust;
 
 /// Every key with its default, explained; `vm-metrics config print-default` prints it.
 pub(crate) const DEFAULT: &str = include_str!("default.toml");
@@ -52,6 +54,7 @@ pub struct Settings {
     pub listen: SocketAddr,
     pub metric_prefix: String,
     pub host: Host,
+    pub trust: Trust,
 }
 
 impl Config {
@@ -95,11 +98,20 @@ impl Config {
             .map_err(|problem| at(raw.metric_prefix.span(), format!("metric_prefix: {problem}")))?;
         let metric_prefix = raw.metric_prefix.into_inner();
         let host = Host::new(raw.host.proc, raw.host.sys);
+        let trust = raw.trust.resolve(|span, problem| at(span, format!("trust.{problem}")))?;
         let sources = Sections::new(SOURCES, document);
         let readers = Sections::new(READERS, document);
         let exporters = Sections::new(EXPORTERS, document);
         Ok(Self {
-            settings: Settings { interval, retention, state_dir: raw.state_dir, listen, metric_prefix, host },
+            settings: Settings {
+                interval,
+                retention,
+                state_dir: raw.state_dir,
+                listen,
+                metric_prefix,
+                host,
+                trust,
+            },
             sources,
             readers,
             exporters,
@@ -152,6 +164,7 @@ struct Raw {
     listen: Spanned<String>,
     metric_prefix: Spanned<String>,
     host: RawHost,
+    trust: trust::RawTrust,
 }
 
 #[derive(Debug, Deserialize)]
@@ -171,6 +184,7 @@ impl Default for Raw {
             listen: typed("127.0.0.1:9464"),
             metric_prefix: typed("vm"),
             host: RawHost::default(),
+            trust: trust::RawTrust::default(),
         }
     }
 }
@@ -209,6 +223,11 @@ mod tests {
             ("metric_prefix = \"process\"\n", ["test.toml:1", "metric_prefix: \"process\": process_ begins"]),
             ("metric_prefix = \"vm_metrics_build\"\n", ["test.toml:1", "vm_metrics_ begins"]),
             ("[host]\nprocfs = \"/x\"\n", ["test.toml:2", "procfs"]),
+            (
+                "[trust]\nusers = [\n\"root\", \"no-such-user\"]\n",
+                ["test.toml:3", "trust.users: this host has no user"],
+            ),
+            ("[trust]\nuids = [-1]\n", ["test.toml:2", "uids"]),
             ("interval = 1\n", ["test.toml:1", "interval"]),
             ("interval = \n", ["test.toml:1", ""]),
         ] {
@@ -217,6 +236,14 @@ mod tests {
                 assert!(error.contains(part), "{text:?} gives {error:?} without {part:?}");
             }
         }
+    }
+
+    #[test]
+    fn users_are_trusted_by_name_or_number() {
+        let trust = |text: &str| Config::parse(Path::new("test.toml"), text).expect("good").settings.trust;
+        assert_eq!(trust(""), Trust::default());
+        assert_eq!(trust("[trust]\nusers = [\"root\"]\nuids = [64055]"), Trust::only([0, 64055]));
+        assert_eq!(trust("[trust]\nusers = []"), Trust::only([]));
     }
 
     #[test]

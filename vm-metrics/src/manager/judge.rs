@@ -26,6 +26,7 @@ pub(super) fn reader_run(name: &'static str, report: &ReadReport, duration: Dura
         errors: report.errors,
         absent: report.absent,
         lost: report.lost,
+        overuse: report.overuse.clone().into_list(),
     }
 }
 
@@ -50,6 +51,7 @@ pub(super) fn source_run(report: &SourceReport) -> PartRun {
         errors: problems + usize::from(report.result.is_err()),
         absent: report.absent,
         lost: None,
+        overuse: report.overuse.clone().into_list(),
     }
 }
 
@@ -68,6 +70,7 @@ fn not_run(name: &'static str, health: PartHealth) -> PartRun {
         errors: 0,
         absent: 0,
         lost: None,
+        overuse: Vec::new(),
     }
 }
 
@@ -82,6 +85,7 @@ pub(super) fn with_count(first: &str, errors: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Excess;
     use crate::readers::ReaderError;
 
     fn run_of(items: usize, errors: Vec<ReaderError>) -> PartRun {
@@ -118,6 +122,7 @@ mod tests {
                 absent: 0,
                 duration: Duration::ZERO,
                 auto,
+                overuse: Excess::default(),
             };
             let run = source_run(&report);
             (run.health.state, run.health.reason, run.errors)

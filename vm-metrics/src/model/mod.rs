@@ -1,8 +1,10 @@
 //! The words of the project: what a VM is, what was read of it, what is published. No I/O and no clock.
 
 mod batch;
+mod fair_share;
 mod snapshot;
 mod stats;
+mod trust;
 mod uncounted;
 mod vm;
 mod vm_state;
@@ -11,10 +13,12 @@ pub use batch::{
     Batch, DepartedDevice, DiskBytes, DropReading, EbpfReading, FIRST_NUMBER, Gone, Leaving, MemorySplit,
     ProcessReading, SchedTimes, SmapsRollup, TapReading, TapStats, ThreadsReading, VcpuReading,
 };
+pub use fair_share::{Excess, Overuse, fair_share};
 pub use snapshot::{Health, Late, PartHealth, PartKind, PartRun, Snapshot};
 pub use stats::{
     AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats, PacketMix, VcpuStats, VmStats, Volume,
 };
+pub use trust::Trust;
 pub use uncounted::{UncountedKind, UncountedNic};
 pub(crate) use vm::is_device_name;
 pub use vm::{Hypervisor, InstanceInfo, Nic, VmSet, build_instance_info, tap_name};

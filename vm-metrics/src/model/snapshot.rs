@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::VmStats;
+use super::{Overuse, VmStats};
 
 /// Everything that was known at the end of one tick.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ pub struct PartRun {
     pub absent: usize,
     /// How often since its start the kernel had more to say than it could hear; `None` where it does not listen.
     pub lost: Option<u64>,
+    /// What users asked for beyond their share in this tick.
+    pub overuse: Vec<Overuse>,
 }
 
 impl PartRun {

@@ -34,6 +34,8 @@ pub struct InstanceInfo {
     pub hypervisor: Hypervisor,
     /// The hypervisor process; `None` when the VM does not run.
     pub hypervisor_pid: Option<u32>,
+    /// The user that the hypervisor process runs as; `None` when the source does not know.
+    pub uid: Option<u32>,
     /// The network interfaces, in the order the guest sees them.
     pub nics: Vec<Nic>,
     /// Those that cannot be counted.
@@ -187,7 +189,6 @@ pub fn build_instance_info(
         hypervisor: Hypervisor::Other,
         hypervisor_pid: pid,
         nics,
-        uncounted: Vec::new(),
         allocated_vcpus: (vcpus > 0).then_some(vcpus),
         allocated_memory_bytes: (memory_bytes > 0).then_some(memory_bytes),
         ..InstanceInfo::default()

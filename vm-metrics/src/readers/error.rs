@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use thiserror::Error;
 
+use crate::model::Excess;
 use crate::procfs::ParseError;
 
 #[derive(Debug, Error)]
@@ -95,6 +96,8 @@ pub struct ReadReport {
     pub lost: Option<u64>,
     /// The first of the errors, a fault if there is one; the others are most often the same.
     pub first_error: Option<ReaderError>,
+    /// What users asked for beyond their share.
+    pub overuse: Excess,
 }
 
 impl ReadReport {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 
 use super::vmm_api::{Answering, AskError, Facts, Http, VmmApi};
-use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier};
+use super::{ApiSocket, InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
 use crate::model::{Hypervisor, InstanceInfo, Nic, VmState, is_device_name};
 
 const VM_INFO: &str = "/api/v1/vm.info";
@@ -16,7 +16,7 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "cloud_hypervisor",
     help: "the API of the Cloud Hypervisor processes that were found",
     tier: Tier::Vmm,
-    configure: |section, host| {
+    configure: |section, SourceContext { host, .. }| {
         section.no_options()?;
         Ok(Some(Box::new(CloudHypervisor { api: VmmApi::new(host.clone(), ask), sockets: Vec::new() })))
     },

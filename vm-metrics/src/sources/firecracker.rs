@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 
 use super::vmm_api::{Answering, AskError, Facts, Http, VmmApi};
-use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier};
+use super::{ApiSocket, InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
 use crate::model::{Hypervisor, InstanceInfo, Nic, VmState, is_device_name};
 
 const CONFIG: &str = "/vm/config";
@@ -17,7 +17,7 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "firecracker",
     help: "the API of the Firecracker processes that were found, jailed or not",
     tier: Tier::Vmm,
-    configure: |section, host| {
+    configure: |section, SourceContext { host, .. }| {
         section.no_options()?;
         Ok(Some(Box::new(Firecracker { api: VmmApi::new(host.clone(), ask), sockets: Vec::new() })))
     },

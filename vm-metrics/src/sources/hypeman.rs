@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::vmm_pid::{Found, VmmPid};
 use super::watched_files::{WatchedFiles, names};
-use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier, place};
+use super::{ApiSocket, InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, build_instance_info};
 
@@ -22,7 +22,7 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "hypeman",
     help: "hypeman's records of its VMs",
     tier: Tier::Orchestrator,
-    configure: |section, host| {
+    configure: |section, SourceContext { host, .. }| {
         let config: Config = section.options()?;
         let data_dir = place(host, config.data_dir, DEFAULT_DATA_DIR);
         Ok(data_dir.map(|data_dir| Box::new(Hypeman::new(data_dir.join("guests"), host.clone())) as _))

@@ -90,6 +90,7 @@ fn fill(vm: &mut InstanceInfo, other: &InstanceInfo) {
         vm.hypervisor = other.hypervisor;
     }
     vm.hypervisor_pid = vm.hypervisor_pid.or(other.hypervisor_pid);
+    vm.uid = vm.uid.or(other.uid);
     if vm.uncounted.is_empty() {
         vm.uncounted.clone_from(&other.uncounted);
     }

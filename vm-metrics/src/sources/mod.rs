@@ -37,7 +37,7 @@ use self::round::Asked;
 pub use self::round::{SourceReport, Sources};
 use crate::config::{ConfigError, Section, Sections, Switch};
 use crate::host::Host;
-use crate::model::{Hypervisor, InstanceInfo, Nic};
+use crate::model::{Excess, Hypervisor, InstanceInfo, Nic, Trust};
 
 /// All sources. Where several describe the same VM, the [`Tier`] says whose word counts; within a tier, the earlier one's.
 pub const SOURCES: &[SourceDef] = &[
@@ -63,15 +63,22 @@ pub struct SourceDef {
     configure: Configure,
 }
 
-type Configure = fn(&Section, &Host) -> Result<Option<Box<dyn InstanceSource>>, ConfigError>;
+type Configure = fn(&Section, &SourceContext) -> Result<Option<Box<dyn InstanceSource>>, ConfigError>;
+
+/// What every source is made with.
+#[derive(Clone, Debug, Default)]
+pub struct SourceContext {
+    pub host: Host,
+    pub trust: Trust,
+}
 
 /// Checks the sections `[sources.<name>]` against the table.
-pub fn configure(mut sections: Sections, host: &Host) -> Result<Sources, ConfigError> {
+pub fn configure(mut sections: Sections, context: &SourceContext) -> Result<Sources, ConfigError> {
     let mut sources = Sources::new(Vec::new());
     for def in SOURCES {
         let section = sections.take(def.name);
         // A section that is switched off is checked all the same: a mistake in it must not wait.
-        let source = (def.configure)(&section, host)?;
+        let source = (def.configure)(&section, context)?;
         match (section.switch()?, source) {
             (Switch::Off, _) | (_, None) => sources.switched_off.push(def.name),
             (switch, Some(source)) => {
@@ -137,6 +144,8 @@ pub struct Listing {
     pub problems: Vec<SourceError>,
     /// Where their VMMs can be asked for more.
     pub sockets: Vec<ApiSocket>,
+    /// What users asked for beyond their share.
+    pub overuse: Excess,
 }
 
 impl From<Vec<InstanceInfo>> for Listing {

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::described::DescribedVm;
 use super::watched_files::{MAX_ENTRIES, WatchedFiles, is_full, names};
 use super::written_pid::WrittenPid;
-use super::{InstanceSource, Listing, SourceDef, SourceError, Tier, place};
+use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
 use crate::host::Host;
 
 const DEFAULT_SOCKET: &str = "/run/vm-metrics/push.sock";
@@ -27,7 +27,7 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "push",
     help: "VMs that orchestrators push over a socket",
     tier: Tier::Pushed,
-    configure: |section, host| {
+    configure: |section, SourceContext { host, .. }| {
         let config: Config = section.options()?;
         let Some(socket) = place(host, config.socket, DEFAULT_SOCKET) else { return Ok(None) };
         let Some(parent) = socket.parent().filter(|_| socket.is_absolute()) else {

@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take};
 use tokio::net::UnixStream;
 
 use super::vmm_api::{ANSWER_LIMIT, Answering, AskError, Facts, Target, VmmApi};
-use super::{InstanceSource, Listing, SourceDef, SourceError, Tier, shortened};
+use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, shortened};
 use crate::model::{Hypervisor, InstanceInfo, VmState};
 
 const DEFAULT_SOCKETS: &str = "/run/vm-metrics/qmp/*.sock";
@@ -26,7 +26,7 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "qemu_qmp",
     help: "QEMU monitor sockets that are there for this daemon",
     tier: Tier::Vmm,
-    configure: |section, host| {
+    configure: |section, SourceContext { host, .. }| {
         let config: Config = section.options()?;
         let default = || host.is_this_kernel().then(|| vec![DEFAULT_SOCKETS.to_owned()]);
         let Some(patterns) = config.sockets.or_else(default) else { return Ok(None) };

@@ -8,7 +8,7 @@ use super::merge::{GivenIds, Told, merge_again};
 use super::push::Inbox;
 use super::{ApiSocket, InstanceSource, Listing, SourceError, Tier};
 use crate::config::Switch;
-use crate::model::VmSet;
+use crate::model::{Excess, VmSet};
 
 /// How long the VMs of a source that fails are still listed. Without a free descriptor, say, nothing can be listed for a
 /// moment, and that must not end every series; but nor may a VM that has ended seem to run for long.
@@ -45,6 +45,8 @@ pub struct SourceReport {
     pub duration: Duration,
     /// It is used only where there is something for it.
     pub auto: bool,
+    /// What users asked for beyond their share.
+    pub overuse: Excess,
 }
 
 impl Sources {
@@ -120,26 +122,26 @@ impl Asked {
         let began = Instant::now();
         let listing = self.source.list_running_instances_for_metrics();
         let duration = began.elapsed();
-        let (result, problems) = match listing {
-            Ok(Listing { instances, ended, mut problems, sockets: found }) => {
+        let (result, problems, overuse) = match listing {
+            Ok(Listing { instances, ended, mut problems, sockets: found, overuse }) => {
                 let count = instances.len();
                 self.last = Some((now, Told { tier: self.tier, instances, ended }));
                 // One for each process: what it says itself comes last.
                 sockets.extend(found.into_iter().map(|socket| (socket.pid, socket)));
                 // What is a fault is said first.
                 problems.sort_by_key(SourceError::is_absence);
-                (Ok(count), problems)
+                (Ok(count), problems, overuse)
             }
             Err(error) => {
                 self.last.take_if(|(listed, _)| now.duration_since(*listed) >= KEEP_LISTING);
-                (Err(error), Vec::new())
+                (Err(error), Vec::new(), Excess::default())
             }
         };
         let told = self.last.as_ref().map_or_else(|| Told::nothing(self.tier), |(_, told)| told.clone());
         let absent = problems.iter().filter(|problem| problem.is_absence()).count();
         let problems = problems.iter().map(ToString::to_string).collect();
         let auto = self.switch == Switch::Auto;
-        (told, SourceReport { name: self.name, result, problems, absent, duration, auto })
+        (told, SourceReport { name: self.name, result, problems, absent, duration, auto, overuse })
     }
 }
 

@@ -7,14 +7,14 @@ use serde::Deserialize;
 
 pub use super::described::DescribedVm;
 use super::written_pid::WrittenPid;
-use super::{InstanceSource, Listing, SourceDef, SourceError, Tier};
+use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
 use crate::host::Host;
 
 pub const SOURCE: SourceDef = SourceDef {
     name: "static_list",
     help: "VMs that the configuration gives",
     tier: Tier::Written,
-    configure: |section, host| {
+    configure: |section, SourceContext { host, .. }| {
         let config: Config = section.options()?;
         check(&config.vms).map_err(|problem| section.refusal("vms", &problem))?;
         Ok((!config.vms.is_empty()).then(|| Box::new(StaticList::new(config.vms, host.clone())) as _))

@@ -83,7 +83,7 @@ fn the_table_is_in_order() {
 
 fn configured(text: &str) -> Result<Sources, ConfigError> {
     let config = Config::parse(Path::new("test.toml"), text)?;
-    configure(config.sources, &Host::default())
+    configure(config.sources, &SourceContext::default())
 }
 
 #[test]

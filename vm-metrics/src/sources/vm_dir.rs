@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::described::DescribedVm;
 use super::watched_files::{WatchedFiles, names};
 use super::written_pid::WrittenPid;
-use super::{InstanceSource, Listing, SourceDef, SourceError, Tier, place};
+use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
 use crate::host::Host;
 
 const DEFAULT_DIR: &str = "/run/vm-metrics/vms";
@@ -21,7 +21,7 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "vm_dir",
     help: "files in a directory that describe one VM each",
     tier: Tier::Written,
-    configure: |section, host| {
+    configure: |section, SourceContext { host, .. }| {
         let config: Config = section.options()?;
         let dir = place(host, config.dir, DEFAULT_DIR);
         Ok(dir.map(|dir| Box::new(VmDir::new(dir, host.clone())) as _))

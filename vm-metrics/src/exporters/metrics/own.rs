@@ -2,7 +2,7 @@
 
 use super::nic::{NIC, netns};
 use super::{Kind, Metric, Push};
-use crate::model::{Health, PartKind, PartRun, Snapshot};
+use crate::model::{Health, Overuse, PartKind, PartRun, Snapshot};
 
 const COMPUTED: &str = "computed";
 
@@ -122,6 +122,21 @@ pub(super) const METRICS: &[Metric] = &[
                 for state in Health::ALL {
                     let is = if run.health.state == state { 1.0 } else { 0.0 };
                     push(&[run.kind.as_str(), run.name, state.as_str()], is);
+                }
+            }
+        },
+    },
+    Metric {
+        name: "over_budget",
+        kind: Kind::Gauge,
+        help: "Things of this user that were not looked at in the last tick, beyond the user's share of the work; user is the number of the user.",
+        origin: COMPUTED,
+        labels: &["user", "part", "resource"],
+        samples: |snapshot, push| {
+            for run in &snapshot.parts {
+                for Overuse { uid, resource, count } in &run.overuse {
+                    let user = uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
+                    push(&[&user, run.name, resource], *count as f64);
                 }
             }
         },

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use self::status::Domain;
 use super::vmm_pid::VmmPid;
 use super::watched_files::{WatchedFiles, names};
-use super::{InstanceSource, Listing, SourceDef, SourceError, Tier, place};
+use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 
@@ -25,7 +25,7 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "libvirt",
     help: "libvirt's records of the QEMU domains that run",
     tier: Tier::Orchestrator,
-    configure: |section, host| {
+    configure: |section, SourceContext { host, .. }| {
         let config: Config = section.options()?;
         let dir = place(host, config.dir, DEFAULT_DIR);
         Ok(dir.map(|dir| Box::new(Libvirt::new(dir, host.clone())) as _))

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use self::inspect::{Vm, inspect};
 use self::proc_dir::ProcDir;
 pub(super) use self::process::{Process, Unread};
-use super::{InstanceSource, Listing, SourceDef, SourceError, Tier};
+use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
 use crate::host::Host;
 
 /// A jailer, a shell script or `fork` + `exec` becomes the hypervisor within this time, and a new VM opens
@@ -49,7 +49,7 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "proc_scan",
     help: "QEMU, Cloud Hypervisor and Firecracker processes on this host, found with no configuration",
     tier: Tier::Process,
-    configure: |section, host| {
+    configure: |section, SourceContext { host, .. }| {
         section.no_options()?;
         Ok(Some(Box::new(ProcScan::new(host.clone()))))
     },
