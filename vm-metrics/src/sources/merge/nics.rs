@@ -91,10 +91,9 @@ fn claims_of_the_process(entries: &[&Entry], evidence: Evidence) -> Vec<Nic> {
     let is_known = claims_of_operators(entries).next().is_some();
     let speaks = |entry: &&&Entry| {
         let has_ended = entry.tier == Tier::Process && entry.info.hypervisor_pid.is_none();
-        !entry.tier.is_operators()
-            && !(is_known && entry.tier == Tier::Vmm)
-            && !entry.info.nics.is_empty()
-            && (has_ended || evidence.trust.is_trusted(entry.info.uid))
+        let is_silent = entry.tier.is_operators() || entry.info.nics.is_empty();
+        let is_late = is_known && entry.tier == Tier::Vmm;
+        !is_silent && !is_late && (has_ended || evidence.trust.is_trusted(entry.info.uid))
     };
     let first = entries.iter().filter(speaks).min_by_key(|entry| entry.tier.nic_rank());
     first.map(|entry| entry.info.nics.clone()).unwrap_or_default()

@@ -76,7 +76,7 @@ impl ProcScan {
                 } else {
                     continued(&ended.info, holder.info.clone())
                 };
-                self.set_vm(heir, holder.as_vm(info));
+                self.set_vm(heir, holder.with_info(info));
                 return;
             }
         }

@@ -119,8 +119,8 @@ impl Vm {
         Self { is_listed: false, ..self }
     }
 
-    /// The process is this VM.
-    pub fn as_vm(self, info: InstanceInfo) -> Self {
+    /// The same process, known as this VM.
+    pub fn with_info(self, info: InstanceInfo) -> Self {
         Self { info, ..self }
     }
 
