@@ -42,7 +42,7 @@ pub struct App {
 impl App {
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let Config { settings, sources, readers, exporters } = config;
-        let context = SourceContext { host: settings.host.clone(), trust: settings.trust.clone() };
+        let context = SourceContext::new(settings.host.clone(), settings.trust.clone());
         Ok(Self {
             sources: sources::configure(sources, &context)?,
             readers: readers::configure(readers)?,

@@ -3,6 +3,7 @@
 //! A new source is a file with a [`SourceDef`], a `mod` line and a line in [`SOURCES`].
 
 mod adapters;
+mod bounded;
 mod cloud_hypervisor;
 pub(crate) mod described;
 mod error;
@@ -13,6 +14,7 @@ mod libvirt;
 mod merge;
 mod precedence;
 mod proc_scan;
+mod process_files;
 pub mod push;
 mod qemu_qmp;
 mod round;
@@ -32,6 +34,7 @@ pub use self::error::SourceError;
 pub use self::merge::merge_listings;
 pub use self::precedence::Tier;
 pub(crate) use self::proc_scan::executable;
+use self::process_files::Workers;
 use self::push::Inbox;
 use self::round::Asked;
 pub use self::round::{SourceReport, Sources};
@@ -70,6 +73,13 @@ type Configure = fn(&Section, &SourceContext) -> Result<Option<Box<dyn InstanceS
 pub struct SourceContext {
     pub host: Host,
     pub trust: Trust,
+    workers: Workers,
+}
+
+impl SourceContext {
+    pub fn new(host: Host, trust: Trust) -> Self {
+        Self { host, workers: Workers::new(trust.clone()), trust }
+    }
 }
 
 /// Checks the sections `[sources.<name>]` against the table.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, VmArgs};
@@ -25,6 +25,9 @@ pub struct Vm {
     /// NICs by the command line, for want of a look at the process's descriptors.
     named_nics: Vec<Nic>,
     named_uncounted: Vec<UncountedNic>,
+    /// What the command line leaves to a file.
+    config_file: Option<PathBuf>,
+    is_configured: bool,
     config_problem: Option<SourceError>,
     nics_problem: Option<SourceError>,
     too_many_nics: Option<SourceError>,
@@ -49,15 +52,15 @@ pub fn inspect(process: &Process) -> Result<Option<Vm>, Unread> {
     if args.daemonizes && is_launcher(process, &stat) {
         return Ok(None);
     }
-    let config_problem =
-        args.config_file.take().and_then(|file| read_config(process, &file, &mut args).err());
     let mut vm = Vm {
         info: info(process.pid, hypervisor, &args),
         start_ticks: stat.start_ticks,
         api_socket: args.api_socket.take().map(PathBuf::from),
         named_nics: named_nics(args.taps),
         named_uncounted: named_uncounted(process, args.uncounted),
-        config_problem,
+        config_file: args.config_file.take().map(PathBuf::from),
+        is_configured: false,
+        config_problem: None,
         nics_problem: None,
         too_many_nics: None,
         descriptors: None,
@@ -111,6 +114,26 @@ impl Vm {
         });
     }
 
+    /// The file that its command line names.
+    pub fn config_file(&self) -> Option<&Path> {
+        self.config_file.as_deref()
+    }
+
+    /// Adds what that file says, once.
+    pub fn configure(&mut self, config: Result<&VmArgs, SourceError>) {
+        self.config_problem = None;
+        match config {
+            Ok(args) if !self.is_configured => {
+                self.is_configured = true;
+                self.info.allocated_vcpus = args.vcpus;
+                self.info.allocated_memory_bytes = args.memory_bytes;
+                self.named_nics = named_nics(args.taps.clone());
+            }
+            Ok(_) => {}
+            Err(problem) => self.config_problem = Some(problem),
+        }
+    }
+
     /// Where its VMM can be asked.
     pub fn api_socket(&self, pid: u32) -> Option<ApiSocket> {
         Some(ApiSocket {
@@ -155,14 +178,6 @@ fn is_fork(process: &Process, stat: &Stat, hypervisor: Hypervisor, argv: &[Strin
 /// in is alive, or it leads it itself.
 fn is_launcher(process: &Process, stat: &Stat) -> bool {
     process.other(stat.session).stat().is_ok_and(|leader| !leader.is_dead())
-}
-
-fn read_config(process: &Process, file: &str, args: &mut VmArgs) -> Result<(), SourceError> {
-    let content = process.read_config(file)?;
-    cmdline::read_config(&content, args).map_err(|error| SourceError::Process {
-        pid: process.pid,
-        problem: format!("config file {file}: {error}"),
-    })
 }
 
 fn info(pid: u32, hypervisor: Hypervisor, args: &VmArgs) -> InstanceInfo {

@@ -14,6 +14,7 @@
 //! listing.
 
 mod cmdline;
+mod config_files;
 pub(crate) mod executable;
 mod inspect;
 mod proc_dir;
@@ -28,11 +29,14 @@ use std::mem;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use self::config_files::ConfigFiles;
 use self::inspect::{Vm, inspect};
 use self::proc_dir::ProcDir;
 pub(super) use self::process::{Process, Unread};
+use super::process_files::Workers;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
 use crate::host::Host;
+use crate::model::Excess;
 
 /// A jailer, a shell script or `fork` + `exec` becomes the hypervisor within this time, and a new VM opens
 /// its TAPs.
@@ -49,9 +53,9 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "proc_scan",
     help: "QEMU, Cloud Hypervisor and Firecracker processes on this host, found with no configuration",
     tier: Tier::Process,
-    configure: |section, SourceContext { host, .. }| {
+    configure: |section, SourceContext { host, workers, .. }| {
         section.no_options()?;
-        Ok(Some(Box::new(ProcScan::new(host.clone()))))
+        Ok(Some(Box::new(ProcScan::new(host.clone(), workers.clone()))))
     },
 };
 
@@ -62,6 +66,7 @@ pub struct ProcScan {
     proc: ProcDir,
     /// Every process of the last call, and no other.
     seen: HashMap<u32, Seen>,
+    configs: ConfigFiles,
     devices: BTreeSet<OsString>,
     last_full_scan: Option<Duration>,
 }
@@ -95,8 +100,9 @@ impl InstanceSource for ProcScan {
 }
 
 impl ProcScan {
-    pub fn new(host: Host) -> Self {
+    pub fn new(host: Host, workers: Workers) -> Self {
         Self {
+            configs: ConfigFiles::new(host.clone(), workers),
             host,
             started: Instant::now(),
             proc: ProcDir::default(),
@@ -125,8 +131,26 @@ impl ProcScan {
                 self.seen.insert(pid, seen);
             }
         }
+        let overuse = self.read_configs(now);
         self.read_shared_nics(&mut problems);
-        Ok(self.listing(problems))
+        Ok(Listing { overuse, ..self.listing(problems) })
+    }
+
+    /// Of VMs whose command lines name files.
+    fn read_configs(&mut self, now: Duration) -> Excess {
+        let files = self.seen.iter().filter_map(|(pid, seen)| match &seen.what {
+            What::Vm(vm) => Some(((*pid, vm.start_ticks), vm.config_file()?)),
+            What::NoVm | What::Unreadable(_) => None,
+        });
+        let overuse = self.configs.update(now, files);
+        for (pid, seen) in &mut self.seen {
+            if let What::Vm(vm) = &mut seen.what
+                && let Some(config) = self.configs.get((*pid, vm.start_ticks))
+            {
+                vm.configure(config);
+            }
+        }
+        overuse
     }
 
     fn full_scan_due(&mut self, now: Duration) -> bool {

@@ -14,9 +14,9 @@ pub enum AskError {
     Connect(Arc<io::Error>),
     #[error("not a socket")]
     NoSocket,
-    /// The path leads to somebody else by now.
-    #[error("process {0} listens there")]
-    OtherProcess(i32),
+    /// Of a path that a process names. The reason would tell its user about files of others.
+    #[error("cannot be used")]
+    Unusable,
     #[error("no answer within {} ms: it is busy or hangs", DEADLINE.as_millis())]
     Late,
     #[error("an answer larger than {ANSWER_LIMIT} bytes is cut off")]
@@ -41,19 +41,14 @@ impl AskError {
     pub fn of(&self, target: &Target) -> SourceError {
         match target.process {
             None => SourceError::content(&target.path, self.to_string()),
-            Some((pid, _)) => {
-                let problem = format!("API socket {}: {self}", target.path.display());
-                SourceError::Process { pid, problem }
-            }
+            Some((pid, _)) => SourceError::Process { pid, problem: format!("its API socket: {self}") },
         }
     }
 }
 
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "; sockets of other users need CAP_DAC_OVERRIDE and CAP_SYS_PTRACE"
-        }
+        io::ErrorKind::PermissionDenied => "; sockets of other users need CAP_DAC_OVERRIDE",
         io::ErrorKind::ConnectionRefused => "; nobody listens there any more",
         io::ErrorKind::WouldBlock => "; too many others wait there",
         _ => "",

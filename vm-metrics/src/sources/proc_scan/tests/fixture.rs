@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use super::super::ProcScan;
 use crate::host::Host;
+use crate::sources::process_files::Workers;
 
 /// A host in a temporary directory.
 pub struct Fixture {
@@ -64,7 +65,7 @@ impl Fixture {
     }
 
     pub fn scan(&self) -> ProcScan {
-        ProcScan::new(self.host())
+        ProcScan::new(self.host(), Workers::default())
     }
 
     /// A path outside of /proc.
