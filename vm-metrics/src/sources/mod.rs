@@ -23,6 +23,7 @@ mod vm_dir;
 mod vmm_api;
 mod vmm_pid;
 mod watched_files;
+mod written_file;
 mod written_pid;
 
 use std::path::PathBuf;

@@ -5,7 +5,7 @@
 //! thread of its own, for a file system may never answer and the rights of a thread are not given back.
 
 mod rights;
-mod walk;
+pub mod walk;
 mod workers;
 
 use std::io;
@@ -97,8 +97,8 @@ impl ProcessPath {
         if process.stat().map_err(unread)?.start_ticks != self.start_ticks {
             return Err(refusal("the process has ended"));
         }
-        let rights = Rights::take_on(credentials)?;
-        let file = walk::locate(start, &self.path, &rights)?;
+        let mut rights = Rights::take_on(credentials)?;
+        let file = walk::locate(start, &self.path, &mut rights)?.file;
         let stat = fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != wanted {
             return Err(refusal("a file of another kind"));

@@ -11,6 +11,7 @@ use rustix::fs::{Stat, getxattr};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, capabilities, set_capabilities, set_thread_groups};
 
+use super::walk::Rules;
 use crate::host::Host;
 use crate::procfs::Credentials;
 
@@ -68,12 +69,21 @@ impl Rights {
         };
         if stat.st_mode >> class & access as u32 == 0 { Err(Errno::ACCESS.into()) } else { Ok(()) }
     }
+}
 
-    /// The kernel's rule for links in directories like `/tmp`: one that somebody else has put there is not followed.
-    pub fn may_follow(&self, directory: &Stat, link: &Stat) -> bool {
+impl Rules for Rights {
+    fn enter(&mut self, directory: &OwnedFd, stat: &Stat) -> io::Result<()> {
+        self.check(directory, stat, Access::Search)
+    }
+
+    /// The kernel's rule for directories like `/tmp`: a link that somebody else has put there is not followed.
+    fn follow(&mut self, directory: &Stat, link: &Stat) -> io::Result<()> {
         const STICKY_AND_OPEN: u32 = 0o1002;
-        directory.st_mode & STICKY_AND_OPEN != STICKY_AND_OPEN
-            || [self.credentials.fs_uid, directory.st_uid].contains(&link.st_uid)
+        let is_open = directory.st_mode & STICKY_AND_OPEN == STICKY_AND_OPEN;
+        if is_open && ![self.credentials.fs_uid, directory.st_uid].contains(&link.st_uid) {
+            return Err(Errno::ACCESS.into());
+        }
+        Ok(())
     }
 }
 

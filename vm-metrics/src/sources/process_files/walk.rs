@@ -1,4 +1,4 @@
-//! Follows a path of a process component by component, inside the root of the process.
+//! Follows a path component by component, inside a root and by rules of the caller.
 //!
 //! Each directory on the way is held open, and `..` goes back to the one before: so nobody who moves directories meanwhile
 //! leads the walk out of the root. Links of procfs, which lead anywhere, are not followed.
@@ -11,8 +11,6 @@ use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat, fstat, fstatfs, openat, readlinkat};
 use rustix::io::Errno;
-
-use super::rights::{Access, Rights};
 
 /// As the kernel has it.
 const MAX_LINKS: usize = 40;
@@ -30,19 +28,37 @@ pub enum Start {
     Cwd { root: OwnedFd, cwd: OwnedFd },
 }
 
-/// The file at the end of the path. It is found and not opened: to open a device does something already.
-pub fn locate(start: Start, path: &Path, rights: &Rights) -> io::Result<OwnedFd> {
+/// What a walk may do.
+pub trait Rules {
+    /// Whether names are looked up in this directory.
+    fn enter(&mut self, directory: &OwnedFd, stat: &Stat) -> io::Result<()>;
+
+    /// Whether a link in this directory is followed.
+    fn follow(&mut self, directory: &Stat, link: &Stat) -> io::Result<()>;
+}
+
+/// The end of a path.
+#[derive(Debug)]
+pub struct Located {
+    /// It is found and not opened: to open a device does something already.
+    pub file: OwnedFd,
+    /// From the root to the directory that has the file.
+    pub directories: Vec<OwnedFd>,
+}
+
+/// Follows the path to its end.
+pub fn locate(start: Start, path: &Path, rules: &mut impl Rules) -> io::Result<Located> {
     let path = path.as_os_str().as_bytes();
     if path.is_empty() || path.len() >= MAX_PATH_BYTES {
         return Err(Errno::NAMETOOLONG.into());
     }
-    let mut walk = Walk::begin(start, rights)?;
+    let mut walk = Walk::begin(start, rules)?;
     walk.append(path)?;
     walk.finish()
 }
 
-struct Walk<'a> {
-    rights: &'a Rights,
+struct Walk<'a, R> {
+    rules: &'a mut R,
     root: OwnedFd,
     /// From the root to where the walk is.
     directories: Vec<OwnedFd>,
@@ -54,16 +70,16 @@ struct Walk<'a> {
     links: usize,
 }
 
-impl<'a> Walk<'a> {
-    fn begin(start: Start, rights: &'a Rights) -> io::Result<Self> {
+impl<'a, R: Rules> Walk<'a, R> {
+    fn begin(start: Start, rules: &'a mut R) -> io::Result<Self> {
         let (root, directories, from_root) = match start {
             Start::Root(root) => (root.try_clone()?, vec![root], true),
-            Start::Cwd { root, cwd } => match below(&root, &cwd, rights) {
+            Start::Cwd { root, cwd } => match below(&root, &cwd, rules) {
                 Some(directories) => (root, directories, true),
                 None => (root, vec![cwd], false),
             },
         };
-        Ok(Self { rights, root, directories, from_root, left: Vec::new(), steps: 0, links: 0 })
+        Ok(Self { rules, root, directories, from_root, left: Vec::new(), steps: 0, links: 0 })
     }
 
     /// What a path or a link says comes before what is left.
@@ -73,7 +89,7 @@ impl<'a> Walk<'a> {
         if self.left.len() > MAX_DEPTH { Err(Errno::NAMETOOLONG.into()) } else { Ok(()) }
     }
 
-    fn finish(mut self) -> io::Result<OwnedFd> {
+    fn finish(mut self) -> io::Result<Located> {
         while let Some(name) = self.left.pop() {
             self.steps += 1;
             if self.steps > MAX_DEPTH {
@@ -84,10 +100,11 @@ impl<'a> Walk<'a> {
                 continue;
             }
             if let Some(file) = self.step(&name)? {
-                return Ok(file);
+                return Ok(Located { file, directories: self.directories });
             }
         }
-        self.directories.pop().ok_or_else(|| Errno::NOENT.into())
+        let file = self.directories.pop().ok_or(Errno::NOENT)?;
+        Ok(Located { file, directories: self.directories })
     }
 
     fn go_up(&mut self) -> io::Result<()> {
@@ -104,7 +121,7 @@ impl<'a> Walk<'a> {
     fn step(&mut self, name: &OsStr) -> io::Result<Option<OwnedFd>> {
         let directory = self.directories.last().ok_or(Errno::NOENT)?;
         let directory_stat = fstat(directory)?;
-        self.rights.check(directory, &directory_stat, Access::Search)?;
+        self.rules.enter(directory, &directory_stat)?;
         let found =
             openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         let stat = fstat(&found)?;
@@ -122,9 +139,7 @@ impl<'a> Walk<'a> {
         if self.links > MAX_LINKS || fstatfs(link)?.f_type == PROC_SUPER_MAGIC {
             return Err(Errno::LOOP.into());
         }
-        if !self.rights.may_follow(directory, stat) {
-            return Err(Errno::ACCESS.into());
-        }
+        self.rules.follow(directory, stat)?;
         let target = readlinkat(link, "", Vec::new())?;
         if target.as_bytes().first() == Some(&b'/') {
             self.directories = vec![self.root.try_clone()?];
@@ -135,7 +150,7 @@ impl<'a> Walk<'a> {
 }
 
 /// The directories from the root to the working directory, when this lies below it and may be left upwards.
-fn below(root: &OwnedFd, cwd: &OwnedFd, rights: &Rights) -> Option<Vec<OwnedFd>> {
+fn below(root: &OwnedFd, cwd: &OwnedFd, rules: &mut impl Rules) -> Option<Vec<OwnedFd>> {
     let root_stat = fstat(root).ok()?;
     let same = |a: &Stat, b: &Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
     let mut directories = vec![cwd.try_clone().ok()?];
@@ -146,7 +161,7 @@ fn below(root: &OwnedFd, cwd: &OwnedFd, rights: &Rights) -> Option<Vec<OwnedFd>>
             directories.reverse();
             return Some(directories);
         }
-        rights.check(lowest, &stat, Access::Search).ok()?;
+        rules.enter(lowest, &stat).ok()?;
         let parent =
             openat(lowest, "..", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
         if same(&fstat(&parent).ok()?, &stat) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::super::SourceError;
+use super::super::error::json_problem;
 use super::{ANSWER_LIMIT, DEADLINE, Target};
 
 #[derive(Clone, Debug, Error)]
@@ -32,16 +33,20 @@ impl AskError {
         Self::Connect(Arc::new(error.into()))
     }
 
-    /// JSON that is not as it should be, in a few words. The answer is not quoted: it may hold what is not for the log.
     pub fn json(what: &str, error: &serde_json::Error) -> Self {
-        let problem = if error.is_data() { "unexpected value" } else { "bad JSON" };
-        Self::Answer(format!("{what}: {problem} at line {}, column {}", error.line(), error.column()))
+        Self::Answer(format!("{what}: {}", json_problem(error)))
     }
 
     pub fn of(&self, target: &Target) -> SourceError {
         match target.process {
             None => SourceError::content(&target.path, self.to_string()),
-            Some((pid, _)) => SourceError::Process { pid, problem: format!("its API socket: {self}") },
+            Some((pid, _)) => {
+                let problem = match self {
+                    Self::Unusable => "its API socket cannot be used".to_owned(),
+                    _ => format!("its API socket: {self}"),
+                };
+                SourceError::Process { pid, problem }
+            }
         }
     }
 }
