@@ -94,6 +94,12 @@ pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::SRCH | Errno::NODEV | Errno::NXIO))
 }
 
+/// This process, or the whole host, has no descriptor left.
+pub(super) fn is_out_of_files(error: &ReaderError) -> bool {
+    let errno = error.errno().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
+}
+
 /// The same file of many processes, for example `stat`.
 #[derive(Debug)]
 pub(super) struct ProcessFiles {
