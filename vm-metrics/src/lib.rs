@@ -24,6 +24,7 @@ pub mod http;
 pub mod manager;
 pub mod model;
 mod netns;
+pub(crate) mod patient;
 mod procfs;
 pub mod readers;
 pub mod sources;
