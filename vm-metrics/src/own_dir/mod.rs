@@ -12,7 +12,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{Access, AtFlags, Mode, OFlags, accessat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
 pub(crate) use error::DirError;
@@ -55,6 +55,12 @@ impl OwnDir {
         let fd = openat(&located, ".", directory, Mode::empty())
             .map_err(|errno| DirError::io("open", path, errno))?;
         Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// Whether files can be made here; an error if not.
+    pub(crate) fn check_writable(&self) -> Result<(), DirError> {
+        accessat(&self.fd, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
+            .map_err(|errno| DirError::io("write to", &self.path, errno))
     }
 
     /// The whole file; an error where it is larger than `limit` bytes, or not a regular file of ours.
