@@ -32,6 +32,18 @@ const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
+/// Locates a directory that need not be ours alone, as the one above ours may be: others can put files into it, if it is
+/// sticky, but cannot replace what is ours.
+pub(crate) fn check_way(path: &Path) -> Result<OwnedFd, DirError> {
+    walk(path, None)
+}
+
+/// Whether this process may make files there; an error if not.
+pub(crate) fn check_writable(dir: impl AsFd, path: &Path) -> Result<(), DirError> {
+    accessat(dir, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
+        .map_err(|errno| DirError::io("write to", path, errno))
+}
+
 #[derive(Debug)]
 pub(crate) struct OwnDir {
     fd: OwnedFd,
@@ -59,8 +71,7 @@ impl OwnDir {
 
     /// Whether files can be made here; an error if not.
     pub(crate) fn check_writable(&self) -> Result<(), DirError> {
-        accessat(&self.fd, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
-            .map_err(|errno| DirError::io("write to", &self.path, errno))
+        check_writable(&self.fd, &self.path)
     }
 
     /// The whole file; an error where it is larger than `limit` bytes, or not a regular file of ours.
