@@ -1,6 +1,5 @@
 //! The wiring, and the only file that knows every room: config → sources and readers → manager → exporters → HTTP.
 
-use std::fs;
 use std::future::pending;
 use std::io;
 use std::path::Path;
@@ -197,15 +196,15 @@ fn serve_inbox(inbox: Inbox, required: bool, ticks: &TickThread) -> anyhow::Resu
     if !required && !directory.is_dir() {
         return Ok(());
     }
-    let bound = fs::create_dir_all(directory).and_then(|()| http::push::bind(&socket));
-    let listener = match bound.with_context(|| format!("cannot listen on {}", socket.display())) {
-        Ok(listener) => listener,
-        Err(error) if required => return Err(error),
-        Err(error) => {
-            tracing::warn!("{error:#}: nobody can push VMs");
-            return Ok(());
-        }
-    };
+    let listener =
+        match http::push::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display())) {
+            Ok(listener) => listener,
+            Err(error) if required => return Err(error),
+            Err(error) => {
+                tracing::warn!("{error:#}: nobody can push VMs");
+                return Ok(());
+            }
+        };
     tracing::info!("VMs can be pushed to {}", socket.display());
     let waker = ticks.waker();
     // It ends with the runtime: what was pushed is in files by the time it is answered.
