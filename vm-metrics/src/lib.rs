@@ -21,6 +21,7 @@ pub mod exporters;
 pub mod host;
 #[doc(hidden)]
 pub mod http;
+mod limits;
 pub mod manager;
 pub mod model;
 mod netns;

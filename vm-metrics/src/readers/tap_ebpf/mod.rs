@@ -49,7 +49,7 @@ use serde::Deserialize;
 use super::{Purpose, ReaderDef, Started};
 #[cfg(feature = "ebpf")]
 use super::{Reader, ReaderError};
-use crate::config::Section;
+use crate::config::{ConfigError, Section};
 use crate::host::Host;
 #[cfg(not(feature = "ebpf"))]
 use crate::model::{Health, PartHealth};
@@ -109,6 +109,21 @@ impl Options {
             Err(format!("{} is not between 1 and {}", self.max_nics, Self::MAX_NICS))
         }
     }
+}
+
+/// What the counters of the daemon's own namespace take up, as soon as the programs are loaded.
+#[cfg(feature = "ebpf")]
+pub(super) fn map_bytes(section: &Section) -> Result<u64, ConfigError> {
+    /// Of each TAP and CPU, with what the kernel keeps of it.
+    const PER_CPU: u64 = 352;
+    let options: Options = section.options()?;
+    let cpus = aya::util::nr_cpus().unwrap_or(1) as u64;
+    Ok(u64::from(options.max_nics) * PER_CPU * cpus)
+}
+
+#[cfg(not(feature = "ebpf"))]
+pub(super) fn map_bytes(_section: &Section) -> Result<u64, ConfigError> {
+    Ok(0)
 }
 
 #[cfg(feature = "ebpf")]
