@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::described::DescribedVm;
+use super::error::json_problem;
 use super::watched_files::{MAX_ENTRIES, WatchedFiles, is_full, names};
+use super::written_file::Operators;
 use super::written_pid::WrittenPid;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
 use crate::host::Host;
@@ -26,7 +28,7 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "push",
     help: "VMs that orchestrators push over a socket",
     tier: Tier::Pushed,
-    configure: |section, SourceContext { host, .. }| {
+    configure: |section, SourceContext { host, trust, .. }| {
         let config: Config = section.options()?;
         let Some(socket) = place(host, config.socket, DEFAULT_SOCKET) else { return Ok(None) };
         let Some(parent) = socket.parent().filter(|_| socket.is_absolute()) else {
@@ -34,7 +36,7 @@ pub const SOURCE: SourceDef = SourceDef {
         };
         let store = Store { dir: config.dir.unwrap_or_else(|| parent.join("pushed")) };
         let inbox = Inbox { socket, store };
-        Ok(Some(Box::new(Push { host: host.clone(), inbox, files: WatchedFiles::new(VM_LIMIT as u64) })))
+        Ok(Some(Box::new(Push::new(host.clone(), inbox, Operators::new(trust.clone())))))
     },
 };
 
@@ -55,19 +57,26 @@ pub struct Inbox {
 #[derive(Debug)]
 struct Push {
     host: Host,
+    operators: Operators,
     inbox: Inbox,
     files: WatchedFiles<(DescribedVm, WrittenPid)>,
+}
+
+impl Push {
+    fn new(host: Host, inbox: Inbox, operators: Operators) -> Self {
+        Self { host, inbox, files: WatchedFiles::new(operators.clone(), VM_LIMIT as u64), operators }
+    }
 }
 
 impl InstanceSource for Push {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
         let dir = &self.inbox.store.dir;
-        let paths = match check(dir).and_then(|()| names(dir, &mut listing.problems)) {
+        let paths = match names(dir, &self.operators, &mut listing.problems) {
             // Nothing was pushed yet; or there is no place for the socket either.
             Err(SourceError::Absent { .. }) => {
                 let place = self.inbox.socket.parent().unwrap_or(Path::new("/"));
-                match check(place) {
+                match self.operators.check_directory(place) {
                     Err(refused @ SourceError::Content { .. }) => listing.problems.push(refused),
                     checked => checked?,
                 }
@@ -83,7 +92,7 @@ impl InstanceSource for Push {
         self.files.look(paths, |_, content| Ok((parse(content)?, WrittenPid::default())));
         listing.problems.extend(self.files.problems());
         for (path, (vm, seen)) in self.files.values() {
-            vm.list(&self.host, Some(path), seen, &mut listing);
+            vm.list(&self.host, &self.operators, Some(path), seen, &mut listing);
         }
         Ok(listing)
     }
@@ -94,7 +103,7 @@ impl InstanceSource for Push {
 }
 
 fn parse(content: &[u8]) -> Result<DescribedVm, String> {
-    let vm: DescribedVm = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+    let vm: DescribedVm = serde_json::from_slice(content).map_err(|error| json_problem(&error))?;
     vm.check()?;
     Ok(vm)
 }
@@ -144,15 +153,6 @@ impl Store {
     }
 }
 
-/// Nothing is read from a directory in which another user may have put it.
-fn check(dir: &Path) -> Result<(), SourceError> {
-    OwnDir::open(dir).map(drop).map_err(|error| match error {
-        DirError::Absent { path } => SourceError::Absent { path },
-        DirError::Io { operation, path, source } => SourceError::io(operation, path, source),
-        refused => SourceError::content("sources.push", refused.to_string()),
-    })
-}
-
 /// All but letters, digits and `-` becomes `_xx`: no id leads elsewhere, and two ids are two files.
 fn file_name(id: &str) -> String {
     let encode = |byte: u8| match byte {
@@ -173,7 +173,7 @@ mod tests {
     fn push(dir: &Path) -> Push {
         let store = Store { dir: dir.join("pushed") };
         let inbox = Inbox { socket: dir.join("push.sock"), store };
-        Push { host: Host::new("/none", "/none"), inbox, files: WatchedFiles::new(VM_LIMIT as u64) }
+        Push::new(Host::new("/none", "/none"), inbox, Operators::default())
     }
 
     #[test]
@@ -233,7 +233,7 @@ mod tests {
         fs::set_permissions(dir.path().join("pushed"), Permissions::from_mode(0o777)).unwrap();
         let listing = source.list_running_instances_for_metrics().unwrap();
         let problem = listing.problems[0].to_string();
-        assert!(problem.starts_with("sources.push: ") && problem.contains("has mode 0777"), "{problem}");
+        assert!(problem.contains("other users can change it"), "{problem}");
         assert_eq!(listing.instances, []);
         for error in [store.put(&vm).unwrap_err(), store.remove("a").unwrap_err()] {
             assert!(error.to_string().contains("has mode 0777"), "{error}");
