@@ -26,7 +26,7 @@ pub mod manager;
 pub mod model;
 mod netns;
 mod own_dir;
-pub(crate) mod patient;
+mod patient;
 mod procfs;
 pub mod readers;
 pub mod sources;

@@ -12,6 +12,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::model::Excess;
+
 /// Threads that may hang because of one user. Its other processes are asked no more until one of them returns.
 const MAX_STUCK_OF_USER: usize = 4;
 
@@ -21,6 +23,10 @@ const MAX_STUCK: usize = 256;
 /// Reads that one call leaves behind. It waits half as long for each as for the one before, so less than twice the
 /// patience in all. What is left is asked by the next call.
 const LEFT_BEHIND_IN_A_CALL: u32 = 6;
+
+/// Time that one call spends on users who are not trusted. A process may make each read take long, for example with a
+/// list of 65 536 groups in its `status`.
+const TIME_OF_STRANGERS: Duration = Duration::from_millis(100);
 
 /// They read a file into a buffer.
 const STACK_BYTES: usize = 256 << 10;
@@ -42,6 +48,10 @@ pub struct Patient<Q, A> {
     shared: Arc<Shared<Q, A>>,
     worker: Option<Worker>,
     stuck: Vec<Stuck>,
+    calls: u64,
+    /// In which call each process of a user who is not trusted was last answered: who waits longest comes first.
+    answered: HashMap<u32, u64>,
+    overuse: Excess,
 }
 
 impl<Q, A> fmt::Debug for Patient<Q, A> {
@@ -77,10 +87,18 @@ struct Shared<Q, A> {
 struct State<Q, A> {
     /// Only the worker of this generation works; one that was left behind ends when it returns.
     generation: u64,
-    /// With their places among the answers.
-    queue: VecDeque<(usize, Q)>,
+    queue: VecDeque<Queued<Q>>,
+    /// How long the reads took of users who are not trusted.
+    strangers_spent: Duration,
     current: Option<usize>,
     answers: Vec<Option<A>>,
+}
+
+#[derive(Debug)]
+struct Queued<Q> {
+    /// Among the answers.
+    place: usize,
+    job: Job<Q>,
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
@@ -90,9 +108,25 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
         patience: Duration,
         read: impl Fn(Q) -> A + Send + Sync + 'static,
     ) -> Self {
-        let state = State { generation: 0, queue: VecDeque::new(), current: None, answers: Vec::new() };
+        let state = State {
+            generation: 0,
+            queue: VecDeque::new(),
+            strangers_spent: Duration::ZERO,
+            current: None,
+            answers: Vec::new(),
+        };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
-        Self { name, patience, read: Arc::new(read), shared, worker: None, stuck: Vec::new() }
+        Self {
+            name,
+            patience,
+            read: Arc::new(read),
+            shared,
+            worker: None,
+            stuck: Vec::new(),
+            calls: 0,
+            answered: HashMap::new(),
+            overuse: Excess::default(),
+        }
     }
 
     /// Threads that hang.
@@ -101,47 +135,78 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
         self.stuck.len()
     }
 
-    /// The answers in the order of the jobs, of which those of trusted users are done first. `None` where a process does
-    /// not answer, now or since an earlier call: that says nothing about whether it is there.
+    /// The answers in the order of the jobs, of which those of trusted users are done first; then users have turns.
+    /// `None` where a process does not answer, now or since an earlier call, or where its user had no time left: that
+    /// says nothing about whether it is there.
     pub fn each(&mut self, jobs: Vec<Job<Q>>) -> Vec<Option<A>> {
-        let count = jobs.len();
-        let mut order: Vec<(usize, Job<Q>)> = self.askable(jobs.into_iter().enumerate());
-        order.sort_by_key(|(_, job)| !job.is_trusted);
-        let subjects: HashMap<usize, (u32, Option<u32>)> =
-            order.iter().map(|(place, job)| (*place, (job.pid, job.uid))).collect();
+        let subjects: Vec<(u32, Option<u32>, bool)> =
+            jobs.iter().map(|job| (job.pid, job.uid, job.is_trusted)).collect();
+        let queue = self.in_turns(jobs);
         let mut state = self.shared.lock();
-        state.answers = (0..count).map(|_| None).collect();
-        state.queue = order.into_iter().map(|(place, job)| (place, job.question)).collect();
-        state.current = None;
+        state.answers = subjects.iter().map(|_| None).collect();
+        (state.queue, state.strangers_spent, state.current) = (queue, Duration::ZERO, None);
         drop(state);
         let mut patience = self.patience;
         for _ in 0..LEFT_BEHIND_IN_A_CALL {
             if !self.run() {
                 break;
             }
-            let Some((pid, uid)) = self.wait(patience).and_then(|place| subjects.get(&place).copied()) else {
+            let Some((pid, uid, _)) = self.wait(patience).and_then(|place| subjects.get(place).copied())
+            else {
                 break;
             };
             self.leave_behind(pid, uid);
             patience /= 2;
-            let may_hang = self.stuck_of(uid) < MAX_STUCK_OF_USER;
-            // What else this user has may hang as well: the others come first.
-            let mut state = self.shared.lock();
-            let (same, others): (VecDeque<_>, VecDeque<_>) =
-                mem::take(&mut state.queue).into_iter().partition(|(place, _)| subjects[place].1 == uid);
-            state.queue = others.into_iter().chain(same.into_iter().filter(|_| may_hang)).collect();
         }
         let mut state = self.shared.lock();
         state.queue.clear();
-        mem::take(&mut state.answers)
+        let answers = mem::take(&mut state.answers);
+        drop(state);
+        self.note_unanswered(&subjects, &answers);
+        answers
+    }
+
+    /// Readings that users went without since the last call of this.
+    pub fn take_overuse(&mut self) -> Excess {
+        mem::take(&mut self.overuse)
+    }
+
+    fn note_unanswered(&mut self, subjects: &[(u32, Option<u32>, bool)], answers: &[Option<A>]) {
+        self.calls += 1;
+        let mut answered = HashMap::new();
+        for ((pid, uid, is_trusted), answer) in subjects.iter().zip(answers) {
+            if *is_trusted {
+                continue;
+            }
+            let before = self.answered.get(pid).copied().unwrap_or_default();
+            answered.insert(*pid, if answer.is_some() { self.calls } else { before });
+            self.overuse.add(*uid, "readings", u64::from(answer.is_none()));
+        }
+        self.answered = answered;
+    }
+
+    /// Trusted users first, then one job of each user after the other.
+    fn in_turns(&mut self, jobs: Vec<Job<Q>>) -> VecDeque<Queued<Q>> {
+        let mut queue = self.askable(jobs.into_iter().enumerate());
+        queue.sort_by_key(|queued| self.answered.get(&queued.job.pid).copied().unwrap_or_default());
+        let mut of_user: HashMap<Option<u32>, usize> = HashMap::new();
+        let mut turn = |job: &Job<Q>| {
+            let turn = of_user.entry(job.uid).or_default();
+            *turn += 1;
+            if job.is_trusted { 0 } else { *turn }
+        };
+        let mut queue: Vec<_> = queue.into_iter().map(|queued| (turn(&queued.job), queued)).collect();
+        queue.sort_by_key(|(turn, _)| *turn);
+        queue.into_iter().map(|(_, queued)| queued).collect()
     }
 
     /// Without the processes that hang, and without those of users who have too many of them.
-    fn askable(&mut self, jobs: impl Iterator<Item = (usize, Job<Q>)>) -> Vec<(usize, Job<Q>)> {
+    fn askable(&mut self, jobs: impl Iterator<Item = (usize, Job<Q>)>) -> Vec<Queued<Q>> {
         let is_full = self.stuck() >= MAX_STUCK;
         let pids: HashSet<u32> = self.stuck.iter().map(|stuck| stuck.pid).collect();
         let may_hang = |uid| !is_full && (self.stuck.is_empty() || self.stuck_of(uid) < MAX_STUCK_OF_USER);
-        jobs.filter(|(_, job)| !pids.contains(&job.pid) && (job.is_trusted || may_hang(job.uid))).collect()
+        let jobs = jobs.filter(|(_, job)| !pids.contains(&job.pid) && (job.is_trusted || may_hang(job.uid)));
+        jobs.map(|(place, job)| Queued { place, job }).collect()
     }
 
     fn stuck_of(&self, uid: Option<u32>) -> usize {
@@ -194,12 +259,18 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
     }
 
     fn leave_behind(&mut self, pid: u32, uid: Option<u32>) {
-        let mut state = self.shared.lock();
-        state.generation += 1;
-        state.current = None;
         if let Some(Worker { returned }) = self.worker.take() {
             self.stuck.push(Stuck { pid, uid, returned });
         }
+        let may_hang = self.stuck_of(uid) < MAX_STUCK_OF_USER;
+        let mut state = self.shared.lock();
+        state.generation += 1;
+        state.current = None;
+        // What else this user has may hang as well: the others come first.
+        let is_same = |queued: &Queued<Q>| queued.job.uid == uid && !queued.job.is_trusted;
+        let (same, others): (VecDeque<_>, VecDeque<_>) =
+            mem::take(&mut state.queue).into_iter().partition(is_same);
+        state.queue = others.into_iter().chain(same.into_iter().filter(|_| may_hang)).collect();
     }
 }
 
@@ -207,6 +278,17 @@ impl<Q, A> Drop for Patient<Q, A> {
     fn drop(&mut self) {
         self.shared.lock().generation += 1;
         self.shared.changed.notify_all();
+    }
+}
+
+impl<Q, A> State<Q, A> {
+    fn next(&mut self) -> Option<Queued<Q>> {
+        let next = self.queue.pop_front()?;
+        if !next.job.is_trusted && self.strangers_spent >= TIME_OF_STRANGERS {
+            self.queue.clear();
+            return None;
+        }
+        Some(next)
     }
 }
 
@@ -229,17 +311,22 @@ impl Drop for Returned {
 fn work<Q, A>(shared: &Shared<Q, A>, generation: u64, read: &(dyn Fn(Q) -> A + Send + Sync)) {
     let mut state = shared.lock();
     while state.generation == generation {
-        let Some((place, question)) = state.queue.pop_front() else {
+        let Some(Queued { place, job }) = state.next() else {
             shared.changed.notify_all();
             state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             continue;
         };
         state.current = Some(place);
         drop(state);
-        let answer = read(question);
+        let began = Instant::now();
+        let answer = read(job.question);
+        let took = began.elapsed();
         state = shared.lock();
         if state.generation == generation {
             state.current = None;
+            if !job.is_trusted {
+                state.strangers_spent += took;
+            }
             // The call that asked may be over.
             if let Some(slot) = state.answers.get_mut(place) {
                 *slot = Some(answer);
@@ -315,6 +402,28 @@ mod tests {
         let answers = asked(&mut patient, &jobs);
         assert_eq!(answers[20..], [None, Some(4), Some(6)]);
         assert_eq!(patient.stuck(), MAX_STUCK_OF_USER);
+    }
+
+    #[test]
+    fn slow_reads_of_a_user_cost_a_share_of_time() {
+        let read = |number: u32| {
+            if number >= 100 {
+                thread::sleep(TIME_OF_STRANGERS / 4);
+            }
+            number * 2
+        };
+        let mut patient = Patient::new("slow", Duration::from_secs(10), read);
+        let jobs: Vec<(u32, u32)> = (100..120).map(|pid| (pid, 7)).chain([(1, 8), (2, 0)]).collect();
+        let mut answered = HashSet::new();
+        for _ in 0..40 {
+            let answers = asked(&mut patient, &jobs);
+            assert_eq!(answers[20..], [Some(2), Some(4)]);
+            assert!(answers.iter().flatten().count() <= 6);
+            answered.extend(answers.into_iter().flatten());
+            let over = patient.take_overuse().into_list();
+            assert!(over.iter().all(|over| over.uid == Some(7)) && over[0].count >= 16, "{over:?}");
+        }
+        assert_eq!(answered.len(), 22, "each has its turn");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod proc_stat;
 mod proc_statm;
 mod proc_status;
 mod proc_threads;
+mod process_files;
 mod rtnetlink;
 mod tap_ebpf;
 mod tap_netlink;

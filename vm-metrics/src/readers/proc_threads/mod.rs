@@ -12,13 +12,11 @@ mod vcpus;
 
 use std::collections::{HashMap, HashSet};
 
-use rustix::process::{Resource, getrlimit};
-
-use self::opens::Opens;
+use self::opens::{OF_STRANGERS, Opens};
 use self::process::{Allowance, Process};
 use self::share::{Demand, MAX_OF_PROCESS, MAX_OF_STRANGERS, shares};
 use super::kept::Buffer;
-use super::{ReadReport, Reader, ReaderDef, ReaderError, Started};
+use super::{FileBudget, ReadReport, Reader, ReaderDef, ReaderError, Started};
 use crate::host::Host;
 use crate::model::{Batch, Hypervisor, InstanceInfo, ThreadsReading, Trust, VmSet};
 use crate::procfs::parse_stat;
@@ -42,6 +40,8 @@ struct ProcThreads {
     started_ticks: Option<u64>,
     /// How many files may be kept open.
     max_files: u64,
+    /// How many files are opened in one tick for users who are not trusted.
+    max_opens: usize,
     processes: HashMap<u32, Process>,
     /// The last process that had a turn of those whose users share.
     last_turn: u32,
@@ -68,7 +68,7 @@ impl Reader for ProcThreads {
         // Trusted users first; then the others, going on where the last tick ended.
         turns.sort_by_key(|turn| (!turn.allowance.is_trusted, turn.pid <= last_turn));
         self.share(&mut turns, &mut report);
-        let mut opens = Opens::new(&turns);
+        let mut opens = Opens::new(self.max_opens, &turns);
         for turn in &mut turns {
             opens.allow(turn);
             match self.read_process(turn, &mut buffer, &mut report) {
@@ -89,10 +89,17 @@ impl Reader for ProcThreads {
 
 impl ProcThreads {
     fn new(host: Host, trust: Trust) -> Self {
-        // The other half is for the files of the other readers, for links and for connections.
-        let max_files = getrlimit(Resource::Nofile).current.map_or(u64::MAX, |limit| limit / 2);
+        let max_files = FileBudget::of_this_process().threads;
         let started_ticks = start_ticks(&host, std::process::id());
-        Self { host, trust, started_ticks, max_files, processes: HashMap::new(), last_turn: 0 }
+        Self {
+            host,
+            trust,
+            started_ticks,
+            max_files,
+            processes: HashMap::new(),
+            last_turn: 0,
+            max_opens: OF_STRANGERS,
+        }
     }
 
     /// What the process of a VM asks for; `None` when it has none that can be read.

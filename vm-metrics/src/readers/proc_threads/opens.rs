@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::Turn;
 
 /// Files for all of them: threads that are new, and their names. The next ticks go on.
-const OF_STRANGERS: usize = 2048;
+pub(super) const OF_STRANGERS: usize = 2048;
 
 /// What each user may have at least, however many users there are.
 const FEWEST: usize = 16;
@@ -19,11 +19,11 @@ pub(super) struct Opens {
 }
 
 impl Opens {
-    pub(super) fn new(turns: &[Turn]) -> Self {
+    pub(super) fn new(left: usize, turns: &[Turn]) -> Self {
         let strangers = turns.iter().filter(|turn| !turn.allowance.is_trusted);
         let users: HashSet<Option<u32>> = strangers.map(|turn| turn.uid).collect();
-        let share = (OF_STRANGERS / users.len().max(1)).max(FEWEST);
-        Self { left: OF_STRANGERS, share, of_users: HashMap::new() }
+        let share = (left / users.len().max(1)).max(FEWEST);
+        Self { left, share, of_users: HashMap::new() }
     }
 
     pub(super) fn allow(&self, turn: &mut Turn) {

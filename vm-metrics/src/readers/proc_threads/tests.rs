@@ -133,14 +133,13 @@ fn threads_without_files_are_said_at_each_look() {
 fn opening_files_is_shared_between_users() {
     let dir = tempfile::tempdir().unwrap();
     let host = empty_host(dir.path());
-    let greedy = (0..5).map(|number| vm_of(&host, 1000, 10_000 + 2000 * number, 900));
-    let vms =
-        VmSet { vms: greedy.chain([vm_of(&host, 1001, 100, 50), vm_of(&host, 0, 1000, 900)]).collect() };
-    let mut reader = ProcThreads::new(host, Trust::default());
+    let greedy = (0..5).map(|number| vm_of(&host, 1000, 1000 * number + 1000, 30));
+    let vms = VmSet { vms: greedy.chain([vm_of(&host, 1001, 100, 20), vm_of(&host, 0, 200, 40)]).collect() };
+    let mut reader = ProcThreads { max_opens: 80, ..ProcThreads::new(host, Trust::default()) };
     let (read, _) = look(&mut reader, &vms);
-    assert_eq!(read[5..], [(50, true), (900, true)]);
+    assert_eq!(read[5..], [(20, true), (40, true)]);
     let of_greedy: usize = read[..5].iter().map(|(vcpus, _)| vcpus).sum();
-    assert!(of_greedy <= 1024, "{read:?}");
+    assert!(of_greedy <= 40, "{read:?}");
     let complete = |read: &[(usize, bool)]| read.iter().all(|(_, complete)| *complete);
     let in_the_end = (0..20).any(|_| complete(&look(&mut reader, &vms).0));
     assert!(in_the_end, "the next ticks go on");
