@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::mount::{MountFlags, mount};
 use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::wait::SOON;
 
 use super::VICTIM;
@@ -36,9 +38,8 @@ fn public_directory(scene: &Scene) -> PathBuf {
 
 fn wait_for_health(daemon: &Daemon, part: &str, state: &str) {
     let labels = [("part", part), ("state", state)];
-    let is_so = |metrics: &vm_metrics_testkit::metrics_text::Metrics| {
-        (metrics.value("vm_metrics_part_health", &labels) == Some(1.0)).then_some(())
-    };
+    let is_so =
+        |metrics: &Metrics| (metrics.value("vm_metrics_part_health", &labels) == Some(1.0)).then_some(());
     daemon.wait_for(SOON, &format!("{part} to be {state}"), is_so).unwrap();
 }
 
@@ -75,6 +76,24 @@ fn planted_pins_are_refused_and_said() {
             assert!(is_empty(&target));
             attack(&["rm", "-d", PINS]);
         }
+    });
+}
+
+/// systemd mounts the bpffs for root alone. That is no fault, but it is said.
+#[test]
+fn pins_that_may_not_be_made_are_said() {
+    alone("hostile::planted_directories::pins_that_may_not_be_made_are_said", || {
+        let scene = Scene::new();
+        mount("bpf", "/sys/fs/bpf", "bpf", MountFlags::empty(), Some(c"mode=0700")).unwrap();
+        let mut victim = scene.victim(VICTIM, "vmt0");
+        let daemon = scene.daemon("");
+        victim.work(3);
+        victim.assert_exact(&daemon);
+        wait_for_health(&daemon, "tap_ebpf", "degraded");
+        let says = "cannot open /sys/fs/bpf/vm-metrics: Permission denied";
+        assert!(daemon.log().contains(says), "{}", daemon.log());
+        let success = daemon.metrics().unwrap().value("vm_metrics_reader_success", &[("reader", "tap_ebpf")]);
+        assert_eq!(success, Some(1.0));
     });
 }
 
