@@ -42,6 +42,7 @@ impl DirError {
     }
 
     /// Another user may be at work: not merely a directory that is missing or closed to this process.
+    #[cfg(any(test, feature = "ebpf"))]
     pub fn is_interference(&self) -> bool {
         match self {
             Self::Owner { .. }

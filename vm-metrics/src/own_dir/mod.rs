@@ -34,6 +34,7 @@ const READ: OFlags = OFlags::RDONLY
 
 /// Locates a directory that need not be ours alone, as the one above ours may be: others can put files into it, if it is
 /// sticky, but cannot replace what is ours.
+#[cfg(feature = "ebpf")]
 pub(crate) fn check_way(path: &Path) -> Result<OwnedFd, DirError> {
     walk(path, None)
 }
