@@ -26,7 +26,7 @@ pub use engine::ManagerError;
 pub use tick::{TickThread, Ticker, Waker};
 
 use crate::host::Host;
-use crate::model::{Health, InstanceInfo, Late, PartKind, Snapshot, VmStats};
+use crate::model::{Health, InstanceInfo, Late, PartKind, Snapshot, Trust, VmStats};
 use crate::readers::{Configured, Purpose, Watch};
 use crate::sources::{InstanceSource, Sources};
 use engine::Engine;
@@ -74,9 +74,10 @@ impl Manager {
         host: &Host,
         retention: Duration,
         state_dir: Option<&Path>,
+        trust: &Trust,
         purpose: Purpose,
     ) -> Result<Self, ManagerError> {
-        let engine = Engine::new(sources, readers, host, retention, state_dir, purpose)?;
+        let engine = Engine::new(sources, readers, host, retention, state_dir, trust, purpose)?;
         Ok(Self { engine: Arc::new(Mutex::new(engine)), latest: Arc::default(), host: host.clone() })
     }
 

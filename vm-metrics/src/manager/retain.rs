@@ -25,10 +25,11 @@ pub(super) fn leaving(before: &Tick, now: &VmSet, batch: &Batch) -> Leaving {
         nics.iter().find(|stats| stats.device == nic.tap && stats.netns == nic.netns)?.ifindex
     };
     let present: HashMap<_, _> = now.vms.iter().map(|vm| (key(vm), vm)).collect();
+    let deleted = deleted(batch);
     let gone = |vm: &InstanceInfo| {
         let Some(still) = present.get(&key(vm)) else { return Some(vm.clone()) };
         let lost = |nic: &&Nic| {
-            let same = |was: u32| still.nics.contains(nic) && is_still_there(nic, was, batch);
+            let same = |was: u32| still.nics.contains(nic) && is_still_there(nic, was, batch, &deleted);
             ifindex(vm, nic).is_some_and(|was| !same(was))
         };
         let nics: Vec<_> = vm.nics.iter().filter(lost).cloned().collect();
@@ -45,15 +46,18 @@ fn key(vm: &InstanceInfo) -> (&str, Option<u32>) {
 }
 
 /// Whether something was read of the device that had this index. 0 is not known, and may be any.
-fn is_still_there(nic: &Nic, was: u32, batch: &Batch) -> bool {
+fn is_still_there(nic: &Nic, was: u32, batch: &Batch, deleted: &Deleted) -> bool {
     let read = batch.taps.get(nic).map(|reading| reading.ifindex);
     let read = read.or(batch.ebpf.get(nic).map(|reading| reading.ifindex));
-    read.is_some_and(|is| is == 0 || was == 0 || is == was) && !was_deleted(nic, was, batch)
+    read.is_some_and(|is| is == 0 || was == 0 || is == was) && !deleted.contains(&(nic.netns, was))
 }
 
-fn was_deleted(nic: &Nic, ifindex: u32, batch: &Batch) -> bool {
-    let deleted = DepartedDevice { netns: nic.netns, ifindex, gone: Gone::Deleted };
-    batch.departed.contains(&deleted)
+/// Devices by namespace and index.
+type Deleted = HashSet<(Option<u64>, u32)>;
+
+fn deleted(batch: &Batch) -> Deleted {
+    let deleted = batch.departed.iter().filter(|device| device.gone == Gone::Deleted);
+    deleted.map(|DepartedDevice { netns, ifindex, .. }| (*netns, *ifindex)).collect()
 }
 
 /// What was read in this tick of devices that another VM has now: they are read once, so that what one VM is given the
@@ -61,7 +65,8 @@ fn was_deleted(nic: &Nic, ifindex: u32, batch: &Batch) -> bool {
 pub(super) fn handed_over(leaving: &Leaving, batch: &Batch) -> Batch {
     let mut read = Batch { namespaces: batch.namespaces.clone(), ..Batch::default() };
     // By the name alone it may be another device, and so it may be by an index that was free meanwhile.
-    let is_it = |nic: &Nic, ifindex: u32| ifindex != 0 && !was_deleted(nic, ifindex, batch);
+    let deleted = deleted(batch);
+    let is_it = |nic: &Nic, ifindex: u32| ifindex != 0 && !deleted.contains(&(nic.netns, ifindex));
     for (nic, ifindex) in leaving.ifindexes.iter().filter(|(nic, ifindex)| is_it(nic, **ifindex)) {
         if let Some(reading) = batch.taps.get(nic).filter(|reading| reading.ifindex == *ifindex) {
             read.taps.insert(nic.clone(), *reading);

@@ -10,12 +10,14 @@ mod continued;
 mod gap;
 mod moves;
 mod processes;
+mod remade;
 mod saved;
 mod sums;
 mod totals;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -24,11 +26,14 @@ pub(super) use totals::{Totals, ebpf_or};
 
 use moves::Moves;
 use processes::{Process, Processes};
+use remade::Remade;
 use saved::Store;
-use sums::{Network, Sums};
+use sums::{Network, Sums, VmKey};
 
 use crate::host::Host;
-use crate::model::{Batch, DepartedDevice, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, VmSet};
+use crate::model::{
+    Batch, DepartedDevice, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, TapReading, VmSet,
+};
 use crate::readers::Purpose;
 
 /// Ticks between two looks for accounts whose device is gone; one that is taken up again is checked anyway.
@@ -64,6 +69,7 @@ pub(super) struct Ledger {
     /// The process of each VM of this tick, by id.
     known: HashMap<String, Process>,
     moves: Moves,
+    remade: Remade,
     store: Option<Store>,
     /// Whether something is to be written down.
     changed: bool,
@@ -177,10 +183,11 @@ impl Ledger {
     /// Forgets the devices that had gone before those of this tick were read: what has such an index now is another one.
     /// To be called before the tick is merged, where those that leave a VM say their last words.
     pub(super) fn hear(&mut self, batch: &Batch, leaving: &Leaving) {
+        let leave: HashSet<(Option<u64>, u32)> =
+            leaving.ifindexes.iter().map(|(nic, ifindex)| (nic.netns, *ifindex)).collect();
         for DepartedDevice { netns, ifindex, gone } in &batch.departed {
             let key = DeviceKey { netns: *netns, ifindex: *ifindex, name: None };
-            let is_it = |(nic, index): (&Nic, &u32)| nic.netns == *netns && index == ifindex;
-            let leaves_a_vm = leaving.ifindexes.iter().any(is_it);
+            let leaves_a_vm = leave.contains(&(*netns, *ifindex));
             let Some(account) = self.accounts.get(&key).filter(|_| !leaves_a_vm) else { continue };
             let is_back = match (netns, account.device) {
                 (None, Some(device)) => self.host.device_id(&account.nic.tap) == Some(device),
@@ -191,6 +198,29 @@ impl Ledger {
                 self.forget(&key, *gone, line);
             }
         }
+    }
+
+    /// Finds the VMs of devices that have come and gone since the last tick. One with an account was read, and says its
+    /// last words by that. To be called before `hear`, which closes accounts.
+    pub(super) fn hear_of_remade(&mut self, (vms, batch): (&VmSet, &mut Batch), leaving: (&Leaving, &mut Batch)) {
+        let (leaving, last) = leaving;
+        let devices = mem::take(&mut batch.remade).into_iter().chain(mem::take(&mut last.remade));
+        let is_read = |nic: &Nic, ifindex: u32| {
+            let key = DeviceKey { netns: nic.netns, ifindex, name: None };
+            // The inode of a namespace is used again, its number is not.
+            let namespace = nic.netns.and_then(|netns| batch.namespaces.get(&netns)).copied();
+            let same = |account: &Account| nic.netns.is_none() || account.device == namespace;
+            self.accounts.get(&key).is_some_and(same)
+        };
+        let devices: Vec<_> = devices.filter(|(nic, reading)| !is_read(nic, reading.ifindex)).collect();
+        self.remade.hear((self.tick, now()), devices, vms, leaving);
+    }
+
+    /// What devices of a VM have counted that came and went since the last tick. Each is told once.
+    pub(super) fn take_remade(&mut self, vm: &InstanceInfo) -> Vec<TapReading> {
+        let devices = self.remade.take(&VmKey::of(vm));
+        self.changed |= !devices.is_empty();
+        devices
     }
 
     fn forget(&mut self, key: &DeviceKey, gone: Gone, line: Option<Totals>) {
@@ -214,15 +244,17 @@ impl Ledger {
         }
     }
 
-    /// What all interfaces of this VM have counted together since its process started, also those that it has no more;
-    /// nothing where it is not known of one of these.
+    /// What all interfaces of this VM have counted together since its process started, also those that it has no more, and
+    /// the `remade` that no tick has seen; nothing where it is not known of one of these.
     pub(super) fn network(
         &mut self,
         vm: &InstanceInfo,
         start_ticks: Option<u64>,
         nics: &[(Option<u64>, NicStats)],
+        remade: &[(FrameCounts, FrameCounts)],
     ) -> Network {
-        self.sums.sum(vm, start_ticks, self.now, nics)
+        let remade: Vec<Network> = remade.iter().map(|(rx, tx)| sums::network(rx, tx)).collect();
+        self.sums.sum(vm, start_ticks, self.now, nics, &remade)
     }
 
     /// When a process started, in seconds of Unix time: the same number for as long as it lives.
@@ -235,7 +267,7 @@ impl Ledger {
         if self.tick.is_multiple_of(TIDY) {
             self.tidy();
         }
-        if std::mem::take(&mut self.changed) {
+        if mem::take(&mut self.changed) {
             self.add_up();
             let Some(store) = &mut self.store else { return };
             store.save(self.accounts.iter(), self.sums.ended());

@@ -5,13 +5,26 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{InstanceInfo, NicStats};
+use crate::model::{FrameCounts, InstanceInfo, NicStats};
 
 /// How long a VM that no source lists may come back with the same process, in seconds.
 const KEEP: f64 = 3600.0;
 
 /// Bytes received and sent, packets received and sent, guest perspective.
 pub(in crate::manager) type Network = [Option<u64>; 4];
+
+/// A VM by its id and process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::manager) struct VmKey {
+    id: String,
+    pid: Option<u32>,
+}
+
+impl VmKey {
+    pub(in crate::manager) fn of(vm: &InstanceInfo) -> Self {
+        Self { id: vm.id.clone(), pid: vm.hypervisor_pid }
+    }
+}
 
 /// What the next daemon cannot read any more: of one VM, what its parts that have ended add up to.
 #[derive(Debug, Deserialize, Serialize)]
@@ -22,10 +35,10 @@ pub(super) struct Ended {
     sum: Network,
 }
 
-/// By id and process.
+/// By VM.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
-    vms: HashMap<(String, Option<u32>), Vm>,
+    vms: HashMap<VmKey, Vm>,
 }
 
 #[derive(Debug, Default)]
@@ -43,34 +56,37 @@ impl Sums {
     pub(super) fn restored(ended: Vec<Ended>, now: f64) -> Self {
         let vm = |Ended { id, pid, start_ticks, sum }| {
             let start_ticks = Some(start_ticks);
-            ((id, Some(pid)), Vm { start_ticks, seen_at: now, parts: HashMap::new(), ended: sum })
+            (VmKey { id, pid: Some(pid) }, Vm { start_ticks, seen_at: now, parts: HashMap::new(), ended: sum })
         };
         Self { vms: ended.into_iter().map(vm).collect() }
     }
 
     /// Of VMs whose process is told from any other.
     pub(super) fn ended(&self) -> Vec<Ended> {
-        let ended = |((id, pid), vm): (&(String, Option<u32>), &Vm)| {
+        let ended = |(VmKey { id, pid }, vm): (&VmKey, &Vm)| {
             let (id, pid, start_ticks, sum) = (id.clone(), (*pid)?, vm.start_ticks?, vm.ended);
             sum.iter().any(Option::is_some).then_some(Ended { id, pid, start_ticks, sum })
         };
         self.vms.iter().filter_map(ended).collect()
     }
 
-    /// Nothing where it is not known of one of these interfaces. Each comes with the number of its part.
+    /// Nothing where it is not known of one of these interfaces. Each comes with the number of its part. What devices have
+    /// counted that are gone again is `remade`.
     pub(super) fn sum(
         &mut self,
         vm: &InstanceInfo,
         start_ticks: Option<u64>,
         now: f64,
         nics: &[(Option<u64>, NicStats)],
+        remade: &[Network],
     ) -> Network {
-        let known = self.vms.entry((vm.id.clone(), vm.hypervisor_pid)).or_default();
+        let known = self.vms.entry(VmKey::of(vm)).or_default();
         if known.start_ticks.zip(start_ticks).is_some_and(|(before, now)| before != now) {
             *known = Vm::default();
         }
         known.start_ticks = start_ticks.or(known.start_ticks);
         known.seen_at = now;
+        known.ended = remade.iter().fold(known.ended, |ended, device| each(ended, *device, add));
         for (part, nic) in nics {
             if let Some(part) = part {
                 let last = known.parts.entry(*part).or_default();
@@ -103,7 +119,12 @@ impl Sums {
 }
 
 fn counts(nic: &NicStats) -> Network {
-    [nic.rx.bytes, nic.tx.bytes, nic.rx.packets, nic.tx.packets]
+    network(&nic.rx, &nic.tx)
+}
+
+/// Guest perspective.
+pub(super) fn network(rx: &FrameCounts, tx: &FrameCounts) -> Network {
+    [rx.bytes, tx.bytes, rx.packets, tx.packets]
 }
 
 fn each(a: Network, b: Network, of: impl Fn(Option<u64>, Option<u64>) -> Option<u64>) -> Network {
@@ -118,7 +139,6 @@ fn add(sum: Option<u64>, part: Option<u64>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::FrameCounts;
 
     #[test]
     fn parts_that_have_ended_are_one_number() {
@@ -126,7 +146,7 @@ mod tests {
         let vm = InstanceInfo::default();
         let sum = |sums: &mut Sums, part, bytes| {
             let tx = FrameCounts { bytes: Some(bytes), ..FrameCounts::default() };
-            sums.sum(&vm, None, 0.0, &[(Some(part), NicStats { tx, ..NicStats::default() })])[1]
+            sums.sum(&vm, None, 0.0, &[(Some(part), NicStats { tx, ..NicStats::default() })], &[])[1]
         };
         assert_eq!(sum(&mut sums, 1, 5), Some(5));
         assert_eq!(sum(&mut sums, 2, 7), Some(12));
@@ -136,5 +156,14 @@ mod tests {
         assert_eq!(sum(&mut sums, 2, 8), Some(13));
         sums.tidy(KEEP);
         assert!(sums.vms.is_empty());
+    }
+
+    #[test]
+    fn devices_that_are_gone_again_stay_in_the_sum() {
+        let mut sums = Sums::default();
+        let vm = InstanceInfo::default();
+        let remade = [[Some(1), Some(10), Some(1), Some(1)], [Some(2), Some(20), Some(1), Some(1)]];
+        assert_eq!(sums.sum(&vm, None, 0.0, &[], &remade), [Some(3), Some(30), Some(2), Some(2)]);
+        assert_eq!(sums.sum(&vm, None, 0.0, &[], &[])[1], Some(30));
     }
 }

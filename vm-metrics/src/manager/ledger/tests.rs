@@ -319,7 +319,7 @@ fn sum(ledger: &mut Ledger, start: u64, has: &[(&Nic, u32, u64)], loses: &[(&Nic
                 ledger.gone(Gone::Deleted, &seen, line);
             }
         }
-        sum = ledger.network(&vm, Some(start), &stats)[1];
+        sum = ledger.network(&vm, Some(start), &stats, &[])[1];
     }
     ledger.end_tick();
     sum
