@@ -79,8 +79,8 @@ impl Engine {
         Ok(Self {
             sources,
             readers,
-            ledger: Ledger::new(host.clone(), purpose, state_dir),
-            departed: Departed::new(retention),
+            ledger: Ledger::new(host.clone(), purpose, state_dir, trust.clone()),
+            departed: Departed::new(retention, trust.clone()),
             before: Tick::default(),
             health_log: HealthLog::default(),
             ticks: 0,
@@ -132,15 +132,17 @@ impl Engine {
         self.ledger.hear_of_remade((&vms, &mut batch), (&leaving, &mut last));
         self.ledger.hear(&batch, &leaving);
         let (stats, last_words) = merge::merge((&vms, &batch), (&leaving.vms, &last), &mut self.ledger);
-        self.departed.add(last_words, &self.before.stats, began);
+        let mut overuse = self.ledger.take_overuse();
+        overuse.merge(self.departed.add(&leaving.vms, last_words, &self.before.stats, began));
         let mut shown = stats.clone();
-        self.departed.show(&mut shown);
+        self.departed.show(&mut shown, &vms);
         self.before = Tick { vms, stats };
         self.ticks += 1;
         Arc::new(Snapshot {
             tick: self.ticks,
             vms: shown,
             parts,
+            overuse: overuse.into_list(),
             late,
             tick_duration: began.elapsed(),
             taken: Instant::now(),

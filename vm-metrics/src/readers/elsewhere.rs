@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
 
-use super::tenant::{Tenant, in_turns};
+use crate::model::{Tenant, in_turns};
 use super::{ReadReport, ReaderError, Setting};
 use crate::host::Host;
 use crate::model::{Excess, FIRST_NUMBER, Nic, Trust, VmSet, fair_share};

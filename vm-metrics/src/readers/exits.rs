@@ -6,7 +6,7 @@ use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::Watch;
-use super::tenant::Tenant;
+use crate::model::Tenant;
 
 #[derive(Debug)]
 pub(super) struct Exits {

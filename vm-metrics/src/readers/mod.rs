@@ -21,7 +21,6 @@ mod tap_ebpf;
 mod tap_netlink;
 mod tap_procfs;
 mod tap_sysfs;
-mod tenant;
 mod watch;
 
 use std::fmt;

@@ -8,7 +8,7 @@ use rustix::param::clock_ticks_per_second;
 use super::cpu_clock::CpuClocks;
 use super::exits::Exits;
 use super::kept::{Buffer, ProcessFiles};
-use super::tenant::Tenant;
+use crate::model::Tenant;
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Setting, Started};
 use crate::host::Host;
 use crate::model::{Batch, Leaving, Trust, VmSet};

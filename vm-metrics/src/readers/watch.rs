@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::ReaderError;
 use super::calls::Calls;
 use super::rtnetlink::{Events, Scope};
-use super::tenant::Tenant;
+use crate::model::Tenant;
 
 /// How late the thread notices that nobody wants to know any more.
 const LOOK_UP: Duration = Duration::from_secs(1);
@@ -112,6 +112,9 @@ const DEVICES: u64 = 0;
 const TRUSTED: u64 = 1;
 const OF_USER: u64 = 1 << 32;
 
+/// The user for whom a tick is called when a device that was there before has changed.
+const ANY_HOLDER: u32 = u32::MAX - 1;
+
 fn data_of(tenant: Tenant) -> u64 {
     match tenant {
         Tenant::Trusted => TRUSTED,
@@ -126,6 +129,10 @@ fn is_to_be_called(news: &[u64], events: &mut Events, calls: &mut Calls) -> bool
         events.begin_round();
         // What was lost may have been anything.
         is_called |= events.take().unwrap_or(true) || events.has_changes();
+        // Who holds a TAP can do this to it without end.
+        if events.has_touched() {
+            calls.owe(ANY_HOLDER);
+        }
     }
     for user in news.iter().filter(|data| **data & OF_USER != 0) {
         calls.owe(u32::try_from(*user & !OF_USER).unwrap_or(u32::MAX));

@@ -31,8 +31,10 @@ use saved::Store;
 use sums::{Network, Sums, VmKey};
 
 use crate::host::Host;
+use super::shares::{self, Kept, Limit};
 use crate::model::{
-    Batch, DepartedDevice, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, TapReading, VmSet,
+    Batch, DepartedDevice, Excess, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, TapReading, Tenant,
+    Trust, VmSet,
 };
 use crate::readers::Purpose;
 
@@ -56,6 +58,7 @@ struct DeviceKey {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     host: Host,
+    trust: Trust,
     tick: u64,
     /// Of this tick, in seconds of Unix time.
     now: f64,
@@ -66,14 +69,27 @@ pub(super) struct Ledger {
     parts: u64,
     sums: Sums,
     processes: Processes,
-    /// The process of each VM of this tick, by id.
-    known: HashMap<String, Process>,
+    /// The VMs of this tick, by id.
+    known: HashMap<String, Known>,
     moves: Moves,
     remade: Remade,
     store: Option<Store>,
     /// Whether something is to be written down.
     changed: bool,
+    /// What was forgotten since it was last taken, for its users have left too much behind.
+    overuse: Excess,
 }
+
+/// Whose VM it is, and which process.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    tenant: Tenant,
+    process: Option<Process>,
+}
+
+/// Accounts of devices in other namespaces that no VM has any more, sums of VMs that are gone, and devices that are on
+/// their way: as many of each are kept.
+const KEPT: Limit = Limit { trusted: 1 << 16, others: 4096 };
 
 /// A device as it was read in this tick.
 #[derive(Clone, Copy, Debug)]
@@ -97,13 +113,13 @@ impl DeviceKey {
 
 impl Ledger {
     /// Goes on with what a daemon before this one has left in the directory.
-    pub(super) fn new(host: Host, purpose: Purpose, state_dir: Option<&Path>) -> Self {
+    pub(super) fn new(host: Host, purpose: Purpose, state_dir: Option<&Path>, trust: Trust) -> Self {
         let looks_once = purpose == Purpose::Look;
         let dir = state_dir.filter(|_| !looks_once);
         let mut store = dir.and_then(|dir| Store::open(&host, dir));
         let (accounts, ended) = store.as_mut().map(|store| store.load(now())).unwrap_or_default();
         let (accounts, sums) = (accounts.into_iter().collect(), Sums::restored(ended, now()));
-        Self { host, looks_once, accounts, sums, store, ..Self::default() }
+        Self { host, trust, looks_once, accounts, sums, store, ..Self::default() }
     }
 
     pub(super) fn begin_tick(&mut self) {
@@ -122,7 +138,8 @@ impl Ledger {
         let is_own = key.netns.is_none();
         // What is there at the first look has begun before.
         let since = (!self.looks_once && self.tick > 1).then_some(self.now);
-        let process = self.known.get(owner).copied();
+        let known = self.known.get(owner).copied();
+        let process = known.and_then(|known| known.process);
         let Self { moves, changed, .. } = self;
         let mut new = |device| {
             *changed = true;
@@ -162,6 +179,7 @@ impl Ledger {
             self.parts += 1;
             account.part = self.parts;
         }
+        account.tenant = known.map_or(account.tenant, |known| known.tenant);
         account.saw(self.tick, self.now, seen);
         account
     }
@@ -175,9 +193,13 @@ impl Ledger {
     pub(super) fn know(&mut self, vms: &VmSet, batch: &Batch) {
         let process = |vm: &InstanceInfo| {
             let pid = vm.hypervisor_pid?;
-            Some((vm.id.clone(), (pid, batch.processes.get(&pid)?.start_ticks?)))
+            Some((pid, batch.processes.get(&pid)?.start_ticks?))
         };
-        self.known = vms.vms.iter().filter_map(process).collect();
+        let trust = &self.trust;
+        let known = |vm: &InstanceInfo| {
+            (vm.id.clone(), Known { tenant: Tenant::of(vm, trust), process: process(vm) })
+        };
+        self.known = vms.vms.iter().map(known).collect();
     }
 
     /// Forgets the devices that had gone before those of this tick were read: what has such an index now is another one.
@@ -254,7 +276,8 @@ impl Ledger {
         remade: &[(FrameCounts, FrameCounts)],
     ) -> Network {
         let remade: Vec<Network> = remade.iter().map(|(rx, tx)| sums::network(rx, tx)).collect();
-        self.sums.sum(vm, start_ticks, self.now, nics, &remade)
+        let tenant = Tenant::of(vm, &self.trust);
+        self.sums.sum((vm, tenant), start_ticks, self.now, nics, &remade)
     }
 
     /// When a process started, in seconds of Unix time: the same number for as long as it lives.
@@ -267,11 +290,37 @@ impl Ledger {
         if self.tick.is_multiple_of(TIDY) {
             self.tidy();
         }
+        self.keep_within_limits();
         if mem::take(&mut self.changed) {
             self.add_up();
             let Some(store) = &mut self.store else { return };
             store.save(self.accounts.iter(), self.sums.ended());
         }
+    }
+
+    /// Forgets what users have left behind beyond their shares. What is there is not counted, however much it is.
+    fn keep_within_limits(&mut self) {
+        let Self { accounts, sums, moves, overuse, .. } = self;
+        let (tick, now) = (self.tick, self.now);
+        sums.keep(KEPT, now, overuse);
+        moves.keep(KEPT, overuse);
+        if accounts.len() as u64 <= KEPT.others {
+            return;
+        }
+        let is_left = |(key, account): &(&DeviceKey, &Account)| key.netns.is_some() && account.seen != tick;
+        let left: Vec<_> = accounts.iter().filter(is_left).map(|(key, account)| (key.clone(), account.tenant, account.seen_at)).collect();
+        let kept = |(_, tenant, seen_at): &(DeviceKey, Tenant, f64)| Kept { tenant: *tenant, size: 1, worth: *seen_at as u64 };
+        for at in shares::beyond(left.iter().map(kept), KEPT) {
+            let (key, tenant, _) = &left[at];
+            overuse.add(tenant.uid(), "device accounts", 1);
+            accounts.remove(key);
+            self.changed = true;
+        }
+    }
+
+    /// What was forgotten since this was last called.
+    pub(super) fn take_overuse(&mut self) -> Excess {
+        mem::take(&mut self.overuse)
     }
 
     fn add_up(&mut self) {

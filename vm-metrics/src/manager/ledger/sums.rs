@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{FrameCounts, InstanceInfo, NicStats};
+use crate::manager::shares::{self, Kept, Limit};
+use crate::model::{Excess, FrameCounts, InstanceInfo, NicStats, Tenant};
 
 /// How long a VM that no source lists may come back with the same process, in seconds.
 const KEEP: f64 = 3600.0;
@@ -46,6 +47,8 @@ struct Vm {
     start_ticks: Option<u64>,
     /// In seconds of Unix time.
     seen_at: f64,
+    /// Whose VM it is; `None` for one that a daemon before this one has left.
+    tenant: Option<Tenant>,
     /// What was published last of each part of a device that was this VM's, by the number of the part.
     parts: HashMap<u64, Network>,
     /// Of the parts that have ended.
@@ -56,7 +59,7 @@ impl Sums {
     pub(super) fn restored(ended: Vec<Ended>, now: f64) -> Self {
         let vm = |Ended { id, pid, start_ticks, sum }| {
             let start_ticks = Some(start_ticks);
-            (VmKey { id, pid: Some(pid) }, Vm { start_ticks, seen_at: now, parts: HashMap::new(), ended: sum })
+            (VmKey { id, pid: Some(pid) }, Vm { start_ticks, seen_at: now, tenant: None, parts: HashMap::new(), ended: sum })
         };
         Self { vms: ended.into_iter().map(vm).collect() }
     }
@@ -74,7 +77,7 @@ impl Sums {
     /// counted that are gone again is `remade`.
     pub(super) fn sum(
         &mut self,
-        vm: &InstanceInfo,
+        (vm, tenant): (&InstanceInfo, Tenant),
         start_ticks: Option<u64>,
         now: f64,
         nics: &[(Option<u64>, NicStats)],
@@ -85,7 +88,7 @@ impl Sums {
             *known = Vm::default();
         }
         known.start_ticks = start_ticks.or(known.start_ticks);
-        known.seen_at = now;
+        (known.seen_at, known.tenant) = (now, Some(tenant));
         known.ended = remade.iter().fold(known.ended, |ended, device| each(ended, *device, add));
         for (part, nic) in nics {
             if let Some(part) = part {
@@ -103,6 +106,20 @@ impl Sums {
         self.vms.retain(|_, vm| now - vm.seen_at < KEEP);
     }
 
+    /// Forgets VMs that are gone, where a user has had too many; who has talked most stays longest.
+    pub(super) fn keep(&mut self, limit: Limit, now: f64, overuse: &mut Excess) {
+        if self.vms.len() as u64 <= limit.others {
+            return;
+        }
+        let is_gone = |(_, vm): &(&VmKey, &Vm)| vm.seen_at < now;
+        let left: Vec<_> = self.vms.iter().filter(is_gone).map(|(key, vm)| (key.clone(), vm.kept())).collect();
+        for at in shares::beyond(left.iter().map(|(_, kept)| *kept), limit) {
+            let (key, kept) = &left[at];
+            overuse.add(kept.tenant.uid(), "sums of departed", 1);
+            self.vms.remove(key);
+        }
+    }
+
     /// Of the parts that have ended it is enough to know what they add up to.
     pub(super) fn add_up(&mut self, goes_on: impl Fn(u64) -> bool) {
         for vm in self.vms.values_mut() {
@@ -115,6 +132,14 @@ impl Sums {
                 keep
             });
         }
+    }
+}
+
+impl Vm {
+    fn kept(&self) -> Kept {
+        let bytes = |[rx, tx, ..]: &Network| rx.unwrap_or(0).saturating_add(tx.unwrap_or(0));
+        let worth = self.parts.values().map(bytes).fold(bytes(&self.ended), u64::saturating_add);
+        Kept { tenant: self.tenant.unwrap_or(Tenant::Other(None)), size: 1, worth }
     }
 }
 
@@ -146,7 +171,7 @@ mod tests {
         let vm = InstanceInfo::default();
         let sum = |sums: &mut Sums, part, bytes| {
             let tx = FrameCounts { bytes: Some(bytes), ..FrameCounts::default() };
-            sums.sum(&vm, None, 0.0, &[(Some(part), NicStats { tx, ..NicStats::default() })], &[])[1]
+            sums.sum((&vm, Tenant::Trusted), None, 0.0, &[(Some(part), NicStats { tx, ..NicStats::default() })], &[])[1]
         };
         assert_eq!(sum(&mut sums, 1, 5), Some(5));
         assert_eq!(sum(&mut sums, 2, 7), Some(12));
@@ -163,7 +188,25 @@ mod tests {
         let mut sums = Sums::default();
         let vm = InstanceInfo::default();
         let remade = [[Some(1), Some(10), Some(1), Some(1)], [Some(2), Some(20), Some(1), Some(1)]];
-        assert_eq!(sums.sum(&vm, None, 0.0, &[], &remade), [Some(3), Some(30), Some(2), Some(2)]);
-        assert_eq!(sums.sum(&vm, None, 0.0, &[], &[])[1], Some(30));
+        assert_eq!(sums.sum((&vm, Tenant::Trusted), None, 0.0, &[], &remade), [Some(3), Some(30), Some(2), Some(2)]);
+        assert_eq!(sums.sum((&vm, Tenant::Trusted), None, 0.0, &[], &[])[1], Some(30));
+    }
+
+    #[test]
+    fn a_stranger_pushes_out_nobody_elses_sums() {
+        let mut sums = Sums::default();
+        let mut sum = |uid: u32, pid: u32, bytes, now| {
+            let vm = InstanceInfo { id: "a".into(), hypervisor_pid: Some(pid), ..InstanceInfo::default() };
+            let counted = [Some(bytes); 4];
+            sums.sum((&vm, Tenant::Other(Some(uid))), None, now, &[], &[counted]);
+        };
+        sum(1, 1, 5, 1.0);
+        (2..20).for_each(|pid| sum(7, pid, pid.into(), 2.0));
+        let (mut overuse, mut expected) = (Excess::default(), Excess::default());
+        sums.keep(Limit { trusted: 0, others: 10 }, 3.0, &mut overuse);
+        expected.add(Some(7), "sums of departed", 9);
+        assert_eq!((overuse, sums.vms.len()), (expected, 10));
+        assert!(sums.vms.keys().any(|key| key.pid == Some(1)));
+        assert!(sums.vms.keys().any(|key| key.pid == Some(19)), "the largest stays");
     }
 }

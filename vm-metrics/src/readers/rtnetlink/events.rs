@@ -41,10 +41,10 @@ impl Scope {
     pub(in crate::readers) const OWN: Self = Self { wanted: Wanted::Any, queue: 4 << 20, deleted: 1 << 15 };
     /// A namespace in which a trusted user has VMs.
     pub(in crate::readers) const TRUSTED: Self =
-        Self { wanted: Wanted::ComeAndGo, queue: 2 << 20, deleted: 1 << 13 };
+        Self { wanted: Wanted::Any, queue: 2 << 20, deleted: 1 << 13 };
     /// Any other namespace: who has devices come and go there without end loses counters of one's own.
     pub(in crate::readers) const STRANGER: Self =
-        Self { wanted: Wanted::ComeAndGo, queue: 512 << 10, deleted: 1 << 9 };
+        Self { wanted: Wanted::ComeAndGo, queue: 192 << 10, deleted: 1 << 9 };
 }
 
 /// The changes of the network namespace in which it was opened.
@@ -61,6 +61,8 @@ pub(in crate::readers) struct Events {
     departed: Vec<(u32, Gone)>,
     /// Names that devices were given since the round began.
     appeared: HashSet<String>,
+    /// Whether something else has happened to a device since then.
+    is_touched: bool,
     /// What the devices are called, as far as it was heard.
     names: HashMap<u32, String>,
     round: u64,
@@ -94,6 +96,7 @@ impl Events {
             count: 0,
             departed: Vec::new(),
             appeared: HashSet::new(),
+            is_touched: false,
             names: HashMap::new(),
             round: 0,
         })
@@ -109,6 +112,7 @@ impl Events {
         });
         self.count = self.deleted.values().map(Vec::len).sum();
         self.appeared.clear();
+        self.is_touched = false;
     }
 
     /// Takes in what has happened since it was last called. True when some of it was lost, for the queue was full.
@@ -122,11 +126,8 @@ impl Events {
                     let _ = reply::unasked(&buffer[..len], |kind, payload| {
                         if let Some(device) = reply::deleted(kind, payload)? {
                             lost |= !self.delete(device);
-                        } else if let Some(Appeared { ifindex, name }) = reply::appeared(kind, payload)?
-                            && self.names.get(&ifindex) != Some(&name)
-                        {
-                            self.names.insert(ifindex, name.clone());
-                            self.appeared.insert(name);
+                        } else if let Some(device) = reply::appeared(kind, payload)? {
+                            self.appear(device);
                         }
                         Ok(())
                     });
@@ -155,6 +156,20 @@ impl Events {
         self.departed.push((ifindex, gone));
         self.count += 1;
         true
+    }
+
+    fn appear(&mut self, Appeared { ifindex, name }: Appeared) {
+        if self.names.get(&ifindex) == Some(&name) {
+            self.is_touched = true;
+        } else {
+            self.names.insert(ifindex, name.clone());
+            self.appeared.insert(name);
+        }
+    }
+
+    /// Whether a device is up or down now, or attached to a process.
+    pub(in crate::readers) fn has_touched(&self) -> bool {
+        self.is_touched
     }
 
     /// Whether a device has come, has gone or has another name since the round began.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::readers::tenant::Tenant;
+use crate::model::Tenant;
 
 /// Attaching one TAP by TCX takes about 20 ms, and so does detaching it; meanwhile the kernel holds its lock on network
 /// configuration. So a tick does either no longer than this, in all namespaces together, and a later one goes on.

@@ -19,7 +19,7 @@ use super::slots::Slots;
 use super::tap::Tap;
 use crate::model::{Batch, EbpfReading, Nic};
 use crate::readers::rtnetlink::Links;
-use crate::readers::tenant::{Tenant, in_turns};
+use crate::model::{Tenant, in_turns};
 use crate::readers::{ReadReport, ReaderError};
 
 /// A TAP that refused the programs is tried again after this time.

@@ -17,7 +17,7 @@ use super::pins::{LoadId, Pins};
 use crate::model::{Batch, EbpfReading, Nic};
 use crate::netns::Namespace;
 use crate::readers::rtnetlink::Links;
-use crate::readers::tenant::Tenant;
+use crate::model::Tenant;
 use crate::readers::{ReadReport, ReaderError};
 
 /// Slots of the first load elsewhere; each further one has twice as many.

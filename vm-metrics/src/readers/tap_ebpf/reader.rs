@@ -21,7 +21,7 @@ use crate::model::{Batch, Gone, Leaving, Nic, Trust, VmSet};
 use crate::netns::Namespace;
 use crate::readers::elsewhere::{Elsewhere, by_netns};
 use crate::readers::rtnetlink::Links;
-use crate::readers::tenant::Tenant;
+use crate::model::Tenant;
 use crate::readers::{ReadReport, Reader, Setting};
 
 /// What a daemon before this one has left in namespaces where no VM was found for so long after the start is removed.

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use self::devices::Devices;
 use super::elsewhere::{Elsewhere, by_netns};
 use super::rtnetlink::{Events, Links, Scope};
-use super::tenant::Tenant;
+use crate::model::Tenant;
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Setting, Started, Watch, not_this_kernel};
 use crate::model::{Batch, Health, Leaving, Nic, PartHealth, VmSet};
 

@@ -1,12 +1,12 @@
-//! On whose behalf a reader works: what is bounded is bounded by user.
+//! On whose behalf work is done: what is bounded is bounded by user.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::model::{InstanceInfo, Trust};
+use super::{InstanceInfo, Trust};
 
 /// The user that causes some work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Tenant {
+pub(crate) enum Tenant {
     /// Root and the users in `[trust]`, whose work is not cut by shares.
     Trusted,
     /// Any other user; `None` where the user is not known.
@@ -15,18 +15,30 @@ pub(super) enum Tenant {
 
 impl Tenant {
     /// A VM without a process is the operator's word: no process describes it.
-    pub(super) fn of(vm: &InstanceInfo, trust: &Trust) -> Self {
+    pub(crate) fn of(vm: &InstanceInfo, trust: &Trust) -> Self {
         let is_named_only = vm.uid.is_none() && vm.hypervisor_pid.is_none();
         if is_named_only || trust.is_trusted(vm.uid) { Self::Trusted } else { Self::Other(vm.uid) }
     }
 
-    pub(super) fn is_trusted(self) -> bool {
+    pub(crate) fn is_trusted(self) -> bool {
         self == Self::Trusted
+    }
+
+    /// Whether a VM of this user may go on under the id of one of another.
+    pub(crate) fn may_succeed(self, other: Self) -> bool {
+        self.is_trusted() || self == other
+    }
+
+    pub(crate) fn uid(self) -> Option<u32> {
+        match self {
+            Self::Trusted => None,
+            Self::Other(uid) => uid,
+        }
     }
 }
 
 /// The things of trusted users first, then one of each user after the other; another user begins at each `turn`.
-pub(super) fn in_turns<T>(things: impl IntoIterator<Item = (Tenant, T)>, turn: usize) -> Vec<T> {
+pub(crate) fn in_turns<T>(things: impl IntoIterator<Item = (Tenant, T)>, turn: usize) -> Vec<T> {
     let mut ordered = Vec::new();
     let mut users: BTreeMap<Tenant, VecDeque<T>> = BTreeMap::new();
     for (tenant, thing) in things {
