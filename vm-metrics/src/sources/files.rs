@@ -37,14 +37,19 @@ pub fn read_located(located: OwnedFd, limit: u64) -> io::Result<Vec<u8>> {
 
 /// [`read`] for a path that only the kernel gives a meaning, in half the system calls.
 pub fn read_kernel(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let file = OpenOptions::new().read(true).custom_flags(READ.bits().cast_signed()).open(path)?;
-    plain_len(&file)?;
-    let mut content = Vec::new();
-    let mut limited = file.take(limit + 1);
-    limited.read_to_end(&mut content)?;
+    let content = read_start(path, limit + 1)?;
     if content.len() as u64 > limit {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));
     }
+    Ok(content)
+}
+
+/// The first `limit` bytes of a file that the kernel makes.
+pub fn read_start(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(READ.bits().cast_signed()).open(path)?;
+    plain_len(&file)?;
+    let mut content = Vec::new();
+    file.take(limit).read_to_end(&mut content)?;
     Ok(content)
 }
 
@@ -74,6 +79,14 @@ mod tests {
         assert_eq!(read(&path, 5).unwrap(), b"12345");
         assert_eq!(read(&path, 4).unwrap_err().to_string(), "larger than 4 bytes");
         assert_eq!(read(dir.path(), 4).unwrap_err().to_string(), "not a plain file");
+    }
+
+    #[test]
+    fn a_long_kernel_file_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cmdline");
+        fs::write(&path, "12345").unwrap();
+        assert_eq!(read_start(&path, 4).unwrap(), b"1234");
     }
 
     #[test]
