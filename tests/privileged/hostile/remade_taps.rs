@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::tenant::{Act, FRAME, Tenant};
-use vm_metrics_testkit::wait::{SOON, wait_for};
+use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use super::lab::Scene;
 use super::user::open_tap;
@@ -69,7 +69,7 @@ fn make_anew(vmm: &mut Tenant, name: &str) -> i32 {
 
 fn assert_sent(daemon: &Daemon, id: &str, bytes: u64) {
     let mut last = None;
-    let exact = wait_for(SOON, "each byte in the sum", || {
+    let exact = wait_until(SOON, "each byte in the sum", || {
         last = sent(daemon, id);
         assert!(last.is_none_or(|sent| sent <= bytes), "{last:?} of {bytes}");
         Ok((last == Some(bytes)).then_some(()))
@@ -81,7 +81,7 @@ fn assert_sent(daemon: &Daemon, id: &str, bytes: u64) {
 fn sent(daemon: &Daemon, id: &str) -> Option<u64> {
     let answer = daemon.get("/api/v1/vms", None).unwrap();
     let list: serde_json::Value = serde_json::from_str(answer.text().unwrap()).unwrap();
-    let vms = list.as_array().or_else(|| list.get("vms").and_then(|vms| vms.as_array())).unwrap();
+    let vms = list["vms"].as_array().unwrap();
     let vm = vms.iter().find(|vm| vm["instance_id"] == id)?;
     vm["network_tx_bytes"].as_u64()
 }
