@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::tenant::{Act, FRAME, Tenant};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
@@ -40,7 +41,7 @@ fn a_tap_made_anew_by_a_stranger_loses_no_byte() {
         let daemon = scene.daemon_of_namespaces("");
         let mut vmm = scene.attacker_elsewhere("cloud-hypervisor", &["--platform", "uuid=strange"]);
         let fd = open_tap(&mut vmm, "vmt0");
-        let is_followed = |metrics: &vm_metrics_testkit::metrics_text::Metrics| {
+        let is_followed = |metrics: &Metrics| {
             metrics.value("vm_network_tx_bytes_total", &[("instance_id", "strange"), ("device", "vmt0")])
         };
         daemon.wait_for(SOON, "its first TAP", is_followed).unwrap();
@@ -59,12 +60,19 @@ fn make_anew(vmm: &mut Tenant, name: &str) -> i32 {
         if let Some(fd) = last.take() {
             vmm.tell(&Act::Close { fd }).unwrap();
         }
-        let fd = open_tap(vmm, name);
+        let fd = open_again(vmm, name);
         vmm.tell(&Act::Send { fd, frames: FRAMES }).unwrap();
         thread::sleep(LIFE);
         last = Some(fd);
     }
     last.unwrap()
+}
+
+/// The daemon holds the descriptor for a moment while it looks whose the TAP is.
+fn open_again(vmm: &mut Tenant, name: &str) -> i32 {
+    let open = Act::OpenTap { name: name.to_owned(), multi_queue: false, up: true };
+    let fd = wait_until(SOON, "the TAP to be free", || Ok(vmm.tell(&open).ok()));
+    i32::try_from(fd.unwrap()).unwrap()
 }
 
 fn assert_sent(daemon: &Daemon, id: &str, bytes: u64) {

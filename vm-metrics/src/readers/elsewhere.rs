@@ -24,6 +24,9 @@ const FILES_EACH: u64 = 16;
 /// How long a tick opens namespaces of users who are not trusted. At least one is opened in any case.
 const TIME_FOR_OTHERS: Duration = Duration::from_millis(50);
 
+/// A VM that has no TAP in the namespace any more may be making it anew. If its process lives, it has this time.
+const KEEP: Duration = Duration::from_secs(10);
+
 /// What such a namespace is counted as, where it is left out.
 const RESOURCE: &str = "namespaces";
 
@@ -45,6 +48,9 @@ pub(super) struct Elsewhere<T> {
 #[derive(Debug)]
 struct Known<T> {
     is_wanted: bool,
+    /// When a VM last had a TAP there, and the processes of these VMs.
+    had_at: Instant,
+    pids: Vec<u32>,
     tenant: Tenant,
     state: Result<T, Refusal>,
 }
@@ -101,7 +107,13 @@ impl<T> Elsewhere<T> {
         for known in self.known.values_mut() {
             known.is_wanted = false;
         }
-        let wanted = wanted(vms, ended, &self.trust);
+        let mut wanted = wanted(vms, ended, &self.trust);
+        for (netns, Wanted { pids, .. }) in &wanted {
+            if let Some(known) = self.known.get_mut(netns) {
+                (known.had_at, known.pids) = (Instant::now(), pids.clone());
+            }
+        }
+        self.keep_for_a_while(vms, ended, &mut wanted);
         self.turn += 1;
         self.order = self.within_shares(&wanted, &mut report.overuse);
         let began = Instant::now();
@@ -127,8 +139,9 @@ impl<T> Elsewhere<T> {
                 let tenant = *tenant;
                 let opened = Namespace::find(&self.host, netns, pids)
                     .and_then(|namespace| open(Opened { namespace, netns, tenant, number }));
-                let state = opened.map_err(Refusal::new);
-                self.known.insert(netns, Known { is_wanted: true, tenant, state });
+                let (state, had_at) = (opened.map_err(Refusal::new), Instant::now());
+                let known = Known { is_wanted: true, had_at, pids: pids.clone(), tenant, state };
+                self.known.insert(netns, known);
             }
             if let Some(Err(refusal)) = self.known.get(&netns).map(|known| &known.state) {
                 report.error(ReaderError::Namespace {
@@ -138,6 +151,22 @@ impl<T> Elsewhere<T> {
                 });
             }
         }
+    }
+
+    /// Adds the namespaces in which VMs had TAPs a moment ago.
+    fn keep_for_a_while(&self, vms: &VmSet, ended: &HashSet<u32>, wanted: &mut BTreeMap<u64, Wanted>) {
+        let mut left = self.known.iter().filter(|(netns, _)| !wanted.contains_key(netns)).peekable();
+        if left.peek().is_none() {
+            return;
+        }
+        let living: HashSet<u32> = vms.pids().filter(|pid| !ended.contains(pid)).collect();
+        let kept = left.filter_map(|(netns, known)| {
+            let pids: Vec<u32> = known.pids.iter().copied().filter(|pid| living.contains(pid)).collect();
+            let is_kept = !pids.is_empty() && known.had_at.elapsed() < KEEP;
+            is_kept.then_some((*netns, Wanted { pids, tenant: known.tenant }))
+        });
+        let kept: Vec<_> = kept.collect();
+        wanted.extend(kept);
     }
 
     /// Those that are followed. A user who wants more than a share keeps what is open already.
@@ -293,5 +322,29 @@ mod tests {
         assert_eq!(tenant(&[]), Some(Tenant::Trusted));
         assert_eq!(tenant(&[2]), Some(Tenant::Other(Some(7))));
         assert_eq!(tenant(&[1, 2]), None, "nobody is there any more");
+    }
+
+    #[test]
+    fn a_namespace_waits_a_moment_for_a_tap_made_anew() {
+        let mut elsewhere = elsewhere(10);
+        let own = elsewhere.host.own_netns().unwrap();
+        let vm = |nics| InstanceInfo {
+            hypervisor_pid: Some(std::process::id()),
+            uid: Some(7),
+            nics,
+            ..InstanceInfo::default()
+        };
+        let nic = Nic { tap: "tap0".into(), netns: Some(own) };
+        let mut open = |vms: &[InstanceInfo], ended: &[u32]| {
+            let (vms, ended) = (VmSet { vms: vms.to_vec() }, ended.iter().copied().collect());
+            elsewhere.follow(&vms, &ended, &mut ReadReport::default(), |_| Ok(()));
+            elsewhere.release(|()| true);
+            elsewhere.open().count()
+        };
+        assert_eq!(open(&[vm(vec![nic.clone()])], &[]), 1);
+        assert_eq!(open(&[vm(Vec::new())], &[]), 1);
+        assert_eq!(open(&[vm(Vec::new())], &[std::process::id()]), 0, "its process has ended");
+        assert_eq!(open(&[vm(vec![nic])], &[]), 1);
+        assert_eq!(open(&[], &[]), 0, "no source lists it");
     }
 }
