@@ -119,6 +119,7 @@ impl Engine {
         // It may have ended since it was listed, and a program's own source may not have heard of it.
         vms.vms.retain(|vm| vm.hypervisor_pid.is_none_or(|pid| !batch.ended.contains(&pid)));
         let leaving = retain::leaving(&self.before, &vms, &batch);
+        retain::take_from_present(&leaving, &mut batch);
         let mut last = retain::handed_over(&leaving, &batch);
         for (_, state) in &mut self.readers {
             if let ReaderState::Running(reader) = state {

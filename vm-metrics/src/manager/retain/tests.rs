@@ -52,6 +52,20 @@ fn an_interface_that_can_no_longer_be_read_is_lost() {
     assert_eq!(leaving(&never, &vms, &Batch::default()), Leaving::default());
 }
 
+/// Another reader had read it, so that the one of events takes it for a device that nobody has read.
+#[test]
+fn a_deleted_device_is_read_once() {
+    let vms = VmSet { vms: vec![info("a", 1, &["t0"])] };
+    let before = Tick { vms: vms.clone(), stats: vec![stats("a", 1, "t0", Some(1))] };
+    let mut batch = Batch::default();
+    batch.taps.insert(Nic::local("t0"), TapReading { ifindex: 3, ..TapReading::default() });
+    batch.departed.push(DepartedDevice { netns: None, ifindex: 3, gone: Gone::Deleted });
+    let leaving = leaving(&before, &vms, &batch);
+    assert_eq!(leaving.vms, vms);
+    take_from_present(&leaving, &mut batch);
+    assert!(batch.taps.is_empty());
+}
+
 #[test]
 fn last_numbers_are_shown_for_the_time_of_retention_and_no_longer() {
     let start = Instant::now();

@@ -81,6 +81,11 @@ impl Links {
         Ok(found)
     }
 
+    /// Whether a NIC of the last search had this name.
+    pub(super) fn was_asked_for(&self, name: &str) -> bool {
+        self.known.contains_key(name) || self.missing.contains(name)
+    }
+
     /// The names without a device whose turn it is.
     fn next_turn(&mut self) -> BTreeSet<String> {
         let after = self.missing.range::<String, _>((Bound::Excluded(&self.asked), Bound::Unbounded));

@@ -64,7 +64,9 @@ impl Devices {
         self.read_the_deleted(nics, leaving, batch);
         let leaves = |ifindex: u32| leaving.ifindexes.values().any(|leaving| *leaving == ifindex);
         let is_read = |ifindex| leaves(ifindex) || self.read.iter().any(|read| read.contains(&ifindex));
-        for (tap, reading) in self.events.take_unread(is_read) {
+        // What has the name of a NIC of this tick stands for it in the next one, when no device does.
+        let links = &self.links;
+        for (tap, reading) in self.events.take_unread(|name| !links.was_asked_for(name), is_read) {
             batch.remade.push((Nic { tap, netns: self.netns }, reading));
         }
     }
@@ -110,7 +112,7 @@ impl Devices {
             nics.iter().filter_map(|nic| batch.taps.get(*nic)).map(|reading| reading.ifindex).collect();
         let is_read =
             |ifindex| now.contains(&ifindex) || self.read.iter().any(|read| read.contains(&ifindex));
-        let unread = self.events.take_unread(is_read);
+        let unread = self.events.take_unread(|_| true, is_read);
         if unread.is_empty() {
             return;
         }
