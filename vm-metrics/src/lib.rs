@@ -24,6 +24,7 @@ pub mod http;
 pub mod manager;
 pub mod model;
 mod netns;
+mod patient;
 mod procfs;
 pub mod readers;
 pub mod sources;

@@ -1,19 +1,18 @@
 //! One process, looked at closely: is it a VM, and which?
 
 use std::collections::{BTreeSet, HashSet};
-use std::io;
 use std::mem;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, VmArgs};
-use super::devices::Devices;
 use super::executable::hypervisor;
+use super::observer::{HeldNics, Observer};
 use super::process::{Process, Unread};
 use super::program::Program;
-use super::taps::{Taps, taps};
+use super::taps::Taps;
 use super::vfio::is_network;
-use crate::model::{Hypervisor, InstanceInfo, Nic, Trust, UncountedKind, UncountedNic, is_device_name};
+use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};
 use crate::procfs::Stat;
 
 /// More than a VM has, for each is dozens of series. Anybody may give a program a hypervisor's name.
@@ -26,6 +25,8 @@ pub struct Vm {
     pub start_ticks: u64,
     /// Whether it is a VM by itself. Else another source names its process, and what that holds is evidence.
     pub is_listed: bool,
+    /// Whether it is known only for the devices that it holds.
+    pub is_holder: bool,
     pub program: Option<Program>,
     /// Whether the NICs are those that the process holds, as the kernel says.
     pub is_looked_at: bool,
@@ -35,6 +36,9 @@ pub struct Vm {
     /// NICs by the command line, for want of a look at the process's descriptors.
     named_nics: Vec<Nic>,
     named_uncounted: Vec<UncountedNic>,
+    /// What the command line leaves to a file.
+    config_file: Option<PathBuf>,
+    is_configured: bool,
     config_problem: Option<SourceError>,
     nics_problem: Option<SourceError>,
     too_many_nics: Option<SourceError>,
@@ -42,20 +46,13 @@ pub struct Vm {
     descriptors: Option<u64>,
 }
 
-/// With what processes are looked at.
-#[derive(Clone, Copy, Debug)]
-pub struct Look<'l> {
-    pub devices: &'l Devices<'l>,
-    pub trust: &'l Trust,
-}
-
 /// `None`: not a VM, or not yet: a process may run another program later.
-pub fn inspect(process: &Process, look: Look) -> Result<Option<Vm>, Unread> {
+pub fn inspect(process: &Process, observer: &Observer) -> Result<Option<Vm>, Unread> {
     let Some(hypervisor) = process.executable()?.as_deref().and_then(hypervisor) else {
         return Ok(None);
     };
     let uid = process.uid();
-    if !look.trust.may_run_vms(uid) {
+    if !observer.trust.may_run_vms(uid) {
         return Ok(None);
     }
     let stat = process.stat()?;
@@ -70,16 +67,14 @@ pub fn inspect(process: &Process, look: Look) -> Result<Option<Vm>, Unread> {
     if args.daemonizes && is_launcher(process, &stat) {
         return Ok(None);
     }
-    let config_problem =
-        args.config_file.take().and_then(|file| read_config(process, &file, &mut args).err());
     let mut vm = Vm {
         api_socket: args.api_socket.take().map(PathBuf::from),
         named_uncounted: named_uncounted(process, mem::take(&mut args.uncounted)),
         named_nics: named_nics(mem::take(&mut args.taps)),
-        config_problem,
+        config_file: args.config_file.take().map(PathBuf::from),
         ..Vm::new(process, info(process.pid, hypervisor, &args), stat.start_ticks)
     };
-    vm.read_nics(process, look)?;
+    vm.take_nics(process.pid, observer, HeldNics::read(process, observer)?);
     Ok(Some(vm))
 }
 
@@ -89,12 +84,15 @@ impl Vm {
             info,
             start_ticks,
             is_listed: true,
+            is_holder: false,
             program: Program::of(process),
             is_looked_at: false,
             heirs: Vec::new(),
             api_socket: None,
             named_nics: Vec::new(),
             named_uncounted: Vec::new(),
+            config_file: None,
+            is_configured: false,
             config_problem: None,
             nics_problem: None,
             too_many_nics: None,
@@ -103,33 +101,35 @@ impl Vm {
     }
 
     /// A process of which nothing is known but that it holds devices.
-    pub fn holder(process: &Process, look: Look) -> Result<Self, Unread> {
+    pub fn holder(process: &Process, observer: &Observer) -> Result<Self, Unread> {
         let stat = process.stat()?;
         if stat.is_dead() {
             return Err(Unread::Gone);
         }
         let info = info(process.pid, Hypervisor::Other, &VmArgs::default());
-        let mut vm = Self::new(process, info, stat.start_ticks);
-        vm.read_nics(process, look)?;
+        let mut vm = Self { is_holder: true, ..Self::new(process, info, stat.start_ticks) };
+        vm.take_nics(process.pid, observer, HeldNics::read(process, observer)?);
         Ok(vm)
     }
 
     /// What it holds is evidence, but it is no VM by itself.
     pub fn unlisted(self) -> Self {
-        Self { is_listed: false, ..self }
+        Self { is_listed: false, is_holder: false, ..self }
     }
 
-    /// The same process, known as this VM.
-    pub fn with_info(self, info: InstanceInfo) -> Self {
-        Self { info, ..self }
+    /// The same process, known as the VM from which it has come.
+    pub fn continuing(self, vm: &InstanceInfo) -> Self {
+        let InstanceInfo { hypervisor_pid, uid, nics, .. } = self.info;
+        let info = InstanceInfo { hypervisor_pid, uid, nics, ..vm.clone() };
+        Self { info, is_holder: false, ..self }
     }
 
-    /// Asks which TAPs the process holds. Where that is not allowed, the command line of a trusted user's process must do.
-    pub fn read_nics(&mut self, process: &Process, look: Look) -> Result<(), Unread> {
-        let descriptors = process.descriptor_count();
-        let uid = process.uid();
-        let is_trusted = look.trust.is_trusted(uid);
-        match taps(process, uid, look.devices) {
+    /// Takes in which TAPs the process holds. Where that may not be known, the command line of a trusted user's process
+    /// must do.
+    pub fn take_nics(&mut self, pid: u32, observer: &Observer, held: HeldNics) {
+        let HeldNics { descriptors, uid, taps } = held;
+        let is_trusted = observer.trust.is_trusted(uid);
+        match taps {
             Ok(Taps { nics, claimed, uncounted, problem }) => {
                 self.is_looked_at = claimed.is_empty() || is_trusted;
                 self.info.nics = nics;
@@ -137,27 +137,25 @@ impl Vm {
                 if self.is_looked_at {
                     self.info.nics.extend(claimed);
                 } else {
-                    self.nics_problem = Some(not_evident(process.pid));
+                    self.nics_problem = Some(not_evident(pid));
                 }
                 self.set_uncounted(uncounted);
             }
-            Err(Unread::Failed(error)) if error.io_kind() == Some(io::ErrorKind::PermissionDenied) => {
+            Err(refused) => {
                 self.is_looked_at = false;
                 self.info.nics = if is_trusted { self.named_nics.clone() } else { Vec::new() };
                 self.set_uncounted(BTreeSet::new());
-                self.nics_problem = Some(self.not_allowed(process.pid, is_trusted, &error));
+                self.nics_problem = Some(self.not_allowed(pid, is_trusted, &refused));
             }
-            Err(error) => return Err(error),
         }
         self.descriptors = descriptors;
         self.info.uid = uid;
-        self.limit_nics(process.pid);
-        Ok(())
+        self.limit_nics(pid);
     }
 
     /// Whether the process has opened or closed something since. What came and went says nothing.
-    pub fn holds_as_many(&self, process: &Process) -> bool {
-        self.descriptors == process.descriptor_count()
+    pub fn holds_as_many(&self, descriptors: Option<u64>) -> bool {
+        self.descriptors == descriptors
     }
 
     /// The command line names what was there at the start, descriptors tell of some that came later.
@@ -175,6 +173,26 @@ impl Vm {
             let problem = format!("it has more than {MAX_NICS} network interfaces: the others are left out");
             SourceError::Process { pid, problem }
         });
+    }
+
+    /// The file that its command line names.
+    pub fn config_file(&self) -> Option<&Path> {
+        self.config_file.as_deref()
+    }
+
+    /// Adds what that file says, once.
+    pub fn configure(&mut self, config: Result<&VmArgs, SourceError>) {
+        self.config_problem = None;
+        match config {
+            Ok(args) if !self.is_configured => {
+                self.is_configured = true;
+                self.info.allocated_vcpus = args.vcpus;
+                self.info.allocated_memory_bytes = args.memory_bytes;
+                self.named_nics = named_nics(args.taps.clone());
+            }
+            Ok(_) => {}
+            Err(problem) => self.config_problem = Some(problem),
+        }
     }
 
     /// Where its VMM can be asked.
@@ -227,14 +245,6 @@ fn is_fork(process: &Process, stat: &Stat, hypervisor: Hypervisor, argv: &[Strin
 /// in is alive, or it leads it itself.
 fn is_launcher(process: &Process, stat: &Stat) -> bool {
     process.other(stat.session).stat().is_ok_and(|leader| !leader.is_dead())
-}
-
-fn read_config(process: &Process, file: &str, args: &mut VmArgs) -> Result<(), SourceError> {
-    let content = process.read_config(file)?;
-    cmdline::read_config(&content, args).map_err(|error| SourceError::Process {
-        pid: process.pid,
-        problem: format!("config file {file}: {error}"),
-    })
 }
 
 fn info(pid: u32, hypervisor: Hypervisor, args: &VmArgs) -> InstanceInfo {
