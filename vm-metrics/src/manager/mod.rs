@@ -11,6 +11,7 @@ mod judge;
 mod ledger;
 mod merge;
 mod retain;
+mod shares;
 mod tick;
 #[cfg(feature = "otel")]
 mod weak;

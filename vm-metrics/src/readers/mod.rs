@@ -4,6 +4,7 @@
 //! A new reader is one file here, its `mod` line and its line in [`READERS`]: its configuration section, health and
 //! timing follow from the table.
 
+mod calls;
 mod cpu_clock;
 mod elsewhere;
 mod error;

@@ -10,7 +10,8 @@ use super::exits::Exits;
 use super::process_files::ProcessFiles;
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Setting, Started};
 use crate::host::Host;
-use crate::model::{Batch, Leaving, VmSet};
+use crate::model::Tenant;
+use crate::model::{Batch, Leaving, Trust, VmSet};
 use crate::procfs::{Stat, parse_stat};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
@@ -47,6 +48,7 @@ struct ProcStat {
     clocks: Option<CpuClocks>,
     /// `None` where pids are not those that the kernel takes from this process.
     exits: Option<Exits>,
+    trust: Trust,
     /// What was last said of each process.
     published: HashMap<u32, Published>,
     /// The processes of this tick.
@@ -63,6 +65,8 @@ struct Published {
 impl Reader for ProcStat {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
+        let tenants: HashMap<u32, Tenant> =
+            vms.vms.iter().filter_map(|vm| Some((vm.hypervisor_pid?, Tenant::of(vm, &self.trust)))).collect();
         // Before the files, which say that it is still the process that had the pid a tick ago.
         let clocks = self.clocks_nsec(vms);
         for (pid, result) in self.files.read_all(vms, &mut report) {
@@ -70,7 +74,7 @@ impl Reader for ProcStat {
             match result {
                 Ok(Some(stat)) if !stat.is_dead() => {
                     if let Some(exits) = &mut self.exits {
-                        exits.follow(pid, stat.start_ticks);
+                        exits.follow(pid, stat.start_ticks, tenants[&pid]);
                     }
                     self.take(pid, &stat, clock_nsec, batch);
                     report.items += 1;
@@ -115,6 +119,7 @@ impl ProcStat {
             ticks_per_second: clock_ticks_per_second(),
             exits: clocks.is_some().then(|| Exits::new(setting.watch.clone())),
             clocks,
+            trust: setting.trust.clone(),
             published: HashMap::new(),
             wanted: HashSet::new(),
         }
@@ -171,6 +176,7 @@ mod tests {
             ticks_per_second: 100,
             clocks: None,
             exits: None,
+            trust: Trust::default(),
             published: HashMap::new(),
             wanted: HashSet::new(),
         };
