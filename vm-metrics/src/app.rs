@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -77,8 +76,7 @@ impl App {
     async fn serve_until(mut self, mut signals: Signals) -> anyhow::Result<()> {
         let Settings { interval, listen, metric_prefix, host, .. } = self.settings.clone();
         let exporters = std::mem::take(&mut self.exporters);
-        let listener = TcpListener::bind(listen)
-            .await
+        let listener = http::listen(listen)
             .with_context(|| format!("cannot listen on {listen} (flag --listen, key listen)"))?;
         let address = listener.local_addr()?;
 

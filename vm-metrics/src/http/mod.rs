@@ -2,10 +2,15 @@
 //!
 //! Healthy means that ticks end. Ready means that a first snapshot is there; from then on it stays so.
 
+mod activity;
 mod api;
 mod connections;
+mod open;
+mod peer;
 mod problem;
 pub mod push;
+mod rate;
+mod socket_owner;
 
 use std::sync::Arc;
 
@@ -19,7 +24,7 @@ use crate::exporters::prometheus::{Format, PrometheusExporter};
 use crate::manager::Ticker;
 
 pub use api::Description;
-pub use connections::serve;
+pub use connections::{listen, serve};
 
 const INDEX: &str =
     "<h1>vm-metrics</h1><p><a href=\"/metrics\">metrics</a> <a href=\"/api/v1/vms\">VMs</a></p>";
