@@ -1,6 +1,7 @@
 //! The configuration: TOML as typed, then checked and ready to use. Every refusal names file, line and key.
 
 mod error;
+mod http;
 mod refused;
 mod section;
 mod trust;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use error::ConfigError;
+pub use http::{ApiSocket, HttpSettings};
 pub(crate) use section::{Section, Sections, Switch};
 
 use crate::host::Host;
@@ -57,6 +59,7 @@ pub struct Settings {
     /// Where the daemon writes down which VM has which device, if there is such a directory.
     pub state_dir: PathBuf,
     pub listen: SocketAddr,
+    pub http: HttpSettings,
     pub metric_prefix: String,
     pub host: Host,
     pub trust: Trust,
@@ -101,6 +104,7 @@ impl Config {
             .map_err(|problem| at(raw.metric_prefix.span(), format!("metric_prefix: {problem}")))?;
         let metric_prefix = raw.metric_prefix.into_inner();
         let host = Host::new(raw.host.proc, raw.host.sys);
+        let http = raw.http.resolve(&host, |span, problem| at(span, format!("http.{problem}")))?;
         let trust = raw.trust.resolve(|span, problem| at(span, format!("trust.{problem}")))?;
         let sources = Sections::new(SOURCES, document);
         let readers = Sections::new(READERS, document);
@@ -111,6 +115,7 @@ impl Config {
                 retention,
                 state_dir: raw.state_dir,
                 listen,
+                http,
                 metric_prefix,
                 host,
                 trust,
@@ -181,6 +186,7 @@ struct Raw {
     retention: Spanned<String>,
     state_dir: PathBuf,
     listen: Spanned<String>,
+    http: http::RawHttp,
     metric_prefix: Spanned<String>,
     host: RawHost,
     trust: trust::RawTrust,
@@ -201,6 +207,7 @@ impl Default for Raw {
             retention: typed("5m"),
             state_dir: "/run/vm-metrics".into(),
             listen: typed("127.0.0.1:9464"),
+            http: http::RawHttp::default(),
             metric_prefix: typed("vm"),
             host: RawHost::default(),
             trust: trust::RawTrust::default(),

@@ -26,6 +26,10 @@ impl Cancel {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Responses that are being sent, and the caller's own handle.
     pub(super) fn holders(&self) -> usize {
         Arc::strong_count(&self.0)
@@ -72,7 +76,7 @@ impl Activity {
     /// Whether the request under way has taken too long, or its answer is to be given up.
     pub(super) fn is_overdue(&self, limit: Duration) -> bool {
         let state = self.state();
-        let cancelled = state.cancel.as_ref().is_some_and(|cancel| cancel.0.load(Ordering::Relaxed));
+        let cancelled = state.cancel.as_ref().is_some_and(Cancel::is_cancelled);
         state.phase != Phase::Idle && (cancelled || state.since.elapsed() > limit)
     }
 
