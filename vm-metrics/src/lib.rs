@@ -21,6 +21,8 @@ pub mod exporters;
 pub mod host;
 #[doc(hidden)]
 pub mod http;
+#[doc(hidden)]
+pub mod log;
 pub mod manager;
 pub mod model;
 mod netns;
