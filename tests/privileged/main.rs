@@ -13,6 +13,7 @@ mod fallback;
 mod gaps;
 mod guest_rx;
 mod heap;
+mod hostile;
 mod lab;
 mod last_words;
 mod macvtap;

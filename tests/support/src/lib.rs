@@ -21,6 +21,7 @@ pub mod puppet;
 pub mod skip;
 mod sys;
 pub mod tap;
+pub mod tenant;
 pub mod vm_process;
 pub mod wait;
 

@@ -1,0 +1,52 @@
+//! The attackers: tenants of ordinary users of the host.
+
+use std::os::fd::OwnedFd;
+
+use vm_metrics_testkit::tenant::{Act, Tenant, TenantSpec};
+
+use super::lab::Scene;
+
+/// An ordinary user, `nobody`.
+pub(super) const ATTACKER: u32 = 65_534;
+/// Another one.
+pub(super) const NEIGHBOUR: u32 = 64_901;
+
+impl Scene {
+    /// A process of the attacker that runs a program of this name with these arguments.
+    pub(super) fn attacker(&self, program: &str, argv: &[&str]) -> Tenant {
+        self.tenant_of(ATTACKER, program, argv, Vec::new())
+    }
+
+    /// The same in a user namespace and a network namespace of its own, where it may make TAPs.
+    pub(super) fn attacker_elsewhere(&self, program: &str, argv: &[&str]) -> Tenant {
+        let mut tenant = self.attacker(program, argv);
+        tenant.tell(&Act::Unshare { net: true, mount: false, pid: false }).unwrap();
+        tenant
+    }
+
+    /// A process of any user, with descriptors of the test's under the numbers given, from 100 on.
+    pub(super) fn tenant_of(
+        &self,
+        uid: u32,
+        program: &str,
+        argv: &[&str],
+        descriptors: Vec<(OwnedFd, i32)>,
+    ) -> Tenant {
+        let argv = argv.iter().map(Into::into).collect();
+        let uid = Some(uid);
+        let program = self.program(program);
+        Tenant::start(TenantSpec { program, argv, uid, descriptors, directory: None }).unwrap()
+    }
+}
+
+/// A TAP in the tenant's namespace, which is up. The number of its descriptor.
+pub(super) fn open_tap(tenant: &mut Tenant, name: &str) -> i32 {
+    let fd = tenant.tell(&Act::OpenTap { name: name.to_owned(), multi_queue: false, up: true }).unwrap();
+    i32::try_from(fd).unwrap()
+}
+
+/// The arguments of an idle program, see `Scene::idle_program`: what follows is the command line of a hypervisor.
+pub(super) fn idle_argv(argv: &[&str]) -> Vec<String> {
+    let idle = ["-c", "kill -STOP $$", "sh"];
+    idle.iter().chain(argv).map(ToString::to_string).collect()
+}

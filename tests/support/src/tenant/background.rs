@@ -1,0 +1,116 @@
+//! What a tenant goes on doing while it obeys: threads that end when they are told, and programs it starts.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::child::die_with_parent;
+use crate::link::{Link, ip};
+
+/// Programs of [`keep_spawning`] that live at the same time.
+const ALIVE: usize = 8;
+
+/// A thread that goes on until it is stopped.
+#[derive(Debug)]
+pub(super) struct Background {
+    ends: Arc<AtomicBool>,
+    thread: JoinHandle<Result<()>>,
+}
+
+impl Background {
+    fn start(mut step: impl FnMut() -> Result<()> + Send + 'static) -> Self {
+        let ends = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&ends);
+        let run = move || {
+            while !told.load(Ordering::Relaxed) {
+                step()?;
+            }
+            Ok(())
+        };
+        Self { ends, thread: thread::spawn(run) }
+    }
+
+    /// Ends it, and gives the error that has ended it before.
+    pub(super) fn stop(self) -> Result<()> {
+        self.ends.store(true, Ordering::Relaxed);
+        self.thread.join().ok().context("a thread has panicked")?
+    }
+}
+
+pub(super) fn spawn(program: &Path, argv: &[String], number: usize) -> Result<Child> {
+    let mut command = Command::new(program);
+    let number = number.to_string();
+    command.args(argv.iter().map(|argument| argument.replace("{n}", &number)));
+    // The answers of the tenant are not theirs to write.
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    die_with_parent(&mut command);
+    command.spawn().with_context(|| format!("start {}", program.display()))
+}
+
+pub(super) fn keep_spawning(program: PathBuf, argv: Vec<String>, pause: u64) -> Background {
+    let mut number = 0;
+    let mut alive = Vec::new();
+    Background::start(move || {
+        alive.push(Spawned(spawn(&program, &argv, number)?));
+        number += 1;
+        if alive.len() > ALIVE {
+            alive.remove(0);
+        }
+        thread::sleep(Duration::from_millis(pause));
+        Ok(())
+    })
+}
+
+pub(super) fn keep_swapping(one: RawFd, other: RawFd, to: RawFd) -> Background {
+    Background::start(move || {
+        for _ in 0..100 {
+            duplicate(one, to)?;
+            duplicate(other, to)?;
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn keep_flapping(count: usize) -> Result<Background> {
+    let mut links = Vec::new();
+    for number in 0..count {
+        let (link, peer) = (format!("flap{number}"), format!("peer{number}"));
+        ip(&["link", "add", &link, "type", "veth", "peer", "name", &peer])?;
+        links.push(Link::named(link));
+    }
+    Ok(Background::start(move || {
+        for link in &links {
+            link.up()?;
+            link.down()?;
+        }
+        Ok(())
+    }))
+}
+
+/// As dup2, on numbers that belong to no Rust value.
+pub(super) fn duplicate(from: RawFd, to: RawFd) -> Result<()> {
+    // SAFETY: dup2 takes any two numbers; what was open under the second is the test's.
+    if unsafe { libc::dup2(from, to) } < 0 {
+        return Err(io::Error::last_os_error()).context("dup2");
+    }
+    Ok(())
+}
+
+/// Ends with its value.
+#[derive(Debug)]
+struct Spawned(Child);
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,305 @@
+//! A process of any user, program name and command line, which does what a test tells it.
+//!
+//! The process is the running test program once more, under another name. Its command line is a hypervisor's, which no
+//! test harness understands: so [`run_if_asked`] has to run before `main`.
+
+mod acts;
+mod background;
+mod fuse;
+mod server;
+
+use std::env;
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, anyhow};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+use crate::child::die_with_parent;
+
+/// Tells the program that it is a tenant.
+const MARK: &str = "VM_METRICS_TENANT";
+
+/// Killed when dropped, and by the kernel when the thread that started it ends.
+#[derive(Debug)]
+pub struct Tenant {
+    child: Child,
+    /// The process that obeys: another one after [`Act::Fork`].
+    pid: u32,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+/// How a tenant is started.
+#[derive(Debug, Default)]
+pub struct TenantSpec {
+    /// A link to, or a copy of, the test program: its file name is what the daemon goes by.
+    pub program: PathBuf,
+    pub argv: Vec<OsString>,
+    /// `None` is the user of the test.
+    pub uid: Option<u32>,
+    /// Descriptors that it inherits, under these numbers. Take numbers from 100 on.
+    pub descriptors: Vec<(OwnedFd, RawFd)>,
+    pub directory: Option<PathBuf>,
+}
+
+/// What a tenant can be told. Each [`Tenant::tell`] returns when it is done; the answer is a number where one is named.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Act {
+    /// Enters new namespaces: a user namespace in which it is root, and with it those that are asked for.
+    Unshare {
+        net: bool,
+        mount: bool,
+        pid: bool,
+    },
+    /// Opens a TAP in its network namespace, made if it is not there. Answers with the descriptor.
+    OpenTap {
+        name: String,
+        multi_queue: bool,
+        up: bool,
+    },
+    /// Opens a file, for reading or else for writing. Answers with the descriptor.
+    OpenFile {
+        path: PathBuf,
+    },
+    /// Opens a path as a path (O_PATH), which needs no right to the file. Answers with the descriptor.
+    OpenPath {
+        path: PathBuf,
+    },
+    /// Opens so many descriptors on one file.
+    OpenMany {
+        path: PathBuf,
+        count: usize,
+    },
+    /// As dup2.
+    Duplicate {
+        from: RawFd,
+        to: RawFd,
+    },
+    Close {
+        fd: RawFd,
+    },
+    /// The guest sends so many frames of [`FRAME`] bytes.
+    Send {
+        fd: RawFd,
+        frames: u64,
+    },
+    /// The guest takes all frames that wait for it. Answers with the bytes.
+    Take {
+        fd: RawFd,
+    },
+    /// Overwrites its command line in memory, which must be as long at least.
+    RewriteArgv {
+        argv: Vec<String>,
+    },
+    /// Becomes another program, which obeys if it is a link to the test program. Only these descriptors stay open.
+    Exec {
+        program: PathBuf,
+        argv: Vec<String>,
+        keep: Vec<RawFd>,
+    },
+    /// A child goes on in its place. The parent ends, or stays and does nothing. Answers with the child's pid.
+    Fork {
+        parent_stays: bool,
+    },
+    /// Starts so many threads of this name.
+    StartThreads {
+        name: String,
+        count: usize,
+    },
+    /// Mounts an empty tmpfs there; needs a mount namespace of its own.
+    MountTmpfs {
+        path: PathBuf,
+    },
+    /// Mounts a file system of its own with one file of this name there; needs a mount namespace of its own. Others may
+    /// not even look at the file, and who reads it waits for ever if it hangs.
+    MountFuse {
+        path: PathBuf,
+        file: String,
+        hangs: bool,
+    },
+    /// Listens on a Unix socket, and answers each path with a body like the HTTP servers of VMMs.
+    ServeHttp {
+        socket: PathBuf,
+        answers: Vec<(String, String)>,
+    },
+    /// Listens on a Unix socket, and answers each command with a JSON value like QEMU's monitor.
+    ServeQmp {
+        socket: PathBuf,
+        answers: Vec<(String, String)>,
+    },
+    /// Starts so many programs, and keeps them. `{n}` in an argument is the number of the program.
+    Spawn {
+        program: PathBuf,
+        argv: Vec<String>,
+        count: usize,
+    },
+    /// Makes so many network namespaces with a TAP of this name in each, and keeps them.
+    OpenTapsElsewhere {
+        name: String,
+        count: usize,
+    },
+    /// Goes on starting and ending a program until [`Act::Stop`], with so many milliseconds between two starts.
+    KeepSpawning {
+        program: PathBuf,
+        argv: Vec<String>,
+        pause: u64,
+    },
+    /// Goes on swapping until [`Act::Stop`]: the descriptor `to` is a duplicate of `one`, then of `other`, without a pause.
+    KeepSwapping {
+        one: RawFd,
+        other: RawFd,
+        to: RawFd,
+    },
+    /// Makes so many pairs of veth devices, and takes one after the other up and down until [`Act::Stop`].
+    KeepFlapping {
+        count: usize,
+    },
+    /// Ends all that goes on, and the programs that were started.
+    Stop,
+}
+
+/// The length of a frame that [`Act::Send`] sends.
+pub const FRAME: u64 = 342;
+
+impl Tenant {
+    pub fn start(spec: TenantSpec) -> Result<Self> {
+        let program = spec.program;
+        let mut command = Command::new(&program);
+        command.args(&spec.argv).env(MARK, "1").stdin(Stdio::piped()).stdout(Stdio::piped());
+        if let Some(uid) = spec.uid {
+            // Root's other groups go with it.
+            command.uid(uid).gid(uid);
+        }
+        if let Some(directory) = spec.directory {
+            command.current_dir(directory);
+        }
+        inherit(&mut command, spec.descriptors);
+        die_with_parent(&mut command);
+        let mut child = command.spawn().with_context(|| format!("start {}", program.display()))?;
+        let commands = child.stdin.take().context("a tenant without input")?;
+        let answers = BufReader::new(child.stdout.take().context("a tenant without output")?);
+        let mut tenant = Self { pid: child.id(), child, commands, answers };
+        tenant.answer().with_context(|| format!("start {}", program.display()))?;
+        Ok(tenant)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Has it do this, and waits for the answer.
+    pub fn tell(&mut self, act: &Act) -> Result<u64> {
+        let line = serde_json::to_string(act).context("write an act")?;
+        let what = || format!("process {}: {}", self.pid, line.chars().take(300).collect::<String>());
+        writeln!(self.commands, "{line}").with_context(what)?;
+        let answer = self.answer().with_context(|| line.chars().take(300).collect::<String>())?;
+        if matches!(act, Act::Fork { .. }) {
+            self.pid = u32::try_from(answer).context("a pid")?;
+        }
+        Ok(answer)
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub fn kill(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.child.kill().and_then(|()| self.child.wait()).context("kill a tenant")?;
+        let forked = (self.pid != self.child.id()).then_some(self.pid.cast_signed());
+        if let Some(pid) = forked.and_then(Pid::from_raw) {
+            // It may have ended by itself. Somebody else reaps it.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self) -> Result<u64> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).context("hear a tenant")?;
+        let answer: Result<u64, String> =
+            serde_json::from_str(&line).with_context(|| format!("a tenant has ended, saying {line:?}"))?;
+        answer.map_err(|problem| anyhow!(problem))
+    }
+}
+
+impl Drop for Tenant {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// Returns at once in any process that is no tenant. One obeys until its test has ended, and never returns.
+#[expect(clippy::exit, reason = "it runs before main, which is not to follow")]
+pub fn run_if_asked() {
+    if env::var_os(MARK).is_none() {
+        return;
+    }
+    let mut state = acts::State::default();
+    let obeyed = say(&Ok(0)).and_then(|()| {
+        // Not through a buffer: what is in it would be lost to the program that takes this one's place.
+        while let Some(line) = read_line()? {
+            let act = serde_json::from_slice(&line).context("read an act")?;
+            let answer = state.perform(act).map_err(|error| format!("{error:#}"));
+            say(&answer)?;
+        }
+        Ok(())
+    });
+    if let Err(error) = &obeyed {
+        eprintln!("tenant {}: {error:#}", std::process::id());
+    }
+    std::process::exit(i32::from(obeyed.is_err()));
+}
+
+fn say(answer: &Result<u64, String>) -> Result<()> {
+    let line = serde_json::to_string(answer).context("write an answer")?;
+    io::stdout().write_all(format!("{line}\n").as_bytes()).context("answer")?;
+    io::stdout().flush().context("answer")
+}
+
+fn read_line() -> Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        // The test sends the next line only after the answer to this one.
+        match rustix::io::read(io::stdin().as_fd(), &mut chunk).context("hear the test")? {
+            0 => return Ok(None),
+            length => line.extend_from_slice(&chunk[..length]),
+        }
+        if line.ends_with(b"\n") {
+            return Ok(Some(line));
+        }
+    }
+}
+
+/// The child has these descriptors under these numbers.
+fn inherit(command: &mut Command, descriptors: Vec<(OwnedFd, RawFd)>) {
+    let duplicate = move || {
+        for (fd, number) in &descriptors {
+            // SAFETY: dup2 takes any two numbers, and the second is no descriptor of a Rust value.
+            if unsafe { libc::dup2(fd.as_raw_fd(), *number) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes system calls and allocates nothing.
+    unsafe { command.pre_exec(duplicate) };
+}
+
+/// Makes the test program runnable under this path: a link where the file system has both, else a copy.
+pub fn link_test_program(path: &Path) -> Result<()> {
+    let program = env::current_exe().context("find the running program")?;
+    if std::fs::hard_link(&program, path).is_err() {
+        std::fs::copy(&program, path).with_context(|| format!("copy to {}", path.display()))?;
+    }
+    Ok(())
+}
