@@ -2,6 +2,7 @@
 //!
 //! Each test has a [`lab::Scene`]: a daemon, a [`lab::Victim`] whose bytes are known, and tenants of [`user`].
 
+mod connection_flood;
 mod frame;
 mod lab;
 mod pace;

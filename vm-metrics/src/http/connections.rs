@@ -76,7 +76,11 @@ impl Accept for Tcp {
 
     async fn accept(&mut self) -> io::Result<(TcpStream, Option<Peer>)> {
         let (stream, client) = self.listener.accept().await?;
-        let peer = self.peers.of(client, stream.local_addr()?);
+        // One that was reset is nobody's any more.
+        let peer = match stream.take_error()? {
+            None => self.peers.of(client, stream.local_addr()?),
+            Some(_) => None,
+        };
         Ok((stream, peer))
     }
 }

@@ -169,3 +169,12 @@ async fn tcp_peers_are_users() {
     drop(TcpStream::connect(address).await.unwrap());
     assert_eq!(tcp.accept().await.unwrap().1, None, "nobody waits for an answer");
 }
+
+#[tokio::test]
+async fn a_connection_that_was_reset_is_nobodys() {
+    let mut tcp = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let stream = TcpStream::connect(tcp.local_addr().unwrap()).await.unwrap();
+    stream.set_zero_linger().unwrap();
+    drop(stream);
+    assert_eq!(tcp.accept().await.unwrap().1, None);
+}
