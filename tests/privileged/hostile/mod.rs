@@ -6,6 +6,7 @@ mod connection_flood;
 mod frame;
 mod lab;
 mod pace;
+mod scrapes_at_once;
 mod user;
 
 /// Before `main`, and so before the test harness reads a command line that is not its own: see `tenant`.

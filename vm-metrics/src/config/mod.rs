@@ -15,7 +15,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use error::ConfigError;
-pub use http::{ApiSocket, HttpSettings};
+pub(crate) use http::{ApiSocket, HttpSettings};
 pub(crate) use section::{Section, Sections, Switch};
 
 use crate::host::Host;
@@ -59,7 +59,7 @@ pub struct Settings {
     /// Where the daemon writes down which VM has which device, if there is such a directory.
     pub state_dir: PathBuf,
     pub listen: SocketAddr,
-    pub http: HttpSettings,
+    pub(crate) http: HttpSettings,
     pub metric_prefix: String,
     pub host: Host,
     pub trust: Trust,
