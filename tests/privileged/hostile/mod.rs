@@ -5,6 +5,7 @@
 mod api_device;
 mod changed_program;
 mod churning_fakes;
+mod connection_flood;
 mod flapping_links;
 mod flood;
 mod frame;
@@ -15,6 +16,7 @@ mod pace;
 mod planted_directories;
 mod planted_state;
 mod remade_taps;
+mod scrapes_at_once;
 mod small_limits;
 mod static_vm;
 mod stolen_id;
