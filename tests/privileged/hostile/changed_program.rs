@@ -14,7 +14,7 @@ use crate::alone::alone;
 #[test]
 fn a_rewritten_command_line_changes_no_id() {
     alone("hostile::changed_program::a_rewritten_command_line_changes_no_id", || {
-        for argv in ["x", "qemu-system-x86_64 -uuid two", ""] {
+        for argv in ["x", "x -uuid two", ""] {
             let (scene, mut vm) = evader();
             let daemon = scene.daemon("");
             vm.work(5);
@@ -38,6 +38,12 @@ fn a_forked_child_stays_the_same_vm() {
             vm.work(5);
             vm.assert_exact(&daemon);
             vm.vmm.tell(&Act::Fork { parent_stays }).unwrap();
+            for _ in 0..5 {
+                vm.work(5);
+                vm.assert_exact(&daemon);
+            }
+            let argv = ["x", "-uuid", "two"].map(str::to_owned).to_vec();
+            vm.vmm.tell(&Act::RewriteArgv { argv }).unwrap();
             for _ in 0..10 {
                 vm.work(5);
                 vm.assert_exact(&daemon);

@@ -23,6 +23,7 @@ fn many_descriptors_slow_no_tick() {
                 let mut fake = scene.attacker("qemu-system-x86_64", &[&argv[0], &argv[1]]);
                 let path = "/dev/null".into();
                 fake.tell(&Act::OpenMany { path, count: DESCRIPTORS }).unwrap();
+                fake.tell(&Act::KeepOpening).unwrap();
                 fake
             };
             (0..HOLDERS).map(hold).collect()
@@ -38,6 +39,7 @@ fn many_tun_descriptors_slow_no_tick() {
                 let mut fake = scene.attacker("qemu-system-x86_64", &[]);
                 let path = "/dev/net/tun".into();
                 fake.tell(&Act::OpenMany { path, count: DESCRIPTORS }).unwrap();
+                fake.tell(&Act::KeepOpening).unwrap();
                 fake
             };
             (0..HOLDERS / 4).map(hold).collect()
@@ -75,9 +77,14 @@ fn fakes_that_come_and_go_slow_no_tick() {
 fn taps_in_many_namespaces_slow_no_tick() {
     alone("hostile::flood::taps_in_many_namespaces_slow_no_tick", || {
         attack(Scene::daemon_of_namespaces, |scene| {
-            let mut fake = scene.attacker_elsewhere("qemu-system-x86_64", &["-name", "guest=fake"]);
-            fake.tell(&Act::OpenTapsElsewhere { name: "vmt0".to_owned(), count: 256 }).unwrap();
-            vec![fake]
+            let hold = |number| {
+                let name = format!("guest=fake{number}");
+                let mut fake = scene.attacker_elsewhere("qemu-system-x86_64", &["-name", &name]);
+                fake.tell(&Act::OpenTapsElsewhere { name: "vmt0".to_owned(), count: 32 }).unwrap();
+                fake.tell(&Act::KeepOpening).unwrap();
+                fake
+            };
+            (0..8).map(hold).collect()
         });
     });
 }
