@@ -13,7 +13,9 @@ use thiserror::Error;
 
 use crate::model::SchedTimes;
 pub use net_dev::parse_net_dev;
-pub use pairs::{is_of_own_pid_namespace, parse_io, parse_smaps_rollup, parse_status};
+pub use pairs::{
+    Credentials, is_of_own_pid_namespace, parse_credentials, parse_io, parse_smaps_rollup, parse_status,
+};
 
 /// The fields of `/proc/<pid>/stat` that are of use here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,43 @@
 use super::{ParseError, number};
 use crate::model::{DiskBytes, MemorySplit, SmapsRollup};
 
+/// The user and groups that a process acts as, in the user namespace of the reader.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    pub real_uid: u32,
+    pub effective_uid: u32,
+    /// With which the kernel checks access to files.
+    pub fs_uid: u32,
+    pub fs_gid: u32,
+    /// The supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+impl Credentials {
+    /// The user who runs the process. A program that has taken on root's rights is still its user's.
+    pub fn user(&self) -> u32 {
+        if self.real_uid == 0 { self.effective_uid } else { self.real_uid }
+    }
+}
+
+/// Reads the credentials in `status`. A list of groups that was cut has only the groups that are whole.
+pub fn parse_credentials(content: &[u8]) -> Result<Credentials, ParseError> {
+    let [real_uid, effective_uid, _, fs_uid] = ids("Uid", value(content, "Uid")?)?;
+    let [_, _, _, fs_gid] = ids("Gid", value(content, "Gid")?)?;
+    let groups =
+        content.split_inclusive(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Groups:"));
+    let mut groups = super::Fields { rest: groups.unwrap_or_default() };
+    let groups = std::iter::from_fn(|| groups.number("Groups").ok()).collect();
+    Ok(Credentials { real_uid, effective_uid, fs_uid, fs_gid, groups })
+}
+
+/// The real, effective, saved and file system id.
+fn ids(field: &'static str, value: &[u8]) -> Result<[u32; 4], ParseError> {
+    let mut ids = value.split(|byte| *byte == b'\t').map(|id| number(field, id));
+    let mut next = || ids.next().unwrap_or(Err(ParseError::Missing(field)));
+    Ok([next()?, next()?, next()?, next()?])
+}
+
 /// Reads `status`; `None` for a process that has no memory any more: one that has ended and is not reaped.
 pub fn parse_status(content: &[u8]) -> Result<Option<MemorySplit>, ParseError> {
     let mut split = MemorySplit::default();
@@ -120,6 +157,22 @@ mod tests {
         assert_eq!((split.hugetlb_bytes, split.swap_bytes), (None, Some(16 << 10)));
     }
 
+    const OWNER: &str =
+        "Name:\tUid: 5\nUid:\t1000\t0\t3\t4\nGid:\t5\t6\t7\t8\nFDSize:\t64\nGroups:\t8 27 1001 \n";
+
+    #[test]
+    fn credentials_have_the_ids_for_files() {
+        let owner =
+            Credentials { real_uid: 1000, effective_uid: 0, fs_uid: 4, fs_gid: 8, groups: vec![8, 27, 1001] };
+        assert_eq!(parse_credentials(OWNER.as_bytes()), Ok(owner.clone()));
+        assert_eq!(owner.user(), 1000);
+        assert_eq!(Credentials { real_uid: 0, effective_uid: 7, ..owner.clone() }.user(), 7);
+        let cut = &OWNER.as_bytes()[..OWNER.len() - 4];
+        assert_eq!(parse_credentials(cut), Ok(Credentials { groups: vec![8, 27], ..owner }));
+        assert_eq!(parse_credentials(b"Uid:\t1\t2\t3\n"), Err(ParseError::Missing("Uid")));
+        assert!(parse_credentials(b"Uid:\t1\t2\t3\tx\nGid:\t1\t2\t3\t4\n").is_err());
+    }
+
     #[test]
     fn a_process_that_has_ended_has_no_memory() {
         assert_eq!(parse_status(b"Name:\tqemu\nState:\tZ (zombie)\nThreads:\t1\n"), Ok(None));
@@ -171,7 +224,7 @@ mod tests {
 
         #[test]
         fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
-            let _ = (parse_status(&bytes), parse_io(&bytes), parse_smaps_rollup(&bytes));
+            let _ = (parse_status(&bytes), parse_io(&bytes), parse_smaps_rollup(&bytes), parse_credentials(&bytes));
         }
     }
 }

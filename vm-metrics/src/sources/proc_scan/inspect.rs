@@ -1,14 +1,16 @@
 //! One process, looked at closely: is it a VM, and which?
 
 use std::collections::{BTreeSet, HashSet};
-use std::io;
-use std::path::PathBuf;
+use std::mem;
+use std::path::{Path, PathBuf};
 
 use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, VmArgs};
 use super::executable::hypervisor;
+use super::observer::{HeldNics, Observer};
 use super::process::{Process, Unread};
-use super::taps::{Taps, taps};
+use super::program::Program;
+use super::taps::Taps;
 use super::vfio::is_network;
 use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};
 use crate::procfs::Stat;
@@ -21,10 +23,22 @@ pub const MAX_NICS: usize = 256;
 pub struct Vm {
     pub info: InstanceInfo,
     pub start_ticks: u64,
+    /// Whether it is a VM by itself. Else another source names its process, and what that holds is evidence.
+    pub is_listed: bool,
+    /// Whether it is known only for the devices that it holds.
+    pub is_holder: bool,
+    pub program: Option<Program>,
+    /// Whether the NICs are those that the process holds, as the kernel says.
+    pub is_looked_at: bool,
+    /// Processes that have come from this one and hold some of its NICs.
+    pub heirs: Vec<u32>,
     api_socket: Option<PathBuf>,
     /// NICs by the command line, for want of a look at the process's descriptors.
     named_nics: Vec<Nic>,
     named_uncounted: Vec<UncountedNic>,
+    /// What the command line leaves to a file.
+    config_file: Option<PathBuf>,
+    is_configured: bool,
     config_problem: Option<SourceError>,
     nics_problem: Option<SourceError>,
     too_many_nics: Option<SourceError>,
@@ -33,10 +47,14 @@ pub struct Vm {
 }
 
 /// `None`: not a VM, or not yet: a process may run another program later.
-pub fn inspect(process: &Process) -> Result<Option<Vm>, Unread> {
+pub fn inspect(process: &Process, observer: &Observer) -> Result<Option<Vm>, Unread> {
     let Some(hypervisor) = process.executable()?.as_deref().and_then(hypervisor) else {
         return Ok(None);
     };
+    let uid = process.uid();
+    if !observer.trust.may_run_vms(uid) {
+        return Ok(None);
+    }
     let stat = process.stat()?;
     let argv = process.argv()?;
     // Without arguments it is about to end.
@@ -49,49 +67,95 @@ pub fn inspect(process: &Process) -> Result<Option<Vm>, Unread> {
     if args.daemonizes && is_launcher(process, &stat) {
         return Ok(None);
     }
-    let config_problem =
-        args.config_file.take().and_then(|file| read_config(process, &file, &mut args).err());
     let mut vm = Vm {
-        info: info(process.pid, hypervisor, &args),
-        start_ticks: stat.start_ticks,
         api_socket: args.api_socket.take().map(PathBuf::from),
-        named_nics: named_nics(args.taps),
-        named_uncounted: named_uncounted(process, args.uncounted),
-        config_problem,
-        nics_problem: None,
-        too_many_nics: None,
-        descriptors: None,
+        named_uncounted: named_uncounted(process, mem::take(&mut args.uncounted)),
+        named_nics: named_nics(mem::take(&mut args.taps)),
+        config_file: args.config_file.take().map(PathBuf::from),
+        ..Vm::new(process, info(process.pid, hypervisor, &args), stat.start_ticks)
     };
-    vm.read_nics(process)?;
+    vm.take_nics(process.pid, observer, HeldNics::read(process, observer)?);
     Ok(Some(vm))
 }
 
 impl Vm {
-    /// Asks the process which TAPs it holds. Where that is not allowed, the command line must do.
-    pub fn read_nics(&mut self, process: &Process) -> Result<(), Unread> {
-        let descriptors = process.descriptor_count();
-        match taps(process) {
-            Ok(Taps { nics, uncounted, problem }) => {
-                self.descriptors = descriptors;
-                self.info.nics = nics;
-                self.set_uncounted(uncounted);
-                self.nics_problem = problem;
-            }
-            Err(Unread::Failed(error)) if error.io_kind() == Some(io::ErrorKind::PermissionDenied) => {
-                self.descriptors = descriptors;
-                self.info.nics.clone_from(&self.named_nics);
-                self.set_uncounted(BTreeSet::new());
-                self.nics_problem = Some(self.not_allowed(process.pid, &error));
-            }
-            Err(error) => return Err(error),
+    fn new(process: &Process, info: InstanceInfo, start_ticks: u64) -> Self {
+        Self {
+            info,
+            start_ticks,
+            is_listed: true,
+            is_holder: false,
+            program: Program::of(process),
+            is_looked_at: false,
+            heirs: Vec::new(),
+            api_socket: None,
+            named_nics: Vec::new(),
+            named_uncounted: Vec::new(),
+            config_file: None,
+            is_configured: false,
+            config_problem: None,
+            nics_problem: None,
+            too_many_nics: None,
+            descriptors: None,
         }
-        self.limit_nics(process.pid);
-        Ok(())
+    }
+
+    /// A process of which nothing is known but that it holds devices.
+    pub fn holder(process: &Process, observer: &Observer) -> Result<Self, Unread> {
+        let stat = process.stat()?;
+        if stat.is_dead() {
+            return Err(Unread::Gone);
+        }
+        let info = info(process.pid, Hypervisor::Other, &VmArgs::default());
+        let mut vm = Self { is_holder: true, ..Self::new(process, info, stat.start_ticks) };
+        vm.take_nics(process.pid, observer, HeldNics::read(process, observer)?);
+        Ok(vm)
+    }
+
+    /// What it holds is evidence, but it is no VM by itself.
+    pub fn unlisted(self) -> Self {
+        Self { is_listed: false, is_holder: false, ..self }
+    }
+
+    /// The same process, known as the VM from which it has come.
+    pub fn continuing(self, vm: &InstanceInfo) -> Self {
+        let InstanceInfo { hypervisor_pid, uid, nics, .. } = self.info;
+        let info = InstanceInfo { hypervisor_pid, uid, nics, ..vm.clone() };
+        Self { info, is_holder: false, ..self }
+    }
+
+    /// Takes in which TAPs the process holds. Where that may not be known, the command line of a trusted user's process
+    /// must do.
+    pub fn take_nics(&mut self, pid: u32, observer: &Observer, held: HeldNics) {
+        let HeldNics { descriptors, uid, taps } = held;
+        let is_trusted = observer.trust.is_trusted(uid);
+        match taps {
+            Ok(Taps { nics, claimed, uncounted, problem }) => {
+                self.is_looked_at = claimed.is_empty() || is_trusted;
+                self.info.nics = nics;
+                self.nics_problem = problem;
+                if self.is_looked_at {
+                    self.info.nics.extend(claimed);
+                } else {
+                    self.nics_problem = Some(not_evident(pid));
+                }
+                self.set_uncounted(uncounted);
+            }
+            Err(refused) => {
+                self.is_looked_at = false;
+                self.info.nics = if is_trusted { self.named_nics.clone() } else { Vec::new() };
+                self.set_uncounted(BTreeSet::new());
+                self.nics_problem = Some(self.not_allowed(pid, is_trusted, &refused));
+            }
+        }
+        self.descriptors = descriptors;
+        self.info.uid = uid;
+        self.limit_nics(pid);
     }
 
     /// Whether the process has opened or closed something since. What came and went says nothing.
-    pub fn holds_as_many(&self, process: &Process) -> bool {
-        self.descriptors == process.descriptor_count()
+    pub fn holds_as_many(&self, descriptors: Option<u64>) -> bool {
+        self.descriptors == descriptors
     }
 
     /// The command line names what was there at the start, descriptors tell of some that came later.
@@ -111,6 +175,26 @@ impl Vm {
         });
     }
 
+    /// The file that its command line names.
+    pub fn config_file(&self) -> Option<&Path> {
+        self.config_file.as_deref()
+    }
+
+    /// Adds what that file says, once.
+    pub fn configure(&mut self, config: Result<&VmArgs, SourceError>) {
+        self.config_problem = None;
+        match config {
+            Ok(args) if !self.is_configured => {
+                self.is_configured = true;
+                self.info.allocated_vcpus = args.vcpus;
+                self.info.allocated_memory_bytes = args.memory_bytes;
+                self.named_nics = named_nics(args.taps.clone());
+            }
+            Ok(_) => {}
+            Err(problem) => self.config_problem = Some(problem),
+        }
+    }
+
     /// Where its VMM can be asked.
     pub fn api_socket(&self, pid: u32) -> Option<ApiSocket> {
         Some(ApiSocket {
@@ -126,18 +210,24 @@ impl Vm {
         self.config_problem.iter().chain(&self.nics_problem).chain(&self.too_many_nics)
     }
 
-    fn not_allowed(&self, pid: u32, error: &SourceError) -> SourceError {
+    fn not_allowed(&self, pid: u32, is_trusted: bool, error: &SourceError) -> SourceError {
         let taps: Vec<_> = self.named_nics.iter().map(|nic| nic.tap.as_str()).collect();
-        let instead = if taps.is_empty() {
-            "its command line names no TAP either".to_owned()
-        } else {
-            format!("taken from its command line: {}", taps.join(", "))
+        let instead = match (taps.is_empty(), is_trusted) {
+            (true, _) => "its command line names no TAP either".to_owned(),
+            (false, true) => format!("taken from its command line: {}", taps.join(", ")),
+            (false, false) => "its command line does not count, for its user is not in [trust]".to_owned(),
         };
         SourceError::Process {
             pid,
             problem: format!("its TAPs need CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH ({error}); {instead}"),
         }
     }
+}
+
+fn not_evident(pid: u32) -> SourceError {
+    let problem = "the kernel does not say which of its TAPs are whose (CAP_SYS_PTRACE, CAP_NET_ADMIN and Linux 5.8), \
+        and its user is not in [trust]: they are left out";
+    SourceError::Process { pid, problem: problem.to_owned() }
 }
 
 /// A child that QEMU has forked and that has not yet become the helper it is meant to be: in all but its pid
@@ -155,14 +245,6 @@ fn is_fork(process: &Process, stat: &Stat, hypervisor: Hypervisor, argv: &[Strin
 /// in is alive, or it leads it itself.
 fn is_launcher(process: &Process, stat: &Stat) -> bool {
     process.other(stat.session).stat().is_ok_and(|leader| !leader.is_dead())
-}
-
-fn read_config(process: &Process, file: &str, args: &mut VmArgs) -> Result<(), SourceError> {
-    let content = process.read_config(file)?;
-    cmdline::read_config(&content, args).map_err(|error| SourceError::Process {
-        pid: process.pid,
-        problem: format!("config file {file}: {error}"),
-    })
 }
 
 fn info(pid: u32, hypervisor: Hypervisor, args: &VmArgs) -> InstanceInfo {

@@ -8,31 +8,54 @@
 //! - and a VM's NICs also when network devices came or went on the host, another VM has one of them, or the process has
 //!   another number of descriptors than before.
 //!
-//! A close look costs many times what it costs to know a process again: no tick could afford one at every VM.
+//! A close look costs many times what it costs to know a process again: no tick could afford one at every VM. The looks
+//! at processes of users who are not trusted have a budget of time (`looks`).
+//!
+//! A VM that is known stays what its command line said first. Its NICs follow its descriptors, also into processes that
+//! come from it (`heirs`).
 //!
 //! A process that ends while it is looked at is not there; one that may not be read is a problem in the
 //! listing.
 
+mod closer;
 mod cmdline;
+mod config_files;
+mod devices;
+mod due;
 pub(crate) mod executable;
+mod heirs;
 mod inspect;
+mod listing;
+mod looks;
+mod observer;
 mod proc_dir;
 mod process;
+mod program;
+mod scan;
 mod taps;
 mod vfio;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
 use std::mem;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::inspect::{Vm, inspect};
+use self::closer::Closer;
+use self::config_files::ConfigFiles;
+use self::devices::Devices;
+use self::due::in_order;
+use self::heirs::Orphan;
+use self::inspect::Vm;
+use self::looks::Looks;
+use self::observer::Observer;
 use self::proc_dir::ProcDir;
 pub(super) use self::process::{Process, Unread};
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
 use crate::host::Host;
+use crate::model::{Excess, Nic, Trust};
 
 /// A jailer, a shell script or `fork` + `exec` becomes the hypervisor within this time, and a new VM opens
 /// its TAPs.
@@ -42,34 +65,43 @@ const YOUNG: Duration = Duration::from_secs(10);
 /// turns into a hypervisor, a pid that was used again between two calls.
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Without the right to read any process, there would be one problem for each.
-const MAX_PROBLEMS: usize = 32;
-
 pub const SOURCE: SourceDef = SourceDef {
     name: "proc_scan",
     help: "QEMU, Cloud Hypervisor and Firecracker processes on this host, found with no configuration",
     tier: Tier::Process,
-    configure: |section, SourceContext { host, .. }| {
+    configure: |section, context| {
         section.no_options()?;
-        Ok(Some(Box::new(ProcScan::new(host.clone()))))
+        Ok(Some(Box::new(ProcScan::new(context))))
     },
 };
 
 #[derive(Debug)]
 pub struct ProcScan {
     host: Host,
+    trust: Trust,
     started: Instant,
     proc: ProcDir,
     /// Every process of the last call, and no other.
     seen: HashMap<u32, Seen>,
+    /// Processes that other sources name, whatever program they run.
+    named: HashSet<u32>,
+    orphans: Vec<Orphan>,
+    configs: ConfigFiles,
     devices: BTreeSet<OsString>,
     last_full_scan: Option<Duration>,
+    closer: Closer,
+    looks: Looks,
+    overuse: Excess,
 }
 
 #[derive(Debug)]
 struct Seen {
     /// When the process, or the VM in it, was first seen.
     first: Duration,
+    /// The process from which it had come when it was first seen.
+    parent: Option<u32>,
+    /// For how many calls it has waited for a look.
+    waits: u64,
     what: What,
 }
 
@@ -88,45 +120,114 @@ struct Moment {
     devices_changed: bool,
 }
 
+impl Seen {
+    fn new(first: Duration, parent: Option<u32>, what: What) -> Self {
+        Self { first, parent, waits: 0, what }
+    }
+
+    fn vm(&self) -> Option<&Vm> {
+        match &self.what {
+            What::Vm(vm) => Some(vm),
+            What::NoVm | What::Unreadable(_) => None,
+        }
+    }
+}
+
+/// What one call comes across beside the VMs.
+#[derive(Debug, Default)]
+struct Findings {
+    problems: Vec<SourceError>,
+    /// VMs whose process has ended, or runs another program.
+    ended: Vec<(u32, Seen)>,
+    /// NICs that a VM's process has let go of.
+    lost: Vec<(u32, Vec<Nic>)>,
+}
+
 impl InstanceSource for ProcScan {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
         self.list_at(self.started.elapsed())
     }
+
+    fn named(&mut self, pids: &[u32]) {
+        self.named = pids.iter().copied().collect();
+    }
 }
 
 impl ProcScan {
-    pub fn new(host: Host) -> Self {
+    pub fn new(context: &SourceContext) -> Self {
         Self {
-            host,
+            host: context.host.clone(),
+            trust: context.trust.clone(),
+            configs: ConfigFiles::new(context.host.clone(), context.workers.clone()),
             started: Instant::now(),
             proc: ProcDir::default(),
             seen: HashMap::new(),
+            named: HashSet::new(),
+            orphans: Vec::new(),
             devices: BTreeSet::new(),
             last_full_scan: None,
+            closer: Closer::default(),
+            looks: Looks::default(),
+            overuse: Excess::default(),
         }
     }
 
     /// The oldest VM first. `now` is the time since any fixed moment.
     fn list_at(&mut self, now: Duration) -> Result<Listing, SourceError> {
         let pids = self.proc.pids(self.host.proc())?;
-        let mut problems = Vec::new();
+        let mut findings = Findings::default();
+        self.looks.begin(now, self.last_full_scan.is_none());
         let moment = Moment {
             now,
             full_scan: self.full_scan_due(now),
             devices_changed: self.devices_changed().unwrap_or_else(|error| {
-                problems.push(error);
+                findings.problems.push(error);
                 false
             }),
         };
-        let mut before = mem::take(&mut self.seen);
-        for pid in pids {
-            let process = Process::new(&self.host, pid);
-            if let Some(seen) = look(&process, before.remove(&pid), &moment, &mut problems) {
-                self.seen.insert(pid, seen);
+        let observer = Arc::new(Observer {
+            host: self.host.clone(),
+            trust: self.trust.clone(),
+            devices: Devices::new(&self.host, &self.closer),
+        });
+        let due = self.look_quickly(pids, &moment, &observer, &mut findings);
+        let mut due = in_order(due, |uid| observer.trust.is_trusted(uid));
+        let strangers = due.split_off(due.partition_point(|due| observer.trust.is_trusted(due.uid)));
+        self.look_closely(due, &observer, &moment, &mut findings);
+        for due in scan::chunks(strangers) {
+            let due = self.those_with_room(due);
+            self.look_closely(due, &observer, &moment, &mut findings);
+        }
+        // Heirs come after all looks: each process is known then.
+        for (pid, nics) in mem::take(&mut findings.lost) {
+            self.take_back(pid, &nics, &observer);
+        }
+        for (pid, seen) in mem::take(&mut findings.ended) {
+            if let Some(vm) = seen.vm().filter(|vm| vm.is_listed) {
+                self.pass_on(pid, vm, &observer);
             }
         }
-        self.read_shared_nics(&mut problems);
-        Ok(self.listing(problems))
+        self.search(&observer);
+        self.look_at_shared_nics(&observer, &mut findings);
+        self.read_configs(now);
+        self.looks.end();
+        Ok(self.listing(findings.problems))
+    }
+
+    /// Of VMs whose command lines name files.
+    fn read_configs(&mut self, now: Duration) {
+        let files = self.seen.iter().filter_map(|(pid, seen)| {
+            let vm = seen.vm()?;
+            Some(((*pid, vm.start_ticks), vm.config_file()?))
+        });
+        self.overuse.merge(self.configs.update(now, files));
+        for (pid, seen) in &mut self.seen {
+            if let What::Vm(vm) = &mut seen.what
+                && let Some(config) = self.configs.get((*pid, vm.start_ticks))
+            {
+                vm.configure(config);
+            }
+        }
     }
 
     fn full_scan_due(&mut self, now: Duration) -> bool {
@@ -142,100 +243,6 @@ impl ProcScan {
         let changed = devices != self.devices;
         self.devices = devices;
         Ok(changed)
-    }
-
-    /// Of two VMs with the same NIC, one may have lost it since its NICs were read.
-    fn read_shared_nics(&mut self, problems: &mut Vec<SourceError>) {
-        let vms = || {
-            self.seen.iter().filter_map(|(pid, seen)| match &seen.what {
-                What::Vm(vm) => Some((*pid, vm)),
-                What::NoVm | What::Unreadable(_) => None,
-            })
-        };
-        let mut holders = HashMap::new();
-        for nic in vms().flat_map(|(_, vm)| &vm.info.nics) {
-            *holders.entry(nic).or_insert(0) += 1;
-        }
-        let shares = |vm: &Vm| vm.info.nics.iter().any(|nic| holders[nic] > 1);
-        let sharing: Vec<u32> = vms().filter(|(_, vm)| shares(vm)).map(|(pid, _)| pid).collect();
-        for pid in sharing {
-            if let Some(Seen { what: What::Vm(vm), .. }) = self.seen.get_mut(&pid)
-                && let Err(Unread::Failed(error)) = vm.read_nics(&Process::new(&self.host, pid))
-            {
-                problems.push(error);
-            }
-        }
-    }
-
-    fn listing(&self, mut problems: Vec<SourceError>) -> Listing {
-        let (mut vms, mut sockets) = (Vec::new(), Vec::new());
-        let mut pids: Vec<_> = self.seen.iter().collect();
-        pids.sort_unstable_by_key(|(pid, _)| **pid);
-        for (pid, seen) in pids {
-            match &seen.what {
-                What::NoVm => {}
-                What::Vm(vm) => {
-                    problems.extend(vm.problems().cloned());
-                    sockets.extend(vm.api_socket(*pid));
-                    vms.push((vm.start_ticks, pid, &vm.info));
-                }
-                What::Unreadable(error) => problems.push(error.clone()),
-            }
-        }
-        vms.sort_unstable_by_key(|(start_ticks, pid, _)| (*start_ticks, **pid));
-        if let Some(count) = problems.len().checked_sub(MAX_PROBLEMS).filter(|count| *count > 0) {
-            problems.truncate(MAX_PROBLEMS);
-            problems.push(SourceError::More { count });
-        }
-        let instances = vms.into_iter().map(|(_, _, info)| info.clone()).collect();
-        Listing { instances, problems, sockets, ..Listing::default() }
-    }
-}
-
-/// What a process is now; `None` when it is gone. A VM that cannot be read for once stays what it was.
-fn look(
-    process: &Process,
-    known: Option<Seen>,
-    moment: &Moment,
-    problems: &mut Vec<SourceError>,
-) -> Option<Seen> {
-    let mut known = known;
-    if let Some(Seen { what: What::Vm(vm), .. }) = &known {
-        match process.stat() {
-            Ok(stat) if stat.start_ticks == vm.start_ticks && !stat.is_dead() => {}
-            Ok(_) => known = None,
-            Err(Unread::Gone) => return None,
-            Err(Unread::Failed(error)) => {
-                problems.push(error);
-                return known;
-            }
-        }
-    }
-    let first = known.as_ref().map_or(moment.now, |seen| seen.first);
-    let young = moment.now.saturating_sub(first) < YOUNG;
-    if let Some(mut seen) = known.take_if(|_| !young && !moment.full_scan) {
-        if let What::Vm(vm) = &mut seen.what
-            && (moment.devices_changed || !vm.holds_as_many(process))
-            && let Err(Unread::Failed(error)) = vm.read_nics(process)
-        {
-            problems.push(error);
-        }
-        return Some(seen);
-    }
-    let was_vm = known.as_ref().is_some_and(|seen| matches!(seen.what, What::Vm(_)));
-    match inspect(process) {
-        Ok(None) => Some(Seen { first, what: What::NoVm }),
-        Ok(Some(vm)) => {
-            // Its TAPs may come as late after an `exec` as after a `fork`.
-            let first = if was_vm { first } else { moment.now };
-            Some(Seen { first, what: What::Vm(Box::new(vm)) })
-        }
-        Err(Unread::Gone) => None,
-        Err(Unread::Failed(error)) if was_vm => {
-            problems.push(error);
-            known
-        }
-        Err(Unread::Failed(error)) => Some(Seen { first, what: What::Unreadable(error) }),
     }
 }
 

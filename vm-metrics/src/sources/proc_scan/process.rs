@@ -2,23 +2,21 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat, openat2};
 
 use super::super::{SourceError, files};
 use super::cmdline;
 use super::executable;
 use crate::host::Host;
-use crate::procfs::{Stat, parse_stat};
+use crate::procfs::{Credentials, Stat, parse_credentials, parse_stat};
 
 /// A line of some 50 numbers.
 const STAT_LIMIT: u64 = 4 << 10;
-/// The kernel's usual limit for all arguments together.
+/// The kernel's usual limit for all arguments together. A process may have raised its own: then the first of them count.
 const CMDLINE_LIMIT: u64 = 2 << 20;
-/// A Firecracker config is a few hundred bytes.
-const CONFIG_LIMIT: u64 = 1 << 20;
+/// Longer only with thousands of groups. Those beyond the limit give the daemon no rights.
+const STATUS_LIMIT: u64 = 64 << 10;
 
 /// Why a process could not be looked at.
 #[derive(Debug)]
@@ -61,7 +59,35 @@ impl<'a> Process<'a> {
     }
 
     pub fn argv(&self) -> Result<Vec<String>, Unread> {
-        Ok(cmdline::split(&read(&self.path("cmdline"), CMDLINE_LIMIT)?))
+        let path = self.path("cmdline");
+        let content = files::read_start(&path, CMDLINE_LIMIT).map_err(|error| unread("read", path, error))?;
+        Ok(cmdline::split(&content))
+    }
+
+    /// The user who runs it. `None`: not known, or it has ended.
+    pub fn uid(&self) -> Option<u32> {
+        self.credentials().ok().map(|credentials| credentials.user())
+    }
+
+    /// The user and groups with whose rights it opens files.
+    ///
+    /// On a host made of files that has no `status`, the owner of the process's directory.
+    pub fn credentials(&self) -> Result<Credentials, Unread> {
+        let path = self.path("status");
+        let content = match files::read_start(&path, STATUS_LIMIT) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.owner(),
+            Err(error) => return Err(unread("read", path, error)),
+        };
+        parse_credentials(&content)
+            .map_err(|error| Unread::Failed(SourceError::content(path, error.to_string())))
+    }
+
+    fn owner(&self) -> Result<Credentials, Unread> {
+        let path = self.path("");
+        let directory = fs::metadata(&path).map_err(|error| unread("stat", path, error))?;
+        let (uid, gid) = (directory.uid(), directory.gid());
+        Ok(Credentials { real_uid: uid, effective_uid: uid, fs_uid: uid, fs_gid: gid, groups: Vec::new() })
     }
 
     /// The file name of what it runs. `None` for a kernel thread, and for a process that has ended.
@@ -79,30 +105,6 @@ impl<'a> Process<'a> {
             Err(error) => Err(unread("read link", path, error)),
         }
     }
-
-    pub fn read_config(&self, file: &str) -> Result<Vec<u8>, SourceError> {
-        let located = self.locate(Path::new(file));
-        located.and_then(|located| files::read_located(located, CONFIG_LIMIT)).map_err(|error| {
-            let path = self.path(seen_from(Path::new(file))).join(file.trim_start_matches('/'));
-            SourceError::io("read", path, error)
-        })
-    }
-
-    /// A file as the process sees it, whatever its root and working directory are.
-    pub fn locate(&self, file: &Path) -> io::Result<OwnedFd> {
-        let from = self.path(seen_from(file));
-        let directory = open(&from, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(if file.is_absolute() {
-            // A link inside a chroot must not lead to a file outside.
-            openat2(&directory, file, files::LOCATE, Mode::empty(), ResolveFlags::IN_ROOT)?
-        } else {
-            openat(&directory, file, files::LOCATE, Mode::empty())?
-        })
-    }
-}
-
-fn seen_from(file: &Path) -> &'static str {
-    if file.is_absolute() { "root" } else { "cwd" }
 }
 
 /// For files that the kernel makes.
@@ -124,6 +126,34 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+    use crate::sources::proc_scan::fixture::{Fake, Fixture};
+
+    #[test]
+    fn the_user_of_a_process_is_known() {
+        let host = Host::default();
+        let me = Process::new(&host, std::process::id());
+        assert_eq!(me.uid(), Some(rustix::process::getuid().as_raw()));
+        let fixture = Fixture::with(&[Fake::default()]);
+        let host = fixture.host();
+        let fake = Process::new(&host, 100);
+        assert_eq!(fake.uid(), Some(rustix::process::getuid().as_raw()), "the directory's owner");
+        fs::write(fake.path("status"), "Uid:\t0\t64055\t0\t0\nGid:\t0\t0\t0\t0\n").unwrap();
+        assert_eq!(fake.uid(), Some(64055));
+        fs::write(fake.path("status"), "Uid:\t0").unwrap();
+        assert_eq!(fake.uid(), None);
+        assert_eq!(Process::new(&host, 101).uid(), None);
+    }
+
+    #[test]
+    fn a_long_command_line_is_cut() {
+        let fixture = Fixture::with(&[Fake::default()]);
+        let host = fixture.host();
+        let process = Process::new(&host, 100);
+        let long = [&b"qemu\0-name\0"[..], &vec![b'x'; 3 << 20]].concat();
+        fs::write(process.path("cmdline"), long).unwrap();
+        let argv = process.argv().unwrap();
+        assert_eq!((argv[0].as_str(), argv[1].as_str()), ("qemu", "-name"));
+    }
 
     #[test]
     fn a_descriptor_more_shows_in_their_number() {
