@@ -78,7 +78,7 @@ fn exec_with_the_tap(program: &str, argv: &[&str]) -> BTreeSet<String> {
     // Between the last tick before and the first after.
     vm.work(5);
     let argv = argv.iter().map(ToString::to_string).collect();
-    let program = scene.program(program);
+    let program = scene.other_program(program);
     vm.vmm.tell(&Act::Exec { program, argv, keep: vec![vm.fd] }).unwrap();
     for _ in 0..10 {
         vm.work(5);

@@ -1,12 +1,14 @@
 //! Neighbours that cause as much work as they can: the daemon goes on at its pace, and the victim is exact.
 
 use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::tenant::{Act, Tenant};
+use vm_metrics_testkit::wait::SOON;
 
 use super::VICTIM;
 use super::lab::Scene;
 use super::pace::Pace;
-use super::user::idle_argv;
+use super::user::{ATTACKER, idle_argv};
 use crate::alone::alone;
 
 /// Nearly all that a process may have open here.
@@ -57,6 +59,33 @@ fn many_fakes_slow_no_tick() {
             attacker.tell(&Act::Spawn { program, argv, count: 1300 }).unwrap();
             vec![attacker]
         });
+    });
+}
+
+#[test]
+fn fakes_beyond_the_share_are_told() {
+    alone("hostile::flood::fakes_beyond_the_share_are_told", || {
+        const FAKES: usize = 3000;
+        let scene = Scene::new();
+        let mut victim = scene.victim(VICTIM, "vmt0");
+        let mut attacker = scene.attacker("tenant", &[]);
+        let program = scene.idle_program("qemu-system-x86_64");
+        let argv = idle_argv(&["-name", "guest=fake{n}"]);
+        attacker.tell(&Act::Spawn { program, argv, count: FAKES }).unwrap();
+        let daemon = scene.daemon("");
+        let user = ATTACKER.to_string();
+        let told = |metrics: &Metrics| {
+            let over = metrics.samples("vm_metrics_over_budget");
+            over.filter(|over| over.label("user") == Some(&user)).find(|over| over.value > 0.0).map(drop)
+        };
+        daemon.wait_for(3 * SOON, "who is over the budget", told).unwrap();
+        for _ in 0..5 {
+            victim.work(5);
+            victim.assert_exact(&daemon);
+            let shown = daemon.metrics().unwrap().samples("vm_info").count();
+            assert!(shown < FAKES * 3 / 4, "{shown} VMs");
+        }
+        attacker.tell(&Act::Stop).unwrap();
     });
 }
 
