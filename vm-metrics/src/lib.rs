@@ -21,9 +21,12 @@ pub mod exporters;
 pub mod host;
 #[doc(hidden)]
 pub mod http;
+mod limits;
 pub mod manager;
 pub mod model;
 mod netns;
+mod own_dir;
+mod patient;
 mod procfs;
 pub mod readers;
 pub mod sources;

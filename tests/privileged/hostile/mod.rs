@@ -4,12 +4,18 @@
 
 mod api_device;
 mod changed_program;
+mod churning_fakes;
+mod flapping_links;
 mod flood;
 mod frame;
 mod hidden_end;
 mod lab;
 mod macvtap_file;
 mod pace;
+mod planted_directories;
+mod planted_state;
+mod remade_taps;
+mod small_limits;
 mod static_vm;
 mod stolen_id;
 mod swapped_descriptor;
