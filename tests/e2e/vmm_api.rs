@@ -275,7 +275,10 @@ fn stand_ins_that_hang_or_answer_garbage_or_100_megabytes_are_cut_off_and_said_a
             let reason = || Ok(reason(&daemon, source));
             let reason = wait_until(SOON, &format!("{source}: {name}"), reason).unwrap();
             let is_said = said.iter().any(|said| reason.contains(said));
-            assert!(is_said && (reason.contains("API socket: ") || reason.contains(".sock: ")), "{name}: {source}: {reason}");
+            assert!(
+                is_said && (reason.contains("API socket: ") || reason.contains(".sock: ")),
+                "{name}: {source}: {reason}"
+            );
         }
         let metrics = daemon.metrics().unwrap();
         assert_eq!(metrics.samples("vm_cpu_seconds_total").count(), 3, "{name}");

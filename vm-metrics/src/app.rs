@@ -42,7 +42,8 @@ pub struct App {
 impl App {
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let Config { settings, sources, readers, exporters } = config;
-        let context = SourceContext::new(settings.host.clone(), settings.trust.clone());
+        let Settings { host, trust, retention, .. } = settings.clone();
+        let context = SourceContext::new(host, trust, retention);
         Ok(Self {
             sources: sources::configure(sources, &context)?,
             readers: readers::configure(readers)?,

@@ -87,7 +87,12 @@ impl Host {
 
     /// `/sys/class/macvtap/<node>`, with the macvtap devices of the network namespace that this sysfs shows
     pub fn macvtap(&self, node: &str) -> PathBuf {
-        self.sys.join("class/macvtap").join(node)
+        self.macvtaps().join(node)
+    }
+
+    /// `/sys/class/macvtap`
+    pub fn macvtaps(&self) -> PathBuf {
+        self.sys.join("class/macvtap")
     }
 
     /// `/sys/bus/pci/devices/<address>`

@@ -5,6 +5,7 @@
 
 mod cookie;
 mod device;
+mod tun;
 
 #[cfg(feature = "ebpf")]
 use std::collections::HashSet;
@@ -20,7 +21,7 @@ use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub(crate) use cookie::cookie_of;
-pub(crate) use device::foreign_netns;
+pub(crate) use tun::{TUN, device_number, is_tun, tun_device};
 
 use crate::host::Host;
 
@@ -99,7 +100,7 @@ fn open_file(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// The inode of the namespace that a file stands for.
-fn inode_of(path: impl AsRef<Path>) -> Option<u64> {
+pub(crate) fn inode_of(path: impl AsRef<Path>) -> Option<u64> {
     fs::metadata(path).ok().map(|namespace| namespace.ino())
 }
 

@@ -1,26 +1,24 @@
 //! What several sources know, as one set of VMs. Pure.
+//!
+//! VMs of two sources are the same if they have the same process; or the same id and not two different processes, where
+//! the process may have that id; or a NIC in common, and one of them no process that is known. The first source's word
+//! counts; what it does not know is taken from the next. NICs are those that the process holds ([`nics`](mod@nics)). No
+//! id is there twice ([`ids`]), nor is a NIC, so that no byte is counted for two VMs.
 
+mod ids;
+mod nics;
 mod same;
-mod unique;
 
-use self::same::{Entry, Groups, nics};
-pub(super) use self::unique::GivenIds;
-use self::unique::{check_nics, make_ids_unique};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use self::ids::Claim;
+pub(super) use self::ids::GivenIds;
+use self::nics::{Holders, nics};
+use self::same::{Entry, Groups};
 use super::Tier;
-use crate::model::{Hypervisor, InstanceInfo};
-
-/// One set of what each source lists, the most trusted source first, and what is wrong with each source's
-/// list.
-///
-/// VMs of two sources are the same if they have the same process; or the same id and not two different
-/// processes; or a NIC in common, and one of them no process that is known. The first source's word counts; what it does
-/// not know is taken from the next. NICs have an order of their own: see [`Tier`]. In the result, no
-/// id is there twice: the VM that comes first keeps it, others have their pid added. Nor is a NIC, so that no byte is
-/// counted for two VMs: the one that comes first keeps it.
-pub fn merge_listings(listings: Vec<(Tier, Vec<InstanceInfo>)>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
-    let told = |(tier, instances)| Told { instances, ..Told::nothing(tier) };
-    merge_again(listings.into_iter().map(told).collect(), &mut GivenIds::default())
-}
+use super::evidence::{Evidence, ProcessTable};
+use crate::model::{Hypervisor, InstanceInfo, Nic};
 
 /// What one source lists.
 #[derive(Clone, Debug)]
@@ -29,54 +27,121 @@ pub(super) struct Told {
     pub(super) instances: Vec<InstanceInfo>,
     /// Have no process and no NICs. Where no other source has the id, they are not in the result.
     pub(super) ended: Vec<InstanceInfo>,
+    /// What the kernel says of the processes that the source has looked at.
+    pub(super) processes: ProcessTable,
+    /// It is a part of the program that embeds this library, which may name any device.
+    pub(super) is_own: bool,
 }
 
 impl Told {
     pub(super) fn nothing(tier: Tier) -> Self {
-        Self { tier, instances: Vec::new(), ended: Vec::new() }
+        let processes = ProcessTable::new();
+        Self { tier, instances: Vec::new(), ended: Vec::new(), processes, is_own: false }
     }
 }
 
-/// The same, but a process keeps the id it was given before, whoever else with its id comes or goes: what it uses must not
-/// seem to be another VM's. Unless a more trusted source gives it the id.
-pub(super) fn merge_again(
-    listings: Vec<Told>,
-    given: &mut GivenIds,
-) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
-    let mut problems: Vec<Vec<String>> = listings.iter().map(|_| Vec::new()).collect();
-    let entries: Vec<_> = listings.into_iter().enumerate().flat_map(entries).collect();
-    let (groups, left_out) = Groups::new(&entries);
-    let is_there = |group: &Vec<&Entry>| group.iter().any(|entry| !entry.has_ended);
-    let mut vms: Vec<_> = groups.iter().filter(is_there).filter_map(|group| one(&group)).collect();
-    let of_ids = make_ids_unique(&mut vms, given);
-    let of_nics = check_nics(&mut vms);
-    for (source, problem) in left_out.into_iter().chain(of_ids).chain(of_nics) {
-        problems[source].push(problem);
-    }
-    (vms.into_iter().map(|vm| vm.info).collect(), problems)
+/// What is kept from merge to merge: what a process uses must not seem to be another VM's.
+#[derive(Debug, Default)]
+pub(super) struct Merge {
+    ids: GivenIds,
+    holders: Holders,
 }
 
-fn entries((source, Told { tier, instances, ended, .. }): (usize, Told)) -> impl Iterator<Item = Entry> {
-    let entry = move |has_ended| move |info| Entry { source, tier, has_ended, info };
+impl Merge {
+    /// `retention` is how long the id of a VM that has ended is kept from other users' processes.
+    pub(super) fn new(retention: Duration) -> Self {
+        Self { ids: GivenIds::new(retention), ..Self::default() }
+    }
+
+    /// One set of what each source lists, the most trusted source first, and what is wrong with each source's list.
+    pub(super) fn merge(
+        &mut self,
+        listings: Vec<Told>,
+        evidence: Evidence,
+        now: Instant,
+    ) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
+        let mut problems: Vec<Vec<String>> = listings.iter().map(|_| Vec::new()).collect();
+        let entries: Vec<_> = listings.into_iter().enumerate().flat_map(entries).collect();
+        let pids = entries.iter().filter_map(|entry| entry.info.hypervisor_pid);
+        self.holders.update(pids, evidence);
+        let (groups, left_out) = Groups::new(&entries, &self.holders, &self.ids, evidence);
+        let is_there = |group: &Vec<&Entry>| group.iter().any(|entry| !entry.has_ended);
+        let mut of_nics = Vec::new();
+        let mut vms: Vec<_> = groups
+            .iter()
+            .filter(is_there)
+            .filter_map(|group| {
+                let (nics, problems) = nics(&group, &self.holders, evidence);
+                let vm = one(&group, nics, evidence)?;
+                of_nics.extend(problems.into_iter().map(|problem| (vm.source, vm.info.id.clone(), problem)));
+                Some(vm)
+            })
+            .collect();
+        let of_ids = self.ids.give(&mut vms, evidence, now);
+        of_nics.extend(share_nics(&mut vms));
+        let of_nics = of_nics.into_iter().map(|(source, id, problem)| (source, format!("{id:?}: {problem}")));
+        for (source, problem) in left_out.into_iter().chain(of_ids).chain(of_nics) {
+            problems[source].push(problem);
+        }
+        (vms.into_iter().map(|vm| vm.info).collect(), problems)
+    }
+}
+
+fn entries((source, told): (usize, Told)) -> impl Iterator<Item = Entry> {
+    let Told { tier, instances, ended, is_own, .. } = told;
+    let entry = move |has_ended| move |info| Entry { source, tier, has_ended, is_own, info };
     instances.into_iter().map(entry(false)).chain(ended.into_iter().map(entry(true)))
 }
 
-/// What is known of one VM, and the source that has it first.
+/// What is known of one VM, the source that has it first, and its claim to its id.
 #[derive(Debug)]
-struct Vm {
+pub(super) struct Vm {
     info: InstanceInfo,
     source: usize,
+    claim: Claim,
 }
 
 /// The first word counts.
-fn one(entries: &[&Entry]) -> Option<Vm> {
+fn one(entries: &[&Entry], nics: Vec<Nic>, evidence: Evidence) -> Option<Vm> {
     let (first, others) = entries.split_first()?;
-    let mut info = InstanceInfo { nics: nics(entries), ..first.info.clone() };
+    let mut info = InstanceInfo { nics, ..first.info.clone() };
     for entry in others {
         fill(&mut info, &entry.info);
     }
+    // The kernel's word on the user comes first.
+    let process = info.hypervisor_pid.and_then(|pid| evidence.processes.get(&pid));
+    info.uid = process.and_then(|process| process.uid).or(info.uid);
+    let names = entries.iter().find(|entry| !entry.info.id.is_empty());
+    let claim = match names {
+        Some(entry) if entry.tier.is_operators() => Claim::Operator,
+        _ if evidence.trust.is_trusted(info.uid) => Claim::Trusted,
+        _ => Claim::Stranger,
+    };
     name(&mut info);
-    Some(Vm { info, source: first.source })
+    Some(Vm { info, source: first.source, claim })
+}
+
+/// A device that two VMs name is the first one's. The id and the text of each problem, with its source.
+fn share_nics(vms: &mut [Vm]) -> Vec<(usize, String, String)> {
+    let mut first: HashMap<Nic, usize> = HashMap::new();
+    let mut problems = Vec::new();
+    for at in 0..vms.len() {
+        let Vm { info, source, .. } = &mut vms[at];
+        let (mut ours, mut others) = (Vec::new(), Vec::new());
+        for nic in std::mem::take(&mut info.nics) {
+            match *first.entry(nic.clone()).or_insert(at) {
+                holder if holder == at => ours.push(nic),
+                holder => others.push((nic, holder)),
+            }
+        }
+        info.nics = ours;
+        let (source, id) = (*source, info.id.clone());
+        for (nic, holder) in others {
+            let problem = format!("{:?} left out: it is of {:?} already", nic.tap, vms[holder].info.id);
+            problems.push((source, id.clone(), problem));
+        }
+    }
+    problems
 }
 
 fn fill(vm: &mut InstanceInfo, other: &InstanceInfo) {

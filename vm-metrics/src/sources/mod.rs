@@ -7,6 +7,7 @@ mod bounded;
 mod cloud_hypervisor;
 pub(crate) mod described;
 mod error;
+mod evidence;
 mod files;
 mod firecracker;
 mod hypeman;
@@ -27,12 +28,13 @@ mod written_file;
 mod written_pid;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use self::adapters::{
     InstanceData, InstanceListerAdapter, InstanceManager, InstanceManagerAdapter, InstanceUtilizationInfo,
 };
 pub use self::error::SourceError;
-pub use self::merge::merge_listings;
+pub use self::evidence::{ProcessEvidence, ProcessTable};
 pub use self::precedence::Tier;
 pub(crate) use self::proc_scan::executable;
 use self::process_files::Workers;
@@ -74,18 +76,20 @@ type Configure = fn(&Section, &SourceContext) -> Result<Option<Box<dyn InstanceS
 pub struct SourceContext {
     pub host: Host,
     pub trust: Trust,
+    /// How long the id of a VM that has ended is kept from other users' processes.
+    pub retention: Duration,
     workers: Workers,
 }
 
 impl SourceContext {
-    pub fn new(host: Host, trust: Trust) -> Self {
-        Self { host, workers: Workers::new(trust.clone()), trust }
+    pub fn new(host: Host, trust: Trust, retention: Duration) -> Self {
+        Self { host, workers: Workers::new(trust.clone()), trust, retention }
     }
 }
 
 /// Checks the sections `[sources.<name>]` against the table.
 pub fn configure(mut sections: Sections, context: &SourceContext) -> Result<Sources, ConfigError> {
-    let mut sources = Sources::new(Vec::new());
+    let mut sources = Sources::within(context);
     for def in SOURCES {
         let section = sections.take(def.name);
         // A section that is switched off is checked all the same: a mistake in it must not wait.
@@ -132,6 +136,9 @@ pub trait InstanceSource: Send {
     /// The VMMs that other sources have found in this round, for a source that asks VMMs.
     fn found(&mut self, _sockets: &[ApiSocket]) {}
 
+    /// The processes that other sources have named in this round, for a source that looks at processes.
+    fn named(&mut self, _pids: &[u32]) {}
+
     /// A socket that the daemon is to serve for this source; who only looks serves none.
     fn inbox(&self) -> Option<Inbox> {
         None
@@ -155,6 +162,8 @@ pub struct Listing {
     pub problems: Vec<SourceError>,
     /// Where their VMMs can be asked for more.
     pub sockets: Vec<ApiSocket>,
+    /// What the kernel says of processes that may be VMs.
+    pub processes: ProcessTable,
     /// What users asked for beyond their share.
     pub overuse: Excess,
 }

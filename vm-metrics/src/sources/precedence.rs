@@ -33,6 +33,14 @@ impl Tier {
         }
     }
 
+    /// Whether its sources are the operator's. The others pass on what a process says of itself.
+    pub fn is_operators(self) -> bool {
+        match self {
+            Self::Written | Self::Pushed | Self::Orchestrator => true,
+            Self::Vmm | Self::Process => false,
+        }
+    }
+
     /// Its place among those who tell all else than the NICs; the lowest is believed.
     pub fn fact_rank(self) -> usize {
         rank(self, &FACTS)

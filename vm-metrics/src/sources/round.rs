@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::merge::{GivenIds, Told, merge_again};
+use super::evidence::{Evidence, LocalDevice, ProcessTable};
+use super::merge::{Merge, Told};
 use super::push::Inbox;
-use super::{ApiSocket, InstanceSource, Listing, SourceError, Tier};
+use super::{ApiSocket, InstanceSource, Listing, SourceContext, SourceError, Tier};
 use crate::config::Switch;
 use crate::model::{Excess, VmSet};
 
@@ -21,7 +22,17 @@ const OWN: &str = "instance_source";
 pub struct Sources {
     pub(super) sources: Vec<Asked>,
     pub(super) switched_off: Vec<&'static str>,
-    given_ids: GivenIds,
+    context: SourceContext,
+    merge: Merge,
+}
+
+/// What sources of a round have found for those that are asked after them.
+#[derive(Debug, Default)]
+struct Found {
+    sockets: HashMap<u32, ApiSocket>,
+    /// The processes that are VMs by the word of a source.
+    pids: Vec<u32>,
+    processes: ProcessTable,
 }
 
 /// A source and what it answered last.
@@ -56,8 +67,14 @@ impl Sources {
         Self {
             sources: sources.into_iter().map(written).collect(),
             switched_off: Vec::new(),
-            given_ids: GivenIds::default(),
+            merge: Merge::default(),
+            context: SourceContext::default(),
         }
+    }
+
+    /// Checks what sources say of this host, by these rules.
+    pub(super) fn within(context: &SourceContext) -> Self {
+        Self { context: context.clone(), merge: Merge::new(context.retention), ..Self::new(Vec::new()) }
     }
 
     /// The one that comes before all others; replaces the one that was set before.
@@ -83,20 +100,28 @@ impl Sources {
     }
 
     pub(super) fn list_at(&mut self, now: Instant) -> (VmSet, Vec<SourceReport>) {
-        let mut sockets = HashMap::new();
+        let mut found = Found::default();
         let mut answers: Vec<_> = self.sources.iter().map(|_| None).collect();
-        // A VMM can be asked once it is found.
-        for vmm in [false, true] {
-            let found: Vec<_> = sockets.values().cloned().collect();
+        // Processes are looked at once they are named, and VMMs are asked once they are found.
+        for pass in [
+            |tier| tier != Tier::Vmm && tier != Tier::Process,
+            |tier| tier == Tier::Process,
+            |tier| tier == Tier::Vmm,
+        ] {
+            let sockets: Vec<_> = found.sockets.values().cloned().collect();
             for (asked, answer) in self.sources.iter_mut().zip(&mut answers) {
-                if (asked.tier == Tier::Vmm) == vmm {
-                    asked.source.found(&found);
-                    *answer = Some(asked.list_at(now, &mut sockets));
+                if pass(asked.tier) {
+                    asked.source.found(&sockets);
+                    asked.source.named(&found.pids);
+                    *answer = Some(asked.list_at(now, &mut found));
                 }
             }
         }
         let (listings, mut reports): (Vec<_>, Vec<_>) = answers.into_iter().flatten().unzip();
-        let (vms, problems) = merge_again(listings, &mut self.given_ids);
+        let SourceContext { host, trust, .. } = &self.context;
+        let device = |name: &str| LocalDevice::of(host, name);
+        let evidence = Evidence { trust, processes: &found.processes, device: &device };
+        let (vms, problems) = self.merge.merge(listings, evidence, now);
         for (report, problems) in reports.iter_mut().zip(problems) {
             report.problems.extend(problems);
         }
@@ -118,16 +143,19 @@ impl Asked {
         self.tier.fact_rank()
     }
 
-    fn list_at(&mut self, now: Instant, sockets: &mut HashMap<u32, ApiSocket>) -> (Told, SourceReport) {
+    fn list_at(&mut self, now: Instant, found: &mut Found) -> (Told, SourceReport) {
         let began = Instant::now();
         let listing = self.source.list_running_instances_for_metrics();
         let duration = began.elapsed();
         let (result, problems, overuse) = match listing {
-            Ok(Listing { instances, ended, mut problems, sockets: found, overuse }) => {
+            Ok(Listing { instances, ended, mut problems, sockets, processes, overuse }) => {
                 let count = instances.len();
-                self.last = Some((now, Told { tier: self.tier, instances, ended }));
+                self.last = Some((
+                    now,
+                    Told { tier: self.tier, instances, ended, processes, is_own: self.name == OWN },
+                ));
                 // One for each process: what it says itself comes last.
-                sockets.extend(found.into_iter().map(|socket| (socket.pid, socket)));
+                found.sockets.extend(sockets.into_iter().map(|socket| (socket.pid, socket)));
                 // What is a fault is said first.
                 problems.sort_by_key(SourceError::is_absence);
                 (Ok(count), problems, overuse)
@@ -137,6 +165,10 @@ impl Asked {
                 (Err(error), Vec::new(), Excess::default())
             }
         };
+        if let Some((_, told)) = &self.last {
+            found.pids.extend(told.instances.iter().filter_map(|vm| vm.hypervisor_pid));
+            found.processes.extend(told.processes.clone());
+        }
         let told = self.last.as_ref().map_or_else(|| Told::nothing(self.tier), |(_, told)| told.clone());
         let absent = problems.iter().filter(|problem| problem.is_absence()).count();
         let problems = problems.iter().map(ToString::to_string).collect();

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::mem;
 
 use super::super::Tier;
+use super::ids::GivenIds;
+use super::nics::Holders;
 use crate::model::{InstanceInfo, Nic};
+use crate::sources::evidence::{Evidence, LocalDevice};
 
 /// A VM as one source has it.
 #[derive(Debug)]
@@ -12,6 +15,7 @@ pub struct Entry {
     pub source: usize,
     pub tier: Tier,
     pub has_ended: bool,
+    pub is_own: bool,
     pub info: InstanceInfo,
 }
 
@@ -19,6 +23,7 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Groups<'e> {
     entries: &'e [Entry],
+    evidence: Evidence<'e>,
     /// Each has one entry of a source at most. One that has gone into another is empty.
     members: Vec<Vec<usize>>,
     /// Where each entry is.
@@ -27,12 +32,19 @@ pub struct Groups<'e> {
 
 impl<'e> Groups<'e> {
     /// And what is wrong, with the source: of two entries of one source with the same process, the later is left out.
-    pub fn new(entries: &'e [Entry]) -> (Self, Vec<(usize, String)>) {
+    pub fn new(
+        entries: &'e [Entry],
+        holders: &Holders,
+        ids: &GivenIds,
+        evidence: Evidence<'e>,
+    ) -> (Self, Vec<(usize, String)>) {
         let of: Vec<_> = (0..entries.len()).collect();
-        let mut groups = Self { entries, members: of.iter().map(|at| vec![*at]).collect(), of };
-        let problems = groups.join_by_process();
-        groups.join_by_id();
-        groups.join_by_nic();
+        let members = of.iter().map(|at| vec![*at]).collect();
+        let mut groups = Self { entries, evidence, members, of };
+        let mut problems = groups.join_by_process();
+        problems.extend(groups.join_by_id(ids));
+        groups.join_by_nic(holders);
+        groups.leave_out_lone_answers();
         (groups, problems)
     }
 
@@ -57,36 +69,71 @@ impl<'e> Groups<'e> {
         problems
     }
 
-    fn join_by_id(&mut self) {
+    fn join_by_id(&mut self, ids: &GivenIds) -> Vec<(usize, String)> {
         let mut first = HashMap::new();
-        for (at, Entry { info, .. }) in self.entries.iter().enumerate() {
-            if !info.id.is_empty() && !self.members[self.of[at]].is_empty() {
-                let first = *first.entry(info.id.as_str()).or_insert(at);
+        let mut problems = Vec::new();
+        for (at, Entry { source, info, .. }) in self.entries.iter().enumerate() {
+            if info.id.is_empty() || self.members[self.of[at]].is_empty() {
+                continue;
+            }
+            let first = *first.entry(info.id.as_str()).or_insert(at);
+            if self.of[first] == self.of[at] || self.may_share_id(&info.id, self.of[first], self.of[at], ids)
+            {
                 self.join(first, at);
+            } else if let Some(pid) = info.hypervisor_pid {
+                let problem = format!(
+                    "process {pid} says that it is {:?}: its user is not in [trust], so that does not count",
+                    info.id
+                );
+                problems.push((*source, problem));
+            }
+        }
+        problems
+    }
+
+    /// Whether the same id makes two groups one VM. A process that only describes itself has an id of the operator's
+    /// where its user is trusted, or had the VM before.
+    fn may_share_id(&self, id: &str, one: usize, other: usize, ids: &GivenIds) -> bool {
+        let is_operators =
+            |group: usize| self.members[group].iter().any(|at| self.entries[*at].tier.is_operators());
+        let (uid, other_uid) = (self.uid(&self.members[one]), self.uid(&self.members[other]));
+        let may = |uid| self.evidence.trust.is_trusted(uid) || ids.was_of(id, uid);
+        match (is_operators(one), is_operators(other)) {
+            (true, true) => true,
+            (true, false) => may(other_uid),
+            (false, true) => may(uid),
+            (false, false) => uid == other_uid,
+        }
+    }
+
+    /// Who has no process is the one whose process holds its NIC. A name alone is not enough: in another network namespace
+    /// it may be the TAP of anybody.
+    fn join_by_nic(&mut self, holders: &Holders) {
+        let mut groups = HashMap::new();
+        let mut without = Vec::new();
+        for group in self.members.iter().filter(|group| !group.is_empty()) {
+            match self.process(group) {
+                Some(pid) => drop(groups.insert(pid, group[0])),
+                None => without.push((group[0], self.named_nics(group))),
+            }
+        }
+        for (at, nics) in without {
+            for holder in nics.iter().filter_map(|nic| groups.get(&holders.of(nic)?).copied()) {
+                if self.join(holder, at) {
+                    break;
+                }
             }
         }
     }
 
-    /// Who has no process is the one whose process has its NIC. A name alone is not enough: in another network namespace it
-    /// may be the TAP of anybody.
-    fn join_by_nic(&mut self) {
-        let mut holders = HashMap::new();
-        let mut without = Vec::new();
-        for group in self.members.iter().filter(|group| !group.is_empty()) {
-            let nics = self.nics(group);
-            if self.process(group).is_none() {
-                without.push((group[0], nics));
-                continue;
-            }
-            for nic in nics {
-                holders.entry(nic).or_insert(group[0]);
-            }
-        }
-        for (at, nics) in without {
-            for holder in nics.iter().filter_map(|nic| holders.get(nic).copied()) {
-                if self.join(holder, at) {
-                    break;
-                }
+    /// An answer whose process is not known is of no use by itself, unless a trusted user gives it.
+    fn leave_out_lone_answers(&mut self) {
+        for at in 0..self.members.len() {
+            let members = &self.members[at];
+            let is_answer = |at: &usize| self.entries[*at].tier == Tier::Vmm;
+            let is_lone = self.process(members).is_none() && members.iter().all(is_answer);
+            if is_lone && !self.evidence.trust.is_trusted(self.uid(members)) {
+                self.members[at].clear();
             }
         }
     }
@@ -120,31 +167,17 @@ impl<'e> Groups<'e> {
         members.iter().find_map(|at| self.entries[*at].info.hypervisor_pid)
     }
 
-    fn nics(&self, members: &[usize]) -> Vec<Nic> {
-        nics(&members.iter().map(|at| &self.entries[*at]).collect::<Vec<_>>())
+    /// By the kernel's word on the process, else by the source's.
+    fn uid(&self, members: &[usize]) -> Option<u32> {
+        let process = self.process(members).and_then(|pid| self.evidence.processes.get(&pid));
+        let told = || members.iter().find_map(|at| self.entries[*at].info.uid);
+        process.and_then(|process| process.uid).or_else(told)
     }
-}
 
-/// The NICs of one VM: those of the first who is believed. No NICs at all means that an entry knows of none.
-pub fn nics(entries: &[&Entry]) -> Vec<Nic> {
-    let known = entries.iter().filter(|entry| !entry.info.nics.is_empty());
-    let believed = known.min_by_key(|entry| entry.tier.nic_rank());
-    let mut nics = believed.map(|entry| entry.info.nics.clone()).unwrap_or_default();
-    for entry in entries {
-        locate(&mut nics, &entry.info.nics);
-    }
-    nics
-}
-
-/// Who is believed may have said a name only: that is the device of this name that the process has, wherever it is.
-fn locate(nics: &mut [Nic], held: &[Nic]) {
-    for nic in nics {
-        let elsewhere = |other: &&Nic| other.tap == nic.tap && other.netns.is_some();
-        if nic.netns.is_some() || held.contains(nic) {
-            continue;
-        }
-        if let [found] = held.iter().filter(elsewhere).collect::<Vec<_>>()[..] {
-            *nic = found.clone();
-        }
+    /// The devices here that sources of the operator name.
+    fn named_nics(&self, members: &[usize]) -> Vec<Nic> {
+        let entries = members.iter().map(|at| &self.entries[*at]).filter(|entry| entry.tier.is_operators());
+        let nics = entries.flat_map(|entry| &entry.info.nics);
+        nics.filter(|nic| (self.evidence.device)(&nic.tap) != LocalDevice::Other).cloned().collect()
     }
 }

@@ -1,20 +1,73 @@
+use std::collections::HashSet;
 use std::slice::from_ref;
 
 use proptest::prelude::*;
 
-use std::collections::HashSet;
-
+use super::super::evidence::{LocalDevice, ProcessEvidence};
 use super::super::precedence::FACTS;
 use super::*;
-use crate::model::{Nic, VmState};
+use crate::model::{Trust, VmState};
 
-/// The listings of tiers that follow each other in trust.
+mod strangers;
+
+const RETENTION: Duration = Duration::from_secs(300);
+
+/// A host on which processes hold what a test says, with a merge that goes on from call to call.
+struct World {
+    merge: Merge,
+    processes: ProcessTable,
+    devices: Vec<(&'static str, LocalDevice)>,
+    now: Instant,
+}
+
+impl World {
+    fn new() -> Self {
+        let (processes, now) = (ProcessTable::new(), Instant::now());
+        Self { merge: Merge::new(RETENTION), processes, devices: Vec::new(), now }
+    }
+
+    /// The kernel says that this process holds these devices.
+    fn holds(&mut self, pid: u32, uid: u32, nics: &[Nic]) {
+        let (uid, nics) = (Some(uid), nics.to_vec());
+        let evidence = ProcessEvidence { start_ticks: pid.into(), uid, is_looked_at: true, nics };
+        self.processes.insert(pid, evidence);
+    }
+
+    fn merge(&mut self, told: Vec<Told>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
+        let device = |name: &str| {
+            let known = self.devices.iter().find(|(known, _)| *known == name);
+            known.map_or(LocalDevice::Absent, |(_, kind)| *kind)
+        };
+        let evidence = Evidence { trust: &Trust::default(), processes: &self.processes, device: &device };
+        self.merge.merge(told, evidence, self.now)
+    }
+}
+
+fn told(tier: Tier, instances: Vec<InstanceInfo>) -> Told {
+    Told { instances, ..Told::nothing(tier) }
+}
+
+/// The listings of tiers, where each process holds the NICs that the tier `process` says, and is root's.
+fn merge_tiers(listings: Vec<(Tier, Vec<InstanceInfo>)>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
+    let mut world = World::new();
+    for vm in listings.iter().filter(|(tier, _)| *tier == Tier::Process).flat_map(|(_, vms)| vms) {
+        if let Some(pid) = vm.hypervisor_pid {
+            world.holds(pid, 0, &vm.nics);
+        }
+    }
+    world.merge(listings.into_iter().map(|(tier, vms)| told(tier, vms)).collect())
+}
+
+/// The listings of tiers that follow each other in trust. The last of several is that of the processes.
 fn merge_listings(listings: Vec<Vec<InstanceInfo>>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
-    super::merge_listings(FACTS.into_iter().zip(listings).collect())
+    let last = listings.len().saturating_sub(1);
+    let tier = |at: usize| if at > 0 && at == last { Tier::Process } else { FACTS[at] };
+    merge_tiers(listings.into_iter().enumerate().map(|(at, vms)| (tier(at), vms)).collect())
 }
 
 fn vm(id: &str, pid: Option<u32>) -> InstanceInfo {
-    InstanceInfo { id: id.into(), name: id.into(), hypervisor_pid: pid, ..InstanceInfo::default() }
+    let uid = pid.map(|_| 0);
+    InstanceInfo { id: id.into(), name: id.into(), hypervisor_pid: pid, uid, ..InstanceInfo::default() }
 }
 
 fn found(pid: u32) -> InstanceInfo {
@@ -23,6 +76,7 @@ fn found(pid: u32) -> InstanceInfo {
         name: "guest".into(),
         hypervisor: Hypervisor::Qemu,
         hypervisor_pid: Some(pid),
+        uid: Some(0),
         nics: vec![Nic::local(format!("tap{pid}"))],
         allocated_vcpus: Some(2),
         allocated_memory_bytes: Some(1 << 30),
@@ -62,6 +116,8 @@ fn the_first_word_counts() {
             allocated_memory_bytes: Some(1 << 30),
             actual_memory_bytes: Some(1 << 29),
             project: Some("p".into()),
+            // The process holds one more than the operator names.
+            nics: vec![Nic::local("mine"), Nic::local("tap7")],
             ..first
         }]
     );
@@ -79,10 +135,9 @@ fn the_same_id_is_one_vm_unless_the_processes_differ() {
 
 #[test]
 fn a_process_keeps_the_id_it_was_given() {
-    let mut given = GivenIds::default();
+    let mut world = World::new();
     let mut ids = |vms: Vec<InstanceInfo>| {
-        let told = Told { instances: vms, ..Told::nothing(FACTS[0]) };
-        let (vms, _) = merge_again(vec![told], &mut given);
+        let (vms, _) = world.merge(vec![told(Tier::Process, vms)]);
         vms.into_iter().map(|vm| vm.id).collect::<Vec<_>>()
     };
     assert_eq!(ids(vec![vm("a", Some(1)), vm("a", Some(2))]), ["a", "a-2"]);
@@ -95,12 +150,12 @@ fn a_process_keeps_the_id_it_was_given() {
 
 #[test]
 fn a_vm_that_has_ended_disputes_no_id_and_its_description_is_for_the_next_process() {
-    let mut given = GivenIds::default();
+    let mut world = World::new();
     let mut merged = |pushed: Vec<InstanceInfo>, ended: Vec<InstanceInfo>, processes: &[u32]| {
         let pushed = Told { instances: pushed, ended, ..Told::nothing(Tier::Pushed) };
         let instances = processes.iter().map(|pid| vm("web", Some(*pid))).collect();
         let found = Told { instances, ..Told::nothing(Tier::Process) };
-        let (vms, _) = merge_again(vec![pushed, found], &mut given);
+        let (vms, _) = world.merge(vec![pushed, found]);
         vms.into_iter().map(|vm| (vm.id, vm.hypervisor_pid.unwrap(), vm.name)).collect::<Vec<_>>()
     };
     let web = |pid| InstanceInfo { name: "shop".into(), ..vm("web", pid) };
@@ -144,15 +199,9 @@ fn a_nic_is_of_one_vm_once() {
         ],
     ]);
     let nics: Vec<_> = vms.iter().map(|vm| vm.nics.clone()).collect();
-    assert_eq!(nics, [vec![tap0], vec![tap1, elsewhere], vec![]]);
-    assert!(problems[0].is_empty());
-    assert_eq!(
-        problems[1][1..],
-        [
-            "\"tap0\" of \"a-2\" left out: it is of \"a\" already",
-            "\"tap0\" of \"c\" left out: it is of \"a-2\" already",
-        ]
-    );
+    assert_eq!(nics, [vec![], vec![tap0, tap1, elsewhere], vec![]], "a process holds them");
+    assert_eq!(problems[0], ["\"a\": \"tap0\" left out: a process of another VM holds it"]);
+    assert_eq!(problems[1][1..], ["\"c\": \"tap0\" left out: another process holds it, too"]);
 }
 
 #[test]
@@ -160,7 +209,7 @@ fn a_name_that_no_device_can_have_is_a_problem() {
     let nics = vec![Nic::local("tap0"), Nic::local("x/y")];
     let (vms, problems) = merge_listings(vec![vec![InstanceInfo { nics: nics.clone(), ..vm("a", None) }]]);
     assert_eq!(vms[0].nics, nics, "a sum without it would be wrong");
-    assert_eq!(problems[0], ["\"x/y\" of \"a\" cannot be the name of a network device"]);
+    assert_eq!(problems[0], ["\"a\": \"x/y\" cannot be the name of a network device"]);
 }
 
 #[test]
@@ -229,7 +278,7 @@ fn the_process_says_which_taps_it_has_and_the_orchestrator_the_rest() {
     let vmm = by(Tier::Vmm, &Nic::local("tap1"), 2);
     let process = by(Tier::Process, &elsewhere, 1);
     let merged = |listings: &[&(Tier, Vec<InstanceInfo>)]| {
-        let (mut vms, problems) = super::merge_listings(listings.iter().copied().cloned().collect());
+        let (mut vms, problems) = merge_tiers(listings.iter().copied().cloned().collect());
         assert!(problems.concat().is_empty());
         let vm = vms.remove(0);
         (vm.nics, vm.allocated_vcpus)
@@ -238,7 +287,8 @@ fn the_process_says_which_taps_it_has_and_the_orchestrator_the_rest() {
     assert_eq!(merged(&[&vmm, &process]), (vec![elsewhere], Some(2)));
     assert_eq!(merged(&[&orchestrator, &vmm]), (vec![Nic::local("tap0")], Some(4)));
     let written = by(Tier::Written, &Nic::local("mine"), 8);
-    assert_eq!(merged(&[&written, &orchestrator, &process]), (vec![Nic::local("mine")], Some(8)));
+    let both = vec![Nic::local("mine"), Nic { netns: Some(7), ..Nic::local("tap0") }];
+    assert_eq!(merged(&[&written, &orchestrator, &process]), (both, Some(8)));
     let written = by(Tier::Written, &Nic::local("tap0"), 8);
     let located = merged(&[&written, &orchestrator, &process]);
     assert_eq!(located, (vec![Nic { netns: Some(7), ..Nic::local("tap0") }], Some(8)), "by name only");

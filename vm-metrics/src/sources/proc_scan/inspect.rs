@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 
 use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, VmArgs};
+use super::devices::Devices;
 use super::executable::hypervisor;
 use super::process::{Process, Unread};
+use super::program::Program;
 use super::taps::{Taps, taps};
 use super::vfio::is_network;
-use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};
+use crate::model::{Hypervisor, InstanceInfo, Nic, Trust, UncountedKind, UncountedNic, is_device_name};
 use crate::procfs::Stat;
 
 /// More than a VM has, for each is dozens of series. Anybody may give a program a hypervisor's name.
@@ -21,6 +24,13 @@ pub const MAX_NICS: usize = 256;
 pub struct Vm {
     pub info: InstanceInfo,
     pub start_ticks: u64,
+    /// Whether it is a VM by itself. Else another source names its process, and what that holds is evidence.
+    pub is_listed: bool,
+    pub program: Option<Program>,
+    /// Whether the NICs are those that the process holds, as the kernel says.
+    pub is_looked_at: bool,
+    /// Processes that have come from this one and hold some of its NICs.
+    pub heirs: Vec<u32>,
     api_socket: Option<PathBuf>,
     /// NICs by the command line, for want of a look at the process's descriptors.
     named_nics: Vec<Nic>,
@@ -35,11 +45,22 @@ pub struct Vm {
     descriptors: Option<u64>,
 }
 
+/// With what processes are looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'l> {
+    pub devices: &'l Devices<'l>,
+    pub trust: &'l Trust,
+}
+
 /// `None`: not a VM, or not yet: a process may run another program later.
-pub fn inspect(process: &Process) -> Result<Option<Vm>, Unread> {
+pub fn inspect(process: &Process, look: Look) -> Result<Option<Vm>, Unread> {
     let Some(hypervisor) = process.executable()?.as_deref().and_then(hypervisor) else {
         return Ok(None);
     };
+    let uid = process.uid();
+    if !look.trust.may_run_vms(uid) {
+        return Ok(None);
+    }
     let stat = process.stat()?;
     let argv = process.argv()?;
     // Without arguments it is about to end.
@@ -53,41 +74,86 @@ pub fn inspect(process: &Process) -> Result<Option<Vm>, Unread> {
         return Ok(None);
     }
     let mut vm = Vm {
-        info: info(process.pid, hypervisor, &args),
-        start_ticks: stat.start_ticks,
         api_socket: args.api_socket.take().map(PathBuf::from),
-        named_nics: named_nics(args.taps),
-        named_uncounted: named_uncounted(process, args.uncounted),
+        named_uncounted: named_uncounted(process, mem::take(&mut args.uncounted)),
+        named_nics: named_nics(mem::take(&mut args.taps)),
         config_file: args.config_file.take().map(PathBuf::from),
-        is_configured: false,
-        config_problem: None,
-        nics_problem: None,
-        too_many_nics: None,
-        descriptors: None,
+        ..Vm::new(process, info(process.pid, hypervisor, &args), stat.start_ticks)
     };
-    vm.read_nics(process)?;
+    vm.read_nics(process, look)?;
     Ok(Some(vm))
 }
 
 impl Vm {
-    /// Asks the process which TAPs it holds. Where that is not allowed, the command line must do.
-    pub fn read_nics(&mut self, process: &Process) -> Result<(), Unread> {
+    fn new(process: &Process, info: InstanceInfo, start_ticks: u64) -> Self {
+        Self {
+            info,
+            start_ticks,
+            is_listed: true,
+            program: Program::of(process),
+            is_looked_at: false,
+            heirs: Vec::new(),
+            api_socket: None,
+            named_nics: Vec::new(),
+            named_uncounted: Vec::new(),
+            config_file: None,
+            is_configured: false,
+            config_problem: None,
+            nics_problem: None,
+            too_many_nics: None,
+            descriptors: None,
+        }
+    }
+
+    /// A process of which nothing is known but that it holds devices.
+    pub fn holder(process: &Process, look: Look) -> Result<Self, Unread> {
+        let stat = process.stat()?;
+        if stat.is_dead() {
+            return Err(Unread::Gone);
+        }
+        let info = info(process.pid, Hypervisor::Other, &VmArgs::default());
+        let mut vm = Self::new(process, info, stat.start_ticks);
+        vm.read_nics(process, look)?;
+        Ok(vm)
+    }
+
+    /// What it holds is evidence, but it is no VM by itself.
+    pub fn unlisted(self) -> Self {
+        Self { is_listed: false, ..self }
+    }
+
+    /// The same process, known as this VM.
+    pub fn with_info(self, info: InstanceInfo) -> Self {
+        Self { info, ..self }
+    }
+
+    /// Asks which TAPs the process holds. Where that is not allowed, the command line of a trusted user's process must do.
+    pub fn read_nics(&mut self, process: &Process, look: Look) -> Result<(), Unread> {
         let descriptors = process.descriptor_count();
-        match taps(process) {
-            Ok(Taps { nics, uncounted, problem }) => {
-                self.descriptors = descriptors;
+        let uid = process.uid();
+        let is_trusted = look.trust.is_trusted(uid);
+        match taps(process, uid, look.devices) {
+            Ok(Taps { nics, claimed, uncounted, problem }) => {
+                self.is_looked_at = claimed.is_empty() || is_trusted;
                 self.info.nics = nics;
-                self.set_uncounted(uncounted);
                 self.nics_problem = problem;
+                if self.is_looked_at {
+                    self.info.nics.extend(claimed);
+                } else {
+                    self.nics_problem = Some(not_evident(process.pid));
+                }
+                self.set_uncounted(uncounted);
             }
             Err(Unread::Failed(error)) if error.io_kind() == Some(io::ErrorKind::PermissionDenied) => {
-                self.descriptors = descriptors;
-                self.info.nics.clone_from(&self.named_nics);
+                self.is_looked_at = false;
+                self.info.nics = if is_trusted { self.named_nics.clone() } else { Vec::new() };
                 self.set_uncounted(BTreeSet::new());
-                self.nics_problem = Some(self.not_allowed(process.pid, &error));
+                self.nics_problem = Some(self.not_allowed(process.pid, is_trusted, &error));
             }
             Err(error) => return Err(error),
         }
+        self.descriptors = descriptors;
+        self.info.uid = uid;
         self.limit_nics(process.pid);
         Ok(())
     }
@@ -149,18 +215,24 @@ impl Vm {
         self.config_problem.iter().chain(&self.nics_problem).chain(&self.too_many_nics)
     }
 
-    fn not_allowed(&self, pid: u32, error: &SourceError) -> SourceError {
+    fn not_allowed(&self, pid: u32, is_trusted: bool, error: &SourceError) -> SourceError {
         let taps: Vec<_> = self.named_nics.iter().map(|nic| nic.tap.as_str()).collect();
-        let instead = if taps.is_empty() {
-            "its command line names no TAP either".to_owned()
-        } else {
-            format!("taken from its command line: {}", taps.join(", "))
+        let instead = match (taps.is_empty(), is_trusted) {
+            (true, _) => "its command line names no TAP either".to_owned(),
+            (false, true) => format!("taken from its command line: {}", taps.join(", ")),
+            (false, false) => "its command line does not count, for its user is not in [trust]".to_owned(),
         };
         SourceError::Process {
             pid,
             problem: format!("its TAPs need CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH ({error}); {instead}"),
         }
     }
+}
+
+fn not_evident(pid: u32) -> SourceError {
+    let problem = "the kernel does not say which of its TAPs are whose (CAP_SYS_PTRACE, CAP_NET_ADMIN and Linux 5.8), \
+        and its user is not in [trust]: they are left out";
+    SourceError::Process { pid, problem: problem.to_owned() }
 }
 
 /// A child that QEMU has forked and that has not yet become the helper it is meant to be: in all but its pid

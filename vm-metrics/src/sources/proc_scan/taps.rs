@@ -1,31 +1,28 @@
-//! The TAPs that a process holds open, and what it has instead that cannot be counted.
+//! The TAPs that a process holds open, and its network devices that cannot be counted.
 //!
-//! `/proc/<pid>/fdinfo/<fd>` of a `/dev/net/tun` descriptor has a line `iff:\t<name>`. A macvtap has a device node of its
-//! own, `/dev/tap<ifindex>`, and sysfs says which device that is.
+//! The name of a descriptor is only a reason to look: the kernel says which device it is (`devices`).
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-
-use rustix::fs::{major, minor};
 
 use super::super::SourceError;
+use super::devices::{Descriptors, Devices, Held};
 use super::inspect::MAX_NICS;
 use super::process::{Process, Unread, read, unread};
 use super::vfio::network_devices;
 use crate::model::{Nic, UncountedKind, UncountedNic};
-use crate::netns::foreign_netns;
 
 /// A busy QEMU has some hundreds.
 const MAX_DESCRIPTORS: usize = 65_536;
 /// A tun descriptor's is about a hundred bytes.
 const FDINFO_LIMIT: u64 = 64 << 10;
 
-/// What a process holds.
+/// The network devices that a process holds.
 #[derive(Debug, Default)]
 pub struct Taps {
     pub nics: Vec<Nic>,
+    /// Devices that the kernel was not asked about; they are in no other list.
+    pub claimed: Vec<Nic>,
     pub uncounted: BTreeSet<UncountedNic>,
     /// A TAP that cannot be listed.
     pub problem: Option<SourceError>,
@@ -36,21 +33,24 @@ pub struct Taps {
 ///
 /// The name follows a rename. It is empty when the device is gone, or the descriptor was never attached to
 /// one.
-pub fn taps(process: &Process) -> Result<Taps, Unread> {
+pub fn taps(process: &Process, uid: Option<u32>, devices: &Devices) -> Result<Taps, Unread> {
     let mut taps = Taps::default();
-    let mut seen = HashSet::new();
-    for descriptor in descriptors(process)? {
-        if taps.nics.len() > MAX_NICS || taps.uncounted.len() > MAX_NICS {
+    let (mut evident, mut claimed) = (HashSet::new(), HashSet::new());
+    let listed = descriptors(process)?;
+    let descriptors = devices.of(process, uid);
+    for descriptor in listed {
+        let counts = [taps.nics.len(), taps.claimed.len(), taps.uncounted.len()];
+        if counts.iter().any(|count| *count > MAX_NICS) {
             break;
         }
-        let nic = match node(process, descriptor)? {
-            Some(Node::Tun) => tun(process, descriptor, &mut taps.problem)?,
+        let held = match node(process, descriptor)? {
+            Some(Node::Tun) => tun(process, &descriptors, descriptor),
             Some(Node::Macvtap(node)) => {
-                let nic = macvtap(process, descriptor, &node);
-                if nic.is_none() {
+                let held = descriptors.macvtap(descriptor);
+                if held.is_none() {
                     taps.uncounted.insert(UncountedNic { kind: UncountedKind::Macvtap, name: node });
                 }
-                nic
+                held
             }
             Some(Node::Vfio(group)) => {
                 let devices = network_devices(process.host, &group).into_iter();
@@ -63,38 +63,21 @@ pub fn taps(process: &Process) -> Result<Taps, Unread> {
             }
             None => None,
         };
-        taps.nics.extend(nic.filter(|nic| seen.insert(nic.clone())));
+        match held {
+            Some(Held::Evident(nic)) => taps.nics.extend(evident.insert(nic.clone()).then_some(nic)),
+            Some(Held::Claimed(nic)) => taps.claimed.extend(claimed.insert(nic.clone()).then_some(nic)),
+            Some(Held::BadName(name)) => taps.problem = Some(not_text(process.pid, &name)),
+            None => {}
+        }
     }
     Ok(taps)
 }
 
-fn tun(process: &Process, descriptor: u32, problem: &mut Option<SourceError>) -> Result<Option<Nic>, Unread> {
-    let content = match read(&process.path(&format!("fdinfo/{descriptor}")), FDINFO_LIMIT) {
-        Ok(content) => content,
-        Err(Unread::Gone) => return Ok(None),
-        Err(failed) => return Err(failed),
-    };
-    let Some(name) = attached(&content) else { return Ok(None) };
-    let Ok(name) = str::from_utf8(name) else {
-        *problem = Some(not_text(process.pid, name));
-        return Ok(None);
-    };
-    Ok(Some(Nic { tap: name.to_owned(), netns: foreign_netns(process.host, process.pid, descriptor) }))
-}
-
-/// The device that a node is of, in the network namespace of this process: there is no way to ask for another one's.
-fn macvtap(process: &Process, descriptor: u32, node: &str) -> Option<Nic> {
-    let device = process.host.macvtap(node);
-    let name = fs::read_link(device.join("device")).ok()?.file_name()?.to_str()?.to_owned();
-    // Another namespace may have a macvtap with the same index, which is the name of the node; numbers are not shared.
-    let opened = fs::metadata(process.path(&format!("fd/{descriptor}")));
-    let is_other = opened.is_ok_and(|opened| !is_number_of(&device, opened.rdev()));
-    (!is_other).then(|| Nic::local(name))
-}
-
-fn is_number_of(device: &Path, number: u64) -> bool {
-    let said = fs::read_to_string(device.join("dev")).unwrap_or_default();
-    said.trim() == format!("{}:{}", major(number), minor(number))
+fn tun(process: &Process, descriptors: &Descriptors, descriptor: u32) -> Option<Held> {
+    descriptors.tun(descriptor, || {
+        let content = read(&process.path(&format!("fdinfo/{descriptor}")), FDINFO_LIMIT).ok()?;
+        attached(&content).map(<[u8]>::to_vec)
+    })
 }
 
 /// The kernel lets a name be any bytes; a label must be text, and must lead back to the device.

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::super::ProcScan;
 use crate::host::Host;
-use crate::sources::process_files::Workers;
+use crate::sources::SourceContext;
 
 /// A host in a temporary directory.
 pub struct Fixture {
@@ -22,6 +22,7 @@ pub struct Fake {
     pub state: char,
     pub ppid: u32,
     pub session: u32,
+    pub uid: u32,
     /// Descriptors of `/dev/net/tun`, with the `iff:` of each.
     pub taps: &'static [(u32, &'static str)],
 }
@@ -36,6 +37,7 @@ impl Default for Fake {
             state: 'S',
             ppid: 1,
             session: 0,
+            uid: 0,
             taps: &[],
         }
     }
@@ -64,8 +66,16 @@ impl Fixture {
         Host::new(self.dir.path().join("proc"), self.dir.path().join("sys"))
     }
 
+    /// A TAP that somebody holds, or nobody.
+    pub fn tap(&self, name: &str, is_held: bool) {
+        let device = self.host().net_device(name);
+        fs::create_dir_all(&device).unwrap();
+        fs::write(device.join("tun_flags"), "0x1002\n").unwrap();
+        fs::write(device.join("carrier"), if is_held { "1\n" } else { "0\n" }).unwrap();
+    }
+
     pub fn scan(&self) -> ProcScan {
-        ProcScan::new(self.host(), Workers::default())
+        ProcScan::new(&SourceContext { host: self.host(), ..SourceContext::default() })
     }
 
     /// A path outside of /proc.
@@ -89,6 +99,8 @@ impl Fixture {
         }
         let cmdline: String = fake.args.split_whitespace().flat_map(|arg| [arg, "\0"]).collect();
         fs::write(dir.join("cmdline"), cmdline).unwrap();
+        let ids = format!("{0}\t{0}\t{0}\t{0}", fake.uid);
+        fs::write(dir.join("status"), format!("Name:\ta\nUid:\t{ids}\nGid:\t{ids}\nGroups:\t\n")).unwrap();
         let stat = format!(
             "{pid} (a ) b) {state} {ppid} {pid} {session} 0 -1 0 1 2 3 4 10 20 0 0 20 0 1 0 {start} 1 2\n"
         );

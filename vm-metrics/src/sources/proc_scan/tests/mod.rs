@@ -1,9 +1,11 @@
 //! Scans of a fixture host: a directory with the files and links of `/proc` and `/sys/class/net`.
 
 pub mod fixture;
+mod heirs;
 mod nics;
 mod rules;
 mod state;
+mod strangers;
 
 use std::time::Duration;
 

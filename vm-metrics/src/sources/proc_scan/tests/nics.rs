@@ -4,15 +4,25 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Instant;
 
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+
 use super::*;
 
 impl Fixture {
-    /// A node that is not there leaves the name to tell which device it is.
-    fn macvtap(&self, node: &str, device: &str) {
+    /// With the number of the node's character device.
+    fn macvtap(&self, node: &str, device: &str, number: (u32, u32)) {
         let dir = self.host().macvtap(node);
         fs::create_dir_all(&dir).unwrap();
         symlink(format!("../../../{device}"), dir.join("device")).unwrap();
-        fs::write(dir.join("dev"), "246:1\n").unwrap();
+        fs::write(dir.join("dev"), format!("{}:{}\n", number.0, number.1)).unwrap();
+    }
+
+    /// A file that a process may have open. Only root can make one.
+    fn node(&self, name: &str, number: (u32, u32)) -> String {
+        let path = self.path(name);
+        let mode = Mode::RUSR | Mode::WUSR;
+        mknodat(CWD, &path, FileType::CharacterDevice, mode, makedev(number.0, number.1)).unwrap();
+        path.to_str().unwrap().to_owned()
     }
 }
 
@@ -21,12 +31,14 @@ fn uncounted(vm: &InstanceInfo) -> Vec<String> {
 }
 
 #[test]
-fn macvtaps_are_found_by_their_nodes() {
+fn macvtaps_are_found_by_their_numbers() {
     let fixture = Fixture::with(&[Fake { taps: &[(9, "vnet0")], ..Fake::default() }]);
-    fixture.macvtap("tap7", "macvtap0");
-    fixture.macvtap("tap8", "macvtap1");
-    for (descriptor, node) in [(10, "tap8"), (11, "tap7"), (12, "tap7"), (13, "tap9")] {
-        fixture.descriptor(100, descriptor, &format!("/nowhere/dev/{node}"), None);
+    fixture.macvtap("tap7", "macvtap0", (246, 1));
+    fixture.macvtap("tap8", "macvtap1", (246, 2));
+    let nodes = [("tap8", (246, 2)), ("tap7", (246, 1)), ("tap9", (246, 9))];
+    let [second, first, elsewhere] = nodes.map(|(name, number)| fixture.node(name, number));
+    for (descriptor, node) in [(10, &second), (11, &first), (12, &first), (13, &elsewhere)] {
+        fixture.descriptor(100, descriptor, node, None);
     }
     let vms = list(&mut fixture.scan(), START);
     assert_eq!(taps(&vms[0]), ["vnet0", "macvtap1", "macvtap0"]);
@@ -34,13 +46,17 @@ fn macvtaps_are_found_by_their_nodes() {
 }
 
 #[test]
-fn a_node_of_another_device_with_the_same_index_is_not_mistaken() {
+fn the_name_of_a_node_is_no_macvtap() {
     let fixture = Fixture::with(&[Fake::default()]);
-    fixture.macvtap("tap7", "macvtap0");
-    // Its number is not the one that sysfs gives.
-    let other = fixture.path("tap7");
-    fs::write(&other, "").unwrap();
-    fixture.descriptor(100, 10, other.to_str().unwrap(), None);
+    fixture.macvtap("tap7", "macvtap0", (246, 1));
+    // A plain file, a node of another number, and one that cannot be asked.
+    let plain = fixture.path("tap7");
+    fs::write(&plain, "").unwrap();
+    fs::create_dir(fixture.path("other")).unwrap();
+    let other = fixture.node("other/tap7", (246, 3));
+    for (descriptor, node) in [(10, plain.to_str().unwrap()), (11, &other), (12, "/nowhere/tap7")] {
+        fixture.descriptor(100, descriptor, node, None);
+    }
     let vms = list(&mut fixture.scan(), START);
     assert_eq!((taps(&vms[0]), uncounted(&vms[0])), (vec![], vec!["macvtap tap7".to_owned()]));
 }

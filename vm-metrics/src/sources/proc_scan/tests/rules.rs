@@ -40,6 +40,7 @@ fn one_of_each_hypervisor_the_oldest_first() {
         name: "web".into(),
         hypervisor: Hypervisor::Qemu,
         hypervisor_pid: Some(30),
+        uid: Some(0),
         nics: vec![Nic::local("tap0"), Nic::local("tap1")],
         allocated_vcpus: Some(2),
         allocated_memory_bytes: Some(1 << 30),
@@ -50,6 +51,7 @@ fn one_of_each_hypervisor_the_oldest_first() {
         name: "ch-1".into(),
         hypervisor: Hypervisor::CloudHypervisor,
         hypervisor_pid: Some(20),
+        uid: Some(0),
         nics: vec![],
         allocated_vcpus: Some(4),
         allocated_memory_bytes: Some(2 << 30),
@@ -60,6 +62,7 @@ fn one_of_each_hypervisor_the_oldest_first() {
         name: "fc-1".into(),
         hypervisor: Hypervisor::Firecracker,
         hypervisor_pid: Some(10),
+        uid: Some(0),
         ..InstanceInfo::default()
     };
     assert_eq!(vms, [qemu, cloud_hypervisor, firecracker]);

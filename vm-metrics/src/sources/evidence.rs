@@ -1,0 +1,89 @@
+//! What the kernel says of processes and devices, against which the words of sources are checked.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::host::Host;
+use crate::model::{Nic, Trust};
+
+/// What the kernel says of one process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessEvidence {
+    /// In clock ticks since boot.
+    pub start_ticks: u64,
+    /// `None` where the kernel does not tell.
+    pub uid: Option<u32>,
+    /// Whether its descriptors were looked at, so that it holds these devices and no others.
+    pub is_looked_at: bool,
+    pub nics: Vec<Nic>,
+}
+
+/// By process.
+pub type ProcessTable = HashMap<u32, ProcessEvidence>;
+
+/// What the device of a TUN or TAP, a macvtap or an ipvtap has in its directory in sysfs, and no other.
+const TAP_MARKS: &[&str] = &["tun_flags", "macvtap", "ipvtap"];
+
+/// What there is under the name of a device in this network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalDevice {
+    Absent,
+    Tap,
+    /// An uplink, a bridge, the loopback: what goes over it is not one VM's.
+    Other,
+}
+
+impl LocalDevice {
+    pub fn of(host: &Host, name: &str) -> Self {
+        let device = host.net_device(name);
+        let has = |mark: &&str| device.join(mark).exists();
+        if TAP_MARKS.iter().any(has) {
+            Self::Tap
+        } else if device.exists() {
+            Self::Other
+        } else {
+            Self::Absent
+        }
+    }
+
+    /// Whether somebody holds the TAP: only then it has a carrier, and only while it is up.
+    pub fn has_carrier(host: &Host, name: &str) -> bool {
+        let carrier = |device: &Path| std::fs::read(device.join("carrier"));
+        carrier(&host.net_device(name)).is_ok_and(|carrier| carrier.first() == Some(&b'1'))
+    }
+}
+
+/// With what the words of sources are checked.
+#[derive(Clone, Copy)]
+pub struct Evidence<'e> {
+    pub trust: &'e Trust,
+    pub processes: &'e ProcessTable,
+    pub device: &'e dyn Fn(&str) -> LocalDevice,
+}
+
+impl std::fmt::Debug for Evidence<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Evidence").field("processes", self.processes).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn only_taps_count_as_taps() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::new(dir.path().join("proc"), dir.path().join("sys"));
+        for directory in ["lo", "tap0", "macvtap0/macvtap"] {
+            fs::create_dir_all(host.net_device(directory)).unwrap();
+        }
+        fs::write(host.net_device("tap0/tun_flags"), "0x1002\n").unwrap();
+        fs::write(host.net_device("tap0/carrier"), "1\n").unwrap();
+        let kinds = ["lo", "tap0", "macvtap0", "later"].map(|name| LocalDevice::of(&host, name));
+        assert_eq!(kinds, [LocalDevice::Other, LocalDevice::Tap, LocalDevice::Tap, LocalDevice::Absent]);
+        assert!(LocalDevice::has_carrier(&host, "tap0") && !LocalDevice::has_carrier(&host, "lo"));
+    }
+}

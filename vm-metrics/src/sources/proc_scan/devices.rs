@@ -1,0 +1,164 @@
+//! Which device a descriptor of another process is, as the kernel says and not as its name says.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, OFlags, fcntl_getfl};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use super::closer::Closer;
+use super::process::Process;
+use crate::host::Host;
+use crate::model::Nic;
+use crate::netns::{TUN, device_number, inode_of, is_tun, tun_device};
+
+/// What the looks at all processes in one call have in common.
+#[derive(Debug)]
+pub struct Devices<'h> {
+    host: &'h Host,
+    closer: &'h Closer,
+    /// The inode of this process's own network namespace.
+    own_netns: Option<u64>,
+    /// The macvtaps of this network namespace, by the number of their character device.
+    macvtaps: OnceCell<HashMap<(u32, u32), String>>,
+}
+
+/// The descriptors of one process.
+#[derive(Debug)]
+pub struct Descriptors<'d> {
+    devices: &'d Devices<'d>,
+    process: &'d Process<'d>,
+    uid: Option<u32>,
+    /// `None` where the process ids are not those of this kernel, or this kernel has no pidfds.
+    pidfd: Option<OwnedFd>,
+}
+
+/// A device, and how it is known.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Held {
+    /// The kernel was asked about the descriptor itself.
+    Evident(Nic),
+    /// From text in files that are read one after the other: the process may change its descriptors meanwhile.
+    Claimed(Nic),
+    /// A TAP whose name is not UTF-8.
+    BadName(Vec<u8>),
+}
+
+impl<'h> Devices<'h> {
+    pub fn new(host: &'h Host, closer: &'h Closer) -> Self {
+        Self { host, closer, own_netns: host.own_netns(), macvtaps: OnceCell::new() }
+    }
+
+    pub fn of<'d>(&'d self, process: &'d Process<'d>, uid: Option<u32>) -> Descriptors<'d> {
+        let pidfd = (*self.host == Host::default())
+            .then(|| Pid::from_raw(process.pid.cast_signed()))
+            .flatten()
+            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        Descriptors { devices: self, process, uid, pidfd }
+    }
+
+    fn nic(&self, tap: String, netns: Option<u64>) -> Nic {
+        Nic { tap, netns: netns.filter(|netns| self.own_netns.is_some_and(|own| own != *netns)) }
+    }
+
+    fn macvtap(&self, number: (u32, u32)) -> Option<&str> {
+        self.macvtaps.get_or_init(|| macvtaps(self.host)).get(&number).map(String::as_str)
+    }
+}
+
+impl Descriptors<'_> {
+    /// The device of a descriptor whose name says that it is `/dev/net/tun`; `None` where it has none.
+    ///
+    /// `claimed` is the name that the descriptor's `fdinfo` gives, asked only where the kernel does not tell more.
+    pub fn tun(&self, descriptor: u32, claimed: impl FnOnce() -> Option<Vec<u8>>) -> Option<Held> {
+        match self.duplicate(descriptor, |number| number == TUN) {
+            Duplicate::Is(file) if is_tun(&file) => match tun_device(&file) {
+                Ok(device) => {
+                    let device = device?;
+                    let text = String::from_utf8(device.name);
+                    Some(text.map_or_else(
+                        |error| Held::BadName(error.into_bytes()),
+                        |tap| Held::Evident(self.devices.nic(tap, Some(device.netns))),
+                    ))
+                }
+                Err(_) => self.claim(claimed()?),
+            },
+            Duplicate::Is(file) => {
+                self.devices.closer.close(file, self.uid);
+                None
+            }
+            Duplicate::Closed => None,
+            Duplicate::Refused => self.claim(claimed()?),
+        }
+    }
+
+    /// The macvtap of a descriptor whose name says that it is one; `None` for another file, and for one in another
+    /// network namespace.
+    pub fn macvtap(&self, descriptor: u32) -> Option<Held> {
+        let path = self.process.path(&format!("fd/{descriptor}"));
+        match self.duplicate(descriptor, |number| self.devices.macvtap(number).is_some()) {
+            Duplicate::Is(file) => {
+                let number = device_number(&file, "", AtFlags::EMPTY_PATH);
+                // Anybody may have a descriptor that only names the file.
+                let is_open = fcntl_getfl(&file).is_ok_and(|flags| !flags.contains(OFlags::PATH));
+                let Some(number) = number else {
+                    self.devices.closer.close(file, self.uid);
+                    return None;
+                };
+                let tap = self.devices.macvtap(number).filter(|_| is_open)?;
+                Some(Held::Evident(Nic::local(tap)))
+            }
+            Duplicate::Closed => None,
+            Duplicate::Refused => {
+                let number = device_number(CWD, path, AtFlags::empty())?;
+                Some(Held::Claimed(Nic::local(self.devices.macvtap(number)?)))
+            }
+        }
+    }
+
+    /// The number is checked first: to close a duplicate of a file on a tenant's file system may wait for the tenant.
+    fn duplicate(&self, descriptor: u32, is_wanted: impl Fn((u32, u32)) -> bool) -> Duplicate {
+        let Some(pidfd) = &self.pidfd else { return Duplicate::Refused };
+        let path = self.process.path(&format!("fd/{descriptor}"));
+        let is_it = device_number(CWD, path, AtFlags::empty()).is_some_and(is_wanted);
+        if !is_it || self.devices.closer.is_full(self.uid) {
+            return Duplicate::Closed;
+        }
+        match pidfd_getfd(pidfd.as_fd(), descriptor.cast_signed(), PidfdGetfdFlags::empty()) {
+            Ok(file) => Duplicate::Is(file),
+            Err(rustix::io::Errno::BADF | rustix::io::Errno::SRCH) => Duplicate::Closed,
+            Err(_) => Duplicate::Refused,
+        }
+    }
+
+    fn claim(&self, name: Vec<u8>) -> Option<Held> {
+        let netns = inode_of(self.process.path("ns/net"));
+        Some(match String::from_utf8(name) {
+            Ok(tap) => Held::Claimed(self.devices.nic(tap, netns)),
+            Err(error) => Held::BadName(error.into_bytes()),
+        })
+    }
+}
+
+enum Duplicate {
+    Is(OwnedFd),
+    /// It was closed, or is another file.
+    Closed,
+    /// This process may not ask, or this kernel does not know how.
+    Refused,
+}
+
+fn macvtaps(host: &Host) -> HashMap<(u32, u32), String> {
+    let nodes = fs::read_dir(host.macvtaps()).into_iter().flatten().flatten();
+    nodes.filter_map(|node| macvtap(&node.path())).collect()
+}
+
+fn macvtap(node: &Path) -> Option<((u32, u32), String)> {
+    let number = fs::read_to_string(node.join("dev")).ok()?;
+    let (major, minor) = number.trim().split_once(':')?;
+    let device = fs::read_link(node.join("device")).ok()?;
+    Some(((major.parse().ok()?, minor.parse().ok()?), device.file_name()?.to_str()?.to_owned()))
+}

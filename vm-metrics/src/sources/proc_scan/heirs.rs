@@ -1,0 +1,159 @@
+//! Who goes on with the devices of a VM when its process lets go of them or ends.
+//!
+//! A process that has come from the VM's is the same VM. Any other is a new one. Until it is found, the VM goes on
+//! without a process, so that no byte falls between.
+
+use std::collections::HashMap;
+
+use super::inspect::{Look, Vm};
+use super::process::Process;
+use super::{ProcScan, Seen, What};
+use crate::model::{InstanceInfo, Nic};
+use crate::sources::evidence::LocalDevice;
+
+/// How far back the processes are followed from which one has come.
+const MAX_GENERATIONS: usize = 8;
+
+/// Processes that have come from a VM's and are looked at for its devices.
+const MAX_HEIRS: usize = 64;
+
+/// VMs that wait for their holder to be found.
+const MAX_ORPHANS: usize = 16;
+
+/// Processes that are looked at in one call for the devices of those.
+const SEARCHED: usize = 256;
+
+/// A VM whose process has ended while somebody else holds its TAP.
+#[derive(Debug)]
+pub struct Orphan {
+    pub info: InstanceInfo,
+    /// The process that was looked at last.
+    cursor: u32,
+}
+
+impl ProcScan {
+    /// The process from which this one has come and that is a VM, with the VM.
+    pub fn ancestor(&self, pid: u32) -> Option<(u32, &Vm)> {
+        let mut current = pid;
+        for _ in 0..MAX_GENERATIONS {
+            current = self.seen.get(&current)?.parent?;
+            if let Some(Seen { what: What::Vm(vm), .. }) = self.seen.get(&current) {
+                return Some((current, vm));
+            }
+        }
+        None
+    }
+
+    /// Gives a VM back the devices that it has let go of and that a process holds which has come from it.
+    pub fn take_back(&mut self, pid: u32, lost: &[Nic], look: Look) {
+        let mut found = Vec::new();
+        for heir in self.descendants(pid) {
+            if let Ok(holder) = Vm::holder(&Process::new(&self.host, heir), look) {
+                let nics: Vec<_> = holder.info.nics.into_iter().filter(|nic| lost.contains(nic)).collect();
+                found.extend((!nics.is_empty()).then_some((heir, nics)));
+            }
+        }
+        let Some(Seen { what: What::Vm(vm), .. }) = self.seen.get_mut(&pid) else { return };
+        vm.heirs = found.iter().map(|(heir, _)| *heir).collect();
+        for nic in found.into_iter().flat_map(|(_, nics)| nics) {
+            if !vm.info.nics.contains(&nic) {
+                vm.info.nics.push(nic);
+            }
+        }
+    }
+
+    /// Finds who goes on with the devices of a VM whose process has ended, or runs another program.
+    pub fn pass_on(&mut self, pid: u32, ended: &Vm, look: Look) {
+        let nics = &ended.info.nics;
+        if nics.is_empty() {
+            return;
+        }
+        for heir in self.descendants(pid).into_iter().chain([pid]) {
+            let Ok(holder) = Vm::holder(&Process::new(&self.host, heir), look) else { continue };
+            if holder.info.nics.iter().any(|nic| nics.contains(nic)) {
+                let info = if heir == pid {
+                    holder.info.clone()
+                } else {
+                    continued(&ended.info, holder.info.clone())
+                };
+                self.set_vm(heir, holder.with_info(info));
+                return;
+            }
+        }
+        let is_held = |nic: &Nic| nic.netns.is_none() && LocalDevice::has_carrier(&self.host, &nic.tap);
+        if self.orphans.len() < MAX_ORPHANS && nics.iter().any(is_held) && !self.is_held_by_a_vm(nics) {
+            let info = InstanceInfo { hypervisor_pid: None, ..ended.info.clone() };
+            self.orphans.push(Orphan { info, cursor: 0 });
+        }
+    }
+
+    /// Looks at some more processes for the devices of orphans.
+    pub fn search(&mut self, look: Look) {
+        let mut pids: Vec<u32> = self.seen.keys().copied().collect();
+        pids.sort_unstable();
+        let mut left = SEARCHED;
+        for mut orphan in std::mem::take(&mut self.orphans) {
+            let nics = orphan.info.nics.clone();
+            let is_held = |nic: &Nic| LocalDevice::has_carrier(&self.host, &nic.tap);
+            if self.is_held_by_a_vm(&nics) || !nics.iter().any(is_held) {
+                continue;
+            }
+            let from = pids.partition_point(|pid| *pid <= orphan.cursor);
+            let next: Vec<u32> = pids[from..].iter().copied().take(left).collect();
+            left -= next.len();
+            let holds = |vm: &Vm| vm.info.nics.iter().any(|nic| nics.contains(nic));
+            let holder = next.iter().find_map(|pid| {
+                let vm = Vm::holder(&Process::new(&self.host, *pid), look).ok().filter(holds)?;
+                Some((*pid, vm))
+            });
+            match (holder, next.last()) {
+                (Some((pid, vm)), _) => self.set_vm(pid, vm),
+                (None, Some(last)) => {
+                    orphan.cursor = *last;
+                    self.orphans.push(orphan);
+                }
+                // There is a holder that nobody may see.
+                (None, None) if left > 0 => {}
+                (None, None) => self.orphans.push(orphan),
+            }
+        }
+    }
+
+    fn set_vm(&mut self, pid: u32, vm: Vm) {
+        if let Some(seen) = self.seen.get_mut(&pid) {
+            seen.what = What::Vm(Box::new(vm));
+        }
+    }
+
+    fn is_held_by_a_vm(&self, nics: &[Nic]) -> bool {
+        let holds = |seen: &Seen| match &seen.what {
+            What::Vm(vm) => vm.info.nics.iter().any(|nic| nics.contains(nic)),
+            What::NoVm | What::Unreadable(_) => false,
+        };
+        self.seen.values().any(holds)
+    }
+
+    /// The processes that have come from this one, as far as their beginnings were seen.
+    fn descendants(&self, pid: u32) -> Vec<u32> {
+        let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+        for (child, seen) in &self.seen {
+            if let Some(parent) = seen.parent {
+                children.entry(parent).or_default().push(*child);
+            }
+        }
+        let (mut found, mut next) = (Vec::new(), vec![pid]);
+        for _ in 0..MAX_GENERATIONS {
+            next = next.iter().filter_map(|parent| children.remove(parent)).flatten().collect();
+            next.sort_unstable();
+            found.extend(&next);
+        }
+        found.truncate(MAX_HEIRS);
+        found
+    }
+}
+
+/// The same VM in another process.
+fn continued(vm: &InstanceInfo, holder: InstanceInfo) -> InstanceInfo {
+    let InstanceInfo { hypervisor_pid, uid, nics, .. } = holder;
+    InstanceInfo { hypervisor_pid, uid, nics, ..vm.clone() }
+}

@@ -1,0 +1,107 @@
+//! What a scan of the processes tells: VMs, evidence, problems, each within its bounds.
+
+use std::collections::HashMap;
+
+use super::inspect::Vm;
+use super::{ProcScan, What};
+use crate::model::{InstanceInfo, fair_share};
+use crate::sources::evidence::ProcessEvidence;
+use crate::sources::{Listing, SourceError};
+
+/// Without the right to read any process, there would be one problem for each.
+pub const MAX_PROBLEMS: usize = 32;
+
+/// VMs of all users together who are not trusted. Each costs a tick about a tenth of a millisecond.
+const MAX_VMS: u64 = 2048;
+
+/// NICs of all those VMs together. Each is dozens of series.
+const MAX_NICS: u64 = 4096;
+
+impl ProcScan {
+    pub fn listing(&mut self, mut problems: Vec<SourceError>) -> Listing {
+        let mut found: Vec<(u32, &Vm)> = Vec::new();
+        let mut suspects = Vec::new();
+        for (pid, seen) in &self.seen {
+            match &seen.what {
+                What::NoVm => {}
+                What::Vm(vm) => {
+                    let is_trusted = self.trust.is_trusted(vm.info.uid);
+                    if is_trusted { &mut problems } else { &mut suspects }.extend(vm.problems().cloned());
+                    found.push((*pid, vm));
+                }
+                What::Unreadable(error) => suspects.push(error.clone()),
+            }
+        }
+        problems.sort_by_cached_key(ToString::to_string);
+        suspects.sort_by_cached_key(ToString::to_string);
+        problems.extend(suspects);
+        found.sort_unstable_by_key(|(pid, vm)| (vm.start_ticks, *pid));
+        let processes = found.iter().map(|(pid, vm)| (*pid, evidence(vm))).collect();
+        let mut overuse = std::mem::take(&mut self.overuse);
+        found.retain(|(pid, vm)| vm.is_listed && !self.is_part_of_another(*pid, vm));
+        let sockets = found.iter().filter_map(|(pid, vm)| vm.api_socket(*pid)).collect();
+        let instances = found.into_iter().map(|(_, vm)| vm.info.clone());
+        let mut instances: Vec<_> =
+            instances.chain(self.orphans.iter().map(|orphan| orphan.info.clone())).collect();
+        self.limit(&mut instances, |uid, resource, count| overuse.add(uid, resource, count));
+        limit_problems(&mut problems);
+        Listing { instances, problems, sockets, processes, overuse, ..Listing::default() }
+    }
+
+    /// It has come from another VM and holds a device of that: it is the same VM.
+    fn is_part_of_another(&self, pid: u32, vm: &Vm) -> bool {
+        self.ancestor(pid).is_some_and(|(_, ancestor)| {
+            ancestor.is_listed && vm.info.nics.iter().any(|nic| ancestor.info.nics.contains(nic))
+        })
+    }
+
+    /// The oldest VMs of a user stay, and those with the oldest NICs.
+    fn limit(&self, vms: &mut Vec<InstanceInfo>, mut left_out: impl FnMut(Option<u32>, &'static str, u64)) {
+        let share = self.share(vms, MAX_VMS, |_| 1);
+        let mut counts: HashMap<Option<u32>, u64> = HashMap::new();
+        vms.retain(|vm| {
+            let count = counts.entry(vm.uid).or_default();
+            *count += 1;
+            let stays = *count <= share || self.trust.is_trusted(vm.uid);
+            if !stays {
+                left_out(vm.uid, "vms", 1);
+            }
+            stays
+        });
+        let share = self.share(vms, MAX_NICS, |vm| vm.nics.len() as u64);
+        let mut counts: HashMap<Option<u32>, u64> = HashMap::new();
+        for vm in vms.iter_mut().filter(|vm| !self.trust.is_trusted(vm.uid)) {
+            let count = counts.entry(vm.uid).or_default();
+            let room = usize::try_from(share.saturating_sub(*count)).unwrap_or(usize::MAX);
+            let beyond = vm.nics.len().saturating_sub(room);
+            vm.nics.truncate(room);
+            *count += vm.nics.len() as u64;
+            left_out(vm.uid, "nics", beyond as u64);
+        }
+    }
+
+    /// How many each user who is not trusted may have.
+    fn share(&self, vms: &[InstanceInfo], budget: u64, count: impl Fn(&InstanceInfo) -> u64) -> u64 {
+        let mut demands: HashMap<Option<u32>, u64> = HashMap::new();
+        for vm in vms.iter().filter(|vm| !self.trust.is_trusted(vm.uid)) {
+            *demands.entry(vm.uid).or_default() += count(vm);
+        }
+        fair_share(budget, demands.into_values())
+    }
+}
+
+fn evidence(vm: &Vm) -> ProcessEvidence {
+    ProcessEvidence {
+        start_ticks: vm.start_ticks,
+        uid: vm.info.uid,
+        is_looked_at: vm.is_looked_at,
+        nics: vm.info.nics.clone(),
+    }
+}
+
+fn limit_problems(problems: &mut Vec<SourceError>) {
+    if let Some(count) = problems.len().checked_sub(MAX_PROBLEMS).filter(|count| *count > 0) {
+        problems.truncate(MAX_PROBLEMS);
+        problems.push(SourceError::More { count });
+    }
+}

@@ -1,0 +1,103 @@
+//! How much time the looks at processes of users may take who are not trusted.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// What one user's looks may take at once.
+const USER_BURST: Duration = Duration::from_millis(60);
+
+/// What the looks of all these users may take at once.
+const BURST: Duration = Duration::from_millis(120);
+
+/// What they all may take at the first call, which finds all the VMs of a host.
+const FIRST_BURST: Duration = Duration::from_secs(2);
+
+/// In a second, one user may use one of so many.
+const USER_RATE: u32 = 20;
+
+/// In a second, all these users together may use one of so many.
+const RATE: u32 = 10;
+
+/// Time that was used and is not paid for yet. It goes down as time passes.
+#[derive(Debug, Default)]
+pub struct Looks {
+    now: Duration,
+    is_first: bool,
+    by_user: HashMap<Option<u32>, Duration>,
+    all: Duration,
+}
+
+impl Looks {
+    /// Begins a call, at the time since any fixed moment.
+    pub fn begin(&mut self, now: Duration, is_first: bool) {
+        let passed = now.saturating_sub(self.now);
+        (self.now, self.is_first) = (now, is_first);
+        self.all = self.all.saturating_sub(passed / RATE);
+        self.by_user.retain(|_, used| {
+            *used = used.saturating_sub(passed / USER_RATE);
+            !used.is_zero()
+        });
+    }
+
+    /// Whether there is time for a look at a process of this user.
+    pub fn is_room(&self, uid: Option<u32>) -> bool {
+        let used = self.by_user.get(&uid).copied().unwrap_or_default();
+        if self.is_first { self.all < FIRST_BURST } else { self.all < BURST && used < USER_BURST }
+    }
+
+    pub fn used(&mut self, uid: Option<u32>, time: Duration) {
+        // At the first call everybody's VMs are new, which nobody has to pay for later.
+        if !self.is_first {
+            *self.by_user.entry(uid).or_default() += time;
+        }
+        self.all += time;
+    }
+
+    /// Ends the first call.
+    pub fn end(&mut self) {
+        if self.is_first {
+            self.all = Duration::ZERO;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_busy_user_leaves_time_for_others() {
+        let mut looks = Looks::default();
+        looks.begin(SECOND, false);
+        looks.used(Some(1), USER_BURST);
+        assert!(!looks.is_room(Some(1)) && looks.is_room(Some(2)));
+        looks.used(Some(2), BURST - USER_BURST);
+        assert!(!looks.is_room(Some(3)), "all of it is used");
+        looks.begin(2 * SECOND, false);
+        assert!(looks.is_room(Some(3)) && looks.is_room(Some(1)));
+    }
+
+    #[test]
+    fn a_long_look_is_paid_for_later() {
+        let mut looks = Looks::default();
+        looks.begin(SECOND, false);
+        looks.used(Some(1), SECOND / 2);
+        looks.begin(3 * SECOND, false);
+        assert!(!looks.is_room(Some(1)));
+        looks.begin(12 * SECOND, false);
+        assert!(looks.is_room(Some(1)));
+    }
+
+    #[test]
+    fn the_first_call_may_look_at_all() {
+        let mut looks = Looks::default();
+        looks.begin(SECOND, true);
+        looks.used(Some(1), SECOND);
+        assert!(looks.is_room(Some(1)));
+        looks.end();
+        looks.begin(SECOND, false);
+        assert!(looks.is_room(Some(1)));
+    }
+}

@@ -1,0 +1,83 @@
+//! Processes of users who are not trusted, and the work that they may cause.
+
+use super::*;
+use crate::model::Trust;
+use crate::sources::SourceContext;
+
+const STRANGER: u32 = 65534;
+
+impl Fixture {
+    fn scan_trusting(&self, trust: Trust) -> ProcScan {
+        ProcScan::new(&SourceContext { host: self.host(), trust, ..SourceContext::default() })
+    }
+}
+
+fn overuse(listing: Listing) -> Vec<(Option<u32>, &'static str, u64)> {
+    let list = listing.overuse.into_list();
+    list.into_iter().map(|over| (over.uid, over.resource, over.count)).collect()
+}
+
+#[test]
+fn a_list_of_users_shuts_others_out() {
+    let fake = |pid, uid| Fake { pid, uid, start: pid.into(), ..Fake::default() };
+    let fixture = Fixture::with(&[fake(11, 0), fake(12, 64055), fake(13, STRANGER)]);
+    let pids = |trust| {
+        let vms = list(&mut fixture.scan_trusting(trust), START);
+        vms.into_iter().filter_map(|vm| vm.hypervisor_pid).collect::<Vec<_>>()
+    };
+    assert_eq!(pids(Trust::default()), [11, 12, 13]);
+    assert_eq!(pids(Trust::only([64055])), [11, 12]);
+}
+
+#[test]
+fn names_in_files_give_strangers_no_taps() {
+    let taps = &[(9, "tap0")];
+    let fixture = Fixture::with(&[Fake { uid: STRANGER, taps, ..Fake::default() }]);
+    let listing = fixture.scan().list_at(START).unwrap();
+    assert_eq!(listing.instances[0].nics, []);
+    assert!(!listing.processes[&100].is_looked_at);
+    let problem = listing.problems[0].to_string();
+    assert!(problem.contains("its user is not in [trust]"), "{problem}");
+    let trusting = list(&mut fixture.scan_trusting(Trust::only([STRANGER])), START);
+    assert_eq!(trusting[0].nics, [Nic::local("tap0")]);
+}
+
+#[test]
+fn a_stranger_has_a_share_of_vms_and_root_has_all() {
+    let fixture = Fixture::new();
+    for pid in 11..=2110 {
+        let uid = if pid <= 2070 { STRANGER } else { 0 };
+        fixture.put(&Fake { pid, uid, start: pid.into(), ..Fake::default() });
+    }
+    let listing = fixture.scan().list_at(START).unwrap();
+    let of = |uid| listing.instances.iter().filter(|vm| vm.uid == Some(uid)).count();
+    assert_eq!((of(STRANGER), of(0)), (2048, 40));
+    assert_eq!(overuse(listing), [(Some(STRANGER), "vms", 12)]);
+}
+
+#[test]
+fn a_process_without_time_for_it_waits() {
+    let fixture = Fixture::new();
+    let mut scan = fixture.scan();
+    list(&mut scan, START);
+    scan.looks.used(Some(STRANGER), Duration::from_secs(1));
+    fixture.put(&Fake { uid: STRANGER, ..Fake::default() });
+    fixture.put(&Fake { pid: 101, args: "kvm -name root", ..Fake::default() });
+    let listing = scan.list_at(TICK).unwrap();
+    assert_eq!(ids(&listing.instances), ["root"]);
+    assert_eq!(overuse(listing), [(Some(STRANGER), "processes", 1)]);
+    assert_eq!(ids(&list(&mut scan, 60 * TICK)), ["web", "root"], "the time is paid for");
+}
+
+#[test]
+fn what_a_named_process_holds_is_evidence() {
+    let taps = &[(9, "tap0")];
+    let fixture = Fixture::with(&[Fake { exe: "/bin/vmm", args: "vmm", taps, ..Fake::default() }]);
+    let mut scan = fixture.scan();
+    assert!(scan.list_at(START).unwrap().processes.is_empty());
+    scan.named(&[100]);
+    let listing = scan.list_at(TICK).unwrap();
+    assert_eq!((listing.instances.len(), &listing.processes[&100].nics[..]), (0, &[Nic::local("tap0")][..]));
+    scan.named(&[]);
+    assert!(scan.list_at(2 * TICK).unwrap().processes.is_empty());
+}
