@@ -2,9 +2,13 @@
 //!
 //! Each test has a [`lab::Scene`]: a daemon, a [`lab::Victim`] whose bytes are known, and tenants of [`user`].
 
+mod flooding_api;
 mod frame;
+mod hanging_config_file;
 mod lab;
+mod links_out_of_a_jail;
 mod pace;
+mod pid_file_in_a_jail;
 mod user;
 
 /// Before `main`, and so before the test harness reads a command line that is not its own: see `tenant`.
