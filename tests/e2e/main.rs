@@ -8,6 +8,7 @@ mod faults;
 mod fixture;
 mod golden;
 mod http;
+mod limits;
 mod processes;
 mod push;
 mod readme;
