@@ -4,6 +4,7 @@
 
 mod api;
 mod cli;
+mod errors;
 mod faults;
 mod fixture;
 mod golden;
@@ -12,4 +13,5 @@ mod limits;
 mod processes;
 mod push;
 mod readme;
+mod terminal;
 mod vmm_api;
