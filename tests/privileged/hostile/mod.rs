@@ -4,11 +4,13 @@
 
 mod api_device;
 mod changed_program;
+mod few_descriptors;
 mod flood;
 mod frame;
 mod hidden_end;
 mod lab;
 mod macvtap_file;
+mod many_threads;
 mod pace;
 mod static_vm;
 mod stolen_id;
