@@ -7,6 +7,7 @@ mod changed_program;
 mod few_descriptors;
 mod flood;
 mod frame;
+mod held_process;
 mod hidden_end;
 mod lab;
 mod macvtap_file;

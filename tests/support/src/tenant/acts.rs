@@ -17,6 +17,7 @@ use rustix::process::{getgid, getuid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::background::{self, Background};
+use super::hold::Holdable;
 use super::{Act, FRAME, fuse, server};
 use crate::frames::{ETHERNET_HEADER, Frame};
 use crate::tap::{Tap, TapOptions};
@@ -26,6 +27,7 @@ use crate::tap::{Tap, TapOptions};
 pub(super) struct State {
     children: Vec<Child>,
     background: Vec<Background>,
+    holdable: Option<Holdable>,
 }
 
 impl State {
@@ -51,6 +53,10 @@ impl State {
                 mount("tmpfs", &path, "tmpfs", MountFlags::empty(), None).context("mount a tmpfs")?;
             }
             Act::MountFuse { path, file, hangs } => fuse::mount_one_file(&path, &file, hangs)?,
+            Act::StartHoldable { file } => {
+                return Ok(self.holdable.insert(Holdable::start(&file)?).pid.into());
+            }
+            Act::Hold => self.holdable.as_mut().context("nothing to hold up")?.hold()?,
             Act::ServeHttp { socket, answers } => server::serve_http(&socket, answers)?,
             Act::ServeQmp { socket, answers } => server::serve_qmp(&socket, answers)?,
             Act::Spawn { program, argv, count } => {

@@ -6,6 +6,7 @@
 mod acts;
 mod background;
 mod fuse;
+mod hold;
 mod server;
 
 use std::env;
@@ -123,6 +124,12 @@ pub enum Act {
         file: String,
         hangs: bool,
     },
+    /// Starts a child that [`Act::Hold`] holds up by this file of a FUSE file system that hangs. Answers with its pid.
+    StartHoldable {
+        file: PathBuf,
+    },
+    /// From soon after on, the child's `stat`, `exe`, `cmdline` and `io` do not answer.
+    Hold,
     /// Listens on a Unix socket, and answers each path with a body like the HTTP servers of VMMs.
     ServeHttp {
         socket: PathBuf,
