@@ -12,6 +12,7 @@ mod flood;
 mod flooding_api;
 mod frame;
 mod hanging_config_file;
+mod held_process;
 mod hidden_end;
 mod lab;
 mod links_out_of_a_jail;

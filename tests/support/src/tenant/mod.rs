@@ -7,6 +7,7 @@ mod acts;
 mod background;
 mod clients;
 mod fuse;
+mod hold;
 mod server;
 
 use std::env;
@@ -125,6 +126,12 @@ pub enum Act {
         file: String,
         hangs: bool,
     },
+    /// Starts a child that [`Act::Hold`] holds up by this file of a FUSE file system that hangs. Answers with its pid.
+    StartHoldable {
+        file: PathBuf,
+    },
+    /// From soon after on, the child's `stat`, `exe`, `cmdline` and `io` do not answer.
+    Hold,
     /// Listens on a Unix socket, and answers each path with a body like the HTTP servers of VMMs.
     ServeHttp {
         socket: PathBuf,
