@@ -4,8 +4,10 @@
 //! so. Where a process is named, the VM is there while that is; its TAPs may be another VM's by then. A pid file is
 //! read at each call, for a VM that was started again has another pid. A device that is no TAP is left out.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -103,12 +105,15 @@ impl DescribedVm {
         seen: &mut WrittenPid,
         problems: &mut Vec<SourceError>,
     ) -> Option<u32> {
-        let (pid, file) = match (self.pid, self.pid_file.as_deref()) {
-            (Some(pid), _) => (pid, written),
-            (None, Some(path)) => (pid_in(path, host, operators, seen, problems)?, Some(path)),
+        let (pid, written) = match (self.pid, self.pid_file.as_deref()) {
+            (Some(pid), _) => (pid, written.map(|path| (path, modified(path)))),
+            (None, Some(path)) => {
+                let (pid, modified) = pid_in(path, host, operators, seen, problems)?;
+                (pid, Some((path, modified)))
+            }
             (None, None) => return None,
         };
-        match seen.check(host, pid, file) {
+        match seen.check(host, pid, written) {
             Ok(()) => Some(pid),
             Err(problem) => {
                 problems.push(problem);
@@ -149,9 +154,9 @@ fn pid_in(
     operators: &Operators,
     seen: &WrittenPid,
     problems: &mut Vec<SourceError>,
-) -> Option<u32> {
+) -> Option<(u32, Option<SystemTime>)> {
     match read_pid(path, host, operators) {
-        Ok(pid) => Some(pid),
+        Ok(found) => Some(found),
         Err(problem) => {
             let is_gone = problem.io_kind() == Some(io::ErrorKind::NotFound);
             problems.push(problem);
@@ -161,7 +166,11 @@ fn pid_in(
 }
 
 /// The first line counts. What else is in the file is repeated nowhere.
-fn read_pid(path: &Path, host: &Host, operators: &Operators) -> Result<u32, SourceError> {
+fn read_pid(
+    path: &Path,
+    host: &Host,
+    operators: &Operators,
+) -> Result<(u32, Option<SystemTime>), SourceError> {
     let failed = |error| SourceError::io("read", path, error);
     let (file, authors) = operators.open(path).map_err(failed)?;
     let content = files::read_located(file, PID_FILE_LIMIT).map_err(failed)?;
@@ -169,13 +178,16 @@ fn read_pid(path: &Path, host: &Host, operators: &Operators) -> Result<u32, Sour
     let pid = str::from_utf8(line).ok().and_then(|line| line.trim().parse().ok()).filter(|pid| *pid > 0);
     let pid = pid.ok_or_else(|| SourceError::content(path, "there is no pid in it"))?;
     authors.may_name(&Process::new(host, pid)).map_err(|problem| SourceError::content(path, problem))?;
-    Ok(pid)
+    Ok((pid, authors.modified()))
+}
+
+/// When an operator's file was last written.
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|file| file.modified()).ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::super::proc_scan::fixture::{Fake, Fixture};
     use super::*;
 

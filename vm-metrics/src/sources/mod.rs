@@ -13,6 +13,7 @@ mod firecracker;
 mod hypeman;
 mod libvirt;
 mod merge;
+mod mounts;
 mod precedence;
 mod proc_scan;
 mod process_files;
