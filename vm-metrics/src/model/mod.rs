@@ -2,8 +2,10 @@
 
 mod batch;
 mod fair_share;
+mod printable;
 mod snapshot;
 mod stats;
+mod tenant;
 mod trust;
 mod uncounted;
 mod vm;
@@ -14,10 +16,12 @@ pub use batch::{
     ProcessReading, SchedTimes, SmapsRollup, TapReading, TapStats, ThreadsReading, VcpuReading,
 };
 pub use fair_share::{Excess, Overuse, fair_share};
+pub(crate) use printable::{Escaping, Printable, is_unsafe};
 pub use snapshot::{Health, Late, PartHealth, PartKind, PartRun, Snapshot};
 pub use stats::{
     AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats, PacketMix, VcpuStats, VmStats, Volume,
 };
+pub(crate) use tenant::{Tenant, in_turns};
 pub use trust::Trust;
 pub use uncounted::{UncountedKind, UncountedNic};
 pub(crate) use vm::is_device_name;

@@ -4,10 +4,12 @@
 //! A new reader is one file here, its `mod` line and its line in [`READERS`]: its configuration section, health and
 //! timing follow from the table.
 
+mod calls;
 mod cpu_clock;
 mod elsewhere;
 mod error;
 mod exits;
+mod file_budget;
 mod kept;
 mod proc_io;
 mod proc_smaps;
@@ -15,6 +17,7 @@ mod proc_stat;
 mod proc_statm;
 mod proc_status;
 mod proc_threads;
+mod process_files;
 mod rtnetlink;
 mod tap_ebpf;
 mod tap_netlink;
@@ -26,6 +29,7 @@ use std::fmt;
 
 pub use crate::procfs::ParseError;
 pub use error::{ReadReport, ReaderError};
+pub(crate) use file_budget::FileBudget;
 pub use proc_stat::read_proc_stat;
 pub use proc_statm::{ProcStatm, read_proc_statm};
 pub(crate) use tap_ebpf::{NAME as TAP_EBPF, detach};
@@ -34,7 +38,7 @@ pub use watch::{Watch, Watching};
 
 use crate::config::{ConfigError, Section, Sections};
 use crate::host::Host;
-use crate::model::{Batch, Health, Leaving, PartHealth, VmSet};
+use crate::model::{Batch, Health, Leaving, PartHealth, Trust, VmSet};
 
 /// Reads one kind of number of all VMs.
 pub trait Reader: Send {
@@ -82,6 +86,8 @@ type Start = Box<dyn FnOnce(&Setting) -> Started + Send>;
 pub struct Setting {
     pub host: Host,
     pub purpose: Purpose,
+    /// Whose work is not cut by shares.
+    pub trust: Trust,
     /// To which it adds what tells of news.
     pub watch: Watch,
 }
@@ -109,6 +115,8 @@ pub struct Configured {
     pub name: &'static str,
     /// `None` when switched off.
     start: Option<Start>,
+    /// Memory that it takes from the kernel at its start.
+    map_bytes: u64,
 }
 
 impl fmt::Debug for Configured {
@@ -118,6 +126,11 @@ impl fmt::Debug for Configured {
 }
 
 impl Configured {
+    /// Memory that it takes from the kernel at its start.
+    pub(crate) fn map_bytes(&self) -> u64 {
+        self.map_bytes
+    }
+
     pub fn start(self, setting: &Setting) -> Started {
         match self.start {
             Some(start) => start(setting),
@@ -146,7 +159,9 @@ pub fn configure(mut sections: Sections) -> Result<Vec<Configured>, ConfigError>
             // A section that is switched off is checked all the same: a mistake in it must not wait.
             let start = (def.configure)(&section)?;
             let enabled = section.enabled(!ON_REQUEST.contains(&def.name))?;
-            Ok(Configured { name: def.name, start: enabled.then_some(start) })
+            let counts_in_maps = enabled && def.name == TAP_EBPF;
+            let map_bytes = if counts_in_maps { tap_ebpf::map_bytes(&section)? } else { 0 };
+            Ok(Configured { name: def.name, start: enabled.then_some(start), map_bytes })
         })
         .collect::<Result<_, ConfigError>>()?;
     sections.none_left()?;

@@ -96,6 +96,7 @@ fn evidence(vm: &Vm) -> ProcessEvidence {
         uid: vm.info.uid,
         is_looked_at: vm.is_looked_at,
         nics: vm.info.nics.clone(),
+        is_holder: vm.is_holder,
     }
 }
 

@@ -76,30 +76,3 @@ fn a_tap_that_a_child_holds_stays_with_the_vm() {
         assert_eq!(vms(&mut scan, now), one("web", Some(100)));
     }
 }
-
-#[test]
-fn a_vm_waits_until_the_holder_of_its_tap_is_found() {
-    let fixture = Fixture::with(&[VM]);
-    fixture.tap("tap0", true);
-    for pid in 1000..1600 {
-        fixture.put(&Fake { pid, exe: "/bin/sh", args: "sh", taps: &[], ..VM });
-    }
-    let mut scan = fixture.scan();
-    vms(&mut scan, START);
-    fixture.put(&Fake { pid: 2000, start: 6000, exe: "/bin/sh", args: "sh", ..VM });
-    fixture.end(100);
-    for at in 1..=2 {
-        assert_eq!(vms(&mut scan, at * TICK), one("web", None));
-    }
-    assert_eq!(vms(&mut scan, 3 * TICK), one("other-2000", Some(2000)));
-}
-
-#[test]
-fn a_vm_whose_tap_nobody_holds_has_ended() {
-    let fixture = Fixture::with(&[VM]);
-    fixture.tap("tap0", false);
-    let mut scan = fixture.scan();
-    vms(&mut scan, START);
-    fixture.end(100);
-    assert_eq!(vms(&mut scan, TICK), []);
-}
