@@ -19,9 +19,8 @@ use rustix::process::{Pid, WaitOptions, getgid, getuid, waitpid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::background::{self, Background};
-use super::{Act, FRAME, clients, fuse, server};
 use super::hold::Holdable;
-use super::{Act, FRAME, fuse, server};
+use super::{Act, FRAME, clients, fuse, server};
 use crate::frames::{ETHERNET_HEADER, Frame};
 use crate::tap::{Tap, TapOptions};
 
