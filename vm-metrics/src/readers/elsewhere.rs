@@ -11,6 +11,7 @@ use crate::host::Host;
 use crate::model::{Excess, FIRST_NUMBER, Nic, Trust, VmSet, fair_share};
 use crate::model::{Tenant, in_turns};
 use crate::netns::Namespace;
+use crate::patient::{Job, Patient};
 
 /// A namespace that could not be opened is tried again after this time.
 const RETRY: Duration = Duration::from_secs(10);
@@ -20,6 +21,9 @@ const MAX_OF_OTHERS: u64 = 1024;
 
 /// A namespace takes up to this many files of each reader, and what is left is for the others.
 const FILES_EACH: u64 = 16;
+
+/// How long a process may take to show its namespace.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long a tick opens namespaces of users who are not trusted. At least one is opened in any case.
 const TIME_FOR_OTHERS: Duration = Duration::from_millis(50);
@@ -43,6 +47,7 @@ pub(super) struct Elsewhere<T> {
     order: Vec<u64>,
     turn: usize,
     opened: u64,
+    finder: Patient<(Host, u64, Vec<u32>), io::Result<Namespace>>,
 }
 
 #[derive(Debug)]
@@ -92,6 +97,9 @@ impl<T> Elsewhere<T> {
             order: Vec::new(),
             turn: 0,
             opened: 0,
+            finder: Patient::new("find-netns", PATIENCE, |(host, netns, pids): (Host, u64, Vec<u32>)| {
+                Namespace::find(&host, netns, &pids)
+            }),
         }
     }
 
@@ -137,7 +145,7 @@ impl<T> Elsewhere<T> {
                 self.opened += 1;
                 let number = FIRST_NUMBER + self.opened;
                 let tenant = *tenant;
-                let opened = Namespace::find(&self.host, netns, pids)
+                let opened = find(&mut self.finder, &self.host, netns, pids, tenant)
                     .and_then(|namespace| open(Opened { namespace, netns, tenant, number }));
                 let (state, had_at) = (opened.map_err(Refusal::new), Instant::now());
                 let known = Known { is_wanted: true, had_at, pids: pids.clone(), tenant, state };
@@ -229,6 +237,24 @@ impl<T> Elsewhere<T> {
     pub(super) fn release(&mut self, mut close: impl FnMut(&mut T) -> bool) {
         self.known.retain(|_, known| known.is_wanted || !known.state.as_mut().map_or(true, &mut close));
     }
+}
+
+/// A process may keep whoever opens its namespace waiting: then it is tried again later.
+fn find(
+    finder: &mut Patient<(Host, u64, Vec<u32>), io::Result<Namespace>>,
+    host: &Host,
+    netns: u64,
+    pids: &[u32],
+    tenant: Tenant,
+) -> io::Result<Namespace> {
+    let job = Job {
+        pid: pids.first().copied().unwrap_or_default(),
+        uid: tenant.uid(),
+        is_trusted: tenant.is_trusted(),
+        question: (host.clone(), netns, pids.to_vec()),
+    };
+    let answer = finder.each(vec![job]).pop().flatten();
+    answer.unwrap_or_else(|| Err(io::Error::new(io::ErrorKind::TimedOut, "its processes do not answer")))
 }
 
 impl Refusal {
