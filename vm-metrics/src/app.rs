@@ -1,13 +1,11 @@
 //! The wiring, and the only file that knows every room: config → sources and readers → manager → exporters → HTTP.
 
-use std::fs;
 use std::future::pending;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,6 +17,7 @@ use crate::config::{ApiSocket, Config, ConfigError, Settings};
 use crate::exporters::{self, Running};
 use crate::host::Host;
 use crate::http::{self, Site};
+use crate::limits;
 use crate::manager::{Manager, ManagerError, TickThread, Ticker};
 use crate::readers::{self, Configured, Purpose, Watch, Watching};
 use crate::sources::push::Inbox;
@@ -67,7 +66,8 @@ impl App {
     /// # Errors
     /// When the daemon cannot start, when the ticks end by themselves, and when on leaving the last tick does not end.
     pub(crate) fn serve(self) -> anyhow::Result<()> {
-        raise_open_files();
+        // Of this process, whatever host it is told to look at.
+        limits::check(&Host::default(), self.readers.iter().map(Configured::map_bytes).sum())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let served = runtime.block_on(async { self.serve_until(Signals::new()?).await });
         // What still renders has nobody left to read it.
@@ -222,8 +222,7 @@ fn bind_socket(socket: &Path, required: bool, otherwise: &str) -> anyhow::Result
     if !required && !directory.is_dir() {
         return Ok(None);
     }
-    let bound = fs::create_dir_all(directory).and_then(|()| http::push::bind(socket));
-    match bound.with_context(|| format!("cannot listen on {}", socket.display())) {
+    match http::push::bind(socket).with_context(|| format!("cannot listen on {}", socket.display())) {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if required => Err(error),
         Err(error) => {
@@ -261,15 +260,6 @@ impl Signals {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
         }
-    }
-}
-
-/// Readers keep about ten files per VM open.
-fn raise_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(errno) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!("cannot raise the limit of open files from {:?}: {errno}", limit.current);
     }
 }
 

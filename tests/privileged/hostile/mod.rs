@@ -2,12 +2,26 @@
 //!
 //! Each test has a [`lab::Scene`]: a daemon, a [`lab::Victim`] whose bytes are known, and tenants of [`user`].
 
+mod api_device;
+mod changed_program;
 mod connection_flood;
+mod flood;
 mod frame;
+mod hidden_end;
 mod lab;
+mod macvtap_file;
 mod pace;
+mod planted_directories;
+mod planted_state;
 mod scrapes_at_once;
+mod small_limits;
+mod static_vm;
+mod stolen_id;
+mod swapped_descriptor;
 mod user;
+
+/// The uuid of a victim.
+const VICTIM: &str = "11111111-1111-4111-8111-111111111111";
 
 /// Before `main`, and so before the test harness reads a command line that is not its own: see `tenant`.
 #[used]

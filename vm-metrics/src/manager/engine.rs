@@ -131,6 +131,11 @@ impl Engine {
         self.ledger.hear(&batch, &leaving);
         let (stats, last_words) = merge::merge((&vms, &batch), (&leaving.vms, &last), &mut self.ledger);
         self.departed.add(last_words, &self.before.stats, began);
+        // The merge has written the state.
+        if let Some(state) = self.ledger.state_health().map(judge::state_run) {
+            self.health_log.note(&state);
+            parts.push(state);
+        }
         let mut shown = stats.clone();
         self.departed.show(&mut shown);
         self.before = Tick { vms, stats };

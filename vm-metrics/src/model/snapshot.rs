@@ -34,6 +34,7 @@ pub struct Late {
 pub enum PartKind {
     Source,
     Reader,
+    Manager,
 }
 
 /// How a part did in one tick.
@@ -111,6 +112,7 @@ impl PartKind {
         match self {
             Self::Source => "source",
             Self::Reader => "reader",
+            Self::Manager => "manager",
         }
     }
 }

@@ -28,7 +28,9 @@ use saved::Store;
 use sums::{Network, Sums};
 
 use crate::host::Host;
-use crate::model::{Batch, DepartedDevice, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, VmSet};
+use crate::model::{
+    Batch, DepartedDevice, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, PartHealth, VmSet,
+};
 use crate::readers::Purpose;
 
 /// Ticks between two looks for accounts whose device is gone; one that is taken up again is checked anyway.
@@ -93,9 +95,15 @@ impl Ledger {
     /// Goes on with what a daemon before this one has left in the directory.
     pub(super) fn new(host: Host, purpose: Purpose, state_dir: Option<&Path>) -> Self {
         let looks_once = purpose == Purpose::Look;
-        let dir = state_dir.filter(|_| !looks_once);
-        let mut store = dir.and_then(|dir| Store::open(&host, dir));
-        let (accounts, ended) = store.as_mut().map(|store| store.load(now())).unwrap_or_default();
+        let mut store = state_dir.map(|dir| Store::new(&host, dir));
+        let (accounts, ended) = match &mut store {
+            Some(store) if !looks_once => store.load(now()),
+            Some(store) => {
+                store.check();
+                Default::default()
+            }
+            None => Default::default(),
+        };
         let (accounts, sums) = (accounts.into_iter().collect(), Sums::restored(ended, now()));
         Self { host, looks_once, accounts, sums, store, ..Self::default() }
     }
@@ -237,9 +245,14 @@ impl Ledger {
         }
         if std::mem::take(&mut self.changed) {
             self.add_up();
-            let Some(store) = &mut self.store else { return };
+            let Some(store) = self.store.as_mut().filter(|_| !self.looks_once) else { return };
             store.save(self.accounts.iter(), self.sums.ended());
         }
+    }
+
+    /// How writing the state for the next daemon goes; `None` where no directory was named.
+    pub(super) fn state_health(&self) -> Option<&PartHealth> {
+        self.store.as_ref().map(Store::health)
     }
 
     fn add_up(&mut self) {
