@@ -17,7 +17,10 @@ use super::open::Open;
 use super::peer::{Peer, TcpPeers};
 
 /// A few scrapers and a few people are ten connections. Each is an open file, and there are VMs that need theirs.
-const MAX_OPEN: usize = 64;
+const MAX_TCP: usize = 64;
+
+/// Only root and the daemon's user may connect.
+const MAX_UNIX: usize = 16;
 
 /// How long a connection may say nothing, or not all of its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,6 +46,9 @@ const BACKLOG: u32 = 4096;
 /// Where connections come from.
 pub trait Accept: Send {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Connections at the same time.
+    const MAX_OPEN: usize;
 
     /// The next connection and whose it is; nobody's when the peer has closed it already.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Option<Peer>)>> + Send;
@@ -73,6 +79,7 @@ impl Tcp {
 
 impl Accept for Tcp {
     type Stream = TcpStream;
+    const MAX_OPEN: usize = MAX_TCP;
 
     async fn accept(&mut self) -> io::Result<(TcpStream, Option<Peer>)> {
         let (stream, client) = self.listener.accept().await?;
@@ -87,6 +94,7 @@ impl Accept for Tcp {
 
 impl Accept for UnixListener {
     type Stream = UnixStream;
+    const MAX_OPEN: usize = MAX_UNIX;
 
     async fn accept(&mut self) -> io::Result<(UnixStream, Option<Peer>)> {
         let (stream, _) = Self::accept(self).await?;
@@ -102,15 +110,15 @@ pub async fn serve(listener: impl Accept, router: Router, leaving: impl Future<O
     graceful.shutdown().await;
 }
 
-async fn accept_until(
-    mut listener: impl Accept,
+async fn accept_until<L: Accept>(
+    mut listener: L,
     router: &Router,
     answer_timeout: Duration,
     graceful: &GracefulShutdown,
     leaving: impl Future<Output = ()>,
 ) {
     let mut leaving = pin!(leaving);
-    let mut open = Open::new(MAX_OPEN);
+    let mut open = Open::new(L::MAX_OPEN);
     let mut said: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {

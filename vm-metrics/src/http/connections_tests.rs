@@ -19,6 +19,7 @@ struct Queue(mpsc::UnboundedReceiver<(DuplexStream, Peer)>);
 
 impl Accept for Queue {
     type Stream = DuplexStream;
+    const MAX_OPEN: usize = MAX_TCP;
 
     async fn accept(&mut self) -> io::Result<(DuplexStream, Option<Peer>)> {
         match self.0.recv().await {
