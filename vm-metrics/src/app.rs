@@ -42,7 +42,7 @@ impl App {
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let Config { settings, sources, readers, exporters } = config;
         let Settings { host, trust, retention, .. } = settings.clone();
-        let context = SourceContext::new(host, trust).with_retention(retention);
+        let context = SourceContext::new(host, trust, retention);
         Ok(Self {
             sources: sources::configure(sources, &context)?,
             readers: readers::configure(readers)?,
@@ -57,8 +57,8 @@ impl App {
 
     /// Starts the readers, for those who want to tick themselves.
     pub fn into_manager(self, purpose: Purpose) -> Result<Manager, ManagerError> {
-        let Settings { host, retention, state_dir, .. } = &self.settings;
-        Manager::start(self.sources, self.readers, host, *retention, Some(state_dir), purpose)
+        let Settings { host, retention, state_dir, trust, .. } = &self.settings;
+        Manager::start(self.sources, self.readers, host, *retention, Some(state_dir), trust, purpose)
     }
 
     /// Serves until SIGINT or SIGTERM.
@@ -170,6 +170,7 @@ impl Manager {
                 host,
                 config.settings.retention,
                 None,
+                &config.settings.trust,
                 Purpose::Look,
             )?)
         };
@@ -222,6 +223,7 @@ fn bind_socket(socket: &Path, required: bool, otherwise: &str) -> anyhow::Result
     if !required && !directory.is_dir() {
         return Ok(None);
     }
+    // It makes the directory, too.
     match http::push::bind(socket).with_context(|| format!("cannot listen on {}", socket.display())) {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if required => Err(error),

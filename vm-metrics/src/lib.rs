@@ -28,6 +28,7 @@ pub mod manager;
 pub mod model;
 mod netns;
 mod own_dir;
+mod patient;
 mod procfs;
 pub mod readers;
 pub mod sources;

@@ -14,7 +14,7 @@ use crate::alone::alone;
 #[test]
 fn a_rewritten_command_line_changes_no_id() {
     alone("hostile::changed_program::a_rewritten_command_line_changes_no_id", || {
-        for argv in ["x", "qemu-system-x86_64 -uuid two", ""] {
+        for argv in ["x", "x -uuid two", ""] {
             let (scene, mut vm) = evader();
             let daemon = scene.daemon("");
             vm.work(5);
@@ -38,6 +38,12 @@ fn a_forked_child_stays_the_same_vm() {
             vm.work(5);
             vm.assert_exact(&daemon);
             vm.vmm.tell(&Act::Fork { parent_stays }).unwrap();
+            for _ in 0..5 {
+                vm.work(5);
+                vm.assert_exact(&daemon);
+            }
+            let argv = ["x", "-uuid", "two"].map(str::to_owned).to_vec();
+            vm.vmm.tell(&Act::RewriteArgv { argv }).unwrap();
             for _ in 0..10 {
                 vm.work(5);
                 vm.assert_exact(&daemon);
@@ -51,7 +57,7 @@ fn another_hypervisor_is_another_vm_without_loss() {
     alone("hostile::changed_program::another_hypervisor_is_another_vm_without_loss", || {
         let argv = ["--id", "two"];
         let owners = exec_with_the_tap("firecracker", &argv);
-        assert_eq!(owners, BTreeSet::from(["one".to_owned(), "two".to_owned()]));
+        assert!(owners.contains("one") && owners.len() == 2, "{owners:?}");
     });
 }
 
@@ -72,7 +78,7 @@ fn exec_with_the_tap(program: &str, argv: &[&str]) -> BTreeSet<String> {
     // Between the last tick before and the first after.
     vm.work(5);
     let argv = argv.iter().map(ToString::to_string).collect();
-    let program = scene.program(program);
+    let program = scene.other_program(program);
     vm.vmm.tell(&Act::Exec { program, argv, keep: vec![vm.fd] }).unwrap();
     for _ in 0..10 {
         vm.work(5);

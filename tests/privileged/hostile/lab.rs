@@ -83,6 +83,15 @@ impl Scene {
         path
     }
 
+    /// The same in a file of its own: it is another program than those of [`Self::program`].
+    pub(super) fn other_program(&self, name: &str) -> PathBuf {
+        let directory = self.path("others");
+        fs::create_dir_all(&directory).unwrap();
+        let path = directory.join(name);
+        fs::copy(std::env::current_exe().unwrap(), &path).unwrap();
+        path
+    }
+
     /// A program under this name that does nothing until it is killed, for thousands of fakes.
     pub(super) fn idle_program(&self, name: &str) -> PathBuf {
         let directory = self.path("idle");

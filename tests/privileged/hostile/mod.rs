@@ -4,15 +4,22 @@
 
 mod api_device;
 mod changed_program;
+mod churning_fakes;
 mod connection_flood;
+mod flapping_links;
 mod flood;
+mod flooding_api;
 mod frame;
+mod hanging_config_file;
 mod hidden_end;
 mod lab;
+mod links_out_of_a_jail;
 mod macvtap_file;
 mod pace;
+mod pid_file_in_a_jail;
 mod planted_directories;
 mod planted_state;
+mod remade_taps;
 mod scrapes_at_once;
 mod small_limits;
 mod static_vm;

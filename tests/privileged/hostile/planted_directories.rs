@@ -90,7 +90,7 @@ fn pins_that_may_not_be_made_are_said() {
         victim.work(3);
         victim.assert_exact(&daemon);
         wait_for_health(&daemon, "tap_ebpf", "degraded");
-        let says = "cannot open /sys/fs/bpf/vm-metrics: Permission denied";
+        let says = "cannot create /sys/fs/bpf/vm-metrics: Permission denied";
         assert!(daemon.log().contains(says), "{}", daemon.log());
         let success = daemon.metrics().unwrap().value("vm_metrics_reader_success", &[("reader", "tap_ebpf")]);
         assert_eq!(success, Some(1.0));

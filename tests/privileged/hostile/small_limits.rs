@@ -47,6 +47,7 @@ fn too_few_open_files_are_refused_with_a_number() {
         for limit in [112, 128] {
             let command = serve(&scene, &["prlimit", &format!("--nofile={limit}")]);
             let daemon = Daemon::start_command(command).unwrap();
+            daemon.wait_until_ready().unwrap();
             victim.work(3);
             victim.assert_exact(&daemon);
             let says = format!("the limit of open files is {limit}: enough for about ");

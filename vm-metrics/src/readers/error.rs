@@ -26,6 +26,8 @@ pub enum ReaderError {
         "{threads} threads of process {pid} are not read: not enough open files allowed (LimitNOFILE, ulimit -n)"
     )]
     NoRoom { pid: u32, threads: usize },
+    #[error("process {pid} does not answer: its memory or its exec is held up")]
+    Hangs { pid: u32 },
     #[error("{device}: no such device in this network namespace")]
     NoDevice { device: String },
     #[error("cannot enter the network namespace net:[{netns}]: {problem} (it needs CAP_SYS_ADMIN)")]
@@ -78,6 +80,7 @@ impl ReaderError {
             Self::NoRoom { .. } => Some(Errno::MFILE.raw_os_error()),
             Self::Earlier(error) => error.errno(),
             Self::ThreadEnded { .. }
+            | Self::Hangs { .. }
             | Self::Waiting { .. }
             | Self::Lost { .. }
             | Self::OtherNamespace { .. }

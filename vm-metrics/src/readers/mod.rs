@@ -4,6 +4,7 @@
 //! A new reader is one file here, its `mod` line and its line in [`READERS`]: its configuration section, health and
 //! timing follow from the table.
 
+mod calls;
 mod cpu_clock;
 mod elsewhere;
 mod error;
@@ -16,6 +17,7 @@ mod proc_stat;
 mod proc_statm;
 mod proc_status;
 mod proc_threads;
+mod process_files;
 mod rtnetlink;
 mod tap_ebpf;
 mod tap_netlink;
@@ -36,7 +38,7 @@ pub use watch::{Watch, Watching};
 
 use crate::config::{ConfigError, Section, Sections};
 use crate::host::Host;
-use crate::model::{Batch, Health, Leaving, PartHealth, VmSet};
+use crate::model::{Batch, Health, Leaving, PartHealth, Trust, VmSet};
 
 /// Reads one kind of number of all VMs.
 pub trait Reader: Send {
@@ -84,6 +86,8 @@ type Start = Box<dyn FnOnce(&Setting) -> Started + Send>;
 pub struct Setting {
     pub host: Host,
     pub purpose: Purpose,
+    /// Whose work is not cut by shares.
+    pub trust: Trust,
     /// To which it adds what tells of news.
     pub watch: Watch,
 }

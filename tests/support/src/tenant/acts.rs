@@ -10,11 +10,12 @@ use std::path::Path;
 use std::process::{self, Child, Command};
 use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::mount::{MountFlags, mount};
-use rustix::process::{getgid, getuid};
+use rustix::pipe::pipe;
+use rustix::process::{Pid, WaitOptions, getgid, getuid, waitpid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::background::{self, Background};
@@ -60,6 +61,7 @@ impl State {
                     self.children.push(background::spawn(&program, &argv, number)?);
                 }
             }
+            Act::OpenTapElsewhere { name } => return open_tap_elsewhere(&name),
             Act::OpenTapsElsewhere { name, count } => open_taps_elsewhere(&name, count)?,
             Act::KeepSpawning { program, argv, pause } => {
                 self.background.push(background::keep_spawning(program, argv, pause));
@@ -67,6 +69,7 @@ impl State {
             Act::KeepSwapping { one, other, to } => {
                 self.background.push(background::keep_swapping(one, other, to));
             }
+            Act::KeepOpening => self.background.push(background::keep_opening()),
             Act::KeepFlapping { count } => self.background.push(background::keep_flapping(count)?),
             Act::Get { address, path } => return clients::get(address, &path),
             Act::Connect { address, text, count } => {
@@ -140,6 +143,34 @@ fn open_many(path: &Path, count: usize) -> Result<()> {
         let _ = one.into_raw_fd();
     }
     Ok(())
+}
+
+/// By a child that shares the descriptors with this process, but not the namespaces.
+fn open_tap_elsewhere(name: &str) -> Result<u64> {
+    let (answer, says) = pipe().context("make a pipe")?;
+    let flags = libc::c_long::from(libc::CLONE_FILES | libc::SIGCHLD);
+    // SAFETY: as fork: the child goes on with the one thread that there is, and ends below.
+    let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    match child {
+        -1 => return Err(io::Error::last_os_error()).context("clone"),
+        0 => {
+            let opened = unshare(true, false, false).and_then(|()| open_tap(name, false, true));
+            let said = match opened {
+                Ok(fd) => fd.to_string(),
+                Err(error) => format!("{error:#}"),
+            };
+            let _ = rustix::io::write(&says, said.as_bytes());
+            // SAFETY: ends the process at once: what it has opened is the parent's now.
+            unsafe { libc::_exit(0) }
+        }
+        _ => {}
+    }
+    let mut text = [0; 1024];
+    let length = rustix::io::read(&answer, &mut text).context("hear the child")?;
+    let pid = Pid::from_raw(i32::try_from(child).context("a pid")?);
+    waitpid(pid, WaitOptions::empty()).context("wait for the child")?;
+    let text = String::from_utf8_lossy(&text[..length]);
+    text.parse().map_err(|_| anyhow!("{text}"))
 }
 
 fn open_taps_elsewhere(name: &str, count: usize) -> Result<()> {

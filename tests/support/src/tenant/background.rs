@@ -1,5 +1,6 @@
 //! What a tenant goes on doing while it obeys: threads that end when they are told, and programs it starts.
 
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -78,12 +79,22 @@ pub(super) fn keep_connecting(address: SocketAddr, text: String) -> Background {
     })
 }
 
-pub(super) fn keep_swapping(one: RawFd, other: RawFd, to: RawFd) -> Background {
+pub(super) fn keep_swapping(one: RawFd, other: RawFd, to: Vec<RawFd>) -> Background {
     Background::start(move || {
-        for _ in 0..100 {
-            duplicate(one, to)?;
-            duplicate(other, to)?;
+        for from in [one, other] {
+            to.iter().try_for_each(|to| duplicate(from, *to))?;
         }
+        Ok(())
+    })
+}
+
+pub(super) fn keep_opening() -> Background {
+    const PAUSE: Duration = Duration::from_millis(30);
+    Background::start(|| {
+        let one = File::open("/dev/null").context("open /dev/null")?;
+        thread::sleep(PAUSE);
+        drop(one);
+        thread::sleep(PAUSE);
         Ok(())
     })
 }

@@ -141,6 +141,10 @@ pub enum Act {
         argv: Vec<String>,
         count: usize,
     },
+    /// Opens a TAP in a new network namespace, in which it is not itself. Answers with the descriptor.
+    OpenTapElsewhere {
+        name: String,
+    },
     /// Makes so many network namespaces with a TAP of this name in each, and keeps them.
     OpenTapsElsewhere {
         name: String,
@@ -152,12 +156,14 @@ pub enum Act {
         argv: Vec<String>,
         pause: u64,
     },
-    /// Goes on swapping until [`Act::Stop`]: the descriptor `to` is a duplicate of `one`, then of `other`, without a pause.
+    /// Goes on swapping until [`Act::Stop`]: the descriptors `to` are duplicates of `one`, then of `other`.
     KeepSwapping {
         one: RawFd,
         other: RawFd,
-        to: RawFd,
+        to: Vec<RawFd>,
     },
+    /// Goes on opening and closing a descriptor until [`Act::Stop`]: it never has as many as before.
+    KeepOpening,
     /// Makes so many pairs of veth devices, and takes one after the other up and down until [`Act::Stop`].
     KeepFlapping {
         count: usize,

@@ -46,7 +46,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{Purpose, ReaderDef, Started};
+use super::{Purpose, ReaderDef, Setting, Started};
 #[cfg(feature = "ebpf")]
 use super::{Reader, ReaderError};
 use crate::config::{ConfigError, Section};
@@ -62,7 +62,7 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     configure: |section| {
         let options: Options = section.options()?;
         options.check().map_err(|problem| section.refusal("max_nics", &problem))?;
-        Ok(Box::new(move |setting| start(&options, &setting.host, setting.purpose)))
+        Ok(Box::new(move |setting| start(&options, setting)))
     },
 };
 
@@ -134,14 +134,15 @@ impl Options {
 }
 
 #[cfg(feature = "ebpf")]
-fn start(options: &Options, host: &Host, purpose: Purpose) -> Started {
+fn start(options: &Options, setting: &Setting) -> Started {
+    let host = &setting.host;
     if let Some(health) = super::not_this_kernel(host) {
         return Started::Not(health);
     }
-    let started: Result<Box<dyn Reader>, error::LoadError> = match purpose {
+    let started: Result<Box<dyn Reader>, error::LoadError> = match setting.purpose {
         Purpose::Look => reader::Trial::new(options, host).map(|trial| Box::new(trial) as _),
         Purpose::Serve => match pins(options, host).map(Option::transpose) {
-            Ok(pins) => reader::TapEbpf::new(options, host, pins).map(|reader| Box::new(reader) as _),
+            Ok(pins) => reader::TapEbpf::new(options, setting, pins).map(|reader| Box::new(reader) as _),
             Err(held) => return Started::Refused(held.to_string()),
         },
     };
@@ -179,7 +180,7 @@ fn check_pins(options: &Options, host: &Host) -> Result<(), ReaderError> {
 }
 
 #[cfg(not(feature = "ebpf"))]
-fn start(_options: &Options, _host: &Host, _purpose: Purpose) -> Started {
+fn start(_options: &Options, _setting: &Setting) -> Started {
     Started::Not(PartHealth::new(
         Health::Unsupported,
         "this binary was built without eBPF (--no-default-features)",

@@ -39,7 +39,15 @@ pub fn wanted(known: Option<&Seen>, moment: &Moment, is_named: bool) -> Option<W
 }
 
 /// A VM is the same by its start time, another process by the name of its program.
-pub fn judge(known: Option<Seen>, facts: QuickFacts, moment: &Moment, is_named: bool) -> Quick {
+///
+/// `uid` is the user of a process that is new.
+pub fn judge(
+    known: Option<Seen>,
+    facts: QuickFacts,
+    uid: Option<u32>,
+    moment: &Moment,
+    is_named: bool,
+) -> Quick {
     let QuickFacts { stat, descriptors, program } = facts;
     if let Some(Seen { what: What::Vm(vm), .. }) = &known {
         let (is_same, holds_as_many) = match &stat {
@@ -52,7 +60,7 @@ pub fn judge(known: Option<Seen>, facts: QuickFacts, moment: &Moment, is_named: 
             (Some(seen), Some(Err(Unread::Failed(error)))) => Quick::Failed(seen, error),
             (Some(seen), stat) if !is_same => {
                 let parent = stat.and_then(Result::ok).map(|stat| stat.ppid);
-                Quick::Due(Seen::new(moment.now, parent, What::NoVm), Some(seen))
+                Quick::Due(Seen::new(moment.now, seen.uid, parent, What::NoVm), Some(seen))
             }
             (Some(seen), _) if is_settled(&seen, moment) && holds_as_many && !moment.devices_changed => {
                 Quick::Same(seen)
@@ -62,7 +70,7 @@ pub fn judge(known: Option<Seen>, facts: QuickFacts, moment: &Moment, is_named: 
         };
     }
     let parent = stat.and_then(Result::ok).map(|stat| stat.ppid);
-    let seen = known.unwrap_or_else(|| Seen::new(moment.now, parent, What::NoVm));
+    let seen = known.unwrap_or_else(|| Seen::new(moment.now, uid, parent, What::NoVm));
     match program {
         None => Quick::Same(seen),
         Some(Err(Unread::Gone)) => Quick::Gone(None),
@@ -110,7 +118,7 @@ mod tests {
     use super::*;
 
     fn due(pid: u32, uid: u32, waits: u64) -> Due {
-        let known = Seen { waits, ..Seen::new(Duration::ZERO, None, What::NoVm) };
+        let known = Seen { waits, ..Seen::new(Duration::ZERO, Some(uid), None, What::NoVm) };
         Due { pid, uid: Some(uid), known }
     }
 

@@ -120,13 +120,6 @@ impl ProcScan {
         }
     }
 
-    /// Those of the processes that are there, with what they hold.
-    fn holders(&mut self, pids: Vec<u32>, observer: &Arc<Observer>) -> Vec<(u32, Vm)> {
-        let jobs = pids.iter().map(|pid| (*pid, ())).collect();
-        let found = self.ask(jobs, observer, |observer, pid, ()| observer.holder(pid));
-        pids.into_iter().zip(found).filter_map(|(pid, vm)| Some((pid, vm??))).collect()
-    }
-
     fn set_vm(&mut self, pid: u32, vm: Vm) {
         if let Some(seen) = self.seen.get_mut(&pid) {
             seen.what = What::Vm(Box::new(vm));

@@ -53,9 +53,11 @@ use self::looks::Looks;
 use self::observer::Observer;
 use self::proc_dir::ProcDir;
 pub(super) use self::process::{Process, Unread};
+use self::scan::{Answer, Question};
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
 use crate::host::Host;
 use crate::model::{Excess, Nic, Trust};
+use crate::patient::Patient;
 
 /// A jailer, a shell script or `fork` + `exec` becomes the hypervisor within this time, and a new VM opens
 /// its TAPs.
@@ -64,6 +66,9 @@ const YOUNG: Duration = Duration::from_secs(10);
 /// How late a surprise may be found: a TAP that was made long ago and is opened now, an old process that
 /// turns into a hypervisor, a pid that was used again between two calls.
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long a process may take to answer.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 pub const SOURCE: SourceDef = SourceDef {
     name: "proc_scan",
@@ -91,13 +96,16 @@ pub struct ProcScan {
     last_full_scan: Option<Duration>,
     closer: Closer,
     looks: Looks,
+    patient: Patient<(Arc<Observer>, u32, Question), (Answer, Duration)>,
     overuse: Excess,
 }
 
 #[derive(Debug)]
-struct Seen {
+pub struct Seen {
     /// When the process, or the VM in it, was first seen.
     first: Duration,
+    /// The user who ran it then.
+    uid: Option<u32>,
     /// The process from which it had come when it was first seen.
     parent: Option<u32>,
     /// For how many calls it has waited for a look.
@@ -106,7 +114,7 @@ struct Seen {
 }
 
 #[derive(Debug)]
-enum What {
+pub enum What {
     NoVm,
     Vm(Box<Vm>),
     Unreadable(SourceError),
@@ -114,15 +122,15 @@ enum What {
 
 /// What decides, in one call, how closely a process is looked at.
 #[derive(Debug)]
-struct Moment {
+pub struct Moment {
     now: Duration,
     full_scan: bool,
     devices_changed: bool,
 }
 
 impl Seen {
-    fn new(first: Duration, parent: Option<u32>, what: What) -> Self {
-        Self { first, parent, waits: 0, what }
+    fn new(first: Duration, uid: Option<u32>, parent: Option<u32>, what: What) -> Self {
+        Self { first, uid, parent, waits: 0, what }
     }
 
     fn vm(&self) -> Option<&Vm> {
@@ -135,7 +143,7 @@ impl Seen {
 
 /// What one call comes across beside the VMs.
 #[derive(Debug, Default)]
-struct Findings {
+pub struct Findings {
     problems: Vec<SourceError>,
     /// VMs whose process has ended, or runs another program.
     ended: Vec<(u32, Seen)>,
@@ -168,6 +176,7 @@ impl ProcScan {
             last_full_scan: None,
             closer: Closer::default(),
             looks: Looks::default(),
+            patient: Patient::new("scan", PATIENCE, scan::answer),
             overuse: Excess::default(),
         }
     }
@@ -198,6 +207,7 @@ impl ProcScan {
             let due = self.those_with_room(due);
             self.look_closely(due, &observer, &moment, &mut findings);
         }
+        self.read_configs(now);
         // Heirs come after all looks: each process is known then.
         for (pid, nics) in mem::take(&mut findings.lost) {
             self.take_back(pid, &nics, &observer);
@@ -209,7 +219,6 @@ impl ProcScan {
         }
         self.search(&observer);
         self.look_at_shared_nics(&observer, &mut findings);
-        self.read_configs(now);
         self.looks.end();
         Ok(self.listing(findings.problems))
     }
