@@ -12,7 +12,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
-use super::activity::{Activity, NotedService, NotedStream};
+use super::activity::{Activity, NotedService, NotedStream, Patience};
 use super::open::Open;
 use super::peer::{Peer, TcpPeers};
 
@@ -25,8 +25,8 @@ const MAX_UNIX: usize = 16;
 /// How long a connection may say nothing, or not all of its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// From the head of a request until the peer has taken all of the answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an answer may take to be given and taken.
+const PATIENCE: Patience = Patience { answer: Duration::from_secs(30), stall: Duration::from_secs(10) };
 
 /// Between two looks at whether an answer takes too long.
 const LOOK: Duration = Duration::from_millis(250);
@@ -106,14 +106,14 @@ impl Accept for UnixListener {
 /// Serves until `leaving`, and then until the last answer is given.
 pub async fn serve(listener: impl Accept, router: Router, leaving: impl Future<Output = ()>) {
     let graceful = GracefulShutdown::new();
-    accept_until(listener, &router, ANSWER_TIMEOUT, &graceful, leaving).await;
+    accept_until(listener, &router, PATIENCE, &graceful, leaving).await;
     graceful.shutdown().await;
 }
 
 async fn accept_until<L: Accept>(
     mut listener: L,
     router: &Router,
-    answer_timeout: Duration,
+    patience: Patience,
     graceful: &GracefulShutdown,
     leaving: impl Future<Output = ()>,
 ) {
@@ -128,7 +128,7 @@ async fn accept_until<L: Accept>(
         match accepted {
             Ok((stream, Some(peer))) if open.make_room(peer).await => {
                 let activity = Activity::new();
-                let answer = answer(stream, router.clone(), activity.clone(), answer_timeout, graceful);
+                let answer = answer(stream, router.clone(), activity.clone(), patience, graceful);
                 open.add(peer, activity, tokio::spawn(answer));
             }
             // In a flood those who have a connection must have their turn.
@@ -154,7 +154,7 @@ fn answer<S>(
     stream: S,
     router: Router,
     activity: Activity,
-    timeout: Duration,
+    patience: Patience,
     graceful: &GracefulShutdown,
 ) -> impl Future<Output = ()> + use<S>
 where
@@ -173,15 +173,15 @@ where
             ended = connection => if let Err(error) = ended {
                 tracing::debug!("a connection ended early: {error}");
             },
-            () = overdue(&activity, timeout) => tracing::debug!("a peer does not take its answer"),
+            () = overdue(&activity, patience) => tracing::debug!("a peer does not take its answer"),
         }
     }
 }
 
 /// Waits until the peer has had more than enough time.
-async fn overdue(activity: &Activity, timeout: Duration) {
-    while !activity.is_overdue(timeout) {
-        tokio::time::sleep(LOOK.min(timeout)).await;
+async fn overdue(activity: &Activity, patience: Patience) {
+    while !activity.is_overdue(patience) {
+        tokio::time::sleep(LOOK).await;
     }
 }
 
