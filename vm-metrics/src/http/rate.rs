@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_is_held_to_its_rate_and_others_are_not() {
+    fn a_peer_is_held_to_its_rate() {
         let (mut rates, start) = (Rates::default(), Instant::now());
         let mut opened = |peer, at| (0..10_000).filter(|_| rates.allow(peer, start + at)).count();
         assert_eq!(opened(Peer::User(7), Duration::ZERO), BURST as usize);
