@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{TapReading, VcpuStats, VmState};
+use crate::model::{FrameCounts, TapReading, VcpuStats, VmState};
 
 fn info(id: &str, pid: u32, taps: &[&str]) -> InstanceInfo {
     let nics = taps.iter().map(|tap| Nic::local(*tap)).collect();
