@@ -75,7 +75,8 @@ fn open_again(vmm: &mut Tenant, name: &str) -> i32 {
 
 fn assert_sent(daemon: &Daemon, id: &str, bytes: u64) {
     let mut last = None;
-    let exact = wait_until(SOON, "each byte in the sum", || {
+    // The last TAP may be found at the next look at the descriptors of all processes only.
+    let exact = wait_until(SOON * 3, "each byte in the sum", || {
         last = sent(daemon, id);
         assert!(last.is_none_or(|sent| sent <= bytes), "{last:?} of {bytes}");
         Ok((last == Some(bytes)).then_some(()))

@@ -79,13 +79,12 @@ fn deleted(batch: &Batch) -> Deleted {
     deleted.map(|DepartedDevice { netns, ifindex, .. }| (*netns, *ifindex)).collect()
 }
 
-/// The last counters of a deleted device that had been read before are those of its VM as it leaves, and not once more
-/// those of whoever has its name now.
+/// The last counters of a device that had been read before are those of its VM as it leaves, and not once more those of
+/// whoever has its name now.
 pub(super) fn take_from_present(leaving: &Leaving, batch: &mut Batch) {
-    let deleted = deleted(batch);
     for (nic, ifindex) in &leaving.ifindexes {
         let is_it = batch.taps.get(nic).is_some_and(|reading| reading.ifindex == *ifindex);
-        if is_it && deleted.contains(&(nic.netns, *ifindex)) {
+        if is_it && batch.gone_again.contains(nic) {
             batch.taps.remove(nic);
         }
     }

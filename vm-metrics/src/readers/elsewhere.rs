@@ -24,8 +24,9 @@ const FILES_EACH: u64 = 16;
 /// How long a tick opens namespaces of users who are not trusted. At least one is opened in any case.
 const TIME_FOR_OTHERS: Duration = Duration::from_millis(50);
 
-/// A VM that has no TAP in the namespace any more may be making it anew. If its process lives, it has this time.
-const KEEP: Duration = Duration::from_secs(10);
+/// A VM that has no TAP in the namespace any more may be making it anew. If its process lives, it has this time: longer
+/// than from one look at its descriptors to the next.
+const KEEP: Duration = Duration::from_secs(40);
 
 /// What such a namespace is counted as, where it is left out.
 const RESOURCE: &str = "namespaces";

@@ -63,6 +63,9 @@ fn a_deleted_device_is_read_once() {
     let leaving = leaving(&before, &vms, &batch);
     assert_eq!(leaving.vms, vms);
     take_from_present(&leaving, &mut batch);
+    assert_eq!(batch.taps.len(), 1, "another device with its index is there");
+    batch.gone_again.insert(Nic::local("t0"));
+    take_from_present(&leaving, &mut batch);
     assert!(batch.taps.is_empty());
 }
 
