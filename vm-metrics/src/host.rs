@@ -135,6 +135,11 @@ impl Host {
         self.sys.join("fs/bpf")
     }
 
+    /// `/sys/fs/cgroup`
+    pub fn cgroups(&self) -> PathBuf {
+        self.sys.join("fs/cgroup")
+    }
+
     /// `/sys/kernel/btf/vmlinux`
     pub fn btf(&self) -> PathBuf {
         self.sys.join("kernel/btf/vmlinux")

@@ -26,7 +26,7 @@ const LEFT_BEHIND_IN_A_CALL: u32 = 6;
 
 /// Time that one call spends on users who are not trusted. A process may make each read take long, for example with a
 /// list of 65 536 groups in its `status`.
-const TIME_OF_STRANGERS: Duration = Duration::from_millis(100);
+const TIME_OF_STRANGERS: Duration = Duration::from_millis(50);
 
 /// They read a file into a buffer.
 const STACK_BYTES: usize = 256 << 10;
@@ -48,8 +48,9 @@ pub struct Patient<Q, A> {
     shared: Arc<Shared<Q, A>>,
     worker: Option<Worker>,
     stuck: Vec<Stuck>,
-    /// Processes that got no answer in the last call for want of time: their users' others come after them.
-    unanswered: HashSet<u32>,
+    calls: u64,
+    /// In which call each process of a user who is not trusted was last answered: who waits longest comes first.
+    answered: HashMap<u32, u64>,
     overuse: Excess,
 }
 
@@ -87,8 +88,8 @@ struct State<Q, A> {
     /// Only the worker of this generation works; one that was left behind ends when it returns.
     generation: u64,
     queue: VecDeque<Queued<Q>>,
-    /// When the time of users who are not trusted is over.
-    strangers_until: Option<Instant>,
+    /// How long the reads took of users who are not trusted.
+    strangers_spent: Duration,
     current: Option<usize>,
     answers: Vec<Option<A>>,
 }
@@ -110,7 +111,7 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
         let state = State {
             generation: 0,
             queue: VecDeque::new(),
-            strangers_until: None,
+            strangers_spent: Duration::ZERO,
             current: None,
             answers: Vec::new(),
         };
@@ -122,7 +123,8 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
             shared,
             worker: None,
             stuck: Vec::new(),
-            unanswered: HashSet::new(),
+            calls: 0,
+            answered: HashMap::new(),
             overuse: Excess::default(),
         }
     }
@@ -142,7 +144,7 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
         let queue = self.in_turns(jobs);
         let mut state = self.shared.lock();
         state.answers = subjects.iter().map(|_| None).collect();
-        (state.queue, state.strangers_until, state.current) = (queue, None, None);
+        (state.queue, state.strangers_spent, state.current) = (queue, Duration::ZERO, None);
         drop(state);
         let mut patience = self.patience;
         for _ in 0..LEFT_BEHIND_IN_A_CALL {
@@ -170,19 +172,23 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
     }
 
     fn note_unanswered(&mut self, subjects: &[(u32, Option<u32>, bool)], answers: &[Option<A>]) {
-        self.unanswered.clear();
+        self.calls += 1;
+        let mut answered = HashMap::new();
         for ((pid, uid, is_trusted), answer) in subjects.iter().zip(answers) {
-            if answer.is_none() && !is_trusted {
-                self.unanswered.insert(*pid);
-                self.overuse.add(*uid, "readings", 1);
+            if *is_trusted {
+                continue;
             }
+            let before = self.answered.get(pid).copied().unwrap_or_default();
+            answered.insert(*pid, if answer.is_some() { self.calls } else { before });
+            self.overuse.add(*uid, "readings", u64::from(answer.is_none()));
         }
+        self.answered = answered;
     }
 
     /// Trusted users first, then one job of each user after the other.
     fn in_turns(&mut self, jobs: Vec<Job<Q>>) -> VecDeque<Queued<Q>> {
         let mut queue = self.askable(jobs.into_iter().enumerate());
-        queue.sort_by_key(|queued| !self.unanswered.contains(&queued.job.pid));
+        queue.sort_by_key(|queued| self.answered.get(&queued.job.pid).copied().unwrap_or_default());
         let mut of_user: HashMap<Option<u32>, usize> = HashMap::new();
         let mut turn = |job: &Job<Q>| {
             let turn = of_user.entry(job.uid).or_default();
@@ -278,12 +284,9 @@ impl<Q, A> Drop for Patient<Q, A> {
 impl<Q, A> State<Q, A> {
     fn next(&mut self) -> Option<Queued<Q>> {
         let next = self.queue.pop_front()?;
-        if !next.job.is_trusted {
-            let now = Instant::now();
-            if now >= *self.strangers_until.get_or_insert(now + TIME_OF_STRANGERS) {
-                self.queue.clear();
-                return None;
-            }
+        if !next.job.is_trusted && self.strangers_spent >= TIME_OF_STRANGERS {
+            self.queue.clear();
+            return None;
         }
         Some(next)
     }
@@ -315,10 +318,15 @@ fn work<Q, A>(shared: &Shared<Q, A>, generation: u64, read: &(dyn Fn(Q) -> A + S
         };
         state.current = Some(place);
         drop(state);
+        let began = Instant::now();
         let answer = read(job.question);
+        let took = began.elapsed();
         state = shared.lock();
         if state.generation == generation {
             state.current = None;
+            if !job.is_trusted {
+                state.strangers_spent += took;
+            }
             // The call that asked may be over.
             if let Some(slot) = state.answers.get_mut(place) {
                 *slot = Some(answer);

@@ -133,6 +133,11 @@ impl Engine {
         self.ledger.hear_of_remade((&vms, &mut batch), (&leaving, &mut last));
         self.ledger.hear(&batch, &leaving);
         let (stats, last_words) = merge::merge((&vms, &batch), (&leaving.vms, &last), &mut self.ledger);
+        // The merge has written the state.
+        if let Some(state) = self.ledger.state_health().map(judge::state_run) {
+            self.health_log.note(&state);
+            parts.push(state);
+        }
         let mut overuse = self.ledger.take_overuse();
         overuse.merge(self.departed.add(&leaving.vms, last_words, &self.before.stats, began));
         let mut shown = stats.clone();

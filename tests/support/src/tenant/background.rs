@@ -1,6 +1,8 @@
 //! What a tenant goes on doing while it obeys: threads that end when they are told, and programs it starts.
 
+use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::clients;
 use crate::child::die_with_parent;
 use crate::link::{Link, ip};
 
@@ -68,12 +71,30 @@ pub(super) fn keep_spawning(program: PathBuf, argv: Vec<String>, pause: u64) -> 
     })
 }
 
-pub(super) fn keep_swapping(one: RawFd, other: RawFd, to: RawFd) -> Background {
+pub(super) fn keep_connecting(address: SocketAddr, text: String) -> Background {
     Background::start(move || {
-        for _ in 0..100 {
-            duplicate(one, to)?;
-            duplicate(other, to)?;
+        // What the server refuses, and that it closes before the text is sent, is no end of the attack.
+        let _ = clients::connect(address, &text).and_then(clients::reset);
+        Ok(())
+    })
+}
+
+pub(super) fn keep_swapping(one: RawFd, other: RawFd, to: Vec<RawFd>) -> Background {
+    Background::start(move || {
+        for from in [one, other] {
+            to.iter().try_for_each(|to| duplicate(from, *to))?;
         }
+        Ok(())
+    })
+}
+
+pub(super) fn keep_opening() -> Background {
+    const PAUSE: Duration = Duration::from_millis(30);
+    Background::start(|| {
+        let one = File::open("/dev/null").context("open /dev/null")?;
+        thread::sleep(PAUSE);
+        drop(one);
+        thread::sleep(PAUSE);
         Ok(())
     })
 }

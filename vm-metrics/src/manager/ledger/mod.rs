@@ -33,8 +33,8 @@ use sums::{Network, Sums};
 
 use crate::host::Host;
 use crate::model::{
-    Batch, DepartedDevice, Excess, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, Tenant, Trust,
-    VmSet,
+    Batch, DepartedDevice, Excess, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, PartHealth,
+    Tenant, Trust, VmSet,
 };
 use crate::readers::Purpose;
 
@@ -111,9 +111,15 @@ impl Ledger {
     /// Goes on with what a daemon before this one has left in the directory.
     pub(super) fn new(host: Host, purpose: Purpose, state_dir: Option<&Path>, trust: Trust) -> Self {
         let looks_once = purpose == Purpose::Look;
-        let dir = state_dir.filter(|_| !looks_once);
-        let mut store = dir.and_then(|dir| Store::open(&host, dir));
-        let (accounts, ended) = store.as_mut().map(|store| store.load(now())).unwrap_or_default();
+        let mut store = state_dir.map(|dir| Store::new(&host, dir));
+        let (accounts, ended) = match &mut store {
+            Some(store) if !looks_once => store.load(now()),
+            Some(store) => {
+                store.check();
+                Default::default()
+            }
+            None => Default::default(),
+        };
         let (accounts, sums) = (accounts.into_iter().collect(), Sums::restored(ended, now()));
         Self { host, trust, looks_once, accounts, sums, store, ..Self::default() }
     }
@@ -266,9 +272,14 @@ impl Ledger {
         self.keep_within_limits();
         if mem::take(&mut self.changed) {
             self.add_up();
-            let Some(store) = &mut self.store else { return };
+            let Some(store) = self.store.as_mut().filter(|_| !self.looks_once) else { return };
             store.save(self.accounts.iter(), self.sums.ended());
         }
+    }
+
+    /// How writing the state for the next daemon goes; `None` where no directory was named.
+    pub(super) fn state_health(&self) -> Option<&PartHealth> {
+        self.store.as_ref().map(Store::health)
     }
 
     fn add_up(&mut self) {
