@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::SourceError;
@@ -54,8 +55,18 @@ enum Wanted {
 #[derive(Debug)]
 struct Facts {
     stat: Result<Stat, Unread>,
-    /// The file name of the program, and the arguments; only where they are wanted.
-    program: Option<Result<(Option<String>, Vec<String>), Unread>>,
+    /// Only where it is wanted.
+    program: Option<Result<Program, Unread>>,
+}
+
+/// What a process runs, and where.
+#[derive(Debug)]
+pub struct Program {
+    /// The name of its file; `None` for a process that has ended.
+    pub name: Option<String>,
+    pub argv: Vec<String>,
+    /// The numbers of the device and the inode of its root directory, where that may be known.
+    pub root: Option<(u64, u64)>,
 }
 
 impl ProcessFacts {
@@ -86,8 +97,17 @@ impl ProcessFacts {
         Ok(stat)
     }
 
-    /// The file name of the program that the process runs, and its arguments.
-    pub fn program(&self, pid: u32) -> Result<(Option<String>, Vec<String>), Unread> {
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The user who runs the process.
+    pub fn uid(&self, pid: u32) -> Option<u32> {
+        Process::new(&self.host, pid).uid()
+    }
+
+    /// What the process runs.
+    pub fn program(&self, pid: u32) -> Result<Program, Unread> {
         let mut inner = self.lock();
         self.ask(&mut inner, pid, Wanted::Program)?.program.unwrap_or(Err(Unread::Gone))
     }
@@ -116,8 +136,14 @@ impl Default for ProcessFacts {
 
 fn read((host, pid, wanted): (Host, u32, Wanted)) -> Facts {
     let process = Process::new(&host, pid);
-    let program = || Ok((process.executable()?, process.argv()?));
+    let program = || Ok(Program { name: process.executable()?, argv: process.argv()?, root: root(&process) });
     Facts { stat: process.stat(), program: (wanted == Wanted::Program).then(program) }
+}
+
+fn root(process: &Process) -> Option<(u64, u64)> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = open(process.path("root"), flags, Mode::empty()).and_then(fstat).ok()?;
+    Some((root.st_dev, root.st_ino))
 }
 
 fn open_pidfd(pid: u32) -> Option<OwnedFd> {
@@ -143,8 +169,9 @@ mod tests {
         let first = facts.stat(pid).unwrap();
         assert_eq!(facts.stat(pid).unwrap(), first);
         assert_eq!(facts.lock().known.len(), 1);
-        let (program, argv) = facts.program(pid).unwrap();
-        assert!(program.is_some() && argv == ["sleep", "600"], "{program:?} {argv:?}");
+        let program = facts.program(pid).unwrap();
+        assert_eq!((program.name.is_some(), program.root.is_some()), (true, true));
+        assert_eq!(program.argv, ["sleep", "600"]);
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(matches!(facts.stat(pid), Err(Unread::Gone)));

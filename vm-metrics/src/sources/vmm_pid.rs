@@ -2,7 +2,7 @@
 //! strike it out, it may be anybody's.
 
 use super::proc_scan::{Unread, executable};
-use super::process_facts::ProcessFacts;
+use super::process_facts::{ProcessFacts, Program};
 use crate::model::Hypervisor;
 
 /// Which process a pid was when it was found to be the VM's.
@@ -38,8 +38,8 @@ impl VmmPid {
 }
 
 fn marked_hypervisor(facts: &ProcessFacts, pid: u32, mark: &str) -> Option<Hypervisor> {
-    let (program, argv) = facts.program(pid).ok()?;
-    let hypervisor = executable::hypervisor(&program?)?;
+    let Program { name, argv, .. } = facts.program(pid).ok()?;
+    let hypervisor = executable::hypervisor(&name?)?;
     argv.iter().any(|argument| argument.contains(mark)).then_some(hypervisor)
 }
 
