@@ -5,12 +5,14 @@
 mod api_device;
 mod changed_program;
 mod churning_fakes;
+mod closed_host;
 mod flapping_links;
 mod flood;
 mod frame;
 mod hidden_end;
 mod lab;
 mod macvtap_file;
+mod many_users;
 mod pace;
 mod planted_directories;
 mod planted_state;
