@@ -4,6 +4,7 @@
 
 mod api;
 mod cli;
+mod errors;
 mod faults;
 mod fixture;
 mod golden;
@@ -11,4 +12,5 @@ mod http;
 mod processes;
 mod push;
 mod readme;
+mod terminal;
 mod vmm_api;

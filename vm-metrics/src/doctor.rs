@@ -7,7 +7,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::app::App;
 use crate::cli::print;
 use crate::config::Config;
-use crate::model::{PartRun, Snapshot};
+use crate::model::{PartRun, Printable, Snapshot};
 use crate::readers::Purpose;
 
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
@@ -23,7 +23,7 @@ fn report(snapshot: &Snapshot, btf: bool) -> String {
         getrlimit(Resource::Nofile).maximum.map_or_else(|| "no limit".to_owned(), |max| max.to_string());
     let mut report = String::new();
     let mut line = |what: &str, is: &str| {
-        let _ = writeln!(report, "{what:<22} {is}");
+        let _ = writeln!(report, "{what:<22} {}", Printable(is));
     };
     line("vm-metrics", env!("CARGO_PKG_VERSION"));
     line("kernel", &kernel.release().to_string_lossy());

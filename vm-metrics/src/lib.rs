@@ -22,6 +22,8 @@ pub mod host;
 #[doc(hidden)]
 pub mod http;
 mod limits;
+#[doc(hidden)]
+pub mod log;
 pub mod manager;
 pub mod model;
 mod netns;

@@ -82,12 +82,8 @@ pub struct SourceContext {
 }
 
 impl SourceContext {
-    pub fn new(host: Host, trust: Trust) -> Self {
-        Self { host, workers: Workers::new(trust.clone()), trust, retention: Duration::ZERO }
-    }
-
-    pub fn with_retention(self, retention: Duration) -> Self {
-        Self { retention, ..self }
+    pub fn new(host: Host, trust: Trust, retention: Duration) -> Self {
+        Self { host, workers: Workers::new(trust.clone()), trust, retention }
     }
 }
 

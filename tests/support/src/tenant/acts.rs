@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -18,7 +19,7 @@ use rustix::process::{Pid, WaitOptions, getgid, getuid, waitpid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::background::{self, Background};
-use super::{Act, FRAME, fuse, server};
+use super::{Act, FRAME, clients, fuse, server};
 use crate::frames::{ETHERNET_HEADER, Frame};
 use crate::tap::{Tap, TapOptions};
 
@@ -27,6 +28,7 @@ use crate::tap::{Tap, TapOptions};
 pub(super) struct State {
     children: Vec<Child>,
     background: Vec<Background>,
+    connections: Vec<TcpStream>,
 }
 
 impl State {
@@ -69,12 +71,22 @@ impl State {
             }
             Act::KeepOpening => self.background.push(background::keep_opening()),
             Act::KeepFlapping { count } => self.background.push(background::keep_flapping(count)?),
+            Act::Get { address, path } => return clients::get(address, &path),
+            Act::Connect { address, text, count } => {
+                for _ in 0..count {
+                    self.connections.push(clients::connect(address, &text)?);
+                }
+            }
+            Act::KeepConnecting { address, text } => {
+                self.background.push(background::keep_connecting(address, text));
+            }
             Act::Stop => self.stop()?,
         }
         Ok(0)
     }
 
     fn stop(&mut self) -> Result<()> {
+        self.connections.clear();
         for background in self.background.drain(..) {
             background.stop()?;
         }

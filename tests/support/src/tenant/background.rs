@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::clients;
 use crate::child::die_with_parent;
 use crate::link::{Link, ip};
 
@@ -65,6 +67,14 @@ pub(super) fn keep_spawning(program: PathBuf, argv: Vec<String>, pause: u64) -> 
             alive.remove(0);
         }
         thread::sleep(Duration::from_millis(pause));
+        Ok(())
+    })
+}
+
+pub(super) fn keep_connecting(address: SocketAddr, text: String) -> Background {
+    Background::start(move || {
+        // What the server refuses, and that it closes before the text is sent, is no end of the attack.
+        let _ = clients::connect(address, &text).and_then(clients::reset);
         Ok(())
     })
 }

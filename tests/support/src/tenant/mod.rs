@@ -5,12 +5,14 @@
 
 mod acts;
 mod background;
+mod clients;
 mod fuse;
 mod server;
 
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -165,6 +167,22 @@ pub enum Act {
     /// Makes so many pairs of veth devices, and takes one after the other up and down until [`Act::Stop`].
     KeepFlapping {
         count: usize,
+    },
+    /// Gets a path over HTTP from a TCP address. Answers with the status of a whole answer.
+    Get {
+        address: SocketAddr,
+        path: String,
+    },
+    /// Opens so many TCP connections, sends a text over each if it can, and reads nothing.
+    Connect {
+        address: SocketAddr,
+        text: String,
+        count: usize,
+    },
+    /// Goes on opening TCP connections until [`Act::Stop`], each with a text and then a reset.
+    KeepConnecting {
+        address: SocketAddr,
+        text: String,
     },
     /// Ends all that goes on, and the programs that were started.
     Stop,

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use self::walker::{Answer, Question, Walkers};
 use super::{Purpose, ReadReport, Reader, ReaderDef, ReaderError, Setting, Started};
-use crate::config::{ConfigError, Section, parse_duration};
+use crate::config::{ConfigError, Section, parse_duration_within};
 use crate::model::{Batch, Health, InstanceInfo, PartHealth, SmapsRollup, Trust, VmSet};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
@@ -45,11 +45,8 @@ fn interval(section: &Section) -> Result<Duration, ConfigError> {
         interval: Option<String>,
     }
     let Some(text) = section.options::<Keys>()?.interval else { return Ok(DEFAULT_INTERVAL) };
-    let interval = parse_duration(&text).map_err(|problem| section.refusal("interval", &problem))?;
-    if (SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&interval) {
-        return Ok(interval);
-    }
-    Err(section.refusal("interval", &format!("{text} is not between 1s and 1d")))
+    parse_duration_within(&text, SHORTEST_INTERVAL..=LONGEST_INTERVAL)
+        .map_err(|problem| section.refusal("interval", &problem))
 }
 
 #[derive(Debug)]

@@ -207,6 +207,7 @@ impl ProcScan {
             let due = self.those_with_room(due);
             self.look_closely(due, &observer, &moment, &mut findings);
         }
+        self.read_configs(now);
         // Heirs come after all looks: each process is known then.
         for (pid, nics) in mem::take(&mut findings.lost) {
             self.take_back(pid, &nics, &observer);
@@ -218,7 +219,6 @@ impl ProcScan {
         }
         self.search(&observer);
         self.look_at_shared_nics(&observer, &mut findings);
-        self.read_configs(now);
         self.looks.end();
         Ok(self.listing(findings.problems))
     }
