@@ -5,6 +5,7 @@
 mod api_device;
 mod changed_program;
 mod churning_fakes;
+mod closed_host;
 mod connection_flood;
 mod few_descriptors;
 mod flapping_links;
@@ -18,6 +19,7 @@ mod lab;
 mod links_out_of_a_jail;
 mod macvtap_file;
 mod many_threads;
+mod many_users;
 mod pace;
 mod pid_file_in_a_jail;
 mod planted_directories;

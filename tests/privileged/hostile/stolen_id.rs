@@ -52,6 +52,27 @@ fn a_younger_fake_takes_no_id_of_a_neighbour() {
     });
 }
 
+/// The fake was there before the VM's second process.
+#[test]
+fn a_waiting_fake_takes_no_id_at_a_restart() {
+    alone("hostile::stolen_id::a_waiting_fake_takes_no_id_at_a_restart", || {
+        let scene = Scene::new();
+        let mut victim = scene.vm_of(NEIGHBOUR, VICTIM, "qemu-system-x86_64", &ARGV, "vmt0");
+        let daemon = scene.daemon("");
+        assert_has_plain_id(&daemon, &mut victim);
+        let fake = scene.attacker("qemu-system-x86_64", &ARGV);
+        assert_keeps_id(&daemon, &mut victim, &fake);
+        victim.vmm.kill().unwrap();
+        let pause = |metrics: &Metrics| {
+            let up = metrics.value("vm_up", &[("instance_id", VICTIM)])?;
+            (up == 0.0).then_some(())
+        };
+        daemon.wait_for(SOON, "the end of the first process", pause).unwrap();
+        let mut victim = scene.vm_of(NEIGHBOUR, VICTIM, "qemu-system-x86_64", &ARGV, "vmt1");
+        assert_keeps_id(&daemon, &mut victim, &fake);
+    });
+}
+
 #[test]
 fn a_monitor_takes_no_id_of_root() {
     alone("hostile::stolen_id::a_monitor_takes_no_id_of_root", || {
