@@ -9,7 +9,7 @@ use vm_metrics_testkit::wait::SOON;
 
 use super::lab::Scene;
 use super::pace::Pace;
-use super::user::{NEIGHBOUR, idle_argv, open_tap};
+use super::user::{ATTACKER, NEIGHBOUR, idle_argv, open_tap};
 use crate::alone::alone;
 
 #[test]
@@ -64,5 +64,47 @@ fn idle_fakes_of_a_neighbour_are_shown() {
         neighbour.tell(&Act::Stop).unwrap();
         let none = |metrics: &Metrics| metrics.samples("vm_up").all(|up| up.value == 0.0).then_some(());
         daemon.wait_for(SOON, "their end", none).unwrap();
+    });
+}
+
+#[test]
+fn a_user_mounts_files_nobody_may_see() {
+    alone("hostile::frame::a_user_mounts_files_nobody_may_see", || {
+        let scene = Scene::new();
+        let mounted = scene.directory_of(ATTACKER, "mounted");
+        let mut attacker = scene.attacker("tenant", &[]);
+        attacker.tell(&Act::Unshare { net: false, mount: true, pid: false }).unwrap();
+        let file = "tap4".to_owned();
+        attacker.tell(&Act::MountFuse { path: mounted.clone(), file, hangs: false }).unwrap();
+        let fd = attacker.tell(&Act::OpenFile { path: mounted.join("tap4") }).unwrap();
+        let link = format!("/proc/{}/fd/{fd}", attacker.pid());
+        assert!(fs::read_link(&link).unwrap().ends_with("mounted/tap4"));
+        let refused = fs::metadata(&link).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+    });
+}
+
+#[test]
+fn a_vm_of_a_user_goes_through_all_changes() {
+    alone("hostile::frame::a_vm_of_a_user_goes_through_all_changes", || {
+        let scene = Scene::new();
+        let argv = ["-name", "guest=one", "-uuid", "one"];
+        let mut vm = scene.vm_of(ATTACKER, "one", "qemu-system-x86_64", &argv, "vmt0");
+        let argv_now = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+        let mut another = argv.map(str::to_owned).to_vec();
+        another.insert(0, "x".to_owned());
+        vm.vmm.tell(&Act::RewriteArgv { argv: another }).unwrap();
+        assert!(argv_now(vm.vmm.pid()).starts_with("x\0-name\0guest=one\0-uuid\0one\0"));
+        let before = vm.vmm.pid();
+        vm.vmm.tell(&Act::Fork { parent_stays: true }).unwrap();
+        assert_ne!(vm.vmm.pid(), before);
+        let program = scene.program("firecracker");
+        let argv = vec!["--id".to_owned(), "two".to_owned()];
+        vm.vmm.tell(&Act::Exec { program: program.clone(), argv, keep: vec![vm.fd] }).unwrap();
+        let pid = vm.vmm.pid();
+        assert_eq!(fs::read_link(format!("/proc/{pid}/exe")).unwrap(), program);
+        assert_eq!(argv_now(pid).split_once('\0').unwrap().1, "--id\0two\0");
+        vm.work(2);
+        assert_eq!((vm.sent, vm.received), (684, 1084));
     });
 }

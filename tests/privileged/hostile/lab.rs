@@ -1,6 +1,7 @@
 //! The host on which the attacks take place: a daemon of a service user, and a victim with known traffic.
 
 use std::fs::{self, Permissions};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +14,7 @@ use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::metrics_text::{Metrics, Sample};
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::packet_socket::PacketSocket;
+use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::tenant::{Act, FRAME, Tenant, TenantSpec, link_test_program};
 use vm_metrics_testkit::wait::SOON;
 
@@ -21,11 +23,11 @@ use crate::rights::capabilities_of_the_readme;
 /// The user of the daemon.
 pub(super) const SERVICE: u32 = 64_900;
 
-/// What a daemon of the tests is told before the tables of the test.
-pub(super) const OFTEN: &str = "interval = \"100ms\"\n";
+/// What a daemon of the tests is told before the tables of the test, unless these begin with an interval.
+const OFTEN: &str = "interval = \"100ms\"\n";
 
 /// A network namespace of its own with a directory that everybody may read, a `/run` that is empty, and a
-/// `/dev/net/tun` that everybody may open, as on most hosts.
+/// `/dev/net/tun` and a `/dev/fuse` that everybody may open, as on most hosts.
 pub(super) struct Scene {
     dir: TempDir,
     _namespace: NetNs,
@@ -42,10 +44,12 @@ impl Scene {
         fs::set_permissions("/run", Permissions::from_mode(0o755)).unwrap();
         fs::create_dir("/run/vm-metrics").unwrap();
         chown("/run/vm-metrics", Some(SERVICE), Some(SERVICE)).unwrap();
-        let tun = dir.path().join("tun");
-        mknodat(CWD, &tun, FileType::CharacterDevice, Mode::empty(), makedev(10, 200)).unwrap();
-        fs::set_permissions(&tun, Permissions::from_mode(0o666)).unwrap();
-        mount_bind(&tun, "/dev/net/tun").unwrap();
+        for (name, minor) in [("net/tun", 200), ("fuse", 229)] {
+            let node = dir.path().join(format!("node{minor}"));
+            mknodat(CWD, &node, FileType::CharacterDevice, Mode::empty(), makedev(10, minor)).unwrap();
+            fs::set_permissions(&node, Permissions::from_mode(0o666)).unwrap();
+            mount_bind(&node, Path::new("/dev").join(name)).unwrap();
+        }
         let scene = Self { dir, _namespace: namespace };
         let daemon = scene.path("vm-metrics");
         let built = Path::new(env!("CARGO_BIN_EXE_vm-metrics"));
@@ -118,7 +122,8 @@ impl Scene {
 
     fn start(&self, mut command: Command, tables: &str) -> Daemon {
         let config = self.path("config.toml");
-        fs::write(&config, format!("{OFTEN}{tables}")).unwrap();
+        let often = if tables.starts_with("interval") { "" } else { OFTEN };
+        fs::write(&config, format!("{often}{tables}")).unwrap();
         command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(config);
         let daemon = Daemon::start_command(command).unwrap();
         daemon.wait_until_ready().unwrap();
@@ -138,12 +143,22 @@ impl Scene {
         let mut vmm = Tenant::start(spec).unwrap();
         let open = Act::OpenTap { name: tap.to_owned(), multi_queue: false, up: true };
         let fd = i32::try_from(vmm.tell(&open).unwrap()).unwrap();
-        let host = PacketSocket::bind(tap).unwrap();
-        Victim { id: id.to_owned(), tap: tap.to_owned(), vmm, fd, host, sent: 0, received: 0 }
+        Victim::new(id, tap, vmm, fd)
+    }
+
+    /// A VM of an ordinary user, which holds a TAP of the daemon's namespace that root made for it.
+    pub(super) fn vm_of(&self, uid: u32, id: &str, program: &str, argv: &[&str], tap: &str) -> Victim {
+        let device = Tap::create_up(tap, TapOptions::default()).unwrap();
+        let inherited = device.as_fd().try_clone_to_owned().unwrap();
+        let vmm = self.tenant_of(uid, program, argv, vec![(inherited, INHERITED)]);
+        Victim::new(id, tap, vmm, INHERITED)
     }
 }
 
-/// A VM of root in the daemon's network namespace. It knows to the byte what it sent and received.
+/// The descriptor that a VM of [`Scene::vm_of`] has its TAP under.
+const INHERITED: i32 = 100;
+
+/// A VM with a TAP in the daemon's network namespace. It is known to the byte what it sent and received.
 pub(super) struct Victim {
     pub(super) id: String,
     pub(super) tap: String,
@@ -155,6 +170,11 @@ pub(super) struct Victim {
 }
 
 impl Victim {
+    fn new(id: &str, tap: &str, vmm: Tenant, fd: i32) -> Self {
+        let host = PacketSocket::bind(tap).unwrap();
+        Self { id: id.to_owned(), tap: tap.to_owned(), vmm, fd, host, sent: 0, received: 0 }
+    }
+
     /// Sends so many frames, and receives as many.
     pub(super) fn work(&mut self, frames: u64) {
         self.vmm.tell(&Act::Send { fd: self.fd, frames }).unwrap();

@@ -10,13 +10,14 @@ use std::process::{self, Child, Command};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{getgid, getuid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::background::{self, Background};
-use super::{Act, FRAME, server};
+use super::{Act, FRAME, fuse, server};
 use crate::frames::{ETHERNET_HEADER, Frame};
 use crate::tap::{Tap, TapOptions};
 
@@ -35,6 +36,7 @@ impl State {
             Act::OpenFile { path } => {
                 return number(open_file(&path)?.into_raw_fd());
             }
+            Act::OpenPath { path } => return open_path(&path),
             Act::OpenMany { path, count } => open_many(&path, count)?,
             Act::Duplicate { from, to } => background::duplicate(from, to)?,
             // SAFETY: the test names a descriptor that belongs to no Rust value.
@@ -48,6 +50,7 @@ impl State {
             Act::MountTmpfs { path } => {
                 mount("tmpfs", &path, "tmpfs", MountFlags::empty(), None).context("mount a tmpfs")?;
             }
+            Act::MountFuse { path, file, hangs } => fuse::mount_one_file(&path, &file, hangs)?,
             Act::ServeHttp { socket, answers } => server::serve_http(&socket, answers)?,
             Act::ServeQmp { socket, answers } => server::serve_qmp(&socket, answers)?,
             Act::Spawn { program, argv, count } => {
@@ -110,6 +113,12 @@ fn open_file(path: &Path) -> Result<File> {
     let read = OpenOptions::new().read(true).open(path);
     read.or_else(|_| OpenOptions::new().write(true).create(true).truncate(false).open(path))
         .with_context(|| format!("open {}", path.display()))
+}
+
+fn open_path(path: &Path) -> Result<u64> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let fd = open(path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))?;
+    number(fd.into_raw_fd())
 }
 
 fn open_many(path: &Path, count: usize) -> Result<()> {

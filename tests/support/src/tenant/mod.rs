@@ -5,6 +5,7 @@
 
 mod acts;
 mod background;
+mod fuse;
 mod server;
 
 use std::env;
@@ -66,6 +67,10 @@ pub enum Act {
     OpenFile {
         path: PathBuf,
     },
+    /// Opens a path as a path (O_PATH), which needs no right to the file. Answers with the descriptor.
+    OpenPath {
+        path: PathBuf,
+    },
     /// Opens so many descriptors on one file.
     OpenMany {
         path: PathBuf,
@@ -110,6 +115,13 @@ pub enum Act {
     /// Mounts an empty tmpfs there; needs a mount namespace of its own.
     MountTmpfs {
         path: PathBuf,
+    },
+    /// Mounts a file system of its own with one file of this name there; needs a mount namespace of its own. Others may
+    /// not even look at the file, and who reads it waits for ever if it hangs.
+    MountFuse {
+        path: PathBuf,
+        file: String,
+        hangs: bool,
     },
     /// Listens on a Unix socket, and answers each path with a body like the HTTP servers of VMMs.
     ServeHttp {
