@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -12,6 +13,20 @@ use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use crate::fixture::Fixture;
+
+/// A host whose VMMs are run by the user of the test, as are the sockets.
+fn own_vmms() -> Fixture {
+    let fixture = Fixture::copy_of("mixed");
+    let own = fs::metadata(fixture.proc()).unwrap();
+    let ids = |name: &str, id: u32| format!("{name}:\t{id}\t{id}\t{id}\t{id}");
+    for pid in [4300, 4400] {
+        let path = fixture.proc().join(format!("{pid}/status"));
+        let status = fs::read_to_string(&path).unwrap();
+        let status = status.replace(&ids("Uid", 107), &ids("Uid", own.uid()));
+        fs::write(path, status.replace(&ids("Gid", 107), &ids("Gid", own.gid()))).unwrap();
+    }
+    fixture
+}
 
 /// Answers like Firecracker's server.
 fn stand_in_of_firecracker(listener: UnixListener) {
@@ -40,7 +55,7 @@ fn stand_in_of_firecracker(listener: UnixListener) {
 
 #[test]
 fn a_stand_in_of_firecracker_in_a_chroot_is_asked_and_one_that_hangs_holds_up_nothing() {
-    let fixture = Fixture::copy_of("mixed");
+    let fixture = own_vmms();
     let listen = |pid: u32, socket: &str| {
         let directory = fixture.proc().join(format!("{pid}/root/run"));
         fs::create_dir_all(&directory).unwrap();
@@ -65,7 +80,7 @@ fn a_stand_in_of_firecracker_in_a_chroot_is_asked_and_one_that_hangs_holds_up_no
     };
     assert_eq!(health("degraded").unwrap(), 1.0);
     let log = daemon.log();
-    let problem = "process 4400: API socket /run/db.sock: no answer within 200 ms: it is busy or hangs";
+    let problem = "process 4400: its API socket: no answer within 200 ms: it is busy or hangs";
     assert!(log.contains(problem), "{log}");
 }
 
@@ -182,7 +197,7 @@ fn paused(stream: &mut UnixStream) -> io::Result<()> {
 
 #[test]
 fn four_sources_make_one_vm_with_a_stand_in_of_cloud_hypervisor_as_one_of_them() {
-    let fixture = Fixture::copy_of("mixed");
+    let fixture = own_vmms();
     behave(&fixture.proc().join("4400/root/run/db.sock"), true, paused);
     // Its id is in the path of the socket on the command line.
     let guest = fixture.dir.path().join("guests/db");
@@ -224,7 +239,7 @@ fn four_sources_make_one_vm_with_a_stand_in_of_cloud_hypervisor_as_one_of_them()
 /// Then nobody has read its command line.
 #[test]
 fn the_socket_that_hypeman_has_written_down_is_asked_without_a_look_at_processes() {
-    let fixture = Fixture::copy_of("mixed");
+    let fixture = own_vmms();
     behave(&fixture.proc().join("4400/root/run/db.sock"), true, paused);
     let guest = fixture.dir.path().join("guests/db");
     fs::create_dir_all(&guest).unwrap();
@@ -247,7 +262,7 @@ fn reason(daemon: &Daemon, source: &str) -> Option<String> {
 #[test]
 fn stand_ins_that_hang_or_answer_garbage_or_100_megabytes_are_cut_off_and_said_and_cost_nothing_else() {
     for Fault { name, api, monitor, said } in FAULTS {
-        let fixture = Fixture::copy_of("mixed");
+        let fixture = own_vmms();
         let socket: PathBuf = fixture.dir.path().join("monitor.sock");
         let mut config = OpenOptions::new().append(true).open(&fixture.config).unwrap();
         writeln!(config, "[sources.qemu_qmp]\nsockets = [{socket:?}]").unwrap();
@@ -260,7 +275,10 @@ fn stand_ins_that_hang_or_answer_garbage_or_100_megabytes_are_cut_off_and_said_a
             let reason = || Ok(reason(&daemon, source));
             let reason = wait_until(SOON, &format!("{source}: {name}"), reason).unwrap();
             let is_said = said.iter().any(|said| reason.contains(said));
-            assert!(is_said && reason.contains(".sock: "), "{name}: {source}: {reason}");
+            assert!(
+                is_said && (reason.contains("API socket: ") || reason.contains(".sock: ")),
+                "{name}: {source}: {reason}"
+            );
         }
         let metrics = daemon.metrics().unwrap();
         assert_eq!(metrics.samples("vm_cpu_seconds_total").count(), 3, "{name}");

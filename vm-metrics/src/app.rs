@@ -43,7 +43,7 @@ impl App {
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let Config { settings, sources, readers, exporters } = config;
         let Settings { host, trust, retention, .. } = settings.clone();
-        let context = SourceContext { host, trust, retention };
+        let context = SourceContext::new(host, trust).with_retention(retention);
         Ok(Self {
             sources: sources::configure(sources, &context)?,
             readers: readers::configure(readers)?,

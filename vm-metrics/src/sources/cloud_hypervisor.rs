@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 
 use super::vmm_api::{Answering, AskError, Facts, Http, VmmApi};
-use super::{ApiSocket, InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
+use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier, bounded};
 use crate::model::{Hypervisor, InstanceInfo, Nic, VmState, is_device_name};
 
 const VM_INFO: &str = "/api/v1/vm.info";
@@ -16,9 +16,9 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "cloud_hypervisor",
     help: "the API of the Cloud Hypervisor processes that were found",
     tier: Tier::Vmm,
-    configure: |section, SourceContext { host, .. }| {
+    configure: |section, context| {
         section.no_options()?;
-        Ok(Some(Box::new(CloudHypervisor { api: VmmApi::new(host.clone(), ask), sockets: Vec::new() })))
+        Ok(Some(Box::new(CloudHypervisor { api: VmmApi::new(context, ask), sockets: Vec::new() })))
     },
 };
 
@@ -59,13 +59,13 @@ fn is_not_created(status: StatusCode, body: &[u8]) -> bool {
 fn facts(body: &[u8]) -> Result<Facts, AskError> {
     let vm: VmInfo = serde_json::from_slice(body).map_err(|error| AskError::json(VM_INFO, &error))?;
     let VmConfig { cpus, memory, net, balloon } = vm.config;
-    let taps = net.unwrap_or_default().into_iter().filter_map(|net| net.tap);
+    let taps = net.map(|Nets(nets)| nets).unwrap_or_default().into_iter().filter_map(|net| net.tap);
     let info = InstanceInfo {
         hypervisor: Hypervisor::CloudHypervisor,
         nics: taps.filter(|tap| is_device_name(tap)).map(Nic::local).collect(),
         allocated_vcpus: Some(cpus.boot_vcpus),
         allocated_memory_bytes: memory.total(),
-        actual_memory_bytes: balloon.and(vm.memory_actual_size),
+        actual_memory_bytes: balloon.and(vm.memory_actual_size).filter(|size| bounded::is_memory(*size)),
         state: state(&vm.state),
         ..InstanceInfo::default()
     };
@@ -94,23 +94,28 @@ struct VmInfo {
 struct VmConfig {
     cpus: Cpus,
     memory: Memory,
-    net: Option<Vec<Net>>,
+    net: Option<Nets>,
     balloon: Option<Balloon>,
 }
 
 /// A resize changes it, in spite of its name.
 #[derive(Deserialize)]
 struct Cpus {
+    #[serde(deserialize_with = "bounded::vcpus")]
     boot_vcpus: u32,
 }
 
 /// Of the whole VM, or of one zone. `hotplug_size` is only room for more.
 #[derive(Deserialize)]
 struct Memory {
+    #[serde(deserialize_with = "bounded::memory_bytes")]
     size: u64,
     hotplugged_size: Option<u64>,
     zones: Option<Vec<Memory>>,
 }
+
+#[derive(Deserialize)]
+struct Nets(#[serde(deserialize_with = "bounded::first_nics")] Vec<Net>);
 
 #[derive(Deserialize)]
 struct Net {
@@ -121,9 +126,11 @@ struct Net {
 struct Balloon {}
 
 impl Memory {
+    /// `None` where it is more than a VM has.
     fn total(&self) -> Option<u64> {
         let own = self.size.checked_add(self.hotplugged_size.unwrap_or(0))?;
-        self.zones.iter().flatten().try_fold(own, |sum, zone| sum.checked_add(zone.total()?))
+        let total = self.zones.iter().flatten().try_fold(own, |sum, zone| sum.checked_add(zone.total()?))?;
+        bounded::is_memory(total).then_some(total)
     }
 }
 
@@ -183,6 +190,15 @@ mod tests {
         {
             assert_eq!(facts(RUNNING.replace("Running", said).as_bytes()).unwrap().info.state, expected);
         }
+    }
+
+    #[test]
+    fn a_flood_of_interfaces_is_cut() {
+        let flood = format!("\"net\":[{}", "{\"tap\":\"tap\"},".repeat(34_000));
+        let info = facts(RUNNING.replace("\"net\":[", &flood).as_bytes()).unwrap().info;
+        assert_eq!(info.nics.len(), 256);
+        let vcpus = RUNNING.replace("\"boot_vcpus\":2", "\"boot_vcpus\":4097");
+        assert!(facts(vcpus.as_bytes()).is_err());
     }
 
     /// The bytes of Cloud Hypervisor's HTTP server.

@@ -11,6 +11,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
+use super::proc_scan::Process;
+use super::written_file::Operators;
 use super::written_pid::WrittenPid;
 use super::{Listing, SourceError, files};
 use crate::host::Host;
@@ -64,8 +66,15 @@ impl DescribedVm {
     }
 
     /// `written` is the file that has the pid, if it is not in the configuration; `seen` is kept from call to call.
-    pub fn list(&self, host: &Host, written: Option<&Path>, seen: &mut WrittenPid, listing: &mut Listing) {
-        let pid = self.checked_pid(host, written, seen, &mut listing.problems);
+    pub fn list(
+        &self,
+        host: &Host,
+        operators: &Operators,
+        written: Option<&Path>,
+        seen: &mut WrittenPid,
+        listing: &mut Listing,
+    ) {
+        let pid = self.checked_pid(host, operators, written, seen, &mut listing.problems);
         let names_process = self.pid.is_some() || self.pid_file.is_some();
         let vm = InstanceInfo {
             id: self.id.clone(),
@@ -89,13 +98,14 @@ impl DescribedVm {
     fn checked_pid(
         &self,
         host: &Host,
+        operators: &Operators,
         written: Option<&Path>,
         seen: &mut WrittenPid,
         problems: &mut Vec<SourceError>,
     ) -> Option<u32> {
         let (pid, file) = match (self.pid, self.pid_file.as_deref()) {
             (Some(pid), _) => (pid, written),
-            (None, Some(path)) => (pid_in(path, seen, problems)?, Some(path)),
+            (None, Some(path)) => (pid_in(path, host, operators, seen, problems)?, Some(path)),
             (None, None) => return None,
         };
         match seen.check(host, pid, file) {
@@ -132,9 +142,15 @@ fn device_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String
     }
 }
 
-/// While the file is half or cannot be read, what it said before counts.
-fn pid_in(path: &Path, seen: &WrittenPid, problems: &mut Vec<SourceError>) -> Option<u32> {
-    match read_pid(path) {
+/// While the file is half, cannot be read or does not count, the pid that it had before counts.
+fn pid_in(
+    path: &Path,
+    host: &Host,
+    operators: &Operators,
+    seen: &WrittenPid,
+    problems: &mut Vec<SourceError>,
+) -> Option<u32> {
+    match read_pid(path, host, operators) {
         Ok(pid) => Some(pid),
         Err(problem) => {
             let is_gone = problem.io_kind() == Some(io::ErrorKind::NotFound);
@@ -144,15 +160,16 @@ fn pid_in(path: &Path, seen: &WrittenPid, problems: &mut Vec<SourceError>) -> Op
     }
 }
 
-/// The first line counts.
-fn read_pid(path: &Path) -> Result<u32, SourceError> {
-    let content = files::read(path, PID_FILE_LIMIT).map_err(|error| SourceError::io("read", path, error))?;
-    let content = String::from_utf8_lossy(&content);
-    let line = content.lines().next().unwrap_or_default().trim();
-    line.parse().ok().filter(|pid| *pid > 0).ok_or_else(|| {
-        let line: String = line.chars().take(32).collect();
-        SourceError::content(path, format!("no pid: {line:?}"))
-    })
+/// The first line counts. What else is in the file is repeated nowhere.
+fn read_pid(path: &Path, host: &Host, operators: &Operators) -> Result<u32, SourceError> {
+    let failed = |error| SourceError::io("read", path, error);
+    let (file, authors) = operators.open(path).map_err(failed)?;
+    let content = files::read_located(file, PID_FILE_LIMIT).map_err(failed)?;
+    let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let pid = str::from_utf8(line).ok().and_then(|line| line.trim().parse().ok()).filter(|pid| *pid > 0);
+    let pid = pid.ok_or_else(|| SourceError::content(path, "there is no pid in it"))?;
+    authors.may_name(&Process::new(host, pid)).map_err(|problem| SourceError::content(path, problem))?;
+    Ok(pid)
 }
 
 #[cfg(test)]
@@ -176,7 +193,7 @@ mod tests {
 
         fn listing(&mut self) -> (Listing, String) {
             let mut listing = Listing::default();
-            self.vm.list(&self.fixture.host(), None, &mut self.seen, &mut listing);
+            self.vm.list(&self.fixture.host(), &Operators::default(), None, &mut self.seen, &mut listing);
             assert_eq!(listing.instances.len() + listing.ended.len(), 1);
             let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
             (listing, problems.join("; "))
@@ -260,7 +277,7 @@ mod tests {
 
         for content in ["", "0", "-1", "pid", "99999999999", "4 2"] {
             fs::write(&pid_file, content).unwrap();
-            let expected = format!("{}: no pid: {content:?}", pid_file.display());
+            let expected = format!("{}: there is no pid in it", pid_file.display());
             assert_eq!(case.pid(), (Some(44), expected), "what it said before counts");
         }
 

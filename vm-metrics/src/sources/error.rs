@@ -63,3 +63,9 @@ impl SourceError {
         }
     }
 }
+
+/// Where JSON is not as it should be. Nothing of it is quoted: it may hold what is not for the log.
+pub fn json_problem(error: &serde_json::Error) -> String {
+    let problem = if error.is_data() { "unexpected value" } else { "bad JSON" };
+    format!("{problem} at line {}, column {}", error.line(), error.column())
+}

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::OFlags;
 
 use crate::host::Host;
 
@@ -17,12 +17,7 @@ pub const LOCATE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 /// A fifo under the file's name must not hold up the tick.
 const READ: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY);
 
-/// The whole file; an error if it is larger than `limit` bytes or no plain file.
-pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    read_located(open(path, LOCATE, Mode::empty())?, limit)
-}
-
-/// [`read`] for a file that was found with [`LOCATE`].
+/// The whole of a file that was found with [`LOCATE`]; an error if it is larger than `limit` bytes or no plain file.
 ///
 /// One that says it is empty is not opened: so do those of procfs and tracefs, and what was read from some of them
 /// (`/proc/kmsg`) is gone for everybody else.
@@ -35,7 +30,7 @@ pub fn read_located(located: OwnedFd, limit: u64) -> io::Result<Vec<u8>> {
     read_kernel(&Host::default().proc().join(format!("self/fd/{}", located.as_raw_fd())), limit)
 }
 
-/// [`read`] for a path that only the kernel gives a meaning, in half the system calls.
+/// The same for a path that only the kernel gives a meaning, in half the system calls.
 pub fn read_kernel(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let content = read_start(path, limit + 1)?;
     if content.len() as u64 > limit {
@@ -66,10 +61,14 @@ mod tests {
     use std::fs;
     use std::mem::MaybeUninit;
 
-    use rustix::fs::inotify;
+    use rustix::fs::{Mode, inotify, open};
     use rustix::io::Errno;
 
     use super::*;
+
+    fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+        read_located(open(path, LOCATE, Mode::empty())?, limit)
+    }
 
     #[test]
     fn a_limit_is_a_limit() {

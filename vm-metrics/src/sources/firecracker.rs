@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 
 use super::vmm_api::{Answering, AskError, Facts, Http, VmmApi};
-use super::{ApiSocket, InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
+use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier, bounded};
 use crate::model::{Hypervisor, InstanceInfo, Nic, VmState, is_device_name};
 
 const CONFIG: &str = "/vm/config";
@@ -17,9 +17,9 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "firecracker",
     help: "the API of the Firecracker processes that were found, jailed or not",
     tier: Tier::Vmm,
-    configure: |section, SourceContext { host, .. }| {
+    configure: |section, context| {
         section.no_options()?;
-        Ok(Some(Box::new(Firecracker { api: VmmApi::new(host.clone(), ask), sockets: Vec::new() })))
+        Ok(Some(Box::new(Firecracker { api: VmmApi::new(context, ask), sockets: Vec::new() })))
     },
 };
 
@@ -91,14 +91,16 @@ struct Instance {
 struct Config {
     #[serde(rename = "machine-config")]
     machine: Machine,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::first_nics")]
     network_interfaces: Vec<Interface>,
     memory_hotplug: Option<MemoryHotplug>,
 }
 
 #[derive(Default, Deserialize)]
 struct Machine {
+    #[serde(deserialize_with = "bounded::vcpus")]
     vcpu_count: u32,
+    #[serde(deserialize_with = "bounded::memory_mib")]
     mem_size_mib: u64,
 }
 
@@ -113,6 +115,7 @@ struct MemoryHotplug {}
 
 #[derive(Deserialize)]
 struct Hotplug {
+    #[serde(deserialize_with = "bounded::memory_mib")]
     plugged_size_mib: u64,
 }
 
@@ -183,6 +186,22 @@ mod tests {
         let machine = r#"{"vcpu_count":4,"mem_size_mib":256,"ht_enabled":false,"track_dirty_pages":false}"#;
         let stand_in = StandIn::new(vec![ok(RUNNING), fault, ok(machine)]);
         assert_eq!(answer(ask, &stand_in).unwrap(), running(4, 256, &[]));
+    }
+
+    #[test]
+    fn a_flood_of_interfaces_is_cut() {
+        let interface = r#"{"iface_id":"e","host_dev_name":"tap","guest_mac":null}"#;
+        let flood = vec![interface; 17_000].join(",");
+        let (head, tail) = FULL.split_at(FULL.find(r#"{"iface_id":"eth0""#).unwrap());
+        let full = format!("{head}{flood},{tail}");
+        assert!(full.len() < 1 << 20);
+        let stand_in = StandIn::new(vec![ok(RUNNING), ok(&full)]);
+        assert_eq!(answer(ask, &stand_in).unwrap().info.nics.len(), 256);
+
+        let vcpus = FULL.replace(r#""vcpu_count":2"#, r#""vcpu_count":4294967295"#);
+        let stand_in = StandIn::new(vec![ok(RUNNING), ok(&vcpus)]);
+        let problem = answer(ask, &stand_in).unwrap_err().to_string();
+        assert!(problem.starts_with("/vm/config: unexpected value at line"), "{problem}");
     }
 
     #[test]

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::error::json_problem;
 use super::vmm_pid::{Found, VmmPid};
 use super::watched_files::{WatchedFiles, names};
+use super::written_file::Operators;
 use super::{ApiSocket, InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, build_instance_info};
@@ -22,10 +24,12 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "hypeman",
     help: "hypeman's records of its VMs",
     tier: Tier::Orchestrator,
-    configure: |section, SourceContext { host, .. }| {
+    configure: |section, SourceContext { host, trust, .. }| {
         let config: Config = section.options()?;
         let data_dir = place(host, config.data_dir, DEFAULT_DATA_DIR);
-        Ok(data_dir.map(|data_dir| Box::new(Hypeman::new(data_dir.join("guests"), host.clone())) as _))
+        let operators = Operators::new(trust.clone());
+        let hypeman = |data_dir: PathBuf| Hypeman::new(data_dir.join("guests"), host.clone(), operators);
+        Ok(data_dir.map(|data_dir| Box::new(hypeman(data_dir)) as _))
     },
 };
 
@@ -38,6 +42,7 @@ struct Config {
 #[derive(Debug)]
 struct Hypeman {
     host: Host,
+    operators: Operators,
     guests: PathBuf,
     files: WatchedFiles<(Metadata, VmmPid)>,
 }
@@ -60,15 +65,15 @@ struct Metadata {
 }
 
 impl Hypeman {
-    fn new(guests: PathBuf, host: Host) -> Self {
-        Self { host, guests, files: WatchedFiles::new(FILE_LIMIT) }
+    fn new(guests: PathBuf, host: Host, operators: Operators) -> Self {
+        Self { host, guests, files: WatchedFiles::new(operators.clone(), FILE_LIMIT), operators }
     }
 }
 
 impl InstanceSource for Hypeman {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
-        let guests = names(&self.guests, &mut listing.problems)?;
+        let guests = names(&self.guests, &self.operators, &mut listing.problems)?;
         let paths = guests.into_iter().map(|guest| guest.join("metadata.json"));
         self.files.look(paths, |_, content| Ok((parse(content)?, VmmPid::default())));
         listing.problems.extend(self.files.problems());
@@ -101,8 +106,8 @@ impl Metadata {
 }
 
 fn parse(content: &[u8]) -> Result<Metadata, String> {
-    let metadata: Metadata =
-        serde_json::from_slice(content).map_err(|error| format!("no metadata of hypeman: {error}"))?;
+    let metadata: Metadata = serde_json::from_slice(content)
+        .map_err(|error| format!("no metadata of hypeman: {}", json_problem(&error)))?;
     if metadata.id.is_empty() {
         return Err("no metadata of hypeman: it has no Id".to_owned());
     }
@@ -189,7 +194,7 @@ mod tests {
             allocated_memory_bytes: Some(4 << 30),
             ..InstanceInfo::default()
         };
-        let mut source = Hypeman::new(guests.clone(), host.host());
+        let mut source = Hypeman::new(guests.clone(), host.host(), Operators::default());
         assert_eq!(listed(&mut source), (vec![expected.clone()], vec![]));
 
         write(&guests, ID, &RUNNING.replace("\"NetworkEnabled\": true", "\"NetworkEnabled\": false"));
@@ -201,7 +206,7 @@ mod tests {
         let host =
             Fixture::with(&[vmm("cloud-hypervisor --api-socket /var/lib/hypeman/guests/other/ch.sock")]);
         write(&host.path("guests"), ID, RUNNING);
-        let mut source = Hypeman::new(host.path("guests"), host.host());
+        let mut source = Hypeman::new(host.path("guests"), host.host(), Operators::default());
         assert_eq!(listed(&mut source), (vec![], vec![]));
         host.put(&Fake { exe: "/usr/sbin/sshd", args: "sshd", start: 6000, ..Fake::default() });
         assert_eq!(listed(&mut source), (vec![], vec![]));
@@ -217,12 +222,10 @@ mod tests {
         let guests = host.path("guests");
         write(&guests, ID, RUNNING);
         write(&guests, "bad", "{\"Id\": \"bad\", \"Size\": \"4GB\"}");
-        let mut source = Hypeman::new(guests.clone(), host.host());
+        let mut source = Hypeman::new(guests.clone(), host.host(), Operators::default());
         let bad = guests.join("bad/metadata.json");
-        let problem = format!(
-            "{}: no metadata of hypeman: invalid type: string \"4GB\", expected u64 at line 1 column 27",
-            bad.display()
-        );
+        let problem =
+            format!("{}: no metadata of hypeman: unexpected value at line 1, column 27", bad.display());
         let (vms, problems) = listed(&mut source);
         assert_eq!((vms.len(), problems), (1, vec![problem]));
 
@@ -230,7 +233,7 @@ mod tests {
         write(&guests, ID, &RUNNING[..300]);
         let (vms, problems) = listed(&mut source);
         assert_eq!((vms.len(), problems.len()), (1, 1));
-        assert!(problems[0].contains("EOF while parsing") && !problems[0].contains("secret"), "{problems:?}");
+        assert!(problems[0].contains("bad JSON at line") && !problems[0].contains("secret"), "{problems:?}");
         write(&guests, ID, "{}");
         assert!(listed(&mut source).1[0].contains("it has no Id"));
         fs::remove_dir_all(&guests).unwrap();

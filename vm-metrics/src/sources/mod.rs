@@ -3,6 +3,7 @@
 //! A new source is a file with a [`SourceDef`], a `mod` line and a line in [`SOURCES`].
 
 mod adapters;
+mod bounded;
 mod cloud_hypervisor;
 pub(crate) mod described;
 mod error;
@@ -14,6 +15,7 @@ mod libvirt;
 mod merge;
 mod precedence;
 mod proc_scan;
+mod process_files;
 pub mod push;
 mod qemu_qmp;
 mod round;
@@ -22,6 +24,7 @@ mod vm_dir;
 mod vmm_api;
 mod vmm_pid;
 mod watched_files;
+mod written_file;
 mod written_pid;
 
 use std::path::PathBuf;
@@ -34,6 +37,7 @@ pub use self::error::SourceError;
 pub use self::evidence::{ProcessEvidence, ProcessTable};
 pub use self::precedence::Tier;
 pub(crate) use self::proc_scan::executable;
+use self::process_files::Workers;
 use self::push::Inbox;
 use self::round::Asked;
 pub use self::round::{SourceReport, Sources};
@@ -74,6 +78,17 @@ pub struct SourceContext {
     pub trust: Trust,
     /// How long the id of a VM that has ended is kept from other users' processes.
     pub retention: Duration,
+    workers: Workers,
+}
+
+impl SourceContext {
+    pub fn new(host: Host, trust: Trust) -> Self {
+        Self { host, workers: Workers::new(trust.clone()), trust, retention: Duration::ZERO }
+    }
+
+    pub fn with_retention(self, retention: Duration) -> Self {
+        Self { retention, ..self }
+    }
 }
 
 /// Checks the sections `[sources.<name>]` against the table.

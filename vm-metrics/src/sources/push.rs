@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::described::DescribedVm;
+use super::error::json_problem;
 use super::watched_files::{MAX_ENTRIES, WatchedFiles, is_full, names};
+use super::written_file::Operators;
 use super::written_pid::WrittenPid;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
 use crate::host::Host;
@@ -27,7 +29,7 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "push",
     help: "VMs that orchestrators push over a socket",
     tier: Tier::Pushed,
-    configure: |section, SourceContext { host, .. }| {
+    configure: |section, SourceContext { host, trust, .. }| {
         let config: Config = section.options()?;
         let Some(socket) = place(host, config.socket, DEFAULT_SOCKET) else { return Ok(None) };
         let Some(parent) = socket.parent().filter(|_| socket.is_absolute()) else {
@@ -35,7 +37,7 @@ pub const SOURCE: SourceDef = SourceDef {
         };
         let store = Store { dir: config.dir.unwrap_or_else(|| parent.join("pushed")) };
         let inbox = Inbox { socket, store };
-        Ok(Some(Box::new(Push { host: host.clone(), inbox, files: WatchedFiles::new(VM_LIMIT as u64) })))
+        Ok(Some(Box::new(Push::new(host.clone(), inbox, Operators::new(trust.clone())))))
     },
 };
 
@@ -56,14 +58,21 @@ pub struct Inbox {
 #[derive(Debug)]
 struct Push {
     host: Host,
+    operators: Operators,
     inbox: Inbox,
     files: WatchedFiles<(DescribedVm, WrittenPid)>,
+}
+
+impl Push {
+    fn new(host: Host, inbox: Inbox, operators: Operators) -> Self {
+        Self { host, inbox, files: WatchedFiles::new(operators.clone(), VM_LIMIT as u64), operators }
+    }
 }
 
 impl InstanceSource for Push {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
-        let paths = match names(&self.inbox.store.dir, &mut listing.problems) {
+        let paths = match names(&self.inbox.store.dir, &self.operators, &mut listing.problems) {
             // Nothing was pushed yet; or there is no place for the socket either.
             Err(SourceError::Absent { .. }) => {
                 let place = self.inbox.socket.parent().unwrap_or(Path::new("/"));
@@ -77,7 +86,7 @@ impl InstanceSource for Push {
         self.files.look(paths, |_, content| Ok((parse(content)?, WrittenPid::default())));
         listing.problems.extend(self.files.problems());
         for (path, (vm, seen)) in self.files.values() {
-            vm.list(&self.host, Some(path), seen, &mut listing);
+            vm.list(&self.host, &self.operators, Some(path), seen, &mut listing);
         }
         Ok(listing)
     }
@@ -88,7 +97,7 @@ impl InstanceSource for Push {
 }
 
 fn parse(content: &[u8]) -> Result<DescribedVm, String> {
-    let vm: DescribedVm = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+    let vm: DescribedVm = serde_json::from_slice(content).map_err(|error| json_problem(&error))?;
     vm.check()?;
     Ok(vm)
 }
@@ -162,7 +171,7 @@ mod tests {
     fn push(dir: &Path) -> Push {
         let store = Store { dir: dir.join("pushed") };
         let inbox = Inbox { socket: dir.join("push.sock"), store };
-        Push { host: Host::new("/none", "/none"), inbox, files: WatchedFiles::new(VM_LIMIT as u64) }
+        Push::new(Host::new("/none", "/none"), inbox, Operators::default())
     }
 
     #[test]

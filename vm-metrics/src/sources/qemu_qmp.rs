@@ -8,13 +8,12 @@ use std::path::PathBuf;
 
 use glob::{Pattern, glob};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take};
 use tokio::net::UnixStream;
 
 use super::vmm_api::{ANSWER_LIMIT, Answering, AskError, Facts, Target, VmmApi};
-use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, shortened};
+use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, bounded, shortened};
 use crate::model::{Hypervisor, InstanceInfo, VmState};
 
 const DEFAULT_SOCKETS: &str = "/run/vm-metrics/qmp/*.sock";
@@ -26,7 +25,7 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "qemu_qmp",
     help: "QEMU monitor sockets that are there for this daemon",
     tier: Tier::Vmm,
-    configure: |section, SourceContext { host, .. }| {
+    configure: |section, context @ SourceContext { host, .. }| {
         let config: Config = section.options()?;
         let default = || host.is_this_kernel().then(|| vec![DEFAULT_SOCKETS.to_owned()]);
         let Some(patterns) = config.sockets.or_else(default) else { return Ok(None) };
@@ -34,7 +33,7 @@ pub const SOURCE: SourceDef = SourceDef {
             Pattern::new(pattern)
                 .map_err(|error| section.refusal("sockets", &format!("{pattern:?}: {error}")))?;
         }
-        Ok(Some(Box::new(Qmp { api: VmmApi::new(host.clone(), ask), patterns, had_sockets: false })))
+        Ok(Some(Box::new(Qmp { api: VmmApi::new(context, ask), patterns, had_sockets: false })))
     },
 };
 
@@ -83,11 +82,11 @@ pub(super) fn ask(stream: UnixStream) -> Answering {
 
 async fn talk(stream: UnixStream) -> Result<Facts, AskError> {
     let mut monitor = Monitor::new(stream);
-    let greeting: Value = monitor.line().await?;
-    if greeting.get("QMP").is_none() {
+    let greeting: Greeting = monitor.line("no monitor of QEMU").await?;
+    if greeting.qmp.is_none() {
         return Err(AskError::Answer("no monitor of QEMU: it does not begin with a greeting".to_owned()));
     }
-    monitor.execute::<Value>("qmp_capabilities").await?;
+    monitor.execute::<IgnoredAny>("qmp_capabilities").await?;
     let name: Name = monitor.execute("query-name").await?;
     let uuid: Uuid = monitor.execute("query-uuid").await?;
     let cpus: Vec<Cpu> = monitor.execute("query-cpus-fast").await?;
@@ -102,7 +101,7 @@ async fn talk(stream: UnixStream) -> Result<Facts, AskError> {
         id: uuid.unwrap_or_else(|| name.clone()),
         name,
         hypervisor: Hypervisor::Qemu,
-        allocated_vcpus: u32::try_from(cpus.len()).ok(),
+        allocated_vcpus: u32::try_from(cpus.len()).ok().filter(|vcpus| *vcpus <= bounded::MAX_VCPUS),
         allocated_memory_bytes: memory.base_memory.checked_add(memory.plugged_memory),
         actual_memory_bytes: balloon.map(|balloon| balloon.actual),
         state: state(&status),
@@ -136,13 +135,11 @@ impl Monitor {
         let stream = self.stream.get_mut().get_mut();
         stream.write_all(question.as_bytes()).await.map_err(|_| AskError::Ended)?;
         loop {
-            let line: Line = self.line().await?;
-            match line {
-                Line { answer: Some(answer), .. } => {
-                    return serde_json::from_value(answer).map_err(|error| AskError::json(command, &error));
-                }
-                Line { error: Some(error), .. } => {
-                    return Err(AskError::Answer(format!("{command}: {}", error.class)));
+            match self.line::<Line<T>>(command).await? {
+                Line { answer: Some(answer), .. } => return Ok(answer),
+                // What the monitor says of it is not for the log.
+                Line { error: Some(_), .. } => {
+                    return Err(AskError::Answer(format!("{command}: refused")));
                 }
                 // An event, which is for others.
                 _ => {}
@@ -150,27 +147,28 @@ impl Monitor {
         }
     }
 
-    async fn line<T: DeserializeOwned>(&mut self) -> Result<T, AskError> {
+    async fn line<T: DeserializeOwned>(&mut self, what: &str) -> Result<T, AskError> {
         let mut line = Vec::new();
         self.stream.read_until(b'\n', &mut line).await.map_err(|_| AskError::Ended)?;
         if line.last() != Some(&b'\n') {
             let cut = self.stream.get_ref().limit() == 0;
             return Err(if cut { AskError::TooLarge } else { AskError::Ended });
         }
-        serde_json::from_slice(&line).map_err(|error| AskError::json("no monitor of QEMU", &error))
+        serde_json::from_slice(&line).map_err(|error| AskError::json(what, &error))
     }
 }
 
 #[derive(Deserialize)]
-struct Line {
-    #[serde(rename = "return")]
-    answer: Option<Value>,
-    error: Option<Refusal>,
+struct Greeting {
+    #[serde(rename = "QMP")]
+    qmp: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
-struct Refusal {
-    class: String,
+struct Line<T> {
+    #[serde(rename = "return", default = "Option::default")]
+    answer: Option<T>,
+    error: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -190,8 +188,9 @@ struct Cpu {}
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct MemorySummary {
+    #[serde(deserialize_with = "bounded::memory_bytes")]
     base_memory: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::memory_bytes")]
     plugged_memory: u64,
 }
 
@@ -203,6 +202,7 @@ struct Status {
 
 #[derive(Deserialize)]
 struct Balloon {
+    #[serde(deserialize_with = "bounded::memory_bytes")]
     actual: u64,
 }
 
@@ -213,7 +213,6 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::host::Host;
 
     const GREETING: &str =
         "{\"QMP\": {\"version\": {\"qemu\": {\"major\": 7}}, \"capabilities\": [\"oob\"]}}\r\n";
@@ -288,7 +287,8 @@ mod tests {
             }
         });
         let patterns = vec![dir.path().join("*.sock").to_str().unwrap().to_owned()];
-        let mut source = Qmp { api: VmmApi::new(Host::default(), ask), patterns, had_sockets: false };
+        let mut source =
+            Qmp { api: VmmApi::new(&SourceContext::default(), ask), patterns, had_sockets: false };
         let vms = source.list_running_instances_for_metrics().unwrap().instances;
         let [web] = &vms[..] else { panic!("{vms:?}") };
         assert_eq!((web.id.as_str(), web.hypervisor_pid), ("web", None));
@@ -305,9 +305,6 @@ mod tests {
             assert_eq!(talk_with(says).unwrap_err(), problem);
         }
         let refused = ANSWERS.replacen("\"return\": {}", "\"error\": {\"class\": \"CommandNotFound\"}", 1);
-        assert_eq!(
-            talk_with(&format!("{GREETING}{refused}")).unwrap_err(),
-            "qmp_capabilities: CommandNotFound"
-        );
+        assert_eq!(talk_with(&format!("{GREETING}{refused}")).unwrap_err(), "qmp_capabilities: refused");
     }
 }

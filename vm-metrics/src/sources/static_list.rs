@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use serde::Deserialize;
 
 pub use super::described::DescribedVm;
+use super::written_file::Operators;
 use super::written_pid::WrittenPid;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
 use crate::host::Host;
@@ -14,10 +15,11 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "static_list",
     help: "VMs that the configuration gives",
     tier: Tier::Written,
-    configure: |section, SourceContext { host, .. }| {
+    configure: |section, SourceContext { host, trust, .. }| {
         let config: Config = section.options()?;
         check(&config.vms).map_err(|problem| section.refusal("vms", &problem))?;
-        Ok((!config.vms.is_empty()).then(|| Box::new(StaticList::new(config.vms, host.clone())) as _))
+        let list = || StaticList::new(config.vms.clone(), host.clone(), Operators::new(trust.clone()));
+        Ok((!config.vms.is_empty()).then(|| Box::new(list()) as _))
     },
 };
 
@@ -30,12 +32,13 @@ struct Config {
 #[derive(Debug)]
 pub struct StaticList {
     host: Host,
+    operators: Operators,
     vms: Vec<(DescribedVm, WrittenPid)>,
 }
 
 impl StaticList {
-    pub fn new(vms: Vec<DescribedVm>, host: Host) -> Self {
-        Self { host, vms: vms.into_iter().map(|vm| (vm, WrittenPid::default())).collect() }
+    pub fn new(vms: Vec<DescribedVm>, host: Host, operators: Operators) -> Self {
+        Self { host, operators, vms: vms.into_iter().map(|vm| (vm, WrittenPid::default())).collect() }
     }
 }
 
@@ -61,7 +64,7 @@ impl InstanceSource for StaticList {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
         for (vm, seen) in &mut self.vms {
-            vm.list(&self.host, None, seen, &mut listing);
+            vm.list(&self.host, &self.operators, None, seen, &mut listing);
         }
         Ok(listing)
     }
@@ -93,7 +96,9 @@ mod tests {
         )
         .unwrap();
         let host = Fixture::with(&[Fake { pid: 42, ..Fake::default() }]);
-        let listing = StaticList::new(config.vms, host.host()).list_running_instances_for_metrics().unwrap();
+        let listing = StaticList::new(config.vms, host.host(), Operators::default())
+            .list_running_instances_for_metrics()
+            .unwrap();
         let web = InstanceInfo { id: "web".into(), name: "web".into(), ..InstanceInfo::default() };
         let db = InstanceInfo {
             id: "db".into(),

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::described::DescribedVm;
+use super::error::json_problem;
 use super::watched_files::{WatchedFiles, names};
+use super::written_file::Operators;
 use super::written_pid::WrittenPid;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
 use crate::host::Host;
@@ -21,10 +23,10 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "vm_dir",
     help: "files in a directory that describe one VM each",
     tier: Tier::Written,
-    configure: |section, SourceContext { host, .. }| {
+    configure: |section, SourceContext { host, trust, .. }| {
         let config: Config = section.options()?;
         let dir = place(host, config.dir, DEFAULT_DIR);
-        Ok(dir.map(|dir| Box::new(VmDir::new(dir, host.clone())) as _))
+        Ok(dir.map(|dir| Box::new(VmDir::new(dir, host.clone(), Operators::new(trust.clone()))) as _))
     },
 };
 
@@ -37,25 +39,27 @@ struct Config {
 #[derive(Debug)]
 struct VmDir {
     host: Host,
+    operators: Operators,
     dir: PathBuf,
     files: WatchedFiles<(DescribedVm, WrittenPid)>,
 }
 
 impl VmDir {
-    fn new(dir: PathBuf, host: Host) -> Self {
-        Self { host, dir, files: WatchedFiles::new(FILE_LIMIT) }
+    fn new(dir: PathBuf, host: Host, operators: Operators) -> Self {
+        Self { host, dir, files: WatchedFiles::new(operators.clone(), FILE_LIMIT), operators }
     }
 }
 
 impl InstanceSource for VmDir {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
-        let paths =
-            names(&self.dir, &mut listing.problems)?.into_iter().filter(|path| format_of(path).is_some());
+        let paths = names(&self.dir, &self.operators, &mut listing.problems)?
+            .into_iter()
+            .filter(|path| format_of(path).is_some());
         self.files.look(paths, |path, content| Ok((parse(path, content)?, WrittenPid::default())));
         listing.problems.extend(self.files.problems());
         for (path, (vm, seen)) in self.files.values() {
-            vm.list(&self.host, Some(path), seen, &mut listing);
+            vm.list(&self.host, &self.operators, Some(path), seen, &mut listing);
         }
         Ok(listing)
     }
@@ -79,7 +83,7 @@ fn format_of(path: &Path) -> Option<Format> {
 fn parse(path: &Path, content: &[u8]) -> Result<DescribedVm, String> {
     let text = str::from_utf8(content).map_err(|_| "not UTF-8".to_owned())?;
     let mut vm: DescribedVm = match format_of(path) {
-        Some(Format::Json) => serde_json::from_str(text).map_err(|error| error.to_string())?,
+        Some(Format::Json) => serde_json::from_str(text).map_err(|error| json_problem(&error))?,
         _ => toml::from_str(text).map_err(|error| toml_problem(text, &error))?,
     };
     if vm.id.is_empty() {
@@ -89,11 +93,12 @@ fn parse(path: &Path, content: &[u8]) -> Result<DescribedVm, String> {
     Ok(vm)
 }
 
-/// In one line, and without a quotation of the file.
+/// Where TOML is not as it should be. Nothing of it is quoted.
 fn toml_problem(text: &str, error: &toml::de::Error) -> String {
     let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
-    format!("{} at line {line}", error.message().replace('\n', " "))
+    let column = before.chars().rev().take_while(|character| *character != '\n').count() + 1;
+    format!("bad TOML or an unexpected value at line {line}, column {column}")
 }
 
 #[cfg(test)]
@@ -113,7 +118,7 @@ mod tests {
     fn each_file_is_a_vm_for_as_long_as_it_is_there() {
         let dir = tempfile::tempdir().unwrap();
         let host = Fixture::with(&[Fake { pid: 42, ..Fake::default() }]);
-        let mut source = VmDir::new(dir.path().to_owned(), host.host());
+        let mut source = VmDir::new(dir.path().to_owned(), host.host(), Operators::default());
         fs::write(dir.path().join("web.toml"), "taps = [\"tap0\"]\nvcpus = 2\npid = 42\n").unwrap();
         fs::write(dir.path().join("b.json"), r#"{"id": "db", "name": "DB", "memory_bytes": 1024}"#).unwrap();
         fs::write(dir.path().join("README"), "not a VM").unwrap();
@@ -142,14 +147,15 @@ mod tests {
     #[test]
     fn a_bad_file_is_one_problem_that_says_where_and_hides_no_other() {
         let dir = tempfile::tempdir().unwrap();
-        let mut source = VmDir::new(dir.path().to_owned(), Host::new("/none", "/none"));
+        let mut source = VmDir::new(dir.path().to_owned(), Host::new("/none", "/none"), Operators::default());
         fs::write(dir.path().join("good.toml"), "").unwrap();
         let bad = dir.path().join("z.toml");
         for (content, problem) in [
-            (&b"id = 1"[..], "invalid type: integer `1`, expected a string at line 1"),
-            (b"id = \"a\"\ntap = \"t\"", "unknown field `tap`"),
+            (&b"id = 1"[..], "bad TOML or an unexpected value at line 1, column 6"),
+            (b"id = \"a\"\ntap = \"t\"", "unexpected value at line 2, column 1"),
             (b"id = ", "at line 1"),
-            (b"taps = [\"a/b\"]", "\"a/b\" cannot be the name of a network device at line 1"),
+            (b"root:$6$secret:1::", "at line 1"),
+            (b"taps = [\"a/b\"]", "unexpected value at line 1, column 8"),
             (b"taps = [\"a\", \"a\"]", "the TAP \"a\" of \"z\" is there twice"),
             (b"pid = 0", "pid 0 of \"z\" is no process"),
             (b"\xff", "not UTF-8"),
@@ -159,13 +165,17 @@ mod tests {
             assert_eq!((vms.len(), problems.len()), (1, 1), "{problems:?}");
             let says =
                 problems[0].starts_with(&format!("{}: ", bad.display())) && problems[0].contains(problem);
-            assert!(says && !problems[0].contains('\n'), "{problems:?} without {problem:?}");
+            let repeats = problems[0].contains('\n') || problems[0].contains("secret");
+            assert!(says && !repeats, "{problems:?} without {problem:?}");
         }
         fs::rename(&bad, bad.with_extension("json")).unwrap();
         let (_, problems) = listed(&mut source);
         assert!(problems[0].contains("z.json: not UTF-8"), "{problems:?}");
         fs::write(bad.with_extension("json"), "{\"vcpus\": -1}").unwrap();
         let (_, problems) = listed(&mut source);
-        assert!(problems[0].contains("z.json: ") && problems[0].contains("at line 1 column"), "{problems:?}");
+        assert!(
+            problems[0].contains("z.json: ") && problems[0].contains("at line 1, column"),
+            "{problems:?}"
+        );
     }
 }

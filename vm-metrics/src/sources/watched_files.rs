@@ -10,7 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{SourceError, files};
+use super::SourceError;
+use super::written_file::Operators;
 
 /// Each is a look per tick.
 pub const MAX_ENTRIES: usize = 16_384;
@@ -21,6 +22,7 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// The files of one directory, or of the directories in it, and what each of them said last.
 #[derive(Debug)]
 pub struct WatchedFiles<T> {
+    operators: Operators,
     /// In bytes; a larger file is a problem.
     limit: u64,
     files: HashMap<PathBuf, Watched<T>>,
@@ -42,8 +44,8 @@ struct Stamp {
 }
 
 impl<T> WatchedFiles<T> {
-    pub fn new(limit: u64) -> Self {
-        Self { limit, files: HashMap::new() }
+    pub fn new(operators: Operators, limit: u64) -> Self {
+        Self { operators, limit, files: HashMap::new() }
     }
 
     /// Looks at these files and no others. `parse` gets what has changed.
@@ -83,18 +85,23 @@ impl<T> WatchedFiles<T> {
         parse: &mut impl FnMut(&Path, &[u8]) -> Result<T, String>,
     ) -> Option<Watched<T>> {
         let mut watched = known.unwrap_or(Watched { stamp: None, value: None, problem: None });
-        let read = fs::metadata(path).and_then(|metadata| {
-            let stamp = Stamp::of(&metadata);
-            if watched.stamp == Some(stamp) {
-                return Ok(None);
+        let metadata = match fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                watched.stamp = None;
+                watched.problem = Some(SourceError::io("read", path, error));
+                return Some(watched);
             }
-            let content = files::read(path, self.limit)?;
-            Ok(Some((stamp, settled(&metadata), content)))
-        });
-        match read {
-            Ok(None) => {}
-            Ok(Some((stamp, settled, content))) => {
-                watched.stamp = settled.then_some(stamp);
+        };
+        let stamp = Stamp::of(&metadata);
+        if watched.stamp == Some(stamp) {
+            return Some(watched);
+        }
+        watched.stamp = None;
+        match self.operators.read(path, self.limit) {
+            Ok(content) => {
+                watched.stamp = settled(&metadata).then_some(stamp);
                 watched.problem = match parse(path, &content) {
                     Ok(value) => {
                         watched.value = Some(value);
@@ -103,11 +110,12 @@ impl<T> WatchedFiles<T> {
                     Err(problem) => Some(watched.spoilt(path, problem)),
                 };
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            Err(error) => {
-                watched.stamp = None;
-                watched.problem = Some(SourceError::io("read", path, error));
+            Err(error) if error.io_kind() == Some(io::ErrorKind::NotFound) => return None,
+            // Somebody else can change it: it is no more than a name.
+            Err(error @ SourceError::Content { .. }) => {
+                watched = Watched { stamp: None, value: None, problem: Some(error) };
             }
+            Err(error) => watched.problem = Some(error),
         }
         Some(watched)
     }
@@ -136,9 +144,14 @@ fn settled(metadata: &Metadata) -> bool {
     age.is_some_and(|age| age > SETTLED)
 }
 
-/// The names in a directory, in order, without those that begin with a dot: so are files that are not ready yet. Of too
-/// many, the first.
-pub fn names(directory: &Path, problems: &mut Vec<SourceError>) -> Result<Vec<PathBuf>, SourceError> {
+/// The names in an operator's directory, in order, without those that begin with a dot: so are files that are not ready
+/// yet. Of too many, the first.
+pub fn names(
+    directory: &Path,
+    operators: &Operators,
+    problems: &mut Vec<SourceError>,
+) -> Result<Vec<PathBuf>, SourceError> {
+    operators.check_directory(directory)?;
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => SourceError::Absent { path: directory.to_owned() },
         _ => SourceError::io("list", directory, error),
@@ -181,10 +194,10 @@ mod tests {
     fn a_file_is_parsed_when_it_changed_and_a_spoilt_one_keeps_its_word() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("number");
-        let mut watched = WatchedFiles::new(16);
+        let mut watched = WatchedFiles::new(Operators::default(), 16);
         let mut parsed = 0;
         let mut look = |watched: &mut WatchedFiles<u32>| {
-            watched.look(names(dir.path(), &mut Vec::new()).unwrap(), |_, content| {
+            watched.look(names(dir.path(), &Operators::default(), &mut Vec::new()).unwrap(), |_, content| {
                 parsed += 1;
                 String::from_utf8_lossy(content).trim().parse().map_err(|_| "no number".to_owned())
             });
@@ -220,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_not_there_is_absent_and_hidden_files_are_not_ready() {
-        let names = |directory: &Path| names(directory, &mut Vec::new());
+        let names = |directory: &Path| names(directory, &Operators::default(), &mut Vec::new());
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("missing");
         assert!(matches!(names(&missing), Err(SourceError::Absent { path }) if path == missing));

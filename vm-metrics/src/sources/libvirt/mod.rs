@@ -12,6 +12,7 @@ use serde::Deserialize;
 use self::status::Domain;
 use super::vmm_pid::VmmPid;
 use super::watched_files::{WatchedFiles, names};
+use super::written_file::Operators;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
@@ -25,10 +26,10 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "libvirt",
     help: "libvirt's records of the QEMU domains that run",
     tier: Tier::Orchestrator,
-    configure: |section, SourceContext { host, .. }| {
+    configure: |section, SourceContext { host, trust, .. }| {
         let config: Config = section.options()?;
         let dir = place(host, config.dir, DEFAULT_DIR);
-        Ok(dir.map(|dir| Box::new(Libvirt::new(dir, host.clone())) as _))
+        Ok(dir.map(|dir| Box::new(Libvirt::new(dir, host.clone(), Operators::new(trust.clone()))) as _))
     },
 };
 
@@ -41,13 +42,14 @@ struct Config {
 #[derive(Debug)]
 struct Libvirt {
     host: Host,
+    operators: Operators,
     dir: PathBuf,
     files: WatchedFiles<(Domain, VmmPid)>,
 }
 
 impl Libvirt {
-    fn new(dir: PathBuf, host: Host) -> Self {
-        Self { host, dir, files: WatchedFiles::new(FILE_LIMIT) }
+    fn new(dir: PathBuf, host: Host, operators: Operators) -> Self {
+        Self { host, dir, files: WatchedFiles::new(operators.clone(), FILE_LIMIT), operators }
     }
 }
 
@@ -55,7 +57,7 @@ impl InstanceSource for Libvirt {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
         let is_record = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "xml");
         let mut listing = Listing::default();
-        let paths = names(&self.dir, &mut listing.problems)?.into_iter().filter(is_record);
+        let paths = names(&self.dir, &self.operators, &mut listing.problems)?.into_iter().filter(is_record);
         self.files.look(paths, |_, content| Ok((status::parse(content)?, VmmPid::default())));
         listing.problems.extend(self.files.problems());
         for (_, (domain, seen)) in self.files.values() {
@@ -102,7 +104,7 @@ mod tests {
         fs::write(dir.join("web 1.xml"), status::tests::REAL).unwrap();
         fs::write(dir.join("web 1.pid"), "5854").unwrap();
         fs::write(dir.join("bad.xml"), "<domstatus").unwrap();
-        let mut source = Libvirt::new(dir.clone(), host.host());
+        let mut source = Libvirt::new(dir.clone(), host.host(), Operators::default());
         let mut listed = || {
             let listing = source.list_running_instances_for_metrics().unwrap();
             (listing.instances, listing.problems.iter().map(ToString::to_string).collect::<Vec<_>>())

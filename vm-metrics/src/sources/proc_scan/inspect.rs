@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::mem;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, VmArgs};
@@ -35,6 +35,9 @@ pub struct Vm {
     /// NICs by the command line, for want of a look at the process's descriptors.
     named_nics: Vec<Nic>,
     named_uncounted: Vec<UncountedNic>,
+    /// What the command line leaves to a file.
+    config_file: Option<PathBuf>,
+    is_configured: bool,
     config_problem: Option<SourceError>,
     nics_problem: Option<SourceError>,
     too_many_nics: Option<SourceError>,
@@ -70,13 +73,11 @@ pub fn inspect(process: &Process, look: Look) -> Result<Option<Vm>, Unread> {
     if args.daemonizes && is_launcher(process, &stat) {
         return Ok(None);
     }
-    let config_problem =
-        args.config_file.take().and_then(|file| read_config(process, &file, &mut args).err());
     let mut vm = Vm {
         api_socket: args.api_socket.take().map(PathBuf::from),
         named_uncounted: named_uncounted(process, mem::take(&mut args.uncounted)),
         named_nics: named_nics(mem::take(&mut args.taps)),
-        config_problem,
+        config_file: args.config_file.take().map(PathBuf::from),
         ..Vm::new(process, info(process.pid, hypervisor, &args), stat.start_ticks)
     };
     vm.read_nics(process, look)?;
@@ -95,6 +96,8 @@ impl Vm {
             api_socket: None,
             named_nics: Vec::new(),
             named_uncounted: Vec::new(),
+            config_file: None,
+            is_configured: false,
             config_problem: None,
             nics_problem: None,
             too_many_nics: None,
@@ -177,6 +180,26 @@ impl Vm {
         });
     }
 
+    /// The file that its command line names.
+    pub fn config_file(&self) -> Option<&Path> {
+        self.config_file.as_deref()
+    }
+
+    /// Adds what that file says, once.
+    pub fn configure(&mut self, config: Result<&VmArgs, SourceError>) {
+        self.config_problem = None;
+        match config {
+            Ok(args) if !self.is_configured => {
+                self.is_configured = true;
+                self.info.allocated_vcpus = args.vcpus;
+                self.info.allocated_memory_bytes = args.memory_bytes;
+                self.named_nics = named_nics(args.taps.clone());
+            }
+            Ok(_) => {}
+            Err(problem) => self.config_problem = Some(problem),
+        }
+    }
+
     /// Where its VMM can be asked.
     pub fn api_socket(&self, pid: u32) -> Option<ApiSocket> {
         Some(ApiSocket {
@@ -227,14 +250,6 @@ fn is_fork(process: &Process, stat: &Stat, hypervisor: Hypervisor, argv: &[Strin
 /// in is alive, or it leads it itself.
 fn is_launcher(process: &Process, stat: &Stat) -> bool {
     process.other(stat.session).stat().is_ok_and(|leader| !leader.is_dead())
-}
-
-fn read_config(process: &Process, file: &str, args: &mut VmArgs) -> Result<(), SourceError> {
-    let content = process.read_config(file)?;
-    cmdline::read_config(&content, args).map_err(|error| SourceError::Process {
-        pid: process.pid,
-        problem: format!("config file {file}: {error}"),
-    })
 }
 
 fn info(pid: u32, hypervisor: Hypervisor, args: &VmArgs) -> InstanceInfo {

@@ -19,6 +19,7 @@
 
 mod closer;
 mod cmdline;
+mod config_files;
 mod devices;
 mod due;
 pub(crate) mod executable;
@@ -40,6 +41,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use self::closer::Closer;
+use self::config_files::ConfigFiles;
 use self::devices::Devices;
 use self::due::{Due, Quick, in_order, quick_look};
 use self::heirs::Orphan;
@@ -81,6 +83,7 @@ pub struct ProcScan {
     /// Processes that other sources name, whatever program they run.
     named: HashSet<u32>,
     orphans: Vec<Orphan>,
+    configs: ConfigFiles,
     devices: BTreeSet<OsString>,
     last_full_scan: Option<Duration>,
     closer: Closer,
@@ -152,6 +155,7 @@ impl ProcScan {
         Self {
             host: context.host.clone(),
             trust: context.trust.clone(),
+            configs: ConfigFiles::new(context.host.clone(), context.workers.clone()),
             started: Instant::now(),
             proc: ProcDir::default(),
             seen: HashMap::new(),
@@ -196,8 +200,25 @@ impl ProcScan {
         }
         self.search(look);
         self.read_shared_nics(look, &mut findings);
+        self.read_configs(now);
         self.looks.end();
         Ok(self.listing(findings.problems))
+    }
+
+    /// Of VMs whose command lines name files.
+    fn read_configs(&mut self, now: Duration) {
+        let files = self.seen.iter().filter_map(|(pid, seen)| {
+            let vm = seen.vm()?;
+            Some(((*pid, vm.start_ticks), vm.config_file()?))
+        });
+        self.overuse.merge(self.configs.update(now, files));
+        for (pid, seen) in &mut self.seen {
+            if let What::Vm(vm) = &mut seen.what
+                && let Some(config) = self.configs.get((*pid, vm.start_ticks))
+            {
+                vm.configure(config);
+            }
+        }
     }
 
     fn full_scan_due(&mut self, now: Duration) -> bool {

@@ -2,11 +2,8 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat, openat2};
 
 use super::super::{SourceError, files};
 use super::cmdline;
@@ -20,8 +17,6 @@ const STAT_LIMIT: u64 = 4 << 10;
 const CMDLINE_LIMIT: u64 = 2 << 20;
 /// Longer only with thousands of groups. Those beyond the limit give the daemon no rights.
 const STATUS_LIMIT: u64 = 64 << 10;
-/// A Firecracker config is a few hundred bytes.
-const CONFIG_LIMIT: u64 = 1 << 20;
 
 /// Why a process could not be looked at.
 #[derive(Debug)]
@@ -70,22 +65,29 @@ impl<'a> Process<'a> {
     }
 
     /// The user who runs it. `None`: not known, or it has ended.
-    ///
-    /// On a host made of files that has no `status`, the owner of the process's directory.
     pub fn uid(&self) -> Option<u32> {
-        match self.credentials() {
-            Ok(credentials) => Some(credentials.user()),
-            Err(_) if self.path("status").exists() => None,
-            Err(_) => fs::metadata(self.path("")).ok().map(|directory| directory.uid()),
-        }
+        self.credentials().ok().map(|credentials| credentials.user())
     }
 
     /// The user and groups with whose rights it opens files.
+    ///
+    /// On a host made of files that has no `status`, the owner of the process's directory.
     pub fn credentials(&self) -> Result<Credentials, Unread> {
         let path = self.path("status");
-        let content = files::read_start(&path, STATUS_LIMIT).map_err(|error| unread("read", &path, error))?;
+        let content = match files::read_start(&path, STATUS_LIMIT) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.owner(),
+            Err(error) => return Err(unread("read", path, error)),
+        };
         parse_credentials(&content)
             .map_err(|error| Unread::Failed(SourceError::content(path, error.to_string())))
+    }
+
+    fn owner(&self) -> Result<Credentials, Unread> {
+        let path = self.path("");
+        let directory = fs::metadata(&path).map_err(|error| unread("stat", path, error))?;
+        let (uid, gid) = (directory.uid(), directory.gid());
+        Ok(Credentials { real_uid: uid, effective_uid: uid, fs_uid: uid, fs_gid: gid, groups: Vec::new() })
     }
 
     /// The file name of what it runs. `None` for a kernel thread, and for a process that has ended.
@@ -103,30 +105,6 @@ impl<'a> Process<'a> {
             Err(error) => Err(unread("read link", path, error)),
         }
     }
-
-    pub fn read_config(&self, file: &str) -> Result<Vec<u8>, SourceError> {
-        let located = self.locate(Path::new(file));
-        located.and_then(|located| files::read_located(located, CONFIG_LIMIT)).map_err(|error| {
-            let path = self.path(seen_from(Path::new(file))).join(file.trim_start_matches('/'));
-            SourceError::io("read", path, error)
-        })
-    }
-
-    /// A file as the process sees it, whatever its root and working directory are.
-    pub fn locate(&self, file: &Path) -> io::Result<OwnedFd> {
-        let from = self.path(seen_from(file));
-        let directory = open(&from, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(if file.is_absolute() {
-            // A link inside a chroot must not lead to a file outside.
-            openat2(&directory, file, files::LOCATE, Mode::empty(), ResolveFlags::IN_ROOT)?
-        } else {
-            openat(&directory, file, files::LOCATE, Mode::empty())?
-        })
-    }
-}
-
-fn seen_from(file: &Path) -> &'static str {
-    if file.is_absolute() { "root" } else { "cwd" }
 }
 
 /// For files that the kernel makes.

@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::super::proc_scan::{Process, executable};
+use super::super::process_files::Workers;
 use super::socket::connect;
 use super::{AskError, DEADLINE, Facts, Target};
 use crate::host::Host;
@@ -21,6 +22,9 @@ use crate::model::Hypervisor;
 pub type Ask = fn(UnixStream) -> Answering;
 
 pub type Answering = Pin<Box<dyn Future<Output = Result<Facts, AskError>> + Send>>;
+
+/// Whom to ask, and the user of that process.
+pub type Question = (Target, Option<u32>);
 
 /// What came of one question, and the process that answered.
 #[derive(Debug)]
@@ -32,17 +36,18 @@ pub struct Answer {
 /// Ends when it is dropped; nobody waits for that.
 #[derive(Debug)]
 pub struct Asker {
-    questions: Sender<Vec<Target>>,
+    questions: Sender<Vec<Question>>,
     answers: Receiver<Answer>,
     thread: JoinHandle<()>,
 }
 
 impl Asker {
-    pub fn spawn(host: Host, ask: Ask) -> io::Result<Self> {
+    pub fn spawn(host: Host, workers: Workers, ask: Ask) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (questions, asked) = mpsc::channel();
         let (answer, answers) = mpsc::channel();
-        let run = move || run(&runtime, &host, ask, &asked, &answer);
+        let asking = Asking { host, workers, ask };
+        let run = move || run(&runtime, &asking, &asked, &answer);
         let thread = thread::Builder::new().name("vmm-api".to_owned()).spawn(run)?;
         Ok(Self { questions, answers, thread })
     }
@@ -51,9 +56,9 @@ impl Asker {
         !self.thread.is_finished()
     }
 
-    pub fn ask(&self, targets: Vec<Target>) {
+    pub fn ask(&self, questions: Vec<Question>) {
         // A thread that is gone shows at the next call of `is_running`.
-        let _ = self.questions.send(targets);
+        let _ = self.questions.send(questions);
     }
 
     pub fn answer(&self, patience: Duration) -> Option<Answer> {
@@ -61,15 +66,15 @@ impl Asker {
     }
 }
 
-fn run(runtime: &Runtime, host: &Host, ask: Ask, asked: &Receiver<Vec<Target>>, answers: &Sender<Answer>) {
-    for targets in asked {
+fn run(runtime: &Runtime, asking: &Asking, asked: &Receiver<Vec<Question>>, answers: &Sender<Answer>) {
+    for questions in asked {
         runtime.block_on(async {
             let mut under_way = JoinSet::new();
-            for target in targets {
-                let host = host.clone();
+            for (target, uid) in questions {
+                let asking = asking.clone();
                 under_way.spawn(async move {
-                    let result = timeout(DEADLINE, one(&host, &target, ask)).await;
-                    Answer { target, result: result.unwrap_or(Err(AskError::Late)) }
+                    let result = asking.one(&target, uid).await;
+                    Answer { target, result }
                 });
             }
             while let Some(answer) = under_way.join_next().await {
@@ -81,13 +86,27 @@ fn run(runtime: &Runtime, host: &Host, ask: Ask, asked: &Receiver<Vec<Target>>, 
     }
 }
 
-async fn one(host: &Host, target: &Target, ask: Ask) -> Result<(Facts, Option<(u32, u64)>), AskError> {
-    let (stream, process) = connect(host, target).await?;
-    let mut facts = ask(stream).await?;
-    // Who listens may have made the socket for a VMM.
-    let is_vmm = |pid| target.process.is_some() || hypervisor(host, pid) == Some(facts.info.hypervisor);
-    facts.info.hypervisor_pid = process.map(|(pid, _)| pid).filter(|pid| is_vmm(*pid));
-    Ok((facts, process))
+#[derive(Clone)]
+struct Asking {
+    host: Host,
+    workers: Workers,
+    ask: Ask,
+}
+
+impl Asking {
+    async fn one(&self, target: &Target, uid: Option<u32>) -> Result<(Facts, Option<(u32, u64)>), AskError> {
+        let until = Instant::now() + DEADLINE;
+        let connected = timeout_at(until, connect(&self.host, &self.workers, target, uid)).await;
+        // That a path leads to a file system that hangs is not told either.
+        let late = if target.process.is_some() { AskError::Unusable } else { AskError::Late };
+        let (stream, process) = connected.unwrap_or(Err(late))?;
+        let mut facts = timeout_at(until, (self.ask)(stream)).await.unwrap_or(Err(AskError::Late))?;
+        // Who listens may have made the socket for a VMM.
+        let is_vmm =
+            |pid| target.process.is_some() || hypervisor(&self.host, pid) == Some(facts.info.hypervisor);
+        facts.info.hypervisor_pid = process.map(|(pid, _)| pid).filter(|pid| is_vmm(*pid));
+        Ok((facts, process))
+    }
 }
 
 fn hypervisor(host: &Host, pid: u32) -> Option<Hypervisor> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::super::SourceError;
+use super::super::error::json_problem;
 use super::{ANSWER_LIMIT, DEADLINE, Target};
 
 #[derive(Clone, Debug, Error)]
@@ -14,9 +15,9 @@ pub enum AskError {
     Connect(Arc<io::Error>),
     #[error("not a socket")]
     NoSocket,
-    /// The path leads to somebody else by now.
-    #[error("process {0} listens there")]
-    OtherProcess(i32),
+    /// Of a path that a process names. The reason would tell its user about files of others.
+    #[error("cannot be used")]
+    Unusable,
     #[error("no answer within {} ms: it is busy or hangs", DEADLINE.as_millis())]
     Late,
     #[error("an answer larger than {ANSWER_LIMIT} bytes is cut off")]
@@ -32,17 +33,18 @@ impl AskError {
         Self::Connect(Arc::new(error.into()))
     }
 
-    /// JSON that is not as it should be, in a few words. The answer is not quoted: it may hold what is not for the log.
     pub fn json(what: &str, error: &serde_json::Error) -> Self {
-        let problem = if error.is_data() { "unexpected value" } else { "bad JSON" };
-        Self::Answer(format!("{what}: {problem} at line {}, column {}", error.line(), error.column()))
+        Self::Answer(format!("{what}: {}", json_problem(error)))
     }
 
     pub fn of(&self, target: &Target) -> SourceError {
         match target.process {
             None => SourceError::content(&target.path, self.to_string()),
             Some((pid, _)) => {
-                let problem = format!("API socket {}: {self}", target.path.display());
+                let problem = match self {
+                    Self::Unusable => "its API socket cannot be used".to_owned(),
+                    _ => format!("its API socket: {self}"),
+                };
                 SourceError::Process { pid, problem }
             }
         }
@@ -51,9 +53,7 @@ impl AskError {
 
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "; sockets of other users need CAP_DAC_OVERRIDE and CAP_SYS_PTRACE"
-        }
+        io::ErrorKind::PermissionDenied => "; sockets of other users need CAP_DAC_OVERRIDE",
         io::ErrorKind::ConnectionRefused => "; nobody listens there any more",
         io::ErrorKind::WouldBlock => "; too many others wait there",
         _ => "",

@@ -21,21 +21,25 @@ use self::asker::{Answer, Asker};
 pub use self::asker::{Answering, Ask};
 pub use self::error::AskError;
 pub use self::http::Http;
-use self::schedule::Schedule;
+pub use self::schedule::Schedule;
 use super::proc_scan::Process;
-use super::{ApiSocket, Listing, SourceError};
+use super::process_files::{STRANGERS_PATIENCE, Workers};
+use super::{ApiSocket, Listing, SourceContext, SourceError};
 use crate::host::Host;
-use crate::model::{InstanceInfo, Nic, VmState};
+use crate::model::{Excess, InstanceInfo, Nic, VmState, fair_share};
 
 /// From the first byte of the question to the last of the answer.
 const DEADLINE: Duration = Duration::from_millis(200);
 
-/// How long a tick waits for the first answers of new VMs. They end by the deadline; the rest is for a host that is too busy
-/// to run the thread that asks.
+/// How long a tick waits for the first answers of new VMs of trusted users. They end by the deadline; the rest is for a host
+/// that is too busy to run the thread that asks.
 const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Each is an open file, and a little work for a VMM. The rest is asked in the next ticks.
-const MAX_UNDER_WAY: usize = 32;
+const MAX_UNDER_WAY: u64 = 32;
+
+/// Of VMMs of users who are not trusted, beside those: each may send as much as an answer may have.
+const OTHERS_UNDER_WAY: u64 = 16;
 
 /// Bytes of all that a VMM may say in one answer; a large VM's is 50 KiB.
 pub const ANSWER_LIMIT: usize = 1 << 20;
@@ -70,15 +74,21 @@ impl Facts {
 #[derive(Debug)]
 pub struct VmmApi {
     host: Host,
+    workers: Workers,
     ask: Ask,
     started: Instant,
     asker: Option<Asker>,
     known: HashMap<Target, Known>,
+    /// Sockets that were due and had to wait, in the last call.
+    overuse: Excess,
 }
 
-/// A VMM, and what it said last.
+/// A VMM, and its last answer.
 #[derive(Debug, Default)]
 struct Known {
+    /// The user of its process. A socket without a process was named by the operator.
+    uid: Option<u32>,
+    is_trusted: bool,
     schedule: Schedule,
     nics: Vec<Nic>,
     under_way: bool,
@@ -88,8 +98,16 @@ struct Known {
 }
 
 impl VmmApi {
-    pub fn new(host: Host, ask: Ask) -> Self {
-        Self { host, ask, started: Instant::now(), asker: None, known: HashMap::new() }
+    pub fn new(context: &SourceContext, ask: Ask) -> Self {
+        Self {
+            host: context.host.clone(),
+            workers: context.workers.clone(),
+            ask,
+            started: Instant::now(),
+            asker: None,
+            known: HashMap::new(),
+            overuse: Excess::default(),
+        }
     }
 
     /// Those VMMs that other sources have found.
@@ -116,22 +134,22 @@ impl VmmApi {
     ) -> Result<Listing, SourceError> {
         self.take_answers(now, Duration::ZERO);
         self.keep(now, targets);
-        let has_new = self.ask_those_due(now)?;
-        self.take_answers(now, if has_new { FIRST_ANSWERS } else { Duration::ZERO });
+        let patience = self.ask_those_due(now)?;
+        self.take_answers(now, patience);
         Ok(self.listing())
     }
 
     fn keep(&mut self, now: Duration, targets: impl Iterator<Item = (Target, Vec<Nic>)>) {
         let mut before = std::mem::take(&mut self.known);
         for (target, nics) in targets {
-            let mut known = before.remove(&target).unwrap_or_default();
+            let mut known = before.remove(&target).unwrap_or_else(|| self.stranger(&target));
             if known.nics != nics {
                 known.nics = nics;
                 known.schedule.hasten(now);
             }
             let answered = known.facts.as_ref().and_then(|(_, process)| *process);
             if target.process.is_none() && answered.is_some_and(|process| !self.is_alive(process)) {
-                known = Known { under_way: known.under_way, ..Known::default() };
+                known = Known { under_way: known.under_way, ..self.stranger(&target) };
             }
             self.known.insert(target, known);
         }
@@ -142,41 +160,49 @@ impl VmmApi {
         stat.is_ok_and(|stat| stat.start_ticks == start_ticks && !stat.is_dead())
     }
 
-    /// Whether one of them has never been asked before.
-    fn ask_those_due(&mut self, now: Duration) -> Result<bool, SourceError> {
-        let under_way = self.known.values().filter(|known| known.under_way).count();
-        let mut due: Vec<_> = self
-            .known
-            .iter_mut()
-            .filter(|(_, known)| !known.under_way && known.schedule.is_due(now))
-            .collect();
+    fn stranger(&self, target: &Target) -> Known {
+        let uid = target.process.and_then(|(pid, _)| Process::new(&self.host, pid).uid());
+        let is_trusted = target.process.is_none() || self.workers.trusts(uid);
+        Known { uid, is_trusted, ..Known::default() }
+    }
+
+    /// How long the answers are worth waiting for: some sockets were never asked before.
+    fn ask_those_due(&mut self, now: Duration) -> Result<Duration, SourceError> {
+        let mut room = Room::of(&self.known, now);
+        let mut due: Vec<_> = self.known.iter_mut().filter(|(_, known)| known.is_due(now)).collect();
         due.sort_unstable_by_key(|(_, known)| known.schedule.next());
-        due.truncate(MAX_UNDER_WAY.saturating_sub(under_way));
-        let mut has_new = false;
-        let mut questions = Vec::new();
+        self.overuse = Excess::default();
+        let (mut patience, mut questions) = (Duration::ZERO, Vec::new());
         for (target, known) in due {
+            if !room.has_room_for(known) {
+                self.overuse.add(known.uid, "sockets", u64::from(!known.is_trusted));
+                continue;
+            }
+            room.take(known);
             known.under_way = true;
-            has_new |= known.schedule.is_new();
-            questions.push(target.clone());
+            if known.schedule.is_new() {
+                patience = patience.max(if known.is_trusted { FIRST_ANSWERS } else { STRANGERS_PATIENCE });
+            }
+            questions.push((target.clone(), known.uid));
         }
         if !questions.is_empty() {
             self.asker()?.ask(questions);
         }
-        Ok(has_new)
+        Ok(patience)
     }
 
     fn asker(&mut self) -> Result<&Asker, SourceError> {
         let asker = match self.asker.take().filter(Asker::is_running) {
             Some(asker) => asker,
-            None => Asker::spawn(self.host.clone(), self.ask)
+            None => Asker::spawn(self.host.clone(), self.workers.clone(), self.ask)
                 .map_err(|error| SourceError::io("start a thread for", "API sockets", error))?,
         };
         Ok(self.asker.insert(asker))
     }
 
     fn take_answers(&mut self, now: Duration, patience: Duration) {
-        let until = Instant::now() + patience;
-        while let Some(Answer { target, result }) = self.next_answer(until) {
+        let began = Instant::now();
+        while let Some(Answer { target, result }) = self.next_answer(began, patience) {
             // The process may have ended meanwhile.
             let Some(known) = self.known.get_mut(&target) else { continue };
             known.under_way = false;
@@ -194,15 +220,19 @@ impl VmmApi {
         }
     }
 
-    /// Waits only while one is under way that was never asked before.
-    fn next_answer(&self, until: Instant) -> Option<Answer> {
-        let waits = self.known.values().any(|known| known.under_way && known.schedule.is_new());
-        let patience = if waits { until.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
-        self.asker.as_ref()?.answer(patience)
+    /// Waits only while one is under way that was never asked before; and for those of strangers no longer than for theirs.
+    fn next_answer(&self, began: Instant, patience: Duration) -> Option<Answer> {
+        let new = || self.known.values().filter(|known| known.under_way && known.schedule.is_new());
+        let patience = match () {
+            () if new().any(|known| known.is_trusted) => patience,
+            () if new().next().is_some() => patience.min(STRANGERS_PATIENCE),
+            () => Duration::ZERO,
+        };
+        self.asker.as_ref()?.answer(patience.saturating_sub(began.elapsed()))
     }
 
     fn listing(&self) -> Listing {
-        let mut listing = Listing::default();
+        let mut listing = Listing { overuse: self.overuse.clone(), ..Listing::default() };
         for (target, known) in &self.known {
             if let Some((facts, _)) = &known.facts {
                 listing.instances.push(facts.info.clone());
@@ -214,5 +244,53 @@ impl VmmApi {
         listing.instances.sort_unstable_by(|a, b| (a.hypervisor_pid, &a.id).cmp(&(b.hypervisor_pid, &b.id)));
         listing.problems.sort_unstable_by_key(ToString::to_string);
         listing
+    }
+}
+
+impl Known {
+    fn is_due(&self, now: Duration) -> bool {
+        !self.under_way && self.schedule.is_due(now)
+    }
+}
+
+/// How many more sockets may be asked now.
+struct Room {
+    trusted: u64,
+    others: u64,
+    /// The most that one user who is not trusted may have under way.
+    share: u64,
+    /// What those users have under way.
+    users: HashMap<Option<u32>, u64>,
+}
+
+impl Room {
+    fn of(known: &HashMap<Target, Known>, now: Duration) -> Self {
+        let mut room =
+            Self { trusted: MAX_UNDER_WAY, others: OTHERS_UNDER_WAY, share: 0, users: HashMap::new() };
+        let mut demands: HashMap<_, u64> = HashMap::new();
+        for known in known.values() {
+            if known.under_way {
+                room.take(known);
+            }
+            if !known.is_trusted && (known.under_way || known.is_due(now)) {
+                *demands.entry(known.uid).or_default() += 1;
+            }
+        }
+        // Of more users than there is room for, each has one in turn: what has waited longest is due first.
+        room.share = fair_share(OTHERS_UNDER_WAY, demands.into_values()).max(1);
+        room
+    }
+
+    fn has_room_for(&self, known: &Known) -> bool {
+        match known.is_trusted {
+            true => self.trusted > 0,
+            false => self.others > 0 && self.users.get(&known.uid).is_none_or(|count| *count < self.share),
+        }
+    }
+
+    fn take(&mut self, known: &Known) {
+        let left = if known.is_trusted { &mut self.trusted } else { &mut self.others };
+        *left = left.saturating_sub(1);
+        *self.users.entry(known.uid).or_default() += 1;
     }
 }

@@ -7,8 +7,9 @@ use std::thread;
 
 use tempfile::TempDir;
 
+use super::super::proc_scan::fixture::{Fake, Fixture};
 use super::*;
-use crate::model::Hypervisor;
+use crate::model::{Hypervisor, Trust};
 
 /// Stands in for a VMM: listens on a socket, and to each question gives the next of its answers, byte for byte.
 pub struct StandIn {
@@ -127,7 +128,7 @@ fn a_new_vm_is_known_in_the_same_tick_and_asked_again_rarely_or_when_its_nics_ch
         vcpus += 1;
         stream.write_all(ok(&vcpus.to_string()).as_bytes()).is_ok()
     });
-    let mut api = VmmApi::new(Host::default(), ask_vcpus);
+    let mut api = VmmApi::new(&SourceContext::default(), ask_vcpus);
     let mut tick = Tick { api: &mut api, paths: vec![stand_in.path()] };
     assert_eq!(tick.at(0), (vec![Some(2)], vec![]));
     assert_eq!(tick.at(29), (vec![Some(2)], vec![]));
@@ -147,7 +148,7 @@ fn a_new_vm_is_known_in_the_same_tick_and_asked_again_rarely_or_when_its_nics_ch
 fn who_hangs_costs_the_first_tick_a_moment_and_the_next_ones_nothing() {
     let hanging: Vec<_> = (0..8).map(|_| StandIn::behaving(|_, _| true)).collect();
     let good = StandIn::new(vec![ok("4")]);
-    let mut api = VmmApi::new(Host::default(), ask_vcpus);
+    let mut api = VmmApi::new(&SourceContext::default(), ask_vcpus);
     let paths = hanging.iter().chain([&good]).map(StandIn::path).collect();
     let mut tick = Tick { api: &mut api, paths };
     let began = Instant::now();
@@ -171,7 +172,7 @@ fn what_was_known_stays_known_when_the_socket_breaks() {
         Some(answer) => stream.write_all(answer.as_bytes()).is_ok(),
         None => false,
     });
-    let mut api = VmmApi::new(Host::default(), ask_vcpus);
+    let mut api = VmmApi::new(&SourceContext::default(), ask_vcpus);
     let mut tick = Tick { api: &mut api, paths: vec![stand_in.path()] };
     assert_eq!(tick.at(0), (vec![Some(4)], vec![]));
     for (second, problem) in [
@@ -208,9 +209,8 @@ fn a_flood_is_cut_off() {
 
 #[test]
 fn a_path_that_is_no_socket_or_leads_out_of_the_chroot_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::new(dir.path().join("proc"), "/none");
-    let root = host.process(7).join("root");
+    let fixture = Fixture::with(&[Fake { pid: 7, ..Fake::default() }]);
+    let root = fixture.process(7).join("root");
     fs::create_dir_all(root.join("run")).unwrap();
     let outside = StandIn::new(vec![ok("4")]);
     std::os::unix::fs::symlink(outside.path(), root.join("run/out.sock")).unwrap();
@@ -223,28 +223,58 @@ fn a_path_that_is_no_socket_or_leads_out_of_the_chroot_is_refused() {
         }
     });
     let ask = |path: &str| {
-        let mut api = VmmApi::new(host.clone(), ask_vcpus);
-        let target = Target { process: Some((7, 1)), path: path.into() };
+        let mut api = VmmApi::new(&SourceContext::new(fixture.host(), Trust::default()), ask_vcpus);
+        let target = Target { process: Some((7, 5000)), path: path.into() };
         let listing = api.list(std::iter::once((target, Vec::new()))).unwrap();
         let vms: Vec<_> =
             listing.instances.iter().map(|vm| (vm.hypervisor_pid, vm.allocated_vcpus)).collect();
         (vms, listing.problems.iter().map(ToString::to_string).collect::<String>())
     };
     assert_eq!(ask("/run/in.sock"), (vec![(Some(7), Some(2))], String::new()));
-    assert_eq!(ask("/run/file").1, "process 7: API socket /run/file: not a socket");
-    assert!(ask("/run/out.sock").1.contains("cannot connect: No such file"), "{:?}", ask("/run/out.sock"));
+    for path in ["/run/file", "/run/out.sock", "/run/none"] {
+        assert_eq!(ask(path), (vec![], "process 7: its API socket cannot be used".to_owned()), "{path}");
+    }
 }
 
 #[test]
 fn a_socket_that_another_process_has_now_is_not_believed() {
     let stand_in = StandIn::new(vec![ok("4")]);
-    let mut api = VmmApi::new(Host::default(), ask_vcpus);
+    let mut api = VmmApi::new(&SourceContext::default(), ask_vcpus);
     let mut other = process::Command::new("sleep").arg("1000").spawn().unwrap();
-    let target = Target { process: Some((other.id(), 1)), path: stand_in.path() };
+    let start_ticks = Process::new(&Host::default(), other.id()).stat().unwrap().start_ticks;
+    let target = Target { process: Some((other.id(), start_ticks)), path: stand_in.path() };
     let listing = api.list(std::iter::once((target, Vec::new()))).unwrap();
     other.kill().unwrap();
     other.wait().unwrap();
     assert_eq!(listing.instances, []);
-    let problem = listing.problems[0].to_string();
-    assert!(problem.ends_with(&format!("process {} listens there", process::id())), "{problem}");
+    let problem = format!("process {}: its API socket cannot be used", other.id());
+    assert_eq!(listing.problems[0].to_string(), problem);
+    assert_eq!(stand_in.heard(), "", "nothing was asked");
+}
+
+/// Each user has a share, and the sockets of root are asked all the same.
+#[test]
+fn a_thousand_sockets_of_one_user_delay_nobody() {
+    let fixture = Fixture::new();
+    let me = rustix::process::getuid().as_raw();
+    let mut api = VmmApi::new(&SourceContext::new(fixture.host(), Trust::default()), ask_vcpus);
+    let users = [(me + 1000, 1000), (me + 1001, 2), (0, 40)];
+    let mut targets = Vec::new();
+    for (uid, count) in users {
+        for _ in 0..count {
+            let pid = 1 + u32::try_from(targets.len()).unwrap();
+            fixture.put(&Fake { pid, ..Fake::default() });
+            let ids = format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t0\t0\t0\t0\n");
+            fs::write(fixture.process(pid).join("status"), ids).unwrap();
+            targets.push((Target { process: Some((pid, 5000)), path: "/none".into() }, Vec::new()));
+        }
+    }
+    let listing = api.list(targets.into_iter()).unwrap();
+    let waiting: Vec<_> =
+        listing.overuse.into_list().into_iter().map(|user| (user.uid, user.count)).collect();
+    assert_eq!(waiting, [(Some(me + 1000), 1000 - 14)]);
+    let asked = |uid| {
+        api.known.values().filter(|known| known.uid == Some(uid) && !known.is_due(Duration::ZERO)).count()
+    };
+    assert_eq!(users.map(|(uid, _)| asked(uid)), [14, 2, 32]);
 }

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use thiserror::Error;
 
+use super::super::super::bounded;
 use super::VmArgs;
 use super::long_options::LongOptions;
 
@@ -64,14 +65,16 @@ pub fn read_config(content: &[u8], vm: &mut VmArgs) -> Result<(), ConfigError> {
 struct Config {
     #[serde(default)]
     machine_config: MachineConfig,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::first_nics")]
     network_interfaces: Vec<NetworkInterface>,
 }
 
 #[derive(Deserialize)]
 #[serde(default)]
 struct MachineConfig {
+    #[serde(deserialize_with = "bounded::vcpus")]
     vcpu_count: u32,
+    #[serde(deserialize_with = "bounded::memory_mib")]
     mem_size_mib: u64,
 }
 

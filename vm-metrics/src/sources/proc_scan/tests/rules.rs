@@ -209,22 +209,22 @@ fn a_bad_config_is_a_problem_and_the_vm_is_listed() {
     symlink(fixture.path("jail"), fixture.process(100).join("root")).unwrap();
     fs::create_dir(fixture.path("jail")).unwrap();
     let config = fixture.path("jail/vm.json");
-    let check = |expected: &str| {
+    let check = || {
         let listing = fixture.scan().list_at(START).unwrap();
         assert_eq!(ids(&listing.instances), ["a"]);
         assert_eq!(listing.instances[0].allocated_vcpus, None);
-        let problem = listing.problems[0].to_string();
-        assert!(listing.problems.len() == 1 && problem.contains(expected), "{problem}");
+        let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(problems, ["process 100: its configuration file cannot be used"]);
     };
-    check("100/root/vm.json: No such file or directory");
+    check();
     fs::write(&config, "{").unwrap();
-    check("process 100: config file /vm.json: not a Firecracker config (bad JSON at line 1, column 1)");
+    check();
     fs::write(&config, vec![b' '; (1 << 20) + 1]).unwrap();
-    check("vm.json: larger than 1048576 bytes");
+    check();
     fs::remove_file(&config).unwrap();
     let (mode, device) = (Mode::RUSR, makedev(1, 3));
     mknodat(CWD, &config, FileType::CharacterDevice, mode, device).unwrap();
-    check("vm.json: not a plain file");
+    check();
 }
 
 #[test]

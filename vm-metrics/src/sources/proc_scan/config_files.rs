@@ -1,0 +1,267 @@
+//! Reads the config files that command lines name, on threads with the rights of their processes.
+//!
+//! The tick waits a moment for those that are new, and for no other. A VM is listed without them, too.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use super::super::SourceError;
+use super::super::process_files::{ProcessPath, STRANGERS_PATIENCE, Workers};
+use super::super::vmm_api::Schedule;
+use super::cmdline::{self, VmArgs};
+use super::process::Process;
+use crate::host::Host;
+use crate::model::Excess;
+
+/// A Firecracker config is a few hundred bytes.
+const LIMIT: u64 = 1 << 20;
+
+/// How long a call waits for the files of new VMs of trusted users. Only a host that is too busy to read needs so long.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Pid and start time.
+type Key = (u32, u64);
+
+#[derive(Debug)]
+pub struct ConfigFiles {
+    host: Host,
+    workers: Workers,
+    known: HashMap<Key, Known>,
+    answers: Receiver<Answer>,
+    answer: Sender<Answer>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    key: Key,
+    /// What the file says; the reason of a failure is for nobody.
+    args: Option<VmArgs>,
+}
+
+/// A file that a process names.
+#[derive(Debug)]
+struct Known {
+    path: PathBuf,
+    /// The user of the process.
+    uid: Option<u32>,
+    schedule: Schedule,
+    under_way: bool,
+    args: Option<VmArgs>,
+}
+
+impl ConfigFiles {
+    pub fn new(host: Host, workers: Workers) -> Self {
+        let (answer, answers) = mpsc::channel();
+        Self { host, workers, known: HashMap::new(), answers, answer }
+    }
+
+    /// Reads these files and no others, each once; those that cannot be read are tried again. Returns who had to wait.
+    ///
+    /// `now` is the time since any fixed moment.
+    pub fn update<'f>(&mut self, now: Duration, files: impl Iterator<Item = (Key, &'f Path)>) -> Excess {
+        let mut before = std::mem::take(&mut self.known);
+        for (key, path) in files {
+            let new = || Known::new(path, Process::new(&self.host, key.0).uid());
+            self.known.insert(key, before.remove(&key).unwrap_or_else(new));
+        }
+        while let Ok(answer) = self.answers.try_recv() {
+            self.take(now, answer);
+        }
+        let mut due = self.due(now);
+        let mut started = Started::default();
+        let began = Instant::now();
+        loop {
+            self.start(&mut due, &mut started);
+            let patience = started.patience().saturating_sub(began.elapsed());
+            let Ok(answer) = self.answers.recv_timeout(patience) else { break };
+            started.answered(answer.key);
+            self.take(now, answer);
+        }
+        let mut overuse = Excess::default();
+        for (uid, left) in due.into_iter().filter(|(uid, _)| !self.workers.trusts(*uid)) {
+            overuse.add(uid, "paths", left.len() as u64);
+        }
+        overuse
+    }
+
+    /// The VM by its file. `None` while that is not known, an error where it cannot be read.
+    pub fn get(&self, key: Key) -> Option<Result<&VmArgs, SourceError>> {
+        let known = self.known.get(&key)?;
+        let is_asked = known.under_way || !known.schedule.is_new();
+        match &known.args {
+            Some(args) => Some(Ok(args)),
+            // One that hangs looks like any other that cannot be used.
+            None => is_asked.then(|| {
+                let problem = "its configuration file cannot be used".to_owned();
+                Err(SourceError::Process { pid: key.0, problem })
+            }),
+        }
+    }
+
+    fn due(&self, now: Duration) -> Due {
+        let mut due = Due::new();
+        for (key, known) in self.known.iter().filter(|(_, known)| known.is_due(now)) {
+            due.entry(known.uid).or_default().push(*key);
+        }
+        due
+    }
+
+    /// One of each user in turn, as long as threads may run.
+    fn start(&mut self, due: &mut Due, started: &mut Started) {
+        loop {
+            let mut any = false;
+            for (uid, keys) in &mut *due {
+                let Some(permit) = self.workers.try_permit(*uid) else { continue };
+                let Some(key) = keys.pop() else { continue };
+                let Some(known) = self.known.get_mut(&key) else { continue };
+                any = true;
+                let (host, path, (pid, start_ticks)) = (self.host.clone(), known.path.clone(), key);
+                let then = reading(key, path.clone(), self.answer.clone());
+                let file = ProcessPath { host, pid, start_ticks, path };
+                known.under_way = permit.read(file, LIMIT, then).is_ok();
+                if known.under_way {
+                    started.0.insert(key, self.workers.trusts(*uid));
+                }
+            }
+            if !any {
+                return due.retain(|_, keys| !keys.is_empty());
+            }
+        }
+    }
+
+    fn take(&mut self, now: Duration, answer: Answer) {
+        // The process may have ended meanwhile.
+        let Some(known) = self.known.get_mut(&answer.key) else { return };
+        known.under_way = false;
+        match answer.args {
+            Some(args) => known.args = Some(args),
+            None => known.schedule.failed(now),
+        }
+    }
+}
+
+/// What is to be read, by user.
+type Due = BTreeMap<Option<u32>, Vec<Key>>;
+
+/// Files that this call has begun to read, and whether their users are trusted.
+#[derive(Default)]
+struct Started(HashMap<Key, bool>);
+
+impl Started {
+    fn patience(&self) -> Duration {
+        match () {
+            () if self.0.values().any(|is_trusted| *is_trusted) => PATIENCE,
+            () if !self.0.is_empty() => STRANGERS_PATIENCE,
+            () => Duration::ZERO,
+        }
+    }
+
+    fn answered(&mut self, key: Key) {
+        self.0.remove(&key);
+    }
+}
+
+/// What is done with the content, on the thread that reads it.
+fn reading(
+    key: Key,
+    path: PathBuf,
+    answer: Sender<Answer>,
+) -> impl FnOnce(io::Result<Vec<u8>>) + Send + 'static {
+    move |content| {
+        let args = content.map_err(|error| error.to_string()).and_then(|content| {
+            let mut args = VmArgs::default();
+            cmdline::read_config(&content, &mut args).map_err(|error| error.to_string())?;
+            Ok(args)
+        });
+        if let Err(error) = &args {
+            tracing::debug!(pid = key.0, ?path, "cannot use a configuration file: {error}");
+        }
+        // Nobody waits any more where the source is gone.
+        let _ = answer.send(Answer { key, args: args.ok() });
+    }
+}
+
+impl Known {
+    fn new(path: &Path, uid: Option<u32>) -> Self {
+        Self { path: path.to_owned(), uid, schedule: Schedule::default(), under_way: false, args: None }
+    }
+
+    fn is_due(&self, now: Duration) -> bool {
+        !self.under_way && self.args.is_none() && self.schedule.is_due(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fake, Fixture};
+    use super::*;
+    use crate::model::Trust;
+
+    const CONFIG: &str = r#"{"machine-config": {"vcpu_count": 3, "mem_size_mib": 256}}"#;
+
+    /// Processes of a user, each with a root that has the file.
+    fn put(fixture: &Fixture, pids: impl IntoIterator<Item = u32>, uid: u32) {
+        for pid in pids {
+            fixture.put(&Fake { pid, ..Fake::default() });
+            let process = fixture.process(pid);
+            let ids = format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t0\t0\t0\t0\n");
+            std::fs::write(process.join("status"), ids).unwrap();
+            std::fs::create_dir(process.join("root")).unwrap();
+            std::fs::write(process.join("root/vm.json"), CONFIG).unwrap();
+            std::fs::write(process.join("root/secret"), "root:$6$secret").unwrap();
+        }
+    }
+
+    fn update(configs: &mut ConfigFiles, files: &[(u32, &str)]) -> Vec<(Option<u32>, u64)> {
+        let files = files.iter().map(|(pid, path)| ((*pid, 5000), Path::new(*path)));
+        let overuse = configs.update(Duration::ZERO, files).into_list();
+        overuse.iter().map(|user| (user.uid, user.count)).collect()
+    }
+
+    #[test]
+    fn files_are_known_in_the_first_tick() {
+        let fixture = Fixture::new();
+        put(&fixture, 1..=100, 0);
+        let mut configs = ConfigFiles::new(fixture.host(), Workers::default());
+        let files: Vec<_> = (1..=100).map(|pid| (pid, "/vm.json")).collect();
+        assert_eq!(update(&mut configs, &files), []);
+        for pid in 1..=100 {
+            assert_eq!(configs.get((pid, 5000)).unwrap().unwrap().vcpus, Some(3), "{pid}");
+        }
+    }
+
+    #[test]
+    fn failures_look_all_the_same() {
+        let fixture = Fixture::new();
+        put(&fixture, 1..=4, 0);
+        let mut configs = ConfigFiles::new(fixture.host(), Workers::default());
+        update(&mut configs, &[(1, "/none"), (2, "/vm.json/x"), (3, "/secret"), (4, "/")]);
+        for pid in 1..=4 {
+            let problem = configs.get((pid, 5000)).unwrap().unwrap_err().to_string();
+            assert_eq!(problem, format!("process {pid}: its configuration file cannot be used"));
+        }
+    }
+
+    #[test]
+    fn hanging_files_cost_one_user_alone() {
+        let fixture = Fixture::new();
+        let workers = Workers::new(Trust::default());
+        let mut configs = ConfigFiles::new(fixture.host(), workers.clone());
+        let me = rustix::process::getuid().as_raw();
+        let (greedy, modest) = (me + 1000, me + 1001);
+        put(&fixture, 1..=2, greedy);
+        put(&fixture, [3], modest);
+        // As if files of this user hang.
+        let held: Vec<_> = std::iter::from_fn(|| workers.try_permit(Some(greedy))).collect();
+        let files = [(1, "/vm.json"), (2, "/vm.json"), (3, "/vm.json")];
+        assert_eq!(held.len(), 4);
+        assert_eq!(update(&mut configs, &files), [(Some(greedy), 2)]);
+        assert!(configs.get((1, 5000)).is_none() && configs.get((3, 5000)).is_some());
+        drop(held);
+        assert_eq!(update(&mut configs, &files), []);
+        assert!(configs.get((1, 5000)).is_some());
+    }
+}

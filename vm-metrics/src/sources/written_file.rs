@@ -1,0 +1,266 @@
+//! Opens files in which VMs are written down, and finds out whose word they are.
+//!
+//! Whoever may change a file, or a directory on the way to it, may have written it. Operators are root, the user of the
+//! daemon and the users in `[trust]`. A user who is none of them can speak for own processes only.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open};
+use rustix::process::{getegid, geteuid};
+
+use super::proc_scan::{Process, executable};
+use super::process_files::walk::{Located, Rules, Start, locate};
+use super::{SourceError, files};
+use crate::model::Trust;
+
+/// The users who may write down VMs of anybody.
+#[derive(Clone, Debug)]
+pub struct Operators {
+    trust: Trust,
+    daemon: u32,
+}
+
+/// Who can have written a file.
+#[derive(Debug, Default)]
+pub struct Authors {
+    /// Users who are no operators.
+    users: BTreeSet<u32>,
+    /// Members of a group, or all users.
+    many: bool,
+    /// The directories from the root to the file, each by device and inode.
+    directories: Vec<(u64, u64)>,
+}
+
+#[cfg(test)]
+impl Default for Operators {
+    fn default() -> Self {
+        Self::new(Trust::default())
+    }
+}
+
+impl Operators {
+    pub fn new(trust: Trust) -> Self {
+        Self { trust, daemon: geteuid().as_raw() }
+    }
+
+    fn include(&self, uid: u32) -> bool {
+        uid == self.daemon || self.trust.is_trusted(Some(uid))
+    }
+
+    /// A file or a directory, and who can have written it. A link of somebody who is no operator is not followed.
+    pub fn open(&self, path: &Path) -> io::Result<(OwnedFd, Authors)> {
+        let directory =
+            |path: &str| open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let start = match path.is_absolute() {
+            true => Start::Root(directory("/")?),
+            false => Start::Cwd { root: directory("/")?, cwd: directory(".")? },
+        };
+        let mut way = Way { operators: self, authors: Authors::default() };
+        let Located { file, directories } = locate(start, path, &mut way)?;
+        way.add(&fstat(&file)?);
+        for directory in directories {
+            let stat = fstat(&directory)?;
+            way.add(&stat);
+            way.authors.directories.push(id(&stat));
+        }
+        Ok((file, way.authors))
+    }
+
+    /// The content of an operator's file.
+    pub fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>, SourceError> {
+        let failed = |error| SourceError::io("read", path, error);
+        let (file, authors) = self.open(path).map_err(failed)?;
+        authors.are_operators().map_err(|problem| SourceError::content(path, problem))?;
+        files::read_located(file, limit).map_err(failed)
+    }
+
+    /// An error where somebody else could put files into the directory.
+    pub fn check_directory(&self, path: &Path) -> Result<(), SourceError> {
+        let (_, authors) = self.open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => SourceError::Absent { path: path.to_owned() },
+            _ => SourceError::io("list", path, error),
+        })?;
+        authors.are_operators().map_err(|problem| SourceError::content(path, problem))
+    }
+}
+
+impl Authors {
+    /// Whether nobody else can have written it.
+    pub fn are_operators(&self) -> Result<(), String> {
+        match (self.many, self.users.first()) {
+            (true, _) => Err(format!("other users can change it, so it does not count: {REMEDY}")),
+            (false, Some(uid)) => Err(format!("user {uid} can change it, so it does not count: {REMEDY}")),
+            (false, None) => Ok(()),
+        }
+    }
+
+    /// Whether they may say that a VM is this process: it is their own, and sees the file in its root.
+    pub fn may_name(&self, process: &Process) -> Result<(), String> {
+        if self.users.is_empty() {
+            return self.are_operators();
+        }
+        let is_own = process.uid().is_some_and(|uid| self.users.iter().all(|user| *user == uid));
+        if self.many || !is_own || !self.is_below_root_of(process) {
+            return self.are_operators();
+        }
+        Ok(())
+    }
+
+    /// In a jail there is nothing to name but its hypervisor.
+    fn is_below_root_of(&self, process: &Process) -> bool {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = open(process.path("root"), flags, Mode::empty()).and_then(fstat);
+        let Ok(root) = root.map(|stat| id(&stat)) else { return false };
+        let is_hypervisor = || {
+            process.executable().is_ok_and(|name| name.as_deref().and_then(executable::hypervisor).is_some())
+        };
+        self.directories.first() == Some(&root) || self.directories.contains(&root) && is_hypervisor()
+    }
+}
+
+const REMEDY: &str = "let root write it where nobody else can, or put the user into [trust]";
+
+/// The way to a file: all who could have led it elsewhere are authors of the file.
+struct Way<'o> {
+    operators: &'o Operators,
+    authors: Authors,
+}
+
+impl Way<'_> {
+    fn add(&mut self, stat: &Stat) {
+        const GROUP: u32 = 0o020;
+        const OTHERS: u32 = 0o002;
+        const STICKY: u32 = 0o1000;
+        if !self.operators.include(stat.st_uid) {
+            self.authors.users.insert(stat.st_uid);
+        }
+        // There everybody can make files, and nobody can replace those of others.
+        let is_sticky =
+            FileType::from_raw_mode(stat.st_mode) == FileType::Directory && stat.st_mode & STICKY != 0;
+        let of_group = stat.st_mode & GROUP != 0 && ![0, getegid().as_raw()].contains(&stat.st_gid);
+        self.authors.many |= !is_sticky && (of_group || stat.st_mode & OTHERS != 0);
+    }
+}
+
+impl Rules for Way<'_> {
+    fn enter(&mut self, _: &OwnedFd, directory: &Stat) -> io::Result<()> {
+        self.add(directory);
+        Ok(())
+    }
+
+    fn follow(&mut self, _: &Stat, link: &Stat) -> io::Result<()> {
+        if self.operators.include(link.st_uid) {
+            return Ok(());
+        }
+        let problem = format!("a link of user {} is on the way, name the file itself", link.st_uid);
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
+    }
+}
+
+fn id(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    use super::super::proc_scan::fixture::{Fake, Fixture};
+    use super::*;
+
+    /// A directory of a user who is no operator, and operators. Only root can give a directory away; any other test run is
+    /// that user itself.
+    fn jail() -> (Fixture, Operators, u32) {
+        let (fixture, mut operators, me) = (Fixture::new(), Operators::default(), geteuid().as_raw());
+        fs::create_dir_all(fixture.path("jail/run")).unwrap();
+        let stranger = if me == 0 { 1000 } else { me };
+        for path in ["jail", "jail/run"] {
+            chown(fixture.path(path), Some(stranger), None).unwrap();
+        }
+        operators.daemon = if me == 0 { 0 } else { me + 1 };
+        (fixture, operators, stranger)
+    }
+
+    fn put(fixture: &Fixture, pid: u32, uid: u32, root: &Path) {
+        put_program(fixture, pid, uid, root, "/usr/bin/qemu-system-x86_64");
+    }
+
+    fn put_program(fixture: &Fixture, pid: u32, uid: u32, root: &Path, exe: &'static str) {
+        fixture.put(&Fake { pid, exe, ..Fake::default() });
+        let ids = format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t0\t0\t0\t0\n");
+        fs::write(fixture.process(pid).join("status"), ids).unwrap();
+        symlink(root, fixture.process(pid).join("root")).unwrap();
+    }
+
+    fn may_name(fixture: &Fixture, authors: &Authors, pid: u32) -> bool {
+        authors.may_name(&Process::new(&fixture.host(), pid)).is_ok()
+    }
+
+    #[test]
+    fn a_file_of_an_operator_may_name_any_process() {
+        let (fixture, operators) = (Fixture::new(), Operators::default());
+        let path = fixture.path("vm.pid");
+        fs::write(&path, "7").unwrap();
+        symlink(&path, fixture.path("link.pid")).unwrap();
+        put(&fixture, 7, 4242, Path::new("/"));
+        for path in [&path, &fixture.path("link.pid"), &fixture.path("proc/../vm.pid")] {
+            let (_, authors) = operators.open(path).unwrap();
+            assert!(may_name(&fixture, &authors, 7), "{authors:?}");
+        }
+        assert_eq!(operators.read(&path, 10).unwrap(), b"7");
+        for mode in [0o666, 0o646] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let problem = operators.read(&path, 10).unwrap_err().to_string();
+            assert!(problem.contains("other users can change it, so it does not count"), "{problem}");
+            assert!(!may_name(&fixture, &operators.open(&path).unwrap().1, 7));
+        }
+    }
+
+    #[test]
+    fn a_file_in_a_jail_names_its_own_hypervisor() {
+        let (fixture, operators, stranger) = jail();
+        let path = fixture.path("jail/run/vm.pid");
+        fs::write(&path, "7").unwrap();
+        let (jail, other_jail) = (fixture.path("jail"), fixture.path("other"));
+        fs::create_dir(&other_jail).unwrap();
+        for (pid, uid, root) in [
+            (1, stranger, jail.as_path()),
+            (2, stranger, Path::new("/")),
+            (3, stranger, &other_jail),
+            (4, stranger + 1, &jail),
+            (5, 0, Path::new("/")),
+        ] {
+            put(&fixture, pid, uid, root);
+        }
+        let (_, authors) = operators.open(&path).unwrap();
+        let named: Vec<u32> = (1..=6).filter(|pid| may_name(&fixture, &authors, *pid)).collect();
+        assert_eq!(named, [1, 2]);
+        put_program(&fixture, 1, stranger, &jail, "/bin/sleep");
+        assert!(!may_name(&fixture, &authors, 1), "no hypervisor");
+        let problem = operators.read(&path, 10).unwrap_err().to_string();
+        assert!(problem.contains(&format!("user {stranger} can change it")), "{problem}");
+    }
+
+    #[test]
+    fn a_link_of_a_stranger_is_not_followed() {
+        let (fixture, operators, stranger) = jail();
+        let link = fixture.path("jail/vm.pid");
+        symlink("/etc/passwd", &link).unwrap();
+        std::os::unix::fs::lchown(&link, Some(stranger), None).unwrap();
+        let problem = operators.open(&link).unwrap_err().to_string();
+        assert_eq!(problem, format!("a link of user {stranger} is on the way, name the file itself"));
+    }
+
+    #[test]
+    fn trusted_users_are_operators() {
+        let (fixture, _, stranger) = jail();
+        fs::write(fixture.path("jail/vm.json"), "{}").unwrap();
+        let operators = Operators { trust: Trust::only([stranger]), ..Operators::default() };
+        assert_eq!(operators.read(&fixture.path("jail/vm.json"), 10).unwrap(), b"{}");
+        operators.check_directory(&fixture.path("jail")).unwrap();
+    }
+}
