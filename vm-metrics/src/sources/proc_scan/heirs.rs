@@ -1,9 +1,12 @@
 //! Who goes on with the devices of a VM when its process lets go of them or ends.
 //!
-//! A process that has come from the VM's is the same VM. Any other is a new one. Until it is found, the VM goes on
-//! without a process, so that no byte falls between.
+//! A process that has come from the VM's is the same VM. Any other is a new one, which has no more than these devices.
+//! Until it is found, the VM goes on without a process, so that no byte falls between.
+//!
+//! Orchestrators keep descriptors of the TAPs of many VMs. So an older process of a trusted user is no VM, and a
+//! hypervisor that holds a device comes before any other holder.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::inspect::{Look, Vm};
 use super::process::Process;
@@ -27,6 +30,8 @@ const SEARCHED: usize = 256;
 #[derive(Debug)]
 pub struct Orphan {
     pub info: InstanceInfo,
+    /// Of the process that has ended.
+    start_ticks: u64,
     /// The process that was looked at last.
     cursor: u32,
 }
@@ -83,7 +88,7 @@ impl ProcScan {
         let is_held = |nic: &Nic| nic.netns.is_none() && LocalDevice::has_carrier(&self.host, &nic.tap);
         if self.orphans.len() < MAX_ORPHANS && nics.iter().any(is_held) && !self.is_held_by_a_vm(nics) {
             let info = InstanceInfo { hypervisor_pid: None, ..ended.info.clone() };
-            self.orphans.push(Orphan { info, cursor: 0 });
+            self.orphans.push(Orphan { info, start_ticks: ended.start_ticks, cursor: 0 });
         }
     }
 
@@ -102,12 +107,17 @@ impl ProcScan {
             let next: Vec<u32> = pids[from..].iter().copied().take(left).collect();
             left -= next.len();
             let holds = |vm: &Vm| vm.info.nics.iter().any(|nic| nics.contains(nic));
+            let is_orchestrator =
+                |vm: &Vm| vm.start_ticks < orphan.start_ticks && look.trust.is_trusted(vm.info.uid);
             let holder = next.iter().find_map(|pid| {
                 let vm = Vm::holder(&Process::new(&self.host, *pid), look).ok().filter(holds)?;
+                if is_orchestrator(&vm) {
+                    return None;
+                }
                 Some((*pid, vm))
             });
             match (holder, next.last()) {
-                (Some((pid, vm)), _) => self.set_vm(pid, vm),
+                (Some((pid, vm)), _) => self.adopt(pid, vm, nics),
                 (None, Some(last)) => {
                     orphan.cursor = *last;
                     self.orphans.push(orphan);
@@ -117,6 +127,34 @@ impl ProcScan {
                 (None, None) => self.orphans.push(orphan),
             }
         }
+    }
+
+    /// Where a hypervisor holds a device, whoever else went on with it does so no more.
+    pub fn give_way(&mut self) {
+        let vms = || self.seen.iter().filter_map(|(pid, seen)| Some((*pid, seen.vm()?)));
+        if vms().all(|(_, vm)| vm.inherited.is_none()) {
+            return;
+        }
+        let others = vms().filter(|(_, vm)| vm.is_listed && vm.inherited.is_none());
+        let held: HashSet<Nic> = others.flat_map(|(_, vm)| vm.info.nics.iter().cloned()).collect();
+        for seen in self.seen.values_mut() {
+            let What::Vm(vm) = &mut seen.what else { continue };
+            let Some(inherited) = &mut vm.inherited else { continue };
+            inherited.retain(|nic| !held.contains(nic));
+            vm.info.nics.retain(|nic| !held.contains(nic));
+            if vm.info.nics.is_empty() {
+                seen.what = What::NoVm;
+            }
+        }
+    }
+
+    /// The process goes on with these NICs, and with those of others that it went on with before.
+    fn adopt(&mut self, pid: u32, holder: Vm, mut nics: Vec<Nic>) {
+        let Some(seen) = self.seen.get_mut(&pid) else { return };
+        if let What::Vm(vm) = &seen.what {
+            nics.extend(vm.inherited.iter().flatten().cloned());
+        }
+        seen.what = What::Vm(Box::new(holder.heir_of(nics)));
     }
 
     fn set_vm(&mut self, pid: u32, vm: Vm) {

@@ -199,6 +199,7 @@ impl ProcScan {
             }
         }
         self.search(look);
+        self.give_way();
         self.read_shared_nics(look, &mut findings);
         self.read_configs(now);
         self.looks.end();

@@ -94,6 +94,68 @@ fn a_vm_waits_until_the_holder_of_its_tap_is_found() {
     assert_eq!(vms(&mut scan, 3 * TICK), one("other-2000", Some(2000)));
 }
 
+/// Holds the TAPs of several VMs, as an orchestrator does that has made them.
+const ORCHESTRATOR: Fake = Fake {
+    pid: 90,
+    start: 4000,
+    exe: "/bin/orchestrator",
+    args: "orchestrator",
+    taps: &[(5, "tap0"), (6, "tap1")],
+    ..VM
+};
+
+#[test]
+fn an_orchestrator_is_no_vm() {
+    let fixture = Fixture::with(&[VM, ORCHESTRATOR]);
+    fixture.tap("tap0", true);
+    let mut scan = fixture.scan();
+    vms(&mut scan, START);
+    fixture.end(100);
+    vms(&mut scan, TICK);
+    assert_eq!(vms(&mut scan, 2 * TICK), [], "nobody goes on with it");
+}
+
+#[test]
+fn a_holder_has_only_inherited_devices() {
+    let fixture = Fixture::with(&[VM, Fake { start: 6000, ..ORCHESTRATOR }]);
+    fixture.tap("tap0", true);
+    let mut scan = fixture.scan();
+    vms(&mut scan, START);
+    fixture.end(100);
+    for now in [TICK, YOUNG + TICK, FULL_SCAN_INTERVAL + TICK] {
+        assert_eq!(vms(&mut scan, now), one("other-90", Some(90)));
+    }
+}
+
+#[test]
+fn a_holder_inherits_from_several_vms() {
+    let other = Fake { pid: 101, args: "kvm -name db", taps: &[(9, "tap1")], ..VM };
+    let fixture = Fixture::with(&[VM, other, Fake { start: 6000, ..ORCHESTRATOR }]);
+    fixture.tap("tap0", true);
+    fixture.tap("tap1", true);
+    let mut scan = fixture.scan();
+    vms(&mut scan, START);
+    fixture.end(100);
+    vms(&mut scan, TICK);
+    fixture.end(101);
+    let both = vec!["tap0".to_owned(), "tap1".to_owned()];
+    assert_eq!(vms(&mut scan, 2 * TICK), [("other-90".to_owned(), Some(90), both)]);
+}
+
+#[test]
+fn a_holder_gives_way_to_a_hypervisor() {
+    let fixture = Fixture::with(&[VM, Fake { start: 6000, ..ORCHESTRATOR }]);
+    fixture.tap("tap0", true);
+    let mut scan = fixture.scan();
+    vms(&mut scan, START);
+    fixture.end(100);
+    assert_eq!(vms(&mut scan, TICK), one("other-90", Some(90)));
+    fixture.put(&Fake { pid: 102, start: 7000, ..VM });
+    for now in [2 * TICK, YOUNG + TICK] {
+        assert_eq!(vms(&mut scan, now), one("web", Some(102)));
+    }
+}
+
 #[test]
 fn a_vm_whose_tap_nobody_holds_has_ended() {
     let fixture = Fixture::with(&[VM]);
