@@ -86,6 +86,43 @@ fn a_tap_that_no_tick_has_seen_is_counted_all_the_same() {
     }
 }
 
+/// Between two ticks a TAP is made anew several times: the kernel told the counters of each.
+#[test]
+fn each_of_many_taps_of_a_name_is_in_the_sum() {
+    let _namespace = NetNs::enter().unwrap();
+    let mut manager = manager_with(&["vmt0"], "[readers.tap_ebpf]\npin = false\n");
+    manager.collect();
+    let frame = Frame::from_guest().udp4(300).len() as u64;
+    let mut sent = 0;
+    for tick in 0..6_u64 {
+        let devices = if tick == 4 { 0 } else { 5 };
+        let mut last = None;
+        for _ in 0..devices {
+            // Of each name there is one device.
+            drop(last.take());
+            let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
+            send(&tap, 3);
+            sent += 3;
+            last = Some(tap);
+        }
+        // In some ticks the last one is there, in others none is.
+        if tick % 2 == 0 {
+            drop(last.take());
+        }
+        let read = only(&mut manager);
+        let sums = (read.net_tx_packets, read.net_tx_bytes);
+        if sums.0.is_some() {
+            assert_eq!(sums, (Some(sent), Some(sent * frame)), "tick {tick}");
+        }
+        if let Some(tap) = last {
+            send(&tap, 2);
+            sent += 2;
+        }
+    }
+    let _tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
+    assert_eq!(only(&mut manager).net_tx_packets, Some(sent));
+}
+
 /// With an hour between two ticks: what happens to devices calls for more.
 #[test]
 fn a_tap_that_lives_between_two_ticks_is_counted_to_its_end() {

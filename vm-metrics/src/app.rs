@@ -58,8 +58,8 @@ impl App {
 
     /// Starts the readers, for those who want to tick themselves.
     pub fn into_manager(self, purpose: Purpose) -> Result<Manager, ManagerError> {
-        let Settings { host, retention, state_dir, .. } = &self.settings;
-        Manager::start(self.sources, self.readers, host, *retention, Some(state_dir), purpose)
+        let Settings { host, retention, state_dir, trust, .. } = &self.settings;
+        Manager::start(self.sources, self.readers, host, *retention, Some(state_dir), trust, purpose)
     }
 
     /// Serves until SIGINT or SIGTERM.
@@ -169,6 +169,7 @@ impl Manager {
                 host,
                 config.settings.retention,
                 None,
+                &config.settings.trust,
                 Purpose::Look,
             )?)
         };

@@ -2,9 +2,12 @@
 //!
 //! Each test has a [`lab::Scene`]: a daemon, a [`lab::Victim`] whose bytes are known, and tenants of [`user`].
 
+mod churning_fakes;
+mod flapping_links;
 mod frame;
 mod lab;
 mod pace;
+mod remade_taps;
 mod user;
 
 /// Before `main`, and so before the test harness reads a command line that is not its own: see `tenant`.

@@ -11,7 +11,7 @@ use super::ledger::Ledger;
 use super::retain::{self, Departed, Tick};
 use super::{judge, merge};
 use crate::host::Host;
-use crate::model::{Batch, InstanceInfo, Late, PartHealth, PartKind, PartRun, Snapshot, VmSet};
+use crate::model::{Batch, InstanceInfo, Late, PartHealth, PartKind, PartRun, Snapshot, Trust, VmSet};
 use crate::readers::{Configured, Purpose, Reader, Setting, Started, Watch};
 use crate::sources::{InstanceSource, Sources};
 
@@ -56,6 +56,7 @@ impl Engine {
         host: &Host,
         retention: Duration,
         state_dir: Option<&Path>,
+        trust: &Trust,
         purpose: Purpose,
     ) -> Result<Self, ManagerError> {
         let watch = match purpose {
@@ -65,7 +66,7 @@ impl Engine {
             }),
             Purpose::Look => Watch::default(),
         };
-        let setting = Setting { host: host.clone(), purpose, watch };
+        let setting = Setting { host: host.clone(), purpose, trust: trust.clone(), watch };
         let start = |reader: Configured| {
             let name = reader.name;
             match reader.start(&setting) {
@@ -78,8 +79,8 @@ impl Engine {
         Ok(Self {
             sources,
             readers,
-            ledger: Ledger::new(host.clone(), purpose, state_dir),
-            departed: Departed::new(retention),
+            ledger: Ledger::new(host.clone(), purpose, state_dir, trust.clone()),
+            departed: Departed::new(retention, trust.clone()),
             before: Tick::default(),
             health_log: HealthLog::default(),
             ticks: 0,
@@ -128,17 +129,20 @@ impl Engine {
             self.health_log.note(part);
         }
         self.ledger.know(&vms, &batch);
+        self.ledger.hear_of_remade((&vms, &mut batch), (&leaving, &mut last));
         self.ledger.hear(&batch, &leaving);
         let (stats, last_words) = merge::merge((&vms, &batch), (&leaving.vms, &last), &mut self.ledger);
-        self.departed.add(last_words, &self.before.stats, began);
+        let mut overuse = self.ledger.take_overuse();
+        overuse.merge(self.departed.add(&leaving.vms, last_words, &self.before.stats, began));
         let mut shown = stats.clone();
-        self.departed.show(&mut shown);
+        self.departed.show(&mut shown, &vms);
         self.before = Tick { vms, stats };
         self.ticks += 1;
         Arc::new(Snapshot {
             tick: self.ticks,
             vms: shown,
             parts,
+            overuse: overuse.into_list(),
             late,
             tick_duration: began.elapsed(),
             taken: Instant::now(),

@@ -5,7 +5,7 @@ use vm_metrics_common::{DirectionCounters, DropCounts};
 use super::ledger::{Account, Ledger, Seen, Totals};
 use crate::model::{
     AttachMode, Batch, EbpfReading, EbpfStats, FrameCounts, InstanceInfo, Nic, NicKind, NicSource, NicStats,
-    PacketMix, TapStats, VcpuReading, VcpuStats, VmSet, VmStats, Volume,
+    PacketMix, TapReading, TapStats, VcpuReading, VcpuStats, VmSet, VmStats, Volume,
 };
 
 /// What is published of the VMs that are there, and the last words of those that are leaving.
@@ -33,7 +33,9 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger, is_leaving: b
         vm.hypervisor_pid.zip(process.start_ticks).and_then(|(pid, start)| ledger.started(pid, start));
     let nics: Vec<_> = vm.nics.iter().map(|nic| nic_stats(&vm.id, nic, batch, ledger)).collect();
     // What has the pid of one that leaves may be another process already.
-    let network = ledger.network(vm, process.start_ticks.filter(|_| !is_leaving), &nics);
+    let start_ticks = process.start_ticks.filter(|_| !is_leaving);
+    let remade: Vec<_> = ledger.take_remade(vm).iter().map(remade_counts).collect();
+    let network = ledger.network(vm, start_ticks, &nics, &remade);
     // A sum without those that cannot be counted is no sum.
     let [net_rx_bytes, net_tx_bytes, net_rx_packets, net_tx_packets] =
         network.map(|sum| sum.filter(|_| vm.uncounted.is_empty()));
@@ -71,6 +73,12 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger, is_leaving: b
         nics: nics.into_iter().map(|(_, nic)| nic).collect(),
         uncounted: vm.uncounted.clone(),
     }
+}
+
+/// What a device has counted in its life, received and sent.
+fn remade_counts(device: &TapReading) -> (FrameCounts, FrameCounts) {
+    let GuestView { rx, tx } = device_counts(device.kind, &device.stats);
+    (rx, tx)
 }
 
 fn vcpu_stats(vcpu: &VcpuReading) -> VcpuStats {

@@ -11,6 +11,7 @@ mod judge;
 mod ledger;
 mod merge;
 mod retain;
+mod shares;
 mod tick;
 #[cfg(feature = "otel")]
 mod weak;
@@ -26,7 +27,7 @@ pub use engine::ManagerError;
 pub use tick::{TickThread, Ticker, Waker};
 
 use crate::host::Host;
-use crate::model::{Health, InstanceInfo, Late, PartKind, Snapshot, VmStats};
+use crate::model::{Health, InstanceInfo, Late, PartKind, Snapshot, Trust, VmStats};
 use crate::readers::{Configured, Purpose, Watch};
 use crate::sources::{InstanceSource, Sources};
 use engine::Engine;
@@ -74,9 +75,10 @@ impl Manager {
         host: &Host,
         retention: Duration,
         state_dir: Option<&Path>,
+        trust: &Trust,
         purpose: Purpose,
     ) -> Result<Self, ManagerError> {
-        let engine = Engine::new(sources, readers, host, retention, state_dir, purpose)?;
+        let engine = Engine::new(sources, readers, host, retention, state_dir, trust, purpose)?;
         Ok(Self { engine: Arc::new(Mutex::new(engine)), latest: Arc::default(), host: host.clone() })
     }
 

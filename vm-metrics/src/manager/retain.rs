@@ -5,15 +5,32 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::ledger::ebpf_or;
+use super::shares::{self, Kept, Limit};
 use crate::model::{
-    Batch, DepartedDevice, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, VmSet, VmStats,
+    Batch, DepartedDevice, Excess, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, Tenant, Trust,
+    VmSet, VmStats,
 };
+
+/// Departed VMs that are kept.
+const COUNT: Limit = Limit { trusted: 1 << 15, others: 4096 };
+
+/// The bytes that these take up.
+const BYTES: Limit = Limit { trusted: 256 << 20, others: 16 << 20 };
 
 /// Departed VMs with their last numbers.
 #[derive(Debug)]
 pub(super) struct Departed {
     retention: Duration,
-    vms: Vec<(Instant, VmStats)>,
+    trust: Trust,
+    /// The latest last.
+    vms: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    since: Instant,
+    tenant: Tenant,
+    vm: VmStats,
 }
 
 /// Whole VMs, or VMs with only the interfaces they have lost. An interface is also lost when the VM still has it but
@@ -25,10 +42,11 @@ pub(super) fn leaving(before: &Tick, now: &VmSet, batch: &Batch) -> Leaving {
         nics.iter().find(|stats| stats.device == nic.tap && stats.netns == nic.netns)?.ifindex
     };
     let present: HashMap<_, _> = now.vms.iter().map(|vm| (key(vm), vm)).collect();
+    let deleted = deleted(batch);
     let gone = |vm: &InstanceInfo| {
         let Some(still) = present.get(&key(vm)) else { return Some(vm.clone()) };
         let lost = |nic: &&Nic| {
-            let same = |was: u32| still.nics.contains(nic) && is_still_there(nic, was, batch);
+            let same = |was: u32| still.nics.contains(nic) && is_still_there(nic, was, batch, &deleted);
             ifindex(vm, nic).is_some_and(|was| !same(was))
         };
         let nics: Vec<_> = vm.nics.iter().filter(lost).cloned().collect();
@@ -45,15 +63,18 @@ fn key(vm: &InstanceInfo) -> (&str, Option<u32>) {
 }
 
 /// Whether something was read of the device that had this index. 0 is not known, and may be any.
-fn is_still_there(nic: &Nic, was: u32, batch: &Batch) -> bool {
+fn is_still_there(nic: &Nic, was: u32, batch: &Batch, deleted: &Deleted) -> bool {
     let read = batch.taps.get(nic).map(|reading| reading.ifindex);
     let read = read.or(batch.ebpf.get(nic).map(|reading| reading.ifindex));
-    read.is_some_and(|is| is == 0 || was == 0 || is == was) && !was_deleted(nic, was, batch)
+    read.is_some_and(|is| is == 0 || was == 0 || is == was) && !deleted.contains(&(nic.netns, was))
 }
 
-fn was_deleted(nic: &Nic, ifindex: u32, batch: &Batch) -> bool {
-    let deleted = DepartedDevice { netns: nic.netns, ifindex, gone: Gone::Deleted };
-    batch.departed.contains(&deleted)
+/// Devices by namespace and index.
+type Deleted = HashSet<(Option<u64>, u32)>;
+
+fn deleted(batch: &Batch) -> Deleted {
+    let deleted = batch.departed.iter().filter(|device| device.gone == Gone::Deleted);
+    deleted.map(|DepartedDevice { netns, ifindex, .. }| (*netns, *ifindex)).collect()
 }
 
 /// What was read in this tick of devices that another VM has now: they are read once, so that what one VM is given the
@@ -61,7 +82,8 @@ fn was_deleted(nic: &Nic, ifindex: u32, batch: &Batch) -> bool {
 pub(super) fn handed_over(leaving: &Leaving, batch: &Batch) -> Batch {
     let mut read = Batch { namespaces: batch.namespaces.clone(), ..Batch::default() };
     // By the name alone it may be another device, and so it may be by an index that was free meanwhile.
-    let is_it = |nic: &Nic, ifindex: u32| ifindex != 0 && !was_deleted(nic, ifindex, batch);
+    let deleted = deleted(batch);
+    let is_it = |nic: &Nic, ifindex: u32| ifindex != 0 && !deleted.contains(&(nic.netns, ifindex));
     for (nic, ifindex) in leaving.ifindexes.iter().filter(|(nic, ifindex)| is_it(nic, **ifindex)) {
         if let Some(reading) = batch.taps.get(nic).filter(|reading| reading.ifindex == *ifindex) {
             read.taps.insert(nic.clone(), *reading);
@@ -84,21 +106,58 @@ pub(super) struct Tick {
 }
 
 impl Departed {
-    pub(super) fn new(retention: Duration) -> Self {
-        Self { retention, vms: Vec::new() }
+    pub(super) fn new(retention: Duration, trust: Trust) -> Self {
+        Self { retention, trust, vms: Vec::new() }
     }
 
-    /// Takes in the last words of this tick; what they leave open is as it was `before`.
-    pub(super) fn add(&mut self, last_words: Vec<VmStats>, before: &[VmStats], now: Instant) {
-        for last in last_words {
-            let known = before.iter().find(|vm| vm.instance_id == last.instance_id);
-            self.vms.push((now, settled(last, known)));
+    /// Takes in the last words of the VMs that leave in this tick; what they leave open is as it was `before`. Says what
+    /// users have had more than is kept.
+    pub(super) fn add(
+        &mut self,
+        leaving: &VmSet,
+        last_words: Vec<VmStats>,
+        before: &[VmStats],
+        now: Instant,
+    ) -> Excess {
+        self.vms.retain(|entry| now.duration_since(entry.since) < self.retention);
+        let mut overuse = Excess::default();
+        if last_words.is_empty() {
+            return overuse;
         }
-        self.vms.retain(|(since, _)| now.duration_since(*since) < self.retention);
+        let before: HashMap<_, _> = before.iter().map(|vm| (vm.instance_id.as_str(), vm)).collect();
+        for (info, last) in leaving.vms.iter().zip(last_words) {
+            let known = before.get(last.instance_id.as_str()).copied();
+            let (tenant, vm) = (Tenant::of(info, &self.trust), settled(last, known));
+            self.vms.push(Entry { since: now, tenant, vm });
+        }
+        // With no retention nothing is kept, not even for this tick's snapshot.
+        self.vms.retain(|entry| now.duration_since(entry.since) < self.retention);
+        self.keep(|_| 1, COUNT, &mut overuse);
+        self.keep(size, BYTES, &mut overuse);
+        overuse
+    }
+
+    /// Who has talked most stays longest.
+    fn keep(&mut self, size: impl Fn(&VmStats) -> u64, limit: Limit, overuse: &mut Excess) {
+        let kept = |entry: &Entry| Kept { tenant: entry.tenant, size: size(&entry.vm), worth: talk(&entry.vm) };
+        let gone = shares::beyond(self.vms.iter().map(kept), limit);
+        for at in &gone {
+            overuse.add(self.vms[*at].tenant.uid(), "departed", 1);
+        }
+        shares::drop_at(&mut self.vms, &gone);
     }
 
     /// Puts the departed with the present, except where something else has taken their place.
-    pub(super) fn show(&self, present: &mut Vec<VmStats>) {
+    ///
+    /// A VM of another user does not take the place of a departed one by its id alone: it is shown under another id.
+    pub(super) fn show(&self, present: &mut Vec<VmStats>, vms: &VmSet) {
+        if self.vms.is_empty() {
+            return;
+        }
+        let places: HashMap<(String, Option<u32>), usize> =
+            present.iter().enumerate().map(|(at, vm)| (place(vm), at)).collect();
+        let holders = self.holders();
+        rename_impostors(present, vms, &holders, &self.trust);
         let ids: HashSet<String> = present.iter().map(|vm| vm.instance_id.clone()).collect();
         let device = |vm: &VmStats, nic: &NicStats| Some((vm.instance_id.clone(), nic.netns, nic.ifindex?));
         // Renamed: what it counts is shown where it is now. What another VM has now is shown in part here, in part there.
@@ -115,7 +174,11 @@ impl Departed {
         };
         let mut shown = HashSet::new();
         // The latest incarnation of an id is the one to show, with what it had lost before it ended.
-        for (_, departed) in self.vms.iter().rev() {
+        for Entry { tenant, vm: departed, .. } in self.vms.iter().rev() {
+            let holder = holders.get(departed.instance_id.as_str());
+            if holder.is_some_and(|holder| holder != tenant) {
+                continue;
+            }
             let is_there = ids.contains(&departed.instance_id);
             if !is_there && shown.insert(&departed.instance_id) {
                 let nics = departed.nics.iter().filter(|nic| gone(departed, nic)).cloned().collect();
@@ -123,16 +186,70 @@ impl Departed {
                 present.push(if lives_on(&departed) { without_process(departed) } else { departed });
                 continue;
             }
-            let same = |vm: &&mut VmStats| {
-                vm.instance_id == departed.instance_id && vm.hypervisor_pid == departed.hypervisor_pid
-            };
-            if let Some(vm) = present.iter_mut().find(same) {
+            let same = places.get(&place(departed)).copied();
+            let same = same.or_else(|| {
+                let is_it = |vm: &VmStats| !vm.running && place(vm) == place(departed);
+                present.iter().position(is_it).filter(|_| !is_there)
+            });
+            if let Some(vm) = same.and_then(|at| present.get_mut(at)) {
                 for nic in departed.nics.iter().filter(|nic| gone(departed, nic)) {
                     show_nic(vm, nic);
                 }
             }
         }
     }
+
+    /// Whose each id is: of the first that had it, or of a later one that may succeed that.
+    fn holders(&self) -> HashMap<&str, Tenant> {
+        let mut holders: HashMap<&str, Tenant> = HashMap::new();
+        for Entry { tenant, vm, .. } in &self.vms {
+            let holder = holders.entry(vm.instance_id.as_str()).or_insert(*tenant);
+            if tenant.may_succeed(*holder) {
+                *holder = *tenant;
+            }
+        }
+        holders
+    }
+}
+
+fn place(vm: &VmStats) -> (String, Option<u32>) {
+    (vm.instance_id.clone(), vm.hypervisor_pid)
+}
+
+/// VMs that have the id of a departed one of another user are told apart by their process.
+fn rename_impostors(
+    present: &mut [VmStats],
+    vms: &VmSet,
+    holders: &HashMap<&str, Tenant>,
+    trust: &Trust,
+) {
+    let tenants = vms.vms.iter().filter(|vm| holders.contains_key(vm.id.as_str()));
+    let tenants: HashMap<&str, Tenant> =
+        tenants.map(|vm| (vm.id.as_str(), Tenant::of(vm, trust))).collect();
+    for vm in present {
+        let id = vm.instance_id.as_str();
+        if let (Some(holder), Some(tenant)) = (holders.get(id), tenants.get(id))
+            && !tenant.may_succeed(*holder)
+        {
+            vm.instance_id = format!("{id}-{}", vm.hypervisor_pid.unwrap_or_default());
+        }
+    }
+}
+
+/// In bytes, as far as a tenant can make it larger.
+fn size(vm: &VmStats) -> u64 {
+    let text = vm.instance_id.len() + vm.instance_name.len() + vm.project.as_ref().map_or(0, String::len);
+    let nics: usize = vm.nics.iter().map(|nic| size_of_val(nic) + nic.device.len()).sum();
+    let uncounted: usize = vm.uncounted.iter().map(|nic| size_of_val(nic) + nic.name.len()).sum();
+    (size_of_val(vm) + text + nics + uncounted + size_of_val(vm.vcpus.as_slice())) as u64
+}
+
+/// Bytes that it has sent and received.
+fn talk(vm: &VmStats) -> u64 {
+    let of_nic = |nic: &NicStats| [nic.rx.bytes, nic.tx.bytes];
+    let nics = vm.nics.iter().flat_map(of_nic).flatten().fold(0, u64::saturating_add);
+    let sums = [vm.net_rx_bytes, vm.net_tx_bytes].into_iter().flatten().fold(0, u64::saturating_add);
+    nics.max(sums)
 }
 
 /// In the place of one of which nothing is known; not beside one that is there.

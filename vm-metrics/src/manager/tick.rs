@@ -83,15 +83,13 @@ fn run(
     // Locals go in reverse order.
     let snapshots = snapshots;
     let manager = manager;
-    let mut clock = Clock::new(interval);
+    let mut clock = Clock::new(interval, Instant::now());
     loop {
+        clock.begin(Instant::now());
         snapshots.send_replace(Some(manager.tick(clock.late)));
-        match called.recv_timeout(clock.until_next()) {
+        match called.recv_timeout(clock.until_next(Instant::now())) {
             Err(RecvTimeoutError::Timeout) => {}
-            Ok(()) => {
-                clock.called();
-                thread::sleep(MIN_PAUSE);
-            }
+            Ok(()) => thread::sleep(clock.pause(Instant::now())),
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
@@ -153,64 +151,148 @@ impl Ticker {
 }
 
 /// Ticks at fixed moments, however long a tick takes; moments that passed meanwhile are left out and counted.
+///
+/// A tick that is called for comes between two moments and moves neither. It never counts as late, and it makes
+/// the next regular tick less late: until one interval after it nothing is missed.
 #[derive(Debug)]
 struct Clock {
     interval: Duration,
-    next: Instant,
+    /// The moment of the next regular tick.
+    due: Instant,
+    /// When the last tick had to begin, or began where it was called for.
+    last: Instant,
     late: Late,
 }
 
 impl Clock {
-    fn new(interval: Duration) -> Self {
-        Self { interval, next: Instant::now(), late: Late::default() }
+    /// The first tick is due now.
+    fn new(interval: Duration, now: Instant) -> Self {
+        Self { interval, due: now, last: now, late: Late::default() }
     }
 
-    /// The tick that is called for is one more: the next moment stays.
-    fn called(&mut self) {
-        self.next -= self.interval;
-    }
-
-    fn until_next(&mut self) -> Duration {
-        self.advance(Instant::now())
-    }
-
-    fn advance(&mut self, now: Instant) -> Duration {
-        self.next += self.interval;
-        if self.next < now {
-            self.late.ticks += 1;
-            self.late.by += now - self.next;
-            self.next = now;
+    /// A tick begins: the regular one, when its moment has come.
+    fn begin(&mut self, now: Instant) {
+        if now < self.due {
+            self.last = now;
+        } else {
+            self.last = self.wanted().min(now);
+            self.due += self.interval;
         }
-        self.next - now
+    }
+
+    /// A tick has ended: the time until the next regular one.
+    fn until_next(&mut self, now: Instant) -> Duration {
+        if self.due < now {
+            let wanted = self.wanted();
+            if wanted < now {
+                self.late.ticks += 1;
+                self.late.by += now - wanted;
+            }
+            self.due = now;
+        }
+        self.due - now
+    }
+
+    /// When the next tick has to begin, so that nothing is missed.
+    fn wanted(&self) -> Instant {
+        self.due.max(self.last + self.interval)
+    }
+
+    /// How long a tick that is called for has to wait: no longer than the regular one, which answers the call as well.
+    fn pause(&self, now: Instant) -> Duration {
+        MIN_PAUSE.min(self.due.saturating_duration_since(now))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A clock after a regular tick that has just begun.
+    fn clock() -> (Clock, Instant) {
+        let start = Instant::now();
+        let mut clock = Clock::new(SECOND, start);
+        clock.begin(start);
+        (clock, start)
+    }
 
     #[test]
     fn a_tick_that_is_called_for_moves_no_other() {
-        let second = Duration::from_secs(1);
-        let mut clock = Clock::new(second);
-        let start = clock.next;
-        assert_eq!(clock.advance(start + second / 4), second * 3 / 4);
-        clock.called();
-        assert_eq!(clock.advance(start + second / 2), second / 2);
-        assert_eq!((clock.next, clock.late.ticks), (start + second, 0));
+        let (mut clock, start) = clock();
+        assert_eq!(clock.until_next(start + SECOND / 4), SECOND * 3 / 4);
+        clock.begin(start + SECOND / 3);
+        assert_eq!(clock.until_next(start + SECOND / 2), SECOND / 2);
+        assert_eq!((clock.due, clock.late.ticks), (start + SECOND, 0));
     }
 
     #[test]
     fn ticks_keep_their_moments_and_late_ones_are_counted() {
-        let second = Duration::from_secs(1);
-        let mut clock = Clock::new(second);
-        let start = clock.next;
-        assert_eq!(clock.advance(start + second / 4), second * 3 / 4);
-        assert_eq!(clock.advance(start + second * 5 / 4), second * 3 / 4);
+        let (mut clock, start) = clock();
+        assert_eq!(clock.until_next(start + SECOND / 4), SECOND * 3 / 4);
+        clock.begin(start + SECOND);
+        assert_eq!(clock.until_next(start + SECOND * 5 / 4), SECOND * 3 / 4);
         assert_eq!(clock.late, Late::default());
-        assert_eq!(clock.advance(start + second * 7), Duration::ZERO);
-        assert_eq!(clock.late, Late { ticks: 1, by: second * 4 });
-        assert_eq!(clock.advance(start + second * 7), second);
+        clock.begin(start + SECOND * 2);
+        assert_eq!(clock.until_next(start + SECOND * 7), Duration::ZERO);
+        assert_eq!(clock.late, Late { ticks: 1, by: SECOND * 4 });
+        clock.begin(start + SECOND * 7);
+        assert_eq!(clock.until_next(start + SECOND * 7), SECOND);
+    }
+
+    /// Once a tick was late, each tick that was called for counted as late, too.
+    #[test]
+    fn a_late_tick_is_counted_once() {
+        let (mut clock, start) = clock();
+        let end = start + SECOND * 3;
+        assert_eq!(clock.until_next(end), Duration::ZERO);
+        assert_eq!(clock.late, Late { ticks: 1, by: SECOND * 2 });
+        assert_eq!(clock.pause(end), Duration::ZERO, "the regular tick answers the call");
+        for call in 0..10 {
+            let began = end + MIN_PAUSE * call;
+            clock.begin(began);
+            clock.until_next(began + MIN_PAUSE / 2);
+        }
+        assert_eq!(clock.late.ticks, 1);
+    }
+
+    #[test]
+    fn a_call_waits_no_longer_than_the_regular_tick() {
+        let (clock, start) = clock();
+        assert_eq!(clock.pause(start), MIN_PAUSE);
+        assert_eq!(clock.pause(start + SECOND - MIN_PAUSE / 2), MIN_PAUSE / 2);
+    }
+
+    proptest! {
+        /// Ticks take a while, some are called for, and the daemon may stand still before any of them.
+        #[test]
+        fn the_gap_is_never_more_than_the_time_without_ticks(
+            ticks in prop::collection::vec((0_u64..3000, 0_u64..1000, any::<bool>(), 0_u64..20), 1..60),
+        ) {
+            let (mut clock, start) = clock();
+            let (mut now, mut begun, mut without) = (start, start, Duration::ZERO);
+            for (takes, called_after, is_called, stands_still) in ticks {
+                now += Duration::from_millis(takes);
+                let wait = clock.until_next(now);
+                let called_after = Duration::from_millis(called_after);
+                now += if is_called && called_after < wait { called_after } else { wait };
+                if is_called && called_after < wait {
+                    now += clock.pause(now);
+                }
+                // Rarely, and then for long.
+                now += SECOND * u32::try_from(stands_still.saturating_sub(17)).expect("small");
+                without += (now - begun).saturating_sub(SECOND);
+                let before = clock.late;
+                clock.begin(now);
+                begun = now;
+                prop_assert_eq!(clock.late, before, "a beginning is never late by itself");
+            }
+            clock.until_next(now);
+            prop_assert!(clock.late.by <= without, "{:?} of {:?}", clock.late.by, without);
+        }
     }
 
     #[test]

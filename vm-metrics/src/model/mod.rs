@@ -4,6 +4,7 @@ mod batch;
 mod fair_share;
 mod snapshot;
 mod stats;
+mod tenant;
 mod trust;
 mod uncounted;
 mod vm;
@@ -18,6 +19,7 @@ pub use snapshot::{Health, Late, PartHealth, PartKind, PartRun, Snapshot};
 pub use stats::{
     AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats, PacketMix, VcpuStats, VmStats, Volume,
 };
+pub(crate) use tenant::{Tenant, in_turns};
 pub use trust::Trust;
 pub use uncounted::{UncountedKind, UncountedNic};
 pub(crate) use vm::is_device_name;

@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub late: Late,
     pub vms: Vec<VmStats>,
     pub parts: Vec<PartRun>,
+    /// What users have left behind beyond their share, so that it was forgotten in this tick.
+    pub overuse: Vec<Overuse>,
 }
 
 /// Ticks that began late, because the one before took longer than the interval or the whole daemon stood still.

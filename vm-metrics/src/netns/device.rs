@@ -8,14 +8,18 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use super::tun::{device_netns, is_tun};
 use crate::host::Host;
 
-/// The namespaces of the TAPs that a process has open.
-pub(super) fn namespaces(host: &Host, pid: u32) -> Vec<OwnedFd> {
-    let descriptors = fs::read_dir(host.process(pid).join("fd")).into_iter().flatten().filter_map(|entry| {
+/// Descriptors of a process that are looked at in search of its TAPs.
+const MAX_DESCRIPTORS: usize = 4096;
+
+/// The namespaces of the TAPs that a process has open, each looked up when it is asked for.
+pub(super) fn namespaces(host: &Host, pid: u32) -> impl Iterator<Item = OwnedFd> {
+    let entries = fs::read_dir(host.process(pid).join("fd")).into_iter().flatten().take(MAX_DESCRIPTORS);
+    let descriptors = entries.filter_map(|entry| {
         let path = entry.ok()?.path();
         let is_tun = fs::read_link(&path).is_ok_and(|target| target.to_string_lossy().contains("/net/tun"));
         path.file_name().filter(|_| is_tun)?.to_str()?.parse::<u32>().ok()
     });
-    descriptors.filter_map(|descriptor| asked(host, pid, descriptor)).collect()
+    descriptors.filter_map(move |descriptor| asked(host, pid, descriptor))
 }
 
 /// Only with the host's own process ids: under another root they may mean other processes.

@@ -11,6 +11,7 @@ mod tun;
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::iter;
 use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,9 @@ pub(crate) struct Namespace {
     fd: OwnedFd,
 }
 
+/// Processes that are looked at in search of one namespace.
+const MAX_PROCESSES: usize = 16;
+
 impl Namespace {
     /// The namespace with this inode: one of the processes is in it or has a TAP there, or it has a name in `/run/netns`.
     ///
@@ -46,9 +50,12 @@ impl Namespace {
                 None
             }
         };
+        let pids = &pids[..pids.len().min(MAX_PROCESSES)];
         let of_processes = pids.iter().map(|pid| open_file(&host.process(*pid).join("ns/net")));
+        // Most often the first process is in it: the others, their descriptors and the names are looked at after that.
         let of_devices = pids.iter().flat_map(|pid| device::namespaces(host, *pid)).map(Ok);
-        let of_names = names(host).into_iter().map(|path| open_file(&path));
+        let named = || names(host).into_iter().filter(|path| inode_of(path) == Some(inode));
+        let of_names = iter::once_with(named).flatten().map(|path| open_file(&path));
         match of_processes.chain(of_devices).chain(of_names).find_map(is_it) {
             Some(fd) => Ok(Self { fd }),
             None => Err(refused.unwrap_or_else(|| {

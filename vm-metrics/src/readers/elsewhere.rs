@@ -1,29 +1,57 @@
-//! What a reader keeps for each network namespace, other than its own, in which VMs have TAPs.
+//! State per network namespace, other than the reader's own, in which VMs have TAPs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{ReadReport, ReaderError};
+use rustix::process::{Resource, getrlimit};
+
+use crate::model::{Tenant, in_turns};
+use super::{ReadReport, ReaderError, Setting};
 use crate::host::Host;
-use crate::model::{FIRST_NUMBER, Nic, VmSet};
+use crate::model::{Excess, FIRST_NUMBER, Nic, Trust, VmSet, fair_share};
 use crate::netns::Namespace;
 
 /// A namespace that could not be opened is tried again after this time.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// Namespaces of all users together who are not trusted.
+const MAX_OF_OTHERS: u64 = 1024;
+
+/// A namespace takes up to this many files of each reader, and what is left is for the others.
+const FILES_EACH: u64 = 16;
+
+/// How long a tick opens namespaces of users who are not trusted. At least one is opened in any case.
+const TIME_FOR_OTHERS: Duration = Duration::from_millis(50);
+
+/// A VM that has no TAP in the namespace any more may be making it anew. If its process lives, it has this time.
+const KEEP: Duration = Duration::from_secs(10);
+
+/// What such a namespace is counted as, where it is left out.
+const RESOURCE: &str = "namespaces";
 
 /// One `T` per namespace. Whoever holds a namespace keeps its devices alive, so it is let go of in the tick in which the
 /// last of its VMs has ended.
 #[derive(Debug)]
 pub(super) struct Elsewhere<T> {
     host: Host,
+    trust: Trust,
+    /// Namespaces of all users together who are not trusted.
+    max_of_others: u64,
     known: HashMap<u64, Known<T>>,
+    /// Those that are followed, in the order in which work is done for them.
+    order: Vec<u64>,
+    turn: usize,
     opened: u64,
 }
 
 #[derive(Debug)]
 struct Known<T> {
     is_wanted: bool,
+    /// When a VM last had a TAP there, and the processes of these VMs.
+    had_at: Instant,
+    pids: Vec<u32>,
+    tenant: Tenant,
     state: Result<T, Refusal>,
 }
 
@@ -38,16 +66,37 @@ struct Refusal {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) namespace: Namespace,
+    /// Its inode.
+    pub(super) netns: u64,
+    /// Whose VMs are in it.
+    pub(super) tenant: Tenant,
     /// Tells it from any other that this reader has opened.
     pub(super) number: u64,
 }
 
+/// A namespace in which VMs of this tick have TAPs.
+#[derive(Debug)]
+struct Wanted {
+    pids: Vec<u32>,
+    tenant: Tenant,
+}
+
 impl<T> Elsewhere<T> {
-    pub(super) fn new(host: &Host) -> Self {
-        Self { host: host.clone(), known: HashMap::new(), opened: 0 }
+    pub(super) fn new(setting: &Setting) -> Self {
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        Self {
+            host: setting.host.clone(),
+            trust: setting.trust.clone(),
+            max_of_others: MAX_OF_OTHERS.min(files / FILES_EACH),
+            known: HashMap::new(),
+            order: Vec::new(),
+            turn: 0,
+            opened: 0,
+        }
     }
 
-    /// Opens the namespaces that are new in this tick.
+    /// Opens the namespaces that are new in this tick: all of trusted users, and of others as many as their shares and the
+    /// time allow.
     pub(super) fn follow(
         &mut self,
         vms: &VmSet,
@@ -58,24 +107,41 @@ impl<T> Elsewhere<T> {
         for known in self.known.values_mut() {
             known.is_wanted = false;
         }
-        for (netns, mut pids) in vms.foreign_netns() {
-            // A source may list a VM also when it has ended.
-            if !pids.is_empty() && pids.iter().all(|pid| ended.contains(pid)) {
-                continue;
+        let mut wanted = wanted(vms, ended, &self.trust);
+        for (netns, Wanted { pids, .. }) in &wanted {
+            if let Some(known) = self.known.get_mut(netns) {
+                (known.had_at, known.pids) = (Instant::now(), pids.clone());
             }
-            pids.retain(|pid| !ended.contains(pid));
+        }
+        self.keep_for_a_while(vms, ended, &mut wanted);
+        self.turn += 1;
+        self.order = self.within_shares(&wanted, &mut report.overuse);
+        let began = Instant::now();
+        let mut opened_of_others = 0;
+        for netns in self.order.iter().copied() {
+            let Wanted { pids, tenant } = &wanted[&netns];
             if let Some(known) = self.known.get_mut(&netns) {
-                known.is_wanted = true;
+                (known.is_wanted, known.tenant) = (true, *tenant);
             }
             let rests = |known: &Known<T>| {
                 known.state.as_ref().err().is_none_or(|refusal| Instant::now() < refusal.retry_at)
             };
             if !self.known.get(&netns).is_some_and(rests) {
+                if let Tenant::Other(uid) = tenant {
+                    if opened_of_others > 0 && began.elapsed() > TIME_FOR_OTHERS {
+                        report.overuse.add(*uid, RESOURCE, 1);
+                        continue;
+                    }
+                    opened_of_others += 1;
+                }
                 self.opened += 1;
                 let number = FIRST_NUMBER + self.opened;
-                let opened = Namespace::find(&self.host, netns, &pids)
-                    .and_then(|namespace| open(Opened { namespace, number }));
-                self.known.insert(netns, Known { is_wanted: true, state: opened.map_err(Refusal::new) });
+                let tenant = *tenant;
+                let opened = Namespace::find(&self.host, netns, pids)
+                    .and_then(|namespace| open(Opened { namespace, netns, tenant, number }));
+                let (state, had_at) = (opened.map_err(Refusal::new), Instant::now());
+                let known = Known { is_wanted: true, had_at, pids: pids.clone(), tenant, state };
+                self.known.insert(netns, known);
             }
             if let Some(Err(refusal)) = self.known.get(&netns).map(|known| &known.state) {
                 report.error(ReaderError::Namespace {
@@ -87,9 +153,65 @@ impl<T> Elsewhere<T> {
         }
     }
 
+    /// Adds the namespaces in which VMs had TAPs a moment ago.
+    fn keep_for_a_while(&self, vms: &VmSet, ended: &HashSet<u32>, wanted: &mut BTreeMap<u64, Wanted>) {
+        let mut left = self.known.iter().filter(|(netns, _)| !wanted.contains_key(netns)).peekable();
+        if left.peek().is_none() {
+            return;
+        }
+        let living: HashSet<u32> = vms.pids().filter(|pid| !ended.contains(pid)).collect();
+        let kept = left.filter_map(|(netns, known)| {
+            let pids: Vec<u32> = known.pids.iter().copied().filter(|pid| living.contains(pid)).collect();
+            let is_kept = !pids.is_empty() && known.had_at.elapsed() < KEEP;
+            is_kept.then_some((*netns, Wanted { pids, tenant: known.tenant }))
+        });
+        let kept: Vec<_> = kept.collect();
+        wanted.extend(kept);
+    }
+
+    /// Those that are followed. A user who wants more than a share keeps what is open already.
+    fn within_shares(&self, wanted: &BTreeMap<u64, Wanted>, overuse: &mut Excess) -> Vec<u64> {
+        let mut users: BTreeMap<Tenant, Vec<u64>> = BTreeMap::new();
+        for (netns, Wanted { tenant, .. }) in wanted {
+            users.entry(*tenant).or_default().push(*netns);
+        }
+        let others = users.iter().filter(|(tenant, _)| !tenant.is_trusted());
+        let share = fair_share(self.max_of_others, others.map(|(_, namespaces)| namespaces.len() as u64));
+        let share = usize::try_from(share).unwrap_or(usize::MAX);
+        for (tenant, namespaces) in &mut users {
+            if let Tenant::Other(uid) = tenant {
+                // Stable: what is open comes first.
+                namespaces.sort_by_key(|netns| !self.known.contains_key(netns));
+                overuse.add(*uid, RESOURCE, namespaces.len().saturating_sub(share) as u64);
+                namespaces.truncate(share);
+            }
+        }
+        let of_user = |(tenant, namespaces): (Tenant, Vec<u64>)| {
+            namespaces.into_iter().map(move |netns| (tenant, netns))
+        };
+        in_turns(users.into_iter().flat_map(of_user), self.turn)
+    }
+
+    /// Those that are followed: of trusted users first, then one of each user after the other.
+    pub(super) fn order(&self) -> impl Iterator<Item = u64> {
+        self.order.iter().copied()
+    }
+
+    /// Whose VMs are in it.
+    pub(super) fn tenant(&self, netns: u64) -> Tenant {
+        self.known.get(&netns).map_or(Tenant::Other(None), |known| known.tenant)
+    }
+
     /// Those that are open, by inode.
     pub(super) fn open(&mut self) -> impl Iterator<Item = (u64, &mut T)> {
-        self.known.iter_mut().filter_map(|(netns, known)| Some((*netns, known.state.as_mut().ok()?)))
+        self.open_with_tenants().map(|(netns, _, state)| (netns, state))
+    }
+
+    /// The same, with the user whose VMs are in each.
+    pub(super) fn open_with_tenants(&mut self) -> impl Iterator<Item = (u64, Tenant, &mut T)> {
+        self.known
+            .iter_mut()
+            .filter_map(|(netns, known)| Some((*netns, known.tenant, known.state.as_mut().ok()?)))
     }
 
     /// Whether there are some that are not.
@@ -115,6 +237,24 @@ impl Refusal {
     }
 }
 
+/// The namespaces in which VMs have TAPs that have not ended. A trusted user's VM makes it a trusted one's.
+fn wanted(vms: &VmSet, ended: &HashSet<u32>, trust: &Trust) -> BTreeMap<u64, Wanted> {
+    let mut wanted: BTreeMap<u64, Wanted> = BTreeMap::new();
+    // A source may list a VM also when it has ended.
+    let has_ended = |pid: Option<u32>| pid.is_some_and(|pid| ended.contains(&pid));
+    for vm in vms.vms.iter().filter(|vm| !has_ended(vm.hypervisor_pid)) {
+        let tenant = Tenant::of(vm, trust);
+        for netns in vm.nics.iter().filter_map(|nic| nic.netns) {
+            let known = wanted.entry(netns).or_insert_with(|| Wanted { pids: Vec::new(), tenant });
+            known.tenant = known.tenant.min(tenant);
+            if known.pids.last() != vm.hypervisor_pid.as_ref() {
+                known.pids.extend(vm.hypervisor_pid);
+            }
+        }
+    }
+    wanted
+}
+
 /// The NICs of some VMs, by the inode of the namespace they are in; `None` is this process's own.
 pub(super) fn by_netns<'v>(nics: impl IntoIterator<Item = &'v Nic>) -> HashMap<Option<u64>, Vec<&'v Nic>> {
     let mut sorted: HashMap<_, Vec<_>> = HashMap::new();
@@ -122,4 +262,89 @@ pub(super) fn by_netns<'v>(nics: impl IntoIterator<Item = &'v Nic>) -> HashMap<O
         sorted.entry(nic.netns).or_default().push(nic);
     }
     sorted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::InstanceInfo;
+    use crate::readers::{Purpose, Watch};
+
+    fn elsewhere(max_of_others: u64) -> Elsewhere<()> {
+        let (host, trust, watch) = (Host::default(), Trust::default(), Watch::default());
+        let setting = Setting { host, purpose: Purpose::Look, trust, watch };
+        Elsewhere { max_of_others, ..Elsewhere::new(&setting) }
+    }
+
+    /// VMs of these users, each in a namespace of its own.
+    fn vms(users: &[(u32, u64)]) -> VmSet {
+        let mut pid = 0;
+        let mut vm = |uid: u32| {
+            pid += 1;
+            let nic = Nic { tap: "tap0".into(), netns: Some(1000 * u64::from(uid) + u64::from(pid)) };
+            InstanceInfo {
+                hypervisor_pid: Some(pid),
+                uid: Some(uid),
+                nics: vec![nic],
+                ..InstanceInfo::default()
+            }
+        };
+        let vms = users.iter().flat_map(|(uid, count)| (0..*count).map(|_| *uid)).map(&mut vm).collect();
+        VmSet { vms }
+    }
+
+    fn ranked(elsewhere: &Elsewhere<()>, vms: &VmSet) -> (Vec<u64>, Excess) {
+        let mut overuse = Excess::default();
+        let wanted = wanted(vms, &HashSet::new(), &elsewhere.trust);
+        let users = elsewhere.within_shares(&wanted, &mut overuse).iter().map(|netns| netns / 1000).collect();
+        (users, overuse)
+    }
+
+    #[test]
+    fn a_stranger_cannot_take_all_namespaces() {
+        let (users, overuse) = ranked(&elsewhere(10), &vms(&[(7, 100), (0, 20), (9, 3)]));
+        assert_eq!(users[..20], [0; 20], "root is not cut, and comes first");
+        assert_eq!(users[20..], [7, 9, 7, 9, 7, 9, 7, 7, 7, 7]);
+        let mut expected = Excess::default();
+        expected.add(Some(7), RESOURCE, 93);
+        assert_eq!(overuse, expected);
+    }
+
+    #[test]
+    fn a_trusted_users_vm_makes_its_namespace_trusted() {
+        let mut vms = vms(&[(7, 1), (0, 1)]);
+        let netns = vms.vms[0].nics[0].netns;
+        vms.vms[1].nics[0].netns = netns;
+        let tenant = |ended: &[u32]| {
+            let ended = ended.iter().copied().collect();
+            wanted(&vms, &ended, &Trust::default()).remove(&netns.unwrap()).map(|wanted| wanted.tenant)
+        };
+        assert_eq!(tenant(&[]), Some(Tenant::Trusted));
+        assert_eq!(tenant(&[2]), Some(Tenant::Other(Some(7))));
+        assert_eq!(tenant(&[1, 2]), None, "nobody is there any more");
+    }
+
+    #[test]
+    fn a_namespace_waits_a_moment_for_a_tap_made_anew() {
+        let mut elsewhere = elsewhere(10);
+        let own = elsewhere.host.own_netns().unwrap();
+        let vm = |nics| InstanceInfo {
+            hypervisor_pid: Some(std::process::id()),
+            uid: Some(7),
+            nics,
+            ..InstanceInfo::default()
+        };
+        let nic = Nic { tap: "tap0".into(), netns: Some(own) };
+        let mut open = |vms: &[InstanceInfo], ended: &[u32]| {
+            let (vms, ended) = (VmSet { vms: vms.to_vec() }, ended.iter().copied().collect());
+            elsewhere.follow(&vms, &ended, &mut ReadReport::default(), |_| Ok(()));
+            elsewhere.release(|()| true);
+            elsewhere.open().count()
+        };
+        assert_eq!(open(&[vm(vec![nic.clone()])], &[]), 1);
+        assert_eq!(open(&[vm(Vec::new())], &[]), 1);
+        assert_eq!(open(&[vm(Vec::new())], &[std::process::id()]), 0, "its process has ended");
+        assert_eq!(open(&[vm(vec![nic])], &[]), 1);
+        assert_eq!(open(&[], &[]), 0, "no source lists it");
+    }
 }

@@ -6,6 +6,7 @@ use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::Watch;
+use crate::model::Tenant;
 
 #[derive(Debug)]
 pub(super) struct Exits {
@@ -20,14 +21,14 @@ impl Exits {
     }
 
     /// The pid is of the process that started then.
-    pub(super) fn follow(&mut self, pid: u32, start_ticks: u64) {
+    pub(super) fn follow(&mut self, pid: u32, start_ticks: u64, tenant: Tenant) {
         if self.watched.get(&pid).is_some_and(|(known, _)| *known == start_ticks) {
             return;
         }
         let opened = Pid::from_raw(pid.cast_signed()).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
         // One that has ended already, or that no file is left for, is found by the next tick.
         if let Some(Ok(pidfd)) = opened {
-            self.watch.add(&pidfd);
+            self.watch.add(&pidfd, tenant);
             self.watched.insert(pid, (start_ticks, pidfd));
         }
     }

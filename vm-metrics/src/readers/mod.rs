@@ -4,6 +4,7 @@
 //! A new reader is one file here, its `mod` line and its line in [`READERS`]: its configuration section, health and
 //! timing follow from the table.
 
+mod calls;
 mod cpu_clock;
 mod elsewhere;
 mod error;
@@ -34,7 +35,7 @@ pub use watch::{Watch, Watching};
 
 use crate::config::{ConfigError, Section, Sections};
 use crate::host::Host;
-use crate::model::{Batch, Health, Leaving, PartHealth, VmSet};
+use crate::model::{Batch, Health, Leaving, PartHealth, Trust, VmSet};
 
 /// Reads one kind of number of all VMs.
 pub trait Reader: Send {
@@ -82,6 +83,8 @@ type Start = Box<dyn FnOnce(&Setting) -> Started + Send>;
 pub struct Setting {
     pub host: Host,
     pub purpose: Purpose,
+    /// Whose work is not cut by shares.
+    pub trust: Trust,
     /// To which it adds what tells of news.
     pub watch: Watch,
 }

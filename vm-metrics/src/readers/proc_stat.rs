@@ -8,9 +8,10 @@ use rustix::param::clock_ticks_per_second;
 use super::cpu_clock::CpuClocks;
 use super::exits::Exits;
 use super::kept::{Buffer, ProcessFiles};
+use crate::model::Tenant;
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Setting, Started};
 use crate::host::Host;
-use crate::model::{Batch, Leaving, VmSet};
+use crate::model::{Batch, Leaving, Trust, VmSet};
 use crate::procfs::{Stat, parse_stat};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
@@ -47,6 +48,7 @@ struct ProcStat {
     clocks: Option<CpuClocks>,
     /// `None` where pids are not those that the kernel takes from this process.
     exits: Option<Exits>,
+    trust: Trust,
     /// What was last said of each process.
     published: HashMap<u32, Published>,
     /// The processes of this tick.
@@ -64,13 +66,14 @@ impl Reader for ProcStat {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
         let mut buffer = Buffer::new();
-        for pid in vms.pids() {
+        for vm in &vms.vms {
+            let Some(pid) = vm.hypervisor_pid else { continue };
             // Before the file, which says that it is still the process that had the pid a tick ago.
             let clock_nsec = self.clocks.and_then(|clocks| clocks.read_nsec(pid));
             match self.files.read(pid, &mut buffer, parse_stat) {
                 Ok(Some(stat)) if !stat.is_dead() => {
                     if let Some(exits) = &mut self.exits {
-                        exits.follow(pid, stat.start_ticks);
+                        exits.follow(pid, stat.start_ticks, Tenant::of(vm, &self.trust));
                     }
                     self.take(pid, &stat, clock_nsec, batch);
                     report.items += 1;
@@ -115,6 +118,7 @@ impl ProcStat {
             ticks_per_second: clock_ticks_per_second(),
             exits: clocks.is_some().then(|| Exits::new(setting.watch.clone())),
             clocks,
+            trust: setting.trust.clone(),
             published: HashMap::new(),
             wanted: HashSet::new(),
         }
@@ -164,6 +168,7 @@ mod tests {
             ticks_per_second: 100,
             clocks: None,
             exits: None,
+            trust: Trust::default(),
             published: HashMap::new(),
             wanted: HashSet::new(),
         };

@@ -8,7 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use super::elsewhere::{Elsewhere, Opened, by_netns};
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Setting, Started};
 use crate::host::Host;
-use crate::model::{Batch, Leaving, Nic, NicKind, NicSource, TapReading, TapStats, VmSet};
+use crate::model::{
+    Batch, InstanceInfo, Leaving, Nic, NicKind, NicSource, TapReading, TapStats, VmSet,
+};
 use crate::procfs::parse_net_dev;
 
 pub(super) const DEF: ReaderDef = ReaderDef {
@@ -29,7 +31,7 @@ struct TapProcfs {
 
 impl TapProcfs {
     fn new(setting: &Setting) -> Self {
-        Self { host: setting.host.clone(), held: Elsewhere::new(&setting.host) }
+        Self { host: setting.host.clone(), held: Elsewhere::new(setting) }
     }
 
     /// All devices of a namespace, by name; `None` when none of the processes is in it.
@@ -90,8 +92,13 @@ impl Reader for TapProcfs {
         let mut report = ReadReport::default();
         let unread = |nic: &&Nic| nic.netns.is_some() && !batch.taps.contains_key(*nic);
         let unread = by_netns(vms.nics().filter(unread));
-        // What cannot be held is read all the same.
-        self.held.follow(vms, &batch.ended, &mut ReadReport::default(), Ok);
+        // Where netlink is, it holds them all. What cannot be held is read all the same.
+        let is_elsewhere = |vm: &&InstanceInfo| {
+            let is_held = |nic: &Nic| nic.netns.is_none_or(|netns| batch.namespaces.contains_key(&netns));
+            !vm.nics.iter().all(is_held)
+        };
+        let others = VmSet { vms: vms.vms.iter().filter(is_elsewhere).cloned().collect() };
+        self.held.follow(&others, &batch.ended, &mut ReadReport::default(), Ok);
         if unread.is_empty() {
             return report;
         }

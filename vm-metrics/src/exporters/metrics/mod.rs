@@ -195,6 +195,7 @@ pub(crate) mod tests {
             late: Late::default(),
             vms: vec![vm],
             parts: vec![part(PartKind::Source, "proc_scan"), part(PartKind::Reader, "proc_stat")],
+            overuse: vec![Overuse { uid: Some(1000), resource: "departed", count: 1 }],
         }
     }
 

@@ -133,10 +133,11 @@ pub(super) const METRICS: &[Metric] = &[
         origin: COMPUTED,
         labels: &["user", "part", "resource"],
         samples: |snapshot, push| {
-            for run in &snapshot.parts {
-                for Overuse { uid, resource, count } in &run.overuse {
+            let of_parts = snapshot.parts.iter().map(|run| (run.name, &run.overuse));
+            for (part, overuse) in of_parts.chain([("manager", &snapshot.overuse)]) {
+                for Overuse { uid, resource, count } in overuse {
                     let user = uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
-                    push(&[&user, run.name, resource], *count as f64);
+                    push(&[&user, part, resource], *count as f64);
                 }
             }
         },

@@ -6,7 +6,7 @@ use super::continued::Continued;
 use super::gap::Gap;
 use super::processes::Process;
 use super::totals::{Totals, counts_anew, fell};
-use crate::model::{FrameCounts, Nic};
+use crate::model::{FrameCounts, Nic, Tenant};
 
 /// Of a device the line is continued over all its owners; each is published the part since it got the device.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(in crate::manager) struct Account {
     pub(super) device: Option<u64>,
     /// The VM that has the device, or had it last.
     pub(super) owner: String,
+    /// Whose VM it is; not known of what a daemon before this one has left.
+    pub(super) tenant: Tenant,
     /// Its process, where it is known: the id of a VM may be another one after a restart.
     pub(super) process: Option<Process>,
     /// When the owner was first seen with it, in seconds of Unix time; `None` when it was there at the first look of all.
@@ -55,6 +57,7 @@ impl Account {
             nic,
             device,
             owner: owner.to_owned(),
+            tenant: Tenant::Other(None),
             process: None,
             since,
             part: 0,

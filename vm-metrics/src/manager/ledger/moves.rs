@@ -3,7 +3,8 @@
 
 use super::totals::{Totals, fell};
 use super::{Account, KEEP_ELSEWHERE, Seen};
-use crate::model::FrameCounts;
+use crate::manager::shares::{self, Kept, Limit};
+use crate::model::{Excess, FrameCounts, Tenant};
 
 /// Seconds within which a device is found again by its index, or by its name alone where the index is not known: its VM
 /// may have to wait for a look at all processes. After that, by both: it may wait for its next VM where nobody looks.
@@ -17,6 +18,7 @@ pub(super) struct Moves {
 #[derive(Debug)]
 struct Moved {
     at: f64,
+    tenant: Tenant,
     tap: String,
     from: Option<u64>,
     /// The index that it has now; 0 where the kernel does not say it.
@@ -30,7 +32,18 @@ struct Moved {
 impl Moves {
     pub(super) fn add(&mut self, now: f64, account: &Account, line: Option<Totals>, ifindex: u32) {
         let (tap, from, raw) = (account.nic.tap.clone(), account.nic.netns, account.raw);
-        self.moved.push(Moved { at: now, tap, from, ifindex, raw, line });
+        self.moved.push(Moved { at: now, tenant: account.tenant, tap, from, ifindex, raw, line });
+    }
+
+    /// Forgets those that have waited longest, where a user has too many.
+    pub(super) fn keep(&mut self, limit: Limit, overuse: &mut Excess) {
+        if self.moved.len() as u64 <= limit.others {
+            return;
+        }
+        let kept = |moved: &Moved| Kept { tenant: moved.tenant, size: 1, worth: 0 };
+        let gone = shares::beyond(self.moved.iter().map(kept), limit);
+        gone.iter().for_each(|at| overuse.add(self.moved[*at].tenant.uid(), "moved devices", 1));
+        shares::drop_at(&mut self.moved, &gone);
     }
 
     /// What had been published of this device when it left where it was, if anybody knows it; `None` when it is not one
@@ -48,7 +61,7 @@ impl Moves {
             same && moved.from != seen.nic.netns && !fell(&seen.rx, rx) && !fell(&seen.tx, tx)
         };
         let at = self.moved.iter().position(is_it)?;
-        let line = self.moved.swap_remove(at).line;
+        let line = self.moved.remove(at).line;
         Some(line.map(|Totals { rx, tx, .. }| Totals { rx, tx, ebpf: None }))
     }
 }

@@ -5,13 +5,27 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{InstanceInfo, NicStats};
+use crate::manager::shares::{self, Kept, Limit};
+use crate::model::{Excess, FrameCounts, InstanceInfo, NicStats, Tenant};
 
 /// How long a VM that no source lists may come back with the same process, in seconds.
 const KEEP: f64 = 3600.0;
 
 /// Bytes received and sent, packets received and sent, guest perspective.
 pub(in crate::manager) type Network = [Option<u64>; 4];
+
+/// A VM by its id and process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::manager) struct VmKey {
+    id: String,
+    pid: Option<u32>,
+}
+
+impl VmKey {
+    pub(in crate::manager) fn of(vm: &InstanceInfo) -> Self {
+        Self { id: vm.id.clone(), pid: vm.hypervisor_pid }
+    }
+}
 
 /// What the next daemon cannot read any more: of one VM, what its parts that have ended add up to.
 #[derive(Debug, Deserialize, Serialize)]
@@ -22,10 +36,10 @@ pub(super) struct Ended {
     sum: Network,
 }
 
-/// By id and process.
+/// By VM.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
-    vms: HashMap<(String, Option<u32>), Vm>,
+    vms: HashMap<VmKey, Vm>,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +47,8 @@ struct Vm {
     start_ticks: Option<u64>,
     /// In seconds of Unix time.
     seen_at: f64,
+    /// Whose VM it is; `None` for one that a daemon before this one has left.
+    tenant: Option<Tenant>,
     /// What was published last of each part of a device that was this VM's, by the number of the part.
     parts: HashMap<u64, Network>,
     /// Of the parts that have ended.
@@ -43,34 +59,37 @@ impl Sums {
     pub(super) fn restored(ended: Vec<Ended>, now: f64) -> Self {
         let vm = |Ended { id, pid, start_ticks, sum }| {
             let start_ticks = Some(start_ticks);
-            ((id, Some(pid)), Vm { start_ticks, seen_at: now, parts: HashMap::new(), ended: sum })
+            (VmKey { id, pid: Some(pid) }, Vm { start_ticks, seen_at: now, tenant: None, parts: HashMap::new(), ended: sum })
         };
         Self { vms: ended.into_iter().map(vm).collect() }
     }
 
     /// Of VMs whose process is told from any other.
     pub(super) fn ended(&self) -> Vec<Ended> {
-        let ended = |((id, pid), vm): (&(String, Option<u32>), &Vm)| {
+        let ended = |(VmKey { id, pid }, vm): (&VmKey, &Vm)| {
             let (id, pid, start_ticks, sum) = (id.clone(), (*pid)?, vm.start_ticks?, vm.ended);
             sum.iter().any(Option::is_some).then_some(Ended { id, pid, start_ticks, sum })
         };
         self.vms.iter().filter_map(ended).collect()
     }
 
-    /// Nothing where it is not known of one of these interfaces. Each comes with the number of its part.
+    /// Nothing where it is not known of one of these interfaces. Each comes with the number of its part. What devices have
+    /// counted that are gone again is `remade`.
     pub(super) fn sum(
         &mut self,
-        vm: &InstanceInfo,
+        (vm, tenant): (&InstanceInfo, Tenant),
         start_ticks: Option<u64>,
         now: f64,
         nics: &[(Option<u64>, NicStats)],
+        remade: &[Network],
     ) -> Network {
-        let known = self.vms.entry((vm.id.clone(), vm.hypervisor_pid)).or_default();
+        let known = self.vms.entry(VmKey::of(vm)).or_default();
         if known.start_ticks.zip(start_ticks).is_some_and(|(before, now)| before != now) {
             *known = Vm::default();
         }
         known.start_ticks = start_ticks.or(known.start_ticks);
-        known.seen_at = now;
+        (known.seen_at, known.tenant) = (now, Some(tenant));
+        known.ended = remade.iter().fold(known.ended, |ended, device| each(ended, *device, add));
         for (part, nic) in nics {
             if let Some(part) = part {
                 let last = known.parts.entry(*part).or_default();
@@ -85,6 +104,20 @@ impl Sums {
     /// Forgets VMs that are gone.
     pub(super) fn tidy(&mut self, now: f64) {
         self.vms.retain(|_, vm| now - vm.seen_at < KEEP);
+    }
+
+    /// Forgets VMs that are gone, where a user has had too many; who has talked most stays longest.
+    pub(super) fn keep(&mut self, limit: Limit, now: f64, overuse: &mut Excess) {
+        if self.vms.len() as u64 <= limit.others {
+            return;
+        }
+        let is_gone = |(_, vm): &(&VmKey, &Vm)| vm.seen_at < now;
+        let left: Vec<_> = self.vms.iter().filter(is_gone).map(|(key, vm)| (key.clone(), vm.kept())).collect();
+        for at in shares::beyond(left.iter().map(|(_, kept)| *kept), limit) {
+            let (key, kept) = &left[at];
+            overuse.add(kept.tenant.uid(), "sums of departed", 1);
+            self.vms.remove(key);
+        }
     }
 
     /// Of the parts that have ended it is enough to know what they add up to.
@@ -102,8 +135,21 @@ impl Sums {
     }
 }
 
+impl Vm {
+    fn kept(&self) -> Kept {
+        let bytes = |[rx, tx, ..]: &Network| rx.unwrap_or(0).saturating_add(tx.unwrap_or(0));
+        let worth = self.parts.values().map(bytes).fold(bytes(&self.ended), u64::saturating_add);
+        Kept { tenant: self.tenant.unwrap_or(Tenant::Other(None)), size: 1, worth }
+    }
+}
+
 fn counts(nic: &NicStats) -> Network {
-    [nic.rx.bytes, nic.tx.bytes, nic.rx.packets, nic.tx.packets]
+    network(&nic.rx, &nic.tx)
+}
+
+/// Guest perspective.
+pub(super) fn network(rx: &FrameCounts, tx: &FrameCounts) -> Network {
+    [rx.bytes, tx.bytes, rx.packets, tx.packets]
 }
 
 fn each(a: Network, b: Network, of: impl Fn(Option<u64>, Option<u64>) -> Option<u64>) -> Network {
@@ -118,7 +164,6 @@ fn add(sum: Option<u64>, part: Option<u64>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::FrameCounts;
 
     #[test]
     fn parts_that_have_ended_are_one_number() {
@@ -126,7 +171,7 @@ mod tests {
         let vm = InstanceInfo::default();
         let sum = |sums: &mut Sums, part, bytes| {
             let tx = FrameCounts { bytes: Some(bytes), ..FrameCounts::default() };
-            sums.sum(&vm, None, 0.0, &[(Some(part), NicStats { tx, ..NicStats::default() })])[1]
+            sums.sum((&vm, Tenant::Trusted), None, 0.0, &[(Some(part), NicStats { tx, ..NicStats::default() })], &[])[1]
         };
         assert_eq!(sum(&mut sums, 1, 5), Some(5));
         assert_eq!(sum(&mut sums, 2, 7), Some(12));
@@ -136,5 +181,32 @@ mod tests {
         assert_eq!(sum(&mut sums, 2, 8), Some(13));
         sums.tidy(KEEP);
         assert!(sums.vms.is_empty());
+    }
+
+    #[test]
+    fn devices_that_are_gone_again_stay_in_the_sum() {
+        let mut sums = Sums::default();
+        let vm = InstanceInfo::default();
+        let remade = [[Some(1), Some(10), Some(1), Some(1)], [Some(2), Some(20), Some(1), Some(1)]];
+        assert_eq!(sums.sum((&vm, Tenant::Trusted), None, 0.0, &[], &remade), [Some(3), Some(30), Some(2), Some(2)]);
+        assert_eq!(sums.sum((&vm, Tenant::Trusted), None, 0.0, &[], &[])[1], Some(30));
+    }
+
+    #[test]
+    fn a_stranger_pushes_out_nobody_elses_sums() {
+        let mut sums = Sums::default();
+        let mut sum = |uid: u32, pid: u32, bytes, now| {
+            let vm = InstanceInfo { id: "a".into(), hypervisor_pid: Some(pid), ..InstanceInfo::default() };
+            let counted = [Some(bytes); 4];
+            sums.sum((&vm, Tenant::Other(Some(uid))), None, now, &[], &[counted]);
+        };
+        sum(1, 1, 5, 1.0);
+        (2..20).for_each(|pid| sum(7, pid, pid.into(), 2.0));
+        let (mut overuse, mut expected) = (Excess::default(), Excess::default());
+        sums.keep(Limit { trusted: 0, others: 10 }, 3.0, &mut overuse);
+        expected.add(Some(7), "sums of departed", 9);
+        assert_eq!((overuse, sums.vms.len()), (expected, 10));
+        assert!(sums.vms.keys().any(|key| key.pid == Some(1)));
+        assert!(sums.vms.keys().any(|key| key.pid == Some(19)), "the largest stays");
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use rustix::param::clock_ticks_per_second;
 
 use super::*;
-use crate::model::{InstanceInfo, ProcessReading};
+use crate::model::{InstanceInfo, ProcessReading, Trust};
 
 /// A host on which devices can be made and removed.
 fn host(dir: &Path) -> Host {
@@ -36,7 +36,7 @@ fn a_device_is_remembered_as_long_as_it_lives() {
     let dir = tempfile::tempdir().unwrap();
     let (host, nic) = (host(dir.path()), Nic::local("t"));
     fs::create_dir_all(host.net_device("t")).unwrap();
-    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None);
+    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None, Trust::default());
     assert_eq!(tick(&mut ledger, "a", &nic, 1000), 1000);
     idle(&mut ledger, 3 * TIDY);
     assert_eq!(tick(&mut ledger, "b", &nic, 1200), 200);
@@ -50,7 +50,7 @@ fn another_device_with_name_and_index_of_one_before_begins_anew() {
     let dir = tempfile::tempdir().unwrap();
     let (host, nic) = (host(dir.path()), Nic::local("t"));
     fs::create_dir_all(host.net_device("t")).unwrap();
-    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None);
+    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None, Trust::default());
     tick(&mut ledger, "a", &nic, 1000);
     idle(&mut ledger, 2);
     // Kept until the new one is there: so it gets another number.
@@ -64,7 +64,7 @@ fn a_device_that_is_only_renamed_stays_what_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let host = host(dir.path());
     fs::create_dir_all(host.net_device("t")).unwrap();
-    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None);
+    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None, Trust::default());
     tick(&mut ledger, "a", &Nic::local("t"), 1000);
     assert_eq!(tick(&mut ledger, "b", &Nic::local("t"), 1000), 0);
     fs::rename(host.net_device("t"), host.net_device("u")).unwrap();
@@ -76,7 +76,7 @@ fn a_device_without_a_vm_that_is_renamed_is_remembered() {
     let dir = tempfile::tempdir().unwrap();
     let host = host(dir.path());
     fs::create_dir_all(host.net_device("t")).unwrap();
-    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None);
+    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None, Trust::default());
     assert_eq!(tick(&mut ledger, "a", &Nic::local("t"), 1000), 1000);
     idle(&mut ledger, 1);
     fs::rename(host.net_device("t"), host.net_device("free")).unwrap();
@@ -100,7 +100,7 @@ fn a_process_has_started_once() {
     let host = host(dir.path());
     fs::create_dir_all(host.proc()).unwrap();
     fs::write(host.proc().join("stat"), "cpu 1 2\nbtime 1700000000\n").unwrap();
-    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None);
+    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None, Trust::default());
     ledger.begin_tick();
     let ticks = clock_ticks_per_second();
     assert_eq!(ledger.started(7, 3 * ticks), Some(1_700_000_003.0));
@@ -129,7 +129,7 @@ fn the_next_daemon_knows_whose_the_counts_were() {
     let dir = tempfile::tempdir().unwrap();
     let (host, nic) = (booted(dir.path(), "one\n"), Nic::local("t"));
     fs::create_dir_all(host.net_device("t")).unwrap();
-    let ledger = |host: &Host| Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()));
+    let ledger = |host: &Host| Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()), Trust::default());
     let mut first = ledger(&host);
     assert_eq!(tick(&mut first, "a", &nic, 1000), 1000);
     assert_eq!(tick(&mut first, "b", &nic, 1200), 200);
@@ -137,7 +137,7 @@ fn the_next_daemon_knows_whose_the_counts_were() {
     assert_eq!(tick(&mut second, "b", &nic, 1300), 300);
     assert_eq!(tick(&mut ledger(&host), "c", &nic, 1500), 0, "what passed meanwhile is nobody's");
 
-    let mut looks = Ledger::new(host.clone(), Purpose::Look, Some(dir.path()));
+    let mut looks = Ledger::new(host.clone(), Purpose::Look, Some(dir.path()), Trust::default());
     assert_eq!(tick(&mut looks, "b", &nic, 1500), 1500, "a look is the device's own word");
     // Kept until the new one is there: so it gets another number.
     fs::rename(host.net_device("t"), host.net_device("old")).unwrap();
@@ -159,7 +159,7 @@ fn a_process_that_has_another_id_after_a_restart_goes_on() {
     let (host, nic) = (booted(dir.path(), "one\n"), Nic::local("t"));
     fs::create_dir_all(host.net_device("t")).unwrap();
     let daemon = |id: &str, process, bytes| {
-        let mut ledger = Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()));
+        let mut ledger = Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()), Trust::default());
         known_as(&mut ledger, id, process);
         tick(&mut ledger, id, &nic, bytes)
     };
@@ -174,7 +174,7 @@ fn what_is_of_another_boot_or_broken_is_as_if_it_were_not_there() {
     let dir = tempfile::tempdir().unwrap();
     let (host, nic) = (booted(dir.path(), "one\n"), Nic::local("t"));
     fs::create_dir_all(host.net_device("t")).unwrap();
-    let ledger = |host: &Host| Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()));
+    let ledger = |host: &Host| Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()), Trust::default());
     let mut first = ledger(&host);
     tick(&mut first, "a", &nic, 1000);
     tick(&mut first, "b", &nic, 1200);
@@ -189,7 +189,7 @@ fn what_is_of_another_boot_or_broken_is_as_if_it_were_not_there() {
     let other = booted(dir.path(), "two\n");
     tick(&mut first, "c", &nic, 1400);
     assert_eq!(tick(&mut ledger(&other), "c", &nic, 1500), 1500);
-    let nowhere = Ledger::new(host.clone(), Purpose::Serve, Some(&dir.path().join("nowhere")));
+    let nowhere = Ledger::new(host.clone(), Purpose::Serve, Some(&dir.path().join("nowhere")), Trust::default());
     assert!(nowhere.store.is_none());
 }
 
@@ -277,7 +277,7 @@ fn a_device_that_is_there_was_not_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let (host, nic) = (host(dir.path()), Nic::local("t"));
     fs::create_dir_all(host.net_device("t")).unwrap();
-    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None);
+    let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None, Trust::default());
     read(&mut ledger, "a", &nic, 7, 1000);
     // Said of the one before, which had its index.
     hear(&mut ledger, &nic, 7, Gone::Deleted, &[]);
@@ -289,7 +289,7 @@ fn what_moves_without_a_vm_takes_nothing_along() {
     let dir = tempfile::tempdir().unwrap();
     let (host, nic) = (booted(dir.path(), "one\n"), Nic::local("t"));
     fs::create_dir_all(host.net_device("t")).unwrap();
-    let ledger = || Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()));
+    let ledger = || Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()), Trust::default());
     let mut first = ledger();
     read(&mut first, "a", &nic, 7, 1000);
     let mut second = ledger();
@@ -319,7 +319,7 @@ fn sum(ledger: &mut Ledger, start: u64, has: &[(&Nic, u32, u64)], loses: &[(&Nic
                 ledger.gone(Gone::Deleted, &seen, line);
             }
         }
-        sum = ledger.network(&vm, Some(start), &stats)[1];
+        sum = ledger.network(&vm, Some(start), &stats, &[])[1];
     }
     ledger.end_tick();
     sum
@@ -332,7 +332,7 @@ fn the_next_daemon_knows_what_interfaces_counted_that_were_gone_before() {
     for nic in [&t0, &t1] {
         fs::create_dir_all(host.net_device(&nic.tap)).unwrap();
     }
-    let ledger = || Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()));
+    let ledger = || Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()), Trust::default());
     let mut first = ledger();
     assert_eq!(sum(&mut first, 5, &[(&t0, 7, 1000), (&t1, 8, 500)], &[]), Some(1500));
     assert_eq!(sum(&mut first, 5, &[(&t0, 7, 1000)], &[(&t1, 8, 600)]), Some(1600));

@@ -1,14 +1,16 @@
 //! The network devices of one namespace, asked over rtnetlink: which of them has a name, and what all of them count.
 //!
 //! `socket` carries a question there and its answers back, `events` listens to what the kernel says unasked, `reply` reads
-//! both.
+//! both, and `filter` has the kernel leave out events of other devices.
 
 mod events;
+mod filter;
 mod reply;
 mod socket;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::ops::Bound;
 
 #[cfg(feature = "ebpf")]
 use netlink_packet_core::NLM_F_ECHO;
@@ -24,7 +26,7 @@ use rustix::net::netdevice::index_to_name_inlined;
 use super::ReaderError;
 use crate::model::{Nic, NicKind, TapStats, is_device_name};
 use crate::netns::cookie_of;
-pub(super) use events::Events;
+pub(super) use events::{Events, Scope};
 pub(super) use socket::Dump;
 use socket::Socket;
 
@@ -34,12 +36,19 @@ pub(super) struct Links {
     socket: Socket,
     /// What names meant the last time.
     known: HashMap<String, (u32, NicKind)>,
+    /// Names that no device had when the kernel was last asked.
+    missing: BTreeSet<String>,
+    /// The last of them that was asked for again.
+    asked: String,
 }
+
+/// Names without a device that a tick asks for again, one after the other: it may be there without an event.
+const ASK_AGAIN: usize = 64;
 
 impl Links {
     pub(super) fn open() -> Result<Self, ReaderError> {
         let socket = Socket::open().map_err(failed("open a socket"))?;
-        Ok(Self { socket, known: HashMap::new() })
+        Ok(Self { socket, known: HashMap::new(), missing: BTreeSet::new(), asked: String::new() })
     }
 
     /// What tells the namespace from any other that is or will be; `None` before Linux 5.14.
@@ -48,18 +57,36 @@ impl Links {
     }
 
     /// Those of the NICs whose devices are there, by interface index.
+    ///
+    /// A name that had no device is asked for again when something says that one `may_have_come`, and in its turn.
     pub(super) fn find<'v>(
         &mut self,
         nics: impl IntoIterator<Item = &'v Nic>,
+        may_have_come: impl Fn(&Nic) -> bool,
     ) -> Result<HashMap<u32, &'v Nic>, ReaderError> {
+        let turn = self.next_turn();
         let mut found = HashMap::new();
+        let mut missing = BTreeSet::new();
         for nic in nics {
-            if let Some(ifindex) = self.index_of(&nic.tap)? {
-                found.insert(ifindex, nic);
+            let name = nic.tap.as_str();
+            let waits = self.missing.contains(name) && !turn.contains(name) && !may_have_come(nic);
+            let ifindex = if waits { None } else { self.index_of(name)? };
+            match ifindex {
+                Some(ifindex) => drop(found.insert(ifindex, nic)),
+                None => drop(missing.insert(name.to_owned())),
             }
         }
+        self.missing = missing;
         self.known.retain(|name, (ifindex, _)| found.get(ifindex).is_some_and(|nic| nic.tap == *name));
         Ok(found)
+    }
+
+    /// The names without a device whose turn it is.
+    fn next_turn(&mut self) -> BTreeSet<String> {
+        let after = self.missing.range::<String, _>((Bound::Excluded(&self.asked), Bound::Unbounded));
+        let turn: Vec<String> = after.chain(&self.missing).take(ASK_AGAIN).cloned().collect();
+        self.asked = turn.last().cloned().unwrap_or_default();
+        turn.into_iter().collect()
     }
 
     /// The device that has this name now.
@@ -125,6 +152,24 @@ impl Links {
         dump.map_err(failed("read the counters"))
     }
 
+    /// What one device counts; `None` when it is not there.
+    pub(super) fn stats_of(&mut self, ifindex: u32) -> Result<Option<TapStats>, ReaderError> {
+        let mut request = StatsMessage::default();
+        request.header.ifindex = ifindex;
+        request.header.filter_mask = StatsFilterMask::Link64;
+        let mut found = None;
+        let asked = self.socket.ask(RouteNetlinkMessage::GetStats(request), NLM_F_REQUEST, |kind, payload| {
+            let is_it = |(of, _): &(u32, TapStats)| *of == ifindex;
+            found = found.take().or(reply::link_stats(kind, payload)?.filter(is_it).map(|(_, stats)| stats));
+            Ok(())
+        });
+        match asked {
+            Ok(_) => Ok(found),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => Ok(None),
+            Err(error) => Err(failed("read the counters")(error)),
+        }
+    }
+
     fn ask_link(&mut self, name: &str) -> io::Result<Option<(u32, NicKind)>> {
         let mut request = LinkMessage::default();
         request.attributes.push(LinkAttribute::IfName(name.to_owned()));
@@ -155,7 +200,31 @@ mod tests {
     fn a_name_that_no_device_can_have_hides_no_other() {
         let mut links = Links::open().expect("a socket");
         let nics = [&"x".repeat(40), "", "lo", "../lo"].map(Nic::local);
-        let found = links.find(&nics).expect("those that are there");
+        let found = links.find(&nics, |_| false).expect("those that are there");
         assert_eq!(found.into_values().collect::<Vec<_>>(), [&Nic::local("lo")]);
+    }
+
+    #[test]
+    fn names_without_a_device_are_asked_for_in_turns() {
+        let mut links = Links::open().expect("a socket");
+        let nics: Vec<Nic> = (0..3 * ASK_AGAIN).map(|at| Nic::local(format!("none{at:04}"))).collect();
+        links.find(&nics, |_| false).expect("none is there");
+        assert_eq!(links.missing.len(), 3 * ASK_AGAIN);
+        let mut asked = BTreeSet::new();
+        for _ in 0..3 {
+            let turn = links.next_turn();
+            assert_eq!(turn.len(), ASK_AGAIN);
+            asked.extend(turn);
+        }
+        assert_eq!(asked, links.missing);
+        links.find(&nics[..1], |_| false).expect("none is there");
+        assert_eq!(links.next_turn().len(), 1, "others are forgotten");
+    }
+
+    #[test]
+    fn one_device_is_asked_what_it_counts() {
+        let mut links = Links::open().expect("a socket");
+        assert!(links.stats_of(1).expect("the loopback").is_some());
+        assert_eq!(links.stats_of(u32::MAX >> 1).expect("no such device"), None);
     }
 }

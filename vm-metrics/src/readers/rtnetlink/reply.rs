@@ -12,8 +12,8 @@ use netlink_packet_route::stats::StatsHeader;
 use crate::model::{Gone, NicKind, TapStats};
 
 // Of linux/rtnetlink.h and linux/if_link.h; the library keeps its own to itself.
-const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
+pub(super) const RTM_NEWLINK: u16 = 16;
+pub(super) const RTM_DELLINK: u16 = 17;
 #[cfg(feature = "ebpf")]
 const RTM_NEWQDISC: u16 = 36;
 const RTM_NEWSTATS: u16 = 92;
@@ -147,7 +147,7 @@ pub(super) fn deleted(kind: u16, payload: &[u8]) -> Result<Option<Deleted>, Deco
         let attribute = attribute?;
         let value = attribute.value();
         match attribute.kind() {
-            IFLA_IFNAME => name = Some(String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()),
+            IFLA_IFNAME => name = Some(text(value)),
             IFLA_LINKINFO => kind = nic_kind(value)?,
             IFLA_NEW_NETNSID => moved = true,
             IFLA_NEW_IFINDEX => new_ifindex = value.try_into().map_or(0, u32::from_ne_bytes),
@@ -158,6 +158,31 @@ pub(super) fn deleted(kind: u16, payload: &[u8]) -> Result<Option<Deleted>, Deco
     let gone = if moved { Gone::Moved { ifindex: new_ifindex } } else { Gone::Deleted };
     let both = name.zip(stats);
     Ok(both.map(|(name, stats)| Deleted { ifindex: header.index, name, kind, stats, gone }))
+}
+
+/// A device that has come, or that has changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Appeared {
+    pub(super) ifindex: u32,
+    pub(super) name: String,
+}
+
+/// The device, when this message says of one that a VM can have that it is there.
+pub(super) fn appeared(kind: u16, payload: &[u8]) -> Result<Option<Appeared>, DecodeError> {
+    if kind != RTM_NEWLINK {
+        return Ok(None);
+    }
+    let ifindex = LinkHeader::parse(payload)?.index;
+    let (mut name, mut may_be_a_vms) = (None, false);
+    for attribute in NlasIterator::new(payload.get(LINK_HEADER..).unwrap_or_default()) {
+        let attribute = attribute?;
+        match attribute.kind() {
+            IFLA_IFNAME => name = Some(text(attribute.value())),
+            IFLA_LINKINFO => may_be_a_vms = driver(attribute.value())? != Driver::Other,
+            _ => {}
+        }
+    }
+    Ok(name.filter(|_| may_be_a_vms).map(|name| Appeared { ifindex, name }))
 }
 
 /// The device, when this message describes one.
@@ -191,14 +216,34 @@ pub(super) fn qdisc(kind: u16, payload: &[u8]) -> Result<Option<String>, DecodeE
     Ok(None)
 }
 
-fn nic_kind(link_info: &[u8]) -> Result<NicKind, DecodeError> {
+/// What makes a device, as its driver calls itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Driver {
+    Tun,
+    Macvtap,
+    Other,
+}
+
+fn driver(link_info: &[u8]) -> Result<Driver, DecodeError> {
     for attribute in NlasIterator::new(link_info) {
         let attribute = attribute?;
-        if attribute.kind() == IFLA_INFO_KIND && attribute.value().strip_suffix(b"\0") == Some(b"macvtap") {
-            return Ok(NicKind::Macvtap);
+        if attribute.kind() == IFLA_INFO_KIND {
+            return Ok(match attribute.value() {
+                b"tun\0" => Driver::Tun,
+                b"macvtap\0" => Driver::Macvtap,
+                _ => Driver::Other,
+            });
         }
     }
-    Ok(NicKind::Tap)
+    Ok(Driver::Other)
+}
+
+fn nic_kind(link_info: &[u8]) -> Result<NicKind, DecodeError> {
+    Ok(if driver(link_info)? == Driver::Macvtap { NicKind::Macvtap } else { NicKind::Tap })
+}
+
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()
 }
 
 pub(super) fn bad(problem: impl ToString) -> io::Error {
@@ -238,7 +283,7 @@ pub(super) mod tests {
         bytes
     }
 
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    pub(in super::super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
         let len = u16::try_from(4 + value.len()).expect("a short attribute");
         [&len.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat()
     }
@@ -359,11 +404,24 @@ pub(super) mod tests {
         assert_eq!(of(b"macvtapx\0"), Some((42, NicKind::Tap)));
     }
 
+    #[test]
+    fn a_device_that_a_vm_can_have_appears_with_its_name() {
+        let of = |kind: &[u8]| {
+            let info = attribute(IFLA_LINKINFO, &attribute(IFLA_INFO_KIND, kind));
+            let payload = [deleted_payload(42, "tap0", &[]), info].concat();
+            appeared(RTM_NEWLINK, &payload).expect("a good message")
+        };
+        let tap = Appeared { ifindex: 42, name: "tap0".into() };
+        assert_eq!([of(b"tun\0"), of(b"macvtap\0")], [Some(Appeared { name: "tap0".into(), ..tap }), Some(tap)]);
+        assert_eq!(of(b"veth\0"), None);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_unasked_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = unasked(&message(RTM_DELLINK, 0, 0, &bytes), |kind, payload| deleted(kind, payload).map(|_| ()));
             let _ = unasked(&bytes, |kind, payload| deleted(kind, payload).map(|_| ()));
+            let _ = unasked(&message(RTM_NEWLINK, 0, 0, &bytes), |kind, payload| appeared(kind, payload).map(|_| ()));
         }
 
         #[test]

@@ -5,7 +5,7 @@
 mod put_back;
 
 use std::collections::{HashMap, HashSet};
-
+use std::mem;
 use std::time::{Duration, Instant};
 
 pub(super) use self::put_back::Blind;
@@ -19,6 +19,7 @@ use super::slots::Slots;
 use super::tap::Tap;
 use crate::model::{Batch, EbpfReading, Nic};
 use crate::readers::rtnetlink::Links;
+use crate::model::{Tenant, in_turns};
 use crate::readers::{ReadReport, ReaderError};
 
 /// A TAP that refused the programs is tried again after this time.
@@ -62,6 +63,12 @@ impl Changes {
 
     pub(super) fn have_come(&self) -> bool {
         !self.new.is_empty()
+    }
+
+    /// Trusted users' first, then one of each user after the other.
+    pub(super) fn take_turns(&mut self, tenant: impl Fn(&Nic) -> Tenant, turn: usize) {
+        let new = mem::take(&mut self.new);
+        self.new = in_turns(new.into_iter().map(|new| (tenant(&new.1), new)), turn);
     }
 }
 
@@ -212,12 +219,22 @@ impl Instance {
         }
     }
 
-    pub(super) fn attach(&mut self, changes: &Changes, links: &mut Links, budget: &mut Budget) {
+    /// Attaches to so many TAPs at most; says how many it has tried.
+    pub(super) fn attach(
+        &mut self,
+        changes: &Changes,
+        links: &mut Links,
+        budget: &mut Budget,
+        at_most: usize,
+    ) -> usize {
+        let now = Instant::now();
+        let rests =
+            |ifindex: &u32| self.refused.get(ifindex).is_some_and(|refusal| now < refusal.retry_at);
         // One that is to be taken off first may have to wait for its turn.
-        let new: Vec<_> =
-            changes.new.iter().filter(|(ifindex, _)| !self.taps.contains_key(ifindex)).collect();
-        for (ifindex, nic) in new {
-            let Some(attached) = budget.spend(|| self.attach_one(*ifindex, nic, links)) else { break };
+        let is_free = |(ifindex, _): &&(u32, Nic)| !self.taps.contains_key(ifindex) && !rests(ifindex);
+        let new: Vec<_> = changes.new.iter().filter(is_free).take(at_most).collect();
+        for (at, (ifindex, nic)) in new.iter().enumerate() {
+            let Some(attached) = budget.spend(|| self.attach_one(*ifindex, nic, links)) else { return at };
             match attached {
                 Ok(tap) => {
                     self.refused.remove(ifindex);
@@ -230,6 +247,7 @@ impl Instance {
                 }
             }
         }
+        new.len()
     }
 
     fn attach_one(&mut self, ifindex: u32, nic: &Nic, links: &mut Links) -> Result<Tap, LoadError> {

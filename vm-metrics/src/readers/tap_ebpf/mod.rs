@@ -48,7 +48,9 @@ use serde::Deserialize;
 
 #[cfg(feature = "ebpf")]
 use super::Reader;
-use super::{Purpose, ReaderDef, Started};
+#[cfg(feature = "ebpf")]
+use super::Purpose;
+use super::{ReaderDef, Setting, Started};
 use crate::config::Section;
 use crate::host::Host;
 #[cfg(not(feature = "ebpf"))]
@@ -62,7 +64,7 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     configure: |section| {
         let options: Options = section.options()?;
         options.check().map_err(|problem| section.refusal("max_nics", &problem))?;
-        Ok(Box::new(move |setting| start(&options, &setting.host, setting.purpose)))
+        Ok(Box::new(move |setting| start(&options, setting)))
     },
 };
 
@@ -119,14 +121,15 @@ impl Options {
 }
 
 #[cfg(feature = "ebpf")]
-fn start(options: &Options, host: &Host, purpose: Purpose) -> Started {
+fn start(options: &Options, setting: &Setting) -> Started {
+    let host = &setting.host;
     if let Some(health) = super::not_this_kernel(host) {
         return Started::Not(health);
     }
-    let started: Result<Box<dyn Reader>, error::LoadError> = match purpose {
+    let started: Result<Box<dyn Reader>, error::LoadError> = match setting.purpose {
         Purpose::Look => reader::Trial::new(options, host).map(|trial| Box::new(trial) as _),
         Purpose::Serve => match pins(options, host) {
-            Ok(pins) => reader::TapEbpf::new(options, host, pins).map(|reader| Box::new(reader) as _),
+            Ok(pins) => reader::TapEbpf::new(options, setting, pins).map(|reader| Box::new(reader) as _),
             Err(held) => return Started::Refused(held.to_string()),
         },
     };
@@ -159,7 +162,7 @@ fn pins(options: &Options, host: &Host) -> Result<Option<pins::Pins>, pins::PinE
 }
 
 #[cfg(not(feature = "ebpf"))]
-fn start(_options: &Options, _host: &Host, _purpose: Purpose) -> Started {
+fn start(_options: &Options, _setting: &Setting) -> Started {
     Started::Not(PartHealth::new(
         Health::Unsupported,
         "this binary was built without eBPF (--no-default-features)",

@@ -17,6 +17,7 @@ use super::pins::{LoadId, Pins};
 use crate::model::{Batch, EbpfReading, Nic};
 use crate::netns::Namespace;
 use crate::readers::rtnetlink::Links;
+use crate::model::Tenant;
 use crate::readers::{ReadReport, ReaderError};
 
 /// Slots of the first load elsewhere; each further one has twice as many.
@@ -46,6 +47,15 @@ pub(super) struct Round<'v> {
     shares: Vec<(Present<'v>, Changes)>,
     /// Those that no load has room for.
     homeless: Present<'v>,
+}
+
+impl Round<'_> {
+    /// Whose TAPs have the programs first.
+    pub(super) fn take_turns(&mut self, tenant: impl Fn(&Nic) -> Tenant, turn: usize) {
+        for (_, changes) in &mut self.shares {
+            changes.take_turns(&tenant, turn);
+        }
+    }
 }
 
 /// How the loads are made.
@@ -120,15 +130,16 @@ impl Place {
     }
 
     /// Which TAPs there are, and who takes care of which; takes the programs off those that are nobody's any more.
-    /// What has the index of a deleted device is another one.
+    /// What has the index of a deleted device is another one, and what a reader before this one has read is there.
     pub(super) fn begin<'v>(
         &mut self,
         nics: &[&'v Nic],
         deleted: &HashSet<u32>,
+        is_read: impl Fn(&Nic) -> bool,
         budget: &mut Budget,
         report: &mut ReadReport,
     ) -> Result<Round<'v>, ReaderError> {
-        let present = self.links.find(nics.iter().copied())?;
+        let present = self.links.find(nics.iter().copied(), is_read)?;
         let (shares, homeless) = self.share(present);
         let Self { instances, links, namespace, .. } = self;
         let changes = instances
@@ -202,20 +213,23 @@ impl Place {
         followed.collect()
     }
 
-    /// Attaches to the TAPs that are new, within the time there is.
-    pub(super) fn attach(&mut self, round: &Round<'_>, budget: &mut Budget) {
+    /// Attaches to so many of the TAPs that are new, within the time there is. True when there may be more of them.
+    pub(super) fn attach(&mut self, round: &Round<'_>, budget: &mut Budget, at_most: usize) -> bool {
         if !round.shares.iter().any(|(_, changes)| changes.have_come()) || budget.is_spent() {
-            return;
+            return false;
         }
         let Self { instances, links, namespace, .. } = self;
         let attach = || {
+            let mut left = at_most;
             for (instance, (_, changes)) in instances.iter_mut().zip(&round.shares) {
-                instance.attach(changes, links, budget);
+                left -= instance.attach(changes, links, budget, left);
             }
+            left == 0
         };
-        if let Err(error) = inside(namespace.as_ref(), attach) {
+        inside(namespace.as_ref(), attach).unwrap_or_else(|error| {
             self.refused = Some((Instant::now() + RETRY, LoadError::Enter(error)));
-        }
+            false
+        })
     }
 
     /// One more load, for the TAPs that have no place.

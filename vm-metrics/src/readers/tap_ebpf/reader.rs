@@ -17,21 +17,28 @@ use super::pins::{self, Pins};
 use super::place::{Place, Round, Terms};
 use super::{Options, own_load, remove_filters_elsewhere};
 use crate::host::Host;
-use crate::model::{Batch, Gone, Leaving, Nic, VmSet};
+use crate::model::{Batch, Gone, Leaving, Nic, Trust, VmSet};
 use crate::netns::Namespace;
 use crate::readers::elsewhere::{Elsewhere, by_netns};
 use crate::readers::rtnetlink::Links;
-use crate::readers::{ReadReport, Reader};
+use crate::model::Tenant;
+use crate::readers::{ReadReport, Reader, Setting};
 
 /// What a daemon before this one has left in namespaces where no VM was found for so long after the start is removed.
 const UNCLAIMED: Duration = Duration::from_secs(60);
+
+/// TAPs of one namespace, of a user who is not trusted, that have the programs before it is another's turn.
+const AT_A_VISIT: usize = 2;
 
 pub(super) struct TapEbpf {
     host: Host,
     loader: Loader,
     terms: Terms,
     own: Place,
+    trust: Trust,
     elsewhere: Elsewhere<Place>,
+    /// Counts the ticks: in each, another user comes first.
+    turn: usize,
     drops: Result<Drops, LoadError>,
     /// When to clear away what nobody has claimed; `None` when that is done.
     clear_at: Option<Instant>,
@@ -45,7 +52,8 @@ pub(super) struct TapEbpf {
 
 impl TapEbpf {
     /// With pins, takes over what the daemon before this one has left.
-    pub(super) fn new(options: &Options, host: &Host, pins: Option<Pins>) -> Result<Self, LoadError> {
+    pub(super) fn new(options: &Options, setting: &Setting, pins: Option<Pins>) -> Result<Self, LoadError> {
+        let host = &setting.host;
         let kernel = Kernel::read(&host.btf());
         let drop_pins = pins.as_ref().map(DropPins::of);
         let pin_dir = pins.is_some().then(|| options.pin_dir(host));
@@ -58,7 +66,9 @@ impl TapEbpf {
             loader,
             terms,
             own,
-            elsewhere: Elsewhere::new(host),
+            trust: setting.trust.clone(),
+            elsewhere: Elsewhere::new(setting),
+            turn: 0,
             drops: drops(host, kernel, drop_pins),
             clear_at: Some(Instant::now() + UNCLAIMED),
             loading: Budget::full(),
@@ -163,7 +173,7 @@ impl Reader for TapEbpf {
         }
         let rounds = self.begin(&nics, batch, &mut report);
         self.follow_drops(&rounds, &mut report);
-        let rounds = self.attach(rounds);
+        let rounds = self.attach(rounds, vms);
         // What was dropped had been offered, so it is read first: then no difference is below 0.
         if let Ok(drops) = &self.drops
             && let Err(error) = drops.read(batch)
@@ -215,12 +225,19 @@ impl TapEbpf {
             deleted.entry(device.netns).or_default().insert(device.ifindex);
         }
         let mut rounds = Vec::new();
-        for (netns, nics) in nics {
-            let Some(place) = place(own, elsewhere, *netns) else { continue };
+        let followed: Vec<u64> = elsewhere.order().collect();
+        // Those that no VM is in any more come last.
+        let left: Vec<u64> = nics.keys().filter_map(|netns| *netns).collect();
+        let mut done = HashSet::new();
+        for netns in [None].into_iter().chain(followed.into_iter().chain(left).map(Some)) {
+            let Some(nics) = nics.get(&netns).filter(|_| done.insert(netns)) else { continue };
+            loading.keep_for(tenant(elsewhere, netns));
+            let Some(place) = place(own, elsewhere, netns) else { continue };
             place.open(loader, loading);
-            let deleted = deleted.get(netns).unwrap_or(&none);
-            match place.begin(nics, deleted, detaching, report) {
-                Ok(round) => rounds.push((*netns, round)),
+            let deleted = deleted.get(&netns).unwrap_or(&none);
+            let is_read = |nic: &Nic| batch.taps.contains_key(nic);
+            match place.begin(nics, deleted, is_read, detaching, report) {
+                Ok(round) => rounds.push((netns, round)),
                 // Which TAPs are there is not known: the programs stay where they are, and go on counting.
                 Err(error) => report.error(error),
             }
@@ -228,17 +245,43 @@ impl TapEbpf {
         rounds
     }
 
-    fn attach<'v>(&mut self, mut rounds: Vec<(Option<u64>, Round<'v>)>) -> Vec<(Option<u64>, Round<'v>)> {
-        let Self { own, elsewhere, loader, loading, attaching, .. } = self;
+    /// A few TAPs of each namespace of a user who is not trusted, as long as there is time.
+    fn attach<'v>(
+        &mut self,
+        mut rounds: Vec<(Option<u64>, Round<'v>)>,
+        vms: &VmSet,
+    ) -> Vec<(Option<u64>, Round<'v>)> {
+        self.turn += 1;
+        let Self { own, elsewhere, loader, loading, attaching, trust, turn, .. } = self;
         attaching.refill();
-        for (netns, round) in &mut rounds {
-            if let Some(place) = place(own, elsewhere, *netns) {
+        let tenants: HashMap<&Nic, Tenant> =
+            vms.vms.iter().flat_map(|vm| vm.nics.iter().map(|nic| (nic, Tenant::of(vm, trust)))).collect();
+        let of_nic = |nic: &Nic| tenants.get(nic).copied().unwrap_or(Tenant::Other(None));
+        let mut go_on: Vec<usize> = (0..rounds.len()).collect();
+        while !go_on.is_empty() {
+            let mut next = Vec::new();
+            for at in go_on {
+                let (netns, round) = &mut rounds[at];
+                let tenant = tenant(elsewhere, *netns);
+                let Some(place) = place(own, elsewhere, *netns) else { continue };
+                loading.keep_for(tenant);
+                attaching.keep_for(tenant);
                 place.make_room(round, loader, loading);
-                place.attach(round, attaching);
+                round.take_turns(of_nic, *turn);
+                let at_most = if tenant.is_trusted() { usize::MAX } else { AT_A_VISIT };
+                if place.attach(round, attaching, at_most) {
+                    next.push(at);
+                }
             }
+            go_on = next;
         }
         rounds
     }
+}
+
+/// Whose VMs are in a namespace. In the daemon's own nobody makes devices who is not root.
+fn tenant(elsewhere: &Elsewhere<Place>, netns: Option<u64>) -> Tenant {
+    netns.map_or(Tenant::Trusted, |netns| elsewhere.tenant(netns))
 }
 
 /// The reader of those who only want to know whether it would work: it attaches to no TAP, where it could disturb a

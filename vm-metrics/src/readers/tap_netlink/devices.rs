@@ -14,6 +14,8 @@ const DUMPS: usize = 3;
 pub(super) struct Devices {
     links: Links,
     events: Events,
+    /// The inode of the namespace, when it is not this process's own.
+    netns: Option<u64>,
     /// The devices of the last two ticks, the latest first: so long the last counters of a device are kept.
     read: [HashSet<u32>; 2],
     /// Those that were deleted before the devices of this tick were read: what has the index now is another one.
@@ -23,17 +25,17 @@ pub(super) struct Devices {
 }
 
 impl Devices {
-    pub(super) fn new(links: Links, events: Events) -> Self {
-        Self { links, events, read: Default::default(), deleted: HashSet::new(), lost: 0 }
+    pub(super) fn new(links: Links, events: Events, netns: Option<u64>) -> Self {
+        Self { links, events, netns, read: Default::default(), deleted: HashSet::new(), lost: 0 }
     }
 
     /// Hears what has happened in the namespace since the last tick.
-    pub(super) fn begin_round(&mut self, netns: Option<u64>, batch: &mut Batch) {
+    pub(super) fn begin_round(&mut self, batch: &mut Batch) {
         self.events.begin_round();
         self.take_events();
         self.deleted.clear();
         for (ifindex, gone) in self.events.take_departed() {
-            batch.departed.push(DepartedDevice { netns, ifindex, gone });
+            batch.departed.push(DepartedDevice { netns: self.netns, ifindex, gone });
             if gone == Gone::Deleted {
                 self.deleted.insert(ifindex);
             }
@@ -60,13 +62,29 @@ impl Devices {
         }
         // One may have gone in between.
         self.read_the_deleted(nics, leaving, batch);
+        let leaves = |ifindex: u32| leaving.ifindexes.values().any(|leaving| *leaving == ifindex);
+        let is_read = |ifindex| leaves(ifindex) || self.read.iter().any(|read| read.contains(&ifindex));
+        for (tap, reading) in self.events.take_unread(is_read) {
+            batch.remade.push((Nic { tap, netns: self.netns }, reading));
+        }
     }
 
     fn read_all(&mut self, nics: &[&Nic], batch: &mut Batch) -> Result<(), ReaderError> {
         // By the name first: the counters then are of the device that had it, whatever happens to the name meanwhile.
-        let found = self.links.find(nics.iter().copied())?.into_iter();
+        let events = &self.events;
+        let found = self.links.find(nics.iter().copied(), |nic| events.has_appeared(&nic.tap))?.into_iter();
         let mut missing: HashMap<_, _> =
             found.map(|(ifindex, nic)| (ifindex, (nic, self.links.kind_of(&nic.tap)))).collect();
+        if self.netns.is_some() {
+            // A dump would have all devices of the namespace, of which others may make any number.
+            for (ifindex, (nic, kind)) in missing {
+                if let Some(stats) = self.links.stats_of(ifindex)? {
+                    let source = NicSource::Netlink;
+                    batch.taps.insert(nic.clone(), TapReading { ifindex, source, kind, stats });
+                }
+            }
+            return Ok(());
+        }
         for _ in 0..DUMPS {
             if missing.is_empty() {
                 break;
@@ -85,14 +103,24 @@ impl Devices {
     }
 
     /// Devices that have come and gone since the last tick: what they had counted at their end is all there is of them.
+    /// The last of them that had the name of a NIC without a device stands for it.
     fn read_short_lived(&mut self, nics: &[&Nic], batch: &mut Batch) {
         self.take_events();
-        for nic in nics {
-            if !batch.taps.contains_key(*nic)
-                && let Some(reading) = self.events.last_counters(&nic.tap)
-                && !self.read.iter().any(|read| read.contains(&reading.ifindex))
-            {
-                batch.taps.insert((*nic).clone(), reading);
+        let now: HashSet<u32> =
+            nics.iter().filter_map(|nic| batch.taps.get(*nic)).map(|reading| reading.ifindex).collect();
+        let is_read =
+            |ifindex| now.contains(&ifindex) || self.read.iter().any(|read| read.contains(&ifindex));
+        let unread = self.events.take_unread(is_read);
+        if unread.is_empty() {
+            return;
+        }
+        let wanted: HashSet<&Nic> = nics.iter().copied().collect();
+        for (tap, reading) in unread {
+            let nic = Nic { tap, netns: self.netns };
+            if wanted.contains(&nic) && !batch.taps.contains_key(&nic) {
+                batch.taps.insert(nic, reading);
+            } else {
+                batch.remade.push((nic, reading));
             }
         }
     }
@@ -100,11 +128,11 @@ impl Devices {
     fn read_the_deleted(&mut self, nics: &[&Nic], leaving: &Leaving, batch: &mut Batch) {
         self.take_events();
         for nic in nics {
-            if let Some(reading) = self.events.last_counters(&nic.tap)
-                && leaving.ifindexes.get(*nic) == Some(&reading.ifindex)
-                && (!batch.taps.contains_key(*nic) || self.deleted.contains(&reading.ifindex))
+            if let Some(&ifindex) = leaving.ifindexes.get(*nic)
+                && let Some((reading, gone)) = self.events.last_counters(&nic.tap, ifindex)
+                && (!batch.taps.contains_key(*nic) || self.deleted.contains(&ifindex))
             {
-                batch.gone.extend(self.events.gone(&nic.tap).map(|gone| ((*nic).clone(), gone)));
+                batch.gone.insert((*nic).clone(), gone);
                 batch.taps.insert((*nic).clone(), reading);
             }
         }
@@ -115,7 +143,7 @@ impl Devices {
             Ok(false) => {}
             Ok(true) => {
                 self.lost += 1;
-                tracing::warn!("too many devices changed at once: some last counters are lost");
+                tracing::debug!("too many devices changed at once: some last counters are lost");
             }
             Err(error) => tracing::warn!("cannot listen for changes of devices: {error}"),
         }
@@ -137,6 +165,14 @@ impl Devices {
             }
         }
         if living.is_empty() {
+            return Ok(());
+        }
+        if self.netns.is_some() {
+            for (ifindex, (nic, kind)) in living {
+                if let Some(stats) = self.links.stats_of(ifindex)? {
+                    batch.taps.insert(nic, TapReading { ifindex, source: NicSource::Netlink, kind, stats });
+                }
+            }
             return Ok(());
         }
         self.links.stats(|ifindex, stats| {

@@ -13,7 +13,8 @@ use rustix::io::Errno;
 
 use self::devices::Devices;
 use super::elsewhere::{Elsewhere, by_netns};
-use super::rtnetlink::{Events, Links};
+use super::rtnetlink::{Events, Links, Scope};
+use crate::model::Tenant;
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Setting, Started, Watch, not_this_kernel};
 use crate::model::{Batch, Health, Leaving, Nic, PartHealth, VmSet};
 
@@ -37,10 +38,10 @@ fn start(setting: &Setting) -> Started {
     // Tried, not inferred from the version. What may pass is for the ticks to tell.
     match links.stats(|_, _| ()) {
         Err(error) if is_unsupported(&error) => Started::Not(health(&error)),
-        _ => match Events::open() {
+        _ => match Events::open(Scope::OWN) {
             Ok(events) => Started::Running(Box::new(TapNetlink {
-                own: Devices::new(links, events),
-                elsewhere: Elsewhere::new(&setting.host),
+                own: Devices::new(links, events, None),
+                elsewhere: Elsewhere::new(setting),
                 watch: setting.watch.clone(),
                 lost: 0,
             })),
@@ -87,11 +88,12 @@ impl TapNetlink {
     fn follow(&mut self, vms: &VmSet, ended: &HashSet<u32>, report: &mut ReadReport) {
         let Self { elsewhere, watch, .. } = self;
         elsewhere.follow(vms, ended, report, |opened| {
-            let open = || Ok::<_, io::Error>((Links::open().map_err(io::Error::other)?, Events::open()?));
+            let scope = if opened.tenant.is_trusted() { Scope::TRUSTED } else { Scope::STRANGER };
+            let open = || Ok::<_, io::Error>((Links::open().map_err(io::Error::other)?, Events::open(scope)?));
             let (links, events) = opened.namespace.within(open)??;
-            watch.add(&events);
+            watch.add(&events, opened.tenant);
             let number = links.netns_cookie().unwrap_or(opened.number);
-            Ok(Place { devices: Devices::new(links, events), number })
+            Ok(Place { devices: Devices::new(links, events, Some(opened.netns)), number })
         });
     }
 
@@ -112,6 +114,22 @@ impl TapNetlink {
     }
 }
 
+impl TapNetlink {
+    /// Events that are lost where a trusted user has VMs are the reader's fault. Who loses events of a namespace of one's
+    /// own has had devices come and go there faster than they can be followed.
+    fn take_lost(&mut self, report: &mut ReadReport) {
+        self.lost += self.own.take_lost();
+        for (_, tenant, place) in self.elsewhere.open_with_tenants() {
+            let lost = place.devices.take_lost();
+            match tenant {
+                Tenant::Trusted => self.lost += lost,
+                Tenant::Other(uid) => report.overuse.add(uid, "device events", lost),
+            }
+        }
+        report.lost = Some(self.lost);
+    }
+}
+
 impl Reader for TapNetlink {
     /// A device that is not there is not reported: the readers after this one report what nobody could read.
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
@@ -120,17 +138,21 @@ impl Reader for TapNetlink {
         for (netns, place) in self.elsewhere.open() {
             batch.namespaces.insert(netns, place.number);
         }
-        self.own.begin_round(None, batch);
-        self.elsewhere.open().for_each(|(netns, place)| place.devices.begin_round(Some(netns), batch));
-        self.each_place(&by_netns(vms.nics()), |devices, nics| {
+        self.own.begin_round(batch);
+        self.elsewhere.open().for_each(|(_, place)| place.devices.begin_round(batch));
+        let mut nics = by_netns(vms.nics());
+        // What came and went where no NIC is just now is heard, too.
+        nics.entry(None).or_default();
+        for (netns, _) in self.elsewhere.open() {
+            nics.entry(Some(netns)).or_default();
+        }
+        self.each_place(&nics, |devices, nics| {
             if let Err(error) = devices.read(nics, batch) {
                 report.error(error);
             }
         });
         report.items = batch.taps.len();
-        self.lost += self.own.take_lost();
-        self.lost += self.elsewhere.open().map(|(_, place)| place.devices.take_lost()).sum::<u64>();
-        report.lost = Some(self.lost);
+        self.take_lost(&mut report);
         report
     }
 

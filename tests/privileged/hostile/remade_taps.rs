@@ -1,0 +1,95 @@
+//! A VM makes its TAP anew again and again: the sum of the VM has what each of the TAPs has counted.
+
+use std::thread;
+use std::time::Duration;
+
+use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::tenant::{Act, FRAME, Tenant};
+use vm_metrics_testkit::wait::{SOON, wait_until};
+
+use super::lab::Scene;
+use super::user::open_tap;
+use crate::alone::alone;
+
+/// How often the TAP is made, and for how long it lives.
+const TIMES: u64 = 100;
+const LIFE: Duration = Duration::from_millis(20);
+
+/// Frames that each TAP sends.
+const FRAMES: u64 = 5;
+
+#[test]
+fn a_tap_made_anew_by_root_loses_no_byte() {
+    alone("hostile::remade_taps::a_tap_made_anew_by_root_loses_no_byte", || {
+        let scene = Scene::new();
+        let victim = scene.victim("11111111-1111-4111-8111-111111111111", "vmt0");
+        let daemon = scene.daemon("");
+        let mut vmm = victim.vmm;
+        vmm.tell(&Act::Close { fd: victim.fd }).unwrap();
+        let last = make_anew(&mut vmm, "vmt0");
+        assert_sent(&daemon, &victim.id, TIMES * FRAMES * FRAME);
+        drop(last);
+    });
+}
+
+/// In a namespace of its own, where it may call for few ticks.
+#[test]
+fn a_tap_made_anew_by_a_stranger_loses_no_byte() {
+    alone("hostile::remade_taps::a_tap_made_anew_by_a_stranger_loses_no_byte", || {
+        let scene = Scene::new();
+        let daemon = scene.daemon_of_namespaces("");
+        let mut vmm = scene.attacker_elsewhere("cloud-hypervisor", &["--platform", "uuid=strange"]);
+        let fd = open_tap(&mut vmm, "vmt0");
+        let is_followed = |metrics: &Metrics| {
+            metrics.value("vm_network_tx_bytes_total", &[("instance_id", "strange"), ("device", "vmt0")])
+        };
+        daemon.wait_for(SOON, "its first TAP", is_followed).unwrap();
+        vmm.tell(&Act::Close { fd }).unwrap();
+        let before = sent(&daemon, "strange");
+        make_anew(&mut vmm, "vmt0");
+        // What the kernel itself sends on a new device is received by nobody.
+        assert_sent(&daemon, "strange", before.unwrap_or(0) + TIMES * FRAMES * FRAME);
+    });
+}
+
+/// The last one stays.
+fn make_anew(vmm: &mut Tenant, name: &str) -> i32 {
+    let mut last = None;
+    for _ in 0..TIMES {
+        if let Some(fd) = last.take() {
+            vmm.tell(&Act::Close { fd }).unwrap();
+        }
+        let fd = open_again(vmm, name);
+        vmm.tell(&Act::Send { fd, frames: FRAMES }).unwrap();
+        thread::sleep(LIFE);
+        last = Some(fd);
+    }
+    last.unwrap()
+}
+
+/// The daemon holds the descriptor for a moment while it looks whose the TAP is.
+fn open_again(vmm: &mut Tenant, name: &str) -> i32 {
+    let open = Act::OpenTap { name: name.to_owned(), multi_queue: false, up: true };
+    let fd = wait_until(SOON, "the TAP to be free", || Ok(vmm.tell(&open).ok()));
+    i32::try_from(fd.unwrap()).unwrap()
+}
+
+fn assert_sent(daemon: &Daemon, id: &str, bytes: u64) {
+    let mut last = None;
+    let exact = wait_until(SOON, "each byte in the sum", || {
+        last = sent(daemon, id);
+        assert!(last.is_none_or(|sent| sent <= bytes), "{last:?} of {bytes}");
+        Ok((last == Some(bytes)).then_some(()))
+    });
+    exact.unwrap_or_else(|error| panic!("{error:#}: {last:?} of {bytes}"));
+}
+
+/// What the VM has sent, by the sum over its interfaces.
+fn sent(daemon: &Daemon, id: &str) -> Option<u64> {
+    let answer = daemon.get("/api/v1/vms", None).unwrap();
+    let list: serde_json::Value = serde_json::from_str(answer.text().unwrap()).unwrap();
+    let vms = list["vms"].as_array().unwrap();
+    let vm = vms.iter().find(|vm| vm["instance_id"] == id)?;
+    vm["network_tx_bytes"].as_u64()
+}

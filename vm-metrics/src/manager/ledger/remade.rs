@@ -1,0 +1,141 @@
+//! Devices that came and went between two ticks: finds the VM that each belonged to.
+//!
+//! The kernel tells the counters of each deleted device and its name. A VM may make its TAP anew many times in one tick.
+
+use std::collections::{HashMap, HashSet};
+
+use super::sums::VmKey;
+use crate::model::{Leaving, Nic, TapReading, VmSet};
+
+/// Ticks for which a device waits for its VM to be listed.
+const PATIENCE: u64 = 2;
+
+/// Seconds for which the name of a device that a VM has lost is still that VM's.
+const KEEP_NAMES: f64 = 60.0;
+
+/// Devices that wait, and names that are kept.
+const MAX: usize = 4096;
+
+#[derive(Debug, Default)]
+pub(super) struct Remade {
+    /// Of the VMs of this tick.
+    found: HashMap<VmKey, Vec<TapReading>>,
+    /// With the tick in which they were heard of.
+    waiting: Vec<(u64, Nic, TapReading)>,
+    /// Which VM has lost a device of this name, and when.
+    lost: HashMap<Nic, (VmKey, f64)>,
+}
+
+impl Remade {
+    /// Takes in the devices of a tick. One whose VM is not known is looked up again in the next tick.
+    pub(super) fn hear(
+        &mut self,
+        (tick, now): (u64, f64),
+        devices: impl IntoIterator<Item = (Nic, TapReading)>,
+        present: &VmSet,
+        leaving: &Leaving,
+    ) {
+        self.found.clear();
+        self.lost.retain(|_, (_, lost_at)| now - *lost_at < KEEP_NAMES);
+        self.waiting.retain(|(heard, ..)| tick - heard < PATIENCE);
+        let room = MAX.saturating_sub(self.waiting.len());
+        self.waiting.extend(devices.into_iter().take(room).map(|(nic, reading)| (tick, nic, reading)));
+        if !leaving.vms.vms.is_empty() || !self.waiting.is_empty() {
+            self.find(now, present, leaving);
+        }
+    }
+
+    fn find(&mut self, now: f64, present: &VmSet, leaving: &Leaving) {
+        let owners = |vms: &VmSet| -> HashMap<Nic, VmKey> {
+            let of_vm = |vm| {
+                let key = VmKey::of(vm);
+                vm.nics.iter().map(move |nic| (nic.clone(), key.clone()))
+            };
+            vms.vms.iter().flat_map(of_vm).collect()
+        };
+        let lose = owners(&leaving.vms);
+        if !self.waiting.is_empty() {
+            let (have, there) = (owners(present), present.vms.iter().map(VmKey::of).collect::<HashSet<_>>());
+            let had = |nic: &Nic| {
+                let (owner, _) = self.lost.get(nic)?;
+                there.contains(owner).then_some(owner)
+            };
+            self.waiting.retain(|(_, nic, reading)| {
+                let owner = have.get(nic).or_else(|| lose.get(nic)).or_else(|| had(nic));
+                if let Some(owner) = owner {
+                    self.found.entry(owner.clone()).or_default().push(*reading);
+                }
+                owner.is_none()
+            });
+        }
+        let room = MAX.saturating_sub(self.lost.len());
+        self.lost.extend(lose.into_iter().take(room).map(|(nic, owner)| (nic, (owner, now))));
+    }
+
+    /// Those of one VM, once.
+    pub(super) fn take(&mut self, vm: &VmKey) -> Vec<TapReading> {
+        self.found.remove(vm).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::InstanceInfo;
+
+    fn vms(list: &[(&str, &[&str])]) -> VmSet {
+        let vm = |(id, taps): &(&str, &[&str])| InstanceInfo {
+            id: (*id).into(),
+            hypervisor_pid: Some(1),
+            nics: taps.iter().map(|tap| Nic::local(*tap)).collect(),
+            ..InstanceInfo::default()
+        };
+        VmSet { vms: list.iter().map(vm).collect() }
+    }
+
+    fn device(tap: &str, ifindex: u32) -> (Nic, TapReading) {
+        (Nic::local(tap), TapReading { ifindex, ..TapReading::default() })
+    }
+
+    fn of(remade: &mut Remade, id: &str) -> Vec<u32> {
+        let readings = remade.take(&VmKey::of(&vms(&[(id, &[])]).vms[0]));
+        readings.iter().map(|reading| reading.ifindex).collect()
+    }
+
+    fn leaving(vms: VmSet) -> Leaving {
+        Leaving { vms, ifindexes: HashMap::new() }
+    }
+
+    #[test]
+    fn a_device_goes_to_the_vm_that_has_its_name() {
+        let mut remade = Remade::default();
+        let devices = [device("t0", 5), device("t1", 6), device("t0", 7), device("other", 8)];
+        remade.hear((1, 0.0), devices, &vms(&[("a", &["t0"])]), &leaving(vms(&[("b", &["t0", "t1"])])));
+        assert_eq!(of(&mut remade, "a"), [5, 7]);
+        assert_eq!(of(&mut remade, "a"), [0; 0], "once");
+        assert_eq!(of(&mut remade, "b"), [6]);
+    }
+
+    #[test]
+    fn a_device_waits_for_its_vm_to_be_listed() {
+        let mut remade = Remade::default();
+        remade.hear((1, 0.0), [device("t0", 5)], &VmSet::default(), &Leaving::default());
+        remade.hear((2, 1.0), [], &vms(&[("a", &["t0"])]), &Leaving::default());
+        assert_eq!(of(&mut remade, "a"), [5]);
+        remade.hear((3, 2.0), [device("t1", 6)], &VmSet::default(), &Leaving::default());
+        remade.hear((4, 3.0), [], &VmSet::default(), &Leaving::default());
+        remade.hear((5, 4.0), [], &vms(&[("b", &["t1"])]), &Leaving::default());
+        assert_eq!(of(&mut remade, "b"), [0; 0], "but not for long");
+    }
+
+    #[test]
+    fn a_vm_that_just_lost_its_device_is_still_its_owner() {
+        let mut remade = Remade::default();
+        let bare = || vms(&[("a", &[])]);
+        remade.hear((1, 0.0), [], &bare(), &leaving(vms(&[("a", &["t0"])])));
+        remade.hear((2, 1.0), [device("t0", 5)], &bare(), &Leaving::default());
+        assert_eq!(of(&mut remade, "a"), [5]);
+        remade.hear((3, KEEP_NAMES), [device("t0", 6)], &bare(), &Leaving::default());
+        assert_eq!(of(&mut remade, "a"), [0; 0]);
+    }
+}
