@@ -233,7 +233,11 @@ impl World {
         self.counts.scrapes += 1;
         self.books.check(&shown).unwrap_or_else(|problem| {
             let text = daemon.scrape().unwrap_or_default();
-            let infos = text.lines().filter(|line| line.starts_with("vm_info{") || line.contains("vm_network_tx_bytes_total{")).collect::<Vec<_>>().join("\n");
+            let infos = text
+                .lines()
+                .filter(|line| line.starts_with("vm_info{") || line.contains("vm_network_tx_bytes_total{"))
+                .collect::<Vec<_>>()
+                .join("\n");
             panic!("{problem}\n{infos}\nme: {}", std::process::id())
         });
         shown

@@ -139,7 +139,8 @@ impl Departed {
 
     /// Who has talked most stays longest.
     fn keep(&mut self, size: impl Fn(&VmStats) -> u64, limit: Limit, overuse: &mut Excess) {
-        let kept = |entry: &Entry| Kept { tenant: entry.tenant, size: size(&entry.vm), worth: talk(&entry.vm) };
+        let kept =
+            |entry: &Entry| Kept { tenant: entry.tenant, size: size(&entry.vm), worth: talk(&entry.vm) };
         let gone = shares::beyond(self.vms.iter().map(kept), limit);
         for at in &gone {
             overuse.add(self.vms[*at].tenant.uid(), "departed", 1);
@@ -224,15 +225,9 @@ fn place(vm: &VmStats) -> (String, Option<u32>) {
 }
 
 /// VMs that have the id of a departed one of another user are told apart by their process.
-fn rename_impostors(
-    present: &mut [VmStats],
-    vms: &VmSet,
-    holders: &HashMap<&str, Tenant>,
-    trust: &Trust,
-) {
+fn rename_impostors(present: &mut [VmStats], vms: &VmSet, holders: &HashMap<&str, Tenant>, trust: &Trust) {
     let tenants = vms.vms.iter().filter(|vm| holders.contains_key(vm.id.as_str()));
-    let tenants: HashMap<&str, Tenant> =
-        tenants.map(|vm| (vm.id.as_str(), Tenant::of(vm, trust))).collect();
+    let tenants: HashMap<&str, Tenant> = tenants.map(|vm| (vm.id.as_str(), Tenant::of(vm, trust))).collect();
     for vm in present {
         let id = vm.instance_id.as_str();
         if let (Some(holder), Some(tenant)) = (holders.get(id), tenants.get(id))

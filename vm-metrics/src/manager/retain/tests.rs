@@ -26,7 +26,8 @@ fn departed_for_ten_seconds() -> Departed {
 
 /// Of VMs of an unknown user.
 fn add(departed: &mut Departed, last_words: Vec<VmStats>, before: &[VmStats], now: Instant) {
-    let vms = last_words.iter().map(|vm| info(&vm.instance_id, vm.hypervisor_pid.unwrap_or(0), &[])).collect();
+    let vms =
+        last_words.iter().map(|vm| info(&vm.instance_id, vm.hypervisor_pid.unwrap_or(0), &[])).collect();
     let overuse = departed.add(&VmSet { vms }, last_words, before, now);
     assert!(overuse.is_empty());
 }

@@ -195,13 +195,14 @@ impl Events {
     }
 
     /// Each deleted device that no round has read, once, the latest first. To be called in the round in which it was heard
-    /// of, while it is still known what was read before.
+    /// of, while it is still known what was read before. Those whose name `waits` are left for the next round.
     pub(in crate::readers) fn take_unread(
         &mut self,
         is_read: impl Fn(u32) -> bool,
+        waits: impl Fn(&str) -> bool,
     ) -> Vec<(String, TapReading)> {
         let mut unread = Vec::new();
-        for (name, devices) in &mut self.deleted {
+        for (name, devices) in self.deleted.iter_mut().filter(|(name, _)| !waits(name)) {
             for last in devices.iter_mut().rev().filter(|last| !last.is_settled) {
                 last.is_settled = true;
                 if last.gone == Gone::Deleted && !is_read(last.reading.ifindex) {
@@ -247,8 +248,9 @@ mod tests {
         }
         let last = |ifindex| events.last_counters("tap0", ifindex).map(|(last, _)| last.stats.rx_bytes);
         assert_eq!([5, 6, 7, 8].map(last), [Some(50), Some(60), Some(70), None]);
-        assert_eq!(bytes(&events.take_unread(|ifindex| ifindex == 5)), [70, 60]);
-        assert_eq!(bytes(&events.take_unread(|_| false)), [0; 0], "each once");
+        assert_eq!(bytes(&events.take_unread(|_| false, |name| name == "tap0")), [0; 0], "not yet");
+        assert_eq!(bytes(&events.take_unread(|ifindex| ifindex == 5, |_| false)), [70, 60]);
+        assert_eq!(bytes(&events.take_unread(|_| false, |_| false)), [0; 0], "each once");
         events.begin_round();
         assert!(events.last_counters("tap0", 5).is_some(), "one more round");
         events.begin_round();

@@ -3,14 +3,16 @@
 //! A process that has come from the VM's is the same VM. Any other is a new one, which has no more than these devices.
 //! Until it is found, the VM goes on without a process, so that no byte falls between.
 //!
-//! Orchestrators keep descriptors of the TAPs of many VMs. So an older process of a trusted user is no VM, and a
-//! hypervisor that holds a device comes before any other holder.
+//! Orchestrators keep descriptors of the TAPs of many VMs. So an older process of a trusted user is no VM, nor is one that
+//! it has forked and that has not executed its own program yet. A hypervisor that holds a device comes before any other
+//! holder.
 
 use std::collections::{HashMap, HashSet};
 
 use super::inspect::{Look, Vm};
 use super::process::Process;
-use super::{ProcScan, Seen, What};
+use super::program::Program;
+use super::{ProcScan, Seen, What, due};
 use crate::model::{InstanceInfo, Nic};
 use crate::sources::evidence::LocalDevice;
 
@@ -107,14 +109,13 @@ impl ProcScan {
             let next: Vec<u32> = pids[from..].iter().copied().take(left).collect();
             left -= next.len();
             let holds = |vm: &Vm| vm.info.nics.iter().any(|nic| nics.contains(nic));
-            let is_orchestrator =
-                |vm: &Vm| vm.start_ticks < orphan.start_ticks && look.trust.is_trusted(vm.info.uid);
+            let is_orchestrators = |pid: u32, vm: &Vm| {
+                let is_older = vm.start_ticks < orphan.start_ticks;
+                look.trust.is_trusted(vm.info.uid) && (is_older || self.is_fork(pid, vm))
+            };
             let holder = next.iter().find_map(|pid| {
                 let vm = Vm::holder(&Process::new(&self.host, *pid), look).ok().filter(holds)?;
-                if is_orchestrator(&vm) {
-                    return None;
-                }
-                Some((*pid, vm))
+                (!is_orchestrators(*pid, &vm)).then_some((*pid, vm))
             });
             match (holder, next.last()) {
                 (Some((pid, vm)), _) => self.adopt(pid, vm, nics),
@@ -127,6 +128,13 @@ impl ProcScan {
                 (None, None) => self.orphans.push(orphan),
             }
         }
+    }
+
+    /// Whether a process runs the program of the one that has started it.
+    fn is_fork(&self, pid: u32, vm: &Vm) -> bool {
+        let parent = due::parent(&Process::new(&self.host, pid));
+        let parents = parent.and_then(|parent| Program::of(&Process::new(&self.host, parent)));
+        parents.is_some() && parents == vm.program
     }
 
     /// Where a hypervisor holds a device, whoever else went on with it does so no more.

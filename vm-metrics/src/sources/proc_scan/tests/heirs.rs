@@ -116,6 +116,19 @@ fn an_orchestrator_is_no_vm() {
 }
 
 #[test]
+fn a_fork_of_an_orchestrator_is_no_vm() {
+    let fork = Fake { pid: 110, ppid: 90, start: 6000, ..ORCHESTRATOR };
+    let fixture = Fixture::with(&[VM, Fake { taps: &[], ..ORCHESTRATOR }]);
+    fixture.tap("tap0", true);
+    let mut scan = fixture.scan();
+    vms(&mut scan, START);
+    fixture.put(&fork);
+    fixture.end(100);
+    vms(&mut scan, TICK);
+    assert_eq!(vms(&mut scan, 2 * TICK), []);
+}
+
+#[test]
 fn a_holder_has_only_inherited_devices() {
     let fixture = Fixture::with(&[VM, Fake { start: 6000, ..ORCHESTRATOR }]);
     fixture.tap("tap0", true);
