@@ -1,14 +1,16 @@
 //! What one scrape shows of the VMs' network use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::Result;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
 
 use super::books::Key;
 
-/// In the order of [`Numbers`](super::books::Numbers).
+/// In the order of [`books::Numbers`](super::books::Numbers), as far as they are known.
+pub(crate) type Numbers = [Option<u64>; 4];
+
+/// In this order.
 const COUNTERS: [&str; 4] = [
     "vm_network_rx_bytes_total",
     "vm_network_rx_packets_total",
@@ -19,12 +21,12 @@ const INFO: &str = "vm_info";
 
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
-    pub(crate) nics: BTreeMap<Key, [Option<u64>; 4]>,
+    pub(crate) nics: BTreeMap<Key, Numbers>,
     pub(crate) pids: BTreeMap<String, u32>,
 }
 
 impl Shown {
-    pub(crate) fn by(daemon: &Daemon) -> Result<Self> {
+    pub(crate) fn by(daemon: &Daemon) -> anyhow::Result<Self> {
         let text = daemon.scrape()?;
         // The rest would only take time to read.
         let wanted = |line: &&str| {
@@ -49,5 +51,25 @@ impl Shown {
             }
         }
         Ok(shown)
+    }
+
+    /// What is shown of the victims. Where a victim's id is free a neighbour may have it, but never a victim's device.
+    /// `is_here` says of a network namespace whether its devices are the victims'.
+    pub(crate) fn of_victims(
+        &self,
+        victims: &BTreeSet<String>,
+        vmms: &BTreeSet<u32>,
+        is_here: impl Fn(&str) -> bool,
+    ) -> Result<BTreeMap<Key, Numbers>, String> {
+        let mut nics = BTreeMap::new();
+        for (key, numbers) in &self.nics {
+            let is_victim = |pid: Option<&u32>| pid.is_none_or(|pid| vmms.contains(pid));
+            if victims.contains(&key.vm) && is_victim(self.pids.get(&key.vm)) {
+                nics.insert(key.clone(), *numbers);
+            } else if is_here(&key.netns) {
+                return Err(format!("{key:?} is shown: a neighbour has a victim's device"));
+            }
+        }
+        Ok(nics)
     }
 }

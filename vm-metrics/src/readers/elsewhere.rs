@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
 
+use crate::model::{Tenant, in_turns};
 use super::{ReadReport, ReaderError, Setting};
 use crate::host::Host;
 use crate::model::{Excess, FIRST_NUMBER, Nic, Trust, VmSet, fair_share};
-use crate::model::{Tenant, in_turns};
 use crate::netns::Namespace;
 
 /// A namespace that could not be opened is tried again after this time.

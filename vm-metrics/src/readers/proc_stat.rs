@@ -8,9 +8,9 @@ use rustix::param::clock_ticks_per_second;
 use super::cpu_clock::CpuClocks;
 use super::exits::Exits;
 use super::kept::{Buffer, ProcessFiles};
+use crate::model::Tenant;
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Setting, Started};
 use crate::host::Host;
-use crate::model::Tenant;
 use crate::model::{Batch, Leaving, Trust, VmSet};
 use crate::procfs::{Stat, parse_stat};
 

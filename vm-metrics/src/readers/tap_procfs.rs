@@ -8,7 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use super::elsewhere::{Elsewhere, Opened, by_netns};
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Setting, Started};
 use crate::host::Host;
-use crate::model::{Batch, InstanceInfo, Leaving, Nic, NicKind, NicSource, TapReading, TapStats, VmSet};
+use crate::model::{
+    Batch, InstanceInfo, Leaving, Nic, NicKind, NicSource, TapReading, TapStats, VmSet,
+};
 use crate::procfs::parse_net_dev;
 
 pub(super) const DEF: ReaderDef = ReaderDef {

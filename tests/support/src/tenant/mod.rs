@@ -11,6 +11,7 @@ mod server;
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -160,7 +161,19 @@ pub enum Act {
     KeepFlapping {
         count: usize,
     },
-    /// Ends all that goes on, and the programs that were started.
+    /// Goes on making a TAP, sending a frame and closing it, until [`Act::Stop`].
+    KeepRemakingTap {
+        name: String,
+    },
+    /// Goes on opening and closing connections to an HTTP server until [`Act::Stop`].
+    KeepConnecting {
+        address: SocketAddr,
+    },
+    /// What goes on rests for so many milliseconds after each round.
+    Rest {
+        pause: u64,
+    },
+    /// Ends all that goes on, and the programs that were started. Answers with the number of rounds.
     Stop,
 }
 

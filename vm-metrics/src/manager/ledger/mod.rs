@@ -30,11 +30,11 @@ use remade::Remade;
 use saved::Store;
 use sums::{Network, Sums, VmKey};
 
-use super::shares::{self, Kept, Limit};
 use crate::host::Host;
+use super::shares::{self, Kept, Limit};
 use crate::model::{
-    Batch, DepartedDevice, Excess, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, TapReading,
-    Tenant, Trust, VmSet,
+    Batch, DepartedDevice, Excess, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, TapReading, Tenant,
+    Trust, VmSet,
 };
 use crate::readers::Purpose;
 
@@ -224,11 +224,7 @@ impl Ledger {
 
     /// Finds the VMs of devices that have come and gone since the last tick. One with an account was read, and says its
     /// last words by that. To be called before `hear`, which closes accounts.
-    pub(super) fn hear_of_remade(
-        &mut self,
-        (vms, batch): (&VmSet, &mut Batch),
-        leaving: (&Leaving, &mut Batch),
-    ) {
+    pub(super) fn hear_of_remade(&mut self, (vms, batch): (&VmSet, &mut Batch), leaving: (&Leaving, &mut Batch)) {
         let (leaving, last) = leaving;
         let devices = mem::take(&mut batch.remade).into_iter().chain(mem::take(&mut last.remade));
         let is_read = |nic: &Nic, ifindex: u32| {
@@ -312,16 +308,8 @@ impl Ledger {
             return;
         }
         let is_left = |(key, account): &(&DeviceKey, &Account)| key.netns.is_some() && account.seen != tick;
-        let left: Vec<_> = accounts
-            .iter()
-            .filter(is_left)
-            .map(|(key, account)| (key.clone(), account.tenant, account.seen_at))
-            .collect();
-        let kept = |(_, tenant, seen_at): &(DeviceKey, Tenant, f64)| Kept {
-            tenant: *tenant,
-            size: 1,
-            worth: *seen_at as u64,
-        };
+        let left: Vec<_> = accounts.iter().filter(is_left).map(|(key, account)| (key.clone(), account.tenant, account.seen_at)).collect();
+        let kept = |(_, tenant, seen_at): &(DeviceKey, Tenant, f64)| Kept { tenant: *tenant, size: 1, worth: *seen_at as u64 };
         for at in shares::beyond(left.iter().map(kept), KEPT) {
             let (key, tenant, _) = &left[at];
             overuse.add(tenant.uid(), "device accounts", 1);

@@ -189,8 +189,7 @@ fn what_is_of_another_boot_or_broken_is_as_if_it_were_not_there() {
     let other = booted(dir.path(), "two\n");
     tick(&mut first, "c", &nic, 1400);
     assert_eq!(tick(&mut ledger(&other), "c", &nic, 1500), 1500);
-    let nowhere =
-        Ledger::new(host.clone(), Purpose::Serve, Some(&dir.path().join("nowhere")), Trust::default());
+    let nowhere = Ledger::new(host.clone(), Purpose::Serve, Some(&dir.path().join("nowhere")), Trust::default());
     assert!(nowhere.store.is_none());
 }
 

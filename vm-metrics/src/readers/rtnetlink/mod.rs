@@ -158,13 +158,11 @@ impl Links {
         request.header.ifindex = ifindex;
         request.header.filter_mask = StatsFilterMask::Link64;
         let mut found = None;
-        let asked =
-            self.socket.ask(RouteNetlinkMessage::GetStats(request), NLM_F_REQUEST, |kind, payload| {
-                let is_it = |(of, _): &(u32, TapStats)| *of == ifindex;
-                found =
-                    found.take().or(reply::link_stats(kind, payload)?.filter(is_it).map(|(_, stats)| stats));
-                Ok(())
-            });
+        let asked = self.socket.ask(RouteNetlinkMessage::GetStats(request), NLM_F_REQUEST, |kind, payload| {
+            let is_it = |(of, _): &(u32, TapStats)| *of == ifindex;
+            found = found.take().or(reply::link_stats(kind, payload)?.filter(is_it).map(|(_, stats)| stats));
+            Ok(())
+        });
         match asked {
             Ok(_) => Ok(found),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => Ok(None),

@@ -18,8 +18,8 @@ use super::pins::Pins;
 use super::slots::Slots;
 use super::tap::Tap;
 use crate::model::{Batch, EbpfReading, Nic};
-use crate::model::{Tenant, in_turns};
 use crate::readers::rtnetlink::Links;
+use crate::model::{Tenant, in_turns};
 use crate::readers::{ReadReport, ReaderError};
 
 /// A TAP that refused the programs is tried again after this time.
@@ -228,7 +228,8 @@ impl Instance {
         at_most: usize,
     ) -> usize {
         let now = Instant::now();
-        let rests = |ifindex: &u32| self.refused.get(ifindex).is_some_and(|refusal| now < refusal.retry_at);
+        let rests =
+            |ifindex: &u32| self.refused.get(ifindex).is_some_and(|refusal| now < refusal.retry_at);
         // One that is to be taken off first may have to wait for its turn.
         let is_free = |(ifindex, _): &&(u32, Nic)| !self.taps.contains_key(ifindex) && !rests(ifindex);
         let new: Vec<_> = changes.new.iter().filter(is_free).take(at_most).collect();

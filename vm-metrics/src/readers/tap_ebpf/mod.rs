@@ -47,9 +47,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 #[cfg(feature = "ebpf")]
-use super::Purpose;
-#[cfg(feature = "ebpf")]
 use super::Reader;
+#[cfg(feature = "ebpf")]
+use super::Purpose;
 use super::{ReaderDef, Setting, Started};
 use crate::config::Section;
 use crate::host::Host;

@@ -17,11 +17,11 @@ use super::pins::{self, Pins};
 use super::place::{Place, Round, Terms};
 use super::{Options, own_load, remove_filters_elsewhere};
 use crate::host::Host;
-use crate::model::Tenant;
 use crate::model::{Batch, Gone, Leaving, Nic, Trust, VmSet};
 use crate::netns::Namespace;
 use crate::readers::elsewhere::{Elsewhere, by_netns};
 use crate::readers::rtnetlink::Links;
+use crate::model::Tenant;
 use crate::readers::{ReadReport, Reader, Setting};
 
 /// What a daemon before this one has left in namespaces where no VM was found for so long after the start is removed.

@@ -111,7 +111,7 @@ impl ProcScan {
             let holds = |vm: &Vm| vm.info.nics.iter().any(|nic| nics.contains(nic));
             let is_orchestrators = |pid: u32, vm: &Vm| {
                 let is_older = vm.start_ticks < orphan.start_ticks;
-                look.trust.is_trusted(vm.info.uid) && (is_older || self.is_fork(pid, vm))
+                is_older && look.trust.is_trusted(vm.info.uid) || self.is_fork(pid, vm, look)
             };
             let holder = next.iter().find_map(|pid| {
                 let vm = Vm::holder(&Process::new(&self.host, *pid), look).ok().filter(holds)?;
@@ -130,11 +130,12 @@ impl ProcScan {
         }
     }
 
-    /// Whether a process runs the program of the one that has started it.
-    fn is_fork(&self, pid: u32, vm: &Vm) -> bool {
-        let parent = due::parent(&Process::new(&self.host, pid));
-        let parents = parent.and_then(|parent| Program::of(&Process::new(&self.host, parent)));
-        parents.is_some() && parents == vm.program
+    /// Whether a trusted user's process has started this one, and it still runs the same program.
+    fn is_fork(&self, pid: u32, vm: &Vm, look: Look) -> bool {
+        let Some(parent) = due::parent(&Process::new(&self.host, pid)) else { return false };
+        let parent = Process::new(&self.host, parent);
+        let program = Program::of(&parent);
+        program.is_some() && program == vm.program && look.trust.is_trusted(parent.uid())
     }
 
     /// Where a hypervisor holds a device, whoever else went on with it does so no more.
