@@ -3,7 +3,8 @@
 //!
 //! `schedule` says what happens, `world` does it, `neighbours` try to spoil it, and `books` know what was written and check
 //! each scrape.
-//! `VM_METRICS_SEED=<number>` makes the same steps once more, `VM_METRICS_LIVES=<number>` fewer or more of them.
+//! `VM_METRICS_SEED=<number>` makes the same steps once more, `VM_METRICS_LIVES=<number>` fewer or more of them, and
+//! `VM_METRICS_NEIGHBOURS=0` makes them without neighbours.
 
 mod books;
 mod chance;
@@ -40,7 +41,8 @@ fn every_byte_is_published_once_and_for_the_right_vm() {
         let fewer = env::var("VM_METRICS_LIVES").ok();
         let lives = fewer.as_ref().map_or(LIVES, |lives| lives.parse().unwrap());
         let mut schedule = Schedule::new(seed, SLOTS);
-        let mut world = World::new(seed, ways());
+        let with_neighbours = env::var("VM_METRICS_NEIGHBOURS").ok().is_none_or(|value| value != "0");
+        let mut world = World::new(seed, ways(), with_neighbours);
         let start = Instant::now();
         while world.counts.begun < lives {
             let step = schedule.next();

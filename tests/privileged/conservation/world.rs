@@ -76,19 +76,19 @@ enum Home {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, ways: Vec<&'static str>) -> Self {
+    pub(crate) fn new(seed: u64, ways: Vec<&'static str>, with_neighbours: bool) -> Self {
         let namespace = NetNs::enter().unwrap();
         let slots: Vec<Slot> = (0..SLOTS).map(Slot::new).collect();
         let listed = slots.iter().filter(|slot| !slot.found);
         let keys = slots.iter().map(|slot| (slot.key.vm.clone(), slot.key.tap.clone()));
-        let neighbours = Neighbours::move_in(seed.rotate_left(32), keys.collect());
+        let neighbours = with_neighbours.then(|| Neighbours::move_in(seed.rotate_left(32), keys.collect()));
         let host = Host::new(ways, listed.map(|slot| (slot.key.vm.as_str(), slot.key.tap.as_str())));
         Self {
             books: Books::default(),
             counts: Counts::default(),
             host,
             victims: slots.iter().map(|slot| slot.key.vm.clone()).collect(),
-            neighbours: Some(neighbours),
+            neighbours,
             slots,
             ending: Vec::new(),
             writers: Writers::start(),

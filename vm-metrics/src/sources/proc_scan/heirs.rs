@@ -115,7 +115,9 @@ impl ProcScan {
             };
             let holder = next.iter().find_map(|pid| {
                 let vm = Vm::holder(&Process::new(&self.host, *pid), look).ok().filter(holds)?;
-                (!is_orchestrators(*pid, &vm)).then_some((*pid, vm))
+                // A hypervisor is found as the VM that it says it is.
+                let is_hypervisor = vm.program.as_ref().is_some_and(Program::is_hypervisor);
+                (!is_hypervisor && !is_orchestrators(*pid, &vm)).then_some((*pid, vm))
             });
             match (holder, next.last()) {
                 (Some((pid, vm)), _) => self.adopt(pid, vm, nics),
