@@ -53,10 +53,8 @@ fn every_byte_is_published_once_and_for_the_right_vm() {
         world.finish();
         let compared = report(&world, seed);
         let acts = &world.counts.acts;
-        assert!(
-            acts.len() >= KINDS && acts.values().all(|times| *times > 0),
-            "what neighbours did: {acts:?}"
-        );
+        let all_acted = acts.len() == KINDS && acts.values().all(|times| *times > 0);
+        assert!(all_acted || !with_neighbours, "what the neighbours did: {acts:?}");
         assert!(fewer.is_some() || compared >= COMPARED, "only {compared} lives are compared");
     });
 }

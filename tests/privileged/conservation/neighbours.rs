@@ -194,7 +194,7 @@ impl Neighbours {
         let file = Act::OpenFile { path: "/dev/null".into() };
         let other = i32::try_from(self.swapper.tell(&file).unwrap()).unwrap();
         self.swapper.tell(&Act::KeepSwapping { one, other, to: 200 }).unwrap();
-        self.swapper.tell(&Act::Rest { pause: 1 }).unwrap();
+        self.swapper.tell(&Act::Rest { pause: REST / 5 }).unwrap();
     }
 
     /// Links go up and down, and a TAP of the victim's name comes and goes, in a namespace of their own.

@@ -18,11 +18,14 @@ const COUNTERS: [&str; 4] = [
     "vm_network_tx_packets_total",
 ];
 const INFO: &str = "vm_info";
+const UP: &str = "vm_up";
 
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
     pub(crate) nics: BTreeMap<Key, Numbers>,
     pub(crate) pids: BTreeMap<String, u32>,
+    /// VMs that have ended.
+    ended: BTreeSet<String>,
 }
 
 impl Shown {
@@ -32,7 +35,7 @@ impl Shown {
         let wanted = |line: &&str| {
             let line = line.strip_prefix("# TYPE ").unwrap_or(line);
             let name = line.split(['{', ' ']).next().unwrap_or_default();
-            name == INFO || COUNTERS.contains(&name)
+            [INFO, UP].contains(&name) || COUNTERS.contains(&name)
         };
         let lines: String = text.lines().filter(wanted).flat_map(|line| [line, "\n"]).collect();
         let metrics = Metrics::parse(&lines)?;
@@ -50,11 +53,14 @@ impl Shown {
                 shown.pids.insert(vm.to_owned(), pid.parse().unwrap_or_default());
             }
         }
+        let ended = metrics.samples(UP).filter(|sample| sample.value == 0.0);
+        shown.ended = ended.filter_map(|sample| sample.label("instance_id").map(str::to_owned)).collect();
         Ok(shown)
     }
 
     /// What is shown of the victims. Where a victim's id is free a neighbour may have it, but never a victim's device.
-    /// `is_here` says of a network namespace whether its devices are the victims'.
+    /// `is_here` says of a network namespace whether its devices are the victims' now: it may have the inode of one in
+    /// which a neighbour has ended.
     pub(crate) fn of_victims(
         &self,
         victims: &BTreeSet<String>,
@@ -66,7 +72,7 @@ impl Shown {
             let is_victim = |pid: Option<&u32>| pid.is_none_or(|pid| vmms.contains(pid));
             if victims.contains(&key.vm) && is_victim(self.pids.get(&key.vm)) {
                 nics.insert(key.clone(), *numbers);
-            } else if is_here(&key.netns) {
+            } else if key.netns.is_empty() || is_here(&key.netns) && !self.ended.contains(&key.vm) {
                 return Err(format!("{key:?} is shown: a neighbour has a victim's device"));
             }
         }

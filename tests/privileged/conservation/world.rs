@@ -255,7 +255,7 @@ impl World {
         self.counts.scrapes += 1;
         let namespaces =
             self.slots.iter().filter_map(|slot| Some(slot.home.elsewhere()?.inode().to_string()));
-        let is_here = |netns: &str| netns.is_empty() || namespaces.clone().any(|inode| inode == netns);
+        let is_here = |netns: &str| namespaces.clone().any(|inode| inode == netns);
         let checked = shown.of_victims(&self.victims, &self.host.vmms, is_here);
         let checked = checked.and_then(|nics| self.books.check(&nics));
         checked.unwrap_or_else(|problem| panic!("{problem}\n{}", self.host.everything()));

@@ -18,8 +18,8 @@ pub(super) struct Devices {
     netns: Option<u64>,
     /// The devices of the last two ticks, the latest first: so long the last counters of a device are kept.
     read: [HashSet<u32>; 2],
-    /// The NICs of this tick that nothing was read of. A device that has come and gone meanwhile stands for one in the next.
-    unread: HashSet<String>,
+    /// The NICs of this tick. A device that comes and goes after they were read may stand for one in the next.
+    wanted: HashSet<String>,
     /// Those that were deleted before the devices of this tick were read: what has the index now is another one.
     deleted: HashSet<u32>,
     /// How often last counters were lost since somebody asked.
@@ -28,8 +28,8 @@ pub(super) struct Devices {
 
 impl Devices {
     pub(super) fn new(links: Links, events: Events, netns: Option<u64>) -> Self {
-        let (read, unread) = Default::default();
-        Self { links, events, netns, read, unread, deleted: HashSet::new(), lost: 0 }
+        let (read, wanted) = Default::default();
+        Self { links, events, netns, read, wanted, deleted: HashSet::new(), lost: 0 }
     }
 
     /// Hears what has happened in the namespace since the last tick.
@@ -48,8 +48,7 @@ impl Devices {
     pub(super) fn read(&mut self, nics: &[&Nic], batch: &mut Batch) -> Result<(), ReaderError> {
         let read = self.read_all(nics, batch);
         self.read_short_lived(nics, batch);
-        let without = nics.iter().filter(|nic| !batch.taps.contains_key(**nic));
-        self.unread = without.map(|nic| nic.tap.clone()).collect();
+        self.wanted = nics.iter().map(|nic| nic.tap.clone()).collect();
         self.read.swap(0, 1);
         self.read[0] =
             nics.iter().filter_map(|nic| batch.taps.get(*nic)).map(|reading| reading.ifindex).collect();
@@ -69,7 +68,7 @@ impl Devices {
         self.read_the_deleted(nics, leaving, batch);
         let leaves = |ifindex: u32| leaving.ifindexes.values().any(|leaving| *leaving == ifindex);
         let is_read = |ifindex| leaves(ifindex) || self.read.iter().any(|read| read.contains(&ifindex));
-        for (tap, reading) in self.events.take_unread(is_read, |name| self.unread.contains(name)) {
+        for (tap, reading) in self.events.take_unread(is_read, |name| self.wanted.contains(name)) {
             batch.remade.push((Nic { tap, netns: self.netns }, reading));
         }
     }
