@@ -191,7 +191,19 @@ pub enum Act {
         address: SocketAddr,
         text: String,
     },
-    /// Ends all that goes on, and the programs that were started.
+    /// Goes on making a TAP, sending a frame and closing it, until [`Act::Stop`].
+    KeepRemakingTap {
+        name: String,
+    },
+    /// Goes on opening and closing connections to an HTTP server until [`Act::Stop`]. Some send a request.
+    KeepAsking {
+        address: SocketAddr,
+    },
+    /// What goes on rests for so many milliseconds after each round.
+    Rest {
+        pause: u64,
+    },
+    /// Ends all that goes on, and the programs that were started. Answers with the number of rounds.
     Stop,
 }
 
