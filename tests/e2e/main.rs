@@ -9,6 +9,7 @@ mod faults;
 mod fixture;
 mod golden;
 mod http;
+mod limits;
 mod processes;
 mod push;
 mod readme;

@@ -62,6 +62,11 @@ impl Host {
         self.proc.join("self")
     }
 
+    /// The mounts that this process sees
+    pub fn mounts(&self) -> PathBuf {
+        self.process_itself().join("mountinfo")
+    }
+
     /// `/proc/<pid>`
     pub fn process(&self, pid: u32) -> PathBuf {
         self.proc.join(pid.to_string())

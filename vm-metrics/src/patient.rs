@@ -26,7 +26,7 @@ const LEFT_BEHIND_IN_A_CALL: u32 = 6;
 
 /// Time that one call spends on users who are not trusted. A process may make each read take long, for example with a
 /// list of 65 536 groups in its `status`.
-const TIME_OF_STRANGERS: Duration = Duration::from_millis(100);
+const TIME_OF_STRANGERS: Duration = Duration::from_millis(50);
 
 /// They read a file into a buffer.
 const STACK_BYTES: usize = 256 << 10;

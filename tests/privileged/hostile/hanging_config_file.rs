@@ -17,14 +17,14 @@ use crate::alone::alone;
 const VICTIM: &str = "44444444-4444-4444-8444-444444444444";
 
 /// A FUSE file system of the attacker, of which nobody reads the requests.
-struct Hanging {
-    mountpoint: PathBuf,
+pub(super) struct Hanging {
+    pub(super) mountpoint: PathBuf,
     device: Option<File>,
 }
 
 impl Hanging {
     /// Everybody may use it, as where `user_allow_other` is set for `fusermount`.
-    fn mount(mountpoint: PathBuf) -> Self {
+    pub(super) fn mount(mountpoint: PathBuf) -> Self {
         let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap();
         let options = format!(
             "fd={},rootmode=40000,user_id={ATTACKER},group_id={ATTACKER},allow_other\0",

@@ -8,6 +8,7 @@ use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::wait::SOON;
 
+use super::hanging_config_file::Hanging;
 use super::lab::{Scene, Victim};
 use super::pace::Pace;
 use super::user::ATTACKER;
@@ -96,6 +97,21 @@ fn a_link_to_a_file_of_root_tells_nothing() {
         let daemon = scene.daemon_of_root(&jailed(&shadow));
         assert_refused(&daemon, &mut victim, "shadow: there is no pid in it");
         assert!(!daemon.log().contains("$6$"));
+    });
+}
+
+/// A file system in user space says of the owners of its files what its user likes.
+#[test]
+fn a_file_system_of_the_attacker_is_not_asked() {
+    alone("hostile::pid_file_in_a_jail::a_file_system_of_the_attacker_is_not_asked", || {
+        let scene = Scene::new();
+        let mut victim = scene.victim(VICTIM, "vmt0");
+        let hanging = Hanging::mount(scene.directory_of(ATTACKER, "hanging"));
+        for start in [Scene::daemon, Scene::daemon_of_root] {
+            let daemon = start(&scene, &jailed(&hanging.mountpoint.join("vm.pid")));
+            let problem = format!("a file system of user {ATTACKER} is on the way");
+            assert_refused(&daemon, &mut victim, &problem);
+        }
     });
 }
 

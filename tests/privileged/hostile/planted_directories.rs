@@ -1,4 +1,4 @@
-//! Directories of the daemon that another user made first, or put a link in the place of.
+//! Another user makes the daemon's directories first, or puts links in their place.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

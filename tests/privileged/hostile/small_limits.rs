@@ -1,4 +1,4 @@
-//! Limits that are too small to work with: the daemon says so with a number, or works.
+//! Too small a limit is refused with a number; with any other the daemon works.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What an error may repeat of a refused line: the key, and never the value.
+//! Finds the key of a refused line, and keeps its value out of the error.
 
 use std::ops::Range;
 

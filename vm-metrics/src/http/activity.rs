@@ -45,7 +45,18 @@ struct State {
     phase: Phase,
     since: Instant,
     had_request: bool,
+    /// Since when the peer has taken nothing that waits for it.
+    blocked: Option<Instant>,
     cancel: Option<Cancel>,
+}
+
+/// How long a peer may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// From the head of a request until all of the answer is taken.
+    pub(super) answer: Duration,
+    /// Without taking a single byte.
+    pub(super) stall: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +70,7 @@ enum Phase {
 
 impl Activity {
     pub(super) fn new() -> Self {
-        let state = State { phase: Phase::Idle, since: Instant::now(), had_request: false, cancel: None };
-        Self(Arc::new(Mutex::new(state)))
+        Self(Arc::new(Mutex::new(State::new(Phase::Idle, false))))
     }
 
     /// How long the connection has had no request; `None` while one is under way.
@@ -74,15 +84,15 @@ impl Activity {
     }
 
     /// Whether the request under way has taken too long, or its answer is to be given up.
-    pub(super) fn is_overdue(&self, limit: Duration) -> bool {
+    pub(super) fn is_overdue(&self, patience: Patience) -> bool {
         let state = self.state();
         let cancelled = state.cancel.as_ref().is_some_and(Cancel::is_cancelled);
-        state.phase != Phase::Idle && (cancelled || state.since.elapsed() > limit)
+        let stalls = state.blocked.is_some_and(|since| since.elapsed() > patience.stall);
+        state.phase != Phase::Idle && (cancelled || stalls || state.since.elapsed() > patience.answer)
     }
 
     pub(super) fn begin(&self) {
-        let mut state = self.state();
-        *state = State { phase: Phase::Answering, since: Instant::now(), had_request: true, cancel: None };
+        *self.state() = State::new(Phase::Answering, true);
     }
 
     pub(super) fn answered(&self) {
@@ -92,13 +102,26 @@ impl Activity {
     pub(super) fn flushed(&self) {
         let mut state = self.state();
         if state.phase == Phase::Sending {
-            *state = State { phase: Phase::Idle, since: Instant::now(), had_request: true, cancel: None };
+            *state = State::new(Phase::Idle, true);
         }
+    }
+
+    /// Notes whether the peer's buffers are full.
+    fn wrote<T>(&self, written: Poll<T>) -> Poll<T> {
+        let mut state = self.state();
+        state.blocked = written.is_pending().then(|| state.blocked.unwrap_or_else(Instant::now));
+        written
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Each change is one assignment: there is nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn new(phase: Phase, had_request: bool) -> Self {
+        Self { phase, since: Instant::now(), had_request, blocked: None, cancel: None }
     }
 }
 
@@ -174,7 +197,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for NotedStream<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for NotedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.activity.wrote(written)
     }
 
     fn poll_write_vectored(
@@ -182,7 +206,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for NotedStream<S> {
         cx: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bytes)
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bytes);
+        self.activity.wrote(written)
     }
 
     fn is_write_vectored(&self) -> bool {

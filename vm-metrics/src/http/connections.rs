@@ -12,18 +12,21 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
-use super::activity::{Activity, NotedService, NotedStream};
+use super::activity::{Activity, NotedService, NotedStream, Patience};
 use super::open::Open;
 use super::peer::{Peer, TcpPeers};
 
 /// A few scrapers and a few people are ten connections. Each is an open file, and there are VMs that need theirs.
-const MAX_OPEN: usize = 64;
+const MAX_TCP: usize = 64;
+
+/// Only root and the daemon's user may connect.
+const MAX_UNIX: usize = 16;
 
 /// How long a connection may say nothing, or not all of its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// From the head of a request until the peer has taken all of the answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an answer may take to be given and taken.
+const PATIENCE: Patience = Patience { answer: Duration::from_secs(30), stall: Duration::from_secs(10) };
 
 /// Between two looks at whether an answer takes too long.
 const LOOK: Duration = Duration::from_millis(250);
@@ -43,6 +46,9 @@ const BACKLOG: u32 = 4096;
 /// Where connections come from.
 pub trait Accept: Send {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Connections at the same time.
+    const MAX_OPEN: usize;
 
     /// The next connection and whose it is; nobody's when the peer has closed it already.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Option<Peer>)>> + Send;
@@ -73,6 +79,7 @@ impl Tcp {
 
 impl Accept for Tcp {
     type Stream = TcpStream;
+    const MAX_OPEN: usize = MAX_TCP;
 
     async fn accept(&mut self) -> io::Result<(TcpStream, Option<Peer>)> {
         let (stream, client) = self.listener.accept().await?;
@@ -87,6 +94,7 @@ impl Accept for Tcp {
 
 impl Accept for UnixListener {
     type Stream = UnixStream;
+    const MAX_OPEN: usize = MAX_UNIX;
 
     async fn accept(&mut self) -> io::Result<(UnixStream, Option<Peer>)> {
         let (stream, _) = Self::accept(self).await?;
@@ -98,19 +106,19 @@ impl Accept for UnixListener {
 /// Serves until `leaving`, and then until the last answer is given.
 pub async fn serve(listener: impl Accept, router: Router, leaving: impl Future<Output = ()>) {
     let graceful = GracefulShutdown::new();
-    accept_until(listener, &router, ANSWER_TIMEOUT, &graceful, leaving).await;
+    accept_until(listener, &router, PATIENCE, &graceful, leaving).await;
     graceful.shutdown().await;
 }
 
-async fn accept_until(
-    mut listener: impl Accept,
+async fn accept_until<L: Accept>(
+    mut listener: L,
     router: &Router,
-    answer_timeout: Duration,
+    patience: Patience,
     graceful: &GracefulShutdown,
     leaving: impl Future<Output = ()>,
 ) {
     let mut leaving = pin!(leaving);
-    let mut open = Open::new(MAX_OPEN);
+    let mut open = Open::new(L::MAX_OPEN);
     let mut said: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
@@ -120,7 +128,7 @@ async fn accept_until(
         match accepted {
             Ok((stream, Some(peer))) if open.make_room(peer).await => {
                 let activity = Activity::new();
-                let answer = answer(stream, router.clone(), activity.clone(), answer_timeout, graceful);
+                let answer = answer(stream, router.clone(), activity.clone(), patience, graceful);
                 open.add(peer, activity, tokio::spawn(answer));
             }
             // In a flood those who have a connection must have their turn.
@@ -146,7 +154,7 @@ fn answer<S>(
     stream: S,
     router: Router,
     activity: Activity,
-    timeout: Duration,
+    patience: Patience,
     graceful: &GracefulShutdown,
 ) -> impl Future<Output = ()> + use<S>
 where
@@ -165,15 +173,15 @@ where
             ended = connection => if let Err(error) = ended {
                 tracing::debug!("a connection ended early: {error}");
             },
-            () = overdue(&activity, timeout) => tracing::debug!("a peer does not take its answer"),
+            () = overdue(&activity, patience) => tracing::debug!("a peer does not take its answer"),
         }
     }
 }
 
 /// Waits until the peer has had more than enough time.
-async fn overdue(activity: &Activity, timeout: Duration) {
-    while !activity.is_overdue(timeout) {
-        tokio::time::sleep(LOOK.min(timeout)).await;
+async fn overdue(activity: &Activity, patience: Patience) {
+    while !activity.is_overdue(patience) {
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -10,7 +10,8 @@ use super::*;
 /// Larger than all buffers between a handler and its peer.
 const LARGE: usize = 1 << 20;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(20);
+const PATIENT: Patience = Patience { answer: Duration::from_secs(200), stall: Duration::from_secs(200) };
 
 const SCRAPER: Peer = Peer::User(1000);
 const ATTACKER: Peer = Peer::User(65534);
@@ -19,6 +20,7 @@ struct Queue(mpsc::UnboundedReceiver<(DuplexStream, Peer)>);
 
 impl Accept for Queue {
     type Stream = DuplexStream;
+    const MAX_OPEN: usize = MAX_TCP;
 
     async fn accept(&mut self) -> io::Result<(DuplexStream, Option<Peer>)> {
         match self.0.recv().await {
@@ -35,7 +37,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(answer_timeout: Duration) -> Self {
+    fn start(patience: Patience) -> Self {
         let (queue, connections) = mpsc::unbounded_channel();
         let go_on = Arc::new(Notify::new());
         let wait = Arc::clone(&go_on);
@@ -52,7 +54,7 @@ impl Server {
         tokio::spawn(async move {
             let graceful = GracefulShutdown::new();
             let never = std::future::pending();
-            accept_until(Queue(connections), &router, answer_timeout, &graceful, never).await;
+            accept_until(Queue(connections), &router, patience, &graceful, never).await;
         });
         Self { queue, go_on }
     }
@@ -74,7 +76,7 @@ impl Server {
 /// All that comes until the connection is closed.
 async fn read(mut stream: DuplexStream) -> String {
     let mut answer = Vec::new();
-    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    let read = tokio::time::timeout(LONG, stream.read_to_end(&mut answer)).await;
     // A connection that is closed in the middle may be an error or an end.
     let _ = read.expect("the connection is closed in the end");
     String::from_utf8(answer).unwrap()
@@ -82,7 +84,7 @@ async fn read(mut stream: DuplexStream) -> String {
 
 #[tokio::test]
 async fn a_request_under_way_is_never_cut_off() {
-    let server = Server::start(PATIENCE);
+    let server = Server::start(PATIENT);
     for attacker in [ATTACKER, SCRAPER] {
         let slow = server.request(SCRAPER, "/slow").await;
         let silent: Vec<_> = (0..150).map(|_| server.connect(attacker)).collect();
@@ -96,7 +98,7 @@ async fn a_request_under_way_is_never_cut_off() {
 
 #[tokio::test]
 async fn busy_connections_of_one_peer_leave_room_for_others() {
-    let server = Server::start(PATIENCE);
+    let server = Server::start(PATIENT);
     let mut taken = Vec::new();
     for _ in 0..100 {
         taken.push(server.request(ATTACKER, "/large").await);
@@ -106,12 +108,28 @@ async fn busy_connections_of_one_peer_leave_room_for_others() {
 
 #[tokio::test]
 async fn who_does_not_take_the_answer_is_closed() {
-    let server = Server::start(Duration::from_millis(300));
-    let slow = server.request(ATTACKER, "/large").await;
-    tokio::time::sleep(Duration::from_millis(900)).await;
-    let got = read(slow).await.len();
-    assert!(got > 0 && got < LARGE, "{got}");
-    assert!(read(server.request(SCRAPER, "/large").await).await.len() > LARGE, "who reads gets all");
+    let short = Duration::from_millis(300);
+    for patience in [Patience { answer: short, ..PATIENT }, Patience { stall: short, ..PATIENT }] {
+        let server = Server::start(patience);
+        let slow = server.request(ATTACKER, "/large").await;
+        tokio::time::sleep(short + LOOK * 4).await;
+        let got = read(slow).await.len();
+        assert!(got > 0 && got < LARGE, "{patience:?}: {got}");
+        assert!(read(server.request(SCRAPER, "/large").await).await.len() > LARGE, "who reads gets all");
+    }
+}
+
+#[tokio::test]
+async fn who_takes_the_answer_slowly_gets_it() {
+    let server = Server::start(Patience { stall: Duration::from_secs(5), ..PATIENT });
+    let mut slow = server.request(SCRAPER, "/large").await;
+    let mut got = 0;
+    for _ in 0..40 {
+        let mut some = [0; 100];
+        got += slow.read(&mut some).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    assert!(got + read(slow).await.len() > LARGE);
 }
 
 #[tokio::test]
@@ -122,7 +140,7 @@ async fn an_answer_that_is_given_up_closes_its_connection() {
         .route("/", get(async move || (axum::Extension(given.clone()), Bytes::from(vec![b'x'; LARGE]))));
     let (mut mine, theirs) = duplex(512);
     let (activity, graceful) = (Activity::new(), GracefulShutdown::new());
-    tokio::spawn(answer(theirs, router, activity.clone(), PATIENCE * 10, &graceful));
+    tokio::spawn(answer(theirs, router, activity.clone(), PATIENT, &graceful));
     mine.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let mut first = [0; 1];
     mine.read_exact(&mut first).await.unwrap();
@@ -137,7 +155,7 @@ async fn a_connection_is_idle_after_its_answer() {
     let router = Router::new().route("/", get(async || "fine")).route("/empty", get(async || ()));
     let (mut mine, theirs) = duplex(512);
     let (activity, graceful) = (Activity::new(), GracefulShutdown::new());
-    tokio::spawn(answer(theirs, router, activity.clone(), PATIENCE, &graceful));
+    tokio::spawn(answer(theirs, router, activity.clone(), PATIENT, &graceful));
     for (path, end) in [("/", "fine"), ("/empty", "\r\n\r\n"), ("/", "fine")] {
         mine.write_all(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -152,7 +170,7 @@ async fn a_connection_is_idle_after_its_answer() {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, idle).await.unwrap();
+        tokio::time::timeout(LONG, idle).await.unwrap();
         assert!(activity.had_request());
     }
 }

@@ -15,6 +15,9 @@ const SHARE: usize = 2;
 /// The last free ones are for peers that have none.
 const RESERVE: usize = 4;
 
+/// Of all connections, those of addresses may be this many fourths: whoever has a thousand of them, users of this host get in.
+const FOURTHS_OF_ADDRESSES: usize = 3;
+
 /// A connection is not closed for another peer before it could send its first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
@@ -83,7 +86,11 @@ impl Open {
     }
 
     fn room(&self, peer: Peer) -> Room {
-        let free = self.max.saturating_sub(self.connections.len());
+        let is_address = |peer: Peer| matches!(peer, Peer::Address(_));
+        let free_of_all = self.max.saturating_sub(self.connections.len());
+        let of_addresses = self.connections.iter().filter(|one| is_address(one.peer)).count();
+        let free_of_addresses = (self.max * FOURTHS_OF_ADDRESSES / 4).saturating_sub(of_addresses);
+        let free = if is_address(peer) { free_of_all.min(free_of_addresses) } else { free_of_all };
         let own = self.count(peer);
         if free > 0 && (own == 0 || (free > RESERVE && own < free * SHARE)) {
             return Room::Free;
@@ -91,7 +98,10 @@ impl Open {
         // What the peer has already; where others have more, they give.
         let is_mine = |connection: &Connection| connection.peer == peer;
         let is_larger = |connection: &Connection| {
-            free == 0 && self.count(connection.peer) > own && connection.may_be_closed_for_others()
+            free == 0
+                && (free_of_all == 0 || is_address(connection.peer))
+                && self.count(connection.peer) > own
+                && connection.may_be_closed_for_others()
         };
         let largest =
             self.connections.iter().filter(|one| is_larger(one)).map(|one| self.count(one.peer)).max();
@@ -206,6 +216,16 @@ mod tests {
         assert_eq!(open.connections[index].peer, B, "it has most now");
         open.connections.iter().for_each(|connection| connection.activity.begin());
         assert_eq!(open.room(A), Room::Full, "all have a request under way");
+    }
+
+    #[tokio::test]
+    async fn a_thousand_addresses_leave_room_for_users() {
+        let mut open = Open::new(64);
+        for number in 0..1000_u32 {
+            fill(&mut open, Peer::Address(std::net::Ipv4Addr::from(number).into()), true).await;
+        }
+        assert_eq!(open.connections.len(), 48);
+        assert_eq!(fill(&mut open, A, true).await, 11);
     }
 
     #[tokio::test]

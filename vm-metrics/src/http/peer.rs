@@ -1,4 +1,4 @@
-//! Whose connection it is: what the limits of the server go by.
+//! The peer of a connection: a user of this host, or an address.
 
 use std::fmt;
 use std::io;
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_addresses_or_users_of_one_owner_are_one_peer() {
+    fn addresses_and_users_of_one_owner_are_one_peer() {
         let address = |text: &str| Peer::address(text.parse().unwrap());
         assert_eq!(address("2001:db8::1"), address("2001:db8::ffff:2"));
         assert_ne!(address("2001:db8::1"), address("2001:db8:0:1::1"));

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_is_held_to_its_rate_and_others_are_not() {
+    fn a_peer_is_held_to_its_rate() {
         let (mut rates, start) = (Rates::default(), Instant::now());
         let mut opened = |peer, at| (0..10_000).filter(|_| rates.allow(peer, start + at)).count();
         assert_eq!(opened(Peer::User(7), Duration::ZERO), BURST as usize);
@@ -69,10 +69,10 @@ mod tests {
     }
 
     #[test]
-    fn a_million_peers_take_little_memory() {
+    fn many_peers_take_little_memory() {
         let (mut rates, now) = (Rates::default(), Instant::now());
         let address = |number: u32| Peer::Address(std::net::Ipv4Addr::from(number).into());
-        let allowed = (0..1_000_000).filter(|number| rates.allow(address(*number), now)).count();
+        let allowed = (0..100_000).filter(|number| rates.allow(address(*number), now)).count();
         assert!(rates.used.len() <= MAX_PEERS + 1);
         assert_eq!(allowed, MAX_PEERS + BURST as usize);
         let later = now + Duration::from_secs(10);

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_leaves_does_not_start_a_second_rendering() {
+    async fn a_peer_that_leaves_starts_no_second_rendering() {
         let (shared, under_way) = (SharedBody::default(), Arc::new(AtomicUsize::new(0)));
         let render = |key: u64| {
             let under_way = Arc::clone(&under_way);

@@ -12,7 +12,7 @@ pub enum DirError {
     #[error("{} is not there", path.display())]
     Absent { path: PathBuf },
     #[error(
-        "{} belongs to user {owner}, and only user {us} and root may own it: remove it, or chown it to user {us}",
+        "{} belongs to user {owner}, so only a daemon of that user may use it: remove it, or chown it to user {us}",
         path.display()
     )]
     Owner { path: PathBuf, owner: u32, us: u32 },

@@ -75,7 +75,7 @@ fn directories_of_other_users_are_refused() {
     chown(lab.dir("theirs"), Some(STRANGER), None).unwrap();
     let error = lab.refused("theirs");
     assert!(error.is_interference());
-    let says = "/theirs belongs to user 65534, and only user 0 and root may own it";
+    let says = "/theirs belongs to user 65534, so only a daemon of that user may use it";
     assert!(error.to_string().contains(says), "{error}");
     assert!(matches!(lab.refused("theirs/below"), DirError::Owner { owner: STRANGER, .. }));
     assert!(!lab.path("theirs/below").exists());

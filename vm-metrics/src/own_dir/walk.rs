@@ -1,4 +1,4 @@
-//! Resolves the path of a directory step by step, and refuses what another user could have planted on the way.
+//! Resolves a directory's path step by step, and refuses what another user could have planted.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};

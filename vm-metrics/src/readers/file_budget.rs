@@ -1,4 +1,4 @@
-//! How the files that the daemon may open are divided: between the server, the processes of VMs and their threads.
+//! Divides the files that the daemon may open between server, processes and threads.
 
 use rustix::process::{Resource, getrlimit};
 

@@ -194,7 +194,10 @@ mod tests {
     fn a_bad_section_is_refused_with_its_line_and_key() {
         for (text, expected) in [
             ("[readers.proc_stat]\nfast = true", ["test.toml:2", "fast"]),
-            ("[readers.proc_smaps]\ninterval = \"1ms\"", ["test.toml:2", "interval: 1ms is not between"]),
+            (
+                "[readers.proc_smaps]\ninterval = \"1ms\"",
+                ["test.toml:2", "interval: must be between 1s and 1day"],
+            ),
             ("[readers.proc_smaps]\ninterval = \"often\"", ["test.toml:2", "not a duration"]),
             ("[readers.tap_ebpf]\nmax_nics = \"all\"", ["test.toml:2", "max_nics"]),
             ("[readers.tap_ebpf]\nattach = \"xdp\"", ["test.toml:2", "attach"]),

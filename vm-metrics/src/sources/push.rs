@@ -9,11 +9,11 @@ use serde::Deserialize;
 
 use super::described::DescribedVm;
 use super::error::json_problem;
+use super::process_facts::ProcessFacts;
 use super::watched_files::{MAX_ENTRIES, WatchedFiles, is_full, names};
 use super::written_file::Operators;
 use super::written_pid::WrittenPid;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
-use crate::host::Host;
 use crate::own_dir::{DirError, OwnDir, PRIVATE};
 
 const DEFAULT_SOCKET: &str = "/run/vm-metrics/push.sock";
@@ -28,7 +28,7 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "push",
     help: "VMs that orchestrators push over a socket",
     tier: Tier::Pushed,
-    configure: |section, SourceContext { host, trust, .. }| {
+    configure: |section, SourceContext { host, trust, facts, .. }| {
         let config: Config = section.options()?;
         let Some(socket) = place(host, config.socket, DEFAULT_SOCKET) else { return Ok(None) };
         let Some(parent) = socket.parent().filter(|_| socket.is_absolute()) else {
@@ -36,7 +36,7 @@ pub const SOURCE: SourceDef = SourceDef {
         };
         let store = Store { dir: config.dir.unwrap_or_else(|| parent.join("pushed")) };
         let inbox = Inbox { socket, store };
-        Ok(Some(Box::new(Push::new(host.clone(), inbox, Operators::new(trust.clone())))))
+        Ok(Some(Box::new(Push::new(facts.clone(), inbox, Operators::new(trust.clone())))))
     },
 };
 
@@ -56,15 +56,15 @@ pub struct Inbox {
 
 #[derive(Debug)]
 struct Push {
-    host: Host,
+    facts: ProcessFacts,
     operators: Operators,
     inbox: Inbox,
     files: WatchedFiles<(DescribedVm, WrittenPid)>,
 }
 
 impl Push {
-    fn new(host: Host, inbox: Inbox, operators: Operators) -> Self {
-        Self { host, inbox, files: WatchedFiles::new(operators.clone(), VM_LIMIT as u64), operators }
+    fn new(facts: ProcessFacts, inbox: Inbox, operators: Operators) -> Self {
+        Self { facts, inbox, files: WatchedFiles::new(operators.clone(), VM_LIMIT as u64), operators }
     }
 }
 
@@ -92,7 +92,7 @@ impl InstanceSource for Push {
         self.files.look(paths, |_, content| Ok((parse(content)?, WrittenPid::default())));
         listing.problems.extend(self.files.problems());
         for (path, (vm, seen)) in self.files.values() {
-            vm.list(&self.host, &self.operators, Some(path), seen, &mut listing);
+            vm.list(&self.facts, &self.operators, Some(path), seen, &mut listing);
         }
         Ok(listing)
     }
@@ -168,12 +168,18 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::host::Host;
     use crate::model::Nic;
+    use crate::model::Trust;
 
     fn push(dir: &Path) -> Push {
         let store = Store { dir: dir.join("pushed") };
         let inbox = Inbox { socket: dir.join("push.sock"), store };
-        Push::new(Host::new("/none", "/none"), inbox, Operators::default())
+        Push::new(
+            ProcessFacts::new(Host::new("/none", "/none"), Trust::default()),
+            inbox,
+            Operators::default(),
+        )
     }
 
     #[test]

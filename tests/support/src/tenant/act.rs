@@ -81,6 +81,12 @@ pub enum Act {
         file: String,
         hangs: bool,
     },
+    /// Starts a child that [`Act::Hold`] holds up by this file of a FUSE file system that hangs. Answers with its pid.
+    StartHoldable {
+        file: PathBuf,
+    },
+    /// From soon after on, the child's `stat`, `exe`, `cmdline` and `io` do not answer.
+    Hold,
     /// Listens on a Unix socket, and answers each path with a body like the HTTP servers of VMMs.
     ServeHttp {
         socket: PathBuf,
@@ -140,6 +146,18 @@ pub enum Act {
         address: SocketAddr,
         text: String,
     },
-    /// Ends all that goes on, and the programs that were started.
+    /// Goes on making a TAP, sending a frame and closing it, until [`Act::Stop`].
+    KeepRemakingTap {
+        name: String,
+    },
+    /// Goes on opening and closing connections to an HTTP server until [`Act::Stop`]. Some send a request.
+    KeepAsking {
+        address: SocketAddr,
+    },
+    /// What goes on rests for so many milliseconds after each round.
+    Rest {
+        pause: u64,
+    },
+    /// Ends all that goes on, and the programs that were started. Answers with the number of rounds.
     Stop,
 }

@@ -19,6 +19,7 @@ use rustix::process::{Pid, WaitOptions, getgid, getuid, waitpid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::background::{self, Background};
+use super::hold::Holdable;
 use super::{Act, FRAME, clients, fuse, server};
 use crate::frames::{ETHERNET_HEADER, Frame};
 use crate::tap::{Tap, TapOptions};
@@ -29,6 +30,7 @@ pub(super) struct State {
     children: Vec<Child>,
     background: Vec<Background>,
     connections: Vec<TcpStream>,
+    holdable: Option<Holdable>,
 }
 
 impl State {
@@ -54,6 +56,10 @@ impl State {
                 mount("tmpfs", &path, "tmpfs", MountFlags::empty(), None).context("mount a tmpfs")?;
             }
             Act::MountFuse { path, file, hangs } => fuse::mount_one_file(&path, &file, hangs)?,
+            Act::StartHoldable { file } => {
+                return Ok(self.holdable.insert(Holdable::start(&file)?).pid.into());
+            }
+            Act::Hold => self.holdable.as_mut().context("nothing to hold up")?.hold()?,
             Act::ServeHttp { socket, answers } => server::serve_http(&socket, answers)?,
             Act::ServeQmp { socket, answers } => server::serve_qmp(&socket, answers)?,
             Act::Spawn { program, argv, count } => {

@@ -8,6 +8,7 @@ mod acts;
 mod background;
 mod clients;
 mod fuse;
+mod hold;
 mod server;
 
 use std::env;

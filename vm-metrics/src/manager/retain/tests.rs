@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{TapReading, VcpuStats, VmState};
+use crate::model::{FrameCounts, TapReading, VcpuStats, VmState};
 
 fn info(id: &str, pid: u32, taps: &[&str]) -> InstanceInfo {
     let nics = taps.iter().map(|tap| Nic::local(*tap)).collect();
@@ -62,6 +62,9 @@ fn a_deleted_device_is_read_once() {
     batch.departed.push(DepartedDevice { netns: None, ifindex: 3, gone: Gone::Deleted });
     let leaving = leaving(&before, &vms, &batch);
     assert_eq!(leaving.vms, vms);
+    take_from_present(&leaving, &mut batch);
+    assert_eq!(batch.taps.len(), 1, "another device with its index is there");
+    batch.gone_again.insert(Nic::local("t0"));
     take_from_present(&leaving, &mut batch);
     assert!(batch.taps.is_empty());
 }

@@ -4,6 +4,7 @@
 //! Nobody keeps what a thread that has ended waited. So what all threads wait is added up here, tick by tick, from the
 //! first look on: the sum goes on when a thread ends, and begins with nothing when the daemon starts anew.
 
+mod facts;
 mod opens;
 mod process;
 mod share;
@@ -12,6 +13,7 @@ mod vcpus;
 
 use std::collections::{HashMap, HashSet};
 
+use self::facts::Facts;
 use self::opens::{OF_STRANGERS, Opens};
 use self::process::{Allowance, Process};
 use self::share::{Demand, MAX_OF_PROCESS, MAX_OF_STRANGERS, shares};
@@ -19,7 +21,6 @@ use super::kept::Buffer;
 use super::{FileBudget, ReadReport, Reader, ReaderDef, ReaderError, Started};
 use crate::host::Host;
 use crate::model::{Batch, Hypervisor, InstanceInfo, ThreadsReading, Trust, VmSet};
-use crate::procfs::parse_stat;
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: "proc_threads",
@@ -43,6 +44,7 @@ struct ProcThreads {
     /// How many files are opened in one tick for users who are not trusted.
     max_opens: usize,
     processes: HashMap<u32, Process>,
+    facts: Facts,
     /// The last process that had a turn of those whose users share.
     last_turn: u32,
 }
@@ -90,13 +92,14 @@ impl Reader for ProcThreads {
 impl ProcThreads {
     fn new(host: Host, trust: Trust) -> Self {
         let max_files = FileBudget::of_this_process().threads;
-        let started_ticks = start_ticks(&host, std::process::id());
+        let started_ticks = facts::read((host.clone(), std::process::id())).start_ticks;
         Self {
             host,
             trust,
             started_ticks,
             max_files,
             processes: HashMap::new(),
+            facts: Facts::new(),
             last_turn: 0,
             max_opens: OF_STRANGERS,
         }
@@ -105,7 +108,7 @@ impl ProcThreads {
     /// What the process of a VM asks for; `None` when it has none that can be read.
     fn turn(&mut self, vm: &InstanceInfo, report: &mut ReadReport) -> Option<Turn> {
         let pid = vm.hypervisor_pid?;
-        match self.count(pid) {
+        match self.count(pid, vm.uid) {
             Ok(threads) => {
                 let is_trusted = self.trust.is_trusted(vm.uid);
                 let allowance = Allowance { is_trusted, threads: 0, no_room: 0, opens: 0 };
@@ -118,10 +121,13 @@ impl ProcThreads {
         }
     }
 
-    fn count(&mut self, pid: u32) -> Result<u64, ReaderError> {
+    fn count(&mut self, pid: u32, uid: Option<u32>) -> Result<u64, ReaderError> {
         let process = match self.processes.remove(&pid) {
             Some(process) => Some(process),
-            None => Process::open(&self.host, pid, self.is_young(pid))?,
+            None => {
+                let is_young = self.is_young(pid, uid);
+                Process::open(&self.host, pid, is_young)?
+            }
         };
         let mut process = process.ok_or(ReaderError::NoProcess { pid })?;
         let threads = process.count()?;
@@ -158,8 +164,12 @@ impl ProcThreads {
         report: &mut ReadReport,
     ) -> Result<ThreadsReading, ReaderError> {
         let gone = ReaderError::NoProcess { pid: turn.pid };
-        let Some(process) = self.processes.get_mut(&turn.pid) else { return Err(gone) };
-        let reading = process.read(turn.hypervisor, &mut turn.allowance, buffer, report);
+        let Self { processes, facts, host, .. } = self;
+        let Some(process) = processes.get_mut(&turn.pid) else { return Err(gone) };
+        let (pid, uid, is_trusted) = (turn.pid, turn.uid, turn.allowance.is_trusted);
+        let by_program =
+            || facts.of(host, pid, uid, is_trusted).map(|facts| facts.hypervisor).unwrap_or_default();
+        let reading = process.read(turn.hypervisor, by_program, &mut turn.allowance, buffer, report);
         if !matches!(reading, Ok(Some(_))) {
             self.processes.remove(&turn.pid);
         }
@@ -167,8 +177,10 @@ impl ProcThreads {
     }
 
     /// Whether a process was started after this one: nothing that it waited was published before.
-    fn is_young(&self, pid: u32) -> bool {
-        start_ticks(&self.host, pid).zip(self.started_ticks).is_some_and(|(process, own)| process >= own)
+    fn is_young(&mut self, pid: u32, uid: Option<u32>) -> bool {
+        let facts = self.facts.of(&self.host, pid, uid, self.trust.is_trusted(uid));
+        let start = facts.and_then(|facts| facts.start_ticks);
+        start.zip(self.started_ticks).is_some_and(|(process, own)| process >= own)
     }
 }
 
@@ -179,11 +191,6 @@ impl Turn {
         self.allowance.threads = number(threads);
         self.allowance.no_room = number(share - threads);
     }
-}
-
-fn start_ticks(host: &Host, pid: u32) -> Option<u64> {
-    let stat = std::fs::read(host.process(pid).join("stat")).ok()?;
-    parse_stat(&stat).ok().map(|stat| stat.start_ticks)
 }
 
 #[cfg(test)]

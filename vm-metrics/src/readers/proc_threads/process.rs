@@ -1,7 +1,6 @@
 //! The threads of one process, and the files kept of them.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::mem;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -17,7 +16,6 @@ use crate::model::{Hypervisor, ThreadsReading, VcpuReading};
 use crate::procfs::parse_schedstat;
 use crate::readers::kept::{Buffer, KeptFile, is_out_of_files};
 use crate::readers::{ReadReport, ReaderError};
-use crate::sources::executable;
 
 /// A thread gives itself its name as the first thing it does, which on a busy host may be a while after its start.
 const LOOKS: u8 = 10;
@@ -108,10 +106,11 @@ impl Process {
     }
 
     /// `None` when the process is gone; what cannot be read of one thread is in the report. `hypervisor` is what its source
-    /// says. To be called after [`count`](Self::count).
+    /// says; where that does not know it, `by_program` tells. To be called after [`count`](Self::count).
     pub(super) fn read(
         &mut self,
         hypervisor: Hypervisor,
+        by_program: impl FnOnce() -> Hypervisor,
         allowance: &mut Allowance,
         buffer: &mut Buffer,
         report: &mut ReadReport,
@@ -125,7 +124,7 @@ impl Process {
             }
             // A jailer becomes its hypervisor, and only then has vCPUs.
             if hypervisor == Hypervisor::Other {
-                self.take_for(by_program(&self.path));
+                self.take_for(by_program());
             }
         }
         if hypervisor != Hypervisor::Other {
@@ -279,13 +278,6 @@ impl Thread {
         *seen += more;
         more
     }
-}
-
-/// What the process of this directory of threads runs.
-fn by_program(threads: &Path) -> Hypervisor {
-    let program = fs::read_link(threads.with_file_name("exe")).ok();
-    let name = program.as_ref().and_then(|program| program.to_str()).map(executable::file_name);
-    name.and_then(executable::hypervisor).unwrap_or_default()
 }
 
 /// What a thread calls itself; `None` when that cannot be told, which the next look may.

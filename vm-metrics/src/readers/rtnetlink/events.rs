@@ -44,7 +44,7 @@ impl Scope {
         Self { wanted: Wanted::Any, queue: 2 << 20, deleted: 1 << 13 };
     /// Any other namespace: who has devices come and go there without end loses counters of one's own.
     pub(in crate::readers) const STRANGER: Self =
-        Self { wanted: Wanted::ComeAndGo, queue: 192 << 10, deleted: 1 << 9 };
+        Self { wanted: Wanted::ComeAndGo, queue: 384 << 10, deleted: 1 << 9 };
 }
 
 /// The changes of the network namespace in which it was opened.

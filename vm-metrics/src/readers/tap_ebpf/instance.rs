@@ -2,12 +2,13 @@
 //!
 //! What attaches and detaches here is called on a thread that is in that namespace.
 
+mod changes;
 mod put_back;
 
 use std::collections::{HashMap, HashSet};
-use std::mem;
 use std::time::{Duration, Instant};
 
+pub(super) use self::changes::Changes;
 pub(super) use self::put_back::Blind;
 use super::Way;
 use super::attach::{adopt, attach};
@@ -18,7 +19,6 @@ use super::pins::Pins;
 use super::slots::Slots;
 use super::tap::Tap;
 use crate::model::{Batch, EbpfReading, Nic};
-use crate::model::{Tenant, in_turns};
 use crate::readers::rtnetlink::Links;
 use crate::readers::{ReadReport, ReaderError};
 
@@ -47,29 +47,6 @@ struct Refusal {
     error: AttachError,
     lacks_slot: bool,
     retry_at: Instant,
-}
-
-/// What is to be done to the TAPs in this tick.
-#[derive(Debug, Default)]
-pub(super) struct Changes {
-    gone: Vec<u32>,
-    new: Vec<(u32, Nic)>,
-}
-
-impl Changes {
-    pub(super) fn have_gone(&self) -> bool {
-        !self.gone.is_empty()
-    }
-
-    pub(super) fn have_come(&self) -> bool {
-        !self.new.is_empty()
-    }
-
-    /// Trusted users' first, then one of each user after the other.
-    pub(super) fn take_turns(&mut self, tenant: impl Fn(&Nic) -> Tenant, turn: usize) {
-        let new = mem::take(&mut self.new);
-        self.new = in_turns(new.into_iter().map(|new| (tenant(&new.1), new)), turn);
-    }
 }
 
 impl Instance {

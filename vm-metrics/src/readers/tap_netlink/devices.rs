@@ -120,6 +120,7 @@ impl Devices {
         for (tap, reading) in unread {
             let nic = Nic { tap, netns: self.netns };
             if wanted.contains(&nic) && !batch.taps.contains_key(&nic) {
+                batch.gone_again.insert(nic.clone());
                 batch.taps.insert(nic, reading);
             } else {
                 batch.remade.push((nic, reading));

@@ -241,7 +241,11 @@ fn a_path_that_is_no_socket_or_leads_out_of_the_chroot_is_refused() {
 fn a_socket_that_another_process_has_now_is_not_believed() {
     let stand_in = StandIn::new(vec![ok("4")]);
     let mut api = VmmApi::new(&SourceContext::default(), ask_vcpus);
-    let mut other = process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let mut other = process::Command::new("cat")
+        .stdin(process::Stdio::piped())
+        .stdout(process::Stdio::null())
+        .spawn()
+        .unwrap();
     let start_ticks = Process::new(&Host::default(), other.id()).stat().unwrap().start_ticks;
     let target = Target { process: Some((other.id(), start_ticks)), path: stand_in.path() };
     let listing = api.list(std::iter::once((target, Vec::new()))).unwrap();

@@ -45,8 +45,8 @@ fn names_in_files_give_strangers_no_taps() {
 #[test]
 fn a_stranger_has_a_share_of_vms_and_root_has_all() {
     let fixture = Fixture::new();
-    for pid in 11..=2110 {
-        let uid = if pid <= 2070 { STRANGER } else { 0 };
+    for pid in 11..=1110 {
+        let uid = if pid <= 1070 { STRANGER } else { 0 };
         fixture.put(&Fake { pid, uid, start: pid.into(), ..Fake::default() });
     }
     let mut scan = fixture.scan();
@@ -57,7 +57,7 @@ fn a_stranger_has_a_share_of_vms_and_root_has_all() {
         |listing: &Listing| listing.overuse.clone().into_list().iter().any(|over| over.resource == "vms");
     let listing = (1..60).map(|at| scan.list_at(at * TICK).unwrap()).find(is_all).expect("too many VMs");
     let of = |uid| listing.instances.iter().filter(|vm| vm.uid == Some(uid)).count();
-    assert_eq!((of(STRANGER), of(0)), (2048, 40));
+    assert_eq!((of(STRANGER), of(0)), (1024, 40));
 }
 
 #[test]
