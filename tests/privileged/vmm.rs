@@ -52,13 +52,20 @@ pub(crate) struct Shell {
     _dir: TempDir,
 }
 
+/// A shell under this name in this directory, which is made.
+pub(crate) fn idle_program(directory: &Path, name: &str) -> PathBuf {
+    fs::create_dir_all(directory).unwrap();
+    let path = directory.join(name);
+    let shell = SHELLS.iter().find(|shell| Path::new(shell).exists()).expect("a shell");
+    fs::copy(shell, &path).unwrap();
+    path
+}
+
 impl Shell {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         // Its name makes it a VM.
-        let path = dir.path().join("qemu-system-x86_64");
-        let shell = SHELLS.iter().find(|shell| Path::new(shell).exists()).expect("a shell");
-        fs::copy(shell, &path).unwrap();
+        let path = idle_program(dir.path(), "qemu-system-x86_64");
         Self { path, _dir: dir }
     }
 

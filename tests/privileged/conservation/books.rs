@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::shown::Shown;
+use super::shown;
 
 /// Guest perspective: rx bytes, rx packets, tx bytes, tx packets.
 pub(crate) type Numbers = [u64; 4];
@@ -127,9 +127,9 @@ impl Books {
         life
     }
 
-    /// Checks one scrape.
-    pub(crate) fn check(&mut self, shown: &Shown) -> Result<(), String> {
-        for (key, now) in &shown.nics {
+    /// Checks what one scrape shows of the VMs.
+    pub(crate) fn check(&mut self, shown: &BTreeMap<Key, shown::Numbers>) -> Result<(), String> {
+        for (key, now) in shown {
             let series = self.series.get_mut(key).ok_or_else(|| format!("{key:?} is shown, and no VM's"))?;
             series.check(*now).map_err(|problem| format!("{key:?}: {problem}"))?;
         }

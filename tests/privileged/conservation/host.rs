@@ -1,5 +1,6 @@
 //! The daemon of the schedule, which comes and goes, and the processes that are VMs to it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -18,15 +19,17 @@ pub(crate) struct Host {
     /// VMs that the configuration has, each with its device.
     listed: String,
     ways: Vec<&'static str>,
-    vmms: Shell,
+    /// The processes of all VMs so far.
+    pub(crate) vmms: BTreeSet<u32>,
+    shell: Shell,
     dir: TempDir,
 }
 
 impl Host {
     pub(crate) fn new<'a>(ways: Vec<&'static str>, listed: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
-        let (dir, vmms) = (tempfile::tempdir().unwrap(), Shell::new());
+        let (dir, shell) = (tempfile::tempdir().unwrap(), Shell::new());
         let vm = |(id, tap)| format!("[[sources.static_list.vms]]\nid = \"{id}\"\ntaps = [\"{tap}\"]\n");
-        Self { daemon: None, listed: listed.map(vm).collect(), ways, vmms, dir }
+        Self { daemon: None, listed: listed.map(vm).collect(), ways, vmms: BTreeSet::new(), shell, dir }
     }
 
     /// Each daemon is another one.
@@ -48,8 +51,18 @@ impl Host {
         said.lines().filter(about).flat_map(|line| [line, "\n"]).collect()
     }
 
+    /// Who is shown, and what each device has sent.
+    pub(crate) fn everything(&self) -> String {
+        let said = self.daemon.as_ref().and_then(|daemon| daemon.scrape().ok()).unwrap_or_default();
+        let wanted =
+            |line: &&str| line.starts_with("vm_info{") || line.starts_with("vm_network_tx_bytes_total{");
+        said.lines().filter(wanted).flat_map(|line| [line, "\n"]).collect()
+    }
+
     /// A process that holds the TAP, as a VMM does.
-    pub(crate) fn start_vmm(&self, id: &str, tap: &Tap) -> ChildProcess {
-        self.vmms.start(id, tap)
+    pub(crate) fn start_vmm(&mut self, id: &str, tap: &Tap) -> ChildProcess {
+        let process = self.shell.start(id, tap);
+        self.vmms.insert(process.pid());
+        process
     }
 }

@@ -1,12 +1,15 @@
 //! Not a byte is lost, counted twice, or counted for the wrong VM: over a schedule in which TAPs come and go under the
 //! same names, VMs restart, and the daemon is killed and started again, all under traffic.
 //!
-//! `schedule` says what happens, `world` does it, `books` know what was written and check each scrape.
-//! `VM_METRICS_SEED=<number>` makes the same steps once more, `VM_METRICS_LIVES=<number>` fewer or more of them.
+//! `schedule` says what happens, `world` does it, `neighbours` try to spoil it, and `books` know what was written and check
+//! each scrape.
+//! `VM_METRICS_SEED=<number>` makes the same steps once more, `VM_METRICS_LIVES=<number>` fewer or more of them, and
+//! `VM_METRICS_NEIGHBOURS=0` makes them without neighbours.
 
 mod books;
 mod chance;
 mod host;
+mod neighbours;
 mod schedule;
 mod shown;
 mod traffic;
@@ -27,6 +30,9 @@ const LIVES: usize = 1300;
 /// So many are to be compared, unless fewer are asked for.
 const COMPARED: u64 = 1000;
 
+/// So many kinds of hostile acts there are.
+const KINDS: usize = 9;
+
 #[test]
 fn every_byte_is_published_once_and_for_the_right_vm() {
     alone("conservation::every_byte_is_published_once_and_for_the_right_vm", || {
@@ -35,7 +41,8 @@ fn every_byte_is_published_once_and_for_the_right_vm() {
         let fewer = env::var("VM_METRICS_LIVES").ok();
         let lives = fewer.as_ref().map_or(LIVES, |lives| lives.parse().unwrap());
         let mut schedule = Schedule::new(seed, SLOTS);
-        let mut world = World::new(seed, ways());
+        let with_neighbours = env::var("VM_METRICS_NEIGHBOURS").ok().is_none_or(|value| value != "0");
+        let mut world = World::new(seed, ways(), with_neighbours);
         let start = Instant::now();
         while world.counts.begun < lives {
             let step = schedule.next();
@@ -45,6 +52,9 @@ fn every_byte_is_published_once_and_for_the_right_vm() {
         }
         world.finish();
         let compared = report(&world, seed);
+        let acts = &world.counts.acts;
+        let all_acted = acts.len() == KINDS && acts.values().all(|times| *times > 0);
+        assert!(all_acted || !with_neighbours, "what the neighbours did: {acts:?}");
         assert!(fewer.is_some() || compared >= COMPARED, "only {compared} lives are compared");
     });
 }
@@ -63,8 +73,20 @@ fn report(world: &World, seed: u64) -> u64 {
         "conservation: {} incarnations of TAPs, {} kills and {} orderly restarts of the daemon; \
          received {rx_bytes} bytes in {rx_packets} packets, sent {tx_bytes} bytes in {tx_packets} packets; \
          written - published = {difference}; {} more ended while nobody was there to see it; \
-         {} scrapes (seed {seed})",
-        all.lives, world.counts.kills, world.counts.stops, unseen.lives, world.counts.scrapes,
+         {} scrapes; {} hostile acts of neighbours: {} (seed {seed})",
+        all.lives,
+        world.counts.kills,
+        world.counts.stops,
+        unseen.lives,
+        world.counts.scrapes,
+        world.counts.acts.values().sum::<u64>(),
+        world
+            .counts
+            .acts
+            .iter()
+            .map(|(what, times)| format!("{times} {what}"))
+            .collect::<Vec<_>>()
+            .join(", "),
     ));
     all.lives
 }

@@ -3,6 +3,7 @@
 //! A *slot* is a VM and its device. Of some the configuration tells; the others are processes, to be found. Some of those
 //! have a network namespace each, with a device of the same name in it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use vm_metrics_testkit::wait::{SOON, wait_until};
 use super::books::{Books, Key, Life};
 use super::chance::Chance;
 use super::host::Host;
+use super::neighbours::Neighbours;
 use super::schedule::Step;
 use super::shown::Shown;
 use super::traffic::{Alive, Kinds, Nic, Writers};
@@ -37,6 +39,10 @@ pub(crate) struct World {
     writers: Writers,
     kinds: Kinds,
     chance: Chance,
+    /// The VMs of the slots.
+    victims: BTreeSet<String>,
+    /// Until they leave.
+    neighbours: Option<Neighbours>,
     _namespace: NetNs,
 }
 
@@ -46,6 +52,8 @@ pub(crate) struct Counts {
     pub(crate) kills: usize,
     pub(crate) stops: usize,
     pub(crate) scrapes: usize,
+    /// What the neighbours have done.
+    pub(crate) acts: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug)]
@@ -68,15 +76,19 @@ enum Home {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, ways: Vec<&'static str>) -> Self {
+    pub(crate) fn new(seed: u64, ways: Vec<&'static str>, with_neighbours: bool) -> Self {
         let namespace = NetNs::enter().unwrap();
         let slots: Vec<Slot> = (0..SLOTS).map(Slot::new).collect();
         let listed = slots.iter().filter(|slot| !slot.found);
+        let keys = slots.iter().map(|slot| (slot.key.vm.clone(), slot.key.tap.clone()));
+        let neighbours = with_neighbours.then(|| Neighbours::move_in(seed.rotate_left(32), keys.collect()));
         let host = Host::new(ways, listed.map(|slot| (slot.key.vm.as_str(), slot.key.tap.as_str())));
         Self {
             books: Books::default(),
             counts: Counts::default(),
             host,
+            victims: slots.iter().map(|slot| slot.key.vm.clone()).collect(),
+            neighbours,
             slots,
             ending: Vec::new(),
             writers: Writers::start(),
@@ -107,6 +119,7 @@ impl World {
             Step::Pause { milliseconds } => thread::sleep(Duration::from_millis(milliseconds)),
             _ => return false,
         }
+        self.neighbours.iter_mut().for_each(Neighbours::act);
         self.look();
         true
     }
@@ -119,6 +132,8 @@ impl World {
             self.make(Step::End { slot, unseen: true });
         }
         self.settle();
+        self.counts.acts = self.neighbours.take().map(Neighbours::leave).unwrap_or_default();
+        self.look();
         self.stop();
     }
 
@@ -152,6 +167,10 @@ impl World {
 
     fn end(&mut self, slot: usize) {
         self.wait_until_found(slot);
+        if let (Some(neighbours), true) = (&mut self.neighbours, self.slots[slot].found) {
+            let Key { vm, tap, .. } = &self.slots[slot].key;
+            neighbours.swarm(vm, tap);
+        }
         if let Some(nic) = self.slots[slot].nic.take() {
             self.ending.push(Arc::clone(&nic.life.0));
             drop(nic);
@@ -206,6 +225,9 @@ impl World {
         self.wait_for_ends();
         self.books.excuse();
         self.host.start(&mut self.chance);
+        if let (Some(neighbours), Some(daemon)) = (&mut self.neighbours, &self.host.daemon) {
+            neighbours.call(daemon.address());
+        }
     }
 
     fn settle(&mut self) {
@@ -231,7 +253,12 @@ impl World {
         let Some(daemon) = &self.host.daemon else { return Shown::default() };
         let shown = Shown::by(daemon).unwrap();
         self.counts.scrapes += 1;
-        self.books.check(&shown).unwrap_or_else(|problem| panic!("{problem}"));
+        let namespaces =
+            self.slots.iter().filter_map(|slot| Some(slot.home.elsewhere()?.inode().to_string()));
+        let is_here = |netns: &str| namespaces.clone().any(|inode| inode == netns);
+        let checked = shown.of_victims(&self.victims, &self.host.vmms, is_here);
+        let checked = checked.and_then(|nics| self.books.check(&nics));
+        checked.unwrap_or_else(|problem| panic!("{problem}\n{}", self.host.everything()));
         shown
     }
 

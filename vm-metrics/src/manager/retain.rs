@@ -186,29 +186,36 @@ impl Departed {
             let start = vm.hypervisor_pid.and_then(|pid| processes.get(&pid));
             start.is_some_and(|start| start.zip(vm.start_time).is_none_or(|(now, before)| now == before))
         };
-        let mut shown = HashSet::new();
+        let mut shown: HashMap<&str, usize> = HashMap::new();
+        let mut former = HashMap::new();
         // The latest incarnation of an id is the one to show, with what it had lost before it ended.
         for Entry { tenant, vm: departed, .. } in self.vms.iter().rev() {
-            let holder = holders.get(departed.instance_id.as_str());
-            if holder.is_some_and(|holder| holder != tenant) {
+            let id = departed.instance_id.as_str();
+            if holders.get(id).is_some_and(|holder| holder != tenant) {
                 continue;
             }
-            let is_there = ids.contains(&departed.instance_id);
-            if !is_there && shown.insert(&departed.instance_id) {
+            if !ids.contains(id) && !shown.contains_key(id) {
+                shown.insert(id, present.len());
                 let nics = departed.nics.iter().filter(|nic| gone(departed, nic)).cloned().collect();
                 let departed = VmStats { nics, ..departed.clone() };
                 present.push(if lives_on(&departed) { without_process(departed) } else { departed });
                 continue;
             }
-            let same = places.get(&place(departed)).copied();
-            let same = same.or_else(|| {
-                let is_it = |vm: &VmStats| !vm.running && place(vm) == place(departed);
-                present.iter().position(is_it).filter(|_| !is_there)
-            });
-            if let Some(vm) = same.and_then(|at| present.get_mut(at)) {
-                for nic in departed.nics.iter().filter(|nic| gone(departed, nic)) {
-                    show_nic(vm, nic);
-                }
+            let without_process = places.get(&(id.to_owned(), None));
+            let known = places.get(&place(departed)).or(without_process).or(shown.get(id));
+            let Some(vm) = known.and_then(|at| present.get_mut(*at)) else { continue };
+            let pid = departed.hypervisor_pid;
+            // A VM whose process has ended may go on without one. It is the same VM, and no earlier one.
+            let is_it = vm.hypervisor_pid == pid;
+            let goes_on = !is_it && vm.hypervisor_pid.is_none() && *former.entry(id).or_insert(pid) == pid;
+            if !is_it && !goes_on {
+                continue;
+            }
+            if goes_on && !vm.running {
+                *vm = settled(std::mem::take(vm), Some(departed));
+            }
+            for nic in departed.nics.iter().filter(|nic| gone(departed, nic)) {
+                show_nic(vm, nic);
             }
         }
     }

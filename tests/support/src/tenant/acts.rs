@@ -86,15 +86,19 @@ impl State {
             Act::KeepConnecting { address, text } => {
                 self.background.push(background::keep_connecting(address, text));
             }
-            Act::Stop => self.stop()?,
+            Act::KeepRemakingTap { name } => self.background.push(background::keep_remaking_a_tap(name)),
+            Act::KeepAsking { address } => self.background.push(background::keep_asking(address)),
+            Act::Rest { pause } => self.background.iter().for_each(|background| background.rest(pause)),
+            Act::Stop => return self.stop(),
         }
         Ok(0)
     }
 
-    fn stop(&mut self) -> Result<()> {
+    fn stop(&mut self) -> Result<u64> {
+        let mut rounds = 0;
         self.connections.clear();
         for background in self.background.drain(..) {
-            background.stop()?;
+            rounds += background.stop()?;
         }
         for child in &mut self.children {
             child.kill().context("kill a program")?;
@@ -102,7 +106,7 @@ impl State {
         for mut child in self.children.drain(..) {
             child.wait().context("wait for a program")?;
         }
-        Ok(())
+        Ok(rounds)
     }
 }
 

@@ -1,13 +1,13 @@
 //! What a tenant goes on doing while it obeys: threads that end when they are told, and programs it starts.
 
 use std::fs::File;
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -15,7 +15,9 @@ use anyhow::{Context, Result};
 
 use super::clients;
 use crate::child::die_with_parent;
+use crate::frames::Frame;
 use crate::link::{Link, ip};
+use crate::tap::{Tap, TapOptions};
 
 /// Programs of [`keep_spawning`] that live at the same time.
 const ALIVE: usize = 8;
@@ -24,24 +26,34 @@ const ALIVE: usize = 8;
 #[derive(Debug)]
 pub(super) struct Background {
     ends: Arc<AtomicBool>,
-    thread: JoinHandle<Result<()>>,
+    /// Milliseconds after each round.
+    pause: Arc<AtomicU64>,
+    thread: JoinHandle<Result<u64>>,
 }
 
 impl Background {
     fn start(mut step: impl FnMut() -> Result<()> + Send + 'static) -> Self {
-        let ends = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&ends);
+        let (ends, pause) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (told, rests) = (Arc::clone(&ends), Arc::clone(&pause));
         let run = move || {
+            let mut rounds = 0;
             while !told.load(Ordering::Relaxed) {
                 step()?;
+                rounds += 1;
+                thread::sleep(Duration::from_millis(rests.load(Ordering::Relaxed)));
             }
-            Ok(())
+            Ok(rounds)
         };
-        Self { ends, thread: thread::spawn(run) }
+        Self { ends, pause, thread: thread::spawn(run) }
     }
 
-    /// Ends it, and gives the error that has ended it before.
-    pub(super) fn stop(self) -> Result<()> {
+    /// Has it rest for so many milliseconds after each round.
+    pub(super) fn rest(&self, pause: u64) {
+        self.pause.store(pause, Ordering::Relaxed);
+    }
+
+    /// Ends it, and gives its rounds or the error that has ended it before.
+    pub(super) fn stop(self) -> Result<u64> {
         self.ends.store(true, Ordering::Relaxed);
         self.thread.join().ok().context("a thread has panicked")?
     }
@@ -113,6 +125,34 @@ pub(super) fn keep_flapping(count: usize) -> Result<Background> {
         }
         Ok(())
     }))
+}
+
+/// Each with a frame on it.
+pub(super) fn keep_remaking_a_tap(name: String) -> Background {
+    let frame = Frame::from_guest().udp4(300);
+    Background::start(move || {
+        // A daemon that looks at its descriptor holds it a moment longer.
+        let Ok(tap) = Tap::create(&name, TapOptions::default()) else { return Ok(()) };
+        tap.link().up()?;
+        tap.write_frame(&frame)
+    })
+}
+
+/// One of three says nothing, one half of a request, and one waits for an answer. Nobody may be there to take them.
+pub(super) fn keep_asking(address: SocketAddr) -> Background {
+    const REQUEST: &str = "GET /-/healthy HTTP/1.0\r\nHost: localhost\r\n\r\n";
+    let mut rounds = 0;
+    Background::start(move || {
+        rounds += 1;
+        let Ok(mut stream) = TcpStream::connect(address) else { return Ok(()) };
+        let length = [0, REQUEST.len() / 2, REQUEST.len()][rounds % 3];
+        if length > 0 && stream.write_all(&REQUEST.as_bytes()[..length]).is_ok() && length == REQUEST.len() {
+            stream.set_read_timeout(Some(Duration::from_secs(1))).context("set the read timeout")?;
+            // The daemon may end meanwhile.
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+        Ok(())
+    })
 }
 
 /// As dup2, on numbers that belong to no Rust value.

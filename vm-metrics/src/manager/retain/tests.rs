@@ -26,7 +26,8 @@ fn departed_for_ten_seconds() -> Departed {
 
 /// Of VMs of an unknown user.
 fn add(departed: &mut Departed, last_words: Vec<VmStats>, before: &[VmStats], now: Instant) {
-    let vms = last_words.iter().map(|vm| info(&vm.instance_id, vm.hypervisor_pid.unwrap(), &[])).collect();
+    let vms =
+        last_words.iter().map(|vm| info(&vm.instance_id, vm.hypervisor_pid.unwrap_or(0), &[])).collect();
     let overuse = departed.add(&VmSet { vms }, last_words, before, now);
     assert!(overuse.is_empty());
 }
@@ -146,6 +147,27 @@ fn an_interface_that_goes_before_its_vm_is_shown_with_it() {
     departed.show(&mut present, &VmSet::default());
     assert_eq!(present.len(), 1);
     assert_eq!(present[0].nics[0].tx.bytes, Some(7));
+}
+
+/// It waits for the holder of its TAP, which goes before anybody reads it.
+#[test]
+fn a_vm_without_its_process_keeps_final_counters() {
+    let orphan = || {
+        let unread = NicStats { device: "t0".into(), ..NicStats::default() };
+        VmStats { hypervisor_pid: None, nics: vec![unread], ..stats("a", 0, "t0", None) }
+    };
+    let mut departed = departed_for_ten_seconds();
+    add(&mut departed, vec![stats("a", 1, "t9", Some(5))], &[], Instant::now());
+    let last = VmStats { cpu_usec: Some(9), ..stats("a", 2, "t0", Some(7)) };
+    add(&mut departed, vec![last], &[], Instant::now());
+    let mut present = vec![orphan()];
+    departed.show(&mut present, &VmSet::default());
+    assert_eq!(present[0].nics[0].tx.bytes, Some(7));
+    add(&mut departed, vec![orphan()], &[], Instant::now());
+    let mut present = Vec::new();
+    departed.show(&mut present, &VmSet::default());
+    assert_eq!((present.len(), present[0].nics.len()), (1, 1), "nothing of an earlier process");
+    assert_eq!((present[0].nics[0].tx.bytes, present[0].cpu_usec), (Some(7), Some(9)));
 }
 
 #[test]

@@ -1,13 +1,17 @@
 //! Who goes on with the devices of a VM when its process lets go of them or ends.
 //!
-//! A process that has come from the VM's is the same VM. Any other is a new one. Until it is found, the VM goes on
-//! without a process, so that no byte falls between.
+//! A process that has come from the VM's is the same VM. Any other is a new one, which has no more than these devices.
+//! Until it is found, the VM goes on without a process, so that no byte falls between.
+//!
+//! Orchestrators keep descriptors of the TAPs of many VMs. So a process of a trusted user is no VM for that, and a
+//! hypervisor that holds a device comes before any other holder.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::inspect::Vm;
 use super::observer::Observer;
+use super::program::Program;
 use super::{ProcScan, Seen, What};
 use crate::model::{InstanceInfo, Nic};
 use crate::sources::evidence::LocalDevice;
@@ -103,12 +107,16 @@ impl ProcScan {
             let next: Vec<u32> = pids[from..].iter().copied().take(left).collect();
             left -= next.len();
             let trust = self.trust.clone();
-            let holds =
-                |vm: &Vm| !trust.is_trusted(vm.info.uid) && vm.info.nics.iter().any(|nic| nics.contains(nic));
+            // A hypervisor is found as the VM that it says it is.
+            let is_hypervisor = |vm: &Vm| vm.program.as_ref().is_some_and(Program::is_hypervisor);
+            let holds = |vm: &Vm| {
+                let is_stranger = !trust.is_trusted(vm.info.uid) && !is_hypervisor(vm);
+                is_stranger && vm.info.nics.iter().any(|nic| nics.contains(nic))
+            };
             let last = next.last().copied();
             let holder = self.holders(next, observer).into_iter().find(|(_, vm)| holds(vm));
             match (holder, last) {
-                (Some((pid, vm)), _) => self.set_vm(pid, vm),
+                (Some((pid, vm)), _) => self.adopt(pid, vm, nics),
                 (None, Some(last)) => {
                     orphan.cursor = last;
                     self.orphans.push(orphan);
@@ -118,6 +126,34 @@ impl ProcScan {
                 (None, None) => self.orphans.push(orphan),
             }
         }
+    }
+
+    /// Where a hypervisor holds a device, whoever else went on with it does so no more.
+    pub fn give_way(&mut self) {
+        let vms = || self.seen.iter().filter_map(|(pid, seen)| Some((*pid, seen.vm()?)));
+        if vms().all(|(_, vm)| vm.inherited.is_none()) {
+            return;
+        }
+        let others = vms().filter(|(_, vm)| vm.is_listed && vm.inherited.is_none());
+        let held: HashSet<Nic> = others.flat_map(|(_, vm)| vm.info.nics.iter().cloned()).collect();
+        for seen in self.seen.values_mut() {
+            let What::Vm(vm) = &mut seen.what else { continue };
+            let Some(inherited) = &mut vm.inherited else { continue };
+            inherited.retain(|nic| !held.contains(nic));
+            vm.info.nics.retain(|nic| !held.contains(nic));
+            if vm.info.nics.is_empty() {
+                seen.what = What::NoVm;
+            }
+        }
+    }
+
+    /// The process goes on with these NICs, and with those of others that it went on with before.
+    fn adopt(&mut self, pid: u32, holder: Vm, mut nics: Vec<Nic>) {
+        let Some(seen) = self.seen.get_mut(&pid) else { return };
+        if let What::Vm(vm) = &seen.what {
+            nics.extend(vm.inherited.iter().flatten().cloned());
+        }
+        seen.what = What::Vm(Box::new(holder.heir_of(nics)));
     }
 
     fn set_vm(&mut self, pid: u32, vm: Vm) {

@@ -32,6 +32,8 @@ pub struct Vm {
     pub is_looked_at: bool,
     /// Processes that have come from this one and hold some of its NICs.
     pub heirs: Vec<u32>,
+    /// The NICs of ended VMs that this process goes on with, and no others of those that it holds.
+    pub inherited: Option<Vec<Nic>>,
     api_socket: Option<PathBuf>,
     /// NICs by the command line, for want of a look at the process's descriptors.
     named_nics: Vec<Nic>,
@@ -88,6 +90,7 @@ impl Vm {
             program: Program::of(process),
             is_looked_at: false,
             heirs: Vec::new(),
+            inherited: None,
             api_socket: None,
             named_nics: Vec::new(),
             named_uncounted: Vec::new(),
@@ -115,6 +118,13 @@ impl Vm {
     /// What it holds is evidence, but it is no VM by itself.
     pub fn unlisted(self) -> Self {
         Self { is_listed: false, is_holder: false, ..self }
+    }
+
+    /// It is a VM because it goes on with these NICs of others.
+    pub fn heir_of(self, nics: Vec<Nic>) -> Self {
+        let mut vm = Self { inherited: Some(nics), ..self };
+        vm.keep_inherited();
+        vm
     }
 
     /// The same process, known as the VM from which it has come.
@@ -150,7 +160,14 @@ impl Vm {
         }
         self.descriptors = descriptors;
         self.info.uid = uid;
+        self.keep_inherited();
         self.limit_nics(pid);
+    }
+
+    fn keep_inherited(&mut self) {
+        if let Some(inherited) = &self.inherited {
+            self.info.nics.retain(|nic| inherited.contains(nic));
+        }
     }
 
     /// Whether the process has opened or closed something since. What came and went says nothing.

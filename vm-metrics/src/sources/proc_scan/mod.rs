@@ -218,6 +218,7 @@ impl ProcScan {
             }
         }
         self.search(&observer);
+        self.give_way();
         self.look_at_shared_nics(&observer, &mut findings);
         self.looks.end();
         Ok(self.listing(findings.problems))

@@ -1,0 +1,272 @@
+//! Hostile neighbours: processes of an ordinary user that claim to be the victims, and flood the daemon.
+//!
+//! What they do follows from the seed. How often those things happen that go on by themselves does not: the machine may
+//! be slow.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use rustix::mount::mount_bind;
+use tempfile::TempDir;
+use vm_metrics_testkit::tenant::{Act, Tenant, TenantSpec, link_test_program};
+
+use super::chance::Chance;
+use crate::vmm::idle_program;
+
+/// `nobody`
+const USER: u32 = 65_534;
+
+/// One of so many steps of the schedule is followed by an act.
+const EVERY: usize = 10;
+
+/// Milliseconds between two rounds of what goes on. The machine is the victims', too.
+const REST: u64 = 10;
+
+/// Milliseconds between two fakes with the id of a VM that ends.
+const SWARM_PAUSE: u64 = 30;
+
+const THREADS: usize = 32;
+const DESCRIPTORS: usize = 500;
+
+#[derive(Debug)]
+pub(crate) struct Neighbours {
+    chance: Chance,
+    /// Each VM and the name of its device.
+    victims: Vec<(String, String)>,
+    places: Places,
+    impostor: Tenant,
+    /// The descriptor of the impostor's TAP.
+    impostor_fd: i32,
+    swapper: Tenant,
+    api: Tenant,
+    claimant: Tenant,
+    swarm: Tenant,
+    flapper: Tenant,
+    caller: Tenant,
+    crowd: Tenant,
+    acts: BTreeMap<&'static str, u64>,
+}
+
+/// The programs that they run, and a directory of their own.
+#[derive(Debug)]
+struct Places {
+    dir: TempDir,
+    idle: PathBuf,
+    sockets: usize,
+}
+
+impl Neighbours {
+    /// To be called in the network namespace of the daemon, before there is any TAP that a new process could inherit.
+    pub(crate) fn move_in(seed: u64, victims: Vec<(String, String)>) -> Self {
+        let places = Places::new();
+        let (id, tap) = victims[0].clone();
+        let start = |program, argv: &[&str]| places.start(program, argv);
+        let mut flapper = start("tenant", &[]);
+        unshare(&mut flapper);
+        flapper.tell(&Act::KeepFlapping { count: 2 }).unwrap();
+        flapper.tell(&Act::Rest { pause: REST }).unwrap();
+        let mut neighbours = Self {
+            chance: Chance::new(seed),
+            impostor: start("qemu-system-x86_64", &[]),
+            impostor_fd: 0,
+            swapper: start("qemu-system-x86_64", &[]),
+            api: start("firecracker", &["--id", &id]),
+            claimant: start("tenant", &[]),
+            swarm: start("tenant", &[]),
+            flapper,
+            caller: start("tenant", &[]),
+            crowd: start("qemu-system-x86_64", &[]),
+            victims,
+            places,
+            acts: BTreeMap::new(),
+        };
+        neighbours.impersonate(&id, &tap);
+        neighbours.become_another(&id);
+        neighbours.swap(&id, &tap);
+        neighbours.answer(&id, &tap);
+        neighbours.claim(&id, &tap);
+        neighbours.flap(&tap);
+        neighbours.crowd(&id);
+        neighbours
+    }
+
+    /// After a step of the schedule.
+    pub(crate) fn act(&mut self) {
+        if !self.chance.one_in(EVERY) {
+            return;
+        }
+        let (id, tap) = self.victims[self.chance.of(0..self.victims.len())].clone();
+        match self.chance.of(0..7) {
+            0 => self.impersonate(&id, &tap),
+            1 => self.become_another(&id),
+            2 => self.answer(&id, &tap),
+            3 => self.claim(&id, &tap),
+            4 => self.swap(&id, &tap),
+            5 => self.flap(&tap),
+            _ => self.crowd(&id),
+        }
+    }
+
+    /// A VM ends: processes with its id come and go from now on.
+    pub(crate) fn swarm(&mut self, id: &str, tap: &str) {
+        self.count("swarming fakes", |all| all.swarm.tell(&Act::Stop).unwrap());
+        let argv = ["-c", "kill -STOP $$", "sh", "-name", &format!("guest={id}"), "-uuid", id, "-netdev"];
+        let mut argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
+        argv.push(format!("tap,id=n0,ifname={tap}"));
+        let (program, pause) = (self.places.idle.clone(), SWARM_PAUSE);
+        self.swarm.tell(&Act::KeepSpawning { program, argv, pause }).unwrap();
+    }
+
+    /// The daemon listens here now.
+    pub(crate) fn call(&mut self, address: SocketAddr) {
+        self.count("connections", |all| all.caller.tell(&Act::Stop).unwrap());
+        self.caller.tell(&Act::KeepAsking { address }).unwrap();
+        self.caller.tell(&Act::Rest { pause: REST / 2 }).unwrap();
+    }
+
+    /// They all end. How often each thing has happened.
+    pub(crate) fn leave(mut self) -> BTreeMap<&'static str, u64> {
+        self.count("swarming fakes", |all| all.swarm.tell(&Act::Stop).unwrap());
+        self.count("connections", |all| all.caller.tell(&Act::Stop).unwrap());
+        self.count("hundreds of swaps", |all| all.swapper.tell(&Act::Stop).unwrap());
+        self.count("flaps", |all| all.flapper.tell(&Act::Stop).unwrap());
+        self.acts
+    }
+
+    /// A QEMU with the victim's id, and a TAP of the victim's name in a namespace of its own.
+    fn impersonate(&mut self, id: &str, tap: &str) {
+        self.impostor = self.places.start("qemu-system-x86_64", &["-name", &format!("guest={id}")]);
+        unshare(&mut self.impostor);
+        self.impostor_fd = open_tap(&mut self.impostor, tap);
+        self.impostor.tell(&Act::Send { fd: self.impostor_fd, frames: 5 }).unwrap();
+        self.count("impostors", |_| 1);
+    }
+
+    /// The impostor goes on as another program with another id.
+    fn become_another(&mut self, id: &str) {
+        let name = self.chance.one_of(&["cloud-hypervisor", "qemu-system-x86_64"]);
+        let argv = match name {
+            "cloud-hypervisor" => ["--platform".to_owned(), format!("uuid={id}")],
+            _ => ["-uuid".to_owned(), id.to_owned()],
+        };
+        let (program, fd) = (self.places.program(name), self.impostor_fd);
+        self.impostor.tell(&Act::Exec { program, argv: argv.to_vec(), keep: vec![fd] }).unwrap();
+        self.impostor.tell(&Act::Send { fd, frames: 5 }).unwrap();
+        self.count("programs executed", |_| 1);
+    }
+
+    /// A Firecracker whose API names the victim's device.
+    fn answer(&mut self, id: &str, tap: &str) {
+        let socket = self.places.socket();
+        self.api = self.places.start("firecracker", &["--id", id, "--api-sock", socket.to_str().unwrap()]);
+        let instance = format!(r#"{{"id":"{id}","state":"Running","vmm_version":"1.13.0"}}"#);
+        let interface = format!(r#"{{"iface_id":"eth0","host_dev_name":"{tap}"}}"#);
+        let machine = r#"{"vcpu_count":2,"mem_size_mib":64}"#;
+        let config = format!(r#"{{"machine-config":{machine},"network-interfaces":[{interface}]}}"#);
+        let answers = [("/", instance), ("/vm/config", config)];
+        let answers = answers.map(|(path, body)| (path.to_owned(), body)).to_vec();
+        self.api.tell(&Act::ServeHttp { socket, answers }).unwrap();
+        self.count("false APIs", |_| 1);
+    }
+
+    /// Processes where the daemon is whose command lines name the victim's device.
+    fn claim(&mut self, id: &str, tap: &str) {
+        self.claimant.tell(&Act::Stop).unwrap();
+        let argv = ["-c", "kill -STOP $$", "sh", "-uuid", id, "-nic"];
+        let mut argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
+        argv.push(format!("tap,ifname={tap},script=no"));
+        let program = self.places.idle.clone();
+        self.claimant.tell(&Act::Spawn { program, argv, count: 2 }).unwrap();
+        self.count("claims", |_| 2);
+    }
+
+    /// A descriptor is a TAP of the victim's name in another namespace, then a file, then the TAP.
+    fn swap(&mut self, id: &str, tap: &str) {
+        self.count("hundreds of swaps", |all| all.swapper.tell(&Act::Stop).unwrap());
+        self.swapper = self.places.start("qemu-system-x86_64", &["-uuid", id]);
+        unshare(&mut self.swapper);
+        let one = open_tap(&mut self.swapper, tap);
+        self.swapper.tell(&Act::Send { fd: one, frames: 5 }).unwrap();
+        let file = Act::OpenFile { path: "/dev/null".into() };
+        let other = i32::try_from(self.swapper.tell(&file).unwrap()).unwrap();
+        self.swapper.tell(&Act::KeepSwapping { one, other, to: vec![200] }).unwrap();
+        self.swapper.tell(&Act::Rest { pause: REST / 5 }).unwrap();
+    }
+
+    /// Links go up and down, and a TAP of the victim's name comes and goes, in a namespace of their own.
+    fn flap(&mut self, tap: &str) {
+        self.count("flaps", |all| all.flapper.tell(&Act::Stop).unwrap());
+        self.flapper = self.places.start("qemu-system-x86_64", &["-name", "flapper"]);
+        unshare(&mut self.flapper);
+        self.flapper.tell(&Act::KeepFlapping { count: 2 }).unwrap();
+        self.flapper.tell(&Act::KeepRemakingTap { name: tap.to_owned() }).unwrap();
+        self.flapper.tell(&Act::Rest { pause: REST }).unwrap();
+    }
+
+    /// A QEMU with more vCPUs and descriptors than it has any use for.
+    fn crowd(&mut self, id: &str) {
+        self.crowd = self.places.start("qemu-system-x86_64", &["-name", &format!("guest={id}")]);
+        for name in ["CPU 0/KVM", "CPU 1/KVM"] {
+            let (name, count) = (name.to_owned(), THREADS / 2);
+            self.crowd.tell(&Act::StartThreads { name, count }).unwrap();
+        }
+        self.crowd.tell(&Act::OpenMany { path: "/dev/null".into(), count: DESCRIPTORS }).unwrap();
+        self.count("crowds", |_| 1);
+    }
+
+    fn count(&mut self, what: &'static str, act: impl FnOnce(&mut Self) -> u64) {
+        let times = act(self);
+        *self.acts.entry(what).or_default() += times;
+    }
+}
+
+impl Places {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let sockets = dir.path().join("sockets");
+        fs::create_dir(&sockets).unwrap();
+        chown(&sockets, Some(USER), Some(USER)).unwrap();
+        let idle = idle_program(&dir.path().join("idle"), "qemu-system-x86_64");
+        // As on most hosts; the mount is that of the test's namespace.
+        let tun = dir.path().join("tun");
+        mknodat(CWD, &tun, FileType::CharacterDevice, Mode::empty(), makedev(10, 200)).unwrap();
+        fs::set_permissions(&tun, Permissions::from_mode(0o666)).unwrap();
+        mount_bind(&tun, "/dev/net/tun").unwrap();
+        Self { dir, idle, sockets: 0 }
+    }
+
+    fn start(&self, program: &str, argv: &[&str]) -> Tenant {
+        let argv = argv.iter().map(Into::into).collect();
+        let program = self.program(program);
+        Tenant::start(TenantSpec { program, argv, uid: Some(USER), ..TenantSpec::default() }).unwrap()
+    }
+
+    /// The test program under this name.
+    fn program(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        if !path.exists() {
+            link_test_program(&path).unwrap();
+        }
+        path
+    }
+
+    /// A path at which nobody listens yet.
+    fn socket(&mut self) -> PathBuf {
+        self.sockets += 1;
+        Path::new(self.dir.path()).join("sockets").join(self.sockets.to_string())
+    }
+}
+
+fn unshare(tenant: &mut Tenant) {
+    tenant.tell(&Act::Unshare { net: true, mount: false, pid: false }).unwrap();
+}
+
+fn open_tap(tenant: &mut Tenant, name: &str) -> i32 {
+    let open = Act::OpenTap { name: name.to_owned(), multi_queue: false, up: true };
+    i32::try_from(tenant.tell(&open).unwrap()).unwrap()
+}
