@@ -28,7 +28,7 @@ impl Fixture {
         let host = tests_dir().join("fixtures").join(host);
         let config = dir.path().join("config.toml");
         let (proc, sys) = (host.join("proc"), host.join("sys"));
-        std::fs::write(&config, format!("{top}\n{TRUST}[host]\nproc = {proc:?}\nsys = {sys:?}\n{tables}\n"))
+        std::fs::write(&config, format!("{top}\n[host]\nproc = {proc:?}\nsys = {sys:?}\n{tables}\n{TRUST}"))
             .unwrap();
         Self { dir, config }
     }
