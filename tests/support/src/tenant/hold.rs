@@ -1,13 +1,13 @@
 //! A process whose files in procfs do not answer: it executes a program while its memory is locked for ever.
 
-use std::ffi::{c_int, c_void};
-use std::fs::File;
+use std::ffi::{c_int, c_long, c_void};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -15,18 +15,26 @@ use anyhow::{Context, Result, ensure};
 use rustix::pipe::pipe;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
+use crate::wait::{SOON, wait_until};
+
 const PAGE: usize = 4096;
 
-/// What comes after the other has begun by then: no test depends on it.
-const A_MOMENT: Duration = Duration::from_millis(200);
+/// Between two looks at whether a thread waits.
+const A_MOMENT: Duration = Duration::from_millis(20);
 
-/// Whether the child is to execute its program. It shares the memory.
-static GO: AtomicBool = AtomicBool::new(false);
+/// What may be done: the memory is read, then mapped, then the child executes its program. The child shares the memory.
+/// Nothing is allocated meanwhile, for that may wait for the memory.
+static STEP: AtomicU8 = AtomicU8::new(0);
+const READ: u8 = 1;
+const MAP: u8 = 2;
+const EXECUTE: u8 = 3;
 
 /// A process that can be held up.
 #[derive(Debug)]
 pub(super) struct Holdable {
     go: File,
+    /// The process whose threads lock the memory.
+    locker: u32,
     pub(super) pid: u32,
 }
 
@@ -36,7 +44,8 @@ impl Holdable {
         let (hear, go) = pipe().context("pipe")?;
         let (answers, answer) = pipe().context("pipe")?;
         // SAFETY: the child goes on with the one thread that there is.
-        match unsafe { libc::fork() } {
+        let locker = unsafe { libc::fork() };
+        match locker {
             -1 => return Err(io::Error::last_os_error()).context("fork"),
             0 => {
                 drop((go, answers));
@@ -51,12 +60,52 @@ impl Holdable {
         drop(answer);
         let mut pid = [0; 4];
         File::from(answers).read_exact(&mut pid).context("the pid of the child")?;
-        Ok(Self { go: go.into(), pid: u32::from_ne_bytes(pid) })
+        Ok(Self { go: go.into(), locker: locker.cast_unsigned(), pid: u32::from_ne_bytes(pid) })
     }
 
-    /// From soon after on, the files of the process do not answer.
+    /// From now on, the files of the process do not answer.
     pub(super) fn hold(&mut self) -> Result<()> {
-        self.go.write_all(b"g").context("tell a process")
+        for (step, call) in [(READ, Some(libc::SYS_pread64)), (MAP, Some(libc::SYS_mmap)), (EXECUTE, None)] {
+            self.go.write_all(&[step]).context("tell a process")?;
+            if let Some(call) = call {
+                wait_until(SOON, "a thread to stay in its system call", || self.stays_in(call))?;
+            }
+        }
+        // Its state is in a file that answers.
+        let path = format!("/proc/{}/status", self.pid);
+        wait_until(SOON, "the process to be held", || {
+            let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+            Ok(status.contains("\nState:\tD").then_some(()))
+        })
+    }
+
+    fn stays_in(&self, call: c_long) -> Result<Option<()>> {
+        if !self.is_in(call)? {
+            return Ok(None);
+        }
+        thread::sleep(A_MOMENT);
+        Ok(self.is_in(call)?.then_some(()))
+    }
+
+    /// Whether a thread of the locker is in this system call.
+    fn is_in(&self, call: c_long) -> Result<bool> {
+        let path = format!("/proc/{}/task", self.locker);
+        for thread in fs::read_dir(&path).with_context(|| format!("list {path}"))? {
+            let path = thread?.path().join("syscall");
+            let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            if text.split(' ').next() == Some(&call.to_string()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Waits without the memory.
+fn wait_for(step: u8) {
+    while STEP.load(Ordering::Acquire) < step {
+        // SAFETY: sleeps for 10 ms.
+        unsafe { libc::usleep(10_000) };
     }
 }
 
@@ -78,27 +127,23 @@ fn hold(file: &Path, hear: OwnedFd, answer: OwnedFd) -> Result<()> {
     // SAFETY: the child has a stack of its own, and only sleeps until it executes another program.
     let pid = unsafe { libc::clone(child, top, libc::CLONE_VM | libc::SIGCHLD, ptr::null_mut()) };
     ensure!(pid > 0, "clone: {}", io::Error::last_os_error());
-    // Its stack is made before the memory is locked.
-    let (begin, told) = std::sync::mpsc::channel::<()>();
+    // Their stacks are made before the memory is locked.
     let writer = thread::spawn(move || {
-        let _ = told.recv();
+        wait_for(MAP);
+        // Waits for the lock, and all who want it for reading wait behind.
         map(-1, libc::MAP_ANONYMOUS);
     });
-    let (read, hears) = std::sync::mpsc::channel::<()>();
     let address = mapped as u64;
     let reader = thread::spawn(move || {
-        let _ = hears.recv();
+        wait_for(READ);
         // Waits for the FUSE server with the lock held for reading.
         let _ = memory.read_at(&mut [0; 8], address);
     });
     File::from(answer).write_all(&pid.to_ne_bytes()).context("say the pid")?;
-    File::from(hear).read_exact(&mut [0]).context("wait for the word")?;
-    let _ = read.send(());
-    thread::sleep(A_MOMENT);
-    // Waits for the lock, and all who want it for reading wait behind.
-    let _ = begin.send(());
-    thread::sleep(A_MOMENT);
-    GO.store(true, Ordering::Release);
+    let (mut hear, mut step) = (File::from(hear), [0]);
+    while hear.read_exact(&mut step).is_ok() {
+        STEP.store(step[0], Ordering::Release);
+    }
     let _ = (writer.join(), reader.join());
     Ok(())
 }
@@ -107,10 +152,7 @@ extern "C" fn child(_: *mut c_void) -> c_int {
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     let program = c"/bin/true";
     let argv = [program.as_ptr(), ptr::null()];
-    while !GO.load(Ordering::Acquire) {
-        // SAFETY: sleeps for 10 ms.
-        unsafe { libc::usleep(10_000) };
-    }
+    wait_for(EXECUTE);
     // SAFETY: both lists end with a null pointer. It waits for the memory of the old program for ever.
     unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), [ptr::null()].as_ptr()) }
 }
