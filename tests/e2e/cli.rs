@@ -46,6 +46,31 @@ fn a_bad_configuration_is_a_mistake_and_the_line_is_named() {
     assert!(stderr(&output).contains("/nowhere/config.toml"));
 }
 
+/// The log of a daemon is read by more people than its configuration.
+#[test]
+fn a_refusal_repeats_no_secret() {
+    let headers = "[exporters.otlp]\nheaders = { authorization = \"Bearer SECRET\", tenant = 1 }";
+    let fixture = Fixture::with("empty", "", headers);
+    let config = fixture.config.to_str().unwrap();
+    for args in
+        [&["serve", "--config", config][..], &["doctor", "--config", config], &["config", "check", config]]
+    {
+        let output = run(args);
+        let said = stdout(&output) + &stderr(&output);
+        assert_eq!(output.status.code(), Some(64), "{args:?}: {said}");
+        assert!(said.contains("config.toml:6") && said.contains("headers"), "{args:?}: {said}");
+        assert!(!said.contains("SECRET"), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_push_without_pause_is_refused() {
+    let fixture = Fixture::with("empty", "", "[exporters.otlp]\nenabled = true\ninterval = \"1ns\"");
+    let output = fixture.run("serve", &[]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(stderr(&output).contains("interval: must be between 1s and 1day"), "{}", stderr(&output));
+}
+
 #[test]
 fn a_bad_log_filter_is_a_mistake_and_named() {
     let mut command = Command::new(BINARY);

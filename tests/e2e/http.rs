@@ -7,6 +7,7 @@ use prometheus::proto::MetricFamily;
 use protobuf::Message;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
+use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::wait::SOON;
 
 use crate::fixture::Fixture;
@@ -113,7 +114,7 @@ fn a_connection_serves_more_than_one_request() {
     let mut connection = TcpStream::connect(daemon.address()).unwrap();
     connection.set_read_timeout(Some(SOON)).unwrap();
     for _ in 0..3 {
-        connection.write_all(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        connection.write_all(b"GET /-/ready HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let mut answer = Vec::new();
         while !answer.ends_with(b"ready\n") {
             let mut chunk = [0; 512];
@@ -122,6 +123,46 @@ fn a_connection_serves_more_than_one_request() {
             answer.extend_from_slice(&chunk[..length]);
         }
     }
+}
+
+fn status_for_host(daemon: &Daemon, path: &str, host: &str) -> u16 {
+    let mut connection = TcpStream::connect(daemon.address()).unwrap();
+    connection.set_read_timeout(Some(SOON)).unwrap();
+    write!(connection, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(!answer.to_lowercase().contains("access-control-"), "{answer}");
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// A web page whose name points to this host can read nothing (DNS rebinding).
+#[test]
+fn requests_for_other_hosts_are_misdirected() {
+    let daemon = Fixture::with("mixed", "", "[http]\nhosts = [\"metrics.example\"]").serve();
+    for path in ["/metrics", "/api/v1/vms", "/api/v1/health", "/-/healthy", "/", "/nothing"] {
+        assert_eq!(status_for_host(&daemon, path, "evil.example"), 421, "{path}");
+        assert_eq!(status_for_host(&daemon, path, "evil.example:9464"), 421, "{path}");
+    }
+    for host in ["127.0.0.1", "[::1]:9464", "localhost:9464", "metrics.example", "METRICS.example.:80"] {
+        assert_eq!(status_for_host(&daemon, "/metrics", host), 200, "{host}");
+    }
+}
+
+/// Forty at once, and forty that do not read what they asked for.
+#[test]
+fn scrapes_at_once_are_all_answered() {
+    let daemon = Fixture::new("mixed").serve();
+    let scrape = || daemon.metrics().unwrap();
+    std::thread::scope(|scope| (0..40).for_each(|_| drop(scope.spawn(scrape))));
+    let unread: Vec<_> = (0..40)
+        .map(|_| {
+            let mut connection = TcpStream::connect(daemon.address()).unwrap();
+            connection.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            connection
+        })
+        .collect();
+    scrape();
+    drop(unread);
 }
 
 #[test]

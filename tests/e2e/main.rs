@@ -4,11 +4,14 @@
 
 mod api;
 mod cli;
+mod errors;
 mod faults;
 mod fixture;
 mod golden;
 mod http;
+mod limits;
 mod processes;
 mod push;
 mod readme;
+mod terminal;
 mod vmm_api;

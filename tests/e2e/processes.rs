@@ -309,7 +309,7 @@ fn threads_beyond_the_limit_of_open_files_are_said_and_cost_nothing_else() {
         watched.puppet.start_thread("worker").unwrap();
     }
     let config = configure(watched.dir.path(), &watched.puppet, "qemu");
-    watched.daemon = serve_with_files(96, &config);
+    watched.daemon = serve_with_files(112, &config);
     watched.vcpu(SECONDS, "0", |_| true);
     for name in
         ["vm_cpu_seconds_total", "vm_memory_rss_bytes", "vm_memory_anon_bytes", "vm_disk_read_bytes_total"]

@@ -43,7 +43,7 @@ impl Lab {
 /// As the description of the API has it.
 const INSTANCE: &str = "/instances/{id}";
 
-fn request(socket: &Path, method: &str, path: &str, body: &str) -> (u16, String, String) {
+pub(crate) fn request(socket: &Path, method: &str, path: &str, body: &str) -> (u16, String, String) {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
     let length = body.len();

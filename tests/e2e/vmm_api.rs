@@ -265,7 +265,7 @@ fn stand_ins_that_hang_or_answer_garbage_or_100_megabytes_are_cut_off_and_said_a
         let fixture = own_vmms();
         let socket: PathBuf = fixture.dir.path().join("monitor.sock");
         let mut config = OpenOptions::new().append(true).open(&fixture.config).unwrap();
-        writeln!(config, "[sources.qemu_qmp]\nsockets = [{socket:?}]").unwrap();
+        writeln!(config, "[http]\nshow_errors = true\n[sources.qemu_qmp]\nsockets = [{socket:?}]").unwrap();
         behave(&fixture.proc().join("4300/root/run/fc-1.sock"), true, *api);
         behave(&fixture.proc().join("4400/root/run/db.sock"), true, *api);
         behave(&socket, false, *monitor);

@@ -51,7 +51,7 @@ impl Setup<'_> {
 
 /// Keys for a push to this endpoint, five times a second.
 pub(crate) fn often(endpoint: &str, more: &str) -> Option<String> {
-    Some(format!("enabled = true\nendpoint = \"{endpoint}\"\ninterval = \"200ms\"\n{more}"))
+    Some(format!("enabled = true\nendpoint = \"{endpoint}\"\ninterval = \"1s\"\n{more}"))
 }
 
 impl Pushing {

@@ -84,7 +84,7 @@ fn the_variables_of_opentelemetry_are_enough() {
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=a%20b"),
-        ("OTEL_METRIC_EXPORT_INTERVAL", "200"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "1000"),
         ("OTEL_RESOURCE_ATTRIBUTES", "rack=r1,service.name=hidden"),
         ("OTEL_SERVICE_NAME", "fleet"),
     ];

@@ -1,24 +1,23 @@
 //! The wiring, and the only file that knows every room: config → sources and readers → manager → exporters → HTTP.
 
-use std::fs;
 use std::future::pending;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::config::{Config, ConfigError, Settings};
+use crate::config::{ApiSocket, Config, ConfigError, Settings};
 use crate::exporters::{self, Running};
 use crate::host::Host;
-use crate::http;
+use crate::http::{self, Site};
+use crate::limits;
 use crate::manager::{Manager, ManagerError, TickThread, Ticker};
 use crate::readers::{self, Configured, Purpose, Watch, Watching};
 use crate::sources::push::Inbox;
@@ -43,7 +42,7 @@ impl App {
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let Config { settings, sources, readers, exporters } = config;
         let Settings { host, trust, retention, .. } = settings.clone();
-        let context = SourceContext::new(host, trust).with_retention(retention);
+        let context = SourceContext::new(host, trust, retention);
         Ok(Self {
             sources: sources::configure(sources, &context)?,
             readers: readers::configure(readers)?,
@@ -67,7 +66,8 @@ impl App {
     /// # Errors
     /// When the daemon cannot start, when the ticks end by themselves, and when on leaving the last tick does not end.
     pub(crate) fn serve(self) -> anyhow::Result<()> {
-        raise_open_files();
+        // Of this process, whatever host it is told to look at.
+        limits::check(&Host::default(), self.readers.iter().map(Configured::map_bytes).sum())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let served = runtime.block_on(async { self.serve_until(Signals::new()?).await });
         // What still renders has nobody left to read it.
@@ -76,10 +76,9 @@ impl App {
     }
 
     async fn serve_until(mut self, mut signals: Signals) -> anyhow::Result<()> {
-        let Settings { interval, listen, metric_prefix, host, .. } = self.settings.clone();
+        let Settings { interval, listen, http, metric_prefix, host, .. } = self.settings.clone();
         let exporters = std::mem::take(&mut self.exporters);
-        let listener = TcpListener::bind(listen)
-            .await
+        let listener = http::listen(listen)
             .with_context(|| format!("cannot listen on {listen} (flag --listen, key listen)"))?;
         let address = listener.local_addr()?;
 
@@ -96,8 +95,10 @@ impl App {
             "listening on http://{address}, a tick every {}",
             humantime::format_duration(interval)
         );
+        let site = Site::new(exporter, ticker.clone());
+        serve_api(&http.socket, &site)?;
         let (leave, leaving) = oneshot::channel::<()>();
-        let server = tokio::spawn(http::serve(listener, http::router(exporter, ticker.clone()), async {
+        let server = tokio::spawn(http::serve(listener, site.for_network(&http), async {
             // An error means that the sender is gone, which is as good a reason to leave.
             let _ = leaving.await;
         }));
@@ -195,24 +196,42 @@ fn call_ticks(watch: &Watch, ticks: &TickThread) -> Option<Watching> {
 /// Where orchestrators push VMs. With `enabled = "auto"` the daemon does without, should it not be possible.
 fn serve_inbox(inbox: Inbox, required: bool, ticks: &TickThread) -> anyhow::Result<()> {
     let Inbox { socket, store } = inbox;
-    let directory = socket.parent().unwrap_or(Path::new("/"));
-    if !required && !directory.is_dir() {
-        return Ok(());
-    }
-    let bound = fs::create_dir_all(directory).and_then(|()| http::push::bind(&socket));
-    let listener = match bound.with_context(|| format!("cannot listen on {}", socket.display())) {
-        Ok(listener) => listener,
-        Err(error) if required => return Err(error),
-        Err(error) => {
-            tracing::warn!("{error:#}: nobody can push VMs");
-            return Ok(());
-        }
-    };
+    let Some(listener) = bind_socket(&socket, required, "nobody can push VMs")? else { return Ok(()) };
     tracing::info!("VMs can be pushed to {}", socket.display());
     let waker = ticks.waker();
     // It ends with the runtime: what was pushed is in files by the time it is answered.
     tokio::spawn(http::serve(listener, http::push::router(store, move || waker.wake()), pending()));
     Ok(())
+}
+
+/// The API for those who administer the host, with all errors.
+fn serve_api(socket: &ApiSocket, site: &Site) -> anyhow::Result<()> {
+    let (socket, required) = match socket {
+        ApiSocket::Off => return Ok(()),
+        ApiSocket::Auto(socket) => (socket, false),
+        ApiSocket::On(socket) => (socket, true),
+    };
+    let Some(listener) = bind_socket(socket, required, "no errors are shown there")? else { return Ok(()) };
+    tracing::info!("the API with all errors is on {}", socket.display());
+    tokio::spawn(http::serve(listener, site.for_socket(), pending()));
+    Ok(())
+}
+
+/// `None` where a socket that is not required cannot be.
+fn bind_socket(socket: &Path, required: bool, otherwise: &str) -> anyhow::Result<Option<UnixListener>> {
+    let directory = socket.parent().unwrap_or(Path::new("/"));
+    if !required && !directory.is_dir() {
+        return Ok(None);
+    }
+    // It makes the directory, too.
+    match http::push::bind(socket).with_context(|| format!("cannot listen on {}", socket.display())) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if required => Err(error),
+        Err(error) => {
+            tracing::warn!("{error:#}: {otherwise}");
+            Ok(None)
+        }
+    }
 }
 
 /// Waits for the last answers, the last tick and the last push, but not forever.
@@ -243,15 +262,6 @@ impl Signals {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
         }
-    }
-}
-
-/// Readers keep about ten files per VM open.
-fn raise_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(errno) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!("cannot raise the limit of open files from {:?}: {errno}", limit.current);
     }
 }
 

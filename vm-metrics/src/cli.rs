@@ -1,5 +1,6 @@
 //! The command line, and what each command does.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use crate::app::App;
 use crate::config::{self, Config, ConfigError};
 use crate::doctor;
 use crate::exporters::{json::Vm, table};
-use crate::model::{Health, PartKind, PartRun, Snapshot, VmStats};
+use crate::model::{Health, PartKind, PartRun, Printable, Snapshot, VmStats, is_unsafe};
 use crate::readers::{self, Purpose};
 
 /// CPU, memory and network use of every VM on this host, read from the host with no agent in the guest.
@@ -148,7 +149,7 @@ fn source_failure(snapshot: &Snapshot) -> Option<String> {
 fn shown(vms: &[VmStats], json: bool) -> serde_json::Result<String> {
     if json {
         let vms: Vec<Vm<'_>> = vms.iter().map(Vm::of).collect();
-        return Ok(serde_json::to_string_pretty(&vms)? + "\n");
+        return Ok(printable_json(&serde_json::to_string_pretty(&vms)?) + "\n");
     }
     if vms.is_empty() {
         return Ok(
@@ -158,13 +159,29 @@ fn shown(vms: &[VmStats], json: bool) -> serde_json::Result<String> {
     Ok(table::render(vms))
 }
 
+/// The same document for a terminal. Only strings have such characters, and JSON has an escape sequence for each.
+fn printable_json(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        if !is_unsafe(character) || character == '\n' {
+            printable.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            let _ = write!(printable, "\\u{unit:04x}");
+        }
+    }
+    printable
+}
+
 fn detach(mut config: Config, all: bool) -> anyhow::Result<()> {
     let section = config.readers.take(readers::TAP_EBPF);
     let removed = readers::detach(&section, &config.settings.host, all)?;
     if removed.is_empty() {
         return print("nothing to detach\n");
     }
-    print(&(removed.join("\n") + "\n"))
+    let lines: Vec<String> = removed.iter().map(|line| Printable(line).to_string()).collect();
+    print(&(lines.join("\n") + "\n"))
 }
 
 fn check(file: &Path) -> anyhow::Result<()> {
@@ -177,5 +194,18 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => Ok(written?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_for_a_terminal_is_the_same_document() {
+        let name = "a\n\u{1b}\u{9b}2J\u{202e}\u{e0041}\u{7f}é";
+        let printed = printable_json(&serde_json::to_string_pretty(&[name]).unwrap());
+        assert!(printed.chars().all(|c| c == '\n' || !is_unsafe(c)), "{printed:?}");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&printed).unwrap(), [name]);
     }
 }

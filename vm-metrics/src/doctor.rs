@@ -1,34 +1,40 @@
 //! `vm-metrics doctor`: one tick, exactly as the daemon would do it, and what came of each part.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 
+use nix::unistd::{Uid, User};
 use rustix::process::{Resource, getrlimit};
 
 use crate::app::App;
 use crate::cli::print;
 use crate::config::Config;
-use crate::model::{PartRun, Snapshot};
+use crate::host::Host;
+use crate::model::{PartRun, Printable, Snapshot, Trust};
 use crate::readers::Purpose;
 
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let app = App::new(config)?;
-    let btf = app.settings().host.btf().exists();
+    let (host, trust) = (app.settings().host.clone(), app.settings().trust.clone());
     let snapshot = app.into_manager(Purpose::Look)?.collect();
-    print(&report(&snapshot, btf))
+    print(&report(&snapshot, &host, &trust))
 }
 
-fn report(snapshot: &Snapshot, btf: bool) -> String {
+fn report(snapshot: &Snapshot, host: &Host, trust: &Trust) -> String {
     let kernel = rustix::system::uname();
     let files =
         getrlimit(Resource::Nofile).maximum.map_or_else(|| "no limit".to_owned(), |max| max.to_string());
     let mut report = String::new();
     let mut line = |what: &str, is: &str| {
-        let _ = writeln!(report, "{what:<22} {is}");
+        let _ = writeln!(report, "{what:<22} {}", Printable(is));
     };
     line("vm-metrics", env!("CARGO_PKG_VERSION"));
     line("kernel", &kernel.release().to_string_lossy());
-    line("kernel BTF", if btf { "yes" } else { "no" });
+    line("kernel BTF", if host.btf().exists() { "yes" } else { "no" });
     line("open files allowed", &files);
+    line("trust", &trusted(trust, &users(snapshot, host)));
     for part in &snapshot.parts {
         line(&format!("{} {}", part.kind.as_str(), part.name), &describe(part));
     }
@@ -42,6 +48,29 @@ fn report(snapshot: &Snapshot, btf: bool) -> String {
     report
 }
 
+/// The users, other than root, whose processes are VMs: by name, else by number.
+fn users(snapshot: &Snapshot, host: &Host) -> BTreeSet<Result<String, u32>> {
+    let owner = |pid| fs::metadata(host.process(pid)).ok().map(|process| process.uid());
+    let uids = snapshot.vms.iter().filter_map(|vm| owner(vm.hypervisor_pid?)).filter(|uid| *uid != 0);
+    uids.map(|uid| match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => Ok(user.name),
+        _ => Err(uid),
+    })
+    .collect()
+}
+
+fn trusted(trust: &Trust, users: &BTreeSet<Result<String, u32>>) -> String {
+    if !trust.is_open() {
+        return "root and the users in [trust]; processes of others are no VMs".to_owned();
+    }
+    let names: Vec<_> = users.iter().filter_map(|user| user.as_ref().ok()).collect();
+    let numbers: Vec<_> = users.iter().filter_map(|user| user.as_ref().err()).collect();
+    format!(
+        "open: a process of any user may be a VM; to let only root's and those of today: [trust] users = {names:?}, \
+         uids = {numbers:?}"
+    )
+}
+
 fn describe(part: &PartRun) -> String {
     let health = &part.health;
     let mut text = format!("{} ({} read)", health.state.as_str(), part.items);
@@ -52,4 +81,17 @@ fn describe(part: &PartRun) -> String {
         let _ = write!(text, " (errno {errno})");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_host_is_told_how_to_close() {
+        let users = [Ok("libvirt-qemu".to_owned()), Err(1000)].into_iter().collect();
+        let advice = trusted(&Trust::default(), &users);
+        assert!(advice.ends_with("[trust] users = [\"libvirt-qemu\"], uids = [1000]"), "{advice}");
+        assert!(trusted(&Trust::only([]), &users).starts_with("root and the users in [trust]"));
+    }
 }

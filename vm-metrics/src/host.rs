@@ -62,6 +62,11 @@ impl Host {
         self.proc.join("self")
     }
 
+    /// The mounts that this process sees
+    pub fn mounts(&self) -> PathBuf {
+        self.process_itself().join("mountinfo")
+    }
+
     /// `/proc/<pid>`
     pub fn process(&self, pid: u32) -> PathBuf {
         self.proc.join(pid.to_string())
@@ -133,6 +138,11 @@ impl Host {
     /// `/sys/fs/bpf`, where a bpffs is mounted by custom
     pub fn bpf_fs(&self) -> PathBuf {
         self.sys.join("fs/bpf")
+    }
+
+    /// `/sys/fs/cgroup`
+    pub fn cgroups(&self) -> PathBuf {
+        self.sys.join("fs/cgroup")
     }
 
     /// `/sys/kernel/btf/vmlinux`

@@ -21,9 +21,14 @@ pub mod exporters;
 pub mod host;
 #[doc(hidden)]
 pub mod http;
+mod limits;
+#[doc(hidden)]
+pub mod log;
 pub mod manager;
 pub mod model;
 mod netns;
+mod own_dir;
+mod patient;
 mod procfs;
 pub mod readers;
 pub mod sources;

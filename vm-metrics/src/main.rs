@@ -1,17 +1,13 @@
 //! The daemon: parse the command line, run the command, turn what went wrong into an exit code.
 
 use std::env;
-use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing::Metadata;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::filter_fn;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 use vm_metrics::cli::Cli;
 use vm_metrics::config::ConfigError;
+use vm_metrics::log;
 
 /// `EX_USAGE`: the command line or the configuration is wrong.
 const USAGE: u8 = 64;
@@ -34,14 +30,7 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        .finish()
-        .with(filter_fn(is_news))
-        .init();
+    log::start(filter);
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -49,12 +38,6 @@ fn main() -> ExitCode {
             ExitCode::from(if error.is::<ConfigError>() { USAGE } else { 1 })
         }
     }
-}
-
-/// Of OpenTelemetry only that a collector refused a part: all else that it logs the daemon says itself, once and not with
-/// every push.
-fn is_news(metadata: &Metadata<'_>) -> bool {
-    !metadata.target().starts_with("opentelemetry") || metadata.name().ends_with("PartialSuccess")
 }
 
 /// What the variable asks for; the level of the command when it is not set.

@@ -124,15 +124,17 @@ impl Neighbours {
     /// The daemon listens here now.
     pub(crate) fn call(&mut self, address: SocketAddr) {
         self.count("connections", |all| all.caller.tell(&Act::Stop).unwrap());
-        self.caller.tell(&Act::KeepConnecting { address }).unwrap();
-        self.caller.tell(&Act::Rest { pause: REST / 2 }).unwrap();
+        for text in ["", "GET /metrics HT", "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+            self.caller.tell(&Act::KeepConnecting { address, text: text.to_owned() }).unwrap();
+        }
+        self.caller.tell(&Act::Rest { pause: REST }).unwrap();
     }
 
     /// They all end. How often each thing has happened.
     pub(crate) fn leave(mut self) -> BTreeMap<&'static str, u64> {
         self.count("swarming fakes", |all| all.swarm.tell(&Act::Stop).unwrap());
         self.count("connections", |all| all.caller.tell(&Act::Stop).unwrap());
-        self.count("hundreds of swaps", |all| all.swapper.tell(&Act::Stop).unwrap());
+        self.count("swaps", |all| all.swapper.tell(&Act::Stop).unwrap());
         self.count("flaps", |all| all.flapper.tell(&Act::Stop).unwrap());
         self.acts
     }
@@ -184,16 +186,16 @@ impl Neighbours {
         self.count("claims", |_| 2);
     }
 
-    /// A descriptor is a TAP of the victim's name in another namespace, then a file, then the TAP.
+    /// Descriptors are a TAP of the victim's name in another namespace, then a file, then the TAP.
     fn swap(&mut self, id: &str, tap: &str) {
-        self.count("hundreds of swaps", |all| all.swapper.tell(&Act::Stop).unwrap());
+        self.count("swaps", |all| all.swapper.tell(&Act::Stop).unwrap());
         self.swapper = self.places.start("qemu-system-x86_64", &["-uuid", id]);
         unshare(&mut self.swapper);
         let one = open_tap(&mut self.swapper, tap);
         self.swapper.tell(&Act::Send { fd: one, frames: 5 }).unwrap();
         let file = Act::OpenFile { path: "/dev/null".into() };
         let other = i32::try_from(self.swapper.tell(&file).unwrap()).unwrap();
-        self.swapper.tell(&Act::KeepSwapping { one, other, to: 200 }).unwrap();
+        self.swapper.tell(&Act::KeepSwapping { one, other, to: (200..216).collect() }).unwrap();
         self.swapper.tell(&Act::Rest { pause: REST / 5 }).unwrap();
     }
 

@@ -7,6 +7,7 @@ use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::tenant::Act;
 use vm_metrics_testkit::wait::SOON;
 
+use super::VICTIM;
 use super::lab::Scene;
 use super::pace::Pace;
 use super::user::{ATTACKER, NEIGHBOUR, idle_argv, open_tap};
@@ -16,7 +17,7 @@ use crate::alone::alone;
 fn a_victim_is_exact_without_an_attack() {
     alone("hostile::frame::a_victim_is_exact_without_an_attack", || {
         let scene = Scene::new();
-        let mut victim = scene.victim("11111111-1111-4111-8111-111111111111", "vmt0");
+        let mut victim = scene.victim(VICTIM, "vmt0");
         for daemon in [Scene::daemon, Scene::daemon_of_root] {
             let daemon = daemon(&scene, "");
             let pace = Pace::of(&daemon);

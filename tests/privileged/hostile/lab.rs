@@ -23,8 +23,9 @@ use crate::rights::capabilities_of_the_readme;
 /// The user of the daemon.
 pub(super) const SERVICE: u32 = 64_900;
 
-/// What a daemon of the tests is told before the tables of the test, unless these begin with an interval.
-const OFTEN: &str = "interval = \"100ms\"\n";
+/// What a daemon of the tests is told before the tables of the test, unless these begin with an interval. It shows all
+/// errors over TCP, so that tests see whether they tell too much.
+const OFTEN: &str = "interval = \"100ms\"\nhttp.show_errors = true\n";
 
 /// A network namespace of its own with a directory that everybody may read, a `/run` that is empty, and a
 /// `/dev/net/tun` and a `/dev/fuse` that everybody may open, as on most hosts.
@@ -80,6 +81,15 @@ impl Scene {
         if !path.exists() {
             link_test_program(&path).unwrap();
         }
+        path
+    }
+
+    /// The same in a file of its own: it is another program than those of [`Self::program`].
+    pub(super) fn other_program(&self, name: &str) -> PathBuf {
+        let directory = self.path("others");
+        fs::create_dir_all(&directory).unwrap();
+        let path = directory.join(name);
+        fs::copy(std::env::current_exe().unwrap(), &path).unwrap();
         path
     }
 

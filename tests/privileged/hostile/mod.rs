@@ -2,13 +2,38 @@
 //!
 //! Each test has a [`lab::Scene`]: a daemon, a [`lab::Victim`] whose bytes are known, and tenants of [`user`].
 
+mod api_device;
+mod changed_program;
 mod churning_fakes;
+mod closed_host;
+mod connection_flood;
+mod few_descriptors;
 mod flapping_links;
+mod flood;
+mod flooding_api;
 mod frame;
+mod hanging_config_file;
+mod held_process;
+mod hidden_end;
 mod lab;
+mod links_out_of_a_jail;
+mod macvtap_file;
+mod many_threads;
+mod many_users;
 mod pace;
+mod pid_file_in_a_jail;
+mod planted_directories;
+mod planted_state;
 mod remade_taps;
+mod scrapes_at_once;
+mod small_limits;
+mod static_vm;
+mod stolen_id;
+mod swapped_descriptor;
 mod user;
+
+/// The uuid of a victim.
+const VICTIM: &str = "11111111-1111-4111-8111-111111111111";
 
 /// Before `main`, and so before the test harness reads a command line that is not its own: see `tenant`.
 #[used]

@@ -27,9 +27,8 @@ fn a_tap_made_anew_by_root_loses_no_byte() {
         let daemon = scene.daemon("");
         let mut vmm = victim.vmm;
         vmm.tell(&Act::Close { fd: victim.fd }).unwrap();
-        let last = make_anew(&mut vmm, "vmt0");
+        make_anew(&mut vmm, "vmt0");
         assert_sent(&daemon, &victim.id, TIMES * FRAMES * FRAME);
-        drop(last);
     });
 }
 
@@ -54,7 +53,7 @@ fn a_tap_made_anew_by_a_stranger_loses_no_byte() {
 }
 
 /// The last one stays.
-fn make_anew(vmm: &mut Tenant, name: &str) -> i32 {
+fn make_anew(vmm: &mut Tenant, name: &str) {
     let mut last = None;
     for _ in 0..TIMES {
         if let Some(fd) = last.take() {
@@ -65,7 +64,6 @@ fn make_anew(vmm: &mut Tenant, name: &str) -> i32 {
         thread::sleep(LIFE);
         last = Some(fd);
     }
-    last.unwrap()
 }
 
 /// The daemon holds the descriptor for a moment while it looks whose the TAP is.
@@ -77,7 +75,8 @@ fn open_again(vmm: &mut Tenant, name: &str) -> i32 {
 
 fn assert_sent(daemon: &Daemon, id: &str, bytes: u64) {
     let mut last = None;
-    let exact = wait_until(SOON, "each byte in the sum", || {
+    // The last TAP may be found at the next look at the descriptors of all processes only.
+    let exact = wait_until(SOON * 3, "each byte in the sum", || {
         last = sent(daemon, id);
         assert!(last.is_none_or(|sent| sent <= bytes), "{last:?} of {bytes}");
         Ok((last == Some(bytes)).then_some(()))

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat, open};
@@ -42,11 +43,7 @@ impl Macvtap {
         // Not the one in /dev: two namespaces whose macvtaps have the same index fight for it.
         let node = tempfile::tempdir().context("make a directory")?;
         let path = node.path().join(format!("tap{ifindex}"));
-        let numbers = format!("/sys/class/net/{name}/macvtap/tap{ifindex}/dev");
-        let numbers = fs::read_to_string(&numbers).with_context(|| format!("read {numbers}"))?;
-        let (major, minor) = numbers.trim().split_once(':').context("no device number")?;
-        let number = makedev(major.parse()?, minor.parse()?);
-        mknodat(CWD, &path, FileType::CharacterDevice, Mode::RUSR | Mode::WUSR, number).context("mknod")?;
+        make_node(name, ifindex, &path)?;
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = open(&path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))?;
         let mut request = sys::ifreq(name)?;
@@ -61,6 +58,11 @@ impl Macvtap {
 
     pub fn peer(&self) -> &Link {
         &self.peer
+    }
+
+    /// One more device node, which only root may open.
+    pub fn make_node(&self, path: &Path) -> Result<()> {
+        make_node(self.link.name(), self.link.ifindex()?, path)
     }
 
     /// Deletes the device; whoever held it holds nothing.
@@ -80,6 +82,14 @@ impl AsFd for Macvtap {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+fn make_node(name: &str, ifindex: u32, path: &Path) -> Result<()> {
+    let numbers = format!("/sys/class/net/{name}/macvtap/tap{ifindex}/dev");
+    let numbers = fs::read_to_string(&numbers).with_context(|| format!("read {numbers}"))?;
+    let (major, minor) = numbers.trim().split_once(':').context("no device number")?;
+    let number = makedev(major.parse()?, minor.parse()?);
+    mknodat(CWD, path, FileType::CharacterDevice, Mode::RUSR | Mode::WUSR, number).context("mknod")
 }
 
 fn is_up(link: &Link) -> Result<bool> {

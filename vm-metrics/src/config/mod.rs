@@ -1,10 +1,13 @@
 //! The configuration: TOML as typed, then checked and ready to use. Every refusal names file, line and key.
 
 mod error;
+mod http;
+mod refused;
 mod section;
 mod trust;
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +15,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use error::ConfigError;
+pub(crate) use http::{ApiSocket, HttpSettings};
 pub(crate) use section::{Section, Sections, Switch};
 
 use crate::host::Host;
@@ -30,6 +34,9 @@ const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Each VM that is gone is a set of series for this long.
 const MAX_RETENTION: Duration = Duration::from_secs(24 * 3600);
+
+/// It is a part of each line of `/metrics`.
+const MAX_PREFIX: usize = 64;
 
 /// First parts of the names of the daemon's own metrics.
 pub(crate) const OWN_PREFIXES: [&str; 2] = ["vm_metrics", "process"];
@@ -52,6 +59,7 @@ pub struct Settings {
     /// Where the daemon writes down which VM has which device, if there is such a directory.
     pub state_dir: PathBuf,
     pub listen: SocketAddr,
+    pub(crate) http: HttpSettings,
     pub metric_prefix: String,
     pub host: Host,
     pub trust: Trust,
@@ -90,14 +98,13 @@ impl Config {
         let retention = parse_retention(raw.retention.get_ref())
             .map_err(|problem| at(raw.retention.span(), format!("retention: {problem}")))?;
         let listen = raw.listen.get_ref().parse().map_err(|_| {
-            let problem =
-                format!("listen: {:?} is not ADDRESS:PORT, such as 127.0.0.1:9464", raw.listen.get_ref());
-            at(raw.listen.span(), problem)
+            at(raw.listen.span(), "listen: this is not ADDRESS:PORT, such as 127.0.0.1:9464".to_owned())
         })?;
         check_prefix(raw.metric_prefix.get_ref())
             .map_err(|problem| at(raw.metric_prefix.span(), format!("metric_prefix: {problem}")))?;
         let metric_prefix = raw.metric_prefix.into_inner();
         let host = Host::new(raw.host.proc, raw.host.sys);
+        let http = raw.http.resolve(&host, |span, problem| at(span, format!("http.{problem}")))?;
         let trust = raw.trust.resolve(|span, problem| at(span, format!("trust.{problem}")))?;
         let sources = Sections::new(SOURCES, document);
         let readers = Sections::new(READERS, document);
@@ -108,6 +115,7 @@ impl Config {
                 retention,
                 state_dir: raw.state_dir,
                 listen,
+                http,
                 metric_prefix,
                 host,
                 trust,
@@ -121,25 +129,41 @@ impl Config {
 
 /// A duration such as `1s` or `250ms`, within what makes sense for a tick.
 pub(crate) fn parse_interval(text: &str) -> Result<Duration, String> {
-    let interval = parse_duration(text)?;
-    if (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
-        Ok(interval)
-    } else {
-        Err(format!("{text:?} is not between 10ms and 1h"))
-    }
+    parse_duration_within(text, MIN_INTERVAL..=MAX_INTERVAL)
 }
 
 fn parse_retention(text: &str) -> Result<Duration, String> {
-    let retention = parse_duration(text)?;
-    if retention <= MAX_RETENTION { Ok(retention) } else { Err(format!("{text:?} is more than a day")) }
+    parse_duration_within(text, Duration::ZERO..=MAX_RETENTION)
 }
 
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+/// A duration within bounds. The problem does not repeat the text.
+pub(crate) fn parse_duration_within(
+    text: &str,
+    bounds: RangeInclusive<Duration>,
+) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    check_duration(duration, &bounds)?;
+    Ok(duration)
+}
+
+/// Refuses a duration outside of its bounds.
+pub(crate) fn check_duration(duration: Duration, bounds: &RangeInclusive<Duration>) -> Result<(), String> {
+    if bounds.contains(&duration) {
+        return Ok(());
+    }
+    let [shortest, longest] = [*bounds.start(), *bounds.end()].map(humantime::format_duration);
+    Err(format!("must be between {shortest} and {longest}"))
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
-        .map_err(|error| format!("{text:?} is not a duration such as \"1s\" or \"250ms\": {error}"))
+        .map_err(|_| "this is not a duration such as \"1s\" or \"250ms\"".to_owned())
 }
 
 fn check_prefix(prefix: &str) -> Result<(), String> {
+    if prefix.len() > MAX_PREFIX {
+        return Err(format!("must have at most {MAX_PREFIX} characters"));
+    }
     let starts_well = prefix.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     if !starts_well || !prefix.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         return Err(format!(
@@ -162,6 +186,7 @@ struct Raw {
     retention: Spanned<String>,
     state_dir: PathBuf,
     listen: Spanned<String>,
+    http: http::RawHttp,
     metric_prefix: Spanned<String>,
     host: RawHost,
     trust: trust::RawTrust,
@@ -182,6 +207,7 @@ impl Default for Raw {
             retention: typed("5m"),
             state_dir: "/run/vm-metrics".into(),
             listen: typed("127.0.0.1:9464"),
+            http: http::RawHttp::default(),
             metric_prefix: typed("vm"),
             host: RawHost::default(),
             trust: trust::RawTrust::default(),
@@ -216,8 +242,8 @@ mod tests {
         for (text, expected) in [
             ("interval = \"1s\"\nintervall = \"2s\"\n", ["test.toml:2", "intervall"]),
             ("interval = \"soon\"\n", ["test.toml:1", "interval"]),
-            ("\ninterval = \"1ms\"\n", ["test.toml:2", "between 10ms and 1h"]),
-            ("retention = \"2d\"\n", ["test.toml:1", "retention"]),
+            ("\ninterval = \"1ms\"\n", ["test.toml:2", "interval: must be between 10ms and 1h"]),
+            ("retention = \"2d\"\n", ["test.toml:1", "retention: must be between 0s and 1day"]),
             ("listen = \"9464\"\n", ["test.toml:1", "listen"]),
             ("metric_prefix = \"9vm\"\n", ["test.toml:1", "metric_prefix"]),
             ("metric_prefix = \"process\"\n", ["test.toml:1", "metric_prefix: \"process\": process_ begins"]),

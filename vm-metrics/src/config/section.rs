@@ -10,11 +10,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::ConfigError;
+use super::refused::{key_at, without_value};
 
 const ENABLED: &str = "enabled";
-
-/// Characters of a refused line that an error quotes.
-const MAX_QUOTE: usize = 100;
 
 /// The text that is read; turns places in it into lines.
 #[derive(Clone, Debug)]
@@ -38,10 +36,9 @@ impl Document {
 
     pub(super) fn error_at(&self, span: Range<usize>, message: &str) -> ConfigError {
         let before = self.text.get(..span.start).unwrap_or(&self.text);
-        let index = before.matches('\n').count();
-        let text = self.text.lines().nth(index).unwrap_or_default().trim().chars().take(MAX_QUOTE).collect();
-        let message = message.trim().replace('\n', " ");
-        ConfigError::Refused { path: self.path.clone(), line: index + 1, message, text }
+        let line = before.matches('\n').count() + 1;
+        let message = without_value(message.trim()).replace('\n', " ");
+        ConfigError::Refused { path: self.path.clone(), line, message, key: key_at(&self.text, &span) }
     }
 }
 

@@ -1,11 +1,22 @@
 //! The snapshot as JSON documents: for the API, and for `vm-metrics snapshot --json`. The names are those of
 //! [`VmStats`], the network's begin with `network_`; what was not measured is `null`.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::model::{Health, PartKind, PartRun, Snapshot, VmStats};
 use crate::sources::SOURCES;
+
+/// Whom a document is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Those who administer the host.
+    Full,
+    /// All who can connect: errors name paths and quote files, so only their number is told.
+    Counts,
+}
 
 /// All VMs of one snapshot.
 #[derive(Debug, Serialize, ToSchema)]
@@ -49,9 +60,9 @@ pub struct Part<'s> {
     pub kind: PartKind,
     pub name: &'s str,
     pub state: Health,
-    /// Why it is not healthy, in a sentence.
-    pub reason: Option<&'s str>,
-    /// The error number of the kernel, where there was one.
+    /// Why it is not healthy, in a sentence; over TCP only how many problems there are.
+    pub reason: Option<Cow<'s, str>>,
+    /// The error number of the kernel, where there was one; not over TCP.
     pub errno: Option<i32>,
     /// How long it took in the last tick.
     pub duration_seconds: Option<f64>,
@@ -73,7 +84,8 @@ pub struct Source<'s> {
     /// What it is, in a sentence.
     pub help: &'s str,
     pub state: Health,
-    pub reason: Option<&'s str>,
+    /// As in the health.
+    pub reason: Option<Cow<'s, str>>,
     /// VMs that it listed in the last tick.
     pub instances: usize,
 }
@@ -99,26 +111,26 @@ impl<'s> Vm<'s> {
 }
 
 impl<'s> DaemonHealth<'s> {
-    pub fn of(snapshot: &'s Snapshot, healthy: bool) -> Self {
+    pub fn of(snapshot: &'s Snapshot, healthy: bool, detail: Detail) -> Self {
         Self {
             healthy,
             tick: snapshot.tick,
             snapshot_age_seconds: snapshot.taken.elapsed().as_secs_f64(),
             ticks_late: snapshot.late.ticks,
             tick_duration_seconds: snapshot.tick_duration.as_secs_f64(),
-            parts: snapshot.parts.iter().map(Part::of).collect(),
+            parts: snapshot.parts.iter().map(|part| Part::of(part, detail)).collect(),
         }
     }
 }
 
 impl<'s> Part<'s> {
-    fn of(part: &'s PartRun) -> Self {
+    fn of(part: &'s PartRun, detail: Detail) -> Self {
         Self {
             kind: part.kind,
             name: part.name,
             state: part.health.state,
-            reason: reason(part),
-            errno: part.health.errno,
+            reason: reason(part, detail),
+            errno: part.health.errno.filter(|_| detail == Detail::Full),
             duration_seconds: part.duration.map(|duration| duration.as_secs_f64()),
             items: part.items,
             errors: part.errors,
@@ -127,13 +139,13 @@ impl<'s> Part<'s> {
 }
 
 impl<'s> Sources<'s> {
-    pub fn of(snapshot: &'s Snapshot) -> Self {
+    pub fn of(snapshot: &'s Snapshot, detail: Detail) -> Self {
         let source = |part: &'s PartRun| Source {
             name: part.name,
             // A source that a program brings along is not in the table.
             help: SOURCES.iter().find(|def| def.name == part.name).map_or("", |def| def.help),
             state: part.health.state,
-            reason: reason(part),
+            reason: reason(part, detail),
             instances: part.items,
         };
         let is_source = |part: &&PartRun| part.kind == PartKind::Source;
@@ -141,6 +153,16 @@ impl<'s> Sources<'s> {
     }
 }
 
-fn reason(part: &PartRun) -> Option<&str> {
-    Some(part.health.reason.as_str()).filter(|reason| !reason.is_empty())
+fn reason(part: &PartRun, detail: Detail) -> Option<Cow<'_, str>> {
+    let reason = Some(part.health.reason.as_str()).filter(|reason| !reason.is_empty())?;
+    Some(match (detail, part.errors) {
+        (Detail::Full, _) => reason.into(),
+        (Detail::Counts, 0) => "`vm-metrics doctor` or the API on the Unix socket says why".into(),
+        (Detail::Counts, 1) => {
+            "1 problem: `vm-metrics doctor` or the API on the Unix socket says which".into()
+        }
+        (Detail::Counts, errors) => {
+            format!("{errors} problems: `vm-metrics doctor` or the API on the Unix socket says which").into()
+        }
+    })
 }

@@ -1,13 +1,12 @@
 //! `/metrics`: the snapshot in the formats of Prometheus, through its own crate.
 //!
-//! A snapshot is rendered once per format, by the first who asks; later scrapes of it get the same bytes. So a scrape makes
-//! no system call for any VM, and N scrapers cost as much as one.
+//! What a snapshot says is rendered apart from what differs between two requests, so that N scrapers may share the bytes of
+//! one rendering.
 //!
 //! A snapshot that is too old, because ticks hang, is shown without its VMs: old numbers must not look like those of now.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
@@ -29,6 +28,8 @@ pub enum Format {
 }
 
 impl Format {
+    pub const ALL: [Self; 2] = [Self::Text, Self::Protobuf];
+
     /// What the header `Accept` asks for; text unless protobuf is named before any text.
     pub fn negotiate(accept: &str) -> Self {
         let wanted = accept.split(',').map(str::trim).find_map(|range| {
@@ -50,13 +51,11 @@ impl Format {
         }
     }
 
-    fn encode(self, families: &[MetricFamily]) -> prometheus::Result<Vec<u8>> {
-        let mut body = Vec::new();
+    fn encode(self, families: &[MetricFamily], body: &mut Vec<u8>) -> prometheus::Result<()> {
         match self {
-            Self::Text => TextEncoder::new().encode(families, &mut body)?,
-            Self::Protobuf => ProtobufEncoder::new().encode(families, &mut body)?,
+            Self::Text => TextEncoder::new().encode(families, body),
+            Self::Protobuf => ProtobufEncoder::new().encode(families, body),
         }
-        Ok(body)
     }
 }
 
@@ -67,57 +66,51 @@ pub struct PrometheusExporter {
     view: View,
     ticker: Ticker,
     process: ProcessCollector,
-    rendered: Mutex<[Option<Rendered>; 2]>,
-}
-
-/// What does not change between two looks at one snapshot.
-#[derive(Debug)]
-struct Rendered {
-    tick: u64,
-    stale: bool,
-    body: Bytes,
 }
 
 impl PrometheusExporter {
     pub fn new(prefix: &str, view: View, ticker: Ticker) -> Self {
         let process = ProcessCollector::for_self();
-        Self { prefix: prefix.to_owned(), view, ticker, process, rendered: Mutex::default() }
+        Self { prefix: prefix.to_owned(), view, ticker, process }
     }
 
-    /// The body of `/metrics`; `None` before the first tick has ended.
-    pub fn scrape(&self, format: Format) -> prometheus::Result<Option<Bytes>> {
-        let Some(snapshot) = self.ticker.latest() else { return Ok(None) };
+    /// The snapshot to show, and whether it is too old; `None` before the first tick has ended.
+    pub fn latest(&self) -> Option<(Arc<Snapshot>, bool)> {
+        let snapshot = self.ticker.latest()?;
         let stale = self.ticker.is_stale(&snapshot);
-        let still = self.still(&snapshot, stale, format)?;
-        let mut live = families::of_snapshot(&snapshot, |group| group.live);
-        live.extend(self.view.of_exports());
-        let live = format.encode(&self.encodable(live))?;
-        let mut body = BytesMut::with_capacity(still.len() + live.len());
-        body.extend_from_slice(&still);
-        body.extend_from_slice(&live);
-        Ok(Some(body.freeze()))
+        Some((snapshot, stale))
     }
 
-    fn still(&self, snapshot: &Snapshot, stale: bool, format: Format) -> prometheus::Result<Bytes> {
-        // A panic while rendering leaves the old bytes, which are whole.
-        let mut rendered = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = &mut rendered[format as usize];
-        if let Some(rendered) = slot
-            && (rendered.tick, rendered.stale) == (snapshot.tick, stale)
-        {
-            return Ok(rendered.body.clone());
-        }
-        let families = self.view.of_snapshot(snapshot, stale, |group| !group.live);
-        let mut families = self.encodable(families);
-        families.extend(self.process.collect());
-        let body = Bytes::from(format.encode(&families)?);
-        *slot = Some(Rendered { tick: snapshot.tick, stale, body: body.clone() });
+    /// What does not change between two looks at one snapshot.
+    pub fn of_snapshot(
+        &self,
+        snapshot: &Snapshot,
+        stale: bool,
+        format: Format,
+    ) -> prometheus::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        self.encode(self.view.of_snapshot(snapshot, stale, |group| !group.live), format, &mut body)?;
+        format.encode(&self.process.collect(), &mut body)?;
         Ok(body)
     }
 
-    fn encodable(&self, families: Vec<Family>) -> Vec<MetricFamily> {
+    /// What changes from one moment to the next.
+    pub fn of_now(&self, format: Format) -> prometheus::Result<Vec<u8>> {
+        let latest = self.ticker.latest();
+        let mut families =
+            latest.map_or_else(Vec::new, |snapshot| families::of_snapshot(&snapshot, |group| group.live));
+        families.extend(self.view.of_exports());
+        let mut body = Vec::new();
+        self.encode(families, format, &mut body)?;
+        Ok(body)
+    }
+
+    /// One after the other: in the form of the crate they take many times the memory of the text.
+    fn encode(&self, families: Vec<Family>, format: Format, body: &mut Vec<u8>) -> prometheus::Result<()> {
         let measured = families.into_iter().filter(|family| !family.samples.is_empty());
-        measured.map(|family| encodable(&self.prefix, family)).collect()
+        measured
+            .map(|family| encodable(&self.prefix, family))
+            .try_for_each(|family| format.encode(&[family], body))
     }
 }
 
@@ -173,7 +166,10 @@ mod tests {
             let mut snapshot = full();
             snapshot.taken = Instant::now().checked_sub(Duration::from_secs(age)).unwrap();
             let exporter = PrometheusExporter::new("vm", View::default(), Ticker::showing(Some(snapshot)).1);
-            String::from_utf8(exporter.scrape(Format::Text).unwrap().unwrap().to_vec()).unwrap()
+            let (snapshot, stale) = exporter.latest().unwrap();
+            let mut body = exporter.of_snapshot(&snapshot, stale, Format::Text).unwrap();
+            body.extend(exporter.of_now(Format::Text).unwrap());
+            String::from_utf8(body).unwrap()
         };
         let of_vms = |text: &str| text.lines().any(|l| l.starts_with("vm_") && !l.starts_with("vm_metrics_"));
         let (young, old) = (scrape(1), scrape(31));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::model::VmStats;
+use crate::model::{Printable, VmStats};
 
 const HEAD: [&str; 10] = [
     "ID",
@@ -59,9 +59,9 @@ fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-/// Names come from the command lines of others: no control character reaches the terminal.
+/// Names come from the command lines of others.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    Printable(text).to_string()
 }
 
 #[cfg(test)]
@@ -72,7 +72,7 @@ mod tests {
     fn columns_line_up_and_unknown_is_a_dash() {
         let vm = VmStats {
             instance_id: "a-long-identifier".into(),
-            instance_name: "evil\x1b[2J".into(),
+            instance_name: "evil\x1b[2J\nforged".into(),
             cpu_usec: Some(1_230_000),
             ..VmStats::default()
         };
@@ -80,5 +80,6 @@ mod tests {
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines[0].find("NAME"), lines[1].find("evil"));
         assert!(lines[1].contains("1.23") && lines[1].ends_with('-') && !table.contains('\x1b'), "{table}");
+        assert!(lines.len() == 2 && lines[1].contains(r"evil\u{1b}[2J\nforged"), "{table}");
     }
 }

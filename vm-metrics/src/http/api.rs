@@ -1,6 +1,6 @@
 //! `/api/v1`: the latest snapshot as JSON. A request costs no system call for any VM.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -8,11 +8,13 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use bytes::Bytes;
 use utoipa::OpenApi;
 
 use super::problem::Problem;
 use super::push;
-use crate::exporters::json::{DaemonHealth, Sources, Vm, Vms};
+use super::shared_body::SharedBody;
+use crate::exporters::json::{DaemonHealth, Detail, Sources, Vm, Vms};
 use crate::manager::Ticker;
 use crate::model::Snapshot;
 
@@ -25,16 +27,43 @@ use crate::model::Snapshot;
 )]
 pub struct Description;
 
-pub(super) fn router(ticker: Ticker) -> Router {
+const JSON: &str = "application/json";
+
+/// What all listeners share.
+#[derive(Clone, Debug)]
+pub(super) struct Api {
+    ticker: Ticker,
+    /// By tick.
+    vms: Arc<SharedBody<u64>>,
+}
+
+impl Api {
+    pub(super) fn new(ticker: Ticker) -> Self {
+        Self { ticker, vms: Arc::default() }
+    }
+}
+
+pub(super) fn router(api: Api, detail: Detail) -> Router {
+    let snapshots = Router::new()
+        .route("/health", get(health))
+        .route("/sources", get(sources))
+        .with_state((api.ticker.clone(), detail));
     let api = Router::new()
         .route("/vms", get(vms))
         .route("/vms/{id}", get(vm))
-        .route("/health", get(health))
-        .route("/sources", get(sources))
-        .route("/openapi.json", get(async || Json(Description::openapi())))
-        .method_not_allowed_fallback(not_allowed)
-        .with_state(ticker);
+        .route("/openapi.json", get(description))
+        .with_state(api)
+        .merge(snapshots)
+        .method_not_allowed_fallback(not_allowed);
     Router::new().nest("/api/v1", api)
+}
+
+async fn description() -> Response {
+    static TEXT: LazyLock<Bytes> = LazyLock::new(|| {
+        // It is made of constants, so this is a fault that each test of it sees.
+        serde_json::to_vec(&Description::openapi()).unwrap_or_default().into()
+    });
+    ([(header::CONTENT_TYPE, JSON)], TEXT.clone()).into_response()
 }
 
 /// All VMs
@@ -43,9 +72,16 @@ pub(super) fn router(ticker: Ticker) -> Router {
     (status = 503, description = "There are no numbers, or only old ones", body = Problem,
         content_type = "application/problem+json"),
 ))]
-async fn vms(State(ticker): State<Ticker>) -> Result<Response, Problem> {
-    let snapshot = current(&ticker)?;
-    render(move || serde_json::to_vec(&Vms::of(&snapshot))).await
+async fn vms(State(api): State<Api>) -> Result<Response, Problem> {
+    let now = || {
+        let snapshot = current(&api.ticker)?;
+        let tick = snapshot.tick;
+        Ok((tick, move || serde_json::to_vec(&Vms::of(&snapshot)).map_err(|error| failed(&error))))
+    };
+    match api.vms.get(now).await {
+        Ok(rendered) => Ok(rendered?.respond(Bytes::new(), JSON)),
+        Err(error) => Err(failed(&error)),
+    }
 }
 
 /// One VM
@@ -57,7 +93,7 @@ async fn vms(State(ticker): State<Ticker>) -> Result<Response, Problem> {
         content_type = "application/problem+json"),
 ))]
 async fn vm(
-    State(ticker): State<Ticker>,
+    State(Api { ticker, .. }): State<Api>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let Path(id) = id?;
@@ -75,10 +111,10 @@ async fn vm(
     (status = 503, description = "The first tick has not ended", body = Problem,
         content_type = "application/problem+json"),
 ))]
-async fn health(State(ticker): State<Ticker>) -> Result<Response, Problem> {
+async fn health(State((ticker, detail)): State<(Ticker, Detail)>) -> Result<Response, Problem> {
     let snapshot = latest(&ticker)?;
     let healthy = ticker.hangs().is_none();
-    Ok(Json(DaemonHealth::of(&snapshot, healthy)).into_response())
+    Ok(Json(DaemonHealth::of(&snapshot, healthy, detail)).into_response())
 }
 
 /// Where VMs are looked for
@@ -87,9 +123,9 @@ async fn health(State(ticker): State<Ticker>) -> Result<Response, Problem> {
     (status = 503, description = "The first tick has not ended", body = Problem,
         content_type = "application/problem+json"),
 ))]
-async fn sources(State(ticker): State<Ticker>) -> Result<Response, Problem> {
+async fn sources(State((ticker, detail)): State<(Ticker, Detail)>) -> Result<Response, Problem> {
     let snapshot = latest(&ticker)?;
-    Ok(Json(Sources::of(&snapshot)).into_response())
+    Ok(Json(Sources::of(&snapshot, detail)).into_response())
 }
 
 async fn not_allowed(method: Method) -> Problem {
@@ -111,19 +147,9 @@ fn current(ticker: &Ticker) -> Result<Arc<Snapshot>, Problem> {
     Ok(snapshot)
 }
 
-/// Writing thousands of VMs takes a while: not on the thread that answers the others.
-async fn render(
-    write: impl FnOnce() -> serde_json::Result<Vec<u8>> + Send + 'static,
-) -> Result<Response, Problem> {
-    let failed = |error: &dyn std::error::Error| {
-        tracing::error!("cannot write the answer: {error}");
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot write the answer: {error}"))
-    };
-    match tokio::task::spawn_blocking(write).await {
-        Ok(Ok(body)) => Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response()),
-        Ok(Err(error)) => Err(failed(&error)),
-        Err(error) => Err(failed(&error)),
-    }
+fn failed(error: &dyn std::error::Error) -> Problem {
+    tracing::error!("cannot write the answer: {error}");
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "cannot write the answer: the log says why")
 }
 
 #[cfg(test)]
@@ -145,12 +171,13 @@ mod tests {
 
     /// Of `/vms`, `/vms/a`, `/health` and `/sources`.
     async fn answers(ticker: &Ticker) -> [(u16, String, Value); 4] {
-        let ticker = || State(ticker.clone());
+        let api = || State(Api::new(ticker.clone()));
+        let full = || State((ticker.clone(), Detail::Full));
         [
-            read(vms(ticker()).await).await,
-            read(vm(ticker(), Ok(Path("a".to_owned()))).await).await,
-            read(health(ticker()).await).await,
-            read(sources(ticker()).await).await,
+            read(vms(api()).await).await,
+            read(vm(api(), Ok(Path("a".to_owned()))).await).await,
+            read(health(full()).await).await,
+            read(sources(full()).await).await,
         ]
     }
 

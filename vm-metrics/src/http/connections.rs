@@ -1,9 +1,8 @@
 //! Accepts connections, and keeps anybody from holding so many that others find no room.
 
-use std::collections::VecDeque;
 use std::io;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -11,96 +10,178 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::task::JoinHandle;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+
+use super::activity::{Activity, NotedService, NotedStream, Patience};
+use super::open::Open;
+use super::peer::{Peer, TcpPeers};
 
 /// A few scrapers and a few people are ten connections. Each is an open file, and there are VMs that need theirs.
-const MAX_OPEN: usize = 64;
+const MAX_TCP: usize = 64;
+
+/// Only root and the daemon's user may connect.
+const MAX_UNIX: usize = 16;
 
 /// How long a connection may say nothing, or not all of its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long an answer may take to be given and taken.
+const PATIENCE: Patience = Patience { answer: Duration::from_secs(30), stall: Duration::from_secs(10) };
+
+/// Between two looks at whether an answer takes too long.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Bytes of the head of a request, and bytes of an answer beyond which no more is asked of its body.
+const BUFFER: usize = 32 << 10;
+
 /// Before accepting again, when the process or the host has no open files left.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Between two lines in the log that say so.
+const NEWS: Duration = Duration::from_secs(60);
+
+/// Connections that the kernel holds for the server: a flood must not push out those of others.
+const BACKLOG: u32 = 4096;
 
 /// Where connections come from.
-pub trait Accept {
+pub trait Accept: Send {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    /// Connections at the same time.
+    const MAX_OPEN: usize;
+
+    /// The next connection and whose it is; nobody's when the peer has closed it already.
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Option<Peer>)>> + Send;
 }
 
-impl Accept for TcpListener {
-    type Stream = TcpStream;
+/// A TCP socket that knows its peers.
+#[derive(Debug)]
+pub struct Tcp {
+    listener: TcpListener,
+    peers: TcpPeers,
+}
 
-    async fn accept(&self) -> io::Result<TcpStream> {
-        Self::accept(self).await.map(|(stream, _)| stream)
+/// Listens on a TCP address.
+pub fn listen(address: std::net::SocketAddr) -> io::Result<Tcp> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    let listener = socket.listen(BACKLOG)?;
+    let peers = TcpPeers::new(listener.local_addr());
+    Ok(Tcp { listener, peers })
+}
+
+impl Tcp {
+    pub fn local_addr(&self) -> io::Result<std::net::SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+impl Accept for Tcp {
+    type Stream = TcpStream;
+    const MAX_OPEN: usize = MAX_TCP;
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, Option<Peer>)> {
+        let (stream, client) = self.listener.accept().await?;
+        // One that was reset is nobody's any more.
+        let peer = match stream.take_error()? {
+            None => self.peers.of(client, stream.local_addr()?),
+            Some(_) => None,
+        };
+        Ok((stream, peer))
     }
 }
 
 impl Accept for UnixListener {
     type Stream = UnixStream;
+    const MAX_OPEN: usize = MAX_UNIX;
 
-    async fn accept(&self) -> io::Result<UnixStream> {
-        Self::accept(self).await.map(|(stream, _)| stream)
+    async fn accept(&mut self) -> io::Result<(UnixStream, Option<Peer>)> {
+        let (stream, _) = Self::accept(self).await?;
+        let peer = stream.peer_cred().map_or(Peer::Unknown, |peer| Peer::user(peer.uid()));
+        Ok((stream, Some(peer)))
     }
 }
 
 /// Serves until `leaving`, and then until the last answer is given.
 pub async fn serve(listener: impl Accept, router: Router, leaving: impl Future<Output = ()>) {
-    let mut leaving = pin!(leaving);
     let graceful = GracefulShutdown::new();
-    let mut open = Open::default();
+    accept_until(listener, &router, PATIENCE, &graceful, leaving).await;
+    graceful.shutdown().await;
+}
+
+async fn accept_until<L: Accept>(
+    mut listener: L,
+    router: &Router,
+    patience: Patience,
+    graceful: &GracefulShutdown,
+    leaving: impl Future<Output = ()>,
+) {
+    let mut leaving = pin!(leaving);
+    let mut open = Open::new(L::MAX_OPEN);
+    let mut said: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = &mut leaving => break,
+            () = &mut leaving => return,
         };
         match accepted {
-            Ok(stream) => open.add(stream, router.clone(), &graceful).await,
+            Ok((stream, Some(peer))) if open.make_room(peer).await => {
+                let activity = Activity::new();
+                let answer = answer(stream, router.clone(), activity.clone(), patience, graceful);
+                open.add(peer, activity, tokio::spawn(answer));
+            }
+            // In a flood those who have a connection must have their turn.
+            Ok(_) => tokio::task::yield_now().await,
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
-                tracing::warn!("cannot accept a connection: {error}");
+                if said.is_none_or(|said| said.elapsed() > NEWS) {
+                    tracing::warn!("cannot accept a connection: {error}");
+                    said = Some(Instant::now());
+                }
+                open.close_an_idle_one().await;
                 tokio::select! {
                     () = tokio::time::sleep(RETRY) => {}
-                    () = &mut leaving => break,
+                    () = &mut leaving => return,
                 }
             }
         }
     }
-    drop(listener);
-    graceful.shutdown().await;
 }
 
-/// The open connections, the oldest first.
-#[derive(Default)]
-struct Open(VecDeque<JoinHandle<()>>);
-
-impl Open {
-    /// Where there is no room the oldest goes: who waits for nothing, or does not take the answer, hinders nobody, and a
-    /// scraper connects again.
-    async fn add<S>(&mut self, stream: S, router: Router, graceful: &GracefulShutdown)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        self.0.retain(|connection| !connection.is_finished());
-        while self.0.len() >= MAX_OPEN {
-            if let Some(oldest) = self.0.pop_front() {
-                oldest.abort();
-                // Its file is closed when it has ended, not before; how it ended does not matter.
-                let _ = oldest.await;
-            }
-        }
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-        let connection = graceful.watch(connection);
-        self.0.push_back(tokio::spawn(async move {
-            if let Err(error) = connection.await {
+/// One connection, from its first request to its last.
+fn answer<S>(
+    stream: S,
+    router: Router,
+    activity: Activity,
+    patience: Patience,
+    graceful: &GracefulShutdown,
+) -> impl Future<Output = ()> + use<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = NotedService { inner: TowerToHyperService::new(router), activity: activity.clone() };
+    let stream = NotedStream { inner: stream, activity: activity.clone() };
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(stream), service);
+    let connection = graceful.watch(connection);
+    async move {
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
                 tracing::debug!("a connection ended early: {error}");
-            }
-        }));
+            },
+            () = overdue(&activity, patience) => tracing::debug!("a peer does not take its answer"),
+        }
+    }
+}
+
+/// Waits until the peer has had more than enough time.
+async fn overdue(activity: &Activity, patience: Patience) {
+    while !activity.is_overdue(patience) {
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -108,6 +189,13 @@ impl Open {
 fn is_of_the_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::NotConnected
     )
 }
+
+#[cfg(test)]
+#[path = "connections_tests.rs"]
+mod tests;

@@ -2,52 +2,72 @@
 //!
 //! Healthy means that ticks end. Ready means that a first snapshot is there; from then on it stays so.
 
+mod activity;
 mod api;
 mod connections;
+mod hosts;
+mod metrics;
+mod open;
+mod peer;
 mod problem;
 pub mod push;
-
-use std::sync::Arc;
+mod rate;
+mod shared_body;
+mod socket_owner;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 
-use crate::exporters::prometheus::{Format, PrometheusExporter};
+use crate::config::HttpSettings;
+use crate::exporters::json::Detail;
+use crate::exporters::prometheus::PrometheusExporter;
 use crate::manager::Ticker;
 
 pub use api::Description;
-pub use connections::serve;
+pub use connections::{listen, serve};
 
 const INDEX: &str =
     "<h1>vm-metrics</h1><p><a href=\"/metrics\">metrics</a> <a href=\"/api/v1/vms\">VMs</a></p>";
 
-pub fn router(exporter: PrometheusExporter, ticker: Ticker) -> Router {
-    let metrics = Router::new().route("/metrics", get(metrics)).with_state(Arc::new(exporter));
-    let state = Router::new()
-        .route("/-/healthy", get(healthy))
-        .route("/-/ready", get(ready))
-        .with_state(ticker.clone());
-    let api = api::router(ticker);
-    Router::new()
-        .route("/", get(async || Html(INDEX)))
-        .merge(metrics)
-        .merge(state)
-        .merge(api)
-        .fallback(problem::not_found)
+/// What is served, whoever asks: the listeners share its renderings.
+#[derive(Clone, Debug)]
+pub struct Site {
+    scrapes: metrics::Scrapes,
+    api: api::Api,
+    ticker: Ticker,
 }
 
-async fn metrics(State(exporter): State<Arc<PrometheusExporter>>, headers: HeaderMap) -> Response {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let format = Format::negotiate(accept);
-    // Rendering thousands of VMs takes a while: not on the thread that answers the others.
-    match tokio::task::spawn_blocking(move || exporter.scrape(format)).await {
-        Ok(Ok(Some(body))) => ([(header::CONTENT_TYPE, format.content_type())], body).into_response(),
-        Ok(Ok(None)) => (StatusCode::SERVICE_UNAVAILABLE, "the first tick has not ended\n").into_response(),
-        Ok(Err(error)) => failed(&error),
-        Err(error) => failed(&error),
+impl Site {
+    pub fn new(exporter: PrometheusExporter, ticker: Ticker) -> Self {
+        Self { scrapes: metrics::Scrapes::new(exporter), api: api::Api::new(ticker.clone()), ticker }
+    }
+
+    /// For TCP, where anybody may ask.
+    pub fn for_network(&self, settings: &HttpSettings) -> Router {
+        let detail = if settings.show_errors { Detail::Full } else { Detail::Counts };
+        self.router(detail).layer(from_fn_with_state(hosts::Hosts::new(&settings.hosts), hosts::check))
+    }
+
+    /// For a Unix socket, whose mode says who may ask.
+    pub fn for_socket(&self) -> Router {
+        self.router(Detail::Full)
+    }
+
+    fn router(&self, detail: Detail) -> Router {
+        let state = Router::new()
+            .route("/-/healthy", get(healthy))
+            .route("/-/ready", get(ready))
+            .with_state(self.ticker.clone());
+        Router::new()
+            .route("/", get(async || Html(INDEX)))
+            .merge(metrics::router(self.scrapes.clone()))
+            .merge(state)
+            .merge(api::router(self.api.clone(), detail))
+            .fallback(problem::not_found)
     }
 }
 
@@ -67,11 +87,6 @@ async fn ready(State(ticker): State<Ticker>) -> Response {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready: the first tick has not ended\n").into_response()
     }
-}
-
-fn failed(error: &dyn std::error::Error) -> Response {
-    tracing::error!("cannot render the metrics: {error}");
-    (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot render the metrics: {error}\n")).into_response()
 }
 
 #[cfg(test)]

@@ -119,6 +119,7 @@ impl Engine {
         // It may have ended since it was listed, and a program's own source may not have heard of it.
         vms.vms.retain(|vm| vm.hypervisor_pid.is_none_or(|pid| !batch.ended.contains(&pid)));
         let leaving = retain::leaving(&self.before, &vms, &batch);
+        retain::take_from_present(&leaving, &mut batch);
         let mut last = retain::handed_over(&leaving, &batch);
         for (_, state) in &mut self.readers {
             if let ReaderState::Running(reader) = state {
@@ -132,6 +133,11 @@ impl Engine {
         self.ledger.hear_of_remade((&vms, &mut batch), (&leaving, &mut last));
         self.ledger.hear(&batch, &leaving);
         let (stats, last_words) = merge::merge((&vms, &batch), (&leaving.vms, &last), &mut self.ledger);
+        // The merge has written the state.
+        if let Some(state) = self.ledger.state_health().map(judge::state_run) {
+            self.health_log.note(&state);
+            parts.push(state);
+        }
         let mut overuse = self.ledger.take_overuse();
         overuse.merge(self.departed.add(&leaving.vms, last_words, &self.before.stats, began));
         let mut shown = stats.clone();

@@ -60,6 +60,13 @@ pub(super) fn source_off(name: &'static str) -> PartRun {
     not_run(name, PartHealth::new(Health::Disabled, "switched off, or nothing in its section"))
 }
 
+/// What the manager keeps for its next start.
+pub(super) fn state_run(health: &PartHealth) -> PartRun {
+    let is_fault = matches!(health.state, Health::Degraded | Health::Failed);
+    let not_run = not_run("state", health.clone());
+    PartRun { kind: PartKind::Manager, errors: usize::from(is_fault), ..not_run }
+}
+
 fn not_run(name: &'static str, health: PartHealth) -> PartRun {
     PartRun {
         kind: PartKind::Source,

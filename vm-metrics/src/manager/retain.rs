@@ -1,14 +1,16 @@
 //! The departed: the last numbers of VMs and interfaces that are gone are shown for a while, so that a scrape that comes
 //! later still finds the last bytes.
 
+mod settled;
+
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::ledger::ebpf_or;
+use settled::{settled, show_nic, without_process};
+
 use super::shares::{self, Kept, Limit};
 use crate::model::{
-    Batch, DepartedDevice, Excess, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, Tenant, Trust,
-    VmSet, VmStats,
+    Batch, DepartedDevice, Excess, Gone, InstanceInfo, Leaving, Nic, NicStats, Tenant, Trust, VmSet, VmStats,
 };
 
 /// Departed VMs that are kept.
@@ -75,6 +77,17 @@ type Deleted = HashSet<(Option<u64>, u32)>;
 fn deleted(batch: &Batch) -> Deleted {
     let deleted = batch.departed.iter().filter(|device| device.gone == Gone::Deleted);
     deleted.map(|DepartedDevice { netns, ifindex, .. }| (*netns, *ifindex)).collect()
+}
+
+/// The last counters of a device that had been read before are those of its VM as it leaves, and not once more those of
+/// whoever has its name now.
+pub(super) fn take_from_present(leaving: &Leaving, batch: &mut Batch) {
+    for (nic, ifindex) in &leaving.ifindexes {
+        let is_it = batch.taps.get(nic).is_some_and(|reading| reading.ifindex == *ifindex);
+        if is_it && batch.gone_again.contains(nic) {
+            batch.taps.remove(nic);
+        }
+    }
 }
 
 /// What was read in this tick of devices that another VM has now: they are read once, so that what one VM is given the
@@ -252,85 +265,6 @@ fn talk(vm: &VmStats) -> u64 {
     let nics = vm.nics.iter().flat_map(of_nic).flatten().fold(0, u64::saturating_add);
     let sums = [vm.net_rx_bytes, vm.net_tx_bytes].into_iter().flatten().fold(0, u64::saturating_add);
     nics.max(sums)
-}
-
-/// In the place of one of which nothing is known; not beside one that is there.
-fn show_nic(vm: &mut VmStats, departed: &NicStats) {
-    let same = |nic: &&mut NicStats| nic.device == departed.device && nic.netns == departed.netns;
-    match vm.nics.iter_mut().find(same) {
-        Some(nic) if nic.ifindex.is_some() => {}
-        Some(nic) => *nic = departed.clone(),
-        None => vm.nics.push(departed.clone()),
-    }
-}
-
-/// Only what its interfaces have counted.
-fn without_process(vm: VmStats) -> VmStats {
-    VmStats {
-        start_time: None,
-        cpu_usec: None,
-        cpu_wait_usec: None,
-        vcpus: Vec::new(),
-        disk_read_bytes: None,
-        disk_write_bytes: None,
-        disk_cancelled_write_bytes: None,
-        ..vm
-    }
-}
-
-/// The last numbers of a VM that uses nothing any more.
-fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
-    last.running = false;
-    last.state = None;
-    for memory in last.memory_mut() {
-        *memory = None;
-    }
-    let Some(before) = before else { return last };
-    last.start_time = last.start_time.or(before.start_time);
-    last.cpu_usec = last.cpu_usec.or(before.cpu_usec);
-    last.cpu_wait_usec = last.cpu_wait_usec.or(before.cpu_wait_usec);
-    if last.vcpus.is_empty() {
-        last.vcpus.clone_from(&before.vcpus);
-    }
-    last.disk_read_bytes = last.disk_read_bytes.or(before.disk_read_bytes);
-    last.disk_write_bytes = last.disk_write_bytes.or(before.disk_write_bytes);
-    last.disk_cancelled_write_bytes = last.disk_cancelled_write_bytes.or(before.disk_cancelled_write_bytes);
-    last.net_rx_bytes = last.net_rx_bytes.or(before.net_rx_bytes);
-    last.net_tx_bytes = last.net_tx_bytes.or(before.net_tx_bytes);
-    last.net_rx_packets = last.net_rx_packets.or(before.net_rx_packets);
-    last.net_tx_packets = last.net_tx_packets.or(before.net_tx_packets);
-    for nic in &mut last.nics {
-        let known = before.nics.iter().find(|known| known.device == nic.device && known.netns == nic.netns);
-        if let Some(known) = known {
-            settle_nic(nic, known);
-        }
-    }
-    last
-}
-
-fn settle_nic(nic: &mut NicStats, before: &NicStats) {
-    let same_device = nic.ifindex.is_none() || nic.ifindex == before.ifindex;
-    if !same_device {
-        return;
-    }
-    nic.ifindex = before.ifindex;
-    nic.source = before.source;
-    nic.attach = before.attach;
-    nic.start_time = before.start_time;
-    nic.rx = or(nic.rx, before.rx);
-    nic.tx = or(nic.tx, before.tx);
-    nic.ebpf = ebpf_or(nic.ebpf, before.ebpf);
-    nic.rx_gap_packets = nic.rx_gap_packets.or(before.rx_gap_packets);
-    nic.tx_gap_packets = nic.tx_gap_packets.or(before.tx_gap_packets);
-}
-
-fn or(last: FrameCounts, before: FrameCounts) -> FrameCounts {
-    FrameCounts {
-        bytes: last.bytes.or(before.bytes),
-        packets: last.packets.or(before.packets),
-        dropped: last.dropped.or(before.dropped),
-        errors: last.errors.or(before.errors),
-    }
 }
 
 #[cfg(test)]

@@ -72,7 +72,8 @@ mod tests {
 
     #[test]
     fn a_greedy_user_loses_only_things_of_its_own() {
-        let things = [kept(7, 1, 5), kept(7, 1, 9), kept(9, 1, 0), kept(0, 1, 0), kept(7, 1, 1), kept(7, 1, 9)];
+        let things =
+            [kept(7, 1, 5), kept(7, 1, 9), kept(9, 1, 0), kept(0, 1, 0), kept(7, 1, 1), kept(7, 1, 9)];
         let limit = Limit { trusted: 1, others: 3 };
         assert_eq!(beyond(things, limit), [0, 4], "the largest stay");
         assert_eq!(beyond(things, Limit { trusted: 0, others: 10 }), [3]);

@@ -25,6 +25,8 @@ pub struct Batch {
     pub gone: HashMap<Nic, Gone>,
     /// Devices that had gone before those of this tick were read, whether a VM had them or none.
     pub departed: Vec<DepartedDevice>,
+    /// NICs whose reading is that of a device that has come and gone since the last tick.
+    pub gone_again: HashSet<Nic>,
     /// Devices that have come and gone since the last tick under the name of a NIC, with all that each has counted.
     pub remade: Vec<(Nic, TapReading)>,
     /// Of the network namespaces in which something was read, by inode: a number that no other namespace has or will have,

@@ -2,6 +2,7 @@
 
 mod batch;
 mod fair_share;
+mod printable;
 mod snapshot;
 mod stats;
 mod tenant;
@@ -15,6 +16,7 @@ pub use batch::{
     ProcessReading, SchedTimes, SmapsRollup, TapReading, TapStats, ThreadsReading, VcpuReading,
 };
 pub use fair_share::{Excess, Overuse, fair_share};
+pub(crate) use printable::{Escaping, Printable, is_unsafe};
 pub use snapshot::{Health, Late, PartHealth, PartKind, PartRun, Snapshot};
 pub use stats::{
     AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats, PacketMix, VcpuStats, VmStats, Volume,

@@ -36,6 +36,7 @@ pub struct Late {
 pub enum PartKind {
     Source,
     Reader,
+    Manager,
 }
 
 /// How a part did in one tick.
@@ -113,6 +114,7 @@ impl PartKind {
         match self {
             Self::Source => "source",
             Self::Reader => "reader",
+            Self::Manager => "manager",
         }
     }
 }

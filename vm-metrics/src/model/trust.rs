@@ -15,9 +15,14 @@ impl Trust {
         Self { users: Some(uids.into_iter().collect()) }
     }
 
+    /// Whether processes of all users may be VMs.
+    pub fn is_open(&self) -> bool {
+        self.users.is_none()
+    }
+
     /// Whether a process of this user may be a VM at all. An unknown user may only where nobody is named.
     pub fn may_run_vms(&self, uid: Option<u32>) -> bool {
-        self.users.is_none() || self.is_trusted(uid)
+        self.is_open() || self.is_trusted(uid)
     }
 
     /// Whether what this user says of devices and ids counts as the operator's word.

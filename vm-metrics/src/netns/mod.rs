@@ -16,6 +16,8 @@ use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
+#[cfg(feature = "ebpf")]
+use std::time::Duration;
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, fstat, open};
@@ -25,6 +27,8 @@ pub(crate) use cookie::cookie_of;
 pub(crate) use tun::{TUN, device_number, is_tun, tun_device};
 
 use crate::host::Host;
+#[cfg(feature = "ebpf")]
+use crate::patient::{Job, Patient};
 
 /// A network namespace, held open.
 #[derive(Debug)]
@@ -70,12 +74,12 @@ impl Namespace {
         let own = host.own_netns();
         let processes = fs::read_dir(host.proc()).into_iter().flatten();
         let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-        let files = pids.map(|pid| host.process(pid).join("ns/net")).chain(names(host));
+        let of_processes = of_processes(host, pids.collect());
+        let of_names = names(host).into_iter().filter_map(|path| Some((inode_of(&path)?, path)));
         let (mut found, mut known) = (Vec::new(), own.into_iter().collect::<HashSet<u64>>());
-        for file in files {
-            let Some(inode) = inode_of(&file) else { continue };
+        for (inode, path) in of_processes.into_iter().chain(of_names) {
             if known.insert(inode) {
-                found.extend(open_file(&file).map(|fd| Self { fd }));
+                found.extend(open_file(&path).map(|fd| Self { fd }));
             }
         }
         found
@@ -100,6 +104,32 @@ impl Namespace {
             thread.join().unwrap_or_else(|panic| resume_unwind(panic))
         })
     }
+}
+
+/// The namespaces of processes, with the file of one process that is in it. A process that does not answer is left out.
+#[cfg(feature = "ebpf")]
+fn of_processes(host: &Host, pids: Vec<u32>) -> Vec<(u64, PathBuf)> {
+    /// Each call goes on after those that do not answer.
+    const CALLS: usize = 64;
+    let file = |pid: u32| host.process(pid).join("ns/net");
+    let mut patient = Patient::new("others", Duration::from_millis(100), |path: PathBuf| inode_of(path));
+    let (mut found, mut left) = (Vec::new(), pids);
+    for _ in 0..CALLS {
+        let job = |pid: &u32| Job { pid: *pid, uid: None, is_trusted: true, question: file(*pid) };
+        let answers = patient.each(left.iter().map(job).collect());
+        let mut unanswered = Vec::new();
+        for (pid, answer) in left.iter().zip(answers) {
+            match answer {
+                Some(inode) => found.extend(inode.map(|inode| (inode, file(*pid)))),
+                None => unanswered.push(*pid),
+            }
+        }
+        if unanswered.is_empty() || unanswered.len() == patient.stuck() {
+            break;
+        }
+        left = unanswered;
+    }
+    found
 }
 
 fn open_file(path: &Path) -> io::Result<OwnedFd> {

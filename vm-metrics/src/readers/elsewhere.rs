@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::model::{Tenant, in_turns};
 use super::{ReadReport, ReaderError, Setting};
 use crate::host::Host;
 use crate::model::{Excess, FIRST_NUMBER, Nic, Trust, VmSet, fair_share};
+use crate::model::{Tenant, in_turns};
 use crate::netns::Namespace;
+use crate::patient::{Job, Patient};
 
 /// A namespace that could not be opened is tried again after this time.
 const RETRY: Duration = Duration::from_secs(10);
@@ -21,11 +22,15 @@ const MAX_OF_OTHERS: u64 = 1024;
 /// A namespace takes up to this many files of each reader, and what is left is for the others.
 const FILES_EACH: u64 = 16;
 
+/// How long a process may take to show its namespace.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// How long a tick opens namespaces of users who are not trusted. At least one is opened in any case.
 const TIME_FOR_OTHERS: Duration = Duration::from_millis(50);
 
-/// A VM that has no TAP in the namespace any more may be making it anew. If its process lives, it has this time.
-const KEEP: Duration = Duration::from_secs(10);
+/// A VM that has no TAP in the namespace any more may be making it anew. If its process lives, it has this time: longer
+/// than from one look at its descriptors to the next.
+const KEEP: Duration = Duration::from_secs(40);
 
 /// What such a namespace is counted as, where it is left out.
 const RESOURCE: &str = "namespaces";
@@ -43,6 +48,7 @@ pub(super) struct Elsewhere<T> {
     order: Vec<u64>,
     turn: usize,
     opened: u64,
+    finder: Patient<(Host, u64, Vec<u32>), io::Result<Namespace>>,
 }
 
 #[derive(Debug)]
@@ -92,6 +98,9 @@ impl<T> Elsewhere<T> {
             order: Vec::new(),
             turn: 0,
             opened: 0,
+            finder: Patient::new("find-netns", PATIENCE, |(host, netns, pids): (Host, u64, Vec<u32>)| {
+                Namespace::find(&host, netns, &pids)
+            }),
         }
     }
 
@@ -137,7 +146,7 @@ impl<T> Elsewhere<T> {
                 self.opened += 1;
                 let number = FIRST_NUMBER + self.opened;
                 let tenant = *tenant;
-                let opened = Namespace::find(&self.host, netns, pids)
+                let opened = find(&mut self.finder, &self.host, netns, pids, tenant)
                     .and_then(|namespace| open(Opened { namespace, netns, tenant, number }));
                 let (state, had_at) = (opened.map_err(Refusal::new), Instant::now());
                 let known = Known { is_wanted: true, had_at, pids: pids.clone(), tenant, state };
@@ -193,11 +202,13 @@ impl<T> Elsewhere<T> {
     }
 
     /// Those that are followed: of trusted users first, then one of each user after the other.
+    #[cfg(feature = "ebpf")]
     pub(super) fn order(&self) -> impl Iterator<Item = u64> {
         self.order.iter().copied()
     }
 
     /// Whose VMs are in it.
+    #[cfg(feature = "ebpf")]
     pub(super) fn tenant(&self, netns: u64) -> Tenant {
         self.known.get(&netns).map_or(Tenant::Other(None), |known| known.tenant)
     }
@@ -229,6 +240,24 @@ impl<T> Elsewhere<T> {
     pub(super) fn release(&mut self, mut close: impl FnMut(&mut T) -> bool) {
         self.known.retain(|_, known| known.is_wanted || !known.state.as_mut().map_or(true, &mut close));
     }
+}
+
+/// A process may keep whoever opens its namespace waiting: then it is tried again later.
+fn find(
+    finder: &mut Patient<(Host, u64, Vec<u32>), io::Result<Namespace>>,
+    host: &Host,
+    netns: u64,
+    pids: &[u32],
+    tenant: Tenant,
+) -> io::Result<Namespace> {
+    let job = Job {
+        pid: pids.first().copied().unwrap_or_default(),
+        uid: tenant.uid(),
+        is_trusted: tenant.is_trusted(),
+        question: (host.clone(), netns, pids.to_vec()),
+    };
+    let answer = finder.each(vec![job]).pop().flatten();
+    answer.unwrap_or_else(|| Err(io::Error::new(io::ErrorKind::TimedOut, "its processes do not answer")))
 }
 
 impl Refusal {
@@ -265,86 +294,4 @@ pub(super) fn by_netns<'v>(nics: impl IntoIterator<Item = &'v Nic>) -> HashMap<O
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::InstanceInfo;
-    use crate::readers::{Purpose, Watch};
-
-    fn elsewhere(max_of_others: u64) -> Elsewhere<()> {
-        let (host, trust, watch) = (Host::default(), Trust::default(), Watch::default());
-        let setting = Setting { host, purpose: Purpose::Look, trust, watch };
-        Elsewhere { max_of_others, ..Elsewhere::new(&setting) }
-    }
-
-    /// VMs of these users, each in a namespace of its own.
-    fn vms(users: &[(u32, u64)]) -> VmSet {
-        let mut pid = 0;
-        let mut vm = |uid: u32| {
-            pid += 1;
-            let nic = Nic { tap: "tap0".into(), netns: Some(1000 * u64::from(uid) + u64::from(pid)) };
-            InstanceInfo {
-                hypervisor_pid: Some(pid),
-                uid: Some(uid),
-                nics: vec![nic],
-                ..InstanceInfo::default()
-            }
-        };
-        let vms = users.iter().flat_map(|(uid, count)| (0..*count).map(|_| *uid)).map(&mut vm).collect();
-        VmSet { vms }
-    }
-
-    fn ranked(elsewhere: &Elsewhere<()>, vms: &VmSet) -> (Vec<u64>, Excess) {
-        let mut overuse = Excess::default();
-        let wanted = wanted(vms, &HashSet::new(), &elsewhere.trust);
-        let users = elsewhere.within_shares(&wanted, &mut overuse).iter().map(|netns| netns / 1000).collect();
-        (users, overuse)
-    }
-
-    #[test]
-    fn a_stranger_cannot_take_all_namespaces() {
-        let (users, overuse) = ranked(&elsewhere(10), &vms(&[(7, 100), (0, 20), (9, 3)]));
-        assert_eq!(users[..20], [0; 20], "root is not cut, and comes first");
-        assert_eq!(users[20..], [7, 9, 7, 9, 7, 9, 7, 7, 7, 7]);
-        let mut expected = Excess::default();
-        expected.add(Some(7), RESOURCE, 93);
-        assert_eq!(overuse, expected);
-    }
-
-    #[test]
-    fn a_trusted_users_vm_makes_its_namespace_trusted() {
-        let mut vms = vms(&[(7, 1), (0, 1)]);
-        let netns = vms.vms[0].nics[0].netns;
-        vms.vms[1].nics[0].netns = netns;
-        let tenant = |ended: &[u32]| {
-            let ended = ended.iter().copied().collect();
-            wanted(&vms, &ended, &Trust::default()).remove(&netns.unwrap()).map(|wanted| wanted.tenant)
-        };
-        assert_eq!(tenant(&[]), Some(Tenant::Trusted));
-        assert_eq!(tenant(&[2]), Some(Tenant::Other(Some(7))));
-        assert_eq!(tenant(&[1, 2]), None, "nobody is there any more");
-    }
-
-    #[test]
-    fn a_namespace_waits_a_moment_for_a_tap_made_anew() {
-        let mut elsewhere = elsewhere(10);
-        let own = elsewhere.host.own_netns().unwrap();
-        let vm = |nics| InstanceInfo {
-            hypervisor_pid: Some(std::process::id()),
-            uid: Some(7),
-            nics,
-            ..InstanceInfo::default()
-        };
-        let nic = Nic { tap: "tap0".into(), netns: Some(own) };
-        let mut open = |vms: &[InstanceInfo], ended: &[u32]| {
-            let (vms, ended) = (VmSet { vms: vms.to_vec() }, ended.iter().copied().collect());
-            elsewhere.follow(&vms, &ended, &mut ReadReport::default(), |_| Ok(()));
-            elsewhere.release(|()| true);
-            elsewhere.open().count()
-        };
-        assert_eq!(open(&[vm(vec![nic.clone()])], &[]), 1);
-        assert_eq!(open(&[vm(Vec::new())], &[]), 1);
-        assert_eq!(open(&[vm(Vec::new())], &[std::process::id()]), 0, "its process has ended");
-        assert_eq!(open(&[vm(vec![nic])], &[]), 1);
-        assert_eq!(open(&[], &[]), 0, "no source lists it");
-    }
-}
+mod tests;

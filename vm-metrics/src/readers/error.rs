@@ -26,6 +26,8 @@ pub enum ReaderError {
         "{threads} threads of process {pid} are not read: not enough open files allowed (LimitNOFILE, ulimit -n)"
     )]
     NoRoom { pid: u32, threads: usize },
+    #[error("process {pid} does not answer: its memory or its exec is held up")]
+    Hangs { pid: u32 },
     #[error("{device}: no such device in this network namespace")]
     NoDevice { device: String },
     #[error("cannot enter the network namespace net:[{netns}]: {problem} (it needs CAP_SYS_ADMIN)")]
@@ -40,6 +42,8 @@ pub enum ReaderError {
     Lost { device: String },
     #[error("dropped bytes are not counted: {problem}")]
     NoDrops { problem: String, errno: Option<i32> },
+    #[error("no pins: {problem}; what passes while the daemon is away is seen by the device only")]
+    NoPins { problem: String, errno: Option<i32>, is_fault: bool },
     /// Of a reading that is not repeated at each tick.
     #[error(transparent)]
     Earlier(Arc<ReaderError>),
@@ -58,6 +62,7 @@ impl ReaderError {
     pub fn is_absence(&self) -> bool {
         match self {
             Self::Earlier(error) => error.is_absence(),
+            Self::NoPins { is_fault, .. } => !is_fault,
             _ => matches!(self, Self::NoProcess { .. } | Self::NoDevice { .. } | Self::NoDrops { .. }),
         }
     }
@@ -66,14 +71,16 @@ impl ReaderError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Io { source, .. } | Self::Netlink { source, .. } => source.raw_os_error(),
-            Self::Device { errno, .. } | Self::Namespace { errno, .. } | Self::NoDrops { errno, .. } => {
-                *errno
-            }
+            Self::Device { errno, .. }
+            | Self::Namespace { errno, .. }
+            | Self::NoDrops { errno, .. }
+            | Self::NoPins { errno, .. } => *errno,
             Self::NoProcess { .. } => Some(Errno::SRCH.raw_os_error()),
             Self::NoDevice { .. } => Some(Errno::NODEV.raw_os_error()),
             Self::NoRoom { .. } => Some(Errno::MFILE.raw_os_error()),
             Self::Earlier(error) => error.errno(),
             Self::ThreadEnded { .. }
+            | Self::Hangs { .. }
             | Self::Waiting { .. }
             | Self::Lost { .. }
             | Self::OtherNamespace { .. }

@@ -1,7 +1,6 @@
 //! Files that stay open between ticks: reading one costs half of opening it again, and a file of a process that is gone
 //! says so instead of showing the next process with its pid.
 
-use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,9 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use super::{ReadReport, ReaderError};
+use super::ReaderError;
 use crate::host::Host;
-use crate::model::VmSet;
 use crate::procfs::ParseError;
 
 /// Longest file that a reader asks for; `/proc/<pid>/stat` is about 350 bytes.
@@ -29,6 +27,18 @@ impl KeptFile {
     /// `None` when there is no such file.
     pub(super) fn open(path: PathBuf) -> Result<Option<Self>, ReaderError> {
         Self::open_from(CWD, &path.clone(), path)
+    }
+
+    /// A file of a process; `None` when there is no such process.
+    pub(super) fn open_of(host: &Host, pid: u32, name: &str) -> Result<Option<Self>, ReaderError> {
+        let process = host.process(pid);
+        let path = process.join(name);
+        let file = Self::open(path.clone())?;
+        if file.is_none() && process.exists() {
+            // A file that this kernel was built without.
+            return Err(ReaderError::io("open", &path, Errno::NOENT.into()));
+        }
+        Ok(file)
     }
 
     /// A file below an open directory; `path` is where that is.
@@ -94,84 +104,10 @@ pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::SRCH | Errno::NODEV | Errno::NXIO))
 }
 
-/// The same file of many processes, for example `stat`.
-#[derive(Debug)]
-pub(super) struct ProcessFiles {
-    host: Host,
-    name: &'static str,
-    kept: HashMap<u32, KeptFile>,
-}
-
-impl ProcessFiles {
-    pub(super) fn new(host: Host, name: &'static str) -> Self {
-        Self { host, name, kept: HashMap::new() }
-    }
-
-    /// Reads the file of each VM's process. `parse` gives `None` for a process that has ended and is not reaped.
-    pub(super) fn read_each<T>(
-        &mut self,
-        vms: &VmSet,
-        parse: fn(&[u8]) -> Result<Option<T>, ParseError>,
-        mut take: impl FnMut(u32, T),
-    ) -> ReadReport {
-        let mut report = ReadReport::default();
-        let mut buffer = Buffer::new();
-        for pid in vms.pids() {
-            match self.read(pid, &mut buffer, parse) {
-                Ok(Some(Some(parsed))) => {
-                    take(pid, parsed);
-                    report.items += 1;
-                }
-                Ok(_) => report.error(ReaderError::NoProcess { pid }),
-                Err(error) => report.error(error),
-            }
-        }
-        self.keep_only(vms);
-        report
-    }
-
-    /// Reads and parses the file of a process; `None` when there is no such process.
-    pub(super) fn read<T>(
-        &mut self,
-        pid: u32,
-        buffer: &mut Buffer,
-        parse: fn(&[u8]) -> Result<T, ParseError>,
-    ) -> Result<Option<T>, ReaderError> {
-        // Of a process that has ended, whose pid another one may have by now.
-        if let Some(file) = self.kept.remove(&pid)
-            && let Some(parsed) = file.read_parsed(buffer, parse)?
-        {
-            self.kept.insert(pid, file);
-            return Ok(Some(parsed));
-        }
-        let Some(file) = self.open(pid)? else { return Ok(None) };
-        let parsed = file.read_parsed(buffer, parse)?;
-        if parsed.is_some() {
-            self.kept.insert(pid, file);
-        }
-        Ok(parsed)
-    }
-
-    fn open(&self, pid: u32) -> Result<Option<KeptFile>, ReaderError> {
-        let process = self.host.process(pid);
-        let path = process.join(self.name);
-        let file = KeptFile::open(path.clone())?;
-        if file.is_none() && process.exists() {
-            // A file that this kernel was built without.
-            return Err(ReaderError::io("open", &path, Errno::NOENT.into()));
-        }
-        Ok(file)
-    }
-
-    /// Closes the files of all other processes.
-    pub(super) fn keep_only(&mut self, vms: &VmSet) {
-        let pids: HashSet<u32> = vms.pids().collect();
-        self.retain(|pid| pids.contains(&pid));
-    }
-
-    pub(super) fn retain(&mut self, is_wanted: impl Fn(u32) -> bool) {
-        self.kept.retain(|pid, _| is_wanted(*pid));
-    }
+/// This process, or the whole host, has no descriptor left.
+pub(super) fn is_out_of_files(error: &ReaderError) -> bool {
+    let errno = error.errno().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod cpu_clock;
 mod elsewhere;
 mod error;
 mod exits;
+mod file_budget;
 mod kept;
 mod proc_io;
 mod proc_smaps;
@@ -16,6 +17,7 @@ mod proc_stat;
 mod proc_statm;
 mod proc_status;
 mod proc_threads;
+mod process_files;
 mod rtnetlink;
 mod tap_ebpf;
 mod tap_netlink;
@@ -27,6 +29,7 @@ use std::fmt;
 
 pub use crate::procfs::ParseError;
 pub use error::{ReadReport, ReaderError};
+pub(crate) use file_budget::FileBudget;
 pub use proc_stat::read_proc_stat;
 pub use proc_statm::{ProcStatm, read_proc_statm};
 pub(crate) use tap_ebpf::{NAME as TAP_EBPF, detach};
@@ -112,6 +115,8 @@ pub struct Configured {
     pub name: &'static str,
     /// `None` when switched off.
     start: Option<Start>,
+    /// Memory that it takes from the kernel at its start.
+    map_bytes: u64,
 }
 
 impl fmt::Debug for Configured {
@@ -121,6 +126,11 @@ impl fmt::Debug for Configured {
 }
 
 impl Configured {
+    /// Memory that it takes from the kernel at its start.
+    pub(crate) fn map_bytes(&self) -> u64 {
+        self.map_bytes
+    }
+
     pub fn start(self, setting: &Setting) -> Started {
         match self.start {
             Some(start) => start(setting),
@@ -149,7 +159,9 @@ pub fn configure(mut sections: Sections) -> Result<Vec<Configured>, ConfigError>
             // A section that is switched off is checked all the same: a mistake in it must not wait.
             let start = (def.configure)(&section)?;
             let enabled = section.enabled(!ON_REQUEST.contains(&def.name))?;
-            Ok(Configured { name: def.name, start: enabled.then_some(start) })
+            let counts_in_maps = enabled && def.name == TAP_EBPF;
+            let map_bytes = if counts_in_maps { tap_ebpf::map_bytes(&section)? } else { 0 };
+            Ok(Configured { name: def.name, start: enabled.then_some(start), map_bytes })
         })
         .collect::<Result<_, ConfigError>>()?;
     sections.none_left()?;
@@ -182,7 +194,10 @@ mod tests {
     fn a_bad_section_is_refused_with_its_line_and_key() {
         for (text, expected) in [
             ("[readers.proc_stat]\nfast = true", ["test.toml:2", "fast"]),
-            ("[readers.proc_smaps]\ninterval = \"1ms\"", ["test.toml:2", "interval: 1ms is not between"]),
+            (
+                "[readers.proc_smaps]\ninterval = \"1ms\"",
+                ["test.toml:2", "interval: must be between 1s and 1day"],
+            ),
             ("[readers.proc_smaps]\ninterval = \"often\"", ["test.toml:2", "not a duration"]),
             ("[readers.tap_ebpf]\nmax_nics = \"all\"", ["test.toml:2", "max_nics"]),
             ("[readers.tap_ebpf]\nattach = \"xdp\"", ["test.toml:2", "attach"]),

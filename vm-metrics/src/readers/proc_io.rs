@@ -1,8 +1,8 @@
 //! What the hypervisor process has storage read and write, from `/proc/<pid>/io`.
 
-use super::kept::ProcessFiles;
+use super::process_files::ProcessFiles;
 use super::{ReadReport, Reader, ReaderDef, Started};
-use crate::model::{Batch, VmSet};
+use crate::model::{Batch, DiskBytes, VmSet};
 use crate::procfs::parse_io;
 
 pub(super) const DEF: ReaderDef = ReaderDef {
@@ -11,20 +11,21 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     configure: |section| {
         section.no_options()?;
         Ok(Box::new(|setting| {
-            Started::Running(Box::new(ProcIo { files: ProcessFiles::new(setting.host.clone(), "io") }))
+            let parse = |content: &[u8]| parse_io(content).map(Some);
+            let files = ProcessFiles::new(setting, "proc_io", "io", parse);
+            Started::Running(Box::new(ProcIo { files }))
         }))
     },
 };
 
 #[derive(Debug)]
 struct ProcIo {
-    files: ProcessFiles,
+    files: ProcessFiles<Option<DiskBytes>>,
 }
 
 impl Reader for ProcIo {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
-        let parse = |content: &[u8]| parse_io(content).map(Some);
-        self.files.read_each(vms, parse, |pid, disk| {
+        self.files.read_each(vms, |pid, disk| {
             batch.processes.entry(pid).or_default().disk = Some(disk);
         })
     }

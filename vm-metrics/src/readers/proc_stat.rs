@@ -7,10 +7,10 @@ use rustix::param::clock_ticks_per_second;
 
 use super::cpu_clock::CpuClocks;
 use super::exits::Exits;
-use super::kept::{Buffer, ProcessFiles};
-use crate::model::Tenant;
+use super::process_files::ProcessFiles;
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Setting, Started};
 use crate::host::Host;
+use crate::model::Tenant;
 use crate::model::{Batch, Leaving, Trust, VmSet};
 use crate::procfs::{Stat, parse_stat};
 
@@ -43,7 +43,7 @@ pub fn read_proc_stat(pid: u32) -> Result<u64, ReaderError> {
 
 #[derive(Debug)]
 struct ProcStat {
-    files: ProcessFiles,
+    files: ProcessFiles<Stat>,
     ticks_per_second: u64,
     clocks: Option<CpuClocks>,
     /// `None` where pids are not those that the kernel takes from this process.
@@ -65,15 +65,16 @@ struct Published {
 impl Reader for ProcStat {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
-        let mut buffer = Buffer::new();
-        for vm in &vms.vms {
-            let Some(pid) = vm.hypervisor_pid else { continue };
-            // Before the file, which says that it is still the process that had the pid a tick ago.
-            let clock_nsec = self.clocks.and_then(|clocks| clocks.read_nsec(pid));
-            match self.files.read(pid, &mut buffer, parse_stat) {
+        let tenants: HashMap<u32, Tenant> =
+            vms.vms.iter().filter_map(|vm| Some((vm.hypervisor_pid?, Tenant::of(vm, &self.trust)))).collect();
+        // Before the files, which say that it is still the process that had the pid a tick ago.
+        let clocks = self.clocks_nsec(vms);
+        for (pid, result) in self.files.read_all(vms, &mut report) {
+            let clock_nsec = clocks.get(&pid).copied();
+            match result {
                 Ok(Some(stat)) if !stat.is_dead() => {
                     if let Some(exits) = &mut self.exits {
-                        exits.follow(pid, stat.start_ticks, Tenant::of(vm, &self.trust));
+                        exits.follow(pid, stat.start_ticks, tenants[&pid]);
                     }
                     self.take(pid, &stat, clock_nsec, batch);
                     report.items += 1;
@@ -91,11 +92,11 @@ impl Reader for ProcStat {
 
     /// One that has ended, and that its parent has not yet asked for, still says what it used in all.
     fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
-        let mut buffer = Buffer::new();
-        for pid in leaving.vms.pids() {
-            let clock_nsec = self.clocks.and_then(|clocks| clocks.read_nsec(pid));
+        let clocks = self.clocks_nsec(&leaving.vms);
+        for (pid, result) in self.files.read_all(&leaving.vms, &mut ReadReport::default()) {
+            let clock_nsec = clocks.get(&pid).copied();
             let known = self.published.get(&pid).map(|said| said.start_ticks);
-            if let Ok(Some(stat)) = self.files.read(pid, &mut buffer, parse_stat)
+            if let Ok(Some(stat)) = result
                 && known == Some(stat.start_ticks)
             {
                 self.take(pid, &stat, clock_nsec, batch);
@@ -114,7 +115,7 @@ impl ProcStat {
     fn new(setting: &Setting) -> Self {
         let clocks = CpuClocks::new(&setting.host);
         Self {
-            files: ProcessFiles::new(setting.host.clone(), "stat"),
+            files: ProcessFiles::new(setting, "proc_stat", "stat", parse_stat),
             ticks_per_second: clock_ticks_per_second(),
             exits: clocks.is_some().then(|| Exits::new(setting.watch.clone())),
             clocks,
@@ -122,6 +123,11 @@ impl ProcStat {
             published: HashMap::new(),
             wanted: HashSet::new(),
         }
+    }
+
+    fn clocks_nsec(&self, vms: &VmSet) -> HashMap<u32, u64> {
+        let Some(clocks) = self.clocks else { return HashMap::new() };
+        vms.pids().filter_map(|pid| clocks.read_nsec(pid).map(|nsec| (pid, nsec))).collect()
     }
 
     fn take(&mut self, pid: u32, stat: &Stat, clock_nsec: Option<u64>, batch: &mut Batch) {
@@ -149,6 +155,7 @@ fn cpu_usec(stat: &Stat, ticks_per_second: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Trust;
 
     #[test]
     fn own_cpu_time_grows_with_work() {
@@ -162,9 +169,10 @@ mod tests {
 
     #[test]
     fn without_the_clock_it_goes_on_and_another_process_begins_anew() {
-        let host = Host::default();
+        let files =
+            ProcessFiles::with_room(Host::default(), Trust::default(), 1, "proc_stat", "stat", parse_stat);
         let mut reader = ProcStat {
-            files: ProcessFiles::new(host, "stat"),
+            files,
             ticks_per_second: 100,
             clocks: None,
             exits: None,

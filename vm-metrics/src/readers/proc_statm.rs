@@ -2,7 +2,7 @@
 
 use rustix::param::page_size;
 
-use super::kept::ProcessFiles;
+use super::process_files::ProcessFiles;
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Started};
 use crate::host::Host;
 use crate::model::{Batch, VmSet};
@@ -14,7 +14,7 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     configure: |section| {
         section.no_options()?;
         Ok(Box::new(|setting| {
-            let files = ProcessFiles::new(setting.host.clone(), "statm");
+            let files = ProcessFiles::new(setting, "proc_statm", "statm", parse_memory);
             Started::Running(Box::new(StatmReader { files, page_size: page_size() as u64 }))
         }))
     },
@@ -49,13 +49,13 @@ pub fn read_proc_statm(pid: u32) -> Result<ProcStatm, ReaderError> {
 
 #[derive(Debug)]
 struct StatmReader {
-    files: ProcessFiles,
+    files: ProcessFiles<Option<Statm>>,
     page_size: u64,
 }
 
 impl Reader for StatmReader {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
-        self.files.read_each(vms, parse_memory, |pid, statm| {
+        self.files.read_each(vms, |pid, statm| {
             let memory = in_bytes(&statm, self.page_size);
             let reading = batch.processes.entry(pid).or_default();
             reading.rss_bytes = Some(memory.rss_bytes);

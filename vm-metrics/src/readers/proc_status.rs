@@ -1,8 +1,8 @@
 //! What is behind the memory of the hypervisor process, from `/proc/<pid>/status`.
 
-use super::kept::ProcessFiles;
+use super::process_files::ProcessFiles;
 use super::{ReadReport, Reader, ReaderDef, Started};
-use crate::model::{Batch, VmSet};
+use crate::model::{Batch, MemorySplit, VmSet};
 use crate::procfs::parse_status;
 
 pub(super) const DEF: ReaderDef = ReaderDef {
@@ -11,21 +11,20 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     configure: |section| {
         section.no_options()?;
         Ok(Box::new(|setting| {
-            Started::Running(Box::new(ProcStatus {
-                files: ProcessFiles::new(setting.host.clone(), "status"),
-            }))
+            let files = ProcessFiles::new(setting, "proc_status", "status", parse_status);
+            Started::Running(Box::new(ProcStatus { files }))
         }))
     },
 };
 
 #[derive(Debug)]
 struct ProcStatus {
-    files: ProcessFiles,
+    files: ProcessFiles<Option<MemorySplit>>,
 }
 
 impl Reader for ProcStatus {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
-        self.files.read_each(vms, parse_status, |pid, memory| {
+        self.files.read_each(vms, |pid, memory| {
             batch.processes.entry(pid).or_default().memory = memory;
         })
     }

@@ -4,13 +4,15 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use super::elsewhere::{Elsewhere, Opened, by_netns};
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Setting, Started};
 use crate::host::Host;
 use crate::model::{
-    Batch, InstanceInfo, Leaving, Nic, NicKind, NicSource, TapReading, TapStats, VmSet,
+    Batch, InstanceInfo, Leaving, Nic, NicKind, NicSource, TapReading, TapStats, Tenant, Trust, VmSet,
 };
+use crate::patient::{Job, Patient};
 use crate::procfs::parse_net_dev;
 
 pub(super) const DEF: ReaderDef = ReaderDef {
@@ -27,52 +29,60 @@ struct TapProcfs {
     host: Host,
     /// Held open, so that no other namespace gets its number meanwhile.
     held: Elsewhere<Opened>,
+    trust: Trust,
+    devices: Patient<(Host, u64, Vec<u32>), Answer>,
 }
+
+/// All devices of a namespace, by name; `None` when none of the processes is in it.
+type Answer = Result<Option<HashMap<String, TapStats>>, ReaderError>;
+
+/// How long the processes of a namespace may take to answer.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 impl TapProcfs {
     fn new(setting: &Setting) -> Self {
-        Self { host: setting.host.clone(), held: Elsewhere::new(setting) }
+        let (host, trust) = (setting.host.clone(), setting.trust.clone());
+        let devices = Patient::new("net-dev", PATIENCE, devices);
+        Self { host, held: Elsewhere::new(setting), trust, devices }
     }
 
-    /// All devices of a namespace, by name; `None` when none of the processes is in it.
-    fn devices(&self, netns: u64, pids: &[u32]) -> Result<Option<HashMap<String, TapStats>>, ReaderError> {
-        for pid in pids {
-            let process = self.host.process(*pid);
-            let is_there = || fs::metadata(process.join("ns/net")).is_ok_and(|found| found.ino() == netns);
-            // Before and after: a process may enter another namespace.
-            if !is_there() {
-                continue;
-            }
-            let path = process.join("net/dev");
-            let Ok(content) = fs::read(&path) else { continue };
-            if !is_there() {
-                continue;
-            }
-            return match parse_net_dev(&content) {
-                Ok(devices) => Ok(Some(devices)),
-                Err(source) => Err(ReaderError::Parse { path, source }),
-            };
-        }
-        Ok(None)
+    /// Asks the processes that are in these namespaces, each of which is its tenant's.
+    fn ask(&mut self, unread: &[Unread<'_>]) -> Vec<Option<Answer>> {
+        let job = |unread: &Unread<'_>| Job {
+            pid: unread.pids.first().copied().unwrap_or_default(),
+            uid: unread.tenant.uid(),
+            is_trusted: unread.tenant.is_trusted(),
+            question: (self.host.clone(), unread.netns, unread.pids.to_vec()),
+        };
+        self.devices.each(unread.iter().map(job).collect())
     }
+}
 
-    fn read_netns(
-        &self,
-        (netns, nics): (u64, &[&Nic]),
-        pids: &[u32],
-        batch: &mut Batch,
-        report: &mut ReadReport,
-    ) {
-        let devices = match self.devices(netns, pids) {
-            Ok(Some(devices)) => devices,
-            Ok(None) => {
+/// The TAPs of one namespace that nobody has read yet.
+struct Unread<'v> {
+    netns: u64,
+    nics: &'v [&'v Nic],
+    pids: &'v [u32],
+    tenant: Tenant,
+}
+
+impl Unread<'_> {
+    fn take(&self, answer: Option<Answer>, batch: &mut Batch, report: &mut ReadReport) {
+        let netns = self.netns;
+        let devices = match answer {
+            Some(Ok(Some(devices))) => devices,
+            Some(Ok(None)) => {
                 let device = |nic: &&Nic| ReaderError::OtherNamespace { device: nic.tap.clone(), netns };
-                nics.iter().map(device).for_each(|error| report.error(error));
+                self.nics.iter().map(device).for_each(|error| report.error(error));
                 return;
             }
-            Err(error) => return report.error(error),
+            Some(Err(error)) => return report.error(error),
+            None => {
+                let problem = "its processes do not answer".to_owned();
+                return report.error(ReaderError::Namespace { netns, problem, errno: None });
+            }
         };
-        for nic in nics {
+        for nic in self.nics {
             match devices.get(&nic.tap) {
                 Some(stats) => {
                     let (source, kind) = (NicSource::Procfs, NicKind::Tap);
@@ -85,6 +95,27 @@ impl TapProcfs {
             }
         }
     }
+}
+
+fn devices((host, netns, pids): (Host, u64, Vec<u32>)) -> Answer {
+    for pid in pids {
+        let process = host.process(pid);
+        let is_there = || fs::metadata(process.join("ns/net")).is_ok_and(|found| found.ino() == netns);
+        // Before and after: a process may enter another namespace.
+        if !is_there() {
+            continue;
+        }
+        let path = process.join("net/dev");
+        let Ok(content) = fs::read(&path) else { continue };
+        if !is_there() {
+            continue;
+        }
+        return match parse_net_dev(&content) {
+            Ok(devices) => Ok(Some(devices)),
+            Err(source) => Err(ReaderError::Parse { path, source }),
+        };
+    }
+    Ok(None)
 }
 
 impl Reader for TapProcfs {
@@ -103,6 +134,9 @@ impl Reader for TapProcfs {
             return report;
         }
         let processes = vms.foreign_netns();
+        let tenants: HashMap<u32, Tenant> =
+            vms.vms.iter().filter_map(|vm| Some((vm.hypervisor_pid?, Tenant::of(vm, &self.trust)))).collect();
+        let mut asked = Vec::new();
         for (netns, nics) in &unread {
             if netns.is_some_and(|netns| batch.namespaces.contains_key(&netns)) {
                 // Netlink is there, and knows the index: what it missed it reads in the next tick.
@@ -112,11 +146,17 @@ impl Reader for TapProcfs {
             let Some((netns, pids)) = netns.and_then(|netns| Some((netns, processes.get(&netns)?))) else {
                 continue;
             };
-            self.read_netns((netns, nics), pids, batch, &mut report);
-            if let Some(held) = self.held.get_mut(netns) {
-                batch.namespaces.entry(netns).or_insert(held.number);
+            let tenant = pids.first().and_then(|pid| tenants.get(pid)).copied();
+            asked.push(Unread { netns, nics, pids, tenant: tenant.unwrap_or(Tenant::Other(None)) });
+        }
+        let answers = self.ask(&asked);
+        for (unread, answer) in asked.iter().zip(answers) {
+            unread.take(answer, batch, &mut report);
+            if let Some(held) = self.held.get_mut(unread.netns) {
+                batch.namespaces.entry(unread.netns).or_insert(held.number);
             }
         }
+        report.overuse.merge(self.devices.take_overuse());
         report
     }
 

@@ -4,14 +4,16 @@
 //! so. Where a process is named, the VM is there while that is; its TAPs may be another VM's by then. A pid file is
 //! read at each call, for a VM that was started again has another pid. A device that is no TAP is left out.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::proc_scan::Process;
+use super::process_facts::ProcessFacts;
 use super::written_file::Operators;
 use super::written_pid::WrittenPid;
 use super::{Listing, SourceError, files};
@@ -68,13 +70,13 @@ impl DescribedVm {
     /// `written` is the file that has the pid, if it is not in the configuration; `seen` is kept from call to call.
     pub fn list(
         &self,
-        host: &Host,
+        facts: &ProcessFacts,
         operators: &Operators,
         written: Option<&Path>,
         seen: &mut WrittenPid,
         listing: &mut Listing,
     ) {
-        let pid = self.checked_pid(host, operators, written, seen, &mut listing.problems);
+        let pid = self.checked_pid(facts, operators, written, seen, &mut listing.problems);
         let names_process = self.pid.is_some() || self.pid_file.is_some();
         let vm = InstanceInfo {
             id: self.id.clone(),
@@ -89,7 +91,7 @@ impl DescribedVm {
         if names_process && pid.is_none() {
             listing.ended.push(vm);
         } else {
-            let nics = self.nics(host, listing);
+            let nics = self.nics(facts.host(), listing);
             listing.instances.push(InstanceInfo { nics, ..vm });
         }
     }
@@ -97,18 +99,21 @@ impl DescribedVm {
     /// The process, if one is named and is still the one that was meant.
     fn checked_pid(
         &self,
-        host: &Host,
+        facts: &ProcessFacts,
         operators: &Operators,
         written: Option<&Path>,
         seen: &mut WrittenPid,
         problems: &mut Vec<SourceError>,
     ) -> Option<u32> {
-        let (pid, file) = match (self.pid, self.pid_file.as_deref()) {
-            (Some(pid), _) => (pid, written),
-            (None, Some(path)) => (pid_in(path, host, operators, seen, problems)?, Some(path)),
+        let (pid, written) = match (self.pid, self.pid_file.as_deref()) {
+            (Some(pid), _) => (pid, written.map(|path| (path, modified(path)))),
+            (None, Some(path)) => {
+                let (pid, modified) = pid_in(path, facts, operators, seen, problems)?;
+                (pid, Some((path, modified)))
+            }
             (None, None) => return None,
         };
-        match seen.check(host, pid, file) {
+        match seen.check(facts, pid, written) {
             Ok(()) => Some(pid),
             Err(problem) => {
                 problems.push(problem);
@@ -145,13 +150,13 @@ fn device_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String
 /// While the file is half, cannot be read or does not count, the pid that it had before counts.
 fn pid_in(
     path: &Path,
-    host: &Host,
+    facts: &ProcessFacts,
     operators: &Operators,
     seen: &WrittenPid,
     problems: &mut Vec<SourceError>,
-) -> Option<u32> {
-    match read_pid(path, host, operators) {
-        Ok(pid) => Some(pid),
+) -> Option<(u32, Option<SystemTime>)> {
+    match read_pid(path, facts, operators) {
+        Ok(found) => Some(found),
         Err(problem) => {
             let is_gone = problem.io_kind() == Some(io::ErrorKind::NotFound);
             problems.push(problem);
@@ -161,23 +166,31 @@ fn pid_in(
 }
 
 /// The first line counts. What else is in the file is repeated nowhere.
-fn read_pid(path: &Path, host: &Host, operators: &Operators) -> Result<u32, SourceError> {
+fn read_pid(
+    path: &Path,
+    facts: &ProcessFacts,
+    operators: &Operators,
+) -> Result<(u32, Option<SystemTime>), SourceError> {
     let failed = |error| SourceError::io("read", path, error);
     let (file, authors) = operators.open(path).map_err(failed)?;
     let content = files::read_located(file, PID_FILE_LIMIT).map_err(failed)?;
     let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let pid = str::from_utf8(line).ok().and_then(|line| line.trim().parse().ok()).filter(|pid| *pid > 0);
     let pid = pid.ok_or_else(|| SourceError::content(path, "there is no pid in it"))?;
-    authors.may_name(&Process::new(host, pid)).map_err(|problem| SourceError::content(path, problem))?;
-    Ok(pid)
+    authors.may_name(facts, pid).map_err(|problem| SourceError::content(path, problem))?;
+    Ok((pid, authors.modified()))
+}
+
+/// When an operator's file was last written.
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|file| file.modified()).ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::super::proc_scan::fixture::{Fake, Fixture};
     use super::*;
+    use crate::model::Trust;
 
     /// A VM and the host that it is on.
     struct Case {
@@ -193,7 +206,13 @@ mod tests {
 
         fn listing(&mut self) -> (Listing, String) {
             let mut listing = Listing::default();
-            self.vm.list(&self.fixture.host(), &Operators::default(), None, &mut self.seen, &mut listing);
+            self.vm.list(
+                &ProcessFacts::new(self.fixture.host(), Trust::default()),
+                &Operators::default(),
+                None,
+                &mut self.seen,
+                &mut listing,
+            );
             assert_eq!(listing.instances.len() + listing.ended.len(), 1);
             let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
             (listing, problems.join("; "))

@@ -16,6 +16,8 @@ pub struct ProcessEvidence {
     /// Whether its descriptors were looked at, so that it holds these devices and no others.
     pub is_looked_at: bool,
     pub nics: Vec<Nic>,
+    /// It is known only for the devices that it holds: a hypervisor that holds one of them comes first.
+    pub is_holder: bool,
 }
 
 /// By process.

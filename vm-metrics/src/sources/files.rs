@@ -10,14 +10,10 @@ use rustix::fs::OFlags;
 
 use crate::host::Host;
 
-/// Finds a file without opening it. Anybody may name any file, and to open a device does something already: a watchdog
-/// begins to count.
-pub const LOCATE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
-
 /// A fifo under the file's name must not hold up the tick.
 const READ: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY);
 
-/// The whole of a file that was found with [`LOCATE`]; an error if it is larger than `limit` bytes or no plain file.
+/// The whole of a file that was found with `O_PATH`; an error if it is larger than `limit` bytes or no plain file.
 ///
 /// One that says it is empty is not opened: so do those of procfs and tracefs, and what was read from some of them
 /// (`/proc/kmsg`) is gone for everybody else.
@@ -67,7 +63,7 @@ mod tests {
     use super::*;
 
     fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-        read_located(open(path, LOCATE, Mode::empty())?, limit)
+        read_located(open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?, limit)
     }
 
     #[test]

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::error::json_problem;
+use super::process_facts::ProcessFacts;
 use super::vmm_pid::{Found, VmmPid};
 use super::watched_files::{WatchedFiles, names};
 use super::written_file::Operators;
 use super::{ApiSocket, InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
-use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, build_instance_info};
 
 const DEFAULT_DATA_DIR: &str = "/var/lib/hypeman";
@@ -24,11 +24,11 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "hypeman",
     help: "hypeman's records of its VMs",
     tier: Tier::Orchestrator,
-    configure: |section, SourceContext { host, trust, .. }| {
+    configure: |section, SourceContext { host, trust, facts, .. }| {
         let config: Config = section.options()?;
         let data_dir = place(host, config.data_dir, DEFAULT_DATA_DIR);
         let operators = Operators::new(trust.clone());
-        let hypeman = |data_dir: PathBuf| Hypeman::new(data_dir.join("guests"), host.clone(), operators);
+        let hypeman = |data_dir: PathBuf| Hypeman::new(data_dir.join("guests"), facts.clone(), operators);
         Ok(data_dir.map(|data_dir| Box::new(hypeman(data_dir)) as _))
     },
 };
@@ -41,7 +41,7 @@ struct Config {
 
 #[derive(Debug)]
 struct Hypeman {
-    host: Host,
+    facts: ProcessFacts,
     operators: Operators,
     guests: PathBuf,
     files: WatchedFiles<(Metadata, VmmPid)>,
@@ -65,8 +65,8 @@ struct Metadata {
 }
 
 impl Hypeman {
-    fn new(guests: PathBuf, host: Host, operators: Operators) -> Self {
-        Self { host, guests, files: WatchedFiles::new(operators.clone(), FILE_LIMIT), operators }
+    fn new(guests: PathBuf, facts: ProcessFacts, operators: Operators) -> Self {
+        Self { facts, guests, files: WatchedFiles::new(operators.clone(), FILE_LIMIT), operators }
     }
 }
 
@@ -79,7 +79,7 @@ impl InstanceSource for Hypeman {
         listing.problems.extend(self.files.problems());
         for (_, (metadata, seen)) in self.files.values() {
             if let Some(pid) = metadata.hypervisor_pid
-                && let Some(found) = seen.check(&self.host, pid, &metadata.id)
+                && let Some(found) = seen.check(&self.facts, pid, &metadata.id)
             {
                 let vm = metadata.instance(pid, found.hypervisor);
                 listing.sockets.extend(metadata.socket(&found, &vm));
@@ -122,6 +122,7 @@ mod tests {
     use super::super::proc_scan::fixture::{Fake, Fixture};
     use super::*;
     use crate::model::Nic;
+    use crate::model::Trust;
 
     const ID: &str = "tz4a98xxat96iws9zmbrgj3a";
     const ARGS: &str =
@@ -194,7 +195,11 @@ mod tests {
             allocated_memory_bytes: Some(4 << 30),
             ..InstanceInfo::default()
         };
-        let mut source = Hypeman::new(guests.clone(), host.host(), Operators::default());
+        let mut source = Hypeman::new(
+            guests.clone(),
+            ProcessFacts::new(host.host(), Trust::default()),
+            Operators::default(),
+        );
         assert_eq!(listed(&mut source), (vec![expected.clone()], vec![]));
 
         write(&guests, ID, &RUNNING.replace("\"NetworkEnabled\": true", "\"NetworkEnabled\": false"));
@@ -206,7 +211,11 @@ mod tests {
         let host =
             Fixture::with(&[vmm("cloud-hypervisor --api-socket /var/lib/hypeman/guests/other/ch.sock")]);
         write(&host.path("guests"), ID, RUNNING);
-        let mut source = Hypeman::new(host.path("guests"), host.host(), Operators::default());
+        let mut source = Hypeman::new(
+            host.path("guests"),
+            ProcessFacts::new(host.host(), Trust::default()),
+            Operators::default(),
+        );
         assert_eq!(listed(&mut source), (vec![], vec![]));
         host.put(&Fake { exe: "/usr/sbin/sshd", args: "sshd", start: 6000, ..Fake::default() });
         assert_eq!(listed(&mut source), (vec![], vec![]));
@@ -222,7 +231,11 @@ mod tests {
         let guests = host.path("guests");
         write(&guests, ID, RUNNING);
         write(&guests, "bad", "{\"Id\": \"bad\", \"Size\": \"4GB\"}");
-        let mut source = Hypeman::new(guests.clone(), host.host(), Operators::default());
+        let mut source = Hypeman::new(
+            guests.clone(),
+            ProcessFacts::new(host.host(), Trust::default()),
+            Operators::default(),
+        );
         let bad = guests.join("bad/metadata.json");
         let problem =
             format!("{}: no metadata of hypeman: unexpected value at line 1, column 27", bad.display());

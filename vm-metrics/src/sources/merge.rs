@@ -118,6 +118,9 @@ fn one(entries: &[&Entry], nics: Vec<Nic>, evidence: Evidence) -> Option<Vm> {
         _ => Claim::Stranger,
     };
     name(&mut info);
+    if claim == Claim::Stranger {
+        cut_names(&mut info);
+    }
     Some(Vm { info, source: first.source, claim })
 }
 
@@ -164,6 +167,16 @@ fn fill(vm: &mut InstanceInfo, other: &InstanceInfo) {
     vm.actual_memory_bytes = vm.actual_memory_bytes.or(other.actual_memory_bytes);
     vm.state = vm.state.or(other.state);
     vm.project = vm.project.take().or_else(|| other.project.clone());
+}
+
+/// Each name is a label of dozens of series. In bytes.
+const STRANGERS_NAME: usize = 128;
+
+fn cut_names(vm: &mut InstanceInfo) {
+    let names = [&mut vm.id, &mut vm.name].into_iter().chain(&mut vm.project);
+    for name in names.chain(vm.uncounted.iter_mut().map(|nic| &mut nic.name)) {
+        name.truncate(name.floor_char_boundary(STRANGERS_NAME));
+    }
 }
 
 /// One that nobody has named.

@@ -13,8 +13,10 @@ mod firecracker;
 mod hypeman;
 mod libvirt;
 mod merge;
+mod mounts;
 mod precedence;
 mod proc_scan;
+mod process_facts;
 mod process_files;
 pub mod push;
 mod qemu_qmp;
@@ -37,6 +39,7 @@ pub use self::error::SourceError;
 pub use self::evidence::{ProcessEvidence, ProcessTable};
 pub use self::precedence::Tier;
 pub(crate) use self::proc_scan::executable;
+use self::process_facts::ProcessFacts;
 use self::process_files::Workers;
 use self::push::Inbox;
 use self::round::Asked;
@@ -79,15 +82,13 @@ pub struct SourceContext {
     /// How long the id of a VM that has ended is kept from other users' processes.
     pub retention: Duration,
     workers: Workers,
+    facts: ProcessFacts,
 }
 
 impl SourceContext {
-    pub fn new(host: Host, trust: Trust) -> Self {
-        Self { host, workers: Workers::new(trust.clone()), trust, retention: Duration::ZERO }
-    }
-
-    pub fn with_retention(self, retention: Duration) -> Self {
-        Self { retention, ..self }
+    pub fn new(host: Host, trust: Trust, retention: Duration) -> Self {
+        let (workers, facts) = (Workers::new(trust.clone()), ProcessFacts::new(host.clone(), trust.clone()));
+        Self { host, trust, retention, workers, facts }
     }
 }
 

@@ -2,20 +2,19 @@
 //!
 //! Each is a file, so that a daemon that starts anew has them still; `http/push.rs` serves the socket and writes them.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::described::DescribedVm;
 use super::error::json_problem;
+use super::process_facts::ProcessFacts;
 use super::watched_files::{MAX_ENTRIES, WatchedFiles, is_full, names};
 use super::written_file::Operators;
 use super::written_pid::WrittenPid;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
-use crate::host::Host;
+use crate::own_dir::{DirError, OwnDir, PRIVATE};
 
 const DEFAULT_SOCKET: &str = "/run/vm-metrics/push.sock";
 
@@ -29,7 +28,7 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "push",
     help: "VMs that orchestrators push over a socket",
     tier: Tier::Pushed,
-    configure: |section, SourceContext { host, trust, .. }| {
+    configure: |section, SourceContext { host, trust, facts, .. }| {
         let config: Config = section.options()?;
         let Some(socket) = place(host, config.socket, DEFAULT_SOCKET) else { return Ok(None) };
         let Some(parent) = socket.parent().filter(|_| socket.is_absolute()) else {
@@ -37,7 +36,7 @@ pub const SOURCE: SourceDef = SourceDef {
         };
         let store = Store { dir: config.dir.unwrap_or_else(|| parent.join("pushed")) };
         let inbox = Inbox { socket, store };
-        Ok(Some(Box::new(Push::new(host.clone(), inbox, Operators::new(trust.clone())))))
+        Ok(Some(Box::new(Push::new(facts.clone(), inbox, Operators::new(trust.clone())))))
     },
 };
 
@@ -57,28 +56,35 @@ pub struct Inbox {
 
 #[derive(Debug)]
 struct Push {
-    host: Host,
+    facts: ProcessFacts,
     operators: Operators,
     inbox: Inbox,
     files: WatchedFiles<(DescribedVm, WrittenPid)>,
 }
 
 impl Push {
-    fn new(host: Host, inbox: Inbox, operators: Operators) -> Self {
-        Self { host, inbox, files: WatchedFiles::new(operators.clone(), VM_LIMIT as u64), operators }
+    fn new(facts: ProcessFacts, inbox: Inbox, operators: Operators) -> Self {
+        Self { facts, inbox, files: WatchedFiles::new(operators.clone(), VM_LIMIT as u64), operators }
     }
 }
 
 impl InstanceSource for Push {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
-        let paths = match names(&self.inbox.store.dir, &self.operators, &mut listing.problems) {
+        let dir = &self.inbox.store.dir;
+        let paths = match names(dir, &self.operators, &mut listing.problems) {
             // Nothing was pushed yet; or there is no place for the socket either.
             Err(SourceError::Absent { .. }) => {
                 let place = self.inbox.socket.parent().unwrap_or(Path::new("/"));
-                if !place.is_dir() {
-                    return Err(SourceError::Absent { path: place.to_owned() });
+                match self.operators.check_directory(place) {
+                    Err(refused @ SourceError::Content { .. }) => listing.problems.push(refused),
+                    checked => checked?,
                 }
+                Vec::new()
+            }
+            // Not a failure of the whole: `snapshot` may be run by another user than the daemon's.
+            Err(refused @ SourceError::Content { .. }) => {
+                listing.problems.push(refused);
                 Vec::new()
             }
             paths => paths?,
@@ -86,7 +92,7 @@ impl InstanceSource for Push {
         self.files.look(paths, |_, content| Ok((parse(content)?, WrittenPid::default())));
         listing.problems.extend(self.files.problems());
         for (path, (vm, seen)) in self.files.values() {
-            vm.list(&self.host, &self.operators, Some(path), seen, &mut listing);
+            vm.list(&self.facts, &self.operators, Some(path), seen, &mut listing);
         }
         Ok(listing)
     }
@@ -127,51 +133,53 @@ impl Store {
 
     /// Whether it is new. Half a file is never there. [`StorageFull`](io::ErrorKind::StorageFull): no room for one more.
     pub fn put(&self, vm: &DescribedVm) -> io::Result<bool> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-        let path = self.file(&vm.id);
-        let new = !path.exists();
+        let dir = OwnDir::make(&self.dir, PRIVATE)?;
+        let name = file_name(&vm.id);
+        let new = !dir.has_file(&name)?;
         if new && is_full(&self.dir)? {
             let problem = format!("there are {MAX_ENTRIES} VMs already");
             return Err(io::Error::new(io::ErrorKind::StorageFull, problem));
         }
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let unfinished = self.dir.join(format!(".{name}"));
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-        file.write_all(&serde_json::to_vec(vm)?)?;
-        fs::rename(&unfinished, path)?;
+        dir.replace(&name, &serde_json::to_vec(vm)?)?;
         Ok(new)
     }
 
     /// Whether it was there.
     pub fn remove(&self, id: &str) -> io::Result<bool> {
-        match fs::remove_file(self.file(id)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            removed => removed.map(|()| true),
+        match OwnDir::open(&self.dir) {
+            Err(DirError::Absent { .. }) => Ok(false),
+            dir => Ok(dir?.unlink(&file_name(id))?),
         }
     }
+}
 
-    /// All but letters, digits and `-` becomes `_xx`: no id leads elsewhere, and two ids are two files.
-    fn file(&self, id: &str) -> PathBuf {
-        let encode = |byte: u8| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => char::from(byte).to_string(),
-            _ => format!("_{byte:02x}"),
-        };
-        self.dir.join(format!("{}.json", id.bytes().map(encode).collect::<String>()))
-    }
+/// All but letters, digits and `-` becomes `_xx`: no id leads elsewhere, and two ids are two files.
+fn file_name(id: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => char::from(byte).to_string(),
+        _ => format!("_{byte:02x}"),
+    };
+    format!("{}.json", id.bytes().map(encode).collect::<String>())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, Permissions};
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::host::Host;
     use crate::model::Nic;
+    use crate::model::Trust;
 
     fn push(dir: &Path) -> Push {
         let store = Store { dir: dir.join("pushed") };
         let inbox = Inbox { socket: dir.join("push.sock"), store };
-        Push::new(Host::new("/none", "/none"), inbox, Operators::default())
+        Push::new(
+            ProcessFacts::new(Host::new("/none", "/none"), Trust::default()),
+            inbox,
+            Operators::default(),
+        )
     }
 
     #[test]
@@ -219,6 +227,23 @@ mod tests {
         assert_eq!((listing.instances.len(), has_c), (MAX_ENTRIES, false));
         let problem = format!("{}: 1 of its entries are left out: more than 16384", pushed.display());
         assert_eq!(listing.problems[0].to_string(), problem);
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut source = push(dir.path());
+        let store = source.inbox().unwrap().store;
+        let vm = Store::read("a", b"{}").unwrap();
+        store.put(&vm).unwrap();
+        fs::set_permissions(dir.path().join("pushed"), Permissions::from_mode(0o777)).unwrap();
+        let listing = source.list_running_instances_for_metrics().unwrap();
+        let problem = listing.problems[0].to_string();
+        assert!(problem.contains("other users can change it"), "{problem}");
+        assert_eq!(listing.instances, []);
+        for error in [store.put(&vm).unwrap_err(), store.remove("a").unwrap_err()] {
+            assert!(error.to_string().contains("has mode 0777"), "{error}");
+        }
     }
 
     #[test]

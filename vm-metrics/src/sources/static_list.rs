@@ -6,19 +6,19 @@ use std::collections::{HashMap, HashSet};
 use serde::Deserialize;
 
 pub use super::described::DescribedVm;
+use super::process_facts::ProcessFacts;
 use super::written_file::Operators;
 use super::written_pid::WrittenPid;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
-use crate::host::Host;
 
 pub const SOURCE: SourceDef = SourceDef {
     name: "static_list",
     help: "VMs that the configuration gives",
     tier: Tier::Written,
-    configure: |section, SourceContext { host, trust, .. }| {
+    configure: |section, SourceContext { trust, facts, .. }| {
         let config: Config = section.options()?;
         check(&config.vms).map_err(|problem| section.refusal("vms", &problem))?;
-        let list = || StaticList::new(config.vms.clone(), host.clone(), Operators::new(trust.clone()));
+        let list = || StaticList::new(config.vms.clone(), facts.clone(), Operators::new(trust.clone()));
         Ok((!config.vms.is_empty()).then(|| Box::new(list()) as _))
     },
 };
@@ -31,14 +31,14 @@ struct Config {
 
 #[derive(Debug)]
 pub struct StaticList {
-    host: Host,
+    facts: ProcessFacts,
     operators: Operators,
     vms: Vec<(DescribedVm, WrittenPid)>,
 }
 
 impl StaticList {
-    pub fn new(vms: Vec<DescribedVm>, host: Host, operators: Operators) -> Self {
-        Self { host, operators, vms: vms.into_iter().map(|vm| (vm, WrittenPid::default())).collect() }
+    pub fn new(vms: Vec<DescribedVm>, facts: ProcessFacts, operators: Operators) -> Self {
+        Self { facts, operators, vms: vms.into_iter().map(|vm| (vm, WrittenPid::default())).collect() }
     }
 }
 
@@ -64,7 +64,7 @@ impl InstanceSource for StaticList {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
         for (vm, seen) in &mut self.vms {
-            vm.list(&self.host, &self.operators, None, seen, &mut listing);
+            vm.list(&self.facts, &self.operators, None, seen, &mut listing);
         }
         Ok(listing)
     }
@@ -74,6 +74,7 @@ impl InstanceSource for StaticList {
 mod tests {
     use super::super::proc_scan::fixture::{Fake, Fixture};
     use super::*;
+    use crate::model::Trust;
     use crate::model::{Hypervisor, InstanceInfo, Nic};
 
     #[test]
@@ -96,9 +97,13 @@ mod tests {
         )
         .unwrap();
         let host = Fixture::with(&[Fake { pid: 42, ..Fake::default() }]);
-        let listing = StaticList::new(config.vms, host.host(), Operators::default())
-            .list_running_instances_for_metrics()
-            .unwrap();
+        let listing = StaticList::new(
+            config.vms,
+            ProcessFacts::new(host.host(), Trust::default()),
+            Operators::default(),
+        )
+        .list_running_instances_for_metrics()
+        .unwrap();
         let web = InstanceInfo { id: "web".into(), name: "web".into(), ..InstanceInfo::default() };
         let db = InstanceInfo {
             id: "db".into(),

@@ -8,11 +8,11 @@ use serde::Deserialize;
 
 use super::described::DescribedVm;
 use super::error::json_problem;
+use super::process_facts::ProcessFacts;
 use super::watched_files::{WatchedFiles, names};
 use super::written_file::Operators;
 use super::written_pid::WrittenPid;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
-use crate::host::Host;
 
 const DEFAULT_DIR: &str = "/run/vm-metrics/vms";
 
@@ -23,10 +23,10 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "vm_dir",
     help: "files in a directory that describe one VM each",
     tier: Tier::Written,
-    configure: |section, SourceContext { host, trust, .. }| {
+    configure: |section, SourceContext { host, trust, facts, .. }| {
         let config: Config = section.options()?;
         let dir = place(host, config.dir, DEFAULT_DIR);
-        Ok(dir.map(|dir| Box::new(VmDir::new(dir, host.clone(), Operators::new(trust.clone()))) as _))
+        Ok(dir.map(|dir| Box::new(VmDir::new(dir, facts.clone(), Operators::new(trust.clone()))) as _))
     },
 };
 
@@ -38,15 +38,15 @@ struct Config {
 
 #[derive(Debug)]
 struct VmDir {
-    host: Host,
+    facts: ProcessFacts,
     operators: Operators,
     dir: PathBuf,
     files: WatchedFiles<(DescribedVm, WrittenPid)>,
 }
 
 impl VmDir {
-    fn new(dir: PathBuf, host: Host, operators: Operators) -> Self {
-        Self { host, dir, files: WatchedFiles::new(operators.clone(), FILE_LIMIT), operators }
+    fn new(dir: PathBuf, facts: ProcessFacts, operators: Operators) -> Self {
+        Self { facts, dir, files: WatchedFiles::new(operators.clone(), FILE_LIMIT), operators }
     }
 }
 
@@ -59,7 +59,7 @@ impl InstanceSource for VmDir {
         self.files.look(paths, |path, content| Ok((parse(path, content)?, WrittenPid::default())));
         listing.problems.extend(self.files.problems());
         for (path, (vm, seen)) in self.files.values() {
-            vm.list(&self.host, &self.operators, Some(path), seen, &mut listing);
+            vm.list(&self.facts, &self.operators, Some(path), seen, &mut listing);
         }
         Ok(listing)
     }
@@ -107,6 +107,8 @@ mod tests {
 
     use super::super::proc_scan::fixture::{Fake, Fixture};
     use super::*;
+    use crate::host::Host;
+    use crate::model::Trust;
     use crate::model::{InstanceInfo, Nic};
 
     fn listed(source: &mut VmDir) -> (Vec<InstanceInfo>, Vec<String>) {
@@ -118,7 +120,11 @@ mod tests {
     fn each_file_is_a_vm_for_as_long_as_it_is_there() {
         let dir = tempfile::tempdir().unwrap();
         let host = Fixture::with(&[Fake { pid: 42, ..Fake::default() }]);
-        let mut source = VmDir::new(dir.path().to_owned(), host.host(), Operators::default());
+        let mut source = VmDir::new(
+            dir.path().to_owned(),
+            ProcessFacts::new(host.host(), Trust::default()),
+            Operators::default(),
+        );
         fs::write(dir.path().join("web.toml"), "taps = [\"tap0\"]\nvcpus = 2\npid = 42\n").unwrap();
         fs::write(dir.path().join("b.json"), r#"{"id": "db", "name": "DB", "memory_bytes": 1024}"#).unwrap();
         fs::write(dir.path().join("README"), "not a VM").unwrap();
@@ -147,7 +153,11 @@ mod tests {
     #[test]
     fn a_bad_file_is_one_problem_that_says_where_and_hides_no_other() {
         let dir = tempfile::tempdir().unwrap();
-        let mut source = VmDir::new(dir.path().to_owned(), Host::new("/none", "/none"), Operators::default());
+        let mut source = VmDir::new(
+            dir.path().to_owned(),
+            ProcessFacts::new(Host::new("/none", "/none"), Trust::default()),
+            Operators::default(),
+        );
         fs::write(dir.path().join("good.toml"), "").unwrap();
         let bad = dir.path().join("z.toml");
         for (content, problem) in [

@@ -1,8 +1,8 @@
 //! Whether the pid that an orchestrator keeps for a VM is still the VM's: after a boot, or when nobody was there to
 //! strike it out, it may be anybody's.
 
-use super::proc_scan::{Process, executable};
-use crate::host::Host;
+use super::proc_scan::{Unread, executable};
+use super::process_facts::{ProcessFacts, Program};
 use crate::model::Hypervisor;
 
 /// Which process a pid was when it was found to be the VM's.
@@ -21,21 +21,25 @@ pub struct Found {
 impl VmmPid {
     /// The process, when it is a hypervisor and one of its arguments has this mark of the VM in it: an id or a path.
     /// `None`: the VM does not run.
-    pub fn check(&mut self, host: &Host, pid: u32, mark: &str) -> Option<Found> {
-        let process = Process::new(host, pid);
-        let stat = process.stat().ok().filter(|stat| !stat.is_dead())?;
+    pub fn check(&mut self, facts: &ProcessFacts, pid: u32, mark: &str) -> Option<Found> {
+        let stat = match facts.stat(pid) {
+            Ok(stat) => Some(stat).filter(|stat| !stat.is_dead())?,
+            // It says nothing now: it is what it was.
+            Err(Unread::Failed(_)) => return self.found.filter(|found| found.pid == pid),
+            Err(Unread::Gone) => return None,
+        };
         let found = self.found.filter(|found| (found.pid, found.start_ticks) == (pid, stat.start_ticks));
         self.found = found.or_else(|| {
-            let hypervisor = marked_hypervisor(&process, mark)?;
+            let hypervisor = marked_hypervisor(facts, pid, mark)?;
             Some(Found { pid, start_ticks: stat.start_ticks, hypervisor })
         });
         self.found
     }
 }
 
-fn marked_hypervisor(process: &Process, mark: &str) -> Option<Hypervisor> {
-    let hypervisor = executable::hypervisor(&process.executable().ok()??)?;
-    let argv = process.argv().ok()?;
+fn marked_hypervisor(facts: &ProcessFacts, pid: u32, mark: &str) -> Option<Hypervisor> {
+    let Program { name, argv, .. } = facts.program(pid).ok()?;
+    let hypervisor = executable::hypervisor(&name?)?;
     argv.iter().any(|argument| argument.contains(mark)).then_some(hypervisor)
 }
 
@@ -43,13 +47,15 @@ fn marked_hypervisor(process: &Process, mark: &str) -> Option<Hypervisor> {
 mod tests {
     use super::super::proc_scan::fixture::{Fake, Fixture};
     use super::*;
+    use crate::model::Trust;
 
     #[test]
     fn a_pid_is_the_vms_while_it_is_a_hypervisor_that_was_started_for_it() {
         let ours = Fake { args: "qemu-system-x86_64 -uuid 0123", ..Fake::default() };
         let fixture = Fixture::with(&[ours]);
         let mut pid = VmmPid::default();
-        let mut check = || pid.check(&fixture.host(), 100, "0123").map(|found| found.hypervisor);
+        let facts = ProcessFacts::new(fixture.host(), Trust::default());
+        let mut check = || pid.check(&facts, 100, "0123").map(|found| found.hypervisor);
         assert_eq!(check(), Some(Hypervisor::Qemu));
         for other in [
             Fake { args: "qemu-system-x86_64 -uuid 4567", start: 6000, ..Fake::default() },

@@ -7,11 +7,14 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open};
 use rustix::process::{getegid, geteuid};
 
-use super::proc_scan::{Process, executable};
+use super::mounts::{Mounts, mount_of};
+use super::proc_scan::executable;
+use super::process_facts::{ProcessFacts, Program};
 use super::process_files::walk::{Located, Rules, Start, locate};
 use super::{SourceError, files};
 use crate::model::Trust;
@@ -21,6 +24,7 @@ use crate::model::Trust;
 pub struct Operators {
     trust: Trust,
     daemon: u32,
+    mounts: Mounts,
 }
 
 /// Who can have written a file.
@@ -30,6 +34,8 @@ pub struct Authors {
     users: BTreeSet<u32>,
     /// Members of a group, or all users.
     many: bool,
+    /// When it was last written.
+    modified: Option<SystemTime>,
     /// The directories from the root to the file, each by device and inode.
     directories: Vec<(u64, u64)>,
 }
@@ -43,10 +49,11 @@ impl Default for Operators {
 
 impl Operators {
     pub fn new(trust: Trust) -> Self {
-        Self { trust, daemon: geteuid().as_raw() }
+        Self { trust, daemon: geteuid().as_raw(), mounts: Mounts::default() }
     }
 
-    fn include(&self, uid: u32) -> bool {
+    /// Whether this user is one of them.
+    pub fn include(&self, uid: u32) -> bool {
         uid == self.daemon || self.trust.is_trusted(Some(uid))
     }
 
@@ -58,9 +65,13 @@ impl Operators {
             true => Start::Root(directory("/")?),
             false => Start::Cwd { root: directory("/")?, cwd: directory(".")? },
         };
-        let mut way = Way { operators: self, authors: Authors::default() };
+        let mut way = Way { operators: self, authors: Authors::default(), mount: None };
         let Located { file, directories } = locate(start, path, &mut way)?;
-        way.add(&fstat(&file)?);
+        let stat = fstat(&file)?;
+        way.add(&stat);
+        way.authors.modified = modified(&stat);
+        // Files in it are to be operators' own, so nobody else may even make one.
+        way.authors.many |= way.can_be_written_by_many(&stat);
         for directory in directories {
             let stat = fstat(&directory)?;
             way.add(&stat);
@@ -88,6 +99,10 @@ impl Operators {
 }
 
 impl Authors {
+    pub fn modified(&self) -> Option<SystemTime> {
+        self.modified
+    }
+
     /// Whether nobody else can have written it.
     pub fn are_operators(&self) -> Result<(), String> {
         match (self.many, self.users.first()) {
@@ -98,26 +113,22 @@ impl Authors {
     }
 
     /// Whether they may say that a VM is this process: it is their own, and sees the file in its root.
-    pub fn may_name(&self, process: &Process) -> Result<(), String> {
+    pub fn may_name(&self, facts: &ProcessFacts, pid: u32) -> Result<(), String> {
         if self.users.is_empty() {
             return self.are_operators();
         }
-        let is_own = process.uid().is_some_and(|uid| self.users.iter().all(|user| *user == uid));
-        if self.many || !is_own || !self.is_below_root_of(process) {
+        let is_own = facts.uid(pid).is_some_and(|uid| self.users.iter().all(|user| *user == uid));
+        if self.many || !is_own || !self.is_below_root_of(facts, pid) {
             return self.are_operators();
         }
         Ok(())
     }
 
     /// In a jail there is nothing to name but its hypervisor.
-    fn is_below_root_of(&self, process: &Process) -> bool {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = open(process.path("root"), flags, Mode::empty()).and_then(fstat);
-        let Ok(root) = root.map(|stat| id(&stat)) else { return false };
-        let is_hypervisor = || {
-            process.executable().is_ok_and(|name| name.as_deref().and_then(executable::hypervisor).is_some())
-        };
-        self.directories.first() == Some(&root) || self.directories.contains(&root) && is_hypervisor()
+    fn is_below_root_of(&self, facts: &ProcessFacts, pid: u32) -> bool {
+        let Ok(Program { name, root: Some(root), .. }) = facts.program(pid) else { return false };
+        let is_hypervisor = name.as_deref().and_then(executable::hypervisor).is_some();
+        self.directories.first() == Some(&root) || self.directories.contains(&root) && is_hypervisor
     }
 }
 
@@ -127,12 +138,12 @@ const REMEDY: &str = "let root write it where nobody else can, or put the user i
 struct Way<'o> {
     operators: &'o Operators,
     authors: Authors,
+    /// That of the last file. Nothing else is on it but files of the same file system.
+    mount: Option<u64>,
 }
 
 impl Way<'_> {
     fn add(&mut self, stat: &Stat) {
-        const GROUP: u32 = 0o020;
-        const OTHERS: u32 = 0o002;
         const STICKY: u32 = 0o1000;
         if !self.operators.include(stat.st_uid) {
             self.authors.users.insert(stat.st_uid);
@@ -140,12 +151,33 @@ impl Way<'_> {
         // There everybody can make files, and nobody can replace those of others.
         let is_sticky =
             FileType::from_raw_mode(stat.st_mode) == FileType::Directory && stat.st_mode & STICKY != 0;
+        self.authors.many |= !is_sticky && self.can_be_written_by_many(stat);
+    }
+
+    fn can_be_written_by_many(&self, stat: &Stat) -> bool {
+        const GROUP: u32 = 0o020;
+        const OTHERS: u32 = 0o002;
         let of_group = stat.st_mode & GROUP != 0 && ![0, getegid().as_raw()].contains(&stat.st_gid);
-        self.authors.many |= !is_sticky && (of_group || stat.st_mode & OTHERS != 0);
+        of_group || stat.st_mode & OTHERS != 0
     }
 }
 
 impl Rules for Way<'_> {
+    /// FUSE says of owners what its user likes, and may never answer.
+    fn look_at(&mut self, found: &OwnedFd) -> io::Result<()> {
+        let Some(mount) = mount_of(found)? else { return Ok(()) };
+        if self.mount.replace(mount) == Some(mount) {
+            return Ok(());
+        }
+        match self.operators.mounts.fuse_user(mount)? {
+            Some(uid) if !self.operators.include(uid) => {
+                let problem = format!("a file system of user {uid} is on the way");
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn enter(&mut self, _: &OwnedFd, directory: &Stat) -> io::Result<()> {
         self.add(directory);
         Ok(())
@@ -158,6 +190,11 @@ impl Rules for Way<'_> {
         let problem = format!("a link of user {} is on the way, name the file itself", link.st_uid);
         Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
     }
+}
+
+fn modified(stat: &Stat) -> Option<SystemTime> {
+    let nanoseconds = u32::try_from(stat.st_mtime_nsec).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::new(u64::try_from(stat.st_mtime).ok()?, nanoseconds))
 }
 
 fn id(stat: &Stat) -> (u64, u64) {
@@ -197,7 +234,7 @@ mod tests {
     }
 
     fn may_name(fixture: &Fixture, authors: &Authors, pid: u32) -> bool {
-        authors.may_name(&Process::new(&fixture.host(), pid)).is_ok()
+        authors.may_name(&ProcessFacts::new(fixture.host(), Trust::default()), pid).is_ok()
     }
 
     #[test]
@@ -262,5 +299,7 @@ mod tests {
         let operators = Operators { trust: Trust::only([stranger]), ..Operators::default() };
         assert_eq!(operators.read(&fixture.path("jail/vm.json"), 10).unwrap(), b"{}");
         operators.check_directory(&fixture.path("jail")).unwrap();
+        fs::set_permissions(fixture.path("jail"), Permissions::from_mode(0o1777)).unwrap();
+        operators.check_directory(&fixture.path("jail")).unwrap_err();
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Where that cannot be told it is taken as it is, and the readers say what they cannot read.
 
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -10,8 +9,8 @@ use rustix::param::clock_ticks_per_second;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::SourceError;
-use super::proc_scan::{Process, Unread};
-use crate::host::Host;
+use super::proc_scan::Unread;
+use super::process_facts::ProcessFacts;
 
 /// A process is there before its pid is written. That it seems to have started later may come from a clock that was
 /// set meanwhile, as after a boot; a pid is hardly ever used again so soon.
@@ -34,14 +33,19 @@ struct Seen {
 
 impl WrittenPid {
     /// An error where the process has ended, or is another. `file` is where the pid is from, if not from the
-    /// configuration.
-    pub fn check(&mut self, host: &Host, pid: u32, file: Option<&Path>) -> Result<(), SourceError> {
-        let start_ticks = match Process::new(host, pid).stat() {
+    /// configuration, and when it was last written.
+    pub fn check(
+        &mut self,
+        facts: &ProcessFacts,
+        pid: u32,
+        file: Option<(&Path, Option<SystemTime>)>,
+    ) -> Result<(), SourceError> {
+        let start_ticks = match facts.stat(pid) {
             Ok(stat) if !stat.is_dead() => stat.start_ticks,
             Ok(_) | Err(Unread::Gone) => return Err(SourceError::NoProcess { pid }),
             Err(Unread::Failed(_)) => return Ok(()),
         };
-        let written = file.and_then(|path| fs::metadata(path).and_then(|file| file.modified()).ok());
+        let written = file.and_then(|(_, modified)| modified);
         match &mut self.first {
             // Known already, whatever the clocks say.
             Some(first) if (first.pid, first.start_ticks) == (pid, start_ticks) => {
@@ -54,7 +58,7 @@ impl WrittenPid {
             }
             _ => {}
         }
-        if let (Some(path), Some(written)) = (file, written)
+        if let Some((path, Some(written))) = file
             && let Ok(later) = started(start_ticks).duration_since(written)
             && later > CLOCK_SLACK
         {
@@ -65,9 +69,9 @@ impl WrittenPid {
         Ok(())
     }
 
-    /// The process that was last found to be the one.
-    pub fn last(&self) -> Option<u32> {
-        self.first.as_ref().map(|first| first.pid)
+    /// The process that was last found to be the one, and when its pid was written.
+    pub fn last(&self) -> Option<(u32, Option<SystemTime>)> {
+        self.first.as_ref().map(|first| (first.pid, first.written))
     }
 }
 
@@ -80,14 +84,20 @@ fn started(start_ticks: u64) -> SystemTime {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
+    use std::fs::{self, File};
     use std::process;
 
     use super::super::proc_scan::fixture::{Fake, Fixture};
     use super::*;
+    use crate::host::Host;
+    use crate::model::Trust;
 
     fn written(path: &Path, ago: Duration) {
         File::create(path).unwrap().set_modified(SystemTime::now() - ago).unwrap();
+    }
+
+    fn with_time(path: &Path) -> Option<(&Path, Option<SystemTime>)> {
+        Some((path, fs::metadata(path).unwrap().modified().ok()))
     }
 
     #[test]
@@ -97,12 +107,12 @@ mod tests {
         let me = process::id();
         let mut pid = WrittenPid::default();
         written(&path, Duration::from_secs(3600));
-        let problem = pid.check(&Host::default(), me, Some(&path)).unwrap_err().to_string();
+        let problem = pid.check(&ProcessFacts::default(), me, with_time(&path)).unwrap_err().to_string();
         let expected = format!("{}: process {me} is another: it started 3", path.display());
         assert!(problem.starts_with(&expected) && problem.ends_with(" s later"), "{problem}");
 
         written(&path, Duration::ZERO);
-        pid.check(&Host::default(), me, Some(&path)).unwrap();
+        pid.check(&ProcessFacts::default(), me, with_time(&path)).unwrap();
     }
 
     /// The start of a process is told by the clock of now, the file has that of then.
@@ -113,13 +123,13 @@ mod tests {
         let mut pid = WrittenPid::default();
         for ago in [0, 3600] {
             written(&path, Duration::from_secs(ago));
-            pid.check(&Host::default(), process::id(), Some(&path)).unwrap();
+            pid.check(&ProcessFacts::default(), process::id(), with_time(&path)).unwrap();
         }
     }
 
     #[test]
     fn the_start_of_this_process_was_a_moment_ago() {
-        let stat = Process::new(&Host::default(), process::id()).stat().unwrap();
+        let stat = ProcessFacts::default().stat(process::id()).unwrap();
         let ago = SystemTime::now().duration_since(started(stat.start_ticks)).unwrap();
         assert!(ago < Duration::from_secs(3600), "{ago:?}");
     }
@@ -133,7 +143,7 @@ mod tests {
         let mut check = |start_ticks: u64| {
             let stat = format!("42 (x) S 1 42 42 0 -1 0 1 2 3 4 10 20 0 0 20 0 1 0 {start_ticks} 1 2\n");
             fs::write(host.process(42).join("stat"), stat).unwrap();
-            pid.check(&host, 42, Some(&path)).is_ok()
+            pid.check(&ProcessFacts::new(host.clone(), Trust::default()), 42, with_time(&path)).is_ok()
         };
         written(&path, Duration::from_secs(2));
         assert!(check(1) && !check(2));
@@ -146,10 +156,13 @@ mod tests {
         let fixture = Fixture::with(&[Fake { state: 'Z', ..Fake::default() }]);
         let mut pid = WrittenPid::default();
         for pid_of in [100, 101] {
-            let problem = pid.check(&fixture.host(), pid_of, None).unwrap_err().to_string();
+            let problem = pid
+                .check(&ProcessFacts::new(fixture.host(), Trust::default()), pid_of, None)
+                .unwrap_err()
+                .to_string();
             assert_eq!(problem, format!("process {pid_of} is not there, or has ended"));
         }
         fixture.break_file(&fixture.process(100).join("stat"));
-        pid.check(&fixture.host(), 100, None).unwrap();
+        pid.check(&ProcessFacts::new(fixture.host(), Trust::default()), 100, None).unwrap();
     }
 }

@@ -3,21 +3,24 @@
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{self, Child, Command};
 use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::mount::{MountFlags, mount};
-use rustix::process::{getgid, getuid};
+use rustix::pipe::pipe;
+use rustix::process::{Pid, WaitOptions, getgid, getuid, waitpid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::background::{self, Background};
-use super::{Act, FRAME, fuse, server};
+use super::hold::Holdable;
+use super::{Act, FRAME, clients, fuse, server};
 use crate::frames::{ETHERNET_HEADER, Frame};
 use crate::tap::{Tap, TapOptions};
 
@@ -26,6 +29,8 @@ use crate::tap::{Tap, TapOptions};
 pub(super) struct State {
     children: Vec<Child>,
     background: Vec<Background>,
+    connections: Vec<TcpStream>,
+    holdable: Option<Holdable>,
 }
 
 impl State {
@@ -51,6 +56,10 @@ impl State {
                 mount("tmpfs", &path, "tmpfs", MountFlags::empty(), None).context("mount a tmpfs")?;
             }
             Act::MountFuse { path, file, hangs } => fuse::mount_one_file(&path, &file, hangs)?,
+            Act::StartHoldable { file } => {
+                return Ok(self.holdable.insert(Holdable::start(&file)?).pid.into());
+            }
+            Act::Hold => self.holdable.as_mut().context("nothing to hold up")?.hold()?,
             Act::ServeHttp { socket, answers } => server::serve_http(&socket, answers)?,
             Act::ServeQmp { socket, answers } => server::serve_qmp(&socket, answers)?,
             Act::Spawn { program, argv, count } => {
@@ -58,6 +67,7 @@ impl State {
                     self.children.push(background::spawn(&program, &argv, number)?);
                 }
             }
+            Act::OpenTapElsewhere { name } => return open_tap_elsewhere(&name),
             Act::OpenTapsElsewhere { name, count } => open_taps_elsewhere(&name, count)?,
             Act::KeepSpawning { program, argv, pause } => {
                 self.background.push(background::keep_spawning(program, argv, pause));
@@ -65,9 +75,18 @@ impl State {
             Act::KeepSwapping { one, other, to } => {
                 self.background.push(background::keep_swapping(one, other, to));
             }
+            Act::KeepOpening => self.background.push(background::keep_opening()),
             Act::KeepFlapping { count } => self.background.push(background::keep_flapping(count)?),
             Act::KeepRemakingTap { name } => self.background.push(background::keep_remaking_a_tap(name)),
-            Act::KeepConnecting { address } => self.background.push(background::keep_connecting(address)),
+            Act::Get { address, path } => return clients::get(address, &path),
+            Act::Connect { address, text, count } => {
+                for _ in 0..count {
+                    self.connections.push(clients::connect(address, &text)?);
+                }
+            }
+            Act::KeepConnecting { address, text } => {
+                self.background.push(background::keep_connecting(address, text));
+            }
             Act::Rest { pause } => self.background.iter().for_each(|background| background.rest(pause)),
             Act::Stop => return self.stop(),
         }
@@ -75,6 +94,7 @@ impl State {
     }
 
     fn stop(&mut self) -> Result<u64> {
+        self.connections.clear();
         let mut rounds = 0;
         for background in self.background.drain(..) {
             rounds += background.stop()?;
@@ -132,6 +152,34 @@ fn open_many(path: &Path, count: usize) -> Result<()> {
         let _ = one.into_raw_fd();
     }
     Ok(())
+}
+
+/// By a child that shares the descriptors with this process, but not the namespaces.
+fn open_tap_elsewhere(name: &str) -> Result<u64> {
+    let (answer, says) = pipe().context("make a pipe")?;
+    let flags = libc::c_long::from(libc::CLONE_FILES | libc::SIGCHLD);
+    // SAFETY: as fork: the child goes on with the one thread that there is, and ends below.
+    let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    match child {
+        -1 => return Err(io::Error::last_os_error()).context("clone"),
+        0 => {
+            let opened = unshare(true, false, false).and_then(|()| open_tap(name, false, true));
+            let said = match opened {
+                Ok(fd) => fd.to_string(),
+                Err(error) => format!("{error:#}"),
+            };
+            let _ = rustix::io::write(&says, said.as_bytes());
+            // SAFETY: ends the process at once: what it has opened is the parent's now.
+            unsafe { libc::_exit(0) }
+        }
+        _ => {}
+    }
+    let mut text = [0; 1024];
+    let length = rustix::io::read(&answer, &mut text).context("hear the child")?;
+    let pid = Pid::from_raw(i32::try_from(child).context("a pid")?);
+    waitpid(pid, WaitOptions::empty()).context("wait for the child")?;
+    let text = String::from_utf8_lossy(&text[..length]);
+    text.parse().map_err(|_| anyhow!("{text}"))
 }
 
 fn open_taps_elsewhere(name: &str, count: usize) -> Result<()> {

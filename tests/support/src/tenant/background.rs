@@ -1,7 +1,8 @@
 //! What a tenant goes on doing while it obeys: threads that end when they are told, and programs it starts.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::clients;
 use crate::child::die_with_parent;
 use crate::frames::Frame;
 use crate::link::{Link, ip};
@@ -81,12 +83,30 @@ pub(super) fn keep_spawning(program: PathBuf, argv: Vec<String>, pause: u64) -> 
     })
 }
 
-pub(super) fn keep_swapping(one: RawFd, other: RawFd, to: RawFd) -> Background {
+pub(super) fn keep_connecting(address: SocketAddr, text: String) -> Background {
     Background::start(move || {
-        for _ in 0..100 {
-            duplicate(one, to)?;
-            duplicate(other, to)?;
+        // What the server refuses, and that it closes before the text is sent, is no end of the attack.
+        let _ = clients::connect(address, &text).and_then(clients::reset);
+        Ok(())
+    })
+}
+
+pub(super) fn keep_swapping(one: RawFd, other: RawFd, to: Vec<RawFd>) -> Background {
+    Background::start(move || {
+        for from in [one, other] {
+            to.iter().try_for_each(|to| duplicate(from, *to))?;
         }
+        Ok(())
+    })
+}
+
+pub(super) fn keep_opening() -> Background {
+    const PAUSE: Duration = Duration::from_millis(30);
+    Background::start(|| {
+        let one = File::open("/dev/null").context("open /dev/null")?;
+        thread::sleep(PAUSE);
+        drop(one);
+        thread::sleep(PAUSE);
         Ok(())
     })
 }
@@ -115,23 +135,6 @@ pub(super) fn keep_remaking_a_tap(name: String) -> Background {
         let Ok(tap) = Tap::create(&name, TapOptions::default()) else { return Ok(()) };
         tap.link().up()?;
         tap.write_frame(&frame)
-    })
-}
-
-/// One of three says nothing, one half of a request, and one waits for an answer. Nobody may be there to take them.
-pub(super) fn keep_connecting(address: SocketAddr) -> Background {
-    const REQUEST: &str = "GET /-/healthy HTTP/1.0\r\nHost: localhost\r\n\r\n";
-    let mut rounds = 0;
-    Background::start(move || {
-        rounds += 1;
-        let Ok(mut stream) = TcpStream::connect(address) else { return Ok(()) };
-        let length = [0, REQUEST.len() / 2, REQUEST.len()][rounds % 3];
-        if length > 0 && stream.write_all(&REQUEST.as_bytes()[..length]).is_ok() && length == REQUEST.len() {
-            stream.set_read_timeout(Some(Duration::from_secs(1))).context("set the read timeout")?;
-            // The daemon may end meanwhile.
-            let _ = stream.read_to_end(&mut Vec::new());
-        }
-        Ok(())
     })
 }
 

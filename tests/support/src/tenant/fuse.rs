@@ -62,6 +62,11 @@ fn serve(mut device: File, file: &OneFile) {
 }
 
 impl OneFile {
+    /// The kernel asks for nothing of an empty file.
+    fn size(&self) -> u64 {
+        if self.hangs { 4096 } else { 0 }
+    }
+
     /// `None` where none is wanted, or given.
     fn answer(&self, opcode: u32, node: u64, body: &[u8]) -> Option<Result<Vec<u8>, i32>> {
         const LOOKUP: u32 = 1;
@@ -75,12 +80,12 @@ impl OneFile {
         const BATCH_FORGET: u32 = 42;
         Some(match opcode {
             INIT => Ok(init()),
-            LOOKUP if body.strip_suffix(b"\0") == Some(&self.name[..]) => Ok(entry()),
+            LOOKUP if body.strip_suffix(b"\0") == Some(&self.name[..]) => Ok(entry(self.size())),
             LOOKUP => Err(libc::ENOENT),
             GETATTR => {
                 // Valid for no time at all.
                 let mut answer = vec![0; 16];
-                answer.extend(attributes(node));
+                answer.extend(attributes(node, self.size()));
                 Ok(answer)
             }
             OPEN => Ok(vec![0; 16]),
@@ -103,16 +108,17 @@ fn init() -> Vec<u8> {
 }
 
 /// `struct fuse_entry_out`
-fn entry() -> Vec<u8> {
+fn entry(size: u64) -> Vec<u8> {
     let mut answer: Vec<u8> = [FILE, 0, 0, 0, 0].iter().flat_map(|number| number.to_ne_bytes()).collect();
-    answer.extend(attributes(FILE));
+    answer.extend(attributes(FILE, size));
     answer
 }
 
 /// `struct fuse_attr`
-fn attributes(node: u64) -> Vec<u8> {
+fn attributes(node: u64, size: u64) -> Vec<u8> {
     let mode = if node == ROOT { libc::S_IFDIR | 0o755 } else { libc::S_IFREG | 0o644 };
-    let mut answer: Vec<u8> = [node, 0, 0, 0, 0, 0].iter().flat_map(|number| number.to_ne_bytes()).collect();
+    let mut answer: Vec<u8> =
+        [node, size, 0, 0, 0, 0].iter().flat_map(|number| number.to_ne_bytes()).collect();
     let rest = [0, 0, 0, mode, 1, 0, 0, 0, 4096, 0];
     answer.extend(rest.iter().flat_map(|number| number.to_ne_bytes()));
     answer

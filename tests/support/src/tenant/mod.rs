@@ -5,7 +5,9 @@
 
 mod acts;
 mod background;
+mod clients;
 mod fuse;
+mod hold;
 mod server;
 
 use std::env;
@@ -124,6 +126,12 @@ pub enum Act {
         file: String,
         hangs: bool,
     },
+    /// Starts a child that [`Act::Hold`] holds up by this file of a FUSE file system that hangs. Answers with its pid.
+    StartHoldable {
+        file: PathBuf,
+    },
+    /// From soon after on, the child's `stat`, `exe`, `cmdline` and `io` do not answer.
+    Hold,
     /// Listens on a Unix socket, and answers each path with a body like the HTTP servers of VMMs.
     ServeHttp {
         socket: PathBuf,
@@ -140,6 +148,10 @@ pub enum Act {
         argv: Vec<String>,
         count: usize,
     },
+    /// Opens a TAP in a new network namespace, in which it is not itself. Answers with the descriptor.
+    OpenTapElsewhere {
+        name: String,
+    },
     /// Makes so many network namespaces with a TAP of this name in each, and keeps them.
     OpenTapsElsewhere {
         name: String,
@@ -151,23 +163,37 @@ pub enum Act {
         argv: Vec<String>,
         pause: u64,
     },
-    /// Goes on swapping until [`Act::Stop`]: the descriptor `to` is a duplicate of `one`, then of `other`, without a pause.
+    /// Goes on swapping until [`Act::Stop`]: the descriptors `to` are duplicates of `one`, then of `other`.
     KeepSwapping {
         one: RawFd,
         other: RawFd,
-        to: RawFd,
+        to: Vec<RawFd>,
     },
+    /// Goes on opening and closing a descriptor until [`Act::Stop`]: it never has as many as before.
+    KeepOpening,
     /// Makes so many pairs of veth devices, and takes one after the other up and down until [`Act::Stop`].
     KeepFlapping {
         count: usize,
     },
+    /// Gets a path over HTTP from a TCP address. Answers with the status of a whole answer.
+    Get {
+        address: SocketAddr,
+        path: String,
+    },
+    /// Opens so many TCP connections, sends a text over each if it can, and reads nothing.
+    Connect {
+        address: SocketAddr,
+        text: String,
+        count: usize,
+    },
+    /// Goes on opening TCP connections until [`Act::Stop`], each with a text and then a reset.
+    KeepConnecting {
+        address: SocketAddr,
+        text: String,
+    },
     /// Goes on making a TAP, sending a frame and closing it, until [`Act::Stop`].
     KeepRemakingTap {
         name: String,
-    },
-    /// Goes on opening and closing connections to an HTTP server until [`Act::Stop`].
-    KeepConnecting {
-        address: SocketAddr,
     },
     /// What goes on rests for so many milliseconds after each round.
     Rest {

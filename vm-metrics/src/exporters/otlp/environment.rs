@@ -1,9 +1,10 @@
 //! The variables that the specification of OpenTelemetry gives to every exporter.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, check_duration};
 
 /// Reads a variable.
 pub(super) type Read<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -63,12 +64,13 @@ impl Said {
         ConfigError::Environment { variable: self.variable.clone(), problem: problem.into() }
     }
 
-    pub(super) fn milliseconds(&self) -> Result<Duration, ConfigError> {
-        match self.value.trim().parse() {
-            Ok(0) => Err(self.refusal("must be more than 0")),
-            Ok(milliseconds) => Ok(Duration::from_millis(milliseconds)),
-            Err(_) => Err(self.refusal(format!("{:?} is not a number of milliseconds", self.value))),
-        }
+    pub(super) fn milliseconds(&self, bounds: &RangeInclusive<Duration>) -> Result<Duration, ConfigError> {
+        let milliseconds = self.value.trim().parse();
+        let duration = Duration::from_millis(
+            milliseconds.map_err(|_| self.refusal("must be a number of milliseconds"))?,
+        );
+        check_duration(duration, bounds).map_err(|problem| self.refusal(problem))?;
+        Ok(duration)
     }
 
     /// `key=value,key=value`, the values with percent signs decoded.
@@ -127,8 +129,10 @@ mod tests {
             _ => None,
         };
         let environment = Environment(&read);
-        assert_eq!(environment.otlp("TIMEOUT").unwrap().milliseconds().unwrap(), Duration::from_millis(2));
+        let any = Duration::ZERO..=Duration::MAX;
+        let timeout = environment.otlp("TIMEOUT").unwrap().milliseconds(&any).unwrap();
+        assert_eq!(timeout, Duration::from_millis(2));
         assert!(environment.otlp("PROTOCOL").is_none(), "empty is not said");
-        assert!(said("1s").milliseconds().is_err());
+        assert!(said("1s").milliseconds(&any).is_err());
     }
 }

@@ -75,6 +75,7 @@ impl Pusher {
     ) -> Result<Self, PushError> {
         let runtime =
             Builder::new_multi_thread().worker_threads(1).thread_name("otlp").enable_all().build()?;
+        let endpoint = push.shown_endpoint();
         let network = Network(runtime.handle().clone(), Some(runtime));
         let exporter = exporter(&push, &network.0, counts)?;
         let reader = ForgettingReader::new(ManualReader::default());
@@ -95,7 +96,7 @@ impl Pusher {
         let (leave, asked) = mpsc::channel();
         thread::Builder::new().name("push".to_owned()).spawn(move || pushes.run(&asked))?;
         let every = humantime::format_duration(push.interval);
-        tracing::info!("pushing to {} every {every}", push.endpoint);
+        tracing::info!("pushing to {endpoint} every {every}");
         Ok(Self { leave, _network: network })
     }
 
@@ -137,7 +138,7 @@ fn exporter(push: &Push, runtime: &Handle, counts: Arc<PushCounts>) -> Result<Co
             if push.gzip { builder.with_compression(Compression::Gzip) } else { builder }.build()?
         }
     };
-    let (endpoint, runtime) = (push.endpoint.clone(), runtime.clone());
+    let (endpoint, runtime) = (push.shown_endpoint(), runtime.clone());
     Ok(Counted { inner, endpoint, runtime, counts, failure, fails: AtomicBool::new(false) })
 }
 

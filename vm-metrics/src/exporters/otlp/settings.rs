@@ -1,15 +1,22 @@
 //! Where to push, how, and how often: the section `[exporters.otlp]` and the variables of OpenTelemetry, which count more.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::environment::{Environment, Read, Said};
-use crate::config::{ConfigError, Section, Settings, Switch, parse_duration};
+use crate::config::{ConfigError, Section, Settings, Switch, parse_duration_within};
 use crate::exporters::budget::{Budget, OverBudget};
 use crate::exporters::configured::budget;
+
+/// Each push is read and written whole. Nobody needs it more often than ticks end.
+const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+
+/// A shorter one would let no push through, and a longer one would wait for a collector that is gone.
+const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
 /// What a push needs, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +43,15 @@ pub(crate) struct Push {
 impl Push {
     pub(crate) fn budget(&self) -> Budget {
         self.budget
+    }
+
+    /// The endpoint for logs: without user, password and query, which may be secrets.
+    pub(super) fn shown_endpoint(&self) -> String {
+        let bare = self.endpoint.split(['?', '#']).next().unwrap_or_default();
+        let Some((scheme, rest)) = bare.split_once("://") else { return bare.to_owned() };
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let host = authority.rsplit('@').next().unwrap_or(authority);
+        format!("{scheme}://{host}{path}")
     }
 }
 
@@ -123,10 +139,12 @@ impl Reader<'_> {
         let protocol = self.protocol(&keys.protocol)?;
         let endpoint = self.endpoint(keys.endpoint.as_deref(), protocol)?;
         let tls = self.tls(&keys)?;
-        let interval =
-            self.duration("interval", &keys.interval, self.environment.get("OTEL_METRIC_EXPORT_INTERVAL"))?;
-        let timeout = self.duration("timeout", &keys.timeout, self.environment.otlp("TIMEOUT"))?;
-        let of_all = self.environment.get("OTEL_METRIC_EXPORT_TIMEOUT").map(|said| said.milliseconds());
+        let variable = self.environment.get("OTEL_METRIC_EXPORT_INTERVAL");
+        let interval = self.duration("interval", &keys.interval, &INTERVALS, variable)?;
+        let variable = self.environment.otlp("TIMEOUT");
+        let timeout = self.duration("timeout", &keys.timeout, &TIMEOUTS, variable)?;
+        let variable = self.environment.get("OTEL_METRIC_EXPORT_TIMEOUT");
+        let of_all = variable.map(|said| said.milliseconds(&TIMEOUTS));
         let timeout_of_all = of_all.transpose()?.unwrap_or(timeout);
         let gzip = self.gzip(&keys.compression)?;
         let mut headers = keys.headers;
@@ -158,7 +176,7 @@ impl Reader<'_> {
         let parse = |text: &str| match text {
             "grpc" => Ok(Protocol::Grpc),
             "http/protobuf" => Ok(Protocol::HttpProtobuf),
-            _ => Err(format!("{text:?} is neither \"grpc\" nor \"http/protobuf\"")),
+            _ => Err("must be \"grpc\" or \"http/protobuf\"".to_owned()),
         };
         let of_key = parse(key).map_err(|problem| self.section.refusal("protocol", &problem))?;
         match self.environment.otlp("PROTOCOL") {
@@ -171,7 +189,7 @@ impl Reader<'_> {
         let parse = |text: &str| match text {
             "none" => Ok(false),
             "gzip" => Ok(true),
-            _ => Err(format!("{text:?} is neither \"none\" nor \"gzip\"")),
+            _ => Err("must be \"none\" or \"gzip\"".to_owned()),
         };
         let of_key = parse(key).map_err(|problem| self.section.refusal("compression", &problem))?;
         match self.environment.otlp("COMPRESSION") {
@@ -222,12 +240,16 @@ impl Reader<'_> {
         Ok(TlsFiles { ca: file(&keys.ca_file, "CERTIFICATE"), identity })
     }
 
-    fn duration(&self, name: &str, key: &str, said: Option<Said>) -> Result<Duration, ConfigError> {
-        let of_key = parse_duration(key).map_err(|problem| self.section.refusal(name, &problem))?;
-        if of_key.is_zero() {
-            return Err(self.section.refusal(name, "must be more than 0"));
-        }
-        said.map_or(Ok(of_key), |said| said.milliseconds())
+    fn duration(
+        &self,
+        name: &str,
+        key: &str,
+        bounds: &RangeInclusive<Duration>,
+        said: Option<Said>,
+    ) -> Result<Duration, ConfigError> {
+        let of_key = parse_duration_within(key, bounds.clone())
+            .map_err(|problem| self.section.refusal(name, &problem))?;
+        said.map_or(Ok(of_key), |said| said.milliseconds(bounds))
     }
 
     fn check_headers(&self, headers: &BTreeMap<String, String>) -> Result<(), ConfigError> {
@@ -258,7 +280,8 @@ fn checked(endpoint: &str, protocol: Protocol) -> Result<String, String> {
     let is_http = ["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme));
     let uri = endpoint.parse::<axum::http::Uri>().ok().filter(|uri| is_http && uri.host().is_some());
     if uri.is_none() {
-        return Err(format!("{endpoint:?} is not an address such as \"http://collector:4318\""));
+        // Not the value: a password may be in it.
+        return Err("must be an address such as \"http://collector:4318\"".to_owned());
     }
     let bare = endpoint.trim_end_matches('/');
     Ok(match protocol {

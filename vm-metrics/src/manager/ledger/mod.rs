@@ -8,6 +8,7 @@
 mod account;
 mod continued;
 mod gap;
+mod limits;
 mod moves;
 mod processes;
 mod remade;
@@ -28,13 +29,12 @@ use moves::Moves;
 use processes::{Process, Processes};
 use remade::Remade;
 use saved::Store;
-use sums::{Network, Sums, VmKey};
+use sums::{Network, Sums};
 
 use crate::host::Host;
-use super::shares::{self, Kept, Limit};
 use crate::model::{
-    Batch, DepartedDevice, Excess, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, TapReading, Tenant,
-    Trust, VmSet,
+    Batch, DepartedDevice, Excess, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, PartHealth,
+    Tenant, Trust, VmSet,
 };
 use crate::readers::Purpose;
 
@@ -87,10 +87,6 @@ struct Known {
     process: Option<Process>,
 }
 
-/// Accounts of devices in other namespaces that no VM has any more, sums of VMs that are gone, and devices that are on
-/// their way: as many of each are kept.
-const KEPT: Limit = Limit { trusted: 1 << 16, others: 4096 };
-
 /// A device as it was read in this tick.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen<'s> {
@@ -115,9 +111,15 @@ impl Ledger {
     /// Goes on with what a daemon before this one has left in the directory.
     pub(super) fn new(host: Host, purpose: Purpose, state_dir: Option<&Path>, trust: Trust) -> Self {
         let looks_once = purpose == Purpose::Look;
-        let dir = state_dir.filter(|_| !looks_once);
-        let mut store = dir.and_then(|dir| Store::open(&host, dir));
-        let (accounts, ended) = store.as_mut().map(|store| store.load(now())).unwrap_or_default();
+        let mut store = state_dir.map(|dir| Store::new(&host, dir));
+        let (accounts, ended) = match &mut store {
+            Some(store) if !looks_once => store.load(now()),
+            Some(store) => {
+                store.check();
+                Default::default()
+            }
+            None => Default::default(),
+        };
         let (accounts, sums) = (accounts.into_iter().collect(), Sums::restored(ended, now()));
         Self { host, trust, looks_once, accounts, sums, store, ..Self::default() }
     }
@@ -222,29 +224,6 @@ impl Ledger {
         }
     }
 
-    /// Finds the VMs of devices that have come and gone since the last tick. One with an account was read, and says its
-    /// last words by that. To be called before `hear`, which closes accounts.
-    pub(super) fn hear_of_remade(&mut self, (vms, batch): (&VmSet, &mut Batch), leaving: (&Leaving, &mut Batch)) {
-        let (leaving, last) = leaving;
-        let devices = mem::take(&mut batch.remade).into_iter().chain(mem::take(&mut last.remade));
-        let is_read = |nic: &Nic, ifindex: u32| {
-            let key = DeviceKey { netns: nic.netns, ifindex, name: None };
-            // The inode of a namespace is used again, its number is not.
-            let namespace = nic.netns.and_then(|netns| batch.namespaces.get(&netns)).copied();
-            let same = |account: &Account| nic.netns.is_none() || account.device == namespace;
-            self.accounts.get(&key).is_some_and(same)
-        };
-        let devices: Vec<_> = devices.filter(|(nic, reading)| !is_read(nic, reading.ifindex)).collect();
-        self.remade.hear((self.tick, now()), devices, vms, leaving);
-    }
-
-    /// What devices of a VM have counted that came and went since the last tick. Each is told once.
-    pub(super) fn take_remade(&mut self, vm: &InstanceInfo) -> Vec<TapReading> {
-        let devices = self.remade.take(&VmKey::of(vm));
-        self.changed |= !devices.is_empty();
-        devices
-    }
-
     fn forget(&mut self, key: &DeviceKey, gone: Gone, line: Option<Totals>) {
         let Some(account) = self.accounts.remove(key) else { return };
         self.changed = true;
@@ -293,34 +272,14 @@ impl Ledger {
         self.keep_within_limits();
         if mem::take(&mut self.changed) {
             self.add_up();
-            let Some(store) = &mut self.store else { return };
+            let Some(store) = self.store.as_mut().filter(|_| !self.looks_once) else { return };
             store.save(self.accounts.iter(), self.sums.ended());
         }
     }
 
-    /// Forgets what users have left behind beyond their shares. What is there is not counted, however much it is.
-    fn keep_within_limits(&mut self) {
-        let Self { accounts, sums, moves, overuse, .. } = self;
-        let (tick, now) = (self.tick, self.now);
-        sums.keep(KEPT, now, overuse);
-        moves.keep(KEPT, overuse);
-        if accounts.len() as u64 <= KEPT.others {
-            return;
-        }
-        let is_left = |(key, account): &(&DeviceKey, &Account)| key.netns.is_some() && account.seen != tick;
-        let left: Vec<_> = accounts.iter().filter(is_left).map(|(key, account)| (key.clone(), account.tenant, account.seen_at)).collect();
-        let kept = |(_, tenant, seen_at): &(DeviceKey, Tenant, f64)| Kept { tenant: *tenant, size: 1, worth: *seen_at as u64 };
-        for at in shares::beyond(left.iter().map(kept), KEPT) {
-            let (key, tenant, _) = &left[at];
-            overuse.add(tenant.uid(), "device accounts", 1);
-            accounts.remove(key);
-            self.changed = true;
-        }
-    }
-
-    /// What was forgotten since this was last called.
-    pub(super) fn take_overuse(&mut self) -> Excess {
-        mem::take(&mut self.overuse)
+    /// How writing the state for the next daemon goes; `None` where no directory was named.
+    pub(super) fn state_health(&self) -> Option<&PartHealth> {
+        self.store.as_ref().map(Store::health)
     }
 
     fn add_up(&mut self) {

@@ -3,9 +3,11 @@
 //! The kernel tells the counters of each deleted device and its name. A VM may make its TAP anew many times in one tick.
 
 use std::collections::{HashMap, HashSet};
+use std::mem;
 
 use super::sums::VmKey;
-use crate::model::{Leaving, Nic, TapReading, VmSet};
+use super::{Account, DeviceKey, Ledger, now};
+use crate::model::{Batch, InstanceInfo, Leaving, Nic, TapReading, VmSet};
 
 /// Ticks for which a device waits for its VM to be listed.
 const PATIENCE: u64 = 2;
@@ -78,10 +80,38 @@ impl Remade {
     }
 }
 
+impl Ledger {
+    /// Finds the VMs of devices that have come and gone since the last tick. One with an account was read, and says its
+    /// last words by that. To be called before `hear`, which closes accounts.
+    pub(in crate::manager) fn hear_of_remade(
+        &mut self,
+        (vms, batch): (&VmSet, &mut Batch),
+        leaving: (&Leaving, &mut Batch),
+    ) {
+        let (leaving, last) = leaving;
+        let devices = mem::take(&mut batch.remade).into_iter().chain(mem::take(&mut last.remade));
+        let is_read = |nic: &Nic, ifindex: u32| {
+            let key = DeviceKey { netns: nic.netns, ifindex, name: None };
+            // The inode of a namespace is used again, its number is not.
+            let namespace = nic.netns.and_then(|netns| batch.namespaces.get(&netns)).copied();
+            let same = |account: &Account| nic.netns.is_none() || account.device == namespace;
+            self.accounts.get(&key).is_some_and(same)
+        };
+        let devices: Vec<_> = devices.filter(|(nic, reading)| !is_read(nic, reading.ifindex)).collect();
+        self.remade.hear((self.tick, now()), devices, vms, leaving);
+    }
+
+    /// What devices of a VM have counted that came and went since the last tick. Each is told once.
+    pub(in crate::manager) fn take_remade(&mut self, vm: &InstanceInfo) -> Vec<TapReading> {
+        let devices = self.remade.take(&VmKey::of(vm));
+        self.changed |= !devices.is_empty();
+        devices
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::InstanceInfo;
 
     fn vms(list: &[(&str, &[&str])]) -> VmSet {
         let vm = |(id, taps): &(&str, &[&str])| InstanceInfo {

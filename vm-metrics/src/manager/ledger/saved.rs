@@ -1,8 +1,6 @@
 //! What a daemon leaves written for the next: which VM had which device, what of its counts was others', and what each VM
 //! has counted by devices that are gone. Nothing in the kernel knows that.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -14,28 +12,35 @@ use super::processes::Process;
 use super::sums::Ended;
 use super::totals::Totals;
 use crate::host::Host;
-use crate::model::{FIRST_NUMBER, Nic};
+use crate::model::{FIRST_NUMBER, Health, Nic, PartHealth};
+use crate::own_dir::{DirError, OwnDir};
 
 /// Longer than what 100 000 devices need.
 const LIMIT: u64 = 256 << 20;
 
-/// Where it is written. What a boot before this one has left means nothing.
+/// Where it is written, and how that goes. What a boot before this one has left means nothing.
 #[derive(Debug)]
 pub(super) struct Store {
-    path: PathBuf,
+    dir: PathBuf,
+    /// `None` on a host that does not say which boot it is in.
+    file: Option<StateFile>,
+    health: PartHealth,
+}
+
+#[derive(Debug)]
+struct StateFile {
+    name: String,
     boot_id: String,
-    /// The last failure, which is said once.
-    problem: Option<String>,
 }
 
 #[derive(Debug, Error)]
 enum StoreError {
-    #[error("cannot {operation} {}: {source}", path.display())]
-    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("this host does not say which boot it is in")]
+    NoBoot,
+    #[error(transparent)]
+    Dir(#[from] DirError),
     #[error("{} is not what a daemon has written: {source}", path.display())]
     Content { path: PathBuf, source: serde_json::Error },
-    #[error("{} is longer than {LIMIT} bytes", path.display())]
-    TooLong { path: PathBuf },
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -62,38 +67,50 @@ struct Device {
 }
 
 impl Store {
-    /// `None` where nothing can be kept: on a host that does not say which boot it is in, or without the directory.
-    pub(super) fn open(host: &Host, dir: &Path) -> Option<Self> {
-        let (boot_id, netns) = (host.boot_id()?, host.own_netns()?);
-        let path = dir.join(format!("ledger-{netns}.json"));
-        dir.is_dir().then_some(Self { path, boot_id, problem: None })
+    /// Touches nothing.
+    pub(super) fn new(host: &Host, dir: &Path) -> Self {
+        let file = host.boot_id().zip(host.own_netns());
+        let file = file.map(|(boot_id, netns)| StateFile { name: format!("ledger-{netns}.json"), boot_id });
+        Self { dir: dir.to_owned(), file, health: PartHealth::healthy() }
+    }
+
+    /// Whether the last thing that was done here worked.
+    pub(super) fn health(&self) -> &PartHealth {
+        &self.health
+    }
+
+    /// Whether a daemon of this user could use the directory; writes nothing.
+    pub(super) fn check(&mut self) {
+        let checked = self.file().and_then(|file| {
+            let dir = OwnDir::open(&self.dir)?;
+            dir.check_writable()?;
+            Ok(dir.has_file(&file.name).map(drop)?)
+        });
+        self.note(checked);
     }
 
     /// What the daemon before this one has left. What cannot be read is as if it were not there.
     pub(super) fn load(&mut self, now: f64) -> (Vec<(DeviceKey, Account)>, Vec<Ended>) {
-        match self.read() {
-            Ok(saved) if saved.boot_id == self.boot_id => {
-                (saved.devices.into_iter().map(|device| device.restored(now)).collect(), saved.ended)
-            }
-            Ok(_) => Default::default(),
-            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Default::default()
-            }
+        self.check();
+        let loaded = self.read();
+        let saved = match loaded {
+            Ok(saved) => saved,
             Err(error) => {
-                self.complain(&error);
-                Default::default()
+                self.note(Err(error));
+                None
             }
-        }
+        };
+        let Some(saved) = saved else { return Default::default() };
+        (saved.devices.into_iter().map(|device| device.restored(now)).collect(), saved.ended)
     }
 
-    fn read(&self) -> Result<Saved, StoreError> {
-        let failed = |source| StoreError::Io { operation: "read", path: self.path.clone(), source };
-        if fs::metadata(&self.path).map_err(failed)?.len() > LIMIT {
-            return Err(StoreError::TooLong { path: self.path.clone() });
-        }
-        let content = fs::read(&self.path).map_err(failed)?;
-        serde_json::from_slice(&content)
-            .map_err(|source| StoreError::Content { path: self.path.clone(), source })
+    /// `None` where this boot has left nothing.
+    fn read(&self) -> Result<Option<Saved>, StoreError> {
+        let file = self.file()?;
+        let Some(content) = OwnDir::open(&self.dir)?.read(&file.name, LIMIT)? else { return Ok(None) };
+        let saved: Saved = serde_json::from_slice(&content)
+            .map_err(|source| StoreError::Content { path: self.dir.join(&file.name), source })?;
+        Ok((saved.boot_id == file.boot_id).then_some(saved))
     }
 
     /// All or nothing: whoever is killed meanwhile has left the last one.
@@ -103,30 +120,43 @@ impl Store {
         ended: Vec<Ended>,
     ) {
         let devices = accounts.map(|(key, account)| Device::of(key, account)).collect();
-        let saved = Saved { boot_id: self.boot_id.clone(), devices, ended };
-        match self.write(&saved) {
-            Ok(()) => self.problem = None,
-            Err(error) => self.complain(&error),
-        }
+        let written = self.write(devices, ended);
+        self.note(written);
     }
 
-    fn write(&self, saved: &Saved) -> Result<(), StoreError> {
-        let failed = |operation, source| StoreError::Io { operation, path: self.path.clone(), source };
-        let content = serde_json::to_vec(saved)
-            .map_err(|source| StoreError::Content { path: self.path.clone(), source })?;
-        let new = self.path.with_extension("new");
-        fs::write(&new, content).map_err(|error| failed("write", error))?;
-        fs::rename(&new, &self.path).map_err(|error| failed("replace", error))
+    fn write(&self, devices: Vec<Device>, ended: Vec<Ended>) -> Result<(), StoreError> {
+        let StateFile { name, boot_id } = self.file()?;
+        // Opened each time: it may have been made, mended or spoilt since.
+        let dir = OwnDir::open(&self.dir)?;
+        let saved = Saved { boot_id: boot_id.clone(), devices, ended };
+        let content = serde_json::to_vec(&saved)
+            .map_err(|source| StoreError::Content { path: self.dir.join(name), source })?;
+        Ok(dir.replace(name, &content)?)
     }
 
-    fn complain(&mut self, error: &StoreError) {
-        let problem = error.to_string();
-        if self.problem.as_ref() != Some(&problem) {
-            tracing::warn!(
-                "{problem}: after a restart, a TAP that passed from VM to VM counts for the last one"
-            );
-            self.problem = Some(problem);
-        }
+    fn file(&self) -> Result<&StateFile, StoreError> {
+        self.file.as_ref().ok_or(StoreError::NoBoot)
+    }
+
+    fn note(&mut self, done: Result<(), StoreError>) {
+        self.health = match done {
+            Ok(()) => PartHealth::healthy(),
+            Err(error) => error.health(),
+        };
+    }
+}
+
+impl StoreError {
+    fn health(&self) -> PartHealth {
+        const COST: &str = "after a restart, a TAP that passed from VM to VM counts for the last one";
+        let (state, errno) = match self {
+            // Whoever wants none of this makes no directory.
+            Self::NoBoot | Self::Dir(DirError::Absent { .. }) => (Health::Disabled, None),
+            Self::Dir(error) => (Health::Failed, error.errno()),
+            // The next one is written over it.
+            Self::Content { .. } => (Health::Degraded, None),
+        };
+        PartHealth::new(state, format!("state_dir: {self}; {COST}")).with_errno(errno)
     }
 }
 
@@ -147,5 +177,81 @@ impl Device {
         let mut account = Account::new(nic, self.device, &self.owner, self.since);
         account.process = self.process;
         (key, account.restored(self.origin.unwrap_or_default(), now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const NAME: &str = "ledger-0.json";
+
+    /// A directory, and the store of a daemon that starts there.
+    fn store() -> (TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Some(StateFile { name: NAME.to_owned(), boot_id: "one".to_owned() });
+        let store = Store { dir: dir.path().to_owned(), file, health: PartHealth::healthy() };
+        (dir, store)
+    }
+
+    fn save(store: &mut Store) {
+        store.save([].into_iter(), Vec::new());
+    }
+
+    fn says(store: &Store) -> (Health, &str) {
+        (store.health().state, &store.health().reason)
+    }
+
+    #[test]
+    fn the_state_is_private() {
+        let (dir, mut store) = store();
+        store.load(0.0);
+        save(&mut store);
+        assert_eq!(says(&store), (Health::Healthy, ""));
+        let mode = fs::metadata(dir.path().join(NAME)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_fifo_is_refused_until_it_is_removed() {
+        let (dir, mut store) = store();
+        let path = dir.path().join(NAME);
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        store.load(0.0);
+        let expected = format!("state_dir: {} is a FIFO, and no regular file: remove it; ", path.display());
+        assert!(store.health().reason.starts_with(&expected), "{:?}", store.health());
+        save(&mut store);
+        assert_eq!(says(&store).0, Health::Failed);
+        fs::remove_file(&path).unwrap();
+        save(&mut store);
+        assert_eq!(says(&store).0, Health::Healthy);
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_is_refused() {
+        let (dir, mut store) = store();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+        for step in [Store::check, |store: &mut Store| drop(store.load(0.0)), save] {
+            step(&mut store);
+            assert_eq!(says(&store).0, Health::Failed);
+            assert!(says(&store).1.contains("has mode 0777"), "{:?}", store.health());
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_spoilt_state_is_written_over() {
+        let (dir, mut store) = store();
+        fs::write(dir.path().join(NAME), "{").unwrap();
+        store.load(0.0);
+        assert_eq!(says(&store).0, Health::Degraded);
+        save(&mut store);
+        assert_eq!(says(&store).0, Health::Healthy);
     }
 }

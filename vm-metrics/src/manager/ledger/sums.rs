@@ -59,7 +59,10 @@ impl Sums {
     pub(super) fn restored(ended: Vec<Ended>, now: f64) -> Self {
         let vm = |Ended { id, pid, start_ticks, sum }| {
             let start_ticks = Some(start_ticks);
-            (VmKey { id, pid: Some(pid) }, Vm { start_ticks, seen_at: now, tenant: None, parts: HashMap::new(), ended: sum })
+            (
+                VmKey { id, pid: Some(pid) },
+                Vm { start_ticks, seen_at: now, tenant: None, parts: HashMap::new(), ended: sum },
+            )
         };
         Self { vms: ended.into_iter().map(vm).collect() }
     }
@@ -112,7 +115,8 @@ impl Sums {
             return;
         }
         let is_gone = |(_, vm): &(&VmKey, &Vm)| vm.seen_at < now;
-        let left: Vec<_> = self.vms.iter().filter(is_gone).map(|(key, vm)| (key.clone(), vm.kept())).collect();
+        let left: Vec<_> =
+            self.vms.iter().filter(is_gone).map(|(key, vm)| (key.clone(), vm.kept())).collect();
         for at in shares::beyond(left.iter().map(|(_, kept)| *kept), limit) {
             let (key, kept) = &left[at];
             overuse.add(kept.tenant.uid(), "sums of departed", 1);
@@ -171,7 +175,13 @@ mod tests {
         let vm = InstanceInfo::default();
         let sum = |sums: &mut Sums, part, bytes| {
             let tx = FrameCounts { bytes: Some(bytes), ..FrameCounts::default() };
-            sums.sum((&vm, Tenant::Trusted), None, 0.0, &[(Some(part), NicStats { tx, ..NicStats::default() })], &[])[1]
+            sums.sum(
+                (&vm, Tenant::Trusted),
+                None,
+                0.0,
+                &[(Some(part), NicStats { tx, ..NicStats::default() })],
+                &[],
+            )[1]
         };
         assert_eq!(sum(&mut sums, 1, 5), Some(5));
         assert_eq!(sum(&mut sums, 2, 7), Some(12));
@@ -188,7 +198,10 @@ mod tests {
         let mut sums = Sums::default();
         let vm = InstanceInfo::default();
         let remade = [[Some(1), Some(10), Some(1), Some(1)], [Some(2), Some(20), Some(1), Some(1)]];
-        assert_eq!(sums.sum((&vm, Tenant::Trusted), None, 0.0, &[], &remade), [Some(3), Some(30), Some(2), Some(2)]);
+        assert_eq!(
+            sums.sum((&vm, Tenant::Trusted), None, 0.0, &[], &remade),
+            [Some(3), Some(30), Some(2), Some(2)]
+        );
         assert_eq!(sums.sum((&vm, Tenant::Trusted), None, 0.0, &[], &[])[1], Some(30));
     }
 

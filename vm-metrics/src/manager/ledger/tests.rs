@@ -4,7 +4,7 @@ use std::path::Path;
 use rustix::param::clock_ticks_per_second;
 
 use super::*;
-use crate::model::{InstanceInfo, ProcessReading, Trust};
+use crate::model::{Health, InstanceInfo, ProcessReading, Trust};
 
 /// A host on which devices can be made and removed.
 fn host(dir: &Path) -> Host {
@@ -189,8 +189,9 @@ fn what_is_of_another_boot_or_broken_is_as_if_it_were_not_there() {
     let other = booted(dir.path(), "two\n");
     tick(&mut first, "c", &nic, 1400);
     assert_eq!(tick(&mut ledger(&other), "c", &nic, 1500), 1500);
-    let nowhere = Ledger::new(host.clone(), Purpose::Serve, Some(&dir.path().join("nowhere")), Trust::default());
-    assert!(nowhere.store.is_none());
+    let nowhere =
+        Ledger::new(host.clone(), Purpose::Serve, Some(&dir.path().join("nowhere")), Trust::default());
+    assert_eq!(nowhere.state_health().expect("a health").state, Health::Disabled);
 }
 
 #[test]

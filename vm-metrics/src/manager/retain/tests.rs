@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{TapReading, VcpuStats, VmState};
+use crate::model::{FrameCounts, TapReading, VcpuStats, VmState};
 
 fn info(id: &str, pid: u32, taps: &[&str]) -> InstanceInfo {
     let nics = taps.iter().map(|tap| Nic::local(*tap)).collect();
@@ -51,6 +51,23 @@ fn an_interface_that_can_no_longer_be_read_is_lost() {
     assert_eq!(leaving(&before, &vms, &read), Leaving::default());
     let never = Tick { vms: vms.clone(), stats: Vec::new() };
     assert_eq!(leaving(&never, &vms, &Batch::default()), Leaving::default());
+}
+
+/// Another reader had read it, so that the one of events takes it for a device that nobody has read.
+#[test]
+fn a_deleted_device_is_read_once() {
+    let vms = VmSet { vms: vec![info("a", 1, &["t0"])] };
+    let before = Tick { vms: vms.clone(), stats: vec![stats("a", 1, "t0", Some(1))] };
+    let mut batch = Batch::default();
+    batch.taps.insert(Nic::local("t0"), TapReading { ifindex: 3, ..TapReading::default() });
+    batch.departed.push(DepartedDevice { netns: None, ifindex: 3, gone: Gone::Deleted });
+    let leaving = leaving(&before, &vms, &batch);
+    assert_eq!(leaving.vms, vms);
+    take_from_present(&leaving, &mut batch);
+    assert_eq!(batch.taps.len(), 1, "another device with its index is there");
+    batch.gone_again.insert(Nic::local("t0"));
+    take_from_present(&leaving, &mut batch);
+    assert!(batch.taps.is_empty());
 }
 
 #[test]

@@ -5,16 +5,16 @@
 
 mod walker;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use self::walker::{Answer, Walker};
-use super::{Purpose, ReadReport, Reader, ReaderDef, ReaderError, Started};
-use crate::config::{ConfigError, Section, parse_duration};
-use crate::model::{Batch, Health, PartHealth, SmapsRollup, VmSet};
+use self::walker::{Answer, Question, Walkers};
+use super::{Purpose, ReadReport, Reader, ReaderDef, ReaderError, Setting, Started};
+use crate::config::{ConfigError, Section, parse_duration_within};
+use crate::model::{Batch, Health, InstanceInfo, PartHealth, SmapsRollup, Trust, VmSet};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
@@ -28,8 +28,8 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     help: "memory of each hypervisor process with its part of what is shared, from /proc/<pid>/smaps_rollup; on request",
     configure: |section| {
         let interval = interval(section)?;
-        Ok(Box::new(move |setting| match Walker::spawn(setting.host.clone()) {
-            Ok(walker) => Started::Running(Box::new(ProcSmaps::new(walker, interval, setting.purpose))),
+        Ok(Box::new(move |setting| match Walkers::spawn(&setting.host) {
+            Ok(walkers) => Started::Running(Box::new(ProcSmaps::new(walkers, interval, setting))),
             Err(error) => {
                 let health = PartHealth::new(Health::Failed, format!("cannot start a thread: {error}"));
                 Started::Not(health.with_errno(error.raw_os_error()))
@@ -45,16 +45,14 @@ fn interval(section: &Section) -> Result<Duration, ConfigError> {
         interval: Option<String>,
     }
     let Some(text) = section.options::<Keys>()?.interval else { return Ok(DEFAULT_INTERVAL) };
-    let interval = parse_duration(&text).map_err(|problem| section.refusal("interval", &problem))?;
-    if (SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&interval) {
-        return Ok(interval);
-    }
-    Err(section.refusal("interval", &format!("{text} is not between 1s and 1d")))
+    parse_duration_within(&text, SHORTEST_INTERVAL..=LONGEST_INTERVAL)
+        .map_err(|problem| section.refusal("interval", &problem))
 }
 
 #[derive(Debug)]
 struct ProcSmaps {
-    walker: Walker,
+    walkers: Walkers,
+    trust: Trust,
     interval: Duration,
     /// How long a tick waits for answers.
     patience: Duration,
@@ -85,25 +83,29 @@ impl Reader for ProcSmaps {
 }
 
 impl ProcSmaps {
-    fn new(walker: Walker, interval: Duration, purpose: Purpose) -> Self {
-        let patience = match purpose {
+    fn new(walkers: Walkers, interval: Duration, setting: &Setting) -> Self {
+        let patience = match setting.purpose {
             Purpose::Serve => Duration::ZERO,
             Purpose::Look => PATIENCE_OF_A_LOOK,
         };
-        Self { walker, interval, patience, started: Instant::now(), known: HashMap::new() }
+        let (trust, started) = (setting.trust.clone(), Instant::now());
+        Self { walkers, trust, interval, patience, started, known: HashMap::new() }
     }
 
     fn read_at(&mut self, now: Duration, vms: &VmSet, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
         let start_ticks = |pid| batch.processes.get(&pid).and_then(|process| process.start_ticks);
-        let processes: HashSet<Process> =
-            vms.pids().map(|pid| Process { pid, start_ticks: start_ticks(pid) }).collect();
-        self.known.retain(|process, _| processes.contains(process));
+        let process = |vm: &InstanceInfo| {
+            let pid = vm.hypervisor_pid?;
+            Some((Process { pid, start_ticks: start_ticks(pid) }, vm.uid))
+        };
+        let processes: HashMap<Process, Option<u32>> = vms.vms.iter().filter_map(process).collect();
+        self.known.retain(|process, _| processes.contains_key(process));
         self.take_answers(now, Duration::ZERO);
-        for process in &processes {
-            let known = self.known.entry(*process).or_default();
+        for (process, uid) in processes {
+            let known = self.known.entry(process).or_default();
             if !known.under_way && now >= known.due {
-                match self.walker.ask(*process) {
+                match self.walkers.ask(Question { process, uid, is_trusted: self.trust.is_trusted(uid) }) {
                     Ok(()) => known.under_way = true,
                     Err(error) => report.error(error),
                 }
@@ -127,7 +129,7 @@ impl ProcSmaps {
         let until = Instant::now() + patience;
         while self.known.values().any(|known| known.under_way) {
             let Some(Answer { process, result }) =
-                self.walker.answer(until.saturating_duration_since(Instant::now()))
+                self.walkers.answer(until.saturating_duration_since(Instant::now()))
             else {
                 return;
             };
@@ -148,7 +150,7 @@ mod tests {
 
     use super::*;
     use crate::host::Host;
-    use crate::model::InstanceInfo;
+    use crate::readers::Watch;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -166,11 +168,14 @@ mod tests {
     }
 
     fn reader(dir: &TempDir, purpose: Purpose) -> ProcSmaps {
-        ProcSmaps::new(Walker::spawn(Host::new(dir.path(), "/none")).unwrap(), MINUTE, purpose)
+        let host = Host::new(dir.path(), "/none");
+        let walkers = Walkers::spawn(&host).unwrap();
+        let setting = Setting { host, purpose, trust: Trust::default(), watch: Watch::default() };
+        ProcSmaps::new(walkers, MINUTE, &setting)
     }
 
     fn vms() -> VmSet {
-        VmSet { vms: vec![InstanceInfo { hypervisor_pid: Some(7), ..InstanceInfo::default() }] }
+        VmSet { vms: vec![InstanceInfo { hypervisor_pid: Some(7), uid: Some(0), ..InstanceInfo::default() }] }
     }
 
     /// Private KiB of the process that has begun then.

@@ -4,71 +4,59 @@
 //! Nobody keeps what a thread that has ended waited. So what all threads wait is added up here, tick by tick, from the
 //! first look on: the sum goes on when a thread ends, and begins with nothing when the daemon starts anew.
 
+mod facts;
+mod opens;
 mod process;
+mod share;
 mod vcpu_name;
+mod vcpus;
 
 use std::collections::{HashMap, HashSet};
 
-use rustix::process::{Resource, getrlimit};
-
-use self::process::Process;
+use self::facts::Facts;
+use self::opens::{OF_STRANGERS, Opens};
+use self::process::{Allowance, Process};
+use self::share::{Demand, MAX_OF_PROCESS, MAX_OF_STRANGERS, shares};
 use super::kept::Buffer;
-use super::{ReadReport, Reader, ReaderDef, ReaderError, Started};
+use super::{FileBudget, ReadReport, Reader, ReaderDef, ReaderError, Started};
 use crate::host::Host;
-use crate::model::{Batch, Hypervisor, ThreadsReading, VmSet};
-use crate::procfs::parse_stat;
+use crate::model::{Batch, Hypervisor, InstanceInfo, ThreadsReading, Trust, VmSet};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: "proc_threads",
     help: "time of each vCPU's thread, and time that threads wait for a CPU, from /proc/<pid>/task/<tid>/schedstat",
     configure: |section| {
         section.no_options()?;
-        Ok(Box::new(|setting| Started::Running(Box::new(ProcThreads::new(setting.host.clone())))))
+        Ok(Box::new(|setting| {
+            Started::Running(Box::new(ProcThreads::new(setting.host.clone(), setting.trust.clone())))
+        }))
     },
 };
 
 #[derive(Debug)]
 struct ProcThreads {
     host: Host,
+    trust: Trust,
     /// When this process started, on the clock of the others' starts; `None` on a host made of files.
     started_ticks: Option<u64>,
     /// How many files may be kept open.
-    max_files: usize,
+    max_files: u64,
+    /// How many files are opened in one tick for users who are not trusted.
+    max_opens: usize,
     processes: HashMap<u32, Process>,
+    facts: Facts,
+    /// The last process that had a turn of those whose users share.
+    last_turn: u32,
 }
 
-impl ProcThreads {
-    fn new(host: Host) -> Self {
-        // The other half is for the files of the other readers, for links and for connections.
-        let half = getrlimit(Resource::Nofile).current.map(|limit| limit / 2);
-        let max_files = half.and_then(|half| half.try_into().ok()).unwrap_or(usize::MAX);
-        let started_ticks = start_ticks(&host, std::process::id());
-        Self { host, started_ticks, max_files, processes: HashMap::new() }
-    }
-
-    fn read_process(
-        &mut self,
-        pid: u32,
-        hypervisor: Hypervisor,
-        room: &mut usize,
-        buffer: &mut Buffer,
-        report: &mut ReadReport,
-    ) -> Result<ThreadsReading, ReaderError> {
-        let known = match self.processes.remove(&pid) {
-            Some(process) => Some(process),
-            None => Process::open(&self.host, pid, self.is_young(pid))?,
-        };
-        let gone = ReaderError::NoProcess { pid };
-        let Some(mut process) = known else { return Err(gone) };
-        let reading = process.read(hypervisor, room, buffer, report)?.ok_or(gone)?;
-        self.processes.insert(pid, process);
-        Ok(reading)
-    }
-
-    /// Whether a process was started after this one: nothing that it waited was published before.
-    fn is_young(&self, pid: u32) -> bool {
-        start_ticks(&self.host, pid).zip(self.started_ticks).is_some_and(|(process, own)| process >= own)
-    }
+/// A process that is read in this tick.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pid: u32,
+    uid: Option<u32>,
+    hypervisor: Hypervisor,
+    threads: u64,
+    allowance: Allowance,
 }
 
 impl Reader for ProcThreads {
@@ -77,24 +65,132 @@ impl Reader for ProcThreads {
         let mut buffer = Buffer::new();
         let pids: HashSet<u32> = vms.pids().collect();
         self.processes.retain(|pid, _| pids.contains(pid));
-        let mut room = self.max_files.saturating_sub(self.processes.values().map(Process::files).sum());
-        for vm in &vms.vms {
-            let Some(pid) = vm.hypervisor_pid else { continue };
-            match self.read_process(pid, vm.hypervisor, &mut room, &mut buffer, &mut report) {
+        let mut turns: Vec<Turn> = vms.vms.iter().filter_map(|vm| self.turn(vm, &mut report)).collect();
+        let last_turn = self.last_turn;
+        // Trusted users first; then the others, going on where the last tick ended.
+        turns.sort_by_key(|turn| (!turn.allowance.is_trusted, turn.pid <= last_turn));
+        self.share(&mut turns, &mut report);
+        let mut opens = Opens::new(self.max_opens, &turns);
+        for turn in &mut turns {
+            opens.allow(turn);
+            match self.read_process(turn, &mut buffer, &mut report) {
                 Ok(reading) => {
-                    batch.threads.insert(pid, reading);
+                    batch.threads.insert(turn.pid, reading);
                     report.items += 1;
                 }
                 Err(error) => report.error(error),
             }
+            if opens.take(turn) {
+                self.last_turn = turn.pid;
+            }
         }
+        vcpus::limit(vms, &self.trust, &mut batch.threads, &mut report.overuse);
         report
     }
 }
 
-fn start_ticks(host: &Host, pid: u32) -> Option<u64> {
-    let stat = std::fs::read(host.process(pid).join("stat")).ok()?;
-    parse_stat(&stat).ok().map(|stat| stat.start_ticks)
+impl ProcThreads {
+    fn new(host: Host, trust: Trust) -> Self {
+        let max_files = FileBudget::of_this_process().threads;
+        let started_ticks = facts::read((host.clone(), std::process::id())).start_ticks;
+        Self {
+            host,
+            trust,
+            started_ticks,
+            max_files,
+            processes: HashMap::new(),
+            facts: Facts::new(),
+            last_turn: 0,
+            max_opens: OF_STRANGERS,
+        }
+    }
+
+    /// What the process of a VM asks for; `None` when it has none that can be read.
+    fn turn(&mut self, vm: &InstanceInfo, report: &mut ReadReport) -> Option<Turn> {
+        let pid = vm.hypervisor_pid?;
+        match self.count(pid, vm.uid) {
+            Ok(threads) => {
+                let is_trusted = self.trust.is_trusted(vm.uid);
+                let allowance = Allowance { is_trusted, threads: 0, no_room: 0, opens: 0 };
+                Some(Turn { pid, uid: vm.uid, hypervisor: vm.hypervisor, threads, allowance })
+            }
+            Err(error) => {
+                report.error(error);
+                None
+            }
+        }
+    }
+
+    fn count(&mut self, pid: u32, uid: Option<u32>) -> Result<u64, ReaderError> {
+        let process = match self.processes.remove(&pid) {
+            Some(process) => Some(process),
+            None => {
+                let is_young = self.is_young(pid, uid);
+                Process::open(&self.host, pid, is_young)?
+            }
+        };
+        let mut process = process.ok_or(ReaderError::NoProcess { pid })?;
+        let threads = process.count()?;
+        self.processes.insert(pid, process);
+        Ok(threads.unwrap_or(MAX_OF_PROCESS))
+    }
+
+    /// Says how many threads of each process are read. Trusted users take what they need of the files; the others share
+    /// what is left, within their budget.
+    fn share(&self, turns: &mut [Turn], report: &mut ReadReport) {
+        let mut room = self.max_files.saturating_sub(self.processes.len() as u64);
+        for turn in turns.iter_mut().filter(|turn| turn.allowance.is_trusted) {
+            let threads = turn.threads.min(room);
+            room -= threads;
+            turn.allow(threads, turn.threads);
+        }
+        let demand =
+            |turn: &Turn| Demand { pid: turn.pid, uid: turn.uid, count: turn.threads.min(MAX_OF_PROCESS) };
+        let strangers = || turns.iter().filter(|turn| !turn.allowance.is_trusted);
+        let demands: Vec<Demand> = strangers().map(demand).collect();
+        let by_budget = shares(MAX_OF_STRANGERS, &demands);
+        let by_room = shares(room.min(MAX_OF_STRANGERS), &demands);
+        for turn in turns.iter_mut().filter(|turn| !turn.allowance.is_trusted) {
+            let share = by_budget[&turn.pid];
+            turn.allow(by_room[&turn.pid], share);
+            report.overuse.add(turn.uid, "threads", turn.threads - share);
+        }
+    }
+
+    fn read_process(
+        &mut self,
+        turn: &mut Turn,
+        buffer: &mut Buffer,
+        report: &mut ReadReport,
+    ) -> Result<ThreadsReading, ReaderError> {
+        let gone = ReaderError::NoProcess { pid: turn.pid };
+        let Self { processes, facts, host, .. } = self;
+        let Some(process) = processes.get_mut(&turn.pid) else { return Err(gone) };
+        let (pid, uid, is_trusted) = (turn.pid, turn.uid, turn.allowance.is_trusted);
+        let by_program =
+            || facts.of(host, pid, uid, is_trusted).map(|facts| facts.hypervisor).unwrap_or_default();
+        let reading = process.read(turn.hypervisor, by_program, &mut turn.allowance, buffer, report);
+        if !matches!(reading, Ok(Some(_))) {
+            self.processes.remove(&turn.pid);
+        }
+        reading?.ok_or(gone)
+    }
+
+    /// Whether a process was started after this one: nothing that it waited was published before.
+    fn is_young(&mut self, pid: u32, uid: Option<u32>) -> bool {
+        let facts = self.facts.of(&self.host, pid, uid, self.trust.is_trusted(uid));
+        let start = facts.and_then(|facts| facts.start_ticks);
+        start.zip(self.started_ticks).is_some_and(|(process, own)| process >= own)
+    }
+}
+
+impl Turn {
+    /// So many threads are read of `share`, which is what it would get with files enough.
+    fn allow(&mut self, threads: u64, share: u64) {
+        let number = |count: u64| count.try_into().unwrap_or(usize::MAX);
+        self.allowance.threads = number(threads);
+        self.allowance.no_room = number(share - threads);
+    }
 }
 
 #[cfg(test)]

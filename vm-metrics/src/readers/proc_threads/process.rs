@@ -1,9 +1,10 @@
 //! The threads of one process, and the files kept of them.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, StatxFlags, openat, statx};
@@ -13,15 +14,30 @@ use super::vcpu_name::vcpu;
 use crate::host::Host;
 use crate::model::{Hypervisor, ThreadsReading, VcpuReading};
 use crate::procfs::parse_schedstat;
-use crate::readers::kept::{Buffer, KeptFile};
+use crate::readers::kept::{Buffer, KeptFile, is_out_of_files};
 use crate::readers::{ReadReport, ReaderError};
-use crate::sources::executable;
 
 /// A thread gives itself its name as the first thing it does, which on a busy host may be a while after its start.
 const LOOKS: u8 = 10;
 
 /// When a thread that has no file is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
+
+/// How often the threads of a process are listed whose user is not trusted, where it has more than a few.
+const LIST_AGAIN: Duration = Duration::from_secs(1);
+const FEW: usize = 64;
+
+/// What one process may have in one tick.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowance {
+    pub(super) is_trusted: bool,
+    /// Threads that are read, each with a file that stays open.
+    pub(super) threads: usize,
+    /// Threads that are left out for want of files.
+    pub(super) no_room: usize,
+    /// Files that may be opened.
+    pub(super) opens: usize,
+}
 
 /// A process, as long as it is the same: its directory and its threads' files know no other, whatever pid that has.
 #[derive(Debug)]
@@ -33,9 +49,14 @@ pub(super) struct Process {
     directory: OwnedFd,
     /// What the directory said of the number of threads when they were listed; 0 when they are to be listed anew.
     links: u32,
+    /// What it says now.
+    links_now: u32,
+    listed: Option<Instant>,
     threads: BTreeMap<u32, Thread>,
-    /// What a thread that is new waited before it was found is of our time.
+    /// No thread is left out, so what a new one waited before it was found is of our time.
     complete: bool,
+    /// Why threads have no file, which is said at each look.
+    problem: Option<Arc<ReaderError>>,
     /// There are threads without a file, which are tried again then.
     try_again: Option<Instant>,
     /// What all threads waited in our time.
@@ -67,43 +88,72 @@ impl Process {
             path,
             directory,
             links: 0,
+            links_now: 0,
+            listed: None,
             threads: BTreeMap::new(),
             complete: young,
+            problem: None,
             try_again: None,
             wait_nsec: 0,
         }))
     }
 
-    /// Files that are kept open.
-    pub(super) fn files(&self) -> usize {
-        1 + self.threads.len()
+    /// Asks how many threads it has; `None` where the file system does not count.
+    pub(super) fn count(&mut self) -> Result<Option<u64>, ReaderError> {
+        let stat = statx(&self.directory, "", AtFlags::EMPTY_PATH, StatxFlags::NLINK);
+        self.links_now = stat.map_err(|errno| ReaderError::io("stat", &self.path, errno.into()))?.stx_nlink;
+        Ok(u64::from(self.links_now).checked_sub(2))
     }
 
     /// `None` when the process is gone; what cannot be read of one thread is in the report. `hypervisor` is what its source
-    /// says, `room` how many files may still be opened.
+    /// says; where that does not know it, `by_program` tells. To be called after [`count`](Self::count).
     pub(super) fn read(
         &mut self,
         hypervisor: Hypervisor,
-        room: &mut usize,
+        by_program: impl FnOnce() -> Hypervisor,
+        allowance: &mut Allowance,
         buffer: &mut Buffer,
         report: &mut ReadReport,
     ) -> Result<Option<ThreadsReading>, ReaderError> {
-        let stat = statx(&self.directory, "", AtFlags::EMPTY_PATH, StatxFlags::NLINK);
-        let links = stat.map_err(|errno| ReaderError::io("stat", &self.path, errno.into()))?.stx_nlink;
-        if links != self.links || self.try_again.is_some_and(|at| at <= Instant::now()) {
-            self.links = links;
-            if !self.list_threads(room, report)? {
+        self.keep_first(allowance.threads);
+        if self.must_list(allowance) {
+            self.links = self.links_now;
+            self.listed = Some(Instant::now());
+            if !self.list_threads(allowance)? {
                 return Ok(None);
             }
             // A jailer becomes its hypervisor, and only then has vCPUs.
             if hypervisor == Hypervisor::Other {
-                self.take_for(by_program(&self.path));
+                self.take_for(by_program());
             }
         }
         if hypervisor != Hypervisor::Other {
             self.take_for(hypervisor);
         }
-        Ok(Some(self.read_threads(buffer, report)))
+        if allowance.no_room > 0 {
+            report.error(ReaderError::NoRoom { pid: self.pid, threads: allowance.no_room });
+        } else if let Some(problem) = &self.problem {
+            report.error(ReaderError::Earlier(Arc::clone(problem)));
+        }
+        Ok(Some(self.read_threads(allowance, buffer, report)))
+    }
+
+    /// Lets go of the threads beyond the allowance: those of the highest ids, for vCPUs are among the first.
+    fn keep_first(&mut self, limit: usize) {
+        if self.threads.len() > limit {
+            self.threads = mem::take(&mut self.threads).into_iter().take(limit).collect();
+            self.complete = false;
+        }
+    }
+
+    fn must_list(&self, allowance: &Allowance) -> bool {
+        let may_have_more = !self.complete && self.threads.len() < allowance.threads;
+        let is_due = self.try_again.map_or(may_have_more, |at| at <= Instant::now());
+        if self.links_now == self.links && !is_due {
+            return false;
+        }
+        let is_paced = !allowance.is_trusted && self.threads.len() > FEW;
+        !(is_paced && self.listed.is_some_and(|listed| listed.elapsed() < LIST_AGAIN))
     }
 
     /// Another hypervisor has other names for its threads.
@@ -119,44 +169,66 @@ impl Process {
 
     /// Finds new threads; false when the process is gone. Those that have ended are noticed when they are read: as many
     /// threads as before, none of which has ended, are the same as before.
-    fn list_threads(&mut self, room: &mut usize, report: &mut ReadReport) -> Result<bool, ReaderError> {
-        let found = match tids(&self.directory) {
-            Ok(tids) => tids,
-            Err(Errno::NOENT | Errno::SRCH) => return Ok(false),
-            Err(errno) => return Err(ReaderError::io("list", &self.path, errno.into())),
+    fn list_threads(&mut self, allowance: &mut Allowance) -> Result<bool, ReaderError> {
+        (self.problem, self.try_again) = (None, None);
+        let complete = mem::replace(&mut self.complete, true);
+        let failed = |errno: Errno| match errno {
+            Errno::NOENT | Errno::SRCH => Ok(false),
+            _ => Err(ReaderError::io("list", &self.path, errno.into())),
         };
-        let mut left_out = 0;
-        for tid in found {
-            if self.threads.contains_key(&tid) {
-                continue;
+        let entries = match Dir::read_from(&self.directory) {
+            Ok(entries) => entries,
+            Err(errno) => return failed(errno),
+        };
+        let mut without_file = 0;
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(errno) => return failed(errno),
+            };
+            let tid = entry.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok());
+            let Some(tid) = tid.filter(|tid| !self.threads.contains_key(tid)) else { continue };
+            if self.threads.len() >= allowance.threads {
+                // The rest need not be looked at, however many there are.
+                self.complete = false;
+                break;
             }
-            if *room == 0 {
-                left_out += 1;
-                continue;
+            if allowance.opens == 0 {
+                // The next tick goes on.
+                (self.complete, self.listed) = (false, None);
+                break;
             }
+            allowance.opens -= 1;
             match KeptFile::open_at(&self.directory, &format!("{tid}/schedstat"), &self.path) {
                 Ok(Some(file)) => {
-                    let seen_nsec = self.complete.then_some(0);
-                    *room -= 1;
+                    let seen_nsec = complete.then_some(0);
                     self.threads.insert(tid, Thread { file, vcpu: None, looks_left: LOOKS, seen_nsec });
                 }
                 // It has ended meanwhile.
                 Ok(None) => {}
                 Err(error) => {
-                    report.error(error);
-                    left_out += 1;
+                    without_file += 1;
+                    let no_more_files = is_out_of_files(&error);
+                    self.problem.get_or_insert_with(|| Arc::new(error));
+                    if no_more_files {
+                        break;
+                    }
                 }
             }
         }
-        if *room == 0 && left_out > 0 {
-            report.error(ReaderError::NoRoom { pid: self.pid, threads: left_out });
+        if without_file > 0 {
+            self.complete = false;
+            self.try_again = Some(Instant::now() + TRY_AGAIN);
         }
-        self.complete = left_out == 0;
-        self.try_again = (left_out > 0).then(|| Instant::now() + TRY_AGAIN);
         Ok(true)
     }
 
-    fn read_threads(&mut self, buffer: &mut Buffer, report: &mut ReadReport) -> ThreadsReading {
+    fn read_threads(
+        &mut self,
+        allowance: &mut Allowance,
+        buffer: &mut Buffer,
+        report: &mut ReadReport,
+    ) -> ThreadsReading {
         let Self { directory, path, hypervisor, threads, wait_nsec, .. } = self;
         let mut vcpus: Vec<VcpuReading> = Vec::new();
         let mut has_run = false;
@@ -164,7 +236,8 @@ impl Process {
         let before = threads.len();
         threads.retain(|tid, thread| {
             // Before its times, which are those of a thread that is still there: so the name is its own.
-            if thread.vcpu.is_none() && thread.looks_left > 0 {
+            if thread.vcpu.is_none() && thread.looks_left > 0 && allowance.opens > 0 {
+                allowance.opens -= 1;
                 thread.looks_left -= 1;
                 thread.vcpu = name(directory, path, *tid, buffer).and_then(|name| vcpu(*hypervisor, &name));
             }
@@ -205,21 +278,6 @@ impl Thread {
         *seen += more;
         more
     }
-}
-
-/// What the process of this directory of threads runs.
-fn by_program(threads: &Path) -> Hypervisor {
-    let program = fs::read_link(threads.with_file_name("exe")).ok();
-    let name = program.as_ref().and_then(|program| program.to_str()).map(executable::file_name);
-    name.and_then(executable::hypervisor).unwrap_or_default()
-}
-
-fn tids(directory: &OwnedFd) -> Result<Vec<u32>, Errno> {
-    let mut tids = Vec::new();
-    for entry in Dir::read_from(directory)? {
-        tids.extend(entry?.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok()));
-    }
-    Ok(tids)
 }
 
 /// What a thread calls itself; `None` when that cannot be told, which the next look may.

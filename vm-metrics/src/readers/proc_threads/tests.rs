@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::model::InstanceInfo;
+use crate::model::Overuse;
 
 const PID: u32 = 70;
 
@@ -23,7 +24,11 @@ fn run(host: &Host, program: &str) {
 }
 
 fn thread(host: &Host, tid: u32, name: &str) {
-    let dir = host.process(PID).join(format!("task/{tid}"));
+    thread_of(host, PID, tid, name);
+}
+
+fn thread_of(host: &Host, pid: u32, tid: u32, name: &str) {
+    let dir = host.process(pid).join(format!("task/{tid}"));
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("comm"), format!("{name}\n")).unwrap();
     fs::write(dir.join("schedstat"), "1000 10 1\n").unwrap();
@@ -42,14 +47,14 @@ fn a_hypervisor_that_nobody_names_is_known_by_its_program() {
     let dir = tempfile::tempdir().unwrap();
     let host = host(dir.path(), "firecracker");
     thread(&host, PID + 1, "fc_vcpu 0");
-    assert_eq!(vcpus(&mut ProcThreads::new(host), Hypervisor::Other), [0]);
+    assert_eq!(vcpus(&mut ProcThreads::new(host, Trust::default()), Hypervisor::Other), [0]);
 }
 
 #[test]
 fn a_process_that_becomes_a_hypervisor_is_looked_at_again() {
     let dir = tempfile::tempdir().unwrap();
     let host = host(dir.path(), "jailer");
-    let mut reader = ProcThreads::new(host.clone());
+    let mut reader = ProcThreads::new(host.clone(), Trust::default());
     assert_eq!(vcpus(&mut reader, Hypervisor::Other), [0; 0]);
     run(&host, "firecracker");
     thread(&host, PID + 1, "fc_vcpu 0");
@@ -61,10 +66,81 @@ fn what_a_source_says_later_counts_for_threads_that_were_there_before() {
     let dir = tempfile::tempdir().unwrap();
     let host = host(dir.path(), "a-build-of-ours");
     thread(&host, PID + 1, "vcpu3");
-    let mut reader = ProcThreads::new(host);
+    let mut reader = ProcThreads::new(host, Trust::default());
     for _ in 0..20 {
         assert_eq!(vcpus(&mut reader, Hypervisor::Other), [0; 0]);
     }
     assert_eq!(vcpus(&mut reader, Hypervisor::CloudHypervisor), [3]);
     assert_eq!(vcpus(&mut reader, Hypervisor::Other), [3], "it is still the same");
+}
+
+/// A VM of this user on the host, with so many threads.
+fn vm_of(host: &Host, uid: u32, pid: u32, threads: u32) -> InstanceInfo {
+    for tid in pid..pid + threads {
+        thread_of(host, pid, tid, &format!("CPU {}/KVM", tid - pid));
+    }
+    let (hypervisor, hypervisor_pid) = (Hypervisor::Qemu, Some(pid));
+    InstanceInfo { uid: Some(uid), hypervisor, hypervisor_pid, ..InstanceInfo::default() }
+}
+
+fn empty_host(dir: &Path) -> Host {
+    Host::new(dir.join("proc"), dir.join("sys"))
+}
+
+/// What the reader says of each VM in one look: vCPUs, and whether it knows how long all threads waited.
+fn look(reader: &mut ProcThreads, vms: &VmSet) -> (Vec<(usize, bool)>, ReadReport) {
+    let mut batch = Batch::default();
+    let report = reader.read(vms, &mut batch);
+    let of = |pid| batch.threads.get(&pid).map(|read| (read.vcpus.len(), read.wait_nsec.is_some()));
+    (vms.pids().map(|pid| of(pid).unwrap_or_default()).collect(), report)
+}
+
+#[test]
+fn threads_beyond_the_limit_of_a_process_are_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = empty_host(dir.path());
+    let vms = VmSet { vms: vec![vm_of(&host, 1000, 10_000, 1030), vm_of(&host, 0, 20_000, 1030)] };
+    let mut reader = ProcThreads::new(host, Trust::default());
+    for _ in 0..3 {
+        let (read, report) = look(&mut reader, &vms);
+        assert_eq!(read, [(1024, false), (1024, true)]);
+        let threads = Overuse { uid: Some(1000), resource: "threads", count: 6 };
+        assert!(report.overuse.into_list().contains(&threads));
+    }
+}
+
+#[test]
+fn threads_without_files_are_said_at_each_look() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = empty_host(dir.path());
+    let vms =
+        VmSet { vms: vec![vm_of(&host, 1000, 100, 20), vm_of(&host, 1001, 200, 3), vm_of(&host, 0, 300, 5)] };
+    let mut reader = ProcThreads { max_files: 3 + 5 + 3 + 7, ..ProcThreads::new(host, Trust::default()) };
+    for _ in 0..4 {
+        let (read, report) = look(&mut reader, &vms);
+        assert_eq!(read, [(7, false), (3, true), (5, true)]);
+        let error = report.first_error.unwrap().to_string();
+        assert!(error.contains("13 threads of process 100 are not read"), "{error}");
+    }
+    reader.max_files = 1000;
+    look(&mut reader, &vms);
+    let (read, report) = look(&mut reader, &vms);
+    assert_eq!((read, report.errors), (vec![(20, true), (3, true), (5, true)], 0));
+}
+
+/// Users who start with thousands of threads share what is opened in one tick.
+#[test]
+fn opening_files_is_shared_between_users() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = empty_host(dir.path());
+    let greedy = (0..5).map(|number| vm_of(&host, 1000, 1000 * number + 1000, 30));
+    let vms = VmSet { vms: greedy.chain([vm_of(&host, 1001, 100, 20), vm_of(&host, 0, 200, 40)]).collect() };
+    let mut reader = ProcThreads { max_opens: 80, ..ProcThreads::new(host, Trust::default()) };
+    let (read, _) = look(&mut reader, &vms);
+    assert_eq!(read[5..], [(20, true), (40, true)]);
+    let of_greedy: usize = read[..5].iter().map(|(vcpus, _)| vcpus).sum();
+    assert!(of_greedy <= 40, "{read:?}");
+    let complete = |read: &[(usize, bool)]| read.iter().all(|(_, complete)| *complete);
+    let in_the_end = (0..20).any(|_| complete(&look(&mut reader, &vms).0));
+    assert!(in_the_end, "the next ticks go on");
 }

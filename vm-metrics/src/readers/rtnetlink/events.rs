@@ -44,7 +44,7 @@ impl Scope {
         Self { wanted: Wanted::Any, queue: 2 << 20, deleted: 1 << 13 };
     /// Any other namespace: who has devices come and go there without end loses counters of one's own.
     pub(in crate::readers) const STRANGER: Self =
-        Self { wanted: Wanted::ComeAndGo, queue: 192 << 10, deleted: 1 << 9 };
+        Self { wanted: Wanted::ComeAndGo, queue: 384 << 10, deleted: 1 << 9 };
 }
 
 /// The changes of the network namespace in which it was opened.
@@ -194,15 +194,15 @@ impl Events {
         Some((last.reading, last.gone))
     }
 
-    /// Each deleted device that no round has read, once, the latest first. To be called in the round in which it was heard
-    /// of, while it is still known what was read before. Those whose name `waits` are left for the next round.
+    /// Each deleted device with such a name that no round has read, once, the latest first. To be called while it is still
+    /// known what was read before.
     pub(in crate::readers) fn take_unread(
         &mut self,
+        is_meant: impl Fn(&str) -> bool,
         is_read: impl Fn(u32) -> bool,
-        waits: impl Fn(&str) -> bool,
     ) -> Vec<(String, TapReading)> {
         let mut unread = Vec::new();
-        for (name, devices) in self.deleted.iter_mut().filter(|(name, _)| !waits(name)) {
+        for (name, devices) in self.deleted.iter_mut().filter(|(name, _)| is_meant(name)) {
             for last in devices.iter_mut().rev().filter(|last| !last.is_settled) {
                 last.is_settled = true;
                 if last.gone == Gone::Deleted && !is_read(last.reading.ifindex) {
@@ -248,9 +248,8 @@ mod tests {
         }
         let last = |ifindex| events.last_counters("tap0", ifindex).map(|(last, _)| last.stats.rx_bytes);
         assert_eq!([5, 6, 7, 8].map(last), [Some(50), Some(60), Some(70), None]);
-        assert_eq!(bytes(&events.take_unread(|_| false, |name| name == "tap0")), [0; 0], "not yet");
-        assert_eq!(bytes(&events.take_unread(|ifindex| ifindex == 5, |_| false)), [70, 60]);
-        assert_eq!(bytes(&events.take_unread(|_| false, |_| false)), [0; 0], "each once");
+        assert_eq!(bytes(&events.take_unread(|name| name == "tap0", |ifindex| ifindex == 5)), [70, 60]);
+        assert_eq!(bytes(&events.take_unread(|_| true, |_| false)), [0; 0], "each once");
         events.begin_round();
         assert!(events.last_counters("tap0", 5).is_some(), "one more round");
         events.begin_round();

@@ -81,6 +81,11 @@ impl Links {
         Ok(found)
     }
 
+    /// Whether a NIC of the last search had this name.
+    pub(super) fn was_asked_for(&self, name: &str) -> bool {
+        self.known.contains_key(name) || self.missing.contains(name)
+    }
+
     /// The names without a device whose turn it is.
     fn next_turn(&mut self) -> BTreeSet<String> {
         let after = self.missing.range::<String, _>((Bound::Excluded(&self.asked), Bound::Unbounded));
@@ -158,11 +163,13 @@ impl Links {
         request.header.ifindex = ifindex;
         request.header.filter_mask = StatsFilterMask::Link64;
         let mut found = None;
-        let asked = self.socket.ask(RouteNetlinkMessage::GetStats(request), NLM_F_REQUEST, |kind, payload| {
-            let is_it = |(of, _): &(u32, TapStats)| *of == ifindex;
-            found = found.take().or(reply::link_stats(kind, payload)?.filter(is_it).map(|(_, stats)| stats));
-            Ok(())
-        });
+        let asked =
+            self.socket.ask(RouteNetlinkMessage::GetStats(request), NLM_F_REQUEST, |kind, payload| {
+                let is_it = |(of, _): &(u32, TapStats)| *of == ifindex;
+                found =
+                    found.take().or(reply::link_stats(kind, payload)?.filter(is_it).map(|(_, stats)| stats));
+                Ok(())
+            });
         match asked {
             Ok(_) => Ok(found),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => Ok(None),

@@ -412,7 +412,10 @@ pub(super) mod tests {
             appeared(RTM_NEWLINK, &payload).expect("a good message")
         };
         let tap = Appeared { ifindex: 42, name: "tap0".into() };
-        assert_eq!([of(b"tun\0"), of(b"macvtap\0")], [Some(Appeared { name: "tap0".into(), ..tap }), Some(tap)]);
+        assert_eq!(
+            [of(b"tun\0"), of(b"macvtap\0")],
+            [Some(Appeared { name: "tap0".into(), ..tap }), Some(tap)]
+        );
         assert_eq!(of(b"veth\0"), None);
     }
 

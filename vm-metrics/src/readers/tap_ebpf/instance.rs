@@ -2,12 +2,13 @@
 //!
 //! What attaches and detaches here is called on a thread that is in that namespace.
 
+mod changes;
 mod put_back;
 
 use std::collections::{HashMap, HashSet};
-use std::mem;
 use std::time::{Duration, Instant};
 
+pub(super) use self::changes::Changes;
 pub(super) use self::put_back::Blind;
 use super::Way;
 use super::attach::{adopt, attach};
@@ -19,7 +20,6 @@ use super::slots::Slots;
 use super::tap::Tap;
 use crate::model::{Batch, EbpfReading, Nic};
 use crate::readers::rtnetlink::Links;
-use crate::model::{Tenant, in_turns};
 use crate::readers::{ReadReport, ReaderError};
 
 /// A TAP that refused the programs is tried again after this time.
@@ -47,29 +47,6 @@ struct Refusal {
     error: AttachError,
     lacks_slot: bool,
     retry_at: Instant,
-}
-
-/// What is to be done to the TAPs in this tick.
-#[derive(Debug, Default)]
-pub(super) struct Changes {
-    gone: Vec<u32>,
-    new: Vec<(u32, Nic)>,
-}
-
-impl Changes {
-    pub(super) fn have_gone(&self) -> bool {
-        !self.gone.is_empty()
-    }
-
-    pub(super) fn have_come(&self) -> bool {
-        !self.new.is_empty()
-    }
-
-    /// Trusted users' first, then one of each user after the other.
-    pub(super) fn take_turns(&mut self, tenant: impl Fn(&Nic) -> Tenant, turn: usize) {
-        let new = mem::take(&mut self.new);
-        self.new = in_turns(new.into_iter().map(|new| (tenant(&new.1), new)), turn);
-    }
 }
 
 impl Instance {
@@ -228,8 +205,7 @@ impl Instance {
         at_most: usize,
     ) -> usize {
         let now = Instant::now();
-        let rests =
-            |ifindex: &u32| self.refused.get(ifindex).is_some_and(|refusal| now < refusal.retry_at);
+        let rests = |ifindex: &u32| self.refused.get(ifindex).is_some_and(|refusal| now < refusal.retry_at);
         // One that is to be taken off first may have to wait for its turn.
         let is_free = |(ifindex, _): &&(u32, Nic)| !self.taps.contains_key(ifindex) && !rests(ifindex);
         let new: Vec<_> = changes.new.iter().filter(is_free).take(at_most).collect();

@@ -46,12 +46,10 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::{Purpose, ReaderDef, Setting, Started};
 #[cfg(feature = "ebpf")]
-use super::Reader;
-#[cfg(feature = "ebpf")]
-use super::Purpose;
-use super::{ReaderDef, Setting, Started};
-use crate::config::Section;
+use super::{Reader, ReaderError};
+use crate::config::{ConfigError, Section};
 use crate::host::Host;
 #[cfg(not(feature = "ebpf"))]
 use crate::model::{Health, PartHealth};
@@ -113,6 +111,21 @@ impl Options {
     }
 }
 
+/// What the counters of the daemon's own namespace take up, as soon as the programs are loaded.
+#[cfg(feature = "ebpf")]
+pub(super) fn map_bytes(section: &Section) -> Result<u64, ConfigError> {
+    /// Of each TAP and CPU, with what the kernel keeps of it.
+    const PER_CPU: u64 = 352;
+    let options: Options = section.options()?;
+    let cpus = aya::util::nr_cpus().unwrap_or(1) as u64;
+    Ok(u64::from(options.max_nics) * PER_CPU * cpus)
+}
+
+#[cfg(not(feature = "ebpf"))]
+pub(super) fn map_bytes(_section: &Section) -> Result<u64, ConfigError> {
+    Ok(0)
+}
+
 #[cfg(feature = "ebpf")]
 impl Options {
     fn pin_dir(&self, host: &Host) -> PathBuf {
@@ -128,7 +141,7 @@ fn start(options: &Options, setting: &Setting) -> Started {
     }
     let started: Result<Box<dyn Reader>, error::LoadError> = match setting.purpose {
         Purpose::Look => reader::Trial::new(options, host).map(|trial| Box::new(trial) as _),
-        Purpose::Serve => match pins(options, host) {
+        Purpose::Serve => match pins(options, host).map(Option::transpose) {
             Ok(pins) => reader::TapEbpf::new(options, setting, pins).map(|reader| Box::new(reader) as _),
             Err(held) => return Started::Refused(held.to_string()),
         },
@@ -139,9 +152,10 @@ fn start(options: &Options, setting: &Setting) -> Started {
     }
 }
 
-/// `None` where nothing can be pinned, which is no reason not to count; an error where another daemon does.
+/// `None` where nothing is to be pinned. That it cannot be done is no reason not to count; that another daemon has the pins
+/// is one.
 #[cfg(feature = "ebpf")]
-fn pins(options: &Options, host: &Host) -> Result<Option<pins::Pins>, pins::PinError> {
+fn pins(options: &Options, host: &Host) -> Result<Option<Result<pins::Pins, ReaderError>>, pins::PinError> {
     if !options.pin {
         return Ok(None);
     }
@@ -149,16 +163,20 @@ fn pins(options: &Options, host: &Host) -> Result<Option<pins::Pins>, pins::PinE
     match pins::Pins::open(&pin_dir, own_load(host), options.mount_bpffs) {
         Ok(pins) => {
             pins::report_other_versions(&pin_dir);
-            Ok(Some(pins))
+            Ok(Some(Ok(pins)))
         }
         Err(held @ pins::PinError::Held { .. }) => Err(held),
-        Err(error) => {
-            tracing::warn!(
-                "no pins: {error}; what passes while the daemon is away is seen by the device only"
-            );
-            Ok(None)
-        }
+        Err(error) => Ok(Some(Err((&error).into()))),
     }
+}
+
+/// What a look says of the pins that a daemon would make.
+#[cfg(feature = "ebpf")]
+fn check_pins(options: &Options, host: &Host) -> Result<(), ReaderError> {
+    if !options.pin {
+        return Ok(());
+    }
+    pins::Pins::check(&options.pin_dir(host), options.mount_bpffs).map_err(|error| (&error).into())
 }
 
 #[cfg(not(feature = "ebpf"))]

@@ -3,21 +3,23 @@
 //!
 //! One daemon at a time: a lock on the directory, which the kernel drops with the process however it ends.
 
-use std::collections::HashSet;
-use std::fs::{self, DirBuilder};
+mod removal;
+
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fd::OwnedFd;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, open, statfs};
+use rustix::fd::AsFd;
+use rustix::fs::{FlockOperation, flock, fstatfs};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
-use rustix::process::geteuid;
 use thiserror::Error;
 use vm_metrics_common::ABI_VERSION;
 
+pub(super) use self::removal::{namespaces, netns_of, remove_all, remove_unheld, report_other_versions};
 use super::attach::Direction;
+use crate::own_dir::{DirError, OwnDir, PRIVATE, check_way, check_writable};
+use crate::readers::ReaderError;
 
 /// `BPF_FS_MAGIC`
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -28,7 +30,7 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 #[derive(Debug)]
 pub(super) struct Pins {
     dir: PathBuf,
-    _lock: OwnedFd,
+    _lock: OwnDir,
 }
 
 #[derive(Debug, Error)]
@@ -37,8 +39,8 @@ pub enum PinError {
     NotBpffs { dir: PathBuf },
     #[error("another vm-metrics daemon holds {}: only one may count with the same pins", dir.display())]
     Held { dir: PathBuf },
-    #[error("{} belongs to another user: remove it, or choose another readers.tap_ebpf.pin_dir", dir.display())]
-    NotOurs { dir: PathBuf },
+    #[error("readers.tap_ebpf.pin_dir: {0}")]
+    Dir(#[from] DirError),
     #[error("{} is not empty: a bpffs mounted there would hide what is in it", dir.display())]
     NotEmpty { dir: PathBuf },
     #[error("cannot {operation} {}: {source}", path.display())]
@@ -49,35 +51,67 @@ impl PinError {
     fn io(operation: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self::Io { operation, path: path.to_owned(), source: source.into() }
     }
+
+    /// Another user may be at work: not merely a host without a bpffs, or one that is closed to this process.
+    pub(super) fn is_interference(&self) -> bool {
+        matches!(self, Self::Dir(error) if error.is_interference())
+    }
+
+    /// The error number of the kernel, where there was one.
+    pub(super) fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Dir(error) => error.errno(),
+            Self::Io { source, .. } => source.raw_os_error(),
+            Self::NotBpffs { .. } | Self::Held { .. } | Self::NotEmpty { .. } => None,
+        }
+    }
+}
+
+impl From<&PinError> for ReaderError {
+    fn from(error: &PinError) -> Self {
+        let (problem, errno, is_fault) = (error.to_string(), error.errno(), error.is_interference());
+        Self::NoPins { problem, errno, is_fault }
+    }
 }
 
 impl Pins {
     /// Makes the directory where it is missing, and takes it.
     pub(super) fn open(root: &Path, load: LoadId, mount_bpffs: bool) -> Result<Self, PinError> {
-        let parent = root.parent().unwrap_or(root);
-        if !is_bpffs(parent) && !is_bpffs(root) {
+        if !is_in_bpffs(root)? {
             if !mount_bpffs {
                 return Err(PinError::NotBpffs { dir: root.to_owned() });
             }
-            mount_private(parent)?;
+            mount_private(parent_of(root))?;
         }
+        // One by one: directories that are made on the way to another one are not private.
+        OwnDir::make(root, PRIVATE)?;
         let dir = load.dir(root);
-        let links = dir.join(LINKS);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&links);
-        made.map_err(|error| PinError::io("create", &links, error))?;
-        for dir in [root, &dir, &links] {
-            let owner = fs::metadata(dir).map_err(|error| PinError::io("look at", dir, error))?.uid();
-            if owner != geteuid().as_raw() {
-                return Err(PinError::NotOurs { dir: dir.to_owned() });
-            }
+        let own = OwnDir::make(&dir, PRIVATE)?;
+        OwnDir::make(&dir.join(LINKS), PRIVATE)?;
+        // From here on paths are as good as descriptors: no other user can change where they lead.
+        lock(&own, &dir)?;
+        Ok(Self { dir, _lock: own })
+    }
+
+    /// Whether a daemon of this user could pin there; changes nothing.
+    pub(super) fn check(root: &Path, mount_bpffs: bool) -> Result<(), PinError> {
+        if !is_in_bpffs(root)? {
+            return if mount_bpffs { Ok(()) } else { Err(PinError::NotBpffs { dir: root.to_owned() }) };
         }
-        let lock = lock(&dir)?;
-        Ok(Self { dir, _lock: lock })
+        match OwnDir::open(root) {
+            Ok(own) => own.check_writable()?,
+            Err(DirError::Absent { .. }) => {
+                let parent = parent_of(root);
+                check_writable(check_way(parent)?, parent)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
     }
 
     /// Removes all of it: what it held is no longer attached.
     pub(super) fn remove(self) -> Result<(), PinError> {
-        remove_dir(&self.dir)
+        removal::remove_dir(&self.dir)
     }
 
     /// Where a map is pinned.
@@ -92,11 +126,11 @@ impl Pins {
 
     /// Removes the pins of links on all other interfaces; their devices are gone, or are detached by this.
     pub(super) fn collect_links(&self, keep: impl Fn(u32) -> bool) -> Result<(), PinError> {
-        for path in entries(&self.dir.join(LINKS))? {
-            let name = path.file_name().and_then(|name| name.to_str());
-            let ifindex = name.and_then(|name| name.rsplit_once('-')?.1.parse().ok());
+        let links = self.dir.join(LINKS);
+        for name in removal::names_in(&links)? {
+            let ifindex = name.to_str().and_then(|name| name.rsplit_once('-')?.1.parse().ok());
             if !ifindex.is_some_and(&keep) {
-                remove_file(&path)?;
+                remove_file(&links.join(name))?;
             }
         }
         Ok(())
@@ -121,14 +155,14 @@ impl LoadId {
         let Self { netns, of, index } = self;
         root.join(match of {
             None => format!("v{ABI_VERSION}-{netns}"),
-            Some(daemon) => format!("v{ABI_VERSION}-{netns}{}{index}", by(daemon)),
+            Some(daemon) => format!("v{ABI_VERSION}-{netns}{}{index}", removal::by(daemon)),
         })
     }
 
     /// Removes what a load that failed has left.
     pub(super) fn discard(self, root: &Path) -> Result<(), PinError> {
         let dir = self.dir(root);
-        if dir.is_dir() { remove_dir(&dir) } else { Ok(()) }
+        if dir.is_dir() { removal::remove_dir(&dir) } else { Ok(()) }
     }
 
     /// Whether a daemon before this one has left it.
@@ -137,120 +171,47 @@ impl LoadId {
     }
 }
 
-/// Says which pins are there that are not for this version to touch.
-pub(super) fn report_other_versions(root: &Path) {
-    for other in all_dirs(root).iter().filter(|dir| abi_of(dir) != Some(ABI_VERSION)) {
-        tracing::warn!(
-            "{} is of another version: left alone (`vm-metrics detach --all` removes it)",
-            other.display()
-        );
+fn lock(dir: impl AsFd, path: &Path) -> Result<(), PinError> {
+    match flock(dir, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => Err(PinError::Held { dir: path.to_owned() }),
+        Err(errno) => Err(PinError::io("lock", path, errno)),
     }
 }
 
-/// In the name of the pins that a daemon has for another namespace: where it is itself.
-fn by(daemon: u64) -> String {
-    format!("-by-{daemon}-")
-}
-
-/// Removes the pins that a daemon of this namespace has left for others, and that nobody holds.
-pub(super) fn remove_unheld(root: &Path, daemon: u64) -> Vec<PathBuf> {
-    let is_ours =
-        |dir: &PathBuf| abi_of(dir) == Some(ABI_VERSION) && dir.to_string_lossy().contains(&by(daemon));
-    all_dirs(root).into_iter().filter(is_ours).filter(|dir| is_removed(dir)).collect()
-}
-
-/// Whether it was there, held by nobody, and is not there any more.
-fn is_removed(dir: &Path) -> bool {
-    match lock(dir).and_then(|_lock| remove_dir(dir)) {
-        Ok(()) => true,
-        Err(PinError::Held { .. }) => false,
-        Err(error) => {
-            tracing::warn!("{error}");
-            false
-        }
+/// The way to it is checked before anything there is asked.
+fn is_in_bpffs(root: &Path) -> Result<bool, PinError> {
+    let parent = match check_way(parent_of(root)) {
+        Ok(parent) => parent,
+        Err(DirError::Absent { .. }) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    if is_bpffs(&parent) {
+        return Ok(true);
+    }
+    match check_way(root) {
+        Ok(root) => Ok(is_bpffs(&root)),
+        Err(DirError::Absent { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
-/// Removes the pins of this version that a daemon of this namespace has left, or all that nobody holds; its own may not be
-/// held by one that runs.
-pub(super) fn remove_all(root: &Path, own: LoadId, all: bool) -> Result<Vec<PathBuf>, PinError> {
-    let mut removed = Vec::new();
-    let dir = own.dir(root);
-    if dir.is_dir() {
-        let _lock = lock(&dir)?;
-        remove_dir(&dir)?;
-        removed.push(dir);
-    }
-    removed.extend(remove_unheld(root, own.netns));
-    if all {
-        removed.extend(all_dirs(root).into_iter().filter(|dir| is_removed(dir)));
-    }
-    // Fails while there are versions of others in it.
-    let _ = fs::remove_dir(root);
-    Ok(removed)
+fn is_bpffs(dir: impl AsFd) -> bool {
+    fstatfs(dir).is_ok_and(|fs| fs.f_type == BPF_FS_MAGIC)
 }
 
-fn remove_dir(dir: &Path) -> Result<(), PinError> {
-    for path in entries(dir)? {
-        if path.is_dir() {
-            for link in entries(&path)? {
-                remove_file(&link)?;
-            }
-            fs::remove_dir(&path).map_err(|error| PinError::io("remove", &path, error))?;
-        } else {
-            remove_file(&path)?;
-        }
-    }
-    fs::remove_dir(dir).map_err(|error| PinError::io("remove", dir, error))
+fn parent_of(root: &Path) -> &Path {
+    root.parent().unwrap_or(root)
 }
 
-fn lock(dir: &Path) -> Result<OwnedFd, PinError> {
-    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = open(dir, directory, Mode::empty()).map_err(|errno| PinError::io("open", dir, errno))?;
-    match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(fd),
-        Err(Errno::WOULDBLOCK) => Err(PinError::Held { dir: dir.to_owned() }),
-        Err(errno) => Err(PinError::io("lock", dir, errno)),
-    }
-}
-
-fn is_bpffs(path: &Path) -> bool {
-    statfs(path).is_ok_and(|fs| fs.f_type == BPF_FS_MAGIC)
-}
-
-/// Only onto an empty directory, and closed to other users.
+/// Only onto an empty directory of ours, and closed to other users.
 fn mount_private(dir: &Path) -> Result<(), PinError> {
-    if !entries(dir)?.is_empty() {
+    OwnDir::open(dir)?;
+    if !removal::names_in(dir)?.is_empty() {
         return Err(PinError::NotEmpty { dir: dir.to_owned() });
     }
     mount("bpf", dir, "bpf", MountFlags::empty(), Some(c"mode=0700"))
         .map_err(|errno| PinError::io("mount a bpffs on", dir, errno))
-}
-
-/// The version in the name `v<ABI>-<namespace>[-by-<daemon's>-<index>]`.
-fn abi_of(dir: &Path) -> Option<u32> {
-    let name = dir.file_name()?.to_str()?.strip_prefix('v')?;
-    name.split('-').next()?.parse().ok()
-}
-
-/// The namespace in that name.
-pub(super) fn netns_of(dir: &Path) -> Option<u64> {
-    dir.file_name()?.to_str()?.split('-').nth(1)?.parse().ok()
-}
-
-/// The namespaces that pins are for.
-pub(super) fn namespaces(root: &Path) -> HashSet<u64> {
-    all_dirs(root).iter().filter_map(|dir| netns_of(dir)).collect()
-}
-
-fn all_dirs(root: &Path) -> Vec<PathBuf> {
-    let all = entries(root).unwrap_or_default();
-    all.into_iter().filter(|path| abi_of(path).is_some()).collect()
-}
-
-fn entries(dir: &Path) -> Result<Vec<PathBuf>, PinError> {
-    let read = |error| PinError::io("list", dir, error);
-    fs::read_dir(dir).map_err(read)?.map(|entry| Ok(entry.map_err(read)?.path())).collect()
 }
 
 /// Somebody else may have been faster.

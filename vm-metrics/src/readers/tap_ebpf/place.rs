@@ -14,10 +14,10 @@ use super::error::{LoadError, errno_of};
 use super::instance::{Changes, Instance, Present};
 use super::load::{Loader, Size};
 use super::pins::{LoadId, Pins};
+use crate::model::Tenant;
 use crate::model::{Batch, EbpfReading, Nic};
 use crate::netns::Namespace;
 use crate::readers::rtnetlink::Links;
-use crate::model::Tenant;
 use crate::readers::{ReadReport, ReaderError};
 
 /// Slots of the first load elsewhere; each further one has twice as many.

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vm_metrics_common::Layout;
@@ -15,14 +16,14 @@ use super::kernel::Kernel;
 use super::load::{Loader, Size};
 use super::pins::{self, Pins};
 use super::place::{Place, Round, Terms};
-use super::{Options, own_load, remove_filters_elsewhere};
+use super::{Options, check_pins, own_load, remove_filters_elsewhere};
 use crate::host::Host;
+use crate::model::Tenant;
 use crate::model::{Batch, Gone, Leaving, Nic, Trust, VmSet};
 use crate::netns::Namespace;
 use crate::readers::elsewhere::{Elsewhere, by_netns};
 use crate::readers::rtnetlink::Links;
-use crate::model::Tenant;
-use crate::readers::{ReadReport, Reader, Setting};
+use crate::readers::{ReadReport, Reader, ReaderError, Setting};
 
 /// What a daemon before this one has left in namespaces where no VM was found for so long after the start is removed.
 const UNCLAIMED: Duration = Duration::from_secs(60);
@@ -46,14 +47,24 @@ pub(super) struct TapEbpf {
     loading: Budget,
     attaching: Budget,
     detaching: Budget,
+    /// Why nothing is pinned, though it should be.
+    no_pins: Option<Arc<ReaderError>>,
     /// Whether this process may enter other namespaces, and so is the one to clear away what is left of them.
     may_enter: bool,
 }
 
 impl TapEbpf {
     /// With pins, takes over what the daemon before this one has left.
-    pub(super) fn new(options: &Options, setting: &Setting, pins: Option<Pins>) -> Result<Self, LoadError> {
+    pub(super) fn new(
+        options: &Options,
+        setting: &Setting,
+        pins: Result<Option<Pins>, ReaderError>,
+    ) -> Result<Self, LoadError> {
         let host = &setting.host;
+        let (pins, no_pins) = match pins {
+            Ok(pins) => (pins, None),
+            Err(error) => (None, Some(Arc::new(error))),
+        };
         let kernel = Kernel::read(&host.btf());
         let drop_pins = pins.as_ref().map(DropPins::of);
         let pin_dir = pins.is_some().then(|| options.pin_dir(host));
@@ -74,6 +85,7 @@ impl TapEbpf {
             loading: Budget::full(),
             attaching: Budget::full(),
             detaching: Budget::full(),
+            no_pins,
             may_enter: may_enter(host),
         })
     }
@@ -164,6 +176,9 @@ fn drops(host: &Host, kernel: Result<Kernel, LoadError>, pins: Option<DropPins>)
 impl Reader for TapEbpf {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
+        if let Some(error) = &self.no_pins {
+            report.error(ReaderError::Earlier(Arc::clone(error)));
+        }
         self.follow(vms, &batch.ended, &mut report);
         let mut nics = by_netns(vms.nics());
         // Where no TAP is any more, there may be programs to take off.
@@ -288,6 +303,7 @@ fn tenant(elsewhere: &Elsewhere<Place>, netns: Option<u64>) -> Tenant {
 /// daemon.
 pub(super) struct Trial {
     drops: Result<Drops, LoadError>,
+    pins: Result<(), Arc<ReaderError>>,
 }
 
 impl Trial {
@@ -296,13 +312,17 @@ impl Trial {
         let mut loader = Loader::new(layout(&kernel))?;
         let mut loaded = loader.load(Size::of_own_namespace(options.max_nics), None)?;
         try_out(&mut loaded, options.attach).transpose()?;
-        Ok(Self { drops: drops(host, kernel, None) })
+        let pins = check_pins(options, host).map_err(Arc::new);
+        Ok(Self { drops: drops(host, kernel, None), pins })
     }
 }
 
 impl Reader for Trial {
     fn read(&mut self, _: &VmSet, _: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
+        if let Err(error) = &self.pins {
+            report.error(ReaderError::Earlier(Arc::clone(error)));
+        }
         if let Err(error) = &self.drops {
             report.error(unseen(error));
         }

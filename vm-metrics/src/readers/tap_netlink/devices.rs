@@ -18,8 +18,6 @@ pub(super) struct Devices {
     netns: Option<u64>,
     /// The devices of the last two ticks, the latest first: so long the last counters of a device are kept.
     read: [HashSet<u32>; 2],
-    /// The NICs of this tick. A device that comes and goes after they were read may stand for one in the next.
-    wanted: HashSet<String>,
     /// Those that were deleted before the devices of this tick were read: what has the index now is another one.
     deleted: HashSet<u32>,
     /// How often last counters were lost since somebody asked.
@@ -28,8 +26,7 @@ pub(super) struct Devices {
 
 impl Devices {
     pub(super) fn new(links: Links, events: Events, netns: Option<u64>) -> Self {
-        let (read, wanted) = Default::default();
-        Self { links, events, netns, read, wanted, deleted: HashSet::new(), lost: 0 }
+        Self { links, events, netns, read: Default::default(), deleted: HashSet::new(), lost: 0 }
     }
 
     /// Hears what has happened in the namespace since the last tick.
@@ -48,7 +45,6 @@ impl Devices {
     pub(super) fn read(&mut self, nics: &[&Nic], batch: &mut Batch) -> Result<(), ReaderError> {
         let read = self.read_all(nics, batch);
         self.read_short_lived(nics, batch);
-        self.wanted = nics.iter().map(|nic| nic.tap.clone()).collect();
         self.read.swap(0, 1);
         self.read[0] =
             nics.iter().filter_map(|nic| batch.taps.get(*nic)).map(|reading| reading.ifindex).collect();
@@ -68,7 +64,9 @@ impl Devices {
         self.read_the_deleted(nics, leaving, batch);
         let leaves = |ifindex: u32| leaving.ifindexes.values().any(|leaving| *leaving == ifindex);
         let is_read = |ifindex| leaves(ifindex) || self.read.iter().any(|read| read.contains(&ifindex));
-        for (tap, reading) in self.events.take_unread(is_read, |name| self.wanted.contains(name)) {
+        // What has the name of a NIC of this tick stands for it in the next one, when no device does.
+        let links = &self.links;
+        for (tap, reading) in self.events.take_unread(|name| !links.was_asked_for(name), is_read) {
             batch.remade.push((Nic { tap, netns: self.netns }, reading));
         }
     }
@@ -114,7 +112,7 @@ impl Devices {
             nics.iter().filter_map(|nic| batch.taps.get(*nic)).map(|reading| reading.ifindex).collect();
         let is_read =
             |ifindex| now.contains(&ifindex) || self.read.iter().any(|read| read.contains(&ifindex));
-        let unread = self.events.take_unread(is_read, |_| false);
+        let unread = self.events.take_unread(|_| true, is_read);
         if unread.is_empty() {
             return;
         }
@@ -122,6 +120,7 @@ impl Devices {
         for (tap, reading) in unread {
             let nic = Nic { tap, netns: self.netns };
             if wanted.contains(&nic) && !batch.taps.contains_key(&nic) {
+                batch.gone_again.insert(nic.clone());
                 batch.taps.insert(nic, reading);
             } else {
                 batch.remade.push((nic, reading));

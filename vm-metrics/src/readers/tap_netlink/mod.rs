@@ -14,8 +14,8 @@ use rustix::io::Errno;
 use self::devices::Devices;
 use super::elsewhere::{Elsewhere, by_netns};
 use super::rtnetlink::{Events, Links, Scope};
-use crate::model::Tenant;
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Setting, Started, Watch, not_this_kernel};
+use crate::model::Tenant;
 use crate::model::{Batch, Health, Leaving, Nic, PartHealth, VmSet};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
@@ -89,7 +89,8 @@ impl TapNetlink {
         let Self { elsewhere, watch, .. } = self;
         elsewhere.follow(vms, ended, report, |opened| {
             let scope = if opened.tenant.is_trusted() { Scope::TRUSTED } else { Scope::STRANGER };
-            let open = || Ok::<_, io::Error>((Links::open().map_err(io::Error::other)?, Events::open(scope)?));
+            let open =
+                || Ok::<_, io::Error>((Links::open().map_err(io::Error::other)?, Events::open(scope)?));
             let (links, events) = opened.namespace.within(open)??;
             watch.add(&events, opened.tenant);
             let number = links.netns_cookie().unwrap_or(opened.number);

@@ -10,11 +10,11 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use self::status::Domain;
+use super::process_facts::ProcessFacts;
 use super::vmm_pid::VmmPid;
 use super::watched_files::{WatchedFiles, names};
 use super::written_file::Operators;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
-use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 
 const DEFAULT_DIR: &str = "/run/libvirt/qemu";
@@ -26,10 +26,10 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "libvirt",
     help: "libvirt's records of the QEMU domains that run",
     tier: Tier::Orchestrator,
-    configure: |section, SourceContext { host, trust, .. }| {
+    configure: |section, SourceContext { host, trust, facts, .. }| {
         let config: Config = section.options()?;
         let dir = place(host, config.dir, DEFAULT_DIR);
-        Ok(dir.map(|dir| Box::new(Libvirt::new(dir, host.clone(), Operators::new(trust.clone()))) as _))
+        Ok(dir.map(|dir| Box::new(Libvirt::new(dir, facts.clone(), Operators::new(trust.clone()))) as _))
     },
 };
 
@@ -41,15 +41,15 @@ struct Config {
 
 #[derive(Debug)]
 struct Libvirt {
-    host: Host,
+    facts: ProcessFacts,
     operators: Operators,
     dir: PathBuf,
     files: WatchedFiles<(Domain, VmmPid)>,
 }
 
 impl Libvirt {
-    fn new(dir: PathBuf, host: Host, operators: Operators) -> Self {
-        Self { host, dir, files: WatchedFiles::new(operators.clone(), FILE_LIMIT), operators }
+    fn new(dir: PathBuf, facts: ProcessFacts, operators: Operators) -> Self {
+        Self { facts, dir, files: WatchedFiles::new(operators.clone(), FILE_LIMIT), operators }
     }
 }
 
@@ -61,7 +61,7 @@ impl InstanceSource for Libvirt {
         self.files.look(paths, |_, content| Ok((status::parse(content)?, VmmPid::default())));
         listing.problems.extend(self.files.problems());
         for (_, (domain, seen)) in self.files.values() {
-            if let Some(found) = seen.check(&self.host, domain.pid, &domain.uuid) {
+            if let Some(found) = seen.check(&self.facts, domain.pid, &domain.uuid) {
                 listing.instances.push(domain.instance(found.hypervisor));
             }
         }
@@ -93,6 +93,7 @@ mod tests {
 
     use super::super::proc_scan::fixture::{Fake, Fixture};
     use super::*;
+    use crate::model::Trust;
 
     const ARGS: &str = "qemu-system-x86_64 -name guest=web -uuid 01234567-89ab-4cde-8f01-23456789abcd";
 
@@ -104,7 +105,8 @@ mod tests {
         fs::write(dir.join("web 1.xml"), status::tests::REAL).unwrap();
         fs::write(dir.join("web 1.pid"), "5854").unwrap();
         fs::write(dir.join("bad.xml"), "<domstatus").unwrap();
-        let mut source = Libvirt::new(dir.clone(), host.host(), Operators::default());
+        let mut source =
+            Libvirt::new(dir.clone(), ProcessFacts::new(host.host(), Trust::default()), Operators::default());
         let mut listed = || {
             let listing = source.list_running_instances_for_metrics().unwrap();
             (listing.instances, listing.problems.iter().map(ToString::to_string).collect::<Vec<_>>())

@@ -12,7 +12,8 @@ use crate::sources::evidence::{Evidence, LocalDevice, ProcessEvidence};
 pub struct Holders(HashMap<Nic, u32>);
 
 impl Holders {
-    /// Of several processes that hold a device it is the one that had it before, else a trusted user's, else the oldest.
+    /// Of several processes that hold a device a hypervisor has it; of several of them the one that had it before, else a
+    /// trusted user's, else the oldest.
     pub fn update(&mut self, pids: impl Iterator<Item = u32>, evidence: Evidence) {
         let mut candidates: HashMap<&Nic, Vec<(u32, &ProcessEvidence)>> = HashMap::new();
         for pid in pids {
@@ -24,7 +25,13 @@ impl Holders {
         let first = |(nic, holders): (&&Nic, &Vec<(u32, &ProcessEvidence)>)| {
             let rank = |(pid, process): &&(u32, &ProcessEvidence)| {
                 let had_it = self.0.get(*nic) == Some(pid);
-                (!had_it, !evidence.trust.is_trusted(process.uid), process.start_ticks, *pid)
+                (
+                    process.is_holder,
+                    !had_it,
+                    !evidence.trust.is_trusted(process.uid),
+                    process.start_ticks,
+                    *pid,
+                )
             };
             Some(((**nic).clone(), holders.iter().min_by_key(rank)?.0))
         };

@@ -1,9 +1,9 @@
 //! Which device a descriptor of another process is, as the kernel says and not as its name says.
 
-use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, OFlags, fcntl_getfl};
@@ -17,19 +17,19 @@ use crate::netns::{TUN, device_number, inode_of, is_tun, tun_device};
 
 /// What the looks at all processes in one call have in common.
 #[derive(Debug)]
-pub struct Devices<'h> {
-    host: &'h Host,
-    closer: &'h Closer,
+pub struct Devices {
+    host: Host,
+    closer: Closer,
     /// The inode of this process's own network namespace.
     own_netns: Option<u64>,
     /// The macvtaps of this network namespace, by the number of their character device.
-    macvtaps: OnceCell<HashMap<(u32, u32), String>>,
+    macvtaps: OnceLock<HashMap<(u32, u32), String>>,
 }
 
 /// The descriptors of one process.
 #[derive(Debug)]
 pub struct Descriptors<'d> {
-    devices: &'d Devices<'d>,
+    devices: &'d Devices,
     process: &'d Process<'d>,
     uid: Option<u32>,
     /// `None` where the process ids are not those of this kernel, or this kernel has no pidfds.
@@ -47,13 +47,14 @@ pub enum Held {
     BadName(Vec<u8>),
 }
 
-impl<'h> Devices<'h> {
-    pub fn new(host: &'h Host, closer: &'h Closer) -> Self {
-        Self { host, closer, own_netns: host.own_netns(), macvtaps: OnceCell::new() }
+impl Devices {
+    pub fn new(host: &Host, closer: &Closer) -> Self {
+        let (host, closer, own_netns) = (host.clone(), closer.clone(), host.own_netns());
+        Self { host, closer, own_netns, macvtaps: OnceLock::new() }
     }
 
     pub fn of<'d>(&'d self, process: &'d Process<'d>, uid: Option<u32>) -> Descriptors<'d> {
-        let pidfd = (*self.host == Host::default())
+        let pidfd = (self.host == Host::default())
             .then(|| Pid::from_raw(process.pid.cast_signed()))
             .flatten()
             .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
@@ -65,7 +66,7 @@ impl<'h> Devices<'h> {
     }
 
     fn macvtap(&self, number: (u32, u32)) -> Option<&str> {
-        self.macvtaps.get_or_init(|| macvtaps(self.host)).get(&number).map(String::as_str)
+        self.macvtaps.get_or_init(|| macvtaps(&self.host)).get(&number).map(String::as_str)
     }
 }
 

@@ -3,8 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
-use super::process::{Process, Unread};
-use super::{Moment, Seen, What, YOUNG};
+use super::observer::{QuickFacts, Wanted};
+use super::process::Unread;
+use super::{Moment, Seen, SourceError, What, YOUNG};
 use crate::sources::executable;
 
 /// A process that is to be looked at.
@@ -12,8 +13,7 @@ use crate::sources::executable;
 pub struct Due {
     pub pid: u32,
     pub uid: Option<u32>,
-    /// `None` for one that is new.
-    pub known: Option<Seen>,
+    pub known: Seen,
 }
 
 /// What a quick look at a process finds.
@@ -24,53 +24,71 @@ pub enum Quick {
     /// It is what it was.
     Same(Seen),
     /// It is to be looked at closely. Before it, the pid was of a VM that has ended.
-    Due(Option<Seen>, Option<Seen>),
+    Due(Seen, Option<Seen>),
     /// It could not be looked at, for this reason.
-    Failed(Option<Seen>, super::SourceError),
+    Failed(Seen, SourceError),
 }
 
-/// Costs a few microseconds: a VM is the same by its start time, another process by the name of its program.
-pub fn quick_look(process: &Process, known: Option<Seen>, moment: &Moment, is_named: bool) -> Quick {
-    let mut known = known;
-    let mut ended = None;
+/// What is to be read of a process; `None` for one that is known to be no VM and to stay none for a while.
+pub fn wanted(known: Option<&Seen>, moment: &Moment, is_named: bool) -> Option<Wanted> {
+    match known {
+        None => Some(Wanted::Origin),
+        Some(seen) if seen.vm().is_some() => Some(Wanted::Same),
+        Some(seen) => (is_named || !is_settled(seen, moment)).then_some(Wanted::Program),
+    }
+}
+
+/// A VM is the same by its start time, another process by the name of its program.
+///
+/// `uid` is the user of a process that is new.
+pub fn judge(
+    known: Option<Seen>,
+    facts: QuickFacts,
+    uid: Option<u32>,
+    moment: &Moment,
+    is_named: bool,
+) -> Quick {
+    let QuickFacts { stat, descriptors, program } = facts;
     if let Some(Seen { what: What::Vm(vm), .. }) = &known {
-        match process.stat() {
-            Ok(stat) if stat.start_ticks == vm.start_ticks && !stat.is_dead() => {}
-            Ok(_) => ended = known.take(),
-            Err(Unread::Gone) => return Quick::Gone(known),
-            Err(Unread::Failed(error)) => return Quick::Failed(known, error),
+        let (is_same, holds_as_many) = match &stat {
+            Some(Ok(stat)) if stat.is_dead() => return Quick::Gone(known),
+            Some(Ok(stat)) => (stat.start_ticks == vm.start_ticks, vm.holds_as_many(descriptors)),
+            _ => (true, true),
+        };
+        return match (known, stat) {
+            (known, Some(Err(Unread::Gone))) => Quick::Gone(known),
+            (Some(seen), Some(Err(Unread::Failed(error)))) => Quick::Failed(seen, error),
+            (Some(seen), stat) if !is_same => {
+                let parent = stat.and_then(Result::ok).map(|stat| stat.ppid);
+                Quick::Due(Seen::new(moment.now, seen.uid, parent, What::NoVm), Some(seen))
+            }
+            (Some(seen), _) if is_settled(&seen, moment) && holds_as_many && !moment.devices_changed => {
+                Quick::Same(seen)
+            }
+            (Some(seen), _) => Quick::Due(seen, None),
+            (None, _) => Quick::Gone(None),
+        };
+    }
+    let parent = stat.and_then(Result::ok).map(|stat| stat.ppid);
+    let seen = known.unwrap_or_else(|| Seen::new(moment.now, uid, parent, What::NoVm));
+    match program {
+        None => Quick::Same(seen),
+        Some(Err(Unread::Gone)) => Quick::Gone(None),
+        Some(Err(Unread::Failed(error))) => Quick::Same(Seen { what: What::Unreadable(error), ..seen }),
+        Some(Ok(program)) => {
+            let is_hypervisor = program.as_deref().and_then(executable::hypervisor).is_some();
+            if is_hypervisor || is_named {
+                Quick::Due(seen, None)
+            } else {
+                Quick::Same(Seen { what: What::NoVm, ..seen })
+            }
         }
     }
-    let age = |seen: &Seen| moment.now.saturating_sub(seen.first);
-    let is_settled = |seen: &Seen| age(seen) >= YOUNG && !moment.full_scan && seen.waits == 0;
-    match known {
-        Some(seen) if is_settled(&seen) => match &seen.what {
-            What::Vm(vm) if moment.devices_changed || !vm.holds_as_many(process) => {
-                Quick::Due(Some(seen), ended)
-            }
-            What::NoVm if is_named => Quick::Due(Some(seen), ended),
-            _ => Quick::Same(seen),
-        },
-        Some(seen) if matches!(seen.what, What::Vm(_)) => Quick::Due(Some(seen), ended),
-        known => match process.executable() {
-            Ok(program) => {
-                let is_hypervisor = program.as_deref().and_then(executable::hypervisor).is_some();
-                match known {
-                    _ if is_hypervisor || is_named => Quick::Due(known, ended),
-                    _ if ended.is_some() => Quick::Due(None, ended),
-                    Some(seen) => Quick::Same(Seen { what: What::NoVm, ..seen }),
-                    None => Quick::Same(Seen::new(moment.now, parent(process), What::NoVm)),
-                }
-            }
-            Err(Unread::Gone) => Quick::Gone(ended),
-            Err(Unread::Failed(_)) => Quick::Due(known, ended),
-        },
-    }
 }
 
-/// The process that started this one, or the one that took it over when that had ended.
-pub fn parent(process: &Process) -> Option<u32> {
-    process.stat().ok().map(|stat| stat.ppid)
+fn is_settled(seen: &Seen, moment: &Moment) -> bool {
+    let age = moment.now.saturating_sub(seen.first);
+    age >= YOUNG && !moment.full_scan && seen.waits == 0
 }
 
 /// Trusted users first; then one process of each other user after the other, those that wait longest first.
@@ -89,7 +107,7 @@ pub fn in_order(due: Vec<Due>, is_trusted: impl Fn(Option<u32>) -> bool) -> Vec<
 }
 
 fn waiting_first(mut due: Vec<Due>) -> VecDeque<Due> {
-    due.sort_by_key(|due| Reverse(due.known.as_ref().map_or(0, |seen| seen.waits)));
+    due.sort_by_key(|due| Reverse(due.known.waits));
     due.into()
 }
 
@@ -100,8 +118,8 @@ mod tests {
     use super::*;
 
     fn due(pid: u32, uid: u32, waits: u64) -> Due {
-        let seen = Seen { waits, ..Seen::new(Duration::ZERO, None, What::NoVm) };
-        Due { pid, uid: Some(uid), known: (waits > 0).then_some(seen) }
+        let known = Seen { waits, ..Seen::new(Duration::ZERO, Some(uid), None, What::NoVm) };
+        Due { pid, uid: Some(uid), known }
     }
 
     #[test]

@@ -3,16 +3,16 @@
 //! A process that has come from the VM's is the same VM. Any other is a new one, which has no more than these devices.
 //! Until it is found, the VM goes on without a process, so that no byte falls between.
 //!
-//! Orchestrators keep descriptors of the TAPs of many VMs. So an older process of a trusted user is no VM, nor is one that
-//! it has forked and that has not executed its own program yet. A hypervisor that holds a device comes before any other
-//! holder.
+//! Orchestrators keep descriptors of the TAPs of many VMs. So a process of a trusted user is no VM for that, and a
+//! hypervisor that holds a device comes before any other holder.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use super::inspect::{Look, Vm};
-use super::process::Process;
+use super::inspect::Vm;
+use super::observer::Observer;
 use super::program::Program;
-use super::{ProcScan, Seen, What, due};
+use super::{ProcScan, Seen, What};
 use crate::model::{InstanceInfo, Nic};
 use crate::sources::evidence::LocalDevice;
 
@@ -32,8 +32,6 @@ const SEARCHED: usize = 256;
 #[derive(Debug)]
 pub struct Orphan {
     pub info: InstanceInfo,
-    /// Of the process that has ended.
-    start_ticks: u64,
     /// The process that was looked at last.
     cursor: u32,
 }
@@ -52,13 +50,11 @@ impl ProcScan {
     }
 
     /// Gives a VM back the devices that it has let go of and that a process holds which has come from it.
-    pub fn take_back(&mut self, pid: u32, lost: &[Nic], look: Look) {
+    pub fn take_back(&mut self, pid: u32, lost: &[Nic], observer: &Arc<Observer>) {
         let mut found = Vec::new();
-        for heir in self.descendants(pid) {
-            if let Ok(holder) = Vm::holder(&Process::new(&self.host, heir), look) {
-                let nics: Vec<_> = holder.info.nics.into_iter().filter(|nic| lost.contains(nic)).collect();
-                found.extend((!nics.is_empty()).then_some((heir, nics)));
-            }
+        for (heir, holder) in self.holders(self.descendants(pid), observer) {
+            let nics: Vec<_> = holder.info.nics.into_iter().filter(|nic| lost.contains(nic)).collect();
+            found.extend((!nics.is_empty()).then_some((heir, nics)));
         }
         let Some(Seen { what: What::Vm(vm), .. }) = self.seen.get_mut(&pid) else { return };
         vm.heirs = found.iter().map(|(heir, _)| *heir).collect();
@@ -70,32 +66,34 @@ impl ProcScan {
     }
 
     /// Finds who goes on with the devices of a VM whose process has ended, or runs another program.
-    pub fn pass_on(&mut self, pid: u32, ended: &Vm, look: Look) {
+    pub fn pass_on(&mut self, pid: u32, ended: &Vm, observer: &Arc<Observer>) {
         let nics = &ended.info.nics;
         if nics.is_empty() {
             return;
         }
-        for heir in self.descendants(pid).into_iter().chain([pid]) {
-            let Ok(holder) = Vm::holder(&Process::new(&self.host, heir), look) else { continue };
+        let heirs = self.descendants(pid).into_iter().chain([pid]).collect();
+        for (heir, holder) in self.holders(heirs, observer) {
             if holder.info.nics.iter().any(|nic| nics.contains(nic)) {
-                let info = if heir == pid {
-                    holder.info.clone()
-                } else {
-                    continued(&ended.info, holder.info.clone())
-                };
-                self.set_vm(heir, holder.with_info(info));
+                let is_heir = heir != pid;
+                self.set_vm(heir, if is_heir { holder.continuing(&ended.info) } else { holder });
                 return;
             }
         }
+        // A process of root that still holds the TAP keeps it for the next VM.
+        let is_stranger = !self.trust.is_trusted(ended.info.uid);
         let is_held = |nic: &Nic| nic.netns.is_none() && LocalDevice::has_carrier(&self.host, &nic.tap);
-        if self.orphans.len() < MAX_ORPHANS && nics.iter().any(is_held) && !self.is_held_by_a_vm(nics) {
+        if is_stranger
+            && self.orphans.len() < MAX_ORPHANS
+            && nics.iter().any(is_held)
+            && !self.is_held_by_a_vm(nics)
+        {
             let info = InstanceInfo { hypervisor_pid: None, ..ended.info.clone() };
-            self.orphans.push(Orphan { info, start_ticks: ended.start_ticks, cursor: 0 });
+            self.orphans.push(Orphan { info, cursor: 0 });
         }
     }
 
     /// Looks at some more processes for the devices of orphans.
-    pub fn search(&mut self, look: Look) {
+    pub fn search(&mut self, observer: &Arc<Observer>) {
         let mut pids: Vec<u32> = self.seen.keys().copied().collect();
         pids.sort_unstable();
         let mut left = SEARCHED;
@@ -108,21 +106,19 @@ impl ProcScan {
             let from = pids.partition_point(|pid| *pid <= orphan.cursor);
             let next: Vec<u32> = pids[from..].iter().copied().take(left).collect();
             left -= next.len();
-            let holds = |vm: &Vm| vm.info.nics.iter().any(|nic| nics.contains(nic));
-            let is_orchestrators = |pid: u32, vm: &Vm| {
-                let is_older = vm.start_ticks < orphan.start_ticks;
-                is_older && look.trust.is_trusted(vm.info.uid) || self.is_fork(pid, vm, look)
+            let trust = self.trust.clone();
+            // A hypervisor is found as the VM that it says it is.
+            let is_hypervisor = |vm: &Vm| vm.program.as_ref().is_some_and(Program::is_hypervisor);
+            let holds = |vm: &Vm| {
+                let is_stranger = !trust.is_trusted(vm.info.uid) && !is_hypervisor(vm);
+                is_stranger && vm.info.nics.iter().any(|nic| nics.contains(nic))
             };
-            let holder = next.iter().find_map(|pid| {
-                let vm = Vm::holder(&Process::new(&self.host, *pid), look).ok().filter(holds)?;
-                // A hypervisor is found as the VM that it says it is.
-                let is_hypervisor = vm.program.as_ref().is_some_and(Program::is_hypervisor);
-                (!is_hypervisor && !is_orchestrators(*pid, &vm)).then_some((*pid, vm))
-            });
-            match (holder, next.last()) {
+            let last = next.last().copied();
+            let holder = self.holders(next, observer).into_iter().find(|(_, vm)| holds(vm));
+            match (holder, last) {
                 (Some((pid, vm)), _) => self.adopt(pid, vm, nics),
                 (None, Some(last)) => {
-                    orphan.cursor = *last;
+                    orphan.cursor = last;
                     self.orphans.push(orphan);
                 }
                 // There is a holder that nobody may see.
@@ -130,14 +126,6 @@ impl ProcScan {
                 (None, None) => self.orphans.push(orphan),
             }
         }
-    }
-
-    /// Whether a trusted user's process has started this one, and it still runs the same program.
-    fn is_fork(&self, pid: u32, vm: &Vm, look: Look) -> bool {
-        let Some(parent) = due::parent(&Process::new(&self.host, pid)) else { return false };
-        let parent = Process::new(&self.host, parent);
-        let program = Program::of(&parent);
-        program.is_some() && program == vm.program && look.trust.is_trusted(parent.uid())
     }
 
     /// Where a hypervisor holds a device, whoever else went on with it does so no more.
@@ -199,10 +187,4 @@ impl ProcScan {
         found.truncate(MAX_HEIRS);
         found
     }
-}
-
-/// The same VM in another process.
-fn continued(vm: &InstanceInfo, holder: InstanceInfo) -> InstanceInfo {
-    let InstanceInfo { hypervisor_pid, uid, nics, .. } = holder;
-    InstanceInfo { hypervisor_pid, uid, nics, ..vm.clone() }
 }

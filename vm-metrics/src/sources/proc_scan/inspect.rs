@@ -1,19 +1,18 @@
 //! One process, looked at closely: is it a VM, and which?
 
 use std::collections::{BTreeSet, HashSet};
-use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
 
 use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, VmArgs};
-use super::devices::Devices;
 use super::executable::hypervisor;
+use super::observer::{HeldNics, Observer};
 use super::process::{Process, Unread};
 use super::program::Program;
-use super::taps::{Taps, taps};
+use super::taps::Taps;
 use super::vfio::is_network;
-use crate::model::{Hypervisor, InstanceInfo, Nic, Trust, UncountedKind, UncountedNic, is_device_name};
+use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};
 use crate::procfs::Stat;
 
 /// More than a VM has, for each is dozens of series. Anybody may give a program a hypervisor's name.
@@ -26,6 +25,8 @@ pub struct Vm {
     pub start_ticks: u64,
     /// Whether it is a VM by itself. Else another source names its process, and what that holds is evidence.
     pub is_listed: bool,
+    /// Whether it is known only for the devices that it holds.
+    pub is_holder: bool,
     pub program: Option<Program>,
     /// Whether the NICs are those that the process holds, as the kernel says.
     pub is_looked_at: bool,
@@ -47,20 +48,13 @@ pub struct Vm {
     descriptors: Option<u64>,
 }
 
-/// With what processes are looked at.
-#[derive(Clone, Copy, Debug)]
-pub struct Look<'l> {
-    pub devices: &'l Devices<'l>,
-    pub trust: &'l Trust,
-}
-
 /// `None`: not a VM, or not yet: a process may run another program later.
-pub fn inspect(process: &Process, look: Look) -> Result<Option<Vm>, Unread> {
+pub fn inspect(process: &Process, observer: &Observer) -> Result<Option<Vm>, Unread> {
     let Some(hypervisor) = process.executable()?.as_deref().and_then(hypervisor) else {
         return Ok(None);
     };
     let uid = process.uid();
-    if !look.trust.may_run_vms(uid) {
+    if !observer.trust.may_run_vms(uid) {
         return Ok(None);
     }
     let stat = process.stat()?;
@@ -82,7 +76,7 @@ pub fn inspect(process: &Process, look: Look) -> Result<Option<Vm>, Unread> {
         config_file: args.config_file.take().map(PathBuf::from),
         ..Vm::new(process, info(process.pid, hypervisor, &args), stat.start_ticks)
     };
-    vm.read_nics(process, look)?;
+    vm.take_nics(process.pid, observer, HeldNics::read(process, observer)?);
     Ok(Some(vm))
 }
 
@@ -92,6 +86,7 @@ impl Vm {
             info,
             start_ticks,
             is_listed: true,
+            is_holder: false,
             program: Program::of(process),
             is_looked_at: false,
             heirs: Vec::new(),
@@ -109,20 +104,20 @@ impl Vm {
     }
 
     /// A process of which nothing is known but that it holds devices.
-    pub fn holder(process: &Process, look: Look) -> Result<Self, Unread> {
+    pub fn holder(process: &Process, observer: &Observer) -> Result<Self, Unread> {
         let stat = process.stat()?;
         if stat.is_dead() {
             return Err(Unread::Gone);
         }
         let info = info(process.pid, Hypervisor::Other, &VmArgs::default());
-        let mut vm = Self::new(process, info, stat.start_ticks);
-        vm.read_nics(process, look)?;
+        let mut vm = Self { is_holder: true, ..Self::new(process, info, stat.start_ticks) };
+        vm.take_nics(process.pid, observer, HeldNics::read(process, observer)?);
         Ok(vm)
     }
 
     /// What it holds is evidence, but it is no VM by itself.
     pub fn unlisted(self) -> Self {
-        Self { is_listed: false, ..self }
+        Self { is_listed: false, is_holder: false, ..self }
     }
 
     /// It is a VM because it goes on with these NICs of others.
@@ -132,17 +127,19 @@ impl Vm {
         vm
     }
 
-    /// The same process, known as this VM.
-    pub fn with_info(self, info: InstanceInfo) -> Self {
-        Self { info, ..self }
+    /// The same process, known as the VM from which it has come.
+    pub fn continuing(self, vm: &InstanceInfo) -> Self {
+        let InstanceInfo { hypervisor_pid, uid, nics, .. } = self.info;
+        let info = InstanceInfo { hypervisor_pid, uid, nics, ..vm.clone() };
+        Self { info, is_holder: false, ..self }
     }
 
-    /// Asks which TAPs the process holds. Where that is not allowed, the command line of a trusted user's process must do.
-    pub fn read_nics(&mut self, process: &Process, look: Look) -> Result<(), Unread> {
-        let descriptors = process.descriptor_count();
-        let uid = process.uid();
-        let is_trusted = look.trust.is_trusted(uid);
-        match taps(process, uid, look.devices) {
+    /// Takes in which TAPs the process holds. Where that may not be known, the command line of a trusted user's process
+    /// must do.
+    pub fn take_nics(&mut self, pid: u32, observer: &Observer, held: HeldNics) {
+        let HeldNics { descriptors, uid, taps } = held;
+        let is_trusted = observer.trust.is_trusted(uid);
+        match taps {
             Ok(Taps { nics, claimed, uncounted, problem }) => {
                 self.is_looked_at = claimed.is_empty() || is_trusted;
                 self.info.nics = nics;
@@ -150,23 +147,21 @@ impl Vm {
                 if self.is_looked_at {
                     self.info.nics.extend(claimed);
                 } else {
-                    self.nics_problem = Some(not_evident(process.pid));
+                    self.nics_problem = Some(not_evident(pid));
                 }
                 self.set_uncounted(uncounted);
             }
-            Err(Unread::Failed(error)) if error.io_kind() == Some(io::ErrorKind::PermissionDenied) => {
+            Err(refused) => {
                 self.is_looked_at = false;
                 self.info.nics = if is_trusted { self.named_nics.clone() } else { Vec::new() };
                 self.set_uncounted(BTreeSet::new());
-                self.nics_problem = Some(self.not_allowed(process.pid, is_trusted, &error));
+                self.nics_problem = Some(self.not_allowed(pid, is_trusted, &refused));
             }
-            Err(error) => return Err(error),
         }
         self.descriptors = descriptors;
         self.info.uid = uid;
         self.keep_inherited();
-        self.limit_nics(process.pid);
-        Ok(())
+        self.limit_nics(pid);
     }
 
     fn keep_inherited(&mut self) {
@@ -176,8 +171,8 @@ impl Vm {
     }
 
     /// Whether the process has opened or closed something since. What came and went says nothing.
-    pub fn holds_as_many(&self, process: &Process) -> bool {
-        self.descriptors == process.descriptor_count()
+    pub fn holds_as_many(&self, descriptors: Option<u64>) -> bool {
+        self.descriptors == descriptors
     }
 
     /// The command line names what was there at the start, descriptors tell of some that came later.

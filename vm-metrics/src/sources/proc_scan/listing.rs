@@ -12,10 +12,10 @@ use crate::sources::{Listing, SourceError};
 pub const MAX_PROBLEMS: usize = 32;
 
 /// VMs of all users together who are not trusted. Each costs a tick about a tenth of a millisecond.
-const MAX_VMS: u64 = 2048;
+const MAX_VMS: u64 = 1024;
 
-/// NICs of all those VMs together. Each is dozens of series.
-const MAX_NICS: u64 = 4096;
+/// NICs of all those VMs together, those that cannot be counted among them. Each is dozens of series.
+const MAX_NICS: u64 = 1024;
 
 impl ProcScan {
     pub fn listing(&mut self, mut problems: Vec<SourceError>) -> Listing {
@@ -68,15 +68,17 @@ impl ProcScan {
             }
             stays
         });
-        let share = self.share(vms, MAX_NICS, |vm| vm.nics.len() as u64);
+        let share = self.share(vms, MAX_NICS, |vm| (vm.nics.len() + vm.uncounted.len()) as u64);
         let mut counts: HashMap<Option<u32>, u64> = HashMap::new();
         for vm in vms.iter_mut().filter(|vm| !self.trust.is_trusted(vm.uid)) {
             let count = counts.entry(vm.uid).or_default();
+            let all = vm.nics.len() + vm.uncounted.len();
             let room = usize::try_from(share.saturating_sub(*count)).unwrap_or(usize::MAX);
-            let beyond = vm.nics.len().saturating_sub(room);
             vm.nics.truncate(room);
-            *count += vm.nics.len() as u64;
-            left_out(vm.uid, "nics", beyond as u64);
+            vm.uncounted.truncate(room - vm.nics.len());
+            let left = vm.nics.len() + vm.uncounted.len();
+            *count += left as u64;
+            left_out(vm.uid, "nics", (all - left) as u64);
         }
     }
 
@@ -96,6 +98,7 @@ fn evidence(vm: &Vm) -> ProcessEvidence {
         uid: vm.info.uid,
         is_looked_at: vm.is_looked_at,
         nics: vm.info.nics.clone(),
+        is_holder: vm.is_holder,
     }
 }
 

@@ -27,9 +27,11 @@ mod heirs;
 mod inspect;
 mod listing;
 mod looks;
+mod observer;
 mod proc_dir;
 mod process;
 mod program;
+mod scan;
 mod taps;
 mod vfio;
 
@@ -38,21 +40,24 @@ use std::ffi::OsString;
 use std::fs;
 use std::mem;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::closer::Closer;
 use self::config_files::ConfigFiles;
 use self::devices::Devices;
-use self::due::{Due, Quick, in_order, quick_look};
+use self::due::in_order;
 use self::heirs::Orphan;
-use self::inspect::{Look, Vm, inspect};
+use self::inspect::Vm;
 use self::looks::Looks;
+use self::observer::Observer;
 use self::proc_dir::ProcDir;
 pub(super) use self::process::{Process, Unread};
-use self::program::Program;
+use self::scan::{Answer, Question};
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
 use crate::host::Host;
 use crate::model::{Excess, Nic, Trust};
+use crate::patient::Patient;
 
 /// A jailer, a shell script or `fork` + `exec` becomes the hypervisor within this time, and a new VM opens
 /// its TAPs.
@@ -61,6 +66,9 @@ const YOUNG: Duration = Duration::from_secs(10);
 /// How late a surprise may be found: a TAP that was made long ago and is opened now, an old process that
 /// turns into a hypervisor, a pid that was used again between two calls.
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long a process may take to answer.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 pub const SOURCE: SourceDef = SourceDef {
     name: "proc_scan",
@@ -88,13 +96,16 @@ pub struct ProcScan {
     last_full_scan: Option<Duration>,
     closer: Closer,
     looks: Looks,
+    patient: Patient<(Arc<Observer>, u32, Question), (Answer, Duration)>,
     overuse: Excess,
 }
 
 #[derive(Debug)]
-struct Seen {
+pub struct Seen {
     /// When the process, or the VM in it, was first seen.
     first: Duration,
+    /// The user who ran it then.
+    uid: Option<u32>,
     /// The process from which it had come when it was first seen.
     parent: Option<u32>,
     /// For how many calls it has waited for a look.
@@ -103,7 +114,7 @@ struct Seen {
 }
 
 #[derive(Debug)]
-enum What {
+pub enum What {
     NoVm,
     Vm(Box<Vm>),
     Unreadable(SourceError),
@@ -111,15 +122,15 @@ enum What {
 
 /// What decides, in one call, how closely a process is looked at.
 #[derive(Debug)]
-struct Moment {
+pub struct Moment {
     now: Duration,
     full_scan: bool,
     devices_changed: bool,
 }
 
 impl Seen {
-    fn new(first: Duration, parent: Option<u32>, what: What) -> Self {
-        Self { first, parent, waits: 0, what }
+    fn new(first: Duration, uid: Option<u32>, parent: Option<u32>, what: What) -> Self {
+        Self { first, uid, parent, waits: 0, what }
     }
 
     fn vm(&self) -> Option<&Vm> {
@@ -132,7 +143,7 @@ impl Seen {
 
 /// What one call comes across beside the VMs.
 #[derive(Debug, Default)]
-struct Findings {
+pub struct Findings {
     problems: Vec<SourceError>,
     /// VMs whose process has ended, or runs another program.
     ended: Vec<(u32, Seen)>,
@@ -165,6 +176,7 @@ impl ProcScan {
             last_full_scan: None,
             closer: Closer::default(),
             looks: Looks::default(),
+            patient: Patient::new("scan", PATIENCE, scan::answer),
             overuse: Excess::default(),
         }
     }
@@ -182,26 +194,32 @@ impl ProcScan {
                 false
             }),
         };
-        let (host, closer, trust) = (self.host.clone(), self.closer.clone(), self.trust.clone());
-        let devices = Devices::new(&host, &closer);
-        let look = Look { devices: &devices, trust: &trust };
-        let due = self.look_quickly(pids, &moment, &mut findings);
-        for due in in_order(due, |uid| trust.is_trusted(uid)) {
-            self.look_closely(due, &moment, look, &mut findings);
+        let observer = Arc::new(Observer {
+            host: self.host.clone(),
+            trust: self.trust.clone(),
+            devices: Devices::new(&self.host, &self.closer),
+        });
+        let due = self.look_quickly(pids, &moment, &observer, &mut findings);
+        let mut due = in_order(due, |uid| observer.trust.is_trusted(uid));
+        let strangers = due.split_off(due.partition_point(|due| observer.trust.is_trusted(due.uid)));
+        self.look_closely(due, &observer, &moment, &mut findings);
+        for due in scan::chunks(strangers) {
+            let due = self.those_with_room(due);
+            self.look_closely(due, &observer, &moment, &mut findings);
         }
+        self.read_configs(now);
         // Heirs come after all looks: each process is known then.
         for (pid, nics) in mem::take(&mut findings.lost) {
-            self.take_back(pid, &nics, look);
+            self.take_back(pid, &nics, &observer);
         }
         for (pid, seen) in mem::take(&mut findings.ended) {
             if let Some(vm) = seen.vm().filter(|vm| vm.is_listed) {
-                self.pass_on(pid, vm, look);
+                self.pass_on(pid, vm, &observer);
             }
         }
-        self.search(look);
+        self.search(&observer);
         self.give_way();
-        self.read_shared_nics(look, &mut findings);
-        self.read_configs(now);
+        self.look_at_shared_nics(&observer, &mut findings);
         self.looks.end();
         Ok(self.listing(findings.problems))
     }
@@ -235,145 +253,6 @@ impl ProcScan {
         let changed = devices != self.devices;
         self.devices = devices;
         Ok(changed)
-    }
-
-    /// The processes that are to be looked at closely.
-    fn look_quickly(&mut self, pids: Vec<u32>, moment: &Moment, findings: &mut Findings) -> Vec<Due> {
-        let mut before = mem::take(&mut self.seen);
-        let mut due = Vec::new();
-        for pid in pids {
-            let process = Process::new(&self.host, pid);
-            let is_named = self.named.contains(&pid);
-            match quick_look(&process, before.remove(&pid), moment, is_named) {
-                Quick::Gone(ended) => findings.ended.extend(ended.map(|seen| (pid, seen))),
-                Quick::Same(seen) => drop(self.seen.insert(pid, seen)),
-                Quick::Failed(known, error) => {
-                    findings.problems.push(error);
-                    self.seen.extend(known.map(|seen| (pid, seen)));
-                }
-                Quick::Due(known, ended) => {
-                    findings.ended.extend(ended.map(|seen| (pid, seen)));
-                    let of_vm = known.as_ref().and_then(|seen| seen.vm()?.info.uid);
-                    due.push(Due { pid, uid: of_vm.or_else(|| process.uid()), known });
-                }
-            }
-        }
-        findings.ended.extend(before);
-        due
-    }
-
-    /// A process of a user who has used up the time for looks waits for the next call.
-    fn look_closely(&mut self, due: Due, moment: &Moment, look: Look, findings: &mut Findings) {
-        let Due { pid, uid, known } = due;
-        let (host, is_trusted) = (self.host.clone(), self.trust.is_trusted(uid));
-        let process = Process::new(&host, pid);
-        if !is_trusted && !self.looks.is_room(uid) {
-            self.overuse.add(uid, "processes", 1);
-            let new = || Seen::new(moment.now, due::parent(&process), What::NoVm);
-            let mut seen = known.unwrap_or_else(new);
-            seen.waits += 1;
-            self.seen.insert(pid, seen);
-            return;
-        }
-        let began = Instant::now();
-        let is_named = self.named.contains(&pid);
-        let seen = match known {
-            Some(seen) if seen.vm().is_some() => self.look_at_vm(&process, seen, is_named, look, findings),
-            known => look_at_new(&process, known, moment, is_named, look),
-        };
-        self.seen.extend(seen.map(|seen| (pid, Seen { waits: 0, ..seen })));
-        if !is_trusted {
-            self.looks.used(uid, began.elapsed());
-        }
-    }
-
-    /// A VM that cannot be read for once stays what it was.
-    fn look_at_vm(
-        &self,
-        process: &Process,
-        mut seen: Seen,
-        is_named: bool,
-        look: Look,
-        findings: &mut Findings,
-    ) -> Option<Seen> {
-        let What::Vm(vm) = &mut seen.what else { return Some(seen) };
-        let now = Program::of(process);
-        let left = vm.program.as_ref().zip(now.as_ref()).is_some_and(|(was, is)| was.was_left_for(is));
-        let unwanted = !vm.is_listed && !is_named;
-        let next = Seen::new(seen.first, seen.parent, What::NoVm);
-        if left || unwanted {
-            findings.ended.push((process.pid, seen));
-            return Some(next);
-        }
-        let before = vm.info.nics.clone();
-        match vm.read_nics(process, look) {
-            Ok(()) => {}
-            Err(Unread::Gone) => {
-                findings.ended.push((process.pid, seen));
-                return None;
-            }
-            Err(Unread::Failed(error)) => findings.problems.push(error),
-        }
-        let lost: Vec<_> = before.into_iter().filter(|nic| !vm.info.nics.contains(nic)).collect();
-        // Any other program is part of a VM only as long as it holds a device of it.
-        let is_holder = now.is_some_and(|program| !program.is_hypervisor());
-        if vm.is_listed && is_holder && vm.info.nics.is_empty() {
-            findings.ended.push((process.pid, seen));
-            return Some(next);
-        }
-        if !lost.is_empty() {
-            findings.lost.push((process.pid, lost));
-        }
-        Some(seen)
-    }
-
-    /// Of two VMs with the same NIC, one may have lost it since its NICs were read.
-    fn read_shared_nics(&mut self, look: Look, findings: &mut Findings) {
-        let mut holders = HashMap::new();
-        for nic in self.seen.values().filter_map(Seen::vm).flat_map(|vm| &vm.info.nics) {
-            *holders.entry(nic).or_insert(0) += 1;
-        }
-        let shares = |vm: &Vm| vm.heirs.is_empty() && vm.info.nics.iter().any(|nic| holders[nic] > 1);
-        let sharing = self.seen.iter().filter(|(_, seen)| seen.vm().is_some_and(shares));
-        let sharing: Vec<u32> = sharing.map(|(pid, _)| *pid).collect();
-        for pid in sharing {
-            let Some(Seen { what: What::Vm(vm), .. }) = self.seen.get_mut(&pid) else { continue };
-            let is_trusted = self.trust.is_trusted(vm.info.uid);
-            if !is_trusted && !self.looks.is_room(vm.info.uid) {
-                self.overuse.add(vm.info.uid, "processes", 1);
-                continue;
-            }
-            let began = Instant::now();
-            if let Err(Unread::Failed(error)) = vm.read_nics(&Process::new(&self.host, pid), look) {
-                findings.problems.push(error);
-            }
-            if !is_trusted {
-                self.looks.used(vm.info.uid, began.elapsed());
-            }
-        }
-    }
-}
-
-/// What a process is that was no VM so far; `None` when it is gone.
-fn look_at_new(
-    process: &Process,
-    known: Option<Seen>,
-    moment: &Moment,
-    is_named: bool,
-    look: Look,
-) -> Option<Seen> {
-    let Seen { first, parent, .. } =
-        known.unwrap_or_else(|| Seen::new(moment.now, due::parent(process), What::NoVm));
-    let found = match inspect(process, look) {
-        Ok(None) if is_named => Vm::holder(process, look).map(|vm| Some(vm.unlisted())),
-        found => found,
-    };
-    match found {
-        Ok(None) => Some(Seen::new(first, parent, What::NoVm)),
-        // Its TAPs may come as late after an `exec` as after a `fork`.
-        Ok(Some(vm)) => Some(Seen::new(moment.now, parent, What::Vm(Box::new(vm)))),
-        Err(Unread::Gone) => None,
-        Err(Unread::Failed(error)) => Some(Seen::new(first, parent, What::Unreadable(error))),
     }
 }
 

@@ -115,13 +115,77 @@ fn keep_capabilities(kept: CapabilitySet) -> io::Result<()> {
     Ok(set_capabilities(None, sets)?)
 }
 
+/// Of a longer list it is enough to know that it is there.
+const MAX_LIST_BYTES: usize = 64;
+
 fn has_list(file: &OwnedFd) -> bool {
     let path = Host::default().proc().join(format!("self/fd/{}", file.as_fd().as_raw_fd()));
-    let mut buffer = [0_u8; 0];
-    match getxattr(&path, "system.posix_acl_access", &mut buffer[..]) {
-        Ok(length) => length > 0,
+    match getxattr(&path, "system.posix_acl_access", &mut [0_u8; MAX_LIST_BYTES][..]) {
+        Ok(_) => true,
         Err(Errno::NODATA | Errno::NOTSUP) => false,
         // It cannot be told.
         Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use rustix::fs::{XattrFlags, fstat, setxattr};
+    use rustix::process::{getgid, getuid};
+
+    use super::*;
+
+    /// A process of another user, whom the daemon checks by itself.
+    fn stranger(groups: Vec<u32>) -> Rights {
+        let (uid, gid) = (getuid().as_raw() + 1000, getgid().as_raw() + 1000);
+        let ids = Credentials { real_uid: uid, effective_uid: uid, fs_uid: uid, fs_gid: gid, groups };
+        Rights { credentials: ids, by_kernel: false }
+    }
+
+    #[test]
+    fn owner_group_and_others_have_their_bits() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "").unwrap();
+        let may = |rights: &Rights, mode: u32, access: Access| {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let file = OwnedFd::from(File::open(&path).unwrap());
+            rights.check(&file, &fstat(&file).unwrap(), access).is_ok()
+        };
+        let (other, member) = (stranger(Vec::new()), stranger(vec![getgid().as_raw()]));
+        for (mode, of_other, of_member) in [(0o604, true, false), (0o640, false, true), (0o600, false, false)]
+        {
+            assert_eq!(may(&other, mode, Access::Read), of_other, "{mode:o}");
+            assert_eq!(may(&member, mode, Access::Read), of_member, "{mode:o}");
+        }
+        assert!(may(&other, 0o602, Access::Write) && !may(&other, 0o605, Access::Write));
+        assert!(may(&other, 0o601, Access::Search) && !may(&other, 0o606, Access::Search));
+    }
+
+    /// Its entries are users, groups and a mask, each with a tag and bits, little-endian.
+    #[test]
+    fn a_list_of_users_is_respected() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "").unwrap();
+        let user = getuid().as_raw() + 1000;
+        let mut list = 2_u32.to_le_bytes().to_vec();
+        for (tag, bits, id) in
+            [(1_u16, 6_u16, NO_ID), (2, 0, user), (4, 4, NO_ID), (16, 4, NO_ID), (32, 4, NO_ID)]
+        {
+            list.extend([tag.to_le_bytes(), bits.to_le_bytes()].concat());
+            list.extend(id.to_le_bytes());
+        }
+        match setxattr(&path, "system.posix_acl_access", &list, XattrFlags::empty()) {
+            Err(Errno::NOTSUP) => return,
+            set => set.unwrap(),
+        }
+        let file = OwnedFd::from(File::open(&path).unwrap());
+        let stat = fstat(&file).unwrap();
+        assert_eq!(stat.st_mode & 0o777, 0o644, "the mode alone says yes");
+        stranger(Vec::new()).check(&file, &stat, Access::Read).unwrap_err();
     }
 }

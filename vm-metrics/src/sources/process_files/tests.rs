@@ -1,8 +1,8 @@
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
 use rustix::process::getuid;
@@ -187,6 +187,10 @@ fn a_socket_belongs_to_the_user_of_the_process() {
         let is_roots = me() == 0;
         assert_eq!(connected(jail.named("/api.sock")).is_ok(), expected || is_roots, "{uid}");
         assert!(connected(jail.named("/home/vm/file")).is_err());
+        if is_roots {
+            chown(jail.path("api.sock"), Some(4242), None).unwrap();
+            assert!(connected(jail.named("/api.sock")).is_err(), "{uid}: it belongs to neither");
+        }
     }
 }
 
@@ -195,7 +199,8 @@ fn a_socket_is_answered_by_the_process() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("api.sock");
     let listener = UnixListener::bind(&path).unwrap();
-    let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
+    // Its end comes with that of its input.
+    let mut other = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let host = Host::default();
     let connect = |pid| {
         let start_ticks = Process::new(&host, pid).stat().unwrap().start_ticks;

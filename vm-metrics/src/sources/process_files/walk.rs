@@ -30,6 +30,11 @@ pub enum Start {
 
 /// What a walk may do.
 pub trait Rules {
+    /// Whether a file may be asked for more than where it is mounted.
+    fn look_at(&mut self, _found: &OwnedFd) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Whether names are looked up in this directory.
     fn enter(&mut self, directory: &OwnedFd, stat: &Stat) -> io::Result<()>;
 
@@ -124,6 +129,7 @@ impl<'a, R: Rules> Walk<'a, R> {
         self.rules.enter(directory, &directory_stat)?;
         let found =
             openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        self.rules.look_at(&found)?;
         let stat = fstat(&found)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Symlink => self.follow(&found, &stat, &directory_stat)?,

@@ -9,6 +9,7 @@ use std::thread;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::super::written_file::Operators;
 use crate::model::Trust;
 
 /// Of one user who is not trusted.
@@ -47,6 +48,11 @@ impl Workers {
 
     pub fn trusts(&self, uid: Option<u32>) -> bool {
         self.trust.is_trusted(uid)
+    }
+
+    /// The users who may write down VMs of anybody.
+    pub fn operators(&self) -> Operators {
+        Operators::new(self.trust.clone())
     }
 
     /// `None` where so many threads run already.

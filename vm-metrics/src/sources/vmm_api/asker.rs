@@ -7,13 +7,15 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::super::proc_scan::{Process, executable};
-use super::super::process_files::Workers;
-use super::socket::connect;
+use super::super::process_files::{ProcessPath, Workers};
+use super::super::written_file::Operators;
+use super::socket::{connect_to_path, connect_to_process};
 use super::{AskError, DEADLINE, Facts, Target};
 use crate::host::Host;
 use crate::model::Hypervisor;
@@ -36,7 +38,7 @@ pub struct Answer {
 /// Ends when it is dropped; nobody waits for that.
 #[derive(Debug)]
 pub struct Asker {
-    questions: Sender<Vec<Question>>,
+    questions: UnboundedSender<Vec<Question>>,
     answers: Receiver<Answer>,
     thread: JoinHandle<()>,
 }
@@ -44,10 +46,10 @@ pub struct Asker {
 impl Asker {
     pub fn spawn(host: Host, workers: Workers, ask: Ask) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let (questions, asked) = mpsc::channel();
+        let (questions, asked) = unbounded_channel();
         let (answer, answers) = mpsc::channel();
-        let asking = Asking { host, workers, ask };
-        let run = move || run(&runtime, &asking, &asked, &answer);
+        let asking = Asking { host, operators: workers.operators(), workers, ask };
+        let run = move || runtime.block_on(run(asking, asked, answer));
         let thread = thread::Builder::new().name("vmm-api".to_owned()).spawn(run)?;
         Ok(Self { questions, answers, thread })
     }
@@ -66,37 +68,54 @@ impl Asker {
     }
 }
 
-fn run(runtime: &Runtime, asking: &Asking, asked: &Receiver<Vec<Question>>, answers: &Sender<Answer>) {
-    for questions in asked {
-        runtime.block_on(async {
-            let mut under_way = JoinSet::new();
-            for (target, uid) in questions {
-                let asking = asking.clone();
-                under_way.spawn(async move {
-                    let result = asking.one(&target, uid).await;
-                    Answer { target, result }
-                });
-            }
-            while let Some(answer) = under_way.join_next().await {
-                if let Ok(answer) = answer {
-                    let _ = answers.send(answer);
+/// A socket that hangs delays no other: new questions are taken while answers are under way.
+async fn run(asking: Asking, mut asked: UnboundedReceiver<Vec<Question>>, answers: Sender<Answer>) {
+    let mut under_way = JoinSet::new();
+    loop {
+        tokio::select! {
+            questions = asked.recv() => {
+                let Some(questions) = questions else { return };
+                for (target, uid) in questions {
+                    let asking = asking.clone();
+                    under_way.spawn(async move {
+                        let result = asking.one(&target, uid).await;
+                        Answer { target, result }
+                    });
                 }
             }
-        });
+            Some(Ok(answer)) = under_way.join_next() => {
+                let _ = answers.send(answer);
+            }
+        }
     }
 }
 
 #[derive(Clone)]
 struct Asking {
     host: Host,
+    operators: Operators,
     workers: Workers,
     ask: Ask,
 }
 
 impl Asking {
+    /// The connection, and the process that listens at its other end.
+    async fn connect(
+        &self,
+        target: &Target,
+        uid: Option<u32>,
+    ) -> Result<(UnixStream, Option<(u32, u64)>), AskError> {
+        let Some((pid, start_ticks)) = target.process else {
+            return connect_to_path(&self.host, &self.operators, &target.path).await;
+        };
+        let socket = ProcessPath { host: self.host.clone(), pid, start_ticks, path: target.path.clone() };
+        let stream = connect_to_process(&self.workers, socket, uid).await?;
+        Ok((stream, Some((pid, start_ticks))))
+    }
+
     async fn one(&self, target: &Target, uid: Option<u32>) -> Result<(Facts, Option<(u32, u64)>), AskError> {
         let until = Instant::now() + DEADLINE;
-        let connected = timeout_at(until, connect(&self.host, &self.workers, target, uid)).await;
+        let connected = timeout_at(until, self.connect(target, uid)).await;
         // That a path leads to a file system that hangs is not told either.
         let late = if target.process.is_some() { AskError::Unusable } else { AskError::Late };
         let (stream, process) = connected.unwrap_or(Err(late))?;

@@ -23,6 +23,7 @@ pub use self::error::AskError;
 pub use self::http::Http;
 pub use self::schedule::Schedule;
 use super::proc_scan::Process;
+use super::process_facts::ProcessFacts;
 use super::process_files::{STRANGERS_PATIENCE, Workers};
 use super::{ApiSocket, Listing, SourceContext, SourceError};
 use crate::host::Host;
@@ -75,6 +76,7 @@ impl Facts {
 pub struct VmmApi {
     host: Host,
     workers: Workers,
+    facts: ProcessFacts,
     ask: Ask,
     started: Instant,
     asker: Option<Asker>,
@@ -102,6 +104,7 @@ impl VmmApi {
         Self {
             host: context.host.clone(),
             workers: context.workers.clone(),
+            facts: context.facts.clone(),
             ask,
             started: Instant::now(),
             asker: None,
@@ -156,7 +159,7 @@ impl VmmApi {
     }
 
     fn is_alive(&self, (pid, start_ticks): (u32, u64)) -> bool {
-        let stat = Process::new(&self.host, pid).stat();
+        let stat = self.facts.stat(pid);
         stat.is_ok_and(|stat| stat.start_ticks == start_ticks && !stat.is_dead())
     }
 

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::super::proc_scan::fixture::{Fake, Fixture};
 use super::*;
-use crate::model::{Hypervisor, Trust};
+use crate::model::Hypervisor;
 
 /// Stands in for a VMM: listens on a socket, and to each question gives the next of its answers, byte for byte.
 pub struct StandIn {
@@ -223,7 +223,8 @@ fn a_path_that_is_no_socket_or_leads_out_of_the_chroot_is_refused() {
         }
     });
     let ask = |path: &str| {
-        let mut api = VmmApi::new(&SourceContext::new(fixture.host(), Trust::default()), ask_vcpus);
+        let mut api =
+            VmmApi::new(&SourceContext { host: fixture.host(), ..SourceContext::default() }, ask_vcpus);
         let target = Target { process: Some((7, 5000)), path: path.into() };
         let listing = api.list(std::iter::once((target, Vec::new()))).unwrap();
         let vms: Vec<_> =
@@ -240,7 +241,11 @@ fn a_path_that_is_no_socket_or_leads_out_of_the_chroot_is_refused() {
 fn a_socket_that_another_process_has_now_is_not_believed() {
     let stand_in = StandIn::new(vec![ok("4")]);
     let mut api = VmmApi::new(&SourceContext::default(), ask_vcpus);
-    let mut other = process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let mut other = process::Command::new("cat")
+        .stdin(process::Stdio::piped())
+        .stdout(process::Stdio::null())
+        .spawn()
+        .unwrap();
     let start_ticks = Process::new(&Host::default(), other.id()).stat().unwrap().start_ticks;
     let target = Target { process: Some((other.id(), start_ticks)), path: stand_in.path() };
     let listing = api.list(std::iter::once((target, Vec::new()))).unwrap();
@@ -257,7 +262,7 @@ fn a_socket_that_another_process_has_now_is_not_believed() {
 fn a_thousand_sockets_of_one_user_delay_nobody() {
     let fixture = Fixture::new();
     let me = rustix::process::getuid().as_raw();
-    let mut api = VmmApi::new(&SourceContext::new(fixture.host(), Trust::default()), ask_vcpus);
+    let mut api = VmmApi::new(&SourceContext { host: fixture.host(), ..SourceContext::default() }, ask_vcpus);
     let users = [(me + 1000, 1000), (me + 1001, 2), (0, 40)];
     let mut targets = Vec::new();
     for (uid, count) in users {

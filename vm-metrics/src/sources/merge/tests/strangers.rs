@@ -185,3 +185,13 @@ fn nobody_fills_the_memory_with_ids() {
     let kept = world.merge.ids.kept();
     assert!(kept <= 1025, "{kept} ids");
 }
+
+#[test]
+fn names_of_strangers_are_short() {
+    let long = "é".repeat(200);
+    let mut world = World::new();
+    let vms = [of(STRANGER, &long, 5), of(STRANGER, &long, 6), of(0, &format!("{long}!"), 7)];
+    let ids = world.ids(&vms);
+    let lengths: Vec<_> = ids.iter().map(|(id, _)| id.len()).collect();
+    assert_eq!(lengths, [128, 130, 401]);
+}

@@ -45,14 +45,19 @@ fn names_in_files_give_strangers_no_taps() {
 #[test]
 fn a_stranger_has_a_share_of_vms_and_root_has_all() {
     let fixture = Fixture::new();
-    for pid in 11..=2110 {
-        let uid = if pid <= 2070 { STRANGER } else { 0 };
+    for pid in 11..=1110 {
+        let uid = if pid <= 1070 { STRANGER } else { 0 };
         fixture.put(&Fake { pid, uid, start: pid.into(), ..Fake::default() });
     }
-    let listing = fixture.scan().list_at(START).unwrap();
+    let mut scan = fixture.scan();
+    let first = scan.list_at(START).unwrap();
+    assert_eq!(first.instances.iter().filter(|vm| vm.uid == Some(0)).count(), 40);
+    // On a busy machine, all strangers are known after some calls only.
+    let is_all =
+        |listing: &Listing| listing.overuse.clone().into_list().iter().any(|over| over.resource == "vms");
+    let listing = (1..60).map(|at| scan.list_at(at * TICK).unwrap()).find(is_all).expect("too many VMs");
     let of = |uid| listing.instances.iter().filter(|vm| vm.uid == Some(uid)).count();
-    assert_eq!((of(STRANGER), of(0)), (2048, 40));
-    assert_eq!(overuse(listing), [(Some(STRANGER), "vms", 12)]);
+    assert_eq!((of(STRANGER), of(0)), (1024, 40));
 }
 
 #[test]

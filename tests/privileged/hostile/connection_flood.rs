@@ -1,0 +1,72 @@
+//! Connections of one user without end: scrapes of other users are answered as before.
+
+use std::net::SocketAddr;
+
+use vm_metrics_testkit::tenant::{Act, Tenant};
+
+use super::lab::Scene;
+use super::pace::Pace;
+use super::user::{ATTACKER, NEIGHBOUR};
+use crate::alone::alone;
+
+const REQUEST: &str = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// Fails unless each scrape of a scraper is answered.
+fn assert_answered(scraper: &mut Tenant, address: SocketAddr, count: usize) {
+    for number in 0..count {
+        for path in ["/metrics", "/api/v1/vms"] {
+            let status = scraper.tell(&Act::Get { address, path: path.to_owned() });
+            assert_eq!(status.unwrap_or_else(|error| panic!("scrape {number}: {error:#}")), 200);
+        }
+    }
+}
+
+/// 20 000 connections a second: silent, with half a request, and with a whole one.
+#[test]
+fn a_flood_of_connections_cuts_off_no_scrape() {
+    alone("hostile::connection_flood::a_flood_of_connections_cuts_off_no_scrape", || {
+        let scene = Scene::new();
+        let mut victim = scene.victim("11111111-1111-4111-8111-111111111111", "vmt0");
+        let daemon = scene.daemon("");
+        let pace = Pace::of(&daemon);
+        let (address, mut scraper) =
+            (daemon.address(), scene.tenant_of(NEIGHBOUR, "scraper", &[], Vec::new()));
+        let mut attacker = scene.attacker("tenant", &[]);
+        for text in ["", &REQUEST[..30], REQUEST, REQUEST] {
+            attacker.tell(&Act::KeepConnecting { address, text: text.to_owned() }).unwrap();
+        }
+        pace.assert_kept(&daemon, 20, || {
+            victim.work(2);
+            assert_answered(&mut scraper, address, 10);
+        });
+        victim.assert_exact(&daemon);
+        attacker.tell(&Act::Stop).unwrap();
+    });
+}
+
+/// As many as there may be, which say nothing, not all, or do not read their answer.
+#[test]
+fn connections_that_are_held_leave_room() {
+    alone("hostile::connection_flood::connections_that_are_held_leave_room", || {
+        let scene = Scene::new();
+        let mut victim = scene.victim("11111111-1111-4111-8111-111111111111", "vmt0");
+        let daemon = scene.daemon("");
+        let pace = Pace::of(&daemon);
+        let (address, mut scraper) =
+            (daemon.address(), scene.tenant_of(NEIGHBOUR, "scraper", &[], Vec::new()));
+        let mut attacker = scene.attacker("tenant", &[]);
+        let many = REQUEST.repeat(200);
+        for (text, count) in [(REQUEST, 40), (&REQUEST[..30], 40), (&many, 40), ("", 400)] {
+            attacker.tell(&Act::Connect { address, text: text.to_owned(), count }).unwrap();
+            pace.assert_kept(&daemon, 5, || {
+                victim.work(2);
+                assert_answered(&mut scraper, address, 5);
+            });
+        }
+        victim.assert_exact(&daemon);
+        let log = daemon.log();
+        let refused: Vec<&str> = log.lines().filter(|line| line.contains("connections refused")).collect();
+        let user = format!("user {ATTACKER}");
+        assert!(refused.len() == 1 && refused[0].contains(&user), "said once a minute: {refused:?}");
+    });
+}

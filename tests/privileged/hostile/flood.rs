@@ -1,0 +1,135 @@
+//! Neighbours that cause as much work as they can: the daemon goes on at its pace, and the victim is exact.
+
+use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::tenant::{Act, Tenant};
+use vm_metrics_testkit::wait::SOON;
+
+use super::VICTIM;
+use super::lab::Scene;
+use super::pace::Pace;
+use super::user::{ATTACKER, idle_argv};
+use crate::alone::alone;
+
+/// Nearly all that a process may have open here.
+const DESCRIPTORS: usize = 19_000;
+const HOLDERS: usize = 20;
+
+#[test]
+fn many_descriptors_slow_no_tick() {
+    alone("hostile::flood::many_descriptors_slow_no_tick", || {
+        let argv = |number: usize| ["-name".to_owned(), format!("guest=fake{number}")];
+        attack(Scene::daemon, |scene| {
+            let hold = |number| {
+                let argv = argv(number);
+                let mut fake = scene.attacker("qemu-system-x86_64", &[&argv[0], &argv[1]]);
+                let path = "/dev/null".into();
+                fake.tell(&Act::OpenMany { path, count: DESCRIPTORS }).unwrap();
+                fake.tell(&Act::KeepOpening).unwrap();
+                fake
+            };
+            (0..HOLDERS).map(hold).collect()
+        });
+    });
+}
+
+#[test]
+fn many_tun_descriptors_slow_no_tick() {
+    alone("hostile::flood::many_tun_descriptors_slow_no_tick", || {
+        attack(Scene::daemon, |scene| {
+            let hold = |_| {
+                let mut fake = scene.attacker("qemu-system-x86_64", &[]);
+                let path = "/dev/net/tun".into();
+                fake.tell(&Act::OpenMany { path, count: DESCRIPTORS }).unwrap();
+                fake.tell(&Act::KeepOpening).unwrap();
+                fake
+            };
+            (0..HOLDERS / 4).map(hold).collect()
+        });
+    });
+}
+
+#[test]
+fn many_fakes_slow_no_tick() {
+    alone("hostile::flood::many_fakes_slow_no_tick", || {
+        attack(Scene::daemon, |scene| {
+            let mut attacker = scene.attacker("tenant", &[]);
+            let program = scene.idle_program("qemu-system-x86_64");
+            let argv = idle_argv(&["-name", "guest=fake{n}"]);
+            attacker.tell(&Act::Spawn { program, argv, count: 1300 }).unwrap();
+            vec![attacker]
+        });
+    });
+}
+
+#[test]
+fn fakes_beyond_the_share_are_told() {
+    alone("hostile::flood::fakes_beyond_the_share_are_told", || {
+        const FAKES: usize = 3000;
+        let scene = Scene::new();
+        let mut victim = scene.victim(VICTIM, "vmt0");
+        let mut attacker = scene.attacker("tenant", &[]);
+        let program = scene.idle_program("qemu-system-x86_64");
+        let argv = idle_argv(&["-name", "guest=fake{n}"]);
+        attacker.tell(&Act::Spawn { program, argv, count: FAKES }).unwrap();
+        let daemon = scene.daemon("");
+        let user = ATTACKER.to_string();
+        let told = |metrics: &Metrics| {
+            let over = metrics.samples("vm_metrics_over_budget");
+            over.filter(|over| over.label("user") == Some(&user)).find(|over| over.value > 0.0).map(drop)
+        };
+        daemon.wait_for(3 * SOON, "who is over the budget", told).unwrap();
+        for _ in 0..5 {
+            victim.work(5);
+            victim.assert_exact(&daemon);
+            let shown = daemon.metrics().unwrap().samples("vm_info").count();
+            assert!(shown < FAKES * 3 / 4, "{shown} VMs");
+        }
+        attacker.tell(&Act::Stop).unwrap();
+    });
+}
+
+#[test]
+fn fakes_that_come_and_go_slow_no_tick() {
+    alone("hostile::flood::fakes_that_come_and_go_slow_no_tick", || {
+        attack(Scene::daemon, |scene| {
+            let mut attacker = scene.attacker("tenant", &[]);
+            let program = scene.idle_program("qemu-system-x86_64");
+            let argv = idle_argv(&["-name", "guest=fake{n}"]);
+            attacker.tell(&Act::KeepSpawning { program, argv, pause: 5 }).unwrap();
+            vec![attacker]
+        });
+    });
+}
+
+#[test]
+fn taps_in_many_namespaces_slow_no_tick() {
+    alone("hostile::flood::taps_in_many_namespaces_slow_no_tick", || {
+        attack(Scene::daemon_of_namespaces, |scene| {
+            let hold = |number| {
+                let name = format!("guest=fake{number}");
+                let mut fake = scene.attacker_elsewhere("qemu-system-x86_64", &["-name", &name]);
+                fake.tell(&Act::OpenTapsElsewhere { name: "vmt0".to_owned(), count: 32 }).unwrap();
+                fake.tell(&Act::KeepOpening).unwrap();
+                fake
+            };
+            (0..8).map(hold).collect()
+        });
+    });
+}
+
+/// Starts the daemon, and the attack after a while.
+fn attack(daemon: impl Fn(&Scene, &str) -> Daemon, begin: impl FnOnce(&Scene) -> Vec<Tenant>) {
+    let scene = Scene::new();
+    let mut victim = scene.victim(VICTIM, "vmt0");
+    let daemon = daemon(&scene, "");
+    let pace = Pace::of(&daemon);
+    victim.work(10);
+    victim.assert_exact(&daemon);
+    let attackers = begin(&scene);
+    pace.assert_kept(&daemon, 40, || victim.work(2));
+    victim.assert_exact(&daemon);
+    for mut attacker in attackers {
+        attacker.tell(&Act::Stop).unwrap();
+    }
+}

@@ -1,0 +1,66 @@
+//! A process whose files in procfs never answer, which any user can make: the others are read all the same.
+
+use std::fs;
+
+use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::tenant::{Act, Tenant};
+use vm_metrics_testkit::wait::SOON;
+
+use super::VICTIM;
+use super::lab::Scene;
+use super::pace::Pace;
+use super::user::ATTACKER;
+use crate::alone::alone;
+
+/// The operator names the attacker's process, so only the readers look at it.
+#[test]
+fn a_held_process_holds_up_no_reader() {
+    alone("hostile::held_process::a_held_process_holds_up_no_reader", || {
+        attack(|victim, held| {
+            let vm = |id: &str, pid: u32, taps: &str| {
+                format!("[[sources.static_list.vms]]\nid = \"{id}\"\npid = {pid}\ntaps = [{taps}]\n")
+            };
+            let vms = vm(VICTIM, victim, "\"vmt0\"") + &vm("held", held, "");
+            format!("[sources.proc_scan]\nenabled = false\n{vms}")
+        });
+    });
+}
+
+/// The scan looks at every process of the host.
+#[test]
+fn a_held_process_holds_up_no_scan() {
+    alone("hostile::held_process::a_held_process_holds_up_no_scan", || {
+        attack(|_, _| String::new());
+    });
+}
+
+/// `tables` are those of the configuration, by the pids of the victim and of the process that is held up.
+fn attack(tables: impl Fn(u32, u32) -> String) {
+    let scene = Scene::new();
+    let mut victim = scene.victim(VICTIM, "vmt0");
+    let mut attacker = scene.attacker("qemu-system-x86_64", &["-name", "guest=attacker"]);
+    let held = u32::try_from(holdable(&scene, &mut attacker)).unwrap();
+    let daemon = scene.daemon(&tables(victim.vmm.pid(), held));
+    let pace = Pace::of(&daemon);
+    victim.work(2);
+    victim.assert_exact(&daemon);
+    attacker.tell(&Act::Hold).unwrap();
+    daemon.wait_for(SOON, "readings of the attacker to be missed", missed).unwrap();
+    pace.assert_kept(&daemon, 20, || victim.work(2));
+    victim.assert_exact(&daemon);
+}
+
+fn holdable(scene: &Scene, attacker: &mut Tenant) -> u64 {
+    attacker.tell(&Act::Unshare { net: false, mount: true, pid: false }).unwrap();
+    let path = scene.directory_of(ATTACKER, "fuse");
+    let file = "memory".to_owned();
+    attacker.tell(&Act::MountFuse { path: path.clone(), file: file.clone(), hangs: true }).unwrap();
+    assert!(fs::exists(&path).unwrap());
+    attacker.tell(&Act::StartHoldable { file: path.join(file) }).unwrap()
+}
+
+/// Some part says that a process did not answer.
+fn missed(metrics: &Metrics) -> Option<()> {
+    let mut over = metrics.samples("vm_metrics_over_budget");
+    over.any(|sample| sample.label("resource") == Some("readings") && sample.value > 0.0).then_some(())
+}

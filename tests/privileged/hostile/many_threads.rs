@@ -1,0 +1,52 @@
+//! Thousands of threads that are named like vCPUs: the daemon reads a share of them.
+
+use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::tenant::Act;
+use vm_metrics_testkit::wait::SOON;
+
+use super::VICTIM;
+use super::lab::Scene;
+use super::pace::Pace;
+use super::user::ATTACKER;
+use crate::alone::alone;
+
+const THREADS: usize = 9000;
+
+/// Series that a process may have, and threads that are read of it.
+const LIMIT: f64 = 1024.0;
+
+#[test]
+fn many_vcpu_threads_slow_no_tick() {
+    alone("hostile::many_threads::many_vcpu_threads_slow_no_tick", || {
+        let scene = Scene::new();
+        let mut victim = scene.victim(VICTIM, "vmt0");
+        victim.vmm.tell(&Act::StartThreads { name: "CPU 0/KVM".to_owned(), count: 1 }).unwrap();
+        let daemon = scene.daemon("");
+        let pace = Pace::of(&daemon);
+        let mut fake = scene.attacker("qemu-system-x86_64", &["-name", "guest=fake"]);
+        let name = "CPU 7/KVM".to_owned();
+        fake.tell(&Act::StartThreads { name, count: THREADS }).unwrap();
+
+        daemon.wait_for(SOON, "the attacker's threads to be over the budget", threads_over).unwrap();
+        pace.assert_kept(&daemon, 40, || victim.work(2));
+        victim.assert_exact(&daemon);
+        let metrics = daemon.metrics().unwrap();
+        let vcpus = |id: &str| {
+            let of_vm = metrics.samples("vm_vcpu_seconds_total");
+            of_vm.filter(|sample| sample.label("instance_id") == Some(id)).count()
+        };
+        assert_eq!((vcpus(VICTIM), vcpus("fake")), (1, 1), "the same name is one vCPU");
+        let waited = |id: &str| metrics.value("vm_cpu_wait_seconds_total", &[("instance_id", id)]);
+        assert!(waited(VICTIM).is_some(), "the victim's threads are all read");
+        assert_eq!(waited("fake"), None, "a sum without all threads is none");
+        fake.tell(&Act::Stop).unwrap();
+    });
+}
+
+/// What is said of the attacker.
+fn threads_over(metrics: &Metrics) -> Option<()> {
+    let user = ATTACKER.to_string();
+    let labels = [("user", user.as_str()), ("part", "proc_threads"), ("resource", "threads")];
+    let over = metrics.value("vm_metrics_over_budget", &labels)?;
+    (over >= THREADS as f64 - LIMIT).then_some(())
+}

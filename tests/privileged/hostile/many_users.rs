@@ -1,0 +1,67 @@
+//! One attacker with the numbers of many users, as subordinate ids of a user namespace give them.
+
+use std::process::Command;
+
+use std::os::unix::process::CommandExt;
+
+use vm_metrics_testkit::child::ChildProcess;
+use vm_metrics_testkit::tenant::Act;
+
+use super::VICTIM;
+use super::lab::Scene;
+use super::pace::Pace;
+use super::user::{NEIGHBOUR, idle_argv};
+use crate::alone::alone;
+
+/// The first number of an attacker's range.
+const FIRST: u32 = 100_000;
+
+#[test]
+fn fakes_of_many_users_slow_no_tick() {
+    alone("hostile::many_users::fakes_of_many_users_slow_no_tick", || {
+        attack(|scene| {
+            let program = scene.idle_program("qemu-system-x86_64");
+            let start = |number| {
+                let mut command = Command::new(&program);
+                command.args(idle_argv(&["-name", &format!("guest=fake{number}")]));
+                command.uid(FIRST + number).gid(FIRST + number);
+                ChildProcess::spawn("a fake", &mut command).unwrap()
+            };
+            (0..1300).map(start).collect()
+        });
+    });
+}
+
+#[test]
+fn descriptors_of_many_users_slow_no_tick() {
+    alone("hostile::many_users::descriptors_of_many_users_slow_no_tick", || {
+        attack(|scene| {
+            let start = |number| {
+                let uid = FIRST + number;
+                let mut fake = scene.tenant_of(uid, "qemu-system-x86_64", &[], Vec::new());
+                fake.tell(&Act::OpenMany { path: "/dev/null".into(), count: 19_000 }).unwrap();
+                fake.tell(&Act::KeepOpening).unwrap();
+                fake
+            };
+            (0..20).map(start).collect::<Vec<_>>()
+        });
+    });
+}
+
+/// A VM of root and one of an honest user are exact.
+fn attack<T>(begin: impl FnOnce(&Scene) -> Vec<T>) {
+    let scene = Scene::new();
+    let mut victim = scene.victim(VICTIM, "vmt0");
+    let argv = ["-uuid", "neighbour"];
+    let mut neighbour = scene.vm_of(NEIGHBOUR, "neighbour", "qemu-system-x86_64", &argv, "vmt1");
+    let daemon = scene.daemon("");
+    let pace = Pace::of(&daemon);
+    neighbour.assert_exact(&daemon);
+    let _attackers = begin(&scene);
+    pace.assert_kept(&daemon, 30, || {
+        victim.work(2);
+        neighbour.work(2);
+    });
+    victim.assert_exact(&daemon);
+    neighbour.assert_exact(&daemon);
+}

@@ -1,0 +1,79 @@
+//! Fakes of a VM that the operator describes without a process, whose VMM is no hypervisor that is known.
+
+use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::tenant::Tenant;
+use vm_metrics_testkit::wait::SOON;
+
+use super::lab::{Scene, Victim};
+use super::user::open_tap;
+use crate::alone::alone;
+
+const ID: &str = "billing";
+const TABLES: &str = "[[sources.static_list.vms]]\nid = \"billing\"\ntaps = [\"vmt0\"]\n";
+
+#[test]
+fn a_fake_uuid_joins_no_static_vm() {
+    alone("hostile::static_vm::a_fake_uuid_joins_no_static_vm", || {
+        attack(|scene| scene.attacker("qemu-system-x86_64", &["-uuid", ID]));
+    });
+}
+
+#[test]
+fn a_tap_elsewhere_joins_no_static_vm() {
+    alone("hostile::static_vm::a_tap_elsewhere_joins_no_static_vm", || {
+        attack(|scene| {
+            let mut fake = scene.attacker_elsewhere("qemu-system-x86_64", &["-name", "guest=other"]);
+            open_tap(&mut fake, "vmt0");
+            fake
+        });
+    });
+}
+
+#[test]
+fn a_fake_with_uuid_and_tap_joins_no_static_vm() {
+    alone("hostile::static_vm::a_fake_with_uuid_and_tap_joins_no_static_vm", || {
+        attack(|scene| {
+            let mut fake = scene.attacker_elsewhere("qemu-system-x86_64", &["-uuid", ID]);
+            open_tap(&mut fake, "vmt0");
+            fake
+        });
+    });
+}
+
+/// With a fake that was there before, and with one that comes later.
+fn attack(fake: impl Fn(&Scene) -> Tenant) {
+    let scene = Scene::new();
+    let older = fake(&scene);
+    // A program that nobody knows as a hypervisor.
+    let mut victim = scene.victim_with(ID, "acme-vmm", &[], "vmt0");
+    let daemon = scene.daemon_of_namespaces(TABLES);
+    assert_untouched(&daemon, &mut victim, &older);
+    let younger = fake(&scene);
+    assert_untouched(&daemon, &mut victim, &younger);
+    assert_untouched(&daemon, &mut victim, &older);
+}
+
+/// The fake is shown as another VM, and the static VM has its TAP and nothing of the fake's.
+fn assert_untouched(daemon: &Daemon, victim: &mut Victim, fake: &Tenant) {
+    let pid = fake.pid().to_string();
+    let told_apart = |metrics: &Metrics| {
+        let of_fake = |sample: &&vm_metrics_testkit::metrics_text::Sample| sample.label("pid") == Some(&pid);
+        let shown = metrics.samples("vm_info").find(of_fake)?;
+        assert_ne!(shown.label("instance_id"), Some(ID), "the static VM has the process of the fake");
+        Some(())
+    };
+    daemon.wait_for(SOON, "the fake as a VM of its own", told_apart).unwrap();
+    for _ in 0..5 {
+        victim.work(5);
+        victim.assert_exact(daemon);
+        let metrics = daemon.metrics().unwrap();
+        let devices = metrics.samples("vm_network_tx_bytes_total");
+        let own: Vec<_> = devices.filter(|sample| sample.label("instance_id") == Some(ID)).collect();
+        assert_eq!(own.len(), 1, "{own:?}");
+        let taken = metrics.samples("vm_info").any(|sample| {
+            sample.label("instance_id") == Some(ID) && sample.label("pid") == Some(pid.as_str())
+        });
+        assert!(!taken, "the static VM has the process of the fake");
+    }
+}

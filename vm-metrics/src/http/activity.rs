@@ -1,0 +1,228 @@
+//! What a connection is doing: waiting for a request, answering one, or sending the answer.
+
+use std::convert::Infallible;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response};
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Set in an extension of a response whose connection is to be closed unless the peer has taken all of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    pub(super) fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Responses that are being sent, and the caller's own handle.
+    pub(super) fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+}
+
+/// Shared by a connection's stream, its service, and who looks after it.
+#[derive(Clone, Debug)]
+pub(super) struct Activity(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    since: Instant,
+    had_request: bool,
+    /// Since when the peer has taken nothing that waits for it.
+    blocked: Option<Instant>,
+    cancel: Option<Cancel>,
+}
+
+/// How long a peer may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// From the head of a request until all of the answer is taken.
+    pub(super) answer: Duration,
+    /// Without taking a single byte.
+    pub(super) stall: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    /// From the head of a request to the end of the body of its answer.
+    Answering,
+    /// The last bytes are in memory.
+    Sending,
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(State::new(Phase::Idle, false))))
+    }
+
+    /// How long the connection has had no request; `None` while one is under way.
+    pub(super) fn idle(&self) -> Option<Duration> {
+        let state = self.state();
+        (state.phase == Phase::Idle).then(|| state.since.elapsed())
+    }
+
+    pub(super) fn had_request(&self) -> bool {
+        self.state().had_request
+    }
+
+    /// Whether the request under way has taken too long, or its answer is to be given up.
+    pub(super) fn is_overdue(&self, patience: Patience) -> bool {
+        let state = self.state();
+        let cancelled = state.cancel.as_ref().is_some_and(Cancel::is_cancelled);
+        let stalls = state.blocked.is_some_and(|since| since.elapsed() > patience.stall);
+        state.phase != Phase::Idle && (cancelled || stalls || state.since.elapsed() > patience.answer)
+    }
+
+    pub(super) fn begin(&self) {
+        *self.state() = State::new(Phase::Answering, true);
+    }
+
+    pub(super) fn answered(&self) {
+        self.state().phase = Phase::Sending;
+    }
+
+    pub(super) fn flushed(&self) {
+        let mut state = self.state();
+        if state.phase == Phase::Sending {
+            *state = State::new(Phase::Idle, true);
+        }
+    }
+
+    /// Notes whether the peer's buffers are full.
+    fn wrote<T>(&self, written: Poll<T>) -> Poll<T> {
+        let mut state = self.state();
+        state.blocked = written.is_pending().then(|| state.blocked.unwrap_or_else(Instant::now));
+        written
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change is one assignment: there is nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn new(phase: Phase, had_request: bool) -> Self {
+        Self { phase, since: Instant::now(), had_request, blocked: None, cancel: None }
+    }
+}
+
+/// The router, with the beginning of each request and the end of each answer's body noted.
+pub(super) struct NotedService {
+    pub(super) inner: TowerToHyperService<Router>,
+    pub(super) activity: Activity,
+}
+
+impl Service<Request<Incoming>> for NotedService {
+    type Response = Response<NotedBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.activity.begin();
+        let (answer, activity) = (self.inner.call(request), self.activity.clone());
+        Box::pin(async move {
+            let mut answer = answer.await?;
+            activity.state().cancel = answer.extensions_mut().remove::<Cancel>();
+            Ok(answer.map(|inner| NotedBody { inner, activity }))
+        })
+    }
+}
+
+/// The body of an answer; hyper drops it when all of it is in memory.
+pub(super) struct NotedBody {
+    inner: Body,
+    activity: Activity,
+}
+
+impl Drop for NotedBody {
+    fn drop(&mut self) {
+        self.activity.answered();
+    }
+}
+
+impl HttpBody for NotedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A connection's stream. Hyper flushes it only when it has written all that it has.
+pub(super) struct NotedStream<S> {
+    pub(super) inner: S,
+    pub(super) activity: Activity,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for NotedStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for NotedStream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.activity.wrote(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bytes);
+        self.activity.wrote(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        if matches!(flushed, Poll::Ready(Ok(()))) {
+            self.activity.flushed();
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,110 @@
+//! The peer of a connection: a user of this host, or an address.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use super::socket_owner::{Owner, SocketOwners};
+
+/// From here on users come in blocks of as many, which a host gives to one user or one container at once.
+const BLOCK: u32 = 1 << 16;
+
+/// Who connects: a user of this host, or an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// Those of a block count as its first.
+    User(u32),
+    /// Of IPv6 the network of 64 bits: a host may use each address of it.
+    Address(IpAddr),
+    /// The kernel does not say.
+    Unknown,
+}
+
+impl Peer {
+    pub(super) fn user(uid: u32) -> Self {
+        Self::User(if uid < BLOCK { uid } else { uid - uid % BLOCK })
+    }
+
+    fn address(ip: IpAddr) -> Self {
+        Self::Address(match ip.to_canonical() {
+            IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+            v4 => v4,
+        })
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(uid) if *uid >= BLOCK => write!(f, "the users from {uid} on"),
+            Self::User(uid) => write!(f, "user {uid}"),
+            Self::Address(IpAddr::V6(ip)) => write!(f, "{ip}/64"),
+            Self::Address(ip) => write!(f, "{ip}"),
+            Self::Unknown => write!(f, "somebody"),
+        }
+    }
+}
+
+/// Tells the peers of TCP connections.
+#[derive(Debug)]
+pub(super) struct TcpPeers(Option<SocketOwners>);
+
+impl TcpPeers {
+    /// `listener` is an address that the server listens on: it shows whether the kernel answers.
+    pub(super) fn new(listener: io::Result<SocketAddr>) -> Self {
+        let owners = SocketOwners::open().and_then(|mut owners| {
+            owners.of(canonical(listener?), SocketAddr::from(([0, 0, 0, 0], 0))).map(|_| owners)
+        });
+        Self(
+            owners
+                .inspect_err(|error| {
+                    tracing::warn!("all users of this host share their connections: {error}")
+                })
+                .ok(),
+        )
+    }
+
+    /// `None` when the peer has closed its end already.
+    pub(super) fn of(&mut self, client: SocketAddr, server: SocketAddr) -> Option<Peer> {
+        let (client, server) = (canonical(client), canonical(server));
+        match self.0.as_mut().map(|owners| owners.of(client, server)) {
+            Some(Ok(Owner::User(uid))) => Some(Peer::user(uid)),
+            Some(Ok(Owner::Closed)) => None,
+            // Of another host or namespace; or the kernel had no memory for an answer.
+            Some(Ok(Owner::Elsewhere) | Err(_)) | None => Some(Peer::address(client.ip())),
+        }
+    }
+}
+
+/// IPv4 in IPv6 is IPv4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none() => address,
+        _ => SocketAddr::new(address.ip().to_canonical(), address.port()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_users_of_one_owner_are_one_peer() {
+        let address = |text: &str| Peer::address(text.parse().unwrap());
+        assert_eq!(address("2001:db8::1"), address("2001:db8::ffff:2"));
+        assert_ne!(address("2001:db8::1"), address("2001:db8:0:1::1"));
+        assert_eq!(address("::ffff:192.0.2.1"), address("192.0.2.1"));
+        assert_ne!(address("192.0.2.1"), address("192.0.2.2"));
+        assert_eq!(Peer::user(165_536), Peer::user(165_537));
+        assert_ne!(Peer::user(1000), Peer::user(1001));
+        assert_eq!(Peer::user(u32::MAX), Peer::User(u32::MAX - (BLOCK - 1)));
+    }
+
+    #[test]
+    fn mapped_addresses_are_looked_up_as_ipv4() {
+        let mapped = canonical("[::ffff:127.0.0.1]:9464".parse().unwrap());
+        assert_eq!(mapped, "127.0.0.1:9464".parse().unwrap());
+        let scoped = SocketAddr::V6(std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 1, 0, 7));
+        assert_eq!(canonical(scoped), scoped);
+    }
+}

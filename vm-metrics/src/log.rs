@@ -1,0 +1,126 @@
+//! The log of the commands: what it shows, and how it keeps the text of others on its line.
+
+use std::fmt::{self, Debug, Write as _};
+use std::io::{self, IsTerminal};
+
+use tracing::Metadata;
+use tracing::field::Field;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::model::Escaping;
+
+/// Bytes of a message or of a field. Paths and names may be long, and each line may come with every tick.
+const MAX_BYTES: usize = 16 << 10;
+
+/// Logs to standard error from now on.
+pub fn start(filter: EnvFilter) {
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .fmt_fields(debug_fn(format_field))
+        .finish()
+        .with(filter_fn(is_news))
+        .init();
+}
+
+/// Of OpenTelemetry only that a collector refused a part: all else that it logs the daemon says itself, once and not with
+/// every push.
+fn is_news(metadata: &Metadata<'_>) -> bool {
+    !metadata.target().starts_with("opentelemetry") || metadata.name().ends_with("PartialSuccess")
+}
+
+fn format_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
+    match field.name() {
+        "message" => write!(Short::of(writer), "{value:?}"),
+        // Where a record of the crate log comes from.
+        name if name.starts_with("log.") => Ok(()),
+        name => {
+            write!(writer, " {name}=")?;
+            write!(Short::of(writer), "{value:?}")
+        }
+    }
+}
+
+/// Escapes, and leaves out what is beyond the limit.
+struct Short<W> {
+    inner: Escaping<W>,
+    left: usize,
+}
+
+impl<W: fmt::Write> Short<W> {
+    fn of(writer: W) -> Self {
+        Self { inner: Escaping(writer), left: MAX_BYTES }
+    }
+}
+
+impl<W: fmt::Write> fmt::Write for Short<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.len() <= self.left {
+            self.left -= text.len();
+            return self.inner.write_str(text);
+        }
+        let is_first = self.left > 0;
+        let shown = &text[..text.floor_char_boundary(self.left)];
+        self.left = 0;
+        self.inner.write_str(shown)?;
+        if is_first { self.inner.write_str("…") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(log: impl FnOnce(), ansi: bool) -> String {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_target(false)
+            .with_ansi(ansi)
+            .without_time()
+            .with_writer(move || writer.clone())
+            .fmt_fields(debug_fn(format_field))
+            .finish();
+        tracing::subscriber::with_default(subscriber, log);
+        String::from_utf8(captured.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn text_of_others_stays_on_its_line() {
+        let evil = "x\nERROR forged\r\u{1b}]0;title\u{7}\u{9b}2J\u{2028}\u{202e}";
+        let shown = "x\\nERROR forged\\r\\u{1b}]0;title\\u{7}\\u{9b}2J\\u{2028}\\u{202e}";
+        assert_eq!(logged(|| tracing::info!("name {evil}"), false), format!(" INFO name {shown}\n"));
+        assert_eq!(logged(|| tracing::info!(name = %evil, "m"), false), format!(" INFO m name={shown}\n"));
+        let colored = logged(|| tracing::info!("name {evil}"), true);
+        assert!(colored.contains(shown) && colored.lines().count() == 1, "{colored:?}");
+    }
+
+    #[test]
+    fn a_long_message_is_cut() {
+        let long = "é".repeat(MAX_BYTES);
+        let line = logged(|| tracing::info!("{long}{long}"), false);
+        assert!(line.ends_with("é…\n") && line.len() < MAX_BYTES + 20, "{}", line.len());
+    }
+}

@@ -1,0 +1,83 @@
+//! What is shown of a VM or an interface that is gone: its last numbers, and no gauges.
+
+use crate::manager::ledger::ebpf_or;
+use crate::model::{FrameCounts, NicStats, VmStats};
+
+/// In the place of one of which nothing is known; not beside one that is there.
+pub(super) fn show_nic(vm: &mut VmStats, departed: &NicStats) {
+    let same = |nic: &&mut NicStats| nic.device == departed.device && nic.netns == departed.netns;
+    match vm.nics.iter_mut().find(same) {
+        Some(nic) if nic.ifindex.is_some() => {}
+        Some(nic) => *nic = departed.clone(),
+        None => vm.nics.push(departed.clone()),
+    }
+}
+
+/// Only what its interfaces have counted.
+pub(super) fn without_process(vm: VmStats) -> VmStats {
+    VmStats {
+        start_time: None,
+        cpu_usec: None,
+        cpu_wait_usec: None,
+        vcpus: Vec::new(),
+        disk_read_bytes: None,
+        disk_write_bytes: None,
+        disk_cancelled_write_bytes: None,
+        ..vm
+    }
+}
+
+/// The last numbers of a VM that uses nothing any more.
+pub(super) fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
+    last.running = false;
+    last.state = None;
+    for memory in last.memory_mut() {
+        *memory = None;
+    }
+    let Some(before) = before else { return last };
+    last.start_time = last.start_time.or(before.start_time);
+    last.cpu_usec = last.cpu_usec.or(before.cpu_usec);
+    last.cpu_wait_usec = last.cpu_wait_usec.or(before.cpu_wait_usec);
+    if last.vcpus.is_empty() {
+        last.vcpus.clone_from(&before.vcpus);
+    }
+    last.disk_read_bytes = last.disk_read_bytes.or(before.disk_read_bytes);
+    last.disk_write_bytes = last.disk_write_bytes.or(before.disk_write_bytes);
+    last.disk_cancelled_write_bytes = last.disk_cancelled_write_bytes.or(before.disk_cancelled_write_bytes);
+    last.net_rx_bytes = last.net_rx_bytes.or(before.net_rx_bytes);
+    last.net_tx_bytes = last.net_tx_bytes.or(before.net_tx_bytes);
+    last.net_rx_packets = last.net_rx_packets.or(before.net_rx_packets);
+    last.net_tx_packets = last.net_tx_packets.or(before.net_tx_packets);
+    for nic in &mut last.nics {
+        let known = before.nics.iter().find(|known| known.device == nic.device && known.netns == nic.netns);
+        if let Some(known) = known {
+            settle_nic(nic, known);
+        }
+    }
+    last
+}
+
+fn settle_nic(nic: &mut NicStats, before: &NicStats) {
+    let same_device = nic.ifindex.is_none() || nic.ifindex == before.ifindex;
+    if !same_device {
+        return;
+    }
+    nic.ifindex = before.ifindex;
+    nic.source = before.source;
+    nic.attach = before.attach;
+    nic.start_time = before.start_time;
+    nic.rx = or(nic.rx, before.rx);
+    nic.tx = or(nic.tx, before.tx);
+    nic.ebpf = ebpf_or(nic.ebpf, before.ebpf);
+    nic.rx_gap_packets = nic.rx_gap_packets.or(before.rx_gap_packets);
+    nic.tx_gap_packets = nic.tx_gap_packets.or(before.tx_gap_packets);
+}
+
+fn or(last: FrameCounts, before: FrameCounts) -> FrameCounts {
+    FrameCounts {
+        bytes: last.bytes.or(before.bytes),
+        packets: last.packets.or(before.packets),
+        dropped: last.dropped.or(before.dropped),
+        errors: last.errors.or(before.errors),
+    }
+}

@@ -1,0 +1,77 @@
+//! Why a directory, or a file in it, is not safe to use.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::process::geteuid;
+use thiserror::Error;
+
+/// Each says what was found and what to do about it; the caller names the key of the configuration.
+#[derive(Debug, Error)]
+pub enum DirError {
+    #[error("{} is not there", path.display())]
+    Absent { path: PathBuf },
+    #[error(
+        "{} belongs to user {owner}, so only a daemon of that user may use it: remove it, or chown it to user {us}",
+        path.display()
+    )]
+    Owner { path: PathBuf, owner: u32, us: u32 },
+    #[error("{} has mode {mode:04o}, so others may write to it: chmod go-w", path.display())]
+    Writable { path: PathBuf, mode: u32 },
+    #[error("{} is a link that user {owner} made: remove it", path.display())]
+    Link { path: PathBuf, owner: u32 },
+    #[error("{} leads through more than {limit} links", path.display())]
+    Links { path: PathBuf, limit: usize },
+    #[error("{} is no directory", path.display())]
+    NotDirectory { path: PathBuf },
+    #[error("{} is {kind}, and no regular file: remove it", path.display())]
+    NotFile { path: PathBuf, kind: &'static str },
+    #[error("{} is longer than {limit} bytes", path.display())]
+    TooLong { path: PathBuf, limit: u64 },
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
+}
+
+impl DirError {
+    pub(super) fn io(operation: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self::Io { operation, path: path.to_owned(), source: source.into() }
+    }
+
+    pub(super) fn owner(path: &Path, owner: u32) -> Self {
+        Self::Owner { path: path.to_owned(), owner, us: geteuid().as_raw() }
+    }
+
+    /// Another user may be at work: not merely a directory that is missing or closed to this process.
+    #[cfg(any(test, feature = "ebpf"))]
+    pub fn is_interference(&self) -> bool {
+        match self {
+            Self::Owner { .. }
+            | Self::Writable { .. }
+            | Self::Link { .. }
+            | Self::Links { .. }
+            | Self::NotDirectory { .. }
+            | Self::NotFile { .. } => true,
+            Self::Absent { .. } | Self::TooLong { .. } | Self::Io { .. } => false,
+        }
+    }
+
+    /// The error number of the kernel, where there was one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Io { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+}
+
+/// For those who only know errors of I/O; the text says the rest.
+impl From<DirError> for io::Error {
+    fn from(error: DirError) -> Self {
+        let kind = match &error {
+            DirError::Io { source, .. } => source.kind(),
+            DirError::Absent { .. } => io::ErrorKind::NotFound,
+            _ => io::ErrorKind::PermissionDenied,
+        };
+        Self::new(kind, error)
+    }
+}

@@ -1,0 +1,436 @@
+//! Reads what other processes can hold up, on threads that are left behind when they hang.
+//!
+//! Any user can make a process whose files in procfs do not answer: a thread of it waits for a FUSE server of its own with
+//! the lock of its memory held, and another one executes a program meanwhile. `cmdline` and `smaps_rollup` then wait for
+//! the memory, `stat`, `exe`, `io` and the links of `fd` for the end of the exec. Such a wait ends with the process only.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::model::Excess;
+
+/// Threads that may hang because of one user. Its other processes are asked no more until one of them returns.
+const MAX_STUCK_OF_USER: usize = 4;
+
+/// Threads that may hang in all. Beyond, only processes of trusted users are asked.
+const MAX_STUCK: usize = 256;
+
+/// Reads that one call leaves behind. It waits half as long for each as for the one before, so less than twice the
+/// patience in all. What is left is asked by the next call.
+const LEFT_BEHIND_IN_A_CALL: u32 = 6;
+
+/// Time that one call spends on users who are not trusted. A process may make each read take long, for example with a
+/// list of 65 536 groups in its `status`.
+const TIME_OF_STRANGERS: Duration = Duration::from_millis(50);
+
+/// They read a file into a buffer.
+const STACK_BYTES: usize = 256 << 10;
+
+/// A read of something of one process.
+#[derive(Debug)]
+pub struct Job<Q> {
+    pub pid: u32,
+    pub uid: Option<u32>,
+    pub is_trusted: bool,
+    pub question: Q,
+}
+
+/// Does reads one after the other and answers those that end in time.
+pub struct Patient<Q, A> {
+    name: &'static str,
+    patience: Duration,
+    read: Arc<dyn Fn(Q) -> A + Send + Sync>,
+    shared: Arc<Shared<Q, A>>,
+    worker: Option<Worker>,
+    stuck: Vec<Stuck>,
+    calls: u64,
+    /// In which call each process of a user who is not trusted was last answered: who waits longest comes first.
+    answered: HashMap<u32, u64>,
+    overuse: Excess,
+}
+
+impl<Q, A> fmt::Debug for Patient<Q, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Patient")
+            .field("name", &self.name)
+            .field("stuck", &self.stuck)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Worker {
+    returned: Arc<AtomicBool>,
+}
+
+/// A thread that hangs in the read of this process.
+#[derive(Debug)]
+struct Stuck {
+    pid: u32,
+    uid: Option<u32>,
+    returned: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct Shared<Q, A> {
+    state: Mutex<State<Q, A>>,
+    /// The worker waits for jobs, and the caller for their end.
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State<Q, A> {
+    /// Only the worker of this generation works; one that was left behind ends when it returns.
+    generation: u64,
+    queue: VecDeque<Queued<Q>>,
+    /// How long the reads took of users who are not trusted.
+    strangers_spent: Duration,
+    current: Option<usize>,
+    answers: Vec<Option<A>>,
+}
+
+#[derive(Debug)]
+struct Queued<Q> {
+    /// Among the answers.
+    place: usize,
+    job: Job<Q>,
+}
+
+impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
+    /// `read` is called on a thread of this name. One that makes no progress for as long as `patience` is left behind.
+    pub fn new(
+        name: &'static str,
+        patience: Duration,
+        read: impl Fn(Q) -> A + Send + Sync + 'static,
+    ) -> Self {
+        let state = State {
+            generation: 0,
+            queue: VecDeque::new(),
+            strangers_spent: Duration::ZERO,
+            current: None,
+            answers: Vec::new(),
+        };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        Self {
+            name,
+            patience,
+            read: Arc::new(read),
+            shared,
+            worker: None,
+            stuck: Vec::new(),
+            calls: 0,
+            answered: HashMap::new(),
+            overuse: Excess::default(),
+        }
+    }
+
+    /// Threads that hang.
+    pub fn stuck(&mut self) -> usize {
+        self.stuck.retain(|stuck| !stuck.returned.load(Ordering::Acquire));
+        self.stuck.len()
+    }
+
+    /// The answers in the order of the jobs, of which those of trusted users are done first; then users have turns.
+    /// `None` where a process does not answer, now or since an earlier call, or where its user had no time left: that
+    /// says nothing about whether it is there.
+    pub fn each(&mut self, jobs: Vec<Job<Q>>) -> Vec<Option<A>> {
+        let subjects: Vec<(u32, Option<u32>, bool)> =
+            jobs.iter().map(|job| (job.pid, job.uid, job.is_trusted)).collect();
+        let queue = self.in_turns(jobs);
+        let mut state = self.shared.lock();
+        state.answers = subjects.iter().map(|_| None).collect();
+        (state.queue, state.strangers_spent, state.current) = (queue, Duration::ZERO, None);
+        drop(state);
+        let mut patience = self.patience;
+        for _ in 0..LEFT_BEHIND_IN_A_CALL {
+            if !self.run() {
+                break;
+            }
+            let Some((pid, uid, _)) = self.wait(patience).and_then(|place| subjects.get(place).copied())
+            else {
+                break;
+            };
+            self.leave_behind(pid, uid);
+            patience /= 2;
+        }
+        let mut state = self.shared.lock();
+        state.queue.clear();
+        let answers = mem::take(&mut state.answers);
+        drop(state);
+        self.note_unanswered(&subjects, &answers);
+        answers
+    }
+
+    /// Readings that users went without since the last call of this.
+    pub fn take_overuse(&mut self) -> Excess {
+        mem::take(&mut self.overuse)
+    }
+
+    fn note_unanswered(&mut self, subjects: &[(u32, Option<u32>, bool)], answers: &[Option<A>]) {
+        self.calls += 1;
+        let mut answered = HashMap::new();
+        for ((pid, uid, is_trusted), answer) in subjects.iter().zip(answers) {
+            if *is_trusted {
+                continue;
+            }
+            let before = self.answered.get(pid).copied().unwrap_or_default();
+            answered.insert(*pid, if answer.is_some() { self.calls } else { before });
+            self.overuse.add(*uid, "readings", u64::from(answer.is_none()));
+        }
+        self.answered = answered;
+    }
+
+    /// Trusted users first, then one job of each user after the other.
+    fn in_turns(&mut self, jobs: Vec<Job<Q>>) -> VecDeque<Queued<Q>> {
+        let mut queue = self.askable(jobs.into_iter().enumerate());
+        queue.sort_by_key(|queued| self.answered.get(&queued.job.pid).copied().unwrap_or_default());
+        let mut of_user: HashMap<Option<u32>, usize> = HashMap::new();
+        let mut turn = |job: &Job<Q>| {
+            let turn = of_user.entry(job.uid).or_default();
+            *turn += 1;
+            if job.is_trusted { 0 } else { *turn }
+        };
+        let mut queue: Vec<_> = queue.into_iter().map(|queued| (turn(&queued.job), queued)).collect();
+        queue.sort_by_key(|(turn, _)| *turn);
+        queue.into_iter().map(|(_, queued)| queued).collect()
+    }
+
+    /// Without the processes that hang, and without those of users who have too many of them.
+    fn askable(&mut self, jobs: impl Iterator<Item = (usize, Job<Q>)>) -> Vec<Queued<Q>> {
+        let is_full = self.stuck() >= MAX_STUCK;
+        let pids: HashSet<u32> = self.stuck.iter().map(|stuck| stuck.pid).collect();
+        let may_hang = |uid| !is_full && (self.stuck.is_empty() || self.stuck_of(uid) < MAX_STUCK_OF_USER);
+        let jobs = jobs.filter(|(_, job)| !pids.contains(&job.pid) && (job.is_trusted || may_hang(job.uid)));
+        jobs.map(|(place, job)| Queued { place, job }).collect()
+    }
+
+    fn stuck_of(&self, uid: Option<u32>) -> usize {
+        self.stuck.iter().filter(|stuck| stuck.uid == uid).count()
+    }
+
+    /// Has a worker do what is in the queue; false where no thread can be started.
+    fn run(&mut self) -> bool {
+        self.shared.changed.notify_all();
+        if self.worker.as_ref().is_some_and(|worker| !worker.returned.load(Ordering::Acquire)) {
+            return true;
+        }
+        let returned = Arc::new(AtomicBool::new(false));
+        let generation = self.shared.lock().generation;
+        let (shared, read) = (Arc::clone(&self.shared), Arc::clone(&self.read));
+        let mark = Returned(Arc::clone(&returned));
+        let builder = thread::Builder::new().name(self.name.to_owned()).stack_size(STACK_BYTES);
+        let spawned = builder.spawn(move || {
+            let _mark = mark;
+            work(&shared, generation, read.as_ref());
+        });
+        self.worker = spawned.is_ok().then_some(Worker { returned });
+        self.worker.is_some()
+    }
+
+    /// Waits until all is done; the place of the job that hangs, if one does.
+    fn wait(&self, patience: Duration) -> Option<usize> {
+        let mut state = self.shared.lock();
+        let mut seen = (usize::MAX, Instant::now());
+        loop {
+            if state.queue.is_empty() && state.current.is_none() {
+                return None;
+            }
+            let progress = state.queue.len();
+            if progress != seen.0 {
+                seen = (progress, Instant::now());
+            }
+            let left = patience.saturating_sub(seen.1.elapsed());
+            if left.is_zero() {
+                // Without a current job, the worker has not begun: it is the machine that is slow.
+                if state.current.is_some() {
+                    return state.current;
+                }
+                seen.1 = Instant::now();
+                continue;
+            }
+            let waited = self.shared.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn leave_behind(&mut self, pid: u32, uid: Option<u32>) {
+        if let Some(Worker { returned }) = self.worker.take() {
+            self.stuck.push(Stuck { pid, uid, returned });
+        }
+        let may_hang = self.stuck_of(uid) < MAX_STUCK_OF_USER;
+        let mut state = self.shared.lock();
+        state.generation += 1;
+        state.current = None;
+        // What else this user has may hang as well: the others come first.
+        let is_same = |queued: &Queued<Q>| queued.job.uid == uid && !queued.job.is_trusted;
+        let (same, others): (VecDeque<_>, VecDeque<_>) =
+            mem::take(&mut state.queue).into_iter().partition(is_same);
+        state.queue = others.into_iter().chain(same.into_iter().filter(|_| may_hang)).collect();
+    }
+}
+
+impl<Q, A> Drop for Patient<Q, A> {
+    fn drop(&mut self) {
+        self.shared.lock().generation += 1;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl<Q, A> State<Q, A> {
+    fn next(&mut self) -> Option<Queued<Q>> {
+        let next = self.queue.pop_front()?;
+        if !next.job.is_trusted && self.strangers_spent >= TIME_OF_STRANGERS {
+            self.queue.clear();
+            return None;
+        }
+        Some(next)
+    }
+}
+
+impl<Q, A> Shared<Q, A> {
+    /// Nothing panics with it held.
+    fn lock(&self) -> MutexGuard<'_, State<Q, A>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says that a thread has ended, however it has.
+struct Returned(Arc<AtomicBool>);
+
+impl Drop for Returned {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+fn work<Q, A>(shared: &Shared<Q, A>, generation: u64, read: &(dyn Fn(Q) -> A + Send + Sync)) {
+    let mut state = shared.lock();
+    while state.generation == generation {
+        let Some(Queued { place, job }) = state.next() else {
+            shared.changed.notify_all();
+            state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            continue;
+        };
+        state.current = Some(place);
+        drop(state);
+        let began = Instant::now();
+        let answer = read(job.question);
+        let took = began.elapsed();
+        state = shared.lock();
+        if state.generation == generation {
+            state.current = None;
+            if !job.is_trusted {
+                state.strangers_spent += took;
+            }
+            // The call that asked may be over.
+            if let Some(slot) = state.answers.get_mut(place) {
+                *slot = Some(answer);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(400);
+
+    /// Hangs at the number of a process from 100 on, until the sender is dropped; else answers twice the number.
+    fn doubler() -> (Patient<u32, u32>, Sender<()>) {
+        let (release, hanging) = channel::<()>();
+        let hanging = Mutex::new(hanging);
+        let read = move |number: u32| {
+            if number >= 100 {
+                let _ = hanging.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            }
+            number * 2
+        };
+        (Patient::new("doubler", PATIENCE, read), release)
+    }
+
+    fn job(pid: u32, uid: u32) -> Job<u32> {
+        Job { pid, uid: Some(uid), is_trusted: uid == 0, question: pid }
+    }
+
+    fn asked(patient: &mut Patient<u32, u32>, jobs: &[(u32, u32)]) -> Vec<Option<u32>> {
+        patient.each(jobs.iter().map(|(pid, uid)| job(*pid, *uid)).collect())
+    }
+
+    #[test]
+    fn answers_keep_the_order_of_the_jobs() {
+        let (mut patient, _release) = doubler();
+        for _ in 0..3 {
+            assert_eq!(asked(&mut patient, &[(3, 1), (1, 0), (2, 1)]), [Some(6), Some(2), Some(4)]);
+        }
+        assert_eq!(asked(&mut patient, &[]), []);
+    }
+
+    #[test]
+    fn one_that_hangs_holds_up_no_other() {
+        let (mut patient, release) = doubler();
+        let jobs = [(100, 7), (1, 7), (2, 8), (3, 0)];
+        for _ in 0..2 {
+            assert_eq!(asked(&mut patient, &jobs), [None, Some(2), Some(4), Some(6)]);
+        }
+        assert_eq!(patient.stuck(), 1);
+        drop(release);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while patient.stuck() > 0 {
+            assert!(Instant::now() < deadline, "the thread has not returned");
+            thread::yield_now();
+        }
+        assert_eq!(asked(&mut patient, &jobs), [Some(200), Some(2), Some(4), Some(6)]);
+    }
+
+    #[test]
+    fn a_user_whose_processes_hang_is_asked_no_more() {
+        let (mut patient, _release) = doubler();
+        let jobs: Vec<(u32, u32)> = (100..120).map(|pid| (pid, 7)).chain([(1, 7), (2, 8), (3, 0)]).collect();
+        for _ in 0..MAX_STUCK_OF_USER {
+            let answers = asked(&mut patient, &jobs);
+            assert_eq!(answers[21..], [Some(4), Some(6)]);
+        }
+        assert_eq!(patient.stuck(), MAX_STUCK_OF_USER);
+        let answers = asked(&mut patient, &jobs);
+        assert_eq!(answers[20..], [None, Some(4), Some(6)]);
+        assert_eq!(patient.stuck(), MAX_STUCK_OF_USER);
+    }
+
+    #[test]
+    fn slow_reads_of_a_user_cost_a_share_of_time() {
+        let read = |number: u32| {
+            if number >= 100 {
+                thread::sleep(TIME_OF_STRANGERS / 4);
+            }
+            number * 2
+        };
+        let mut patient = Patient::new("slow", Duration::from_secs(10), read);
+        let jobs: Vec<(u32, u32)> = (100..120).map(|pid| (pid, 7)).chain([(1, 8), (2, 0)]).collect();
+        let mut answered = HashSet::new();
+        for _ in 0..40 {
+            let answers = asked(&mut patient, &jobs);
+            assert_eq!(answers[20..], [Some(2), Some(4)]);
+            assert!(answers.iter().flatten().count() <= 6);
+            answered.extend(answers.into_iter().flatten());
+            let over = patient.take_overuse().into_list();
+            assert!(over.iter().all(|over| over.uid == Some(7)) && over[0].count >= 16, "{over:?}");
+        }
+        assert_eq!(answered.len(), 22, "each has its turn");
+    }
+
+    #[test]
+    fn what_returns_late_answers_no_later_call() {
+        let (mut patient, release) = doubler();
+        assert_eq!(asked(&mut patient, &[(100, 7)]), [None]);
+        drop(release);
+        assert_eq!(asked(&mut patient, &[(1, 7)]), [Some(2)]);
+    }
+}

@@ -1,0 +1,263 @@
+//! The looks at processes in one call: quick ones at all, close ones at those that are due.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::due::{self, Due, Quick};
+use super::inspect::Vm;
+use super::observer::{HeldNics, Observer, QuickFacts, Wanted};
+use super::process::{Process, Unread};
+use super::program::Program;
+use super::{Findings, Moment, ProcScan, Seen, What};
+use crate::patient::Job;
+
+/// Looks at processes of strangers between two looks at the time that they have used.
+const LOOKS_AT_ONCE: usize = 8;
+
+impl ProcScan {
+    /// The processes that are to be looked at closely.
+    pub(super) fn look_quickly(
+        &mut self,
+        pids: Vec<u32>,
+        moment: &Moment,
+        observer: &Arc<Observer>,
+        findings: &mut Findings,
+    ) -> Vec<Due> {
+        let mut before = mem::take(&mut self.seen);
+        let is_named = |pid: &u32| self.named.contains(pid);
+        let mut asked = Vec::new();
+        for pid in &pids {
+            if let Some(wanted) = due::wanted(before.get(pid), moment, is_named(pid)) {
+                let known = before.get(pid).map(|seen| seen.uid);
+                let uid = known.unwrap_or_else(|| Process::new(&self.host, *pid).uid());
+                asked.push((*pid, uid, Question::Quick(wanted)));
+            }
+        }
+        let users: HashMap<u32, Option<u32>> = asked.iter().map(|(pid, uid, _)| (*pid, *uid)).collect();
+        let answers = self.ask(&asked, observer);
+        let answers = asked.iter().zip(answers).filter_map(|((pid, ..), answer)| Some((*pid, answer?.0)));
+        let mut answers: HashMap<u32, Answer> = answers.collect();
+        let mut due = Vec::new();
+        for pid in pids {
+            // One that does not answer stays what it was.
+            let facts = match answers.remove(&pid) {
+                Some(Answer::Quick(facts)) => facts,
+                _ => QuickFacts::default(),
+            };
+            let uid = users.get(&pid).copied().flatten();
+            match due::judge(before.remove(&pid), facts, uid, moment, self.named.contains(&pid)) {
+                Quick::Gone(ended) => findings.ended.extend(ended.map(|seen| (pid, seen))),
+                Quick::Same(seen) => drop(self.seen.insert(pid, seen)),
+                Quick::Failed(seen, error) => {
+                    findings.problems.push(error);
+                    self.seen.insert(pid, seen);
+                }
+                Quick::Due(known, ended) => {
+                    findings.ended.extend(ended.map(|seen| (pid, seen)));
+                    due.push(Due { pid, uid: known.uid, known });
+                }
+            }
+        }
+        findings.ended.extend(before);
+        due
+    }
+
+    /// Those of strangers for whom there is time. The others wait for the next call.
+    pub(super) fn those_with_room(&mut self, due: Vec<Due>) -> Vec<Due> {
+        let (now, later): (Vec<_>, Vec<_>) = due.into_iter().partition(|due| self.looks.is_room(due.uid));
+        for Due { pid, uid, known } in later {
+            self.overuse.add(uid, "processes", 1);
+            self.seen.insert(pid, Seen { waits: known.waits + 1, ..known });
+        }
+        now
+    }
+
+    pub(super) fn look_closely(
+        &mut self,
+        due: Vec<Due>,
+        observer: &Arc<Observer>,
+        moment: &Moment,
+        findings: &mut Findings,
+    ) {
+        let question = |due: &Due| match due.known.vm() {
+            Some(_) => Question::Vm,
+            None => Question::New { is_named: self.named.contains(&due.pid) },
+        };
+        let asked: Vec<_> = due.iter().map(|due| (due.pid, due.uid, question(due))).collect();
+        let answers = self.ask(&asked, observer);
+        for (Due { pid, uid, known }, answer) in due.into_iter().zip(answers) {
+            let Some((answer, took)) = answer else {
+                // It does not answer: it stays what it was.
+                self.seen.insert(pid, known);
+                continue;
+            };
+            if !self.trust.is_trusted(uid) {
+                self.looks.used(uid, took);
+            }
+            let seen = match answer {
+                Answer::Vm(program, held) => self.update_vm(pid, known, program, held, observer, findings),
+                Answer::New(found) => new_vm(known, found, moment),
+                Answer::Quick(_) | Answer::Holder(_) => Some(known),
+            };
+            self.seen.extend(seen.map(|seen| (pid, Seen { waits: 0, ..seen })));
+        }
+    }
+
+    /// A VM that cannot be read for once stays what it was.
+    fn update_vm(
+        &self,
+        pid: u32,
+        mut seen: Seen,
+        program: Option<Program>,
+        held: Result<HeldNics, Unread>,
+        observer: &Observer,
+        findings: &mut Findings,
+    ) -> Option<Seen> {
+        let What::Vm(vm) = &mut seen.what else { return Some(seen) };
+        let left = vm.program.as_ref().zip(program.as_ref()).is_some_and(|(was, is)| was.was_left_for(is));
+        let is_unwanted = !vm.is_listed && !self.named.contains(&pid);
+        let next = Seen::new(seen.first, seen.uid, seen.parent, What::NoVm);
+        if left || is_unwanted {
+            findings.ended.push((pid, seen));
+            return Some(next);
+        }
+        let before = vm.info.nics.clone();
+        match held {
+            Ok(held) => vm.take_nics(pid, observer, held),
+            Err(Unread::Gone) => {
+                findings.ended.push((pid, seen));
+                return None;
+            }
+            Err(Unread::Failed(error)) => findings.problems.push(error),
+        }
+        // Any other program is part of a VM only as long as it holds a device of it.
+        let is_other = program.is_some_and(|program| !program.is_hypervisor());
+        if vm.is_listed && is_other && vm.info.nics.is_empty() {
+            findings.ended.push((pid, seen));
+            return Some(next);
+        }
+        let lost: Vec<_> = before.into_iter().filter(|nic| !vm.info.nics.contains(nic)).collect();
+        if !lost.is_empty() {
+            findings.lost.push((pid, lost));
+        }
+        Some(seen)
+    }
+
+    /// Of two VMs with the same NIC, one may have lost it since its NICs were read.
+    pub(super) fn look_at_shared_nics(&mut self, observer: &Arc<Observer>, findings: &mut Findings) {
+        let mut holders = HashMap::new();
+        for nic in self.seen.values().filter_map(Seen::vm).flat_map(|vm| &vm.info.nics) {
+            *holders.entry(nic).or_insert(0) += 1;
+        }
+        let shares = |vm: &Vm| vm.heirs.is_empty() && vm.info.nics.iter().any(|nic| holders[nic] > 1);
+        let mut asked = Vec::new();
+        for (pid, vm) in self.seen.iter().filter_map(|(pid, seen)| Some((*pid, seen.vm()?))) {
+            let uid = vm.info.uid;
+            if shares(vm) && (self.trust.is_trusted(uid) || self.looks.is_room(uid)) {
+                asked.push((pid, uid, Question::Vm));
+            }
+        }
+        let answers = self.ask(&asked, observer);
+        for ((pid, ..), answer) in asked.into_iter().zip(answers) {
+            let Some(Seen { what: What::Vm(vm), .. }) = self.seen.get_mut(&pid) else { continue };
+            let Some((Answer::Vm(_, held), took)) = answer else { continue };
+            if !self.trust.is_trusted(vm.info.uid) {
+                self.looks.used(vm.info.uid, took);
+            }
+            match held {
+                Ok(held) => vm.take_nics(pid, observer, held),
+                Err(Unread::Failed(error)) => findings.problems.push(error),
+                Err(Unread::Gone) => {}
+            }
+        }
+    }
+
+    /// Those of the processes that are there, with what they hold.
+    pub(super) fn holders(&mut self, pids: Vec<u32>, observer: &Arc<Observer>) -> Vec<(u32, Vm)> {
+        let uid = |pid: &u32| self.seen.get(pid).and_then(|seen| seen.uid);
+        let asked: Vec<_> = pids.iter().map(|pid| (*pid, uid(pid), Question::Holder)).collect();
+        let answers = self.ask(&asked, observer);
+        let holder = |(pid, answer): (u32, Option<(Answer, Duration)>)| match answer?.0 {
+            Answer::Holder(vm) => Some((pid, *vm?)),
+            _ => None,
+        };
+        pids.into_iter().zip(answers).filter_map(holder).collect()
+    }
+
+    /// Asks each of these processes. `None` for one that does not answer; else how long it took.
+    fn ask(
+        &mut self,
+        asked: &[(u32, Option<u32>, Question)],
+        observer: &Arc<Observer>,
+    ) -> Vec<Option<(Answer, Duration)>> {
+        let job = |(pid, uid, question): &(u32, Option<u32>, Question)| Job {
+            pid: *pid,
+            uid: *uid,
+            is_trusted: self.trust.is_trusted(*uid),
+            question: (Arc::clone(observer), *pid, *question),
+        };
+        let jobs = asked.iter().map(job).collect();
+        let answers = self.patient.each(jobs);
+        self.overuse.merge(self.patient.take_overuse());
+        answers
+    }
+}
+
+/// What is to be read of a process.
+#[derive(Clone, Copy, Debug)]
+pub enum Question {
+    Quick(Wanted),
+    Vm,
+    New { is_named: bool },
+    Holder,
+}
+
+#[derive(Debug)]
+pub enum Answer {
+    Quick(QuickFacts),
+    Vm(Option<Program>, Result<HeldNics, Unread>),
+    New(Result<Option<Box<Vm>>, Unread>),
+    Holder(Option<Box<Vm>>),
+}
+
+/// Reads it, and says how long that took.
+pub fn answer((observer, pid, question): (Arc<Observer>, u32, Question)) -> (Answer, Duration) {
+    let began = Instant::now();
+    let answer = match question {
+        Question::Quick(wanted) => Answer::Quick(observer.quick(pid, wanted)),
+        Question::Vm => {
+            let (program, held) = observer.vm(pid);
+            Answer::Vm(program, held)
+        }
+        Question::New { is_named } => {
+            Answer::New(observer.new_process(pid, is_named).map(|vm| vm.map(Box::new)))
+        }
+        Question::Holder => Answer::Holder(observer.holder(pid).map(Box::new)),
+    };
+    (answer, began.elapsed())
+}
+
+/// What a process is that was no VM so far; `None` when it is gone.
+fn new_vm(known: Seen, found: Result<Option<Box<Vm>>, Unread>, moment: &Moment) -> Option<Seen> {
+    let Seen { first, uid, parent, .. } = known;
+    let seen = |first, what| Some(Seen::new(first, uid, parent, what));
+    match found {
+        Ok(None) => seen(first, What::NoVm),
+        // Its TAPs may come as late after an `exec` as after a `fork`.
+        Ok(Some(vm)) => seen(moment.now, What::Vm(vm)),
+        Err(Unread::Gone) => None,
+        Err(Unread::Failed(error)) => seen(first, What::Unreadable(error)),
+    }
+}
+
+/// So few that each user has a turn before the time is over.
+pub fn chunks(mut due: Vec<Due>) -> Vec<Vec<Due>> {
+    let mut chunks = Vec::new();
+    while !due.is_empty() {
+        let rest = due.split_off(due.len().min(LOOKS_AT_ONCE));
+        chunks.push(mem::replace(&mut due, rest));
+    }
+    chunks
+}
