@@ -8,6 +8,9 @@ use vm_metrics_testkit::daemon::Daemon;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 
+/// The user of the processes on the hosts. No kernel is there to tell whose their TAPs are.
+const TRUST: &str = "[trust]\nuids = [107]\n";
+
 /// A directory for what a test writes, with a configuration that points at a host of `tests/fixtures`.
 pub(crate) struct Fixture {
     pub(crate) dir: TempDir,
@@ -25,7 +28,7 @@ impl Fixture {
         let host = tests_dir().join("fixtures").join(host);
         let config = dir.path().join("config.toml");
         let (proc, sys) = (host.join("proc"), host.join("sys"));
-        std::fs::write(&config, format!("{top}\n[host]\nproc = {proc:?}\nsys = {sys:?}\n{tables}\n"))
+        std::fs::write(&config, format!("{top}\n[host]\nproc = {proc:?}\nsys = {sys:?}\n{tables}\n{TRUST}"))
             .unwrap();
         Self { dir, config }
     }
@@ -43,7 +46,7 @@ impl Fixture {
             Command::new("cp").arg("-r").arg(tests_dir().join("fixtures").join(host)).arg(&copy).status();
         assert!(copied.unwrap().success());
         let (proc, sys) = (copy.join("proc"), copy.join("sys"));
-        std::fs::write(&fixture.config, format!("[host]\nproc = {proc:?}\nsys = {sys:?}\n")).unwrap();
+        std::fs::write(&fixture.config, format!("{TRUST}[host]\nproc = {proc:?}\nsys = {sys:?}\n")).unwrap();
         fixture
     }
 

@@ -42,6 +42,40 @@ fn commands_work_or_are_those_of_ci() {
     assert!(commands > 0);
 }
 
+/// A promise whose test is gone is none.
+#[test]
+fn tests_of_the_security_page_exist() {
+    let page = read("../SECURITY.md");
+    let sources = sources_in(&[tests_dir(), tests_dir().join("../vm-metrics/src")]);
+    let is_test = |name: &&str| name.contains('_') && name.len() > 12 && name.bytes().all(is_of_name);
+    let names: Vec<&str> = page.split('`').filter(is_test).collect();
+    assert!(names.len() > 40, "{names:?}");
+    for name in names {
+        assert!(sources.contains(&format!("fn {name}(")), "SECURITY.md names `{name}`, which is no test");
+    }
+}
+
+fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'
+}
+
+/// All Rust code in the directories.
+fn sources_in(directories: &[PathBuf]) -> String {
+    let mut code = String::new();
+    let mut left = directories.to_vec();
+    while let Some(directory) = left.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                code.push_str(&fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    code
+}
+
 #[test]
 fn configurations_are_good() {
     let dir = tempfile::tempdir().unwrap();

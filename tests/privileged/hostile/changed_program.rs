@@ -57,7 +57,7 @@ fn another_hypervisor_is_another_vm_without_loss() {
     alone("hostile::changed_program::another_hypervisor_is_another_vm_without_loss", || {
         let argv = ["--id", "two"];
         let owners = exec_with_the_tap("firecracker", &argv);
-        assert!(owners.contains("one") && owners.len() == 2, "{owners:?}");
+        assert!(owners.contains("one") && owners.contains("two") && owners.len() == 2, "{owners:?}");
     });
 }
 

@@ -5,7 +5,6 @@
 //! read at each call, for a VM that was started again has another pid. A device that is no TAP is left out.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -16,12 +15,9 @@ use utoipa::ToSchema;
 use super::process_facts::ProcessFacts;
 use super::written_file::Operators;
 use super::written_pid::WrittenPid;
-use super::{Listing, SourceError, files};
+use super::{Listing, SourceError, pid_file};
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic, is_device_name};
-
-/// A pid and a newline; some programs write a line or two more.
-const PID_FILE_LIMIT: u64 = 4 << 10;
 
 /// What the device of a TUN or TAP, a macvtap or an ipvtap has in its directory in sysfs, and no other.
 const TAP_MARKS: &[&str] = &["tun_flags", "macvtap", "ipvtap"];
@@ -108,7 +104,7 @@ impl DescribedVm {
         let (pid, written) = match (self.pid, self.pid_file.as_deref()) {
             (Some(pid), _) => (pid, written.map(|path| (path, modified(path)))),
             (None, Some(path)) => {
-                let (pid, modified) = pid_in(path, facts, operators, seen, problems)?;
+                let (pid, modified) = pid_file::pid_in(path, facts, operators, seen, problems)?;
                 (pid, Some((path, modified)))
             }
             (None, None) => return None,
@@ -145,40 +141,6 @@ fn device_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String
         Some(bad) => Err(D::Error::custom(format!("{bad:?} cannot be the name of a network device"))),
         None => Ok(names),
     }
-}
-
-/// While the file is half, cannot be read or does not count, the pid that it had before counts.
-fn pid_in(
-    path: &Path,
-    facts: &ProcessFacts,
-    operators: &Operators,
-    seen: &WrittenPid,
-    problems: &mut Vec<SourceError>,
-) -> Option<(u32, Option<SystemTime>)> {
-    match read_pid(path, facts, operators) {
-        Ok(found) => Some(found),
-        Err(problem) => {
-            let is_gone = problem.io_kind() == Some(io::ErrorKind::NotFound);
-            problems.push(problem);
-            seen.last().filter(|_| !is_gone)
-        }
-    }
-}
-
-/// The first line counts. What else is in the file is repeated nowhere.
-fn read_pid(
-    path: &Path,
-    facts: &ProcessFacts,
-    operators: &Operators,
-) -> Result<(u32, Option<SystemTime>), SourceError> {
-    let failed = |error| SourceError::io("read", path, error);
-    let (file, authors) = operators.open(path).map_err(failed)?;
-    let content = files::read_located(file, PID_FILE_LIMIT).map_err(failed)?;
-    let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let pid = str::from_utf8(line).ok().and_then(|line| line.trim().parse().ok()).filter(|pid| *pid > 0);
-    let pid = pid.ok_or_else(|| SourceError::content(path, "there is no pid in it"))?;
-    authors.may_name(facts, pid).map_err(|problem| SourceError::content(path, problem))?;
-    Ok((pid, authors.modified()))
 }
 
 /// When an operator's file was last written.

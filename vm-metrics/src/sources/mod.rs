@@ -14,6 +14,7 @@ mod hypeman;
 mod libvirt;
 mod merge;
 mod mounts;
+mod pid_file;
 mod precedence;
 mod proc_scan;
 mod process_facts;

@@ -1,4 +1,4 @@
-//! Which mounts are file systems in user space, which answer what their user likes, and when.
+//! Finds mounts of FUSE, which answer what and when their user likes.
 
 use std::collections::HashMap;
 use std::fs::File;

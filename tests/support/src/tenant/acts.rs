@@ -77,7 +77,6 @@ impl State {
             }
             Act::KeepOpening => self.background.push(background::keep_opening()),
             Act::KeepFlapping { count } => self.background.push(background::keep_flapping(count)?),
-            Act::KeepRemakingTap { name } => self.background.push(background::keep_remaking_a_tap(name)),
             Act::Get { address, path } => return clients::get(address, &path),
             Act::Connect { address, text, count } => {
                 for _ in 0..count {
@@ -87,6 +86,8 @@ impl State {
             Act::KeepConnecting { address, text } => {
                 self.background.push(background::keep_connecting(address, text));
             }
+            Act::KeepRemakingTap { name } => self.background.push(background::keep_remaking_a_tap(name)),
+            Act::KeepAsking { address } => self.background.push(background::keep_asking(address)),
             Act::Rest { pause } => self.background.iter().for_each(|background| background.rest(pause)),
             Act::Stop => return self.stop(),
         }
@@ -96,6 +97,7 @@ impl State {
     fn stop(&mut self) -> Result<u64> {
         self.connections.clear();
         let mut rounds = 0;
+        self.connections.clear();
         for background in self.background.drain(..) {
             rounds += background.stop()?;
         }

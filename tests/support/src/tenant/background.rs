@@ -1,8 +1,8 @@
 //! What a tenant goes on doing while it obeys: threads that end when they are told, and programs it starts.
 
 use std::fs::File;
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -135,6 +135,23 @@ pub(super) fn keep_remaking_a_tap(name: String) -> Background {
         let Ok(tap) = Tap::create(&name, TapOptions::default()) else { return Ok(()) };
         tap.link().up()?;
         tap.write_frame(&frame)
+    })
+}
+
+/// One of three says nothing, one half of a request, and one waits for an answer. Nobody may be there to take them.
+pub(super) fn keep_asking(address: SocketAddr) -> Background {
+    const REQUEST: &str = "GET /-/healthy HTTP/1.0\r\nHost: localhost\r\n\r\n";
+    let mut rounds = 0;
+    Background::start(move || {
+        rounds += 1;
+        let Ok(mut stream) = TcpStream::connect(address) else { return Ok(()) };
+        let length = [0, REQUEST.len() / 2, REQUEST.len()][rounds % 3];
+        if length > 0 && stream.write_all(&REQUEST.as_bytes()[..length]).is_ok() && length == REQUEST.len() {
+            stream.set_read_timeout(Some(Duration::from_secs(1))).context("set the read timeout")?;
+            // The daemon may end meanwhile.
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+        Ok(())
     })
 }
 

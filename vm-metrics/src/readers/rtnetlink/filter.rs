@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use super::reply::{RTM_DELLINK, RTM_NEWLINK};
 
-/// Which events of TUN, TAP and macvtap devices are wanted.
+/// Which events of TUN, TAP, macvtap and ipvtap devices are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// All.
@@ -68,8 +68,12 @@ fn program(wanted: Wanted) -> Vec<libc::sock_filter> {
         equal(0, DROP, 0),
         op(libc::BPF_MISC | libc::BPF_TAX, 0),
         op(libc::BPF_LD | libc::BPF_IND | libc::BPF_W, 4),
-        equal(u32::from_be_bytes(*b"tun\0"), 3, 0),
-        equal(u32::from_be_bytes(*b"macv"), 0, DROP),
+        equal(u32::from_be_bytes(*b"tun\0"), 6, 0),
+        equal(u32::from_be_bytes(*b"macv"), 3, 0),
+        equal(u32::from_be_bytes(*b"ipvt"), 0, DROP),
+        op(libc::BPF_LD | libc::BPF_IND | libc::BPF_W, 8),
+        // The kernel fills up with zeros.
+        equal(u32::from_be_bytes(*b"ap\0\0"), 2, DROP),
         op(libc::BPF_LD | libc::BPF_IND | libc::BPF_W, 8),
         equal(u32::from_be_bytes(*b"tap\0"), 0, DROP),
         op(libc::BPF_RET, u32::MAX),
@@ -137,11 +141,11 @@ mod tests {
 
     #[test]
     fn only_devices_that_a_vm_can_have_pass() {
-        for kind in [&b"tun\0"[..], b"macvtap\0"] {
+        for kind in [&b"tun\0"[..], b"macvtap\0", b"ipvtap\0"] {
             assert!(passes(Wanted::Any, &about(RTM_NEWLINK, 1, kind)), "{kind:?}");
             assert!(passes(Wanted::Any, &about(RTM_DELLINK, NEW, kind)), "{kind:?}");
         }
-        for kind in [&b"veth\0"[..], b"macvlan\0", b"tunl0\0", b"t\0", b""] {
+        for kind in [&b"veth\0"[..], b"macvlan\0", b"ipvlan\0", b"tunl0\0", b"t\0", b""] {
             assert!(!passes(Wanted::Any, &about(RTM_NEWLINK, 1, kind)), "{kind:?}");
             assert!(!passes(Wanted::Any, &about(RTM_DELLINK, NEW, kind)), "{kind:?}");
         }

@@ -221,6 +221,7 @@ pub(super) fn qdisc(kind: u16, payload: &[u8]) -> Result<Option<String>, DecodeE
 enum Driver {
     Tun,
     Macvtap,
+    Ipvtap,
     Other,
 }
 
@@ -231,6 +232,7 @@ fn driver(link_info: &[u8]) -> Result<Driver, DecodeError> {
             return Ok(match attribute.value() {
                 b"tun\0" => Driver::Tun,
                 b"macvtap\0" => Driver::Macvtap,
+                b"ipvtap\0" => Driver::Ipvtap,
                 _ => Driver::Other,
             });
         }

@@ -1,4 +1,4 @@
-//! Reads the config files that command lines name, on threads with the rights of their processes.
+//! Reads the config files that command lines name, with the rights of their processes.
 //!
 //! The tick waits a moment for those that are new, and for no other. A VM is listed without them, too.
 

@@ -71,13 +71,17 @@ impl ProcScan {
         if nics.is_empty() {
             return;
         }
-        let heirs = self.descendants(pid).into_iter().chain([pid]).collect();
-        for (heir, holder) in self.holders(heirs, observer) {
-            if holder.info.nics.iter().any(|nic| nics.contains(nic)) {
-                let is_heir = heir != pid;
-                self.set_vm(heir, if is_heir { holder.continuing(&ended.info) } else { holder });
-                return;
-            }
+        let holds = |vm: &Vm| vm.info.nics.iter().any(|nic| nics.contains(nic));
+        let heirs = self.holders(self.descendants(pid), observer);
+        if let Some((heir, holder)) = heirs.into_iter().find(|(_, vm)| holds(vm)) {
+            self.set_vm(heir, holder.continuing(&ended.info));
+            return;
+        }
+        // The process itself, where it runs another program. One with its pid that is a VM is found already.
+        let is_vm = self.seen.get(&pid).is_some_and(|seen| seen.vm().is_some());
+        if let Some(vm) = self.program(pid, observer).filter(|vm| !is_vm && holds(vm)) {
+            self.set_vm(pid, vm);
+            return;
         }
         // A process of root that still holds the TAP keeps it for the next VM.
         let is_stranger = !self.trust.is_trusted(ended.info.uid);

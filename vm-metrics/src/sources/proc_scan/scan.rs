@@ -186,6 +186,16 @@ impl ProcScan {
         pids.into_iter().zip(answers).filter_map(holder).collect()
     }
 
+    /// What a process is by the program that it runs now: a VM, or a holder of devices.
+    pub(super) fn program(&mut self, pid: u32, observer: &Arc<Observer>) -> Option<Vm> {
+        let uid = self.seen.get(&pid)?.uid;
+        let answer = self.ask(&[(pid, uid, Question::New { is_named: false })], observer).pop()??;
+        match answer.0 {
+            Answer::New(Ok(Some(vm))) => Some(*vm),
+            _ => self.holders(vec![pid], observer).pop().map(|(_, holder)| holder),
+        }
+    }
+
     /// Asks each of these processes. `None` for one that does not answer; else how long it took.
     fn ask(
         &mut self,

@@ -1,4 +1,4 @@
-//! Opens files and sockets that a process names, with no more rights than the process has.
+//! Opens files and sockets that a process names, with the rights of the process.
 //!
 //! Whoever runs a process chooses the paths that it names. So a path is followed inside the root of the process and never
 //! outside, with the user and the groups of the process, and only to plain files and sockets. All of it happens on a

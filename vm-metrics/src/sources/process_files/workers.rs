@@ -1,4 +1,4 @@
-//! The threads that open the paths of processes: so many per user, and so many in all.
+//! Limits the threads that open paths of processes, per user and in all.
 //!
 //! One that a dead file system holds keeps its permit. So a user who has such files loses no more than their own permits.
 
