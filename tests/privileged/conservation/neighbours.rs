@@ -193,7 +193,7 @@ impl Neighbours {
         self.swapper.tell(&Act::Send { fd: one, frames: 5 }).unwrap();
         let file = Act::OpenFile { path: "/dev/null".into() };
         let other = i32::try_from(self.swapper.tell(&file).unwrap()).unwrap();
-        self.swapper.tell(&Act::KeepSwapping { one, other, to: vec![200] }).unwrap();
+        self.swapper.tell(&Act::KeepSwapping { one, other, to: (200..216).collect() }).unwrap();
         self.swapper.tell(&Act::Rest { pause: REST / 5 }).unwrap();
     }
 

@@ -95,7 +95,6 @@ impl State {
     }
 
     fn stop(&mut self) -> Result<u64> {
-        self.connections.clear();
         let mut rounds = 0;
         self.connections.clear();
         for background in self.background.drain(..) {
