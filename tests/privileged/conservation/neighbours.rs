@@ -132,7 +132,7 @@ impl Neighbours {
     pub(crate) fn leave(mut self) -> BTreeMap<&'static str, u64> {
         self.count("swarming fakes", |all| all.swarm.tell(&Act::Stop).unwrap());
         self.count("connections", |all| all.caller.tell(&Act::Stop).unwrap());
-        self.count("hundreds of swaps", |all| all.swapper.tell(&Act::Stop).unwrap());
+        self.count("swaps", |all| all.swapper.tell(&Act::Stop).unwrap());
         self.count("flaps", |all| all.flapper.tell(&Act::Stop).unwrap());
         self.acts
     }
@@ -184,16 +184,16 @@ impl Neighbours {
         self.count("claims", |_| 2);
     }
 
-    /// A descriptor is a TAP of the victim's name in another namespace, then a file, then the TAP.
+    /// Descriptors are a TAP of the victim's name in another namespace, then a file, then the TAP.
     fn swap(&mut self, id: &str, tap: &str) {
-        self.count("hundreds of swaps", |all| all.swapper.tell(&Act::Stop).unwrap());
+        self.count("swaps", |all| all.swapper.tell(&Act::Stop).unwrap());
         self.swapper = self.places.start("qemu-system-x86_64", &["-uuid", id]);
         unshare(&mut self.swapper);
         let one = open_tap(&mut self.swapper, tap);
         self.swapper.tell(&Act::Send { fd: one, frames: 5 }).unwrap();
         let file = Act::OpenFile { path: "/dev/null".into() };
         let other = i32::try_from(self.swapper.tell(&file).unwrap()).unwrap();
-        self.swapper.tell(&Act::KeepSwapping { one, other, to: vec![200] }).unwrap();
+        self.swapper.tell(&Act::KeepSwapping { one, other, to: (200..216).collect() }).unwrap();
         self.swapper.tell(&Act::Rest { pause: REST / 5 }).unwrap();
     }
 
