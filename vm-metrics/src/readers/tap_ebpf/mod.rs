@@ -46,9 +46,9 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{Purpose, ReaderDef, Setting, Started};
 #[cfg(feature = "ebpf")]
-use super::{Reader, ReaderError};
+use super::{Purpose, Reader, ReaderError};
+use super::{ReaderDef, Setting, Started};
 use crate::config::{ConfigError, Section};
 use crate::host::Host;
 #[cfg(not(feature = "ebpf"))]
