@@ -36,7 +36,7 @@ impl Setup<'_> {
         let config = dir.path().join("config.toml");
         let interval = self.interval.unwrap_or("1h");
         let text = format!(
-            "interval = {interval:?}\n{}\n[host]\nproc = {proc:?}\nsys = {sys:?}\n{otlp}{}\n",
+            "interval = {interval:?}\n{}\n[trust]\nuids = [107]\n[host]\nproc = {proc:?}\nsys = {sys:?}\n{otlp}{}\n",
             self.keys, self.tables
         );
         std::fs::write(&config, text).unwrap();

@@ -43,11 +43,7 @@ pub(super) fn without_value(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::app::App;
-    use crate::config::Config;
 
     #[test]
     fn messages_lose_the_value_and_keep_its_kind() {
@@ -77,8 +73,14 @@ mod tests {
     }
 
     /// Each way to write the header of a push wrongly.
+    #[cfg(feature = "otel")]
     #[test]
     fn no_refusal_repeats_a_secret() {
+        use std::path::Path;
+
+        use crate::app::App;
+        use crate::config::Config;
+
         for line in [
             "headers = { authorization = \"Bearer SECRET\" ",
             "headers = \"Bearer SECRET\"",

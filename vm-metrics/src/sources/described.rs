@@ -2,7 +2,7 @@
 //!
 //! A VM of which no process is named is listed always: what cannot be read of it is then missing, and the readers say
 //! so. Where a process is named, the VM is there while that is; its TAPs may be another VM's by then. A pid file is
-//! read at each call, for a VM that was started again has another pid. A device that is no TAP is left out.
+//! read at each call, for a VM that was started again has another pid.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,11 +16,7 @@ use super::process_facts::ProcessFacts;
 use super::written_file::Operators;
 use super::written_pid::WrittenPid;
 use super::{Listing, SourceError, pid_file};
-use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic, is_device_name};
-
-/// What the device of a TUN or TAP, a macvtap or an ipvtap has in its directory in sysfs, and no other.
-const TAP_MARKS: &[&str] = &["tun_flags", "macvtap", "ipvtap"];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -87,7 +83,8 @@ impl DescribedVm {
         if names_process && pid.is_none() {
             listing.ended.push(vm);
         } else {
-            let nics = self.nics(facts.host(), listing);
+            // A device that is not there is listed: the readers say so, and it may come.
+            let nics = self.taps.iter().map(Nic::local).collect();
             listing.instances.push(InstanceInfo { nics, ..vm });
         }
     }
@@ -117,22 +114,6 @@ impl DescribedVm {
             }
         }
     }
-
-    /// A device that is not there is listed: the readers say so, and it may come.
-    fn nics(&self, host: &Host, listing: &mut Listing) -> Vec<Nic> {
-        let (taps, others): (Vec<_>, Vec<_>) = self.taps.iter().partition(|tap| may_be_tap(host, tap));
-        listing.problems.extend(others.into_iter().map(|tap| {
-            let problem = format!("{tap} is no TAP, so it is left out of {:?}", self.id);
-            SourceError::content(host.net_device(tap), problem)
-        }));
-        taps.into_iter().map(Nic::local).collect()
-    }
-}
-
-/// What goes over another device, like the host's uplink, is not one VM's.
-fn may_be_tap(host: &Host, name: &str) -> bool {
-    let device = host.net_device(name);
-    TAP_MARKS.iter().any(|mark| device.join(mark).exists()) || !device.exists()
 }
 
 fn device_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
@@ -185,21 +166,6 @@ mod tests {
             let (listing, problems) = self.listing();
             (listing.instances.first().and_then(|vm| vm.hypervisor_pid), problems)
         }
-    }
-
-    #[test]
-    fn a_device_that_is_no_tap_is_no_nic() {
-        let taps = ["tap0", "lo", "macvtap0", "later"].map(str::to_owned).to_vec();
-        let mut case = Case::new(DescribedVm { id: "a".into(), taps, ..DescribedVm::default() });
-        let host = case.fixture.host();
-        for directory in ["lo", "tap0", "macvtap0/macvtap"] {
-            fs::create_dir_all(host.net_device(directory)).unwrap();
-        }
-        fs::write(host.net_device("tap0/tun_flags"), "0x1002\n").unwrap();
-        let (listing, problems) = case.listing();
-        assert_eq!(listing.instances[0].nics, ["tap0", "macvtap0", "later"].map(Nic::local));
-        let lo = host.net_device("lo");
-        assert_eq!(problems, format!("{}: lo is no TAP, so it is left out of \"a\"", lo.display()));
     }
 
     #[test]

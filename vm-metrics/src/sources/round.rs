@@ -1,5 +1,6 @@
 //! One round of all sources: each is asked, one that fails keeps its VMs for a while, and what they know is merged.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -119,7 +120,12 @@ impl Sources {
         }
         let (listings, mut reports): (Vec<_>, Vec<_>) = answers.into_iter().flatten().unzip();
         let SourceContext { host, trust, .. } = &self.context;
-        let device = |name: &str| LocalDevice::of(host, name);
+        // Several sources may name a device, which is looked up once.
+        let known = RefCell::new(HashMap::new());
+        let device = |name: &str| {
+            let look_up = || LocalDevice::of(host, name);
+            *known.borrow_mut().entry(name.to_owned()).or_insert_with(look_up)
+        };
         let evidence = Evidence { trust, processes: &found.processes, device: &device };
         let (vms, problems) = self.merge.merge(listings, evidence, now);
         for (report, problems) in reports.iter_mut().zip(problems) {
