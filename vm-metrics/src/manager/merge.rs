@@ -92,9 +92,14 @@ fn vcpu_stats(vcpu: &VcpuReading) -> VcpuStats {
 
 /// With the number of its part, where anything was read.
 fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> (Option<u64>, NicStats) {
-    let ebpf = batch.ebpf.get(nic);
-    // Numbers of two devices that had the name one after the other are not mixed: the later reading is eBPF's.
-    let device = batch.taps.get(nic).filter(|device| ebpf.is_none_or(|ebpf| ebpf.ifindex == device.ifindex));
+    // Numbers of two devices that had the name one after the other are not mixed. The device's reading is the earlier one.
+    // Its device leaves in the next tick, with its final counters; what eBPF counts of the new one waits until then.
+    let of_device = batch.taps.get(nic);
+    let is_newer = |ebpf: &&EbpfReading| {
+        of_device.is_some_and(|device| device.ifindex != 0 && device.ifindex != ebpf.ifindex)
+    };
+    let ebpf = batch.ebpf.get(nic).filter(|ebpf| !is_newer(ebpf));
+    let device = of_device.filter(|device| ebpf.is_none_or(|ebpf| ebpf.ifindex == device.ifindex));
     let of_ebpf = ebpf.map(|ebpf| (ebpf.ifindex, ebpf.kind));
     let Some((ifindex, kind)) = of_ebpf.or(device.map(|device| (device.ifindex, device.kind))) else {
         return (None, NicStats { device: nic.tap.clone(), netns: nic.netns, ..NicStats::default() });
