@@ -121,10 +121,9 @@ impl Drop for Domain<'_> {
 fn a_domain_of_a_real_libvirt_is_known_by_its_status_file() {
     let libvirt = Libvirt::start();
     let domain = libvirt.create();
-    let look = Look::with(&format!(
-        "[sources.libvirt]\nenabled = true\ndir = {:?}\n[readers.tap_ebpf]\nenabled = false\n",
-        libvirt.records()
-    ));
+    // The daemon follows no link on the way to records, and `/proc/<pid>/root` is one: it looks from libvirt's own mounts.
+    let config = "[sources.libvirt]\nenabled = true\n[readers.tap_ebpf]\nenabled = false\n";
+    let look = Look::with(config).among_the_mounts_of(libvirt.daemon.pid());
     let vm = look.vm(domain.pid).unwrap();
     for (key, value) in [("instance_id", UUID), ("instance_name", "lib web"), ("project", "fedcba98")] {
         assert_eq!(vm[key], value, "{vm}");

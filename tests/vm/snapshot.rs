@@ -10,13 +10,19 @@ const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 /// A look with a configuration.
 pub(crate) struct Look {
     dir: TempDir,
+    /// A process whose mounts the binary sees; `None` for those of the test.
+    mounts_of: Option<u32>,
 }
 
 impl Look {
     pub(crate) fn with(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("config.toml"), config).unwrap();
-        Self { dir }
+        Self { dir, mounts_of: None }
+    }
+
+    pub(crate) fn among_the_mounts_of(self, pid: u32) -> Self {
+        Self { mounts_of: Some(pid), ..self }
     }
 
     /// The VM of a process; `None` when there is none.
@@ -35,9 +41,16 @@ impl Look {
     }
 
     fn run(&self, args: &[&str]) -> String {
+        let mut command = match self.mounts_of {
+            Some(pid) => {
+                let mut nsenter = Command::new("nsenter");
+                nsenter.args(["--mount", "--target", &pid.to_string(), BINARY]);
+                nsenter
+            }
+            None => Command::new(BINARY),
+        };
         let output =
-            Command::new(BINARY).args(args).arg("--config").arg(self.dir.path().join("config.toml")).output();
-        let output = output.unwrap();
+            command.args(args).arg("--config").arg(self.dir.path().join("config.toml")).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
