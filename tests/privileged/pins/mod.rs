@@ -15,6 +15,7 @@ use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use self::host::{BINARY, Host, wait_for_all, wait_for_frames};
+use crate::alone::alone;
 use crate::lab::{attached_programs, tcx, ways};
 
 const PINS: &str = "/sys/fs/bpf/vm-metrics";
@@ -142,6 +143,11 @@ fn pins_of_a_dead_device_are_collected() {
 
 #[test]
 fn pins_of_another_version_are_left_alone() {
+    // `detach --all` takes filters off in all namespaces that it sees, those of other tests among them.
+    alone("pins::pins_of_another_version_are_left_alone", other_version);
+}
+
+fn other_version() {
     let host = Host::new("auto");
     let other = Path::new(PINS).join("v99-1");
     std::fs::create_dir_all(other.join("links")).unwrap();
@@ -174,6 +180,10 @@ fn a_pinned_map_of_another_shape_is_refused() {
 /// The namespaces have a bpffs in common, which the first daemon mounts, and devices with the same name and index.
 #[test]
 fn pins_of_another_namespace_are_not_mistaken_for_ones_own() {
+    alone("pins::pins_of_another_namespace_are_not_mistaken_for_ones_own", other_namespace);
+}
+
+fn other_namespace() {
     let dir = tempfile::tempdir().unwrap();
     let pin_dir = dir.path().join("bpf/vm-metrics");
     std::fs::create_dir(pin_dir.parent().unwrap()).unwrap();
