@@ -13,7 +13,7 @@ use crate::alone::alone;
 
 /// Nearly all that a process may have open here.
 const DESCRIPTORS: usize = 19_000;
-const HOLDERS: usize = 20;
+const HOLDERS: usize = 60;
 
 #[test]
 fn many_descriptors_slow_no_tick() {

@@ -1,9 +1,14 @@
 //! Whether a daemon goes on at its pace: ticks end, scrapes are answered, memory stays bounded.
 
+use std::thread;
+use std::time::Instant;
+
 use vm_metrics::read_proc_stat;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::wait::SOON;
+
+use crate::alone::figures;
 
 /// Resident memory that the daemon may have under any attack.
 const MEMORY: f64 = (256 << 20) as f64;
@@ -19,11 +24,14 @@ pub(super) struct Pace {
     calm: Work,
 }
 
-/// Of one tick.
+/// Of one tick, and of one scrape.
 #[derive(Debug)]
 struct Work {
     median_seconds: f64,
+    worst_seconds: f64,
     cpu_seconds: f64,
+    worst_scrape_seconds: f64,
+    memory_bytes: f64,
 }
 
 impl Pace {
@@ -37,6 +45,7 @@ impl Pace {
     /// So many more ticks end, and `meanwhile` is called after each scrape between them.
     pub(super) fn assert_kept(&self, daemon: &Daemon, count: usize, meanwhile: impl FnMut()) {
         let (calm, attacked) = (&self.calm, measure(daemon, count, meanwhile));
+        attacked.say();
         // The kernel's clock of the CPU time is coarse.
         let work = calm.cpu_seconds.max(calm.median_seconds);
         let kept = attacked.cpu_seconds < MORE_WORK * work
@@ -45,9 +54,23 @@ impl Pace {
     }
 }
 
+impl Work {
+    fn say(&self) {
+        let test = thread::current().name().unwrap_or_default().to_owned();
+        let [median, worst, cpu, scrape] =
+            [self.median_seconds, self.worst_seconds, self.cpu_seconds, self.worst_scrape_seconds]
+                .map(|seconds| format!("{:.1} ms", seconds * 1e3));
+        let memory = self.memory_bytes / f64::from(1 << 20);
+        figures(&format!(
+            "{test}: tick {median} at the median, {worst} at worst, {cpu} of CPU; scrape {scrape} at worst; \
+             {memory:.0} MiB"
+        ));
+    }
+}
+
 /// Over so many ticks. Each has to end soon after the one before, and each scrape has to be answered.
 fn measure(daemon: &Daemon, count: usize, mut meanwhile: impl FnMut()) -> Work {
-    let mut durations = Vec::new();
+    let (mut durations, mut worst_scrape_seconds, mut memory_bytes) = (Vec::new(), 0.0_f64, 0.0_f64);
     let first = daemon.metrics().unwrap();
     let cpu_before = cpu_seconds(daemon);
     let mut last = first.clone();
@@ -56,15 +79,21 @@ fn measure(daemon: &Daemon, count: usize, mut meanwhile: impl FnMut()) -> Work {
         let next = daemon.wait_for(SOON, "the next tick", |metrics| {
             let memory = own(metrics, "process_resident_memory_bytes");
             assert!(memory < MEMORY, "{memory} bytes of memory");
+            memory_bytes = memory_bytes.max(memory);
             let (open, most) = (own(metrics, "process_open_fds"), own(metrics, "process_max_fds"));
             assert!(open < 0.9 * most, "{open} of {most} descriptors are open");
             (ended(metrics) > ended(&last)).then(|| metrics.clone())
         });
         last = next.unwrap();
         durations.push(own(&last, "vm_metrics_tick_duration_seconds"));
+        let asked = Instant::now();
+        daemon.metrics().unwrap();
+        worst_scrape_seconds = worst_scrape_seconds.max(asked.elapsed().as_secs_f64());
     }
     let cpu_seconds = (cpu_seconds(daemon) - cpu_before) / (ended(&last) - ended(&first));
-    Work { median_seconds: median(durations), cpu_seconds }
+    durations.sort_by(f64::total_cmp);
+    let (median_seconds, worst_seconds) = (durations[durations.len() / 2], durations[durations.len() - 1]);
+    Work { median_seconds, worst_seconds, cpu_seconds, worst_scrape_seconds, memory_bytes }
 }
 
 /// Not of the metrics, which have whole seconds.
@@ -78,9 +107,4 @@ fn ended(metrics: &Metrics) -> f64 {
 
 fn own(metrics: &Metrics, name: &str) -> f64 {
     metrics.value(name, &[]).unwrap_or_else(|| panic!("no {name}: are the numbers withheld?"))
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -70,6 +70,8 @@ impl TcpPeers {
         match self.0.as_mut().map(|owners| owners.of(client, server)) {
             Some(Ok(Owner::User(uid))) => Some(Peer::user(uid)),
             Some(Ok(Owner::Closed)) => None,
+            // No other namespace has a way to this loopback: the socket is gone.
+            Some(Ok(Owner::Elsewhere)) if client.ip().is_loopback() => None,
             // Of another host or namespace; or the kernel had no memory for an answer.
             Some(Ok(Owner::Elsewhere) | Err(_)) | None => Some(Peer::address(client.ip())),
         }
