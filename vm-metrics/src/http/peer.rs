@@ -53,7 +53,13 @@ impl TcpPeers {
     /// `listener` is an address that the server listens on: it shows whether the kernel answers.
     pub(super) fn new(listener: io::Result<SocketAddr>) -> Self {
         let owners = SocketOwners::open().and_then(|mut owners| {
-            owners.of(canonical(listener?), SocketAddr::from(([0, 0, 0, 0], 0))).map(|_| owners)
+            match owners.of(canonical(listener?), SocketAddr::from(([0, 0, 0, 0], 0)))? {
+                Owner::User(_) => Ok(owners),
+                // A kernel without the module says so of each socket.
+                Owner::Closed | Owner::Elsewhere => {
+                    Err(io::Error::other("the kernel shows no owners of sockets (module tcp_diag)"))
+                }
+            }
         });
         Self(
             owners
@@ -100,6 +106,14 @@ mod tests {
         assert_eq!(Peer::user(165_536), Peer::user(165_537));
         assert_ne!(Peer::user(1000), Peer::user(1001));
         assert_eq!(Peer::user(u32::MAX), Peer::User(u32::MAX - (BLOCK - 1)));
+    }
+
+    #[test]
+    fn any_listener_shows_that_the_kernel_answers() {
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
+            let listener = std::net::TcpListener::bind(address).unwrap();
+            assert!(TcpPeers::new(listener.local_addr()).0.is_some(), "{address}");
+        }
     }
 
     #[test]
