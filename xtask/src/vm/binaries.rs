@@ -1,21 +1,17 @@
-//! The tests and the daemon, linked into one file each.
+//! The tests and the daemon as they run on this machine, without debug information.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::{
-    command::{cargo, output},
+    command::{cargo, output, run},
     tools,
     workspace::Workspace,
 };
-
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// The C library of the machine, which comes with what every Rust program is linked with. Without debug information the
-/// guest is up in half the time.
-const FLAGS: &str = "-C target-feature=+crt-static -C strip=debuginfo";
 
 const SUITE: &str = "privileged";
 /// Tests by name only, for they are the processes that tests start: see `vm_process` in the testkit, and `vmm` in the suite.
@@ -27,10 +23,19 @@ const NOT_IN_A_GUEST: &str = "hostile::";
 #[derive(Debug)]
 pub struct Binaries {
     pub suite: PathBuf,
-    /// The suite and all that it looks for: the daemon where it was built, and what a test reads by a path that goes
-    /// up from its package.
+    /// The suite and the daemon.
+    pub programs: Vec<Stripped>,
+    /// Files that a test reads by a path that goes up from its package.
     pub files: Vec<PathBuf>,
     pub tests: Vec<String>,
+}
+
+/// A program without debug information: with it a guest takes twice as long to boot.
+#[derive(Debug)]
+pub struct Stripped {
+    /// Where cargo built it, and where it is in the guest.
+    pub path: PathBuf,
+    pub stripped: PathBuf,
 }
 
 /// A line of cargo's messages, as far as it is about something that can be run.
@@ -48,23 +53,28 @@ struct Target {
 impl Binaries {
     pub fn build(workspace: &Workspace) -> Result<Self> {
         tools::ensure_bpf(workspace)?;
-        eprintln!("xtask: a static build of the tests and the daemon");
+        // As the suite is run on this machine, so that nothing is built twice.
         let mut cargo = cargo(workspace, "test");
-        cargo.args(["--package", "vm-metrics", "--test", SUITE, "--no-run", "--target", TARGET]);
-        cargo.arg("--message-format=json-render-diagnostics");
-        // For this target only: what runs while building, such as build scripts, is linked as ever.
-        cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", FLAGS);
+        cargo.args(["--test", SUITE, "--no-run", "--message-format=json-render-diagnostics"]);
         let messages = output(&mut cargo)?;
         let suite = executable(&messages, SUITE)?;
         let daemon = executable(&messages, "vm-metrics")?;
         let list = output(Command::new(&suite).args(["--list", "--format", "terse"]).stdin(Stdio::null()))?;
         let [manifest, readme] = ["vm-metrics/Cargo.toml", "README.md"].map(|file| workspace.root.join(file));
-        let files = vec![suite.clone(), daemon, manifest, readme];
+        let directory = workspace.target.join("guest");
+        let programs = vec![strip(suite.clone(), &directory)?, strip(daemon, &directory)?];
         let (left_out, tests): (Vec<_>, Vec<_>) =
             names(&list).into_iter().partition(|test| test.starts_with(NOT_IN_A_GUEST));
         eprintln!("xtask: {} tests of hostile tenants run on the machine only", left_out.len());
-        Ok(Self { suite, files, tests })
+        Ok(Self { suite, programs, files: vec![manifest, readme], tests })
     }
+}
+
+fn strip(path: PathBuf, directory: &Path) -> Result<Stripped> {
+    fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+    let stripped = directory.join(path.file_name().context("a program without a name")?);
+    run(Command::new("strip").arg("--strip-debug").arg("-o").args([&stripped, &path]))?;
+    Ok(Stripped { path, stripped })
 }
 
 fn executable(messages: &str, name: &str) -> Result<PathBuf> {

@@ -31,7 +31,7 @@ const SKIPS: &str = "/tmp/skips";
 
 /// Short schedules of `tests/privileged/{conservation,rounds}`, without hostile neighbours: without KVM everything takes
 /// ten times as long.
-const SCHEDULE: &str = "VM_METRICS_LIVES=100 VM_METRICS_NEIGHBOURS=0 VM_METRICS_SHORT_ROUNDS=1";
+const SCHEDULE: &str = "VM_METRICS_LIVES=40 VM_METRICS_NEIGHBOURS=0 VM_METRICS_SHORT_ROUNDS=1";
 
 /// The kernel of the Debian release, which must be of the version.
 pub fn kernel(version: &str, debian: &str) -> Result<Kernel> {
@@ -47,6 +47,9 @@ pub fn run(binaries: &Binaries, kernel: &Kernel, tests: &[&String]) -> Result<Ve
     packages::ensure_debian(PACKAGES)?;
     let mut contents = Contents::default();
     contents.add_modules(MODULES);
+    for program in &binaries.programs {
+        contents.add_program_at(&program.path, &program.stripped)?;
+    }
     for file in &binaries.files {
         contents.add_file(file)?;
     }

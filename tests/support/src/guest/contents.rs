@@ -32,10 +32,15 @@ impl Contents {
         let path = env::var_os("PATH").unwrap_or_default();
         let found = env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file());
         let found = found.with_context(|| format!("there is no program {name} here"))?;
-        for library in libraries(&found)? {
+        self.add_program_at(&Path::new("/bin").join(name), &found)
+    }
+
+    /// A program of this machine at another path in the guest, with the libraries that it needs.
+    pub fn add_program_at(&mut self, in_guest: &Path, program: &Path) -> Result<()> {
+        for library in libraries(program)? {
             self.files.insert(library.clone(), library);
         }
-        self.files.insert(Path::new("/bin").join(name), found);
+        self.files.insert(in_guest.to_owned(), program.to_owned());
         Ok(())
     }
 
