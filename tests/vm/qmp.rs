@@ -71,10 +71,10 @@ impl Qemu {
 }
 
 /// A client of a monitor, which has it for itself.
-struct Client(BufReader<UnixStream>);
+pub(crate) struct Client(BufReader<UnixStream>);
 
 impl Client {
-    fn connect(socket: &Path) -> Self {
+    pub(crate) fn connect(socket: &Path) -> Self {
         let stream = UnixStream::connect(socket).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
         let mut client = Self(BufReader::new(stream));
@@ -83,7 +83,7 @@ impl Client {
         client
     }
 
-    fn execute(&mut self, command: &str, arguments: Value) -> Value {
+    pub(crate) fn execute(&mut self, command: &str, arguments: Value) -> Value {
         let question = json!({"execute": command, "arguments": arguments});
         writeln!(self.0.get_mut(), "{question}").unwrap();
         loop {

@@ -94,6 +94,14 @@ async fn talk(stream: UnixStream) -> Result<Facts, AskError> {
     let status: Status = monitor.execute("query-status").await?;
     // An error for a VM without a balloon.
     let balloon = monitor.execute::<Balloon>("query-balloon").await.ok();
+    let storage = match memory.plugged_memory {
+        0 => Some(0),
+        _ => monitor
+            .execute("query-memory-devices")
+            .await
+            .ok()
+            .and_then(|devices: Vec<MemoryDevice>| storage(&devices)),
+    };
     let name = shortened(&name.name.unwrap_or_default());
     let uuid =
         Some(shortened(&uuid.uuid)).filter(|uuid| uuid.bytes().any(|byte| !matches!(byte, b'0' | b'-')));
@@ -102,7 +110,7 @@ async fn talk(stream: UnixStream) -> Result<Facts, AskError> {
         name,
         hypervisor: Hypervisor::Qemu,
         allocated_vcpus: u32::try_from(cpus.len()).ok().filter(|vcpus| *vcpus <= bounded::MAX_VCPUS),
-        allocated_memory_bytes: memory.base_memory.checked_add(memory.plugged_memory),
+        allocated_memory_bytes: storage.and_then(|storage| memory.without(storage)),
         actual_memory_bytes: balloon.map(|balloon| balloon.actual),
         state: state(&status),
         ..InstanceInfo::default()
@@ -194,6 +202,33 @@ struct MemorySummary {
     plugged_memory: u64,
 }
 
+impl MemorySummary {
+    /// The sum without what is plugged in like memory and is storage.
+    fn without(&self, storage: u64) -> Option<u64> {
+        self.base_memory.checked_add(self.plugged_memory.checked_sub(storage)?)
+    }
+}
+
+/// What is plugged in like memory.
+#[derive(Deserialize)]
+struct MemoryDevice {
+    #[serde(rename = "type")]
+    kind: String,
+    data: MemoryDeviceData,
+}
+
+#[derive(Deserialize)]
+struct MemoryDeviceData {
+    #[serde(default, deserialize_with = "bounded::memory_bytes")]
+    size: u64,
+}
+
+/// How much of it is storage.
+fn storage(devices: &[MemoryDevice]) -> Option<u64> {
+    let storage = devices.iter().filter(|device| matches!(&*device.kind, "nvdimm" | "virtio-pmem"));
+    storage.map(|device| device.data.size).try_fold(0, u64::checked_add)
+}
+
 #[derive(Deserialize)]
 struct Status {
     running: bool,
@@ -224,7 +259,8 @@ mod tests {
         {\"return\": [{\"thread-id\": 7, \"cpu-index\": 0}, {\"thread-id\": 8, \"cpu-index\": 1}]}\r\n\
         {\"return\": {\"base-memory\": 134217728, \"plugged-memory\": 67108864}}\r\n\
         {\"return\": {\"status\": \"running\", \"singlestep\": false, \"running\": true}}\r\n\
-        {\"error\": {\"class\": \"DeviceNotActive\", \"desc\": \"No balloon device has been activated\"}}\r\n";
+        {\"error\": {\"class\": \"DeviceNotActive\", \"desc\": \"No balloon device has been activated\"}}\r\n\
+        {\"return\": [{\"type\": \"dimm\", \"data\": {\"memdev\": \"/objects/a\", \"size\": 67108864}}]}\r\n";
 
     fn talk_with(says: &str) -> Result<Facts, String> {
         let (ours, theirs) = Stream::pair().unwrap();
@@ -263,6 +299,22 @@ mod tests {
             let facts = talk_with(&format!("{GREETING}{answers}")).unwrap();
             assert_eq!(facts.info.state, Some(expected), "{said}");
         }
+    }
+
+    #[test]
+    fn storage_is_no_memory() {
+        let memory =
+            |answers: String| talk_with(&format!("{GREETING}{answers}")).unwrap().info.allocated_memory_bytes;
+        for kind in ["nvdimm", "virtio-pmem"] {
+            assert_eq!(
+                memory(ANSWERS.replace("\"dimm\"", &format!("\"{kind}\""))),
+                Some(128 << 20),
+                "{kind}"
+            );
+        }
+        assert_eq!(memory(ANSWERS.replace("\"dimm\"", "\"virtio-mem\"")), Some(192 << 20));
+        let refused = ANSWERS.replace("{\"return\": [{\"type\"", "{\"error\": [{\"type\"");
+        assert_eq!(memory(refused), None, "nobody says what is plugged in");
     }
 
     #[test]

@@ -266,7 +266,8 @@ impl Process {
         }
         vcpus.sort_by_key(|vcpu| (vcpu.vcpu, vcpu.thread));
         vcpus.dedup_by_key(|vcpu| vcpu.vcpu);
-        ThreadsReading { vcpus, wait_nsec: all_read.then_some(self.wait_nsec) }
+        let vcpu_count = u32::try_from(vcpus.len()).ok().filter(|count| all_read && *count > 0);
+        ThreadsReading { vcpus, vcpu_count, wait_nsec: all_read.then_some(self.wait_nsec) }
     }
 }
 

@@ -235,7 +235,7 @@ impl ProcScan {
             if let What::Vm(vm) = &mut seen.what
                 && let Some(config) = self.configs.get((*pid, vm.start_ticks))
             {
-                vm.configure(config);
+                vm.configure(&Process::new(&self.host, *pid), config);
             }
         }
     }
