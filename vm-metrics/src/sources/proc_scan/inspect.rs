@@ -12,6 +12,7 @@ use super::observer::{HeldNics, Observer};
 use super::process::{Process, Unread};
 use super::program::Program;
 use super::taps::Taps;
+use super::vcpus::Vcpus;
 use super::vfio::is_network;
 use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};
 use crate::procfs::Stat;
@@ -45,9 +46,7 @@ pub struct Vm {
     config_problem: Option<SourceError>,
     nics_problem: Option<SourceError>,
     too_many_nics: Option<SourceError>,
-    vcpus_at_start: Option<u32>,
-    /// `None` where its descriptors may not be looked at.
-    kvm_vcpus: Option<u32>,
+    vcpus: Vcpus,
     /// How many descriptors the process had when its NICs were read.
     descriptors: Option<u64>,
 }
@@ -101,8 +100,7 @@ impl Vm {
             config_problem: None,
             nics_problem: None,
             too_many_nics: None,
-            vcpus_at_start: info.allocated_vcpus,
-            kvm_vcpus: None,
+            vcpus: at_start(&info),
             descriptors: None,
             info,
         }
@@ -136,7 +134,7 @@ impl Vm {
     pub fn continuing(self, vm: &InstanceInfo) -> Self {
         let InstanceInfo { hypervisor_pid, uid, nics, .. } = self.info;
         let info = InstanceInfo { hypervisor_pid, uid, nics, ..vm.clone() };
-        Self { vcpus_at_start: info.allocated_vcpus, info, is_holder: false, ..self }
+        Self { vcpus: at_start(&info), info, is_holder: false, ..self }
     }
 
     /// Takes in which TAPs the process holds. Where that may not be known, the command line of a trusted user's process
@@ -146,7 +144,7 @@ impl Vm {
         let is_trusted = observer.trust.is_trusted(uid);
         match taps {
             Ok(Taps { nics, claimed, uncounted, kvm_vcpus, problem }) => {
-                self.kvm_vcpus = Some(kvm_vcpus);
+                self.vcpus.by_kvm = Some(kvm_vcpus);
                 self.is_looked_at = claimed.is_empty() || is_trusted;
                 self.info.nics = nics;
                 self.nics_problem = problem;
@@ -159,7 +157,7 @@ impl Vm {
             }
             Err(refused) => {
                 self.is_looked_at = false;
-                self.kvm_vcpus = None;
+                self.vcpus.by_kvm = None;
                 self.info.nics = if is_trusted { self.named_nics.clone() } else { Vec::new() };
                 self.set_uncounted(BTreeSet::new());
                 self.nics_problem = Some(self.not_allowed(pid, is_trusted, &refused));
@@ -167,20 +165,9 @@ impl Vm {
         }
         self.descriptors = descriptors;
         self.info.uid = uid;
-        self.count_vcpus();
+        self.info.allocated_vcpus = self.vcpus.now();
         self.keep_inherited();
         self.limit_nics(pid);
-    }
-
-    /// Where vCPUs can be plugged in, KVM knows how many there are. Without KVM they are those of the start; where nobody
-    /// may look they are not known.
-    fn count_vcpus(&mut self) {
-        let most = self.info.max_vcpus.unwrap_or(0);
-        self.info.allocated_vcpus = match self.kvm_vcpus {
-            _ if most == 0 => self.vcpus_at_start,
-            Some(0) => self.vcpus_at_start,
-            counted => counted.filter(|count| *count <= most),
-        };
     }
 
     fn keep_inherited(&mut self) {
@@ -222,8 +209,9 @@ impl Vm {
         match config {
             Ok(args) if !self.is_configured => {
                 self.is_configured = true;
-                (self.vcpus_at_start, self.info.max_vcpus) = (args.vcpus, args.max_vcpus);
-                self.count_vcpus();
+                self.vcpus = Vcpus { at_start: args.vcpus, most: args.max_vcpus, ..self.vcpus };
+                self.info.allocated_vcpus = self.vcpus.now();
+                self.info.max_vcpus = self.vcpus.most;
                 self.info.allocated_memory_bytes = args.memory_bytes;
                 self.named_nics = named_nics(args.taps.clone());
                 self.named_uncounted = named_uncounted(process, args.uncounted.clone());
@@ -260,6 +248,10 @@ impl Vm {
             problem: format!("its TAPs need CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH ({error}); {instead}"),
         }
     }
+}
+
+fn at_start(info: &InstanceInfo) -> Vcpus {
+    Vcpus { at_start: info.allocated_vcpus, most: info.max_vcpus, by_kvm: None }
 }
 
 fn not_evident(pid: u32) -> SourceError {

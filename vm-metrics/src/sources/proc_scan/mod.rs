@@ -33,6 +33,7 @@ mod process;
 mod program;
 mod scan;
 mod taps;
+mod vcpus;
 mod vfio;
 
 use std::collections::{BTreeSet, HashMap, HashSet};

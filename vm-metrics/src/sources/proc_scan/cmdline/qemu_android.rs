@@ -22,3 +22,22 @@ pub fn sizes(options: &[(&str, &str)], vm: VmArgs) -> VmArgs {
         ..vm
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::argv;
+    use super::super::qemu::parse;
+
+    #[test]
+    fn the_android_emulator_has_options_of_its_own() {
+        for (line, vcpus, memory) in [
+            ("-avd Pixel_3a -no-window -cores 4 -memory 3072", Some(4), Some(3 << 30)),
+            ("@Pixel_3a -memory 2048", None, Some(2 << 30)),
+            ("-netdelay none -avd Pixel_3a -qemu -enable-kvm", None, None),
+        ] {
+            let argv = argv(&format!("qemu-system-x86_64-headless {line}"));
+            let vm = parse("qemu-system-x86_64-headless", &argv).unwrap();
+            assert_eq!((vm.vcpus, vm.memory_bytes), (vcpus, memory), "{line}");
+        }
+    }
+}

@@ -164,3 +164,40 @@ pub fn architecture(program: &str) -> &str {
     let system = program.split_once("-system-").map(|(_, system)| system);
     system.map_or(std::env::consts::ARCH, |system| system.split(['-', '.', ';']).next().unwrap_or(system))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::argv;
+    use super::super::qemu::parse;
+    use super::*;
+
+    #[test]
+    fn defaults_are_those_of_known_machines() {
+        let sizes = |program: &str, line: &str| {
+            let vm = parse(program, &argv(&format!("{program} {line}"))).unwrap();
+            (vm.vcpus, vm.memory_bytes)
+        };
+        for (program, line) in [
+            ("qemu-system-x86_64", ""),
+            ("qemu-system-i386", "-M microvm,rtc=on"),
+            ("qemu-system-x86_64", "-M pc-q35-rhel9.4.0"),
+            (".qemu-system-x86_64-wrapped", "-machine type=pc-i440fx-9.0+pve0"),
+            ("qemu-system-aarch64", "-M virt-7.2,gic-version=3"),
+            ("qemu-system-riscv64", "-M virt"),
+        ] {
+            assert_eq!(sizes(program, line), (Some(1), Some(PC.memory_bytes)), "{program} {line}");
+        }
+        for (program, line) in [
+            ("qemu-system-aarch64", "-M raspi3b"),
+            ("qemu-system-arm", "-M ast2600-evb"),
+            ("qemu-system-aarch64", "-M sbsa-ref -m 0"),
+            ("qemu-system-aarch64", "-machine accel=hvf"),
+            ("qemu-system-loongarch64", "-M virt"),
+            ("qemu-system-ppc64", ""),
+            ("qemu-system-aarch64", "-M raspi3b -readconfig vm.cfg"),
+        ] {
+            assert_eq!(sizes(program, line), (None, None), "{program} {line}");
+        }
+        assert_eq!(sizes("qemu-system-aarch64", "-M sbsa-ref -smp 2 -m 1G"), (Some(2), Some(1 << 30)));
+    }
+}

@@ -200,49 +200,6 @@ fn probes_and_help_are_no_vm() {
 }
 
 #[test]
-fn defaults_are_those_of_known_machines() {
-    let sizes = |program: &str, line: &str| {
-        let vm = super::parse(program, &argv(&format!("{program} {line}"))).unwrap();
-        (vm.vcpus, vm.memory_bytes)
-    };
-    for (program, line) in [
-        ("qemu-system-x86_64", ""),
-        ("qemu-system-i386", "-M microvm,rtc=on"),
-        ("qemu-system-x86_64", "-M pc-q35-rhel9.4.0"),
-        (".qemu-system-x86_64-wrapped", "-machine type=pc-i440fx-9.0+pve0"),
-        ("qemu-system-aarch64", "-M virt-7.2,gic-version=3"),
-        ("qemu-system-riscv64", "-M virt"),
-    ] {
-        assert_eq!(sizes(program, line), (Some(1), Some(DEFAULT_MEMORY)), "{program} {line}");
-    }
-    for (program, line) in [
-        ("qemu-system-aarch64", "-M raspi3b"),
-        ("qemu-system-arm", "-M ast2600-evb"),
-        ("qemu-system-aarch64", "-M sbsa-ref -m 0"),
-        ("qemu-system-aarch64", "-machine accel=hvf"),
-        ("qemu-system-loongarch64", "-M virt"),
-        ("qemu-system-ppc64", ""),
-        ("qemu-system-aarch64", "-M raspi3b -readconfig vm.cfg"),
-    ] {
-        assert_eq!(sizes(program, line), (None, None), "{program} {line}");
-    }
-    assert_eq!(sizes("qemu-system-aarch64", "-M sbsa-ref -smp 2 -m 1G"), (Some(2), Some(GIB)));
-}
-
-#[test]
-fn the_android_emulator_has_options_of_its_own() {
-    for (line, vcpus, memory) in [
-        ("-avd Pixel_3a -no-window -cores 4 -memory 3072", Some(4), Some(3 * GIB)),
-        ("@Pixel_3a -memory 2048", None, Some(2 * GIB)),
-        ("-netdelay none -avd Pixel_3a -qemu -enable-kvm", None, None),
-    ] {
-        let argv = argv(&format!("qemu-system-x86_64-headless {line}"));
-        let vm = super::parse("qemu-system-x86_64-headless", &argv).unwrap();
-        assert_eq!((vm.vcpus, vm.memory_bytes), (vcpus, memory), "{line}");
-    }
-}
-
-#[test]
 fn a_device_model_of_xen_has_no_sizes() {
     let line = "-xen-domid 7 -no-shutdown -chardev socket,id=libxl-cmd,fd=19 -name web -machine xenfv -m 2040 -smp 2";
     let vm = parse(&argv(&format!("qemu-system-i386 {line} -readconfig vm.cfg"))).unwrap();
