@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use super::super::SourceError;
 use super::super::process_files::{ProcessPath, STRANGERS_PATIENCE, Workers};
 use super::super::vmm_api::Schedule;
+use super::super::{SourceError, shortened};
 use super::cmdline::{ConfigFile, VmArgs};
+use super::inspect::MAX_NICS;
 use super::process::Process;
 use crate::host::Host;
-use crate::model::Excess;
+use crate::model::{Excess, is_device_name};
 
 /// A config of Firecracker or QEMU is a few kilobytes.
 const LIMIT: u64 = 1 << 20;
@@ -179,13 +180,24 @@ fn reading(
     move |content| {
         let args = content
             .map_err(|error| error.to_string())
-            .and_then(|content| file.read(&content).map_err(|error| error.to_string()));
+            .and_then(|content| file.read(&content).map(bounded).map_err(|error| error.to_string()));
         if let Err(error) = &args {
             tracing::debug!(pid = key.0, path = ?file.path, "cannot use a configuration file: {error}");
         }
         // Nobody waits any more where the source is gone.
         let _ = answer.send(Answer { key, args: args.ok() });
     }
+}
+
+/// What is kept of a file: it may name more than a VM has, and names that no device can have.
+fn bounded(mut args: VmArgs) -> VmArgs {
+    args.taps.retain(|tap| is_device_name(tap));
+    args.taps.truncate(MAX_NICS + 1);
+    args.uncounted.truncate(MAX_NICS + 1);
+    for nic in &mut args.uncounted {
+        nic.name = shortened(&nic.name);
+    }
+    args
 }
 
 impl Known {
@@ -200,10 +212,10 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cmdline::ConfigFormat;
+    use super::super::cmdline::{self, ConfigFormat};
     use super::super::fixture::{Fake, Fixture};
     use super::*;
-    use crate::model::Trust;
+    use crate::model::{Hypervisor, Trust};
 
     const CONFIG: &str = r#"{"machine-config": {"vcpu_count": 3, "mem_size_mib": 256}}"#;
 
@@ -239,6 +251,19 @@ mod tests {
         for pid in 1..=100 {
             assert_eq!(configs.get((pid, 5000)).unwrap().unwrap().vcpus, Some(3), "{pid}");
         }
+    }
+
+    #[test]
+    fn little_is_kept_of_a_large_file() {
+        let argv = ["qemu-system-x86_64", "-readconfig", "/f"].map(str::to_owned);
+        let vm = cmdline::parse(Hypervisor::Qemu, "qemu-system-x86_64", &argv).unwrap();
+        let nic = |nic: &str| format!("[netdev \"{}\"]\n{nic}\n", "n".repeat(1000)).repeat(500);
+        let [tap, bad] = ["t0", "../x"].map(|name| nic(&format!("type = \"tap\"\nifname = \"{name}\"")));
+        let file = [tap, bad, nic("type = \"user\"")].concat();
+        let kept = bounded(vm.config_file.unwrap().read(file.as_bytes()).unwrap());
+        assert_eq!((kept.taps.len(), kept.uncounted.len()), (MAX_NICS + 1, MAX_NICS + 1));
+        assert!(kept.taps.iter().all(|tap| tap == "t0"));
+        assert_eq!(kept.uncounted[0].name.len(), 256);
     }
 
     #[test]

@@ -11,7 +11,7 @@ const READ: &[&str] =
     &["M", "chardev", "device", "m", "machine", "net", "netdev", "nic", "object", READ_CONFIG, "set", "smp"];
 
 /// How much of a command line is kept until its file is read. Incus has a few hundred bytes.
-const MAX_LINE: usize = 64 << 10;
+const MAX_LINE: usize = 16 << 10;
 
 /// A command line that names a file: what the file says counts as if it stood in the place of the option.
 #[derive(Clone, Debug, PartialEq, Eq)]
