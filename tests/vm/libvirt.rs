@@ -29,6 +29,7 @@ for file in passwd group; do cp /etc/$file /run/$file; done
 grep -q ^libvirt-qemu: /run/passwd || echo 'libvirt-qemu:x:64055:64055:::/bin/false' >> /run/passwd
 grep -q ^libvirt-qemu: /run/group || echo 'libvirt-qemu:x:64055:' >> /run/group
 for file in passwd group; do mount --bind /run/$file /etc/$file; done
+truncate -s 128M /run/nvdimm
 ip link set lo up
 exec libvirtd
 "#;
@@ -42,11 +43,24 @@ const DOMAIN: &str = r"
       <nova:owner><nova:project uuid='fedcba98'>demo</nova:project></nova:owner>
     </nova:instance>
   </metadata>
+  <maxMemory slots='4' unit='MiB'>4096</maxMemory>
   <memory unit='MiB'>96</memory>
   <vcpu current='1'>2</vcpu>
   <os><type arch='x86_64' machine='q35'>hvm</type></os>
-  <cpu mode='custom'><model>qemu64</model></cpu>
+  <features><acpi/></features>
+  <cpu mode='custom'>
+    <model>qemu64</model>
+    <numa><cell id='0' cpus='0-1' memory='96' unit='MiB'/></numa>
+  </cpu>
   <devices>
+    <memory model='virtio-mem'>
+      <target>
+        <size unit='MiB'>512</size><node>0</node><block unit='MiB'>2</block><requested unit='MiB'>0</requested>
+      </target>
+    </memory>
+    <memory model='nvdimm'>
+      <source><path>/run/nvdimm</path></source><target><size unit='MiB'>128</size><node>0</node></target>
+    </memory>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
     <interface type='ethernet'><model type='virtio'/><rom enabled='no'/></interface>
     <memballoon model='virtio'/>
@@ -135,6 +149,10 @@ fn a_domain_of_a_real_libvirt_is_known_by_its_status_file() {
     assert_eq!(vm["nics"].as_array().unwrap().len(), 1, "{vm}");
     assert_eq!(vm["state"], "paused");
     assert!(look.health("libvirt").contains("healthy (1 read)"), "{}", look.health("libvirt"));
+
+    // By the command line it is the same.
+    let config = "[sources.libvirt]\nenabled = false\n[readers.tap_ebpf]\nenabled = false\n";
+    assert_eq!(Look::with(config).vm(domain.pid).unwrap()["allocated_memory_bytes"].as_u64(), Some(96 << 20));
 
     domain.libvirt.must(&["setvcpus", UUID, "2", "--live"]);
     assert_eq!(look.vm(domain.pid).unwrap()["allocated_vcpus"], 2);

@@ -6,6 +6,7 @@
 mod firecracker;
 mod kinds;
 mod libvirt;
+mod options;
 mod prometheus;
 mod qemu;
 mod qmp;

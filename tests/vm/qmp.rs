@@ -34,7 +34,7 @@ impl Qemu {
             "-uuid",
             UUID,
             "-M",
-            "q35",
+            "q35,nvdimm=on",
             "-nodefaults",
             "-no-user-config",
         ]);
@@ -43,7 +43,7 @@ impl Qemu {
             "-smp",
             "1,maxcpus=2",
             "-m",
-            "128M,slots=2,maxmem=1G",
+            "128M,slots=4,maxmem=1G",
             "-device",
             "virtio-balloon-pci",
         ]);
@@ -71,10 +71,10 @@ impl Qemu {
 }
 
 /// A client of a monitor, which has it for itself.
-struct Client(BufReader<UnixStream>);
+pub(crate) struct Client(BufReader<UnixStream>);
 
 impl Client {
-    fn connect(socket: &Path) -> Self {
+    pub(crate) fn connect(socket: &Path) -> Self {
         let stream = UnixStream::connect(socket).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
         let mut client = Self(BufReader::new(stream));
@@ -83,7 +83,7 @@ impl Client {
         client
     }
 
-    fn execute(&mut self, command: &str, arguments: Value) -> Value {
+    pub(crate) fn execute(&mut self, command: &str, arguments: Value) -> Value {
         let question = json!({"execute": command, "arguments": arguments});
         writeln!(self.0.get_mut(), "{question}").unwrap();
         loop {
@@ -129,6 +129,11 @@ fn a_real_qemu_says_over_qmp_what_was_plugged_into_it() {
     client.execute("object-add", json!({"qom-type": "memory-backend-ram", "id": "m", "size": 256 * MIB}));
     client.execute("device_add", json!({"driver": "pc-dimm", "id": "dimm", "memdev": "m"}));
     assert_eq!(sizes(&look.vm(qemu.process.pid()).unwrap()), (2, 384, 384));
+
+    client.execute("object-add", json!({"qom-type": "memory-backend-ram", "id": "n", "size": 128 * MIB}));
+    client.execute("device_add", json!({"driver": "nvdimm", "id": "nvdimm", "memdev": "n"}));
+    let with_storage = sizes(&look.vm(qemu.process.pid()).unwrap());
+    assert_eq!((with_storage.0, with_storage.1), (2, 384), "an NVDIMM is storage");
 }
 
 #[test]

@@ -27,10 +27,15 @@ impl Look {
 
     /// The VM of a process; `None` when there is none.
     pub(crate) fn vm(&self, pid: u32) -> Option<Value> {
-        let mut vms: Vec<Value> = serde_json::from_str(&self.run(&["snapshot", "--json"])).unwrap();
+        let mut vms = self.vms();
         vms.retain(|vm| vm["hypervisor_pid"] == pid);
         assert!(vms.len() < 2, "twice: {vms:?}");
         vms.pop()
+    }
+
+    /// All VMs.
+    pub(crate) fn vms(&self) -> Vec<Value> {
+        serde_json::from_str(&self.run(&["snapshot", "--json"])).unwrap()
     }
 
     /// What `doctor` says of a source.

@@ -20,6 +20,8 @@ use crate::alone::alone;
 
 const CONFIG: &str = r#"{"machine-config": {"vcpu_count": 7, "mem_size_mib": 256}}"#;
 
+const QEMU_CONFIG: &str = "[smp-opts]\n  cpus = \"7\"\n";
+
 /// The first line of a shadow file.
 const SECRET: &str = "root:$6$Vm0zE9:20000:0:99999:7:::\n";
 
@@ -93,6 +95,35 @@ fn files_of_root_are_not_read() {
                     assert!(!told.contains(word), "{}: {word}: {told}", name.display());
                 }
             }
+        }
+    });
+}
+
+/// With QEMU's `-readconfig`, as with Firecracker's file.
+#[test]
+fn files_of_qemu_are_read_with_its_rights() {
+    alone("hostile::links_out_of_a_jail::files_of_qemu_are_read_with_its_rights", || {
+        let scene = Scene::new();
+        let jail = scene.directory_of(ATTACKER, "jail");
+        let (of_root, shadow, own) = (scene.path("root.cfg"), jail.join("shadow"), jail.join("own.cfg"));
+        put(&of_root, QEMU_CONFIG, 0o600, 0);
+        put(&shadow, SECRET, 0o600, ATTACKER);
+        put(&own, QEMU_CONFIG, 0o600, ATTACKER);
+        let qemu = |file: &Path| {
+            let argv = ["-name", "fake", "-smp", "2", "-readconfig", file.to_str().unwrap()];
+            scene.attacker("qemu-system-x86_64", &argv)
+        };
+        for start in [Scene::daemon, Scene::daemon_of_root] {
+            for file in [&of_root, &shadow] {
+                let _fake = qemu(file);
+                let told = told(&start(&scene, ""));
+                for word in ["$6$", "Permission", "denied", "QEMU config"] {
+                    assert!(!told.contains(word), "{}: {word}: {told}", file.display());
+                }
+            }
+            let _fake = qemu(&own);
+            let seven = |metrics: &Metrics| vcpus(metrics).filter(|vcpus| *vcpus == 7.0);
+            start(&scene, "").wait_for(SOON, "its vCPUs", seven).unwrap();
         }
     });
 }

@@ -5,7 +5,7 @@ use vm_metrics_common::{DirectionCounters, DropCounts};
 use super::ledger::{Account, Ledger, Seen, Totals};
 use crate::model::{
     AttachMode, Batch, EbpfReading, EbpfStats, FrameCounts, InstanceInfo, Nic, NicKind, NicSource, NicStats,
-    PacketMix, TapReading, TapStats, VcpuReading, VcpuStats, VmSet, VmStats, Volume,
+    PacketMix, TapReading, TapStats, ThreadsReading, VcpuReading, VcpuStats, VmSet, VmStats, Volume,
 };
 
 /// What is published of the VMs that are there, and the last words of those that are leaving.
@@ -65,7 +65,7 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger, is_leaving: b
         net_tx_bytes,
         net_rx_packets,
         net_tx_packets,
-        allocated_vcpus: vm.allocated_vcpus,
+        allocated_vcpus: allocated_vcpus(vm, threads),
         allocated_memory_bytes: vm.allocated_memory_bytes,
         actual_memory_bytes: vm.actual_memory_bytes,
         state: vm.state,
@@ -73,6 +73,13 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger, is_leaving: b
         nics: nics.into_iter().map(|(_, nic)| nic).collect(),
         uncounted: vm.uncounted.clone(),
     }
+}
+
+/// Where vCPUs can be plugged in, their threads say how many there are.
+fn allocated_vcpus(vm: &InstanceInfo, threads: Option<&ThreadsReading>) -> Option<u32> {
+    let most = vm.max_vcpus.unwrap_or(0);
+    let counted = threads.and_then(|threads| threads.vcpu_count).filter(|count| *count <= most);
+    counted.or(vm.allocated_vcpus)
 }
 
 /// What a device has counted in its life, received and sent.

@@ -4,7 +4,7 @@ use std::process::{Child, Command};
 use std::thread;
 
 use super::*;
-use crate::model::Nic;
+use crate::model::{Hypervisor, Nic};
 use crate::sources::{InstanceData, InstanceListerAdapter, Listing, SourceError};
 
 struct Failing;
@@ -63,6 +63,35 @@ fn a_process_that_gets_another_id_has_its_counters_once() {
     manager.set_instance_source(vec![process.info("b")]);
     let seen: Vec<_> = manager.collect().vms.iter().map(|vm| (vm.running, vm.cpu_usec.is_some())).collect();
     assert_eq!(seen, [(true, true), (false, false)]);
+}
+
+/// KubeVirt starts a VM with one vCPU of many, and plugs in the others.
+#[test]
+fn threads_say_how_many_vcpus_are_plugged_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::new(dir.path().join("proc"), dir.path().join("sys"));
+    for (pid, names) in [(70, ["CPU 0/KVM", "CPU 1/KVM", "CPU 2/KVM"]), (80, ["qemu-system-x86"; 3])] {
+        for (tid, name) in (pid..).zip(names) {
+            let thread = host.process(pid).join(format!("task/{tid}"));
+            fs::create_dir_all(&thread).unwrap();
+            fs::write(thread.join("comm"), format!("{name}\n")).unwrap();
+            fs::write(thread.join("schedstat"), "1000000 10 1\n").unwrap();
+        }
+    }
+    for (pid, max_vcpus, expected) in
+        [(70, Some(12), Some(3)), (70, None, Some(1)), (70, Some(2), Some(1)), (80, Some(12), Some(1))]
+    {
+        let manager = Manager::baseline(&host);
+        manager.set_instance_source(vec![InstanceInfo {
+            id: "a".into(),
+            hypervisor: Hypervisor::Qemu,
+            hypervisor_pid: Some(pid),
+            allocated_vcpus: Some(1),
+            max_vcpus,
+            ..InstanceInfo::default()
+        }]);
+        assert_eq!(manager.collect().vms[0].allocated_vcpus, expected, "{pid} {max_vcpus:?}");
+    }
 }
 
 #[test]

@@ -108,6 +108,9 @@ pub struct DiskBytes {
 pub struct ThreadsReading {
     /// In the order of their numbers.
     pub vcpus: Vec<VcpuReading>,
+    /// How many vCPUs have a thread, also those that are left out of the list; `None` when no thread is known to be a
+    /// vCPU's, or some could not be read.
+    pub vcpu_count: Option<u32>,
     /// How long threads were ready to run and had no CPU, all threads, since the reader first saw the process, or since
     /// the start of one that was started later; `None` when a thread could not be read.
     pub wait_nsec: Option<u64>,

@@ -42,6 +42,9 @@ pub struct InstanceInfo {
     pub uncounted: Vec<UncountedNic>,
     /// vCPUs that it was given; `None` when the source does not know.
     pub allocated_vcpus: Option<u32>,
+    /// How many vCPUs it may come to have, where [`allocated_vcpus`](Self::allocated_vcpus) are those of its start and more
+    /// may have been plugged in since: then the threads of its vCPUs say how many there are.
+    pub max_vcpus: Option<u32>,
     /// Bytes, hot-plugged memory included; `None` when the source does not know.
     pub allocated_memory_bytes: Option<u64>,
     /// Bytes that its balloon leaves the guest of what is allocated; `None` without a balloon, or when the source does not
@@ -90,6 +93,8 @@ pub enum Hypervisor {
     CloudHypervisor,
     /// Firecracker.
     Firecracker,
+    /// Xen; the process is a QEMU that only has devices for the guest.
+    Xen,
     /// Another one, or one that the source does not name.
     #[default]
     Other,
@@ -102,6 +107,7 @@ impl Hypervisor {
             Self::Qemu => "qemu",
             Self::CloudHypervisor => "cloud-hypervisor",
             Self::Firecracker => "firecracker",
+            Self::Xen => "xen",
             Self::Other => "other",
         }
     }

@@ -50,7 +50,7 @@ async fn talk(mut http: Http) -> Result<Facts, AskError> {
     let config = match status {
         StatusCode::OK => serde_json::from_slice(&body).map_err(|error| AskError::json(CONFIG, &error))?,
         // Versions before 0.25 do not have it.
-        _ => Config { machine: http.json("/machine-config").await?, ..Config::default() },
+        _ => Config { machine: Some(http.json("/machine-config").await?), ..Config::default() },
     };
     let plugged = match config.memory_hotplug {
         Some(_) => http.json::<Hotplug>("/hotplug/memory").await?.plugged_size_mib,
@@ -61,11 +61,12 @@ async fn talk(mut http: Http) -> Result<Facts, AskError> {
 
 fn facts(instance: &Instance, config: Config, plugged_mib: u64) -> Facts {
     let taps = config.network_interfaces.into_iter().map(|interface| interface.host_dev_name);
-    let memory = config.machine.mem_size_mib.checked_add(plugged_mib);
+    let machine = config.machine.as_ref();
+    let memory = machine.and_then(|machine| machine.mem_size_mib.checked_add(plugged_mib));
     let info = InstanceInfo {
         hypervisor: Hypervisor::Firecracker,
         nics: taps.filter(|tap| is_device_name(tap)).map(Nic::local).collect(),
-        allocated_vcpus: Some(config.machine.vcpu_count),
+        allocated_vcpus: machine.map(|machine| machine.vcpu_count),
         allocated_memory_bytes: memory.and_then(|mib| mib.checked_mul(1 << 20)),
         state: match instance.state.as_str() {
             "Running" => Some(VmState::Running),
@@ -90,13 +91,13 @@ struct Instance {
 #[serde(rename_all = "kebab-case")]
 struct Config {
     #[serde(rename = "machine-config")]
-    machine: Machine,
+    machine: Option<Machine>,
     #[serde(default, deserialize_with = "bounded::first_nics")]
     network_interfaces: Vec<Interface>,
     memory_hotplug: Option<MemoryHotplug>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct Machine {
     #[serde(deserialize_with = "bounded::vcpus")]
     vcpu_count: u32,
@@ -186,6 +187,16 @@ mod tests {
         let machine = r#"{"vcpu_count":4,"mem_size_mib":256,"ht_enabled":false,"track_dirty_pages":false}"#;
         let stand_in = StandIn::new(vec![ok(RUNNING), fault, ok(machine)]);
         assert_eq!(answer(ask, &stand_in).unwrap(), running(4, 256, &[]));
+    }
+
+    #[test]
+    fn a_machine_that_is_null_has_no_sizes() {
+        let machine = FULL.find("\"machine-config\":{").unwrap();
+        let end = FULL[machine..].find('}').unwrap() + machine + 1;
+        let full = FULL.replace(&FULL[machine..end], "\"machine-config\":null");
+        let info = answer(ask, &StandIn::new(vec![ok(RUNNING), ok(&full)])).unwrap().info;
+        assert_eq!((info.allocated_vcpus, info.allocated_memory_bytes), (None, None));
+        assert_eq!(info.nics, [Nic::local("fc0")]);
     }
 
     #[test]

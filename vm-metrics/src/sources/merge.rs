@@ -162,7 +162,10 @@ fn fill(vm: &mut InstanceInfo, other: &InstanceInfo) {
     if vm.uncounted.is_empty() {
         vm.uncounted.clone_from(&other.uncounted);
     }
-    vm.allocated_vcpus = vm.allocated_vcpus.or(other.allocated_vcpus);
+    // Who knows how many there are now knows more than how many there may be.
+    if vm.allocated_vcpus.is_none() && (vm.max_vcpus.is_none() || other.allocated_vcpus.is_some()) {
+        (vm.allocated_vcpus, vm.max_vcpus) = (other.allocated_vcpus, other.max_vcpus);
+    }
     vm.allocated_memory_bytes = vm.allocated_memory_bytes.or(other.allocated_memory_bytes);
     vm.actual_memory_bytes = vm.actual_memory_bytes.or(other.actual_memory_bytes);
     vm.state = vm.state.or(other.state);

@@ -94,6 +94,14 @@ async fn talk(stream: UnixStream) -> Result<Facts, AskError> {
     let status: Status = monitor.execute("query-status").await?;
     // An error for a VM without a balloon.
     let balloon = monitor.execute::<Balloon>("query-balloon").await.ok();
+    let storage = match memory.plugged_memory {
+        0 => Some(0),
+        _ => monitor
+            .execute("query-memory-devices")
+            .await
+            .ok()
+            .and_then(|devices: Vec<MemoryDevice>| storage(&devices)),
+    };
     let name = shortened(&name.name.unwrap_or_default());
     let uuid =
         Some(shortened(&uuid.uuid)).filter(|uuid| uuid.bytes().any(|byte| !matches!(byte, b'0' | b'-')));
@@ -102,7 +110,7 @@ async fn talk(stream: UnixStream) -> Result<Facts, AskError> {
         name,
         hypervisor: Hypervisor::Qemu,
         allocated_vcpus: u32::try_from(cpus.len()).ok().filter(|vcpus| *vcpus <= bounded::MAX_VCPUS),
-        allocated_memory_bytes: memory.base_memory.checked_add(memory.plugged_memory),
+        allocated_memory_bytes: storage.and_then(|storage| memory.without(storage)),
         actual_memory_bytes: balloon.map(|balloon| balloon.actual),
         state: state(&status),
         ..InstanceInfo::default()
@@ -194,6 +202,33 @@ struct MemorySummary {
     plugged_memory: u64,
 }
 
+impl MemorySummary {
+    /// The sum without what is plugged in like memory and is storage.
+    fn without(&self, storage: u64) -> Option<u64> {
+        self.base_memory.checked_add(self.plugged_memory.checked_sub(storage)?)
+    }
+}
+
+/// What is plugged in like memory.
+#[derive(Deserialize)]
+struct MemoryDevice {
+    #[serde(rename = "type")]
+    kind: String,
+    data: MemoryDeviceData,
+}
+
+#[derive(Deserialize)]
+struct MemoryDeviceData {
+    #[serde(default, deserialize_with = "bounded::memory_bytes")]
+    size: u64,
+}
+
+/// How much of it is storage.
+fn storage(devices: &[MemoryDevice]) -> Option<u64> {
+    let storage = devices.iter().filter(|device| matches!(&*device.kind, "nvdimm" | "virtio-pmem"));
+    storage.map(|device| device.data.size).try_fold(0, u64::checked_add)
+}
+
 #[derive(Deserialize)]
 struct Status {
     running: bool,
@@ -207,104 +242,4 @@ struct Balloon {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::os::unix::net::{UnixListener, UnixStream as Stream};
-    use std::thread;
-
-    use super::*;
-
-    const GREETING: &str =
-        "{\"QMP\": {\"version\": {\"qemu\": {\"major\": 7}}, \"capabilities\": [\"oob\"]}}\r\n";
-
-    /// What QEMU 7.2 says, with an event between; the suite `vm` asks a real one.
-    const ANSWERS: &str = "{\"return\": {}}\r\n{\"return\": {\"name\": \"web\"}}\r\n\
-        {\"return\": {\"UUID\": \"00000000-0000-0000-0000-000000000000\"}}\r\n\
-        {\"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \"event\": \"RESUME\"}\r\n\
-        {\"return\": [{\"thread-id\": 7, \"cpu-index\": 0}, {\"thread-id\": 8, \"cpu-index\": 1}]}\r\n\
-        {\"return\": {\"base-memory\": 134217728, \"plugged-memory\": 67108864}}\r\n\
-        {\"return\": {\"status\": \"running\", \"singlestep\": false, \"running\": true}}\r\n\
-        {\"error\": {\"class\": \"DeviceNotActive\", \"desc\": \"No balloon device has been activated\"}}\r\n";
-
-    fn talk_with(says: &str) -> Result<Facts, String> {
-        let (ours, theirs) = Stream::pair().unwrap();
-        (&theirs).write_all(says.as_bytes()).unwrap();
-        theirs.shutdown(std::net::Shutdown::Write).unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let facts = runtime.block_on(async { talk(UnixStream::from_std(ours).unwrap()).await });
-        facts.map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_dialogue() {
-        let info = talk_with(&format!("{GREETING}{ANSWERS}")).unwrap().info;
-        let expected = InstanceInfo {
-            id: "web".into(),
-            name: "web".into(),
-            hypervisor: Hypervisor::Qemu,
-            allocated_vcpus: Some(2),
-            allocated_memory_bytes: Some(192 << 20),
-            state: Some(VmState::Running),
-            ..InstanceInfo::default()
-        };
-        assert_eq!(info, expected);
-        let uuid = "6f1b3a7e-0000-4000-8000-000000000001";
-        let answers = ANSWERS.replace("00000000-0000-0000-0000-000000000000", uuid);
-        assert_eq!(talk_with(&format!("{GREETING}{answers}")).unwrap().info.id, uuid);
-        for (said, expected) in [
-            ("prelaunch", VmState::NotStarted),
-            ("paused", VmState::Paused),
-            ("io-error", VmState::Paused),
-            ("guest-panicked", VmState::Stopped),
-        ] {
-            let status = format!("\"{said}\", \"singlestep\": false, \"running\": false");
-            let answers = ANSWERS.replace("\"running\", \"singlestep\": false, \"running\": true", &status);
-            let facts = talk_with(&format!("{GREETING}{answers}")).unwrap();
-            assert_eq!(facts.info.state, Some(expected), "{said}");
-        }
-    }
-
-    #[test]
-    fn names_are_labels_so_long_ones_are_cut() {
-        let long = "x".repeat(10_000);
-        let answers = ANSWERS
-            .replace("00000000-0000-0000-0000-000000000000", &long)
-            .replace("\"web\"", &format!("\"{long}\""));
-        let info = talk_with(&format!("{GREETING}{answers}")).unwrap().info;
-        assert_eq!((info.id.len(), info.name.len()), (256, 256));
-    }
-
-    /// As an orchestrator does that hands QEMU the socket.
-    #[test]
-    fn who_listens_and_is_no_qemu_is_not_the_process_of_the_vm() {
-        let dir = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(dir.path().join("web.sock")).unwrap();
-        thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                stream.write_all(format!("{GREETING}{ANSWERS}").as_bytes()).unwrap();
-                let _ = stream.read_to_end(&mut Vec::new());
-            }
-        });
-        let patterns = vec![dir.path().join("*.sock").to_str().unwrap().to_owned()];
-        let mut source =
-            Qmp { api: VmmApi::new(&SourceContext::default(), ask), patterns, had_sockets: false };
-        let vms = source.list_running_instances_for_metrics().unwrap().instances;
-        let [web] = &vms[..] else { panic!("{vms:?}") };
-        assert_eq!((web.id.as_str(), web.hypervisor_pid), ("web", None));
-    }
-
-    #[test]
-    fn what_is_no_monitor_is_said_in_a_few_words() {
-        for (says, problem) in [
-            ("{\"hello\": 1}\n", "no monitor of QEMU: it does not begin with a greeting"),
-            ("SSH-2.0-OpenSSH\r\n", "no monitor of QEMU: bad JSON at line 1, column 1"),
-            (GREETING, "the connection ended within the answer"),
-            ("", "the connection ended within the answer"),
-        ] {
-            assert_eq!(talk_with(says).unwrap_err(), problem);
-        }
-        let refused = ANSWERS.replacen("\"return\": {}", "\"error\": {\"class\": \"CommandNotFound\"}", 1);
-        assert_eq!(talk_with(&format!("{GREETING}{refused}")).unwrap_err(), "qmp_capabilities: refused");
-    }
-}
+mod tests;

@@ -45,6 +45,7 @@ impl Suite {
                     "libvirt-clients",
                     "libvirt-daemon",
                     "libvirt-daemon-driver-qemu",
+                    "qemu-system-arm",
                     "qemu-system-x86",
                 ],
                 threads: NonZeroU8::new(2),

@@ -233,6 +233,7 @@ impl Process {
         let mut vcpus: Vec<VcpuReading> = Vec::new();
         let mut has_run = false;
         let mut all_read = self.complete;
+        let mut all_named = true;
         let before = threads.len();
         threads.retain(|tid, thread| {
             // Before its times, which are those of a thread that is still there: so the name is its own.
@@ -241,6 +242,7 @@ impl Process {
                 thread.looks_left -= 1;
                 thread.vcpu = name(directory, path, *tid, buffer).and_then(|name| vcpu(*hypervisor, &name));
             }
+            all_named &= thread.vcpu.is_some() || thread.looks_left < LOOKS;
             match thread.file.read_parsed(buffer, parse_schedstat) {
                 Ok(Some(times)) => {
                     has_run |= times.is_some();
@@ -266,7 +268,8 @@ impl Process {
         }
         vcpus.sort_by_key(|vcpu| (vcpu.vcpu, vcpu.thread));
         vcpus.dedup_by_key(|vcpu| vcpu.vcpu);
-        ThreadsReading { vcpus, wait_nsec: all_read.then_some(self.wait_nsec) }
+        let vcpu_count = u32::try_from(vcpus.len()).ok().filter(|count| all_read && all_named && *count > 0);
+        ThreadsReading { vcpus, vcpu_count, wait_nsec: all_read.then_some(self.wait_nsec) }
     }
 }
 

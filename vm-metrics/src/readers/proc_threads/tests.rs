@@ -110,6 +110,41 @@ fn threads_beyond_the_limit_of_a_process_are_said() {
 }
 
 #[test]
+fn vcpus_are_numbered_only_where_all_threads_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = empty_host(dir.path());
+    let limited = InstanceInfo { allocated_vcpus: Some(2), ..vm_of(&host, 1000, 100, 5) };
+    let no_vcpus = InstanceInfo { hypervisor: Hypervisor::Xen, ..vm_of(&host, 0, 200, 3) };
+    let vms = VmSet { vms: vec![limited, no_vcpus, vm_of(&host, 1001, 10_000, 1030)] };
+    let mut reader = ProcThreads::new(host, Trust::default());
+    let mut batch = Batch::default();
+    for _ in 0..3 {
+        reader.read(&vms, &mut batch);
+    }
+    let count = |pid| (batch.threads[&pid].vcpus.len(), batch.threads[&pid].vcpu_count);
+    assert_eq!([count(100), count(200), count(10_000)], [(2, Some(5)), (0, None), (1024, None)]);
+}
+
+/// The names of threads may have to wait for the next tick.
+#[test]
+fn vcpus_are_not_numbered_before_all_names_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = empty_host(dir.path());
+    let vms = VmSet { vms: vec![vm_of(&host, 1000, 100, 5)] };
+    for max_opens in 1..12 {
+        let mut reader = ProcThreads { max_opens, ..ProcThreads::new(host.clone(), Trust::default()) };
+        let mut count = || {
+            let mut batch = Batch::default();
+            reader.read(&vms, &mut batch);
+            batch.threads[&100].vcpu_count
+        };
+        let counts: Vec<_> = (0..12).map(|_| count()).collect();
+        assert!(counts.iter().flatten().all(|count| *count == 5), "{max_opens}: {counts:?}");
+        assert_eq!(counts.last(), Some(&Some(5)), "{max_opens}");
+    }
+}
+
+#[test]
 fn threads_without_files_are_said_at_each_look() {
     let dir = tempfile::tempdir().unwrap();
     let host = empty_host(dir.path());

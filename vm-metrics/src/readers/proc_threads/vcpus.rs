@@ -9,7 +9,7 @@ use crate::model::{Excess, InstanceInfo, ThreadsReading, Trust, VmSet};
 const MAX_OF_VM: usize = 1024;
 
 /// Leaves out the vCPUs of the highest numbers beyond what a VM may have. VMs of users who are not trusted have no more
-/// than were allocated to them, and share a budget.
+/// than they can have been given, and share a budget.
 pub(super) fn limit(
     vms: &VmSet,
     trust: &Trust,
@@ -41,7 +41,7 @@ fn cut(vm: &InstanceInfo, reading: &mut ThreadsReading, limit: usize, overuse: &
 }
 
 fn allocated(vm: &InstanceInfo) -> usize {
-    let allocated = vm.allocated_vcpus.and_then(|vcpus| usize::try_from(vcpus).ok());
+    let allocated = vm.max_vcpus.or(vm.allocated_vcpus).and_then(|vcpus| usize::try_from(vcpus).ok());
     allocated.map_or(MAX_OF_VM, |vcpus| vcpus.min(MAX_OF_VM))
 }
 
@@ -60,7 +60,10 @@ mod tests {
         };
         let set = VmSet { vms: (0..).zip(vms).map(info).collect() };
         let vcpu = |vcpu| VcpuReading { vcpu, thread: vcpu, times: SchedTimes::default() };
-        let reading = |count: u32| ThreadsReading { vcpus: (0..count).map(vcpu).collect(), wait_nsec: None };
+        let reading = |count: u32| ThreadsReading {
+            vcpus: (0..count).map(vcpu).collect(),
+            ..ThreadsReading::default()
+        };
         let mut threads = (0..).zip(vms).map(|(pid, vm)| (pid, reading(vm.2))).collect();
         let mut excess = Excess::default();
         limit(&set, &Trust::default(), &mut threads, &mut excess);

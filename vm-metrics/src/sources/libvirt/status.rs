@@ -45,7 +45,7 @@ pub fn parse(content: &[u8]) -> Result<Domain, String> {
         uuid: required("uuid")?,
         name: required("name")?,
         vcpus: vcpus(domain),
-        memory_bytes: child(domain, "memory").and_then(bytes),
+        memory_bytes: memory(domain),
         actual_memory_bytes: has_balloon(domain)
             .then(|| child(domain, "currentMemory").and_then(bytes))
             .flatten(),
@@ -94,6 +94,25 @@ fn bytes(memory: Node) -> Option<u64> {
         _ => return None,
     };
     memory.text()?.trim().parse::<u64>().ok()?.checked_mul(unit)
+}
+
+/// `<memory>` contains all of each module, also what is not plugged in or is no memory.
+fn memory(domain: Node) -> Option<u64> {
+    let all = child(domain, "memory").and_then(bytes)?;
+    let devices = child(domain, "devices");
+    let modules = devices.into_iter().flat_map(|devices| devices.children());
+    let mut modules = modules.filter(|module| module.has_tag_name("memory"));
+    modules.try_fold(all, |sum, module| sum.checked_sub(no_memory(module)?))
+}
+
+/// What a module adds to `<memory>` and the guest does not have as memory.
+fn no_memory(module: Node) -> Option<u64> {
+    let size = |name| child(child(module, "target")?, name).and_then(bytes);
+    match module.attribute("model") {
+        Some("virtio-mem") => size("size")?.checked_sub(size("current")?),
+        Some("nvdimm" | "sgx-epc" | "virtio-pmem") => size("size"),
+        _ => Some(0),
+    }
 }
 
 fn has_balloon(domain: Node) -> bool {
@@ -165,6 +184,31 @@ pub mod tests {
         assert_eq!(changed("type='ethernet'", "type='vhostuser'").taps, [""; 0]);
         assert_eq!(changed(" uuid=\"fedcba9876543210fedcba9876543210\"", "").project, Some("demo".into()));
         assert_eq!(changed("http://openstack.org", "http://example.org").project, None);
+    }
+
+    #[test]
+    fn modules_count_as_far_as_they_are_memory() {
+        // As libvirt 9.0.0 writes them for a domain of 128 MiB.
+        let module = |model: &str, current: &str| {
+            let target = format!("<size unit='KiB'>131072</size><node>0</node>{current}");
+            format!("<memory model='{model}'><target>{target}</target></memory>")
+        };
+        let memory = |modules: &[String]| {
+            let all = 131_072 * (modules.len() + 1);
+            let record = REAL.replace("<memory unit='KiB'>98304<", &format!("<memory unit='KiB'>{all}<"));
+            let record =
+                record.replace("    <devices>\n      <em", &format!("<devices>{}<em", modules.concat()));
+            parse(record.as_bytes()).unwrap().memory_bytes.map(|bytes| bytes >> 20)
+        };
+        let current = |size: u32| format!("<current unit='KiB'>{size}</current>");
+        assert_eq!(memory(&[]), Some(128));
+        assert_eq!(memory(&[module("dimm", "")]), Some(256));
+        assert_eq!(memory(&[module("virtio-mem", &current(0))]), Some(128));
+        assert_eq!(memory(&[module("virtio-mem", &current(65_536)), module("dimm", "")]), Some(320));
+        assert_eq!(memory(&[module("virtio-mem", "")]), None, "nobody says what is plugged in");
+        for model in ["nvdimm", "sgx-epc", "virtio-pmem"] {
+            assert_eq!(memory(&[module(model, ""), module("dimm", "")]), Some(256), "{model}");
+        }
     }
 
     #[test]

@@ -238,6 +238,21 @@ fn a_tap_of_that_name_in_another_namespace_is_nobody_elses() {
 }
 
 #[test]
+fn known_vcpus_need_no_limit() {
+    let sized =
+        |allocated_vcpus, max_vcpus| InstanceInfo { allocated_vcpus, max_vcpus, ..vm("web", Some(7)) };
+    for (listed, expected) in [
+        ([sized(Some(3), None), sized(Some(1), Some(12))], (Some(3), None)),
+        ([sized(None, None), sized(Some(1), Some(12))], (Some(1), Some(12))),
+        ([sized(None, Some(12)), sized(None, None)], (None, Some(12))),
+        ([sized(None, Some(12)), sized(Some(3), None)], (Some(3), None)),
+    ] {
+        let (vms, _) = merge_listings(listed.clone().map(|vm| vec![vm]).to_vec());
+        assert_eq!((vms[0].allocated_vcpus, vms[0].max_vcpus), expected, "{listed:?}");
+    }
+}
+
+#[test]
 fn what_joins_two_others_makes_all_one() {
     let named =
         InstanceInfo { nics: vec![Nic::local("tap7")], project: Some("acme".into()), ..vm("web", None) };

@@ -4,19 +4,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use super::super::SourceError;
 use super::super::process_files::{ProcessPath, STRANGERS_PATIENCE, Workers};
 use super::super::vmm_api::Schedule;
-use super::cmdline::{self, VmArgs};
+use super::super::{SourceError, shortened};
+use super::cmdline::{ConfigFile, VmArgs};
+use super::inspect::MAX_NICS;
 use super::process::Process;
 use crate::host::Host;
-use crate::model::Excess;
+use crate::model::{Excess, is_device_name};
 
-/// A Firecracker config is a few hundred bytes.
+/// A config of Firecracker or QEMU is a few kilobytes.
 const LIMIT: u64 = 1 << 20;
 
 /// How long a call waits for the files of new VMs of trusted users. Only a host that is too busy to read needs so long.
@@ -44,7 +46,7 @@ struct Answer {
 /// A file that a process names.
 #[derive(Debug)]
 struct Known {
-    path: PathBuf,
+    file: Arc<ConfigFile>,
     /// The user of the process.
     uid: Option<u32>,
     schedule: Schedule,
@@ -61,10 +63,14 @@ impl ConfigFiles {
     /// Reads these files and no others, each once; those that cannot be read are tried again. Returns who had to wait.
     ///
     /// `now` is the time since any fixed moment.
-    pub fn update<'f>(&mut self, now: Duration, files: impl Iterator<Item = (Key, &'f Path)>) -> Excess {
+    pub fn update<'f>(
+        &mut self,
+        now: Duration,
+        files: impl Iterator<Item = (Key, &'f Arc<ConfigFile>)>,
+    ) -> Excess {
         let mut before = std::mem::take(&mut self.known);
-        for (key, path) in files {
-            let new = || Known::new(path, Process::new(&self.host, key.0).uid());
+        for (key, file) in files {
+            let new = || Known::new(file, Process::new(&self.host, key.0).uid());
             self.known.insert(key, before.remove(&key).unwrap_or_else(new));
         }
         while let Ok(answer) = self.answers.try_recv() {
@@ -118,8 +124,9 @@ impl ConfigFiles {
                 let Some(key) = keys.pop() else { continue };
                 let Some(known) = self.known.get_mut(&key) else { continue };
                 any = true;
-                let (host, path, (pid, start_ticks)) = (self.host.clone(), known.path.clone(), key);
-                let then = reading(key, path.clone(), self.answer.clone());
+                let (host, (pid, start_ticks)) = (self.host.clone(), key);
+                let path = PathBuf::from(&known.file.path);
+                let then = reading(key, Arc::clone(&known.file), self.answer.clone());
                 let file = ProcessPath { host, pid, start_ticks, path };
                 known.under_way = permit.read(file, LIMIT, then).is_ok();
                 if known.under_way {
@@ -167,26 +174,35 @@ impl Started {
 /// What is done with the content, on the thread that reads it.
 fn reading(
     key: Key,
-    path: PathBuf,
+    file: Arc<ConfigFile>,
     answer: Sender<Answer>,
 ) -> impl FnOnce(io::Result<Vec<u8>>) + Send + 'static {
     move |content| {
-        let args = content.map_err(|error| error.to_string()).and_then(|content| {
-            let mut args = VmArgs::default();
-            cmdline::read_config(&content, &mut args).map_err(|error| error.to_string())?;
-            Ok(args)
-        });
+        let args = content
+            .map_err(|error| error.to_string())
+            .and_then(|content| file.read(&content).map(bounded).map_err(|error| error.to_string()));
         if let Err(error) = &args {
-            tracing::debug!(pid = key.0, ?path, "cannot use a configuration file: {error}");
+            tracing::debug!(pid = key.0, path = ?file.path, "cannot use a configuration file: {error}");
         }
         // Nobody waits any more where the source is gone.
         let _ = answer.send(Answer { key, args: args.ok() });
     }
 }
 
+/// What is kept of a file: it may name more than a VM has, and names that no device can have.
+fn bounded(mut args: VmArgs) -> VmArgs {
+    args.taps.retain(|tap| is_device_name(tap));
+    args.taps.truncate(MAX_NICS + 1);
+    args.uncounted.truncate(MAX_NICS + 1);
+    for nic in &mut args.uncounted {
+        nic.name = shortened(&nic.name);
+    }
+    args
+}
+
 impl Known {
-    fn new(path: &Path, uid: Option<u32>) -> Self {
-        Self { path: path.to_owned(), uid, schedule: Schedule::default(), under_way: false, args: None }
+    fn new(file: &Arc<ConfigFile>, uid: Option<u32>) -> Self {
+        Self { file: Arc::clone(file), uid, schedule: Schedule::default(), under_way: false, args: None }
     }
 
     fn is_due(&self, now: Duration) -> bool {
@@ -196,9 +212,10 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cmdline::{self, ConfigFormat};
     use super::super::fixture::{Fake, Fixture};
     use super::*;
-    use crate::model::Trust;
+    use crate::model::{Hypervisor, Trust};
 
     const CONFIG: &str = r#"{"machine-config": {"vcpu_count": 3, "mem_size_mib": 256}}"#;
 
@@ -216,7 +233,10 @@ mod tests {
     }
 
     fn update(configs: &mut ConfigFiles, files: &[(u32, &str)]) -> Vec<(Option<u32>, u64)> {
-        let files = files.iter().map(|(pid, path)| ((*pid, 5000), Path::new(*path)));
+        let file =
+            |path: &str| Arc::new(ConfigFile { path: path.to_owned(), format: ConfigFormat::Firecracker });
+        let files: Vec<_> = files.iter().map(|(pid, path)| ((*pid, 5000), file(path))).collect();
+        let files = files.iter().map(|(key, file)| (*key, file));
         let overuse = configs.update(Duration::ZERO, files).into_list();
         overuse.iter().map(|user| (user.uid, user.count)).collect()
     }
@@ -231,6 +251,19 @@ mod tests {
         for pid in 1..=100 {
             assert_eq!(configs.get((pid, 5000)).unwrap().unwrap().vcpus, Some(3), "{pid}");
         }
+    }
+
+    #[test]
+    fn little_is_kept_of_a_large_file() {
+        let argv = ["qemu-system-x86_64", "-readconfig", "/f"].map(str::to_owned);
+        let vm = cmdline::parse(Hypervisor::Qemu, "qemu-system-x86_64", &argv).unwrap();
+        let nic = |nic: &str| format!("[netdev \"{}\"]\n{nic}\n", "n".repeat(1000)).repeat(500);
+        let [tap, bad] = ["t0", "../x"].map(|name| nic(&format!("type = \"tap\"\nifname = \"{name}\"")));
+        let file = [tap, bad, nic("type = \"user\"")].concat();
+        let kept = bounded(vm.config_file.unwrap().read(file.as_bytes()).unwrap());
+        assert_eq!((kept.taps.len(), kept.uncounted.len()), (MAX_NICS + 1, MAX_NICS + 1));
+        assert!(kept.taps.iter().all(|tap| tap == "t0"));
+        assert_eq!(kept.uncounted[0].name.len(), 256);
     }
 
     #[test]

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::mem;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::super::{ApiSocket, SourceError, shortened};
-use super::cmdline::{self, VmArgs};
+use super::cmdline::{self, ConfigFile, VmArgs};
 use super::executable::hypervisor;
 use super::observer::{HeldNics, Observer};
 use super::process::{Process, Unread};
 use super::program::Program;
 use super::taps::Taps;
+use super::vcpus::Vcpus;
 use super::vfio::is_network;
 use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};
 use crate::procfs::Stat;
@@ -39,20 +41,20 @@ pub struct Vm {
     named_nics: Vec<Nic>,
     named_uncounted: Vec<UncountedNic>,
     /// What the command line leaves to a file.
-    config_file: Option<PathBuf>,
+    config_file: Option<Arc<ConfigFile>>,
     is_configured: bool,
     config_problem: Option<SourceError>,
     nics_problem: Option<SourceError>,
     too_many_nics: Option<SourceError>,
+    vcpus: Vcpus,
     /// How many descriptors the process had when its NICs were read.
     descriptors: Option<u64>,
 }
 
 /// `None`: not a VM, or not yet: a process may run another program later.
 pub fn inspect(process: &Process, observer: &Observer) -> Result<Option<Vm>, Unread> {
-    let Some(hypervisor) = process.executable()?.as_deref().and_then(hypervisor) else {
-        return Ok(None);
-    };
+    let Some(program) = process.executable()? else { return Ok(None) };
+    let Some(hypervisor) = hypervisor(&program) else { return Ok(None) };
     let uid = process.uid();
     if !observer.trust.may_run_vms(uid) {
         return Ok(None);
@@ -63,7 +65,7 @@ pub fn inspect(process: &Process, observer: &Observer) -> Result<Option<Vm>, Unr
     if stat.is_dead() || argv.is_empty() || is_fork(process, &stat, hypervisor, &argv) {
         return Ok(None);
     }
-    let Some(mut args) = cmdline::parse(hypervisor, &argv) else {
+    let Some(mut args) = cmdline::parse(hypervisor, &program, &argv) else {
         return Ok(None);
     };
     if args.daemonizes && is_launcher(process, &stat) {
@@ -73,7 +75,7 @@ pub fn inspect(process: &Process, observer: &Observer) -> Result<Option<Vm>, Unr
         api_socket: args.api_socket.take().map(PathBuf::from),
         named_uncounted: named_uncounted(process, mem::take(&mut args.uncounted)),
         named_nics: named_nics(mem::take(&mut args.taps)),
-        config_file: args.config_file.take().map(PathBuf::from),
+        config_file: args.config_file.take().map(Arc::new),
         ..Vm::new(process, info(process.pid, hypervisor, &args), stat.start_ticks)
     };
     vm.take_nics(process.pid, observer, HeldNics::read(process, observer)?);
@@ -83,7 +85,6 @@ pub fn inspect(process: &Process, observer: &Observer) -> Result<Option<Vm>, Unr
 impl Vm {
     fn new(process: &Process, info: InstanceInfo, start_ticks: u64) -> Self {
         Self {
-            info,
             start_ticks,
             is_listed: true,
             is_holder: false,
@@ -99,7 +100,9 @@ impl Vm {
             config_problem: None,
             nics_problem: None,
             too_many_nics: None,
+            vcpus: at_start(&info),
             descriptors: None,
+            info,
         }
     }
 
@@ -131,7 +134,7 @@ impl Vm {
     pub fn continuing(self, vm: &InstanceInfo) -> Self {
         let InstanceInfo { hypervisor_pid, uid, nics, .. } = self.info;
         let info = InstanceInfo { hypervisor_pid, uid, nics, ..vm.clone() };
-        Self { info, is_holder: false, ..self }
+        Self { vcpus: at_start(&info), info, is_holder: false, ..self }
     }
 
     /// Takes in which TAPs the process holds. Where that may not be known, the command line of a trusted user's process
@@ -140,7 +143,8 @@ impl Vm {
         let HeldNics { descriptors, uid, taps } = held;
         let is_trusted = observer.trust.is_trusted(uid);
         match taps {
-            Ok(Taps { nics, claimed, uncounted, problem }) => {
+            Ok(Taps { nics, claimed, uncounted, kvm_vcpus, problem }) => {
+                self.vcpus.by_kvm = Some(kvm_vcpus);
                 self.is_looked_at = claimed.is_empty() || is_trusted;
                 self.info.nics = nics;
                 self.nics_problem = problem;
@@ -153,6 +157,7 @@ impl Vm {
             }
             Err(refused) => {
                 self.is_looked_at = false;
+                self.vcpus.by_kvm = None;
                 self.info.nics = if is_trusted { self.named_nics.clone() } else { Vec::new() };
                 self.set_uncounted(BTreeSet::new());
                 self.nics_problem = Some(self.not_allowed(pid, is_trusted, &refused));
@@ -160,6 +165,7 @@ impl Vm {
         }
         self.descriptors = descriptors;
         self.info.uid = uid;
+        self.info.allocated_vcpus = self.vcpus.now();
         self.keep_inherited();
         self.limit_nics(pid);
     }
@@ -193,19 +199,22 @@ impl Vm {
     }
 
     /// The file that its command line names.
-    pub fn config_file(&self) -> Option<&Path> {
-        self.config_file.as_deref()
+    pub fn config_file(&self) -> Option<&Arc<ConfigFile>> {
+        self.config_file.as_ref()
     }
 
     /// Adds what that file says, once.
-    pub fn configure(&mut self, config: Result<&VmArgs, SourceError>) {
+    pub fn configure(&mut self, process: &Process, config: Result<&VmArgs, SourceError>) {
         self.config_problem = None;
         match config {
             Ok(args) if !self.is_configured => {
                 self.is_configured = true;
-                self.info.allocated_vcpus = args.vcpus;
+                self.vcpus = Vcpus { at_start: args.vcpus, most: args.max_vcpus, ..self.vcpus };
+                self.info.allocated_vcpus = self.vcpus.now();
+                self.info.max_vcpus = self.vcpus.most;
                 self.info.allocated_memory_bytes = args.memory_bytes;
                 self.named_nics = named_nics(args.taps.clone());
+                self.named_uncounted = named_uncounted(process, args.uncounted.clone());
             }
             Ok(_) => {}
             Err(problem) => self.config_problem = Some(problem),
@@ -241,6 +250,10 @@ impl Vm {
     }
 }
 
+fn at_start(info: &InstanceInfo) -> Vcpus {
+    Vcpus { at_start: info.allocated_vcpus, most: info.max_vcpus, by_kvm: None }
+}
+
 fn not_evident(pid: u32) -> SourceError {
     let problem = "the kernel does not say which of its TAPs are whose (CAP_SYS_PTRACE, CAP_NET_ADMIN and Linux 5.8), \
         and its user is not in [trust]: they are left out";
@@ -269,10 +282,11 @@ fn info(pid: u32, hypervisor: Hypervisor, args: &VmArgs) -> InstanceInfo {
     InstanceInfo {
         name: args.name.as_deref().map_or_else(|| id.clone(), shortened),
         id,
-        hypervisor,
+        hypervisor: if args.is_xen { Hypervisor::Xen } else { hypervisor },
         hypervisor_pid: Some(pid),
         nics: Vec::new(),
         allocated_vcpus: args.vcpus,
+        max_vcpus: args.max_vcpus,
         allocated_memory_bytes: args.memory_bytes,
         ..InstanceInfo::default()
     }

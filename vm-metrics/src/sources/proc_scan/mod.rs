@@ -33,6 +33,7 @@ mod process;
 mod program;
 mod scan;
 mod taps;
+mod vcpus;
 mod vfio;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -235,7 +236,7 @@ impl ProcScan {
             if let What::Vm(vm) = &mut seen.what
                 && let Some(config) = self.configs.get((*pid, vm.start_ticks))
             {
-                vm.configure(config);
+                vm.configure(&Process::new(&self.host, *pid), config);
             }
         }
     }

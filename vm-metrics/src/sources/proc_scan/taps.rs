@@ -24,6 +24,8 @@ pub struct Taps {
     /// Devices that the kernel was not asked about; they are in no other list.
     pub claimed: Vec<Nic>,
     pub uncounted: BTreeSet<UncountedNic>,
+    /// vCPUs that KVM has made for the process. One that was unplugged is still among them.
+    pub kvm_vcpus: u32,
     /// A TAP that cannot be listed.
     pub problem: Option<SourceError>,
 }
@@ -55,6 +57,10 @@ pub fn taps(process: &Process, uid: Option<u32>, devices: &Devices) -> Result<Ta
             Some(Node::Vfio(group)) => {
                 let devices = network_devices(process.host, &group).into_iter();
                 taps.uncounted.extend(devices.map(|name| UncountedNic { kind: UncountedKind::Vfio, name }));
+                None
+            }
+            Some(Node::KvmVcpu) => {
+                taps.kvm_vcpus += 1;
                 None
             }
             Some(Node::Vdpa(name)) => {
@@ -104,6 +110,7 @@ enum Node {
     Macvtap(String),
     /// An IOMMU group.
     Vfio(String),
+    KvmVcpu,
     /// The file name of the node.
     Vdpa(String),
 }
@@ -125,6 +132,9 @@ fn node_at(path: &str) -> Option<Node> {
     // The node of a macvtap goes with the device; the one in a chroot may be removed while it is open.
     if path.strip_suffix(" (deleted)").unwrap_or(path).ends_with("/net/tun") {
         return Some(Node::Tun);
+    }
+    if path.starts_with("anon_inode:kvm-vcpu:") {
+        return Some(Node::KvmVcpu);
     }
     let node = path.rsplit('/').next()?;
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -33,6 +33,7 @@ pub fn parse(argv: &[String]) -> Option<VmArgs> {
         id: uuid.or_else(|| name.clone()),
         name,
         vcpus: described_here.then(|| vcpus(&options)).flatten(),
+        max_vcpus: described_here.then(|| max_vcpus(&options)).flatten(),
         memory_bytes: described_here.then(|| memory(&options)).flatten(),
         uncounted: uncounted(&options),
         taps: options.values("net").filter_map(|net| get(net, "tap")).collect(),
@@ -61,6 +62,13 @@ fn vcpus(options: &LongOptions<'_>) -> Option<u32> {
         Some(boot) => number(&boot).and_then(|boot| u32::try_from(boot).ok()),
         None => Some(DEFAULT_VCPUS),
     }
+}
+
+/// How many vCPUs there may be, where some can be plugged in over the API.
+fn max_vcpus(options: &LongOptions<'_>) -> Option<u32> {
+    let most = options.value("cpus").and_then(|cpus| get(cpus, "max")).and_then(|most| number(&most));
+    most.and_then(|most| u32::try_from(most).ok())
+        .filter(|most| vcpus(options).is_some_and(|boot| *most > boot))
 }
 
 /// What the VM has: the memory of all zones, and what was plugged in. `hotplug_size` is only room for more.
@@ -169,6 +177,19 @@ mod tests {
     }
 
     #[test]
+    fn vcpus_that_can_be_plugged_in() {
+        for (cpus, most) in [
+            ("boot=2,max=4", Some(4)),
+            ("max=2,boot=2", None),
+            ("max=4", Some(4)),
+            ("boot=2", None),
+            ("boot=2,max=x", None),
+        ] {
+            assert_eq!(vm(&format!("--cpus {cpus} --kernel k")).max_vcpus, most, "{cpus}");
+        }
+    }
+
+    #[test]
     fn a_vm_that_is_described_elsewhere_has_no_sizes() {
         for line in
             ["--api-socket /tmp/a.sock", "--restore source_url=file:///snap", "--api-socket a --cpus boot=2"]
@@ -255,6 +276,7 @@ mod tests {
             let expected = VmArgs {
                 id: Some(uuid),
                 vcpus: Some(boot),
+                max_vcpus: (more > 0).then_some(boot + more),
                 memory_bytes: Some(mebibytes << 20),
                 taps,
                 ..VmArgs::default()

@@ -1,11 +1,10 @@
 //! Firecracker: its command line, and the config file that the command line may name.
 
 use serde::Deserialize;
-use thiserror::Error;
 
 use super::super::super::bounded;
-use super::VmArgs;
 use super::long_options::LongOptions;
+use super::{ConfigError, ConfigFile, ConfigFormat, VmArgs};
 
 /// What Firecracker calls itself without `--id`: it tells no VM from another.
 const ANONYMOUS: &str = "anonymous-instance";
@@ -28,43 +27,39 @@ pub fn parse(argv: &[String]) -> Option<VmArgs> {
     Some(VmArgs {
         name: id.clone(),
         id,
-        config_file: options.value("config-file").map(str::to_owned),
+        config_file: options
+            .value("config-file")
+            .map(|path| ConfigFile { path: path.to_owned(), format: ConfigFormat::Firecracker }),
         api_socket: (!options.has("no-api"))
             .then(|| options.value("api-sock").unwrap_or(DEFAULT_SOCKET).to_owned()),
         ..VmArgs::default()
     })
 }
 
-/// Its message names the place and never quotes the file, which may hold what is not for the log.
-#[derive(Debug, Error)]
-#[error("not a Firecracker config ({problem} at line {line}, column {column})")]
-pub struct ConfigError {
-    problem: &'static str,
-    line: usize,
-    column: usize,
-}
-
 impl From<serde_json::Error> for ConfigError {
     fn from(error: serde_json::Error) -> Self {
         let problem = if error.is_data() { "unexpected value" } else { "bad JSON" };
-        Self { problem, line: error.line(), column: error.column() }
+        Self { format: "Firecracker", problem, line: error.line(), column: error.column() }
     }
 }
 
-/// Adds what the config file says.
-pub fn read_config(content: &[u8], vm: &mut VmArgs) -> Result<(), ConfigError> {
+/// What the config file says.
+pub fn read_config(content: &[u8]) -> Result<VmArgs, ConfigError> {
     let config: Config = serde_json::from_slice(content)?;
-    vm.vcpus = Some(config.machine_config.vcpu_count);
-    vm.memory_bytes = config.machine_config.mem_size_mib.checked_mul(1 << 20);
-    vm.taps = config.network_interfaces.into_iter().map(|interface| interface.host_dev_name).collect();
-    Ok(())
+    let machine = config.machine_config.unwrap_or_default();
+    Ok(VmArgs {
+        vcpus: Some(machine.vcpu_count),
+        memory_bytes: machine.mem_size_mib.checked_mul(1 << 20),
+        taps: config.network_interfaces.into_iter().map(|interface| interface.host_dev_name).collect(),
+        ..VmArgs::default()
+    })
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Config {
-    #[serde(default)]
-    machine_config: MachineConfig,
+    /// `null` is as good as nothing to Firecracker.
+    machine_config: Option<MachineConfig>,
     #[serde(default, deserialize_with = "bounded::first_nics")]
     network_interfaces: Vec<NetworkInterface>,
 }
@@ -138,26 +133,28 @@ mod tests {
 
     #[test]
     fn config_file() {
-        let mut vm = parse(&argv("firecracker --no-api --config-file vm.json --id a")).unwrap();
-        assert_eq!(vm.config_file.as_deref(), Some("vm.json"));
+        let line = parse(&argv("firecracker --no-api --config-file vm.json --id a")).unwrap();
+        let file = line.config_file.unwrap();
+        assert_eq!(file.path, "vm.json");
         let config = br#"{"boot-source": {"kernel_image_path": "vmlinux.bin", "boot_args": "console=ttyS0"},
             "drives": [], "machine-config": {"vcpu_count": 2, "mem_size_mib": 1024, "smt": false},
             "network-interfaces": [{"iface_id": "eth0", "guest_mac": "AA:FC:00:00:00:01", "host_dev_name": "fc0"},
                                    {"iface_id": "eth1", "host_dev_name": "fc1"}]}"#;
-        read_config(config, &mut vm).unwrap();
+        let vm = file.read(config).unwrap();
         assert_eq!((vm.vcpus, vm.memory_bytes), (Some(2), Some(1 << 30)));
         assert_eq!(vm.taps, ["fc0", "fc1"]);
     }
 
     #[test]
     fn without_a_machine_config_firecracker_has_defaults() {
-        let mut vm = VmArgs::default();
-        read_config(b"{}", &mut vm).unwrap();
-        assert_eq!((vm.vcpus, vm.memory_bytes), (Some(1), Some(128 << 20)));
+        for config in ["{}", "{\"machine-config\": null}"] {
+            let vm = read_config(config.as_bytes()).unwrap();
+            assert_eq!((vm.vcpus, vm.memory_bytes), (Some(1), Some(128 << 20)), "{config}");
+        }
     }
 
     #[test]
-    fn a_bad_config_changes_nothing_and_is_not_quoted() {
+    fn a_bad_config_is_refused_and_not_quoted() {
         for (content, message) in [
             (
                 &b"{\"machine-config\": {\"vcpu_count\": \"secret\"}}"[..],
@@ -166,17 +163,15 @@ mod tests {
             (b"secret", "bad JSON at line 1, column"),
             (b"", "bad JSON at line 1, column 0"),
         ] {
-            let mut vm = VmArgs::default();
-            let error = read_config(content, &mut vm).unwrap_err().to_string();
+            let error = read_config(content).unwrap_err().to_string();
             assert!(error.contains(message) && !error.contains("secret"), "{error}");
-            assert_eq!(vm, VmArgs::default());
         }
     }
 
     proptest! {
         #[test]
         fn any_config_never_panics(content in prop::collection::vec(any::<u8>(), 0..256)) {
-            let _ = read_config(&content, &mut VmArgs::default());
+            let _ = read_config(&content);
         }
     }
 }

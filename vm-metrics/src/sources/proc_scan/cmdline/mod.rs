@@ -9,12 +9,16 @@ mod firecracker;
 mod long_options;
 mod pci;
 mod qemu;
+mod qemu_android;
+mod qemu_config;
+mod qemu_machine;
 mod qemu_net;
 mod qemu_options;
 mod size;
 
-pub use firecracker::read_config;
+use thiserror::Error;
 
+use self::qemu_config::QemuLine;
 use crate::model::{Hypervisor, UncountedNic};
 
 /// A VM, as far as its command line tells.
@@ -23,27 +27,65 @@ pub struct VmArgs {
     /// `None` when the command line has nothing that tells this VM from another.
     pub id: Option<String>,
     pub name: Option<String>,
+    /// Those that it has at the start.
     pub vcpus: Option<u32>,
+    /// vCPUs that it may come to have, where they can be plugged in and out.
+    pub max_vcpus: Option<u32>,
     pub memory_bytes: Option<u64>,
     /// TAP names; only as good as the command line, which often has a file descriptor in their place.
     pub taps: Vec<String>,
     /// What is no TAP, nor anything else that can be counted.
     pub uncounted: Vec<UncountedNic>,
-    /// A file that says more, as the hypervisor process sees it.
-    pub config_file: Option<String>,
+    pub config_file: Option<ConfigFile>,
     /// Where it can be asked, as the hypervisor process sees it.
     pub api_socket: Option<String>,
     /// It leaves the work to a process that it forks, with the same command line.
     pub daemonizes: bool,
+    /// It only has devices for a guest that Xen runs.
+    pub is_xen: bool,
 }
 
-/// `None`: this process is not a VM.
-pub fn parse(hypervisor: Hypervisor, argv: &[String]) -> Option<VmArgs> {
+/// A file that says more of a VM than its command line does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// As the hypervisor process sees it.
+    pub path: String,
+    pub format: ConfigFormat,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigFormat {
+    Firecracker,
+    Qemu(QemuLine),
+}
+
+/// Its message names the place and never quotes the file, which may hold what is not for the log.
+#[derive(Debug, Error)]
+#[error("not a {format} config ({problem} at line {line}, column {column})")]
+pub struct ConfigError {
+    format: &'static str,
+    problem: &'static str,
+    line: usize,
+    column: usize,
+}
+
+impl ConfigFile {
+    /// The VM with what this file says: sizes and NICs.
+    pub fn read(&self, content: &[u8]) -> Result<VmArgs, ConfigError> {
+        match &self.format {
+            ConfigFormat::Firecracker => firecracker::read_config(content),
+            ConfigFormat::Qemu(line) => line.with_file(content),
+        }
+    }
+}
+
+/// `None`: this process is not a VM. `program` is the file name of its executable.
+pub fn parse(hypervisor: Hypervisor, program: &str, argv: &[String]) -> Option<VmArgs> {
     match hypervisor {
-        Hypervisor::Qemu => qemu::parse(argv),
+        Hypervisor::Qemu => qemu::parse(program, argv),
         Hypervisor::CloudHypervisor => cloud_hypervisor::parse(argv),
         Hypervisor::Firecracker => firecracker::parse(argv),
-        Hypervisor::Other => None,
+        Hypervisor::Xen | Hypervisor::Other => None,
     }
 }
 
@@ -79,7 +121,7 @@ mod tests {
         #[test]
         fn random_command_lines_never_panic(argv in prop::collection::vec(word(), 0..12)) {
             for hypervisor in [Hypervisor::Qemu, Hypervisor::CloudHypervisor, Hypervisor::Firecracker] {
-                let _ = parse(hypervisor, &argv);
+                let _ = parse(hypervisor, "qemu-system-x86_64", &argv);
             }
         }
     }
@@ -87,7 +129,7 @@ mod tests {
     /// Options that are known, and values that come near to what they take.
     fn word() -> impl Strategy<Value = String> {
         prop_oneof![
-            "-{0,2}(name|m|smp|uuid|M|machine|netdev|nic|cpus|memory|memory-zone|net|platform|id|api-socket)=?",
+            "-{0,2}(name|m|smp|uuid|M|machine|object|readconfig|set|avd|cores|netdev|nic|cpus|memory|memory-zone|net|platform|id|api-socket)=?",
             "-?-?(chardev|device|vdpa|vhost-user|vhost-vdpa|user|vfio-pci),?(chardev|id|path|host)?=?[a-c0:.]{0,12}",
             "(size|cpus|cores|boot|tap|type|guest)?=?[0-9.x]{0,24}[kMGTPEb]?,{0,3}[\\[\"]?",
             "\\{\"type\":\"tap\",\"ifname\":\"?[a-z]{0,3}\"\\}",

@@ -1,19 +1,11 @@
-//! QEMU, in the rules of QEMU 6.2 and later. What `-readconfig` and `-set` give is not read: it is not known
-//! then.
+//! QEMU, in the rules of QEMU 6.2 and later, and the Android emulator.
 
 use super::VmArgs;
+use super::qemu_android::{is_android, sizes};
+use super::qemu_config::{READ_CONFIG, config_file};
+use super::qemu_machine::{Machine, architecture};
 use super::qemu_net::net;
-use super::qemu_options::{options, pairs};
-use super::size::{number, size};
-
-const MIB: u64 = 1 << 20;
-
-/// What QEMU takes without `-m`. A few machines (pSeries and others) have another default, which only QEMU
-/// knows.
-const DEFAULT_MEMORY: u64 = 128 * MIB;
-
-/// The levels of `-smp` under which the CPUs lie; a level that is not given counts once.
-const TOPOLOGY: &[&str] = &["drawers", "books", "sockets", "dies", "clusters", "modules", "cores", "threads"];
+use super::qemu_options::{get, options, pairs};
 
 /// Options that print a list and leave when their value asks for `help`.
 const LISTS: &[&str] = &[
@@ -21,59 +13,69 @@ const LISTS: &[&str] = &[
     "netdev", "nic", "object", "soundhw", "tpmdev", "trace", "vga", "watchdog",
 ];
 
-pub fn parse(argv: &[String]) -> Option<VmArgs> {
+/// Xen's own domain, whose QEMU serves disks and is no VM's.
+const XEN_HOST: &str = "0";
+
+/// `program` is the file name of the executable.
+pub fn parse(program: &str, argv: &[String]) -> Option<VmArgs> {
     let options = options(argv);
     if options.iter().any(|(option, value)| prints_and_leaves(option, value)) {
         return None;
     }
-    let machine = machine(&options);
-    // Without devices and CPUs: libvirt and others start it to ask QEMU what it can do.
-    if last(&machine, "type") == Some("none") {
-        return None;
-    }
+    let vm = sized(program, argv, &options)?;
     let name = merged(&options, "name", "guest");
-    let name = last(&name, "guest").filter(|name| !name.is_empty()).map(str::to_owned);
+    let name = get(&name, "guest").filter(|name| !name.is_empty()).map(str::to_owned);
     let uuid = options.iter().rfind(|(option, value)| *option == "uuid" && !value.is_empty());
-    let complete = !options.iter().any(|(option, _)| matches!(*option, "readconfig" | "set"));
-    let net = net(&options);
     Some(VmArgs {
         id: uuid.map(|(_, uuid)| (*uuid).to_owned()).or_else(|| name.clone()),
         name,
-        vcpus: vcpus(&machine, complete),
-        memory_bytes: memory(&machine, complete),
-        taps: net.taps,
-        uncounted: net.uncounted,
-        config_file: None,
-        api_socket: None,
         daemonizes: options.iter().any(|(option, _)| *option == "daemonize"),
+        ..vm
     })
+}
+
+/// The VM without its names. `None`: it is no VM.
+fn sized(program: &str, argv: &[String], options: &[(&str, &str)]) -> Option<VmArgs> {
+    let machine = Machine::new(options, architecture(program));
+    if !machine.is_vm() {
+        return None;
+    }
+    let xen_domain = options.iter().rfind(|(option, _)| *option == "xen-domid");
+    match xen_domain {
+        Some((_, XEN_HOST)) => None,
+        // Xen gives the guest its CPUs and memory; QEMU only has devices for it.
+        Some(_) => Some(VmArgs { is_xen: true, ..with_nics(options) }),
+        None if is_android(argv, options) => Some(sizes(options, with_nics(options))),
+        None => Some(match options.iter().rposition(|(option, _)| *option == READ_CONFIG) {
+            None => described(&machine, options),
+            // What comes before the file may be overruled there.
+            Some(at) => VmArgs {
+                config_file: config_file(program, options),
+                ..described(&Machine::without_defaults(&options[at..]), options)
+            },
+        }),
+    }
+}
+
+/// What the options say, a file's among them.
+pub fn described(machine: &Machine, options: &[(&str, &str)]) -> VmArgs {
+    VmArgs {
+        vcpus: machine.vcpus(),
+        max_vcpus: machine.max_vcpus(),
+        memory_bytes: machine.memory_bytes(),
+        ..with_nics(options)
+    }
+}
+
+fn with_nics(options: &[(&str, &str)]) -> VmArgs {
+    let net = net(options);
+    VmArgs { taps: net.taps, uncounted: net.uncounted, ..VmArgs::default() }
 }
 
 fn prints_and_leaves(option: &str, value: &str) -> bool {
     let asks_for_help = |value: &str| value.split(',').any(|key| matches!(key, "help" | "?"));
     matches!(option, "version" | "help" | "h" | "audio-help")
         || LISTS.contains(&option) && asks_for_help(value)
-}
-
-/// All that shapes the machine, in order. `-smp` and `-m` are short for keys of `-machine`.
-fn machine(options: &[(&str, &str)]) -> Vec<(String, String)> {
-    let mut machine = Vec::new();
-    for (option, value) in options {
-        let (prefix, first_key) = match *option {
-            "machine" | "M" => ("", "type"),
-            "smp" => ("smp.", "cpus"),
-            "m" => ("memory.", "size"),
-            _ => continue,
-        };
-        for (key, mut value) in pairs(value, first_key) {
-            // QEMU does the same to `-m 512`.
-            if *option == "m" && key == "size" && value.ends_with(|last: char| last.is_ascii_digit()) {
-                value.push('M');
-            }
-            machine.push((format!("{prefix}{key}"), value));
-        }
-    }
-    machine
 }
 
 /// The keys of an option that may be repeated.
@@ -83,41 +85,6 @@ fn merged(options: &[(&str, &str)], option: &str, first_key: &str) -> Vec<(Strin
         .flat_map(|(_, value)| pairs(value, first_key))
         .map(|(key, value)| (key.to_owned(), value))
         .collect()
-}
-
-/// Of a key that is given twice, the last counts.
-fn last<'a>(pairs: &'a [(String, String)], key: &str) -> Option<&'a str> {
-    pairs.iter().rfind(|(name, _)| name == key).map(|(_, value)| value.as_str())
-}
-
-/// `cpus`, else `maxcpus`, else the product of the topology.
-fn vcpus(machine: &[(String, String)], complete: bool) -> Option<u32> {
-    let given = |key: &str| last(machine, &format!("smp.{key}"));
-    if let Some(cpus) = given("cpus").or_else(|| given("maxcpus")) {
-        return positive(cpus);
-    }
-    let levels: Vec<_> = TOPOLOGY.iter().filter_map(|level| given(level)).collect();
-    if levels.is_empty() && !complete {
-        return None;
-    }
-    levels.into_iter().try_fold(1_u32, |product, level| product.checked_mul(positive(level)?))
-}
-
-fn positive(text: &str) -> Option<u32> {
-    number(text).and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0)
-}
-
-fn memory(machine: &[(String, String)], complete: bool) -> Option<u64> {
-    match last(machine, "memory.size") {
-        Some(text) => match size(text, 1)? {
-            // "-m 0" asks for the default.
-            0 => Some(DEFAULT_MEMORY),
-            bytes => Some(bytes),
-        },
-        // The backend is an object of its own, with its own size.
-        None if last(machine, "memory-backend").is_some() => None,
-        None => complete.then_some(DEFAULT_MEMORY),
-    }
 }
 
 #[cfg(test)]

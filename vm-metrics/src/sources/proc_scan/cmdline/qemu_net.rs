@@ -2,10 +2,8 @@
 
 use std::collections::HashMap;
 
-use serde_json::{Map, Value};
-
 use super::pci::pci_address;
-use super::qemu_options::pairs;
+use super::qemu_options::{Keys, get, values};
 use crate::model::{UncountedKind, UncountedNic};
 
 /// What the command line says of the VM's network.
@@ -14,8 +12,6 @@ pub struct Net {
     pub taps: Vec<String>,
     pub uncounted: Vec<UncountedNic>,
 }
-
-type Pairs = Vec<(String, String)>;
 
 pub fn net(options: &[(&str, &str)]) -> Net {
     let chardevs = chardevs(options);
@@ -55,7 +51,7 @@ fn chardevs(options: &[(&str, &str)]) -> HashMap<String, Option<String>> {
 /// The name is `None` where the id must do.
 fn uncounted(
     backend: &str,
-    keys: &Pairs,
+    keys: &Keys,
     chardevs: &HashMap<String, Option<String>>,
 ) -> Option<(UncountedKind, Option<String>)> {
     let value = |key| get(keys, key).map(str::to_owned);
@@ -75,26 +71,6 @@ fn uncounted(
         }
         _ => return None,
     })
-}
-
-fn values<'a>(
-    options: &'a [(&str, &str)],
-    names: &'a [&str],
-    first_key: &'a str,
-) -> impl Iterator<Item = Pairs> + 'a {
-    options.iter().filter(|(option, _)| names.contains(option)).map(move |(_, value)| {
-        if value.starts_with('{') {
-            let object: Map<String, Value> = serde_json::from_str(value).unwrap_or_default();
-            let texts = object.into_iter().filter_map(|(key, value)| Some((key, value.as_str()?.to_owned())));
-            return texts.collect();
-        }
-        pairs(value, first_key).into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
-    })
-}
-
-/// Of a key that is given twice, the last counts.
-fn get<'a>(keys: &'a Pairs, key: &str) -> Option<&'a str> {
-    keys.iter().rfind(|(name, _)| name == key).map(|(_, value)| value.as_str())
 }
 
 #[cfg(test)]

@@ -1,8 +1,13 @@
 //! How QEMU cuts its command line into options, and an option's value into keys.
 
+use serde_json::{Map, Value};
+
 /// Options whose value may begin with `-`: those that are read here, and the guest's kernel command line,
 /// which its owner may write.
 const ANY_VALUE: &[&str] = &["M", "append", "m", "machine", "name", "net", "netdev", "nic", "smp", "uuid"];
+
+/// Keys and values of an option, in order.
+pub type Keys = Vec<(String, String)>;
 
 /// `-option value`, `--option value` and `-flag`, without their dashes; a flag's value is empty.
 ///
@@ -42,6 +47,34 @@ pub fn pairs<'a>(text: &'a str, first_key: &'a str) -> Vec<(&'a str, String)> {
         }
     }
     pairs
+}
+
+/// The keys of each of these options, in either spelling: `first,key=value` or JSON.
+pub fn values<'a>(
+    options: &'a [(&str, &str)],
+    names: &'a [&str],
+    first_key: &'a str,
+) -> impl Iterator<Item = Keys> + 'a {
+    options.iter().filter(|(option, _)| names.contains(option)).map(move |(_, value)| {
+        if value.starts_with('{') {
+            let object: Map<String, Value> = serde_json::from_str(value).unwrap_or_default();
+            return object.into_iter().filter_map(|(key, value)| Some((key, text(value)?))).collect();
+        }
+        pairs(value, first_key).into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    })
+}
+
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// Of a key that is given twice, the last counts.
+pub fn get<'a>(keys: &'a Keys, key: &str) -> Option<&'a str> {
+    keys.iter().rfind(|(name, _)| name == key).map(|(_, value)| value.as_str())
 }
 
 /// A value up to its lone comma, and what follows the comma.

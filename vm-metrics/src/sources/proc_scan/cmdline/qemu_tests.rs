@@ -3,7 +3,13 @@ use proptest::prelude::*;
 use super::super::argv;
 use super::*;
 
+const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+const DEFAULT_MEMORY: u64 = 128 * MIB;
+
+fn parse(argv: &[String]) -> Option<VmArgs> {
+    super::parse("qemu-system-x86_64", argv)
+}
 
 const LIBVIRT: &str = r#"/usr/bin/qemu-system-x86_64 -name guest=web,debug-threads=on -S
     -object {"qom-type":"secret","id":"masterKey0","format":"raw","file":"/var/lib/libvirt/qemu/domain-1-web/master-key.aes"}
@@ -32,6 +38,7 @@ fn real_command_lines() {
         id: Some("6f9c7d5e-3f7d-4d0a-9d39-0f0d3a6b1c55".into()),
         name: Some("web".into()),
         vcpus: Some(2),
+        max_vcpus: Some(4),
         memory_bytes: Some(2 * GIB),
         ..VmArgs::default()
     };
@@ -93,11 +100,23 @@ fn vcpus_as_qemu_counts_them() {
         ("-smp 2 -smp maxcpus=4", Some(2)),
         ("-M q35,smp.cpus=3", Some(3)),
         ("-smp 2,", Some(2)),
-        ("-smp 0", None),
+        ("-smp 0", Some(1)),
+        ("-smp cpus=0,cores=2,maxcpus=0", Some(2)),
         ("-smp many", None),
         ("-smp cores=99999,threads=99999", None),
         ("-readconfig vm.cfg", None),
         ("-readconfig vm.cfg -smp 2", Some(2)),
+        ("-smp 2 -readconfig vm.cfg", None),
+        (
+            "-smp 1,sockets=2,cores=2,maxcpus=4 -device kvm64-x86_64-cpu,id=cpu2,socket-id=0,core-id=1,thread-id=0",
+            Some(2),
+        ),
+        (
+            r#"-smp 1,maxcpus=3 -device {"driver":"host-x86_64-cpu","id":"c"} -device driver=host-x86_64-cpu"#,
+            Some(3),
+        ),
+        ("-smp 4,threads=4,maxcpus=8 -device host-spapr-cpu-core,core-id=4", Some(8)),
+        ("-smp 1,maxcpus=2 -device virtio-net-pci,id=a-cpu -device", Some(1)),
     ] {
         assert_eq!(parse(&argv(&format!("kvm {line}"))).unwrap().vcpus, expected, "{line}");
     }
@@ -120,11 +139,38 @@ fn memory_in_all_spellings() {
         ("-m 1g -m slots=1,maxmem=2g", Some(GIB)),
         ("-m 1G -m 2G", Some(2 * GIB)),
         ("-M q35,memory.size=512M", Some(GIB / 2)),
+        ("-M q35,memory.size=512", Some(8 << 10)),
+        ("-m 64 -M memory.size=32M", Some(64 * MIB)),
+        ("-m 100000b", Some(13 * (8 << 10))),
         ("-m slots=2", Some(DEFAULT_MEMORY)),
         ("-m lots", None),
-        ("-machine q35,memory-backend=mem0 -object memory-backend-memfd,id=mem0,size=1G", None),
+        ("-machine q35,memory-backend=m -object memory-backend-memfd,id=m,size=192M", Some(192 * MIB)),
+        (
+            r#"-M q35,memory-backend=m -object {"qom-type":"memory-backend-ram","id":"m","size":201326592}"#,
+            Some(192 * MIB),
+        ),
+        ("-machine q35,memory-backend=m -object memory-backend-memfd,id=other,size=192M", None),
+        ("-m 1G,slots=8,maxmem=4G -object memory-backend-ram,id=a,size=128M", Some(GIB)),
+        (
+            "-m 1G,slots=8,maxmem=4G -object memory-backend-ram,id=a,size=128M -device pc-dimm,memdev=a",
+            Some(GIB + 128 * MIB),
+        ),
+        (
+            r#"-device {"driver":"pc-dimm","memdev":"a"} -m 1G,slots=8,maxmem=4G -object {"qom-type":"memory-backend-ram","id":"a","size":134217728}"#,
+            Some(GIB + 128 * MIB),
+        ),
+        ("-m 1G,slots=8,maxmem=4G -device pc-dimm,memdev=a", None),
+        (
+            "-m 1G -object memory-backend-ram,id=a,size=9M -device pc-dimm,memdev=a,id=d -set device.d.memdev=b",
+            None,
+        ),
+        ("-m 1G -object memory-backend-file,id=a,size=9M -device nvdimm,memdev=a", Some(GIB)),
+        ("-m 1G -object memory-backend-file,id=a,size=9M -device virtio-pmem-pci,memdev=a", Some(GIB)),
+        ("-m 1G -object memory-backend-ram,id=a,size=9M -device virtio-mem-pci,memdev=a", Some(GIB)),
         ("-readconfig vm.cfg", None),
-        ("-set memory.x.size=1G", None),
+        ("-m 1G -readconfig vm.cfg", None),
+        ("-readconfig vm.cfg -m 1G", Some(GIB)),
+        ("-set device.x.addr=4", Some(DEFAULT_MEMORY)),
     ] {
         assert_eq!(parse(&argv(&format!("kvm {line}"))).unwrap().memory_bytes, expected, "{line}");
     }
@@ -135,6 +181,8 @@ fn probes_and_help_are_no_vm() {
     for line in [
         "-S -no-user-config -nodefaults -nographic -machine none,accel=kvm:tcg -qmp unix:/q.monitor,server=on,wait=off -daemonize",
         "-M none",
+        "-machine x-remote,vfio-user=on -nographic",
+        "-xen-domid 0 -xen-attach -name dom0 -nographic -M xenpv -daemonize",
         "-machine type=none",
         "-version",
         "--version",
@@ -149,6 +197,14 @@ fn probes_and_help_are_no_vm() {
     ] {
         assert_eq!(parse(&argv(&format!("qemu-system-x86_64 {line}"))), None, "{line}");
     }
+}
+
+#[test]
+fn a_device_model_of_xen_has_no_sizes() {
+    let line = "-xen-domid 7 -no-shutdown -chardev socket,id=libxl-cmd,fd=19 -name web -machine xenfv -m 2040 -smp 2";
+    let vm = parse(&argv(&format!("qemu-system-i386 {line} -readconfig vm.cfg"))).unwrap();
+    assert_eq!((vm.vcpus, vm.max_vcpus, vm.memory_bytes, vm.config_file), (None, None, None, None));
+    assert_eq!((vm.id.as_deref(), vm.is_xen), (Some("web"), true));
 }
 
 #[test]
@@ -193,6 +249,7 @@ proptest! {
             id: Some(uuid),
             name: Some(name),
             vcpus: Some(cpus),
+            max_vcpus: (cpus < 512).then_some(512),
             memory_bytes: Some(mebibytes * MIB),
             taps: vec![tap],
             ..VmArgs::default()

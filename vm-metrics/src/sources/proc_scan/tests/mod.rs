@@ -4,6 +4,7 @@ pub mod fixture;
 mod heirs;
 mod nics;
 mod rules;
+mod sizes;
 mod state;
 mod strangers;
 

@@ -1,0 +1,38 @@
+//! How many vCPUs a VM has, by its command line and by KVM. Pure.
+
+/// vCPUs of one VM.
+#[derive(Debug, Default)]
+pub struct Vcpus {
+    pub at_start: Option<u32>,
+    /// How many it may come to have, where they can be plugged in and out.
+    pub most: Option<u32>,
+    /// How many KVM has made for the process; `None` where its descriptors may not be looked at.
+    pub by_kvm: Option<u32>,
+}
+
+impl Vcpus {
+    /// Where vCPUs can be plugged in, KVM knows how many there are. Without KVM they are those of the start; where nobody
+    /// may look they are not known.
+    pub fn now(&self) -> Option<u32> {
+        let Some(most) = self.most else { return self.at_start };
+        match self.by_kvm {
+            Some(0) => self.at_start,
+            by_kvm => by_kvm.filter(|count| *count <= most),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_may_look_at_is_unknown() {
+        let now = |most, by_kvm| Vcpus { at_start: Some(1), most, by_kvm }.now();
+        assert_eq!([now(None, None), now(None, Some(3))], [Some(1); 2]);
+        assert_eq!(now(Some(4), None), None);
+        assert_eq!(now(Some(4), Some(0)), Some(1));
+        assert_eq!(now(Some(4), Some(4)), Some(4));
+        assert_eq!(now(Some(4), Some(5)), None);
+    }
+}
