@@ -39,8 +39,6 @@ mod tap;
 mod tcx;
 
 #[cfg(feature = "ebpf")]
-use std::io;
-#[cfg(feature = "ebpf")]
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -210,7 +208,7 @@ pub fn detach(section: &Section, host: &Host, all: bool) -> anyhow::Result<Vec<S
     let versions = pins::remove_all(&options.pin_dir(host), own_load(host), all)?;
     let mut removed: Vec<String> = versions.iter().map(|dir| format!("removed {}", dir.display())).collect();
     // Pins that are still there are another version's, and so are the filters.
-    if !pins::namespaces(&options.pin_dir(host)).contains(&own_load(host).netns) {
+    if !pins::namespaces(&options.pin_dir(host))?.contains(&own_load(host).netns) {
         removed.extend(remove_filters(host)?);
     }
     removed.extend(remove_filters_elsewhere(host, &options.pin_dir(host), |namespace| {
@@ -227,8 +225,8 @@ fn remove_filters_elsewhere(
     host: &Host,
     pin_dir: &Path,
     is_meant: impl Fn(u64) -> bool + Sync,
-) -> io::Result<Vec<String>> {
-    let held = pins::namespaces(pin_dir);
+) -> anyhow::Result<Vec<String>> {
+    let held = pins::namespaces(pin_dir)?;
     let mut removed = Vec::new();
     for namespace in Namespace::others(host) {
         let clear = || {
@@ -243,9 +241,17 @@ fn remove_filters_elsewhere(
 
 /// In the network namespace of this thread.
 #[cfg(feature = "ebpf")]
-fn remove_filters(host: &Host) -> io::Result<Vec<String>> {
-    let ours = host.net_device_names()?.into_iter().filter(|device| clsact::remove_filters(device));
-    Ok(ours.map(|device| format!("removed the filters on {device}")).collect())
+fn remove_filters(host: &Host) -> anyhow::Result<Vec<String>> {
+    let mut removed = Vec::new();
+    for device in host.net_device_names()? {
+        let is_removed = clsact::remove_filters(&device).map_err(|error| {
+            anyhow::anyhow!("cannot take the filters off {device}: {}", error.in_one_line())
+        })?;
+        if is_removed {
+            removed.push(format!("removed the filters on {device}"));
+        }
+    }
+    Ok(removed)
 }
 
 #[cfg(not(feature = "ebpf"))]

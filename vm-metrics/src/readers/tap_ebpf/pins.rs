@@ -17,7 +17,7 @@ use thiserror::Error;
 use vm_metrics_common::ABI_VERSION;
 
 pub(super) use self::removal::{namespaces, netns_of, remove_all, remove_unheld, report_other_versions};
-use super::attach::Direction;
+use super::attach::{BOTH, Direction};
 use crate::own_dir::{DirError, OwnDir, PRIVATE, check_way, check_writable};
 use crate::readers::ReaderError;
 
@@ -124,6 +124,17 @@ impl Pins {
         self.dir.join(LINKS).join(format!("{}-{ifindex}", direction.as_str()))
     }
 
+    /// Whether a link on an interface is pinned in one direction at least.
+    pub(super) fn has_links(&self, ifindex: u32) -> Result<bool, PinError> {
+        let there = BOTH.map(|direction| is_there(&self.link(ifindex, direction)));
+        there.into_iter().try_fold(false, |any, there| Ok(any | there?))
+    }
+
+    /// Removes the pins of links on an interface.
+    pub(super) fn remove_links(&self, ifindex: u32) -> Result<(), PinError> {
+        BOTH.iter().try_for_each(|direction| remove_file(&self.link(ifindex, *direction)))
+    }
+
     /// Removes the pins of links on all other interfaces; their devices are gone, or are detached by this.
     pub(super) fn collect_links(&self, keep: impl Fn(u32) -> bool) -> Result<(), PinError> {
         let links = self.dir.join(LINKS);
@@ -162,12 +173,12 @@ impl LoadId {
     /// Removes what a load that failed has left.
     pub(super) fn discard(self, root: &Path) -> Result<(), PinError> {
         let dir = self.dir(root);
-        if dir.is_dir() { removal::remove_dir(&dir) } else { Ok(()) }
+        if is_there(&dir)? { removal::remove_dir(&dir) } else { Ok(()) }
     }
 
     /// Whether a daemon before this one has left it.
-    pub(super) fn is_pinned(self, root: &Path) -> bool {
-        self.dir(root).is_dir()
+    pub(super) fn is_pinned(self, root: &Path) -> Result<bool, PinError> {
+        is_there(&self.dir(root))
     }
 }
 
@@ -186,18 +197,19 @@ fn is_in_bpffs(root: &Path) -> Result<bool, PinError> {
         Err(DirError::Absent { .. }) => return Ok(false),
         Err(error) => return Err(error.into()),
     };
-    if is_bpffs(&parent) {
+    if is_bpffs(&parent, parent_of(root))? {
         return Ok(true);
     }
     match check_way(root) {
-        Ok(root) => Ok(is_bpffs(&root)),
+        Ok(dir) => is_bpffs(&dir, root),
         Err(DirError::Absent { .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
-fn is_bpffs(dir: impl AsFd) -> bool {
-    fstatfs(dir).is_ok_and(|fs| fs.f_type == BPF_FS_MAGIC)
+fn is_bpffs(dir: impl AsFd, path: &Path) -> Result<bool, PinError> {
+    let fs = fstatfs(dir).map_err(|errno| PinError::io("ask for the file system of", path, errno))?;
+    Ok(fs.f_type == BPF_FS_MAGIC)
 }
 
 fn parent_of(root: &Path) -> &Path {
@@ -212,6 +224,11 @@ fn mount_private(dir: &Path) -> Result<(), PinError> {
     }
     mount("bpf", dir, "bpf", MountFlags::empty(), Some(c"mode=0700"))
         .map_err(|errno| PinError::io("mount a bpffs on", dir, errno))
+}
+
+/// Whether there is such a file; an error where that may not be known.
+pub(super) fn is_there(path: &Path) -> Result<bool, PinError> {
+    path.try_exists().map_err(|error| PinError::io("look at", path, error))
 }
 
 /// Somebody else may have been faster.
