@@ -36,7 +36,7 @@ pub(super) fn cases() -> impl Iterator<Item = (User, &'static str)> {
 
 /// A TAP and a configuration for daemons that come and go. The bpffs is the namespace's own.
 pub(super) struct Host {
-    user: User,
+    pub(super) user: User,
     pub(super) tap: Tap,
     pub(super) config: PathBuf,
     _dir: TempDir,

@@ -1,5 +1,6 @@
 //! Counting goes on while no daemon runs: nothing is lost over a restart, nothing is counted twice, nothing is left behind.
 
+mod denied;
 mod host;
 mod switches;
 mod upgrade;

@@ -174,7 +174,8 @@ fn check_pins(options: &Options, host: &Host) -> Result<(), ReaderError> {
     if !options.pin {
         return Ok(());
     }
-    pins::Pins::check(&options.pin_dir(host), options.mount_bpffs).map_err(|error| (&error).into())
+    pins::Pins::check(&options.pin_dir(host), own_load(host), options.mount_bpffs)
+        .map_err(|error| (&error).into())
 }
 
 #[cfg(not(feature = "ebpf"))]

@@ -178,7 +178,7 @@ fn drops(host: &Host, kernel: Result<Kernel, LoadError>, pins: Option<DropPins>)
 
 impl Reader for TapEbpf {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
-        let mut report = ReadReport::default();
+        let mut report = ReadReport { pinned: Some(self.terms.pin_dir.is_some()), ..ReadReport::default() };
         if let Some(error) = &self.no_pins {
             report.error(ReaderError::Earlier(Arc::clone(error)));
         }
