@@ -13,9 +13,10 @@ use vm_metrics_testkit::service;
 use vm_metrics_testkit::skip::skip;
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
-use super::host::{BINARY, Host, User, cases, wait_for_frames};
+use super::host::{BINARY, Host, cases, wait_for_frames};
 use super::own_pins;
 use crate::lab::{attached_programs, tcx};
+use crate::user::User;
 
 fn pinned(daemon: &Daemon) -> Option<f64> {
     daemon.metrics().unwrap().value("vm_metrics_reader_pinned", &[("reader", "tap_ebpf")])

@@ -10,23 +10,13 @@ use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::packet_socket::PacketSocket;
-use vm_metrics_testkit::service;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::SOON;
 
 use crate::lab::ways;
+use crate::user::{USERS, User};
 
 pub(super) const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
-
-/// Who runs the daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum User {
-    Root,
-    /// The ordinary user of the unit, with its capabilities, on a bpffs as systemd mounts it.
-    Service,
-}
-
-pub(super) const USERS: [User; 2] = [User::Root, User::Service];
 
 /// Each way to attach, for each user.
 pub(super) fn cases() -> impl Iterator<Item = (User, &'static str)> {
@@ -50,9 +40,7 @@ impl Host {
 
     pub(super) fn with(user: User, options: &str) -> Self {
         let namespace = NetNs::enter().unwrap();
-        if user == User::Service {
-            service::prepare_host().unwrap();
-        }
+        user.prepare_host();
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config.toml");
@@ -84,17 +72,7 @@ impl Host {
 
     /// Starts a daemon that need not count.
     pub(super) fn try_start(&self, binary: &Path) -> anyhow::Result<Daemon> {
-        let mut command = match self.user {
-            User::Root => Command::new(binary),
-            User::Service => {
-                service::before_start()?;
-                service::command(binary, &service::capabilities())
-            }
-        };
-        command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&self.config);
-        let daemon = Daemon::start_command(command)?;
-        daemon.wait_until_ready()?;
-        Ok(daemon)
+        self.user.start(binary, &self.config)
     }
 
     pub(super) fn send(&self, frames: u64) {
@@ -126,13 +104,6 @@ impl Host {
             work()
         });
         (exchanged.into_inner(), returned)
-    }
-
-    /// Makes the daemon's user the owner.
-    pub(super) fn give(&self, path: &Path) {
-        if self.user == User::Service {
-            service::give_to_service(path).unwrap();
-        }
     }
 
     /// As root, whoever runs the daemon.

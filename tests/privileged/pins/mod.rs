@@ -15,9 +15,10 @@ use vm_metrics_testkit::skip::skip;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
-use self::host::{BINARY, Host, USERS, User, cases, wait_for_all, wait_for_frames};
+use self::host::{BINARY, Host, cases, wait_for_all, wait_for_frames};
 use crate::alone::alone;
 use crate::lab::{attached_programs, tcx};
+use crate::user::{USERS, User};
 
 const PINS: &str = "/sys/fs/bpf/vm-metrics";
 
@@ -182,7 +183,7 @@ fn other_shape(user: User) {
     let counters = own_pins().join("COUNTERS");
     std::fs::remove_file(&counters).unwrap();
     aya::maps::Array::<_, u64>::create(4, 0).unwrap().pin(&counters).unwrap();
-    host.give(&counters);
+    host.user.give(&counters);
     let daemon = host.try_start(Path::new(BINARY)).unwrap();
     let metrics = daemon.metrics().unwrap();
     let failed = [("part", "tap_ebpf"), ("state", "failed")];
@@ -208,7 +209,7 @@ fn other_namespace(user: User) {
     if user == User::Service {
         service::mount_bpffs(pin_dir.parent().unwrap()).unwrap();
         std::fs::create_dir(&pin_dir).unwrap();
-        outer.give(&pin_dir);
+        outer.user.give(&pin_dir);
     }
     let mut daemon = outer.start();
     outer.send(5);
