@@ -1,7 +1,7 @@
 //! What the kernel does not tell the daemon's user is not taken for an answer.
 
-use std::fs::{read_dir, set_permissions};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::fs::{metadata, read_dir, set_permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
@@ -63,6 +63,48 @@ fn a_link_that_cannot_be_asked_stays() {
     wait_for_frames(&daemon, 1500);
     let gap = daemon.metrics().unwrap().value("vm_network_tx_gap_packets_total", &[]);
     assert_eq!((gap, attached_programs("vmt0")), (Some(0.0), 2));
+}
+
+/// What is counted there already is not thrown away.
+#[test]
+fn drops_that_cannot_be_asked_stay() {
+    let host = Host::new(User::Service, "auto");
+    host.start().kill().unwrap();
+    let link = own_pins().join("drops-link");
+    if !link.exists() {
+        return skip("the kernel gives reasons for drops from Linux 5.18 on");
+    }
+    chown(&link, Some(0), Some(0)).unwrap();
+    let before = metadata(&link).unwrap().ino();
+    let mut daemon = host.start();
+    wait_for_log(&daemon, "dropped bytes are not counted: `BPF_OBJ_GET` failed: Permission denied");
+    daemon.kill().unwrap();
+    service::give_to_service(&link).unwrap();
+    let daemon = host.start();
+    assert!(!daemon.log().contains("dropped bytes are not counted"), "{}", daemon.log());
+    assert_eq!(metadata(&link).unwrap().ino(), before);
+}
+
+#[test]
+fn detach_fails_where_it_may_not_look() {
+    let host = Host::new(User::Service, "clsact");
+    drop(host.start());
+    let detach = |capabilities: &[String], all: &[&str]| {
+        let mut command = service::command(Path::new(BINARY), capabilities);
+        let output = command.args(["detach", "--config"]).arg(&host.config).args(all).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let all = service::capabilities();
+    let without: Vec<_> = all.iter().filter(|name| *name != "+net_admin").cloned().collect();
+    let (worked, said) = detach(&without, &[]);
+    assert!(!worked && said.contains("cannot take the filters off"), "{said}");
+    assert_eq!(attached_programs("vmt0"), 2);
+    // The test itself is in another namespace.
+    let (worked, said) = detach(&all, &["--all"]);
+    assert!(!worked && said.contains("cannot enter net:[") && said.contains("CAP_SYS_ADMIN"), "{said}");
+    assert_eq!(attached_programs("vmt0"), 0);
+    let (worked, said) = detach(&all, &[]);
+    assert!(worked, "{said}");
 }
 
 /// The programs have seen long ago what such a guest takes.

@@ -212,19 +212,22 @@ pub fn detach(section: &Section, host: &Host, all: bool) -> anyhow::Result<Vec<S
     if !pins::namespaces(&options.pin_dir(host))?.contains(&own_load(host).netns) {
         removed.extend(remove_filters(host)?);
     }
-    removed.extend(remove_filters_elsewhere(host, &options.pin_dir(host), |namespace| {
+    let own = own_load(host).netns;
+    let is_asked = all || versions.iter().any(|dir| pins::netns_of(dir) != Some(own));
+    removed.extend(remove_filters_elsewhere(host, &options.pin_dir(host), is_asked, |namespace| {
         // Where no pins were, another daemon may be at work.
         all || versions.iter().any(|dir| pins::netns_of(dir) == Some(namespace))
     })?);
     Ok(removed)
 }
 
-/// In the other network namespaces that are meant, as far as this process may enter: where it may not, its daemon may not
-/// have been. Those with pins that somebody holds are left alone.
+/// In the other network namespaces that are meant; those with pins that somebody holds are left alone. One that may not be
+/// entered is an error where something is asked of them: else no daemon with these rights has been there.
 #[cfg(feature = "ebpf")]
 fn remove_filters_elsewhere(
     host: &Host,
     pin_dir: &Path,
+    is_asked: bool,
     is_meant: impl Fn(u64) -> bool + Sync,
 ) -> anyhow::Result<Vec<String>> {
     let held = pins::namespaces(pin_dir)?;
@@ -234,8 +237,17 @@ fn remove_filters_elsewhere(
             let id = netns_id().unwrap_or(namespace.inode());
             if is_meant(id) && !held.contains(&id) { remove_filters(host) } else { Ok(Vec::new()) }
         };
-        let there = namespace.within(clear).unwrap_or(Ok(Vec::new()))?;
-        removed.extend(there.iter().map(|line| format!("{line} in net:[{}]", namespace.inode())));
+        let inode = namespace.inode();
+        let there = match namespace.within(clear) {
+            Ok(there) => there?,
+            Err(error) if is_asked => {
+                anyhow::bail!(
+                    "cannot enter net:[{inode}] to take filters off: {error} (it needs CAP_SYS_ADMIN)"
+                )
+            }
+            Err(_) => Vec::new(),
+        };
+        removed.extend(there.iter().map(|line| format!("{line} in net:[{inode}]")));
     }
     Ok(removed)
 }

@@ -142,7 +142,7 @@ impl TapEbpf {
             return;
         }
         let is_meant = |namespace| removed.iter().any(|dir| pins::netns_of(dir) == Some(namespace));
-        let filters = remove_filters_elsewhere(&self.host, pin_dir, is_meant).unwrap_or_else(|error| {
+        let filters = remove_filters_elsewhere(&self.host, pin_dir, true, is_meant).unwrap_or_else(|error| {
             tracing::warn!("cannot remove filters that no VM is there for: {error:#}");
             Vec::new()
         });
