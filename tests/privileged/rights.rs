@@ -1,4 +1,4 @@
-//! The capabilities that README.md gives the service: enough for a daemon of an ordinary user, and none of them too many.
+//! The capabilities that the unit in `deploy/` gives the service: enough for a daemon of an ordinary user, and none too many.
 
 use std::env;
 use std::fs;
@@ -9,6 +9,7 @@ use std::process::Command;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::service;
 use vm_metrics_testkit::vm_process::{self, StandIn, StandInSpec, Traffic};
 
 const TAP: &str = "vmrights0";
@@ -20,10 +21,10 @@ fn stand_in_vm() {
 }
 
 #[test]
-fn the_capabilities_of_the_readme_are_enough_and_none_too_many() {
+fn the_capabilities_of_the_unit_are_enough_and_none_too_many() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    assert!(readme().contains("\nLimitMEMLOCK=infinity\n"));
+    assert_eq!(service::settings("LimitMEMLOCK").collect::<Vec<_>>(), ["infinity"]);
     // As that line would. Only kernels before 5.11 look at the limit, and not every root may raise it.
     let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
     // Where everybody may run it.
@@ -40,7 +41,7 @@ fn the_capabilities_of_the_readme_are_enough_and_none_too_many() {
     let spec = StandInSpec { tap: TAP.to_owned(), sends: traffic, receives: traffic, memory_bytes: 4096 };
     let _vm = StandIn::start(&spec, command).unwrap();
 
-    let capabilities = capabilities_of_the_readme();
+    let capabilities = service::capabilities();
     assert!(found_and_counted_by_ebpf(&daemon, &capabilities), "{capabilities:?} are not enough");
     for without in &capabilities {
         let fewer: Vec<_> = capabilities.iter().filter(|one| *one != without).cloned().collect();
@@ -48,29 +49,8 @@ fn the_capabilities_of_the_readme_are_enough_and_none_too_many() {
     }
 }
 
-fn readme() -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap()
-}
-
-/// As `setpriv` spells them: `+net_admin`.
-pub(crate) fn capabilities_of_the_readme() -> Vec<String> {
-    let readme = readme();
-    let line = readme.lines().find_map(|line| line.strip_prefix("AmbientCapabilities=")).unwrap();
-    line.split(' ').map(|name| name.replace("CAP_", "+").to_lowercase()).collect()
-}
-
-/// Runs this program as an ordinary user with these capabilities.
-pub(crate) fn with_capabilities(binary: &Path, capabilities: &[String]) -> Command {
-    let capabilities = capabilities.join(",");
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-    command.args(["--inh-caps", &capabilities, "--ambient-caps", &capabilities]);
-    command.arg(binary);
-    command
-}
-
 fn found_and_counted_by_ebpf(binary: &Path, capabilities: &[String]) -> bool {
-    let mut command = with_capabilities(binary, capabilities);
+    let mut command = service::command(binary, capabilities);
     command.args(["serve", "--listen", "127.0.0.1:0"]);
     let daemon = Daemon::start_command(command).unwrap();
     daemon.wait_until_ready().unwrap();

@@ -32,7 +32,7 @@ fn report(snapshot: &Snapshot, host: &Host, trust: &Trust) -> String {
     };
     line("vm-metrics", env!("CARGO_PKG_VERSION"));
     line("kernel", &kernel.release().to_string_lossy());
-    line("kernel BTF", if host.btf().exists() { "yes" } else { "no" });
+    line("kernel BTF", &kernel_btf(host));
     line("open files allowed", &files);
     line("trust", &trusted(trust, &users(snapshot, host)));
     for part in &snapshot.parts {
@@ -46,6 +46,13 @@ fn report(snapshot: &Snapshot, host: &Host, trust: &Trust) -> String {
         }
     }
     report
+}
+
+fn kernel_btf(host: &Host) -> String {
+    match host.btf().try_exists() {
+        Ok(is_there) => if is_there { "yes" } else { "no" }.to_owned(),
+        Err(error) => format!("unknown: cannot look at {}: {error}", host.btf().display()),
+    }
 }
 
 /// The users, other than root, whose processes are VMs: by name, else by number.

@@ -11,6 +11,7 @@ use vm_metrics_testkit::tap::Tap;
 
 use super::books::Key;
 use super::chance::Chance;
+use crate::user::User;
 use crate::vmm::Shell;
 
 #[derive(Debug)]
@@ -22,14 +23,19 @@ pub(crate) struct Host {
     /// The processes of all VMs so far.
     pub(crate) vmms: BTreeSet<u32>,
     shell: Shell,
+    user: User,
     dir: TempDir,
 }
 
 impl Host {
-    pub(crate) fn new<'a>(ways: Vec<&'static str>, listed: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+    pub(crate) fn new<'a>(
+        user: User,
+        ways: Vec<&'static str>,
+        listed: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Self {
         let (dir, shell) = (tempfile::tempdir().unwrap(), Shell::new());
         let vm = |(id, tap)| format!("[[sources.static_list.vms]]\nid = \"{id}\"\ntaps = [\"{tap}\"]\n");
-        Self { daemon: None, listed: listed.map(vm).collect(), ways, vmms: BTreeSet::new(), shell, dir }
+        Self { daemon: None, listed: listed.map(vm).collect(), ways, vmms: BTreeSet::new(), shell, user, dir }
     }
 
     /// Each daemon is another one.
@@ -40,8 +46,11 @@ impl Host {
         let config = self.dir.path().join("config.toml");
         let text = format!("interval = \"{interval}\"\n[readers.tap_ebpf]\nattach = \"{way}\"\n{listed}");
         fs::write(&config, text).unwrap();
-        let args = ["--config", config.to_str().unwrap()];
-        self.daemon = Some(Daemon::start(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &args).unwrap());
+        let binary = Path::new(env!("CARGO_BIN_EXE_vm-metrics"));
+        let daemon = self.user.start(binary, &config).unwrap();
+        let pinned = daemon.metrics().unwrap().value("vm_metrics_reader_pinned", &[("reader", "tap_ebpf")]);
+        assert_eq!(pinned, Some(1.0), "{}", daemon.log());
+        self.daemon = Some(daemon);
     }
 
     /// All that the daemon says of a VM, for whoever looks for a mistake.

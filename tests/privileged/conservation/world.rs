@@ -19,14 +19,17 @@ use super::neighbours::Neighbours;
 use super::schedule::Step;
 use super::shown::Shown;
 use super::traffic::{Alive, Kinds, Nic, Writers};
+use crate::user::User;
 
 const LISTED: usize = 14;
 const FOUND: usize = 6;
+/// Where the daemon is.
+const HERE: usize = LISTED + FOUND;
 /// In a namespace that stays when the VM ends, as of a pool.
 const POOLED: usize = 2;
 /// In a namespace that comes and goes with the VM.
 const JAILED: usize = 2;
-pub(crate) const SLOTS: usize = LISTED + FOUND + POOLED + JAILED;
+const SLOTS: usize = HERE + POOLED + JAILED;
 
 #[derive(Debug)]
 pub(crate) struct World {
@@ -76,13 +79,22 @@ enum Home {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, ways: Vec<&'static str>, with_neighbours: bool) -> Self {
+    /// The unit's user may not enter other namespaces, so its VMs are all in the daemon's.
+    pub(crate) fn slots(user: User) -> usize {
+        match user {
+            User::Root => SLOTS,
+            User::Service => HERE,
+        }
+    }
+
+    pub(crate) fn new(user: User, seed: u64, ways: Vec<&'static str>, with_neighbours: bool) -> Self {
         let namespace = NetNs::enter().unwrap();
-        let slots: Vec<Slot> = (0..SLOTS).map(Slot::new).collect();
+        user.prepare_host();
+        let slots: Vec<Slot> = (0..Self::slots(user)).map(Slot::new).collect();
         let listed = slots.iter().filter(|slot| !slot.found);
         let keys = slots.iter().map(|slot| (slot.key.vm.clone(), slot.key.tap.clone()));
         let neighbours = with_neighbours.then(|| Neighbours::move_in(seed.rotate_left(32), keys.collect()));
-        let host = Host::new(ways, listed.map(|slot| (slot.key.vm.as_str(), slot.key.tap.as_str())));
+        let host = Host::new(user, ways, listed.map(|slot| (slot.key.vm.as_str(), slot.key.tap.as_str())));
         Self {
             books: Books::default(),
             counts: Counts::default(),
@@ -128,7 +140,7 @@ impl World {
     pub(crate) fn finish(&mut self) {
         self.make(Step::Start);
         self.settle();
-        for slot in 0..SLOTS {
+        for slot in 0..self.slots.len() {
             self.make(Step::End { slot, unseen: true });
         }
         self.settle();
@@ -233,10 +245,10 @@ impl World {
     fn settle(&mut self) {
         self.wait_for_ends();
         self.wait_for_last_words();
-        for slot in 0..SLOTS {
+        for slot in 0..self.slots.len() {
             self.wait_until_idle(slot);
         }
-        for slot in 0..SLOTS {
+        for slot in 0..self.slots.len() {
             if self.slots[slot].nic.is_some() {
                 let key = self.slots[slot].key.clone();
                 self.wait("exactly what was written", Some(&key), |books, _| books.is_exact(&key));
@@ -283,7 +295,7 @@ impl World {
     }
 
     fn wait_for_last_words(&mut self) {
-        for slot in 0..SLOTS {
+        for slot in 0..self.slots.len() {
             if self.slots[slot].nic.is_none() {
                 let key = self.slots[slot].key.clone();
                 self.wait("last words", Some(&key), |books, _| books.is_settled(&key));
@@ -312,16 +324,15 @@ impl World {
 
 impl Slot {
     fn new(index: usize) -> Self {
-        const ELSEWHERE: usize = LISTED + FOUND;
-        const LAST: usize = ELSEWHERE + POOLED;
+        const LAST: usize = HERE + POOLED;
         let (vm, home) = match index {
             0..LISTED => ("listed", Home::Here),
-            LISTED..ELSEWHERE => ("found", Home::Here),
-            ELSEWHERE..LAST => ("pooled", Home::Pooled(Elsewhere::new().unwrap())),
+            LISTED..HERE => ("found", Home::Here),
+            HERE..LAST => ("pooled", Home::Pooled(Elsewhere::new().unwrap())),
             _ => ("jailed", Home::Jailed(None)),
         };
         // Elsewhere the name is that of the first slot, which is here.
-        let tap = format!("vmc{}", if index < ELSEWHERE { index } else { 0 });
+        let tap = format!("vmc{}", if index < HERE { index } else { 0 });
         let key = Key { vm: format!("{vm}-{index}"), tap, netns: String::new() };
         Self { key, home, found: index >= LISTED, persistent: false, nic: None }
     }

@@ -5,12 +5,12 @@ use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::link::ip;
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::netns::{NetNs, enter_of};
+use vm_metrics_testkit::service;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::SOON;
 
 use super::host::{Guest, Host, OFTEN};
 use crate::alone::alone;
-use crate::rights;
 
 /// The VMM is in the daemon's namespace and holds a device that is not.
 #[test]
@@ -157,14 +157,14 @@ fn what_is_dropped_elsewhere_is_counted_in_bytes() {
     });
 }
 
-/// As the README's service, which may not enter other namespaces.
+/// As the service, which may not enter other namespaces.
 #[test]
 fn without_the_right_to_enter_the_devices_own_counters_are_read() {
     alone("elsewhere::unusual::without_the_right_to_enter_the_devices_own_counters_are_read", || {
         let host = Host::new();
         let guests = [host.guest("a"), host.guest("b")];
         let (binary, config) = host.public_files(OFTEN);
-        let mut command = rights::with_capabilities(&binary, &rights::capabilities_of_the_readme());
+        let mut command = service::command(&binary, &service::capabilities());
         command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(config);
         let daemon = Daemon::start_command(command).unwrap();
         daemon.wait_until_ready().unwrap();

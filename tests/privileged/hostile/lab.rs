@@ -14,14 +14,13 @@ use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::metrics_text::{Metrics, Sample};
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::packet_socket::PacketSocket;
+use vm_metrics_testkit::service;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::tenant::{Act, FRAME, Tenant, TenantSpec, link_test_program};
 use vm_metrics_testkit::wait::SOON;
 
-use crate::rights::capabilities_of_the_readme;
-
 /// The user of the daemon.
-pub(super) const SERVICE: u32 = 64_900;
+pub(super) const SERVICE: u32 = service::UID;
 
 /// What a daemon of the tests is told before the tables of the test, unless these begin with an interval. It shows all
 /// errors over TCP, so that tests see whether they tell too much.
@@ -105,14 +104,14 @@ impl Scene {
         path
     }
 
-    /// With the capabilities of the README, and the tables of the test in its configuration.
+    /// With the capabilities of the unit, and the tables of the test in its configuration.
     pub(super) fn daemon(&self, tables: &str) -> Daemon {
-        self.service(&capabilities_of_the_readme(), tables)
+        self.service(&service::capabilities(), tables)
     }
 
-    /// The same with `CAP_SYS_ADMIN`, which the README has for VMs in network namespaces of their own.
+    /// The same with `CAP_SYS_ADMIN`, which the unit names for VMs in network namespaces of their own.
     pub(super) fn daemon_of_namespaces(&self, tables: &str) -> Daemon {
-        let mut capabilities = capabilities_of_the_readme();
+        let mut capabilities = service::capabilities();
         capabilities.push("+sys_admin".to_owned());
         self.service(&capabilities, tables)
     }
@@ -122,11 +121,7 @@ impl Scene {
     }
 
     fn service(&self, capabilities: &[String], tables: &str) -> Daemon {
-        let (user, capabilities) = (SERVICE.to_string(), capabilities.join(","));
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--pdeathsig", "KILL"]);
-        command.args(["--inh-caps", &capabilities, "--ambient-caps", &capabilities]);
-        command.arg(self.path("vm-metrics"));
+        let command = service::command(&self.path("vm-metrics"), capabilities);
         self.start(command, tables)
     }
 

@@ -1,4 +1,4 @@
-//! Attacks by an ordinary user of the host against the daemon with the README's capabilities, one per module.
+//! Attacks by an ordinary user of the host against the daemon with the unit's capabilities, one per module.
 //!
 //! Each test has a [`lab::Scene`]: a daemon, a [`lab::Victim`] whose bytes are known, and tenants of [`user`].
 

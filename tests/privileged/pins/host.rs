@@ -13,10 +13,20 @@ use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::SOON;
 
+use crate::lab::ways;
+use crate::user::{USERS, User};
+
 pub(super) const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
+
+/// Each way to attach, for each user.
+pub(super) fn cases() -> impl Iterator<Item = (User, &'static str)> {
+    let ways = ways();
+    USERS.into_iter().flat_map(move |user| ways.clone().into_iter().map(move |way| (user, way)))
+}
 
 /// A TAP and a configuration for daemons that come and go. The bpffs is the namespace's own.
 pub(super) struct Host {
+    pub(super) user: User,
     pub(super) tap: Tap,
     pub(super) config: PathBuf,
     _dir: TempDir,
@@ -24,16 +34,17 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(way: &str) -> Self {
-        Self::with(&format!("attach = \"{way}\"\n"))
+    pub(super) fn new(user: User, way: &str) -> Self {
+        Self::with(user, &format!("attach = \"{way}\"\n"))
     }
 
-    pub(super) fn with(options: &str) -> Self {
+    pub(super) fn with(user: User, options: &str) -> Self {
         let namespace = NetNs::enter().unwrap();
+        user.prepare_host();
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config.toml");
-        let host = Self { tap, config, _dir: dir, _namespace: namespace };
+        let host = Self { user, tap, config, _dir: dir, _namespace: namespace };
         host.configure(options);
         host
     }
@@ -53,10 +64,15 @@ impl Host {
 
     /// Starts this daemon, which counts by this source.
     pub(super) fn start_as(&self, binary: &Path, source: &str) -> Daemon {
-        let daemon = Daemon::start(binary, &["--config", self.config.to_str().unwrap()]).unwrap();
+        let daemon = self.try_start(binary).unwrap();
         let counts = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", source)]);
         daemon.wait_for(SOON, &format!("the TAP to be counted by {source}"), counts).unwrap();
         daemon
+    }
+
+    /// Starts a daemon that need not count.
+    pub(super) fn try_start(&self, binary: &Path) -> anyhow::Result<Daemon> {
+        self.user.start(binary, &self.config)
     }
 
     pub(super) fn send(&self, frames: u64) {
@@ -90,6 +106,7 @@ impl Host {
         (exchanged.into_inner(), returned)
     }
 
+    /// As root, whoever runs the daemon.
     pub(super) fn detach(&self, args: &[&str]) -> String {
         let config = self.config.to_str().unwrap();
         let output = Command::new(BINARY).args(["detach", "--config", config]).args(args).output().unwrap();
@@ -105,8 +122,10 @@ pub(super) fn wait_for_frames(daemon: &Daemon, frames: u64) {
     let counted = |metrics: &Metrics| {
         let packets = metrics.value("vm_network_tx_packets_total", &[])?;
         let by_ebpf = metrics.value("vm_network_packets_by_transport_total", &udp)?;
-        assert!(packets <= frames && by_ebpf <= frames, "{packets} and {by_ebpf} of {frames}");
-        (packets == frames && by_ebpf == frames).then_some(())
+        let on_wire = metrics.value("vm_network_tx_wire_packets_total", &[])?;
+        let all = [packets, by_ebpf, on_wire];
+        assert!(all.iter().all(|counted| *counted <= frames), "{all:?} of {frames}");
+        all.iter().all(|counted| *counted == frames).then_some(())
     };
     daemon.wait_for(SOON, &format!("{frames} frames"), counted).unwrap();
 }

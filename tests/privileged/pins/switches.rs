@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use super::host::{BINARY, Host, wait_for_all, wait_for_device};
-use crate::lab::ways;
+use super::host::{BINARY, Host, cases, wait_for_all, wait_for_device};
 
 /// The readers that are switched off, and the source that is left.
 const SWITCHES: [(&[&str], &str); 5] = [
@@ -16,8 +15,8 @@ const SWITCHES: [(&[&str], &str); 5] = [
 
 #[test]
 fn no_counter_falls_or_jumps_when_a_restart_changes_the_source() {
-    for way in ways() {
-        let host = Host::new(way);
+    for (user, way) in cases() {
+        let host = Host::new(user, way);
         let mut exchanged = 0;
         for (off, source) in SWITCHES {
             let is_off = |reader: &str| off.contains(&reader);
@@ -34,7 +33,7 @@ fn no_counter_falls_or_jumps_when_a_restart_changes_the_source() {
                 let mut last = exchanged as f64;
                 for _ in 0..20 {
                     let now = packets();
-                    assert!(now >= last, "{way}, {source}: {now} after {last}");
+                    assert!(now >= last, "{user:?} {way}, {source}: {now} after {last}");
                     last = now;
                 }
             });

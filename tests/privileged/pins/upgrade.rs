@@ -7,9 +7,8 @@ use std::path::PathBuf;
 use aya::programs::{SchedClassifier, TcAttachType};
 use tempfile::TempDir;
 
-use super::host::{BINARY, Host, wait_for_all};
+use super::host::{BINARY, Host, cases, wait_for_all};
 use crate::chain::tc;
-use crate::lab::ways;
 
 /// How each of the two programs ends: `r0 = 0xffffffff; exit`. See `CONTINUE` in the programs.
 const END: [[u8; 8]; 3] = [[0x18, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], [0; 8], [0x95, 0, 0, 0, 0, 0, 0, 0]];
@@ -56,8 +55,8 @@ fn tags() -> Vec<String> {
 #[test]
 fn other_programs_take_over_under_traffic() {
     let (_dir, other) = other_version();
-    for way in ways() {
-        let host = Host::new(way);
+    for (user, way) in cases() {
+        let host = Host::new(user, way);
         let mut daemon = host.start_as(&other, "ebpf");
         let before = tags();
         let (exchanged, daemon) = host.exchange_while(|| {
@@ -65,9 +64,12 @@ fn other_programs_take_over_under_traffic() {
             daemon.kill().unwrap();
             host.start().kill().unwrap();
             let between = tags();
-            assert!(between.iter().all(|tag| !before.contains(tag)), "{way}: {between:?} after {before:?}");
+            assert!(
+                between.iter().all(|tag| !before.contains(tag)),
+                "{user:?} {way}: {between:?} after {before:?}"
+            );
             host.start_as(&other, "ebpf").terminate().unwrap();
-            assert_eq!(tags(), before, "{way}");
+            assert_eq!(tags(), before, "{user:?} {way}");
             host.start()
         });
         wait_for_all(&daemon, exchanged);

@@ -18,6 +18,7 @@ pub mod packages;
 pub mod packet_socket;
 pub mod prometheus;
 pub mod puppet;
+pub mod service;
 pub mod skip;
 mod sys;
 pub mod tap;

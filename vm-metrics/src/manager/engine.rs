@@ -173,6 +173,7 @@ fn run_reader(name: &'static str, state: &mut ReaderState, vms: &VmSet, batch: &
             errors: 0,
             absent: 0,
             lost: None,
+            pinned: None,
             overuse: Vec::new(),
         },
     }

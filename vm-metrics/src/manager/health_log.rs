@@ -101,6 +101,7 @@ mod tests {
             errors: 1,
             absent: 0,
             lost: None,
+            pinned: None,
             overuse: Vec::new(),
         }
     }

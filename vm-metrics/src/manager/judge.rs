@@ -26,6 +26,7 @@ pub(super) fn reader_run(name: &'static str, report: &ReadReport, duration: Dura
         errors: report.errors,
         absent: report.absent,
         lost: report.lost,
+        pinned: report.pinned,
         overuse: report.overuse.clone().into_list(),
     }
 }
@@ -51,6 +52,7 @@ pub(super) fn source_run(report: &SourceReport) -> PartRun {
         errors: problems + usize::from(report.result.is_err()),
         absent: report.absent,
         lost: None,
+        pinned: None,
         overuse: report.overuse.clone().into_list(),
     }
 }
@@ -77,6 +79,7 @@ fn not_run(name: &'static str, health: PartHealth) -> PartRun {
         errors: 0,
         absent: 0,
         lost: None,
+        pinned: None,
         overuse: Vec::new(),
     }
 }

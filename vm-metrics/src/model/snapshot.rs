@@ -55,6 +55,8 @@ pub struct PartRun {
     pub absent: usize,
     /// How often since its start the kernel had more to say than it could hear; `None` where it does not listen.
     pub lost: Option<u64>,
+    /// Whether what counts stays when the daemon leaves; `None` where nothing could stay.
+    pub pinned: Option<bool>,
     /// What users asked for beyond their share in this tick.
     pub overuse: Vec<Overuse>,
 }

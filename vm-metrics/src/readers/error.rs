@@ -101,6 +101,8 @@ pub struct ReadReport {
     pub absent: usize,
     /// How often since its start the kernel had more to say than the reader could hear; `None` where it does not listen.
     pub lost: Option<u64>,
+    /// Whether what counts stays when the daemon leaves; `None` where nothing could stay.
+    pub pinned: Option<bool>,
     /// The first of the errors, a fault if there is one; the others are most often the same.
     pub first_error: Option<ReaderError>,
     /// What users asked for beyond their share.

@@ -14,6 +14,8 @@ use crate::{
 };
 
 const SUITE: &str = "privileged";
+/// Files that name users and groups: tests add a user.
+const ACCOUNTS: [&str; 2] = ["/etc/passwd", "/etc/group"];
 /// Tests by name only, for they are the processes that tests start: see `vm_process` in the testkit, and `vmm` in the suite.
 const NO_TESTS: [&str; 2] = ["::stand_in_vm", "vmm::vmm"];
 /// Tests of how the daemon treats tenants. They need a whole system: users, FUSE, a writable `/run`. None of them depends
@@ -25,7 +27,7 @@ pub struct Binaries {
     pub suite: PathBuf,
     /// The suite and the daemon.
     pub programs: Vec<Stripped>,
-    /// Files that a test reads by a path that goes up from its package.
+    /// Other files of this machine that the tests need.
     pub files: Vec<PathBuf>,
     pub tests: Vec<String>,
 }
@@ -60,13 +62,12 @@ impl Binaries {
         let suite = executable(&messages, SUITE)?;
         let daemon = executable(&messages, "vm-metrics")?;
         let list = output(Command::new(&suite).args(["--list", "--format", "terse"]).stdin(Stdio::null()))?;
-        let [manifest, readme] = ["vm-metrics/Cargo.toml", "README.md"].map(|file| workspace.root.join(file));
         let directory = workspace.target.join("guest");
         let programs = vec![strip(suite.clone(), &directory)?, strip(daemon, &directory)?];
         let (left_out, tests): (Vec<_>, Vec<_>) =
             names(&list).into_iter().partition(|test| test.starts_with(NOT_IN_A_GUEST));
         eprintln!("xtask: {} tests of hostile tenants run on the machine only", left_out.len());
-        Ok(Self { suite, programs, files: vec![manifest, readme], tests })
+        Ok(Self { suite, programs, files: ACCOUNTS.map(PathBuf::from).into(), tests })
     }
 }
 

@@ -21,8 +21,8 @@ const TEST_DEADLINE: Duration = Duration::from_secs(240);
 const MODULES: &[&str] =
     &["tun", "veth", "macvtap", "sch_ingress", "sch_tbf", "cls_bpf", "cls_u32", "act_gact"];
 /// What the tests run, and the Debian packages it is in.
-const PROGRAMS: &[&str] = &["tc", "ip", "setpriv", "unshare"];
-const PACKAGES: &[&str] = &["iproute2", "util-linux"];
+const PROGRAMS: &[&str] = &["install", "tc", "ip", "setpriv", "unshare"];
+const PACKAGES: &[&str] = &["coreutils", "iproute2", "util-linux"];
 
 /// Guests at the same time: each has a GiB of memory.
 const MAX_GUESTS: usize = 4;

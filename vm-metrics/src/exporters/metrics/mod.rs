@@ -185,6 +185,7 @@ pub(crate) mod tests {
             errors: 0,
             absent: 0,
             lost: Some(0),
+            pinned: Some(false),
             overuse: vec![Overuse { uid: Some(1000), resource: "threads", count: 1 }],
         };
         Snapshot {

@@ -70,6 +70,14 @@ pub(super) const METRICS: &[Metric] = &[
         samples: |s, p| each(s, p, PartKind::Reader, |run| Some(run.lost? as f64)),
     },
     Metric {
+        name: "reader_pinned",
+        kind: Kind::Gauge,
+        help: "1 when the reader's programs and counters stay while no daemon runs, 0 when they leave with it: `vm-metrics doctor` says what would make them stay.",
+        origin: COMPUTED,
+        labels: &["reader"],
+        samples: |s, p| each(s, p, PartKind::Reader, |run| Some(f64::from(u8::from(run.pinned?)))),
+    },
+    Metric {
         name: "source_duration_seconds",
         kind: Kind::Gauge,
         help: "Time the source took in the last tick.",

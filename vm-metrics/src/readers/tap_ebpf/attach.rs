@@ -39,7 +39,7 @@ pub(super) struct Attached {
     stay: bool,
 }
 
-/// One of them.
+/// One of them; they are in the order of [`BOTH`].
 pub(super) struct Hook {
     pub(super) link: SchedClassifierLink,
     pub(super) pin: Option<PathBuf>,
@@ -49,6 +49,24 @@ impl Attached {
     /// No program at all, for the time being.
     pub(super) fn nothing(mode: AttachMode) -> Self {
         Self { mode, hooks: Vec::new(), stay: false }
+    }
+
+    /// Whether one of the programs is on its device, as the kernel says; an error when it does not say.
+    pub(super) fn is_on(
+        &self,
+        loaded: &mut Loaded,
+        direction: Direction,
+        ifindex: u32,
+        device: &str,
+    ) -> Result<bool, LoadError> {
+        let Some((_, hook)) = BOTH.iter().zip(&self.hooks).find(|(hooked, _)| **hooked == direction) else {
+            return Ok(false);
+        };
+        match self.mode {
+            AttachMode::None => Ok(false),
+            AttachMode::Tcx => tcx::is_on(loaded, &hook.link, direction, ifindex),
+            AttachMode::Clsact => clsact::is_on(loaded, direction, device),
+        }
     }
 
     /// Takes the programs off, whether they were to stay or not.
@@ -118,26 +136,18 @@ pub(super) fn try_out(loaded: &mut Loaded, mut way: Way) -> Option<Result<Attach
 
 /// What a daemon before this one has left on an interface, now with the programs of this one: the kernel puts them in the
 /// place of the old in one step. `None` when nothing is left, or the device is another one now.
-pub(super) fn adopt(loaded: &mut Loaded, pins: &Pins, ifindex: u32, device: &str) -> Option<Attached> {
-    let Ok(links) = tcx::adopt(loaded, pins, ifindex) else { return clsact::adopt(loaded, device).ok() };
-    // A device that was moved to another namespace has taken them along, and this one has its index.
-    if BOTH.iter().all(|direction| is_on(loaded, links.mode, *direction, device)) {
-        return Some(links);
-    }
-    if let Err(error) = links.remove() {
-        tracing::warn!("{}", error.in_one_line());
-    }
-    None
-}
-
-/// Whether the program is on a device of which it is said to be.
-pub(super) fn is_on(loaded: &mut Loaded, mode: AttachMode, direction: Direction, device: &str) -> bool {
-    let asked = match mode {
-        AttachMode::None => Ok(false),
-        AttachMode::Tcx => tcx::is_on(loaded, direction, device),
-        AttachMode::Clsact => clsact::is_on(loaded, direction, device),
+pub(super) fn adopt(
+    loaded: &mut Loaded,
+    pins: &Pins,
+    ifindex: u32,
+    device: &str,
+) -> Result<Option<Attached>, LoadError> {
+    let adopted = match pins.has_links(ifindex) {
+        Ok(true) => tcx::adopt(loaded, pins, ifindex),
+        Ok(false) => clsact::adopt(loaded, device),
+        Err(error) => Err(error.into()),
     };
-    asked.unwrap_or(false)
+    adopted.map_err(|error| LoadError::Unverified(Box::new(error)))
 }
 
 /// A kernel that does not know the attach type says so with EINVAL.
@@ -163,6 +173,21 @@ pub(super) fn both(
         }
     }
     Ok(attached)
+}
+
+/// Both directions as they were left, or none. When an answer is missing, all stays as it is.
+pub(super) fn both_left(
+    mode: AttachMode,
+    mut one: impl FnMut(Direction) -> Result<Option<Hook>, LoadError>,
+) -> Result<Option<Attached>, LoadError> {
+    let mut attached = Attached { mode, hooks: Vec::new(), stay: true };
+    for direction in BOTH {
+        match one(direction)? {
+            Some(hook) => attached.hooks.push(hook),
+            None => return attached.remove().map(|()| None),
+        }
+    }
+    Ok(Some(attached))
 }
 
 impl Direction {

@@ -11,8 +11,8 @@ use aya::programs::tc::{
 };
 use rustix::io::Errno;
 
-use super::attach::{Attached, BOTH, Direction, Hook, both};
-use super::error::{LoadError, errno_of};
+use super::attach::{Attached, BOTH, Direction, Hook, both, both_left};
+use super::error::{LoadError, errno_of, unless};
 use super::load::Loaded;
 use super::pins::Pins;
 use crate::model::AttachMode;
@@ -25,6 +25,9 @@ const PRIORITY: u16 = 1;
 /// none takes the place of the other.
 const INGRESS_HANDLE: TcHandle = TcHandle::new(0, 0x766d);
 const EGRESS_HANDLE: TcHandle = TcHandle::new(0, 0x766e);
+
+/// How the kernel says that a filter is not there: nor perhaps the qdisc, a hook in this direction, or the device.
+const NOT_THERE: &[Errno] = &[Errno::NOENT, Errno::INVAL, Errno::OPNOTSUPP, Errno::NODEV];
 
 /// The kind of the qdisc that has hooks in both directions.
 const CLSACT: &str = "clsact";
@@ -59,27 +62,29 @@ pub(super) fn attach(
     })
 }
 
-/// The filters that are there, now with the programs of this daemon.
-pub(super) fn adopt(loaded: &mut Loaded, device: &str) -> Result<Attached, LoadError> {
-    both(AttachMode::Clsact, true, |direction| {
-        Ok(Hook { link: replace_filter(loaded, direction, device)?, pin: None })
+/// The filters that are there, now with the programs of this daemon; `None` where one is not there.
+pub(super) fn adopt(loaded: &mut Loaded, device: &str) -> Result<Option<Attached>, LoadError> {
+    both_left(AttachMode::Clsact, |direction| {
+        let replaced = unless(NOT_THERE, replace_filter(loaded, direction, device))?;
+        Ok(replaced.map(|link| Hook { link, pin: None }))
     })
 }
 
 /// Whether our filter is on the device: asked by replacing it by itself, which is refused where it is not.
 pub(super) fn is_on(loaded: &mut Loaded, direction: Direction, device: &str) -> Result<bool, LoadError> {
-    mem::forget(replace_filter(loaded, direction, device)?);
-    Ok(true)
+    let replaced = unless(NOT_THERE, replace_filter(loaded, direction, device))?;
+    Ok(replaced.map(mem::forget).is_some())
 }
 
-/// Deletes our filters on a device; there may be none.
-pub(super) fn remove_filters(device: &str) -> bool {
-    let remove = |direction: Direction| {
-        let link = left_filter(device, direction)?;
-        aya::programs::Link::detach(link)
-    };
-    // Both, also when the first is not there.
-    BOTH.map(|direction| remove(direction).is_ok()).contains(&true)
+/// Deletes our filters on a device. False where there were none.
+pub(super) fn remove_filters(device: &str) -> Result<bool, LoadError> {
+    let removed = BOTH.map(|direction| {
+        let detached = left_filter(device, direction).and_then(aya::programs::Link::detach);
+        unless(NOT_THERE, detached.map_err(LoadError::Program))
+    });
+    // Both are tried, also when the first is not there.
+    let [ingress, egress] = removed;
+    Ok([ingress?, egress?].iter().any(Option::is_some))
 }
 
 /// Puts the program in the place of our filter; refused when there is none.

@@ -14,9 +14,9 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use rustix::io::Errno;
 use vm_metrics_common::{DropCounts, DropKey, GLOBAL_LAYOUT, Layout, Reasons, Volume, drop_names};
 
-use super::error::{LoadError, errno_of};
+use super::error::{LoadError, errno_of, unless};
 use super::kernel::Kernel;
-use super::pins::{Pins, remove_file};
+use super::pins::{Pins, is_there, remove_file};
 use crate::model::{Batch, DropReading, Nic};
 use crate::readers::ReaderError;
 
@@ -204,7 +204,8 @@ fn inode(netns: u64) -> Result<u32, LoadError> {
 
 /// The map of a program that is still attached, or nothing when there is none.
 fn left_behind(pins: &DropPins) -> Result<Option<Map>, LoadError> {
-    if !pins.map.exists() || PinnedLink::from_pin(&pins.link).is_err() {
+    let link = unless(&[Errno::NOENT], PinnedLink::from_pin(&pins.link).map_err(LoadError::Link))?;
+    if link.is_none() || !is_there(&pins.map)? {
         // One without the other counts nothing.
         remove_file(&pins.link)?;
         remove_file(&pins.map)?;

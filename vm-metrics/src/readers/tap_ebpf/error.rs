@@ -52,6 +52,10 @@ pub(super) enum LoadError {
     Pin(#[from] PinError),
     #[error("{} is a map of another shape: `vm-metrics detach` removes it", path.display())]
     OtherShape { path: PathBuf },
+    #[error("cannot ask which programs are on a device: {0}")]
+    Query(#[source] io::Error),
+    #[error("what an earlier daemon has left on it cannot be asked and stays as it is")]
+    Unverified(#[source] Box<LoadError>),
     #[error("all slots are in use: raise readers.tap_ebpf.max_nics")]
     NoSlot,
     #[error("cannot enter the network namespace: {0}")]
@@ -119,6 +123,17 @@ pub(super) fn errno_of(error: &(dyn Error + 'static)) -> Option<i32> {
     None
 }
 
+/// `None` where the kernel answers that something is not there. That it does not answer is no such answer.
+pub(super) fn unless<T>(not_there: &[Errno], result: Result<T, LoadError>) -> Result<Option<T>, LoadError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => {
+            let errno = errno_of(&error).map(Errno::from_raw_os_error);
+            if errno.is_some_and(|errno| not_there.contains(&errno)) { Ok(None) } else { Err(error) }
+        }
+    }
+}
+
 /// Why one TAP is not counted by eBPF.
 #[derive(Debug, Error)]
 #[error("cannot attach to {device}: {source}")]
@@ -160,6 +175,16 @@ mod tests {
         let health = denied.health();
         assert_eq!((health.state, health.errno), (Health::Unsupported, Some(1)));
         assert!(health.reason.contains("CAP_BPF"), "{}", health.reason);
+    }
+
+    #[test]
+    fn a_denied_question_is_no_answer() {
+        let denied = |errno: Errno| Err::<(), _>(LoadError::Query(errno.into()));
+        assert!(matches!(unless(&[Errno::NOENT], denied(Errno::NOENT)), Ok(None)));
+        for errno in [Errno::PERM, Errno::ACCESS, Errno::NOMEM, Errno::MFILE] {
+            unless(&[Errno::NOENT], denied(errno)).unwrap_err();
+        }
+        unless(&[Errno::NOENT], Err::<(), _>(LoadError::NoSlot)).unwrap_err();
     }
 
     #[test]

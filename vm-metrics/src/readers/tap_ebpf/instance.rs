@@ -2,6 +2,7 @@
 //!
 //! What attaches and detaches here is called on a thread that is in that namespace.
 
+mod adoption;
 mod changes;
 mod put_back;
 
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 pub(super) use self::changes::Changes;
 pub(super) use self::put_back::Blind;
 use super::Way;
-use super::attach::{adopt, attach};
+use super::attach::attach;
 use super::budget::Budget;
 use super::error::{AttachError, LoadError};
 use super::load::{Loaded, Loader, Size};
@@ -38,6 +39,8 @@ pub(super) struct Instance {
     way: Way,
     slots: Slots,
     taps: HashMap<u32, Tap>,
+    /// The slots of interfaces on which programs of an earlier daemon may still count: the kernel has not told.
+    unverified: HashMap<u32, u32>,
     refused: HashMap<u32, Refusal>,
     /// Of the TAPs that went away in this tick and in the last one: what goes in the middle of a tick is missed in the next.
     last_words: [HashMap<Nic, EbpfReading>; 2],
@@ -61,39 +64,11 @@ impl Instance {
     ) -> Result<Self, LoadError> {
         let mut loaded = loader.load(size, pins.as_ref())?;
         let (slots, left) = Slots::restore(&mut loaded)?;
-        let (taps, refused, last_words) = (HashMap::new(), HashMap::new(), Default::default());
-        let mut instance = Self { loaded, pins, way, slots, taps, refused, last_words };
+        let (taps, unverified, refused) = Default::default();
+        let last_words = Default::default();
+        let mut instance = Self { loaded, pins, way, slots, taps, unverified, refused, last_words };
         instance.adopt_all(left, links, netns)?;
         Ok(instance)
-    }
-
-    fn adopt_all(
-        &mut self,
-        left: HashMap<u32, u32>,
-        links: &Links,
-        netns: Option<u64>,
-    ) -> Result<(), LoadError> {
-        for (ifindex, slot) in left {
-            let adopted = match (&self.pins, links.name_of(ifindex)) {
-                (Some(pins), Some(device)) => {
-                    adopt(&mut self.loaded, pins, ifindex, &device).map(|attached| (attached, device))
-                }
-                _ => None,
-            };
-            match adopted {
-                Some((attached, tap)) => {
-                    self.taps.insert(ifindex, Tap::new(Nic { tap, netns }, slot, attached));
-                }
-                None => self.slots.release(&mut self.loaded, ifindex, slot)?,
-            }
-        }
-        if let Some(pins) = &self.pins {
-            let collected = pins.collect_links(|ifindex| self.taps.contains_key(&ifindex));
-            if let Err(error) = collected {
-                tracing::warn!("{error}");
-            }
-        }
-        Ok(())
     }
 
     /// Takes the programs off all TAPs, and leaves nothing for a daemon after this one. False when there was not the time.
@@ -130,7 +105,8 @@ impl Instance {
     /// Whether this interface is on its books.
     pub(super) fn knows(&self, ifindex: u32) -> bool {
         // One for which there was no slot may find one elsewhere.
-        self.counts(ifindex) || self.refused.get(&ifindex).is_some_and(|refusal| !refusal.lacks_slot)
+        let is_held = self.counts(ifindex) || self.unverified.contains_key(&ifindex);
+        is_held || self.refused.get(&ifindex).is_some_and(|refusal| !refusal.lacks_slot)
     }
 
     /// Whether the programs are on this interface.
@@ -167,8 +143,17 @@ impl Instance {
             let rests = self.refused.get(ifindex).is_some_and(|refusal| now < refusal.retry_at);
             !rests && (!self.taps.contains_key(ifindex) || deleted.contains(ifindex))
         };
+        let is_over = |ifindex: &&u32| deleted.contains(ifindex) || links.name_of(**ifindex).is_none();
+        let unverified = self.unverified.keys().filter(is_over);
         Changes {
-            gone: self.taps.iter().filter(is_gone).map(|(ifindex, _)| *ifindex).collect(),
+            gone: self
+                .taps
+                .iter()
+                .filter(is_gone)
+                .map(|(ifindex, _)| ifindex)
+                .chain(unverified)
+                .copied()
+                .collect(),
             new: present
                 .iter()
                 .filter(|(ifindex, _)| is_new(ifindex))
@@ -186,6 +171,9 @@ impl Instance {
     }
 
     fn detach_one(&mut self, ifindex: u32, report: &mut ReadReport) {
+        if let Err(error) = self.release_unverified(ifindex) {
+            report.error(ReaderError::from(&AttachError::new(&format!("interface {ifindex}"), error)));
+        }
         let Some(Tap { nic, kind, slot, attached, .. }) = self.taps.remove(&ifindex) else { return };
         // The counters outlive the device.
         let reading = self.loaded.reading(ifindex, slot, attached.mode);
@@ -218,7 +206,9 @@ impl Instance {
                 }
                 Err(error) => {
                     let lacks_slot = matches!(error, LoadError::NoSlot);
-                    let (error, retry_at) = (AttachError::new(&nic.tap, error), Instant::now() + RETRY);
+                    // To ask once more costs little, and what counts meanwhile is not shown.
+                    let rest = if self.unverified.contains_key(ifindex) { Duration::ZERO } else { RETRY };
+                    let (error, retry_at) = (AttachError::new(&nic.tap, error), Instant::now() + rest);
                     self.refused.insert(*ifindex, Refusal { error, lacks_slot, retry_at });
                 }
             }
@@ -228,6 +218,9 @@ impl Instance {
 
     fn attach_one(&mut self, ifindex: u32, nic: &Nic, links: &mut Links) -> Result<Tap, LoadError> {
         let device = nic.tap.as_str();
+        if let Some(tap) = self.adopt_unverified(ifindex, nic)? {
+            return Ok(tap.of_kind(links.kind_of(device)));
+        }
         let slot = self.slots.assign(&mut self.loaded, ifindex)?.ok_or(LoadError::NoSlot)?;
         let pins = self.pins.as_ref();
         let attached = attach(&mut self.loaded, pins, ifindex, device, &mut self.way).and_then(|attached| {

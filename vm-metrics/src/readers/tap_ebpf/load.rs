@@ -14,7 +14,7 @@ use vm_metrics_common::{Counters, GLOBAL_LAYOUT, Layout, MAX_COLLISIONS, TABLE_S
 
 use super::counters::CounterMap;
 use super::error::LoadError;
-use super::pins::Pins;
+use super::pins::{Pins, is_there};
 use crate::model::{AttachMode, EbpfReading, NicKind};
 
 /// Where the programs write what they have to say: aya-log's.
@@ -212,7 +212,7 @@ const SHAPES: [(&str, usize, usize); 3] = [
 
 /// A pinned map is taken as it is, and the programs would write beyond values that are smaller than they think.
 fn check_shape(path: &Path, key_size: usize, value_size: usize, size: Size) -> Result<(), LoadError> {
-    if !path.exists() {
+    if !is_there(path)? {
         return Ok(());
     }
     let info = MapInfo::from_pin(path)?;

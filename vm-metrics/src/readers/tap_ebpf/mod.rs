@@ -39,8 +39,6 @@ mod tap;
 mod tcx;
 
 #[cfg(feature = "ebpf")]
-use std::io;
-#[cfg(feature = "ebpf")]
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -176,7 +174,8 @@ fn check_pins(options: &Options, host: &Host) -> Result<(), ReaderError> {
     if !options.pin {
         return Ok(());
     }
-    pins::Pins::check(&options.pin_dir(host), options.mount_bpffs).map_err(|error| (&error).into())
+    pins::Pins::check(&options.pin_dir(host), own_load(host), options.mount_bpffs)
+        .map_err(|error| (&error).into())
 }
 
 #[cfg(not(feature = "ebpf"))]
@@ -210,42 +209,62 @@ pub fn detach(section: &Section, host: &Host, all: bool) -> anyhow::Result<Vec<S
     let versions = pins::remove_all(&options.pin_dir(host), own_load(host), all)?;
     let mut removed: Vec<String> = versions.iter().map(|dir| format!("removed {}", dir.display())).collect();
     // Pins that are still there are another version's, and so are the filters.
-    if !pins::namespaces(&options.pin_dir(host)).contains(&own_load(host).netns) {
+    if !pins::namespaces(&options.pin_dir(host))?.contains(&own_load(host).netns) {
         removed.extend(remove_filters(host)?);
     }
-    removed.extend(remove_filters_elsewhere(host, &options.pin_dir(host), |namespace| {
+    let own = own_load(host).netns;
+    let is_asked = all || versions.iter().any(|dir| pins::netns_of(dir) != Some(own));
+    removed.extend(remove_filters_elsewhere(host, &options.pin_dir(host), is_asked, |namespace| {
         // Where no pins were, another daemon may be at work.
         all || versions.iter().any(|dir| pins::netns_of(dir) == Some(namespace))
     })?);
     Ok(removed)
 }
 
-/// In the other network namespaces that are meant, as far as this process may enter: where it may not, its daemon may not
-/// have been. Those with pins that somebody holds are left alone.
+/// In the other network namespaces that are meant; those with pins that somebody holds are left alone. One that may not be
+/// entered is an error where something is asked of them: else no daemon with these rights has been there.
 #[cfg(feature = "ebpf")]
 fn remove_filters_elsewhere(
     host: &Host,
     pin_dir: &Path,
+    is_asked: bool,
     is_meant: impl Fn(u64) -> bool + Sync,
-) -> io::Result<Vec<String>> {
-    let held = pins::namespaces(pin_dir);
+) -> anyhow::Result<Vec<String>> {
+    let held = pins::namespaces(pin_dir)?;
     let mut removed = Vec::new();
     for namespace in Namespace::others(host) {
         let clear = || {
             let id = netns_id().unwrap_or(namespace.inode());
             if is_meant(id) && !held.contains(&id) { remove_filters(host) } else { Ok(Vec::new()) }
         };
-        let there = namespace.within(clear).unwrap_or(Ok(Vec::new()))?;
-        removed.extend(there.iter().map(|line| format!("{line} in net:[{}]", namespace.inode())));
+        let inode = namespace.inode();
+        let there = match namespace.within(clear) {
+            Ok(there) => there?,
+            Err(error) if is_asked => {
+                anyhow::bail!(
+                    "cannot enter net:[{inode}] to take filters off: {error} (it needs CAP_SYS_ADMIN)"
+                )
+            }
+            Err(_) => Vec::new(),
+        };
+        removed.extend(there.iter().map(|line| format!("{line} in net:[{inode}]")));
     }
     Ok(removed)
 }
 
 /// In the network namespace of this thread.
 #[cfg(feature = "ebpf")]
-fn remove_filters(host: &Host) -> io::Result<Vec<String>> {
-    let ours = host.net_device_names()?.into_iter().filter(|device| clsact::remove_filters(device));
-    Ok(ours.map(|device| format!("removed the filters on {device}")).collect())
+fn remove_filters(host: &Host) -> anyhow::Result<Vec<String>> {
+    let mut removed = Vec::new();
+    for device in host.net_device_names()? {
+        let is_removed = clsact::remove_filters(&device).map_err(|error| {
+            anyhow::anyhow!("cannot take the filters off {device}: {}", error.in_one_line())
+        })?;
+        if is_removed {
+            removed.push(format!("removed the filters on {device}"));
+        }
+    }
+    Ok(removed)
 }
 
 #[cfg(not(feature = "ebpf"))]

@@ -3,6 +3,7 @@
 //!
 //! One daemon at a time: a lock on the directory, which the kernel drops with the process however it ends.
 
+mod error;
 mod removal;
 
 use std::fs;
@@ -13,13 +14,12 @@ use rustix::fd::AsFd;
 use rustix::fs::{FlockOperation, flock, fstatfs};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
-use thiserror::Error;
 use vm_metrics_common::ABI_VERSION;
 
+pub use self::error::PinError;
 pub(super) use self::removal::{namespaces, netns_of, remove_all, remove_unheld, report_other_versions};
-use super::attach::Direction;
+use super::attach::{BOTH, Direction};
 use crate::own_dir::{DirError, OwnDir, PRIVATE, check_way, check_writable};
-use crate::readers::ReaderError;
 
 /// `BPF_FS_MAGIC`
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -33,47 +33,6 @@ pub(super) struct Pins {
     _lock: OwnDir,
 }
 
-#[derive(Debug, Error)]
-pub enum PinError {
-    #[error("{} is not in a bpffs (mount one, or set readers.tap_ebpf.mount_bpffs)", dir.display())]
-    NotBpffs { dir: PathBuf },
-    #[error("another vm-metrics daemon holds {}: only one may count with the same pins", dir.display())]
-    Held { dir: PathBuf },
-    #[error("readers.tap_ebpf.pin_dir: {0}")]
-    Dir(#[from] DirError),
-    #[error("{} is not empty: a bpffs mounted there would hide what is in it", dir.display())]
-    NotEmpty { dir: PathBuf },
-    #[error("cannot {operation} {}: {source}", path.display())]
-    Io { operation: &'static str, path: PathBuf, source: io::Error },
-}
-
-impl PinError {
-    fn io(operation: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
-        Self::Io { operation, path: path.to_owned(), source: source.into() }
-    }
-
-    /// Another user may be at work: not merely a host without a bpffs, or one that is closed to this process.
-    pub(super) fn is_interference(&self) -> bool {
-        matches!(self, Self::Dir(error) if error.is_interference())
-    }
-
-    /// The error number of the kernel, where there was one.
-    pub(super) fn errno(&self) -> Option<i32> {
-        match self {
-            Self::Dir(error) => error.errno(),
-            Self::Io { source, .. } => source.raw_os_error(),
-            Self::NotBpffs { .. } | Self::Held { .. } | Self::NotEmpty { .. } => None,
-        }
-    }
-}
-
-impl From<&PinError> for ReaderError {
-    fn from(error: &PinError) -> Self {
-        let (problem, errno, is_fault) = (error.to_string(), error.errno(), error.is_interference());
-        Self::NoPins { problem, errno, is_fault }
-    }
-}
-
 impl Pins {
     /// Makes the directory where it is missing, and takes it.
     pub(super) fn open(root: &Path, load: LoadId, mount_bpffs: bool) -> Result<Self, PinError> {
@@ -84,29 +43,41 @@ impl Pins {
             mount_private(parent_of(root))?;
         }
         // One by one: directories that are made on the way to another one are not private.
-        OwnDir::make(root, PRIVATE)?;
+        OwnDir::make(root, PRIVATE).map_err(|error| PinError::of_root(error, root))?;
         let dir = load.dir(root);
-        let own = OwnDir::make(&dir, PRIVATE)?;
-        OwnDir::make(&dir.join(LINKS), PRIVATE)?;
+        let own = OwnDir::make(&dir, PRIVATE).map_err(|error| PinError::of_root(error, root))?;
         // From here on paths are as good as descriptors: no other user can change where they lead.
         lock(&own, &dir)?;
+        let links = dir.join(LINKS);
+        check_left(&dir, &own)?;
+        check_left(&links, &OwnDir::make(&links, PRIVATE)?)?;
         Ok(Self { dir, _lock: own })
     }
 
     /// Whether a daemon of this user could pin there; changes nothing.
-    pub(super) fn check(root: &Path, mount_bpffs: bool) -> Result<(), PinError> {
+    pub(super) fn check(root: &Path, load: LoadId, mount_bpffs: bool) -> Result<(), PinError> {
         if !is_in_bpffs(root)? {
             return if mount_bpffs { Ok(()) } else { Err(PinError::NotBpffs { dir: root.to_owned() }) };
         }
+        let denied = |error| PinError::of_root(error, root);
         match OwnDir::open(root) {
-            Ok(own) => own.check_writable()?,
+            Ok(own) => own.check_writable().map_err(denied)?,
             Err(DirError::Absent { .. }) => {
                 let parent = parent_of(root);
-                check_writable(check_way(parent)?, parent)?;
+                return check_writable(check_way(parent)?, parent).map_err(denied);
             }
-            Err(error) => return Err(error.into()),
+            // Root asks on a host whose daemon runs as an ordinary user.
+            Err(DirError::Owner { path, owner, us: us @ 0 }) if path == root => {
+                return Err(PinError::OtherUser { dir: path, owner, us });
+            }
+            Err(error) => return Err(denied(error)),
         }
-        Ok(())
+        let dir = load.dir(root);
+        match OwnDir::open(&dir) {
+            Ok(own) => check_left(&dir, &own),
+            Err(DirError::Absent { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Removes all of it: what it held is no longer attached.
@@ -122,6 +93,17 @@ impl Pins {
     /// Where the link on an interface is pinned. (A bpffs refuses names with a dot.)
     pub(super) fn link(&self, ifindex: u32, direction: Direction) -> PathBuf {
         self.dir.join(LINKS).join(format!("{}-{ifindex}", direction.as_str()))
+    }
+
+    /// Whether a link on an interface is pinned in one direction at least.
+    pub(super) fn has_links(&self, ifindex: u32) -> Result<bool, PinError> {
+        let there = BOTH.map(|direction| is_there(&self.link(ifindex, direction)));
+        there.into_iter().try_fold(false, |any, there| Ok(any | there?))
+    }
+
+    /// Removes the pins of links on an interface.
+    pub(super) fn remove_links(&self, ifindex: u32) -> Result<(), PinError> {
+        BOTH.iter().try_for_each(|direction| remove_file(&self.link(ifindex, *direction)))
     }
 
     /// Removes the pins of links on all other interfaces; their devices are gone, or are detached by this.
@@ -162,12 +144,12 @@ impl LoadId {
     /// Removes what a load that failed has left.
     pub(super) fn discard(self, root: &Path) -> Result<(), PinError> {
         let dir = self.dir(root);
-        if dir.is_dir() { removal::remove_dir(&dir) } else { Ok(()) }
+        if is_there(&dir)? { removal::remove_dir(&dir) } else { Ok(()) }
     }
 
     /// Whether a daemon before this one has left it.
-    pub(super) fn is_pinned(self, root: &Path) -> bool {
-        self.dir(root).is_dir()
+    pub(super) fn is_pinned(self, root: &Path) -> Result<bool, PinError> {
+        is_there(&self.dir(root))
     }
 }
 
@@ -179,6 +161,11 @@ fn lock(dir: impl AsFd, path: &Path) -> Result<(), PinError> {
     }
 }
 
+/// What a daemon of root has left passes for ours, but another user can pin nothing there.
+fn check_left(dir: &Path, own: &OwnDir) -> Result<(), PinError> {
+    own.check_writable().map_err(|source| PinError::LeftByOther { dir: dir.to_owned(), source })
+}
+
 /// The way to it is checked before anything there is asked.
 fn is_in_bpffs(root: &Path) -> Result<bool, PinError> {
     let parent = match check_way(parent_of(root)) {
@@ -186,18 +173,19 @@ fn is_in_bpffs(root: &Path) -> Result<bool, PinError> {
         Err(DirError::Absent { .. }) => return Ok(false),
         Err(error) => return Err(error.into()),
     };
-    if is_bpffs(&parent) {
+    if is_bpffs(&parent, parent_of(root))? {
         return Ok(true);
     }
     match check_way(root) {
-        Ok(root) => Ok(is_bpffs(&root)),
+        Ok(dir) => is_bpffs(&dir, root),
         Err(DirError::Absent { .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
-fn is_bpffs(dir: impl AsFd) -> bool {
-    fstatfs(dir).is_ok_and(|fs| fs.f_type == BPF_FS_MAGIC)
+fn is_bpffs(dir: impl AsFd, path: &Path) -> Result<bool, PinError> {
+    let fs = fstatfs(dir).map_err(|errno| PinError::io("ask for the file system of", path, errno))?;
+    Ok(fs.f_type == BPF_FS_MAGIC)
 }
 
 fn parent_of(root: &Path) -> &Path {
@@ -212,6 +200,11 @@ fn mount_private(dir: &Path) -> Result<(), PinError> {
     }
     mount("bpf", dir, "bpf", MountFlags::empty(), Some(c"mode=0700"))
         .map_err(|errno| PinError::io("mount a bpffs on", dir, errno))
+}
+
+/// Whether there is such a file; an error where that may not be known.
+pub(super) fn is_there(path: &Path) -> Result<bool, PinError> {
+    path.try_exists().map_err(|error| PinError::io("look at", path, error))
 }
 
 /// Somebody else may have been faster.

@@ -114,11 +114,15 @@ impl Place {
         }
         loop {
             let load = self.next_load();
-            if !self.pin_dir.as_ref().is_some_and(|pin_dir| load.is_pinned(pin_dir)) {
-                self.is_open = true;
-                return;
-            }
-            match budget.spend(|| self.load(loader, FIRST_NICS, load)) {
+            let opened = match self.is_pinned(load) {
+                Ok(false) => {
+                    self.is_open = true;
+                    return;
+                }
+                Ok(true) => budget.spend(|| self.load(loader, FIRST_NICS, load)),
+                Err(error) => Some(Err(error)),
+            };
+            match opened {
                 Some(Ok(())) => {}
                 None => return,
                 Some(Err(error)) => {
@@ -257,13 +261,18 @@ impl Place {
         }
     }
 
+    /// Whether a daemon before this one has left a load.
+    fn is_pinned(&self, load: LoadId) -> Result<bool, LoadError> {
+        Ok(self.pin_dir.as_ref().map_or(Ok(false), |pin_dir| load.is_pinned(pin_dir))?)
+    }
+
     fn next_load(&self) -> LoadId {
         LoadId { netns: self.netns, of: Some(self.daemon), index: self.instances.len() }
     }
 
     /// With pins, what a daemon before this one has left goes on in it.
     fn load(&mut self, loader: &mut Loader, nics: u32, load: LoadId) -> Result<(), LoadError> {
-        let was_pinned = self.pin_dir.as_ref().is_some_and(|pin_dir| load.is_pinned(pin_dir));
+        let was_pinned = self.is_pinned(load)?;
         let pins = self.pin_dir.as_ref().map(|dir| Pins::open(dir, load, false)).transpose()?;
         let Self { namespace, links, way, .. } = self;
         let size = Size::of_other_namespace(nics);

@@ -134,13 +134,16 @@ impl TapEbpf {
     }
 
     fn remove_unclaimed(&self, pin_dir: &Path) {
-        let removed = pins::remove_unheld(pin_dir, self.terms.daemon);
+        let removed = pins::remove_unheld(pin_dir, self.terms.daemon).unwrap_or_else(|error| {
+            tracing::warn!("cannot look for pins that no VM is there for: {error}");
+            Vec::new()
+        });
         if removed.is_empty() {
             return;
         }
         let is_meant = |namespace| removed.iter().any(|dir| pins::netns_of(dir) == Some(namespace));
-        let filters = remove_filters_elsewhere(&self.host, pin_dir, is_meant).unwrap_or_else(|error| {
-            tracing::warn!("cannot remove filters that no VM is there for: {error}");
+        let filters = remove_filters_elsewhere(&self.host, pin_dir, true, is_meant).unwrap_or_else(|error| {
+            tracing::warn!("cannot remove filters that no VM is there for: {error:#}");
             Vec::new()
         });
         for line in removed.iter().map(|dir| format!("removed {}", dir.display())).chain(filters) {
@@ -175,7 +178,7 @@ fn drops(host: &Host, kernel: Result<Kernel, LoadError>, pins: Option<DropPins>)
 
 impl Reader for TapEbpf {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
-        let mut report = ReadReport::default();
+        let mut report = ReadReport { pinned: Some(self.terms.pin_dir.is_some()), ..ReadReport::default() };
         if let Some(error) = &self.no_pins {
             report.error(ReaderError::Earlier(Arc::clone(error)));
         }

@@ -1,13 +1,16 @@
 //! By TCX: at the head of those on the device, as a link that a pin may hold.
 
+mod links;
+
 use std::path::PathBuf;
 
 use aya::programs::LinkOrder;
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::{SchedClassifier, SchedClassifierLink, TcAttachOptions};
+use aya::programs::links::{FdLink, LinkInfo, PinnedLink};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use rustix::io::Errno;
 
-use super::attach::{Attached, Direction, Hook, both};
-use super::error::LoadError;
+use super::attach::{Attached, Direction, Hook, both, both_left};
+use super::error::{LoadError, unless};
 use super::load::Loaded;
 use super::pins::{Pins, remove_file};
 use crate::model::AttachMode;
@@ -37,21 +40,39 @@ fn pinned(link: SchedClassifierLink, path: PathBuf) -> Result<Hook, LoadError> {
     Ok(Hook { link: FdLink::from(link).try_into()?, pin: Some(path) })
 }
 
-/// The links that are pinned, now with the programs of this daemon.
-pub(super) fn adopt(loaded: &mut Loaded, pins: &Pins, ifindex: u32) -> Result<Attached, LoadError> {
-    both(AttachMode::Tcx, true, |direction| {
+/// The links that are pinned, now with the programs of this daemon; `None` where they are not on this device.
+///
+/// A device that was moved to another namespace has taken them along, and this one may have its index.
+pub(super) fn adopt(loaded: &mut Loaded, pins: &Pins, ifindex: u32) -> Result<Option<Attached>, LoadError> {
+    both_left(AttachMode::Tcx, |direction| {
         let path = pins.link(ifindex, direction);
+        let pinned = PinnedLink::from_pin(&path).map_err(LoadError::Link);
+        let Some(link) = unless(&[Errno::NOENT], pinned)?.map(FdLink::from) else { return Ok(None) };
+        if !is_on_device(&link.info()?, direction, ifindex)? {
+            return Ok(None);
+        }
         let program = loaded.program(direction.program())?;
-        let left = FdLink::from(PinnedLink::from_pin(&path)?).try_into()?;
-        // Refused when the device is gone.
-        let link = program.attach_to_link(left)?;
-        Ok(Hook { link: program.take_link(link)?, pin: Some(path) })
+        // Refused when the device is gone by now.
+        let updated = program.attach_to_link(link.try_into()?).map_err(LoadError::Program);
+        let Some(link) = unless(&[Errno::NOLINK], updated)? else { return Ok(None) };
+        Ok(Some(Hook { link: program.take_link(link)?, pin: Some(path) }))
     })
 }
 
-/// Whether the program is one of those on the device.
-pub(super) fn is_on(loaded: &mut Loaded, direction: Direction, device: &str) -> Result<bool, LoadError> {
+/// Whether a link is on the device, with the program of this daemon.
+pub(super) fn is_on(
+    loaded: &mut Loaded,
+    link: &SchedClassifierLink,
+    direction: Direction,
+    ifindex: u32,
+) -> Result<bool, LoadError> {
     let own = loaded.program(direction.program())?.info()?.id();
-    let (_, programs) = SchedClassifier::query_tcx(device, direction.attach_type())?;
-    Ok(programs.iter().any(|program| program.id() == own))
+    let link = <&FdLink>::try_from(link)?.info()?;
+    Ok(link.program_id() == own && is_on_device(&link, direction, ifindex)?)
+}
+
+/// The link itself says of which index its device is, but not in which namespace.
+fn is_on_device(link: &LinkInfo, direction: Direction, ifindex: u32) -> Result<bool, LoadError> {
+    let links = links::on_device(ifindex, direction).map_err(LoadError::Query);
+    Ok(unless(&[Errno::NODEV], links)?.is_some_and(|links| links.contains(&link.id())))
 }

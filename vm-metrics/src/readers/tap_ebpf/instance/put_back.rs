@@ -3,7 +3,7 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use super::super::attach::{Attached, Direction, attach, is_on};
+use super::super::attach::{Attached, Direction, attach};
 use super::super::error::{AttachError, LoadError};
 use super::Instance;
 use crate::model::Nic;
@@ -24,8 +24,14 @@ impl Instance {
     /// slot.
     pub(in super::super) fn attach_again(&mut self, blind: &[Blind], report: &mut ReadReport) {
         for blind in blind {
-            if !self.is_off(blind) {
-                continue;
+            match self.is_off(blind) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                // What may still be there is not taken off.
+                Err(error) => {
+                    report.error(ReaderError::from(&AttachError::new(&blind.nic.tap, error)));
+                    continue;
+                }
             }
             report.error(ReaderError::Lost { device: blind.nic.tap.clone() });
             if let Err(error) = self.attach_again_one(blind) {
@@ -34,20 +40,20 @@ impl Instance {
         }
     }
 
-    fn is_off(&mut self, blind: &Blind) -> bool {
-        let Some(tap) = self.taps.get_mut(&blind.ifindex) else { return false };
+    fn is_off(&mut self, Blind { ifindex, nic, direction }: &Blind) -> Result<bool, LoadError> {
+        let Some(tap) = self.taps.get_mut(ifindex) else { return Ok(false) };
         let now = Instant::now();
-        if blind.direction == Direction::Ingress {
-            return true;
+        if *direction == Direction::Ingress {
+            return Ok(true);
         }
         if now < tap.put_back_at {
-            return false;
+            return Ok(false);
         }
-        let is_on = is_on(&mut self.loaded, tap.attached.mode, blind.direction, &blind.nic.tap);
-        if is_on {
+        let is_on = tap.attached.is_on(&mut self.loaded, *direction, *ifindex, &nic.tap);
+        if !matches!(is_on, Ok(false)) {
             tap.put_back_at = now + PUT_BACK;
         }
-        !is_on
+        is_on.map(|is_on| !is_on)
     }
 
     fn attach_again_one(&mut self, Blind { ifindex, nic, .. }: &Blind) -> Result<(), LoadError> {

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use vm_metrics_common::ABI_VERSION;
 
 use super::{LoadId, PinError, is_bpffs, lock, parent_of};
-use crate::own_dir::check_way;
+use crate::own_dir::{DirError, check_way};
 
 /// A directory itself, not what a link in its place leads to.
 const DIRECTORY: OFlags =
@@ -29,9 +29,9 @@ pub(in super::super) fn remove_all(root: &Path, own: LoadId, all: bool) -> Resul
     if pins.remove(&dir)? {
         removed.push(dir);
     }
-    removed.extend(remove_unheld(root, own.netns));
+    removed.extend(remove_unheld(root, own.netns)?);
     if all {
-        removed.extend(all_dirs(root).into_iter().filter(|dir| pins.is_removed(dir)));
+        removed.extend(all_dirs(root)?.into_iter().filter(|dir| pins.is_removed(dir)));
     }
     // Fails while there are versions of others in it.
     let _ = fs::remove_dir(root);
@@ -39,11 +39,11 @@ pub(in super::super) fn remove_all(root: &Path, own: LoadId, all: bool) -> Resul
 }
 
 /// Removes the pins that a daemon of this namespace has left for others, and that nobody holds.
-pub(in super::super) fn remove_unheld(root: &Path, daemon: u64) -> Vec<PathBuf> {
-    let Ok(Some(pins)) = open_root(root) else { return Vec::new() };
+pub(in super::super) fn remove_unheld(root: &Path, daemon: u64) -> Result<Vec<PathBuf>, PinError> {
+    let Some(pins) = open_root(root)? else { return Ok(Vec::new()) };
     let is_ours =
         |dir: &PathBuf| abi_of(dir) == Some(ABI_VERSION) && dir.to_string_lossy().contains(&by(daemon));
-    all_dirs(root).into_iter().filter(is_ours).filter(|dir| pins.is_removed(dir)).collect()
+    Ok(all_dirs(root)?.into_iter().filter(is_ours).filter(|dir| pins.is_removed(dir)).collect())
 }
 
 /// Removes a directory of ours.
@@ -53,7 +53,11 @@ pub(super) fn remove_dir(dir: &Path) -> Result<(), PinError> {
 
 /// Says which pins are there that are not for this version to touch.
 pub(in super::super) fn report_other_versions(root: &Path) {
-    for other in all_dirs(root).iter().filter(|dir| abi_of(dir) != Some(ABI_VERSION)) {
+    let dirs = all_dirs(root).unwrap_or_else(|error| {
+        tracing::warn!("{error}");
+        Vec::new()
+    });
+    for other in dirs.iter().filter(|dir| abi_of(dir) != Some(ABI_VERSION)) {
         tracing::warn!(
             "{} is of another version: left alone (`vm-metrics detach --all` removes it)",
             other.display()
@@ -62,8 +66,8 @@ pub(in super::super) fn report_other_versions(root: &Path) {
 }
 
 /// The namespaces that pins are for.
-pub(in super::super) fn namespaces(root: &Path) -> HashSet<u64> {
-    all_dirs(root).iter().filter_map(|dir| netns_of(dir)).collect()
+pub(in super::super) fn namespaces(root: &Path) -> Result<HashSet<u64>, PinError> {
+    Ok(all_dirs(root)?.iter().filter_map(|dir| netns_of(dir)).collect())
 }
 
 /// The namespace in the name of pins.
@@ -88,14 +92,18 @@ struct Root(OwnedFd);
 
 /// `None` where it is not there, or not in a bpffs. A link on the way must be one of root or of this user.
 fn open_root(root: &Path) -> Result<Option<Root>, PinError> {
-    let (Ok(parent), Some(name)) = (check_way(parent_of(root)), root.file_name()) else { return Ok(None) };
+    let Some(name) = root.file_name() else { return Ok(None) };
+    let parent = match check_way(parent_of(root)) {
+        Err(DirError::Absent { .. }) => return Ok(None),
+        way => way?,
+    };
     match openat(parent, name, DIRECTORY, Mode::empty()) {
-        Ok(dir) => Ok(is_bpffs(&dir).then_some(Root(dir))),
+        Ok(dir) => Ok(is_bpffs(&dir, root)?.then_some(Root(dir))),
         Err(Errno::NOENT) => Ok(None),
         Err(Errno::NOTDIR | Errno::LOOP) => {
             let dir = openat(check_way(root)?, ".", DIRECTORY, Mode::empty());
             let dir = dir.map_err(|errno| PinError::io("open", root, errno))?;
-            Ok(is_bpffs(&dir).then_some(Root(dir)))
+            Ok(is_bpffs(&dir, root)?.then_some(Root(dir)))
         }
         Err(errno) => Err(PinError::io("open", root, errno)),
     }
@@ -171,9 +179,9 @@ fn abi_of(dir: &Path) -> Option<u32> {
     name.split('-').next()?.parse().ok()
 }
 
-fn all_dirs(root: &Path) -> Vec<PathBuf> {
-    let Ok(Some(Root(dir))) = open_root(root) else { return Vec::new() };
-    let names = names(&dir, root).unwrap_or_default();
+fn all_dirs(root: &Path) -> Result<Vec<PathBuf>, PinError> {
+    let Some(Root(dir)) = open_root(root)? else { return Ok(Vec::new()) };
+    let names = names(&dir, root)?;
     let paths = names.iter().map(|name| root.join(OsStr::from_bytes(name.to_bytes())));
-    paths.filter(|path| abi_of(path).is_some()).collect()
+    Ok(paths.filter(|path| abi_of(path).is_some()).collect())
 }

@@ -1,0 +1,173 @@
+//! What the kernel does not tell the daemon's user is not taken for an answer.
+
+use std::fs::{metadata, read_dir, set_permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+use std::process::Command;
+
+use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::frames::Frame;
+use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::packet_socket::PacketSocket;
+use vm_metrics_testkit::service;
+use vm_metrics_testkit::skip::skip;
+use vm_metrics_testkit::wait::{SOON, wait_until};
+
+use super::host::{BINARY, Host, cases, wait_for_frames};
+use super::own_pins;
+use crate::lab::{attached_programs, tcx};
+use crate::user::User;
+
+fn pinned(daemon: &Daemon) -> Option<f64> {
+    daemon.metrics().unwrap().value("vm_metrics_reader_pinned", &[("reader", "tap_ebpf")])
+}
+
+fn wait_for_log(daemon: &Daemon, says: &str) {
+    let said = || Ok(daemon.log().contains(says).then_some(()));
+    wait_until(SOON, says, said).unwrap_or_else(|error| panic!("{error}: {}", daemon.log()));
+}
+
+/// What `doctor` says to the user of the service.
+fn doctor(host: &Host) -> String {
+    let mut command = service::command(Path::new(BINARY), &service::capabilities());
+    command.args(["doctor", "--config"]).arg(&host.config);
+    String::from_utf8(command.output().unwrap().stdout).unwrap()
+}
+
+/// Only root may read the pins of the links, as long as they are root's.
+#[test]
+fn a_link_that_cannot_be_asked_stays() {
+    if let Err(reason) = tcx() {
+        return skip(&reason);
+    }
+    let host = Host::new(User::Service, "tcx");
+    let mut daemon = host.start();
+    host.send(1000);
+    wait_for_frames(&daemon, 1000);
+    daemon.kill().unwrap();
+    let links = own_pins().join("links");
+    let links = || read_dir(&links).unwrap().map(|entry| entry.unwrap().path());
+    for link in links() {
+        chown(&link, Some(0), Some(0)).unwrap();
+        set_permissions(&link, PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let daemon = host.start_as(Path::new(BINARY), "netlink");
+    wait_for_log(&daemon, "what an earlier daemon has left on it cannot be asked and stays as it is");
+    // It is the only TAP.
+    let failed = [("part", "tap_ebpf"), ("state", "failed")];
+    assert_eq!(daemon.metrics().unwrap().value("vm_metrics_part_health", &failed), Some(1.0));
+    host.send(300);
+    assert_eq!((links().count(), attached_programs("vmt0")), (2, 2));
+    links().for_each(|link| service::give_to_service(&link).unwrap());
+    host.send(200);
+    wait_for_frames(&daemon, 1500);
+    let gap = daemon.metrics().unwrap().value("vm_network_tx_gap_packets_total", &[]);
+    assert_eq!((gap, attached_programs("vmt0")), (Some(0.0), 2));
+}
+
+/// What is counted there already is not thrown away.
+#[test]
+fn drops_that_cannot_be_asked_stay() {
+    let host = Host::new(User::Service, "auto");
+    host.start().kill().unwrap();
+    let link = own_pins().join("drops-link");
+    if !link.exists() {
+        return skip("the kernel gives reasons for drops from Linux 5.18 on");
+    }
+    chown(&link, Some(0), Some(0)).unwrap();
+    let before = metadata(&link).unwrap().ino();
+    let mut daemon = host.start();
+    wait_for_log(&daemon, "dropped bytes are not counted: `BPF_OBJ_GET` failed: Permission denied");
+    daemon.kill().unwrap();
+    service::give_to_service(&link).unwrap();
+    let daemon = host.start();
+    assert!(!daemon.log().contains("dropped bytes are not counted"), "{}", daemon.log());
+    assert_eq!(metadata(&link).unwrap().ino(), before);
+}
+
+#[test]
+fn detach_fails_where_it_may_not_look() {
+    let host = Host::new(User::Service, "clsact");
+    drop(host.start());
+    let detach = |capabilities: &[String], all: &[&str]| {
+        let mut command = service::command(Path::new(BINARY), capabilities);
+        let output = command.args(["detach", "--config"]).arg(&host.config).args(all).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let all = service::capabilities();
+    let without: Vec<_> = all.iter().filter(|name| *name != "+net_admin").cloned().collect();
+    let (worked, said) = detach(&without, &[]);
+    assert!(!worked && said.contains("cannot take the filters off"), "{said}");
+    assert_eq!(attached_programs("vmt0"), 2);
+    // The test itself is in another namespace.
+    let (worked, said) = detach(&all, &["--all"]);
+    assert!(!worked && said.contains("cannot enter net:[") && said.contains("CAP_SYS_ADMIN"), "{said}");
+    assert_eq!(attached_programs("vmt0"), 0);
+    let (worked, said) = detach(&all, &[]);
+    assert!(worked, "{said}");
+}
+
+/// The programs have seen long ago what such a guest takes.
+#[test]
+fn programs_on_a_slow_guest_stay() {
+    for (user, way) in cases() {
+        let host = Host::new(user, way);
+        let daemon = host.start();
+        let frame = Frame::to_guest().udp4(300);
+        let peer = PacketSocket::bind(host.tap.name()).unwrap();
+        (0..5).for_each(|_| peer.send(&frame).unwrap());
+        let mut buffer = [0; 2048];
+        for taken in 1..=5 {
+            assert!(host.tap.read_frame(&mut buffer).unwrap().is_some());
+            let is_shown = |metrics: &Metrics| {
+                let packets = metrics.value("vm_network_rx_packets_total", &[])?;
+                (packets == f64::from(taken)).then_some(())
+            };
+            daemon.wait_for(SOON, "the frame that is taken", is_shown).unwrap();
+        }
+        assert!(!daemon.log().contains("put back"), "{user:?} {way}: {}", daemon.log());
+    }
+}
+
+#[test]
+fn pins_of_root_stay_when_the_user_changes() {
+    let mut host = Host::new(User::Service, "auto");
+    host.user = User::Root;
+    host.start().kill().unwrap();
+    let pins = own_pins();
+    host.user = User::Service;
+    let daemon = host.start();
+    let says = format!("a daemon of another user has left {}", pins.display());
+    assert!(daemon.log().contains(&says) && daemon.log().contains("`vm-metrics detach`"), "{}", daemon.log());
+    assert_eq!(pinned(&daemon), Some(0.0));
+    assert!(doctor(&host).contains(&says), "{}", doctor(&host));
+    host.send(3);
+    wait_for_frames(&daemon, 3);
+    drop(daemon);
+    assert!(pins.join("COUNTERS").exists());
+    host.detach(&[]);
+    assert_eq!(pinned(&host.start()), Some(1.0));
+}
+
+#[test]
+fn doctor_says_what_would_make_pins() {
+    let host = Host::new(User::Service, "auto");
+    let makes = format!("`install -d -m 0700 -o {} /sys/fs/bpf/vm-metrics`", service::UID);
+    assert!(doctor(&host).contains(&makes), "{}", doctor(&host));
+    // The daemon says the same when the unit does not make the directory.
+    let mut command = service::command(Path::new(BINARY), &service::capabilities());
+    command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&host.config);
+    let daemon = Daemon::start_command(command).unwrap();
+    daemon.wait_until_ready().unwrap();
+    assert!(daemon.log().contains(&makes), "{}", daemon.log());
+    assert_eq!(pinned(&daemon), Some(0.0));
+    drop(daemon);
+    let daemon = host.start();
+    assert_eq!(pinned(&daemon), Some(1.0));
+    assert!(!doctor(&host).contains("no pins"), "{}", doctor(&host));
+    // Root is told whose they are.
+    let doctor = Command::new(BINARY).args(["doctor", "--config"]).arg(&host.config).output().unwrap();
+    let says = format!("belongs to user {}: a daemon of that user pins there", service::UID);
+    let said = String::from_utf8(doctor.stdout).unwrap();
+    assert!(said.contains(&says), "{said}");
+}
