@@ -3,6 +3,7 @@
 #![cfg(feature = "ebpf")]
 #![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
 
+mod billing;
 mod firecracker;
 mod kinds;
 mod libvirt;

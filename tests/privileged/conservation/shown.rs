@@ -1,24 +1,15 @@
-//! What one scrape shows of the VMs' network use.
+//! What the API shows of the VMs' network use, device by device: the metrics go on over the devices of one name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use anyhow::Context;
+use serde_json::Value;
 use vm_metrics_testkit::daemon::Daemon;
-use vm_metrics_testkit::metrics_text::Metrics;
 
 use super::books::Key;
 
 /// In the order of [`books::Numbers`](super::books::Numbers), as far as they are known.
 pub(crate) type Numbers = [Option<u64>; 4];
-
-/// In this order.
-const COUNTERS: [&str; 4] = [
-    "vm_network_rx_bytes_total",
-    "vm_network_rx_packets_total",
-    "vm_network_tx_bytes_total",
-    "vm_network_tx_packets_total",
-];
-const INFO: &str = "vm_info";
-const UP: &str = "vm_up";
 
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
@@ -30,31 +21,27 @@ pub(crate) struct Shown {
 
 impl Shown {
     pub(crate) fn by(daemon: &Daemon) -> anyhow::Result<Self> {
-        let text = daemon.scrape()?;
-        // The rest would only take time to read.
-        let wanted = |line: &&str| {
-            let line = line.strip_prefix("# TYPE ").unwrap_or(line);
-            let name = line.split(['{', ' ']).next().unwrap_or_default();
-            [INFO, UP].contains(&name) || COUNTERS.contains(&name)
-        };
-        let lines: String = text.lines().filter(wanted).flat_map(|line| [line, "\n"]).collect();
-        let metrics = Metrics::parse(&lines)?;
+        let answer: Value = serde_json::from_slice(&daemon.get("/api/v1/vms", None)?.body)?;
         let mut shown = Self::default();
-        for (index, counter) in COUNTERS.iter().enumerate() {
-            for sample in metrics.samples(counter) {
-                let label = |name| sample.label(name).unwrap_or_default().to_owned();
-                let key = Key { vm: label("instance_id"), tap: label("device"), netns: label("netns") };
-                let numbers = shown.nics.entry(key).or_default();
-                numbers[index] = Some(sample.value as u64);
+        for vm in answer["vms"].as_array().context("no list of VMs")? {
+            let id = vm["instance_id"].as_str().unwrap_or_default().to_owned();
+            if let Some(pid) = vm["hypervisor_pid"].as_u64() {
+                shown.pids.insert(id.clone(), pid as u32);
+            }
+            if vm["running"] == false {
+                shown.ended.insert(id.clone());
+            }
+            for nic in vm["nics"].as_array().context("no list of interfaces")? {
+                let tap = nic["device"].as_str().unwrap_or_default().to_owned();
+                let netns = nic["netns"].as_u64().map(|inode| inode.to_string()).unwrap_or_default();
+                let numbers = [("rx", "bytes"), ("rx", "packets"), ("tx", "bytes"), ("tx", "packets")]
+                    .map(|(direction, count)| nic[direction][count].as_u64());
+                // One of which nothing was read says nothing.
+                if numbers.iter().any(Option::is_some) {
+                    shown.nics.insert(Key { vm: id.clone(), tap, netns }, numbers);
+                }
             }
         }
-        for sample in metrics.samples(INFO) {
-            if let (Some(vm), Some(pid)) = (sample.label("instance_id"), sample.label("pid")) {
-                shown.pids.insert(vm.to_owned(), pid.parse().unwrap_or_default());
-            }
-        }
-        let ended = metrics.samples(UP).filter(|sample| sample.value == 0.0);
-        shown.ended = ended.filter_map(|sample| sample.label("instance_id").map(str::to_owned)).collect();
         Ok(shown)
     }
 

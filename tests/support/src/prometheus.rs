@@ -18,10 +18,17 @@ use crate::{http, packages};
 /// A start takes a second, and the first scrape comes about 6 s later.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// A release of Debian with a Prometheus 3.
+const WITH_CREATED: &str = "forky";
+
+/// Ingests created timestamps: a counter was 0 then.
+const CREATED: &str = "--enable-feature=created-timestamp-zero-ingestion";
+
 /// The programs of the package.
 #[derive(Clone, Debug)]
 pub struct Prometheus {
     programs: PathBuf,
+    options: &'static [&'static str],
 }
 
 /// Scrapes its targets every second; killed when dropped.
@@ -39,9 +46,15 @@ impl Prometheus {
     pub fn prepare() -> Result<Self> {
         let installed = Path::new("/usr/bin");
         if installed.join("prometheus").is_file() && installed.join("promtool").is_file() {
-            return Ok(Self { programs: installed.to_owned() });
+            return Ok(Self { programs: installed.to_owned(), options: &[] });
         }
-        Ok(Self { programs: packages::unpacked("prometheus")?.join("usr/bin") })
+        Ok(Self { programs: packages::unpacked("prometheus")?.join("usr/bin"), options: &[] })
+    }
+
+    /// A Prometheus 3 that takes created timestamps; downloaded and unpacked, as above.
+    pub fn prepare_with_created_timestamps() -> Result<Self> {
+        let package = packages::unpacked_of(WITH_CREATED, "prometheus")?;
+        Ok(Self { programs: package.join("usr/bin"), options: &[CREATED] })
     }
 
     /// Starts a server in the namespace of the calling thread, on a port of its own choice.
@@ -53,7 +66,7 @@ impl Prometheus {
         let mut command = Command::new(self.programs.join("prometheus"));
         command.arg(format!("--config.file={}", config.display()));
         command.arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()));
-        command.arg("--web.listen-address=127.0.0.1:0");
+        command.arg("--web.listen-address=127.0.0.1:0").args(self.options);
         let mut process = ChildProcess::spawn("Prometheus", &mut command)?;
         let address = process.wait_for_log(DEADLINE, "where it listens", listening_address)?;
         // Until then it answers queries with 503.
@@ -117,9 +130,11 @@ fn configuration(targets: &[SocketAddr]) -> String {
     )
 }
 
-/// The line before says which address was asked for, `Start listening …`: its port is 0.
+/// The line before says which address was asked for, `Start listening …`: its port is 0. Prometheus 3 names its component
+/// between the two.
 fn listening_address(log: &str) -> Option<SocketAddr> {
-    let (_, after) = log.split_once("msg=\"Listening on\" address=")?;
+    let (_, line) = log.split_once("msg=\"Listening on\"")?;
+    let (_, after) = line.split_once("address=")?;
     let (address, _) = after.split_once(|c: char| c.is_whitespace())?;
     address.parse().ok()
 }

@@ -2,16 +2,31 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::metrics::Since;
+use crate::model::unix_seconds;
 
 /// The counts of all exporters of one daemon, or of one meter.
 #[derive(Clone, Debug, Default)]
 pub struct Exports {
     budgets: Vec<Arc<BudgetCounts>>,
     pushes: Option<Arc<PushCounts>>,
+    /// When their counts were 0; `None` where nobody asks.
+    started: Option<SystemTime>,
 }
 
 impl Exports {
+    /// Those of a daemon that starts now.
+    pub fn starting() -> Self {
+        Self { started: Some(SystemTime::now()), ..Self::default() }
+    }
+
+    /// Since when the counts count.
+    pub(super) fn started(&self) -> Since {
+        self.started.map(unix_seconds)
+    }
+
     /// An exporter with a label budget is there.
     pub fn add_budget(&mut self, counts: Arc<BudgetCounts>) {
         self.budgets.push(counts);

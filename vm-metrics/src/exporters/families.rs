@@ -1,7 +1,7 @@
 //! Every sample of a snapshot as data, in the order of the metrics: what exporters that change or keep samples work on.
 
 use super::exports::Exports;
-use super::metrics::{EXPORT_GROUPS, GROUPS, Group, Kind, Metric};
+use super::metrics::{EXPORT_GROUPS, GROUPS, Group, Kind, Metric, Push, Shown, Since};
 use crate::model::Snapshot;
 
 /// The label that says whose number it is.
@@ -20,18 +20,19 @@ pub struct Family {
     pub samples: Vec<Sample>,
 }
 
-/// The values of the labels, in the order of the family, and the number.
+/// The values of the labels, in the order of the family, the number, and since when it counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     pub labels: Vec<String>,
     pub value: f64,
+    pub since: Since,
 }
 
 /// Every metric of [`GROUPS`], those of the groups that are not wanted without samples.
 pub fn of_snapshot(snapshot: &Snapshot, wanted: impl Fn(&Group) -> bool) -> Vec<Family> {
     families(GROUPS, |group, metric, push| {
         if wanted(group) {
-            (metric.samples)(snapshot, push);
+            (metric.samples)(&Shown::new(snapshot, metric.kind), push);
         }
     })
 }
@@ -55,16 +56,16 @@ impl Family {
     }
 }
 
-fn families<S>(
-    groups: &'static [Group<S>],
-    fill: impl Fn(&'static Group<S>, &'static Metric<S>, &mut dyn FnMut(&[&str], f64)),
+fn families<F>(
+    groups: &'static [Group<F>],
+    fill: impl Fn(&'static Group<F>, &'static Metric<F>, Push<'_>),
 ) -> Vec<Family> {
-    let of_group = |group: &'static Group<S>| group.metrics.iter().map(move |metric| (group, metric));
-    let family = |(group, metric): (&'static Group<S>, &'static Metric<S>)| {
+    let of_group = |group: &'static Group<F>| group.metrics.iter().map(move |metric| (group, metric));
+    let family = |(group, metric): (&'static Group<F>, &'static Metric<F>)| {
         let mut samples = Vec::new();
-        fill(group, metric, &mut |labels, value| {
+        fill(group, metric, &mut |labels, value, since| {
             let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-            samples.push(Sample { labels, value });
+            samples.push(Sample { labels, value, since });
         });
         let Metric { name, kind, help, labels, .. } = *metric;
         Family { prefix: group.prefix, name, kind, help, labels, samples }

@@ -5,6 +5,8 @@
 //!
 //! A snapshot that is too old, because ticks hang, is shown without its VMs: old numbers must not look like those of now.
 
+mod created;
+
 use std::sync::Arc;
 
 use prometheus::core::Collector;
@@ -16,7 +18,7 @@ use super::View;
 use super::families::{self, Family, Sample};
 use super::metrics::Kind;
 use crate::manager::Ticker;
-use crate::model::Snapshot;
+use crate::model::{Snapshot, unix_seconds};
 
 /// The formats that Prometheus asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +92,9 @@ impl PrometheusExporter {
     ) -> prometheus::Result<Vec<u8>> {
         let mut body = Vec::new();
         self.encode(self.view.of_snapshot(snapshot, stale, |group| !group.live), format, &mut body)?;
-        format.encode(&self.process.collect(), &mut body)?;
+        let mut of_process = self.process.collect();
+        created::set_all(&mut of_process, unix_seconds(snapshot.counting_since));
+        format.encode(&of_process, &mut body)?;
         Ok(body)
     }
 
@@ -142,6 +146,9 @@ fn metric(kind: Kind, labels: &[&str], sample: Sample) -> Metric {
         Kind::Counter => {
             let mut counter = Counter::default();
             counter.set_value(sample.value);
+            if let Some(since) = sample.since {
+                created::set(&mut counter, since);
+            }
             metric.set_counter(counter);
         }
         Kind::Gauge => {

@@ -19,7 +19,7 @@ impl Configured {
         prefix: &str,
         ticker: &Ticker,
     ) -> Result<(PrometheusExporter, Running), PushError> {
-        let mut exports = Exports::default();
+        let mut exports = Exports::starting();
         let scraped = LabelBudget::new("prometheus", self.prometheus);
         exports.add_budget(scraped.counts());
         let start = |push: Push| {

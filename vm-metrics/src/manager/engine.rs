@@ -11,7 +11,9 @@ use super::ledger::Ledger;
 use super::retain::{self, Departed, Tick};
 use super::{judge, merge};
 use crate::host::Host;
-use crate::model::{Batch, InstanceInfo, Late, PartHealth, PartKind, PartRun, Snapshot, Trust, VmSet};
+use crate::model::{
+    Batch, InstanceInfo, Late, PartHealth, PartKind, PartRun, Snapshot, Trust, VmSet, unix_seconds,
+};
 use crate::readers::{Configured, Purpose, Reader, Setting, Started, Watch};
 use crate::sources::{InstanceSource, Sources};
 
@@ -24,6 +26,7 @@ pub(super) struct Engine {
     before: Tick,
     health_log: HealthLog,
     ticks: u64,
+    began: SystemTime,
     watch: Watch,
 }
 
@@ -84,6 +87,7 @@ impl Engine {
             before: Tick::default(),
             health_log: HealthLog::default(),
             ticks: 0,
+            began: SystemTime::now(),
             watch: setting.watch,
         })
     }
@@ -142,6 +146,7 @@ impl Engine {
         overuse.merge(self.departed.add(&leaving.vms, last_words, &self.before.stats, began));
         let mut shown = stats.clone();
         self.departed.show(&mut shown, &vms);
+        self.departed.succeed(&mut shown, unix_seconds(SystemTime::now()));
         self.before = Tick { vms, stats };
         self.ticks += 1;
         Arc::new(Snapshot {
@@ -153,6 +158,7 @@ impl Engine {
             tick_duration: began.elapsed(),
             taken: Instant::now(),
             taken_at: SystemTime::now(),
+            counting_since: self.began,
         })
     }
 }

@@ -4,8 +4,9 @@ use vm_metrics_common::{DirectionCounters, DropCounts};
 
 use super::ledger::{Account, Ledger, Seen, Totals};
 use crate::model::{
-    AttachMode, Batch, EbpfReading, EbpfStats, FrameCounts, InstanceInfo, Nic, NicKind, NicSource, NicStats,
-    PacketMix, TapReading, TapStats, ThreadsReading, VcpuReading, VcpuStats, VmSet, VmStats, Volume,
+    AttachMode, Batch, EbpfReading, EbpfStats, FrameCounts, InstanceInfo, Nic, NicKind, NicSince, NicSource,
+    NicStats, PacketMix, TapReading, TapStats, ThreadsReading, VcpuReading, VcpuStats, VmSet, VmSince,
+    VmStats, Volume,
 };
 
 /// What is published of the VMs that are there, and the last words of those that are leaving.
@@ -31,10 +32,16 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger, is_leaving: b
     let threads = vm.hypervisor_pid.and_then(|pid| batch.threads.get(&pid));
     let start_time =
         vm.hypervisor_pid.zip(process.start_ticks).and_then(|(pid, start)| ledger.started(pid, start));
-    let nics: Vec<_> = vm.nics.iter().map(|nic| nic_stats(&vm.id, nic, batch, ledger)).collect();
     // What has the pid of one that leaves may be another process already.
     let start_ticks = process.start_ticks.filter(|_| !is_leaving);
-    let remade: Vec<_> = ledger.take_remade(vm).iter().map(remade_counts).collect();
+    ledger.enter(vm, start_ticks);
+    // They came before those that are there.
+    let remade = ledger.take_remade(vm).into_iter().map(|(nic, device)| (nic, remade_counts(&device)));
+    let remade: Vec<_> = remade.collect();
+    remade.iter().for_each(|(nic, (rx, tx))| ledger.add_remade(vm, nic, *rx, *tx));
+    let remade: Vec<_> = remade.into_iter().map(|(_, counts)| counts).collect();
+    let nics: Vec<_> = vm.nics.iter().map(|nic| nic_stats(vm, nic, batch, ledger)).collect();
+    let since = ledger.vm_since(vm, start_ticks);
     let network = ledger.network(vm, start_ticks, &nics, &remade);
     // A sum without those that cannot be counted is no sum.
     let [net_rx_bytes, net_tx_bytes, net_rx_packets, net_tx_packets] =
@@ -48,7 +55,7 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger, is_leaving: b
         start_time,
         cpu_usec: process.cpu_usec,
         cpu_wait_usec: threads.and_then(|threads| threads.wait_nsec).map(|nsec| nsec / 1000),
-        vcpus: threads.map(|threads| threads.vcpus.iter().map(vcpu_stats).collect()).unwrap_or_default(),
+        vcpus: threads.map(|threads| vcpus(threads, ledger, since)).unwrap_or_default(),
         memory_rss_bytes: process.rss_bytes,
         memory_vms_bytes: process.vms_bytes,
         memory_anon_bytes: process.memory.anon_bytes,
@@ -72,6 +79,7 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger, is_leaving: b
         project: vm.project.clone(),
         nics: nics.into_iter().map(|(_, nic)| nic).collect(),
         uncounted: vm.uncounted.clone(),
+        since,
     }
 }
 
@@ -88,17 +96,23 @@ fn remade_counts(device: &TapReading) -> (FrameCounts, FrameCounts) {
     (rx, tx)
 }
 
-fn vcpu_stats(vcpu: &VcpuReading) -> VcpuStats {
-    VcpuStats {
+fn vcpus(threads: &ThreadsReading, ledger: &mut Ledger, since: VmSince) -> Vec<VcpuStats> {
+    let vcpu = |vcpu: &VcpuReading| VcpuStats {
         vcpu: vcpu.vcpu,
         thread: vcpu.thread,
         cpu_usec: vcpu.times.run_nsec / 1000,
         wait_usec: vcpu.times.wait_nsec / 1000,
-    }
+        // Where the series of the process have had other names, so have these.
+        since: vcpu
+            .start_ticks
+            .and_then(|start| ledger.started(vcpu.thread, start))
+            .filter(|_| since.process.is_some()),
+    };
+    threads.vcpus.iter().map(vcpu).collect()
 }
 
 /// With the number of its part, where anything was read.
-fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> (Option<u64>, NicStats) {
+fn nic_stats(vm: &InstanceInfo, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> (Option<u64>, NicStats) {
     // Numbers of two devices that had the name one after the other are not mixed. The device's reading is the earlier one.
     // Its device leaves in the next tick, with its final counters; what eBPF counts of the new one waits until then.
     let of_device = batch.taps.get(nic);
@@ -114,20 +128,18 @@ fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> (Opt
     let GuestView { rx, tx } = device.map(|device| device_counts(kind, &device.stats)).unwrap_or_default();
     let namespace = nic.netns.and_then(|netns| batch.namespaces.get(&netns)).copied();
     let seen = Seen { nic, ifindex, namespace, rx, tx };
-    let account = ledger.account(owner, &seen);
+    let account = ledger.account(&vm.id, &seen);
     // The equation of what is offered is a TAP's: a macvtap does not say what was delivered.
     let is_tap = kind == NicKind::Tap;
     let drops = batch.drops.get(nic).filter(|drops| is_tap && drops.ifindex == ifindex);
     let line = line(kind, account, rx, tx, ebpf, drops.map(|drops| drops.counts));
     let (rx_backlog_packets, rx_backlog_bytes) = backlog(account, &line, is_tap && device.is_some());
     let gap = gap(kind, account, &line, tx.packets, ebpf, is_tap && device.is_some());
+    account.attached(ebpf.and_then(|ebpf| ebpf.since));
     let published = account.publish(line);
     let (start_time, part) = (account.since, account.part);
-    if let Some(gone) = batch.gone.get(nic) {
-        ledger.gone(*gone, &seen, line);
-    }
     let counted = ebpf.filter(|_| counts_what_was_sent(kind));
-    let stats = NicStats {
+    let mut stats = NicStats {
         device: nic.tap.clone(),
         netns: nic.netns,
         ifindex: Some(ifindex),
@@ -143,7 +155,14 @@ fn nic_stats(owner: &str, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> (Opt
         rx_backlog_bytes,
         rx_gap_packets: gap.rx,
         tx_gap_packets: gap.tx,
+        earlier: None,
+        gone: false,
+        since: NicSince::default(),
     };
+    ledger.go_on(vm, &seen, &mut stats);
+    if let Some(gone) = batch.gone.get(nic) {
+        ledger.gone(*gone, &seen, line);
+    }
     (Some(part), stats)
 }
 

@@ -2,6 +2,7 @@
 //! later still finds the last bytes.
 
 mod settled;
+mod succession;
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -33,6 +34,8 @@ struct Entry {
     since: Instant,
     tenant: Tenant,
     vm: VmStats,
+    /// When another VM came to have its id, in seconds of Unix time.
+    succeeded: Option<f64>,
 }
 
 /// Whole VMs, or VMs with only the interfaces they have lost. An interface is also lost when the VM still has it but
@@ -141,7 +144,7 @@ impl Departed {
         for (info, last) in leaving.vms.iter().zip(last_words) {
             let known = before.get(last.instance_id.as_str()).copied();
             let (tenant, vm) = (Tenant::of(info, &self.trust), settled(last, known));
-            self.vms.push(Entry { since: now, tenant, vm });
+            self.vms.push(Entry { since: now, tenant, vm, succeeded: None });
         }
         // With no retention nothing is kept, not even for this tick's snapshot.
         self.vms.retain(|entry| now.duration_since(entry.since) < self.retention);

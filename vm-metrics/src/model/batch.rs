@@ -121,6 +121,8 @@ pub struct ThreadsReading {
 pub struct VcpuReading {
     pub vcpu: u32,
     pub thread: u32,
+    /// When the thread was started, in clock ticks since boot.
+    pub start_ticks: Option<u64>,
     pub times: SchedTimes,
 }
 
@@ -168,12 +170,14 @@ pub struct TapStats {
 
 /// What the programs on the device counted since they were attached, **host** perspective: on a TAP ingress is what the
 /// guest sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EbpfReading {
     pub ifindex: u32,
     pub kind: NicKind,
     pub attach: AttachMode,
     pub counters: Counters,
+    /// When they were attached, in seconds of Unix time; `None` where a daemon before this one has attached them.
+    pub since: Option<f64>,
     /// Whether the programs can tell which GSO frames the kernel cuts before it delivers them.
     pub sees_cuts: bool,
 }

@@ -1,8 +1,10 @@
 //! The words of the project: what a VM is, what was read of it, what is published. No I/O and no clock.
 
 mod batch;
+mod earlier;
 mod fair_share;
 mod printable;
+mod since;
 mod snapshot;
 mod stats;
 mod tenant;
@@ -15,8 +17,11 @@ pub use batch::{
     Batch, DepartedDevice, DiskBytes, DropReading, EbpfReading, FIRST_NUMBER, Gone, Leaving, MemorySplit,
     ProcessReading, SchedTimes, SmapsRollup, TapReading, TapStats, ThreadsReading, VcpuReading,
 };
+pub use earlier::EarlierCounts;
 pub use fair_share::{Excess, Overuse, fair_share};
 pub(crate) use printable::{Escaping, Printable, is_unsafe};
+pub(crate) use since::unix_seconds;
+pub use since::{NicSince, VmSince};
 pub use snapshot::{Health, Late, PartHealth, PartKind, PartRun, Snapshot};
 pub use stats::{
     AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats, PacketMix, VcpuStats, VmStats, Volume,

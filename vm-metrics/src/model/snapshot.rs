@@ -14,6 +14,8 @@ pub struct Snapshot {
     pub tick: u64,
     pub taken: Instant,
     pub taken_at: SystemTime,
+    /// When the daemon's own counters were 0.
+    pub counting_since: SystemTime,
     pub tick_duration: Duration,
     pub late: Late,
     pub vms: Vec<VmStats>,

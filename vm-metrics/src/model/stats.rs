@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Hypervisor, UncountedNic, VmState};
+use super::{EarlierCounts, Hypervisor, NicSince, UncountedNic, VmSince, VmState};
 
 /// What one VM uses, at one tick. Numbers are cumulative since the start of what they count, but for memory, which is that of
 /// now; CPU and memory are the hypervisor process's, read from the host, network the **guest's** view.
@@ -101,6 +101,9 @@ pub struct VmStats {
     pub nics: Vec<NicStats>,
     /// Network interfaces that cannot be counted.
     pub uncounted: Vec<UncountedNic>,
+    /// Since when its counters count from 0.
+    #[serde(skip)]
+    pub since: VmSince,
 }
 
 impl VmStats {
@@ -148,7 +151,7 @@ impl VmStats {
 
 /// One vCPU: its thread on the host, since that thread was started (`/proc/<pid>/task/<tid>/schedstat`). A vCPU that is
 /// taken out and put in again has another thread, and counts from 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct VcpuStats {
     /// Its number in the guest.
     pub vcpu: u32,
@@ -158,6 +161,9 @@ pub struct VcpuStats {
     pub cpu_usec: u64,
     /// Ready to run and without a CPU of the host, in microseconds: what the guest calls steal.
     pub wait_usec: u64,
+    /// When its thread was started, in seconds of Unix time.
+    #[serde(skip)]
+    pub since: Option<f64>,
 }
 
 /// One network interface of a VM.
@@ -195,6 +201,14 @@ pub struct NicStats {
     pub rx_gap_packets: Option<u64>,
     /// The same of packets that the guest sent; `tx` has them.
     pub tx_gap_packets: Option<u64>,
+    /// What the devices have counted that the VM had under this name before; `None` when this is the first. The metrics
+    /// contain it, the numbers above do not.
+    pub earlier: Option<EarlierCounts>,
+    /// The VM does not have it any more: its last numbers are shown for a while.
+    pub gone: bool,
+    /// Since when its counters, with the `earlier` ones, count from 0.
+    #[serde(skip)]
+    pub since: NicSince,
 }
 
 /// Frames of one direction, since the device was made: whole Ethernet frames without check sequence and virtio-net header.

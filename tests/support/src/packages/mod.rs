@@ -46,6 +46,14 @@ pub fn unpacked(package: &str) -> Result<PathBuf> {
     apt.with_fresh_lists(|| unpack(&apt, &[package], &cache.join(package)))
 }
 
+/// The same of a package of another Debian release than the host's.
+pub(crate) fn unpacked_of(release: &str, package: &str) -> Result<PathBuf> {
+    let cache = cache_dir()?;
+    let _lock = lock(&cache)?;
+    let apt = Apt::of_release(release, &cache)?;
+    apt.with_fresh_lists(|| unpack(&apt, &[package], &cache.join(format!("{package}-{release}"))))
+}
+
 /// The files of the cloud kernel of a Debian release, as [`unpacked`]; of the release that the host has without a name.
 pub(crate) fn unpacked_kernel(release: Option<&str>) -> Result<PathBuf> {
     let cache = cache_dir()?;

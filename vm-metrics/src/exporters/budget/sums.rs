@@ -83,6 +83,8 @@ impl Sums {
                         None => counter.own.get(&own).map(|own| own.value),
                     };
                     if let Some(shown) = shown.filter(|_| inside) {
+                        // One that lacks what is in the series of the rest has not counted since then.
+                        sample.since = sample.since.filter(|_| shown == sample.value);
                         sample.value = shown;
                         family.samples.push(sample);
                     }
@@ -177,7 +179,7 @@ fn others(names: &[&str], sums: &BTreeMap<Vec<String>, f64>) -> Vec<Sample> {
             let value = if WHO.contains(name) { Some(OTHER) } else { rest.next().map(String::as_str) };
             value.unwrap_or_default().to_owned()
         };
-        Sample { labels: names.iter().map(label).collect(), value: *value }
+        Sample { labels: names.iter().map(label).collect(), value: *value, since: None }
     };
     sums.iter().map(sample).collect()
 }

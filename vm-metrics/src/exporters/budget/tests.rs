@@ -202,7 +202,7 @@ proptest! {
             let present = vms.len();
             let families = fit(&mut budget, tick, vms);
             let mut own = 0;
-            for Sample { labels, value } in &family(&families, TX).samples {
+            for Sample { labels, value, .. } in &family(&families, TX).samples {
                 shown.read(labels, *value);
                 if labels[0] == OTHER {
                     prop_assert!(*value >= rest);

@@ -1,19 +1,19 @@
 //! Metrics of the exporters: label budgets, and what became of the pushes.
 
-use super::{Kind, Metric, Push};
+use super::{Kind, Metric, OfExports, Push, Since};
 use crate::exporters::exports::{BudgetCounts, Exports};
 
 const COMPUTED: &str = "computed";
 
 /// Called as existing dashboards call them, prefix included.
-pub(super) const BUDGETS: &[Metric<Exports>] = &[
+pub(super) const BUDGETS: &[Metric<OfExports>] = &[
     Metric {
         name: "metrics_instances_observed",
         kind: Kind::Gauge,
-        help: "VMs that the exporter had to show last; beyond its label budget they are too many.",
+        help: "VMs that the exporter had to show last, those that have ended included; beyond its label budget they are too many.",
         origin: COMPUTED,
         labels: &["exporter"],
-        samples: |exports, push| each(exports, push, |budget| budget.observed().map(|vms| vms as f64)),
+        samples: |exports, push| each(exports, push, None, |budget| budget.observed().map(|vms| vms as f64)),
     },
     Metric {
         name: "metrics_label_budget_exceeded_total",
@@ -21,11 +21,13 @@ pub(super) const BUDGETS: &[Metric<Exports>] = &[
         help: "How often the number of VMs went beyond the label budget of the exporter.",
         origin: COMPUTED,
         labels: &["exporter"],
-        samples: |exports, push| each(exports, push, |budget| Some(budget.exceeded() as f64)),
+        samples: |exports, push| {
+            each(exports, push, exports.started(), |budget| Some(budget.exceeded() as f64));
+        },
     },
 ];
 
-pub(super) const PUSHES: &[Metric<Exports>] = &[
+pub(super) const PUSHES: &[Metric<OfExports>] = &[
     Metric {
         name: "otlp_exports_total",
         kind: Kind::Counter,
@@ -34,8 +36,8 @@ pub(super) const PUSHES: &[Metric<Exports>] = &[
         labels: &["result"],
         samples: |exports, push| {
             if let Some(pushes) = exports.pushes() {
-                push(&["success"], pushes.successes() as f64);
-                push(&["failure"], pushes.failures() as f64);
+                push(&["success"], pushes.successes() as f64, exports.started());
+                push(&["failure"], pushes.failures() as f64, exports.started());
             }
         },
     },
@@ -47,16 +49,16 @@ pub(super) const PUSHES: &[Metric<Exports>] = &[
         labels: &[],
         samples: |exports, push| {
             if let Some(age) = exports.pushes().and_then(|pushes| pushes.last_success_age()) {
-                push(&[], age.as_secs_f64());
+                push(&[], age.as_secs_f64(), None);
             }
         },
     },
 ];
 
-fn each(exports: &Exports, push: Push<'_>, value: fn(&BudgetCounts) -> Option<f64>) {
+fn each(exports: &Exports, push: Push<'_>, since: Since, value: fn(&BudgetCounts) -> Option<f64>) {
     for budget in exports.budgets() {
         if let Some(value) = value(budget) {
-            push(&[budget.exporter()], value);
+            push(&[budget.exporter()], value, since);
         }
     }
 }

@@ -6,25 +6,27 @@
 mod exports;
 mod nic;
 mod own;
+mod shown;
 mod vcpu;
 mod vm;
 
 use std::fmt::Write as _;
 
 use super::exports::Exports;
-use crate::model::Snapshot;
+pub use shown::Shown;
 
-/// What a series means to whoever adds it up.
+/// What a series means to whoever adds it up. It decides what is shown of VMs and interfaces that are gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Never falls within one incarnation of what it describes.
+    /// Never falls within one incarnation of what it describes. The last value is shown for the retention.
     Counter,
+    /// Says how things are now, and ends with what it describes.
     Gauge,
 }
 
-/// One metric of what an `S` tells.
+/// One metric, whose samples an `F` gives.
 #[derive(Debug)]
-pub struct Metric<S = Snapshot> {
+pub struct Metric<F = OfSnapshot> {
     /// Follows the prefix and `_`.
     pub name: &'static str,
     pub kind: Kind,
@@ -33,22 +35,31 @@ pub struct Metric<S = Snapshot> {
     /// Where the number comes from.
     pub origin: &'static str,
     pub labels: &'static [&'static str],
-    /// Every sample: the values of the labels, in order, and the number.
-    pub samples: fn(&S, Push<'_>),
+    /// Every sample: the values of the labels, in order, the number, and since when it counts.
+    pub samples: F,
 }
 
+/// Samples of what a snapshot says.
+pub type OfSnapshot = fn(&Shown<'_>, Push<'_>);
+
+/// Samples of how the exporters do.
+pub(crate) type OfExports = fn(&Exports, Push<'_>);
+
 /// Takes one sample.
-pub type Push<'p> = &'p mut dyn FnMut(&[&str], f64);
+pub type Push<'p> = &'p mut dyn FnMut(&[&str], f64, Since);
+
+/// When a counter was 0, in seconds of Unix time; `None` where nobody knows, and for gauges.
+pub type Since = Option<f64>;
 
 /// A group of metrics with one prefix.
 #[derive(Debug)]
-pub struct Group<S: 'static = Snapshot> {
+pub struct Group<F: 'static = OfSnapshot> {
     pub title: &'static str,
     /// `None`: the configured one.
     pub prefix: Option<&'static str>,
     /// Differs between two looks at the same snapshot.
     pub live: bool,
-    pub metrics: &'static [Metric<S>],
+    pub metrics: &'static [Metric<F>],
 }
 
 /// All there is, in the order of the output.
@@ -61,13 +72,13 @@ pub const GROUPS: &[Group] = &[
 ];
 
 /// What no snapshot tells: how the exporters themselves do.
-pub(crate) const EXPORT_GROUPS: &[Group<Exports>] = &[
+pub(crate) const EXPORT_GROUPS: &[Group<OfExports>] = &[
     Group { title: "Label budgets", prefix: None, live: true, metrics: exports::BUDGETS },
     Group { title: "The push", prefix: Some("vm_metrics"), live: true, metrics: exports::PUSHES },
 ];
 
 /// The exported name.
-pub fn full_name<S>(group: &Group<S>, prefix: &str, metric: &Metric<S>) -> String {
+pub fn full_name<F>(group: &Group<F>, prefix: &str, metric: &Metric<F>) -> String {
     format!("{}_{}", group.prefix.unwrap_or(prefix), metric.name)
 }
 
@@ -79,7 +90,7 @@ pub fn to_markdown() -> String {
     page
 }
 
-fn table<S>(page: &mut String, group: &Group<S>) {
+fn table<F>(page: &mut String, group: &Group<F>) {
     let _ = write!(page, "\n## {}\n\n{TABLE_HEAD}", group.title);
     for metric in group.metrics {
         let kind = match metric.kind {
@@ -147,14 +158,18 @@ pub(crate) mod tests {
             rx_backlog_bytes: Some(0),
             rx_gap_packets: Some(0),
             tx_gap_packets: Some(0),
+            earlier: None,
+            gone: false,
+            since: NicSince { device: Some(1.5), ebpf: Some(2.5) },
         };
         let vm = VmStats {
             instance_id: "a".into(),
             instance_name: "b".into(),
+            running: true,
             start_time: Some(1.0),
             cpu_usec: Some(1),
             cpu_wait_usec: Some(1),
-            vcpus: vec![VcpuStats::default(), VcpuStats { vcpu: 1, ..VcpuStats::default() }],
+            vcpus: [0, 1].map(|vcpu| VcpuStats { vcpu, since: Some(1.0), ..VcpuStats::default() }).into(),
             memory_rss_bytes: Some(1),
             memory_vms_bytes: Some(1),
             memory_anon_bytes: Some(1),
@@ -174,6 +189,7 @@ pub(crate) mod tests {
             project: Some("p".into()),
             nics: vec![nic],
             uncounted: vec![UncountedNic { kind: UncountedKind::User, name: "n0".into() }],
+            since: VmSince { process: Some(1.0), cpu_wait: Some(1.0) },
             ..VmStats::default()
         };
         let part = |kind, name| PartRun {
@@ -192,6 +208,7 @@ pub(crate) mod tests {
             tick: 1,
             taken: Instant::now(),
             taken_at: SystemTime::now(),
+            counting_since: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
             tick_duration: Duration::from_millis(1),
             late: Late::default(),
             vms: vec![vm],
@@ -210,8 +227,10 @@ pub(crate) mod tests {
     fn every_metric_is_set_with_all_its_labels() {
         for (name, metric) in all() {
             let mut samples = 0;
-            (metric.samples)(&full(), &mut |labels, _| {
+            let snapshot = full();
+            (metric.samples)(&Shown::new(&snapshot, metric.kind), &mut |labels, _, since| {
                 assert_eq!(labels.len(), metric.labels.len(), "{name}");
+                assert_eq!(since.is_some(), metric.kind == Kind::Counter, "{name}");
                 samples += 1;
             });
             assert!(samples > 0, "{name} is never set");
@@ -222,11 +241,32 @@ pub(crate) mod tests {
     fn no_series_appears_twice() {
         for (name, metric) in all() {
             let mut seen = HashSet::new();
-            (metric.samples)(&full(), &mut |labels, _| {
+            let snapshot = full();
+            (metric.samples)(&Shown::new(&snapshot, metric.kind), &mut |labels, _, _| {
                 let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
                 assert!(seen.insert(labels.clone()), "{name}{labels:?} twice");
             });
         }
+    }
+
+    /// What is shown of a VM in one that has ended, and of an interface that is gone.
+    #[test]
+    fn only_counters_outlive_what_they_count() {
+        let mut ended = full();
+        ended.vms[0].running = false;
+        let mut without_nic = full();
+        without_nic.vms[0].nics[0].gone = true;
+        for (name, metric) in all() {
+            let of = |label| metric.labels.contains(&label);
+            for (snapshot, is_of_gone) in [(&ended, of("instance_id")), (&without_nic, of("device"))] {
+                let mut samples = 0;
+                (metric.samples)(&Shown::new(snapshot, metric.kind), &mut |_, _, _| samples += 1);
+                let ends = is_of_gone && metric.kind == Kind::Gauge && metric.name != "up";
+                assert_eq!(samples == 0, ends, "{name}");
+            }
+        }
+        let instances = own::METRICS.iter().find(|metric| metric.name == "instances").unwrap();
+        (instances.samples)(&Shown::new(&ended, Kind::Gauge), &mut |_, value, _| assert!(value == 0.0));
     }
 
     #[test]
@@ -252,14 +292,15 @@ pub(crate) mod tests {
     #[test]
     fn nothing_measured_is_nothing_said() {
         let mut snapshot = full();
-        snapshot.vms = vec![VmStats { instance_id: "a".into(), ..VmStats::default() }];
+        snapshot.vms = vec![VmStats { instance_id: "a".into(), running: true, ..VmStats::default() }];
         for metric in vm::METRICS
             .iter()
             .chain(vcpu::METRICS)
             .chain(nic::METRICS)
             .filter(|metric| !["info", "up"].contains(&metric.name))
         {
-            (metric.samples)(&snapshot, &mut |labels, value| panic!("{}{labels:?} = {value}", metric.name));
+            let shown = Shown::new(&snapshot, metric.kind);
+            (metric.samples)(&shown, &mut |labels, value, _| panic!("{}{labels:?} = {value}", metric.name));
         }
     }
 

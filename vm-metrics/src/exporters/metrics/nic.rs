@@ -1,7 +1,7 @@
 //! Metrics of a network interface, in the guest's words: rx is received, tx is sent.
 
-use super::{Kind, Metric, Push};
-use crate::model::{NicStats, PacketMix, Snapshot, VmStats};
+use super::{Kind, Metric, OfSnapshot, Push, Shown, Since};
+use crate::model::{NicStats, PacketMix};
 
 /// `netns` is empty, and so left out, for a device in the daemon's own network namespace.
 pub(super) const NIC: &[&str] = &["instance_id", "instance_name", "device", "netns"];
@@ -31,29 +31,29 @@ pub(super) const METRICS: &[Metric] = &[
         "network_rx_dropped_bytes_total",
         "Bytes of the packets that are dropped like those of network_rx_dropped_total, since the attach.",
         DROPS,
-        |s, p| each(s, p, |nic| Some(nic.ebpf?.ring_dropped?.bytes)),
+        |s, p| attached(s, p, |nic| Some(nic.ebpf?.ring_dropped?.bytes)),
     ),
     counter(
         "network_rx_queue_dropped_packets_total",
         "Packets for the guest that the queueing discipline of its TAP or another tc program dropped, since the attach.",
         DROPS,
-        |s, p| each(s, p, |nic| Some(nic.ebpf?.queue_dropped?.packets)),
+        |s, p| attached(s, p, |nic| Some(nic.ebpf?.queue_dropped?.packets)),
     ),
     counter(
         "network_rx_queue_dropped_bytes_total",
         "Bytes for the guest that the queueing discipline of its TAP or another tc program dropped, since the attach.",
         DROPS,
-        |s, p| each(s, p, |nic| Some(nic.ebpf?.queue_dropped?.bytes)),
+        |s, p| attached(s, p, |nic| Some(nic.ebpf?.queue_dropped?.bytes)),
     ),
     gauge(
         "network_rx_backlog_packets",
         "Packets that wait for the guest: offered, less received, dropped and queue_dropped.",
-        |s, p| each(s, p, |nic| nic.rx_backlog_packets),
+        |s, p| gauges(s, p, |nic| nic.rx_backlog_packets),
     ),
     gauge(
         "network_rx_backlog_bytes",
         "Bytes that wait for the guest: offered, less received, dropped and queue_dropped.",
-        |s, p| each(s, p, |nic| nic.rx_backlog_bytes),
+        |s, p| gauges(s, p, |nic| nic.rx_backlog_bytes),
     ),
     counter(
         "network_tx_dropped_total",
@@ -71,37 +71,37 @@ pub(super) const METRICS: &[Metric] = &[
         "network_rx_offered_bytes_total",
         "Bytes the host offered to the guest since the attach: received, dropped, queue_dropped, or in the backlog.",
         EBPF,
-        |s, p| each(s, p, |nic| Some(nic.ebpf?.offered?.bytes)),
+        |s, p| attached(s, p, |nic| Some(nic.ebpf?.offered?.bytes)),
     ),
     counter(
         "network_rx_offered_packets_total",
         "Packets the host offered to the guest since the attach: received, dropped, queue_dropped, or in the backlog.",
         EBPF,
-        |s, p| each(s, p, |nic| Some(nic.ebpf?.offered?.packets)),
+        |s, p| attached(s, p, |nic| Some(nic.ebpf?.offered?.packets)),
     ),
     counter(
         "network_rx_wire_packets_total",
         "Packets offered to the guest since the attach as the wire would carry them: a GSO frame counts as its segments.",
         EBPF,
-        |s, p| each(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.rx.wire_packets)),
+        |s, p| attached(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.rx.wire_packets)),
     ),
     counter(
         "network_tx_wire_packets_total",
         "Packets the guest sent since the attach as the wire would carry them: a GSO frame counts as its segments.",
         EBPF,
-        |s, p| each(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.tx.wire_packets)),
+        |s, p| attached(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.tx.wire_packets)),
     ),
     counter(
         "network_rx_wire_bytes_total",
         "Bytes offered to the guest since the attach as the wire would carry them: every segment with its headers.",
         EBPF,
-        |s, p| each(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.rx.wire_bytes)),
+        |s, p| attached(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.rx.wire_bytes)),
     ),
     counter(
         "network_tx_wire_bytes_total",
         "Bytes the guest sent since the attach as the wire would carry them: every segment with its headers.",
         EBPF,
-        |s, p| each(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.tx.wire_bytes)),
+        |s, p| attached(s, p, |nic| nic.ebpf.map(|ebpf| ebpf.tx.wire_bytes)),
     ),
     by(
         "network_gso_packets_total",
@@ -178,9 +178,9 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "computed",
         labels: NIC,
         samples: |snapshot, push| {
-            for (vm, nic) in nics(snapshot) {
+            for (vm, nic) in snapshot.nics() {
                 if let Some(since) = nic.start_time {
-                    push(&[&vm.instance_id, &vm.instance_name, &nic.device, &netns(nic)], since);
+                    push(&[&vm.instance_id, &vm.instance_name, &nic.device, &netns(&nic)], since, None);
                 }
             }
         },
@@ -192,9 +192,13 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "computed",
         labels: &["instance_id", "instance_name", "device", "netns", "source", "attach"],
         samples: |snapshot, push| {
-            for (vm, nic) in nics(snapshot) {
+            for (vm, nic) in snapshot.nics() {
                 let (source, attach) = (nic.source.as_str(), nic.attach.as_str());
-                push(&[&vm.instance_id, &vm.instance_name, &nic.device, &netns(nic), source, attach], 1.0);
+                push(
+                    &[&vm.instance_id, &vm.instance_name, &nic.device, &netns(&nic), source, attach],
+                    1.0,
+                    None,
+                );
             }
         },
     },
@@ -205,9 +209,9 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "sources",
         labels: &["instance_id", "instance_name", "kind", "nic"],
         samples: |snapshot, push| {
-            for vm in &snapshot.vms {
+            for vm in snapshot.vms() {
                 for nic in &vm.uncounted {
-                    push(&[&vm.instance_id, &vm.instance_name, nic.kind.as_str(), &nic.name], 1.0);
+                    push(&[&vm.instance_id, &vm.instance_name, nic.kind.as_str(), &nic.name], 1.0, None);
                 }
             }
         },
@@ -218,12 +222,12 @@ const fn counter(
     name: &'static str,
     help: &'static str,
     origin: &'static str,
-    samples: fn(&Snapshot, Push<'_>),
+    samples: OfSnapshot,
 ) -> Metric {
     Metric { name, kind: Kind::Counter, help, origin, labels: NIC, samples }
 }
 
-const fn gauge(name: &'static str, help: &'static str, samples: fn(&Snapshot, Push<'_>)) -> Metric {
+const fn gauge(name: &'static str, help: &'static str, samples: OfSnapshot) -> Metric {
     Metric { name, kind: Kind::Gauge, help, origin: "computed", labels: NIC, samples }
 }
 
@@ -231,23 +235,39 @@ const fn by(
     name: &'static str,
     help: &'static str,
     labels: &'static [&'static str],
-    samples: fn(&Snapshot, Push<'_>),
+    samples: OfSnapshot,
 ) -> Metric {
     Metric { name, kind: Kind::Counter, help, origin: EBPF, labels, samples }
-}
-
-fn nics(snapshot: &Snapshot) -> impl Iterator<Item = (&VmStats, &NicStats)> {
-    snapshot.vms.iter().flat_map(|vm| vm.nics.iter().map(move |nic| (vm, nic)))
 }
 
 pub(super) fn netns(nic: &NicStats) -> String {
     nic.netns.map(|inode| inode.to_string()).unwrap_or_default()
 }
 
-fn each(snapshot: &Snapshot, push: Push<'_>, value: impl Fn(&NicStats) -> Option<u64>) {
-    for (vm, nic) in nics(snapshot) {
-        if let Some(value) = value(nic) {
-            push(&[&vm.instance_id, &vm.instance_name, &nic.device, &netns(nic)], value as f64);
+/// What the device counts.
+fn each(snapshot: &Shown<'_>, push: Push<'_>, value: impl Fn(&NicStats) -> Option<u64>) {
+    push_each(snapshot, push, |nic| nic.since.device, value);
+}
+
+/// What only the programs count.
+fn attached(snapshot: &Shown<'_>, push: Push<'_>, value: impl Fn(&NicStats) -> Option<u64>) {
+    push_each(snapshot, push, |nic| nic.since.ebpf, value);
+}
+
+fn gauges(snapshot: &Shown<'_>, push: Push<'_>, value: impl Fn(&NicStats) -> Option<u64>) {
+    push_each(snapshot, push, |_| None, value);
+}
+
+fn push_each(
+    snapshot: &Shown<'_>,
+    push: Push<'_>,
+    since: impl Fn(&NicStats) -> Since,
+    value: impl Fn(&NicStats) -> Option<u64>,
+) {
+    for (vm, nic) in snapshot.nics() {
+        if let Some(value) = value(&nic) {
+            let labels = [&vm.instance_id, &vm.instance_name, &nic.device, &netns(&nic)];
+            push(&labels.map(String::as_str), value as f64, since(&nic));
         }
     }
 }
@@ -256,16 +276,16 @@ fn each(snapshot: &Snapshot, push: Push<'_>, value: impl Fn(&NicStats) -> Option
 type Part = fn(&PacketMix) -> u64;
 
 /// Both directions, split by a last label; an empty name stands for no such label.
-fn each_kind(snapshot: &Snapshot, push: Push<'_>, kinds: &[(&str, Part)]) {
-    for (vm, nic) in nics(snapshot) {
+fn each_kind(snapshot: &Shown<'_>, push: Push<'_>, kinds: &[(&str, Part)]) {
+    for (vm, nic) in snapshot.nics() {
         let Some(ebpf) = &nic.ebpf else { continue };
-        let netns = netns(nic);
+        let netns = netns(&nic);
         for (direction, mix) in [("rx", &ebpf.rx), ("tx", &ebpf.tx)] {
             for (kind, value) in kinds {
                 let labels =
                     [vm.instance_id.as_str(), &vm.instance_name, &nic.device, &netns, direction, kind];
                 let labels = if kind.is_empty() { &labels[..5] } else { &labels[..] };
-                push(labels, value(mix) as f64);
+                push(labels, value(mix) as f64, nic.since.ebpf);
             }
         }
     }

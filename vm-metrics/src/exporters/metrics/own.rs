@@ -1,8 +1,8 @@
 //! Metrics of the daemon itself: whether its other numbers can be trusted, and what they cost.
 
 use super::nic::{NIC, netns};
-use super::{Kind, Metric, Push};
-use crate::model::{Health, Overuse, PartKind, PartRun, Snapshot};
+use super::{Kind, Metric, OfSnapshot, Push, Shown, Since};
+use crate::model::{Health, Overuse, PartKind, PartRun};
 
 const COMPUTED: &str = "computed";
 
@@ -15,25 +15,29 @@ pub(super) const METRICS: &[Metric] = &[
         labels: &["version", "ebpf"],
         samples: |_, push| {
             let ebpf = if cfg!(feature = "ebpf") { "true" } else { "false" };
-            push(&[env!("CARGO_PKG_VERSION"), ebpf], 1.0);
+            push(&[env!("CARGO_PKG_VERSION"), ebpf], 1.0, None);
         },
     },
-    gauge("instances", "VMs in the snapshot.", |snapshot, push| push(&[], snapshot.vms.len() as f64)),
-    counter("ticks_total", "Ticks that ended.", |snapshot, push| push(&[], snapshot.tick as f64)),
+    gauge("instances", "VMs that are there.", |snapshot, push| {
+        push(&[], snapshot.vms().count() as f64, None);
+    }),
+    counter("ticks_total", "Ticks that ended.", |snapshot, push| {
+        push(&[], snapshot.tick() as f64, snapshot.daemon_since());
+    }),
     counter(
         "ticks_late_total",
         "Ticks that were due before the one before them had ended.",
-        |snapshot, push| push(&[], snapshot.late.ticks as f64),
+        |snapshot, push| push(&[], snapshot.late().ticks as f64, snapshot.daemon_since()),
     ),
     counter(
         "gap_seconds_total",
         "Time by which ticks began too late: what came and went meanwhile may be missing.",
-        |snapshot, push| push(&[], snapshot.late.by.as_secs_f64()),
+        |snapshot, push| push(&[], snapshot.late().by.as_secs_f64(), snapshot.daemon_since()),
     ),
     gauge(
         "tick_duration_seconds",
         "Time the last tick took: listing, reading and merging.",
-        |snapshot, push| push(&[], snapshot.tick_duration.as_secs_f64()),
+        |snapshot, push| push(&[], snapshot.tick_duration().as_secs_f64(), None),
     ),
     Metric {
         name: "reader_duration_seconds",
@@ -42,7 +46,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: COMPUTED,
         labels: &["reader"],
         samples: |s, p| {
-            each(s, p, PartKind::Reader, |run| run.duration.map(|duration| duration.as_secs_f64()))
+            each(s, p, None, PartKind::Reader, |run| run.duration.map(|duration| duration.as_secs_f64()))
         },
     },
     Metric {
@@ -51,7 +55,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "1 when the reader read all there is in the last tick, else 0.",
         origin: COMPUTED,
         labels: &["reader"],
-        samples: |s, p| each(s, p, PartKind::Reader, success),
+        samples: |s, p| each(s, p, None, PartKind::Reader, success),
     },
     Metric {
         name: "reader_errors",
@@ -59,7 +63,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Things the reader could not read in the last tick, also those that are not there: a process that has ended, a TAP that a VM names.",
         origin: COMPUTED,
         labels: &["reader"],
-        samples: |s, p| each(s, p, PartKind::Reader, |run| Some(run.errors as f64)),
+        samples: |s, p| each(s, p, None, PartKind::Reader, |run| Some(run.errors as f64)),
     },
     Metric {
         name: "reader_lost_events_total",
@@ -67,7 +71,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "How often the kernel had more to say of devices at once than the reader could hear: the last counters of some may be missing.",
         origin: COMPUTED,
         labels: &["reader"],
-        samples: |s, p| each(s, p, PartKind::Reader, |run| Some(run.lost? as f64)),
+        samples: |s, p| each(s, p, s.daemon_since(), PartKind::Reader, |run| Some(run.lost? as f64)),
     },
     Metric {
         name: "reader_pinned",
@@ -75,7 +79,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "1 when the reader's programs and counters stay while no daemon runs, 0 when they leave with it: `vm-metrics doctor` says what would make them stay.",
         origin: COMPUTED,
         labels: &["reader"],
-        samples: |s, p| each(s, p, PartKind::Reader, |run| Some(f64::from(u8::from(run.pinned?)))),
+        samples: |s, p| each(s, p, None, PartKind::Reader, |run| Some(f64::from(u8::from(run.pinned?)))),
     },
     Metric {
         name: "source_duration_seconds",
@@ -84,7 +88,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: COMPUTED,
         labels: &["source"],
         samples: |s, p| {
-            each(s, p, PartKind::Source, |run| run.duration.map(|duration| duration.as_secs_f64()))
+            each(s, p, None, PartKind::Source, |run| run.duration.map(|duration| duration.as_secs_f64()))
         },
     },
     Metric {
@@ -93,7 +97,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "1 when the source could look at everything in the last tick, else 0.",
         origin: COMPUTED,
         labels: &["source"],
-        samples: |s, p| each(s, p, PartKind::Source, success),
+        samples: |s, p| each(s, p, None, PartKind::Source, success),
     },
     Metric {
         name: "source_instances",
@@ -101,7 +105,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "VMs the source listed in the last tick.",
         origin: COMPUTED,
         labels: &["source"],
-        samples: |s, p| each(s, p, PartKind::Source, |run| Some(run.items as f64)),
+        samples: |s, p| each(s, p, None, PartKind::Source, |run| Some(run.items as f64)),
     },
     Metric {
         name: "source_mismatch_bytes",
@@ -110,11 +114,10 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "the TAP's counters and eBPF",
         labels: NIC,
         samples: |snapshot, push| {
-            for vm in &snapshot.vms {
-                for nic in &vm.nics {
-                    if let Some(bytes) = nic.mismatch_bytes {
-                        push(&[&vm.instance_id, &vm.instance_name, &nic.device, &netns(nic)], bytes as f64);
-                    }
+            for (vm, nic) in snapshot.nics() {
+                if let Some(bytes) = nic.mismatch_bytes {
+                    let labels = [&vm.instance_id, &vm.instance_name, &nic.device, &netns(&nic)];
+                    push(&labels.map(String::as_str), bytes as f64, None);
                 }
             }
         },
@@ -126,10 +129,10 @@ pub(super) const METRICS: &[Metric] = &[
         origin: COMPUTED,
         labels: &["kind", "part", "state"],
         samples: |snapshot, push| {
-            for run in &snapshot.parts {
+            for run in snapshot.parts() {
                 for state in Health::ALL {
                     let is = if run.health.state == state { 1.0 } else { 0.0 };
-                    push(&[run.kind.as_str(), run.name, state.as_str()], is);
+                    push(&[run.kind.as_str(), run.name, state.as_str()], is, None);
                 }
             }
         },
@@ -141,11 +144,11 @@ pub(super) const METRICS: &[Metric] = &[
         origin: COMPUTED,
         labels: &["user", "part", "resource"],
         samples: |snapshot, push| {
-            let of_parts = snapshot.parts.iter().map(|run| (run.name, &run.overuse));
-            for (part, overuse) in of_parts.chain([("manager", &snapshot.overuse)]) {
+            let of_parts = snapshot.parts().iter().map(|run| (run.name, &run.overuse));
+            for (part, overuse) in of_parts.chain([("manager", snapshot.overuse())]) {
                 for Overuse { uid, resource, count } in overuse {
                     let user = uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
-                    push(&[&user, part, resource], *count as f64);
+                    push(&[&user, part, resource], *count as f64, None);
                 }
             }
         },
@@ -154,14 +157,14 @@ pub(super) const METRICS: &[Metric] = &[
 
 pub(super) const LIVE: &[Metric] =
     &[gauge("snapshot_age_seconds", "Age of the numbers at the moment of the scrape.", |snapshot, push| {
-        push(&[], snapshot.taken.elapsed().as_secs_f64())
+        push(&[], snapshot.taken().elapsed().as_secs_f64(), None);
     })];
 
-const fn gauge(name: &'static str, help: &'static str, samples: fn(&Snapshot, Push<'_>)) -> Metric {
+const fn gauge(name: &'static str, help: &'static str, samples: OfSnapshot) -> Metric {
     Metric { name, kind: Kind::Gauge, help, origin: COMPUTED, labels: &[], samples }
 }
 
-const fn counter(name: &'static str, help: &'static str, samples: fn(&Snapshot, Push<'_>)) -> Metric {
+const fn counter(name: &'static str, help: &'static str, samples: OfSnapshot) -> Metric {
     Metric { name, kind: Kind::Counter, help, origin: COMPUTED, labels: &[], samples }
 }
 
@@ -169,10 +172,16 @@ fn success(run: &PartRun) -> Option<f64> {
     (run.health.state != Health::Disabled).then(|| if run.is_complete() { 1.0 } else { 0.0 })
 }
 
-fn each(snapshot: &Snapshot, push: Push<'_>, kind: PartKind, value: fn(&PartRun) -> Option<f64>) {
-    for run in snapshot.parts.iter().filter(|run| run.kind == kind) {
+fn each(
+    snapshot: &Shown<'_>,
+    push: Push<'_>,
+    since: Since,
+    kind: PartKind,
+    value: fn(&PartRun) -> Option<f64>,
+) {
+    for run in snapshot.parts().iter().filter(|run| run.kind == kind) {
         if let Some(value) = value(run) {
-            push(&[run.name], value);
+            push(&[run.name], value, since);
         }
     }
 }

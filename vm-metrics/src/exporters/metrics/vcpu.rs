@@ -1,8 +1,8 @@
 //! Metrics of each vCPU.
 
 use super::vm::seconds;
-use super::{Kind, Metric, Push};
-use crate::model::{Snapshot, VcpuStats};
+use super::{Kind, Metric, Push, Shown};
+use crate::model::VcpuStats;
 
 const VCPU: &[&str] = &["instance_id", "instance_name", "vcpu"];
 
@@ -27,11 +27,11 @@ pub(super) const METRICS: &[Metric] = &[
     },
 ];
 
-fn each(snapshot: &Snapshot, push: Push<'_>, usec: impl Fn(&VcpuStats) -> u64) {
-    for vm in &snapshot.vms {
+fn each(snapshot: &Shown<'_>, push: Push<'_>, usec: impl Fn(&VcpuStats) -> u64) {
+    for vm in snapshot.vms() {
         for vcpu in &vm.vcpus {
             let labels = [vm.instance_id.as_str(), &vm.instance_name, &vcpu.vcpu.to_string()];
-            push(&labels, seconds(usec(vcpu)));
+            push(&labels, seconds(usec(vcpu)), vcpu.since);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Metrics of a VM as a whole.
 
-use super::{Kind, Metric, Push};
-use crate::model::{Snapshot, VmStats};
+use super::{Kind, Metric, Push, Shown, Since};
+use crate::model::VmStats;
 
 const VM: &[&str] = &["instance_id", "instance_name"];
 
@@ -13,10 +13,10 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "sources",
         labels: &["instance_id", "instance_name", "hypervisor", "pid", "project"],
         samples: |snapshot, push| {
-            for vm in &snapshot.vms {
+            for vm in snapshot.vms() {
                 let pid = vm.hypervisor_pid.map(|pid| pid.to_string()).unwrap_or_default();
                 let project = vm.project.as_deref().unwrap_or_default();
-                push(&[&vm.instance_id, &vm.instance_name, vm.hypervisor.as_str(), &pid, project], 1.0);
+                push(&[&vm.instance_id, &vm.instance_name, vm.hypervisor.as_str(), &pid, project], 1.0, None);
             }
         },
     },
@@ -26,7 +26,11 @@ pub(super) const METRICS: &[Metric] = &[
         help: "1 while the VM is there, 0 while the last numbers of one that is gone are shown.",
         origin: "sources",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| Some(if vm.running { 1.0 } else { 0.0 })),
+        samples: |snapshot, push| {
+            for vm in snapshot.vms_also_ended() {
+                push(&[&vm.instance_id, &vm.instance_name], if vm.running { 1.0 } else { 0.0 }, None);
+            }
+        },
     },
     Metric {
         name: "state_info",
@@ -35,9 +39,9 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "sources",
         labels: &["instance_id", "instance_name", "state"],
         samples: |snapshot, push| {
-            for vm in &snapshot.vms {
+            for vm in snapshot.vms() {
                 if let Some(state) = vm.state {
-                    push(&[&vm.instance_id, &vm.instance_name, state.as_str()], 1.0);
+                    push(&[&vm.instance_id, &vm.instance_name, state.as_str()], 1.0, None);
                 }
             }
         },
@@ -56,7 +60,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "CPU time of the hypervisor process in seconds, user and system, all threads.",
         origin: "CPU clock of the process, else `/proc/<pid>/stat`",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, VmStats::cpu_seconds),
+        samples: |snapshot, push| count(snapshot, push, |vm| vm.since.process, VmStats::cpu_seconds),
     },
     Metric {
         name: "cpu_wait_seconds_total",
@@ -64,7 +68,9 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Time that threads of the hypervisor process were ready to run and had no CPU of the host, in seconds, all threads, since the daemon first saw the process.",
         origin: "`/proc/<pid>/task/<tid>/schedstat`",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.cpu_wait_usec.map(seconds)),
+        samples: |snapshot, push| {
+            count(snapshot, push, |vm| vm.since.cpu_wait, |vm| vm.cpu_wait_usec.map(seconds))
+        },
     },
     Metric {
         name: "allocated_vcpus",
@@ -176,7 +182,9 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Bytes that the hypervisor process had storage read; what the page cache had is not in it.",
         origin: "`read_bytes` of `/proc/<pid>/io`",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.disk_read_bytes.map(as_f64)),
+        samples: |snapshot, push| {
+            count(snapshot, push, |vm| vm.since.process, |vm| vm.disk_read_bytes.map(as_f64))
+        },
     },
     Metric {
         name: "disk_write_bytes_total",
@@ -184,7 +192,9 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Bytes that the hypervisor process had storage write, counted when a page becomes dirty.",
         origin: "`write_bytes` of `/proc/<pid>/io`",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.disk_write_bytes.map(as_f64)),
+        samples: |snapshot, push| {
+            count(snapshot, push, |vm| vm.since.process, |vm| vm.disk_write_bytes.map(as_f64))
+        },
     },
     Metric {
         name: "disk_cancelled_write_bytes_total",
@@ -192,14 +202,26 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Of the bytes written, those thrown away before they reached storage: the file was deleted or cut.",
         origin: "`cancelled_write_bytes` of `/proc/<pid>/io`",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.disk_cancelled_write_bytes.map(as_f64)),
+        samples: |snapshot, push| {
+            count(snapshot, push, |vm| vm.since.process, |vm| vm.disk_cancelled_write_bytes.map(as_f64))
+        },
     },
 ];
 
-fn each(snapshot: &Snapshot, push: Push<'_>, value: impl Fn(&VmStats) -> Option<f64>) {
-    for vm in &snapshot.vms {
+/// A gauge.
+fn each(snapshot: &Shown<'_>, push: Push<'_>, value: impl Fn(&VmStats) -> Option<f64>) {
+    count(snapshot, push, |_| None, value);
+}
+
+fn count(
+    snapshot: &Shown<'_>,
+    push: Push<'_>,
+    since: impl Fn(&VmStats) -> Since,
+    value: impl Fn(&VmStats) -> Option<f64>,
+) {
+    for vm in snapshot.vms() {
         if let Some(value) = value(vm) {
-            push(&[&vm.instance_id, &vm.instance_name], value);
+            push(&[&vm.instance_id, &vm.instance_name], value, since(vm));
         }
     }
 }

@@ -79,7 +79,7 @@ impl Manager {
         let Some(meter) = meter else { return };
         let manager = self.downgrade();
         let budget = LabelBudget::new("otel", options.budget);
-        let mut exports = Exports::default();
+        let mut exports = Exports::starting();
         exports.add_budget(budget.counts());
         let view = View::new(exports, budget);
         register(meter, &options.prefix, move || {

@@ -230,7 +230,7 @@ fn collections_of_two_threads_do_not_mix() {
     let collections = Collections::new(families::names().len(), move || {
         let look = looks.fetch_add(1, Ordering::SeqCst) as f64;
         let mut families = families::names();
-        let sample = Sample { labels: Vec::new(), value: look };
+        let sample = Sample { labels: Vec::new(), value: look, since: None };
         families.iter_mut().for_each(|family| family.samples = vec![sample.clone()]);
         Some(families)
     });

@@ -54,7 +54,8 @@ mod tests {
         let mut families = families::names();
         for family in &mut families[..2] {
             let label = |sample| format!("{sample}{}", "-".repeat(length));
-            let sample = |sample| Sample { labels: vec![label(sample); family.labels.len()], value: 1.0 };
+            let sample =
+                |sample| Sample { labels: vec![label(sample); family.labels.len()], value: 1.0, since: None };
             family.samples = (0..samples).map(sample).collect();
         }
         families

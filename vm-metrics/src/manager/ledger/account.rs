@@ -4,9 +4,10 @@ use super::super::backlog::Backlog;
 use super::Seen;
 use super::continued::Continued;
 use super::gap::Gap;
+use super::line::Earlier;
 use super::processes::Process;
 use super::totals::{Totals, counts_anew, fell};
-use crate::model::{FrameCounts, Nic, Tenant};
+use crate::model::{FrameCounts, Nic, NicSince, Tenant};
 
 /// Of a device the line is continued over all its owners; each is published the part since it got the device.
 #[derive(Debug)]
@@ -26,6 +27,12 @@ pub(in crate::manager) struct Account {
     pub(super) process: Option<Process>,
     /// When the owner was first seen with it, in seconds of Unix time; `None` when it was there at the first look of all.
     pub(in crate::manager) since: Option<f64>,
+    /// Since when the owner's part counts from 0, in series that have had no other names.
+    pub(in crate::manager) counts_since: NicSince,
+    /// When the device got another name, and so other series, which begin where those of before end.
+    renamed_at: Option<f64>,
+    /// What the owner has been given under this name before.
+    pub(super) earlier: Option<Earlier>,
     /// Tells the owner's part of this device from any other part; 0 until it is given a number.
     pub(in crate::manager) part: u64,
     /// What the former owners were given.
@@ -60,6 +67,9 @@ impl Account {
             tenant: Tenant::Other(None),
             process: None,
             since,
+            counts_since: NicSince::default(),
+            renamed_at: None,
+            earlier: None,
             part: 0,
             origin: Totals::default(),
             last: None,
@@ -109,6 +119,12 @@ impl Account {
         }
     }
 
+    pub(super) fn rename(&mut self, nic: &Nic, now: f64) {
+        self.nic = nic.clone();
+        self.counts_since = NicSince::default();
+        self.renamed_at = Some(now);
+    }
+
     pub(super) fn hand_to(&mut self, owner: &str, process: Option<Process>, now: Option<f64>) {
         owner.clone_into(&mut self.owner);
         let is_the_same = process.is_some() && self.process == process;
@@ -118,10 +134,22 @@ impl Account {
             return;
         }
         self.since = now;
+        // It begins at 0.
+        self.counts_since = NicSince { device: now, ebpf: now.filter(|_| self.last.is_some()) };
+        (self.earlier, self.renamed_at) = (None, None);
         self.part = 0;
         self.rx_gap.hand_over();
         self.tx_gap.hand_over();
         self.begin_at(self.last);
+    }
+
+    /// The programs count from 0 since this time, in seconds of Unix time, if anybody knows: what they have counted for
+    /// this owner cannot have begun before.
+    pub(in crate::manager) fn attached(&mut self, at: Option<f64>) {
+        let is_later = |at: &f64| self.renamed_at.is_none_or(|renamed_at| *at > renamed_at);
+        let Some(at) = at.filter(is_later) else { return };
+        let since = self.counts_since.ebpf.map_or(at, |since| since.max(at));
+        self.counts_since.ebpf = Some(since.max(self.counts_since.device.unwrap_or(at)));
     }
 
     /// What the owner is published with, of the line as it is now.

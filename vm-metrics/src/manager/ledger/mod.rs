@@ -9,6 +9,7 @@ mod account;
 mod continued;
 mod gap;
 mod limits;
+mod line;
 mod moves;
 mod processes;
 mod remade;
@@ -33,8 +34,8 @@ use sums::{Network, Sums};
 
 use crate::host::Host;
 use crate::model::{
-    Batch, DepartedDevice, Excess, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, PartHealth,
-    Tenant, Trust, VmSet,
+    Batch, DepartedDevice, EarlierCounts, Excess, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicSince,
+    NicStats, PartHealth, Tenant, Trust, VmSet, VmSince,
 };
 use crate::readers::Purpose;
 
@@ -62,6 +63,9 @@ pub(super) struct Ledger {
     tick: u64,
     /// Of this tick, in seconds of Unix time.
     now: f64,
+    /// When this daemon began to look, in seconds of Unix time, and the devices that were there.
+    began: f64,
+    old_devices: Option<HashSet<u64>>,
     /// Who looks only once does not know since when things are as they are.
     looks_once: bool,
     accounts: HashMap<DeviceKey, Account>,
@@ -121,7 +125,9 @@ impl Ledger {
             None => Default::default(),
         };
         let (accounts, sums) = (accounts.into_iter().collect(), Sums::restored(ended, now()));
-        Self { host, trust, looks_once, accounts, sums, store, ..Self::default() }
+        let old_devices = host.device_ids().ok();
+        let began = now();
+        Self { host, trust, began, old_devices, looks_once, accounts, sums, store, ..Self::default() }
     }
 
     pub(super) fn begin_tick(&mut self) {
@@ -133,6 +139,9 @@ impl Ledger {
     pub(super) fn account(&mut self, owner: &str, seen: &Seen<'_>) -> &mut Account {
         let key = DeviceKey::new(seen.nic, seen.ifindex);
         self.name_to_index(&key, seen);
+        let known = self.known.get(owner).copied();
+        let process = known.and_then(|known| known.process);
+        let is_new_there = seen.nic.netns.is_some() && self.is_new(process);
         let identify = || match seen.nic.netns {
             None => self.host.device_id(&seen.nic.tap),
             Some(_) => seen.namespace,
@@ -140,15 +149,17 @@ impl Ledger {
         let is_own = key.netns.is_none();
         // What is there at the first look has begun before.
         let since = (!self.looks_once && self.tick > 1).then_some(self.now);
-        let known = self.known.get(owner).copied();
-        let process = known.and_then(|known| known.process);
-        let Self { moves, changed, .. } = self;
-        let mut new = |device| {
+        let Self { moves, changed, old_devices, .. } = self;
+        let mut new = |device: Option<u64>| {
             *changed = true;
             let mut account = Account::new(seen.nic.clone(), device, owner, since);
             account.process = process;
+            let is_old = |device| old_devices.as_ref().is_none_or(|old| old.contains(&device));
+            let is_new_here = is_own && device.is_some_and(|device| !is_old(device));
+            account.counts_since.device = since.filter(|_| is_new_here || is_new_there);
             if let Some(line) = moves.take(self.now, seen) {
                 account.begin_at(line);
+                account.counts_since.device = since;
             }
             account
         };
@@ -167,7 +178,7 @@ impl Ledger {
             }
         };
         if account.nic != *seen.nic {
-            account.nic = seen.nic.clone();
+            account.rename(seen.nic, self.now);
             self.changed = true;
         }
         if account.owner != owner {
@@ -257,6 +268,45 @@ impl Ledger {
         let remade: Vec<Network> = remade.iter().map(|(rx, tx)| sums::network(rx, tx)).collect();
         let tenant = Tenant::of(vm, &self.trust);
         self.sums.sum((vm, tenant), start_ticks, self.now, nics, &remade)
+    }
+
+    /// Whether the process started after this daemon, so that none before it can have published anything of it.
+    fn is_new(&mut self, process: Option<Process>) -> bool {
+        let Self { processes, tick, host, began, .. } = self;
+        process.and_then(|process| processes.started(process, *tick, host)).is_some_and(|at| at > *began)
+    }
+
+    /// Takes up a VM, before its interfaces are merged.
+    pub(super) fn enter(&mut self, vm: &InstanceInfo, start_ticks: Option<u64>) {
+        self.sums.enter((vm, Tenant::of(vm, &self.trust)), start_ticks, self.now);
+    }
+
+    /// Since when the series of a VM count what its process does.
+    pub(super) fn vm_since(&mut self, vm: &InstanceInfo, start_ticks: Option<u64>) -> VmSince {
+        let process = vm.hypervisor_pid.zip(start_ticks);
+        let since = process.and_then(|process| self.processes.since(process, &vm.id));
+        let process = since.filter(|_| !self.sums.has_other_series(vm));
+        VmSince { process, cpu_wait: process.map(|started| started.max(self.began)) }
+    }
+
+    /// Goes on with the counter of an interface: notes what was counted before the present device, and since when.
+    pub(super) fn go_on(&mut self, vm: &InstanceInfo, seen: &Seen<'_>, stats: &mut NicStats) {
+        let Some(account) = self.accounts.get_mut(&DeviceKey::new(seen.nic, seen.ifindex)) else { return };
+        let line = self.sums.line(vm, seen.nic, self.tick);
+        line.step(account.part, EarlierCounts::of(stats), account.counts_since, account.earlier);
+        account.earlier = line.earlier();
+        stats.earlier = account.earlier.map(|earlier| earlier.counts);
+        stats.since = line.since();
+        if self.sums.has_other_series(vm) {
+            stats.since = NicSince::default();
+        }
+    }
+
+    /// Adds what a device has counted that had the name of an interface and that no tick has seen.
+    pub(super) fn add_remade(&mut self, vm: &InstanceInfo, nic: &Nic, rx: FrameCounts, tx: FrameCounts) {
+        let came = (self.tick > 1).then_some(self.now);
+        let counts = EarlierCounts { rx, tx, ..EarlierCounts::default() };
+        self.sums.line(vm, nic, self.tick).remade(counts, came);
     }
 
     /// When a process started, in seconds of Unix time: the same number for as long as it lives.

@@ -21,6 +21,9 @@ struct Started {
     seen: u64,
     /// In seconds of Unix time; `None` on a host that does not say when it was booted.
     at: Option<f64>,
+    /// The id of its VM, of which all its series are.
+    id: Option<String>,
+    has_other_series: bool,
 }
 
 impl Processes {
@@ -31,10 +34,19 @@ impl Processes {
                 *boot_time = (tick, host.boot_time());
             }
             let after_boot = process.1 as f64 / clock_ticks_per_second() as f64;
-            Started { seen: tick, at: boot_time.1.map(|boot| boot as f64 + after_boot) }
+            let at = boot_time.1.map(|boot| boot as f64 + after_boot);
+            Started { seen: tick, at, id: None, has_other_series: false }
         });
         started.seen = tick;
         started.at
+    }
+
+    /// Since when the series of a VM count what this process does: its start, unless that was counted under another id.
+    pub(super) fn since(&mut self, process: Process, id: &str) -> Option<f64> {
+        let started = self.started.get_mut(&process)?;
+        let known = started.id.get_or_insert_with(|| id.to_owned());
+        started.has_other_series |= known != id;
+        started.at.filter(|_| !started.has_other_series)
     }
 
     pub(super) fn forget_before(&mut self, tick: u64) {

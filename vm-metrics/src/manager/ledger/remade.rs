@@ -21,7 +21,7 @@ const MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Remade {
     /// Of the VMs of this tick.
-    found: HashMap<VmKey, Vec<TapReading>>,
+    found: HashMap<VmKey, Vec<(Nic, TapReading)>>,
     /// With the tick in which they were heard of.
     waiting: Vec<(u64, Nic, TapReading)>,
     /// Which VM has lost a device of this name, and when.
@@ -65,7 +65,7 @@ impl Remade {
             self.waiting.retain(|(_, nic, reading)| {
                 let owner = have.get(nic).or_else(|| lose.get(nic)).or_else(|| had(nic));
                 if let Some(owner) = owner {
-                    self.found.entry(owner.clone()).or_default().push(*reading);
+                    self.found.entry(owner.clone()).or_default().push((nic.clone(), *reading));
                 }
                 owner.is_none()
             });
@@ -75,7 +75,7 @@ impl Remade {
     }
 
     /// Those of one VM, once.
-    pub(super) fn take(&mut self, vm: &VmKey) -> Vec<TapReading> {
+    pub(super) fn take(&mut self, vm: &VmKey) -> Vec<(Nic, TapReading)> {
         self.found.remove(vm).unwrap_or_default()
     }
 }
@@ -102,7 +102,7 @@ impl Ledger {
     }
 
     /// What devices of a VM have counted that came and went since the last tick. Each is told once.
-    pub(in crate::manager) fn take_remade(&mut self, vm: &InstanceInfo) -> Vec<TapReading> {
+    pub(in crate::manager) fn take_remade(&mut self, vm: &InstanceInfo) -> Vec<(Nic, TapReading)> {
         let devices = self.remade.take(&VmKey::of(vm));
         self.changed |= !devices.is_empty();
         devices
@@ -129,7 +129,7 @@ mod tests {
 
     fn of(remade: &mut Remade, id: &str) -> Vec<u32> {
         let readings = remade.take(&VmKey::of(&vms(&[(id, &[])]).vms[0]));
-        readings.iter().map(|reading| reading.ifindex).collect()
+        readings.iter().map(|(_, reading)| reading.ifindex).collect()
     }
 
     fn leaving(vms: VmSet) -> Leaving {

@@ -8,11 +8,12 @@ use thiserror::Error;
 
 use super::Account;
 use super::DeviceKey;
+use super::line::Earlier;
 use super::processes::Process;
 use super::sums::Ended;
 use super::totals::Totals;
 use crate::host::Host;
-use crate::model::{FIRST_NUMBER, Health, Nic, PartHealth};
+use crate::model::{FIRST_NUMBER, Health, Nic, NicSince, PartHealth};
 use crate::own_dir::{DirError, OwnDir};
 
 /// Longer than what 100 000 devices need.
@@ -64,6 +65,13 @@ struct Device {
     /// What the former owners were given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     origin: Option<Totals>,
+    /// Since when the owner's counters count, and those of the programs.
+    #[serde(default)]
+    counts_since: Option<f64>,
+    #[serde(default)]
+    ebpf_since: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    earlier: Option<Earlier>,
 }
 
 impl Store {
@@ -167,8 +175,20 @@ impl Device {
         let DeviceKey { netns, ifindex, .. } = *key;
         // The next daemon counts the namespaces that it has no cookie of anew.
         let device = account.device.filter(|device| *device < FIRST_NUMBER);
-        let Account { process, since, .. } = *account;
-        Self { tap, netns, ifindex, device, owner, process, since, origin }
+        let Account { process, since, counts_since, earlier, .. } = *account;
+        Self {
+            tap,
+            netns,
+            ifindex,
+            device,
+            owner,
+            process,
+            since,
+            origin,
+            counts_since: counts_since.device,
+            ebpf_since: counts_since.ebpf,
+            earlier,
+        }
     }
 
     fn restored(self, now: f64) -> (DeviceKey, Account) {
@@ -176,6 +196,8 @@ impl Device {
         let key = DeviceKey::new(&nic, self.ifindex);
         let mut account = Account::new(nic, self.device, &self.owner, self.since);
         account.process = self.process;
+        account.counts_since = NicSince { device: self.counts_since, ebpf: self.ebpf_since };
+        account.earlier = self.earlier;
         (key, account.restored(self.origin.unwrap_or_default(), now))
     }
 }

@@ -5,8 +5,12 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::line::Line;
 use crate::manager::shares::{self, Kept, Limit};
-use crate::model::{Excess, FrameCounts, InstanceInfo, NicStats, Tenant};
+use crate::model::{Excess, FrameCounts, InstanceInfo, Nic, NicStats, Tenant};
+
+/// Interfaces of a VM that it has no more, and which may be made anew.
+const MAX_LOST: usize = 64;
 
 /// How long a VM that no source lists may come back with the same process, in seconds.
 const KEEP: f64 = 3600.0;
@@ -53,16 +57,18 @@ struct Vm {
     parts: HashMap<u64, Network>,
     /// Of the parts that have ended.
     ended: Network,
+    /// By the name of the interface.
+    lines: HashMap<Nic, Line>,
+    /// The name that its series have.
+    name: Option<String>,
+    has_other_series: bool,
 }
 
 impl Sums {
     pub(super) fn restored(ended: Vec<Ended>, now: f64) -> Self {
         let vm = |Ended { id, pid, start_ticks, sum }| {
             let start_ticks = Some(start_ticks);
-            (
-                VmKey { id, pid: Some(pid) },
-                Vm { start_ticks, seen_at: now, tenant: None, parts: HashMap::new(), ended: sum },
-            )
+            (VmKey { id, pid: Some(pid) }, Vm { start_ticks, seen_at: now, ended: sum, ..Vm::default() })
         };
         Self { vms: ended.into_iter().map(vm).collect() }
     }
@@ -76,6 +82,40 @@ impl Sums {
         self.vms.iter().filter_map(ended).collect()
     }
 
+    /// What is known of a VM. One of another process that has the id and the pid is another VM.
+    pub(super) fn enter(
+        &mut self,
+        (vm, tenant): (&InstanceInfo, Tenant),
+        start_ticks: Option<u64>,
+        now: f64,
+    ) {
+        let known = self.vms.entry(VmKey::of(vm)).or_default();
+        if known.start_ticks.zip(start_ticks).is_some_and(|(before, now)| before != now) {
+            *known = Vm::default();
+        }
+        known.start_ticks = start_ticks.or(known.start_ticks);
+        (known.seen_at, known.tenant) = (now, Some(tenant));
+        let name = known.name.get_or_insert_with(|| vm.name.clone());
+        known.has_other_series |= *name != vm.name;
+    }
+
+    /// Whether the VM has had another name, and so its counters are also in other series.
+    pub(super) fn has_other_series(&self, vm: &InstanceInfo) -> bool {
+        self.vms.get(&VmKey::of(vm)).is_some_and(|vm| vm.has_other_series)
+    }
+
+    /// The counter of an interface of this VM.
+    pub(super) fn line(&mut self, vm: &InstanceInfo, nic: &Nic, tick: u64) -> &mut Line {
+        let lines = &mut self.vms.entry(VmKey::of(vm)).or_default().lines;
+        if !lines.contains_key(nic) && lines.len() >= vm.nics.len() + MAX_LOST {
+            let oldest = lines.iter().min_by_key(|(_, line)| line.seen).map(|(nic, _)| nic.clone());
+            oldest.map(|nic| lines.remove(&nic));
+        }
+        let line = lines.entry(nic.clone()).or_default();
+        line.seen = tick;
+        line
+    }
+
     /// Nothing where it is not known of one of these interfaces. Each comes with the number of its part. What devices have
     /// counted that are gone again is `remade`.
     pub(super) fn sum(
@@ -86,12 +126,8 @@ impl Sums {
         nics: &[(Option<u64>, NicStats)],
         remade: &[Network],
     ) -> Network {
+        self.enter((vm, tenant), start_ticks, now);
         let known = self.vms.entry(VmKey::of(vm)).or_default();
-        if known.start_ticks.zip(start_ticks).is_some_and(|(before, now)| before != now) {
-            *known = Vm::default();
-        }
-        known.start_ticks = start_ticks.or(known.start_ticks);
-        (known.seen_at, known.tenant) = (now, Some(tenant));
         known.ended = remade.iter().fold(known.ended, |ended, device| each(ended, *device, add));
         for (part, nic) in nics {
             if let Some(part) = part {

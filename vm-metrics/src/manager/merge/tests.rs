@@ -28,7 +28,14 @@ fn ebpf(ifindex: u32, ingress_bytes: u64, egress_bytes: u64) -> EbpfReading {
     let mut counters = Counters::default();
     counters.ingress.bytes = ingress_bytes;
     counters.egress.bytes = egress_bytes;
-    EbpfReading { ifindex, kind: NicKind::Tap, attach: AttachMode::Tcx, counters, sees_cuts: true }
+    EbpfReading {
+        ifindex,
+        kind: NicKind::Tap,
+        attach: AttachMode::Tcx,
+        counters,
+        since: Some(1.0),
+        sees_cuts: true,
+    }
 }
 
 fn batch(taps: &[(&str, TapReading)], ebpf: &[(&str, EbpfReading)]) -> Batch {

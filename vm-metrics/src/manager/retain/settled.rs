@@ -1,7 +1,7 @@
 //! What is shown of a VM or an interface that is gone: its last numbers, and no gauges.
 
 use crate::manager::ledger::ebpf_or;
-use crate::model::{FrameCounts, NicStats, VmStats};
+use crate::model::{FrameCounts, NicStats, VmSince, VmStats};
 
 /// In the place of one of which nothing is known; not beside one that is there.
 pub(super) fn show_nic(vm: &mut VmStats, departed: &NicStats) {
@@ -23,6 +23,7 @@ pub(super) fn without_process(vm: VmStats) -> VmStats {
         disk_read_bytes: None,
         disk_write_bytes: None,
         disk_cancelled_write_bytes: None,
+        since: VmSince::default(),
         ..vm
     }
 }
@@ -34,8 +35,11 @@ pub(super) fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
     for memory in last.memory_mut() {
         *memory = None;
     }
+    last.nics.iter_mut().for_each(end_nic);
     let Some(before) = before else { return last };
     last.start_time = last.start_time.or(before.start_time);
+    last.since.process = last.since.process.or(before.since.process);
+    last.since.cpu_wait = last.since.cpu_wait.or(before.since.cpu_wait);
     last.cpu_usec = last.cpu_usec.or(before.cpu_usec);
     last.cpu_wait_usec = last.cpu_wait_usec.or(before.cpu_wait_usec);
     if last.vcpus.is_empty() {
@@ -57,6 +61,12 @@ pub(super) fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
     last
 }
 
+/// What says how things are now ends with it.
+fn end_nic(nic: &mut NicStats) {
+    nic.gone = true;
+    (nic.rx_backlog_packets, nic.rx_backlog_bytes, nic.mismatch_bytes) = (None, None, None);
+}
+
 fn settle_nic(nic: &mut NicStats, before: &NicStats) {
     let same_device = nic.ifindex.is_none() || nic.ifindex == before.ifindex;
     if !same_device {
@@ -71,6 +81,9 @@ fn settle_nic(nic: &mut NicStats, before: &NicStats) {
     nic.ebpf = ebpf_or(nic.ebpf, before.ebpf);
     nic.rx_gap_packets = nic.rx_gap_packets.or(before.rx_gap_packets);
     nic.tx_gap_packets = nic.tx_gap_packets.or(before.tx_gap_packets);
+    nic.earlier = nic.earlier.or(before.earlier);
+    nic.since.device = nic.since.device.or(before.since.device);
+    nic.since.ebpf = nic.since.ebpf.or(before.since.ebpf);
 }
 
 fn or(last: FrameCounts, before: FrameCounts) -> FrameCounts {

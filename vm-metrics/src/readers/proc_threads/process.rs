@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::vcpu_name::vcpu;
 use crate::host::Host;
 use crate::model::{Hypervisor, ThreadsReading, VcpuReading};
-use crate::procfs::parse_schedstat;
+use crate::procfs::{parse_schedstat, parse_stat};
 use crate::readers::kept::{Buffer, KeptFile, is_out_of_files};
 use crate::readers::{ReadReport, ReaderError};
 
@@ -67,6 +67,8 @@ pub(super) struct Process {
 struct Thread {
     file: KeptFile,
     vcpu: Option<u32>,
+    /// When it was started, where it is a vCPU, in clock ticks since boot.
+    start_ticks: Option<u64>,
     looks_left: u8,
     /// What it waited that is in the sum, or was before our time; `None` until it is read.
     seen_nsec: Option<u64>,
@@ -202,7 +204,10 @@ impl Process {
             match KeptFile::open_at(&self.directory, &format!("{tid}/schedstat"), &self.path) {
                 Ok(Some(file)) => {
                     let seen_nsec = complete.then_some(0);
-                    self.threads.insert(tid, Thread { file, vcpu: None, looks_left: LOOKS, seen_nsec });
+                    self.threads.insert(
+                        tid,
+                        Thread { file, vcpu: None, start_ticks: None, looks_left: LOOKS, seen_nsec },
+                    );
                 }
                 // It has ended meanwhile.
                 Ok(None) => {}
@@ -241,6 +246,7 @@ impl Process {
                 allowance.opens -= 1;
                 thread.looks_left -= 1;
                 thread.vcpu = name(directory, path, *tid, buffer).and_then(|name| vcpu(*hypervisor, &name));
+                thread.start_ticks = thread.vcpu.and_then(|_| start_ticks(directory, path, *tid, buffer));
             }
             all_named &= thread.vcpu.is_some() || thread.looks_left < LOOKS;
             match thread.file.read_parsed(buffer, parse_schedstat) {
@@ -248,7 +254,12 @@ impl Process {
                     has_run |= times.is_some();
                     let times = times.unwrap_or_default();
                     *wait_nsec += thread.waited(times.wait_nsec);
-                    vcpus.extend(thread.vcpu.map(|vcpu| VcpuReading { vcpu, thread: *tid, times }));
+                    vcpus.extend(thread.vcpu.map(|vcpu| VcpuReading {
+                        vcpu,
+                        thread: *tid,
+                        start_ticks: thread.start_ticks,
+                        times,
+                    }));
                     true
                 }
                 Ok(None) => false,
@@ -288,4 +299,10 @@ fn name(directory: &OwnedFd, path: &Path, tid: u32, buffer: &mut Buffer) -> Opti
     let file = KeptFile::open_at(directory, &format!("{tid}/comm"), path).ok().flatten()?;
     let name = file.read(buffer).ok().flatten()?;
     name.strip_suffix(b"\n").map(<[u8]>::to_vec)
+}
+
+/// When a thread was started; `None` when that cannot be told.
+fn start_ticks(directory: &OwnedFd, path: &Path, tid: u32, buffer: &mut Buffer) -> Option<u64> {
+    let file = KeptFile::open_at(directory, &format!("{tid}/stat"), path).ok().flatten()?;
+    file.read_parsed(buffer, parse_stat).ok().flatten().map(|stat| stat.start_ticks)
 }

@@ -59,7 +59,7 @@ mod tests {
             ..InstanceInfo::default()
         };
         let set = VmSet { vms: (0..).zip(vms).map(info).collect() };
-        let vcpu = |vcpu| VcpuReading { vcpu, thread: vcpu, times: SchedTimes::default() };
+        let vcpu = |vcpu| VcpuReading { vcpu, thread: vcpu, start_ticks: None, times: SchedTimes::default() };
         let reading = |count: u32| ThreadsReading {
             vcpus: (0..count).map(vcpu).collect(),
             ..ThreadsReading::default()

@@ -174,10 +174,11 @@ impl Instance {
         if let Err(error) = self.release_unverified(ifindex) {
             report.error(ReaderError::from(&AttachError::new(&format!("interface {ifindex}"), error)));
         }
-        let Some(Tap { nic, kind, slot, attached, .. }) = self.taps.remove(&ifindex) else { return };
+        let Some(tap) = self.taps.remove(&ifindex) else { return };
         // The counters outlive the device.
-        let reading = self.loaded.reading(ifindex, slot, attached.mode);
-        self.last_words[0].insert(nic, EbpfReading { kind, ..reading });
+        let reading = tap.complete(self.loaded.reading(ifindex, tap.slot, tap.attached.mode));
+        let Tap { nic, slot, attached, .. } = tap;
+        self.last_words[0].insert(nic, reading);
         let removed = attached.remove().and_then(|()| self.slots.release(&mut self.loaded, ifindex, slot));
         if let Err(error) = removed {
             report.error(ReaderError::from(&AttachError::new(&format!("interface {ifindex}"), error)));
@@ -232,7 +233,9 @@ impl Instance {
             Err(LoadError::DeviceChanged)
         });
         match attached {
-            Ok(attached) => Ok(Tap::new(nic.clone(), slot, attached).of_kind(links.kind_of(device))),
+            Ok(attached) => {
+                Ok(Tap::new(nic.clone(), slot, attached).since_now().of_kind(links.kind_of(device)))
+            }
             Err(error) => {
                 self.slots.release(&mut self.loaded, ifindex, slot)?;
                 Err(error)
@@ -253,7 +256,7 @@ impl Instance {
                 let reading = self.loaded.reading(ifindex, tap.slot, tap.attached.mode);
                 let direction = tap.blind(batch.taps.get(nic), &reading.counters);
                 blind.extend(direction.map(|direction| Blind { ifindex, nic, direction }));
-                batch.ebpf.insert(nic.clone(), EbpfReading { kind: tap.kind, ..reading });
+                batch.ebpf.insert(nic.clone(), tap.complete(reading));
                 report.items += 1;
             } else if let Some(refusal) = self.refused.get(&ifindex) {
                 report.error(ReaderError::from(&refusal.error));
@@ -275,7 +278,7 @@ impl Instance {
         gone.cloned().or_else(|| {
             let tap = self.taps.get(&ifindex)?;
             let reading = self.loaded.reading(ifindex, tap.slot, tap.attached.mode);
-            Some(EbpfReading { kind: tap.kind, ..reading })
+            Some(tap.complete(reading))
         })
     }
 }

@@ -194,7 +194,7 @@ impl Loaded {
 
     pub(super) fn reading(&self, ifindex: u32, slot: u32, attach: AttachMode) -> EbpfReading {
         let (kind, counters) = (NicKind::default(), self.counters.read(slot));
-        EbpfReading { ifindex, kind, attach, counters, sees_cuts: self.sees_cuts }
+        EbpfReading { ifindex, kind, attach, counters, since: None, sees_cuts: self.sees_cuts }
     }
 
     /// Passes on what the programs had to say; from memory, without a system call.

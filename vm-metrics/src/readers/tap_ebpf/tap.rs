@@ -1,11 +1,11 @@
 //! What is known of one TAP with the programs on it.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use vm_metrics_common::Counters;
 
 use super::attach::{Attached, Direction};
-use crate::model::{Nic, NicKind, TapReading};
+use crate::model::{EbpfReading, Nic, NicKind, TapReading, unix_seconds};
 
 /// Ticks in which the programs may be blind before they are taken for lost.
 const MAX_BLIND_TICKS: u32 = 1;
@@ -17,6 +17,8 @@ pub(super) struct Tap {
     pub(super) kind: NicKind,
     pub(super) slot: u32,
     pub(super) attached: Attached,
+    /// When that was, in seconds of Unix time; `None` where a daemon before this one has done it.
+    since: Option<f64>,
     pub(super) wanted: Instant,
     sight: [Sight; 2],
     /// Before this they are not put back once more: an XDP program that keeps all frames to itself makes them blind too.
@@ -46,7 +48,17 @@ impl Tap {
     pub(super) fn new(nic: Nic, slot: u32, attached: Attached) -> Self {
         let now = Instant::now();
         let (kind, sight) = (NicKind::default(), Default::default());
-        Self { nic, kind, slot, attached, wanted: now, sight, put_back_at: now }
+        Self { nic, kind, slot, attached, since: None, wanted: now, sight, put_back_at: now }
+    }
+
+    /// Its counters are at 0.
+    pub(super) fn since_now(self) -> Self {
+        Self { since: Some(unix_seconds(SystemTime::now())), ..self }
+    }
+
+    /// What was read of its counters, with what is known of the TAP.
+    pub(super) fn complete(&self, reading: EbpfReading) -> EbpfReading {
+        EbpfReading { kind: self.kind, since: self.since, ..reading }
     }
 
     pub(super) fn of_kind(self, kind: NicKind) -> Self {

@@ -96,7 +96,7 @@ proptest! {
                 vms.push(vm);
             }
             let families = fit(&mut budget, tick, vms);
-            for Sample { labels, value } in &family(&families, READ).samples {
+            for Sample { labels, value, .. } in &family(&families, READ).samples {
                 shown.read(labels, *value);
                 if labels[0] == OTHER {
                     prop_assert!(*value >= rest);
