@@ -16,8 +16,8 @@ use self::ids::Claim;
 pub(super) use self::ids::GivenIds;
 use self::nics::{Holders, nics};
 use self::same::{Entry, Groups};
-use super::Tier;
 use super::evidence::{Evidence, ProcessTable};
+use super::{Tier, uuid};
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 
 /// What one source lists.
@@ -89,8 +89,25 @@ impl Merge {
 
 fn entries((source, told): (usize, Told)) -> impl Iterator<Item = Entry> {
     let Told { tier, instances, ended, is_own, .. } = told;
-    let entry = move |has_ended| move |info| Entry { source, tier, has_ended, is_own, info };
+    let entry = move |has_ended| {
+        move |mut info: InstanceInfo| {
+            canonical(&mut info);
+            Entry { source, tier, has_ended, is_own, info }
+        }
+    };
     instances.into_iter().map(entry(false)).chain(ended.into_iter().map(entry(true)))
+}
+
+/// Two spellings of a UUID are one VM.
+fn canonical(vm: &mut InstanceInfo) {
+    if !vm.id.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return;
+    }
+    let id = uuid::canonical(&vm.id);
+    if vm.name == vm.id {
+        vm.name.clone_from(&id);
+    }
+    vm.id = id;
 }
 
 /// What is known of one VM, the source that has it first, and its claim to its id.
@@ -181,9 +198,11 @@ fn cut_names(vm: &mut InstanceInfo) {
 
 /// One that nobody has named.
 fn name(vm: &mut InstanceInfo) {
-    if vm.id.is_empty() {
+    if vm.id.is_empty() && vm.name.is_empty() {
         let pid = vm.hypervisor_pid.unwrap_or_default();
         vm.id = format!("{}-{pid}", vm.hypervisor);
+    } else if vm.id.is_empty() {
+        vm.id.clone_from(&vm.name);
     }
     if vm.name.is_empty() {
         vm.name.clone_from(&vm.id);

@@ -29,8 +29,13 @@ impl World {
     /// The kernel says that this process holds these devices.
     fn holds(&mut self, pid: u32, uid: u32, nics: &[Nic]) {
         let (uid, nics) = (Some(uid), nics.to_vec());
-        let evidence =
-            ProcessEvidence { start_ticks: pid.into(), uid, is_looked_at: true, is_holder: false, nics };
+        let evidence = ProcessEvidence {
+            start_ticks: pid.into(),
+            uid,
+            is_looked_at: true,
+            nics,
+            ..ProcessEvidence::default()
+        };
         self.processes.insert(pid, evidence);
     }
 

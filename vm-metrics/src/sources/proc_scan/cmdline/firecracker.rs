@@ -5,7 +5,9 @@ use thiserror::Error;
 
 use super::super::super::bounded;
 use super::VmArgs;
+use super::identity::Identity;
 use super::long_options::LongOptions;
+use crate::sources::uuid;
 
 /// What Firecracker calls itself without `--id`: it tells no VM from another.
 const ANONYMOUS: &str = "anonymous-instance";
@@ -24,15 +26,24 @@ pub fn parse(argv: &[String]) -> Option<VmArgs> {
     if PRINTS.iter().any(|option| options.has(option)) {
         return None;
     }
-    let id = options.value("id").filter(|id| !matches!(*id, ANONYMOUS | "")).map(str::to_owned);
-    Some(VmArgs {
-        name: id.clone(),
-        id,
+    let args = VmArgs {
         config_file: options.value("config-file").map(str::to_owned),
         api_socket: (!options.has("no-api"))
             .then(|| options.value("api-sock").unwrap_or(DEFAULT_SOCKET).to_owned()),
         ..VmArgs::default()
-    })
+    };
+    Some(args.with_identity(&identity(&options)))
+}
+
+pub fn identity(options: &LongOptions<'_>) -> Identity {
+    let id = options.value("id").filter(|id| !matches!(*id, ANONYMOUS | ""));
+    let api_socket = options.value("api-sock").filter(|_| !options.has("no-api")).map(str::to_owned);
+    Identity {
+        given: id.map(uuid::canonical),
+        paths: api_socket.clone().into_iter().collect(),
+        api_socket,
+        ..Identity::default()
+    }
 }
 
 /// Its message names the place and never quotes the file, which may hold what is not for the log.

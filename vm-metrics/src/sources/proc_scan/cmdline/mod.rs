@@ -6,14 +6,17 @@
 
 mod cloud_hypervisor;
 mod firecracker;
+mod identity;
 mod long_options;
 mod pci;
 mod qemu;
+mod qemu_identity;
 mod qemu_net;
 mod qemu_options;
 mod size;
 
 pub use firecracker::read_config;
+pub use identity::{Basis, Identity, Surroundings, absolute, identity};
 
 use crate::model::{Hypervisor, UncountedNic};
 

@@ -2,6 +2,7 @@
 //! then.
 
 use super::VmArgs;
+use super::qemu_identity::identity;
 use super::qemu_net::net;
 use super::qemu_options::{options, pairs};
 use super::size::{number, size};
@@ -31,22 +32,17 @@ pub fn parse(argv: &[String]) -> Option<VmArgs> {
     if last(&machine, "type") == Some("none") {
         return None;
     }
-    let name = merged(&options, "name", "guest");
-    let name = last(&name, "guest").filter(|name| !name.is_empty()).map(str::to_owned);
-    let uuid = options.iter().rfind(|(option, value)| *option == "uuid" && !value.is_empty());
     let complete = !options.iter().any(|(option, _)| matches!(*option, "readconfig" | "set"));
     let net = net(&options);
-    Some(VmArgs {
-        id: uuid.map(|(_, uuid)| (*uuid).to_owned()).or_else(|| name.clone()),
-        name,
+    let args = VmArgs {
         vcpus: vcpus(&machine, complete),
         memory_bytes: memory(&machine, complete),
         taps: net.taps,
         uncounted: net.uncounted,
-        config_file: None,
-        api_socket: None,
         daemonizes: options.iter().any(|(option, _)| *option == "daemonize"),
-    })
+        ..VmArgs::default()
+    };
+    Some(args.with_identity(&identity(&options)))
 }
 
 fn prints_and_leaves(option: &str, value: &str) -> bool {
@@ -74,15 +70,6 @@ fn machine(options: &[(&str, &str)]) -> Vec<(String, String)> {
         }
     }
     machine
-}
-
-/// The keys of an option that may be repeated.
-fn merged(options: &[(&str, &str)], option: &str, first_key: &str) -> Vec<(String, String)> {
-    let values = options.iter().filter(|(name, _)| *name == option);
-    values
-        .flat_map(|(_, value)| pairs(value, first_key))
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
 }
 
 /// Of a key that is given twice, the last counts.
