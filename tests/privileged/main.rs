@@ -25,4 +25,5 @@ mod pool;
 mod rights;
 mod rounds;
 mod test_run;
+mod twins;
 mod vmm;
