@@ -129,7 +129,7 @@ impl IdRecords {
     }
 
     /// Replaces the records of an id. Those that are not at these places have no process now.
-    pub fn put(&mut self, id: ClaimedId, mut records: Vec<Record>, found: &[usize], now: Instant) {
+    pub fn put(&mut self, id: ClaimedId, mut records: Vec<Record>, found: &HashSet<usize>, now: Instant) {
         let now = self.unix(now);
         for (_, record) in records.iter_mut().enumerate().filter(|(at, _)| !found.contains(at)) {
             record.ended.get_or_insert(now);
@@ -137,7 +137,11 @@ impl IdRecords {
         forget_tombstones(&mut records);
         if self.of(&id) != records {
             self.changed = true;
-            self.suffixed.retain(|_, owner| *owner != id);
+            for record in self.groups.remove(&id).unwrap_or_default() {
+                if self.suffixed.get(&record.given) == Some(&id) {
+                    self.suffixed.remove(&record.given);
+                }
+            }
             for record in &records {
                 self.index(&id, record);
             }
@@ -164,7 +168,7 @@ impl IdRecords {
         let found = self.found.clone();
         for id in left {
             let records = self.of(&id).to_vec();
-            self.put(id, records, &[], now);
+            self.put(id, records, &HashSet::new(), now);
         }
         self.active = found;
         if self.changed {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Vm;
 use super::id_records::{ClaimedId, IdRecords, Standing};
-use super::twins::{Claimant, ProcessKey, Record, assign};
+use super::twins::{Assigned, Claimant, ProcessKey, Record, assign};
 use crate::sources::evidence::Evidence;
 use crate::sources::fingerprints::short_hash;
 
@@ -153,19 +153,15 @@ impl GivenIds {
         let members = || claimed.vms.iter().map(|at| &vms[*at]);
         let claimants: Vec<_> = members().filter_map(|vm| claimant(vm, evidence)).collect();
         let mut records = self.records.of(&claimed.id).to_vec();
-        let was_known: Vec<_> = claimants
-            .iter()
-            .map(|claimant| records.iter().any(|record| record.is_process(claimant.process)))
-            .collect();
         let found = assign(&mut records, &claimants);
         let plain = &claimed.id.id;
         let is_only = records.len() == 1;
-        let mut given = Vec::new();
-        for ((at, vm), was_known) in found.iter().zip(members()).zip(was_known) {
+        let (mut given, mut in_use) = (Vec::new(), HashSet::new());
+        for (Assigned { record: at, is_known }, vm) in found.iter().zip(members()) {
             let is_free = |id: &String| {
                 !round.taken.contains(id)
-                    && !given.contains(id)
-                    && (was_known || !self.is_of_another(id, vm))
+                    && !in_use.contains(id)
+                    && (*is_known || !self.is_of_another(id, vm))
                     && !self.records.is_reserved(id, &claimed.id)
             };
             let had = Some(records[*at].given.clone()).filter(|had| !had.is_empty() && is_free(had));
@@ -173,24 +169,32 @@ impl GivenIds {
             let is_new = records[*at].given.is_empty() && is_only;
             let id = had.or_else(|| Some(plain.clone()).filter(|plain| is_new && is_free(plain)));
             let id = id.unwrap_or_else(|| {
-                let is_wanted = |id: &String| {
-                    let is_better = |claim: &Claim| *claim <= claimed.claim;
-                    round.wanted.get(id).is_some_and(is_better)
-                        || records.iter().any(|record| record.given == *id)
-                };
                 let telling = self.telling(&records[*at], claimed.id.standing);
-                suffixed(plain, telling, |id| is_free(id) && !is_wanted(id))
+                let is_new = |id: &String| records.iter().all(|record| record.given != *id);
+                suffixed(plain, telling, |id| {
+                    is_free(id) && is_new(id) && !self.is_claimed(id, claimed, round)
+                })
             });
             records[*at].given.clone_from(&id);
+            in_use.insert(id.clone());
             given.push(id);
         }
         if records.len() > 1 {
-            for (at, vm) in found.iter().zip(members()) {
-                records[*at].nics.clone_from(&vm.info.nics);
+            for (Assigned { record, .. }, vm) in found.iter().zip(members()) {
+                records[*record].nics.clone_from(&vm.info.nics);
             }
         }
+        let found = found.into_iter().map(|assigned| assigned.record).collect();
         self.records.put(claimed.id.clone(), records, &found, now);
         given
+    }
+
+    /// Whether a VM of the same or a better claim has this for its id, or had.
+    fn is_claimed(&self, id: &str, claimed: &Claimed, round: &Round) -> bool {
+        let is_wanted = round.wanted.get(id).is_some_and(|claim| *claim <= claimed.claim);
+        let standings = [Standing::Operator, Standing::Trusted, claimed.id.standing];
+        let mut had = standings.map(|standing| ClaimedId { id: id.to_owned(), standing }).into_iter();
+        is_wanted || had.any(|id| id.standing <= claimed.id.standing && !self.records.of(&id).is_empty())
     }
 
     /// Users do not share a suffix, whatever their VMs say.

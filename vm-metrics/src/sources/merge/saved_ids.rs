@@ -122,3 +122,77 @@ impl SavedVm {
         (ClaimedId { id, standing }, Record { given, fingerprints, level, process, ended, nics: Vec::new() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const NAME: &str = "ids-0.json";
+
+    fn saved(dir: &TempDir, boot_id: &str) -> SavedIds {
+        let (name, boot_id) = (NAME.to_owned(), boot_id.to_owned());
+        SavedIds { dir: dir.path().to_owned(), name, boot_id, is_for_reading: false, failure: None }
+    }
+
+    fn one() -> (ClaimedId, Record) {
+        let id = ClaimedId { id: "web".into(), standing: Standing::User(Some(1000)) };
+        let process = Some(ProcessKey { pid: 5, start_ticks: Some(7) });
+        let fingerprints = [u64::MAX, 1, 2];
+        let (given, nics) = ("web-123456".into(), Vec::new());
+        (id, Record { given, fingerprints, level: 2, process, ended: Some(9), nics })
+    }
+
+    fn records() -> IdRecords {
+        let mut records = IdRecords::default();
+        records.restore(vec![one()]);
+        records
+    }
+
+    #[test]
+    fn the_next_daemon_has_what_was_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        saved(&dir, "boot").save(&records());
+        assert_eq!(saved(&dir, "boot").load(), [one()]);
+        let (id, record) = one();
+        let without_process = (id, Record { process: None, ..record });
+        assert_eq!(saved(&dir, "next").load(), [without_process], "no process outlives a boot");
+        let mode = fs::metadata(dir.path().join(NAME)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn who_only_looks_writes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut looking = SavedIds { is_for_reading: true, ..saved(&dir, "boot") };
+        looking.save(&records());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_no_state_is_told_and_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(NAME), "{").unwrap();
+        let mut ids = saved(&dir, "boot");
+        assert_eq!(ids.load(), []);
+        assert!(
+            ids.failure.as_ref().is_some_and(|failure| failure.contains("not what a daemon has written"))
+        );
+        ids.save(&records());
+        assert_eq!((ids.failure, saved(&dir, "boot").load().len()), (None, 1));
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+        let mut ids = saved(&dir, "boot");
+        ids.save(&records());
+        assert!(ids.failure.is_some_and(|failure| failure.contains("has mode 0777")));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

@@ -1,5 +1,7 @@
 //! Which of the VMs that claim one id is which: by process, else by what told them apart before.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::Nic;
@@ -100,57 +102,80 @@ impl Claimant {
     }
 }
 
+/// Where the record of a claimant is.
+#[derive(Clone, Copy, Debug)]
+pub struct Assigned {
+    pub record: usize,
+    /// By its process, and not by what it says.
+    pub is_known: bool,
+}
+
 /// Finds the record of each claimant, or makes one. The start order of the VMs decides nothing.
 ///
 /// No two records match the same VM: each is as close a look as tells it from all others.
-pub fn assign(records: &mut Vec<Record>, claimants: &[Claimant]) -> Vec<usize> {
-    let mut found = by_process(records, claimants);
-    let is_held = |found: &[Option<usize>], at: usize| found.contains(&Some(at));
-    for (at, record) in records.iter_mut().enumerate() {
-        let newcomers = claimants.iter().zip(&found).filter(|(_, found)| found.is_none());
-        let newcomers: Vec<_> = newcomers.map(|(claimant, _)| claimant.numbers()).collect();
-        let allowed = usize::from(!is_held(&found, at));
-        while newcomers.iter().filter(|numbers| record.matches(numbers)).count() > allowed {
-            record.level += 1;
-        }
+pub fn assign(records: &mut Vec<Record>, claimants: &[Claimant]) -> Vec<Assigned> {
+    let known = by_process(records, claimants);
+    let mut is_held = vec![false; records.len()];
+    known.iter().flatten().for_each(|at| is_held[*at] = true);
+    let are_all_known = known.iter().all(Option::is_some);
+    if !are_all_known {
+        let newcomers: Vec<_> = claimants
+            .iter()
+            .zip(&known)
+            .filter(|(_, known)| known.is_none())
+            .map(|(one, _)| one.numbers())
+            .collect();
+        look_closer(records, &is_held, &newcomers);
     }
-    for (at, claimant) in claimants.iter().enumerate() {
+    let mut changed = !are_all_known;
+    let mut assigned = Vec::new();
+    for (claimant, known) in claimants.iter().zip(known) {
         let numbers = claimant.numbers();
-        let is_it = |known: usize| !is_held(&found, known) && records[known].matches(&numbers);
-        found[at] = found[at].or_else(|| (0..records.len()).find(|known| is_it(*known)));
-    }
-    let found: Vec<_> = found
-        .into_iter()
-        .zip(claimants)
-        .map(|(found, claimant)| {
-            found.unwrap_or_else(|| {
-                records.push(Record::new(claimant));
-                records.len() - 1
-            })
-        })
-        .collect();
-    for (at, claimant) in found.iter().zip(claimants) {
-        let record = &mut records[*at];
+        let by_fingerprint = || (0..is_held.len()).find(|at| !is_held[*at] && records[*at].matches(&numbers));
+        let at = known.or_else(by_fingerprint).unwrap_or_else(|| {
+            records.push(Record::new(claimant));
+            is_held.push(true);
+            records.len() - 1
+        });
+        is_held[at] = true;
+        let record = &mut records[at];
         (record.process, record.ended) = (Some(claimant.process), None);
-        if claimant.fingerprints.is_some() {
-            record.fingerprints = claimant.numbers();
+        if claimant.fingerprints.is_some() && record.fingerprints != numbers {
+            record.fingerprints = numbers;
+            changed = true;
         }
+        assigned.push(Assigned { record: at, is_known: known.is_some() });
     }
-    tell_apart(records);
-    found
+    if changed {
+        tell_apart(records);
+    }
+    assigned
 }
 
 /// A process is the VM that it was, and so is one that has come from it.
 fn by_process(records: &[Record], claimants: &[Claimant]) -> Vec<Option<usize>> {
-    let position = |process: ProcessKey| records.iter().position(|record| record.is_process(process));
-    let mut found: Vec<_> = claimants.iter().map(|claimant| position(claimant.process)).collect();
+    let places: HashMap<u32, usize> =
+        records.iter().enumerate().filter_map(|(at, record)| Some((record.process?.pid, at))).collect();
+    let place =
+        |process: ProcessKey| places.get(&process.pid).copied().filter(|at| records[*at].is_process(process));
+    let mut known: Vec<_> = claimants.iter().map(|claimant| place(claimant.process)).collect();
     for (at, claimant) in claimants.iter().enumerate() {
-        let heir_of = claimant.came_from.and_then(position);
-        if found[at].is_none() && !found.contains(&heir_of) {
-            found[at] = heir_of;
+        let heir_of = claimant.came_from.and_then(place);
+        if known[at].is_none() && heir_of.is_some() && !known.contains(&heir_of) {
+            known[at] = heir_of;
         }
     }
-    found
+    known
+}
+
+/// A record that has its process matches no newcomer, and any other one at most.
+fn look_closer(records: &mut [Record], is_held: &[bool], newcomers: &[[u64; LEVELS]]) {
+    for (record, is_held) in records.iter_mut().zip(is_held) {
+        let allowed = usize::from(!is_held);
+        while newcomers.iter().filter(|numbers| record.matches(numbers)).count() > allowed {
+            record.level += 1;
+        }
+    }
 }
 
 fn tell_apart(records: &mut [Record]) {
