@@ -25,5 +25,6 @@ mod pool;
 mod rights;
 mod rounds;
 mod test_run;
+mod twins;
 mod user;
 mod vmm;

@@ -7,7 +7,7 @@
 //! `VM_METRICS_NEIGHBOURS=0` makes them without neighbours.
 
 mod books;
-mod chance;
+pub(crate) mod chance;
 mod host;
 mod neighbours;
 mod schedule;

@@ -73,6 +73,24 @@ fn a_waiting_fake_takes_no_id_at_a_restart() {
     });
 }
 
+/// The fake is older than the VM's process, and the daemon is a new one.
+#[test]
+fn an_older_fake_takes_no_id_at_a_daemon_restart() {
+    alone("hostile::stolen_id::an_older_fake_takes_no_id_at_a_daemon_restart", || {
+        let scene = Scene::new();
+        let mut victim = scene.vm_of(NEIGHBOUR, VICTIM, "qemu-system-x86_64", &ARGV, "vmt0");
+        let mut daemon = scene.daemon("");
+        assert_has_plain_id(&daemon, &mut victim);
+        let fake = scene.attacker("qemu-system-x86_64", &ARGV);
+        victim.vmm.kill().unwrap();
+        let mut victim = scene.vm_of(NEIGHBOUR, VICTIM, "qemu-system-x86_64", &ARGV, "vmt1");
+        assert_keeps_id(&daemon, &mut victim, &fake);
+        daemon.terminate().unwrap();
+        let daemon = scene.daemon("");
+        assert_keeps_id(&daemon, &mut victim, &fake);
+    });
+}
+
 #[test]
 fn a_monitor_takes_no_id_of_root() {
     alone("hostile::stolen_id::a_monitor_takes_no_id_of_root", || {

@@ -54,7 +54,7 @@ impl Engine {
     /// # Errors
     /// When a reader says that going on would harm, for example because another daemon has its pins.
     pub(super) fn new(
-        sources: Sources,
+        mut sources: Sources,
         readers: Vec<Configured>,
         host: &Host,
         retention: Duration,
@@ -79,6 +79,9 @@ impl Engine {
             }
         };
         let readers = readers.into_iter().map(start).collect::<Result<_, _>>()?;
+        if let Some(dir) = state_dir {
+            sources.remember_in(dir, purpose == Purpose::Look);
+        }
         Ok(Self {
             sources,
             readers,

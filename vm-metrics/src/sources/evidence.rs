@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use super::fingerprints::Fingerprints;
 use crate::host::Host;
 use crate::model::{Nic, Trust};
 
@@ -18,6 +19,10 @@ pub struct ProcessEvidence {
     pub nics: Vec<Nic>,
     /// It is known only for the devices that it holds: a hypervisor that holds one of them comes first.
     pub is_holder: bool,
+    /// What tells it from other VMs that claim its id.
+    pub fingerprints: Fingerprints,
+    /// Pid and start time of the process that was this VM before it.
+    pub came_from: Option<(u32, u64)>,
 }
 
 /// By process.

@@ -1,23 +1,29 @@
-//! What several sources know, as one set of VMs. Pure.
+//! What several sources know, as one set of VMs. Pure, but for the saved ids.
 //!
 //! VMs of two sources are the same if they have the same process; or the same id and not two different processes, where
 //! the process may have that id; or a NIC in common, and one of them no process that is known. The first source's word
 //! counts; what it does not know is taken from the next. NICs are those that the process holds ([`nics`](mod@nics)). No
 //! id is there twice ([`ids`]), nor is a NIC, so that no byte is counted for two VMs.
 
+mod id_records;
 mod ids;
 mod nics;
 mod same;
+mod saved_ids;
+mod twins;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use self::id_records::ClaimedId;
 use self::ids::Claim;
 pub(super) use self::ids::GivenIds;
 use self::nics::{Holders, nics};
 use self::same::{Entry, Groups};
-use super::Tier;
+pub(super) use self::saved_ids::SavedIds;
+use self::twins::Record;
 use super::evidence::{Evidence, ProcessTable};
+use super::{Tier, uuid};
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 
 /// What one source lists.
@@ -44,13 +50,26 @@ impl Told {
 #[derive(Debug, Default)]
 pub(super) struct Merge {
     ids: GivenIds,
+    saved: Option<SavedIds>,
     holders: Holders,
 }
 
 impl Merge {
     /// `retention` is how long the id of a VM that has ended is kept from other users' processes.
-    pub(super) fn new(retention: Duration) -> Self {
-        Self { ids: GivenIds::new(retention), ..Self::default() }
+    pub(super) fn new(retention: Duration, boot_id: String) -> Self {
+        Self { ids: GivenIds::new(retention, boot_id), ..Self::default() }
+    }
+
+    /// Goes on with the ids of the daemon before this one, and leaves them to the next.
+    pub(super) fn remember_in(&mut self, mut saved: SavedIds) {
+        let left = saved.load();
+        self.restore(left);
+        self.saved = Some(saved);
+    }
+
+    fn restore(&mut self, left: Vec<(ClaimedId, Record)>) {
+        self.ids.records.restore(left);
+        self.ids.restore_owners(Instant::now());
     }
 
     /// One set of what each source lists, the most trusted source first, and what is wrong with each source's list.
@@ -78,6 +97,11 @@ impl Merge {
             })
             .collect();
         let of_ids = self.ids.give(&mut vms, evidence, now);
+        if self.ids.records.take_changed()
+            && let Some(saved) = &mut self.saved
+        {
+            saved.save(&self.ids.records);
+        }
         of_nics.extend(share_nics(&mut vms));
         let of_nics = of_nics.into_iter().map(|(source, id, problem)| (source, format!("{id:?}: {problem}")));
         for (source, problem) in left_out.into_iter().chain(of_ids).chain(of_nics) {
@@ -89,8 +113,25 @@ impl Merge {
 
 fn entries((source, told): (usize, Told)) -> impl Iterator<Item = Entry> {
     let Told { tier, instances, ended, is_own, .. } = told;
-    let entry = move |has_ended| move |info| Entry { source, tier, has_ended, is_own, info };
+    let entry = move |has_ended| {
+        move |mut info: InstanceInfo| {
+            canonical(&mut info);
+            Entry { source, tier, has_ended, is_own, info }
+        }
+    };
     instances.into_iter().map(entry(false)).chain(ended.into_iter().map(entry(true)))
+}
+
+/// Two spellings of a UUID are one VM.
+fn canonical(vm: &mut InstanceInfo) {
+    if !vm.id.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return;
+    }
+    let id = uuid::canonical(&vm.id);
+    if vm.name == vm.id {
+        vm.name.clone_from(&id);
+    }
+    vm.id = id;
 }
 
 /// What is known of one VM, the source that has it first, and its claim to its id.
@@ -184,9 +225,11 @@ fn cut_names(vm: &mut InstanceInfo) {
 
 /// One that nobody has named.
 fn name(vm: &mut InstanceInfo) {
-    if vm.id.is_empty() {
+    if vm.id.is_empty() && vm.name.is_empty() {
         let pid = vm.hypervisor_pid.unwrap_or_default();
         vm.id = format!("{}-{pid}", vm.hypervisor);
+    } else if vm.id.is_empty() {
+        vm.id.clone_from(&vm.name);
     }
     if vm.name.is_empty() {
         vm.name.clone_from(&vm.id);

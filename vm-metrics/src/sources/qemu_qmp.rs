@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take};
 use tokio::net::UnixStream;
 
 use super::vmm_api::{ANSWER_LIMIT, Answering, AskError, Facts, Target, VmmApi};
-use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, bounded, shortened};
+use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, bounded, shortened, uuid};
 use crate::model::{Hypervisor, InstanceInfo, VmState};
 
 const DEFAULT_SOCKETS: &str = "/run/vm-metrics/qmp/*.sock";
@@ -59,7 +59,11 @@ impl InstanceSource for Qmp {
             return Err(SourceError::Absent { path: self.patterns.join(", ").into() });
         }
         let targets = sockets.into_iter().map(|path| (Target { process: None, path }, Vec::new()));
-        self.api.list(targets)
+        let mut listing = self.api.list(targets)?;
+        for vm in listing.instances.iter_mut().filter(|vm| vm.id.is_empty() && vm.hypervisor_pid.is_none()) {
+            vm.id.clone_from(&vm.name);
+        }
+        Ok(listing)
     }
 }
 
@@ -103,10 +107,9 @@ async fn talk(stream: UnixStream) -> Result<Facts, AskError> {
             .and_then(|devices: Vec<MemoryDevice>| storage(&devices)),
     };
     let name = shortened(&name.name.unwrap_or_default());
-    let uuid =
-        Some(shortened(&uuid.uuid)).filter(|uuid| uuid.bytes().any(|byte| !matches!(byte, b'0' | b'-')));
     let info = InstanceInfo {
-        id: uuid.unwrap_or_else(|| name.clone()),
+        // Many VMs may have the name; the command line may have more than the monitor knows.
+        id: uuid::given(&shortened(&uuid.uuid)).unwrap_or_default(),
         name,
         hypervisor: Hypervisor::Qemu,
         allocated_vcpus: u32::try_from(cpus.len()).ok().filter(|vcpus| *vcpus <= bounded::MAX_VCPUS),

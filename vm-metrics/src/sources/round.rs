@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::evidence::{Evidence, LocalDevice, ProcessTable};
-use super::merge::{Merge, Told};
+use super::merge::{Merge, SavedIds, Told};
 use super::push::Inbox;
 use super::{ApiSocket, InstanceSource, Listing, SourceContext, SourceError, Tier};
 use crate::config::Switch;
@@ -75,7 +76,16 @@ impl Sources {
 
     /// Checks what sources say of this host, by these rules.
     pub(super) fn within(context: &SourceContext) -> Self {
-        Self { context: context.clone(), merge: Merge::new(context.retention), ..Self::new(Vec::new()) }
+        let boot_id = context.host.boot_id().unwrap_or_default();
+        let merge = Merge::new(context.retention, boot_id);
+        Self { context: context.clone(), merge, ..Self::new(Vec::new()) }
+    }
+
+    /// Keeps the ids of VMs in this directory, over restarts. Who only looks writes nothing.
+    pub(crate) fn remember_in(&mut self, dir: &Path, is_for_reading: bool) {
+        if let Some(saved) = SavedIds::new(&self.context.host, dir, is_for_reading) {
+            self.merge.remember_in(saved);
+        }
     }
 
     /// The one that comes before all others; replaces the one that was set before.

@@ -3,6 +3,7 @@
 
 use super::proc_scan::{Unread, executable};
 use super::process_facts::{ProcessFacts, Program};
+use super::uuid;
 use crate::model::Hypervisor;
 
 /// Which process a pid was when it was found to be the VM's.
@@ -18,10 +19,28 @@ pub struct Found {
     pub hypervisor: Hypervisor,
 }
 
+/// A hypervisor that has the pid.
+#[derive(Debug)]
+pub struct Candidate {
+    pub hypervisor: Hypervisor,
+    pub argv: Vec<String>,
+    pub start_ticks: u64,
+}
+
 impl VmmPid {
     /// The process, when it is a hypervisor and one of its arguments has this mark of the VM in it: an id or a path.
     /// `None`: the VM does not run.
     pub fn check(&mut self, facts: &ProcessFacts, pid: u32, mark: &str) -> Option<Found> {
+        self.check_by(facts, pid, |candidate| candidate.argv.iter().any(|argument| has_mark(argument, mark)))
+    }
+
+    /// The same with another way to know the VM's process.
+    pub fn check_by(
+        &mut self,
+        facts: &ProcessFacts,
+        pid: u32,
+        is_it: impl FnOnce(&Candidate) -> bool,
+    ) -> Option<Found> {
         let stat = match facts.stat(pid) {
             Ok(stat) => Some(stat).filter(|stat| !stat.is_dead())?,
             // It says nothing now: it is what it was.
@@ -30,17 +49,23 @@ impl VmmPid {
         };
         let found = self.found.filter(|found| (found.pid, found.start_ticks) == (pid, stat.start_ticks));
         self.found = found.or_else(|| {
-            let hypervisor = marked_hypervisor(facts, pid, mark)?;
-            Some(Found { pid, start_ticks: stat.start_ticks, hypervisor })
+            let Program { name, argv, .. } = facts.program(pid).ok()?;
+            let candidate = Candidate {
+                hypervisor: executable::hypervisor(&name?)?,
+                argv,
+                start_ticks: stat.start_ticks,
+            };
+            let Candidate { hypervisor, start_ticks, .. } = candidate;
+            is_it(&candidate).then_some(Found { pid, start_ticks, hypervisor })
         });
         self.found
     }
 }
 
-fn marked_hypervisor(facts: &ProcessFacts, pid: u32, mark: &str) -> Option<Hypervisor> {
-    let Program { name, argv, .. } = facts.program(pid).ok()?;
-    let hypervisor = executable::hypervisor(&name?)?;
-    argv.iter().any(|argument| argument.contains(mark)).then_some(hypervisor)
+/// A UUID may be in upper case.
+fn has_mark(argument: &str, mark: &str) -> bool {
+    argument.contains(mark)
+        || uuid::is_uuid(mark) && argument.to_ascii_lowercase().contains(&uuid::canonical(mark))
 }
 
 #[cfg(test)]
@@ -69,5 +94,12 @@ mod tests {
         assert_eq!(check(), Some(Hypervisor::Qemu));
         fixture.end(100);
         assert_eq!(check(), None);
+    }
+
+    #[test]
+    fn a_uuid_in_upper_case_is_the_same_mark() {
+        let (lower, upper) = ("6f9c7d5e-3f7d-4d0a-9d39-0f0d3a6b1c55", "6F9C7D5E-3F7D-4D0A-9D39-0F0D3A6B1C55");
+        assert!(has_mark(upper, lower) && has_mark(&format!("type=1,uuid={lower}"), upper));
+        assert!(!has_mark("WEB", "web"));
     }
 }

@@ -151,6 +151,24 @@ pub fn names(
     operators: &Operators,
     problems: &mut Vec<SourceError>,
 ) -> Result<Vec<PathBuf>, SourceError> {
+    names_where(directory, operators, problems, is_ready)
+}
+
+/// The same with those that begin with a dot.
+pub fn all_names(
+    directory: &Path,
+    operators: &Operators,
+    problems: &mut Vec<SourceError>,
+) -> Result<Vec<PathBuf>, SourceError> {
+    names_where(directory, operators, problems, |_| true)
+}
+
+fn names_where(
+    directory: &Path,
+    operators: &Operators,
+    problems: &mut Vec<SourceError>,
+    is_wanted: fn(&DirEntry) -> bool,
+) -> Result<Vec<PathBuf>, SourceError> {
     operators.check_directory(directory)?;
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => SourceError::Absent { path: directory.to_owned() },
@@ -159,7 +177,7 @@ pub fn names(
     let (mut paths, mut left_out) = (BinaryHeap::new(), 0);
     for entry in fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        if !is_ready(&entry) {
+        if !is_wanted(&entry) {
             continue;
         }
         paths.push(entry.path());

@@ -59,8 +59,7 @@ impl WrittenPid {
             _ => {}
         }
         if let Some((path, Some(written))) = file
-            && let Ok(later) = started(start_ticks).duration_since(written)
-            && later > CLOCK_SLACK
+            && let Some(later) = started_after(start_ticks, written)
         {
             let problem = format!("process {pid} is another: it started {} s later", later.as_secs());
             return Err(SourceError::Content { path: path.to_owned(), problem });
@@ -73,6 +72,11 @@ impl WrittenPid {
     pub fn last(&self) -> Option<(u32, Option<SystemTime>)> {
         self.first.as_ref().map(|first| (first.pid, first.written))
     }
+}
+
+/// How much later than it was written a process started; `None` for one that was there then.
+pub fn started_after(start_ticks: u64, written: SystemTime) -> Option<Duration> {
+    started(start_ticks).duration_since(written).ok().filter(|later| *later > CLOCK_SLACK)
 }
 
 fn started(start_ticks: u64) -> SystemTime {

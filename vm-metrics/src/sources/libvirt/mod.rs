@@ -1,35 +1,42 @@
-//! libvirt's own records of the domains that run: `/run/libvirt/qemu/<name>.xml`.
+//! libvirt's own records of the domains that run, of QEMU and of Cloud Hypervisor: `/run/libvirt/qemu/<name>.xml`.
 //!
 //! Files and no call of libvirt: it cannot hang us, and is not asked to do anything. It writes a record anew when
 //! something changes, and takes it away when the domain ends; one that is left over has the pid of no such process.
 
+mod places;
 mod status;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::Deserialize;
 
+use self::places::Places;
 use self::status::Domain;
 use super::process_facts::ProcessFacts;
-use super::vmm_pid::VmmPid;
-use super::watched_files::{WatchedFiles, names};
+use super::vmm_pid::{Candidate, VmmPid};
+use super::watched_files::{WatchedFiles, all_names};
 use super::written_file::Operators;
-use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
+use super::written_pid::started_after;
+use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, uuid};
 use crate::model::{Hypervisor, InstanceInfo, Nic};
-
-const DEFAULT_DIR: &str = "/run/libvirt/qemu";
 
 /// A domain with many devices is 50 KiB.
 const FILE_LIMIT: u64 = 1 << 20;
 
 pub const SOURCE: SourceDef = SourceDef {
     name: "libvirt",
-    help: "libvirt's records of the QEMU domains that run",
+    help: "libvirt's records of the domains that run, of QEMU and of Cloud Hypervisor",
     tier: Tier::Orchestrator,
     configure: |section, SourceContext { host, trust, facts, .. }| {
         let config: Config = section.options()?;
-        let dir = place(host, config.dir, DEFAULT_DIR);
-        Ok(dir.map(|dir| Box::new(Libvirt::new(dir, facts.clone(), Operators::new(trust.clone()))) as _))
+        let places = match config.dir {
+            Some(dir) => Places::One(dir),
+            None if host.is_this_kernel() => Places::Usual,
+            None => return Ok(None),
+        };
+        Ok(Some(Box::new(Libvirt::new(places, facts.clone(), Operators::new(trust.clone())))))
     },
 };
 
@@ -43,25 +50,58 @@ struct Config {
 struct Libvirt {
     facts: ProcessFacts,
     operators: Operators,
-    dir: PathBuf,
-    files: WatchedFiles<(Domain, VmmPid)>,
+    places: Places,
+    files: WatchedFiles<Record>,
+}
+
+/// A file that libvirt has written of a domain.
+#[derive(Debug)]
+struct Record {
+    domain: Domain,
+    written: Option<SystemTime>,
+    process: VmmPid,
 }
 
 impl Libvirt {
-    fn new(dir: PathBuf, facts: ProcessFacts, operators: Operators) -> Self {
-        Self { facts, dir, files: WatchedFiles::new(operators.clone(), FILE_LIMIT), operators }
+    fn new(places: Places, facts: ProcessFacts, operators: Operators) -> Self {
+        Self { facts, places, files: WatchedFiles::new(operators.clone(), FILE_LIMIT), operators }
+    }
+
+    /// The files in all places. It is an error where there is no place, or none can be listed.
+    fn paths(&self, problems: &mut Vec<SourceError>) -> Result<Vec<PathBuf>, SourceError> {
+        let is_record = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "xml");
+        let (mut paths, mut errors) = (Vec::new(), Vec::new());
+        let directories = self.places.directories(&self.operators);
+        for directory in &directories {
+            match all_names(directory, &self.operators, problems) {
+                Ok(names) => paths.extend(names.into_iter().filter(is_record)),
+                Err(error) => errors.push(error),
+            }
+        }
+        let nothing_is_listed = errors.len() == directories.len();
+        // One that is there and cannot be listed says more than one that is not.
+        let is_absent = |error: &SourceError| matches!(error, SourceError::Absent { .. });
+        errors.sort_by_key(is_absent);
+        let mut errors = errors.into_iter();
+        match errors.next() {
+            Some(error) if nothing_is_listed => Err(error),
+            first => {
+                problems.extend(first.into_iter().chain(errors).filter(|error| !is_absent(error)));
+                Ok(paths)
+            }
+        }
     }
 }
 
 impl InstanceSource for Libvirt {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
-        let is_record = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "xml");
         let mut listing = Listing::default();
-        let paths = names(&self.dir, &self.operators, &mut listing.problems)?.into_iter().filter(is_record);
-        self.files.look(paths, |_, content| Ok((status::parse(content)?, VmmPid::default())));
+        let paths = self.paths(&mut listing.problems)?;
+        self.files.look(paths, |path, content| Record::parse(path, content));
         listing.problems.extend(self.files.problems());
-        for (_, (domain, seen)) in self.files.values() {
-            if let Some(found) = seen.check(&self.facts, domain.pid, &domain.uuid) {
+        for (path, Record { domain, written, process }) in self.files.values() {
+            let is_it = |candidate: &Candidate| domain.is_run_by(candidate, path, *written);
+            if let Some(found) = process.check_by(&self.facts, domain.pid, is_it) {
                 listing.instances.push(domain.instance(found.hypervisor));
             }
         }
@@ -69,7 +109,31 @@ impl InstanceSource for Libvirt {
     }
 }
 
+impl Record {
+    fn parse(path: &Path, content: &[u8]) -> Result<Self, String> {
+        let written = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+        Ok(Self { domain: status::parse(content)?, written, process: VmmPid::default() })
+    }
+}
+
 impl Domain {
+    /// QEMU is told the UUID. Cloud Hypervisor is told a path with the name; in libvirt 7 to 10 a descriptor and no more, so
+    /// that it must be the process that was there when the record was written.
+    fn is_run_by(&self, candidate: &Candidate, record: &Path, written: Option<SystemTime>) -> bool {
+        let Candidate { hypervisor, argv, start_ticks } = candidate;
+        if *hypervisor != Hypervisor::CloudHypervisor {
+            let uuid = uuid::canonical(&self.uuid);
+            return argv.iter().any(|argument| argument.to_ascii_lowercase().contains(&uuid));
+        }
+        let name = record.file_stem().unwrap_or_default().to_string_lossy();
+        let marks = ["-socket", "-event-monitor-fifo"].map(|ending| format!("/{name}{ending}"));
+        let is_marked = argv.iter().any(|argument| marks.iter().any(|mark| argument.ends_with(mark)));
+        let says_nothing = argv.iter().any(|argument| argument.starts_with("fd="))
+            && !argv.iter().any(|argument| argument == "--event-monitor");
+        let was_there = || written.is_some_and(|written| started_after(*start_ticks, written).is_none());
+        is_marked || says_nothing && was_there()
+    }
+
     fn instance(&self, hypervisor: Hypervisor) -> InstanceInfo {
         InstanceInfo {
             id: self.uuid.clone(),
@@ -88,38 +152,4 @@ impl Domain {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::super::proc_scan::fixture::{Fake, Fixture};
-    use super::*;
-    use crate::model::Trust;
-
-    const ARGS: &str = "qemu-system-x86_64 -name guest=web -uuid 01234567-89ab-4cde-8f01-23456789abcd";
-
-    #[test]
-    fn a_domain_is_listed_while_its_process_is_there() {
-        let host = Fixture::with(&[Fake { pid: 5854, args: ARGS, ..Fake::default() }]);
-        let dir = host.path("libvirt");
-        fs::create_dir(&dir).unwrap();
-        fs::write(dir.join("web 1.xml"), status::tests::REAL).unwrap();
-        fs::write(dir.join("web 1.pid"), "5854").unwrap();
-        fs::write(dir.join("bad.xml"), "<domstatus").unwrap();
-        let mut source =
-            Libvirt::new(dir.clone(), ProcessFacts::new(host.host(), Trust::default()), Operators::default());
-        let mut listed = || {
-            let listing = source.list_running_instances_for_metrics().unwrap();
-            (listing.instances, listing.problems.iter().map(ToString::to_string).collect::<Vec<_>>())
-        };
-        let (vms, problems) = listed();
-        assert_eq!(vms.len(), 1);
-        assert_eq!((vms[0].hypervisor, vms[0].hypervisor_pid), (Hypervisor::Qemu, Some(5854)));
-        assert_eq!(vms[0].nics, [Nic::local("vnet0")]);
-        assert_eq!(problems.len(), 1);
-        assert!(problems[0].starts_with(&format!("{}: ", dir.join("bad.xml").display())), "{problems:?}");
-
-        // The record was left over, and the pid is somebody else's.
-        host.put(&Fake { pid: 5854, start: 6000, ..Fake::default() });
-        assert_eq!(listed().0, []);
-    }
-}
+mod tests;

@@ -1,19 +1,21 @@
-//! Which VM has which id: no id is there twice, and no user takes another's.
+//! Which VM has which id: no id is there twice, no user takes another's, and an id stays its VM's.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::Vm;
+use super::id_records::{ClaimedId, IdRecords, Standing};
+use super::twins::{Assigned, Claimant, ProcessKey, Record, assign};
 use crate::sources::evidence::Evidence;
+use crate::sources::fingerprints::short_hash;
 
 /// Ids of ended VMs that are kept for one user. The oldest go first.
 const MAX_KEPT: usize = 1024;
 
-/// The ids of the last merge, and those of VMs that have ended.
+/// The ids that VMs have or had.
 #[derive(Debug, Default)]
 pub struct GivenIds {
-    /// By the id that the sources know, the process, and the source that says so.
-    given: HashMap<(String, u32, usize), String>,
+    pub(super) records: IdRecords,
     /// Who had an id last. It is that user's until then; `None` while the VM is there.
     owners: HashMap<String, Owner>,
     retention: Duration,
@@ -36,9 +38,24 @@ pub enum Claim {
     Stranger,
 }
 
+/// The VMs of equal standing that claim one id; or one VM without a process.
+struct Claimed {
+    id: ClaimedId,
+    claim: Claim,
+    vms: Vec<usize>,
+    has_processes: bool,
+}
+
+/// What is given in one merge.
+struct Round {
+    taken: HashSet<String>,
+    /// The best claim to each id.
+    wanted: HashMap<String, Claim>,
+}
+
 impl GivenIds {
-    pub fn new(retention: Duration) -> Self {
-        Self { retention, ..Self::default() }
+    pub fn new(retention: Duration, boot_id: String) -> Self {
+        Self { retention, records: IdRecords::new(boot_id), ..Self::default() }
     }
 
     /// Whether this user had the id last.
@@ -46,49 +63,162 @@ impl GivenIds {
         uid.is_some() && self.owners.get(id).is_some_and(|owner| owner.uid == uid)
     }
 
+    /// Users keep the ids that their VMs had when the last daemon ended.
+    pub(super) fn restore_owners(&mut self, now: Instant) {
+        let until = Some(now + self.retention);
+        let since = self.records.unix(now).saturating_sub(self.retention.as_secs());
+        for (ClaimedId { standing, .. }, record) in self.records.iter() {
+            if let Standing::User(uid) = *standing
+                && record.ended.is_none_or(|ended| ended > since)
+            {
+                self.owners.insert(record.given.clone(), Owner { uid, until });
+            }
+        }
+    }
+
     /// How many ids are remembered.
     #[cfg(test)]
     pub fn kept(&self) -> usize {
-        self.owners.len()
+        self.owners.len().max(self.records.iter().count())
     }
 
     /// Gives each VM an id of its own. The source and the text of each problem.
     ///
-    /// The first claim counts: the operator's, then a trusted user's. Among others it is the process that had the id,
-    /// then the older process. A process keeps the id that it was given, unless a better claim comes.
+    /// The first claim counts: the operator's, then a trusted user's. Among other users it is the one whose process had the
+    /// id, then the one with the oldest process. VMs of equal standing are told apart by [`assign`].
     pub fn give(&mut self, vms: &mut [Vm], evidence: Evidence, now: Instant) -> Vec<(usize, String)> {
-        let before = std::mem::take(&mut self.given);
-        let wanted: HashSet<String> = vms.iter().map(|vm| vm.info.id.clone()).collect();
-        let mut order: Vec<usize> = (0..vms.len()).collect();
-        order.sort_by_cached_key(|at| {
-            let vm = &vms[*at];
-            let process = vm.info.hypervisor_pid.and_then(|pid| evidence.processes.get(&pid));
-            let had_one = key(vm).is_some_and(|key| before.contains_key(&key));
-            (vm.claim, !had_one, process.map_or(0, |process| process.start_ticks), *at)
-        });
-        let mut taken = HashSet::new();
+        let mut round = Round { taken: HashSet::new(), wanted: HashMap::new() };
+        for vm in vms.iter() {
+            let best = round.wanted.entry(vm.info.id.clone()).or_insert(vm.claim);
+            *best = vm.claim.min(*best);
+        }
         let mut problems = Vec::new();
-        for at in order {
-            let vm = &mut vms[at];
-            let key = key(vm);
-            let had = key.as_ref().and_then(|key| before.get(key)).filter(|id| !taken.contains(*id));
-            let may_have = |id: &String| !taken.contains(id) && !self.is_of_another(id, vm);
-            let id = match had {
-                Some(id) => id.clone(),
-                None if may_have(&vm.info.id) => vm.info.id.clone(),
-                None => suffixed(vm, at, |id| wanted.contains(id) || taken.contains(id)),
+        self.records.begin();
+        for claimed in self.in_order(vms, evidence) {
+            let given = match claimed.has_processes {
+                true => self.give_group(&claimed, vms, (evidence, now), &round),
+                false => vec![self.give_lone(&claimed, &vms[claimed.vms[0]], &round)],
             };
-            taken.insert(id.clone());
-            self.given.extend(key.map(|key| (key, id.clone())));
-            if id != vm.info.id {
-                let problem = format!("two VMs with the id {:?}: one is {id:?} here", vm.info.id);
-                problems.push((vm.source, problem));
-                vm.info.id = id;
+            for (at, id) in claimed.vms.iter().zip(given) {
+                let vm = &mut vms[*at];
+                round.taken.insert(id.clone());
+                if id != vm.info.id {
+                    let problem = format!("two VMs with the id {:?}: one is {id:?} here", vm.info.id);
+                    problems.push((vm.source, problem));
+                    vm.info.id = id;
+                }
             }
         }
+        self.records.end(now);
         self.remember(vms, now);
         problems.sort();
         problems
+    }
+
+    /// The best claims first.
+    fn in_order(&self, vms: &[Vm], evidence: Evidence) -> Vec<Claimed> {
+        let mut groups: HashMap<ClaimedId, Claimed> = HashMap::new();
+        let mut lone = Vec::new();
+        for (at, vm) in vms.iter().enumerate() {
+            let id = ClaimedId { id: vm.info.id.clone(), standing: Standing::of(vm) };
+            let new =
+                |has_processes| Claimed { id: id.clone(), claim: vm.claim, vms: Vec::new(), has_processes };
+            if vm.info.hypervisor_pid.is_some() {
+                groups.entry(id.clone()).or_insert_with(|| new(true)).vms.push(at);
+            } else {
+                lone.push(Claimed { vms: vec![at], ..new(false) });
+            }
+        }
+        let rank = |claimed: &Claimed| {
+            let had_it = |at: &usize| {
+                let process = process(&vms[*at], evidence);
+                process.is_some_and(|process| self.records.knows(&claimed.id, process))
+            };
+            let start = |at: &usize| process(&vms[*at], evidence)?.start_ticks;
+            let oldest = claimed.vms.iter().map(|at| start(at).unwrap_or_default()).min();
+            (claimed.claim, !claimed.vms.iter().any(had_it), oldest, claimed.vms[0])
+        };
+        let mut all: Vec<_> = groups.into_values().chain(lone).collect();
+        all.sort_by_cached_key(rank);
+        all
+    }
+
+    fn give_group(
+        &mut self,
+        claimed: &Claimed,
+        vms: &[Vm],
+        (evidence, now): (Evidence, Instant),
+        round: &Round,
+    ) -> Vec<String> {
+        let members = || claimed.vms.iter().map(|at| &vms[*at]);
+        let claimants: Vec<_> = members().filter_map(|vm| claimant(vm, evidence)).collect();
+        let mut records = self.records.of(&claimed.id).to_vec();
+        let found = assign(&mut records, &claimants);
+        let plain = &claimed.id.id;
+        let is_only = records.len() == 1;
+        let (mut given, mut in_use) = (Vec::new(), HashSet::new());
+        for (Assigned { record: at, is_known }, vm) in found.iter().zip(members()) {
+            let is_free = |id: &String| {
+                !round.taken.contains(id)
+                    && !in_use.contains(id)
+                    && (*is_known || !self.is_of_another(id, vm))
+                    && !self.records.is_reserved(id, &claimed.id)
+            };
+            let had = Some(records[*at].given.clone()).filter(|had| !had.is_empty() && is_free(had));
+            // The id as it stands is for a VM that never had another of the same id beside it.
+            let is_new = records[*at].given.is_empty() && is_only;
+            let id = had.or_else(|| Some(plain.clone()).filter(|plain| is_new && is_free(plain)));
+            let id = id.unwrap_or_else(|| {
+                let telling = self.telling(&records[*at], claimed.id.standing);
+                let is_new = |id: &String| records.iter().all(|record| record.given != *id);
+                suffixed(plain, telling, |id| {
+                    is_free(id) && is_new(id) && !self.is_claimed(id, claimed, round)
+                })
+            });
+            records[*at].given.clone_from(&id);
+            in_use.insert(id.clone());
+            given.push(id);
+        }
+        if records.len() > 1 {
+            for (Assigned { record, .. }, vm) in found.iter().zip(members()) {
+                records[*record].nics.clone_from(&vm.info.nics);
+            }
+        }
+        let found = found.into_iter().map(|assigned| assigned.record).collect();
+        self.records.put(claimed.id.clone(), records, &found, now);
+        given
+    }
+
+    /// Whether a VM of the same or a better claim has this for its id, or had.
+    fn is_claimed(&self, id: &str, claimed: &Claimed, round: &Round) -> bool {
+        let is_wanted = round.wanted.get(id).is_some_and(|claim| *claim <= claimed.claim);
+        let standings = [Standing::Operator, Standing::Trusted, claimed.id.standing];
+        let mut had = standings.map(|standing| ClaimedId { id: id.to_owned(), standing }).into_iter();
+        is_wanted || had.any(|id| id.standing <= claimed.id.standing && !self.records.of(&id).is_empty())
+    }
+
+    /// Users do not share a suffix, whatever their VMs say.
+    fn telling(&self, record: &Record, standing: Standing) -> String {
+        let telling = record.telling(self.records.boot_id());
+        match standing {
+            Standing::User(uid) => format!("{telling} {uid:?}"),
+            Standing::Operator | Standing::Trusted => telling,
+        }
+    }
+
+    /// Of a VM without a process: one whose process has ended while its TAP is held has the id that it had.
+    fn give_lone(&self, claimed: &Claimed, vm: &Vm, round: &Round) -> String {
+        let is_free = |id: &String| !round.taken.contains(id) && !self.is_of_another(id, vm);
+        let had = self.records.holder_of(&claimed.id, &vm.info.nics).filter(is_free);
+        had.or_else(|| Some(vm.info.id.clone()).filter(is_free)).unwrap_or_else(|| {
+            // Its place must tell it apart.
+            let suffix = format!("-#{}", claimed.vms[0]);
+            let mut id = format!("{}{suffix}", vm.info.id);
+            while round.taken.contains(&id) || round.wanted.contains_key(&id) {
+                id.push_str(&suffix);
+            }
+            id
+        })
     }
 
     /// Whether another user's VM had this id a short time ago.
@@ -124,16 +254,33 @@ impl GivenIds {
     }
 }
 
-fn key(vm: &Vm) -> Option<(String, u32, usize)> {
-    Some((vm.info.id.clone(), vm.info.hypervisor_pid?, vm.source))
+fn process(vm: &Vm, evidence: Evidence) -> Option<ProcessKey> {
+    let pid = vm.info.hypervisor_pid?;
+    let start_ticks = evidence.processes.get(&pid).map(|process| process.start_ticks);
+    Some(ProcessKey { pid, start_ticks })
 }
 
-/// Without a process, the VM's place must tell it apart.
-fn suffixed(vm: &Vm, at: usize, is_taken: impl Fn(&String) -> bool) -> String {
-    let suffix = vm.info.hypervisor_pid.map_or_else(|| format!("-#{at}"), |pid| format!("-{pid}"));
-    let mut id = format!("{}{suffix}", vm.info.id);
-    while is_taken(&id) {
-        id.push_str(&suffix);
+fn claimant(vm: &Vm, evidence: Evidence) -> Option<Claimant> {
+    let process = process(vm, evidence)?;
+    let known = evidence.processes.get(&process.pid);
+    let came_from = known.and_then(|known| known.came_from);
+    Some(Claimant {
+        process,
+        came_from: came_from.map(|(pid, start)| ProcessKey { pid, start_ticks: Some(start) }),
+        fingerprints: known.map(|known| match vm.claim {
+            Claim::Operator => known.fingerprints.of_operators(),
+            Claim::Trusted | Claim::Stranger => known.fingerprints,
+        }),
+    })
+}
+
+/// The id with six digits of what tells the VM from others.
+fn suffixed(id: &str, mut telling: String, is_free: impl Fn(&String) -> bool) -> String {
+    loop {
+        let candidate = format!("{id}-{}", short_hash(&telling));
+        if is_free(&candidate) {
+            return candidate;
+        }
+        telling.push('+');
     }
-    id
 }

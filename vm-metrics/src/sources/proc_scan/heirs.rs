@@ -74,7 +74,7 @@ impl ProcScan {
         let holds = |vm: &Vm| vm.info.nics.iter().any(|nic| nics.contains(nic));
         let heirs = self.holders(self.descendants(pid), observer);
         if let Some((heir, holder)) = heirs.into_iter().find(|(_, vm)| holds(vm)) {
-            self.set_vm(heir, holder.continuing(&ended.info));
+            self.set_vm(heir, holder.continuing(pid, ended));
             return;
         }
         // The process itself, where it runs another program. One with its pid that is a VM is found already.

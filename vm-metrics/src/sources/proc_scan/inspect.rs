@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, ConfigFile, VmArgs};
 use super::executable::hypervisor;
+use super::identity::identify;
 use super::observer::{HeldNics, Observer};
 use super::process::{Process, Unread};
 use super::program::Program;
@@ -16,6 +17,7 @@ use super::vcpus::Vcpus;
 use super::vfio::is_network;
 use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};
 use crate::procfs::Stat;
+use crate::sources::fingerprints::Fingerprints;
 
 /// More than a VM has, for each is dozens of series. Anybody may give a program a hypervisor's name.
 pub const MAX_NICS: usize = 256;
@@ -25,6 +27,9 @@ pub const MAX_NICS: usize = 256;
 pub struct Vm {
     pub info: InstanceInfo,
     pub start_ticks: u64,
+    pub fingerprints: Fingerprints,
+    /// Pid and start time of the process that was this VM before.
+    pub came_from: Option<(u32, u64)>,
     /// Whether it is a VM by itself. Else another source names its process, and what that holds is evidence.
     pub is_listed: bool,
     /// Whether it is known only for the devices that it holds.
@@ -71,7 +76,9 @@ pub fn inspect(process: &Process, observer: &Observer) -> Result<Option<Vm>, Unr
     if args.daemonizes && is_launcher(process, &stat) {
         return Ok(None);
     }
+    let fingerprints = identify(process, hypervisor, &argv, &mut args);
     let mut vm = Vm {
+        fingerprints,
         api_socket: args.api_socket.take().map(PathBuf::from),
         named_uncounted: named_uncounted(process, mem::take(&mut args.uncounted)),
         named_nics: named_nics(mem::take(&mut args.taps)),
@@ -86,6 +93,8 @@ impl Vm {
     fn new(process: &Process, info: InstanceInfo, start_ticks: u64) -> Self {
         Self {
             start_ticks,
+            fingerprints: Fingerprints::default(),
+            came_from: None,
             is_listed: true,
             is_holder: false,
             program: Program::of(process),
@@ -130,11 +139,12 @@ impl Vm {
         vm
     }
 
-    /// The same process, known as the VM from which it has come.
-    pub fn continuing(self, vm: &InstanceInfo) -> Self {
+    /// The same process, known as the VM from which it has come, whose process had this pid.
+    pub fn continuing(self, pid: u32, vm: &Self) -> Self {
         let InstanceInfo { hypervisor_pid, uid, nics, .. } = self.info;
-        let info = InstanceInfo { hypervisor_pid, uid, nics, ..vm.clone() };
-        Self { vcpus: at_start(&info), info, is_holder: false, ..self }
+        let info = InstanceInfo { hypervisor_pid, uid, nics, ..vm.info.clone() };
+        let (fingerprints, came_from) = (vm.fingerprints, Some((pid, vm.start_ticks)));
+        Self { vcpus: at_start(&info), info, fingerprints, came_from, is_holder: false, ..self }
     }
 
     /// Takes in which TAPs the process holds. Where that may not be known, the command line of a trusted user's process

@@ -99,6 +99,8 @@ fn evidence(vm: &Vm) -> ProcessEvidence {
         is_looked_at: vm.is_looked_at,
         nics: vm.info.nics.clone(),
         is_holder: vm.is_holder,
+        fingerprints: vm.fingerprints,
+        came_from: vm.came_from,
     }
 }
 

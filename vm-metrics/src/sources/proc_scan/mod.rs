@@ -17,6 +17,7 @@
 //! A process that ends while it is looked at is not there; one that may not be read is a problem in the
 //! listing.
 
+mod cgroup;
 mod closer;
 mod cmdline;
 mod config_files;
@@ -24,6 +25,7 @@ mod devices;
 mod due;
 pub(crate) mod executable;
 mod heirs;
+mod identity;
 mod inspect;
 mod listing;
 mod looks;

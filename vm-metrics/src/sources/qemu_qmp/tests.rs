@@ -31,7 +31,6 @@ fn talk_with(says: &str) -> Result<Facts, String> {
 fn a_dialogue() {
     let info = talk_with(&format!("{GREETING}{ANSWERS}")).unwrap().info;
     let expected = InstanceInfo {
-        id: "web".into(),
         name: "web".into(),
         hypervisor: Hypervisor::Qemu,
         allocated_vcpus: Some(2),

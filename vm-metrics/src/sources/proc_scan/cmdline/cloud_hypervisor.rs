@@ -1,12 +1,12 @@
 //! Cloud Hypervisor.
 
-use std::path::Path;
-
 use super::VmArgs;
+use super::identity::{Identity, stem};
 use super::long_options::LongOptions;
 use super::pci::pci_address;
 use super::size::{number, size};
 use crate::model::{UncountedKind, UncountedNic};
+use crate::sources::uuid;
 
 const DEFAULT_VCPUS: u32 = 1;
 const DEFAULT_MEMORY: u64 = 512 << 20;
@@ -14,10 +14,6 @@ const DEFAULT_MEMORY: u64 = 512 << 20;
 /// With one of these the command line describes the VM. Without, it is described over the API or by a
 /// snapshot.
 const PAYLOADS: &[&str] = &["kernel", "firmware", "igvm"];
-
-/// Names that many sockets have, each in the directory of its VM.
-const COMMON_SOCKET_NAMES: &[&str] =
-    &["api", "ch", "ch-api", "clh", "clh-api", "cloud-hypervisor", "hypervisor", "sock", "socket", "vmm"];
 
 pub fn parse(argv: &[String]) -> Option<VmArgs> {
     let options = LongOptions::new(argv);
@@ -27,11 +23,7 @@ pub fn parse(argv: &[String]) -> Option<VmArgs> {
     }
     let described_here = PAYLOADS.iter().any(|payload| options.has(payload));
     let api_socket = options.value("api-socket").and_then(socket_path);
-    let name = api_socket.as_deref().and_then(socket_name);
-    let uuid = options.value("platform").and_then(|platform| get(platform, "uuid"));
-    Some(VmArgs {
-        id: uuid.or_else(|| name.clone()),
-        name,
+    let args = VmArgs {
         vcpus: described_here.then(|| vcpus(&options)).flatten(),
         max_vcpus: described_here.then(|| max_vcpus(&options)).flatten(),
         memory_bytes: described_here.then(|| memory(&options)).flatten(),
@@ -39,7 +31,23 @@ pub fn parse(argv: &[String]) -> Option<VmArgs> {
         taps: options.values("net").filter_map(|net| get(net, "tap")).collect(),
         api_socket,
         ..VmArgs::default()
-    })
+    };
+    Some(args.with_identity(&identity(&options)))
+}
+
+pub fn identity(options: &LongOptions<'_>) -> Identity {
+    let platform = options.value("platform");
+    let uuid = platform.and_then(|platform| get(platform, "uuid").or_else(|| get(platform, "system_uuid")));
+    // Where libvirt hands on the socket, it names the VM's events only.
+    let events = || options.value("event-monitor").and_then(|monitor| get(monitor, "path"));
+    let api_socket = options.value("api-socket").and_then(socket_path).or_else(events);
+    Identity {
+        uuid: uuid.and_then(|uuid| uuid::given(&uuid)),
+        paths: api_socket.clone().into_iter().collect(),
+        common_name: api_socket.as_deref().and_then(stem),
+        api_socket,
+        ..Identity::default()
+    }
 }
 
 fn uncounted(options: &LongOptions<'_>) -> Vec<UncountedNic> {
@@ -88,18 +96,6 @@ fn socket_path(socket: &str) -> Option<String> {
         return None;
     }
     Some(get(socket, "path").unwrap_or_else(|| socket.to_owned()))
-}
-
-/// The socket's file name without its extension, or the directory's name if the file name tells nothing.
-fn socket_name(path: &str) -> Option<String> {
-    let path = Path::new(path);
-    let stem = path.file_stem()?.to_string_lossy();
-    let directory = path.parent().filter(|directory| directory.components().count() > 2);
-    let name = match directory.and_then(Path::file_name) {
-        Some(directory) if COMMON_SOCKET_NAMES.contains(&&*stem) => directory.to_string_lossy(),
-        _ => stem,
-    };
-    Some(name.into_owned())
 }
 
 /// The value of a key in `key=value,…`. Commas within brackets and quotes do not count; quotes are taken

@@ -3,8 +3,10 @@
 use serde::Deserialize;
 
 use super::super::super::bounded;
+use super::identity::Identity;
 use super::long_options::LongOptions;
 use super::{ConfigError, ConfigFile, ConfigFormat, VmArgs};
+use crate::sources::uuid;
 
 /// What Firecracker calls itself without `--id`: it tells no VM from another.
 const ANONYMOUS: &str = "anonymous-instance";
@@ -23,17 +25,26 @@ pub fn parse(argv: &[String]) -> Option<VmArgs> {
     if PRINTS.iter().any(|option| options.has(option)) {
         return None;
     }
-    let id = options.value("id").filter(|id| !matches!(*id, ANONYMOUS | "")).map(str::to_owned);
-    Some(VmArgs {
-        name: id.clone(),
-        id,
+    let args = VmArgs {
         config_file: options
             .value("config-file")
             .map(|path| ConfigFile { path: path.to_owned(), format: ConfigFormat::Firecracker }),
         api_socket: (!options.has("no-api"))
             .then(|| options.value("api-sock").unwrap_or(DEFAULT_SOCKET).to_owned()),
         ..VmArgs::default()
-    })
+    };
+    Some(args.with_identity(&identity(&options)))
+}
+
+pub fn identity(options: &LongOptions<'_>) -> Identity {
+    let id = options.value("id").filter(|id| !matches!(*id, ANONYMOUS | ""));
+    let api_socket = options.value("api-sock").filter(|_| !options.has("no-api")).map(str::to_owned);
+    Identity {
+        given: id.map(uuid::canonical),
+        paths: api_socket.clone().into_iter().collect(),
+        api_socket,
+        ..Identity::default()
+    }
 }
 
 impl From<serde_json::Error> for ConfigError {

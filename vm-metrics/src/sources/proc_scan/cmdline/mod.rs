@@ -6,17 +6,21 @@
 
 mod cloud_hypervisor;
 mod firecracker;
+mod identity;
 mod long_options;
 mod pci;
 mod qemu;
 mod qemu_android;
 mod qemu_config;
+mod qemu_identity;
 mod qemu_machine;
 mod qemu_net;
 mod qemu_options;
 mod size;
 
 use thiserror::Error;
+
+pub use self::identity::{Basis, Identity, Surroundings, absolute, identity};
 
 use self::qemu_config::QemuLine;
 use crate::model::{Hypervisor, UncountedNic};

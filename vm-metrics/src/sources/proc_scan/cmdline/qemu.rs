@@ -3,9 +3,10 @@
 use super::VmArgs;
 use super::qemu_android::{is_android, sizes};
 use super::qemu_config::{READ_CONFIG, config_file};
+use super::qemu_identity::identity;
 use super::qemu_machine::{Machine, architecture};
 use super::qemu_net::net;
-use super::qemu_options::{get, options, pairs};
+use super::qemu_options::options;
 
 /// Options that print a list and leave when their value asks for `help`.
 const LISTS: &[&str] = &[
@@ -22,16 +23,11 @@ pub fn parse(program: &str, argv: &[String]) -> Option<VmArgs> {
     if options.iter().any(|(option, value)| prints_and_leaves(option, value)) {
         return None;
     }
-    let vm = sized(program, argv, &options)?;
-    let name = merged(&options, "name", "guest");
-    let name = get(&name, "guest").filter(|name| !name.is_empty()).map(str::to_owned);
-    let uuid = options.iter().rfind(|(option, value)| *option == "uuid" && !value.is_empty());
-    Some(VmArgs {
-        id: uuid.map(|(_, uuid)| (*uuid).to_owned()).or_else(|| name.clone()),
-        name,
+    let args = VmArgs {
         daemonizes: options.iter().any(|(option, _)| *option == "daemonize"),
-        ..vm
-    })
+        ..sized(program, argv, &options)?
+    };
+    Some(args.with_identity(&identity(&options)))
 }
 
 /// The VM without its names. `None`: it is no VM.
@@ -76,15 +72,6 @@ fn prints_and_leaves(option: &str, value: &str) -> bool {
     let asks_for_help = |value: &str| value.split(',').any(|key| matches!(key, "help" | "?"));
     matches!(option, "version" | "help" | "h" | "audio-help")
         || LISTS.contains(&option) && asks_for_help(value)
-}
-
-/// The keys of an option that may be repeated.
-fn merged(options: &[(&str, &str)], option: &str, first_key: &str) -> Vec<(String, String)> {
-    let values = options.iter().filter(|(name, _)| *name == option);
-    values
-        .flat_map(|(_, value)| pairs(value, first_key))
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
 }
 
 #[cfg(test)]

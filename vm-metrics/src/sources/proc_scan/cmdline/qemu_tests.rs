@@ -46,7 +46,7 @@ fn real_command_lines() {
 
     let vm = parse(&argv(PROXMOX)).unwrap();
     let expected = VmArgs {
-        id: Some("vm".into()),
+        id: Some("a7c3d2f0-0d3b-4f2e-8a8e-5b1e6b9c0d11".into()),
         name: Some("vm".into()),
         vcpus: Some(4),
         memory_bytes: Some(4 * GIB),

@@ -2,6 +2,7 @@
 
 pub mod fixture;
 mod heirs;
+mod identity;
 mod nics;
 mod rules;
 mod sizes;

@@ -1,0 +1,198 @@
+//! What a daemon leaves written for the next of the ids that VMs have or had.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::id_records::{ClaimedId, IdRecords, Standing};
+use super::twins::{ProcessKey, Record};
+use crate::host::Host;
+use crate::own_dir::{DirError, OwnDir};
+use crate::sources::fingerprints::LEVELS;
+
+/// Longer than what all records need that are kept.
+const LIMIT: u64 = 64 << 20;
+
+/// The file of a daemon of this network namespace.
+#[derive(Debug)]
+pub struct SavedIds {
+    dir: PathBuf,
+    name: String,
+    boot_id: String,
+    is_for_reading: bool,
+    /// The last failure, which is told once.
+    failure: Option<String>,
+}
+
+#[derive(Debug, Error)]
+enum SavedIdsError {
+    #[error(transparent)]
+    Dir(#[from] DirError),
+    #[error("{} is not what a daemon has written: {source}; it is written anew", path.display())]
+    Content { path: PathBuf, source: serde_json::Error },
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Saved {
+    boot_id: String,
+    vms: Vec<SavedVm>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct SavedVm {
+    id: String,
+    standing: Standing,
+    given: String,
+    fingerprints: [u64; LEVELS],
+    level: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    process: Option<ProcessKey>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended: Option<u64>,
+}
+
+impl SavedIds {
+    /// `None` on a host that does not say which boot or namespace this is. Touches nothing.
+    pub fn new(host: &Host, dir: &Path, is_for_reading: bool) -> Option<Self> {
+        let (boot_id, netns) = host.boot_id().zip(host.own_netns())?;
+        let name = format!("ids-{netns}.json");
+        Some(Self { dir: dir.to_owned(), name, boot_id, is_for_reading, failure: None })
+    }
+
+    /// What cannot be read is as if it were not there.
+    pub fn load(&mut self) -> Vec<(ClaimedId, Record)> {
+        let loaded = self.read();
+        let saved = self.note(loaded).flatten();
+        let Some(Saved { boot_id, vms }) = saved else { return Vec::new() };
+        let is_this_boot = boot_id == self.boot_id;
+        vms.into_iter().map(|vm| vm.restored(is_this_boot)).collect()
+    }
+
+    fn read(&self) -> Result<Option<Saved>, SavedIdsError> {
+        let Some(content) = OwnDir::open(&self.dir)?.read(&self.name, LIMIT)? else { return Ok(None) };
+        let path = self.dir.join(&self.name);
+        Ok(Some(serde_json::from_slice(&content).map_err(|source| SavedIdsError::Content { path, source })?))
+    }
+
+    /// All or nothing: whoever is killed meanwhile has left the last one.
+    pub fn save(&mut self, records: &IdRecords) {
+        if self.is_for_reading {
+            return;
+        }
+        let written = self.write(records);
+        self.note(written);
+    }
+
+    fn write(&self, records: &IdRecords) -> Result<(), SavedIdsError> {
+        let vms = records.iter().map(|(id, record)| SavedVm::of(id, record)).collect();
+        let saved = Saved { boot_id: self.boot_id.clone(), vms };
+        let path = self.dir.join(&self.name);
+        let content = serde_json::to_vec(&saved).map_err(|source| SavedIdsError::Content { path, source })?;
+        // Opened each time: it may have been made, mended or spoilt since.
+        Ok(OwnDir::open(&self.dir)?.replace(&self.name, &content)?)
+    }
+
+    /// Whoever wants no saved state makes no directory.
+    fn note<T>(&mut self, done: Result<T, SavedIdsError>) -> Option<T> {
+        let (done, failure) = match done {
+            Ok(done) => (Some(done), None),
+            Err(SavedIdsError::Dir(DirError::Absent { .. })) => (None, None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        if let Some(failure) = failure.as_ref().filter(|failure| self.failure.as_ref() != Some(*failure)) {
+            tracing::warn!("state_dir: {failure}; after a restart, VMs that claim one id may change theirs");
+        }
+        self.failure = failure;
+        done
+    }
+}
+
+impl SavedVm {
+    fn of(id: &ClaimedId, record: &Record) -> Self {
+        let ClaimedId { id, standing } = id.clone();
+        let Record { given, fingerprints, level, process, ended, nics: _ } = record.clone();
+        Self { id, standing, given, fingerprints, level, process, ended }
+    }
+
+    fn restored(self, is_this_boot: bool) -> (ClaimedId, Record) {
+        let Self { id, standing, given, fingerprints, level, process, ended } = self;
+        let process = process.filter(|_| is_this_boot);
+        let level = level.min(LEVELS);
+        (ClaimedId { id, standing }, Record { given, fingerprints, level, process, ended, nics: Vec::new() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const NAME: &str = "ids-0.json";
+
+    fn saved(dir: &TempDir, boot_id: &str) -> SavedIds {
+        let (name, boot_id) = (NAME.to_owned(), boot_id.to_owned());
+        SavedIds { dir: dir.path().to_owned(), name, boot_id, is_for_reading: false, failure: None }
+    }
+
+    fn one() -> (ClaimedId, Record) {
+        let id = ClaimedId { id: "web".into(), standing: Standing::User(Some(1000)) };
+        let process = Some(ProcessKey { pid: 5, start_ticks: Some(7) });
+        let fingerprints = [u64::MAX, 1, 2];
+        let (given, nics) = ("web-123456".into(), Vec::new());
+        (id, Record { given, fingerprints, level: 2, process, ended: Some(9), nics })
+    }
+
+    fn records() -> IdRecords {
+        let mut records = IdRecords::default();
+        records.restore(vec![one()]);
+        records
+    }
+
+    #[test]
+    fn the_next_daemon_has_what_was_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        saved(&dir, "boot").save(&records());
+        assert_eq!(saved(&dir, "boot").load(), [one()]);
+        let (id, record) = one();
+        let without_process = (id, Record { process: None, ..record });
+        assert_eq!(saved(&dir, "next").load(), [without_process], "no process outlives a boot");
+        let mode = fs::metadata(dir.path().join(NAME)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn who_only_looks_writes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut looking = SavedIds { is_for_reading: true, ..saved(&dir, "boot") };
+        looking.save(&records());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_no_state_is_told_and_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(NAME), "{").unwrap();
+        let mut ids = saved(&dir, "boot");
+        assert_eq!(ids.load(), []);
+        assert!(
+            ids.failure.as_ref().is_some_and(|failure| failure.contains("not what a daemon has written"))
+        );
+        ids.save(&records());
+        assert_eq!((ids.failure, saved(&dir, "boot").load().len()), (None, 1));
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+        let mut ids = saved(&dir, "boot");
+        ids.save(&records());
+        assert!(ids.failure.is_some_and(|failure| failure.contains("has mode 0777")));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
