@@ -241,13 +241,20 @@ mod tests {
         overuse.iter().map(|user| (user.uid, user.count)).collect()
     }
 
+    /// In the first tick, unless the machine is too busy for it.
     #[test]
-    fn files_are_known_in_the_first_tick() {
+    fn files_are_known_after_few_ticks() {
+        const TICKS: usize = 30;
         let fixture = Fixture::new();
         put(&fixture, 1..=100, 0);
         let mut configs = ConfigFiles::new(fixture.host(), Workers::default());
         let files: Vec<_> = (1..=100).map(|pid| (pid, "/vm.json")).collect();
-        assert_eq!(update(&mut configs, &files), []);
+        for _ in 0..TICKS {
+            assert_eq!(update(&mut configs, &files), []);
+            if (1..=100).all(|pid| configs.get((pid, 5000)).is_some()) {
+                break;
+            }
+        }
         for pid in 1..=100 {
             assert_eq!(configs.get((pid, 5000)).unwrap().unwrap().vcpus, Some(3), "{pid}");
         }
