@@ -121,10 +121,14 @@ impl Links {
         self.known.get(name).map(|(_, kind)| *kind).unwrap_or_default()
     }
 
-    /// The name of a device; `None` when it is not there.
+    /// The name of a device; `None` when it is not there, and an error when the kernel does not say.
     #[cfg(feature = "ebpf")]
-    pub(super) fn name_of(&self, ifindex: u32) -> Option<String> {
-        index_to_name_inlined(&self.socket, ifindex).ok().map(|name| name.as_str().to_owned())
+    pub(super) fn name_of(&self, ifindex: u32) -> Result<Option<String>, ReaderError> {
+        match index_to_name_inlined(&self.socket, ifindex) {
+            Ok(name) => Ok(Some(name.as_str().to_owned())),
+            Err(Errno::NODEV | Errno::NXIO) => Ok(None),
+            Err(errno) => Err(failed("look up the name of a device")(errno.into())),
+        }
     }
 
     /// The kind of the qdisc at the ingress of a device, `ingress` or `clsact`.

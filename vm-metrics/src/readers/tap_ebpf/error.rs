@@ -54,7 +54,9 @@ pub(super) enum LoadError {
     OtherShape { path: PathBuf },
     #[error("cannot ask which programs are on a device: {0}")]
     Query(#[source] io::Error),
-    #[error("what an earlier daemon has left on it cannot be asked and stays as it is")]
+    #[error(
+        "what an earlier daemon has left on it cannot be asked and stays as it is (`vm-metrics detach` removes it)"
+    )]
     Unverified(#[source] Box<LoadError>),
     #[error("all slots are in use: raise readers.tap_ebpf.max_nics")]
     NoSlot,

@@ -134,16 +134,18 @@ impl Instance {
                 }
             }
         }
+        // What the kernel does not say is no end.
+        let is_absent = |ifindex| matches!(links.name_of(ifindex), Ok(None));
         let is_gone = |(ifindex, tap): &(&u32, &Tap)| {
             let is_unwanted = tap.wanted != now && now - tap.wanted >= UNWANTED;
-            let is_there = tap.wanted == now || links.name_of(**ifindex).is_some();
+            let is_there = tap.wanted == now || !is_absent(**ifindex);
             is_unwanted || !is_there || deleted.contains(ifindex)
         };
         let is_new = |ifindex: &u32| {
             let rests = self.refused.get(ifindex).is_some_and(|refusal| now < refusal.retry_at);
             !rests && (!self.taps.contains_key(ifindex) || deleted.contains(ifindex))
         };
-        let is_over = |ifindex: &&u32| deleted.contains(ifindex) || links.name_of(**ifindex).is_none();
+        let is_over = |ifindex: &&u32| deleted.contains(ifindex) || is_absent(**ifindex);
         let unverified = self.unverified.keys().filter(is_over);
         Changes {
             gone: self

@@ -52,9 +52,9 @@ pub(super) fn adopt(loaded: &mut Loaded, pins: &Pins, ifindex: u32) -> Result<Op
             return Ok(None);
         }
         let program = loaded.program(direction.program())?;
-        // Refused when the device is gone by now.
+        // Refused when the device is gone by now, or when the programs are attached otherwise in this version.
         let updated = program.attach_to_link(link.try_into()?).map_err(LoadError::Program);
-        let Some(link) = unless(&[Errno::NOLINK], updated)? else { return Ok(None) };
+        let Some(link) = unless(&[Errno::NOLINK, Errno::INVAL], updated)? else { return Ok(None) };
         Ok(Some(Hook { link: program.take_link(link)?, pin: Some(path) }))
     })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::super::attach::adopt;
+use super::super::attach::{Attached, adopt};
 use super::super::error::LoadError;
 use super::super::tap::Tap;
 use super::Instance;
@@ -18,14 +18,7 @@ impl Instance {
         netns: Option<u64>,
     ) -> Result<(), LoadError> {
         for (ifindex, slot) in left {
-            let adopted = match (&self.pins, links.name_of(ifindex)) {
-                (Some(pins), Some(device)) => {
-                    let adopted = adopt(&mut self.loaded, pins, ifindex, &device);
-                    adopted.map(|attached| attached.map(|attached| (attached, device)))
-                }
-                _ => Ok(None),
-            };
-            match adopted {
+            match self.adopt_one(ifindex, links) {
                 Ok(Some((attached, tap))) => {
                     self.taps.insert(ifindex, Tap::new(Nic { tap, netns }, slot, attached));
                 }
@@ -45,6 +38,14 @@ impl Instance {
             }
         }
         Ok(())
+    }
+
+    /// `None` where the device is gone, or nothing is left on it.
+    fn adopt_one(&mut self, ifindex: u32, links: &Links) -> Result<Option<(Attached, String)>, LoadError> {
+        let device = links.name_of(ifindex).map_err(LoadError::Links)?;
+        let (Some(pins), Some(device)) = (&self.pins, device) else { return Ok(None) };
+        let adopted = adopt(&mut self.loaded, pins, ifindex, &device)?;
+        Ok(adopted.map(|attached| (attached, device)))
     }
 
     /// Gives up what an earlier daemon has left on an interface: it counts there no more.
