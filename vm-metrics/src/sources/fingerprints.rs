@@ -12,7 +12,7 @@ pub struct Fingerprints([u64; LEVELS]);
 
 impl Fingerprints {
     /// Of three groups of facts. What is not known is empty.
-    pub fn new(groups: [&[&str]; LEVELS]) -> Self {
+    pub(crate) fn new(groups: [&[&str]; LEVELS]) -> Self {
         let mut hash = Hash::default();
         Self(groups.map(|group| {
             group.iter().for_each(|fact| hash.add(fact.as_bytes()));

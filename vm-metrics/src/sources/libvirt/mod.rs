@@ -97,7 +97,7 @@ impl InstanceSource for Libvirt {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
         let paths = self.paths(&mut listing.problems)?;
-        self.files.look(paths, |path, content| Record::parse(path, content));
+        self.files.look(paths, Record::parse);
         listing.problems.extend(self.files.problems());
         for (path, Record { domain, written, process }) in self.files.values() {
             let is_it = |candidate: &Candidate| domain.is_run_by(candidate, path, *written);

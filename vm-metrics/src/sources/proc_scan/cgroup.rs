@@ -17,7 +17,7 @@ pub fn parse(content: &[u8]) -> Cgroup {
     let paths: Vec<&str> = text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).collect();
     let parts = || paths.iter().flat_map(|path| path.split('/'));
     // The innermost names come last, and the unified hierarchy, too.
-    let last = |wanted: fn(&str) -> Option<String>| parts().filter_map(wanted).last();
+    let last = |wanted: fn(&str) -> Option<String>| parts().filter_map(wanted).next_back();
     Cgroup { pod: last(pod), service: last(service), scope: last(scope) }
 }
 

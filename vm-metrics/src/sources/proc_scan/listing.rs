@@ -59,10 +59,13 @@ impl ProcScan {
     fn limit(&self, vms: &mut Vec<InstanceInfo>, mut left_out: impl FnMut(Option<u32>, &'static str, u64)) {
         let share = self.share(vms, MAX_VMS, |_| 1);
         let mut counts: HashMap<Option<u32>, u64> = HashMap::new();
+        let mut room = MAX_VMS;
         vms.retain(|vm| {
             let count = counts.entry(vm.uid).or_default();
             *count += 1;
-            let stays = *count <= share || self.trust.is_trusted(vm.uid);
+            let is_trusted = self.trust.is_trusted(vm.uid);
+            let stays = is_trusted || *count <= share && room > 0;
+            room -= u64::from(stays && !is_trusted);
             if !stays {
                 left_out(vm.uid, "vms", 1);
             }
@@ -88,7 +91,8 @@ impl ProcScan {
         for vm in vms.iter().filter(|vm| !self.trust.is_trusted(vm.uid)) {
             *demands.entry(vm.uid).or_default() += count(vm);
         }
-        fair_share(budget, demands.into_values())
+        // Of more users than there is room for, those with the oldest VMs have one.
+        fair_share(budget, demands.into_values()).max(1)
     }
 }
 

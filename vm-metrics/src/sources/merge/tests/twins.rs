@@ -169,11 +169,11 @@ fn play(vms: &[Traits], begin_together: bool, steps: &[Step]) -> Vec<(usize, u32
     let mut world = World::new();
     let (mut running, mut next_pid) = (HashMap::new(), 100);
     let mut start = |world: &mut World, running: &mut HashMap<usize, u32>, at: usize| {
-        if !running.contains_key(&at) {
+        running.entry(at).or_insert_with(|| {
             next_pid += 1;
             world.start(next_pid, vms[at]);
-            running.insert(at, next_pid);
-        }
+            next_pid
+        });
     };
     let mut seen = Vec::new();
     if begin_together {

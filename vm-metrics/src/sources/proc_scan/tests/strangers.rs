@@ -60,6 +60,21 @@ fn a_stranger_has_a_share_of_vms_and_root_has_all() {
     assert_eq!((of(STRANGER), of(0)), (1024, 40));
 }
 
+/// As subordinate ids give an attacker as many users.
+#[test]
+fn of_too_many_users_the_oldest_vms_stay() {
+    let fixture = Fixture::new();
+    for pid in 11..=1110 {
+        fixture.put(&Fake { pid, uid: 100_000 + pid, start: pid.into(), ..Fake::default() });
+    }
+    let mut scan = fixture.scan();
+    let is_over =
+        |listing: &Listing| listing.overuse.clone().into_list().iter().any(|over| over.resource == "vms");
+    let listing = (0..60).map(|at| scan.list_at(at * TICK).unwrap()).find(is_over).expect("too many VMs");
+    let pids: Vec<_> = listing.instances.iter().filter_map(|vm| vm.hypervisor_pid).collect();
+    assert_eq!((pids.len(), pids[0]), (1024, 11));
+}
+
 #[test]
 fn a_process_without_time_for_it_waits() {
     let fixture = Fixture::new();
