@@ -3,6 +3,7 @@
 //! The kernel ends every field with a space or a newline. A number that nothing follows may have been cut
 //! short, so it counts as missing: half a number is never taken for a whole one.
 
+mod cgroup;
 mod net_dev;
 mod pairs;
 
@@ -12,6 +13,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::model::SchedTimes;
+pub use cgroup::{Cgroup, parse_cgroup};
 pub use net_dev::parse_net_dev;
 pub use pairs::{
     Credentials, is_of_own_pid_namespace, parse_credentials, parse_io, parse_smaps_rollup, parse_status,
