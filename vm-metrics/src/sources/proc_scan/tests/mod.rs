@@ -9,7 +9,7 @@ mod strangers;
 
 use std::time::Duration;
 
-use self::fixture::{Fake, Fixture};
+use self::fixture::{Fake, Fixture, without_capabilities};
 use super::*;
 use crate::model::{InstanceInfo, Nic};
 
