@@ -3,6 +3,7 @@
 mod batch;
 mod fair_share;
 mod printable;
+mod program_name;
 mod snapshot;
 mod stats;
 mod tenant;
@@ -17,6 +18,7 @@ pub use batch::{
 };
 pub use fair_share::{Excess, Overuse, fair_share};
 pub(crate) use printable::{Escaping, Printable, is_unsafe};
+pub use program_name::ProgramName;
 pub use snapshot::{Health, Late, PartHealth, PartKind, PartRun, Snapshot};
 pub use stats::{
     AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats, PacketMix, VcpuStats, VmStats, Volume,

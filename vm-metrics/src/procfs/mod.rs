@@ -78,6 +78,14 @@ pub fn parse_stat(content: &[u8]) -> Result<Stat, ParseError> {
     Ok(Stat { state, ppid, session, utime_ticks, stime_ticks, start_ticks })
 }
 
+/// Reads the `guest_time` of `/proc/<pid>/stat`: ticks in which a vCPU ran. Some kernels leave it at 0.
+pub fn parse_guest_ticks(content: &[u8]) -> Result<u64, ParseError> {
+    let end_of_command = content.iter().rposition(|byte| *byte == b')').ok_or(ParseError::NoCommand)?;
+    let mut fields = Fields { rest: &content[end_of_command + 1..] };
+    fields.skip(40)?;
+    fields.number("guest_time")
+}
+
 /// Reads `size resident …`.
 pub fn parse_statm(content: &[u8]) -> Result<Statm, ParseError> {
     let mut fields = Fields { rest: content };
@@ -156,6 +164,9 @@ mod tests {
         };
         assert_eq!(stat, expected);
         assert!(!stat.is_dead());
+        assert_eq!(parse_guest_ticks(REAL), Ok(0));
+        let ran = REAL.strip_suffix(b" 0 0\n").unwrap();
+        assert_eq!(parse_guest_ticks(&[ran, b" 77 0\n"].concat()), Ok(77));
         assert_eq!(
             parse_statm(b"317000 54321 4012 1 0 80000 0\n"),
             Ok(Statm { size_pages: 317_000, resident_pages: 54_321 })
@@ -227,6 +238,7 @@ mod tests {
         #[test]
         fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
             let _ = parse_stat(&bytes);
+            let _ = parse_guest_ticks(&bytes);
             let _ = parse_statm(&bytes);
             let _ = parse_schedstat(&bytes);
         }

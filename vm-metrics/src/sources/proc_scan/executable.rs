@@ -33,6 +33,17 @@ pub fn hypervisor(file_name: &str) -> Option<Hypervisor> {
     }
 }
 
+/// The hypervisor of which a program is a build, by the beginning of its file name. Also its helpers have such names.
+pub fn kind(file_name: &str) -> Option<Hypervisor> {
+    let begins = |program: &str| file_name.starts_with(program);
+    match () {
+        () if begins("qemu") => Some(Hypervisor::Qemu),
+        () if begins("cloud-hypervisor") => Some(Hypervisor::CloudHypervisor),
+        () if begins("firecracker") => Some(Hypervisor::Firecracker),
+        () => None,
+    }
+}
+
 /// The name of the hypervisor in a process's `comm`, of which the kernel cuts the end; `None` for any other program.
 pub fn of_command(command: &str) -> Option<&str> {
     if hypervisor(command).is_some() {

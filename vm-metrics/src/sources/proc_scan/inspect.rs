@@ -4,15 +4,17 @@ use std::collections::{BTreeSet, HashSet};
 use std::mem;
 use std::path::{Path, PathBuf};
 
+use super::super::bounded::MAX_VCPUS;
 use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, VmArgs};
 use super::executable::hypervisor;
+use super::kvm::{self, HeldKvm};
 use super::observer::{HeldNics, Observer};
 use super::process::{Process, Unread};
 use super::program::Program;
 use super::taps::Taps;
 use super::vfio::is_network;
-use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};
+use crate::model::{Hypervisor, InstanceInfo, Nic, ProgramName, UncountedKind, UncountedNic, is_device_name};
 use crate::procfs::Stat;
 
 /// More than a VM has, for each is dozens of series. Anybody may give a program a hypervisor's name.
@@ -34,6 +36,8 @@ pub struct Vm {
     pub heirs: Vec<u32>,
     /// The NICs of ended VMs that this process goes on with, and no others of those that it holds.
     pub inherited: Option<Vec<Nic>>,
+    /// Whether the process held vCPUs of KVM.
+    has_vcpus: bool,
     api_socket: Option<PathBuf>,
     /// NICs by the command line, for want of a look at the process's descriptors.
     named_nics: Vec<Nic>,
@@ -53,8 +57,16 @@ pub fn inspect(process: &Process, observer: &Observer) -> Result<Option<Vm>, Unr
     let Some(hypervisor) = process.executable()?.as_deref().and_then(hypervisor) else {
         return Ok(None);
     };
-    let uid = process.uid();
-    if !observer.trust.may_run_vms(uid) {
+    inspect_as(process, observer, hypervisor)
+}
+
+/// The same, of a process that runs this hypervisor.
+pub fn inspect_as(
+    process: &Process,
+    observer: &Observer,
+    hypervisor: Hypervisor,
+) -> Result<Option<Vm>, Unread> {
+    if !observer.trust.may_run_vms(process.uid()) {
         return Ok(None);
     }
     let stat = process.stat()?;
@@ -91,6 +103,7 @@ impl Vm {
             is_looked_at: false,
             heirs: Vec::new(),
             inherited: None,
+            has_vcpus: false,
             api_socket: None,
             named_nics: Vec::new(),
             named_uncounted: Vec::new(),
@@ -111,6 +124,17 @@ impl Vm {
         }
         let info = info(process.pid, Hypervisor::Other, &VmArgs::default());
         let mut vm = Self { is_holder: true, ..Self::new(process, info, stat.start_ticks) };
+        vm.take_nics(process.pid, observer, HeldNics::read(process, observer)?);
+        Ok(vm)
+    }
+
+    /// A process that runs a VM by KVM in a program of which nothing else is known.
+    pub fn of_kvm(process: &Process, observer: &Observer, program: &str) -> Result<Self, Unread> {
+        let stat = process.stat()?;
+        let (id, name) = kvm::identity(process, stat.ppid, program);
+        let hypervisor = Hypervisor::Program(ProgramName::new(program));
+        let info = InstanceInfo { id, name, ..info(process.pid, hypervisor, &VmArgs::default()) };
+        let mut vm = Self::new(process, info, stat.start_ticks);
         vm.take_nics(process.pid, observer, HeldNics::read(process, observer)?);
         Ok(vm)
     }
@@ -140,7 +164,8 @@ impl Vm {
         let HeldNics { descriptors, uid, taps } = held;
         let is_trusted = observer.trust.is_trusted(uid);
         match taps {
-            Ok(Taps { nics, claimed, uncounted, problem }) => {
+            Ok(Taps { nics, claimed, uncounted, problem, kvm }) => {
+                self.take_kvm(&kvm);
                 self.is_looked_at = claimed.is_empty() || is_trusted;
                 self.info.nics = nics;
                 self.nics_problem = problem;
@@ -162,6 +187,19 @@ impl Vm {
         self.info.uid = uid;
         self.keep_inherited();
         self.limit_nics(pid);
+    }
+
+    /// The command line of a known hypervisor says more than the vCPUs of now.
+    fn take_kvm(&mut self, kvm: &HeldKvm) {
+        self.has_vcpus = kvm.has_vcpus();
+        if matches!(self.info.hypervisor, Hypervisor::Program(_)) && kvm.has_vcpus() {
+            self.info.allocated_vcpus = kvm.vcpus().filter(|vcpus| *vcpus <= MAX_VCPUS);
+        }
+    }
+
+    /// Whether its process held vCPUs of KVM at the last look.
+    pub fn runs_by_kvm(&self) -> bool {
+        self.has_vcpus
     }
 
     fn keep_inherited(&mut self) {

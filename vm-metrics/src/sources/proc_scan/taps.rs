@@ -8,12 +8,13 @@ use std::fs;
 use super::super::SourceError;
 use super::devices::{Descriptors, Devices, Held};
 use super::inspect::MAX_NICS;
+use super::kvm::HeldKvm;
 use super::process::{Process, Unread, read, unread};
 use super::vfio::network_devices;
 use crate::model::{Nic, UncountedKind, UncountedNic};
 
 /// A busy QEMU has some hundreds.
-const MAX_DESCRIPTORS: usize = 65_536;
+pub const MAX_DESCRIPTORS: usize = 65_536;
 /// A tun descriptor's is about a hundred bytes.
 const FDINFO_LIMIT: u64 = 64 << 10;
 
@@ -26,6 +27,8 @@ pub struct Taps {
     pub uncounted: BTreeSet<UncountedNic>,
     /// A TAP that cannot be listed.
     pub problem: Option<SourceError>,
+    /// What the process holds of KVM.
+    pub kvm: HeldKvm,
 }
 
 /// In the order in which they were opened. A multi-queue TAP has one descriptor per queue and is one NIC. Where there are
@@ -39,11 +42,13 @@ pub fn taps(process: &Process, uid: Option<u32>, devices: &Devices) -> Result<Ta
     let listed = descriptors(process)?;
     let descriptors = devices.of(process, uid);
     for descriptor in listed {
+        let Some(target) = target(process, descriptor)? else { continue };
+        taps.kvm.add(&target);
         let counts = [taps.nics.len(), taps.claimed.len(), taps.uncounted.len()];
         if counts.iter().any(|count| *count > MAX_NICS) {
-            break;
+            continue;
         }
-        let held = match node(process, descriptor)? {
+        let held = match node_at(&target) {
             Some(Node::Tun) => tun(process, &descriptors, descriptor),
             Some(Node::Macvtap(node)) => {
                 let held = descriptors.macvtap(descriptor);
@@ -108,10 +113,10 @@ enum Node {
     Vdpa(String),
 }
 
-fn node(process: &Process, descriptor: u32) -> Result<Option<Node>, Unread> {
+fn target(process: &Process, descriptor: u32) -> Result<Option<String>, Unread> {
     let path = process.path(&format!("fd/{descriptor}"));
     match fs::read_link(&path) {
-        Ok(target) => Ok(node_at(&target.to_string_lossy())),
+        Ok(target) => Ok(Some(target.to_string_lossy().into_owned())),
         Err(error) => match unread("read link", path, error) {
             // Closed since the listing.
             Unread::Gone => Ok(None),

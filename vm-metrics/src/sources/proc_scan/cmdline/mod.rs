@@ -43,7 +43,7 @@ pub fn parse(hypervisor: Hypervisor, argv: &[String]) -> Option<VmArgs> {
         Hypervisor::Qemu => qemu::parse(argv),
         Hypervisor::CloudHypervisor => cloud_hypervisor::parse(argv),
         Hypervisor::Firecracker => firecracker::parse(argv),
-        Hypervisor::Other => None,
+        Hypervisor::Other | Hypervisor::Program(_) => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod fixture;
 mod heirs;
+mod kvm;
 mod nics;
 mod rules;
 mod state;
