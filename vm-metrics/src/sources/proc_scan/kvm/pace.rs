@@ -62,6 +62,12 @@ impl Watch {
         *self = Self { is_refused: true, ..Self::new(now + SLOWEST) };
     }
 
+    /// After a look that the process has not answered, or for which its user had no time left.
+    pub fn no_answer(&mut self, now: Duration) {
+        self.pause = (2 * self.pause).clamp(PROBE, SLOWEST);
+        self.next = now + self.pause;
+    }
+
     /// After a look that found a vCPU running; whether it has run for longer than a probe.
     pub fn runs(&mut self, now: Duration) -> bool {
         let since = *self.runs_since.get_or_insert(now);

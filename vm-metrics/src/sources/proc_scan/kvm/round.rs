@@ -70,9 +70,12 @@ impl ProcScan {
         let pids: Vec<u32> = due.iter().map(|due| due.pid).collect();
         self.seen.extend(due.into_iter().map(|due| (due.pid, due.known)));
         for (pid, answer) in pids.into_iter().zip(answers) {
-            let Some((Answer::Kvm(found), took)) = answer else { continue };
             let has_kvm_parent = self.descends_from_kvm(pid);
             let Some(seen) = self.seen.get_mut(&pid) else { continue };
+            let Some((Answer::Kvm(found), took)) = answer else {
+                seen.kvm.no_answer(moment.now);
+                continue;
+            };
             if !self.trust.is_trusted(seen.uid) {
                 self.looks.used(seen.uid, took);
             }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::model::{Hypervisor, ProgramName};
+use crate::model::{Hypervisor, ProgramName, Trust};
 
 const CROSVM: Fake = Fake {
     pid: 100,
@@ -183,6 +183,32 @@ fn a_named_process_is_listed_with_its_vcpus() {
     let mut scan = fixture.scan();
     scan.named(&[100]);
     assert_eq!(list(&mut scan, START)[0].allocated_vcpus, Some(2));
+}
+
+#[test]
+fn a_stranger_has_a_share_of_kvm_vms() {
+    const STRANGER: u32 = 65534;
+    let fixture = Fixture::of_kvm(&[]);
+    for pid in 11..=1110 {
+        let uid = if pid <= 1070 { STRANGER } else { 0 };
+        fixture.put(&Fake { pid, uid, start: pid.into(), taps: &[], ..CROSVM });
+        fixture.runs_vm(pid, 1);
+    }
+    let mut scan = fixture.scan();
+    let of = |listing: &Listing, uid| listing.instances.iter().filter(|vm| vm.uid == Some(uid)).count();
+    assert_eq!(of(&scan.list_at(START).unwrap(), 0), 40, "root has all at once");
+    let is_all =
+        |listing: &Listing| listing.overuse.clone().into_list().iter().any(|over| over.resource == "vms");
+    let listing = (1..600).map(|at| scan.list_at(at * TICK).unwrap()).find(is_all).expect("too many VMs");
+    assert_eq!((of(&listing, STRANGER), of(&listing, 0)), (1024, 40));
+}
+
+#[test]
+fn a_list_of_users_shuts_out_kvm_vms() {
+    let fixture = Fixture::of_kvm(&[Fake { uid: 1000, ..CROSVM }]);
+    fixture.runs_vm(100, 1);
+    let context = SourceContext { host: fixture.host(), trust: Trust::only([7]), ..SourceContext::default() };
+    assert_eq!(list(&mut ProcScan::new(&context), START), []);
 }
 
 #[test]
