@@ -44,6 +44,8 @@ pub struct InstanceInfo {
     pub nics: Vec<Nic>,
     /// Those that cannot be counted.
     pub uncounted: Vec<UncountedNic>,
+    /// Whether it has network interfaces that are in neither list, so that no sum over them is known.
+    pub has_more_nics: bool,
     /// vCPUs that it was given; `None` when the source does not know.
     pub allocated_vcpus: Option<u32>,
     /// Bytes, hot-plugged memory included; `None` when the source does not know.

@@ -8,6 +8,7 @@
 mod ids;
 mod nics;
 mod same;
+mod uncounted;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -79,6 +80,7 @@ impl Merge {
             .collect();
         let of_ids = self.ids.give(&mut vms, evidence, now);
         of_nics.extend(share_nics(&mut vms));
+        uncounted::limit(&mut vms);
         let of_nics = of_nics.into_iter().map(|(source, id, problem)| (source, format!("{id:?}: {problem}")));
         for (source, problem) in left_out.into_iter().chain(of_ids).chain(of_nics) {
             problems[source].push(problem);
@@ -159,9 +161,8 @@ fn fill(vm: &mut InstanceInfo, other: &InstanceInfo) {
     }
     vm.hypervisor_pid = vm.hypervisor_pid.or(other.hypervisor_pid);
     vm.uid = vm.uid.or(other.uid);
-    if vm.uncounted.is_empty() {
-        vm.uncounted.clone_from(&other.uncounted);
-    }
+    uncounted::join(&mut vm.uncounted, &other.uncounted);
+    vm.has_more_nics |= other.has_more_nics;
     vm.allocated_vcpus = vm.allocated_vcpus.or(other.allocated_vcpus);
     vm.allocated_memory_bytes = vm.allocated_memory_bytes.or(other.allocated_memory_bytes);
     vm.actual_memory_bytes = vm.actual_memory_bytes.or(other.actual_memory_bytes);

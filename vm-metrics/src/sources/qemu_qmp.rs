@@ -12,9 +12,10 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take};
 use tokio::net::UnixStream;
 
+use super::proc_scan::netdev_kind;
 use super::vmm_api::{ANSWER_LIMIT, Answering, AskError, Facts, Target, VmmApi};
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, bounded, shortened};
-use crate::model::{Hypervisor, InstanceInfo, VmState};
+use crate::model::{Hypervisor, InstanceInfo, UncountedNic, VmState};
 
 const DEFAULT_SOCKETS: &str = "/run/vm-metrics/qmp/*.sock";
 
@@ -94,6 +95,9 @@ async fn talk(stream: UnixStream) -> Result<Facts, AskError> {
     let status: Status = monitor.execute("query-status").await?;
     // An error for a VM without a balloon.
     let balloon = monitor.execute::<Balloon>("query-balloon").await.ok();
+    // There is no other way to ask it for backends. A QEMU without that command says so.
+    let network = monitor.execute_with::<String>("human-monitor-command", INFO_NETWORK).await.ok();
+    let (uncounted, has_more_nics) = uncounted(&network.unwrap_or_default());
     let name = shortened(&name.name.unwrap_or_default());
     let uuid =
         Some(shortened(&uuid.uuid)).filter(|uuid| uuid.bytes().any(|byte| !matches!(byte, b'0' | b'-')));
@@ -101,6 +105,8 @@ async fn talk(stream: UnixStream) -> Result<Facts, AskError> {
         id: uuid.unwrap_or_else(|| name.clone()),
         name,
         hypervisor: Hypervisor::Qemu,
+        uncounted,
+        has_more_nics,
         allocated_vcpus: u32::try_from(cpus.len()).ok().filter(|vcpus| *vcpus <= bounded::MAX_VCPUS),
         allocated_memory_bytes: memory.base_memory.checked_add(memory.plugged_memory),
         actual_memory_bytes: balloon.map(|balloon| balloon.actual),
@@ -108,6 +114,22 @@ async fn talk(stream: UnixStream) -> Result<Facts, AskError> {
         ..InstanceInfo::default()
     };
     Ok(Facts { info, unfinished: false })
+}
+
+const INFO_NETWORK: &str = "{\"command-line\":\"info network\"}";
+
+/// The backends of `info network` that are no TAP: lines like ` \ n0: index=0,type=user,…`.
+fn uncounted(network: &str) -> (Vec<UncountedNic>, bool) {
+    let backend = |line: &str| {
+        let (name, facts) = line.trim().trim_start_matches("\\ ").split_once(": ")?;
+        let backend = facts.split(',').find_map(|fact| fact.strip_prefix("type="))?;
+        let kind = netdev_kind(backend)?;
+        Some(UncountedNic { kind, name: shortened(name) })
+    };
+    let mut nics: Vec<_> = network.lines().filter_map(backend).take(bounded::MAX_NICS + 1).collect();
+    let has_more = nics.len() > bounded::MAX_NICS;
+    nics.truncate(bounded::MAX_NICS);
+    (nics, has_more)
 }
 
 /// QEMU has more words: most say why a VM is paused.
@@ -131,7 +153,15 @@ impl Monitor {
     }
 
     async fn execute<T: DeserializeOwned>(&mut self, command: &str) -> Result<T, AskError> {
-        let question = format!("{{\"execute\":\"{command}\"}}\n");
+        self.execute_with(command, "{}").await
+    }
+
+    async fn execute_with<T: DeserializeOwned>(
+        &mut self,
+        command: &str,
+        arguments: &str,
+    ) -> Result<T, AskError> {
+        let question = format!("{{\"execute\":\"{command}\",\"arguments\":{arguments}}}\n");
         let stream = self.stream.get_mut().get_mut();
         stream.write_all(question.as_bytes()).await.map_err(|_| AskError::Ended)?;
         loop {
@@ -224,7 +254,8 @@ mod tests {
         {\"return\": [{\"thread-id\": 7, \"cpu-index\": 0}, {\"thread-id\": 8, \"cpu-index\": 1}]}\r\n\
         {\"return\": {\"base-memory\": 134217728, \"plugged-memory\": 67108864}}\r\n\
         {\"return\": {\"status\": \"running\", \"singlestep\": false, \"running\": true}}\r\n\
-        {\"error\": {\"class\": \"DeviceNotActive\", \"desc\": \"No balloon device has been activated\"}}\r\n";
+        {\"error\": {\"class\": \"DeviceNotActive\", \"desc\": \"No balloon device has been activated\"}}\r\n\
+        {\"error\": {\"class\": \"NoMonitor\"}}\r\n";
 
     fn talk_with(says: &str) -> Result<Facts, String> {
         let (ours, theirs) = Stream::pair().unwrap();
@@ -249,6 +280,13 @@ mod tests {
             ..InstanceInfo::default()
         };
         assert_eq!(info, expected);
+        // As QEMU 7.2 says it.
+        let network = r"hub 0\r\n \\ h0\r\ns0: index=0,type=stream,\r\ne1000.0: index=0,type=nic,model=e1000\r\n \\ #net061: index=0,type=user,net=10.0.2.0\r\nt0: index=0,type=tap,ifname=t0\r\n";
+        let answer = format!("\"return\": \"{network}\"");
+        let answers = ANSWERS.replace("\"error\": {\"class\": \"NoMonitor\"}", &answer);
+        let nics = talk_with(&format!("{GREETING}{answers}")).unwrap().info.uncounted;
+        let nics: Vec<_> = nics.iter().map(|nic| format!("{} {}", nic.kind.as_str(), nic.name)).collect();
+        assert_eq!(nics, ["socket s0", "user #net061"]);
         let uuid = "6f1b3a7e-0000-4000-8000-000000000001";
         let answers = ANSWERS.replace("00000000-0000-0000-0000-000000000000", uuid);
         assert_eq!(talk_with(&format!("{GREETING}{answers}")).unwrap().info.id, uuid);

@@ -3,6 +3,7 @@
 //! Files and no call of libvirt: it cannot hang us, and is not asked to do anything. It writes a record anew when
 //! something changes, and takes it away when the domain ends; one that is left over has the pid of no such process.
 
+mod interfaces;
 mod status;
 
 use std::path::PathBuf;
@@ -14,7 +15,8 @@ use super::process_facts::ProcessFacts;
 use super::vmm_pid::VmmPid;
 use super::watched_files::{WatchedFiles, names};
 use super::written_file::Operators;
-use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
+use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, bounded, place};
+use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 
 const DEFAULT_DIR: &str = "/run/libvirt/qemu";
@@ -62,7 +64,7 @@ impl InstanceSource for Libvirt {
         listing.problems.extend(self.files.problems());
         for (_, (domain, seen)) in self.files.values() {
             if let Some(found) = seen.check(&self.facts, domain.pid, &domain.uuid) {
-                listing.instances.push(domain.instance(found.hypervisor));
+                listing.instances.push(domain.instance(self.facts.host(), found.hypervisor));
             }
         }
         Ok(listing)
@@ -70,13 +72,16 @@ impl InstanceSource for Libvirt {
 }
 
 impl Domain {
-    fn instance(&self, hypervisor: Hypervisor) -> InstanceInfo {
+    fn instance(&self, host: &Host, hypervisor: Hypervisor) -> InstanceInfo {
+        let (uncounted, has_more_nics) = bounded::uncounted(host, self.uncounted.clone());
         InstanceInfo {
             id: self.uuid.clone(),
             name: self.name.clone(),
             hypervisor,
             hypervisor_pid: Some(self.pid),
             nics: self.taps.iter().map(Nic::local).collect(),
+            uncounted,
+            has_more_nics,
             allocated_vcpus: self.vcpus,
             allocated_memory_bytes: self.memory_bytes,
             actual_memory_bytes: self.actual_memory_bytes,

@@ -47,6 +47,8 @@ pub struct Vm {
     is_configured: bool,
     config_problem: Option<SourceError>,
     nics_problem: Option<SourceError>,
+    /// Whether it holds NICs that are left out.
+    has_lost_nics: bool,
     too_many_nics: Option<SourceError>,
     /// How many descriptors the process had when its NICs were read.
     descriptors: Option<u64>,
@@ -111,6 +113,7 @@ impl Vm {
             is_configured: false,
             config_problem: None,
             nics_problem: None,
+            has_lost_nics: false,
             too_many_nics: None,
             descriptors: None,
         }
@@ -169,6 +172,8 @@ impl Vm {
                 self.is_looked_at = claimed.is_empty() || is_trusted;
                 self.info.nics = nics;
                 self.nics_problem = problem;
+                // One whose name is no text is left out, too.
+                self.has_lost_nics = !self.is_looked_at || self.nics_problem.is_some();
                 if self.is_looked_at {
                     self.info.nics.extend(claimed);
                 } else {
@@ -177,7 +182,7 @@ impl Vm {
                 self.set_uncounted(uncounted);
             }
             Err(refused) => {
-                self.is_looked_at = false;
+                (self.is_looked_at, self.has_lost_nics) = (false, false);
                 self.info.nics = if is_trusted { self.named_nics.clone() } else { Vec::new() };
                 self.set_uncounted(BTreeSet::new());
                 self.nics_problem = Some(self.not_allowed(pid, is_trusted, &refused));
@@ -215,7 +220,17 @@ impl Vm {
 
     /// The command line names what was there at the start, descriptors tell of some that came later.
     fn set_uncounted(&mut self, mut held: BTreeSet<UncountedNic>) {
-        held.extend(self.named_uncounted.iter().cloned());
+        // A vDPA device that was handed on as a descriptor has another name on the command line: it is one NIC.
+        let is_vdpa = |nic: &&UncountedNic| nic.kind == UncountedKind::VhostVdpa;
+        let only_held = |nic: &&UncountedNic| !self.named_uncounted.contains(nic);
+        let mut pairs = held.iter().filter(is_vdpa).filter(only_held).count();
+        for nic in &self.named_uncounted {
+            let is_other_name = is_vdpa(&nic) && !held.contains(nic);
+            match pairs.checked_sub(usize::from(is_other_name)) {
+                Some(left) if is_other_name => pairs = left,
+                _ => drop(held.insert(nic.clone())),
+            }
+        }
         self.info.uncounted = held.into_iter().collect();
     }
 
@@ -224,6 +239,7 @@ impl Vm {
         let too_many = nics.len() > MAX_NICS || uncounted.len() > MAX_NICS;
         nics.truncate(MAX_NICS);
         uncounted.truncate(MAX_NICS);
+        self.info.has_more_nics = too_many || self.has_lost_nics;
         self.too_many_nics = too_many.then(|| {
             let problem = format!("it has more than {MAX_NICS} network interfaces: the others are left out");
             SourceError::Process { pid, problem }

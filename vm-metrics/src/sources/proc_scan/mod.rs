@@ -49,6 +49,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use self::closer::Closer;
+pub(super) use self::cmdline::{netdev_kind, pci_address};
 use self::config_files::ConfigFiles;
 use self::devices::Devices;
 use self::due::in_order;
@@ -59,6 +60,7 @@ use self::observer::Observer;
 use self::proc_dir::ProcDir;
 pub(super) use self::process::{Process, Unread};
 use self::scan::{Answer, Question};
+pub(super) use self::vfio::is_network;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
 use crate::host::Host;
 use crate::model::{Excess, Nic, Trust};

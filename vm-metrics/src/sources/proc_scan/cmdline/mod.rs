@@ -14,6 +14,8 @@ mod qemu_options;
 mod size;
 
 pub use firecracker::read_config;
+pub use pci::pci_address;
+pub use qemu_net::netdev_kind;
 
 use crate::model::{Hypervisor, UncountedNic};
 
