@@ -43,8 +43,9 @@ impl InstanceSource for CloudHypervisor {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
         let mut listing = self.api.list_found(&self.sockets)?;
         for vm in &mut listing.instances {
-            let (uncounted, has_more) = bounded::uncounted(&self.host, mem::take(&mut vm.uncounted));
-            (vm.uncounted, vm.has_more_nics) = (uncounted, vm.has_more_nics || has_more);
+            let has_more;
+            (vm.uncounted, has_more) = bounded::uncounted(&self.host, mem::take(&mut vm.uncounted));
+            vm.has_more_nics |= has_more;
         }
         Ok(listing)
     }

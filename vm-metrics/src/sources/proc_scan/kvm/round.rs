@@ -22,7 +22,13 @@ impl ProcScan {
         if !is_there {
             return;
         }
-        let is_due = |seen: &Seen| matches!(seen.what, What::NoVm) && seen.kvm.is_due(moment.now);
+        let is_candidate = |seen: &Seen| match &seen.what {
+            What::NoVm => true,
+            // Another source names it, and it runs a VM only now.
+            What::Vm(vm) => !vm.is_listed && vm.runs_by_kvm(),
+            What::Unreadable(_) => false,
+        };
+        let is_due = |seen: &Seen| is_candidate(seen) && seen.kvm.is_due(moment.now);
         let mut due: Vec<Due> = self
             .seen
             .extract_if(|_, seen| is_due(seen))

@@ -178,11 +178,16 @@ fn a_known_hypervisor_is_listed_once() {
 
 #[test]
 fn a_named_process_is_listed_with_its_vcpus() {
-    let fixture = Fixture::of_kvm(&[CROSVM]);
+    let fixture = Fixture::of_kvm(&[CROSVM, Fake { pid: 101, start: 6000, ..CROSVM }]);
     fixture.runs_vm(100, 2);
     let mut scan = fixture.scan();
-    scan.named(&[100]);
-    assert_eq!(list(&mut scan, START)[0].allocated_vcpus, Some(2));
+    scan.named(&[100, 101]);
+    let vms = list(&mut scan, START);
+    assert_eq!((vms.len(), vms[0].allocated_vcpus), (1, Some(2)));
+    // The other one starts its VM later.
+    fixture.runs_vm(101, 3);
+    let vms = (1..10).map(|second| list(&mut scan, second * TICK)).find(|vms| vms.len() == 2);
+    assert_eq!(vms.expect("both")[1].allocated_vcpus, Some(3));
 }
 
 #[test]
@@ -229,7 +234,7 @@ fn what_may_not_be_looked_at_is_told_once() {
     (100..=101).for_each(|pid| {
         fixture.runs_vm(pid, 1);
         let fd = fixture.process(pid).join("fd");
-        fs::set_permissions(fd, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+        fs::set_permissions(fd, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     });
     let mut scan = fixture.scan();
     let listing = without_capabilities(|| scan.list_at(START)).unwrap();

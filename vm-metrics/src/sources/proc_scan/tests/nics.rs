@@ -97,7 +97,7 @@ fn a_vdpa_device_by_descriptor_is_one_nic() {
     let vms = list(&mut fixture.scan(), START);
     assert_eq!(uncounted(&vms[0]), ["vhost-vdpa vhost-vdpa-3", "vhost-vdpa vhost-vdpa-5"]);
     // Without the right to look, the command line alone.
-    fs::set_permissions(fixture.process(100).join("fd"), PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(fixture.process(100).join("fd"), PermissionsExt::from_mode(0o000)).unwrap();
     let listing = without_capabilities(|| fixture.scan().list_at(START)).unwrap();
     assert_eq!(uncounted(&listing.instances[0]), ["vhost-vdpa hostnet0", "vhost-vdpa vhost-vdpa-5"]);
 }
