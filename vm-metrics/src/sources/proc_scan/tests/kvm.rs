@@ -149,7 +149,7 @@ fn a_program_that_probes_kvm_is_no_vm() {
 
 #[test]
 fn a_fork_of_a_kvm_vm_is_no_vm() {
-    let fixture = Fixture::of_kvm(&[CROSVM, Fake { pid: 101, ppid: 100, start: 6000, ..CROSVM }]);
+    let fixture = Fixture::of_kvm(&[CROSVM, Fake { pid: 101, ppid: 100, start: 6000, taps: &[], ..CROSVM }]);
     fixture.runs_vm(100, 1);
     fixture.holds_vm(101, 1);
     fixture.thread(101, "running\n");
