@@ -14,6 +14,7 @@ mod gaps;
 mod guest_rx;
 mod heap;
 mod hostile;
+mod kvm;
 mod lab;
 mod last_words;
 mod macvtap;

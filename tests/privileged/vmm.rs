@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -71,7 +72,7 @@ impl Shell {
 
     /// In the network namespace of the calling thread. Nobody else may start a process meanwhile, which would hold the
     /// TAP too: see `alone`.
-    pub(crate) fn start(&self, id: &str, tap: &Tap) -> ChildProcess {
+    pub(crate) fn start(&self, id: &str, tap: &impl AsFd) -> ChildProcess {
         let mut command = Command::new(&self.path);
         command.arg0("sh").args(["-c", "kill -STOP $$", "sh", "-name", &format!("guest={id}")]);
         fcntl_setfd(tap, FdFlags::empty()).unwrap();

@@ -100,6 +100,11 @@ impl Host {
         self.sys.join("class/macvtap")
     }
 
+    /// `/sys/class/misc/kvm`, where this kernel runs VMs
+    pub fn kvm(&self) -> PathBuf {
+        self.sys.join("class/misc/kvm")
+    }
+
     /// `/sys/bus/pci/devices/<address>`
     pub fn pci_device(&self, address: &str) -> PathBuf {
         self.sys.join("bus/pci/devices").join(address)

@@ -1,6 +1,7 @@
 //! VMs whose TAPs are in other network namespaces, with the same name and the same index in each, as a jailer leaves them.
 
 mod host;
+mod macvtaps;
 mod moments;
 mod unusual;
 

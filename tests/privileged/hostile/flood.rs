@@ -33,6 +33,23 @@ fn many_descriptors_slow_no_tick() {
     });
 }
 
+/// Programs of any name are looked at for VMs of KVM.
+#[test]
+fn many_descriptors_of_any_program_slow_no_tick() {
+    alone("hostile::flood::many_descriptors_of_any_program_slow_no_tick", || {
+        attack(Scene::daemon, |scene| {
+            let hold = |_| {
+                let mut holder = scene.attacker("database", &[]);
+                let path = "/dev/null".into();
+                holder.tell(&Act::OpenMany { path, count: DESCRIPTORS }).unwrap();
+                holder.tell(&Act::KeepOpening).unwrap();
+                holder
+            };
+            (0..HOLDERS).map(hold).collect()
+        });
+    });
+}
+
 #[test]
 fn many_tun_descriptors_slow_no_tick() {
     alone("hostile::flood::many_tun_descriptors_slow_no_tick", || {

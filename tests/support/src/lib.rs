@@ -9,6 +9,7 @@ pub mod firecracker;
 pub mod frames;
 pub mod guest;
 pub mod http;
+pub mod kvm;
 pub mod link;
 pub mod macvtap;
 pub mod metrics_text;

@@ -48,10 +48,48 @@ pub(crate) fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
     libc::sockaddr { sa_family: libc::AF_INET as libc::sa_family_t, sa_data: data }
 }
 
-/// An ioctl whose argument is the number itself: TUNSETOFFLOAD, TUNSETPERSIST.
+/// An ioctl whose argument is the number itself: TUNSETOFFLOAD, TUNSETPERSIST, KVM_RUN.
 pub(crate) fn ioctl_value(fd: impl AsFd, code: libc::c_ulong, value: libc::c_ulong) -> io::Result<()> {
     // SAFETY: the callers pass codes of requests that take a number, so that no memory is read or written.
     check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), code, value) })
+}
+
+/// An ioctl whose argument is a number and whose result is a new descriptor: KVM_CREATE_VM, KVM_CREATE_VCPU.
+pub(crate) fn ioctl_descriptor(
+    fd: impl AsFd,
+    code: libc::c_ulong,
+    value: libc::c_ulong,
+) -> io::Result<OwnedFd> {
+    // SAFETY: the callers pass codes of requests that take a number, so that no memory is read or written.
+    let descriptor = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), code, value) };
+    check(descriptor)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Gives a VM of KVM a page of memory at this address, with these bytes in it.
+pub(crate) fn give_kvm_page(vm: impl AsFd, address: u64, offset: usize, bytes: &[u8]) -> io::Result<()> {
+    const PAGE: usize = 4096;
+    const KVM_SET_USER_MEMORY_REGION: libc::c_ulong = 0x4020_ae46;
+    #[repr(C, align(4096))]
+    struct Page([u8; PAGE]);
+    /// `struct kvm_userspace_memory_region`
+    #[repr(C)]
+    struct Region {
+        slot: u32,
+        flags: u32,
+        guest_address: u64,
+        size: u64,
+        address: u64,
+    }
+    // The VM has it as long as the process lives.
+    let page = Box::leak(Box::new(Page([0; PAGE])));
+    page.0[offset..offset + bytes.len()].copy_from_slice(bytes);
+    let address_here = page.0.as_mut_ptr() as u64;
+    let region =
+        Region { slot: 0, flags: 0, guest_address: address, size: PAGE as u64, address: address_here };
+    // SAFETY: the kernel reads the region, which outlives the call; the page is never freed or used again.
+    check(unsafe { libc::ioctl(vm.as_fd().as_raw_fd(), KVM_SET_USER_MEMORY_REGION, &raw const region) })
 }
 
 /// An ioctl that reads one number: TUNSETIFINDEX.

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::child::ChildProcess;
 use crate::frames::{ETHERNET_HEADER, Frame};
+use crate::kvm;
 use crate::link::Link;
 use crate::packet_socket::PacketSocket;
 use crate::tap::{Tap, TapOptions};
@@ -75,6 +76,7 @@ pub fn run_if_asked() -> Result<()> {
     let Ok(spec) = env::var(SPEC) else { return Ok(()) };
     let spec: StandInSpec = serde_json::from_str(&spec).with_context(|| format!("read {SPEC}"))?;
     let memory = vec![1_u8; spec.memory_bytes];
+    let _kvm = kvm::hold_if_asked()?;
     let tap = Tap::create_up(&spec.tap, TapOptions::default())?;
     let host = PacketSocket::bind(&spec.tap)?;
     // Not print!, which a test harness would keep to itself.

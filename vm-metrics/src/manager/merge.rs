@@ -43,9 +43,10 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger, is_leaving: b
     let nics: Vec<_> = vm.nics.iter().map(|nic| nic_stats(vm, nic, batch, ledger)).collect();
     let since = ledger.vm_since(vm, start_ticks);
     let network = ledger.network(vm, start_ticks, &nics, &remade);
-    // A sum without those that cannot be counted is no sum.
+    // A sum without those that cannot be counted, or that are left out, is no sum.
+    let is_whole = vm.uncounted.is_empty() && !vm.has_more_nics;
     let [net_rx_bytes, net_tx_bytes, net_rx_packets, net_tx_packets] =
-        network.map(|sum| sum.filter(|_| vm.uncounted.is_empty()));
+        network.map(|sum| sum.filter(|_| is_whole));
     VmStats {
         instance_id: vm.id.clone(),
         instance_name: vm.name.clone(),

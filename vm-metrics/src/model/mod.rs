@@ -4,6 +4,7 @@ mod batch;
 mod earlier;
 mod fair_share;
 mod printable;
+mod program_name;
 mod since;
 mod snapshot;
 mod stats;
@@ -20,6 +21,7 @@ pub use batch::{
 pub use earlier::EarlierCounts;
 pub use fair_share::{Excess, Overuse, fair_share};
 pub(crate) use printable::{Escaping, Printable, is_unsafe};
+pub use program_name::ProgramName;
 pub(crate) use since::unix_seconds;
 pub use since::{NicSince, VmSince};
 pub use snapshot::{Health, Late, PartHealth, PartKind, PartRun, Snapshot};

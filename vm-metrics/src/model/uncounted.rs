@@ -45,7 +45,9 @@ impl UncountedKind {
             Self::User => "the hypervisor itself is the network and talks through sockets of its own (slirp)",
             Self::Socket => "the hypervisor sends the frames over a socket",
             Self::AfXdp => "the hypervisor takes the frames from a device by AF_XDP",
-            Self::Macvtap => "the macvtap is in another network namespace, or none of this kernel's",
+            Self::Macvtap => {
+                "the macvtap is in a network namespace that is not found or may not be entered (CAP_SYS_ADMIN)"
+            }
         }
     }
 }

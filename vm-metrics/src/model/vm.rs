@@ -5,10 +5,14 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use std::borrow::Cow;
 
-use super::{UncountedNic, VmState};
+use serde::{Deserialize, Serialize, Serializer};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::{ProgramName, UncountedNic, VmState};
 
 /// A VM as a source describes it: all that is needed to read its numbers. It may have several network interfaces;
 /// [`build_instance_info`] makes the one that follows from the id.
@@ -40,6 +44,8 @@ pub struct InstanceInfo {
     pub nics: Vec<Nic>,
     /// Those that cannot be counted.
     pub uncounted: Vec<UncountedNic>,
+    /// Whether it has network interfaces that are in neither list, so that no sum over them is known.
+    pub has_more_nics: bool,
     /// vCPUs that it was given; `None` when the source does not know.
     pub allocated_vcpus: Option<u32>,
     /// How many vCPUs it may come to have, where [`allocated_vcpus`](Self::allocated_vcpus) are those of its start and more
@@ -84,7 +90,7 @@ pub(crate) fn is_device_name(name: &str) -> bool {
 }
 
 /// What runs a VM.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Hypervisor {
     /// QEMU, with KVM or without.
@@ -98,18 +104,43 @@ pub enum Hypervisor {
     /// Another one, or one that the source does not name.
     #[default]
     Other,
+    /// Another one, by the file name of its program.
+    #[serde(skip)]
+    Program(ProgramName),
 }
 
 impl Hypervisor {
     /// As it is in labels and in configurations.
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Qemu => "qemu",
             Self::CloudHypervisor => "cloud-hypervisor",
             Self::Firecracker => "firecracker",
             Self::Xen => "xen",
             Self::Other => "other",
+            Self::Program(name) => name.as_str(),
         }
+    }
+}
+
+impl Serialize for Hypervisor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl PartialSchema for Hypervisor {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        let known =
+            "What runs a VM: qemu, cloud-hypervisor, firecracker, other, or the file name of its program.";
+        text.description(Some(known)).into()
+    }
+}
+
+impl ToSchema for Hypervisor {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("Hypervisor")
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod cookie;
 mod device;
+mod macvtap;
 mod tun;
 
 #[cfg(feature = "ebpf")]
@@ -24,6 +25,7 @@ use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub(crate) use cookie::cookie_of;
+pub(crate) use macvtap::Macvtaps;
 pub(crate) use tun::{TUN, device_number, is_tun, tun_device};
 
 use crate::host::Host;

@@ -3,6 +3,7 @@
 //! The kernel ends every field with a space or a newline. A number that nothing follows may have been cut
 //! short, so it counts as missing: half a number is never taken for a whole one.
 
+mod cgroup;
 mod net_dev;
 mod pairs;
 
@@ -12,6 +13,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::model::SchedTimes;
+pub use cgroup::{Cgroup, parse_cgroup};
 pub use net_dev::parse_net_dev;
 pub use pairs::{
     Credentials, is_of_own_pid_namespace, parse_credentials, parse_io, parse_smaps_rollup, parse_status,
@@ -74,6 +76,14 @@ pub fn parse_stat(content: &[u8]) -> Result<Stat, ParseError> {
     fields.skip(6)?;
     let start_ticks = fields.number("starttime")?;
     Ok(Stat { state, ppid, session, utime_ticks, stime_ticks, start_ticks })
+}
+
+/// Reads the `guest_time` of `/proc/<pid>/stat`: ticks in which a vCPU ran. Some kernels leave it at 0.
+pub fn parse_guest_ticks(content: &[u8]) -> Result<u64, ParseError> {
+    let end_of_command = content.iter().rposition(|byte| *byte == b')').ok_or(ParseError::NoCommand)?;
+    let mut fields = Fields { rest: &content[end_of_command + 1..] };
+    fields.skip(40)?;
+    fields.number("guest_time")
 }
 
 /// Reads `size resident …`.
@@ -154,6 +164,9 @@ mod tests {
         };
         assert_eq!(stat, expected);
         assert!(!stat.is_dead());
+        assert_eq!(parse_guest_ticks(REAL), Ok(0));
+        let ran = REAL.strip_suffix(b" 0 0\n").unwrap();
+        assert_eq!(parse_guest_ticks(&[ran, b" 77 0\n"].concat()), Ok(77));
         assert_eq!(
             parse_statm(b"317000 54321 4012 1 0 80000 0\n"),
             Ok(Statm { size_pages: 317_000, resident_pages: 54_321 })
@@ -225,6 +238,7 @@ mod tests {
         #[test]
         fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
             let _ = parse_stat(&bytes);
+            let _ = parse_guest_ticks(&bytes);
             let _ = parse_statm(&bytes);
             let _ = parse_schedstat(&bytes);
         }

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use super::elsewhere::{Elsewhere, Opened, by_netns};
+use super::rtnetlink::Links;
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Setting, Started};
 use crate::host::Host;
 use crate::model::{
@@ -28,9 +29,31 @@ pub(super) const DEF: ReaderDef = ReaderDef {
 struct TapProcfs {
     host: Host,
     /// Held open, so that no other namespace gets its number meanwhile.
-    held: Elsewhere<Opened>,
+    held: Elsewhere<Held>,
     trust: Trust,
     devices: Patient<(Host, u64, Vec<u32>), Answer>,
+}
+
+/// A namespace that is held open.
+#[derive(Debug)]
+struct Held {
+    opened: Opened,
+    /// Tells TAPs from macvtaps, whose directions are others; `None` without the right to enter.
+    links: Option<Links>,
+}
+
+impl Held {
+    fn new(opened: Opened) -> Self {
+        let links = opened.namespace.within(Links::open).ok().and_then(Result::ok);
+        Self { opened, links }
+    }
+
+    fn kind_of(&mut self, name: &str) -> NicKind {
+        let Some(links) = &mut self.links else { return NicKind::Tap };
+        // One that has gone meanwhile has no counters either.
+        let _ = links.index_of(name);
+        links.kind_of(name)
+    }
 }
 
 /// All devices of a namespace, by name; `None` when none of the processes is in it.
@@ -67,7 +90,13 @@ struct Unread<'v> {
 }
 
 impl Unread<'_> {
-    fn take(&self, answer: Option<Answer>, batch: &mut Batch, report: &mut ReadReport) {
+    fn take(
+        &self,
+        answer: Option<Answer>,
+        mut kind_of: impl FnMut(&str) -> NicKind,
+        batch: &mut Batch,
+        report: &mut ReadReport,
+    ) {
         let netns = self.netns;
         let devices = match answer {
             Some(Ok(Some(devices))) => devices,
@@ -85,7 +114,7 @@ impl Unread<'_> {
         for nic in self.nics {
             match devices.get(&nic.tap) {
                 Some(stats) => {
-                    let (source, kind) = (NicSource::Procfs, NicKind::Tap);
+                    let (source, kind) = (NicSource::Procfs, kind_of(&nic.tap));
                     // The file does not say the index.
                     let reading = TapReading { ifindex: 0, source, kind, stats: *stats };
                     batch.taps.insert((*nic).clone(), reading);
@@ -129,7 +158,7 @@ impl Reader for TapProcfs {
             !vm.nics.iter().all(is_held)
         };
         let others = VmSet { vms: vms.vms.iter().filter(is_elsewhere).cloned().collect() };
-        self.held.follow(&others, &batch.ended, &mut ReadReport::default(), Ok);
+        self.held.follow(&others, &batch.ended, &mut ReadReport::default(), |opened| Ok(Held::new(opened)));
         if unread.is_empty() {
             return report;
         }
@@ -151,9 +180,11 @@ impl Reader for TapProcfs {
         }
         let answers = self.ask(&asked);
         for (unread, answer) in asked.iter().zip(answers) {
-            unread.take(answer, batch, &mut report);
+            let mut held = self.held.get_mut(unread.netns);
+            let kind_of = |name: &str| held.as_mut().map_or(NicKind::Tap, |held| held.kind_of(name));
+            unread.take(answer, kind_of, batch, &mut report);
             if let Some(held) = self.held.get_mut(unread.netns) {
-                batch.namespaces.entry(unread.netns).or_insert(held.number);
+                batch.namespaces.entry(unread.netns).or_insert(held.opened.number);
             }
         }
         report.overuse.merge(self.devices.take_overuse());

@@ -6,6 +6,10 @@ use std::marker::PhantomData;
 use serde::de::{Error, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::proc_scan::is_network;
+use crate::host::Host;
+use crate::model::{UncountedKind, UncountedNic};
+
 /// More than a VM has, for each is dozens of series.
 pub const MAX_NICS: usize = 256;
 
@@ -15,11 +19,21 @@ pub const MAX_VCPUS: u32 = 4096;
 /// 1 PiB: more than any host has.
 const MAX_MEMORY_BYTES: u64 = 1 << 50;
 
-/// The first [`MAX_NICS`] elements of a list. The others are read over.
+/// The first elements of a list, one more than [`MAX_NICS`]. The others are read over.
 pub fn first_nics<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
     deserializer.deserialize_seq(First(PhantomData))
+}
+
+/// Of NICs that cannot be counted those that count, and whether there are more. A PCI device is one if it is a network
+/// controller; one of which nothing is known is listed rather than left out.
+pub fn uncounted(host: &Host, mut nics: Vec<UncountedNic>) -> (Vec<UncountedNic>, bool) {
+    let is_nic = |nic: &UncountedNic| is_network(host, &nic.name).unwrap_or(true);
+    nics.retain(|nic| nic.kind != UncountedKind::Vfio || is_nic(nic));
+    let has_more = nics.len() > MAX_NICS;
+    nics.truncate(MAX_NICS);
+    (nics, has_more)
 }
 
 /// A number of vCPUs that a VM can have.
@@ -59,7 +73,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for First<T> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
         let mut first = Vec::new();
-        while first.len() < MAX_NICS {
+        while first.len() <= MAX_NICS {
             match list.next_element()? {
                 Some(element) => first.push(element),
                 None => return Ok(first),
@@ -93,7 +107,7 @@ mod tests {
         let list = |count: u32| (0..count).map(|at| at.to_string()).collect::<Vec<_>>().join(",");
         let nics = |count| vm(&format!("{{\"nics\":[{}]}}", list(count))).unwrap().nics;
         assert_eq!(nics(3), [0, 1, 2]);
-        assert_eq!((nics(34_000).len(), nics(34_000).last()), (MAX_NICS, Some(&255)));
+        assert_eq!((nics(34_000).len(), nics(34_000).last()), (MAX_NICS + 1, Some(&256)));
     }
 
     #[test]

@@ -2,13 +2,17 @@
 //!
 //! The socket is the one on the command line of a VMM that was found. The VM may be created long after its VMM has started.
 
+use std::mem;
+
 use hyper::StatusCode;
 use serde::Deserialize;
 use tokio::net::UnixStream;
 
+use super::proc_scan::pci_address;
 use super::vmm_api::{Answering, AskError, Facts, Http, VmmApi};
-use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier, bounded};
-use crate::model::{Hypervisor, InstanceInfo, Nic, VmState, is_device_name};
+use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier, bounded, shortened};
+use crate::host::Host;
+use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, VmState, is_device_name};
 
 const VM_INFO: &str = "/api/v1/vm.info";
 
@@ -18,12 +22,14 @@ pub const SOURCE: SourceDef = SourceDef {
     tier: Tier::Vmm,
     configure: |section, context| {
         section.no_options()?;
-        Ok(Some(Box::new(CloudHypervisor { api: VmmApi::new(context, ask), sockets: Vec::new() })))
+        let (host, api) = (context.host.clone(), VmmApi::new(context, ask));
+        Ok(Some(Box::new(CloudHypervisor { host, api, sockets: Vec::new() })))
     },
 };
 
 #[derive(Debug)]
 struct CloudHypervisor {
+    host: Host,
     api: VmmApi,
     sockets: Vec<ApiSocket>,
 }
@@ -35,7 +41,13 @@ impl InstanceSource for CloudHypervisor {
     }
 
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
-        self.api.list_found(&self.sockets)
+        let mut listing = self.api.list_found(&self.sockets)?;
+        for vm in &mut listing.instances {
+            let has_more;
+            (vm.uncounted, has_more) = bounded::uncounted(&self.host, mem::take(&mut vm.uncounted));
+            vm.has_more_nics |= has_more;
+        }
+        Ok(listing)
     }
 }
 
@@ -58,11 +70,17 @@ fn is_not_created(status: StatusCode, body: &[u8]) -> bool {
 
 fn facts(body: &[u8]) -> Result<Facts, AskError> {
     let vm: VmInfo = serde_json::from_slice(body).map_err(|error| AskError::json(VM_INFO, &error))?;
-    let VmConfig { cpus, memory, net, balloon } = vm.config;
-    let taps = net.map(|Nets(nets)| nets).unwrap_or_default().into_iter().filter_map(|net| net.tap);
+    let VmConfig { cpus, memory, net, balloon, devices, vdpa } = vm.config;
+    let mut nets = net.map(|List(nets)| nets).unwrap_or_default();
+    let has_more_nics = nets.len() > bounded::MAX_NICS;
+    nets.truncate(bounded::MAX_NICS);
+    let uncounted = uncounted(&nets, &devices.unwrap_or_default().0, &vdpa.unwrap_or_default().0);
+    let taps = nets.into_iter().filter_map(|net| net.tap);
     let info = InstanceInfo {
         hypervisor: Hypervisor::CloudHypervisor,
         nics: taps.filter(|tap| is_device_name(tap)).map(Nic::local).collect(),
+        uncounted,
+        has_more_nics,
         allocated_vcpus: Some(cpus.boot_vcpus),
         allocated_memory_bytes: memory.total(),
         actual_memory_bytes: balloon.and(vm.memory_actual_size).filter(|size| bounded::is_memory(*size)),
@@ -70,6 +88,19 @@ fn facts(body: &[u8]) -> Result<Facts, AskError> {
         ..InstanceInfo::default()
     };
     Ok(Facts { info, unfinished: matches!(vm.state.as_str(), "Created" | "Shutdown") })
+}
+
+/// PCI devices are listed whatever they are.
+fn uncounted(nets: &[Net], devices: &[Device], vdpa: &[Device]) -> Vec<UncountedNic> {
+    let vhost_user = nets.iter().filter(|net| net.vhost_user).map(|net| {
+        let name = net.vhost_socket.as_ref().or(net.id.as_ref()).map_or("?", String::as_str);
+        UncountedNic { kind: UncountedKind::VhostUser, name: shortened(name) }
+    });
+    let vfio = devices.iter().filter_map(|device| pci_address(&device.path));
+    let vfio = vfio.map(|name| UncountedNic { kind: UncountedKind::Vfio, name });
+    let vdpa = vdpa.iter().filter_map(|device| device.path.rsplit('/').next());
+    let vdpa = vdpa.map(|name| UncountedNic { kind: UncountedKind::VhostVdpa, name: shortened(name) });
+    vhost_user.chain(vfio).chain(vdpa).collect()
 }
 
 /// `None` for a word that is not in its description.
@@ -94,8 +125,10 @@ struct VmInfo {
 struct VmConfig {
     cpus: Cpus,
     memory: Memory,
-    net: Option<Nets>,
+    net: Option<List<Net>>,
     balloon: Option<Balloon>,
+    devices: Option<List<Device>>,
+    vdpa: Option<List<Device>>,
 }
 
 /// A resize changes it, in spite of its name.
@@ -115,11 +148,28 @@ struct Memory {
 }
 
 #[derive(Deserialize)]
-struct Nets(#[serde(deserialize_with = "bounded::first_nics")] Vec<Net>);
+#[serde(bound = "T: Deserialize<'de>")]
+struct List<T>(#[serde(deserialize_with = "bounded::first_nics")] Vec<T>);
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
 
 #[derive(Deserialize)]
 struct Net {
     tap: Option<String>,
+    #[serde(default)]
+    vhost_user: bool,
+    vhost_socket: Option<String>,
+    id: Option<String>,
+}
+
+/// A PCI device in sysfs, or a vDPA device.
+#[derive(Deserialize)]
+struct Device {
+    path: String,
 }
 
 #[derive(Deserialize)]
@@ -162,6 +212,7 @@ mod tests {
         let expected = InstanceInfo {
             hypervisor: Hypervisor::CloudHypervisor,
             nics: vec![Nic::local("hype-tz4a98xx")],
+            uncounted: vec![UncountedNic { kind: UncountedKind::VhostUser, name: "_net2".into() }],
             allocated_vcpus: Some(2),
             allocated_memory_bytes: Some(1536 * MIB),
             state: Some(VmState::Running),
@@ -193,10 +244,22 @@ mod tests {
     }
 
     #[test]
+    fn what_only_the_api_knows_is_uncounted() {
+        let plugged = r#""balloon":null,"devices":[{"path":"/sys/bus/pci/devices/0000:3b:00.1/","id":"_vfio3"}],
+            "vdpa":[{"path":"/dev/vhost-vdpa-0","num_queues":1,"id":"_vdpa4"}]"#;
+        let body = RUNNING
+            .replace(r#""balloon":null"#, plugged)
+            .replace(r#""vhost_user":true"#, r#""vhost_user":true,"vhost_socket":"/run/a.sock""#);
+        let nics = facts(body.as_bytes()).unwrap().info.uncounted;
+        let nics: Vec<_> = nics.iter().map(|nic| format!("{} {}", nic.kind.as_str(), nic.name)).collect();
+        assert_eq!(nics, ["vhost-user /run/a.sock", "vfio 0000:3b:00.1", "vhost-vdpa vhost-vdpa-0"]);
+    }
+
+    #[test]
     fn a_flood_of_interfaces_is_cut() {
         let flood = format!("\"net\":[{}", "{\"tap\":\"tap\"},".repeat(34_000));
         let info = facts(RUNNING.replace("\"net\":[", &flood).as_bytes()).unwrap().info;
-        assert_eq!(info.nics.len(), 256);
+        assert_eq!((info.nics.len(), info.has_more_nics), (256, true));
         let vcpus = RUNNING.replace("\"boot_vcpus\":2", "\"boot_vcpus\":4097");
         assert!(facts(vcpus.as_bytes()).is_err());
     }

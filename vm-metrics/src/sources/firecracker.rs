@@ -60,12 +60,15 @@ async fn talk(mut http: Http) -> Result<Facts, AskError> {
 }
 
 fn facts(instance: &Instance, config: Config, plugged_mib: u64) -> Facts {
-    let taps = config.network_interfaces.into_iter().map(|interface| interface.host_dev_name);
+    let has_more_nics = config.network_interfaces.len() > bounded::MAX_NICS;
+    let interfaces = config.network_interfaces.into_iter().take(bounded::MAX_NICS);
+    let taps = interfaces.map(|interface| interface.host_dev_name);
     let machine = config.machine.as_ref();
     let memory = machine.and_then(|machine| machine.mem_size_mib.checked_add(plugged_mib));
     let info = InstanceInfo {
         hypervisor: Hypervisor::Firecracker,
         nics: taps.filter(|tap| is_device_name(tap)).map(Nic::local).collect(),
+        has_more_nics,
         allocated_vcpus: machine.map(|machine| machine.vcpu_count),
         allocated_memory_bytes: memory.and_then(|mib| mib.checked_mul(1 << 20)),
         state: match instance.state.as_str() {

@@ -11,6 +11,7 @@ mod nics;
 mod same;
 mod saved_ids;
 mod twins;
+mod uncounted;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -103,6 +104,7 @@ impl Merge {
             saved.save(&self.ids.records);
         }
         of_nics.extend(share_nics(&mut vms));
+        uncounted::limit(&mut vms);
         let of_nics = of_nics.into_iter().map(|(source, id, problem)| (source, format!("{id:?}: {problem}")));
         for (source, problem) in left_out.into_iter().chain(of_ids).chain(of_nics) {
             problems[source].push(problem);
@@ -200,9 +202,8 @@ fn fill(vm: &mut InstanceInfo, other: &InstanceInfo) {
     }
     vm.hypervisor_pid = vm.hypervisor_pid.or(other.hypervisor_pid);
     vm.uid = vm.uid.or(other.uid);
-    if vm.uncounted.is_empty() {
-        vm.uncounted.clone_from(&other.uncounted);
-    }
+    uncounted::join(&mut vm.uncounted, &other.uncounted);
+    vm.has_more_nics |= other.has_more_nics;
     // Who knows how many there are now knows more than how many there may be.
     if vm.allocated_vcpus.is_none() && (vm.max_vcpus.is_none() || other.allocated_vcpus.is_some()) {
         (vm.allocated_vcpus, vm.max_vcpus) = (other.allocated_vcpus, other.max_vcpus);

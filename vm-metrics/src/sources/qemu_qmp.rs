@@ -4,6 +4,8 @@
 //! a directory made for it, or that the configuration names, are asked, each for some milliseconds. Where somebody is
 //! connected already, QEMU lets us wait; we leave after the deadline, unheard.
 
+mod network;
+
 use std::path::PathBuf;
 
 use glob::{Pattern, glob};
@@ -12,6 +14,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take};
 use tokio::net::UnixStream;
 
+use self::network::{INFO_NETWORK, uncounted};
 use super::vmm_api::{ANSWER_LIMIT, Answering, AskError, Facts, Target, VmmApi};
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, bounded, shortened, uuid};
 use crate::model::{Hypervisor, InstanceInfo, VmState};
@@ -106,12 +109,17 @@ async fn talk(stream: UnixStream) -> Result<Facts, AskError> {
             .ok()
             .and_then(|devices: Vec<MemoryDevice>| storage(&devices)),
     };
+    // There is no other way to ask it for backends. A QEMU without that command says so.
+    let network = monitor.execute_with::<String>("human-monitor-command", INFO_NETWORK).await.ok();
+    let (uncounted, has_more_nics) = uncounted(&network.unwrap_or_default());
     let name = shortened(&name.name.unwrap_or_default());
     let info = InstanceInfo {
         // Many VMs may have the name; the command line may have more than the monitor knows.
         id: uuid::given(&shortened(&uuid.uuid)).unwrap_or_default(),
         name,
         hypervisor: Hypervisor::Qemu,
+        uncounted,
+        has_more_nics,
         allocated_vcpus: u32::try_from(cpus.len()).ok().filter(|vcpus| *vcpus <= bounded::MAX_VCPUS),
         allocated_memory_bytes: storage.and_then(|storage| memory.without(storage)),
         actual_memory_bytes: balloon.map(|balloon| balloon.actual),
@@ -142,7 +150,15 @@ impl Monitor {
     }
 
     async fn execute<T: DeserializeOwned>(&mut self, command: &str) -> Result<T, AskError> {
-        let question = format!("{{\"execute\":\"{command}\"}}\n");
+        self.execute_with(command, "{}").await
+    }
+
+    async fn execute_with<T: DeserializeOwned>(
+        &mut self,
+        command: &str,
+        arguments: &str,
+    ) -> Result<T, AskError> {
+        let question = format!("{{\"execute\":\"{command}\",\"arguments\":{arguments}}}\n");
         let stream = self.stream.get_mut().get_mut();
         stream.write_all(question.as_bytes()).await.map_err(|_| AskError::Ended)?;
         loop {

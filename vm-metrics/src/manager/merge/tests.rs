@@ -101,6 +101,15 @@ fn nor_is_one_without_a_nic_that_cannot_be_counted() {
 }
 
 #[test]
+fn nor_is_one_of_a_vm_with_nics_left_out() {
+    let mut vms = vm(&["t0"]);
+    vms.vms[0].has_more_nics = true;
+    let stats = &present(&vms, &batch(&[("t0", device(3, 1, 2))], &[]), &mut Ledger::default())[0];
+    assert_eq!((stats.net_rx_bytes, stats.net_tx_packets), (None, None));
+    assert_eq!(stats.nics[0].rx.bytes, Some(2));
+}
+
+#[test]
 fn a_device_under_a_used_name_begins_anew() {
     let mut ledger = Ledger::default();
     present(&vm(&["t"]), &batch(&[("t", device(3, 500, 500))], &[]), &mut ledger);

@@ -15,7 +15,7 @@ pub(super) fn vcpu(hypervisor: Hypervisor, name: &[u8]) -> Option<u32> {
         }
         Hypervisor::CloudHypervisor => name.strip_prefix("vcpu")?,
         Hypervisor::Firecracker => name.strip_prefix("fc_vcpu ")?,
-        Hypervisor::Xen | Hypervisor::Other => return None,
+        Hypervisor::Xen | Hypervisor::Other | Hypervisor::Program(_) => return None,
     };
     let vcpu: u32 = number.parse().ok()?;
     // Not +1, not 01.

@@ -3,6 +3,7 @@
 //! Files and no call of libvirt: it cannot hang us, and is not asked to do anything. It writes a record anew when
 //! something changes, and takes it away when the domain ends; one that is left over has the pid of no such process.
 
+mod interfaces;
 mod places;
 mod status;
 
@@ -19,7 +20,8 @@ use super::vmm_pid::{Candidate, VmmPid};
 use super::watched_files::{WatchedFiles, all_names};
 use super::written_file::Operators;
 use super::written_pid::started_after;
-use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, uuid};
+use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, bounded, uuid};
+use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 
 /// A domain with many devices is 50 KiB.
@@ -102,7 +104,7 @@ impl InstanceSource for Libvirt {
         for (path, Record { domain, written, process }) in self.files.values() {
             let is_it = |candidate: &Candidate| domain.is_run_by(candidate, path, *written);
             if let Some(found) = process.check_by(&self.facts, domain.pid, is_it) {
-                listing.instances.push(domain.instance(found.hypervisor));
+                listing.instances.push(domain.instance(self.facts.host(), found.hypervisor));
             }
         }
         Ok(listing)
@@ -134,13 +136,16 @@ impl Domain {
         is_marked || says_nothing && was_there()
     }
 
-    fn instance(&self, hypervisor: Hypervisor) -> InstanceInfo {
+    fn instance(&self, host: &Host, hypervisor: Hypervisor) -> InstanceInfo {
+        let (uncounted, has_more_nics) = bounded::uncounted(host, self.uncounted.clone());
         InstanceInfo {
             id: self.uuid.clone(),
             name: self.name.clone(),
             hypervisor,
             hypervisor_pid: Some(self.pid),
             nics: self.taps.iter().map(Nic::local).collect(),
+            uncounted,
+            has_more_nics,
             allocated_vcpus: self.vcpus,
             allocated_memory_bytes: self.memory_bytes,
             actual_memory_bytes: self.actual_memory_bytes,

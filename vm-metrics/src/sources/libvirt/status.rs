@@ -2,13 +2,11 @@
 
 use roxmltree::{Document, Node, ParsingOptions};
 
-use crate::model::VmState;
+use super::interfaces::{taps, uncounted};
+use crate::model::{UncountedNic, VmState};
 
 /// A record has some hundred elements.
 const MAX_NODES: u32 = 100_000;
-
-/// Kinds of interfaces whose `<target dev=…>` is a device of the host.
-const ON_DEVICE: &[&str] = &["network", "bridge", "ethernet", "direct"];
 
 /// Where OpenStack's Nova puts its metadata; versions follow.
 const NOVA: &str = "http://openstack.org/xmlns/libvirt/nova/";
@@ -24,6 +22,8 @@ pub struct Domain {
     /// What the balloon leaves; `None` without a balloon.
     pub actual_memory_bytes: Option<u64>,
     pub taps: Vec<String>,
+    /// NICs that are no device of the host, and PCI devices that may be NICs.
+    pub uncounted: Vec<UncountedNic>,
     pub state: Option<VmState>,
     pub project: Option<String>,
 }
@@ -50,6 +50,7 @@ pub fn parse(content: &[u8]) -> Result<Domain, String> {
             .then(|| child(domain, "currentMemory").and_then(bytes))
             .flatten(),
         taps: taps(domain),
+        uncounted: uncounted(domain),
         state: status.attribute("state").and_then(state),
         project: project(domain),
     })
@@ -70,7 +71,7 @@ fn state(said: &str) -> Option<VmState> {
     }
 }
 
-fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
+pub fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
     node.children().find(|child| child.has_tag_name(name))
 }
 
@@ -120,17 +121,6 @@ fn has_balloon(domain: Node) -> bool {
     balloon.is_some_and(|balloon| balloon.attribute("model") != Some("none"))
 }
 
-fn taps(domain: Node) -> Vec<String> {
-    let Some(devices) = child(domain, "devices") else { return Vec::new() };
-    let interfaces = devices.children().filter(|child| child.has_tag_name("interface"));
-    interfaces
-        .filter(|interface| interface.attribute("type").is_some_and(|kind| ON_DEVICE.contains(&kind)))
-        .filter_map(|interface| child(interface, "target")?.attribute("dev"))
-        .filter(|device| crate::model::is_device_name(device))
-        .map(str::to_owned)
-        .collect()
-}
-
 /// Nova's project: its id, which does not change, else its name.
 fn project(domain: Node) -> Option<String> {
     let metadata = child(domain, "metadata")?;
@@ -162,6 +152,7 @@ pub mod tests {
             memory_bytes: Some(96 << 20),
             actual_memory_bytes: Some(96 << 20),
             taps: vec!["vnet0".into()],
+            uncounted: vec![],
             state: Some(VmState::Running),
             project: Some("fedcba9876543210fedcba9876543210".into()),
         };

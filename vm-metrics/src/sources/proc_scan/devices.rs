@@ -13,7 +13,7 @@ use super::closer::Closer;
 use super::process::Process;
 use crate::host::Host;
 use crate::model::Nic;
-use crate::netns::{TUN, device_number, inode_of, is_tun, tun_device};
+use crate::netns::{Macvtaps, TUN, device_number, inode_of, is_tun, tun_device};
 
 /// What the looks at all processes in one call have in common.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ pub struct Devices {
     own_netns: Option<u64>,
     /// The macvtaps of this network namespace, by the number of their character device.
     macvtaps: OnceLock<HashMap<(u32, u32), String>>,
+    macvtaps_elsewhere: Macvtaps,
 }
 
 /// The descriptors of one process.
@@ -50,7 +51,8 @@ pub enum Held {
 impl Devices {
     pub fn new(host: &Host, closer: &Closer) -> Self {
         let (host, closer, own_netns) = (host.clone(), closer.clone(), host.own_netns());
-        Self { host, closer, own_netns, macvtaps: OnceLock::new() }
+        let (macvtaps, macvtaps_elsewhere) = (OnceLock::new(), Macvtaps::default());
+        Self { host, closer, own_netns, macvtaps, macvtaps_elsewhere }
     }
 
     pub fn of<'d>(&'d self, process: &'d Process<'d>, uid: Option<u32>) -> Descriptors<'d> {
@@ -65,8 +67,13 @@ impl Devices {
         Nic { tap, netns: netns.filter(|netns| self.own_netns.is_some_and(|own| own != *netns)) }
     }
 
-    fn macvtap(&self, number: (u32, u32)) -> Option<&str> {
-        self.macvtaps.get_or_init(|| macvtaps(&self.host)).get(&number).map(String::as_str)
+    /// Of this network namespace, else of that of the process, or of one with a name.
+    fn macvtap(&self, pid: u32, number: (u32, u32)) -> Option<Nic> {
+        if let Some(tap) = self.macvtaps.get_or_init(|| macvtaps(&self.host)).get(&number) {
+            return Some(Nic::local(tap));
+        }
+        let (tap, netns) = self.macvtaps_elsewhere.find(&self.host, pid, number)?;
+        Some(Nic { tap, netns: Some(netns) })
     }
 }
 
@@ -96,11 +103,12 @@ impl Descriptors<'_> {
         }
     }
 
-    /// The macvtap of a descriptor whose name says that it is one; `None` for another file, and for one in another
-    /// network namespace.
+    /// The macvtap of a descriptor whose name says that it is one; `None` for another file, and for one in a
+    /// network namespace that is not found.
     pub fn macvtap(&self, descriptor: u32) -> Option<Held> {
         let path = self.process.path(&format!("fd/{descriptor}"));
-        match self.duplicate(descriptor, |number| self.devices.macvtap(number).is_some()) {
+        let macvtap = |number| self.devices.macvtap(self.process.pid, number);
+        match self.duplicate(descriptor, |number| macvtap(number).is_some()) {
             Duplicate::Is(file) => {
                 let number = device_number(&file, "", AtFlags::EMPTY_PATH);
                 // Anybody may have a descriptor that only names the file.
@@ -109,13 +117,12 @@ impl Descriptors<'_> {
                     self.devices.closer.close(file, self.uid);
                     return None;
                 };
-                let tap = self.devices.macvtap(number).filter(|_| is_open)?;
-                Some(Held::Evident(Nic::local(tap)))
+                Some(Held::Evident(macvtap(number).filter(|_| is_open)?))
             }
             Duplicate::Closed => None,
             Duplicate::Refused => {
                 let number = device_number(CWD, path, AtFlags::empty())?;
-                Some(Held::Claimed(Nic::local(self.devices.macvtap(number)?)))
+                Some(Held::Claimed(macvtap(number)?))
             }
         }
     }

@@ -2,12 +2,16 @@
 
 use crate::model::Hypervisor;
 
-/// What may follow a hypervisor's name in the name of its file, beside a version: builds, architectures,
-/// package leftovers.
+/// What may follow a hypervisor's name in the name of its file, beside a version: builds, architectures, kinds of
+/// confidential VMs, package leftovers.
 const BUILD_WORDS: &[&str] = &[
-    "aarch64", "amd64", "arm64", "bin", "debug", "dpkg", "gnu", "musl", "orig", "real", "release", "riscv64",
-    "rpmsave", "spice", "static", "wrapped", "x86",
+    "aarch64", "amd64", "arm64", "bin", "custom", "cvm", "debug", "dev", "dpkg", "glibc", "gnu", "igvm",
+    "latest", "macvtap", "mshv", "musl", "nightly", "orig", "patched", "real", "release", "riscv64",
+    "rpmsave", "sev", "snp", "spice", "stable", "static", "tdx", "upstream", "wrapped", "x86",
 ];
+
+/// As many bytes of a program's name the kernel keeps as the name of its process.
+const COMMAND_LENGTH: usize = 15;
 
 /// The hypervisor that this file name stands for. Its helpers (`qemu-img`, `jailer`, `ch-remote`,
 /// `firecracker-containerd`, …) are none.
@@ -27,6 +31,33 @@ pub fn hypervisor(file_name: &str) -> Option<Hypervisor> {
     } else {
         None
     }
+}
+
+/// The hypervisor of which a program is a build, by the beginning of its file name. Also its helpers have such names.
+pub fn kind(file_name: &str) -> Option<Hypervisor> {
+    let begins = |program: &str| file_name.starts_with(program);
+    match () {
+        () if begins("qemu") => Some(Hypervisor::Qemu),
+        () if begins("cloud-hypervisor") => Some(Hypervisor::CloudHypervisor),
+        () if begins("firecracker") => Some(Hypervisor::Firecracker),
+        () => None,
+    }
+}
+
+/// The name of the hypervisor in a process's `comm`, of which the kernel cuts the end; `None` for any other program.
+pub fn of_command(command: &str) -> Option<&str> {
+    if hypervisor(command).is_some() {
+        return Some(command);
+    }
+    let program = ["cloud-hypervisor", "firecracker"].into_iter().find(|program| {
+        let is_cut_build = |rest: &str| BUILD_WORDS.iter().any(|word| word.starts_with(rest));
+        program.starts_with(command)
+            || command
+                .strip_prefix(program)
+                .and_then(|rest| rest.strip_prefix(['-', '_']))
+                .is_some_and(is_cut_build)
+    });
+    program.filter(|_| command.len() == COMMAND_LENGTH)
 }
 
 /// The file name in the target of `/proc/<pid>/exe`, which says so when the file was replaced.
@@ -70,7 +101,11 @@ mod tests {
             ("cloud-hypervisor-static", Hypervisor::CloudHypervisor),
             ("cloud-hypervisor-static-aarch64", Hypervisor::CloudHypervisor),
             ("cloud-hypervisor-v40.0", Hypervisor::CloudHypervisor),
+            ("cloud-hypervisor-glibc", Hypervisor::CloudHypervisor),
+            ("cloud-hypervisor-snp", Hypervisor::CloudHypervisor),
+            ("cloud-hypervisor-cvm", Hypervisor::CloudHypervisor),
             ("firecracker", Hypervisor::Firecracker),
+            ("firecracker_macvtap", Hypervisor::Firecracker),
             ("firecracker-v1.7.0-x86_64", Hypervisor::Firecracker),
             ("firecracker-1.7", Hypervisor::Firecracker),
             ("firecracker.dpkg-tmp", Hypervisor::Firecracker),
@@ -118,6 +153,22 @@ mod tests {
     }
 
     #[test]
+    fn names_that_the_kernel_cut() {
+        for (command, expected) in [
+            ("qemu-system-x86", Some("qemu-system-x86")),
+            ("firecracker", Some("firecracker")),
+            ("cloud-hyperviso", Some("cloud-hypervisor")),
+            ("firecracker_mac", Some("firecracker")),
+            ("firecracker-con", None),
+            ("cloud-hyper", None),
+            ("cloud-hypervisX", None),
+            ("", None),
+        ] {
+            assert_eq!(of_command(command), expected, "{command}");
+        }
+    }
+
+    #[test]
     fn targets() {
         assert_eq!(file_name("/usr/bin/qemu-system-x86_64"), "qemu-system-x86_64");
         assert_eq!(file_name("/usr/bin/qemu-system-x86_64 (deleted)"), "qemu-system-x86_64");
@@ -129,6 +180,7 @@ mod tests {
         #[test]
         fn any_name_never_panics(name: String) {
             let _ = hypervisor(file_name(&name));
+            let _ = of_command(&name);
         }
     }
 }

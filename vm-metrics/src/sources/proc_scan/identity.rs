@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use super::cgroup::{self, Cgroup};
 use super::cmdline::{self, Basis, Identity, Surroundings, VmArgs, absolute};
 use super::process::Process;
 use crate::model::Hypervisor;
+use crate::procfs::{Cgroup, parse_cgroup};
 use crate::sources::files;
 use crate::sources::fingerprints::Fingerprints;
 
@@ -35,8 +35,30 @@ pub fn identify(
 fn surroundings(process: &Process) -> Surroundings {
     let cwd = fs::read_link(process.path("cwd")).ok();
     let content = files::read_start(&process.path("cgroup"), CGROUP_LIMIT).unwrap_or_default();
-    let Cgroup { pod, service, scope } = cgroup::parse(&content);
-    Surroundings { cwd: cwd.map(|cwd| cwd.to_string_lossy().into_owned()), pod, service, scope }
+    let Cgroup { pod, service, scope, .. } = parse_cgroup(&content);
+    Surroundings {
+        cwd: cwd.map(|cwd| cwd.to_string_lossy().into_owned()),
+        pod,
+        service: service.and_then(lasting),
+        scope: scope.and_then(lasting),
+    }
+}
+
+/// A unit as it is called the next time, too. Those that systemd names by itself are others then.
+fn lasting(unit: String) -> Option<String> {
+    (!unit.starts_with("run-")).then(|| without_number(unit))
+}
+
+/// libvirt's `machine-qemu-7-web` has the number of this run.
+fn without_number(unit: String) -> String {
+    let mut parts = unit.splitn(4, '-');
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    match [parts.next(), parts.next(), parts.next(), parts.next()] {
+        [Some("machine"), Some(driver), Some(number), Some(name)] if is_number(number) => {
+            format!("machine-{driver}-{name}")
+        }
+        _ => unit,
+    }
 }
 
 /// A UUID is of one VM, unless two of them have different names. A name may be anybody's in another place.
@@ -61,4 +83,23 @@ fn fingerprints(identity: &Identity, basis: Basis, place: &Surroundings) -> Fing
 
 fn texts(facts: &[String]) -> Vec<&str> {
     facts.iter().map(String::as_str).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lasting_units_count() {
+        for (unit, expected) in [
+            ("microvm@web", Some("microvm@web")),
+            ("121", Some("121")),
+            ("run-r12", None),
+            ("machine-qemu-7-web", Some("machine-qemu-web")),
+            ("machine-qemu-8-web-2", Some("machine-qemu-web-2")),
+            ("machine-qemu-web", Some("machine-qemu-web")),
+        ] {
+            assert_eq!(lasting(unit.to_owned()).as_deref(), expected, "{unit}");
+        }
+    }
 }

@@ -1,21 +1,22 @@
 //! One process, looked at closely: is it a VM, and which?
 
-use std::collections::{BTreeSet, HashSet};
+mod nics;
+
 use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use self::nics::{named_nics, named_uncounted};
 use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, ConfigFile, VmArgs};
 use super::executable::hypervisor;
 use super::identity::identify;
+use super::kvm;
 use super::observer::{HeldNics, Observer};
 use super::process::{Process, Unread};
 use super::program::Program;
-use super::taps::Taps;
 use super::vcpus::Vcpus;
-use super::vfio::is_network;
-use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};
+use crate::model::{Hypervisor, InstanceInfo, Nic, ProgramName, UncountedNic};
 use crate::procfs::Stat;
 use crate::sources::fingerprints::Fingerprints;
 
@@ -41,6 +42,8 @@ pub struct Vm {
     pub heirs: Vec<u32>,
     /// The NICs of ended VMs that this process goes on with, and no others of those that it holds.
     pub inherited: Option<Vec<Nic>>,
+    /// Whether the process held vCPUs of KVM.
+    has_vcpus: bool,
     api_socket: Option<PathBuf>,
     /// NICs by the command line, for want of a look at the process's descriptors.
     named_nics: Vec<Nic>,
@@ -50,6 +53,8 @@ pub struct Vm {
     is_configured: bool,
     config_problem: Option<SourceError>,
     nics_problem: Option<SourceError>,
+    /// Whether it holds NICs that are left out.
+    has_lost_nics: bool,
     too_many_nics: Option<SourceError>,
     vcpus: Vcpus,
     /// How many descriptors the process had when its NICs were read.
@@ -60,8 +65,17 @@ pub struct Vm {
 pub fn inspect(process: &Process, observer: &Observer) -> Result<Option<Vm>, Unread> {
     let Some(program) = process.executable()? else { return Ok(None) };
     let Some(hypervisor) = hypervisor(&program) else { return Ok(None) };
-    let uid = process.uid();
-    if !observer.trust.may_run_vms(uid) {
+    inspect_as(process, observer, hypervisor, &program)
+}
+
+/// The same, of a process that runs this hypervisor.
+pub fn inspect_as(
+    process: &Process,
+    observer: &Observer,
+    hypervisor: Hypervisor,
+    program: &str,
+) -> Result<Option<Vm>, Unread> {
+    if !observer.trust.may_run_vms(process.uid()) {
         return Ok(None);
     }
     let stat = process.stat()?;
@@ -70,7 +84,7 @@ pub fn inspect(process: &Process, observer: &Observer) -> Result<Option<Vm>, Unr
     if stat.is_dead() || argv.is_empty() || is_fork(process, &stat, hypervisor, &argv) {
         return Ok(None);
     }
-    let Some(mut args) = cmdline::parse(hypervisor, &program, &argv) else {
+    let Some(mut args) = cmdline::parse(hypervisor, program, &argv) else {
         return Ok(None);
     };
     if args.daemonizes && is_launcher(process, &stat) {
@@ -101,6 +115,7 @@ impl Vm {
             is_looked_at: false,
             heirs: Vec::new(),
             inherited: None,
+            has_vcpus: false,
             api_socket: None,
             named_nics: Vec::new(),
             named_uncounted: Vec::new(),
@@ -108,6 +123,7 @@ impl Vm {
             is_configured: false,
             config_problem: None,
             nics_problem: None,
+            has_lost_nics: false,
             too_many_nics: None,
             vcpus: at_start(&info),
             descriptors: None,
@@ -123,6 +139,17 @@ impl Vm {
         }
         let info = info(process.pid, Hypervisor::Other, &VmArgs::default());
         let mut vm = Self { is_holder: true, ..Self::new(process, info, stat.start_ticks) };
+        vm.take_nics(process.pid, observer, HeldNics::read(process, observer)?);
+        Ok(vm)
+    }
+
+    /// A process that runs a VM by KVM in a program of which nothing else is known.
+    pub fn of_kvm(process: &Process, observer: &Observer, program: &str) -> Result<Self, Unread> {
+        let stat = process.stat()?;
+        let (id, name) = kvm::identity(process, stat.ppid, program);
+        let hypervisor = Hypervisor::Program(ProgramName::new(program));
+        let info = InstanceInfo { id, name, ..info(process.pid, hypervisor, &VmArgs::default()) };
+        let mut vm = Self::new(process, info, stat.start_ticks);
         vm.take_nics(process.pid, observer, HeldNics::read(process, observer)?);
         Ok(vm)
     }
@@ -145,67 +172,6 @@ impl Vm {
         let info = InstanceInfo { hypervisor_pid, uid, nics, ..vm.info.clone() };
         let (fingerprints, came_from) = (vm.fingerprints, Some((pid, vm.start_ticks)));
         Self { vcpus: at_start(&info), info, fingerprints, came_from, is_holder: false, ..self }
-    }
-
-    /// Takes in which TAPs the process holds. Where that may not be known, the command line of a trusted user's process
-    /// must do.
-    pub fn take_nics(&mut self, pid: u32, observer: &Observer, held: HeldNics) {
-        let HeldNics { descriptors, uid, taps } = held;
-        let is_trusted = observer.trust.is_trusted(uid);
-        match taps {
-            Ok(Taps { nics, claimed, uncounted, kvm_vcpus, problem }) => {
-                self.vcpus.by_kvm = Some(kvm_vcpus);
-                self.is_looked_at = claimed.is_empty() || is_trusted;
-                self.info.nics = nics;
-                self.nics_problem = problem;
-                if self.is_looked_at {
-                    self.info.nics.extend(claimed);
-                } else {
-                    self.nics_problem = Some(not_evident(pid));
-                }
-                self.set_uncounted(uncounted);
-            }
-            Err(refused) => {
-                self.is_looked_at = false;
-                self.vcpus.by_kvm = None;
-                self.info.nics = if is_trusted { self.named_nics.clone() } else { Vec::new() };
-                self.set_uncounted(BTreeSet::new());
-                self.nics_problem = Some(self.not_allowed(pid, is_trusted, &refused));
-            }
-        }
-        self.descriptors = descriptors;
-        self.info.uid = uid;
-        self.info.allocated_vcpus = self.vcpus.now();
-        self.keep_inherited();
-        self.limit_nics(pid);
-    }
-
-    fn keep_inherited(&mut self) {
-        if let Some(inherited) = &self.inherited {
-            self.info.nics.retain(|nic| inherited.contains(nic));
-        }
-    }
-
-    /// Whether the process has opened or closed something since. What came and went says nothing.
-    pub fn holds_as_many(&self, descriptors: Option<u64>) -> bool {
-        self.descriptors == descriptors
-    }
-
-    /// The command line names what was there at the start, descriptors tell of some that came later.
-    fn set_uncounted(&mut self, mut held: BTreeSet<UncountedNic>) {
-        held.extend(self.named_uncounted.iter().cloned());
-        self.info.uncounted = held.into_iter().collect();
-    }
-
-    fn limit_nics(&mut self, pid: u32) {
-        let InstanceInfo { nics, uncounted, .. } = &mut self.info;
-        let too_many = nics.len() > MAX_NICS || uncounted.len() > MAX_NICS;
-        nics.truncate(MAX_NICS);
-        uncounted.truncate(MAX_NICS);
-        self.too_many_nics = too_many.then(|| {
-            let problem = format!("it has more than {MAX_NICS} network interfaces: the others are left out");
-            SourceError::Process { pid, problem }
-        });
     }
 
     /// The file that its command line names.
@@ -245,29 +211,10 @@ impl Vm {
     pub fn problems(&self) -> impl Iterator<Item = &SourceError> {
         self.config_problem.iter().chain(&self.nics_problem).chain(&self.too_many_nics)
     }
-
-    fn not_allowed(&self, pid: u32, is_trusted: bool, error: &SourceError) -> SourceError {
-        let taps: Vec<_> = self.named_nics.iter().map(|nic| nic.tap.as_str()).collect();
-        let instead = match (taps.is_empty(), is_trusted) {
-            (true, _) => "its command line names no TAP either".to_owned(),
-            (false, true) => format!("taken from its command line: {}", taps.join(", ")),
-            (false, false) => "its command line does not count, for its user is not in [trust]".to_owned(),
-        };
-        SourceError::Process {
-            pid,
-            problem: format!("its TAPs need CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH ({error}); {instead}"),
-        }
-    }
 }
 
 fn at_start(info: &InstanceInfo) -> Vcpus {
     Vcpus { at_start: info.allocated_vcpus, most: info.max_vcpus, by_kvm: None }
-}
-
-fn not_evident(pid: u32) -> SourceError {
-    let problem = "the kernel does not say which of its TAPs are whose (CAP_SYS_PTRACE, CAP_NET_ADMIN and Linux 5.8), \
-        and its user is not in [trust]: they are left out";
-    SourceError::Process { pid, problem: problem.to_owned() }
 }
 
 /// A child that QEMU has forked and that has not yet become the helper it is meant to be: in all but its pid
@@ -300,21 +247,4 @@ fn info(pid: u32, hypervisor: Hypervisor, args: &VmArgs) -> InstanceInfo {
         allocated_memory_bytes: args.memory_bytes,
         ..InstanceInfo::default()
     }
-}
-
-/// A PCI device may be anything; one of which nothing is known is listed rather than left out.
-fn named_uncounted(process: &Process, mut uncounted: Vec<UncountedNic>) -> Vec<UncountedNic> {
-    uncounted.truncate(MAX_NICS + 1);
-    for nic in &mut uncounted {
-        nic.name = shortened(&nic.name);
-    }
-    let is_nic = |nic: &UncountedNic| is_network(process.host, &nic.name).unwrap_or(true);
-    uncounted.retain(|nic| nic.kind != UncountedKind::Vfio || is_nic(nic));
-    uncounted
-}
-
-fn named_nics(taps: Vec<String>) -> Vec<Nic> {
-    let mut seen = HashSet::new();
-    let names = taps.into_iter().filter(|tap| is_device_name(tap) && seen.insert(tap.clone()));
-    names.map(Nic::local).take(MAX_NICS + 1).collect()
 }

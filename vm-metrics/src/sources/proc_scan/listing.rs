@@ -80,6 +80,7 @@ impl ProcScan {
             vm.nics.truncate(room);
             vm.uncounted.truncate(room - vm.nics.len());
             let left = vm.nics.len() + vm.uncounted.len();
+            vm.has_more_nics |= left < all;
             *count += left as u64;
             left_out(vm.uid, "nics", (all - left) as u64);
         }

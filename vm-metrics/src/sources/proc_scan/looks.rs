@@ -45,6 +45,12 @@ impl Looks {
         if self.is_first { self.all < FIRST_BURST } else { self.all < BURST && used < USER_BURST }
     }
 
+    /// Whether there is also time for a look that may find nothing.
+    pub fn is_roomy(&self, uid: Option<u32>) -> bool {
+        let used = self.by_user.get(&uid).copied().unwrap_or_default();
+        if self.is_first { self.all < FIRST_BURST / 2 } else { self.all < BURST / 2 && used < USER_BURST / 2 }
+    }
+
     pub fn used(&mut self, uid: Option<u32>, time: Duration) {
         // At the first call everybody's VMs are new, which nobody has to pay for later.
         if !self.is_first {
@@ -77,6 +83,17 @@ mod tests {
         assert!(!looks.is_room(Some(3)), "all of it is used");
         looks.begin(2 * SECOND, false);
         assert!(looks.is_room(Some(3)) && looks.is_room(Some(1)));
+    }
+
+    #[test]
+    fn looks_that_may_find_nothing_come_last() {
+        let mut looks = Looks::default();
+        looks.begin(SECOND, false);
+        assert!(looks.is_roomy(Some(1)));
+        looks.used(Some(1), USER_BURST / 2);
+        assert!(looks.is_room(Some(1)) && !looks.is_roomy(Some(1)) && looks.is_roomy(Some(2)));
+        looks.used(Some(2), USER_BURST / 2);
+        assert!(looks.is_room(Some(3)) && !looks.is_roomy(Some(3)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Finds QEMU, Cloud Hypervisor and Firecracker processes with no configuration.
+//! Finds QEMU, Cloud Hypervisor, Firecracker and all other processes that run VMs by KVM, with no configuration.
 //!
 //! A look at every process costs too much for each tick, so a call lists the pids, looks closely at those it
 //! does not know, and makes sure by the start time that a known VM is still the same process. What it knows
@@ -7,6 +7,8 @@
 //! - at a full scan (`FULL_SCAN_INTERVAL`), which finds all that the shorter way misses,
 //! - and a VM's NICs also when network devices came or went on the host, another VM has one of them, or the process has
 //!   another number of descriptors than before.
+//!
+//! All other processes are looked at for KVM at a pace of their own (`kvm`).
 //!
 //! A close look costs many times what it costs to know a process again: no tick could afford one at every VM. The looks
 //! at processes of users who are not trusted have a budget of time (`looks`).
@@ -17,7 +19,6 @@
 //! A process that ends while it is looked at is not there; one that may not be read is a problem in the
 //! listing.
 
-mod cgroup;
 mod closer;
 mod cmdline;
 mod config_files;
@@ -27,6 +28,7 @@ pub(crate) mod executable;
 mod heirs;
 mod identity;
 mod inspect;
+mod kvm;
 mod listing;
 mod looks;
 mod observer;
@@ -46,7 +48,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
+
 use self::closer::Closer;
+pub(super) use self::cmdline::{netdev_kind, pci_address};
 use self::config_files::ConfigFiles;
 use self::devices::Devices;
 use self::due::in_order;
@@ -57,6 +62,7 @@ use self::observer::Observer;
 use self::proc_dir::ProcDir;
 pub(super) use self::process::{Process, Unread};
 use self::scan::{Answer, Question};
+pub(super) use self::vfio::is_network;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
 use crate::host::Host;
 use crate::model::{Excess, Nic, Trust};
@@ -75,13 +81,25 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 pub const SOURCE: SourceDef = SourceDef {
     name: "proc_scan",
-    help: "QEMU, Cloud Hypervisor and Firecracker processes on this host, found with no configuration",
+    help: "QEMU, Cloud Hypervisor, Firecracker and any other KVM processes on this host, found with no configuration",
     tier: Tier::Process,
     configure: |section, context| {
-        section.no_options()?;
-        Ok(Some(Box::new(ProcScan::new(context))))
+        let config: Config = section.options()?;
+        Ok(Some(Box::new(ProcScan { finds_kvm: config.kvm, ..ProcScan::new(context) })))
     },
 };
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    kvm: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { kvm: true }
+    }
+}
 
 #[derive(Debug)]
 pub struct ProcScan {
@@ -101,6 +119,8 @@ pub struct ProcScan {
     looks: Looks,
     patient: Patient<(Arc<Observer>, u32, Question), (Answer, Duration)>,
     overuse: Excess,
+    /// Whether VMs of any program are looked for.
+    finds_kvm: bool,
 }
 
 #[derive(Debug)]
@@ -113,6 +133,8 @@ pub struct Seen {
     parent: Option<u32>,
     /// For how many calls it has waited for a look.
     waits: u64,
+    /// When it is looked at for KVM.
+    kvm: kvm::Watch,
     what: What,
 }
 
@@ -127,13 +149,14 @@ pub enum What {
 #[derive(Debug)]
 pub struct Moment {
     now: Duration,
+    is_first: bool,
     full_scan: bool,
     devices_changed: bool,
 }
 
 impl Seen {
     fn new(first: Duration, uid: Option<u32>, parent: Option<u32>, what: What) -> Self {
-        Self { first, uid, parent, waits: 0, what }
+        Self { first, uid, parent, waits: 0, kvm: kvm::Watch::new(first), what }
     }
 
     fn vm(&self) -> Option<&Vm> {
@@ -181,6 +204,7 @@ impl ProcScan {
             looks: Looks::default(),
             patient: Patient::new("scan", PATIENCE, scan::answer),
             overuse: Excess::default(),
+            finds_kvm: true,
         }
     }
 
@@ -191,6 +215,7 @@ impl ProcScan {
         self.looks.begin(now, self.last_full_scan.is_none());
         let moment = Moment {
             now,
+            is_first: self.last_full_scan.is_none(),
             full_scan: self.full_scan_due(now),
             devices_changed: self.devices_changed().unwrap_or_else(|error| {
                 findings.problems.push(error);
@@ -210,6 +235,7 @@ impl ProcScan {
             let due = self.those_with_room(due);
             self.look_closely(due, &observer, &moment, &mut findings);
         }
+        self.look_for_kvm(&observer, &moment, &mut findings);
         self.read_configs(now);
         // Heirs come after all looks: each process is known then.
         for (pid, nics) in mem::take(&mut findings.lost) {

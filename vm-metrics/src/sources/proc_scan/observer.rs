@@ -4,6 +4,7 @@ use std::io;
 
 use super::devices::Devices;
 use super::inspect::{Vm, inspect};
+use super::kvm::{self, Found};
 use super::process::{Process, Unread};
 use super::program::Program;
 use super::taps::{Taps, taps};
@@ -76,9 +77,15 @@ impl Observer {
     pub fn new_process(&self, pid: u32, is_named: bool) -> Result<Option<Vm>, Unread> {
         let process = Process::new(&self.host, pid);
         match inspect(&process, self) {
+            Ok(None) if is_named && let Ok(Found::Vm(vm, true)) = kvm::look(&process, self) => Ok(Some(*vm)),
             Ok(None) if is_named => Vm::holder(&process, self).map(|vm| Some(vm.unlisted())),
             found => found,
         }
+    }
+
+    /// Whether a process is a VM by what it holds of KVM.
+    pub fn kvm(&self, pid: u32) -> Result<Found, Unread> {
+        kvm::look(&Process::new(&self.host, pid), self)
     }
 
     /// A process that may hold devices of a VM.

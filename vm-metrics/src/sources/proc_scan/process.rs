@@ -15,6 +15,8 @@ use crate::procfs::{Credentials, Stat, parse_credentials, parse_stat};
 const STAT_LIMIT: u64 = 4 << 10;
 /// The kernel's usual limit for all arguments together. A process may have raised its own: then the first of them count.
 const CMDLINE_LIMIT: u64 = 2 << 20;
+/// 15 bytes and a newline; threads of the kernel have some more.
+const COMM_LIMIT: u64 = 256;
 /// Longer only with thousands of groups. Those beyond the limit give the daemon no rights.
 const STATUS_LIMIT: u64 = 64 << 10;
 
@@ -92,15 +94,25 @@ impl<'a> Process<'a> {
 
     /// The file name of what it runs. `None` for a kernel thread, and for a process that has ended.
     ///
-    /// By `exe`, for anyone may change `comm` and the arguments; by the arguments where `exe` may not be
-    /// read, which is so for processes of other users without `CAP_SYS_PTRACE`.
+    /// By `exe`, for anyone may change `comm` and the arguments. Where `exe` may not be read, which is so for
+    /// processes of other users without `CAP_SYS_PTRACE`, by the arguments, or by `comm` if that names a hypervisor.
     pub fn executable(&self) -> Result<Option<String>, Unread> {
         let path = self.path("exe");
         match fs::read_link(&path) {
             Ok(target) => Ok(Some(executable::file_name(&target.to_string_lossy()).to_owned())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                Ok(self.argv()?.first().map(|program| executable::file_name(program).to_owned()))
+                let argv = self.argv()?;
+                let Some(program) = argv.first().map(|program| executable::file_name(program)) else {
+                    return Ok(None);
+                };
+                if executable::hypervisor(program).is_some() {
+                    return Ok(Some(program.to_owned()));
+                }
+                let command = read(&self.path("comm"), COMM_LIMIT).unwrap_or_default();
+                let command = String::from_utf8_lossy(&command);
+                let hypervisor = executable::of_command(command.trim_end_matches('\n'));
+                Ok(Some(hypervisor.unwrap_or(program).to_owned()))
             }
             Err(error) => Err(unread("read link", path, error)),
         }
@@ -123,10 +135,11 @@ pub fn unread(operation: &'static str, path: impl Into<PathBuf>, error: io::Erro
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::process::CommandExt;
     use std::process::{Command, Stdio};
 
     use super::*;
-    use crate::sources::proc_scan::fixture::{Fake, Fixture};
+    use crate::sources::proc_scan::fixture::{Fake, Fixture, without_capabilities};
 
     #[test]
     fn the_user_of_a_process_is_known() {
@@ -142,6 +155,25 @@ mod tests {
         fs::write(fake.path("status"), "Uid:\t0").unwrap();
         assert_eq!(fake.uid(), None);
         assert_eq!(Process::new(&host, 101).uid(), None);
+    }
+
+    #[test]
+    fn without_rights_comm_names_a_hypervisor() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("qemu-system-x86_64");
+        fs::copy("/bin/sh", &program).unwrap();
+        let mut vmm = Command::new(program)
+            .arg0("microvm@web")
+            .args(["-c", "read end", "sh"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let host = Host::default();
+        let process = Process::new(&host, vmm.id());
+        let name = without_capabilities(|| process.executable().unwrap());
+        drop(vmm.stdin.take());
+        vmm.wait().unwrap();
+        assert_eq!(name.as_deref(), Some("qemu-system-x86"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::due::{self, Due, Quick};
 use super::inspect::Vm;
+use super::kvm;
 use super::observer::{HeldNics, Observer, QuickFacts, Wanted};
 use super::process::{Process, Unread};
 use super::program::Program;
@@ -99,7 +100,7 @@ impl ProcScan {
             let seen = match answer {
                 Answer::Vm(program, held) => self.update_vm(pid, known, program, held, observer, findings),
                 Answer::New(found) => new_vm(known, found, moment),
-                Answer::Quick(_) | Answer::Holder(_) => Some(known),
+                Answer::Quick(_) | Answer::Holder(_) | Answer::Kvm(_) => Some(known),
             };
             self.seen.extend(seen.map(|seen| (pid, Seen { waits: 0, ..seen })));
         }
@@ -133,7 +134,7 @@ impl ProcScan {
             Err(Unread::Failed(error)) => findings.problems.push(error),
         }
         // Any other program is part of a VM only as long as it holds a device of it.
-        let is_other = program.is_some_and(|program| !program.is_hypervisor());
+        let is_other = program.is_some_and(|program| !program.is_hypervisor()) && !vm.runs_by_kvm();
         if vm.is_listed && is_other && vm.info.nics.is_empty() {
             findings.ended.push((pid, seen));
             return Some(next);
@@ -197,7 +198,7 @@ impl ProcScan {
     }
 
     /// Asks each of these processes. `None` for one that does not answer; else how long it took.
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         asked: &[(u32, Option<u32>, Question)],
         observer: &Arc<Observer>,
@@ -222,6 +223,7 @@ pub enum Question {
     Vm,
     New { is_named: bool },
     Holder,
+    Kvm,
 }
 
 #[derive(Debug)]
@@ -230,6 +232,7 @@ pub enum Answer {
     Vm(Option<Program>, Result<HeldNics, Unread>),
     New(Result<Option<Box<Vm>>, Unread>),
     Holder(Option<Box<Vm>>),
+    Kvm(Result<kvm::Found, Unread>),
 }
 
 /// Reads it, and says how long that took.
@@ -245,14 +248,15 @@ pub fn answer((observer, pid, question): (Arc<Observer>, u32, Question)) -> (Ans
             Answer::New(observer.new_process(pid, is_named).map(|vm| vm.map(Box::new)))
         }
         Question::Holder => Answer::Holder(observer.holder(pid).map(Box::new)),
+        Question::Kvm => Answer::Kvm(observer.kvm(pid)),
     };
     (answer, began.elapsed())
 }
 
 /// What a process is that was no VM so far; `None` when it is gone.
 fn new_vm(known: Seen, found: Result<Option<Box<Vm>>, Unread>, moment: &Moment) -> Option<Seen> {
-    let Seen { first, uid, parent, .. } = known;
-    let seen = |first, what| Some(Seen::new(first, uid, parent, what));
+    let first = known.first;
+    let seen = |first, what| Some(Seen { first, what, waits: 0, ..known });
     match found {
         Ok(None) => seen(first, What::NoVm),
         // Its TAPs may come as late after an `exec` as after a `fork`.

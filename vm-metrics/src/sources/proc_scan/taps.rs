@@ -8,12 +8,13 @@ use std::fs;
 use super::super::SourceError;
 use super::devices::{Descriptors, Devices, Held};
 use super::inspect::MAX_NICS;
+use super::kvm::HeldKvm;
 use super::process::{Process, Unread, read, unread};
 use super::vfio::network_devices;
 use crate::model::{Nic, UncountedKind, UncountedNic};
 
 /// A busy QEMU has some hundreds.
-const MAX_DESCRIPTORS: usize = 65_536;
+pub const MAX_DESCRIPTORS: usize = 65_536;
 /// A tun descriptor's is about a hundred bytes.
 const FDINFO_LIMIT: u64 = 64 << 10;
 
@@ -24,10 +25,10 @@ pub struct Taps {
     /// Devices that the kernel was not asked about; they are in no other list.
     pub claimed: Vec<Nic>,
     pub uncounted: BTreeSet<UncountedNic>,
-    /// vCPUs that KVM has made for the process. One that was unplugged is still among them.
-    pub kvm_vcpus: u32,
     /// A TAP that cannot be listed.
     pub problem: Option<SourceError>,
+    /// What the process holds of KVM.
+    pub kvm: HeldKvm,
 }
 
 /// In the order in which they were opened. A multi-queue TAP has one descriptor per queue and is one NIC. Where there are
@@ -41,11 +42,13 @@ pub fn taps(process: &Process, uid: Option<u32>, devices: &Devices) -> Result<Ta
     let listed = descriptors(process)?;
     let descriptors = devices.of(process, uid);
     for descriptor in listed {
+        let Some(target) = target(process, descriptor)? else { continue };
+        taps.kvm.add(&target);
         let counts = [taps.nics.len(), taps.claimed.len(), taps.uncounted.len()];
         if counts.iter().any(|count| *count > MAX_NICS) {
-            break;
+            continue;
         }
-        let held = match node(process, descriptor)? {
+        let held = match node_at(&target) {
             Some(Node::Tun) => tun(process, &descriptors, descriptor),
             Some(Node::Macvtap(node)) => {
                 let held = descriptors.macvtap(descriptor);
@@ -57,10 +60,6 @@ pub fn taps(process: &Process, uid: Option<u32>, devices: &Devices) -> Result<Ta
             Some(Node::Vfio(group)) => {
                 let devices = network_devices(process.host, &group).into_iter();
                 taps.uncounted.extend(devices.map(|name| UncountedNic { kind: UncountedKind::Vfio, name }));
-                None
-            }
-            Some(Node::KvmVcpu) => {
-                taps.kvm_vcpus += 1;
                 None
             }
             Some(Node::Vdpa(name)) => {
@@ -110,15 +109,14 @@ enum Node {
     Macvtap(String),
     /// An IOMMU group.
     Vfio(String),
-    KvmVcpu,
     /// The file name of the node.
     Vdpa(String),
 }
 
-fn node(process: &Process, descriptor: u32) -> Result<Option<Node>, Unread> {
+fn target(process: &Process, descriptor: u32) -> Result<Option<String>, Unread> {
     let path = process.path(&format!("fd/{descriptor}"));
     match fs::read_link(&path) {
-        Ok(target) => Ok(node_at(&target.to_string_lossy())),
+        Ok(target) => Ok(Some(target.to_string_lossy().into_owned())),
         Err(error) => match unread("read link", path, error) {
             // Closed since the listing.
             Unread::Gone => Ok(None),
@@ -132,9 +130,6 @@ fn node_at(path: &str) -> Option<Node> {
     // The node of a macvtap goes with the device; the one in a chroot may be removed while it is open.
     if path.strip_suffix(" (deleted)").unwrap_or(path).ends_with("/net/tun") {
         return Some(Node::Tun);
-    }
-    if path.starts_with("anon_inode:kvm-vcpu:") {
-        return Some(Node::KvmVcpu);
     }
     let node = path.rsplit('/').next()?;
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -3,6 +3,7 @@ use std::os::unix::net::{UnixListener, UnixStream as Stream};
 use std::thread;
 
 use super::*;
+use crate::model::{UncountedKind, UncountedNic};
 
 const GREETING: &str =
     "{\"QMP\": {\"version\": {\"qemu\": {\"major\": 7}}, \"capabilities\": [\"oob\"]}}\r\n";
@@ -15,7 +16,8 @@ const ANSWERS: &str = "{\"return\": {}}\r\n{\"return\": {\"name\": \"web\"}}\r\n
     {\"return\": {\"base-memory\": 134217728, \"plugged-memory\": 67108864}}\r\n\
     {\"return\": {\"status\": \"running\", \"singlestep\": false, \"running\": true}}\r\n\
     {\"error\": {\"class\": \"DeviceNotActive\", \"desc\": \"No balloon device has been activated\"}}\r\n\
-    {\"return\": [{\"type\": \"dimm\", \"data\": {\"memdev\": \"/objects/a\", \"size\": 67108864}}]}\r\n";
+    {\"return\": [{\"type\": \"dimm\", \"data\": {\"memdev\": \"/objects/a\", \"size\": 67108864}}]}\r\n\
+    {\"return\": \"e1000.0: index=0,type=nic\\r\\n \\\\ n0: index=0,type=user\\r\\n\"}\r\n";
 
 fn talk_with(says: &str) -> Result<Facts, String> {
     let (ours, theirs) = Stream::pair().unwrap();
@@ -33,6 +35,7 @@ fn a_dialogue() {
     let expected = InstanceInfo {
         name: "web".into(),
         hypervisor: Hypervisor::Qemu,
+        uncounted: vec![UncountedNic { kind: UncountedKind::User, name: "n0".into() }],
         allocated_vcpus: Some(2),
         allocated_memory_bytes: Some(192 << 20),
         state: Some(VmState::Running),

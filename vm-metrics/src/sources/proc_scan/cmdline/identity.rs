@@ -100,7 +100,7 @@ pub fn identity(hypervisor: Hypervisor, argv: &[String]) -> Identity {
         Hypervisor::Qemu | Hypervisor::Xen => qemu_identity::identity(&options(argv)),
         Hypervisor::CloudHypervisor => cloud_hypervisor::identity(&LongOptions::new(argv)),
         Hypervisor::Firecracker => firecracker::identity(&LongOptions::new(argv)),
-        Hypervisor::Other => Identity::default(),
+        Hypervisor::Other | Hypervisor::Program(_) => Identity::default(),
     }
 }
 

@@ -20,6 +20,9 @@ mod size;
 
 use thiserror::Error;
 
+pub use self::pci::pci_address;
+pub use self::qemu_net::netdev_kind;
+
 pub use self::identity::{Basis, Identity, Surroundings, absolute, identity};
 
 use self::qemu_config::QemuLine;
@@ -89,7 +92,7 @@ pub fn parse(hypervisor: Hypervisor, program: &str, argv: &[String]) -> Option<V
         Hypervisor::Qemu => qemu::parse(program, argv),
         Hypervisor::CloudHypervisor => cloud_hypervisor::parse(argv),
         Hypervisor::Firecracker => firecracker::parse(argv),
-        Hypervisor::Xen | Hypervisor::Other => None,
+        Hypervisor::Xen | Hypervisor::Other | Hypervisor::Program(_) => None,
     }
 }
 

@@ -48,29 +48,36 @@ fn chardevs(options: &[(&str, &str)]) -> HashMap<String, Option<String>> {
     chardevs
 }
 
+/// The kind of a backend that cannot be counted.
+pub fn netdev_kind(backend: &str) -> Option<UncountedKind> {
+    Some(match backend {
+        "user" => UncountedKind::User,
+        "vhost-user" => UncountedKind::VhostUser,
+        "vhost-vdpa" => UncountedKind::VhostVdpa,
+        "af-xdp" => UncountedKind::AfXdp,
+        "dgram" | "l2tpv3" | "netmap" | "passt" | "socket" | "stream" | "vde" => UncountedKind::Socket,
+        _ => return None,
+    })
+}
+
 /// The name is `None` where the id must do.
 fn uncounted(
     backend: &str,
     keys: &Keys,
     chardevs: &HashMap<String, Option<String>>,
 ) -> Option<(UncountedKind, Option<String>)> {
-    let value = |key| get(keys, key).map(str::to_owned);
-    Some(match backend {
-        "user" => (UncountedKind::User, None),
-        "vhost-user" => {
-            let path = get(keys, "chardev").and_then(|chardev| chardevs.get(chardev)?.clone());
-            (UncountedKind::VhostUser, path)
+    let kind = netdev_kind(backend)?;
+    let name = match kind {
+        UncountedKind::VhostUser => get(keys, "chardev").and_then(|chardev| chardevs.get(chardev)?.clone()),
+        // A descriptor of which the command line says no name is known by what the process holds.
+        UncountedKind::VhostVdpa => {
+            let path = get(keys, "vhostdev").filter(|path| !path.starts_with("/dev/fdset/"));
+            path.and_then(|path| path.rsplit('/').next()).map(str::to_owned)
         }
-        "vhost-vdpa" => {
-            let node = get(keys, "vhostdev").and_then(|path| path.rsplit('/').next());
-            (UncountedKind::VhostVdpa, node.map(str::to_owned))
-        }
-        "af-xdp" => (UncountedKind::AfXdp, value("ifname")),
-        "dgram" | "l2tpv3" | "netmap" | "passt" | "socket" | "stream" | "vde" => {
-            (UncountedKind::Socket, None)
-        }
-        _ => return None,
-    })
+        UncountedKind::AfXdp => get(keys, "ifname").map(str::to_owned),
+        _ => None,
+    };
+    Some((kind, name))
 }
 
 #[cfg(test)]
@@ -101,6 +108,7 @@ mod tests {
                 "vhost-vdpa",
                 "vhost-vdpa-1",
             ),
+            ("-netdev vhost-vdpa,vhostdev=/dev/fdset/0,id=hostnet0", "vhost-vdpa", "hostnet0"),
             ("-netdev af-xdp,id=n,ifname=eth7,queues=1", "af-xdp", "eth7"),
             ("-netdev stream,id=n,server=off,addr.type=unix,addr.path=/tmp/passt_1.socket", "socket", "n"),
             ("-device vfio-pci,host=0000:3B:00.1", "vfio", "0000:3b:00.1"),

@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use tempfile::TempDir;
 
 use super::super::ProcScan;
@@ -139,4 +140,18 @@ impl Fixture {
             fs::create_dir(file).unwrap();
         }
     }
+}
+
+/// Permissions bind root, too, when it has no capabilities. They belong to the thread.
+pub fn without_capabilities<T: Send>(action: impl FnOnce() -> T + Send) -> T {
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    let thread = || {
+        set_capabilities(None, none).unwrap();
+        action()
+    };
+    std::thread::scope(|scope| scope.spawn(thread).join().unwrap())
 }

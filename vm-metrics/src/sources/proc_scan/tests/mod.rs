@@ -3,6 +3,7 @@
 pub mod fixture;
 mod heirs;
 mod identity;
+mod kvm;
 mod nics;
 mod rules;
 mod sizes;
@@ -11,7 +12,7 @@ mod strangers;
 
 use std::time::Duration;
 
-use self::fixture::{Fake, Fixture};
+use self::fixture::{Fake, Fixture, without_capabilities};
 use super::*;
 use crate::model::{InstanceInfo, Nic};
 

@@ -1,7 +1,7 @@
 //! NICs that are no TAP.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Instant;
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
@@ -85,6 +85,38 @@ fn what_cannot_be_counted_is_known_by_the_command_line_and_by_descriptors() {
     let expected =
         ["vfio 0000:03:00.0", "vfio 0000:05:00.0", "vfio 0000:3b:00.1", "vhost-vdpa vhost-vdpa-3", "user n0"];
     assert_eq!((taps(&vms[0]), uncounted(&vms[0])), (vec!["vnet0"], expected.map(str::to_owned).to_vec()));
+}
+
+#[test]
+fn a_vdpa_device_by_descriptor_is_one_nic() {
+    let args = "kvm -name web -add-fd set=0,fd=20 -netdev vhost-vdpa,vhostdev=/dev/fdset/0,id=hostnet0
+                -netdev vhost-vdpa,vhostdev=/dev/vhost-vdpa-5,id=hostnet1";
+    let fixture = Fixture::with(&[Fake { args, ..Fake::default() }]);
+    fixture.descriptor(100, 20, "/dev/vhost-vdpa-3", None);
+    fixture.descriptor(100, 21, "/dev/vhost-vdpa-5", None);
+    let vms = list(&mut fixture.scan(), START);
+    assert_eq!(uncounted(&vms[0]), ["vhost-vdpa vhost-vdpa-3", "vhost-vdpa vhost-vdpa-5"]);
+    // Without the right to look, the command line alone.
+    fs::set_permissions(fixture.process(100).join("fd"), PermissionsExt::from_mode(0o000)).unwrap();
+    let listing = without_capabilities(|| fixture.scan().list_at(START)).unwrap();
+    assert_eq!(uncounted(&listing.instances[0]), ["vhost-vdpa hostnet0", "vhost-vdpa vhost-vdpa-5"]);
+}
+
+#[test]
+fn a_vm_with_nics_left_out_has_no_sum() {
+    let has_more = |fixture: &Fixture| fixture.scan().list_at(START).unwrap().instances[0].has_more_nics;
+    let fixture = Fixture::with(&[Fake { taps: &[(9, "tap0")], ..Fake::default() }]);
+    assert!(!has_more(&fixture));
+    fixture.descriptor(100, 10, "/dev/net/tun", Some("odd"));
+    fs::write(fixture.process(100).join("fdinfo/10"), b"pos:\t0\niff:\todd\xff\n").unwrap();
+    assert!(has_more(&fixture), "a name that is no text");
+    for descriptor in 10..266 {
+        fixture.descriptor(100, descriptor, "/dev/net/tun", Some(&format!("tap{descriptor}")));
+    }
+    assert!(has_more(&fixture), "257 of them");
+    // Of a stranger, whose descriptors the kernel was not asked about.
+    fixture.put(&Fake { uid: 65534, taps: &[(9, "tap0")], ..Fake::default() });
+    assert!(has_more(&fixture));
 }
 
 #[test]

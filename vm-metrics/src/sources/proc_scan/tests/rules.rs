@@ -4,7 +4,6 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
-use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 use super::*;
 use crate::model::Hypervisor;
@@ -256,20 +255,6 @@ fn taps_that_may_not_be_read_are_taken_from_the_command_line() {
         fs::set_permissions(fixture.process(pid).join("fd"), Permissions::from_mode(0o700)).unwrap();
     }
     assert_eq!(taps(&list(&mut scan, TICK)[0]), ["tap7"]);
-}
-
-/// Permissions bind root, too, when it has no capabilities. They belong to the thread.
-fn without_capabilities<T: Send>(action: impl FnOnce() -> T + Send) -> T {
-    let none = CapabilitySets {
-        effective: CapabilitySet::empty(),
-        permitted: CapabilitySet::empty(),
-        inheritable: CapabilitySet::empty(),
-    };
-    let thread = || {
-        set_capabilities(None, none).unwrap();
-        action()
-    };
-    std::thread::scope(|scope| scope.spawn(thread).join().unwrap())
 }
 
 #[test]

@@ -1,0 +1,142 @@
+//! The NICs of a VM: those that its process holds, else those that its command line names.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::super::super::SourceError;
+use super::super::super::bounded::MAX_VCPUS;
+use super::super::kvm::HeldKvm;
+use super::super::observer::{HeldNics, Observer};
+use super::super::process::Process;
+use super::super::taps::Taps;
+use super::super::vfio::is_network;
+use super::{MAX_NICS, Vm};
+use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};
+use crate::sources::shortened;
+
+impl Vm {
+    /// Takes in which TAPs the process holds. Where that may not be known, the command line of a trusted user's process
+    /// must do.
+    pub fn take_nics(&mut self, pid: u32, observer: &Observer, held: HeldNics) {
+        let HeldNics { descriptors, uid, taps } = held;
+        let is_trusted = observer.trust.is_trusted(uid);
+        match taps {
+            Ok(Taps { nics, claimed, uncounted, problem, kvm }) => {
+                self.take_kvm(&kvm);
+                self.is_looked_at = claimed.is_empty() || is_trusted;
+                self.info.nics = nics;
+                self.nics_problem = problem;
+                // One whose name is no text is left out, too.
+                self.has_lost_nics = !self.is_looked_at || self.nics_problem.is_some();
+                if self.is_looked_at {
+                    self.info.nics.extend(claimed);
+                } else {
+                    self.nics_problem = Some(not_evident(pid));
+                }
+                self.set_uncounted(uncounted);
+            }
+            Err(refused) => {
+                (self.is_looked_at, self.has_lost_nics) = (false, false);
+                self.vcpus.by_kvm = None;
+                self.info.nics = if is_trusted { self.named_nics.clone() } else { Vec::new() };
+                self.set_uncounted(BTreeSet::new());
+                self.nics_problem = Some(self.not_allowed(pid, is_trusted, &refused));
+            }
+        }
+        self.descriptors = descriptors;
+        self.info.uid = uid;
+        if !matches!(self.info.hypervisor, Hypervisor::Program(_)) {
+            self.info.allocated_vcpus = self.vcpus.now();
+        }
+        self.keep_inherited();
+        self.limit_nics(pid);
+    }
+
+    /// The command line of a known hypervisor comes first: [`Vcpus::now`](super::super::vcpus::Vcpus::now).
+    fn take_kvm(&mut self, kvm: &HeldKvm) {
+        self.has_vcpus = kvm.has_vcpus();
+        self.vcpus.by_kvm = if kvm.has_vcpus() { kvm.vcpus() } else { Some(0) };
+        if matches!(self.info.hypervisor, Hypervisor::Program(_)) && kvm.has_vcpus() {
+            self.info.allocated_vcpus = kvm.vcpus().filter(|vcpus| *vcpus <= MAX_VCPUS);
+        }
+    }
+
+    /// Whether its process held vCPUs of KVM at the last look.
+    pub fn runs_by_kvm(&self) -> bool {
+        self.has_vcpus
+    }
+
+    pub(super) fn keep_inherited(&mut self) {
+        if let Some(inherited) = &self.inherited {
+            self.info.nics.retain(|nic| inherited.contains(nic));
+        }
+    }
+
+    /// Whether the process has opened or closed something since. What came and went says nothing.
+    pub fn holds_as_many(&self, descriptors: Option<u64>) -> bool {
+        self.descriptors == descriptors
+    }
+
+    /// The command line names what was there at the start, descriptors tell of some that came later.
+    fn set_uncounted(&mut self, mut held: BTreeSet<UncountedNic>) {
+        // A vDPA device that was handed on as a descriptor has another name on the command line: it is one NIC.
+        let is_vdpa = |nic: &&UncountedNic| nic.kind == UncountedKind::VhostVdpa;
+        let only_held = |nic: &&UncountedNic| !self.named_uncounted.contains(nic);
+        let mut pairs = held.iter().filter(is_vdpa).filter(only_held).count();
+        for nic in &self.named_uncounted {
+            let is_other_name = is_vdpa(&nic) && !held.contains(nic);
+            match pairs.checked_sub(usize::from(is_other_name)) {
+                Some(left) if is_other_name => pairs = left,
+                _ => drop(held.insert(nic.clone())),
+            }
+        }
+        self.info.uncounted = held.into_iter().collect();
+    }
+
+    fn limit_nics(&mut self, pid: u32) {
+        let InstanceInfo { nics, uncounted, .. } = &mut self.info;
+        let too_many = nics.len() > MAX_NICS || uncounted.len() > MAX_NICS;
+        nics.truncate(MAX_NICS);
+        uncounted.truncate(MAX_NICS);
+        self.info.has_more_nics = too_many || self.has_lost_nics;
+        self.too_many_nics = too_many.then(|| {
+            let problem = format!("it has more than {MAX_NICS} network interfaces: the others are left out");
+            SourceError::Process { pid, problem }
+        });
+    }
+
+    fn not_allowed(&self, pid: u32, is_trusted: bool, error: &SourceError) -> SourceError {
+        let taps: Vec<_> = self.named_nics.iter().map(|nic| nic.tap.as_str()).collect();
+        let instead = match (taps.is_empty(), is_trusted) {
+            (true, _) => "its command line names no TAP either".to_owned(),
+            (false, true) => format!("taken from its command line: {}", taps.join(", ")),
+            (false, false) => "its command line does not count, for its user is not in [trust]".to_owned(),
+        };
+        SourceError::Process {
+            pid,
+            problem: format!("its TAPs need CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH ({error}); {instead}"),
+        }
+    }
+}
+
+fn not_evident(pid: u32) -> SourceError {
+    let problem = "the kernel does not say which of its TAPs are whose (CAP_SYS_PTRACE, CAP_NET_ADMIN and Linux 5.8), \
+        and its user is not in [trust]: they are left out";
+    SourceError::Process { pid, problem: problem.to_owned() }
+}
+
+/// A PCI device may be anything; one of which nothing is known is listed rather than left out.
+pub fn named_uncounted(process: &Process, mut uncounted: Vec<UncountedNic>) -> Vec<UncountedNic> {
+    uncounted.truncate(MAX_NICS + 1);
+    for nic in &mut uncounted {
+        nic.name = shortened(&nic.name);
+    }
+    let is_nic = |nic: &UncountedNic| is_network(process.host, &nic.name).unwrap_or(true);
+    uncounted.retain(|nic| nic.kind != UncountedKind::Vfio || is_nic(nic));
+    uncounted
+}
+
+pub fn named_nics(taps: Vec<String>) -> Vec<Nic> {
+    let mut seen = HashSet::new();
+    let names = taps.into_iter().filter(|tap| is_device_name(tap) && seen.insert(tap.clone()));
+    names.map(Nic::local).take(MAX_NICS + 1).collect()
+}
