@@ -19,8 +19,8 @@ const ACCOUNTS: [&str; 2] = ["/etc/passwd", "/etc/group"];
 /// Tests by name only, for they are the processes that tests start: see `vm_process` in the testkit, and `vmm` in the suite.
 const NO_TESTS: [&str; 2] = ["::stand_in_vm", "vmm::vmm"];
 /// Tests of how the daemon treats tenants. They need a whole system: users, FUSE, a writable `/run`. None of them depends
-/// on the kernel's version, so they run on the machine only.
-const NOT_IN_A_GUEST: &str = "hostile::";
+/// on the kernel's version, so they run on the machine only. Nor has a guest KVM.
+const NOT_IN_A_GUEST: [&str; 2] = ["hostile::", "kvm::"];
 
 #[derive(Debug)]
 pub struct Binaries {
@@ -64,9 +64,10 @@ impl Binaries {
         let list = output(Command::new(&suite).args(["--list", "--format", "terse"]).stdin(Stdio::null()))?;
         let directory = workspace.target.join("guest");
         let programs = vec![strip(suite.clone(), &directory)?, strip(daemon, &directory)?];
-        let (left_out, tests): (Vec<_>, Vec<_>) =
-            names(&list).into_iter().partition(|test| test.starts_with(NOT_IN_A_GUEST));
-        eprintln!("xtask: {} tests of hostile tenants run on the machine only", left_out.len());
+        let (left_out, tests): (Vec<_>, Vec<_>) = names(&list)
+            .into_iter()
+            .partition(|test| NOT_IN_A_GUEST.iter().any(|suite| test.starts_with(suite)));
+        eprintln!("xtask: {} tests of hostile tenants and of KVM run on the machine only", left_out.len());
         Ok(Self { suite, programs, files: ACCOUNTS.map(PathBuf::from).into(), tests })
     }
 }
