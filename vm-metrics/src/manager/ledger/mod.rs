@@ -117,7 +117,7 @@ impl Ledger {
     pub(super) fn new(host: Host, purpose: Purpose, state_dir: Option<&Path>, trust: Trust) -> Self {
         let looks_once = purpose == Purpose::Look;
         let mut store = state_dir.map(|dir| Store::new(&host, dir));
-        let (accounts, ended) = match &mut store {
+        let (accounts, ended, moves) = match &mut store {
             Some(store) if !looks_once => store.load(now()),
             Some(store) => {
                 store.check();
@@ -128,7 +128,7 @@ impl Ledger {
         let (accounts, sums) = (accounts.into_iter().collect(), Sums::restored(ended, now()));
         let old_devices = host.device_ids().ok();
         let began = now();
-        Self { host, trust, began, old_devices, looks_once, accounts, sums, store, ..Self::default() }
+        Self { host, trust, began, old_devices, looks_once, accounts, sums, moves, store, ..Self::default() }
     }
 
     pub(super) fn begin_tick(&mut self) {
@@ -219,6 +219,8 @@ impl Ledger {
     /// Forgets the devices that had gone before those of this tick were read: what has such an index now is another one.
     /// To be called before the tick is merged, where those that leave a VM say their last words.
     pub(super) fn hear(&mut self, batch: &Batch, leaving: &Leaving) {
+        // The tick begins later, and before the first one there is no time yet.
+        self.now = now();
         let leave: HashSet<(Option<u64>, u32)> =
             leaving.ifindexes.iter().map(|(nic, ifindex)| (nic.netns, *ifindex)).collect();
         for DepartedDevice { netns, ifindex, gone } in &batch.departed {
@@ -285,7 +287,7 @@ impl Ledger {
         if mem::take(&mut self.changed) {
             self.add_up();
             let Some(store) = self.store.as_mut().filter(|_| !self.looks_once) else { return };
-            store.save(self.accounts.iter(), self.sums.ended());
+            store.save(self.accounts.iter(), self.sums.ended(), self.moves.clone());
         }
     }
 
