@@ -136,18 +136,21 @@ fn a_tap_that_lives_between_two_ticks_is_counted_to_its_end() {
     let daemon = Daemon::start(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &args).unwrap();
     let by_ebpf = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
     let packets = |metrics: &Metrics| metrics.value("vm_network_tx_packets_total", &[]);
+    let mut sent = 0;
     for incarnation in 1..=3_u32 {
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
-        let begun = |metrics: &Metrics| by_ebpf(metrics).filter(|_| packets(metrics) == Some(0.0));
+        // The series goes on from the end of the TAP before.
+        let begun = |metrics: &Metrics| by_ebpf(metrics).filter(|_| packets(metrics) == Some(sent.into()));
         daemon.wait_for(SOON, "the programs on the new TAP", begun).unwrap();
         let frames = incarnation * 1000;
         send(&tap, frames.into());
         drop(tap);
-        let all = |metrics: &Metrics| packets(metrics).filter(|packets| *packets == f64::from(frames));
+        sent += frames;
+        let all = |metrics: &Metrics| packets(metrics).filter(|packets| *packets == f64::from(sent));
         daemon.wait_for(SOON, "the last frame", all).unwrap();
-        assert_eq!(
-            daemon.metrics().unwrap().value("vm_network_tx_bytes_total", &[]),
-            Some(f64::from(frames) * 342.0)
-        );
+        let metrics = daemon.metrics().unwrap();
+        assert_eq!(metrics.value("vm_network_tx_bytes_total", &[]), Some(f64::from(sent) * 342.0));
+        // What says how things are now has ended with the TAP.
+        assert_eq!(by_ebpf(&metrics), None);
     }
 }

@@ -48,7 +48,7 @@ impl EarlierCounts {
         Self {
             rx: frames(self.rx, other.rx, either),
             tx: frames(self.tx, other.tx, either),
-            ebpf: ebpf(self.ebpf, other.ebpf, mix, |a, b| volume(a, b)),
+            ebpf: ebpf(self.ebpf, other.ebpf, mix, volume),
             rx_gap_packets: either(self.rx_gap_packets, other.rx_gap_packets),
             tx_gap_packets: either(self.tx_gap_packets, other.tx_gap_packets),
         }

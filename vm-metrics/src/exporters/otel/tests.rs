@@ -95,6 +95,32 @@ fn every_metric_is_an_instrument_and_a_collection_is_one_look() {
     }
 }
 
+#[test]
+fn only_counters_of_a_vm_that_has_ended_are_shown() {
+    let reader = Reader::new();
+    let provider = reader.provider();
+    let alive = Arc::new(AtomicUsize::new(1));
+    let is_alive = Arc::clone(&alive);
+    register(&provider.meter("test"), "vm", move || {
+        let mut snapshot = full();
+        snapshot.vms[0].running = is_alive.load(Ordering::SeqCst) == 1;
+        Some(View::default().look(&snapshot, false))
+    });
+    for (running, instances) in [(1, 1.0), (0, 0.0)] {
+        alive.store(running, Ordering::SeqCst);
+        let shown = reader.read();
+        for name in ["vm_info", "vm_allocated_vcpus", "vm_memory_rss_bytes", "vm_network_rx_backlog_packets"]
+        {
+            assert_eq!(shown.contains_key(name), running == 1, "{name}");
+        }
+        let value = |name: &str| shown[name].1[0].1;
+        assert_eq!((value("vm_up"), value("vm_metrics_instances")), (instances, instances));
+        assert!(
+            shown.contains_key("vm_network_tx_bytes_total") && shown.contains_key("vm_cpu_seconds_total")
+        );
+    }
+}
+
 fn is_of_exports(family: &Family) -> bool {
     families::of_exports(&Exports::default()).iter().any(|other| other.name == family.name)
 }

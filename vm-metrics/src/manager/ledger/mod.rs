@@ -14,6 +14,7 @@ mod moves;
 mod processes;
 mod remade;
 mod saved;
+mod series;
 mod sums;
 mod totals;
 
@@ -34,8 +35,8 @@ use sums::{Network, Sums};
 
 use crate::host::Host;
 use crate::model::{
-    Batch, DepartedDevice, EarlierCounts, Excess, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicSince,
-    NicStats, PartHealth, Tenant, Trust, VmSet, VmSince,
+    Batch, DepartedDevice, Excess, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, PartHealth,
+    Tenant, Trust, VmSet,
 };
 use crate::readers::Purpose;
 
@@ -116,7 +117,7 @@ impl Ledger {
     pub(super) fn new(host: Host, purpose: Purpose, state_dir: Option<&Path>, trust: Trust) -> Self {
         let looks_once = purpose == Purpose::Look;
         let mut store = state_dir.map(|dir| Store::new(&host, dir));
-        let (accounts, ended) = match &mut store {
+        let (accounts, ended, moves) = match &mut store {
             Some(store) if !looks_once => store.load(now()),
             Some(store) => {
                 store.check();
@@ -127,7 +128,7 @@ impl Ledger {
         let (accounts, sums) = (accounts.into_iter().collect(), Sums::restored(ended, now()));
         let old_devices = host.device_ids().ok();
         let began = now();
-        Self { host, trust, began, old_devices, looks_once, accounts, sums, store, ..Self::default() }
+        Self { host, trust, began, old_devices, looks_once, accounts, sums, moves, store, ..Self::default() }
     }
 
     pub(super) fn begin_tick(&mut self) {
@@ -218,6 +219,8 @@ impl Ledger {
     /// Forgets the devices that had gone before those of this tick were read: what has such an index now is another one.
     /// To be called before the tick is merged, where those that leave a VM say their last words.
     pub(super) fn hear(&mut self, batch: &Batch, leaving: &Leaving) {
+        // The tick begins later, and before the first one there is no time yet.
+        self.now = now();
         let leave: HashSet<(Option<u64>, u32)> =
             leaving.ifindexes.iter().map(|(nic, ifindex)| (nic.netns, *ifindex)).collect();
         for DepartedDevice { netns, ifindex, gone } in &batch.departed {
@@ -270,45 +273,6 @@ impl Ledger {
         self.sums.sum((vm, tenant), start_ticks, self.now, nics, &remade)
     }
 
-    /// Whether the process started after this daemon, so that none before it can have published anything of it.
-    fn is_new(&mut self, process: Option<Process>) -> bool {
-        let Self { processes, tick, host, began, .. } = self;
-        process.and_then(|process| processes.started(process, *tick, host)).is_some_and(|at| at > *began)
-    }
-
-    /// Takes up a VM, before its interfaces are merged.
-    pub(super) fn enter(&mut self, vm: &InstanceInfo, start_ticks: Option<u64>) {
-        self.sums.enter((vm, Tenant::of(vm, &self.trust)), start_ticks, self.now);
-    }
-
-    /// Since when the series of a VM count what its process does.
-    pub(super) fn vm_since(&mut self, vm: &InstanceInfo, start_ticks: Option<u64>) -> VmSince {
-        let process = vm.hypervisor_pid.zip(start_ticks);
-        let since = process.and_then(|process| self.processes.since(process, &vm.id));
-        let process = since.filter(|_| !self.sums.has_other_series(vm));
-        VmSince { process, cpu_wait: process.map(|started| started.max(self.began)) }
-    }
-
-    /// Goes on with the counter of an interface: notes what was counted before the present device, and since when.
-    pub(super) fn go_on(&mut self, vm: &InstanceInfo, seen: &Seen<'_>, stats: &mut NicStats) {
-        let Some(account) = self.accounts.get_mut(&DeviceKey::new(seen.nic, seen.ifindex)) else { return };
-        let line = self.sums.line(vm, seen.nic, self.tick);
-        line.step(account.part, EarlierCounts::of(stats), account.counts_since, account.earlier);
-        account.earlier = line.earlier();
-        stats.earlier = account.earlier.map(|earlier| earlier.counts);
-        stats.since = line.since();
-        if self.sums.has_other_series(vm) {
-            stats.since = NicSince::default();
-        }
-    }
-
-    /// Adds what a device has counted that had the name of an interface and that no tick has seen.
-    pub(super) fn add_remade(&mut self, vm: &InstanceInfo, nic: &Nic, rx: FrameCounts, tx: FrameCounts) {
-        let came = (self.tick > 1).then_some(self.now);
-        let counts = EarlierCounts { rx, tx, ..EarlierCounts::default() };
-        self.sums.line(vm, nic, self.tick).remade(counts, came);
-    }
-
     /// When a process started, in seconds of Unix time: the same number for as long as it lives.
     pub(super) fn started(&mut self, pid: u32, start_ticks: u64) -> Option<f64> {
         self.processes.started((pid, start_ticks), self.tick, &self.host)
@@ -323,7 +287,7 @@ impl Ledger {
         if mem::take(&mut self.changed) {
             self.add_up();
             let Some(store) = self.store.as_mut().filter(|_| !self.looks_once) else { return };
-            store.save(self.accounts.iter(), self.sums.ended());
+            store.save(self.accounts.iter(), self.sums.ended(), self.moves.clone());
         }
     }
 

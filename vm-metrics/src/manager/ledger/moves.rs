@@ -1,6 +1,8 @@
 //! Devices on their way from one network namespace to another. The device goes on counting where it was, so what it had
 //! counted by then is what its next account begins at: it has been published already.
 
+use serde::{Deserialize, Serialize};
+
 use super::totals::{Totals, fell};
 use super::{Account, KEEP_ELSEWHERE, Seen};
 use crate::manager::shares::{self, Kept, Limit};
@@ -10,14 +12,17 @@ use crate::model::{Excess, FrameCounts, Tenant};
 /// may have to wait for a look at all processes. After that, by both: it may wait for its next VM where nobody looks.
 const PATIENCE: f64 = 120.0;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(transparent)]
 pub(super) struct Moves {
     moved: Vec<Moved>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 struct Moved {
     at: f64,
+    /// Not known of what a daemon before this one has left.
+    #[serde(skip, default = "nobody")]
     tenant: Tenant,
     tap: String,
     from: Option<u64>,
@@ -64,4 +69,8 @@ impl Moves {
         let line = self.moved.remove(at).line;
         Some(line.map(|Totals { rx, tx, .. }| Totals { rx, tx, ebpf: None }))
     }
+}
+
+fn nobody() -> Tenant {
+    Tenant::Other(None)
 }

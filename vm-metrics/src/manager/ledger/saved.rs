@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::Account;
 use super::DeviceKey;
 use super::line::Earlier;
+use super::moves::Moves;
 use super::processes::Process;
 use super::sums::Ended;
 use super::totals::Totals;
@@ -50,6 +51,8 @@ struct Saved {
     devices: Vec<Device>,
     #[serde(default)]
     ended: Vec<Ended>,
+    #[serde(default)]
+    moves: Moves,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -98,7 +101,7 @@ impl Store {
     }
 
     /// What the daemon before this one has left. What cannot be read is as if it were not there.
-    pub(super) fn load(&mut self, now: f64) -> (Vec<(DeviceKey, Account)>, Vec<Ended>) {
+    pub(super) fn load(&mut self, now: f64) -> (Vec<(DeviceKey, Account)>, Vec<Ended>, Moves) {
         self.check();
         let loaded = self.read();
         let saved = match loaded {
@@ -109,7 +112,8 @@ impl Store {
             }
         };
         let Some(saved) = saved else { return Default::default() };
-        (saved.devices.into_iter().map(|device| device.restored(now)).collect(), saved.ended)
+        let accounts = saved.devices.into_iter().map(|device| device.restored(now)).collect();
+        (accounts, saved.ended, saved.moves)
     }
 
     /// `None` where this boot has left nothing.
@@ -126,17 +130,18 @@ impl Store {
         &mut self,
         accounts: impl Iterator<Item = (&'a DeviceKey, &'a Account)>,
         ended: Vec<Ended>,
+        moves: Moves,
     ) {
         let devices = accounts.map(|(key, account)| Device::of(key, account)).collect();
-        let written = self.write(devices, ended);
+        let written = self.write(devices, ended, moves);
         self.note(written);
     }
 
-    fn write(&self, devices: Vec<Device>, ended: Vec<Ended>) -> Result<(), StoreError> {
+    fn write(&self, devices: Vec<Device>, ended: Vec<Ended>, moves: Moves) -> Result<(), StoreError> {
         let StateFile { name, boot_id } = self.file()?;
         // Opened each time: it may have been made, mended or spoilt since.
         let dir = OwnDir::open(&self.dir)?;
-        let saved = Saved { boot_id: boot_id.clone(), devices, ended };
+        let saved = Saved { boot_id: boot_id.clone(), devices, ended, moves };
         let content = serde_json::to_vec(&saved)
             .map_err(|source| StoreError::Content { path: self.dir.join(name), source })?;
         Ok(dir.replace(name, &content)?)
@@ -223,7 +228,7 @@ mod tests {
     }
 
     fn save(store: &mut Store) {
-        store.save([].into_iter(), Vec::new());
+        store.save([].into_iter(), Vec::new(), Moves::default());
     }
 
     fn says(store: &Store) -> (Health, &str) {

@@ -107,9 +107,8 @@ impl Sums {
     /// The counter of an interface of this VM.
     pub(super) fn line(&mut self, vm: &InstanceInfo, nic: &Nic, tick: u64) -> &mut Line {
         let lines = &mut self.vms.entry(VmKey::of(vm)).or_default().lines;
-        if !lines.contains_key(nic) && lines.len() >= vm.nics.len() + MAX_LOST {
-            let oldest = lines.iter().min_by_key(|(_, line)| line.seen).map(|(nic, _)| nic.clone());
-            oldest.map(|nic| lines.remove(&nic));
+        if !lines.contains_key(nic) && lines.len() >= MAX_LOST {
+            forget_oldest(lines, tick);
         }
         let line = lines.entry(nic.clone()).or_default();
         line.seen = tick;
@@ -183,6 +182,16 @@ impl Vm {
     }
 }
 
+/// Makes room for one more, where too many are lost. One that is there stays: its counter would fall.
+fn forget_oldest(lines: &mut HashMap<Nic, Line>, tick: u64) {
+    let lost = || lines.iter().filter(|(_, line)| line.seen + 1 < tick);
+    if lost().count() < MAX_LOST {
+        return;
+    }
+    let oldest = lost().min_by_key(|(_, line)| line.seen).map(|(nic, _)| nic.clone());
+    oldest.map(|nic| lines.remove(&nic));
+}
+
 fn counts(nic: &NicStats) -> Network {
     network(&nic.rx, &nic.tx)
 }
@@ -227,6 +236,19 @@ mod tests {
         assert_eq!(sum(&mut sums, 2, 8), Some(13));
         sums.tidy(KEEP);
         assert!(sums.vms.is_empty());
+    }
+
+    #[test]
+    fn of_lost_interfaces_the_latest_are_remembered() {
+        let (mut sums, vm) = (Sums::default(), InstanceInfo::default());
+        let (stays, lost) = (Nic::local("stays"), |tick: u64| Nic::local(format!("t{tick}")));
+        for tick in 1..=3 * MAX_LOST as u64 {
+            sums.line(&vm, &stays, tick);
+            sums.line(&vm, &lost(tick), tick);
+        }
+        let lines = &sums.vms[&VmKey::of(&vm)].lines;
+        assert!(lines.len() <= MAX_LOST + 3, "{}", lines.len());
+        assert!(lines.contains_key(&stays) && lines.contains_key(&lost(3 * MAX_LOST as u64 - 1)));
     }
 
     #[test]

@@ -209,6 +209,42 @@ fn a_device_that_has_moved_may_wait_for_its_next_vm() {
     assert_eq!(read(&mut ledger, "c", &there("u"), 8, 1200), 1200, "by another name it is hardly the same");
 }
 
+/// Daemons one after the other, of which the first has published 1000 bytes of a device in its namespace.
+fn daemons(dir: &Path) -> (impl Fn() -> Ledger, Host) {
+    let host = booted(dir, "one\n");
+    fs::create_dir_all(host.net_device("t")).unwrap();
+    let (of_host, state) = (host.clone(), dir.to_owned());
+    let daemon = move || Ledger::new(of_host.clone(), Purpose::Serve, Some(&state), Trust::default());
+    (daemon, host)
+}
+
+/// The kernel says so before anything is merged.
+#[test]
+fn a_move_before_the_first_tick_gives_nothing_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let (daemon, host) = daemons(dir.path());
+    read(&mut daemon(), "a", &Nic::local("t"), 7, 1000);
+    fs::remove_dir(host.net_device("t")).unwrap();
+    let mut second = daemon();
+    hear(&mut second, &Nic::local("t"), 7, Gone::Moved { ifindex: 9 }, &[]);
+    assert_eq!(read(&mut second, "b", &there("t"), 9, 1200), 0, "nobody knows whose it was");
+    assert_eq!(read(&mut second, "b", &there("t"), 9, 1300), 100);
+}
+
+#[test]
+fn the_next_daemon_knows_what_is_on_its_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let (daemon, _) = daemons(dir.path());
+    let mut first = daemon();
+    read(&mut first, "a", &Nic::local("t"), 7, 1000);
+    leaves(&mut first, &Nic::local("t"), 7, 1000, Gone::Moved { ifindex: 9 });
+    idle(&mut first, 1);
+    let mut second = daemon();
+    idle(&mut second, 1);
+    assert_eq!(read(&mut second, "b", &there("t"), 9, 1200), 200);
+    assert_eq!(read(&mut daemon(), "b", &there("t"), 9, 1300), 300, "and that it has arrived");
+}
+
 const THERE: u64 = 4_026_532_001;
 
 fn there(tap: &str) -> Nic {

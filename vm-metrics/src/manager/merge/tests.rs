@@ -1,3 +1,4 @@
+mod series;
 mod sums;
 
 use super::*;

@@ -1,0 +1,130 @@
+//! Since when series count, and over which devices they go on.
+
+use std::fs;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::host::Host;
+use crate::model::Trust;
+use crate::readers::Purpose;
+
+/// A host on which devices are made and removed, and the directory in which daemons leave their state.
+struct Lab(TempDir, Host);
+
+impl Lab {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::new(dir.path().join("proc"), dir.path().join("sys"));
+        let files =
+            [("sys/kernel/random/boot_id", "one\n"), ("thread-self/ns/net", ""), ("stat", "btime 100\n")];
+        for (file, content) in files {
+            let path = host.proc().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        fs::create_dir_all(host.net_device("lo")).unwrap();
+        Self(dir, host)
+    }
+
+    fn daemon(&self) -> Ledger {
+        Ledger::new(self.1.clone(), Purpose::Serve, Some(self.0.path() as &Path), Trust::default())
+    }
+
+    /// Another one than any before.
+    fn make(&self, tap: &str, number: u32) {
+        let path = self.1.net_device(tap);
+        let _ = fs::rename(&path, self.1.net_device(&format!("old{number}")));
+        fs::create_dir_all(path).unwrap();
+    }
+}
+
+/// One tick of a VM of this name, whose device has sent so much.
+fn tick(ledger: &mut Ledger, name: &str, tap: &str, ifindex: u32, sent: u64) -> VmStats {
+    let mut vms = vm(&[tap]);
+    vms.vms[0].name = name.into();
+    let mut batch = batch(&[(tap, device(ifindex, sent, 0))], &[(tap, ebpf(ifindex, sent, 0))]);
+    batch.processes.insert(7, ProcessReading { start_ticks: Some(500), ..ProcessReading::default() });
+    ledger.know(&vms, &batch);
+    present(&vms, &batch, ledger).remove(0)
+}
+
+fn shown(vm: &VmStats) -> (Option<u64>, Option<u64>) {
+    (vm.nics[0].tx.bytes, vm.nics[0].with_earlier().tx.bytes)
+}
+
+#[test]
+fn a_device_older_than_the_daemon_has_no_beginning() {
+    let lab = Lab::new();
+    lab.make("t", 0);
+    let mut daemon = lab.daemon();
+    tick(&mut daemon, "a", "other", 9, 0);
+    let late = tick(&mut daemon, "a", "t", 3, 1000);
+    assert!(late.nics[0].start_time.is_some() && late.nics[0].since.device.is_none(), "{late:?}");
+    lab.make("t", 1);
+    let vm = tick(&mut daemon, "a", "new", 4, 10);
+    assert!(vm.nics[0].since.device.is_none(), "nobody can tell it from others");
+    lab.make("newer", 2);
+    let vm = tick(&mut daemon, "a", "newer", 5, 10);
+    assert!(vm.nics[0].since.device.is_some() && vm.nics[0].since.ebpf >= vm.nics[0].since.device);
+}
+
+#[test]
+fn a_series_of_another_name_has_no_beginning() {
+    let lab = Lab::new();
+    let mut daemon = lab.daemon();
+    tick(&mut daemon, "a", "other", 9, 0);
+    lab.make("t", 0);
+    let vm = tick(&mut daemon, "a", "t", 3, 10);
+    assert!(vm.since.process.is_some() && vm.since.cpu_wait > vm.since.process);
+    assert!(vm.nics[0].since.device.is_some());
+    for name in ["b", "a"] {
+        let vm = tick(&mut daemon, name, "t", 3, 20);
+        assert_eq!((vm.since, vm.nics[0].since), (VmSince::default(), NicSince::default()), "{name}");
+    }
+}
+
+#[test]
+fn a_device_that_is_renamed_has_no_beginning() {
+    let lab = Lab::new();
+    let mut daemon = lab.daemon();
+    tick(&mut daemon, "a", "other", 9, 0);
+    lab.make("t", 0);
+    assert!(tick(&mut daemon, "a", "t", 3, 10).nics[0].since.device.is_some());
+    fs::rename(lab.1.net_device("t"), lab.1.net_device("u")).unwrap();
+    for _ in 0..2 {
+        let vm = tick(&mut daemon, "a", "u", 3, 20);
+        assert_eq!((vm.nics[0].since, shown(&vm).1), (NicSince::default(), Some(20)));
+    }
+}
+
+#[test]
+fn a_series_goes_on_over_its_devices_and_daemons() {
+    let lab = Lab::new();
+    let mut daemon = lab.daemon();
+    tick(&mut daemon, "a", "other", 9, 0);
+    lab.make("t", 0);
+    let first = tick(&mut daemon, "a", "t", 3, 50);
+    lab.make("t", 1);
+    let second = tick(&mut daemon, "a", "t", 4, 7);
+    assert_eq!((shown(&first), shown(&second)), ((Some(50), Some(50)), (Some(7), Some(57))));
+    assert_eq!(second.nics[0].since.device, first.nics[0].since.device);
+    let next = tick(&mut lab.daemon(), "a", "t", 4, 8);
+    assert_eq!((shown(&next), next.nics[0].since.device), ((Some(8), Some(58)), first.nics[0].since.device));
+    lab.make("t", 2);
+    let unseen = tick(&mut lab.daemon(), "a", "t", 5, 3);
+    assert_eq!((shown(&unseen), unseen.nics[0].since.device), ((Some(3), Some(3)), None), "it begins anew");
+}
+
+#[test]
+fn what_another_vm_counted_is_no_part_of_a_series() {
+    let lab = Lab::new();
+    let mut daemon = lab.daemon();
+    lab.make("t", 0);
+    tick(&mut daemon, "a", "t", 3, 50);
+    let other = vm_named("b", &["t"]);
+    let batch = batch(&[("t", device(3, 70, 0))], &[]);
+    assert_eq!(shown(&present(&other, &batch, &mut daemon)[0]), (Some(20), Some(20)));
+    assert_eq!(shown(&tick(&mut daemon, "a", "t", 3, 75)), (Some(5), Some(55)), "and back");
+}
