@@ -330,6 +330,27 @@ fn who_does_not_know_the_id_leaves_it_to_others() {
     assert!(problems.concat().is_empty());
 }
 
+/// Of a static entry, a pushed VM or a command line.
+#[test]
+fn a_uuid_in_upper_case_joins_the_one_in_lower_case() {
+    let uuid = "6f9c7d5e-3f7d-4d0a-9d39-0f0d3a6b1c55";
+    let upper = vm(&uuid.to_ascii_uppercase(), None);
+    let (vms, problems) = merge_listings(vec![vec![upper], vec![vm(uuid, Some(7))]]);
+    assert_eq!((vms.len(), vms[0].id.as_str(), vms[0].hypervisor_pid), (1, uuid, Some(7)));
+    assert!(problems.concat().is_empty());
+}
+
+/// As a monitor of QEMU knows it, where the process is not scanned.
+#[test]
+fn a_name_is_an_id_for_want_of_another() {
+    let monitor = |pid| InstanceInfo { name: "ubuntu".into(), ..vm("", Some(pid)) };
+    let (vms, _) = merge_tiers(vec![(Tier::Vmm, vec![monitor(7)])]);
+    assert_eq!(vms[0].id, "ubuntu");
+    let scanned = InstanceInfo { name: "ubuntu".into(), ..vm("121", Some(7)) };
+    let (vms, _) = merge_tiers(vec![(Tier::Vmm, vec![monitor(7)]), (Tier::Process, vec![scanned])]);
+    assert_eq!(vms[0].id, "121");
+}
+
 proptest! {
     #[test]
     fn ids_and_processes_are_unique(
