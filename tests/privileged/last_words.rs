@@ -148,9 +148,9 @@ fn a_tap_that_lives_between_two_ticks_is_counted_to_its_end() {
         sent += frames;
         let all = |metrics: &Metrics| packets(metrics).filter(|packets| *packets == f64::from(sent));
         daemon.wait_for(SOON, "the last frame", all).unwrap();
-        let metrics = daemon.metrics().unwrap();
+        // What says how things are now ends with the TAP.
+        let ended = |metrics: &Metrics| by_ebpf(metrics).is_none().then(|| metrics.clone());
+        let metrics = daemon.wait_for(SOON, "the end of the TAP", ended).unwrap();
         assert_eq!(metrics.value("vm_network_tx_bytes_total", &[]), Some(f64::from(sent) * 342.0));
-        // What says how things are now has ended with the TAP.
-        assert_eq!(by_ebpf(&metrics), None);
     }
 }

@@ -132,8 +132,7 @@ impl Serialize for Hypervisor {
 impl PartialSchema for Hypervisor {
     fn schema() -> RefOr<Schema> {
         let text = ObjectBuilder::new().schema_type(Type::String);
-        let known =
-            "What runs a VM: qemu, cloud-hypervisor, firecracker, other, or the file name of its program.";
+        let known = "What runs a VM: qemu, cloud-hypervisor, firecracker, xen, other, or the file name of its program.";
         text.description(Some(known)).into()
     }
 }
