@@ -65,6 +65,11 @@ impl Operators {
             true => Start::Root(directory("/")?),
             false => Start::Cwd { root: directory("/")?, cwd: directory(".")? },
         };
+        self.open_from(start, path)
+    }
+
+    /// The same from another root.
+    pub fn open_from(&self, start: Start, path: &Path) -> io::Result<(OwnedFd, Authors)> {
         let mut way = Way { operators: self, authors: Authors::default(), mount: None };
         let Located { file, directories } = locate(start, path, &mut way)?;
         let stat = fstat(&file)?;

@@ -23,6 +23,7 @@ use self::walk::Start;
 pub use self::workers::{Permit, Workers};
 use super::files;
 use super::proc_scan::{Process, Unread};
+use super::written_file::Operators;
 use crate::host::Host;
 
 /// How long a tick waits for the first paths of users who are not trusted.
@@ -40,13 +41,16 @@ pub struct ProcessPath {
 
 impl Permit {
     /// Reads a file of a process, at most `limit` bytes, and hands the result to `then`, on a thread of its own.
+    ///
+    /// A trusted user's process may also name one that it may not read, if only operators can have written it.
     pub fn read(
-        self,
+        mut self,
         file: ProcessPath,
         limit: u64,
         then: impl FnOnce(io::Result<Vec<u8>>) + Send + 'static,
     ) -> io::Result<()> {
-        self.run("read-path", move || then(file.read(limit)))
+        let operators = self.operators.take();
+        self.run("read-path", move || then(file.read(limit, operators.as_ref())))
     }
 
     /// Connects to a socket at which a process listens, and hands the connection to `then`, on a thread of its own.
@@ -60,9 +64,25 @@ impl Permit {
 }
 
 impl ProcessPath {
-    fn read(&self, limit: u64) -> io::Result<Vec<u8>> {
+    fn read(&self, limit: u64, operators: Option<&Operators>) -> io::Result<Vec<u8>> {
+        // First, for the thread does not get its own rights back.
+        if let Some(file) = operators.and_then(|operators| self.locate_for(operators)) {
+            return files::read_located(file, limit);
+        }
         let (file, _) = self.locate(FileType::RegularFile, Access::Read)?;
         files::read_located(file, limit)
+    }
+
+    /// With the rights of the daemon, a file that nobody but operators can have written.
+    fn locate_for(&self, operators: &Operators) -> Option<OwnedFd> {
+        let process = Process::new(&self.host, self.pid);
+        let start = self.start(&process).ok()?;
+        if process.stat().ok()?.start_ticks != self.start_ticks {
+            return None;
+        }
+        let (file, authors) = operators.open_from(start, &self.path).ok()?;
+        let is_plain = FileType::from_raw_mode(fstat(&file).ok()?.st_mode) == FileType::RegularFile;
+        (is_plain && authors.are_operators().is_ok()).then_some(file)
     }
 
     fn connect(&self) -> io::Result<UnixStream> {
@@ -87,11 +107,7 @@ impl ProcessPath {
     fn locate(&self, wanted: FileType, access: Access) -> io::Result<(OwnedFd, Rights)> {
         let process = Process::new(&self.host, self.pid);
         // These need the daemon's rights, all that follows does without.
-        let start = if self.path.is_absolute() {
-            Start::Root(directory(&process.path("root"))?)
-        } else {
-            Start::Cwd { root: directory(&process.path("root"))?, cwd: directory(&process.path("cwd"))? }
-        };
+        let start = self.start(&process)?;
         let credentials = process.credentials().map_err(unread)?;
         // The process was there before and is there after, so the directories are its own.
         if process.stat().map_err(unread)?.start_ticks != self.start_ticks {
@@ -105,6 +121,14 @@ impl ProcessPath {
         }
         rights.check(&file, &stat, access)?;
         Ok((file, rights))
+    }
+
+    fn start(&self, process: &Process) -> io::Result<Start> {
+        let root = directory(&process.path("root"))?;
+        Ok(match self.path.is_absolute() {
+            true => Start::Root(root),
+            false => Start::Cwd { root, cwd: directory(&process.path("cwd"))? },
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use rustix::process::getuid;
 
 use super::super::proc_scan::fixture::{Fake, Fixture};
 use super::*;
+use crate::model::Trust;
 
 const PID: u32 = 7;
 
@@ -54,8 +55,11 @@ impl Jail {
 }
 
 fn read(file: ProcessPath) -> io::Result<String> {
+    read_with(Workers::default().try_permit(None).unwrap(), file)
+}
+
+fn read_with(permit: Permit, file: ProcessPath) -> io::Result<String> {
     let (sender, content) = mpsc::channel();
-    let permit = Workers::default().try_permit(None).unwrap();
     permit.read(file, 100, move |content| sender.send(content).unwrap()).unwrap();
     content.recv().unwrap().map(|content| String::from_utf8(content).unwrap())
 }
@@ -156,6 +160,24 @@ fn a_file_needs_the_rights_of_the_process() {
     assert_eq!(jail.read("/home/vm/file"), None, "another's directory");
     assert_eq!(jail.read("file"), Some("inside".to_owned()), "it is in there already");
     assert_eq!(jail.read("../vm/file"), None, "the way back is shut");
+}
+
+/// QEMU of Incus and LXD gives up root's rights once it has read a file that only root may read.
+#[test]
+fn a_trusted_process_names_files_of_operators() {
+    let user = me() + 1000;
+    let jail = Jail::of(user);
+    let read = |trust: Trust, directory: u32, file: u32| {
+        jail.chmod("home/vm", directory);
+        jail.chmod("home/vm/file", file);
+        let permit = Workers::new(trust).try_permit(Some(user)).unwrap();
+        read_with(permit, jail.named("/home/vm/file")).ok()
+    };
+    let trusted = || Trust::only([user]);
+    assert_eq!(read(Trust::default(), 0o700, 0o600), None, "a stranger's word opens nothing");
+    assert_eq!(read(trusted(), 0o700, 0o600), Some("inside".to_owned()));
+    assert_eq!(read(trusted(), 0o707, 0o600), None, "others can replace it");
+    assert_eq!(read(trusted(), 0o700, 0o602), None, "others can write it");
 }
 
 #[test]

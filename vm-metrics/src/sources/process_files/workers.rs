@@ -12,6 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::super::written_file::Operators;
 use crate::model::Trust;
 
+/// The user id of root.
+const ROOT: u32 = 0;
+
 /// Of one user who is not trusted.
 const PER_USER: usize = 4;
 
@@ -22,6 +25,7 @@ const IN_ALL: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Workers {
     trust: Trust,
+    operators: Operators,
     trusted: Arc<Semaphore>,
     others: Arc<Semaphore>,
     users: Arc<Mutex<HashMap<Option<u32>, Arc<Semaphore>>>>,
@@ -30,6 +34,8 @@ pub struct Workers {
 /// That one thread may run.
 #[derive(Debug)]
 pub struct Permit {
+    /// Where the thread works for a trusted user who is not root: a process of root may read all files anyway.
+    pub(super) operators: Option<Operators>,
     _of_all: OwnedSemaphorePermit,
     _of_user: Option<OwnedSemaphorePermit>,
 }
@@ -43,7 +49,8 @@ impl Default for Workers {
 impl Workers {
     pub fn new(trust: Trust) -> Self {
         let all = || Arc::new(Semaphore::new(IN_ALL));
-        Self { trust, trusted: all(), others: all(), users: Arc::default() }
+        let operators = Operators::new(trust.clone());
+        Self { trust, operators, trusted: all(), others: all(), users: Arc::default() }
     }
 
     pub fn trusts(&self, uid: Option<u32>) -> bool {
@@ -52,7 +59,7 @@ impl Workers {
 
     /// The users who may write down VMs of anybody.
     pub fn operators(&self) -> Operators {
-        Operators::new(self.trust.clone())
+        self.operators.clone()
     }
 
     /// `None` where so many threads run already.
@@ -61,7 +68,7 @@ impl Workers {
             Some(user) => Some(user.try_acquire_owned().ok()?),
             None => None,
         };
-        Some(Permit { _of_all: self.all(uid).try_acquire_owned().ok()?, _of_user: of_user })
+        Some(self.of(uid, self.all(uid).try_acquire_owned().ok()?, of_user))
     }
 
     /// Waits until one more thread may run.
@@ -71,7 +78,17 @@ impl Workers {
             None => None,
         };
         let of_all = self.all(uid).acquire_owned().await.map_err(io::Error::other)?;
-        Ok(Permit { _of_all: of_all, _of_user: of_user })
+        Ok(self.of(uid, of_all, of_user))
+    }
+
+    fn of(
+        &self,
+        uid: Option<u32>,
+        of_all: OwnedSemaphorePermit,
+        of_user: Option<OwnedSemaphorePermit>,
+    ) -> Permit {
+        let operators = (self.trusts(uid) && uid != Some(ROOT)).then(|| self.operators());
+        Permit { operators, _of_all: of_all, _of_user: of_user }
     }
 
     fn all(&self, uid: Option<u32>) -> Arc<Semaphore> {
