@@ -55,6 +55,9 @@ const COMMON_DIRECTORIES: &[&str] = &[
     "vms",
 ];
 
+/// Directories within that of a VM: a jail has its socket in `root/run`.
+const INNER_DIRECTORIES: &[&str] = &["run", "root"];
+
 /// What a socket's name has around the VM's.
 const PREFIXES: &[&str] = &["fc-", "firecracker-"];
 const ENDINGS: &[&str] = &["-socket", "-sock", "-event-monitor-fifo"];
@@ -164,7 +167,10 @@ fn socket_name(path: &str) -> Option<String> {
         let name = PREFIXES.iter().find_map(|prefix| stem.strip_prefix(prefix)).unwrap_or(stem);
         return (!name.is_empty()).then(|| uuid::canonical(name));
     }
-    let directory = path.parent()?;
+    let mut directory = path.parent()?;
+    for inner in INNER_DIRECTORIES {
+        directory = directory.parent().filter(|_| directory.ends_with(inner)).unwrap_or(directory);
+    }
     let Some(Component::Normal(name)) = directory.components().next_back() else { return None };
     let name = name.to_string_lossy();
     let is_users = directory.parent().is_some_and(|parent| parent.ends_with("run/user"));
