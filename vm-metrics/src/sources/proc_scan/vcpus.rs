@@ -1,5 +1,7 @@
 //! How many vCPUs a VM has, by its command line and by KVM. Pure.
 
+use super::super::bounded::MAX_VCPUS;
+
 /// vCPUs of one VM.
 #[derive(Debug, Default)]
 pub struct Vcpus {
@@ -11,10 +13,11 @@ pub struct Vcpus {
 }
 
 impl Vcpus {
-    /// Where vCPUs can be plugged in, KVM knows how many there are. Without KVM they are those of the start; where nobody
-    /// may look they are not known.
+    /// Where vCPUs can be plugged in, or the command line does not say, KVM knows how many there are. Without KVM they are
+    /// those of the start; where nobody may look they are not known.
     pub fn now(&self) -> Option<u32> {
-        let Some(most) = self.most else { return self.at_start };
+        let by_kvm = || self.by_kvm.filter(|count| (1..=MAX_VCPUS).contains(count));
+        let Some(most) = self.most else { return self.at_start.or_else(by_kvm) };
         match self.by_kvm {
             Some(0) => self.at_start,
             by_kvm => by_kvm.filter(|count| *count <= most),
@@ -30,6 +33,9 @@ mod tests {
     fn what_nobody_may_look_at_is_unknown() {
         let now = |most, by_kvm| Vcpus { at_start: Some(1), most, by_kvm }.now();
         assert_eq!([now(None, None), now(None, Some(3))], [Some(1); 2]);
+        let unsaid = |by_kvm| Vcpus { at_start: None, most: None, by_kvm }.now();
+        assert_eq!([unsaid(Some(3)), unsaid(Some(0)), unsaid(None)], [Some(3), None, None]);
+        assert_eq!(unsaid(Some(MAX_VCPUS + 1)), None, "no VM has so many");
         assert_eq!(now(Some(4), None), None);
         assert_eq!(now(Some(4), Some(0)), Some(1));
         assert_eq!(now(Some(4), Some(4)), Some(4));
