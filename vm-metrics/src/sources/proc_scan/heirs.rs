@@ -166,7 +166,7 @@ impl ProcScan {
         }
     }
 
-    fn is_held_by_a_vm(&self, nics: &[Nic]) -> bool {
+    pub fn is_held_by_a_vm(&self, nics: &[Nic]) -> bool {
         let holds = |seen: &Seen| match &seen.what {
             What::Vm(vm) => vm.info.nics.iter().any(|nic| nics.contains(nic)),
             What::NoVm | What::Unreadable(_) => false,
@@ -175,7 +175,7 @@ impl ProcScan {
     }
 
     /// The processes that have come from this one, as far as their beginnings were seen.
-    fn descendants(&self, pid: u32) -> Vec<u32> {
+    pub fn descendants(&self, pid: u32) -> Vec<u32> {
         let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
         for (child, seen) in &self.seen {
             if let Some(parent) = seen.parent {

@@ -246,6 +246,7 @@ impl ProcScan {
                 self.pass_on(pid, vm, &observer);
             }
         }
+        self.take_from_children(&moment, &observer);
         self.search(&observer);
         self.give_way();
         self.look_at_shared_nics(&observer, &mut findings);

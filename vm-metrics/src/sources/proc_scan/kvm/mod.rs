@@ -4,6 +4,7 @@
 //! however many VMs of KVM it holds.
 
 mod activity;
+mod children;
 mod held;
 mod identity;
 mod pace;

@@ -19,13 +19,13 @@ const CROSVM: Fake = Fake {
 
 impl Fixture {
     /// On a kernel with KVM.
-    fn of_kvm(processes: &[Fake]) -> Self {
+    pub fn of_kvm(processes: &[Fake]) -> Self {
         let fixture = Self::with(processes);
         fs::create_dir_all(fixture.host().kvm()).unwrap();
         fixture
     }
 
-    fn holds_vm(&self, pid: u32, vcpus: u32) {
+    pub fn holds_vm(&self, pid: u32, vcpus: u32) {
         self.descriptor(pid, 3, "/dev/kvm", None);
         self.descriptor(pid, 4, "anon_inode:kvm-vm", None);
         for vcpu in 0..vcpus {
@@ -40,7 +40,7 @@ impl Fixture {
         fs::write(thread.join("syscall"), call).unwrap();
     }
 
-    fn runs_vm(&self, pid: u32, vcpus: u32) {
+    pub fn runs_vm(&self, pid: u32, vcpus: u32) {
         self.holds_vm(pid, vcpus);
         self.thread(pid, &in_vcpu());
     }

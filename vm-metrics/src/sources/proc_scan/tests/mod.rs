@@ -1,5 +1,6 @@
 //! Scans of a fixture host: a directory with the files and links of `/proc` and `/sys/class/net`.
 
+mod children;
 pub mod fixture;
 mod heirs;
 mod identity;

@@ -1,0 +1,61 @@
+//! The TAPs of VMMs whose devices are processes of their own, as crosvm's are in its sandbox.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::super::inspect::Vm;
+use super::super::observer::Observer;
+use super::super::{Moment, ProcScan, What};
+use crate::model::Hypervisor;
+
+impl ProcScan {
+    /// Gives a VM of KVM the devices that processes of the same program hold which have come from its own.
+    ///
+    /// A process that has to do with KVM may be a VM itself. What a VM holds stays with that.
+    pub fn take_from_children(&mut self, moment: &Moment, observer: &Arc<Observer>) {
+        let is_due = |first| moment.full_scan || moment.devices_changed || first == moment.now;
+        let vms: Vec<_> = self
+            .seen
+            .iter()
+            .filter(|(_, seen)| is_due(seen.first) && seen.vm().is_some_and(is_program))
+            .map(|(pid, seen)| (*pid, seen.uid))
+            .collect();
+        for (pid, uid) in vms {
+            let is_trusted = self.trust.is_trusted(uid);
+            if !is_trusted && !self.looks.is_roomy(uid) {
+                continue;
+            }
+            let began = Instant::now();
+            self.take_from(pid, observer);
+            if !is_trusted {
+                self.looks.used(uid, began.elapsed());
+            }
+        }
+    }
+
+    fn take_from(&mut self, pid: u32, observer: &Arc<Observer>) {
+        let is_no_vm = |child: &u32| {
+            let seen = self.seen.get(child);
+            seen.is_some_and(|seen| matches!(seen.what, What::NoVm) && !seen.kvm.holds())
+        };
+        let children = self.descendants(pid).into_iter().filter(is_no_vm).collect();
+        for (child, holder) in self.holders(children, observer) {
+            let free: Vec<_> = holder
+                .info
+                .nics
+                .iter()
+                .filter(|nic| !self.is_held_by_a_vm(&[(*nic).clone()]))
+                .cloned()
+                .collect();
+            let Some(What::Vm(vm)) = self.seen.get_mut(&pid).map(|seen| &mut seen.what) else { return };
+            if !free.is_empty() && vm.program == holder.program {
+                vm.heirs.push(child);
+                vm.info.nics.extend(free);
+            }
+        }
+    }
+}
+
+fn is_program(vm: &Vm) -> bool {
+    vm.is_listed && matches!(vm.info.hypervisor, Hypervisor::Program(_))
+}

@@ -1,0 +1,75 @@
+//! A VMM whose devices are processes of their own, as crosvm's are in its sandbox.
+
+use super::*;
+
+const CROSVM: Fake = Fake {
+    pid: 100,
+    exe: "/opt/crosvm",
+    args: "crosvm run",
+    start: 5000,
+    state: 'S',
+    ppid: 1,
+    session: 0,
+    uid: 0,
+    taps: &[],
+};
+
+const DEVICE: Fake = Fake { pid: 101, ppid: 100, start: 5001, taps: &[(9, "tap0")], ..CROSVM };
+
+/// The TAPs of each VM.
+fn taps(scan: &mut ProcScan, now: Duration) -> Vec<(String, Vec<String>)> {
+    let taps = |vm: &InstanceInfo| vm.nics.iter().map(|nic| nic.tap.clone()).collect();
+    list(scan, now).iter().map(|vm| (vm.id.clone(), taps(vm))).collect()
+}
+
+fn with(taps: &[&str]) -> Vec<(String, Vec<String>)> {
+    vec![("crosvm-100".to_owned(), taps.iter().map(ToString::to_string).collect())]
+}
+
+#[test]
+fn a_device_process_holds_its_vms_tap() {
+    let fixture = Fixture::of_kvm(&[CROSVM, DEVICE]);
+    fixture.runs_vm(100, 1);
+    let mut scan = fixture.scan();
+    for second in [0, 1, 2, 40, 80] {
+        assert_eq!(taps(&mut scan, second * TICK), with(&["tap0"]), "{second}");
+    }
+    // Its VMM opens something else.
+    fixture.descriptor(100, 30, "/dev/null", None);
+    assert_eq!(taps(&mut scan, 81 * TICK), with(&["tap0"]));
+    fixture.end(101);
+    assert_eq!(taps(&mut scan, 120 * TICK), with(&[]));
+}
+
+#[test]
+fn a_device_process_that_starts_later_is_found() {
+    let fixture = Fixture::of_kvm(&[CROSVM]);
+    fixture.runs_vm(100, 1);
+    let mut scan = fixture.scan();
+    assert_eq!(taps(&mut scan, START), with(&[]));
+    fixture.put(&DEVICE);
+    fixture.add_device("tap0");
+    let found = (1..60).find(|second| taps(&mut scan, *second * TICK) == with(&["tap0"]));
+    assert!(found.is_some_and(|second| second <= 31), "{found:?}");
+}
+
+#[test]
+fn a_tap_of_another_vm_is_not_taken() {
+    let other = Fake { exe: "/usr/bin/pasta", args: "pasta", ..DEVICE };
+    let sibling = Fake { ppid: 1, ..DEVICE };
+    for (holder, why) in [(other, "another program"), (sibling, "not from the VM")] {
+        let fixture = Fixture::of_kvm(&[CROSVM, holder]);
+        fixture.runs_vm(100, 1);
+        assert_eq!(taps(&mut fixture.scan(), START), with(&[]), "{why}");
+    }
+    // It is about to be a VM itself.
+    let fixture = Fixture::of_kvm(&[CROSVM, DEVICE]);
+    fixture.runs_vm(100, 1);
+    fixture.descriptor(101, 3, "/dev/kvm", None);
+    let mut scan = fixture.scan();
+    assert_eq!(taps(&mut scan, START), with(&[]));
+    fixture.runs_vm(101, 1);
+    let vms = (1..10).map(|second| taps(&mut scan, second * TICK)).last().unwrap();
+    assert_eq!(vms[1], ("crosvm-101".to_owned(), vec!["tap0".to_owned()]));
+    assert_eq!(vms[..1], with(&[]));
+}
