@@ -18,13 +18,14 @@ use self::row::{Cells, Row, Rows};
 const FIRST_PID: u32 = 1001;
 
 /// The rows of all families.
-const FAMILIES: &[&str] = &[CLOUD_HYPERVISOR, DESKTOP, FIRECRACKER, INCUS, KATA, LIBVIRT, PROXMOX, QEMU];
+const FAMILIES: &[&str] = &[CLOUD_HYPERVISOR, DESKTOP, FIRECRACKER, INCUS, KATA, KVM, LIBVIRT, PROXMOX, QEMU];
 
 const CLOUD_HYPERVISOR: &str = include_str!("cloud_hypervisor.toml");
 const DESKTOP: &str = include_str!("desktop.toml");
 const FIRECRACKER: &str = include_str!("firecracker.toml");
 const INCUS: &str = include_str!("incus.toml");
 const KATA: &str = include_str!("kata.toml");
+const KVM: &str = include_str!("kvm.toml");
 const LIBVIRT: &str = include_str!("libvirt.toml");
 const PROXMOX: &str = include_str!("proxmox.toml");
 const QEMU: &str = include_str!("qemu.toml");
@@ -101,4 +102,9 @@ fn cloud_hypervisor() {
 #[test]
 fn firecracker() {
     check(FIRECRACKER);
+}
+
+#[test]
+fn any_kvm_program() {
+    check(KVM);
 }
