@@ -31,8 +31,10 @@ impl Suite {
 
     fn integration(name: &str) -> Self {
         let needs = match name {
-            // Its `tc` shows what is attached.
-            "privileged" => Needs { root: true, packages: &["iproute2"], ..Needs::default() },
+            // Its `tc` shows what is attached. Most of the time its tests wait for ticks.
+            "privileged" => {
+                Needs { root: true, packages: &["iproute2"], threads: NonZeroU8::new(4), ..Needs::default() }
+            }
             "processes" | "prometheus" | "taps" => Needs { root: true, ..Needs::default() },
             // A guest takes a core while it boots.
             "guest" | "vm" => Needs {
