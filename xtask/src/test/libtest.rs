@@ -47,13 +47,6 @@ impl Outcome {
         Self { suite: suite.to_owned(), skips: vec![skip], ..Self::default() }
     }
 
-    /// Of a suite that was not run by cargo.
-    pub fn of(suite: &str, passed: usize, failures: &[&str], took: Duration) -> Self {
-        let failure = (!failures.is_empty()).then(|| failures.join(", "));
-        let suite = suite.to_owned();
-        Self { suite, passed, failed: failures.len(), failure, took, ..Self::default() }
-    }
-
     fn count(&mut self, counts: &Counts) {
         self.passed += counts.passed;
         self.failed += counts.failed;

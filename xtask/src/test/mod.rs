@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that this machine can test, and at the end what was skipped and why.
+//! `cargo xtask test`: everything that this machine can test on its own kernel, and at the end what was skipped and why.
 //!
 //! A suite that cannot run here is skipped as a whole. A single test that finds that it cannot run appends a line
 //! `name<TAB>reason` to the file named by the environment variable `VM_METRICS_SKIP_LOG`, and returns. With `CI=true`
@@ -16,7 +16,7 @@ use vm_metrics_testkit::packages::ensure_debian;
 
 use self::libtest::{Outcome, Skip};
 use self::suites::Suite;
-use crate::{tools, vm, workspace::Workspace};
+use crate::{tools, workspace::Workspace};
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -39,24 +39,8 @@ pub fn test(workspace: &Workspace, options: &Options) -> Result<()> {
             Err(reason) => Outcome::skipped(&suite.name, &reason),
         });
     }
-    outcomes.push(other_kernel(workspace, is_root, options.quick)?);
     let skips_are_failures = env::var_os("CI").is_some_and(|value| value == "true");
     report(&outcomes, skips_are_failures, start.elapsed())
-}
-
-/// The oldest kernel that is still in wide use and has another way to attach. That it lacks some things is no skip: the
-/// table says so.
-fn other_kernel(workspace: &Workspace, is_root: bool, quick: bool) -> Result<Outcome> {
-    const VERSION: &str = "6.1";
-    let suite = format!("kernel {VERSION}");
-    if let Some(reason) = Suite::in_guests(&suite).reason_to_skip(is_root, quick) {
-        return Ok(Outcome::skipped(&suite, reason));
-    }
-    eprintln!("xtask: suite {suite}");
-    let start = Instant::now();
-    let column = vm::kernel_suite(workspace, VERSION)?;
-    let passed = column.count(|verdict| !verdict.is_failure() && !verdict.is_unsupported());
-    Ok(Outcome::of(&suite, passed, &column.failures(), start.elapsed()))
 }
 
 /// Installs what the suite needs; or tells why it cannot run.

@@ -57,11 +57,6 @@ impl Suite {
         Self { needs, ..Self::new(name, &["--test", name]) }
     }
 
-    /// Not run by cargo.
-    pub fn in_guests(name: &str) -> Self {
-        Self { needs: Needs { root: true, minutes: true, ..Needs::default() }, ..Self::new(name, &[]) }
-    }
-
     pub fn reason_to_skip(&self, is_root: bool, quick: bool) -> Option<&'static str> {
         if self.needs.root && !is_root {
             return Some("needs root");

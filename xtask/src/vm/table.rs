@@ -45,10 +45,6 @@ impl Verdict {
         matches!(self, Self::Failed(_))
     }
 
-    pub fn is_unsupported(&self) -> bool {
-        matches!(self, Self::Unsupported(_))
-    }
-
     fn word(&self) -> &'static str {
         match self {
             Self::Passed | Self::PassedInPart(_) => "pass",
@@ -74,10 +70,6 @@ impl fmt::Display for Verdict {
 }
 
 impl Column {
-    pub fn count(&self, is: impl Fn(&Verdict) -> bool) -> usize {
-        self.results.iter().filter(|(_, verdict)| is(verdict)).count()
-    }
-
     /// Names of tests.
     pub fn failures(&self) -> Vec<&str> {
         let failed = self.results.iter().filter(|(_, verdict)| verdict.is_failure());
