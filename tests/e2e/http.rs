@@ -8,7 +8,7 @@ use protobuf::Message;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use vm_metrics_testkit::daemon::Daemon;
-use vm_metrics_testkit::wait::SOON;
+use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use crate::fixture::Fixture;
 
@@ -74,6 +74,17 @@ fn both_signals_end_it_with_zero() {
         // A second SIGTERM changes nothing.
         assert_eq!(daemon.terminate().unwrap().code(), Some(0), "{signal:?}: {}", daemon.log());
     }
+}
+
+#[test]
+fn a_hangup_does_not_end_it() {
+    let mut daemon = Fixture::new("mixed").serve();
+    kill_process(Pid::from_raw(daemon.pid().cast_signed()).unwrap(), Signal::HUP).unwrap();
+    let said =
+        || Ok(daemon.log().contains("SIGHUP: the configuration is read at the start only").then_some(()));
+    wait_until(SOON, "a line about SIGHUP", said).unwrap();
+    assert_eq!(daemon.get("/-/healthy", None).unwrap().status, 200);
+    assert_eq!(daemon.terminate().unwrap().code(), Some(0));
 }
 
 #[test]

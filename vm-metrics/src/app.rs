@@ -1,14 +1,12 @@
 //! The wiring, and the only file that knows every room: config → sources and readers → manager → exporters → HTTP.
 
 use std::future::pending;
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use thiserror::Error;
 use tokio::net::UnixListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -20,6 +18,7 @@ use crate::http::{self, Site};
 use crate::limits;
 use crate::manager::{Manager, ManagerError, TickThread, Ticker};
 use crate::readers::{self, Configured, Purpose, Watch, Watching};
+use crate::signals::Signals;
 use crate::sources::push::Inbox;
 use crate::sources::{self, SourceContext, Sources};
 
@@ -244,25 +243,6 @@ async fn ended(server: JoinHandle<()>, mut ticker: Ticker, exporters: Running) -
     ticked.map_err(|_| {
         anyhow!("the last tick does not end: left without it, programs may still be on the TAPs")
     })
-}
-
-/// SIGINT and SIGTERM, from when this is made.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-        }
-    }
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ mod own_dir;
 mod patient;
 mod procfs;
 pub mod readers;
+mod signals;
 pub mod sources;
 
 pub use app::StartError;
