@@ -70,7 +70,8 @@ fn a_real_firecracker_says_over_its_api_what_it_was_given() {
 
     firecracker.signal(Signal::STOP).unwrap();
     let vm = look.vm(firecracker.pid()).unwrap();
-    assert_eq!((allocated(&vm), taps(&vm)), ((None, None), vec![("vmfc0", None)]), "it hangs");
+    let by_kvm = (Some(2), None);
+    assert_eq!((allocated(&vm), taps(&vm)), (by_kvm, vec![("vmfc0", None)]), "it hangs");
     let health = look.health("firecracker");
     assert!(health.contains("degraded") && health.contains("no answer within 200 ms"), "{health}");
     let pid = firecracker.pid();
@@ -97,7 +98,8 @@ fn a_real_firecracker_in_a_jail_is_asked_in_its_chroot_and_known_by_its_pid_file
     firecracker.configure(1, 96, "vmfc1").unwrap();
     firecracker.start_guest().unwrap();
     let look = Look::with(NO_EBPF);
-    let vm = look.vm(firecracker.pid()).unwrap();
+    // On a busy machine an ordinary user's process may be read in a later look.
+    let vm = wait_until(SOON, "the VM", || Ok(look.vm(firecracker.pid()))).unwrap();
     assert_eq!((&vm["instance_id"], &vm["hypervisor"]), (&"jailed-1".into(), &"firecracker".into()));
     assert_eq!((allocated(&vm), taps(&vm)), ((Some(1), Some(96 * MIB)), vec![("vmfc1", Some(inode))]));
     assert_eq!(vm["vcpus"].as_array().unwrap().len(), 1);
