@@ -69,6 +69,10 @@ pub(super) const PC: &[&str] = &[
     "-smp 1,sockets=2,cores=2,maxcpus=4 -cpu kvm64 -device kvm64-x86_64-cpu,id=cpu2,socket-id=0,core-id=1,thread-id=0",
     "-name plugged,debug-threads=on -smp 1,sockets=4,maxcpus=4 -device qemu64-x86_64-cpu,socket-id=1,core-id=0,thread-id=0 -device driver=qemu64-x86_64-cpu,socket-id=3,core-id=0,thread-id=0",
     r#"-smp 1,sockets=2,maxcpus=2 -device {"driver":"qemu64-x86_64-cpu","id":"c","socket-id":1,"core-id":0,"thread-id":0}"#,
+    // Values that look like options.
+    "-smp 2 -L -version -m 64",
+    "-m 64 -L -m -smp 2",
+    "-smp 2 -L -daemonize --L -smp",
     // Files.
     "-readconfig {dir}/incus.cfg",
     "-readconfig {dir}/incus.cfg -m 64 -smp 3",

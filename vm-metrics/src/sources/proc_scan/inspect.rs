@@ -51,11 +51,13 @@ pub struct Vm {
     /// What the command line leaves to a file.
     config_file: Option<Arc<ConfigFile>>,
     is_configured: bool,
+    line_problem: Option<SourceError>,
     config_problem: Option<SourceError>,
     nics_problem: Option<SourceError>,
     /// Whether it holds NICs that are left out.
     has_lost_nics: bool,
     too_many_nics: Option<SourceError>,
+    vcpus_problem: Option<SourceError>,
     vcpus: Vcpus,
     /// How many descriptors the process had when its NICs were read.
     descriptors: Option<u64>,
@@ -83,6 +85,9 @@ pub fn inspect_as(
     // Without arguments it is about to end.
     if stat.is_dead() || argv.is_empty() || is_fork(process, &stat, hypervisor, &argv) {
         return Ok(None);
+    }
+    if cmdline::is_too_long(&argv) {
+        return Vm::of_long_line(process, observer, hypervisor, &stat).map(Some);
     }
     let Some(mut args) = cmdline::parse(hypervisor, program, &argv) else {
         return Ok(None);
@@ -121,10 +126,12 @@ impl Vm {
             named_uncounted: Vec::new(),
             config_file: None,
             is_configured: false,
+            line_problem: None,
             config_problem: None,
             nics_problem: None,
             has_lost_nics: false,
             too_many_nics: None,
+            vcpus_problem: None,
             vcpus: at_start(&info),
             descriptors: None,
             info,
@@ -139,6 +146,25 @@ impl Vm {
         }
         let info = info(process.pid, Hypervisor::Other, &VmArgs::default());
         let mut vm = Self { is_holder: true, ..Self::new(process, info, stat.start_ticks) };
+        vm.take_nics(process.pid, observer, HeldNics::read(process, observer)?);
+        Ok(vm)
+    }
+
+    /// A VM of which the command line says nothing, for it is too long to be parsed.
+    fn of_long_line(
+        process: &Process,
+        observer: &Observer,
+        hypervisor: Hypervisor,
+        stat: &Stat,
+    ) -> Result<Self, Unread> {
+        let problem = format!(
+            "its command line has more than {} words or {} bytes: its name and sizes are not taken from there",
+            cmdline::MAX_WORDS,
+            cmdline::MAX_BYTES,
+        );
+        let info = info(process.pid, hypervisor, &VmArgs::default());
+        let line_problem = Some(SourceError::Process { pid: process.pid, problem });
+        let mut vm = Self { line_problem, ..Self::new(process, info, stat.start_ticks) };
         vm.take_nics(process.pid, observer, HeldNics::read(process, observer)?);
         Ok(vm)
     }
@@ -186,7 +212,7 @@ impl Vm {
             Ok(args) if !self.is_configured => {
                 self.is_configured = true;
                 self.vcpus = Vcpus { at_start: args.vcpus, most: args.max_vcpus, ..self.vcpus };
-                self.info.allocated_vcpus = self.vcpus.now();
+                self.count_vcpus(process.pid);
                 self.info.max_vcpus = self.vcpus.most;
                 self.info.allocated_memory_bytes = args.memory_bytes;
                 self.named_nics = named_nics(args.taps.clone());
@@ -209,7 +235,8 @@ impl Vm {
     }
 
     pub fn problems(&self) -> impl Iterator<Item = &SourceError> {
-        self.config_problem.iter().chain(&self.nics_problem).chain(&self.too_many_nics)
+        let lines = self.line_problem.iter().chain(&self.config_problem);
+        lines.chain(&self.nics_problem).chain(&self.too_many_nics).chain(&self.vcpus_problem)
     }
 }
 
@@ -224,7 +251,9 @@ fn is_fork(process: &Process, stat: &Stat, hypervisor: Hypervisor, argv: &[Strin
     let same_program = |parent: &Process| {
         parent.executable().is_ok_and(|name| name.as_deref().and_then(self::hypervisor) == Some(hypervisor))
     };
-    same_program(&parent) && parent.argv().is_ok_and(|parent| parent == argv)
+    // A copy that has started the real program is no VM, and must not hide one.
+    let same_file = Program::of(&parent) == Program::of(process);
+    same_file && same_program(&parent) && parent.argv().is_ok_and(|parent| parent == argv)
 }
 
 /// `qemu -daemonize` goes on in a grandchild, in a new session whose leader, the child, has left at once. The

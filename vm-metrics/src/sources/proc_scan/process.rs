@@ -13,8 +13,8 @@ use crate::procfs::{Credentials, Stat, parse_credentials, parse_stat};
 
 /// A line of some 50 numbers.
 const STAT_LIMIT: u64 = 4 << 10;
-/// The kernel's usual limit for all arguments together. A process may have raised its own: then the first of them count.
-const CMDLINE_LIMIT: u64 = 2 << 20;
+/// So much that a command line shows that it is too long.
+const CMDLINE_LIMIT: u64 = cmdline::MAX_BYTES as u64 + 1;
 /// 15 bytes and a newline; threads of the kernel have some more.
 const COMM_LIMIT: u64 = 256;
 /// Longer only with thousands of groups. Those beyond the limit give the daemon no rights.

@@ -12,6 +12,7 @@ use super::observer::{HeldNics, Observer, QuickFacts, Wanted};
 use super::process::{Process, Unread};
 use super::program::Program;
 use super::{Findings, Moment, ProcScan, Seen, What};
+use crate::model::Hypervisor;
 use crate::patient::Job;
 
 /// Looks at processes of strangers between two looks at the time that they have used.
@@ -134,7 +135,9 @@ impl ProcScan {
             Err(Unread::Failed(error)) => findings.problems.push(error),
         }
         // Any other program is part of a VM only as long as it holds a device of it.
-        let is_other = program.is_some_and(|program| !program.is_hypervisor()) && !vm.runs_by_kvm();
+        let by_kvm = matches!(vm.info.hypervisor, Hypervisor::Program(_));
+        let is_other =
+            (by_kvm || program.is_some_and(|program| !program.is_hypervisor())) && !vm.runs_by_kvm();
         if vm.is_listed && is_other && vm.info.nics.is_empty() {
             findings.ended.push((pid, seen));
             return Some(next);

@@ -14,14 +14,25 @@ pub struct Vcpus {
 
 impl Vcpus {
     /// Where vCPUs can be plugged in, or the command line does not say, KVM knows how many there are. Without KVM they are
-    /// those of the start; where nobody may look they are not known.
+    /// those of the start; where nobody may look they are not known. Nor are they where KVM has too many.
     pub fn now(&self) -> Option<u32> {
+        if self.excess().is_some() {
+            return None;
+        }
         let by_kvm = || self.by_kvm.filter(|count| (1..=MAX_VCPUS).contains(count));
-        let Some(most) = self.most else { return self.at_start.or_else(by_kvm) };
+        if self.most.is_none() {
+            return self.at_start.or_else(by_kvm);
+        }
         match self.by_kvm {
             Some(0) => self.at_start,
-            by_kvm => by_kvm.filter(|count| *count <= most),
+            by_kvm => by_kvm,
         }
+    }
+
+    /// The vCPUs of KVM, where they are more than those that there may be, and these.
+    pub fn excess(&self) -> Option<(u32, u32)> {
+        let (by_kvm, most) = (self.by_kvm?, self.most.or(self.at_start)?);
+        (by_kvm > most).then_some((by_kvm, most))
     }
 }
 
@@ -32,7 +43,8 @@ mod tests {
     #[test]
     fn what_nobody_may_look_at_is_unknown() {
         let now = |most, by_kvm| Vcpus { at_start: Some(1), most, by_kvm }.now();
-        assert_eq!([now(None, None), now(None, Some(3))], [Some(1); 2]);
+        assert_eq!([now(None, None), now(None, Some(0)), now(None, Some(1))], [Some(1); 3]);
+        assert_eq!(now(None, Some(3)), None, "KVM has more than the command line says");
         let unsaid = |by_kvm| Vcpus { at_start: None, most: None, by_kvm }.now();
         assert_eq!([unsaid(Some(3)), unsaid(Some(0)), unsaid(None)], [Some(3), None, None]);
         assert_eq!(unsaid(Some(MAX_VCPUS + 1)), None, "no VM has so many");

@@ -96,13 +96,23 @@ pub fn parse(hypervisor: Hypervisor, program: &str, argv: &[String]) -> Option<V
     }
 }
 
-/// The arguments in `/proc/<pid>/cmdline`, where a NUL ends each.
+/// Managers write some hundreds of words in some tens of KiB. A longer command line is not parsed.
+pub const MAX_WORDS: usize = 4096;
+pub const MAX_BYTES: usize = 256 << 10;
+
+/// Whether it is longer than one that is parsed.
+pub fn is_too_long(argv: &[String]) -> bool {
+    argv.len() > MAX_WORDS || argv.iter().map(|word| word.len() + 1).sum::<usize>() > MAX_BYTES
+}
+
+/// The arguments in `/proc/<pid>/cmdline`, where a NUL ends each. Of too many, the first and one more.
 pub fn split(content: &[u8]) -> Vec<String> {
     let content = content.strip_suffix(b"\0").unwrap_or(content);
     if content.is_empty() {
         return Vec::new();
     }
-    content.split(|byte| *byte == 0).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
+    let words = content.split(|byte| *byte == 0).take(MAX_WORDS + 1);
+    words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Who a VM of QEMU is, by its options.
 
+use std::collections::HashSet;
+
 use super::identity::Identity;
 use super::qemu_options::pairs;
 use crate::sources::uuid;
@@ -7,7 +9,7 @@ use crate::sources::uuid;
 pub fn identity(options: &[(&str, &str)]) -> Identity {
     let mut identity = Identity::default();
     let mut chardevs = Vec::new();
-    let mut monitors = Vec::new();
+    let mut monitors = HashSet::new();
     for (option, value) in options {
         match *option {
             // Both set the same variable of QEMU's: the later counts.

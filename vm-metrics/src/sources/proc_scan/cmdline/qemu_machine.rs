@@ -88,9 +88,10 @@ impl<'o> Machine<'o> {
 
     fn plugged_vcpus(&self) -> Option<u32> {
         let drivers = values(self.options, &["device"], "driver");
+        let threads = self.smp("threads").unwrap_or(Some(1));
         let vcpus = |keys: Keys| match get(&keys, "driver") {
             // A core of pSeries has the threads of `-smp`.
-            Some(driver) if driver.ends_with("-spapr-cpu-core") => self.smp("threads").unwrap_or(Some(1)),
+            Some(driver) if driver.ends_with("-spapr-cpu-core") => threads,
             Some(driver) if driver.ends_with("-cpu") => Some(1),
             _ => Some(0),
         };

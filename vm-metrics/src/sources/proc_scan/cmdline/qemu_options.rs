@@ -2,18 +2,128 @@
 
 use serde_json::{Map, Value};
 
-/// Options whose value may begin with `-`: those that are read here, and the guest's kernel command line,
-/// which its owner may write.
-const ANY_VALUE: &[&str] = &["M", "append", "m", "machine", "name", "net", "netdev", "nic", "smp", "uuid"];
+/// Options of any version that take a value, sorted: the next word is theirs, also where it begins with `-`.
+const TAKE_VALUES: &[&str] = &[
+    "D",
+    "L",
+    "M",
+    "accel",
+    "acpitable",
+    "action",
+    "add-fd",
+    "append",
+    "audio",
+    "audiodev",
+    "balloon",
+    "bios",
+    "blockdev",
+    "boot",
+    "bootp",
+    "bt",
+    "cdrom",
+    "chardev",
+    "chroot",
+    "clock",
+    "compat",
+    "cpu",
+    "d",
+    "debugcon",
+    "device",
+    "dfilter",
+    "display",
+    "drive",
+    "dtb",
+    "dump-vmstate",
+    "echr",
+    "fda",
+    "fdb",
+    "fsdev",
+    "fw_cfg",
+    "g",
+    "gdb",
+    "global",
+    "hda",
+    "hdachs",
+    "hdb",
+    "hdc",
+    "hdd",
+    "icount",
+    "id",
+    "incoming",
+    "initrd",
+    "iscsi",
+    "k",
+    "kernel",
+    "kvm-shadow-memory",
+    "loadvm",
+    "m",
+    "machine",
+    "mem-path",
+    "mon",
+    "monitor",
+    "msg",
+    "mtdblock",
+    "name",
+    "net",
+    "netdev",
+    "nic",
+    "numa",
+    "object",
+    "option-rom",
+    "overcommit",
+    "parallel",
+    "pcidevice",
+    "pflash",
+    "pidfile",
+    "plugin",
+    "prom-env",
+    "qmp",
+    "qmp-pretty",
+    "qtest",
+    "qtest-log",
+    "readconfig",
+    "realtime",
+    "redir",
+    "rotate",
+    "rtc",
+    "run-with",
+    "runas",
+    "sandbox",
+    "sd",
+    "seed",
+    "semihosting-config",
+    "serial",
+    "set",
+    "shim",
+    "smb",
+    "smbios",
+    "smp",
+    "soundhw",
+    "spice",
+    "startdate",
+    "tb-size",
+    "tftp",
+    "tpmdev",
+    "trace",
+    "usbdevice",
+    "uuid",
+    "vga",
+    "virtfs",
+    "virtioconsole",
+    "vnc",
+    "watchdog",
+    "watchdog-action",
+    "writeconfig",
+    "xen-domid",
+];
 
 /// Keys and values of an option, in order.
 pub type Keys = Vec<(String, String)>;
 
 /// `-option value`, `--option value` and `-flag`, without their dashes; a flag's value is empty.
 ///
-/// QEMU knows which options take a value, by a table that changes with its version. Instead, a word that
-/// begins with `-` is taken for the next option. A disk image after a flag thus becomes the flag's value,
-/// which nobody reads.
+/// Of an option that is not in the table, a word that begins with `-` is no value. A disk image after a flag
+/// thus becomes the flag's value, which nobody reads.
 pub fn options(argv: &[String]) -> Vec<(&str, &str)> {
     let mut options = Vec::new();
     let mut words = argv.iter().skip(1).map(String::as_str).peekable();
@@ -21,7 +131,8 @@ pub fn options(argv: &[String]) -> Vec<(&str, &str)> {
         let Some(option) = word.strip_prefix("--").or_else(|| word.strip_prefix('-')) else {
             continue;
         };
-        let value = words.next_if(|next| ANY_VALUE.contains(&option) || !next.starts_with('-'));
+        let takes_any = TAKE_VALUES.binary_search(&option).is_ok();
+        let value = words.next_if(|next| takes_any || !next.starts_with('-'));
         options.push((option, value.unwrap_or_default()));
     }
     options
@@ -108,6 +219,11 @@ mod tests {
         let expected =
             [("S", ""), ("name", "-odd-"), ("nodefaults", ""), ("append", "-m"), ("m", "2G"), ("cpu", "")];
         assert_eq!(options(&line), expected);
+    }
+
+    #[test]
+    fn the_table_is_sorted() {
+        assert!(TAKE_VALUES.is_sorted());
     }
 
     #[test]

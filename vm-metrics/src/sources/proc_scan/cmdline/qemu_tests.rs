@@ -217,6 +217,18 @@ fn a_tenant_cannot_hide_a_vm_by_its_name_or_kernel_command_line() {
 }
 
 #[test]
+fn a_value_may_look_like_an_option() {
+    for value in ["-version", "-h", "-smp", "-m", "-daemonize", "-machine", "--version"] {
+        for option in ["-D", "-pidfile", "--cpu", "-rtc", "-smb", "-run-with"] {
+            let line = format!("kvm -smp 4 -m 512 {option} {value} 1 -no-shutdown");
+            let vm = parse(&argv(&line)).unwrap_or_else(|| panic!("no VM: {line}"));
+            let found = (vm.vcpus, vm.memory_bytes, vm.daemonizes);
+            assert_eq!(found, (Some(4), Some(GIB / 2), false), "{line}");
+        }
+    }
+}
+
+#[test]
 fn taps() {
     for (line, expected) in [
         (

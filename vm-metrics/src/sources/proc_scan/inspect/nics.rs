@@ -45,7 +45,7 @@ impl Vm {
         self.descriptors = descriptors;
         self.info.uid = uid;
         if !matches!(self.info.hypervisor, Hypervisor::Program(_)) {
-            self.info.allocated_vcpus = self.vcpus.now();
+            self.count_vcpus(pid);
         }
         self.keep_inherited();
         self.limit_nics(pid);
@@ -58,6 +58,17 @@ impl Vm {
         if matches!(self.info.hypervisor, Hypervisor::Program(_)) && kvm.has_vcpus() {
             self.info.allocated_vcpus = kvm.vcpus().filter(|vcpus| *vcpus <= MAX_VCPUS);
         }
+    }
+
+    pub(super) fn count_vcpus(&mut self, pid: u32) {
+        self.info.allocated_vcpus = self.vcpus.now();
+        self.vcpus_problem = self.vcpus.excess().map(|(by_kvm, most)| {
+            let problem = format!(
+                "KVM has made {by_kvm} vCPUs for it, and it has no more than {most} on its command line or in its file: \
+                their number is not known"
+            );
+            SourceError::Process { pid, problem }
+        });
     }
 
     /// Whether its process held vCPUs of KVM at the last look.

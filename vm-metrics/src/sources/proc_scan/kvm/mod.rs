@@ -1,7 +1,7 @@
 //! VMs of any program: a process that holds a VM of KVM and whose vCPUs have run.
 //!
-//! Programs that `executable` knows are VMs by their command lines, and no others of theirs are. A process is one VM,
-//! however many VMs of KVM it holds.
+//! Programs that `executable` knows are VMs by their command lines. Those whose command line is no VM's are found here as
+//! any other program, if a vCPU of theirs has surely run. A process is one VM, however many VMs of KVM it holds.
 
 mod activity;
 mod children;
@@ -47,10 +47,7 @@ pub fn look(process: &Process, observer: &Observer) -> Result<Found, Unread> {
         }
         Err(unread) => return Err(unread),
     };
-    let Some(program) = process.executable()?.filter(|program| executable::hypervisor(program).is_none())
-    else {
-        return Ok(Found::Nothing);
-    };
+    let Some(program) = process.executable()? else { return Ok(Found::Nothing) };
     if !held.has_vcpus() {
         return Ok(if held.is_any() { Found::Holds } else { Found::Nothing });
     }
@@ -58,12 +55,17 @@ pub fn look(process: &Process, observer: &Observer) -> Result<Found, Unread> {
     if activity == Activity::Idle {
         return Ok(Found::Holds);
     }
+    let has_run = activity == Activity::Ran;
     // A build under a name of its own still has the command line of its kind.
-    let vm = match executable::kind(&program) {
-        Some(hypervisor) => inspect_as(process, observer, hypervisor, &program)?,
+    let vm = match executable::hypervisor(&program).or_else(|| executable::kind(&program)) {
+        Some(hypervisor) => match inspect_as(process, observer, hypervisor, &program)? {
+            // It says that it only prints a version, and runs a VM. A fork of one runs no vCPU.
+            None if has_run => Some(Vm::of_kvm(process, observer, &program)?),
+            vm => vm,
+        },
         None => Some(Vm::of_kvm(process, observer, &program)?),
     };
-    Ok(vm.map_or(Found::Holds, |vm| Found::Vm(Box::new(vm), activity == Activity::Ran)))
+    Ok(vm.map_or(Found::Holds, |vm| Found::Vm(Box::new(vm), has_run)))
 }
 
 fn held(process: &Process) -> Result<HeldKvm, Unread> {

@@ -162,17 +162,37 @@ fn a_fork_of_a_kvm_vm_is_no_vm() {
 #[test]
 fn a_known_hypervisor_is_listed_once() {
     let qemu = Fake { pid: 11, start: 1, args: "kvm -name web -smp 2", ..Fake::default() };
-    let probe = Fake { pid: 12, start: 2, args: "kvm -machine none,accel=kvm", ..Fake::default() };
     let firecracker = Fake { pid: 13, start: 3, exe: "/firecracker", args: "fc --id f", ..Fake::default() };
     let build = Fake { pid: 14, start: 4, exe: "/firecracker_of_ours", args: "fc --id g", ..Fake::default() };
-    let fixture = Fixture::of_kvm(&[qemu, probe, firecracker, build]);
-    (11..=14).for_each(|pid| fixture.runs_vm(pid, 1));
+    let fixture = Fixture::of_kvm(&[qemu, firecracker, build]);
+    [11, 13, 14].into_iter().for_each(|pid| fixture.runs_vm(pid, 1));
     let mut scan = fixture.scan();
     for second in [0, 1, 2, 40] {
         let vms = list(&mut scan, second * TICK);
         assert_eq!(ids(&vms), ["web", "f", "g"]);
         assert_eq!(vms[0].allocated_vcpus, Some(2));
         assert_eq!(vms[2].hypervisor, Hypervisor::Firecracker);
+    }
+}
+
+#[test]
+fn a_hypervisor_that_runs_vcpus_is_a_vm() {
+    for args in ["kvm -name web -version", "kvm -machine none,accel=kvm"] {
+        let fork = Fake { pid: 101, ppid: 100, start: 6000, args, ..Fake::default() };
+        let fixture = Fixture::of_kvm(&[Fake { args, ..Fake::default() }, fork]);
+        let mut scan = fixture.scan();
+        assert_eq!(list(&mut scan, START), [], "it runs none");
+        fixture.runs_vm(100, 2);
+        fixture.holds_vm(101, 2);
+        fixture.thread(101, "running\n");
+        let vms = (1..40).map(|second| list(&mut scan, second * TICK)).find(|vms| !vms.is_empty());
+        let vms = vms.expect(args);
+        assert_eq!((ids(&vms), vms[0].allocated_vcpus), (vec!["qemu-system-x86_64-100"], Some(2)));
+        for descriptor in [3, 4, 20, 21] {
+            fs::remove_file(fixture.process(100).join(format!("fd/{descriptor}"))).unwrap();
+        }
+        fixture.end(101);
+        assert_eq!(list(&mut scan, 60 * TICK), []);
     }
 }
 

@@ -15,7 +15,8 @@ fn put_vcpus(fixture: &Fixture, pid: u32, count: u32) {
 }
 
 fn vcpus(scan: &mut ProcScan, after: Duration) -> Vec<Option<u32>> {
-    list(scan, START + after).iter().map(|vm| vm.allocated_vcpus).collect()
+    let listing = scan.list_at(START + after).unwrap();
+    listing.instances.iter().map(|vm| vm.allocated_vcpus).collect()
 }
 
 #[test]
@@ -30,9 +31,9 @@ fn kvm_says_how_many_vcpus_are_plugged_in() {
     put_vcpus(&fixture, 12, 5);
     put_vcpus(&fixture, 13, 3);
     let mut scan = fixture.scan();
-    assert_eq!(vcpus(&mut scan, Duration::ZERO), [Some(3), None, Some(1)], "five of four are not believed");
+    assert_eq!(vcpus(&mut scan, Duration::ZERO), [Some(3), None, None], "five of four are not believed");
     put_vcpus(&fixture, 11, 4);
-    assert_eq!(vcpus(&mut scan, FULL_SCAN_INTERVAL), [Some(4), None, Some(1)]);
+    assert_eq!(vcpus(&mut scan, FULL_SCAN_INTERVAL), [Some(4), None, None]);
 }
 
 #[test]
@@ -91,4 +92,23 @@ fn a_device_model_of_xen_is_shown_as_such() {
         ..InstanceInfo::default()
     };
     assert_eq!(vms, [xen]);
+}
+
+#[test]
+fn more_vcpus_of_kvm_than_asked_for_are_a_problem() {
+    let fixture = Fixture::of_kvm(&[Fake { args: "kvm -name web -smp 1", ..Fake::default() }]);
+    fixture.runs_vm(100, 3);
+    let listing = fixture.scan().list_at(START).unwrap();
+    assert_eq!(listing.instances[0].allocated_vcpus, None);
+    let problem = listing.problems.first().expect("a problem").to_string();
+    assert!(
+        problem.contains("KVM has made 3 vCPUs") && problem.contains("more than 1 on its command line"),
+        "{problem}"
+    );
+    // All that its command line allows.
+    let args = "kvm -name web -smp 1,maxcpus=3";
+    fixture.put(&Fake { args, ..Fake::default() });
+    fixture.runs_vm(100, 3);
+    let listing = fixture.scan().list_at(START).unwrap();
+    assert_eq!((listing.instances[0].allocated_vcpus, listing.problems.len()), (Some(3), 0));
 }

@@ -177,15 +177,6 @@ fn many_problems_are_counted() {
 }
 
 #[test]
-fn of_a_long_cmdline_the_beginning_counts() {
-    let fixture = Fixture::with(&[Fake::default()]);
-    let mut cmdline = b"kvm\0-name\0web\0".to_vec();
-    cmdline.resize((2 << 20) + 1, b'a');
-    fs::write(fixture.process(100).join("cmdline"), cmdline).unwrap();
-    assert_eq!(ids(&list(&mut fixture.scan(), START)), ["web"]);
-}
-
-#[test]
 fn without_proc_there_is_no_listing_and_without_sysfs_there_is() {
     let fixture = Fixture::with(&[Fake::default()]);
     fs::remove_dir_all(fixture.host().sys()).unwrap();

@@ -101,3 +101,44 @@ fn what_a_named_process_holds_is_evidence() {
     scan.named(&[]);
     assert!(scan.list_at(2 * TICK).unwrap().processes.is_empty());
 }
+
+#[test]
+fn a_vm_with_an_endless_command_line_is_listed() {
+    for (exe, id) in [
+        ("/bin/qemu-system-x86_64", "qemu-100"),
+        ("/bin/cloud-hypervisor", "cloud-hypervisor-100"),
+        ("/bin/firecracker", "firecracker-100"),
+    ] {
+        let fixture = Fixture::with(&[Fake { exe, ..Fake::default() }]);
+        let words = |count: usize| "vmm\0".to_owned() + &"-smp\x004\0".repeat(count);
+        for line in [words(2048), words(1 << 17), format!("vmm\0-smp\0{}\0", "a,".repeat(1 << 17))] {
+            fs::write(fixture.process(100).join("cmdline"), line).unwrap();
+            let listing = fixture.scan().list_at(START).unwrap();
+            let [vm] = &listing.instances[..] else { panic!("{:?}", listing.instances) };
+            let found = (vm.id.as_str(), vm.allocated_vcpus, vm.allocated_memory_bytes);
+            assert_eq!(found, (id, None, None));
+            let problem = listing.problems.first().expect("a problem").to_string();
+            assert!(problem.contains("more than 4096 words or 262144 bytes"), "{problem}");
+        }
+        fs::write(fixture.process(100).join("cmdline"), words(2047)).unwrap();
+        assert_eq!(fixture.scan().list_at(START).unwrap().problems.len(), 0, "as many as may be read");
+    }
+}
+
+#[test]
+fn a_vm_hides_behind_no_copy_of_its_parent() {
+    let parent = Fake::default();
+    let child = Fake { pid: 101, ppid: 100, start: 6000, ..Fake::default() };
+    let fixture = Fixture::with(&[parent, child]);
+    assert_eq!(list(&mut fixture.scan(), START).len(), 1, "a fork");
+    for (pid, directory) in [(100, "copy"), (101, "bin")] {
+        let program = fixture.path(directory).join("qemu-system-x86_64");
+        fs::create_dir(fixture.path(directory)).unwrap();
+        fs::write(&program, "").unwrap();
+        let exe = fixture.process(pid).join("exe");
+        fs::remove_file(&exe).unwrap();
+        std::os::unix::fs::symlink(program, exe).unwrap();
+    }
+    let pids: Vec<_> = list(&mut fixture.scan(), START).iter().map(|vm| vm.hypervisor_pid).collect();
+    assert_eq!(pids, [Some(100), Some(101)]);
+}
