@@ -194,6 +194,34 @@ fn a_user_keeps_its_id_over_a_restart() {
 }
 
 #[test]
+fn an_ended_vm_keeps_its_id_over_a_restart() {
+    let pushed = told(Tier::Pushed, vec![vm("uuid", Some(9))]);
+    for (told, uid) in [(None, 0), (Some(pushed), OTHER)] {
+        let mut world = World::new();
+        let scan = world.scan(&[of(uid, "uuid", 9)]);
+        world.merge(told.into_iter().chain([scan]).collect());
+        world.ids(&[]);
+        world.restart();
+        assert_eq!(world.ids(&[of(STRANGER, "uuid", 11)]), given(&[("uuid-*", 11)]), "user {uid} had it");
+        assert_eq!(world.ids(&[of(uid, "uuid", 12)]), given(&[("uuid", 12)]), "who may start it again");
+    }
+}
+
+/// Both had it in turn: root's VM had it as long as it was there.
+#[test]
+fn the_better_owner_of_an_id_is_restored() {
+    for _ in 0..8 {
+        let mut world = World::new();
+        world.ids(&[of(STRANGER, "uuid", 5)]);
+        world.ids(&[]);
+        world.ids(&[of(0, "uuid", 9)]);
+        world.ids(&[]);
+        world.restart();
+        assert_eq!(world.ids(&[of(STRANGER, "uuid", 11)]), given(&[("uuid-*", 11)]));
+    }
+}
+
+#[test]
 fn nobody_fills_the_memory_with_ids() {
     let mut world = World::new();
     for pid in 1..3000 {
