@@ -97,6 +97,10 @@ impl GivenIds {
         }
         let mut problems = Vec::new();
         self.records.begin();
+        for vm in vms.iter() {
+            let id = ClaimedId { id: vm.info.id.clone(), standing: Standing::of(vm) };
+            process(vm, evidence).into_iter().for_each(|process| self.records.follow(&id, process));
+        }
         for claimed in self.in_order(vms, evidence) {
             let given = match claimed.has_processes {
                 true => self.give_group(&claimed, vms, (evidence, now), &round),

@@ -182,7 +182,8 @@ fn look_closer(records: &mut [Record], is_held: &[bool], newcomers: &[[u64; LEVE
     }
 }
 
-fn tell_apart(records: &mut [Record]) {
+/// Looks at each record closer until it matches no other one.
+pub fn tell_apart(records: &mut [Record]) {
     for at in 0..records.len() {
         let numbers = records[at].fingerprints;
         for other in (0..records.len()).filter(|other| *other != at) {
