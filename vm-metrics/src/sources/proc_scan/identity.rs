@@ -56,11 +56,11 @@ fn root(process: &Process) -> Option<String> {
     link.filter(|root| root != "/").or_else(|| {
         let mounts = files::read_start(&process.path("mountinfo"), MOUNTS_LIMIT).ok()?;
         let mounts = String::from_utf8_lossy(&mounts);
-        let roots = mounts.lines().filter_map(|line| {
+        let mut roots = mounts.lines().filter_map(|line| {
             let mut fields = line.split(' ').skip(3);
             fields.next().zip(fields.next()).filter(|(_, place)| *place == "/").map(|(root, _)| root)
         });
-        roots.last().map(str::to_owned)
+        roots.next_back().map(str::to_owned)
     })
 }
 
