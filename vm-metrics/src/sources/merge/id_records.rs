@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Vm;
 use super::ids::Claim;
-use super::twins::{ProcessKey, Record, forget_tombstones};
+use super::twins::{ProcessKey, Record, forget_tombstones, tell_apart};
 use crate::model::{Nic, fair_share};
 
 /// Ended VMs of trusted users and of the operator that are remembered.
@@ -124,6 +124,37 @@ impl IdRecords {
         self.of(id).iter().any(|record| record.is_process(process))
     }
 
+    /// A process keeps its record when its user or standing changes. Nothing but that very process does.
+    ///
+    /// The operator's word on an id is better than digits that the process had before.
+    pub fn follow(&mut self, id: &ClaimedId, process: ProcessKey) {
+        if process.start_ticks.is_none() || self.knows(id, process) {
+            return;
+        }
+        let is_its = |record: &Record| record.process == Some(process);
+        let of_others =
+            self.iter().filter(|(former, _)| former.id == id.id && former.standing != id.standing);
+        let its = of_others.filter(|(_, record)| is_its(record));
+        // The latest, should it have had several.
+        let latest =
+            its.max_by_key(|(former, record)| (record.ended.is_none(), record.ended, former.standing));
+        let Some((former, record)) = latest.map(|(former, record)| (former.clone(), record.clone())) else {
+            return;
+        };
+        if id.standing == Standing::Operator && record.given != id.id {
+            return;
+        }
+        let mut left = self.of(&former).to_vec();
+        left.retain(|record| !is_its(record));
+        self.replace(&former, left);
+        let mut records = self.of(id).to_vec();
+        // An id that an ended VM had, too, is this one's now.
+        records.retain(|ended| ended.given != record.given);
+        records.push(record);
+        tell_apart(&mut records);
+        self.replace(id, records);
+    }
+
     pub fn of(&self, id: &ClaimedId) -> &[Record] {
         self.groups.get(id).map(Vec::as_slice).unwrap_or_default()
     }
@@ -136,18 +167,24 @@ impl IdRecords {
         }
         forget_tombstones(&mut records);
         if self.of(&id) != records {
-            self.changed = true;
-            for record in self.groups.remove(&id).unwrap_or_default() {
-                if self.suffixed.get(&record.given) == Some(&id) {
-                    self.suffixed.remove(&record.given);
-                }
-            }
-            for record in &records {
-                self.index(&id, record);
-            }
-            self.groups.insert(id.clone(), records);
+            self.replace(&id, records);
         }
         self.found.insert(id);
+    }
+
+    fn replace(&mut self, id: &ClaimedId, records: Vec<Record>) {
+        self.changed = true;
+        for record in self.groups.remove(id).unwrap_or_default() {
+            if self.suffixed.get(&record.given) == Some(id) {
+                self.suffixed.remove(&record.given);
+            }
+        }
+        for record in &records {
+            self.index(id, record);
+        }
+        if !records.is_empty() {
+            self.groups.insert(id.clone(), records);
+        }
     }
 
     /// Whether this id is a suffixed one of another group, and not free for this one.

@@ -1,5 +1,6 @@
 //! Which VM has which id: no id is there twice, no user takes another's, and an id stays its VM's.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ pub struct GivenIds {
 #[derive(Clone, Copy, Debug)]
 struct Owner {
     uid: Option<u32>,
+    is_stranger: bool,
     until: Option<Instant>,
 }
 
@@ -67,12 +69,13 @@ impl GivenIds {
     pub(super) fn restore_owners(&mut self, now: Instant) {
         let until = Some(now + self.retention);
         let since = self.records.unix(now).saturating_sub(self.retention.as_secs());
-        for (ClaimedId { standing, .. }, record) in self.records.iter() {
-            if let Standing::User(uid) = *standing
-                && record.ended.is_none_or(|ended| ended > since)
-            {
-                self.owners.insert(record.given.clone(), Owner { uid, until });
-            }
+        let is_kept = |record: &Record| record.ended.is_none_or(|ended| ended > since);
+        let mut kept: Vec<_> = self.records.iter().filter(|(_, record)| is_kept(record)).collect();
+        // Of several who had an id the last one counts here: the best standing, then whoever had it last.
+        kept.sort_by_key(|(id, record)| (Reverse(id.standing), record.ended.is_none(), record.ended));
+        for (ClaimedId { standing, .. }, record) in kept {
+            let is_stranger = matches!(standing, Standing::User(_));
+            self.owners.insert(record.given.clone(), Owner { uid: record.uid, is_stranger, until });
         }
     }
 
@@ -94,6 +97,10 @@ impl GivenIds {
         }
         let mut problems = Vec::new();
         self.records.begin();
+        for vm in vms.iter() {
+            let id = ClaimedId { id: vm.info.id.clone(), standing: Standing::of(vm) };
+            process(vm, evidence).into_iter().for_each(|process| self.records.follow(&id, process));
+        }
         for claimed in self.in_order(vms, evidence) {
             let given = match claimed.has_processes {
                 true => self.give_group(&claimed, vms, (evidence, now), &round),
@@ -223,7 +230,8 @@ impl GivenIds {
 
     /// Whether another user's VM had this id a short time ago.
     fn is_of_another(&self, id: &str, vm: &Vm) -> bool {
-        vm.claim == Claim::Stranger && self.owners.get(id).is_some_and(|owner| owner.uid != vm.info.uid)
+        let is_others = |owner: &Owner| owner.uid != vm.info.uid || owner.uid.is_none() && !owner.is_stranger;
+        vm.claim == Claim::Stranger && self.owners.get(id).is_some_and(is_others)
     }
 
     fn remember(&mut self, vms: &[Vm], now: Instant) {
@@ -231,7 +239,9 @@ impl GivenIds {
             owner.until.get_or_insert(now + self.retention);
         }
         for vm in vms {
-            self.owners.insert(vm.info.id.clone(), Owner { uid: vm.info.uid, until: None });
+            let is_stranger = vm.claim == Claim::Stranger;
+            let owner = Owner { uid: vm.info.uid, is_stranger, until: None };
+            self.owners.insert(vm.info.id.clone(), owner);
         }
         self.owners.retain(|_, owner| owner.until.is_none_or(|until| until > now));
         self.forget_the_oldest();
@@ -266,6 +276,7 @@ fn claimant(vm: &Vm, evidence: Evidence) -> Option<Claimant> {
     let came_from = known.and_then(|known| known.came_from);
     Some(Claimant {
         process,
+        uid: vm.info.uid,
         came_from: came_from.map(|(pid, start)| ProcessKey { pid, start_ticks: Some(start) }),
         fingerprints: known.map(|known| match vm.claim {
             Claim::Operator => known.fingerprints.of_operators(),

@@ -49,6 +49,8 @@ struct SavedVm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     process: Option<ProcessKey>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    uid: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     ended: Option<u64>,
 }
 
@@ -111,15 +113,16 @@ impl SavedIds {
 impl SavedVm {
     fn of(id: &ClaimedId, record: &Record) -> Self {
         let ClaimedId { id, standing } = id.clone();
-        let Record { given, fingerprints, level, process, ended, nics: _ } = record.clone();
-        Self { id, standing, given, fingerprints, level, process, ended }
+        let Record { given, fingerprints, level, process, uid, ended, nics: _ } = record.clone();
+        Self { id, standing, given, fingerprints, level, process, uid, ended }
     }
 
     fn restored(self, is_this_boot: bool) -> (ClaimedId, Record) {
-        let Self { id, standing, given, fingerprints, level, process, ended } = self;
+        let Self { id, standing, given, fingerprints, level, process, uid, ended } = self;
         let process = process.filter(|_| is_this_boot);
         let level = level.min(LEVELS);
-        (ClaimedId { id, standing }, Record { given, fingerprints, level, process, ended, nics: Vec::new() })
+        let nics = Vec::new();
+        (ClaimedId { id, standing }, Record { given, fingerprints, level, process, uid, ended, nics })
     }
 }
 
@@ -144,7 +147,7 @@ mod tests {
         let process = Some(ProcessKey { pid: 5, start_ticks: Some(7) });
         let fingerprints = [u64::MAX, 1, 2];
         let (given, nics) = ("web-123456".into(), Vec::new());
-        (id, Record { given, fingerprints, level: 2, process, ended: Some(9), nics })
+        (id, Record { given, fingerprints, level: 2, process, uid: Some(1000), ended: Some(9), nics })
     }
 
     fn records() -> IdRecords {

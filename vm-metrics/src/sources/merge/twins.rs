@@ -22,6 +22,7 @@ pub struct ProcessKey {
 #[derive(Clone, Debug)]
 pub struct Claimant {
     pub process: ProcessKey,
+    pub uid: Option<u32>,
     /// The process that was this VM before.
     pub came_from: Option<ProcessKey>,
     /// `None` where nothing is known of the process.
@@ -38,6 +39,8 @@ pub struct Record {
     pub level: usize,
     /// `None` after a boot.
     pub process: Option<ProcessKey>,
+    /// Whose process it is, or was.
+    pub uid: Option<u32>,
     /// In seconds of Unix time; `None` while the VM is there.
     pub ended: Option<u64>,
     /// What it held last, where there are others of its id.
@@ -58,6 +61,7 @@ impl Record {
             fingerprints: claimant.numbers(),
             level: 0,
             process: Some(claimant.process),
+            uid: claimant.uid,
             ended: None,
             nics: Vec::new(),
         }
@@ -139,7 +143,7 @@ pub fn assign(records: &mut Vec<Record>, claimants: &[Claimant]) -> Vec<Assigned
         });
         is_held[at] = true;
         let record = &mut records[at];
-        (record.process, record.ended) = (Some(claimant.process), None);
+        (record.process, record.uid, record.ended) = (Some(claimant.process), claimant.uid, None);
         if claimant.fingerprints.is_some() && record.fingerprints != numbers {
             record.fingerprints = numbers;
             changed = true;
@@ -178,7 +182,8 @@ fn look_closer(records: &mut [Record], is_held: &[bool], newcomers: &[[u64; LEVE
     }
 }
 
-fn tell_apart(records: &mut [Record]) {
+/// Looks at each record closer until it matches no other one.
+pub fn tell_apart(records: &mut [Record]) {
     for at in 0..records.len() {
         let numbers = records[at].fingerprints;
         for other in (0..records.len()).filter(|other| *other != at) {

@@ -1,6 +1,7 @@
 //! Who the VM of a process is, and what tells it from others that claim to be the same.
 
 use std::fs;
+use std::ops::RangeInclusive;
 
 use super::cmdline::{self, Basis, Identity, Surroundings, VmArgs, absolute};
 use super::process::Process;
@@ -8,9 +9,13 @@ use crate::model::Hypervisor;
 use crate::procfs::{Cgroup, parse_cgroup};
 use crate::sources::files;
 use crate::sources::fingerprints::Fingerprints;
+use crate::sources::uuid;
 
 /// A line for each hierarchy, with a path.
 const CGROUP_LIMIT: u64 = 64 << 10;
+
+/// The root is among the first mounts.
+const MOUNTS_LIMIT: u64 = 256 << 10;
 
 /// Longer paths tell no more.
 const MAX_PATHS: usize = 16;
@@ -38,10 +43,63 @@ fn surroundings(process: &Process) -> Surroundings {
     let Cgroup { pod, service, scope, .. } = parse_cgroup(&content);
     Surroundings {
         cwd: cwd.map(|cwd| cwd.to_string_lossy().into_owned()),
+        root: root(process),
         pod,
         service: service.and_then(lasting),
         scope: scope.and_then(lasting),
     }
+}
+
+/// A jailer's mount of a directory is `/` to whoever reads the link: the list of mounts has the directory.
+fn root(process: &Process) -> Option<String> {
+    let link = fs::read_link(process.path("root")).ok().map(|root| root.to_string_lossy().into_owned());
+    link.filter(|root| root != "/").or_else(|| {
+        let mounts = files::read_start(&process.path("mountinfo"), MOUNTS_LIMIT).ok()?;
+        let mounts = String::from_utf8_lossy(&mounts);
+        let mut roots = mounts.lines().filter_map(|line| {
+            let mut fields = line.split(' ').skip(3);
+            fields.next().zip(fields.next()).filter(|(_, place)| *place == "/").map(|(root, _)| root)
+        });
+        roots.next_back().map(str::to_owned)
+    })
+}
+
+/// The jailer's `<base>/<program>/<id>/root`. Other roots are the host's or a container's, and change with its versions.
+fn is_jail(root: &str, name: &str) -> bool {
+    let mut components = root.rsplit('/');
+    components.next() == Some("root") && components.next().is_some_and(|id| uuid::canonical(id) == name)
+}
+
+/// A path as it is the next time, too. `None` where a part of it is made up at each start.
+fn lasting_path(path: &str) -> Option<String> {
+    let components = path.split('/').map(|component| {
+        let mut parts = component.splitn(3, '-');
+        match [parts.next(), parts.next(), parts.next()] {
+            _ if is_made_up(component) => None,
+            // libvirt's `domain-7-web` has the number of this run.
+            [Some("domain"), Some(number), Some(name)] if is_number(number) => Some(format!("domain-{name}")),
+            _ => Some(component.to_owned()),
+        }
+    });
+    components.collect::<Option<Vec<_>>>().map(|components| components.join("/"))
+}
+
+/// By `mktemp`, by what languages have for it, or by Firecracker's SDK.
+fn is_made_up(component: &str) -> bool {
+    let is_random = |text: &str, lengths: RangeInclusive<usize>| {
+        let is_one = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        lengths.contains(&text.len()) && text.bytes().all(is_one)
+    };
+    if let Some(text) = component.strip_prefix("tmp.") {
+        return is_random(text, 6..=16);
+    }
+    let text = component.trim_start_matches('.').strip_prefix("tmp");
+    text.is_some_and(|text| is_random(text, 6..=6) || is_random(text, 8..=8))
+        || component.starts_with(".firecracker.sock-")
+}
+
+fn is_number(part: &str) -> bool {
+    !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// A unit as it is called the next time, too. Those that systemd names by itself are others then.
@@ -52,7 +110,6 @@ fn lasting(unit: String) -> Option<String> {
 /// libvirt's `machine-qemu-7-web` has the number of this run.
 fn without_number(unit: String) -> String {
     let mut parts = unit.splitn(4, '-');
-    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     match [parts.next(), parts.next(), parts.next(), parts.next()] {
         [Some("machine"), Some(driver), Some(number), Some(name)] if is_number(number) => {
             format!("machine-{driver}-{name}")
@@ -65,11 +122,16 @@ fn without_number(unit: String) -> String {
 fn fingerprints(identity: &Identity, basis: Basis, place: &Surroundings) -> Fingerprints {
     let text = |fact: &Option<String>| fact.clone().unwrap_or_default();
     let name = identity.given.clone().or_else(|| identity.name.clone()).unwrap_or_default();
-    let mut paths: Vec<_> = identity.paths.iter().map(|path| absolute(path, place)).collect();
-    paths.sort_unstable();
+    let paths = identity.paths.iter().filter_map(|path| lasting_path(&absolute(path, place)));
+    let mut location: Vec<_> = paths.collect();
+    location.sort_unstable();
     let (cwd, service) = (text(&place.cwd), text(&place.service));
-    // Who has no path of its own is known by where it was started.
-    let location = if paths.is_empty() { vec![cwd.clone(), service.clone()] } else { paths };
+    if location.is_empty() {
+        // Who has no path of its own is known by where it was started.
+        location = vec![lasting_path(&cwd).unwrap_or_default(), service.clone()];
+    }
+    let jail = place.root.as_ref().filter(|root| is_jail(root, &name));
+    location.extend(jail.and_then(|root| lasting_path(root)));
     let always = match basis {
         Basis::Uuid => vec![name],
         Basis::Name | Basis::Socket => location.clone(),

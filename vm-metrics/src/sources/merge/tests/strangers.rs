@@ -194,6 +194,77 @@ fn a_user_keeps_its_id_over_a_restart() {
 }
 
 #[test]
+fn an_ended_vm_keeps_its_id_over_a_restart() {
+    let pushed = told(Tier::Pushed, vec![vm("uuid", Some(9))]);
+    for (told, uid) in [(None, 0), (Some(pushed), OTHER)] {
+        let mut world = World::new();
+        let scan = world.scan(&[of(uid, "uuid", 9)]);
+        world.merge(told.into_iter().chain([scan]).collect());
+        world.ids(&[]);
+        world.restart();
+        assert_eq!(world.ids(&[of(STRANGER, "uuid", 11)]), given(&[("uuid-*", 11)]), "user {uid} had it");
+        assert_eq!(world.ids(&[of(uid, "uuid", 12)]), given(&[("uuid", 12)]), "who may start it again");
+    }
+}
+
+/// Both had it in turn: root's VM had it as long as it was there.
+#[test]
+fn the_better_owner_of_an_id_is_restored() {
+    for _ in 0..8 {
+        let mut world = World::new();
+        world.ids(&[of(STRANGER, "uuid", 5)]);
+        world.ids(&[]);
+        world.ids(&[of(0, "uuid", 9)]);
+        world.ids(&[]);
+        world.restart();
+        assert_eq!(world.ids(&[of(STRANGER, "uuid", 11)]), given(&[("uuid-*", 11)]));
+    }
+}
+
+/// As QEMU with `-runas`, or where `[trust]` is another after a restart.
+#[test]
+fn a_process_keeps_its_id_whoever_runs_it() {
+    for [first, second] in [[0, OTHER], [OTHER, 0], [OTHER, STRANGER]] {
+        for is_restarted in [false, true] {
+            let mut world = World::new();
+            let twins = |uid| [of(uid, "uuid", 5), of(uid, "uuid", 6)];
+            let scan = world.scan(&twins(first));
+            let before = world.merge(vec![scan]).0;
+            if is_restarted {
+                world.restart();
+            }
+            let scan = world.scan(&twins(second));
+            let after = world.merge(vec![scan]).0;
+            let ids = |vms: &[InstanceInfo]| vms.iter().map(|vm| vm.id.clone()).collect::<Vec<_>>();
+            assert_eq!(ids(&before), ids(&after), "user {first}, then {second}, restarted: {is_restarted}");
+        }
+    }
+}
+
+#[test]
+fn a_lone_process_keeps_its_id_as_another_user() {
+    let mut world = World::new();
+    assert_eq!(world.ids(&[of(0, "uuid", 5)]), given(&[("uuid", 5)]));
+    assert_eq!(world.ids(&[of(OTHER, "uuid", 5)]), given(&[("uuid", 5)]));
+    let both = [of(OTHER, "uuid", 5), of(STRANGER, "uuid", 6)];
+    assert_eq!(world.ids(&both), given(&[("uuid", 5), ("uuid-*", 6)]));
+    assert_eq!(world.ids(&[]), []);
+    assert_eq!(world.ids(&both[1..]), given(&[("uuid-*", 6)]), "kept from others");
+    assert_eq!(world.ids(&[of(0, "uuid", 7)]), given(&[("uuid", 7)]));
+    assert_eq!(world.ids(&[of(OTHER, "uuid", 7)]), given(&[("uuid", 7)]), "as the time before");
+}
+
+#[test]
+fn the_start_time_tells_whose_pid_it_is() {
+    let mut world = World::new();
+    assert_eq!(world.ids(&[of(0, "uuid", 5)]), given(&[("uuid", 5)]));
+    let scan = world.scan(&[of(STRANGER, "uuid", 5)]);
+    world.processes.get_mut(&5).unwrap().start_ticks = 77;
+    let (vms, _) = world.merge(vec![scan]);
+    assert_eq!(shape(&vms[0].id), "uuid-*", "the pid is another process's by now");
+}
+
+#[test]
 fn nobody_fills_the_memory_with_ids() {
     let mut world = World::new();
     for pid in 1..3000 {

@@ -40,7 +40,7 @@ pub fn identity(options: &LongOptions<'_>) -> Identity {
     let id = options.value("id").filter(|id| !matches!(*id, ANONYMOUS | ""));
     let api_socket = options.value("api-sock").filter(|_| !options.has("no-api")).map(str::to_owned);
     Identity {
-        given: id.map(uuid::canonical),
+        name: id.map(uuid::canonical),
         paths: api_socket.clone().into_iter().collect(),
         api_socket,
         ..Identity::default()

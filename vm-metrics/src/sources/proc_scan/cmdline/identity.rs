@@ -66,8 +66,9 @@ const ENDINGS: &[&str] = &["-socket", "-sock", "-event-monitor-fifo"];
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     pub uuid: Option<String>,
-    /// The manager's own: `-id` of Proxmox, `--id` of Firecracker.
+    /// The manager's own number: `-id` of Proxmox.
     pub given: Option<String>,
+    /// The user's: `-name` of QEMU, `--id` of Firecracker.
     pub name: Option<String>,
     /// The socket whose path names the VM where nothing else does.
     pub api_socket: Option<String>,
@@ -81,6 +82,8 @@ pub struct Identity {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
     pub cwd: Option<String>,
+    /// The directory that is its root, unless that is the host's.
+    pub root: Option<String>,
     /// The UID of the Kubernetes pod.
     pub pod: Option<String>,
     pub service: Option<String>,

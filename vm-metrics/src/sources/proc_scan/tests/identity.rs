@@ -62,3 +62,60 @@ fn twins_have_fingerprints_of_their_own() {
     assert_eq!(a, again);
     assert!(a != b && a != c && b != c);
 }
+
+/// Whether the second VM, which starts when the first has ended, is the same as the first.
+fn is_same(first: (&'static str, &str, &str), second: (&'static str, &str, &str)) -> bool {
+    let [first, second] = [first, second].map(|(args, cwd, root)| {
+        let host = Fixture::new();
+        let exe =
+            if args.starts_with("qemu") { "/usr/bin/qemu-system-x86_64" } else { "/usr/bin/firecracker" };
+        put(&host, &Fake { exe, args, ..Fake::default() }, cwd, "/");
+        let mounts = format!("1 2 8:1 / /proc rw - proc proc rw\n5 1 8:1 {root} / rw - ext4 /dev/sda1 rw\n");
+        fs::write(host.process(100).join("mountinfo"), mounts).unwrap();
+        let processes = host.scan().list_running_instances_for_metrics().unwrap().processes;
+        processes[&100].fingerprints.numbers()[0]
+    });
+    first == second
+}
+
+#[test]
+fn an_id_of_firecracker_is_one_vm_in_one_place() {
+    let (a, b) =
+        ("firecracker --id web --api-sock /run/a.sock", "firecracker --id web --api-sock /run/b.sock");
+    assert!(is_same((a, "/", "/"), (a, "/srv", "/")));
+    assert!(!is_same((a, "/", "/"), (b, "/", "/")));
+    let jailed = "firecracker --id web";
+    let [one, other] = ["/srv/a/firecracker/web/root", "/srv/b/firecracker/web/root"];
+    assert!(is_same((jailed, "/", one), (jailed, "/", one)));
+    assert!(!is_same((jailed, "/", one), (jailed, "/", other)));
+    // The root of the host, as its last update has called it.
+    assert!(is_same((jailed, "/", "/ostree/deploy/1"), (jailed, "/", "/ostree/deploy/2")));
+    let (a, b) = ("qemu-system-x86_64 -id 121 -pidfile /a", "qemu-system-x86_64 -id 121 -pidfile /b");
+    assert!(is_same((a, "/", "/"), (b, "/", "/")), "a manager's number is one VM");
+}
+
+#[test]
+fn what_changes_at_each_start_is_no_place() {
+    for (first, second) in [
+        (
+            "/var/lib/libvirt/qemu/domain-2-dom/monitor.sock",
+            "/var/lib/libvirt/qemu/domain-13-dom/monitor.sock",
+        ),
+        ("/tmp/tmp.bbbbXX1234/qmp", "/tmp/tmp.9sK2LmQw0Z/qmp"),
+        ("/tmp/tmp6_x0abcd/qmp", "/tmp/tmpq1w2e3r4/qmp"),
+        ("/tmp/.tmpAb12Cd/qmp", "/tmp/.tmpEf34Gh/qmp"),
+        ("/tmp/.firecracker.sock-812-42", "/tmp/.firecracker.sock-9123-7"),
+    ] {
+        let args = |path| -> &'static str { format!("qemu-system-x86_64 -name web -qmp unix:{path}").leak() };
+        let (first, second) = (args(first), args(second));
+        assert!(is_same((first, "/srv", "/"), (second, "/srv", "/")), "{first}, {second}");
+        if !first.contains("domain-") {
+            assert!(!is_same((first, "/srv", "/"), (second, "/home", "/")), "{first}: where it was started");
+        }
+    }
+    let args = [
+        "qemu-system-x86_64 -name web -pidfile /run/tmpfiles/a",
+        "qemu-system-x86_64 -name web -pidfile /run/temp/a",
+    ];
+    assert!(!is_same((args[0], "/", "/"), (args[1], "/", "/")));
+}
