@@ -2,10 +2,12 @@
 
 mod nics;
 
+use std::iter;
 use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use self::nics::Share;
 use self::nics::{named_nics, named_uncounted};
 use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, ConfigFile, VmArgs};
@@ -38,8 +40,12 @@ pub struct Vm {
     pub program: Option<Program>,
     /// Whether the NICs are those that the process holds, as the kernel says.
     pub is_looked_at: bool,
+    /// The NICs that the process itself holds.
+    own: Share,
     /// Processes that have come from this one and hold some of its NICs.
-    pub heirs: Vec<u32>,
+    pub heirs: Vec<(u32, Share)>,
+    /// Whether the process was found as one that runs a VM by KVM.
+    pub is_found_by_kvm: bool,
     /// The NICs of ended VMs that this process goes on with, and no others of those that it holds.
     pub inherited: Option<Vec<Nic>>,
     /// Whether the process held vCPUs of KVM.
@@ -52,9 +58,6 @@ pub struct Vm {
     config_file: Option<Arc<ConfigFile>>,
     is_configured: bool,
     config_problem: Option<SourceError>,
-    nics_problem: Option<SourceError>,
-    /// Whether it holds NICs that are left out.
-    has_lost_nics: bool,
     too_many_nics: Option<SourceError>,
     vcpus: Vcpus,
     /// How many descriptors the process had when its NICs were read.
@@ -113,7 +116,9 @@ impl Vm {
             is_holder: false,
             program: Program::of(process),
             is_looked_at: false,
+            own: Share::default(),
             heirs: Vec::new(),
+            is_found_by_kvm: false,
             inherited: None,
             has_vcpus: false,
             api_socket: None,
@@ -122,8 +127,6 @@ impl Vm {
             config_file: None,
             is_configured: false,
             config_problem: None,
-            nics_problem: None,
-            has_lost_nics: false,
             too_many_nics: None,
             vcpus: at_start(&info),
             descriptors: None,
@@ -209,7 +212,8 @@ impl Vm {
     }
 
     pub fn problems(&self) -> impl Iterator<Item = &SourceError> {
-        self.config_problem.iter().chain(&self.nics_problem).chain(&self.too_many_nics)
+        let shares = iter::once(&self.own).chain(self.heirs.iter().map(|(_, share)| share));
+        self.config_problem.iter().chain(shares.filter_map(Share::problem)).chain(&self.too_many_nics)
     }
 }
 

@@ -101,3 +101,18 @@ fn what_a_named_process_holds_is_evidence() {
     scan.named(&[]);
     assert!(scan.list_at(2 * TICK).unwrap().processes.is_empty());
 }
+
+#[test]
+fn looks_at_heirs_have_a_budget() {
+    let vm = Fake { taps: &[(9, "tap0")], ..Fake::default() };
+    let child = |pid| Fake { pid, ppid: 100, uid: STRANGER, exe: "/bin/sh", args: "sh", ..Fake::default() };
+    let fixture = Fixture::with(&[vm, child(101)]);
+    let mut scan = fixture.scan();
+    list(&mut scan, START);
+    fixture.put(&Fake::default());
+    scan.looks.used(Some(STRANGER), Duration::from_secs(1));
+    let listing = scan.list_at(TICK).unwrap();
+    assert_eq!(listing.instances[0].nics, [Nic::local("tap0")], "it may be the child's");
+    assert!(overuse(listing).contains(&(Some(STRANGER), "processes", 1)));
+    assert_eq!(list(&mut scan, 61 * TICK)[0].nics, [], "the time is paid for");
+}
