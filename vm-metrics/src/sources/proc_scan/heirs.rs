@@ -34,6 +34,8 @@ pub struct Orphan {
     pub info: InstanceInfo,
     /// The process that was looked at last.
     cursor: u32,
+    /// Whether some before it could not be looked at.
+    is_partial: bool,
 }
 
 impl ProcScan {
@@ -50,17 +52,81 @@ impl ProcScan {
     }
 
     /// Gives a VM back the devices that it has let go of and that a process holds which has come from it.
+    ///
+    /// Where nobody can tell for now, the VM keeps them until its next look.
     pub fn take_back(&mut self, pid: u32, lost: &[Nic], observer: &Arc<Observer>) {
-        let mut found = Vec::new();
-        for (heir, holder) in self.holders(self.descendants(pid), observer) {
-            let nics: Vec<_> = holder.info.nics.into_iter().filter(|nic| lost.contains(nic)).collect();
-            found.extend((!nics.is_empty()).then_some((heir, nics)));
+        let Some(vm) = self.seen.get(&pid).and_then(Seen::vm) else { return };
+        let known: Vec<u32> = vm.heirs.iter().map(|(heir, _)| *heir).collect();
+        let mut wanted: HashSet<Nic> = lost.iter().cloned().collect();
+        wanted.extend(vm.heirs.iter().flat_map(|(_, share)| share.nics.iter().cloned()));
+        self.look_at_heirs(pid, &known, &wanted, observer);
+        if self.missing(pid, lost).is_empty() {
+            return;
         }
+        let others = |child: &u32| !known.contains(child);
+        let others: Vec<u32> = self.descendants(pid).into_iter().filter(others).collect();
+        let is_unknown = self.look_at_heirs(pid, &others, &wanted, observer);
+        let mut missing = self.missing(pid, lost);
+        missing.retain(|nic| is_unknown && !self.is_held_by_another(pid, nic));
+        if let Some(Seen { what: What::Vm(vm), .. }) = self.seen.get_mut(&pid) {
+            vm.info.nics.extend(missing);
+        }
+    }
+
+    /// Whether one of the processes may hold some of these NICs and could not be looked at.
+    fn look_at_heirs(
+        &mut self,
+        pid: u32,
+        heirs: &[u32],
+        wanted: &HashSet<Nic>,
+        observer: &Arc<Observer>,
+    ) -> bool {
+        let (gone, heirs): (Vec<u32>, Vec<u32>) =
+            heirs.iter().copied().partition(|heir| !self.seen.contains_key(heir) || self.runs_a_vm(*heir));
+        let holders = self.holders(&heirs, observer);
+        let found: HashMap<u32, Vm> = holders.found.into_iter().collect();
+        let is_answer = |heir: &u32| !holders.unknown.contains(heir);
+        let answered: Vec<u32> = heirs.into_iter().filter(is_answer).chain(gone).collect();
+        self.set_heirs(pid, answered, found, wanted);
+        !holders.unknown.is_empty()
+    }
+
+    fn set_heirs(
+        &mut self,
+        pid: u32,
+        answered: Vec<u32>,
+        mut found: HashMap<u32, Vm>,
+        wanted: &HashSet<Nic>,
+    ) {
         let Some(Seen { what: What::Vm(vm), .. }) = self.seen.get_mut(&pid) else { return };
-        vm.heirs = found.iter().map(|(heir, _)| *heir).collect();
-        for nic in found.into_iter().flat_map(|(_, nics)| nics) {
-            if !vm.info.nics.contains(&nic) {
-                vm.info.nics.push(nic);
+        for heir in answered {
+            let is_known = vm.heirs.iter().any(|(known, _)| *known == heir);
+            let holder = found.remove(&heir);
+            let holds = |holder: &Vm| is_known || holder.info.nics.iter().any(|nic| wanted.contains(nic));
+            if is_known || holder.as_ref().is_some_and(holds) {
+                let share = holder.map(|holder| holder.share(|nic| wanted.contains(nic)));
+                vm.set_heir(pid, heir, share);
+            }
+        }
+    }
+
+    fn missing(&self, pid: u32, lost: &[Nic]) -> Vec<Nic> {
+        let Some(vm) = self.seen.get(&pid).and_then(Seen::vm) else { return Vec::new() };
+        lost.iter().filter(|nic| !vm.info.nics.contains(nic)).cloned().collect()
+    }
+
+    /// Whether it is a VM of its own, which has nothing of the one from which it has come.
+    fn runs_a_vm(&self, pid: u32) -> bool {
+        self.seen.get(&pid).and_then(Seen::vm).is_some_and(|vm| vm.is_found_by_kvm)
+    }
+
+    /// A process that runs a VM of its own keeps what it holds.
+    pub fn leave_ancestors(&mut self, heir: u32) {
+        for (pid, seen) in &mut self.seen {
+            if let What::Vm(vm) = &mut seen.what
+                && vm.heirs.iter().any(|(known, _)| *known == heir)
+            {
+                vm.set_heir(*pid, heir, None);
             }
         }
     }
@@ -72,8 +138,8 @@ impl ProcScan {
             return;
         }
         let holds = |vm: &Vm| vm.info.nics.iter().any(|nic| nics.contains(nic));
-        let heirs = self.holders(self.descendants(pid), observer);
-        if let Some((heir, holder)) = heirs.into_iter().find(|(_, vm)| holds(vm)) {
+        let heirs = self.holders(&self.descendants(pid), observer);
+        if let Some((heir, holder)) = heirs.found.into_iter().find(|(_, vm)| holds(vm)) {
             self.set_vm(heir, holder.continuing(pid, ended));
             return;
         }
@@ -92,7 +158,7 @@ impl ProcScan {
             && !self.is_held_by_a_vm(nics)
         {
             let info = InstanceInfo { hypervisor_pid: None, ..ended.info.clone() };
-            self.orphans.push(Orphan { info, cursor: 0 });
+            self.orphans.push(Orphan { info, cursor: 0, is_partial: false });
         }
     }
 
@@ -118,11 +184,17 @@ impl ProcScan {
                 is_stranger && vm.info.nics.iter().any(|nic| nics.contains(nic))
             };
             let last = next.last().copied();
-            let holder = self.holders(next, observer).into_iter().find(|(_, vm)| holds(vm));
+            let holders = self.holders(&next, observer);
+            orphan.is_partial |= !holders.unknown.is_empty();
+            let holder = holders.found.into_iter().find(|(_, vm)| holds(vm));
             match (holder, last) {
                 (Some((pid, vm)), _) => self.adopt(pid, vm, nics),
                 (None, Some(last)) => {
                     orphan.cursor = last;
+                    self.orphans.push(orphan);
+                }
+                (None, None) if orphan.is_partial => {
+                    (orphan.cursor, orphan.is_partial) = (0, false);
                     self.orphans.push(orphan);
                 }
                 // There is a holder that nobody may see.
@@ -172,6 +244,11 @@ impl ProcScan {
             What::NoVm | What::Unreadable(_) => false,
         };
         self.seen.values().any(holds)
+    }
+
+    pub fn is_held_by_another(&self, pid: u32, nic: &Nic) -> bool {
+        let mut others = self.seen.iter().filter(|(other, _)| **other != pid);
+        others.any(|(_, seen)| seen.vm().is_some_and(|vm| vm.info.nics.contains(nic)))
     }
 
     /// The processes that have come from this one, as far as their beginnings were seen.

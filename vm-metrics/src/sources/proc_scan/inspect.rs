@@ -2,10 +2,12 @@
 
 mod nics;
 
+use std::iter;
 use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use self::nics::Share;
 use self::nics::{named_nics, named_uncounted};
 use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, ConfigFile, VmArgs};
@@ -38,8 +40,12 @@ pub struct Vm {
     pub program: Option<Program>,
     /// Whether the NICs are those that the process holds, as the kernel says.
     pub is_looked_at: bool,
+    /// The NICs that the process itself holds.
+    own: Share,
     /// Processes that have come from this one and hold some of its NICs.
-    pub heirs: Vec<u32>,
+    pub heirs: Vec<(u32, Share)>,
+    /// Whether the process was found as one that runs a VM by KVM.
+    pub is_found_by_kvm: bool,
     /// The NICs of ended VMs that this process goes on with, and no others of those that it holds.
     pub inherited: Option<Vec<Nic>>,
     /// Whether the process held vCPUs of KVM.
@@ -53,9 +59,6 @@ pub struct Vm {
     is_configured: bool,
     line_problem: Option<SourceError>,
     config_problem: Option<SourceError>,
-    nics_problem: Option<SourceError>,
-    /// Whether it holds NICs that are left out.
-    has_lost_nics: bool,
     too_many_nics: Option<SourceError>,
     vcpus_problem: Option<SourceError>,
     vcpus: Vcpus,
@@ -118,7 +121,9 @@ impl Vm {
             is_holder: false,
             program: Program::of(process),
             is_looked_at: false,
+            own: Share::default(),
             heirs: Vec::new(),
+            is_found_by_kvm: false,
             inherited: None,
             has_vcpus: false,
             api_socket: None,
@@ -128,8 +133,6 @@ impl Vm {
             is_configured: false,
             line_problem: None,
             config_problem: None,
-            nics_problem: None,
-            has_lost_nics: false,
             too_many_nics: None,
             vcpus_problem: None,
             vcpus: at_start(&info),
@@ -236,7 +239,8 @@ impl Vm {
 
     pub fn problems(&self) -> impl Iterator<Item = &SourceError> {
         let lines = self.line_problem.iter().chain(&self.config_problem);
-        lines.chain(&self.nics_problem).chain(&self.too_many_nics).chain(&self.vcpus_problem)
+        let shares = iter::once(&self.own).chain(self.heirs.iter().map(|(_, share)| share));
+        lines.chain(shares.filter_map(Share::problem)).chain(&self.too_many_nics).chain(&self.vcpus_problem)
     }
 }
 

@@ -50,9 +50,10 @@ impl ProcScan {
 
     /// It has come from another VM and holds a device of that: it is the same VM.
     fn is_part_of_another(&self, pid: u32, vm: &Vm) -> bool {
-        self.ancestor(pid).is_some_and(|(_, ancestor)| {
-            ancestor.is_listed && vm.info.nics.iter().any(|nic| ancestor.info.nics.contains(nic))
-        })
+        !vm.is_found_by_kvm
+            && self.ancestor(pid).is_some_and(|(_, ancestor)| {
+                ancestor.is_listed && vm.info.nics.iter().any(|nic| ancestor.info.nics.contains(nic))
+            })
     }
 
     /// The oldest VMs of a user stay, and those with the oldest NICs.

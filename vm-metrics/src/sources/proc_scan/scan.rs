@@ -143,7 +143,7 @@ impl ProcScan {
             return Some(next);
         }
         let lost: Vec<_> = before.into_iter().filter(|nic| !vm.info.nics.contains(nic)).collect();
-        if !lost.is_empty() {
+        if !lost.is_empty() || !vm.heirs.is_empty() {
             findings.lost.push((pid, lost));
         }
         Some(seen)
@@ -178,16 +178,30 @@ impl ProcScan {
         }
     }
 
-    /// Those of the processes that are there, with what they hold.
-    pub(super) fn holders(&mut self, pids: Vec<u32>, observer: &Arc<Observer>) -> Vec<(u32, Vm)> {
-        let uid = |pid: &u32| self.seen.get(pid).and_then(|seen| seen.uid);
-        let asked: Vec<_> = pids.iter().map(|pid| (*pid, uid(pid), Question::Holder)).collect();
-        let answers = self.ask(&asked, observer);
-        let holder = |(pid, answer): (u32, Option<(Answer, Duration)>)| match answer?.0 {
-            Answer::Holder(vm) => Some((pid, *vm?)),
-            _ => None,
-        };
-        pids.into_iter().zip(answers).filter_map(holder).collect()
+    /// Those of the processes that are there, with what they hold. Looks at strangers use their time.
+    pub(super) fn holders(&mut self, pids: &[u32], observer: &Arc<Observer>) -> Holders {
+        let mut holders = Holders::default();
+        for pid in pids {
+            let uid = self.seen.get(pid).and_then(|seen| seen.uid);
+            let is_trusted = self.trust.is_trusted(uid);
+            if !is_trusted && !self.looks.is_room(uid) {
+                self.overuse.add(uid, "processes", 1);
+                holders.unknown.push(*pid);
+                continue;
+            }
+            let Some((answer, took)) = self.ask(&[(*pid, uid, Question::Holder)], observer).pop().flatten()
+            else {
+                holders.unknown.push(*pid);
+                continue;
+            };
+            if !is_trusted {
+                self.looks.used(uid, took);
+            }
+            if let Answer::Holder(Some(vm)) = answer {
+                holders.found.push((*pid, *vm));
+            }
+        }
+        holders
     }
 
     /// What a process is by the program that it runs now: a VM, or a holder of devices.
@@ -196,7 +210,7 @@ impl ProcScan {
         let answer = self.ask(&[(pid, uid, Question::New { is_named: false })], observer).pop()??;
         match answer.0 {
             Answer::New(Ok(Some(vm))) => Some(*vm),
-            _ => self.holders(vec![pid], observer).pop().map(|(_, holder)| holder),
+            _ => self.holders(&[pid], observer).found.pop().map(|(_, holder)| holder),
         }
     }
 
@@ -217,6 +231,14 @@ impl ProcScan {
         self.overuse.merge(self.patient.take_overuse());
         answers
     }
+}
+
+/// Processes and what they hold.
+#[derive(Debug, Default)]
+pub struct Holders {
+    pub found: Vec<(u32, Vm)>,
+    /// Those that have not answered, or for which their users had no time left.
+    pub unknown: Vec<u32>,
 }
 
 /// What is to be read of a process.

@@ -25,8 +25,10 @@ pub struct Taps {
     /// Devices that the kernel was not asked about; they are in no other list.
     pub claimed: Vec<Nic>,
     pub uncounted: BTreeSet<UncountedNic>,
-    /// A TAP that cannot be listed.
+    /// A TAP that cannot be listed, or descriptors that were not looked at.
     pub problem: Option<SourceError>,
+    /// Whether the process has more than [`MAX_DESCRIPTORS`].
+    pub has_more: bool,
     /// What the process holds of KVM.
     pub kvm: HeldKvm,
 }
@@ -37,9 +39,10 @@ pub struct Taps {
 /// The name follows a rename. It is empty when the device is gone, or the descriptor was never attached to
 /// one.
 pub fn taps(process: &Process, uid: Option<u32>, devices: &Devices) -> Result<Taps, Unread> {
-    let mut taps = Taps::default();
+    let (listed, has_more) = descriptors(process)?;
+    let problem = has_more.then(|| more_descriptors(process.pid));
+    let mut taps = Taps { has_more, problem, ..Taps::default() };
     let (mut evident, mut claimed) = (HashSet::new(), HashSet::new());
-    let listed = descriptors(process)?;
     let descriptors = devices.of(process, uid);
     for descriptor in listed {
         let Some(target) = target(process, descriptor)? else { continue };
@@ -91,16 +94,24 @@ fn not_text(pid: u32, name: &[u8]) -> SourceError {
     SourceError::Process { pid, problem }
 }
 
-fn descriptors(process: &Process) -> Result<Vec<u32>, Unread> {
+fn more_descriptors(pid: u32) -> SourceError {
+    let problem =
+        format!("it has more than {MAX_DESCRIPTORS} descriptors: NICs among the others are left out");
+    SourceError::Process { pid, problem }
+}
+
+/// The numbers of the first ones, and whether there are more.
+fn descriptors(process: &Process) -> Result<(Vec<u32>, bool), Unread> {
     let path = process.path("fd");
     let entries = fs::read_dir(&path).map_err(|error| unread("list", &path, error))?;
     let mut descriptors = Vec::new();
-    for entry in entries.take(MAX_DESCRIPTORS) {
+    let mut entries = entries.peekable();
+    for entry in entries.by_ref().take(MAX_DESCRIPTORS) {
         let entry = entry.map_err(|error| unread("list", &path, error))?;
         descriptors.extend(entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
     }
     descriptors.sort_unstable();
-    Ok(descriptors)
+    Ok((descriptors, entries.peek().is_some()))
 }
 
 enum Node {

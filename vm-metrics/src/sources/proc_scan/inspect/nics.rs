@@ -1,6 +1,7 @@
 //! The NICs of a VM: those that its process holds, else those that its command line names.
 
 use std::collections::{BTreeSet, HashSet};
+use std::iter;
 
 use super::super::super::SourceError;
 use super::super::super::bounded::MAX_VCPUS;
@@ -13,33 +14,83 @@ use super::{MAX_NICS, Vm};
 use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};
 use crate::sources::shortened;
 
+/// What one process holds of a VM's NICs.
+#[derive(Debug, Default)]
+pub struct Share {
+    pub nics: Vec<Nic>,
+    uncounted: Vec<UncountedNic>,
+    /// Whether it holds NICs that are left out.
+    has_lost_nics: bool,
+    problem: Option<SourceError>,
+}
+
+impl Share {
+    pub fn problem(&self) -> Option<&SourceError> {
+        self.problem.as_ref()
+    }
+
+    /// Whether it is no part of what the VM has.
+    pub fn is_empty(&self) -> bool {
+        self.nics.is_empty() && self.uncounted.is_empty() && !self.has_lost_nics
+    }
+}
+
 impl Vm {
+    /// What a process holds that has come from a VM's, without NICs of others.
+    pub fn share(self, is_wanted: impl Fn(&Nic) -> bool) -> Share {
+        let has_lost_nics = self.info.has_more_nics || !self.is_looked_at;
+        Share { nics: self.info.nics.into_iter().filter(is_wanted).collect(), has_lost_nics, ..self.own }
+    }
+
+    /// This process holds so much of the VM's NICs from now on.
+    pub fn set_heir(&mut self, pid: u32, heir: u32, share: Option<Share>) {
+        self.heirs.retain(|(known, _)| *known != heir);
+        self.heirs.extend(share.filter(|share| !share.is_empty()).map(|share| (heir, share)));
+        self.gather(pid);
+    }
+
+    /// The VM's NICs are those of its process and of the heirs.
+    fn gather(&mut self, pid: u32) {
+        let shares = || iter::once(&self.own).chain(self.heirs.iter().map(|(_, share)| share));
+        let mut seen = HashSet::new();
+        let nics = shares().flat_map(|share| &share.nics).filter(|nic| seen.insert(*nic)).cloned().collect();
+        let uncounted: BTreeSet<_> = shares().flat_map(|share| &share.uncounted).cloned().collect();
+        let has_lost_nics = shares().any(|share| share.has_lost_nics);
+        self.info.nics = nics;
+        self.info.uncounted = uncounted.into_iter().collect();
+        self.keep_inherited();
+        self.limit_nics(pid, has_lost_nics);
+    }
+
     /// Takes in which TAPs the process holds. Where that may not be known, the command line of a trusted user's process
     /// must do.
     pub fn take_nics(&mut self, pid: u32, observer: &Observer, held: HeldNics) {
         let HeldNics { descriptors, uid, taps } = held;
         let is_trusted = observer.trust.is_trusted(uid);
         match taps {
-            Ok(Taps { nics, claimed, uncounted, problem, kvm }) => {
+            Ok(Taps { nics, claimed, uncounted, problem, has_more, kvm }) => {
                 self.take_kvm(&kvm);
+                if has_more {
+                    self.vcpus.by_kvm = None;
+                }
                 self.is_looked_at = claimed.is_empty() || is_trusted;
-                self.info.nics = nics;
-                self.nics_problem = problem;
                 // One whose name is no text is left out, too.
-                self.has_lost_nics = !self.is_looked_at || self.nics_problem.is_some();
+                let has_lost_nics = !self.is_looked_at || problem.is_some();
+                self.own = Share { nics, problem, has_lost_nics, ..Share::default() };
                 if self.is_looked_at {
-                    self.info.nics.extend(claimed);
+                    self.own.nics.extend(claimed);
                 } else {
-                    self.nics_problem = Some(not_evident(pid));
+                    self.own.problem = Some(not_evident(pid));
                 }
                 self.set_uncounted(uncounted);
             }
             Err(refused) => {
-                (self.is_looked_at, self.has_lost_nics) = (false, false);
+                self.is_looked_at = false;
                 self.vcpus.by_kvm = None;
-                self.info.nics = if is_trusted { self.named_nics.clone() } else { Vec::new() };
+                let nics = if is_trusted { self.named_nics.clone() } else { Vec::new() };
+                let problem = Some(self.not_allowed(pid, is_trusted, &refused));
+                self.own = Share { nics, problem, ..Share::default() };
                 self.set_uncounted(BTreeSet::new());
-                self.nics_problem = Some(self.not_allowed(pid, is_trusted, &refused));
             }
         }
         self.descriptors = descriptors;
@@ -47,8 +98,7 @@ impl Vm {
         if !matches!(self.info.hypervisor, Hypervisor::Program(_)) {
             self.count_vcpus(pid);
         }
-        self.keep_inherited();
-        self.limit_nics(pid);
+        self.gather(pid);
     }
 
     /// The command line of a known hypervisor comes first: [`Vcpus::now`](super::super::vcpus::Vcpus::now).
@@ -100,15 +150,15 @@ impl Vm {
                 _ => drop(held.insert(nic.clone())),
             }
         }
-        self.info.uncounted = held.into_iter().collect();
+        self.own.uncounted = held.into_iter().collect();
     }
 
-    fn limit_nics(&mut self, pid: u32) {
+    fn limit_nics(&mut self, pid: u32, has_lost_nics: bool) {
         let InstanceInfo { nics, uncounted, .. } = &mut self.info;
         let too_many = nics.len() > MAX_NICS || uncounted.len() > MAX_NICS;
         nics.truncate(MAX_NICS);
         uncounted.truncate(MAX_NICS);
-        self.info.has_more_nics = too_many || self.has_lost_nics;
+        self.info.has_more_nics = too_many || has_lost_nics;
         self.too_many_nics = too_many.then(|| {
             let problem = format!("it has more than {MAX_NICS} network interfaces: the others are left out");
             SourceError::Process { pid, problem }

@@ -1,11 +1,10 @@
 //! The TAPs of VMMs whose devices are processes of their own, as crosvm's are in its sandbox.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::super::inspect::Vm;
 use super::super::observer::Observer;
-use super::super::{Moment, ProcScan, What};
+use super::super::{Moment, ProcScan, Seen, What};
 use crate::model::Hypervisor;
 
 impl ProcScan {
@@ -25,32 +24,23 @@ impl ProcScan {
             if !is_trusted && !self.looks.is_roomy(uid) {
                 continue;
             }
-            let began = Instant::now();
             self.take_from(pid, observer);
-            if !is_trusted {
-                self.looks.used(uid, began.elapsed());
-            }
         }
     }
 
     fn take_from(&mut self, pid: u32, observer: &Arc<Observer>) {
         let is_no_vm = |child: &u32| {
             let seen = self.seen.get(child);
-            seen.is_some_and(|seen| matches!(seen.what, What::NoVm) && !seen.kvm.holds())
+            seen.is_some_and(|seen| matches!(seen.what, What::NoVm) && seen.kvm.is_none_of_kvm())
         };
-        let children = self.descendants(pid).into_iter().filter(is_no_vm).collect();
-        for (child, holder) in self.holders(children, observer) {
-            let free: Vec<_> = holder
-                .info
-                .nics
-                .iter()
-                .filter(|nic| !self.is_held_by_a_vm(&[(*nic).clone()]))
-                .cloned()
-                .collect();
-            let Some(What::Vm(vm)) = self.seen.get_mut(&pid).map(|seen| &mut seen.what) else { return };
-            if !free.is_empty() && vm.program == holder.program {
-                vm.heirs.push(child);
-                vm.info.nics.extend(free);
+        let children: Vec<u32> = self.descendants(pid).into_iter().filter(is_no_vm).collect();
+        for (child, holder) in self.holders(&children, observer).found {
+            let is_same_program =
+                self.seen.get(&pid).and_then(Seen::vm).is_some_and(|vm| vm.program == holder.program);
+            if is_same_program {
+                let share = holder.share(|nic| !self.is_held_by_another(pid, nic));
+                let Some(What::Vm(vm)) = self.seen.get_mut(&pid).map(|seen| &mut seen.what) else { return };
+                vm.set_heir(pid, child, Some(share));
             }
         }
     }

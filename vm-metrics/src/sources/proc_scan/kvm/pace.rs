@@ -19,15 +19,15 @@ pub struct Watch {
     pause: Duration,
     /// Since when a vCPU seems to run.
     runs_since: Option<Duration>,
-    /// Whether it held something of KVM at the last look.
-    holds: bool,
+    /// Whether it held something of KVM at the last look. `None` before the first one.
+    holds: Option<bool>,
     is_refused: bool,
 }
 
 impl Watch {
     /// Of a process that is new, at the time since any fixed moment.
     pub fn new(now: Duration) -> Self {
-        Self { next: now, pause: Duration::ZERO, runs_since: None, holds: false, is_refused: false }
+        Self { next: now, pause: Duration::ZERO, runs_since: None, holds: None, is_refused: false }
     }
 
     pub fn is_due(&self, now: Duration) -> bool {
@@ -45,7 +45,12 @@ impl Watch {
     }
 
     pub fn holds(&self) -> bool {
-        self.holds
+        self.holds == Some(true)
+    }
+
+    /// Whether a look has found nothing of KVM.
+    pub fn is_none_of_kvm(&self) -> bool {
+        self.holds == Some(false)
     }
 
     pub fn is_refused(&self) -> bool {
@@ -55,7 +60,7 @@ impl Watch {
     /// After a look that found nothing of KVM, or something that runs no vCPU.
     pub fn found_no_vm(&mut self, now: Duration, took: Duration, holds: bool) {
         let pause = if holds { PROBE } else { (2 * self.pause).clamp(PROBE, SLOWEST) };
-        *self = Self { holds, pause, ..Self::new(now + pause.max(took * SHARE)) };
+        *self = Self { holds: Some(holds), pause, ..Self::new(now + pause.max(took * SHARE)) };
     }
 
     pub fn refused(&mut self, now: Duration) {
@@ -71,7 +76,7 @@ impl Watch {
     /// After a look that found a vCPU running; whether it has run for longer than a probe.
     pub fn runs(&mut self, now: Duration) -> bool {
         let since = *self.runs_since.get_or_insert(now);
-        (self.next, self.holds) = (now + PROBE, true);
+        (self.next, self.holds) = (now + PROBE, Some(true));
         now.saturating_sub(since) >= PROBE
     }
 }

@@ -91,9 +91,11 @@ impl ProcScan {
                 Ok(Found::Holds) => seen.kvm.found_no_vm(moment.now, took, true),
                 // The VM is that of its parent, for all that is known.
                 Ok(Found::Vm(_, false)) if has_kvm_parent => seen.kvm.found_no_vm(moment.now, took, true),
-                Ok(Found::Vm(vm, _)) => {
+                Ok(Found::Vm(mut vm, _)) => {
                     if seen.kvm.runs(moment.now) || moment.is_first {
+                        vm.is_found_by_kvm = true;
                         (seen.first, seen.what) = (moment.now, What::Vm(vm));
+                        self.leave_ancestors(pid);
                     }
                 }
                 Err(Unread::Gone) => drop(self.seen.remove(&pid)),

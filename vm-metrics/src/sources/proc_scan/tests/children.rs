@@ -73,3 +73,62 @@ fn a_tap_of_another_vm_is_not_taken() {
     assert_eq!(vms[1], ("crosvm-101".to_owned(), vec!["tap0".to_owned()]));
     assert_eq!(vms[..1], with(&[]));
 }
+
+#[test]
+fn nics_of_devices_that_cannot_be_counted_are_listed() {
+    let fixture = Fixture::of_kvm(&[CROSVM, DEVICE]);
+    fixture.runs_vm(100, 1);
+    fixture.descriptor(101, 10, "/dev/vhost-vdpa-0", None);
+    let mut scan = fixture.scan();
+    for second in [0, 1, 2, 40] {
+        let vms = list(&mut scan, second * TICK);
+        assert_eq!((super::taps(&vms[0]), vms[0].uncounted.len()), (vec!["tap0"], 1), "{second}");
+        // What the VMM itself opens does not hide it.
+        fixture.descriptor(100, 30 + u32::try_from(second).unwrap(), "/dev/null", None);
+    }
+}
+
+#[test]
+fn devices_with_nics_left_out_leave_no_sum() {
+    let fixture = Fixture::of_kvm(&[CROSVM, DEVICE]);
+    fixture.runs_vm(100, 1);
+    let mut scan = fixture.scan();
+    assert!(!scan.list_at(START).unwrap().instances[0].has_more_nics);
+    fixture.descriptor(101, 10, "/dev/net/tun", Some("odd"));
+    fs::write(fixture.process(101).join("fdinfo/10"), b"pos:\t0\niff:\todd\xff\n").unwrap();
+    let listing = scan.list_at(FULL_SCAN_INTERVAL).unwrap();
+    assert!(listing.instances[0].has_more_nics);
+    assert!(listing.problems[0].to_string().contains("process 101"), "{:?}", listing.problems);
+    for descriptor in 10..266 {
+        fixture.descriptor(101, descriptor, "/dev/net/tun", Some(&format!("tap{descriptor}")));
+    }
+    fixture.descriptor(100, 9, "/dev/net/tun", Some("tap1"));
+    let vm = scan.list_at(2 * FULL_SCAN_INTERVAL).unwrap().instances.remove(0);
+    assert_eq!((vm.nics.len(), vm.has_more_nics), (256, true));
+}
+
+#[test]
+fn a_child_that_runs_a_vm_later_takes_its_tap() {
+    let fixture = Fixture::of_kvm(&[CROSVM, DEVICE]);
+    fixture.runs_vm(100, 1);
+    let mut scan = fixture.scan();
+    assert_eq!(taps(&mut scan, START), with(&["tap0"]));
+    fixture.runs_vm(101, 1);
+    let vms = (4..10).map(|second| taps(&mut scan, second * TICK)).last().unwrap();
+    let child = ("crosvm-101".to_owned(), vec!["tap0".to_owned()]);
+    assert_eq!(vms, [with(&[]).remove(0), child.clone()]);
+    fixture.descriptor(100, 30, "/dev/null", None);
+    assert_eq!(taps(&mut scan, 40 * TICK), [with(&[]).remove(0), child]);
+}
+
+#[test]
+fn a_child_that_was_not_looked_at_keeps_its_tap() {
+    let fixture = Fixture::of_kvm(&[CROSVM]);
+    fixture.runs_vm(100, 1);
+    let mut scan = fixture.scan();
+    assert_eq!(taps(&mut scan, START), with(&[]));
+    fixture.put(&Fake { uid: 65534, ..DEVICE });
+    // Of what is used, 30 seconds pay for 1.5: there is time for a look at it, and none for KVM.
+    scan.looks.used(Some(65534), Duration::from_millis(1535));
+    assert_eq!(taps(&mut scan, FULL_SCAN_INTERVAL), with(&[]));
+}

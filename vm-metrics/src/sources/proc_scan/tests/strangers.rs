@@ -142,3 +142,18 @@ fn a_vm_hides_behind_no_copy_of_its_parent() {
     let pids: Vec<_> = list(&mut fixture.scan(), START).iter().map(|vm| vm.hypervisor_pid).collect();
     assert_eq!(pids, [Some(100), Some(101)]);
 }
+
+#[test]
+fn looks_at_heirs_have_a_budget() {
+    let vm = Fake { taps: &[(9, "tap0")], ..Fake::default() };
+    let child = |pid| Fake { pid, ppid: 100, uid: STRANGER, exe: "/bin/sh", args: "sh", ..Fake::default() };
+    let fixture = Fixture::with(&[vm, child(101)]);
+    let mut scan = fixture.scan();
+    list(&mut scan, START);
+    fixture.put(&Fake::default());
+    scan.looks.used(Some(STRANGER), Duration::from_secs(1));
+    let listing = scan.list_at(TICK).unwrap();
+    assert_eq!(listing.instances[0].nics, [Nic::local("tap0")], "it may be the child's");
+    assert!(overuse(listing).contains(&(Some(STRANGER), "processes", 1)));
+    assert_eq!(list(&mut scan, 61 * TICK)[0].nics, [], "the time is paid for");
+}
