@@ -129,11 +129,12 @@ fn put_state(process: &Path, [pid, parent]: [u32; 2], row: &Row) {
     write(&process.join("status"), &format!("Name:\tvmm\n{ids}Groups:\t\n"));
     let name: String = row.program.rsplit('/').next().unwrap().chars().take(15).collect();
     let threads: Vec<_> = iter::once(&name).chain(&row.threads).collect();
-    // The leader of its session has ended, as has that of a process that became a daemon. Guests have used the last
-    // field but nine.
+    // systemd gives the process of a service a session. The leader of any other one's has ended, as has that of a process
+    // that became a daemon. Guests have used the last field but nine.
+    let session = if row.kvm_vcpus.is_some() && row.cgroup.ends_with(".service") { pid } else { 1 };
     let guest_ticks = if row.kvm_vcpus.is_some() { 4 } else { 0 };
     let stat = format!(
-        "{pid} ({name}) S {parent} {pid} 1 0 -1 0 0 0 0 0 5 5 0 0 20 0 {} 0 9000 9999999 999 {} {guest_ticks} {}\n",
+        "{pid} ({name}) S {parent} {pid} {session} 0 -1 0 0 0 0 0 5 5 0 0 20 0 {} 0 9000 9999999 999 {} {guest_ticks} {}\n",
         threads.len(),
         ["0"; 18].join(" "),
         ["0"; 9].join(" ")

@@ -38,6 +38,17 @@ pub fn parse_cgroup(content: &[u8]) -> Cgroup {
     cgroup
 }
 
+/// The path of a control group as it is the next time, too: logins and units that systemd names have no number. Empty: none.
+pub fn lasting_path(content: &[u8]) -> String {
+    let text = String::from_utf8_lossy(content);
+    let is_numbered = |component: &str| component.starts_with("session-") || component.starts_with("run-");
+    let lasting = |component: &str| match is_numbered(component) {
+        true => component.replace(|character: char| character.is_ascii_digit(), ""),
+        false => component.to_owned(),
+    };
+    path(&text).unwrap_or_default().split('/').map(lasting).collect::<Vec<_>>().join("/")
+}
+
 /// The path in the unified hierarchy; else in systemd's; else in the first that has one.
 fn path(text: &str) -> Option<&str> {
     let lines = text.split_inclusive('\n').filter_map(|line| {
@@ -116,6 +127,19 @@ mod tests {
 
     fn service(name: &str) -> Cgroup {
         Cgroup { service: Some(name.into()), ..Cgroup::default() }
+    }
+
+    #[test]
+    fn lasting_paths_have_no_numbers_of_systemd() {
+        for (content, expected) in [
+            ("0::/user.slice/user-7.slice/session-12.scope\n", "/user.slice/user-7.slice/session-.scope"),
+            ("0::/system.slice/run-u31.service\n", "/system.slice/run-u.service"),
+            ("0::/system.slice/web2.service (deleted)\n", "/system.slice/web2.service"),
+            ("0::/\n", ""),
+            ("", ""),
+        ] {
+            assert_eq!(lasting_path(content.as_bytes()), expected, "{content}");
+        }
     }
 
     #[test]

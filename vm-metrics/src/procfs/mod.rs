@@ -13,7 +13,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::model::SchedTimes;
-pub use cgroup::{Cgroup, parse_cgroup};
+pub use cgroup::{Cgroup, lasting_path, parse_cgroup};
 pub use net_dev::parse_net_dev;
 pub use pairs::{
     Credentials, is_of_own_pid_namespace, parse_credentials, parse_io, parse_smaps_rollup, parse_status,

@@ -1,7 +1,7 @@
 //! Which processes are due for a close look, and in which order they have it.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use super::observer::{QuickFacts, Wanted};
 use super::process::Unread;
@@ -91,14 +91,19 @@ fn is_settled(seen: &Seen, moment: &Moment) -> bool {
     age >= YOUNG && !moment.full_scan && seen.waits == 0
 }
 
-/// Trusted users first; then one process of each other user after the other, those that wait longest first.
+/// Trusted users first; then one process of each other user after the other, those that wait longest first. The users have
+/// the order in which their processes come.
 pub fn in_order(due: Vec<Due>, is_trusted: impl Fn(Option<u32>) -> bool) -> Vec<Due> {
     let (mut ordered, others): (Vec<_>, Vec<_>) = due.into_iter().partition(|due| is_trusted(due.uid));
-    let mut by_user: BTreeMap<Option<u32>, Vec<Due>> = BTreeMap::new();
+    let (mut places, mut by_user) = (HashMap::new(), Vec::new());
     for due in others {
-        by_user.entry(due.uid).or_default().push(due);
+        let place = *places.entry(due.uid).or_insert(by_user.len());
+        if place == by_user.len() {
+            by_user.push(Vec::new());
+        }
+        by_user[place].push(due);
     }
-    let mut queues: Vec<VecDeque<Due>> = by_user.into_values().map(waiting_first).collect();
+    let mut queues: Vec<VecDeque<Due>> = by_user.into_iter().map(waiting_first).collect();
     while !queues.is_empty() {
         ordered.extend(queues.iter_mut().filter_map(VecDeque::pop_front));
         queues.retain(|queue| !queue.is_empty());
@@ -127,5 +132,11 @@ mod tests {
         let all = vec![due(1, 7, 0), due(2, 7, 3), due(3, 7, 9), due(4, 8, 0), due(5, 0, 0), due(6, 7, 0)];
         let order = in_order(all, |uid| uid == Some(0));
         assert_eq!(order.iter().map(|due| due.pid).collect::<Vec<_>>(), [5, 3, 4, 2, 1, 6]);
+    }
+
+    #[test]
+    fn no_number_of_a_user_comes_first() {
+        let order = in_order(vec![due(1, 9, 0), due(2, 8, 0), due(3, 9, 0)], |_| false);
+        assert_eq!(order.iter().map(|due| due.pid).collect::<Vec<_>>(), [1, 2, 3]);
     }
 }

@@ -61,9 +61,10 @@ pub fn of_command(command: &str) -> Option<&str> {
 }
 
 /// The file name in the target of `/proc/<pid>/exe`, which says so when the file was replaced.
-pub fn file_name(target: &str) -> &str {
-    let path = target.strip_suffix(" (deleted)").unwrap_or(target);
-    path.rsplit('/').next().unwrap_or(path)
+pub fn file_name<'a>(target: &'a str) -> &'a str {
+    let last = |path: &'a str| path.rsplit('/').next().filter(|name| !name.is_empty());
+    // A file may also be called so.
+    target.strip_suffix(" (deleted)").and_then(last).or_else(|| last(target)).unwrap_or_default()
 }
 
 /// `program`, `program-v1.7.0-x86_64`, `program-static`, `program;65f1a2b3` (a file that rpm is replacing).
@@ -172,6 +173,8 @@ mod tests {
     fn targets() {
         assert_eq!(file_name("/usr/bin/qemu-system-x86_64"), "qemu-system-x86_64");
         assert_eq!(file_name("/usr/bin/qemu-system-x86_64 (deleted)"), "qemu-system-x86_64");
+        assert_eq!(file_name("/opt/ (deleted)"), " (deleted)");
+        assert_eq!(file_name("/opt/ (deleted) (deleted)"), " (deleted)");
         assert_eq!(file_name("kvm"), "kvm");
         assert_eq!(file_name(""), "");
     }

@@ -175,10 +175,11 @@ impl Vm {
     /// A process that runs a VM by KVM in a program of which nothing else is known.
     pub fn of_kvm(process: &Process, observer: &Observer, program: &str) -> Result<Self, Unread> {
         let stat = process.stat()?;
-        let (id, name) = kvm::identity(process, stat.ppid, program);
+        let program = if program.is_empty() { "other" } else { program };
+        let kvm::Identity { id, name, fingerprints } = kvm::identity(process, &stat, program);
         let hypervisor = Hypervisor::Program(ProgramName::new(program));
         let info = InstanceInfo { id, name, ..info(process.pid, hypervisor, &VmArgs::default()) };
-        let mut vm = Self::new(process, info, stat.start_ticks);
+        let mut vm = Self { fingerprints, ..Self::new(process, info, stat.start_ticks) };
         vm.take_nics(process.pid, observer, HeldNics::read(process, observer)?);
         Ok(vm)
     }

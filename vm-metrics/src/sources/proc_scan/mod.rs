@@ -13,11 +13,9 @@
 //! A close look costs many times what it costs to know a process again: no tick could afford one at every VM. The looks
 //! at processes of users who are not trusted have a budget of time (`looks`).
 //!
-//! A VM that is known stays what its command line said first. Its NICs follow its descriptors, also into processes that
-//! come from it (`heirs`).
+//! A known VM stays what its command line said first. Its NICs follow its descriptors, also into its children (`heirs`).
 //!
-//! A process that ends while it is looked at is not there; one that may not be read is a problem in the
-//! listing.
+//! A process that ends while it is looked at is not there; one that may not be read is a problem in the listing.
 
 mod closer;
 mod cmdline;
@@ -117,6 +115,7 @@ pub struct ProcScan {
     last_full_scan: Option<Duration>,
     closer: Closer,
     looks: Looks,
+    kvm_looks: Looks,
     patient: Patient<(Arc<Observer>, u32, Question), (Answer, Duration)>,
     overuse: Excess,
     /// Whether VMs of any program are looked for.
@@ -202,6 +201,7 @@ impl ProcScan {
             last_full_scan: None,
             closer: Closer::default(),
             looks: Looks::default(),
+            kvm_looks: Looks::default(),
             patient: Patient::new("scan", PATIENCE, scan::answer),
             overuse: Excess::default(),
             finds_kvm: true,

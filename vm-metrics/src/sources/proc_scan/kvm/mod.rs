@@ -15,7 +15,7 @@ use std::io;
 
 use self::activity::{Activity, activity};
 pub use self::held::HeldKvm;
-pub use self::identity::identity;
+pub use self::identity::{Identity, identity};
 pub use self::pace::Watch;
 use super::executable;
 use super::inspect::{Vm, inspect_as};

@@ -15,6 +15,10 @@ use crate::sources::SourceError;
 const TIME: Duration = Duration::from_millis(20);
 const FIRST_TIME: Duration = Duration::from_secs(2);
 
+/// Looks at processes of other users, which may find nothing, have a part of the time that looks at VMs have. It is their
+/// own: no number of VMs leaves a user without a look.
+const STRANGERS_COST: u32 = 2;
+
 impl ProcScan {
     /// Finds VMs among the processes that are none so far.
     pub fn look_for_kvm(&mut self, observer: &Arc<Observer>, moment: &Moment, findings: &mut Findings) {
@@ -45,11 +49,13 @@ impl ProcScan {
                 self.put_off(due, moment);
             }
         }
+        self.kvm_looks.begin(moment.now, moment.is_first);
         for due in chunks(strangers) {
-            let (now, later) = due.into_iter().partition(|due| self.looks.is_roomy(due.uid));
+            let (now, later) = due.into_iter().partition(|due| self.kvm_looks.is_room(due.uid));
             self.look_for_kvm_at(now, observer, moment, findings);
             self.put_off(later, moment);
         }
+        self.kvm_looks.end();
         self.tell_of_refused(findings);
     }
 
@@ -83,7 +89,7 @@ impl ProcScan {
                 continue;
             };
             if !self.trust.is_trusted(seen.uid) {
-                self.looks.used(seen.uid, took);
+                self.kvm_looks.used(seen.uid, took * STRANGERS_COST);
             }
             match found {
                 Ok(Found::Nothing) => seen.kvm.found_no_vm(moment.now, took, false),

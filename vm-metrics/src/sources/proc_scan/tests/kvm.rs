@@ -45,7 +45,7 @@ impl Fixture {
         self.thread(pid, &in_vcpu());
     }
 
-    fn cgroup(&self, pid: u32, path: &str) {
+    pub fn cgroup(&self, pid: u32, path: &str) {
         fs::write(self.process(pid).join("cgroup"), format!("0::{path}\n")).unwrap();
     }
 }
@@ -108,7 +108,7 @@ fn an_id_comes_from_the_group_of_its_own() {
         (15, 50, "/system.slice/manager.service"),
         (16, 1, "/"),
     ] {
-        fixture.put(&Fake { pid, ppid, start: pid.into(), taps: &[], ..CROSVM });
+        fixture.put(&Fake { pid, ppid, session: pid, start: pid.into(), taps: &[], ..CROSVM });
         fixture.cgroup(pid, group);
         if pid != 50 {
             fixture.runs_vm(pid, 1);

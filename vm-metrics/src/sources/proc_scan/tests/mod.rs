@@ -5,6 +5,7 @@ pub mod fixture;
 mod heirs;
 mod identity;
 mod kvm;
+mod kvm_identity;
 mod nics;
 mod rules;
 mod sizes;
