@@ -84,7 +84,7 @@ fn nics_of_devices_that_cannot_be_counted_are_listed() {
         let vms = list(&mut scan, second * TICK);
         assert_eq!((super::taps(&vms[0]), vms[0].uncounted.len()), (vec!["tap0"], 1), "{second}");
         // What the VMM itself opens does not hide it.
-        fixture.descriptor(100, 30 + u32::try_from(second).unwrap(), "/dev/null", None);
+        fixture.descriptor(100, 30 + second, "/dev/null", None);
     }
 }
 
