@@ -180,8 +180,16 @@ impl Departed {
         // Renamed: what it counts is shown where it is now. What another VM has now is shown in part here, in part there.
         let devices: HashSet<_> =
             present.iter().flat_map(|vm| vm.nics.iter().filter_map(|nic| device(vm, nic))).collect();
-        let gone =
-            |vm: &VmStats, nic: &NicStats| device(vm, nic).is_none_or(|device| !devices.contains(&device));
+        // What had the name before it has gone on in it.
+        let mut gone_on = HashSet::new();
+        let mut gone = |vm: &VmStats, nic: &NicStats| {
+            let name = (place(vm), nic.netns, nic.device.clone());
+            if device(vm, nic).is_some_and(|device| devices.contains(&device)) {
+                gone_on.insert(name);
+                return false;
+            }
+            !gone_on.contains(&name)
+        };
         let processes: HashMap<u32, Option<f64>> =
             present.iter().filter_map(|vm| Some((vm.hypervisor_pid?, vm.start_time))).collect();
         // What it counts is shown under the id that it has now.

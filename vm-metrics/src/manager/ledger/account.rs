@@ -30,7 +30,8 @@ pub(in crate::manager) struct Account {
     /// Since when the owner's part counts from 0, in series that have had no other names.
     pub(in crate::manager) counts_since: NicSince,
     /// When the device got another name, and so other series, which begin where those of before end.
-    renamed_at: Option<f64>,
+    pub(super) renamed_at: Option<f64>,
+    programs: Programs,
     /// What the owner has been given under this name before.
     pub(super) earlier: Option<Earlier>,
     /// Tells the owner's part of this device from any other part; 0 until it is given a number.
@@ -56,6 +57,16 @@ pub(in crate::manager) struct Account {
     pub(in crate::manager) tx_gap: Gap,
 }
 
+/// Whose programs count for a device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Programs {
+    /// A daemon before this one has left the account, and perhaps the programs.
+    MayBeLeft,
+    /// The programs were attached anew, and what was counted before is still in the line.
+    Replaced,
+    Own,
+}
+
 impl Account {
     pub(super) fn new(nic: Nic, device: Option<u64>, owner: &str, since: Option<f64>) -> Self {
         Self {
@@ -69,6 +80,7 @@ impl Account {
             since,
             counts_since: NicSince::default(),
             renamed_at: None,
+            programs: Programs::Own,
             earlier: None,
             part: 0,
             origin: Totals::default(),
@@ -95,7 +107,8 @@ impl Account {
 
     /// One that a daemon before this one has left.
     pub(super) fn restored(self, origin: Totals, now: f64) -> Self {
-        Self { raw: (origin.rx, origin.tx), origin, seen_at: now, ..self }
+        let programs = Programs::MayBeLeft;
+        Self { raw: (origin.rx, origin.tx), origin, seen_at: now, programs, ..self }
     }
 
     /// Whether the device that has the name and the index now is still the one of this account.
@@ -146,10 +159,22 @@ impl Account {
     /// The programs count from 0 since this time, in seconds of Unix time, if anybody knows: what they have counted for
     /// this owner cannot have begun before.
     pub(in crate::manager) fn attached(&mut self, at: Option<f64>) {
+        if at.is_some() && self.programs == Programs::MayBeLeft {
+            self.programs = Programs::Replaced;
+        }
         let is_later = |at: &f64| self.renamed_at.is_none_or(|renamed_at| *at > renamed_at);
         let Some(at) = at.filter(is_later) else { return };
         let since = self.counts_since.ebpf.map_or(at, |since| since.max(at));
         self.counts_since.ebpf = Some(since.max(self.counts_since.device.unwrap_or(at)));
+    }
+
+    /// Whether programs of this daemon have taken the place of those before it; said once.
+    pub(super) fn take_replaced(&mut self) -> bool {
+        let is_replaced = self.programs == Programs::Replaced;
+        if is_replaced {
+            self.programs = Programs::Own;
+        }
+        is_replaced
     }
 
     /// What the owner is published with, of the line as it is now.

@@ -67,6 +67,20 @@ impl Line {
         self.earlier = join(self.earlier, Some(Earlier { counts, since, ebpf_since: None }));
     }
 
+    /// The device has got another name: what was counted under the one before has its beginning in other series.
+    pub(super) fn forget_beginning(&mut self) {
+        if let Some(earlier) = &mut self.earlier {
+            (earlier.since, earlier.ebpf_since) = (None, None);
+        }
+    }
+
+    /// The programs of the daemon before this one are gone, and the series of what only they count begins anew.
+    pub(super) fn forget_ebpf(&mut self) {
+        if let Some(earlier) = &mut self.earlier {
+            (earlier.counts.ebpf, earlier.ebpf_since) = (None, None);
+        }
+    }
+
     /// What was counted before the present part.
     pub(super) fn earlier(&self) -> Option<Earlier> {
         self.earlier

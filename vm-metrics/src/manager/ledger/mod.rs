@@ -158,7 +158,7 @@ impl Ledger {
             let is_old = |device| old_devices.as_ref().is_none_or(|old| old.contains(&device));
             let is_new_here = is_own && device.is_some_and(|device| !is_old(device));
             account.counts_since.device = since.filter(|_| is_new_here || is_new_there);
-            if let Some(line) = moves.take(self.now, seen) {
+            if let Some(line) = moves.take(self.now, seen, device) {
                 account.begin_at(line);
                 account.counts_since.device = since;
             }

@@ -29,6 +29,13 @@ impl Ledger {
         let Some(account) = self.accounts.get_mut(&DeviceKey::new(seen.nic, seen.ifindex)) else { return };
         let line = self.sums.line(vm, seen.nic, self.tick);
         line.step(account.part, EarlierCounts::of(stats), account.counts_since, account.earlier);
+        if account.renamed_at.is_some() {
+            line.forget_beginning();
+        }
+        if account.take_replaced() {
+            line.forget_ebpf();
+            self.changed = true;
+        }
         account.earlier = line.earlier();
         stats.earlier = account.earlier.map(|earlier| earlier.counts);
         stats.since = line.since();

@@ -289,6 +289,44 @@ fn what_a_device_counted_elsewhere_is_published_once_there_and_back() {
     assert_eq!(read(&mut ledger, "b", &here, 7, 2000), 2000, "another device with its index");
 }
 
+/// A device of this process's own namespace goes where nobody looks, and comes back.
+#[test]
+fn a_device_that_comes_back_unseen_goes_on() {
+    for restarts in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, nic) = (booted(dir.path(), "one\n"), Nic::local("t"));
+        fs::create_dir_all(host.net_devices()).unwrap();
+        let daemon = || Ledger::new(host.clone(), Purpose::Serve, Some(dir.path()), Trust::default());
+        let mut ledger = daemon();
+        idle(&mut ledger, 1);
+        fs::create_dir_all(host.net_device("t")).unwrap();
+        assert_eq!(read(&mut ledger, "a", &nic, 7, 1000), 1000);
+        fs::rename(host.net_device("t"), dir.path().join("elsewhere")).unwrap();
+        leaves(&mut ledger, &nic, 7, 1000, Gone::Moved { ifindex: 9 });
+        idle(&mut ledger, 1);
+        if restarts {
+            ledger = daemon();
+            idle(&mut ledger, 1);
+        }
+        fs::create_dir(host.net_device("t")).unwrap();
+        assert_eq!(read(&mut ledger, "a", &nic, 9, 1100), 1100, "another device of its name");
+        leaves(&mut ledger, &nic, 9, 1100, Gone::Deleted);
+        fs::remove_dir(host.net_device("t")).unwrap();
+        fs::rename(dir.path().join("elsewhere"), host.net_device("t")).unwrap();
+        assert_eq!(read(&mut ledger, "a", &nic, 8, 1200), 200, "restarts: {restarts}");
+    }
+}
+
+#[test]
+fn elsewhere_a_device_comes_back_by_its_index() {
+    let (mut ledger, nic) = (Ledger::default(), there("t"));
+    read(&mut ledger, "a", &nic, 7, 1000);
+    leaves(&mut ledger, &nic, 7, 1000, Gone::Moved { ifindex: 9 });
+    assert_eq!(read(&mut ledger, "a", &there("u"), 9, 1100), 1100, "another device with its index");
+    leaves(&mut ledger, &there("u"), 9, 1100, Gone::Deleted);
+    assert_eq!(read(&mut ledger, "a", &nic, 9, 1200), 200);
+}
+
 /// What the kernel has said by the next tick, in which these leave their VM.
 fn hear(ledger: &mut Ledger, nic: &Nic, ifindex: u32, gone: Gone, leaving: &[&Nic]) {
     let departed = vec![DepartedDevice { netns: nic.netns, ifindex, gone }];

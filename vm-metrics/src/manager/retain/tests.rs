@@ -111,6 +111,19 @@ fn a_device_that_has_only_another_name_is_not_shown_twice() {
 }
 
 #[test]
+fn a_renamed_device_hides_those_before_it() {
+    let mut departed = departed_for_ten_seconds();
+    let mut before = stats("a", 1, "old", Some(5));
+    before.nics[0].ifindex = Some(2);
+    for words in [before, stats("a", 1, "old", Some(7))] {
+        add(&mut departed, vec![words], &[], Instant::now());
+    }
+    let mut present = vec![stats("a", 1, "new", Some(8))];
+    departed.show(&mut present, &VmSet::default());
+    assert_eq!(present[0].nics.len(), 1);
+}
+
+#[test]
 fn what_a_process_counts_is_shown_under_one_id() {
     let process = |id, start_time, cpu_usec| VmStats {
         start_time,

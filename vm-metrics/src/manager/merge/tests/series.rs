@@ -100,6 +100,44 @@ fn a_device_that_is_renamed_has_no_beginning() {
 }
 
 #[test]
+fn a_remade_device_that_is_renamed_has_no_beginning() {
+    let lab = Lab::new();
+    let mut daemon = lab.daemon();
+    tick(&mut daemon, "a", "other", 9, 0);
+    lab.make("t", 0);
+    tick(&mut daemon, "a", "t", 3, 70);
+    lab.make("t", 1);
+    assert_eq!(shown(&tick(&mut daemon, "a", "t", 4, 10)).1, Some(80));
+    for (from, to, sent) in [("t", "u", 11), ("u", "t", 12)] {
+        fs::rename(lab.1.net_device(from), lab.1.net_device(to)).unwrap();
+        let vm = tick(&mut daemon, "a", to, 4, sent);
+        assert_eq!((vm.nics[0].since, shown(&vm).1), (NicSince::default(), Some(70 + sent)));
+    }
+    let next = tick(&mut lab.daemon(), "a", "t", 4, 13);
+    assert_eq!((next.nics[0].since.device, shown(&next).1), (None, Some(83)));
+}
+
+#[test]
+fn without_pins_the_next_daemon_counts_anew() {
+    let lab = Lab::new();
+    let counts = |ledger: &mut Ledger, ifindex, sent, packets, since| {
+        let mut counted = ebpf(ifindex, sent, 0);
+        (counted.counters.ingress.packets, counted.since) = (packets, since);
+        let batch = batch(&[("t", device(ifindex, sent, 0))], &[("t", counted)]);
+        let nic = present(&vm(&["t"]), &batch, ledger).remove(0).nics.remove(0);
+        (nic.with_earlier().ebpf.map(|ebpf| ebpf.tx.packets), nic.since.ebpf)
+    };
+    let mut daemon = lab.daemon();
+    lab.make("t", 0);
+    assert_eq!(counts(&mut daemon, 3, 1000, 10, Some(1e10)), (Some(10), Some(1e10)));
+    lab.make("t", 1);
+    assert_eq!(counts(&mut daemon, 4, 500, 5, Some(2e10)), (Some(15), Some(1e10)));
+    assert_eq!(counts(&mut lab.daemon(), 4, 600, 6, None), (Some(16), Some(1e10)), "with pins");
+    assert_eq!(counts(&mut lab.daemon(), 4, 700, 0, Some(3e10)), (Some(0), Some(3e10)));
+    assert_eq!(counts(&mut lab.daemon(), 4, 800, 1, None), (Some(1), Some(3e10)));
+}
+
+#[test]
 fn a_series_goes_on_over_its_devices_and_daemons() {
     let lab = Lab::new();
     let mut daemon = lab.daemon();
