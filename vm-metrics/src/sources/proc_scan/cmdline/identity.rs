@@ -40,7 +40,6 @@ const COMMON_DIRECTORIES: &[&str] = &[
     "lib",
     "lock",
     "opt",
-    "root",
     "run",
     "shm",
     "sock",

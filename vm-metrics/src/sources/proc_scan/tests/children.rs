@@ -2,17 +2,7 @@
 
 use super::*;
 
-const CROSVM: Fake = Fake {
-    pid: 100,
-    exe: "/opt/crosvm",
-    args: "crosvm run",
-    start: 5000,
-    state: 'S',
-    ppid: 1,
-    session: 0,
-    uid: 0,
-    taps: &[],
-};
+const CROSVM: Fake = Fake { taps: &[], ..kvm::CROSVM };
 
 const DEVICE: Fake = Fake { pid: 101, ppid: 100, start: 5001, taps: &[(9, "tap0")], ..CROSVM };
 

@@ -28,19 +28,23 @@ pub struct Fake {
     pub taps: &'static [(u32, &'static str)],
 }
 
+impl Fake {
+    pub const QEMU: Self = Self {
+        pid: 100,
+        exe: "/usr/bin/qemu-system-x86_64",
+        args: "qemu-system-x86_64 -name web",
+        start: 5000,
+        state: 'S',
+        ppid: 1,
+        session: 0,
+        uid: 0,
+        taps: &[],
+    };
+}
+
 impl Default for Fake {
     fn default() -> Self {
-        Self {
-            pid: 100,
-            exe: "/usr/bin/qemu-system-x86_64",
-            args: "qemu-system-x86_64 -name web",
-            start: 5000,
-            state: 'S',
-            ppid: 1,
-            session: 0,
-            uid: 0,
-            taps: &[],
-        }
+        Self::QEMU
     }
 }
 

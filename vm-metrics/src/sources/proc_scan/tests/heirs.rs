@@ -2,17 +2,7 @@
 
 use super::*;
 
-const VM: Fake = Fake {
-    pid: 100,
-    exe: "/usr/bin/qemu-system-x86_64",
-    args: "kvm -name web",
-    start: 5000,
-    state: 'S',
-    ppid: 1,
-    session: 0,
-    uid: 0,
-    taps: &[(9, "tap0")],
-};
+const VM: Fake = Fake { args: "kvm -name web", taps: &[(9, "tap0")], ..Fake::QEMU };
 
 /// Id, process and TAPs of each VM.
 fn vms(scan: &mut ProcScan, now: Duration) -> Vec<(String, Option<u32>, Vec<String>)> {

@@ -5,17 +5,7 @@ use std::fs;
 use super::*;
 use crate::model::{Hypervisor, ProgramName, Trust};
 
-const CROSVM: Fake = Fake {
-    pid: 100,
-    exe: "/opt/crosvm",
-    args: "crosvm run",
-    start: 5000,
-    state: 'S',
-    ppid: 1,
-    session: 0,
-    uid: 0,
-    taps: &[(9, "tap0")],
-};
+pub const CROSVM: Fake = Fake { exe: "/opt/crosvm", args: "crosvm run", taps: &[(9, "tap0")], ..Fake::QEMU };
 
 impl Fixture {
     /// On a kernel with KVM.

@@ -10,17 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::super::listing::MAX_PROBLEMS;
 use super::*;
 
-const SHELL: Fake = Fake {
-    pid: 100,
-    exe: "/bin/sh",
-    args: "sh start.sh",
-    start: 5000,
-    state: 'S',
-    ppid: 1,
-    session: 0,
-    uid: 0,
-    taps: &[],
-};
+const SHELL: Fake = Fake { exe: "/bin/sh", args: "sh start.sh", ..Fake::QEMU };
 
 #[test]
 fn a_new_vm_is_there_at_the_next_call_and_gone_when_its_process_is() {
