@@ -15,6 +15,13 @@ use crate::alone::alone;
 const DESCRIPTORS: usize = 19_000;
 const HOLDERS: usize = 60;
 
+/// An attacker that holds many descriptors of a file, and goes on opening.
+fn holder(mut attacker: Tenant, path: &str) -> Tenant {
+    attacker.tell(&Act::OpenMany { path: path.into(), count: DESCRIPTORS }).unwrap();
+    attacker.tell(&Act::KeepOpening).unwrap();
+    attacker
+}
+
 #[test]
 fn many_descriptors_slow_no_tick() {
     alone("hostile::flood::many_descriptors_slow_no_tick", || {
@@ -22,11 +29,7 @@ fn many_descriptors_slow_no_tick() {
         attack(Scene::daemon, |scene| {
             let hold = |number| {
                 let argv = argv(number);
-                let mut fake = scene.attacker("qemu-system-x86_64", &[&argv[0], &argv[1]]);
-                let path = "/dev/null".into();
-                fake.tell(&Act::OpenMany { path, count: DESCRIPTORS }).unwrap();
-                fake.tell(&Act::KeepOpening).unwrap();
-                fake
+                holder(scene.attacker("qemu-system-x86_64", &[&argv[0], &argv[1]]), "/dev/null")
             };
             (0..HOLDERS).map(hold).collect()
         });
@@ -38,13 +41,7 @@ fn many_descriptors_slow_no_tick() {
 fn many_descriptors_of_any_program_slow_no_tick() {
     alone("hostile::flood::many_descriptors_of_any_program_slow_no_tick", || {
         attack(Scene::daemon, |scene| {
-            let hold = |_| {
-                let mut holder = scene.attacker("database", &[]);
-                let path = "/dev/null".into();
-                holder.tell(&Act::OpenMany { path, count: DESCRIPTORS }).unwrap();
-                holder.tell(&Act::KeepOpening).unwrap();
-                holder
-            };
+            let hold = |_| holder(scene.attacker("database", &[]), "/dev/null");
             (0..HOLDERS).map(hold).collect()
         });
     });
@@ -54,13 +51,7 @@ fn many_descriptors_of_any_program_slow_no_tick() {
 fn many_tun_descriptors_slow_no_tick() {
     alone("hostile::flood::many_tun_descriptors_slow_no_tick", || {
         attack(Scene::daemon, |scene| {
-            let hold = |_| {
-                let mut fake = scene.attacker("qemu-system-x86_64", &[]);
-                let path = "/dev/net/tun".into();
-                fake.tell(&Act::OpenMany { path, count: DESCRIPTORS }).unwrap();
-                fake.tell(&Act::KeepOpening).unwrap();
-                fake
-            };
+            let hold = |_| holder(scene.attacker("qemu-system-x86_64", &[]), "/dev/net/tun");
             (0..HOLDERS / 4).map(hold).collect()
         });
     });
