@@ -8,6 +8,7 @@ use anyhow::Result;
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::netns::enter_of;
 use vm_metrics_testkit::packages::ensure_debian;
+use vm_metrics_testkit::prometheus::Prometheus;
 use vm_metrics_testkit::systemd::Systemd;
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
@@ -42,10 +43,9 @@ impl Host {
 
     /// Runs the lines of the README that make the service.
     fn install(&self) {
-        let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+        let readme = readme();
         let configuration = readme.lines().find(|line| line.starts_with("vm-metrics config print-default >"));
-        let service = readme.split_once("```console\n").unwrap().1.split_once("```").unwrap().0;
-        let service = service.lines().map(|line| line.strip_prefix("# ").unwrap());
+        let service = block(&readme, "console").lines().map(|line| line.strip_prefix("# ").unwrap());
         for line in configuration.into_iter().chain(service) {
             self.must(&format!("cd /checkout; PATH=$PATH:/checkout/target/release; {line}"));
         }
@@ -89,7 +89,8 @@ impl Host {
 
     fn wait_for<T>(&self, what: &str, poll: impl Fn() -> Option<T>) -> T {
         wait_until(SOON, what, || Ok(poll())).unwrap_or_else(|error| {
-            let log = self.systemd.must("journalctl --no-pager --unit=vm-metrics --unit=guest");
+            let log =
+                self.systemd.must("journalctl --no-pager --unit=vm-metrics --unit=guest --unit=prometheus");
             panic!("{error:#}\n{}", log.unwrap_or_default())
         })
     }
@@ -97,6 +98,35 @@ impl Host {
     fn must(&self, line: &str) -> String {
         self.systemd.must(line).unwrap()
     }
+}
+
+fn readme() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap()
+}
+
+/// The only block of code of this language.
+fn block<'r>(readme: &'r str, language: &str) -> &'r str {
+    let opening = format!("\n```{language}\n");
+    let mut blocks = readme.split(&opening).skip(1);
+    let block = blocks.next().unwrap().split_once("```").unwrap().0;
+    assert!(blocks.next().is_none(), "more than one block of {language}");
+    block
+}
+
+#[test]
+fn readme_scrape_config_finds_the_daemon() {
+    let prometheus = Prometheus::prepare().unwrap();
+    let host = Host::new();
+    host.install();
+    let configuration = format!("global: {{ scrape_interval: 1s }}\n{}", block(&readme(), "yaml"));
+    host.must(&format!("cat > /etc/prometheus.yml << 'END'\n{configuration}END"));
+    let arguments = "--config.file=/etc/prometheus.yml --storage.tsdb.path=/run/prometheus --web.listen-address=127.0.0.1:9090";
+    host.must(&format!("systemd-run --unit=prometheus {} {arguments}", prometheus.program().display()));
+    host.wait_for("a scrape", || {
+        let query = "curl --silent --fail 'http://127.0.0.1:9090/api/v1/query?query=up{job=\"vm-metrics\"}==1' --globoff";
+        let answer = host.systemd.must(query).ok()?;
+        answer.contains(r#""__name__":"up""#).then_some(())
+    });
 }
 
 #[test]
