@@ -83,7 +83,7 @@ fn every_metric_is_an_instrument_and_a_collection_is_one_look() {
     for look in 1..4 {
         let shown = reader.read();
         assert_eq!(looks.load(Ordering::SeqCst), look);
-        assert_eq!(shown["vm_metrics_ticks_total"].1[0].1, look as f64);
+        assert_eq!(shown["vm_exporter_ticks_total"].1[0].1, look as f64);
         let expected = families::names().into_iter().filter(|family| !is_of_exports(family));
         let names: Vec<String> = expected.map(|family| family.full_name("hypeman_vm")).collect();
         assert!(names.iter().all(|name| shown.contains_key(name)), "{names:?} {shown:?}");
@@ -114,7 +114,7 @@ fn only_counters_of_a_vm_that_has_ended_are_shown() {
             assert_eq!(shown.contains_key(name), running == 1, "{name}");
         }
         let value = |name: &str| shown[name].1[0].1;
-        assert_eq!((value("vm_up"), value("vm_metrics_instances")), (instances, instances));
+        assert_eq!((value("vm_running"), value("vm_exporter_instances")), (instances, instances));
         assert!(
             shown.contains_key("vm_network_tx_bytes_total") && shown.contains_key("vm_cpu_seconds_total")
         );
@@ -138,11 +138,11 @@ fn what_is_gone_or_not_known_is_not_shown() {
         _ => None,
     });
     let of_vms = |shown: &BTreeMap<_, _>| {
-        shown.keys().filter(|name: &&String| !name.starts_with("vm_metrics")).count()
+        shown.keys().filter(|name: &&String| !name.starts_with("vm_exporter")).count()
     };
     assert!(of_vms(&reader.read()) > 20);
     let gone = reader.read();
-    assert_eq!((of_vms(&gone), gone["vm_metrics_instances"].1[0].1), (0, 0.0));
+    assert_eq!((of_vms(&gone), gone["vm_exporter_instances"].1[0].1), (0, 0.0));
     assert_eq!(of_vms(&reader.read()), 0, "too old");
     assert!(reader.read().is_empty(), "no snapshot");
 }
@@ -156,7 +156,7 @@ fn a_collection_makes_the_manager_look() {
     manager.initialize_otel(Some(&provider.meter("test")));
     let first = reader.read();
     assert_eq!(first["vm_cpu_seconds_total"].1[0].0, "instance_id=a,instance_name=a");
-    assert_eq!(first["vm_metrics_instances_observed"].1, [("exporter=otel".to_owned(), 1.0)]);
+    assert_eq!(first["vm_exporter_instances_observed"].1, [("exporter=otel".to_owned(), 1.0)]);
     thread::sleep(Duration::from_millis(110));
     manager.set_instance_source(vec![me("b")]);
     let second = reader.read();
@@ -221,7 +221,7 @@ fn two_managers_do_not_meet() {
         let shown = reader.read();
         let of = format!("instance_id={id},instance_name={id}");
         assert_eq!(shown["vm_cpu_seconds_total"].1.iter().map(|(of, _)| of).collect::<Vec<_>>(), [&of]);
-        assert_eq!(shown["vm_metrics_ticks_total"].1[0].1, 1.0, "the other's look is not its own");
+        assert_eq!(shown["vm_exporter_ticks_total"].1[0].1, 1.0, "the other's look is not its own");
     }
     let [first, second] = managers;
     first.set_instance_source(Vec::new());
