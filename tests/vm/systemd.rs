@@ -156,7 +156,7 @@ fn readme_service_survives_kill_and_reload() {
     host.send();
     host.wait_for("the next daemon", || (host.property("NRestarts") == "1").then_some(()));
     host.wait_until_counted();
-    assert_eq!(host.value("vm_metrics_reader_pinned"), 1.0);
+    assert_eq!(host.value("vm_exporter_reader_pinned"), 1.0);
     assert_eq!(host.value("vm_network_tx_gap_packets_total"), 0.0);
     // Only what counts from the attach on shows that counting went on.
     assert_eq!(host.value("vm_network_tx_wire_packets_total"), host.sent as f64);
