@@ -8,5 +8,6 @@ mod ebpf;
 mod large;
 mod pushing;
 mod setup;
+mod stores;
 mod transport;
 mod values;

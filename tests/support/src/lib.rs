@@ -24,6 +24,7 @@ pub mod skip;
 mod sys;
 pub mod tap;
 pub mod tenant;
+pub mod victoria_metrics;
 pub mod vm_process;
 pub mod wait;
 
