@@ -37,10 +37,22 @@ pub fn of_snapshot(snapshot: &Snapshot, wanted: impl Fn(&Group) -> bool) -> Vec<
     })
 }
 
+/// These metrics.
+#[cfg(feature = "otel")]
+pub fn of_groups(groups: &'static [Group], snapshot: &Snapshot) -> Vec<Family> {
+    families(groups, |_, metric, push| (metric.samples)(&Shown::new(snapshot, metric.kind), push))
+}
+
+/// The same without samples.
+#[cfg(feature = "otel")]
+pub fn names_of(groups: &'static [Group]) -> Vec<Family> {
+    families(groups, |_, _, _| {})
+}
+
 /// Every metric there is, without a sample, in the order of [`of_snapshot`] followed by [`of_exports`].
 #[cfg(feature = "otel")]
 pub fn names() -> Vec<Family> {
-    let mut names = families(GROUPS, |_, _, _| {});
+    let mut names = names_of(GROUPS);
     names.extend(families(EXPORT_GROUPS, |_, _, _| {}));
     names
 }

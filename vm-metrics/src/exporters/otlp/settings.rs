@@ -11,6 +11,7 @@ use super::environment::{Environment, Read, Said};
 use crate::config::{ConfigError, Section, Settings, Switch, parse_duration_within};
 use crate::exporters::budget::{Budget, OverBudget};
 use crate::exporters::configured::budget;
+use crate::manager::DEFAULT_LABEL_BUDGET;
 
 /// Each push is read and written whole. Nobody needs it more often than ticks end.
 const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
@@ -101,7 +102,7 @@ impl Default for Keys {
             interval: "1m".to_owned(),
             timeout: "10s".to_owned(),
             resource: BTreeMap::new(),
-            label_budget: crate::exporters::otel::DEFAULT_BUDGET.vms,
+            label_budget: DEFAULT_LABEL_BUDGET,
             over_budget: OverBudget::default(),
         }
     }
