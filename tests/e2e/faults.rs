@@ -37,16 +37,12 @@ fn nonsense_in_one_file_costs_its_numbers_and_no_others() {
                 let is_hit = reader == other_reader;
                 let of_web = metrics.value(other, &[WEB]);
                 assert_eq!(of_web.is_none(), is_hit, "{other} with {content:?} in {file}: {of_web:?}");
-                let errors = metrics.value("vm_metrics_reader_errors", &[("reader", other_reader)]);
-                assert_eq!(
-                    errors,
-                    Some(f64::from(u8::from(is_hit))),
-                    "{other_reader} with {content:?} in {file}"
-                );
+                let errors = metrics.value("vm_exporter_reader_errors_total", &[("reader", other_reader)]);
+                assert_eq!(errors > Some(0.0), is_hit, "{other_reader} with {content:?} in {file}");
                 assert!(metrics.value(other, &[("instance_id", "b")]).is_some(), "{other} of the other VM");
             }
-            let state = [("part", *reader), ("state", "degraded")];
-            assert_eq!(metrics.value("vm_metrics_part_health", &state), Some(1.0), "{metric}");
+            let state = [("component", *reader), ("state", "degraded")];
+            assert_eq!(metrics.value("vm_exporter_component_health", &state), Some(1.0), "{metric}");
         }
     }
 }

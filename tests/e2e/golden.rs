@@ -50,7 +50,7 @@ fn of_vms(text: &str, prefix: &str) -> String {
     let name = |line: &str| line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ").to_owned();
     let is_of_vms = |line: &&str| {
         let name = name(line);
-        let of_daemon = name.starts_with("vm_metrics_") || name.starts_with(&format!("{prefix}_metrics_"));
+        let of_daemon = name.starts_with("vm_exporter_") || name.starts_with(&format!("{prefix}_metrics_"));
         name.starts_with(&format!("{prefix}_")) && !of_daemon
     };
     text.lines().filter(is_of_vms).map(|line| format!("{line}\n")).collect()

@@ -8,6 +8,7 @@ use protobuf::Message;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use crate::fixture::Fixture;
@@ -43,19 +44,20 @@ fn both_formats_say_the_same() {
 }
 
 #[test]
-fn scrapes_of_one_snapshot_differ_in_its_age_only() {
+fn scrapes_of_one_snapshot_are_the_same() {
     let daemon = Fixture::with("mixed", "interval = \"1h\"", "").serve();
-    let without_age = || -> Vec<String> {
-        let text = daemon.scrape().unwrap();
-        text.lines()
-            .filter(|line| !line.starts_with("vm_metrics_snapshot_age_seconds "))
-            .map(str::to_owned)
-            .collect()
-    };
-    let age = || daemon.metrics().unwrap().value("vm_metrics_snapshot_age_seconds", &[]).unwrap();
-    let (first, young) = (without_age(), age());
-    assert_eq!(first, without_age());
-    assert!(age() > young);
+    assert_eq!(daemon.scrape().unwrap(), daemon.scrape().unwrap());
+}
+
+#[test]
+fn the_snapshot_has_its_own_moment() {
+    let daemon = Fixture::with("mixed", "interval = \"50ms\"", "").serve();
+    let at = |metrics: &Metrics| metrics.value("vm_exporter_snapshot_timestamp_seconds", &[]).unwrap();
+    let first = daemon.metrics().unwrap();
+    let age = first.age("vm_exporter_snapshot_timestamp_seconds").unwrap();
+    assert!((0.0..3600.0).contains(&age), "{age} seconds");
+    let is_later = |metrics: &Metrics| (at(metrics) > at(&first)).then_some(());
+    daemon.wait_for(SOON, "a later snapshot", is_later).unwrap();
 }
 
 #[test]
@@ -184,7 +186,7 @@ fn a_fifo_in_the_place_of_a_file_holds_up_nothing() {
     mknodat(CWD, &statm, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let mut daemon = fixture.serve();
     let metrics = daemon.metrics().unwrap();
-    assert_eq!(metrics.value("vm_metrics_reader_errors", &[("reader", "proc_statm")]), Some(1.0));
+    assert!(metrics.value("vm_exporter_reader_errors_total", &[("reader", "proc_statm")]) >= Some(1.0));
     assert_eq!(daemon.terminate().unwrap().code(), Some(0));
 }
 
@@ -194,8 +196,8 @@ fn a_vm_that_has_ended_is_no_failure() {
         "[sources.proc_scan]\nenabled = false\n[[sources.static_list.vms]]\nid = \"a\"\npid = 999999";
     let daemon = Fixture::with("empty", "", tables).serve();
     let metrics = daemon.metrics().unwrap();
-    assert_eq!(metrics.value("vm_metrics_source_success", &[("source", "static_list")]), Some(1.0));
-    assert_eq!(metrics.value("vm_metrics_reader_errors", &[("reader", "proc_stat")]), Some(0.0));
+    assert_eq!(metrics.value("vm_exporter_source_success", &[("source", "static_list")]), Some(1.0));
+    assert_eq!(metrics.value("vm_exporter_reader_errors_total", &[("reader", "proc_stat")]), Some(0.0));
     let log = daemon.log();
     assert!(log.contains("INFO source static_list: process 999999 is not there"), "{log}");
 }

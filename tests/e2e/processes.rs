@@ -45,8 +45,8 @@ impl Watched {
 
     /// Waits for a tick that has begun after the call.
     fn tick(&self) {
-        let before = self.now("vm_metrics_ticks_total").unwrap();
-        self.wait_for("vm_metrics_ticks_total", |ticks| ticks >= before + 2.0);
+        let before = self.now("vm_exporter_ticks_total").unwrap();
+        self.wait_for("vm_exporter_ticks_total", |ticks| ticks >= before + 2.0);
     }
 
     fn now(&self, name: &str) -> Option<f64> {
@@ -183,7 +183,7 @@ fn the_end_of_a_process_is_seen_at_once_with_all_that_it_has_used() {
     let worker = puppet.start_thread("worker").unwrap();
     puppet.work(worker, 300).unwrap();
     puppet.die().unwrap();
-    let ended = |metrics: &Metrics| metrics.value("vm_up", &[]).filter(|up| *up == 0.0);
+    let ended = |metrics: &Metrics| metrics.value("vm_running", &[]).filter(|up| *up == 0.0);
     daemon.wait_for(SOON, "its end", ended).unwrap();
     let after = used(&daemon.metrics().unwrap()).unwrap();
     // The kernel has it in clock ticks, too.
@@ -318,8 +318,8 @@ fn threads_beyond_the_limit_of_open_files_are_said_and_cost_nothing_else() {
     }
     assert_eq!(watched.now("vm_cpu_wait_seconds_total"), None, "a sum of some threads is no sum");
     let metrics = watched.daemon.metrics().unwrap();
-    let degraded = [("part", "proc_threads"), ("state", "degraded")];
-    assert_eq!(metrics.value("vm_metrics_part_health", &degraded), Some(1.0));
+    let degraded = [("component", "proc_threads"), ("state", "degraded")];
+    assert_eq!(metrics.value("vm_exporter_component_health", &degraded), Some(1.0));
     let log = watched.daemon.log();
     assert!(log.contains("LimitNOFILE") && log.contains("are not read"), "{log}");
 }

@@ -59,7 +59,7 @@ pub(crate) fn request(socket: &Path, method: &str, path: &str, body: &str) -> (u
 /// Waits until the VMs that are up have these names.
 fn wait_for_names(daemon: &Daemon, wanted: &[&str]) {
     let names = |metrics: &Metrics| -> Vec<String> {
-        let up = metrics.samples("vm_up").filter(|sample| sample.value == 1.0);
+        let up = metrics.samples("vm_running").filter(|sample| sample.value == 1.0);
         up.map(|sample| sample.label("instance_name").unwrap().to_owned()).collect()
     };
     daemon
@@ -154,7 +154,7 @@ fn with_vms() -> (Fixture, PathBuf) {
 }
 
 fn two_ticks(daemon: &Daemon) {
-    let ticks = |metrics: &Metrics| metrics.value("vm_metrics_ticks_total", &[]);
+    let ticks = |metrics: &Metrics| metrics.value("vm_exporter_ticks_total", &[]);
     let before = ticks(&daemon.metrics().unwrap()).unwrap();
     daemon.wait_for(SOON, "two ticks", |metrics| ticks(metrics).filter(|now| *now >= before + 2.0)).unwrap();
 }
@@ -174,7 +174,7 @@ fn a_vm_that_is_started_again_keeps_its_id_and_name() {
         let is_up = |metrics: &Metrics| metrics.value("vm_info", &labels);
         daemon.wait_for(SOON, &format!("{WEB} with process {pid}"), is_up).unwrap();
         let metrics = daemon.metrics().unwrap();
-        let ids: Vec<_> = metrics.samples("vm_up").filter_map(|vm| vm.label("instance_id")).collect();
+        let ids: Vec<_> = metrics.samples("vm_running").filter_map(|vm| vm.label("instance_id")).collect();
         assert_eq!(ids.iter().filter(|id| id.starts_with(WEB)).collect::<Vec<_>>(), [&WEB]);
     };
     assert_eq!(put(4242), 201);
@@ -198,7 +198,7 @@ fn the_taps_of_a_vm_that_has_ended_are_of_the_one_that_has_them_now() {
         request(&socket, "PUT", "/api/v1/instances/old", &body);
         two_ticks(&daemon);
         let metrics = daemon.metrics().unwrap();
-        let ids: Vec<_> = metrics.samples("vm_up").filter_map(|vm| vm.label("instance_id")).collect();
+        let ids: Vec<_> = metrics.samples("vm_running").filter_map(|vm| vm.label("instance_id")).collect();
         assert!(ids.len() == 3 && !ids.contains(&"old"), "{process}: {ids:?}");
         let vm = daemon.get(&format!("/api/v1/vms/{WEB}"), None).unwrap();
         let vm: Value = serde_json::from_slice(&vm.body).unwrap();

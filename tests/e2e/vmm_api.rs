@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use crate::fixture::Fixture;
@@ -64,7 +65,7 @@ fn a_stand_in_of_firecracker_in_a_chroot_is_asked_and_one_that_hangs_holds_up_no
     stand_in_of_firecracker(listen(4300, "fc-1.sock"));
     let _hangs = listen(4400, "db.sock");
     let daemon = fixture.serve();
-    let vm = |metrics: &vm_metrics_testkit::metrics_text::Metrics, name: &str, hypervisor: &str| {
+    let vm = |metrics: &Metrics, name: &str, hypervisor: &str| {
         let info = metrics.samples("vm_info").find(|vm| vm.label("hypervisor") == Some(hypervisor))?;
         metrics.value(name, &[("instance_id", info.label("instance_id")?)])
     };
@@ -75,8 +76,8 @@ fn a_stand_in_of_firecracker_in_a_chroot_is_asked_and_one_that_hangs_holds_up_no
     // By its command line.
     assert_eq!(vm(&metrics, "vm_allocated_vcpus", "cloud-hypervisor"), Some(2.0));
     let health = |state| {
-        let labels = [("kind", "source"), ("part", "cloud_hypervisor"), ("state", state)];
-        daemon.wait_for(SOON, "the health", |metrics| metrics.value("vm_metrics_part_health", &labels))
+        let labels = [("kind", "source"), ("component", "cloud_hypervisor"), ("state", state)];
+        daemon.wait_for(SOON, "the health", |metrics| metrics.value("vm_exporter_component_health", &labels))
     };
     assert_eq!(health("degraded").unwrap(), 1.0);
     let log = daemon.log();
@@ -214,12 +215,16 @@ fn four_sources_make_one_vm_with_a_stand_in_of_cloud_hypervisor_as_one_of_them()
     .unwrap();
     let daemon = fixture.serve();
     let state = [("instance_id", "db"), ("state", "paused")];
-    daemon.wait_for(SOON, "its state", |metrics| metrics.value("vm_state_info", &state)).unwrap();
+    let is_paused = |metrics: &Metrics| metrics.value("vm_state", &state).filter(|is| *is == 1.0);
+    daemon.wait_for(SOON, "its state", is_paused).unwrap();
     let metrics = daemon.metrics().unwrap();
-    let asked = metrics.value("vm_metrics_source_success", &[("source", "cloud_hypervisor")]);
+    let asked = metrics.value("vm_exporter_source_success", &[("source", "cloud_hypervisor")]);
     assert_eq!(asked, Some(1.0), "once, though two sources know of its socket");
     let of = |name| metrics.samples(name).filter(|sample| sample.label("instance_id") == Some("db")).count();
-    assert_eq!((metrics.samples("vm_up").count(), of("vm_up"), of("vm_cpu_seconds_total")), (3, 1, 1));
+    assert_eq!(
+        (metrics.samples("vm_running").count(), of("vm_running"), of("vm_cpu_seconds_total")),
+        (3, 1, 1)
+    );
     let vm: Value = serde_json::from_slice(&daemon.get("/api/v1/vms/db", None).unwrap().body).unwrap();
     for (key, expected) in [
         ("project", json!("acme")),
@@ -250,7 +255,8 @@ fn the_socket_that_hypeman_has_written_down_is_asked_without_a_look_at_processes
     write!(config, "[sources]\nproc_scan.enabled = false\nhypeman.data_dir = {data_dir:?}\n").unwrap();
     let daemon = fixture.serve();
     let state = [("instance_id", "db"), ("state", "paused")];
-    daemon.wait_for(SOON, "its state", |metrics| metrics.value("vm_state_info", &state)).unwrap();
+    let is_paused = |metrics: &Metrics| metrics.value("vm_state", &state).filter(|is| *is == 1.0);
+    daemon.wait_for(SOON, "its state", is_paused).unwrap();
 }
 
 fn reason(daemon: &Daemon, source: &str) -> Option<String> {

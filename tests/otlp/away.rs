@@ -22,7 +22,10 @@ fn a_collector_that_is_away_is_counted_and_said_once() {
         pushing.wait_for_exports("failure", 3.0);
         let metrics = pushing.daemon.metrics().unwrap();
         assert_eq!(metrics.samples("vm_cpu_seconds_total").count(), 3, "the scrape is as ever");
-        assert!(metrics.value("vm_metrics_otlp_last_success_age_seconds", &[]).is_none(), "there was none");
+        assert!(
+            metrics.value("vm_exporter_otlp_last_success_timestamp_seconds", &[]).is_none(),
+            "there was none"
+        );
         assert_eq!(pushing.daemon.terminate().unwrap().code(), Some(0));
         let log = pushing.daemon.log();
         assert_eq!(log.matches("cannot push to http://localhost:").count(), 1, "{log}");
@@ -65,11 +68,11 @@ fn ticks_and_scrapes_do_not_wait_for_a_collector_that_hangs() {
         let pushing = Setup { otlp, interval: Some("50ms"), ..Setup::default() }.serve();
         let asked = || Ok((sink.requests().len() > before).then_some(()));
         wait_until(SOON, "a push", asked).unwrap();
-        let ticks = || pushing.daemon.metrics().unwrap().value("vm_metrics_ticks_total", &[]).unwrap();
+        let ticks = || pushing.daemon.metrics().unwrap().value("vm_exporter_ticks_total", &[]).unwrap();
         let begin = ticks();
         wait_until(SOON, "ten more ticks", || Ok((ticks() >= begin + 10.0).then_some(()))).unwrap();
         assert_eq!((pushing.exports("success"), pushing.exports("failure")), (0.0, 0.0), "it still waits");
-        let age = pushing.daemon.metrics().unwrap().value("vm_metrics_snapshot_age_seconds", &[]);
+        let age = pushing.daemon.metrics().unwrap().age("vm_exporter_snapshot_timestamp_seconds");
         assert!(age < Some(5.0), "{age:?}");
     }
 }
@@ -82,7 +85,7 @@ fn a_collector_that_comes_back_is_found() {
     pushing.wait_for_exports("failure", 1.0);
     let sink = OtlpSink::start(&["--port", &port.to_string()]).unwrap();
     pushing.wait_for_exports("success", 2.0);
-    let age = pushing.daemon.metrics().unwrap().value("vm_metrics_otlp_last_success_age_seconds", &[]);
+    let age = pushing.daemon.metrics().unwrap().age("vm_exporter_otlp_last_success_timestamp_seconds");
     assert!(age.unwrap() < 20.0, "{age:?}");
     assert_eq!(pushing.daemon.log().matches("takes what is pushed again").count(), 1);
     drop(sink);

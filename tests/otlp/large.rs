@@ -31,7 +31,7 @@ fn many_vms_are_several_requests() {
 
         let requests = &sink.requests()[before..];
         assert!(requests.len() > 1, "{protocol}: {}", requests.len());
-        let ups = requests.iter().flat_map(metrics).filter(|metric| metric["name"] == "vm_up");
+        let ups = requests.iter().flat_map(metrics).filter(|metric| metric["name"] == "vm_running");
         let points = ups.flat_map(|metric| metric["gauge"]["dataPoints"].as_array().unwrap());
         let ids: Vec<_> = points.map(|point| attributes(point)[0].1.clone()).collect();
         assert_eq!(ids.len(), ids.iter().collect::<BTreeSet<_>>().len(), "{protocol}: none is there twice");

@@ -57,7 +57,7 @@ pub(crate) fn often(endpoint: &str, more: &str) -> Option<String> {
 impl Pushing {
     pub(crate) fn exports(&self, result: &str) -> f64 {
         let metrics = self.daemon.metrics().unwrap();
-        metrics.value("vm_metrics_otlp_exports_total", &[("result", result)]).unwrap()
+        metrics.value("vm_exporter_otlp_exports_total", &[("result", result)]).unwrap()
     }
 
     /// Scrapes until so many pushes have ended so.

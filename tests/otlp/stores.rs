@@ -59,7 +59,8 @@ fn pushed_and_scraped_ebpf_metrics_have_the_same_names() {
 
 /// After two more pushes: some metrics come with the second one only.
 fn compare(daemon: &Daemon, series: impl FnOnce() -> anyhow::Result<Vec<Labels>>) {
-    let pushes = |metrics: &Metrics| metrics.value("vm_metrics_otlp_exports_total", &[("result", "success")]);
+    let pushes =
+        |metrics: &Metrics| metrics.value("vm_exporter_otlp_exports_total", &[("result", "success")]);
     let before = pushes(&daemon.metrics().unwrap()).unwrap();
     daemon
         .wait_for(SOON, "two pushes", |metrics| pushes(metrics).filter(|now| *now >= before + 2.0))

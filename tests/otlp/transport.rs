@@ -107,7 +107,7 @@ fn the_variables_of_opentelemetry_are_enough() {
         off.daemon
             .metrics()
             .unwrap()
-            .value("vm_metrics_otlp_exports_total", &[("result", "success")])
+            .value("vm_exporter_otlp_exports_total", &[("result", "success")])
             .is_none()
     );
     let on =

@@ -40,7 +40,7 @@ fn compare(sink: &OtlpSink, transport: &str, otlp: Option<String>) {
 
     let scraped = of_vms(scraped(&pushing.daemon.metrics().unwrap()));
     let all = pushed(&request);
-    assert_eq!(all["vm_metrics_ticks_total"].1.values().collect::<Vec<_>>(), [&1.0], "one snapshot");
+    assert_eq!(all["vm_exporter_ticks_total"].1.values().collect::<Vec<_>>(), [&1.0], "one snapshot");
     assert!(scraped.len() > 10 && scraped.contains_key("vm_network_tx_bytes_total"), "{scraped:?}");
     assert_eq!(of_vms(all), scraped);
     check_fields(&request);
@@ -70,7 +70,6 @@ fn check_fields(request: &Value) {
             _ if name.ends_with("_bytes_total") || name.ends_with("_bytes") => "By",
             _ if name.ends_with("_seconds_total") || name.ends_with("_seconds") => "s",
             _ if name.ends_with("_packets_total") => "{packet}",
-            _ if name.ends_with("_ratio") => "1",
             // A store with Prometheus naming would call a gauge of unit 1 a ratio.
             _ => said.trim_start_matches('1'),
         };
@@ -109,8 +108,8 @@ fn beyond_the_budget_the_rest_adds_up_and_the_scrape_may_show_all() {
         assert!((sum(&pushed) - sum(&scraped)).abs() < 1e-6, "{name}");
     }
     let budget = |name: &str| pushing.daemon.metrics().unwrap().value(name, &[("exporter", "otlp")]);
-    assert_eq!(budget("vm_metrics_instances_observed"), Some(3.0));
-    assert_eq!(budget("vm_metrics_label_budget_exceeded_total"), Some(1.0));
+    assert_eq!(budget("vm_exporter_instances_observed"), Some(3.0));
+    assert_eq!(budget("vm_exporter_label_budget_exceeded_total"), Some(1.0));
     assert_eq!(pushing.daemon.log().matches("more than the label budget of 1").count(), 1);
 }
 
@@ -136,7 +135,7 @@ fn with_its_prefix_the_names_are_those_of_the_go_service() {
         let label = if name.contains("_metrics_") { "exporter" } else { "instance_id" };
         assert!(points.keys().all(|labels| labels.iter().any(|(of, _)| of == label)), "{name}: {points:?}");
     }
-    let is_known = |name: &String| name.starts_with("hypeman_vm_") || name.starts_with("vm_metrics_");
+    let is_known = |name: &String| name.starts_with("hypeman_vm_") || name.starts_with("vm_exporter_");
     assert!(pushed.keys().all(is_known), "{:?}", pushed.keys());
 }
 
@@ -147,14 +146,14 @@ fn the_scrape_has_a_budget_of_its_own() {
     let metrics = pushing.daemon.metrics().unwrap();
     assert_eq!(metrics.samples("vm_cpu_seconds_total").count(), 3);
     assert!(metrics.value("vm_cpu_seconds_total", &[("instance_id", "other")]).is_some());
-    assert_eq!(metrics.samples("vm_up").count(), 2);
-    assert_eq!(metrics.value("vm_metrics_instances_observed", &[("exporter", "prometheus")]), Some(3.0));
+    assert_eq!(metrics.samples("vm_running").count(), 2);
+    assert_eq!(metrics.value("vm_exporter_instances_observed", &[("exporter", "prometheus")]), Some(3.0));
 }
 
 fn of_vms(families: Families) -> Families {
     families
         .into_iter()
-        .filter(|(name, _)| name.starts_with("vm_") && !name.starts_with("vm_metrics_"))
+        .filter(|(name, _)| name.starts_with("vm_") && !name.starts_with("vm_exporter_"))
         .collect()
 }
 
@@ -186,7 +185,7 @@ fn pushed(request: &Value) -> Families {
 
 /// Whole numbers are sent as such, which JSON has as text.
 fn number(metric: &Value, point: &Value) -> f64 {
-    if metric["unit"] == "s" || metric["name"].as_str().unwrap().ends_with("_ratio") {
+    if metric["unit"] == "s" {
         return point["asDouble"].as_f64().unwrap();
     }
     point["asInt"].as_str().unwrap().parse().unwrap()

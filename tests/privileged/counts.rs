@@ -248,10 +248,10 @@ fn all_queues_count() {
     assert_eq!((ebpf.rx.udp, ebpf.offered.unwrap().packets), (all, all));
     assert_eq!(nic.rx.packets, Some(taken.iter().sum()));
     assert!(taken.iter().filter(|queue| **queue > 0).count() > 1, "{taken:?}");
-    let queue_dropped = ebpf.queue_dropped.map_or(0, |dropped| dropped.packets);
-    let gone = nic.rx.packets.unwrap() + nic.rx.dropped.unwrap() + queue_dropped;
+    let dropped_qdisc = ebpf.dropped_qdisc.map_or(0, |dropped| dropped.packets);
+    let gone = nic.rx.packets.unwrap() + nic.rx.dropped.unwrap() + dropped_qdisc;
     assert_eq!(gone + nic.rx_backlog_packets.unwrap(), all, "{taken:?}");
-    if ebpf.queue_dropped.is_some() {
+    if ebpf.dropped_qdisc.is_some() {
         assert_eq!(nic.rx_backlog_packets, Some(0), "{taken:?}");
     }
 }

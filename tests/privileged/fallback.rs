@@ -60,7 +60,7 @@ impl Host {
 }
 
 fn health(metrics: &Metrics, part: &str, state: &str) -> Option<f64> {
-    metrics.value("vm_metrics_part_health", &[("part", part), ("state", state)])
+    metrics.value("vm_exporter_component_health", &[("component", part), ("state", state)])
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn without_capabilities() {
     let metrics = daemon.metrics().unwrap();
     host.has_the_baseline(&metrics, "netlink");
     assert_eq!(health(&metrics, "tap_ebpf", "unsupported"), Some(1.0));
-    assert_eq!(metrics.value("vm_metrics_reader_success", &[("reader", "tap_ebpf")]), Some(0.0));
+    assert_eq!(metrics.value("vm_exporter_reader_success", &[("reader", "tap_ebpf")]), Some(0.0));
     let log = daemon.log();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("tap_ebpf")).collect();
     assert_eq!(lines.len(), 1, "said once: {log}");

@@ -105,7 +105,7 @@ fn ticks_that_come_too_late_are_said() {
         let daemon = Daemon::start(Path::new(BINARY), &["--interval", "50ms"]).unwrap();
         daemon.wait_until_ready().unwrap();
         let pid = Pid::from_raw(daemon.pid().try_into().unwrap()).unwrap();
-        let gap = |metrics: &Metrics| metrics.value("vm_metrics_gap_seconds_total", &[]);
+        let gap = |metrics: &Metrics| metrics.value("vm_exporter_gap_seconds_total", &[]);
         let start = Instant::now();
         let before = gap(&daemon.metrics().unwrap()).unwrap();
         kill_process(pid, Signal::STOP).unwrap();
@@ -114,7 +114,7 @@ fn ticks_that_come_too_late_are_said() {
         let said = daemon.wait_for(SOON, "the gap", |metrics| gap(metrics).filter(|gap| *gap > before + 0.5));
         let (said, passed) = (said.unwrap() - before, start.elapsed().as_secs_f64());
         assert!(said < passed + 0.05, "{said} of {passed}");
-        assert!(daemon.metrics().unwrap().value("vm_metrics_ticks_late_total", &[]) >= Some(1.0));
+        assert!(daemon.metrics().unwrap().value("vm_exporter_ticks_late_total", &[]) >= Some(1.0));
     });
 }
 

@@ -39,7 +39,8 @@ fn id_of(daemon: &Daemon, vmm: &Vmm) -> String {
 }
 
 fn wait_for_end(daemon: &Daemon, vm: &str) {
-    let gone = |metrics: &Metrics| metrics.value("vm_up", &[("instance_id", vm)]).filter(|up| *up == 0.0);
+    let gone =
+        |metrics: &Metrics| metrics.value("vm_running", &[("instance_id", vm)]).filter(|up| *up == 0.0);
     daemon.wait_for(SOON, "the end of the VM", gone).unwrap();
 }
 

@@ -151,8 +151,8 @@ fn short_lived_vms_are_billed_in_full() {
     // What is said of now ends with the VM.
     let now = host.daemon.metrics().unwrap();
     assert!(now.samples("vm_allocated_vcpus").next().is_none() && now.samples("vm_info").next().is_none());
-    assert_eq!(now.value("vm_metrics_instances", &[]), Some(0.0));
-    assert_eq!(now.samples("vm_up").filter(|up| up.value == 0.0).count(), 6);
+    assert_eq!(now.value("vm_exporter_instances", &[]), Some(0.0));
+    assert_eq!(now.samples("vm_running").filter(|up| up.value == 0.0).count(), 6);
 }
 
 /// The queries of the chapter on billing.

@@ -71,7 +71,7 @@ fn what_cannot_be_counted_has_no_numbers_and_is_named() {
     let id = [("instance_id", "uncounted")];
     for (kind, nic) in [("user", "n0"), ("vhost-user", socket)] {
         let labels = [id[0], ("kind", kind), ("nic", nic)];
-        let said = |metrics: &Metrics| metrics.value("vm_network_uncounted_info", &labels);
+        let said = |metrics: &Metrics| metrics.value("vm_network_unmonitored_info", &labels);
         daemon.wait_for(SOON, kind, said).unwrap();
     }
     qemu.check_running().unwrap();

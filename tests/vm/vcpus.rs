@@ -49,7 +49,7 @@ impl Watched {
 
     /// Of a snapshot that was begun after the call.
     fn times(&self) -> Times {
-        let ticks = |metrics: &Metrics| metrics.value("vm_metrics_ticks_total", &[]).unwrap();
+        let ticks = |metrics: &Metrics| metrics.value("vm_exporter_ticks_total", &[]).unwrap();
         let before = ticks(&self.daemon.metrics().unwrap());
         let find = |metrics: &Metrics| (ticks(metrics) >= before + 2.0).then(|| self.times_in(metrics))?;
         self.daemon.wait_for(SOON, "the times of two vCPUs", find).unwrap()

@@ -16,7 +16,7 @@ pub mod names {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reasons {
-    /// The subsystem whose reasons all mean [`Self::QUEUE`]; 0 when there is none.
+    /// The subsystem whose reasons all mean [`Self::QDISC`]; 0 when there is none.
     pub qdisc: u32,
     /// Of each reason of the core.
     pub core: [u8; Self::CORE],
@@ -27,10 +27,12 @@ impl Reasons {
     pub const CORE: usize = 256;
     /// Says nothing about frames for a guest.
     pub const OTHER: u8 = 0;
-    /// The ring of the device was full, or a filter that the VMM has set did not want the frame.
-    pub const RING: u8 = 1;
+    /// The ring of the device was full.
+    pub const RING_FULL: u8 = 1;
     /// The queueing discipline or a later tc program dropped the frame: the device has never seen it.
-    pub const QUEUE: u8 = 2;
+    pub const QDISC: u8 = 2;
+    /// A filter that the VMM has set on the device refused the frame.
+    pub const FILTER: u8 = 3;
 }
 
 /// A network device: an index means nothing without its namespace.
@@ -53,13 +55,14 @@ pub struct Volume {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DropCounts {
-    pub ring: Volume,
-    pub queue: Volume,
+    pub ring_full: Volume,
+    pub qdisc: Volume,
+    pub filter: Volume,
 }
 
 const _: () = {
     assert!(size_of::<DropKey>() == 8);
     assert!(size_of::<Volume>() == 16);
-    assert!(size_of::<DropCounts>() == 32);
+    assert!(size_of::<DropCounts>() == 48);
     assert!(size_of::<Reasons>() == 4 + Reasons::CORE);
 };

@@ -12,7 +12,7 @@ pub use drops::{DropCounts, DropKey, Reasons, Volume, names as drop_names};
 pub use kernel::{Layout, NAME as GLOBAL_LAYOUT};
 
 /// Version of the layout and meaning of everything in this crate.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Names as they stand in the eBPF object.
 pub mod names {

@@ -47,7 +47,7 @@ fn meaning(reason: u32) -> u8 {
     // SAFETY: a valid, aligned address of a static; volatile, because the compiler must not believe its zeroes.
     let qdisc = unsafe { ptr::read_volatile(&raw const REASONS.qdisc) };
     if qdisc != 0 && reason >> SUBSYSTEM_SHIFT == qdisc {
-        return Reasons::QUEUE;
+        return Reasons::QDISC;
     }
     let reason = reason as usize;
     if reason >= Reasons::CORE {
@@ -64,11 +64,11 @@ fn count(skb: Skb, meaning: u8) -> Option<()> {
     let key = DropKey { netns: read(net, at!(net_inode))?, ifindex: read(dev, at!(dev_ifindex))? };
     // SAFETY: a pointer to this CPU's value. The kernel does not start the program again on a CPU where it runs.
     let counts = unsafe { &mut *DROPS.get_ptr_mut(key)? };
-    if meaning == Reasons::RING {
-        // Cut already, if it had to be.
-        add(&mut counts.ring, skb.whole()?);
-    } else {
-        add(&mut counts.queue, skb.delivered(dev)?);
+    match meaning {
+        // The device has the frame cut already, if it had to be.
+        Reasons::RING_FULL => add(&mut counts.ring_full, skb.whole()?),
+        Reasons::FILTER => add(&mut counts.filter, skb.whole()?),
+        _ => add(&mut counts.qdisc, skb.delivered(dev)?),
     }
     Some(())
 }

@@ -48,7 +48,7 @@ impl Host {
         fs::write(&config, text).unwrap();
         let binary = Path::new(env!("CARGO_BIN_EXE_vm-metrics"));
         let daemon = self.user.start(binary, &config).unwrap();
-        let pinned = daemon.metrics().unwrap().value("vm_metrics_reader_pinned", &[("reader", "tap_ebpf")]);
+        let pinned = daemon.metrics().unwrap().value("vm_exporter_reader_pinned", &[("reader", "tap_ebpf")]);
         assert_eq!(pinned, Some(1.0), "{}", daemon.log());
         self.daemon = Some(daemon);
     }

@@ -118,7 +118,7 @@ impl Guest {
     /// The host sends so many frames, more than the ring holds, and the guest takes none. Until what was dropped is told
     /// apart, to the byte.
     pub(super) fn fill(&self, daemon: &Daemon, frames: u64) {
-        if self.value(&daemon.metrics().unwrap(), "vm_network_rx_dropped_bytes_total").is_none() {
+        if self.dropped(&daemon.metrics().unwrap(), "bytes").is_none() {
             return skip_part("dropped bytes", "the kernel gives reasons for drops from Linux 5.18 on");
         }
         let frame = Frame::to_guest().udp4(500);
@@ -126,9 +126,8 @@ impl Guest {
         let (len, frames) = (frame.len() as f64, frames as f64);
         let dropped = |metrics: &Metrics| {
             let value = |name: &str| self.value(metrics, name);
-            let packets = value("vm_network_rx_dropped_total")?;
-            let (bytes, backlog) =
-                (value("vm_network_rx_dropped_bytes_total")?, value("vm_network_rx_backlog_bytes")?);
+            let packets = self.dropped(metrics, "packets")?;
+            let (bytes, backlog) = (self.dropped(metrics, "bytes")?, value("vm_network_rx_backlog_bytes")?);
             let offered = value("vm_network_rx_offered_bytes_total")?;
             let ring = frames - packets;
             (packets > 0.0
@@ -144,6 +143,12 @@ impl Guest {
 
     pub(super) fn value(&self, metrics: &Metrics, name: &str) -> Option<f64> {
         metrics.value(name, &[("instance_id", &self.id)])
+    }
+
+    /// Packets or bytes that the full ring dropped.
+    pub(super) fn dropped(&self, metrics: &Metrics, unit: &str) -> Option<f64> {
+        let of = [("instance_id", self.id.as_str()), ("reason", "ring_full")];
+        metrics.value(&format!("vm_network_rx_dropped_{unit}_total"), &of)
     }
 
     pub(super) fn is_counted_by(&self, metrics: &Metrics, source: &str) -> Option<()> {

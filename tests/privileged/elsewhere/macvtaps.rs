@@ -91,7 +91,7 @@ fn a_macvtap_in_the_namespace_of_its_vmm_is_counted() {
             guests[0].assert_counted(&daemon, 3, 7);
             guests[1].assert_counted(&daemon, 40, 2);
             let metrics = daemon.metrics().unwrap();
-            assert_eq!(metrics.samples("vm_network_uncounted_info").count(), 0);
+            assert_eq!(metrics.samples("vm_network_unmonitored_info").count(), 0);
         }
         drop(guests.map(|guest| guest.vmm));
     });

@@ -124,7 +124,7 @@ fn a_namespace_ends_with_its_vm() {
         vmm.kill().unwrap();
         drop(vmm);
         let sent = |metrics: &Metrics| metrics.value("vm_network_tx_bytes_total", &[]);
-        let gone = |metrics: &Metrics| metrics.value("vm_up", &[]).filter(|up| *up == 0.0);
+        let gone = |metrics: &Metrics| metrics.value("vm_running", &[]).filter(|up| *up == 0.0);
         daemon.wait_for(SOON, "the end of the VM, an hour before the next tick", gone).unwrap();
         assert_eq!(sent(&daemon.metrics().unwrap()), Some(bytes as f64), "the last bytes");
         wait_until(SOON, "the namespace to end", || Ok((!peer.exists()).then_some(()))).unwrap();
@@ -150,7 +150,7 @@ fn a_namespace_with_a_number_that_was_used_before_begins_anew() {
             guest.fill(&daemon, 1100 + frames);
             let id = guest.id.clone();
             drop(guest);
-            let up = |metrics: &Metrics| metrics.value("vm_up", &[("instance_id", &id)]);
+            let up = |metrics: &Metrics| metrics.value("vm_running", &[("instance_id", &id)]);
             daemon.wait_for(SOON, "its end", |metrics| up(metrics).filter(|up| *up == 0.0)).unwrap();
             if again == 2 {
                 break;

@@ -66,7 +66,7 @@ fn a_vm_that_lives_between_two_ticks_is_counted_to_its_end() {
             let ended = |metrics: &Metrics| {
                 let of = [("instance_id", id)];
                 let bytes = metrics.value("vm_network_tx_bytes_total", &of)?;
-                let up = metrics.value("vm_up", &of)?;
+                let up = metrics.value("vm_running", &of)?;
                 (up == 0.0 && bytes == (frames * frame.len() as u64) as f64).then_some(())
             };
             daemon.wait_for(SOON, "exactly what it sent, and its end", ended).unwrap();

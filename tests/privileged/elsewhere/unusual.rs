@@ -147,8 +147,7 @@ fn what_is_dropped_elsewhere_is_counted_in_bytes() {
         let daemon = host.daemon(&format!("{OFTEN}[readers.tap_ebpf]\nmax_nics = 1\n"));
         guests.iter().for_each(|guest| guest.wait_until_counted_by(&daemon, "ebpf"));
         let metrics = daemon.metrics().unwrap();
-        let sees_drops =
-            |guest: &&Guest| guest.value(&metrics, "vm_network_rx_dropped_bytes_total").is_some();
+        let sees_drops = |guest: &&Guest| guest.dropped(&metrics, "bytes").is_some();
         let seen = guests.iter().filter(sees_drops).count();
         assert!(seen == 0 || seen == guests.len(), "drops are seen of {seen} of them");
         for (guest, frames) in guests.iter().zip((1300..).step_by(100)) {
@@ -187,7 +186,7 @@ fn without_the_right_to_enter_the_devices_own_counters_are_read() {
         let id = first.id.clone();
         drop(first);
         let gone =
-            |metrics: &Metrics| metrics.value("vm_up", &[("instance_id", &id)]).filter(|up| *up == 0.0);
+            |metrics: &Metrics| metrics.value("vm_running", &[("instance_id", &id)]).filter(|up| *up == 0.0);
         daemon.wait_for(SOON, "the end of the VM", gone).unwrap();
         let next = host.guest("c");
         let bytes = next.send(100);

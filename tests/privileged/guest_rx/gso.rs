@@ -102,7 +102,7 @@ fn gso_frames_that_are_dropped_balance_too() {
         if !sees_drops(&offered) {
             return;
         }
-        assert!(offered.ring_dropped.unwrap().packets > 0, "{offered:?}");
+        assert!(offered.dropped_ring_full.unwrap().packets > 0, "{offered:?}");
         let taken = take(&lab, usize::MAX);
         let waited = taken.iter().map(|len| (len - VNET_HEADER) as u64).sum();
         let what = format!("TSO {offload}");
@@ -130,7 +130,7 @@ fn gso_frames_that_the_queueing_discipline_drops_count_as_their_segments() {
         if !sees_drops(&offered) {
             return;
         }
-        let dropped = offered.queue_dropped.unwrap();
+        let dropped = offered.dropped_qdisc.unwrap();
         let lost = dropped.packets / segments;
         assert!(lost > 0 && lost < 10, "{offered:?}");
         assert_eq!(dropped.bytes, lost * (60_001 + segments * headers));

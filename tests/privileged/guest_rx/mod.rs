@@ -1,5 +1,6 @@
 //! What became of the frames for the guest: offered = delivered + dropped + backlog, to the packet and the byte.
 
+mod filter;
 mod gso;
 mod restart;
 mod ring;
@@ -44,8 +45,9 @@ fn take(lab: &Lab, frames: usize) -> Vec<usize> {
 struct Offered {
     packets: Option<u64>,
     bytes: Option<u64>,
-    ring_dropped: Option<Volume>,
-    queue_dropped: Option<Volume>,
+    dropped_ring_full: Option<Volume>,
+    dropped_filter: Option<Volume>,
+    dropped_qdisc: Option<Volume>,
     backlog_packets: Option<u64>,
     backlog_bytes: Option<u64>,
 }
@@ -55,8 +57,9 @@ fn look(lab: &mut Lab) -> (NicStats, Offered) {
     let offered = Offered {
         packets: ebpf.offered.map(|offered| offered.packets),
         bytes: ebpf.offered.map(|offered| offered.bytes),
-        ring_dropped: ebpf.ring_dropped,
-        queue_dropped: ebpf.queue_dropped,
+        dropped_ring_full: ebpf.dropped_ring_full,
+        dropped_filter: ebpf.dropped_filter,
+        dropped_qdisc: ebpf.dropped_qdisc,
         backlog_packets: nic.rx_backlog_packets,
         backlog_bytes: nic.rx_backlog_bytes,
     };
@@ -66,13 +69,15 @@ fn look(lab: &mut Lab) -> (NicStats, Offered) {
 /// The equation at a quiet moment, between numbers that are each measured: offered, delivered, dropped, and the backlog
 /// that the test knows.
 fn assert_balance(nic: &NicStats, offered: &Offered, backlog: (u64, u64), what: &str) {
-    let ring = offered.ring_dropped.unwrap();
-    let queue = offered.queue_dropped.unwrap();
+    let ring = offered.dropped_ring_full.unwrap();
+    let filter = offered.dropped_filter.unwrap();
+    let qdisc = offered.dropped_qdisc.unwrap();
     let rx = nic.rx;
-    assert_eq!(rx.dropped, Some(ring.packets), "{what}: the device and the tracepoint");
-    let packets = rx.packets.unwrap() + ring.packets + queue.packets + backlog.0;
+    assert_eq!(rx.dropped, Some(ring.packets + filter.packets), "{what}: the device and the tracepoint");
+    assert_eq!(nic.rx_dropped_by_device, Some(0), "{what}: every reason is known");
+    let packets = rx.packets.unwrap() + ring.packets + filter.packets + qdisc.packets + backlog.0;
     assert_eq!(offered.packets, Some(packets), "{what}: {nic:?}");
-    let bytes = rx.bytes.unwrap() + ring.bytes + queue.bytes + backlog.1;
+    let bytes = rx.bytes.unwrap() + ring.bytes + filter.bytes + qdisc.bytes + backlog.1;
     assert_eq!(offered.bytes, Some(bytes), "{what}: {nic:?}");
     assert_eq!(
         (offered.backlog_packets, offered.backlog_bytes),
@@ -83,8 +88,8 @@ fn assert_balance(nic: &NicStats, offered: &Offered, backlog: (u64, u64), what: 
 
 /// False on a kernel that does not tell why it drops a frame, which is then said.
 fn sees_drops(offered: &Offered) -> bool {
-    if offered.ring_dropped.is_none() {
+    if offered.dropped_ring_full.is_none() {
         skip_part("dropped bytes", "the kernel gives reasons for drops from Linux 5.18 on");
     }
-    offered.ring_dropped.is_some()
+    offered.dropped_ring_full.is_some()
 }

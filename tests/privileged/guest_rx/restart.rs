@@ -77,7 +77,7 @@ fn drops_are_counted_while_no_daemon_runs() {
         let mut daemon = host.start();
         let all = send(1500);
         let metrics = once_offered(&daemon, all);
-        if metrics.value("vm_network_rx_dropped_bytes_total", &[]).is_none() {
+        if dropped(&metrics, "bytes", "ring_full").is_none() {
             return skip("the kernel gives reasons for drops from Linux 5.18 on");
         }
         daemon.kill().unwrap();
@@ -106,12 +106,18 @@ fn drops_are_counted_while_no_daemon_runs() {
         let value = |name: &str| metrics.value(name, &[]).unwrap();
         let waiting_bytes = bytes(&sent[3600..]) as f64;
         assert_eq!(value("vm_network_rx_backlog_bytes"), waiting_bytes, "{way}");
-        assert_eq!(value("vm_network_rx_dropped_total"), device.tx_dropped as f64, "{way}");
+        let reasons = ["ring_full", "filter", "qdisc", "device"];
+        let packets = reasons.map(|reason| dropped(&metrics, "packets", reason));
+        assert_eq!(packets, [device.tx_dropped as f64, 0.0, 0.0, 0.0].map(Some), "{way}");
         let dropped_bytes = bytes(&sent) as f64 - taken.iter().sum::<u64>() as f64 - waiting_bytes;
-        assert_eq!(value("vm_network_rx_dropped_bytes_total"), dropped_bytes, "{way}");
+        let by_reason = reasons.map(|reason| dropped(&metrics, "bytes", reason));
+        assert_eq!(by_reason, [Some(dropped_bytes), Some(0.0), Some(0.0), None], "{way}");
         assert_eq!(value("vm_network_rx_offered_bytes_total"), bytes(&sent) as f64, "{way}");
-        assert_eq!(value("vm_network_rx_queue_dropped_bytes_total"), 0.0, "{way}");
     }
+}
+
+fn dropped(metrics: &Metrics, unit: &str, reason: &str) -> Option<f64> {
+    metrics.value(&format!("vm_network_rx_dropped_{unit}_total"), &[("reason", reason)])
 }
 
 /// A kernel without type information cannot be traced.
@@ -128,14 +134,15 @@ fn where_drops_cannot_be_seen_they_are_absent_and_health_says_so() {
     sent.iter().for_each(|frame| offer(&sender, frame));
     let metrics = once_offered(&daemon, sent.len());
     assert_eq!(metrics.value("vm_network_rx_backlog_packets", &[]), Some(50.0));
-    for absent in
-        ["dropped_bytes_total", "queue_dropped_packets_total", "queue_dropped_bytes_total", "backlog_bytes"]
-    {
-        assert_eq!(metrics.value(&format!("vm_network_rx_{absent}"), &[]), None, "{absent}");
+    assert_eq!(metrics.value("vm_network_rx_backlog_bytes", &[]), None);
+    for reason in ["ring_full", "filter", "qdisc"] {
+        let told = ["packets", "bytes"].map(|unit| dropped(&metrics, unit, reason));
+        assert_eq!(told, [None, None], "{reason}");
     }
-    let degraded = [("part", "tap_ebpf"), ("state", "degraded")];
-    assert_eq!(metrics.value("vm_metrics_part_health", &degraded), Some(1.0));
-    let success = metrics.value("vm_metrics_reader_success", &[("reader", "tap_ebpf")]);
+    assert_eq!(dropped(&metrics, "packets", "device"), Some(0.0));
+    let degraded = [("component", "tap_ebpf"), ("state", "degraded")];
+    assert_eq!(metrics.value("vm_exporter_component_health", &degraded), Some(1.0));
+    let success = metrics.value("vm_exporter_reader_success", &[("reader", "tap_ebpf")]);
     assert_eq!(success, Some(1.0), "nothing that this kernel has is missing");
     assert!(daemon.log().contains("dropped bytes are not counted: "), "{}", daemon.log());
 }

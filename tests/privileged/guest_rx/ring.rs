@@ -38,7 +38,7 @@ fn a_vmm_that_does_not_read_has_a_backlog_and_drops_the_rest() {
         }
         // The first ones are in the ring, the others did not find a place.
         assert_balance(&nic, &offered, (ring as u64, bytes(&sent[..ring])), way);
-        let dropped = offered.ring_dropped.unwrap();
+        let dropped = offered.dropped_ring_full.unwrap();
         assert_eq!((dropped.packets, dropped.bytes), (device.tx_dropped, bytes(&sent[ring..])), "{way}");
 
         let taken = take(&lab, 100);
@@ -80,7 +80,7 @@ fn a_vm_that_is_away_for_some_ticks_has_its_drops_when_it_is_back() {
         sent[..10].iter().for_each(|frame| offer(&host, frame));
         be_there();
         let (nic, offered) = look(&mut lab);
-        let dropped = (before.ring_dropped.unwrap(), offered.ring_dropped.unwrap());
+        let dropped = (before.dropped_ring_full.unwrap(), offered.dropped_ring_full.unwrap());
         assert_eq!(dropped.1.packets, dropped.0.packets + 10, "{way}");
         let ring = MANY - dropped.0.packets as usize;
         assert_balance(&nic, &offered, (ring as u64, bytes(&sent[..ring])), way);
@@ -148,8 +148,8 @@ fn nothing_is_lost_between_several_cpus_and_a_slow_vmm() {
         });
         while sending.iter().any(|sender| !sender.is_finished()) {
             let (nic, offered) = look(&mut lab);
-            let ring = offered.ring_dropped.unwrap_or_default().packets;
-            let queue = offered.queue_dropped.unwrap_or_default().packets;
+            let ring = offered.dropped_ring_full.unwrap_or_default().packets;
+            let queue = offered.dropped_qdisc.unwrap_or_default().packets;
             let gone = nic.rx.packets.unwrap() + ring + queue;
             assert!(gone <= offered.packets.unwrap(), "{nic:?}");
         }
@@ -179,8 +179,8 @@ fn what_the_queueing_discipline_drops_is_told_apart() {
     if !sees_drops(&offered) {
         return;
     }
-    let dropped = offered.queue_dropped.unwrap();
-    assert!(dropped.packets > 0 && offered.ring_dropped.unwrap().packets == 0, "{offered:?}");
+    let dropped = offered.dropped_qdisc.unwrap();
+    assert!(dropped.packets > 0 && offered.dropped_ring_full.unwrap().packets == 0, "{offered:?}");
     // What waits in the queueing discipline comes with time.
     let empty = || {
         take(&lab, usize::MAX);
@@ -205,7 +205,7 @@ fn what_a_later_program_drops_is_told_apart() {
         let (nic, offered) = look(&mut lab);
         assert_eq!(nic.rx.packets, Some(0), "{way}: theirs drops");
         if sees_drops(&offered) {
-            assert_eq!(offered.queue_dropped.unwrap().bytes, bytes(&sent), "{way}");
+            assert_eq!(offered.dropped_qdisc.unwrap().bytes, bytes(&sent), "{way}");
             assert_balance(&nic, &offered, (0, 0), way);
         }
     }
@@ -224,7 +224,7 @@ fn drops_of_what_the_guest_sends_and_of_others_are_not_counted() {
     let (_, offered) = look(&mut lab);
     if sees_drops(&offered) {
         let none = Some(Volume::default());
-        assert_eq!((offered.ring_dropped, offered.queue_dropped), (none, none));
+        assert_eq!((offered.dropped_ring_full, offered.dropped_qdisc), (none, none));
     }
     assert_eq!(offered.backlog_packets, Some(0));
 }

@@ -26,7 +26,7 @@ fn churning_fakes_hide_no_final_counters() {
         let mut attacker = scene.tenant_of(ATTACKER, "tenant", &[], Vec::new());
         attacker.tell(&Act::KeepSpawning { program, argv, pause: PAUSE }).unwrap();
         let fakes = |metrics: &Metrics| {
-            let fakes = metrics.samples("vm_up").filter(|up| up.value == 0.0).count();
+            let fakes = metrics.samples("vm_running").filter(|up| up.value == 0.0).count();
             (fakes > 20).then_some(())
         };
         daemon.wait_for(SOON, "many fakes", fakes).unwrap();
@@ -35,15 +35,15 @@ fn churning_fakes_hide_no_final_counters() {
         victim.vmm.kill().unwrap();
         let labels = [("instance_id", VICTIM), ("device", "vmt0")];
         let is_final = |metrics: &Metrics| {
-            let up = metrics.value("vm_up", &[("instance_id", VICTIM)])?;
+            let up = metrics.value("vm_running", &[("instance_id", VICTIM)])?;
             let published = metrics.value("vm_network_tx_bytes_total", &labels)?;
             (up == 0.0).then_some((published, metrics.value("vm_network_rx_bytes_total", &labels)?))
         };
         assert_eq!(daemon.wait_for(SOON, "its end", is_final).unwrap(), (sent, received));
         for _ in 0..30 {
-            let ended = daemon.metrics().unwrap().value("vm_metrics_ticks_total", &[]).unwrap();
+            let ended = daemon.metrics().unwrap().value("vm_exporter_ticks_total", &[]).unwrap();
             let next = |metrics: &Metrics| {
-                let is_next = metrics.value("vm_metrics_ticks_total", &[])? > ended;
+                let is_next = metrics.value("vm_exporter_ticks_total", &[])? > ended;
                 is_next.then(|| is_final(metrics))
             };
             let shown = daemon.wait_for(SOON, "the next tick", next).unwrap();

@@ -17,7 +17,7 @@ fn a_closed_host_shows_no_strangers() {
         let mut neighbour = scene.vm_of(NEIGHBOUR, "neighbour", "qemu-system-x86_64", &argv, "vmt1");
         let mut victim = scene.victim(VICTIM, "vmt0");
         let daemon = scene.daemon(&format!("[trust]\nuids = [{NEIGHBOUR}]\n"));
-        let up = |metrics: &Metrics| metrics.value("vm_up", &[("instance_id", "neighbour")]);
+        let up = |metrics: &Metrics| metrics.value("vm_running", &[("instance_id", "neighbour")]);
         daemon.wait_for(SOON, "the VM of a trusted user", up).unwrap();
         for _ in 0..10 {
             victim.work(3);

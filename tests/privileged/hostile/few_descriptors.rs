@@ -48,6 +48,6 @@ fn few_descriptors_leave_the_server_and_the_victim() {
 }
 
 fn without_files(metrics: &Metrics) -> Option<()> {
-    let errors = metrics.value("vm_metrics_reader_errors", &[("reader", "proc_threads")])?;
+    let errors = metrics.value("vm_exporter_reader_errors_total", &[("reader", "proc_threads")])?;
     (errors > 0.0).then_some(())
 }

@@ -46,5 +46,5 @@ fn flapping_links_call_for_no_ticks() {
 }
 
 fn ticks(daemon: &Daemon) -> f64 {
-    daemon.metrics().unwrap().value("vm_metrics_ticks_total", &[]).unwrap()
+    daemon.metrics().unwrap().value("vm_exporter_ticks_total", &[]).unwrap()
 }

@@ -83,7 +83,7 @@ fn fakes_beyond_the_share_are_told() {
         let daemon = scene.daemon("");
         let user = ATTACKER.to_string();
         let told = |metrics: &Metrics| {
-            let over = metrics.samples("vm_metrics_over_budget");
+            let over = metrics.samples("vm_exporter_over_budget");
             over.filter(|over| over.label("user") == Some(&user)).find(|over| over.value > 0.0).map(drop)
         };
         daemon.wait_for(3 * SOON, "who is over the budget", told).unwrap();

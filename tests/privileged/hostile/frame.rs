@@ -56,14 +56,14 @@ fn idle_fakes_of_a_neighbour_are_shown() {
         let argv = idle_argv(&["-name", "guest=fake{n}"]);
         neighbour.tell(&Act::Spawn { program, argv, count: 3 }).unwrap();
         let three = |metrics: &Metrics| {
-            let of = |number| metrics.value("vm_up", &[("instance_id", &format!("fake{number}"))]);
+            let of = |number| metrics.value("vm_running", &[("instance_id", &format!("fake{number}"))]);
             (0..3).all(|number| of(number) == Some(1.0)).then_some(())
         };
         daemon.wait_for(SOON, "three fakes", three).unwrap();
         let directory = scene.directory_of(NEIGHBOUR, "own");
         assert_eq!(fs::metadata(directory).unwrap().uid(), NEIGHBOUR);
         neighbour.tell(&Act::Stop).unwrap();
-        let none = |metrics: &Metrics| metrics.samples("vm_up").all(|up| up.value == 0.0).then_some(());
+        let none = |metrics: &Metrics| metrics.samples("vm_running").all(|up| up.value == 0.0).then_some(());
         daemon.wait_for(SOON, "their end", none).unwrap();
     });
 }

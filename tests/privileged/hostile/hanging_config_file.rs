@@ -87,7 +87,7 @@ fn files_that_hang_hold_up_nobody() {
             let read = |metrics: &Metrics| {
                 let vcpus = metrics.value("vm_allocated_vcpus", &[("instance_id", "modest")])?;
                 let fakes = (0..8).filter_map(|number| {
-                    metrics.value("vm_up", &[("instance_id", &format!("fake{number}"))])
+                    metrics.value("vm_running", &[("instance_id", &format!("fake{number}"))])
                 });
                 (vcpus == 3.0 && fakes.count() == 8).then_some(())
             };
@@ -98,7 +98,7 @@ fn files_that_hang_hold_up_nobody() {
             victim.assert_exact(&daemon);
             let over = |metrics: &Metrics| {
                 let user = ATTACKER.to_string();
-                let mut over = metrics.samples("vm_metrics_over_budget");
+                let mut over = metrics.samples("vm_exporter_over_budget");
                 over.find(|one| one.label("user") == Some(&user) && one.label("resource") == Some("paths"))
                     .map(drop)
             };

@@ -74,6 +74,6 @@ fn holdable(scene: &Scene, attacker: &mut Tenant) -> u64 {
 
 /// Some part says that a process did not answer.
 fn missed(metrics: &Metrics) -> Option<()> {
-    let mut over = metrics.samples("vm_metrics_over_budget");
+    let mut over = metrics.samples("vm_exporter_over_budget");
     over.any(|sample| sample.label("resource") == Some("readings") && sample.value > 0.0).then_some(())
 }

@@ -28,12 +28,12 @@ fn fakes_hide_no_final_counters() {
         let (sent, received, id) = (victim.sent as f64, victim.received as f64, victim.id.clone());
         victim.vmm.kill().unwrap();
         let value = |metrics: &Metrics, name: &str| metrics.value(name, &[("instance_id", &id)]);
-        let ended = |metrics: &Metrics| value(metrics, "vm_up").filter(|up| *up == 0.0);
+        let ended = |metrics: &Metrics| value(metrics, "vm_running").filter(|up| *up == 0.0);
         daemon.wait_for(SOON, "the end of the victim", ended).unwrap();
-        let ticks = |metrics: &Metrics| metrics.value("vm_metrics_ticks_total", &[]).unwrap();
+        let ticks = |metrics: &Metrics| metrics.value("vm_exporter_ticks_total", &[]).unwrap();
         let last = ticks(&daemon.metrics().unwrap()) + 30.0;
         let shown = |metrics: &Metrics| {
-            assert_eq!(value(metrics, "vm_up"), Some(0.0));
+            assert_eq!(value(metrics, "vm_running"), Some(0.0));
             assert_eq!(value(metrics, "vm_network_tx_bytes_total"), Some(sent));
             assert_eq!(value(metrics, "vm_network_rx_bytes_total"), Some(received));
             (ticks(metrics) > last).then_some(())

@@ -46,7 +46,7 @@ fn many_vcpu_threads_slow_no_tick() {
 /// What is said of the attacker.
 fn threads_over(metrics: &Metrics) -> Option<()> {
     let user = ATTACKER.to_string();
-    let labels = [("user", user.as_str()), ("part", "proc_threads"), ("resource", "threads")];
-    let over = metrics.value("vm_metrics_over_budget", &labels)?;
+    let labels = [("user", user.as_str()), ("component", "proc_threads"), ("resource", "threads")];
+    let over = metrics.value("vm_exporter_over_budget", &labels)?;
     (over >= THREADS as f64 - LIMIT).then_some(())
 }

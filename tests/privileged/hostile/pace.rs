@@ -84,8 +84,10 @@ fn measure(daemon: &Daemon, count: usize, mut meanwhile: impl FnMut()) -> Work {
             assert!(open < 0.9 * most, "{open} of {most} descriptors are open");
             (ended(metrics) > ended(&last)).then(|| metrics.clone())
         });
-        last = next.unwrap();
-        durations.push(own(&last, "vm_metrics_tick_duration_seconds"));
+        let next = next.unwrap();
+        let took = |metrics: &Metrics| own(metrics, "vm_exporter_tick_duration_seconds_total");
+        durations.push((took(&next) - took(&last)) / (ended(&next) - ended(&last)));
+        last = next;
         let asked = Instant::now();
         daemon.metrics().unwrap();
         worst_scrape_seconds = worst_scrape_seconds.max(asked.elapsed().as_secs_f64());
@@ -102,7 +104,7 @@ fn cpu_seconds(daemon: &Daemon) -> f64 {
 }
 
 fn ended(metrics: &Metrics) -> f64 {
-    own(metrics, "vm_metrics_ticks_total")
+    own(metrics, "vm_exporter_ticks_total")
 }
 
 fn own(metrics: &Metrics, name: &str) -> f64 {

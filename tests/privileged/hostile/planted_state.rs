@@ -21,8 +21,8 @@ fn state_file() -> PathBuf {
 }
 
 fn is_saved(daemon: &Daemon) -> bool {
-    let healthy = [("kind", "manager"), ("part", "state"), ("state", "healthy")];
-    daemon.metrics().unwrap().value("vm_metrics_part_health", &healthy) == Some(1.0)
+    let healthy = [("kind", "manager"), ("component", "state"), ("state", "healthy")];
+    daemon.metrics().unwrap().value("vm_exporter_component_health", &healthy) == Some(1.0)
 }
 
 #[test]

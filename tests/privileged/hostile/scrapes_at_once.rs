@@ -29,7 +29,7 @@ fn unread_scrapes_take_little_memory() {
         neighbour.tell(&Act::Spawn { program, argv, count: FAKES }).unwrap();
         let daemon = scene.daemon("");
         let shown = |metrics: &vm_metrics_testkit::metrics_text::Metrics| {
-            (metrics.samples("vm_up").count() > FAKES)
+            (metrics.samples("vm_running").count() > FAKES)
                 .then(|| metrics.value("process_resident_memory_bytes", &[]))
         };
         let before = daemon.wait_for(SOON, "all fakes", shown).unwrap().unwrap();

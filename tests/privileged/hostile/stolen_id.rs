@@ -64,7 +64,7 @@ fn a_waiting_fake_takes_no_id_at_a_restart() {
         assert_keeps_id(&daemon, &mut victim, &fake);
         victim.vmm.kill().unwrap();
         let pause = |metrics: &Metrics| {
-            let up = metrics.value("vm_up", &[("instance_id", VICTIM)])?;
+            let up = metrics.value("vm_running", &[("instance_id", VICTIM)])?;
             (up == 0.0).then_some(())
         };
         daemon.wait_for(SOON, "the end of the first process", pause).unwrap();

@@ -19,7 +19,7 @@ use crate::lab::{attached_programs, tcx};
 use crate::user::User;
 
 fn pinned(daemon: &Daemon) -> Option<f64> {
-    daemon.metrics().unwrap().value("vm_metrics_reader_pinned", &[("reader", "tap_ebpf")])
+    daemon.metrics().unwrap().value("vm_exporter_reader_pinned", &[("reader", "tap_ebpf")])
 }
 
 fn wait_for_log(daemon: &Daemon, says: &str) {
@@ -54,8 +54,8 @@ fn a_link_that_cannot_be_asked_stays() {
     let daemon = host.start_as(Path::new(BINARY), "netlink");
     wait_for_log(&daemon, "what an earlier daemon has left on it cannot be asked and stays as it is");
     // It is the only TAP.
-    let failed = [("part", "tap_ebpf"), ("state", "failed")];
-    assert_eq!(daemon.metrics().unwrap().value("vm_metrics_part_health", &failed), Some(1.0));
+    let failed = [("component", "tap_ebpf"), ("state", "failed")];
+    assert_eq!(daemon.metrics().unwrap().value("vm_exporter_component_health", &failed), Some(1.0));
     host.send(300);
     assert_eq!((links().count(), attached_programs("vmt0")), (2, 2));
     links().for_each(|link| service::give_to_service(&link).unwrap());

@@ -186,8 +186,8 @@ fn other_shape(user: User) {
     host.user.give(&counters);
     let daemon = host.try_start(Path::new(BINARY)).unwrap();
     let metrics = daemon.metrics().unwrap();
-    let failed = [("part", "tap_ebpf"), ("state", "failed")];
-    assert_eq!(metrics.value("vm_metrics_part_health", &failed), Some(1.0));
+    let failed = [("component", "tap_ebpf"), ("state", "failed")];
+    assert_eq!(metrics.value("vm_exporter_component_health", &failed), Some(1.0));
     assert_eq!(metrics.value("vm_network_tx_bytes_total", &[]), Some(0.0), "the baseline goes on");
     assert!(daemon.log().contains("COUNTERS is a map of another shape"), "{}", daemon.log());
 }

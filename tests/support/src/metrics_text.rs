@@ -1,6 +1,7 @@
 //! The Prometheus text format 0.0.4, read strictly: what promtool lets pass (a sample given twice) is an error here.
 
 use std::collections::{HashMap, HashSet};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -41,6 +42,12 @@ impl Metrics {
         let sample = found.next()?;
         assert!(found.next().is_none(), "{name}{labels:?} is more than one sample");
         Some(sample.value)
+    }
+
+    /// How many seconds ago this moment was.
+    pub fn age(&self, timestamp: &str) -> Option<f64> {
+        let at = self.value(timestamp, &[])?;
+        Some(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64() - at)
     }
 
     /// All samples of this name.

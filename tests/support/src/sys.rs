@@ -98,6 +98,29 @@ pub(crate) fn ioctl_u32(fd: impl AsFd, code: libc::c_ulong, value: u32) -> io::R
     check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), code, &raw const value) })
 }
 
+/// Has a TAP refuse frames for the guest that are to another address than this (TUNSETTXFILTER).
+pub(crate) fn set_tun_address_filter(fd: impl AsFd, address: [u8; 6]) -> io::Result<()> {
+    /// `struct tun_filter`
+    #[repr(C)]
+    struct Filter {
+        flags: u16,
+        count: u16,
+        address: [u8; 6],
+    }
+    let filter = Filter { flags: 0, count: 1, address };
+    // SAFETY: the kernel reads the filter with as many addresses as it says, and it outlives the call.
+    check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TUNSETTXFILTER, &raw const filter) })
+}
+
+/// Has a TAP refuse all frames for the guest by a socket filter of one instruction (TUNATTACHFILTER).
+pub(crate) fn refuse_all_on_tun(fd: impl AsFd) -> io::Result<()> {
+    const RETURN: u16 = 6;
+    let mut refuse = [libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: 0 }];
+    let program = libc::sock_fprog { len: 1, filter: refuse.as_mut_ptr() };
+    // SAFETY: the kernel reads the program and `len` instructions, which both outlive the call, and keeps a copy.
+    check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TUNATTACHFILTER, &raw const program) })
+}
+
 /// Makes the packet socket send to, and receive from, this device only.
 pub(crate) fn bind_packet_socket(fd: impl AsFd, ifindex: u32) -> io::Result<()> {
     // SAFETY: sockaddr_ll is plain old data, for which all zeroes is a value.

@@ -72,6 +72,17 @@ impl Tap {
         Ok(tap)
     }
 
+    /// The device refuses frames for the guest that are to another address than this.
+    pub fn take_only(&self, address: [u8; 6]) -> Result<()> {
+        sys::set_tun_address_filter(&self.queue, address)
+            .with_context(|| format!("TUNSETTXFILTER {}", self.name()))
+    }
+
+    /// The device refuses all frames for the guest, by a socket filter.
+    pub fn refuse_all(&self) -> Result<()> {
+        sys::refuse_all_on_tun(&self.queue).with_context(|| format!("TUNATTACHFILTER {}", self.name()))
+    }
+
     pub fn link(&self) -> &Link {
         &self.link
     }

@@ -39,7 +39,7 @@ const MAX_RETENTION: Duration = Duration::from_secs(24 * 3600);
 const MAX_PREFIX: usize = 64;
 
 /// First parts of the names of the daemon's own metrics.
-pub(crate) const OWN_PREFIXES: [&str; 2] = ["vm_metrics", "process"];
+pub(crate) const OWN_PREFIXES: [&str; 2] = ["vm_exporter", "process"];
 
 /// What the daemon is told to do. Sources, readers and exporters check their own sections.
 #[derive(Debug)]
@@ -247,7 +247,7 @@ mod tests {
             ("listen = \"9464\"\n", ["test.toml:1", "listen"]),
             ("metric_prefix = \"9vm\"\n", ["test.toml:1", "metric_prefix"]),
             ("metric_prefix = \"process\"\n", ["test.toml:1", "metric_prefix: \"process\": process_ begins"]),
-            ("metric_prefix = \"vm_metrics_build\"\n", ["test.toml:1", "vm_metrics_ begins"]),
+            ("metric_prefix = \"vm_exporter_build\"\n", ["test.toml:1", "vm_exporter_ begins"]),
             ("[host]\nprocfs = \"/x\"\n", ["test.toml:2", "procfs"]),
             (
                 "[trust]\nusers = [\n\"root\", \"no-such-user\"]\n",

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use super::metrics::Since;
 use crate::model::unix_seconds;
@@ -87,7 +87,7 @@ impl BudgetCounts {
 pub struct PushCounts {
     successes: AtomicU64,
     failures: AtomicU64,
-    last_success: Mutex<Option<Instant>>,
+    last_success: Mutex<Option<SystemTime>>,
 }
 
 impl PushCounts {
@@ -100,13 +100,13 @@ impl PushCounts {
     }
 
     /// `None` before the first.
-    pub fn last_success_age(&self) -> Option<Duration> {
-        self.last_success.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
+    pub fn last_success(&self) -> Option<SystemTime> {
+        *self.last_success.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cfg(feature = "otel")]
     pub(super) fn succeeded(&self) {
-        *self.last_success.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.last_success.lock().unwrap_or_else(PoisonError::into_inner) = Some(SystemTime::now());
         self.successes.fetch_add(1, Ordering::Relaxed);
     }
 

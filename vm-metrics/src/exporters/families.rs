@@ -1,7 +1,7 @@
 //! Every sample of a snapshot as data, in the order of the metrics: what exporters that change or keep samples work on.
 
 use super::exports::Exports;
-use super::metrics::{EXPORT_GROUPS, GROUPS, Group, Kind, Metric, Push, Shown, Since};
+use super::metrics::{self, EXPORT_GROUPS, GROUPS, Group, Kind, Metric, Push, Shown, Since};
 use crate::model::Snapshot;
 
 /// The label that says whose number it is.
@@ -28,54 +28,46 @@ pub struct Sample {
     pub since: Since,
 }
 
-/// Every metric of [`GROUPS`], those of the groups that are not wanted without samples.
-pub fn of_snapshot(snapshot: &Snapshot, wanted: impl Fn(&Group) -> bool) -> Vec<Family> {
-    families(GROUPS, |group, metric, push| {
-        if wanted(group) {
-            (metric.samples)(&Shown::new(snapshot, metric.kind), push);
-        }
-    })
+/// Every metric of [`GROUPS`].
+pub fn of_snapshot(snapshot: &Snapshot) -> Vec<Family> {
+    of_groups(GROUPS, snapshot)
 }
 
 /// These metrics.
-#[cfg(feature = "otel")]
 pub fn of_groups(groups: &'static [Group], snapshot: &Snapshot) -> Vec<Family> {
-    families(groups, |_, metric, push| (metric.samples)(&Shown::new(snapshot, metric.kind), push))
+    families(groups, |metric, push| (metric.samples)(&Shown::new(snapshot, metric.kind), push))
 }
 
 /// The same without samples.
 #[cfg(feature = "otel")]
 pub fn names_of(groups: &'static [Group]) -> Vec<Family> {
-    families(groups, |_, _, _| {})
+    families(groups, |_, _| {})
 }
 
 /// Every metric there is, without a sample, in the order of [`of_snapshot`] followed by [`of_exports`].
 #[cfg(feature = "otel")]
 pub fn names() -> Vec<Family> {
     let mut names = names_of(GROUPS);
-    names.extend(families(EXPORT_GROUPS, |_, _, _| {}));
+    names.extend(families(EXPORT_GROUPS, |_, _| {}));
     names
 }
 
 /// Every metric of [`EXPORT_GROUPS`].
 pub fn of_exports(exports: &Exports) -> Vec<Family> {
-    families(EXPORT_GROUPS, |_, metric, push| (metric.samples)(exports, push))
+    families(EXPORT_GROUPS, |metric, push| (metric.samples)(exports, push))
 }
 
 impl Family {
     pub fn full_name(&self, prefix: &str) -> String {
-        format!("{}_{}", self.prefix.unwrap_or(prefix), self.name)
+        metrics::full_name(self.prefix, prefix, self.name)
     }
 }
 
-fn families<F>(
-    groups: &'static [Group<F>],
-    fill: impl Fn(&'static Group<F>, &'static Metric<F>, Push<'_>),
-) -> Vec<Family> {
+fn families<F>(groups: &'static [Group<F>], fill: impl Fn(&'static Metric<F>, Push<'_>)) -> Vec<Family> {
     let of_group = |group: &'static Group<F>| group.metrics.iter().map(move |metric| (group, metric));
     let family = |(group, metric): (&'static Group<F>, &'static Metric<F>)| {
         let mut samples = Vec::new();
-        fill(group, metric, &mut |labels, value, since| {
+        fill(metric, &mut |labels, value, since| {
             let labels = labels.iter().map(|label| (*label).to_owned()).collect();
             samples.push(Sample { labels, value, since });
         });

@@ -15,7 +15,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use prometheus::{Encoder, ProtobufEncoder, TextEncoder};
 
 use super::View;
-use super::families::{self, Family, Sample};
+use super::families::{Family, Sample};
 use super::metrics::Kind;
 use crate::manager::Ticker;
 use crate::model::{Snapshot, unix_seconds};
@@ -91,7 +91,7 @@ impl PrometheusExporter {
         format: Format,
     ) -> prometheus::Result<Vec<u8>> {
         let mut body = Vec::new();
-        self.encode(self.view.of_snapshot(snapshot, stale, |group| !group.live), format, &mut body)?;
+        self.encode(self.view.of_snapshot(snapshot, stale), format, &mut body)?;
         let mut of_process = self.process.collect();
         created::set_all(&mut of_process, unix_seconds(snapshot.counting_since));
         format.encode(&of_process, &mut body)?;
@@ -100,12 +100,8 @@ impl PrometheusExporter {
 
     /// What changes from one moment to the next.
     pub fn of_now(&self, format: Format) -> prometheus::Result<Vec<u8>> {
-        let latest = self.ticker.latest();
-        let mut families =
-            latest.map_or_else(Vec::new, |snapshot| families::of_snapshot(&snapshot, |group| group.live));
-        families.extend(self.view.of_exports());
         let mut body = Vec::new();
-        self.encode(families, format, &mut body)?;
+        self.encode(self.view.of_exports(), format, &mut body)?;
         Ok(body)
     }
 
@@ -178,16 +174,14 @@ mod tests {
             body.extend(exporter.of_now(Format::Text).unwrap());
             String::from_utf8(body).unwrap()
         };
-        let of_vms = |text: &str| text.lines().any(|l| l.starts_with("vm_") && !l.starts_with("vm_metrics_"));
+        let of_vms =
+            |text: &str| text.lines().any(|l| l.starts_with("vm_") && !l.starts_with("vm_exporter_"));
         let (young, old) = (scrape(1), scrape(31));
         assert!(of_vms(&young) && !of_vms(&old), "{old}");
         assert!(!old.contains("instance_id="), "{old}");
         for text in [young, old] {
-            assert!(
-                text.contains("\nvm_metrics_snapshot_age_seconds 1") || text.contains("_seconds 31"),
-                "{text}"
-            );
-            assert!(text.contains("\nvm_metrics_ticks_total 1\n"), "{text}");
+            assert!(text.contains("\nvm_exporter_snapshot_timestamp_seconds 1"), "{text}");
+            assert!(text.contains("\nvm_exporter_ticks_total 1\n"), "{text}");
         }
     }
 

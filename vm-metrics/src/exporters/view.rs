@@ -5,7 +5,6 @@ use std::sync::{Mutex, PoisonError};
 use super::budget::LabelBudget;
 use super::exports::Exports;
 use super::families::{self, Family, ID};
-use super::metrics::Group;
 use crate::model::Snapshot;
 
 /// One exporter's way to look at snapshots.
@@ -31,19 +30,14 @@ impl View {
     /// All families, always in the same order.
     #[cfg(feature = "otel")]
     pub(super) fn look(&self, snapshot: &Snapshot, stale: bool) -> Vec<Family> {
-        let mut families = self.of_snapshot(snapshot, stale, |_| true);
+        let mut families = self.of_snapshot(snapshot, stale);
         families.extend(self.of_exports());
         families
     }
 
     /// Those of the snapshot.
-    pub(super) fn of_snapshot(
-        &self,
-        snapshot: &Snapshot,
-        stale: bool,
-        wanted: impl Fn(&Group) -> bool,
-    ) -> Vec<Family> {
-        self.fit(snapshot, stale, families::of_snapshot(snapshot, wanted))
+    pub(super) fn of_snapshot(&self, snapshot: &Snapshot, stale: bool) -> Vec<Family> {
+        self.fit(snapshot, stale, families::of_snapshot(snapshot))
     }
 
     /// Families of the snapshot as this exporter may show them.

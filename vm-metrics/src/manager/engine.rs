@@ -1,5 +1,6 @@
 //! One tick: asks the sources who exists, the readers what they use, and merges it.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,7 +13,8 @@ use super::retain::{self, Departed, Tick};
 use super::{judge, merge};
 use crate::host::Host;
 use crate::model::{
-    Batch, InstanceInfo, Late, PartHealth, PartKind, PartRun, Snapshot, Trust, VmSet, unix_seconds,
+    Batch, InstanceInfo, Late, PartHealth, PartKind, PartRun, PartTotals, Snapshot, Trust, VmSet,
+    unix_seconds,
 };
 use crate::readers::{Configured, Purpose, Reader, Setting, Started, Watch};
 use crate::sources::{InstanceSource, Sources};
@@ -26,6 +28,8 @@ pub(super) struct Engine {
     before: Tick,
     health_log: HealthLog,
     ticks: u64,
+    ticks_duration: Duration,
+    totals: HashMap<(PartKind, &'static str), PartTotals>,
     began: SystemTime,
     watch: Watch,
 }
@@ -90,6 +94,8 @@ impl Engine {
             before: Tick::default(),
             health_log: HealthLog::default(),
             ticks: 0,
+            ticks_duration: Duration::ZERO,
+            totals: HashMap::new(),
             began: SystemTime::now(),
             watch: setting.watch,
         })
@@ -145,6 +151,7 @@ impl Engine {
             self.health_log.note(&state);
             parts.push(state);
         }
+        self.add_up(&mut parts);
         let mut overuse = self.ledger.take_overuse();
         overuse.merge(self.departed.add(&leaving.vms, last_words, &self.before.stats, began));
         let mut shown = stats.clone();
@@ -152,17 +159,28 @@ impl Engine {
         self.departed.succeed(&mut shown, unix_seconds(SystemTime::now()));
         self.before = Tick { vms, stats };
         self.ticks += 1;
+        let tick_duration = began.elapsed();
+        self.ticks_duration += tick_duration;
         Arc::new(Snapshot {
             tick: self.ticks,
             vms: shown,
             parts,
             overuse: overuse.into_list(),
             late,
-            tick_duration: began.elapsed(),
+            tick_duration,
+            ticks_duration: self.ticks_duration,
             taken: Instant::now(),
             taken_at: SystemTime::now(),
             counting_since: self.began,
         })
+    }
+
+    fn add_up(&mut self, parts: &mut [PartRun]) {
+        for part in parts {
+            let totals = self.totals.entry((part.kind, part.name)).or_default();
+            totals.add(part);
+            part.totals = *totals;
+        }
     }
 }
 
@@ -184,6 +202,7 @@ fn run_reader(name: &'static str, state: &mut ReaderState, vms: &VmSet, batch: &
             lost: None,
             pinned: None,
             overuse: Vec::new(),
+            totals: PartTotals::default(),
         },
     }
 }

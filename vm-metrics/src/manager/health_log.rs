@@ -89,7 +89,7 @@ fn describe(run: &PartRun, again: bool) -> (Level, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::PartHealth;
+    use crate::model::{PartHealth, PartTotals};
 
     fn run(state: Health, reason: &str) -> PartRun {
         PartRun {
@@ -103,6 +103,7 @@ mod tests {
             lost: None,
             pinned: None,
             overuse: Vec::new(),
+            totals: PartTotals::default(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Health, PartHealth, PartKind, PartRun};
+use crate::model::{Health, PartHealth, PartKind, PartRun, PartTotals};
 use crate::readers::ReadReport;
 use crate::sources::{SourceError, SourceReport};
 
@@ -28,6 +28,7 @@ pub(super) fn reader_run(name: &'static str, report: &ReadReport, duration: Dura
         lost: report.lost,
         pinned: report.pinned,
         overuse: report.overuse.clone().into_list(),
+        totals: PartTotals::default(),
     }
 }
 
@@ -54,6 +55,7 @@ pub(super) fn source_run(report: &SourceReport) -> PartRun {
         lost: None,
         pinned: None,
         overuse: report.overuse.clone().into_list(),
+        totals: PartTotals::default(),
     }
 }
 
@@ -81,6 +83,7 @@ fn not_run(name: &'static str, health: PartHealth) -> PartRun {
         lost: None,
         pinned: None,
         overuse: Vec::new(),
+        totals: PartTotals::default(),
     }
 }
 

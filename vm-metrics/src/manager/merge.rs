@@ -133,11 +133,13 @@ fn nic_stats(vm: &InstanceInfo, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -
     // The equation of what is offered is a TAP's: a macvtap does not say what was delivered.
     let is_tap = kind == NicKind::Tap;
     let drops = batch.drops.get(nic).filter(|drops| is_tap && drops.ifindex == ifindex);
-    let line = line(kind, account, rx, tx, ebpf, drops.map(|drops| drops.counts));
+    let drops = drops.map(|drops| drops.counts);
+    let line = line(kind, account, rx, tx, ebpf, drops);
     let (rx_backlog_packets, rx_backlog_bytes) = backlog(account, &line, is_tap && device.is_some());
     let gap = gap(kind, account, &line, tx.packets, ebpf, is_tap && device.is_some());
     account.attached(ebpf.and_then(|ebpf| ebpf.since));
     let published = account.publish(line);
+    let rx_dropped_by_device = account.untold.update(&line, &published, drops.map(device_dropped));
     let (start_time, part) = (account.since, account.part);
     let counted = ebpf.filter(|_| counts_what_was_sent(kind));
     let mut stats = NicStats {
@@ -154,6 +156,7 @@ fn nic_stats(vm: &InstanceInfo, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -
         ebpf: published.ebpf,
         rx_backlog_packets,
         rx_backlog_bytes,
+        rx_dropped_by_device,
         rx_gap_packets: gap.rx,
         tx_gap_packets: gap.tx,
         earlier: None,
@@ -208,7 +211,7 @@ fn line(
         rx: FrameCounts {
             bytes: account.rx_bytes.update(rx.bytes, None),
             packets: account.rx_packets.update(rx.packets, None),
-            dropped: account.rx_dropped.update(rx.dropped, drops.map(|drops| drops.ring.packets)),
+            dropped: account.rx_dropped.update(rx.dropped, drops.map(device_dropped)),
             ..rx
         },
         tx: FrameCounts {
@@ -223,10 +226,10 @@ fn line(
 /// What waits for the guest, in packets and in bytes. What is gone was read before what was offered.
 fn backlog(account: &mut Account, line: &Totals, device_is_read: bool) -> (Option<u64>, Option<u64>) {
     let Some(ebpf) = line.ebpf.filter(|_| device_is_read) else { return (None, None) };
-    let queue = ebpf.queue_dropped;
     let packets = gone(line);
-    let bytes =
-        add([line.rx.bytes, ebpf.ring_dropped.map(|ring| ring.bytes), queue.map(|queue| queue.bytes)]);
+    let dropped = [ebpf.dropped_ring_full, ebpf.dropped_filter, ebpf.dropped_qdisc];
+    let [ring_full, filter, qdisc] = dropped.map(|dropped| Some(dropped?.bytes));
+    let bytes = add([line.rx.bytes, ring_full, filter, qdisc]);
     let packets = ebpf.offered.zip(packets);
     let bytes = ebpf.offered.zip(bytes);
     (
@@ -235,10 +238,15 @@ fn backlog(account: &mut Account, line: &Totals, device_is_read: bool) -> (Optio
     )
 }
 
+/// Packets that the device has dropped, as the tracepoint has seen it.
+fn device_dropped(drops: DropCounts) -> u64 {
+    drops.ring_full.packets + drops.filter.packets
+}
+
 /// Packets that wait no more. What is not seen to be dropped in the queue is taken to wait there.
 fn gone(line: &Totals) -> Option<u64> {
-    let queue = line.ebpf.and_then(|ebpf| ebpf.queue_dropped).unwrap_or_default();
-    add([line.rx.packets, line.rx.dropped, Some(queue.packets)])
+    let qdisc = line.ebpf.and_then(|ebpf| ebpf.dropped_qdisc).unwrap_or_default();
+    add([line.rx.packets, line.rx.dropped, Some(qdisc.packets)])
 }
 
 /// Packets that the programs did not see, for the guest and from it.
@@ -258,7 +266,7 @@ fn gap(
 }
 
 /// Or nothing when one of them is not known.
-fn add(parts: [Option<u64>; 3]) -> Option<u64> {
+fn add<const N: usize>(parts: [Option<u64>; N]) -> Option<u64> {
     parts.into_iter().try_fold(0_u64, |sum, part| sum.checked_add(part?))
 }
 
@@ -295,8 +303,9 @@ fn ebpf_stats(kind: NicKind, ebpf: &EbpfReading, drops: Option<DropCounts>) -> E
         rx: packet_mix(&counted.rx),
         tx: packet_mix(&counted.tx),
         offered: is_known.then_some(Volume { packets, bytes }),
-        ring_dropped: drops.map(|drops| volume(drops.ring)),
-        queue_dropped: drops.map(|drops| volume(drops.queue)),
+        dropped_ring_full: drops.map(|drops| volume(drops.ring_full)),
+        dropped_filter: drops.map(|drops| volume(drops.filter)),
+        dropped_qdisc: drops.map(|drops| volume(drops.qdisc)),
     }
 }
 

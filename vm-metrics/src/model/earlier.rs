@@ -19,6 +19,8 @@ pub struct EarlierCounts {
     pub tx: FrameCounts,
     /// What only the eBPF programs saw.
     pub ebpf: Option<EbpfStats>,
+    /// Packets for the guest that the devices dropped for a reason that is not known.
+    pub rx_dropped_by_device: Option<u64>,
     /// Packets for the guest that the programs did not see.
     pub rx_gap_packets: Option<u64>,
     /// The same of packets that the guest sent.
@@ -28,8 +30,8 @@ pub struct EarlierCounts {
 impl EarlierCounts {
     /// What this device has counted.
     pub(crate) fn of(nic: &NicStats) -> Self {
-        let NicStats { rx, tx, ebpf, rx_gap_packets, tx_gap_packets, .. } = *nic;
-        Self { rx, tx, ebpf, rx_gap_packets, tx_gap_packets }
+        let NicStats { rx, tx, ebpf, rx_dropped_by_device, rx_gap_packets, tx_gap_packets, .. } = *nic;
+        Self { rx, tx, ebpf, rx_dropped_by_device, rx_gap_packets, tx_gap_packets }
     }
 
     /// These, and where something is not known what it was before.
@@ -38,6 +40,7 @@ impl EarlierCounts {
             rx: frames(self.rx, before.rx, Option::or),
             tx: frames(self.tx, before.tx, Option::or),
             ebpf: ebpf(self.ebpf, before.ebpf, |now, _| now, Option::or),
+            rx_dropped_by_device: self.rx_dropped_by_device.or(before.rx_dropped_by_device),
             rx_gap_packets: self.rx_gap_packets.or(before.rx_gap_packets),
             tx_gap_packets: self.tx_gap_packets.or(before.tx_gap_packets),
         }
@@ -49,6 +52,7 @@ impl EarlierCounts {
             rx: frames(self.rx, other.rx, either),
             tx: frames(self.tx, other.tx, either),
             ebpf: ebpf(self.ebpf, other.ebpf, mix, volume),
+            rx_dropped_by_device: either(self.rx_dropped_by_device, other.rx_dropped_by_device),
             rx_gap_packets: either(self.rx_gap_packets, other.rx_gap_packets),
             tx_gap_packets: either(self.tx_gap_packets, other.tx_gap_packets),
         }
@@ -67,6 +71,7 @@ impl NicStats {
             rx,
             tx,
             ebpf: all.ebpf.filter(|_| self.ebpf.is_some()),
+            rx_dropped_by_device: all.rx_dropped_by_device.filter(|_| self.rx_dropped_by_device.is_some()),
             rx_gap_packets: all.rx_gap_packets.filter(|_| self.rx_gap_packets.is_some()),
             tx_gap_packets: all.tx_gap_packets.filter(|_| self.tx_gap_packets.is_some()),
             ..self.clone()
@@ -103,8 +108,9 @@ fn ebpf(
         rx: mixes(a.rx, b.rx),
         tx: mixes(a.tx, b.tx),
         offered: volumes(a.offered, b.offered),
-        ring_dropped: volumes(a.ring_dropped, b.ring_dropped),
-        queue_dropped: volumes(a.queue_dropped, b.queue_dropped),
+        dropped_ring_full: volumes(a.dropped_ring_full, b.dropped_ring_full),
+        dropped_filter: volumes(a.dropped_filter, b.dropped_filter),
+        dropped_qdisc: volumes(a.dropped_qdisc, b.dropped_qdisc),
     })
 }
 

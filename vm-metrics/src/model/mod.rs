@@ -24,7 +24,7 @@ pub(crate) use printable::{Escaping, Printable, is_unsafe};
 pub use program_name::ProgramName;
 pub(crate) use since::unix_seconds;
 pub use since::{NicSince, VmSince};
-pub use snapshot::{Health, Late, PartHealth, PartKind, PartRun, Snapshot};
+pub use snapshot::{Health, Late, PartHealth, PartKind, PartRun, PartTotals, Snapshot};
 pub use stats::{
     AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats, PacketMix, VcpuStats, VmStats, Volume,
 };

@@ -17,6 +17,8 @@ pub struct Snapshot {
     /// When the daemon's own counters were 0.
     pub counting_since: SystemTime,
     pub tick_duration: Duration,
+    /// Of all ticks together.
+    pub ticks_duration: Duration,
     pub late: Late,
     pub vms: Vec<VmStats>,
     pub parts: Vec<PartRun>,
@@ -61,6 +63,28 @@ pub struct PartRun {
     pub pinned: Option<bool>,
     /// What users asked for beyond their share in this tick.
     pub overuse: Vec<Overuse>,
+    /// This tick and all before it.
+    pub totals: PartTotals,
+}
+
+/// How a part has done since the daemon started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PartTotals {
+    /// Ticks in which it ran.
+    pub runs: u64,
+    /// All of them together.
+    pub duration: Duration,
+    /// Things it could not read.
+    pub errors: u64,
+}
+
+impl PartTotals {
+    /// With one tick more.
+    pub(crate) fn add(&mut self, run: &PartRun) {
+        self.runs += u64::from(run.duration.is_some());
+        self.duration += run.duration.unwrap_or_default();
+        self.errors += run.errors as u64;
+    }
 }
 
 impl PartRun {

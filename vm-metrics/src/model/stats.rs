@@ -196,6 +196,8 @@ pub struct NicStats {
     pub rx_backlog_packets: Option<u64>,
     /// Their bytes; `None` also where the kernel does not tell of drops.
     pub rx_backlog_bytes: Option<u64>,
+    /// Packets of `rx.dropped` whose reason is not known: the kernel has not told it. `None` where that cannot be said.
+    pub rx_dropped_by_device: Option<u64>,
     /// Packets for the guest that the programs did not see: before they were attached, or while they were off. `ebpf`
     /// lacks them, `rx` does not.
     pub rx_gap_packets: Option<u64>,
@@ -236,12 +238,13 @@ pub struct EbpfStats {
     /// The same as the device counts it: a GSO frame that it does not take whole is its segments. Each frame is taken by
     /// the guest, dropped, or waits. `None` when the kernel cut frames and does not tell which.
     pub offered: Option<Volume>,
-    /// Dropped by the device: its ring was full, or a filter of the VMM's refused the frame. `None` where the kernel does
-    /// not tell of drops.
-    pub ring_dropped: Option<Volume>,
+    /// Dropped by the device, for its ring was full. `None` where the kernel does not tell of drops.
+    pub dropped_ring_full: Option<Volume>,
+    /// Dropped by the device, for a filter of the VMM's refused the frame. `None` where the kernel does not tell of drops.
+    pub dropped_filter: Option<Volume>,
     /// Dropped before the device saw them, by its queueing discipline or another tc program. `None` where the kernel does
     /// not tell of drops.
-    pub queue_dropped: Option<Volume>,
+    pub dropped_qdisc: Option<Volume>,
 }
 
 /// Frames and their bytes.

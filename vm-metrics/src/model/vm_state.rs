@@ -20,6 +20,9 @@ pub enum VmState {
 }
 
 impl VmState {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::NotStarted, Self::Running, Self::Paused, Self::Stopped];
+
     /// As it is in labels.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -2,10 +2,11 @@
 
 use super::{Kind, Metric, OfExports, Push, Since};
 use crate::exporters::exports::{BudgetCounts, Exports};
+use crate::model::unix_seconds;
 
 const COMPUTED: &str = "computed";
 
-/// Called as existing dashboards call them, prefix included.
+/// Called `metrics_…` for the Go package's sake: see [`full_name`](super::full_name).
 pub(super) const BUDGETS: &[Metric<OfExports>] = &[
     Metric {
         name: "metrics_instances_observed",
@@ -42,14 +43,14 @@ pub(super) const PUSHES: &[Metric<OfExports>] = &[
         },
     },
     Metric {
-        name: "otlp_last_success_age_seconds",
+        name: "otlp_last_success_timestamp_seconds",
         kind: Kind::Gauge,
-        help: "Time since the OpenTelemetry collector last took a push.",
+        help: "When the OpenTelemetry collector last took a push, in seconds of Unix time.",
         origin: COMPUTED,
         labels: &[],
         samples: |exports, push| {
-            if let Some(age) = exports.pushes().and_then(|pushes| pushes.last_success_age()) {
-                push(&[], age.as_secs_f64(), None);
+            if let Some(at) = exports.pushes().and_then(|pushes| pushes.last_success()) {
+                push(&[], unix_seconds(at), None);
             }
         },
     },

@@ -3,6 +3,7 @@
 //!
 //! A new metric is one entry here.
 
+mod drops;
 mod exports;
 mod nic;
 mod own;
@@ -57,29 +58,35 @@ pub struct Group<F: 'static = OfSnapshot> {
     pub title: &'static str,
     /// `None`: the configured one.
     pub prefix: Option<&'static str>,
-    /// Differs between two looks at the same snapshot.
-    pub live: bool,
     pub metrics: &'static [Metric<F>],
 }
 
 /// All there is, in the order of the output.
 pub const GROUPS: &[Group] = &[
-    Group { title: "VMs", prefix: None, live: false, metrics: vm::METRICS },
-    Group { title: "vCPUs", prefix: None, live: false, metrics: vcpu::METRICS },
-    Group { title: "Network interfaces", prefix: None, live: false, metrics: nic::METRICS },
-    Group { title: "The daemon itself", prefix: Some("vm_metrics"), live: false, metrics: own::METRICS },
-    Group { title: "The scrape", prefix: Some("vm_metrics"), live: true, metrics: own::LIVE },
+    Group { title: "VMs", prefix: None, metrics: vm::METRICS },
+    Group { title: "vCPUs", prefix: None, metrics: vcpu::METRICS },
+    Group { title: "Network interfaces", prefix: None, metrics: nic::METRICS },
+    Group { title: "The daemon itself", prefix: Some(OWN_PREFIX), metrics: own::METRICS },
 ];
 
 /// What no snapshot tells: how the exporters themselves do.
 pub(crate) const EXPORT_GROUPS: &[Group<OfExports>] = &[
-    Group { title: "Label budgets", prefix: None, live: true, metrics: exports::BUDGETS },
-    Group { title: "The push", prefix: Some("vm_metrics"), live: true, metrics: exports::PUSHES },
+    Group { title: "Label budgets", prefix: None, metrics: exports::BUDGETS },
+    Group { title: "The push", prefix: Some(OWN_PREFIX), metrics: exports::PUSHES },
 ];
 
-/// The exported name.
-pub fn full_name<F>(group: &Group<F>, prefix: &str, metric: &Metric<F>) -> String {
-    format!("{}_{}", group.prefix.unwrap_or(prefix), metric.name)
+/// First part of the names of the daemon's own metrics, whatever those of VMs are called.
+const OWN_PREFIX: &str = "vm_exporter";
+
+/// The Go package's. Its `…_metrics_…` are the daemon's own metrics too, and dashboards know them by that name.
+const GO_PREFIX: &str = "hypeman_vm";
+
+/// The exported name of a metric in a group with this prefix, where `configured` is the one of VM metrics.
+pub fn full_name(of_group: Option<&str>, configured: &str, name: &str) -> String {
+    match (of_group, name.strip_prefix("metrics_")) {
+        (None, Some(own)) if configured != GO_PREFIX => format!("{OWN_PREFIX}_{own}"),
+        _ => format!("{}_{name}", of_group.unwrap_or(configured)),
+    }
 }
 
 /// `docs/metrics.md`.
@@ -98,7 +105,7 @@ fn table<F>(page: &mut String, group: &Group<F>) {
             Kind::Gauge => "gauge",
         };
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-        let name = full_name(group, "vm", metric);
+        let name = full_name(group.prefix, "vm", metric.name);
         let _ = writeln!(
             page,
             "| `{name}` | {kind} | {} | {} | {} |",
@@ -116,8 +123,12 @@ Generated from `vm-metrics/src/exporters/metrics`: `UPDATE_GOLDEN=1 cargo test -
 
 Network metrics speak the **guest's** language: `rx` is what the guest receives, `tx` what it sends. A value that was not
 measured has no sample; it is never 0. Counters do not fall while the VM's process and its network device live.
-The prefix `vm` is the key `metric_prefix` of the configuration. `process_*` describe the daemon's own process, as every
-Prometheus client library does.
+The prefix `vm` is the key `metric_prefix` of the configuration. The metrics of VictoriaMetrics' own servers begin with `vm_`
+too. Where one store scrapes both, choose another prefix, for example `metric_prefix = \"guest\"`.
+
+`vm_exporter_*` describe the daemon itself, whatever the prefix is. With the prefix `hypeman_vm` two of them are called as the
+Go package calls them: `hypeman_vm_metrics_instances_observed` and `hypeman_vm_metrics_label_budget_exceeded_total`.
+`process_*` describe the daemon's process, as every Prometheus client library does.
 ";
 
 const TABLE_HEAD: &str = "\
@@ -150,12 +161,14 @@ pub(crate) mod tests {
             mismatch_bytes: Some(0),
             ebpf: Some(EbpfStats {
                 offered: Some(Volume::default()),
-                ring_dropped: Some(Volume::default()),
-                queue_dropped: Some(Volume::default()),
+                dropped_ring_full: Some(Volume::default()),
+                dropped_filter: Some(Volume::default()),
+                dropped_qdisc: Some(Volume::default()),
                 ..EbpfStats::default()
             }),
             rx_backlog_packets: Some(0),
             rx_backlog_bytes: Some(0),
+            rx_dropped_by_device: Some(0),
             rx_gap_packets: Some(0),
             tx_gap_packets: Some(0),
             earlier: None,
@@ -203,6 +216,7 @@ pub(crate) mod tests {
             lost: Some(0),
             pinned: Some(false),
             overuse: vec![Overuse { uid: Some(1000), resource: "threads", count: 1 }],
+            totals: PartTotals::default(),
         };
         Snapshot {
             tick: 1,
@@ -210,6 +224,7 @@ pub(crate) mod tests {
             taken_at: SystemTime::now(),
             counting_since: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
             tick_duration: Duration::from_millis(1),
+            ticks_duration: Duration::from_millis(1),
             late: Late::default(),
             vms: vec![vm],
             parts: vec![part(PartKind::Source, "proc_scan"), part(PartKind::Reader, "proc_stat")],
@@ -217,10 +232,12 @@ pub(crate) mod tests {
         }
     }
 
+    fn name_of<F>(group: &Group<F>, metric: &Metric<F>) -> String {
+        full_name(group.prefix, "vm", metric.name)
+    }
+
     fn all() -> impl Iterator<Item = (String, &'static Metric)> {
-        GROUPS
-            .iter()
-            .flat_map(|group| group.metrics.iter().map(|metric| (full_name(group, "vm", metric), metric)))
+        GROUPS.iter().flat_map(|group| group.metrics.iter().map(|metric| (name_of(group, metric), metric)))
     }
 
     #[test]
@@ -261,7 +278,7 @@ pub(crate) mod tests {
             for (snapshot, is_of_gone) in [(&ended, of("instance_id")), (&without_nic, of("device"))] {
                 let mut samples = 0;
                 (metric.samples)(&Shown::new(snapshot, metric.kind), &mut |_, _, _| samples += 1);
-                let ends = is_of_gone && metric.kind == Kind::Gauge && metric.name != "up";
+                let ends = is_of_gone && metric.kind == Kind::Gauge && metric.name != "running";
                 assert_eq!(samples == 0, ends, "{name}");
             }
         }
@@ -272,7 +289,7 @@ pub(crate) mod tests {
     #[test]
     fn names_follow_the_conventions() {
         let of_exports = EXPORT_GROUPS.iter().flat_map(|group| {
-            group.metrics.iter().map(|metric| (full_name(group, "vm", metric), metric.kind, metric.help))
+            group.metrics.iter().map(|metric| (name_of(group, metric), metric.kind, metric.help))
         });
         let mut seen = HashSet::new();
         for (name, kind, help) in all().map(|(name, m)| (name, m.kind, m.help)).chain(of_exports) {
@@ -280,6 +297,34 @@ pub(crate) mod tests {
             assert_eq!(kind == Kind::Counter, name.ends_with("_total"), "{name}");
             assert!(help.ends_with('.') && !help.contains('|'), "{name}: {help}");
         }
+    }
+
+    #[test]
+    fn names_of_the_daemon_have_a_fixed_prefix() {
+        let observed = "metrics_instances_observed";
+        assert_eq!(full_name(None, "vm", observed), "vm_exporter_instances_observed");
+        assert_eq!(full_name(None, GO_PREFIX, observed), "hypeman_vm_metrics_instances_observed");
+        assert_eq!(full_name(None, GO_PREFIX, "info"), "hypeman_vm_info");
+        assert_eq!(full_name(Some(OWN_PREFIX), GO_PREFIX, "ticks_total"), "vm_exporter_ticks_total");
+    }
+
+    /// The Go package's own test forbids it. The two numbers that it was made of are there.
+    #[test]
+    fn no_exporter_shows_a_memory_ratio() {
+        for (name, _) in all() {
+            assert!(!name.contains("utilization") && !name.ends_with("_ratio"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_state_is_one_of_a_set() {
+        let state = vm::METRICS.iter().find(|metric| metric.name == "state").unwrap();
+        let (snapshot, mut set) = (full(), Vec::new());
+        (state.samples)(&Shown::new(&snapshot, Kind::Gauge), &mut |labels, value, _| {
+            set.push((labels[2].to_owned(), value));
+        });
+        let expected = [("not-started", 0.0), ("running", 1.0), ("paused", 0.0), ("stopped", 0.0)];
+        assert_eq!(set, expected.map(|(state, value)| (state.to_owned(), value)));
     }
 
     #[test]
@@ -297,7 +342,7 @@ pub(crate) mod tests {
             .iter()
             .chain(vcpu::METRICS)
             .chain(nic::METRICS)
-            .filter(|metric| !["info", "up"].contains(&metric.name))
+            .filter(|metric| !["info", "running"].contains(&metric.name))
         {
             let shown = Shown::new(&snapshot, metric.kind);
             (metric.samples)(&shown, &mut |labels, value, _| panic!("{}{labels:?} = {value}", metric.name));

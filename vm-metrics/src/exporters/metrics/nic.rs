@@ -1,13 +1,12 @@
 //! Metrics of a network interface, in the guest's words: rx is received, tx is sent.
 
-use super::{Kind, Metric, OfSnapshot, Push, Shown, Since};
+use super::{Kind, Metric, OfSnapshot, Push, Shown, Since, drops};
 use crate::model::{NicStats, PacketMix};
 
 /// `netns` is empty, and so left out, for a device in the daemon's own network namespace.
 pub(super) const NIC: &[&str] = &["instance_id", "instance_name", "device", "netns"];
 const DEVICE: &str = "the TAP's counters";
 const EBPF: &str = "eBPF on the TAP";
-const DROPS: &str = "the tracepoint kfree_skb";
 const EITHER: &str = "eBPF on the TAP, continued from the TAP's counters; else the TAP's counters";
 
 pub(super) const METRICS: &[Metric] = &[
@@ -21,42 +20,20 @@ pub(super) const METRICS: &[Metric] = &[
     counter("network_tx_packets_total", "Packets the guest sent; a GSO frame is one.", EITHER, |s, p| {
         each(s, p, |nic| nic.tx.packets)
     }),
-    counter(
-        "network_rx_dropped_total",
-        "Packets for the guest that found its ring full, or that a filter of its VMM refused.",
-        "the TAP's counters, continued by the tracepoint kfree_skb where there is one",
-        |s, p| each(s, p, |nic| nic.rx.dropped),
-    ),
-    counter(
-        "network_rx_dropped_bytes_total",
-        "Bytes of the packets that are dropped like those of network_rx_dropped_total, since the attach.",
-        DROPS,
-        |s, p| attached(s, p, |nic| Some(nic.ebpf?.ring_dropped?.bytes)),
-    ),
-    counter(
-        "network_rx_queue_dropped_packets_total",
-        "Packets for the guest that the queueing discipline of its TAP or another tc program dropped, since the attach.",
-        DROPS,
-        |s, p| attached(s, p, |nic| Some(nic.ebpf?.queue_dropped?.packets)),
-    ),
-    counter(
-        "network_rx_queue_dropped_bytes_total",
-        "Bytes for the guest that the queueing discipline of its TAP or another tc program dropped, since the attach.",
-        DROPS,
-        |s, p| attached(s, p, |nic| Some(nic.ebpf?.queue_dropped?.bytes)),
-    ),
+    drops::PACKETS,
+    drops::BYTES,
     gauge(
         "network_rx_backlog_packets",
-        "Packets that wait for the guest: offered, less received, dropped and queue_dropped.",
+        "Packets that wait for the guest: offered, less received and dropped.",
         |s, p| gauges(s, p, |nic| nic.rx_backlog_packets),
     ),
     gauge(
         "network_rx_backlog_bytes",
-        "Bytes that wait for the guest: offered, less received, dropped and queue_dropped.",
+        "Bytes that wait for the guest: offered, less received and dropped.",
         |s, p| gauges(s, p, |nic| nic.rx_backlog_bytes),
     ),
     counter(
-        "network_tx_dropped_total",
+        "network_tx_dropped_packets_total",
         "Packets of the guest that the host refused, for example while the TAP was down.",
         DEVICE,
         |s, p| each(s, p, |nic| nic.tx.dropped),
@@ -69,13 +46,13 @@ pub(super) const METRICS: &[Metric] = &[
     }),
     counter(
         "network_rx_offered_bytes_total",
-        "Bytes the host offered to the guest since the attach: received, dropped, queue_dropped, or in the backlog.",
+        "Bytes the host offered to the guest since the attach: received, dropped, or in the backlog.",
         EBPF,
         |s, p| attached(s, p, |nic| Some(nic.ebpf?.offered?.bytes)),
     ),
     counter(
         "network_rx_offered_packets_total",
-        "Packets the host offered to the guest since the attach: received, dropped, queue_dropped, or in the backlog.",
+        "Packets the host offered to the guest since the attach: received, dropped, or in the backlog.",
         EBPF,
         |s, p| attached(s, p, |nic| Some(nic.ebpf?.offered?.packets)),
     ),
@@ -144,9 +121,9 @@ pub(super) const METRICS: &[Metric] = &[
         },
     ),
     by(
-        "network_packets_by_cast_total",
+        "network_packets_by_destination_total",
         "Packets since the attach, by destination address; rx is offered.",
-        &["instance_id", "instance_name", "device", "netns", "direction", "cast"],
+        &["instance_id", "instance_name", "device", "netns", "direction", "destination"],
         |s, p| {
             each_kind(
                 s,
@@ -203,7 +180,7 @@ pub(super) const METRICS: &[Metric] = &[
         },
     },
     Metric {
-        name: "network_uncounted_info",
+        name: "network_unmonitored_info",
         kind: Kind::Gauge,
         help: "Always 1; a network interface of the VM that has no numbers, for no device of the host stands for it.",
         origin: "sources",

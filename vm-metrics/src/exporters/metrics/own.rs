@@ -2,7 +2,7 @@
 
 use super::nic::{NIC, netns};
 use super::{Kind, Metric, OfSnapshot, Push, Shown, Since};
-use crate::model::{Health, Overuse, PartKind, PartRun};
+use crate::model::{Health, Overuse, PartKind, PartRun, PartTotals, unix_seconds};
 
 const COMPUTED: &str = "computed";
 
@@ -34,20 +34,31 @@ pub(super) const METRICS: &[Metric] = &[
         "Time by which ticks began too late: what came and went meanwhile may be missing.",
         |snapshot, push| push(&[], snapshot.late().by.as_secs_f64(), snapshot.daemon_since()),
     ),
+    counter(
+        "tick_duration_seconds_total",
+        "Time that all ticks took: listing, reading and merging.",
+        |snapshot, push| push(&[], snapshot.ticks_duration().as_secs_f64(), snapshot.daemon_since()),
+    ),
     gauge(
-        "tick_duration_seconds",
-        "Time the last tick took: listing, reading and merging.",
-        |snapshot, push| push(&[], snapshot.tick_duration().as_secs_f64(), None),
+        "snapshot_timestamp_seconds",
+        "When the last tick ended, in seconds of Unix time: the numbers are of then.",
+        |snapshot, push| push(&[], unix_seconds(snapshot.taken_at()), None),
     ),
     Metric {
-        name: "reader_duration_seconds",
-        kind: Kind::Gauge,
-        help: "Time the reader took in the last tick.",
+        name: "reader_duration_seconds_total",
+        kind: Kind::Counter,
+        help: "Time that all runs of the reader took.",
         origin: COMPUTED,
         labels: &["reader"],
-        samples: |s, p| {
-            each(s, p, None, PartKind::Reader, |run| run.duration.map(|duration| duration.as_secs_f64()))
-        },
+        samples: |s, p| each_total(s, p, PartKind::Reader, |totals| totals.duration.as_secs_f64()),
+    },
+    Metric {
+        name: "reader_runs_total",
+        kind: Kind::Counter,
+        help: "Runs of the reader: one in each tick, unless it is off.",
+        origin: COMPUTED,
+        labels: &["reader"],
+        samples: |s, p| each_total(s, p, PartKind::Reader, |totals| totals.runs as f64),
     },
     Metric {
         name: "reader_success",
@@ -58,12 +69,12 @@ pub(super) const METRICS: &[Metric] = &[
         samples: |s, p| each(s, p, None, PartKind::Reader, success),
     },
     Metric {
-        name: "reader_errors",
-        kind: Kind::Gauge,
-        help: "Things the reader could not read in the last tick, also those that are not there: a process that has ended, a TAP that a VM names.",
+        name: "reader_errors_total",
+        kind: Kind::Counter,
+        help: "Things the reader could not read, counted in each run, also those that are not there: a process that has ended, a TAP that a VM names.",
         origin: COMPUTED,
         labels: &["reader"],
-        samples: |s, p| each(s, p, None, PartKind::Reader, |run| Some(run.errors as f64)),
+        samples: |s, p| each_total(s, p, PartKind::Reader, |totals| totals.errors as f64),
     },
     Metric {
         name: "reader_lost_events_total",
@@ -82,14 +93,28 @@ pub(super) const METRICS: &[Metric] = &[
         samples: |s, p| each(s, p, None, PartKind::Reader, |run| Some(f64::from(u8::from(run.pinned?)))),
     },
     Metric {
-        name: "source_duration_seconds",
-        kind: Kind::Gauge,
-        help: "Time the source took in the last tick.",
+        name: "source_duration_seconds_total",
+        kind: Kind::Counter,
+        help: "Time that all runs of the source took.",
         origin: COMPUTED,
         labels: &["source"],
-        samples: |s, p| {
-            each(s, p, None, PartKind::Source, |run| run.duration.map(|duration| duration.as_secs_f64()))
-        },
+        samples: |s, p| each_total(s, p, PartKind::Source, |totals| totals.duration.as_secs_f64()),
+    },
+    Metric {
+        name: "source_runs_total",
+        kind: Kind::Counter,
+        help: "Runs of the source: one in each tick, unless it is off.",
+        origin: COMPUTED,
+        labels: &["source"],
+        samples: |s, p| each_total(s, p, PartKind::Source, |totals| totals.runs as f64),
+    },
+    Metric {
+        name: "source_errors_total",
+        kind: Kind::Counter,
+        help: "Things the source could not read, counted in each run.",
+        origin: COMPUTED,
+        labels: &["source"],
+        samples: |s, p| each_total(s, p, PartKind::Source, |totals| totals.errors as f64),
     },
     Metric {
         name: "source_success",
@@ -123,11 +148,11 @@ pub(super) const METRICS: &[Metric] = &[
         },
     },
     Metric {
-        name: "part_health",
+        name: "component_health",
         kind: Kind::Gauge,
-        help: "1 for the state the part is in, 0 for the others.",
+        help: "1 for the state that the component is in, 0 for the others.",
         origin: COMPUTED,
-        labels: &["kind", "part", "state"],
+        labels: &["kind", "component", "state"],
         samples: |snapshot, push| {
             for run in snapshot.parts() {
                 for state in Health::ALL {
@@ -142,7 +167,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Things of this user that were not looked at in the last tick, beyond the user's share of the work; user is the number of the user.",
         origin: COMPUTED,
-        labels: &["user", "part", "resource"],
+        labels: &["user", "component", "resource"],
         samples: |snapshot, push| {
             let of_parts = snapshot.parts().iter().map(|run| (run.name, &run.overuse));
             for (part, overuse) in of_parts.chain([("manager", snapshot.overuse())]) {
@@ -154,11 +179,6 @@ pub(super) const METRICS: &[Metric] = &[
         },
     },
 ];
-
-pub(super) const LIVE: &[Metric] =
-    &[gauge("snapshot_age_seconds", "Age of the numbers at the moment of the scrape.", |snapshot, push| {
-        push(&[], snapshot.taken().elapsed().as_secs_f64(), None);
-    })];
 
 const fn gauge(name: &'static str, help: &'static str, samples: OfSnapshot) -> Metric {
     Metric { name, kind: Kind::Gauge, help, origin: COMPUTED, labels: &[], samples }
@@ -183,5 +203,12 @@ fn each(
         if let Some(value) = value(run) {
             push(&[run.name], value, since);
         }
+    }
+}
+
+/// What the parts of a kind have done since the start.
+fn each_total(snapshot: &Shown<'_>, push: Push<'_>, kind: PartKind, value: fn(PartTotals) -> f64) {
+    for run in snapshot.parts().iter().filter(|run| run.kind == kind) {
+        push(&[run.name], value(run.totals), snapshot.daemon_since());
     }
 }

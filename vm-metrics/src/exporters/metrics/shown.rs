@@ -1,7 +1,7 @@
 //! What a metric sees of a snapshot: what its kind decides, so that no metric can show more.
 
 use std::borrow::Cow;
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
 use super::{Kind, Since};
 use crate::model::{Late, NicStats, Overuse, PartRun, Snapshot, VmStats, unix_seconds};
@@ -47,12 +47,12 @@ impl<'s> Shown<'s> {
         self.snapshot.tick
     }
 
-    pub fn tick_duration(&self) -> Duration {
-        self.snapshot.tick_duration
+    pub fn ticks_duration(&self) -> Duration {
+        self.snapshot.ticks_duration
     }
 
-    pub fn taken(&self) -> Instant {
-        self.snapshot.taken
+    pub fn taken_at(&self) -> SystemTime {
+        self.snapshot.taken_at
     }
 
     pub fn late(&self) -> Late {

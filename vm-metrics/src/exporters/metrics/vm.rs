@@ -1,7 +1,7 @@
 //! Metrics of a VM as a whole.
 
 use super::{Kind, Metric, Push, Shown, Since};
-use crate::model::VmStats;
+use crate::model::{VmState, VmStats};
 
 const VM: &[&str] = &["instance_id", "instance_name"];
 
@@ -21,7 +21,7 @@ pub(super) const METRICS: &[Metric] = &[
         },
     },
     Metric {
-        name: "up",
+        name: "running",
         kind: Kind::Gauge,
         help: "1 while the VM is there, 0 while the last numbers of one that is gone are shown.",
         origin: "sources",
@@ -33,15 +33,16 @@ pub(super) const METRICS: &[Metric] = &[
         },
     },
     Metric {
-        name: "state_info",
+        name: "state",
         kind: Kind::Gauge,
-        help: "Always 1; the label says whether the vCPUs run: not-started, running, paused or stopped. As of the last answer of the VMM, which is asked every 30 seconds.",
+        help: "1 for the state that the vCPUs are in, 0 for the others: not-started, running, paused, stopped. As of the last answer of the VMM, which is asked every 30 seconds.",
         origin: "sources",
         labels: &["instance_id", "instance_name", "state"],
         samples: |snapshot, push| {
             for vm in snapshot.vms() {
-                if let Some(state) = vm.state {
-                    push(&[&vm.instance_id, &vm.instance_name, state.as_str()], 1.0, None);
+                for state in VmState::ALL.into_iter().filter(|_| vm.state.is_some()) {
+                    let is = if vm.state == Some(state) { 1.0 } else { 0.0 };
+                    push(&[&vm.instance_id, &vm.instance_name, state.as_str()], is, None);
                 }
             }
         },
@@ -167,14 +168,6 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "sources",
         labels: VM,
         samples: |snapshot, push| each(snapshot, push, |vm| vm.actual_memory_bytes.map(as_f64)),
-    },
-    Metric {
-        name: "memory_utilization_ratio",
-        kind: Kind::Gauge,
-        help: "Resident divided by allocated memory; exceeds 1 when the hypervisor needs much of its own.",
-        origin: "computed",
-        labels: VM,
-        samples: |snapshot, push| each(snapshot, push, VmStats::memory_utilization_ratio),
     },
     Metric {
         name: "disk_read_bytes_total",

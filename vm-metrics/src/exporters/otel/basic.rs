@@ -25,7 +25,6 @@ const OF_BUDGET: [(&str, &str); 2] = [
 const OF_NETWORK: &[Group] = &[Group {
     title: "Network",
     prefix: None,
-    live: false,
     metrics: &[
         of_network(
             "network_rx_bytes_total",
@@ -63,7 +62,7 @@ pub(super) fn names() -> Vec<Family> {
 
 /// The nine of a snapshot, in the order of [`names`].
 pub(super) fn look(view: &View, snapshot: &Snapshot) -> Vec<Family> {
-    let of_vm = families::of_snapshot(snapshot, |group| group.prefix.is_none());
+    let of_vm = families::of_snapshot(snapshot);
     let network = families::of_groups(OF_NETWORK, snapshot);
     let mut families = view.fit(snapshot, false, of_snapshot(of_vm, network));
     families.extend(of_budget(view.of_exports()));

@@ -43,8 +43,7 @@ impl Reader {
         let metrics = self.metrics();
         let all = metrics.scope_metrics().flat_map(|scope| scope.metrics());
         all.map(|metric| {
-            let is_fraction =
-                ["_seconds", "_seconds_total", "_ratio"].iter().any(|end| metric.name().ends_with(end));
+            let is_fraction = ["_seconds", "_seconds_total"].iter().any(|end| metric.name().ends_with(end));
             let points = match metric.data() {
                 AggregatedMetrics::F64(data) if is_fraction => points(data, |value| value),
                 AggregatedMetrics::U64(data) if !is_fraction => points(data, |value| value as f64),
@@ -92,7 +91,7 @@ fn every_metric_is_an_instrument_and_a_collection_is_one_look() {
     for look in 1..4 {
         let shown = reader.read();
         assert_eq!(looks.load(Ordering::SeqCst), look);
-        assert_eq!(shown["vm_metrics_ticks_total"].1[0].1, look as f64);
+        assert_eq!(shown["vm_exporter_ticks_total"].1[0].1, look as f64);
         let expected = families::names().into_iter().filter(|family| !is_of_exports(family));
         let names: Vec<String> = expected.map(|family| family.full_name("hypeman_vm")).collect();
         assert!(names.iter().all(|name| shown.contains_key(name)), "{names:?} {shown:?}");
@@ -123,7 +122,7 @@ fn only_counters_of_a_vm_that_has_ended_are_shown() {
             assert_eq!(shown.contains_key(name), running == 1, "{name}");
         }
         let value = |name: &str| shown[name].1[0].1;
-        assert_eq!((value("vm_up"), value("vm_metrics_instances")), (instances, instances));
+        assert_eq!((value("vm_running"), value("vm_exporter_instances")), (instances, instances));
         assert!(
             shown.contains_key("vm_network_tx_bytes_total") && shown.contains_key("vm_cpu_seconds_total")
         );
@@ -147,11 +146,11 @@ fn what_is_gone_or_not_known_is_not_shown() {
         _ => None,
     });
     let of_vms = |shown: &BTreeMap<_, _>| {
-        shown.keys().filter(|name: &&String| !name.starts_with("vm_metrics")).count()
+        shown.keys().filter(|name: &&String| !name.starts_with("vm_exporter")).count()
     };
     assert!(of_vms(&reader.read()) > 20);
     let gone = reader.read();
-    assert_eq!((of_vms(&gone), gone["vm_metrics_instances"].1[0].1), (0, 0.0));
+    assert_eq!((of_vms(&gone), gone["vm_exporter_instances"].1[0].1), (0, 0.0));
     assert_eq!(of_vms(&reader.read()), 0, "too old");
     assert!(reader.read().is_empty(), "no snapshot");
 }
@@ -195,7 +194,7 @@ fn two_managers_do_not_meet() {
             shown["hypeman_vm_cpu_seconds_total"].1.iter().map(|(of, _)| of).collect::<Vec<_>>(),
             [&of]
         );
-        assert_eq!(shown["vm_metrics_ticks_total"].1[0].1, 1.0, "the other's look is not its own");
+        assert_eq!(shown["vm_exporter_ticks_total"].1[0].1, 1.0, "the other's look is not its own");
     }
     let [first, second] = managers;
     first.set_instance_source(Vec::new());

@@ -4,10 +4,8 @@
 const UNITS: &[(&str, &str)] = &[
     ("_seconds", "s"),
     ("_bytes", "By"),
-    ("_ratio", "1"),
     ("_vcpus", "{vcpu}"),
     ("_packets", "{packet}"),
-    ("_dropped", "{packet}"),
     ("_errors", "{error}"),
     ("_instances", "{instance}"),
     ("_instances_observed", "{instance}"),
@@ -27,9 +25,9 @@ pub(super) fn unit(name: &str) -> &'static str {
     known.map_or("", |(_, unit)| unit)
 }
 
-/// Times and ratios are fractions, and all else is counted.
+/// Times are fractions, and all else is counted.
 pub(super) fn is_whole(name: &str) -> bool {
-    !["s", "1"].contains(&unit(name))
+    unit(name) != "s"
 }
 
 #[cfg(test)]
@@ -42,7 +40,7 @@ mod tests {
     fn the_end_of_a_name_is_its_unit() {
         for (name, expected) in [
             ("vm_cpu_seconds_total", "s"),
-            ("vm_metrics_snapshot_age_seconds", "s"),
+            ("vm_exporter_snapshot_timestamp_seconds", "s"),
             ("vm_network_rx_bytes_total", "By"),
             ("vm_memory_rss_bytes", "By"),
             ("vm_info", ""),
@@ -50,11 +48,11 @@ mod tests {
             ("hypeman_vm_allocated_vcpus", "{vcpu}"),
             ("vm_network_gso_packets_total", "{packet}"),
             ("vm_network_packets_by_protocol_total", "{packet}"),
-            ("vm_network_tx_dropped_total", "{packet}"),
-            ("vm_metrics_reader_errors", "{error}"),
-            ("vm_metrics_ticks_late_total", "{tick}"),
-            ("vm_metrics_instances_observed", "{instance}"),
-            ("vm_metrics_label_budget_exceeded_total", ""),
+            ("vm_network_tx_dropped_packets_total", "{packet}"),
+            ("vm_exporter_reader_errors_total", "{error}"),
+            ("vm_exporter_ticks_late_total", "{tick}"),
+            ("vm_exporter_instances_observed", "{instance}"),
+            ("vm_exporter_label_budget_exceeded_total", ""),
         ] {
             assert_eq!(unit(name), expected, "{name}");
         }
@@ -63,7 +61,7 @@ mod tests {
     /// As stores with Prometheus naming do: the unit and `_total` go behind a name that does not have them.
     #[test]
     fn no_store_renames_a_metric() {
-        let words = [("s", "seconds"), ("By", "bytes"), ("1", "ratio")];
+        let words = [("s", "seconds"), ("By", "bytes")];
         for family in families::names() {
             let name = family.full_name("vm");
             let mut tokens: Vec<&str> = name.split('_').collect();

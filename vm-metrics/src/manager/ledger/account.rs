@@ -7,6 +7,7 @@ use super::gap::Gap;
 use super::line::Earlier;
 use super::processes::Process;
 use super::totals::{Totals, counts_anew, fell};
+use super::untold::Untold;
 use crate::model::{FrameCounts, Nic, NicSince, Tenant};
 
 /// Of a device the line is continued over all its owners; each is published the part since it got the device.
@@ -50,6 +51,8 @@ pub(in crate::manager) struct Account {
     pub(in crate::manager) tx_packets: Continued,
     /// Counted by the device, and by the program that sees drops.
     pub(in crate::manager) rx_dropped: Continued,
+    /// Of the dropped ones, those whose reason is not known.
+    pub(in crate::manager) untold: Untold,
     pub(in crate::manager) backlog_packets: Backlog,
     pub(in crate::manager) backlog_bytes: Backlog,
     /// In packets.
@@ -92,6 +95,7 @@ impl Account {
             tx_bytes: Continued::default(),
             tx_packets: Continued::default(),
             rx_dropped: Continued::default(),
+            untold: Untold::default(),
             backlog_packets: Backlog::default(),
             backlog_bytes: Backlog::default(),
             rx_gap: Gap::default(),
@@ -151,6 +155,7 @@ impl Account {
         self.counts_since = NicSince { device: now, ebpf: now.filter(|_| self.last.is_some()) };
         (self.earlier, self.renamed_at) = (None, None);
         self.part = 0;
+        self.untold.hand_over();
         self.rx_gap.hand_over();
         self.tx_gap.hand_over();
         self.begin_at(self.last);

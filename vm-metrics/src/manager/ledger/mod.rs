@@ -17,6 +17,7 @@ mod saved;
 mod series;
 mod sums;
 mod totals;
+mod untold;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};

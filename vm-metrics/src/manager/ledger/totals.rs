@@ -25,8 +25,9 @@ impl Totals {
                     rx: mix_since(&now.rx, &origin.rx),
                     tx: mix_since(&now.tx, &origin.tx),
                     offered: volume_since(now.offered, origin.offered),
-                    ring_dropped: volume_since(now.ring_dropped, origin.ring_dropped),
-                    queue_dropped: volume_since(now.queue_dropped, origin.queue_dropped),
+                    dropped_ring_full: volume_since(now.dropped_ring_full, origin.dropped_ring_full),
+                    dropped_filter: volume_since(now.dropped_filter, origin.dropped_filter),
+                    dropped_qdisc: volume_since(now.dropped_qdisc, origin.dropped_qdisc),
                 },
                 None => now,
             }),
@@ -48,8 +49,9 @@ pub(in crate::manager) fn ebpf_or(now: Option<EbpfStats>, before: Option<EbpfSta
     let (Some(now), Some(before)) = (now, before) else { return now.or(before) };
     Some(EbpfStats {
         offered: now.offered.or(before.offered),
-        ring_dropped: now.ring_dropped.or(before.ring_dropped),
-        queue_dropped: now.queue_dropped.or(before.queue_dropped),
+        dropped_ring_full: now.dropped_ring_full.or(before.dropped_ring_full),
+        dropped_filter: now.dropped_filter.or(before.dropped_filter),
+        dropped_qdisc: now.dropped_qdisc.or(before.dropped_qdisc),
         ..now
     })
 }

@@ -79,6 +79,7 @@ fn settle_nic(nic: &mut NicStats, before: &NicStats) {
     nic.rx = or(nic.rx, before.rx);
     nic.tx = or(nic.tx, before.tx);
     nic.ebpf = ebpf_or(nic.ebpf, before.ebpf);
+    nic.rx_dropped_by_device = nic.rx_dropped_by_device.or(before.rx_dropped_by_device);
     nic.rx_gap_packets = nic.rx_gap_packets.or(before.rx_gap_packets);
     nic.tx_gap_packets = nic.tx_gap_packets.or(before.tx_gap_packets);
     nic.earlier = nic.earlier.or(before.earlier);

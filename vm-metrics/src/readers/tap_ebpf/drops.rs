@@ -188,7 +188,11 @@ impl Drops {
                 bytes: sum.bytes + cpu.bytes,
             })
         };
-        Ok(DropCounts { ring: sum(|counts| counts.ring), queue: sum(|counts| counts.queue) })
+        Ok(DropCounts {
+            ring_full: sum(|counts| counts.ring_full),
+            qdisc: sum(|counts| counts.qdisc),
+            filter: sum(|counts| counts.filter),
+        })
     }
 }
 

@@ -113,7 +113,22 @@ fn a_program_that_asks_for_more_gets_groups_or_all() {
     let both = names(Instruments::Groups(vec![MetricGroup::Vms, MetricGroup::Interfaces]));
     assert!(vms.contains("vm_info") && !vms.iter().any(|name| name.contains("network_rx")), "{vms:?}");
     assert!(interfaces.iter().all(|name| name.starts_with("vm_network_")), "{interfaces:?}");
-    assert!(exporter.contains("vm_metrics_instances_observed"), "{exporter:?}");
+    assert!(exporter.contains("vm_exporter_instances_observed"), "{exporter:?}");
     assert_eq!(both, &vms | &interfaces);
     assert_eq!(names(Instruments::All), &both | &exporter);
+}
+
+/// The Go service has a test that forbids it. Dashboards divide.
+#[test]
+fn no_instrument_is_the_memory_utilization_ratio() {
+    let every = [MetricGroup::Vms, MetricGroup::Vcpus, MetricGroup::Interfaces, MetricGroup::Exporter];
+    for instruments in [Instruments::Basic, Instruments::All, Instruments::Groups(every.to_vec())] {
+        for prefix in ["hypeman_vm", "vm"] {
+            let names = instruments.names();
+            let shown = names.iter().enumerate().filter(|(_, family)| instruments.contains(family));
+            for instrument in instrument::with_prometheus_names(prefix, shown) {
+                assert!(!instrument.name.contains("utilization"), "{}", instrument.name);
+            }
+        }
+    }
 }

@@ -12,12 +12,15 @@ use btf::Types;
 
 use super::error::LoadError;
 
-/// The ring was full, or a filter of the VMM's own did not want the frame. All of them count as `tx_dropped`.
-const RING: [&str; 3] =
-    ["SKB_DROP_REASON_FULL_RING", "SKB_DROP_REASON_TAP_FILTER", "SKB_DROP_REASON_TAP_TXFILTER"];
+/// The device counts it as `tx_dropped`.
+const RING_FULL: &str = "SKB_DROP_REASON_FULL_RING";
+
+/// A filter of the VMM's own refused the frame, which the device also counts as `tx_dropped`. The reason of a socket filter
+/// is not among them: sockets of the host give it too, for frames that the guest has sent.
+const FILTER: [&str; 2] = ["SKB_DROP_REASON_TAP_FILTER", "SKB_DROP_REASON_TAP_TXFILTER"];
 
 /// Between our program and the device: queueing disciplines, and programs of others at tc egress.
-const QUEUE: [&str; 8] = [
+const QDISC: [&str; 8] = [
     "SKB_DROP_REASON_TC_EGRESS",
     "SKB_DROP_REASON_QDISC_DROP",
     "SKB_DROP_REASON_QDISC_OVERLIMIT",
@@ -87,13 +90,15 @@ fn reasons(types: &Types<'_>) -> Result<Reasons, BtfError> {
     let mut reasons = Reasons { qdisc: 0, core: [Reasons::OTHER; Reasons::CORE] };
     for (name, value) in types.enumerators("skb_drop_reason")? {
         let Some(reason) = reasons.core.get_mut(value as usize) else { continue };
-        if RING.contains(&name) {
-            *reason = Reasons::RING;
-        } else if QUEUE.contains(&name) {
-            *reason = Reasons::QUEUE;
+        if name == RING_FULL {
+            *reason = Reasons::RING_FULL;
+        } else if FILTER.contains(&name) {
+            *reason = Reasons::FILTER;
+        } else if QDISC.contains(&name) {
+            *reason = Reasons::QDISC;
         }
     }
-    if !reasons.core.contains(&Reasons::RING) {
+    if !reasons.core.contains(&Reasons::RING_FULL) {
         return Err(BtfError::Missing("reason for a drop at a full ring (Linux 5.18)"));
     }
     // Newer kernels have the reasons of queueing disciplines in an enumeration of their own.
@@ -119,7 +124,9 @@ mod tests {
         assert_eq!((layout.skb_dev, layout.shared_gso_size), (16, 4));
         assert!(layout.skb_mac_header > layout.skb_transport_header, "{layout:?}");
         match kernel.reasons() {
-            Ok(reasons) => assert!(reasons.core.contains(&Reasons::RING)),
+            Ok(reasons) => {
+                assert!(reasons.core.contains(&Reasons::RING_FULL) && reasons.core.contains(&Reasons::FILTER))
+            }
             Err(error) => assert!(error.to_string().contains("5.18"), "{error}"),
         }
     }

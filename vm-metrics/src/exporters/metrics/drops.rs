@@ -1,0 +1,55 @@
+//! Metrics of frames for a guest that were dropped on their way to it, by reason.
+
+use super::nic::netns;
+use super::{Kind, Metric, Push, Shown, Since};
+use crate::model::{NicStats, Volume};
+
+const LABELS: &[&str] = &["instance_id", "instance_name", "device", "netns", "reason"];
+
+pub(super) const PACKETS: Metric = Metric {
+    name: "network_rx_dropped_packets_total",
+    kind: Kind::Counter,
+    help: "Packets for the guest that were dropped, each with one reason. ring_full and filter (of the VMM): by the device. qdisc: by the queueing discipline or another tc program. device: by the device and nobody knows why, as before the attach.",
+    origin: "the tracepoint kfree_skb; device: the TAP's counters, less what the tracepoint tells",
+    labels: LABELS,
+    samples: |snapshot, push| {
+        each(snapshot, push, |nic| {
+            let [ring_full, filter, qdisc] = told(nic).map(|told| Some(told?.packets));
+            [ring_full, filter, qdisc, nic.rx_dropped_by_device]
+        });
+    },
+};
+
+pub(super) const BYTES: Metric = Metric {
+    name: "network_rx_dropped_bytes_total",
+    kind: Kind::Counter,
+    help: "Bytes for the guest that were dropped since the attach, by reason: ring_full, filter and qdisc, as in network_rx_dropped_packets_total.",
+    origin: "the tracepoint kfree_skb",
+    labels: LABELS,
+    samples: |snapshot, push| {
+        each(snapshot, push, |nic| {
+            let [ring_full, filter, qdisc] = told(nic).map(|told| Some(told?.bytes));
+            [ring_full, filter, qdisc, None]
+        });
+    },
+};
+
+/// What the tracepoint tells: at the full ring, by a filter, in the queueing discipline.
+fn told(nic: &NicStats) -> [Option<Volume>; 3] {
+    let ebpf = nic.ebpf.unwrap_or_default();
+    [ebpf.dropped_ring_full, ebpf.dropped_filter, ebpf.dropped_qdisc]
+}
+
+/// The tracepoint counts from the attach on, the device from its birth.
+fn each(snapshot: &Shown<'_>, push: Push<'_>, values: impl Fn(&NicStats) -> [Option<u64>; 4]) {
+    const REASONS: [&str; 4] = ["ring_full", "filter", "qdisc", "device"];
+    for (vm, nic) in snapshot.nics() {
+        let (netns, told_since) = (netns(&nic), nic.since.ebpf);
+        let since: [Since; 4] = [told_since, told_since, told_since, nic.since.device];
+        for ((reason, value), since) in REASONS.into_iter().zip(values(&nic)).zip(since) {
+            if let Some(value) = value {
+                push(&[&vm.instance_id, &vm.instance_name, &nic.device, &netns, reason], value as f64, since);
+            }
+        }
+    }
+}

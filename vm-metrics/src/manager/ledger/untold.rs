@@ -1,0 +1,112 @@
+//! Packets that a device dropped for a reason that nobody knows: the tracepoint was not there, or did not tell it.
+//!
+//! With the packets whose reason is known they are all that the device dropped. A packet is in one of the numbers only, and
+//! none of them falls.
+
+use super::gap::Gap;
+use super::totals::Totals;
+
+/// Of one device.
+#[derive(Debug, Default)]
+pub(in crate::manager) struct Untold {
+    gap: Gap,
+    is_told: bool,
+    published: u64,
+}
+
+impl Untold {
+    /// What the owner is published with. `line` is of the device's whole life, `published` of its owner; `counted` is what the
+    /// tracepoint has seen the device drop. `None` while the tracepoint cannot be read, though it could before: its reasons
+    /// come later, and the packets would be counted twice.
+    pub(in crate::manager) fn update(
+        &mut self,
+        line: &Totals,
+        published: &Totals,
+        counted: Option<u64>,
+    ) -> Option<u64> {
+        let dropped = published.rx.dropped?;
+        let now = match counted {
+            None if self.is_told => return None,
+            None => dropped,
+            Some(_) => {
+                self.is_told = true;
+                let untold = self.gap.update(line.rx.dropped, counted)?;
+                // What a daemon before this one has told of former owners is not the present owner's.
+                untold.min(dropped.saturating_sub(told(published)))
+            }
+        };
+        self.published = self.published.max(now);
+        Some(self.published)
+    }
+
+    pub(super) fn hand_over(&mut self) {
+        self.gap.hand_over();
+        self.published = 0;
+    }
+}
+
+fn told(published: &Totals) -> u64 {
+    let ebpf = published.ebpf.unwrap_or_default();
+    [ebpf.dropped_ring_full, ebpf.dropped_filter].into_iter().flatten().map(|told| told.packets).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{EbpfStats, FrameCounts, Volume};
+
+    /// Drops at the full ring and by a filter.
+    type Told = Option<(u64, u64)>;
+
+    fn totals(dropped: u64, told: Told) -> Totals {
+        let volume = |packets| Some(Volume { packets, bytes: 0 });
+        let ebpf = told.map(|(ring_full, filter)| EbpfStats {
+            dropped_ring_full: volume(ring_full),
+            dropped_filter: volume(filter),
+            dropped_qdisc: volume(1000),
+            ..EbpfStats::default()
+        });
+        let rx = FrameCounts { dropped: Some(dropped), ..FrameCounts::default() };
+        Totals { rx, ebpf, ..Totals::default() }
+    }
+
+    fn step(untold: &mut Untold, dropped: u64, told: Told) -> Option<u64> {
+        let line = totals(dropped, told);
+        untold.update(&line, &line, told.map(|(ring_full, filter)| ring_full + filter))
+    }
+
+    #[test]
+    fn without_a_tracepoint_no_reason_is_known() {
+        let mut untold = Untold::default();
+        assert_eq!(step(&mut untold, 100, None), Some(100));
+        assert_eq!(step(&mut untold, 110, None), Some(110));
+    }
+
+    #[test]
+    fn known_reasons_are_not_counted_twice() {
+        let mut untold = Untold::default();
+        assert_eq!(step(&mut untold, 100, Some((0, 0))), Some(100), "before the attach");
+        assert_eq!(step(&mut untold, 150, Some((30, 20))), Some(100));
+        assert_eq!(step(&mut untold, 170, None), None, "they are told later");
+        assert_eq!(step(&mut untold, 180, Some((50, 30))), Some(100));
+        assert_eq!(step(&mut untold, 190, Some((50, 30))), Some(110), "a reason that is not told");
+        assert_eq!(step(&mut untold, 200, Some((10, 0))), Some(110), "the tracepoint counts anew");
+    }
+
+    #[test]
+    fn the_next_owner_begins_at_nothing() {
+        let mut untold = Untold::default();
+        assert_eq!(step(&mut untold, 100, Some((40, 0))), Some(60));
+        untold.hand_over();
+        let (line, published) = (totals(110, Some((50, 0))), totals(10, Some((10, 0))));
+        assert_eq!(untold.update(&line, &published, Some(50)), Some(0));
+    }
+
+    /// The daemon before had told the reasons of a former owner's drops, and its tracepoint has left with it.
+    #[test]
+    fn drops_of_former_owners_are_theirs_after_a_restart() {
+        let mut untold = Untold::default();
+        let (line, published) = (totals(150, Some((0, 0))), totals(0, Some((0, 0))));
+        assert_eq!(untold.update(&line, &published, Some(0)), Some(0));
+    }
+}
