@@ -6,6 +6,7 @@ mod away;
 #[cfg(feature = "ebpf")]
 mod ebpf;
 mod large;
+mod naming;
 mod pushing;
 mod setup;
 mod stores;

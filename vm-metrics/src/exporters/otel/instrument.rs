@@ -24,6 +24,7 @@ pub(in crate::exporters) struct Instrument {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Counter,
+    UpDownCounter,
     Gauge,
 }
 
@@ -33,6 +34,8 @@ pub(super) struct Series {
     pub(super) family: usize,
     /// One for each label.
     pub(super) attributes: Vec<Attribute>,
+    /// One that all points have.
+    pub(super) fixed: Option<KeyValue>,
 }
 
 /// The attribute that a label becomes.
@@ -60,7 +63,11 @@ pub(super) fn with_prometheus_names<'f>(
                 metrics::Kind::Gauge => Kind::Gauge,
             },
             is_whole: units::is_whole(&name),
-            series: vec![Series { family: index, attributes: family.labels.iter().map(attribute).collect() }],
+            series: vec![Series {
+                family: index,
+                attributes: family.labels.iter().map(attribute).collect(),
+                fixed: None,
+            }],
             name,
         }
     };
@@ -90,6 +97,12 @@ pub(in crate::exporters) fn register(
             (Kind::Counter, false) => {
                 described.of(meter.f64_observable_counter(name), |n| n).build();
             }
+            (Kind::UpDownCounter, true) => {
+                described.of(meter.i64_observable_up_down_counter(name), |n| n as i64).build();
+            }
+            (Kind::UpDownCounter, false) => {
+                described.of(meter.f64_observable_up_down_counter(name), |n| n).build();
+            }
             (Kind::Gauge, true) => {
                 described.of(meter.i64_observable_gauge(name), |n| n as i64).build();
             }
@@ -101,7 +114,7 @@ pub(in crate::exporters) fn register(
 }
 
 /// Takes a number, and whose it is.
-type Observe<'o> = &'o mut dyn FnMut(f64, &[KeyValue]);
+pub(super) type Observe<'o> = &'o mut dyn FnMut(f64, &[KeyValue]);
 
 type Show = Box<dyn Fn(Observe<'_>) + Send + Sync>;
 
@@ -126,14 +139,14 @@ impl Described {
 }
 
 impl Series {
-    fn show(&self, families: &[Family], observe: Observe<'_>) {
+    pub(super) fn show(&self, families: &[Family], observe: Observe<'_>) {
         let Some(family) = families.get(self.family) else { return };
         for sample in &family.samples {
             let labels = self.attributes.iter().zip(&sample.labels).filter(|(_, value)| !value.is_empty());
             let pair = |(attribute, text): (&Attribute, &String)| {
                 KeyValue::new(attribute.key.clone(), (attribute.value)(text))
             };
-            let mut attributes: Vec<KeyValue> = labels.map(pair).collect();
+            let mut attributes: Vec<KeyValue> = labels.map(pair).chain(self.fixed.clone()).collect();
             // The SDK keeps what is in no order twice.
             attributes.sort_by(|a, b| a.key.cmp(&b.key));
             observe(sample.value, &attributes);

@@ -1,10 +1,12 @@
-//! OpenTelemetry: metrics as observable instruments of a meter, under the very names that Prometheus sees.
+//! OpenTelemetry: metrics as observable instruments of a meter, named as Prometheus does or by the semantic conventions.
 //!
 //! What an SDK exports at one time is of one snapshot, though it calls each instrument by itself: see `collections`.
 
 mod basic;
 mod collections;
+mod conventions;
 mod instrument;
+mod naming;
 mod reader;
 mod selection;
 mod units;
@@ -14,6 +16,7 @@ use std::fmt;
 use opentelemetry::metrics::Meter;
 
 pub(super) use instrument::{Instrument, register};
+pub use naming::Naming;
 pub use reader::ForgettingReader;
 pub use selection::{Instruments, MetricGroup};
 
@@ -30,6 +33,7 @@ pub struct OtelOptions {
     /// First part of the name of every metric of a VM.
     pub prefix: String,
     pub instruments: Instruments,
+    pub naming: Naming,
     /// What happens to VMs beyond the budget of [`Manager::set_vm_label_budget`].
     pub over_budget: OverBudget,
 }
@@ -37,8 +41,12 @@ pub struct OtelOptions {
 /// What existing dashboards of Go programs show.
 impl Default for OtelOptions {
     fn default() -> Self {
-        let instruments = Instruments::default();
-        Self { prefix: "hypeman_vm".to_owned(), instruments, over_budget: OverBudget::default() }
+        Self {
+            prefix: "hypeman_vm".to_owned(),
+            instruments: Instruments::default(),
+            naming: Naming::default(),
+            over_budget: OverBudget::default(),
+        }
     }
 }
 
@@ -75,17 +83,18 @@ impl Manager {
     ///
     /// ```
     /// use opentelemetry_sdk::metrics::SdkMeterProvider;
-    /// use vm_metrics::exporters::otel::{Instruments, MetricGroup, OtelOptions};
+    /// use vm_metrics::exporters::otel::{Instruments, MetricGroup, Naming, OtelOptions};
     /// use vm_metrics::{Manager, opentelemetry::metrics::MeterProvider};
     ///
     /// let provider = SdkMeterProvider::builder().build();
     /// let instruments = Instruments::Groups(vec![MetricGroup::Vms, MetricGroup::Interfaces]);
-    /// let options = OtelOptions { prefix: "vm".to_owned(), instruments, ..OtelOptions::default() };
+    /// let naming = Naming::Otel;
+    /// let options = OtelOptions { prefix: "vm".to_owned(), instruments, naming, ..OtelOptions::default() };
     /// Manager::new().initialize_otel_with(Some(&provider.meter("my-orchestrator")), options);
     /// ```
     pub fn initialize_otel_with(&self, meter: Option<&Meter>, options: OtelOptions) {
         let Some(meter) = meter else { return };
-        let OtelOptions { prefix, instruments, over_budget } = options;
+        let OtelOptions { prefix, instruments, naming, over_budget } = options;
         let (manager, label_budget) = (self.downgrade(), self.label_budget());
         let budget = LabelBudget::new("otel", Budget { vms: DEFAULT_LABEL_BUDGET, over: over_budget });
         let budget = if instruments == Instruments::Basic { budget.without_ended() } else { budget };
@@ -94,7 +103,7 @@ impl Manager {
         let view = View::new(exports, budget);
         let names = instruments.names();
         let shown = names.iter().enumerate().filter(|(_, family)| instruments.contains(family));
-        register(meter, instrument::with_prometheus_names(&prefix, shown), move || {
+        register(meter, naming.instruments(&prefix, shown), move || {
             let snapshot = manager.recent()?;
             let budget = label_budget();
             view.set_label_budget(if budget == 0 { usize::MAX } else { budget });
@@ -104,8 +113,8 @@ impl Manager {
 }
 
 /// An instrument for every metric that [`View::look`] gives.
-pub(super) fn all(prefix: &str) -> Vec<Instrument> {
-    instrument::with_prometheus_names(prefix, families::names().iter().enumerate())
+pub(super) fn all(prefix: &str, naming: Naming) -> Vec<Instrument> {
+    naming.instruments(prefix, families::names().iter().enumerate())
 }
 
 impl fmt::Debug for Collections {

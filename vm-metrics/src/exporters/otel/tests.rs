@@ -84,7 +84,7 @@ fn every_metric_is_an_instrument_and_a_collection_is_one_look() {
     let provider = reader.provider();
     let looks = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&looks);
-    register(&provider.meter("test"), all("hypeman_vm"), move || {
+    register(&provider.meter("test"), all("hypeman_vm", Naming::Prometheus), move || {
         let tick = seen.fetch_add(1, Ordering::SeqCst) + 1;
         Some(View::default().look(&Snapshot { tick: tick as u64, ..full() }, false))
     });
@@ -109,7 +109,7 @@ fn only_counters_of_a_vm_that_has_ended_are_shown() {
     let provider = reader.provider();
     let alive = Arc::new(AtomicUsize::new(1));
     let is_alive = Arc::clone(&alive);
-    register(&provider.meter("test"), all("vm"), move || {
+    register(&provider.meter("test"), all("vm", Naming::Prometheus), move || {
         let mut snapshot = full();
         snapshot.vms[0].running = is_alive.load(Ordering::SeqCst) == 1;
         Some(View::default().look(&snapshot, false))
@@ -139,11 +139,13 @@ fn what_is_gone_or_not_known_is_not_shown() {
     let provider = reader.provider();
     let (known, gone) = (full(), Snapshot { vms: Vec::new(), ..full() });
     let looks = AtomicUsize::new(0);
-    register(&provider.meter("test"), all("vm"), move || match looks.fetch_add(1, Ordering::SeqCst) {
-        0 => Some(View::default().look(&known, false)),
-        1 => Some(View::default().look(&gone, false)),
-        2 => Some(View::default().look(&known, true)),
-        _ => None,
+    register(&provider.meter("test"), all("vm", Naming::Prometheus), move || {
+        match looks.fetch_add(1, Ordering::SeqCst) {
+            0 => Some(View::default().look(&known, false)),
+            1 => Some(View::default().look(&gone, false)),
+            2 => Some(View::default().look(&known, true)),
+            _ => None,
+        }
     });
     let of_vms = |shown: &BTreeMap<_, _>| {
         shown.keys().filter(|name: &&String| !name.starts_with("vm_exporter")).count()
@@ -251,4 +253,26 @@ fn collections_of_two_threads_do_not_mix() {
     });
     looks.sort_by(f64::total_cmp);
     assert!(looks.into_iter().eq((0..400).map(f64::from)), "each collection takes its own look");
+}
+
+#[test]
+fn up_down_counters_of_a_vm_that_is_gone_end() {
+    let reader = Reader::new();
+    let provider = reader.provider();
+    let gone = Snapshot { vms: Vec::new(), ..full() };
+    let looks = AtomicUsize::new(0);
+    register(&provider.meter("test"), all("vm", Naming::Otel), move || {
+        let snapshot = if looks.fetch_add(1, Ordering::SeqCst) == 0 { full() } else { gone.clone() };
+        Some(View::default().look(&snapshot, false))
+    });
+    let names = || -> Vec<String> {
+        let metrics = reader.metrics();
+        metrics
+            .scope_metrics()
+            .flat_map(|scope| scope.metrics())
+            .map(|metric| metric.name().to_owned())
+            .collect()
+    };
+    assert!(names().contains(&"vm.memory.usage".to_owned()));
+    assert!(!names().contains(&"vm.memory.usage".to_owned()));
 }

@@ -88,7 +88,7 @@ impl Pusher {
         let scope = InstrumentationScope::builder(NAME).with_version(VERSION).build();
         let part = Part::default();
         let next = Arc::clone(&part);
-        let instruments = otel::all(&push.prefix);
+        let instruments = otel::all(&push.prefix, push.naming);
         register(&provider.meter_with_scope(scope), instruments, move || {
             next.lock().unwrap_or_else(PoisonError::into_inner).take()
         });
