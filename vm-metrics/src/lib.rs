@@ -40,6 +40,9 @@ pub use manager::{CollectError, Manager, ManagerError};
 pub use model::{
     Hypervisor, InstanceInfo, Nic, Snapshot, TapStats, VmState, VmStats, build_instance_info, tap_name,
 };
+/// The version that [`Manager::initialize_otel`] takes a meter of.
+#[cfg(feature = "otel")]
+pub use opentelemetry;
 /// ```
 /// // The loopback receives what it transmits; of a TAP, `rx` is what its VM has sent.
 /// let loopback = vm_metrics::read_tap_stats("lo")?;

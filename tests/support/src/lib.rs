@@ -25,6 +25,7 @@ mod sys;
 pub mod systemd;
 pub mod tap;
 pub mod tenant;
+pub mod victoria_metrics;
 pub mod vm_process;
 pub mod wait;
 
