@@ -10,6 +10,7 @@ mod fixture;
 mod golden;
 mod http;
 mod limits;
+mod listen;
 mod managers;
 mod processes;
 mod push;
