@@ -8,6 +8,7 @@ mod errors;
 mod faults;
 mod fixture;
 mod golden;
+mod gzip;
 mod http;
 mod limits;
 mod listen;

@@ -4,7 +4,9 @@
 
 mod activity;
 mod api;
+mod coding;
 mod connections;
+mod gzip;
 mod hosts;
 mod listen;
 mod listeners;
