@@ -154,9 +154,9 @@ fn requests_for_other_hosts_are_misdirected() {
     let daemon = Fixture::with("mixed", "", "[http]\nhosts = [\"metrics.example\"]").serve();
     for path in ["/metrics", "/api/v1/vms", "/api/v1/health", "/-/healthy", "/", "/nothing"] {
         assert_eq!(status_for_host(&daemon, path, "evil.example"), 421, "{path}");
-        assert_eq!(status_for_host(&daemon, path, "evil.example:9464"), 421, "{path}");
+        assert_eq!(status_for_host(&daemon, path, "evil.example:10464"), 421, "{path}");
     }
-    for host in ["127.0.0.1", "[::1]:9464", "localhost:9464", "metrics.example", "METRICS.example.:80"] {
+    for host in ["127.0.0.1", "[::1]:10464", "localhost:10464", "metrics.example", "METRICS.example.:80"] {
         assert_eq!(status_for_host(&daemon, "/metrics", host), 200, "{host}");
     }
 }

@@ -135,7 +135,9 @@ fn the_socket_of_a_daemon_that_runs_is_left_to_it() {
     let daemon = lab.fixture.serve();
     let second = lab.fixture.run("serve", &["--listen", "127.0.0.1:0", "--no-ebpf"]);
     assert_eq!(second.status.code(), Some(1));
-    assert!(stderr(&second).contains("push.sock: address in use"), "{}", stderr(&second));
+    let error = stderr(&second);
+    let process = format!("push.sock (key socket of [sources.push]): process {} (", daemon.pid());
+    assert!(error.contains(&process), "{error}");
     assert_eq!(lab.ask("PUT", "/api/v1/instances/a", "{}").0, 201);
     wait_for_names(&daemon, &["a"]);
 }

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::App;
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config, ConfigError, Listen, ListenAddress};
 use crate::doctor;
 use crate::exporters::{json::Vm, table};
 use crate::model::{Health, PartKind, PartRun, Printable, Snapshot, VmStats, is_unsafe};
@@ -67,9 +66,10 @@ struct ConfigFile {
 struct Serve {
     #[command(flatten)]
     file: ConfigFile,
-    /// Address and port to serve on [default: 127.0.0.1:9464]
-    #[arg(long, value_name = "ADDR")]
-    listen: Option<SocketAddr>,
+    /// Where to serve: ADDRESS:PORT, NAME:PORT, :PORT for all addresses, or unix:PATH; also several, with commas
+    /// between them [default: 127.0.0.1:10464]
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+    listen: Vec<ListenAddress>,
     /// Time between two ticks, such as 1s or 250ms [default: 1s]
     #[arg(long, value_parser = config::parse_interval)]
     interval: Option<Duration>,
@@ -118,7 +118,9 @@ impl ConfigFile {
 impl Serve {
     fn run(self) -> anyhow::Result<()> {
         let mut config = self.file.load()?;
-        config.settings.listen = self.listen.unwrap_or(config.settings.listen);
+        if !self.listen.is_empty() {
+            config.settings.listen = Listen::new(self.listen, "flag --listen");
+        }
         config.settings.interval = self.interval.unwrap_or(config.settings.interval);
         if self.no_ebpf {
             config.readers.switch_off(readers::TAP_EBPF);

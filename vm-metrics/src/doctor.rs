@@ -10,19 +10,20 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::app::App;
 use crate::cli::print;
-use crate::config::Config;
+use crate::config::{Config, Settings};
 use crate::host::Host;
 use crate::model::{PartRun, Printable, Snapshot, Trust};
 use crate::readers::Purpose;
 
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let app = App::new(config)?;
-    let (host, trust) = (app.settings().host.clone(), app.settings().trust.clone());
+    let settings = app.settings().clone();
     let snapshot = app.into_manager(Purpose::Look)?.collect();
-    print(&report(&snapshot, &host, &trust))
+    print(&report(&snapshot, &settings))
 }
 
-fn report(snapshot: &Snapshot, host: &Host, trust: &Trust) -> String {
+fn report(snapshot: &Snapshot, settings: &Settings) -> String {
+    let Settings { host, trust, listen, .. } = settings;
     let kernel = rustix::system::uname();
     let files =
         getrlimit(Resource::Nofile).maximum.map_or_else(|| "no limit".to_owned(), |max| max.to_string());
@@ -34,6 +35,7 @@ fn report(snapshot: &Snapshot, host: &Host, trust: &Trust) -> String {
     line("kernel", &kernel.release().to_string_lossy());
     line("kernel BTF", &kernel_btf(host));
     line("open files allowed", &files);
+    line("listen", &format!("{listen} ({})", listen.place()));
     line("trust", &trusted(trust, &users(snapshot, host)));
     for part in &snapshot.parts {
         line(&format!("{} {}", part.kind.as_str(), part.name), &describe(part));

@@ -9,6 +9,7 @@ pub mod firecracker;
 pub mod frames;
 pub mod guest;
 pub mod http;
+pub mod http_recorder;
 pub mod kvm;
 pub mod link;
 pub mod macvtap;

@@ -108,7 +108,7 @@ mod tests {
     fn wrong_names_and_sockets_are_refused() {
         for (line, problem) in [
             ("hosts = [\"http://a\"]", "test.toml:2: http.hosts: must be names"),
-            ("hosts = [\"a:9464\"]", "test.toml:2: http.hosts: must be names"),
+            ("hosts = [\"a:10464\"]", "test.toml:2: http.hosts: must be names"),
             ("hosts = [\"*\"]", "test.toml:2: http.hosts: must be names"),
             ("hosts = [\".\"]", "test.toml:2: http.hosts: must be names"),
             ("socket = \"api.sock\"", "test.toml:2: http.socket: must be an absolute path"),

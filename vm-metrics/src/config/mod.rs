@@ -2,11 +2,11 @@
 
 mod error;
 mod http;
+mod listen;
 mod refused;
 mod section;
 mod trust;
 
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,8 +16,10 @@ use toml::Spanned;
 
 pub use error::ConfigError;
 pub(crate) use http::{ApiSocket, HttpSettings};
+pub(crate) use listen::{Listen, ListenAddress};
 pub(crate) use section::{Section, Sections, Switch};
 
+use self::listen::RawListen;
 use crate::host::Host;
 use crate::model::Trust;
 
@@ -58,7 +60,7 @@ pub struct Settings {
     pub retention: Duration,
     /// Where the daemon writes down which VM has which device, if there is such a directory.
     pub state_dir: PathBuf,
-    pub listen: SocketAddr,
+    pub(crate) listen: Listen,
     pub(crate) http: HttpSettings,
     pub metric_prefix: String,
     pub host: Host,
@@ -97,9 +99,12 @@ impl Config {
             .map_err(|problem| at(raw.interval.span(), format!("interval: {problem}")))?;
         let retention = parse_retention(raw.retention.get_ref())
             .map_err(|problem| at(raw.retention.span(), format!("retention: {problem}")))?;
-        let listen = raw.listen.get_ref().parse().map_err(|_| {
-            at(raw.listen.span(), "listen: this is not ADDRESS:PORT, such as 127.0.0.1:9464".to_owned())
-        })?;
+        let span = raw.listen.span();
+        let place = match span.is_empty() {
+            true => "the default of the flag --listen and the key listen".to_owned(),
+            false => format!("{}, key listen", document.place(&span)),
+        };
+        let listen = raw.listen.into_inner().resolve(&place, |problem| at(span.clone(), problem))?;
         check_prefix(raw.metric_prefix.get_ref())
             .map_err(|problem| at(raw.metric_prefix.span(), format!("metric_prefix: {problem}")))?;
         let metric_prefix = raw.metric_prefix.into_inner();
@@ -185,7 +190,7 @@ struct Raw {
     interval: Spanned<String>,
     retention: Spanned<String>,
     state_dir: PathBuf,
-    listen: Spanned<String>,
+    listen: Spanned<RawListen>,
     http: http::RawHttp,
     metric_prefix: Spanned<String>,
     host: RawHost,
@@ -206,7 +211,7 @@ impl Default for Raw {
             interval: typed("1s"),
             retention: typed("5m"),
             state_dir: "/run/vm-metrics".into(),
-            listen: typed("127.0.0.1:9464"),
+            listen: Spanned::new(0..0, RawListen::default()),
             http: http::RawHttp::default(),
             metric_prefix: typed("vm"),
             host: RawHost::default(),
@@ -232,9 +237,12 @@ mod tests {
 
     #[test]
     fn the_printed_default_is_the_default() {
-        let printed = Config::parse(Path::new("default.toml"), DEFAULT).expect("default.toml");
-        let builtin = Config::builtin().expect("built-in");
-        assert_eq!(printed.settings, builtin.settings);
+        let mut printed = Config::parse(Path::new("default.toml"), DEFAULT).expect("default.toml").settings;
+        let builtin = Config::builtin().expect("built-in").settings;
+        assert_eq!(printed.listen.addresses(), builtin.listen.addresses());
+        // The two stand at different places.
+        printed.listen = builtin.listen.clone();
+        assert_eq!(printed, builtin);
     }
 
     #[test]
@@ -244,7 +252,6 @@ mod tests {
             ("interval = \"soon\"\n", ["test.toml:1", "interval"]),
             ("\ninterval = \"1ms\"\n", ["test.toml:2", "interval: must be between 10ms and 1h"]),
             ("retention = \"2d\"\n", ["test.toml:1", "retention: must be between 0s and 1day"]),
-            ("listen = \"9464\"\n", ["test.toml:1", "listen"]),
             ("metric_prefix = \"9vm\"\n", ["test.toml:1", "metric_prefix"]),
             ("metric_prefix = \"process\"\n", ["test.toml:1", "metric_prefix: \"process\": process_ begins"]),
             ("metric_prefix = \"vm_exporter_build\"\n", ["test.toml:1", "vm_exporter_ begins"]),

@@ -34,9 +34,18 @@ impl Document {
         self.error_at(error.span().unwrap_or(0..0), error.message())
     }
 
-    pub(super) fn error_at(&self, span: Range<usize>, message: &str) -> ConfigError {
+    /// File and line.
+    pub(super) fn place(&self, span: &Range<usize>) -> String {
+        format!("{}:{}", self.path.display(), self.line(span))
+    }
+
+    fn line(&self, span: &Range<usize>) -> usize {
         let before = self.text.get(..span.start).unwrap_or(&self.text);
-        let line = before.matches('\n').count() + 1;
+        before.matches('\n').count() + 1
+    }
+
+    pub(super) fn error_at(&self, span: Range<usize>, message: &str) -> ConfigError {
+        let line = self.line(&span);
         let message = without_value(message.trim()).replace('\n', " ");
         ConfigError::Refused { path: self.path.clone(), line, message, key: key_at(&self.text, &span) }
     }
