@@ -31,10 +31,11 @@ fn api(daemon: &Daemon) -> Value {
 #[test]
 fn snapshot_asks_the_running_daemon() {
     let (fixture, socket, daemon) = daemon_with_socket();
-    daemon.wait_for(vm_metrics_testkit::wait::SOON, "three ticks", |_| {
-        (api(&daemon)["tick"].as_u64() > Some(2)).then_some(())
-    })
-    .unwrap();
+    daemon
+        .wait_for(vm_metrics_testkit::wait::SOON, "three ticks", |_| {
+            (api(&daemon)["tick"].as_u64() > Some(2)).then_some(())
+        })
+        .unwrap();
     let output = fixture.run("snapshot", &["--json"]);
     let said = json(&output);
     assert!(said["tick"].as_u64() > Some(2), "{said}");
@@ -104,7 +105,12 @@ fn doctor_is_a_list_of_signs() {
 #[test]
 fn strict_fails_where_something_asked_for_is_off() {
     let good = Fixture::with("empty", "", "[readers.tap_ebpf]\nenabled = false");
-    assert_eq!(good.run("doctor", &["--strict"]).status.code(), Some(0), "{}", stdout(&good.run("doctor", &[])));
+    assert_eq!(
+        good.run("doctor", &["--strict"]).status.code(),
+        Some(0),
+        "{}",
+        stdout(&good.run("doctor", &[]))
+    );
     let bad = Fixture::with("empty", "", "[sources.vm_dir]\nenabled = true\ndir = \"/no/such\"");
     assert_eq!(bad.run("doctor", &[]).status.code(), Some(0));
     let output = bad.run("doctor", &["--strict"]);
@@ -143,7 +149,10 @@ fn all_mistakes_are_told_at_once() {
         (10, "did you mean `vcpus`?"),
     ] {
         let place = format!("{path}:{line}: ");
-        assert!(said.lines().any(|said| said.contains(&place) && said.contains(says)), "{line} {says}: {said}");
+        assert!(
+            said.lines().any(|said| said.contains(&place) && said.contains(says)),
+            "{line} {says}: {said}"
+        );
     }
     assert_eq!(said.lines().count(), 9, "and no other: {said}");
 }
@@ -172,7 +181,8 @@ fn variables_count_more_than_the_file_and_less_than_flags() {
     let address = taken.local_addr().unwrap().to_string();
     let fixture = Fixture::new("empty");
     let variables = [("VM_METRICS_LISTEN", address.as_str())];
-    let serve = |args: &[&str]| with_variables(&fixture, &[&["serve", "--no-ebpf"], args].concat(), &variables);
+    let serve =
+        |args: &[&str]| with_variables(&fixture, &[&["serve", "--no-ebpf"], args].concat(), &variables);
     assert!(stderr(&serve(&[])).contains(&address), "the variable counts");
     let other = "192.0.2.1:1";
     let said = stderr(&serve(&["--listen", other]));
@@ -197,13 +207,18 @@ fn a_wrong_variable_is_named() {
     let output = with_variables(&fixture, &["detach"], &variables);
     let said = stderr(&output);
     assert!(said.contains("WARN the variable VM_METRICS_PORT stands for no key"), "{said}");
-    assert!(said.contains("VM_METRICS_INTERVALL stands for no key; did you mean VM_METRICS_INTERVAL?"), "{said}");
+    assert!(
+        said.contains("VM_METRICS_INTERVALL stands for no key; did you mean VM_METRICS_INTERVAL?"),
+        "{said}"
+    );
 }
 
 #[test]
 fn the_log_can_be_json_by_flag_and_by_key() {
     let by_key = Fixture::with("empty", "", "[log]\nformat = \"json\"\nlevel = \"debug\"");
-    for (fixture, args) in [(Fixture::new("empty"), &["--log-format", "json", "--log-level", "debug"][..]), (by_key, &[])] {
+    for (fixture, args) in
+        [(Fixture::new("empty"), &["--log-format", "json", "--log-level", "debug"][..]), (by_key, &[])]
+    {
         let output = fixture.run("serve", &[&["--listen", "192.0.2.1:1"], args].concat());
         let said = stderr(&output);
         let events: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

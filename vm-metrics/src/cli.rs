@@ -114,9 +114,8 @@ impl Cli {
     /// # Errors
     /// When the configuration is wrong, or the command cannot do what it is for.
     pub fn run(self) -> anyhow::Result<()> {
-        let variables = env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
+        let variables = env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let (overrides, warnings) = Overrides::of(variables);
         let document = Config::document(self.command.file(), overrides.clone());
         let settings = document.as_ref().ok().and_then(|document| Config::of(document).ok());

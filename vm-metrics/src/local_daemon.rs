@@ -99,20 +99,21 @@ impl LocalDaemon {
     /// The body of the answer.
     pub(crate) fn get(&self, path: &str) -> anyhow::Result<Bytes> {
         let until = Instant::now() + DEADLINE;
-        self.runtime.block_on(async {
-            loop {
-                let answer = timeout(DEADLINE, self.address.get(path)).await;
-                let (status, body) =
-                    answer.map_err(|_| anyhow!("no answer within {DEADLINE:?}")).flatten()?;
-                match status {
-                    StatusCode::OK => return Ok(body),
-                    // It has just started.
-                    StatusCode::SERVICE_UNAVAILABLE if Instant::now() < until => sleep(PAUSE).await,
-                    _ => bail!("GET {path}: {status}: {}", String::from_utf8_lossy(&body)),
+        self.runtime
+            .block_on(async {
+                loop {
+                    let answer = timeout(DEADLINE, self.address.get(path)).await;
+                    let (status, body) =
+                        answer.map_err(|_| anyhow!("no answer within {DEADLINE:?}")).flatten()?;
+                    match status {
+                        StatusCode::OK => return Ok(body),
+                        // It has just started.
+                        StatusCode::SERVICE_UNAVAILABLE if Instant::now() < until => sleep(PAUSE).await,
+                        _ => bail!("GET {path}: {status}: {}", String::from_utf8_lossy(&body)),
+                    }
                 }
-            }
-        })
-        .with_context(|| format!("{self}"))
+            })
+            .with_context(|| format!("{self}"))
     }
 }
 

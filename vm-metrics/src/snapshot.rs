@@ -80,14 +80,17 @@ fn watch(witness: &Witness, json: bool, interval: Duration) -> anyhow::Result<()
             eprintln!("{}", Printable(format!("VMs may be missing: {failure}")));
         }
         let vms: Vms = serde_json::from_slice(&document)?;
-        let text = match (json, &before) {
-            (true, _) => Some(line(&document)?),
-            (false, None) => None,
-            (false, Some(before)) => Some(format!("{clear}{}\n", tabled(&vms, Some(before)))),
+        // The daemon may not have read anything since.
+        if before.as_ref().is_some_and(|before| before.taken_at == vms.taken_at) {
+            sleep(interval);
+            continue;
+        }
+        let text = match &before {
+            _ if json => line(&document)?,
+            None => String::new(),
+            Some(before) => format!("{clear}{}\n", tabled(&vms, Some(before))),
         };
-        if let Some(text) = text
-            && !try_print(&text)?
-        {
+        if !try_print(&text)? {
             return Ok(());
         }
         before = Some(vms);

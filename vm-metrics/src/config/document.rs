@@ -1,6 +1,5 @@
 //! The text of a configuration with what the environment puts over it; turns places in it into lines.
 
-use std::mem;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -120,17 +119,14 @@ fn leave_out(table: &mut DeTable<'_>, place: usize) -> bool {
 
 /// The whole element: what is left of a table would lack the key.
 fn leave_out_of(elements: &mut DeArray<'_>, place: usize) -> bool {
-    let mut is_left_out = false;
-    for mut element in mem::take(elements) {
+    let before = elements.len();
+    let stays = |element: &mut Spanned<DeValue<'_>>| {
         let is_inside = match element.get_mut() {
             DeValue::Table(table) => leave_out(table, place),
             _ => false,
         };
-        if is_inside || element.span().contains(&place) {
-            is_left_out = true;
-        } else {
-            elements.push(element);
-        }
-    }
-    is_left_out
+        !is_inside && !element.span().contains(&place)
+    };
+    *elements = elements.clone().into_iter().filter_map(|mut one| stays(&mut one).then_some(one)).collect();
+    elements.len() < before
 }

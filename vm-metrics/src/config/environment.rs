@@ -106,7 +106,8 @@ fn as_toml(value: &str) -> String {
 
 fn put_over<'d>(base: &mut DeTable<'d>, over: DeTable<'d>, path: &str) {
     for (key, value) in over {
-        let path = if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
+        let path =
+            if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
         let span = value.span();
         match (value.into_inner(), base.get_mut(&key).map(|known| known.get_mut())) {
             (DeValue::Table(over), Some(DeValue::Table(base))) if !keys::is_known(&path) => {

@@ -53,11 +53,15 @@ impl RawLog {
 pub(crate) fn parse_log_level(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let is_level = |level: &str| LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level.trim()));
-    let is_good = |directive: &str| is_level(directive.rsplit_once('=').map_or(directive, |(_, level)| level));
+    let is_good =
+        |directive: &str| is_level(directive.rsplit_once('=').map_or(directive, |(_, level)| level));
     if text.split(',').all(is_good) {
         return Ok(text.to_owned());
     }
-    Err(format!("must be one of {}; also for a part of the program, such as \"info,vm_metrics::sources=debug\"", LEVELS.join(", ")))
+    Err(format!(
+        "must be one of {}; also for a part of the program, such as \"info,vm_metrics::sources=debug\"",
+        LEVELS.join(", ")
+    ))
 }
 
 pub(crate) fn parse_log_format(text: &str) -> Result<LogFormat, String> {

@@ -88,7 +88,9 @@ impl Config {
 
     /// The file, or an empty one, with what the environment puts over it. Nothing of it is checked.
     pub(crate) fn document(path: Option<&Path>, overrides: Overrides) -> Result<Document, ConfigError> {
-        let Some(path) = path else { return Ok(Document::with(Path::new("built-in default"), "", overrides)) };
+        let Some(path) = path else {
+            return Ok(Document::with(Path::new("built-in default"), "", overrides));
+        };
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Ok(Document::with(path, &text, overrides))

@@ -152,7 +152,11 @@ mod tests {
                 "readers.tap_ebpf.attach",
                 "must be one of \"auto\", \"tcx\"; for example attach = \"auto\"",
             ),
-            ("missing field `id`", "sources.static_list.vms", "the key `id` is missing; for example [[sources.static_list.vms]]"),
+            (
+                "missing field `id`",
+                "sources.static_list.vms",
+                "the key `id` is missing; for example [[sources.static_list.vms]]",
+            ),
         ] {
             assert_eq!(explain(message, key), expected);
         }

@@ -64,7 +64,8 @@ pub(super) fn rights(pid: Option<u32>) -> Vec<Check> {
             (false, true) => (Sign::Absent, "not there"),
             (false, false) => (Sign::Bad, "not there"),
         };
-        let remedy = (sign == Sign::Bad).then(|| format!("run it as root, or add AmbientCapabilities={name} to the unit"));
+        let remedy = (sign == Sign::Bad)
+            .then(|| format!("run it as root, or add AmbientCapabilities={name} to the unit"));
         Check::new(sign, name, format!("{is}; for {purpose}")).with_remedy(remedy)
     };
     RIGHTS.into_iter().map(right).collect()
@@ -89,9 +90,13 @@ fn bpffs(path: &Path) -> Check {
     const MAGIC: i64 = 0xcafe_4a11;
     let name = "bpffs";
     match statfs(path) {
-        Ok(stat) if stat.f_type == MAGIC => Check::new(Sign::Good, name, format!("mounted on {}", path.display())),
-        Ok(_) => Check::new(Sign::Bad, name, format!("not mounted on {}: nothing can be pinned", path.display()))
-            .with_remedy(Some(format!("mount -t bpf bpf {}, or mount_bpffs = true", path.display()))),
+        Ok(stat) if stat.f_type == MAGIC => {
+            Check::new(Sign::Good, name, format!("mounted on {}", path.display()))
+        }
+        Ok(_) => {
+            Check::new(Sign::Bad, name, format!("not mounted on {}: nothing can be pinned", path.display()))
+                .with_remedy(Some(format!("mount -t bpf bpf {}, or mount_bpffs = true", path.display())))
+        }
         Err(errno) => {
             let detail = format!("cannot look at {}: {}", path.display(), io::Error::from(errno));
             Check::new(Sign::Bad, name, detail)
@@ -105,14 +110,20 @@ pub(super) fn open_files(host: &Host, pid: Option<u32>) -> Check {
         Some(pid) => limit_of(host, pid),
         None => Some(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)),
     };
-    let Some(limit) = limit else { return Check::new(Sign::Absent, "open files", "the limit cannot be read") };
+    let Some(limit) = limit else {
+        return Check::new(Sign::Absent, "open files", "the limit cannot be read");
+    };
     let budget = FileBudget::of(limit);
     let shown = if limit == u64::MAX { "no limit".to_owned() } else { limit.to_string() };
     let remedy = || Some("raise LimitNOFILE= of the unit, or ulimit -n".to_owned());
     match budget.shortage() {
-        Some(needed) => Check::new(Sign::Bad, "open files", format!("{shown} allowed: at least {needed} are needed"))
-            .with_remedy(remedy()),
-        None => Check::new(Sign::Good, "open files", format!("{shown} allowed: enough for {} VMs", budget.vms())),
+        Some(needed) => {
+            Check::new(Sign::Bad, "open files", format!("{shown} allowed: at least {needed} are needed"))
+                .with_remedy(remedy())
+        }
+        None => {
+            Check::new(Sign::Good, "open files", format!("{shown} allowed: enough for {} VMs", budget.vms()))
+        }
     }
 }
 
@@ -131,8 +142,9 @@ pub(super) fn addresses(settings: &Settings, daemon: Option<&LocalDaemon>) -> Ve
             (Err(error), Some(_)) if error.kind() == io::ErrorKind::AddrInUse => {
                 Check::new(Sign::Good, name, "in use, as it is to be while the daemon runs")
             }
-            (Ok(_), Some(_)) => Check::new(Sign::Bad, name, "free: the daemon listens somewhere else")
-                .with_remedy(Some("give doctor the configuration of the daemon (--config)".to_owned())),
+            (Ok(_), Some(_)) => {
+                Check::new(Sign::Absent, name, "free: the running daemon was told to listen elsewhere")
+            }
             (Ok(_), None) => Check::new(Sign::Good, name, "free"),
             (Err(error), _) => Check::new(Sign::Bad, name, format!("cannot listen: {error}"))
                 .with_remedy(Some("another address by --listen or the key listen".to_owned())),

@@ -95,7 +95,8 @@ fn checks_of_vms(settings: &Settings, vms: &[Vm]) -> Vec<Check> {
     ];
     for vm in vms {
         for nic in &vm.uncounted {
-            let detail = format!("{}: {} {}: {}", vm.instance_id, nic.kind.as_str(), nic.name, nic.kind.reason());
+            let detail =
+                format!("{}: {} {}: {}", vm.instance_id, nic.kind.as_str(), nic.name, nic.kind.reason());
             checks.push(Check::new(Sign::Absent, "network not counted", detail));
         }
     }

@@ -54,10 +54,11 @@ impl Part {
     }
 
     fn describe(&self) -> String {
-        let mut text = self.state.as_str().to_owned();
+        let mut text = if self.state == Health::Disabled { "off" } else { self.state.as_str() }.to_owned();
         let runs = matches!(self.state, Health::Healthy | Health::Starting | Health::Degraded);
         if runs && self.kind != PartKind::Manager {
-            text += &format!(", {} {}", self.items, if self.kind == PartKind::Source { "VMs" } else { "read" });
+            text +=
+                &format!(", {} {}", self.items, if self.kind == PartKind::Source { "VMs" } else { "read" });
         }
         if let Some(reason) = &self.reason {
             text += &format!(": {reason}");
@@ -74,11 +75,15 @@ impl Part {
         const EACCES: i32 = 13;
         let is_denied = matches!(self.errno, Some(EPERM | EACCES));
         match (self.kind, self.state) {
-            (PartKind::Manager, _) => Some("make it a directory of the daemon's user alone (chmod 0700)".to_owned()),
+            (PartKind::Manager, _) => {
+                Some("make it a directory of the daemon's user alone (chmod 0700)".to_owned())
+            }
             (PartKind::Reader, Health::Unsupported) if !is_denied => {
                 Some(format!("another kernel; [readers.{}] enabled = false, if it is not wanted", self.name))
             }
-            _ if is_denied => Some("see the rights above: the unit in deploy/systemd has them all".to_owned()),
+            _ if is_denied => {
+                Some("see the rights above: the unit in deploy/systemd has them all".to_owned())
+            }
             (PartKind::Source, Health::Failed) => {
                 Some(format!("[sources.{}] enabled = \"auto\" uses it only where it is there", self.name))
             }
@@ -96,7 +101,8 @@ impl Part {
         Some(match self.pinned.filter(|_| runs) {
             Some(true) => Check::new(Sign::Good, "pins", GOES_ON),
             Some(false) => {
-                let remedy = "the line of tap_ebpf says why and what helps; pin = false does without".to_owned();
+                let remedy =
+                    "the line of tap_ebpf says why and what helps; pin = false does without".to_owned();
                 Check::new(Sign::Bad, "pins", "none: counters of eBPF begin at 0 with each start")
                     .with_remedy(Some(remedy))
             }

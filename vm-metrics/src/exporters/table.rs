@@ -156,7 +156,10 @@ mod tests {
             line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
         };
         // ID NAME (empty) VCPUS CPU % …
-        assert_eq!(cells(&at(10, 1.0, 1000), &at(12, 2.5, 1500)), ["a", "-", "75.0", "-", "-", "2000", "-", "-", "250"]);
+        assert_eq!(
+            cells(&at(10, 1.0, 1000), &at(12, 2.5, 1500)),
+            ["a", "-", "75.0", "-", "-", "2000", "-", "-", "250"]
+        );
         let anew = cells(&at(10, 9.0, 1000), &at(12, 0.5, 0));
         assert_eq!(anew, ["a", "-", "-", "-", "-", "-", "-", "-", "-"], "a counter that fell has no rate");
         let new = cells(&Vms { vms: Vec::new(), ..at(10, 0.0, 0) }, &at(12, 1.0, 8));

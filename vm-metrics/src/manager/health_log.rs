@@ -103,7 +103,9 @@ fn describe(run: &PartRun, again: bool) -> (Level, String) {
         Health::Starting | Health::Degraded if run.is_complete() && !run.health.warns => {
             (Level::INFO, format!("{part}: {reason}"))
         }
-        Health::Starting | Health::Degraded | Health::Failed if runs => (Level::WARN, format!("{part}: {reason}")),
+        Health::Starting | Health::Degraded | Health::Failed if runs => {
+            (Level::WARN, format!("{part}: {reason}"))
+        }
         Health::Starting | Health::Degraded | Health::Failed | Health::Unsupported => {
             (Level::WARN, format!("{part} is off: {reason}"))
         }
@@ -156,7 +158,11 @@ mod tests {
         let runs = [named("a", Health::Disabled), named("b", Health::Degraded), named("c", Health::Disabled)];
         let shown = |log: &mut HealthLog, runs: &[PartRun]| {
             let lines = log.lines(runs, Instant::now());
-            lines.into_iter().filter(|(level, _)| *level <= Level::INFO).map(|(_, text)| text).collect::<Vec<_>>()
+            lines
+                .into_iter()
+                .filter(|(level, _)| *level <= Level::INFO)
+                .map(|(_, text)| text)
+                .collect::<Vec<_>>()
         };
         let here = "reader b: not there";
         let absent = "not here, or switched off: a, c (`vm-metrics doctor` says more)";

@@ -103,14 +103,8 @@ pub enum Health {
 }
 
 impl Health {
-    pub const ALL: [Self; 6] = [
-        Self::Disabled,
-        Self::Healthy,
-        Self::Starting,
-        Self::Degraded,
-        Self::Unsupported,
-        Self::Failed,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Disabled, Self::Healthy, Self::Starting, Self::Degraded, Self::Unsupported, Self::Failed];
 
     pub fn as_str(self) -> &'static str {
         match self {

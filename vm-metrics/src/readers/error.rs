@@ -65,7 +65,9 @@ impl ReaderError {
         match self {
             Self::Earlier(error) => error.is_absence(),
             Self::NoPins { is_fault, .. } => !is_fault,
-            Self::NoProcess { .. } | Self::NoDevice { .. } | Self::NoDrops { .. } | Self::Waiting { .. } => true,
+            Self::NoProcess { .. } | Self::NoDevice { .. } | Self::NoDrops { .. } | Self::Waiting { .. } => {
+                true
+            }
             _ => false,
         }
     }
