@@ -13,6 +13,7 @@ mod http;
 mod limits;
 mod listen;
 mod managers;
+mod operator;
 mod processes;
 mod push;
 mod readme;

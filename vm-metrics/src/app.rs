@@ -10,12 +10,13 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::config::{ApiSocket, Config, ConfigError, Settings};
+use crate::config::{ApiSocket, Config, ConfigError, Document, Settings};
 use crate::exporters::{self, Running};
 use crate::host::Host;
 use crate::http::{self, Site, UnixSocket};
 use crate::limits;
 use crate::manager::{Manager, ManagerError, TickThread, Ticker};
+use crate::model::in_one_line;
 use crate::readers::{self, Configured, Purpose, Watch, Watching};
 use crate::signals::Signals;
 use crate::sources::push::Inbox;
@@ -37,8 +38,24 @@ pub struct App {
 }
 
 impl App {
+    /// # Errors
+    /// When something is wrong with the configuration: all that is.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
-        let Config { settings, sources, readers, exporters } = config;
+        Self::configure(config.clone()).or_else(|_| Self::load(config.into_document(), |_| ()))
+    }
+
+    /// Reads and checks a configuration; `adjust` is what the command line has to say.
+    pub(crate) fn load(document: Document, adjust: impl Fn(&mut Config)) -> Result<Self, ConfigError> {
+        document.check_all(|document| {
+            let mut config = Config::of(document)?;
+            adjust(&mut config);
+            Self::configure(config)
+        })
+    }
+
+    /// The first mistake is the error.
+    fn configure(config: Config) -> Result<Self, ConfigError> {
+        let Config { settings, sources, readers, exporters, .. } = config;
         let Settings { host, trust, retention, .. } = settings.clone();
         let context = SourceContext::new(host, trust, retention);
         Ok(Self {
@@ -235,7 +252,7 @@ fn bind_socket(
         Ok(listener) => Ok(Some(listener)),
         Err(error) if required => Err(error),
         Err(error) => {
-            tracing::warn!("{error:#}: {otherwise}");
+            tracing::warn!("{}: {otherwise}", in_one_line(error.as_ref()));
             Ok(None)
         }
     }

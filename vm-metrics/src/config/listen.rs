@@ -1,7 +1,8 @@
 //! The key `listen` and the flag `--listen`: the addresses of the HTTP server.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -16,6 +17,9 @@ const DEFAULT_PORT: u16 = 10464;
 
 /// A socket's path has 107 bytes at most, and the socket is made under a name with five more.
 const MAX_PATH: usize = 102;
+
+/// It is known without a resolver.
+const LOCALHOST: &str = "localhost";
 
 const EXAMPLE: &str = "such as 127.0.0.1:10464, localhost:10464, [::1]:10464, :10464 for all addresses of this host, \
                        or unix:/run/vm-metrics/metrics.sock";
@@ -66,6 +70,20 @@ impl fmt::Display for Listen {
 }
 
 impl ListenAddress {
+    /// The addresses of TCP; none for a Unix socket.
+    pub(crate) fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        let both = |v4: Ipv4Addr, v6: Ipv6Addr, port| vec![(v4, port).into(), (v6, port).into()];
+        Ok(match self {
+            Self::Ip(address) => vec![*address],
+            Self::All(port) => both(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED, *port),
+            Self::Name(name, port) if name == LOCALHOST => {
+                both(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, *port)
+            }
+            Self::Name(name, port) => (name.as_str(), *port).to_socket_addrs()?.collect(),
+            Self::Unix(_) => Vec::new(),
+        })
+    }
+
     fn port(&self) -> Option<u16> {
         match self {
             Self::All(port) | Self::Name(_, port) => Some(*port),

@@ -1,8 +1,12 @@
 //! The configuration: TOML as typed, then checked and ready to use. Every refusal names file, line and key.
 
+mod document;
+mod environment;
 mod error;
 mod http;
+mod keys;
 mod listen;
+mod log;
 mod refused;
 mod section;
 mod trust;
@@ -14,9 +18,13 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
+pub(crate) use document::Document;
+pub(crate) use environment::Overrides;
 pub use error::ConfigError;
 pub(crate) use http::{ApiSocket, HttpSettings};
 pub(crate) use listen::{Listen, ListenAddress};
+pub use log::LogFormat;
+pub(crate) use log::{LogSettings, parse_log_format, parse_log_level};
 pub(crate) use section::{Section, Sections, Switch};
 
 use self::listen::RawListen;
@@ -44,9 +52,10 @@ const MAX_PREFIX: usize = 64;
 pub(crate) const OWN_PREFIXES: [&str; 2] = ["vm_exporter", "process"];
 
 /// What the daemon is told to do. Sources, readers and exporters check their own sections.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     pub settings: Settings,
+    document: Document,
     pub(crate) sources: Sections,
     pub(crate) readers: Sections,
     pub(crate) exporters: Sections,
@@ -65,6 +74,7 @@ pub struct Settings {
     pub metric_prefix: String,
     pub host: Host,
     pub trust: Trust,
+    pub(crate) log: LogSettings,
 }
 
 impl Config {
@@ -75,25 +85,41 @@ impl Config {
 
     /// The file, or the defaults when there is none.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let Some(path) = path else { return Self::builtin() };
+        Self::document(path, Overrides::default())?.check_all(Self::of)
+    }
+
+    /// The file, or an empty one, with what the environment puts over it. Nothing of it is checked.
+    pub(crate) fn document(path: Option<&Path>, overrides: Overrides) -> Result<Document, ConfigError> {
+        let Some(path) = path else {
+            return Ok(Document::with(Path::new("built-in default"), "", overrides));
+        };
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(path, &text)
+        Ok(Document::with(path, &text, overrides))
     }
 
     /// `path` only names the text in errors.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let document = section::Document::new(path, text);
+        Document::new(path, text).check_all(Self::of)
+    }
+
+    /// The first mistake is the error.
+    pub(crate) fn of(document: &Document) -> Result<Self, ConfigError> {
         let mut root = document.parse()?;
         for sections in [SOURCES, READERS, EXPORTERS] {
             root.get_mut().remove(sections);
         }
         let raw =
             Raw::deserialize(toml::de::Deserializer::from(root)).map_err(|error| document.error(&error))?;
-        Self::resolve(raw, &document)
+        Self::resolve(raw, document)
     }
 
-    fn resolve(raw: Raw, document: &section::Document) -> Result<Self, ConfigError> {
+    /// Where it was read from.
+    pub(crate) fn into_document(self) -> Document {
+        self.document
+    }
+
+    fn resolve(raw: Raw, document: &Document) -> Result<Self, ConfigError> {
         let at = |span, message: String| document.error_at(span, &message);
         let interval = parse_interval(raw.interval.get_ref())
             .map_err(|problem| at(raw.interval.span(), format!("interval: {problem}")))?;
@@ -102,7 +128,7 @@ impl Config {
         let span = raw.listen.span();
         let place = match span.is_empty() {
             true => "the default of the flag --listen and the key listen".to_owned(),
-            false => format!("{}, key listen", document.place(&span)),
+            false => format!("{}, key listen", document.place(span.start)),
         };
         let listen = raw.listen.into_inner().resolve(&place, |problem| at(span.clone(), problem))?;
         check_prefix(raw.metric_prefix.get_ref())
@@ -111,6 +137,7 @@ impl Config {
         let host = Host::new(raw.host.proc, raw.host.sys);
         let http = raw.http.resolve(&host, |span, problem| at(span, format!("http.{problem}")))?;
         let trust = raw.trust.resolve(|span, problem| at(span, format!("trust.{problem}")))?;
+        let log = raw.log.resolve(at)?;
         let sources = Sections::new(SOURCES, document);
         let readers = Sections::new(READERS, document);
         let exporters = Sections::new(EXPORTERS, document);
@@ -124,7 +151,9 @@ impl Config {
                 metric_prefix,
                 host,
                 trust,
+                log,
             },
+            document: document.clone(),
             sources,
             readers,
             exporters,
@@ -195,6 +224,7 @@ struct Raw {
     metric_prefix: Spanned<String>,
     host: RawHost,
     trust: trust::RawTrust,
+    log: log::RawLog,
 }
 
 #[derive(Debug, Deserialize)]
@@ -216,6 +246,7 @@ impl Default for Raw {
             metric_prefix: typed("vm"),
             host: RawHost::default(),
             trust: trust::RawTrust::default(),
+            log: log::RawLog::default(),
         }
     }
 }

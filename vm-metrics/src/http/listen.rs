@@ -1,7 +1,7 @@
 //! Listens on the addresses of the configuration, all of them or none.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
@@ -15,9 +15,6 @@ use crate::config::{Listen, ListenAddress};
 
 /// Connections that the kernel holds for the server: a flood must not push out those of others.
 const BACKLOG: i32 = 4096;
-
-/// It is known without a resolver.
-const LOCALHOST: &str = "localhost";
 
 /// The lowest port that needs no right.
 const FIRST_FREE_PORT: u16 = 1024;
@@ -57,7 +54,7 @@ pub fn listen(listen: &Listen) -> Result<Listeners, ListenError> {
         if let ListenAddress::Unix(path) = address {
             unix.push(UnixSocket::bind(path, GROUP).map_err(|error| failed(entry, error.to_string()))?);
         } else {
-            let resolved = resolve(address).map_err(|error| failed(entry, error.to_string()))?;
+            let resolved = address.resolve().map_err(|error| failed(entry, error.to_string()))?;
             let is_optional = resolved.len() > 1;
             wanted.extend(resolved.into_iter().map(|address| Wanted { address, entry, is_optional }));
         }
@@ -82,19 +79,6 @@ pub fn listen(listen: &Listen) -> Result<Listeners, ListenError> {
         }
     }
     Ok(Listeners::new(tcp.into_iter().map(|(_, listener)| listener).collect(), unix))
-}
-
-fn resolve(address: &ListenAddress) -> io::Result<Vec<SocketAddr>> {
-    let both = |v4: Ipv4Addr, v6: Ipv6Addr, port| vec![(v4, port).into(), (v6, port).into()];
-    Ok(match address {
-        ListenAddress::Ip(address) => vec![*address],
-        ListenAddress::All(port) => both(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED, *port),
-        ListenAddress::Name(name, port) if name == LOCALHOST => {
-            both(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, *port)
-        }
-        ListenAddress::Name(name, port) => (name.as_str(), *port).to_socket_addrs()?.collect(),
-        ListenAddress::Unix(_) => Vec::new(),
-    })
 }
 
 /// Leaves out what is there twice, and addresses that another one includes: the kernel refuses both.
