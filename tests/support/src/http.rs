@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::wait::scaled;
+
 const DEADLINE: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +49,8 @@ pub fn percent_encode(text: &str) -> String {
 }
 
 fn exchange(address: SocketAddr, method: &str, path: &str, accept: Option<&str>) -> Result<Response> {
-    let mut stream = TcpStream::connect_timeout(&address, DEADLINE).context("connect")?;
-    stream.set_read_timeout(Some(DEADLINE)).context("set the read timeout")?;
+    let mut stream = TcpStream::connect_timeout(&address, scaled(DEADLINE)).context("connect")?;
+    stream.set_read_timeout(Some(scaled(DEADLINE))).context("set the read timeout")?;
     let accept = accept.map(|accept| format!("Accept: {accept}\r\n")).unwrap_or_default();
     // HTTP/1.0: the body comes in one piece and ends with the connection.
     let request = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n{accept}\r\n");
