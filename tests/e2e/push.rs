@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
-use vm_metrics_testkit::wait::SOON;
+use vm_metrics_testkit::wait::{SOON, scaled};
 
 use crate::api::{Body, faults};
 use crate::fixture::{Fixture, stderr};
@@ -45,7 +45,7 @@ const INSTANCE: &str = "/instances/{id}";
 
 pub(crate) fn request(socket: &Path, method: &str, path: &str, body: &str) -> (u16, String, String) {
     let mut stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.set_read_timeout(Some(scaled(SOON))).unwrap();
     let length = body.len();
     write!(stream, "{method} {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
     let mut answer = String::new();

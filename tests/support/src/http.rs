@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::wait::scaled;
+
 const DEADLINE: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +60,8 @@ pub fn percent_encode(text: &str) -> String {
 }
 
 fn exchange(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<Response> {
-    let mut stream = TcpStream::connect_timeout(&address, DEADLINE).context("connect")?;
-    stream.set_read_timeout(Some(DEADLINE)).context("set the read timeout")?;
+    let mut stream = TcpStream::connect_timeout(&address, scaled(DEADLINE)).context("connect")?;
+    stream.set_read_timeout(Some(scaled(DEADLINE))).context("set the read timeout")?;
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     // HTTP/1.0: the body comes in one piece and ends with the connection.
     let request = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n");

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 
@@ -31,6 +31,15 @@ pub enum SourceError {
     /// An asynchronous list function that has not answered; it is not asked again before it has.
     #[error("the list function has not answered within {}", humantime::format_duration(*.deadline))]
     Late { deadline: Duration },
+    /// A call that has not returned.
+    #[error(
+        "it has not answered since {}, and is asked again once that call has returned",
+        humantime::format_rfc3339_seconds(*.since)
+    )]
+    Hangs { since: SystemTime },
+    /// A source is asked on a thread of its own.
+    #[error("cannot start a thread to ask it: {source}")]
+    NoThread { source: Arc<io::Error> },
     #[error("the list function has panicked, or its runtime has ended")]
     Ended,
     #[error("and {count} more problems")]
