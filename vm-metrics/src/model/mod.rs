@@ -16,7 +16,7 @@ mod vm_state;
 
 pub use batch::{
     Batch, DepartedDevice, DiskBytes, DropReading, EbpfReading, FIRST_NUMBER, Gone, Leaving, MemorySplit,
-    ProcessReading, SchedTimes, SmapsRollup, TapReading, TapStats, ThreadsReading, VcpuReading,
+    PageFaults, ProcessReading, SchedTimes, SmapsRollup, TapReading, TapStats, ThreadsReading, VcpuReading,
 };
 pub use earlier::EarlierCounts;
 pub use fair_share::{Excess, Overuse, fair_share};

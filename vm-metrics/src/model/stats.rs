@@ -39,6 +39,20 @@ pub struct VmStats {
     /// (`/proc/<pid>/task/<tid>/schedstat`): what is stolen from the VM, seen from the host. Since the daemon first saw the
     /// process, or since the process started if that was later.
     pub cpu_wait_usec: Option<u64>,
+    /// How often threads of the hypervisor process were given a CPU, which is the number of its context switches, voluntary
+    /// and involuntary; all threads, since the daemon first saw the process, or since the process started if that was later
+    /// (`/proc/<pid>/task/<tid>/schedstat`).
+    pub context_switches: Option<u64>,
+    /// How often the hypervisor process touched a page that was in memory, or that needed none of storage; all threads, also
+    /// those that have ended, since it was started (`minflt` of `/proc/<pid>/stat`).
+    pub minor_page_faults: Option<u64>,
+    /// How often the hypervisor process touched a page that storage had to be read for (`majflt` of `/proc/<pid>/stat`).
+    pub major_page_faults: Option<u64>,
+    /// Threads that the hypervisor process has now (`num_threads` of `/proc/<pid>/stat`).
+    pub threads: Option<u64>,
+    /// Files that the hypervisor process has open now, sockets and the like among them (the size of `/proc/<pid>/fd`);
+    /// `None` before Linux 6.2.
+    pub open_files: Option<u64>,
     /// The vCPUs that have a thread which is known by its name, by number; none where threads have no such names.
     pub vcpus: Vec<VcpuStats>,
     /// Resident memory of the hypervisor process in bytes (`/proc/<pid>/statm`).
@@ -117,9 +131,11 @@ impl VmStats {
         self.cpu_usec.map(|usec| usec as f64 / 1e6)
     }
 
-    /// What the VM uses of memory now: nothing any more once it is gone.
-    pub(crate) fn memory_mut(&mut self) -> [&mut Option<u64>; 9] {
+    /// What the process of the VM uses now: nothing any more once it is gone.
+    pub(crate) fn in_use_mut(&mut self) -> [&mut Option<u64>; 11] {
         [
+            &mut self.threads,
+            &mut self.open_files,
             &mut self.memory_rss_bytes,
             &mut self.memory_vms_bytes,
             &mut self.memory_anon_bytes,

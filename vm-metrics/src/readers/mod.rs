@@ -11,6 +11,7 @@ mod error;
 mod exits;
 mod file_budget;
 mod kept;
+mod proc_fd;
 mod proc_io;
 mod proc_smaps;
 mod proc_stat;
@@ -68,6 +69,7 @@ pub const READERS: &[ReaderDef] = &[
     proc_statm::DEF,
     proc_status::DEF,
     proc_io::DEF,
+    proc_fd::DEF,
     proc_smaps::DEF,
     tap_netlink::DEF,
     tap_sysfs::DEF,

@@ -19,6 +19,9 @@ pub(super) fn without_process(vm: VmStats) -> VmStats {
         start_time: None,
         cpu_usec: None,
         cpu_wait_usec: None,
+        context_switches: None,
+        minor_page_faults: None,
+        major_page_faults: None,
         vcpus: Vec::new(),
         disk_read_bytes: None,
         disk_write_bytes: None,
@@ -32,8 +35,8 @@ pub(super) fn without_process(vm: VmStats) -> VmStats {
 pub(super) fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
     last.running = false;
     last.state = None;
-    for memory in last.memory_mut() {
-        *memory = None;
+    for number in last.in_use_mut() {
+        *number = None;
     }
     last.nics.iter_mut().for_each(end_nic);
     let Some(before) = before else { return last };
@@ -42,6 +45,9 @@ pub(super) fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
     last.since.cpu_wait = last.since.cpu_wait.or(before.since.cpu_wait);
     last.cpu_usec = last.cpu_usec.or(before.cpu_usec);
     last.cpu_wait_usec = last.cpu_wait_usec.or(before.cpu_wait_usec);
+    last.context_switches = last.context_switches.or(before.context_switches);
+    last.minor_page_faults = last.minor_page_faults.or(before.minor_page_faults);
+    last.major_page_faults = last.major_page_faults.or(before.major_page_faults);
     if last.vcpus.is_empty() {
         last.vcpus.clone_from(&before.vcpus);
     }
