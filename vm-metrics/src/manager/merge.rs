@@ -74,6 +74,7 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger, is_leaving: b
         disk_read_bytes: process.disk.map(|disk| disk.read_bytes),
         disk_write_bytes: process.disk.map(|disk| disk.write_bytes),
         disk_cancelled_write_bytes: process.disk.map(|disk| disk.cancelled_write_bytes),
+        cgroup: process.cgroup,
         net_rx_bytes,
         net_tx_bytes,
         net_rx_packets,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use vm_metrics_common::{Counters, DropCounts};
 
-use super::{AttachMode, Nic, NicKind, NicSource, VmSet};
+use super::{AttachMode, CgroupStats, Nic, NicKind, NicSource, VmSet};
 
 /// Numbers of namespaces from here on are given by a reader, where the kernel gives none: they mean nothing to another
 /// process.
@@ -76,6 +76,8 @@ pub struct ProcessReading {
     pub memory: MemorySplit,
     pub disk: Option<DiskBytes>,
     pub smaps: Option<SmapsRollup>,
+    /// As old as the interval of its reader.
+    pub cgroup: Option<CgroupStats>,
 }
 
 /// How often a process touched a page that it could not use at once, since it was started.

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{EarlierCounts, Hypervisor, NicSince, UncountedNic, VmSince, VmState};
+use super::{CgroupStats, EarlierCounts, Hypervisor, NicSince, UncountedNic, VmSince, VmState};
 
 /// What one VM uses, at one tick. Numbers are cumulative since the start of what they count, but for memory, which is that of
 /// now; CPU and memory are the hypervisor process's, read from the host, network the **guest's** view.
@@ -88,6 +88,9 @@ pub struct VmStats {
     /// Of the bytes written, those that were thrown away before they reached storage, because the file was deleted or cut
     /// (`cancelled_write_bytes` of `/proc/<pid>/io`).
     pub disk_cancelled_write_bytes: Option<u64>,
+    /// What the control group (v2) of the hypervisor process counts. `None` where that also holds another VM or the daemon, and
+    /// where the host has cgroup v1; as old as the interval of the reader `cgroup`, 10 seconds by default.
+    pub cgroup: Option<CgroupStats>,
     /// Bytes the guest received, all NICs, also those that it has no more; `None` when it is not known of one that it has.
     /// The sum does not fall while the process lives, over a restart of the daemon where that has a `state_dir`.
     #[serde(rename = "network_rx_bytes")]

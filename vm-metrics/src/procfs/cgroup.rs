@@ -38,6 +38,13 @@ pub fn parse_cgroup(content: &[u8]) -> Cgroup {
     cgroup
 }
 
+/// The path in the unified hierarchy (v2), as the kernel has it; `None` where there is none, or the group is deleted.
+pub fn unified_group(content: &[u8]) -> Option<&[u8]> {
+    let lines = content.split_inclusive(|byte| *byte == b'\n');
+    let path = lines.filter_map(|line| line.strip_suffix(b"\n")?.strip_prefix(b"0::")).next()?;
+    (!path.ends_with(b" (deleted)")).then_some(path)
+}
+
 /// The path of a control group as it is the next time, too: logins and units that systemd names have no number. Empty: none.
 pub fn lasting_path(content: &[u8]) -> String {
     let text = String::from_utf8_lossy(content);
@@ -127,6 +134,15 @@ mod tests {
 
     fn service(name: &str) -> Cgroup {
         Cgroup { service: Some(name.into()), ..Cgroup::default() }
+    }
+
+    #[test]
+    fn groups_of_v2_are_told_from_those_of_v1() {
+        let hybrid: &[u8] = b"5:memory:/a\n1:name=systemd:/b\n0::/c/d e\n";
+        assert_eq!(unified_group(hybrid), Some(&b"/c/d e"[..]));
+        assert_eq!(unified_group(&hybrid[..hybrid.len() - 1]), None, "it may have been cut");
+        assert_eq!(unified_group(b"5:memory:/a\n"), None);
+        assert_eq!(unified_group(b"0::/a (deleted)\n"), None);
     }
 
     #[test]

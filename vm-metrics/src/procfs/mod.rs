@@ -4,6 +4,7 @@
 //! short, so it counts as missing: half a number is never taken for a whole one.
 
 mod cgroup;
+mod cgroup_files;
 mod net_dev;
 mod pairs;
 
@@ -13,7 +14,8 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::model::SchedTimes;
-pub use cgroup::{Cgroup, lasting_path, parse_cgroup};
+pub use cgroup::{Cgroup, lasting_path, parse_cgroup, unified_group};
+pub use cgroup_files::{parse_flat_key, parse_limit, parse_pressure};
 pub use net_dev::parse_net_dev;
 pub use pairs::{
     Credentials, is_of_own_pid_namespace, parse_credentials, parse_io, parse_smaps_rollup, parse_status,

@@ -5,11 +5,13 @@
 //! timing follow from the table.
 
 mod calls;
+mod cgroup;
 mod cpu_clock;
 mod elsewhere;
 mod error;
 mod exits;
 mod file_budget;
+mod interval;
 mod kept;
 mod proc_fd;
 mod proc_io;
@@ -71,6 +73,7 @@ pub const READERS: &[ReaderDef] = &[
     proc_io::DEF,
     proc_fd::DEF,
     proc_smaps::DEF,
+    cgroup::DEF,
     tap_netlink::DEF,
     tap_sysfs::DEF,
     tap_procfs::DEF,

@@ -3,6 +3,7 @@
 //!
 //! A new metric is one entry here.
 
+mod cgroup;
 mod exports;
 mod nic;
 mod own;
@@ -66,6 +67,7 @@ pub struct Group<F: 'static = OfSnapshot> {
 pub const GROUPS: &[Group] = &[
     Group { title: "VMs", prefix: None, live: false, metrics: vm::METRICS },
     Group { title: "vCPUs", prefix: None, live: false, metrics: vcpu::METRICS },
+    Group { title: "Control groups", prefix: None, live: false, metrics: cgroup::METRICS },
     Group { title: "Network interfaces", prefix: None, live: false, metrics: nic::METRICS },
     Group { title: "The daemon itself", prefix: Some("vm_metrics"), live: false, metrics: own::METRICS },
     Group { title: "The scrape", prefix: Some("vm_metrics"), live: true, metrics: own::LIVE },
@@ -134,6 +136,12 @@ pub(crate) mod tests {
 
     use crate::model::*;
 
+    fn cgroup_stats() -> CgroupStats {
+        let gauges =
+            CgroupStats { memory_bytes: Some(1), memory_limit_bytes: Some(1), ..CgroupStats::default() };
+        gauges.with_counters([Some(1); 10])
+    }
+
     /// A snapshot in which everything is measured.
     pub(crate) fn full() -> Snapshot {
         let counts = FrameCounts { bytes: Some(1), packets: Some(1), dropped: Some(1), errors: Some(1) };
@@ -187,6 +195,7 @@ pub(crate) mod tests {
             disk_read_bytes: Some(1),
             disk_write_bytes: Some(1),
             disk_cancelled_write_bytes: Some(1),
+            cgroup: Some(cgroup_stats()),
             allocated_vcpus: Some(1),
             allocated_memory_bytes: Some(1),
             actual_memory_bytes: Some(1),
@@ -235,7 +244,9 @@ pub(crate) mod tests {
             let snapshot = full();
             (metric.samples)(&Shown::new(&snapshot, metric.kind), &mut |labels, _, since| {
                 assert_eq!(labels.len(), metric.labels.len(), "{name}");
-                assert_eq!(since.is_some(), metric.kind == Kind::Counter, "{name}");
+                // The kernel does not tell when a group was made.
+                let has_since = metric.kind == Kind::Counter && !metric.name.starts_with("cgroup_");
+                assert_eq!(since.is_some(), has_since, "{name}");
                 samples += 1;
             });
             assert!(samples > 0, "{name} is never set");
@@ -301,6 +312,7 @@ pub(crate) mod tests {
         for metric in vm::METRICS
             .iter()
             .chain(vcpu::METRICS)
+            .chain(cgroup::METRICS)
             .chain(nic::METRICS)
             .filter(|metric| !["info", "up"].contains(&metric.name))
         {

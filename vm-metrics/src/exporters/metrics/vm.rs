@@ -3,7 +3,7 @@
 use super::{Kind, Metric, Push, Shown, Since};
 use crate::model::VmStats;
 
-const VM: &[&str] = &["instance_id", "instance_name"];
+pub(super) const VM: &[&str] = &["instance_id", "instance_name"];
 
 pub(super) const METRICS: &[Metric] = &[
     Metric {
@@ -272,6 +272,6 @@ pub(super) fn seconds(usec: u64) -> f64 {
     usec as f64 / 1e6
 }
 
-fn as_f64(value: u64) -> f64 {
+pub(super) fn as_f64(value: u64) -> f64 {
     value as f64
 }

@@ -1,7 +1,7 @@
 //! What is shown of a VM or an interface that is gone: its last numbers, and no gauges.
 
 use crate::manager::ledger::ebpf_or;
-use crate::model::{FrameCounts, NicStats, VmSince, VmStats};
+use crate::model::{CgroupStats, FrameCounts, NicStats, VmSince, VmStats};
 
 /// In the place of one of which nothing is known; not beside one that is there.
 pub(super) fn show_nic(vm: &mut VmStats, departed: &NicStats) {
@@ -26,6 +26,7 @@ pub(super) fn without_process(vm: VmStats) -> VmStats {
         disk_read_bytes: None,
         disk_write_bytes: None,
         disk_cancelled_write_bytes: None,
+        cgroup: None,
         since: VmSince::default(),
         ..vm
     }
@@ -38,6 +39,7 @@ pub(super) fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
     for number in last.in_use_mut() {
         *number = None;
     }
+    last.cgroup = CgroupStats::ended(last.cgroup, before.and_then(|before| before.cgroup));
     last.nics.iter_mut().for_each(end_nic);
     let Some(before) = before else { return last };
     last.start_time = last.start_time.or(before.start_time);
