@@ -86,3 +86,50 @@ fn counts_outlive_their_process_and_gauges_do_not() {
         assert_eq!(after.value(gauge, &[]), None, "{gauge}");
     }
 }
+
+/// A daemon that is told of VMs by files in a directory.
+#[test]
+fn starts_and_ends_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let vms = dir.path().join("vms");
+    fs::create_dir(&vms).unwrap();
+    let list = |puppet: &Puppet, name: &str| {
+        let file = vms.join(format!("{name}.toml"));
+        fs::write(&file, format!("pid = {}\nhypervisor = \"qemu\"\n", puppet.pid())).unwrap();
+        file
+    };
+    let old = Puppet::start("processes::the_puppet").unwrap();
+    list(&old, "old");
+    let config = dir.path().join("config.toml");
+    let sources = format!("[sources]\nproc_scan.enabled = false\nvm_dir.dir = \"{}\"\n", vms.display());
+    fs::write(&config, sources).unwrap();
+    let args = ["--no-ebpf", "--interval", "50ms", "--config", config.to_str().unwrap()];
+    let daemon = Daemon::start(Path::new(BINARY), &args).unwrap();
+    let wait = |starts: f64, exited: f64, gone: f64, running: f64| {
+        let counts = |metrics: &Metrics| {
+            let ends = |reason| metrics.value("vm_ends_total", &[("hypervisor", "qemu"), ("reason", reason)]);
+            let starts = metrics.value("vm_starts_total", &[("hypervisor", "qemu")]);
+            [starts, ends("exited"), ends("gone"), metrics.value("vm_metrics_instances", &[])]
+        };
+        let wanted = [starts, exited, gone, running].map(Some);
+        let mut last = None;
+        let is_so = |metrics: &Metrics| {
+            last = Some(counts(metrics));
+            (last == Some(wanted)).then_some(())
+        };
+        let found = daemon.wait_for(SOON, "the counts", is_so);
+        found.unwrap_or_else(|error| panic!("{error:#}: {last:?} is not {wanted:?}"));
+    };
+    wait(0.0, 0.0, 0.0, 1.0);
+    let mut new = Puppet::start("processes::the_puppet").unwrap();
+    let file = list(&new, "new");
+    wait(1.0, 0.0, 0.0, 2.0);
+    fs::remove_file(file).unwrap();
+    wait(1.0, 0.0, 1.0, 1.0);
+    list(&new, "new");
+    wait(2.0, 0.0, 1.0, 2.0);
+    new.die().unwrap();
+    wait(2.0, 1.0, 1.0, 1.0);
+    drop(old);
+    wait(2.0, 2.0, 1.0, 0.0);
+}

@@ -97,9 +97,13 @@ impl Reader for ProcStat {
         for (pid, result) in self.files.read_all(&leaving.vms, &mut ReadReport::default()) {
             let clock_nsec = clocks.get(&pid).copied();
             let known = self.published.get(&pid).map(|said| said.start_ticks);
-            if let Ok(Some(stat)) = result
-                && known == Some(stat.start_ticks)
-            {
+            let Ok(stat) = result else { continue };
+            let is_it = |stat: &Stat| known == Some(stat.start_ticks);
+            // Another process may have its pid by now.
+            if stat.is_none_or(|stat| stat.is_dead() || (known.is_some() && !is_it(&stat))) {
+                batch.ended.insert(pid);
+            }
+            if let Some(stat) = stat.filter(is_it) {
                 self.take(pid, &stat, clock_nsec, batch);
             }
         }

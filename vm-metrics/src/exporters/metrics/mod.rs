@@ -4,6 +4,7 @@
 //! A new metric is one entry here.
 
 mod cgroup;
+mod comings;
 mod exports;
 mod nic;
 mod own;
@@ -69,6 +70,7 @@ pub const GROUPS: &[Group] = &[
     Group { title: "vCPUs", prefix: None, live: false, metrics: vcpu::METRICS },
     Group { title: "Control groups", prefix: None, live: false, metrics: cgroup::METRICS },
     Group { title: "Network interfaces", prefix: None, live: false, metrics: nic::METRICS },
+    Group { title: "VMs that come and go", prefix: None, live: false, metrics: comings::METRICS },
     Group { title: "The daemon itself", prefix: Some("vm_metrics"), live: false, metrics: own::METRICS },
     Group { title: "The scrape", prefix: Some("vm_metrics"), live: true, metrics: own::LIVE },
 ];
@@ -226,6 +228,7 @@ pub(crate) mod tests {
             tick_duration: Duration::from_millis(1),
             late: Late::default(),
             vms: vec![vm],
+            lifecycle: Lifecycle::default(),
             parts: vec![part(PartKind::Source, "proc_scan"), part(PartKind::Reader, "proc_stat")],
             overuse: vec![Overuse { uid: Some(1000), resource: "departed", count: 1 }],
         }

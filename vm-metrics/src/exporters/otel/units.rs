@@ -13,6 +13,8 @@ const UNITS: &[(&str, &str)] = &[
     ("_page_faults", "{fault}"),
     ("_context_switches", "{switch}"),
     ("_threads", "{thread}"),
+    ("_starts", "{vm}"),
+    ("_ends", "{vm}"),
     ("_periods", "{period}"),
     ("_oom_kills", "{process}"),
     ("_open_files", "{file}"),
