@@ -37,5 +37,5 @@ pub(crate) use tenant::{Tenant, in_turns};
 pub use trust::Trust;
 pub use uncounted::{UncountedKind, UncountedNic};
 pub(crate) use vm::is_device_name;
-pub use vm::{Hypervisor, InstanceInfo, Nic, VmSet, build_instance_info, tap_name};
+pub use vm::{Hypervisor, InstanceInfo, NetworkLimits, Nic, VmSet, build_instance_info, tap_name};
 pub use vm_state::VmState;

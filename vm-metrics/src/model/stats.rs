@@ -3,6 +3,7 @@
 
 #![warn(missing_docs)]
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -114,6 +115,14 @@ pub struct VmStats {
     pub state: Option<VmState>,
     /// Whose VM it is, as the orchestrator calls them.
     pub project: Option<String>,
+    /// What its users have said of it, by name: the names that are in the configuration.
+    pub tags: BTreeMap<String, String>,
+    /// What the orchestrator lets it receive, in bytes per second; `None` when there is no limit, or no source knows it.
+    pub network_limit_rx_bytes_per_second: Option<u64>,
+    /// What the orchestrator lets it send; as the one above.
+    pub network_limit_tx_bytes_per_second: Option<u64>,
+    /// How often the orchestrator has tried to start it again since it last ran well; `None` where it does not try.
+    pub restart_attempts: Option<u64>,
     /// Each network interface by itself, with drops, errors and what the eBPF programs count.
     pub nics: Vec<NicStats>,
     /// Network interfaces that cannot be counted.

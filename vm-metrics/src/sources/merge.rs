@@ -212,6 +212,13 @@ fn fill(vm: &mut InstanceInfo, other: &InstanceInfo) {
     vm.actual_memory_bytes = vm.actual_memory_bytes.or(other.actual_memory_bytes);
     vm.state = vm.state.or(other.state);
     vm.project = vm.project.take().or_else(|| other.project.clone());
+    for (tag, value) in &other.tags {
+        vm.tags.entry(tag.clone()).or_insert_with(|| value.clone());
+    }
+    let (limits, others) = (&mut vm.network_limits, other.network_limits);
+    limits.rx_bytes_per_second = limits.rx_bytes_per_second.or(others.rx_bytes_per_second);
+    limits.tx_bytes_per_second = limits.tx_bytes_per_second.or(others.tx_bytes_per_second);
+    vm.restart_attempts = vm.restart_attempts.or(other.restart_attempts);
 }
 
 /// Each name is a label of dozens of series. In bytes.

@@ -21,6 +21,48 @@ pub(super) const METRICS: &[Metric] = &[
         },
     },
     Metric {
+        name: "tag_info",
+        kind: Kind::Gauge,
+        help: "Always 1; a tag that users of the orchestrator gave the VM, of those that the configuration names.",
+        origin: "sources",
+        labels: &["instance_id", "instance_name", "tag", "value"],
+        samples: |snapshot, push| {
+            for vm in snapshot.vms() {
+                for (tag, value) in &vm.tags {
+                    push(&[&vm.instance_id, &vm.instance_name, tag, value], 1.0, None);
+                }
+            }
+        },
+    },
+    Metric {
+        name: "restart_attempts",
+        kind: Kind::Gauge,
+        help: "How often the orchestrator tried to start the VM again since it last ran well.",
+        origin: "sources",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.restart_attempts.map(as_f64)),
+    },
+    Metric {
+        name: "network_limit_bytes_per_second",
+        kind: Kind::Gauge,
+        help: "What the orchestrator lets the VM receive (direction rx) and send (tx), in bytes per second.",
+        origin: "sources",
+        labels: &["instance_id", "instance_name", "direction"],
+        samples: |snapshot, push| {
+            for vm in snapshot.vms() {
+                let limits = [
+                    ("rx", vm.network_limit_rx_bytes_per_second),
+                    ("tx", vm.network_limit_tx_bytes_per_second),
+                ];
+                for (direction, limit) in limits {
+                    if let Some(limit) = limit {
+                        push(&[&vm.instance_id, &vm.instance_name, direction], as_f64(limit), None);
+                    }
+                }
+            }
+        },
+    },
+    Metric {
         name: "up",
         kind: Kind::Gauge,
         help: "1 while the VM is there, 0 while the last numbers of one that is gone are shown.",
