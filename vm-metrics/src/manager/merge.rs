@@ -84,6 +84,8 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger, is_leaving: b
         actual_memory_bytes: vm.actual_memory_bytes,
         state: vm.state,
         project: vm.project.clone(),
+        namespace: vm.namespace.clone(),
+        pod_uid: vm.pod_uid.clone(),
         tags: vm.tags.clone(),
         network_limit_rx_bytes_per_second: vm.network_limits.rx_bytes_per_second,
         network_limit_tx_bytes_per_second: vm.network_limits.tx_bytes_per_second,

@@ -115,6 +115,10 @@ pub struct VmStats {
     pub state: Option<VmState>,
     /// Whose VM it is, as the orchestrator calls them.
     pub project: Option<String>,
+    /// The namespace of Kubernetes that it is in: of VMs of KubeVirt whose process is a trusted user's.
+    pub namespace: Option<String>,
+    /// The UID of the pod of Kubernetes in which its process runs.
+    pub pod_uid: Option<String>,
     /// What its users have said of it, by name: the names that are in the configuration.
     pub tags: BTreeMap<String, String>,
     /// What the orchestrator lets it receive, in bytes per second; `None` when there is no limit, or no source knows it.

@@ -60,6 +60,10 @@ pub struct InstanceInfo {
     pub state: Option<VmState>,
     /// Whose VM it is, as the orchestrator calls them; becomes the label `project` of `vm_info`.
     pub project: Option<String>,
+    /// The namespace of Kubernetes that it is in, as its process says.
+    pub namespace: Option<String>,
+    /// The UID of the pod of Kubernetes in which its process runs, by its control group.
+    pub pod_uid: Option<String>,
     /// What its users have said of it, by name; the operator says which names are of interest. Becomes `vm_tag_info`.
     pub tags: BTreeMap<String, String>,
     /// What the orchestrator lets it receive and send.

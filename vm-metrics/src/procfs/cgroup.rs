@@ -38,6 +38,20 @@ pub fn parse_cgroup(content: &[u8]) -> Cgroup {
     cgroup
 }
 
+/// The groups of the root in which Kubernetes makes those of pods.
+const OF_KUBERNETES: [&str; 4] = ["kubepods", "kubepods.slice", "kubelet", "kubelet.slice"];
+
+/// The UID of the pod that Kubernetes has made a group for. Names further inside are of others: a user may make groups of
+/// any name below its own.
+pub fn kubernetes_pod(content: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(content);
+    let mut components = path(&text)?.split('/').filter(|component| !matches!(*component, "" | ".."));
+    let is_of_kubernetes = components.clone().next().is_some_and(|first| OF_KUBERNETES.contains(&first));
+    is_of_kubernetes
+        .then(|| components.find_map(|component| component.split([':', '.']).find_map(pod)))
+        .flatten()
+}
+
 /// The path in the unified hierarchy (v2), as the kernel has it; `None` where there is none, or the group is deleted.
 pub fn unified_group(content: &[u8]) -> Option<&[u8]> {
     let lines = content.split_inclusive(|byte| *byte == b'\n');
@@ -134,6 +148,31 @@ mod tests {
 
     fn service(name: &str) -> Cgroup {
         Cgroup { service: Some(name.into()), ..Cgroup::default() }
+    }
+
+    #[test]
+    fn only_groups_of_kubernetes_name_a_pod() {
+        let underscored = POD.replace('-', "_");
+        let other = POD.replace('8', "9");
+        for (path, is_pod) in [
+            (
+                format!(
+                    "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{underscored}.slice/x.scope"
+                ),
+                true,
+            ),
+            (format!("/kubepods/besteffort/pod{POD}/{ID}"), true),
+            (format!("/../../kubepods/pod{POD}"), true),
+            (format!("/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{underscored}.slice"), true),
+            (format!("/kubepods/pod{POD}/{ID}/kubepods/pod{other}"), true),
+            (format!("/user.slice/user-1000.slice/kubepods/pod{POD}"), false),
+            (format!("/kubepods-of-mine/pod{POD}"), false),
+            ("/kubepods/burstable".to_owned(), false),
+            ("/".to_owned(), false),
+        ] {
+            let pod = kubernetes_pod(format!("0::{path}\n").as_bytes());
+            assert_eq!(pod.as_deref(), is_pod.then_some(POD), "{path}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::model::SchedTimes;
-pub use cgroup::{Cgroup, lasting_path, parse_cgroup, unified_group};
+pub use cgroup::{Cgroup, kubernetes_pod, lasting_path, parse_cgroup, unified_group};
 pub use cgroup_files::{parse_flat_key, parse_limit, parse_pressure};
 pub use net_dev::parse_net_dev;
 pub use pairs::{

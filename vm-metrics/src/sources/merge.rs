@@ -212,6 +212,8 @@ fn fill(vm: &mut InstanceInfo, other: &InstanceInfo) {
     vm.actual_memory_bytes = vm.actual_memory_bytes.or(other.actual_memory_bytes);
     vm.state = vm.state.or(other.state);
     vm.project = vm.project.take().or_else(|| other.project.clone());
+    vm.namespace = vm.namespace.take().or_else(|| other.namespace.clone());
+    vm.pod_uid = vm.pod_uid.take().or_else(|| other.pod_uid.clone());
     for (tag, value) in &other.tags {
         vm.tags.entry(tag.clone()).or_insert_with(|| value.clone());
     }
@@ -225,7 +227,7 @@ fn fill(vm: &mut InstanceInfo, other: &InstanceInfo) {
 const STRANGERS_NAME: usize = 128;
 
 fn cut_names(vm: &mut InstanceInfo) {
-    let names = [&mut vm.id, &mut vm.name].into_iter().chain(&mut vm.project);
+    let names = [&mut vm.id, &mut vm.name].into_iter().chain(&mut vm.project).chain(&mut vm.namespace);
     for name in names.chain(vm.uncounted.iter_mut().map(|nic| &mut nic.name)) {
         name.truncate(name.floor_char_boundary(STRANGERS_NAME));
     }

@@ -203,6 +203,8 @@ pub(crate) mod tests {
             actual_memory_bytes: Some(1),
             state: Some(VmState::Running),
             project: Some("p".into()),
+            namespace: Some("n".into()),
+            pod_uid: Some("u".into()),
             tags: [("team".to_owned(), "red".to_owned())].into(),
             network_limit_rx_bytes_per_second: Some(1),
             network_limit_tx_bytes_per_second: Some(1),

@@ -11,12 +11,14 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Always 1; what is known of the VM is in the labels.",
         origin: "sources",
-        labels: &["instance_id", "instance_name", "hypervisor", "pid", "project"],
+        labels: &["instance_id", "instance_name", "hypervisor", "pid", "project", "namespace", "pod_uid"],
         samples: |snapshot, push| {
             for vm in snapshot.vms() {
                 let pid = vm.hypervisor_pid.map(|pid| pid.to_string()).unwrap_or_default();
-                let project = vm.project.as_deref().unwrap_or_default();
-                push(&[&vm.instance_id, &vm.instance_name, vm.hypervisor.as_str(), &pid, project], 1.0, None);
+                let [project, namespace, pod] = [&vm.project, &vm.namespace, &vm.pod_uid]
+                    .map(|label| label.as_deref().unwrap_or_default());
+                let (id, name, hypervisor) = (&vm.instance_id, &vm.instance_name, vm.hypervisor.as_str());
+                push(&[id, name, hypervisor, &pid, project, namespace, pod], 1.0, None);
             }
         },
     },
