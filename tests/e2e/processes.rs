@@ -1,5 +1,7 @@
 //! Real processes that stand in for VMs: what the daemon says of them is what they did.
 
+mod counts;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
 
 mod billing;
+mod cgroup;
 mod firecracker;
 mod kinds;
 mod libvirt;

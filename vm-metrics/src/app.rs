@@ -278,23 +278,25 @@ mod tests {
     use rustix::process::{Signal, getpid, kill_process};
 
     use super::*;
-    use crate::sources::{InstanceSource, Listing, SourceError};
+    use crate::model::{Batch, VmSet};
+    use crate::readers::{ReadReport, Reader};
 
-    /// A source whose every call is a call of this.
+    /// A reader whose every call is a call of this.
     struct Broken(fn());
 
-    impl InstanceSource for Broken {
-        fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+    impl Reader for Broken {
+        fn read(&mut self, _: &VmSet, _: &mut Batch) -> ReadReport {
             (self.0)();
-            Ok(Listing::default())
+            ReadReport::default()
         }
     }
 
-    fn app(list: fn()) -> App {
+    fn app(read: fn()) -> App {
         let text = "listen = \"127.0.0.1:0\"\n";
         let settings = Config::parse(Path::new("test.toml"), text).unwrap().settings;
-        let sources = Sources::new(vec![("broken", Box::new(Broken(list)))]);
-        App { settings, sources, readers: Vec::new(), exporters: exporters::Configured::default() }
+        let readers = vec![Configured::running("broken", Broken(read))];
+        let sources = Sources::new(Vec::new());
+        App { settings, sources, readers, exporters: exporters::Configured::default() }
     }
 
     /// The signals are those of the whole process, so this is one test.

@@ -201,5 +201,7 @@ fn cells(vm: &Value, pid: u32) -> Cells {
             .map(|nic| format!("{} {}", text(&nic["kind"]), text(&nic["name"])))
             .collect(),
         project: vm["project"].as_str().map(str::to_owned),
+        namespace: vm["namespace"].as_str().map(str::to_owned),
+        pod_uid: vm["pod_uid"].as_str().map(str::to_owned),
     }
 }

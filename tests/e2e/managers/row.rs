@@ -75,6 +75,8 @@ pub(super) struct Cells {
     #[serde(default)]
     pub(super) uncounted: Vec<String>,
     pub(super) project: Option<String>,
+    pub(super) namespace: Option<String>,
+    pub(super) pod_uid: Option<String>,
 }
 
 impl Row {

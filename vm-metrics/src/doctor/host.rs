@@ -139,7 +139,8 @@ fn limit_of(host: &Host, pid: u32) -> Option<u64> {
 /// Whether the daemon could listen where it is told to.
 pub(super) fn addresses(settings: &Settings, daemon: Option<&LocalDaemon>) -> Vec<Check> {
     let is_running = daemon.is_some();
-    let checks = settings.listen.addresses().iter().flat_map(|address| checks_of_address(address, is_running));
+    let checks =
+        settings.listen.addresses().iter().flat_map(|address| checks_of_address(address, is_running));
     checks.map(|check| check.with_place(settings.listen.place())).collect()
 }
 

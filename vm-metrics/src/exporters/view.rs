@@ -43,7 +43,8 @@ impl View {
     /// Families of the snapshot as this exporter may show them.
     pub(super) fn fit(&self, snapshot: &Snapshot, stale: bool, mut families: Vec<Family>) -> Vec<Family> {
         if stale {
-            let of_vms = families.iter_mut().filter(|family| family.labels.contains(&ID));
+            let is_of_vms = |family: &&mut Family| family.prefix.is_none() || family.labels.contains(&ID);
+            let of_vms = families.iter_mut().filter(is_of_vms);
             of_vms.for_each(|family| family.samples.clear());
         } else if let Some(budget) = &self.budget {
             // A panic inside may have left out a step of a counter; all steps after it are right.

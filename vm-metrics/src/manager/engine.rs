@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 
+use super::comings::Comings;
 use super::health_log::HealthLog;
 use super::ledger::Ledger;
 use super::retain::{self, Departed, Tick};
@@ -26,6 +27,7 @@ pub(super) struct Engine {
     ledger: Ledger,
     departed: Departed,
     before: Tick,
+    comings: Comings,
     health_log: HealthLog,
     ticks: u64,
     ticks_duration: Duration,
@@ -92,6 +94,7 @@ impl Engine {
             ledger: Ledger::new(host.clone(), purpose, state_dir, trust.clone()),
             departed: Departed::new(retention, trust.clone()),
             before: Tick::default(),
+            comings: Comings::new(host),
             health_log: HealthLog::default(),
             ticks: 0,
             ticks_duration: Duration::ZERO,
@@ -151,6 +154,8 @@ impl Engine {
         self.add_up(&mut parts);
         let mut overuse = self.ledger.take_overuse();
         overuse.merge(self.departed.add(&leaving.vms, last_words, &self.before.stats, began));
+        last.ended.extend(&batch.ended);
+        let lifecycle = self.comings.take(&vms, &batch, &last.ended);
         let mut shown = stats.clone();
         self.departed.show(&mut shown, &vms);
         self.departed.succeed(&mut shown, unix_seconds(SystemTime::now()));
@@ -161,6 +166,7 @@ impl Engine {
         Arc::new(Snapshot {
             tick: self.ticks,
             vms: shown,
+            lifecycle,
             parts,
             overuse: overuse.into_list(),
             late,

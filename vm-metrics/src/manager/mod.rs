@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod backlog;
+mod comings;
 mod engine;
 mod health_log;
 mod judge;

@@ -264,10 +264,13 @@ fn rename_impostors(present: &mut [VmStats], vms: &VmSet, holders: &HashMap<&str
 
 /// In bytes, as far as a tenant can make it larger.
 fn size(vm: &VmStats) -> u64 {
-    let text = vm.instance_id.len() + vm.instance_name.len() + vm.project.as_ref().map_or(0, String::len);
+    let names =
+        [&vm.project, &vm.namespace, &vm.pod_uid].into_iter().flatten().map(String::len).sum::<usize>();
+    let text = vm.instance_id.len() + vm.instance_name.len() + names;
+    let tags: usize = vm.tags.iter().map(|(name, value)| name.len() + value.len()).sum();
     let nics: usize = vm.nics.iter().map(|nic| size_of_val(nic) + nic.device.len()).sum();
     let uncounted: usize = vm.uncounted.iter().map(|nic| size_of_val(nic) + nic.name.len()).sum();
-    (size_of_val(vm) + text + nics + uncounted + size_of_val(vm.vcpus.as_slice())) as u64
+    (size_of_val(vm) + text + tags + nics + uncounted + size_of_val(vm.vcpus.as_slice())) as u64
 }
 
 /// Bytes that it has sent and received.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use vm_metrics_common::{Counters, DropCounts};
 
-use super::{AttachMode, Nic, NicKind, NicSource, VmSet};
+use super::{AttachMode, CgroupStats, Nic, NicKind, NicSource, VmSet};
 
 /// Numbers of namespaces from here on are given by a reader, where the kernel gives none: they mean nothing to another
 /// process.
@@ -68,11 +68,25 @@ pub struct ProcessReading {
     pub start_ticks: Option<u64>,
     /// User and system time in microseconds.
     pub cpu_usec: Option<u64>,
+    pub page_faults: Option<PageFaults>,
+    pub threads: Option<u64>,
+    pub open_files: Option<u64>,
     pub rss_bytes: Option<u64>,
     pub vms_bytes: Option<u64>,
     pub memory: MemorySplit,
     pub disk: Option<DiskBytes>,
     pub smaps: Option<SmapsRollup>,
+    /// As old as the interval of its reader.
+    pub cgroup: Option<CgroupStats>,
+}
+
+/// How often a process touched a page that it could not use at once, since it was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageFaults {
+    /// The page was in memory, or needed none of storage.
+    pub minor: u64,
+    /// Storage had to be read.
+    pub major: u64,
 }
 
 /// What is behind the memory of a process, in bytes.
@@ -114,6 +128,8 @@ pub struct ThreadsReading {
     /// How long threads were ready to run and had no CPU, all threads, since the reader first saw the process, or since
     /// the start of one that was started later; `None` when a thread could not be read.
     pub wait_nsec: Option<u64>,
+    /// How often threads were given a CPU; all threads, since then, and `None` as the one before.
+    pub switches: Option<u64>,
 }
 
 /// The thread of one vCPU, since it was started.
@@ -133,6 +149,8 @@ pub struct SchedTimes {
     pub run_nsec: u64,
     /// Ready to run, and no CPU.
     pub wait_nsec: u64,
+    /// How often it was given a CPU.
+    pub switches: u64,
 }
 
 /// A device and what it counts.

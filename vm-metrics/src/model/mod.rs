@@ -2,8 +2,10 @@
 
 mod batch;
 mod causes;
+mod cgroup;
 mod earlier;
 mod fair_share;
+mod lifecycle;
 mod printable;
 mod program_name;
 mod since;
@@ -17,11 +19,14 @@ mod vm_state;
 
 pub use batch::{
     Batch, DepartedDevice, DiskBytes, DropReading, EbpfReading, FIRST_NUMBER, Gone, Leaving, MemorySplit,
-    ProcessReading, SchedTimes, SmapsRollup, TapReading, TapStats, ThreadsReading, VcpuReading,
+    PageFaults, ProcessReading, SchedTimes, SmapsRollup, TapReading, TapStats, ThreadsReading, VcpuReading,
 };
 pub(crate) use causes::in_one_line;
+pub(crate) use cgroup::CgroupCounters;
+pub use cgroup::{CgroupStats, PressureStats};
 pub use earlier::EarlierCounts;
 pub use fair_share::{Excess, Overuse, fair_share};
+pub use lifecycle::{EndReason, Lifecycle, LifecycleCounts};
 pub(crate) use printable::{Escaping, Printable, is_unsafe};
 pub use program_name::ProgramName;
 pub(crate) use since::unix_seconds;
@@ -34,5 +39,5 @@ pub(crate) use tenant::{Tenant, in_turns};
 pub use trust::Trust;
 pub use uncounted::{UncountedKind, UncountedNic};
 pub(crate) use vm::is_device_name;
-pub use vm::{Hypervisor, InstanceInfo, Nic, VmSet, build_instance_info, tap_name};
+pub use vm::{Hypervisor, InstanceInfo, NetworkLimits, Nic, VmSet, build_instance_info, tap_name};
 pub use vm_state::VmState;

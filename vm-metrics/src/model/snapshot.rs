@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Overuse, VmStats};
+use super::{Lifecycle, Overuse, VmStats};
 
 /// Everything that was known at the end of one tick.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Snapshot {
     pub ticks_duration: Duration,
     pub late: Late,
     pub vms: Vec<VmStats>,
+    /// How many have come and gone.
+    pub lifecycle: Lifecycle,
     pub parts: Vec<PartRun>,
     /// What users have left behind beyond their share, so that it was forgotten in this tick.
     pub overuse: Vec<Overuse>,

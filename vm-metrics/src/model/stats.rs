@@ -3,12 +3,13 @@
 
 #![warn(missing_docs)]
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{EarlierCounts, Hypervisor, NicSince, UncountedNic, VmSince, VmState};
+use super::{CgroupStats, EarlierCounts, Hypervisor, NicSince, UncountedNic, VmSince, VmState};
 
 /// What one VM uses, at one tick. Numbers are cumulative since the start of what they count, but for memory, which is that of
 /// now; CPU and memory are the hypervisor process's, read from the host, network the **guest's** view.
@@ -39,6 +40,20 @@ pub struct VmStats {
     /// (`/proc/<pid>/task/<tid>/schedstat`): what is stolen from the VM, seen from the host. Since the daemon first saw the
     /// process, or since the process started if that was later.
     pub cpu_wait_usec: Option<u64>,
+    /// How often threads of the hypervisor process were given a CPU, which is the number of its context switches, voluntary
+    /// and involuntary; all threads, since the daemon first saw the process, or since the process started if that was later
+    /// (`/proc/<pid>/task/<tid>/schedstat`).
+    pub context_switches: Option<u64>,
+    /// How often the hypervisor process touched a page that was in memory, or that needed none of storage; all threads, also
+    /// those that have ended, since it was started (`minflt` of `/proc/<pid>/stat`).
+    pub minor_page_faults: Option<u64>,
+    /// How often the hypervisor process touched a page that storage had to be read for (`majflt` of `/proc/<pid>/stat`).
+    pub major_page_faults: Option<u64>,
+    /// Threads that the hypervisor process has now (`num_threads` of `/proc/<pid>/stat`).
+    pub threads: Option<u64>,
+    /// Files that the hypervisor process has open now, sockets and the like among them (the size of `/proc/<pid>/fd`);
+    /// `None` before Linux 6.2.
+    pub open_files: Option<u64>,
     /// The vCPUs that have a thread which is known by its name, by number; none where threads have no such names.
     pub vcpus: Vec<VcpuStats>,
     /// Resident memory of the hypervisor process in bytes (`/proc/<pid>/statm`).
@@ -74,6 +89,9 @@ pub struct VmStats {
     /// Of the bytes written, those that were thrown away before they reached storage, because the file was deleted or cut
     /// (`cancelled_write_bytes` of `/proc/<pid>/io`).
     pub disk_cancelled_write_bytes: Option<u64>,
+    /// What the control group (v2) of the hypervisor process counts. `None` where that also holds another VM or the daemon, and
+    /// where the host has cgroup v1; as old as the interval of the reader `cgroup`, 10 seconds by default.
+    pub cgroup: Option<CgroupStats>,
     /// Bytes the guest received, all NICs, also those that it has no more; `None` when it is not known of one that it has.
     /// The sum does not fall while the process lives, over a restart of the daemon where that has a `state_dir`.
     #[serde(rename = "network_rx_bytes")]
@@ -97,6 +115,18 @@ pub struct VmStats {
     pub state: Option<VmState>,
     /// Whose VM it is, as the orchestrator calls them.
     pub project: Option<String>,
+    /// The namespace of Kubernetes that it is in: of VMs of KubeVirt whose process is a trusted user's.
+    pub namespace: Option<String>,
+    /// The UID of the pod of Kubernetes in which its process runs.
+    pub pod_uid: Option<String>,
+    /// What its users have said of it, by name: the names that are in the configuration.
+    pub tags: BTreeMap<String, String>,
+    /// What the orchestrator lets it receive, in bytes per second; `None` when there is no limit, or no source knows it.
+    pub network_limit_rx_bytes_per_second: Option<u64>,
+    /// What the orchestrator lets it send; as the one above.
+    pub network_limit_tx_bytes_per_second: Option<u64>,
+    /// How often the orchestrator has tried to start it again since it last ran well; `None` where it does not try.
+    pub restart_attempts: Option<u64>,
     /// Each network interface by itself, with drops, errors and what the eBPF programs count.
     pub nics: Vec<NicStats>,
     /// Network interfaces that cannot be counted.
@@ -117,9 +147,11 @@ impl VmStats {
         self.cpu_usec.map(|usec| usec as f64 / 1e6)
     }
 
-    /// What the VM uses of memory now: nothing any more once it is gone.
-    pub(crate) fn memory_mut(&mut self) -> [&mut Option<u64>; 9] {
+    /// What the process of the VM uses now: nothing any more once it is gone.
+    pub(crate) fn in_use_mut(&mut self) -> [&mut Option<u64>; 11] {
         [
+            &mut self.threads,
+            &mut self.open_files,
             &mut self.memory_rss_bytes,
             &mut self.memory_vms_bytes,
             &mut self.memory_anon_bytes,

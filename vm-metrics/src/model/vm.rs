@@ -2,7 +2,7 @@
 
 #![warn(missing_docs)]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use std::borrow::Cow;
@@ -60,6 +60,25 @@ pub struct InstanceInfo {
     pub state: Option<VmState>,
     /// Whose VM it is, as the orchestrator calls them; becomes the label `project` of `vm_info`.
     pub project: Option<String>,
+    /// The namespace of Kubernetes that it is in, as its process says.
+    pub namespace: Option<String>,
+    /// The UID of the pod of Kubernetes in which its process runs, by its control group.
+    pub pod_uid: Option<String>,
+    /// What its users have said of it, by name; the operator says which names are of interest. Becomes `vm_tag_info`.
+    pub tags: BTreeMap<String, String>,
+    /// What the orchestrator lets it receive and send.
+    pub network_limits: NetworkLimits,
+    /// How often the orchestrator has tried to start it again since it last ran well; `None` where it does not try.
+    pub restart_attempts: Option<u64>,
+}
+
+/// Limits of a VM's network, guest's view, in bytes per second; `None` where there is none, or nobody knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetworkLimits {
+    /// What it may receive.
+    pub rx_bytes_per_second: Option<u64>,
+    /// What it may send.
+    pub tx_bytes_per_second: Option<u64>,
 }
 
 /// A network interface of a VM, named by its device on the host.

@@ -38,6 +38,27 @@ pub fn parse_cgroup(content: &[u8]) -> Cgroup {
     cgroup
 }
 
+/// The groups of the root in which Kubernetes makes those of pods.
+const OF_KUBERNETES: [&str; 4] = ["kubepods", "kubepods.slice", "kubelet", "kubelet.slice"];
+
+/// The UID of the pod that Kubernetes has made a group for. Names further inside are of others: a user may make groups of
+/// any name below its own.
+pub fn kubernetes_pod(content: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(content);
+    let mut components = path(&text)?.split('/').filter(|component| !matches!(*component, "" | ".."));
+    let is_of_kubernetes = components.clone().next().is_some_and(|first| OF_KUBERNETES.contains(&first));
+    is_of_kubernetes
+        .then(|| components.find_map(|component| component.split([':', '.']).find_map(pod)))
+        .flatten()
+}
+
+/// The path in the unified hierarchy (v2), as the kernel has it; `None` where there is none, or the group is deleted.
+pub fn unified_group(content: &[u8]) -> Option<&[u8]> {
+    let lines = content.split_inclusive(|byte| *byte == b'\n');
+    let path = lines.filter_map(|line| line.strip_suffix(b"\n")?.strip_prefix(b"0::")).next()?;
+    (!path.ends_with(b" (deleted)")).then_some(path)
+}
+
 /// The path of a control group as it is the next time, too: logins and units that systemd names have no number. Empty: none.
 pub fn lasting_path(content: &[u8]) -> String {
     let text = String::from_utf8_lossy(content);
@@ -127,6 +148,40 @@ mod tests {
 
     fn service(name: &str) -> Cgroup {
         Cgroup { service: Some(name.into()), ..Cgroup::default() }
+    }
+
+    #[test]
+    fn only_groups_of_kubernetes_name_a_pod() {
+        let underscored = POD.replace('-', "_");
+        let other = POD.replace('8', "9");
+        for (path, is_pod) in [
+            (
+                format!(
+                    "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{underscored}.slice/x.scope"
+                ),
+                true,
+            ),
+            (format!("/kubepods/besteffort/pod{POD}/{ID}"), true),
+            (format!("/../../kubepods/pod{POD}"), true),
+            (format!("/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{underscored}.slice"), true),
+            (format!("/kubepods/pod{POD}/{ID}/kubepods/pod{other}"), true),
+            (format!("/user.slice/user-1000.slice/kubepods/pod{POD}"), false),
+            (format!("/kubepods-of-mine/pod{POD}"), false),
+            ("/kubepods/burstable".to_owned(), false),
+            ("/".to_owned(), false),
+        ] {
+            let pod = kubernetes_pod(format!("0::{path}\n").as_bytes());
+            assert_eq!(pod.as_deref(), is_pod.then_some(POD), "{path}");
+        }
+    }
+
+    #[test]
+    fn groups_of_v2_are_told_from_those_of_v1() {
+        let hybrid: &[u8] = b"5:memory:/a\n1:name=systemd:/b\n0::/c/d e\n";
+        assert_eq!(unified_group(hybrid), Some(&b"/c/d e"[..]));
+        assert_eq!(unified_group(&hybrid[..hybrid.len() - 1]), None, "it may have been cut");
+        assert_eq!(unified_group(b"5:memory:/a\n"), None);
+        assert_eq!(unified_group(b"0::/a (deleted)\n"), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! short, so it counts as missing: half a number is never taken for a whole one.
 
 mod cgroup;
+mod cgroup_files;
 mod net_dev;
 mod pairs;
 
@@ -13,7 +14,8 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::model::SchedTimes;
-pub use cgroup::{Cgroup, lasting_path, parse_cgroup};
+pub use cgroup::{Cgroup, kubernetes_pod, lasting_path, parse_cgroup, unified_group};
+pub use cgroup_files::{parse_flat_key, parse_limit, parse_pressure};
 pub use net_dev::parse_net_dev;
 pub use pairs::{
     Credentials, is_of_own_pid_namespace, parse_credentials, parse_io, parse_smaps_rollup, parse_status,
@@ -27,8 +29,12 @@ pub struct Stat {
     pub ppid: u32,
     /// The process that leads the session; 0 when it is out of sight in another pid namespace.
     pub session: u32,
+    /// Page faults of all threads, also of those that have ended.
+    pub minor_faults: u64,
+    pub major_faults: u64,
     pub utime_ticks: u64,
     pub stime_ticks: u64,
+    pub threads: u64,
     /// Clock ticks since boot: with the pid, it tells one process from any other.
     pub start_ticks: u64,
 }
@@ -70,12 +76,28 @@ pub fn parse_stat(content: &[u8]) -> Result<Stat, ParseError> {
     let ppid = fields.number("ppid")?;
     fields.skip(1)?;
     let session = fields.number("session")?;
-    fields.skip(7)?;
+    fields.skip(3)?;
+    let minor_faults = fields.number("minflt")?;
+    fields.skip(1)?;
+    let major_faults = fields.number("majflt")?;
+    fields.skip(1)?;
     let utime_ticks = fields.number("utime")?;
     let stime_ticks = fields.number("stime")?;
-    fields.skip(6)?;
+    fields.skip(4)?;
+    let threads = fields.number("num_threads")?;
+    fields.skip(1)?;
     let start_ticks = fields.number("starttime")?;
-    Ok(Stat { state, ppid, session, utime_ticks, stime_ticks, start_ticks })
+    Ok(Stat {
+        state,
+        ppid,
+        session,
+        minor_faults,
+        major_faults,
+        utime_ticks,
+        stime_ticks,
+        threads,
+        start_ticks,
+    })
 }
 
 /// Reads the `guest_time` of `/proc/<pid>/stat`: ticks in which a vCPU ran. Some kernels leave it at 0.
@@ -96,10 +118,12 @@ pub fn parse_statm(content: &[u8]) -> Result<Statm, ParseError> {
 /// a kernel without these counters says.
 pub fn parse_schedstat(content: &[u8]) -> Result<Option<SchedTimes>, ParseError> {
     let mut fields = Fields { rest: content };
-    let times =
-        SchedTimes { run_nsec: fields.number("sum_exec_runtime")?, wait_nsec: fields.number("run_delay")? };
-    let runs: u64 = fields.number("pcount")?;
-    Ok((runs > 0).then_some(times))
+    let times = SchedTimes {
+        run_nsec: fields.number("sum_exec_runtime")?,
+        wait_nsec: fields.number("run_delay")?,
+        switches: fields.number("pcount")?,
+    };
+    Ok((times.switches > 0).then_some(times))
 }
 
 /// What is left of a line of fields.
@@ -158,8 +182,11 @@ mod tests {
             state: b'S',
             ppid: 1,
             session: 2144,
+            minor_faults: 9114,
+            major_faults: 12,
             utime_ticks: 1234,
             stime_ticks: 567,
+            threads: 7,
             start_ticks: 8_812_345,
         };
         assert_eq!(stat, expected);
@@ -188,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_real_schedstat_and_one_that_says_nothing() {
-        let times = SchedTimes { run_nsec: 5_000_000_123, wait_nsec: 87_179 };
+        let times = SchedTimes { run_nsec: 5_000_000_123, wait_nsec: 87_179, switches: 42 };
         assert_eq!(parse_schedstat(b"5000000123 87179 42\n"), Ok(Some(times)));
         assert_eq!(parse_schedstat(b"0 0 0\n"), Ok(None));
         assert_eq!(parse_schedstat(b"1 2 3"), Err(ParseError::Missing("pcount")));

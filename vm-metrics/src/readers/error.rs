@@ -20,6 +20,11 @@ pub enum ReaderError {
     NotANumber { path: PathBuf, content: String },
     #[error("netlink: cannot {operation}: {source}")]
     Netlink { operation: &'static str, source: io::Error },
+    #[error(
+        "the control group of process {pid} is not below the mount that the daemon sees: show it the host's /sys/fs/cgroup, \
+         and run it in the host's control group namespace (docker --cgroupns=host)"
+    )]
+    HiddenGroup { pid: u32 },
     #[error("process {pid} is not there, or has ended")]
     NoProcess { pid: u32 },
     #[error(
@@ -67,10 +72,14 @@ impl ReaderError {
         match self {
             Self::Earlier(error) => error.is_absence(),
             Self::NoPins { is_fault, .. } => !is_fault,
-            Self::NoProcess { .. } | Self::NoDevice { .. } | Self::NoDrops { .. } | Self::Waiting { .. } => {
-                true
-            }
-            _ => false,
+            _ => matches!(
+                self,
+                Self::NoProcess { .. }
+                    | Self::NoDevice { .. }
+                    | Self::NoDrops { .. }
+                    | Self::HiddenGroup { .. }
+                    | Self::Waiting { .. }
+            ),
         }
     }
 
@@ -96,6 +105,7 @@ impl ReaderError {
             Self::Earlier(error) => error.errno(),
             Self::ThreadEnded { .. }
             | Self::Hangs { .. }
+            | Self::HiddenGroup { .. }
             | Self::Waiting { .. }
             | Self::Lost { .. }
             | Self::OtherNamespace { .. }

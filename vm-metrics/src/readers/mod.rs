@@ -5,12 +5,15 @@
 //! timing follow from the table.
 
 mod calls;
+mod cgroup;
 mod cpu_clock;
 mod elsewhere;
 mod error;
 mod exits;
 mod file_budget;
+mod interval;
 mod kept;
+mod proc_fd;
 mod proc_io;
 mod proc_smaps;
 mod proc_stat;
@@ -68,7 +71,9 @@ pub const READERS: &[ReaderDef] = &[
     proc_statm::DEF,
     proc_status::DEF,
     proc_io::DEF,
+    proc_fd::DEF,
     proc_smaps::DEF,
+    cgroup::DEF,
     tap_netlink::DEF,
     tap_sysfs::DEF,
     tap_procfs::DEF,
@@ -126,6 +131,12 @@ impl fmt::Debug for Configured {
 }
 
 impl Configured {
+    /// One that is given.
+    #[cfg(test)]
+    pub(crate) fn running(name: &'static str, reader: impl Reader + 'static) -> Self {
+        Self { name, start: Some(Box::new(|_| Started::Running(Box::new(reader)))), map_bytes: 0 }
+    }
+
     /// Memory that it takes from the kernel at its start.
     pub(crate) fn map_bytes(&self) -> u64 {
         self.map_bytes

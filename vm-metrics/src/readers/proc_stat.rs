@@ -1,5 +1,6 @@
-//! CPU time of the hypervisor process: from its CPU clock, which counts nanoseconds, else from `/proc/<pid>/stat`, which
-//! says the same in clock ticks.
+//! CPU time, page faults and threads of the hypervisor process, from `/proc/<pid>/stat`.
+//!
+//! The CPU clock of the process counts nanoseconds, so it comes before `stat`, which says the same in clock ticks.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,12 +12,12 @@ use super::process_files::ProcessFiles;
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Setting, Started};
 use crate::host::Host;
 use crate::model::Tenant;
-use crate::model::{Batch, Leaving, Trust, VmSet};
+use crate::model::{Batch, Leaving, PageFaults, Trust, VmSet};
 use crate::procfs::{Stat, parse_stat};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: "proc_stat",
-    help: "CPU time of each hypervisor process, from its CPU clock and /proc/<pid>/stat",
+    help: "CPU time, page faults and threads of each hypervisor process, from its CPU clock and /proc/<pid>/stat",
     configure: |section| {
         section.no_options()?;
         Ok(Box::new(|setting| Started::Running(Box::new(ProcStat::new(setting)))))
@@ -96,9 +97,13 @@ impl Reader for ProcStat {
         for (pid, result) in self.files.read_all(&leaving.vms, &mut ReadReport::default()) {
             let clock_nsec = clocks.get(&pid).copied();
             let known = self.published.get(&pid).map(|said| said.start_ticks);
-            if let Ok(Some(stat)) = result
-                && known == Some(stat.start_ticks)
-            {
+            let Ok(stat) = result else { continue };
+            let is_it = |stat: &Stat| known == Some(stat.start_ticks);
+            // Another process may have its pid by now.
+            if stat.is_none_or(|stat| stat.is_dead() || (known.is_some() && !is_it(&stat))) {
+                batch.ended.insert(pid);
+            }
+            if let Some(stat) = stat.filter(is_it) {
                 self.take(pid, &stat, clock_nsec, batch);
             }
         }
@@ -134,6 +139,8 @@ impl ProcStat {
         let reading = batch.processes.entry(pid).or_default();
         reading.start_ticks = Some(stat.start_ticks);
         reading.cpu_usec = Some(self.cpu_usec(pid, stat, clock_nsec));
+        reading.page_faults = Some(PageFaults { minor: stat.minor_faults, major: stat.major_faults });
+        reading.threads = Some(stat.threads);
     }
 
     /// The greater of what was said and what is known now: clock ticks lag behind the clock.
@@ -184,8 +191,11 @@ mod tests {
             state: b'S',
             ppid: 1,
             session: 1,
+            minor_faults: 0,
+            major_faults: 0,
             utime_ticks,
             stime_ticks: 0,
+            threads: 1,
             start_ticks,
         };
         assert_eq!(reader.cpu_usec(7, &stat(5, 1), Some(59_999_999)), 59_999);

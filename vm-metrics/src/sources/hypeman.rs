@@ -3,9 +3,10 @@
 //! They say what a VM was given and which process it had. After a host has been restarted, and until hypeman has
 //! looked, that pid is stale; a VM is listed while its process is a hypervisor that was started for it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::error::json_problem;
 use super::process_facts::ProcessFacts;
@@ -13,12 +14,18 @@ use super::vmm_pid::{Found, VmmPid};
 use super::watched_files::{WatchedFiles, names};
 use super::written_file::Operators;
 use super::{ApiSocket, InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
-use crate::model::{Hypervisor, InstanceInfo, build_instance_info};
+use crate::model::{Hypervisor, InstanceInfo, NetworkLimits, build_instance_info};
 
 const DEFAULT_DATA_DIR: &str = "/var/lib/hypeman";
 
 /// Some hundred bytes, and the environment that the guest is given.
 const FILE_LIMIT: u64 = 1 << 20;
+
+/// Of the names of tags. Each tag is a series of each VM.
+const MAX_TAGS: usize = 16;
+
+/// Bytes of a tag's value, which users of hypeman choose.
+const MAX_VALUE: usize = 128;
 
 pub const SOURCE: SourceDef = SourceDef {
     name: "hypeman",
@@ -26,9 +33,15 @@ pub const SOURCE: SourceDef = SourceDef {
     tier: Tier::Orchestrator,
     configure: |section, SourceContext { host, trust, facts, .. }| {
         let config: Config = section.options()?;
+        if let Some(problem) = config.problem() {
+            return Err(section.refusal("tags", &problem));
+        }
         let data_dir = place(host, config.data_dir, DEFAULT_DATA_DIR);
         let operators = Operators::new(trust.clone());
-        let hypeman = |data_dir: PathBuf| Hypeman::new(data_dir.join("guests"), facts.clone(), operators);
+        let hypeman = |data_dir: PathBuf| Hypeman {
+            tags: config.tags,
+            ..Hypeman::new(data_dir.join("guests"), facts.clone(), operators)
+        };
         Ok(data_dir.map(|data_dir| Box::new(hypeman(data_dir)) as _))
     },
 };
@@ -37,6 +50,19 @@ pub const SOURCE: SourceDef = SourceDef {
 #[serde(default, deny_unknown_fields)]
 struct Config {
     data_dir: Option<PathBuf>,
+    /// The names of tags that are shown.
+    tags: Vec<String>,
+}
+
+impl Config {
+    fn problem(&self) -> Option<String> {
+        let is_bad = |tag: &&String| tag.is_empty() || tag.len() > MAX_VALUE;
+        match self.tags.iter().find(is_bad) {
+            Some(tag) => Some(format!("{tag:?} is no name of a tag: it must have 1 to {MAX_VALUE} bytes")),
+            None if self.tags.len() > MAX_TAGS => Some(format!("at most {MAX_TAGS} tags can be shown")),
+            None => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -44,6 +70,8 @@ struct Hypeman {
     facts: ProcessFacts,
     operators: Operators,
     guests: PathBuf,
+    /// The names of tags that are shown.
+    tags: Vec<String>,
     files: WatchedFiles<(Metadata, VmmPid)>,
 }
 
@@ -62,11 +90,38 @@ struct Metadata {
     hypervisor_pid: Option<u32>,
     /// Where the VMM can be asked.
     socket_path: Option<PathBuf>,
+    /// What the guest may receive, in bytes per second; 0 is no limit. So is the next one, of what it may send.
+    network_bandwidth_download: u64,
+    network_bandwidth_upload: u64,
+    #[serde(deserialize_with = "or_default")]
+    tags: BTreeMap<String, String>,
+    /// `None` where hypeman does not start the VM again.
+    restart_policy: Option<serde::de::IgnoredAny>,
+    #[serde(deserialize_with = "or_default")]
+    restart_status: RestartStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RestartStatus {
+    /// Begins at 0 again when the VM has run well for a while.
+    attempts: u64,
+}
+
+/// Go writes `null` for a map that nobody has made.
+fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(value: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
 impl Hypeman {
     fn new(guests: PathBuf, facts: ProcessFacts, operators: Operators) -> Self {
-        Self { facts, guests, files: WatchedFiles::new(operators.clone(), FILE_LIMIT), operators }
+        Self {
+            facts,
+            guests,
+            tags: Vec::new(),
+            files: WatchedFiles::new(operators.clone(), FILE_LIMIT),
+            operators,
+        }
     }
 }
 
@@ -81,7 +136,7 @@ impl InstanceSource for Hypeman {
             if let Some(pid) = metadata.hypervisor_pid
                 && let Some(found) = seen.check(&self.facts, pid, &metadata.id)
             {
-                let vm = metadata.instance(pid, found.hypervisor);
+                let vm = metadata.instance(pid, found.hypervisor, &self.tags);
                 listing.sockets.extend(metadata.socket(&found, &vm));
                 listing.instances.push(vm);
             }
@@ -91,11 +146,26 @@ impl InstanceSource for Hypeman {
 }
 
 impl Metadata {
-    fn instance(&self, pid: u32, hypervisor: Hypervisor) -> InstanceInfo {
+    fn instance(&self, pid: u32, hypervisor: Hypervisor, tags: &[String]) -> InstanceInfo {
         let memory = self.size.saturating_add(self.hotplug_size);
         let info =
             build_instance_info(&self.id, &self.name, Some(pid), self.network_enabled, self.vcpus, memory);
-        InstanceInfo { hypervisor, ..info }
+        let limit = |bytes: u64| (bytes > 0).then_some(bytes);
+        InstanceInfo {
+            hypervisor,
+            network_limits: NetworkLimits {
+                rx_bytes_per_second: limit(self.network_bandwidth_download),
+                tx_bytes_per_second: limit(self.network_bandwidth_upload),
+            },
+            tags: tags.iter().filter_map(|tag| Some((tag.clone(), self.tag(tag)?))).collect(),
+            restart_attempts: self.restart_policy.map(|_| self.restart_status.attempts),
+            ..info
+        }
+    }
+
+    fn tag(&self, name: &str) -> Option<String> {
+        let value = self.tags.get(name)?;
+        Some(value[..value.floor_char_boundary(MAX_VALUE)].to_owned())
     }
 
     fn socket(&self, found: &Found, vm: &InstanceInfo) -> Option<ApiSocket> {
@@ -204,6 +274,55 @@ mod tests {
 
         write(&guests, ID, &RUNNING.replace("\"NetworkEnabled\": true", "\"NetworkEnabled\": false"));
         assert_eq!(listed(&mut source).0, [InstanceInfo { nics: vec![], ..expected }]);
+    }
+
+    /// As the newest hypeman writes it.
+    fn newest() -> String {
+        let tags = r#""Tags": {"team": "red", "long": "LONG", "secret": "x"}, "RestartPolicy": {"policy": "always"},
+            "RestartStatus": {"attempts": 3, "last_reason": "health_check_failed"}, "DiskIOBps"#;
+        let record = RUNNING.replace("\"DiskIOBps", tags).replace("LONG", &"ü".repeat(100));
+        let record = record.replace("Download\": 0", "Download\": 125000000");
+        record.replace("Upload\": 0", "Upload\": 12500000")
+    }
+
+    fn listed_with(tags: &[&str], record: &str) -> InstanceInfo {
+        let host = Fixture::with(&[vmm(ARGS)]);
+        write(&host.path("guests"), ID, record);
+        let facts = ProcessFacts::new(host.host(), Trust::default());
+        let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        let mut source = Hypeman { tags, ..Hypeman::new(host.path("guests"), facts, Operators::default()) };
+        let (mut vms, problems) = listed(&mut source);
+        assert_eq!(problems, [""; 0]);
+        vms.remove(0)
+    }
+
+    #[test]
+    fn limits_are_those_of_the_guest() {
+        let vm = listed_with(&[], &newest());
+        let limits = vm.network_limits;
+        let expected = (Some(125_000_000), Some(12_500_000));
+        assert_eq!((limits.rx_bytes_per_second, limits.tx_bytes_per_second), expected);
+        let none = listed_with(&[], RUNNING);
+        assert_eq!((none.network_limits, none.restart_attempts), (NetworkLimits::default(), None));
+    }
+
+    #[test]
+    fn restarts_are_told_where_there_is_a_policy() {
+        assert_eq!(listed_with(&[], &newest()).restart_attempts, Some(3));
+        let stable = newest().replace("\"attempts\": 3, ", "");
+        assert_eq!(listed_with(&[], &stable).restart_attempts, Some(0));
+        let never = newest().replace(r#"{"policy": "always"}"#, "null");
+        assert_eq!(listed_with(&[], &never).restart_attempts, None);
+    }
+
+    #[test]
+    fn only_named_tags_are_shown_and_long_values_are_cut() {
+        assert_eq!(listed_with(&[], &newest()).tags, BTreeMap::new());
+        let tags = listed_with(&["team", "long", "absent"], &newest()).tags;
+        let expected = [("long".to_owned(), "ü".repeat(64)), ("team".to_owned(), "red".to_owned())];
+        assert_eq!(tags, expected.into());
+        let null = RUNNING.replace("\"DiskIOBps", "\"Tags\": null, \"RestartStatus\": null, \"DiskIOBps");
+        assert_eq!(listed_with(&["team"], &null).tags, BTreeMap::new());
     }
 
     #[test]

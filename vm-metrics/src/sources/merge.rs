@@ -212,13 +212,22 @@ fn fill(vm: &mut InstanceInfo, other: &InstanceInfo) {
     vm.actual_memory_bytes = vm.actual_memory_bytes.or(other.actual_memory_bytes);
     vm.state = vm.state.or(other.state);
     vm.project = vm.project.take().or_else(|| other.project.clone());
+    vm.namespace = vm.namespace.take().or_else(|| other.namespace.clone());
+    vm.pod_uid = vm.pod_uid.take().or_else(|| other.pod_uid.clone());
+    for (tag, value) in &other.tags {
+        vm.tags.entry(tag.clone()).or_insert_with(|| value.clone());
+    }
+    let (limits, others) = (&mut vm.network_limits, other.network_limits);
+    limits.rx_bytes_per_second = limits.rx_bytes_per_second.or(others.rx_bytes_per_second);
+    limits.tx_bytes_per_second = limits.tx_bytes_per_second.or(others.tx_bytes_per_second);
+    vm.restart_attempts = vm.restart_attempts.or(other.restart_attempts);
 }
 
 /// Each name is a label of dozens of series. In bytes.
 const STRANGERS_NAME: usize = 128;
 
 fn cut_names(vm: &mut InstanceInfo) {
-    let names = [&mut vm.id, &mut vm.name].into_iter().chain(&mut vm.project);
+    let names = [&mut vm.id, &mut vm.name].into_iter().chain(&mut vm.project).chain(&mut vm.namespace);
     for name in names.chain(vm.uncounted.iter_mut().map(|nic| &mut nic.name)) {
         name.truncate(name.floor_char_boundary(STRANGERS_NAME));
     }

@@ -16,7 +16,7 @@ const WHO: [&str; 4] = [ID, "instance_name", "device", "netns"];
 const DEVICE: &str = "device";
 
 /// Gauges that mean something when they are added up end so.
-const ADDITIVE: [&str; 3] = ["_bytes", "_packets", "_vcpus"];
+const ADDITIVE: [&str; 5] = ["_bytes", "_packets", "_vcpus", "threads", "open_files"];
 
 /// Counters of one name whose VMs are gone, and which are still known should these come back: an hour of ten short VMs a
 /// second would take a gigabyte.

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::exporters::families::{self, Sample};
+use crate::exporters::metrics::Kind;
 use crate::exporters::metrics::tests::full;
 use crate::model::{FrameCounts, NicStats, VmStats};
 
@@ -99,6 +100,24 @@ fn a_lower_budget_moves_the_least_to_the_rest() {
     budget.set_vms(1);
     let shown = values(&fit(&mut budget, 2, vms([110, 7])), TX);
     assert_eq!(shown, BTreeMap::from([("vm-0".into(), 110.0), ("other".into(), 2.0)]));
+}
+
+/// Whoever adds a counter to a VM: the rest has it of all others.
+#[test]
+fn every_counter_of_the_rest_adds_up() {
+    let mut budget = aggregate(1);
+    let vms = ["a", "b", "c"].map(|id| VmStats { instance_id: id.into(), ..full().vms.remove(0) });
+    let families = fit(&mut budget, 1, vms.into());
+    for family in families.iter().filter(|family| family.kind == Kind::Counter) {
+        if !family.labels.contains(&families::ID) {
+            continue;
+        }
+        let sum = |of_other: bool| -> f64 {
+            let samples = family.samples.iter().filter(|sample| (sample.labels[0] == OTHER) == of_other);
+            samples.map(|sample| sample.value).sum()
+        };
+        assert_eq!(sum(true), 2.0 * sum(false), "{}", family.name);
+    }
 }
 
 #[test]

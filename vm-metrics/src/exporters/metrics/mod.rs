@@ -3,6 +3,8 @@
 //!
 //! A new metric is one entry here.
 
+mod cgroup;
+mod comings;
 mod drops;
 mod exports;
 mod nic;
@@ -65,7 +67,9 @@ pub struct Group<F: 'static = OfSnapshot> {
 pub const GROUPS: &[Group] = &[
     Group { title: "VMs", prefix: None, metrics: vm::METRICS },
     Group { title: "vCPUs", prefix: None, metrics: vcpu::METRICS },
+    Group { title: "Control groups", prefix: None, metrics: cgroup::METRICS },
     Group { title: "Network interfaces", prefix: None, metrics: nic::METRICS },
+    Group { title: "VMs that come and go", prefix: None, metrics: comings::METRICS },
     Group { title: "The daemon itself", prefix: Some(OWN_PREFIX), metrics: own::METRICS },
 ];
 
@@ -145,6 +149,12 @@ pub(crate) mod tests {
 
     use crate::model::*;
 
+    fn cgroup_stats() -> CgroupStats {
+        let gauges =
+            CgroupStats { memory_bytes: Some(1), memory_limit_bytes: Some(1), ..CgroupStats::default() };
+        gauges.with_counters([Some(1); 10])
+    }
+
     /// A snapshot in which everything is measured.
     pub(crate) fn full() -> Snapshot {
         let counts = FrameCounts { bytes: Some(1), packets: Some(1), dropped: Some(1), errors: Some(1) };
@@ -182,6 +192,11 @@ pub(crate) mod tests {
             start_time: Some(1.0),
             cpu_usec: Some(1),
             cpu_wait_usec: Some(1),
+            context_switches: Some(1),
+            minor_page_faults: Some(1),
+            major_page_faults: Some(1),
+            threads: Some(1),
+            open_files: Some(1),
             vcpus: [0, 1].map(|vcpu| VcpuStats { vcpu, since: Some(1.0), ..VcpuStats::default() }).into(),
             memory_rss_bytes: Some(1),
             memory_vms_bytes: Some(1),
@@ -195,11 +210,18 @@ pub(crate) mod tests {
             disk_read_bytes: Some(1),
             disk_write_bytes: Some(1),
             disk_cancelled_write_bytes: Some(1),
+            cgroup: Some(cgroup_stats()),
             allocated_vcpus: Some(1),
             allocated_memory_bytes: Some(1),
             actual_memory_bytes: Some(1),
             state: Some(VmState::Running),
             project: Some("p".into()),
+            namespace: Some("n".into()),
+            pod_uid: Some("u".into()),
+            tags: [("team".to_owned(), "red".to_owned())].into(),
+            network_limit_rx_bytes_per_second: Some(1),
+            network_limit_tx_bytes_per_second: Some(1),
+            restart_attempts: Some(1),
             nics: vec![nic],
             uncounted: vec![UncountedNic { kind: UncountedKind::User, name: "n0".into() }],
             since: VmSince { process: Some(1.0), cpu_wait: Some(1.0) },
@@ -227,6 +249,7 @@ pub(crate) mod tests {
             ticks_duration: Duration::from_millis(1),
             late: Late::default(),
             vms: vec![vm],
+            lifecycle: Lifecycle::default(),
             parts: vec![part(PartKind::Source, "proc_scan"), part(PartKind::Reader, "proc_stat")],
             overuse: vec![Overuse { uid: Some(1000), resource: "departed", count: 1 }],
         }
@@ -247,7 +270,9 @@ pub(crate) mod tests {
             let snapshot = full();
             (metric.samples)(&Shown::new(&snapshot, metric.kind), &mut |labels, _, since| {
                 assert_eq!(labels.len(), metric.labels.len(), "{name}");
-                assert_eq!(since.is_some(), metric.kind == Kind::Counter, "{name}");
+                // The kernel does not tell when a group was made.
+                let has_since = metric.kind == Kind::Counter && !metric.name.starts_with("cgroup_");
+                assert_eq!(since.is_some(), has_since, "{name}");
                 samples += 1;
             });
             assert!(samples > 0, "{name} is never set");
@@ -341,6 +366,7 @@ pub(crate) mod tests {
         for metric in vm::METRICS
             .iter()
             .chain(vcpu::METRICS)
+            .chain(cgroup::METRICS)
             .chain(nic::METRICS)
             .filter(|metric| !["info", "running"].contains(&metric.name))
         {

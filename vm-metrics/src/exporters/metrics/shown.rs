@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use super::{Kind, Since};
-use crate::model::{Late, NicStats, Overuse, PartRun, Snapshot, VmStats, unix_seconds};
+use crate::model::{Late, Lifecycle, NicStats, Overuse, PartRun, Snapshot, VmStats, unix_seconds};
 
 /// A snapshot as a metric of one kind may show it: gauges end with their VM or interface, counters are shown for the
 /// retention.
@@ -41,6 +41,10 @@ impl<'s> Shown<'s> {
     /// Since when the daemon counts what it does itself.
     pub fn daemon_since(&self) -> Since {
         Some(unix_seconds(self.snapshot.counting_since))
+    }
+
+    pub fn lifecycle(&self) -> &'s Lifecycle {
+        &self.snapshot.lifecycle
     }
 
     pub fn tick(&self) -> u64 {

@@ -3,7 +3,7 @@
 use super::{Kind, Metric, Push, Shown, Since};
 use crate::model::{VmState, VmStats};
 
-const VM: &[&str] = &["instance_id", "instance_name"];
+pub(super) const VM: &[&str] = &["instance_id", "instance_name"];
 
 pub(super) const METRICS: &[Metric] = &[
     Metric {
@@ -11,12 +11,56 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Always 1; what is known of the VM is in the labels.",
         origin: "sources",
-        labels: &["instance_id", "instance_name", "hypervisor", "pid", "project"],
+        labels: &["instance_id", "instance_name", "hypervisor", "pid", "project", "namespace", "pod_uid"],
         samples: |snapshot, push| {
             for vm in snapshot.vms() {
                 let pid = vm.hypervisor_pid.map(|pid| pid.to_string()).unwrap_or_default();
-                let project = vm.project.as_deref().unwrap_or_default();
-                push(&[&vm.instance_id, &vm.instance_name, vm.hypervisor.as_str(), &pid, project], 1.0, None);
+                let [project, namespace, pod] = [&vm.project, &vm.namespace, &vm.pod_uid]
+                    .map(|label| label.as_deref().unwrap_or_default());
+                let (id, name, hypervisor) = (&vm.instance_id, &vm.instance_name, vm.hypervisor.as_str());
+                push(&[id, name, hypervisor, &pid, project, namespace, pod], 1.0, None);
+            }
+        },
+    },
+    Metric {
+        name: "tag_info",
+        kind: Kind::Gauge,
+        help: "Always 1; a tag that users of the orchestrator gave the VM, of those that the configuration names.",
+        origin: "sources",
+        labels: &["instance_id", "instance_name", "tag", "value"],
+        samples: |snapshot, push| {
+            for vm in snapshot.vms() {
+                for (tag, value) in &vm.tags {
+                    push(&[&vm.instance_id, &vm.instance_name, tag, value], 1.0, None);
+                }
+            }
+        },
+    },
+    Metric {
+        name: "restart_attempts",
+        kind: Kind::Gauge,
+        help: "How often the orchestrator tried to start the VM again since it last ran well.",
+        origin: "sources",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.restart_attempts.map(as_f64)),
+    },
+    Metric {
+        name: "network_limit_bytes_per_second",
+        kind: Kind::Gauge,
+        help: "What the orchestrator lets the VM receive (direction rx) and send (tx), in bytes per second.",
+        origin: "sources",
+        labels: &["instance_id", "instance_name", "direction"],
+        samples: |snapshot, push| {
+            for vm in snapshot.vms() {
+                let limits = [
+                    ("rx", vm.network_limit_rx_bytes_per_second),
+                    ("tx", vm.network_limit_tx_bytes_per_second),
+                ];
+                for (direction, limit) in limits {
+                    if let Some(limit) = limit {
+                        push(&[&vm.instance_id, &vm.instance_name, direction], as_f64(limit), None);
+                    }
+                }
             }
         },
     },
@@ -72,6 +116,48 @@ pub(super) const METRICS: &[Metric] = &[
         samples: |snapshot, push| {
             count(snapshot, push, |vm| vm.since.cpu_wait, |vm| vm.cpu_wait_usec.map(seconds))
         },
+    },
+    Metric {
+        name: "context_switches_total",
+        kind: Kind::Counter,
+        help: "How often threads of the hypervisor process were given a CPU of the host, voluntary and involuntary switches together, all threads, since the daemon first saw the process.",
+        origin: "`/proc/<pid>/task/<tid>/schedstat`",
+        labels: VM,
+        samples: |snapshot, push| {
+            count(snapshot, push, |vm| vm.since.cpu_wait, |vm| vm.context_switches.map(as_f64))
+        },
+    },
+    Metric {
+        name: "page_faults_total",
+        kind: Kind::Counter,
+        help: "How often the hypervisor process touched a page that it could not use at once, all threads; kind is major where storage had to be read, else minor.",
+        origin: "`/proc/<pid>/stat`",
+        labels: &["instance_id", "instance_name", "kind"],
+        samples: |snapshot, push| {
+            for vm in snapshot.vms() {
+                for (kind, faults) in [("minor", vm.minor_page_faults), ("major", vm.major_page_faults)] {
+                    if let Some(faults) = faults {
+                        push(&[&vm.instance_id, &vm.instance_name, kind], as_f64(faults), vm.since.process);
+                    }
+                }
+            }
+        },
+    },
+    Metric {
+        name: "threads",
+        kind: Kind::Gauge,
+        help: "Threads of the hypervisor process.",
+        origin: "`/proc/<pid>/stat`",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.threads.map(as_f64)),
+    },
+    Metric {
+        name: "open_files",
+        kind: Kind::Gauge,
+        help: "Files that the hypervisor process has open, sockets and the like among them; not before Linux 6.2.",
+        origin: "size of `/proc/<pid>/fd`",
+        labels: VM,
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.open_files.map(as_f64)),
     },
     Metric {
         name: "allocated_vcpus",
@@ -223,6 +309,6 @@ pub(super) fn seconds(usec: u64) -> f64 {
     usec as f64 / 1e6
 }
 
-fn as_f64(value: u64) -> f64 {
+pub(super) fn as_f64(value: u64) -> f64 {
     value as f64
 }

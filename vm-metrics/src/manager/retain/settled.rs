@@ -1,7 +1,7 @@
 //! What is shown of a VM or an interface that is gone: its last numbers, and no gauges.
 
 use crate::manager::ledger::ebpf_or;
-use crate::model::{FrameCounts, NicStats, VmSince, VmStats};
+use crate::model::{CgroupStats, FrameCounts, NicStats, VmSince, VmStats};
 
 /// In the place of one of which nothing is known; not beside one that is there.
 pub(super) fn show_nic(vm: &mut VmStats, departed: &NicStats) {
@@ -19,10 +19,14 @@ pub(super) fn without_process(vm: VmStats) -> VmStats {
         start_time: None,
         cpu_usec: None,
         cpu_wait_usec: None,
+        context_switches: None,
+        minor_page_faults: None,
+        major_page_faults: None,
         vcpus: Vec::new(),
         disk_read_bytes: None,
         disk_write_bytes: None,
         disk_cancelled_write_bytes: None,
+        cgroup: None,
         since: VmSince::default(),
         ..vm
     }
@@ -32,9 +36,10 @@ pub(super) fn without_process(vm: VmStats) -> VmStats {
 pub(super) fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
     last.running = false;
     last.state = None;
-    for memory in last.memory_mut() {
-        *memory = None;
+    for number in last.in_use_mut() {
+        *number = None;
     }
+    last.cgroup = CgroupStats::ended(last.cgroup, before.and_then(|before| before.cgroup));
     last.nics.iter_mut().for_each(end_nic);
     let Some(before) = before else { return last };
     last.start_time = last.start_time.or(before.start_time);
@@ -42,6 +47,9 @@ pub(super) fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
     last.since.cpu_wait = last.since.cpu_wait.or(before.since.cpu_wait);
     last.cpu_usec = last.cpu_usec.or(before.cpu_usec);
     last.cpu_wait_usec = last.cpu_wait_usec.or(before.cpu_wait_usec);
+    last.context_switches = last.context_switches.or(before.context_switches);
+    last.minor_page_faults = last.minor_page_faults.or(before.minor_page_faults);
+    last.major_page_faults = last.major_page_faults.or(before.major_page_faults);
     if last.vcpus.is_empty() {
         last.vcpus.clone_from(&before.vcpus);
     }

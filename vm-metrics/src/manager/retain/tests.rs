@@ -1,5 +1,7 @@
 use super::*;
-use crate::model::{FrameCounts, TapReading, VcpuStats, VmState};
+use crate::exporters::metrics::tests::full;
+use crate::exporters::metrics::{GROUPS, Kind, Shown};
+use crate::model::{FrameCounts, Snapshot, TapReading, VcpuStats, VmState};
 
 fn info(id: &str, pid: u32, taps: &[&str]) -> InstanceInfo {
     let nics = taps.iter().map(|tap| Nic::local(*tap)).collect();
@@ -86,6 +88,29 @@ fn last_numbers_are_shown_for_the_time_of_retention_and_no_longer() {
     let mut present = Vec::new();
     departed.show(&mut present, &VmSet::default());
     assert_eq!(present, []);
+}
+
+/// Whoever adds a counter to a VM: its last value is shown.
+#[test]
+fn every_counter_outlives_its_process() {
+    let before = full().vms.remove(0);
+    let nic = NicStats { device: "tap0".into(), netns: before.nics[0].netns, ..NicStats::default() };
+    let nics = vec![nic];
+    let last = VmStats { instance_id: "a".into(), instance_name: "b".into(), nics, ..VmStats::default() };
+    let vm = settled(last, Some(&before));
+    let ended = Snapshot { vms: vec![vm], ..full() };
+    for metric in GROUPS.iter().flat_map(|group| group.metrics) {
+        let samples = |snapshot| {
+            let mut samples = Vec::new();
+            (metric.samples)(&Shown::new(snapshot, metric.kind), &mut |labels, value, since| {
+                samples.push((labels.join(" "), value.to_bits(), since.map(f64::to_bits)));
+            });
+            samples
+        };
+        if metric.kind == Kind::Counter && metric.labels.contains(&"instance_id") {
+            assert_eq!(samples(&ended), samples(&full()), "{}", metric.name);
+        }
+    }
 }
 
 #[test]

@@ -9,16 +9,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-
 use self::walker::{Answer, Question, Walkers};
+use super::interval::interval;
 use super::{Purpose, ReadReport, Reader, ReaderDef, ReaderError, Setting, Started};
-use crate::config::{ConfigError, Section, parse_duration_within};
 use crate::model::{Batch, Health, InstanceInfo, PartHealth, SmapsRollup, Trust, VmSet};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
-const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
-const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Who only looks has no second tick in which the answers could be there.
 const PATIENCE_OF_A_LOOK: Duration = Duration::from_secs(10);
@@ -27,7 +23,7 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     name: "proc_smaps",
     help: "memory of each hypervisor process with its part of what is shared, from /proc/<pid>/smaps_rollup; on request",
     configure: |section| {
-        let interval = interval(section)?;
+        let interval = interval(section, DEFAULT_INTERVAL)?;
         Ok(Box::new(move |setting| match Walkers::spawn(&setting.host) {
             Ok(walkers) => Started::Running(Box::new(ProcSmaps::new(walkers, interval, setting))),
             Err(error) => {
@@ -37,17 +33,6 @@ pub(super) const DEF: ReaderDef = ReaderDef {
         }))
     },
 };
-
-fn interval(section: &Section) -> Result<Duration, ConfigError> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Keys {
-        interval: Option<String>,
-    }
-    let Some(text) = section.options::<Keys>()?.interval else { return Ok(DEFAULT_INTERVAL) };
-    parse_duration_within(&text, SHORTEST_INTERVAL..=LONGEST_INTERVAL)
-        .map_err(|problem| section.refusal("interval", &problem))
-}
 
 #[derive(Debug)]
 struct ProcSmaps {

@@ -1,8 +1,8 @@
-//! The threads of the hypervisor process, from `/proc/<pid>/task`: what each vCPU uses, and how long threads wait for a
-//! CPU.
+//! The threads of the hypervisor process, from `/proc/<pid>/task`: what each vCPU uses, and how long and how often threads
+//! wait for a CPU.
 //!
-//! Nobody keeps what a thread that has ended waited. So what all threads wait is added up here, tick by tick, from the
-//! first look on: the sum goes on when a thread ends, and begins with nothing when the daemon starts anew.
+//! Nobody keeps what a thread that has ended waited, or how often it was given a CPU. So both are added up here, tick by
+//! tick, from the first look on: the sums go on when a thread ends, and begin with nothing when the daemon starts anew.
 
 mod facts;
 mod opens;
@@ -24,7 +24,7 @@ use crate::model::{Batch, Hypervisor, InstanceInfo, ThreadsReading, Trust, VmSet
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: "proc_threads",
-    help: "time of each vCPU's thread, and time that threads wait for a CPU, from /proc/<pid>/task/<tid>/schedstat",
+    help: "time of each vCPU's thread, waits and switches of all threads, from /proc/<pid>/task/<tid>/schedstat",
     configure: |section| {
         section.no_options()?;
         Ok(Box::new(|setting| {

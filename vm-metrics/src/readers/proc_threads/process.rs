@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::vcpu_name::vcpu;
 use crate::host::Host;
-use crate::model::{Hypervisor, ThreadsReading, VcpuReading};
+use crate::model::{Hypervisor, SchedTimes, ThreadsReading, VcpuReading};
 use crate::procfs::{parse_schedstat, parse_stat};
 use crate::readers::kept::{Buffer, KeptFile, is_out_of_files};
 use crate::readers::{ReadReport, ReaderError};
@@ -59,8 +59,15 @@ pub(super) struct Process {
     problem: Option<Arc<ReaderError>>,
     /// There are threads without a file, which are tried again then.
     try_again: Option<Instant>,
-    /// What all threads waited in our time.
+    /// Of all threads in our time.
+    sums: Sums,
+}
+
+/// What only living threads tell.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
     wait_nsec: u64,
+    switches: u64,
 }
 
 #[derive(Debug)]
@@ -70,8 +77,8 @@ struct Thread {
     /// When it was started, where it is a vCPU, in clock ticks since boot.
     start_ticks: Option<u64>,
     looks_left: u8,
-    /// What it waited that is in the sum, or was before our time; `None` until it is read.
-    seen_nsec: Option<u64>,
+    /// What of it is in the sums, or was before our time; `None` until it is read.
+    seen: Option<Sums>,
 }
 
 impl Process {
@@ -96,7 +103,7 @@ impl Process {
             complete: young,
             problem: None,
             try_again: None,
-            wait_nsec: 0,
+            sums: Sums::default(),
         }))
     }
 
@@ -203,11 +210,9 @@ impl Process {
             allowance.opens -= 1;
             match KeptFile::open_at(&self.directory, &format!("{tid}/schedstat"), &self.path) {
                 Ok(Some(file)) => {
-                    let seen_nsec = complete.then_some(0);
-                    self.threads.insert(
-                        tid,
-                        Thread { file, vcpu: None, start_ticks: None, looks_left: LOOKS, seen_nsec },
-                    );
+                    let seen = complete.then(Sums::default);
+                    self.threads
+                        .insert(tid, Thread { file, vcpu: None, start_ticks: None, looks_left: LOOKS, seen });
                 }
                 // It has ended meanwhile.
                 Ok(None) => {}
@@ -234,7 +239,7 @@ impl Process {
         buffer: &mut Buffer,
         report: &mut ReadReport,
     ) -> ThreadsReading {
-        let Self { directory, path, hypervisor, threads, wait_nsec, .. } = self;
+        let Self { directory, path, hypervisor, threads, sums, .. } = self;
         let mut vcpus: Vec<VcpuReading> = Vec::new();
         let mut has_run = false;
         let mut all_read = self.complete;
@@ -253,7 +258,7 @@ impl Process {
                 Ok(Some(times)) => {
                     has_run |= times.is_some();
                     let times = times.unwrap_or_default();
-                    *wait_nsec += thread.waited(times.wait_nsec);
+                    thread.add_to(sums, times);
                     vcpus.extend(thread.vcpu.map(|vcpu| VcpuReading {
                         vcpu,
                         thread: *tid,
@@ -280,17 +285,28 @@ impl Process {
         vcpus.sort_by_key(|vcpu| (vcpu.vcpu, vcpu.thread));
         vcpus.dedup_by_key(|vcpu| vcpu.vcpu);
         let vcpu_count = u32::try_from(vcpus.len()).ok().filter(|count| all_read && all_named && *count > 0);
-        ThreadsReading { vcpus, vcpu_count, wait_nsec: all_read.then_some(self.wait_nsec) }
+        let sums = all_read.then_some(self.sums);
+        ThreadsReading {
+            vcpus,
+            vcpu_count,
+            wait_nsec: sums.map(|sums| sums.wait_nsec),
+            switches: sums.map(|sums| sums.switches),
+        }
     }
 }
 
 impl Thread {
-    /// What it waited in our time since the last call.
-    fn waited(&mut self, wait_nsec: u64) -> u64 {
-        let seen = self.seen_nsec.get_or_insert(wait_nsec);
-        let more = wait_nsec.saturating_sub(*seen);
-        *seen += more;
-        more
+    /// Adds what came in our time since the last call.
+    fn add_to(&mut self, sums: &mut Sums, times: SchedTimes) {
+        let SchedTimes { wait_nsec, switches, .. } = times;
+        let seen = self.seen.get_or_insert(Sums { wait_nsec, switches });
+        let add = |sum: &mut u64, seen: &mut u64, now: u64| {
+            let more = now.saturating_sub(*seen);
+            *seen += more;
+            *sum += more;
+        };
+        add(&mut sums.wait_nsec, &mut seen.wait_nsec, wait_nsec);
+        add(&mut sums.switches, &mut seen.switches, switches);
     }
 }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::super::evidence::{LocalDevice, ProcessEvidence};
 use super::super::precedence::FACTS;
 use super::*;
-use crate::model::{Trust, VmState};
+use crate::model::{NetworkLimits, Trust, VmState};
 
 mod strangers;
 mod twins;
@@ -98,6 +98,11 @@ fn found(pid: u32) -> InstanceInfo {
         actual_memory_bytes: Some(1 << 29),
         state: Some(VmState::Paused),
         project: Some("p".into()),
+        namespace: Some("n".into()),
+        pod_uid: Some("u".into()),
+        tags: [("team".to_owned(), "red".to_owned())].into(),
+        network_limits: NetworkLimits { rx_bytes_per_second: Some(5), tx_bytes_per_second: Some(6) },
+        restart_attempts: Some(3),
         ..InstanceInfo::default()
     }
 }
@@ -138,6 +143,11 @@ fn the_first_word_counts() {
             allocated_memory_bytes: Some(1 << 30),
             actual_memory_bytes: Some(1 << 29),
             project: Some("p".into()),
+            namespace: Some("n".into()),
+            pod_uid: Some("u".into()),
+            tags: found(7).tags,
+            network_limits: found(7).network_limits,
+            restart_attempts: Some(3),
             // The process holds one more than the operator names.
             nics: vec![Nic::local("mine"), Nic::local("tap7")],
             ..first

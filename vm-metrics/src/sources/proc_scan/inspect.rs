@@ -13,11 +13,11 @@ use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, ConfigFile, VmArgs};
 use super::executable::hypervisor;
 use super::identity::identify;
-use super::kvm;
 use super::observer::{HeldNics, Observer};
 use super::process::{Process, Unread};
 use super::program::Program;
 use super::vcpus::Vcpus;
+use super::{kubernetes, kvm};
 use crate::model::{Hypervisor, InstanceInfo, Nic, ProgramName, UncountedNic};
 use crate::procfs::Stat;
 use crate::sources::fingerprints::Fingerprints;
@@ -103,6 +103,10 @@ pub fn inspect_as(
         return Ok(None);
     }
     let fingerprints = identify(process, hypervisor, &argv, &mut args);
+    // What a process says of itself counts only where its user is trusted.
+    let is_trusted = observer.trust.is_trusted(process.uid());
+    let name = args.name.as_deref().filter(|_| is_trusted);
+    let namespace = name.and_then(|name| kubernetes::namespace(&argv, name));
     let mut vm = Vm {
         fingerprints,
         api_socket: args.api_socket.take().map(PathBuf::from),
@@ -111,12 +115,14 @@ pub fn inspect_as(
         config_file: args.config_file.take().map(Arc::new),
         ..Vm::new(process, info(process.pid, hypervisor, &args), stat.start_ticks)
     };
+    vm.info.namespace = namespace;
     vm.take_nics(process.pid, observer, HeldNics::read(process, observer, None)?);
     Ok(Some(vm))
 }
 
 impl Vm {
     fn new(process: &Process, info: InstanceInfo, start_ticks: u64) -> Self {
+        let info = InstanceInfo { pod_uid: kubernetes::pod_uid(process), ..info };
         Self {
             start_ticks,
             fingerprints: Fingerprints::default(),

@@ -27,6 +27,7 @@ pub(crate) mod executable;
 mod heirs;
 mod identity;
 mod inspect;
+mod kubernetes;
 mod kvm;
 mod listing;
 mod looks;

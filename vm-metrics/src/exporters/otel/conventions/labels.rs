@@ -16,6 +16,10 @@ pub(super) const ATTRIBUTES: &[(&str, &str, Read)] = &[
     ("instance_name", "vm.name", text),
     ("hypervisor", "vm.hypervisor", text),
     ("project", "vm.project", text),
+    ("namespace", "k8s.namespace.name", text),
+    ("pod_uid", "k8s.pod.uid", text),
+    ("tag", "vm.tag.key", text),
+    ("value", "vm.tag.value", text),
     ("pid", "process.pid", number),
     ("vcpu", "cpu.logical_number", number),
     ("state", "vm.state", text),
@@ -42,6 +46,10 @@ pub(super) const ATTRIBUTES: &[(&str, &str, Read)] = &[
 
 /// Labels of a metric that mean something else than those of the others.
 pub(super) const OF_METRIC: &[(&str, &str, &str)] = &[
+    ("page_faults_total", "kind", "system.paging.fault.type"),
+    ("cgroup_pressure_seconds_total", "resource", "vm.cgroup.resource"),
+    ("cgroup_pressure_seconds_total", "kind", "vm.cgroup.pressure.kind"),
+    ("ends_total", "reason", "vm.end.reason"),
     ("component_health", "kind", "vm.exporter.component.kind"),
     ("component_health", "state", "vm.exporter.component.state"),
     ("source_duration_seconds_total", "source", OF_SOURCE),

@@ -46,9 +46,25 @@ pub(super) const OF_VM: &[Convention] = &[
         ),
     ),
     counter("disk.cancelled_write", "By", One("disk_cancelled_write_bytes_total")),
+    counter("context_switches", "{context_switch}", One("context_switches_total")),
+    counter("paging.faults", "{fault}", One("page_faults_total")),
+    up_down("thread.count", "{thread}", One("threads")),
+    up_down("unix.file_descriptor.count", "{file_descriptor}", One("open_files")),
+    counter("cgroup.cpu.periods", "{period}", One("cgroup_cpu_periods_total")),
+    counter("cgroup.cpu.throttled_periods", "{period}", One("cgroup_cpu_throttled_periods_total")),
+    counter("cgroup.cpu.throttled_time", "s", One("cgroup_cpu_throttled_seconds_total")),
+    counter("cgroup.pressure.time", "s", One("cgroup_pressure_seconds_total")),
+    counter("cgroup.oom_kills", "{process}", One("cgroup_oom_kills_total")),
+    up_down("cgroup.memory.usage", "By", One("cgroup_memory_bytes")),
+    up_down("cgroup.memory.limit", "By", One("cgroup_memory_limit_bytes")),
+    counter("starts", "{vm}", One("starts_total")),
+    counter("ends", "{vm}", One("ends_total")),
+    gauge("restart.attempts", "{attempt}", One("restart_attempts")),
+    gauge("tag.info", "", One("tag_info")),
 ];
 
 pub(super) const OF_NETWORK: &[Convention] = &[
+    gauge("network.limit", "By/s", One("network_limit_bytes_per_second")),
     counter(
         "network.io",
         "By",

@@ -1,0 +1,105 @@
+//! Continues the counters of a VM over the control groups that its process is in, one after the other. Pure.
+
+use crate::model::CgroupCounters;
+
+/// The counters of one VM. None of them falls.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stitched {
+    /// The group that is counted now, and its counters when the VM came; `None` before the first, and between two.
+    group: Option<(u64, CgroupCounters)>,
+    /// Of the groups before.
+    carried: CgroupCounters,
+    published: CgroupCounters,
+    has_begun: bool,
+}
+
+impl Stitched {
+    /// Takes in the counters of the group with this id, and gives those of the VM: the first group's as they are, and of a
+    /// later one what came since.
+    pub(super) fn step(&mut self, id: u64, now: CgroupCounters) -> CgroupCounters {
+        let origin = match self.group {
+            Some((group, origin)) if group == id => origin,
+            _ => {
+                self.carried = self.published;
+                let origin = if self.has_begun { now } else { CgroupCounters::default() };
+                self.group = Some((id, origin));
+                self.has_begun = true;
+                origin
+            }
+        };
+        std::array::from_fn(|at| {
+            let since = now[at]?.saturating_sub(origin[at].unwrap_or(0));
+            let value = self.carried[at].unwrap_or(0).saturating_add(since);
+            let value = value.max(self.published[at].unwrap_or(0));
+            self.published[at] = Some(value);
+            Some(value)
+        })
+    }
+
+    /// What its group counts is not the VM's alone for a while.
+    pub(super) fn pause(&mut self) {
+        // Nor is what it counted up to now, where the VM was never alone.
+        (self.group, self.has_begun) = (None, true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn counters(value: u64) -> CgroupCounters {
+        let mut counters = CgroupCounters::default();
+        counters[0] = Some(value);
+        counters
+    }
+
+    fn first(stitched: &mut Stitched, id: u64, value: u64) -> Option<u64> {
+        stitched.step(id, counters(value))[0]
+    }
+
+    #[test]
+    fn the_first_group_is_as_the_kernel_has_it() {
+        let mut stitched = Stitched::default();
+        assert_eq!([5, 7].map(|value| first(&mut stitched, 1, value)), [Some(5), Some(7)]);
+        assert_eq!(stitched.step(1, CgroupCounters::default())[0], None, "not read, which is not 0");
+        assert_eq!(first(&mut stitched, 1, 8), Some(8));
+    }
+
+    #[test]
+    fn a_move_goes_on_without_what_was_there() {
+        let mut stitched = Stitched::default();
+        first(&mut stitched, 1, 10);
+        assert_eq!([100, 103].map(|value| first(&mut stitched, 2, value)), [Some(10), Some(13)]);
+        assert_eq!([50, 51].map(|value| first(&mut stitched, 1, value)), [Some(13), Some(14)]);
+    }
+
+    #[test]
+    fn nothing_counts_while_another_vm_is_there() {
+        let mut stitched = Stitched::default();
+        first(&mut stitched, 1, 10);
+        stitched.pause();
+        stitched.pause();
+        assert_eq!([90, 91].map(|value| first(&mut stitched, 1, value)), [Some(10), Some(11)]);
+        let mut never_alone = Stitched::default();
+        never_alone.pause();
+        assert_eq!([90, 91].map(|value| first(&mut never_alone, 1, value)), [Some(0), Some(1)]);
+    }
+
+    proptest! {
+        #[test]
+        fn it_never_falls(steps in prop::collection::vec((0..3_u64, 0..100_u64, any::<bool>()), 1..50)) {
+            let mut stitched = Stitched::default();
+            let mut last = 0;
+            for (id, value, pause) in steps {
+                if pause {
+                    stitched.pause();
+                }
+                let now = first(&mut stitched, id, value).unwrap();
+                prop_assert!(now >= last);
+                last = now;
+            }
+        }
+    }
+}
