@@ -12,4 +12,5 @@ mod prometheus;
 mod qemu;
 mod qmp;
 mod snapshot;
+mod systemd;
 mod vcpus;

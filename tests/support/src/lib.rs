@@ -22,6 +22,7 @@ pub mod puppet;
 pub mod service;
 pub mod skip;
 mod sys;
+pub mod systemd;
 pub mod tap;
 pub mod tenant;
 pub mod victoria_metrics;

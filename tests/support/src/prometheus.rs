@@ -57,13 +57,18 @@ impl Prometheus {
         Ok(Self { programs: package.join("usr/bin"), options: &[CREATED] })
     }
 
+    /// The program of the server.
+    pub fn program(&self) -> PathBuf {
+        self.programs.join("prometheus")
+    }
+
     /// Starts a server in the namespace of the calling thread, on a port of its own choice.
     pub fn start(&self, targets: &[SocketAddr]) -> Result<PrometheusServer> {
         let directory = tempfile::Builder::new().prefix("vm-metrics-prometheus-").tempdir();
         let directory = directory.context("make a directory for Prometheus")?;
         let config = directory.path().join("prometheus.yml");
         fs::write(&config, configuration(targets)).with_context(|| format!("write {}", config.display()))?;
-        let mut command = Command::new(self.programs.join("prometheus"));
+        let mut command = Command::new(self.program());
         command.arg(format!("--config.file={}", config.display()));
         command.arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()));
         command.arg("--web.listen-address=127.0.0.1:0").args(self.options);

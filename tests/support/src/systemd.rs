@@ -1,0 +1,159 @@
+//! A real systemd that boots in namespaces of its own, on a copy of this machine's files.
+//!
+//! Programs that run there see this machine's root directory below a tmpfs: what they write ends with the value. Kernel
+//! settings (`/proc/sys`) are read-only there, for most of them belong to the whole machine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::child::ChildProcess;
+use crate::packages::ensure_debian;
+use crate::wait::{SOON, wait_until};
+
+/// `$1` is an empty directory, `$2` the cgroup, and the rest are directories that may be on file systems of their own.
+const PREPARE: &str = r#"
+base=$1 cgroup=$2; shift 2
+mount --make-rprivate /
+mount -t tmpfs tmpfs "$base"
+mkdir "$base/upper" "$base/work" "$base/root"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$base/upper,workdir=$base/work" "$base/root"
+for directory; do mkdir -p "$base/root$directory"; mount --bind "$directory" "$base/root$directory"; done
+echo $$ > "$cgroup/cgroup.procs"
+exec unshare --pid --net --uts --ipc --cgroup --fork --kill-child sh -euc "$BOOT" boot "$base/root"
+"#;
+
+/// `$1` is the new root directory. `/tmp` is not emptied: it may hold the sources.
+const BOOT: &str = r#"
+cd "$1"
+mount -t proc proc proc
+mount --bind proc/sys proc/sys
+mount -o remount,ro,bind proc/sys
+mount -t sysfs -o ro sysfs sys
+mount -t cgroup2 cgroup2 sys/fs/cgroup
+mount -t bpf -o mode=0700 bpf sys/fs/bpf
+mount -t tmpfs -o mode=0755 tmpfs run
+mount --rbind /dev dev
+: > etc/fstab
+mkdir -p etc/tmpfiles.d
+: > etc/tmpfiles.d/tmp.conf
+mkdir -p former
+pivot_root . former
+umount -l /former
+cd /
+ip link set lo up
+container=namespaces exec /lib/systemd/systemd --unit=basic.target
+"#;
+
+/// Everything in it ends when this is dropped.
+#[derive(Debug)]
+pub struct Systemd {
+    init: u32,
+    process: ChildProcess,
+    // Dropped after the processes in it.
+    _cgroup: Cgroup,
+    _base: TempDir,
+}
+
+impl Systemd {
+    /// Boots it, with these directories of the machine in their places.
+    pub fn boot(directories: &[&Path]) -> Result<Self> {
+        ensure_debian(&["iproute2", "systemd"])?;
+        let cgroup = Cgroup::make()?;
+        let base = tempfile::tempdir().context("make a directory for systemd")?;
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-euc", PREPARE, "prepare"]).arg(base.path()).arg(&cgroup.path);
+        command.args(directories).env("BOOT", BOOT);
+        let mut process = ChildProcess::spawn("systemd", &mut command)?;
+        let init = wait_until(SOON, "systemd", || {
+            process.check_running()?;
+            Ok(systemd_below(process.pid()))
+        })?;
+        let systemd = Self { init, process, _cgroup: cgroup, _base: base };
+        wait_until(SOON, "the end of systemd's start", || {
+            let state = systemd.shell("systemctl is-system-running")?;
+            Ok(matches!(state.stdout.trim_ascii_end(), b"running" | b"degraded").then_some(()))
+        })?;
+        Ok(systemd)
+    }
+
+    /// The number of its first process on this machine.
+    pub fn pid(&self) -> u32 {
+        self.init
+    }
+
+    /// Runs a line of shell there, as root.
+    pub fn shell(&self, line: &str) -> Result<Output> {
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(["--all", "--wd=/", "--target", &self.init.to_string(), "sh", "-ec", line]);
+        nsenter.output().with_context(|| format!("run {line:?}"))
+    }
+
+    /// The output of a line of shell that must succeed.
+    pub fn must(&self, line: &str) -> Result<String> {
+        let output = self.shell(line)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{line}: {}\n{text}{errors}{}", output.status, self.process.log());
+        Ok(text)
+    }
+}
+
+/// The process that has become systemd, when it has.
+fn systemd_below(unshare: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).ok()?;
+    let init = children.trim().parse().ok()?;
+    let name = fs::read_to_string(format!("/proc/{init}/comm")).ok()?;
+    (name.trim() == "systemd").then_some(init)
+}
+
+/// A cgroup of the machine that systemd has for its root. Removed when dropped, with those in it.
+#[derive(Debug)]
+struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    fn make() -> Result<Self> {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let path = cgroup2()?.join(format!("vm-metrics-systemd-{}-{number}", process::id()));
+        fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Processes that were just killed are still in it for a moment.
+        let removed = wait_until(SOON, "the end of all processes of systemd", || {
+            Ok(remove_tree(&self.path).is_ok().then_some(()))
+        });
+        if let Err(error) = removed {
+            eprintln!("remove {}: {error:#}", self.path.display());
+        }
+    }
+}
+
+/// Cgroups are removed from the leaves up; the files in them are the kernel's.
+fn remove_tree(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    Ok(fs::remove_dir(directory)?)
+}
+
+/// Where the machine has its second version of cgroups.
+fn cgroup2() -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
+    let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mount = mounts.find(|mount| mount.get(2) == Some(&"cgroup2"));
+    Ok(PathBuf::from(mount.context("no cgroup2 is mounted")?[1]))
+}
