@@ -1,4 +1,4 @@
-//! What only the programs count is pushed, too: of a real TAP, so this one needs root.
+//! What only the programs count is pushed, too: of a real TAP, so these need root.
 
 use std::path::Path;
 
@@ -10,12 +10,13 @@ use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::otlp::OtlpSink;
 use vm_metrics_testkit::skip::skip;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
+use vm_metrics_testkit::victoria_metrics::VictoriaMetrics;
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use crate::setup::{attributes, metrics, often};
 
 /// A configuration of one VM with this TAP, and with these keys of the push.
-pub(crate) fn config(tap: &str, push: &str) -> String {
+fn config(tap: &str, push: &str) -> String {
     format!(
         "interval = \"100ms\"\n[sources.proc_scan]\nenabled = false\n[[sources.static_list.vms]]\nid = \"a\"\n\
          taps = [\"{tap}\"]\n[readers.tap_ebpf]\npin = false\n[exporters.otlp]\n{push}"
@@ -45,6 +46,27 @@ fn what_only_the_programs_count_is_pushed() {
     }
     let pushed = || Ok((udp_sent(&sink).as_deref() == Some("5")).then_some(()));
     wait_until(SOON, "five UDP packets at the collector", pushed).unwrap();
+}
+
+/// In a store with Prometheus naming.
+#[test]
+fn pushed_and_scraped_ebpf_metrics_have_the_same_names() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("needs root");
+    }
+    let victoria_metrics = VictoriaMetrics::prepare().unwrap();
+    let _namespace = NetNs::enter().unwrap();
+    let server = victoria_metrics.start().unwrap();
+    let _tap = Tap::create_up("vmt1", TapOptions::default()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    let push = often(&format!("http://{}/opentelemetry", server.address()), "").unwrap();
+    std::fs::write(&config, self::config("vmt1", &push)).unwrap();
+    let args = ["--config", config.to_str().unwrap()];
+    let daemon = Daemon::start(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &args).unwrap();
+    let by_ebpf = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
+    daemon.wait_for(SOON, "the programs on the TAP", by_ebpf).unwrap();
+    crate::stores::compare(&daemon, || server.series());
 }
 
 /// How many packets with UDP the guest has sent, by the last request.

@@ -1,13 +1,9 @@
 //! A real store with Prometheus naming has the same names from the push as from the scrape.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
-use vm_metrics_testkit::netns::NetNs;
-use vm_metrics_testkit::skip::skip;
-use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::victoria_metrics::VictoriaMetrics;
 use vm_metrics_testkit::wait::SOON;
 
@@ -24,7 +20,7 @@ const SENDER: &[&str] = &["host_", "service_", "telemetry_sdk_", "scope_"];
 type Names = BTreeMap<String, BTreeSet<String>>;
 
 /// One series, with its name as the label `__name__`.
-type Labels = BTreeMap<String, String>;
+pub(crate) type Labels = BTreeMap<String, String>;
 
 #[test]
 fn a_push_and_a_scrape_have_the_same_names() {
@@ -34,31 +30,8 @@ fn a_push_and_a_scrape_have_the_same_names() {
     compare(&pushing.daemon, || server.series());
 }
 
-/// The metrics that only eBPF counts, so of a real TAP.
-#[cfg(feature = "ebpf")]
-#[test]
-fn pushed_and_scraped_ebpf_metrics_have_the_same_names() {
-    if !rustix::process::geteuid().is_root() {
-        return skip("needs root");
-    }
-    let victoria_metrics = VictoriaMetrics::prepare().unwrap();
-    let _namespace = NetNs::enter().unwrap();
-    let server = victoria_metrics.start().unwrap();
-    let _tap = Tap::create_up("vmt1", TapOptions::default()).unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("config.toml");
-    let push = often(&format!("http://{}/opentelemetry", server.address()), "").unwrap();
-    let text = crate::ebpf::config("vmt1", &push);
-    std::fs::write(&config, text).unwrap();
-    let args = ["--config", config.to_str().unwrap()];
-    let daemon = Daemon::start(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &args).unwrap();
-    let by_ebpf = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
-    daemon.wait_for(SOON, "the programs on the TAP", by_ebpf).unwrap();
-    compare(&daemon, || server.series());
-}
-
 /// After two more pushes: some metrics come with the second one only.
-fn compare(daemon: &Daemon, series: impl FnOnce() -> anyhow::Result<Vec<Labels>>) {
+pub(crate) fn compare(daemon: &Daemon, series: impl FnOnce() -> anyhow::Result<Vec<Labels>>) {
     let pushes =
         |metrics: &Metrics| metrics.value("vm_exporter_otlp_exports_total", &[("result", "success")]);
     let before = pushes(&daemon.metrics().unwrap()).unwrap();

@@ -79,14 +79,15 @@ mod tests {
     /// As stores with Prometheus naming do: the unit and `_total` go behind a name that does not have them.
     #[test]
     fn no_store_renames_a_metric() {
-        let words = [("s", "seconds"), ("By", "bytes")];
+        let words = [("s", "seconds"), ("By", "bytes"), ("/s", "second")];
         for family in families::names() {
             let name = family.full_name("vm");
             let mut tokens: Vec<&str> = name.split('_').collect();
             let unit = unit(&name);
-            assert!(unit.starts_with('{') || unit.is_empty() || words.iter().any(|(of, _)| *of == unit));
-            if let Some((_, word)) = words.iter().find(|(of, _)| *of == unit) {
-                assert!(tokens.contains(word), "{name} has the unit {unit}");
+            let (amount, per) = unit.split_at(unit.find('/').unwrap_or(unit.len()));
+            for part in [amount, per].into_iter().filter(|part| !part.is_empty() && !part.starts_with('{')) {
+                let word = words.iter().find(|(of, _)| *of == part).map(|(_, word)| *word);
+                assert!(word.is_some_and(|word| tokens.contains(&word)), "{name} has the unit {unit}");
             }
             tokens.retain(|token| family.kind != Kind::Counter || *token != "total");
             tokens.extend((family.kind == Kind::Counter).then_some("total"));
