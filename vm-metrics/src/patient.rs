@@ -407,6 +407,8 @@ fn work<Q, A>(shared: &Shared<Q, A>, generation: u64, read: &(dyn Fn(Q) -> A + S
 mod tests {
     use std::sync::mpsc::{Sender, channel};
 
+    use vm_metrics_testkit::wait::{Deadline, SOON};
+
     use super::*;
 
     const PATIENCE: Duration = Duration::from_millis(400);
@@ -450,9 +452,9 @@ mod tests {
         }
         assert_eq!(patient.stuck(), 1);
         drop(release);
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut deadline = Deadline::after(SOON);
         while patient.stuck() > 0 {
-            assert!(Instant::now() < deadline, "the thread has not returned");
+            assert!(!deadline.has_passed(), "the thread has not returned");
             thread::yield_now();
         }
         assert_eq!(asked(&mut patient, &jobs), [Some(200), Some(2), Some(4), Some(6)]);

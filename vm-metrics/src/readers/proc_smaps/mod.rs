@@ -132,6 +132,7 @@ mod tests {
     use std::fs;
 
     use tempfile::TempDir;
+    use vm_metrics_testkit::wait::{Deadline, SOON};
 
     use super::*;
     use crate::host::Host;
@@ -175,10 +176,10 @@ mod tests {
     fn a_tick_does_not_wait_and_a_process_is_read_once_in_an_interval() {
         let dir = host(1);
         let mut reader = reader(&dir, Purpose::Serve);
-        let deadline = Instant::now() + Duration::from_secs(20);
-        let until = |reader: &mut ProcSmaps, second, start_ticks, wanted| {
+        let mut deadline = Deadline::after(SOON);
+        let mut until = |reader: &mut ProcSmaps, second, start_ticks, wanted| {
             while read(reader, second, start_ticks) != Some(wanted) {
-                assert!(Instant::now() < deadline);
+                assert!(!deadline.has_passed());
                 std::thread::yield_now();
             }
         };

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use tempfile::TempDir;
+use vm_metrics_testkit::wait::{Deadline, SOON};
 
 use super::super::proc_scan::fixture::{Fake, Fixture};
 use super::*;
@@ -109,13 +110,13 @@ impl Tick<'_> {
 
     /// Later questions are not waited for: until the answer is in.
     fn until(&mut self, seconds: u64, wanted: impl Fn(&(Vec<Option<u32>>, Vec<String>)) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut deadline = Deadline::after(SOON);
         loop {
             let got = self.at(seconds);
             if wanted(&got) {
                 return;
             }
-            assert!(Instant::now() < deadline, "{got:?}");
+            assert!(!deadline.has_passed(), "{got:?}");
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -134,9 +135,9 @@ fn a_new_vm_is_known_in_the_same_tick_and_asked_again_rarely_or_when_its_nics_ch
     assert_eq!(tick.at(29), (vec![Some(2)], vec![]));
     tick.until(30, |(vcpus, _)| *vcpus == [Some(3)]);
     tick.with_nics(31, &[Nic::local("tap0")]);
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut deadline = Deadline::after(SOON);
     while tick.with_nics(31, &[Nic::local("tap0")]).0 != [Some(4)] {
-        assert!(Instant::now() < deadline);
+        assert!(!deadline.has_passed());
         thread::sleep(Duration::from_millis(5));
     }
     // The peer is this process, so it is the VM's.
