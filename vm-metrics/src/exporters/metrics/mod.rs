@@ -8,6 +8,7 @@ mod comings;
 mod exports;
 mod nic;
 mod own;
+mod process;
 mod shown;
 mod vcpu;
 mod vm;
@@ -67,6 +68,7 @@ pub struct Group<F: 'static = OfSnapshot> {
 /// All there is, in the order of the output.
 pub const GROUPS: &[Group] = &[
     Group { title: "VMs", prefix: None, live: false, metrics: vm::METRICS },
+    Group { title: "Processes of VMs", prefix: None, live: false, metrics: process::METRICS },
     Group { title: "vCPUs", prefix: None, live: false, metrics: vcpu::METRICS },
     Group { title: "Control groups", prefix: None, live: false, metrics: cgroup::METRICS },
     Group { title: "Network interfaces", prefix: None, live: false, metrics: nic::METRICS },
@@ -320,6 +322,7 @@ pub(crate) mod tests {
         snapshot.vms = vec![VmStats { instance_id: "a".into(), running: true, ..VmStats::default() }];
         for metric in vm::METRICS
             .iter()
+            .chain(process::METRICS)
             .chain(vcpu::METRICS)
             .chain(cgroup::METRICS)
             .chain(nic::METRICS)
