@@ -9,6 +9,7 @@ mod drops;
 mod exports;
 mod nic;
 mod own;
+mod process;
 mod shown;
 mod vcpu;
 mod vm;
@@ -66,6 +67,7 @@ pub struct Group<F: 'static = OfSnapshot> {
 /// All there is, in the order of the output.
 pub const GROUPS: &[Group] = &[
     Group { title: "VMs", prefix: None, metrics: vm::METRICS },
+    Group { title: "Processes of VMs", prefix: None, metrics: process::METRICS },
     Group { title: "vCPUs", prefix: None, metrics: vcpu::METRICS },
     Group { title: "Control groups", prefix: None, metrics: cgroup::METRICS },
     Group { title: "Network interfaces", prefix: None, metrics: nic::METRICS },
@@ -365,6 +367,7 @@ pub(crate) mod tests {
         snapshot.vms = vec![VmStats { instance_id: "a".into(), running: true, ..VmStats::default() }];
         for metric in vm::METRICS
             .iter()
+            .chain(process::METRICS)
             .chain(vcpu::METRICS)
             .chain(cgroup::METRICS)
             .chain(nic::METRICS)

@@ -53,7 +53,7 @@ type Answer = Result<Option<Found>, ReaderError>;
 enum Found {
     Outside,
     Root,
-    Group(Reading),
+    Group(Box<Reading>),
 }
 
 #[derive(Debug)]
@@ -104,7 +104,7 @@ impl Reader for Cgroup {
                 && known.published.is_some()
                 && known.group.as_ref().is_some_and(|group| group.id == reading.id)
             {
-                known.group = Some(reading);
+                known.group = Some(*reading);
                 known.publish();
                 batch.processes.entry(pid).or_default().cgroup = known.published;
             }
@@ -207,7 +207,7 @@ impl Known {
         self.problem = None;
         self.is_fresh = false;
         match answer {
-            Ok(Some(Found::Group(reading))) => (self.group, self.is_fresh) = (Some(reading), true),
+            Ok(Some(Found::Group(reading))) => (self.group, self.is_fresh) = (Some(*reading), true),
             Ok(Some(Found::Root)) => (self.group, self.published) = (None, None),
             Ok(Some(Found::Outside)) => {
                 (self.group, self.published) = (None, None);
@@ -246,7 +246,7 @@ fn answer(host: &Host, mount: &Mount, (pid, group): Question) -> Answer {
     if group.as_os_str().is_empty() {
         return Ok(Some(Found::Root));
     }
-    Ok(look(mount, group)?.map(Found::Group))
+    Ok(look(mount, group)?.map(|reading| Found::Group(Box::new(reading))))
 }
 
 #[cfg(test)]

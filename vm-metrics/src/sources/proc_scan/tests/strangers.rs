@@ -43,6 +43,18 @@ fn names_in_files_give_strangers_no_taps() {
 }
 
 #[test]
+fn a_strangers_namespace_is_not_believed() {
+    let pod = "0a1b2c3d-1111-4222-8333-444455556666";
+    let args = "qemu-kvm -name team-a_web -object file=/var/run/kubevirt-private/master-key.aes";
+    let fixture = Fixture::with(&[Fake { uid: STRANGER, args, ..Fake::default() }]);
+    fixture.cgroup(100, &format!("/kubepods/pod{pod}/x"));
+    let vm = |trust| list(&mut fixture.scan_trusting(trust), START).remove(0);
+    let stranger = vm(Trust::default());
+    assert_eq!((stranger.namespace, stranger.pod_uid.as_deref()), (None, Some(pod)));
+    assert_eq!(vm(Trust::only([STRANGER])).namespace.as_deref(), Some("team-a"));
+}
+
+#[test]
 fn a_stranger_has_a_share_of_vms_and_root_has_all() {
     let fixture = Fixture::new();
     for pid in 11..=1110 {
