@@ -1,4 +1,4 @@
-//! The queries of README.md and docs/queries.md, asked of a real Prometheus: each value is what the VMs did.
+//! Asks a real Prometheus the queries of README.md and docs/queries.md about VMs whose work is known.
 
 use std::fs;
 use std::ops::Range;
@@ -21,7 +21,7 @@ use crate::billing;
 
 const MIB: u64 = 1 << 20;
 
-/// Seconds of the ranges `[5m]`, which are longer than the test runs: what happened is all in them.
+/// Seconds of the ranges `[5m]`. The test is shorter, so all work of the VMs is in the range.
 const RANGE: f64 = 300.0;
 
 /// Prometheus goes on for a scrape or two beyond the samples at each end.
@@ -39,7 +39,7 @@ fn the_puppet() {
 /// The rows of one target: labels and the value, which is in the range.
 type Rows = Vec<(Vec<(&'static str, String)>, Range<f64>)>;
 
-/// What the VMs did between the first scrapes and the last.
+/// The work of the VMs between the first scrapes and the last.
 struct Done {
     /// By VM, busy and calm.
     sent: [f64; 2],
@@ -51,7 +51,7 @@ struct Done {
 }
 
 #[test]
-fn documented_queries_tell_what_vms_did() {
+fn documented_queries_tell_the_work_of_vms() {
     let mut scene = Scene::start();
     let done = scene.act();
     let queries = documented();
@@ -79,6 +79,7 @@ fn queries_of_the_readme_are_documented() {
 }
 
 struct Scene {
+    promtool: Prometheus,
     prometheus: PrometheusServer,
     /// Two names of one daemon: Prometheus takes them for two targets.
     targets: [String; 2],
@@ -91,7 +92,7 @@ struct Scene {
 
 impl Scene {
     fn start() -> Self {
-        let prometheus = Prometheus::prepare().unwrap();
+        let promtool = Prometheus::prepare().unwrap();
         let namespace = NetNs::enter().unwrap();
         let taps = ["vmquery0", "vmquery1"].map(|name| Tap::create_up(name, TapOptions::default()).unwrap());
         let puppets = [(); 2].map(|()| Puppet::start("queries::the_puppet").unwrap());
@@ -115,13 +116,13 @@ impl Scene {
                 .unwrap();
         let port = daemon.address().port();
         let targets = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
-        let prometheus = prometheus.start(&targets).unwrap();
-        Self { prometheus, targets, daemon, puppets, taps, dir, _namespace: namespace }
+        let prometheus = promtool.start(&targets).unwrap();
+        Self { promtool, prometheus, targets, daemon, puppets, taps, dir, _namespace: namespace }
     }
 
     /// Has the VMs work, send and receive, after the first scrapes and before the last.
     fn act(&mut self) -> Done {
-        let Self { prometheus, puppets: [busy, calm], daemon, taps, dir, .. } = self;
+        let Self { promtool, prometheus, puppets: [busy, calm], daemon, taps, dir, .. } = self;
         let scraped = |promql: &str| prometheus.wait_for(promql).map(drop).unwrap();
         let vcpu = busy.start_thread("CPU 0/KVM").unwrap();
         let worker = busy.start_thread("worker").unwrap();
@@ -157,6 +158,7 @@ impl Scene {
             sent[0]
         ));
         let now = daemon.metrics().unwrap();
+        promtool.check_metrics(&daemon.scrape().unwrap()).unwrap();
         let is_told = now.value(
             "vm_network_rx_dropped_packets_total",
             &[("instance_id", "busy"), ("reason", "ring_full")],
@@ -245,7 +247,7 @@ fn grown(by: f64) -> Range<f64> {
     0.999 * by..EXTRAPOLATED * by + f64::EPSILON
 }
 
-/// What a thread has waited for a CPU, as the kernel says; at a quiet moment.
+/// Seconds that a thread has waited for a CPU, as the kernel says at a quiet moment.
 fn wait_of((pid, thread): (u32, u32)) -> f64 {
     let file = format!("/proc/{pid}/task/{thread}/schedstat");
     let times = fs::read_to_string(file).unwrap();
