@@ -9,7 +9,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
-use vm_metrics_testkit::wait::{SOON, wait_until};
+use vm_metrics_testkit::wait::{SOON, scaled, wait_until};
 
 use crate::fixture::Fixture;
 
@@ -112,7 +112,7 @@ fn a_connection_that_says_nothing_or_not_enough_is_closed() {
     for said in ["", "GET /metrics HTTP/1.1\r\nHost: x\r\n"] {
         let mut connection = TcpStream::connect(daemon.address()).unwrap();
         connection.write_all(said.as_bytes()).unwrap();
-        connection.set_read_timeout(Some(SOON)).unwrap();
+        connection.set_read_timeout(Some(scaled(SOON))).unwrap();
         let mut answer = Vec::new();
         connection.read_to_end(&mut answer).unwrap();
         let answer = String::from_utf8(answer).unwrap();
@@ -125,7 +125,7 @@ fn a_connection_that_says_nothing_or_not_enough_is_closed() {
 fn a_connection_serves_more_than_one_request() {
     let daemon = Fixture::new("empty").serve();
     let mut connection = TcpStream::connect(daemon.address()).unwrap();
-    connection.set_read_timeout(Some(SOON)).unwrap();
+    connection.set_read_timeout(Some(scaled(SOON))).unwrap();
     for _ in 0..3 {
         connection.write_all(b"GET /-/ready HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let mut answer = Vec::new();
@@ -140,7 +140,7 @@ fn a_connection_serves_more_than_one_request() {
 
 fn status_for_host(daemon: &Daemon, path: &str, host: &str) -> u16 {
     let mut connection = TcpStream::connect(daemon.address()).unwrap();
-    connection.set_read_timeout(Some(SOON)).unwrap();
+    connection.set_read_timeout(Some(scaled(SOON))).unwrap();
     write!(connection, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).unwrap();
@@ -154,9 +154,9 @@ fn requests_for_other_hosts_are_misdirected() {
     let daemon = Fixture::with("mixed", "", "[http]\nhosts = [\"metrics.example\"]").serve();
     for path in ["/metrics", "/api/v1/vms", "/api/v1/health", "/-/healthy", "/", "/nothing"] {
         assert_eq!(status_for_host(&daemon, path, "evil.example"), 421, "{path}");
-        assert_eq!(status_for_host(&daemon, path, "evil.example:9464"), 421, "{path}");
+        assert_eq!(status_for_host(&daemon, path, "evil.example:10464"), 421, "{path}");
     }
-    for host in ["127.0.0.1", "[::1]:9464", "localhost:9464", "metrics.example", "METRICS.example.:80"] {
+    for host in ["127.0.0.1", "[::1]:10464", "localhost:10464", "metrics.example", "METRICS.example.:80"] {
         assert_eq!(status_for_host(&daemon, "/metrics", host), 200, "{host}");
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
-use vm_metrics_testkit::wait::SOON;
+use vm_metrics_testkit::wait::{SOON, scaled};
 
 use crate::api::{Body, faults};
 use crate::fixture::{Fixture, stderr};
@@ -45,7 +45,7 @@ const INSTANCE: &str = "/instances/{id}";
 
 pub(crate) fn request(socket: &Path, method: &str, path: &str, body: &str) -> (u16, String, String) {
     let mut stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.set_read_timeout(Some(scaled(SOON))).unwrap();
     let length = body.len();
     write!(stream, "{method} {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
     let mut answer = String::new();
@@ -135,7 +135,9 @@ fn the_socket_of_a_daemon_that_runs_is_left_to_it() {
     let daemon = lab.fixture.serve();
     let second = lab.fixture.run("serve", &["--listen", "127.0.0.1:0", "--no-ebpf"]);
     assert_eq!(second.status.code(), Some(1));
-    assert!(stderr(&second).contains("push.sock: address in use"), "{}", stderr(&second));
+    let error = stderr(&second);
+    let process = format!("push.sock (key socket of [sources.push]): process {} (", daemon.pid());
+    assert!(error.contains(&process), "{error}");
     assert_eq!(lab.ask("PUT", "/api/v1/instances/a", "{}").0, 201);
     wait_for_names(&daemon, &["a"]);
 }

@@ -14,8 +14,13 @@ use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use crate::setup::{attributes, metrics, often};
 
-const CONFIG: &str = "interval = \"100ms\"\n[sources.proc_scan]\nenabled = false\n[[sources.static_list.vms]]\nid = \"a\"\n\
-    taps = [\"vmt0\"]\n[readers.tap_ebpf]\npin = false\n[exporters.otlp]\n";
+/// A configuration of one VM with this TAP, and with these keys of the push.
+pub(crate) fn config(tap: &str, push: &str) -> String {
+    format!(
+        "interval = \"100ms\"\n[sources.proc_scan]\nenabled = false\n[[sources.static_list.vms]]\nid = \"a\"\n\
+         taps = [\"{tap}\"]\n[readers.tap_ebpf]\npin = false\n[exporters.otlp]\n{push}"
+    )
+}
 
 #[test]
 fn what_only_the_programs_count_is_pushed() {
@@ -30,7 +35,7 @@ fn what_only_the_programs_count_is_pushed() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");
     let push = often(&format!("http://{}", sink.grpc()), "protocol = \"grpc\"").unwrap();
-    std::fs::write(&config, format!("{CONFIG}{push}")).unwrap();
+    std::fs::write(&config, self::config("vmt0", &push)).unwrap();
     let args = ["--config", config.to_str().unwrap()];
     let daemon = Daemon::start(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &args).unwrap();
     let by_ebpf = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);

@@ -6,7 +6,9 @@ mod away;
 #[cfg(feature = "ebpf")]
 mod ebpf;
 mod large;
+mod naming;
 mod pushing;
 mod setup;
+mod stores;
 mod transport;
 mod values;

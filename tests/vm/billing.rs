@@ -16,7 +16,7 @@ use vm_metrics_testkit::prometheus::{Prometheus, PrometheusServer};
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::SOON;
 
-const ADDRESS: &str = "127.0.0.1:9464";
+const ADDRESS: &str = "127.0.0.1:10464";
 const SENT: &str = "vm_network_tx_bytes_total";
 
 /// A daemon, the Prometheus that scrapes it, and the directory that says which VMs there are.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::frames::Frame;
+use vm_metrics_testkit::http_recorder::Recorder;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::prometheus::Prometheus;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
@@ -37,11 +38,15 @@ fn prometheus_scrapes_it_and_finds_no_fault() {
     daemon.wait_for(SOON, "the frames", counted).unwrap();
     prometheus.check_metrics(&daemon.scrape().unwrap()).unwrap();
 
-    let server = prometheus.start(&[daemon.address()]).unwrap();
+    let recorder = Recorder::start(daemon.address()).unwrap();
+    let server = prometheus.start(&[recorder.address()]).unwrap();
     let up = server.wait_for("up == 1").unwrap();
     assert_eq!(up.len(), 1);
     let packets = server.wait_for("vm_network_tx_packets_total{device=\"vmprom0\"} == 5").unwrap();
     assert_eq!(packets[0]["metric"]["instance_id"], "odd \"name\"\n\\ü");
+    let answers = recorder.answers();
+    let compressed = answers.matches("content-encoding: gzip").count();
+    assert!(compressed > 0 && compressed == answers.matches("HTTP/1.1 200 OK").count(), "{answers}");
 
     // Another device under the same name: its counter goes on, and Prometheus is told since when it is there.
     assert!(server.query("vm_network_start_time_seconds").unwrap().is_empty(), "older than the daemon");

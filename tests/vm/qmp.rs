@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use vm_metrics_testkit::child::ChildProcess;
 use vm_metrics_testkit::packages::ensure_debian;
-use vm_metrics_testkit::wait::{SOON, wait_until};
+use vm_metrics_testkit::wait::{SOON, scaled, wait_until};
 
 use crate::snapshot::Look;
 
@@ -76,7 +76,7 @@ pub(crate) struct Client(BufReader<UnixStream>);
 impl Client {
     pub(crate) fn connect(socket: &Path) -> Self {
         let stream = UnixStream::connect(socket).unwrap();
-        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.set_read_timeout(Some(scaled(SOON))).unwrap();
         let mut client = Self(BufReader::new(stream));
         assert!(client.line().get("QMP").is_some());
         client.execute("qmp_capabilities", json!({}));

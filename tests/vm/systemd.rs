@@ -75,7 +75,7 @@ impl Host {
     }
 
     fn metrics(&self) -> Result<Metrics> {
-        Metrics::parse(&self.systemd.must("curl --silent --fail http://127.0.0.1:9464/metrics")?)
+        Metrics::parse(&self.systemd.must("curl --silent --fail http://127.0.0.1:10464/metrics")?)
     }
 
     fn value(&self, name: &str) -> f64 {

@@ -1,15 +1,16 @@
 //! A program that knows its VMs itself and pushes what they use to an OpenTelemetry collector, by a meter of its own.
 //!
 //! `cargo run --example otlp_push` pushes once, by gRPC, to the collector of `OTEL_EXPORTER_OTLP_ENDPOINT`, which by default
-//! is on this host, or to the one that is its argument; the names are those of Go programs, `hypeman_vm_cpu_seconds_total` and so on.
+//! is on this host, or to the one that is its argument. It pushes nine metrics, under the names of Go programs:
+//! `hypeman_vm_cpu_seconds_total` and so on.
 
 use std::error::Error;
 use std::process;
 
-use opentelemetry::metrics::MeterProvider;
 use opentelemetry_otlp::{MetricExporter, WithExportConfig};
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
-use vm_metrics::exporters::otel::{ForgettingReader, OtelOptions};
+use vm_metrics::exporters::otel::ForgettingReader;
+use vm_metrics::opentelemetry::metrics::MeterProvider;
 use vm_metrics::{InstanceData, InstanceListerAdapter, Manager};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -32,8 +33,8 @@ fn push(endpoint: Option<String>) -> Result<(), Box<dyn Error>> {
 
     let manager = Manager::new();
     manager.set_instance_source(InstanceListerAdapter::new(|| Ok(list())));
-    let options = OtelOptions { prefix: "hypeman_vm".to_owned(), ..OtelOptions::default() };
-    manager.initialize_otel_with(Some(&provider.meter("my-orchestrator")), options);
+    manager.set_vm_label_budget(500);
+    manager.initialize_otel(Some(&provider.meter("my-orchestrator")));
 
     // One that stays would do its work here: the reader pushes once a minute, and at the end.
     Ok(provider.shutdown()?)

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use thiserror::Error;
-use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::config::{ApiSocket, Config, ConfigError, Settings};
+use crate::config::{ApiSocket, Config, ConfigError, Document, Settings};
 use crate::exporters::{self, Running};
 use crate::host::Host;
-use crate::http::{self, Site};
+use crate::http::{self, Site, UnixSocket};
 use crate::limits;
 use crate::manager::{Manager, ManagerError, TickThread, Ticker};
+use crate::model::in_one_line;
 use crate::readers::{self, Configured, Purpose, Watch, Watching};
 use crate::signals::Signals;
 use crate::sources::push::Inbox;
@@ -38,8 +38,24 @@ pub struct App {
 }
 
 impl App {
+    /// # Errors
+    /// When something is wrong with the configuration: all that is.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
-        let Config { settings, sources, readers, exporters } = config;
+        Self::configure(config.clone()).or_else(|_| Self::load(config.into_document(), |_| ()))
+    }
+
+    /// Reads and checks a configuration; `adjust` is what the command line has to say.
+    pub(crate) fn load(document: Document, adjust: impl Fn(&mut Config)) -> Result<Self, ConfigError> {
+        document.check_all(|document| {
+            let mut config = Config::of(document)?;
+            adjust(&mut config);
+            Self::configure(config)
+        })
+    }
+
+    /// The first mistake is the error.
+    fn configure(config: Config) -> Result<Self, ConfigError> {
+        let Config { settings, sources, readers, exporters, .. } = config;
         let Settings { host, trust, retention, .. } = settings.clone();
         let context = SourceContext::new(host, trust, retention);
         Ok(Self {
@@ -77,9 +93,7 @@ impl App {
     async fn serve_until(mut self, mut signals: Signals) -> anyhow::Result<()> {
         let Settings { interval, listen, http, metric_prefix, host, .. } = self.settings.clone();
         let exporters = std::mem::take(&mut self.exporters);
-        let listener = http::listen(listen)
-            .with_context(|| format!("cannot listen on {listen} (flag --listen, key listen)"))?;
-        let address = listener.local_addr()?;
+        let listeners = http::listen(&listen)?;
 
         let inboxes = self.sources.inboxes();
         let manager = self.into_manager(Purpose::Serve)?;
@@ -91,13 +105,14 @@ impl App {
         let _watching = host.is_this_kernel().then(|| call_ticks(&watch, &ticks)).flatten();
         let (exporter, running) = exporters.start(&metric_prefix, &ticker)?;
         tracing::info!(
-            "listening on http://{address}, a tick every {}",
+            "listening on {}, a tick every {}",
+            listeners.names(),
             humantime::format_duration(interval)
         );
         let site = Site::new(exporter, ticker.clone());
         serve_api(&http.socket, &site)?;
         let (leave, leaving) = oneshot::channel::<()>();
-        let server = tokio::spawn(http::serve(listener, site.for_network(&http), async {
+        let server = tokio::spawn(http::serve(listeners, site.for_everybody(&http), async {
             // An error means that the sender is gone, which is as good a reason to leave.
             let _ = leaving.await;
         }));
@@ -195,7 +210,9 @@ fn call_ticks(watch: &Watch, ticks: &TickThread) -> Option<Watching> {
 /// Where orchestrators push VMs. With `enabled = "auto"` the daemon does without, should it not be possible.
 fn serve_inbox(inbox: Inbox, required: bool, ticks: &TickThread) -> anyhow::Result<()> {
     let Inbox { socket, store } = inbox;
-    let Some(listener) = bind_socket(&socket, required, "nobody can push VMs")? else { return Ok(()) };
+    let Some(listener) = bind_socket(&socket, "sources.push", required, "nobody can push VMs")? else {
+        return Ok(());
+    };
     tracing::info!("VMs can be pushed to {}", socket.display());
     let waker = ticks.waker();
     // It ends with the runtime: what was pushed is in files by the time it is answered.
@@ -210,24 +227,32 @@ fn serve_api(socket: &ApiSocket, site: &Site) -> anyhow::Result<()> {
         ApiSocket::Auto(socket) => (socket, false),
         ApiSocket::On(socket) => (socket, true),
     };
-    let Some(listener) = bind_socket(socket, required, "no errors are shown there")? else { return Ok(()) };
+    let Some(listener) = bind_socket(socket, "http", required, "no errors are shown there")? else {
+        return Ok(());
+    };
     tracing::info!("the API with all errors is on {}", socket.display());
-    tokio::spawn(http::serve(listener, site.for_socket(), pending()));
+    tokio::spawn(http::serve(listener, site.for_operators(), pending()));
     Ok(())
 }
 
-/// `None` where a socket that is not required cannot be.
-fn bind_socket(socket: &Path, required: bool, otherwise: &str) -> anyhow::Result<Option<UnixListener>> {
+/// `None` where a socket that is not required cannot be. Its path is the key `socket` of a section.
+fn bind_socket(
+    socket: &Path,
+    section: &str,
+    required: bool,
+    otherwise: &str,
+) -> anyhow::Result<Option<UnixSocket>> {
     let directory = socket.parent().unwrap_or(Path::new("/"));
     if !required && !directory.is_dir() {
         return Ok(None);
     }
     // It makes the directory, too.
-    match http::push::bind(socket).with_context(|| format!("cannot listen on {}", socket.display())) {
+    let failed = || format!("cannot listen on {} (key socket of [{section}])", socket.display());
+    match UnixSocket::bind(socket, http::OWNER).with_context(failed) {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if required => Err(error),
         Err(error) => {
-            tracing::warn!("{error:#}: {otherwise}");
+            tracing::warn!("{}: {otherwise}", in_one_line(error.as_ref()));
             Ok(None)
         }
     }

@@ -17,11 +17,13 @@ pub mod app;
 pub mod cli;
 pub mod config;
 mod doctor;
+mod documents;
 pub mod exporters;
 pub mod host;
 #[doc(hidden)]
 pub mod http;
 mod limits;
+mod local_daemon;
 #[doc(hidden)]
 pub mod log;
 pub mod manager;
@@ -32,7 +34,9 @@ mod patient;
 mod procfs;
 pub mod readers;
 mod signals;
+mod snapshot;
 pub mod sources;
+mod version;
 
 pub use app::StartError;
 pub use config::{Config, ConfigError};
@@ -40,6 +44,9 @@ pub use manager::{CollectError, Manager, ManagerError};
 pub use model::{
     Hypervisor, InstanceInfo, Nic, Snapshot, TapStats, VmState, VmStats, build_instance_info, tap_name,
 };
+/// The version that [`Manager::initialize_otel`] takes a meter of.
+#[cfg(feature = "otel")]
+pub use opentelemetry;
 /// ```
 /// // The loopback receives what it transmits; of a TAP, `rx` is what its VM has sent.
 /// let loopback = vm_metrics::read_tap_stats("lo")?;

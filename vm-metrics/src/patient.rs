@@ -20,9 +20,9 @@ const MAX_STUCK_OF_USER: usize = 4;
 /// Threads that may hang in all. Beyond, only processes of trusted users are asked.
 const MAX_STUCK: usize = 256;
 
-/// Reads that one call leaves behind. It waits half as long for each as for the one before, so less than twice the
-/// patience in all. What is left is asked by the next call.
-const LEFT_BEHIND_IN_A_CALL: u32 = 6;
+/// Reads that one round leaves behind, of trusted users and of all others. It waits half as long for each as for the one
+/// before, so less than twice the patience in all. What is left is asked in the next round.
+const LEFT_BEHIND_IN_A_ROUND: u32 = 6;
 
 /// Time that one call spends on users who are not trusted. A process may make each read take long, for example with a
 /// list of 65 536 groups in its `status`.
@@ -40,10 +40,28 @@ pub struct Job<Q> {
     pub question: Q,
 }
 
+/// What became of a job.
+#[derive(Debug)]
+pub struct Reply<A> {
+    /// `None` where the process does not answer, now or since an earlier call, or where its user had no time left: that
+    /// says nothing about whether it is there.
+    pub answer: Option<A>,
+    /// How long the read took, or was waited for.
+    pub took: Duration,
+}
+
+/// How long reads of one kind of users are waited for in a round.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    whole: Duration,
+    left_behind: u32,
+}
+
 /// Does reads one after the other and answers those that end in time.
 pub struct Patient<Q, A> {
     name: &'static str,
-    patience: Duration,
+    trusted: Patience,
+    others: Patience,
     read: Arc<dyn Fn(Q) -> A + Send + Sync>,
     shared: Arc<Shared<Q, A>>,
     worker: Option<Worker>,
@@ -90,8 +108,16 @@ struct State<Q, A> {
     queue: VecDeque<Queued<Q>>,
     /// How long the reads took of users who are not trusted.
     strangers_spent: Duration,
-    current: Option<usize>,
-    answers: Vec<Option<A>>,
+    current: Option<Current>,
+    replies: Vec<Reply<A>>,
+}
+
+/// The read that is under way.
+#[derive(Clone, Copy, Debug)]
+struct Current {
+    place: usize,
+    began: Instant,
+    is_trusted: bool,
 }
 
 #[derive(Debug)]
@@ -113,12 +139,13 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
             queue: VecDeque::new(),
             strangers_spent: Duration::ZERO,
             current: None,
-            answers: Vec::new(),
+            replies: Vec::new(),
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         Self {
             name,
-            patience,
+            trusted: Patience::new(patience),
+            others: Patience::new(patience),
             read: Arc::new(read),
             shared,
             worker: None,
@@ -129,41 +156,49 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
         }
     }
 
+    /// Waits no longer than this for processes of users who are not trusted.
+    pub fn with_patience_for_others(mut self, patience: Duration) -> Self {
+        self.others = Patience::new(patience);
+        self
+    }
+
     /// Threads that hang.
     pub fn stuck(&mut self) -> usize {
         self.stuck.retain(|stuck| !stuck.returned.load(Ordering::Acquire));
         self.stuck.len()
     }
 
-    /// The answers in the order of the jobs, of which those of trusted users are done first; then users have turns.
-    /// `None` where a process does not answer, now or since an earlier call, or where its user had no time left: that
-    /// says nothing about whether it is there.
+    /// The answers in the order of the jobs, in a round of its own.
     pub fn each(&mut self, jobs: Vec<Job<Q>>) -> Vec<Option<A>> {
+        self.begin_round();
+        self.ask(jobs).into_iter().map(|reply| reply.answer).collect()
+    }
+
+    /// Gives the calls of [`ask`](Self::ask) until the next round all the time that one may wait.
+    pub fn begin_round(&mut self) {
+        (self.trusted.left_behind, self.others.left_behind) = (0, 0);
+    }
+
+    /// The replies in the order of the jobs, of which those of trusted users are done first; then users have turns.
+    pub fn ask(&mut self, jobs: Vec<Job<Q>>) -> Vec<Reply<A>> {
         let subjects: Vec<(u32, Option<u32>, bool)> =
             jobs.iter().map(|job| (job.pid, job.uid, job.is_trusted)).collect();
         let queue = self.in_turns(jobs);
         let mut state = self.shared.lock();
-        state.answers = subjects.iter().map(|_| None).collect();
+        state.replies = subjects.iter().map(|_| Reply { answer: None, took: Duration::ZERO }).collect();
         (state.queue, state.strangers_spent, state.current) = (queue, Duration::ZERO, None);
         drop(state);
-        let mut patience = self.patience;
-        for _ in 0..LEFT_BEHIND_IN_A_CALL {
-            if !self.run() {
-                break;
-            }
-            let Some((pid, uid, _)) = self.wait(patience).and_then(|place| subjects.get(place).copied())
-            else {
-                break;
-            };
-            self.leave_behind(pid, uid);
-            patience /= 2;
+        while self.run() {
+            let Some(place) = self.wait() else { break };
+            let Some((pid, uid, is_trusted)) = subjects.get(place).copied() else { break };
+            self.leave_behind(pid, uid, is_trusted);
         }
         let mut state = self.shared.lock();
         state.queue.clear();
-        let answers = mem::take(&mut state.answers);
+        let replies = mem::take(&mut state.replies);
         drop(state);
-        self.note_unanswered(&subjects, &answers);
-        answers
+        self.note_unanswered(&subjects, &replies);
+        replies
     }
 
     /// Readings that users went without since the last call of this.
@@ -171,10 +206,10 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
         mem::take(&mut self.overuse)
     }
 
-    fn note_unanswered(&mut self, subjects: &[(u32, Option<u32>, bool)], answers: &[Option<A>]) {
+    fn note_unanswered(&mut self, subjects: &[(u32, Option<u32>, bool)], replies: &[Reply<A>]) {
         self.calls += 1;
         let mut answered = HashMap::new();
-        for ((pid, uid, is_trusted), answer) in subjects.iter().zip(answers) {
+        for ((pid, uid, is_trusted), Reply { answer, .. }) in subjects.iter().zip(replies) {
             if *is_trusted {
                 continue;
             }
@@ -200,13 +235,22 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
         queue.into_iter().map(|(_, queued)| queued).collect()
     }
 
-    /// Without the processes that hang, and without those of users who have too many of them.
+    /// Without the processes that hang, without those of users who have too many of them, and without those for whom this
+    /// round has waited enough.
     fn askable(&mut self, jobs: impl Iterator<Item = (usize, Job<Q>)>) -> Vec<Queued<Q>> {
         let is_full = self.stuck() >= MAX_STUCK;
         let pids: HashSet<u32> = self.stuck.iter().map(|stuck| stuck.pid).collect();
         let may_hang = |uid| !is_full && (self.stuck.is_empty() || self.stuck_of(uid) < MAX_STUCK_OF_USER);
-        let jobs = jobs.filter(|(_, job)| !pids.contains(&job.pid) && (job.is_trusted || may_hang(job.uid)));
+        let is_askable = |job: &Job<Q>| {
+            let may_wait = self.patience(job.is_trusted).is_left();
+            may_wait && !pids.contains(&job.pid) && (job.is_trusted || may_hang(job.uid))
+        };
+        let jobs = jobs.filter(|(_, job)| is_askable(job));
         jobs.map(|(place, job)| Queued { place, job }).collect()
+    }
+
+    fn patience(&self, is_trusted: bool) -> Patience {
+        if is_trusted { self.trusted } else { self.others }
     }
 
     fn stuck_of(&self, uid: Option<u32>) -> usize {
@@ -233,7 +277,7 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
     }
 
     /// Waits until all is done; the place of the job that hangs, if one does.
-    fn wait(&self, patience: Duration) -> Option<usize> {
+    fn wait(&self) -> Option<usize> {
         let mut state = self.shared.lock();
         let mut seen = (usize::MAX, Instant::now());
         loop {
@@ -244,11 +288,12 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
             if progress != seen.0 {
                 seen = (progress, Instant::now());
             }
+            // Without a current job, the worker has not begun: it is the machine that is slow.
+            let patience = self.patience(state.current.is_none_or(|current| current.is_trusted)).now();
             let left = patience.saturating_sub(seen.1.elapsed());
             if left.is_zero() {
-                // Without a current job, the worker has not begun: it is the machine that is slow.
-                if state.current.is_some() {
-                    return state.current;
+                if let Some(current) = state.current {
+                    return Some(current.place);
                 }
                 seen.1 = Instant::now();
                 continue;
@@ -258,19 +303,42 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
         }
     }
 
-    fn leave_behind(&mut self, pid: u32, uid: Option<u32>) {
+    fn leave_behind(&mut self, pid: u32, uid: Option<u32>, is_trusted: bool) {
         if let Some(Worker { returned }) = self.worker.take() {
             self.stuck.push(Stuck { pid, uid, returned });
         }
+        let patience = if is_trusted { &mut self.trusted } else { &mut self.others };
+        patience.left_behind += 1;
+        let may_wait = patience.is_left();
         let may_hang = self.stuck_of(uid) < MAX_STUCK_OF_USER;
         let mut state = self.shared.lock();
         state.generation += 1;
-        state.current = None;
+        if let Some(current) = state.current.take()
+            && let Some(reply) = state.replies.get_mut(current.place)
+        {
+            reply.took = current.began.elapsed();
+        }
+        let mut queue = mem::take(&mut state.queue);
+        queue.retain(|queued| may_wait || queued.job.is_trusted != is_trusted);
         // What else this user has may hang as well: the others come first.
         let is_same = |queued: &Queued<Q>| queued.job.uid == uid && !queued.job.is_trusted;
-        let (same, others): (VecDeque<_>, VecDeque<_>) =
-            mem::take(&mut state.queue).into_iter().partition(is_same);
+        let (same, others): (VecDeque<_>, VecDeque<_>) = queue.into_iter().partition(is_same);
         state.queue = others.into_iter().chain(same.into_iter().filter(|_| may_hang)).collect();
+    }
+}
+
+impl Patience {
+    fn new(whole: Duration) -> Self {
+        Self { whole, left_behind: 0 }
+    }
+
+    fn is_left(self) -> bool {
+        self.left_behind < LEFT_BEHIND_IN_A_ROUND
+    }
+
+    /// How long the next read is waited for.
+    fn now(self) -> Duration {
+        self.whole / 2_u32.pow(self.left_behind)
     }
 }
 
@@ -316,20 +384,20 @@ fn work<Q, A>(shared: &Shared<Q, A>, generation: u64, read: &(dyn Fn(Q) -> A + S
             state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             continue;
         };
-        state.current = Some(place);
+        let (began, is_trusted) = (Instant::now(), job.is_trusted);
+        state.current = Some(Current { place, began, is_trusted });
         drop(state);
-        let began = Instant::now();
         let answer = read(job.question);
         let took = began.elapsed();
         state = shared.lock();
         if state.generation == generation {
             state.current = None;
-            if !job.is_trusted {
+            if !is_trusted {
                 state.strangers_spent += took;
             }
             // The call that asked may be over.
-            if let Some(slot) = state.answers.get_mut(place) {
-                *slot = Some(answer);
+            if let Some(reply) = state.replies.get_mut(place) {
+                *reply = Reply { answer: Some(answer), took };
             }
         }
     }
@@ -424,6 +492,28 @@ mod tests {
             assert!(over.iter().all(|over| over.uid == Some(7)) && over[0].count >= 16, "{over:?}");
         }
         assert_eq!(answered.len(), 22, "each has its turn");
+    }
+
+    #[test]
+    fn a_read_that_hangs_says_how_long_it_took() {
+        let (patient, _release) = doubler();
+        let mut patient = patient.with_patience_for_others(PATIENCE / 8);
+        let replies = patient.ask(vec![job(100, 7), job(1, 7)]);
+        assert!(replies[0].answer.is_none() && replies[0].took >= PATIENCE / 8, "{replies:?}");
+        assert_eq!(replies[1].answer, Some(2));
+    }
+
+    #[test]
+    fn a_round_waits_for_so_many_reads() {
+        let (patient, _release) = doubler();
+        let mut patient = patient.with_patience_for_others(PATIENCE / 8);
+        for pid in 100..100 + LEFT_BEHIND_IN_A_ROUND {
+            assert!(patient.ask(vec![job(pid, pid)])[0].took > Duration::ZERO, "{pid}");
+        }
+        let replies = patient.ask(vec![job(1, 8), job(2, 0)]);
+        assert_eq!((replies[0].answer, replies[1].answer), (None, Some(4)), "trusted users go on");
+        patient.begin_round();
+        assert_eq!(patient.ask(vec![job(1, 8)])[0].answer, Some(2));
     }
 
     #[test]

@@ -7,9 +7,7 @@ mod documented;
 mod host;
 mod row;
 
-use std::time::Instant;
-
-use vm_metrics_testkit::wait::SOON;
+use vm_metrics_testkit::wait::{Deadline, SOON};
 
 use self::host::Host;
 use self::row::{Cells, Row, Rows};
@@ -43,8 +41,8 @@ fn check(family: &str) {
     }
     let mut found = host.vms();
     // On a busy machine a file or an API may be late.
-    let start = Instant::now();
-    while wrong(&rows, &found).any(|(row, _)| row.is_read_later()) && start.elapsed() < SOON {
+    let mut end = Deadline::after(SOON);
+    while wrong(&rows, &found).any(|(row, _)| row.is_read_later()) && !end.has_passed() {
         found = host.vms();
     }
     let wrong: Vec<_> = wrong(&rows, &found)

@@ -25,21 +25,30 @@ pub(super) struct Hanging {
 impl Hanging {
     /// Everybody may use it, as where `user_allow_other` is set for `fusermount`.
     pub(super) fn mount(mountpoint: PathBuf) -> Self {
+        Self::mount_of(ATTACKER, mountpoint)
+    }
+
+    /// The same of another user.
+    pub(super) fn mount_of(uid: u32, mountpoint: PathBuf) -> Self {
         let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap();
-        let options = format!(
-            "fd={},rootmode=40000,user_id={ATTACKER},group_id={ATTACKER},allow_other\0",
-            device.as_raw_fd()
-        );
+        let options =
+            format!("fd={},rootmode=40000,user_id={uid},group_id={uid},allow_other\0", device.as_raw_fd());
         let options = std::ffi::CString::from_vec_with_nul(options.into_bytes()).unwrap();
         mount("attack", &mountpoint, "fuse", MountFlags::empty(), Some(options.as_c_str())).unwrap();
         Self { mountpoint, device: Some(device) }
     }
 }
 
+impl Hanging {
+    /// From now on all that waits, and all that comes, has an error.
+    pub(super) fn end(&mut self) {
+        self.device = None;
+    }
+}
+
 impl Drop for Hanging {
     fn drop(&mut self) {
-        // The end of the device ends all that waits.
-        self.device = None;
+        self.end();
         if let Err(error) = unmount(&self.mountpoint, UnmountFlags::DETACH) {
             eprintln!("unmount {}: {error}", self.mountpoint.display());
         }

@@ -13,6 +13,7 @@ mod flood;
 mod flooding_api;
 mod frame;
 mod hanging_config_file;
+mod hanging_directory;
 mod held_process;
 mod hidden_end;
 mod lab;

@@ -16,7 +16,7 @@ const FAKES: usize = 200;
 const PROTOBUF: &str =
     "Accept: application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited\r\n";
 
-/// 40 of each format that are not read, in several ticks: `Pace` looks at the memory after each.
+/// 40 of each format, and 40 that are compressed, that are not read, in several ticks: `Pace` looks at the memory after each.
 #[test]
 fn unread_scrapes_take_little_memory() {
     alone("hostile::scrapes_at_once::unread_scrapes_take_little_memory", || {
@@ -38,7 +38,7 @@ fn unread_scrapes_take_little_memory() {
         let address = daemon.address();
         let mut scraper = scene.tenant_of(NEIGHBOUR, "scraper", &[], Vec::new());
         let mut attacker = scene.attacker("tenant", &[]);
-        for accept in ["", PROTOBUF] {
+        for accept in ["", PROTOBUF, "Accept-Encoding: gzip\r\n"] {
             let text = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{accept}\r\n");
             // The kernel holds some MB of each answer, so each connection asks for many.
             let text = text.repeat(40);

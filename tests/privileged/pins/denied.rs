@@ -52,7 +52,10 @@ fn a_link_that_cannot_be_asked_stays() {
         set_permissions(&link, PermissionsExt::from_mode(0o600)).unwrap();
     }
     let daemon = host.start_as(Path::new(BINARY), "netlink");
-    wait_for_log(&daemon, "what an earlier daemon has left on it cannot be asked and stays as it is");
+    wait_for_log(
+        &daemon,
+        "the kernel does not say what an earlier daemon has left on it, so that stays as it is",
+    );
     // It is the only TAP.
     let failed = [("component", "tap_ebpf"), ("state", "failed")];
     assert_eq!(daemon.metrics().unwrap().value("vm_exporter_component_health", &failed), Some(1.0));
@@ -166,7 +169,8 @@ fn doctor_says_what_would_make_pins() {
     assert_eq!(pinned(&daemon), Some(1.0));
     assert!(!doctor(&host).contains("no pins"), "{}", doctor(&host));
     // Root is told whose they are.
-    let doctor = Command::new(BINARY).args(["doctor", "--config"]).arg(&host.config).output().unwrap();
+    let doctor =
+        Command::new(BINARY).args(["doctor", "--no-daemon", "--config"]).arg(&host.config).output().unwrap();
     let says = format!("belongs to user {}: a daemon of that user pins there", service::UID);
     let said = String::from_utf8(doctor.stdout).unwrap();
     assert!(said.contains(&says), "{said}");

@@ -98,10 +98,12 @@ impl Daemon {
     }
 }
 
+/// The first TCP address of the line, when all of it is there.
 fn listening_address(log: &str) -> Option<SocketAddr> {
-    let (_, after) = log.split_once("listening on http://")?;
-    let end = after.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':')?;
-    after[..end].trim_end_matches('.').parse().ok()
+    let (_, after) = log.split_once("listening on ")?;
+    let (addresses, _) = after.split_once('\n')?;
+    let mut words = addresses.split([' ', ',', '/']);
+    words.find_map(|word| word.parse().ok())
 }
 
 #[cfg(test)]
@@ -111,8 +113,11 @@ mod tests {
     #[test]
     fn the_address_is_taken_from_a_whole_line_only() {
         assert_eq!(listening_address("INFO listening on http://127.0.0.1:94"), None, "the rest may follow");
-        let address = listening_address("INFO x: listening on http://127.0.0.1:9464\nmore").unwrap();
-        assert_eq!(address, "127.0.0.1:9464".parse().unwrap());
-        assert!(listening_address("listening on http://127.0.0.1:1/metrics\n").is_some());
+        for line in ["http://127.0.0.1:10464", "http://127.0.0.1:10464, http://[::1]:7, a tick every 1s"] {
+            let address = listening_address(&format!("INFO x: listening on {line}\nmore")).unwrap();
+            assert_eq!(address, "127.0.0.1:10464".parse().unwrap());
+        }
+        let address = listening_address("listening on unix:/x.sock, http://[::1]:7/metrics\n");
+        assert_eq!(address, Some("[::1]:7".parse().unwrap()));
     }
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::child::ChildProcess;
 use crate::packages::unpacked_wheel;
-use crate::wait::{SOON, wait_until};
+use crate::wait::{SOON, scaled, wait_until};
 
 /// A wheel that ships the binaries of Firecracker 1.12.1 as the project releases them.
 const WHEEL: (&str, &str) =
@@ -113,7 +113,7 @@ impl Firecracker {
 
     fn ask(&self, method: &str, path: &str, body: &str) -> Result<()> {
         let mut stream = self.connect()?;
-        stream.set_read_timeout(Some(SOON)).context("set the read timeout")?;
+        stream.set_read_timeout(Some(scaled(SOON))).context("set the read timeout")?;
         write!(stream, "{method} {path} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len())
             .with_context(|| format!("{method} {path}"))?;
         let mut answer = [0; 2048];

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::wait::scaled;
+
 const DEADLINE: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +35,19 @@ pub fn get(address: SocketAddr, path: &str, accept: Option<&str>) -> Result<Resp
 
 /// The answer to a request without a body, whatever its status is.
 pub fn request(address: SocketAddr, method: &str, path: &str, accept: Option<&str>) -> Result<Response> {
+    let accept = accept.map(|accept| ("Accept", accept));
+    request_with(address, method, path, accept.as_slice())
+}
+
+/// The same with any headers.
+pub fn request_with(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Result<Response> {
     let context = || format!("{method} http://{address}{path}");
-    exchange(address, method, path, accept).with_context(context)
+    exchange(address, method, path, headers).with_context(context)
 }
 
 /// For a query string: all but letters, digits and the harmless becomes `%xx`.
@@ -46,12 +59,12 @@ pub fn percent_encode(text: &str) -> String {
     text.bytes().map(encode).collect()
 }
 
-fn exchange(address: SocketAddr, method: &str, path: &str, accept: Option<&str>) -> Result<Response> {
-    let mut stream = TcpStream::connect_timeout(&address, DEADLINE).context("connect")?;
-    stream.set_read_timeout(Some(DEADLINE)).context("set the read timeout")?;
-    let accept = accept.map(|accept| format!("Accept: {accept}\r\n")).unwrap_or_default();
+fn exchange(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<Response> {
+    let mut stream = TcpStream::connect_timeout(&address, scaled(DEADLINE)).context("connect")?;
+    stream.set_read_timeout(Some(scaled(DEADLINE))).context("set the read timeout")?;
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     // HTTP/1.0: the body comes in one piece and ends with the connection.
-    let request = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n{accept}\r\n");
+    let request = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).context("send the request")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).context("read the answer")?;

@@ -9,6 +9,7 @@ pub mod firecracker;
 pub mod frames;
 pub mod guest;
 pub mod http;
+pub mod http_recorder;
 pub mod kvm;
 pub mod link;
 pub mod macvtap;
@@ -25,6 +26,7 @@ mod sys;
 pub mod systemd;
 pub mod tap;
 pub mod tenant;
+pub mod victoria_metrics;
 pub mod vm_process;
 pub mod wait;
 

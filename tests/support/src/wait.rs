@@ -1,5 +1,9 @@
 //! Waiting for a condition with a deadline, never just for a time.
+//!
+//! A deadline is in time that the machine could give to one more thread: on a busy machine it comes later.
 
+use std::fs;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,20 +12,86 @@ use anyhow::{Result, bail};
 /// For what takes milliseconds on a quiet machine; the machine is not always quiet.
 pub const SOON: Duration = Duration::from_secs(20);
 
+/// How many times later than on a quiet machine a deadline may come.
+const MOST: f64 = 10.0;
+
+/// An emulated CPU is that much slower.
+const EMULATED: f64 = 4.0;
+
+/// How long a thread may block before it looks at its deadline again.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Passes when the machine could have given a thread so much time. Where four threads want a CPU, a second counts as a
+/// quarter of one.
+#[derive(Debug)]
+pub struct Deadline {
+    left: Duration,
+    counted: Instant,
+}
+
+impl Deadline {
+    pub fn after(time: Duration) -> Self {
+        Self { left: time, counted: Instant::now() }
+    }
+
+    pub fn has_passed(&mut self) -> bool {
+        self.count(slowness());
+        self.left.is_zero()
+    }
+
+    /// How long one may block before the next look at this; `None` when it has passed.
+    pub fn block(&mut self) -> Option<Duration> {
+        (!self.has_passed()).then(|| self.left.min(LOOK))
+    }
+
+    fn count(&mut self, slowness: f64) {
+        let now = Instant::now();
+        let passed = now.duration_since(self.counted).div_f64(slowness);
+        (self.left, self.counted) = (self.left.saturating_sub(passed), now);
+    }
+}
+
+/// This time on the machine as busy as it is now, for a call that has one timeout.
+pub fn scaled(time: Duration) -> Duration {
+    time.mul_f64(slowness())
+}
+
+/// How many times longer something takes here than on a quiet machine.
+fn slowness() -> f64 {
+    let cpus = thread::available_parallelism().map_or(1, usize::from) as f64;
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let emulation = if is_emulated() { EMULATED } else { 1.0 };
+    let threads = running(&load).unwrap_or_default() as f64;
+    (emulation * (threads / cpus).max(1.0)).min(MOST)
+}
+
+/// Whether this machine is a guest whose CPUs are software.
+fn is_emulated() -> bool {
+    static IS_EMULATED: OnceLock<bool> = OnceLock::new();
+    let look = || fs::read_to_string("/proc/cpuinfo").is_ok_and(|cpus| cpus.contains("QEMU TCG CPU"));
+    *IS_EMULATED.get_or_init(look)
+}
+
+/// Threads that run or wait for a CPU.
+fn running(loadavg: &str) -> Option<u32> {
+    let (running, _) = loadavg.split(' ').nth(3)?.split_once('/')?;
+    running.parse().ok()
+}
+
 /// Asks `poll` again and again until it gives a value, or an error, or the deadline passes.
 pub fn wait_until<T>(
     deadline: Duration,
     what: &str,
     mut poll: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
-    let start = Instant::now();
+    let (start, mut end) = (Instant::now(), Deadline::after(deadline));
     let mut pause = Duration::from_millis(1);
     loop {
         if let Some(value) = poll()? {
             return Ok(value);
         }
-        if start.elapsed() >= deadline {
-            bail!("waited {deadline:?} in vain for {what}");
+        if end.has_passed() {
+            bail!("waited {:?} in vain for {what}", start.elapsed());
         }
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
@@ -46,5 +116,30 @@ mod tests {
     fn says_what_it_waited_for() {
         let error = wait_until::<()>(Duration::ZERO, "the moon", || Ok(None)).unwrap_err();
         assert!(error.to_string().contains("the moon"), "{error}");
+    }
+
+    #[test]
+    fn a_deadline_comes_later_on_a_busy_machine() {
+        let second = Duration::from_secs(1);
+        let passed = |slowness| {
+            let mut deadline = Deadline { left: 4 * second, counted: Instant::now() - 4 * second };
+            deadline.count(slowness);
+            4 * second - deadline.left
+        };
+        assert_eq!(passed(1.0), 4 * second);
+        assert!((second..2 * second).contains(&passed(4.0)), "{:?}", passed(4.0));
+        assert!((1.0..=MOST).contains(&slowness()) && scaled(second) >= second);
+    }
+
+    #[test]
+    fn a_blocked_thread_looks_again() {
+        assert_eq!(Deadline::after(Duration::ZERO).block(), None);
+        assert_eq!(Deadline::after(60 * SOON).block(), Some(LOOK));
+    }
+
+    #[test]
+    fn running_threads_are_counted() {
+        assert_eq!(running("7.14 8.12 7.59 9/185 18671\n"), Some(9));
+        assert_eq!(running(""), None);
     }
 }

@@ -108,11 +108,11 @@ mod tests {
     fn wrong_names_and_sockets_are_refused() {
         for (line, problem) in [
             ("hosts = [\"http://a\"]", "test.toml:2: http.hosts: must be names"),
-            ("hosts = [\"a:9464\"]", "test.toml:2: http.hosts: must be names"),
+            ("hosts = [\"a:10464\"]", "test.toml:2: http.hosts: must be names"),
             ("hosts = [\"*\"]", "test.toml:2: http.hosts: must be names"),
             ("hosts = [\".\"]", "test.toml:2: http.hosts: must be names"),
             ("socket = \"api.sock\"", "test.toml:2: http.socket: must be an absolute path"),
-            ("host = []", "test.toml:2: unknown field `host`"),
+            ("host = []", "test.toml:2: unknown key `host`; did you mean `hosts`?"),
         ] {
             let error = http(&format!("[http]\n{line}")).unwrap_err();
             assert!(error.starts_with(problem), "{line}: {error}");

@@ -1,12 +1,16 @@
 //! The configuration: TOML as typed, then checked and ready to use. Every refusal names file, line and key.
 
+mod document;
+mod environment;
 mod error;
 mod http;
+mod keys;
+mod listen;
+mod log;
 mod refused;
 mod section;
 mod trust;
 
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,10 +18,16 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
+pub(crate) use document::Document;
+pub(crate) use environment::Overrides;
 pub use error::ConfigError;
 pub(crate) use http::{ApiSocket, HttpSettings};
+pub(crate) use listen::{Listen, ListenAddress};
+pub use log::LogFormat;
+pub(crate) use log::{LogSettings, parse_log_format, parse_log_level};
 pub(crate) use section::{Section, Sections, Switch};
 
+use self::listen::RawListen;
 use crate::host::Host;
 use crate::model::Trust;
 
@@ -42,9 +52,10 @@ const MAX_PREFIX: usize = 64;
 pub(crate) const OWN_PREFIXES: [&str; 2] = ["vm_exporter", "process"];
 
 /// What the daemon is told to do. Sources, readers and exporters check their own sections.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     pub settings: Settings,
+    document: Document,
     pub(crate) sources: Sections,
     pub(crate) readers: Sections,
     pub(crate) exporters: Sections,
@@ -58,11 +69,12 @@ pub struct Settings {
     pub retention: Duration,
     /// Where the daemon writes down which VM has which device, if there is such a directory.
     pub state_dir: PathBuf,
-    pub listen: SocketAddr,
+    pub(crate) listen: Listen,
     pub(crate) http: HttpSettings,
     pub metric_prefix: String,
     pub host: Host,
     pub trust: Trust,
+    pub(crate) log: LogSettings,
 }
 
 impl Config {
@@ -73,39 +85,59 @@ impl Config {
 
     /// The file, or the defaults when there is none.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let Some(path) = path else { return Self::builtin() };
+        Self::document(path, Overrides::default())?.check_all(Self::of)
+    }
+
+    /// The file, or an empty one, with what the environment puts over it. Nothing of it is checked.
+    pub(crate) fn document(path: Option<&Path>, overrides: Overrides) -> Result<Document, ConfigError> {
+        let Some(path) = path else {
+            return Ok(Document::with(Path::new("built-in default"), "", overrides));
+        };
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(path, &text)
+        Ok(Document::with(path, &text, overrides))
     }
 
     /// `path` only names the text in errors.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let document = section::Document::new(path, text);
+        Document::new(path, text).check_all(Self::of)
+    }
+
+    /// The first mistake is the error.
+    pub(crate) fn of(document: &Document) -> Result<Self, ConfigError> {
         let mut root = document.parse()?;
         for sections in [SOURCES, READERS, EXPORTERS] {
             root.get_mut().remove(sections);
         }
         let raw =
             Raw::deserialize(toml::de::Deserializer::from(root)).map_err(|error| document.error(&error))?;
-        Self::resolve(raw, &document)
+        Self::resolve(raw, document)
     }
 
-    fn resolve(raw: Raw, document: &section::Document) -> Result<Self, ConfigError> {
+    /// Where it was read from.
+    pub(crate) fn into_document(self) -> Document {
+        self.document
+    }
+
+    fn resolve(raw: Raw, document: &Document) -> Result<Self, ConfigError> {
         let at = |span, message: String| document.error_at(span, &message);
         let interval = parse_interval(raw.interval.get_ref())
             .map_err(|problem| at(raw.interval.span(), format!("interval: {problem}")))?;
         let retention = parse_retention(raw.retention.get_ref())
             .map_err(|problem| at(raw.retention.span(), format!("retention: {problem}")))?;
-        let listen = raw.listen.get_ref().parse().map_err(|_| {
-            at(raw.listen.span(), "listen: this is not ADDRESS:PORT, such as 127.0.0.1:9464".to_owned())
-        })?;
+        let span = raw.listen.span();
+        let place = match span.is_empty() {
+            true => "the default of the flag --listen and the key listen".to_owned(),
+            false => format!("{}, key listen", document.place(span.start)),
+        };
+        let listen = raw.listen.into_inner().resolve(&place, |problem| at(span.clone(), problem))?;
         check_prefix(raw.metric_prefix.get_ref())
             .map_err(|problem| at(raw.metric_prefix.span(), format!("metric_prefix: {problem}")))?;
         let metric_prefix = raw.metric_prefix.into_inner();
         let host = Host::new(raw.host.proc, raw.host.sys);
         let http = raw.http.resolve(&host, |span, problem| at(span, format!("http.{problem}")))?;
         let trust = raw.trust.resolve(|span, problem| at(span, format!("trust.{problem}")))?;
+        let log = raw.log.resolve(at)?;
         let sources = Sections::new(SOURCES, document);
         let readers = Sections::new(READERS, document);
         let exporters = Sections::new(EXPORTERS, document);
@@ -119,7 +151,9 @@ impl Config {
                 metric_prefix,
                 host,
                 trust,
+                log,
             },
+            document: document.clone(),
             sources,
             readers,
             exporters,
@@ -185,11 +219,12 @@ struct Raw {
     interval: Spanned<String>,
     retention: Spanned<String>,
     state_dir: PathBuf,
-    listen: Spanned<String>,
+    listen: Spanned<RawListen>,
     http: http::RawHttp,
     metric_prefix: Spanned<String>,
     host: RawHost,
     trust: trust::RawTrust,
+    log: log::RawLog,
 }
 
 #[derive(Debug, Deserialize)]
@@ -206,11 +241,12 @@ impl Default for Raw {
             interval: typed("1s"),
             retention: typed("5m"),
             state_dir: "/run/vm-metrics".into(),
-            listen: typed("127.0.0.1:9464"),
+            listen: Spanned::new(0..0, RawListen::default()),
             http: http::RawHttp::default(),
             metric_prefix: typed("vm"),
             host: RawHost::default(),
             trust: trust::RawTrust::default(),
+            log: log::RawLog::default(),
         }
     }
 }
@@ -232,9 +268,12 @@ mod tests {
 
     #[test]
     fn the_printed_default_is_the_default() {
-        let printed = Config::parse(Path::new("default.toml"), DEFAULT).expect("default.toml");
-        let builtin = Config::builtin().expect("built-in");
-        assert_eq!(printed.settings, builtin.settings);
+        let mut printed = Config::parse(Path::new("default.toml"), DEFAULT).expect("default.toml").settings;
+        let builtin = Config::builtin().expect("built-in").settings;
+        assert_eq!(printed.listen.addresses(), builtin.listen.addresses());
+        // The two stand at different places.
+        printed.listen = builtin.listen.clone();
+        assert_eq!(printed, builtin);
     }
 
     #[test]
@@ -244,7 +283,6 @@ mod tests {
             ("interval = \"soon\"\n", ["test.toml:1", "interval"]),
             ("\ninterval = \"1ms\"\n", ["test.toml:2", "interval: must be between 10ms and 1h"]),
             ("retention = \"2d\"\n", ["test.toml:1", "retention: must be between 0s and 1day"]),
-            ("listen = \"9464\"\n", ["test.toml:1", "listen"]),
             ("metric_prefix = \"9vm\"\n", ["test.toml:1", "metric_prefix"]),
             ("metric_prefix = \"process\"\n", ["test.toml:1", "metric_prefix: \"process\": process_ begins"]),
             ("metric_prefix = \"vm_exporter_build\"\n", ["test.toml:1", "vm_exporter_ begins"]),

@@ -30,13 +30,24 @@ pub struct Sample {
 
 /// Every metric of [`GROUPS`].
 pub fn of_snapshot(snapshot: &Snapshot) -> Vec<Family> {
-    families(GROUPS, |metric, push| (metric.samples)(&Shown::new(snapshot, metric.kind), push))
+    of_groups(GROUPS, snapshot)
+}
+
+/// These metrics.
+pub fn of_groups(groups: &'static [Group], snapshot: &Snapshot) -> Vec<Family> {
+    families(groups, |metric, push| (metric.samples)(&Shown::new(snapshot, metric.kind), push))
+}
+
+/// The same without samples.
+#[cfg(feature = "otel")]
+pub fn names_of(groups: &'static [Group]) -> Vec<Family> {
+    families(groups, |_, _| {})
 }
 
 /// Every metric there is, without a sample, in the order of [`of_snapshot`] followed by [`of_exports`].
 #[cfg(feature = "otel")]
 pub fn names() -> Vec<Family> {
-    let mut names = families(GROUPS, |_, _| {});
+    let mut names = names_of(GROUPS);
     names.extend(families(EXPORT_GROUPS, |_, _| {}));
     names
 }

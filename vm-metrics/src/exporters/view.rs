@@ -19,6 +19,14 @@ impl View {
         Self { exports, budget: Some(Mutex::new(budget)) }
     }
 
+    /// How many VMs may have series, from the next look on.
+    #[cfg(feature = "otel")]
+    pub(super) fn set_label_budget(&self, vms: usize) {
+        if let Some(budget) = &self.budget {
+            budget.lock().unwrap_or_else(PoisonError::into_inner).set_vms(vms);
+        }
+    }
+
     /// All families, always in the same order.
     #[cfg(feature = "otel")]
     pub(super) fn look(&self, snapshot: &Snapshot, stale: bool) -> Vec<Family> {
@@ -29,7 +37,11 @@ impl View {
 
     /// Those of the snapshot.
     pub(super) fn of_snapshot(&self, snapshot: &Snapshot, stale: bool) -> Vec<Family> {
-        let mut families = families::of_snapshot(snapshot);
+        self.fit(snapshot, stale, families::of_snapshot(snapshot))
+    }
+
+    /// Families of the snapshot as this exporter may show them.
+    pub(super) fn fit(&self, snapshot: &Snapshot, stale: bool, mut families: Vec<Family>) -> Vec<Family> {
         if stale {
             let of_vms = families.iter_mut().filter(|family| family.labels.contains(&ID));
             of_vms.for_each(|family| family.samples.clear());

@@ -1,16 +1,17 @@
 //! `/api/v1`: the latest snapshot as JSON. A request costs no system call for any VM.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use bytes::Bytes;
 use utoipa::OpenApi;
 
+use super::coding::Coding;
 use super::problem::Problem;
 use super::push;
 use super::shared_body::SharedBody;
@@ -35,11 +36,12 @@ pub(super) struct Api {
     ticker: Ticker,
     /// By tick.
     vms: Arc<SharedBody<u64>>,
+    description: Arc<SharedBody<()>>,
 }
 
 impl Api {
     pub(super) fn new(ticker: Ticker) -> Self {
-        Self { ticker, vms: Arc::default() }
+        Self { ticker, vms: Arc::default(), description: Arc::default() }
     }
 }
 
@@ -58,12 +60,9 @@ pub(super) fn router(api: Api, detail: Detail) -> Router {
     Router::new().nest("/api/v1", api)
 }
 
-async fn description() -> Response {
-    static TEXT: LazyLock<Bytes> = LazyLock::new(|| {
-        // It is made of constants, so this is a fault that each test of it sees.
-        serde_json::to_vec(&Description::openapi()).unwrap_or_default().into()
-    });
-    ([(header::CONTENT_TYPE, JSON)], TEXT.clone()).into_response()
+async fn description(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
+    let now = || Ok(((), || serde_json::to_vec(&Description::openapi()).map_err(|error| failed(&error))));
+    shared(&api.description, &headers, now).await
 }
 
 /// All VMs
@@ -72,16 +71,13 @@ async fn description() -> Response {
     (status = 503, description = "There are no numbers, or only old ones", body = Problem,
         content_type = "application/problem+json"),
 ))]
-async fn vms(State(api): State<Api>) -> Result<Response, Problem> {
+async fn vms(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
     let now = || {
         let snapshot = current(&api.ticker)?;
         let tick = snapshot.tick;
         Ok((tick, move || serde_json::to_vec(&Vms::of(&snapshot)).map_err(|error| failed(&error))))
     };
-    match api.vms.get(now).await {
-        Ok(rendered) => Ok(rendered?.respond(Bytes::new(), JSON)),
-        Err(error) => Err(failed(&error)),
-    }
+    shared(&api.vms, &headers, now).await
 }
 
 /// One VM
@@ -128,6 +124,22 @@ async fn sources(State((ticker, detail)): State<(Ticker, Detail)>) -> Result<Res
     Ok(Json(Sources::of(&snapshot, detail)).into_response())
 }
 
+/// A document that all who ask for it share.
+async fn shared<K, R>(
+    body: &SharedBody<K>,
+    headers: &HeaderMap,
+    now: impl FnOnce() -> Result<(K, R), Problem>,
+) -> Result<Response, Problem>
+where
+    K: PartialEq + Send + 'static,
+    R: FnOnce() -> Result<Vec<u8>, Problem> + Send + 'static,
+{
+    match body.get(Coding::negotiate(headers), now).await {
+        Ok(rendered) => Ok(rendered?.respond(Bytes::new(), JSON)),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
 async fn not_allowed(method: Method) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not allowed: the API is read with GET"))
 }
@@ -157,6 +169,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use axum::body::to_bytes;
+    use axum::http::header;
     use serde_json::Value;
 
     use super::*;
@@ -174,7 +187,7 @@ mod tests {
         let api = || State(Api::new(ticker.clone()));
         let full = || State((ticker.clone(), Detail::Full));
         [
-            read(vms(api()).await).await,
+            read(vms(api(), HeaderMap::new()).await).await,
             read(vm(api(), Ok(Path("a".to_owned()))).await).await,
             read(health(full()).await).await,
             read(sources(full()).await).await,

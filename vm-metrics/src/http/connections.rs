@@ -1,5 +1,6 @@
 //! Accepts connections, and keeps anybody from holding so many that others find no room.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -10,14 +11,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::net::UnixStream;
 
 use super::activity::{Activity, NotedService, NotedStream, Patience};
 use super::open::Open;
-use super::peer::{Peer, TcpPeers};
-
-/// A few scrapers and a few people are ten connections. Each is an open file, and there are VMs that need theirs.
-const MAX_TCP: usize = 64;
+use super::peer::Peer;
+use super::unix_socket::UnixSocket;
 
 /// Only root and the daemon's user may connect.
 const MAX_UNIX: usize = 16;
@@ -40,9 +39,6 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Between two lines in the log that say so.
 const NEWS: Duration = Duration::from_secs(60);
 
-/// Connections that the kernel holds for the server: a flood must not push out those of others.
-const BACKLOG: u32 = 4096;
-
 /// Where connections come from.
 pub trait Accept: Send {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
@@ -54,51 +50,12 @@ pub trait Accept: Send {
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Option<Peer>)>> + Send;
 }
 
-/// A TCP socket that knows its peers.
-#[derive(Debug)]
-pub struct Tcp {
-    listener: TcpListener,
-    peers: TcpPeers,
-}
-
-/// Listens on a TCP address.
-pub fn listen(address: std::net::SocketAddr) -> io::Result<Tcp> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    let listener = socket.listen(BACKLOG)?;
-    let peers = TcpPeers::new(listener.local_addr());
-    Ok(Tcp { listener, peers })
-}
-
-impl Tcp {
-    pub fn local_addr(&self) -> io::Result<std::net::SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-impl Accept for Tcp {
-    type Stream = TcpStream;
-    const MAX_OPEN: usize = MAX_TCP;
-
-    async fn accept(&mut self) -> io::Result<(TcpStream, Option<Peer>)> {
-        let (stream, client) = self.listener.accept().await?;
-        // One that was reset is nobody's any more.
-        let peer = match stream.take_error()? {
-            None => self.peers.of(client, stream.local_addr()?),
-            Some(_) => None,
-        };
-        Ok((stream, peer))
-    }
-}
-
-impl Accept for UnixListener {
+impl Accept for UnixSocket {
     type Stream = UnixStream;
     const MAX_OPEN: usize = MAX_UNIX;
 
     async fn accept(&mut self) -> io::Result<(UnixStream, Option<Peer>)> {
-        let (stream, _) = Self::accept(self).await?;
-        let peer = stream.peer_cred().map_or(Peer::Unknown, |peer| Peer::user(peer.uid()));
+        let (stream, peer) = poll_fn(|cx| self.poll_accept(cx)).await?;
         Ok((stream, Some(peer)))
     }
 }

@@ -3,9 +3,13 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
 use super::*;
+use crate::config::Listen;
+use crate::http::listen;
+use crate::http::listeners::{Listeners, MAX_PUBLIC};
 
 /// Larger than all buffers between a handler and its peer.
 const LARGE: usize = 1 << 20;
@@ -20,7 +24,7 @@ struct Queue(mpsc::UnboundedReceiver<(DuplexStream, Peer)>);
 
 impl Accept for Queue {
     type Stream = DuplexStream;
-    const MAX_OPEN: usize = MAX_TCP;
+    const MAX_OPEN: usize = MAX_PUBLIC;
 
     async fn accept(&mut self) -> io::Result<(DuplexStream, Option<Peer>)> {
         match self.0.recv().await {
@@ -175,11 +179,16 @@ async fn a_connection_is_idle_after_its_answer() {
     }
 }
 
+fn local() -> Listeners {
+    let address = "127.0.0.1:0".parse().unwrap();
+    listen(&Listen::new(vec![address], "a test")).unwrap()
+}
+
 /// With the user's own socket: the whole way from the kernel's answer to the table.
 #[tokio::test]
 async fn tcp_peers_are_users() {
-    let mut tcp = listen("127.0.0.1:0".parse().unwrap()).unwrap();
-    let address = tcp.local_addr().unwrap();
+    let mut tcp = local();
+    let address = tcp.tcp_addresses()[0];
     let stream = TcpStream::connect(address).await.unwrap();
     let (_, peer) = tcp.accept().await.unwrap();
     assert_eq!(peer, Some(Peer::user(rustix::process::getuid().as_raw())));
@@ -190,8 +199,8 @@ async fn tcp_peers_are_users() {
 
 #[tokio::test]
 async fn a_connection_that_was_reset_is_nobodys() {
-    let mut tcp = listen("127.0.0.1:0".parse().unwrap()).unwrap();
-    let stream = TcpStream::connect(tcp.local_addr().unwrap()).await.unwrap();
+    let mut tcp = local();
+    let stream = TcpStream::connect(tcp.tcp_addresses()[0]).await.unwrap();
     stream.set_zero_linger().unwrap();
     drop(stream);
     assert_eq!(tcp.accept().await.unwrap().1, None);

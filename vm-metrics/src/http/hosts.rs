@@ -86,10 +86,10 @@ mod tests {
         let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
         for host in [
             "127.0.0.1",
-            "127.0.0.1:9464",
-            "[::1]:9464",
+            "127.0.0.1:10464",
+            "[::1]:10464",
             "[2001:db8::1]",
-            "localhost:9464",
+            "localhost:10464",
             "LocalHost",
             "metrics.example:80",
             "Metrics.Example.",
@@ -104,7 +104,7 @@ mod tests {
     fn other_names_are_refused() {
         for host in [
             "evil.example",
-            "evil.example:9464",
+            "evil.example:10464",
             "metrics.example.evil.example",
             "127.0.0.1.evil.example",
             "localhost.evil.example",

@@ -4,16 +4,22 @@
 
 mod activity;
 mod api;
+mod coding;
 mod connections;
+mod gzip;
 mod hosts;
+mod listen;
+mod listeners;
 mod metrics;
 mod open;
 mod peer;
+mod port_user;
 mod problem;
 pub mod push;
 mod rate;
 mod shared_body;
 mod socket_owner;
+mod unix_socket;
 
 use axum::Router;
 use axum::extract::State;
@@ -28,7 +34,9 @@ use crate::exporters::prometheus::PrometheusExporter;
 use crate::manager::Ticker;
 
 pub use api::Description;
-pub use connections::{listen, serve};
+pub use connections::serve;
+pub use listen::listen;
+pub use unix_socket::{OWNER, UnixSocket};
 
 const INDEX: &str =
     "<h1>vm-metrics</h1><p><a href=\"/metrics\">metrics</a> <a href=\"/api/v1/vms\">VMs</a></p>";
@@ -46,14 +54,14 @@ impl Site {
         Self { scrapes: metrics::Scrapes::new(exporter), api: api::Api::new(ticker.clone()), ticker }
     }
 
-    /// For TCP, where anybody may ask.
-    pub fn for_network(&self, settings: &HttpSettings) -> Router {
+    /// For the addresses of the key `listen`, where anybody may ask.
+    pub fn for_everybody(&self, settings: &HttpSettings) -> Router {
         let detail = if settings.show_errors { Detail::Full } else { Detail::Counts };
         self.router(detail).layer(from_fn_with_state(hosts::Hosts::new(&settings.hosts), hosts::check))
     }
 
-    /// For a Unix socket, whose mode says who may ask.
-    pub fn for_socket(&self) -> Router {
+    /// For the Unix socket of those who administer the host.
+    pub fn for_operators(&self) -> Router {
         self.router(Detail::Full)
     }
 

@@ -1,11 +1,6 @@
 //! The socket over which orchestrators push VMs: `PUT` and `DELETE /api/v1/instances/{id}`. Its mode says who may.
 
-use std::ffi::OsString;
-use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
@@ -14,68 +9,16 @@ use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, Path as Captured, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::put;
-use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use tokio::net::UnixListener;
 
 use super::problem::Problem;
-use crate::own_dir::{OwnDir, SHARED};
 use crate::sources::described::DescribedVm;
 use crate::sources::push::{Store, VM_LIMIT};
-
-/// The owner, and root.
-const MODE: u32 = 0o600;
-
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 128;
 
 #[derive(Clone)]
 pub(super) struct Inbox {
     store: Store,
     /// A VM that comes is looked at now, not at the next tick.
     wake: Arc<dyn Fn() + Send + Sync>,
-}
-
-/// Makes the socket in a directory in which no other user can put anything; the directory is made where it is missing.
-///
-/// # Errors
-/// `AddrInUse` when another process listens there, `PermissionDenied` when the directory is not safe.
-pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    OwnDir::make(parent, SHARED)?;
-    if is_listening(path)? {
-        return Err(io::ErrorKind::AddrInUse.into());
-    }
-    // Under a name of its own until only its user may connect; the rename takes the place of one that is left over.
-    let mut unfinished = OsString::from(".");
-    unfinished.push(name);
-    unfinished.push(".new");
-    let unfinished = parent.join(unfinished);
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let socket = new_socket()?;
-    net::bind(&socket, &SocketAddrUnix::new(&unfinished)?)?;
-    fs::set_permissions(&unfinished, Permissions::from_mode(MODE))?;
-    net::listen(&socket, BACKLOG)?;
-    fs::rename(&unfinished, path)?;
-    UnixListener::from_std(socket.into())
-}
-
-/// Does not wait for one that has no time to answer.
-fn is_listening(path: &Path) -> io::Result<bool> {
-    match net::connect(new_socket()?, &SocketAddrUnix::new(path)?) {
-        Ok(()) | Err(Errno::AGAIN) => Ok(true),
-        Err(_) => Ok(false),
-    }
-}
-
-fn new_socket() -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
 }
 
 pub fn router(store: Store, wake: impl Fn() + Send + Sync + 'static) -> Router {
@@ -165,29 +108,6 @@ fn not_kept(error: &io::Error) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn nothing_is_bound_where_others_may_write() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("run/push.sock");
-        drop(bind(&socket).unwrap());
-        assert_eq!(fs::symlink_metadata(&socket).unwrap().permissions().mode() & 0o777, MODE);
-        fs::set_permissions(socket.parent().unwrap(), Permissions::from_mode(0o1777)).unwrap();
-        let error = bind(&socket).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-        assert!(error.to_string().contains("/run has mode 1777, so others may write to it"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn a_socket_that_is_left_over_is_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("push.sock");
-        drop(bind(&socket).unwrap());
-        fs::write(dir.path().join(".push.sock.new"), "").unwrap();
-        let listener = bind(&socket).unwrap();
-        assert_eq!(bind(&socket).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        drop(listener);
-    }
 
     #[test]
     fn no_room_is_told_apart_from_other_faults() {

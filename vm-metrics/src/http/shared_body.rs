@@ -1,4 +1,4 @@
-//! A document that is rendered once per snapshot: all who ask for it send the same bytes.
+//! A document that is rendered, and compressed, once per snapshot: all who ask for it send the same bytes.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -13,6 +13,8 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::Mutex;
 
 use super::activity::Cancel;
+use super::coding::Coding;
+use super::gzip::Beginning;
 
 /// Bytes of former renderings that peers may still be taking.
 const MAX_OLD: usize = 32 << 20;
@@ -20,33 +22,57 @@ const MAX_OLD: usize = 32 << 20;
 /// That many former renderings are never given up, whatever their size: a scraper far away needs its time.
 const KEPT: usize = 2;
 
+/// Shorter documents are not compressed: they fit into a packet or two.
+const MIN_COMPRESSED: usize = 2 << 10;
+
 /// The latest rendering, and which it is.
 #[derive(Debug)]
 pub(super) struct SharedBody<K>(Arc<Mutex<Renderings<K>>>);
 
 #[derive(Debug)]
 struct Renderings<K> {
-    latest: Option<(K, Rendered)>,
+    /// `None` before the first.
+    key: Option<K>,
+    latest: Latest,
     /// The oldest first; not the bytes, which go with the last who sends them.
-    former: VecDeque<(usize, Cancel)>,
+    former: VecDeque<Former>,
 }
+
+#[derive(Debug, Default)]
+struct Latest {
+    plain: Rendered,
+    /// From when somebody asks for it.
+    compressed: Option<Rendered>,
+}
+
+/// The lengths of a rendering that is not the latest any more, plain and compressed, each with those who send it.
+#[derive(Debug)]
+struct Former(Vec<(usize, Cancel)>);
 
 #[derive(Clone, Debug)]
 pub(super) struct Rendered {
-    pub(super) bytes: Bytes,
+    content: Content,
     cancel: Cancel,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Plain(Bytes),
+    Gzip(Beginning),
 }
 
 impl<K> Default for SharedBody<K> {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Renderings { latest: None, former: VecDeque::new() })))
+        let nothing = Renderings { key: None, latest: Latest::default(), former: VecDeque::new() };
+        Self(Arc::new(Mutex::new(nothing)))
     }
 }
 
 impl<K: PartialEq + Send + 'static> SharedBody<K> {
-    /// The document of now. `now` names it and says how to render it; nobody else renders meanwhile.
+    /// The document of now. `now` names it and says how to render it; nobody else renders or compresses meanwhile.
     pub(super) async fn get<E, R>(
         &self,
+        coding: Coding,
         now: impl FnOnce() -> Result<(K, R), E>,
     ) -> Result<Result<Rendered, E>, tokio::task::JoinError>
     where
@@ -59,49 +85,121 @@ impl<K: PartialEq + Send + 'static> SharedBody<K> {
             Ok(now) => now,
             Err(error) => return Ok(Err(error)),
         };
-        if let Some((latest, rendered)) = &renderings.latest
-            && *latest == key
-        {
+        let is_latest = renderings.key.as_ref() == Some(&key);
+        if is_latest && let Some(rendered) = renderings.latest.coded(coding) {
             return Ok(Ok(rendered.clone()));
         }
-        // The lock goes along: a peer that leaves now does not let the next one render beside it.
-        let render = move || {
-            let mut bytes = render()?;
-            bytes.shrink_to_fit();
-            Ok(renderings.replace(key, bytes.into()))
+        // The lock goes along: a peer that leaves now does not let the next one work beside it.
+        let work = move || {
+            if !is_latest {
+                let mut bytes = render()?;
+                bytes.shrink_to_fit();
+                renderings.replace(key, bytes.into());
+            }
+            Ok(renderings.latest.code(coding))
         };
         // Rendering thousands of VMs takes a while: not on the thread that answers the others.
-        tokio::task::spawn_blocking(render).await
+        tokio::task::spawn_blocking(work).await
     }
 }
 
 impl<K> Renderings<K> {
-    fn replace(&mut self, key: K, bytes: Bytes) -> Rendered {
-        let rendered = Rendered { bytes, cancel: Cancel::default() };
-        if let Some((_, former)) = self.latest.replace((key, rendered.clone())) {
-            self.former.push_back((former.bytes.len(), former.cancel));
-        }
-        self.former.retain(|(_, cancel)| cancel.holders() > 1);
-        let mut total: usize = self.former.iter().map(|(length, _)| length).sum();
+    fn replace(&mut self, key: K, bytes: Bytes) {
+        self.key = Some(key);
+        let latest = Latest { plain: Rendered::new(Content::Plain(bytes)), compressed: None };
+        self.former.push_back(Former::of(std::mem::replace(&mut self.latest, latest)));
+        self.former.retain_mut(Former::is_being_sent);
+        let mut total: usize = self.former.iter().map(Former::length).sum();
         while total > MAX_OLD
             && self.former.len() > KEPT
-            && let Some((length, cancel)) = self.former.pop_front()
+            && let Some(former) = self.former.pop_front()
         {
-            cancel.cancel();
-            total -= length;
+            total -= former.length();
+            former.give_up();
         }
-        rendered
+    }
+}
+
+impl Latest {
+    /// `None` where it is not compressed yet.
+    fn coded(&self, coding: Coding) -> Option<&Rendered> {
+        match coding {
+            Coding::Gzip if self.plain.content.bytes().len() >= MIN_COMPRESSED => self.compressed.as_ref(),
+            Coding::Gzip | Coding::Plain => Some(&self.plain),
+        }
+    }
+
+    fn code(&mut self, coding: Coding) -> Rendered {
+        if let Some(rendered) = self.coded(coding) {
+            return rendered.clone();
+        }
+        match Beginning::of(self.plain.content.bytes()) {
+            Ok(beginning) => self.compressed.insert(Rendered::new(Content::Gzip(beginning))).clone(),
+            Err(error) => {
+                tracing::error!("cannot compress an answer: {error}");
+                self.plain.clone()
+            }
+        }
+    }
+}
+
+impl Former {
+    fn of(latest: Latest) -> Self {
+        let codings = [Some(latest.plain), latest.compressed].into_iter().flatten();
+        Self(codings.map(|rendered| (rendered.content.bytes().len(), rendered.cancel)).collect())
+    }
+
+    /// Forgets what nobody sends any more.
+    fn is_being_sent(&mut self) -> bool {
+        self.0.retain(|(_, cancel)| cancel.holders() > 1);
+        !self.0.is_empty()
+    }
+
+    fn length(&self) -> usize {
+        self.0.iter().map(|(length, _)| length).sum()
+    }
+
+    fn give_up(&self) {
+        self.0.iter().for_each(|(_, cancel)| cancel.cancel());
     }
 }
 
 impl Rendered {
+    fn new(content: Content) -> Self {
+        Self { content, cancel: Cancel::default() }
+    }
+
     /// The answer: these bytes and then those that are the request's own. Nothing is copied.
     pub(super) fn respond(self, more: Bytes, content_type: &'static str) -> Response {
-        let chunks = Chunks([self.bytes, more].into_iter().filter(|bytes| !bytes.is_empty()).collect());
+        let (shared, own) = match &self.content {
+            Content::Plain(bytes) => (bytes.clone(), more),
+            Content::Gzip(beginning) => (beginning.bytes.clone(), beginning.end_with(&more)),
+        };
+        let chunks = Chunks([shared, own].into_iter().filter(|bytes| !bytes.is_empty()).collect());
         let mut response = Body::new(chunks).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        if matches!(self.content, Content::Gzip(_)) {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
         response.extensions_mut().insert(self.cancel);
         response
+    }
+}
+
+impl Default for Rendered {
+    fn default() -> Self {
+        Self::new(Content::Plain(Bytes::new()))
+    }
+}
+
+impl Content {
+    fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Plain(bytes) => bytes,
+            Self::Gzip(beginning) => &beginning.bytes,
+        }
     }
 }
 
@@ -129,92 +227,5 @@ impl HttpBody for Chunks {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
-
-    use super::*;
-
-    async fn get(shared: &SharedBody<u64>, key: u64, length: usize) -> Rendered {
-        let now = || Ok::<_, Infallible>((key, move || Ok(vec![b'x'; length])));
-        shared.get(now).await.unwrap().unwrap()
-    }
-
-    #[tokio::test]
-    async fn many_requests_share_one_rendering() {
-        let (shared, rendered) = (Arc::new(SharedBody::default()), Arc::new(AtomicUsize::new(0)));
-        let mut requests = tokio::task::JoinSet::new();
-        for _ in 0..40 {
-            let (shared, rendered) = (Arc::clone(&shared), Arc::clone(&rendered));
-            requests.spawn(async move {
-                let render = move || {
-                    rendered.fetch_add(1, Ordering::Relaxed);
-                    std::thread::sleep(Duration::from_millis(50));
-                    Ok::<_, Infallible>(vec![b'x'; 1 << 20])
-                };
-                shared.get(move || Ok((1, render))).await.unwrap().unwrap().bytes
-            });
-        }
-        let all = requests.join_all().await;
-        assert!(all.iter().all(|bytes| bytes.as_ptr() == all[0].as_ptr()));
-        assert_eq!((all.len(), rendered.load(Ordering::Relaxed)), (40, 1));
-    }
-
-    #[tokio::test]
-    async fn a_peer_that_leaves_starts_no_second_rendering() {
-        let (shared, under_way) = (SharedBody::default(), Arc::new(AtomicUsize::new(0)));
-        let render = |key: u64| {
-            let under_way = Arc::clone(&under_way);
-            shared.get(move || {
-                let render = move || {
-                    assert_eq!(under_way.fetch_add(1, Ordering::SeqCst), 0, "beside another one");
-                    std::thread::sleep(Duration::from_millis(200));
-                    under_way.fetch_sub(1, Ordering::SeqCst);
-                    Ok::<_, Infallible>(Vec::new())
-                };
-                Ok((key, render))
-            })
-        };
-        for key in 0..3 {
-            let left = tokio::time::timeout(Duration::from_millis(20), render(key)).await;
-            assert!(left.is_err(), "it takes longer");
-        }
-        render(3).await.unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn slow_readers_hold_a_few_renderings_only() {
-        let shared = SharedBody::default();
-        let mut slow = Vec::new();
-        for key in 0..10 {
-            slow.push(get(&shared, key, MAX_OLD / 3).await);
-        }
-        let given_up = slow.iter().filter(|rendered| rendered.cancel.is_cancelled()).count();
-        assert_eq!(given_up, 6, "the latest and three former ones stay");
-        assert!(slow[0].cancel.is_cancelled() && !slow[9].cancel.is_cancelled());
-
-        let shared = SharedBody::default();
-        let slow = [get(&shared, 0, MAX_OLD).await, get(&shared, 1, MAX_OLD).await, get(&shared, 2, 1).await];
-        assert!(!slow[0].cancel.is_cancelled(), "a large one has the time of two others");
-    }
-
-    #[tokio::test]
-    async fn who_has_read_is_forgotten() {
-        let shared = SharedBody::default();
-        for key in 0..10 {
-            drop(get(&shared, key, 1).await);
-        }
-        assert!(shared.0.lock().await.former.len() <= 1);
-    }
-
-    #[tokio::test]
-    async fn the_length_is_announced() {
-        let rendered = get(&SharedBody::default(), 0, 3).await;
-        let response = rendered.respond(Bytes::from_static(b"yz"), "text/plain");
-        assert_eq!(response.body().size_hint().exact(), Some(5));
-        assert!(response.extensions().get::<Cancel>().is_some());
-        let body = axum::body::to_bytes(response.into_body(), 100).await.unwrap();
-        assert_eq!(body, "xxxyz");
-    }
-}
+#[path = "shared_body_tests.rs"]
+mod tests;

@@ -18,6 +18,8 @@ mod weak;
 
 use std::fmt;
 use std::path::Path;
+#[cfg(feature = "otel")]
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -55,7 +57,13 @@ pub struct Manager {
     engine: Arc<Mutex<Engine>>,
     latest: Arc<Mutex<Option<Arc<Snapshot>>>>,
     host: Host,
+    #[cfg(feature = "otel")]
+    label_budget: Arc<AtomicUsize>,
 }
+
+/// How many VMs OpenTelemetry shows before it warns, unless somebody says otherwise.
+#[cfg(feature = "otel")]
+pub(crate) const DEFAULT_LABEL_BUDGET: usize = 200;
 
 /// Why [`Manager::collect_all`] has no list.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -79,7 +87,13 @@ impl Manager {
         purpose: Purpose,
     ) -> Result<Self, ManagerError> {
         let engine = Engine::new(sources, readers, host, retention, state_dir, trust, purpose)?;
-        Ok(Self { engine: Arc::new(Mutex::new(engine)), latest: Arc::default(), host: host.clone() })
+        Ok(Self {
+            engine: Arc::new(Mutex::new(engine)),
+            latest: Arc::default(),
+            host: host.clone(),
+            #[cfg(feature = "otel")]
+            label_budget: Arc::new(AtomicUsize::new(DEFAULT_LABEL_BUDGET)),
+        })
     }
 
     /// Sets who says which VMs there are; replaces the one that was set before. Sources of a configuration are asked
@@ -172,6 +186,27 @@ impl Manager {
     /// ```
     pub fn latest(&self) -> Option<Arc<Snapshot>> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets how many VMs the OpenTelemetry instruments may show before the log warns; 200 unless it is set, and 0 is no
+    /// limit. It counts from the next collection on. `instances_observed` says how many VMs there are, and
+    /// `label_budget_exceeded_total` counts how often they became too many. See
+    /// [`OtelOptions::over_budget`](crate::exporters::otel::OtelOptions::over_budget) for limits that hold.
+    ///
+    /// ```
+    /// let manager = vm_metrics::Manager::new();
+    /// manager.set_vm_label_budget(500);
+    /// ```
+    #[cfg(feature = "otel")]
+    pub fn set_vm_label_budget(&self, vms: usize) {
+        self.label_budget.store(vms, Ordering::Relaxed);
+    }
+
+    /// The budget that is set, also for whoever does not keep the manager alive.
+    #[cfg(feature = "otel")]
+    pub(crate) fn label_budget(&self) -> impl Fn() -> usize + Send + Sync + 'static {
+        let budget = Arc::clone(&self.label_budget);
+        move || budget.load(Ordering::Relaxed)
     }
 
     /// As [`collect`](Self::collect), for a caller that keeps time: how late ticks were.

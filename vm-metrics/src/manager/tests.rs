@@ -1,11 +1,17 @@
+use std::collections::HashSet;
+use std::error::Error;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::{Child, Command};
-use std::thread;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 
 use super::*;
 use crate::model::{Hypervisor, Nic};
-use crate::sources::{InstanceData, InstanceListerAdapter, Listing, SourceError};
+use crate::sources::{
+    InstanceData, InstanceListerAdapter, InstanceManager, InstanceManagerAdapter, InstanceUtilizationInfo,
+    Listing, SourceError,
+};
 
 struct Failing;
 
@@ -169,8 +175,56 @@ fn what_does_not_run_has_no_stats() {
 fn a_source_that_panics_does_not_end_the_manager() {
     let manager = Manager::new();
     manager.set_instance_source(InstanceListerAdapter::new(|| panic!("a fault of theirs")));
-    let other = manager.clone();
-    assert!(thread::spawn(move || other.collect_all()).join().is_err());
+    let error = manager.collect_all().unwrap_err();
+    assert!(error.reason.contains("panicked"), "{error}");
     manager.set_instance_source(Vec::new());
     assert_eq!(ids(&manager), Vec::<String>::new());
+}
+
+/// As an orchestrator does whose database has gone away.
+#[test]
+fn a_source_that_blocks_holds_up_no_tick() {
+    struct Blocks(mpsc::Receiver<()>, Vec<InstanceUtilizationInfo>, Arc<AtomicUsize>);
+    impl InstanceManager for Blocks {
+        fn list_running_instances_info(
+            &mut self,
+        ) -> Result<Vec<InstanceUtilizationInfo>, Box<dyn Error + Send + Sync>> {
+            // The first call is answered.
+            if self.2.fetch_add(1, Ordering::SeqCst) > 0 {
+                self.0.recv()?;
+            }
+            Ok(self.1.clone())
+        }
+    }
+    let process = Process::start();
+    let vm = InstanceUtilizationInfo {
+        id: "a".into(),
+        hypervisor_pid: process.info("a").hypervisor_pid,
+        ..InstanceUtilizationInfo::default()
+    };
+    let (go_on, blocked) = mpsc::channel();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let manager = Manager::new();
+    let source = InstanceManagerAdapter::new(Blocks(blocked, vec![vm], Arc::clone(&asked)));
+    manager.set_instance_source(source.with_deadline(Duration::from_millis(500)));
+    while manager.collect_all().is_err() {}
+    let answered = asked.load(Ordering::SeqCst);
+    let reason = |snapshot: &Snapshot| {
+        let part = snapshot.parts.iter().find(|part| part.name == "instance_source").expect("the source");
+        (part.health.state, part.health.reason.clone())
+    };
+    let mut reasons = HashSet::new();
+    for _ in 0..100 {
+        let snapshot = manager.collect();
+        let (state, reason) = reason(&snapshot);
+        assert_eq!((state, snapshot.vms.len()), (Health::Failed, 1), "the last listing counts");
+        assert!(snapshot.vms[0].running && reason.contains("has not answered since 20"), "{reason}");
+        reasons.insert(reason);
+    }
+    assert_eq!((reasons.len(), asked.load(Ordering::SeqCst)), (1, answered + 1), "one call is under way");
+    // All calls from now on are answered.
+    drop(go_on);
+    while asked.load(Ordering::SeqCst) == answered + 1 {
+        manager.collect();
+    }
 }

@@ -1,5 +1,6 @@
 //! A manager that is looked at and not kept alive.
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, TryLockError, Weak};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ pub(crate) struct WeakManager {
     engine: Weak<Mutex<Engine>>,
     latest: Weak<Mutex<Option<Arc<Snapshot>>>>,
     host: Host,
+    label_budget: Arc<AtomicUsize>,
 }
 
 impl Manager {
@@ -26,6 +28,7 @@ impl Manager {
             engine: Arc::downgrade(&self.engine),
             latest: Arc::downgrade(&self.latest),
             host: self.host.clone(),
+            label_budget: Arc::clone(&self.label_budget),
         }
     }
 
@@ -52,7 +55,8 @@ impl WeakManager {
 
     fn upgrade(&self) -> Option<Manager> {
         let (engine, latest) = (self.engine.upgrade()?, self.latest.upgrade()?);
-        Some(Manager { engine, latest, host: self.host.clone() })
+        let label_budget = Arc::clone(&self.label_budget);
+        Some(Manager { engine, latest, host: self.host.clone(), label_budget })
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::{InstanceSource, Listing, SourceError};
+use super::{InstanceSource, LIST_DEADLINE, Listing, SourceError};
 use crate::model::{InstanceInfo, Nic, build_instance_info, tap_name};
 
 /// Whatever went wrong in a function of somebody else's.
@@ -53,14 +53,18 @@ pub struct InstanceData {
 pub struct InstanceListerAdapter {
     list: Box<dyn FnMut() -> Result<Vec<InstanceData>, SourceError> + Send>,
     tap_name: Box<dyn Fn(&str) -> String + Send>,
+    deadline: Duration,
 }
 
 impl InstanceListerAdapter {
-    /// Of a function that lists at once: it runs within the tick, which waits for it. Its error is that of the source; what
-    /// it told before is then shown for 30 seconds more.
+    /// Of a function that lists. Its error is that of the source; what it told before is then shown for 30 seconds more.
+    ///
+    /// A tick waits for it for two seconds, or another [deadline](Self::with_deadline). One that blocks for longer holds up
+    /// nothing: ticks go on with what it told before, and it is called again once that call has returned. It runs on a
+    /// thread of its own, within the tokio runtime of whoever collects.
     pub fn new(mut list: impl FnMut() -> Result<Vec<InstanceData>, ListError> + Send + 'static) -> Self {
         let list = move || list().map_err(|error| SourceError::Lister(error.into()));
-        Self { list: Box::new(list), tap_name: Box::new(tap_name) }
+        Self { list: Box::new(list), tap_name: Box::new(tap_name), deadline: LIST_DEADLINE }
     }
 
     /// Of an asynchronous function, which runs on `runtime`. One that does not answer within the deadline is an error
@@ -102,7 +106,24 @@ impl InstanceListerAdapter {
                 Err(RecvTimeoutError::Disconnected) => Err(SourceError::Ended),
             }
         };
-        Self { list: Box::new(list), tap_name: Box::new(tap_name) }
+        // The function has all of its own deadline.
+        let deadline = deadline.saturating_add(Duration::from_secs(1));
+        Self { list: Box::new(list), tap_name: Box::new(tap_name), deadline }
+    }
+
+    /// A tick waits for the function for so long.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use vm_metrics::{InstanceListerAdapter, InstanceSource};
+    ///
+    /// let source = InstanceListerAdapter::new(|| Ok(Vec::new())).with_deadline(Duration::from_secs(5));
+    /// assert_eq!(source.deadline(), Duration::from_secs(5));
+    /// ```
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
     }
 
     /// Names TAPs by another rule than [`tap_name`]: from the id of an instance to the name of its TAP.
@@ -142,6 +163,10 @@ impl InstanceSource for InstanceListerAdapter {
         };
         let listed = (self.list)()?;
         Ok(listed.into_iter().map(info).collect::<Vec<_>>().into())
+    }
+
+    fn deadline(&self) -> Duration {
+        self.deadline
     }
 }
 
@@ -207,12 +232,30 @@ pub trait InstanceManager: Send {
 #[derive(Debug)]
 pub struct InstanceManagerAdapter<M> {
     manager: M,
+    deadline: Duration,
 }
 
 impl<M: InstanceManager> InstanceManagerAdapter<M> {
-    /// The manager is asked within each tick, which waits for it.
+    /// The manager is asked for each tick, which waits for it for two seconds. One that blocks for longer holds up nothing,
+    /// as [`InstanceListerAdapter::new`] says.
     pub fn new(manager: M) -> Self {
-        Self { manager }
+        Self { manager, deadline: LIST_DEADLINE }
+    }
+
+    /// A tick waits for the manager for so long.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use vm_metrics::{InstanceManager, InstanceManagerAdapter, InstanceSource};
+    ///
+    /// fn of(manager: impl InstanceManager) -> impl InstanceSource {
+    ///     InstanceManagerAdapter::new(manager).with_deadline(Duration::from_secs(5))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
     }
 }
 
@@ -221,6 +264,10 @@ impl<M: InstanceManager> InstanceSource for InstanceManagerAdapter<M> {
         let listed = self.manager.list_running_instances_info();
         let listed = listed.map_err(|error| SourceError::Lister(error.into()))?;
         Ok(listed.into_iter().map(InstanceInfo::from).collect::<Vec<_>>().into())
+    }
+
+    fn deadline(&self) -> Duration {
+        self.deadline
     }
 }
 

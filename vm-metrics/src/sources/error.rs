@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 
@@ -17,6 +17,9 @@ pub enum SourceError {
     Absent { path: PathBuf },
     #[error("{}: {problem}", path.display())]
     Content { path: PathBuf, problem: String },
+    /// Root looks at what a daemon of another user serves, which is no fault.
+    #[error("{} belongs to user {owner}: VMs are pushed to a daemon of that user", path.display())]
+    OtherUser { path: PathBuf, owner: u32 },
     #[error("process {pid}: {problem}")]
     Process { pid: u32, problem: String },
     /// The VM does not run, which is no fault.
@@ -28,6 +31,15 @@ pub enum SourceError {
     /// An asynchronous list function that has not answered; it is not asked again before it has.
     #[error("the list function has not answered within {}", humantime::format_duration(*.deadline))]
     Late { deadline: Duration },
+    /// A call that has not returned.
+    #[error(
+        "it has not answered since {}, and is asked again once that call has returned",
+        humantime::format_rfc3339_seconds(*.since)
+    )]
+    Hangs { since: SystemTime },
+    /// A source is asked on a thread of its own.
+    #[error("cannot start a thread to ask it: {source}")]
+    NoThread { source: Arc<io::Error> },
     #[error("the list function has panicked, or its runtime has ended")]
     Ended,
     #[error("and {count} more problems")]
@@ -51,9 +63,9 @@ impl SourceError {
         }
     }
 
-    /// That a VM does not run: a fact about it, no fault of the source.
+    /// That a VM does not run, or another user's daemon does: a fact, no fault of the source.
     pub(super) fn is_absence(&self) -> bool {
-        matches!(self, Self::NoProcess { .. })
+        matches!(self, Self::NoProcess { .. } | Self::OtherUser { .. })
     }
 
     pub(super) fn io_kind(&self) -> Option<io::ErrorKind> {

@@ -3,6 +3,7 @@
 //! A new source is a file with a [`SourceDef`], a `mod` line and a line in [`SOURCES`].
 
 mod adapters;
+mod background;
 mod bounded;
 mod cloud_hypervisor;
 pub(crate) mod described;
@@ -78,6 +79,9 @@ pub struct SourceDef {
 
 type Configure = fn(&Section, &SourceContext) -> Result<Option<Box<dyn InstanceSource>>, ConfigError>;
 
+/// How long a tick waits for a listing. Only a source that asks others takes so long.
+const LIST_DEADLINE: Duration = Duration::from_secs(2);
+
 /// What every source is made with.
 #[derive(Clone, Debug, Default)]
 pub struct SourceContext {
@@ -141,6 +145,18 @@ pub trait InstanceSource: Send {
     /// # Errors
     /// When it cannot know which VMs there are. What it listed before counts for 30 seconds more.
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError>;
+
+    /// How long a tick waits for the listing. It is made on a thread of its own: a tick that has waited in vain goes on with
+    /// the listing before, and no tick waits again before that call has returned. The health says since when it hangs.
+    ///
+    /// ```
+    /// use vm_metrics::InstanceSource;
+    ///
+    /// assert_eq!(Vec::new().deadline(), std::time::Duration::from_secs(2));
+    /// ```
+    fn deadline(&self) -> Duration {
+        LIST_DEADLINE
+    }
 
     /// The VMMs that other sources have found in this round, for a source that asks VMMs.
     fn found(&mut self, _sockets: &[ApiSocket]) {}

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::background::Background;
 use super::evidence::{Evidence, LocalDevice, ProcessTable};
 use super::merge::{Merge, SavedIds, Told};
 use super::push::Inbox;
@@ -152,6 +153,9 @@ impl Asked {
         switch: Switch,
         source: Box<dyn InstanceSource>,
     ) -> Self {
+        // The others wait for nobody, and are asked with what this round has found.
+        let may_hang = !matches!(tier, Tier::Process | Tier::Vmm);
+        let source = if may_hang { Box::new(Background::new(source)) } else { source };
         Self { name, tier, switch, source, last: None }
     }
 

@@ -8,7 +8,7 @@ use vm_metrics_testkit::vm_process::{StandInSpec, Traffic};
 use super::TAP_PREFIX;
 
 /// Where the daemon listens by default.
-const PORT: u16 = 9464;
+const PORT: u16 = 10464;
 
 /// Told to the daemon, as an operator would; a stand-in has no guest whose memory could be asked.
 const VCPUS: u32 = 2;

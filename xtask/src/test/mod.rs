@@ -26,10 +26,10 @@ pub struct Options {
 }
 
 pub fn test(workspace: &Workspace, options: &Options) -> Result<()> {
-    tools::ensure_bpf(workspace)?;
-    let is_root = rustix::process::geteuid().is_root();
     let start = Instant::now();
-    let mut outcomes = Vec::new();
+    tools::ensure_bpf(workspace)?;
+    let mut outcomes = vec![libtest::build(workspace)?];
+    let is_root = rustix::process::geteuid().is_root();
     for suite in suites::suites(workspace) {
         outcomes.push(match ready(&suite, is_root, options.quick) {
             Ok(()) => {
@@ -53,10 +53,11 @@ fn ready(suite: &Suite, is_root: bool, quick: bool) -> Result<(), String> {
 
 /// The closing lines: each suite, what was skipped, and the sum in the words of `cargo test`.
 fn report(outcomes: &[Outcome], skips_are_failures: bool, took: Duration) -> Result<()> {
-    println!();
+    println!("\n{:<16} {:>7} {:>7} {:>8} {:>9}", "suite", "passed", "failed", "skipped", "time");
     for outcome in outcomes {
         println!("{outcome}");
     }
+    println!("{:<16} {:>34}", "all", libtest::minutes(took));
     for figures in outcomes.iter().flat_map(|outcome| &outcome.figures) {
         println!("{figures}");
     }

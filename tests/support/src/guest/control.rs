@@ -3,12 +3,12 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::child::ChildProcess;
-use crate::wait::{SOON, wait_until};
+use crate::wait::{Deadline, SOON, wait_until};
 
 #[derive(Debug)]
 pub(super) struct Control {
@@ -25,7 +25,7 @@ impl Control {
     }
 
     pub(super) fn wait_for_ready(&mut self, deadline: Duration) -> Result<()> {
-        let line = self.line(Instant::now() + deadline).context("wait for the guest to boot")?;
+        let line = self.line(&mut Deadline::after(deadline)).context("wait for the guest to boot")?;
         ensure!(line == "ready", "the guest's first word is {line:?}");
         Ok(())
     }
@@ -37,17 +37,17 @@ impl Control {
 
     /// Exit status and output of the command sent last.
     pub(super) fn receive(&mut self, deadline: Duration) -> Result<(i32, String)> {
-        let end = Instant::now() + deadline;
-        let line = self.line(end)?;
+        let mut end = Deadline::after(deadline);
+        let line = self.line(&mut end)?;
         let numbers =
             line.split_once(' ').and_then(|(s, n)| Some((s.parse().ok()?, n.parse::<usize>().ok()?)));
         let (status, length) = numbers.with_context(|| format!("no answer to a command: {line:?}"))?;
         let mut output = vec![0; length];
-        self.fill(&mut output, end)?;
+        self.fill(&mut output, &mut end)?;
         Ok((status, String::from_utf8_lossy(&output).into_owned()))
     }
 
-    fn line(&mut self, end: Instant) -> Result<String> {
+    fn line(&mut self, end: &mut Deadline) -> Result<String> {
         let mut line = Vec::new();
         let mut byte = [0];
         loop {
@@ -59,10 +59,9 @@ impl Control {
         }
     }
 
-    fn fill(&mut self, mut buffer: &mut [u8], end: Instant) -> Result<()> {
+    fn fill(&mut self, mut buffer: &mut [u8], end: &mut Deadline) -> Result<()> {
         while !buffer.is_empty() {
-            let left = end.saturating_duration_since(Instant::now());
-            ensure!(!left.is_zero(), "the guest has not answered in time");
+            let left = end.block().context("the guest has not answered in time")?;
             self.stream.set_read_timeout(Some(left)).context("set the read timeout")?;
             match self.stream.read(buffer) {
                 Ok(0) => bail!("the guest is gone"),

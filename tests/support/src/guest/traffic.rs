@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::Guest;
-use crate::wait::{SOON, wait_until};
+use crate::wait::{SOON, scaled, wait_until};
 
 /// For a transfer of any size that a test would choose.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(120);
@@ -79,8 +79,8 @@ fn accept(listener: &TcpListener) -> Result<TcpStream> {
         Err(error) => Err(error).context("accept a connection from the guest"),
     })?;
     stream.set_nonblocking(false).context("make the connection block")?;
-    stream.set_read_timeout(Some(TRANSFER_DEADLINE)).context("set the read timeout")?;
-    stream.set_write_timeout(Some(TRANSFER_DEADLINE)).context("set the write timeout")?;
+    stream.set_read_timeout(Some(scaled(TRANSFER_DEADLINE))).context("set the read timeout")?;
+    stream.set_write_timeout(Some(scaled(TRANSFER_DEADLINE))).context("set the write timeout")?;
     Ok(stream)
 }
 

@@ -33,6 +33,12 @@ impl Members {
         Self { limit, inside: HashSet::new(), traffic: HashMap::new() }
     }
 
+    /// Counts from the next [`update`](Self::update) on.
+    #[cfg(feature = "otel")]
+    pub(super) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     pub(super) fn contains(&self, id: &str) -> bool {
         self.inside.contains(id)
     }
@@ -40,6 +46,7 @@ impl Members {
     pub(super) fn update(&mut self, vms: &[VmStats]) {
         self.traffic = vms.iter().map(|vm| (vm.instance_id.clone(), self.measure(vm))).collect();
         self.inside.retain(|id| self.traffic.contains_key(id));
+        self.keep_to_limit();
         // Its series would be taken for that of the rest.
         let candidates = self.traffic.keys().filter(|id| *id != OTHER && !self.inside.contains(*id));
         let mut outside: Vec<String> = candidates.cloned().collect();
@@ -51,6 +58,17 @@ impl Members {
             self.inside.insert(id);
         }
         self.replace_the_least(outside);
+    }
+
+    /// Those with the least traffic leave when the limit has become lower.
+    fn keep_to_limit(&mut self) {
+        if self.inside.len() <= self.limit {
+            return;
+        }
+        let mut inside: Vec<String> = self.inside.drain().collect();
+        inside.sort_by(|a, b| self.compare(b, a));
+        inside.truncate(self.limit);
+        self.inside = inside.into_iter().collect();
     }
 
     fn replace_the_least(&mut self, mut outside: Vec<String>) {

@@ -56,6 +56,8 @@ impl Default for Budget {
 pub(crate) struct LabelBudget {
     budget: Budget,
     counts: Arc<BudgetCounts>,
+    /// VMs that have ended count, too, while their final counters are shown.
+    counts_ended: bool,
     exceeded: bool,
     /// Of the latest snapshot; the first is 1.
     tick: u64,
@@ -70,12 +72,26 @@ impl LabelBudget {
         Self {
             budget,
             counts: Arc::new(BudgetCounts::new(exporter)),
+            counts_ended: true,
             exceeded: false,
             tick: 0,
             members: Members::new(budget.vms),
             processes: Processes::default(),
             sums: Sums::default(),
         }
+    }
+
+    /// Of the VMs that are there only.
+    #[cfg(feature = "otel")]
+    pub fn without_ended(self) -> Self {
+        Self { counts_ended: false, ..self }
+    }
+
+    /// Another number of VMs, from the next snapshot on.
+    #[cfg(feature = "otel")]
+    pub fn set_vms(&mut self, vms: usize) {
+        self.budget.vms = vms;
+        self.members.set_limit(vms);
     }
 
     pub fn counts(&self) -> Arc<BudgetCounts> {
@@ -85,7 +101,8 @@ impl LabelBudget {
     /// Brings the families of this snapshot within the budget. To see a snapshot again changes nothing, and in one that is
     /// older than the last the counters stay as they were: they would else seem to have begun anew.
     pub fn fit(&mut self, snapshot: &Snapshot, families: &mut [Family]) {
-        self.judge(snapshot.vms.len());
+        let counted = snapshot.vms.iter().filter(|vm| vm.running || self.counts_ended);
+        self.judge(counted.count());
         if self.budget.over == OverBudget::Warn {
             return;
         }

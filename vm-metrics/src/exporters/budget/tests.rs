@@ -90,6 +90,17 @@ fn the_rest_adds_up_and_the_top_is_by_traffic() {
     assert_eq!(values(&third, TX), BTreeMap::from([("vm-0".into(), 100.0), ("other".into(), 1022.0)]));
 }
 
+#[cfg(feature = "otel")]
+#[test]
+fn a_lower_budget_moves_the_least_to_the_rest() {
+    let mut budget = aggregate(2);
+    let vms = |tx: [u64; 2]| vec![vm(0, 0, tx[0]), vm(1, 0, tx[1])];
+    assert_eq!(values(&fit(&mut budget, 1, vms([100, 5])), TX)["vm-1"], 5.0);
+    budget.set_vms(1);
+    let shown = values(&fit(&mut budget, 2, vms([110, 7])), TX);
+    assert_eq!(shown, BTreeMap::from([("vm-0".into(), 110.0), ("other".into(), 2.0)]));
+}
+
 #[test]
 fn two_that_are_about_the_same_do_not_change_places() {
     let mut budget = aggregate(1);

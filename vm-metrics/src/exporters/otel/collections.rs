@@ -36,12 +36,9 @@ impl Collections {
         Self { look: Box::new(look), instruments, open: Mutex::default() }
     }
 
-    /// Shows an instrument its family.
-    pub(super) fn visit(&self, instrument: usize, show: impl FnOnce(&Family)) {
-        let families = self.go_on(instrument).unwrap_or_else(|| self.begin(instrument));
-        if let Some(family) = families.get(instrument) {
-            show(family);
-        }
+    /// Shows an instrument the families of this collection.
+    pub(super) fn visit(&self, instrument: usize, show: impl FnOnce(&[Family])) {
+        show(&self.go_on(instrument).unwrap_or_else(|| self.begin(instrument)));
     }
 
     /// The collection of this thread, unless this instrument can only be of a later one.

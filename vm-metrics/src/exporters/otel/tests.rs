@@ -1,17 +1,21 @@
+mod basic;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use opentelemetry::KeyValue;
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ResourceMetrics};
 use opentelemetry_sdk::metrics::reader::MetricReader;
 use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider, Temporality};
 
 use super::*;
-use crate::exporters::families::Sample;
+use crate::exporters::families::{Family, Sample};
 use crate::exporters::metrics::tests::full;
-use crate::model::{InstanceInfo, Nic, Snapshot};
+use crate::model::{InstanceInfo, Snapshot};
 
 /// By name: unit, and the values by their attributes.
 type Shown = BTreeMap<String, (String, Vec<(String, f64)>)>;
@@ -29,13 +33,17 @@ impl Reader {
         SdkMeterProvider::builder().with_reader(self.0.clone()).build()
     }
 
-    fn read(&self) -> Shown {
+    fn metrics(&self) -> ResourceMetrics {
         let mut metrics = ResourceMetrics::default();
         self.0.collect(&mut metrics).unwrap();
+        metrics
+    }
+
+    fn read(&self) -> Shown {
+        let metrics = self.metrics();
         let all = metrics.scope_metrics().flat_map(|scope| scope.metrics());
         all.map(|metric| {
-            let is_fraction =
-                ["_seconds", "_seconds_total", "_ratio"].iter().any(|end| metric.name().ends_with(end));
+            let is_fraction = ["_seconds", "_seconds_total"].iter().any(|end| metric.name().ends_with(end));
             let points = match metric.data() {
                 AggregatedMetrics::F64(data) if is_fraction => points(data, |value| value),
                 AggregatedMetrics::U64(data) if !is_fraction => points(data, |value| value as f64),
@@ -76,7 +84,7 @@ fn every_metric_is_an_instrument_and_a_collection_is_one_look() {
     let provider = reader.provider();
     let looks = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&looks);
-    register(&provider.meter("test"), "hypeman_vm", move || {
+    register(&provider.meter("test"), all("hypeman_vm", Naming::Prometheus), move || {
         let tick = seen.fetch_add(1, Ordering::SeqCst) + 1;
         Some(View::default().look(&Snapshot { tick: tick as u64, ..full() }, false))
     });
@@ -101,7 +109,7 @@ fn only_counters_of_a_vm_that_has_ended_are_shown() {
     let provider = reader.provider();
     let alive = Arc::new(AtomicUsize::new(1));
     let is_alive = Arc::clone(&alive);
-    register(&provider.meter("test"), "vm", move || {
+    register(&provider.meter("test"), all("vm", Naming::Prometheus), move || {
         let mut snapshot = full();
         snapshot.vms[0].running = is_alive.load(Ordering::SeqCst) == 1;
         Some(View::default().look(&snapshot, false))
@@ -131,11 +139,13 @@ fn what_is_gone_or_not_known_is_not_shown() {
     let provider = reader.provider();
     let (known, gone) = (full(), Snapshot { vms: Vec::new(), ..full() });
     let looks = AtomicUsize::new(0);
-    register(&provider.meter("test"), "vm", move || match looks.fetch_add(1, Ordering::SeqCst) {
-        0 => Some(View::default().look(&known, false)),
-        1 => Some(View::default().look(&gone, false)),
-        2 => Some(View::default().look(&known, true)),
-        _ => None,
+    register(&provider.meter("test"), all("vm", Naming::Prometheus), move || {
+        match looks.fetch_add(1, Ordering::SeqCst) {
+            0 => Some(View::default().look(&known, false)),
+            1 => Some(View::default().look(&gone, false)),
+            2 => Some(View::default().look(&known, true)),
+            _ => None,
+        }
     });
     let of_vms = |shown: &BTreeMap<_, _>| {
         shown.keys().filter(|name: &&String| !name.starts_with("vm_exporter")).count()
@@ -155,56 +165,17 @@ fn a_collection_makes_the_manager_look() {
     manager.set_instance_source(vec![me("a")]);
     manager.initialize_otel(Some(&provider.meter("test")));
     let first = reader.read();
-    assert_eq!(first["vm_cpu_seconds_total"].1[0].0, "instance_id=a,instance_name=a");
-    assert_eq!(first["vm_exporter_instances_observed"].1, [("exporter=otel".to_owned(), 1.0)]);
+    assert_eq!(first["hypeman_vm_cpu_seconds_total"].1[0].0, "instance_id=a,instance_name=a");
+    assert_eq!(first["hypeman_vm_metrics_instances_observed"].1, [(String::new(), 1.0)]);
     thread::sleep(Duration::from_millis(110));
     manager.set_instance_source(vec![me("b")]);
     let second = reader.read();
-    assert_eq!(second["vm_memory_rss_bytes"].1.iter().filter(|(who, _)| who.contains("=b")).count(), 1);
+    assert_eq!(
+        second["hypeman_vm_memory_rss_bytes"].1.iter().filter(|(who, _)| who.contains("=b")).count(),
+        1
+    );
     drop(manager);
     assert!(reader.read().is_empty(), "it is not kept alive");
-}
-
-#[test]
-fn with_its_prefix_the_instruments_are_those_of_the_go_package() {
-    let reader = Reader::new();
-    let provider = reader.provider();
-    let manager = Manager::new();
-    manager.set_instance_source(vec![InstanceInfo {
-        name: "web".into(),
-        nics: vec![Nic::local("lo")],
-        allocated_vcpus: Some(2),
-        allocated_memory_bytes: Some(1 << 30),
-        ..me("a")
-    }]);
-    let budget = Budget { vms: 1, over: OverBudget::Warn };
-    let options = OtelOptions { prefix: "hypeman_vm".to_owned(), budget };
-    manager.initialize_otel_with(Some(&provider.meter("test")), options);
-    let shown = reader.read();
-    for (name, unit) in [
-        ("cpu_seconds_total", "s"),
-        ("allocated_vcpus", "{vcpu}"),
-        ("memory_rss_bytes", "By"),
-        ("memory_vms_bytes", "By"),
-        ("allocated_memory_bytes", "By"),
-        ("network_rx_bytes_total", "By"),
-        ("network_tx_bytes_total", "By"),
-    ] {
-        let (of, points) = &shown[&format!("hypeman_vm_{name}")];
-        assert_eq!((of.as_str(), points.len()), (unit, 1), "{name}");
-        assert!(points[0].0.ends_with("instance_id=a,instance_name=web"), "{name}: {points:?}");
-    }
-    let value = |shown: &Shown, name: &str| shown[&format!("hypeman_vm_metrics_{name}")].1[0].1;
-    assert_eq!(value(&shown, "instances_observed"), 1.0);
-    assert_eq!(value(&shown, "label_budget_exceeded_total"), 0.0);
-    thread::sleep(Duration::from_millis(110));
-    manager.set_instance_source(vec![me("a"), InstanceInfo { hypervisor_pid: None, ..me("b") }]);
-    for _ in 0..2 {
-        let shown = reader.read();
-        assert_eq!(value(&shown, "instances_observed"), 2.0);
-        assert_eq!(value(&shown, "label_budget_exceeded_total"), 1.0, "once per transition");
-        thread::sleep(Duration::from_millis(110));
-    }
 }
 
 #[test]
@@ -215,12 +186,16 @@ fn two_managers_do_not_meet() {
     // The same process, and each has a name of its own for it.
     for ((manager, provider), id) in managers.iter().zip(&providers).zip(["a", "b"]) {
         manager.set_instance_source(vec![me(id)]);
-        manager.initialize_otel(Some(&provider.meter("test")));
+        let options = OtelOptions { instruments: Instruments::All, ..OtelOptions::default() };
+        manager.initialize_otel_with(Some(&provider.meter("test")), options);
     }
     for (reader, id) in readers.iter().zip(["a", "b"]) {
         let shown = reader.read();
         let of = format!("instance_id={id},instance_name={id}");
-        assert_eq!(shown["vm_cpu_seconds_total"].1.iter().map(|(of, _)| of).collect::<Vec<_>>(), [&of]);
+        assert_eq!(
+            shown["hypeman_vm_cpu_seconds_total"].1.iter().map(|(of, _)| of).collect::<Vec<_>>(),
+            [&of]
+        );
         assert_eq!(shown["vm_exporter_ticks_total"].1[0].1, 1.0, "the other's look is not its own");
     }
     let [first, second] = managers;
@@ -247,7 +222,7 @@ fn a_source_that_panics_does_not_end_the_thread_that_collects() {
     manager.set_instance_source(crate::sources::InstanceListerAdapter::new(|| panic!("a fault of theirs")));
     assert!(reader.read().is_empty());
     manager.set_instance_source(vec![me("a")]);
-    assert!(reader.read().contains_key("vm_cpu_seconds_total"));
+    assert!(reader.read().contains_key("hypeman_vm_cpu_seconds_total"));
 }
 
 #[test]
@@ -265,7 +240,7 @@ fn collections_of_two_threads_do_not_mix() {
         for _ in 0..200 {
             let mut of_this = Vec::new();
             for index in 0..families::names().len() {
-                collections.visit(index, |family| of_this.push(family.samples[0].value));
+                collections.visit(index, |families| of_this.push(families[index].samples[0].value));
             }
             assert!(of_this.iter().all(|look| *look == of_this[0]), "{of_this:?}");
             looks.push(of_this[0]);
@@ -278,4 +253,26 @@ fn collections_of_two_threads_do_not_mix() {
     });
     looks.sort_by(f64::total_cmp);
     assert!(looks.into_iter().eq((0..400).map(f64::from)), "each collection takes its own look");
+}
+
+#[test]
+fn up_down_counters_of_a_vm_that_is_gone_end() {
+    let reader = Reader::new();
+    let provider = reader.provider();
+    let gone = Snapshot { vms: Vec::new(), ..full() };
+    let looks = AtomicUsize::new(0);
+    register(&provider.meter("test"), all("vm", Naming::Otel), move || {
+        let snapshot = if looks.fetch_add(1, Ordering::SeqCst) == 0 { full() } else { gone.clone() };
+        Some(View::default().look(&snapshot, false))
+    });
+    let names = || -> Vec<String> {
+        let metrics = reader.metrics();
+        metrics
+            .scope_metrics()
+            .flat_map(|scope| scope.metrics())
+            .map(|metric| metric.name().to_owned())
+            .collect()
+    };
+    assert!(names().contains(&"vm.memory.usage".to_owned()));
+    assert!(!names().contains(&"vm.memory.usage".to_owned()));
 }

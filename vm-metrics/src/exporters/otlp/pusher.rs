@@ -27,7 +27,7 @@ use super::settings::{Protocol, Push};
 use super::tls::TlsError;
 use crate::exporters::View;
 use crate::exporters::exports::PushCounts;
-use crate::exporters::otel::{ForgettingReader, register};
+use crate::exporters::otel::{self, ForgettingReader, register};
 use crate::manager::Ticker;
 
 /// How long leaving waits for the last push.
@@ -88,7 +88,8 @@ impl Pusher {
         let scope = InstrumentationScope::builder(NAME).with_version(VERSION).build();
         let part = Part::default();
         let next = Arc::clone(&part);
-        register(&provider.meter_with_scope(scope), &push.prefix, move || {
+        let instruments = otel::all(&push.prefix, push.naming);
+        register(&provider.meter_with_scope(scope), instruments, move || {
             next.lock().unwrap_or_else(PoisonError::into_inner).take()
         });
         let (interval, timeout) = (push.interval, push.timeout_of_all);

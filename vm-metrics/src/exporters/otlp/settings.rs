@@ -11,6 +11,8 @@ use super::environment::{Environment, Read, Said};
 use crate::config::{ConfigError, Section, Settings, Switch, parse_duration_within};
 use crate::exporters::budget::{Budget, OverBudget};
 use crate::exporters::configured::budget;
+use crate::exporters::otel::Naming;
+use crate::manager::DEFAULT_LABEL_BUDGET;
 
 /// Each push is read and written whole. Nobody needs it more often than ticks end.
 const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
@@ -36,6 +38,7 @@ pub(crate) struct Push {
     pub(super) resource: BTreeMap<String, String>,
     budget: Budget,
     pub(super) prefix: String,
+    pub(super) naming: Naming,
     /// Port of `/metrics`, by which this daemon differs from others of its host.
     pub(super) port: u16,
 }
@@ -84,6 +87,7 @@ struct Keys {
     interval: String,
     timeout: String,
     resource: BTreeMap<String, String>,
+    naming: Naming,
     label_budget: usize,
     over_budget: OverBudget,
 }
@@ -101,7 +105,8 @@ impl Default for Keys {
             interval: "1m".to_owned(),
             timeout: "10s".to_owned(),
             resource: BTreeMap::new(),
-            label_budget: crate::exporters::otel::DEFAULT_BUDGET.vms,
+            naming: Naming::default(),
+            label_budget: DEFAULT_LABEL_BUDGET,
             over_budget: OverBudget::default(),
         }
     }
@@ -154,7 +159,6 @@ impl Reader<'_> {
         self.check_headers(&headers)?;
         let mut resource = keys.resource;
         resource.extend(self.environment.resource()?);
-        let budget = budget(keys.label_budget, keys.over_budget);
         let (prefix, port) = (settings.metric_prefix.clone(), settings.listen.port());
         Ok(Push {
             protocol,
@@ -166,8 +170,9 @@ impl Reader<'_> {
             timeout,
             timeout_of_all,
             resource,
-            budget,
+            budget: budget(keys.label_budget, keys.over_budget),
             prefix,
+            naming: keys.naming,
             port,
         })
     }

@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::inspect::Vm;
+use super::looks::Pot;
 use super::observer::Observer;
 use super::program::Program;
 use super::{ProcScan, Seen, What};
@@ -83,7 +84,7 @@ impl ProcScan {
     ) -> bool {
         let (gone, heirs): (Vec<u32>, Vec<u32>) =
             heirs.iter().copied().partition(|heir| !self.seen.contains_key(heir) || self.runs_a_vm(*heir));
-        let holders = self.holders(&heirs, observer);
+        let holders = self.holders(&heirs, Pot::Vms, observer);
         let found: HashMap<u32, Vm> = holders.found.into_iter().collect();
         let is_answer = |heir: &u32| !holders.unknown.contains(heir);
         let answered: Vec<u32> = heirs.into_iter().filter(is_answer).chain(gone).collect();
@@ -138,7 +139,7 @@ impl ProcScan {
             return;
         }
         let holds = |vm: &Vm| vm.info.nics.iter().any(|nic| nics.contains(nic));
-        let heirs = self.holders(&self.descendants(pid), observer);
+        let heirs = self.holders(&self.descendants(pid), Pot::Vms, observer);
         if let Some((heir, holder)) = heirs.found.into_iter().find(|(_, vm)| holds(vm)) {
             self.set_vm(heir, holder.continuing(pid, ended));
             return;
@@ -184,7 +185,7 @@ impl ProcScan {
                 is_stranger && vm.info.nics.iter().any(|nic| nics.contains(nic))
             };
             let last = next.last().copied();
-            let holders = self.holders(&next, observer);
+            let holders = self.holders(&next, Pot::Vms, observer);
             orphan.is_partial |= !holders.unknown.is_empty();
             let holder = holders.found.into_iter().find(|(_, vm)| holds(vm));
             match (holder, last) {

@@ -64,6 +64,10 @@ pub struct Vm {
     vcpus: Vcpus,
     /// How many descriptors the process had when its NICs were read.
     descriptors: Option<u64>,
+    /// Whether all of its descriptors were looked at once.
+    is_known_whole: bool,
+    /// A look at its descriptors that has not ended.
+    part: Option<Box<HeldNics>>,
 }
 
 /// `None`: not a VM, or not yet: a process may run another program later.
@@ -107,7 +111,7 @@ pub fn inspect_as(
         config_file: args.config_file.take().map(Arc::new),
         ..Vm::new(process, info(process.pid, hypervisor, &args), stat.start_ticks)
     };
-    vm.take_nics(process.pid, observer, HeldNics::read(process, observer)?);
+    vm.take_nics(process.pid, observer, HeldNics::read(process, observer, None)?);
     Ok(Some(vm))
 }
 
@@ -137,19 +141,21 @@ impl Vm {
             vcpus_problem: None,
             vcpus: at_start(&info),
             descriptors: None,
+            is_known_whole: false,
+            part: None,
             info,
         }
     }
 
     /// A process of which nothing is known but that it holds devices.
-    pub fn holder(process: &Process, observer: &Observer) -> Result<Self, Unread> {
+    pub fn holder(process: &Process, observer: &Observer, part: Option<HeldNics>) -> Result<Self, Unread> {
         let stat = process.stat()?;
         if stat.is_dead() {
             return Err(Unread::Gone);
         }
         let info = info(process.pid, Hypervisor::Other, &VmArgs::default());
         let mut vm = Self { is_holder: true, ..Self::new(process, info, stat.start_ticks) };
-        vm.take_nics(process.pid, observer, HeldNics::read(process, observer)?);
+        vm.take_nics(process.pid, observer, HeldNics::read(process, observer, part)?);
         Ok(vm)
     }
 
@@ -168,7 +174,7 @@ impl Vm {
         let info = info(process.pid, hypervisor, &VmArgs::default());
         let line_problem = Some(SourceError::Process { pid: process.pid, problem });
         let mut vm = Self { line_problem, ..Self::new(process, info, stat.start_ticks) };
-        vm.take_nics(process.pid, observer, HeldNics::read(process, observer)?);
+        vm.take_nics(process.pid, observer, HeldNics::read(process, observer, None)?);
         Ok(vm)
     }
 
@@ -180,7 +186,7 @@ impl Vm {
         let hypervisor = Hypervisor::Program(ProgramName::new(program));
         let info = InstanceInfo { id, name, ..info(process.pid, hypervisor, &VmArgs::default()) };
         let mut vm = Self { fingerprints, ..Self::new(process, info, stat.start_ticks) };
-        vm.take_nics(process.pid, observer, HeldNics::read(process, observer)?);
+        vm.take_nics(process.pid, observer, HeldNics::read(process, observer, None)?);
         Ok(vm)
     }
 

@@ -18,16 +18,36 @@ const USER_RATE: u32 = 20;
 /// In a second, all these users together may use one of so many.
 const RATE: u32 = 10;
 
+/// For which looks the time is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pot {
+    Vms,
+    /// Looks for VMs of KVM, which may find nothing.
+    Kvm,
+}
+
 /// Time that was used and is not paid for yet. It goes down as time passes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Looks {
+    /// How many times over a look is paid for.
+    cost: u32,
     now: Duration,
     is_first: bool,
     by_user: HashMap<Option<u32>, Duration>,
     all: Duration,
 }
 
+impl Default for Looks {
+    fn default() -> Self {
+        Self::of_cost(1)
+    }
+}
+
 impl Looks {
+    pub fn of_cost(cost: u32) -> Self {
+        Self { cost, now: Duration::ZERO, is_first: false, by_user: HashMap::new(), all: Duration::ZERO }
+    }
+
     /// Begins a call, at the time since any fixed moment.
     pub fn begin(&mut self, now: Duration, is_first: bool) {
         let passed = now.saturating_sub(self.now);
@@ -45,13 +65,8 @@ impl Looks {
         if self.is_first { self.all < FIRST_BURST } else { self.all < BURST && used < USER_BURST }
     }
 
-    /// Whether there is also time for a look that may find nothing.
-    pub fn is_roomy(&self, uid: Option<u32>) -> bool {
-        let used = self.by_user.get(&uid).copied().unwrap_or_default();
-        if self.is_first { self.all < FIRST_BURST / 2 } else { self.all < BURST / 2 && used < USER_BURST / 2 }
-    }
-
     pub fn used(&mut self, uid: Option<u32>, time: Duration) {
+        let time = time * self.cost;
         // At the first call everybody's VMs are new, which nobody has to pay for later.
         if !self.is_first {
             *self.by_user.entry(uid).or_default() += time;
@@ -86,14 +101,11 @@ mod tests {
     }
 
     #[test]
-    fn looks_that_may_find_nothing_come_last() {
-        let mut looks = Looks::default();
+    fn looks_at_some_cost_are_paid_several_times() {
+        let mut looks = Looks::of_cost(2);
         looks.begin(SECOND, false);
-        assert!(looks.is_roomy(Some(1)));
         looks.used(Some(1), USER_BURST / 2);
-        assert!(looks.is_room(Some(1)) && !looks.is_roomy(Some(1)) && looks.is_roomy(Some(2)));
-        looks.used(Some(2), USER_BURST / 2);
-        assert!(looks.is_room(Some(3)) && !looks.is_roomy(Some(3)));
+        assert!(!looks.is_room(Some(1)) && looks.is_room(Some(2)));
     }
 
     #[test]

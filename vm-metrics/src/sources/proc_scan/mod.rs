@@ -17,6 +17,7 @@
 //!
 //! A process that ends while it is looked at is not there; one that may not be read is a problem in the listing.
 
+mod ask;
 mod closer;
 mod cmdline;
 mod config_files;
@@ -34,9 +35,11 @@ mod proc_dir;
 mod process;
 mod program;
 mod scan;
+mod seen;
 mod taps;
 mod vcpus;
 mod vfio;
+mod walk;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
@@ -48,18 +51,18 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+use self::ask::{Answer, Question};
 use self::closer::Closer;
 pub(super) use self::cmdline::{netdev_kind, pci_address};
 use self::config_files::ConfigFiles;
 use self::devices::Devices;
 use self::due::in_order;
 use self::heirs::Orphan;
-use self::inspect::Vm;
 use self::looks::Looks;
-use self::observer::Observer;
+use self::observer::{HeldNics, Observer, Pace};
 use self::proc_dir::ProcDir;
 pub(super) use self::process::{Process, Unread};
-use self::scan::{Answer, Question};
+use self::seen::{Seen, What};
 pub(super) use self::vfio::is_network;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
 use crate::host::Host;
@@ -74,8 +77,13 @@ const YOUNG: Duration = Duration::from_secs(10);
 /// turns into a hypervisor, a pid that was used again between two calls.
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long a process may take to answer.
+/// How long a trusted user's process may take to answer, and how long any other's.
 const PATIENCE: Duration = Duration::from_millis(200);
+const PATIENCE_FOR_OTHERS: Duration = Duration::from_millis(50);
+
+/// Looks for KVM, which may find nothing, have half as much time as those at VMs. It is their own: no number of VMs leaves
+/// a user without such a look.
+const KVM_COST: u32 = 2;
 
 pub const SOURCE: SourceDef = SourceDef {
     name: "proc_scan",
@@ -116,32 +124,15 @@ pub struct ProcScan {
     closer: Closer,
     looks: Looks,
     kvm_looks: Looks,
-    patient: Patient<(Arc<Observer>, u32, Question), (Answer, Duration)>,
+    /// Looks at holders of devices that have not ended.
+    parts: HashMap<u32, HeldNics>,
+    /// VMs of KVM of whose children some could not be looked at.
+    unfinished_parents: HashSet<u32>,
+    pace: Pace,
+    patient: Patient<(Arc<Observer>, u32, Question), Answer>,
     overuse: Excess,
     /// Whether VMs of any program are looked for.
     finds_kvm: bool,
-}
-
-#[derive(Debug)]
-pub struct Seen {
-    /// When the process, or the VM in it, was first seen.
-    first: Duration,
-    /// The user who ran it then.
-    uid: Option<u32>,
-    /// The process from which it had come when it was first seen.
-    parent: Option<u32>,
-    /// For how many calls it has waited for a look.
-    waits: u64,
-    /// When it is looked at for KVM.
-    kvm: kvm::Watch,
-    what: What,
-}
-
-#[derive(Debug)]
-pub enum What {
-    NoVm,
-    Vm(Box<Vm>),
-    Unreadable(SourceError),
 }
 
 /// What decides, in one call, how closely a process is looked at.
@@ -151,19 +142,6 @@ pub struct Moment {
     is_first: bool,
     full_scan: bool,
     devices_changed: bool,
-}
-
-impl Seen {
-    fn new(first: Duration, uid: Option<u32>, parent: Option<u32>, what: What) -> Self {
-        Self { first, uid, parent, waits: 0, kvm: kvm::Watch::new(first), what }
-    }
-
-    fn vm(&self) -> Option<&Vm> {
-        match &self.what {
-            What::Vm(vm) => Some(vm),
-            What::NoVm | What::Unreadable(_) => None,
-        }
-    }
 }
 
 /// What one call comes across beside the VMs.
@@ -201,8 +179,12 @@ impl ProcScan {
             last_full_scan: None,
             closer: Closer::default(),
             looks: Looks::default(),
-            kvm_looks: Looks::default(),
-            patient: Patient::new("scan", PATIENCE, scan::answer),
+            kvm_looks: Looks::of_cost(KVM_COST),
+            parts: HashMap::new(),
+            unfinished_parents: HashSet::new(),
+            pace: Pace::default(),
+            patient: Patient::new("scan", PATIENCE, ask::answer)
+                .with_patience_for_others(PATIENCE_FOR_OTHERS),
             overuse: Excess::default(),
             finds_kvm: true,
         }
@@ -212,7 +194,9 @@ impl ProcScan {
     fn list_at(&mut self, now: Duration) -> Result<Listing, SourceError> {
         let pids = self.proc.pids(self.host.proc())?;
         let mut findings = Findings::default();
+        self.patient.begin_round();
         self.looks.begin(now, self.last_full_scan.is_none());
+        self.kvm_looks.begin(now, self.last_full_scan.is_none());
         let moment = Moment {
             now,
             is_first: self.last_full_scan.is_none(),
@@ -226,6 +210,7 @@ impl ProcScan {
             host: self.host.clone(),
             trust: self.trust.clone(),
             devices: Devices::new(&self.host, &self.closer),
+            pace: self.pace,
         });
         let due = self.look_quickly(pids, &moment, &observer, &mut findings);
         let mut due = in_order(due, |uid| observer.trust.is_trusted(uid));
@@ -251,6 +236,8 @@ impl ProcScan {
         self.give_way();
         self.look_at_shared_nics(&observer, &mut findings);
         self.looks.end();
+        self.kvm_looks.end();
+        self.parts.retain(|pid, _| self.seen.contains_key(pid));
         Ok(self.listing(findings.problems))
     }
 

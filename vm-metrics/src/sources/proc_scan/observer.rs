@@ -1,17 +1,18 @@
 //! What is read of processes, apart from what is made of it: a read of a tenant's process may never return.
 
 use std::io;
+use std::time::Duration;
 
 use super::devices::Devices;
 use super::inspect::{Vm, inspect};
-use super::kvm::{self, Found};
+use super::kvm::{self, Found, KvmPart};
 use super::process::{Process, Unread};
 use super::program::Program;
 use super::taps::{Taps, taps};
+use super::{PATIENCE, SourceError};
 use crate::host::Host;
 use crate::model::Trust;
 use crate::procfs::Stat;
-use crate::sources::SourceError;
 
 /// With what the processes are read in one call.
 #[derive(Debug)]
@@ -19,6 +20,20 @@ pub struct Observer {
     pub host: Host,
     pub trust: Trust,
     pub devices: Devices,
+    pub pace: Pace,
+}
+
+/// How long one look goes through the descriptors of a process before the rest waits for the next tick.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    pub trusted: Duration,
+    pub others: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { trusted: PATIENCE / 4, others: PATIENCE / 20 }
+    }
 }
 
 /// What is to be known of a process in a few microseconds.
@@ -42,8 +57,10 @@ pub struct QuickFacts {
 }
 
 /// What a process holds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HeldNics {
+    start_ticks: u64,
+    /// When the look began.
     pub descriptors: Option<u64>,
     pub uid: Option<u32>,
     /// An error where this daemon may not know it.
@@ -67,44 +84,60 @@ impl Observer {
         }
     }
 
-    /// What a VM's process runs and holds now.
-    pub fn vm(&self, pid: u32) -> (Option<Program>, Result<HeldNics, Unread>) {
+    /// What a VM's process runs and holds now. `part` is what an earlier look has not finished.
+    pub fn vm(&self, pid: u32, part: Option<HeldNics>) -> (Option<Program>, Result<HeldNics, Unread>) {
         let process = Process::new(&self.host, pid);
-        (Program::of(&process), HeldNics::read(&process, self))
+        (Program::of(&process), HeldNics::read(&process, self, part))
     }
 
     /// Whether a process is a VM. One that another source names counts for what it holds.
     pub fn new_process(&self, pid: u32, is_named: bool) -> Result<Option<Vm>, Unread> {
         let process = Process::new(&self.host, pid);
         match inspect(&process, self) {
-            Ok(None) if is_named && let Ok(Found::Vm(vm, true)) = kvm::look(&process, self) => Ok(Some(*vm)),
-            Ok(None) if is_named => Vm::holder(&process, self).map(|vm| Some(vm.unlisted())),
+            Ok(None) if is_named && let Ok(Found::Vm(vm, true)) = kvm::look(&process, self, None) => {
+                Ok(Some(*vm))
+            }
+            Ok(None) if is_named => Vm::holder(&process, self, None).map(|vm| Some(vm.unlisted())),
             found => found,
         }
     }
 
     /// Whether a process is a VM by what it holds of KVM.
-    pub fn kvm(&self, pid: u32) -> Result<Found, Unread> {
-        kvm::look(&Process::new(&self.host, pid), self)
+    pub fn kvm(&self, pid: u32, part: Option<KvmPart>) -> Result<Found, Unread> {
+        kvm::look(&Process::new(&self.host, pid), self, part)
     }
 
     /// A process that may hold devices of a VM.
-    pub fn holder(&self, pid: u32) -> Option<Vm> {
-        Vm::holder(&Process::new(&self.host, pid), self).ok()
+    pub fn holder(&self, pid: u32, part: Option<HeldNics>) -> Option<Vm> {
+        Vm::holder(&Process::new(&self.host, pid), self, part).ok()
+    }
+
+    /// How long a look goes through the descriptors of a process of this user.
+    pub fn time(&self, uid: Option<u32>) -> Duration {
+        if self.trust.is_trusted(uid) { self.pace.trusted } else { self.pace.others }
     }
 }
 
 impl HeldNics {
-    pub fn read(process: &Process, observer: &Observer) -> Result<Self, Unread> {
-        let descriptors = process.descriptor_count();
+    /// Goes on with `part`, where that is of the same process and user.
+    pub fn read(process: &Process, observer: &Observer, part: Option<Self>) -> Result<Self, Unread> {
         let uid = process.uid();
-        let taps = match taps(process, uid, &observer.devices) {
+        let start_ticks = process.stat()?.start_ticks;
+        let part = part.filter(|part| part.start_ticks == start_ticks && part.uid == uid);
+        let descriptors = part.as_ref().map_or_else(|| process.descriptor_count(), |part| part.descriptors);
+        let before = part.and_then(|part| part.taps.ok());
+        let taps = match taps(process, uid, &observer.devices, before, observer.time(uid)) {
             Ok(taps) => Ok(taps),
             Err(Unread::Failed(error)) if error.io_kind() == Some(io::ErrorKind::PermissionDenied) => {
                 Err(error)
             }
             Err(unread) => return Err(unread),
         };
-        Ok(Self { descriptors, uid, taps })
+        Ok(Self { start_ticks, descriptors, uid, taps })
+    }
+
+    /// Whether the look at its descriptors has not ended.
+    pub fn is_part(&self) -> bool {
+        self.taps.as_ref().is_ok_and(|taps| taps.rest.is_some())
     }
 }

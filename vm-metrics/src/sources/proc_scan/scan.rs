@@ -3,17 +3,16 @@
 use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use super::ask::{Answer, Question};
 use super::due::{self, Due, Quick};
 use super::inspect::Vm;
-use super::kvm;
-use super::observer::{HeldNics, Observer, QuickFacts, Wanted};
+use super::looks::Pot;
+use super::observer::{HeldNics, Observer, QuickFacts};
 use super::process::{Process, Unread};
 use super::program::Program;
 use super::{Findings, Moment, ProcScan, Seen, What};
 use crate::model::Hypervisor;
-use crate::patient::Job;
 
 /// Looks at processes of strangers between two looks at the time that they have used.
 const LOOKS_AT_ONCE: usize = 8;
@@ -38,8 +37,9 @@ impl ProcScan {
             }
         }
         let users: HashMap<u32, Option<u32>> = asked.iter().map(|(pid, uid, _)| (*pid, *uid)).collect();
-        let answers = self.ask(&asked, observer);
-        let answers = asked.iter().zip(answers).filter_map(|((pid, ..), answer)| Some((*pid, answer?.0)));
+        let asked_pids: Vec<u32> = asked.iter().map(|(pid, ..)| *pid).collect();
+        let answers = self.ask(asked, Pot::Vms, observer);
+        let answers = asked_pids.into_iter().zip(answers).filter_map(|(pid, answer)| Some((pid, answer?.0)));
         let mut answers: HashMap<u32, Answer> = answers.collect();
         let mut due = Vec::new();
         for pid in pids {
@@ -84,20 +84,17 @@ impl ProcScan {
         findings: &mut Findings,
     ) {
         let question = |due: &Due| match due.known.vm() {
-            Some(_) => Question::Vm,
+            Some(vm) => Question::Vm(vm.part().cloned()),
             None => Question::New { is_named: self.named.contains(&due.pid) },
         };
         let asked: Vec<_> = due.iter().map(|due| (due.pid, due.uid, question(due))).collect();
-        let answers = self.ask(&asked, observer);
-        for (Due { pid, uid, known }, answer) in due.into_iter().zip(answers) {
-            let Some((answer, took)) = answer else {
-                // It does not answer: it stays what it was.
-                self.seen.insert(pid, known);
+        let answers = self.ask(asked, Pot::Vms, observer);
+        for (Due { pid, known, .. }, answer) in due.into_iter().zip(answers) {
+            let Some((answer, _)) = answer else {
+                // It does not answer, or there was no time left for it: it stays what it was, and comes first next time.
+                self.seen.insert(pid, Seen { waits: known.waits + 1, ..known });
                 continue;
             };
-            if !self.trust.is_trusted(uid) {
-                self.looks.used(uid, took);
-            }
             let seen = match answer {
                 Answer::Vm(program, held) => self.update_vm(pid, known, program, held, observer, findings),
                 Answer::New(found) => new_vm(known, found, moment),
@@ -138,7 +135,8 @@ impl ProcScan {
         let by_kvm = matches!(vm.info.hypervisor, Hypervisor::Program(_));
         let is_other =
             (by_kvm || program.is_some_and(|program| !program.is_hypervisor())) && !vm.runs_by_kvm();
-        if vm.is_listed && is_other && vm.info.nics.is_empty() {
+        let is_known_whole = vm.part().is_none();
+        if vm.is_listed && is_other && is_known_whole && vm.info.nics.is_empty() {
             findings.ended.push((pid, seen));
             return Some(next);
         }
@@ -160,16 +158,14 @@ impl ProcScan {
         for (pid, vm) in self.seen.iter().filter_map(|(pid, seen)| Some((*pid, seen.vm()?))) {
             let uid = vm.info.uid;
             if shares(vm) && (self.trust.is_trusted(uid) || self.looks.is_room(uid)) {
-                asked.push((pid, uid, Question::Vm));
+                asked.push((pid, uid, Question::Vm(vm.part().cloned())));
             }
         }
-        let answers = self.ask(&asked, observer);
-        for ((pid, ..), answer) in asked.into_iter().zip(answers) {
+        let pids: Vec<u32> = asked.iter().map(|(pid, ..)| *pid).collect();
+        let answers = self.ask(asked, Pot::Vms, observer);
+        for (pid, answer) in pids.into_iter().zip(answers) {
             let Some(Seen { what: What::Vm(vm), .. }) = self.seen.get_mut(&pid) else { continue };
-            let Some((Answer::Vm(_, held), took)) = answer else { continue };
-            if !self.trust.is_trusted(vm.info.uid) {
-                self.looks.used(vm.info.uid, took);
-            }
+            let Some((Answer::Vm(_, held), _)) = answer else { continue };
             match held {
                 Ok(held) => vm.take_nics(pid, observer, held),
                 Err(Unread::Failed(error)) => findings.problems.push(error),
@@ -179,26 +175,27 @@ impl ProcScan {
     }
 
     /// Those of the processes that are there, with what they hold. Looks at strangers use their time.
-    pub(super) fn holders(&mut self, pids: &[u32], observer: &Arc<Observer>) -> Holders {
+    pub(super) fn holders(&mut self, pids: &[u32], pot: Pot, observer: &Arc<Observer>) -> Holders {
         let mut holders = Holders::default();
         for pid in pids {
             let uid = self.seen.get(pid).and_then(|seen| seen.uid);
-            let is_trusted = self.trust.is_trusted(uid);
-            if !is_trusted && !self.looks.is_room(uid) {
-                self.overuse.add(uid, "processes", 1);
+            if !self.has_room(uid, pot) {
                 holders.unknown.push(*pid);
                 continue;
             }
-            let Some((answer, took)) = self.ask(&[(*pid, uid, Question::Holder)], observer).pop().flatten()
-            else {
-                holders.unknown.push(*pid);
-                continue;
-            };
-            if !is_trusted {
-                self.looks.used(uid, took);
-            }
-            if let Answer::Holder(Some(vm)) = answer {
-                holders.found.push((*pid, *vm));
+            let question = Question::Holder(self.parts.remove(pid));
+            let answer = self.ask(vec![(*pid, uid, question)], pot, observer).pop().flatten();
+            match answer {
+                Some((Answer::Holder(Some(vm)), _)) => match vm.part() {
+                    // It may hold more than was found so far.
+                    Some(part) => {
+                        self.parts.insert(*pid, part.clone());
+                        holders.unknown.push(*pid);
+                    }
+                    None => holders.found.push((*pid, *vm)),
+                },
+                Some(_) => {}
+                None => holders.unknown.push(*pid),
             }
         }
         holders
@@ -207,29 +204,15 @@ impl ProcScan {
     /// What a process is by the program that it runs now: a VM, or a holder of devices.
     pub(super) fn program(&mut self, pid: u32, observer: &Arc<Observer>) -> Option<Vm> {
         let uid = self.seen.get(&pid)?.uid;
-        let answer = self.ask(&[(pid, uid, Question::New { is_named: false })], observer).pop()??;
+        if !self.has_room(uid, Pot::Vms) {
+            return None;
+        }
+        let asked = vec![(pid, uid, Question::New { is_named: false })];
+        let answer = self.ask(asked, Pot::Vms, observer).pop()??;
         match answer.0 {
             Answer::New(Ok(Some(vm))) => Some(*vm),
-            _ => self.holders(&[pid], observer).found.pop().map(|(_, holder)| holder),
+            _ => self.holders(&[pid], Pot::Vms, observer).found.pop().map(|(_, holder)| holder),
         }
-    }
-
-    /// Asks each of these processes. `None` for one that does not answer; else how long it took.
-    pub(super) fn ask(
-        &mut self,
-        asked: &[(u32, Option<u32>, Question)],
-        observer: &Arc<Observer>,
-    ) -> Vec<Option<(Answer, Duration)>> {
-        let job = |(pid, uid, question): &(u32, Option<u32>, Question)| Job {
-            pid: *pid,
-            uid: *uid,
-            is_trusted: self.trust.is_trusted(*uid),
-            question: (Arc::clone(observer), *pid, *question),
-        };
-        let jobs = asked.iter().map(job).collect();
-        let answers = self.patient.each(jobs);
-        self.overuse.merge(self.patient.take_overuse());
-        answers
     }
 }
 
@@ -239,43 +222,6 @@ pub struct Holders {
     pub found: Vec<(u32, Vm)>,
     /// Those that have not answered, or for which their users had no time left.
     pub unknown: Vec<u32>,
-}
-
-/// What is to be read of a process.
-#[derive(Clone, Copy, Debug)]
-pub enum Question {
-    Quick(Wanted),
-    Vm,
-    New { is_named: bool },
-    Holder,
-    Kvm,
-}
-
-#[derive(Debug)]
-pub enum Answer {
-    Quick(QuickFacts),
-    Vm(Option<Program>, Result<HeldNics, Unread>),
-    New(Result<Option<Box<Vm>>, Unread>),
-    Holder(Option<Box<Vm>>),
-    Kvm(Result<kvm::Found, Unread>),
-}
-
-/// Reads it, and says how long that took.
-pub fn answer((observer, pid, question): (Arc<Observer>, u32, Question)) -> (Answer, Duration) {
-    let began = Instant::now();
-    let answer = match question {
-        Question::Quick(wanted) => Answer::Quick(observer.quick(pid, wanted)),
-        Question::Vm => {
-            let (program, held) = observer.vm(pid);
-            Answer::Vm(program, held)
-        }
-        Question::New { is_named } => {
-            Answer::New(observer.new_process(pid, is_named).map(|vm| vm.map(Box::new)))
-        }
-        Question::Holder => Answer::Holder(observer.holder(pid).map(Box::new)),
-        Question::Kvm => Answer::Kvm(observer.kvm(pid)),
-    };
-    (answer, began.elapsed())
 }
 
 /// What a process is that was no VM so far; `None` when it is gone.

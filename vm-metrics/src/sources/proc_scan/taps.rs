@@ -2,35 +2,57 @@
 //!
 //! The name of a descriptor is only a reason to look: the kernel says which device it is (`devices`).
 
-use std::collections::{BTreeSet, HashSet};
-use std::fs;
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::super::SourceError;
 use super::devices::{Descriptors, Devices, Held};
 use super::inspect::MAX_NICS;
 use super::kvm::HeldKvm;
-use super::process::{Process, Unread, read, unread};
+use super::process::{Process, Unread, read};
 use super::vfio::network_devices;
+use super::walk::{Place, walk};
 use crate::model::{Nic, UncountedKind, UncountedNic};
 
-/// A busy QEMU has some hundreds.
-pub const MAX_DESCRIPTORS: usize = 65_536;
 /// A tun descriptor's is about a hundred bytes.
 const FDINFO_LIMIT: u64 = 64 << 10;
 
 /// The network devices that a process holds.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Taps {
-    pub nics: Vec<Nic>,
+    /// With the descriptor by which each is known.
+    evident: Vec<(u32, Nic)>,
     /// Devices that the kernel was not asked about; they are in no other list.
     pub claimed: Vec<Nic>,
     pub uncounted: BTreeSet<UncountedNic>,
-    /// A TAP that cannot be listed, or descriptors that were not looked at.
+    /// A TAP that cannot be listed.
     pub problem: Option<SourceError>,
-    /// Whether the process has more than [`MAX_DESCRIPTORS`].
-    pub has_more: bool,
     /// What the process holds of KVM.
     pub kvm: HeldKvm,
+    /// Where the look at the other descriptors goes on.
+    pub rest: Option<Place>,
+}
+
+impl Taps {
+    pub fn nics(&self) -> Vec<Nic> {
+        self.evident.iter().map(|(_, nic)| nic.clone()).collect()
+    }
+
+    fn is_full(&self) -> bool {
+        let counts = [self.evident.len(), self.claimed.len(), self.uncounted.len()];
+        counts.iter().any(|count| *count > MAX_NICS)
+    }
+
+    fn take(&mut self, pid: u32, descriptor: u32, held: Held) {
+        match held {
+            Held::Evident(nic) if self.evident.iter().all(|(_, known)| *known != nic) => {
+                self.evident.push((descriptor, nic));
+            }
+            Held::Claimed(nic) if !self.claimed.contains(&nic) => self.claimed.push(nic),
+            Held::BadName(name) => self.problem = Some(not_text(pid, &name)),
+            Held::Evident(_) | Held::Claimed(_) => {}
+        }
+    }
 }
 
 /// In the order in which they were opened. A multi-queue TAP has one descriptor per queue and is one NIC. Where there are
@@ -38,45 +60,52 @@ pub struct Taps {
 ///
 /// The name follows a rename. It is empty when the device is gone, or the descriptor was never attached to
 /// one.
-pub fn taps(process: &Process, uid: Option<u32>, devices: &Devices) -> Result<Taps, Unread> {
-    let (listed, has_more) = descriptors(process)?;
-    let problem = has_more.then(|| more_descriptors(process.pid));
-    let mut taps = Taps { has_more, problem, ..Taps::default() };
-    let (mut evident, mut claimed) = (HashSet::new(), HashSet::new());
+///
+/// What there is no time for is the [`rest`](Taps::rest), with which another call goes on.
+pub fn taps(
+    process: &Process,
+    uid: Option<u32>,
+    devices: &Devices,
+    before: Option<Taps>,
+    time: Duration,
+) -> Result<Taps, Unread> {
     let descriptors = devices.of(process, uid);
-    for descriptor in listed {
-        let Some(target) = target(process, descriptor)? else { continue };
-        taps.kvm.add(&target);
-        let counts = [taps.nics.len(), taps.claimed.len(), taps.uncounted.len()];
-        if counts.iter().any(|count| *count > MAX_NICS) {
-            continue;
+    let goes_on = before.is_some();
+    let mut taps = before.unwrap_or_default();
+    let from = taps.rest.take();
+    taps.rest = walk(process, from, time, |descriptor, target| {
+        taps.kvm.add(target);
+        if taps.is_full() {
+            return;
         }
-        let held = match node_at(&target) {
-            Some(Node::Tun) => tun(process, &descriptors, descriptor),
-            Some(Node::Macvtap(node)) => {
-                let held = descriptors.macvtap(descriptor);
-                if held.is_none() {
+        match node_at(target) {
+            Some(Node::Tun) => {
+                let held = tun(process, &descriptors, descriptor);
+                held.into_iter().for_each(|held| taps.take(process.pid, descriptor, held));
+            }
+            Some(Node::Macvtap(node)) => match descriptors.macvtap(descriptor) {
+                Some(held) => taps.take(process.pid, descriptor, held),
+                None => {
                     taps.uncounted.insert(UncountedNic { kind: UncountedKind::Macvtap, name: node });
                 }
-                held
-            }
+            },
             Some(Node::Vfio(group)) => {
                 let devices = network_devices(process.host, &group).into_iter();
                 taps.uncounted.extend(devices.map(|name| UncountedNic { kind: UncountedKind::Vfio, name }));
-                None
             }
             Some(Node::Vdpa(name)) => {
                 taps.uncounted.insert(UncountedNic { kind: UncountedKind::VhostVdpa, name });
-                None
             }
-            None => None,
-        };
-        match held {
-            Some(Held::Evident(nic)) => taps.nics.extend(evident.insert(nic.clone()).then_some(nic)),
-            Some(Held::Claimed(nic)) => taps.claimed.extend(claimed.insert(nic.clone()).then_some(nic)),
-            Some(Held::BadName(name)) => taps.problem = Some(not_text(process.pid, &name)),
             None => {}
         }
+    })?;
+    if goes_on && taps.rest.is_none() {
+        // What was held in an earlier tick may be another VM's now.
+        let is_held = |descriptor: u32, nic: &Nic| {
+            let held = [descriptors.macvtap(descriptor), tun(process, &descriptors, descriptor)];
+            held.into_iter().flatten().any(|held| matches!(held, Held::Evident(known) if known == *nic))
+        };
+        taps.evident.retain(|(descriptor, nic)| is_held(*descriptor, nic));
     }
     Ok(taps)
 }
@@ -94,26 +123,6 @@ fn not_text(pid: u32, name: &[u8]) -> SourceError {
     SourceError::Process { pid, problem }
 }
 
-fn more_descriptors(pid: u32) -> SourceError {
-    let problem =
-        format!("it has more than {MAX_DESCRIPTORS} descriptors: NICs among the others are left out");
-    SourceError::Process { pid, problem }
-}
-
-/// The numbers of the first ones, and whether there are more.
-fn descriptors(process: &Process) -> Result<(Vec<u32>, bool), Unread> {
-    let path = process.path("fd");
-    let entries = fs::read_dir(&path).map_err(|error| unread("list", &path, error))?;
-    let mut descriptors = Vec::new();
-    let mut entries = entries.peekable();
-    for entry in entries.by_ref().take(MAX_DESCRIPTORS) {
-        let entry = entry.map_err(|error| unread("list", &path, error))?;
-        descriptors.extend(entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
-    }
-    descriptors.sort_unstable();
-    Ok((descriptors, entries.peek().is_some()))
-}
-
 enum Node {
     Tun,
     /// The file name of the node.
@@ -122,18 +131,6 @@ enum Node {
     Vfio(String),
     /// The file name of the node.
     Vdpa(String),
-}
-
-fn target(process: &Process, descriptor: u32) -> Result<Option<String>, Unread> {
-    let path = process.path(&format!("fd/{descriptor}"));
-    match fs::read_link(&path) {
-        Ok(target) => Ok(Some(target.to_string_lossy().into_owned())),
-        Err(error) => match unread("read link", path, error) {
-            // Closed since the listing.
-            Unread::Gone => Ok(None),
-            failed @ Unread::Failed(_) => Err(failed),
-        },
-    }
 }
 
 /// In a chroot or another mount namespace the path has something before, or lacks `/dev`.

@@ -63,17 +63,34 @@ impl Vm {
     }
 
     /// Takes in which TAPs the process holds. Where that may not be known, the command line of a trusted user's process
-    /// must do.
+    /// must do. What is known already stays so until the look at all descriptors has ended.
     pub fn take_nics(&mut self, pid: u32, observer: &Observer, held: HeldNics) {
-        let HeldNics { descriptors, uid, taps } = held;
+        let is_part = held.is_part();
+        self.part = is_part.then(|| Box::new(held.clone()));
+        if !is_part || !self.is_known_whole {
+            self.is_known_whole = !is_part;
+            self.set_held(pid, observer, held);
+        }
+    }
+
+    /// The look at its descriptors that has not ended.
+    pub fn part(&self) -> Option<&HeldNics> {
+        self.part.as_deref()
+    }
+
+    fn set_held(&mut self, pid: u32, observer: &Observer, held: HeldNics) {
+        let is_part = held.is_part();
+        let HeldNics { descriptors, uid, taps, .. } = held;
         let is_trusted = observer.trust.is_trusted(uid);
         match taps {
-            Ok(Taps { nics, claimed, uncounted, problem, has_more, kvm }) => {
-                self.take_kvm(&kvm);
-                if has_more {
-                    self.vcpus.by_kvm = None;
+            Ok(taps) => {
+                if !is_part {
+                    self.take_kvm(&taps.kvm);
                 }
+                let nics = taps.nics();
+                let Taps { claimed, uncounted, problem, .. } = taps;
                 self.is_looked_at = claimed.is_empty() || is_trusted;
+                let problem = problem.or_else(|| is_part.then(|| not_all_yet(pid)));
                 // One whose name is no text is left out, too.
                 let has_lost_nics = !self.is_looked_at || problem.is_some();
                 self.own = Share { nics, problem, has_lost_nics, ..Share::default() };
@@ -134,7 +151,7 @@ impl Vm {
 
     /// Whether the process has opened or closed something since. What came and went says nothing.
     pub fn holds_as_many(&self, descriptors: Option<u64>) -> bool {
-        self.descriptors == descriptors
+        self.part.is_none() && self.descriptors == descriptors
     }
 
     /// The command line names what was there at the start, descriptors tell of some that came later.
@@ -177,6 +194,12 @@ impl Vm {
             problem: format!("its TAPs need CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH ({error}); {instead}"),
         }
     }
+}
+
+fn not_all_yet(pid: u32) -> SourceError {
+    let problem =
+        "it has many descriptors: the next ticks look at the rest, and NICs among them are not known yet";
+    SourceError::Process { pid, problem: problem.to_owned() }
 }
 
 fn not_evident(pid: u32) -> SourceError {

@@ -1,8 +1,10 @@
 //! The TAPs of VMMs whose devices are processes of their own, as crosvm's are in its sandbox.
 
+use std::mem;
 use std::sync::Arc;
 
 use super::super::inspect::Vm;
+use super::super::looks::Pot;
 use super::super::observer::Observer;
 use super::super::{Moment, ProcScan, Seen, What};
 use crate::model::Hypervisor;
@@ -12,18 +14,17 @@ impl ProcScan {
     ///
     /// A process that has to do with KVM may be a VM itself. What a VM holds stays with that.
     pub fn take_from_children(&mut self, moment: &Moment, observer: &Arc<Observer>) {
-        let is_due = |first| moment.full_scan || moment.devices_changed || first == moment.now;
-        let vms: Vec<_> = self
+        let unfinished = mem::take(&mut self.unfinished_parents);
+        let is_due = |pid, first| {
+            moment.full_scan || moment.devices_changed || first == moment.now || unfinished.contains(pid)
+        };
+        let vms: Vec<u32> = self
             .seen
             .iter()
-            .filter(|(_, seen)| is_due(seen.first) && seen.vm().is_some_and(is_program))
-            .map(|(pid, seen)| (*pid, seen.uid))
+            .filter(|(pid, seen)| is_due(*pid, seen.first) && seen.vm().is_some_and(is_program))
+            .map(|(pid, _)| *pid)
             .collect();
-        for (pid, uid) in vms {
-            let is_trusted = self.trust.is_trusted(uid);
-            if !is_trusted && !self.looks.is_roomy(uid) {
-                continue;
-            }
+        for pid in vms {
             self.take_from(pid, observer);
         }
     }
@@ -34,7 +35,11 @@ impl ProcScan {
             seen.is_some_and(|seen| matches!(seen.what, What::NoVm) && seen.kvm.is_none_of_kvm())
         };
         let children: Vec<u32> = self.descendants(pid).into_iter().filter(is_no_vm).collect();
-        for (child, holder) in self.holders(&children, observer).found {
+        let holders = self.holders(&children, Pot::Kvm, observer);
+        if !holders.unknown.is_empty() {
+            self.unfinished_parents.insert(pid);
+        }
+        for (child, holder) in holders.found {
             let is_same_program =
                 self.seen.get(&pid).and_then(Seen::vm).is_some_and(|vm| vm.program == holder.program);
             if is_same_program {

@@ -10,8 +10,8 @@ mod identity;
 mod pace;
 mod round;
 
-use std::fs;
 use std::io;
+use std::time::Duration;
 
 use self::activity::{Activity, activity};
 pub use self::held::HeldKvm;
@@ -20,8 +20,8 @@ pub use self::pace::Watch;
 use super::executable;
 use super::inspect::{Vm, inspect_as};
 use super::observer::Observer;
-use super::process::{Process, Unread, unread};
-use super::taps::MAX_DESCRIPTORS;
+use super::process::{Process, Unread};
+use super::walk::{Place, walk};
 
 /// What a look for KVM finds in a process.
 #[derive(Debug)]
@@ -31,17 +31,31 @@ pub enum Found {
     Holds,
     /// A VM that runs; `false` where that is likely and not certain.
     Vm(Box<Vm>, bool),
+    /// It has so many descriptors that the look at them goes on in the next call.
+    Part(KvmPart),
     /// This daemon may not look.
     Refused,
 }
 
-/// Looks at the names of a process's descriptors, and closer where they are KVM's.
-pub fn look(process: &Process, observer: &Observer) -> Result<Found, Unread> {
-    if !observer.trust.may_run_vms(process.uid()) {
+/// A look that has not ended.
+#[derive(Clone, Debug)]
+pub struct KvmPart {
+    start_ticks: u64,
+    held: HeldKvm,
+    rest: Option<Place>,
+    /// How long the look has taken so far.
+    pub took: Duration,
+}
+
+/// Looks at the names of a process's descriptors, and closer where they are KVM's. Goes on with `part`.
+pub fn look(process: &Process, observer: &Observer, part: Option<KvmPart>) -> Result<Found, Unread> {
+    let uid = process.uid();
+    if !observer.trust.may_run_vms(uid) {
         return Ok(Found::Nothing);
     }
-    let held = match held(process) {
-        Ok(held) => held,
+    let held = match held(process, part, observer.time(uid)) {
+        Ok(part) if part.rest.is_some() => return Ok(Found::Part(part)),
+        Ok(part) => part.held,
         Err(Unread::Failed(error)) if error.io_kind() == Some(io::ErrorKind::PermissionDenied) => {
             return Ok(Found::Refused);
         }
@@ -68,20 +82,10 @@ pub fn look(process: &Process, observer: &Observer) -> Result<Found, Unread> {
     Ok(vm.map_or(Found::Holds, |vm| Found::Vm(Box::new(vm), has_run)))
 }
 
-fn held(process: &Process) -> Result<HeldKvm, Unread> {
-    let path = process.path("fd");
-    let entries = fs::read_dir(&path).map_err(|error| unread("list", &path, error))?;
-    let mut held = HeldKvm::default();
-    for entry in entries.take(MAX_DESCRIPTORS) {
-        let entry = entry.map_err(|error| unread("list", &path, error))?;
-        match fs::read_link(entry.path()) {
-            Ok(target) => held.add(&target.to_string_lossy()),
-            // Closed since the listing.
-            Err(error) => match unread("read link", entry.path(), error) {
-                Unread::Gone => {}
-                failed @ Unread::Failed(_) => return Err(failed),
-            },
-        }
-    }
-    Ok(held)
+fn held(process: &Process, part: Option<KvmPart>, time: Duration) -> Result<KvmPart, Unread> {
+    let start_ticks = process.stat()?.start_ticks;
+    let new = KvmPart { start_ticks, held: HeldKvm::default(), rest: None, took: Duration::ZERO };
+    let mut part = part.filter(|part| part.start_ticks == start_ticks).unwrap_or(new);
+    part.rest = walk(process, part.rest, time, |_, target| part.held.add(target))?;
+    Ok(part)
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::KvmPart;
+
 /// A program that only asks what KVM can do is gone within this time.
 const PROBE: Duration = Duration::from_secs(1);
 
@@ -22,12 +24,21 @@ pub struct Watch {
     /// Whether it held something of KVM at the last look. `None` before the first one.
     holds: Option<bool>,
     is_refused: bool,
+    /// A look that has not ended.
+    part: Option<Box<KvmPart>>,
 }
 
 impl Watch {
     /// Of a process that is new, at the time since any fixed moment.
     pub fn new(now: Duration) -> Self {
-        Self { next: now, pause: Duration::ZERO, runs_since: None, holds: None, is_refused: false }
+        Self {
+            next: now,
+            pause: Duration::ZERO,
+            runs_since: None,
+            holds: None,
+            is_refused: false,
+            part: None,
+        }
     }
 
     pub fn is_due(&self, now: Duration) -> bool {
@@ -59,8 +70,20 @@ impl Watch {
 
     /// After a look that found nothing of KVM, or something that runs no vCPU.
     pub fn found_no_vm(&mut self, now: Duration, took: Duration, holds: bool) {
+        let took = took + self.part.as_ref().map_or(Duration::ZERO, |part| part.took);
         let pause = if holds { PROBE } else { (2 * self.pause).clamp(PROBE, SLOWEST) };
         *self = Self { holds: Some(holds), pause, ..Self::new(now + pause.max(took * SHARE)) };
+    }
+
+    /// After a look that the next call goes on with.
+    pub fn goes_on(&mut self, took: Duration, part: KvmPart) {
+        let before = self.part.take().map_or(Duration::ZERO, |part| part.took);
+        self.part = Some(Box::new(KvmPart { took: before + took, ..part }));
+    }
+
+    /// The look that has not ended.
+    pub fn part(&self) -> Option<&KvmPart> {
+        self.part.as_deref()
     }
 
     pub fn refused(&mut self, now: Duration) {
@@ -76,7 +99,7 @@ impl Watch {
     /// After a look that found a vCPU running; whether it has run for longer than a probe.
     pub fn runs(&mut self, now: Duration) -> bool {
         let since = *self.runs_since.get_or_insert(now);
-        (self.next, self.holds) = (now + PROBE, Some(true));
+        (self.next, self.holds, self.part) = (now + PROBE, Some(true), None);
         now.saturating_sub(since) >= PROBE
     }
 }

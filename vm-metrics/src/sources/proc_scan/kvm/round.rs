@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::ask::{Answer, Question};
 use super::super::due::{Due, in_order};
+use super::super::looks::Pot;
 use super::super::observer::Observer;
 use super::super::process::Unread;
-use super::super::scan::{Answer, Question, chunks};
+use super::super::scan::chunks;
 use super::super::{Findings, Moment, ProcScan, Seen, What};
 use super::Found;
 use crate::sources::SourceError;
@@ -14,10 +16,6 @@ use crate::sources::SourceError;
 /// How long looks at processes of trusted users may take in a call. The first one finds all VMs of the host.
 const TIME: Duration = Duration::from_millis(20);
 const FIRST_TIME: Duration = Duration::from_secs(2);
-
-/// Looks at processes of other users, which may find nothing, have a part of the time that looks at VMs have. It is their
-/// own: no number of VMs leaves a user without a look.
-const STRANGERS_COST: u32 = 2;
 
 impl ProcScan {
     /// Finds VMs among the processes that are none so far.
@@ -49,13 +47,11 @@ impl ProcScan {
                 self.put_off(due, moment);
             }
         }
-        self.kvm_looks.begin(moment.now, moment.is_first);
         for due in chunks(strangers) {
             let (now, later) = due.into_iter().partition(|due| self.kvm_looks.is_room(due.uid));
             self.look_for_kvm_at(now, observer, moment, findings);
             self.put_off(later, moment);
         }
-        self.kvm_looks.end();
         self.tell_of_refused(findings);
     }
 
@@ -76,8 +72,9 @@ impl ProcScan {
         moment: &Moment,
         findings: &mut Findings,
     ) {
-        let asked: Vec<_> = due.iter().map(|due| (due.pid, due.uid, Question::Kvm)).collect();
-        let answers = self.ask(&asked, observer);
+        let question = |due: &Due| Question::Kvm(due.known.kvm.part().cloned());
+        let asked: Vec<_> = due.iter().map(|due| (due.pid, due.uid, question(due))).collect();
+        let answers = self.ask(asked, Pot::Kvm, observer);
         // All are there again before one is asked for the process from which it has come.
         let pids: Vec<u32> = due.iter().map(|due| due.pid).collect();
         self.seen.extend(due.into_iter().map(|due| (due.pid, due.known)));
@@ -88,10 +85,8 @@ impl ProcScan {
                 seen.kvm.no_answer(moment.now);
                 continue;
             };
-            if !self.trust.is_trusted(seen.uid) {
-                self.kvm_looks.used(seen.uid, took * STRANGERS_COST);
-            }
             match found {
+                Ok(Found::Part(part)) => seen.kvm.goes_on(took, part),
                 Ok(Found::Nothing) => seen.kvm.found_no_vm(moment.now, took, false),
                 Ok(Found::Refused) => seen.kvm.refused(moment.now),
                 Ok(Found::Holds) => seen.kvm.found_no_vm(moment.now, took, true),

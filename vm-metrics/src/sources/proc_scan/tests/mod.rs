@@ -7,6 +7,7 @@ mod identity;
 mod kvm;
 mod kvm_identity;
 mod nics;
+mod parts;
 mod rules;
 mod sizes;
 mod state;

@@ -120,24 +120,6 @@ fn a_vm_with_nics_left_out_has_no_sum() {
 }
 
 #[test]
-fn a_process_with_more_descriptors_has_a_problem() {
-    let fixture = Fixture::with(&[Fake::default()]);
-    let directory = fixture.process(100).join("fd");
-    let host = fixture.host();
-    let devices = Devices::new(&host, &Closer::default());
-    let held = || taps::taps(&Process::new(&host, 100), Some(0), &devices).unwrap();
-    // It has one already.
-    for descriptor in 10..10 + taps::MAX_DESCRIPTORS - 1 {
-        symlink("/dev/null", directory.join(descriptor.to_string())).unwrap();
-    }
-    assert!(!held().has_more && held().problem.is_none());
-    symlink("/dev/null", directory.join("9")).unwrap();
-    let problem = held().problem.map(|problem| problem.to_string());
-    let said = "process 100: it has more than 65536 descriptors: NICs among the others are left out";
-    assert_eq!((held().has_more, problem.as_deref()), (true, Some(said)));
-}
-
-#[test]
 fn a_vm_has_so_many_nics_and_their_names_are_so_long() {
     let fixture = Fixture::with(&[Fake::default()]);
     let long = "n".repeat(300);

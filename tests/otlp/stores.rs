@@ -1,0 +1,95 @@
+//! A real store with Prometheus naming has the same names from the push as from the scrape.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::skip::skip;
+use vm_metrics_testkit::tap::{Tap, TapOptions};
+use vm_metrics_testkit::victoria_metrics::VictoriaMetrics;
+use vm_metrics_testkit::wait::SOON;
+
+use crate::setup::{Setup, often};
+
+/// Metrics that only the scrape has: of the daemon's own process, by the client library of Prometheus.
+const ONLY_SCRAPED: &str = "process_";
+
+/// Labels that say who sent a series, and begin so: the resource and the scope of the push. A scraper adds `instance` and
+/// `job` for the same purpose.
+const SENDER: &[&str] = &["host_", "service_", "telemetry_sdk_", "scope_"];
+
+/// The names of the labels by the name of the metric.
+type Names = BTreeMap<String, BTreeSet<String>>;
+
+/// One series, with its name as the label `__name__`.
+type Labels = BTreeMap<String, String>;
+
+#[test]
+fn a_push_and_a_scrape_have_the_same_names() {
+    let server = VictoriaMetrics::prepare().unwrap().start().unwrap();
+    let otlp = often(&format!("http://{}/opentelemetry", server.address()), "");
+    let pushing = Setup { otlp, ..Setup::default() }.serve();
+    compare(&pushing.daemon, || server.series());
+}
+
+/// The metrics that only eBPF counts, so of a real TAP.
+#[cfg(feature = "ebpf")]
+#[test]
+fn pushed_and_scraped_ebpf_metrics_have_the_same_names() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("needs root");
+    }
+    let victoria_metrics = VictoriaMetrics::prepare().unwrap();
+    let _namespace = NetNs::enter().unwrap();
+    let server = victoria_metrics.start().unwrap();
+    let _tap = Tap::create_up("vmt1", TapOptions::default()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    let push = often(&format!("http://{}/opentelemetry", server.address()), "").unwrap();
+    let text = crate::ebpf::config("vmt1", &push);
+    std::fs::write(&config, text).unwrap();
+    let args = ["--config", config.to_str().unwrap()];
+    let daemon = Daemon::start(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &args).unwrap();
+    let by_ebpf = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
+    daemon.wait_for(SOON, "the programs on the TAP", by_ebpf).unwrap();
+    compare(&daemon, || server.series());
+}
+
+/// After two more pushes: some metrics come with the second one only.
+fn compare(daemon: &Daemon, series: impl FnOnce() -> anyhow::Result<Vec<Labels>>) {
+    let pushes =
+        |metrics: &Metrics| metrics.value("vm_exporter_otlp_exports_total", &[("result", "success")]);
+    let before = pushes(&daemon.metrics().unwrap()).unwrap();
+    daemon
+        .wait_for(SOON, "two pushes", |metrics| pushes(metrics).filter(|now| *now >= before + 2.0))
+        .unwrap();
+    let (scraped, pushed) = (scraped(&daemon.metrics().unwrap()), pushed(series().unwrap()));
+    assert!(scraped.len() > 10, "{scraped:?}");
+    let only = |these: &Names, those: &Names| -> Vec<String> {
+        let differing = these.iter().filter(|(name, labels)| those.get(*name) != Some(*labels));
+        differing.map(|(name, labels)| format!("{name}{labels:?}")).collect()
+    };
+    let (only_scraped, only_pushed) = (only(&scraped, &pushed), only(&pushed, &scraped));
+    assert!(only_scraped == only_pushed, "scraped {only_scraped:#?}, pushed {only_pushed:#?}");
+}
+
+fn scraped(metrics: &Metrics) -> Names {
+    let families = metrics.families().into_iter().filter(|name| !name.starts_with(ONLY_SCRAPED));
+    let labels = |name: &str| {
+        let samples = metrics.samples(name);
+        samples.flat_map(|sample| sample.labels.iter().map(|(name, _)| name.clone())).collect()
+    };
+    families.map(|name| (name.to_owned(), labels(name))).collect()
+}
+
+fn pushed(series: Vec<Labels>) -> Names {
+    let mut names = Names::new();
+    for mut labels in series {
+        let name = labels.remove("__name__").unwrap();
+        let is_own = |label: &String| !SENDER.iter().any(|sender| label.starts_with(sender));
+        names.entry(name).or_default().extend(labels.into_keys().filter(is_own));
+    }
+    names
+}

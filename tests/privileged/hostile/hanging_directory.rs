@@ -1,0 +1,49 @@
+//! Directories of the operator's managers are on a file system that never answers: ticks go on, and health names them.
+
+use serde_json::Value;
+use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::wait::{SOON, wait_until};
+
+use super::VICTIM;
+use super::hanging_config_file::Hanging;
+use super::lab::Scene;
+use super::pace::Pace;
+use crate::alone::alone;
+
+const SOURCES: [&str; 3] = ["vm_dir", "hypeman", "libvirt"];
+
+/// The sources that hang, as the health says.
+fn hanging(daemon: &Daemon) -> Vec<String> {
+    let health = daemon.get("/api/v1/health", None).unwrap();
+    let health: Value = serde_json::from_str(health.text().unwrap()).unwrap();
+    let parts = health["parts"].as_array().expect("parts");
+    let hangs = |part: &&Value| {
+        part["reason"].as_str().is_some_and(|reason| reason.contains("not answered since 20"))
+    };
+    parts.iter().filter(hangs).map(|part| part["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn directories_that_hang_hold_up_no_tick() {
+    alone("hostile::hanging_directory::directories_that_hang_hold_up_no_tick", || {
+        let scene = Scene::new();
+        let mut victim = scene.victim(VICTIM, "vmt0");
+        let mut hung = Hanging::mount_of(0, scene.directory_of(0, "hanging"));
+        let directory = hung.mountpoint.to_str().unwrap().to_owned();
+        let daemon = scene.daemon(&format!(
+            "[sources.vm_dir]\ndir = \"{directory}/vms\"\n[sources.hypeman]\ndata_dir = \"{directory}/hypeman\"\n\
+             [sources.libvirt]\ndir = \"{directory}/libvirt\"\n"
+        ));
+        let hang = || Ok((hanging(&daemon) == SOURCES).then_some(()));
+        wait_until(SOON, "the health to name what hangs", hang).unwrap();
+        let pace = Pace::of(&daemon);
+        pace.assert_kept(&daemon, 20, || victim.work(2));
+        victim.assert_exact(&daemon);
+        assert_eq!(hanging(&daemon), SOURCES, "{}", daemon.log());
+        hung.end();
+        let none = || Ok(hanging(&daemon).is_empty().then_some(()));
+        wait_until(SOON, "the sources to be asked again", none).unwrap();
+        victim.work(2);
+        victim.assert_exact(&daemon);
+    });
+}

@@ -1,0 +1,155 @@
+//! Registers observable instruments on a meter, and shows them the families of each collection.
+
+use std::sync::Arc;
+
+use opentelemetry::metrics::{AsyncInstrument, AsyncInstrumentBuilder, Meter};
+use opentelemetry::{Key, KeyValue, Value};
+
+use super::collections::Collections;
+use super::units;
+use crate::exporters::families::Family;
+use crate::exporters::metrics;
+
+/// An instrument to register, and the families that it shows.
+pub(in crate::exporters) struct Instrument {
+    pub(super) name: String,
+    pub(super) unit: &'static str,
+    pub(super) help: &'static str,
+    pub(super) kind: Kind,
+    /// Its numbers are sent as integers.
+    pub(super) is_whole: bool,
+    pub(super) series: Vec<Series>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    UpDownCounter,
+    Gauge,
+}
+
+/// The samples of one family as data points.
+pub(super) struct Series {
+    /// Its index in what the look gives.
+    pub(super) family: usize,
+    /// One for each label.
+    pub(super) attributes: Vec<Attribute>,
+    /// One that all points have.
+    pub(super) fixed: Option<KeyValue>,
+}
+
+/// The attribute that a label becomes.
+pub(super) struct Attribute {
+    pub(super) key: Key,
+    pub(super) value: fn(&str) -> Value,
+}
+
+/// One instrument for each of these families, named as `/metrics` names them.
+pub(super) fn with_prometheus_names<'f>(
+    prefix: &str,
+    families: impl IntoIterator<Item = (usize, &'f Family)>,
+) -> Vec<Instrument> {
+    let attribute = |label: &&'static str| Attribute {
+        key: Key::from_static_str(label),
+        value: |text| text.to_owned().into(),
+    };
+    let instrument = |(index, family): (usize, &Family)| {
+        let name = family.full_name(prefix);
+        Instrument {
+            unit: units::unit(&name),
+            help: family.help,
+            kind: match family.kind {
+                metrics::Kind::Counter => Kind::Counter,
+                metrics::Kind::Gauge => Kind::Gauge,
+            },
+            is_whole: units::is_whole(&name),
+            series: vec![Series {
+                family: index,
+                attributes: family.labels.iter().map(attribute).collect(),
+                fixed: None,
+            }],
+            name,
+        }
+    };
+    families.into_iter().map(instrument).collect()
+}
+
+/// Registers the instruments. `look` is called once per collection.
+pub(in crate::exporters) fn register(
+    meter: &Meter,
+    instruments: Vec<Instrument>,
+    look: impl Fn() -> Option<Vec<Family>> + Send + Sync + 'static,
+) {
+    let collections = Arc::new(Collections::new(instruments.len(), look));
+    for (index, Instrument { name, unit, help, kind, is_whole, series }) in
+        instruments.into_iter().enumerate()
+    {
+        let collections = Arc::clone(&collections);
+        let show: Show = Box::new(move |observe| {
+            collections
+                .visit(index, |families| series.iter().for_each(|series| series.show(families, observe)));
+        });
+        let described = Described { unit, help, show };
+        match (kind, is_whole) {
+            (Kind::Counter, true) => {
+                described.of(meter.u64_observable_counter(name), |n| n as u64).build();
+            }
+            (Kind::Counter, false) => {
+                described.of(meter.f64_observable_counter(name), |n| n).build();
+            }
+            (Kind::UpDownCounter, true) => {
+                described.of(meter.i64_observable_up_down_counter(name), |n| n as i64).build();
+            }
+            (Kind::UpDownCounter, false) => {
+                described.of(meter.f64_observable_up_down_counter(name), |n| n).build();
+            }
+            (Kind::Gauge, true) => {
+                described.of(meter.i64_observable_gauge(name), |n| n as i64).build();
+            }
+            (Kind::Gauge, false) => {
+                described.of(meter.f64_observable_gauge(name), |n| n).build();
+            }
+        }
+    }
+}
+
+/// Takes a number, and whose it is.
+pub(super) type Observe<'o> = &'o mut dyn FnMut(f64, &[KeyValue]);
+
+type Show = Box<dyn Fn(Observe<'_>) + Send + Sync>;
+
+/// What an instrument is, whatever the type of its numbers.
+struct Described {
+    unit: &'static str,
+    help: &'static str,
+    show: Show,
+}
+
+impl Described {
+    fn of<I, N: 'static>(
+        self,
+        builder: AsyncInstrumentBuilder<'_, I, N>,
+        number: fn(f64) -> N,
+    ) -> AsyncInstrumentBuilder<'_, I, N> {
+        let observe = move |instrument: &dyn AsyncInstrument<N>| {
+            (self.show)(&mut |value, attributes| instrument.observe(number(value), attributes));
+        };
+        builder.with_unit(self.unit).with_description(self.help).with_callback(observe)
+    }
+}
+
+impl Series {
+    pub(super) fn show(&self, families: &[Family], observe: Observe<'_>) {
+        let Some(family) = families.get(self.family) else { return };
+        for sample in &family.samples {
+            let labels = self.attributes.iter().zip(&sample.labels).filter(|(_, value)| !value.is_empty());
+            let pair = |(attribute, text): (&Attribute, &String)| {
+                KeyValue::new(attribute.key.clone(), (attribute.value)(text))
+            };
+            let mut attributes: Vec<KeyValue> = labels.map(pair).chain(self.fixed.clone()).collect();
+            // The SDK keeps what is in no order twice.
+            attributes.sort_by(|a, b| a.key.cmp(&b.key));
+            observe(sample.value, &attributes);
+        }
+    }
+}

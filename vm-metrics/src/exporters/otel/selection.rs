@@ -1,0 +1,71 @@
+//! Which metrics a program shows on its meter.
+
+use super::basic;
+use crate::exporters::View;
+use crate::exporters::families::{self, Family};
+use crate::exporters::metrics::EXPORT_GROUPS;
+use crate::model::Snapshot;
+
+/// The instruments of a program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Instruments {
+    /// Nine, those of Go programs with the package `vm_metrics`: CPU time, memory, bytes received and sent of all interfaces
+    /// and allocation of each VM, and how many VMs there are for the label budget.
+    #[default]
+    Basic,
+    /// Those of some groups, as `/metrics` shows them: what a network interface counts has a point for each interface.
+    Groups(Vec<MetricGroup>),
+    /// Every metric, as `/metrics` shows them.
+    All,
+}
+
+/// Metrics of one kind of thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MetricGroup {
+    /// Of a VM as a whole.
+    Vms,
+    /// Of each vCPU.
+    Vcpus,
+    /// Of each network interface.
+    Interfaces,
+    /// Of the collection itself: its parts, ticks and exporters.
+    Exporter,
+}
+
+impl MetricGroup {
+    fn of(family: &Family) -> Self {
+        let is_of_exports =
+            EXPORT_GROUPS.iter().any(|group| group.metrics.iter().any(|metric| metric.name == family.name));
+        match family.labels {
+            _ if family.prefix.is_some() || is_of_exports => Self::Exporter,
+            labels if labels.contains(&"device") => Self::Interfaces,
+            labels if labels.contains(&"vcpu") => Self::Vcpus,
+            _ => Self::Vms,
+        }
+    }
+}
+
+impl Instruments {
+    /// The families that [`look`](Self::look) gives, without samples.
+    pub(super) fn names(&self) -> Vec<Family> {
+        match self {
+            Self::Basic => basic::names(),
+            Self::Groups(_) | Self::All => families::names(),
+        }
+    }
+
+    /// Whether an instrument shows this family.
+    pub(super) fn contains(&self, family: &Family) -> bool {
+        match self {
+            Self::Groups(groups) => groups.contains(&MetricGroup::of(family)),
+            Self::Basic | Self::All => true,
+        }
+    }
+
+    pub(super) fn look(&self, view: &View, snapshot: &Snapshot) -> Vec<Family> {
+        match self {
+            Self::Basic => basic::look(view, snapshot),
+            Self::Groups(_) | Self::All => view.look(snapshot, false),
+        }
+    }
+}

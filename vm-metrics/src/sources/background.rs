@@ -1,0 +1,246 @@
+//! Asks a source on a thread of its own, so that one that hangs holds up no tick.
+
+use std::io;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::runtime::Handle;
+
+use super::push::Inbox;
+use super::round::KEEP_LISTING;
+use super::{ApiSocket, InstanceSource, Listing, SourceError};
+
+type Listed = Result<Listing, SourceError>;
+
+/// A source of which at most one call is under way.
+pub struct Background {
+    state: State,
+    inbox: Option<Inbox>,
+    deadline: Duration,
+}
+
+enum State {
+    /// Nobody asks it.
+    Idle(Box<dyn InstanceSource>),
+    Busy(Call),
+    /// It has panicked.
+    Ended,
+}
+
+/// A call that has not returned.
+struct Call {
+    began: Instant,
+    began_at: SystemTime,
+    answer: Receiver<(Box<dyn InstanceSource>, Listed)>,
+}
+
+impl Background {
+    pub fn new(source: Box<dyn InstanceSource>) -> Self {
+        let (inbox, deadline) = (source.inbox(), source.deadline());
+        Self { state: State::Idle(source), inbox, deadline }
+    }
+
+    /// A call that has taken very long tells what was then: such a source is asked again.
+    fn take_late_answer(&mut self) {
+        if let State::Busy(call) = &self.state
+            && call.began.elapsed() >= KEEP_LISTING
+            && let Ok((source, _)) = call.answer.try_recv()
+        {
+            self.state = State::Idle(source);
+        }
+    }
+
+    /// What the call has answered within its deadline, or has answered by now.
+    fn wait(&mut self, call: Call) -> Listed {
+        match call.answer.recv_timeout(self.deadline.saturating_sub(call.began.elapsed())) {
+            Ok((source, listed)) => {
+                self.state = State::Idle(source);
+                listed
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                let since = call.began_at;
+                self.state = State::Busy(call);
+                Err(SourceError::Hangs { since })
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                self.state = State::Ended;
+                Err(SourceError::Ended)
+            }
+        }
+    }
+
+    fn idle(&mut self) -> Option<&mut Box<dyn InstanceSource>> {
+        match &mut self.state {
+            State::Idle(source) => Some(source),
+            State::Busy(_) | State::Ended => None,
+        }
+    }
+}
+
+impl InstanceSource for Background {
+    fn list_running_instances_for_metrics(&mut self) -> Listed {
+        self.take_late_answer();
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Idle(source) => match ask(source) {
+                Ok(call) => self.wait(call),
+                Err((source, error)) => {
+                    self.state = State::Idle(source);
+                    Err(SourceError::NoThread { source: error.into() })
+                }
+            },
+            State::Busy(call) => self.wait(call),
+            State::Ended => Err(SourceError::Ended),
+        }
+    }
+
+    fn found(&mut self, sockets: &[ApiSocket]) {
+        if let Some(source) = self.idle() {
+            source.found(sockets);
+        }
+    }
+
+    fn named(&mut self, pids: &[u32]) {
+        if let Some(source) = self.idle() {
+            source.named(pids);
+        }
+    }
+
+    fn inbox(&self) -> Option<Inbox> {
+        self.inbox.clone()
+    }
+}
+
+/// Begins a call. Where there can be no more threads, the source comes back.
+fn ask(source: Box<dyn InstanceSource>) -> Result<Call, (Box<dyn InstanceSource>, io::Error)> {
+    let (give, given) = mpsc::sync_channel::<Box<dyn InstanceSource>>(1);
+    let (sender, answer) = mpsc::sync_channel(1);
+    // Functions of an asynchronous program ask for its runtime.
+    let runtime = Handle::try_current().ok();
+    let call = move || {
+        let _context = runtime.as_ref().map(Handle::enter);
+        let Ok(mut source) = given.recv() else { return };
+        let listed = source.list_running_instances_for_metrics();
+        // Nobody waits any more where the sources are gone.
+        let _ = sender.send((source, listed));
+    };
+    let (began, began_at) = (Instant::now(), SystemTime::now());
+    if let Err(error) = thread::Builder::new().name("source".to_owned()).spawn(call) {
+        return Err((source, error));
+    }
+    match give.send(source) {
+        Ok(()) => Ok(Call { began, began_at, answer }),
+        Err(mpsc::SendError(source)) => Err((source, io::ErrorKind::BrokenPipe.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::Sender;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::model::InstanceInfo;
+
+    /// Answers when it is told to, and counts how often it is asked.
+    struct Blocking {
+        asked: Arc<AtomicUsize>,
+        orders: Mutex<Receiver<&'static str>>,
+    }
+
+    impl InstanceSource for Blocking {
+        fn list_running_instances_for_metrics(&mut self) -> Listed {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let id = self.orders.lock().unwrap().recv().expect("an order");
+            assert!(id != "panic");
+            Ok(vec![InstanceInfo { id: id.into(), ..InstanceInfo::default() }].into())
+        }
+
+        fn deadline(&self) -> Duration {
+            Duration::from_millis(20)
+        }
+    }
+
+    fn blocking() -> (Background, Sender<&'static str>, Arc<AtomicUsize>) {
+        let (order, orders) = mpsc::channel();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let source = Blocking { asked: Arc::clone(&asked), orders: Mutex::new(orders) };
+        (Background::new(Box::new(source)), order, asked)
+    }
+
+    fn ids(source: &mut Background) -> Result<Vec<String>, String> {
+        let listed = source.list_running_instances_for_metrics();
+        listed
+            .map(|listing| listing.instances.into_iter().map(|vm| vm.id).collect())
+            .map_err(|error| error.to_string())
+    }
+
+    /// Asks until the call has returned.
+    fn answered(source: &mut Background) -> Vec<String> {
+        loop {
+            match ids(source) {
+                Ok(ids) => return ids,
+                Err(error) => assert!(error.contains("has not answered since"), "{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_source_that_hangs_is_asked_once() {
+        let (mut source, order, asked) = blocking();
+        let first = ids(&mut source).unwrap_err();
+        for _ in 0..20 {
+            assert_eq!(ids(&mut source).unwrap_err(), first, "since the same moment");
+        }
+        assert!(asked.load(Ordering::SeqCst) <= 1);
+        order.send("late").unwrap();
+        assert_eq!(answered(&mut source), ["late"]);
+        order.send("again").unwrap();
+        assert_eq!(answered(&mut source), ["again"]);
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn an_answer_that_is_too_old_is_asked_for_again() {
+        let (mut source, order, asked) = blocking();
+        ids(&mut source).unwrap_err();
+        order.send("old").unwrap();
+        let State::Busy(call) = &mut source.state else { panic!("it hangs") };
+        call.began -= KEEP_LISTING;
+        order.send("new").unwrap();
+        assert_eq!(answered(&mut source), ["new"]);
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn a_source_that_panics_is_an_error() {
+        let (mut source, order, _) = blocking();
+        order.send("panic").unwrap();
+        for _ in 0..2 {
+            let error = loop {
+                match ids(&mut source).unwrap_err() {
+                    error if error.contains("has not answered since") => {}
+                    error => break error,
+                }
+            };
+            assert!(error.contains("panicked"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_source_finds_the_runtime_of_its_program() {
+        struct OnRuntime;
+        impl InstanceSource for OnRuntime {
+            fn list_running_instances_for_metrics(&mut self) -> Listed {
+                Handle::current().block_on(async { Ok(Vec::new().into()) })
+            }
+        }
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let listed = runtime.block_on(async {
+            let mut source = Background::new(Box::new(OnRuntime));
+            tokio::task::spawn_blocking(move || ids(&mut source)).await.unwrap()
+        });
+        assert_eq!(listed, Ok(Vec::new()));
+    }
+}

@@ -1,0 +1,111 @@
+//! Looks at processes with so many descriptors that they go on in the next calls.
+
+use std::os::unix::fs::symlink;
+use std::sync::{Mutex, mpsc};
+
+use super::*;
+
+/// More than are looked at without a look at the time.
+const MANY: u32 = 2000;
+
+/// So many calls are enough.
+const CALLS: u32 = 20;
+
+const STRANGER: u32 = 65534;
+
+/// A scan that has no time at all, so that each look does as little as it may.
+fn hurried(fixture: &Fixture) -> ProcScan {
+    ProcScan { pace: Pace { trusted: Duration::ZERO, others: Duration::ZERO }, ..fixture.scan() }
+}
+
+fn open_many(fixture: &Fixture, pid: u32) {
+    let directory = fixture.process(pid).join("fd");
+    for descriptor in 1000..1000 + MANY {
+        symlink("/dev/null", directory.join(descriptor.to_string())).unwrap();
+    }
+}
+
+#[test]
+fn nics_among_many_descriptors_are_found_in_parts() {
+    const TAPS: &[(u32, &str)] = &[(3, "tap0"), (4000, "tap1"), (4001, "tap2")];
+    let fixture = Fixture::with(&[Fake { taps: TAPS, ..Fake::default() }]);
+    open_many(&fixture, 100);
+    let mut scan = hurried(&fixture);
+    let first = scan.list_at(START).unwrap();
+    let problems: Vec<_> = first.problems.iter().map(ToString::to_string).collect();
+    assert!(first.instances[0].has_more_nics, "not all are known yet");
+    assert!(problems[0].contains("the next ticks look at the rest"), "{problems:?}");
+    let all = |vm: &InstanceInfo| {
+        let mut taps = taps(vm);
+        taps.sort_unstable();
+        taps == ["tap0", "tap1", "tap2"] && !vm.has_more_nics
+    };
+    let mut calls = 1..=CALLS;
+    assert!(calls.any(|call| all(&scan.list_at(call * TICK).unwrap().instances[0])));
+    // It is looked at anew, and keeps what is known meanwhile.
+    fixture.add_device("tap9");
+    for call in calls.by_ref().take(8) {
+        assert!(all(&list(&mut scan, call * TICK)[0]), "{call}");
+    }
+}
+
+#[test]
+fn a_kvm_vm_among_many_descriptors_is_found() {
+    let fixture = Fixture::of_kvm(&[kvm::CROSVM]);
+    open_many(&fixture, 100);
+    fixture.runs_vm(100, 3);
+    let mut scan = hurried(&fixture);
+    let is_found = |listing: Listing| {
+        listing.instances.iter().any(|vm| vm.allocated_vcpus == Some(3) && taps(vm) == ["tap0"])
+    };
+    assert!((0..CALLS).any(|call| is_found(scan.list_at(call * TICK).unwrap())));
+}
+
+/// The look at a process must not go on with what another one held.
+#[test]
+fn a_part_is_not_taken_for_another_process() {
+    let fixture = Fixture::with(&[Fake { taps: &[(3, "tap0")], ..Fake::default() }]);
+    open_many(&fixture, 100);
+    let mut scan = hurried(&fixture);
+    scan.list_at(START).unwrap();
+    fixture.put(&Fake { start: 6000, ..Fake::default() });
+    for call in 1..=CALLS {
+        assert_eq!(list(&mut scan, call * TICK)[0].nics, [], "{call}");
+    }
+}
+
+#[test]
+fn looks_that_hang_cost_their_user() {
+    let fixture = Fixture::new();
+    let mut scan = fixture.scan();
+    let (release, hanging) = mpsc::channel::<()>();
+    let hanging = Mutex::new(hanging);
+    let read = move |question: (Arc<Observer>, u32, Question)| {
+        if (101..104).contains(&question.1) && matches!(question.2, Question::New { .. }) {
+            let _ = hanging.lock().unwrap().recv();
+        }
+        ask::answer(question)
+    };
+    scan.patient = Patient::new("scan", PATIENCE, read).with_patience_for_others(PATIENCE_FOR_OTHERS);
+    list(&mut scan, START);
+    for pid in 101..104 {
+        fixture.put(&Fake { pid, uid: STRANGER, ..Fake::default() });
+    }
+    fixture.put(&Fake { pid: 105, uid: STRANGER + 1, args: "kvm -name modest", ..Fake::default() });
+    assert_eq!(ids(&scan.list_at(TICK).unwrap().instances), ["modest"]);
+    assert!(!scan.looks.is_room(Some(STRANGER)), "{:?}", scan.looks);
+    drop(release);
+}
+
+/// Looks at VMs and looks for KVM have times of their own.
+#[test]
+fn children_of_a_busy_user_are_looked_at() {
+    const VM: Fake = Fake { uid: STRANGER, taps: &[], ..kvm::CROSVM };
+    const DEVICE: Fake = Fake { pid: 101, ppid: 100, start: 5001, ..VM };
+    let fixture = Fixture::of_kvm(&[VM, DEVICE]);
+    fixture.runs_vm(100, 1);
+    fixture.descriptor(101, 10, "/dev/vhost-vdpa-0", None);
+    let mut scan = fixture.scan();
+    scan.looks.used(Some(STRANGER), Duration::from_secs(1));
+    assert_eq!(list(&mut scan, START)[0].uncounted.len(), 1);
+}
