@@ -50,8 +50,8 @@ impl Vms {
 }
 
 fn is_in_state(metrics: &Metrics, state: &str) -> Option<()> {
-    let labels = [("part", "tap_ebpf"), ("state", state)];
-    (metrics.value("vm_metrics_part_health", &labels) == Some(1.0)).then_some(())
+    let labels = [("component", "tap_ebpf"), ("state", state)];
+    (metrics.value("vm_exporter_component_health", &labels) == Some(1.0)).then_some(())
 }
 
 /// How many TAPs the programs count.

@@ -156,7 +156,7 @@ fn short_lived_vms_are_billed_in_full() {
 }
 
 /// The queries of the chapter on billing.
-fn queries() -> Vec<String> {
+pub(super) fn queries() -> Vec<String> {
     let page =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/accounting.md")).unwrap();
     let (_, chapter) = page.split_once("## How to bill with Prometheus").unwrap();

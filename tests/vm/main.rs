@@ -12,6 +12,7 @@ mod options;
 mod prometheus;
 mod qemu;
 mod qmp;
+mod queries;
 mod snapshot;
 mod systemd;
 mod vcpus;

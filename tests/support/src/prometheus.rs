@@ -1,11 +1,12 @@
 //! The real Prometheus, of Debian's package: a server that scrapes, and promtool's opinion of a scrape.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -63,7 +64,7 @@ impl Prometheus {
     }
 
     /// Starts a server in the namespace of the calling thread, on a port of its own choice.
-    pub fn start(&self, targets: &[SocketAddr]) -> Result<PrometheusServer> {
+    pub fn start(&self, targets: &[impl Display]) -> Result<PrometheusServer> {
         let directory = tempfile::Builder::new().prefix("vm-metrics-prometheus-").tempdir();
         let directory = directory.context("make a directory for Prometheus")?;
         let config = directory.path().join("prometheus.yml");
@@ -108,7 +109,14 @@ impl PrometheusServer {
 
     /// The `data.result` of an instant query: a list of series, each with `metric` and `value`.
     pub fn query(&self, promql: &str) -> Result<Vec<Value>> {
-        let path = format!("/api/v1/query?query={}", http::percent_encode(promql));
+        self.query_in(Duration::ZERO, promql)
+    }
+
+    /// As [`query`](Self::query), as if so much time had passed without a scrape.
+    pub fn query_in(&self, time: Duration, promql: &str) -> Result<Vec<Value>> {
+        let at = SystemTime::UNIX_EPOCH.elapsed().context("the clock is before 1970")? + time;
+        let path =
+            format!("/api/v1/query?time={:.3}&query={}", at.as_secs_f64(), http::percent_encode(promql));
         let response = http::get(self.address, &path, None)?;
         let answer: Value =
             serde_json::from_slice(&response.body).with_context(|| format!("query {promql}"))?;
@@ -126,7 +134,7 @@ impl PrometheusServer {
     }
 }
 
-fn configuration(targets: &[SocketAddr]) -> String {
+fn configuration(targets: &[impl Display]) -> String {
     let targets: Vec<String> = targets.iter().map(|target| format!("\"{target}\"")).collect();
     let targets = targets.join(", ");
     format!(

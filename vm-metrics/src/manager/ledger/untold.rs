@@ -15,8 +15,8 @@ pub(in crate::manager) struct Untold {
 }
 
 impl Untold {
-    /// What the owner is published with. `line` is of the device's whole life, `published` of its owner; `counted` is what the
-    /// tracepoint has seen the device drop. `None` while the tracepoint cannot be read, though it could before: its reasons
+    /// The owner's number. `line` is of the device's whole life, `published` of its owner; `counted` are the drops of
+    /// the device that the tracepoint has seen. `None` while the tracepoint cannot be read, though it could before: its reasons
     /// come later, and the packets would be counted twice.
     pub(in crate::manager) fn update(
         &mut self,
@@ -31,7 +31,7 @@ impl Untold {
             Some(_) => {
                 self.is_told = true;
                 let untold = self.gap.update(line.rx.dropped, counted)?;
-                // What a daemon before this one has told of former owners is not the present owner's.
+                // The present owner gets no drops of former owners, whose reasons an earlier daemon had told.
                 untold.min(dropped.saturating_sub(told(published)))
             }
         };
