@@ -5,6 +5,8 @@ mod earlier;
 mod fair_share;
 mod printable;
 mod program_name;
+#[cfg(feature = "daemon")]
+mod schema;
 mod since;
 mod snapshot;
 mod stats;

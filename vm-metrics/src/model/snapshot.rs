@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::{Overuse, VmStats};
 
@@ -33,7 +32,8 @@ pub struct Late {
 }
 
 /// What a part of the daemon is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PartKind {
     Source,
@@ -84,7 +84,8 @@ pub struct PartHealth {
     pub errno: Option<i32>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     /// Switched off by configuration.

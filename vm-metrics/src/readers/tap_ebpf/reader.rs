@@ -12,11 +12,12 @@ use super::attach::try_out;
 use super::budget::Budget;
 use super::drops::{DropPins, Drops, unseen};
 use super::error::LoadError;
+use super::filters::remove_filters_elsewhere;
 use super::kernel::Kernel;
 use super::load::{Loader, Size};
 use super::pins::{self, Pins};
 use super::place::{Place, Round, Terms};
-use super::{Options, check_pins, own_load, remove_filters_elsewhere};
+use super::{Options, check_pins, own_load};
 use crate::host::Host;
 use crate::model::Tenant;
 use crate::model::{Batch, Gone, Leaving, Nic, Trust, VmSet};
@@ -143,7 +144,7 @@ impl TapEbpf {
         }
         let is_meant = |namespace| removed.iter().any(|dir| pins::netns_of(dir) == Some(namespace));
         let filters = remove_filters_elsewhere(&self.host, pin_dir, true, is_meant).unwrap_or_else(|error| {
-            tracing::warn!("cannot remove filters that no VM is there for: {error:#}");
+            tracing::warn!("cannot remove filters that no VM is there for: {error}");
             Vec::new()
         });
         for line in removed.iter().map(|dir| format!("removed {}", dir.display())).chain(filters) {
