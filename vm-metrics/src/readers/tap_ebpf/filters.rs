@@ -17,7 +17,7 @@ pub(super) enum FilterError {
     #[error("cannot list the network devices: {0}")]
     Devices(#[from] io::Error),
     #[error("cannot take the filters off {device}: {}", error.in_one_line())]
-    Device { device: String, error: LoadError },
+    Device { device: String, error: Box<LoadError> },
     #[error("cannot enter net:[{inode}] to take filters off: {error} (it needs CAP_SYS_ADMIN)")]
     Namespace { inode: u64, error: io::Error },
     #[error(transparent)]
@@ -57,7 +57,7 @@ pub(super) fn remove_filters(host: &Host) -> Result<Vec<String>, FilterError> {
         match clsact::remove_filters(&device) {
             Ok(true) => removed.push(format!("removed the filters on {device}")),
             Ok(false) => {}
-            Err(error) => return Err(FilterError::Device { device, error }),
+            Err(error) => return Err(FilterError::Device { device, error: Box::new(error) }),
         }
     }
     Ok(removed)
