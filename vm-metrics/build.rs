@@ -1,6 +1,7 @@
 //! Builds the eBPF objects that the library embeds, with the same toolchain as everything else.
 //!
-//! Only with the feature `ebpf`. What is missing is said in one line: this script installs nothing itself.
+//! Only with the feature `ebpf`. It is also the build of programs that have this crate as a dependency, in directories of their
+//! own: so what is missing is said with the command that installs it. This script installs nothing itself.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -19,10 +20,20 @@ const OBJECTS: [&str; 2] = ["vm-metrics", "vm-metrics-drops"];
 const NOT_INHERITED: &[&str] =
     &["CARGO_CFG_", "CARGO_ENCODED_RUSTFLAGS", "CARGO_FEATURE_", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS"];
 
+/// What `cargo xtask build` installs, too.
+const BPF_LINKER: &str =
+    "cargo install bpf-linker --version 0.10.4 --locked --no-default-features --features rust-llvm-22";
+
+/// The LLVM of the compiler that this version of bpf-linker is for.
+const LLVM: &str = "22";
+
+const WITHOUT_EBPF: &str =
+    "or build without eBPF: default-features = false, and the features that are wanted of the others";
+
 /// Why there is no object.
 enum Failure {
-    /// One line says it all.
-    Setup(String),
+    /// Each line says what is missing.
+    Setup(Vec<String>),
     /// The compiler's own words say it.
     Build(String),
 }
@@ -45,9 +56,9 @@ fn main() -> ExitCode {
     }
     match embed_objects() {
         Ok(()) => ExitCode::SUCCESS,
-        // Cargo shows this line alone: a script that exits with an error would have its whole output shown.
-        Err(Failure::Setup(line)) => {
-            println!("cargo::error={line}");
+        // Cargo shows these lines alone: a script that exits with an error would have its whole output shown.
+        Err(Failure::Setup(lines)) => {
+            lines.iter().for_each(|line| println!("cargo::error={line}"));
             ExitCode::SUCCESS
         }
         Err(Failure::Build(output)) => {
@@ -80,8 +91,12 @@ fn tell_commit() {
 fn embed_objects() -> Result<(), Failure> {
     let out_dir = PathBuf::from(variable("OUT_DIR")?);
     let target_dir = target_dir(&out_dir)?;
-    let path = path_with_linker(&target_dir.join("tools/bin"))?;
-    check_rust_src()?;
+    let (path, linker) = path_with_linker(&target_dir.join("tools/bin"))?;
+    let missing: Vec<String> =
+        [no_linker(linker.as_deref())?, no_rust_src()?].into_iter().flatten().collect();
+    if !missing.is_empty() {
+        return Err(Failure::Setup(missing.into_iter().chain([WITHOUT_EBPF.to_owned()]).collect()));
+    }
 
     let bpf_dir = target_dir.join("bpf");
     build_objects(&bpf_dir, &path)?;
@@ -116,24 +131,45 @@ fn build_objects(bpf_dir: &Path, path: &OsStr) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `PATH` with the workspace's own tools first.
-fn path_with_linker(tools: &Path) -> Result<OsString, Failure> {
+/// `PATH` with the workspace's own tools first, and the linker in it.
+fn path_with_linker(tools: &Path) -> Result<(OsString, Option<PathBuf>), Failure> {
     let path = variable("PATH")?;
     let dirs: Vec<PathBuf> = iter::once(tools.to_owned()).chain(env::split_paths(&path)).collect();
     let linker = dirs.iter().map(|dir| dir.join("bpf-linker")).find(|file| file.is_file());
-    let linker = linker.ok_or_else(|| missing("bpf-linker", "installs it into target/"))?;
-    println!("cargo::rerun-if-changed={}", linker.display());
-    env::join_paths(dirs).map_err(|error| setup(format!("PATH: {error}")))
+    let path = env::join_paths(dirs).map_err(|error| setup(format!("PATH: {error}")))?;
+    Ok((path, linker))
 }
 
-fn check_rust_src() -> Result<(), Failure> {
-    let output = Command::new(variable("RUSTC")?)
-        .args(["--print", "sysroot"])
-        .output()
-        .map_err(|error| setup(format!("cannot run rustc --print sysroot: {error}")))?;
-    let sysroot = String::from_utf8_lossy(&output.stdout);
+/// The linker reads what the compiler writes: both have the same LLVM.
+fn no_linker(linker: Option<&Path>) -> Result<Option<String>, Failure> {
+    if let Some(linker) = linker {
+        println!("cargo::rerun-if-changed={}", linker.display());
+        return Ok(None);
+    }
+    let version = rustc(&["-vV"])?;
+    let llvm = version.lines().find_map(|line| line.strip_prefix("LLVM version: "));
+    let llvm = llvm.and_then(|version| version.split('.').next()).unwrap_or(LLVM);
+    let remedy = match llvm {
+        LLVM => format!("install it: {BPF_LINKER}"),
+        other => format!(
+            "install one for LLVM {other}, which this compiler has; for LLVM {LLVM} it is: {BPF_LINKER}"
+        ),
+    };
+    Ok(Some(format!("bpf-linker is not in PATH: {remedy}")))
+}
+
+fn no_rust_src() -> Result<Option<String>, Failure> {
+    let sysroot = rustc(&["--print", "sysroot"])?;
     let core = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core");
-    if core.is_dir() { Ok(()) } else { Err(missing("rust-src", "adds it to the toolchain")) }
+    Ok((!core.is_dir())
+        .then(|| "rust-src is not in the toolchain: add it: rustup component add rust-src".to_owned()))
+}
+
+fn rustc(arguments: &[&str]) -> Result<String, Failure> {
+    let output = Command::new(variable("RUSTC")?).args(arguments).output();
+    let output =
+        output.map_err(|error| setup(format!("cannot run rustc {}: {error}", arguments.join(" "))))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The directory with one of cargo's marks: it writes the first only where it made the directory itself. Below it a
@@ -150,10 +186,6 @@ fn variable(name: &str) -> Result<OsString, Failure> {
     env::var_os(name).ok_or_else(|| setup(format!("{name} is not set")))
 }
 
-fn missing(what: &str, remedy: &str) -> Failure {
-    setup(format!("{what} is missing: run `cargo xtask build` once: it {remedy}"))
-}
-
 fn setup(line: String) -> Failure {
-    Failure::Setup(line)
+    Failure::Setup(vec![line])
 }

@@ -47,7 +47,6 @@ fn a_bad_configuration_is_a_mistake_and_the_line_is_named() {
 }
 
 /// The log of a daemon is read by more people than its configuration.
-#[cfg(feature = "otel")]
 #[test]
 fn a_refusal_repeats_no_secret() {
     let headers = "[exporters.otlp]\nheaders = { authorization = \"Bearer SECRET\", tenant = 1 }";
@@ -64,7 +63,6 @@ fn a_refusal_repeats_no_secret() {
     }
 }
 
-#[cfg(feature = "otel")]
 #[test]
 fn a_push_without_pause_is_refused() {
     let fixture = Fixture::with("empty", "", "[exporters.otlp]\nenabled = true\ninterval = \"1ns\"");

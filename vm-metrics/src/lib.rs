@@ -10,21 +10,49 @@
 //!
 //! Network numbers in [`VmStats`] are the **guest's** view: rx is what it receives, tx what it sends. Only
 //! [`read_tap_stats`] speaks the host's. What was not measured is `None`, never 0.
+//!
+//! # Features
+//!
+//! | feature | by default | what it adds | what it needs |
+//! |---|---|---|---|
+//! | `ebpf` | yes | the programs that count packets on TAPs; the build script builds them into the library | rust-src and bpf-linker |
+//! | `otel` | yes | instruments on an OpenTelemetry meter (`exporters::otel`) | |
+//! | `daemon` | no | the program `vm-metrics`: commands, log, HTTP server, the push over OTLP; includes `otel` | |
+//!
+//! Without `ebpf` the numbers of TAPs are the devices' own. What is missing for `ebpf` the build says, with the commands that
+//! install it:
+//!
+//! ```text
+//! rustup component add rust-src
+//! cargo install bpf-linker --version 0.10.4 --locked --no-default-features --features rust-llvm-22
+//! ```
+
+#![cfg_attr(
+    not(feature = "daemon"),
+    expect(dead_code, unused_imports, reason = "the daemon uses what the library alone does not")
+)]
 
 #[doc(hidden)]
 pub mod app;
 #[doc(hidden)]
+#[cfg(feature = "daemon")]
 pub mod cli;
 pub mod config;
+#[cfg(feature = "daemon")]
 mod doctor;
+#[cfg(feature = "daemon")]
 mod documents;
 pub mod exporters;
 pub mod host;
 #[doc(hidden)]
+#[cfg(feature = "daemon")]
 pub mod http;
+#[cfg(feature = "daemon")]
 mod limits;
+#[cfg(feature = "daemon")]
 mod local_daemon;
 #[doc(hidden)]
+#[cfg(feature = "daemon")]
 pub mod log;
 pub mod manager;
 pub mod model;
@@ -33,9 +61,12 @@ mod own_dir;
 mod patient;
 mod procfs;
 pub mod readers;
+#[cfg(feature = "daemon")]
 mod signals;
+#[cfg(feature = "daemon")]
 mod snapshot;
 pub mod sources;
+#[cfg(feature = "daemon")]
 mod version;
 
 pub use app::StartError;

@@ -24,9 +24,9 @@ pub struct Options {
 /// Returns the path of the daemon.
 pub fn build(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
     let mut cargo = cargo(workspace, "build");
-    cargo.args(["--package", "vm-metrics"]);
+    cargo.args(["--package", "vm-metrics", "--bin", "vm-metrics", "--features", "daemon"]);
     if options.no_ebpf {
-        cargo.args(["--no-default-features", "--features", "otel"]);
+        cargo.arg("--no-default-features");
     } else {
         tools::ensure_bpf(workspace)?;
     }

@@ -18,7 +18,9 @@ const STEPS: &[(&str, Step)] = &[
     ("format", format),
     ("tidy", tidy::tidy),
     ("clippy", clippy),
-    ("clippy without eBPF", clippy_no_ebpf),
+    ("clippy of the daemon without eBPF", clippy_no_ebpf),
+    ("clippy of the library", clippy_library),
+    ("clippy of the library without features", clippy_no_features),
     ("clippy for the BPF target", clippy_bpf),
     ("documentation", documentation),
     ("public API", public_api::public_api),
@@ -48,20 +50,28 @@ fn format(workspace: &Workspace) -> Result<()> {
     run(cargo(workspace, "fmt").args(["--all", "--check"]))
 }
 
+/// With all features: those of the daemon come with the tests.
 fn clippy(workspace: &Workspace) -> Result<()> {
-    run(cargo(workspace, "clippy").args(["--all-targets", "--", "-D", "warnings"]))
+    clippy_with(workspace, &["--all-targets", "--all-features"])
 }
 
 fn clippy_no_ebpf(workspace: &Workspace) -> Result<()> {
-    run(cargo(workspace, "clippy").args([
-        "--package",
-        "vm-metrics",
-        "--no-default-features",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]))
+    let options =
+        ["--package", "vm-metrics", "--no-default-features", "--features", "daemon", "--all-targets"];
+    clippy_with(workspace, &options)
+}
+
+/// As a program has it that depends on it, without the features of the tests.
+fn clippy_library(workspace: &Workspace) -> Result<()> {
+    clippy_with(workspace, &["--package", "vm-metrics", "--lib"])
+}
+
+fn clippy_no_features(workspace: &Workspace) -> Result<()> {
+    clippy_with(workspace, &["--package", "vm-metrics", "--no-default-features", "--lib"])
+}
+
+fn clippy_with(workspace: &Workspace, options: &[&str]) -> Result<()> {
+    run(cargo(workspace, "clippy").args(options).args(["--", "-D", "warnings"]))
 }
 
 /// As `vm-metrics/build.rs` builds it and in the same directory, so that `core` is there already.
@@ -83,8 +93,9 @@ fn clippy_bpf(workspace: &Workspace) -> Result<()> {
 
 /// As those see it who use the library, and with private items for those who work on the code.
 fn documentation(workspace: &Workspace) -> Result<()> {
-    for private in [None, Some("--document-private-items")] {
-        run(cargo(workspace, "doc").env("RUSTDOCFLAGS", "-D warnings").arg("--no-deps").args(private))?;
+    let private = ["--document-private-items", "--features", "vm-metrics/daemon"];
+    for options in [&[][..], &private] {
+        run(cargo(workspace, "doc").env("RUSTDOCFLAGS", "-D warnings").arg("--no-deps").args(options))?;
     }
     Ok(())
 }

@@ -97,3 +97,18 @@ fn ensure_tool(workspace: &Workspace, tool: &Tool) -> Result<PathBuf> {
     std::fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))?;
     Ok(binary)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who builds the library without this program is told the same.
+    #[test]
+    fn script_and_docs_name_the_same_linker() {
+        let script = include_str!("../../vm-metrics/build.rs");
+        let Tool { name, version, arguments, .. } = BPF_LINKER;
+        let command =
+            format!("\"cargo install {name} --version {version} --locked {}\"", arguments.join(" "));
+        assert!(script.contains(&command), "{command}");
+    }
+}

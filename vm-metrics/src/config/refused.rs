@@ -173,7 +173,7 @@ mod tests {
     }
 
     /// Each way to write the header of a push wrongly.
-    #[cfg(feature = "otel")]
+    #[cfg(feature = "daemon")]
     #[test]
     fn no_refusal_repeats_a_secret() {
         use std::path::Path;

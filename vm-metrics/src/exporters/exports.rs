@@ -104,13 +104,13 @@ impl PushCounts {
         *self.last_success.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[cfg(feature = "otel")]
+    #[cfg(feature = "daemon")]
     pub(super) fn succeeded(&self) {
         *self.last_success.lock().unwrap_or_else(PoisonError::into_inner) = Some(SystemTime::now());
         self.successes.fetch_add(1, Ordering::Relaxed);
     }
 
-    #[cfg(feature = "otel")]
+    #[cfg(feature = "daemon")]
     pub(super) fn failed(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
     }

@@ -1,23 +1,27 @@
 //! Who looks: each exporter turns the latest snapshot into its own format. None of them reads anything else.
 
 pub mod budget;
+#[cfg(feature = "daemon")]
 mod configured;
 mod exports;
 mod families;
+#[cfg(feature = "daemon")]
 pub(crate) mod json;
 pub mod metrics;
 #[cfg(feature = "otel")]
 pub mod otel;
-#[cfg(feature = "otel")]
+#[cfg(feature = "daemon")]
 mod otlp;
-#[cfg(not(feature = "otel"))]
-#[path = "no_otlp.rs"]
-mod otlp;
+#[cfg(feature = "daemon")]
 pub(crate) mod prometheus;
+#[cfg(feature = "daemon")]
 mod running;
+#[cfg(feature = "daemon")]
 pub(crate) mod table;
 mod view;
 
+#[cfg(feature = "daemon")]
 pub(crate) use configured::{Configured, configure};
+#[cfg(feature = "daemon")]
 pub(crate) use running::Running;
 pub(crate) use view::View;

@@ -1,14 +1,14 @@
 //! Numbers of the control group (v2) that a VM's process is in.
 
 use serde::Serialize;
-use utoipa::ToSchema;
 
 /// Counters of a control group, in the order of [`CgroupStats::counters`].
 pub(crate) type CgroupCounters = [Option<u64>; 10];
 
 /// What the control group (v2) of a VM's process counts and has: that process, and others in the group. `None` where the
 /// kernel or the group does not count it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct CgroupStats {
     /// Periods of the CPU limit in which the group wanted to run (`nr_periods` of `cpu.stat`).
     pub cpu_periods: Option<u64>,
@@ -31,7 +31,8 @@ pub struct CgroupStats {
 }
 
 /// How long tasks of a control group waited for a resource, in microseconds (`total` of its pressure file).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct PressureStats {
     /// At least one task waited.
     pub some_usec: Option<u64>,

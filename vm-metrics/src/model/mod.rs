@@ -8,6 +8,8 @@ mod fair_share;
 mod lifecycle;
 mod printable;
 mod program_name;
+#[cfg(feature = "daemon")]
+mod schema;
 mod since;
 mod snapshot;
 mod stats;

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::{CgroupStats, EarlierCounts, Hypervisor, NicSince, UncountedNic, VmSince, VmState};
 
@@ -19,7 +18,8 @@ use super::{CgroupStats, EarlierCounts, Hypervisor, NicSince, UncountedNic, VmSi
 /// assert_eq!(vm.cpu_seconds(), Some(1.5));
 /// assert_eq!(vm.net_rx_bytes, None, "not measured, which is not 0");
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct VmStats {
     /// As its source calls it; unique on this host.
     pub instance_id: String,
@@ -183,7 +183,8 @@ impl VmStats {
 
 /// One vCPU: its thread on the host, since that thread was started (`/proc/<pid>/task/<tid>/schedstat`). A vCPU that is
 /// taken out and put in again has another thread, and counts from 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct VcpuStats {
     /// Its number in the guest.
     pub vcpu: u32,
@@ -199,7 +200,8 @@ pub struct VcpuStats {
 }
 
 /// One network interface of a VM.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct NicStats {
     /// Name of the TAP on the host.
     pub device: String,
@@ -246,7 +248,8 @@ pub struct NicStats {
 }
 
 /// Frames of one direction, since the device was made: whole Ethernet frames without check sequence and virtio-net header.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct FrameCounts {
     /// Bytes.
@@ -260,7 +263,8 @@ pub struct FrameCounts {
 }
 
 /// What the programs on the device count, since they were attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct EbpfStats {
     /// What the host offered to the guest, as it left the host's stack.
@@ -280,7 +284,8 @@ pub struct EbpfStats {
 }
 
 /// Frames and their bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Volume {
     /// Frames.
@@ -290,7 +295,8 @@ pub struct Volume {
 }
 
 /// One direction as the programs saw it, since they were attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct PacketMix {
     /// Bytes of the frames.
@@ -328,7 +334,8 @@ pub struct PacketMix {
 }
 
 /// Where a NIC's numbers come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum NicSource {
     /// The programs on the TAP, continued from the device's counters.
@@ -345,7 +352,8 @@ pub enum NicSource {
 }
 
 /// What kind of device a NIC is on the host. It decides which of the device's directions is which of the guest's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum NicKind {
     /// What the guest sends comes out of it, as if received.
@@ -356,7 +364,8 @@ pub enum NicKind {
 }
 
 /// How the programs hang on a TAP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum AttachMode {
     /// A TCX link, at the head of the chain.

@@ -1,17 +1,18 @@
 //! Network interfaces of a VM that no device of this host stands for, so that nothing here counts them.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 /// A network interface without numbers.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct UncountedNic {
     pub kind: UncountedKind,
     /// What tells it from the VM's others: a PCI address, a socket, a device, or the hypervisor's own name for it.
     pub name: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum UncountedKind {
     Vfio,

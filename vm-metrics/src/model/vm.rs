@@ -5,12 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize, Serializer};
-use utoipa::openapi::schema::{ObjectBuilder, Type};
-use utoipa::openapi::{RefOr, Schema};
-use utoipa::{PartialSchema, ToSchema};
 
 use super::{ProgramName, UncountedNic, VmState};
 
@@ -145,20 +140,6 @@ impl Hypervisor {
 impl Serialize for Hypervisor {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
-    }
-}
-
-impl PartialSchema for Hypervisor {
-    fn schema() -> RefOr<Schema> {
-        let text = ObjectBuilder::new().schema_type(Type::String);
-        let known = "What runs a VM: qemu, cloud-hypervisor, firecracker, xen, other, or the file name of its program.";
-        text.description(Some(known)).into()
-    }
-}
-
-impl ToSchema for Hypervisor {
-    fn name() -> Cow<'static, str> {
-        Cow::Borrowed("Hypervisor")
     }
 }
 

@@ -3,10 +3,10 @@
 #![warn(missing_docs)]
 
 use serde::Serialize;
-use utoipa::ToSchema;
 
 /// Whether the vCPUs of a VM run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum VmState {
     /// The VMM waits for its configuration, or for the start.

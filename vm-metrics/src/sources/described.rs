@@ -10,7 +10,6 @@ use std::time::SystemTime;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
-use utoipa::ToSchema;
 
 use super::process_facts::ProcessFacts;
 use super::written_file::Operators;
@@ -18,7 +17,8 @@ use super::written_pid::WrittenPid;
 use super::{Listing, SourceError, pid_file};
 use crate::model::{Hypervisor, InstanceInfo, Nic, is_device_name};
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct DescribedVm {
     /// Where a path or a file's name has the id, it may be left out.
@@ -28,7 +28,7 @@ pub struct DescribedVm {
     /// Of the hypervisor process, as the host sees it.
     pub pid: Option<u32>,
     /// Read only when `pid` is not given.
-    #[schema(value_type = Option<String>)]
+    #[cfg_attr(feature = "daemon", schema(value_type = Option<String>))]
     pub pid_file: Option<PathBuf>,
     /// Names of its TAPs.
     #[serde(deserialize_with = "device_names")]

@@ -20,7 +20,7 @@ use crate::{tools, workspace::Workspace};
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Skip what takes minutes: the real guests.
+    /// Skip what takes minutes: the real guests, and a program outside the workspace.
     #[arg(long)]
     quick: bool,
 }

@@ -35,6 +35,8 @@ impl Suite {
             "privileged" => {
                 Needs { root: true, packages: &["iproute2"], threads: NonZeroU8::new(4), ..Needs::default() }
             }
+            // It builds the library and all that it depends on once more.
+            "library" => Needs { minutes: true, ..Needs::default() },
             "processes" | "prometheus" | "taps" => Needs { root: true, ..Needs::default() },
             // A guest takes a core while it boots.
             "guest" | "vm" => Needs {

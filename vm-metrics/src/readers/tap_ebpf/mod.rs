@@ -15,10 +15,14 @@ mod budget;
 mod clsact;
 #[cfg(feature = "ebpf")]
 mod counters;
+#[cfg(feature = "daemon")]
+mod detach;
 #[cfg(feature = "ebpf")]
 mod drops;
 #[cfg(feature = "ebpf")]
 mod error;
+#[cfg(feature = "ebpf")]
+mod filters;
 #[cfg(feature = "ebpf")]
 mod instance;
 #[cfg(feature = "ebpf")]
@@ -40,21 +44,20 @@ mod tap;
 #[cfg(feature = "ebpf")]
 mod tcx;
 
-#[cfg(feature = "ebpf")]
-use std::path::Path;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
+#[cfg(feature = "daemon")]
+pub use self::detach::detach;
 #[cfg(feature = "ebpf")]
 use super::{Purpose, Reader, ReaderError};
 use super::{ReaderDef, Setting, Started};
 use crate::config::{ConfigError, Section};
+#[cfg(feature = "ebpf")]
 use crate::host::Host;
 #[cfg(not(feature = "ebpf"))]
 use crate::model::{Health, PartHealth};
-#[cfg(feature = "ebpf")]
-use crate::netns::Namespace;
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: NAME,
@@ -205,80 +208,4 @@ fn own_load(host: &Host) -> pins::LoadId {
 #[cfg(feature = "ebpf")]
 fn netns_id() -> Option<u64> {
     super::rtnetlink::Links::open().ok()?.netns_cookie()
-}
-
-/// Removes what daemons have left, filters and pins; with `all` also the pins of other versions, and filters in namespaces
-/// of which no pins tell. Says what it removed, line by line. What a daemon in another namespace holds is left to it.
-///
-/// # Errors
-/// When a daemon that runs holds the pins, or something cannot be removed.
-#[cfg(feature = "ebpf")]
-pub fn detach(section: &Section, host: &Host, all: bool) -> anyhow::Result<Vec<String>> {
-    let options: Options = section.options()?;
-    let versions = pins::remove_all(&options.pin_dir(host), own_load(host), all)?;
-    let mut removed: Vec<String> = versions.iter().map(|dir| format!("removed {}", dir.display())).collect();
-    // Pins that are still there are another version's, and so are the filters.
-    if !pins::namespaces(&options.pin_dir(host))?.contains(&own_load(host).netns) {
-        removed.extend(remove_filters(host)?);
-    }
-    let own = own_load(host).netns;
-    let is_asked = all || versions.iter().any(|dir| pins::netns_of(dir) != Some(own));
-    removed.extend(remove_filters_elsewhere(host, &options.pin_dir(host), is_asked, |namespace| {
-        // Where no pins were, another daemon may be at work.
-        all || versions.iter().any(|dir| pins::netns_of(dir) == Some(namespace))
-    })?);
-    Ok(removed)
-}
-
-/// In the other network namespaces that are meant; those with pins that somebody holds are left alone. One that may not be
-/// entered is an error where something is asked of them: else no daemon with these rights has been there.
-#[cfg(feature = "ebpf")]
-fn remove_filters_elsewhere(
-    host: &Host,
-    pin_dir: &Path,
-    is_asked: bool,
-    is_meant: impl Fn(u64) -> bool + Sync,
-) -> anyhow::Result<Vec<String>> {
-    let held = pins::namespaces(pin_dir)?;
-    let mut removed = Vec::new();
-    for namespace in Namespace::others(host) {
-        let clear = || {
-            let id = netns_id().unwrap_or(namespace.inode());
-            if is_meant(id) && !held.contains(&id) { remove_filters(host) } else { Ok(Vec::new()) }
-        };
-        let inode = namespace.inode();
-        let there = match namespace.within(clear) {
-            Ok(there) => there?,
-            Err(error) if is_asked => {
-                anyhow::bail!(
-                    "cannot enter net:[{inode}] to take filters off: {error} (it needs CAP_SYS_ADMIN)"
-                )
-            }
-            Err(_) => Vec::new(),
-        };
-        removed.extend(there.iter().map(|line| format!("{line} in net:[{inode}]")));
-    }
-    Ok(removed)
-}
-
-/// In the network namespace of this thread.
-#[cfg(feature = "ebpf")]
-fn remove_filters(host: &Host) -> anyhow::Result<Vec<String>> {
-    let mut removed = Vec::new();
-    for device in host.net_device_names()? {
-        let is_removed = clsact::remove_filters(&device).map_err(|error| {
-            anyhow::anyhow!("cannot take the filters off {device}: {}", error.in_one_line())
-        })?;
-        if is_removed {
-            removed.push(format!("removed the filters on {device}"));
-        }
-    }
-    Ok(removed)
-}
-
-#[cfg(not(feature = "ebpf"))]
-pub fn detach(_section: &Section, _host: &Host, _all: bool) -> anyhow::Result<Vec<String>> {
-    anyhow::bail!(
-        "this binary was built without eBPF (--no-default-features): it attaches and detaches nothing"
-    )
 }

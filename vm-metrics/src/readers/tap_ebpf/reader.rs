@@ -12,12 +12,13 @@ use super::attach::try_out;
 use super::budget::Budget;
 use super::drops::{DropPins, Drops, unseen};
 use super::error::LoadError;
+use super::filters::remove_filters_elsewhere;
 use super::kernel::Kernel;
 use super::load::{Loader, Size};
 use super::pins::{self, PinError, Pins};
 use super::place::{Place, Round, Terms};
 use super::starting::Starting;
-use super::{Options, check_pins, own_load, remove_filters_elsewhere};
+use super::{Options, check_pins, own_load};
 use crate::host::Host;
 use crate::model::Tenant;
 use crate::model::{Batch, Gone, Leaving, Nic, Trust, VmSet, in_one_line};
@@ -146,7 +147,7 @@ impl TapEbpf {
         }
         let is_meant = |namespace| removed.iter().any(|dir| pins::netns_of(dir) == Some(namespace));
         let filters = remove_filters_elsewhere(&self.host, pin_dir, true, is_meant).unwrap_or_else(|error| {
-            tracing::warn!("cannot remove filters that no VM is there for: {}", in_one_line(error.as_ref()));
+            tracing::warn!("cannot remove filters that no VM is there for: {}", in_one_line(&error));
             Vec::new()
         });
         for line in removed.iter().map(|dir| format!("removed {}", dir.display())).chain(filters) {

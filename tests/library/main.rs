@@ -1,0 +1,79 @@
+//! A program outside this workspace that has the library as a dependency.
+
+#![cfg(feature = "ebpf")]
+#![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
+
+mod program;
+
+use std::process::Command;
+
+use program::Program;
+
+/// Crates that only the daemon needs.
+const OF_THE_DAEMON: [&str; 12] = [
+    "anyhow",
+    "axum",
+    "clap",
+    "flate2",
+    "hyper-rustls",
+    "opentelemetry-otlp",
+    "prometheus",
+    "rustls",
+    "tonic",
+    "tracing-subscriber",
+    "utoipa",
+    "vm-metrics-testkit",
+];
+
+/// With the features of the default, and so with the eBPF programs.
+#[test]
+fn a_program_elsewhere_builds_and_runs() {
+    let program = Program::new("");
+    let output = program.cargo("run").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("tap_ebpf: ") && !said.contains("built without eBPF"), "{said}");
+}
+
+#[test]
+fn the_library_has_no_crates_of_the_daemon() {
+    for (features, has_telemetry) in [("", true), (", default-features = false", false)] {
+        let output = Program::new(features).cargo("tree").args(["-e", "normal", "--prefix", "none"]).output();
+        let tree = String::from_utf8(output.unwrap().stdout).unwrap();
+        let crates: Vec<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+        assert!(crates.contains(&"vm-metrics") && crates.contains(&"tokio"), "{tree}");
+        assert_eq!(crates.contains(&"opentelemetry_sdk"), has_telemetry, "{tree}");
+        for unwanted in OF_THE_DAEMON {
+            assert!(!crates.contains(&unwanted), "{unwanted} {features}");
+        }
+    }
+}
+
+/// In words that are right outside this workspace.
+#[test]
+fn what_is_missing_is_said_with_its_remedy() {
+    let program = Program::new(", default-features = false, features = [\"ebpf\"]");
+    let output = program.cargo_without_ebpf_tools("build").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    for expected in [
+        "bpf-linker is not in PATH: install it: cargo install bpf-linker --version ",
+        "rust-src is not in the toolchain: add it: rustup component add rust-src",
+        "or build without eBPF: default-features = false",
+    ] {
+        assert!(said.contains(expected), "{expected} is not in {said}");
+    }
+    assert!(!said.contains("xtask"), "{said}");
+}
+
+/// Nothing is built then, and cargo says which feature makes the binary.
+#[test]
+fn a_daemon_without_its_feature_is_refused() {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["build", "--package", "vm-metrics", "--bin", "vm-metrics"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = cargo.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("requires the features: `daemon`"), "{said}");
+}
