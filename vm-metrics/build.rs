@@ -29,6 +29,7 @@ enum Failure {
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=build.rs");
+    tell_commit();
     if env::var_os("CARGO_FEATURE_EBPF").is_none() {
         return ExitCode::SUCCESS;
     }
@@ -53,6 +54,25 @@ fn main() -> ExitCode {
             eprintln!("{output}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The commit, for `--version`. Not of builds for tests, which each commit would make anew.
+fn tell_commit() {
+    if env::var("PROFILE").as_deref() != Ok("release") {
+        return;
+    }
+    let git = |args: &[&str]| {
+        let output = Command::new("git").args(args).output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+    };
+    for name in ["HEAD", "logs/HEAD"] {
+        if let Some(path) = git(&["rev-parse", "--git-path", name]) {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
+    if let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) {
+        println!("cargo::rustc-env=VM_METRICS_COMMIT={commit}");
     }
 }
 

@@ -11,6 +11,7 @@ mod golden;
 mod http;
 mod limits;
 mod managers;
+mod operator;
 mod processes;
 mod push;
 mod readme;

@@ -47,5 +47,8 @@ fn commands_print_no_control_characters() {
     let json = stdout(&fixture.run("snapshot", &["--json"]));
     let vms: serde_json::Value = serde_json::from_str(&json).unwrap();
     let name = "b\u{1b}[2J\u{9b}2J\r\nERROR forged\u{202e}";
-    assert!(vms.as_array().unwrap().iter().any(|vm| vm["instance_name"] == name), "values stay: {json}");
+    assert!(
+        vms["vms"].as_array().unwrap().iter().any(|vm| vm["instance_name"] == name),
+        "values stay: {json}"
+    );
 }

@@ -19,6 +19,7 @@ mod lab;
 mod last_words;
 mod macvtap;
 mod netlink;
+mod operator;
 mod owners;
 mod pid_reuse;
 mod pins;

@@ -105,7 +105,8 @@ fn the_snapshot_command_names_the_guest() {
     let output = Command::new(BINARY).args(["snapshot", "--json"]).output().unwrap();
     assert!(output.status.success());
     let vms: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let vm = vms.as_array().unwrap().iter().find(|vm| vm["instance_id"] == watched.uuid.as_str()).unwrap();
+    let vm =
+        vms["vms"].as_array().unwrap().iter().find(|vm| vm["instance_id"] == watched.uuid.as_str()).unwrap();
     assert_eq!(vm["instance_name"], "named");
     assert_eq!(vm["hypervisor_pid"], watched.guest.pid());
     assert_eq!((&vm["allocated_vcpus"], &vm["allocated_memory_bytes"]), (&2.into(), &(128 << 20).into()));

@@ -35,13 +35,14 @@ impl Look {
 
     /// All VMs.
     pub(crate) fn vms(&self) -> Vec<Value> {
-        serde_json::from_str(&self.run(&["snapshot", "--json"])).unwrap()
+        let document: Value = serde_json::from_str(&self.run(&["snapshot", "--json"])).unwrap();
+        document["vms"].as_array().unwrap().clone()
     }
 
     /// What `doctor` says of a source.
     pub(crate) fn health(&self, source: &str) -> String {
         let report = self.run(&["doctor"]);
-        let line = report.lines().find(|line| line.starts_with(&format!("source {source} "))).unwrap();
+        let line = report.lines().find(|line| line.contains(&format!(" source {source} "))).unwrap();
         line.to_owned()
     }
 

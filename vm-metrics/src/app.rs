@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::config::{ApiSocket, Config, ConfigError, Settings};
+use crate::config::{ApiSocket, Config, ConfigError, Document, Settings};
 use crate::exporters::{self, Running};
 use crate::host::Host;
 use crate::http::{self, Site};
@@ -38,8 +38,24 @@ pub struct App {
 }
 
 impl App {
+    /// # Errors
+    /// When something is wrong with the configuration: all that is.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
-        let Config { settings, sources, readers, exporters } = config;
+        Self::configure(config.clone()).or_else(|_| Self::load(config.into_document(), |_| ()))
+    }
+
+    /// Reads and checks a configuration; `adjust` is what the command line has to say.
+    pub(crate) fn load(document: Document, adjust: impl Fn(&mut Config)) -> Result<Self, ConfigError> {
+        document.check_all(|document| {
+            let mut config = Config::of(document)?;
+            adjust(&mut config);
+            Self::configure(config)
+        })
+    }
+
+    /// The first mistake is the error.
+    fn configure(config: Config) -> Result<Self, ConfigError> {
+        let Config { settings, sources, readers, exporters, .. } = config;
         let Settings { host, trust, retention, .. } = settings.clone();
         let context = SourceContext::new(host, trust, retention);
         Ok(Self {

@@ -1,51 +1,68 @@
 //! The command line, and what each command does.
 
-use std::fmt::Write as _;
+use std::env;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::App;
-use crate::config::{self, Config, ConfigError};
-use crate::doctor;
-use crate::exporters::{json::Vm, table};
-use crate::model::{Health, PartKind, PartRun, Printable, Snapshot, VmStats, is_unsafe};
-use crate::readers::{self, Purpose};
+use crate::config::{self, Config, Document, LogFormat, Overrides};
+use crate::model::Printable;
+use crate::{doctor, log, readers, snapshot, version};
 
 /// CPU, memory and network use of every VM on this host, read from the host with no agent in the guest.
 #[derive(Debug, Parser)]
-#[command(name = "vm-metrics", version)]
+#[command(name = "vm-metrics", version, long_version = version::long())]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// How much to log: error, warn, info, debug or trace [key log.level]
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = config::parse_log_level)]
+    log_level: Option<String>,
+    /// How to log: text, or json for one JSON object on each line [key log.format]
+    #[arg(long, global = true, value_name = "FORMAT", value_parser = config::parse_log_format)]
+    log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Watch the VMs and serve their metrics over HTTP until SIGINT or SIGTERM
     Serve(Serve),
-    /// Print all VMs once and leave
+    /// Print what each VM uses: as the running daemon sees it, or by a look at this host when no daemon runs
     Snapshot {
         #[command(flatten)]
         file: ConfigFile,
-        /// As a JSON document instead of a table
+        /// Print JSON, the same as the API under /api/v1/vms
         #[arg(long)]
         json: bool,
+        /// Go on until Ctrl-C, with CPU in percent, bits and packets per second; INTERVAL is 2s unless given
+        #[arg(long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s",
+            value_parser = config::parse_interval)]
+        watch: Option<Duration>,
+        #[command(flatten)]
+        asks: Asks,
     },
-    /// Say what works on this host, what does not, and what would turn it on
+    /// Check what works on this host and what does not, and say what would mend it
     Doctor {
         #[command(flatten)]
         file: ConfigFile,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// Exit with 1 when something that is asked for does not work
+        #[arg(long)]
+        strict: bool,
+        #[command(flatten)]
+        asks: Asks,
     },
-    /// Take the programs off all TAPs and remove what is pinned; a daemon that runs keeps its own
+    /// Remove the eBPF programs from all TAPs, and the counters they left in /sys/fs/bpf; not those of a running daemon
     Detach {
         #[command(flatten)]
         file: ConfigFile,
-        /// Also what other versions have pinned
+        /// Remove what other versions of vm-metrics left, too
         #[arg(long)]
         all: bool,
     },
@@ -63,6 +80,13 @@ struct ConfigFile {
     config: Option<PathBuf>,
 }
 
+#[derive(Args, Clone, Copy, Debug)]
+struct Asks {
+    /// Do not ask the running daemon: look at this host as the user who runs this command
+    #[arg(long)]
+    no_daemon: bool,
+}
+
 #[derive(Args, Debug)]
 struct Serve {
     #[command(flatten)]
@@ -70,108 +94,87 @@ struct Serve {
     /// Address and port to serve on [default: 127.0.0.1:9464]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Time between two ticks, such as 1s or 250ms [default: 1s]
+    /// Time between two readings, such as 1s or 250ms [default: 1s]
     #[arg(long, value_parser = config::parse_interval)]
     interval: Option<Duration>,
-    /// Count with the devices' own counters only
+    /// Do without eBPF: read only the counters that the network devices have by themselves
     #[arg(long)]
     no_ebpf: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum ConfigAction {
-    /// Check a file and say what is wrong with it
+    /// Check a file, say all that is wrong with it, and which keys environment variables replace
     Check { file: PathBuf },
     /// Print every key with its default
     PrintDefault,
 }
 
 impl Cli {
-    /// What is logged unless `VM_METRICS_LOG` says otherwise: a command that reports itself has nothing to add.
-    pub fn log_level(&self) -> &'static str {
-        match self.command {
-            Command::Serve(_) | Command::Detach { .. } | Command::Config { .. } => "info",
-            Command::Snapshot { .. } | Command::Doctor { .. } => "error",
-        }
-    }
-
+    /// # Errors
+    /// When the configuration is wrong, or the command cannot do what it is for.
     pub fn run(self) -> anyhow::Result<()> {
-        match self.command {
-            Command::Serve(serve) => serve.run(),
-            Command::Snapshot { file, json } => snapshot(file.load()?, json),
-            Command::Doctor { file } => doctor::run(file.load()?),
-            Command::Detach { file, all } => detach(file.load()?, all),
-            Command::Config { action } => match action {
-                ConfigAction::Check { file } => check(&file),
-                ConfigAction::PrintDefault => print(config::DEFAULT),
-            },
+        let variables = env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let (overrides, warnings) = Overrides::of(variables);
+        let document = Config::document(self.command.file(), overrides.clone());
+        let settings = document.as_ref().ok().and_then(|document| Config::of(document).ok());
+        let settings = settings.map(|config| config.settings.log).unwrap_or_default();
+        let level = self.log_level.or_else(|| settings.level.filter(|_| self.command.logs()));
+        let level = level.as_deref().unwrap_or(if self.command.logs() { "info" } else { "error" });
+        log::start(level, self.log_format.unwrap_or(settings.format));
+        for warning in warnings {
+            tracing::warn!("{warning}");
         }
+        self.command.run(document?, &overrides)
     }
 }
 
-impl ConfigFile {
-    fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(self.config.as_deref())
+impl Command {
+    fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Serve(Serve { file, .. })
+            | Self::Snapshot { file, .. }
+            | Self::Doctor { file, .. }
+            | Self::Detach { file, .. } => file.config.as_deref(),
+            Self::Config { action: ConfigAction::Check { file } } => Some(file),
+            Self::Config { action: ConfigAction::PrintDefault } => None,
+        }
+    }
+
+    /// A command that reports what it finds has nothing to add in the log.
+    fn logs(&self) -> bool {
+        !matches!(self, Self::Snapshot { .. } | Self::Doctor { .. })
+    }
+
+    fn run(self, document: Document, overrides: &Overrides) -> anyhow::Result<()> {
+        match self {
+            Self::Serve(serve) => App::load(document, |config| serve.adjust(config))?.serve(),
+            Self::Snapshot { json, watch, asks, .. } => {
+                snapshot::run(document, snapshot::Options { json, watch, no_daemon: asks.no_daemon })
+            }
+            Self::Doctor { json, strict, asks, .. } => {
+                let app = App::load(document, |_| ())?;
+                doctor::run(app, doctor::Options { json, strict, no_daemon: asks.no_daemon })
+            }
+            Self::Detach { all, .. } => detach(document.check_all(Config::of)?, all),
+            Self::Config { action: ConfigAction::Check { file } } => check(document, &file, overrides),
+            Self::Config { action: ConfigAction::PrintDefault } => {
+                document.check_all(Config::of)?;
+                print(config::DEFAULT)
+            }
+        }
     }
 }
 
 impl Serve {
-    fn run(self) -> anyhow::Result<()> {
-        let mut config = self.file.load()?;
+    fn adjust(&self, config: &mut Config) {
         config.settings.listen = self.listen.unwrap_or(config.settings.listen);
         config.settings.interval = self.interval.unwrap_or(config.settings.interval);
         if self.no_ebpf {
             config.readers.switch_off(readers::TAP_EBPF);
         }
-        App::new(config)?.serve()
     }
-}
-
-/// Programs that are attached for one reading have nothing to tell, so a snapshot is the devices' own counters.
-fn snapshot(mut config: Config, json: bool) -> anyhow::Result<()> {
-    config.readers.switch_off(readers::TAP_EBPF);
-    let snapshot = App::new(config)?.into_manager(Purpose::Look)?.collect();
-    let failure = source_failure(&snapshot);
-    // Without a VM there is nothing to show but the failure: "none" would be a guess.
-    if failure.is_none() || !snapshot.vms.is_empty() {
-        print(&shown(&snapshot.vms, json)?)?;
-    }
-    failure.map_or(Ok(()), |failure| bail!("VMs may be missing: {failure}"))
-}
-
-/// The first source that could not list its VMs.
-fn source_failure(snapshot: &Snapshot) -> Option<String> {
-    let failed = |part: &&PartRun| part.kind == PartKind::Source && part.health.state == Health::Failed;
-    let part = snapshot.parts.iter().find(failed)?;
-    Some(format!("source {}: {}", part.name, part.health.reason))
-}
-
-fn shown(vms: &[VmStats], json: bool) -> serde_json::Result<String> {
-    if json {
-        let vms: Vec<Vm<'_>> = vms.iter().map(Vm::of).collect();
-        return Ok(printable_json(&serde_json::to_string_pretty(&vms)?) + "\n");
-    }
-    if vms.is_empty() {
-        return Ok(
-            "no VMs found on this host (`vm-metrics doctor` says where they are looked for)\n".to_owned()
-        );
-    }
-    Ok(table::render(vms))
-}
-
-/// The same document for a terminal. Only strings have such characters, and JSON has an escape sequence for each.
-fn printable_json(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for character in text.chars() {
-        if !is_unsafe(character) || character == '\n' {
-            printable.push(character);
-            continue;
-        }
-        for unit in character.encode_utf16(&mut [0; 2]) {
-            let _ = write!(printable, "\\u{unit:04x}");
-        }
-    }
-    printable
 }
 
 fn detach(mut config: Config, all: bool) -> anyhow::Result<()> {
@@ -184,28 +187,25 @@ fn detach(mut config: Config, all: bool) -> anyhow::Result<()> {
     print(&(lines.join("\n") + "\n"))
 }
 
-fn check(file: &Path) -> anyhow::Result<()> {
-    App::new(Config::load(Some(file))?)?;
-    print(&format!("{}: no faults found\n", file.display()))
+fn check(document: Document, file: &Path, overrides: &Overrides) -> anyhow::Result<()> {
+    App::load(document, |_| ())?;
+    let mut text = format!("{}: no faults found\n", Printable(file.display()));
+    for (key, variable) in overrides.origins() {
+        text += &format!("{key}: replaced by the variable {variable}\n");
+    }
+    print(&text)
 }
 
 /// To standard output; a reader that has gone away is no error.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
-    }
+    try_print(text).map(drop)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_for_a_terminal_is_the_same_document() {
-        let name = "a\n\u{1b}\u{9b}2J\u{202e}\u{e0041}\u{7f}é";
-        let printed = printable_json(&serde_json::to_string_pretty(&[name]).unwrap());
-        assert!(printed.chars().all(|c| c == '\n' || !is_unsafe(c)), "{printed:?}");
-        assert_eq!(serde_json::from_str::<[String; 1]>(&printed).unwrap(), [name]);
+/// False where the reader has gone away.
+pub(crate) fn try_print(text: &str) -> anyhow::Result<bool> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => Ok(written.map(|()| true)?),
     }
 }

@@ -17,11 +17,13 @@ pub mod app;
 pub mod cli;
 pub mod config;
 mod doctor;
+mod documents;
 pub mod exporters;
 pub mod host;
 #[doc(hidden)]
 pub mod http;
 mod limits;
+mod local_daemon;
 #[doc(hidden)]
 pub mod log;
 pub mod manager;
@@ -32,7 +34,9 @@ mod patient;
 mod procfs;
 pub mod readers;
 mod signals;
+mod snapshot;
 pub mod sources;
+mod version;
 
 pub use app::StartError;
 pub use config::{Config, ConfigError};

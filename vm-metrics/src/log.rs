@@ -2,31 +2,85 @@
 
 use std::fmt::{self, Debug, Write as _};
 use std::io::{self, IsTerminal};
+use std::time::SystemTime;
 
-use tracing::Metadata;
-use tracing::field::Field;
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::config::LogFormat;
 use crate::model::Escaping;
+use crate::snapshot::printable_json;
 
 /// Bytes of a message or of a field. Paths and names may be long, and each line may come with every tick.
 const MAX_BYTES: usize = 16 << 10;
 
-/// Logs to standard error from now on.
-pub fn start(filter: EnvFilter) {
-    tracing_subscriber::fmt()
+/// Logs to standard error from now on. A level that was not checked before is that of errors.
+pub(crate) fn start(level: &str, format: LogFormat) {
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("error"));
+    let text = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
-        .fmt_fields(debug_fn(format_field))
-        .finish()
-        .with(filter_fn(is_news))
-        .init();
+        .fmt_fields(debug_fn(format_field));
+    match format {
+        LogFormat::Text => text.finish().with(filter_fn(is_news)).init(),
+        LogFormat::Json => text.event_format(JsonLines).finish().with(filter_fn(is_news)).init(),
+    }
+}
+
+/// One object for each event: `timestamp`, `level`, `message`, and its fields.
+struct JsonLines;
+
+impl<S, N> FormatEvent<S, N> for JsonLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut object = Map::new();
+        let now = humantime::format_rfc3339_micros(SystemTime::now());
+        object.insert("timestamp".to_owned(), now.to_string().into());
+        object.insert("level".to_owned(), event.metadata().level().as_str().into());
+        event.record(&mut Fields(&mut object));
+        let line = serde_json::to_string(&object).map_err(|_| fmt::Error)?;
+        writeln!(writer, "{}", printable_json(&line))
+    }
+}
+
+/// Adds the fields of an event to an object, as text.
+struct Fields<'o>(&'o mut Map<String, Value>);
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        // Where a record of the crate log comes from.
+        if field.name().starts_with("log.") {
+            return;
+        }
+        let mut text = format!("{value:?}");
+        if text.len() > MAX_BYTES {
+            text.truncate(text.floor_char_boundary(MAX_BYTES));
+            text.push('…');
+        }
+        self.0.insert(field.name().to_owned(), text.into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
 }
 
 /// Of OpenTelemetry only that a collector refused a part: all else that it logs the daemon says itself, once and not with
@@ -115,6 +169,22 @@ mod tests {
         assert_eq!(logged(|| tracing::info!(name = %evil, "m"), false), format!(" INFO m name={shown}\n"));
         let colored = logged(|| tracing::info!("name {evil}"), true);
         assert!(colored.contains(shown) && colored.lines().count() == 1, "{colored:?}");
+    }
+
+    #[test]
+    fn a_line_of_json_has_message_and_fields() {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(move || writer.clone()).event_format(JsonLines).finish();
+        let evil = "x\n\u{9b}2J\u{202e}";
+        tracing::subscriber::with_default(subscriber, || tracing::warn!(name = evil, "said {evil}"));
+        let line = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        assert!(line.lines().count() == 1 && !line.contains(['\u{9b}', '\u{202e}']), "{line:?}");
+        let event: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&event["level"], &event["name"]), (&"WARN".into(), &evil.into()));
+        assert_eq!(event["message"], format!("said {evil}"));
+        assert!(event["timestamp"].as_str().unwrap().ends_with('Z'), "{line}");
     }
 
     #[test]

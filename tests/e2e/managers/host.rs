@@ -104,7 +104,8 @@ impl Host {
     pub(super) fn vms(&self) -> Vec<(u32, Cells)> {
         let output = run(&["snapshot", "--json", "--config", self.config.to_str().unwrap()]);
         assert!(output.status.success(), "{}", stderr(&output));
-        let vms: Vec<Value> = serde_json::from_str(&stdout(&output)).unwrap();
+        let document: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        let vms = document["vms"].as_array().unwrap();
         let pid = |vm: &Value| vm["hypervisor_pid"].as_u64().unwrap() as u32;
         vms.iter().map(|vm| (pid(vm), cells(vm, pid(vm)))).collect()
     }

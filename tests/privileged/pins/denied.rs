@@ -166,7 +166,8 @@ fn doctor_says_what_would_make_pins() {
     assert_eq!(pinned(&daemon), Some(1.0));
     assert!(!doctor(&host).contains("no pins"), "{}", doctor(&host));
     // Root is told whose they are.
-    let doctor = Command::new(BINARY).args(["doctor", "--config"]).arg(&host.config).output().unwrap();
+    let doctor =
+        Command::new(BINARY).args(["doctor", "--no-daemon", "--config"]).arg(&host.config).output().unwrap();
     let says = format!("belongs to user {}: a daemon of that user pins there", service::UID);
     let said = String::from_utf8(doctor.stdout).unwrap();
     assert!(said.contains(&says), "{said}");

@@ -112,7 +112,7 @@ mod tests {
             ("hosts = [\"*\"]", "test.toml:2: http.hosts: must be names"),
             ("hosts = [\".\"]", "test.toml:2: http.hosts: must be names"),
             ("socket = \"api.sock\"", "test.toml:2: http.socket: must be an absolute path"),
-            ("host = []", "test.toml:2: unknown field `host`"),
+            ("host = []", "test.toml:2: unknown key `host`; did you mean `hosts`?"),
         ] {
             let error = http(&format!("[http]\n{line}")).unwrap_err();
             assert!(error.starts_with(problem), "{line}: {error}");

@@ -1,7 +1,11 @@
 //! The configuration: TOML as typed, then checked and ready to use. Every refusal names file, line and key.
 
+mod document;
+mod environment;
 mod error;
 mod http;
+mod keys;
+mod log;
 mod refused;
 mod section;
 mod trust;
@@ -14,8 +18,12 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
+pub(crate) use document::Document;
+pub(crate) use environment::Overrides;
 pub use error::ConfigError;
 pub(crate) use http::{ApiSocket, HttpSettings};
+pub use log::LogFormat;
+pub(crate) use log::{LogSettings, parse_log_format, parse_log_level};
 pub(crate) use section::{Section, Sections, Switch};
 
 use crate::host::Host;
@@ -42,9 +50,10 @@ const MAX_PREFIX: usize = 64;
 pub(crate) const OWN_PREFIXES: [&str; 2] = ["vm_metrics", "process"];
 
 /// What the daemon is told to do. Sources, readers and exporters check their own sections.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     pub settings: Settings,
+    document: Document,
     pub(crate) sources: Sections,
     pub(crate) readers: Sections,
     pub(crate) exporters: Sections,
@@ -63,6 +72,7 @@ pub struct Settings {
     pub metric_prefix: String,
     pub host: Host,
     pub trust: Trust,
+    pub(crate) log: LogSettings,
 }
 
 impl Config {
@@ -73,25 +83,41 @@ impl Config {
 
     /// The file, or the defaults when there is none.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let Some(path) = path else { return Self::builtin() };
+        Self::document(path, Overrides::default())?.check_all(Self::of)
+    }
+
+    /// The file, or an empty one, with what the environment puts over it. Nothing of it is checked.
+    pub(crate) fn document(path: Option<&Path>, overrides: Overrides) -> Result<Document, ConfigError> {
+        let Some(path) = path else {
+            return Ok(Document::with(Path::new("built-in default"), "", overrides));
+        };
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(path, &text)
+        Ok(Document::with(path, &text, overrides))
     }
 
     /// `path` only names the text in errors.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let document = section::Document::new(path, text);
+        Document::new(path, text).check_all(Self::of)
+    }
+
+    /// The first mistake is the error.
+    pub(crate) fn of(document: &Document) -> Result<Self, ConfigError> {
         let mut root = document.parse()?;
         for sections in [SOURCES, READERS, EXPORTERS] {
             root.get_mut().remove(sections);
         }
         let raw =
             Raw::deserialize(toml::de::Deserializer::from(root)).map_err(|error| document.error(&error))?;
-        Self::resolve(raw, &document)
+        Self::resolve(raw, document)
     }
 
-    fn resolve(raw: Raw, document: &section::Document) -> Result<Self, ConfigError> {
+    /// Where it was read from.
+    pub(crate) fn into_document(self) -> Document {
+        self.document
+    }
+
+    fn resolve(raw: Raw, document: &Document) -> Result<Self, ConfigError> {
         let at = |span, message: String| document.error_at(span, &message);
         let interval = parse_interval(raw.interval.get_ref())
             .map_err(|problem| at(raw.interval.span(), format!("interval: {problem}")))?;
@@ -106,6 +132,7 @@ impl Config {
         let host = Host::new(raw.host.proc, raw.host.sys);
         let http = raw.http.resolve(&host, |span, problem| at(span, format!("http.{problem}")))?;
         let trust = raw.trust.resolve(|span, problem| at(span, format!("trust.{problem}")))?;
+        let log = raw.log.resolve(&at)?;
         let sources = Sections::new(SOURCES, document);
         let readers = Sections::new(READERS, document);
         let exporters = Sections::new(EXPORTERS, document);
@@ -119,7 +146,9 @@ impl Config {
                 metric_prefix,
                 host,
                 trust,
+                log,
             },
+            document: document.clone(),
             sources,
             readers,
             exporters,
@@ -190,6 +219,7 @@ struct Raw {
     metric_prefix: Spanned<String>,
     host: RawHost,
     trust: trust::RawTrust,
+    log: log::RawLog,
 }
 
 #[derive(Debug, Deserialize)]
@@ -211,6 +241,7 @@ impl Default for Raw {
             metric_prefix: typed("vm"),
             host: RawHost::default(),
             trust: trust::RawTrust::default(),
+            log: log::RawLog::default(),
         }
     }
 }

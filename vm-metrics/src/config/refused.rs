@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
+use super::keys;
+
 /// The dotted name of the key at a place in the text; empty where there is none.
 pub(super) fn key_at(text: &str, place: &Range<usize>) -> String {
     match DeTable::parse(text) {
@@ -27,6 +29,64 @@ fn find(table: &DeTable<'_>, at: usize) -> Option<String> {
         let is_here = key.span().contains(&at) || value.span().contains(&at);
         inner.map(|inner| format!("{name}.{inner}")).or_else(|| is_here.then(|| name.to_string()))
     })
+}
+
+/// A message of serde or of ours as people say it, with an example of the key.
+pub(super) fn explain(message: &str, key: &str) -> String {
+    let message = in_words(&without_value(message.trim())).replace('\n', " ");
+    if let Some((before, unknown)) = message.split_once("unknown field `") {
+        let (name, rest) = unknown.split_once('`').unwrap_or((unknown, ""));
+        return format!("{before}unknown key `{name}`{}", instead_of(name, rest));
+    }
+    match keys::example(key).filter(|example| !message.contains(example)) {
+        Some(example) => format!("{message}; for example {example}"),
+        None => message,
+    }
+}
+
+/// What may have been meant, or all that there is. `rest` is `, expected one of …` of serde.
+fn instead_of(name: &str, rest: &str) -> String {
+    let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+    // The keys at the top are those of no section.
+    let is_top = known.contains(&"metric_prefix");
+    let tables = ["sources", "readers", "exporters"];
+    let below = keys::sections().find(|section| is_top && section.rsplit('.').next() == Some(name));
+    let near = keys::suggestion(name, known.iter().copied().chain(tables.into_iter().filter(|_| is_top)));
+    match (below, near) {
+        (Some(section), _) => format!("; did you mean [{section}]?"),
+        (None, Some(near)) => format!("; did you mean `{near}`?"),
+        (None, None) if known.is_empty() => "; there are no keys here".to_owned(),
+        (None, None) => format!("; there are {}", known.join(", ")),
+    }
+}
+
+/// The words of serde for types and omissions.
+fn in_words(message: &str) -> String {
+    if let Some((before, rest)) = message.split_once("invalid type: ")
+        && let Some((found, expected)) = rest.split_once(", expected ")
+    {
+        return format!("{before}must be {}, not {}", name_of(expected), name_of(found));
+    }
+    if let Some((before, rest)) = message.split_once("unknown variant, expected ") {
+        return format!("{before}must be {}", rest.replace('`', "\""));
+    }
+    if let Some((before, rest)) = message.split_once("missing field `") {
+        return format!("{before}the key `{} is missing", rest.trim_end());
+    }
+    message.to_owned()
+}
+
+fn name_of(kind: &str) -> &str {
+    match kind {
+        "string" | "a string" | "path string" => "text in double quotes",
+        "integer" | "i64" => "a whole number",
+        "usize" | "u32" | "u64" => "a whole number that is not negative",
+        "floating point" => "a number with a fraction",
+        "boolean" | "a boolean" => "true or false",
+        "sequence" | "a sequence" => "a list in brackets",
+        "map" | "a map" => "a table",
+        other => other,
+    }
 }
 
 /// Takes the value out of the messages of serde that repeat one: `invalid type: string "secret", expected a map`.
@@ -59,6 +119,46 @@ mod tests {
             ("unknown field `x`, expected `y`", "unknown field `x`, expected `y`"),
         ] {
             assert_eq!(without_value(message), expected);
+        }
+    }
+
+    #[test]
+    fn messages_are_in_plain_words_with_an_example() {
+        for (message, key, expected) in [
+            (
+                "invalid type: integer `1`, expected a string",
+                "interval",
+                "must be text in double quotes, not a whole number; for example interval = \"1s\"",
+            ),
+            (
+                "unknown field `intervall`, expected one of `interval`, `metric_prefix`",
+                "intervall",
+                "unknown key `intervall`; did you mean `interval`?",
+            ),
+            (
+                "unknown field `proc_scan`, expected one of `interval`, `metric_prefix`",
+                "proc_scan",
+                "unknown key `proc_scan`; did you mean [sources.proc_scan]?",
+            ),
+            (
+                "unknown field `reader`, expected one of `interval`, `metric_prefix`",
+                "reader",
+                "unknown key `reader`; did you mean `readers`?",
+            ),
+            ("unknown field `x`, expected `proc` or `sys`", "host.x", "unknown key `x`; there are proc, sys"),
+            ("unknown field `x`, there are no fields", "a.x", "unknown key `x`; there are no keys here"),
+            (
+                "unknown variant `xdp`, expected one of `auto`, `tcx`",
+                "readers.tap_ebpf.attach",
+                "must be one of \"auto\", \"tcx\"; for example attach = \"auto\"",
+            ),
+            (
+                "missing field `id`",
+                "sources.static_list.vms",
+                "the key `id` is missing; for example [[sources.static_list.vms]]",
+            ),
+        ] {
+            assert_eq!(explain(message, key), expected);
         }
     }
 

@@ -1,8 +1,6 @@
 //! The tables `[sources.<name>]`, `[readers.<name>]` and `[exporters.<name>]`: handed to whoever is called so, who reads its own keys.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -10,40 +8,13 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::ConfigError;
-use super::refused::{key_at, without_value};
+use super::document::Document;
+use super::keys::suggestion;
 
 const ENABLED: &str = "enabled";
 
-/// The text that is read; turns places in it into lines.
-#[derive(Clone, Debug)]
-pub(super) struct Document {
-    path: PathBuf,
-    text: Arc<str>,
-}
-
-impl Document {
-    pub(super) fn new(path: &Path, text: &str) -> Self {
-        Self { path: path.to_owned(), text: text.into() }
-    }
-
-    pub(super) fn parse(&self) -> Result<Spanned<DeTable<'_>>, ConfigError> {
-        DeTable::parse(&self.text).map_err(|error| self.error(&error))
-    }
-
-    pub(super) fn error(&self, error: &toml::de::Error) -> ConfigError {
-        self.error_at(error.span().unwrap_or(0..0), error.message())
-    }
-
-    pub(super) fn error_at(&self, span: Range<usize>, message: &str) -> ConfigError {
-        let before = self.text.get(..span.start).unwrap_or(&self.text);
-        let line = before.matches('\n').count() + 1;
-        let message = without_value(message.trim()).replace('\n', " ");
-        ConfigError::Refused { path: self.path.clone(), line, message, key: key_at(&self.text, &span) }
-    }
-}
-
 /// The sections below `sources`, `readers` or `exporters`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sections {
     document: Document,
     /// `sources`, `readers` or `exporters`.
@@ -84,8 +55,13 @@ impl Sections {
         match sections.keys().find(|name| !self.taken.contains(&name.get_ref().as_ref())) {
             None => Ok(()),
             Some(name) => {
-                let (of, known) = (self.of, self.taken.join(", "));
-                let problem = format!("{of}.{}: no such section; known: {known}", name.get_ref());
+                let (of, name_typed) = (self.of, name.get_ref());
+                let near = suggestion(name_typed, self.taken.iter().copied());
+                let hint = match near {
+                    Some(near) => format!("did you mean [{of}.{near}]?"),
+                    None => format!("there are {}", self.taken.join(", ")),
+                };
+                let problem = format!("{of}.{name_typed}: no such section; {hint}");
                 Err(self.document.error_at(name.span(), &problem))
             }
         }

@@ -73,7 +73,7 @@ mod tests {
             ("[exporters.prometheus]\nlabel_budget = -1\n", "test.toml:2: exporters.prometheus: "),
             (
                 "[exporters.prometheus]\nover_budget = \"drop\"\n",
-                "test.toml:2: exporters.prometheus: unknown",
+                "test.toml:2: exporters.prometheus: must be \"warn\" or \"aggregate\"",
             ),
         ] {
             let error = configured(text).unwrap_err();

@@ -43,6 +43,8 @@ pub struct Vm<'s> {
 /// How the daemon itself does.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DaemonHealth<'s> {
+    /// The version of the daemon.
+    pub version: &'static str,
     /// Whether ticks end in time.
     pub healthy: bool,
     pub tick: u64,
@@ -70,6 +72,10 @@ pub struct Part<'s> {
     pub items: usize,
     /// What it could not read in the last tick.
     pub errors: usize,
+    /// Those of the errors that only say that something is not there.
+    pub absent: usize,
+    /// Whether what counts stays when the daemon leaves; null where nothing could stay.
+    pub pinned: Option<bool>,
 }
 
 /// Every place where VMs are looked for.
@@ -113,6 +119,7 @@ impl<'s> Vm<'s> {
 impl<'s> DaemonHealth<'s> {
     pub fn of(snapshot: &'s Snapshot, healthy: bool, detail: Detail) -> Self {
         Self {
+            version: env!("CARGO_PKG_VERSION"),
             healthy,
             tick: snapshot.tick,
             snapshot_age_seconds: snapshot.taken.elapsed().as_secs_f64(),
@@ -134,6 +141,8 @@ impl<'s> Part<'s> {
             duration_seconds: part.duration.map(|duration| duration.as_secs_f64()),
             items: part.items,
             errors: part.errors,
+            absent: part.absent,
+            pinned: part.pinned,
         }
     }
 }

@@ -133,18 +133,15 @@ impl Engine {
                 reader.last_words(&leaving, &mut last);
             }
         }
-        for part in &parts {
-            self.health_log.note(part);
-        }
         self.ledger.know(&vms, &batch);
         self.ledger.hear_of_remade((&vms, &mut batch), (&leaving, &mut last));
         self.ledger.hear(&batch, &leaving);
         let (stats, last_words) = merge::merge((&vms, &batch), (&leaving.vms, &last), &mut self.ledger);
         // The merge has written the state.
         if let Some(state) = self.ledger.state_health().map(judge::state_run) {
-            self.health_log.note(&state);
             parts.push(state);
         }
+        self.health_log.note(&parts);
         let mut overuse = self.ledger.take_overuse();
         overuse.merge(self.departed.add(&leaving.vms, last_words, &self.before.stats, began));
         let mut shown = stats.clone();

@@ -28,13 +28,35 @@ struct Said {
 }
 
 impl HealthLog {
-    pub(super) fn note(&mut self, run: &PartRun) {
-        let Some((level, text)) = self.line(run, Instant::now()) else { return };
-        match level {
-            Level::WARN => tracing::warn!("{text}"),
-            Level::INFO => tracing::info!("{text}"),
-            _ => tracing::debug!("{text}"),
+    /// Of all parts of one tick. Those that are not here at the start share a line.
+    pub(super) fn note(&mut self, runs: &[PartRun]) {
+        for (level, text) in self.lines(runs, Instant::now()) {
+            match level {
+                Level::WARN => tracing::warn!("{text}"),
+                Level::INFO => tracing::info!("{text}"),
+                _ => tracing::debug!("{text}"),
+            }
         }
+    }
+
+    fn lines(&mut self, runs: &[PartRun], now: Instant) -> Vec<(Level, String)> {
+        let (mut lines, mut absent) = (Vec::new(), Vec::new());
+        for run in runs {
+            let is_first = !self.parts.contains_key(&(run.kind, run.name));
+            let Some((level, text)) = self.line(run, now) else { continue };
+            if is_first && run.health.state == Health::Disabled {
+                absent.push(run.name);
+                lines.push((Level::DEBUG, text));
+            } else {
+                lines.push((level, text));
+            }
+        }
+        if !absent.is_empty() {
+            let names = absent.join(", ");
+            let text = format!("not here, or switched off: {names} (`vm-metrics doctor` says more)");
+            lines.push((Level::INFO, text));
+        }
+        lines
     }
 
     fn line(&mut self, run: &PartRun, now: Instant) -> Option<(Level, String)> {
@@ -78,9 +100,13 @@ fn describe(run: &PartRun, again: bool) -> (Level, String) {
         Health::Healthy if again => (Level::INFO, format!("{part} works again")),
         Health::Healthy => (Level::DEBUG, format!("{part} works")),
         Health::Disabled => (Level::INFO, format!("{part} is off: {reason}")),
-        Health::Degraded if run.is_complete() => (Level::INFO, format!("{part}: {reason}")),
-        Health::Degraded | Health::Failed if runs => (Level::WARN, format!("{part}: {reason}")),
-        Health::Degraded | Health::Failed | Health::Unsupported => {
+        Health::Starting | Health::Degraded if run.is_complete() && !run.health.warns => {
+            (Level::INFO, format!("{part}: {reason}"))
+        }
+        Health::Starting | Health::Degraded | Health::Failed if runs => {
+            (Level::WARN, format!("{part}: {reason}"))
+        }
+        Health::Starting | Health::Degraded | Health::Failed | Health::Unsupported => {
             (Level::WARN, format!("{part} is off: {reason}"))
         }
     }
@@ -123,6 +149,34 @@ mod tests {
         assert_eq!(at(123, Health::Failed, "x"), line("reader a: x"), "another state does not wait");
         assert_eq!(at(124, Health::Healthy, ""), line("reader a works again"));
         assert_eq!(at(125, Health::Degraded, "x"), line("reader a: x"));
+    }
+
+    #[test]
+    fn all_that_is_not_here_shares_one_line() {
+        let mut log = HealthLog::default();
+        let named = |name, state| PartRun { name, ..run(state, "not there") };
+        let runs = [named("a", Health::Disabled), named("b", Health::Degraded), named("c", Health::Disabled)];
+        let shown = |log: &mut HealthLog, runs: &[PartRun]| {
+            let lines = log.lines(runs, Instant::now());
+            lines
+                .into_iter()
+                .filter(|(level, _)| *level <= Level::INFO)
+                .map(|(_, text)| text)
+                .collect::<Vec<_>>()
+        };
+        let here = "reader b: not there";
+        let absent = "not here, or switched off: a, c (`vm-metrics doctor` says more)";
+        assert_eq!(shown(&mut log, &runs), [here, absent]);
+        assert_eq!(shown(&mut log, &runs), [""; 0]);
+        assert_eq!(shown(&mut log, &[named("b", Health::Disabled)]), ["reader b is off: not there"]);
+    }
+
+    #[test]
+    fn a_start_is_no_warning_and_a_loss_is_one() {
+        let mut run = PartRun { errors: 0, ..run(Health::Starting, "90 TAPs wait") };
+        assert_eq!(describe(&run, false), (Level::INFO, "reader a: 90 TAPs wait".to_owned()));
+        run.health = PartHealth::new(Health::Degraded, "no pins").with_warning(true);
+        assert_eq!(describe(&run, false), (Level::WARN, "reader a: no pins".to_owned()));
     }
 
     #[test]

@@ -3,18 +3,25 @@
 use std::time::Duration;
 
 use crate::model::{Health, PartHealth, PartKind, PartRun};
-use crate::readers::ReadReport;
+use crate::readers::{ReadReport, ReaderError};
 use crate::sources::{SourceError, SourceReport};
 
 /// The health of a reader after one round.
 pub(super) fn reader_run(name: &'static str, report: &ReadReport, duration: Duration) -> PartRun {
     let first = report.first_error.as_ref();
     let health = match first {
+        None if report.waiting > 0 => PartHealth::new(Health::Starting, waiting(report.waiting)),
         None => PartHealth::healthy(),
         Some(error) => {
-            let nothing_works = report.items == 0 && report.errors > report.absent;
-            let state = if nothing_works { Health::Failed } else { Health::Degraded };
-            PartHealth::new(state, with_count(&error.to_string(), report.errors)).with_errno(error.errno())
+            let is_complete = report.errors == report.absent;
+            let state = match (report.items, report.waiting) {
+                (0, _) if !is_complete => Health::Failed,
+                (_, 1..) if is_complete => Health::Starting,
+                _ => Health::Degraded,
+            };
+            PartHealth::new(state, with_count(&error.to_string(), report.errors))
+                .with_errno(error.errno())
+                .with_warning(error.is_loss())
         }
     };
     PartRun {
@@ -29,6 +36,10 @@ pub(super) fn reader_run(name: &'static str, report: &ReadReport, duration: Dura
         pinned: report.pinned,
         overuse: report.overuse.clone().into_list(),
     }
+}
+
+fn waiting(taps: usize) -> String {
+    ReaderError::Waiting { taps }.to_string()
 }
 
 /// The health of a source after one round.
@@ -96,7 +107,6 @@ pub(super) fn with_count(first: &str, errors: usize) -> String {
 mod tests {
     use super::*;
     use crate::model::Excess;
-    use crate::readers::ReaderError;
 
     fn run_of(items: usize, errors: Vec<ReaderError>) -> PartRun {
         let mut report = ReadReport { items, ..ReadReport::default() };
@@ -119,6 +129,19 @@ mod tests {
         let degraded = [state(0, vec![absent()]), state(1, vec![absent()]), state(1, vec![fault()])];
         assert_eq!(degraded, [Health::Degraded; 3]);
         assert_eq!([state(0, vec![fault()]), state(0, vec![absent(), fault()])], [Health::Failed; 2]);
+    }
+
+    #[test]
+    fn a_reader_whose_turn_has_not_come_is_starting() {
+        let run = |errors: Vec<ReaderError>| {
+            let mut report = ReadReport { waiting: 90, ..ReadReport::default() };
+            errors.into_iter().for_each(|error| report.error(error));
+            let run = reader_run("a", &report, Duration::ZERO);
+            (run.health.state, run.is_complete())
+        };
+        assert_eq!(run(vec![]), (Health::Starting, true));
+        assert_eq!(run(vec![absent()]), (Health::Starting, true));
+        assert_eq!(run(vec![fault()]), (Health::Failed, false), "a fault is not hidden");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Overuse, VmStats};
@@ -33,7 +33,7 @@ pub struct Late {
 }
 
 /// What a part of the daemon is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PartKind {
     Source,
@@ -68,7 +68,7 @@ impl PartRun {
     pub fn is_complete(&self) -> bool {
         match self.health.state {
             Health::Healthy => true,
-            Health::Degraded => self.errors == self.absent,
+            Health::Starting | Health::Degraded => self.errors == self.absent,
             Health::Disabled | Health::Unsupported | Health::Failed => false,
         }
     }
@@ -78,18 +78,22 @@ impl PartRun {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PartHealth {
     pub state: Health,
-    /// In a sentence; empty when healthy.
+    /// In a sentence; empty when healthy, unless there is something to know.
     pub reason: String,
     /// The error number of the kernel, where there was one.
     pub errno: Option<i32>,
+    /// Whether the log warns of it, though the part does all it can.
+    pub warns: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     /// Switched off by configuration.
     Disabled,
     Healthy,
+    /// Works, and is not yet done with what it found at the start.
+    Starting,
     /// Works, but not for everything.
     Degraded,
     /// This host or this build cannot do it.
@@ -99,13 +103,14 @@ pub enum Health {
 }
 
 impl Health {
-    pub const ALL: [Self; 5] =
-        [Self::Disabled, Self::Healthy, Self::Degraded, Self::Unsupported, Self::Failed];
+    pub const ALL: [Self; 6] =
+        [Self::Disabled, Self::Healthy, Self::Starting, Self::Degraded, Self::Unsupported, Self::Failed];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Disabled => "disabled",
             Self::Healthy => "healthy",
+            Self::Starting => "starting",
             Self::Degraded => "degraded",
             Self::Unsupported => "unsupported",
             Self::Failed => "failed",
@@ -125,11 +130,16 @@ impl PartKind {
 
 impl PartHealth {
     pub fn healthy() -> Self {
-        Self { state: Health::Healthy, reason: String::new(), errno: None }
+        Self { state: Health::Healthy, reason: String::new(), errno: None, warns: false }
     }
 
     pub fn new(state: Health, reason: impl Into<String>) -> Self {
-        Self { state, reason: reason.into(), errno: None }
+        Self { state, reason: reason.into(), errno: None, warns: false }
+    }
+
+    pub fn with_warning(mut self, warns: bool) -> Self {
+        self.warns = warns;
+        self
     }
 
     pub fn with_errno(mut self, errno: Option<i32>) -> Self {

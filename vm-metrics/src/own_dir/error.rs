@@ -12,8 +12,9 @@ pub enum DirError {
     #[error("{} is not there", path.display())]
     Absent { path: PathBuf },
     #[error(
-        "{} belongs to user {owner}, so only a daemon of that user may use it: remove it, or chown it to user {us}",
-        path.display()
+        "{} belongs to user {owner}, so only a daemon of that user may use it: {}",
+        path.display(),
+        owner_advice(*us)
     )]
     Owner { path: PathBuf, owner: u32, us: u32 },
     #[error("{} has mode {mode:04o}, so others may write to it: chmod go-w", path.display())]
@@ -41,6 +42,14 @@ impl DirError {
         Self::Owner { path: path.to_owned(), owner, us: geteuid().as_raw() }
     }
 
+    /// The user whose daemon uses the directory, where root asks who runs no daemon here.
+    pub fn owner_for_root(&self) -> Option<u32> {
+        match self {
+            Self::Owner { owner, us: 0, .. } => Some(*owner),
+            _ => None,
+        }
+    }
+
     /// Another user may be at work: not merely a directory that is missing or closed to this process.
     #[cfg(any(test, feature = "ebpf"))]
     pub fn is_interference(&self) -> bool {
@@ -61,6 +70,14 @@ impl DirError {
             Self::Io { source, .. } => source.raw_os_error(),
             _ => None,
         }
+    }
+}
+
+/// A daemon of an ordinary user may run on this host: then root must leave its directory alone.
+fn owner_advice(us: u32) -> String {
+    match us {
+        0 => "start the daemon as that user, or remove it if no such daemon is to run here".to_owned(),
+        us => format!("remove it, or chown it to user {us}"),
     }
 }
 

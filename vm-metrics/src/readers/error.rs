@@ -34,7 +34,9 @@ pub enum ReaderError {
     Namespace { netns: u64, problem: String, errno: Option<i32> },
     #[error("{device} is in another network namespace (net:[{netns}]), and no process of the VM is there")]
     OtherNamespace { device: String, netns: u64 },
-    #[error("{taps} TAPs wait for the programs: attaching is paced")]
+    #[error(
+        "{taps} TAPs wait for the eBPF programs, which come to about ten TAPs a second; meanwhile their own counters are read"
+    )]
     Waiting { taps: usize },
     #[error(
         "{device} receives what the programs do not see: somebody took them off, or XDP comes first; they are put back"
@@ -63,7 +65,18 @@ impl ReaderError {
         match self {
             Self::Earlier(error) => error.is_absence(),
             Self::NoPins { is_fault, .. } => !is_fault,
-            _ => matches!(self, Self::NoProcess { .. } | Self::NoDevice { .. } | Self::NoDrops { .. }),
+            Self::NoProcess { .. } | Self::NoDevice { .. } | Self::NoDrops { .. } | Self::Waiting { .. } => {
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What it takes away is missed later, so the log warns of it.
+    pub(crate) fn is_loss(&self) -> bool {
+        match self {
+            Self::Earlier(error) => error.is_loss(),
+            _ => matches!(self, Self::NoPins { .. }),
         }
     }
 
@@ -97,6 +110,8 @@ pub struct ReadReport {
     pub items: usize,
     /// Things that are not there, or may not be read.
     pub errors: usize,
+    /// Things found at the start whose turn has not come.
+    pub waiting: usize,
     /// Those of the errors that say that something is not there.
     pub absent: usize,
     /// How often since its start the kernel had more to say than the reader could hear; `None` where it does not listen.

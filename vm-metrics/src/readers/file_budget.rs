@@ -33,7 +33,7 @@ impl FileBudget {
     }
 
     /// Threads may be many more than processes, and one process can do without: so they have no more than half.
-    fn of(limit: u64) -> Self {
+    pub(crate) fn of(limit: u64) -> Self {
         let server = WITHOUT_VMS + CONNECTIONS;
         let rest = limit.saturating_sub(server);
         let threads = rest / 2;

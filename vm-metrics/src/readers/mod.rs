@@ -32,7 +32,7 @@ pub use error::{ReadReport, ReaderError};
 pub(crate) use file_budget::FileBudget;
 pub use proc_stat::read_proc_stat;
 pub use proc_statm::{ProcStatm, read_proc_statm};
-pub(crate) use tap_ebpf::{NAME as TAP_EBPF, detach};
+pub(crate) use tap_ebpf::{NAME as TAP_EBPF, detach, pins_version};
 pub use tap_sysfs::read_tap_stats;
 pub use watch::{Watch, Watching};
 

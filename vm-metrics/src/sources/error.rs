@@ -17,6 +17,9 @@ pub enum SourceError {
     Absent { path: PathBuf },
     #[error("{}: {problem}", path.display())]
     Content { path: PathBuf, problem: String },
+    /// Root looks at what a daemon of another user serves, which is no fault.
+    #[error("{} belongs to user {owner}: VMs are pushed to a daemon of that user", path.display())]
+    OtherUser { path: PathBuf, owner: u32 },
     #[error("process {pid}: {problem}")]
     Process { pid: u32, problem: String },
     /// The VM does not run, which is no fault.
@@ -51,9 +54,9 @@ impl SourceError {
         }
     }
 
-    /// That a VM does not run: a fact about it, no fault of the source.
+    /// That a VM does not run, or another user's daemon does: a fact, no fault of the source.
     pub(super) fn is_absence(&self) -> bool {
-        matches!(self, Self::NoProcess { .. })
+        matches!(self, Self::NoProcess { .. } | Self::OtherUser { .. })
     }
 
     pub(super) fn io_kind(&self) -> Option<io::ErrorKind> {

@@ -66,12 +66,23 @@ impl Push {
     fn new(facts: ProcessFacts, inbox: Inbox, operators: Operators) -> Self {
         Self { facts, inbox, files: WatchedFiles::new(operators.clone(), VM_LIMIT as u64), operators }
     }
+
+    /// Whose daemon serves the socket, where that is another user than root, who asks.
+    fn other_user(&self) -> Option<SourceError> {
+        let path = self.inbox.socket.parent()?;
+        let owner = OwnDir::open(path).err()?.owner_for_root()?;
+        (!self.operators.include(owner)).then(|| SourceError::OtherUser { path: path.to_owned(), owner })
+    }
 }
 
 impl InstanceSource for Push {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
         let dir = &self.inbox.store.dir;
+        if let Some(other) = self.other_user() {
+            listing.problems.push(other);
+            return Ok(listing);
+        }
         let paths = match names(dir, &self.operators, &mut listing.problems) {
             // Nothing was pushed yet; or there is no place for the socket either.
             Err(SourceError::Absent { .. }) => {

@@ -104,7 +104,7 @@ fn a_refusal_names_file_line_and_key_or_the_variable() {
         ("timeout = \"soon\"", "test.toml:2: exporters.otlp: timeout: this is not a duration"),
         ("cert_file = \"/x\"", "test.toml:2: exporters.otlp: cert_file: key_file is missing"),
         ("headers = { \"a b\" = \"c\" }", "test.toml:2: exporters.otlp: headers: \"a b\" cannot be a header"),
-        ("endpiont = \"x\"", "test.toml:2: exporters.otlp: unknown field `endpiont`"),
+        ("endpiont = \"x\"", "test.toml:2: exporters.otlp: unknown key `endpiont`"),
         ("enabled = 1", "test.toml:2: exporters.otlp: enabled must be"),
     ] {
         let error = push(&format!("[exporters.otlp]\n{keys}\n"), &[]).unwrap_err();

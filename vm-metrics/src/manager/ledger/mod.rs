@@ -120,7 +120,7 @@ impl Ledger {
         let (accounts, ended, moves) = match &mut store {
             Some(store) if !looks_once => store.load(now()),
             Some(store) => {
-                store.check();
+                store.look();
                 Default::default()
             }
             None => Default::default(),

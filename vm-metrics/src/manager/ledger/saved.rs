@@ -91,13 +91,32 @@ impl Store {
     }
 
     /// Whether a daemon of this user could use the directory; writes nothing.
-    pub(super) fn check(&mut self) {
-        let checked = self.file().and_then(|file| {
-            let dir = OwnDir::open(&self.dir)?;
-            dir.check_writable()?;
-            Ok(dir.has_file(&file.name).map(drop)?)
-        });
+    fn check(&mut self) {
+        let checked = self.try_check();
         self.note(checked);
+    }
+
+    /// The same for who runs no daemon: the directory may be that of the user who does.
+    pub(super) fn look(&mut self) {
+        let checked = self.try_check();
+        if let Err(StoreError::Dir(error)) = &checked
+            && let Some(owner) = error.owner_for_root()
+        {
+            let dir = self.dir.display();
+            let reason = format!(
+                "state_dir: {dir} belongs to user {owner}: a daemon of that user keeps its state there"
+            );
+            self.health = PartHealth::new(Health::Healthy, reason);
+            return;
+        }
+        self.note(checked);
+    }
+
+    fn try_check(&self) -> Result<(), StoreError> {
+        let file = self.file()?;
+        let dir = OwnDir::open(&self.dir)?;
+        dir.check_writable()?;
+        Ok(dir.has_file(&file.name).map(drop)?)
     }
 
     /// What the daemon before this one has left. What cannot be read is as if it were not there.
@@ -264,7 +283,7 @@ mod tests {
     fn a_directory_that_others_may_write_is_refused() {
         let (dir, mut store) = store();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
-        for step in [Store::check, |store: &mut Store| drop(store.load(0.0)), save] {
+        for step in [Store::look, |store: &mut Store| drop(store.load(0.0)), save] {
             step(&mut store);
             assert_eq!(says(&store).0, Health::Failed);
             assert!(says(&store).1.contains("has mode 0777"), "{:?}", store.health());

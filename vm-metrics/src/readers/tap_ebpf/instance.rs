@@ -252,7 +252,7 @@ impl Instance {
         batch: &mut Batch,
         report: &mut ReadReport,
     ) -> Vec<Blind<'v>> {
-        let (mut waiting, mut blind) = (0, Vec::new());
+        let mut blind = Vec::new();
         for (&ifindex, &nic) in present {
             if let Some(tap) = self.taps.get_mut(&ifindex) {
                 let reading = self.loaded.reading(ifindex, tap.slot, tap.attached.mode);
@@ -263,11 +263,8 @@ impl Instance {
             } else if let Some(refusal) = self.refused.get(&ifindex) {
                 report.error(ReaderError::from(&refusal.error));
             } else {
-                waiting += 1;
+                report.waiting += 1;
             }
-        }
-        if waiting > 0 {
-            report.error(ReaderError::Waiting { taps: waiting });
         }
         self.loaded.flush_log();
         blind

@@ -34,6 +34,8 @@ mod reader;
 #[cfg(feature = "ebpf")]
 mod slots;
 #[cfg(feature = "ebpf")]
+mod starting;
+#[cfg(feature = "ebpf")]
 mod tap;
 #[cfg(feature = "ebpf")]
 mod tcx;
@@ -109,6 +111,14 @@ impl Options {
     }
 }
 
+/// The version of what stays in the bpffs; `None` in a build without eBPF.
+pub(crate) fn pins_version() -> Option<u32> {
+    #[cfg(feature = "ebpf")]
+    return Some(vm_metrics_common::ABI_VERSION);
+    #[cfg(not(feature = "ebpf"))]
+    None
+}
+
 /// What the counters of the daemon's own namespace take up, as soon as the programs are loaded.
 #[cfg(feature = "ebpf")]
 pub(super) fn map_bytes(section: &Section) -> Result<u64, ConfigError> {
@@ -170,12 +180,11 @@ fn pins(options: &Options, host: &Host) -> Result<Option<Result<pins::Pins, Read
 
 /// What a look says of the pins that a daemon would make.
 #[cfg(feature = "ebpf")]
-fn check_pins(options: &Options, host: &Host) -> Result<(), ReaderError> {
+fn check_pins(options: &Options, host: &Host) -> Result<(), pins::PinError> {
     if !options.pin {
         return Ok(());
     }
     pins::Pins::check(&options.pin_dir(host), own_load(host), options.mount_bpffs)
-        .map_err(|error| (&error).into())
 }
 
 #[cfg(not(feature = "ebpf"))]

@@ -308,14 +308,14 @@ impl Place {
             }
         }
         if !round.homeless.is_empty() {
-            report.error(match &self.refused {
-                Some((_, error)) if self.rests() => ReaderError::Device {
+            match &self.refused {
+                Some((_, error)) if self.rests() => report.error(ReaderError::Device {
                     device: self.name(),
                     problem: error.in_one_line(),
                     errno: errno_of(error),
-                },
-                _ => ReaderError::Waiting { taps: round.homeless.len() },
-            });
+                }),
+                _ => report.waiting += round.homeless.len(),
+            }
         }
     }
 

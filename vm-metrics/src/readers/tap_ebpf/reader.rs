@@ -14,8 +14,9 @@ use super::drops::{DropPins, Drops, unseen};
 use super::error::LoadError;
 use super::kernel::Kernel;
 use super::load::{Loader, Size};
-use super::pins::{self, Pins};
+use super::pins::{self, PinError, Pins};
 use super::place::{Place, Round, Terms};
+use super::starting::Starting;
 use super::{Options, check_pins, own_load, remove_filters_elsewhere};
 use crate::host::Host;
 use crate::model::Tenant;
@@ -43,6 +44,7 @@ pub(super) struct TapEbpf {
     drops: Result<Drops, LoadError>,
     /// When to clear away what nobody has claimed; `None` when that is done.
     clear_at: Option<Instant>,
+    starting: Starting,
     /// Loading leaves the kernel's lock on network configuration alone, so it has time of its own.
     loading: Budget,
     attaching: Budget,
@@ -82,6 +84,7 @@ impl TapEbpf {
             turn: 0,
             drops: drops(host, kernel, drop_pins),
             clear_at: Some(Instant::now() + UNCLAIMED),
+            starting: Starting::default(),
             loading: Budget::full(),
             attaching: Budget::full(),
             detaching: Budget::full(),
@@ -204,6 +207,7 @@ impl Reader for TapEbpf {
             }
         }
         self.clear_away();
+        self.starting.note(&mut report);
         report
     }
 
@@ -307,6 +311,8 @@ fn tenant(elsewhere: &Elsewhere<Place>, netns: Option<u64>) -> Tenant {
 pub(super) struct Trial {
     drops: Result<Drops, LoadError>,
     pins: Result<(), Arc<ReaderError>>,
+    /// Whether a daemon would have pins, this user's or another's.
+    pinned: Option<bool>,
 }
 
 impl Trial {
@@ -315,14 +321,17 @@ impl Trial {
         let mut loader = Loader::new(layout(&kernel))?;
         let mut loaded = loader.load(Size::of_own_namespace(options.max_nics), None)?;
         try_out(&mut loaded, options.attach).transpose()?;
-        let pins = check_pins(options, host).map_err(Arc::new);
-        Ok(Self { drops: drops(host, kernel, None), pins })
+        let checked = check_pins(options, host);
+        let is_possible = matches!(&checked, Ok(()) | Err(PinError::OtherUser { .. }));
+        let pins = checked.map_err(|error| Arc::new((&error).into()));
+        let pinned = options.pin.then_some(is_possible);
+        Ok(Self { drops: drops(host, kernel, None), pins, pinned })
     }
 }
 
 impl Reader for Trial {
     fn read(&mut self, _: &VmSet, _: &mut Batch) -> ReadReport {
-        let mut report = ReadReport::default();
+        let mut report = ReadReport { pinned: self.pinned, ..ReadReport::default() };
         if let Err(error) = &self.pins {
             report.error(ReaderError::Earlier(Arc::clone(error)));
         }

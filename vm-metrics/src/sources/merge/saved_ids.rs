@@ -100,6 +100,10 @@ impl SavedIds {
         let (done, failure) = match done {
             Ok(done) => (Some(done), None),
             Err(SavedIdsError::Dir(DirError::Absent { .. })) => (None, None),
+            // The daemon of that user has them.
+            Err(SavedIdsError::Dir(error)) if self.is_for_reading && error.owner_for_root().is_some() => {
+                (None, None)
+            }
             Err(error) => (None, Some(error.to_string())),
         };
         if let Some(failure) = failure.as_ref().filter(|failure| self.failure.as_ref() != Some(*failure)) {

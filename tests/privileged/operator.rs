@@ -1,0 +1,136 @@
+//! What an operator sees of real TAPs and users: doctor beside a daemon of the service, a start with many TAPs, open files.
+
+use std::fs::{self, read_dir};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+use vm_metrics_testkit::child::ChildProcess;
+use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::metrics_text::{Metrics, Sample};
+use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::service;
+use vm_metrics_testkit::tap::{Tap, TapOptions};
+use vm_metrics_testkit::wait::SOON;
+
+use crate::user::User;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
+
+/// VMs that the configuration lists, each with a process and a TAP of its own.
+struct Vms {
+    config: PathBuf,
+    _processes: Vec<ChildProcess>,
+    _taps: Vec<Tap>,
+    _dir: TempDir,
+}
+
+impl Vms {
+    fn new(count: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut taps, mut processes) = (Vec::new(), Vec::new());
+        let mut text = "interval = \"100ms\"\n[sources.proc_scan]\nenabled = false\n".to_owned();
+        for at in 0..count {
+            let tap = Tap::create_up(&format!("vmt{at}"), TapOptions::default()).unwrap();
+            let process = ChildProcess::spawn("sleep", Command::new("sleep").arg("infinity")).unwrap();
+            let (name, pid) = (tap.name(), process.pid());
+            text +=
+                &format!("[[sources.static_list.vms]]\nid = \"vm{at}\"\npid = {pid}\ntaps = [\"{name}\"]\n");
+            taps.push(tap);
+            processes.push(process);
+        }
+        let config = dir.path().join("config.toml");
+        fs::write(&config, text).unwrap();
+        Self { config, _processes: processes, _taps: taps, _dir: dir }
+    }
+
+    fn serve(&self) -> Daemon {
+        Daemon::start(Path::new(BINARY), &["--config", self.config.to_str().unwrap()]).unwrap()
+    }
+}
+
+fn is_in_state(metrics: &Metrics, state: &str) -> Option<()> {
+    let labels = [("part", "tap_ebpf"), ("state", state)];
+    (metrics.value("vm_metrics_part_health", &labels) == Some(1.0)).then_some(())
+}
+
+/// How many TAPs the programs count.
+fn attached(metrics: &Metrics) -> usize {
+    let by_ebpf = |sample: &&Sample| sample.label("source") == Some("ebpf");
+    metrics.samples("vm_network_source_info").filter(by_ebpf).count()
+}
+
+/// A hundred TAPs take seconds, and all is well meanwhile.
+#[test]
+fn a_start_with_many_taps_is_no_fault() {
+    let _namespace = NetNs::enter().unwrap();
+    let vms = Vms::new(100);
+    let daemon = vms.serve();
+    daemon.wait_for(SOON, "the start", |metrics| is_in_state(metrics, "starting")).unwrap();
+    let mut most = 0;
+    while most < 100 {
+        let more = |metrics: &Metrics| Some(attached(metrics)).filter(|now| *now > most);
+        most = daemon.wait_for(SOON, "one more TAP with programs", more).unwrap();
+    }
+    daemon.wait_for(SOON, "the end of the start", |metrics| is_in_state(metrics, "healthy")).unwrap();
+    let log = daemon.log();
+    assert!(!log.contains("WARN"), "{log}");
+    assert!(log.contains("TAPs wait for the eBPF programs"), "{log}");
+}
+
+/// As docs/accounting.md has it.
+#[test]
+fn each_vm_takes_as_many_open_files_as_documented() {
+    let _namespace = NetNs::enter().unwrap();
+    let open_files = |count: usize| {
+        let vms = Vms::new(count);
+        let daemon = vms.serve();
+        let all = |metrics: &Metrics| (attached(metrics) == count).then_some(());
+        daemon.wait_for(SOON, "all VMs with programs", all).unwrap();
+        let connections = 1;
+        read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count() - connections
+    };
+    let (few, many) = (open_files(2), open_files(12));
+    // A file that is open for a moment counts for no VM.
+    let per_vm = (many - few + 5) / 10;
+    let page =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/accounting.md")).unwrap();
+    let says = format!("{per_vm} open files for each VM with one thread and one TAP");
+    assert!(page.contains(&says), "{few} files with 2 VMs, {many} with 12: {says}");
+}
+
+fn doctor(args: &[&str]) -> String {
+    let mut command = Command::new(BINARY);
+    command.args(["doctor"]).args(args).env("LC_ALL", "C.UTF-8");
+    String::from_utf8(command.output().unwrap().stdout).unwrap()
+}
+
+/// Root would break it, did root do what doctor said: make the directories root's own.
+#[test]
+fn doctor_of_root_leaves_a_daemon_of_the_service_alone() {
+    let _namespace = NetNs::enter().unwrap();
+    User::Service.prepare_host();
+    let vms = Vms::new(1);
+    fs::set_permissions(vms.config.parent().unwrap(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    let mut daemon = User::Service.start(Path::new(BINARY), &vms.config).unwrap();
+    daemon.wait_for(SOON, "the programs", |metrics| is_in_state(metrics, "healthy")).unwrap();
+    let config = ["--config", vms.config.to_str().unwrap()];
+    let own = |line: &&str| ["state", "push", "pins", "tap_ebpf"].iter().any(|name| line.contains(name));
+    let assert_harmless = |said: &str| {
+        assert!(!said.contains("chown") && !said.contains("remove"), "{said}");
+        let bad: Vec<&str> = said.lines().filter(own).filter(|line| line.starts_with('✗')).collect();
+        assert!(bad.is_empty(), "{said}");
+    };
+    let asked = doctor(&config);
+    assert_harmless(&asked);
+    let who = format!("process {}, user vm-metrics ({}), ", daemon.pid(), service::UID);
+    assert!(asked.contains(&who) && asked.contains("✓ pins"), "{asked}");
+
+    let alone = doctor(&[&config[..], &["--no-daemon"]].concat());
+    assert_harmless(&alone);
+    let owner = format!("belongs to user {}: ", service::UID);
+    assert!(alone.matches(&owner).count() >= 3, "state, push and pins: {alone}");
+    daemon.terminate().unwrap();
+    assert_harmless(&doctor(&config));
+}

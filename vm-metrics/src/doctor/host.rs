@@ -1,0 +1,154 @@
+//! What the host gives the daemon, or the user who runs doctor: rights, limits, the kernel, addresses.
+
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::path::Path;
+
+use nix::unistd::{Uid, User};
+use rustix::fs::statfs;
+use rustix::process::{Pid, Resource, geteuid, getrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
+
+use super::check::{Check, Sign};
+use crate::config::Settings;
+use crate::host::Host;
+use crate::local_daemon::LocalDaemon;
+use crate::readers::FileBudget;
+
+/// Each right, and what needs it. The last is only for network namespaces of VMs.
+const RIGHTS: [(CapabilitySet, &str, &str); 6] = [
+    (CapabilitySet::BPF, "CAP_BPF", "eBPF"),
+    (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", "eBPF on the TAPs"),
+    (CapabilitySet::PERFMON, "CAP_PERFMON", "eBPF, and dropped bytes"),
+    (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE", "TAPs and disk bytes of processes of other users"),
+    (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH", "TAPs of processes of other users"),
+    (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN", "eBPF in network namespaces of VMs only"),
+];
+
+/// A user by name and number.
+pub(super) fn user(uid: u32) -> String {
+    match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => format!("{} ({uid})", user.name),
+        _ => format!("{uid}"),
+    }
+}
+
+/// Of whom the other lines speak.
+pub(super) fn speaks_of(daemon: Option<&LocalDaemon>, version: Option<&str>) -> Check {
+    match daemon {
+        Some(daemon) => {
+            let who = daemon.peer().map(|(pid, uid)| format!("process {pid}, user {}, ", user(uid)));
+            let version = version.unwrap_or("unknown");
+            let detail = format!("{}version {version}: {daemon} says this", who.unwrap_or_default());
+            Check::new(Sign::Good, "running daemon", detail)
+        }
+        None => {
+            let us = geteuid().as_raw();
+            let detail = format!("does not answer: this is what a daemon of user {} would see", user(us));
+            let check = "systemd-run --wait --pipe -p User=vm-metrics -p AmbientCapabilities=\"CAP_BPF CAP_NET_ADMIN CAP_PERFMON \
+                         CAP_SYS_PTRACE CAP_DAC_READ_SEARCH\" vm-metrics doctor";
+            Check::new(Sign::Absent, "running daemon", detail)
+                .with_remedy(Some(format!("to check with the rights of the unit: {check}")))
+        }
+    }
+}
+
+/// Of the daemon, else of this process.
+pub(super) fn rights(pid: Option<u32>) -> Vec<Check> {
+    let process = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    let Ok(sets) = capabilities(process) else { return Vec::new() };
+    let right = |(set, name, purpose): (CapabilitySet, &str, &str)| {
+        let (sign, is) = match (sets.effective.contains(set), set == CapabilitySet::SYS_ADMIN) {
+            (true, _) => (Sign::Good, "there"),
+            (false, true) => (Sign::Absent, "not there"),
+            (false, false) => (Sign::Bad, "not there"),
+        };
+        let remedy = (sign == Sign::Bad)
+            .then(|| format!("run it as root, or add AmbientCapabilities={name} to the unit"));
+        Check::new(sign, name, format!("{is}; for {purpose}")).with_remedy(remedy)
+    };
+    RIGHTS.into_iter().map(right).collect()
+}
+
+pub(super) fn kernel(host: &Host) -> Vec<Check> {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy().into_owned();
+    let btf = match host.btf().try_exists() {
+        Ok(true) => Check::new(Sign::Good, "kernel BTF", "there; for wire packets and dropped bytes"),
+        Ok(false) => Check::new(Sign::Bad, "kernel BTF", "not there: no wire packets, no dropped bytes")
+            .with_remedy(Some("a kernel with CONFIG_DEBUG_INFO_BTF".to_owned())),
+        Err(error) => {
+            let detail = format!("unknown: cannot look at {}: {error}", host.btf().display());
+            Check::new(Sign::Bad, "kernel BTF", detail)
+        }
+    };
+    vec![Check::new(Sign::Good, "kernel", release), btf, bpffs(&host.bpf_fs())]
+}
+
+fn bpffs(path: &Path) -> Check {
+    const MAGIC: i64 = 0xcafe_4a11;
+    let name = "bpffs";
+    match statfs(path) {
+        Ok(stat) if stat.f_type == MAGIC => {
+            Check::new(Sign::Good, name, format!("mounted on {}", path.display()))
+        }
+        Ok(_) => {
+            Check::new(Sign::Bad, name, format!("not mounted on {}: nothing can be pinned", path.display()))
+                .with_remedy(Some(format!("mount -t bpf bpf {}, or mount_bpffs = true", path.display())))
+        }
+        Err(errno) => {
+            let detail = format!("cannot look at {}: {}", path.display(), io::Error::from(errno));
+            Check::new(Sign::Bad, name, detail)
+        }
+    }
+}
+
+/// The hard limit, up to which the daemon raises its own.
+pub(super) fn open_files(host: &Host, pid: Option<u32>) -> Check {
+    let limit = match pid {
+        Some(pid) => limit_of(host, pid),
+        None => Some(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)),
+    };
+    let Some(limit) = limit else {
+        return Check::new(Sign::Absent, "open files", "the limit cannot be read");
+    };
+    let budget = FileBudget::of(limit);
+    let shown = if limit == u64::MAX { "no limit".to_owned() } else { limit.to_string() };
+    let remedy = || Some("raise LimitNOFILE= of the unit, or ulimit -n".to_owned());
+    match budget.shortage() {
+        Some(needed) => {
+            Check::new(Sign::Bad, "open files", format!("{shown} allowed: at least {needed} are needed"))
+                .with_remedy(remedy())
+        }
+        None => {
+            Check::new(Sign::Good, "open files", format!("{shown} allowed: enough for {} VMs", budget.vms()))
+        }
+    }
+}
+
+/// `Max open files            1024                 524288               files`
+fn limit_of(host: &Host, pid: u32) -> Option<u64> {
+    let limits = fs::read_to_string(host.process(pid).join("limits")).ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Whether the daemon could listen where it is told to.
+pub(super) fn addresses(settings: &Settings, daemon: Option<&LocalDaemon>) -> Vec<Check> {
+    let address = |address: &std::net::SocketAddr| {
+        let name = format!("listen {address}");
+        match (TcpListener::bind(address), daemon) {
+            (Err(error), Some(_)) if error.kind() == io::ErrorKind::AddrInUse => {
+                Check::new(Sign::Good, name, "in use, as it is to be while the daemon runs")
+            }
+            (Ok(_), Some(_)) => {
+                Check::new(Sign::Absent, name, "free: the running daemon was told to listen elsewhere")
+            }
+            (Ok(_), None) => Check::new(Sign::Good, name, "free"),
+            (Err(error), _) => Check::new(Sign::Bad, name, format!("cannot listen: {error}"))
+                .with_remedy(Some("another address by --listen or the key listen".to_owned())),
+        }
+    };
+    [settings.listen].iter().map(address).collect()
+}

@@ -1,0 +1,140 @@
+//! `vm-metrics doctor`: a check list of what the daemon has and what it lacks, with what would mend it.
+//!
+//! It speaks of the daemon that runs; where none answers, of one that this user would start.
+
+pub(crate) mod check;
+mod host;
+pub(crate) mod part;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::bail;
+use nix::unistd::{Uid, User};
+use serde::Serialize;
+
+use self::check::{Check, Sign, Style, render};
+use self::part::Part;
+use crate::app::App;
+use crate::cli::print;
+use crate::config::Settings;
+use crate::documents::{Vm, Vms};
+use crate::host::Host;
+use crate::local_daemon::LocalDaemon;
+use crate::model::Trust;
+use crate::readers::Purpose;
+use crate::snapshot::{look, printable_json};
+
+/// How the list is shown, and what it means for the exit code.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) json: bool,
+    pub(crate) strict: bool,
+    /// Whether the daemon that runs is left alone.
+    pub(crate) no_daemon: bool,
+}
+
+/// As JSON.
+#[derive(Serialize)]
+struct Report<'c> {
+    version: &'static str,
+    checks: &'c [Check],
+}
+
+pub(crate) fn run(app: App, options: Options) -> anyhow::Result<()> {
+    let settings = app.settings().clone();
+    let daemon = if options.no_daemon { None } else { LocalDaemon::find_by_socket(&settings) };
+    let (version, parts, vms) = match &daemon {
+        Some(daemon) => {
+            let report = daemon.report()?;
+            (report.version, report.parts, daemon.json::<Vms>("/api/v1/vms")?.vms)
+        }
+        None => {
+            let snapshot = look(&app.into_manager(Purpose::Look)?);
+            (None, snapshot.parts.iter().map(Part::from).collect(), Vms::of(&snapshot)?.vms)
+        }
+    };
+    let pid = daemon.as_ref().and_then(|daemon| Some(daemon.peer()?.0));
+    let mut checks = vec![host::speaks_of(daemon.as_ref(), version.as_deref())];
+    checks.extend(checks_of_host(&settings, daemon.as_ref(), pid));
+    checks.extend(parts.iter().find_map(Part::pins));
+    checks.extend(parts.iter().map(Part::check));
+    checks.extend(checks_of_vms(&settings, &vms));
+
+    if options.json {
+        let report = Report { version: env!("CARGO_PKG_VERSION"), checks: &checks };
+        print(&(printable_json(&serde_json::to_string_pretty(&report)?) + "\n"))?;
+    } else {
+        print(&render(&checks, Style::of_output()))?;
+    }
+    let bad = checks.iter().filter(|check| check.result == Sign::Bad).count();
+    if options.strict && bad > 0 {
+        bail!("{bad} of the checks fail");
+    }
+    Ok(())
+}
+
+fn checks_of_host(settings: &Settings, daemon: Option<&LocalDaemon>, pid: Option<u32>) -> Vec<Check> {
+    // A host made of files says nothing of this one.
+    if !settings.host.is_this_kernel() {
+        return Vec::new();
+    }
+    let mut checks = host::rights(pid);
+    checks.extend(host::kernel(&settings.host));
+    checks.push(host::open_files(&settings.host, pid));
+    checks.extend(host::addresses(settings, daemon));
+    checks
+}
+
+fn checks_of_vms(settings: &Settings, vms: &[Vm]) -> Vec<Check> {
+    let users = users(vms, &settings.host);
+    let mut checks = vec![
+        Check::new(Sign::Good, "trust", trusted(&settings.trust, &users)),
+        Check::new(Sign::Good, "VMs", vms.len().to_string()),
+    ];
+    for vm in vms {
+        for nic in &vm.uncounted {
+            let detail =
+                format!("{}: {} {}: {}", vm.instance_id, nic.kind.as_str(), nic.name, nic.kind.reason());
+            checks.push(Check::new(Sign::Absent, "network not counted", detail));
+        }
+    }
+    checks
+}
+
+/// The users, other than root, whose processes are VMs: by name, else by number.
+fn users(vms: &[Vm], host: &Host) -> BTreeSet<Result<String, u32>> {
+    let owner = |pid| fs::metadata(host.process(pid)).ok().map(|process| process.uid());
+    let uids = vms.iter().filter_map(|vm| owner(vm.hypervisor_pid?)).filter(|uid| *uid != 0);
+    uids.map(|uid| match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => Ok(user.name),
+        _ => Err(uid),
+    })
+    .collect()
+}
+
+fn trusted(trust: &Trust, users: &BTreeSet<Result<String, u32>>) -> String {
+    if !trust.is_open() {
+        return "root and the users in [trust]; processes of others are no VMs".to_owned();
+    }
+    let names: Vec<_> = users.iter().filter_map(|user| user.as_ref().ok()).collect();
+    let numbers: Vec<_> = users.iter().filter_map(|user| user.as_ref().err()).collect();
+    format!(
+        "open: a process of any user may be a VM; to let only root's and those of today: [trust] users = {names:?}, \
+         uids = {numbers:?}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_host_is_told_how_to_close() {
+        let users = [Ok("libvirt-qemu".to_owned()), Err(1000)].into_iter().collect();
+        let advice = trusted(&Trust::default(), &users);
+        assert!(advice.ends_with("[trust] users = [\"libvirt-qemu\"], uids = [1000]"), "{advice}");
+        assert!(trusted(&Trust::only([]), &users).starts_with("root and the users in [trust]"));
+    }
+}

@@ -1,0 +1,203 @@
+//! `vm-metrics snapshot`: all VMs, once or again and again, as the daemon or this process sees them.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+
+use crate::app::App;
+use crate::cli::try_print;
+use crate::config::Document;
+use crate::documents::Vms;
+use crate::exporters::{json, table};
+use crate::local_daemon::LocalDaemon;
+use crate::manager::Manager;
+use crate::model::{Health, PartKind, PartRun, Printable, Snapshot, is_unsafe};
+use crate::readers::{self, Purpose};
+
+/// How long one look may take to find the processes of users who share a part of the time.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two looks of one.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Moves the cursor to the corner of the terminal and clears it.
+const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) json: bool,
+    /// Between two tables with rates.
+    pub(crate) watch: Option<Duration>,
+    /// Whether the daemon that runs is left alone.
+    pub(crate) no_daemon: bool,
+}
+
+/// Who says which VMs there are.
+enum Witness {
+    Daemon(LocalDaemon),
+    /// Programs that are attached for one reading have nothing to tell, so this reads the devices' own counters.
+    Own(Manager),
+}
+
+pub(crate) fn run(document: Document, options: Options) -> anyhow::Result<()> {
+    let app = App::load(document, |config| config.readers.switch_off(readers::TAP_EBPF))?;
+    let daemon = if options.no_daemon { None } else { LocalDaemon::find(app.settings()) };
+    let witness = match daemon {
+        Some(daemon) => {
+            eprintln!("{}", Printable(format!("{daemon} says this")));
+            Witness::Daemon(daemon)
+        }
+        None => Witness::Own(app.into_manager(Purpose::Look)?),
+    };
+    match options.watch {
+        None => once(&witness, options.json),
+        Some(interval) => watch(&witness, options.json, interval),
+    }
+}
+
+fn once(witness: &Witness, json: bool) -> anyhow::Result<()> {
+    let (document, failure) = witness.look()?;
+    let vms: Vms = serde_json::from_slice(&document)?;
+    // Without a VM there is nothing to show but the failure: "none" would be a guess.
+    if failure.is_none() || !vms.vms.is_empty() {
+        let text = if json { line(&document)? } else { tabled(&vms, None) };
+        try_print(&text)?;
+    }
+    failure.map_or(Ok(()), |failure| bail!("VMs may be missing: {failure}"))
+}
+
+/// Ends when nobody reads any more.
+fn watch(witness: &Witness, json: bool, interval: Duration) -> anyhow::Result<()> {
+    let clear = if io::stdout().is_terminal() { CLEAR } else { "" };
+    let mut before: Option<Vms> = None;
+    loop {
+        let (document, failure) = witness.look()?;
+        if let Some(failure) = failure {
+            eprintln!("{}", Printable(format!("VMs may be missing: {failure}")));
+        }
+        let vms: Vms = serde_json::from_slice(&document)?;
+        // The daemon may not have read anything since.
+        if before.as_ref().is_some_and(|before| before.taken_at == vms.taken_at) {
+            sleep(interval);
+            continue;
+        }
+        let text = match &before {
+            _ if json => line(&document)?,
+            None => String::new(),
+            Some(before) => format!("{clear}{}\n", tabled(&vms, Some(before))),
+        };
+        if !try_print(&text)? {
+            return Ok(());
+        }
+        before = Some(vms);
+        sleep(interval);
+    }
+}
+
+impl Witness {
+    /// The document of the API, and why VMs may be missing from it.
+    fn look(&self) -> anyhow::Result<(Vec<u8>, Option<String>)> {
+        match self {
+            Self::Daemon(daemon) => Ok((daemon.get("/api/v1/vms")?.into(), None)),
+            Self::Own(manager) => {
+                let snapshot = look(manager);
+                Ok((serde_json::to_vec(&json::Vms::of(&snapshot))?, source_failure(&snapshot)))
+            }
+        }
+    }
+}
+
+/// One look, for which there is time: the daemon looks at those who have to wait in its next ticks.
+pub(crate) fn look(manager: &Manager) -> Arc<Snapshot> {
+    look_until(Instant::now() + PATIENCE, || manager.collect())
+}
+
+fn look_until(until: Instant, collect: impl Fn() -> Arc<Snapshot>) -> Arc<Snapshot> {
+    loop {
+        let snapshot = collect();
+        let is_cut = snapshot.parts.iter().any(|part| !part.overuse.is_empty());
+        if !is_cut || Instant::now() > until {
+            return snapshot;
+        }
+        sleep(PAUSE);
+    }
+}
+
+/// The first source that could not list its VMs.
+fn source_failure(snapshot: &Snapshot) -> Option<String> {
+    let failed = |part: &&PartRun| part.kind == PartKind::Source && part.health.state == Health::Failed;
+    let part = snapshot.parts.iter().find(failed)?;
+    Some(format!("source {}: {}", part.name, part.health.reason))
+}
+
+fn tabled(vms: &Vms, before: Option<&Vms>) -> String {
+    if vms.vms.is_empty() {
+        return "no VMs found on this host (`vm-metrics doctor` says where they are looked for)\n".to_owned();
+    }
+    match before {
+        None => table::render(&vms.vms),
+        Some(before) => table::render_rates(before, vms),
+    }
+}
+
+/// As the API gives it, on one line.
+fn line(document: &[u8]) -> anyhow::Result<String> {
+    Ok(printable_json(str::from_utf8(document)?) + "\n")
+}
+
+/// The same document for a terminal. Only strings have such characters, and JSON has an escape sequence for each.
+pub(crate) fn printable_json(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        if !is_unsafe(character) || character == '\n' {
+            printable.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            let _ = write!(printable, "\\u{unit:04x}");
+        }
+    }
+    printable
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::exporters::metrics::tests::full;
+    use crate::model::Overuse;
+
+    #[test]
+    fn json_for_a_terminal_is_the_same_document() {
+        let name = "a\n\u{1b}\u{9b}2J\u{202e}\u{e0041}\u{7f}é";
+        let printed = printable_json(&serde_json::to_string_pretty(&[name]).unwrap());
+        assert!(printed.chars().all(|c| c == '\n' || !is_unsafe(c)), "{printed:?}");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&printed).unwrap(), [name]);
+    }
+
+    /// As on a busy host, where the time of users who are not trusted ends before their processes do.
+    fn looks_until_complete(complete: usize, until: Instant) -> usize {
+        let looks = Cell::new(0);
+        look_until(until, || {
+            looks.set(looks.get() + 1);
+            let mut snapshot = full();
+            snapshot.parts.iter_mut().for_each(|part| part.overuse.clear());
+            if looks.get() < complete {
+                snapshot.parts[0].overuse.push(Overuse { uid: Some(1000), resource: "looks", count: 1 });
+            }
+            Arc::new(snapshot)
+        });
+        looks.get()
+    }
+
+    #[test]
+    fn a_look_waits_for_those_left_out() {
+        assert_eq!(looks_until_complete(3, Instant::now() + Duration::from_secs(600)), 3);
+        assert_eq!(looks_until_complete(3, Instant::now()), 1, "not for ever");
+    }
+}

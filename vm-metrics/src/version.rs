@@ -1,0 +1,37 @@
+//! What `vm-metrics --version` says of the binary.
+
+use std::sync::LazyLock;
+
+use crate::readers;
+
+/// The commit that it was built from, where it was built from git.
+const COMMIT: Option<&str> = option_env!("VM_METRICS_COMMIT");
+
+/// All that tells one build from another.
+pub(crate) fn long() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| describe(COMMIT, readers::pins_version()));
+    &TEXT
+}
+
+/// `pins` is the version of what stays in the bpffs, in a build with eBPF.
+fn describe(commit: Option<&str>, pins: Option<u32>) -> String {
+    let commit = commit.unwrap_or("unknown (not built from git)");
+    let ebpf = match pins {
+        Some(version) => format!("yes; counters in bpffs have version {version}"),
+        None => "no (built with --no-default-features)".to_owned(),
+    };
+    format!("{}\ncommit: {commit}\neBPF: {ebpf}", env!("CARGO_PKG_VERSION"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_is_told_from_others() {
+        let version = env!("CARGO_PKG_VERSION");
+        let full = format!("{version}\ncommit: 0123abc\neBPF: yes; counters in bpffs have version 7");
+        assert_eq!(describe(Some("0123abc"), Some(7)), full);
+        assert!(describe(None, None).ends_with("eBPF: no (built with --no-default-features)"));
+    }
+}
