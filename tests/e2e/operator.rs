@@ -241,3 +241,15 @@ fn what_is_not_here_is_one_line() {
         assert!(!log.contains(&format!("source {source} is off")), "{log}");
     }
 }
+
+#[cfg(feature = "ebpf")]
+#[test]
+fn detach_tells_its_cause_once() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let pins = file.path().join("below/pins");
+    let fixture = Fixture::with("empty", "", &format!("[readers.tap_ebpf]\npin_dir = {pins:?}"));
+    let output = fixture.run("detach", &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert_eq!(said.matches("is no directory").count(), 1, "{said}");
+}

@@ -17,6 +17,7 @@ use crate::host::Host;
 use crate::http::{self, Site};
 use crate::limits;
 use crate::manager::{Manager, ManagerError, TickThread, Ticker};
+use crate::model::in_one_line;
 use crate::readers::{self, Configured, Purpose, Watch, Watching};
 use crate::signals::Signals;
 use crate::sources::push::Inbox;
@@ -243,7 +244,7 @@ fn bind_socket(socket: &Path, required: bool, otherwise: &str) -> anyhow::Result
         Ok(listener) => Ok(Some(listener)),
         Err(error) if required => Err(error),
         Err(error) => {
-            tracing::warn!("{error:#}: {otherwise}");
+            tracing::warn!("{}: {otherwise}", in_one_line(error.as_ref()));
             Ok(None)
         }
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::App;
-use crate::config::{self, Config, Document, LogFormat, Overrides};
-use crate::model::Printable;
+use crate::config::{self, Config, ConfigError, Document, LogFormat, Overrides};
+use crate::model::{Printable, in_one_line};
 use crate::{doctor, log, readers, snapshot, version};
 
 /// CPU, memory and network use of every VM on this host, read from the host with no agent in the guest.
@@ -194,6 +194,14 @@ fn check(document: Document, file: &Path, overrides: &Overrides) -> anyhow::Resu
         text += &format!("{key}: replaced by the variable {variable}\n");
     }
     print(&text)
+}
+
+/// Says why a command failed: a line for each mistake, and each cause once.
+pub fn report(error: &anyhow::Error) {
+    match error.downcast_ref::<ConfigError>() {
+        Some(ConfigError::Several { errors }) => errors.iter().for_each(|error| tracing::error!("{error}")),
+        _ => tracing::error!("{}", in_one_line(error.as_ref())),
+    }
 }
 
 /// To standard output; a reader that has gone away is no error.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use vm_metrics::cli::Cli;
+use vm_metrics::cli::{self, Cli};
 use vm_metrics::config::ConfigError;
 
 /// `EX_USAGE`: the command line or the configuration is wrong.
@@ -19,10 +19,6 @@ fn main() -> ExitCode {
         }
     };
     let Err(error) = cli.run() else { return ExitCode::SUCCESS };
-    match error.downcast_ref::<ConfigError>() {
-        // A line for each mistake.
-        Some(ConfigError::Several { errors }) => errors.iter().for_each(|error| tracing::error!("{error}")),
-        _ => tracing::error!("{error:#}"),
-    }
+    cli::report(&error);
     ExitCode::from(if error.is::<ConfigError>() { USAGE } else { 1 })
 }

@@ -52,7 +52,10 @@ fn a_link_that_cannot_be_asked_stays() {
         set_permissions(&link, PermissionsExt::from_mode(0o600)).unwrap();
     }
     let daemon = host.start_as(Path::new(BINARY), "netlink");
-    wait_for_log(&daemon, "what an earlier daemon has left on it cannot be asked and stays as it is");
+    wait_for_log(
+        &daemon,
+        "the kernel does not say what an earlier daemon has left on it, so that stays as it is",
+    );
     // It is the only TAP.
     let failed = [("part", "tap_ebpf"), ("state", "failed")];
     assert_eq!(daemon.metrics().unwrap().value("vm_metrics_part_health", &failed), Some(1.0));

@@ -189,7 +189,11 @@ fn other_shape(user: User) {
     let failed = [("part", "tap_ebpf"), ("state", "failed")];
     assert_eq!(metrics.value("vm_metrics_part_health", &failed), Some(1.0));
     assert_eq!(metrics.value("vm_network_tx_bytes_total", &[]), Some(0.0), "the baseline goes on");
-    assert!(daemon.log().contains("COUNTERS is a map of another shape"), "{}", daemon.log());
+    assert!(
+        daemon.log().contains("COUNTERS have another layout than those of this version"),
+        "{}",
+        daemon.log()
+    );
 }
 
 /// The namespaces have a bpffs in common, which the first daemon mounts, and devices with the same name and index.

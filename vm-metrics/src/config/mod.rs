@@ -132,7 +132,7 @@ impl Config {
         let host = Host::new(raw.host.proc, raw.host.sys);
         let http = raw.http.resolve(&host, |span, problem| at(span, format!("http.{problem}")))?;
         let trust = raw.trust.resolve(|span, problem| at(span, format!("trust.{problem}")))?;
-        let log = raw.log.resolve(&at)?;
+        let log = raw.log.resolve(at)?;
         let sources = Sections::new(SOURCES, document);
         let readers = Sections::new(READERS, document);
         let exporters = Sections::new(EXPORTERS, document);

@@ -1,6 +1,7 @@
 //! The words of the project: what a VM is, what was read of it, what is published. No I/O and no clock.
 
 mod batch;
+mod causes;
 mod earlier;
 mod fair_share;
 mod printable;
@@ -18,6 +19,7 @@ pub use batch::{
     Batch, DepartedDevice, DiskBytes, DropReading, EbpfReading, FIRST_NUMBER, Gone, Leaving, MemorySplit,
     ProcessReading, SchedTimes, SmapsRollup, TapReading, TapStats, ThreadsReading, VcpuReading,
 };
+pub(crate) use causes::in_one_line;
 pub use earlier::EarlierCounts;
 pub use fair_share::{Excess, Overuse, fair_share};
 pub(crate) use printable::{Escaping, Printable, is_unsafe};

@@ -44,7 +44,9 @@ pub enum ReaderError {
     Lost { device: String },
     #[error("dropped bytes are not counted: {problem}")]
     NoDrops { problem: String, errno: Option<i32> },
-    #[error("no pins: {problem}; what passes while the daemon is away is seen by the device only")]
+    #[error(
+        "no pins: {problem}; while the daemon is away only the devices' own counters go on (pin = false does without pins)"
+    )]
     NoPins { problem: String, errno: Option<i32>, is_fault: bool },
     /// Of a reading that is not repeated at each tick.
     #[error(transparent)]

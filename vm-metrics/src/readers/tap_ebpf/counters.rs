@@ -28,7 +28,7 @@ unsafe impl Send for CounterMap {}
 
 impl CounterMap {
     pub(super) fn new(map: Map, cpus: u32) -> Result<Self, LoadError> {
-        let Map::Array(data) = &map else { return Err(LoadError::Missing("an array of counters")) };
+        let Map::Array(data) = &map else { return Err(LoadError::NoArray) };
         // A pinned map keeps the size that it was made with.
         let slots = data.info()?.max_entries() / cpus;
         let len_bytes = slots as usize * cpus as usize * size_of::<Counters>();
@@ -38,7 +38,8 @@ impl CounterMap {
             mmap(ptr::null_mut(), len_bytes, ProtFlags::READ, MapFlags::SHARED, fd, 0)
         };
         let address = address.map_err(|errno| LoadError::Mmap(io::Error::from(errno)))?;
-        let words = NonNull::new(address.cast()).ok_or(LoadError::Missing("an address for the counters"))?;
+        let words = NonNull::new(address.cast())
+            .ok_or_else(|| LoadError::Mmap(io::ErrorKind::AddrNotAvailable.into()))?;
         Ok(Self { map: Array::try_from(map)?, words, len_bytes, slots, cpus })
     }
 

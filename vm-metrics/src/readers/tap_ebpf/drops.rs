@@ -199,7 +199,7 @@ pub(super) fn unseen(error: &LoadError) -> ReaderError {
 
 /// The kernel has inodes of namespaces in 32 bits.
 fn inode(netns: u64) -> Result<u32, LoadError> {
-    u32::try_from(netns).map_err(|_| LoadError::Missing("a namespace with a sensible number"))
+    u32::try_from(netns).map_err(|_| LoadError::WideNamespace { netns })
 }
 
 /// The map of a program that is still attached, or nothing when there is none.
@@ -232,12 +232,14 @@ fn load(layout: &Layout, reasons: &Reasons, pins: Option<&DropPins>) -> Result<(
         loader.map_pin_path(drop_names::MAP_DROPS, &pins.map);
     }
     let mut ebpf = loader.load(OBJECT)?;
-    let map = ebpf.take_map(drop_names::MAP_DROPS).ok_or(LoadError::Missing(drop_names::MAP_DROPS))?;
+    let map = ebpf.take_map(drop_names::MAP_DROPS);
+    let map = map.ok_or(LoadError::Missing { kind: "map", name: drop_names::MAP_DROPS })?;
     Ok((ebpf, map))
 }
 
 fn attach(ebpf: &mut Ebpf, pins: Option<&DropPins>) -> Result<(), LoadError> {
-    let program = ebpf.program_mut(drop_names::PROGRAM).ok_or(LoadError::Missing(drop_names::PROGRAM))?;
+    let program = ebpf.program_mut(drop_names::PROGRAM);
+    let program = program.ok_or(LoadError::Missing { kind: "program", name: drop_names::PROGRAM })?;
     let program: &mut BtfTracePoint = program.try_into()?;
     program.load(drop_names::TRACEPOINT, &Btf::from_sys_fs()?)?;
     let link = program.attach()?;

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::kernel::BtfError;
 use super::pins::PinError;
-use crate::model::{Health, PartHealth};
+use crate::model::{Health, PartHealth, in_one_line};
 use crate::readers::ReaderError;
 
 #[derive(Debug, Error)]
@@ -30,7 +30,7 @@ pub(super) enum LoadError {
     Mmap(#[source] io::Error),
     #[error("cannot read {path}: {source}")]
     Cpus { path: &'static str, source: io::Error },
-    #[error("max_nics = {max_nics} on {cpus} possible CPUs is more than a map can have")]
+    #[error("max_nics = {max_nics} is too many for {cpus} CPUs: choose a smaller readers.tap_ebpf.max_nics")]
     TooManyNics { max_nics: u32, cpus: u32 },
     #[error("cannot read {}: {source}", path.display())]
     ReadBtf { path: PathBuf, source: io::Error },
@@ -42,7 +42,9 @@ pub(super) enum LoadError {
     Links(ReaderError),
     #[error("cannot add a clsact qdisc: {0}")]
     Qdisc(#[source] TcError),
-    #[error("its qdisc of the kind {kind} leaves no room for clsact, and is not ours to take away")]
+    #[error(
+        "somebody else has put a qdisc of the kind {kind} in the place of clsact: it stays, so the programs cannot be attached"
+    )]
     OtherQdisc { kind: String },
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -50,22 +52,33 @@ pub(super) enum LoadError {
     PinLink(#[from] PinLinkError),
     #[error(transparent)]
     Pin(#[from] PinError),
-    #[error("{} is a map of another shape: `vm-metrics detach` removes it", path.display())]
+    #[error(
+        "the counters in {} have another layout than those of this version: `vm-metrics detach` removes them",
+        path.display()
+    )]
     OtherShape { path: PathBuf },
     #[error("cannot ask which programs are on a device: {0}")]
     Query(#[source] io::Error),
     #[error(
-        "what an earlier daemon has left on it cannot be asked and stays as it is (`vm-metrics detach` removes it)"
+        "the kernel does not say what an earlier daemon has left on it, so that stays as it is (`vm-metrics detach` removes it)"
     )]
     Unverified(#[source] Box<LoadError>),
-    #[error("all slots are in use: raise readers.tap_ebpf.max_nics")]
+    #[error("as many TAPs as readers.tap_ebpf.max_nics allows are counted already: raise it")]
     NoSlot,
     #[error("cannot enter the network namespace: {0}")]
     Enter(#[source] io::Error),
-    #[error("the device changed while it was attached")]
+    #[error(
+        "another device took its name while the programs were attached: they are attached again at the next try"
+    )]
     DeviceChanged,
-    #[error("the eBPF object lacks {0}")]
-    Missing(&'static str),
+    #[error("the eBPF programs in this binary lack the {kind} {name}: build the binary anew")]
+    Missing { kind: &'static str, name: &'static str },
+    #[error("the counters are no array: build the binary anew")]
+    NoArray,
+    #[error("this host may have {cpus} CPUs, which is more than the eBPF programs can count on")]
+    TooManyCpus { cpus: usize },
+    #[error("the number {netns} of a network namespace has more than the 32 bits that the kernel gives it")]
+    WideNamespace { netns: u64 },
 }
 
 impl LoadError {
@@ -82,7 +95,7 @@ impl LoadError {
             Some(Errno::NOSYS) => (Health::Unsupported, "; this kernel is built without bpf(2)"),
             _ => (Health::Failed, ""),
         };
-        PartHealth::new(state, format!("cannot run the programs: {}{advice}", self.in_one_line()))
+        PartHealth::new(state, format!("cannot run the eBPF programs: {}{advice}", self.in_one_line()))
             .with_errno(errno)
     }
 
@@ -93,16 +106,7 @@ impl LoadError {
             let log = verifier_log.to_string();
             return format!("{io_error}; the verifier says: {}", verdict(&log).unwrap_or("nothing"));
         }
-        let mut parts: Vec<String> = Vec::new();
-        let mut cause: Option<&dyn Error> = Some(self);
-        while let Some(error) = cause {
-            let text = error.to_string();
-            if parts.last().is_none_or(|last| !last.ends_with(&text)) {
-                parts.push(text);
-            }
-            cause = error.source();
-        }
-        parts.join(": ")
+        in_one_line(self)
     }
 }
 
@@ -191,8 +195,15 @@ mod tests {
 
     #[test]
     fn other_faults_are_failures() {
-        let health = LoadError::Missing("the map COUNTERS").health();
+        let health = LoadError::Missing { kind: "map", name: "COUNTERS" }.health();
         assert_eq!((health.state, health.errno), (Health::Failed, None));
-        assert_eq!(health.reason, "cannot run the programs: the eBPF object lacks the map COUNTERS");
+        let says = "cannot run the eBPF programs: the eBPF programs in this binary lack the map COUNTERS: \
+                    build the binary anew";
+        assert_eq!(health.reason, says);
+        let cpus = LoadError::TooManyCpus { cpus: 5_000_000_000 }.to_string();
+        assert_eq!(
+            cpus,
+            "this host may have 5000000000 CPUs, which is more than the eBPF programs can count on"
+        );
     }
 }

@@ -138,7 +138,8 @@ impl Loader {
             loader.map_pin_path(name, path);
         }
         let mut ebpf = loader.load(OBJECT)?;
-        let logger = EbpfLogger::init(&mut ebpf).map_err(|_| LoadError::Missing(MAP_LOG))?;
+        let logger =
+            EbpfLogger::init(&mut ebpf).map_err(|_| LoadError::Missing { kind: "map", name: MAP_LOG })?;
         for name in NAMES {
             classifier(&mut ebpf, name)?.load()?;
         }
@@ -160,7 +161,7 @@ static UNKNOWN: Layout = Layout::UNKNOWN;
 fn possible_cpus() -> Result<&'static u32, LoadError> {
     static CPUS: OnceLock<u32> = OnceLock::new();
     let cpus = aya::util::nr_cpus().map_err(|(path, source)| LoadError::Cpus { path, source })?;
-    let cpus = u32::try_from(cpus).map_err(|_| LoadError::Missing("a sensible number of CPUs"))?;
+    let cpus = u32::try_from(cpus).map_err(|_| LoadError::TooManyCpus { cpus })?;
     Ok(CPUS.get_or_init(|| cpus))
 }
 
@@ -186,7 +187,8 @@ impl Loaded {
         match &mut self.programs {
             Programs::Whole(ebpf) => classifier(ebpf, name),
             Programs::Bare(programs) => {
-                let at = NAMES.iter().position(|known| *known == name).ok_or(LoadError::Missing(name))?;
+                let at = NAMES.iter().position(|known| *known == name);
+                let at = at.ok_or(LoadError::Missing { kind: "program", name })?;
                 Ok(&mut programs[at])
             }
         }
@@ -223,10 +225,10 @@ fn check_shape(path: &Path, key_size: usize, value_size: usize, size: Size) -> R
 }
 
 fn classifier<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut SchedClassifier, LoadError> {
-    let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
+    let program = ebpf.program_mut(name).ok_or(LoadError::Missing { kind: "program", name })?;
     Ok(program.try_into()?)
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
-    ebpf.take_map(name).ok_or(LoadError::Missing(name))
+    ebpf.take_map(name).ok_or(LoadError::Missing { kind: "map", name })
 }

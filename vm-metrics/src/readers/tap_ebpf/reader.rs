@@ -20,7 +20,7 @@ use super::starting::Starting;
 use super::{Options, check_pins, own_load, remove_filters_elsewhere};
 use crate::host::Host;
 use crate::model::Tenant;
-use crate::model::{Batch, Gone, Leaving, Nic, Trust, VmSet};
+use crate::model::{Batch, Gone, Leaving, Nic, Trust, VmSet, in_one_line};
 use crate::netns::Namespace;
 use crate::readers::elsewhere::{Elsewhere, by_netns};
 use crate::readers::rtnetlink::Links;
@@ -146,7 +146,7 @@ impl TapEbpf {
         }
         let is_meant = |namespace| removed.iter().any(|dir| pins::netns_of(dir) == Some(namespace));
         let filters = remove_filters_elsewhere(&self.host, pin_dir, true, is_meant).unwrap_or_else(|error| {
-            tracing::warn!("cannot remove filters that no VM is there for: {error:#}");
+            tracing::warn!("cannot remove filters that no VM is there for: {}", in_one_line(error.as_ref()));
             Vec::new()
         });
         for line in removed.iter().map(|dir| format!("removed {}", dir.display())).chain(filters) {

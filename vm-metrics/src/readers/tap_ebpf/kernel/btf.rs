@@ -9,10 +9,12 @@ pub(in crate::readers::tap_ebpf) enum BtfError {
     Short,
     #[error("the kernel's type information is not BTF")]
     NotBtf,
-    #[error("the kernel's type information has a type of kind {0}, which is not known")]
+    #[error("the kernel's type information has a type of kind {0}, which this version does not know")]
     Kind(u32),
-    #[error("the kernel has no {0}")]
+    #[error("the kernel's type information does not describe {0}")]
     Missing(&'static str),
+    #[error("this kernel does not tell why it drops a frame; Linux 5.18 and later do")]
+    NoDropReasons,
 }
 
 const MAGIC: u16 = 0xeb9f;

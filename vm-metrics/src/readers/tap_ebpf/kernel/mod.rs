@@ -94,7 +94,7 @@ fn reasons(types: &Types<'_>) -> Result<Reasons, BtfError> {
         }
     }
     if !reasons.core.contains(&Reasons::RING) {
-        return Err(BtfError::Missing("reason for a drop at a full ring (Linux 5.18)"));
+        return Err(BtfError::NoDropReasons);
     }
     // Newer kernels have the reasons of queueing disciplines in an enumeration of their own.
     let mut subsystems = types.enumerators("skb_drop_reason_subsys").into_iter().flatten();
