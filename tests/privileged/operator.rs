@@ -131,6 +131,29 @@ fn doctor_of_root_leaves_a_daemon_of_the_service_alone() {
     assert_harmless(&alone);
     let owner = format!("belongs to user {}: ", service::UID);
     assert!(alone.matches(&owner).count() >= 3, "state, push and pins: {alone}");
+    // A user who may not ask is told so.
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--clear-groups", BINARY, "doctor"]).args(config);
+    let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    assert!(said.contains("none answers (Permission denied"), "{said}");
     daemon.terminate().unwrap();
     assert_harmless(&doctor(&config));
+}
+
+/// Who may not use the socket asks at the address.
+#[test]
+fn snapshot_asks_at_the_address_without_a_socket() {
+    let _namespace = NetNs::enter().unwrap();
+    let vms = Vms::new(1);
+    let text = fs::read_to_string(&vms.config).unwrap();
+    fs::write(&vms.config, format!("listen = \"127.0.0.1:9999\"\nhttp.socket = \"\"\n{text}")).unwrap();
+    let mut command = Command::new(BINARY);
+    command.args(["serve", "--config"]).arg(&vms.config);
+    let daemon = Daemon::start_command(command).unwrap();
+    daemon.wait_until_ready().unwrap();
+    let output =
+        Command::new(BINARY).args(["snapshot", "--json", "--config"]).arg(&vms.config).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said.trim_end(), "the daemon at http://127.0.0.1:9999 says this");
+    assert!(String::from_utf8(output.stdout).unwrap().contains("\"instance_id\":\"vm0\""));
 }

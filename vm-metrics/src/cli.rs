@@ -19,17 +19,17 @@ use crate::{doctor, log, readers, snapshot, version};
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// How much to log: error, warn, info, debug or trace [key log.level]
+    /// How much to log: error, warn, info, debug or trace (key level in [log])
     #[arg(long, global = true, value_name = "LEVEL", value_parser = config::parse_log_level)]
     log_level: Option<String>,
-    /// How to log: text, or json for one JSON object on each line [key log.format]
+    /// How to log: text, or json for one JSON object on each line (key format in [log])
     #[arg(long, global = true, value_name = "FORMAT", value_parser = config::parse_log_format)]
     log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Watch the VMs and serve their metrics over HTTP until SIGINT or SIGTERM
+    /// Watch the VMs and serve their metrics over HTTP until Ctrl-C or SIGTERM
     Serve(Serve),
     /// Print what each VM uses: as the running daemon sees it, or by a look at this host when no daemon runs
     Snapshot {
@@ -58,7 +58,7 @@ enum Command {
         #[command(flatten)]
         asks: Asks,
     },
-    /// Remove the eBPF programs from all TAPs, and the counters they left in /sys/fs/bpf; not those of a running daemon
+    /// Take the eBPF programs off the network devices of all VMs, and remove the counters they left; not those of a daemon that runs
     Detach {
         #[command(flatten)]
         file: ConfigFile,

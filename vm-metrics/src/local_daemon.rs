@@ -57,29 +57,24 @@ impl LocalDaemon {
     /// Asks at the Unix socket, else at the addresses; `None` where no daemon answers.
     pub(crate) fn find(settings: &Settings) -> Option<Self> {
         let addresses = addresses(settings).into_iter().map(Address::Tcp);
-        Self::find_at(socket(settings).into_iter().chain(addresses))
+        socket(settings).into_iter().chain(addresses).find_map(|address| Self::find_at(address).ok())
     }
 
     /// Asks at the Unix socket only, where it tells all.
-    pub(crate) fn find_by_socket(settings: &Settings) -> Option<Self> {
-        Self::find_at(socket(settings))
+    ///
+    /// # Errors
+    /// Why it did not answer.
+    pub(crate) fn find_by_socket(settings: &Settings) -> anyhow::Result<Self> {
+        Self::find_at(socket(settings).context("its Unix socket is switched off (key socket in [http])")?)
     }
 
-    fn find_at(addresses: impl IntoIterator<Item = Address>) -> Option<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-        let mut daemon = None;
-        for address in addresses {
-            let peer = match runtime.block_on(async { timeout(DEADLINE, address.peer()).await }) {
-                Ok(Ok(peer)) => peer,
-                _ => continue,
-            };
-            daemon = Some((address, peer));
-            break;
-        }
-        let (address, peer) = daemon?;
+    fn find_at(address: Address) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let peer = runtime.block_on(async { timeout(DEADLINE, address.peer()).await })??;
         let found = Self { runtime, address, peer };
         // Another program may have the port.
-        found.report().ok().map(|_| found)
+        found.report()?;
+        Ok(found)
     }
 
     pub(crate) fn report(&self) -> anyhow::Result<DaemonReport> {

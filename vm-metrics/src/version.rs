@@ -15,9 +15,9 @@ pub(crate) fn long() -> &'static str {
 
 /// `pins` is the version of what stays in the bpffs, in a build with eBPF.
 fn describe(commit: Option<&str>, pins: Option<u32>) -> String {
-    let commit = commit.unwrap_or("unknown (not built from git)");
+    let commit = commit.unwrap_or("unknown (only a release build from git tells it)");
     let ebpf = match pins {
-        Some(version) => format!("yes; counters in bpffs have version {version}"),
+        Some(version) => format!("yes; what stays in the bpffs has version {version}"),
         None => "no (built with --no-default-features)".to_owned(),
     };
     format!("{}\ncommit: {commit}\neBPF: {ebpf}", env!("CARGO_PKG_VERSION"))
@@ -30,7 +30,7 @@ mod tests {
     #[test]
     fn a_build_is_told_from_others() {
         let version = env!("CARGO_PKG_VERSION");
-        let full = format!("{version}\ncommit: 0123abc\neBPF: yes; counters in bpffs have version 7");
+        let full = format!("{version}\ncommit: 0123abc\neBPF: yes; what stays in the bpffs has version 7");
         assert_eq!(describe(Some("0123abc"), Some(7)), full);
         assert!(describe(None, None).ends_with("eBPF: no (built with --no-default-features)"));
     }

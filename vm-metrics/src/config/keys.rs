@@ -63,3 +63,50 @@ fn keys_of(text: &str) -> Vec<Key> {
     }
     keys
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::app::App;
+    use crate::config::Config;
+
+    /// The keys that a section says it has, when it is given one that it has not.
+    fn keys_in(section: &str) -> Vec<String> {
+        let text =
+            if section.is_empty() { "no_such = 1".to_owned() } else { format!("[{section}]\nno_such = 1") };
+        let error = Config::parse(Path::new("test.toml"), &text).and_then(App::new).unwrap_err().to_string();
+        let known = error.split_once("; there are ").map_or("", |(_, known)| known);
+        known
+            .split(", ")
+            .filter(|name| !name.is_empty() && *name != "no keys here")
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Else a variable for it would stand for no key, and a mistake in it would have no example.
+    #[test]
+    fn default_toml_has_each_key() {
+        let mut keys = 0;
+        for section in sections().chain([""]) {
+            for name in keys_in(section) {
+                let is_section = sections().any(|section| section == name);
+                let path = if section.is_empty() { name } else { format!("{section}.{name}") };
+                assert!(is_section || is_known(&path), "{path} is not in default.toml");
+                keys += 1;
+            }
+        }
+        assert!(keys > 40, "{keys}");
+        assert_eq!(example("readers.tap_ebpf.pin"), Some("pin = true"));
+        assert_eq!(example("sources.static_list.vms"), Some("[[sources.static_list.vms]]"));
+    }
+
+    #[test]
+    fn a_name_that_is_near_is_proposed() {
+        let known = ["interval", "listen", "retention"];
+        assert_eq!(suggestion("intervall", known.into_iter()), Some("interval"));
+        assert_eq!(suggestion("lisen", known.into_iter()), Some("listen"));
+        assert_eq!(suggestion("colour", known.into_iter()), None);
+    }
+}

@@ -34,24 +34,22 @@ pub(super) fn user(uid: u32) -> String {
     }
 }
 
-/// Of whom the other lines speak.
-pub(super) fn speaks_of(daemon: Option<&LocalDaemon>, version: Option<&str>) -> Check {
-    match daemon {
-        Some(daemon) => {
-            let who = daemon.peer().map(|(pid, uid)| format!("process {pid}, user {}, ", user(uid)));
-            let version = version.unwrap_or("unknown");
-            let detail = format!("{}version {version}: {daemon} says this", who.unwrap_or_default());
-            Check::new(Sign::Good, "running daemon", detail)
-        }
-        None => {
-            let us = geteuid().as_raw();
-            let detail = format!("does not answer: this is what a daemon of user {} would see", user(us));
-            let check = "systemd-run --wait --pipe -p User=vm-metrics -p AmbientCapabilities=\"CAP_BPF CAP_NET_ADMIN CAP_PERFMON \
-                         CAP_SYS_PTRACE CAP_DAC_READ_SEARCH\" vm-metrics doctor";
-            Check::new(Sign::Absent, "running daemon", detail)
-                .with_remedy(Some(format!("to check with the rights of the unit: {check}")))
-        }
-    }
+/// The other lines speak of a daemon that runs.
+pub(super) fn speaks_of(daemon: &LocalDaemon, version: Option<&str>) -> Check {
+    let who = daemon.peer().map(|(pid, uid)| format!("process {pid}, user {}, ", user(uid)));
+    let version = version.unwrap_or("unknown");
+    let detail = format!("{}version {version}: {daemon} says this", who.unwrap_or_default());
+    Check::new(Sign::Good, "running daemon", detail)
+}
+
+/// The other lines speak of a daemon that this user would start.
+pub(super) fn speaks_of_none(unanswered: &str) -> Check {
+    const AS_THE_UNIT: &str = "systemd-run --wait --pipe -p User=vm-metrics -p AmbientCapabilities=\"CAP_BPF CAP_NET_ADMIN \
+                               CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_READ_SEARCH\" vm-metrics doctor";
+    let us = user(geteuid().as_raw());
+    let detail = format!("none answers ({unanswered}): this is how a daemon of user {us} would do");
+    let remedy = format!("with the rights of the unit: {AS_THE_UNIT}");
+    Check::new(Sign::Absent, "running daemon", detail).with_remedy(Some(remedy))
 }
 
 /// Of the daemon, else of this process.

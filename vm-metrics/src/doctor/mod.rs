@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use nix::unistd::{Uid, User};
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ use crate::config::Settings;
 use crate::documents::{Vm, Vms};
 use crate::host::Host;
 use crate::local_daemon::LocalDaemon;
-use crate::model::Trust;
+use crate::model::{Trust, in_one_line};
 use crate::readers::Purpose;
 use crate::snapshot::{look, printable_json};
 
@@ -44,7 +44,14 @@ struct Report<'c> {
 
 pub(crate) fn run(app: App, options: Options) -> anyhow::Result<()> {
     let settings = app.settings().clone();
-    let daemon = if options.no_daemon { None } else { LocalDaemon::find_by_socket(&settings) };
+    let asked = match options.no_daemon {
+        true => Err(anyhow!("it was not asked (--no-daemon)")),
+        false => LocalDaemon::find_by_socket(&settings),
+    };
+    let (daemon, unanswered) = match asked {
+        Ok(daemon) => (Some(daemon), String::new()),
+        Err(error) => (None, in_one_line(error.as_ref())),
+    };
     let (version, parts, vms) = match &daemon {
         Some(daemon) => {
             let report = daemon.report()?;
@@ -56,7 +63,10 @@ pub(crate) fn run(app: App, options: Options) -> anyhow::Result<()> {
         }
     };
     let pid = daemon.as_ref().and_then(|daemon| Some(daemon.peer()?.0));
-    let mut checks = vec![host::speaks_of(daemon.as_ref(), version.as_deref())];
+    let mut checks = vec![match &daemon {
+        Some(daemon) => host::speaks_of(daemon, version.as_deref()),
+        None => host::speaks_of_none(&unanswered),
+    }];
     checks.extend(checks_of_host(&settings, daemon.as_ref(), pid));
     checks.extend(parts.iter().find_map(Part::pins));
     checks.extend(parts.iter().map(Part::check));

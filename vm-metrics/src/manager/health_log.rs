@@ -45,7 +45,7 @@ impl HealthLog {
             let is_first = !self.parts.contains_key(&(run.kind, run.name));
             let Some((level, text)) = self.line(run, now) else { continue };
             if is_first && run.health.state == Health::Disabled {
-                absent.push(run.name);
+                absent.push(if run.kind == PartKind::Manager { "state_dir" } else { run.name });
                 lines.push((Level::DEBUG, text));
             } else {
                 lines.push((level, text));
