@@ -142,7 +142,8 @@ fn a_planted_state_directory_is_refused_and_said() {
                 assert!(log.contains("manager state is off: state_dir: ") && log.contains(says), "{log}");
             }
             assert!(doctor(&scene).contains(says), "{}", doctor(&scene));
-            assert!(is_empty(&state) && is_empty(&target));
+            // A kernel with `fs.protected_symlinks` lets nobody through the link.
+            assert!(is_empty(&target) && (state.is_symlink() || is_empty(&state)));
             attack(&["rm", "-rf", planted]);
         }
     });
