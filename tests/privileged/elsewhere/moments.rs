@@ -6,7 +6,7 @@ use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::netns::{NetNs, enter_of};
 use vm_metrics_testkit::tap::{Tap, TapOptions};
-use vm_metrics_testkit::wait::SOON;
+use vm_metrics_testkit::wait::{SOON, scaled};
 
 use super::host::Host;
 use crate::alone::alone;
@@ -44,7 +44,7 @@ fn a_tap_that_comes_in_a_watched_namespace_is_counted_at_once() {
     });
 }
 
-/// 300 ms of life, and a megabyte.
+/// 300 ms of life on a quiet machine, and a megabyte.
 #[test]
 fn a_vm_that_lives_between_two_ticks_is_counted_to_its_end() {
     alone("elsewhere::moments::a_vm_that_lives_between_two_ticks_is_counted_to_its_end", || {
@@ -59,7 +59,7 @@ fn a_vm_that_lives_between_two_ticks_is_counted_to_its_end() {
             for _ in 0..frames {
                 tap.write_frame(&frame).unwrap();
             }
-            std::thread::sleep(Duration::from_millis(300).saturating_sub(born.elapsed()));
+            std::thread::sleep(scaled(Duration::from_millis(300)).saturating_sub(born.elapsed()));
             drop(tap);
             vmm.kill().unwrap();
             drop(vmm);
