@@ -76,7 +76,7 @@ fn counts_outlive_their_process_and_gauges_do_not() {
     let before = faults(&watched.daemon.metrics().unwrap()).unwrap();
     let switches = watched.wait_for(SWITCHES, |_| true);
     watched.puppet.die().unwrap();
-    let ended = |metrics: &Metrics| metrics.value("vm_up", &[]).filter(|up| *up == 0.0);
+    let ended = |metrics: &Metrics| metrics.value("vm_running", &[]).filter(|up| *up == 0.0);
     watched.daemon.wait_for(SOON, "its end", ended).unwrap();
     let after = watched.daemon.metrics().unwrap();
     let [minor, major] = faults(&after).unwrap();

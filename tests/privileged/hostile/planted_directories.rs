@@ -37,9 +37,9 @@ fn public_directory(scene: &Scene) -> PathBuf {
 }
 
 fn wait_for_health(daemon: &Daemon, part: &str, state: &str) {
-    let labels = [("part", part), ("state", state)];
+    let labels = [("component", part), ("state", state)];
     let is_so =
-        |metrics: &Metrics| (metrics.value("vm_metrics_part_health", &labels) == Some(1.0)).then_some(());
+        |metrics: &Metrics| (metrics.value("vm_exporter_component_health", &labels) == Some(1.0)).then_some(());
     daemon.wait_for(SOON, &format!("{part} to be {state}"), is_so).unwrap();
 }
 
@@ -92,7 +92,7 @@ fn pins_that_may_not_be_made_are_said() {
         wait_for_health(&daemon, "tap_ebpf", "degraded");
         let says = "cannot create /sys/fs/bpf/vm-metrics: Permission denied";
         assert!(daemon.log().contains(says), "{}", daemon.log());
-        let success = daemon.metrics().unwrap().value("vm_metrics_reader_success", &[("reader", "tap_ebpf")]);
+        let success = daemon.metrics().unwrap().value("vm_exporter_reader_success", &[("reader", "tap_ebpf")]);
         assert_eq!(success, Some(1.0));
     });
 }
