@@ -7,7 +7,7 @@ use std::process::Command;
 /// Lines that begin like this are figures of the run: `cargo xtask test` repeats them at its end.
 const FIGURES: &str = "figures: ";
 
-const INSIDE: &str = "VM_METRICS_ALONE";
+const INSIDE: &str = "TESTKIT_ALONE";
 
 /// Says what a test has measured.
 pub(crate) fn figures(text: &str) {

@@ -27,7 +27,7 @@ const CLSACT: usize = 90;
 const WAVES: usize = 10;
 
 /// One wave of ten TAPs, for where everything takes ten times as long.
-const SHORT: &str = "VM_METRICS_SHORT_ROUNDS";
+const SHORT: &str = "TESTKIT_SHORT_ROUNDS";
 
 /// Each takes over from the one before. The first is the warm-up.
 const DAEMONS: usize = 10;

@@ -1,6 +1,6 @@
 //! VMs that claim one id, which start and stop at random while the daemon restarts: no byte is on another VM's bill.
 //!
-//! `VM_METRICS_SEED=<number>` makes the same steps once more.
+//! `TESTKIT_SEED=<number>` makes the same steps once more.
 
 use std::collections::HashMap;
 use std::fs;

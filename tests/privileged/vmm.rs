@@ -16,7 +16,7 @@ use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::SOON;
 
-const SPEC: &str = "VM_METRICS_TEST_VMM";
+const SPEC: &str = "TESTKIT_VMM";
 
 /// One frame as the guest sends it.
 pub(crate) const FRAME: u64 = 342;

@@ -109,7 +109,7 @@ fn starts_and_ends_are_counted() {
         let counts = |metrics: &Metrics| {
             let ends = |reason| metrics.value("vm_ends_total", &[("hypervisor", "qemu"), ("reason", reason)]);
             let starts = metrics.value("vm_starts_total", &[("hypervisor", "qemu")]);
-            [starts, ends("exited"), ends("gone"), metrics.value("vm_metrics_instances", &[])]
+            [starts, ends("exited"), ends("gone"), metrics.value("vm_exporter_instances", &[])]
         };
         let wanted = [starts, exited, gone, running].map(Some);
         let mut last = None;

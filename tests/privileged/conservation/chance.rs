@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::SystemTime;
 
 /// The number in this variable instead of a new one.
-pub(crate) const SEED: &str = "VM_METRICS_SEED";
+pub(crate) const SEED: &str = "TESTKIT_SEED";
 
 /// SplitMix64.
 #[derive(Debug)]

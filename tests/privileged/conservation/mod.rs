@@ -3,8 +3,8 @@
 //!
 //! `schedule` says what happens, `world` does it, `neighbours` try to spoil it, and `books` know what was written and check
 //! each scrape.
-//! `VM_METRICS_SEED=<number>` makes the same steps once more, `VM_METRICS_LIVES=<number>` fewer or more of them, and
-//! `VM_METRICS_NEIGHBOURS=0` makes them without neighbours.
+//! `TESTKIT_SEED=<number>` makes the same steps once more, `TESTKIT_LIVES=<number>` fewer or more of them, and
+//! `TESTKIT_NEIGHBOURS=0` makes them without neighbours.
 
 mod books;
 pub(crate) mod chance;
@@ -40,7 +40,7 @@ const KINDS: usize = 9;
 #[test]
 fn every_byte_is_published_once_and_for_the_right_vm() {
     alone("conservation::every_byte_is_published_once_and_for_the_right_vm", || {
-        let with_neighbours = env::var("VM_METRICS_NEIGHBOURS").ok().is_none_or(|value| value != "0");
+        let with_neighbours = env::var("TESTKIT_NEIGHBOURS").ok().is_none_or(|value| value != "0");
         let (compared, world) = run(User::Root, fewer().unwrap_or(LIVES), with_neighbours);
         let acts = &world.counts.acts;
         let all_acted = acts.len() == KINDS && acts.values().all(|times| *times > 0);
@@ -61,7 +61,7 @@ fn an_ordinary_user_publishes_every_byte_too() {
 
 /// The number of lives that is asked for.
 fn fewer() -> Option<usize> {
-    env::var("VM_METRICS_LIVES").ok().map(|lives| lives.parse().unwrap())
+    env::var("TESTKIT_LIVES").ok().map(|lives| lives.parse().unwrap())
 }
 
 /// How many lives were compared, and the world they were in.

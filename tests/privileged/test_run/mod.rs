@@ -22,7 +22,7 @@ use self::cases::cases;
 use self::fuzz::Random;
 
 /// Set to the number that a failure has printed, for the same frames once more.
-const SEED: &str = "VM_METRICS_FUZZ_SEED";
+const SEED: &str = "TESTKIT_FUZZ_SEED";
 /// Each goes through both programs.
 const FUZZED: u32 = 100_000;
 /// `BPF_PROG_TEST_RUN` takes no more than a page, less what the kernel needs of it.

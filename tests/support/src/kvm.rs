@@ -84,7 +84,7 @@ fn run(vcpu: impl AsFd) -> Result<(), i32> {
     sys::ioctl_value(vcpu, KVM_RUN, 0).map_err(|error| error.raw_os_error().unwrap_or_default())
 }
 
-const SPEC: &str = "VM_METRICS_KVM_VM";
+const SPEC: &str = "TESTKIT_KVM_VM";
 
 /// What the program that has this in its environment holds, beside what it is started for: see [`hold_if_asked`].
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

@@ -17,7 +17,7 @@ pub use self::play::run_if_asked;
 use crate::child::die_with_parent;
 
 /// Says to the program that it is a puppet.
-const MARK: &str = "VM_METRICS_PUPPET";
+const MARK: &str = "TESTKIT_PUPPET";
 /// Begins a line of the puppet's; others are the test harness's.
 const SAYS: &str = "puppet: ";
 

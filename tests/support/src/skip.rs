@@ -6,7 +6,7 @@ use std::io::Write;
 use std::thread;
 
 /// The file that collects what was not tested, a line `name<TAB>reason` each: see `xtask/src/test`.
-pub const SKIP_LOG: &str = "VM_METRICS_SKIP_LOG";
+pub const SKIP_LOG: &str = "TESTKIT_SKIP_LOG";
 
 /// To be called by the test itself, which then returns.
 pub fn skip(reason: &str) {

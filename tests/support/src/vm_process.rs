@@ -22,7 +22,7 @@ use crate::packet_socket::PacketSocket;
 use crate::tap::{Tap, TapOptions};
 use crate::wait::SOON;
 
-const SPEC: &str = "VM_METRICS_STAND_IN";
+const SPEC: &str = "TESTKIT_STAND_IN";
 const READY: &str = "stand-in VM is ready\n";
 /// How often the frames that are due go out. At 40000 packets/s a batch still fits into the TAP's queue.
 const TICK: Duration = Duration::from_millis(10);

@@ -15,7 +15,7 @@ use crate::{
     workspace::Workspace,
 };
 
-const SKIP_LOG: &str = "VM_METRICS_SKIP_LOG";
+const SKIP_LOG: &str = "TESTKIT_SKIP_LOG";
 /// Begins a line with what a test has measured.
 const FIGURES: &str = "figures: ";
 

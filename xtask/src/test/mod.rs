@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that this machine can test on its own kernel, and at the end what was skipped and why.
 //!
 //! A suite that cannot run here is skipped as a whole. A single test that finds that it cannot run appends a line
-//! `name<TAB>reason` to the file named by the environment variable `VM_METRICS_SKIP_LOG`, and returns. With `CI=true`
+//! `name<TAB>reason` to the file named by the environment variable `TESTKIT_SKIP_LOG`, and returns. With `CI=true`
 //! a skip is a failure.
 
 mod libtest;

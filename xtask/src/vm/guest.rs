@@ -31,7 +31,7 @@ const SKIPS: &str = "/tmp/skips";
 
 /// Short schedules of `tests/privileged/{conservation,rounds}`, without hostile neighbours: without KVM everything takes
 /// ten times as long.
-const SCHEDULE: &str = "VM_METRICS_LIVES=40 VM_METRICS_NEIGHBOURS=0 VM_METRICS_SHORT_ROUNDS=1";
+const SCHEDULE: &str = "TESTKIT_LIVES=40 TESTKIT_NEIGHBOURS=0 TESTKIT_SHORT_ROUNDS=1";
 
 /// The kernel of the Debian release, which must be of the version.
 pub fn kernel(version: &str, debian: &str) -> Result<Kernel> {

@@ -26,7 +26,7 @@ pub use self::act::Act;
 use crate::child::die_with_parent;
 
 /// Tells the program that it is a tenant.
-const MARK: &str = "VM_METRICS_TENANT";
+const MARK: &str = "TESTKIT_TENANT";
 
 /// Killed when dropped, and by the kernel when the thread that started it ends.
 #[derive(Debug)]

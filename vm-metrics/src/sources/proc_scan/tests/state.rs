@@ -193,7 +193,7 @@ fn a_list_that_failed_forgets_nothing() {
 /// The limit is the process's, so this runs in one of its own.
 #[test]
 fn without_a_free_descriptor_the_list_stays() {
-    const CHILD: &str = "VM_METRICS_TEST_NO_DESCRIPTORS";
+    const CHILD: &str = "TESTKIT_NO_DESCRIPTORS";
     if env::var_os(CHILD).is_none() {
         let name = thread::current().name().unwrap().to_owned();
         let child = Command::new(env::current_exe().unwrap())
