@@ -38,8 +38,9 @@ fn public_directory(scene: &Scene) -> PathBuf {
 
 fn wait_for_health(daemon: &Daemon, part: &str, state: &str) {
     let labels = [("component", part), ("state", state)];
-    let is_so =
-        |metrics: &Metrics| (metrics.value("vm_exporter_component_health", &labels) == Some(1.0)).then_some(());
+    let is_so = |metrics: &Metrics| {
+        (metrics.value("vm_exporter_component_health", &labels) == Some(1.0)).then_some(())
+    };
     daemon.wait_for(SOON, &format!("{part} to be {state}"), is_so).unwrap();
 }
 
@@ -92,7 +93,8 @@ fn pins_that_may_not_be_made_are_said() {
         wait_for_health(&daemon, "tap_ebpf", "degraded");
         let says = "cannot create /sys/fs/bpf/vm-metrics: Permission denied";
         assert!(daemon.log().contains(says), "{}", daemon.log());
-        let success = daemon.metrics().unwrap().value("vm_exporter_reader_success", &[("reader", "tap_ebpf")]);
+        let success =
+            daemon.metrics().unwrap().value("vm_exporter_reader_success", &[("reader", "tap_ebpf")]);
         assert_eq!(success, Some(1.0));
     });
 }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use crate::link::Link;
 use crate::sys;
+use crate::wait::{SOON, wait_until};
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TapOptions {
@@ -141,7 +142,14 @@ impl Queue {
         }
         let mut request = sys::ifreq(name)?;
         request.ifr_ifru.ifru_flags = options.flags();
-        sys::ioctl_ifreq(&fd, libc::TUNSETIFF, &mut request).with_context(|| format!("TUNSETIFF {name}"))?;
+        // A child process of another test has each descriptor of this one until it runs its program.
+        wait_until(SOON, &format!("TUNSETIFF {name}"), || {
+            match sys::ioctl_ifreq(&fd, libc::TUNSETIFF, &mut request) {
+                Ok(()) => Ok(Some(())),
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(None),
+                Err(error) => Err(error).with_context(|| format!("TUNSETIFF {name}")),
+            }
+        })?;
         Ok(Self { fd, name: name.to_owned() })
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracing::Level;
 
-use crate::model::{Health, PartKind, PartRun};
+use crate::model::{Health, PartHealth, PartKind, PartRun};
 
 /// A reason may name another process at each tick, so new reasons of one part wait for each other this long.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ impl HealthLog {
         for run in runs {
             let is_first = !self.parts.contains_key(&(run.kind, run.name));
             let Some((level, text)) = self.line(run, now) else { continue };
-            if is_first && run.health.state == Health::Disabled {
+            if is_first && is_absent(&run.health) {
                 absent.push(if run.kind == PartKind::Manager { "state_dir" } else { run.name });
                 lines.push((Level::DEBUG, text));
             } else {
@@ -79,7 +79,8 @@ impl HealthLog {
                 // The reason that is said now may be one that had to wait.
                 said.unsaid = said.unsaid.saturating_sub(u64::from(!new));
             }
-            (again, unsaid) = (true, said.unsaid);
+            // What was wrong before it works is over.
+            (again, unsaid) = (true, if state == Health::Healthy { 0 } else { said.unsaid });
         }
         let said = Said { at: now, state, reason: reason.clone(), latest: reason.clone(), unsaid: 0 };
         self.parts.insert((run.kind, run.name), said);
@@ -88,6 +89,15 @@ impl HealthLog {
             text += &format!(" (other reasons since the last line: {unsaid})");
         }
         Some((level, text))
+    }
+}
+
+/// Nobody asked for it, or this host does not have it. An error of the kernel, such as a right that is missing, is more.
+fn is_absent(health: &PartHealth) -> bool {
+    match health.state {
+        Health::Disabled => true,
+        Health::Unsupported => health.errno.is_none(),
+        _ => false,
     }
 }
 
@@ -115,7 +125,7 @@ fn describe(run: &PartRun, again: bool) -> (Level, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{PartHealth, PartTotals};
+    use crate::model::PartTotals;
 
     fn run(state: Health, reason: &str) -> PartRun {
         PartRun {
@@ -156,7 +166,8 @@ mod tests {
     fn all_that_is_not_here_shares_one_line() {
         let mut log = HealthLog::default();
         let named = |name, state| PartRun { name, ..run(state, "not there") };
-        let runs = [named("a", Health::Disabled), named("b", Health::Degraded), named("c", Health::Disabled)];
+        let runs =
+            [named("a", Health::Disabled), named("b", Health::Degraded), named("c", Health::Unsupported)];
         let shown = |log: &mut HealthLog, runs: &[PartRun]| {
             let lines = log.lines(runs, Instant::now());
             lines

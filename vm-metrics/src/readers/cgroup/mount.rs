@@ -1,6 +1,7 @@
 //! Finds where control groups (v2) are mounted, and where the group of a process is below that.
 
 use std::fs;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use crate::host::Host;
@@ -42,8 +43,10 @@ impl Mount {
     /// On a host that has v1 as well, the controllers are with v1.
     fn check(&self) -> Result<(), String> {
         let path = self.directory.join("cgroup.controllers");
-        let controllers =
-            fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let controllers = fs::read_to_string(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => "cgroup v2 is mounted where this process does not see it".to_owned(),
+            _ => format!("cannot read {}: {error}", path.display()),
+        })?;
         let has = |wanted| controllers.split_whitespace().any(|controller| controller == wanted);
         let is_hybrid = self.root == Path::new("/") && !has("cpu") && !has("memory");
         let reason = "this host has cgroup v1 for cpu and memory; the reader needs them in v2";
@@ -112,6 +115,7 @@ mod tests {
         assert!(problem().contains("no cgroup v2 is mounted"), "{}", problem());
         let line = format!("35 24 0:30 / {} rw - cgroup2 cgroup2 rw\n", groups.display());
         fs::write(host.mounts(), line).expect("mountinfo");
+        assert!(problem().contains("does not see it"), "{}", problem());
         fs::write(groups.join("cgroup.controllers"), "hugetlb\n").expect("controllers");
         assert!(problem().contains("v1 for cpu and memory"), "{}", problem());
         fs::write(groups.join("cgroup.controllers"), "cpuset cpu io memory pids\n").expect("controllers");
