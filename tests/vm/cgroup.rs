@@ -56,7 +56,7 @@ impl Lab {
     }
 
     fn metrics(&mut self) -> Option<Metrics> {
-        let text = self.guest.run("wget -qO- http://127.0.0.1:9464/metrics").ok()?;
+        let text = self.guest.run("wget -qO- http://127.0.0.1:10464/metrics").ok()?;
         Some(Metrics::parse(&text).unwrap())
     }
 
