@@ -1,6 +1,8 @@
 //! Every kind of frame, both ways: eBPF == device == what was written, to the byte and the packet.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use vm_metrics::model::PacketMix;
@@ -253,5 +255,30 @@ fn all_queues_count() {
     assert_eq!(gone + nic.rx_backlog_packets.unwrap(), all, "{taken:?}");
     if ebpf.dropped_qdisc.is_some() {
         assert_eq!(nic.rx_backlog_packets, Some(0), "{taken:?}");
+    }
+}
+
+/// The kernel gives the host's own sockets a copy of each, which passes the same device.
+#[test]
+fn broadcasts_of_the_host_are_not_sent() {
+    for way in ways() {
+        let mut lab = Lab::attached_by(way, 1, TapOptions::default());
+        let address = ["address", "add", "192.0.2.1/24", "broadcast", "192.0.2.255", "dev", "vmt0"];
+        assert!(Command::new("ip").args(address).status().unwrap().success());
+        let socket = UdpSocket::bind("192.0.2.1:0").unwrap();
+        socket.set_broadcast(true).unwrap();
+        let group = Ipv4Addr::new(224, 0, 0, 251);
+        socket.join_multicast_v4(&group, &Ipv4Addr::new(192, 0, 2, 1)).unwrap();
+        let (before, ..) = lab.tick_one();
+        for address in [Ipv4Addr::new(192, 0, 2, 255), group] {
+            for _ in 0..20 {
+                socket.send_to(&[0; 100], (address, 9)).unwrap();
+            }
+        }
+        lab.send(&Frame::from_guest().udp4(100));
+        let (after, ebpf) = lab.tick_one();
+        assert_eq!(after.tx.packets.unwrap() - before.tx.packets.unwrap(), 1, "{way}: {after:?}");
+        assert!(ebpf.offered.unwrap().packets >= 40, "{way}: {ebpf:?}");
+        assert_eq!(after.mismatch_bytes, Some(0), "{way}");
     }
 }

@@ -13,10 +13,15 @@ mod skb;
 
 use aya_ebpf::{bindings::tcx_action_base::TCX_NEXT, macros::classifier, programs::TcContext};
 
-/// What the guest sends: a frame written to the TAP enters the host here.
+/// What the guest sends: a frame written to the TAP enters the host here. So does the host's own copy of each broadcast and
+/// multicast that it sends to the guest: that is not the guest's.
 #[classifier]
 pub fn tap_ingress(ctx: TcContext) -> i32 {
-    count::frame(&ctx, count::Direction::Ingress);
+    // SAFETY: the kernel hands the program a valid context.
+    let packet_type = unsafe { (*ctx.skb.skb).pkt_type };
+    if packet_type != PACKET_LOOPBACK {
+        count::frame(&ctx, count::Direction::Ingress);
+    }
     CONTINUE
 }
 
@@ -26,6 +31,9 @@ pub fn tap_egress(ctx: TcContext) -> i32 {
     count::frame(&ctx, count::Direction::Egress);
     CONTINUE
 }
+
+/// Of `linux/if_packet.h`: the kernel has made this copy for the host's own sockets.
+const PACKET_LOOPBACK: u32 = 5;
 
 /// "Go on with the next program". As a clsact filter's result the same number is `TC_ACT_UNSPEC`. Never `TC_ACT_OK`: it would end the chain for the programs of others.
 const CONTINUE: i32 = TCX_NEXT;

@@ -37,7 +37,12 @@ mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t bpf -o mode=0700 bpf sys/fs/bpf
 mount -t tmpfs -o mode=0755 tmpfs run
-mount --rbind /dev dev
+mount -t tmpfs -o mode=0755 tmpfs dev
+(cd /dev && cp --archive --parents full null random tty urandom zero net/tun "$1/dev")
+mkdir dev/pts dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
+ln -s /proc/self/fd dev/fd
 : > etc/fstab
 mkdir -p etc/tmpfiles.d
 : > etc/tmpfiles.d/tmp.conf
