@@ -63,7 +63,7 @@ fn a_real_firecracker_says_over_its_api_what_it_was_given() {
     assert_eq!((allocated(&vm), taps(&vm)), ((Some(2), Some(64 * MIB)), vec![("vmfc0", None)]));
     let vcpus: Vec<_> = vm["vcpus"].as_array().unwrap().iter().map(|vcpu| vcpu["vcpu"].as_u64()).collect();
     assert_eq!((&vm["state"], vcpus), (&"running".into(), vec![Some(0), Some(1)]));
-    assert!(look.health("firecracker").contains("healthy (1 read)"), "{}", look.health("firecracker"));
+    assert!(look.health("firecracker").contains("healthy, 1 VMs"), "{}", look.health("firecracker"));
 
     firecracker.pause().unwrap();
     assert_eq!(look.vm(firecracker.pid()).unwrap()["state"], "paused");
@@ -157,5 +157,5 @@ fn a_record_of_hypeman_is_believed_while_its_pid_is_a_real_hypervisor_that_was_s
     record(other.pid());
     let vm = look.vm(other.pid()).unwrap();
     assert_eq!((&vm["instance_id"], &vm["instance_name"]), (&"another".into(), &"another".into()));
-    assert!(look.health("hypeman").contains("healthy (0 read)"), "{}", look.health("hypeman"));
+    assert!(look.health("hypeman").contains("healthy, 0 VMs"), "{}", look.health("hypeman"));
 }
