@@ -21,7 +21,7 @@ const TEST_DEADLINE: Duration = Duration::from_secs(240);
 const MODULES: &[&str] =
     &["tun", "veth", "macvtap", "sch_ingress", "sch_tbf", "cls_bpf", "cls_u32", "act_gact"];
 /// What the tests run, and the Debian packages it is in.
-const PROGRAMS: &[&str] = &["install", "tc", "ip", "setpriv", "unshare"];
+const PROGRAMS: &[&str] = &["install", "sleep", "tc", "ip", "setpriv", "unshare"];
 const PACKAGES: &[&str] = &["coreutils", "iproute2", "util-linux"];
 
 /// Guests at the same time: each has a GiB of memory.
