@@ -105,7 +105,10 @@ struct Serve {
 #[derive(Debug, Subcommand)]
 enum ConfigAction {
     /// Check a file, say all that is wrong with it, and which keys environment variables replace
-    Check { file: PathBuf },
+    Check {
+        /// Configuration file (TOML)
+        file: PathBuf,
+    },
     /// Print every key with its default
     PrintDefault,
 }

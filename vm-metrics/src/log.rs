@@ -24,7 +24,7 @@ const MAX_BYTES: usize = 16 << 10;
 
 /// Logs to standard error from now on. A level that was not checked before is that of errors.
 pub(crate) fn start(level: &str, format: LogFormat) {
-    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("error"));
+    let filter = EnvFilter::try_new(quiet_libraries(level)).unwrap_or_else(|_| EnvFilter::new("error"));
     let text = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
@@ -34,6 +34,16 @@ pub(crate) fn start(level: &str, format: LogFormat) {
     match format {
         LogFormat::Text => text.finish().with(filter_fn(is_news)).init(),
         LogFormat::Json => text.event_format(JsonLines).finish().with(filter_fn(is_news)).init(),
+    }
+}
+
+/// The loader of eBPF programs says more than all else, so it does only where it is asked by its name.
+fn quiet_libraries(level: &str) -> String {
+    let is_wordy =
+        |part: &str| ["debug", "trace"].iter().any(|wordy| part.trim().eq_ignore_ascii_case(wordy));
+    match level.split(',').any(is_wordy) && !level.contains("aya") {
+        true => format!("{level},aya=info"),
+        false => level.to_owned(),
     }
 }
 
@@ -185,6 +195,20 @@ mod tests {
         assert_eq!((&event["level"], &event["name"]), (&"WARN".into(), &evil.into()));
         assert_eq!(event["message"], format!("said {evil}"));
         assert!(event["timestamp"].as_str().unwrap().ends_with('Z'), "{line}");
+    }
+
+    #[test]
+    fn the_ebpf_loader_is_quiet_unless_asked() {
+        for (level, filter) in [
+            ("debug", "debug,aya=info"),
+            ("info,TRACE", "info,TRACE,aya=info"),
+            ("debug,aya=debug", "debug,aya=debug"),
+            ("info", "info"),
+            ("info,vm_metrics::sources=debug", "info,vm_metrics::sources=debug"),
+        ] {
+            assert_eq!(quiet_libraries(level), filter);
+            assert!(EnvFilter::try_new(filter).is_ok(), "{filter}");
+        }
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub(crate) fn run(document: Document, options: Options) -> anyhow::Result<()> {
 }
 
 fn once(witness: &Witness, json: bool) -> anyhow::Result<()> {
-    let (document, failure) = witness.look()?;
+    let (document, failure) = witness.look(true)?;
     let vms: Vms = serde_json::from_slice(&document)?;
     // Without a VM there is nothing to show but the failure: "none" would be a guess.
     if failure.is_none() || !vms.vms.is_empty() {
@@ -75,7 +75,7 @@ fn watch(witness: &Witness, json: bool, interval: Duration) -> anyhow::Result<()
     let clear = if io::stdout().is_terminal() { CLEAR } else { "" };
     let mut before: Option<Vms> = None;
     loop {
-        let (document, failure) = witness.look()?;
+        let (document, failure) = witness.look(before.is_none())?;
         if let Some(failure) = failure {
             eprintln!("{}", Printable(format!("VMs may be missing: {failure}")));
         }
@@ -100,11 +100,14 @@ fn watch(witness: &Witness, json: bool, interval: Duration) -> anyhow::Result<()
 
 impl Witness {
     /// The document of the API, and why VMs may be missing from it.
-    fn look(&self) -> anyhow::Result<(Vec<u8>, Option<String>)> {
+    fn look(&self, is_first: bool) -> anyhow::Result<(Vec<u8>, Option<String>)> {
         match self {
             Self::Daemon(daemon) => Ok((daemon.get("/api/v1/vms")?.into(), None)),
             Self::Own(manager) => {
-                let snapshot = look(manager);
+                let mut snapshot = look(manager);
+                if is_first {
+                    forget_sums(Arc::make_mut(&mut snapshot));
+                }
                 Ok((serde_json::to_vec(&json::Vms::of(&snapshot))?, source_failure(&snapshot)))
             }
         }
@@ -114,6 +117,13 @@ impl Witness {
 /// One look, for which there is time: the daemon looks at those who have to wait in its next ticks.
 pub(crate) fn look(manager: &Manager) -> Arc<Snapshot> {
     look_until(Instant::now() + PATIENCE, || manager.collect())
+}
+
+/// One look has no earlier one to count from, also where it had to wait for processes.
+fn forget_sums(snapshot: &mut Snapshot) {
+    for vm in &mut snapshot.vms {
+        (vm.cpu_wait_usec, vm.context_switches) = (None, None);
+    }
 }
 
 fn look_until(until: Instant, collect: impl Fn() -> Arc<Snapshot>) -> Arc<Snapshot> {

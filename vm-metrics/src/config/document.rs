@@ -36,12 +36,21 @@ impl Document {
     }
 
     pub(super) fn parse(&self) -> Result<Spanned<DeTable<'_>>, ConfigError> {
-        let mut root = DeTable::parse(&self.text).map_err(|error| self.error(&error))?;
+        let mut root = DeTable::parse(&self.text).map_err(|error| self.error_of_text(&error))?;
         self.overrides.apply(root.get_mut());
         for place in &self.left_out {
             leave_out(root.get_mut(), *place);
         }
         Ok(root)
+    }
+
+    /// Of a text that is no TOML. A key that is there twice has a name, which is no value.
+    fn error_of_text(&self, error: &toml::de::Error) -> ConfigError {
+        let twice = error.span().filter(|_| error.message() == "duplicate key");
+        match twice.and_then(|place| Some((self.text.get(place.clone())?, place))) {
+            Some((key, place)) => self.error_at(place, &format!("the key `{key}` is there twice")),
+            None => self.error(error),
+        }
     }
 
     pub(super) fn error(&self, error: &toml::de::Error) -> ConfigError {
@@ -84,11 +93,16 @@ impl Document {
                 Ok(_) => break,
                 Err(error) => error,
             };
-            let goes_on = self.leave_out(&error);
-            if !error.follows_from(&errors) {
-                errors.push(error);
+            let mut goes_on = false;
+            for error in error.into_each() {
+                goes_on |= self.leave_out(&error);
+                let is_known =
+                    errors.iter().any(|known: &ConfigError| known.to_string() == error.to_string());
+                if !is_known && !error.follows_from(&errors) {
+                    errors.push(error);
+                }
             }
-            if !goes_on || errors.len() == MAX_ERRORS {
+            if !goes_on || errors.len() >= MAX_ERRORS {
                 break;
             }
         }
@@ -129,16 +143,18 @@ fn leave_out(table: &mut DeTable<'_>, place: usize) -> bool {
     }
 }
 
-/// The whole element: what is left of a table would lack the key.
+/// An element, or a key of one.
 fn leave_out_of(elements: &mut DeArray<'_>, place: usize) -> bool {
     let before = elements.len();
-    let stays = |element: &mut Spanned<DeValue<'_>>| {
+    let mut is_in_one = false;
+    let mut stays = |element: &mut Spanned<DeValue<'_>>| {
         let is_inside = match element.get_mut() {
             DeValue::Table(table) => leave_out(table, place),
             _ => false,
         };
-        !is_inside && !element.span().contains(&place)
+        is_in_one |= is_inside;
+        is_inside || !element.span().contains(&place)
     };
     *elements = elements.clone().into_iter().filter_map(|mut one| stays(&mut one).then_some(one)).collect();
-    elements.len() < before
+    is_in_one || elements.len() < before
 }

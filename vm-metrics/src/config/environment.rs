@@ -40,8 +40,16 @@ impl Overrides {
                 Some(at) => keys::known()[at].path.clone(),
                 None if name == LOG => LOG_LEVEL.to_owned(),
                 None => {
+                    let section = format!("{name}__");
+                    let below = names.iter().find(|known| known.starts_with(&section));
                     let near = suggestion(&name, names.iter().map(String::as_str));
-                    let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+                    let near = match (below, near) {
+                        (Some(below), _) => {
+                            format!("; it names a section: write a key behind it, such as {below}")
+                        }
+                        (None, Some(near)) => format!("; did you mean {near}?"),
+                        (None, None) => String::new(),
+                    };
                     warnings.push(format!("the variable {name} stands for no key{near}"));
                     continue;
                 }
@@ -118,5 +126,17 @@ fn put_over<'d>(base: &mut DeTable<'d>, over: DeTable<'d>, path: &str) {
                 base.insert(key, toml::Spanned::new(span, value));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_is_told_a_key_behind_it() {
+        let variables = [("VM_METRICS_READERS".to_owned(), "x".to_owned())].into_iter();
+        let (_, warnings) = Overrides::of(variables);
+        assert!(warnings[0].contains("write a key behind it, such as VM_METRICS_READERS__"), "{warnings:?}");
     }
 }

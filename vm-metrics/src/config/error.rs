@@ -24,7 +24,7 @@ pub enum ConfigError {
 
 impl ConfigError {
     /// One as it is, several as one.
-    pub(super) fn all(mut errors: Vec<Self>) -> Self {
+    pub(crate) fn all(mut errors: Vec<Self>) -> Self {
         match (errors.len(), errors.pop()) {
             (1, Some(error)) => error,
             (_, last) => {
@@ -40,6 +40,13 @@ impl ConfigError {
         match self {
             Self::Several { errors } => errors,
             one => std::slice::from_ref(one),
+        }
+    }
+
+    pub(super) fn into_each(self) -> Vec<Self> {
+        match self {
+            Self::Several { errors } => errors,
+            one => vec![one],
         }
     }
 

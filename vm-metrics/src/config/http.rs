@@ -54,8 +54,11 @@ impl RawHttp {
         let name = |host: Spanned<String>| {
             let name = host.get_ref().trim_end_matches('.').to_ascii_lowercase();
             let of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-            if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(of_name) {
-                let problem = "hosts: must be names such as \"metrics.example\", without scheme and port";
+            // All names below one that has a dot: nobody owns a whole top domain.
+            let bare = name.strip_prefix("*.").filter(|domain| domain.contains('.')).unwrap_or(&name);
+            if bare.is_empty() || name.len() > MAX_NAME || !bare.chars().all(of_name) {
+                let problem = "hosts: must be names such as \"metrics.example\" or \"*.dc1.example\", without scheme \
+                               and port";
                 return Err(refuse(host.span(), problem.to_owned()));
             }
             Ok(name)
@@ -91,8 +94,8 @@ mod tests {
 
     #[test]
     fn names_are_in_lower_case() {
-        let hosts = http("[http]\nhosts = [\"Metrics.Example.\", \"a_b\"]").unwrap().hosts;
-        assert_eq!(hosts, ["metrics.example", "a_b"]);
+        let hosts = http("[http]\nhosts = [\"Metrics.Example.\", \"a_b\", \"*.DC1.example\"]").unwrap().hosts;
+        assert_eq!(hosts, ["metrics.example", "a_b", "*.dc1.example"]);
     }
 
     #[test]
@@ -110,6 +113,8 @@ mod tests {
             ("hosts = [\"http://a\"]", "test.toml:2: http.hosts: must be names"),
             ("hosts = [\"a:10464\"]", "test.toml:2: http.hosts: must be names"),
             ("hosts = [\"*\"]", "test.toml:2: http.hosts: must be names"),
+            ("hosts = [\"*.example\"]", "test.toml:2: http.hosts: must be names"),
+            ("hosts = [\"a.*.dc1.example\"]", "test.toml:2: http.hosts: must be names"),
             ("hosts = [\".\"]", "test.toml:2: http.hosts: must be names"),
             ("socket = \"api.sock\"", "test.toml:2: http.socket: must be an absolute path"),
             ("host = []", "test.toml:2: unknown key `host`; did you mean `hosts`?"),

@@ -104,6 +104,9 @@ impl ListenAddress {
     }
 
     fn of_host(host: &str, port: &str) -> Result<Self, String> {
+        if host.starts_with('[') && port.ends_with(']') {
+            return Err(format!("the port is missing, {EXAMPLE}"));
+        }
         let port = port.parse().map_err(|_| format!("the port must be a number up to 65535, {EXAMPLE}"))?;
         if host.is_empty() {
             return Ok(Self::All(port));
@@ -174,8 +177,11 @@ impl fmt::Display for ListenAddress {
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "expected an address, or an array of them, such as \"127.0.0.1:10464\"")]
 pub(super) enum RawListen {
+    /// Also several, with commas between them, as the flag.
     One(String),
     Several(Vec<String>),
+    /// A mistake that is told as that of its text.
+    Port(i64),
 }
 
 impl Default for RawListen {
@@ -192,16 +198,21 @@ impl RawListen {
         refuse: impl Fn(String) -> ConfigError,
     ) -> Result<Listen, ConfigError> {
         let texts = match self {
-            Self::One(text) => vec![text],
+            Self::One(text) => text.split(',').map(|text| text.trim().to_owned()).collect(),
             Self::Several(texts) => texts,
+            Self::Port(port) => vec![port.to_string()],
         };
         let parse = |text: &String| {
-            text.parse().map_err(|problem: String| refuse(format!("listen: {text:?}: {problem}")))
+            text.parse::<ListenAddress>().map_err(|problem| refuse(format!("listen: {text:?}: {problem}")))
         };
         if texts.is_empty() {
             return Err(refuse(format!("listen: no address is given, {EXAMPLE}")));
         }
-        Ok(Listen::new(texts.iter().map(parse).collect::<Result<_, _>>()?, place))
+        let (mut addresses, mut errors) = (Vec::new(), Vec::new());
+        for text in &texts {
+            parse(text).map_or_else(|error| errors.push(error), |address| addresses.push(address));
+        }
+        if errors.is_empty() { Ok(Listen::new(addresses, place)) } else { Err(ConfigError::all(errors)) }
     }
 }
 
@@ -243,6 +254,7 @@ mod tests {
             ("10464", "a port alone does not say"),
             ("127.0.0.1", "the port is missing"),
             ("localhost", "the port is missing"),
+            ("[::1]", "the port is missing"),
             ("127.0.0.1:99999", "the port must be"),
             ("127.0.0.1:", "the port must be"),
             ("300.1.1.1:1", "no address and no name"),
@@ -264,9 +276,12 @@ mod tests {
 
     #[test]
     fn a_string_and_an_array_are_valid() {
-        for (text, addresses) in
-            [("", DEFAULT), ("listen = \":1\"", ":1"), ("listen = [\":1\", \"unix:/x\"]", ":1, unix:/x")]
-        {
+        for (text, addresses) in [
+            ("", DEFAULT),
+            ("listen = \":1\"", ":1"),
+            ("listen = [\":1\", \"unix:/x\"]", ":1, unix:/x"),
+            ("listen = \":1, localhost:2\"", ":1, localhost:2"),
+        ] {
             assert_eq!(listen(text).unwrap().to_string(), addresses);
         }
         assert_eq!(listen("\nlisten = \":1\"").unwrap().place(), "test.toml:2, key listen");
@@ -279,10 +294,20 @@ mod tests {
             ("listen = \"10464\"", "test.toml:1: listen: \"10464\": a port alone"),
             ("\nlisten = [\":1\", \"x\"]", "test.toml:2: listen: \"x\": the port is missing"),
             ("listen = []", "test.toml:1: listen: no address is given, such as 127.0.0.1:10464"),
-            ("listen = 10464", "test.toml:1: expected an address, or an array of them, such as"),
+            ("listen = 10464", "test.toml:1: listen: \"10464\": a port alone"),
+            ("listen = true", "test.toml:1: expected an address, or an array of them, such as"),
         ] {
             let refused = listen(text).unwrap_err();
             assert!(refused.starts_with(problem), "{text}: {refused}");
         }
+    }
+
+    #[test]
+    fn all_wrong_addresses_are_told() {
+        let refused = listen("interval = 1\nlisten = [\"x\", \":1\", \"10464\"]").unwrap_err();
+        for says in ["test.toml:1: ", "test.toml:2: listen: \"x\"", "test.toml:2: listen: \"10464\""] {
+            assert!(refused.contains(says), "{says}: {refused}");
+        }
+        assert_eq!(refused.lines().count(), 3, "{refused}");
     }
 }

@@ -204,6 +204,12 @@ fn check_prefix(prefix: &str) -> Result<(), String> {
             "{prefix:?} does not begin a metric name: letters, digits and _, no digit first"
         ));
     }
+    if prefix.ends_with('_') {
+        return Err(format!("{prefix:?} ends with _, which each name has behind it: leave that out"));
+    }
+    if prefix == "go" || prefix.starts_with("go_") {
+        return Err(format!("{prefix:?}: go_ begins the names of all programs in Go"));
+    }
     let is_below =
         |own: &&str| prefix.strip_prefix(*own).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
     match OWN_PREFIXES.into_iter().find(is_below) {
@@ -285,6 +291,8 @@ mod tests {
             ("retention = \"2d\"\n", ["test.toml:1", "retention: must be between 0s and 1day"]),
             ("metric_prefix = \"9vm\"\n", ["test.toml:1", "metric_prefix"]),
             ("metric_prefix = \"process\"\n", ["test.toml:1", "metric_prefix: \"process\": process_ begins"]),
+            ("metric_prefix = \"vm_\"\n", ["test.toml:1", "metric_prefix: \"vm_\" ends with _"]),
+            ("metric_prefix = \"go\"\n", ["test.toml:1", "go_ begins the names"]),
             ("metric_prefix = \"vm_exporter_build\"\n", ["test.toml:1", "vm_exporter_ begins"]),
             ("[host]\nprocfs = \"/x\"\n", ["test.toml:2", "procfs"]),
             (
@@ -312,8 +320,14 @@ mod tests {
 
     #[test]
     fn a_prefix_may_resemble_the_daemons_own() {
-        for prefix in ["vm", "vm_metric", "vm_metricsx", "processes", "hypeman_vm"] {
+        for prefix in ["vm", "vm_metric", "vm_metricsx", "processes", "hypeman_vm", "gold"] {
             assert_eq!(check_prefix(prefix), Ok(()), "{prefix}");
         }
+    }
+
+    #[test]
+    fn a_key_given_twice_is_named_once() {
+        let error = refused("interval = \"1s\"\ninterval = \"2s\"\n");
+        assert_eq!(error, "test.toml:2: the key `interval` is there twice");
     }
 }

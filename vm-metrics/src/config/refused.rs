@@ -38,7 +38,9 @@ pub(super) fn explain(message: &str, key: &str) -> String {
         let (name, rest) = unknown.split_once('`').unwrap_or((unknown, ""));
         return format!("{before}unknown key `{name}`{}", instead_of(name, rest));
     }
-    match keys::example(key).filter(|example| !message.contains(example)) {
+    // The head of a table shows nothing but where a table is missing.
+    let shows = |example: &&str| !example.starts_with("[[") || message.contains("must be ");
+    match keys::example(key).filter(|example| !message.contains(example)).filter(shows) {
         Some(example) => format!("{message}; for example {example}"),
         None => message,
     }
@@ -67,6 +69,11 @@ fn in_words(message: &str) -> String {
     {
         return format!("{before}must be {}, not {}", name_of(expected), name_of(found));
     }
+    if let Some((before, rest)) = message.split_once("invalid value: ")
+        && let Some((_, expected)) = rest.split_once(", expected ")
+    {
+        return format!("{before}must be {}", name_of(expected));
+    }
     if let Some((before, rest)) = message.split_once("unknown variant, expected ") {
         return format!("{before}must be {}", rest.replace('`', "\""));
     }
@@ -80,7 +87,8 @@ fn name_of(kind: &str) -> &str {
     match kind {
         "string" | "a string" | "path string" => "text in double quotes",
         "integer" | "i64" => "a whole number",
-        "usize" | "u32" | "u64" => "a whole number that is not negative",
+        "u32" => "a whole number from 0 to 4294967295",
+        "usize" | "u64" => "a whole number that is not negative",
         "floating point" => "a number with a fraction",
         "boolean" | "a boolean" => "true or false",
         "sequence" | "a sequence" => "a list in brackets",
@@ -152,11 +160,13 @@ mod tests {
                 "readers.tap_ebpf.attach",
                 "must be one of \"auto\", \"tcx\"; for example attach = \"auto\"",
             ),
+            ("missing field `id`", "sources.static_list.vms", "the key `id` is missing"),
             (
-                "missing field `id`",
-                "sources.static_list.vms",
-                "the key `id` is missing; for example [[sources.static_list.vms]]",
+                "invalid value: integer `-1`, expected usize",
+                "exporters.prometheus.label_budget",
+                "must be a whole number that is not negative; for example label_budget = 0",
             ),
+            ("invalid value: integer `-1`, expected u32", "a", "must be a whole number from 0 to 4294967295"),
         ] {
             assert_eq!(explain(message, key), expected);
         }

@@ -151,7 +151,8 @@ impl Section {
         self.refuse(span, &format!("{key}: {problem}"))
     }
 
-    fn refuse(&self, span: Range<usize>, problem: &str) -> ConfigError {
+    /// An error at a place of the document.
+    pub fn refuse(&self, span: Range<usize>, problem: &str) -> ConfigError {
         self.document.error_at(span, &format!("{}.{}: {problem}", self.of, self.name))
     }
 

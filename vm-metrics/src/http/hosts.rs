@@ -49,7 +49,16 @@ impl Hosts {
             return address.parse::<Ipv6Addr>().is_ok();
         }
         let name = host.strip_suffix('.').unwrap_or(host);
-        name.parse::<IpAddr>().is_ok() || self.0.iter().any(|known| known.eq_ignore_ascii_case(name))
+        name.parse::<IpAddr>().is_ok() || self.0.iter().any(|known| is_called(known, name))
+    }
+}
+
+/// Whether a name is the known one, or below the domain of `*.dc1.example`.
+fn is_called(known: &str, name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    match known.strip_prefix('*') {
+        Some(domain) => name.strip_suffix(domain).is_some_and(|host| !host.is_empty()),
+        None => known == name,
     }
 }
 
@@ -63,7 +72,10 @@ pub(super) async fn check(State(hosts): State<Hosts>, request: Request, next: Ne
     match hosts.allow(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(problem) => {
-            let detail = format!("{problem}: use an address, or add the name to the key hosts of [http]");
+            let detail = format!(
+                "{problem}: use an address, the name that `hostname` prints, or add the name to the key hosts of [http], such as \
+                 VM_METRICS_HTTP__HOSTS='[\"*.dc1.example\"]'"
+            );
             Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response()
         }
     }
@@ -78,7 +90,9 @@ mod tests {
         for host in hosts {
             headers.append(header::HOST, host.parse().unwrap());
         }
-        Hosts::new(&["metrics.example".to_owned()]).allow(&uri.parse().unwrap(), &headers).is_ok()
+        Hosts::new(&["metrics.example".to_owned(), "*.dc1.example".to_owned()])
+            .allow(&uri.parse().unwrap(), &headers)
+            .is_ok()
     }
 
     #[test]
@@ -93,6 +107,8 @@ mod tests {
             "LocalHost",
             "metrics.example:80",
             "Metrics.Example.",
+            "kvm17.dc1.example:10464",
+            "a.kvm17.DC1.example.",
             &own,
         ] {
             assert!(is_allowed("/metrics", &[host]), "{host}");
@@ -106,6 +122,10 @@ mod tests {
             "evil.example",
             "evil.example:10464",
             "metrics.example.evil.example",
+            "dc1.example",
+            ".dc1.example",
+            "evil-dc1.example",
+            "kvm17.dc1.example.evil.example",
             "127.0.0.1.evil.example",
             "localhost.evil.example",
             "[evil.example]",

@@ -2,14 +2,17 @@
 //! to give a VM another id or name.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use serde::Deserialize;
+use toml::Spanned;
 
 pub use super::described::DescribedVm;
 use super::process_facts::ProcessFacts;
 use super::written_file::Operators;
 use super::written_pid::WrittenPid;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
+use crate::config::ConfigError;
 
 pub const SOURCE: SourceDef = SourceDef {
     name: "static_list",
@@ -17,16 +20,24 @@ pub const SOURCE: SourceDef = SourceDef {
     tier: Tier::Written,
     configure: |section, SourceContext { trust, facts, .. }| {
         let config: Config = section.options()?;
-        check(&config.vms).map_err(|problem| section.refusal("vms", &problem))?;
-        let list = || StaticList::new(config.vms.clone(), facts.clone(), Operators::new(trust.clone()));
-        Ok((!config.vms.is_empty()).then(|| Box::new(list()) as _))
+        let errors: Vec<_> = problems(&config.vms)
+            .into_iter()
+            .map(|(place, problem)| section.refuse(place, &format!("vms: {problem}")))
+            .collect();
+        if !errors.is_empty() {
+            return Err(ConfigError::all(errors));
+        }
+        let vms: Vec<_> = config.vms.into_iter().map(Spanned::into_inner).collect();
+        let is_empty = vms.is_empty();
+        let list = || StaticList::new(vms, facts.clone(), Operators::new(trust.clone()));
+        Ok((!is_empty).then(|| Box::new(list()) as _))
     },
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
-    vms: Vec<DescribedVm>,
+    vms: Vec<Spanned<DescribedVm>>,
 }
 
 #[derive(Debug)]
@@ -42,22 +53,32 @@ impl StaticList {
     }
 }
 
-/// What is wrong with one of them, or between two.
-fn check(vms: &[DescribedVm]) -> Result<(), String> {
+/// What is wrong with each of them, or between two, and where it stands.
+fn problems(vms: &[Spanned<DescribedVm>]) -> Vec<(Range<usize>, String)> {
+    let mut problems = Vec::new();
     let mut ids = HashSet::new();
     let mut holders = HashMap::new();
-    for vm in vms {
-        vm.check()?;
-        if !ids.insert(&vm.id) {
-            return Err(format!("the id {:?} is there twice", vm.id));
+    for typed in vms {
+        let vm = typed.get_ref();
+        let mut add = |problem| problems.push((typed.span(), problem));
+        if vm.id.is_empty() {
+            add("the key `id` is missing: id = \"01234567\"".to_owned());
+        } else if let Err(problem) = vm.check() {
+            add(problem);
+        }
+        if vm.vcpus == Some(0) {
+            add("no VM has 0 vcpus: leave the key out where the number is not known".to_owned());
+        }
+        if !vm.id.is_empty() && !ids.insert(&vm.id) {
+            add(format!("the id {:?} is there twice", vm.id));
         }
         for tap in &vm.taps {
-            if let Some(id) = holders.insert(tap, &vm.id) {
-                return Err(format!("the TAP {tap:?} is given to {id:?} and to {:?}", vm.id));
+            if let Some(id) = holders.insert(tap, &vm.id).filter(|id| **id != vm.id) {
+                add(format!("the TAP {tap:?} is given to {id:?} and to {:?}", vm.id));
             }
         }
     }
-    Ok(())
+    problems
 }
 
 impl InstanceSource for StaticList {
@@ -72,8 +93,12 @@ impl InstanceSource for StaticList {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::proc_scan::fixture::{Fake, Fixture};
     use super::*;
+    use crate::app::App;
+    use crate::config::Document;
     use crate::model::Trust;
     use crate::model::{Hypervisor, InstanceInfo, Nic};
 
@@ -98,7 +123,7 @@ mod tests {
         .unwrap();
         let host = Fixture::with(&[Fake { pid: 42, ..Fake::default() }]);
         let listing = StaticList::new(
-            config.vms,
+            config.vms.into_iter().map(Spanned::into_inner).collect(),
             ProcessFacts::new(host.host(), Trust::default()),
             Operators::default(),
         )
@@ -131,5 +156,26 @@ mod tests {
         let config = "[[vms]]\nid = \"a\"\ntaps = [\"tap0\", \"../lo\"]";
         let error = toml::from_str::<Config>(config).unwrap_err().to_string();
         assert!(error.contains("\"../lo\" cannot be the name") && error.contains("line 3"), "{error}");
+    }
+
+    #[test]
+    fn each_mistake_is_told_at_its_vm() {
+        let text = "[[sources.static_list.vms]]\nid = \"a\"\npid = \"42\"\nvcpus = 0\nmemory_bytes = \"2G\"\n\
+                    [[sources.static_list.vms]]\nname = \"b\"\n[[sources.static_list.vms]]\nid = \"a\"\n";
+        let document = Document::new(Path::new("test.toml"), text);
+        let error = App::load(document, |_| ()).unwrap_err().to_string();
+        for (line, says) in [
+            (1, "no VM has 0 vcpus"),
+            (3, "must be a whole number"),
+            (5, "must be a whole number"),
+            (6, "the key `id` is missing: id = \"01234567\""),
+            (8, "the id \"a\" is there twice"),
+        ] {
+            let place = format!("test.toml:{line}: ");
+            let is_told = error.lines().any(|told| told.starts_with(&place) && told.contains(says));
+            assert!(is_told, "{line} {says}: {error}");
+        }
+        assert_eq!(error.lines().count(), 5, "{error}");
+        assert!(!error.contains("for example [["), "{error}");
     }
 }

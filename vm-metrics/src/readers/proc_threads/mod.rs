@@ -18,7 +18,7 @@ use self::opens::{OF_STRANGERS, Opens};
 use self::process::{Allowance, Process};
 use self::share::{Demand, MAX_OF_PROCESS, MAX_OF_STRANGERS, shares};
 use super::kept::Buffer;
-use super::{FileBudget, ReadReport, Reader, ReaderDef, ReaderError, Started};
+use super::{FileBudget, Purpose, ReadReport, Reader, ReaderDef, ReaderError, Started};
 use crate::host::Host;
 use crate::model::{Batch, Hypervisor, InstanceInfo, ThreadsReading, Trust, VmSet};
 
@@ -28,7 +28,8 @@ pub(super) const DEF: ReaderDef = ReaderDef {
     configure: |section| {
         section.no_options()?;
         Ok(Box::new(|setting| {
-            Started::Running(Box::new(ProcThreads::new(setting.host.clone(), setting.trust.clone())))
+            let reader = ProcThreads::new(setting.host.clone(), setting.trust.clone(), setting.purpose);
+            Started::Running(Box::new(reader))
         }))
     },
 };
@@ -37,6 +38,7 @@ pub(super) const DEF: ReaderDef = ReaderDef {
 struct ProcThreads {
     host: Host,
     trust: Trust,
+    purpose: Purpose,
     /// When this process started, on the clock of the others' starts; `None` on a host made of files.
     started_ticks: Option<u64>,
     /// How many files may be kept open.
@@ -90,12 +92,13 @@ impl Reader for ProcThreads {
 }
 
 impl ProcThreads {
-    fn new(host: Host, trust: Trust) -> Self {
+    fn new(host: Host, trust: Trust, purpose: Purpose) -> Self {
         let max_files = FileBudget::of_this_process().threads;
         let started_ticks = facts::read((host.clone(), std::process::id())).start_ticks;
         Self {
             host,
             trust,
+            purpose,
             started_ticks,
             max_files,
             processes: HashMap::new(),
@@ -126,7 +129,7 @@ impl ProcThreads {
             Some(process) => Some(process),
             None => {
                 let is_young = self.is_young(pid, uid);
-                Process::open(&self.host, pid, is_young)?
+                Process::open(&self.host, pid, is_young, self.purpose)?
             }
         };
         let mut process = process.ok_or(ReaderError::NoProcess { pid })?;

@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::model::{Hypervisor, SchedTimes, ThreadsReading, VcpuReading};
 use crate::procfs::{parse_schedstat, parse_stat};
 use crate::readers::kept::{Buffer, KeptFile, is_out_of_files};
-use crate::readers::{ReadReport, ReaderError};
+use crate::readers::{Purpose, ReadReport, ReaderError};
 
 /// A thread gives itself its name as the first thing it does, which on a busy host may be a while after its start.
 const LOOKS: u8 = 10;
@@ -61,6 +61,10 @@ pub(super) struct Process {
     try_again: Option<Instant>,
     /// Of all threads in our time.
     sums: Sums,
+    /// The sums say something: they began with the process, or were read before.
+    sums_known: bool,
+    /// The first sums are shown as 0, which is where a daemon's counter begins.
+    begins_at_zero: bool,
 }
 
 /// What only living threads tell.
@@ -83,7 +87,12 @@ struct Thread {
 
 impl Process {
     /// `None` when there is no such process. A `young` one was started in our time.
-    pub(super) fn open(host: &Host, pid: u32, young: bool) -> Result<Option<Self>, ReaderError> {
+    pub(super) fn open(
+        host: &Host,
+        pid: u32,
+        young: bool,
+        purpose: Purpose,
+    ) -> Result<Option<Self>, ReaderError> {
         let path = host.process(pid).join("task");
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = match openat(CWD, &path, flags, Mode::empty()) {
@@ -104,6 +113,8 @@ impl Process {
             problem: None,
             try_again: None,
             sums: Sums::default(),
+            sums_known: young,
+            begins_at_zero: purpose == Purpose::Serve,
         }))
     }
 
@@ -285,7 +296,8 @@ impl Process {
         vcpus.sort_by_key(|vcpu| (vcpu.vcpu, vcpu.thread));
         vcpus.dedup_by_key(|vcpu| vcpu.vcpu);
         let vcpu_count = u32::try_from(vcpus.len()).ok().filter(|count| all_read && all_named && *count > 0);
-        let sums = all_read.then_some(self.sums);
+        let is_known = mem::replace(&mut self.sums_known, true) || self.begins_at_zero;
+        let sums = (all_read && is_known).then_some(self.sums);
         ThreadsReading {
             vcpus,
             vcpu_count,

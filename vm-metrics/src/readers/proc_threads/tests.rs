@@ -47,14 +47,14 @@ fn a_hypervisor_that_nobody_names_is_known_by_its_program() {
     let dir = tempfile::tempdir().unwrap();
     let host = host(dir.path(), "firecracker");
     thread(&host, PID + 1, "fc_vcpu 0");
-    assert_eq!(vcpus(&mut ProcThreads::new(host, Trust::default()), Hypervisor::Other), [0]);
+    assert_eq!(vcpus(&mut ProcThreads::new(host, Trust::default(), Purpose::Serve), Hypervisor::Other), [0]);
 }
 
 #[test]
 fn a_process_that_becomes_a_hypervisor_is_looked_at_again() {
     let dir = tempfile::tempdir().unwrap();
     let host = host(dir.path(), "jailer");
-    let mut reader = ProcThreads::new(host.clone(), Trust::default());
+    let mut reader = ProcThreads::new(host.clone(), Trust::default(), Purpose::Serve);
     assert_eq!(vcpus(&mut reader, Hypervisor::Other), [0; 0]);
     run(&host, "firecracker");
     thread(&host, PID + 1, "fc_vcpu 0");
@@ -66,7 +66,7 @@ fn what_a_source_says_later_counts_for_threads_that_were_there_before() {
     let dir = tempfile::tempdir().unwrap();
     let host = host(dir.path(), "a-build-of-ours");
     thread(&host, PID + 1, "vcpu3");
-    let mut reader = ProcThreads::new(host, Trust::default());
+    let mut reader = ProcThreads::new(host, Trust::default(), Purpose::Serve);
     for _ in 0..20 {
         assert_eq!(vcpus(&mut reader, Hypervisor::Other), [0; 0]);
     }
@@ -100,7 +100,7 @@ fn threads_beyond_the_limit_of_a_process_are_said() {
     let dir = tempfile::tempdir().unwrap();
     let host = empty_host(dir.path());
     let vms = VmSet { vms: vec![vm_of(&host, 1000, 10_000, 1030), vm_of(&host, 0, 20_000, 1030)] };
-    let mut reader = ProcThreads::new(host, Trust::default());
+    let mut reader = ProcThreads::new(host, Trust::default(), Purpose::Serve);
     for _ in 0..3 {
         let (read, report) = look(&mut reader, &vms);
         assert_eq!(read, [(1024, false), (1024, true)]);
@@ -116,7 +116,7 @@ fn vcpus_are_numbered_only_where_all_threads_are_read() {
     let limited = InstanceInfo { allocated_vcpus: Some(2), ..vm_of(&host, 1000, 100, 5) };
     let no_vcpus = InstanceInfo { hypervisor: Hypervisor::Xen, ..vm_of(&host, 0, 200, 3) };
     let vms = VmSet { vms: vec![limited, no_vcpus, vm_of(&host, 1001, 10_000, 1030)] };
-    let mut reader = ProcThreads::new(host, Trust::default());
+    let mut reader = ProcThreads::new(host, Trust::default(), Purpose::Serve);
     let mut batch = Batch::default();
     for _ in 0..3 {
         reader.read(&vms, &mut batch);
@@ -132,7 +132,8 @@ fn vcpus_are_not_numbered_before_all_names_are_read() {
     let host = empty_host(dir.path());
     let vms = VmSet { vms: vec![vm_of(&host, 1000, 100, 5)] };
     for max_opens in 1..12 {
-        let mut reader = ProcThreads { max_opens, ..ProcThreads::new(host.clone(), Trust::default()) };
+        let mut reader =
+            ProcThreads { max_opens, ..ProcThreads::new(host.clone(), Trust::default(), Purpose::Serve) };
         let mut count = || {
             let mut batch = Batch::default();
             reader.read(&vms, &mut batch);
@@ -150,7 +151,8 @@ fn threads_without_files_are_said_at_each_look() {
     let host = empty_host(dir.path());
     let vms =
         VmSet { vms: vec![vm_of(&host, 1000, 100, 20), vm_of(&host, 1001, 200, 3), vm_of(&host, 0, 300, 5)] };
-    let mut reader = ProcThreads { max_files: 3 + 5 + 3 + 7, ..ProcThreads::new(host, Trust::default()) };
+    let mut reader =
+        ProcThreads { max_files: 3 + 5 + 3 + 7, ..ProcThreads::new(host, Trust::default(), Purpose::Serve) };
     for _ in 0..4 {
         let (read, report) = look(&mut reader, &vms);
         assert_eq!(read, [(7, false), (3, true), (5, true)]);
@@ -170,7 +172,8 @@ fn opening_files_is_shared_between_users() {
     let host = empty_host(dir.path());
     let greedy = (0..5).map(|number| vm_of(&host, 1000, 1000 * number + 1000, 30));
     let vms = VmSet { vms: greedy.chain([vm_of(&host, 1001, 100, 20), vm_of(&host, 0, 200, 40)]).collect() };
-    let mut reader = ProcThreads { max_opens: 80, ..ProcThreads::new(host, Trust::default()) };
+    let mut reader =
+        ProcThreads { max_opens: 80, ..ProcThreads::new(host, Trust::default(), Purpose::Serve) };
     let (read, _) = look(&mut reader, &vms);
     assert_eq!(read[5..], [(20, true), (40, true)]);
     let of_greedy: usize = read[..5].iter().map(|(vcpus, _)| vcpus).sum();
@@ -178,4 +181,23 @@ fn opening_files_is_shared_between_users() {
     let complete = |read: &[(usize, bool)]| read.iter().all(|(_, complete)| *complete);
     let in_the_end = (0..20).any(|_| complete(&look(&mut reader, &vms).0));
     assert!(in_the_end, "the next ticks go on");
+}
+
+/// What threads waited before the first look is not known to be of our time.
+#[test]
+fn the_first_of_one_shot_looks_knows_no_sums() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = host(dir.path(), "firecracker");
+    let vms = VmSet { vms: vec![InstanceInfo { hypervisor_pid: Some(PID), ..InstanceInfo::default() }] };
+    for (purpose, first) in [(Purpose::Serve, Some(0)), (Purpose::Look, None)] {
+        let mut reader = ProcThreads::new(host.clone(), Trust::default(), purpose);
+        let mut sums = || {
+            let mut batch = Batch::default();
+            reader.read(&vms, &mut batch);
+            let threads = &batch.threads[&PID];
+            (threads.wait_nsec, threads.switches)
+        };
+        assert_eq!(sums(), (first, first), "{purpose:?}");
+        assert_eq!(sums(), (Some(0), Some(0)), "{purpose:?}: the second");
+    }
 }
