@@ -151,7 +151,9 @@ fn nic_stats(vm: &InstanceInfo, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -
     let gap = gap(kind, account, &line, tx.packets, ebpf, is_tap && device.is_some());
     account.attached(ebpf.and_then(|ebpf| ebpf.since));
     let published = account.publish(line);
-    let rx_dropped_by_device = account.untold.update(&line, &published, drops.map(device_dropped));
+    let is_awaited = is_tap && batch.drops_awaited.contains(nic);
+    let counted = drops.map(device_dropped);
+    let rx_dropped_by_device = account.untold.update(&line, &published, counted, is_awaited);
     let (start_time, part) = (account.since, account.part);
     let counted = ebpf.filter(|_| counts_what_was_sent(kind));
     let mut stats = NicStats {

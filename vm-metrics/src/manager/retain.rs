@@ -109,6 +109,8 @@ pub(super) fn handed_over(leaving: &Leaving, batch: &Batch) -> Batch {
         }
         if let Some(reading) = batch.drops.get(nic).filter(|reading| reading.ifindex == *ifindex) {
             read.drops.insert(nic.clone(), *reading);
+        } else if batch.drops_awaited.contains(nic) {
+            read.drops_awaited.insert(nic.clone());
         }
     }
     read

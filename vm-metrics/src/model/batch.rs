@@ -21,6 +21,8 @@ pub struct Batch {
     pub taps: HashMap<Nic, TapReading>,
     pub ebpf: HashMap<Nic, EbpfReading>,
     pub drops: HashMap<Nic, DropReading>,
+    /// NICs of which the tracepoint may have counted drops that could not be read yet.
+    pub drops_awaited: HashSet<Nic>,
     /// What became of devices that the kernel says are gone.
     pub gone: HashMap<Nic, Gone>,
     /// Devices that had gone before those of this tick were read, whether a VM had them or none.

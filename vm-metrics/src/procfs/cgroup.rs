@@ -52,11 +52,11 @@ pub fn kubernetes_pod(content: &[u8]) -> Option<String> {
         .flatten()
 }
 
-/// The path in the unified hierarchy (v2), as the kernel has it; `None` where there is none, or the group is deleted.
+/// The path in the unified hierarchy (v2), as the kernel has it; `None` where there is none. The kernel adds ` (deleted)` to
+/// that of a group that is gone, and a user may give a group that name.
 pub fn unified_group(content: &[u8]) -> Option<&[u8]> {
     let lines = content.split_inclusive(|byte| *byte == b'\n');
-    let path = lines.filter_map(|line| line.strip_suffix(b"\n")?.strip_prefix(b"0::")).next()?;
-    (!path.ends_with(b" (deleted)")).then_some(path)
+    lines.filter_map(|line| line.strip_suffix(b"\n")?.strip_prefix(b"0::")).next()
 }
 
 /// The path of a control group as it is the next time, too: logins and units that systemd names have no number. Empty: none.
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(unified_group(hybrid), Some(&b"/c/d e"[..]));
         assert_eq!(unified_group(&hybrid[..hybrid.len() - 1]), None, "it may have been cut");
         assert_eq!(unified_group(b"5:memory:/a\n"), None);
-        assert_eq!(unified_group(b"0::/a (deleted)\n"), None);
+        assert_eq!(unified_group(b"0::/a (deleted)\n"), Some(&b"/a (deleted)"[..]));
     }
 
     #[test]

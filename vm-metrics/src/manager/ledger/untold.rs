@@ -16,17 +16,18 @@ pub(in crate::manager) struct Untold {
 
 impl Untold {
     /// The owner's number. `line` is of the device's whole life, `published` of its owner; `counted` are the drops of
-    /// the device that the tracepoint has seen. `None` while the tracepoint cannot be read, though it could before: its reasons
-    /// come later, and the packets would be counted twice.
+    /// the device that the tracepoint has seen. `None` while these cannot be read, though they could before or are awaited:
+    /// the reasons come later, and the packets would be counted twice.
     pub(in crate::manager) fn update(
         &mut self,
         line: &Totals,
         published: &Totals,
         counted: Option<u64>,
+        is_awaited: bool,
     ) -> Option<u64> {
         let dropped = published.rx.dropped?;
         let now = match counted {
-            None if self.is_told => return None,
+            None if self.is_told || is_awaited => return None,
             None => dropped,
             Some(_) => {
                 self.is_told = true;
@@ -72,7 +73,7 @@ mod tests {
 
     fn step(untold: &mut Untold, dropped: u64, told: Told) -> Option<u64> {
         let line = totals(dropped, told);
-        untold.update(&line, &line, told.map(|(ring_full, filter)| ring_full + filter))
+        untold.update(&line, &line, told.map(|(ring_full, filter)| ring_full + filter), false)
     }
 
     #[test]
@@ -99,7 +100,7 @@ mod tests {
         assert_eq!(step(&mut untold, 100, Some((40, 0))), Some(60));
         untold.hand_over();
         let (line, published) = (totals(110, Some((50, 0))), totals(10, Some((10, 0))));
-        assert_eq!(untold.update(&line, &published, Some(50)), Some(0));
+        assert_eq!(untold.update(&line, &published, Some(50), false), Some(0));
     }
 
     /// The daemon before had told the reasons of a former owner's drops, and its tracepoint has left with it.
@@ -107,6 +108,6 @@ mod tests {
     fn drops_of_former_owners_are_theirs_after_a_restart() {
         let mut untold = Untold::default();
         let (line, published) = (totals(150, Some((0, 0))), totals(0, Some((0, 0))));
-        assert_eq!(untold.update(&line, &published, Some(0)), Some(0));
+        assert_eq!(untold.update(&line, &published, Some(0), false), Some(0));
     }
 }

@@ -1,3 +1,4 @@
+mod drops;
 mod series;
 mod sums;
 

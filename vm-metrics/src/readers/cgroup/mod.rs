@@ -79,6 +79,8 @@ struct Known {
     group: Option<Reading>,
     /// The group was read, and what it says is not yet taken in.
     is_fresh: bool,
+    /// Another VM was in the group when it was read.
+    is_shared: bool,
     stitched: Stitched,
     published: Option<CgroupStats>,
     problem: Option<Arc<ReaderError>>,
@@ -141,7 +143,7 @@ impl Cgroup {
         for ((vm, _), answer) in due.iter().zip(answers) {
             let known = vm.hypervisor_pid.and_then(|pid| Some((pid, self.known.get_mut(&pid)?)));
             if let (Some((pid, known)), Some(answer)) = (known, answer) {
-                known.take(pid, answer);
+                known.take(pid, answer, &self.wanted);
             }
         }
         self.publish(batch, &mut report);
@@ -187,7 +189,7 @@ impl Cgroup {
         let alone = alone(members.chain(own.as_deref().map(|own| (own, None))).collect());
         for (pid, known) in self.known.iter_mut().filter(|(pid, _)| self.wanted.contains(pid)) {
             match known.group {
-                Some(_) if !alone.contains(pid) => known.pause(),
+                Some(_) if known.is_shared || !alone.contains(pid) => known.pause(),
                 Some(_) if known.is_fresh => known.publish(),
                 _ => {}
             }
@@ -203,11 +205,16 @@ impl Cgroup {
 }
 
 impl Known {
-    fn take(&mut self, pid: u32, answer: Answer) {
+    fn take(&mut self, pid: u32, answer: Answer, vms: &HashSet<u32>) {
         self.problem = None;
         self.is_fresh = false;
         match answer {
-            Ok(Some(Found::Group(reading))) => (self.group, self.is_fresh) = (Some(*reading), true),
+            Ok(Some(Found::Group(mut reading))) => {
+                let members = reading.members.take();
+                let is_other = |member: &u32| *member != pid && vms.contains(member);
+                self.is_shared = members.is_none_or(|members| members.iter().any(is_other));
+                (self.group, self.is_fresh) = (Some(*reading), true);
+            }
             Ok(Some(Found::Root)) => (self.group, self.published) = (None, None),
             Ok(Some(Found::Outside)) => {
                 (self.group, self.published) = (None, None);

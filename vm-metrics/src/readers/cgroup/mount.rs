@@ -31,6 +31,11 @@ impl Mount {
         Ok(mount)
     }
 
+    #[cfg(test)]
+    pub(super) fn at(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), root: "/".into() }
+    }
+
     /// A line of `mountinfo`. One whose paths have spaces, which are escaped, is left out.
     fn parse(line: &str) -> Option<Self> {
         let (mount, file_system) = line.split_once(" - ")?;

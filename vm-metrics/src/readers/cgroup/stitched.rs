@@ -5,8 +5,10 @@ use crate::model::CgroupCounters;
 /// The counters of one VM. None of them falls.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stitched {
-    /// The group that is counted now, and its counters when the VM came; `None` before the first, and between two.
-    group: Option<(u64, CgroupCounters)>,
+    /// The group that is counted now; `None` before the first, and between two.
+    group: Option<u64>,
+    /// What does not count of its counters: of each, the first value since the VM came.
+    origin: CgroupCounters,
     /// Of the groups before.
     carried: CgroupCounters,
     published: CgroupCounters,
@@ -17,18 +19,14 @@ impl Stitched {
     /// Takes in the counters of the group with this id, and gives those of the VM: the first group's as they are, and of a
     /// later one what came since.
     pub(super) fn step(&mut self, id: u64, now: CgroupCounters) -> CgroupCounters {
-        let origin = match self.group {
-            Some((group, origin)) if group == id => origin,
-            _ => {
-                self.carried = self.published;
-                let origin = if self.has_begun { now } else { CgroupCounters::default() };
-                self.group = Some((id, origin));
-                self.has_begun = true;
-                origin
-            }
-        };
+        if self.group != Some(id) {
+            self.carried = self.published;
+            self.origin = if self.has_begun { [None; _] } else { [Some(0); _] };
+            (self.group, self.has_begun) = (Some(id), true);
+        }
         std::array::from_fn(|at| {
-            let since = now[at]?.saturating_sub(origin[at].unwrap_or(0));
+            let now = now[at]?;
+            let since = now.saturating_sub(*self.origin[at].get_or_insert(now));
             let value = self.carried[at].unwrap_or(0).saturating_add(since);
             let value = value.max(self.published[at].unwrap_or(0));
             self.published[at] = Some(value);
@@ -85,6 +83,14 @@ mod tests {
         let mut never_alone = Stitched::default();
         never_alone.pause();
         assert_eq!([90, 91].map(|value| first(&mut never_alone, 1, value)), [Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn a_counter_that_is_switched_on_later_begins_there() {
+        let mut stitched = Stitched::default();
+        first(&mut stitched, 1, 10);
+        assert_eq!(stitched.step(2, CgroupCounters::default())[0], None);
+        assert_eq!([500, 503].map(|value| first(&mut stitched, 2, value)), [Some(10), Some(13)]);
     }
 
     proptest! {

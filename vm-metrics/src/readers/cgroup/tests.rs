@@ -38,6 +38,21 @@ impl Fixture {
         fs::create_dir_all(&process).unwrap();
         fs::write(process.join("cgroup"), format!("0::{group}\n")).unwrap();
         self.count(group, throttled);
+        self.add_member(pid, group);
+    }
+
+    /// Its last group has it no more.
+    fn add_member(&self, pid: u32, group: &str) {
+        let line = format!("{pid}\n");
+        for directory in fs::read_dir(self.host.cgroups()).unwrap() {
+            let members = directory.unwrap().path().join("cgroup.procs");
+            if let Ok(text) = fs::read_to_string(&members) {
+                fs::write(&members, text.replace(&line, "")).unwrap();
+            }
+        }
+        let members = self.directory(group).join("cgroup.procs");
+        let others = fs::read_to_string(&members).unwrap_or_default();
+        fs::write(&members, others + &line).unwrap();
     }
 
     fn count(&self, group: &str, throttled: u64) {
@@ -113,6 +128,53 @@ fn groups_of_several_are_of_none() {
     assert_eq!(look(&mut reader, 6, &[1, 2]).0, [Some(12), Some(20)]);
     host.enter_itself("/b/daemon");
     assert_eq!(look(&mut reader, 8, &[1, 2]).0, [Some(12), None]);
+}
+
+/// A group has its turn once in an interval, and each VM another turn.
+#[test]
+fn a_vm_that_has_moved_in_since_its_turn_counts() {
+    let host = Fixture::new();
+    host.put(1, "/a", 10);
+    host.put(2, "/b", 20);
+    let mut reader = host.reader();
+    look(&mut reader, 0, &[1, 2]);
+    host.put(2, "/a", 90);
+    // The turn of the first VM alone.
+    let mut batch = Batch::default();
+    let turn = INTERVAL * 5 / (2 * TURNS);
+    reader.read_at(turn, &vms(&[1, 2]), &mut batch);
+    let group = |pid| batch.processes.get(&pid).and_then(|process| process.cgroup);
+    assert_eq!(group(1), None, "it has both VMs' numbers");
+}
+
+#[test]
+fn a_vm_that_gives_no_answer_is_in_its_group() {
+    let host = Fixture::new();
+    host.put(1, "/a", 10);
+    host.add_member(2, "/a");
+    // A directory cannot be read.
+    fs::create_dir_all(host.host.process(2).join("cgroup")).unwrap();
+    let mut reader = host.reader();
+    assert_eq!(look(&mut reader, 0, &[1, 2]).0, [None, None]);
+    fs::remove_dir(host.host.process(2).join("cgroup")).unwrap();
+    host.put(2, "/b", 20);
+    look(&mut reader, 2, &[1, 2]);
+    host.count("/a", 13);
+    look(&mut reader, 4, &[1, 2]);
+    host.count("/a", 15);
+    assert_eq!(look(&mut reader, 6, &[1, 2]).0, [Some(5), Some(20)]);
+}
+
+/// The kernel adds ` (deleted)` to the path of a group that is gone; a user may give a group that name.
+#[test]
+fn a_group_may_be_named_deleted() {
+    let host = Fixture::new();
+    host.put(1, "/a (deleted)", 10);
+    let mut reader = host.reader();
+    assert_eq!(look(&mut reader, 0, &[1]).0, [Some(10)]);
+    fs::remove_dir_all(host.directory("/a (deleted)")).unwrap();
+    let (read, report) = look(&mut reader, 2, &[1]);
+    assert_eq!((read, report.errors), (vec![Some(10)], 0), "the last numbers");
 }
 
 #[test]

@@ -118,6 +118,19 @@ impl TapEbpf {
         }
     }
 
+    /// What a daemon before this one has left may have counted drops of TAPs that this one cannot follow yet.
+    fn await_drops(&self, vms: &VmSet, batch: &mut Batch) {
+        if self.drops.is_err() || self.terms.pin_dir.is_none() {
+            return;
+        }
+        let is_in_reach = |nic: &&Nic| nic.netns.is_none() || self.may_enter;
+        for nic in vms.nics().filter(is_in_reach) {
+            if !batch.drops.contains_key(nic) {
+                batch.drops_awaited.insert(nic.clone());
+            }
+        }
+    }
+
     fn clear_away(&mut self) {
         if self.clear_at.is_none_or(|at| Instant::now() < at) {
             return;
@@ -202,6 +215,7 @@ impl Reader for TapEbpf {
         {
             report.error(unseen(&error));
         }
+        self.await_drops(vms, batch);
         for (netns, round) in &rounds {
             if let Some(place) = place(&mut self.own, &mut self.elsewhere, *netns) {
                 place.read(round, batch, &mut report);

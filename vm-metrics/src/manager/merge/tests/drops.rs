@@ -1,0 +1,44 @@
+//! Drops of a device, and those whose reason the tracepoint has told.
+
+use vm_metrics_common::{DropCounts, Volume};
+
+use super::*;
+use crate::model::DropReading;
+
+/// A TAP that has dropped so many packets, and the tracepoint's count of them.
+fn dropped(kind: NicKind, packets: u64, told: Option<u64>) -> Batch {
+    let mut device = TapReading { kind, ..device(3, 0, 0) };
+    (device.stats.rx_dropped, device.stats.tx_dropped) = (packets, packets);
+    let mut batch = batch(&[("t", device)], &[]);
+    if let Some(packets) = told {
+        let counts = DropCounts { ring_full: Volume { packets, bytes: 0 }, ..DropCounts::default() };
+        batch.drops.insert(Nic::local("t"), DropReading { ifindex: 3, counts });
+    }
+    batch
+}
+
+fn by_device(ledger: &mut Ledger, batch: &Batch) -> Option<u64> {
+    present(&vm(&["t"]), batch, ledger)[0].nics[0].rx_dropped_by_device
+}
+
+fn awaited(mut batch: Batch) -> Batch {
+    batch.drops_awaited.insert(Nic::local("t"));
+    batch
+}
+
+/// The daemon before has left 40 in a map that this one reads in its second tick.
+#[test]
+fn drops_that_are_told_later_count_once() {
+    let mut ledger = Ledger::default();
+    assert_eq!(by_device(&mut ledger, &awaited(dropped(NicKind::Tap, 100, None))), None);
+    assert_eq!(by_device(&mut ledger, &dropped(NicKind::Tap, 100, Some(40))), Some(60));
+}
+
+#[test]
+fn drops_that_nobody_can_tell_are_the_devices() {
+    let batch = dropped(NicKind::Tap, 100, None);
+    assert_eq!(by_device(&mut Ledger::default(), &batch), Some(100));
+    let macvtap = dropped(NicKind::Macvtap, 100, None);
+    let of_macvtap = by_device(&mut Ledger::default(), &macvtap);
+    assert_eq!(by_device(&mut Ledger::default(), &awaited(macvtap)), of_macvtap, "no tracepoint counts it");
+}
