@@ -40,8 +40,9 @@ fn snapshot_asks_the_running_daemon() {
     let said = json(&output);
     assert!(said["tick"].as_u64() > Some(2), "{said}");
     assert_eq!(said["vms"], api(&daemon)["vms"], "the JSON is that of the API");
-    let who = format!("the daemon at {} says this", socket.display());
-    assert_eq!(stderr(&output).trim_end(), who);
+    let who = format!("the daemon at {} (process {}, user ", socket.display(), daemon.pid());
+    let line = stderr(&output);
+    assert!(line.starts_with(&who) && line.trim_end().ends_with(") says this"), "{line}");
     assert_eq!(stdout(&fixture.run("snapshot", &[])), stdout(&fixture.run("snapshot", &["--no-daemon"])));
     drop(daemon);
     let output = fixture.run("snapshot", &["--json"]);

@@ -163,6 +163,35 @@ fn snapshot_asks_at_the_address_without_a_socket() {
     let output =
         Command::new(BINARY).args(["snapshot", "--json", "--config"]).arg(&vms.config).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(said.trim_end(), "the daemon at http://127.0.0.1:9999 says this");
+    let who = format!("the daemon at http://127.0.0.1:9999 (process {}, user root) says this", daemon.pid());
+    assert_eq!(said.trim_end(), who);
     assert!(String::from_utf8(output.stdout).unwrap().contains("\"instance_id\":\"vm0\""));
+}
+
+/// Any user can have the port while the daemon is away.
+#[test]
+fn snapshot_of_root_does_not_ask_a_stranger() {
+    let _namespace = NetNs::enter().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let config = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        let same = "listen = \"127.0.0.1:9999\"\nhttp.socket = \"\"\n[sources.proc_scan]\nenabled = false\n";
+        fs::write(&path, format!("{same}{text}")).unwrap();
+        path
+    };
+    let vm = |id: &str| format!("[[sources.static_list.vms]]\nid = \"{id}\"\npid = 1\n");
+    let forged = config("forged.toml", &vm("forged"));
+    let binary = dir.path().join("vm-metrics");
+    fs::copy(BINARY, &binary).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--clear-groups", "--pdeathsig", "KILL"]).arg(binary);
+    command.args(["serve", "--no-ebpf", "--config"]).arg(forged);
+    let stranger = Daemon::start_command(command).unwrap();
+    let own = config("own.toml", &vm("own"));
+    let output = Command::new(BINARY).args(["snapshot", "--json", "--config"]).arg(own).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let who = format!("process {} (\"vm-metrics\") of user ", stranger.pid());
+    assert!(said.starts_with(&who) && said.contains("is not believed to be the daemon"), "{said}");
+    assert!(!String::from_utf8(output.stdout).unwrap().contains("forged"));
 }

@@ -1,17 +1,23 @@
 //! The documents of the API as the commands read them, whether the daemon or this process made them.
 
+use std::fmt;
 use std::time::SystemTime;
 
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::exporters::json;
 use crate::model::{Snapshot, UncountedNic};
+
+/// In memory a VM can take a hundred times its text.
+const MAX_VMS: usize = 1 << 16;
 
 /// What the commands show of `/api/v1/vms`.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Vms {
     #[serde(deserialize_with = "rfc3339")]
     pub(crate) taken_at: SystemTime,
+    #[serde(deserialize_with = "few")]
     pub(crate) vms: Vec<Vm>,
 }
 
@@ -48,4 +54,43 @@ impl Vms {
 fn rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
     let text = String::deserialize(deserializer)?;
     humantime::parse_rfc3339(&text).map_err(de::Error::custom)
+}
+
+fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vm>, D::Error> {
+    struct Few;
+    impl<'de> Visitor<'de> for Few {
+        type Value = Vec<Vm>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MAX_VMS} VMs")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut vms: A) -> Result<Vec<Vm>, A::Error> {
+            let mut few = Vec::new();
+            while let Some(vm) = vms.next_element()? {
+                if few.len() == MAX_VMS {
+                    return Err(de::Error::invalid_length(MAX_VMS + 1, &self));
+                }
+                few.push(vm);
+            }
+            Ok(few)
+        }
+    }
+    deserializer.deserialize_seq(Few)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_vms_than_fit_are_refused() {
+        let of = |count: usize| {
+            let vms = vec!["{}"; count].join(",");
+            serde_json::from_str::<Vms>(&format!("{{\"taken_at\":\"2026-01-01T00:00:00Z\",\"vms\":[{vms}]}}"))
+        };
+        assert_eq!(of(MAX_VMS).unwrap().vms.len(), MAX_VMS);
+        let error = of(MAX_VMS + 1).unwrap_err().to_string();
+        assert!(error.contains("expected at most 65536 VMs"), "{error}");
+    }
 }

@@ -1,5 +1,7 @@
 //! Asks the daemon that runs on this host, for the commands that show what it sees.
 
+mod believed;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -21,6 +23,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::{ApiSocket, Settings};
 use crate::doctor::part::Part;
+use crate::http::port_user::{self, Listener, Program, user_name};
+
+pub(crate) use believed::Stranger;
 
 /// A daemon that hangs must not hold up who asks.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -28,16 +33,16 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Between two questions to a daemon whose first tick has not ended.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Longer than what is said of 100 000 VMs.
-const LIMIT: usize = 512 << 20;
+/// Longer than what is said of 10 000 VMs.
+const LIMIT: usize = 64 << 20;
 
 /// One that has answered.
 #[derive(Debug)]
 pub(crate) struct LocalDaemon {
     runtime: Runtime,
     address: Address,
-    /// Who listens there, as the kernel says: process and user.
-    peer: Option<(u32, u32)>,
+    /// Who listens there, as the kernel says.
+    listener: Listener,
 }
 
 #[derive(Clone, Debug)]
@@ -54,10 +59,15 @@ pub(crate) struct DaemonReport {
 }
 
 impl LocalDaemon {
-    /// Asks at the Unix socket, else at the addresses; `None` where no daemon answers.
-    pub(crate) fn find(settings: &Settings) -> Option<Self> {
+    /// Asks at the Unix socket, else at the addresses; `None` where no daemon answers. `tell` hears of each stranger who
+    /// listens there.
+    pub(crate) fn find(settings: &Settings, tell: impl Fn(&Stranger)) -> Option<Self> {
         let addresses = addresses(settings).into_iter().map(Address::Tcp);
-        socket(settings).into_iter().chain(addresses).find_map(|address| Self::find_at(address).ok())
+        let find_at = |address| {
+            let found = Self::find_at(address);
+            found.inspect_err(|error| error.downcast_ref::<Stranger>().into_iter().for_each(&tell)).ok()
+        };
+        socket(settings).into_iter().chain(addresses).find_map(find_at)
     }
 
     /// Asks at the Unix socket only, where it tells all.
@@ -70,8 +80,9 @@ impl LocalDaemon {
 
     fn find_at(address: Address) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let peer = runtime.block_on(async { timeout(DEADLINE, address.peer()).await })??;
-        let found = Self { runtime, address, peer };
+        let listener = runtime.block_on(async { timeout(DEADLINE, address.listener()).await })??;
+        believed::check(&listener, &address)?;
+        let found = Self { runtime, address, listener };
         // Another program may have the port.
         found.report()?;
         Ok(found)
@@ -81,9 +92,15 @@ impl LocalDaemon {
         self.json("/api/v1/health")
     }
 
-    /// Process and user; `None` where it was asked over TCP.
+    /// Process and user, where the process is known.
     pub(crate) fn peer(&self) -> Option<(u32, u32)> {
-        self.peer
+        Some((self.listener.program.as_ref()?.pid, self.listener.uid))
+    }
+
+    /// For a line that says who tells all this.
+    pub(crate) fn who(&self) -> String {
+        let user = format!("user {}", user_name(self.listener.uid));
+        self.peer().map_or_else(|| user.clone(), |(pid, _)| format!("process {pid}, {user}"))
     }
 
     pub(crate) fn json<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
@@ -114,9 +131,15 @@ impl LocalDaemon {
 
 impl fmt::Display for LocalDaemon {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.address {
-            Address::Socket(path) => write!(f, "the daemon at {}", path.display()),
-            Address::Tcp(address) => write!(f, "the daemon at http://{address}"),
+        write!(f, "the daemon at {}", self.address)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => write!(f, "{}", path.display()),
+            Self::Tcp(address) => write!(f, "http://{address}"),
         }
     }
 }
@@ -142,36 +165,52 @@ fn socket(settings: &Settings) -> Option<Address> {
 }
 
 impl Address {
-    async fn peer(&self) -> anyhow::Result<Option<(u32, u32)>> {
+    async fn listener(&self) -> anyhow::Result<Listener> {
         match self {
-            Self::Socket(path) => {
-                let peer = UnixStream::connect(path).await?.peer_cred()?;
-                Ok(peer.pid().and_then(|pid| u32::try_from(pid).ok()).map(|pid| (pid, peer.uid())))
-            }
-            Self::Tcp(address) => {
-                TcpStream::connect(address).await?;
-                Ok(None)
-            }
+            Self::Socket(path) => listener_of(&UnixStream::connect(path).await?),
+            Self::Tcp(address) => port_user::find(*address).context("nobody listens"),
         }
     }
 
+    /// Who answers is checked each time: another process may have taken the place of the one before.
     async fn get(&self, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
         match self {
-            Self::Socket(socket) => get(UnixStream::connect(socket).await?, "localhost", path).await,
-            Self::Tcp(address) => get(TcpStream::connect(address).await?, &address.to_string(), path).await,
+            Self::Socket(socket) => {
+                let stream = UnixStream::connect(socket).await?;
+                believed::check(&listener_of(&stream)?, self)?;
+                get(stream, "localhost", path, || Ok(())).await
+            }
+            Self::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                let (near, far) = (stream.local_addr()?, stream.peer_addr()?);
+                let check = || -> anyhow::Result<()> {
+                    let answers = Listener { uid: believed::far_end(near, far)?, program: None };
+                    Ok(believed::check(&answers, self)?)
+                };
+                get(stream, &address.to_string(), path, check).await
+            }
         }
     }
 }
 
+fn listener_of(stream: &UnixStream) -> anyhow::Result<Listener> {
+    let peer = stream.peer_cred()?;
+    let program = peer.pid().and_then(|pid| Program::of(u32::try_from(pid).ok()?));
+    Ok(Listener { uid: peer.uid(), program })
+}
+
+/// `check` is called when the answer begins, before there is much of it.
 async fn get(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     host: &str,
     path: &str,
+    check: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let answer = async {
         let request = Request::get(path).header(header::HOST, host).body(Empty::<Bytes>::new())?;
         let response = sender.send_request(request).await?;
+        check()?;
         let status = response.status();
         let body = Limited::new(response.into_body(), LIMIT).collect().await;
         Ok((status, body.map_err(|error| anyhow!(error))?.to_bytes()))
@@ -183,6 +222,55 @@ async fn get(
             answer = &mut answer => return answer,
             // What was received before its end is still there to be read.
             _ = &mut connection, if is_open => is_open = false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use rustix::fs::{Uid, fchown};
+    use vm_metrics_testkit::skip;
+
+    use super::*;
+
+    /// Answers everybody as a daemon does. Its user has listened, or `accepts`.
+    fn answering(listens: u32, accepts: u32) -> std::io::Result<Address> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        fchown(&listener, Some(Uid::from_raw(listens)), None)?;
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                fchown(&stream, Some(Uid::from_raw(accepts)), None).unwrap();
+                thread::spawn(move || {
+                    if stream.read(&mut [0; 1024]).unwrap() > 0 {
+                        let body = "{\"version\":\"1\",\"parts\":[]}";
+                        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                        stream.write_all((head + body).as_bytes()).unwrap();
+                        let _ = stream.read(&mut [0]);
+                    }
+                });
+            }
+        });
+        Ok(Address::Tcp(address))
+    }
+
+    /// Any user of the host can have the port while the daemon is away.
+    #[test]
+    fn only_root_and_oneself_are_believed() {
+        let me = rustix::process::geteuid().as_raw();
+        LocalDaemon::find_at(answering(me, me).unwrap()).unwrap();
+        for (listens, accepts) in [(65_534, 65_534), (me, 65_534)] {
+            let Ok(address) = answering(listens, accepts) else {
+                return skip::skip("no right to give sockets away");
+            };
+            let error = LocalDaemon::find_at(address).unwrap_err();
+            let stranger = error.downcast_ref::<Stranger>().unwrap_or_else(|| panic!("{error:#}"));
+            assert!(stranger.to_string().contains("is not believed"), "{stranger}");
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::cli::try_print;
 use crate::config::Document;
 use crate::documents::Vms;
 use crate::exporters::{json, table};
-use crate::local_daemon::LocalDaemon;
+use crate::local_daemon::{LocalDaemon, Stranger};
 use crate::manager::Manager;
 use crate::model::{Health, PartKind, PartRun, Printable, Snapshot, is_unsafe};
 use crate::readers::{self, Purpose};
@@ -45,10 +45,10 @@ enum Witness {
 
 pub(crate) fn run(document: Document, options: Options) -> anyhow::Result<()> {
     let app = App::load(document, |config| config.readers.switch_off(readers::TAP_EBPF))?;
-    let daemon = if options.no_daemon { None } else { LocalDaemon::find(app.settings()) };
+    let daemon = if options.no_daemon { None } else { LocalDaemon::find(app.settings(), warn_of) };
     let witness = match daemon {
         Some(daemon) => {
-            eprintln!("{}", Printable(format!("{daemon} says this")));
+            eprintln!("{}", Printable(format!("{daemon} ({}) says this", daemon.who())));
             Witness::Daemon(daemon)
         }
         None => Witness::Own(app.into_manager(Purpose::Look)?),
@@ -57,6 +57,10 @@ pub(crate) fn run(document: Document, options: Options) -> anyhow::Result<()> {
         None => once(&witness, options.json),
         Some(interval) => watch(&witness, options.json, interval),
     }
+}
+
+fn warn_of(stranger: &Stranger) {
+    eprintln!("{}", Printable(stranger.to_string()));
 }
 
 fn once(witness: &Witness, json: bool) -> anyhow::Result<()> {

@@ -13,12 +13,12 @@ mod listeners;
 mod metrics;
 mod open;
 mod peer;
-mod port_user;
+pub(crate) mod port_user;
 mod problem;
 pub mod push;
 mod rate;
 mod shared_body;
-mod socket_owner;
+pub(crate) mod socket_owner;
 mod unix_socket;
 
 use axum::Router;

@@ -1,9 +1,14 @@
 //! Names the process that listens on a TCP port, for the error of a daemon that cannot.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::unistd::{Uid, User};
 
@@ -12,13 +17,19 @@ use crate::host::Host;
 /// `TCP_LISTEN`, as the kernel's table has it.
 const LISTENING: &str = "0A";
 
-/// Processes that are looked at: a host with more is told the user only.
-const MAX_PROCESSES: usize = 20_000;
+/// All of the time: a name in an error is worth no more, and processes of others can hang.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Who listens.
 #[derive(Debug)]
-pub(super) struct Program {
-    pid: u32,
+pub(crate) struct Listener {
+    pub(crate) uid: u32,
+    pub(crate) program: Option<Program>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) pid: u32,
     name: String,
 }
 
@@ -32,7 +43,7 @@ struct Socket {
 
 impl Program {
     /// `None` for a process that is gone, or is in a namespace from which it has no pid here.
-    pub(super) fn of(pid: u32) -> Option<Self> {
+    pub(crate) fn of(pid: u32) -> Option<Self> {
         let name = fs::read(Host::default().process(pid).join("comm")).ok()?;
         Some(Self { pid, name: String::from_utf8_lossy(name.trim_ascii_end()).into_owned() })
     }
@@ -44,38 +55,72 @@ impl fmt::Display for Program {
     }
 }
 
-/// Who keeps this process from listening on the address, as far as it can be told.
-pub(super) fn of(address: SocketAddr) -> String {
-    let host = Host::default();
-    let tables = ["net/tcp", "net/tcp6"].map(|table| host.process_itself().join(table));
-    let text = tables.iter().filter_map(|table| fs::read_to_string(table).ok()).collect::<String>();
-    let Some(socket) = text.lines().filter_map(listening).find(|socket| overlap(socket.address, address))
-    else {
-        return "another process".to_owned();
-    };
-    match holder(&host, socket.inode).and_then(Program::of) {
-        Some(program) => program.to_string(),
-        None => format!("a process of the user {}", user_name(socket.uid)),
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.program {
+            Some(program) => write!(f, "{program}"),
+            None => write!(f, "a process of the user {}", user_name(self.uid)),
+        }
     }
 }
 
-fn user_name(uid: u32) -> String {
+/// Who keeps this process from listening on the address, as far as it can be told.
+pub(crate) fn of(address: SocketAddr) -> String {
+    find(address).map_or_else(|| "another process".to_owned(), |listener| listener.to_string())
+}
+
+/// Who listens on the address, as far as it can be told in time.
+pub(crate) fn find(address: SocketAddr) -> Option<Listener> {
+    let until = Instant::now() + PATIENCE;
+    let (found, answers) = mpsc::channel();
+    let look = move || look(address, until, &found);
+    thread::Builder::new().name("port-user".to_owned()).spawn(look).ok()?;
+    let mut listener = None;
+    while let Ok(better) = answers.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        listener = Some(better);
+    }
+    listener
+}
+
+/// Tells the user first, which takes no look at a process. The thread may hang for as long as such a process lives.
+fn look(address: SocketAddr, until: Instant, found: &mpsc::Sender<Listener>) {
+    let host = Host::default();
+    let tables = ["net/tcp", "net/tcp6"].map(|table| File::open(host.process_itself().join(table)));
+    // The kernel lists those that listen first, after a line of titles.
+    let sockets = tables.into_iter().flatten().flat_map(|table| {
+        let lines = BufReader::new(table).lines().map_while(Result::ok);
+        lines.skip(1).map_while(|line| listening(&line))
+    });
+    let mut in_time = sockets.take_while(|_| Instant::now() < until);
+    let Some(socket) = in_time.find(|socket| overlap(socket.address, address)) else {
+        return;
+    };
+    let uid = socket.uid;
+    let tell = |program| found.send(Listener { uid, program }).is_ok();
+    if tell(None)
+        && let Some(program) = holder(&host, &socket, until).and_then(Program::of)
+    {
+        tell(Some(program));
+    }
+}
+
+pub(crate) fn user_name(uid: u32) -> String {
     let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
     user.map_or_else(|| uid.to_string(), |user| user.name)
 }
 
-/// The process with a descriptor of the socket.
-fn holder(host: &Host, inode: u64) -> Option<u32> {
-    let wanted = format!("socket:[{inode}]");
+/// The process of the socket's user with a descriptor of it.
+fn holder(host: &Host, socket: &Socket, until: Instant) -> Option<u32> {
+    let wanted = format!("socket:[{}]", socket.inode);
+    let is_user = |pid: &u32| fs::metadata(host.process(*pid)).is_ok_and(|of| of.uid() == socket.uid);
     let holds = |pid: &u32| {
         let Ok(descriptors) = fs::read_dir(host.process(*pid).join("fd")) else { return false };
-        descriptors
-            .flatten()
-            .any(|one| fs::read_link(one.path()).is_ok_and(|target| target == Path::new(&wanted)))
+        let mut in_time = descriptors.flatten().take_while(|_| Instant::now() < until);
+        in_time.any(|one| fs::read_link(one.path()).is_ok_and(|target| target == Path::new(&wanted)))
     };
-    let entries = fs::read_dir(host.proc()).ok()?.flatten();
-    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).take(MAX_PROCESSES);
-    pids.find(holds)
+    let entries = fs::read_dir(host.proc()).ok()?.flatten().take_while(|_| Instant::now() < until);
+    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.find(|pid| is_user(pid) && holds(pid))
 }
 
 /// Whether one of them keeps the other from being listened on.
@@ -129,6 +174,17 @@ mod tests {
             drop(listener);
             assert_eq!(of(address), "another process", "nobody any more");
         }
+    }
+
+    /// Those of others could be many, and could hang.
+    #[test]
+    fn only_processes_of_the_user_are_looked_at() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stranger = rustix::fs::Uid::from_raw(64_999);
+        if rustix::fs::fchown(&listener, Some(stranger), None).is_err() {
+            return vm_metrics_testkit::skip::skip("the right to give sockets away");
+        }
+        assert_eq!(of(listener.local_addr().unwrap()), "a process of the user 64999");
     }
 
     #[cfg(target_endian = "little")]

@@ -27,7 +27,7 @@ const MAX_LEFTOVER: usize = 16;
 
 /// Who has a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owner {
+pub(crate) enum Owner {
     User(u32),
     /// It is closed: nobody can read an answer.
     Closed,
@@ -37,13 +37,13 @@ pub(super) enum Owner {
 
 /// A socket to the kernel's `sock_diag`, which needs no rights.
 #[derive(Debug)]
-pub(super) struct SocketOwners {
+pub(crate) struct SocketOwners {
     fd: OwnedFd,
     sequence: u32,
 }
 
 impl SocketOwners {
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let (flags, protocol) = (SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG));
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
         connect(&fd, &SocketAddrNetlink::new(0, 0))?;
@@ -51,7 +51,7 @@ impl SocketOwners {
     }
 
     /// Who has the end at `client` of the connection from `client` to `server`.
-    pub(super) fn of(&mut self, client: SocketAddr, server: SocketAddr) -> io::Result<Owner> {
+    pub(crate) fn of(&mut self, client: SocketAddr, server: SocketAddr) -> io::Result<Owner> {
         self.sequence = self.sequence.wrapping_add(1);
         let question = question(self.sequence, client, server);
         retry_on_intr(|| send(&self.fd, &question, SendFlags::empty()))?;

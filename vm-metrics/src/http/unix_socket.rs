@@ -1,7 +1,7 @@
 //! A Unix socket that the daemon makes, and removes when it ends.
 
-use std::ffi::OsString;
 use std::fs::{self, Permissions};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -41,26 +41,28 @@ impl UnixSocket {
     /// `AddrInUse` when another process listens there, `AlreadyExists` when something else than a socket is there,
     /// `PermissionDenied` when the directory is not safe.
     pub fn bind(path: &Path, mode: u32) -> io::Result<Self> {
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        let (Some(parent), Some(_)) = (path.parent(), path.file_name()) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         OwnDir::make(parent, SHARED)?;
-        check_replaceable(path)?;
-        // Under a name of its own until only its users may connect; the rename takes the place of one that is left over.
-        let mut unfinished = OsString::from(".");
-        unfinished.push(name);
-        unfinished.push(".new");
-        let unfinished = parent.join(unfinished);
-        match fs::remove_file(&unfinished) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        let is_left_over = check_replaceable(path)?;
+        // Under a name of its own until only its users may connect.
+        let unfinished = Unfinished::beside(parent);
+        let made = &unfinished.0;
         let socket = new_socket()?;
-        net::bind(&socket, &SocketAddrUnix::new(&unfinished)?)?;
-        fs::set_permissions(&unfinished, Permissions::from_mode(mode))?;
+        net::bind(&socket, &SocketAddrUnix::new(made)?)?;
+        fs::set_permissions(made, Permissions::from_mode(mode))?;
         net::listen(&socket, BACKLOG)?;
-        let file = fs::symlink_metadata(&unfinished).map(|made| (made.dev(), made.ino()))?;
-        fs::rename(&unfinished, path)?;
+        let file = fs::symlink_metadata(made).map(|made| (made.dev(), made.ino()))?;
+        if is_left_over {
+            fs::rename(made, path)?;
+        } else {
+            // Unlike a name, a link takes no place that another start has taken meanwhile.
+            fs::hard_link(made, path).map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => in_use(None),
+                _ => error,
+            })?;
+        }
         Ok(Self { listener: UnixListener::from_std(socket.into())?, path: path.to_owned(), file })
     }
 
@@ -86,8 +88,27 @@ impl Drop for UnixSocket {
     }
 }
 
-/// Whether there is nothing at the path, or a socket on which nobody listens.
-fn check_replaceable(path: &Path) -> io::Result<()> {
+/// A socket before it has its name. No other start has the same one, and nothing of it stays.
+#[derive(Debug)]
+struct Unfinished(PathBuf);
+
+impl Unfinished {
+    fn beside(parent: &Path) -> Self {
+        // Its keys are random. The pid is not enough: containers can share a directory.
+        let number = RandomState::new().hash_one(());
+        Self(parent.join(format!(".{number:016x}")))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // It has its name now, or was never made.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Whether a socket on which nobody listens is at the path, or else nothing; an error for all else.
+fn check_replaceable(path: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(io::Error::new(
@@ -95,7 +116,7 @@ fn check_replaceable(path: &Path) -> io::Result<()> {
                 "there is something that is no socket: remove it, or choose another path",
             ));
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
         Ok(_) => {}
     }
@@ -105,9 +126,10 @@ fn check_replaceable(path: &Path) -> io::Result<()> {
             let listener = UnixStream::from_std(socket.into())?.peer_cred()?;
             Err(in_use(listener.pid().and_then(|pid| Program::of(pid.cast_unsigned()))))
         }
-        // It has no time to answer; this does not wait for it.
-        Err(Errno::AGAIN) => Err(in_use(None)),
-        Err(_) => Ok(()),
+        // It has no time to answer, and this does not wait for it; or it is of another type.
+        Err(Errno::AGAIN | Errno::PROTOTYPE) => Err(in_use(None)),
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(true),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -123,6 +145,9 @@ fn new_socket() -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {
@@ -149,12 +174,57 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("push.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        fs::write(dir.path().join(".push.sock.new"), "").unwrap();
         let _socket = UnixSocket::bind(&path, OWNER).unwrap();
         let error = UnixSocket::bind(&path, OWNER).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         let own = format!("process {} (", std::process::id());
         assert!(error.to_string().starts_with(&own), "{error}");
+    }
+
+    /// Those of other types, too, which the kernel does not connect to a stream.
+    #[tokio::test]
+    async fn a_socket_of_any_type_in_use_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        for kind in [SocketType::DGRAM, SocketType::SEQPACKET] {
+            let path = dir.path().join(format!("{}.sock", kind.as_raw()));
+            let socket = net::socket(AddressFamily::UNIX, kind, None).unwrap();
+            net::bind(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+            if kind == SocketType::SEQPACKET {
+                net::listen(&socket, 1).unwrap();
+            }
+            let before = fs::symlink_metadata(&path).unwrap().ino();
+            let error = UnixSocket::bind(&path, OWNER).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{kind:?}: {error}");
+            assert_eq!(fs::symlink_metadata(&path).unwrap().ino(), before, "{kind:?}");
+        }
+    }
+
+    /// Two daemons that start at once, again and again.
+    #[test]
+    fn only_one_of_many_starts_gets_the_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        for _ in 0..100 {
+            let (start, inside) = (Barrier::new(4), runtime.handle());
+            let bind = || {
+                let _inside = inside.enter();
+                start.wait();
+                UnixSocket::bind(&path, OWNER)
+            };
+            let outcomes: Vec<io::Result<UnixSocket>> = thread::scope(|scope| {
+                let starts: Vec<_> = (0..4).map(|_| scope.spawn(bind)).collect();
+                starts.into_iter().map(|start| start.join().unwrap()).collect()
+            });
+            let (won, lost): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
+            assert_eq!(won.len(), 1, "{lost:?}");
+            for error in lost.into_iter().map(Result::unwrap_err) {
+                assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}");
+            }
+            std::os::unix::net::UnixStream::connect(&path).unwrap();
+            drop(won);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left over");
+        }
     }
 
     #[tokio::test]
