@@ -13,7 +13,7 @@ mod listeners;
 mod metrics;
 mod open;
 mod peer;
-mod port_user;
+pub(crate) mod port_user;
 mod problem;
 pub mod push;
 mod rate;

@@ -17,7 +17,7 @@ const MAX_PROCESSES: usize = 20_000;
 
 /// Who listens.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(crate) struct Program {
     pid: u32,
     name: String,
 }
@@ -32,7 +32,7 @@ struct Socket {
 
 impl Program {
     /// `None` for a process that is gone, or is in a namespace from which it has no pid here.
-    pub(super) fn of(pid: u32) -> Option<Self> {
+    pub(crate) fn of(pid: u32) -> Option<Self> {
         let name = fs::read(Host::default().process(pid).join("comm")).ok()?;
         Some(Self { pid, name: String::from_utf8_lossy(name.trim_ascii_end()).into_owned() })
     }
@@ -45,18 +45,26 @@ impl fmt::Display for Program {
 }
 
 /// Who keeps this process from listening on the address, as far as it can be told.
-pub(super) fn of(address: SocketAddr) -> String {
+pub(crate) fn of(address: SocketAddr) -> String {
     let host = Host::default();
-    let tables = ["net/tcp", "net/tcp6"].map(|table| host.process_itself().join(table));
-    let text = tables.iter().filter_map(|table| fs::read_to_string(table).ok()).collect::<String>();
-    let Some(socket) = text.lines().filter_map(listening).find(|socket| overlap(socket.address, address))
-    else {
-        return "another process".to_owned();
-    };
+    let Some(socket) = listener(&host, address) else { return "another process".to_owned() };
     match holder(&host, socket.inode).and_then(Program::of) {
         Some(program) => program.to_string(),
         None => format!("a process of the user {}", user_name(socket.uid)),
     }
+}
+
+/// Whether it is this process, by its user where its descriptors are closed to us.
+pub(crate) fn is_process(address: SocketAddr, pid: u32, uid: u32) -> bool {
+    let host = Host::default();
+    let Some(socket) = listener(&host, address) else { return false };
+    holder(&host, socket.inode).map_or(socket.uid == uid, |holder| holder == pid)
+}
+
+fn listener(host: &Host, address: SocketAddr) -> Option<Socket> {
+    let tables = ["net/tcp", "net/tcp6"].map(|table| host.process_itself().join(table));
+    let text = tables.iter().filter_map(|table| fs::read_to_string(table).ok()).collect::<String>();
+    text.lines().filter_map(listening).find(|socket| overlap(socket.address, address))
 }
 
 fn user_name(uid: u32) -> String {
