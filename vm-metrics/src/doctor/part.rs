@@ -99,12 +99,8 @@ impl Part {
         let runs = matches!(self.state, Health::Healthy | Health::Starting | Health::Degraded);
         Some(match self.pinned.filter(|_| runs) {
             Some(true) => Check::new(Sign::Good, "pins", GOES_ON),
-            Some(false) => {
-                let reason = self.reason.as_deref().unwrap_or("tap_ebpf gives no reason");
-                let remedy = format!("{reason}; pin = false does without");
-                Check::new(Sign::Bad, "pins", "none: counters of eBPF begin at 0 with each start")
-                    .with_remedy(Some(remedy))
-            }
+            Some(false) => Check::new(Sign::Bad, "pins", "none: counters of eBPF begin at 0 with each start")
+                .with_remedy(self.reason.clone()),
             None => Check::new(Sign::Absent, "pins", "not asked for, or eBPF does not run"),
         })
     }
@@ -136,7 +132,7 @@ mod tests {
         let failed = part("source", "vm_dir", "failed").remedy().unwrap();
         assert!(!failed.contains("auto") && failed.contains("[sources.vm_dir] enabled = false"), "{failed}");
         let pins = render(&[part("reader", "tap_ebpf", "degraded").pins().unwrap()]);
-        assert!(pins.contains("why: advice; pin = false does without"), "{pins}");
+        assert!(pins.contains("why: advice"), "{pins}");
     }
 
     fn render(checks: &[Check]) -> String {
