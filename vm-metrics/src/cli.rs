@@ -51,7 +51,7 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
-        /// Exit with 1 when something that is asked for does not work
+        /// Exit with 1 when something that is asked for does not work, or not for everything
         #[arg(long)]
         strict: bool,
         #[command(flatten)]
@@ -61,7 +61,7 @@ enum Command {
     Detach {
         #[command(flatten)]
         file: ConfigFile,
-        /// Remove what other versions of vm-metrics left, too
+        /// Also remove what other versions left, and counters in all network namespaces; not those of daemons that run
         #[arg(long)]
         all: bool,
     },

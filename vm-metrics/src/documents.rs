@@ -26,6 +26,7 @@ pub(crate) struct Vms {
 pub(crate) struct Vm {
     pub(crate) instance_id: String,
     pub(crate) instance_name: String,
+    pub(crate) running: Option<bool>,
     pub(crate) hypervisor_pid: Option<u32>,
     pub(crate) allocated_vcpus: Option<u32>,
     pub(crate) allocated_memory_bytes: Option<u64>,

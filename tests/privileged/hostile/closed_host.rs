@@ -19,6 +19,8 @@ fn a_closed_host_shows_no_strangers() {
         let daemon = scene.daemon(&format!("[trust]\nuids = [{NEIGHBOUR}]\n"));
         let up = |metrics: &Metrics| metrics.value("vm_running", &[("instance_id", "neighbour")]);
         daemon.wait_for(SOON, "the VM of a trusted user", up).unwrap();
+        let log = daemon.log();
+        assert!(log.contains("1 processes of hypervisors are no VMs here"), "{log}");
         for _ in 0..10 {
             victim.work(3);
             neighbour.work(3);

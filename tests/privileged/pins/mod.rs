@@ -112,9 +112,15 @@ fn second_daemon((user, way): (User, &str)) {
     let config = host.config.to_str().unwrap();
     let said = host.try_start(Path::new(BINARY)).unwrap_err().to_string();
     assert!(said.contains("exit status: 1"), "{said}");
-    assert!(said.contains("another vm-metrics daemon holds /sys/fs/bpf/vm-metrics/v"), "{said}");
+    let held = format!("another vm-metrics daemon (process {}) holds /sys/fs/bpf/vm-metrics/v", first.pid());
+    assert!(said.contains(&held) && said.contains("or set pin = false"), "{said}");
     let detach = Command::new(BINARY).args(["detach", "--config", config]).output().unwrap();
     assert_eq!(detach.status.code(), Some(1), "a daemon that runs keeps its own");
+    let said = String::from_utf8(detach.stderr).unwrap();
+    assert!(
+        said.contains(&held) && said.contains("stop it first") && !said.contains("pin = false"),
+        "{said}"
+    );
     host.send(3);
     wait_for_frames(&first, 3);
     // A look disturbs nobody.

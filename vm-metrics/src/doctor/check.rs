@@ -13,6 +13,8 @@ use crate::model::Printable;
 pub(super) enum Sign {
     /// It works.
     Good,
+    /// It works, but not for everything.
+    Partly,
     /// It was asked for and does not work.
     Bad,
     /// It is not here, or nobody asked for it.
@@ -65,6 +67,8 @@ impl Style {
         let (text, color) = match (sign, self.is_utf8) {
             (Sign::Good, true) => ("✓", 32),
             (Sign::Good, false) => ("ok", 32),
+            (Sign::Partly, true) => ("!", 33),
+            (Sign::Partly, false) => ("!!", 33),
             (Sign::Bad, true) => ("✗", 31),
             (Sign::Bad, false) => ("NO", 31),
             (Sign::Absent, true) => ("–", 2),
@@ -86,9 +90,11 @@ pub(super) fn render(checks: &[Check], style: Style) -> String {
     for Check { result, name, detail, remedy } in checks {
         let sign = style.sign(*result);
         let _ = writeln!(text, "{sign} {:<width$}  {}", Printable(name).to_string(), Printable(detail));
-        if let Some(remedy) = remedy {
-            let arrow = if style.is_utf8 { "→" } else { "->" };
-            let _ = writeln!(text, "{:width$}    {arrow} {}", "", Printable(remedy));
+        let arrow = if style.is_utf8 { "→" } else { "->" };
+        // Further lines are for the configuration.
+        for (at, line) in remedy.iter().flat_map(|remedy| remedy.lines()).enumerate() {
+            let arrow = if at == 0 { arrow } else { "  " };
+            let _ = writeln!(text, "{:width$}    {arrow} {}", "", Printable(line));
         }
     }
     text

@@ -9,12 +9,14 @@ use std::path::Path;
 
 use nix::unistd::{Uid, User};
 use rustix::fs::statfs;
+use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Pid, Resource, geteuid, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::check::{Check, Sign};
 use crate::config::{ListenAddress, Settings};
 use crate::host::Host;
+use crate::http::port_user::{self, Program};
 use crate::local_daemon::LocalDaemon;
 use crate::readers::FileBudget;
 
@@ -53,7 +55,22 @@ pub(super) fn speaks_of_none(unanswered: &str) -> Check {
     let us = user(geteuid().as_raw());
     let detail = format!("none answers ({unanswered}): this is how a daemon of user {us} would do");
     let remedy = format!("with the rights of the unit: {AS_THE_UNIT}");
-    Check::new(Sign::Absent, "running daemon", detail).with_remedy(Some(remedy))
+    Check::new(Sign::Absent, "running daemon", detail).with_remedy((!has_rights_of_unit()).then_some(remedy))
+}
+
+/// The checks would speak of another daemon than the one that runs.
+pub(super) fn may_not_ask() -> Check {
+    let us = user(geteuid().as_raw());
+    let remedy = format!("run doctor as root; --no-daemon checks how a daemon of user {us} would do");
+    let detail = "a daemon may run here, but only root and its user may ask it";
+    Check::new(Sign::Bad, "running daemon", detail).with_remedy(Some(remedy))
+}
+
+/// All that the unit gives.
+fn has_rights_of_unit() -> bool {
+    let needed = RIGHTS.iter().fold(CapabilitySet::empty(), |all, (set, ..)| all | *set);
+    let needed = needed - CapabilitySet::SYS_ADMIN;
+    !geteuid().is_root() && capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
 }
 
 /// Of the daemon, else of this process.
@@ -138,18 +155,20 @@ fn limit_of(host: &Host, pid: u32) -> Option<u64> {
 
 /// Whether the daemon could listen where it is told to.
 pub(super) fn addresses(settings: &Settings, daemon: Option<&LocalDaemon>) -> Vec<Check> {
-    let is_running = daemon.is_some();
-    let checks =
-        settings.listen.addresses().iter().flat_map(|address| checks_of_address(address, is_running));
+    let daemon = daemon.map(LocalDaemon::peer);
+    let checks = settings.listen.addresses().iter().flat_map(|address| checks_of_address(address, daemon));
     checks.map(|check| check.with_place(settings.listen.place())).collect()
 }
 
-fn checks_of_address(listen: &ListenAddress, is_running: bool) -> Vec<Check> {
+/// Process and user of the daemon that runs, where they are known.
+type Running = Option<Option<(u32, u32)>>;
+
+fn checks_of_address(listen: &ListenAddress, daemon: Running) -> Vec<Check> {
     if let ListenAddress::Unix(path) = listen {
-        return vec![check_of_address(listen, UnixStream::connect(path).is_err(), is_running)];
+        return vec![check_of_socket(listen, path, daemon)];
     }
     match listen.resolve() {
-        Ok(addresses) => addresses.iter().map(|address| check_of_tcp(*address, is_running)).collect(),
+        Ok(addresses) => addresses.iter().map(|address| check_of_tcp(*address, daemon)).collect(),
         Err(error) => {
             let detail = format!("the name cannot be resolved: {error}");
             vec![
@@ -160,27 +179,58 @@ fn checks_of_address(listen: &ListenAddress, is_running: bool) -> Vec<Check> {
     }
 }
 
-fn check_of_tcp(address: SocketAddr, is_running: bool) -> Check {
+fn check_of_socket(listen: &ListenAddress, path: &Path, daemon: Running) -> Check {
+    let Ok(stream) = UnixStream::connect(path) else { return check_of_free(listen, daemon) };
+    let listener = socket_peercred(&stream).ok().and_then(|peer| u32::try_from(peer.pid.as_raw_pid()).ok());
+    let is_daemon = daemon.is_some_and(|daemon| daemon.is_none_or(|(pid, _)| listener == Some(pid)));
+    let who = listener.and_then(Program::of);
+    check_of_used(listen, is_daemon, &who.map_or_else(|| "another process".to_owned(), |who| who.to_string()))
+}
+
+fn check_of_tcp(address: SocketAddr, daemon: Running) -> Check {
     match TcpListener::bind(address) {
-        Ok(_) => check_of_address(address, true, is_running),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_running => {
-            check_of_address(address, false, is_running)
+        Ok(_) => check_of_free(address, daemon),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let is_daemon = daemon.is_some_and(|daemon| {
+                daemon.is_none_or(|(pid, uid)| port_user::is_process(address, pid, uid))
+            });
+            check_of_used(address, is_daemon, &port_user::of(address))
         }
         Err(error) => Check::new(Sign::Bad, format!("listen {address}"), format!("cannot listen: {error}"))
             .with_remedy(Some(ANOTHER.to_owned())),
     }
 }
 
-fn check_of_address(address: impl Display, is_free: bool, is_running: bool) -> Check {
+fn check_of_free(address: impl Display, daemon: Running) -> Check {
     let name = format!("listen {address}");
-    match (is_free, is_running) {
-        (false, true) => Check::new(Sign::Good, name, "in use, as it is to be while the daemon runs"),
-        (true, true) => {
-            Check::new(Sign::Absent, name, "free: the running daemon was told to listen elsewhere")
-        }
-        (true, false) => Check::new(Sign::Good, name, "free"),
-        (false, false) => {
-            Check::new(Sign::Bad, name, "another program listens there").with_remedy(Some(ANOTHER.to_owned()))
-        }
+    match daemon {
+        Some(_) => Check::new(Sign::Absent, name, "free: the running daemon was told to listen elsewhere"),
+        None => Check::new(Sign::Good, name, "free"),
+    }
+}
+
+fn check_of_used(address: impl Display, is_daemon: bool, who: &str) -> Check {
+    let name = format!("listen {address}");
+    if is_daemon {
+        return Check::new(Sign::Good, name, "in use, as it is to be while the daemon runs");
+    }
+    Check::new(Sign::Bad, name, format!("{who} listens there"))
+        .with_remedy(Some(format!("stop it, or choose {ANOTHER}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Another program has the port of the configuration, and the daemon was told to listen elsewhere.
+    #[test]
+    fn a_port_of_another_program_is_no_success() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let us = (std::process::id(), geteuid().as_raw());
+        assert_eq!(check_of_tcp(address, Some(Some(us))).result, Sign::Good);
+        assert_eq!(check_of_tcp(address, Some(Some((1, us.1)))).result, Sign::Bad);
+        let check = format!("{:?}", check_of_tcp(address, None));
+        assert!(check.contains(&format!("process {} (", us.0)) && check.contains("stop it, or"), "{check}");
     }
 }

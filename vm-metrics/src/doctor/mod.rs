@@ -8,6 +8,7 @@ pub(crate) mod part;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{anyhow, bail};
@@ -43,6 +44,21 @@ struct Report<'c> {
 }
 
 pub(crate) fn run(app: App, options: Options) -> anyhow::Result<()> {
+    let checks = checks(app, options)?;
+    if options.json {
+        let report = Report { version: env!("CARGO_PKG_VERSION"), checks: &checks };
+        print(&(printable_json(&serde_json::to_string_pretty(&report)?) + "\n"))?;
+    } else {
+        print(&render(&checks, Style::of_output()))?;
+    }
+    let bad = checks.iter().filter(|check| matches!(check.result, Sign::Bad | Sign::Partly)).count();
+    if options.strict && bad > 0 {
+        bail!("{bad} of the checks fail");
+    }
+    Ok(())
+}
+
+fn checks(app: App, options: Options) -> anyhow::Result<Vec<Check>> {
     let settings = app.settings().clone();
     let asked = match options.no_daemon {
         true => Err(anyhow!("it was not asked (--no-daemon)")),
@@ -50,6 +66,7 @@ pub(crate) fn run(app: App, options: Options) -> anyhow::Result<()> {
     };
     let (daemon, unanswered) = match asked {
         Ok(daemon) => (Some(daemon), String::new()),
+        Err(error) if is_denied(&error) => return Ok(vec![host::may_not_ask()]),
         Err(error) => (None, in_one_line(error.as_ref())),
     };
     let (version, parts, vms) = match &daemon {
@@ -71,18 +88,13 @@ pub(crate) fn run(app: App, options: Options) -> anyhow::Result<()> {
     checks.extend(parts.iter().find_map(Part::pins));
     checks.extend(parts.iter().map(Part::check));
     checks.extend(checks_of_vms(&settings, &vms));
+    Ok(checks)
+}
 
-    if options.json {
-        let report = Report { version: env!("CARGO_PKG_VERSION"), checks: &checks };
-        print(&(printable_json(&serde_json::to_string_pretty(&report)?) + "\n"))?;
-    } else {
-        print(&render(&checks, Style::of_output()))?;
-    }
-    let bad = checks.iter().filter(|check| check.result == Sign::Bad).count();
-    if options.strict && bad > 0 {
-        bail!("{bad} of the checks fail");
-    }
-    Ok(())
+/// The socket may be there, and is closed to this user.
+fn is_denied(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn checks_of_host(settings: &Settings, daemon: Option<&LocalDaemon>, pid: Option<u32>) -> Vec<Check> {
@@ -99,10 +111,8 @@ fn checks_of_host(settings: &Settings, daemon: Option<&LocalDaemon>, pid: Option
 
 fn checks_of_vms(settings: &Settings, vms: &[Vm]) -> Vec<Check> {
     let users = users(vms, &settings.host);
-    let mut checks = vec![
-        Check::new(Sign::Good, "trust", trusted(&settings.trust, &users)),
-        Check::new(Sign::Good, "VMs", vms.len().to_string()),
-    ];
+    let mut checks =
+        vec![trust(&settings.trust, &users), Check::new(Sign::Good, "VMs", vms.len().to_string())];
     for vm in vms {
         for nic in &vm.uncounted {
             let detail =
@@ -124,27 +134,41 @@ fn users(vms: &[Vm], host: &Host) -> BTreeSet<Result<String, u32>> {
     .collect()
 }
 
-fn trusted(trust: &Trust, users: &BTreeSet<Result<String, u32>>) -> String {
+fn trust(trust: &Trust, users: &BTreeSet<Result<String, u32>>) -> Check {
     if !trust.is_open() {
-        return "root and the users in [trust]; processes of others are no VMs".to_owned();
+        let detail = "root and the users in [trust]; processes of others are no VMs";
+        return Check::new(Sign::Good, "trust", detail);
     }
+    let check = Check::new(Sign::Good, "trust", "open: a process of any user may be a VM");
     let names: Vec<_> = users.iter().filter_map(|user| user.as_ref().ok()).collect();
     let numbers: Vec<_> = users.iter().filter_map(|user| user.as_ref().err()).collect();
-    format!(
-        "open: a process of any user may be a VM; to let only root's and those of today: [trust] users = {names:?}, \
-         uids = {numbers:?}"
-    )
+    let mut lines = "to let only root's and those of today, add to the configuration:\n[trust]".to_owned();
+    if !names.is_empty() {
+        lines += &format!("\nusers = {names:?}");
+    }
+    if !numbers.is_empty() {
+        lines += &format!("\nuids = {numbers:?}");
+    }
+    check.with_remedy((!users.is_empty()).then_some(lines))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn an_open_host_is_told_how_to_close() {
-        let users = [Ok("libvirt-qemu".to_owned()), Err(1000)].into_iter().collect();
-        let advice = trusted(&Trust::default(), &users);
-        assert!(advice.ends_with("[trust] users = [\"libvirt-qemu\"], uids = [1000]"), "{advice}");
-        assert!(trusted(&Trust::only([]), &users).starts_with("root and the users in [trust]"));
+        let style = Style::of_output();
+        let users = [Ok("root".to_owned()), Err(1000)].into_iter().collect();
+        let said = render(&[trust(&Trust::default(), &users)], style);
+        let proposed = said.lines().skip(2).map(str::trim).collect::<Vec<_>>().join("\n");
+        let config = Config::parse("test.toml".as_ref(), &proposed).unwrap();
+        assert_eq!(config.settings.trust, Trust::only([0, 1000]), "{said}");
+        let of_root = render(&[trust(&Trust::default(), &BTreeSet::new())], style);
+        assert!(of_root.lines().count() == 1, "there is nobody to name: {of_root}");
+        let numbers = [Err(1000)].into_iter().collect();
+        assert!(!render(&[trust(&Trust::default(), &numbers)], style).contains("users ="));
+        assert!(render(&[trust(&Trust::only([]), &users)], style).contains("root and the users in [trust]"));
     }
 }

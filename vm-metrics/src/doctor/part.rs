@@ -15,9 +15,6 @@ pub(crate) struct Part {
     reason: Option<String>,
     errno: Option<i32>,
     items: usize,
-    errors: usize,
-    #[serde(default)]
-    absent: usize,
     #[serde(default)]
     pinned: Option<bool>,
 }
@@ -31,8 +28,6 @@ impl From<&PartRun> for Part {
             reason: Some(run.health.reason.clone()).filter(|reason| !reason.is_empty()),
             errno: run.health.errno,
             items: run.items,
-            errors: run.errors,
-            absent: run.absent,
             pinned: run.pinned,
         }
     }
@@ -42,14 +37,13 @@ impl Part {
     pub(super) fn check(&self) -> Check {
         let sign = match self.state {
             Health::Healthy | Health::Starting => Sign::Good,
-            // What is not there is no fault of the part.
-            Health::Degraded if self.errors == self.absent => Sign::Good,
+            Health::Degraded => Sign::Partly,
             Health::Disabled => Sign::Absent,
             // Without a word of the kernel nothing on this host would mend it.
             Health::Unsupported if self.errno.is_none() => Sign::Absent,
-            Health::Degraded | Health::Unsupported | Health::Failed => Sign::Bad,
+            Health::Unsupported | Health::Failed => Sign::Bad,
         };
-        let remedy = if sign == Sign::Bad { self.remedy() } else { None };
+        let remedy = if matches!(sign, Sign::Bad | Sign::Partly) { self.remedy() } else { None };
         Check::new(sign, format!("{} {}", self.kind.as_str(), self.name), self.describe()).with_remedy(remedy)
     }
 
@@ -75,17 +69,22 @@ impl Part {
         const EACCES: i32 = 13;
         let is_denied = matches!(self.errno, Some(EPERM | EACCES));
         match (self.kind, self.state) {
-            (PartKind::Manager, _) => {
-                Some("make it a directory of the daemon's user alone (chmod 0700)".to_owned())
-            }
+            (PartKind::Manager, _) => Some(
+                "name a directory that only the daemon's user may write: state_dir = \"/run/vm-metrics\""
+                    .to_owned(),
+            ),
             (PartKind::Reader, Health::Unsupported) if !is_denied => {
                 Some(format!("another kernel; [readers.{}] enabled = false, if it is not wanted", self.name))
             }
             _ if is_denied => {
                 Some("see the rights above: the unit in deploy/systemd has them all".to_owned())
             }
-            (PartKind::Source, Health::Failed) => {
-                Some(format!("[sources.{}] enabled = \"auto\" uses it only where it is there", self.name))
+            (PartKind::Source, Health::Failed) => Some(format!(
+                "mend what this line names; [sources.{}] enabled = false does without it",
+                self.name
+            )),
+            (PartKind::Source | PartKind::Reader, Health::Degraded) => {
+                Some("mend what this line names; the rest of it works".to_owned())
             }
             _ => None,
         }
@@ -100,13 +99,43 @@ impl Part {
         let runs = matches!(self.state, Health::Healthy | Health::Starting | Health::Degraded);
         Some(match self.pinned.filter(|_| runs) {
             Some(true) => Check::new(Sign::Good, "pins", GOES_ON),
-            Some(false) => {
-                let remedy =
-                    "the line of tap_ebpf says why and what helps; pin = false does without".to_owned();
-                Check::new(Sign::Bad, "pins", "none: counters of eBPF begin at 0 with each start")
-                    .with_remedy(Some(remedy))
-            }
+            Some(false) => Check::new(Sign::Bad, "pins", "none: counters of eBPF begin at 0 with each start")
+                .with_remedy(self.reason.clone()),
             None => Check::new(Sign::Absent, "pins", "not asked for, or eBPF does not run"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn part(kind: &str, name: &str, state: &str) -> Part {
+        let part = json!({"kind": kind, "name": name, "state": state, "reason": "why: advice", "errno": null,
+                          "items": 0, "errors": 1, "absent": 1, "pinned": false});
+        serde_json::from_value(part).unwrap()
+    }
+
+    #[test]
+    fn a_degraded_part_has_a_sign_of_its_own() {
+        for (kind, name) in [("source", "static_list"), ("source", "proc_scan"), ("reader", "tap_ebpf")] {
+            let part = part(kind, name, "degraded");
+            assert_eq!(part.check().result, Sign::Partly, "{name}");
+            assert!(part.remedy().is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn remedies_fit_what_is_wrong() {
+        let failed = part("source", "vm_dir", "failed").remedy().unwrap();
+        assert!(!failed.contains("auto") && failed.contains("[sources.vm_dir] enabled = false"), "{failed}");
+        let pins = render(&[part("reader", "tap_ebpf", "degraded").pins().unwrap()]);
+        assert!(pins.contains("why: advice"), "{pins}");
+    }
+
+    fn render(checks: &[Check]) -> String {
+        super::super::check::render(checks, super::super::check::Style::of_output())
     }
 }

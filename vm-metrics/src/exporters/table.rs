@@ -71,7 +71,7 @@ fn row(vm: &Vm) -> [String; HEAD.len()] {
         printable(&vm.instance_name),
         or_dash(vm.allocated_vcpus),
         or_dash(vm.cpu_seconds.map(|seconds| format!("{seconds:.2}"))),
-        mib(vm.memory_rss_bytes),
+        rss(vm),
         mib(vm.allocated_memory_bytes),
         or_dash(vm.network_rx_bytes),
         or_dash(vm.network_tx_bytes),
@@ -95,13 +95,18 @@ fn rates(vm: &Vm, before: Option<&Vm>, seconds: f64) -> [String; RATES.len()] {
         printable(&vm.instance_name),
         or_dash(vm.allocated_vcpus),
         or_dash(cpu()),
-        mib(vm.memory_rss_bytes),
+        rss(vm),
         mib(vm.allocated_memory_bytes),
         or_dash(rate(|vm| vm.network_rx_bytes, 8.0)),
         or_dash(rate(|vm| vm.network_tx_bytes, 8.0)),
         or_dash(rate(|vm| vm.network_rx_packets, 1.0)),
         or_dash(rate(|vm| vm.network_tx_packets, 1.0)),
     ]
+}
+
+/// A VM that has ended has no memory, and is still shown for a while.
+fn rss(vm: &Vm) -> String {
+    if vm.running == Some(false) { "ended".to_owned() } else { mib(vm.memory_rss_bytes) }
 }
 
 fn mib(bytes: Option<u64>) -> String {
@@ -136,6 +141,16 @@ mod tests {
         assert_eq!(lines[0].find("NAME"), lines[1].find("evil"));
         assert!(lines[1].contains("1.23") && lines[1].ends_with('-') && !table.contains('\x1b'), "{table}");
         assert!(lines.len() == 2 && lines[1].contains(r"evil\u{1b}[2J\nforged"), "{table}");
+    }
+
+    #[test]
+    fn a_vm_that_has_ended_is_told_from_others() {
+        let vm = |running| Vm { instance_id: "a".into(), running: Some(running), ..Vm::default() };
+        let vms = |running| Vms { taken_at: UNIX_EPOCH, vms: vec![vm(running)] };
+        for ended in [render(&[vm(false)]), render_rates(&vms(false), &vms(false))] {
+            assert!(ended.contains(" ended "), "{ended}");
+        }
+        assert!(!render(&[vm(true)]).contains("ended"));
     }
 
     #[test]

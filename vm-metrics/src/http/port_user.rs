@@ -69,6 +69,13 @@ pub(crate) fn of(address: SocketAddr) -> String {
     find(address).map_or_else(|| "another process".to_owned(), |listener| listener.to_string())
 }
 
+/// Whether it is this process, by its user where its descriptors are closed to us.
+pub(crate) fn is_process(address: SocketAddr, pid: u32, uid: u32) -> bool {
+    let is_it =
+        |listener: Listener| listener.program.map_or(listener.uid == uid, |program| program.pid == pid);
+    find(address).is_some_and(is_it)
+}
+
 /// Who listens on the address, as far as it can be told in time.
 pub(crate) fn find(address: SocketAddr) -> Option<Listener> {
     let until = Instant::now() + PATIENCE;

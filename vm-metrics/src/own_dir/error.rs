@@ -17,7 +17,7 @@ pub enum DirError {
         owner_advice(*us)
     )]
     Owner { path: PathBuf, owner: u32, us: u32 },
-    #[error("{} has mode {mode:04o}, so others may write to it: chmod go-w", path.display())]
+    #[error("{} has mode {mode:04o}, so others may write to it: {}", path.display(), mode_advice(path, *mode))]
     Writable { path: PathBuf, mode: u32 },
     #[error("{} is a link that user {owner} made: remove it", path.display())]
     Link { path: PathBuf, owner: u32 },
@@ -76,8 +76,19 @@ impl DirError {
 /// A daemon of an ordinary user may run on this host: then root must leave its directory alone.
 fn owner_advice(us: u32) -> String {
     match us {
-        0 => "start the daemon as that user, or remove it if no such daemon is to run here".to_owned(),
-        us => format!("remove it, or chown it to user {us}"),
+        0 => "start the daemon as that user, or choose another directory".to_owned(),
+        us => format!("choose another directory, or chown this one to user {us} if only vm-metrics uses it"),
+    }
+}
+
+/// Other programs need a directory like `/tmp` or `/run` as it is.
+fn mode_advice(path: &Path, mode: u32) -> &'static str {
+    const STICKY: u32 = 0o1000;
+    let is_shared = mode & STICKY != 0 || path.components().count() <= 2;
+    if is_shared {
+        "leave it so, and choose a directory for vm-metrics alone, such as /run/vm-metrics"
+    } else {
+        "chmod go-w, if only vm-metrics uses it; else choose another directory"
     }
 }
 

@@ -67,6 +67,16 @@ fn directories_that_others_may_write_are_refused() {
 }
 
 #[test]
+fn nobody_is_told_to_change_a_shared_directory() {
+    let lab = Lab::new();
+    set_mode(&lab.dir("sticky"), 0o1777);
+    let of_root = DirError::Writable { path: "/run".into(), mode: 0o777 };
+    for error in [lab.refused("sticky"), of_root].map(|error| error.to_string()) {
+        assert!(!error.contains("chmod") && error.contains("such as /run/vm-metrics"), "{error}");
+    }
+}
+
+#[test]
 fn directories_of_other_users_are_refused() {
     if !geteuid().is_root() {
         return skip("only root can give a directory away");

@@ -137,7 +137,9 @@ impl Authors {
     }
 }
 
-const REMEDY: &str = "let root write it where nobody else can, or put the user into [trust]";
+/// With `[trust]`, users whom it does not name have no VMs any more.
+const REMEDY: &str = "let root write it where nobody else can; [trust] may name its user too, \
+                      but then it must name the users of all VMs (`vm-metrics doctor` lists them)";
 
 /// The way to a file: all who could have led it elsewhere are authors of the file.
 struct Way<'o> {

@@ -4,6 +4,7 @@
 //! One daemon at a time: a lock on the directory, which the kernel drops with the process however it ends.
 
 mod error;
+mod lock;
 mod removal;
 
 use std::fs;
@@ -47,7 +48,7 @@ impl Pins {
         let dir = load.dir(root);
         let own = OwnDir::make(&dir, PRIVATE).map_err(|error| PinError::of_root(error, root))?;
         // From here on paths are as good as descriptors: no other user can change where they lead.
-        lock(&own, &dir)?;
+        lock(&own, &dir, "stop it first, or give this one another pin_dir, or set pin = false")?;
         let links = dir.join(LINKS);
         check_left(&dir, &own)?;
         check_left(&links, &OwnDir::make(&links, PRIVATE)?)?;
@@ -153,10 +154,13 @@ impl LoadId {
     }
 }
 
-fn lock(dir: impl AsFd, path: &Path) -> Result<(), PinError> {
-    match flock(dir, FlockOperation::NonBlockingLockExclusive) {
+/// `advice` is for the case that a daemon has it.
+fn lock(dir: impl AsFd, path: &Path, advice: &'static str) -> Result<(), PinError> {
+    match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(()),
-        Err(Errno::WOULDBLOCK) => Err(PinError::Held { dir: path.to_owned() }),
+        Err(Errno::WOULDBLOCK) => {
+            Err(PinError::Held { dir: path.to_owned(), pid: lock::holder(&dir), advice })
+        }
         Err(errno) => Err(PinError::io("lock", path, errno)),
     }
 }

@@ -6,6 +6,7 @@ use std::iter;
 use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 pub use self::nics::Share;
 use self::nics::{named_nics, named_uncounted};
@@ -85,6 +86,7 @@ pub fn inspect_as(
     program: &str,
 ) -> Result<Option<Vm>, Unread> {
     if !observer.trust.may_run_vms(process.uid()) {
+        observer.shut_out.fetch_add(1, Ordering::Relaxed);
         return Ok(None);
     }
     let stat = process.stat()?;

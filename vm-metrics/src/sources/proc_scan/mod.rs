@@ -48,6 +48,7 @@ use std::fs;
 use std::mem;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -132,6 +133,8 @@ pub struct ProcScan {
     pace: Pace,
     patient: Patient<(Arc<Observer>, u32, Question), Answer>,
     overuse: Excess,
+    /// The most processes that a call found to be no VMs because of their users, and that the log has told.
+    most_shut_out: usize,
     /// Whether VMs of any program are looked for.
     finds_kvm: bool,
 }
@@ -187,6 +190,7 @@ impl ProcScan {
             patient: Patient::new("scan", PATIENCE, ask::answer)
                 .with_patience_for_others(PATIENCE_FOR_OTHERS),
             overuse: Excess::default(),
+            most_shut_out: 0,
             finds_kvm: true,
         }
     }
@@ -212,6 +216,7 @@ impl ProcScan {
             trust: self.trust.clone(),
             devices: Devices::new(&self.host, &self.closer),
             pace: self.pace,
+            shut_out: AtomicUsize::new(0),
         });
         let due = self.look_quickly(pids, &moment, &observer, &mut findings);
         let mut due = in_order(due, |uid| observer.trust.is_trusted(uid));
@@ -220,6 +225,9 @@ impl ProcScan {
         for due in scan::chunks(strangers) {
             let due = self.those_with_room(due);
             self.look_closely(due, &observer, &moment, &mut findings);
+        }
+        if moment.full_scan {
+            self.tell_of_shut_out(observer.shut_out.load(Ordering::Relaxed));
         }
         self.look_for_kvm(&observer, &moment, &mut findings);
         self.read_configs(now);
@@ -240,6 +248,16 @@ impl ProcScan {
         self.kvm_looks.end();
         self.parts.retain(|pid, _| self.seen.contains_key(pid));
         Ok(self.listing(findings.problems))
+    }
+
+    /// Only a number that is higher than before: users cannot fill the log by starts and ends.
+    fn tell_of_shut_out(&mut self, count: usize) {
+        if count > self.most_shut_out {
+            self.most_shut_out = count;
+            tracing::warn!(
+                "{count} processes of hypervisors are no VMs here: [trust] does not name their users"
+            );
+        }
     }
 
     /// Of VMs whose command lines name files.

@@ -1,6 +1,7 @@
 //! What is read of processes, apart from what is made of it: a read of a tenant's process may never return.
 
 use std::io;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use super::devices::Devices;
@@ -21,6 +22,8 @@ pub struct Observer {
     pub trust: Trust,
     pub devices: Devices,
     pub pace: Pace,
+    /// How many processes of hypervisors are no VMs because `[trust]` does not name their users.
+    pub shut_out: AtomicUsize,
 }
 
 /// How long one look goes through the descriptors of a process before the rest waits for the next tick.

@@ -14,8 +14,8 @@ use crate::readers::ReaderError;
 pub enum PinError {
     #[error("{} is not in a bpffs (mount one, or set readers.tap_ebpf.mount_bpffs)", dir.display())]
     NotBpffs { dir: PathBuf },
-    #[error("another vm-metrics daemon holds {}: only one may count with the same pins", dir.display())]
-    Held { dir: PathBuf },
+    #[error("another vm-metrics daemon{} holds {}: {advice}", process(*pid), dir.display())]
+    Held { dir: PathBuf, pid: Option<u32>, advice: &'static str },
     #[error("readers.tap_ebpf.pin_dir: {0}")]
     Dir(#[from] DirError),
     #[error("readers.tap_ebpf.pin_dir: {source}: {advice}")]
@@ -82,6 +82,10 @@ impl From<&PinError> for ReaderError {
         let (problem, errno, is_fault) = (error.to_string(), error.errno(), error.is_interference());
         Self::NoPins { problem, errno, is_fault }
     }
+}
+
+fn process(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
 }
 
 fn is_denied(error: &io::Error) -> bool {

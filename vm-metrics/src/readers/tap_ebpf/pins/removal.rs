@@ -118,7 +118,7 @@ impl Root {
             Err(Errno::NOENT) => return Ok(false),
             Err(errno) => return Err(PinError::io("open", path, errno)),
         };
-        lock(&dir, path)?;
+        lock(&dir, path, "stop it first")?;
         remove_below(&self.0, Path::new(name), path).map(|()| true)
     }
 
