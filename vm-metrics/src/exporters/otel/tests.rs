@@ -224,6 +224,7 @@ fn a_source_that_panics_does_not_end_the_thread_that_collects() {
     let cpu = "hypeman_vm_cpu_seconds_total";
     assert!(!reader.read().contains_key(cpu));
     manager.set_instance_source(vec![me("a")]);
+    manager.collect();
     assert!(reader.read().contains_key(cpu));
 }
 
