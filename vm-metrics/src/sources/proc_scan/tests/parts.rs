@@ -85,7 +85,7 @@ fn a_nic_of_an_early_part_is_lost_in_the_next() {
     assert_eq!(held(calls.next().unwrap()), 0, "of {found}");
 }
 
-/// Its user has no time left for a look, and its descriptors are as many as before.
+/// Its descriptors are as many as before.
 #[test]
 fn a_new_vm_takes_the_nic_that_another_has_closed() {
     const TAPS: &[(u32, &str)] = &[(3, "tap0")];
