@@ -50,6 +50,7 @@ struct Known {
 enum Wanted {
     Stat,
     Program,
+    User,
 }
 
 #[derive(Debug)]
@@ -57,6 +58,7 @@ struct Facts {
     stat: Result<Stat, Unread>,
     /// Only where it is wanted.
     program: Option<Result<Program, Unread>>,
+    uid: Option<u32>,
 }
 
 /// What a process runs, and where.
@@ -103,7 +105,7 @@ impl ProcessFacts {
 
     /// The user who runs the process.
     pub fn uid(&self, pid: u32) -> Option<u32> {
-        Process::new(&self.host, pid).uid()
+        self.ask(&mut self.lock(), pid, Wanted::User).ok()?.uid
     }
 
     /// What the process runs.
@@ -113,7 +115,7 @@ impl ProcessFacts {
     }
 
     fn ask(&self, inner: &mut Inner, pid: u32, wanted: Wanted) -> Result<Facts, Unread> {
-        let uid = Process::new(&self.host, pid).uid();
+        let uid = Process::new(&self.host, pid).owner();
         let is_trusted = self.trust.is_trusted(uid);
         let job = Job { pid, uid, is_trusted, question: (self.host.clone(), pid, wanted) };
         let answer = inner.patient.each(vec![job]).pop().flatten();
@@ -137,7 +139,8 @@ impl Default for ProcessFacts {
 fn read((host, pid, wanted): (Host, u32, Wanted)) -> Facts {
     let process = Process::new(&host, pid);
     let program = || Ok(Program { name: process.executable()?, argv: process.argv()?, root: root(&process) });
-    Facts { stat: process.stat(), program: (wanted == Wanted::Program).then(program) }
+    let uid = (wanted == Wanted::User).then(|| process.uid()).flatten();
+    Facts { stat: process.stat(), program: (wanted == Wanted::Program).then(program), uid }
 }
 
 fn root(process: &Process) -> Option<(u64, u64)> {

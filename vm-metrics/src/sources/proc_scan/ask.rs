@@ -10,6 +10,7 @@ use super::looks::Pot;
 use super::observer::{HeldNics, Observer, QuickFacts, Wanted};
 use super::process::Unread;
 use super::program::Program;
+use super::taps::Known;
 use crate::patient::Job;
 
 /// What is to be read of a process.
@@ -17,18 +18,42 @@ use crate::patient::Job;
 pub enum Question {
     Quick(Wanted),
     /// With what an earlier look has not finished, as the next ones.
-    Vm(Option<HeldNics>),
+    Vm {
+        part: Option<HeldNics>,
+        /// What is published of it, so that a look that does not end leaves nothing that it has closed.
+        known: Vec<Known>,
+    },
     New {
         is_named: bool,
     },
     Holder(Option<HeldNics>),
+    /// Which of these the process still holds.
+    Held {
+        uid: Option<u32>,
+        known: Vec<Known>,
+    },
     Kvm(Option<KvmPart>),
+}
+
+impl Question {
+    /// What a known VM holds now.
+    pub fn of(vm: &Vm) -> Self {
+        Self::Vm { part: vm.part().cloned(), known: vm.known() }
+    }
+}
+
+/// What a VM's process holds, and what it still holds of what was known.
+#[derive(Debug)]
+pub struct NowHeld {
+    pub nics: HeldNics,
+    pub still: Vec<Known>,
 }
 
 #[derive(Debug)]
 pub enum Answer {
     Quick(QuickFacts),
-    Vm(Option<Program>, Result<HeldNics, Unread>),
+    Vm(Option<Program>, Result<NowHeld, Unread>),
+    Held(Vec<Known>),
     New(Result<Option<Box<Vm>>, Unread>),
     Holder(Option<Box<Vm>>),
     Kvm(Result<kvm::Found, Unread>),
@@ -38,10 +63,16 @@ pub enum Answer {
 pub fn answer((observer, pid, question): (Arc<Observer>, u32, Question)) -> Answer {
     match question {
         Question::Quick(wanted) => Answer::Quick(observer.quick(pid, wanted)),
-        Question::Vm(part) => {
+        Question::Vm { part, known } => {
             let (program, held) = observer.vm(pid, part);
-            Answer::Vm(program, held)
+            let now = |nics: HeldNics| {
+                // A whole look has found all there is.
+                let known = if nics.is_part() { known } else { Vec::new() };
+                NowHeld { still: observer.still_held(pid, nics.uid, known), nics }
+            };
+            Answer::Vm(program, held.map(now))
         }
+        Question::Held { uid, known } => Answer::Held(observer.still_held(pid, uid, known)),
         Question::New { is_named } => {
             Answer::New(observer.new_process(pid, is_named).map(|vm| vm.map(Box::new)))
         }

@@ -14,7 +14,6 @@ use super::super::vmm_api::Schedule;
 use super::super::{SourceError, shortened};
 use super::cmdline::{ConfigFile, VmArgs};
 use super::inspect::MAX_NICS;
-use super::process::Process;
 use crate::host::Host;
 use crate::model::{Excess, is_device_name};
 
@@ -62,16 +61,17 @@ impl ConfigFiles {
 
     /// Reads these files and no others, each once; those that cannot be read are tried again. Returns who had to wait.
     ///
-    /// `now` is the time since any fixed moment.
+    /// Each has the pid and start time of its process, and the user who runs that. `now` is the time since any fixed
+    /// moment.
     pub fn update<'f>(
         &mut self,
         now: Duration,
-        files: impl Iterator<Item = (Key, &'f Arc<ConfigFile>)>,
+        files: impl Iterator<Item = (Key, Option<u32>, &'f Arc<ConfigFile>)>,
     ) -> Excess {
         let mut before = std::mem::take(&mut self.known);
-        for (key, file) in files {
-            let new = || Known::new(file, Process::new(&self.host, key.0).uid());
-            self.known.insert(key, before.remove(&key).unwrap_or_else(new));
+        for (key, uid, file) in files {
+            let known = before.remove(&key).unwrap_or_else(|| Known::new(file, uid));
+            self.known.insert(key, known);
         }
         while let Ok(answer) = self.answers.try_recv() {
             self.take(now, answer);
@@ -214,6 +214,7 @@ impl Known {
 mod tests {
     use super::super::cmdline::{self, ConfigFormat};
     use super::super::fixture::{Fake, Fixture};
+    use super::super::process::Process;
     use super::*;
     use crate::model::{Hypervisor, Trust};
 
@@ -236,7 +237,8 @@ mod tests {
         let file =
             |path: &str| Arc::new(ConfigFile { path: path.to_owned(), format: ConfigFormat::Firecracker });
         let files: Vec<_> = files.iter().map(|(pid, path)| ((*pid, 5000), file(path))).collect();
-        let files = files.iter().map(|(key, file)| (*key, file));
+        let host = configs.host.clone();
+        let files = files.iter().map(|(key, file)| (*key, Process::new(&host, key.0).uid(), file));
         let overuse = configs.update(Duration::ZERO, files).into_list();
         overuse.iter().map(|user| (user.uid, user.count)).collect()
     }

@@ -38,7 +38,7 @@ pub struct Descriptors<'d> {
 }
 
 /// A device, and how it is known.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Held {
     /// The kernel was asked about the descriptor itself.
     Evident(Nic),
@@ -46,6 +46,20 @@ pub enum Held {
     Claimed(Nic),
     /// A TAP whose name is not UTF-8.
     BadName(Vec<u8>),
+}
+
+impl Held {
+    pub fn is_evident(&self) -> bool {
+        matches!(self, Self::Evident(_))
+    }
+
+    /// `None` where its name is no text.
+    pub fn nic(&self) -> Option<&Nic> {
+        match self {
+            Self::Evident(nic) | Self::Claimed(nic) => Some(nic),
+            Self::BadName(_) => None,
+        }
+    }
 }
 
 impl Devices {

@@ -37,6 +37,7 @@ mod process;
 mod program;
 mod scan;
 mod seen;
+mod shared;
 mod taps;
 mod vcpus;
 mod vfio;
@@ -264,7 +265,7 @@ impl ProcScan {
     fn read_configs(&mut self, now: Duration) {
         let files = self.seen.iter().filter_map(|(pid, seen)| {
             let vm = seen.vm()?;
-            Some(((*pid, vm.start_ticks), vm.config_file()?))
+            Some(((*pid, vm.start_ticks), vm.info.uid, vm.config_file()?))
         });
         self.overuse.merge(self.configs.update(now, files));
         for (pid, seen) in &mut self.seen {

@@ -9,7 +9,7 @@ use super::inspect::{Vm, inspect};
 use super::kvm::{self, Found, KvmPart};
 use super::process::{Process, Unread};
 use super::program::Program;
-use super::taps::{Taps, taps};
+use super::taps::{Known, Taps, still_held, taps};
 use super::{PATIENCE, SourceError};
 use crate::host::Host;
 use crate::model::Trust;
@@ -91,6 +91,11 @@ impl Observer {
     pub fn vm(&self, pid: u32, part: Option<HeldNics>) -> (Option<Program>, Result<HeldNics, Unread>) {
         let process = Process::new(&self.host, pid);
         (Program::of(&process), HeldNics::read(&process, self, part))
+    }
+
+    /// Those of the devices that the process still holds under the same descriptors.
+    pub fn still_held(&self, pid: u32, uid: Option<u32>, known: Vec<Known>) -> Vec<Known> {
+        still_held(&Process::new(&self.host, pid), uid, &self.devices, known)
     }
 
     /// Whether a process is a VM. One that another source names counts for what it holds.

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
 
-use super::ask::{Answer, Question};
+use super::ask::{Answer, NowHeld, Question};
 use super::due::{self, Due, Quick};
 use super::inspect::Vm;
 use super::looks::Pot;
-use super::observer::{HeldNics, Observer, QuickFacts};
+use super::observer::{Observer, QuickFacts};
 use super::process::{Process, Unread};
 use super::program::Program;
 use super::{Findings, Moment, ProcScan, Seen, What};
@@ -32,7 +32,7 @@ impl ProcScan {
         for pid in &pids {
             if let Some(wanted) = due::wanted(before.get(pid), moment, is_named(pid)) {
                 let known = before.get(pid).map(|seen| seen.uid);
-                let uid = known.unwrap_or_else(|| Process::new(&self.host, *pid).uid());
+                let uid = known.unwrap_or_else(|| Process::new(&self.host, *pid).owner());
                 asked.push((*pid, uid, Question::Quick(wanted)));
             }
         }
@@ -84,7 +84,7 @@ impl ProcScan {
         findings: &mut Findings,
     ) {
         let question = |due: &Due| match due.known.vm() {
-            Some(vm) => Question::Vm(vm.part().cloned()),
+            Some(vm) => Question::of(vm),
             None => Question::New { is_named: self.named.contains(&due.pid) },
         };
         let asked: Vec<_> = due.iter().map(|due| (due.pid, due.uid, question(due))).collect();
@@ -98,7 +98,7 @@ impl ProcScan {
             let seen = match answer {
                 Answer::Vm(program, held) => self.update_vm(pid, known, program, held, observer, findings),
                 Answer::New(found) => new_vm(known, found, moment),
-                Answer::Quick(_) | Answer::Holder(_) | Answer::Kvm(_) => Some(known),
+                Answer::Quick(_) | Answer::Holder(_) | Answer::Held(_) | Answer::Kvm(_) => Some(known),
             };
             self.seen.extend(seen.map(|seen| (pid, Seen { waits: 0, ..seen })));
         }
@@ -110,7 +110,7 @@ impl ProcScan {
         pid: u32,
         mut seen: Seen,
         program: Option<Program>,
-        held: Result<HeldNics, Unread>,
+        held: Result<NowHeld, Unread>,
         observer: &Observer,
         findings: &mut Findings,
     ) -> Option<Seen> {
@@ -124,7 +124,7 @@ impl ProcScan {
         }
         let before = vm.info.nics.clone();
         match held {
-            Ok(held) => vm.take_nics(pid, observer, held),
+            Ok(now) => vm.take_now(pid, observer, now),
             Err(Unread::Gone) => {
                 findings.ended.push((pid, seen));
                 return None;
@@ -145,33 +145,6 @@ impl ProcScan {
             findings.lost.push((pid, lost));
         }
         Some(seen)
-    }
-
-    /// Of two VMs with the same NIC, one may have lost it since its NICs were read.
-    pub(super) fn look_at_shared_nics(&mut self, observer: &Arc<Observer>, findings: &mut Findings) {
-        let mut holders = HashMap::new();
-        for nic in self.seen.values().filter_map(Seen::vm).flat_map(|vm| &vm.info.nics) {
-            *holders.entry(nic).or_insert(0) += 1;
-        }
-        let shares = |vm: &Vm| vm.heirs.is_empty() && vm.info.nics.iter().any(|nic| holders[nic] > 1);
-        let mut asked = Vec::new();
-        for (pid, vm) in self.seen.iter().filter_map(|(pid, seen)| Some((*pid, seen.vm()?))) {
-            let uid = vm.info.uid;
-            if shares(vm) && (self.trust.is_trusted(uid) || self.looks.is_room(uid)) {
-                asked.push((pid, uid, Question::Vm(vm.part().cloned())));
-            }
-        }
-        let pids: Vec<u32> = asked.iter().map(|(pid, ..)| *pid).collect();
-        let answers = self.ask(asked, Pot::Vms, observer);
-        for (pid, answer) in pids.into_iter().zip(answers) {
-            let Some(Seen { what: What::Vm(vm), .. }) = self.seen.get_mut(&pid) else { continue };
-            let Some((Answer::Vm(_, held), _)) = answer else { continue };
-            match held {
-                Ok(held) => vm.take_nics(pid, observer, held),
-                Err(Unread::Failed(error)) => findings.problems.push(error),
-                Err(Unread::Gone) => {}
-            }
-        }
     }
 
     /// Those of the processes that are there, with what they hold. Looks at strangers use their time.

@@ -12,18 +12,18 @@ use super::kvm::HeldKvm;
 use super::process::{Process, Unread, read};
 use super::vfio::network_devices;
 use super::walk::{Place, walk};
-use crate::model::{Nic, UncountedKind, UncountedNic};
+use crate::model::{UncountedKind, UncountedNic};
 
 /// A tun descriptor's is about a hundred bytes.
 const FDINFO_LIMIT: u64 = 64 << 10;
 
+/// A TAP or macvtap, and the descriptor by which it is known. One of a name that is no text is none.
+pub type Known = (u32, Held);
+
 /// The network devices that a process holds.
 #[derive(Clone, Debug, Default)]
 pub struct Taps {
-    /// With the descriptor by which each is known.
-    evident: Vec<(u32, Nic)>,
-    /// Devices that the kernel was not asked about; they are in no other list.
-    pub claimed: Vec<Nic>,
+    known: Vec<Known>,
     pub uncounted: BTreeSet<UncountedNic>,
     /// A TAP that cannot be listed.
     pub problem: Option<SourceError>,
@@ -34,22 +34,26 @@ pub struct Taps {
 }
 
 impl Taps {
-    pub fn nics(&self) -> Vec<Nic> {
-        self.evident.iter().map(|(_, nic)| nic.clone()).collect()
+    /// Those that are evident come before those that are claimed.
+    pub fn known(&self) -> Vec<Known> {
+        let (mut known, claimed): (Vec<_>, Vec<_>) =
+            self.known.iter().cloned().partition(|(_, held)| held.is_evident());
+        known.extend(claimed);
+        known
     }
 
     fn is_full(&self) -> bool {
-        let counts = [self.evident.len(), self.claimed.len(), self.uncounted.len()];
+        let evident = self.known.iter().filter(|(_, held)| held.is_evident()).count();
+        let counts = [evident, self.known.len() - evident, self.uncounted.len()];
         counts.iter().any(|count| *count > MAX_NICS)
     }
 
     fn take(&mut self, pid: u32, descriptor: u32, held: Held) {
         match held {
-            Held::Evident(nic) if self.evident.iter().all(|(_, known)| *known != nic) => {
-                self.evident.push((descriptor, nic));
-            }
-            Held::Claimed(nic) if !self.claimed.contains(&nic) => self.claimed.push(nic),
             Held::BadName(name) => self.problem = Some(not_text(pid, &name)),
+            held if self.known.iter().all(|(_, known)| *known != held) => {
+                self.known.push((descriptor, held));
+            }
             Held::Evident(_) | Held::Claimed(_) => {}
         }
     }
@@ -99,15 +103,22 @@ pub fn taps(
             None => {}
         }
     })?;
-    if goes_on && taps.rest.is_none() {
+    if goes_on {
         // What was held in an earlier tick may be another VM's now.
-        let is_held = |descriptor: u32, nic: &Nic| {
-            let held = [descriptors.macvtap(descriptor), tun(process, &descriptors, descriptor)];
-            held.into_iter().flatten().any(|held| matches!(held, Held::Evident(known) if known == *nic))
-        };
-        taps.evident.retain(|(descriptor, nic)| is_held(*descriptor, nic));
+        taps.known.retain(|known| is_held(process, &descriptors, known));
     }
     Ok(taps)
+}
+
+/// Those of the devices that the process still holds under the same descriptors. It asks about few, at once.
+pub fn still_held(process: &Process, uid: Option<u32>, devices: &Devices, known: Vec<Known>) -> Vec<Known> {
+    let descriptors = devices.of(process, uid);
+    known.into_iter().filter(|known| is_held(process, &descriptors, known)).collect()
+}
+
+fn is_held(process: &Process, descriptors: &Descriptors, (descriptor, known): &Known) -> bool {
+    let held = [descriptors.macvtap(*descriptor), tun(process, descriptors, *descriptor)];
+    held.iter().flatten().any(|held| held == known)
 }
 
 fn tun(process: &Process, descriptors: &Descriptors, descriptor: u32) -> Option<Held> {

@@ -5,10 +5,11 @@ use std::iter;
 
 use super::super::super::SourceError;
 use super::super::super::bounded::MAX_VCPUS;
+use super::super::ask::NowHeld;
 use super::super::kvm::HeldKvm;
 use super::super::observer::{HeldNics, Observer};
 use super::super::process::Process;
-use super::super::taps::Taps;
+use super::super::taps::{Known, Taps};
 use super::super::vfio::is_network;
 use super::{MAX_NICS, Vm};
 use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};
@@ -18,6 +19,8 @@ use crate::sources::shortened;
 #[derive(Debug, Default)]
 pub struct Share {
     pub nics: Vec<Nic>,
+    /// Those of the NICs that the process itself was seen to hold.
+    known: Vec<Known>,
     uncounted: Vec<UncountedNic>,
     /// Whether it holds NICs that are left out.
     has_lost_nics: bool,
@@ -27,6 +30,20 @@ pub struct Share {
 impl Share {
     pub fn problem(&self) -> Option<&SourceError> {
         self.problem.as_ref()
+    }
+
+    /// Those of its NICs that may be asked about.
+    fn known(&self, is_wanted: impl Fn(&Nic) -> bool) -> Vec<Known> {
+        let is_wanted = |(_, held): &&Known| held.nic().is_some_and(&is_wanted);
+        self.known.iter().filter(is_wanted).cloned().collect()
+    }
+
+    /// The process has closed these.
+    fn lose(&mut self, lost: &[Known]) {
+        self.known.retain(|known| !lost.contains(known));
+        let is_lost = |nic: &Nic| lost.iter().any(|(_, held)| held.nic() == Some(nic));
+        let is_known = |nic: &Nic| self.known.iter().any(|(_, held)| held.nic() == Some(nic));
+        self.nics.retain(|nic| !is_lost(nic) || is_known(nic));
     }
 
     /// Whether it is no part of what the VM has.
@@ -39,7 +56,9 @@ impl Vm {
     /// What a process holds that has come from a VM's, without NICs of others.
     pub fn share(self, is_wanted: impl Fn(&Nic) -> bool) -> Share {
         let has_lost_nics = self.info.has_more_nics || !self.is_looked_at;
-        Share { nics: self.info.nics.into_iter().filter(is_wanted).collect(), has_lost_nics, ..self.own }
+        let known = self.own.known(&is_wanted);
+        let nics = self.info.nics.into_iter().filter(is_wanted).collect();
+        Share { nics, known, has_lost_nics, ..self.own }
     }
 
     /// This process holds so much of the VM's NICs from now on.
@@ -62,8 +81,42 @@ impl Vm {
         self.limit_nics(pid, has_lost_nics);
     }
 
+    /// Takes in a look at the process, which was asked about all of [`Self::known`].
+    pub fn take_now(&mut self, pid: u32, observer: &Observer, now: NowHeld) {
+        let NowHeld { nics, still } = now;
+        if nics.is_part() {
+            let lost: Vec<Known> = self.known().into_iter().filter(|known| !still.contains(known)).collect();
+            self.lose(pid, pid, &lost);
+        }
+        self.take_nics(pid, observer, nics);
+    }
+
+    /// What the process itself was seen to hold.
+    pub fn known(&self) -> Vec<Known> {
+        self.own.known.clone()
+    }
+
+    /// The VM's process and the others that hold some of the NICs that are wanted, with these.
+    pub fn holders(&self, pid: u32, is_wanted: impl Fn(&Nic) -> bool) -> Vec<(u32, Vec<Known>)> {
+        let heirs = self.heirs.iter().map(|(heir, share)| (*heir, share));
+        let shares = iter::once((pid, &self.own)).chain(heirs);
+        let known = shares.map(|(holder, share)| (holder, share.known(&is_wanted)));
+        known.filter(|(holder, known)| *holder == pid || !known.is_empty()).collect()
+    }
+
+    /// The VM's process, or one that has come from it, holds these no more.
+    pub fn lose(&mut self, pid: u32, holder: u32, lost: &[Known]) {
+        if holder == pid {
+            self.own.lose(lost);
+        }
+        for (_, share) in self.heirs.iter_mut().filter(|(heir, _)| *heir == holder) {
+            share.lose(lost);
+        }
+        self.gather(pid);
+    }
+
     /// Takes in which TAPs the process holds. Where that may not be known, the command line of a trusted user's process
-    /// must do. What is known already stays so until the look at all descriptors has ended.
+    /// must do. What is known already, and is still held, stays so until the look at all descriptors has ended.
     pub fn take_nics(&mut self, pid: u32, observer: &Observer, held: HeldNics) {
         let is_part = held.is_part();
         self.part = is_part.then(|| Box::new(held.clone()));
@@ -87,18 +140,16 @@ impl Vm {
                 if !is_part {
                     self.take_kvm(&taps.kvm);
                 }
-                let nics = taps.nics();
-                let Taps { claimed, uncounted, problem, .. } = taps;
-                self.is_looked_at = claimed.is_empty() || is_trusted;
+                let mut known = taps.known();
+                let Taps { uncounted, problem, .. } = taps;
+                self.is_looked_at = is_trusted || known.iter().all(|(_, held)| held.is_evident());
                 let problem = problem.or_else(|| is_part.then(|| not_all_yet(pid)));
                 // One whose name is no text is left out, too.
                 let has_lost_nics = !self.is_looked_at || problem.is_some();
-                self.own = Share { nics, problem, has_lost_nics, ..Share::default() };
-                if self.is_looked_at {
-                    self.own.nics.extend(claimed);
-                } else {
-                    self.own.problem = Some(not_evident(pid));
-                }
+                let problem = if self.is_looked_at { problem } else { Some(not_evident(pid)) };
+                known.retain(|(_, held)| self.is_looked_at || held.is_evident());
+                let nics = known.iter().filter_map(|(_, held)| held.nic().cloned()).collect();
+                self.own = Share { nics, known, problem, has_lost_nics, ..Share::default() };
                 self.set_uncounted(uncounted);
             }
             Err(refused) => {

@@ -1,5 +1,5 @@
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
@@ -99,6 +99,7 @@ impl Fixture {
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(dir.join("fd")).unwrap();
         fs::create_dir_all(dir.join("fdinfo")).unwrap();
+        chown(&dir, Some(fake.uid), None).unwrap();
         if !fake.exe.is_empty() {
             symlink(fake.exe, dir.join("exe")).unwrap();
         }

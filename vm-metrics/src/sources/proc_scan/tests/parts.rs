@@ -49,6 +49,82 @@ fn nics_among_many_descriptors_are_found_in_parts() {
     }
 }
 
+fn close(fixture: &Fixture, pid: u32, descriptor: u32) {
+    for directory in ["fd", "fdinfo"] {
+        let file = fixture.process(pid).join(directory).join(descriptor.to_string());
+        fs::remove_file(file).unwrap();
+    }
+}
+
+#[test]
+fn a_closed_nic_is_lost_in_the_first_part() {
+    const TAPS: &[(u32, &str)] = &[(3, "tap0"), (4, "tap1")];
+    let fixture = Fixture::with(&[Fake { taps: TAPS, ..Fake::default() }]);
+    let mut scan = hurried(&fixture);
+    assert_eq!(taps(&list(&mut scan, START)[0]), ["tap0", "tap1"]);
+    close(&fixture, 100, 3);
+    open_many(&fixture, 100);
+    assert_eq!(taps(&scan.list_at(TICK).unwrap().instances[0]), ["tap1"]);
+}
+
+/// A look at a process that has never been looked at whole, and that lasts for many calls.
+#[test]
+fn a_nic_of_an_early_part_is_lost_in_the_next() {
+    let fixture = Fixture::with(&[Fake::default()]);
+    open_many(&fixture, 100);
+    for descriptor in 3..10 {
+        fixture.descriptor(100, descriptor, "/dev/net/tun", Some(&format!("tap{descriptor}")));
+    }
+    let mut scan = hurried(&fixture);
+    let mut held = |call: u32| taps(&scan.list_at(call * TICK).unwrap().instances[0]).len();
+    let mut calls = 0..CALLS;
+    let found = calls.by_ref().map(&mut held).find(|count| *count > 0).unwrap();
+    for descriptor in 3..10 {
+        close(&fixture, 100, descriptor);
+    }
+    assert_eq!(held(calls.next().unwrap()), 0, "of {found}");
+}
+
+/// Its descriptors are as many as before.
+#[test]
+fn a_new_vm_takes_the_nic_that_another_has_closed() {
+    const TAPS: &[(u32, &str)] = &[(3, "tap0")];
+    const NEW: Fake = Fake { pid: 101, args: "kvm -name new", start: 6000, taps: TAPS, ..Fake::QEMU };
+    let fixture = Fixture::with(&[Fake { taps: TAPS, ..Fake::default() }]);
+    let mut scan = fixture.scan();
+    let mut now = START;
+    list(&mut scan, now);
+    // Old enough that it is looked at for a reason only.
+    now += YOUNG;
+    list(&mut scan, now);
+    close(&fixture, 100, 3);
+    fixture.descriptor(100, 3, "/dev/null", None);
+    fixture.put(&NEW);
+    let vms = list(&mut scan, now + TICK);
+    assert_eq!((taps(&vms[0]), taps(&vms[1])), (vec![], vec!["tap0"]));
+}
+
+#[test]
+fn an_heir_loses_what_it_has_closed() {
+    const TAPS: &[(u32, &str)] = &[(3, "tap0")];
+    const HEIR: Fake =
+        Fake { pid: 101, ppid: 100, exe: "/usr/bin/helper", args: "helper", taps: TAPS, ..Fake::QEMU };
+    const NEW: Fake = Fake { pid: 102, args: "kvm -name new", start: 6000, taps: TAPS, ..Fake::QEMU };
+    let fixture = Fixture::with(&[Fake { taps: TAPS, ..Fake::default() }, HEIR]);
+    let mut scan = hurried(&fixture);
+    list(&mut scan, START);
+    close(&fixture, 100, 3);
+    let mut now = TICK;
+    assert_eq!(taps(&list(&mut scan, now)[0]), ["tap0"], "by its heir");
+    now += YOUNG + TICK;
+    list(&mut scan, now);
+    close(&fixture, 101, 3);
+    open_many(&fixture, 101);
+    fixture.put(&NEW);
+    let vms = scan.list_at(now + TICK).unwrap().instances;
+    assert_eq!((taps(&vms[0]), taps(&vms[1])), (vec![], vec!["tap0"]));
+}
+
 #[test]
 fn a_kvm_vm_among_many_descriptors_is_found() {
     let fixture = Fixture::of_kvm(&[kvm::CROSVM]);
@@ -108,4 +184,15 @@ fn children_of_a_busy_user_are_looked_at() {
     let mut scan = fixture.scan();
     scan.looks.used(Some(STRANGER), Duration::from_secs(1));
     assert_eq!(list(&mut scan, START)[0].uncounted.len(), 1);
+}
+
+/// Its `status` may be slow, or not answer at all.
+#[test]
+fn a_new_process_is_known_by_its_owner() {
+    let fixture =
+        Fixture::with(&[Fake { exe: "/usr/bin/sleep", args: "sleep 9", uid: STRANGER, ..Fake::QEMU }]);
+    fixture.break_file(&fixture.process(100).join("status"));
+    let mut scan = fixture.scan();
+    list(&mut scan, START);
+    assert_eq!(scan.seen[&100].uid, Some(STRANGER));
 }

@@ -1,0 +1,118 @@
+//! NICs that several VMs seem to have: who has closed one has it no more.
+//!
+//! A new VM opens the TAP that another one has left. So the kernel is asked about this one descriptor, however many the
+//! process has, and whether or not its user has time left for a look at all of them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::ask::{Answer, Question};
+use super::inspect::Vm;
+use super::looks::Pot;
+use super::observer::Observer;
+use super::process::Unread;
+use super::taps::Known;
+use super::{Findings, ProcScan, Seen, What};
+use crate::model::Nic;
+
+/// A process of a VM, and what it was seen to hold.
+struct Holder {
+    vm: u32,
+    pid: u32,
+    uid: Option<u32>,
+    known: Vec<Known>,
+}
+
+impl ProcScan {
+    /// Of VMs with the same NIC, those may have lost it that had it before.
+    pub(super) fn look_at_shared_nics(&mut self, observer: &Arc<Observer>, findings: &mut Findings) {
+        let shared = self.shared_nics();
+        if shared.is_empty() {
+            return;
+        }
+        let losers = self.take_from_losers(&shared, observer);
+        self.look_at_losers(losers, observer, findings);
+    }
+
+    /// Asks all holders. Returns the VMs that have lost something.
+    fn take_from_losers(&mut self, shared: &HashSet<Nic>, observer: &Arc<Observer>) -> HashSet<u32> {
+        let holders = self.holders_of(shared);
+        let question = |Holder { pid, uid, known, .. }: &Holder| {
+            (*pid, *uid, Question::Held { uid: *uid, known: known.clone() })
+        };
+        let asked = holders.iter().map(question).collect();
+        let still: Vec<Option<Vec<Known>>> =
+            self.ask(asked, Pot::Vms, observer).into_iter().map(|answer| still(answer?.0)).collect();
+        let all_held = still.iter().flatten().flatten();
+        let confirmed: HashSet<Nic> = all_held.filter_map(|(_, held)| held.nic().cloned()).collect();
+        let mut losers = HashSet::new();
+        for (Holder { vm, pid, uid, known }, still) in holders.into_iter().zip(still) {
+            let is_trusted = self.trust.is_trusted(uid);
+            let is_lost = |known: &Known| match &still {
+                Some(still) => !still.contains(known),
+                // It does not answer. A process that answers holds the device.
+                None => !is_trusted && known.1.nic().is_some_and(|nic| confirmed.contains(nic)),
+            };
+            let lost: Vec<Known> = known.into_iter().filter(is_lost).collect();
+            losers.extend((!lost.is_empty()).then_some(vm));
+            if let Some(Seen { what: What::Vm(known), .. }) = self.seen.get_mut(&vm) {
+                // Also what nobody was seen to hold is not its own any more.
+                known.lose(vm, pid, &lost);
+            }
+        }
+        losers
+    }
+
+    /// They may hold the device, or another one, under other descriptors.
+    fn look_at_losers(&mut self, losers: HashSet<u32>, observer: &Arc<Observer>, findings: &mut Findings) {
+        let mut asked = Vec::new();
+        for pid in losers {
+            let Some(vm) = self.seen.get(&pid).and_then(Seen::vm).filter(|vm| vm.heirs.is_empty()) else {
+                continue;
+            };
+            let uid = vm.info.uid;
+            if self.trust.is_trusted(uid) || self.looks.is_room(uid) {
+                asked.push((pid, uid, Question::of(vm)));
+            }
+        }
+        let pids: Vec<u32> = asked.iter().map(|(pid, ..)| *pid).collect();
+        let answers = self.ask(asked, Pot::Vms, observer);
+        for (pid, answer) in pids.into_iter().zip(answers) {
+            let Some(Seen { what: What::Vm(vm), .. }) = self.seen.get_mut(&pid) else { continue };
+            let Some((Answer::Vm(_, now), _)) = answer else { continue };
+            match now {
+                Ok(now) => vm.take_now(pid, observer, now),
+                Err(Unread::Failed(error)) => findings.problems.push(error),
+                Err(Unread::Gone) => {}
+            }
+        }
+    }
+
+    /// All processes of VMs with one of these NICs.
+    fn holders_of(&self, shared: &HashSet<Nic>) -> Vec<Holder> {
+        let is_shared = |nic: &Nic| shared.contains(nic);
+        let vms = self.seen.iter().filter_map(|(pid, seen)| Some((*pid, seen.vm()?)));
+        let vms = vms.filter(|(_, vm)| vm.info.nics.iter().any(is_shared));
+        let of_vm = |(vm, known): (u32, &Vm)| {
+            let uid = known.info.uid;
+            let holders = known.holders(vm, is_shared).into_iter();
+            holders.map(move |(pid, known)| Holder { vm, pid, uid, known }).collect::<Vec<_>>()
+        };
+        vms.flat_map(of_vm).collect()
+    }
+
+    fn shared_nics(&self) -> HashSet<Nic> {
+        let mut holders: HashMap<&Nic, u32> = HashMap::new();
+        for nic in self.seen.values().filter_map(Seen::vm).flat_map(|vm| &vm.info.nics) {
+            *holders.entry(nic).or_default() += 1;
+        }
+        holders.into_iter().filter(|(_, count)| *count > 1).map(|(nic, _)| nic.clone()).collect()
+    }
+}
+
+fn still(answer: Answer) -> Option<Vec<Known>> {
+    match answer {
+        Answer::Held(still) => Some(still),
+        _ => None,
+    }
+}
