@@ -6,6 +6,7 @@ mod api_device;
 mod changed_program;
 mod churning_fakes;
 mod closed_host;
+mod closed_tap;
 mod connection_flood;
 mod few_descriptors;
 mod flapping_links;

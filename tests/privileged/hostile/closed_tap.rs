@@ -1,0 +1,61 @@
+//! A VM that has closed its TAP keeps nothing of the next VM's bytes, however many descriptors it has.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::tap::{Tap, TapOptions};
+use vm_metrics_testkit::tenant::{Act, FRAME, Tenant};
+use vm_metrics_testkit::wait::SOON;
+
+use super::lab::Scene;
+use super::user::NEIGHBOUR;
+use crate::alone::alone;
+
+const DESCRIPTORS: usize = 15_000;
+const FRAMES: u64 = 200;
+
+/// An old process is looked at for a reason only.
+const OLD: Duration = Duration::from_secs(12);
+
+/// The bytes that a device of the VM has sent.
+fn sent(metrics: &Metrics, vm: &str) -> Option<f64> {
+    let info = metrics.samples("vm_info").find(|sample| sample.label("instance_name") == Some(vm))?;
+    metrics.value(
+        "vm_network_tx_bytes_total",
+        &[("instance_id", info.label("instance_id")?), ("device", "vmt0")],
+    )
+}
+
+fn open(tenant: &mut Tenant) -> i32 {
+    let act = Act::OpenTap { name: "vmt0".to_owned(), multi_queue: false, up: false };
+    i32::try_from(tenant.tell(&act).unwrap()).unwrap()
+}
+
+#[test]
+fn a_closed_tap_takes_no_bytes_along() {
+    alone("hostile::closed_tap::a_closed_tap_takes_no_bytes_along", || {
+        let scene = Scene::new();
+        // Nobody owns it, and it outlives who holds it.
+        Tap::create_up("vmt0", TapOptions { persist: true, ..TapOptions::default() }).unwrap().leave();
+        let daemon = scene.daemon("");
+        let mut thief = scene.attacker("qemu-system-x86_64", &["-name", "guest=thief"]);
+        let fd = open(&mut thief);
+        daemon.wait_for(SOON, "the TAP of the thief", |metrics| sent(metrics, "thief")).unwrap();
+        thread::sleep(OLD);
+        thief.tell(&Act::Close { fd }).unwrap();
+        let path = PathBuf::from("/dev/null");
+        thief.tell(&Act::OpenMany { path, count: DESCRIPTORS }).unwrap();
+        let mut victim =
+            scene.tenant_of(NEIGHBOUR, "qemu-system-x86_64", &["-name", "guest=victim"], Vec::new());
+        let fd = open(&mut victim);
+        daemon.wait_for(SOON, "the TAP of the victim", |metrics| sent(metrics, "victim")).unwrap();
+        victim.tell(&Act::Send { fd, frames: FRAMES }).unwrap();
+        let all = |metrics: &Metrics| {
+            assert!(sent(metrics, "thief").unwrap_or_default() <= 0.0, "it has bytes of the victim");
+            (sent(metrics, "victim")? >= (FRAMES * FRAME) as f64).then_some(())
+        };
+        daemon.wait_for(SOON, "the bytes of the victim", all).unwrap();
+    });
+}
