@@ -50,7 +50,13 @@ fn a_closed_tap_takes_no_bytes_along() {
         let mut victim =
             scene.tenant_of(NEIGHBOUR, "qemu-system-x86_64", &["-name", "guest=victim"], Vec::new());
         let fd = open(&mut victim);
-        daemon.wait_for(SOON, "the TAP of the victim", |metrics| sent(metrics, "victim")).unwrap();
+        let ticks = |metrics: &Metrics| metrics.value("vm_exporter_ticks_total", &[]);
+        let before = daemon.wait_for(SOON, "a tick", ticks).unwrap();
+        let is_known = |metrics: &Metrics| {
+            let mut vms = metrics.samples("vm_info");
+            vms.any(|vm| vm.label("instance_name") == Some("victim")) && ticks(metrics) >= Some(before + 2.0)
+        };
+        daemon.wait_for(SOON, "the victim", |metrics| is_known(metrics).then_some(())).unwrap();
         victim.tell(&Act::Send { fd, frames: FRAMES }).unwrap();
         let all = |metrics: &Metrics| {
             assert!(sent(metrics, "thief").unwrap_or_default() <= 0.0, "it has bytes of the victim");
