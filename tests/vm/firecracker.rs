@@ -63,7 +63,7 @@ fn a_real_firecracker_says_over_its_api_what_it_was_given() {
     assert_eq!((allocated(&vm), taps(&vm)), ((Some(2), Some(64 * MIB)), vec![("vmfc0", None)]));
     let vcpus: Vec<_> = vm["vcpus"].as_array().unwrap().iter().map(|vcpu| vcpu["vcpu"].as_u64()).collect();
     assert_eq!((&vm["state"], vcpus), (&"running".into(), vec![Some(0), Some(1)]));
-    assert!(look.health("firecracker").contains("healthy, 1 VMs"), "{}", look.health("firecracker"));
+    assert!(look.health("firecracker").contains("healthy, 1 VM"), "{}", look.health("firecracker"));
 
     firecracker.pause().unwrap();
     assert_eq!(look.vm(firecracker.pid()).unwrap()["state"], "paused");

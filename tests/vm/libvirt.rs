@@ -148,7 +148,7 @@ fn a_domain_of_a_real_libvirt_is_known_by_its_status_file() {
     }
     assert_eq!(vm["nics"].as_array().unwrap().len(), 1, "{vm}");
     assert_eq!(vm["state"], "paused");
-    assert!(look.health("libvirt").contains("healthy, 1 VMs"), "{}", look.health("libvirt"));
+    assert!(look.health("libvirt").contains("healthy, 1 VM"), "{}", look.health("libvirt"));
 
     // By the command line it is the same.
     let config = "[sources.libvirt]\nenabled = false\n[readers.tap_ebpf]\nenabled = false\n";

@@ -20,7 +20,7 @@ fn a_closed_host_shows_no_strangers() {
         let up = |metrics: &Metrics| metrics.value("vm_running", &[("instance_id", "neighbour")]);
         daemon.wait_for(SOON, "the VM of a trusted user", up).unwrap();
         let log = daemon.log();
-        assert!(log.contains("1 processes of hypervisors are no VMs here"), "{log}");
+        assert!(log.contains("processes of hypervisors that are no VMs here: 1;"), "{log}");
         for _ in 0..10 {
             victim.work(3);
             neighbour.work(3);

@@ -47,12 +47,19 @@ impl Part {
         Check::new(sign, format!("{} {}", self.kind.as_str(), self.name), self.describe()).with_remedy(remedy)
     }
 
+    fn kind_of_items(&self) -> &'static str {
+        match (self.kind, self.items) {
+            (PartKind::Source, 1) => "VM",
+            (PartKind::Source, _) => "VMs",
+            _ => "read",
+        }
+    }
+
     fn describe(&self) -> String {
         let mut text = if self.state == Health::Disabled { "off" } else { self.state.as_str() }.to_owned();
         let runs = matches!(self.state, Health::Healthy | Health::Starting | Health::Degraded);
         if runs && self.kind != PartKind::Manager {
-            text +=
-                &format!(", {} {}", self.items, if self.kind == PartKind::Source { "VMs" } else { "read" });
+            text += &format!(", {} {}", self.items, self.kind_of_items());
         }
         if let Some(reason) = &self.reason {
             text += &format!(": {reason}");

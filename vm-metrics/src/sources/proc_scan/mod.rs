@@ -251,12 +251,12 @@ impl ProcScan {
         Ok(self.listing(findings.problems))
     }
 
-    /// Only a number that is higher than before: users cannot fill the log by starts and ends.
+    /// Only a number that has doubled: users cannot fill the log by starts and ends.
     fn tell_of_shut_out(&mut self, count: usize) {
-        if count > self.most_shut_out {
+        if count > 0 && count >= self.most_shut_out * 2 {
             self.most_shut_out = count;
             tracing::warn!(
-                "{count} processes of hypervisors are no VMs here: [trust] does not name their users"
+                "processes of hypervisors that are no VMs here: {count}; [trust] does not name their users"
             );
         }
     }
