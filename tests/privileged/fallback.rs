@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
+use vm_metrics_testkit::child::copy_program;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::metrics_text::Metrics;
@@ -68,7 +69,7 @@ fn without_capabilities() {
     let host = Host::new("");
     // A copy in a place that everybody may enter.
     let binary = host.config.with_file_name("vm-metrics");
-    std::fs::copy(BINARY, &binary).unwrap();
+    copy_program(Path::new(BINARY), &binary).unwrap();
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&binary);
     command.args(["serve", "--listen", "127.0.0.1:0", "--config", host.config()]);

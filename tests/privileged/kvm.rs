@@ -8,6 +8,7 @@ use std::process::Command;
 
 use rustix::mount::{MountFlags, mount};
 use tempfile::TempDir;
+use vm_metrics_testkit::child::copy_program;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::kvm::{Guest, KvmSpec, unavailable};
 use vm_metrics_testkit::metrics_text::{Metrics, Sample};
@@ -43,7 +44,7 @@ impl Scene {
     /// A VMM under this file name that holds a TAP with traffic, and a VM of KVM.
     fn vmm(&self, name: &str, tap: &str, vcpus: u32, guest: Guest) -> StandIn {
         let program = self.dir.path().join(name);
-        fs::copy(env::current_exe().unwrap(), &program).unwrap();
+        copy_program(&env::current_exe().unwrap(), &program).unwrap();
         let mut command = Command::new(program);
         command.args(["--exact", "kvm::stand_in_vm", "--nocapture"]);
         command.envs([KvmSpec { vcpus, guest }.variable().unwrap()]);
@@ -56,7 +57,7 @@ impl Scene {
     /// A daemon of root, and one of a user with the rights that the README gives.
     fn daemons(&self) -> impl Iterator<Item = Daemon> {
         let binary = self.dir.path().join("vm-metrics");
-        fs::copy(env!("CARGO_BIN_EXE_vm-metrics"), &binary).unwrap();
+        copy_program(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &binary).unwrap();
         let capable = service::command(&binary, &service::capabilities());
         let config = self.dir.path().join("config.toml");
         fs::write(&config, "interval = \"200ms\"\n[readers.tap_ebpf]\npin = false\n").unwrap();

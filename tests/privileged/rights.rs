@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
+use vm_metrics_testkit::child::copy_program;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::service;
@@ -29,10 +30,10 @@ fn the_capabilities_of_the_unit_are_enough_and_none_too_many() {
     let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
     // Where everybody may run it.
     let daemon = dir.path().join("vm-metrics");
-    fs::copy(env!("CARGO_BIN_EXE_vm-metrics"), &daemon).unwrap();
+    copy_program(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &daemon).unwrap();
     // Its name makes it a VM. Its arguments name no TAP, so the daemon must look at its open files.
     let vmm = dir.path().join("qemu-system-x86_64");
-    fs::copy(env::current_exe().unwrap(), &vmm).unwrap();
+    copy_program(&env::current_exe().unwrap(), &vmm).unwrap();
 
     let _namespace = NetNs::enter().unwrap();
     let mut command = Command::new(vmm);

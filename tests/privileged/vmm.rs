@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::io::{FdFlags, fcntl_setfd};
 use tempfile::TempDir;
 use vm_metrics_testkit::child::ChildProcess;
+use vm_metrics_testkit::child::copy_program;
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::SOON;
@@ -58,7 +59,7 @@ pub(crate) fn idle_program(directory: &Path, name: &str) -> PathBuf {
     fs::create_dir_all(directory).unwrap();
     let path = directory.join(name);
     let shell = SHELLS.iter().find(|shell| Path::new(shell).exists()).expect("a shell");
-    fs::copy(shell, &path).unwrap();
+    copy_program(Path::new(shell), &path).unwrap();
     path
 }
 
@@ -86,7 +87,7 @@ impl Program {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("qemu-system-x86_64");
-        fs::copy(env::current_exe().unwrap(), &path).unwrap();
+        copy_program(&env::current_exe().unwrap(), &path).unwrap();
         Self { path, _dir: dir }
     }
 

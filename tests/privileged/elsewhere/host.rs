@@ -7,6 +7,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 use vm_metrics_testkit::child::ChildProcess;
+use vm_metrics_testkit::child::copy_program;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::metrics_text::Metrics;
@@ -69,7 +70,7 @@ impl Host {
     pub(super) fn public_files(&self, tables: &str) -> (PathBuf, PathBuf) {
         fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let binary = self.dir.path().join("vm-metrics");
-        fs::copy(env!("CARGO_BIN_EXE_vm-metrics"), &binary).unwrap();
+        copy_program(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &binary).unwrap();
         (binary, self.config(tables))
     }
 

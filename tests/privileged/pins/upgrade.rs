@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use tempfile::TempDir;
+use vm_metrics_testkit::child::copy_program;
 
 use super::host::{BINARY, Host, cases, wait_for_all};
 use crate::chain::tc;
@@ -26,9 +27,10 @@ fn other_version() -> (TempDir, PathBuf) {
         daemon[at + 8..at + 16].copy_from_slice(&OTHER_HALF);
     }
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("vm-metrics");
-    fs::write(&path, daemon).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    let (written, path) = (dir.path().join("written"), dir.path().join("vm-metrics"));
+    fs::write(&written, daemon).unwrap();
+    fs::set_permissions(&written, Permissions::from_mode(0o755)).unwrap();
+    copy_program(&written, &path).unwrap();
     (dir, path)
 }
 

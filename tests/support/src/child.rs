@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 use crate::wait::wait_until;
@@ -110,6 +111,14 @@ impl Drop for ChildProcess {
             eprintln!("{error:#}");
         }
     }
+}
+
+/// Copies a program, by another process: a child of this one has each descriptor of this one until it runs its own program,
+/// and a program that somebody may still write does not run.
+pub fn copy_program(from: &Path, to: &Path) -> Result<()> {
+    let status = Command::new("cp").arg(from).arg(to).status().context("run cp")?;
+    ensure!(status.success(), "cp {} {}: {status}", from.display(), to.display());
+    Ok(())
 }
 
 /// Has the kernel kill the command's process when the thread that starts it ends, be it by SIGKILL.

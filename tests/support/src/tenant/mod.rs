@@ -23,7 +23,7 @@ use anyhow::{Context, Result, anyhow};
 use rustix::process::{Pid, Signal, kill_process};
 
 pub use self::act::Act;
-use crate::child::die_with_parent;
+use crate::child::{copy_program, die_with_parent};
 
 /// Tells the program that it is a tenant.
 const MARK: &str = "TESTKIT_TENANT";
@@ -186,7 +186,7 @@ fn inherit(command: &mut Command, descriptors: Vec<(OwnedFd, RawFd)>) {
 pub fn link_test_program(path: &Path) -> Result<()> {
     let program = env::current_exe().context("find the running program")?;
     if std::fs::hard_link(&program, path).is_err() {
-        std::fs::copy(&program, path).with_context(|| format!("copy to {}", path.display()))?;
+        copy_program(&program, path)?;
     }
     Ok(())
 }
