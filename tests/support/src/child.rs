@@ -116,8 +116,8 @@ impl Drop for ChildProcess {
 /// Copies a program, by another process: a child of this one has each descriptor of this one until it runs its own program,
 /// and a program that somebody may still write does not run.
 pub fn copy_program(from: &Path, to: &Path) -> Result<()> {
-    let status = Command::new("cp").arg(from).arg(to).status().context("run cp")?;
-    ensure!(status.success(), "cp {} {}: {status}", from.display(), to.display());
+    let status = Command::new("install").arg(from).arg(to).status().context("run install")?;
+    ensure!(status.success(), "install {} {}: {status}", from.display(), to.display());
     Ok(())
 }
 
