@@ -11,8 +11,7 @@ use bytes::Bytes;
 use flate2::write::DeflateEncoder;
 use flate2::{Compression, Crc};
 
-/// The metrics of 100 VMs are 1 MB. At level 1 they take 0.9 ms and shrink to a 15th, at level 4 2.2 ms and a 22nd. The levels 6
-/// and 9 take two and five times as long, and gain 1 and 2 %.
+/// Higher levels take twice the time and more, and gain a few percent.
 const LEVEL: u32 = 4;
 
 /// Deflate, no name, no time, of an unknown system.
