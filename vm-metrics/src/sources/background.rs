@@ -1,7 +1,7 @@
 //! Asks a source on a thread of its own, so that one that hangs holds up no tick.
 
 use std::io;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -41,33 +41,34 @@ impl Background {
         Self { state: State::Idle(source), inbox, deadline }
     }
 
-    /// A call that has taken very long tells what was then: such a source is asked again.
-    fn take_late_answer(&mut self) {
-        if let State::Busy(call) = &self.state
-            && call.began.elapsed() >= KEEP_LISTING
-            && let Ok((source, _)) = call.answer.try_recv()
-        {
-            self.state = State::Idle(source);
+    /// Asks the source, and waits for its answer.
+    fn ask(&mut self, source: Box<dyn InstanceSource>) -> Listed {
+        match ask(source) {
+            Ok(call) => self.wait(call),
+            Err((source, error)) => {
+                self.state = State::Idle(source);
+                Err(SourceError::NoThread { source: error.into() })
+            }
         }
     }
 
-    /// What the call has answered within its deadline, or has answered by now.
+    /// Waits for the answer until the deadline of the call. An answer that is there counts at any time.
     fn wait(&mut self, call: Call) -> Listed {
         match call.answer.recv_timeout(self.deadline.saturating_sub(call.began.elapsed())) {
             Ok((source, listed)) => {
                 self.state = State::Idle(source);
                 listed
             }
-            Err(RecvTimeoutError::Timeout) => {
-                let since = call.began_at;
-                self.state = State::Busy(call);
-                Err(SourceError::Hangs { since })
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                self.state = State::Ended;
-                Err(SourceError::Ended)
-            }
+            Err(RecvTimeoutError::Timeout) => self.hangs(call),
+            Err(RecvTimeoutError::Disconnected) => Err(SourceError::Ended),
         }
+    }
+
+    /// The call goes on, and the next tick takes its answer.
+    fn hangs(&mut self, call: Call) -> Listed {
+        let since = call.began_at;
+        self.state = State::Busy(call);
+        Err(SourceError::Hangs { since })
     }
 
     fn idle(&mut self) -> Option<&mut Box<dyn InstanceSource>> {
@@ -80,14 +81,13 @@ impl Background {
 
 impl InstanceSource for Background {
     fn list_running_instances_for_metrics(&mut self) -> Listed {
-        self.take_late_answer();
         match std::mem::replace(&mut self.state, State::Ended) {
-            State::Idle(source) => match ask(source) {
-                Ok(call) => self.wait(call),
-                Err((source, error)) => {
-                    self.state = State::Idle(source);
-                    Err(SourceError::NoThread { source: error.into() })
-                }
+            State::Idle(source) => self.ask(source),
+            // An answer of a very long call tells what was then: such a source is asked again.
+            State::Busy(call) if call.began.elapsed() >= KEEP_LISTING => match call.answer.try_recv() {
+                Ok((source, _)) => self.ask(source),
+                Err(TryRecvError::Empty) => self.hangs(call),
+                Err(TryRecvError::Disconnected) => Err(SourceError::Ended),
             },
             State::Busy(call) => self.wait(call),
             State::Ended => Err(SourceError::Ended),

@@ -7,6 +7,9 @@ use super::KvmPart;
 /// A program that only asks what KVM can do is gone within this time.
 const PROBE: Duration = Duration::from_secs(1);
 
+/// A thread is on a CPU at each look for so long where the program is in a vCPU, and only by chance where it is not.
+const BUSY: Duration = Duration::from_secs(4);
+
 /// How late a VM may be found that an old process begins to run.
 const SLOWEST: Duration = Duration::from_secs(30);
 
@@ -96,11 +99,11 @@ impl Watch {
         self.next = now + self.pause;
     }
 
-    /// After a look that found a vCPU running; whether it has run for longer than a probe.
-    pub fn runs(&mut self, now: Duration) -> bool {
+    /// After a look that found a vCPU running, for sure or likely. Whether it has run for longer than a probe.
+    pub fn runs(&mut self, now: Duration, is_certain: bool) -> bool {
         let since = *self.runs_since.get_or_insert(now);
         (self.next, self.holds, self.part) = (now + PROBE, Some(true), None);
-        now.saturating_sub(since) >= PROBE
+        now.saturating_sub(since) >= if is_certain { PROBE } else { BUSY }
     }
 }
 
@@ -135,8 +138,15 @@ mod tests {
     #[test]
     fn a_probe_runs_for_less_than_a_second() {
         let mut watch = Watch::new(Duration::ZERO);
-        assert!(!watch.runs(SECOND) && !watch.runs(SECOND + SECOND / 2) && watch.runs(2 * SECOND));
+        assert!(!watch.runs(SECOND, true) && !watch.runs(SECOND * 3 / 2, true) && watch.runs(2 * SECOND, true));
         watch.found_no_vm(3 * SECOND, Duration::ZERO, true);
-        assert!(!watch.runs(4 * SECOND), "another one");
+        assert!(!watch.runs(4 * SECOND, true), "another one");
+    }
+
+    #[test]
+    fn a_busy_program_is_looked_at_for_longer() {
+        let mut watch = Watch::new(Duration::ZERO);
+        let is_vm: Vec<_> = (0..6).map(|second| watch.runs(second * SECOND, false)).collect();
+        assert_eq!(is_vm, [false, false, false, false, true, true]);
     }
 }

@@ -92,8 +92,8 @@ impl ProcScan {
                 Ok(Found::Holds) => seen.kvm.found_no_vm(moment.now, took, true),
                 // The VM is that of its parent, for all that is known.
                 Ok(Found::Vm(_, false)) if has_kvm_parent => seen.kvm.found_no_vm(moment.now, took, true),
-                Ok(Found::Vm(mut vm, _)) => {
-                    if seen.kvm.runs(moment.now) || moment.is_first {
+                Ok(Found::Vm(mut vm, is_certain)) => {
+                    if seen.kvm.runs(moment.now, is_certain) || (is_certain && moment.is_first) {
                         vm.is_found_by_kvm = true;
                         (seen.first, seen.what) = (moment.now, What::Vm(vm));
                         self.leave_ancestors(pid);

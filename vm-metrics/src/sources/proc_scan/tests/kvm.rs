@@ -138,6 +138,24 @@ fn a_program_that_probes_kvm_is_no_vm() {
 }
 
 #[test]
+fn a_busy_thread_alone_is_no_vm() {
+    let fixture = Fixture::of_kvm(&[CROSVM]);
+    fixture.holds_vm(100, 1);
+    fixture.thread(100, "running\n");
+    let mut scan = fixture.scan();
+    let found = (0..10).filter(|second| !list(&mut scan, *second * TICK).is_empty());
+    assert_eq!(found.collect::<Vec<_>>(), [4, 5, 6, 7, 8, 9], "not at the first look");
+    // Another one sleeps in between.
+    let fixture = Fixture::of_kvm(&[CROSVM]);
+    fixture.holds_vm(100, 1);
+    let mut scan = fixture.scan();
+    for second in 0..70 {
+        fixture.thread(100, if second % 4 == 3 { IN_POLL } else { "running\n" });
+        assert_eq!(list(&mut scan, second * TICK), []);
+    }
+}
+
+#[test]
 fn a_fork_of_a_kvm_vm_is_no_vm() {
     let fixture = Fixture::of_kvm(&[CROSVM, Fake { pid: 101, ppid: 100, start: 6000, taps: &[], ..CROSVM }]);
     fixture.runs_vm(100, 1);
