@@ -11,7 +11,7 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::routing::put;
 
 use super::problem::Problem;
-use crate::sources::described::DescribedVm;
+use crate::sources::declared::DescribedVm;
 use crate::sources::push::{Store, VM_LIMIT};
 
 #[derive(Clone)]

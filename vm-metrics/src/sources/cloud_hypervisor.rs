@@ -8,11 +8,12 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use tokio::net::UnixStream;
 
-use super::proc_scan::pci_address;
 use super::vmm_api::{Answering, AskError, Facts, Http, VmmApi};
-use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier, bounded, shortened};
+use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier, shortened};
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, VmState, is_device_name};
+use crate::sources::values::bounded;
+use crate::sources::values::pci::pci_address;
 
 const VM_INFO: &str = "/api/v1/vm.info";
 

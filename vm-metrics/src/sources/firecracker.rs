@@ -8,8 +8,9 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 
 use super::vmm_api::{Answering, AskError, Facts, Http, VmmApi};
-use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier, bounded};
+use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier};
 use crate::model::{Hypervisor, InstanceInfo, Nic, VmState, is_device_name};
+use crate::sources::values::bounded;
 
 const CONFIG: &str = "/vm/config";
 

@@ -3,35 +3,23 @@
 //! A new source is a file with a [`SourceDef`], a `mod` line and a line in [`SOURCES`].
 
 mod adapters;
-mod background;
-mod bounded;
 mod cloud_hypervisor;
-pub(crate) mod described;
+pub(crate) mod declared;
 mod error;
-mod evidence;
 mod files;
-mod fingerprints;
 mod firecracker;
 mod hypeman;
 mod libvirt;
 mod merge;
-mod mounts;
-mod pid_file;
-mod precedence;
+mod polling;
 mod proc_scan;
-mod process_facts;
-mod process_files;
+mod process;
 pub mod push;
 mod qemu_qmp;
-mod round;
 mod static_list;
-mod uuid;
+mod values;
 mod vm_dir;
 mod vmm_api;
-mod vmm_pid;
-mod watched_files;
-mod written_file;
-mod written_pid;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,15 +28,15 @@ pub use self::adapters::{
     InstanceData, InstanceListerAdapter, InstanceManager, InstanceManagerAdapter, InstanceUtilizationInfo,
 };
 pub use self::error::SourceError;
-pub use self::evidence::{ProcessEvidence, ProcessTable};
-pub use self::fingerprints::Fingerprints;
-pub use self::precedence::Tier;
-pub(crate) use self::proc_scan::executable;
-use self::process_facts::ProcessFacts;
-use self::process_files::Workers;
+use self::files::process_path::Workers;
+pub use self::merge::evidence::{ProcessEvidence, ProcessTable};
+pub use self::merge::fingerprints::Fingerprints;
+pub use self::merge::precedence::Tier;
+use self::polling::Asked;
+pub use self::polling::{SourceReport, Sources};
+pub(crate) use self::process::executable;
+use self::process::lookup::ProcessFacts;
 use self::push::Inbox;
-use self::round::Asked;
-pub use self::round::{SourceReport, Sources};
 use crate::config::{ConfigError, Section, Sections, Switch};
 use crate::host::Host;
 use crate::model::{Excess, Hypervisor, InstanceInfo, Nic, Trust};

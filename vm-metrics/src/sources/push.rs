@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::described::DescribedVm;
 use super::error::json_problem;
-use super::process_facts::ProcessFacts;
-use super::watched_files::{MAX_ENTRIES, WatchedFiles, is_full, names};
-use super::written_file::Operators;
-use super::written_pid::WrittenPid;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
 use crate::own_dir::{DirError, OwnDir, PRIVATE};
+use crate::sources::declared::DescribedVm;
+use crate::sources::declared::pid_guard::WrittenPid;
+use crate::sources::files::operators::Operators;
+use crate::sources::files::watched::{MAX_ENTRIES, WatchedFiles, is_full, names};
+use crate::sources::process::lookup::ProcessFacts;
 
 const DEFAULT_SOCKET: &str = "/run/vm-metrics/push.sock";
 

@@ -7,12 +7,12 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::Spanned;
 
-pub use super::described::DescribedVm;
-use super::process_facts::ProcessFacts;
-use super::written_file::Operators;
-use super::written_pid::WrittenPid;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
 use crate::config::ConfigError;
+pub use crate::sources::declared::DescribedVm;
+use crate::sources::declared::pid_guard::WrittenPid;
+use crate::sources::files::operators::Operators;
+use crate::sources::process::lookup::ProcessFacts;
 
 pub const SOURCE: SourceDef = SourceDef {
     name: "static_list",

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::described::DescribedVm;
 use super::error::json_problem;
-use super::process_facts::ProcessFacts;
-use super::watched_files::{WatchedFiles, names};
-use super::written_file::Operators;
-use super::written_pid::WrittenPid;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
+use crate::sources::declared::DescribedVm;
+use crate::sources::declared::pid_guard::WrittenPid;
+use crate::sources::files::operators::Operators;
+use crate::sources::files::watched::{WatchedFiles, names};
+use crate::sources::process::lookup::ProcessFacts;
 
 const DEFAULT_DIR: &str = "/run/vm-metrics/vms";
 

@@ -15,14 +15,15 @@ use serde::Deserialize;
 
 use self::places::Places;
 use self::status::Domain;
-use super::process_facts::ProcessFacts;
-use super::vmm_pid::{Candidate, VmmPid};
-use super::watched_files::{WatchedFiles, all_names};
-use super::written_file::Operators;
-use super::written_pid::started_after;
-use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, bounded, uuid};
+use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
+use crate::sources::declared::hypervisor_pid::{Candidate, VmmPid};
+use crate::sources::declared::pid_guard::started_after;
+use crate::sources::files::operators::Operators;
+use crate::sources::files::watched::{WatchedFiles, all_names};
+use crate::sources::process::lookup::ProcessFacts;
+use crate::sources::values::{bounded, uuid};
 
 /// A domain with many devices is 50 KiB.
 const FILE_LIMIT: u64 = 1 << 20;

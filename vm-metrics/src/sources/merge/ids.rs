@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::Vm;
+use super::evidence::Evidence;
+use super::fingerprints::short_hash;
 use super::id_records::{ClaimedId, IdRecords, Standing};
 use super::twins::{Assigned, Claimant, ProcessKey, Record, assign};
-use crate::sources::evidence::Evidence;
-use crate::sources::fingerprints::short_hash;
 
 /// Ids of ended VMs that are kept for one user. The oldest go first.
 const MAX_KEPT: usize = 1024;

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::Tier;
+use super::evidence::{Evidence, LocalDevice, ProcessEvidence};
 use super::same::Entry;
 use crate::model::{Nic, is_device_name};
-use crate::sources::evidence::{Evidence, LocalDevice, ProcessEvidence};
 
 /// The process that each device is of, from merge to merge.
 #[derive(Debug, Default)]

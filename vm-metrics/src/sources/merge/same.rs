@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::mem;
 
 use super::super::Tier;
+use super::evidence::{Evidence, LocalDevice};
 use super::ids::GivenIds;
 use super::nics::Holders;
 use crate::model::{InstanceInfo, Nic};
-use crate::sources::evidence::{Evidence, LocalDevice};
 
 /// A VM as one source has it.
 #[derive(Debug)]

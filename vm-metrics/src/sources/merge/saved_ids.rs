@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::fingerprints::LEVELS;
 use super::id_records::{ClaimedId, IdRecords, Standing};
 use super::twins::{ProcessKey, Record};
 use crate::host::Host;
 use crate::own_dir::{DirError, OwnDir};
-use crate::sources::fingerprints::LEVELS;
 
 /// Longer than what all records need that are kept.
 const LIMIT: u64 = 64 << 20;

@@ -3,8 +3,8 @@ use std::slice::from_ref;
 
 use proptest::prelude::*;
 
-use super::super::evidence::{LocalDevice, ProcessEvidence};
-use super::super::precedence::FACTS;
+use super::evidence::{LocalDevice, ProcessEvidence};
+use super::precedence::FACTS;
 use super::*;
 use crate::model::{NetworkLimits, Trust, VmState};
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::fingerprints::{Fingerprints, LEVELS};
 use crate::model::Nic;
-use crate::sources::fingerprints::{Fingerprints, LEVELS};
 
 /// No fingerprint tells the VM from another: it is known by its process alone.
 const BY_PROCESS: usize = LEVELS;

@@ -8,10 +8,10 @@ use super::inspect::Vm;
 use super::kvm::{self, KvmPart};
 use super::looks::Pot;
 use super::observer::{HeldNics, Observer, QuickFacts, Wanted};
-use super::process::Unread;
 use super::program::Program;
 use super::taps::Known;
 use crate::patient::Job;
+use crate::sources::process::Unread;
 
 /// What is to be read of a process.
 #[derive(Debug)]

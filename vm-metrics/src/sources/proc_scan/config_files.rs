@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use super::super::process_files::{ProcessPath, STRANGERS_PATIENCE, Workers};
 use super::super::vmm_api::Schedule;
 use super::super::{SourceError, shortened};
 use super::cmdline::{ConfigFile, VmArgs};
 use super::inspect::MAX_NICS;
 use crate::host::Host;
 use crate::model::{Excess, is_device_name};
+use crate::sources::files::process_path::{ProcessPath, STRANGERS_PATIENCE, Workers};
 
 /// A config of Firecracker or QEMU is a few kilobytes.
 const LIMIT: u64 = 1 << 20;
@@ -214,9 +214,9 @@ impl Known {
 mod tests {
     use super::super::cmdline::{self, ConfigFormat};
     use super::super::fixture::{Fake, Fixture};
-    use super::super::process::Process;
     use super::*;
     use crate::model::{Hypervisor, Trust};
+    use crate::sources::process::Process;
 
     const CONFIG: &str = r#"{"machine-config": {"vcpu_count": 3, "mem_size_mib": 256}}"#;
 

@@ -10,10 +10,10 @@ use rustix::fs::{AtFlags, CWD, OFlags, fcntl_getfl};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::closer::Closer;
-use super::process::Process;
 use crate::host::Host;
 use crate::model::Nic;
 use crate::netns::{Macvtaps, TUN, device_number, inode_of, is_tun, tun_device};
+use crate::sources::process::Process;
 
 /// What the looks at all processes in one call have in common.
 #[derive(Debug)]

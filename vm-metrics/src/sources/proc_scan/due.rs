@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 
 use super::observer::{QuickFacts, Wanted};
-use super::process::Unread;
 use super::{Moment, Seen, SourceError, What, YOUNG};
-use crate::sources::executable;
+use crate::sources::process::Unread;
+use crate::sources::process::executable;
 
 /// A process that is to be looked at.
 #[derive(Debug)]

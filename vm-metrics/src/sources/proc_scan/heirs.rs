@@ -15,7 +15,7 @@ use super::observer::Observer;
 use super::program::Program;
 use super::{ProcScan, Seen, What};
 use crate::model::{InstanceInfo, Nic};
-use crate::sources::evidence::LocalDevice;
+use crate::sources::merge::evidence::LocalDevice;
 
 /// How far back the processes are followed from which one has come.
 const MAX_GENERATIONS: usize = 8;

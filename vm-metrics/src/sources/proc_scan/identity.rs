@@ -4,12 +4,12 @@ use std::fs;
 use std::ops::RangeInclusive;
 
 use super::cmdline::{self, Basis, Identity, Surroundings, VmArgs, absolute};
-use super::process::Process;
 use crate::model::Hypervisor;
 use crate::procfs::{Cgroup, parse_cgroup};
 use crate::sources::files;
-use crate::sources::fingerprints::Fingerprints;
-use crate::sources::uuid;
+use crate::sources::merge::fingerprints::Fingerprints;
+use crate::sources::process::Process;
+use crate::sources::values::uuid;
 
 /// A line for each hierarchy, with a path.
 const CGROUP_LIMIT: u64 = 64 << 10;

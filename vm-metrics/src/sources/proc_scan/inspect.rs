@@ -12,16 +12,16 @@ pub use self::nics::Share;
 use self::nics::{named_nics, named_uncounted};
 use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, ConfigFile, VmArgs};
-use super::executable::hypervisor;
 use super::identity::identify;
 use super::observer::{HeldNics, Observer};
-use super::process::{Process, Unread};
 use super::program::Program;
 use super::vcpus::Vcpus;
 use super::{kubernetes, kvm};
 use crate::model::{Hypervisor, InstanceInfo, Nic, ProgramName, UncountedNic};
 use crate::procfs::Stat;
-use crate::sources::fingerprints::Fingerprints;
+use crate::sources::merge::fingerprints::Fingerprints;
+use crate::sources::process::executable::hypervisor;
+use crate::sources::process::{Process, Unread, argv};
 
 /// More than a VM has, for each is dozens of series. Anybody may give a program a hypervisor's name.
 pub const MAX_NICS: usize = 256;
@@ -95,7 +95,7 @@ pub fn inspect_as(
     if stat.is_dead() || argv.is_empty() || is_fork(process, &stat, hypervisor, &argv) {
         return Ok(None);
     }
-    if cmdline::is_too_long(&argv) {
+    if argv::is_too_long(&argv) {
         return Vm::of_long_line(process, observer, hypervisor, &stat).map(Some);
     }
     let Some(mut args) = cmdline::parse(hypervisor, program, &argv) else {
@@ -176,8 +176,8 @@ impl Vm {
     ) -> Result<Self, Unread> {
         let problem = format!(
             "its command line has more than {} words or {} bytes: its name and sizes are not taken from there",
-            cmdline::MAX_WORDS,
-            cmdline::MAX_BYTES,
+            argv::MAX_WORDS,
+            argv::MAX_BYTES,
         );
         let info = info(process.pid, hypervisor, &VmArgs::default());
         let line_problem = Some(SourceError::Process { pid: process.pid, problem });

@@ -1,7 +1,7 @@
 //! Finds pod and namespace of a VM that Kubernetes runs.
 
-use super::process::{Process, read};
 use crate::procfs::kubernetes_pod;
+use crate::sources::process::{Process, read};
 
 /// A line for each hierarchy, each with a path.
 const CGROUP_LIMIT: u64 = 64 << 10;

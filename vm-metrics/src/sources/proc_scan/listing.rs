@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::inspect::Vm;
 use super::{ProcScan, What};
 use crate::model::{InstanceInfo, fair_share};
-use crate::sources::evidence::ProcessEvidence;
+use crate::sources::merge::evidence::ProcessEvidence;
 use crate::sources::{Listing, SourceError};
 
 /// Without the right to read any process, there would be one problem for each.

@@ -23,7 +23,6 @@ mod cmdline;
 mod config_files;
 mod devices;
 mod due;
-pub(crate) mod executable;
 mod heirs;
 mod identity;
 mod inspect;
@@ -33,14 +32,12 @@ mod listing;
 mod looks;
 mod observer;
 mod proc_dir;
-mod process;
 mod program;
 mod scan;
 mod seen;
 mod shared;
 mod taps;
 mod vcpus;
-mod vfio;
 mod walk;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -56,7 +53,7 @@ use serde::Deserialize;
 
 use self::ask::{Answer, Question};
 use self::closer::Closer;
-pub(super) use self::cmdline::{netdev_kind, pci_address};
+pub(super) use self::cmdline::netdev_kind;
 use self::config_files::ConfigFiles;
 use self::devices::Devices;
 use self::due::in_order;
@@ -64,13 +61,12 @@ use self::heirs::Orphan;
 use self::looks::Looks;
 use self::observer::{HeldNics, Observer, Pace};
 use self::proc_dir::ProcDir;
-pub(super) use self::process::{Process, Unread};
 use self::seen::{Seen, What};
-pub(super) use self::vfio::is_network;
 use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
 use crate::host::Host;
 use crate::model::{Excess, Nic, Trust};
 use crate::patient::Patient;
+use crate::sources::process::Process;
 
 /// A jailer, a shell script or `fork` + `exec` becomes the hypervisor within this time, and a new VM opens
 /// its TAPs.

@@ -7,13 +7,13 @@ use std::time::Duration;
 use super::devices::Devices;
 use super::inspect::{Vm, inspect};
 use super::kvm::{self, Found, KvmPart};
-use super::process::{Process, Unread};
 use super::program::Program;
 use super::taps::{Known, Taps, still_held, taps};
 use super::{PATIENCE, SourceError};
 use crate::host::Host;
 use crate::model::Trust;
 use crate::procfs::Stat;
+use crate::sources::process::{Process, Unread};
 
 /// With what the processes are read in one call.
 #[derive(Debug)]

@@ -4,8 +4,8 @@ use std::fs;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-use super::executable;
-use super::process::Process;
+use crate::sources::process::Process;
+use crate::sources::process::executable;
 
 /// The file that a process runs.
 #[derive(Clone, Debug, PartialEq, Eq)]

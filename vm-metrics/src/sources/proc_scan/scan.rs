@@ -9,10 +9,10 @@ use super::due::{self, Due, Quick};
 use super::inspect::Vm;
 use super::looks::Pot;
 use super::observer::{Observer, QuickFacts};
-use super::process::{Process, Unread};
 use super::program::Program;
 use super::{Findings, Moment, ProcScan, Seen, What};
 use crate::model::Hypervisor;
+use crate::sources::process::{Process, Unread};
 
 /// Looks at processes of strangers between two looks at the time that they have used.
 const LOOKS_AT_ONCE: usize = 8;

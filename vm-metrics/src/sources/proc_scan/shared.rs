@@ -10,10 +10,10 @@ use super::ask::{Answer, Question};
 use super::inspect::Vm;
 use super::looks::Pot;
 use super::observer::Observer;
-use super::process::Unread;
 use super::taps::Known;
 use super::{Findings, ProcScan, Seen, What};
 use crate::model::Nic;
+use crate::sources::process::Unread;
 
 /// A process of a VM, and what it was seen to hold.
 struct Holder {

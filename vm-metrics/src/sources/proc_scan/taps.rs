@@ -9,10 +9,10 @@ use super::super::SourceError;
 use super::devices::{Descriptors, Devices, Held};
 use super::inspect::MAX_NICS;
 use super::kvm::HeldKvm;
-use super::process::{Process, Unread, read};
-use super::vfio::network_devices;
 use super::walk::{Place, walk};
 use crate::model::{UncountedKind, UncountedNic};
+use crate::sources::process::{Process, Unread, read};
+use crate::sources::values::vfio::network_devices;
 
 /// A tun descriptor's is about a hundred bytes.
 const FDINFO_LIMIT: u64 = 64 << 10;

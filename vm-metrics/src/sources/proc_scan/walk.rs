@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Dir, Mode, OFlags, open, readlink};
 
-use super::process::{Process, Unread, unread};
+use crate::sources::process::{Process, Unread, unread};
 
 /// Descriptors between two looks at the time. Of these, the kernel names the lowest first.
 const BATCH: usize = 512;

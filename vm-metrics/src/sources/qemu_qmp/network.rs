@@ -1,9 +1,9 @@
 //! The network backends of a QEMU, as its human monitor tells them: QMP has no command for that. Pure.
 
 use crate::model::UncountedNic;
-use crate::sources::bounded::MAX_NICS;
 use crate::sources::proc_scan::netdev_kind;
 use crate::sources::shortened;
+use crate::sources::values::bounded::MAX_NICS;
 
 /// The arguments of `human-monitor-command`.
 pub const INFO_NETWORK: &str = "{\"command-line\":\"info network\"}";

@@ -12,13 +12,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::super::proc_scan::{Process, executable};
-use super::super::process_files::{ProcessPath, Workers};
-use super::super::written_file::Operators;
 use super::socket::{connect_to_path, connect_to_process};
 use super::{AskError, DEADLINE, Facts, Target};
 use crate::host::Host;
 use crate::model::Hypervisor;
+use crate::sources::files::operators::Operators;
+use crate::sources::files::process_path::{ProcessPath, Workers};
+use crate::sources::process::{Process, executable};
 
 /// How VMMs of one kind are asked, over a connection.
 pub type Ask = fn(UnixStream) -> Answering;

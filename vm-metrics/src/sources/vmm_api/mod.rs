@@ -22,12 +22,12 @@ pub use self::asker::{Answering, Ask};
 pub use self::error::AskError;
 pub use self::http::Http;
 pub use self::schedule::Schedule;
-use super::proc_scan::Process;
-use super::process_facts::ProcessFacts;
-use super::process_files::{STRANGERS_PATIENCE, Workers};
 use super::{ApiSocket, Listing, SourceContext, SourceError};
 use crate::host::Host;
 use crate::model::{Excess, InstanceInfo, Nic, VmState, fair_share};
+use crate::sources::files::process_path::{STRANGERS_PATIENCE, Workers};
+use crate::sources::process::Process;
+use crate::sources::process::lookup::ProcessFacts;
 
 /// From the first byte of the question to the last of the answer.
 const DEADLINE: Duration = Duration::from_millis(200);

@@ -8,11 +8,11 @@ use rustix::fs::{FileType, fstat};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
-use super::super::proc_scan::Process;
-use super::super::process_files::{ProcessPath, Workers};
-use super::super::written_file::Operators;
 use super::AskError;
 use crate::host::Host;
+use crate::sources::files::operators::Operators;
+use crate::sources::files::process_path::{ProcessPath, Workers};
+use crate::sources::process::Process;
 
 /// A process names the path, so it is followed with the rights of the process. The reason of a failure is not passed on.
 pub async fn connect_to_process(

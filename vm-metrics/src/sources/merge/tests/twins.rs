@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::sources::fingerprints::Fingerprints;
+use crate::sources::merge::fingerprints::Fingerprints;
 
 /// What tells a VM from others: at any time, beside others, and until it starts again.
 type Traits = [&'static str; 3];

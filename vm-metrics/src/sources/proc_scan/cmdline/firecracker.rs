@@ -2,11 +2,11 @@
 
 use serde::Deserialize;
 
-use super::super::super::bounded;
 use super::identity::Identity;
 use super::long_options::LongOptions;
 use super::{ConfigError, ConfigFile, ConfigFormat, VmArgs};
-use crate::sources::uuid;
+use crate::sources::values::bounded;
+use crate::sources::values::uuid;
 
 /// What Firecracker calls itself without `--id`: it tells no VM from another.
 const ANONYMOUS: &str = "anonymous-instance";

@@ -4,16 +4,16 @@ use std::collections::{BTreeSet, HashSet};
 use std::iter;
 
 use super::super::super::SourceError;
-use super::super::super::bounded::MAX_VCPUS;
 use super::super::ask::NowHeld;
 use super::super::kvm::HeldKvm;
 use super::super::observer::{HeldNics, Observer};
-use super::super::process::Process;
 use super::super::taps::{Known, Taps};
-use super::super::vfio::is_network;
 use super::{MAX_NICS, Vm};
 use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};
+use crate::sources::process::Process;
 use crate::sources::shortened;
+use crate::sources::values::bounded::MAX_VCPUS;
+use crate::sources::values::vfio::is_network;
 
 /// What one process holds of a VM's NICs.
 #[derive(Debug, Default)]

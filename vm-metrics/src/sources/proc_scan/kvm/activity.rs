@@ -4,8 +4,8 @@
 
 use std::fs;
 
-use super::super::process::{Process, Unread, read};
 use crate::procfs::parse_guest_ticks;
+use crate::sources::process::{Process, Unread, read};
 
 /// `KVM_RUN` of <linux/kvm.h>
 const KVM_RUN: u64 = 0xae80;

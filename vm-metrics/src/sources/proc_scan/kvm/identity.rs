@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use super::super::process::{Process, read};
 use crate::procfs::{Cgroup, Stat, lasting_path, parse_cgroup};
-use crate::sources::fingerprints::Fingerprints;
+use crate::sources::merge::fingerprints::Fingerprints;
+use crate::sources::process::{Process, read};
 use crate::sources::{files, shortened};
 
 /// A line for each hierarchy, each with a path.

@@ -17,11 +17,11 @@ use self::activity::{Activity, activity};
 pub use self::held::HeldKvm;
 pub use self::identity::{Identity, identity};
 pub use self::pace::Watch;
-use super::executable;
 use super::inspect::{Vm, inspect_as};
 use super::observer::Observer;
-use super::process::{Process, Unread};
 use super::walk::{Place, walk};
+use crate::sources::process::executable;
+use crate::sources::process::{Process, Unread};
 
 /// What a look for KVM finds in a process.
 #[derive(Debug)]

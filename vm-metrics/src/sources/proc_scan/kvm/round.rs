@@ -7,11 +7,11 @@ use super::super::ask::{Answer, Question};
 use super::super::due::{Due, in_order};
 use super::super::looks::Pot;
 use super::super::observer::Observer;
-use super::super::process::Unread;
 use super::super::scan::chunks;
 use super::super::{Findings, Moment, ProcScan, Seen, What};
 use super::Found;
 use crate::sources::SourceError;
+use crate::sources::process::Unread;
 
 /// How long looks at processes of trusted users may take in a call. The first one finds all VMs of the host.
 const TIME: Duration = Duration::from_millis(20);

@@ -5,9 +5,12 @@
 //! counts; what it does not know is taken from the next. NICs are those that the process holds ([`nics`](mod@nics)). No
 //! id is there twice ([`ids`]), nor is a NIC, so that no byte is counted for two VMs.
 
+pub mod evidence;
+pub mod fingerprints;
 mod id_records;
 mod ids;
 mod nics;
+pub mod precedence;
 mod same;
 mod saved_ids;
 mod twins;
@@ -16,6 +19,7 @@ mod uncounted;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use self::evidence::{Evidence, ProcessTable};
 use self::id_records::ClaimedId;
 use self::ids::Claim;
 pub(super) use self::ids::GivenIds;
@@ -23,9 +27,9 @@ use self::nics::{Holders, nics};
 use self::same::{Entry, Groups};
 pub(super) use self::saved_ids::SavedIds;
 use self::twins::Record;
-use super::evidence::{Evidence, ProcessTable};
-use super::{Tier, uuid};
+use super::Tier;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
+use crate::sources::values::uuid;
 
 /// What one source lists.
 #[derive(Clone, Debug)]

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::Handle;
 
-use super::push::Inbox;
-use super::round::KEEP_LISTING;
-use super::{ApiSocket, InstanceSource, Listing, SourceError};
+use super::KEEP_LISTING;
+use crate::sources::push::Inbox;
+use crate::sources::{ApiSocket, InstanceSource, Listing, SourceError};
 
 type Listed = Result<Listing, SourceError>;
 

@@ -4,6 +4,10 @@
 //! so. Where a process is named, the VM is there while that is; its TAPs may be another VM's by then. A pid file is
 //! read at each call, for a VM that was started again has another pid.
 
+pub mod hypervisor_pid;
+mod pid_file;
+pub mod pid_guard;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -11,11 +15,11 @@ use std::time::SystemTime;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::process_facts::ProcessFacts;
-use super::written_file::Operators;
-use super::written_pid::WrittenPid;
-use super::{Listing, SourceError, pid_file};
+use self::pid_guard::WrittenPid;
+use super::{Listing, SourceError};
 use crate::model::{Hypervisor, InstanceInfo, Nic, is_device_name};
+use crate::sources::files::operators::Operators;
+use crate::sources::process::lookup::ProcessFacts;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
@@ -131,9 +135,9 @@ fn modified(path: &Path) -> Option<SystemTime> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::proc_scan::fixture::{Fake, Fixture};
     use super::*;
     use crate::model::Trust;
+    use crate::sources::proc_scan::fixture::{Fake, Fixture};
 
     /// A VM and the host that it is on.
     struct Case {

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use serde::de::{Error, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::proc_scan::is_network;
+use super::vfio::is_network;
 use crate::host::Host;
 use crate::model::{UncountedKind, UncountedNic};
 

@@ -1,20 +1,22 @@
 //! The files of one process, each read with a limit.
 
+pub mod argv;
+pub mod executable;
+pub mod lookup;
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::super::{SourceError, files};
-use super::cmdline;
-use super::executable;
+use super::{SourceError, files};
 use crate::host::Host;
 use crate::procfs::{Credentials, Stat, parse_credentials, parse_stat};
 
 /// A line of some 50 numbers.
 const STAT_LIMIT: u64 = 4 << 10;
 /// So much that a command line shows that it is too long.
-const CMDLINE_LIMIT: u64 = cmdline::MAX_BYTES as u64 + 1;
+const CMDLINE_LIMIT: u64 = argv::MAX_BYTES as u64 + 1;
 /// 15 bytes and a newline; threads of the kernel have some more.
 const COMM_LIMIT: u64 = 256;
 /// Longer only with thousands of groups. Those beyond the limit give the daemon no rights.
@@ -63,7 +65,7 @@ impl<'a> Process<'a> {
     pub fn argv(&self) -> Result<Vec<String>, Unread> {
         let path = self.path("cmdline");
         let content = files::read_start(&path, CMDLINE_LIMIT).map_err(|error| unread("read", path, error))?;
-        Ok(cmdline::split(&content))
+        Ok(argv::split(&content))
     }
 
     /// The user with whose rights it runs, by the owner of its directory. The kernel answers at once: nothing that the

@@ -1,8 +1,8 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
-use super::super::proc_scan::fixture::{Fake, Fixture};
 use super::*;
+use crate::sources::proc_scan::fixture::{Fake, Fixture};
 
 /// A directory of a user who is no operator, and operators. Only root can give a directory away; any other test run is
 /// that user itself.

@@ -21,10 +21,10 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use self::rights::{Access, Rights};
 use self::walk::Start;
 pub use self::workers::{Permit, Workers};
-use super::files;
-use super::proc_scan::{Process, Unread};
-use super::written_file::Operators;
+use super::operators::Operators;
 use crate::host::Host;
+use crate::sources::files;
+use crate::sources::process::{Process, Unread};
 
 /// How long a tick waits for the first paths of users who are not trusted.
 pub const STRANGERS_PATIENCE: Duration = Duration::from_millis(50);

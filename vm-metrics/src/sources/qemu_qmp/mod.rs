@@ -16,8 +16,9 @@ use tokio::net::UnixStream;
 
 use self::network::{INFO_NETWORK, uncounted};
 use super::vmm_api::{ANSWER_LIMIT, Answering, AskError, Facts, Target, VmmApi};
-use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, bounded, shortened, uuid};
+use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, shortened};
 use crate::model::{Hypervisor, InstanceInfo, VmState};
+use crate::sources::values::{bounded, uuid};
 
 const DEFAULT_SOCKETS: &str = "/run/vm-metrics/qmp/*.sock";
 

@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer};
 
 use super::error::json_problem;
-use super::process_facts::ProcessFacts;
-use super::vmm_pid::{Found, VmmPid};
-use super::watched_files::{WatchedFiles, names};
-use super::written_file::Operators;
 use super::{ApiSocket, InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
 use crate::model::{Hypervisor, InstanceInfo, NetworkLimits, build_instance_info};
+use crate::sources::declared::hypervisor_pid::{Found, VmmPid};
+use crate::sources::files::operators::Operators;
+use crate::sources::files::watched::{WatchedFiles, names};
+use crate::sources::process::lookup::ProcessFacts;
 
 const DEFAULT_DATA_DIR: &str = "/var/lib/hypeman";
 

@@ -4,10 +4,10 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::process_facts::ProcessFacts;
-use super::written_file::Operators;
-use super::written_pid::WrittenPid;
-use super::{SourceError, files};
+use super::pid_guard::WrittenPid;
+use crate::sources::files::operators::Operators;
+use crate::sources::process::lookup::ProcessFacts;
+use crate::sources::{SourceError, files};
 
 /// A pid and a newline; some programs write a line or two more.
 const LIMIT: u64 = 4 << 10;

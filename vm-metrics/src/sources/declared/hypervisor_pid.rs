@@ -1,10 +1,10 @@
 //! Whether the pid that an orchestrator keeps for a VM is still the VM's: after a boot, or when nobody was there to
 //! strike it out, it may be anybody's.
 
-use super::proc_scan::{Unread, executable};
-use super::process_facts::{ProcessFacts, Program};
-use super::uuid;
 use crate::model::Hypervisor;
+use crate::sources::process::lookup::{ProcessFacts, Program};
+use crate::sources::process::{Unread, executable};
+use crate::sources::values::uuid;
 
 /// Which process a pid was when it was found to be the VM's.
 #[derive(Debug, Default)]
@@ -70,9 +70,9 @@ fn has_mark(argument: &str, mark: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::proc_scan::fixture::{Fake, Fixture};
     use super::*;
     use crate::model::Trust;
+    use crate::sources::proc_scan::fixture::{Fake, Fixture};
 
     #[test]
     fn a_pid_is_the_vms_while_it_is_a_hypervisor_that_was_started_for_it() {

@@ -13,11 +13,11 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open};
 use rustix::process::{getegid, geteuid};
 
 use super::mounts::{Mounts, mount_of};
-use super::proc_scan::executable;
-use super::process_facts::{ProcessFacts, Program};
-use super::process_files::walk::{Located, Rules, Start, locate};
-use super::{SourceError, files};
+use super::process_path::walk::{Located, Rules, Start, locate};
 use crate::model::Trust;
+use crate::sources::process::executable;
+use crate::sources::process::lookup::{ProcessFacts, Program};
+use crate::sources::{SourceError, files};
 
 /// The users who may write down VMs of anybody.
 #[derive(Clone, Debug)]

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use rustix::param::clock_ticks_per_second;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::SourceError;
-use super::proc_scan::Unread;
-use super::process_facts::ProcessFacts;
+use crate::sources::SourceError;
+use crate::sources::process::Unread;
+use crate::sources::process::lookup::ProcessFacts;
 
 /// A process is there before its pid is written. That it seems to have started later may come from a clock that was
 /// set meanwhile, as after a boot; a pid is hardly ever used again so soon.
@@ -91,10 +91,10 @@ mod tests {
     use std::fs::{self, File};
     use std::process;
 
-    use super::super::proc_scan::fixture::{Fake, Fixture};
     use super::*;
     use crate::host::Host;
     use crate::model::Trust;
+    use crate::sources::proc_scan::fixture::{Fake, Fixture};
 
     fn written(path: &Path, ago: Duration) {
         File::create(path).unwrap().set_modified(SystemTime::now() - ago).unwrap();

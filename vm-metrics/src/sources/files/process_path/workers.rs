@@ -9,8 +9,8 @@ use std::thread;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::super::written_file::Operators;
 use crate::model::Trust;
+use crate::sources::files::operators::Operators;
 
 /// The user id of root.
 const ROOT: u32 = 0;

@@ -1,18 +1,20 @@
 //! One round of all sources: each is asked, one that fails keeps its VMs for a while, and what they know is merged.
 
+mod background;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::background::Background;
-use super::evidence::{Evidence, LocalDevice, ProcessTable};
-use super::merge::{Merge, SavedIds, Told};
-use super::push::Inbox;
+use self::background::Background;
 use super::{ApiSocket, InstanceSource, Listing, SourceContext, SourceError, Tier};
 use crate::config::Switch;
 use crate::model::{Excess, VmSet};
+use crate::sources::merge::evidence::{Evidence, LocalDevice, ProcessTable};
+use crate::sources::merge::{Merge, SavedIds, Told};
+use crate::sources::push::Inbox;
 
 /// How long the VMs of a source that fails are still listed. Without a free descriptor, say, nothing can be listed for a
 /// moment, and that must not end every series; but nor may a VM that has ended seem to run for long.

@@ -10,8 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::SourceError;
-use super::written_file::Operators;
+use super::operators::Operators;
+use crate::sources::SourceError;
 
 /// Each is a look per tick.
 pub const MAX_ENTRIES: usize = 16_384;

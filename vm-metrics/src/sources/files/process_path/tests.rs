@@ -7,9 +7,9 @@ use std::sync::mpsc;
 
 use rustix::process::getuid;
 
-use super::super::proc_scan::fixture::{Fake, Fixture};
 use super::*;
 use crate::model::Trust;
+use crate::sources::proc_scan::fixture::{Fake, Fixture};
 
 const PID: u32 = 7;
 

@@ -58,12 +58,12 @@ fn rank(tier: Tier, order: &[Tier]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::SOURCES;
     use super::*;
+    use crate::sources::SOURCES;
 
     #[test]
     fn the_documentation_has_this_table() {
-        let page = include_str!("../../../docs/sources.md");
+        let page = include_str!("../../../../docs/sources.md");
         let row = |fields: &str, tiers: [Tier; 5]| {
             let tiers: Vec<_> = tiers.iter().map(|tier| tier.as_str()).collect();
             format!("| {fields} | {} |", tiers.join(" | "))

@@ -11,12 +11,12 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::SourceError;
-use super::proc_scan::{Process, Unread};
+use super::{Process, Unread};
 use crate::host::Host;
 use crate::model::Trust;
 use crate::patient::{Job, Patient};
 use crate::procfs::Stat;
+use crate::sources::SourceError;
 
 /// How long a process may take to answer.
 const PATIENCE: Duration = Duration::from_millis(100);
