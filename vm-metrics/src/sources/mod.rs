@@ -31,17 +31,17 @@ pub use self::error::SourceError;
 use self::files::process_path::Workers;
 pub use self::merge::evidence::{ProcessEvidence, ProcessTable};
 pub use self::merge::fingerprints::Fingerprints;
-pub use self::merge::precedence::Tier;
-use self::polling::Asked;
+pub use self::merge::precedence::Precedence;
+use self::polling::SourceEntry;
 pub use self::polling::{SourceReport, Sources};
 pub(crate) use self::process::executable;
-use self::process::lookup::ProcessFacts;
+use self::process::lookup::ProcessLookup;
 use self::push::Inbox;
 use crate::config::{ConfigError, Section, Sections, Switch};
 use crate::host::Host;
 use crate::model::{Excess, Hypervisor, InstanceInfo, Nic, Trust};
 
-/// All sources. Where several describe the same VM, the [`Tier`] says whose word counts; within a tier, the earlier one's.
+/// All sources. Where several describe the same VM, the [`Precedence`] says whose word counts; within a tier, the earlier one's.
 pub const SOURCES: &[SourceDef] = &[
     static_list::SOURCE,
     vm_dir::SOURCE,
@@ -60,7 +60,7 @@ pub struct SourceDef {
     /// Names the source in metrics and in health, and its section `[sources.<name>]`.
     pub name: &'static str,
     pub help: &'static str,
-    pub tier: Tier,
+    pub precedence: Precedence,
     /// Makes the source from its section; `None` when it has nothing to list. Touches nothing.
     configure: Configure,
 }
@@ -78,13 +78,14 @@ pub struct SourceContext {
     /// How long the id of a VM that has ended is kept from other users' processes.
     pub retention: Duration,
     workers: Workers,
-    facts: ProcessFacts,
+    processes: ProcessLookup,
 }
 
 impl SourceContext {
     pub fn new(host: Host, trust: Trust, retention: Duration) -> Self {
-        let (workers, facts) = (Workers::new(trust.clone()), ProcessFacts::new(host.clone(), trust.clone()));
-        Self { host, trust, retention, workers, facts }
+        let (workers, processes) =
+            (Workers::new(trust.clone()), ProcessLookup::new(host.clone(), trust.clone()));
+        Self { host, trust, retention, workers, processes }
     }
 }
 
@@ -98,12 +99,12 @@ pub fn configure(mut sections: Sections, context: &SourceContext) -> Result<Sour
         match (section.switch()?, source) {
             (Switch::Off, _) | (_, None) => sources.switched_off.push(def.name),
             (switch, Some(source)) => {
-                sources.sources.push(Asked::new(def.name, def.tier, switch, source));
+                sources.sources.push(SourceEntry::new(def.name, def.precedence, switch, source));
             }
         }
     }
     sections.none_left()?;
-    sources.sources.sort_by_key(Asked::fact_rank);
+    sources.sources.sort_by_key(SourceEntry::fact_rank);
     Ok(sources)
 }
 

@@ -2,18 +2,18 @@
 //! strike it out, it may be anybody's.
 
 use crate::model::Hypervisor;
-use crate::sources::process::lookup::{ProcessFacts, Program};
-use crate::sources::process::{Unread, executable};
+use crate::sources::process::lookup::{ProcessLookup, ProcessProgram};
+use crate::sources::process::{ReadError, executable};
 use crate::sources::values::uuid;
 
 /// Which process a pid was when it was found to be the VM's.
 #[derive(Debug, Default)]
-pub struct VmmPid {
-    found: Option<Found>,
+pub struct HypervisorPid {
+    found: Option<HypervisorProcess>,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Found {
+pub struct HypervisorProcess {
     pub pid: u32,
     pub start_ticks: u64,
     pub hypervisor: Hypervisor,
@@ -27,36 +27,38 @@ pub struct Candidate {
     pub start_ticks: u64,
 }
 
-impl VmmPid {
+impl HypervisorPid {
     /// The process, when it is a hypervisor and one of its arguments has this mark of the VM in it: an id or a path.
     /// `None`: the VM does not run.
-    pub fn check(&mut self, facts: &ProcessFacts, pid: u32, mark: &str) -> Option<Found> {
-        self.check_by(facts, pid, |candidate| candidate.argv.iter().any(|argument| has_mark(argument, mark)))
+    pub fn check(&mut self, processes: &ProcessLookup, pid: u32, mark: &str) -> Option<HypervisorProcess> {
+        self.check_by(processes, pid, |candidate| {
+            candidate.argv.iter().any(|argument| has_mark(argument, mark))
+        })
     }
 
     /// The same with another way to know the VM's process.
     pub fn check_by(
         &mut self,
-        facts: &ProcessFacts,
+        processes: &ProcessLookup,
         pid: u32,
         is_it: impl FnOnce(&Candidate) -> bool,
-    ) -> Option<Found> {
-        let stat = match facts.stat(pid) {
+    ) -> Option<HypervisorProcess> {
+        let stat = match processes.stat(pid) {
             Ok(stat) => Some(stat).filter(|stat| !stat.is_dead())?,
             // It says nothing now: it is what it was.
-            Err(Unread::Failed(_)) => return self.found.filter(|found| found.pid == pid),
-            Err(Unread::Gone) => return None,
+            Err(ReadError::Failed(_)) => return self.found.filter(|found| found.pid == pid),
+            Err(ReadError::Gone) => return None,
         };
         let found = self.found.filter(|found| (found.pid, found.start_ticks) == (pid, stat.start_ticks));
         self.found = found.or_else(|| {
-            let Program { name, argv, .. } = facts.program(pid).ok()?;
+            let ProcessProgram { name, argv, .. } = processes.program(pid).ok()?;
             let candidate = Candidate {
                 hypervisor: executable::hypervisor(&name?)?,
                 argv,
                 start_ticks: stat.start_ticks,
             };
             let Candidate { hypervisor, start_ticks, .. } = candidate;
-            is_it(&candidate).then_some(Found { pid, start_ticks, hypervisor })
+            is_it(&candidate).then_some(HypervisorProcess { pid, start_ticks, hypervisor })
         });
         self.found
     }
@@ -78,9 +80,9 @@ mod tests {
     fn a_pid_is_the_vms_while_it_is_a_hypervisor_that_was_started_for_it() {
         let ours = Fake { args: "qemu-system-x86_64 -uuid 0123", ..Fake::default() };
         let fixture = Fixture::with(&[ours]);
-        let mut pid = VmmPid::default();
-        let facts = ProcessFacts::new(fixture.host(), Trust::default());
-        let mut check = || pid.check(&facts, 100, "0123").map(|found| found.hypervisor);
+        let mut pid = HypervisorPid::default();
+        let processes = ProcessLookup::new(fixture.host(), Trust::default());
+        let mut check = || pid.check(&processes, 100, "0123").map(|found| found.hypervisor);
         assert_eq!(check(), Some(Hypervisor::Qemu));
         for other in [
             Fake { args: "qemu-system-x86_64 -uuid 4567", start: 6000, ..Fake::default() },

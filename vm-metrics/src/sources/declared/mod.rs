@@ -15,16 +15,16 @@ use std::time::SystemTime;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use self::pid_guard::WrittenPid;
+use self::pid_guard::PidGuard;
 use super::{Listing, SourceError};
 use crate::model::{Hypervisor, InstanceInfo, Nic, is_device_name};
 use crate::sources::files::operators::Operators;
-use crate::sources::process::lookup::ProcessFacts;
+use crate::sources::process::lookup::ProcessLookup;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema), schema(as = DescribedVm))]
 #[serde(default, deny_unknown_fields)]
-pub struct DescribedVm {
+pub struct DeclaredVm {
     /// Where a path or a file's name has the id, it may be left out.
     pub id: String,
     /// The id, unless given.
@@ -47,7 +47,7 @@ pub struct DescribedVm {
     pub project: Option<String>,
 }
 
-impl DescribedVm {
+impl DeclaredVm {
     /// What the types do not say.
     pub fn check(&self) -> Result<(), String> {
         if self.id.is_empty() {
@@ -63,16 +63,16 @@ impl DescribedVm {
         }
     }
 
-    /// `written` is the file that has the pid, if it is not in the configuration; `seen` is kept from call to call.
+    /// `written` is the file that has the pid, if it is not in the configuration; `guard` is kept from call to call.
     pub fn list(
         &self,
-        facts: &ProcessFacts,
+        processes: &ProcessLookup,
         operators: &Operators,
         written: Option<&Path>,
-        seen: &mut WrittenPid,
+        guard: &mut PidGuard,
         listing: &mut Listing,
     ) {
-        let pid = self.checked_pid(facts, operators, written, seen, &mut listing.problems);
+        let pid = self.checked_pid(processes, operators, written, guard, &mut listing.problems);
         let names_process = self.pid.is_some() || self.pid_file.is_some();
         let vm = InstanceInfo {
             id: self.id.clone(),
@@ -96,21 +96,21 @@ impl DescribedVm {
     /// The process, if one is named and is still the one that was meant.
     fn checked_pid(
         &self,
-        facts: &ProcessFacts,
+        processes: &ProcessLookup,
         operators: &Operators,
         written: Option<&Path>,
-        seen: &mut WrittenPid,
+        guard: &mut PidGuard,
         problems: &mut Vec<SourceError>,
     ) -> Option<u32> {
         let (pid, written) = match (self.pid, self.pid_file.as_deref()) {
             (Some(pid), _) => (pid, written.map(|path| (path, modified(path)))),
             (None, Some(path)) => {
-                let (pid, modified) = pid_file::pid_in(path, facts, operators, seen, problems)?;
+                let (pid, modified) = pid_file::pid_in(path, processes, operators, guard, problems)?;
                 (pid, Some((path, modified)))
             }
             (None, None) => return None,
         };
-        match seen.check(facts, pid, written) {
+        match guard.check(processes, pid, written) {
             Ok(()) => Some(pid),
             Err(problem) => {
                 problems.push(problem);
@@ -142,22 +142,22 @@ mod tests {
     /// A VM and the host that it is on.
     struct Case {
         fixture: Fixture,
-        vm: DescribedVm,
-        seen: WrittenPid,
+        vm: DeclaredVm,
+        guard: PidGuard,
     }
 
     impl Case {
-        fn new(vm: DescribedVm) -> Self {
-            Self { fixture: Fixture::new(), vm, seen: WrittenPid::default() }
+        fn new(vm: DeclaredVm) -> Self {
+            Self { fixture: Fixture::new(), vm, guard: PidGuard::default() }
         }
 
         fn listing(&mut self) -> (Listing, String) {
             let mut listing = Listing::default();
             self.vm.list(
-                &ProcessFacts::new(self.fixture.host(), Trust::default()),
+                &ProcessLookup::new(self.fixture.host(), Trust::default()),
                 &Operators::default(),
                 None,
-                &mut self.seen,
+                &mut self.guard,
                 &mut listing,
             );
             assert_eq!(listing.instances.len() + listing.ended.len(), 1);
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_pid_that_went_to_another_process_is_left_out() {
-        let mut case = Case::new(DescribedVm { id: "a".into(), pid: Some(42), ..DescribedVm::default() });
+        let mut case = Case::new(DeclaredVm { id: "a".into(), pid: Some(42), ..DeclaredVm::default() });
         let mut call = |start: u64| {
             case.fixture.put(&Fake { pid: 42, start, ..Fake::default() });
             case.pid()
@@ -188,13 +188,13 @@ mod tests {
     #[test]
     fn a_vm_whose_process_is_not_there_has_ended_and_has_no_taps() {
         let taps = vec!["tap0".to_owned()];
-        let vm = DescribedVm { id: "a".into(), taps, vcpus: Some(2), ..DescribedVm::default() };
+        let vm = DeclaredVm { id: "a".into(), taps, vcpus: Some(2), ..DeclaredVm::default() };
         let mut case = Case::new(vm.clone());
         assert_eq!(case.listing().0.instances[0].nics, [Nic::local("tap0")], "no process is named");
         let missing = Some(case.fixture.path("vm.pid"));
         for vm in [
-            DescribedVm { pid: Some(42), ..vm.clone() },
-            DescribedVm { pid_file: missing.clone(), ..vm.clone() },
+            DeclaredVm { pid: Some(42), ..vm.clone() },
+            DeclaredVm { pid_file: missing.clone(), ..vm.clone() },
         ] {
             case.vm = vm;
             let (listing, problems) = case.listing();
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_pid_file_is_read_at_each_call() {
-        let mut case = Case::new(DescribedVm { id: "a".into(), ..DescribedVm::default() });
+        let mut case = Case::new(DeclaredVm { id: "a".into(), ..DeclaredVm::default() });
         let pid_file = case.fixture.path("vm.pid");
         case.vm.pid_file = Some(pid_file.clone());
 

@@ -9,8 +9,8 @@ use rustix::param::clock_ticks_per_second;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::sources::SourceError;
-use crate::sources::process::Unread;
-use crate::sources::process::lookup::ProcessFacts;
+use crate::sources::process::ReadError;
+use crate::sources::process::lookup::ProcessLookup;
 
 /// A process is there before its pid is written. That it seems to have started later may come from a clock that was
 /// set meanwhile, as after a boot; a pid is hardly ever used again so soon.
@@ -18,32 +18,32 @@ const CLOCK_SLACK: Duration = Duration::from_secs(60);
 
 /// One pid, as the configuration or a file has it.
 #[derive(Debug, Default)]
-pub struct WrittenPid {
-    first: Option<Seen>,
+pub struct PidGuard {
+    first: Option<GuardedProcess>,
 }
 
 /// The process that the pid was found to be.
 #[derive(Debug)]
-struct Seen {
+struct GuardedProcess {
     pid: u32,
     /// When the pid's file was last written.
     written: Option<SystemTime>,
     start_ticks: u64,
 }
 
-impl WrittenPid {
+impl PidGuard {
     /// An error where the process has ended, or is another. `file` is where the pid is from, if not from the
     /// configuration, and when it was last written.
     pub fn check(
         &mut self,
-        facts: &ProcessFacts,
+        processes: &ProcessLookup,
         pid: u32,
         file: Option<(&Path, Option<SystemTime>)>,
     ) -> Result<(), SourceError> {
-        let start_ticks = match facts.stat(pid) {
+        let start_ticks = match processes.stat(pid) {
             Ok(stat) if !stat.is_dead() => stat.start_ticks,
-            Ok(_) | Err(Unread::Gone) => return Err(SourceError::NoProcess { pid }),
-            Err(Unread::Failed(_)) => return Ok(()),
+            Ok(_) | Err(ReadError::Gone) => return Err(SourceError::NoProcess { pid }),
+            Err(ReadError::Failed(_)) => return Ok(()),
         };
         let written = file.and_then(|(_, modified)| modified);
         match &mut self.first {
@@ -64,7 +64,7 @@ impl WrittenPid {
             let problem = format!("process {pid} is another: it started {} s later", later.as_secs());
             return Err(SourceError::Content { path: path.to_owned(), problem });
         }
-        self.first = Some(Seen { pid, written, start_ticks });
+        self.first = Some(GuardedProcess { pid, written, start_ticks });
         Ok(())
     }
 
@@ -109,14 +109,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vm.pid");
         let me = process::id();
-        let mut pid = WrittenPid::default();
+        let mut pid = PidGuard::default();
         written(&path, Duration::from_secs(3600));
-        let problem = pid.check(&ProcessFacts::default(), me, with_time(&path)).unwrap_err().to_string();
+        let problem = pid.check(&ProcessLookup::default(), me, with_time(&path)).unwrap_err().to_string();
         let expected = format!("{}: process {me} is another: it started 3", path.display());
         assert!(problem.starts_with(&expected) && problem.ends_with(" s later"), "{problem}");
 
         written(&path, Duration::ZERO);
-        pid.check(&ProcessFacts::default(), me, with_time(&path)).unwrap();
+        pid.check(&ProcessLookup::default(), me, with_time(&path)).unwrap();
     }
 
     /// The start of a process is told by the clock of now, the file has that of then.
@@ -124,16 +124,16 @@ mod tests {
     fn a_process_that_is_known_stays_the_one_when_the_clock_is_set() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vm.pid");
-        let mut pid = WrittenPid::default();
+        let mut pid = PidGuard::default();
         for ago in [0, 3600] {
             written(&path, Duration::from_secs(ago));
-            pid.check(&ProcessFacts::default(), process::id(), with_time(&path)).unwrap();
+            pid.check(&ProcessLookup::default(), process::id(), with_time(&path)).unwrap();
         }
     }
 
     #[test]
     fn the_start_of_this_process_was_a_moment_ago() {
-        let stat = ProcessFacts::default().stat(process::id()).unwrap();
+        let stat = ProcessLookup::default().stat(process::id()).unwrap();
         let ago = SystemTime::now().duration_since(started(stat.start_ticks)).unwrap();
         assert!(ago < Duration::from_secs(3600), "{ago:?}");
     }
@@ -143,11 +143,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, host) = (dir.path().join("vm.pid"), Host::new(dir.path().join("proc"), "/none"));
         fs::create_dir_all(host.process(42)).unwrap();
-        let mut pid = WrittenPid::default();
+        let mut pid = PidGuard::default();
         let mut check = |start_ticks: u64| {
             let stat = format!("42 (x) S 1 42 42 0 -1 0 1 2 3 4 10 20 0 0 20 0 1 0 {start_ticks} 1 2\n");
             fs::write(host.process(42).join("stat"), stat).unwrap();
-            pid.check(&ProcessFacts::new(host.clone(), Trust::default()), 42, with_time(&path)).is_ok()
+            pid.check(&ProcessLookup::new(host.clone(), Trust::default()), 42, with_time(&path)).is_ok()
         };
         written(&path, Duration::from_secs(2));
         assert!(check(1) && !check(2));
@@ -158,15 +158,15 @@ mod tests {
     #[test]
     fn a_process_that_has_ended_is_not_there() {
         let fixture = Fixture::with(&[Fake { state: 'Z', ..Fake::default() }]);
-        let mut pid = WrittenPid::default();
+        let mut pid = PidGuard::default();
         for pid_of in [100, 101] {
             let problem = pid
-                .check(&ProcessFacts::new(fixture.host(), Trust::default()), pid_of, None)
+                .check(&ProcessLookup::new(fixture.host(), Trust::default()), pid_of, None)
                 .unwrap_err()
                 .to_string();
             assert_eq!(problem, format!("process {pid_of} is not there, or has ended"));
         }
         fixture.break_file(&fixture.process(100).join("stat"));
-        pid.check(&ProcessFacts::new(fixture.host(), Trust::default()), 100, None).unwrap();
+        pid.check(&ProcessLookup::new(fixture.host(), Trust::default()), 100, None).unwrap();
     }
 }

@@ -14,11 +14,11 @@ use crate::host::Host;
 /// The mounts of this process, read again when one comes or goes.
 #[derive(Clone, Debug, Default)]
 pub struct Mounts {
-    table: Arc<Mutex<Option<Table>>>,
+    table: Arc<Mutex<Option<MountTable>>>,
 }
 
 #[derive(Debug)]
-struct Table {
+struct MountTable {
     file: File,
     /// The users of FUSE mounts, by the number of the mount.
     users: HashMap<u64, u32>,
@@ -39,13 +39,15 @@ impl Mounts {
         let table = match guard.take() {
             Some(table) if !table.has_changed()? => table,
             Some(table) => table.read()?,
-            None => Table { file: File::open(Host::default().mounts())?, users: HashMap::new() }.read()?,
+            None => {
+                MountTable { file: File::open(Host::default().mounts())?, users: HashMap::new() }.read()?
+            }
         };
         Ok(guard.insert(table).users.get(&mount).copied())
     }
 }
 
-impl Table {
+impl MountTable {
     fn has_changed(&self) -> io::Result<bool> {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut events = [PollFd::new(&self.file, PollFlags::PRI)];

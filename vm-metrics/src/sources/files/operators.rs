@@ -13,10 +13,10 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open};
 use rustix::process::{getegid, geteuid};
 
 use super::mounts::{Mounts, mount_of};
-use super::process_path::walk::{Located, Rules, Start, locate};
+use super::process_path::walk::{PathTarget, WalkRules, WalkStart, locate};
 use crate::model::Trust;
 use crate::sources::process::executable;
-use crate::sources::process::lookup::{ProcessFacts, Program};
+use crate::sources::process::lookup::{ProcessLookup, ProcessProgram};
 use crate::sources::{SourceError, files};
 
 /// The users who may write down VMs of anybody.
@@ -62,16 +62,16 @@ impl Operators {
         let directory =
             |path: &str| open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let start = match path.is_absolute() {
-            true => Start::Root(directory("/")?),
-            false => Start::Cwd { root: directory("/")?, cwd: directory(".")? },
+            true => WalkStart::Root(directory("/")?),
+            false => WalkStart::Cwd { root: directory("/")?, cwd: directory(".")? },
         };
         self.open_from(start, path)
     }
 
     /// The same from another root.
-    pub fn open_from(&self, start: Start, path: &Path) -> io::Result<(OwnedFd, Authors)> {
-        let mut way = Way { operators: self, authors: Authors::default(), mount: None };
-        let Located { file, directories } = locate(start, path, &mut way)?;
+    pub fn open_from(&self, start: WalkStart, path: &Path) -> io::Result<(OwnedFd, Authors)> {
+        let mut way = PathAudit { operators: self, authors: Authors::default(), mount: None };
+        let PathTarget { file, directories } = locate(start, path, &mut way)?;
         let stat = fstat(&file)?;
         way.add(&stat);
         way.authors.modified = modified(&stat);
@@ -118,20 +118,20 @@ impl Authors {
     }
 
     /// Whether they may say that a VM is this process: it is their own, and sees the file in its root.
-    pub fn may_name(&self, facts: &ProcessFacts, pid: u32) -> Result<(), String> {
+    pub fn may_name(&self, processes: &ProcessLookup, pid: u32) -> Result<(), String> {
         if self.users.is_empty() {
             return self.are_operators();
         }
-        let is_own = facts.uid(pid).is_some_and(|uid| self.users.iter().all(|user| *user == uid));
-        if self.many || !is_own || !self.is_below_root_of(facts, pid) {
+        let is_own = processes.uid(pid).is_some_and(|uid| self.users.iter().all(|user| *user == uid));
+        if self.many || !is_own || !self.is_below_root_of(processes, pid) {
             return self.are_operators();
         }
         Ok(())
     }
 
     /// In a jail there is nothing to name but its hypervisor.
-    fn is_below_root_of(&self, facts: &ProcessFacts, pid: u32) -> bool {
-        let Ok(Program { name, root: Some(root), .. }) = facts.program(pid) else { return false };
+    fn is_below_root_of(&self, processes: &ProcessLookup, pid: u32) -> bool {
+        let Ok(ProcessProgram { name, root: Some(root), .. }) = processes.program(pid) else { return false };
         let is_hypervisor = name.as_deref().and_then(executable::hypervisor).is_some();
         self.directories.first() == Some(&root) || self.directories.contains(&root) && is_hypervisor
     }
@@ -142,14 +142,14 @@ const REMEDY: &str = "let root write it where nobody else can; [trust] may name 
                       but then it must name the users of all VMs (`vm-metrics doctor` lists them)";
 
 /// The way to a file: all who could have led it elsewhere are authors of the file.
-struct Way<'o> {
+struct PathAudit<'o> {
     operators: &'o Operators,
     authors: Authors,
     /// That of the last file. Nothing else is on it but files of the same file system.
     mount: Option<u64>,
 }
 
-impl Way<'_> {
+impl PathAudit<'_> {
     fn add(&mut self, stat: &Stat) {
         const STICKY: u32 = 0o1000;
         if !self.operators.include(stat.st_uid) {
@@ -169,7 +169,7 @@ impl Way<'_> {
     }
 }
 
-impl Rules for Way<'_> {
+impl WalkRules for PathAudit<'_> {
     /// FUSE says of owners what its user likes, and may never answer.
     fn look_at(&mut self, found: &OwnedFd) -> io::Result<()> {
         let Some(mount) = mount_of(found)? else { return Ok(()) };

@@ -25,11 +25,11 @@ pub struct WatchedFiles<T> {
     operators: Operators,
     /// In bytes; a larger file is a problem.
     limit: u64,
-    files: HashMap<PathBuf, Watched<T>>,
+    files: HashMap<PathBuf, WatchedFile<T>>,
 }
 
 #[derive(Debug)]
-struct Watched<T> {
+struct WatchedFile<T> {
     stamp: Option<Stamp>,
     value: Option<T>,
     problem: Option<SourceError>,
@@ -81,10 +81,10 @@ impl<T> WatchedFiles<T> {
     fn look_at(
         &self,
         path: &Path,
-        known: Option<Watched<T>>,
+        known: Option<WatchedFile<T>>,
         parse: &mut impl FnMut(&Path, &[u8]) -> Result<T, String>,
-    ) -> Option<Watched<T>> {
-        let mut watched = known.unwrap_or(Watched { stamp: None, value: None, problem: None });
+    ) -> Option<WatchedFile<T>> {
+        let mut watched = known.unwrap_or(WatchedFile { stamp: None, value: None, problem: None });
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -113,7 +113,7 @@ impl<T> WatchedFiles<T> {
             Err(error) if error.io_kind() == Some(io::ErrorKind::NotFound) => return None,
             // Somebody else can change it: it is no more than a name.
             Err(error @ SourceError::Content { .. }) => {
-                watched = Watched { stamp: None, value: None, problem: Some(error) };
+                watched = WatchedFile { stamp: None, value: None, problem: Some(error) };
             }
             Err(error) => watched.problem = Some(error),
         }
@@ -121,7 +121,7 @@ impl<T> WatchedFiles<T> {
     }
 }
 
-impl<T> Watched<T> {
+impl<T> WatchedFile<T> {
     fn spoilt(&self, path: &Path, problem: String) -> SourceError {
         let kept = if self.value.is_some() { "; what it said before counts until it is right" } else { "" };
         SourceError::content(path, format!("{problem}{kept}"))

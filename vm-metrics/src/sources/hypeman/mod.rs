@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer};
 
 use super::error::json_problem;
-use super::{ApiSocket, InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
+use super::{ApiSocket, InstanceSource, Listing, Precedence, SourceContext, SourceDef, SourceError, place};
 use crate::model::{Hypervisor, InstanceInfo, NetworkLimits, build_instance_info};
-use crate::sources::declared::hypervisor_pid::{Found, VmmPid};
+use crate::sources::declared::hypervisor_pid::{HypervisorPid, HypervisorProcess};
 use crate::sources::files::operators::Operators;
 use crate::sources::files::watched::{WatchedFiles, names};
-use crate::sources::process::lookup::ProcessFacts;
+use crate::sources::process::lookup::ProcessLookup;
 
 const DEFAULT_DATA_DIR: &str = "/var/lib/hypeman";
 
@@ -30,9 +30,9 @@ const MAX_VALUE: usize = 128;
 pub const SOURCE: SourceDef = SourceDef {
     name: "hypeman",
     help: "hypeman's records of its VMs",
-    tier: Tier::Orchestrator,
-    configure: |section, SourceContext { host, trust, facts, .. }| {
-        let config: Config = section.options()?;
+    precedence: Precedence::Orchestrator,
+    configure: |section, SourceContext { host, trust, processes, .. }| {
+        let config: HypemanConfig = section.options()?;
         if let Some(problem) = config.problem() {
             return Err(section.refusal("tags", &problem));
         }
@@ -40,7 +40,7 @@ pub const SOURCE: SourceDef = SourceDef {
         let operators = Operators::new(trust.clone());
         let hypeman = |data_dir: PathBuf| Hypeman {
             tags: config.tags,
-            ..Hypeman::new(data_dir.join("guests"), facts.clone(), operators)
+            ..Hypeman::new(data_dir.join("guests"), processes.clone(), operators)
         };
         Ok(data_dir.map(|data_dir| Box::new(hypeman(data_dir)) as _))
     },
@@ -48,13 +48,13 @@ pub const SOURCE: SourceDef = SourceDef {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct HypemanConfig {
     data_dir: Option<PathBuf>,
     /// The names of tags that are shown.
     tags: Vec<String>,
 }
 
-impl Config {
+impl HypemanConfig {
     fn problem(&self) -> Option<String> {
         let is_bad = |tag: &&String| tag.is_empty() || tag.len() > MAX_VALUE;
         match self.tags.iter().find(is_bad) {
@@ -67,12 +67,12 @@ impl Config {
 
 #[derive(Debug)]
 struct Hypeman {
-    facts: ProcessFacts,
+    processes: ProcessLookup,
     operators: Operators,
     guests: PathBuf,
     /// The names of tags that are shown.
     tags: Vec<String>,
-    files: WatchedFiles<(Metadata, VmmPid)>,
+    files: WatchedFiles<(Metadata, HypervisorPid)>,
 }
 
 /// Those of hypeman's fields that are of use here.
@@ -114,9 +114,9 @@ fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(value: D
 }
 
 impl Hypeman {
-    fn new(guests: PathBuf, facts: ProcessFacts, operators: Operators) -> Self {
+    fn new(guests: PathBuf, processes: ProcessLookup, operators: Operators) -> Self {
         Self {
-            facts,
+            processes,
             guests,
             tags: Vec::new(),
             files: WatchedFiles::new(operators.clone(), FILE_LIMIT),
@@ -130,11 +130,11 @@ impl InstanceSource for Hypeman {
         let mut listing = Listing::default();
         let guests = names(&self.guests, &self.operators, &mut listing.problems)?;
         let paths = guests.into_iter().map(|guest| guest.join("metadata.json"));
-        self.files.look(paths, |_, content| Ok((parse(content)?, VmmPid::default())));
+        self.files.look(paths, |_, content| Ok((parse(content)?, HypervisorPid::default())));
         listing.problems.extend(self.files.problems());
-        for (_, (metadata, seen)) in self.files.values() {
+        for (_, (metadata, guard)) in self.files.values() {
             if let Some(pid) = metadata.hypervisor_pid
-                && let Some(found) = seen.check(&self.facts, pid, &metadata.id)
+                && let Some(found) = guard.check(&self.processes, pid, &metadata.id)
             {
                 let vm = metadata.instance(pid, found.hypervisor, &self.tags);
                 listing.sockets.extend(metadata.socket(&found, &vm));
@@ -168,8 +168,8 @@ impl Metadata {
         Some(value[..value.floor_char_boundary(MAX_VALUE)].to_owned())
     }
 
-    fn socket(&self, found: &Found, vm: &InstanceInfo) -> Option<ApiSocket> {
-        let Found { pid, start_ticks, hypervisor } = *found;
+    fn socket(&self, found: &HypervisorProcess, vm: &InstanceInfo) -> Option<ApiSocket> {
+        let HypervisorProcess { pid, start_ticks, hypervisor } = *found;
         let path = self.socket_path.clone()?;
         Some(ApiSocket { hypervisor, pid, start_ticks, path, nics: vm.nics.clone() })
     }

@@ -20,21 +20,21 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use self::evidence::{Evidence, ProcessTable};
-use self::id_records::ClaimedId;
-use self::ids::Claim;
-pub(super) use self::ids::GivenIds;
-use self::nics::{Holders, nics};
-use self::same::{Entry, Groups};
+use self::id_records::IdClaim;
+use self::ids::ClaimRank;
+pub(super) use self::ids::IdAssigner;
+use self::nics::{NicHolders, nics};
+use self::same::{Groups, VmEntry};
 pub(super) use self::saved_ids::SavedIds;
-use self::twins::Record;
-use super::Tier;
+use self::twins::IdRecord;
+use super::Precedence;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 use crate::sources::values::uuid;
 
 /// What one source lists.
 #[derive(Clone, Debug)]
-pub(super) struct Told {
-    pub(super) tier: Tier,
+pub(super) struct SourceListing {
+    pub(super) precedence: Precedence,
     pub(super) instances: Vec<InstanceInfo>,
     /// Have no process and no NICs. Where no other source has the id, they are not in the result.
     pub(super) ended: Vec<InstanceInfo>,
@@ -44,25 +44,25 @@ pub(super) struct Told {
     pub(super) is_own: bool,
 }
 
-impl Told {
-    pub(super) fn nothing(tier: Tier) -> Self {
+impl SourceListing {
+    pub(super) fn nothing(precedence: Precedence) -> Self {
         let processes = ProcessTable::new();
-        Self { tier, instances: Vec::new(), ended: Vec::new(), processes, is_own: false }
+        Self { precedence, instances: Vec::new(), ended: Vec::new(), processes, is_own: false }
     }
 }
 
 /// What is kept from merge to merge: what a process uses must not seem to be another VM's.
 #[derive(Debug, Default)]
 pub(super) struct Merge {
-    ids: GivenIds,
+    ids: IdAssigner,
     saved: Option<SavedIds>,
-    holders: Holders,
+    holders: NicHolders,
 }
 
 impl Merge {
     /// `retention` is how long the id of a VM that has ended is kept from other users' processes.
     pub(super) fn new(retention: Duration, boot_id: String) -> Self {
-        Self { ids: GivenIds::new(retention, boot_id), ..Self::default() }
+        Self { ids: IdAssigner::new(retention, boot_id), ..Self::default() }
     }
 
     /// Goes on with the ids of the daemon before this one, and leaves them to the next.
@@ -72,7 +72,7 @@ impl Merge {
         self.saved = Some(saved);
     }
 
-    fn restore(&mut self, left: Vec<(ClaimedId, Record)>) {
+    fn restore(&mut self, left: Vec<(IdClaim, IdRecord)>) {
         self.ids.records.restore(left);
         self.ids.restore_owners(Instant::now());
     }
@@ -80,7 +80,7 @@ impl Merge {
     /// One set of what each source lists, the most trusted source first, and what is wrong with each source's list.
     pub(super) fn merge(
         &mut self,
-        listings: Vec<Told>,
+        listings: Vec<SourceListing>,
         evidence: Evidence,
         now: Instant,
     ) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
@@ -89,7 +89,7 @@ impl Merge {
         let pids = entries.iter().filter_map(|entry| entry.info.hypervisor_pid);
         self.holders.update(pids, evidence);
         let (groups, left_out) = Groups::new(&entries, &self.holders, &self.ids, evidence);
-        let is_there = |group: &Vec<&Entry>| group.iter().any(|entry| !entry.has_ended);
+        let is_there = |group: &Vec<&VmEntry>| group.iter().any(|entry| !entry.has_ended);
         let mut of_nics = Vec::new();
         let mut vms: Vec<_> = groups
             .iter()
@@ -117,12 +117,12 @@ impl Merge {
     }
 }
 
-fn entries((source, told): (usize, Told)) -> impl Iterator<Item = Entry> {
-    let Told { tier, instances, ended, is_own, .. } = told;
+fn entries((source, told): (usize, SourceListing)) -> impl Iterator<Item = VmEntry> {
+    let SourceListing { precedence, instances, ended, is_own, .. } = told;
     let entry = move |has_ended| {
         move |mut info: InstanceInfo| {
             canonical(&mut info);
-            Entry { source, tier, has_ended, is_own, info }
+            VmEntry { source, precedence, has_ended, is_own, info }
         }
     };
     instances.into_iter().map(entry(false)).chain(ended.into_iter().map(entry(true)))
@@ -142,14 +142,14 @@ fn canonical(vm: &mut InstanceInfo) {
 
 /// What is known of one VM, the source that has it first, and its claim to its id.
 #[derive(Debug)]
-pub(super) struct Vm {
+pub(super) struct MergedVm {
     info: InstanceInfo,
     source: usize,
-    claim: Claim,
+    claim: ClaimRank,
 }
 
 /// The first word counts.
-fn one(entries: &[&Entry], nics: Vec<Nic>, evidence: Evidence) -> Option<Vm> {
+fn one(entries: &[&VmEntry], nics: Vec<Nic>, evidence: Evidence) -> Option<MergedVm> {
     let (first, others) = entries.split_first()?;
     let mut info = InstanceInfo { nics, ..first.info.clone() };
     for entry in others {
@@ -160,23 +160,23 @@ fn one(entries: &[&Entry], nics: Vec<Nic>, evidence: Evidence) -> Option<Vm> {
     info.uid = process.and_then(|process| process.uid).or(info.uid);
     let names = entries.iter().find(|entry| !entry.info.id.is_empty());
     let claim = match names {
-        Some(entry) if entry.tier.is_operators() => Claim::Operator,
-        _ if evidence.trust.is_trusted(info.uid) => Claim::Trusted,
-        _ => Claim::Stranger,
+        Some(entry) if entry.precedence.is_operators() => ClaimRank::Operator,
+        _ if evidence.trust.is_trusted(info.uid) => ClaimRank::Trusted,
+        _ => ClaimRank::Stranger,
     };
     name(&mut info);
-    if claim == Claim::Stranger {
+    if claim == ClaimRank::Stranger {
         cut_names(&mut info);
     }
-    Some(Vm { info, source: first.source, claim })
+    Some(MergedVm { info, source: first.source, claim })
 }
 
 /// A device that two VMs name is the first one's. The id and the text of each problem, with its source.
-fn share_nics(vms: &mut [Vm]) -> Vec<(usize, String, String)> {
+fn share_nics(vms: &mut [MergedVm]) -> Vec<(usize, String, String)> {
     let mut first: HashMap<Nic, usize> = HashMap::new();
     let mut problems = Vec::new();
     for at in 0..vms.len() {
-        let Vm { info, source, .. } = &mut vms[at];
+        let MergedVm { info, source, .. } = &mut vms[at];
         let (mut ours, mut others) = (Vec::new(), Vec::new());
         for nic in std::mem::take(&mut info.nics) {
             match *first.entry(nic.clone()).or_insert(at) {

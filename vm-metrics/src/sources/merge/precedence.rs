@@ -2,9 +2,9 @@
 
 /// How a source comes to know of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tier {
+pub enum Precedence {
     /// Somebody wrote it down for this daemon.
-    Written,
+    Declared,
     /// An orchestrator told this daemon.
     Pushed,
     /// From what an orchestrator keeps for itself.
@@ -16,16 +16,28 @@ pub enum Tier {
 }
 
 /// Of every field but the NICs, the first that knows it is believed.
-pub const FACTS: [Tier; 5] = [Tier::Written, Tier::Pushed, Tier::Orchestrator, Tier::Vmm, Tier::Process];
+pub const FACTS: [Precedence; 5] = [
+    Precedence::Declared,
+    Precedence::Pushed,
+    Precedence::Orchestrator,
+    Precedence::Vmm,
+    Precedence::Process,
+];
 
 /// The descriptors of a process say which device it is, in which network namespace; orchestrators and VMMs have a name
 /// only, which may mean another device here.
-pub const NICS: [Tier; 5] = [Tier::Written, Tier::Pushed, Tier::Process, Tier::Orchestrator, Tier::Vmm];
+pub const NICS: [Precedence; 5] = [
+    Precedence::Declared,
+    Precedence::Pushed,
+    Precedence::Process,
+    Precedence::Orchestrator,
+    Precedence::Vmm,
+];
 
-impl Tier {
+impl Precedence {
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Written => "written down",
+            Self::Declared => "declared",
             Self::Pushed => "pushed",
             Self::Orchestrator => "orchestrator",
             Self::Vmm => "VMM",
@@ -36,7 +48,7 @@ impl Tier {
     /// Whether its sources are the operator's. The others pass on what a process says of itself.
     pub fn is_operators(self) -> bool {
         match self {
-            Self::Written | Self::Pushed | Self::Orchestrator => true,
+            Self::Declared | Self::Pushed | Self::Orchestrator => true,
             Self::Vmm | Self::Process => false,
         }
     }
@@ -52,8 +64,8 @@ impl Tier {
     }
 }
 
-fn rank(tier: Tier, order: &[Tier]) -> usize {
-    order.iter().position(|other| *other == tier).unwrap_or(order.len())
+fn rank(precedence: Precedence, order: &[Precedence]) -> usize {
+    order.iter().position(|other| *other == precedence).unwrap_or(order.len())
 }
 
 #[cfg(test)]
@@ -64,8 +76,8 @@ mod tests {
     #[test]
     fn the_documentation_has_this_table() {
         let page = include_str!("../../../../docs/sources.md");
-        let row = |fields: &str, tiers: [Tier; 5]| {
-            let tiers: Vec<_> = tiers.iter().map(|tier| tier.as_str()).collect();
+        let row = |fields: &str, tiers: [Precedence; 5]| {
+            let tiers: Vec<_> = tiers.iter().map(|precedence| precedence.as_str()).collect();
             format!("| {fields} | {} |", tiers.join(" | "))
         };
         for row in [row("TAPs", NICS), row("everything else", FACTS)] {

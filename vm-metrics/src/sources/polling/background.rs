@@ -11,10 +11,10 @@ use super::KEEP_LISTING;
 use crate::sources::push::Inbox;
 use crate::sources::{ApiSocket, InstanceSource, Listing, SourceError};
 
-type Listed = Result<Listing, SourceError>;
+type ListResult = Result<Listing, SourceError>;
 
 /// A source of which at most one call is under way.
-pub struct Background {
+pub struct BackgroundSource {
     state: State,
     inbox: Option<Inbox>,
     deadline: Duration,
@@ -32,17 +32,17 @@ enum State {
 struct Call {
     began: Instant,
     began_at: SystemTime,
-    answer: Receiver<(Box<dyn InstanceSource>, Listed)>,
+    answer: Receiver<(Box<dyn InstanceSource>, ListResult)>,
 }
 
-impl Background {
+impl BackgroundSource {
     pub fn new(source: Box<dyn InstanceSource>) -> Self {
         let (inbox, deadline) = (source.inbox(), source.deadline());
         Self { state: State::Idle(source), inbox, deadline }
     }
 
     /// Asks the source, and waits for its answer.
-    fn ask(&mut self, source: Box<dyn InstanceSource>) -> Listed {
+    fn ask(&mut self, source: Box<dyn InstanceSource>) -> ListResult {
         match ask(source) {
             Ok(call) => self.wait(call),
             Err((source, error)) => {
@@ -53,7 +53,7 @@ impl Background {
     }
 
     /// Waits for the answer until the deadline of the call. An answer that is there counts at any time.
-    fn wait(&mut self, call: Call) -> Listed {
+    fn wait(&mut self, call: Call) -> ListResult {
         match call.answer.recv_timeout(self.deadline.saturating_sub(call.began.elapsed())) {
             Ok((source, listed)) => {
                 self.state = State::Idle(source);
@@ -65,7 +65,7 @@ impl Background {
     }
 
     /// The call goes on, and the next tick takes its answer.
-    fn hangs(&mut self, call: Call) -> Listed {
+    fn hangs(&mut self, call: Call) -> ListResult {
         let since = call.began_at;
         self.state = State::Busy(call);
         Err(SourceError::Hangs { since })
@@ -79,8 +79,8 @@ impl Background {
     }
 }
 
-impl InstanceSource for Background {
-    fn list_running_instances_for_metrics(&mut self) -> Listed {
+impl InstanceSource for BackgroundSource {
+    fn list_running_instances_for_metrics(&mut self) -> ListResult {
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Idle(source) => self.ask(source),
             // An answer of a very long call tells what was then: such a source is asked again.
@@ -145,13 +145,13 @@ mod tests {
 
     /// Answers when it is told to, and counts how often it is asked.
     struct Blocking {
-        asked: Arc<AtomicUsize>,
+        entry: Arc<AtomicUsize>,
         orders: Mutex<Receiver<&'static str>>,
     }
 
     impl InstanceSource for Blocking {
-        fn list_running_instances_for_metrics(&mut self) -> Listed {
-            self.asked.fetch_add(1, Ordering::SeqCst);
+        fn list_running_instances_for_metrics(&mut self) -> ListResult {
+            self.entry.fetch_add(1, Ordering::SeqCst);
             let id = self.orders.lock().unwrap().recv().expect("an order");
             assert!(id != "panic");
             Ok(vec![InstanceInfo { id: id.into(), ..InstanceInfo::default() }].into())
@@ -162,14 +162,14 @@ mod tests {
         }
     }
 
-    fn blocking() -> (Background, Sender<&'static str>, Arc<AtomicUsize>) {
+    fn blocking() -> (BackgroundSource, Sender<&'static str>, Arc<AtomicUsize>) {
         let (order, orders) = mpsc::channel();
-        let asked = Arc::new(AtomicUsize::new(0));
-        let source = Blocking { asked: Arc::clone(&asked), orders: Mutex::new(orders) };
-        (Background::new(Box::new(source)), order, asked)
+        let entry = Arc::new(AtomicUsize::new(0));
+        let source = Blocking { entry: Arc::clone(&entry), orders: Mutex::new(orders) };
+        (BackgroundSource::new(Box::new(source)), order, entry)
     }
 
-    fn ids(source: &mut Background) -> Result<Vec<String>, String> {
+    fn ids(source: &mut BackgroundSource) -> Result<Vec<String>, String> {
         let listed = source.list_running_instances_for_metrics();
         listed
             .map(|listing| listing.instances.into_iter().map(|vm| vm.id).collect())
@@ -177,7 +177,7 @@ mod tests {
     }
 
     /// Asks until the call has returned.
-    fn answered(source: &mut Background) -> Vec<String> {
+    fn answered(source: &mut BackgroundSource) -> Vec<String> {
         loop {
             match ids(source) {
                 Ok(ids) => return ids,
@@ -188,29 +188,29 @@ mod tests {
 
     #[test]
     fn a_source_that_hangs_is_asked_once() {
-        let (mut source, order, asked) = blocking();
+        let (mut source, order, entry) = blocking();
         let first = ids(&mut source).unwrap_err();
         for _ in 0..20 {
             assert_eq!(ids(&mut source).unwrap_err(), first, "since the same moment");
         }
-        assert!(asked.load(Ordering::SeqCst) <= 1);
+        assert!(entry.load(Ordering::SeqCst) <= 1);
         order.send("late").unwrap();
         assert_eq!(answered(&mut source), ["late"]);
         order.send("again").unwrap();
         assert_eq!(answered(&mut source), ["again"]);
-        assert_eq!(asked.load(Ordering::SeqCst), 2);
+        assert_eq!(entry.load(Ordering::SeqCst), 2);
     }
 
     #[test]
     fn an_answer_that_is_too_old_is_asked_for_again() {
-        let (mut source, order, asked) = blocking();
+        let (mut source, order, entry) = blocking();
         ids(&mut source).unwrap_err();
         order.send("old").unwrap();
         let State::Busy(call) = &mut source.state else { panic!("it hangs") };
         call.began -= KEEP_LISTING;
         order.send("new").unwrap();
         assert_eq!(answered(&mut source), ["new"]);
-        assert_eq!(asked.load(Ordering::SeqCst), 2);
+        assert_eq!(entry.load(Ordering::SeqCst), 2);
     }
 
     #[test]
@@ -232,13 +232,13 @@ mod tests {
     fn a_source_finds_the_runtime_of_its_program() {
         struct OnRuntime;
         impl InstanceSource for OnRuntime {
-            fn list_running_instances_for_metrics(&mut self) -> Listed {
+            fn list_running_instances_for_metrics(&mut self) -> ListResult {
                 Handle::current().block_on(async { Ok(Vec::new().into()) })
             }
         }
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let listed = runtime.block_on(async {
-            let mut source = Background::new(Box::new(OnRuntime));
+            let mut source = BackgroundSource::new(Box::new(OnRuntime));
             tokio::task::spawn_blocking(move || ids(&mut source)).await.unwrap()
         });
         assert_eq!(listed, Ok(Vec::new()));

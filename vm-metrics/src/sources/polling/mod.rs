@@ -8,12 +8,12 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use self::background::Background;
-use super::{ApiSocket, InstanceSource, Listing, SourceContext, SourceError, Tier};
+use self::background::BackgroundSource;
+use super::{ApiSocket, InstanceSource, Listing, Precedence, SourceContext, SourceError};
 use crate::config::Switch;
 use crate::model::{Excess, VmSet};
 use crate::sources::merge::evidence::{Evidence, LocalDevice, ProcessTable};
-use crate::sources::merge::{Merge, SavedIds, Told};
+use crate::sources::merge::{Merge, SavedIds, SourceListing};
 use crate::sources::push::Inbox;
 
 /// How long the VMs of a source that fails are still listed. Without a free descriptor, say, nothing can be listed for a
@@ -25,7 +25,7 @@ const OWN: &str = "instance_source";
 
 /// The sources in use, asked as one.
 pub struct Sources {
-    pub(super) sources: Vec<Asked>,
+    pub(super) sources: Vec<SourceEntry>,
     pub(super) switched_off: Vec<&'static str>,
     context: SourceContext,
     merge: Merge,
@@ -33,7 +33,7 @@ pub struct Sources {
 
 /// What sources of a round have found for those that are asked after them.
 #[derive(Debug, Default)]
-struct Found {
+struct RoundResults {
     sockets: HashMap<u32, ApiSocket>,
     /// The processes that are VMs by the word of a source.
     pids: Vec<u32>,
@@ -41,12 +41,12 @@ struct Found {
 }
 
 /// A source and what it answered last.
-pub(super) struct Asked {
+pub(super) struct SourceEntry {
     pub(super) name: &'static str,
-    tier: Tier,
+    precedence: Precedence,
     switch: Switch,
     source: Box<dyn InstanceSource>,
-    last: Option<(Instant, Told)>,
+    last: Option<(Instant, SourceListing)>,
 }
 
 /// How it went with one source.
@@ -68,7 +68,7 @@ pub struct SourceReport {
 impl Sources {
     /// The most trusted source first.
     pub fn new(sources: Vec<(&'static str, Box<dyn InstanceSource>)>) -> Self {
-        let written = |(name, source)| Asked::new(name, Tier::Written, Switch::On, source);
+        let written = |(name, source)| SourceEntry::new(name, Precedence::Declared, Switch::On, source);
         Self {
             sources: sources.into_iter().map(written).collect(),
             switched_off: Vec::new(),
@@ -94,7 +94,7 @@ impl Sources {
     /// The one that comes before all others; replaces the one that was set before.
     pub(crate) fn set_own(&mut self, source: Box<dyn InstanceSource>) {
         self.sources.retain(|source| source.name != OWN);
-        self.sources.insert(0, Asked::new(OWN, Tier::Written, Switch::On, source));
+        self.sources.insert(0, SourceEntry::new(OWN, Precedence::Declared, Switch::On, source));
     }
 
     /// The sources that the configuration turned off, or gave nothing to list.
@@ -104,7 +104,7 @@ impl Sources {
 
     /// The sockets to be served, and whether one that cannot be is a fault.
     pub fn inboxes(&self) -> Vec<(Inbox, bool)> {
-        let inbox = |asked: &Asked| Some((asked.source.inbox()?, asked.switch == Switch::On));
+        let inbox = |entry: &SourceEntry| Some((entry.source.inbox()?, entry.switch == Switch::On));
         self.sources.iter().filter_map(inbox).collect()
     }
 
@@ -114,20 +114,20 @@ impl Sources {
     }
 
     pub(super) fn list_at(&mut self, now: Instant) -> (VmSet, Vec<SourceReport>) {
-        let mut found = Found::default();
+        let mut found = RoundResults::default();
         let mut answers: Vec<_> = self.sources.iter().map(|_| None).collect();
         // Processes are looked at once they are named, and VMMs are asked once they are found.
         for pass in [
-            |tier| tier != Tier::Vmm && tier != Tier::Process,
-            |tier| tier == Tier::Process,
-            |tier| tier == Tier::Vmm,
+            |precedence| precedence != Precedence::Vmm && precedence != Precedence::Process,
+            |precedence| precedence == Precedence::Process,
+            |precedence| precedence == Precedence::Vmm,
         ] {
             let sockets: Vec<_> = found.sockets.values().cloned().collect();
-            for (asked, answer) in self.sources.iter_mut().zip(&mut answers) {
-                if pass(asked.tier) {
-                    asked.source.found(&sockets);
-                    asked.source.named(&found.pids);
-                    *answer = Some(asked.list_at(now, &mut found));
+            for (entry, answer) in self.sources.iter_mut().zip(&mut answers) {
+                if pass(entry.precedence) {
+                    entry.source.found(&sockets);
+                    entry.source.named(&found.pids);
+                    *answer = Some(entry.list_at(now, &mut found));
                 }
             }
         }
@@ -148,24 +148,24 @@ impl Sources {
     }
 }
 
-impl Asked {
+impl SourceEntry {
     pub(super) fn new(
         name: &'static str,
-        tier: Tier,
+        precedence: Precedence,
         switch: Switch,
         source: Box<dyn InstanceSource>,
     ) -> Self {
         // The others wait for nobody, and are asked with what this round has found.
-        let may_hang = !matches!(tier, Tier::Process | Tier::Vmm);
-        let source = if may_hang { Box::new(Background::new(source)) } else { source };
-        Self { name, tier, switch, source, last: None }
+        let may_hang = !matches!(precedence, Precedence::Process | Precedence::Vmm);
+        let source = if may_hang { Box::new(BackgroundSource::new(source)) } else { source };
+        Self { name, precedence, switch, source, last: None }
     }
 
     pub(super) fn fact_rank(&self) -> usize {
-        self.tier.fact_rank()
+        self.precedence.fact_rank()
     }
 
-    fn list_at(&mut self, now: Instant, found: &mut Found) -> (Told, SourceReport) {
+    fn list_at(&mut self, now: Instant, found: &mut RoundResults) -> (SourceListing, SourceReport) {
         let began = Instant::now();
         let listing = self.source.list_running_instances_for_metrics();
         let duration = began.elapsed();
@@ -174,7 +174,13 @@ impl Asked {
                 let count = instances.len();
                 self.last = Some((
                     now,
-                    Told { tier: self.tier, instances, ended, processes, is_own: self.name == OWN },
+                    SourceListing {
+                        precedence: self.precedence,
+                        instances,
+                        ended,
+                        processes,
+                        is_own: self.name == OWN,
+                    },
                 ));
                 // One for each process: what it says itself comes last.
                 found.sockets.extend(sockets.into_iter().map(|socket| (socket.pid, socket)));
@@ -187,15 +193,18 @@ impl Asked {
                 (Err(error), Vec::new(), Excess::default())
             }
         };
-        if let Some((_, told)) = &self.last {
-            found.pids.extend(told.instances.iter().filter_map(|vm| vm.hypervisor_pid));
-            found.processes.extend(told.processes.clone());
+        if let Some((_, listing)) = &self.last {
+            found.pids.extend(listing.instances.iter().filter_map(|vm| vm.hypervisor_pid));
+            found.processes.extend(listing.processes.clone());
         }
-        let told = self.last.as_ref().map_or_else(|| Told::nothing(self.tier), |(_, told)| told.clone());
+        let listing = self
+            .last
+            .as_ref()
+            .map_or_else(|| SourceListing::nothing(self.precedence), |(_, listing)| listing.clone());
         let absent = problems.iter().filter(|problem| problem.is_absence()).count();
         let problems = problems.iter().map(ToString::to_string).collect();
         let auto = self.switch == Switch::Auto;
-        (told, SourceReport { name: self.name, result, problems, absent, duration, auto, overuse })
+        (listing, SourceReport { name: self.name, result, problems, absent, duration, auto, overuse })
     }
 }
 

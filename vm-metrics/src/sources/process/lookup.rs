@@ -11,7 +11,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::{Process, Unread};
+use super::{ProcessDir, ReadError};
 use crate::host::Host;
 use crate::model::Trust;
 use crate::patient::{Job, Patient};
@@ -26,7 +26,7 @@ const MAX_KNOWN: usize = 4096;
 
 /// Shared by all sources.
 #[derive(Clone, Debug)]
-pub struct ProcessFacts {
+pub struct ProcessLookup {
     host: Host,
     trust: Trust,
     inner: Arc<Mutex<Inner>>,
@@ -34,36 +34,36 @@ pub struct ProcessFacts {
 
 #[derive(Debug)]
 struct Inner {
-    patient: Patient<(Host, u32, Wanted), Facts>,
+    patient: Patient<(Host, u32, Detail), ProcessReading>,
     /// Processes that have not ended since they were read.
-    known: HashMap<u32, Known>,
+    known: HashMap<u32, CachedProcess>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct CachedProcess {
     stat: Stat,
     /// Becomes readable when the process ends.
     pidfd: OwnedFd,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
+enum Detail {
     Stat,
     Program,
     User,
 }
 
 #[derive(Debug)]
-struct Facts {
-    stat: Result<Stat, Unread>,
+struct ProcessReading {
+    stat: Result<Stat, ReadError>,
     /// Only where it is wanted.
-    program: Option<Result<Program, Unread>>,
+    program: Option<Result<ProcessProgram, ReadError>>,
     uid: Option<u32>,
 }
 
 /// What a process runs, and where.
 #[derive(Debug)]
-pub struct Program {
+pub struct ProcessProgram {
     /// The name of its file; `None` for a process that has ended.
     pub name: Option<String>,
     pub argv: Vec<String>,
@@ -71,7 +71,7 @@ pub struct Program {
     pub root: Option<(u64, u64)>,
 }
 
-impl ProcessFacts {
+impl ProcessLookup {
     pub fn new(host: Host, trust: Trust) -> Self {
         let patient = Patient::new("facts", PATIENCE, read);
         let inner = Arc::new(Mutex::new(Inner { patient, known: HashMap::new() }));
@@ -79,7 +79,7 @@ impl ProcessFacts {
     }
 
     /// The process's start time, parent and session. As long as the process lives they are read once.
-    pub fn stat(&self, pid: u32) -> Result<Stat, Unread> {
+    pub fn stat(&self, pid: u32) -> Result<Stat, ReadError> {
         let mut inner = self.lock();
         if let Some(known) = inner.known.get(&pid) {
             if lives(&known.pidfd) {
@@ -89,12 +89,12 @@ impl ProcessFacts {
         }
         // Before the file is read: so the descriptor and the file are of the same process, if that still lives.
         let pidfd = (self.host == Host::default()).then(|| open_pidfd(pid)).flatten();
-        let stat = self.ask(&mut inner, pid, Wanted::Stat)?.stat?;
+        let stat = self.ask(&mut inner, pid, Detail::Stat)?.stat?;
         if let Some(pidfd) = pidfd.filter(|pidfd| !stat.is_dead() && lives(pidfd)) {
             if inner.known.len() >= MAX_KNOWN {
                 inner.known.clear();
             }
-            inner.known.insert(pid, Known { stat, pidfd });
+            inner.known.insert(pid, CachedProcess { stat, pidfd });
         }
         Ok(stat)
     }
@@ -105,23 +105,23 @@ impl ProcessFacts {
 
     /// The user who runs the process.
     pub fn uid(&self, pid: u32) -> Option<u32> {
-        self.ask(&mut self.lock(), pid, Wanted::User).ok()?.uid
+        self.ask(&mut self.lock(), pid, Detail::User).ok()?.uid
     }
 
     /// What the process runs.
-    pub fn program(&self, pid: u32) -> Result<Program, Unread> {
+    pub fn program(&self, pid: u32) -> Result<ProcessProgram, ReadError> {
         let mut inner = self.lock();
-        self.ask(&mut inner, pid, Wanted::Program)?.program.unwrap_or(Err(Unread::Gone))
+        self.ask(&mut inner, pid, Detail::Program)?.program.unwrap_or(Err(ReadError::Gone))
     }
 
-    fn ask(&self, inner: &mut Inner, pid: u32, wanted: Wanted) -> Result<Facts, Unread> {
-        let uid = Process::new(&self.host, pid).owner();
+    fn ask(&self, inner: &mut Inner, pid: u32, wanted: Detail) -> Result<ProcessReading, ReadError> {
+        let uid = ProcessDir::new(&self.host, pid).owner();
         let is_trusted = self.trust.is_trusted(uid);
         let job = Job { pid, uid, is_trusted, question: (self.host.clone(), pid, wanted) };
         let answer = inner.patient.each(vec![job]).pop().flatten();
         answer.ok_or_else(|| {
             let problem = "it does not answer".to_owned();
-            Unread::Failed(SourceError::Process { pid, problem })
+            ReadError::Failed(SourceError::Process { pid, problem })
         })
     }
 
@@ -130,20 +130,21 @@ impl ProcessFacts {
     }
 }
 
-impl Default for ProcessFacts {
+impl Default for ProcessLookup {
     fn default() -> Self {
         Self::new(Host::default(), Trust::default())
     }
 }
 
-fn read((host, pid, wanted): (Host, u32, Wanted)) -> Facts {
-    let process = Process::new(&host, pid);
-    let program = || Ok(Program { name: process.executable()?, argv: process.argv()?, root: root(&process) });
-    let uid = (wanted == Wanted::User).then(|| process.uid()).flatten();
-    Facts { stat: process.stat(), program: (wanted == Wanted::Program).then(program), uid }
+fn read((host, pid, wanted): (Host, u32, Detail)) -> ProcessReading {
+    let process = ProcessDir::new(&host, pid);
+    let program =
+        || Ok(ProcessProgram { name: process.executable()?, argv: process.argv()?, root: root(&process) });
+    let uid = (wanted == Detail::User).then(|| process.uid()).flatten();
+    ProcessReading { stat: process.stat(), program: (wanted == Detail::Program).then(program), uid }
 }
 
-fn root(process: &Process) -> Option<(u64, u64)> {
+fn root(process: &ProcessDir) -> Option<(u64, u64)> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = open(process.path("root"), flags, Mode::empty()).and_then(fstat).ok()?;
     Some((root.st_dev, root.st_ino))
@@ -166,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_process_is_known_until_it_ends() {
-        let facts = ProcessFacts::default();
+        let facts = ProcessLookup::default();
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
         let pid = child.id();
         let first = facts.stat(pid).unwrap();
@@ -177,7 +178,7 @@ mod tests {
         assert_eq!(program.argv, ["sleep", "600"]);
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(matches!(facts.stat(pid), Err(Unread::Gone)));
+        assert!(matches!(facts.stat(pid), Err(ReadError::Gone)));
         assert_eq!(facts.lock().known.len(), 0);
     }
 }

@@ -24,19 +24,19 @@ const STATUS_LIMIT: u64 = 64 << 10;
 
 /// Why a process could not be looked at.
 #[derive(Debug)]
-pub enum Unread {
+pub enum ReadError {
     /// It ended in the meantime: it is simply not there.
     Gone,
     Failed(SourceError),
 }
 
 #[derive(Debug)]
-pub struct Process<'a> {
+pub struct ProcessDir<'a> {
     pub host: &'a Host,
     pub pid: u32,
 }
 
-impl<'a> Process<'a> {
+impl<'a> ProcessDir<'a> {
     pub fn new(host: &'a Host, pid: u32) -> Self {
         Self { host, pid }
     }
@@ -50,11 +50,11 @@ impl<'a> Process<'a> {
         self.host.process(self.pid).join(file)
     }
 
-    pub fn stat(&self) -> Result<Stat, Unread> {
+    pub fn stat(&self) -> Result<Stat, ReadError> {
         let path = self.path("stat");
         let content = read(&path, STAT_LIMIT)?;
         parse_stat(&content)
-            .map_err(|error| Unread::Failed(SourceError::Content { path, problem: error.to_string() }))
+            .map_err(|error| ReadError::Failed(SourceError::Content { path, problem: error.to_string() }))
     }
 
     /// How many descriptors it has: the size of the directory, which is 0 before Linux 6.2.
@@ -62,9 +62,10 @@ impl<'a> Process<'a> {
         fs::metadata(self.path("fd")).ok().map(|directory| directory.len())
     }
 
-    pub fn argv(&self) -> Result<Vec<String>, Unread> {
+    pub fn argv(&self) -> Result<Vec<String>, ReadError> {
         let path = self.path("cmdline");
-        let content = files::read_start(&path, CMDLINE_LIMIT).map_err(|error| unread("read", path, error))?;
+        let content =
+            files::read_start(&path, CMDLINE_LIMIT).map_err(|error| read_error("read", path, error))?;
         Ok(argv::split(&content))
     }
 
@@ -84,20 +85,20 @@ impl<'a> Process<'a> {
     /// The user and groups with whose rights it opens files.
     ///
     /// On a host made of files that has no `status`, the owner of the process's directory.
-    pub fn credentials(&self) -> Result<Credentials, Unread> {
+    pub fn credentials(&self) -> Result<Credentials, ReadError> {
         let path = self.path("status");
         let content = match files::read_start(&path, STATUS_LIMIT) {
             Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return self.credentials_of_owner(),
-            Err(error) => return Err(unread("read", path, error)),
+            Err(error) => return Err(read_error("read", path, error)),
         };
         parse_credentials(&content)
-            .map_err(|error| Unread::Failed(SourceError::content(path, error.to_string())))
+            .map_err(|error| ReadError::Failed(SourceError::content(path, error.to_string())))
     }
 
-    fn credentials_of_owner(&self) -> Result<Credentials, Unread> {
+    fn credentials_of_owner(&self) -> Result<Credentials, ReadError> {
         let path = self.path("");
-        let directory = fs::metadata(&path).map_err(|error| unread("stat", path, error))?;
+        let directory = fs::metadata(&path).map_err(|error| read_error("stat", path, error))?;
         let (uid, gid) = (directory.uid(), directory.gid());
         Ok(Credentials { real_uid: uid, effective_uid: uid, fs_uid: uid, fs_gid: gid, groups: Vec::new() })
     }
@@ -106,7 +107,7 @@ impl<'a> Process<'a> {
     ///
     /// By `exe`, for anyone may change `comm` and the arguments. Where `exe` may not be read, which is so for
     /// processes of other users without `CAP_SYS_PTRACE`, by the arguments, or by `comm` if that names a hypervisor.
-    pub fn executable(&self) -> Result<Option<String>, Unread> {
+    pub fn executable(&self) -> Result<Option<String>, ReadError> {
         let path = self.path("exe");
         match fs::read_link(&path) {
             Ok(target) => Ok(Some(executable::file_name(&target.to_string_lossy()).to_owned())),
@@ -124,22 +125,22 @@ impl<'a> Process<'a> {
                 let hypervisor = executable::of_command(command.trim_end_matches('\n'));
                 Ok(Some(hypervisor.unwrap_or(program).to_owned()))
             }
-            Err(error) => Err(unread("read link", path, error)),
+            Err(error) => Err(read_error("read link", path, error)),
         }
     }
 }
 
 /// For files that the kernel makes.
-pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Unread> {
-    files::read_kernel(path, limit).map_err(|error| unread("read", path, error))
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
+    files::read_kernel(path, limit).map_err(|error| read_error("read", path, error))
 }
 
-pub fn unread(operation: &'static str, path: impl Into<PathBuf>, error: io::Error) -> Unread {
+pub fn read_error(operation: &'static str, path: impl Into<PathBuf>, error: io::Error) -> ReadError {
     let reaped = error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error());
     if reaped || error.kind() == io::ErrorKind::NotFound {
-        return Unread::Gone;
+        return ReadError::Gone;
     }
-    Unread::Failed(SourceError::io(operation, path, error))
+    ReadError::Failed(SourceError::io(operation, path, error))
 }
 
 #[cfg(test)]
@@ -154,17 +155,17 @@ mod tests {
     #[test]
     fn the_user_of_a_process_is_known() {
         let host = Host::default();
-        let me = Process::new(&host, std::process::id());
+        let me = ProcessDir::new(&host, std::process::id());
         assert_eq!(me.uid(), Some(rustix::process::getuid().as_raw()));
         let fixture = Fixture::with(&[Fake::default()]);
         let host = fixture.host();
-        let fake = Process::new(&host, 100);
+        let fake = ProcessDir::new(&host, 100);
         assert_eq!(fake.uid(), Some(rustix::process::getuid().as_raw()), "the directory's owner");
         fs::write(fake.path("status"), "Uid:\t0\t64055\t0\t0\nGid:\t0\t0\t0\t0\n").unwrap();
         assert_eq!(fake.uid(), Some(64055));
         fs::write(fake.path("status"), "Uid:\t0").unwrap();
         assert_eq!(fake.uid(), None);
-        assert_eq!(Process::new(&host, 101).uid(), None);
+        assert_eq!(ProcessDir::new(&host, 101).uid(), None);
     }
 
     #[test]
@@ -179,7 +180,7 @@ mod tests {
             .spawn()
             .unwrap();
         let host = Host::default();
-        let process = Process::new(&host, vmm.id());
+        let process = ProcessDir::new(&host, vmm.id());
         let name = without_capabilities(|| process.executable().unwrap());
         drop(vmm.stdin.take());
         vmm.wait().unwrap();
@@ -190,7 +191,7 @@ mod tests {
     fn a_long_command_line_is_cut() {
         let fixture = Fixture::with(&[Fake::default()]);
         let host = fixture.host();
-        let process = Process::new(&host, 100);
+        let process = ProcessDir::new(&host, 100);
         let long = [&b"qemu\0-name\0"[..], &vec![b'x'; 3 << 20]].concat();
         fs::write(process.path("cmdline"), long).unwrap();
         let argv = process.argv().unwrap();
@@ -208,7 +209,7 @@ mod tests {
         let (mut orders, answers) = (shell.stdin.take().unwrap(), shell.stdout.take().unwrap());
         let mut answers = BufReader::new(answers).lines();
         let host = Host::default();
-        let process = Process::new(&host, shell.id());
+        let process = ProcessDir::new(&host, shell.id());
         answers.next().unwrap().unwrap();
         let before = process.descriptor_count().unwrap();
         orders.write_all(b"go\n").unwrap();

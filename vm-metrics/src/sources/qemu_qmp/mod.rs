@@ -15,8 +15,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take};
 use tokio::net::UnixStream;
 
 use self::network::{INFO_NETWORK, uncounted};
-use super::vmm_api::{ANSWER_LIMIT, Answering, AskError, Facts, Target, VmmApi};
-use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, shortened};
+use super::vmm_api::{ANSWER_LIMIT, QueryError, QueryFuture, Target, VmmApi, VmmInfo};
+use super::{InstanceSource, Listing, Precedence, SourceContext, SourceDef, SourceError, shortened};
 use crate::model::{Hypervisor, InstanceInfo, VmState};
 use crate::sources::values::{bounded, uuid};
 
@@ -28,22 +28,22 @@ const MAX_SOCKETS: usize = 16_384;
 pub const SOURCE: SourceDef = SourceDef {
     name: "qemu_qmp",
     help: "QEMU monitor sockets that are there for this daemon",
-    tier: Tier::Vmm,
+    precedence: Precedence::Vmm,
     configure: |section, context @ SourceContext { host, .. }| {
-        let config: Config = section.options()?;
+        let config: QmpConfig = section.options()?;
         let default = || host.is_this_kernel().then(|| vec![DEFAULT_SOCKETS.to_owned()]);
         let Some(patterns) = config.sockets.or_else(default) else { return Ok(None) };
         for pattern in &patterns {
             Pattern::new(pattern)
                 .map_err(|error| section.refusal("sockets", &format!("{pattern:?}: {error}")))?;
         }
-        Ok(Some(Box::new(Qmp { api: VmmApi::new(context, ask), patterns, had_sockets: false })))
+        Ok(Some(Box::new(Qmp { api: VmmApi::new(context, query), patterns, had_sockets: false })))
     },
 };
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct QmpConfig {
     sockets: Option<Vec<String>>,
 }
 
@@ -84,15 +84,15 @@ fn sockets(patterns: &[String]) -> Vec<PathBuf> {
     paths
 }
 
-pub(super) fn ask(stream: UnixStream) -> Answering {
+pub(super) fn query(stream: UnixStream) -> QueryFuture {
     Box::pin(talk(stream))
 }
 
-async fn talk(stream: UnixStream) -> Result<Facts, AskError> {
+async fn talk(stream: UnixStream) -> Result<VmmInfo, QueryError> {
     let mut monitor = Monitor::new(stream);
     let greeting: Greeting = monitor.line("no monitor of QEMU").await?;
     if greeting.qmp.is_none() {
-        return Err(AskError::Answer("no monitor of QEMU: it does not begin with a greeting".to_owned()));
+        return Err(QueryError::Response("no monitor of QEMU: it does not begin with a greeting".to_owned()));
     }
     monitor.execute::<IgnoredAny>("qmp_capabilities").await?;
     let name: Name = monitor.execute("query-name").await?;
@@ -127,7 +127,7 @@ async fn talk(stream: UnixStream) -> Result<Facts, AskError> {
         state: state(&status),
         ..InstanceInfo::default()
     };
-    Ok(Facts { info, unfinished: false })
+    Ok(VmmInfo { info, unfinished: false })
 }
 
 /// QEMU has more words: most say why a VM is paused.
@@ -150,7 +150,7 @@ impl Monitor {
         Self { stream: BufReader::new(stream.take(ANSWER_LIMIT as u64)) }
     }
 
-    async fn execute<T: DeserializeOwned>(&mut self, command: &str) -> Result<T, AskError> {
+    async fn execute<T: DeserializeOwned>(&mut self, command: &str) -> Result<T, QueryError> {
         self.execute_with(command, "{}").await
     }
 
@@ -158,16 +158,16 @@ impl Monitor {
         &mut self,
         command: &str,
         arguments: &str,
-    ) -> Result<T, AskError> {
+    ) -> Result<T, QueryError> {
         let question = format!("{{\"execute\":\"{command}\",\"arguments\":{arguments}}}\n");
         let stream = self.stream.get_mut().get_mut();
-        stream.write_all(question.as_bytes()).await.map_err(|_| AskError::Ended)?;
+        stream.write_all(question.as_bytes()).await.map_err(|_| QueryError::Ended)?;
         loop {
             match self.line::<Line<T>>(command).await? {
                 Line { answer: Some(answer), .. } => return Ok(answer),
                 // What the monitor says of it is not for the log.
                 Line { error: Some(_), .. } => {
-                    return Err(AskError::Answer(format!("{command}: refused")));
+                    return Err(QueryError::Response(format!("{command}: refused")));
                 }
                 // An event, which is for others.
                 _ => {}
@@ -175,14 +175,14 @@ impl Monitor {
         }
     }
 
-    async fn line<T: DeserializeOwned>(&mut self, what: &str) -> Result<T, AskError> {
+    async fn line<T: DeserializeOwned>(&mut self, what: &str) -> Result<T, QueryError> {
         let mut line = Vec::new();
-        self.stream.read_until(b'\n', &mut line).await.map_err(|_| AskError::Ended)?;
+        self.stream.read_until(b'\n', &mut line).await.map_err(|_| QueryError::Ended)?;
         if line.last() != Some(&b'\n') {
             let cut = self.stream.get_ref().limit() == 0;
-            return Err(if cut { AskError::TooLarge } else { AskError::Ended });
+            return Err(if cut { QueryError::TooLarge } else { QueryError::Ended });
         }
-        serde_json::from_slice(&line).map_err(|error| AskError::json(what, &error))
+        serde_json::from_slice(&line).map_err(|error| QueryError::json(what, &error))
     }
 }
 

@@ -11,8 +11,8 @@ pub const INFO_NETWORK: &str = "{\"command-line\":\"info network\"}";
 /// The backends of `info network` that are no TAP: lines like ` \ n0: index=0,type=user,…`.
 pub fn uncounted(network: &str) -> (Vec<UncountedNic>, bool) {
     let backend = |line: &str| {
-        let (name, facts) = line.trim().trim_start_matches("\\ ").split_once(": ")?;
-        let backend = facts.split(',').find_map(|fact| fact.strip_prefix("type="))?;
+        let (name, vmm) = line.trim().trim_start_matches("\\ ").split_once(": ")?;
+        let backend = vmm.split(',').find_map(|fact| fact.strip_prefix("type="))?;
         let kind = netdev_kind(backend)?;
         Some(UncountedNic { kind, name: shortened(name) })
     };

@@ -19,12 +19,12 @@ use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use self::rights::{Access, Rights};
-use self::walk::Start;
+use self::walk::WalkStart;
 pub use self::workers::{Permit, Workers};
 use super::operators::Operators;
 use crate::host::Host;
 use crate::sources::files;
-use crate::sources::process::{Process, Unread};
+use crate::sources::process::{ProcessDir, ReadError};
 
 /// How long a tick waits for the first paths of users who are not trusted.
 pub const STRANGERS_PATIENCE: Duration = Duration::from_millis(50);
@@ -75,7 +75,7 @@ impl ProcessPath {
 
     /// With the rights of the daemon, a file that nobody but operators can have written.
     fn locate_for(&self, operators: &Operators) -> Option<OwnedFd> {
-        let process = Process::new(&self.host, self.pid);
+        let process = ProcessDir::new(&self.host, self.pid);
         let start = self.start(&process).ok()?;
         if process.stat().ok()?.start_ticks != self.start_ticks {
             return None;
@@ -105,12 +105,12 @@ impl ProcessPath {
 
     /// Finds the file without opening it, and leaves this thread with the rights of the process.
     fn locate(&self, wanted: FileType, access: Access) -> io::Result<(OwnedFd, Rights)> {
-        let process = Process::new(&self.host, self.pid);
+        let process = ProcessDir::new(&self.host, self.pid);
         // These need the daemon's rights, all that follows does without.
         let start = self.start(&process)?;
-        let credentials = process.credentials().map_err(unread)?;
+        let credentials = process.credentials().map_err(read_error)?;
         // The process was there before and is there after, so the directories are its own.
-        if process.stat().map_err(unread)?.start_ticks != self.start_ticks {
+        if process.stat().map_err(read_error)?.start_ticks != self.start_ticks {
             return Err(refusal("the process has ended"));
         }
         let mut rights = Rights::take_on(credentials)?;
@@ -123,11 +123,11 @@ impl ProcessPath {
         Ok((file, rights))
     }
 
-    fn start(&self, process: &Process) -> io::Result<Start> {
+    fn start(&self, process: &ProcessDir) -> io::Result<WalkStart> {
         let root = directory(&process.path("root"))?;
         Ok(match self.path.is_absolute() {
-            true => Start::Root(root),
-            false => Start::Cwd { root, cwd: directory(&process.path("cwd"))? },
+            true => WalkStart::Root(root),
+            false => WalkStart::Cwd { root, cwd: directory(&process.path("cwd"))? },
         })
     }
 }
@@ -149,10 +149,10 @@ fn refusal(reason: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, reason)
 }
 
-fn unread(problem: Unread) -> io::Error {
+fn read_error(problem: ReadError) -> io::Error {
     match problem {
-        Unread::Gone => refusal("the process has ended"),
-        Unread::Failed(error) => io::Error::other(error.to_string()),
+        ReadError::Gone => refusal("the process has ended"),
+        ReadError::Failed(error) => io::Error::other(error.to_string()),
     }
 }
 

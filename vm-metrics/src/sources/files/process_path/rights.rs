@@ -11,7 +11,7 @@ use rustix::fs::{Stat, getxattr};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, capabilities, set_capabilities, set_thread_groups};
 
-use super::walk::Rules;
+use super::walk::WalkRules;
 use crate::host::Host;
 use crate::procfs::Credentials;
 
@@ -71,7 +71,7 @@ impl Rights {
     }
 }
 
-impl Rules for Rights {
+impl WalkRules for Rights {
     fn enter(&mut self, directory: &OwnedFd, stat: &Stat) -> io::Result<()> {
         self.check(directory, stat, Access::Search)
     }

@@ -131,7 +131,7 @@ fn only_plain_files_are_read() {
 fn links_of_procfs_are_not_followed() {
     let me = std::process::id();
     let host = Host::default();
-    let start_ticks = Process::new(&host, me).stat().unwrap().start_ticks;
+    let start_ticks = ProcessDir::new(&host, me).stat().unwrap().start_ticks;
     let passwd = |path: &str| {
         let named = ProcessPath { host: host.clone(), pid: me, start_ticks, path: path.into() };
         read_up_to(named, 1 << 20).is_ok()
@@ -225,7 +225,7 @@ fn a_socket_is_answered_by_the_process() {
     let mut other = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let host = Host::default();
     let connect = |pid| {
-        let start_ticks = Process::new(&host, pid).stat().unwrap().start_ticks;
+        let start_ticks = ProcessDir::new(&host, pid).stat().unwrap().start_ticks;
         connected(ProcessPath { host: host.clone(), pid, start_ticks, path: path.clone() })
     };
     assert!(connect(std::process::id()).is_ok());

@@ -23,13 +23,13 @@ const MAX_PATH_BYTES: usize = 4096;
 
 /// Where a walk begins.
 #[derive(Debug)]
-pub enum Start {
+pub enum WalkStart {
     Root(OwnedFd),
     Cwd { root: OwnedFd, cwd: OwnedFd },
 }
 
 /// What a walk may do.
-pub trait Rules {
+pub trait WalkRules {
     /// Whether a file may be asked for more than where it is mounted.
     fn look_at(&mut self, _found: &OwnedFd) -> io::Result<()> {
         Ok(())
@@ -44,7 +44,7 @@ pub trait Rules {
 
 /// The end of a path.
 #[derive(Debug)]
-pub struct Located {
+pub struct PathTarget {
     /// It is found and not opened: to open a device does something already.
     pub file: OwnedFd,
     /// From the root to the directory that has the file.
@@ -52,7 +52,7 @@ pub struct Located {
 }
 
 /// Follows the path to its end.
-pub fn locate(start: Start, path: &Path, rules: &mut impl Rules) -> io::Result<Located> {
+pub fn locate(start: WalkStart, path: &Path, rules: &mut impl WalkRules) -> io::Result<PathTarget> {
     let path = path.as_os_str().as_bytes();
     if path.is_empty() || path.len() >= MAX_PATH_BYTES {
         return Err(Errno::NAMETOOLONG.into());
@@ -75,11 +75,11 @@ struct Walk<'a, R> {
     links: usize,
 }
 
-impl<'a, R: Rules> Walk<'a, R> {
-    fn begin(start: Start, rules: &'a mut R) -> io::Result<Self> {
+impl<'a, R: WalkRules> Walk<'a, R> {
+    fn begin(start: WalkStart, rules: &'a mut R) -> io::Result<Self> {
         let (root, directories, from_root) = match start {
-            Start::Root(root) => (root.try_clone()?, vec![root], true),
-            Start::Cwd { root, cwd } => match below(&root, &cwd, rules) {
+            WalkStart::Root(root) => (root.try_clone()?, vec![root], true),
+            WalkStart::Cwd { root, cwd } => match below(&root, &cwd, rules) {
                 Some(directories) => (root, directories, true),
                 None => (root, vec![cwd], false),
             },
@@ -94,7 +94,7 @@ impl<'a, R: Rules> Walk<'a, R> {
         if self.left.len() > MAX_DEPTH { Err(Errno::NAMETOOLONG.into()) } else { Ok(()) }
     }
 
-    fn finish(mut self) -> io::Result<Located> {
+    fn finish(mut self) -> io::Result<PathTarget> {
         while let Some(name) = self.left.pop() {
             self.steps += 1;
             if self.steps > MAX_DEPTH {
@@ -105,11 +105,11 @@ impl<'a, R: Rules> Walk<'a, R> {
                 continue;
             }
             if let Some(file) = self.step(&name)? {
-                return Ok(Located { file, directories: self.directories });
+                return Ok(PathTarget { file, directories: self.directories });
             }
         }
         let file = self.directories.pop().ok_or(Errno::NOENT)?;
-        Ok(Located { file, directories: self.directories })
+        Ok(PathTarget { file, directories: self.directories })
     }
 
     fn go_up(&mut self) -> io::Result<()> {
@@ -156,7 +156,7 @@ impl<'a, R: Rules> Walk<'a, R> {
 }
 
 /// The directories from the root to the working directory, when this lies below it and may be left upwards.
-fn below(root: &OwnedFd, cwd: &OwnedFd, rules: &mut impl Rules) -> Option<Vec<OwnedFd>> {
+fn below(root: &OwnedFd, cwd: &OwnedFd, rules: &mut impl WalkRules) -> Option<Vec<OwnedFd>> {
     let root_stat = fstat(root).ok()?;
     let same = |a: &Stat, b: &Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
     let mut directories = vec![cwd.try_clone().ok()?];

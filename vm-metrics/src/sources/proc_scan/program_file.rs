@@ -4,20 +4,20 @@ use std::fs;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-use crate::sources::process::Process;
+use crate::sources::process::ProcessDir;
 use crate::sources::process::executable;
 
 /// The file that a process runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program {
+pub struct ProgramFile {
     /// The numbers of its device and its inode; `None` where the file cannot be asked.
     file: Option<(u32, u32, u64)>,
     name: String,
 }
 
-impl Program {
+impl ProgramFile {
     /// `None` where this process may not know it.
-    pub fn of(process: &Process) -> Option<Self> {
+    pub fn of(process: &ProcessDir) -> Option<Self> {
         let path = process.path("exe");
         let target = fs::read_link(&path).ok()?;
         let name = executable::file_name(&target.to_string_lossy()).to_owned();
@@ -43,8 +43,8 @@ impl Program {
 mod tests {
     use super::*;
 
-    fn program(inode: Option<u64>, name: &str) -> Program {
-        Program { file: inode.map(|inode| (8, 1, inode)), name: name.to_owned() }
+    fn program(inode: Option<u64>, name: &str) -> ProgramFile {
+        ProgramFile { file: inode.map(|inode| (8, 1, inode)), name: name.to_owned() }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::KvmPart;
+use super::KvmProgress;
 
 /// A program that only asks what KVM can do is gone within this time.
 const PROBE: Duration = Duration::from_secs(1);
@@ -18,7 +18,7 @@ const SHARE: u32 = 1000;
 
 /// How often a process that is no VM so far is looked at for KVM.
 #[derive(Debug)]
-pub struct Watch {
+pub struct KvmSchedule {
     next: Duration,
     /// The time between the last look and the next one.
     pause: Duration,
@@ -28,10 +28,10 @@ pub struct Watch {
     holds: Option<bool>,
     is_refused: bool,
     /// A look that has not ended.
-    part: Option<Box<KvmPart>>,
+    progress: Option<Box<KvmProgress>>,
 }
 
-impl Watch {
+impl KvmSchedule {
     /// Of a process that is new, at the time since any fixed moment.
     pub fn new(now: Duration) -> Self {
         Self {
@@ -40,7 +40,7 @@ impl Watch {
             runs_since: None,
             holds: None,
             is_refused: false,
-            part: None,
+            progress: None,
         }
     }
 
@@ -73,20 +73,20 @@ impl Watch {
 
     /// After a look that found nothing of KVM, or something that runs no vCPU.
     pub fn found_no_vm(&mut self, now: Duration, took: Duration, holds: bool) {
-        let took = took + self.part.as_ref().map_or(Duration::ZERO, |part| part.took);
+        let took = took + self.progress.as_ref().map_or(Duration::ZERO, |progress| progress.took);
         let pause = if holds { PROBE } else { (2 * self.pause).clamp(PROBE, SLOWEST) };
         *self = Self { holds: Some(holds), pause, ..Self::new(now + pause.max(took * SHARE)) };
     }
 
     /// After a look that the next call goes on with.
-    pub fn goes_on(&mut self, took: Duration, part: KvmPart) {
-        let before = self.part.take().map_or(Duration::ZERO, |part| part.took);
-        self.part = Some(Box::new(KvmPart { took: before + took, ..part }));
+    pub fn goes_on(&mut self, took: Duration, progress: KvmProgress) {
+        let before = self.progress.take().map_or(Duration::ZERO, |progress| progress.took);
+        self.progress = Some(Box::new(KvmProgress { took: before + took, ..progress }));
     }
 
     /// The look that has not ended.
-    pub fn part(&self) -> Option<&KvmPart> {
-        self.part.as_deref()
+    pub fn progress(&self) -> Option<&KvmProgress> {
+        self.progress.as_deref()
     }
 
     pub fn refused(&mut self, now: Duration) {
@@ -102,7 +102,7 @@ impl Watch {
     /// After a look that found a vCPU running, for sure or likely. Whether it has run for longer than a probe.
     pub fn runs(&mut self, now: Duration, is_certain: bool) -> bool {
         let since = *self.runs_since.get_or_insert(now);
-        (self.next, self.holds, self.part) = (now + PROBE, Some(true), None);
+        (self.next, self.holds, self.progress) = (now + PROBE, Some(true), None);
         now.saturating_sub(since) >= if is_certain { PROBE } else { BUSY }
     }
 }
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn looks_at_an_old_process_are_rare() {
-        let mut watch = Watch::new(Duration::ZERO);
+        let mut watch = KvmSchedule::new(Duration::ZERO);
         let mut looks = Vec::new();
         for now in (0..120).map(|second| second * SECOND) {
             if watch.is_due(now) {
@@ -130,14 +130,14 @@ mod tests {
 
     #[test]
     fn a_slow_look_is_repeated_later() {
-        let mut watch = Watch::new(Duration::ZERO);
+        let mut watch = KvmSchedule::new(Duration::ZERO);
         watch.found_no_vm(SECOND, Duration::from_millis(100), false);
         assert_eq!(watch.next(), 101 * SECOND);
     }
 
     #[test]
     fn a_probe_runs_for_less_than_a_second() {
-        let mut watch = Watch::new(Duration::ZERO);
+        let mut watch = KvmSchedule::new(Duration::ZERO);
         assert!(
             !watch.runs(SECOND, true) && !watch.runs(SECOND * 3 / 2, true) && watch.runs(2 * SECOND, true)
         );
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_busy_program_is_looked_at_for_longer() {
-        let mut watch = Watch::new(Duration::ZERO);
+        let mut watch = KvmSchedule::new(Duration::ZERO);
         let is_vm: Vec<_> = (0..6).map(|second| watch.runs(second * SECOND, false)).collect();
         assert_eq!(is_vm, [false, false, false, false, true, true]);
     }

@@ -13,73 +13,73 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::socket::{connect_to_path, connect_to_process};
-use super::{AskError, DEADLINE, Facts, Target};
+use super::{DEADLINE, QueryError, Target, VmmInfo};
 use crate::host::Host;
 use crate::model::Hypervisor;
 use crate::sources::files::operators::Operators;
 use crate::sources::files::process_path::{ProcessPath, Workers};
-use crate::sources::process::{Process, executable};
+use crate::sources::process::{ProcessDir, executable};
 
 /// How VMMs of one kind are asked, over a connection.
-pub type Ask = fn(UnixStream) -> Answering;
+pub type Query = fn(UnixStream) -> QueryFuture;
 
-pub type Answering = Pin<Box<dyn Future<Output = Result<Facts, AskError>> + Send>>;
+pub type QueryFuture = Pin<Box<dyn Future<Output = Result<VmmInfo, QueryError>> + Send>>;
 
 /// Whom to ask, and the user of that process.
-pub type Question = (Target, Option<u32>);
+pub type Request = (Target, Option<u32>);
 
 /// What came of one question, and the process that answered.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Reply {
     pub target: Target,
-    pub result: Result<(Facts, Option<(u32, u64)>), AskError>,
+    pub result: Result<(VmmInfo, Option<(u32, u64)>), QueryError>,
 }
 
 /// Ends when it is dropped; nobody waits for that.
 #[derive(Debug)]
-pub struct Asker {
-    questions: UnboundedSender<Vec<Question>>,
-    answers: Receiver<Answer>,
+pub struct ApiPoller {
+    requests: UnboundedSender<Vec<Request>>,
+    answers: Receiver<Reply>,
     thread: JoinHandle<()>,
 }
 
-impl Asker {
-    pub fn spawn(host: Host, workers: Workers, ask: Ask) -> io::Result<Self> {
+impl ApiPoller {
+    pub fn spawn(host: Host, workers: Workers, query: Query) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let (questions, asked) = unbounded_channel();
+        let (requests, asked) = unbounded_channel();
         let (answer, answers) = mpsc::channel();
-        let asking = Asking { host, operators: workers.operators(), workers, ask };
-        let run = move || runtime.block_on(run(asking, asked, answer));
+        let context = QueryContext { host, operators: workers.operators(), workers, query };
+        let run = move || runtime.block_on(run(context, asked, answer));
         let thread = thread::Builder::new().name("vmm-api".to_owned()).spawn(run)?;
-        Ok(Self { questions, answers, thread })
+        Ok(Self { requests, answers, thread })
     }
 
     pub fn is_running(&self) -> bool {
         !self.thread.is_finished()
     }
 
-    pub fn ask(&self, questions: Vec<Question>) {
+    pub fn query(&self, requests: Vec<Request>) {
         // A thread that is gone shows at the next call of `is_running`.
-        let _ = self.questions.send(questions);
+        let _ = self.requests.send(requests);
     }
 
-    pub fn answer(&self, patience: Duration) -> Option<Answer> {
+    pub fn answer(&self, patience: Duration) -> Option<Reply> {
         self.answers.recv_timeout(patience).ok()
     }
 }
 
 /// A socket that hangs delays no other: new questions are taken while answers are under way.
-async fn run(asking: Asking, mut asked: UnboundedReceiver<Vec<Question>>, answers: Sender<Answer>) {
+async fn run(context: QueryContext, mut asked: UnboundedReceiver<Vec<Request>>, answers: Sender<Reply>) {
     let mut under_way = JoinSet::new();
     loop {
         tokio::select! {
-            questions = asked.recv() => {
-                let Some(questions) = questions else { return };
-                for (target, uid) in questions {
-                    let asking = asking.clone();
+            requests = asked.recv() => {
+                let Some(requests) = requests else { return };
+                for (target, uid) in requests {
+                    let context = context.clone();
                     under_way.spawn(async move {
-                        let result = asking.one(&target, uid).await;
-                        Answer { target, result }
+                        let result = context.one(&target, uid).await;
+                        Reply { target, result }
                     });
                 }
             }
@@ -91,20 +91,20 @@ async fn run(asking: Asking, mut asked: UnboundedReceiver<Vec<Question>>, answer
 }
 
 #[derive(Clone)]
-struct Asking {
+struct QueryContext {
     host: Host,
     operators: Operators,
     workers: Workers,
-    ask: Ask,
+    query: Query,
 }
 
-impl Asking {
+impl QueryContext {
     /// The connection, and the process that listens at its other end.
     async fn connect(
         &self,
         target: &Target,
         uid: Option<u32>,
-    ) -> Result<(UnixStream, Option<(u32, u64)>), AskError> {
+    ) -> Result<(UnixStream, Option<(u32, u64)>), QueryError> {
         let Some((pid, start_ticks)) = target.process else {
             return connect_to_path(&self.host, &self.operators, &target.path).await;
         };
@@ -113,21 +113,25 @@ impl Asking {
         Ok((stream, Some((pid, start_ticks))))
     }
 
-    async fn one(&self, target: &Target, uid: Option<u32>) -> Result<(Facts, Option<(u32, u64)>), AskError> {
+    async fn one(
+        &self,
+        target: &Target,
+        uid: Option<u32>,
+    ) -> Result<(VmmInfo, Option<(u32, u64)>), QueryError> {
         let until = Instant::now() + DEADLINE;
         let connected = timeout_at(until, self.connect(target, uid)).await;
         // That a path leads to a file system that hangs is not told either.
-        let late = if target.process.is_some() { AskError::Unusable } else { AskError::Late };
+        let late = if target.process.is_some() { QueryError::Unusable } else { QueryError::Late };
         let (stream, process) = connected.unwrap_or(Err(late))?;
-        let mut facts = timeout_at(until, (self.ask)(stream)).await.unwrap_or(Err(AskError::Late))?;
+        let mut vmm = timeout_at(until, (self.query)(stream)).await.unwrap_or(Err(QueryError::Late))?;
         // Who listens may have made the socket for a VMM.
         let is_vmm =
-            |pid| target.process.is_some() || hypervisor(&self.host, pid) == Some(facts.info.hypervisor);
-        facts.info.hypervisor_pid = process.map(|(pid, _)| pid).filter(|pid| is_vmm(*pid));
-        Ok((facts, process))
+            |pid| target.process.is_some() || hypervisor(&self.host, pid) == Some(vmm.info.hypervisor);
+        vmm.info.hypervisor_pid = process.map(|(pid, _)| pid).filter(|pid| is_vmm(*pid));
+        Ok((vmm, process))
     }
 }
 
 fn hypervisor(host: &Host, pid: u32) -> Option<Hypervisor> {
-    executable::hypervisor(&Process::new(host, pid).executable().ok()??)
+    executable::hypervisor(&ProcessDir::new(host, pid).executable().ok()??)
 }

@@ -15,13 +15,13 @@ const SESSION: &[&str] = &["libvirt/qemu/run", "libvirt/qemu", "libvirt/ch"];
 const USERS: &str = "/run/user";
 
 #[derive(Debug)]
-pub enum Places {
+pub enum RecordDirs {
     /// By the configuration.
     One(PathBuf),
     Usual,
 }
 
-impl Places {
+impl RecordDirs {
     /// The first has to be there, if any.
     pub fn directories(&self, operators: &Operators) -> Vec<PathBuf> {
         match self {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::inspect::Vm;
+use super::inspect::ProcessVm;
 use super::kvm;
 use crate::sources::SourceError;
 
 #[derive(Debug)]
-pub struct Seen {
+pub struct ProcessEntry {
     /// When the process, or the VM in it, was first seen.
     pub first: Duration,
     /// The user who ran it then.
@@ -17,26 +17,26 @@ pub struct Seen {
     /// For how many calls it has waited for a look.
     pub waits: u64,
     /// When it is looked at for KVM.
-    pub kvm: kvm::Watch,
-    pub what: What,
+    pub kvm: kvm::KvmSchedule,
+    pub kind: ProcessKind,
 }
 
 #[derive(Debug)]
-pub enum What {
+pub enum ProcessKind {
     NoVm,
-    Vm(Box<Vm>),
+    Vm(Box<ProcessVm>),
     Unreadable(SourceError),
 }
 
-impl Seen {
-    pub fn new(first: Duration, uid: Option<u32>, parent: Option<u32>, what: What) -> Self {
-        Self { first, uid, parent, waits: 0, kvm: kvm::Watch::new(first), what }
+impl ProcessEntry {
+    pub fn new(first: Duration, uid: Option<u32>, parent: Option<u32>, kind: ProcessKind) -> Self {
+        Self { first, uid, parent, waits: 0, kvm: kvm::KvmSchedule::new(first), kind }
     }
 
-    pub fn vm(&self) -> Option<&Vm> {
-        match &self.what {
-            What::Vm(vm) => Some(vm),
-            What::NoVm | What::Unreadable(_) => None,
+    pub fn vm(&self) -> Option<&ProcessVm> {
+        match &self.kind {
+            ProcessKind::Vm(vm) => Some(vm),
+            ProcessKind::NoVm | ProcessKind::Unreadable(_) => None,
         }
     }
 }
