@@ -1,12 +1,9 @@
-//! The rules of the code's layout that no compiler knows: every crate inherits the workspace's lints, one file knows
-//! where the kernel's files are, and a room imports only from the rooms to its left.
+//! Refuses spelled roots, imports against the flow, and crates without the workspace's lints.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use super::problem::Problem;
+use super::source::{Source, first_name, line_at};
 
-use anyhow::{Context, Result, bail};
-
-use crate::workspace::Workspace;
+const CRATE: &str = "vm-metrics/src/";
 
 /// The rooms of `vm-metrics/src`, in the order in which the data flows.
 const ROOMS: &[&str] = &["sources", "readers", "manager", "exporters"];
@@ -17,45 +14,24 @@ const GROUND: &[&str] = &["host", "model", "netns", "own_dir", "patient", "procf
 /// The one file of `vm-metrics/src` that spells the paths of procfs and sysfs.
 const KNOWS_ROOTS: &str = "host.rs";
 
-pub fn tidy(workspace: &Workspace) -> Result<()> {
-    let mut problems = Vec::new();
-    for package in &workspace.packages {
-        if !inherits_lints(&read(&package.manifest_path)?) {
-            problems.push(format!(
-                "{}: does not inherit the workspace's lints: add `[lints]` with `workspace = true`",
-                package.manifest_path.display()
-            ));
-        }
-    }
-    let source_dir = workspace.root.join("vm-metrics/src");
-    for file in rust_files(&source_dir)? {
-        let text = read(&file)?;
-        let name = file.strip_prefix(&source_dir)?.to_string_lossy();
-        for (line, problem) in layout_problems(&name, &text) {
-            problems.push(format!("{}:{line}: {problem}", file.display()));
-        }
-    }
-    if !problems.is_empty() {
-        bail!("{} problems:\n{}", problems.len(), problems.join("\n"));
-    }
-    Ok(())
-}
-
-fn inherits_lints(manifest: &str) -> bool {
+pub fn manifest_problem(path: &str, manifest: &str) -> Option<Problem> {
     let mut lines = manifest.lines().map(str::trim);
-    lines.any(|line| line == "[lints]") && lines.next() == Some("workspace = true")
+    let inherits = lines.any(|line| line == "[lints]") && lines.next() == Some("workspace = true");
+    let text = "does not inherit the workspace's lints: add `[lints]` with `workspace = true`";
+    (!inherits).then(|| Problem::new(path, 1, "lints", text))
 }
 
-/// Line numbers and what is wrong there, for a file named by its path below `vm-metrics/src`.
-fn layout_problems(name: &str, text: &str) -> Vec<(usize, String)> {
-    if name.split(['/', '.']).any(|part| part == "tests") {
+/// What is wrong with a file of `vm-metrics/src`; other files have no rooms.
+pub fn problems(source: &Source) -> Vec<Problem> {
+    let Some(name) = source.path.strip_prefix(CRATE) else { return Vec::new() };
+    if source.is_test() {
         return Vec::new();
     }
-    let code = without_comments_and_tests(text);
     let mut problems = Vec::new();
     if name != KNOWS_ROOTS {
-        for (at, root) in spelled_roots(&code) {
-            problems.push((at, format!("spells \"{root}\": only {KNOWS_ROOTS} does, use `Host`")));
+        for (line, root) in spelled_roots(&source.literal[..source.end_of_code()]) {
+            let text = format!("spells \"{root}\": only {KNOWS_ROOTS} does, use `Host`");
+            problems.push(Problem::new(&source.path, line, "roots", text));
         }
     }
     let room = name.split(['/', '.']).next().unwrap_or(name);
@@ -64,20 +40,13 @@ fn layout_problems(name: &str, text: &str) -> Vec<(usize, String)> {
         None if GROUND.contains(&room) => ROOMS,
         None => &[],
     };
-    for (at, imported) in crate_imports(&code) {
+    for (line, imported) in crate_imports(&source.code[..source.end_of_code()]) {
         if forbidden.contains(&imported) {
-            problems.push((at, format!("`{room}` imports from `{imported}`, a room to its right")));
+            let text = format!("`{room}` imports from `{imported}`, a room to its right");
+            problems.push(Problem::new(&source.path, line, "rooms", text));
         }
     }
-    problems.sort();
     problems
-}
-
-/// The code that ends up in the daemon, with its line numbers kept. Tests are last in a file.
-fn without_comments_and_tests(text: &str) -> String {
-    let code = text.split("#[cfg(test)]").next().unwrap_or(text);
-    let lines = code.lines().map(|line| if line.trim_start().starts_with("//") { "" } else { line });
-    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// String literals that begin with a root, as a whole path component.
@@ -135,33 +104,6 @@ fn group_members(group: &str) -> Vec<(usize, &str)> {
     members
 }
 
-fn first_name(path: &str) -> &str {
-    let end = path.find(|character: char| !character.is_alphanumeric() && character != '_');
-    &path[..end.unwrap_or(path.len())]
-}
-
-fn line_at(text: &str, at: usize) -> usize {
-    text[..at].matches('\n').count() + 1
-}
-
-fn rust_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
-        let path = entry.with_context(|| format!("cannot list {}", dir.display()))?.path();
-        if path.is_dir() {
-            files.extend(rust_files(&path)?);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,9 +112,10 @@ mod tests {
 
     #[test]
     fn lints_are_inherited_only_by_the_exact_table() {
-        assert!(inherits_lints("[package]\nname = \"a\"\n\n[lints]\nworkspace = true\n"));
-        assert!(!inherits_lints("[package]\nlicense.workspace = true\n"));
-        assert!(!inherits_lints("[lints]\n\n[dependencies]\n"));
+        let refused = |manifest: &str| manifest_problem("Cargo.toml", manifest).is_some();
+        assert!(!refused("[package]\nname = \"a\"\n\n[lints]\nworkspace = true\n"));
+        assert!(refused("[package]\nlicense.workspace = true\n"));
+        assert!(refused("[lints]\n\n[dependencies]\n"));
     }
 
     #[test]
@@ -204,6 +147,8 @@ mod tests {
     }
 
     fn lines(name: &str, text: &str) -> Vec<usize> {
-        layout_problems(name, text).into_iter().map(|(line, _)| line).collect()
+        let mut problems = problems(&Source::parse(&format!("{CRATE}{name}"), text));
+        problems.sort();
+        problems.iter().map(|problem| problem.line).collect()
     }
 }
