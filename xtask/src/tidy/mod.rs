@@ -1,10 +1,14 @@
 //! `cargo xtask tidy`: the rules of words and layout that no compiler knows.
 
+mod circles;
 mod exceptions;
-mod layout;
 mod length;
+mod modules;
+mod paths;
 mod problem;
 mod prose;
+mod rooms;
+mod roots;
 mod source;
 mod words;
 
@@ -70,7 +74,7 @@ fn all_problems(workspace: &Workspace) -> Result<Vec<Problem>> {
     let mut problems = Vec::new();
     for package in &workspace.packages {
         let manifest = &package.manifest_path;
-        problems.extend(layout::manifest_problem(&below(&workspace.root, manifest), &read(manifest)?));
+        problems.extend(roots::manifest_problem(&below(&workspace.root, manifest), &read(manifest)?));
     }
     let mut sources = Vec::new();
     for path in files(&workspace.root)? {
@@ -84,8 +88,11 @@ fn all_problems(workspace: &Workspace) -> Result<Vec<Problem>> {
     for source in &sources {
         problems.extend(words::problems(source));
         problems.extend(length::problem(source));
-        problems.extend(layout::problems(source));
+        problems.extend(roots::problems(source));
     }
+    let modules = modules::Modules::new(&sources);
+    problems.extend(circles::problems(&modules));
+    problems.extend(rooms::problems(&modules));
     let sorted: BTreeSet<Problem> = problems.into_iter().collect();
     Ok(sorted.into_iter().collect())
 }

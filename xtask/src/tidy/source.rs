@@ -8,10 +8,12 @@ pub struct Source {
     pub path: String,
     /// The whole text.
     pub text: String,
-    /// The text with blanks in place of comments.
-    pub literal: String,
     /// The text with blanks in place of comments and of the contents of strings.
     pub code: String,
+    /// The same without tests: the code of the daemon.
+    pub shipped: String,
+    /// The code of the daemon with its strings.
+    pub shipped_strings: String,
     /// Lines that hold nothing but a comment: line number, and the text with its slashes.
     pub comments: Vec<(usize, String)>,
 }
@@ -26,17 +28,19 @@ impl Source {
                 blank(&mut literal[range]);
             }
         }
-        let literal = String::from_utf8_lossy(&literal).into_owned();
+        let (literal, code) = (lossless(literal), lossless(code));
         let lines = text.lines().zip(literal.lines()).zip(1..);
         let comments = lines
             .filter(|((line, literal), _)| literal.trim().is_empty() && line.trim_start().starts_with("//"))
             .map(|((line, _), number)| (number, line.trim().to_owned()));
+        let tests = test_items(&code);
         Self {
             path: path.to_owned(),
             text: text.to_owned(),
             comments: comments.collect(),
-            code: String::from_utf8_lossy(&code).into_owned(),
-            literal,
+            shipped: without(&code, &tests),
+            shipped_strings: without(&literal, &tests),
+            code,
         }
     }
 
@@ -62,11 +66,6 @@ impl Source {
         types.sort_unstable();
         types
     }
-
-    /// Length of the part that ends up in the daemon: the tests stand last in a file.
-    pub fn end_of_code(&self) -> usize {
-        self.code.find("#[cfg(test)]").unwrap_or(self.code.len())
-    }
 }
 
 /// Number of the line that holds a byte.
@@ -89,6 +88,36 @@ enum Kind {
 
 fn blank(bytes: &mut [u8]) {
     bytes.iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b' ');
+}
+
+fn lossless(bytes: Vec<u8>) -> String {
+    // Whole characters became blanks.
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn without(text: &str, ranges: &[Range<usize>]) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    ranges.iter().for_each(|range| blank(&mut bytes[range.clone()]));
+    lossless(bytes)
+}
+
+/// The items behind `#[cfg(test)]`: to the end of their braces, or to a semicolon.
+fn test_items(code: &str) -> Vec<Range<usize>> {
+    let end = |start: usize| {
+        let mut depth = 0_usize;
+        for (at, character) in code[start..].char_indices() {
+            match character {
+                '{' | '(' | '[' => depth += 1,
+                '}' | ')' | ']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth == 0 && matches!(character, '}' | ';' | ',') {
+                return start + at + 1;
+            }
+        }
+        code.len()
+    };
+    code.match_indices("#[cfg(test)]").map(|(start, _)| start..end(start)).collect()
 }
 
 /// Comments and contents of strings, in their order.
@@ -155,13 +184,25 @@ mod tests {
         let text = "let a = \"use x\"; // use y\n/* use\n z */ let b = r#\"a \" use\"#;\n";
         let source = Source::parse("a.rs", text);
         assert_eq!(source.code, "let a = \"     \";         \n      \n      let b = r#\"       \"#;\n");
-        assert_eq!(source.literal, "let a = \"use x\";         \n      \n      let b = r#\"a \" use\"#;\n");
+        assert_eq!(
+            source.shipped_strings,
+            "let a = \"use x\";         \n      \n      let b = r#\"a \" use\"#;\n"
+        );
     }
 
     #[test]
     fn quoted_characters_open_no_string() {
         let source = Source::parse("a.rs", "f('\"', '\\'', '\\\\', b'\"'); // x\nfn g<'a>() {}\n");
         assert_eq!(source.code.trim_end(), "f('\"', '\\'', '\\\\', b'\"');     \nfn g<'a>() {}");
+    }
+
+    #[test]
+    fn tests_are_not_shipped() {
+        let text =
+            "#[cfg(test)]\nuse a::{b};\nfn c() {}\n#[cfg(test)]\nfn d(x: [u8; 2]) { e({}) }\nfn f() {}\n";
+        let source = Source::parse("a.rs", text);
+        assert_eq!(source.shipped.split_whitespace().collect::<Vec<_>>().join(" "), "; fn c() {} fn f() {}");
+        assert_eq!(source.shipped.lines().count(), text.lines().count());
     }
 
     #[test]
