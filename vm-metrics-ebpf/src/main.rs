@@ -38,7 +38,8 @@ const PACKET_LOOPBACK: u32 = 5;
 /// "Go on with the next program". As a clsact filter's result the same number is `TC_ACT_UNSPEC`. Never `TC_ACT_OK`: it would end the chain for the programs of others.
 const CONTINUE: i32 = TCX_NEXT;
 
-/// Loops, so that the verifier refuses a program in which a panic can be reached. A check for the host has that of std.
+/// Loops, so that the verifier refuses a program in which a panic can be reached.
+// A check of the whole workspace is for the host, where `std` has one.
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
