@@ -5,7 +5,7 @@ use thiserror::Error;
 use super::{Manager, ManagerError};
 use crate::config::{Config, ConfigError, Document, Settings};
 use crate::host::Host;
-use crate::readers::{self, Configured, Purpose};
+use crate::readers::{self, Purpose, ReaderConfig};
 use crate::sources::{self, SourceContext, Sources};
 
 /// The sources and readers of a configuration, checked. Nothing is started.
@@ -13,7 +13,7 @@ use crate::sources::{self, SourceContext, Sources};
 pub(crate) struct Setup {
     pub(crate) settings: Settings,
     pub(crate) sources: Sources,
-    pub(crate) readers: Vec<Configured>,
+    pub(crate) readers: Vec<ReaderConfig>,
 }
 
 impl Setup {
