@@ -49,7 +49,7 @@ pub(crate) fn faults(path: &str, method: &str, body: Body, value: &Value) -> Vec
 }
 
 #[test]
-fn every_answer_is_as_described() {
+fn every_response_matches_the_description() {
     let daemon = Fixture::new("mixed").serve();
     daemon.metrics().unwrap();
     for path in ["/vms", "/health", "/sources"] {
@@ -64,7 +64,7 @@ fn every_answer_is_as_described() {
 }
 
 #[test]
-fn the_description_would_notice_another_type_or_a_field_that_is_missing() {
+fn the_description_detects_wrong_types_and_missing_fields() {
     let daemon = Fixture::new("mixed").serve();
     daemon.metrics().unwrap();
     let (_, _, good) = get(&daemon, "/api/v1/health");
@@ -81,7 +81,7 @@ fn the_description_would_notice_another_type_or_a_field_that_is_missing() {
 }
 
 #[test]
-fn one_vm_has_the_fields_of_the_go_service_and_the_rest() {
+fn one_vm_has_the_go_service_fields() {
     let daemon = Fixture::new("mixed").serve();
     daemon.metrics().unwrap();
     let id = "6f1b3a7e-0000-4000-8000-000000000001";
@@ -135,7 +135,7 @@ fn all_errors_are_problems() {
 }
 
 #[test]
-fn the_description_in_the_repository_is_the_one_that_is_served() {
+fn the_repository_description_equals_the_served_one() {
     let text = Description::openapi().to_pretty_json().unwrap() + "\n";
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(PAGE, &text).unwrap();

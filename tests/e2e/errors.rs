@@ -37,7 +37,7 @@ fn over_tcp(daemon: &Daemon, path: &str) -> String {
 }
 
 #[test]
-fn errors_are_on_the_socket_and_in_doctor_only() {
+fn errors_show_on_socket_and_doctor_only() {
     let (fixture, socket) = host_with_a_problem("");
     let daemon = fixture.serve();
     for path in PATHS {

@@ -29,7 +29,7 @@ fn with(file: &str, content: &str) -> Metrics {
 }
 
 #[test]
-fn nonsense_in_one_file_costs_its_numbers_and_no_others() {
+fn a_malformed_file_loses_only_its_numbers() {
     for (file, reader, metric) in FILES {
         for content in ["", "nonsense", "1 2", "-1 -2 -3 (x) -4\n"] {
             let metrics = with(file, content);
@@ -48,7 +48,7 @@ fn nonsense_in_one_file_costs_its_numbers_and_no_others() {
 }
 
 #[test]
-fn a_thread_that_cannot_be_read_is_missing_and_the_other_vcpus_are_there() {
+fn an_unreadable_thread_leaves_the_other_vcpus() {
     let metrics = with("task/4251/schedstat", "nonsense");
     let seconds = |vcpu| metrics.value("vm_vcpu_seconds_total", &[WEB, ("vcpu", vcpu)]);
     assert_eq!(["0", "1", "2"].map(seconds), [Some(50.123456), None, Some(20.0)]);
@@ -64,7 +64,7 @@ fn a_zombie_is_not_published_as_zero() {
 }
 
 #[test]
-fn a_kernel_that_does_not_count_the_scheduler_says_nothing() {
+fn without_scheduler_statistics_no_wait_is_published() {
     let host = Fixture::copy_of("mixed");
     for thread in fs::read_dir(host.proc().join("4300/task")).unwrap() {
         fs::write(thread.unwrap().path().join("schedstat"), "0 0 0\n").unwrap();

@@ -54,7 +54,7 @@ fn every_address_answers_and_is_in_the_log() {
 
 /// Those who may read the metrics are not those who may read errors.
 #[test]
-fn a_public_socket_tells_as_much_as_tcp() {
+fn a_public_socket_shows_the_same_as_tcp() {
     let fixture = Fixture::copy_of("mixed");
     fs::remove_file(fixture.proc().join("4242/statm")).unwrap();
     fs::create_dir(fixture.proc().join("4242/statm")).unwrap();
@@ -87,7 +87,7 @@ fn the_file_may_have_one_address_or_several() {
 }
 
 #[test]
-fn an_address_in_use_names_place_process_and_remedy() {
+fn an_address_in_use_names_its_holder() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let process = format!("process {} (", std::process::id());
@@ -122,7 +122,7 @@ fn a_socket_of_a_living_daemon_is_refused() {
 }
 
 #[test]
-fn a_file_in_the_place_of_a_socket_stays() {
+fn a_file_at_the_socket_path_stays() {
     let fixture = Fixture::new("empty");
     let file = fixture.dir.path().join("notes");
     fs::write(&file, "kept").unwrap();

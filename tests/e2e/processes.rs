@@ -89,7 +89,7 @@ fn configure(dir: &Path, puppet: &Puppet, hypervisor: &str) -> PathBuf {
 }
 
 #[test]
-fn memory_is_split_by_what_is_behind_it() {
+fn memory_is_split_by_kind() {
     let mut watched = Watched::new("other");
     // The code that does it comes into memory with the first time.
     for memory in [Memory::Anon, Memory::File, Memory::Shmem] {
@@ -115,7 +115,7 @@ fn memory_is_split_by_what_is_behind_it() {
 }
 
 #[test]
-fn memory_that_processes_share_is_divided_on_request_only() {
+fn shared_memory_is_divided_only_on_request() {
     let mut watched = Watched::new("other");
     watched.wait_for("vm_memory_anon_bytes", |_| true);
     watched.tick();
@@ -143,7 +143,7 @@ fn memory_that_processes_share_is_divided_on_request_only() {
 }
 
 #[test]
-fn storage_is_counted_when_it_is_read_and_written_and_when_writes_are_thrown_away() {
+fn storage_reads_writes_and_cancelled_writes_are_counted() {
     let mut watched = Watched::new("other");
     let before = ["read", "write", "cancelled_write"]
         .map(|what| watched.wait_for(&format!("vm_disk_{what}_bytes_total"), |_| true));
@@ -161,7 +161,7 @@ fn storage_is_counted_when_it_is_read_and_written_and_when_writes_are_thrown_awa
 }
 
 #[test]
-fn a_vm_that_has_ended_has_no_memory_but_keeps_its_counters() {
+fn a_terminated_vm_keeps_counters_without_memory() {
     let mut watched = Watched::new("other");
     watched.wait_for("vm_memory_anon_bytes", |value| value > 0.0);
     watched.puppet.die().unwrap();
@@ -174,7 +174,7 @@ fn a_vm_that_has_ended_has_no_memory_but_keeps_its_counters() {
 
 /// With an hour between two ticks: the end of the process calls for one, while its parent has not yet asked for it.
 #[test]
-fn the_end_of_a_process_is_seen_at_once_with_all_that_it_has_used() {
+fn a_process_end_publishes_its_final_usage() {
     let dir = tempfile::tempdir().unwrap();
     let mut puppet = Puppet::start("processes::the_puppet").unwrap();
     let config = configure(dir.path(), &puppet, "other");
@@ -197,7 +197,7 @@ const SECONDS: &str = "vm_vcpu_seconds_total";
 const WAIT: &str = "vm_vcpu_wait_seconds_total";
 
 #[test]
-fn a_vcpu_has_the_time_of_its_thread_and_others_have_theirs() {
+fn each_vcpu_has_its_threads_time() {
     let mut watched = Watched::new("qemu");
     let threads = ["CPU 0/TCG", "CPU 1/TCG", "worker"].map(|name| watched.puppet.start_thread(name).unwrap());
     let idle = ["0", "1"].map(|vcpu| watched.vcpu(SECONDS, vcpu, |_| true));
@@ -227,7 +227,7 @@ fn cpu_time_is_finer_than_a_clock_tick() {
 }
 
 #[test]
-fn vcpus_come_and_go_and_the_number_of_one_that_is_gone_begins_anew() {
+fn a_replugged_vcpu_starts_at_zero() {
     let mut watched = Watched::new("cloud-hypervisor");
     let first = watched.puppet.start_thread("vcpu0").unwrap();
     watched.vcpu(SECONDS, "0", |_| true);
@@ -249,7 +249,7 @@ fn vcpus_come_and_go_and_the_number_of_one_that_is_gone_begins_anew() {
 }
 
 #[test]
-fn a_thread_that_takes_the_place_of_another_is_found() {
+fn a_replaced_vcpu_thread_is_found() {
     let mut watched = Watched::new("firecracker");
     for vcpu in ["0", "1", "2"] {
         let thread = watched.puppet.start_thread(&format!("fc_vcpu {vcpu}")).unwrap();
@@ -260,7 +260,7 @@ fn a_thread_that_takes_the_place_of_another_is_found() {
 }
 
 #[test]
-fn waiting_for_a_cpu_shows_and_the_sum_does_not_fall_when_threads_end() {
+fn cpu_wait_never_falls_when_threads_end() {
     let mut watched = Watched::new("qemu");
     let mut rival = Puppet::start("processes::the_puppet").unwrap();
     let vcpu = watched.puppet.start_thread("CPU 0/KVM").unwrap();
@@ -286,7 +286,7 @@ fn waiting_for_a_cpu_shows_and_the_sum_does_not_fall_when_threads_end() {
 }
 
 #[test]
-fn what_waited_before_the_daemon_came_is_not_counted_again() {
+fn earlier_cpu_wait_is_not_counted_again() {
     let mut watched = Watched::new("qemu");
     let vcpu = watched.puppet.start_thread("CPU 0/KVM").unwrap();
     let mut rival = Puppet::start("processes::the_puppet").unwrap();
@@ -304,7 +304,7 @@ fn what_waited_before_the_daemon_came_is_not_counted_again() {
 }
 
 #[test]
-fn threads_beyond_the_limit_of_open_files_are_said_and_cost_nothing_else() {
+fn threads_beyond_the_file_limit_are_reported() {
     let mut watched = Watched::new("qemu");
     watched.puppet.start_thread("CPU 0/KVM").unwrap();
     for _ in 0..60 {

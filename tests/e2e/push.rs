@@ -68,7 +68,7 @@ fn wait_for_names(daemon: &Daemon, wanted: &[&str]) {
 }
 
 #[test]
-fn a_vm_that_is_pushed_is_there_at_once_survives_the_daemon_and_ends_when_it_is_deleted() {
+fn a_pushed_vm_lives_until_its_deletion() {
     let lab = Lab::new();
     let mut daemon = lab.fixture.serve();
     assert_eq!(fs::metadata(lab.socket()).unwrap().permissions().mode() & 0o777, 0o600);
@@ -93,7 +93,7 @@ fn a_vm_that_is_pushed_is_there_at_once_survives_the_daemon_and_ends_when_it_is_
 }
 
 #[test]
-fn a_bad_request_is_a_problem_that_says_why_and_changes_nothing() {
+fn a_bad_request_changes_nothing() {
     let lab = Lab::new();
     let daemon = lab.fixture.serve();
     assert_eq!(lab.ask("PUT", "/api/v1/instances/a", "{}").0, 201);
@@ -130,7 +130,7 @@ fn a_bad_request_is_a_problem_that_says_why_and_changes_nothing() {
 }
 
 #[test]
-fn the_socket_of_a_daemon_that_runs_is_left_to_it() {
+fn a_running_daemon_keeps_its_socket() {
     let lab = Lab::new();
     let daemon = lab.fixture.serve();
     let second = lab.fixture.run("serve", &["--listen", "127.0.0.1:0", "--no-ebpf"]);
@@ -163,7 +163,7 @@ fn two_ticks(daemon: &Daemon) {
 
 /// The process has another pid, and that is pushed a little later.
 #[test]
-fn a_vm_that_is_started_again_keeps_its_id_and_name() {
+fn a_restarted_vm_keeps_id_and_name() {
     let (fixture, socket) = with_vms();
     let daemon = fixture.serve();
     let put = |pid: u32| {
@@ -191,7 +191,7 @@ fn a_vm_that_is_started_again_keeps_its_id_and_name() {
 }
 
 #[test]
-fn the_taps_of_a_vm_that_has_ended_are_of_the_one_that_has_them_now() {
+fn the_taps_belong_to_their_current_vm() {
     let (fixture, socket) = with_vms();
     fs::write(fixture.dir.path().join("host/sys/class/net/vnet0/tun_flags"), "0x1002\n").unwrap();
     let daemon = fixture.serve();

@@ -55,7 +55,7 @@ fn stand_in_of_firecracker(listener: UnixListener) {
 }
 
 #[test]
-fn a_stand_in_of_firecracker_in_a_chroot_is_asked_and_one_that_hangs_holds_up_nothing() {
+fn firecracker_is_asked_inside_its_chroot() {
     let fixture = own_vmms();
     let listen = |pid: u32, socket: &str| {
         let directory = fixture.proc().join(format!("{pid}/root/run"));
@@ -197,7 +197,7 @@ fn paused(stream: &mut UnixStream) -> io::Result<()> {
 }
 
 #[test]
-fn four_sources_make_one_vm_with_a_stand_in_of_cloud_hypervisor_as_one_of_them() {
+fn four_sources_describe_one_vm() {
     let fixture = own_vmms();
     behave(&fixture.proc().join("4400/root/run/db.sock"), true, paused);
     // Its id is in the path of the socket on the command line.
@@ -243,7 +243,7 @@ fn four_sources_make_one_vm_with_a_stand_in_of_cloud_hypervisor_as_one_of_them()
 
 /// Then nobody has read its command line.
 #[test]
-fn the_socket_that_hypeman_has_written_down_is_asked_without_a_look_at_processes() {
+fn the_recorded_hypeman_socket_is_asked_without_scan() {
     let fixture = own_vmms();
     behave(&fixture.proc().join("4400/root/run/db.sock"), true, paused);
     let guest = fixture.dir.path().join("guests/db");
@@ -266,7 +266,7 @@ fn reason(daemon: &Daemon, source: &str) -> Option<String> {
 }
 
 #[test]
-fn stand_ins_that_hang_or_answer_garbage_or_100_megabytes_are_cut_off_and_said_and_cost_nothing_else() {
+fn faulty_vmm_apis_affect_only_themselves() {
     for Fault { name, api, monitor, said } in FAULTS {
         let fixture = own_vmms();
         let socket: PathBuf = fixture.dir.path().join("monitor.sock");

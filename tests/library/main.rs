@@ -27,7 +27,7 @@ const OF_THE_DAEMON: [&str; 12] = [
 
 /// With the features of the default, and so with the eBPF programs.
 #[test]
-fn a_program_elsewhere_builds_and_runs() {
+fn a_program_outside_the_workspace_builds_and_runs() {
     let program = Program::new("");
     let output = program.cargo("run").output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -51,7 +51,7 @@ fn the_library_has_no_crates_of_the_daemon() {
 
 /// In words that are right outside this workspace.
 #[test]
-fn what_is_missing_is_said_with_its_remedy() {
+fn a_missing_tool_is_named_with_its_remedy() {
     let program = Program::new(", default-features = false, features = [\"ebpf\"]");
     let output = program.cargo_without_ebpf_tools("build").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

@@ -14,7 +14,7 @@ fn free_port() -> u16 {
 }
 
 #[test]
-fn a_collector_that_is_away_is_counted_and_said_once() {
+fn an_unreachable_collector_is_counted_and_logged_once() {
     for protocol in ["grpc", "http/protobuf"] {
         let more = format!("protocol = \"{protocol}\"\ntimeout = \"300ms\"");
         let otlp = often(&format!("http://localhost:{}", free_port()), &more);
@@ -35,7 +35,7 @@ fn a_collector_that_is_away_is_counted_and_said_once() {
 }
 
 #[test]
-fn a_collector_that_hangs_holds_up_nothing() {
+fn a_hanging_collector_delays_no_shutdown() {
     let sink = OtlpSink::start(&["--hang"]).unwrap();
     for (protocol, address) in [("grpc", sink.grpc()), ("http/protobuf", sink.http())] {
         let more = format!("protocol = \"{protocol}\"\ntimeout = \"300ms\"");
@@ -59,7 +59,7 @@ fn a_collector_that_hangs_holds_up_nothing() {
 }
 
 #[test]
-fn ticks_and_scrapes_do_not_wait_for_a_collector_that_hangs() {
+fn a_hanging_collector_delays_no_tick_or_scrape() {
     let sink = OtlpSink::start(&["--hang"]).unwrap();
     for (protocol, address) in [("grpc", sink.grpc()), ("http/protobuf", sink.http())] {
         let otlp =

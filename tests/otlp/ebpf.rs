@@ -24,7 +24,7 @@ fn config(tap: &str, push: &str) -> String {
 }
 
 #[test]
-fn what_only_the_programs_count_is_pushed() {
+fn ebpf_only_metrics_are_pushed() {
     if !rustix::process::geteuid().is_root() {
         return skip("needs root");
     }
@@ -50,7 +50,7 @@ fn what_only_the_programs_count_is_pushed() {
 
 /// In a store with Prometheus naming.
 #[test]
-fn pushed_and_scraped_ebpf_metrics_have_the_same_names() {
+fn pushed_and_scraped_ebpf_names_are_equal() {
     if !rustix::process::geteuid().is_root() {
         return skip("needs root");
     }

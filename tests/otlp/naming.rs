@@ -85,7 +85,7 @@ fn names_of_the_conventions_have_the_same_values() {
 }
 
 #[test]
-fn the_prefix_replaces_the_first_part_of_a_name() {
+fn the_prefix_replaces_a_names_first_word() {
     let sink = OtlpSink::start(&[]).unwrap();
     let otlp = often(&format!("http://{}", sink.http()), "naming = \"otel\"");
     let _pushing = Setup { otlp, keys: "metric_prefix = \"guest\"", ..Setup::default() }.serve();

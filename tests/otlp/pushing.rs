@@ -5,7 +5,7 @@ use vm_metrics_testkit::otlp::OtlpSink;
 use crate::setup::{Setup, often};
 
 #[test]
-fn the_last_numbers_are_pushed_on_leaving() {
+fn the_final_numbers_are_pushed_at_shutdown() {
     let sink = OtlpSink::start(&[]).unwrap();
     let keys = format!("enabled = true\nendpoint = \"http://{}\"\ninterval = \"1h\"", sink.http());
     let mut pushing = Setup { otlp: Some(keys), ..Setup::default() }.serve();
@@ -15,7 +15,7 @@ fn the_last_numbers_are_pushed_on_leaving() {
 }
 
 #[test]
-fn points_that_the_collector_refuses_are_said() {
+fn rejected_points_are_reported() {
     let sink = OtlpSink::start(&["--reject", "7"]).unwrap();
     for (protocol, address) in [("grpc", sink.grpc()), ("http/protobuf", sink.http())] {
         let more = format!("protocol = \"{protocol}\"");

@@ -23,7 +23,7 @@ type Names = BTreeMap<String, BTreeSet<String>>;
 pub(crate) type Labels = BTreeMap<String, String>;
 
 #[test]
-fn a_push_and_a_scrape_have_the_same_names() {
+fn pushed_and_scraped_names_are_equal() {
     let server = VictoriaMetrics::prepare().unwrap().start().unwrap();
     let otlp = often(&format!("http://{}/opentelemetry", server.address()), "");
     let pushing = Setup { otlp, ..Setup::default() }.serve();

@@ -13,7 +13,7 @@ fn both(sink: &OtlpSink) -> [(&'static str, String); 2] {
 }
 
 #[test]
-fn tls_trusts_the_ca_that_is_given_and_no_other() {
+fn tls_trusts_only_the_configured_ca() {
     let dir = tempfile::tempdir().unwrap();
     let sink = OtlpSink::start(&["--tls", dir.path().to_str().unwrap()]).unwrap();
     let ca = dir.path().join("ca.pem");
@@ -34,7 +34,7 @@ fn tls_trusts_the_ca_that_is_given_and_no_other() {
 }
 
 #[test]
-fn tls_shows_its_own_certificate() {
+fn tls_presents_its_client_certificate() {
     let dir = tempfile::tempdir().unwrap();
     let sink = OtlpSink::start(&["--mutual", "--tls", dir.path().to_str().unwrap()]).unwrap();
     let file = |name: &str| dir.path().join(name);
@@ -50,7 +50,7 @@ fn tls_shows_its_own_certificate() {
 }
 
 #[test]
-fn a_certificate_that_is_not_there_is_named() {
+fn a_missing_certificate_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");
     let text = "[exporters.otlp]\nenabled = true\nendpoint = \"https://localhost:1\"\nca_file = \"/nowhere/ca.pem\"\n";
@@ -64,7 +64,7 @@ fn a_certificate_that_is_not_there_is_named() {
 }
 
 #[test]
-fn what_is_pushed_may_be_compressed() {
+fn a_push_can_be_compressed() {
     let sink = OtlpSink::start(&[]).unwrap();
     for (protocol, address) in [("grpc", sink.grpc()), ("http/protobuf", sink.http())] {
         let more = format!("protocol = \"{protocol}\"\ncompression = \"gzip\"");

@@ -13,14 +13,14 @@ use crate::setup::{Setup, attributes, metrics, often};
 type Families = BTreeMap<String, (String, BTreeMap<Vec<(String, String)>, f64>)>;
 
 #[test]
-fn grpc_pushes_what_metrics_shows() {
+fn grpc_pushes_the_values_of_metrics() {
     let sink = OtlpSink::start(&[]).unwrap();
     let more = "protocol = \"grpc\"\nheaders = { \"X-Tenant\" = \"a %20b\" }";
     compare(&sink, "grpc", often(&format!("http://{}", sink.grpc()), more));
 }
 
 #[test]
-fn http_pushes_what_metrics_shows() {
+fn http_pushes_the_values_of_metrics() {
     let sink = OtlpSink::start(&[]).unwrap();
     let more = "headers = { \"X-Tenant\" = \"a %20b\" }";
     compare(&sink, "http", often(&format!("http://{}", sink.http()), more));
@@ -88,7 +88,7 @@ fn check_fields(request: &Value) {
 }
 
 #[test]
-fn beyond_the_budget_the_rest_adds_up_and_the_scrape_may_show_all() {
+fn beyond_the_budget_the_rest_is_aggregated() {
     let sink = OtlpSink::start(&[]).unwrap();
     let more = "label_budget = 1\nover_budget = \"aggregate\"";
     let otlp = often(&format!("http://{}", sink.http()), more);
@@ -114,7 +114,7 @@ fn beyond_the_budget_the_rest_adds_up_and_the_scrape_may_show_all() {
 }
 
 #[test]
-fn with_its_prefix_the_names_are_those_of_the_go_service() {
+fn the_go_prefix_yields_the_go_names() {
     let sink = OtlpSink::start(&[]).unwrap();
     let otlp = often(&format!("http://{}", sink.grpc()), "protocol = \"grpc\"");
     let _pushing = Setup { otlp, keys: "metric_prefix = \"hypeman_vm\"", ..Setup::default() }.serve();

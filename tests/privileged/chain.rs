@@ -13,7 +13,7 @@ use vm_metrics_testkit::tap::TapOptions;
 use crate::lab::{Lab, attached_programs, manager_for, nics, tcx, ways};
 
 #[test]
-fn filters_of_others_still_run_and_stay() {
+fn foreign_filters_still_run_and_stay() {
     for way in ways() {
         let mut lab = Lab::without_tick(way, 1, TapOptions::default());
         tc("qdisc add dev vmt0 clsact");
@@ -68,7 +68,7 @@ fn filters_left_by_a_killed_daemon_are_replaced() {
 
 /// It has one direction only, and what the guest sends must not be taken for what it is offered.
 #[test]
-fn an_ingress_qdisc_of_others_stays_and_the_device_counts() {
+fn a_foreign_ingress_qdisc_stays() {
     let mut lab = Lab::without_tick("clsact", 1, TapOptions::default());
     tc("qdisc add dev vmt0 ingress");
     lab.tick();
@@ -82,7 +82,7 @@ fn an_ingress_qdisc_of_others_stays_and_the_device_counts() {
 }
 
 #[test]
-fn programs_that_somebody_takes_off_are_put_back() {
+fn detached_programs_are_reattached() {
     for way in ways() {
         for off in [&["ingress"][..], &["egress"], &["ingress", "egress"]] {
             let mut lab = Lab::attached_by(way, 1, TapOptions::default());

@@ -63,7 +63,7 @@ fn repeats(index: usize) -> u64 {
 }
 
 #[test]
-fn what_the_guest_sends_is_counted_as_tx() {
+fn guest_output_is_counted_as_tx() {
     ways().into_iter().for_each(sends);
 }
 
@@ -92,7 +92,7 @@ fn sends(way: &str) {
 }
 
 #[test]
-fn what_the_guest_takes_is_counted_as_rx() {
+fn guest_input_is_counted_as_rx() {
     ways().into_iter().for_each(takes);
 }
 
@@ -137,7 +137,7 @@ fn offered_is_not_yet_received() {
 }
 
 #[test]
-fn a_gso_frame_counts_as_the_packets_on_the_wire() {
+fn a_gso_frame_counts_as_wire_packets() {
     ways().into_iter().for_each(gso);
 }
 
@@ -174,7 +174,7 @@ fn gso(way: &str) {
 }
 
 #[test]
-fn taps_do_not_mix() {
+fn taps_are_counted_apart() {
     let mut lab = Lab::new(3, TapOptions::default());
     let frame = Frame::from_guest().udp4(100);
     for (tap, repeats) in lab.taps.iter().zip([1, 10, 100]) {
@@ -260,7 +260,7 @@ fn all_queues_count() {
 
 /// The kernel gives the host's own sockets a copy of each, which passes the same device.
 #[test]
-fn broadcasts_of_the_host_are_not_sent() {
+fn host_broadcasts_are_not_guest_tx() {
     for way in ways() {
         let mut lab = Lab::attached_by(way, 1, TapOptions::default());
         let address = ["address", "add", "192.0.2.1/24", "broadcast", "192.0.2.255", "dev", "vmt0"];

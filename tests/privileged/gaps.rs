@@ -43,7 +43,7 @@ fn start(way: &str, pin: bool) -> Manager {
 }
 
 #[test]
-fn what_passed_before_the_attach_is_said() {
+fn traffic_before_the_attach_is_reported_missed() {
     for way in ways() {
         let _namespace = NetNs::enter().unwrap();
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
@@ -56,7 +56,7 @@ fn what_passed_before_the_attach_is_said() {
 }
 
 #[test]
-fn what_passed_while_no_daemon_ran_is_said_unless_the_programs_stayed() {
+fn unpinned_programs_report_the_gap() {
     for (way, pin) in ways().into_iter().flat_map(|way| [(way, false), (way, true)]) {
         let _namespace = NetNs::enter().unwrap();
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
@@ -74,7 +74,7 @@ fn what_passed_while_no_daemon_ran_is_said_unless_the_programs_stayed() {
 }
 
 #[test]
-fn what_passed_while_the_programs_were_off_is_said() {
+fn traffic_during_a_detach_is_reported_missed() {
     let _namespace = NetNs::enter().unwrap();
     let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
     let mut manager = start("clsact", false);
@@ -98,9 +98,9 @@ fn what_passed_while_the_programs_were_off_is_said() {
 
 /// The daemon is stopped, as a host that is too busy stops it.
 #[test]
-fn ticks_that_come_too_late_are_said() {
+fn late_ticks_are_reported() {
     // It finds no VMs of other tests.
-    alone("gaps::ticks_that_come_too_late_are_said", || {
+    alone("gaps::late_ticks_are_reported", || {
         let _namespace = NetNs::enter().unwrap();
         let daemon = Daemon::start(Path::new(BINARY), &["--interval", "50ms"]).unwrap();
         daemon.wait_until_ready().unwrap();
@@ -119,7 +119,7 @@ fn ticks_that_come_too_late_are_said() {
 }
 
 #[test]
-fn news_of_devices_that_nobody_could_hear_are_said() {
+fn lost_device_events_are_reported() {
     let _namespace = NetNs::enter().unwrap();
     let mut manager = manager_with(&["vmt0"], "retention = \"0s\"\n[readers.tap_ebpf]\nenabled = false\n");
     let lost = |manager: &mut Manager| {

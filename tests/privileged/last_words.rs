@@ -27,7 +27,7 @@ fn only(manager: &mut Manager) -> VmStats {
 }
 
 #[test]
-fn the_last_frames_of_a_tap_are_counted() {
+fn the_final_frames_of_a_tap_are_counted() {
     for way in ways() {
         let _namespace = NetNs::enter().unwrap();
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
@@ -71,7 +71,7 @@ fn series_end_after_the_retention() {
 }
 
 #[test]
-fn a_tap_that_no_tick_has_seen_is_counted_all_the_same() {
+fn a_tap_without_a_tick_is_counted() {
     let _namespace = NetNs::enter().unwrap();
     let mut manager = manager_with(&["vmt0"], "[readers.tap_ebpf]\npin = false\n");
     manager.collect();
@@ -88,7 +88,7 @@ fn a_tap_that_no_tick_has_seen_is_counted_all_the_same() {
 
 /// Between two ticks a TAP is made anew several times: the kernel told the counters of each.
 #[test]
-fn each_of_many_taps_of_a_name_is_in_the_sum() {
+fn all_taps_of_one_name_are_summed() {
     let _namespace = NetNs::enter().unwrap();
     let mut manager = manager_with(&["vmt0"], "[readers.tap_ebpf]\npin = false\n");
     manager.collect();
@@ -125,7 +125,7 @@ fn each_of_many_taps_of_a_name_is_in_the_sum() {
 
 /// With an hour between two ticks: what happens to devices calls for more.
 #[test]
-fn a_tap_that_lives_between_two_ticks_is_counted_to_its_end() {
+fn a_tap_between_two_ticks_is_counted() {
     let _namespace = NetNs::enter().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");

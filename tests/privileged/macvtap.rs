@@ -50,7 +50,7 @@ fn one(manager: &mut Manager) -> NicStats {
 }
 
 #[test]
-fn what_the_guest_writes_is_sent_and_what_comes_is_received() {
+fn macvtap_writes_are_tx_and_reads_rx() {
     let Some(port) = Port::new() else { return };
     for way in ways() {
         let tables = format!("retention = \"0s\"\n[readers.tap_ebpf]\nattach = \"{way}\"\npin = false\n");
@@ -81,7 +81,7 @@ fn what_the_guest_writes_is_sent_and_what_comes_is_received() {
 }
 
 #[test]
-fn sysfs_tells_a_macvtap_too() {
+fn sysfs_recognises_a_macvtap() {
     let Some(port) = Port::new() else { return };
     let off = "[readers]\ntap_netlink.enabled = false\ntap_ebpf.enabled = false\n";
     let mut manager = manager_with(&["vmv0"], off);
@@ -92,7 +92,7 @@ fn sysfs_tells_a_macvtap_too() {
 }
 
 #[test]
-fn a_macvtap_that_is_deleted_has_its_last_words_the_right_way_round() {
+fn a_deleted_macvtaps_final_counters_keep_direction() {
     let Some(port) = Port::new() else { return };
     let mut manager = manager_with(&["vmv0"], "[readers.tap_ebpf]\nenabled = false\n");
     one(&mut manager);
@@ -103,7 +103,7 @@ fn a_macvtap_that_is_deleted_has_its_last_words_the_right_way_round() {
 }
 
 #[test]
-fn what_finds_the_queue_full_is_received_and_dropped() {
+fn a_full_macvtap_queue_counts_drops() {
     const QUEUE: u64 = 500;
     let Some(port) = Port::new() else { return };
     let mut manager = manager_with(&["vmv0"], "[readers.tap_ebpf]\npin = false\n");

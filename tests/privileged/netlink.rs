@@ -73,7 +73,7 @@ fn both(taps: &[Tap]) -> Vec<NicStats> {
 }
 
 #[test]
-fn the_numbers_are_those_of_sysfs() {
+fn netlink_and_sysfs_agree() {
     let _namespace = NetNs::enter().unwrap();
     let taps = create(12);
     taps.iter().enumerate().for_each(|(index, tap)| traffic(tap, index));
@@ -96,7 +96,7 @@ fn many_taps_are_read_in_one_tick() {
 }
 
 #[test]
-fn a_tap_that_is_replaced_between_two_ticks_begins_anew() {
+fn a_replaced_tap_starts_at_zero() {
     let _namespace = NetNs::enter().unwrap();
     let mut manager = manager_with(&["vmt0"], NO_EBPF);
     assert_eq!(one(&mut manager), (NicSource::None, None, None));
@@ -110,7 +110,7 @@ fn a_tap_that_is_replaced_between_two_ticks_begins_anew() {
 }
 
 #[test]
-fn names_that_change_hands_take_the_right_numbers() {
+fn swapped_names_keep_the_right_numbers() {
     [NO_EBPF, SYSFS_ONLY].into_iter().for_each(change_hands);
 }
 
@@ -137,7 +137,7 @@ fn change_hands(tables: &str) {
 }
 
 #[test]
-fn the_numbers_hold_while_other_devices_come_and_go() {
+fn other_devices_do_not_change_the_numbers() {
     const TICKS: u64 = 300;
     let _namespace = NetNs::enter().unwrap();
     let taps = create(150);
@@ -164,7 +164,7 @@ fn the_numbers_hold_while_other_devices_come_and_go() {
 }
 
 #[test]
-fn a_missing_device_is_reported_once_and_by_the_last() {
+fn a_missing_device_is_reported_once() {
     let _namespace = NetNs::enter().unwrap();
     let _tap = create(1);
     let snapshot = manager_with(&["vmt0", "missing"], NO_EBPF).collect();
@@ -175,7 +175,7 @@ fn a_missing_device_is_reported_once_and_by_the_last() {
 }
 
 #[test]
-fn the_files_of_another_host_are_not_mixed_with_a_namesake_here() {
+fn another_hosts_files_exclude_local_devices() {
     let _namespace = NetNs::enter().unwrap();
     let taps = create(1);
     sent(&taps[0], 3);
@@ -198,7 +198,7 @@ fn the_files_of_another_host_are_not_mixed_with_a_namesake_here() {
 
 /// As a program that embeds the library may list it.
 #[test]
-fn a_name_that_no_device_can_have_hides_no_other() {
+fn an_invalid_name_hides_no_other_device() {
     let _namespace = NetNs::enter().unwrap();
     let taps = create(1);
     sent(&taps[0], 3);

@@ -64,7 +64,7 @@ fn attached(metrics: &Metrics) -> usize {
 
 /// A hundred TAPs take seconds, and all is well meanwhile.
 #[test]
-fn a_start_with_many_taps_is_no_fault() {
+fn a_start_with_many_taps_is_healthy() {
     if let Err(reason) = tcx() {
         // As clsact filters they come at once.
         return skip(&reason);
@@ -86,7 +86,7 @@ fn a_start_with_many_taps_is_no_fault() {
 
 /// As docs/accounting.md has it.
 #[test]
-fn each_vm_takes_as_many_open_files_as_documented() {
+fn open_files_per_vm_match_the_docs() {
     if let Err(reason) = tcx() {
         // Filters take fewer than links.
         return skip(&reason);
@@ -116,7 +116,7 @@ fn doctor(args: &[&str]) -> String {
 
 /// Root would break it, did root do what doctor said: make the directories root's own.
 #[test]
-fn doctor_of_root_leaves_a_daemon_of_the_service_alone() {
+fn roots_doctor_leaves_the_service_alone() {
     let _namespace = NetNs::enter().unwrap();
     User::Service.prepare_host();
     let vms = Vms::new(1);
@@ -170,7 +170,7 @@ fn snapshot_asks_at_the_address_without_a_socket() {
 
 /// Any user can have the port while the daemon is away.
 #[test]
-fn snapshot_of_root_does_not_ask_a_stranger() {
+fn roots_snapshot_asks_no_foreign_daemon() {
     let _namespace = NetNs::enter().unwrap();
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();

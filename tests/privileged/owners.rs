@@ -45,8 +45,8 @@ fn wait_for_end(daemon: &Daemon, vm: &str) {
 }
 
 #[test]
-fn a_tap_that_passes_to_another_vm_takes_nothing_along() {
-    alone("owners::a_tap_that_passes_to_another_vm_takes_nothing_along", || {
+fn a_passed_on_tap_starts_at_zero() {
+    alone("owners::a_passed_on_tap_starts_at_zero", || {
         for way in ways() {
             let _namespace = NetNs::enter().unwrap();
             let dir = tempfile::tempdir().unwrap();
@@ -98,8 +98,8 @@ fn a_tap_that_passes_to_another_vm_takes_nothing_along() {
 
 /// Somebody writes down a name for a VM that runs, and restarts the daemon.
 #[test]
-fn a_vm_that_has_another_id_after_a_restart_goes_on() {
-    alone("owners::a_vm_that_has_another_id_after_a_restart_goes_on", || {
+fn a_vm_with_a_new_id_continues() {
+    alone("owners::a_vm_with_a_new_id_continues", || {
         let _namespace = NetNs::enter().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config.toml");

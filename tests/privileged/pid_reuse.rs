@@ -34,8 +34,8 @@ fn running(manager: &Manager) -> Vec<VmStats> {
 }
 
 #[test]
-fn a_vm_with_the_pid_of_another_inherits_nothing() {
-    alone("pid_reuse::a_vm_with_the_pid_of_another_inherits_nothing", || {
+fn a_reused_pid_inherits_nothing() {
+    alone("pid_reuse::a_reused_pid_inherits_nothing", || {
         let _namespace = NetNs::enter().unwrap();
         let manager = manager_of(TABLES);
         let program = Program::new();
@@ -64,8 +64,8 @@ fn a_vm_with_the_pid_of_another_inherits_nothing() {
 }
 
 #[test]
-fn a_pid_that_was_written_down_is_not_another_process() {
-    alone("pid_reuse::a_pid_that_was_written_down_is_not_another_process", || {
+fn a_recorded_pid_matches_only_its_process() {
+    alone("pid_reuse::a_recorded_pid_matches_only_its_process", || {
         let _namespace = NetNs::enter().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let pid_file = dir.path().join("pid");

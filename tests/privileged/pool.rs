@@ -47,8 +47,8 @@ fn one(manager: &mut Manager) -> NicStats {
 }
 
 #[test]
-fn a_tap_that_is_renamed_takes_nothing_along() {
-    alone("pool::a_tap_that_is_renamed_takes_nothing_along", || {
+fn a_renamed_tap_starts_at_zero() {
+    alone("pool::a_renamed_tap_starts_at_zero", || {
         let _namespace = NetNs::enter().unwrap();
         let (mut manager, tap) = left_by_a();
         let mut link = tap.link().clone();
@@ -65,8 +65,8 @@ fn a_tap_that_is_renamed_takes_nothing_along() {
 }
 
 #[test]
-fn a_tap_that_is_moved_takes_nothing_along() {
-    alone("pool::a_tap_that_is_moved_takes_nothing_along", || {
+fn a_moved_tap_starts_at_zero() {
+    alone("pool::a_moved_tap_starts_at_zero", || {
         let _namespace = NetNs::enter().unwrap();
         let (mut manager, tap) = left_by_a();
         let (netns, vmm) = {
@@ -91,8 +91,8 @@ fn a_tap_that_is_moved_takes_nothing_along() {
 
 /// Deleted, and made anew with its name and its index.
 #[test]
-fn a_tap_that_is_replaced_is_another_one() {
-    alone("pool::a_tap_that_is_replaced_is_another_one", || {
+fn a_replaced_tap_is_another_device() {
+    alone("pool::a_replaced_tap_is_another_device", || {
         let _namespace = NetNs::enter().unwrap();
         let manager = &mut manager_with(&["vmt0"], TABLES);
         let make = || Tap::create_up("vmt0", TapOptions { ifindex: 77, ..TapOptions::default() }).unwrap();
@@ -117,8 +117,8 @@ fn a_tap_that_is_replaced_is_another_one() {
 
 /// Within one tick: what the first had counted since the last one is in the VM's sum, though its series has no room for it.
 #[test]
-fn the_last_words_of_a_tap_that_is_replaced_are_in_the_sum() {
-    alone("pool::the_last_words_of_a_tap_that_is_replaced_are_in_the_sum", || {
+fn a_replaced_taps_final_counters_are_summed() {
+    alone("pool::a_replaced_taps_final_counters_are_summed", || {
         for (tables, index) in [(TABLES, 0), (TABLES, 77), (WITHOUT_EBPF, 0), (WITHOUT_EBPF, 77)] {
             let _namespace = NetNs::enter().unwrap();
             let manager = &mut manager_with(&["vmt0"], tables);
@@ -145,8 +145,8 @@ fn the_last_words_of_a_tap_that_is_replaced_are_in_the_sum() {
 
 /// Within the tick in which its VM ends and another one has the new device.
 #[test]
-fn a_tap_that_is_replaced_for_another_vm_has_its_last_words() {
-    alone("pool::a_tap_that_is_replaced_for_another_vm_has_its_last_words", || {
+fn a_reassigned_taps_final_counters_are_kept() {
+    alone("pool::a_reassigned_taps_final_counters_are_kept", || {
         let _namespace = NetNs::enter().unwrap();
         let manager = manager_with(&[], "[readers.tap_ebpf]\nenabled = false\n");
         let make = || Tap::create_up("vmt0", TapOptions { ifindex: 77, ..TapOptions::default() }).unwrap();

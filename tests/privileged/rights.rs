@@ -22,7 +22,7 @@ fn stand_in_vm() {
 }
 
 #[test]
-fn the_capabilities_of_the_unit_are_enough_and_none_too_many() {
+fn the_units_capabilities_are_exactly_enough() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(service::settings("LimitMEMLOCK").collect::<Vec<_>>(), ["infinity"]);

@@ -36,8 +36,8 @@ const DAEMONS: usize = 10;
 const GROWTH: usize = 16 << 10;
 
 #[test]
-fn ten_thousand_rounds_leave_nothing_behind() {
-    alone("rounds::ten_thousand_rounds_leave_nothing_behind", || {
+fn ten_thousand_rounds_leak_nothing() {
+    alone("rounds::ten_thousand_rounds_leak_nothing", || {
         let short = env::var_os(SHORT).is_some();
         for way in ways() {
             let at_once = if short || way == "tcx" { TCX } else { CLSACT };

@@ -170,7 +170,7 @@ pub(super) fn queries() -> Vec<String> {
 
 /// It sends more than it did before, so that nothing in the values shows that it began anew.
 #[test]
-fn a_vm_that_starts_anew_is_billed_for_both() {
+fn a_restarted_vm_is_billed_for_both() {
     let host = Host::start();
     let mut sent = 0;
     for frames in [100, 300] {
@@ -185,7 +185,7 @@ fn a_vm_that_starts_anew_is_billed_for_both() {
 }
 
 #[test]
-fn the_end_of_a_tap_that_is_made_anew_is_billed() {
+fn a_recreated_taps_end_is_billed() {
     let host = Host::start();
     let mut device = tap();
     let vm = host.start_vm("remade", "vmbill0");
@@ -206,7 +206,7 @@ fn the_end_of_a_tap_that_is_made_anew_is_billed() {
 
 /// The next daemon says since when the counters count, and no zero comes between.
 #[test]
-fn a_daemon_that_starts_anew_bills_nothing_twice() {
+fn a_restarted_daemon_bills_nothing_twice() {
     let mut host = Host::start();
     let first = tap();
     let vm = host.start_vm("stays", "vmbill0");

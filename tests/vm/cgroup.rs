@@ -77,7 +77,7 @@ fn of(metrics: &Metrics, name: &str) -> Option<f64> {
 }
 
 #[test]
-fn a_throttled_vm_has_the_numbers_of_the_kernel() {
+fn a_throttled_vm_matches_the_kernel() {
     const THROTTLED: &str = "vm_cgroup_cpu_throttled_seconds_total";
     let mut lab = Lab::new();
     let free = lab.wait_for("the groups", |metrics| of(metrics, THROTTLED).is_some());
@@ -110,7 +110,7 @@ fn a_throttled_vm_has_the_numbers_of_the_kernel() {
 }
 
 #[test]
-fn oom_kills_and_the_memory_limit_are_those_of_the_kernel() {
+fn oom_kills_and_memory_limit_match_the_kernel() {
     const KILLS: &str = "vm_cgroup_oom_kills_total";
     let mut lab = Lab::new();
     lab.wait_for("the groups", |metrics| of(metrics, KILLS) == Some(0.0));

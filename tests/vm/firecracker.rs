@@ -48,7 +48,7 @@ fn taps(vm: &Value) -> Vec<(&str, Option<u64>)> {
 }
 
 #[test]
-fn a_real_firecracker_says_over_its_api_what_it_was_given() {
+fn a_firecrackers_api_gives_its_configuration() {
     let Some(_one) = prepare() else { return };
     let _namespace = NetNs::enter().unwrap();
     let firecracker = Firecracker::start("fc-plain").unwrap();
@@ -80,7 +80,7 @@ fn a_real_firecracker_says_over_its_api_what_it_was_given() {
 }
 
 #[test]
-fn a_real_firecracker_in_a_jail_is_asked_in_its_chroot_and_known_by_its_pid_file() {
+fn a_jailed_firecracker_is_asked_in_its_chroot() {
     let Some(_one) = prepare() else { return };
     ensure_debian(&["iproute2"]).unwrap();
     let _namespace = NetNs::enter().unwrap();
@@ -130,7 +130,7 @@ fn is_counted_there(netns: &str, host: &PacketSocket) {
 }
 
 #[test]
-fn a_record_of_hypeman_is_believed_while_its_pid_is_a_real_hypervisor_that_was_started_for_it() {
+fn a_hypeman_record_needs_its_own_hypervisor() {
     let Some(_one) = prepare() else { return };
     let _namespace = NetNs::enter().unwrap();
     let dir = tempfile::tempdir().unwrap();

@@ -40,7 +40,7 @@ fn qemu(name: &str, network: &[&str]) -> ChildProcess {
 }
 
 #[test]
-fn what_cannot_be_counted_has_no_numbers_and_is_named() {
+fn unmonitored_nics_are_named_without_numbers() {
     let _namespace = NetNs::enter().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("vhost-user.sock");
@@ -88,7 +88,7 @@ fn what_cannot_be_counted_has_no_numbers_and_is_named() {
 }
 
 #[test]
-fn a_macvtap_that_qemu_was_given_is_found_and_counted() {
+fn qemus_inherited_macvtap_is_counted() {
     let _namespace = NetNs::enter().unwrap();
     let Some(macvtap) = Macvtap::create_up("vmq0").unwrap() else { panic!("this kernel has no macvtap") };
     // The one descriptor that the child shall have: not closed on exec.

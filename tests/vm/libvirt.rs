@@ -132,7 +132,7 @@ impl Drop for Domain<'_> {
 }
 
 #[test]
-fn a_domain_of_a_real_libvirt_is_known_by_its_status_file() {
+fn a_libvirt_domain_is_known_by_its_status() {
     let libvirt = Libvirt::start();
     let domain = libvirt.create();
     // The daemon follows no link on the way to records, and `/proc/<pid>/root` is one: it looks from libvirt's own mounts.

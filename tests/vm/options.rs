@@ -117,7 +117,7 @@ fn judged(cases: &[(&str, &str)], mut judge: impl FnMut(&str, Option<&Value>, Kn
 }
 
 #[test]
-fn command_lines_say_what_qemu_says() {
+fn command_lines_match_the_monitor() {
     let pc = PC.iter().map(|options| ("x86_64", *options));
     let cases: Vec<_> = pc.chain(ARM.iter().copied()).collect();
     let mut wrong = Vec::new();
@@ -155,13 +155,13 @@ fn plugged_in(options: &str) -> [Option<u64>; 2] {
 }
 
 #[test]
-fn named_threads_tell_of_plugged_vcpus() {
+fn named_threads_reveal_plugged_vcpus() {
     let options = "-name threads,debug-threads=on -m 16 -smp 1,maxcpus=3";
     assert_eq!(plugged_in(options), [Some(1), Some(2)]);
 }
 
 #[test]
-fn kvm_tells_of_plugged_vcpus() {
+fn kvm_reveals_plugged_vcpus() {
     if let Err(error) = firecracker::kvm() {
         return skip(&format!("{error:#}"));
     }
@@ -179,7 +179,7 @@ fn boards_have_no_sizes_by_default() {
 }
 
 #[test]
-fn a_remote_device_of_a_vm_is_no_vm() {
+fn a_remote_device_process_is_no_vm() {
     judged(&[("x86_64", "-M x-remote")], |line, vm, known| {
         assert_eq!((vm, known.vcpus), (None, 0), "{line}");
     });

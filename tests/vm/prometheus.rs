@@ -19,7 +19,7 @@ taps = [\"vmprom0\"]
 ";
 
 #[test]
-fn prometheus_scrapes_it_and_finds_no_fault() {
+fn prometheus_scrapes_it_without_errors() {
     let prometheus = Prometheus::prepare().unwrap();
     let _namespace = NetNs::enter().unwrap();
     let tap = Tap::create_up("vmprom0", TapOptions::default()).unwrap();

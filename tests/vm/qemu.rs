@@ -50,7 +50,7 @@ impl Watched {
 }
 
 #[test]
-fn a_guest_is_found_and_counted_with_no_configuration() {
+fn a_guest_needs_no_configuration() {
     let mut watched = Watched::new("found", "vmfound0", &["--interval", "100ms"]);
     let by_ebpf = [("device", "vmfound0"), ("source", "ebpf"), ("attach", "tcx")];
     watched.wait_for("the programs on the TAP", "vm_network_source_info", &by_ebpf, |value| value == 1.0);
@@ -118,7 +118,7 @@ fn the_snapshot_command_names_the_guest() {
 }
 
 #[test]
-fn a_guest_in_another_namespace_is_counted_and_a_namesake_of_its_device_is_not() {
+fn a_guest_in_another_namespace_is_counted() {
     let image = GuestImage::prepare().unwrap();
     let _outer = NetNs::enter().unwrap();
     let namesake = Tap::create_up("vmtwin0", TapOptions::default()).unwrap();

@@ -103,7 +103,7 @@ impl Client {
 }
 
 #[test]
-fn a_real_qemu_says_over_qmp_what_was_plugged_into_it() {
+fn qmp_reveals_plugged_devices() {
     let qemu = Qemu::start();
     let look = qemu.look();
     let sizes = |vm: &Value| {
@@ -137,7 +137,7 @@ fn a_real_qemu_says_over_qmp_what_was_plugged_into_it() {
 }
 
 #[test]
-fn a_monitor_of_a_real_qemu_that_somebody_has_is_left_to_him_and_free_after_each_look() {
+fn a_busy_monitor_is_left_alone() {
     let qemu = Qemu::start();
     let look = qemu.look();
     let holder = Client::connect(&qemu.socket("ours"));

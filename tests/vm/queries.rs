@@ -51,7 +51,7 @@ struct Done {
 }
 
 #[test]
-fn documented_queries_tell_the_work_of_vms() {
+fn documented_queries_measure_the_vms_work() {
     let mut scene = Scene::start();
     let done = scene.act();
     let queries = documented();

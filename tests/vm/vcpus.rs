@@ -98,7 +98,7 @@ impl Watched {
 }
 
 #[test]
-fn each_vcpu_has_the_time_that_the_guest_spends_on_it() {
+fn each_vcpu_has_its_guest_time() {
     let mut watched = Watched::new("vcpus", &["-name", "debug-threads=on"]);
     for cpu in [1, 0] {
         let spent = watched.burn(cpu);
@@ -108,7 +108,7 @@ fn each_vcpu_has_the_time_that_the_guest_spends_on_it() {
 }
 
 #[test]
-fn a_vcpu_waits_when_another_program_has_its_cpu() {
+fn a_vcpu_waits_for_a_busy_cpu() {
     let mut watched = Watched::new("robbed", &["-name", "debug-threads=on"]);
     let mut set = CpuSet::new();
     set.set(1);
@@ -137,7 +137,7 @@ fn a_vcpu_waits_when_another_program_has_its_cpu() {
 }
 
 #[test]
-fn without_names_for_its_threads_no_vcpu_is_guessed() {
+fn without_thread_names_no_vcpu_is_guessed() {
     let watched = Watched::new("nameless", &[]);
     let find = |metrics: &Metrics| {
         metrics

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_breaks_programs_is_told_from_what_is_new() {
+    fn breaking_and_additive_changes_are_distinguished() {
         assert_eq!(difference("pub fn a()\npub fn b()\n", "pub fn b()\npub fn a()"), None);
         let changed =
             difference("pub fn a()\npub fn b()\n", "pub fn a(u8)\npub fn b()\npub fn c()\n").unwrap();

@@ -21,7 +21,7 @@ fn faults(metrics: &Metrics) -> Option<[f64; 2]> {
 }
 
 #[test]
-fn faults_and_threads_are_the_kernels() {
+fn faults_and_threads_match_the_kernel() {
     let mut watched = Watched::new("other");
     let file = watched.file("mapped");
     watched.puppet.map(Memory::Shmem, 8 * MIB, &file).unwrap();
@@ -40,7 +40,7 @@ fn faults_and_threads_are_the_kernels() {
 }
 
 #[test]
-fn open_files_are_the_kernels() {
+fn open_files_match_the_kernel() {
     let watched = Watched::new("other");
     let pid = watched.puppet.pid();
     watched.tick();
@@ -70,7 +70,7 @@ fn switches_rise_and_never_fall() {
 }
 
 #[test]
-fn counts_outlive_their_process_and_gauges_do_not() {
+fn counters_outlive_the_process_gauges_do_not() {
     let mut watched = Watched::new("other");
     watched.tick();
     let before = faults(&watched.daemon.metrics().unwrap()).unwrap();

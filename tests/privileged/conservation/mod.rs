@@ -38,8 +38,8 @@ const LIVES_WITH_SERVICE: usize = 100;
 const KINDS: usize = 9;
 
 #[test]
-fn every_byte_is_published_once_and_for_the_right_vm() {
-    alone("conservation::every_byte_is_published_once_and_for_the_right_vm", || {
+fn every_byte_is_on_exactly_one_vm() {
+    alone("conservation::every_byte_is_on_exactly_one_vm", || {
         let with_neighbours = env::var("TESTKIT_NEIGHBOURS").ok().is_none_or(|value| value != "0");
         let (compared, world) = run(User::Root, fewer().unwrap_or(LIVES), with_neighbours);
         let acts = &world.counts.acts;
@@ -51,8 +51,8 @@ fn every_byte_is_published_once_and_for_the_right_vm() {
 
 /// The unit's user takes over what its killed daemons have pinned, as root does.
 #[test]
-fn an_ordinary_user_publishes_every_byte_too() {
-    alone("conservation::an_ordinary_user_publishes_every_byte_too", || {
+fn an_unprivileged_daemon_publishes_every_byte() {
+    alone("conservation::an_unprivileged_daemon_publishes_every_byte", || {
         let lives = fewer().map_or(LIVES_WITH_SERVICE, |fewer| fewer.min(LIVES_WITH_SERVICE));
         let (compared, world) = run(User::Service, lives, false);
         assert!(compared > 0 && world.counts.kills > 0, "{compared} lives, {:?}", world.counts);

@@ -80,8 +80,8 @@ fn with_macvtap(test: &str, body: impl FnOnce(Host)) {
 }
 
 #[test]
-fn a_macvtap_in_the_namespace_of_its_vmm_is_counted() {
-    with_macvtap("elsewhere::macvtaps::a_macvtap_in_the_namespace_of_its_vmm_is_counted", |host| {
+fn a_macvtap_in_its_vmms_namespace_is_counted() {
+    with_macvtap("elsewhere::macvtaps::a_macvtap_in_its_vmms_namespace_is_counted", |host| {
         // Of the same name, here and there.
         let here = Macvtap::create_up(DEVICE).unwrap().unwrap();
         let guests = ["a", "b"].map(|id| Guest::new(&host, id, true).unwrap());

@@ -22,8 +22,8 @@ use crate::lab::ways;
 
 /// Three devices with one name and one index: one here, two elsewhere.
 #[test]
-fn devices_of_the_same_name_and_index_are_counted_apart() {
-    alone("elsewhere::devices_of_the_same_name_and_index_are_counted_apart", || {
+fn equal_names_and_indices_are_counted_apart() {
+    alone("elsewhere::equal_names_and_indices_are_counted_apart", || {
         for way in ways() {
             let host = Host::new();
             let here = Tap::create_up(TAP, TapOptions { ifindex: IFINDEX, ..TapOptions::default() }).unwrap();
@@ -51,8 +51,8 @@ fn devices_of_the_same_name_and_index_are_counted_apart() {
 
 /// kill -9 while it flows, and what flows while nobody looks.
 #[test]
-fn counting_goes_on_elsewhere_while_no_daemon_runs() {
-    alone("elsewhere::counting_goes_on_elsewhere_while_no_daemon_runs", || {
+fn foreign_taps_are_counted_without_a_daemon() {
+    alone("elsewhere::foreign_taps_are_counted_without_a_daemon", || {
         for way in ways() {
             let host = Host::new();
             let guest = host.guest("a");
@@ -76,8 +76,8 @@ fn counting_goes_on_elsewhere_while_no_daemon_runs() {
 
 /// What a daemon has left is removed by `detach`, and by a daemon that finds no VM for it.
 #[test]
-fn nothing_is_left_elsewhere() {
-    alone("elsewhere::nothing_is_left_elsewhere", || {
+fn detach_leaves_nothing_in_foreign_namespaces() {
+    alone("elsewhere::detach_leaves_nothing_in_foreign_namespaces", || {
         let host = Host::new();
         let mut guests: Vec<Guest> = Vec::new();
         for way in ways() {
@@ -135,8 +135,8 @@ fn a_namespace_ends_with_its_vm() {
 
 /// With the number of one that has ended, and in it a TAP with the same name and index.
 #[test]
-fn a_namespace_with_a_number_that_was_used_before_begins_anew() {
-    alone("elsewhere::a_namespace_with_a_number_that_was_used_before_begins_anew", || {
+fn a_reused_namespace_inode_starts_at_zero() {
+    alone("elsewhere::a_reused_namespace_inode_starts_at_zero", || {
         let host = Host::new();
         let daemon = host.daemon(OFTEN);
         let (mut used, mut again) = (HashSet::new(), 0);

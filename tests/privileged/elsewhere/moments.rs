@@ -15,8 +15,8 @@ const HOURLY: &str = "interval = \"1h\"\n";
 
 /// A second TAP of a VM comes in a namespace that is watched because of the first.
 #[test]
-fn a_tap_that_comes_in_a_watched_namespace_is_counted_at_once() {
-    alone("elsewhere::moments::a_tap_that_comes_in_a_watched_namespace_is_counted_at_once", || {
+fn a_new_foreign_tap_is_counted_at_once() {
+    alone("elsewhere::moments::a_new_foreign_tap_is_counted_at_once", || {
         let host = Host::new();
         let namespace = NetNs::enter().unwrap();
         let first =
@@ -46,8 +46,8 @@ fn a_tap_that_comes_in_a_watched_namespace_is_counted_at_once() {
 
 /// 300 ms of life on a quiet machine, and a megabyte.
 #[test]
-fn a_vm_that_lives_between_two_ticks_is_counted_to_its_end() {
-    alone("elsewhere::moments::a_vm_that_lives_between_two_ticks_is_counted_to_its_end", || {
+fn a_vm_between_two_ticks_is_counted() {
+    alone("elsewhere::moments::a_vm_between_two_ticks_is_counted", || {
         let host = Host::new();
         let daemon = host.daemon(HOURLY);
         let frame = Frame::from_guest().udp4(1000);

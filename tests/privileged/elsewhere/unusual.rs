@@ -14,8 +14,8 @@ use crate::alone::alone;
 
 /// The VMM is in the daemon's namespace and holds a device that is not.
 #[test]
-fn a_device_may_be_elsewhere_than_its_vmm() {
-    alone("elsewhere::unusual::a_device_may_be_elsewhere_than_its_vmm", || {
+fn a_device_outside_its_vmms_namespace_is_counted() {
+    alone("elsewhere::unusual::a_device_outside_its_vmms_namespace_is_counted", || {
         let host = Host::new();
         let (tap, netns) = {
             let namespace = NetNs::enter().unwrap();
@@ -38,8 +38,8 @@ fn a_device_may_be_elsewhere_than_its_vmm() {
 
 /// Into the namespace of another VM and back: what is counted stays apart, and no counter falls.
 #[test]
-fn a_device_that_moves_is_not_mixed_with_another() {
-    alone("elsewhere::unusual::a_device_that_moves_is_not_mixed_with_another", || {
+fn a_moved_device_is_not_confused() {
+    alone("elsewhere::unusual::a_moved_device_is_not_confused", || {
         let host = Host::new();
         let resident = host.guest("resident");
         let tap = Tap::create_up("vmt1", TapOptions::default()).unwrap();
@@ -139,8 +139,8 @@ fn many_devices_in_one_namespace_are_all_counted() {
 
 /// Frames that the full ring drops are told apart there as here, however many namespaces there are.
 #[test]
-fn what_is_dropped_elsewhere_is_counted_in_bytes() {
-    alone("elsewhere::unusual::what_is_dropped_elsewhere_is_counted_in_bytes", || {
+fn foreign_drops_are_counted_in_bytes() {
+    alone("elsewhere::unusual::foreign_drops_are_counted_in_bytes", || {
         let host = Host::new();
         let guests: Vec<Guest> = (0..8).map(|number| host.guest(&format!("vm{number}"))).collect();
         // In each.
@@ -158,8 +158,8 @@ fn what_is_dropped_elsewhere_is_counted_in_bytes() {
 
 /// As the service, which may not enter other namespaces.
 #[test]
-fn without_the_right_to_enter_the_devices_own_counters_are_read() {
-    alone("elsewhere::unusual::without_the_right_to_enter_the_devices_own_counters_are_read", || {
+fn without_setns_the_device_counters_are_read() {
+    alone("elsewhere::unusual::without_setns_the_device_counters_are_read", || {
         let host = Host::new();
         let guests = [host.guest("a"), host.guest("b")];
         let (binary, config) = host.public_files(OFTEN);

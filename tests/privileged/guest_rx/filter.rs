@@ -11,7 +11,7 @@ use crate::lab::{Lab, ways};
 const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
 
 #[test]
-fn an_address_filter_is_a_reason_of_its_own() {
+fn an_address_filter_has_its_own_reason() {
     for way in ways() {
         let mut lab = Lab::attached_by(way, 1, TapOptions::default());
         lab.taps[0].take_only(OTHER).unwrap();
@@ -30,7 +30,7 @@ fn an_address_filter_is_a_reason_of_its_own() {
 
 /// The kernel gives the reason of a socket filter for other sockets too, and before the attach nobody was there to hear one.
 #[test]
-fn drops_without_a_known_reason_are_the_devices() {
+fn drops_without_a_known_reason_are_unspecified() {
     let mut lab = Lab::without_tick("auto", 1, TapOptions::default());
     lab.taps[0].take_only(OTHER).unwrap();
     let host = PacketSocket::bind("vmt0").unwrap();

@@ -122,7 +122,7 @@ fn dropped(metrics: &Metrics, unit: &str, reason: &str) -> Option<f64> {
 
 /// A kernel without type information cannot be traced.
 #[test]
-fn where_drops_cannot_be_seen_they_are_absent_and_health_says_so() {
+fn without_btf_no_drops_are_published() {
     let host = Host::new("auto");
     let empty = host.config.with_file_name("empty");
     fs::write(&empty, "").unwrap();

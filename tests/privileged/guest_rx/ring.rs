@@ -19,7 +19,7 @@ use crate::lab::{Lab, manager_of, ways};
 const MANY: usize = 1700;
 
 #[test]
-fn a_vmm_that_does_not_read_has_a_backlog_and_drops_the_rest() {
+fn an_idle_vmm_has_backlog_and_drops() {
     for way in ways() {
         let mut lab = Lab::attached_by(way, 1, TapOptions::default());
         let host = PacketSocket::bind("vmt0").unwrap();
@@ -53,7 +53,7 @@ fn a_vmm_that_does_not_read_has_a_backlog_and_drops_the_rest() {
 
 /// As when the source that knows it fails, or while it restarts.
 #[test]
-fn a_vm_that_is_away_for_some_ticks_has_its_drops_when_it_is_back() {
+fn a_returning_vm_keeps_its_drops() {
     for way in ways() {
         let vms = tempfile::tempdir().unwrap();
         let (vm, config) = (
@@ -91,7 +91,7 @@ fn a_vm_that_is_away_for_some_ticks_has_its_drops_when_it_is_back() {
 }
 
 #[test]
-fn what_was_before_the_attach_is_not_offered_and_does_not_wait() {
+fn frames_before_the_attach_are_not_offered() {
     let mut lab = Lab::without_tick("auto", 1, TapOptions::default());
     let host = PacketSocket::bind("vmt0").unwrap();
     let sent: Vec<_> = frames().take(MANY).collect();
@@ -113,7 +113,7 @@ fn what_was_before_the_attach_is_not_offered_and_does_not_wait() {
 }
 
 #[test]
-fn nothing_is_lost_between_several_cpus_and_a_slow_vmm() {
+fn several_cpus_and_a_slow_vmm_balance() {
     const PER_THREAD: usize = 20_000;
     /// Several rings full, so that some is dropped however slow the senders are.
     const UNREAD_BYTES: u64 = 3_000_000;
@@ -168,7 +168,7 @@ fn nothing_is_lost_between_several_cpus_and_a_slow_vmm() {
 }
 
 #[test]
-fn what_the_queueing_discipline_drops_is_told_apart() {
+fn qdisc_drops_are_counted_apart() {
     let mut lab = Lab::new(1, TapOptions::default());
     tc("qdisc add dev vmt0 root tbf rate 8mbit burst 4kb limit 20000");
     let host = PacketSocket::bind("vmt0").unwrap();
@@ -192,7 +192,7 @@ fn what_the_queueing_discipline_drops_is_told_apart() {
 }
 
 #[test]
-fn what_a_later_program_drops_is_told_apart() {
+fn drops_by_later_programs_are_counted_apart() {
     for way in ways() {
         let mut lab = Lab::without_tick(way, 1, TapOptions::default());
         tc("qdisc add dev vmt0 clsact");
@@ -212,7 +212,7 @@ fn what_a_later_program_drops_is_told_apart() {
 }
 
 #[test]
-fn drops_of_what_the_guest_sends_and_of_others_are_not_counted() {
+fn only_drops_towards_the_guest_count() {
     let mut lab = Lab::new(1, TapOptions::default());
     let other = Tap::create_up("vmother", TapOptions::default()).unwrap();
     let host = PacketSocket::bind(other.name()).unwrap();

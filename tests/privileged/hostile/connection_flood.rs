@@ -26,8 +26,8 @@ fn assert_answered(scraper: &mut Tenant, address: SocketAddr, count: usize) {
 
 /// 20 000 connections a second: silent, with half a request, and with a whole one.
 #[test]
-fn a_flood_of_connections_cuts_off_no_scrape() {
-    alone("hostile::connection_flood::a_flood_of_connections_cuts_off_no_scrape", || {
+fn a_connection_flood_blocks_no_scrape() {
+    alone("hostile::connection_flood::a_connection_flood_blocks_no_scrape", || {
         let scene = Scene::new();
         let mut victim = scene.victim("11111111-1111-4111-8111-111111111111", "vmt0");
         let daemon = scene.daemon("");
@@ -49,8 +49,8 @@ fn a_flood_of_connections_cuts_off_no_scrape() {
 
 /// As many as there may be, which say nothing, not all, or do not read their answer.
 #[test]
-fn connections_that_are_held_leave_room() {
-    alone("hostile::connection_flood::connections_that_are_held_leave_room", || {
+fn open_connections_leave_room() {
+    alone("hostile::connection_flood::open_connections_leave_room", || {
         let scene = Scene::new();
         let mut victim = scene.victim("11111111-1111-4111-8111-111111111111", "vmt0");
         let daemon = scene.daemon("");

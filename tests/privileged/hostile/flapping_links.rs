@@ -22,8 +22,8 @@ const BURST: f64 = 8.0 + 4.0;
 const PAIRS: usize = 200;
 
 #[test]
-fn flapping_links_call_for_no_ticks() {
-    alone("hostile::flapping_links::flapping_links_call_for_no_ticks", || {
+fn flapping_links_trigger_no_ticks() {
+    alone("hostile::flapping_links::flapping_links_trigger_no_ticks", || {
         let scene = Scene::new();
         let mut victim = scene.victim("11111111-1111-4111-8111-111111111111", "vmt0");
         let daemon = scene.daemon_of_namespaces("");

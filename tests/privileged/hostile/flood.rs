@@ -71,8 +71,8 @@ fn many_fakes_slow_no_tick() {
 }
 
 #[test]
-fn fakes_beyond_the_share_are_told() {
-    alone("hostile::flood::fakes_beyond_the_share_are_told", || {
+fn fakes_beyond_the_quota_are_reported() {
+    alone("hostile::flood::fakes_beyond_the_quota_are_reported", || {
         const FAKES: usize = 3000;
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
@@ -98,8 +98,8 @@ fn fakes_beyond_the_share_are_told() {
 }
 
 #[test]
-fn fakes_that_come_and_go_slow_no_tick() {
-    alone("hostile::flood::fakes_that_come_and_go_slow_no_tick", || {
+fn short_lived_fakes_slow_no_tick() {
+    alone("hostile::flood::short_lived_fakes_slow_no_tick", || {
         attack(Scene::daemon, |scene| {
             let mut attacker = scene.attacker("tenant", &[]);
             let program = scene.idle_program("qemu-system-x86_64");

@@ -44,8 +44,8 @@ fn config(vcpus: u64, interfaces: usize) -> String {
 
 /// With an allotment that no VM has, too: it would be as many series.
 #[test]
-fn a_flood_of_interfaces_holds_up_nobody() {
-    alone("hostile::flooding_api::a_flood_of_interfaces_holds_up_nobody", || {
+fn a_flood_of_interfaces_delays_nobody() {
+    alone("hostile::flooding_api::a_flood_of_interfaces_delays_nobody", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let daemon = scene.daemon_of_root("");

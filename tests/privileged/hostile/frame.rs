@@ -28,8 +28,8 @@ fn a_victim_is_exact_without_an_attack() {
 }
 
 #[test]
-fn a_fake_with_its_own_tap_is_shown() {
-    alone("hostile::frame::a_fake_with_its_own_tap_is_shown", || {
+fn a_fake_with_its_own_tap_is_published() {
+    alone("hostile::frame::a_fake_with_its_own_tap_is_published", || {
         let scene = Scene::new();
         let daemon = scene.daemon_of_namespaces("");
         let mut fake = scene.attacker_elsewhere("cloud-hypervisor", &["--platform", "uuid=fake"]);
@@ -47,8 +47,8 @@ fn a_fake_with_its_own_tap_is_shown() {
 }
 
 #[test]
-fn idle_fakes_of_a_neighbour_are_shown() {
-    alone("hostile::frame::idle_fakes_of_a_neighbour_are_shown", || {
+fn idle_fakes_of_a_neighbour_are_published() {
+    alone("hostile::frame::idle_fakes_of_a_neighbour_are_published", || {
         let scene = Scene::new();
         let daemon = scene.daemon("");
         let mut neighbour = scene.tenant_of(NEIGHBOUR, "tenant", &[], Vec::new());
@@ -69,8 +69,8 @@ fn idle_fakes_of_a_neighbour_are_shown() {
 }
 
 #[test]
-fn a_user_mounts_files_nobody_may_see() {
-    alone("hostile::frame::a_user_mounts_files_nobody_may_see", || {
+fn a_user_mounts_a_private_file_system() {
+    alone("hostile::frame::a_user_mounts_a_private_file_system", || {
         let scene = Scene::new();
         let mounted = scene.directory_of(ATTACKER, "mounted");
         let mut attacker = scene.attacker("tenant", &[]);
@@ -86,8 +86,8 @@ fn a_user_mounts_files_nobody_may_see() {
 }
 
 #[test]
-fn a_vm_of_a_user_goes_through_all_changes() {
-    alone("hostile::frame::a_vm_of_a_user_goes_through_all_changes", || {
+fn a_users_vm_passes_all_actions() {
+    alone("hostile::frame::a_users_vm_passes_all_actions", || {
         let scene = Scene::new();
         let argv = ["-name", "guest=one", "-uuid", "one"];
         let mut vm = scene.vm_of(ATTACKER, "one", "qemu-system-x86_64", &argv, "vmt0");

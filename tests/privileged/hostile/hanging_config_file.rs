@@ -64,8 +64,8 @@ fn config(directory: &Path, uid: u32, vcpus: u32) -> String {
 }
 
 #[test]
-fn files_that_hang_hold_up_nobody() {
-    alone("hostile::hanging_config_file::files_that_hang_hold_up_nobody", || {
+fn hanging_files_delay_nobody() {
+    alone("hostile::hanging_config_file::hanging_files_delay_nobody", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let hanging = Hanging::mount(scene.directory_of(ATTACKER, "hanging"));

@@ -24,8 +24,8 @@ fn hanging(daemon: &Daemon) -> Vec<String> {
 }
 
 #[test]
-fn directories_that_hang_hold_up_no_tick() {
-    alone("hostile::hanging_directory::directories_that_hang_hold_up_no_tick", || {
+fn hanging_directories_delay_no_tick() {
+    alone("hostile::hanging_directory::hanging_directories_delay_no_tick", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let mut hung = Hanging::mount_of(0, scene.directory_of(0, "hanging"));

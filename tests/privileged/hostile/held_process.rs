@@ -14,8 +14,8 @@ use crate::alone::alone;
 
 /// The operator names the attacker's process, so only the readers look at it.
 #[test]
-fn a_held_process_holds_up_no_reader() {
-    alone("hostile::held_process::a_held_process_holds_up_no_reader", || {
+fn a_blocked_process_delays_no_reader() {
+    alone("hostile::held_process::a_blocked_process_delays_no_reader", || {
         attack(Held::BeforeTheStart, |victim, held| {
             let vm = |id: &str, pid: u32, taps: &str| {
                 format!("[[sources.static_list.vms]]\nid = \"{id}\"\npid = {pid}\ntaps = [{taps}]\n")
@@ -28,8 +28,8 @@ fn a_held_process_holds_up_no_reader() {
 
 /// The scan looks at every process of the host.
 #[test]
-fn a_held_process_holds_up_no_scan() {
-    alone("hostile::held_process::a_held_process_holds_up_no_scan", || {
+fn a_blocked_process_delays_no_scan() {
+    alone("hostile::held_process::a_blocked_process_delays_no_scan", || {
         attack(Held::Later, |_, _| String::new());
     });
 }

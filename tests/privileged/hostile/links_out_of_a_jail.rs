@@ -129,8 +129,8 @@ fn files_of_qemu_are_read_with_its_rights() {
 }
 
 #[test]
-fn own_files_are_read() {
-    alone("hostile::links_out_of_a_jail::own_files_are_read", || {
+fn the_tenants_own_files_are_read() {
+    alone("hostile::links_out_of_a_jail::the_tenants_own_files_are_read", || {
         let scene = Scene::new();
         let jail = scene.directory_of(ATTACKER, "jail");
         fs::set_permissions(&jail, Permissions::from_mode(0o700)).unwrap();
@@ -149,8 +149,8 @@ fn own_files_are_read() {
 
 /// A socket of root that everybody may connect to.
 #[test]
-fn sockets_of_others_hear_nothing() {
-    alone("hostile::links_out_of_a_jail::sockets_of_others_hear_nothing", || {
+fn foreign_sockets_receive_nothing() {
+    alone("hostile::links_out_of_a_jail::foreign_sockets_receive_nothing", || {
         let scene = Scene::new();
         let jail = scene.directory_of(ATTACKER, "jail");
         let socket = scene.path("root.sock");
@@ -178,8 +178,8 @@ fn sockets_of_others_hear_nothing() {
 }
 
 #[test]
-fn an_own_socket_is_asked() {
-    alone("hostile::links_out_of_a_jail::an_own_socket_is_asked", || {
+fn the_tenants_own_socket_is_asked() {
+    alone("hostile::links_out_of_a_jail::the_tenants_own_socket_is_asked", || {
         let scene = Scene::new();
         let jail = scene.directory_of(ATTACKER, "jail");
         let socket = jail.join("api.sock");

@@ -29,8 +29,8 @@ fn a_file_of_its_name_is_no_macvtap() {
 }
 
 #[test]
-fn a_file_nobody_may_see_is_no_macvtap() {
-    alone("hostile::macvtap_file::a_file_nobody_may_see_is_no_macvtap", || {
+fn an_unreadable_file_is_no_macvtap() {
+    alone("hostile::macvtap_file::an_unreadable_file_is_no_macvtap", || {
         attack(|thief, directory, node| {
             let mount = Act::MountFuse { path: directory.clone(), file: node.to_owned(), hangs: false };
             thief.tell(&mount).unwrap();

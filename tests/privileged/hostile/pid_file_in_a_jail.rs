@@ -76,8 +76,8 @@ fn an_own_pid_counts() {
 
 /// The daemon of root could read it.
 #[test]
-fn a_link_to_a_file_of_root_tells_nothing() {
-    alone("hostile::pid_file_in_a_jail::a_link_to_a_file_of_root_tells_nothing", || {
+fn a_link_to_roots_file_leaks_nothing() {
+    alone("hostile::pid_file_in_a_jail::a_link_to_roots_file_leaks_nothing", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let jail = scene.directory_of(ATTACKER, "jail");
@@ -102,8 +102,8 @@ fn a_link_to_a_file_of_root_tells_nothing() {
 
 /// A file system in user space says of the owners of its files what its user likes.
 #[test]
-fn a_file_system_of_the_attacker_is_not_asked() {
-    alone("hostile::pid_file_in_a_jail::a_file_system_of_the_attacker_is_not_asked", || {
+fn the_attackers_file_system_is_not_read() {
+    alone("hostile::pid_file_in_a_jail::the_attackers_file_system_is_not_read", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let hanging = Hanging::mount(scene.directory_of(ATTACKER, "hanging"));
@@ -117,8 +117,8 @@ fn a_file_system_of_the_attacker_is_not_asked() {
 
 /// The same for a directory of VMs that everybody can write.
 #[test]
-fn files_in_an_open_directory_do_not_count() {
-    alone("hostile::pid_file_in_a_jail::files_in_an_open_directory_do_not_count", || {
+fn files_in_a_public_directory_do_not_count() {
+    alone("hostile::pid_file_in_a_jail::files_in_a_public_directory_do_not_count", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let vms = scene.path("vms");

@@ -55,8 +55,8 @@ fn is_empty(directory: &Path) -> bool {
 }
 
 #[test]
-fn planted_pins_are_refused_and_said() {
-    alone("hostile::planted_directories::planted_pins_are_refused_and_said", || {
+fn planted_pins_are_refused() {
+    alone("hostile::planted_directories::planted_pins_are_refused", || {
         let scene = Scene::new();
         let target = scene.directory_of(ATTACKER, "target");
         let mut victim = scene.victim(VICTIM, "vmt0");
@@ -82,8 +82,8 @@ fn planted_pins_are_refused_and_said() {
 
 /// systemd mounts the bpffs for root alone. That is no fault, but it is said.
 #[test]
-fn pins_that_may_not_be_made_are_said() {
-    alone("hostile::planted_directories::pins_that_may_not_be_made_are_said", || {
+fn a_denied_pin_directory_is_reported() {
+    alone("hostile::planted_directories::a_denied_pin_directory_is_reported", || {
         let scene = Scene::new();
         mount("bpf", "/sys/fs/bpf", "bpf", MountFlags::empty(), Some(c"mode=0700")).unwrap();
         let mut victim = scene.victim(VICTIM, "vmt0");
@@ -118,8 +118,8 @@ fn detach_removes_nothing_behind_a_link() {
 }
 
 #[test]
-fn a_planted_state_directory_is_refused_and_said() {
-    alone("hostile::planted_directories::a_planted_state_directory_is_refused_and_said", || {
+fn a_planted_state_directory_is_refused() {
+    alone("hostile::planted_directories::a_planted_state_directory_is_refused", || {
         let scene = Scene::new();
         let public = public_directory(&scene);
         let target = scene.path("target");

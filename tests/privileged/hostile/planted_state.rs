@@ -40,8 +40,8 @@ fn the_saved_state_is_for_the_daemon_alone() {
 }
 
 #[test]
-fn what_is_no_state_is_refused_and_said() {
-    alone("hostile::planted_state::what_is_no_state_is_refused_and_said", || {
+fn a_file_without_state_is_refused() {
+    alone("hostile::planted_state::a_file_without_state_is_refused", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let secret = scene.path("secret");

@@ -20,8 +20,8 @@ const LIFE: Duration = Duration::from_millis(20);
 const FRAMES: u64 = 5;
 
 #[test]
-fn a_tap_made_anew_by_root_loses_no_byte() {
-    alone("hostile::remade_taps::a_tap_made_anew_by_root_loses_no_byte", || {
+fn a_tap_recreated_by_root_loses_nothing() {
+    alone("hostile::remade_taps::a_tap_recreated_by_root_loses_nothing", || {
         let scene = Scene::new();
         let victim = scene.victim("11111111-1111-4111-8111-111111111111", "vmt0");
         let daemon = scene.daemon("");
@@ -34,8 +34,8 @@ fn a_tap_made_anew_by_root_loses_no_byte() {
 
 /// In a namespace of its own, where it may call for few ticks.
 #[test]
-fn a_tap_made_anew_by_a_stranger_loses_no_byte() {
-    alone("hostile::remade_taps::a_tap_made_anew_by_a_stranger_loses_no_byte", || {
+fn a_tap_recreated_by_a_user_loses_nothing() {
+    alone("hostile::remade_taps::a_tap_recreated_by_a_user_loses_nothing", || {
         let scene = Scene::new();
         let daemon = scene.daemon_of_namespaces("");
         let mut vmm = scene.attacker_elsewhere("cloud-hypervisor", &["--platform", "uuid=strange"]);

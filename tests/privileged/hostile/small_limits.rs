@@ -35,8 +35,8 @@ fn refusal(scene: &Scene, limited: &[&str]) -> String {
 }
 
 #[test]
-fn too_few_open_files_are_refused_with_a_number() {
-    alone("hostile::small_limits::too_few_open_files_are_refused_with_a_number", || {
+fn too_few_open_files_name_the_minimum() {
+    alone("hostile::small_limits::too_few_open_files_name_the_minimum", || {
         let scene = Scene::new();
         for limit in [24, 64, 111] {
             let log = refusal(&scene, &["prlimit", &format!("--nofile={limit}")]);
@@ -57,8 +57,8 @@ fn too_few_open_files_are_refused_with_a_number() {
 }
 
 #[test]
-fn too_little_memory_is_refused_with_a_number() {
-    alone("hostile::small_limits::too_little_memory_is_refused_with_a_number", || {
+fn too_little_memory_names_the_minimum() {
+    alone("hostile::small_limits::too_little_memory_names_the_minimum", || {
         let scene = Scene::new();
         // The program of the tests is large, and must be mapped before it can say anything.
         for (option, what, limit) in [("--data", "data", 24), ("--as", "address space", AS_MIB)] {
@@ -92,7 +92,7 @@ impl Drop for Group {
 }
 
 #[test]
-fn a_small_control_group_is_refused_with_a_number() {
+fn a_small_control_group_names_the_minimum() {
     let binary = env!("CARGO_BIN_EXE_vm-metrics");
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");

@@ -20,8 +20,8 @@ fn a_fake_uuid_joins_no_static_vm() {
 }
 
 #[test]
-fn a_tap_elsewhere_joins_no_static_vm() {
-    alone("hostile::static_vm::a_tap_elsewhere_joins_no_static_vm", || {
+fn a_foreign_tap_joins_no_static_vm() {
+    alone("hostile::static_vm::a_foreign_tap_joins_no_static_vm", || {
         attack(|scene| {
             let mut fake = scene.attacker_elsewhere("qemu-system-x86_64", &["-name", "guest=other"]);
             open_tap(&mut fake, "vmt0");
@@ -31,8 +31,8 @@ fn a_tap_elsewhere_joins_no_static_vm() {
 }
 
 #[test]
-fn a_fake_with_uuid_and_tap_joins_no_static_vm() {
-    alone("hostile::static_vm::a_fake_with_uuid_and_tap_joins_no_static_vm", || {
+fn a_complete_fake_joins_no_static_vm() {
+    alone("hostile::static_vm::a_complete_fake_joins_no_static_vm", || {
         attack(|scene| {
             let mut fake = scene.attacker_elsewhere("qemu-system-x86_64", &["-uuid", ID]);
             open_tap(&mut fake, "vmt0");

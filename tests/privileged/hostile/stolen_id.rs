@@ -27,8 +27,8 @@ fn an_older_fake_takes_no_id_of_root() {
 }
 
 #[test]
-fn an_older_fake_takes_no_id_at_the_start() {
-    alone("hostile::stolen_id::an_older_fake_takes_no_id_at_the_start", || {
+fn an_older_fake_takes_no_id_initially() {
+    alone("hostile::stolen_id::an_older_fake_takes_no_id_initially", || {
         let scene = Scene::new();
         let fake = scene.attacker("qemu-system-x86_64", &ARGV);
         let mut victim = scene.victim(VICTIM, "vmt0");
@@ -40,8 +40,8 @@ fn an_older_fake_takes_no_id_at_the_start() {
 }
 
 #[test]
-fn a_younger_fake_takes_no_id_of_a_neighbour() {
-    alone("hostile::stolen_id::a_younger_fake_takes_no_id_of_a_neighbour", || {
+fn a_younger_fake_takes_no_id() {
+    alone("hostile::stolen_id::a_younger_fake_takes_no_id", || {
         let scene = Scene::new();
         let mut victim = scene.vm_of(NEIGHBOUR, VICTIM, "qemu-system-x86_64", &ARGV, "vmt0");
         let fake = scene.attacker("qemu-system-x86_64", &ARGV);
@@ -54,8 +54,8 @@ fn a_younger_fake_takes_no_id_of_a_neighbour() {
 
 /// The fake was there before the VM's second process.
 #[test]
-fn a_waiting_fake_takes_no_id_at_a_restart() {
-    alone("hostile::stolen_id::a_waiting_fake_takes_no_id_at_a_restart", || {
+fn a_fake_takes_no_restarted_vms_id() {
+    alone("hostile::stolen_id::a_fake_takes_no_restarted_vms_id", || {
         let scene = Scene::new();
         let mut victim = scene.vm_of(NEIGHBOUR, VICTIM, "qemu-system-x86_64", &ARGV, "vmt0");
         let daemon = scene.daemon("");
@@ -75,8 +75,8 @@ fn a_waiting_fake_takes_no_id_at_a_restart() {
 
 /// The fake is older than the VM's process, and the daemon is a new one.
 #[test]
-fn an_older_fake_takes_no_id_at_a_daemon_restart() {
-    alone("hostile::stolen_id::an_older_fake_takes_no_id_at_a_daemon_restart", || {
+fn an_older_fake_takes_no_id_after_restart() {
+    alone("hostile::stolen_id::an_older_fake_takes_no_id_after_restart", || {
         let scene = Scene::new();
         let mut victim = scene.vm_of(NEIGHBOUR, VICTIM, "qemu-system-x86_64", &ARGV, "vmt0");
         let mut daemon = scene.daemon("");

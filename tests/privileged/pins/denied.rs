@@ -36,7 +36,7 @@ fn doctor(host: &Host) -> String {
 
 /// Only root may read the pins of the links, as long as they are root's.
 #[test]
-fn a_link_that_cannot_be_asked_stays() {
+fn an_unreadable_link_stays() {
     if let Err(reason) = tcx() {
         return skip(&reason);
     }
@@ -70,7 +70,7 @@ fn a_link_that_cannot_be_asked_stays() {
 
 /// What is counted there already is not thrown away.
 #[test]
-fn drops_that_cannot_be_asked_stay() {
+fn unreadable_drop_pins_stay() {
     let host = Host::new(User::Service, "auto");
     host.start().kill().unwrap();
     let link = own_pins().join("drops-link");
@@ -89,7 +89,7 @@ fn drops_that_cannot_be_asked_stay() {
 }
 
 #[test]
-fn detach_fails_where_it_may_not_look() {
+fn detach_fails_without_read_permission() {
     let host = Host::new(User::Service, "clsact");
     drop(host.start());
     let detach = |capabilities: &[String], all: &[&str]| {
@@ -153,7 +153,7 @@ fn pins_of_root_stay_when_the_user_changes() {
 }
 
 #[test]
-fn doctor_says_what_would_make_pins() {
+fn doctor_explains_how_to_enable_pins() {
     let host = Host::new(User::Service, "auto");
     let makes = format!("`install -d -m 0700 -o {} /sys/fs/bpf/vm-metrics`", service::UID);
     assert!(doctor(&host).contains(&makes), "{}", doctor(&host));

@@ -36,7 +36,7 @@ fn has_pins() -> bool {
 }
 
 #[test]
-fn what_passes_between_two_daemons_is_counted() {
+fn traffic_between_two_daemons_is_counted() {
     for (user, way) in cases() {
         let host = Host::new(user, way);
         let mut daemon = host.start();
@@ -52,7 +52,7 @@ fn what_passes_between_two_daemons_is_counted() {
 }
 
 #[test]
-fn kill_9_under_traffic_loses_nothing_and_counts_nothing_twice() {
+fn sigkill_under_traffic_keeps_exact_counts() {
     for (user, way) in cases() {
         let host = Host::new(user, way);
         // All that is sent from here on the programs see.
@@ -90,7 +90,7 @@ fn detach_leaves_nothing() {
 }
 
 #[test]
-fn without_pins_the_programs_leave_with_the_daemon() {
+fn without_pins_programs_end_with_the_daemon() {
     for (user, way) in cases() {
         let host = Host::with(user, &format!("attach = \"{way}\"\npin = false\n"));
         let mut daemon = host.start();
@@ -102,7 +102,7 @@ fn without_pins_the_programs_leave_with_the_daemon() {
 }
 
 #[test]
-fn a_second_daemon_leaves_with_an_error() {
+fn a_second_daemon_exits_with_an_error() {
     cases().for_each(second_daemon);
 }
 
@@ -204,8 +204,8 @@ fn other_shape(user: User) {
 
 /// The namespaces have a bpffs in common, which the first daemon mounts, and devices with the same name and index.
 #[test]
-fn pins_of_another_namespace_are_not_mistaken_for_ones_own() {
-    alone("pins::pins_of_another_namespace_are_not_mistaken_for_ones_own", || {
+fn pins_of_another_namespace_are_ignored() {
+    alone("pins::pins_of_another_namespace_are_ignored", || {
         USERS.into_iter().for_each(other_namespace);
     });
 }
@@ -257,7 +257,7 @@ fn not_mounted(user: User) {
 }
 
 #[test]
-fn without_a_bpffs_it_counts_all_the_same() {
+fn without_a_bpffs_it_still_counts() {
     USERS.into_iter().for_each(no_bpffs);
 }
 

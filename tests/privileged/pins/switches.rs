@@ -14,7 +14,7 @@ const SWITCHES: [(&[&str], &str); 5] = [
 ];
 
 #[test]
-fn no_counter_falls_or_jumps_when_a_restart_changes_the_source() {
+fn a_changed_reader_keeps_counters_monotonic() {
     for (user, way) in cases() {
         let host = Host::new(user, way);
         let mut exchanged = 0;

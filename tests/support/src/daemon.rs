@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_is_taken_from_a_whole_line_only() {
+    fn an_incomplete_line_has_no_address() {
         assert_eq!(listening_address("INFO listening on http://127.0.0.1:94"), None, "the rest may follow");
         for line in ["http://127.0.0.1:10464", "http://127.0.0.1:10464, http://[::1]:7, a tick every 1s"] {
             let address = listening_address(&format!("INFO x: listening on {line}\nmore")).unwrap();

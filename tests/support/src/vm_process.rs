@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_due_at_their_rate_and_not_in_bursts() {
+    fn frames_are_paced_without_bursts() {
         let traffic = Traffic { packets_per_second: 1000, frame_bytes: 100 };
         let mut paced = Paced::new(traffic, Frame::from_guest());
         assert_eq!(paced.frame.len(), 100);

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn asks_until_there_is_a_value() {
+    fn polls_until_there_is_a_value() {
         let mut asked = 0;
         let got = wait_until(SOON, "three", || {
             asked += 1;
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_it_waited_for() {
+    fn a_timeout_names_its_condition() {
         let error = wait_until::<()>(Duration::ZERO, "the moon", || Ok(None)).unwrap_err();
         assert!(error.to_string().contains("the moon"), "{error}");
     }

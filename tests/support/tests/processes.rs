@@ -38,7 +38,7 @@ fn a_stand_in_vm_moves_frames_both_ways() {
 }
 
 #[test]
-fn a_stand_in_vm_goes_with_the_thread_that_started_it() {
+fn a_stand_in_vm_ends_with_its_thread() {
     let _netns = NetNs::enter().unwrap();
     let start = || {
         let vm = StandIn::start(&spec(), this_program()).unwrap();
@@ -53,13 +53,13 @@ fn a_stand_in_vm_goes_with_the_thread_that_started_it() {
 }
 
 #[test]
-fn a_failed_start_says_what_the_process_said() {
+fn a_failed_start_shows_the_process_log() {
     let error = Daemon::start_command(shell("echo no such thing >&2; exit 3")).unwrap_err().to_string();
     assert!(error.contains("exit status: 3") && error.contains("no such thing"), "{error}");
 }
 
 #[test]
-fn a_daemon_is_asked_to_leave_or_killed() {
+fn a_daemon_is_terminated_or_killed() {
     let line = "echo INFO listening on http://127.0.0.1:9";
     let polite = format!("sleep 60 & trap 'kill $!; exit 7' TERM; {line}; wait");
     let mut polite = Daemon::start_command(shell(&polite)).unwrap();

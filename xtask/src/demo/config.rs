@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_vm_is_listed_with_its_process_and_its_tap() {
+    fn each_vm_is_listed_with_process_and_tap() {
         let vms = [DemoVm::new(0), DemoVm::new(1)];
         let text = render(vms.iter().zip([41, 42]));
         assert_eq!(text.matches("[[sources.static_list.vms]]").count(), 2);

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_measured_is_not_zero() {
+    fn unmeasured_values_are_not_zero() {
         let row = Row {
             vm: "web-0".to_owned(),
             source: Some("ebpf"),

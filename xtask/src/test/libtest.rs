@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_skipped_test_has_a_name_and_a_reason() {
+    fn a_skipped_test_has_name_and_reason() {
         let skips = parse_skips("e2e", "scrape\tno prometheus\nother\nthird by TCX\told\n");
         assert_eq!(skips.iter().map(|skip| skip.is_whole).collect::<Vec<_>>(), [true, true, false]);
         let texts: Vec<_> = skips.iter().map(|skip| (skip.name.as_str(), skip.reason.as_str())).collect();

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_test_is_not_in_the_list() {
+    fn helper_processes_are_not_listed() {
         assert_eq!(names("a::b: test\nrights::stand_in_vm: test\nvmm::vmm: test\nc: bench\n"), ["a::b"]);
     }
 }

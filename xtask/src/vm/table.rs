@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_verdict_is_what_the_test_and_its_skips_say() {
+    fn a_verdict_follows_status_and_skips() {
         assert_eq!(Verdict::of(0, "", ""), Verdict::Passed);
         let skip = "a::b\tno TCX\n";
         assert_eq!(Verdict::of(0, "", skip), Verdict::Unsupported("no TCX".into()));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_told_once() {
+    fn a_reason_is_printed_once() {
         let part = || Verdict::PassedInPart(vec!["not by tcx: EINVAL".into()]);
         let column = |version: &str, a, b| Column {
             version: version.into(),

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_what_was_asked_for() {
+    fn lengths_are_as_requested() {
         assert_eq!(Frame::from_guest().runt(14).len(), 14);
         assert_eq!(Frame::from_guest().runt(59).len(), 59);
         assert_eq!(Frame::from_guest().udp6_after_hop_by_hop(4).len(), 14 + 40 + 8 + 8 + 4);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gso_frame_says_how_it_is_to_be_cut() {
+    fn a_gso_frame_describes_its_segmentation() {
         let frame = Frame::from_guest().vlan(3).gso(1448).tcp4(20_000);
         let field = |at: usize| u16::from_ne_bytes([frame[at], frame[at + 1]]);
         assert_eq!((frame[0], frame[1]), (NEEDS_CHECKSUM, 1));

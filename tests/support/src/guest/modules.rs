@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_modules_have_no_hyphen_and_no_suffix() {
+    fn module_names_have_no_hyphen_or_suffix() {
         assert_eq!(module_name(Path::new("kernel/a/virtio-rng.ko")).as_deref(), Some("virtio_rng"));
         assert_eq!(module_name(Path::new("kernel/a/virtio_net.ko.xz")).as_deref(), Some("virtio_net"));
         assert_eq!(module_name(Path::new("modules.order")), None);

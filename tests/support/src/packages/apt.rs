@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_main_suites_of_the_own_release_are_translated() {
+    fn only_main_suites_are_translated() {
         let indexes = "http://a/debian/ bookworm main\nhttp://a/debian/ bookworm main\n\
             http://a/debian/ bookworm contrib\nhttp://a/security/ bookworm-security main\n\
             http://b/ stable main\nhttp://c/ bookwormish main\n";
