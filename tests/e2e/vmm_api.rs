@@ -89,22 +89,22 @@ fn firecracker_is_asked_inside_its_chroot() {
 type Behaviour = fn(&mut UnixStream) -> io::Result<()>;
 
 /// What the health may say.
-type Said = &'static [&'static str];
+type HealthTexts = &'static [&'static str];
 
 const OK: &str = "HTTP/1.1 200 \r\n";
 
-const LATE: Said = &["no answer within 200 ms"];
+const LATE: HealthTexts = &["no answer within 200 ms"];
 /// Whichever comes first on a busy machine.
-const LARGE: Said = &["larger than 1048576 bytes", LATE[0]];
-const ENDED: Said = &["ended within the answer"];
-const NO_MONITOR: Said = &["no monitor of QEMU"];
+const LARGE: HealthTexts = &["larger than 1048576 bytes", LATE[0]];
+const ENDED: HealthTexts = &["ended within the answer"];
+const NO_MONITOR: HealthTexts = &["no monitor of QEMU"];
 
 struct Fault {
     name: &'static str,
     api: Behaviour,
     monitor: Behaviour,
     /// Of the API, and of the monitor.
-    said: [Said; 2],
+    said: [HealthTexts; 2],
 }
 
 const FAULTS: &[Fault] = &[

@@ -24,9 +24,9 @@ fn many_vms_are_several_requests() {
         let keys = format!(
             "enabled = true\nendpoint = \"http://{address}\"\nprotocol = \"{protocol}\"\ninterval = \"1h\""
         );
-        let mut pushing = Setup { otlp: Some(keys), tables: &tables, ..Setup::default() }.serve();
-        assert_eq!(pushing.daemon.terminate().unwrap().code(), Some(0));
-        let log = pushing.daemon.log();
+        let mut daemon = Setup { otlp: Some(keys), tables: &tables, ..Setup::default() }.serve();
+        assert_eq!(daemon.daemon.terminate().unwrap().code(), Some(0));
+        let log = daemon.daemon.log();
         assert!(!log.contains("the last push did not arrive"), "{log}");
 
         let requests = &sink.requests()[before..];

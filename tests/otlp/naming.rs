@@ -61,12 +61,12 @@ type Points = BTreeMap<BTreeMap<String, String>, f64>;
 fn names_of_the_conventions_have_the_same_values() {
     let sink = OtlpSink::start(&[]).unwrap();
     let otlp = often(&format!("http://{}", sink.http()), "naming = \"otel\"");
-    let pushing = Setup { otlp, ..Setup::default() }.serve();
+    let daemon = Setup { otlp, ..Setup::default() }.serve();
     let request = sink.wait_for_request(SOON).unwrap();
     let pushed: BTreeMap<&str, &Value> =
         metrics(&request).iter().map(|metric| (metric["name"].as_str().unwrap(), metric)).collect();
     assert!(pushed.keys().all(|name| name.starts_with("vm.")), "{:?}", pushed.keys());
-    let all = pushing.daemon.metrics().unwrap();
+    let all = daemon.daemon.metrics().unwrap();
     for (name, convention, kind, unit, attribute) in PAIRS {
         let metric = pushed.get(convention).unwrap_or_else(|| panic!("no {convention}"));
         let sum = &metric["sum"];

@@ -22,13 +22,13 @@ pub(crate) struct Setup<'a> {
 }
 
 /// A daemon that runs, and the directory of its configuration.
-pub(crate) struct Pushing {
+pub(crate) struct PushDaemon {
     pub(crate) daemon: Daemon,
     _dir: TempDir,
 }
 
 impl Setup<'_> {
-    pub(crate) fn serve(&self) -> Pushing {
+    pub(crate) fn serve(&self) -> PushDaemon {
         let dir = tempfile::tempdir().unwrap();
         let host = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/mixed");
         let (proc, sys) = (host.join("proc"), host.join("sys"));
@@ -45,7 +45,7 @@ impl Setup<'_> {
         command.envs(self.variables.iter().copied());
         let daemon = Daemon::start_command(command).unwrap();
         daemon.wait_until_ready().unwrap();
-        Pushing { daemon, _dir: dir }
+        PushDaemon { daemon, _dir: dir }
     }
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn often(endpoint: &str, more: &str) -> Option<String> {
     Some(format!("enabled = true\nendpoint = \"{endpoint}\"\ninterval = \"1s\"\n{more}"))
 }
 
-impl Pushing {
+impl PushDaemon {
     pub(crate) fn exports(&self, result: &str) -> f64 {
         let metrics = self.daemon.metrics().unwrap();
         metrics.value("vm_exporter_otlp_exports_total", &[("result", result)]).unwrap()

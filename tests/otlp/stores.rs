@@ -26,8 +26,8 @@ pub(crate) type Labels = BTreeMap<String, String>;
 fn pushed_and_scraped_names_are_equal() {
     let server = VictoriaMetrics::prepare().unwrap().start().unwrap();
     let otlp = often(&format!("http://{}/opentelemetry", server.address()), "");
-    let pushing = Setup { otlp, ..Setup::default() }.serve();
-    compare(&pushing.daemon, || server.series());
+    let daemon = Setup { otlp, ..Setup::default() }.serve();
+    compare(&daemon.daemon, || server.series());
 }
 
 /// After two more pushes: some metrics come with the second one only.

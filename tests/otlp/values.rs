@@ -27,7 +27,7 @@ fn http_pushes_the_values_of_metrics() {
 }
 
 fn compare(sink: &OtlpSink, transport: &str, otlp: Option<String>) {
-    let pushing = Setup { otlp, ..Setup::default() }.serve();
+    let daemon = Setup { otlp, ..Setup::default() }.serve();
     let request = sink.wait_for_request(SOON).unwrap();
     assert_eq!(request["transport"], transport);
     assert_eq!(request["headers"]["x-tenant"], "a %20b");
@@ -38,7 +38,7 @@ fn compare(sink: &OtlpSink, transport: &str, otlp: Option<String>) {
         );
     }
 
-    let scraped = of_vms(scraped(&pushing.daemon.metrics().unwrap()));
+    let scraped = of_vms(scraped(&daemon.daemon.metrics().unwrap()));
     let all = pushed(&request);
     assert_eq!(all["vm_exporter_ticks_total"].1.values().collect::<Vec<_>>(), [&1.0], "one snapshot");
     assert!(scraped.len() > 10 && scraped.contains_key("vm_network_tx_bytes_total"), "{scraped:?}");
@@ -92,9 +92,9 @@ fn beyond_the_budget_the_rest_is_aggregated() {
     let sink = OtlpSink::start(&[]).unwrap();
     let more = "label_budget = 1\nover_budget = \"aggregate\"";
     let otlp = often(&format!("http://{}", sink.http()), more);
-    let pushing = Setup { otlp, ..Setup::default() }.serve();
+    let daemon = Setup { otlp, ..Setup::default() }.serve();
     let (pushed, scraped) =
-        (pushed(&sink.wait_for_request(SOON).unwrap()), scraped(&pushing.daemon.metrics().unwrap()));
+        (pushed(&sink.wait_for_request(SOON).unwrap()), scraped(&daemon.daemon.metrics().unwrap()));
     let ids = |families: &Families| -> Vec<String> {
         let keys = families["vm_cpu_seconds_total"].1.keys();
         keys.map(|labels| labels.iter().find(|(name, _)| name == "instance_id").unwrap().1.clone()).collect()
@@ -107,10 +107,10 @@ fn beyond_the_budget_the_rest_is_aggregated() {
         let sum = |families: &Families| families[name].1.values().sum::<f64>();
         assert!((sum(&pushed) - sum(&scraped)).abs() < 1e-6, "{name}");
     }
-    let budget = |name: &str| pushing.daemon.metrics().unwrap().value(name, &[("exporter", "otlp")]);
+    let budget = |name: &str| daemon.daemon.metrics().unwrap().value(name, &[("exporter", "otlp")]);
     assert_eq!(budget("vm_exporter_instances_observed"), Some(3.0));
     assert_eq!(budget("vm_exporter_label_budget_exceeded_total"), Some(1.0));
-    assert_eq!(pushing.daemon.log().matches("more than the label budget of 1").count(), 1);
+    assert_eq!(daemon.daemon.log().matches("more than the label budget of 1").count(), 1);
 }
 
 #[test]
@@ -142,8 +142,8 @@ fn the_go_prefix_yields_the_go_names() {
 #[test]
 fn the_scrape_has_a_budget_of_its_own() {
     let tables = "[exporters.prometheus]\nlabel_budget = 2\nover_budget = \"aggregate\"";
-    let pushing = Setup { tables, ..Setup::default() }.serve();
-    let metrics = pushing.daemon.metrics().unwrap();
+    let daemon = Setup { tables, ..Setup::default() }.serve();
+    let metrics = daemon.daemon.metrics().unwrap();
     assert_eq!(metrics.samples("vm_cpu_seconds_total").count(), 3);
     assert!(metrics.value("vm_cpu_seconds_total", &[("instance_id", "other")]).is_some());
     assert_eq!(metrics.samples("vm_running").count(), 2);

@@ -1,6 +1,6 @@
 //! Programs come and go with the TAPs, and that never shows in the numbers.
 //!
-//! Tests that drop a TAP run `alone`: a process that another test has just started holds it a little longer.
+//! Tests that drop a TAP run `isolated`: a process that another test has just started holds it a little longer.
 
 use vm_metrics::model::{AttachMode, NicSource};
 use vm_metrics_common::TABLE_SIZE;
@@ -8,7 +8,7 @@ use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 
-use crate::alone::alone;
+use crate::isolation::isolated;
 use crate::lab::{Lab, manager_for, manager_with, nics, ways};
 
 #[test]
@@ -37,7 +37,7 @@ fn before_the_attach(way: &str, mode: AttachMode) {
 
 #[test]
 fn new_taps_are_counted_and_deleted_ones_forgotten() {
-    alone("attach::new_taps_are_counted_and_deleted_ones_forgotten", || {
+    isolated("attach::new_taps_are_counted_and_deleted_ones_forgotten", || {
         let _namespace = NetNs::enter().unwrap();
         let mut manager = manager_for("auto", &["vmt0"]);
         let frame = Frame::from_guest().udp4(300);
@@ -60,7 +60,7 @@ fn new_taps_are_counted_and_deleted_ones_forgotten() {
 /// With another index, as the kernel gives it, or with the same one, as one may ask for.
 #[test]
 fn a_replaced_tap_starts_at_zero() {
-    alone("attach::a_replaced_tap_starts_at_zero", || {
+    isolated("attach::a_replaced_tap_starts_at_zero", || {
         for ifindex in [0, 4242] {
             let options = TapOptions { ifindex, ..TapOptions::default() };
             let mut lab = Lab::new(1, options);
@@ -82,7 +82,7 @@ fn a_replaced_tap_starts_at_zero() {
 
 #[test]
 fn a_reused_slot_starts_at_zero() {
-    alone("attach::a_reused_slot_starts_at_zero", || {
+    isolated("attach::a_reused_slot_starts_at_zero", || {
         let _namespace = NetNs::enter().unwrap();
         let mut manager = manager_with(&["vmt0"], "[readers.tap_ebpf]\nmax_nics = 1\npin = false\n");
         let frame = Frame::from_guest().udp4(300);

@@ -14,8 +14,8 @@ use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::SOON;
 
-use crate::alone::alone;
 use crate::chain::tc;
+use crate::isolation::isolated;
 use crate::lab::{manager_with, nics, ways};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
@@ -100,7 +100,7 @@ fn traffic_during_a_detach_is_reported_missed() {
 #[test]
 fn late_ticks_are_reported() {
     // It finds no VMs of other tests.
-    alone("gaps::late_ticks_are_reported", || {
+    isolated("gaps::late_ticks_are_reported", || {
         let _namespace = NetNs::enter().unwrap();
         let daemon = Daemon::start(Path::new(BINARY), &["--interval", "50ms"]).unwrap();
         daemon.wait_until_ready().unwrap();

@@ -18,7 +18,7 @@ use vm_metrics_testkit::skip::{skip, skip_part};
 use vm_metrics_testkit::vm_process::{self, StandIn, StandInSpec, Traffic};
 use vm_metrics_testkit::wait::SOON;
 
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const TAP: &str = "vmkvm0";
 
@@ -76,7 +76,7 @@ impl Scene {
 fn with_kvm(test: &str, body: impl FnOnce(Scene)) {
     match unavailable() {
         Some(reason) => skip(&reason),
-        None => alone(test, || body(Scene::new())),
+        None => isolated(test, || body(Scene::new())),
     }
 }
 

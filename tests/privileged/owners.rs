@@ -9,7 +9,7 @@ use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::tap::Tap;
 use vm_metrics_testkit::wait::SOON;
 
-use crate::alone::alone;
+use crate::isolation::isolated;
 use crate::lab::ways;
 use crate::vmm::{FRAME, Program, SHARED, Vmm, Work};
 
@@ -46,7 +46,7 @@ fn wait_for_end(daemon: &Daemon, vm: &str) {
 
 #[test]
 fn a_passed_on_tap_starts_at_zero() {
-    alone("owners::a_passed_on_tap_starts_at_zero", || {
+    isolated("owners::a_passed_on_tap_starts_at_zero", || {
         for way in ways() {
             let _namespace = NetNs::enter().unwrap();
             let dir = tempfile::tempdir().unwrap();
@@ -99,7 +99,7 @@ fn a_passed_on_tap_starts_at_zero() {
 /// Somebody writes down a name for a VM that runs, and restarts the daemon.
 #[test]
 fn a_vm_with_a_new_id_continues() {
-    alone("owners::a_vm_with_a_new_id_continues", || {
+    isolated("owners::a_vm_with_a_new_id_continues", || {
         let _namespace = NetNs::enter().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config.toml");

@@ -7,7 +7,7 @@ use vm_metrics::model::VmStats;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
-use crate::alone::alone;
+use crate::isolation::isolated;
 use crate::lab::manager_of;
 use crate::vmm::{FRAME, Program, Vmm, Work};
 
@@ -35,7 +35,7 @@ fn running(manager: &Manager) -> Vec<VmStats> {
 
 #[test]
 fn a_reused_pid_inherits_nothing() {
-    alone("pid_reuse::a_reused_pid_inherits_nothing", || {
+    isolated("pid_reuse::a_reused_pid_inherits_nothing", || {
         let _namespace = NetNs::enter().unwrap();
         let manager = manager_of(TABLES);
         let program = Program::new();
@@ -65,7 +65,7 @@ fn a_reused_pid_inherits_nothing() {
 
 #[test]
 fn a_recorded_pid_matches_only_its_process() {
-    alone("pid_reuse::a_recorded_pid_matches_only_its_process", || {
+    isolated("pid_reuse::a_recorded_pid_matches_only_its_process", || {
         let _namespace = NetNs::enter().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let pid_file = dir.path().join("pid");

@@ -13,7 +13,7 @@ use vm_metrics_testkit::link::ip;
 use vm_metrics_testkit::netns::{NetNs, enter_of};
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 
-use crate::alone::alone;
+use crate::isolation::isolated;
 use crate::lab::{manager_with, nics};
 
 /// Longer than between two looks for devices that are gone.
@@ -48,7 +48,7 @@ fn one(manager: &mut Manager) -> NicStats {
 
 #[test]
 fn a_renamed_tap_starts_at_zero() {
-    alone("pool::a_renamed_tap_starts_at_zero", || {
+    isolated("pool::a_renamed_tap_starts_at_zero", || {
         let _namespace = NetNs::enter().unwrap();
         let (mut manager, tap) = left_by_a();
         let mut link = tap.link().clone();
@@ -66,7 +66,7 @@ fn a_renamed_tap_starts_at_zero() {
 
 #[test]
 fn a_moved_tap_starts_at_zero() {
-    alone("pool::a_moved_tap_starts_at_zero", || {
+    isolated("pool::a_moved_tap_starts_at_zero", || {
         let _namespace = NetNs::enter().unwrap();
         let (mut manager, tap) = left_by_a();
         let (netns, vmm) = {
@@ -92,7 +92,7 @@ fn a_moved_tap_starts_at_zero() {
 /// Deleted, and made anew with its name and its index.
 #[test]
 fn a_replaced_tap_is_another_device() {
-    alone("pool::a_replaced_tap_is_another_device", || {
+    isolated("pool::a_replaced_tap_is_another_device", || {
         let _namespace = NetNs::enter().unwrap();
         let manager = &mut manager_with(&["vmt0"], TABLES);
         let make = || Tap::create_up("vmt0", TapOptions { ifindex: 77, ..TapOptions::default() }).unwrap();
@@ -118,7 +118,7 @@ fn a_replaced_tap_is_another_device() {
 /// Within one tick: what the first had counted since the last one is in the VM's sum, though its series has no room for it.
 #[test]
 fn a_replaced_taps_final_counters_are_summed() {
-    alone("pool::a_replaced_taps_final_counters_are_summed", || {
+    isolated("pool::a_replaced_taps_final_counters_are_summed", || {
         for (tables, index) in [(TABLES, 0), (TABLES, 77), (WITHOUT_EBPF, 0), (WITHOUT_EBPF, 77)] {
             let _namespace = NetNs::enter().unwrap();
             let manager = &mut manager_with(&["vmt0"], tables);
@@ -146,7 +146,7 @@ fn a_replaced_taps_final_counters_are_summed() {
 /// Within the tick in which its VM ends and another one has the new device.
 #[test]
 fn a_reassigned_taps_final_counters_are_kept() {
-    alone("pool::a_reassigned_taps_final_counters_are_kept", || {
+    isolated("pool::a_reassigned_taps_final_counters_are_kept", || {
         let _namespace = NetNs::enter().unwrap();
         let manager = manager_with(&[], "[readers.tap_ebpf]\nenabled = false\n");
         let make = || Tap::create_up("vmt0", TapOptions { ifindex: 77, ..TapOptions::default() }).unwrap();

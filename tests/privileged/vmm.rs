@@ -72,7 +72,7 @@ impl Shell {
     }
 
     /// In the network namespace of the calling thread. Nobody else may start a process meanwhile, which would hold the
-    /// TAP too: see `alone`.
+    /// TAP too: see `isolated`.
     pub(crate) fn start(&self, id: &str, tap: &impl AsFd) -> ChildProcess {
         let mut command = Command::new(&self.path);
         command.arg0("sh").args(["-c", "kill -STOP $$", "sh", "-name", &format!("guest={id}")]);

@@ -19,7 +19,7 @@ use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::skip::skip;
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
-use crate::snapshot::Look;
+use crate::snapshot::OneShot;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 const NO_EBPF: &str = "[readers.tap_ebpf]\nenabled = false\n";
@@ -52,31 +52,31 @@ fn a_firecrackers_api_gives_its_configuration() {
     let Some(_one) = prepare() else { return };
     let _namespace = NetNs::enter().unwrap();
     let firecracker = Firecracker::start("fc-plain").unwrap();
-    let look = Look::with(NO_EBPF);
+    let shot = OneShot::with(NO_EBPF);
     firecracker.configure(2, 64, "vmfc0").unwrap();
-    let vm = look.vm(firecracker.pid()).unwrap();
+    let vm = shot.vm(firecracker.pid()).unwrap();
     assert_eq!(vm["instance_id"], "fc-plain");
     assert_eq!(allocated(&vm), (None, None), "what it says before the start may yet change");
     assert_eq!(vm["state"], "not-started");
     firecracker.start_guest().unwrap();
-    let vm = look.vm(firecracker.pid()).unwrap();
+    let vm = shot.vm(firecracker.pid()).unwrap();
     assert_eq!((allocated(&vm), taps(&vm)), ((Some(2), Some(64 * MIB)), vec![("vmfc0", None)]));
     let vcpus: Vec<_> = vm["vcpus"].as_array().unwrap().iter().map(|vcpu| vcpu["vcpu"].as_u64()).collect();
     assert_eq!((&vm["state"], vcpus), (&"running".into(), vec![Some(0), Some(1)]));
-    assert!(look.health("firecracker").contains("healthy, 1 VM"), "{}", look.health("firecracker"));
+    assert!(shot.health("firecracker").contains("healthy, 1 VM"), "{}", shot.health("firecracker"));
 
     firecracker.pause().unwrap();
-    assert_eq!(look.vm(firecracker.pid()).unwrap()["state"], "paused");
+    assert_eq!(shot.vm(firecracker.pid()).unwrap()["state"], "paused");
 
     firecracker.signal(Signal::STOP).unwrap();
-    let vm = look.vm(firecracker.pid()).unwrap();
+    let vm = shot.vm(firecracker.pid()).unwrap();
     let by_kvm = (Some(2), None);
     assert_eq!((allocated(&vm), taps(&vm)), (by_kvm, vec![("vmfc0", None)]), "it hangs");
-    let health = look.health("firecracker");
+    let health = shot.health("firecracker");
     assert!(health.contains("degraded") && health.contains("no answer within 200 ms"), "{health}");
     let pid = firecracker.pid();
     drop(firecracker);
-    wait_until(SOON, "its end", || Ok(look.vm(pid).is_none().then_some(()))).unwrap();
+    wait_until(SOON, "its end", || Ok(shot.vm(pid).is_none().then_some(()))).unwrap();
 }
 
 #[test]
@@ -97,9 +97,9 @@ fn a_jailed_firecracker_is_asked_in_its_chroot() {
     let firecracker = Firecracker::start_jailed("jailed-1", Path::new(&path)).unwrap();
     firecracker.configure(1, 96, "vmfc1").unwrap();
     firecracker.start_guest().unwrap();
-    let look = Look::with(NO_EBPF);
-    // On a busy machine an ordinary user's process may be read in a later look.
-    let vm = wait_until(SOON, "the VM", || Ok(look.vm(firecracker.pid()))).unwrap();
+    let shot = OneShot::with(NO_EBPF);
+    // On a busy machine an ordinary user's process may be read in a later shot.
+    let vm = wait_until(SOON, "the VM", || Ok(shot.vm(firecracker.pid()))).unwrap();
     assert_eq!((&vm["instance_id"], &vm["hypervisor"]), (&"jailed-1".into(), &"firecracker".into()));
     assert_eq!((allocated(&vm), taps(&vm)), ((Some(1), Some(96 * MIB)), vec![("vmfc1", Some(inode))]));
     assert_eq!(vm["vcpus"].as_array().unwrap().len(), 1);
@@ -109,7 +109,7 @@ fn a_jailed_firecracker_is_asked_in_its_chroot() {
     let described = format!(
         "{NO_EBPF}[[sources.static_list.vms]]\nid = \"web\"\npid_file = {pid_file:?}\nproject = \"acme\"\n"
     );
-    let vm = Look::with(&described).vm(firecracker.pid()).unwrap();
+    let vm = OneShot::with(&described).vm(firecracker.pid()).unwrap();
     assert_eq!((&vm["instance_id"], &vm["project"]), (&"web".into(), &"acme".into()));
     assert_eq!((allocated(&vm), taps(&vm)), ((Some(1), Some(96 * MIB)), vec![("vmfc1", Some(inode))]));
 }
@@ -143,11 +143,11 @@ fn a_hypeman_record_needs_its_own_hypervisor() {
         );
         fs::write(guest.join("metadata.json"), text).unwrap();
     };
-    let look = Look::with(&format!("{NO_EBPF}[sources.hypeman]\ndata_dir = {:?}\n", dir.path()));
+    let shot = OneShot::with(&format!("{NO_EBPF}[sources.hypeman]\ndata_dir = {:?}\n", dir.path()));
     let firecracker = Firecracker::start("tz4a98xx").unwrap();
     firecracker.configure(2, 64, "hype-tz4a98xx").unwrap();
     record(firecracker.pid());
-    let vm = look.vm(firecracker.pid()).unwrap();
+    let vm = shot.vm(firecracker.pid()).unwrap();
     assert_eq!((&vm["instance_id"], &vm["instance_name"]), (&"tz4a98xx".into(), &"web".into()));
     assert_eq!((allocated(&vm), taps(&vm)), ((Some(2), Some(128 * MIB)), vec![("hype-tz4a98xx", None)]));
 
@@ -155,7 +155,7 @@ fn a_hypeman_record_needs_its_own_hypervisor() {
     drop(firecracker);
     let other = Firecracker::start("another").unwrap();
     record(other.pid());
-    let vm = look.vm(other.pid()).unwrap();
+    let vm = shot.vm(other.pid()).unwrap();
     assert_eq!((&vm["instance_id"], &vm["instance_name"]), (&"another".into(), &"another".into()));
-    assert!(look.health("hypeman").contains("healthy, 0 VMs"), "{}", look.health("hypeman"));
+    assert!(shot.health("hypeman").contains("healthy, 0 VMs"), "{}", shot.health("hypeman"));
 }

@@ -12,7 +12,7 @@ use vm_metrics_testkit::child::ChildProcess;
 use vm_metrics_testkit::packages::ensure_debian;
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
-use crate::snapshot::Look;
+use crate::snapshot::OneShot;
 
 const UUID: &str = "01234567-89ab-4cde-8f01-2345678900aa";
 
@@ -137,8 +137,8 @@ fn a_libvirt_domain_is_known_by_its_status() {
     let domain = libvirt.create();
     // The daemon follows no link on the way to records, and `/proc/<pid>/root` is one: it looks from libvirt's own mounts.
     let config = "[sources.libvirt]\nenabled = true\n[readers.tap_ebpf]\nenabled = false\n";
-    let look = Look::with(config).among_the_mounts_of(libvirt.daemon.pid());
-    let vm = look.vm(domain.pid).unwrap();
+    let shot = OneShot::with(config).among_the_mounts_of(libvirt.daemon.pid());
+    let vm = shot.vm(domain.pid).unwrap();
     for (key, value) in [("instance_id", UUID), ("instance_name", "lib web"), ("project", "fedcba98")] {
         assert_eq!(vm[key], value, "{vm}");
     }
@@ -148,14 +148,17 @@ fn a_libvirt_domain_is_known_by_its_status() {
     }
     assert_eq!(vm["nics"].as_array().unwrap().len(), 1, "{vm}");
     assert_eq!(vm["state"], "paused");
-    assert!(look.health("libvirt").contains("healthy, 1 VM"), "{}", look.health("libvirt"));
+    assert!(shot.health("libvirt").contains("healthy, 1 VM"), "{}", shot.health("libvirt"));
 
     // By the command line it is the same.
     let config = "[sources.libvirt]\nenabled = false\n[readers.tap_ebpf]\nenabled = false\n";
-    assert_eq!(Look::with(config).vm(domain.pid).unwrap()["allocated_memory_bytes"].as_u64(), Some(96 << 20));
+    assert_eq!(
+        OneShot::with(config).vm(domain.pid).unwrap()["allocated_memory_bytes"].as_u64(),
+        Some(96 << 20)
+    );
 
     domain.libvirt.must(&["setvcpus", UUID, "2", "--live"]);
-    assert_eq!(look.vm(domain.pid).unwrap()["allocated_vcpus"], 2);
+    assert_eq!(shot.vm(domain.pid).unwrap()["allocated_vcpus"], 2);
     domain.libvirt.must(&["destroy", UUID]);
-    assert_eq!(look.vm(domain.pid), None);
+    assert_eq!(shot.vm(domain.pid), None);
 }

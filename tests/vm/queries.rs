@@ -40,7 +40,7 @@ fn the_puppet() {
 type Rows = Vec<(Vec<(&'static str, String)>, Range<f64>)>;
 
 /// The work of the VMs between the first scrapes and the last.
-struct Done {
+struct Workload {
     /// By VM, busy and calm.
     sent: [f64; 2],
     dropped: f64,
@@ -121,7 +121,7 @@ impl Scene {
     }
 
     /// Has the VMs work, send and receive, after the first scrapes and before the last.
-    fn act(&mut self) -> Done {
+    fn act(&mut self) -> Workload {
         let Self { promtool, prometheus, puppets: [busy, calm], daemon, taps, dir, .. } = self;
         let scraped = |promql: &str| prometheus.wait_for(promql).map(drop).unwrap();
         let vcpu = busy.start_thread("CPU 0/KVM").unwrap();
@@ -163,7 +163,7 @@ impl Scene {
             "vm_network_rx_dropped_packets_total",
             &[("instance_id", "busy"), ("reason", "ring_full")],
         );
-        Done {
+        Workload {
             sent,
             dropped,
             reason: if is_told.is_some() { "ring_full" } else { "device" },
@@ -202,7 +202,7 @@ impl Scene {
 
 const STALE: &str = "A daemon that is away or stale";
 
-impl Done {
+impl Workload {
     fn expected(&self, title: &str) -> Rows {
         let vm = |id: &str| vec![("instance_id", id.to_owned())];
         let both = |values: [f64; 2], factor: f64| -> Rows {

@@ -8,13 +8,13 @@ use tempfile::TempDir;
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 
 /// A look with a configuration.
-pub(crate) struct Look {
+pub(crate) struct OneShot {
     dir: TempDir,
     /// A process whose mounts the binary sees; `None` for those of the test.
     mounts_of: Option<u32>,
 }
 
-impl Look {
+impl OneShot {
     pub(crate) fn with(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("config.toml"), config).unwrap();

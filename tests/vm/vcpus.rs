@@ -20,7 +20,7 @@ fn the_puppet() {
     puppet::run_if_asked().unwrap();
 }
 
-struct Watched {
+struct GuestLab {
     daemon: Daemon,
     guest: Guest,
     id: String,
@@ -35,7 +35,7 @@ struct Times {
     wait_of_all: f64,
 }
 
-impl Watched {
+impl GuestLab {
     fn new(name: &str, args: &[&str]) -> Self {
         let image = GuestImage::prepare().unwrap();
         let daemon = Daemon::start(Path::new(BINARY), &["--no-ebpf", "--interval", "100ms"]).unwrap();
@@ -99,9 +99,9 @@ impl Watched {
 
 #[test]
 fn each_vcpu_has_its_guest_time() {
-    let mut watched = Watched::new("vcpus", &["-name", "debug-threads=on"]);
+    let mut lab = GuestLab::new("vcpus", &["-name", "debug-threads=on"]);
     for cpu in [1, 0] {
-        let spent = watched.burn(cpu);
+        let spent = lab.burn(cpu);
         assert!(spent.run[cpu] > 3.0 * spent.run[1 - cpu], "vCPU {cpu} was busy: {spent:?}");
         assert!(spent.process < 2.0 * spent.run[cpu], "most of the time was the guest's: {spent:?}");
     }
@@ -109,16 +109,16 @@ fn each_vcpu_has_its_guest_time() {
 
 #[test]
 fn a_vcpu_waits_for_a_busy_cpu() {
-    let mut watched = Watched::new("robbed", &["-name", "debug-threads=on"]);
+    let mut lab = GuestLab::new("robbed", &["-name", "debug-threads=on"]);
     let mut set = CpuSet::new();
     set.set(1);
-    sched_setaffinity(Some(watched.thread(1)), &set).unwrap();
+    sched_setaffinity(Some(lab.thread(1)), &set).unwrap();
     let mut rival = Puppet::start("vcpus::the_puppet").unwrap();
     let at_work = rival.start_thread("rival").unwrap();
     rival.pin(1).unwrap();
     // Longer than the loop; it ends with the puppet.
     let rival = thread::scope(|scope| {
-        let spent = watched.burn(1);
+        let spent = lab.burn(1);
         let quiet = spent.wait[1] / spent.run[1];
         let (stop, stopped) = mpsc::channel::<()>();
         let worker = scope.spawn(move || {
@@ -127,7 +127,7 @@ fn a_vcpu_waits_for_a_busy_cpu() {
             }
             rival
         });
-        let spent = watched.burn(1);
+        let spent = lab.burn(1);
         drop(stop);
         assert!(spent.wait[1] > 0.3 * spent.run[1], "half of the CPU was gone: {spent:?}");
         assert!(spent.wait[1] / spent.run[1] > quiet, "{spent:?}, before {quiet}");
@@ -138,12 +138,12 @@ fn a_vcpu_waits_for_a_busy_cpu() {
 
 #[test]
 fn without_thread_names_no_vcpu_is_guessed() {
-    let watched = Watched::new("nameless", &[]);
+    let lab = GuestLab::new("nameless", &[]);
     let find = |metrics: &Metrics| {
         metrics
-            .value("vm_cpu_wait_seconds_total", &[("instance_id", watched.id.as_str())])
+            .value("vm_cpu_wait_seconds_total", &[("instance_id", lab.id.as_str())])
             .map(|_| metrics.clone())
     };
-    let metrics = watched.daemon.wait_for(SOON, "its threads", find).unwrap();
-    assert!(watched.times_in(&metrics).is_none());
+    let metrics = lab.daemon.wait_for(SOON, "its threads", find).unwrap();
+    assert!(lab.times_in(&metrics).is_none());
 }

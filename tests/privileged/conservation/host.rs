@@ -9,10 +9,10 @@ use vm_metrics_testkit::child::ChildProcess;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::tap::Tap;
 
-use super::books::Key;
-use super::chance::Chance;
+use super::oracle::Key;
 use crate::user::User;
 use crate::vmm::Shell;
+use vm_metrics_testkit::random::Random;
 
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -39,9 +39,9 @@ impl Host {
     }
 
     /// Each daemon is another one.
-    pub(crate) fn start(&mut self, chance: &mut Chance) {
-        let interval = chance.one_of(&["50ms", "300ms", "1s"]);
-        let way = chance.one_of(&self.ways);
+    pub(crate) fn start(&mut self, random: &mut Random) {
+        let interval = random.one_of(&["50ms", "300ms", "1s"]);
+        let way = random.one_of(&self.ways);
         let Self { listed, .. } = self;
         let config = self.dir.path().join("config.toml");
         let text = format!("interval = \"{interval}\"\n[readers.tap_ebpf]\nattach = \"{way}\"\n{listed}");

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::mount::mount_bind;
 use tempfile::TempDir;
-use vm_metrics_testkit::tenant::{Act, Tenant, TenantSpec, link_test_program};
+use vm_metrics_testkit::tenant::{Action, Tenant, TenantSpec, link_test_program};
 
-use super::chance::Chance;
 use crate::vmm::idle_program;
+use vm_metrics_testkit::random::Random;
 
 /// `nobody`
 const USER: u32 = 65_534;
@@ -34,10 +34,10 @@ const DESCRIPTORS: usize = 500;
 
 #[derive(Debug)]
 pub(crate) struct Neighbours {
-    chance: Chance,
+    random: Random,
     /// Each VM and the name of its device.
     victims: Vec<(String, String)>,
-    places: Places,
+    places: Directories,
     impostor: Tenant,
     /// The descriptor of the impostor's TAP.
     impostor_fd: i32,
@@ -53,7 +53,7 @@ pub(crate) struct Neighbours {
 
 /// The programs that they run, and a directory of their own.
 #[derive(Debug)]
-struct Places {
+struct Directories {
     dir: TempDir,
     idle: PathBuf,
     sockets: usize,
@@ -62,15 +62,15 @@ struct Places {
 impl Neighbours {
     /// To be called in the network namespace of the daemon, before there is any TAP that a new process could inherit.
     pub(crate) fn move_in(seed: u64, victims: Vec<(String, String)>) -> Self {
-        let places = Places::new();
+        let places = Directories::new();
         let (id, tap) = victims[0].clone();
         let start = |program, argv: &[&str]| places.start(program, argv);
         let mut flapper = start("tenant", &[]);
         unshare(&mut flapper);
-        flapper.tell(&Act::KeepFlapping { count: 2 }).unwrap();
-        flapper.tell(&Act::Rest { pause: REST }).unwrap();
+        flapper.perform(&Action::KeepFlapping { count: 2 }).unwrap();
+        flapper.perform(&Action::Rest { pause: REST }).unwrap();
         let mut neighbours = Self {
-            chance: Chance::new(seed),
+            random: Random::new(seed),
             impostor: start("qemu-system-x86_64", &[]),
             impostor_fd: 0,
             swapper: start("qemu-system-x86_64", &[]),
@@ -96,11 +96,11 @@ impl Neighbours {
 
     /// After a step of the schedule.
     pub(crate) fn act(&mut self) {
-        if !self.chance.one_in(EVERY) {
+        if !self.random.one_in(EVERY) {
             return;
         }
-        let (id, tap) = self.victims[self.chance.of(0..self.victims.len())].clone();
-        match self.chance.of(0..7) {
+        let (id, tap) = self.victims[self.random.of(0..self.victims.len())].clone();
+        match self.random.of(0..7) {
             0 => self.impersonate(&id, &tap),
             1 => self.become_another(&id),
             2 => self.answer(&id, &tap),
@@ -113,27 +113,27 @@ impl Neighbours {
 
     /// A VM ends: processes with its id come and go from now on.
     pub(crate) fn swarm(&mut self, id: &str, tap: &str) {
-        self.count("swarming fakes", |all| all.swarm.tell(&Act::Stop).unwrap());
+        self.count("swarming fakes", |all| all.swarm.perform(&Action::Stop).unwrap());
         let argv = ["-c", "kill -STOP $$", "sh", "-name", &format!("guest={id}"), "-uuid", id, "-netdev"];
         let mut argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
         argv.push(format!("tap,id=n0,ifname={tap}"));
         let (program, pause) = (self.places.idle.clone(), SWARM_PAUSE);
-        self.swarm.tell(&Act::KeepSpawning { program, argv, pause }).unwrap();
+        self.swarm.perform(&Action::KeepSpawning { program, argv, pause }).unwrap();
     }
 
     /// The daemon listens here now.
     pub(crate) fn call(&mut self, address: SocketAddr) {
-        self.count("connections", |all| all.caller.tell(&Act::Stop).unwrap());
-        self.caller.tell(&Act::KeepAsking { address }).unwrap();
-        self.caller.tell(&Act::Rest { pause: REST / 2 }).unwrap();
+        self.count("connections", |all| all.caller.perform(&Action::Stop).unwrap());
+        self.caller.perform(&Action::KeepRequesting { address }).unwrap();
+        self.caller.perform(&Action::Rest { pause: REST / 2 }).unwrap();
     }
 
     /// They all end. How often each thing has happened.
     pub(crate) fn leave(mut self) -> BTreeMap<&'static str, u64> {
-        self.count("swarming fakes", |all| all.swarm.tell(&Act::Stop).unwrap());
-        self.count("connections", |all| all.caller.tell(&Act::Stop).unwrap());
-        self.count("swaps", |all| all.swapper.tell(&Act::Stop).unwrap());
-        self.count("flaps", |all| all.flapper.tell(&Act::Stop).unwrap());
+        self.count("swarming fakes", |all| all.swarm.perform(&Action::Stop).unwrap());
+        self.count("connections", |all| all.caller.perform(&Action::Stop).unwrap());
+        self.count("swaps", |all| all.swapper.perform(&Action::Stop).unwrap());
+        self.count("flaps", |all| all.flapper.perform(&Action::Stop).unwrap());
         self.acts
     }
 
@@ -142,20 +142,20 @@ impl Neighbours {
         self.impostor = self.places.start("qemu-system-x86_64", &["-name", &format!("guest={id}")]);
         unshare(&mut self.impostor);
         self.impostor_fd = open_tap(&mut self.impostor, tap);
-        self.impostor.tell(&Act::Send { fd: self.impostor_fd, frames: 5 }).unwrap();
+        self.impostor.perform(&Action::Send { fd: self.impostor_fd, frames: 5 }).unwrap();
         self.count("impostors", |_| 1);
     }
 
     /// The impostor goes on as another program with another id.
     fn become_another(&mut self, id: &str) {
-        let name = self.chance.one_of(&["cloud-hypervisor", "qemu-system-x86_64"]);
+        let name = self.random.one_of(&["cloud-hypervisor", "qemu-system-x86_64"]);
         let argv = match name {
             "cloud-hypervisor" => ["--platform".to_owned(), format!("uuid={id}")],
             _ => ["-uuid".to_owned(), id.to_owned()],
         };
         let (program, fd) = (self.places.program(name), self.impostor_fd);
-        self.impostor.tell(&Act::Exec { program, argv: argv.to_vec(), keep: vec![fd] }).unwrap();
-        self.impostor.tell(&Act::Send { fd, frames: 5 }).unwrap();
+        self.impostor.perform(&Action::Exec { program, argv: argv.to_vec(), keep: vec![fd] }).unwrap();
+        self.impostor.perform(&Action::Send { fd, frames: 5 }).unwrap();
         self.count("programs executed", |_| 1);
     }
 
@@ -169,42 +169,42 @@ impl Neighbours {
         let config = format!(r#"{{"machine-config":{machine},"network-interfaces":[{interface}]}}"#);
         let answers = [("/", instance), ("/vm/config", config)];
         let answers = answers.map(|(path, body)| (path.to_owned(), body)).to_vec();
-        self.api.tell(&Act::ServeHttp { socket, answers }).unwrap();
+        self.api.perform(&Action::ServeHttp { socket, answers }).unwrap();
         self.count("false APIs", |_| 1);
     }
 
     /// Processes where the daemon is whose command lines name the victim's device.
     fn claim(&mut self, id: &str, tap: &str) {
-        self.claimant.tell(&Act::Stop).unwrap();
+        self.claimant.perform(&Action::Stop).unwrap();
         let argv = ["-c", "kill -STOP $$", "sh", "-uuid", id, "-nic"];
         let mut argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
         argv.push(format!("tap,ifname={tap},script=no"));
         let program = self.places.idle.clone();
-        self.claimant.tell(&Act::Spawn { program, argv, count: 2 }).unwrap();
+        self.claimant.perform(&Action::Spawn { program, argv, count: 2 }).unwrap();
         self.count("claims", |_| 2);
     }
 
     /// Descriptors are a TAP of the victim's name in another namespace, then a file, then the TAP.
     fn swap(&mut self, id: &str, tap: &str) {
-        self.count("swaps", |all| all.swapper.tell(&Act::Stop).unwrap());
+        self.count("swaps", |all| all.swapper.perform(&Action::Stop).unwrap());
         self.swapper = self.places.start("qemu-system-x86_64", &["-uuid", id]);
         unshare(&mut self.swapper);
         let one = open_tap(&mut self.swapper, tap);
-        self.swapper.tell(&Act::Send { fd: one, frames: 5 }).unwrap();
-        let file = Act::OpenFile { path: "/dev/null".into() };
-        let other = i32::try_from(self.swapper.tell(&file).unwrap()).unwrap();
-        self.swapper.tell(&Act::KeepSwapping { one, other, to: (200..216).collect() }).unwrap();
-        self.swapper.tell(&Act::Rest { pause: REST / 5 }).unwrap();
+        self.swapper.perform(&Action::Send { fd: one, frames: 5 }).unwrap();
+        let file = Action::OpenFile { path: "/dev/null".into() };
+        let other = i32::try_from(self.swapper.perform(&file).unwrap()).unwrap();
+        self.swapper.perform(&Action::KeepSwapping { one, other, to: (200..216).collect() }).unwrap();
+        self.swapper.perform(&Action::Rest { pause: REST / 5 }).unwrap();
     }
 
     /// Links go up and down, and a TAP of the victim's name comes and goes, in a namespace of their own.
     fn flap(&mut self, tap: &str) {
-        self.count("flaps", |all| all.flapper.tell(&Act::Stop).unwrap());
+        self.count("flaps", |all| all.flapper.perform(&Action::Stop).unwrap());
         self.flapper = self.places.start("qemu-system-x86_64", &["-name", "flapper"]);
         unshare(&mut self.flapper);
-        self.flapper.tell(&Act::KeepFlapping { count: 2 }).unwrap();
-        self.flapper.tell(&Act::KeepRemakingTap { name: tap.to_owned() }).unwrap();
-        self.flapper.tell(&Act::Rest { pause: REST }).unwrap();
+        self.flapper.perform(&Action::KeepFlapping { count: 2 }).unwrap();
+        self.flapper.perform(&Action::KeepRemakingTap { name: tap.to_owned() }).unwrap();
+        self.flapper.perform(&Action::Rest { pause: REST }).unwrap();
     }
 
     /// A QEMU with more vCPUs and descriptors than it has any use for.
@@ -212,9 +212,9 @@ impl Neighbours {
         self.crowd = self.places.start("qemu-system-x86_64", &["-name", &format!("guest={id}")]);
         for name in ["CPU 0/KVM", "CPU 1/KVM"] {
             let (name, count) = (name.to_owned(), THREADS / 2);
-            self.crowd.tell(&Act::StartThreads { name, count }).unwrap();
+            self.crowd.perform(&Action::StartThreads { name, count }).unwrap();
         }
-        self.crowd.tell(&Act::OpenMany { path: "/dev/null".into(), count: DESCRIPTORS }).unwrap();
+        self.crowd.perform(&Action::OpenMany { path: "/dev/null".into(), count: DESCRIPTORS }).unwrap();
         self.count("crowds", |_| 1);
     }
 
@@ -224,7 +224,7 @@ impl Neighbours {
     }
 }
 
-impl Places {
+impl Directories {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
@@ -263,10 +263,10 @@ impl Places {
 }
 
 fn unshare(tenant: &mut Tenant) {
-    tenant.tell(&Act::Unshare { net: true, mount: false, pid: false }).unwrap();
+    tenant.perform(&Action::Unshare { net: true, mount: false, pid: false }).unwrap();
 }
 
 fn open_tap(tenant: &mut Tenant, name: &str) -> i32 {
-    let open = Act::OpenTap { name: name.to_owned(), multi_queue: false, up: true };
-    i32::try_from(tenant.tell(&open).unwrap()).unwrap()
+    let open = Action::OpenTap { name: name.to_owned(), multi_queue: false, up: true };
+    i32::try_from(tenant.perform(&open).unwrap()).unwrap()
 }

@@ -1,6 +1,6 @@
 //! What happens, step by step: all of it follows from the seed.
 
-use super::chance::Chance;
+use vm_metrics_testkit::random::Random;
 
 /// One thing that happens. `slot` is a VM and its device; see `world`.
 #[derive(Clone, Copy, Debug)]
@@ -50,33 +50,33 @@ pub(crate) enum Step {
 
 #[derive(Debug)]
 pub(crate) struct Schedule {
-    chance: Chance,
+    random: Random,
     slots: usize,
 }
 
 impl Schedule {
     pub(crate) fn new(seed: u64, slots: usize) -> Self {
-        Self { chance: Chance::new(seed), slots }
+        Self { random: Random::new(seed), slots }
     }
 
     /// Steps that do not fit the state of the world are skipped by it.
     pub(crate) fn next(&mut self) -> Step {
-        let chance = &mut self.chance;
-        let slot = chance.of(0..self.slots);
-        match chance.of(0..240) {
-            0..60 => Step::Begin { slot, persistent: chance.one_in(3) },
+        let random = &mut self.random;
+        let slot = random.of(0..self.slots);
+        match random.of(0..240) {
+            0..60 => Step::Begin { slot, persistent: random.one_in(3) },
             60..105 => {
-                Step::Traffic { slot, frames: chance.one_of(&[1, 3, 20, 100]), threads: chance.of(1..5) }
+                Step::Traffic { slot, frames: random.one_of(&[1, 3, 20, 100]), threads: random.of(1..5) }
             }
-            105..155 => Step::End { slot, unseen: chance.one_in(8) },
-            155..170 => Step::Flash { slot, frames: chance.one_of(&[0, 1, 10]) },
+            105..155 => Step::End { slot, unseen: random.one_in(8) },
+            155..170 => Step::Flash { slot, frames: random.one_of(&[0, 1, 10]) },
             170..176 => Step::Replace { slot },
             176..182 => Step::Restart { slot },
-            182..185 => Step::Kill { patient: !chance.one_in(4) },
+            182..185 => Step::Kill { patient: !random.one_in(4) },
             185 => Step::Stop,
             186..208 => Step::Start,
             208..210 => Step::Settle,
-            _ => Step::Pause { milliseconds: chance.one_of(&[0, 1, 5, 30]) },
+            _ => Step::Pause { milliseconds: random.one_of(&[0, 1, 5, 30]) },
         }
     }
 }

@@ -15,7 +15,7 @@ use vm_metrics_testkit::skip::skip;
 use vm_metrics_testkit::wait::SOON;
 
 use super::host::{Host, OFTEN};
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const DEVICE: &str = "vmv0";
 
@@ -76,7 +76,7 @@ fn with_macvtap(test: &str, body: impl FnOnce(Host)) {
         let _namespace = NetNs::enter().unwrap();
         Macvtap::create_up(DEVICE).unwrap().is_some()
     };
-    if is_there { alone(test, || body(Host::new())) } else { skip("this kernel has no macvtap") }
+    if is_there { isolated(test, || body(Host::new())) } else { skip("this kernel has no macvtap") }
 }
 
 #[test]

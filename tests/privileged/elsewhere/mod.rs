@@ -1,8 +1,8 @@
 //! VMs whose TAPs are in other network namespaces, with the same name and the same index in each, as a jailer leaves them.
 
+mod between_ticks;
 mod host;
 mod macvtaps;
-mod moments;
 mod unusual;
 
 use std::collections::HashSet;
@@ -17,13 +17,13 @@ use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use self::host::{Guest, Host, IFINDEX, OFTEN, PINS, TAP};
-use crate::alone::alone;
+use crate::isolation::isolated;
 use crate::lab::ways;
 
 /// Three devices with one name and one index: one here, two elsewhere.
 #[test]
 fn equal_names_and_indices_are_counted_apart() {
-    alone("elsewhere::equal_names_and_indices_are_counted_apart", || {
+    isolated("elsewhere::equal_names_and_indices_are_counted_apart", || {
         for way in ways() {
             let host = Host::new();
             let here = Tap::create_up(TAP, TapOptions { ifindex: IFINDEX, ..TapOptions::default() }).unwrap();
@@ -52,7 +52,7 @@ fn equal_names_and_indices_are_counted_apart() {
 /// kill -9 while it flows, and what flows while nobody looks.
 #[test]
 fn foreign_taps_are_counted_without_a_daemon() {
-    alone("elsewhere::foreign_taps_are_counted_without_a_daemon", || {
+    isolated("elsewhere::foreign_taps_are_counted_without_a_daemon", || {
         for way in ways() {
             let host = Host::new();
             let guest = host.guest("a");
@@ -77,7 +77,7 @@ fn foreign_taps_are_counted_without_a_daemon() {
 /// What a daemon has left is removed by `detach`, and by a daemon that finds no VM for it.
 #[test]
 fn detach_leaves_nothing_in_foreign_namespaces() {
-    alone("elsewhere::detach_leaves_nothing_in_foreign_namespaces", || {
+    isolated("elsewhere::detach_leaves_nothing_in_foreign_namespaces", || {
         let host = Host::new();
         let mut guests: Vec<Guest> = Vec::new();
         for way in ways() {
@@ -109,7 +109,7 @@ fn detach_leaves_nothing_in_foreign_namespaces() {
 /// A namespace lives as long as somebody holds it: the daemon must not be the last.
 #[test]
 fn a_namespace_ends_with_its_vm() {
-    alone("elsewhere::a_namespace_ends_with_its_vm", || {
+    isolated("elsewhere::a_namespace_ends_with_its_vm", || {
         let host = Host::new();
         let guest = host.guest("a");
         // Its other end goes with the namespace.
@@ -136,7 +136,7 @@ fn a_namespace_ends_with_its_vm() {
 /// With the number of one that has ended, and in it a TAP with the same name and index.
 #[test]
 fn a_reused_namespace_inode_starts_at_zero() {
-    alone("elsewhere::a_reused_namespace_inode_starts_at_zero", || {
+    isolated("elsewhere::a_reused_namespace_inode_starts_at_zero", || {
         let host = Host::new();
         let daemon = host.daemon(OFTEN);
         let (mut used, mut again) = (HashSet::new(), 0);

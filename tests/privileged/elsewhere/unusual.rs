@@ -10,12 +10,12 @@ use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::SOON;
 
 use super::host::{Guest, Host, OFTEN};
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 /// The VMM is in the daemon's namespace and holds a device that is not.
 #[test]
 fn a_device_outside_its_vmms_namespace_is_counted() {
-    alone("elsewhere::unusual::a_device_outside_its_vmms_namespace_is_counted", || {
+    isolated("elsewhere::unusual::a_device_outside_its_vmms_namespace_is_counted", || {
         let host = Host::new();
         let (tap, netns) = {
             let namespace = NetNs::enter().unwrap();
@@ -39,7 +39,7 @@ fn a_device_outside_its_vmms_namespace_is_counted() {
 /// Into the namespace of another VM and back: what is counted stays apart, and no counter falls.
 #[test]
 fn a_moved_device_is_not_confused() {
-    alone("elsewhere::unusual::a_moved_device_is_not_confused", || {
+    isolated("elsewhere::unusual::a_moved_device_is_not_confused", || {
         let host = Host::new();
         let resident = host.guest("resident");
         let tap = Tap::create_up("vmt1", TapOptions::default()).unwrap();
@@ -86,7 +86,7 @@ fn a_moved_device_is_not_confused() {
 /// More than the first load of the programs has room for.
 #[test]
 fn many_devices_in_one_namespace_are_all_counted() {
-    alone("elsewhere::unusual::many_devices_in_one_namespace_are_all_counted", || {
+    isolated("elsewhere::unusual::many_devices_in_one_namespace_are_all_counted", || {
         let host = Host::new();
         let resident = host.guest("resident");
         let mut vms: Vec<_> = Vec::new();
@@ -140,7 +140,7 @@ fn many_devices_in_one_namespace_are_all_counted() {
 /// Frames that the full ring drops are told apart there as here, however many namespaces there are.
 #[test]
 fn foreign_drops_are_counted_in_bytes() {
-    alone("elsewhere::unusual::foreign_drops_are_counted_in_bytes", || {
+    isolated("elsewhere::unusual::foreign_drops_are_counted_in_bytes", || {
         let host = Host::new();
         let guests: Vec<Guest> = (0..8).map(|number| host.guest(&format!("vm{number}"))).collect();
         // In each.
@@ -159,7 +159,7 @@ fn foreign_drops_are_counted_in_bytes() {
 /// As the service, which may not enter other namespaces.
 #[test]
 fn without_setns_the_device_counters_are_read() {
-    alone("elsewhere::unusual::without_setns_the_device_counters_are_read", || {
+    isolated("elsewhere::unusual::without_setns_the_device_counters_are_read", || {
         let host = Host::new();
         let guests = [host.guest("a"), host.guest("b")];
         let (binary, config) = host.public_files(OFTEN);

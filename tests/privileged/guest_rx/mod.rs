@@ -42,7 +42,7 @@ fn take(lab: &Lab, frames: usize) -> Vec<usize> {
 
 /// What a tick says of the frames for the guest.
 #[derive(Clone, Copy, Debug)]
-struct Offered {
+struct GuestRx {
     packets: Option<u64>,
     bytes: Option<u64>,
     dropped_ring_full: Option<Volume>,
@@ -52,9 +52,9 @@ struct Offered {
     backlog_bytes: Option<u64>,
 }
 
-fn look(lab: &mut Lab) -> (NicStats, Offered) {
+fn look(lab: &mut Lab) -> (NicStats, GuestRx) {
     let (nic, ebpf) = lab.tick_one();
-    let offered = Offered {
+    let offered = GuestRx {
         packets: ebpf.offered.map(|offered| offered.packets),
         bytes: ebpf.offered.map(|offered| offered.bytes),
         dropped_ring_full: ebpf.dropped_ring_full,
@@ -68,7 +68,7 @@ fn look(lab: &mut Lab) -> (NicStats, Offered) {
 
 /// The equation at a quiet moment, between numbers that are each measured: offered, delivered, dropped, and the backlog
 /// that the test knows.
-fn assert_balance(nic: &NicStats, offered: &Offered, backlog: (u64, u64), what: &str) {
+fn assert_balance(nic: &NicStats, offered: &GuestRx, backlog: (u64, u64), what: &str) {
     let ring = offered.dropped_ring_full.unwrap();
     let filter = offered.dropped_filter.unwrap();
     let qdisc = offered.dropped_qdisc.unwrap();
@@ -87,7 +87,7 @@ fn assert_balance(nic: &NicStats, offered: &Offered, backlog: (u64, u64), what: 
 }
 
 /// False on a kernel that does not tell why it drops a frame, which is then said.
-fn sees_drops(offered: &Offered) -> bool {
+fn sees_drops(offered: &GuestRx) -> bool {
     if offered.dropped_ring_full.is_none() {
         skip_part("dropped bytes", "the kernel gives reasons for drops from Linux 5.18 on");
     }

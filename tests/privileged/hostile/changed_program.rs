@@ -4,23 +4,23 @@ use std::collections::BTreeSet;
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
-use vm_metrics_testkit::tenant::Act;
+use vm_metrics_testkit::tenant::Action;
 use vm_metrics_testkit::wait::SOON;
 
 use super::lab::{Scene, Victim, of_device};
 use super::user::ATTACKER;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 #[test]
 fn a_rewritten_command_line_changes_no_id() {
-    alone("hostile::changed_program::a_rewritten_command_line_changes_no_id", || {
+    isolated("hostile::changed_program::a_rewritten_command_line_changes_no_id", || {
         for argv in ["x", "x -uuid two", ""] {
             let (scene, mut vm) = evader();
             let daemon = scene.daemon("");
             vm.work(5);
             vm.assert_exact(&daemon);
             let argv = argv.split(' ').map(str::to_owned).collect();
-            vm.vmm.tell(&Act::RewriteArgv { argv }).unwrap();
+            vm.vmm.perform(&Action::RewriteArgv { argv }).unwrap();
             for _ in 0..10 {
                 vm.work(5);
                 vm.assert_exact(&daemon);
@@ -31,19 +31,19 @@ fn a_rewritten_command_line_changes_no_id() {
 
 #[test]
 fn a_forked_child_stays_the_same_vm() {
-    alone("hostile::changed_program::a_forked_child_stays_the_same_vm", || {
+    isolated("hostile::changed_program::a_forked_child_stays_the_same_vm", || {
         for parent_stays in [true, false] {
             let (scene, mut vm) = evader();
             let daemon = scene.daemon("");
             vm.work(5);
             vm.assert_exact(&daemon);
-            vm.vmm.tell(&Act::Fork { parent_stays }).unwrap();
+            vm.vmm.perform(&Action::Fork { parent_stays }).unwrap();
             for _ in 0..5 {
                 vm.work(5);
                 vm.assert_exact(&daemon);
             }
             let argv = ["x", "-uuid", "two"].map(str::to_owned).to_vec();
-            vm.vmm.tell(&Act::RewriteArgv { argv }).unwrap();
+            vm.vmm.perform(&Action::RewriteArgv { argv }).unwrap();
             for _ in 0..10 {
                 vm.work(5);
                 vm.assert_exact(&daemon);
@@ -54,7 +54,7 @@ fn a_forked_child_stays_the_same_vm() {
 
 #[test]
 fn another_hypervisor_is_another_vm_without_loss() {
-    alone("hostile::changed_program::another_hypervisor_is_another_vm_without_loss", || {
+    isolated("hostile::changed_program::another_hypervisor_is_another_vm_without_loss", || {
         let argv = ["--id", "two"];
         let owners = exec_with_the_tap("firecracker", &argv);
         assert!(owners.contains("one") && owners.contains("two") && owners.len() == 2, "{owners:?}");
@@ -63,7 +63,7 @@ fn another_hypervisor_is_another_vm_without_loss() {
 
 #[test]
 fn another_program_loses_no_bytes() {
-    alone("hostile::changed_program::another_program_loses_no_bytes", || {
+    isolated("hostile::changed_program::another_program_loses_no_bytes", || {
         let owners = exec_with_the_tap("acme", &[]);
         assert!(owners.contains("one") && owners.len() <= 2, "{owners:?}");
     });
@@ -79,7 +79,7 @@ fn exec_with_the_tap(program: &str, argv: &[&str]) -> BTreeSet<String> {
     vm.work(5);
     let argv = argv.iter().map(ToString::to_string).collect();
     let program = scene.other_program(program);
-    vm.vmm.tell(&Act::Exec { program, argv, keep: vec![vm.fd] }).unwrap();
+    vm.vmm.perform(&Action::Exec { program, argv, keep: vec![vm.fd] }).unwrap();
     for _ in 0..10 {
         vm.work(5);
         wait_for_sum(&daemon, &vm);

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
-use vm_metrics_testkit::tenant::{Act, FRAME, Tenant};
+use vm_metrics_testkit::tenant::{Action, FRAME, Tenant};
 use vm_metrics_testkit::wait::SOON;
 
 use super::lab::Scene;
 use super::user::NEIGHBOUR;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const DESCRIPTORS: usize = 15_000;
 const FRAMES: u64 = 200;
@@ -29,13 +29,13 @@ fn sent(metrics: &Metrics, vm: &str) -> Option<f64> {
 }
 
 fn open(tenant: &mut Tenant) -> i32 {
-    let act = Act::OpenTap { name: "vmt0".to_owned(), multi_queue: false, up: false };
-    i32::try_from(tenant.tell(&act).unwrap()).unwrap()
+    let act = Action::OpenTap { name: "vmt0".to_owned(), multi_queue: false, up: false };
+    i32::try_from(tenant.perform(&act).unwrap()).unwrap()
 }
 
 #[test]
 fn a_closed_tap_takes_no_bytes_along() {
-    alone("hostile::closed_tap::a_closed_tap_takes_no_bytes_along", || {
+    isolated("hostile::closed_tap::a_closed_tap_takes_no_bytes_along", || {
         let scene = Scene::new();
         // Nobody owns it, and it outlives who holds it.
         Tap::create_up("vmt0", TapOptions { persist: true, ..TapOptions::default() }).unwrap().leave();
@@ -44,9 +44,9 @@ fn a_closed_tap_takes_no_bytes_along() {
         let fd = open(&mut thief);
         daemon.wait_for(SOON, "the TAP of the thief", |metrics| sent(metrics, "thief")).unwrap();
         thread::sleep(OLD);
-        thief.tell(&Act::Close { fd }).unwrap();
+        thief.perform(&Action::Close { fd }).unwrap();
         let path = PathBuf::from("/dev/null");
-        thief.tell(&Act::OpenMany { path, count: DESCRIPTORS }).unwrap();
+        thief.perform(&Action::OpenMany { path, count: DESCRIPTORS }).unwrap();
         let mut victim =
             scene.tenant_of(NEIGHBOUR, "qemu-system-x86_64", &["-name", "guest=victim"], Vec::new());
         let fd = open(&mut victim);
@@ -57,7 +57,7 @@ fn a_closed_tap_takes_no_bytes_along() {
             vms.any(|vm| vm.label("instance_name") == Some("victim")) && ticks(metrics) >= Some(before + 2.0)
         };
         daemon.wait_for(SOON, "the victim", |metrics| is_known(metrics).then_some(())).unwrap();
-        victim.tell(&Act::Send { fd, frames: FRAMES }).unwrap();
+        victim.perform(&Action::Send { fd, frames: FRAMES }).unwrap();
         let all = |metrics: &Metrics| {
             assert!(sent(metrics, "thief").unwrap_or_default() <= 0.0, "it has bytes of the victim");
             (sent(metrics, "victim")? >= (FRAMES * FRAME) as f64).then_some(())

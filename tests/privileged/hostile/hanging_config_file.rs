@@ -12,17 +12,17 @@ use vm_metrics_testkit::wait::SOON;
 use super::lab::Scene;
 use super::pace::Pace;
 use super::user::{ATTACKER, NEIGHBOUR};
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const VICTIM: &str = "44444444-4444-4444-8444-444444444444";
 
 /// A FUSE file system of the attacker, of which nobody reads the requests.
-pub(super) struct Hanging {
+pub(super) struct HangingFs {
     pub(super) mountpoint: PathBuf,
     device: Option<File>,
 }
 
-impl Hanging {
+impl HangingFs {
     /// Everybody may use it, as where `user_allow_other` is set for `fusermount`.
     pub(super) fn mount(mountpoint: PathBuf) -> Self {
         Self::mount_of(ATTACKER, mountpoint)
@@ -39,14 +39,14 @@ impl Hanging {
     }
 }
 
-impl Hanging {
+impl HangingFs {
     /// From now on all that waits, and all that comes, has an error.
     pub(super) fn end(&mut self) {
         self.device = None;
     }
 }
 
-impl Drop for Hanging {
+impl Drop for HangingFs {
     fn drop(&mut self) {
         self.end();
         if let Err(error) = unmount(&self.mountpoint, UnmountFlags::DETACH) {
@@ -65,10 +65,10 @@ fn config(directory: &Path, uid: u32, vcpus: u32) -> String {
 
 #[test]
 fn hanging_files_delay_nobody() {
-    alone("hostile::hanging_config_file::hanging_files_delay_nobody", || {
+    isolated("hostile::hanging_config_file::hanging_files_delay_nobody", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
-        let hanging = Hanging::mount(scene.directory_of(ATTACKER, "hanging"));
+        let hanging = HangingFs::mount(scene.directory_of(ATTACKER, "hanging"));
         for (round, start) in [Scene::daemon, Scene::daemon_of_root].into_iter().enumerate() {
             let daemon = start(&scene, "");
             let pace = Pace::of(&daemon);

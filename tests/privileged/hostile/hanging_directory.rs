@@ -5,10 +5,10 @@ use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use super::VICTIM;
-use super::hanging_config_file::Hanging;
+use super::hanging_config_file::HangingFs;
 use super::lab::Scene;
 use super::pace::Pace;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const SOURCES: [&str; 3] = ["vm_dir", "hypeman", "libvirt"];
 
@@ -25,10 +25,10 @@ fn hanging(daemon: &Daemon) -> Vec<String> {
 
 #[test]
 fn hanging_directories_delay_no_tick() {
-    alone("hostile::hanging_directory::hanging_directories_delay_no_tick", || {
+    isolated("hostile::hanging_directory::hanging_directories_delay_no_tick", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
-        let mut hung = Hanging::mount_of(0, scene.directory_of(0, "hanging"));
+        let mut hung = HangingFs::mount_of(0, scene.directory_of(0, "hanging"));
         let directory = hung.mountpoint.to_str().unwrap().to_owned();
         let daemon = scene.daemon(&format!(
             "[sources.vm_dir]\ndir = \"{directory}/vms\"\n[sources.hypeman]\ndata_dir = \"{directory}/hypeman\"\n\

@@ -16,7 +16,7 @@ use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::service;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
-use vm_metrics_testkit::tenant::{Act, FRAME, Tenant, TenantSpec, link_test_program};
+use vm_metrics_testkit::tenant::{Action, FRAME, Tenant, TenantSpec, link_test_program};
 use vm_metrics_testkit::wait::SOON;
 
 /// The user of the daemon.
@@ -34,7 +34,7 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    /// To be called inside of `alone`, so that the daemon sees only processes of this test.
+    /// To be called inside of `isolated`, so that the daemon sees only processes of this test.
     pub(super) fn new() -> Self {
         let namespace = NetNs::enter().unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -146,8 +146,8 @@ impl Scene {
         let argv = argv.iter().map(Into::into).collect();
         let spec = TenantSpec { program: self.program(program), argv, ..TenantSpec::default() };
         let mut vmm = Tenant::start(spec).unwrap();
-        let open = Act::OpenTap { name: tap.to_owned(), multi_queue: false, up: true };
-        let fd = i32::try_from(vmm.tell(&open).unwrap()).unwrap();
+        let open = Action::OpenTap { name: tap.to_owned(), multi_queue: false, up: true };
+        let fd = i32::try_from(vmm.perform(&open).unwrap()).unwrap();
         Victim::new(id, tap, vmm, fd)
     }
 
@@ -182,13 +182,13 @@ impl Victim {
 
     /// Sends so many frames, and receives as many.
     pub(super) fn work(&mut self, frames: u64) {
-        self.vmm.tell(&Act::Send { fd: self.fd, frames }).unwrap();
+        self.vmm.perform(&Action::Send { fd: self.fd, frames }).unwrap();
         self.sent += frames * FRAME;
         let frame = Frame::to_guest().udp4(500);
         for _ in 0..frames {
             self.host.send(&frame).unwrap();
             // At once: a queue of frames could be full.
-            self.received += self.vmm.tell(&Act::Take { fd: self.fd }).unwrap();
+            self.received += self.vmm.perform(&Action::Take { fd: self.fd }).unwrap();
         }
     }
 

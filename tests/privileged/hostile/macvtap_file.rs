@@ -8,33 +8,33 @@ use vm_metrics_testkit::frames::{Frame, PEER};
 use vm_metrics_testkit::macvtap::Macvtap;
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::skip::skip;
-use vm_metrics_testkit::tenant::{Act, Tenant, TenantSpec};
+use vm_metrics_testkit::tenant::{Action, Tenant, TenantSpec};
 use vm_metrics_testkit::wait::SOON;
 
 use super::VICTIM;
 use super::lab::{Scene, of_device};
 use super::user::ATTACKER;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const DEVICE: &str = "vmv0";
 
 #[test]
 fn a_file_of_its_name_is_no_macvtap() {
-    alone("hostile::macvtap_file::a_file_of_its_name_is_no_macvtap", || {
+    isolated("hostile::macvtap_file::a_file_of_its_name_is_no_macvtap", || {
         attack(|thief, directory, node| {
-            thief.tell(&Act::MountTmpfs { path: directory.clone() }).unwrap();
-            thief.tell(&Act::OpenFile { path: directory.join(node) }).unwrap();
+            thief.perform(&Action::MountTmpfs { path: directory.clone() }).unwrap();
+            thief.perform(&Action::OpenFile { path: directory.join(node) }).unwrap();
         });
     });
 }
 
 #[test]
 fn an_unreadable_file_is_no_macvtap() {
-    alone("hostile::macvtap_file::an_unreadable_file_is_no_macvtap", || {
+    isolated("hostile::macvtap_file::an_unreadable_file_is_no_macvtap", || {
         attack(|thief, directory, node| {
-            let mount = Act::MountFuse { path: directory.clone(), file: node.to_owned(), hangs: false };
-            thief.tell(&mount).unwrap();
-            thief.tell(&Act::OpenFile { path: directory.join(node) }).unwrap();
+            let mount = Action::MountFuse { path: directory.clone(), file: node.to_owned(), hangs: false };
+            thief.perform(&mount).unwrap();
+            thief.perform(&Action::OpenFile { path: directory.join(node) }).unwrap();
         });
     });
 }
@@ -42,9 +42,9 @@ fn an_unreadable_file_is_no_macvtap() {
 /// The real node, opened without a right to it.
 #[test]
 fn a_path_descriptor_is_no_macvtap() {
-    alone("hostile::macvtap_file::a_path_descriptor_is_no_macvtap", || {
+    isolated("hostile::macvtap_file::a_path_descriptor_is_no_macvtap", || {
         attack(|thief, directory, node| {
-            thief.tell(&Act::OpenPath { path: directory.with_file_name(node) }).unwrap();
+            thief.perform(&Action::OpenPath { path: directory.with_file_name(node) }).unwrap();
         });
     });
 }
@@ -59,7 +59,7 @@ fn attack(pretend: impl FnOnce(&mut Tenant, PathBuf, &str)) {
     macvtap.make_node(&scene.path(&node)).unwrap();
     // Older than the victim: among equals the older one would win.
     let mut thief = scene.attacker("qemu-system-x86_64", &["-name", "guest=thief"]);
-    thief.tell(&Act::Unshare { net: false, mount: true, pid: false }).unwrap();
+    thief.perform(&Action::Unshare { net: false, mount: true, pid: false }).unwrap();
     pretend(&mut thief, scene.directory_of(ATTACKER, "own"), &node);
     let inherited = macvtap.as_fd().try_clone_to_owned().unwrap();
     let argv = ["-name", "guest=victim", "-uuid", VICTIM].iter().map(Into::into).collect();

@@ -3,6 +3,8 @@
 //! Each test has a [`lab::Scene`]: a daemon, a [`lab::Victim`] whose bytes are known, and tenants of [`user`].
 
 mod api_device;
+mod baseline;
+mod blocked_process;
 mod changed_program;
 mod churning_fakes;
 mod closed_host;
@@ -12,18 +14,15 @@ mod few_descriptors;
 mod flapping_links;
 mod flood;
 mod flooding_api;
-mod frame;
 mod hanging_config_file;
 mod hanging_directory;
-mod held_process;
-mod hidden_end;
+mod hidden_final_counters;
 mod lab;
-mod links_out_of_a_jail;
 mod macvtap_file;
 mod many_threads;
 mod many_users;
 mod pace;
-mod pid_file_in_a_jail;
+mod pid_file;
 mod planted_directories;
 mod planted_state;
 mod remade_taps;
@@ -32,6 +31,7 @@ mod small_limits;
 mod static_vm;
 mod stolen_id;
 mod swapped_descriptor;
+mod symlinks;
 mod user;
 
 /// The uuid of a victim.

@@ -8,7 +8,7 @@ use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::wait::SOON;
 
-use crate::alone::figures;
+use crate::isolation::figures;
 
 /// Resident memory that the daemon may have under any attack.
 const MEMORY: f64 = (256 << 20) as f64;

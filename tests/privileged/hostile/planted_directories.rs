@@ -13,7 +13,7 @@ use vm_metrics_testkit::wait::SOON;
 use super::VICTIM;
 use super::lab::Scene;
 use super::user::ATTACKER;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const PINS: &str = "/sys/fs/bpf/vm-metrics";
 
@@ -56,7 +56,7 @@ fn is_empty(directory: &Path) -> bool {
 
 #[test]
 fn planted_pins_are_refused() {
-    alone("hostile::planted_directories::planted_pins_are_refused", || {
+    isolated("hostile::planted_directories::planted_pins_are_refused", || {
         let scene = Scene::new();
         let target = scene.directory_of(ATTACKER, "target");
         let mut victim = scene.victim(VICTIM, "vmt0");
@@ -83,7 +83,7 @@ fn planted_pins_are_refused() {
 /// systemd mounts the bpffs for root alone. That is no fault, but it is said.
 #[test]
 fn a_denied_pin_directory_is_reported() {
-    alone("hostile::planted_directories::a_denied_pin_directory_is_reported", || {
+    isolated("hostile::planted_directories::a_denied_pin_directory_is_reported", || {
         let scene = Scene::new();
         mount("bpf", "/sys/fs/bpf", "bpf", MountFlags::empty(), Some(c"mode=0700")).unwrap();
         let mut victim = scene.victim(VICTIM, "vmt0");
@@ -101,7 +101,7 @@ fn a_denied_pin_directory_is_reported() {
 
 #[test]
 fn detach_removes_nothing_behind_a_link() {
-    alone("hostile::planted_directories::detach_removes_nothing_behind_a_link", || {
+    isolated("hostile::planted_directories::detach_removes_nothing_behind_a_link", || {
         let scene = Scene::new();
         let precious = scene.path("precious");
         fs::create_dir(&precious).unwrap();
@@ -119,7 +119,7 @@ fn detach_removes_nothing_behind_a_link() {
 
 #[test]
 fn a_planted_state_directory_is_refused() {
-    alone("hostile::planted_directories::a_planted_state_directory_is_refused", || {
+    isolated("hostile::planted_directories::a_planted_state_directory_is_refused", || {
         let scene = Scene::new();
         let public = public_directory(&scene);
         let target = scene.path("target");
@@ -154,7 +154,7 @@ fn a_planted_state_directory_is_refused() {
 /// Orchestrators would talk to whoever made the directory, and the daemon would believe what is in there.
 #[test]
 fn a_planted_directory_has_no_push_socket() {
-    alone("hostile::planted_directories::a_planted_directory_has_no_push_socket", || {
+    isolated("hostile::planted_directories::a_planted_directory_has_no_push_socket", || {
         let scene = Scene::new();
         let planted = public_directory(&scene).join("run");
         attack(&["mkdir", planted.to_str().unwrap()]);

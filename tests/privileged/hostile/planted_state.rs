@@ -12,7 +12,7 @@ use vm_metrics_testkit::wait::{SOON, wait_until};
 use super::VICTIM;
 use super::lab::{SERVICE, Scene};
 use super::user::ATTACKER;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 /// Where the daemon of this namespace keeps its state.
 fn state_file() -> PathBuf {
@@ -27,7 +27,7 @@ fn is_saved(daemon: &Daemon) -> bool {
 
 #[test]
 fn the_saved_state_is_for_the_daemon_alone() {
-    alone("hostile::planted_state::the_saved_state_is_for_the_daemon_alone", || {
+    isolated("hostile::planted_state::the_saved_state_is_for_the_daemon_alone", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let daemon = scene.daemon("");
@@ -41,7 +41,7 @@ fn the_saved_state_is_for_the_daemon_alone() {
 
 #[test]
 fn a_file_without_state_is_refused() {
-    alone("hostile::planted_state::a_file_without_state_is_refused", || {
+    isolated("hostile::planted_state::a_file_without_state_is_refused", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let secret = scene.path("secret");

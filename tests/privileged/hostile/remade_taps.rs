@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
-use vm_metrics_testkit::tenant::{Act, FRAME, Tenant};
+use vm_metrics_testkit::tenant::{Action, FRAME, Tenant};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use super::lab::Scene;
 use super::user::open_tap;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 /// How often the TAP is made, and for how long it lives.
 const TIMES: u64 = 100;
@@ -21,12 +21,12 @@ const FRAMES: u64 = 5;
 
 #[test]
 fn a_tap_recreated_by_root_loses_nothing() {
-    alone("hostile::remade_taps::a_tap_recreated_by_root_loses_nothing", || {
+    isolated("hostile::remade_taps::a_tap_recreated_by_root_loses_nothing", || {
         let scene = Scene::new();
         let victim = scene.victim("11111111-1111-4111-8111-111111111111", "vmt0");
         let daemon = scene.daemon("");
         let mut vmm = victim.vmm;
-        vmm.tell(&Act::Close { fd: victim.fd }).unwrap();
+        vmm.perform(&Action::Close { fd: victim.fd }).unwrap();
         make_anew(&mut vmm, "vmt0");
         assert_sent(&daemon, &victim.id, TIMES * FRAMES * FRAME);
     });
@@ -35,16 +35,16 @@ fn a_tap_recreated_by_root_loses_nothing() {
 /// In a namespace of its own, where it may call for few ticks.
 #[test]
 fn a_tap_recreated_by_a_user_loses_nothing() {
-    alone("hostile::remade_taps::a_tap_recreated_by_a_user_loses_nothing", || {
+    isolated("hostile::remade_taps::a_tap_recreated_by_a_user_loses_nothing", || {
         let scene = Scene::new();
         let daemon = scene.daemon_of_namespaces("");
-        let mut vmm = scene.attacker_elsewhere("cloud-hypervisor", &["--platform", "uuid=strange"]);
+        let mut vmm = scene.attacker_in_netns("cloud-hypervisor", &["--platform", "uuid=strange"]);
         let fd = open_tap(&mut vmm, "vmt0");
         let is_followed = |metrics: &Metrics| {
             metrics.value("vm_network_tx_bytes_total", &[("instance_id", "strange"), ("device", "vmt0")])
         };
         daemon.wait_for(SOON, "its first TAP", is_followed).unwrap();
-        vmm.tell(&Act::Close { fd }).unwrap();
+        vmm.perform(&Action::Close { fd }).unwrap();
         let before = sent(&daemon, "strange");
         make_anew(&mut vmm, "vmt0");
         // What the kernel itself sends on a new device is received by nobody.
@@ -57,10 +57,10 @@ fn make_anew(vmm: &mut Tenant, name: &str) {
     let mut last = None;
     for _ in 0..TIMES {
         if let Some(fd) = last.take() {
-            vmm.tell(&Act::Close { fd }).unwrap();
+            vmm.perform(&Action::Close { fd }).unwrap();
         }
         let fd = open_again(vmm, name);
-        vmm.tell(&Act::Send { fd, frames: FRAMES }).unwrap();
+        vmm.perform(&Action::Send { fd, frames: FRAMES }).unwrap();
         thread::sleep(LIFE);
         last = Some(fd);
     }
@@ -68,8 +68,8 @@ fn make_anew(vmm: &mut Tenant, name: &str) {
 
 /// The daemon holds the descriptor for a moment while it looks whose the TAP is.
 fn open_again(vmm: &mut Tenant, name: &str) -> i32 {
-    let open = Act::OpenTap { name: name.to_owned(), multi_queue: false, up: true };
-    let fd = wait_until(SOON, "the TAP to be free", || Ok(vmm.tell(&open).ok()));
+    let open = Action::OpenTap { name: name.to_owned(), multi_queue: false, up: true };
+    let fd = wait_until(SOON, "the TAP to be free", || Ok(vmm.perform(&open).ok()));
     i32::try_from(fd.unwrap()).unwrap()
 }
 

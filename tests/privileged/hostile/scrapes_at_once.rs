@@ -3,13 +3,13 @@
 use std::io::Write;
 use std::net::TcpStream;
 
-use vm_metrics_testkit::tenant::Act;
+use vm_metrics_testkit::tenant::Action;
 use vm_metrics_testkit::wait::SOON;
 
 use super::lab::Scene;
 use super::pace::Pace;
 use super::user::{NEIGHBOUR, idle_argv};
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const FAKES: usize = 200;
 
@@ -19,14 +19,14 @@ const PROTOBUF: &str =
 /// 40 of each format, and 40 that are compressed, that are not read, in several ticks: `Pace` looks at the memory after each.
 #[test]
 fn unread_scrapes_take_little_memory() {
-    alone("hostile::scrapes_at_once::unread_scrapes_take_little_memory", || {
+    isolated("hostile::scrapes_at_once::unread_scrapes_take_little_memory", || {
         let scene = Scene::new();
         let mut victim = scene.victim("11111111-1111-4111-8111-111111111111", "vmt0");
         let mut neighbour = scene.tenant_of(NEIGHBOUR, "tenant", &[], Vec::new());
         // Long names make long answers.
         let name = format!("guest={}{{n}}", "n".repeat(200));
         let (program, argv) = (scene.idle_program("qemu-system-x86_64"), idle_argv(&["-name", &name]));
-        neighbour.tell(&Act::Spawn { program, argv, count: FAKES }).unwrap();
+        neighbour.perform(&Action::Spawn { program, argv, count: FAKES }).unwrap();
         let daemon = scene.daemon("");
         let shown = |metrics: &vm_metrics_testkit::metrics_text::Metrics| {
             (metrics.samples("vm_running").count() > FAKES)
@@ -43,13 +43,13 @@ fn unread_scrapes_take_little_memory() {
             // The kernel holds some MB of each answer, so each connection asks for many.
             let text = text.repeat(40);
             for _ in 0..3 {
-                attacker.tell(&Act::Connect { address, text: text.clone(), count: 10 }).unwrap();
+                attacker.perform(&Action::Connect { address, text: text.clone(), count: 10 }).unwrap();
                 // Root's as well.
                 let mut own = TcpStream::connect(address).unwrap();
                 own.write_all(text.as_bytes()).unwrap();
                 pace.assert_kept(&daemon, 2, || {
                     victim.work(2);
-                    let status = scraper.tell(&Act::Get { address, path: "/metrics".to_owned() });
+                    let status = scraper.perform(&Action::Get { address, path: "/metrics".to_owned() });
                     assert_eq!(status.unwrap(), 200);
                 });
             }

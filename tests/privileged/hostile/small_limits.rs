@@ -11,7 +11,7 @@ use vm_metrics_testkit::wait::SOON;
 
 use super::VICTIM;
 use super::lab::Scene;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 /// Enough to load a program without optimisation, and too little for it to work.
 const AS_MIB: u64 = 64;
@@ -36,7 +36,7 @@ fn refusal(scene: &Scene, limited: &[&str]) -> String {
 
 #[test]
 fn too_few_open_files_name_the_minimum() {
-    alone("hostile::small_limits::too_few_open_files_name_the_minimum", || {
+    isolated("hostile::small_limits::too_few_open_files_name_the_minimum", || {
         let scene = Scene::new();
         for limit in [24, 64, 111] {
             let log = refusal(&scene, &["prlimit", &format!("--nofile={limit}")]);
@@ -58,7 +58,7 @@ fn too_few_open_files_name_the_minimum() {
 
 #[test]
 fn too_little_memory_names_the_minimum() {
-    alone("hostile::small_limits::too_little_memory_names_the_minimum", || {
+    isolated("hostile::small_limits::too_little_memory_names_the_minimum", || {
         let scene = Scene::new();
         // The program of the tests is large, and must be mapped before it can say anything.
         for (option, what, limit) in [("--data", "data", 24), ("--as", "address space", AS_MIB)] {

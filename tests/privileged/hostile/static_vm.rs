@@ -7,23 +7,23 @@ use vm_metrics_testkit::wait::SOON;
 
 use super::lab::{Scene, Victim};
 use super::user::open_tap;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const ID: &str = "billing";
 const TABLES: &str = "[[sources.static_list.vms]]\nid = \"billing\"\ntaps = [\"vmt0\"]\n";
 
 #[test]
 fn a_fake_uuid_joins_no_static_vm() {
-    alone("hostile::static_vm::a_fake_uuid_joins_no_static_vm", || {
+    isolated("hostile::static_vm::a_fake_uuid_joins_no_static_vm", || {
         attack(|scene| scene.attacker("qemu-system-x86_64", &["-uuid", ID]));
     });
 }
 
 #[test]
 fn a_foreign_tap_joins_no_static_vm() {
-    alone("hostile::static_vm::a_foreign_tap_joins_no_static_vm", || {
+    isolated("hostile::static_vm::a_foreign_tap_joins_no_static_vm", || {
         attack(|scene| {
-            let mut fake = scene.attacker_elsewhere("qemu-system-x86_64", &["-name", "guest=other"]);
+            let mut fake = scene.attacker_in_netns("qemu-system-x86_64", &["-name", "guest=other"]);
             open_tap(&mut fake, "vmt0");
             fake
         });
@@ -32,9 +32,9 @@ fn a_foreign_tap_joins_no_static_vm() {
 
 #[test]
 fn a_complete_fake_joins_no_static_vm() {
-    alone("hostile::static_vm::a_complete_fake_joins_no_static_vm", || {
+    isolated("hostile::static_vm::a_complete_fake_joins_no_static_vm", || {
         attack(|scene| {
-            let mut fake = scene.attacker_elsewhere("qemu-system-x86_64", &["-uuid", ID]);
+            let mut fake = scene.attacker_in_netns("qemu-system-x86_64", &["-uuid", ID]);
             open_tap(&mut fake, "vmt0");
             fake
         });

@@ -2,19 +2,19 @@
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::{Metrics, Sample};
-use vm_metrics_testkit::tenant::{Act, Tenant};
+use vm_metrics_testkit::tenant::{Action, Tenant};
 use vm_metrics_testkit::wait::SOON;
 
 use super::VICTIM;
 use super::lab::{Scene, Victim};
 use super::user::{ATTACKER, NEIGHBOUR};
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const ARGV: [&str; 4] = ["-name", "guest=victim", "-uuid", VICTIM];
 
 #[test]
 fn an_older_fake_takes_no_id_of_root() {
-    alone("hostile::stolen_id::an_older_fake_takes_no_id_of_root", || {
+    isolated("hostile::stolen_id::an_older_fake_takes_no_id_of_root", || {
         let scene = Scene::new();
         let fake = scene.attacker("qemu-system-x86_64", &ARGV);
         let daemon = scene.daemon("");
@@ -28,7 +28,7 @@ fn an_older_fake_takes_no_id_of_root() {
 
 #[test]
 fn an_older_fake_takes_no_id_initially() {
-    alone("hostile::stolen_id::an_older_fake_takes_no_id_initially", || {
+    isolated("hostile::stolen_id::an_older_fake_takes_no_id_initially", || {
         let scene = Scene::new();
         let fake = scene.attacker("qemu-system-x86_64", &ARGV);
         let mut victim = scene.victim(VICTIM, "vmt0");
@@ -41,7 +41,7 @@ fn an_older_fake_takes_no_id_initially() {
 
 #[test]
 fn a_younger_fake_takes_no_id() {
-    alone("hostile::stolen_id::a_younger_fake_takes_no_id", || {
+    isolated("hostile::stolen_id::a_younger_fake_takes_no_id", || {
         let scene = Scene::new();
         let mut victim = scene.vm_of(NEIGHBOUR, VICTIM, "qemu-system-x86_64", &ARGV, "vmt0");
         let fake = scene.attacker("qemu-system-x86_64", &ARGV);
@@ -55,7 +55,7 @@ fn a_younger_fake_takes_no_id() {
 /// The fake was there before the VM's second process.
 #[test]
 fn a_fake_takes_no_restarted_vms_id() {
-    alone("hostile::stolen_id::a_fake_takes_no_restarted_vms_id", || {
+    isolated("hostile::stolen_id::a_fake_takes_no_restarted_vms_id", || {
         let scene = Scene::new();
         let mut victim = scene.vm_of(NEIGHBOUR, VICTIM, "qemu-system-x86_64", &ARGV, "vmt0");
         let daemon = scene.daemon("");
@@ -76,7 +76,7 @@ fn a_fake_takes_no_restarted_vms_id() {
 /// The fake is older than the VM's process, and the daemon is a new one.
 #[test]
 fn an_older_fake_takes_no_id_after_restart() {
-    alone("hostile::stolen_id::an_older_fake_takes_no_id_after_restart", || {
+    isolated("hostile::stolen_id::an_older_fake_takes_no_id_after_restart", || {
         let scene = Scene::new();
         let mut victim = scene.vm_of(NEIGHBOUR, VICTIM, "qemu-system-x86_64", &ARGV, "vmt0");
         let mut daemon = scene.daemon("");
@@ -93,7 +93,7 @@ fn an_older_fake_takes_no_id_after_restart() {
 
 #[test]
 fn a_monitor_takes_no_id_of_root() {
-    alone("hostile::stolen_id::a_monitor_takes_no_id_of_root", || {
+    isolated("hostile::stolen_id::a_monitor_takes_no_id_of_root", || {
         let scene = Scene::new();
         let directory = scene.directory_of(ATTACKER, "qmp");
         let mut fake = scene.attacker("qemu-system-x86_64", &["-name", "guest=harmless"]);
@@ -106,7 +106,7 @@ fn a_monitor_takes_no_id_of_root() {
             answer("query-status", r#"{"status":"running","running":true}"#),
             answer("query-balloon", r#"{"actual":134217728}"#),
         ];
-        fake.tell(&Act::ServeQmp { socket: directory.join("fake.sock"), answers }).unwrap();
+        fake.perform(&Action::ServeQmp { socket: directory.join("fake.sock"), answers }).unwrap();
         let sockets = directory.join("*.sock");
         let daemon = scene.daemon(&format!("[sources.qemu_qmp]\nsockets = [{sockets:?}]\n"));
         let heard = |metrics: &Metrics| metrics.samples("vm_allocated_vcpus").any(|one| one.value == 3.0);

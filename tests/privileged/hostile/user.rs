@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use vm_metrics_testkit::tenant::{Act, Tenant, TenantSpec};
+use vm_metrics_testkit::tenant::{Action, Tenant, TenantSpec};
 
 use super::lab::Scene;
 
@@ -18,9 +18,9 @@ impl Scene {
     }
 
     /// The same in a user namespace and a network namespace of its own, where it may make TAPs.
-    pub(super) fn attacker_elsewhere(&self, program: &str, argv: &[&str]) -> Tenant {
+    pub(super) fn attacker_in_netns(&self, program: &str, argv: &[&str]) -> Tenant {
         let mut tenant = self.attacker(program, argv);
-        tenant.tell(&Act::Unshare { net: true, mount: false, pid: false }).unwrap();
+        tenant.perform(&Action::Unshare { net: true, mount: false, pid: false }).unwrap();
         tenant
     }
 
@@ -41,7 +41,8 @@ impl Scene {
 
 /// A TAP in the tenant's namespace, which is up. The number of its descriptor.
 pub(super) fn open_tap(tenant: &mut Tenant, name: &str) -> i32 {
-    let fd = tenant.tell(&Act::OpenTap { name: name.to_owned(), multi_queue: false, up: true }).unwrap();
+    let fd =
+        tenant.perform(&Action::OpenTap { name: name.to_owned(), multi_queue: false, up: true }).unwrap();
     i32::try_from(fd).unwrap()
 }
 

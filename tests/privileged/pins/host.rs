@@ -131,10 +131,10 @@ pub(super) fn wait_for_frames(daemon: &Daemon, frames: u64) {
 }
 
 /// What one metric is to be.
-type Expected = (&'static str, &'static [(&'static str, &'static str)], f64);
+type Expectation = (&'static str, &'static [(&'static str, &'static str)], f64);
 
 /// What the devices say of so many frames that went each way.
-fn by_device(frames: u64) -> [Expected; 4] {
+fn by_device(frames: u64) -> [Expectation; 4] {
     let (sent, taken) = (Frame::from_guest().udp4(300).len(), Frame::to_guest().udp4(500).len());
     let frames = frames as f64;
     [
@@ -146,7 +146,7 @@ fn by_device(frames: u64) -> [Expected; 4] {
 }
 
 /// What only the programs say of them, when they lack none.
-fn by_programs(frames: u64) -> [Expected; 8] {
+fn by_programs(frames: u64) -> [Expectation; 8] {
     let [_, (_, _, sent), _, (_, _, taken)] = by_device(frames);
     let frames = frames as f64;
     [
@@ -171,7 +171,7 @@ pub(super) fn wait_for_all(daemon: &Daemon, frames: u64) {
 }
 
 /// No counter may be ahead meanwhile.
-fn wait_for(daemon: &Daemon, expected: &[Expected]) {
+fn wait_for(daemon: &Daemon, expected: &[Expectation]) {
     let all = |metrics: &Metrics| {
         let mut is_all = true;
         for (name, labels, wanted) in expected {

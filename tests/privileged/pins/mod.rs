@@ -16,7 +16,7 @@ use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use self::host::{BINARY, Host, cases, wait_for_all, wait_for_frames};
-use crate::alone::alone;
+use crate::isolation::isolated;
 use crate::lab::{attached_programs, tcx};
 use crate::user::{USERS, User};
 
@@ -161,7 +161,7 @@ fn dead_device(user: User) {
 #[test]
 fn pins_of_another_version_are_left_alone() {
     // `detach --all` takes filters off in all namespaces that it sees, those of other tests among them.
-    alone("pins::pins_of_another_version_are_left_alone", || USERS.into_iter().for_each(other_version));
+    isolated("pins::pins_of_another_version_are_left_alone", || USERS.into_iter().for_each(other_version));
 }
 
 fn other_version(user: User) {
@@ -205,7 +205,7 @@ fn other_shape(user: User) {
 /// The namespaces have a bpffs in common, which the first daemon mounts, and devices with the same name and index.
 #[test]
 fn pins_of_another_namespace_are_ignored() {
-    alone("pins::pins_of_another_namespace_are_ignored", || {
+    isolated("pins::pins_of_another_namespace_are_ignored", || {
         USERS.into_iter().for_each(other_namespace);
     });
 }

@@ -1,27 +1,7 @@
 //! Frames that nobody would send: valid ones, broken at random from a seed.
 
 use vm_metrics_testkit::frames::{BROADCAST, Frame, MULTICAST};
-
-/// SplitMix64: the same seed gives the same frames on every machine.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
+use vm_metrics_testkit::random::Random;
 
 /// Numbers that headers give a meaning to.
 const WORDS: [[u8; 2]; 10] = [
@@ -52,7 +32,7 @@ pub fn frame(random: &mut Random, longest: usize) -> Vec<u8> {
 /// 0 for most: not a GSO frame.
 pub fn gso_size(random: &mut Random) -> u16 {
     match random.below(8) {
-        0 => random.next() as u16,
+        0 => random.number() as u16,
         1 => [1, 7, 536, 1448, 1460, 8948, 65_535][random.below(7)],
         _ => 0,
     }
@@ -80,7 +60,7 @@ fn valid(random: &mut Random, longest: usize) -> Vec<u8> {
         5 => frame.icmp6(payload),
         6 => frame.udp6_after_hop_by_hop(payload),
         7 => frame.arp(),
-        _ => frame.other(random.next() as u16, payload),
+        _ => frame.other(random.number() as u16, payload),
     }
 }
 
@@ -88,7 +68,7 @@ fn mutate(random: &mut Random, frame: &mut Vec<u8>) {
     // Most of what is read is in front.
     let at = if random.one_in(4) { random.below(frame.len()) } else { random.below(frame.len().min(70)) };
     match random.below(8) {
-        0 => frame[at] = random.next() as u8,
+        0 => frame[at] = random.number() as u8,
         1 => frame[at] ^= 1 << random.below(8),
         2 => frame[at] = BYTES[random.below(BYTES.len())],
         3 => overwrite(frame, 12, &WORDS[random.below(WORDS.len())]),

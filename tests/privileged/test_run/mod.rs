@@ -7,19 +7,17 @@ mod fuzz;
 mod model;
 
 use std::collections::BTreeMap;
-use std::env;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use vm_metrics_common::DirectionCounters;
 use vm_metrics_testkit::frames::VNET_HEADER;
 use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::random::{self, Random};
 use vm_metrics_testkit::wait::SOON;
 
-use crate::alone::figures;
+use crate::isolation::figures;
 
 use self::bench::{Bench, CONTINUE, Direction};
 use self::cases::cases;
-use self::fuzz::Random;
 
 /// Set to the number that a failure has printed, for the same frames once more.
 const SEED: &str = "TESTKIT_FUZZ_SEED";
@@ -44,8 +42,8 @@ fn every_frame_goes_on_and_is_counted_exactly() {
 #[test]
 fn broken_frames_go_on_and_are_counted_exactly() {
     let bench = Bench::new();
-    let seed = seed();
-    let mut random = Random(seed);
+    let seed = random::seed(SEED);
+    let mut random = Random::new(seed);
     let before = bench.counters();
     let mut all = DirectionCounters::default();
     let (mut run, mut number) = (0, 0);
@@ -83,8 +81,8 @@ fn broken_frames_go_on_and_are_counted_exactly() {
 fn frames_in_pieces_are_counted_exactly() {
     const FRAMES: usize = 3000;
     let bench = Bench::new();
-    let seed = seed();
-    let mut random = Random(seed);
+    let seed = random::seed(SEED);
+    let mut random = Random::new(seed);
     for number in 0..FRAMES {
         let mut frame = fuzz::frame(&mut random, LONGEST);
         frame.resize(if number == 0 { 65_549 } else { 4096 + random.below(61_440) }, number as u8);
@@ -132,13 +130,6 @@ fn run_both_ways(bench: &Bench, frame: &[u8], gso_size: u16) -> Result<(Directio
         before = after;
     }
     Ok((expected, run))
-}
-
-fn seed() -> u64 {
-    match env::var(SEED) {
-        Ok(seed) => seed.parse().unwrap(),
-        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64,
-    }
 }
 
 /// The counters that are not zero.

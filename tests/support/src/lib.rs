@@ -20,6 +20,7 @@ pub mod packages;
 pub mod packet_socket;
 pub mod prometheus;
 pub mod puppet;
+pub mod random;
 pub mod service;
 pub mod skip;
 mod sys;

@@ -34,24 +34,24 @@ pub struct NetNs {
 
 /// A network namespace that the calling thread is not in. It ends with this and with all that is in it.
 #[derive(Debug)]
-pub struct Elsewhere {
+pub struct ForeignNetNs {
     fd: OwnedFd,
     inode: u64,
 }
 
 /// The calling thread is in another network namespace, with the mounts of its own, until this is dropped.
 #[derive(Debug)]
-pub struct Visit {
+pub struct NetNsGuard {
     former: OwnedFd,
     _not_send: PhantomData<*const ()>,
 }
 
 /// Moves the calling thread into the network namespace of a process.
-pub fn enter_of(pid: u32) -> Result<Visit> {
-    Visit::to(&open_path(&format!("/proc/{pid}/ns/net"))?)
+pub fn enter_of(pid: u32) -> Result<NetNsGuard> {
+    NetNsGuard::to(&open_path(&format!("/proc/{pid}/ns/net"))?)
 }
 
-impl Elsewhere {
+impl ForeignNetNs {
     /// As [`NetNs::enter`] makes it.
     pub fn new() -> Result<Self> {
         let inside = NetNs::enter()?;
@@ -64,12 +64,12 @@ impl Elsewhere {
     }
 
     /// Moves the calling thread there.
-    pub fn enter(&self) -> Result<Visit> {
-        Visit::to(&self.fd)
+    pub fn enter(&self) -> Result<NetNsGuard> {
+        NetNsGuard::to(&self.fd)
     }
 }
 
-impl Visit {
+impl NetNsGuard {
     fn to(there: &OwnedFd) -> Result<Self> {
         let former = open_path("/proc/thread-self/ns/net")?;
         move_into_link_name_space(there.as_fd(), Some(LinkNameSpaceType::Network))
@@ -78,7 +78,7 @@ impl Visit {
     }
 }
 
-impl Drop for Visit {
+impl Drop for NetNsGuard {
     fn drop(&mut self) {
         let back = move_into_link_name_space(self.former.as_fd(), Some(LinkNameSpaceType::Network));
         if let Err(error) = back

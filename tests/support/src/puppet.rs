@@ -3,7 +3,7 @@
 //! The process is the running test program once more, as with [`crate::vm_process`]: a test that exists only for this
 //! calls [`run_if_asked`].
 
-mod play;
+mod run;
 
 use std::env;
 use std::fs::File;
@@ -13,7 +13,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-pub use self::play::run_if_asked;
+pub use self::run::run_if_asked;
 use crate::child::die_with_parent;
 
 /// Says to the program that it is a puppet.

@@ -87,8 +87,8 @@ pub fn run_if_asked() -> Result<()> {
 }
 
 fn move_frames(spec: &StandInSpec, tap: &Tap, host: &PacketSocket) -> Result<()> {
-    let mut sends = Paced::new(spec.sends, Frame::from_guest());
-    let mut receives = Paced::new(spec.receives, Frame::to_guest());
+    let mut sends = Pacer::new(spec.sends, Frame::from_guest());
+    let mut receives = Pacer::new(spec.receives, Frame::to_guest());
     let mut buffer = vec![0; 65_536];
     let start = Instant::now();
     loop {
@@ -109,13 +109,13 @@ fn move_frames(spec: &StandInSpec, tap: &Tap, host: &PacketSocket) -> Result<()>
 }
 
 /// One direction: how many frames are due by now that have not been sent yet.
-struct Paced {
+struct Pacer {
     traffic: Traffic,
     frame: Vec<u8>,
     sent: u64,
 }
 
-impl Paced {
+impl Pacer {
     fn new(traffic: Traffic, frame: Frame) -> Self {
         const HEADERS: usize = ETHERNET_HEADER + 20 + 8;
         Self { traffic, frame: frame.udp4(traffic.frame_bytes.saturating_sub(HEADERS)), sent: 0 }
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn frames_are_paced_without_bursts() {
         let traffic = Traffic { packets_per_second: 1000, frame_bytes: 100 };
-        let mut paced = Paced::new(traffic, Frame::from_guest());
+        let mut paced = Pacer::new(traffic, Frame::from_guest());
         assert_eq!(paced.frame.len(), 100);
         assert_eq!(paced.due(Duration::from_millis(10)), 10);
         assert_eq!(paced.due(Duration::from_millis(15)), 5);

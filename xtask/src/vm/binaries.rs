@@ -27,7 +27,7 @@ const NOT_IN_A_GUEST: [&str; 3] = ["hostile::", "kvm::", "operator::"];
 pub struct Binaries {
     pub suite: PathBuf,
     /// The suite and the daemon.
-    pub programs: Vec<Stripped>,
+    pub programs: Vec<StrippedBinary>,
     /// Other files of this machine that the tests need.
     pub files: Vec<PathBuf>,
     pub tests: Vec<String>,
@@ -35,7 +35,7 @@ pub struct Binaries {
 
 /// A program without debug information: with it a guest takes twice as long to boot.
 #[derive(Debug)]
-pub struct Stripped {
+pub struct StrippedBinary {
     /// Where cargo built it, and where it is in the guest.
     pub path: PathBuf,
     pub stripped: PathBuf,
@@ -76,11 +76,11 @@ impl Binaries {
     }
 }
 
-fn strip(path: PathBuf, directory: &Path) -> Result<Stripped> {
+fn strip(path: PathBuf, directory: &Path) -> Result<StrippedBinary> {
     fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     let stripped = directory.join(path.file_name().context("a program without a name")?);
     run(Command::new("strip").arg("--strip-debug").arg("-o").args([&stripped, &path]))?;
-    Ok(Stripped { path, stripped })
+    Ok(StrippedBinary { path, stripped })
 }
 
 fn executable(messages: &str, name: &str) -> Result<PathBuf> {
@@ -112,6 +112,9 @@ mod tests {
 
     #[test]
     fn helper_processes_are_not_listed() {
-        assert_eq!(names("a::b: test\nrights::stand_in_vm: test\nvmm::vmm: test\nc: bench\n"), ["a::b"]);
+        assert_eq!(
+            names("a::b: test\ncapabilities::stand_in_vm: test\nvmm::vmm: test\nc: bench\n"),
+            ["a::b"]
+        );
     }
 }

@@ -29,7 +29,7 @@ const MAX_GUESTS: usize = 4;
 
 const SKIPS: &str = "/tmp/skips";
 
-/// Short schedules of `tests/privileged/{conservation,rounds}`, without hostile neighbours: without KVM everything takes
+/// Short schedules of `tests/privileged/{conservation,leaks}`, without hostile neighbours: without KVM everything takes
 /// ten times as long.
 const SCHEDULE: &str = "TESTKIT_LIVES=40 TESTKIT_NEIGHBOURS=0 TESTKIT_SHORT_ROUNDS=1";
 

@@ -73,7 +73,7 @@ pub(super) fn keep_spawning(program: PathBuf, argv: Vec<String>, pause: u64) -> 
     let mut number = 0;
     let mut alive = Vec::new();
     Background::start(move || {
-        alive.push(Spawned(spawn(&program, &argv, number)?));
+        alive.push(KillOnDrop(spawn(&program, &argv, number)?));
         number += 1;
         if alive.len() > ALIVE {
             alive.remove(0);
@@ -139,7 +139,7 @@ pub(super) fn keep_remaking_a_tap(name: String) -> Background {
 }
 
 /// One of three says nothing, one half of a request, and one waits for an answer. Nobody may be there to take them.
-pub(super) fn keep_asking(address: SocketAddr) -> Background {
+pub(super) fn keep_requesting(address: SocketAddr) -> Background {
     const REQUEST: &str = "GET /-/healthy HTTP/1.0\r\nHost: localhost\r\n\r\n";
     let mut rounds = 0;
     Background::start(move || {
@@ -166,9 +166,9 @@ pub(super) fn duplicate(from: RawFd, to: RawFd) -> Result<()> {
 
 /// Ends with its value.
 #[derive(Debug)]
-struct Spawned(Child);
+struct KillOnDrop(Child);
 
-impl Drop for Spawned {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.0.kill();

@@ -3,12 +3,12 @@
 //! The process is the running test program once more, under another name. Its command line is a hypervisor's, which no
 //! test harness understands: so [`run_if_asked`] has to run before `main`.
 
-mod act;
-mod acts;
+mod action;
 mod background;
+mod block;
 mod clients;
+mod execute;
 mod fuse;
-mod hold;
 mod server;
 
 use std::env;
@@ -22,7 +22,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context, Result, anyhow};
 use rustix::process::{Pid, Signal, kill_process};
 
-pub use self::act::Act;
+pub use self::action::Action;
 use crate::child::{copy_program, die_with_parent};
 
 /// Tells the program that it is a tenant.
@@ -32,7 +32,7 @@ const MARK: &str = "TESTKIT_TENANT";
 #[derive(Debug)]
 pub struct Tenant {
     child: Child,
-    /// The process that obeys: another one after [`Act::Fork`].
+    /// The process that obeys: another one after [`Action::Fork`].
     pid: u32,
     commands: ChildStdin,
     answers: BufReader<ChildStdout>,
@@ -51,7 +51,7 @@ pub struct TenantSpec {
     pub directory: Option<PathBuf>,
 }
 
-/// The length of a frame that [`Act::Send`] sends.
+/// The length of a frame that [`Action::Send`] sends.
 pub const FRAME: u64 = 342;
 
 impl Tenant {
@@ -81,12 +81,12 @@ impl Tenant {
     }
 
     /// Has it do this, and waits for the answer.
-    pub fn tell(&mut self, act: &Act) -> Result<u64> {
-        let line = serde_json::to_string(act).context("write an act")?;
+    pub fn perform(&mut self, action: &Action) -> Result<u64> {
+        let line = serde_json::to_string(action).context("write an action")?;
         let what = || format!("process {}: {}", self.pid, line.chars().take(300).collect::<String>());
         writeln!(self.commands, "{line}").with_context(what)?;
         let answer = self.answer().with_context(|| line.chars().take(300).collect::<String>())?;
-        if matches!(act, Act::Fork { .. }) {
+        if matches!(action, Action::Fork { .. }) {
             self.pid = u32::try_from(answer).context("a pid")?;
         }
         Ok(answer)
@@ -130,12 +130,12 @@ pub fn run_if_asked() {
     if env::var_os(MARK).is_none() {
         return;
     }
-    let mut state = acts::State::default();
+    let mut state = execute::State::default();
     let obeyed = say(&Ok(0)).and_then(|()| {
         // Not through a buffer: what is in it would be lost to the program that takes this one's place.
         while let Some(line) = read_line()? {
-            let act = serde_json::from_slice(&line).context("read an act")?;
-            let answer = state.perform(act).map_err(|error| format!("{error:#}"));
+            let action = serde_json::from_slice(&line).context("read an action")?;
+            let answer = state.perform(action).map_err(|error| format!("{error:#}"));
             say(&answer)?;
         }
         Ok(())

@@ -9,14 +9,14 @@ use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::{SOON, scaled};
 
 use super::host::Host;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const HOURLY: &str = "interval = \"1h\"\n";
 
 /// A second TAP of a VM comes in a namespace that is watched because of the first.
 #[test]
 fn a_new_foreign_tap_is_counted_at_once() {
-    alone("elsewhere::moments::a_new_foreign_tap_is_counted_at_once", || {
+    isolated("elsewhere::between_ticks::a_new_foreign_tap_is_counted_at_once", || {
         let host = Host::new();
         let namespace = NetNs::enter().unwrap();
         let first =
@@ -47,7 +47,7 @@ fn a_new_foreign_tap_is_counted_at_once() {
 /// 300 ms of life on a quiet machine, and a megabyte.
 #[test]
 fn a_vm_between_two_ticks_is_counted() {
-    alone("elsewhere::moments::a_vm_between_two_ticks_is_counted", || {
+    isolated("elsewhere::between_ticks::a_vm_between_two_ticks_is_counted", || {
         let host = Host::new();
         let daemon = host.daemon(HOURLY);
         let frame = Frame::from_guest().udp4(1000);

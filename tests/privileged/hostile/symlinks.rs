@@ -11,12 +11,12 @@ use std::thread;
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
-use vm_metrics_testkit::tenant::{Act, Tenant};
+use vm_metrics_testkit::tenant::{Action, Tenant};
 use vm_metrics_testkit::wait::SOON;
 
 use super::lab::Scene;
 use super::user::ATTACKER;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const CONFIG: &str = r#"{"machine-config": {"vcpu_count": 7, "mem_size_mib": 256}}"#;
 
@@ -62,7 +62,7 @@ fn of_fake(metrics: &Metrics) -> Option<f64> {
 /// Also in the attacker's own file, which its process may read: nothing of it is repeated.
 #[test]
 fn files_of_root_are_not_read() {
-    alone("hostile::links_out_of_a_jail::files_of_root_are_not_read", || {
+    isolated("hostile::symlinks::files_of_root_are_not_read", || {
         let scene = Scene::new();
         let jail = scene.directory_of(ATTACKER, "jail");
         let closed = scene.path("closed");
@@ -102,7 +102,7 @@ fn files_of_root_are_not_read() {
 /// With QEMU's `-readconfig`, as with Firecracker's file.
 #[test]
 fn files_of_qemu_are_read_with_its_rights() {
-    alone("hostile::links_out_of_a_jail::files_of_qemu_are_read_with_its_rights", || {
+    isolated("hostile::symlinks::files_of_qemu_are_read_with_its_rights", || {
         let scene = Scene::new();
         let jail = scene.directory_of(ATTACKER, "jail");
         let (of_root, shadow, own) = (scene.path("root.cfg"), jail.join("shadow"), jail.join("own.cfg"));
@@ -130,7 +130,7 @@ fn files_of_qemu_are_read_with_its_rights() {
 
 #[test]
 fn the_tenants_own_files_are_read() {
-    alone("hostile::links_out_of_a_jail::the_tenants_own_files_are_read", || {
+    isolated("hostile::symlinks::the_tenants_own_files_are_read", || {
         let scene = Scene::new();
         let jail = scene.directory_of(ATTACKER, "jail");
         fs::set_permissions(&jail, Permissions::from_mode(0o700)).unwrap();
@@ -150,7 +150,7 @@ fn the_tenants_own_files_are_read() {
 /// A socket of root that everybody may connect to.
 #[test]
 fn foreign_sockets_receive_nothing() {
-    alone("hostile::links_out_of_a_jail::foreign_sockets_receive_nothing", || {
+    isolated("hostile::symlinks::foreign_sockets_receive_nothing", || {
         let scene = Scene::new();
         let jail = scene.directory_of(ATTACKER, "jail");
         let socket = scene.path("root.sock");
@@ -179,14 +179,14 @@ fn foreign_sockets_receive_nothing() {
 
 #[test]
 fn the_tenants_own_socket_is_asked() {
-    alone("hostile::links_out_of_a_jail::the_tenants_own_socket_is_asked", || {
+    isolated("hostile::symlinks::the_tenants_own_socket_is_asked", || {
         let scene = Scene::new();
         let jail = scene.directory_of(ATTACKER, "jail");
         let socket = jail.join("api.sock");
         let mut fake = fake(&scene, &["--api-sock", socket.to_str().unwrap()]);
         let answers = [("/", r#"{"id":"fake","state":"Running"}"#), ("/vm/config", CONFIG)];
         let answers = answers.map(|(path, body)| (path.to_owned(), body.to_owned())).to_vec();
-        fake.tell(&Act::ServeHttp { socket, answers }).unwrap();
+        fake.perform(&Action::ServeHttp { socket, answers }).unwrap();
         let daemon = scene.daemon_of_root("");
         daemon.wait_for(SOON, "its vCPUs", |metrics| vcpus(metrics).filter(|vcpus| *vcpus == 7.0)).unwrap();
     });

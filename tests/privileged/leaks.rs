@@ -15,8 +15,8 @@ use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
-use crate::alone::{alone, figures};
 use crate::heap;
+use crate::isolation::{figures, isolated};
 use crate::lab::{manager_with, nics, ways};
 
 /// TAPs that come at once. Taking a TCX link off takes the kernel some 10 ms.
@@ -37,7 +37,7 @@ const GROWTH: usize = 16 << 10;
 
 #[test]
 fn ten_thousand_rounds_leak_nothing() {
-    alone("rounds::ten_thousand_rounds_leak_nothing", || {
+    isolated("leaks::ten_thousand_rounds_leak_nothing", || {
         let short = env::var_os(SHORT).is_some();
         for way in ways() {
             let at_once = if short || way == "tcx" { TCX } else { CLSACT };
@@ -70,7 +70,7 @@ fn rounds_of(way: &str, waves: usize, at_once: usize) {
         go(taps);
         manager.collect();
         objects.note();
-        let now = Held::now(&objects);
+        let now = Resources::now(&objects);
         match &first {
             None => first = Some(now),
             Some(first) => now.compare(first, &format!("{way}, daemon {daemon}")),
@@ -172,7 +172,7 @@ fn in_descriptors() -> Objects {
 
 /// What a process has, and what the kernel has for it.
 #[derive(Debug, PartialEq)]
-struct Held {
+struct Resources {
     descriptors: usize,
     programs: usize,
     maps: usize,
@@ -182,7 +182,7 @@ struct Held {
     heap: usize,
 }
 
-impl Held {
+impl Resources {
     fn now(objects: &Objects) -> Self {
         Self {
             descriptors: fs::read_dir("/proc/self/fd").unwrap().count(),

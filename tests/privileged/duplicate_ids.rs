@@ -10,11 +10,12 @@ use tempfile::TempDir;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::netns::NetNs;
-use vm_metrics_testkit::tenant::{Act, FRAME, Tenant, TenantSpec, link_test_program};
+use vm_metrics_testkit::random::{self, Random};
+use vm_metrics_testkit::tenant::{Action, FRAME, Tenant, TenantSpec, link_test_program};
 use vm_metrics_testkit::wait::SOON;
 
-use crate::alone::{alone, figures};
-use crate::conservation::chance::{self, Chance};
+use crate::conservation::SEED;
+use crate::isolation::{figures, isolated};
 
 const STEPS: usize = 80;
 
@@ -77,22 +78,22 @@ struct World {
 
 #[test]
 fn twins_keep_their_bytes_and_their_ids() {
-    alone("twins::twins_keep_their_bytes_and_their_ids", || {
-        let seed = chance::seed();
-        eprintln!("{}={seed} makes these steps once more", chance::SEED);
-        let mut chance = Chance::new(seed);
+    isolated("duplicate_ids::twins_keep_their_bytes_and_their_ids", || {
+        let seed = random::seed(SEED);
+        eprintln!("{SEED}={seed} makes these steps once more");
+        let mut random = Random::new(seed);
         let mut world = World::new();
         let mut restarts = 0;
         for _ in 0..STEPS {
-            let twin = chance.of(0..TWINS.len());
-            match chance.of(0..10) {
+            let twin = random.of(0..TWINS.len());
+            match random.of(0..10) {
                 0 => {
-                    world.restart(&mut chance);
+                    world.restart(&mut random);
                     restarts += 1;
                 }
                 1..=3 => world.stop(twin),
                 4..=6 => world.start(twin),
-                _ => world.send(twin, 1 + chance.number() % 20),
+                _ => world.send(twin, 1 + random.number() % 20),
             }
         }
         world.settle();
@@ -141,15 +142,15 @@ impl World {
     }
 
     /// Some VMs end, and some start and send, while no daemon is there.
-    fn restart(&mut self, chance: &mut Chance) {
+    fn restart(&mut self, random: &mut Random) {
         self.settle();
-        if chance.one_in(2) {
+        if random.one_in(2) {
             self.daemon.terminate().unwrap();
         } else {
             self.daemon.kill().unwrap();
         }
         for twin in 0..TWINS.len() {
-            match chance.of(0..3) {
+            match random.of(0..3) {
                 0 => self.running.remove(&twin).into_iter().for_each(|life| life.vmm.kill().unwrap()),
                 1 => self.start(twin),
                 _ => {}
@@ -160,7 +161,7 @@ impl World {
 
     fn send(&mut self, twin: usize, frames: u64) {
         let Some(life) = self.running.get_mut(&twin) else { return };
-        life.vmm.tell(&Act::Send { fd: life.fd, frames }).unwrap();
+        life.vmm.perform(&Action::Send { fd: life.fd, frames }).unwrap();
         life.sent += frames * FRAME;
         self.books.get_mut(&life.tap).unwrap().1 = life.sent;
     }
@@ -215,8 +216,8 @@ impl Life {
         };
         let mut vmm = Tenant::start(spec).unwrap();
         let tap = format!("k{}", books.len());
-        let open = Act::OpenTap { name: tap.clone(), multi_queue: false, up: true };
-        let fd = i32::try_from(vmm.tell(&open).unwrap()).unwrap();
+        let open = Action::OpenTap { name: tap.clone(), multi_queue: false, up: true };
+        let fd = i32::try_from(vmm.perform(&open).unwrap()).unwrap();
         let account = (twin, is_identical.then(|| vmm.pid()));
         books.insert(tap.clone(), (account, 0));
         Self { vmm, fd, tap, sent: 0 }

@@ -8,11 +8,11 @@ use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::wait::SOON;
 
-use super::hanging_config_file::Hanging;
+use super::hanging_config_file::HangingFs;
 use super::lab::{Scene, Victim};
 use super::pace::Pace;
 use super::user::ATTACKER;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const VICTIM: &str = "22222222-2222-4222-8222-222222222222";
 
@@ -40,7 +40,7 @@ fn assert_refused(daemon: &Daemon, victim: &mut Victim, problem: &str) {
 
 #[test]
 fn the_pid_of_another_user_does_not_count() {
-    alone("hostile::pid_file_in_a_jail::the_pid_of_another_user_does_not_count", || {
+    isolated("hostile::pid_file::the_pid_of_another_user_does_not_count", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let jail = scene.directory_of(ATTACKER, "jail");
@@ -56,7 +56,7 @@ fn the_pid_of_another_user_does_not_count() {
 
 #[test]
 fn an_own_pid_counts() {
-    alone("hostile::pid_file_in_a_jail::an_own_pid_counts", || {
+    isolated("hostile::pid_file::an_own_pid_counts", || {
         let scene = Scene::new();
         let jail = scene.directory_of(ATTACKER, "jail");
         let own = scene.attacker("custom-vmm", &[]);
@@ -77,7 +77,7 @@ fn an_own_pid_counts() {
 /// The daemon of root could read it.
 #[test]
 fn a_link_to_roots_file_leaks_nothing() {
-    alone("hostile::pid_file_in_a_jail::a_link_to_roots_file_leaks_nothing", || {
+    isolated("hostile::pid_file::a_link_to_roots_file_leaks_nothing", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let jail = scene.directory_of(ATTACKER, "jail");
@@ -103,10 +103,10 @@ fn a_link_to_roots_file_leaks_nothing() {
 /// A file system in user space says of the owners of its files what its user likes.
 #[test]
 fn the_attackers_file_system_is_not_read() {
-    alone("hostile::pid_file_in_a_jail::the_attackers_file_system_is_not_read", || {
+    isolated("hostile::pid_file::the_attackers_file_system_is_not_read", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
-        let hanging = Hanging::mount(scene.directory_of(ATTACKER, "hanging"));
+        let hanging = HangingFs::mount(scene.directory_of(ATTACKER, "hanging"));
         for start in [Scene::daemon, Scene::daemon_of_root] {
             let daemon = start(&scene, &jailed(&hanging.mountpoint.join("vm.pid")));
             let problem = format!("a file system of user {ATTACKER} is on the way");
@@ -118,7 +118,7 @@ fn the_attackers_file_system_is_not_read() {
 /// The same for a directory of VMs that everybody can write.
 #[test]
 fn files_in_a_public_directory_do_not_count() {
-    alone("hostile::pid_file_in_a_jail::files_in_a_public_directory_do_not_count", || {
+    isolated("hostile::pid_file::files_in_a_public_directory_do_not_count", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let vms = scene.path("vms");

@@ -8,10 +8,10 @@ use crate::setup::{Setup, often};
 fn the_final_numbers_are_pushed_at_shutdown() {
     let sink = OtlpSink::start(&[]).unwrap();
     let keys = format!("enabled = true\nendpoint = \"http://{}\"\ninterval = \"1h\"", sink.http());
-    let mut pushing = Setup { otlp: Some(keys), ..Setup::default() }.serve();
+    let mut daemon = Setup { otlp: Some(keys), ..Setup::default() }.serve();
     assert_eq!(sink.requests().len(), 0);
-    assert_eq!(pushing.daemon.terminate().unwrap().code(), Some(0));
-    assert_eq!(sink.requests().len(), 1, "{}", pushing.daemon.log());
+    assert_eq!(daemon.daemon.terminate().unwrap().code(), Some(0));
+    assert_eq!(sink.requests().len(), 1, "{}", daemon.daemon.log());
 }
 
 #[test]
@@ -19,9 +19,9 @@ fn rejected_points_are_reported() {
     let sink = OtlpSink::start(&["--reject", "7"]).unwrap();
     for (protocol, address) in [("grpc", sink.grpc()), ("http/protobuf", sink.http())] {
         let more = format!("protocol = \"{protocol}\"");
-        let pushing = Setup { otlp: often(&format!("http://{address}"), &more), ..Setup::default() }.serve();
-        pushing.wait_for_exports("success", 1.0);
-        let log = pushing.daemon.log();
+        let daemon = Setup { otlp: often(&format!("http://{address}"), &more), ..Setup::default() }.serve();
+        daemon.wait_for_exports("success", 1.0);
+        let log = daemon.daemon.log();
         assert!(log.contains("rejected_data_points=7"), "{protocol}: {log}");
     }
 }

@@ -19,77 +19,77 @@ use rustix::process::{Pid, WaitOptions, getgid, getuid, waitpid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::background::{self, Background};
-use super::hold::Holdable;
-use super::{Act, FRAME, clients, fuse, server};
+use super::block::BlockTarget;
+use super::{Action, FRAME, clients, fuse, server};
 use crate::frames::{ETHERNET_HEADER, Frame};
 use crate::tap::{Tap, TapOptions};
 
-/// What it keeps from one act to the next.
+/// What it keeps from one action to the next.
 #[derive(Debug, Default)]
 pub(super) struct State {
     children: Vec<Child>,
     background: Vec<Background>,
     connections: Vec<TcpStream>,
-    holdable: Option<Holdable>,
+    block_target: Option<BlockTarget>,
 }
 
 impl State {
-    pub(super) fn perform(&mut self, act: Act) -> Result<u64> {
-        match act {
-            Act::Unshare { net, mount, pid } => unshare(net, mount, pid)?,
-            Act::OpenTap { name, multi_queue, up } => return open_tap(&name, multi_queue, up),
-            Act::OpenFile { path } => {
+    pub(super) fn perform(&mut self, action: Action) -> Result<u64> {
+        match action {
+            Action::Unshare { net, mount, pid } => unshare(net, mount, pid)?,
+            Action::OpenTap { name, multi_queue, up } => return open_tap(&name, multi_queue, up),
+            Action::OpenFile { path } => {
                 return number(open_file(&path)?.into_raw_fd());
             }
-            Act::OpenPath { path } => return open_path(&path),
-            Act::OpenMany { path, count } => open_many(&path, count)?,
-            Act::Duplicate { from, to } => background::duplicate(from, to)?,
+            Action::OpenPath { path } => return open_path(&path),
+            Action::OpenMany { path, count } => open_many(&path, count)?,
+            Action::Duplicate { from, to } => background::duplicate(from, to)?,
             // SAFETY: the test names a descriptor that belongs to no Rust value.
-            Act::Close { fd } => drop(unsafe { OwnedFd::from_raw_fd(fd) }),
-            Act::Send { fd, frames } => send(fd, frames)?,
-            Act::Take { fd } => return take(fd),
-            Act::RewriteArgv { argv } => rewrite_argv(&argv)?,
-            Act::Exec { program, argv, keep } => return exec(&program, &argv, &keep),
-            Act::Fork { parent_stays } => return fork(parent_stays),
-            Act::StartThreads { name, count } => start_threads(&name, count)?,
-            Act::MountTmpfs { path } => {
+            Action::Close { fd } => drop(unsafe { OwnedFd::from_raw_fd(fd) }),
+            Action::Send { fd, frames } => send(fd, frames)?,
+            Action::Take { fd } => return take(fd),
+            Action::RewriteArgv { argv } => rewrite_argv(&argv)?,
+            Action::Exec { program, argv, keep } => return exec(&program, &argv, &keep),
+            Action::Fork { parent_stays } => return fork(parent_stays),
+            Action::StartThreads { name, count } => start_threads(&name, count)?,
+            Action::MountTmpfs { path } => {
                 mount("tmpfs", &path, "tmpfs", MountFlags::empty(), None).context("mount a tmpfs")?;
             }
-            Act::MountFuse { path, file, hangs } => fuse::mount_one_file(&path, &file, hangs)?,
-            Act::StartHoldable { file } => {
-                return Ok(self.holdable.insert(Holdable::start(&file)?).pid.into());
+            Action::MountFuse { path, file, hangs } => fuse::mount_one_file(&path, &file, hangs)?,
+            Action::StartBlockTarget { file } => {
+                return Ok(self.block_target.insert(BlockTarget::start(&file)?).pid.into());
             }
-            Act::Hold => self.holdable.as_mut().context("nothing to hold up")?.hold()?,
-            Act::ServeHttp { socket, answers } => server::serve_http(&socket, answers)?,
-            Act::ServeQmp { socket, answers } => server::serve_qmp(&socket, answers)?,
-            Act::Spawn { program, argv, count } => {
+            Action::Block => self.block_target.as_mut().context("nothing to hold up")?.block()?,
+            Action::ServeHttp { socket, answers } => server::serve_http(&socket, answers)?,
+            Action::ServeQmp { socket, answers } => server::serve_qmp(&socket, answers)?,
+            Action::Spawn { program, argv, count } => {
                 for number in 0..count {
                     self.children.push(background::spawn(&program, &argv, number)?);
                 }
             }
-            Act::OpenTapElsewhere { name } => return open_tap_elsewhere(&name),
-            Act::OpenTapsElsewhere { name, count } => open_taps_elsewhere(&name, count)?,
-            Act::KeepSpawning { program, argv, pause } => {
+            Action::OpenForeignTap { name } => return open_foreign_tap(&name),
+            Action::OpenForeignTaps { name, count } => open_foreign_taps(&name, count)?,
+            Action::KeepSpawning { program, argv, pause } => {
                 self.background.push(background::keep_spawning(program, argv, pause));
             }
-            Act::KeepSwapping { one, other, to } => {
+            Action::KeepSwapping { one, other, to } => {
                 self.background.push(background::keep_swapping(one, other, to));
             }
-            Act::KeepOpening => self.background.push(background::keep_opening()),
-            Act::KeepFlapping { count } => self.background.push(background::keep_flapping(count)?),
-            Act::Get { address, path } => return clients::get(address, &path),
-            Act::Connect { address, text, count } => {
+            Action::KeepOpening => self.background.push(background::keep_opening()),
+            Action::KeepFlapping { count } => self.background.push(background::keep_flapping(count)?),
+            Action::Get { address, path } => return clients::get(address, &path),
+            Action::Connect { address, text, count } => {
                 for _ in 0..count {
                     self.connections.push(clients::connect(address, &text)?);
                 }
             }
-            Act::KeepConnecting { address, text } => {
+            Action::KeepConnecting { address, text } => {
                 self.background.push(background::keep_connecting(address, text));
             }
-            Act::KeepRemakingTap { name } => self.background.push(background::keep_remaking_a_tap(name)),
-            Act::KeepAsking { address } => self.background.push(background::keep_asking(address)),
-            Act::Rest { pause } => self.background.iter().for_each(|background| background.rest(pause)),
-            Act::Stop => return self.stop(),
+            Action::KeepRemakingTap { name } => self.background.push(background::keep_remaking_a_tap(name)),
+            Action::KeepRequesting { address } => self.background.push(background::keep_requesting(address)),
+            Action::Rest { pause } => self.background.iter().for_each(|background| background.rest(pause)),
+            Action::Stop => return self.stop(),
         }
         Ok(0)
     }
@@ -156,7 +156,7 @@ fn open_many(path: &Path, count: usize) -> Result<()> {
 }
 
 /// By a child that shares the descriptors with this process, but not the namespaces.
-fn open_tap_elsewhere(name: &str) -> Result<u64> {
+fn open_foreign_tap(name: &str) -> Result<u64> {
     let (answer, says) = pipe().context("make a pipe")?;
     let flags = libc::c_long::from(libc::CLONE_FILES | libc::SIGCHLD);
     // SAFETY: as fork: the child goes on with the one thread that there is, and ends below.
@@ -183,7 +183,7 @@ fn open_tap_elsewhere(name: &str) -> Result<u64> {
     text.parse().map_err(|_| anyhow!("{text}"))
 }
 
-fn open_taps_elsewhere(name: &str, count: usize) -> Result<()> {
+fn open_foreign_taps(name: &str, count: usize) -> Result<()> {
     for _ in 0..count {
         // SAFETY: the descriptors stay shared with all threads.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("unshare the network namespace")?;

@@ -37,7 +37,7 @@ fn the_units_capabilities_are_exactly_enough() {
 
     let _namespace = NetNs::enter().unwrap();
     let mut command = Command::new(vmm);
-    command.args(["--exact", "rights::stand_in_vm", "--nocapture"]);
+    command.args(["--exact", "capabilities::stand_in_vm", "--nocapture"]);
     let traffic = Traffic { packets_per_second: 10, frame_bytes: 100 };
     let spec = StandInSpec { tap: TAP.to_owned(), sends: traffic, receives: traffic, memory_bytes: 4096 };
     let _vm = StandIn::start(&spec, command).unwrap();

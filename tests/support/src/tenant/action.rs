@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What a tenant can be told. Each [`Tenant::tell`](super::Tenant::tell) returns when it is done; the answer is a number where one is named.
+/// What a tenant can be told. Each [`Tenant::perform`](super::Tenant::perform) returns when it is done; the answer is a number where one is named.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Act {
+pub enum Action {
     /// Enters new namespaces: a user namespace in which it is root, and with it those that are asked for.
     Unshare {
         net: bool,
@@ -81,12 +81,12 @@ pub enum Act {
         file: String,
         hangs: bool,
     },
-    /// Starts a child that [`Act::Hold`] holds up by this file of a FUSE file system that hangs. Answers with its pid.
-    StartHoldable {
+    /// Starts a child that [`Action::Block`] holds up by this file of a FUSE file system that hangs. Answers with its pid.
+    StartBlockTarget {
         file: PathBuf,
     },
     /// From soon after on, the child's `stat`, `exe`, `cmdline` and `io` do not answer.
-    Hold,
+    Block,
     /// Listens on a Unix socket, and answers each path with a body like the HTTP servers of VMMs.
     ServeHttp {
         socket: PathBuf,
@@ -104,29 +104,29 @@ pub enum Act {
         count: usize,
     },
     /// Opens a TAP in a new network namespace, in which it is not itself. Answers with the descriptor.
-    OpenTapElsewhere {
+    OpenForeignTap {
         name: String,
     },
     /// Makes so many network namespaces with a TAP of this name in each, and keeps them.
-    OpenTapsElsewhere {
+    OpenForeignTaps {
         name: String,
         count: usize,
     },
-    /// Goes on starting and ending a program until [`Act::Stop`], with so many milliseconds between two starts.
+    /// Goes on starting and ending a program until [`Action::Stop`], with so many milliseconds between two starts.
     KeepSpawning {
         program: PathBuf,
         argv: Vec<String>,
         pause: u64,
     },
-    /// Goes on swapping until [`Act::Stop`]: the descriptors `to` are duplicates of `one`, then of `other`.
+    /// Goes on swapping until [`Action::Stop`]: the descriptors `to` are duplicates of `one`, then of `other`.
     KeepSwapping {
         one: RawFd,
         other: RawFd,
         to: Vec<RawFd>,
     },
-    /// Goes on opening and closing a descriptor until [`Act::Stop`]: it never has as many as before.
+    /// Goes on opening and closing a descriptor until [`Action::Stop`]: it never has as many as before.
     KeepOpening,
-    /// Makes so many pairs of veth devices, and takes one after the other up and down until [`Act::Stop`].
+    /// Makes so many pairs of veth devices, and takes one after the other up and down until [`Action::Stop`].
     KeepFlapping {
         count: usize,
     },
@@ -141,17 +141,17 @@ pub enum Act {
         text: String,
         count: usize,
     },
-    /// Goes on opening TCP connections until [`Act::Stop`], each with a text and then a reset.
+    /// Goes on opening TCP connections until [`Action::Stop`], each with a text and then a reset.
     KeepConnecting {
         address: SocketAddr,
         text: String,
     },
-    /// Goes on making a TAP, sending a frame and closing it, until [`Act::Stop`].
+    /// Goes on making a TAP, sending a frame and closing it, until [`Action::Stop`].
     KeepRemakingTap {
         name: String,
     },
-    /// Goes on opening and closing connections to an HTTP server until [`Act::Stop`]. Some send a request.
-    KeepAsking {
+    /// Goes on opening and closing connections to an HTTP server until [`Action::Stop`]. Some send a request.
+    KeepRequesting {
         address: SocketAddr,
     },
     /// What goes on rests for so many milliseconds after each round.

@@ -7,7 +7,7 @@ use std::process::Command;
 /// Lines that begin like this are figures of the run: `cargo xtask test` repeats them at its end.
 const FIGURES: &str = "figures: ";
 
-const INSIDE: &str = "TESTKIT_ALONE";
+const INSIDE: &str = "TESTKIT_ISOLATED";
 
 /// Says what a test has measured.
 pub(crate) fn figures(text: &str) {
@@ -16,7 +16,7 @@ pub(crate) fn figures(text: &str) {
 }
 
 /// Runs `body` in a new process, with a `/proc` that shows only what it starts. `test` is the name of the calling test.
-pub(crate) fn alone(test: &str, body: impl FnOnce()) {
+pub(crate) fn isolated(test: &str, body: impl FnOnce()) {
     if env::var_os(INSIDE).is_some() {
         return body();
     }

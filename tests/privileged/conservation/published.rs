@@ -6,20 +6,20 @@ use anyhow::Context;
 use serde_json::Value;
 use vm_metrics_testkit::daemon::Daemon;
 
-use super::books::Key;
+use super::oracle::Key;
 
-/// In the order of [`books::Numbers`](super::books::Numbers), as far as they are known.
+/// In the order of [`oracle::Numbers`](super::oracle::Numbers), as far as they are known.
 pub(crate) type Numbers = [Option<u64>; 4];
 
 #[derive(Debug, Default)]
-pub(crate) struct Shown {
+pub(crate) struct PublishedUse {
     pub(crate) nics: BTreeMap<Key, Numbers>,
     pub(crate) pids: BTreeMap<String, u32>,
     /// VMs that have ended.
     ended: BTreeSet<String>,
 }
 
-impl Shown {
+impl PublishedUse {
     pub(crate) fn by(daemon: &Daemon) -> anyhow::Result<Self> {
         let answer: Value = serde_json::from_slice(&daemon.get("/api/v1/vms", None)?.body)?;
         let mut shown = Self::default();

@@ -31,14 +31,14 @@ const EXECUTE: u8 = 3;
 
 /// A process that can be held up.
 #[derive(Debug)]
-pub(super) struct Holdable {
+pub(super) struct BlockTarget {
     go: File,
     /// The process whose threads lock the memory.
     locker: u32,
     pub(super) pid: u32,
 }
 
-impl Holdable {
+impl BlockTarget {
     /// `file` is one of a FUSE file system that hangs. To be called before there are more threads.
     pub(super) fn start(file: &Path) -> Result<Self> {
         let (hear, go) = pipe().context("pipe")?;
@@ -64,7 +64,7 @@ impl Holdable {
     }
 
     /// From now on, the files of the process do not answer.
-    pub(super) fn hold(&mut self) -> Result<()> {
+    pub(super) fn block(&mut self) -> Result<()> {
         for (step, call) in [(READ, Some(libc::SYS_pread64)), (MAP, Some(libc::SYS_mmap)), (EXECUTE, None)] {
             self.go.write_all(&[step]).context("tell a process")?;
             if let Some(call) = call {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::shown;
+use super::published;
 
 /// Guest perspective: rx bytes, rx packets, tx bytes, tx packets.
 pub(crate) type Numbers = [u64; 4];
@@ -86,7 +86,7 @@ fn numbers(rx: &Tally, tx: &Tally) -> Numbers {
 
 /// All series.
 #[derive(Debug, Default)]
-pub(crate) struct Books {
+pub(crate) struct Oracle {
     series: BTreeMap<Key, Series>,
 }
 
@@ -102,7 +102,7 @@ struct Series {
 struct Account {
     life: Arc<Life>,
     shown: Numbers,
-    /// Its last words have been shown.
+    /// Its final counters have been shown.
     heard: bool,
     /// Nobody was there to see its end.
     unseen: bool,
@@ -116,7 +116,7 @@ pub(crate) struct Sums {
     pub(crate) published: Numbers,
 }
 
-impl Books {
+impl Oracle {
     pub(crate) fn begin(&mut self, key: &Key) -> Arc<Life> {
         let series = self.series.entry(key.clone()).or_default();
         let life = Arc::new(Life::default());
@@ -128,7 +128,7 @@ impl Books {
     }
 
     /// Checks what one scrape shows of the VMs.
-    pub(crate) fn check(&mut self, shown: &BTreeMap<Key, shown::Numbers>) -> Result<(), String> {
+    pub(crate) fn check(&mut self, shown: &BTreeMap<Key, published::Numbers>) -> Result<(), String> {
         for (key, now) in shown {
             let series = self.series.get_mut(key).ok_or_else(|| format!("{key:?} is shown, and no VM's"))?;
             series.check(*now).map_err(|problem| format!("{key:?}: {problem}"))?;
@@ -136,7 +136,7 @@ impl Books {
         Ok(())
     }
 
-    /// Whether the last words of the latest life have been shown, or cannot be.
+    /// Whether the final counters of the latest life have been shown, or cannot be.
     pub(crate) fn is_settled(&self, key: &Key) -> bool {
         let last = self.series.get(key).and_then(|series| series.lives.last());
         last.is_none_or(|account| account.heard || account.unseen)
@@ -156,7 +156,7 @@ impl Books {
         }
     }
 
-    /// The device is replaced at once: the series has no room for its last words.
+    /// The device is replaced at once: the series has no room for its final counters.
     pub(crate) fn excuse_last(&mut self, key: &Key) {
         if let Some(account) = self.series.get_mut(key).and_then(|series| series.lives.last_mut()) {
             account.unseen = !account.heard;
