@@ -1,4 +1,4 @@
-//! Commands, flags and exit codes: 0, 64 for a mistake of the caller, 1 for what goes wrong.
+//! Commands, flags and exit codes: 0, 64 for usage errors, 1 for failures.
 
 use std::process::Command;
 
@@ -46,7 +46,7 @@ fn a_bad_configuration_names_its_line() {
     assert!(stderr(&output).contains("/nowhere/config.toml"));
 }
 
-/// The log of a daemon is read by more people than its configuration.
+/// More people read the log of a daemon than its configuration.
 #[test]
 fn an_error_message_repeats_no_secret() {
     let headers = "[exporters.otlp]\nheaders = { authorization = \"Bearer SECRET\", tenant = 1 }";
@@ -105,6 +105,7 @@ fn a_snapshot_without_readable_sources_fails() {
     }
 }
 
+/// The snapshot has the VMs of the other sources, and the exit code reports the failure.
 #[test]
 fn a_failed_source_leaves_a_partial_snapshot() {
     let fixture = Fixture::copy_of("mixed");

@@ -1,4 +1,4 @@
-//! Files of a process that say nothing or nonsense: one number is lost, one reader says so, and everything else is there.
+//! Empty or malformed files of a process cost only their own numbers.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::fixture::Fixture;
 
 const WEB: (&str, &str) = ("instance_name", "web");
 
-/// A file of the process, the reader that reads it, and a metric that it is for.
+/// A file of the process, its reader, and one of its metrics.
 const FILES: &[(&str, &str, &str)] = &[
     ("stat", "proc_stat", "vm_cpu_seconds_total"),
     ("statm", "proc_statm", "vm_memory_rss_bytes"),
@@ -17,10 +17,10 @@ const FILES: &[(&str, &str, &str)] = &[
     ("task/4243/schedstat", "proc_threads", "vm_cpu_wait_seconds_total"),
 ];
 
-/// The metrics of the VM `web` whose file is as given, after the first tick.
+/// Returns the metrics of the VM `web` after the first tick, with this content in one file.
 fn with(file: &str, content: &str) -> Metrics {
     let host = Fixture::copy_of("mixed");
-    // It is not looked for, as its `stat` would be needed for that.
+    // A scan would need its `stat`, so the configuration names the process.
     let vm = "[sources.proc_scan]\nenabled = false\n[[sources.static_list.vms]]\nid = \"a\"\nname = \"web\"\npid = 4242\n\
               hypervisor = \"qemu\"\n[[sources.static_list.vms]]\nid = \"b\"\npid = 4300\nhypervisor = \"firecracker\"\n";
     fs::write(&host.config, fs::read_to_string(&host.config).unwrap() + vm).unwrap();

@@ -1,4 +1,4 @@
-//! Compressed answers are those of the plain ones: read by the program gzip.
+//! Compressed responses equal the plain ones after the program gzip unpacked them.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -34,7 +34,7 @@ fn decompress(answer: &Response) -> Vec<u8> {
     output.stdout
 }
 
-/// One tick, so that all answers are about the same numbers.
+/// Serves the numbers of a single tick, so that all responses agree.
 fn serve() -> Daemon {
     Fixture::with("mixed", "interval = \"1h\"", "").serve()
 }
@@ -55,7 +55,7 @@ fn the_compressed_api_equals_the_plain_one() {
     }
 }
 
-/// Only the age of the numbers differs.
+/// Only the age of the numbers may differ.
 #[test]
 fn compressed_metrics_equal_the_plain_ones() {
     let daemon = serve();

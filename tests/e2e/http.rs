@@ -1,4 +1,4 @@
-//! The HTTP server: formats, health, and how it leaves.
+//! The HTTP server: formats, health and shutdown.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -120,7 +120,7 @@ fn a_silent_or_incomplete_connection_is_closed() {
     }
 }
 
-/// Prometheus keeps its connection from one scrape to the next.
+/// Prometheus keeps its connection between scrapes.
 #[test]
 fn a_connection_serves_more_than_one_request() {
     let daemon = Fixture::new("empty").serve();
@@ -148,7 +148,7 @@ fn status_for_host(daemon: &Daemon, path: &str, host: &str) -> u16 {
     answer.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
-/// A web page whose name points to this host can read nothing (DNS rebinding).
+/// A web page must not read the metrics by a name that resolves to this host (DNS rebinding).
 #[test]
 fn requests_for_other_hosts_are_misdirected() {
     let daemon = Fixture::with("mixed", "", "[http]\nhosts = [\"metrics.example\"]").serve();
@@ -161,7 +161,7 @@ fn requests_for_other_hosts_are_misdirected() {
     }
 }
 
-/// Forty at once, and forty that do not read what they asked for.
+/// Forty clients read their responses at once, and forty never read theirs.
 #[test]
 fn scrapes_at_once_are_all_answered() {
     let daemon = Fixture::new("mixed").serve();

@@ -1,4 +1,4 @@
-//! A limit that is too small is refused with a number, at once and before anything is started.
+//! A limit that is too small stops the daemon at once and names the minimum.
 
 use std::process::Command;
 

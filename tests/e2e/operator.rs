@@ -1,4 +1,4 @@
-//! The commands of an operator: what a running daemon says, flags and variables, all mistakes at once.
+//! Commands for operators: status, flags, variables, configuration errors.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use vm_metrics_testkit::daemon::Daemon;
 
 use crate::fixture::{BINARY, Fixture, run, stderr, stdout};
 
-/// A daemon with a socket for those who administer the host.
+/// Starts a daemon with a socket for administrators of the host.
 fn daemon_with_socket() -> (Fixture, PathBuf, Daemon) {
     let fixture = Fixture::new("mixed");
     let socket = fixture.dir.path().join("run/api.sock");
@@ -27,7 +27,7 @@ fn api(daemon: &Daemon) -> Value {
     serde_json::from_slice(&daemon.get("/api/v1/vms", None).unwrap().body).unwrap()
 }
 
-/// By oneself, the first look would be tick 1.
+/// A snapshot without the daemon would be tick 1.
 #[test]
 fn snapshot_asks_the_running_daemon() {
     let (fixture, socket, daemon) = daemon_with_socket();
@@ -62,7 +62,7 @@ fn snapshot_watches_rates() {
         child.wait().unwrap();
         let heads: Vec<_> = lines.iter().filter(|line| line.starts_with("ID ")).collect();
         assert!(heads.len() > 1 && heads[0].contains("CPU %") && heads[0].contains("RX bit/s"), "{lines:?}");
-        // Nothing happens on a host made of files.
+        // Counters of a host made of files never change.
         assert!(lines[1..].iter().any(|line| line.contains("  0.0  ")), "{lines:?}");
     }
 }
@@ -127,7 +127,7 @@ fn version_distinguishes_builds() {
     assert!(version.contains(ebpf), "{version}");
 }
 
-/// Each with its line and an example.
+/// Each error has its line and an example.
 #[test]
 fn all_mistakes_are_reported_at_once() {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -229,7 +229,7 @@ fn flag_and_key_select_the_json_log() {
     }
 }
 
-/// One line at the start for all that is not on this host.
+/// The log lists all absent components in one line at the start.
 #[test]
 fn absent_components_take_one_line() {
     let daemon = Fixture::new("mixed").serve();

@@ -1,4 +1,4 @@
-//! Real processes that stand in for VMs: what the daemon says of them is what they did.
+//! Compares the metrics of real processes with their own actions.
 
 mod counts;
 mod vcpus;
@@ -20,13 +20,13 @@ const MIB: u64 = 1 << 20;
 /// The kernel's counters of pages may be some pages per CPU off, and a process needs a little for itself.
 const SLACK: f64 = (4 * MIB) as f64;
 
-/// Not a test but the process of the others: see `puppet`.
+/// The child process of the other tests, see `puppet`.
 #[test]
 fn the_puppet() {
     puppet::run_if_asked().unwrap();
 }
 
-/// A VM that is a puppet, and a daemon that was told of it.
+/// A puppet that stands in for a VM, and a daemon that monitors it.
 struct PuppetVm {
     daemon: Daemon,
     puppet: Puppet,
@@ -92,7 +92,7 @@ fn configure(dir: &Path, puppet: &Puppet, hypervisor: &str) -> PathBuf {
 #[test]
 fn memory_is_split_by_kind() {
     let mut vm = PuppetVm::new("other");
-    // The code that does it comes into memory with the first time.
+    // The first call also maps the code for it.
     for memory in [Memory::Anon, Memory::File, Memory::Shmem] {
         let file = vm.file("first");
         vm.puppet.map(memory, 4096, &file).unwrap();
@@ -128,7 +128,7 @@ fn shared_memory_is_divided_only_on_request() {
     let args = ["--no-ebpf", "--interval", "50ms", "--config", config.to_str().unwrap()];
     vm.daemon = Daemon::start(Path::new(BINARY), &args).unwrap();
 
-    // It shares the program with the first from the start.
+    // Both processes map the same program from the start.
     let mut other = Puppet::start("processes::the_puppet").unwrap();
     let file = vm.file("shared");
     vm.puppet.map(Memory::File, 40 * MIB, &file).unwrap();
@@ -149,7 +149,7 @@ fn storage_reads_writes_and_cancelled_writes_are_counted() {
     let before = ["read", "write", "cancelled_write"]
         .map(|what| vm.wait_for(&format!("vm_disk_{what}_bytes_total"), |_| true));
     let risen = |vm: &PuppetVm, what: usize, name: &str, by: u64| {
-        // A block or two of the file system's own come on top.
+        // The file system adds a block or two of its own.
         let wanted = before[what] + by as f64;
         vm.wait_for(name, |value| value >= wanted && value < wanted + SLACK);
     };
@@ -173,7 +173,7 @@ fn a_terminated_vm_keeps_counters_without_memory() {
     }
 }
 
-/// With an hour between two ticks: the end of the process calls for one, while its parent has not yet asked for it.
+/// Ticks are an hour apart. The end of the process triggers one before the parent reaps the zombie.
 #[test]
 fn a_process_end_publishes_its_final_usage() {
     let dir = tempfile::tempdir().unwrap();
@@ -189,7 +189,7 @@ fn a_process_end_publishes_its_final_usage() {
     let ended = |metrics: &Metrics| metrics.value("vm_running", &[]).filter(|up| *up == 0.0);
     daemon.wait_for(SOON, "its end", ended).unwrap();
     let after = used(&daemon.metrics().unwrap()).unwrap();
-    // The kernel has it in clock ticks, too.
+    // The kernel also gives this time in clock ticks.
     let in_all = vm_metrics::read_proc_stat(puppet.pid()).unwrap() as f64 / 1e6;
     assert!(after >= before + 0.3 && (after - in_all).abs() < 0.05, "{before} {after} {in_all}");
 }

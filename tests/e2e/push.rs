@@ -15,7 +15,7 @@ use vm_metrics_testkit::wait::{SOON, scaled};
 use crate::api::{Body, faults};
 use crate::fixture::{Fixture, stderr};
 
-/// A directory for the socket, and a daemon on an empty host. It ticks when something is pushed, and else hardly ever.
+/// A directory for the socket, and a daemon on an empty host. It ticks almost only after a push.
 struct Lab {
     dir: TempDir,
     fixture: Fixture,
@@ -34,13 +34,13 @@ impl Lab {
         self.dir.path().join("run/push.sock")
     }
 
-    /// Status, type and body of the answer.
+    /// Returns status, content type and body.
     fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String, String) {
         request(&self.socket(), method, path, body)
     }
 }
 
-/// As the description of the API has it.
+/// The path in the API description.
 const INSTANCE: &str = "/instances/{id}";
 
 pub(crate) fn request(socket: &Path, method: &str, path: &str, body: &str) -> (u16, String, String) {
@@ -56,7 +56,7 @@ pub(crate) fn request(socket: &Path, method: &str, path: &str, body: &str) -> (u
     (head.split(' ').nth(1).unwrap().parse().unwrap(), kind, body.to_owned())
 }
 
-/// Waits until the VMs that are up have these names.
+/// Waits until the running VMs have these names.
 fn wait_for_names(daemon: &Daemon, wanted: &[&str]) {
     let names = |metrics: &Metrics| -> Vec<String> {
         let up = metrics.samples("vm_running").filter(|sample| sample.value == 1.0);
@@ -67,6 +67,7 @@ fn wait_for_names(daemon: &Daemon, wanted: &[&str]) {
         .unwrap();
 }
 
+/// The daemon publishes the VM at once, keeps it over a restart, and ends it after the deletion.
 #[test]
 fn a_pushed_vm_lives_until_its_deletion() {
     let lab = Lab::new();
@@ -84,7 +85,7 @@ fn a_pushed_vm_lives_until_its_deletion() {
     wait_for_names(&daemon, &["www"]);
 
     daemon.kill().unwrap();
-    // Its socket is left over.
+    // The killed daemon left its socket.
     assert!(lab.socket().exists());
     let daemon = lab.fixture.serve();
     wait_for_names(&daemon, &["www"]);
@@ -92,6 +93,7 @@ fn a_pushed_vm_lives_until_its_deletion() {
     wait_for_names(&daemon, &[]);
 }
 
+/// The response is a problem document with the reason.
 #[test]
 fn a_bad_request_changes_nothing() {
     let lab = Lab::new();
@@ -142,10 +144,10 @@ fn a_running_daemon_keeps_its_socket() {
     wait_for_names(&daemon, &["a"]);
 }
 
-/// QEMU of the host `mixed`.
+/// The QEMU process on the host `mixed`.
 const WEB: &str = "6f1b3a7e-0000-4000-8000-000000000001";
 
-/// A host with VMs, to which others are pushed.
+/// Makes a host with VMs. Tests push further ones.
 fn with_vms() -> (Fixture, PathBuf) {
     let fixture = Fixture::copy_of("mixed");
     let socket = fixture.dir.path().join("run/push.sock");
@@ -161,7 +163,7 @@ fn two_ticks(daemon: &Daemon) {
     daemon.wait_for(SOON, "two ticks", |metrics| ticks(metrics).filter(|now| *now >= before + 2.0)).unwrap();
 }
 
-/// The process has another pid, and that is pushed a little later.
+/// The new process has another pid, which arrives a little later.
 #[test]
 fn a_restarted_vm_keeps_id_and_name() {
     let (fixture, socket) = with_vms();

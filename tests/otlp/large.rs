@@ -1,4 +1,4 @@
-//! A push that is more than a collector takes at once: gRPC servers refuse messages of more than 4 MiB.
+//! Splits large pushes, because gRPC servers refuse messages of more than 4 MiB.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use vm_metrics_testkit::otlp::OtlpSink;
 
 use crate::setup::{Setup, attributes, metrics};
 
-/// With names so long that few VMs make a large push.
+/// Long names make a large push of few VMs.
 fn many_vms(count: usize) -> String {
     let table = |id| {
         let name = format!("{id}-").repeat(1500);

@@ -1,4 +1,4 @@
-//! The real daemon pushes to a real OTLP receiver. Needs no rights.
+//! The real daemon pushes to a real OTLP receiver. Needs no privileges.
 
 #![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
 

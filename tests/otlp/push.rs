@@ -1,4 +1,4 @@
-//! When it pushes, and what it says of it.
+//! The final push, and reports of rejected points.
 
 use vm_metrics_testkit::otlp::OtlpSink;
 

@@ -1,4 +1,4 @@
-//! How it gets there: TLS, and the variables of OpenTelemetry.
+//! Transport of the push: TLS, compression, OpenTelemetry variables.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use vm_metrics_testkit::wait::SOON;
 
 use crate::setup::{Setup, attributes, metrics, often};
 
-/// Both protocols with the address of a sink for each.
+/// Returns both protocols with the sink's address for each.
 fn both(sink: &OtlpSink) -> [(&'static str, String); 2] {
     [("grpc", format!("https://{}", sink.grpc())), ("http/protobuf", format!("https://{}", sink.http()))]
 }
@@ -97,7 +97,7 @@ fn the_variables_of_opentelemetry_are_enough() {
     }
     drop(daemon);
 
-    // They count more than the file; the file may still say no.
+    // Variables override the file, but the file may still switch the push off.
     let sink = OtlpSink::start(&[]).unwrap();
     let endpoint = format!("http://{}", sink.http());
     let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())];

@@ -1,4 +1,4 @@
-//! A collector that is not there, hangs, or comes back, is its own trouble.
+//! An absent, hanging or returning collector affects only the push.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use vm_metrics_testkit::wait::{SOON, scaled, wait_until};
 
 use crate::setup::{Setup, often};
 
-/// A port that nobody listens on.
+/// Returns a port without a listener.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -44,7 +44,7 @@ fn a_hanging_collector_delays_no_shutdown() {
         daemon.wait_for_exports("failure", 2.0);
         assert_eq!(daemon.daemon.terminate().unwrap().code(), Some(0));
 
-        // As patient as can be: leaving does not wait that long.
+        // The shutdown must not wait for such a long timeout.
         let more = format!("protocol = \"{protocol}\"\ntimeout = \"1h\"");
         let before = sink.requests().len();
         let mut daemon =

@@ -1,4 +1,4 @@
-//! What is pushed is what `/metrics` shows, field by field.
+//! Compares the push with `/metrics`, field by field.
 
 use std::collections::BTreeMap;
 
@@ -60,7 +60,7 @@ fn compare(sink: &OtlpSink, transport: &str, otlp: Option<String>) {
     }
 }
 
-/// Unit, description, temporality and times, which `/metrics` does not have.
+/// Checks unit, description, temporality and times, which `/metrics` lacks.
 fn check_fields(request: &Value) {
     let time = |point: &Value, field: &str| point[field].as_str().unwrap().parse::<u64>().unwrap();
     for metric in metrics(request) {
@@ -87,6 +87,7 @@ fn check_fields(request: &Value) {
     }
 }
 
+/// The push adds the rest up, and the scrape may still show every VM.
 #[test]
 fn beyond_the_budget_the_rest_is_aggregated() {
     let sink = OtlpSink::start(&[]).unwrap();
@@ -183,7 +184,7 @@ fn pushed(request: &Value) -> Families {
     metrics(request).iter().map(family).collect()
 }
 
-/// Whole numbers are sent as such, which JSON has as text.
+/// The push sends integers as integers, which JSON writes as text.
 fn number(metric: &Value, point: &Value) -> f64 {
     if metric["unit"] == "s" {
         return point["asDouble"].as_f64().unwrap();

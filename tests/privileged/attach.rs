@@ -1,6 +1,6 @@
-//! Programs come and go with the TAPs, and that never shows in the numbers.
+//! Programs attach to and detach from TAPs without a trace in the numbers.
 //!
-//! Tests that drop a TAP run `isolated`: a process that another test has just started holds it a little longer.
+//! Tests that drop a TAP run `isolated`, because a new process of another test would hold the TAP a little longer.
 
 use vm_metrics::model::{AttachMode, NicSource};
 use vm_metrics_common::TABLE_SIZE;
@@ -57,7 +57,7 @@ fn new_taps_are_counted_and_deleted_ones_forgotten() {
     });
 }
 
-/// With another index, as the kernel gives it, or with the same one, as one may ask for.
+/// The new TAP has another index, or the same one on request.
 #[test]
 fn a_replaced_tap_starts_at_zero() {
     isolated("attach::a_replaced_tap_starts_at_zero", || {

@@ -1,4 +1,4 @@
-//! Every kind of frame, both ways: eBPF == device == what was written, to the byte and the packet.
+//! eBPF counts, device counts and written frames agree for every kind.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -13,7 +13,7 @@ use vm_metrics_testkit::tap::TapOptions;
 
 use crate::lab::{Lab, ways};
 
-/// What it is, how it is made, and which counters it adds one to, besides those of every frame.
+/// A kind of frame: its name, its maker, and the counters that it increments besides the common ones.
 type Case = (&'static str, fn(Frame) -> Vec<u8>, [&'static str; 3]);
 
 const CASES: &[Case] = &[
@@ -36,7 +36,7 @@ const CASES: &[Case] = &[
     ("a jumbo frame", |f| f.udp4(8900), ["ipv4", "udp", "unicast"]),
 ];
 
-/// The counters by name, without those that are zero.
+/// The counters by name, without zeroes.
 type Counts = BTreeMap<String, u64>;
 
 fn added(before: &PacketMix, after: &PacketMix) -> Counts {
@@ -57,7 +57,7 @@ fn expected(case: &Case, frames: u64, len: u64) -> Counts {
     counts
 }
 
-/// Of each frame a different number, so that no two mistakes cancel out.
+/// Repeats each frame a different number of times, so that no two errors cancel out.
 fn repeats(index: usize) -> u64 {
     index as u64 % 5 + 1
 }
@@ -203,7 +203,7 @@ fn all_cpus_count() {
     assert_eq!(nic.tx.bytes, Some(threads * PER_THREAD * frame.len() as u64));
 }
 
-/// Several CPUs offer frames of several flows, which the kernel spreads over the queues.
+/// Several CPUs offer frames of several flows, and the kernel spreads these over the queues.
 #[test]
 fn all_queues_count() {
     const PER_THREAD: u64 = 20_000;
@@ -231,7 +231,7 @@ fn all_queues_count() {
                 // The source port.
                 frame[34..36].copy_from_slice(&(40_000 + at as u16).to_be_bytes());
                 for _ in 0..PER_THREAD {
-                    // Refused where the queue is full, and offered all the same.
+                    // A full queue refuses the frame, which still counts as offered.
                     let _ = sender.send(&frame);
                 }
                 sending.fetch_sub(1, Ordering::Relaxed);
@@ -258,7 +258,7 @@ fn all_queues_count() {
     }
 }
 
-/// The kernel gives the host's own sockets a copy of each, which passes the same device.
+/// The kernel copies each broadcast to the host's own sockets, and the copy passes the same device.
 #[test]
 fn host_broadcasts_are_not_guest_tx() {
     for way in ways() {

@@ -1,6 +1,6 @@
-//! VMs that claim one id, which start and stop at random while the daemon restarts: no byte is on another VM's bill.
+//! VMs with one claimed id keep their own bytes over restarts.
 //!
-//! `TESTKIT_SEED=<number>` makes the same steps once more.
+//! The VMs start and stop at random while the daemon restarts. `TESTKIT_SEED=<number>` repeats the steps.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,15 +19,15 @@ use crate::isolation::{figures, isolated};
 
 const STEPS: usize = 80;
 
-/// A VM, by the command line of its manager.
+/// A VM with the command line of its manager.
 struct Twin {
     program: &'static str,
     argv: &'static [&'static str],
-    /// Where it works.
+    /// Its working directory.
     directory: &'static str,
-    /// The id, where nothing else may claim it.
+    /// The expected id, if no other VM may claim it.
     id: Option<&'static str>,
-    /// Nothing tells it from another of these: each of its processes is a VM of its own.
+    /// Other VMs are identical, so each of its processes is a VM of its own.
     is_identical: bool,
 }
 
@@ -53,10 +53,10 @@ const TWINS: &[Twin] = &[
     Twin { is_identical: true, ..twin("qemu-system-x86_64", &["-name", "same"], "a") },
 ];
 
-/// What has a bill of its own: a VM, or one process of a VM that nothing tells apart.
+/// The unit of billing: a VM, or one process of an indistinguishable VM.
 type Account = (usize, Option<u32>);
 
-/// A process, and what it has sent over its TAP.
+/// A process and its sent bytes.
 struct Life {
     vmm: Tenant,
     fd: i32,
@@ -68,9 +68,9 @@ struct World {
     dir: TempDir,
     daemon: Daemon,
     running: HashMap<usize, Life>,
-    /// All TAPs that ever were, each with its account and what was sent over it.
+    /// All TAPs so far, each with its account and its sent bytes.
     books: HashMap<String, (Account, u64)>,
-    /// The account of each id that was ever published, and the id of each account.
+    /// The account of each published id, and the id of each account.
     owners: HashMap<String, Account>,
     ids: HashMap<Account, String>,
     _namespace: NetNs,
@@ -106,7 +106,7 @@ fn twins_keep_their_bytes_and_their_ids() {
 }
 
 impl World {
-    /// All twins are there when the daemon starts.
+    /// All twins run before the daemon starts.
     fn new() -> Self {
         let namespace = NetNs::enter().unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -141,7 +141,7 @@ impl World {
         }
     }
 
-    /// Some VMs end, and some start and send, while no daemon is there.
+    /// Ends and starts some VMs while no daemon runs.
     fn restart(&mut self, random: &mut Random) {
         self.settle();
         if random.one_in(2) {
@@ -166,7 +166,7 @@ impl World {
         self.books.get_mut(&life.tap).unwrap().1 = life.sent;
     }
 
-    /// Waits until each VM that runs has all its bytes on its bill. No bill ever has more.
+    /// Waits until each running VM has all its bytes. No VM ever has more.
     fn settle(&mut self) {
         let wanted: HashMap<&str, u64> =
             self.running.values().map(|life| (life.tap.as_str(), life.sent)).collect();
@@ -185,7 +185,7 @@ impl World {
     }
 }
 
-/// The bytes of each TAP, once it is sure that no id has those of two VMs, and no VM has two ids.
+/// Returns the bytes of each TAP, after a check that no id has two VMs and no VM two ids.
 fn published(
     metrics: &Metrics,
     books: &HashMap<String, (Account, u64)>,

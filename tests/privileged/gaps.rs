@@ -1,4 +1,4 @@
-//! What the programs did not see is said, to the packet; what the device counts lacks nothing all the same.
+//! The daemon reports missed packets exactly, and the device's counters stay complete.
 
 use std::path::Path;
 use std::thread;
@@ -20,7 +20,7 @@ use crate::lab::{manager_with, nics, ways};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 
-/// So many frames from the guest, and so many for it, which it takes.
+/// Sends so many frames from the guest and to it. The guest takes all of them.
 fn exchange(tap: &Tap, sent: u64, taken: u64) {
     for _ in 0..sent {
         tap.write_frame(&Frame::from_guest().udp4(300)).unwrap();
@@ -32,7 +32,7 @@ fn exchange(tap: &Tap, sent: u64, taken: u64) {
     }
 }
 
-/// What is published of packets sent and taken, and of each the part that the programs did not see.
+/// Returns the published packets in both directions, and those that the programs missed.
 fn published(manager: &mut Manager) -> [Option<u64>; 4] {
     let nic = nics(manager).remove(0);
     [nic.tx.packets, nic.tx_gap_packets, nic.rx.packets, nic.rx_gap_packets]
@@ -55,6 +55,7 @@ fn traffic_before_the_attach_is_reported_missed() {
     }
 }
 
+/// With pins the programs count while no daemon runs. Without pins the daemon reports the missed packets.
 #[test]
 fn unpinned_programs_report_the_gap() {
     for (way, pin) in ways().into_iter().flat_map(|way| [(way, false), (way, true)]) {
@@ -67,7 +68,7 @@ fn unpinned_programs_report_the_gap() {
         drop(manager);
         exchange(&tap, 5, 2);
         let mut manager = start(way, pin);
-        // Without pins the programs count from 0, so they lack all there was before.
+        // Without pins the programs count from 0, so they miss the earlier packets.
         let missed = if pin { [0, 0] } else { [12, 5] };
         assert_eq!(published(&mut manager), [12, missed[0], 5, missed[1]].map(Some), "{way}, pins: {pin}");
     }
@@ -96,10 +97,10 @@ fn traffic_during_a_detach_is_reported_missed() {
     assert_eq!(published(&mut manager), [7 + off, off, 7 + 2 * off, 2 * off].map(Some));
 }
 
-/// The daemon is stopped, as a host that is too busy stops it.
+/// SIGSTOP suspends the daemon, as an overloaded host would.
 #[test]
 fn late_ticks_are_reported() {
-    // It finds no VMs of other tests.
+    // The daemon must not find VMs of other tests.
     isolated("gaps::late_ticks_are_reported", || {
         let _namespace = NetNs::enter().unwrap();
         let daemon = Daemon::start(Path::new(BINARY), &["--interval", "50ms"]).unwrap();
@@ -130,7 +131,7 @@ fn lost_device_events_are_reported() {
     for mtu in (0..4000).map(|step| 1400 + step % 2) {
         other.link().set_mtu(mtu).unwrap();
     }
-    // It comes, sends and goes, and the message with its last counters finds no room.
+    // The TAP lives and sends, and the message with its final counters finds no room.
     let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
     exchange(&tap, 5, 0);
     drop(tap);

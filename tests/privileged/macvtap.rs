@@ -1,4 +1,4 @@
-//! A macvtap is a TAP the other way round: what the guest writes is sent by the device.
+//! A macvtap reverses the directions: guest output is the device's tx.
 
 use vm_metrics::manager::Manager;
 use vm_metrics::model::{AttachMode, NicKind, NicSource, NicStats};
@@ -19,7 +19,7 @@ struct Port {
 }
 
 impl Port {
-    /// `None` where this kernel has no macvtap, which is said.
+    /// `None`, with a skip message, on a kernel without macvtaps.
     fn new() -> Option<Self> {
         let namespace = NetNs::enter().unwrap();
         let macvtap = Macvtap::create_up("vmv0").unwrap();
@@ -29,7 +29,7 @@ impl Port {
         Some(Self { macvtap: macvtap?, _namespace: namespace })
     }
 
-    /// More bytes and packets come than go. Nobody reads what comes, so that what the device says is not what was taken.
+    /// Sends more traffic to the guest than from it. No one reads it, so the device's counters differ from the reads.
     fn traffic(&self) -> (u64, u64) {
         let sent = Frame::from_guest().to(PEER).udp4(100);
         for _ in 0..SENT {
@@ -110,7 +110,7 @@ fn a_full_macvtap_queue_counts_drops() {
     one(&mut manager);
     let own = port.macvtap.link().hardware_address().unwrap();
     for _ in 0..QUEUE + 30 {
-        // A frame in the queue is its sender's: one socket may not have so many under way.
+        // A queued frame counts for its sender, and one socket may not have so many in flight.
         let peer = PacketSocket::bind(port.macvtap.peer().name()).unwrap();
         peer.send(&Frame::to_guest().to(own).udp4(10)).unwrap();
     }

@@ -1,4 +1,6 @@
-//! Real TAPs, real programs, known frames: each test has a network namespace of its own. Needs root.
+//! Known frames over real TAPs and programs, with a namespace per test.
+//!
+//! Needs root.
 
 #![cfg(feature = "ebpf")]
 #![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]

@@ -1,4 +1,4 @@
-//! The devices asked over netlink: the same numbers as in sysfs, of the right device, whatever happens to names.
+//! Netlink gives the numbers of sysfs, for the right device.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -24,7 +24,7 @@ fn names(taps: &[Tap]) -> Vec<&str> {
     taps.iter().map(Tap::name).collect()
 }
 
-/// Different numbers in each direction and for each index; what is offered is dropped, left waiting, or taken.
+/// Makes different traffic for each direction and index. Offered frames are dropped, left, or read.
 fn traffic(tap: &Tap, index: usize) {
     for _ in 0..=index % 7 {
         tap.write_frame(&Frame::from_guest().udp4(100 + index)).unwrap();
@@ -39,7 +39,7 @@ fn traffic(tap: &Tap, index: usize) {
     }
     tap.link().down().unwrap();
     for _ in 0..index % 3 {
-        // Refused, and counted as dropped.
+        // The device refuses this frame and counts it as dropped.
         assert!(tap.write_frame(&Frame::from_guest().udp4(50)).is_err());
     }
     tap.link().up().unwrap();
@@ -60,7 +60,7 @@ fn part<'p>(parts: &'p [PartRun], name: &str) -> &'p PartRun {
     parts.iter().find(|part| part.name == name).unwrap()
 }
 
-/// What netlink and sysfs say of the TAPs, which must not differ in more than that.
+/// Reads the TAPs by netlink and by sysfs. Only the fields of one side may differ.
 fn both(taps: &[Tap]) -> Vec<NicStats> {
     let mut by_sysfs = nics(&mut manager_with(&names(taps), SYSFS_ONLY));
     for nic in &mut by_sysfs {
@@ -147,7 +147,7 @@ fn other_devices_do_not_change_the_numbers() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                // The daemon of another test may look at the one before: its name is in use for that moment.
+                // The daemon of another test may hold the former device, whose name is in use for that moment.
                 let other = Tap::create("other", TapOptions::default());
                 came.fetch_add(u64::from(other.is_ok()), Ordering::Relaxed);
             }
@@ -196,7 +196,7 @@ fn another_hosts_files_exclude_local_devices() {
     }
 }
 
-/// As a program that embeds the library may list it.
+/// A program that embeds the library may list such a name.
 #[test]
 fn an_invalid_name_hides_no_other_device() {
     let _namespace = NetNs::enter().unwrap();

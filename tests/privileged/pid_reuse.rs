@@ -1,4 +1,4 @@
-//! A pid that is used again is another process: it inherits nothing of the one that had it before.
+//! A reused pid is another process and inherits nothing.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use crate::vmm::{FRAME, Program, Vmm, Work};
 
 const TABLES: &str = "retention = \"5m\"\n[readers.tap_ebpf]\npin = false\n";
 
-/// Makes this pid the next one, in the pid namespace of this test, until a VM has it. Threads have numbers, too.
+/// Starts VMs until one has this pid, in the test's pid namespace. Threads take numbers too.
 fn with_pid(program: &Program, pid: u32, work: Work) -> Vmm {
     let start = || {
         fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())?;
@@ -46,7 +46,7 @@ fn a_reused_pid_inherits_nothing() {
         assert!(before.cpu_usec >= Some(500_000), "{before:?}");
         assert_eq!((before.hypervisor_pid, before.net_tx_bytes), (Some(pid), Some(50 * FRAME)));
 
-        // No tick is in between: nobody saw the pid without a process.
+        // No tick falls between, so no tick saw the pid without a process.
         first.kill();
         let second = with_pid(&program, pid, Work { frames: 3, ..Work::default() });
         for _ in 0..3 {
@@ -82,7 +82,7 @@ fn a_recorded_pid_matches_only_its_process() {
 
         first.kill();
         let second = with_pid(&program, pid, Work::default());
-        // At first also because the files of the first are of no use any more.
+        // At first the files of the ended process also explain this.
         for _ in 0..3 {
             let after = running(&manager);
             let unread = |vm: &VmStats| vm.memory_rss_bytes.is_none() && vm.cpu_usec.is_none();

@@ -1,6 +1,6 @@
-//! TAPs that wait for their next VM: they are renamed and moved meanwhile, and the next VM is given what it sends.
+//! Pooled TAPs: renamed or moved, the next VM starts at zero.
 //!
-//! Each in a process of its own: what other tests start may hold a TAP for a moment after it was dropped.
+//! Each test runs isolated, because a child process of another test may hold a dropped TAP for a moment.
 
 use std::process::Command;
 
@@ -16,7 +16,7 @@ use vm_metrics_testkit::tap::{Tap, TapOptions};
 use crate::isolation::isolated;
 use crate::lab::{manager_with, nics};
 
-/// Longer than between two looks for devices that are gone.
+/// More ticks than between two checks for deleted devices.
 const LONG: usize = 100;
 
 const TABLES: &str = "retention = \"0s\"\n[readers.tap_ebpf]\npin = false\n";
@@ -30,7 +30,7 @@ fn vm(id: &str, pid: Option<u32>, nic: Nic) -> InstanceInfo {
     InstanceInfo { id: id.into(), hypervisor_pid: pid, nics: vec![nic], ..InstanceInfo::default() }
 }
 
-/// A TAP that the VM `a` had, has sent ten frames through, and has left.
+/// Returns a TAP that VM `a` used for ten frames and left.
 fn left_by_a() -> (Manager, Tap) {
     let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
     let manager = manager_with(&[], TABLES);
@@ -89,7 +89,7 @@ fn a_moved_tap_starts_at_zero() {
     });
 }
 
-/// Deleted, and made anew with its name and its index.
+/// The new TAP has the name and the index of the deleted one.
 #[test]
 fn a_replaced_tap_is_another_device() {
     isolated("pool::a_replaced_tap_is_another_device", || {
@@ -115,7 +115,7 @@ fn a_replaced_tap_is_another_device() {
     });
 }
 
-/// Within one tick: what the first had counted since the last one is in the VM's sum, though its series has no room for it.
+/// Within one tick. The VM's sum has the first TAP's last traffic, although the series has no room for it.
 #[test]
 fn a_replaced_taps_final_counters_are_summed() {
     isolated("pool::a_replaced_taps_final_counters_are_summed", || {
@@ -143,7 +143,7 @@ fn a_replaced_taps_final_counters_are_summed() {
     });
 }
 
-/// Within the tick in which its VM ends and another one has the new device.
+/// This falls within the tick in which its VM ends and another one gets the new device.
 #[test]
 fn a_reassigned_taps_final_counters_are_kept() {
     isolated("pool::a_reassigned_taps_final_counters_are_kept", || {

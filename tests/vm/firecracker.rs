@@ -1,4 +1,6 @@
-//! A real Firecracker, by itself and in the jail of its jailer. Its guest halts: what it was given is there all the same.
+//! A real Firecracker, with and without its jailer.
+//!
+//! Its guest halts, but the configuration is complete.
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -25,10 +27,10 @@ const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 const NO_EBPF: &str = "[readers.tap_ebpf]\nenabled = false\n";
 const MIB: u64 = 1 << 20;
 
-/// Health is that of all Firecrackers of this machine: there is one at a time.
+/// Health covers all Firecrackers of this machine, so one test runs at a time.
 static ONE: Mutex<()> = Mutex::new(());
 
-/// `None`: the test is skipped.
+/// Prepares a test; `None` skips it.
 fn prepare() -> Option<MutexGuard<'static, ()>> {
     if let Err(error) = kvm() {
         skip(&format!("{error:#}"));
@@ -79,6 +81,7 @@ fn a_firecrackers_api_gives_its_configuration() {
     wait_until(SOON, "its end", || Ok(shot.vm(pid).is_none().then_some(()))).unwrap();
 }
 
+/// The pid file of the jailer identifies the VM.
 #[test]
 fn a_jailed_firecracker_is_asked_in_its_chroot() {
     let Some(_one) = prepare() else { return };
@@ -98,7 +101,7 @@ fn a_jailed_firecracker_is_asked_in_its_chroot() {
     firecracker.configure(1, 96, "vmfc1").unwrap();
     firecracker.start_guest().unwrap();
     let shot = OneShot::with(NO_EBPF);
-    // On a busy machine an ordinary user's process may be read in a later shot.
+    // On a busy machine a later snapshot reads the process of an ordinary user.
     let vm = wait_until(SOON, "the VM", || Ok(shot.vm(firecracker.pid()))).unwrap();
     assert_eq!((&vm["instance_id"], &vm["hypervisor"]), (&"jailed-1".into(), &"firecracker".into()));
     assert_eq!((allocated(&vm), taps(&vm)), ((Some(1), Some(96 * MIB)), vec![("vmfc1", Some(inode))]));
@@ -114,7 +117,7 @@ fn a_jailed_firecracker_is_asked_in_its_chroot() {
     assert_eq!((allocated(&vm), taps(&vm)), ((Some(1), Some(96 * MIB)), vec![("vmfc1", Some(inode))]));
 }
 
-/// By eBPF, on the far side of the jail.
+/// Checks the eBPF counts on the other side of the jail.
 fn is_counted_there(netns: &str, host: &PacketSocket) {
     let daemon = Daemon::start(Path::new(BINARY), &["--interval", "100ms"]).unwrap();
     let jailed = [("instance_id", "jailed-1"), ("netns", netns)];
@@ -129,6 +132,7 @@ fn is_counted_there(netns: &str, host: &PacketSocket) {
     daemon.wait_for(SOON, "five frames", five).unwrap();
 }
 
+/// The daemon trusts the record only while its pid is a hypervisor that runs this VM.
 #[test]
 fn a_hypeman_record_needs_its_own_hypervisor() {
     let Some(_one) = prepare() else { return };
@@ -151,7 +155,7 @@ fn a_hypeman_record_needs_its_own_hypervisor() {
     assert_eq!((&vm["instance_id"], &vm["instance_name"]), (&"tz4a98xx".into(), &"web".into()));
     assert_eq!((allocated(&vm), taps(&vm)), ((Some(2), Some(128 * MIB)), vec![("hype-tz4a98xx", None)]));
 
-    // After a restart of the host, the pid is another VM's.
+    // After a restart of the host, the pid belongs to another VM.
     drop(firecracker);
     let other = Firecracker::start("another").unwrap();
     record(other.pid());

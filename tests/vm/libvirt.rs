@@ -1,5 +1,6 @@
-//! A real libvirtd with a real domain, in mount and network namespaces of its own, so that it finds and leaves nothing on this
-//! machine. It takes ten seconds to look at QEMU; the domain has no guest and is paused.
+//! A real libvirtd with a paused domain, in namespaces of its own.
+//!
+//! It finds and leaves nothing on this machine. Its inspection of QEMU takes ten seconds.
 
 use std::fs;
 use std::path::Path;
@@ -16,8 +17,7 @@ use crate::snapshot::OneShot;
 
 const UUID: &str = "01234567-89ab-4cde-8f01-2345678900aa";
 
-/// Everything that libvirtd writes goes to file systems that end with it. It wants Debian's user, whom only the package
-/// for systemd makes.
+/// Starts libvirtd with file systems that end with it. It needs Debian's user, which only the systemd package makes.
 const START: &str = r#"
 for dir in /run /var/lib /var/log /var/cache; do mount -t tmpfs none $dir; done
 mkdir -p /etc/libvirt /run/libvirt
@@ -97,7 +97,7 @@ impl Libvirt {
         Domain { libvirt: self, pid: pid.trim().parse().unwrap() }
     }
 
-    /// `/run/libvirt/qemu` as libvirtd sees it.
+    /// Returns libvirtd's `/run/libvirt/qemu`.
     fn records(&self) -> std::path::PathBuf {
         Path::new(&format!("/proc/{}/root/run/libvirt/qemu", self.daemon.pid())).to_owned()
     }
@@ -118,7 +118,7 @@ impl Libvirt {
     }
 }
 
-/// libvirt's domains go on without libvirtd.
+/// A domain, which outlives libvirtd.
 struct Domain<'l> {
     libvirt: &'l Libvirt,
     pid: u32,
@@ -126,7 +126,7 @@ struct Domain<'l> {
 
 impl Drop for Domain<'_> {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = kill_process(Pid::from_raw(self.pid.cast_signed()).unwrap(), Signal::KILL);
     }
 }
@@ -135,7 +135,7 @@ impl Drop for Domain<'_> {
 fn a_libvirt_domain_is_known_by_its_status() {
     let libvirt = Libvirt::start();
     let domain = libvirt.create();
-    // The daemon follows no link on the way to records, and `/proc/<pid>/root` is one: it looks from libvirt's own mounts.
+    // The daemon follows no link to records, and `/proc/<pid>/root` is one. So it runs in libvirt's mount namespace.
     let config = "[sources.libvirt]\nenabled = true\n[readers.tap_ebpf]\nenabled = false\n";
     let shot = OneShot::with(config).among_the_mounts_of(libvirt.daemon.pid());
     let vm = shot.vm(domain.pid).unwrap();
@@ -150,7 +150,7 @@ fn a_libvirt_domain_is_known_by_its_status() {
     assert_eq!(vm["state"], "paused");
     assert!(shot.health("libvirt").contains("healthy, 1 VM"), "{}", shot.health("libvirt"));
 
-    // By the command line it is the same.
+    // The command line gives the same values.
     let config = "[sources.libvirt]\nenabled = false\n[readers.tap_ebpf]\nenabled = false\n";
     assert_eq!(
         OneShot::with(config).vm(domain.pid).unwrap()["allocated_memory_bytes"].as_u64(),

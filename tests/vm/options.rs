@@ -1,4 +1,4 @@
-//! PausedQemu QEMUs with all kinds of options: the daemon reads on the command line what QEMU itself says over its monitor.
+//! Compares parsed QEMU command lines with the answers of QEMU's monitor.
 
 mod table;
 
@@ -20,10 +20,10 @@ use self::table::{ARM, BOARDS, FILES, PC};
 use crate::qmp::Client;
 use crate::snapshot::OneShot;
 
-/// So many QEMUs run at a time.
+/// Number of QEMUs that run at a time.
 const AT_A_TIME: usize = 16;
 
-/// Neither asks a monitor, nor looks at devices.
+/// This configuration uses neither monitors nor devices.
 const BY_COMMAND_LINE: &str = "[sources.qemu_qmp]\nenabled = false\n[sources.libvirt]\nenabled = false\n[readers.tap_ebpf]\nenabled = false\n";
 
 const NO_UUID: &str = "00000000-0000-0000-0000-000000000000";
@@ -35,7 +35,7 @@ struct PausedQemu {
     monitor: PathBuf,
 }
 
-/// What is known of a VM: vCPUs, bytes of memory, name, uuid.
+/// Sizes and names of a VM: vCPUs, bytes of memory, name, uuid.
 #[derive(Debug, PartialEq, Eq)]
 struct Sizes {
     vcpus: u64,
@@ -49,7 +49,7 @@ impl PausedQemu {
         let monitor = dir.join(format!("{at}.sock"));
         let program = format!("qemu-system-{architecture}");
         let mut command = Command::new(&program);
-        // Tests of others may run at the same time.
+        // Other tests may run at the same time.
         let uuid = format!("6f1b3a7e-{at:04x}-4000-8000-{:012x}", std::process::id());
         for word in options.split_whitespace() {
             command.arg(word.replace("{dir}", dir.to_str().unwrap()).replace("{uuid}", &uuid));
@@ -90,7 +90,7 @@ impl PausedQemu {
     }
 }
 
-/// The VMs that the daemon lists, with what each QEMU says of itself.
+/// Passes each VM of the daemon to `judge`, with its QEMU's own values.
 fn judged(cases: &[(&str, &str)], mut judge: impl FnMut(&str, Option<&Value>, Sizes)) {
     ensure_debian(&["qemu-system-x86", "qemu-system-arm"]).unwrap();
     let dir: TempDir = tempfile::tempdir().unwrap();
@@ -137,7 +137,8 @@ fn command_lines_match_the_monitor() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Plugs a vCPU into a running QEMU that the daemon knows by its command line alone: what it says before and after.
+/// Plugs a vCPU into a running QEMU, and returns the daemon's values before and after. The daemon knows only its
+/// command line.
 fn plugged_in(options: &str) -> [Option<u64>; 2] {
     ensure_debian(&["qemu-system-x86"]).unwrap();
     let dir = tempfile::tempdir().unwrap();

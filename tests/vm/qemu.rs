@@ -1,4 +1,4 @@
-//! A QEMU guest is found with no configuration, and every number is right, in the right direction.
+//! The daemon counts an unconfigured QEMU guest exactly, in the right direction.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +14,7 @@ use vm_metrics_testkit::wait::SOON;
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 const HOST: [u8; 4] = [10, 0, 0, 1];
 
-/// A guest on one TAP, and a daemon that was told nothing.
+/// A guest on one TAP, and an unconfigured daemon.
 struct GuestLab {
     daemon: Daemon,
     guest: Guest,
@@ -34,7 +34,7 @@ impl GuestLab {
         Self { daemon, guest, uuid, _namespace: namespace }
     }
 
-    /// Waits until a sample of this guest is as wanted.
+    /// Waits until a sample of this guest satisfies a condition.
     fn wait_for(&self, what: &str, name: &str, labels: &[(&str, &str)], wanted: impl Fn(f64) -> bool) -> f64 {
         let find = |metrics: &Metrics| self.value(metrics, name, labels).filter(|value| wanted(*value));
         self.daemon.wait_for(SOON, what, find).unwrap()
@@ -114,6 +114,7 @@ fn the_snapshot_command_names_the_guest() {
     }
 }
 
+/// A device of the same name in the daemon's namespace is not counted for it.
 #[test]
 fn a_guest_in_another_namespace_is_counted() {
     let image = GuestImage::prepare().unwrap();
@@ -131,12 +132,12 @@ fn a_guest_in_another_namespace_is_counted() {
     let elsewhere = [id, ("device", "vmtwin0"), ("netns", netns.as_str()), ("source", "ebpf")];
     let seen = |metrics: &Metrics| metrics.value("vm_network_source_info", &elsewhere);
     daemon.wait_for(SOON, "the guest's TAP, in its namespace", seen).unwrap();
-    // Nobody talks to the guest, and it sends nothing of its own accord.
+    // No host sends to the guest, and the guest sends nothing by itself.
     let bytes = |metrics: &Metrics| metrics.value("vm_network_tx_bytes_total", &[id, ("netns", &netns)]);
     assert_eq!(bytes(&daemon.metrics().unwrap()), Some(0.0), "not the frame of the namesake");
 }
 
-/// What is published is what the guest's own `/proc/net/dev` says, to the byte.
+/// Compares the published bytes with the guest's own `/proc/net/dev`, exactly.
 fn agrees_with_the_guest(lab: &mut GuestLab) {
     let own = lab.guest.net_dev().unwrap()["eth0"];
     for (name, count) in [

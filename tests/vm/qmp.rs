@@ -1,4 +1,6 @@
-//! A real QEMU, asked over its monitor. It has no guest and is paused: what is plugged in is there all the same.
+//! Reads plugged devices over a real QEMU's monitor.
+//!
+//! The QEMU is paused without a guest, which does not matter for its devices.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -70,7 +72,7 @@ impl Qemu {
     }
 }
 
-/// A client of a monitor, which has it for itself.
+/// A client that occupies a monitor.
 pub(crate) struct Client(BufReader<UnixStream>);
 
 impl Client {
@@ -136,12 +138,13 @@ fn qmp_reveals_plugged_devices() {
     assert_eq!((with_storage.0, with_storage.1), (2, 384), "an NVDIMM is storage");
 }
 
+/// The daemon skips a monitor with a client, and frees it after each query of its own.
 #[test]
 fn a_busy_monitor_is_left_alone() {
     let qemu = Qemu::start();
     let shot = qemu.look();
     let holder = Client::connect(&qemu.socket("ours"));
-    // By its command line.
+    // These values come from its command line.
     let vm = shot.vm(qemu.process.pid()).unwrap();
     assert_eq!((vm["allocated_vcpus"].as_u64(), vm["actual_memory_bytes"].as_u64()), (Some(1), None));
     let health = shot.health("qemu_qmp");

@@ -1,4 +1,4 @@
-//! The vCPUs of a real QEMU guest: each has the time of its own thread, and waits when the host is busy.
+//! vCPU time and CPU wait of a real QEMU guest.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use vm_metrics_testkit::wait::SOON;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 
-/// Not a test but the process that takes the host's CPU away: see `puppet`.
+/// The process that occupies the host's CPU, see `puppet`.
 #[test]
 fn the_puppet() {
     puppet::run_if_asked().unwrap();
@@ -26,7 +26,7 @@ struct GuestLab {
     id: String,
 }
 
-/// What the two vCPUs and the process used, and the vCPUs waited, all of one snapshot.
+/// Times of both vCPUs and the process, and the vCPUs' waiting, in one snapshot.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     run: [f64; 2],
@@ -47,7 +47,7 @@ impl GuestLab {
         Self { daemon, guest, id }
     }
 
-    /// Of a snapshot that was begun after the call.
+    /// Returns the times of a snapshot that began after the call.
     fn times(&self) -> Times {
         let ticks = |metrics: &Metrics| metrics.value("vm_exporter_ticks_total", &[]).unwrap();
         let before = ticks(&self.daemon.metrics().unwrap());
@@ -66,7 +66,7 @@ impl GuestLab {
         })
     }
 
-    /// A loop on this CPU of the guest, and what it took.
+    /// Runs a loop on this CPU of the guest, and returns its times.
     fn burn(&mut self, cpu: usize) -> Times {
         let before = self.times();
         let mask = 1 << cpu;
@@ -86,7 +86,7 @@ impl GuestLab {
         spent
     }
 
-    /// The host's thread of this vCPU, by its name.
+    /// Returns the host's thread of this vCPU by its name.
     fn thread(&self, vcpu: usize) -> Pid {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.guest.pid())).unwrap();
         let is_it = |task: &fs::DirEntry| {
@@ -116,7 +116,7 @@ fn a_vcpu_waits_for_a_busy_cpu() {
     let mut rival = Puppet::start("vcpus::the_puppet").unwrap();
     let at_work = rival.start_thread("rival").unwrap();
     rival.pin(1).unwrap();
-    // Longer than the loop; it ends with the puppet.
+    // The rival outlasts the loop and ends with the puppet.
     let rival = thread::scope(|scope| {
         let spent = lab.burn(1);
         let quiet = spent.wait[1] / spent.run[1];

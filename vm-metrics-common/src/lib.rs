@@ -1,7 +1,7 @@
-//! What the daemon and its eBPF programs agree on, byte for byte.
+//! The binary interface between the daemon and its eBPF programs.
 //!
-//! Everything here is `#[repr(C)]`, free of padding and checked at compile time. A change of layout or meaning is a
-//! new [`ABI_VERSION`]: two versions never share a map.
+//! Everything here is `#[repr(C)]`, free of padding and checked at compile time. A change of layout or meaning is a new
+//! [`ABI_VERSION`]: two versions never share a map.
 
 #![no_std]
 
@@ -16,15 +16,15 @@ pub const ABI_VERSION: u32 = 3;
 
 /// Names as they stand in the eBPF object.
 pub mod names {
-    /// Program at tc ingress of a TAP: what the guest sends.
+    /// Program at tc ingress of a TAP: the guest's output.
     pub const PROGRAM_INGRESS: &str = "tap_ingress";
-    /// Program at tc egress of a TAP: what the host offers to the guest.
+    /// Program at tc egress of a TAP: frames that the host offers to the guest.
     pub const PROGRAM_EGRESS: &str = "tap_egress";
     /// `ARRAY` of [`Counters`](super::Counters), memory-mapped: entry `slot * possible_cpus + cpu`.
     pub const MAP_COUNTERS: &str = "COUNTERS";
     /// `ARRAY` of [`TableEntry`](super::TableEntry), indexed by `ifindex % size`.
     pub const MAP_TABLE: &str = "TABLE";
-    /// `HASH` from ifindex to slot, for the interfaces whose table entry is taken by another one.
+    /// `HASH` from ifindex to slot, for interfaces whose table entry belongs to another one.
     pub const MAP_COLLISIONS: &str = "COLLISIONS";
     /// `ARRAY` of one `u64`: frames seen on an interface that has no slot.
     pub const MAP_UNKNOWN: &str = "UNKNOWN";
@@ -48,9 +48,9 @@ pub struct DirectionCounters {
     pub packets: u64,
     /// Bytes of those frames, L2 header and VLAN tags included, as the device counts them.
     pub bytes: u64,
-    /// Packets that the wire would carry: a GSO frame counts as its segments.
+    /// Packets on the wire: a GSO frame counts as its segments.
     pub wire_packets: u64,
-    /// Bytes of the packets that the wire would carry: every segment has its own headers.
+    /// Bytes of the packets on the wire: every segment has its own headers.
     pub wire_bytes: u64,
     pub ipv4: u64,
     pub ipv6: u64,
@@ -76,17 +76,17 @@ pub struct DirectionCounters {
 pub struct Counters {
     pub ingress: DirectionCounters,
     pub egress: DirectionCounters,
-    /// What cutting adds to `egress`: a GSO frame that the device does not take whole is delivered as its segments.
+    /// Addition to `egress` by segmentation, for GSO frames that the device does not take whole.
     pub egress_cut: Volume,
     /// Up to whole cache lines; always 0.
     pub reserved: [u64; 6],
 }
 
-/// Where the counters of an interface are. All zero means free: no interface has index 0.
+/// The slot of an interface's counters. All zero means free: no interface has index 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableEntry {
-    /// The interface this entry belongs to; another one with the same index modulo the size is looked up in the hash.
+    /// The interface of this entry. Another one with the same index modulo the size is in the hash.
     pub ifindex: u32,
     pub slot: u32,
 }

@@ -1,4 +1,4 @@
-//! The table in `docs/sources.md` has the managers of the rows, and leaves empty what no row knows.
+//! Compares the table in `docs/sources.md` with the rows of the tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,4 +1,4 @@
-//! What the kernel counts of a process beside time and memory: page faults, threads, files and switches.
+//! Page faults, threads, open files and context switches of processes.
 
 use vm_metrics_testkit::skip::skip;
 
@@ -7,7 +7,7 @@ use super::*;
 const SWITCHES: &str = "vm_context_switches_total";
 const FAULTS: &str = "vm_page_faults_total";
 
-/// Minor faults, major faults and threads of a process that rests.
+/// Returns minor faults, major faults and threads of an idle process.
 fn stat(pid: u32) -> [f64; 3] {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
@@ -58,7 +58,7 @@ fn switches_rise_and_never_fall() {
     let thread = vm.puppet.start_thread("worker").unwrap();
     let before = vm.wait_for(SWITCHES, |_| true);
     for _ in 0..30 {
-        // It rests in between.
+        // The thread is idle in between.
         vm.puppet.work(thread, 1).unwrap();
     }
     let risen = vm.wait_for(SWITCHES, |value| value >= before + 30.0);
@@ -87,7 +87,7 @@ fn counters_outlive_the_process_gauges_do_not() {
     }
 }
 
-/// A daemon that is told of VMs by files in a directory.
+/// Files in a directory name the VMs.
 #[test]
 fn starts_and_ends_are_counted() {
     let dir = tempfile::tempdir().unwrap();

@@ -55,7 +55,7 @@ fn a_replaced_vcpu_thread_is_found() {
     for vcpu in ["0", "1", "2"] {
         let thread = vm.puppet.start_thread(&format!("fc_vcpu {vcpu}")).unwrap();
         vm.vcpu(SECONDS, vcpu, |_| true);
-        // Most often within one tick: as many threads as before.
+        // Mostly within one tick, so the number of threads stays the same.
         vm.puppet.end_thread(thread).unwrap();
     }
 }
@@ -68,7 +68,7 @@ fn cpu_wait_never_falls_when_threads_end() {
     let worker = vm.puppet.start_thread("worker").unwrap();
     let before = vm.vcpu(WAIT, "0", |_| true);
     let rival_thread = rival.start_thread("rival").unwrap();
-    // The same CPU for both, who share it: each waits about as long as it works.
+    // Both share one CPU, so each waits about as long as it works.
     for puppet in [&mut vm.puppet, &mut rival] {
         puppet.pin(0).unwrap();
     }

@@ -1,7 +1,7 @@
-//! Hostile neighbours: processes of an ordinary user that claim to be the victims, and flood the daemon.
+//! Hostile neighbours: unprivileged processes that impersonate the victims and flood the daemon.
 //!
-//! What they do follows from the seed. How often those things happen that go on by themselves does not: the machine may
-//! be slow.
+//! The seed determines their actions. It does not determine how often a background action repeats, because the machine
+//! may be slow.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -17,13 +17,13 @@ use vm_metrics_testkit::tenant::{Action, Tenant, TenantSpec, link_test_program};
 use crate::vmm::idle_program;
 use vm_metrics_testkit::random::Random;
 
-/// `nobody`
+/// The uid of the user `nobody`.
 const USER: u32 = 65_534;
 
-/// One of so many steps of the schedule is followed by an act.
+/// An attack follows one of so many steps.
 const EVERY: usize = 10;
 
-/// Milliseconds between two rounds of what goes on. The machine is the victims', too.
+/// Milliseconds between two rounds of a background action. The victims need the machine too.
 const REST: u64 = 10;
 
 /// Milliseconds between two fakes with the id of a VM that ends.
@@ -51,7 +51,7 @@ pub(crate) struct Neighbours {
     acts: BTreeMap<&'static str, u64>,
 }
 
-/// The programs that they run, and a directory of their own.
+/// Their programs and their directory.
 #[derive(Debug)]
 struct Directories {
     dir: TempDir,
@@ -60,7 +60,8 @@ struct Directories {
 }
 
 impl Neighbours {
-    /// To be called in the network namespace of the daemon, before there is any TAP that a new process could inherit.
+    /// Starts the neighbours. Call it in the daemon's network namespace, before any TAP that a new process could
+    /// inherit.
     pub(crate) fn move_in(seed: u64, victims: Vec<(String, String)>) -> Self {
         let places = Directories::new();
         let (id, tap) = victims[0].clone();
@@ -94,7 +95,7 @@ impl Neighbours {
         neighbours
     }
 
-    /// After a step of the schedule.
+    /// Attacks after a step of the schedule.
     pub(crate) fn act(&mut self) {
         if !self.random.one_in(EVERY) {
             return;
@@ -111,7 +112,7 @@ impl Neighbours {
         }
     }
 
-    /// A VM ends: processes with its id come and go from now on.
+    /// Starts and ends processes with the id of a VM that ends.
     pub(crate) fn swarm(&mut self, id: &str, tap: &str) {
         self.count("swarming fakes", |all| all.swarm.perform(&Action::Stop).unwrap());
         let argv = ["-c", "kill -STOP $$", "sh", "-name", &format!("guest={id}"), "-uuid", id, "-netdev"];
@@ -121,14 +122,14 @@ impl Neighbours {
         self.swarm.perform(&Action::KeepSpawning { program, argv, pause }).unwrap();
     }
 
-    /// The daemon listens here now.
+    /// Tells the neighbours the new address of the daemon.
     pub(crate) fn call(&mut self, address: SocketAddr) {
         self.count("connections", |all| all.caller.perform(&Action::Stop).unwrap());
         self.caller.perform(&Action::KeepRequesting { address }).unwrap();
         self.caller.perform(&Action::Rest { pause: REST / 2 }).unwrap();
     }
 
-    /// They all end. How often each thing has happened.
+    /// Ends all neighbours, and returns the number of attacks of each kind.
     pub(crate) fn leave(mut self) -> BTreeMap<&'static str, u64> {
         self.count("swarming fakes", |all| all.swarm.perform(&Action::Stop).unwrap());
         self.count("connections", |all| all.caller.perform(&Action::Stop).unwrap());
@@ -137,7 +138,7 @@ impl Neighbours {
         self.acts
     }
 
-    /// A QEMU with the victim's id, and a TAP of the victim's name in a namespace of its own.
+    /// Starts a QEMU with the victim's id, and a TAP of the victim's name in a namespace of its own.
     fn impersonate(&mut self, id: &str, tap: &str) {
         self.impostor = self.places.start("qemu-system-x86_64", &["-name", &format!("guest={id}")]);
         unshare(&mut self.impostor);
@@ -146,7 +147,7 @@ impl Neighbours {
         self.count("impostors", |_| 1);
     }
 
-    /// The impostor goes on as another program with another id.
+    /// Replaces the impostor by another program with another id.
     fn become_another(&mut self, id: &str) {
         let name = self.random.one_of(&["cloud-hypervisor", "qemu-system-x86_64"]);
         let argv = match name {
@@ -159,7 +160,7 @@ impl Neighbours {
         self.count("programs executed", |_| 1);
     }
 
-    /// A Firecracker whose API names the victim's device.
+    /// Starts a Firecracker whose API names the victim's device.
     fn answer(&mut self, id: &str, tap: &str) {
         let socket = self.places.socket();
         self.api = self.places.start("firecracker", &["--id", id, "--api-sock", socket.to_str().unwrap()]);
@@ -173,7 +174,7 @@ impl Neighbours {
         self.count("false APIs", |_| 1);
     }
 
-    /// Processes where the daemon is whose command lines name the victim's device.
+    /// Starts processes in the daemon's namespace whose command lines name the victim's device.
     fn claim(&mut self, id: &str, tap: &str) {
         self.claimant.perform(&Action::Stop).unwrap();
         let argv = ["-c", "kill -STOP $$", "sh", "-uuid", id, "-nic"];
@@ -184,7 +185,7 @@ impl Neighbours {
         self.count("claims", |_| 2);
     }
 
-    /// Descriptors are a TAP of the victim's name in another namespace, then a file, then the TAP.
+    /// Swaps descriptors between a foreign TAP of the victim's name, a file, and back.
     fn swap(&mut self, id: &str, tap: &str) {
         self.count("swaps", |all| all.swapper.perform(&Action::Stop).unwrap());
         self.swapper = self.places.start("qemu-system-x86_64", &["-uuid", id]);
@@ -197,7 +198,7 @@ impl Neighbours {
         self.swapper.perform(&Action::Rest { pause: REST / 5 }).unwrap();
     }
 
-    /// Links go up and down, and a TAP of the victim's name comes and goes, in a namespace of their own.
+    /// Flaps links, and a TAP of the victim's name, in a namespace of their own.
     fn flap(&mut self, tap: &str) {
         self.count("flaps", |all| all.flapper.perform(&Action::Stop).unwrap());
         self.flapper = self.places.start("qemu-system-x86_64", &["-name", "flapper"]);
@@ -207,7 +208,7 @@ impl Neighbours {
         self.flapper.perform(&Action::Rest { pause: REST }).unwrap();
     }
 
-    /// A QEMU with more vCPUs and descriptors than it has any use for.
+    /// Starts a QEMU with more vCPUs and descriptors than it can use.
     fn crowd(&mut self, id: &str) {
         self.crowd = self.places.start("qemu-system-x86_64", &["-name", &format!("guest={id}")]);
         for name in ["CPU 0/KVM", "CPU 1/KVM"] {
@@ -232,7 +233,7 @@ impl Directories {
         fs::create_dir(&sockets).unwrap();
         chown(&sockets, Some(USER), Some(USER)).unwrap();
         let idle = idle_program(&dir.path().join("idle"), "qemu-system-x86_64");
-        // As on most hosts; the mount is that of the test's namespace.
+        // Most hosts have it so. The mount belongs to the test's namespace.
         let tun = dir.path().join("tun");
         mknodat(CWD, &tun, FileType::CharacterDevice, Mode::empty(), makedev(10, 200)).unwrap();
         fs::set_permissions(&tun, Permissions::from_mode(0o666)).unwrap();
@@ -246,7 +247,7 @@ impl Directories {
         Tenant::start(TenantSpec { program, argv, uid: Some(USER), ..TenantSpec::default() }).unwrap()
     }
 
-    /// The test program under this name.
+    /// Returns the test program under this name.
     fn program(&self, name: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         if !path.exists() {
@@ -255,7 +256,7 @@ impl Directories {
         path
     }
 
-    /// A path at which nobody listens yet.
+    /// Returns a socket path without a listener.
     fn socket(&mut self) -> PathBuf {
         self.sockets += 1;
         Path::new(self.dir.path()).join("sockets").join(self.sockets.to_string())

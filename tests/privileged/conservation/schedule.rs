@@ -1,47 +1,47 @@
-//! What happens, step by step: all of it follows from the seed.
+//! Draws the steps of a schedule from a seed.
 
 use vm_metrics_testkit::random::Random;
 
-/// One thing that happens. `slot` is a VM and its device; see `world`.
+/// One step. `slot` is a VM and its device, see `world`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
-    /// A VM starts, with a device that stays when nobody holds it, or with one that goes.
+    /// A VM starts. A persistent device stays without a holder, any other goes.
     Begin {
         slot: usize,
         persistent: bool,
     },
-    /// Threads move so many frames each way, each of them.
+    /// Each thread moves so many frames in each direction.
     Traffic {
         slot: usize,
         frames: u64,
         threads: usize,
     },
-    /// A VM ends and its device goes, under traffic if there is some. While no daemon runs only where `unseen` says so.
+    /// A VM ends and its device goes, possibly under traffic. Without a daemon only if `unseen`.
     End {
         slot: usize,
         unseen: bool,
     },
-    /// A device comes and goes within a millisecond or so.
+    /// A device lives for about a millisecond.
     Flash {
         slot: usize,
         frames: u64,
     },
-    /// A device goes and another takes its name at once.
+    /// A new device takes the name of a deleted one at once.
     Replace {
         slot: usize,
     },
-    /// A VM ends and starts again, and its device stays meanwhile.
+    /// A VM restarts, and its device stays.
     Restart {
         slot: usize,
     },
-    /// The daemon is killed; first it may say what it knows.
+    /// SIGKILL ends the daemon. If `patient`, it first publishes the final counters.
     Kill {
         patient: bool,
     },
-    /// The daemon is asked to leave.
+    /// SIGTERM stops the daemon.
     Stop,
     Start,
-    /// Nothing moves until all that was written is shown.
+    /// Traffic pauses until the daemon published all of it.
     Settle,
     Pause {
         milliseconds: u64,
@@ -59,7 +59,7 @@ impl Schedule {
         Self { random: Random::new(seed), slots }
     }
 
-    /// Steps that do not fit the state of the world are skipped by it.
+    /// Returns the next step. The world skips steps that do not fit its state.
     pub(crate) fn next(&mut self) -> Step {
         let random = &mut self.random;
         let slot = random.of(0..self.slots);

@@ -1,4 +1,4 @@
-//! Frames of many kinds in both directions, by threads of which each keeps to one CPU.
+//! Sends frames of many kinds both ways, with threads pinned to CPUs.
 
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -13,23 +13,23 @@ use vm_metrics_testkit::tap::Tap;
 use super::oracle::Life;
 use vm_metrics_testkit::random::Random;
 
-/// A TAP's ring holds 1000 frames: with all threads on one TAP nothing is dropped.
+/// A TAP's ring holds 1000 frames, so with all threads on one TAP nothing drops.
 const BATCH: u64 = 32;
 
 /// Jobs that may wait for a thread.
 const QUEUE: usize = 64;
 
-/// A VM's device. It goes with the last job on it, under traffic to the end.
+/// A VM's device. It goes with its last job, under traffic to the end.
 #[derive(Debug)]
 pub(crate) struct Nic {
-    // Dropped in this order: the VMM, both ends of the device, and then it is over.
+    // Drop order: the VMM, both ends of the device, then the record of its end.
     pub(crate) vmm: Option<ChildProcess>,
     host: PacketSocket,
     pub(crate) tap: Tap,
     pub(crate) life: LifeGuard,
 }
 
-/// Says in the oracle when it is over.
+/// Notes the end of the device in the oracle.
 #[derive(Debug)]
 pub(crate) struct LifeGuard(pub(crate) Arc<Life>);
 
@@ -45,14 +45,14 @@ impl Nic {
         Self { vmm: None, host, tap, life }
     }
 
-    /// The VM ends, and its persistent device stays without a holder.
+    /// Ends the VM, and leaves its persistent device without a holder.
     pub(crate) fn abandon(self) -> LifeGuard {
         drop(self.vmm);
         self.tap.leave();
         self.life
     }
 
-    /// So many frames each way.
+    /// Moves so many frames in each direction.
     pub(crate) fn exchange(&self, frames: u64, random: &mut Random, kinds: &FrameKinds) {
         for index in 0..frames {
             let frame = &kinds.from_guest[random.of(0..kinds.from_guest.len())];
@@ -124,7 +124,7 @@ impl Writers {
         Self { threads: (0..2 * cpus).map(|index| writer(index % cpus)).collect(), next: 0 }
     }
 
-    /// Has several threads move so many frames each. Does not wait for them.
+    /// Queues jobs for several threads, each with so many frames. Does not wait for them.
     pub(crate) fn exchange(&mut self, nic: &Arc<Nic>, frames: u64, threads: usize, random: &mut Random) {
         for _ in 0..threads {
             let job = Job { nic: Arc::clone(nic), frames, seed: random.number() };

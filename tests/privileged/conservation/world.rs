@@ -1,7 +1,7 @@
-//! A host with VMs whose devices come and go, and a daemon that does too; each step is made on the real thing.
+//! Makes the steps of a schedule on a real host.
 //!
-//! A *slot* is a VM and its device. Of some the configuration tells; the others are processes, to be found. Some of those
-//! have a network namespace each, with a device of the same name in it.
+//! A *slot* is a VM and its device. The configuration lists the VMs of some slots, and the daemon discovers the others.
+//! Some of these have a network namespace each, with a device of the same name in it.
 
 mod checks;
 mod slot;
@@ -30,14 +30,14 @@ pub(crate) struct World {
     pub(crate) counts: Counts,
     host: Host,
     slots: Vec<Slot>,
-    /// Devices that go as soon as the traffic on them ends.
+    /// Devices that go with the last of their traffic.
     ending: Vec<Arc<Life>>,
     writers: Writers,
     kinds: FrameKinds,
     random: Random,
     /// The VMs of the slots.
     victims: BTreeSet<String>,
-    /// Until they leave.
+    /// `None` after they left.
     neighbours: Option<Neighbours>,
     _namespace: NetNs,
 }
@@ -48,12 +48,12 @@ pub(crate) struct Counts {
     pub(crate) kills: usize,
     pub(crate) stops: usize,
     pub(crate) scrapes: usize,
-    /// What the neighbours have done.
+    /// Number of attacks of each kind.
     pub(crate) acts: BTreeMap<&'static str, u64>,
 }
 
 impl World {
-    /// The unit's user may not enter other namespaces, so its VMs are all in the daemon's.
+    /// The unit's user may not enter other namespaces, so its VMs are in the daemon's.
     pub(crate) fn slots(user: User) -> usize {
         match user {
             User::Root => SLOTS,
@@ -84,10 +84,10 @@ impl World {
         }
     }
 
-    /// False when the step does not fit.
+    /// Makes the step; returns false when it does not fit.
     pub(crate) fn make(&mut self, step: Step) -> bool {
         let is_up = |slot: usize| self.slots[slot].nic.is_some();
-        // Until its final counters are heard a name is not used again: the series has no room for two.
+        // A name stays in use until its final counters are published, because the series has no room for two.
         let is_free = |slot: usize| !is_up(slot) && self.oracle.is_settled(&self.slots[slot].key);
         match step {
             Step::Begin { slot, persistent } if is_free(slot) => self.begin(slot, persistent),
@@ -110,7 +110,7 @@ impl World {
         true
     }
 
-    /// Ends everything, and leaves when all of it has been shown.
+    /// Ends everything, and returns when all of it is published.
     pub(crate) fn finish(&mut self) {
         self.make(Step::Start);
         self.settle();
@@ -131,12 +131,12 @@ impl World {
         self.hold(slot, life);
     }
 
-    /// Somebody takes the device, which may be there already.
+    /// Starts a VM on the device, which may exist already.
     fn hold(&mut self, slot: usize, life: LifeGuard) {
         let Slot { key, found, persistent, home, .. } = &self.slots[slot];
         let options = TapOptions { persist: *persistent, ..TapOptions::default() };
         let _inside = home.elsewhere().map(|namespace| namespace.enter().unwrap());
-        // A child that is about to become another program still has what was closed here.
+        // A child process holds this process's closed descriptors until its exec.
         let tap = wait_until(SOON, "the name", || Ok(Tap::create_up(&key.tap, options).ok())).unwrap();
         let mut nic = Nic::new(tap, life);
         if *found {

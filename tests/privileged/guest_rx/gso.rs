@@ -1,4 +1,4 @@
-//! GSO frames for the guest: the kernel cuts those that the guest does not take whole, and the device counts segments.
+//! The device counts segments of GSO frames that the guest does not take whole.
 
 use vm_metrics_testkit::frames::{Frame, VNET_HEADER};
 use vm_metrics_testkit::packet_socket::PacketSocket;
@@ -15,7 +15,7 @@ fn options(offload: bool) -> TapOptions {
     TapOptions { vnet_hdr: true, offload, ..TapOptions::default() }
 }
 
-/// With their payload and the bytes before it.
+/// Returns frames with the length of their payload and of their headers.
 fn frames() -> Vec<(&'static str, Vec<u8>, u64, u64)> {
     let gso = || Frame::to_guest().gso(SEGMENT);
     vec![
@@ -113,12 +113,12 @@ fn dropped_gso_frames_balance() {
     }
 }
 
-/// The queueing discipline drops them whole, but the guest has lost their segments.
+/// The qdisc drops them whole, but the guest loses their segments.
 #[test]
 fn qdisc_drops_of_gso_frames_count_segments() {
     for offload in [false, true] {
         let mut lab = Lab::new(1, options(offload));
-        // So slow that nothing leaves after the first one; the burst holds each frame whole.
+        // The rate lets only the first frame out, and the burst holds each frame whole.
         tc("qdisc add dev vmt0 root tbf rate 8bit burst 65kb limit 130kb");
         let host = PacketSocket::bind_with_vnet_header("vmt0").unwrap();
         let frame = Frame::to_guest().gso(SEGMENT).tcp4(60_001);

@@ -1,4 +1,4 @@
-//! A VMM that reads nothing, slowly, or all; a queueing discipline or a program that drops frames before the device.
+//! Drops by a full ring, a qdisc, or a program.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -36,7 +36,7 @@ fn an_idle_vmm_has_backlog_and_drops() {
             assert_eq!(offered.backlog_bytes, None);
             return;
         }
-        // The first ones are in the ring, the others did not find a place.
+        // The ring has the first frames, and the others found no room.
         assert_balance(&nic, &offered, (ring as u64, bytes(&sent[..ring])), way);
         let dropped = offered.dropped_ring_full.unwrap();
         assert_eq!((dropped.packets, dropped.bytes), (device.tx_dropped, bytes(&sent[ring..])), "{way}");
@@ -51,7 +51,7 @@ fn an_idle_vmm_has_backlog_and_drops() {
     }
 }
 
-/// As when the source that knows it fails, or while it restarts.
+/// The source fails or restarts, so the VM is missing in some ticks.
 #[test]
 fn a_returning_vm_keeps_its_drops() {
     for way in ways() {
@@ -115,7 +115,7 @@ fn frames_before_the_attach_are_not_offered() {
 #[test]
 fn several_cpus_and_a_slow_vmm_balance() {
     const PER_THREAD: usize = 20_000;
-    /// Several rings full, so that some is dropped however slow the senders are.
+    /// The traffic exceeds several rings, so that even slow senders cause drops.
     const UNREAD_BYTES: u64 = 3_000_000;
     let mut lab = Lab::new(1, TapOptions::default());
     let (sent_bytes, done) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -181,7 +181,7 @@ fn qdisc_drops_are_counted_apart() {
     }
     let dropped = offered.dropped_qdisc.unwrap();
     assert!(dropped.packets > 0 && offered.dropped_ring_full.unwrap().packets == 0, "{offered:?}");
-    // What waits in the queueing discipline comes with time.
+    // The qdisc releases its backlog over time.
     let empty = || {
         take(&lab, usize::MAX);
         Ok((lab.taps[0].link().counters()?.tx_packets == 300 - dropped.packets).then_some(()))
@@ -218,7 +218,7 @@ fn only_drops_towards_the_guest_count() {
     let host = PacketSocket::bind(other.name()).unwrap();
     for frame in frames().take(MANY) {
         offer(&host, &frame);
-        // The host has no use for these.
+        // The host discards these frames.
         lab.taps[0].write_frame(&frame).unwrap();
     }
     let (_, offered) = look(&mut lab);

@@ -1,4 +1,4 @@
-//! The lab itself: without an attack the victim's bytes are exact, and fakes are what they are to be.
+//! The lab without attacks: exact bytes, and fakes as intended.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,4 @@
-//! A process whose files in procfs never answer, which any user can make: the others are read all the same.
+//! A process with blocked procfs files delays no other process.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use super::pace::Pace;
 use super::user::ATTACKER;
 use crate::isolation::isolated;
 
-/// The operator names the attacker's process, so only the readers look at it.
+/// The configuration names the attacker's process, so only the readers access it.
 #[test]
 fn a_blocked_process_delays_no_reader() {
     isolated("hostile::blocked_process::a_blocked_process_delays_no_reader", || {
@@ -26,7 +26,7 @@ fn a_blocked_process_delays_no_reader() {
     });
 }
 
-/// The scan looks at every process of the host.
+/// The scan reads every process of the host.
 #[test]
 fn a_blocked_process_delays_no_scan() {
     isolated("hostile::blocked_process::a_blocked_process_delays_no_scan", || {
@@ -34,14 +34,14 @@ fn a_blocked_process_delays_no_scan() {
     });
 }
 
-/// When the process is held up.
+/// The moment at which the process blocks.
 #[derive(PartialEq, Eq)]
 enum BlockTime {
     BeforeTheStart,
     Later,
 }
 
-/// `tables` are those of the configuration, by the pids of the victim and of the process that is held up.
+/// `tables` makes the configuration from the pids of the victim and of the blocked process.
 fn attack(when: BlockTime, tables: impl Fn(u32, u32) -> String) {
     let scene = Scene::new();
     let mut victim = scene.victim(VICTIM, "vmt0");
@@ -54,7 +54,7 @@ fn attack(when: BlockTime, tables: impl Fn(u32, u32) -> String) {
     let pace = Pace::of(&daemon);
     victim.work(2);
     victim.assert_exact(&daemon);
-    // Which of its files answer differs between kernels. Those that the scan reads do not.
+    // Kernels differ in which of its files block. The files that the scan reads always do.
     if when == BlockTime::Later {
         attacker.perform(&Action::Block).unwrap();
         daemon.wait_for(SOON, "readings of the attacker to be missed", missed).unwrap();
@@ -72,7 +72,7 @@ fn holdable(scene: &Scene, attacker: &mut Tenant) -> u64 {
     attacker.perform(&Action::StartBlockTarget { file: path.join(file) }).unwrap()
 }
 
-/// Some part says that a process did not answer.
+/// Waits until a component reports a process that did not respond.
 fn missed(metrics: &Metrics) -> Option<()> {
     let mut over = metrics.samples("vm_exporter_over_budget");
     over.any(|sample| sample.label("resource") == Some("readings") && sample.value > 0.0).then_some(())

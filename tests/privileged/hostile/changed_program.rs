@@ -1,4 +1,4 @@
-//! VMMs that want to be another VM, or none: by their command line, by a fork, or by another program.
+//! VMMs that change identity by command line, fork or exec.
 
 use std::collections::BTreeSet;
 
@@ -69,13 +69,13 @@ fn another_program_loses_no_bytes() {
     });
 }
 
-/// The VM executes another program, which has its TAP. Who has its bytes in the end.
+/// Executes another program with the VM's TAP, and returns the VMs with its bytes at the end.
 fn exec_with_the_tap(program: &str, argv: &[&str]) -> BTreeSet<String> {
     let (scene, mut vm) = evader();
     let daemon = scene.daemon("");
     vm.work(5);
     vm.assert_exact(&daemon);
-    // Between the last tick before and the first after.
+    // These frames fall between the last tick before and the first after.
     vm.work(5);
     let argv = argv.iter().map(ToString::to_string).collect();
     let program = scene.other_program(program);
@@ -88,7 +88,7 @@ fn exec_with_the_tap(program: &str, argv: &[&str]) -> BTreeSet<String> {
     of_device(&vm.tap, &metrics).filter_map(|sample| sample.label("instance_id").map(str::to_owned)).collect()
 }
 
-/// Until all VMs that have or had the device have its bytes together, each once.
+/// Waits until the VMs that have or had the device have its bytes together, each byte once.
 fn wait_for_sum(daemon: &Daemon, vm: &Victim) {
     let mut sums = (0.0, 0.0);
     let all = (vm.sent as f64, vm.received as f64);
@@ -107,10 +107,10 @@ fn sum(metrics: &Metrics, name: &str, device: &str) -> f64 {
     of_device.map(|sample| sample.value).sum()
 }
 
-/// A VM of an ordinary user, `one`.
+/// Starts `one`, a VM of an ordinary user.
 fn evader() -> (Scene, Victim) {
     let scene = Scene::new();
-    // Long enough for every command line that it writes over it.
+    // The command line must be longer than any that replaces it.
     let argv = ["-name", "guest=one", "-uuid", "one", "-nodefaults", "-no-user-config"];
     let vm = scene.vm_of(ATTACKER, "one", "qemu-system-x86_64", &argv, "vmt0");
     (scene, vm)

@@ -1,4 +1,4 @@
-//! Fakes with the id of a VM are started all the time, also while it ends: its final counters stay.
+//! Short-lived fakes of a VM do not hide its final counters.
 
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::tenant::Action;

@@ -1,4 +1,4 @@
-//! A host whose operator says which users run VMs.
+//! A host with a list of users that may run VMs.
 
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::wait::SOON;

@@ -1,4 +1,4 @@
-//! A VM that has closed its TAP keeps nothing of the next VM's bytes, however many descriptors it has.
+//! A VM with a closed TAP gets none of the next VM's bytes.
 
 use std::path::PathBuf;
 use std::thread;
@@ -16,10 +16,10 @@ use crate::isolation::isolated;
 const DESCRIPTORS: usize = 15_000;
 const FRAMES: u64 = 200;
 
-/// An old process is looked at for a reason only.
+/// The daemon rescans a process of this age only for a reason.
 const OLD: Duration = Duration::from_secs(12);
 
-/// The bytes that a device of the VM has sent.
+/// Returns the sent bytes of a VM's device.
 fn sent(metrics: &Metrics, vm: &str) -> Option<f64> {
     let info = metrics.samples("vm_info").find(|sample| sample.label("instance_name") == Some(vm))?;
     metrics.value(
@@ -37,7 +37,7 @@ fn open(tenant: &mut Tenant) -> i32 {
 fn a_closed_tap_takes_no_bytes_along() {
     isolated("hostile::closed_tap::a_closed_tap_takes_no_bytes_along", || {
         let scene = Scene::new();
-        // Nobody owns it, and it outlives who holds it.
+        // The device has no owner and outlives its holder.
         Tap::create_up("vmt0", TapOptions { persist: true, ..TapOptions::default() }).unwrap().leave();
         let daemon = scene.daemon("");
         let mut thief = scene.attacker("qemu-system-x86_64", &["-name", "guest=thief"]);

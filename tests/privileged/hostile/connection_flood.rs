@@ -1,4 +1,4 @@
-//! Connections of one user without end: scrapes of other users are answered as before.
+//! A connection flood of one user delays no scrape of another.
 
 use std::net::SocketAddr;
 
@@ -11,10 +11,10 @@ use crate::isolation::isolated;
 
 const REQUEST: &str = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// In each tick, by both paths: fewer than the 100 connections a second that a peer may open.
+/// Scrapes in each tick, over TCP and the socket: fewer than the 100 connections a second of a peer.
 const SCRAPES: usize = 3;
 
-/// Fails unless each scrape of a scraper is answered.
+/// Fails unless each scrape gets its response.
 fn assert_answered(scraper: &mut Tenant, address: SocketAddr, count: usize) {
     for number in 0..count {
         for path in ["/metrics", "/api/v1/vms"] {
@@ -24,7 +24,7 @@ fn assert_answered(scraper: &mut Tenant, address: SocketAddr, count: usize) {
     }
 }
 
-/// 20 000 connections a second: silent, with half a request, and with a whole one.
+/// 20 000 connections a second: silent, with half a request, or with a whole one.
 #[test]
 fn a_connection_flood_blocks_no_scrape() {
     isolated("hostile::connection_flood::a_connection_flood_blocks_no_scrape", || {
@@ -47,7 +47,7 @@ fn a_connection_flood_blocks_no_scrape() {
     });
 }
 
-/// As many as there may be, which say nothing, not all, or do not read their answer.
+/// All permitted connections are silent, incomplete, or do not read their response.
 #[test]
 fn open_connections_leave_room() {
     isolated("hostile::connection_flood::open_connections_leave_room", || {

@@ -1,4 +1,4 @@
-//! A daemon that may open few files, beside processes with more threads than that.
+//! A small limit of open files beside processes with many threads.
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use vm_metrics_testkit::metrics_text::Metrics;
@@ -25,7 +25,7 @@ fn few_descriptors_leave_the_server_and_the_victim() {
             scene.attacker("qemu-system-x86_64", &["-name", &name])
         };
         let mut fakes: Vec<_> = (0..FAKES).map(fake).collect();
-        // The daemon raises the limit to the hard one. That of this process cannot be raised again everywhere.
+        // The daemon raises its soft limit to the hard one. Not every root may raise this process's limit again.
         setrlimit(Resource::Nofile, Rlimit { current: Some(FILES), maximum: Some(FILES) }).unwrap();
         let daemon = scene.daemon("");
         let pace = Pace::of(&daemon);

@@ -1,4 +1,4 @@
-//! Devices that no VM can have flap in a namespace of a stranger's: they call for no ticks.
+//! Flapping devices in a foreign namespace trigger no ticks.
 
 use std::time::Instant;
 
@@ -12,10 +12,10 @@ use super::pace::Pace;
 use super::user::open_tap;
 use crate::isolation::isolated;
 
-/// Intervals of the scene, `lab::OFTEN`, in a second.
+/// Intervals of the scene (`lab::OFTEN`) in a second.
 const A_SECOND: f64 = 10.0;
 
-/// Ticks that may be called for at once, and what an interval more or less makes.
+/// Permitted burst of triggered ticks, plus the tolerance of an interval.
 const BURST: f64 = 8.0 + 4.0;
 
 /// Pairs of devices.

@@ -1,4 +1,4 @@
-//! Neighbours that cause as much work as they can: the daemon goes on at its pace, and the victim is exact.
+//! Neighbours with maximal load: ticks keep their pace, the victim stays exact.
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
@@ -11,11 +11,11 @@ use super::pace::Pace;
 use super::user::{ATTACKER, idle_argv};
 use crate::isolation::isolated;
 
-/// Nearly all that a process may have open here.
+/// Nearly all descriptors that a process may open here.
 const DESCRIPTORS: usize = 19_000;
 const HOLDERS: usize = 60;
 
-/// An attacker that holds many descriptors of a file, and goes on opening.
+/// Starts an attacker that holds many descriptors of a file and opens more.
 fn holder(mut attacker: Tenant, path: &str) -> Tenant {
     attacker.perform(&Action::OpenMany { path: path.into(), count: DESCRIPTORS }).unwrap();
     attacker.perform(&Action::KeepOpening).unwrap();
@@ -36,7 +36,7 @@ fn many_descriptors_slow_no_tick() {
     });
 }
 
-/// Programs of any name are looked at for VMs of KVM.
+/// The daemon inspects programs of any name for KVM VMs.
 #[test]
 fn many_descriptors_of_any_program_slow_no_tick() {
     isolated("hostile::flood::many_descriptors_of_any_program_slow_no_tick", || {
@@ -126,7 +126,7 @@ fn taps_in_many_namespaces_slow_no_tick() {
     });
 }
 
-/// Starts the daemon, and the attack after a while.
+/// Starts the daemon, and the attack a little later.
 fn attack(daemon: impl Fn(&Scene, &str) -> Daemon, begin: impl FnOnce(&Scene) -> Vec<Tenant>) {
     let scene = Scene::new();
     let mut victim = scene.victim(VICTIM, "vmt0");

@@ -1,4 +1,4 @@
-//! A tenant's configuration file is on a file system that never answers: ticks go on, and others lose nothing.
+//! A tenant's configuration file on a hanging file system delays nothing.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -16,19 +16,19 @@ use crate::isolation::isolated;
 
 const VICTIM: &str = "44444444-4444-4444-8444-444444444444";
 
-/// A FUSE file system of the attacker, of which nobody reads the requests.
+/// A FUSE file system of the attacker that never replies.
 pub(super) struct HangingFs {
     pub(super) mountpoint: PathBuf,
     device: Option<File>,
 }
 
 impl HangingFs {
-    /// Everybody may use it, as where `user_allow_other` is set for `fusermount`.
+    /// Every user may access it, as with `user_allow_other` for `fusermount`.
     pub(super) fn mount(mountpoint: PathBuf) -> Self {
         Self::mount_of(ATTACKER, mountpoint)
     }
 
-    /// The same of another user.
+    /// Mounts it for another user.
     pub(super) fn mount_of(uid: u32, mountpoint: PathBuf) -> Self {
         let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap();
         let options =
@@ -40,7 +40,7 @@ impl HangingFs {
 }
 
 impl HangingFs {
-    /// From now on all that waits, and all that comes, has an error.
+    /// Makes all pending and new requests fail.
     pub(super) fn end(&mut self) {
         self.device = None;
     }
@@ -81,7 +81,7 @@ fn hanging_files_delay_nobody() {
                 )
             };
             let _fakes: Vec<_> = (0..8).map(fakes).collect();
-            // Sockets are searched for on the same file system.
+            // The daemon looks for sockets on the same file system.
             let socket = hanging.mountpoint.join("api.sock");
             let api = |number: usize| {
                 scene.attacker(

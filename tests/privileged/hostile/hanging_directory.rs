@@ -1,4 +1,4 @@
-//! Directories of the operator's managers are on a file system that never answers: ticks go on, and health names them.
+//! Managers' directories on a hanging file system delay no tick.
 
 use serde_json::Value;
 use vm_metrics_testkit::daemon::Daemon;
@@ -12,7 +12,7 @@ use crate::isolation::isolated;
 
 const SOURCES: [&str; 3] = ["vm_dir", "hypeman", "libvirt"];
 
-/// The sources that hang, as the health says.
+/// Returns the hanging sources according to health.
 fn hanging(daemon: &Daemon) -> Vec<String> {
     let health = daemon.get("/api/v1/health", None).unwrap();
     let health: Value = serde_json::from_str(health.text().unwrap()).unwrap();

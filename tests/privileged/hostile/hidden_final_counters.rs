@@ -23,7 +23,7 @@ fn fakes_hide_no_final_counters() {
         attacker.perform(&Action::KeepSpawning { program, argv, pause: 30 }).unwrap();
         let fakes = |metrics: &Metrics| metrics.samples("vm_info").nth(3).map(drop);
         daemon.wait_for(SOON, "some fakes", fakes).unwrap();
-        // Sent after the last tick that saw it, or before.
+        // These frames may follow the last tick that saw the VM.
         victim.work(50);
         let (sent, received, id) = (victim.sent as f64, victim.received as f64, victim.id.clone());
         victim.vmm.kill().unwrap();

@@ -1,4 +1,4 @@
-//! Files that look like the device node of a macvtap.
+//! Files that imitate the device node of a macvtap.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ fn an_unreadable_file_is_no_macvtap() {
     });
 }
 
-/// The real node, opened without a right to it.
+/// The thief opens the real node without a right to it.
 #[test]
 fn a_path_descriptor_is_no_macvtap() {
     isolated("hostile::macvtap_file::a_path_descriptor_is_no_macvtap", || {
@@ -49,7 +49,7 @@ fn a_path_descriptor_is_no_macvtap() {
     });
 }
 
-/// The thief is told its own directory and the name of the victim's node, which also lies beside that directory.
+/// Passes the thief its own directory and the name of the victim's node, which also lies beside that directory.
 fn attack(pretend: impl FnOnce(&mut Tenant, PathBuf, &str)) {
     let scene = Scene::new();
     let Some(macvtap) = Macvtap::create_up(DEVICE).unwrap() else {
@@ -57,7 +57,7 @@ fn attack(pretend: impl FnOnce(&mut Tenant, PathBuf, &str)) {
     };
     let node = format!("tap{}", macvtap.link().ifindex().unwrap());
     macvtap.make_node(&scene.path(&node)).unwrap();
-    // Older than the victim: among equals the older one would win.
+    // The thief is older than the victim: among equals the older one would win.
     let mut thief = scene.attacker("qemu-system-x86_64", &["-name", "guest=thief"]);
     thief.perform(&Action::Unshare { net: false, mount: true, pid: false }).unwrap();
     pretend(&mut thief, scene.directory_of(ATTACKER, "own"), &node);
@@ -76,7 +76,7 @@ fn attack(pretend: impl FnOnce(&mut Tenant, PathBuf, &str)) {
     }
 }
 
-/// What the victim has sent. Nobody else has its device.
+/// Waits for the victim's sent bytes. No other VM has its device.
 fn wait_for_sent(daemon: &Daemon, is_it: impl Fn(f64) -> bool) -> f64 {
     let sent = |metrics: &Metrics| {
         for sample in of_device(DEVICE, metrics) {

@@ -1,4 +1,4 @@
-//! Thousands of threads that are named like vCPUs: the daemon reads a share of them.
+//! Thousands of threads with vCPU names: the daemon reads a share.
 
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::tenant::Action;
@@ -12,7 +12,7 @@ use crate::isolation::isolated;
 
 const THREADS: usize = 9000;
 
-/// Series that a process may have, and threads that are read of it.
+/// Limit of series and of read threads for a process.
 const LIMIT: f64 = 1024.0;
 
 #[test]
@@ -43,7 +43,7 @@ fn many_vcpu_threads_slow_no_tick() {
     });
 }
 
-/// What is said of the attacker.
+/// Waits for the report about the attacker.
 fn threads_over(metrics: &Metrics) -> Option<()> {
     let user = ATTACKER.to_string();
     let labels = [("user", user.as_str()), ("component", "proc_threads"), ("resource", "threads")];

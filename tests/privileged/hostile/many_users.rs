@@ -1,4 +1,4 @@
-//! One attacker with the numbers of many users, as subordinate ids of a user namespace give them.
+//! One attacker with many subordinate uids of a user namespace.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ use super::pace::Pace;
 use super::user::{NEIGHBOUR, idle_argv};
 use crate::isolation::isolated;
 
-/// The first number of an attacker's range.
+/// The first uid of an attacker's range.
 const FIRST: u32 = 100_000;
 
 #[test]
@@ -48,7 +48,7 @@ fn descriptors_of_many_users_slow_no_tick() {
     });
 }
 
-/// A VM of root and one of an honest user are exact.
+/// Checks that a VM of root and one of an honest user stay exact.
 fn attack<T>(begin: impl FnOnce(&Scene) -> Vec<T>) {
     let scene = Scene::new();
     let mut victim = scene.victim(VICTIM, "vmt0");

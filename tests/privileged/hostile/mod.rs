@@ -1,6 +1,7 @@
-//! Attacks by an ordinary user of the host against the daemon with the unit's capabilities, one per module.
+//! Attacks by an ordinary user on a daemon with the unit's capabilities.
 //!
-//! Each test has a [`lab::Scene`]: a daemon, a [`lab::Victim`] whose bytes are known, and tenants of [`user`].
+//! Each module has one attack. Each test has a [`lab::Scene`]: a daemon, a [`lab::Victim`] with known bytes, and
+//! tenants of [`user`].
 
 mod api_device;
 mod baseline;
@@ -37,7 +38,7 @@ mod user;
 /// The uuid of a victim.
 const VICTIM: &str = "11111111-1111-4111-8111-111111111111";
 
-/// Before `main`, and so before the test harness reads a command line that is not its own: see `tenant`.
+/// Runs before `main`, because the test harness must not read a foreign command line: see `tenant`.
 #[used]
 // SAFETY: the section is for pointers to functions like this one, which the C library calls once, after its own start.
 #[unsafe(link_section = ".init_array")]

@@ -1,4 +1,4 @@
-//! A pid file that a tenant can write names the process of another VM: it does not count.
+//! A tenant's pid file with the pid of another VM is ignored.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -16,7 +16,7 @@ use crate::isolation::isolated;
 
 const VICTIM: &str = "22222222-2222-4222-8222-222222222222";
 
-/// A VM of the configuration whose pid is in a file of the attacker's directory.
+/// Configures a VM whose pid is in a file of the attacker's directory.
 fn jailed(pid_file: &Path) -> String {
     format!("[[sources.static_list.vms]]\nid = \"jailed\"\npid_file = {pid_file:?}\ntaps = [\"vmt9\"]\n")
 }
@@ -26,7 +26,7 @@ fn put(path: &Path, content: &str) {
     chown(path, Some(ATTACKER), Some(ATTACKER)).unwrap();
 }
 
-/// The victim keeps its process and its bytes, and the health has the file and the remedy.
+/// Checks that the victim keeps process and bytes, and that health names file and remedy.
 fn assert_refused(daemon: &Daemon, victim: &mut Victim, problem: &str) {
     let said = |_: &Metrics| daemon.log().contains(problem).then_some(());
     daemon.wait_for(SOON, problem, said).unwrap_or_else(|error| panic!("{error:#}: {}", daemon.log()));
@@ -74,7 +74,7 @@ fn an_own_pid_counts() {
     });
 }
 
-/// The daemon of root could read it.
+/// A daemon of root could read the file.
 #[test]
 fn a_link_to_roots_file_leaks_nothing() {
     isolated("hostile::pid_file::a_link_to_roots_file_leaks_nothing", || {
@@ -93,14 +93,14 @@ fn a_link_to_roots_file_leaks_nothing() {
             assert!(!told.contains("$6$"), "{told}");
         }
         drop(daemon);
-        // The operator's own mistake is not repeated either.
+        // Not even the operator's own mistake is repeated.
         let daemon = scene.daemon_of_root(&jailed(&shadow));
         assert_refused(&daemon, &mut victim, "shadow: there is no pid in it");
         assert!(!daemon.log().contains("$6$"));
     });
 }
 
-/// A file system in user space says of the owners of its files what its user likes.
+/// A FUSE file system can claim any owner for its files.
 #[test]
 fn the_attackers_file_system_is_not_read() {
     isolated("hostile::pid_file::the_attackers_file_system_is_not_read", || {
@@ -115,7 +115,7 @@ fn the_attackers_file_system_is_not_read() {
     });
 }
 
-/// The same for a directory of VMs that everybody can write.
+/// Tries the same with a directory of VMs that every user can write to.
 #[test]
 fn files_in_a_public_directory_do_not_count() {
     isolated("hostile::pid_file::files_in_a_public_directory_do_not_count", || {

@@ -1,4 +1,4 @@
-//! Another user makes the daemon's directories first, or puts links in their place.
+//! Another user plants the daemon's directories, or links in their place.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +17,7 @@ use crate::isolation::isolated;
 
 const PINS: &str = "/sys/fs/bpf/vm-metrics";
 
-/// A daemon of the service user, and one of root.
+/// Daemons of the service user and of root.
 const DAEMONS: [fn(&Scene, &str) -> Daemon; 2] = [Scene::daemon, Scene::daemon_of_root];
 
 /// Runs a command as the attacker.
@@ -28,7 +28,7 @@ fn attack(command: &[&str]) {
     assert!(setpriv.status().unwrap().success(), "{command:?}");
 }
 
-/// Where everybody may make files, like `/tmp`.
+/// Returns a directory in which every user may create files, like `/tmp`.
 fn public_directory(scene: &Scene) -> PathBuf {
     let path = scene.path("public");
     fs::create_dir(&path).unwrap();
@@ -80,7 +80,7 @@ fn planted_pins_are_refused() {
     });
 }
 
-/// systemd mounts the bpffs for root alone. That is no fault, but it is said.
+/// systemd mounts the bpffs for root alone. That is healthy, but the daemon reports it.
 #[test]
 fn a_denied_pin_directory_is_reported() {
     isolated("hostile::planted_directories::a_denied_pin_directory_is_reported", || {
@@ -144,14 +144,14 @@ fn a_planted_state_directory_is_refused() {
                 assert!(log.contains("manager state is off: state_dir: ") && log.contains(says), "{log}");
             }
             assert!(doctor(&scene).contains(says), "{}", doctor(&scene));
-            // A kernel with `fs.protected_symlinks` lets nobody through the link.
+            // A kernel with `fs.protected_symlinks` blocks the link for every user.
             assert!(is_empty(&target) && (state.is_symlink() || is_empty(&state)));
             attack(&["rm", "-rf", planted]);
         }
     });
 }
 
-/// Orchestrators would talk to whoever made the directory, and the daemon would believe what is in there.
+/// Orchestrators would talk to the owner of the directory, and the daemon would trust its content.
 #[test]
 fn a_planted_directory_has_no_push_socket() {
     isolated("hostile::planted_directories::a_planted_directory_has_no_push_socket", || {

@@ -1,4 +1,4 @@
-//! Things that are no saved state, in its place.
+//! Files without valid state in the place of the state file.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -14,7 +14,7 @@ use super::lab::{SERVICE, Scene};
 use super::user::ATTACKER;
 use crate::isolation::isolated;
 
-/// Where the daemon of this namespace keeps its state.
+/// Returns the state file of the daemon in this namespace.
 fn state_file() -> PathBuf {
     let netns = fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
     PathBuf::from(format!("/run/vm-metrics/ledger-{netns}.json"))
@@ -52,7 +52,7 @@ fn a_file_without_state_is_refused() {
         };
         let plants: [(&dyn Fn(), &str); 4] = [
             (&|| node(FileType::Fifo, 0), "is a FIFO, and no regular file"),
-            // It never ends.
+            // This file never ends.
             (&|| node(FileType::CharacterDevice, makedev(1, 5)), "is a device, and no regular file"),
             (&|| symlink(&secret, state_file()).unwrap(), "is a link, and no regular file"),
             (

@@ -1,4 +1,4 @@
-//! Fakes of a VM that the operator describes without a process, whose VMM is no hypervisor that is known.
+//! Fakes of a configured VM without a pid and with an unknown VMM.
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
@@ -41,11 +41,11 @@ fn a_complete_fake_joins_no_static_vm() {
     });
 }
 
-/// With a fake that was there before, and with one that comes later.
+/// Tries an earlier and a later fake.
 fn attack(fake: impl Fn(&Scene) -> Tenant) {
     let scene = Scene::new();
     let older = fake(&scene);
-    // A program that nobody knows as a hypervisor.
+    // This program is not a known hypervisor.
     let mut victim = scene.victim_with(ID, "acme-vmm", &[], "vmt0");
     let daemon = scene.daemon_of_namespaces(TABLES);
     assert_untouched(&daemon, &mut victim, &older);
@@ -54,7 +54,7 @@ fn attack(fake: impl Fn(&Scene) -> Tenant) {
     assert_untouched(&daemon, &mut victim, &older);
 }
 
-/// The fake is shown as another VM, and the static VM has its TAP and nothing of the fake's.
+/// Checks that the fake is a VM of its own, and the static VM has only its own TAP.
 fn assert_untouched(daemon: &Daemon, victim: &mut Victim, fake: &Tenant) {
     let pid = fake.pid().to_string();
     let told_apart = |metrics: &Metrics| {

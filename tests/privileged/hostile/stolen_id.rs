@@ -1,4 +1,4 @@
-//! Fakes that say that they are a VM of somebody else.
+//! Fakes that claim the id of another user's VM.
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::{Metrics, Sample};
@@ -52,7 +52,7 @@ fn a_younger_fake_takes_no_id() {
     });
 }
 
-/// The fake was there before the VM's second process.
+/// The fake started before the VM's second process.
 #[test]
 fn a_fake_takes_no_restarted_vms_id() {
     isolated("hostile::stolen_id::a_fake_takes_no_restarted_vms_id", || {
@@ -73,7 +73,7 @@ fn a_fake_takes_no_restarted_vms_id() {
     });
 }
 
-/// The fake is older than the VM's process, and the daemon is a new one.
+/// The fake is older than the VM's process, and the daemon restarts.
 #[test]
 fn an_older_fake_takes_no_id_after_restart() {
     isolated("hostile::stolen_id::an_older_fake_takes_no_id_after_restart", || {
@@ -118,7 +118,7 @@ fn a_monitor_takes_no_id_of_root() {
     });
 }
 
-/// The fake has an id of its own by now, and the victim the one that both claim.
+/// Checks that the fake has its own id, and the victim the id that both claim.
 fn assert_keeps_id(daemon: &Daemon, victim: &mut Victim, fake: &Tenant) {
     let pid = victim.vmm.pid().to_string();
     daemon.wait_for(SOON, "the victim", |metrics| info(metrics, &pid).map(drop)).unwrap();
@@ -135,7 +135,7 @@ fn assert_has_plain_id(daemon: &Daemon, victim: &mut Victim) {
     }
 }
 
-/// Once it is shown.
+/// Waits for the process and returns its id.
 fn id_of(daemon: &Daemon, process: &Tenant) -> String {
     let pid = process.pid().to_string();
     let id = |metrics: &Metrics| info(metrics, &pid)?.label("instance_id").map(str::to_owned);

@@ -1,4 +1,4 @@
-//! A descriptor that is a TAP at one moment and a file at the next.
+//! A descriptor that alternates between a TAP and a file.
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::tenant::Action;
@@ -7,11 +7,11 @@ use super::VICTIM;
 use super::lab::Scene;
 use crate::isolation::isolated;
 
-/// So that a young process is looked at many hundred times.
+/// With this interval the daemon inspects a young process many hundred times.
 const FAST: &str = "interval = \"10ms\"\n";
 const LOOKS: usize = 150;
 
-/// A TAP of the victim's name in another namespace, while the thief is in the daemon's.
+/// The foreign TAP has the victim's name, and the thief is in the daemon's namespace.
 #[test]
 fn a_swapped_descriptor_takes_no_tap() {
     isolated("hostile::swapped_descriptor::a_swapped_descriptor_takes_no_tap", || {

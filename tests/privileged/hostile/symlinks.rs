@@ -1,4 +1,4 @@
-//! A tenant names files and sockets of root, by links: the daemon opens nothing that the tenant may not.
+//! Links to root's files and sockets give a tenant no access.
 
 use std::fs::{self, Permissions};
 use std::io::Read;
@@ -31,7 +31,7 @@ fn put(path: &Path, content: &str, mode: u32, uid: u32) {
     chown(path, Some(uid), Some(uid)).unwrap();
 }
 
-/// A Firecracker of the attacker, started in a directory of its own.
+/// Starts a Firecracker of the attacker in its own directory.
 fn fake(scene: &Scene, arguments: &[&str]) -> Tenant {
     let argv = [&["--id", "fake"], arguments].concat();
     scene.attacker("firecracker", &argv)
@@ -41,7 +41,7 @@ fn vcpus(metrics: &Metrics) -> Option<f64> {
     metrics.value("vm_allocated_vcpus", &[("instance_id", "fake")])
 }
 
-/// All that the daemon tells anybody, once it has looked at the fake.
+/// Returns all text that the daemon publishes after it read the fake.
 fn told(daemon: &Daemon) -> String {
     daemon.wait_for(SOON, "the fake", of_fake).unwrap();
     let problem = |_: &Metrics| daemon.log().contains("cannot be used").then_some(());
@@ -59,7 +59,7 @@ fn of_fake(metrics: &Metrics) -> Option<f64> {
     infos.find(|info| info.label("instance_id") == Some("fake")).map(|info| info.value)
 }
 
-/// Also in the attacker's own file, which its process may read: nothing of it is repeated.
+/// Even from the attacker's own file, which its process may read, nothing is repeated.
 #[test]
 fn files_of_root_are_not_read() {
     isolated("hostile::symlinks::files_of_root_are_not_read", || {
@@ -99,7 +99,7 @@ fn files_of_root_are_not_read() {
     });
 }
 
-/// With QEMU's `-readconfig`, as with Firecracker's file.
+/// QEMU's `-readconfig` behaves like Firecracker's file.
 #[test]
 fn files_of_qemu_are_read_with_its_rights() {
     isolated("hostile::symlinks::files_of_qemu_are_read_with_its_rights", || {
@@ -147,7 +147,7 @@ fn the_tenants_own_files_are_read() {
     });
 }
 
-/// A socket of root that everybody may connect to.
+/// Any user may connect to this socket of root.
 #[test]
 fn foreign_sockets_receive_nothing() {
     isolated("hostile::symlinks::foreign_sockets_receive_nothing", || {

@@ -1,5 +1,4 @@
-//! The programs that a running daemon has loaded, given frames of every shape: they let each one go on, and count it
-//! exactly as `model` says.
+//! Runs a daemon's programs on frames of every shape, beside `model`.
 
 mod bench;
 mod cases;
@@ -19,11 +18,11 @@ use crate::isolation::figures;
 use self::bench::{Bench, CONTINUE, Direction};
 use self::cases::cases;
 
-/// Set to the number that a failure has printed, for the same frames once more.
+/// The variable with the seed of a failure, to repeat its frames.
 const SEED: &str = "TESTKIT_FUZZ_SEED";
-/// Each goes through both programs.
+/// Number of frames, each of which goes through both programs.
 const FUZZED: u32 = 100_000;
-/// `BPF_PROG_TEST_RUN` takes no more than a page, less what the kernel needs of it.
+/// `BPF_PROG_TEST_RUN` takes a page at most, less the kernel's own part.
 const LONGEST: usize = 3000;
 
 #[test]
@@ -67,7 +66,7 @@ fn broken_frames_go_on_and_are_counted_exactly() {
         (counted == [Some(after.ingress.wire_bytes), Some(after.egress.bytes)]).then_some(())
     };
     bench.daemon.wait_for(SOON, "the daemon to publish it all", published).unwrap();
-    // Each kind often enough that a mistake in one cannot hide.
+    // Each kind occurs often enough to reveal an error.
     let counts = by_name(&all);
     assert_eq!(counts.len(), COUNTERS.len(), "{SEED}={seed}: {counts:?}");
     assert!(counts.values().all(|count| *count > 500), "{SEED}={seed}: {counts:?}");
@@ -76,7 +75,7 @@ fn broken_frames_go_on_and_are_counted_exactly() {
     ));
 }
 
-/// Beyond a page most of a frame is not in the linear part of its buffer: here the guest even says that no header is.
+/// Beyond a page most of a frame is not linear. Here the guest even declares no header as linear.
 #[test]
 fn frames_in_pieces_are_counted_exactly() {
     const FRAMES: usize = 3000;
@@ -103,8 +102,8 @@ fn frames_in_pieces_are_counted_exactly() {
     }
 }
 
-/// The counters that a frame adds to, the same in both directions and as the model says. A frame that
-/// `BPF_PROG_TEST_RUN` does not take goes through the device instead, as no GSO frame.
+/// Returns the counters that a frame increments, after a comparison of both directions with the model. A frame that
+/// `BPF_PROG_TEST_RUN` rejects goes through the device, without GSO.
 fn run_both_ways(bench: &Bench, frame: &[u8], gso_size: u16) -> Result<(DirectionCounters, bool), String> {
     let mut before = bench.counters();
     let mut run = false;

@@ -1,4 +1,4 @@
-//! Helper processes do what they are for while the test holds them, and are gone with it.
+//! Helper processes work while the test holds them, and end with it.
 
 use std::env;
 use std::os::unix::process::ExitStatusExt;
@@ -11,7 +11,7 @@ use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::vm_process::{self, StandIn, StandInSpec, Traffic};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
-/// Not a test but the other process: see `vm_process`. As a test of its own it has nothing to do.
+/// The child process of the other tests, see `vm_process`. By itself it does nothing.
 #[test]
 fn stand_in_vm() {
     vm_process::run_if_asked().unwrap();
@@ -44,7 +44,7 @@ fn a_stand_in_vm_ends_with_its_thread() {
         let vm = StandIn::start(&spec(), this_program()).unwrap();
         let link = vm.link().clone();
         assert!(link.exists());
-        // Not even dropped, as when the program is killed.
+        // The value never drops, as when the program is killed.
         std::mem::forget(vm);
         link
     };

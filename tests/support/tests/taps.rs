@@ -1,4 +1,4 @@
-//! Frames through a real TAP in a network namespace of its own: the device counts them exactly, and nothing is left.
+//! A real TAP in a namespace counts frames exactly and leaves nothing.
 
 use std::fs;
 use std::process::Command;
@@ -52,6 +52,7 @@ fn jumbo_frames_need_the_mtu_and_pass() {
     assert_eq!(tap.link().counters().unwrap().rx_bytes, 9014);
 }
 
+/// The device counts one frame, but a guest without offload reads many.
 #[test]
 fn without_offload_a_gso_frame_is_segmented() {
     let _netns = NetNs::enter().unwrap();

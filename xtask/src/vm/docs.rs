@@ -1,4 +1,4 @@
-//! The copy of the table in `docs/kernel-support.md`, between two marks.
+//! Updates the table in `docs/kernel-support.md` between two marks.
 
 use std::fs;
 
@@ -53,7 +53,7 @@ mod tests {
         assert!(replace(NOW, "").is_some());
     }
 
-    /// Of a test that is newer than the table nothing is known yet.
+    /// A test that is newer than the table has no result yet.
     #[test]
     fn each_row_names_an_existing_test() {
         let suite = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/privileged");

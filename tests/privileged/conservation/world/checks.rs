@@ -14,7 +14,7 @@ impl World {
         self.host.daemon.is_some()
     }
 
-    /// Checks what the daemon shows now.
+    /// Scrapes the daemon and checks the values.
     pub(super) fn look(&mut self) -> PublishedUse {
         let Some(daemon) = &self.host.daemon else { return PublishedUse::default() };
         let shown = PublishedUse::by(daemon).unwrap();
@@ -44,7 +44,7 @@ impl World {
         }
     }
 
-    /// A VM that nobody has told of must live until it is found.
+    /// A VM outside of the configuration must live until the daemon discovered it.
     pub(super) fn wait_until_found(&mut self, slot: usize) {
         let pid = self.slots[slot].nic.as_ref().and_then(|nic| Some(nic.vmm.as_ref()?.pid()));
         if let (Some(pid), true) = (pid, self.is_watched()) {

@@ -11,15 +11,15 @@ const LISTED: usize = 14;
 const FOUND: usize = 6;
 /// Where the daemon is.
 pub(super) const HERE: usize = LISTED + FOUND;
-/// In a namespace that stays when the VM ends, as of a pool.
+/// Slots in a namespace that outlives the VM, like one of a pool.
 const POOLED: usize = 2;
-/// In a namespace that comes and goes with the VM.
+/// Slots in a namespace that lives as long as the VM.
 const JAILED: usize = 2;
 pub(super) const SLOTS: usize = HERE + POOLED + JAILED;
 
 #[derive(Debug)]
 pub(super) struct Slot {
-    /// Of the latest device.
+    /// Key of the latest device.
     pub(super) key: Key,
     pub(super) home: Location,
     pub(super) found: bool,
@@ -45,13 +45,13 @@ impl Slot {
             HERE..LAST => ("pooled", Location::Pooled(ForeignNetNs::new().unwrap())),
             _ => ("jailed", Location::Jailed(None)),
         };
-        // ForeignNetNs the name is that of the first slot, which is here.
+        // In foreign namespaces the name equals that of the first slot, which is in the daemon's.
         let tap = format!("vmc{}", if index < HERE { index } else { 0 });
         let key = Key { vm: format!("{vm}-{index}"), tap, netns: String::new() };
         Self { key, home, found: index >= LISTED, persistent: false, nic: None }
     }
 
-    /// A VM begins.
+    /// Prepares the namespace of a new VM.
     pub(super) fn move_in(&mut self, persistent: bool) {
         self.persistent = persistent;
         if let Location::Jailed(namespace) = &mut self.home {
@@ -72,7 +72,7 @@ impl Location {
         }
     }
 
-    /// A VM ends.
+    /// Removes the namespace of an ended VM.
     pub(super) fn leave(&mut self) {
         if let Self::Jailed(namespace) = self {
             *namespace = None;

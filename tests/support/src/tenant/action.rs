@@ -1,4 +1,4 @@
-//! The orders that a test gives to a tenant.
+//! The actions that a test requests of a tenant.
 
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -6,35 +6,36 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What a tenant can be told. Each [`Tenant::perform`](super::Tenant::perform) returns when it is done; the answer is a number where one is named.
+/// An action of a tenant. [`Tenant::perform`](super::Tenant::perform) returns when it is done, with a number if the
+/// action names one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Action {
-    /// Enters new namespaces: a user namespace in which it is root, and with it those that are asked for.
+    /// Enters a new user namespace as its root, and the other requested namespaces.
     Unshare {
         net: bool,
         mount: bool,
         pid: bool,
     },
-    /// Opens a TAP in its network namespace, made if it is not there. Answers with the descriptor.
+    /// Opens a TAP in its network namespace, and makes it if absent. Returns the descriptor.
     OpenTap {
         name: String,
         multi_queue: bool,
         up: bool,
     },
-    /// Opens a file, for reading or else for writing. Answers with the descriptor.
+    /// Opens a file for reading, or else for writing. Returns the descriptor.
     OpenFile {
         path: PathBuf,
     },
-    /// Opens a path as a path (O_PATH), which needs no right to the file. Answers with the descriptor.
+    /// Opens a path with O_PATH, which needs no right to the file. Returns the descriptor.
     OpenPath {
         path: PathBuf,
     },
-    /// Opens so many descriptors on one file.
+    /// Opens `count` descriptors on one file.
     OpenMany {
         path: PathBuf,
         count: usize,
     },
-    /// As dup2.
+    /// Duplicates a descriptor like dup2.
     Duplicate {
         from: RawFd,
         to: RawFd,
@@ -42,122 +43,122 @@ pub enum Action {
     Close {
         fd: RawFd,
     },
-    /// The guest sends so many frames of [`FRAME`](super::FRAME) bytes.
+    /// Sends frames of [`FRAME`](super::FRAME) bytes from the guest.
     Send {
         fd: RawFd,
         frames: u64,
     },
-    /// The guest takes all frames that wait for it. Answers with the bytes.
+    /// Reads all frames that wait for the guest. Returns their bytes.
     Take {
         fd: RawFd,
     },
-    /// Overwrites its command line in memory, which must be as long at least.
+    /// Overwrites its command line in memory, which must be long enough.
     RewriteArgv {
         argv: Vec<String>,
     },
-    /// Becomes another program, which obeys if it is a link to the test program. Only these descriptors stay open.
+    /// Executes another program. A link to the test program continues as a tenant. Only these descriptors stay open.
     Exec {
         program: PathBuf,
         argv: Vec<String>,
         keep: Vec<RawFd>,
     },
-    /// A child goes on in its place. The parent ends, or stays and does nothing. Answers with the child's pid.
+    /// Continues in a child. The parent ends, or stays idle. Returns the child's pid.
     Fork {
         parent_stays: bool,
     },
-    /// Starts so many threads of this name.
+    /// Starts `count` threads of this name.
     StartThreads {
         name: String,
         count: usize,
     },
-    /// Mounts an empty tmpfs there; needs a mount namespace of its own.
+    /// Mounts an empty tmpfs. Needs its own mount namespace.
     MountTmpfs {
         path: PathBuf,
     },
-    /// Mounts a file system of its own with one file of this name there; needs a mount namespace of its own. Others may
-    /// not even look at the file, and who reads it waits for ever if it hangs.
+    /// Mounts its own file system with one file of this name. Needs its own mount namespace. Other users cannot even
+    /// stat the file, and with `hangs` a reader waits for ever.
     MountFuse {
         path: PathBuf,
         file: String,
         hangs: bool,
     },
-    /// Starts a child that [`Action::Block`] holds up by this file of a FUSE file system that hangs. Answers with its pid.
+    /// Starts a child that [`Action::Block`] blocks by this file of a hanging FUSE file system. Returns its pid.
     StartBlockTarget {
         file: PathBuf,
     },
-    /// From soon after on, the child's `stat`, `exe`, `cmdline` and `io` do not answer.
+    /// Blocks the child's `stat`, `exe`, `cmdline` and `io` from soon after on.
     Block,
-    /// Listens on a Unix socket, and answers each path with a body like the HTTP servers of VMMs.
+    /// Listens on a Unix socket, and serves a body for each path like VMMs' HTTP servers.
     ServeHttp {
         socket: PathBuf,
         answers: Vec<(String, String)>,
     },
-    /// Listens on a Unix socket, and answers each command with a JSON value like QEMU's monitor.
+    /// Listens on a Unix socket, and serves a JSON value for each command like QEMU's monitor.
     ServeQmp {
         socket: PathBuf,
         answers: Vec<(String, String)>,
     },
-    /// Starts so many programs, and keeps them. `{n}` in an argument is the number of the program.
+    /// Starts `count` programs and keeps them. `{n}` in an argument is the number of the program.
     Spawn {
         program: PathBuf,
         argv: Vec<String>,
         count: usize,
     },
-    /// Opens a TAP in a new network namespace, in which it is not itself. Answers with the descriptor.
+    /// Opens a TAP in a new network namespace without entering it. Returns the descriptor.
     OpenForeignTap {
         name: String,
     },
-    /// Makes so many network namespaces with a TAP of this name in each, and keeps them.
+    /// Makes `count` network namespaces with a TAP of this name in each, and keeps them.
     OpenForeignTaps {
         name: String,
         count: usize,
     },
-    /// Goes on starting and ending a program until [`Action::Stop`], with so many milliseconds between two starts.
+    /// Starts and ends a program repeatedly until [`Action::Stop`], with `pause` milliseconds between starts.
     KeepSpawning {
         program: PathBuf,
         argv: Vec<String>,
         pause: u64,
     },
-    /// Goes on swapping until [`Action::Stop`]: the descriptors `to` are duplicates of `one`, then of `other`.
+    /// Swaps repeatedly until [`Action::Stop`]: the descriptors `to` duplicate `one`, then `other`.
     KeepSwapping {
         one: RawFd,
         other: RawFd,
         to: Vec<RawFd>,
     },
-    /// Goes on opening and closing a descriptor until [`Action::Stop`]: it never has as many as before.
+    /// Opens and closes a descriptor repeatedly until [`Action::Stop`], so that their number changes.
     KeepOpening,
-    /// Makes so many pairs of veth devices, and takes one after the other up and down until [`Action::Stop`].
+    /// Makes `count` veth pairs, and flaps one after the other until [`Action::Stop`].
     KeepFlapping {
         count: usize,
     },
-    /// Gets a path over HTTP from a TCP address. Answers with the status of a whole answer.
+    /// Gets a path over HTTP from a TCP address. Returns the status of a complete response.
     Get {
         address: SocketAddr,
         path: String,
     },
-    /// Opens so many TCP connections, sends a text over each if it can, and reads nothing.
+    /// Opens `count` TCP connections, sends a text over each if possible, and reads nothing.
     Connect {
         address: SocketAddr,
         text: String,
         count: usize,
     },
-    /// Goes on opening TCP connections until [`Action::Stop`], each with a text and then a reset.
+    /// Opens TCP connections repeatedly until [`Action::Stop`], each with a text and then a reset.
     KeepConnecting {
         address: SocketAddr,
         text: String,
     },
-    /// Goes on making a TAP, sending a frame and closing it, until [`Action::Stop`].
+    /// Makes a TAP, sends a frame and closes the TAP, repeatedly until [`Action::Stop`].
     KeepRemakingTap {
         name: String,
     },
-    /// Goes on opening and closing connections to an HTTP server until [`Action::Stop`]. Some send a request.
+    /// Opens and closes connections to an HTTP server repeatedly until [`Action::Stop`]. Some send a request.
     KeepRequesting {
         address: SocketAddr,
     },
-    /// What goes on rests for so many milliseconds after each round.
+    /// Sets the pause after each round of all background actions.
     Rest {
         pause: u64,
     },
-    /// Ends all that goes on, and the programs that were started. Answers with the number of rounds.
+    /// Ends all background actions and started programs. Returns the number of rounds.
     Stop,
 }

@@ -1,4 +1,4 @@
-//! What a tenant does in its own process.
+//! Executes a tenant's actions in its own process.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -24,7 +24,7 @@ use super::{Action, FRAME, clients, fuse, server};
 use crate::frames::{ETHERNET_HEADER, Frame};
 use crate::tap::{Tap, TapOptions};
 
-/// What it keeps from one action to the next.
+/// The state between two actions.
 #[derive(Debug, Default)]
 pub(super) struct State {
     children: Vec<Child>,
@@ -110,7 +110,7 @@ impl State {
     }
 }
 
-/// Root in a user namespace of its own, as any user may be.
+/// Becomes root in a new user namespace, as any user may.
 fn unshare(net: bool, mount: bool, pid: bool) -> Result<()> {
     let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
     let mut flags = UnshareFlags::NEWUSER;
@@ -127,7 +127,7 @@ fn unshare(net: bool, mount: bool, pid: bool) -> Result<()> {
 fn open_tap(name: &str, multi_queue: bool, up: bool) -> Result<u64> {
     let tap = Tap::create(name, TapOptions { multi_queue, ..TapOptions::default() })?;
     if up {
-        // Fails where the kernel lets only the host's root do so; then IPv6 is on.
+        // Fails where the kernel reserves this for the host's root; IPv6 then stays on.
         let _ = tap.link().disable_ipv6();
         tap.link().up()?;
     }
@@ -155,7 +155,7 @@ fn open_many(path: &Path, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// By a child that shares the descriptors with this process, but not the namespaces.
+/// Opens it in a child that shares the descriptors with this process, but not the namespaces.
 fn open_foreign_tap(name: &str) -> Result<u64> {
     let (answer, says) = pipe().context("make a pipe")?;
     let flags = libc::c_long::from(libc::CLONE_FILES | libc::SIGCHLD);
@@ -170,7 +170,7 @@ fn open_foreign_tap(name: &str) -> Result<u64> {
                 Err(error) => format!("{error:#}"),
             };
             let _ = rustix::io::write(&says, said.as_bytes());
-            // SAFETY: ends the process at once: what it has opened is the parent's now.
+            // SAFETY: ends the process at once; the parent owns the open descriptors.
             unsafe { libc::_exit(0) }
         }
         _ => {}
@@ -213,12 +213,12 @@ fn take(fd: RawFd) -> Result<u64> {
     }
 }
 
-/// Writes over the memory that `cmdline` in `/proc` shows, as setproctitle does.
+/// Overwrites the memory behind `cmdline` in `/proc`, like setproctitle.
 fn rewrite_argv(argv: &[String]) -> Result<()> {
     let stat = fs::read_to_string("/proc/self/stat").context("read the own stat")?;
     let (_, fields) = stat.rsplit_once(") ").context("stat without a name")?;
     let fields: Vec<&str> = fields.split(' ').collect();
-    // arg_start and arg_end are the fields 48 and 49; two are before the name's end.
+    // arg_start and arg_end are fields 48 and 49; two fields precede the end of the name.
     let [start, end] = [45, 46].map(|at: usize| fields.get(at).and_then(|field| field.parse::<usize>().ok()));
     let (start, end) = (start.context("no arg_start")?, end.context("no arg_end")?);
     let mut bytes = Vec::new();
@@ -273,8 +273,8 @@ fn number(number: i32) -> Result<u64> {
     u64::try_from(number).context("a negative number")
 }
 
-/// A descriptor that the test names by its number.
+/// Borrows a descriptor that the test names by its number.
 fn borrow(fd: RawFd) -> BorrowedFd<'static> {
-    // SAFETY: at worst it is closed or another one's: then the system call fails, or the test does what it said.
+    // SAFETY: at worst it is closed or another one: then the system call fails, or the test gets its own mistake.
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
