@@ -1,8 +1,8 @@
-//! Frames made by hand, each with what it counts as: written down, not computed.
+//! Handmade frames with their expected counts, written down, not computed.
 
 use vm_metrics_testkit::frames::{BROADCAST, Frame, GUEST, MULTICAST, PEER};
 
-/// What it is, the frame, its GSO size, the packets and bytes on the wire, and the other counters that it adds one to.
+/// Name, frame, GSO size, packets and bytes on the wire, and the other counters that it increments.
 pub type Case = (&'static str, Vec<u8>, u16, (u64, u64), &'static [&'static str]);
 
 pub fn cases() -> Vec<Case> {
@@ -13,7 +13,7 @@ pub fn cases() -> Vec<Case> {
         ethernet(0x0800, &packet)
     };
     let options = |frame: Vec<u8>| {
-        // Eight bytes of "no operation" between the header and what follows.
+        // Inserts eight bytes of "no operation" behind the header.
         let mut frame = frame;
         frame[14] = 0x47;
         frame.splice(34..34, [1; 8]);
@@ -37,7 +37,7 @@ pub fn cases() -> Vec<Case> {
             options(f().tcp4(100)),
             40,
             (3, 162 + 2 * 62),
-            &["unicast", "ipv4", "tcp", "gso"],
+            &["unicast", "ipv4", "tcp", "gso_packets"],
         ),
         ("IPv4 without a body", ethernet(0x0800, &[]), 0, (1, 14), &["unicast", "ipv4", "other_l4"]),
         (
@@ -48,7 +48,13 @@ pub fn cases() -> Vec<Case> {
             &["unicast", "ipv4", "other_l4"],
         ),
         ("IPv4 with a header length of 0", ip4(0, 17, 8), 0, (1, 42), &["unicast", "ipv4", "udp"]),
-        ("IPv4 with a header longer than it", ip4(15, 6, 0), 9, (1, 34), &["unicast", "ipv4", "tcp", "gso"]),
+        (
+            "IPv4 with a header longer than it",
+            ip4(15, 6, 0),
+            9,
+            (1, 34),
+            &["unicast", "ipv4", "tcp", "gso_packets"],
+        ),
         ("SCTP", ip4(5, 132, 12), 0, (1, 46), &["unicast", "ipv4", "other_l4"]),
         ("IPv6 without a body", ethernet(0x86dd, &[]), 0, (1, 14), &["unicast", "ipv6", "other_l4"]),
         ("a fragment", chain(44, &[(6, 0)], 20), 0, (1, 82), &["unicast", "ipv6", "tcp"]),
@@ -57,7 +63,7 @@ pub fn cases() -> Vec<Case> {
             chain(0, &[(60, 0), (43, 0), (44, 0), (17, 9)], 20),
             5,
             (3, 106 + 2 * 94),
-            &["unicast", "ipv6", "udp", "gso"],
+            &["unicast", "ipv6", "udp", "gso_packets"],
         ),
         (
             "five extensions",
@@ -77,18 +83,36 @@ pub fn cases() -> Vec<Case> {
         ("a chain cut off", chain(0, &[], 0), 0, (1, 54), &["unicast", "ipv6", "other_l4"]),
         ("ESP", chain(50, &[], 40), 0, (1, 94), &["unicast", "ipv6", "other_l4"]),
         ("ICMPv6 to a group", f().to(MULTICAST).icmp6(0), 0, (1, 62), &["multicast", "ipv6", "icmp"]),
-        ("a GSO frame of one segment", f().tcp4(1000), 1000, (1, 1054), &["unicast", "ipv4", "tcp", "gso"]),
-        ("a GSO frame of two", f().tcp4(1001), 1000, (2, 1109), &["unicast", "ipv4", "tcp", "gso"]),
-        ("a GSO frame of bytes", f().udp6(2000), 1, (2000, 2000 * 63), &["unicast", "ipv6", "udp", "gso"]),
+        (
+            "a GSO frame of one segment",
+            f().tcp4(1000),
+            1000,
+            (1, 1054),
+            &["unicast", "ipv4", "tcp", "gso_packets"],
+        ),
+        ("a GSO frame of two", f().tcp4(1001), 1000, (2, 1109), &["unicast", "ipv4", "tcp", "gso_packets"]),
+        (
+            "a GSO frame of bytes",
+            f().udp6(2000),
+            1,
+            (2000, 2000 * 63),
+            &["unicast", "ipv6", "udp", "gso_packets"],
+        ),
         (
             "GSO behind a tag",
             f().vlan(7).udp4(2001),
             1000,
             (3, 2001 + 3 * 46),
-            &["unicast", "ipv4", "udp", "gso"],
+            &["unicast", "ipv4", "udp", "gso_packets"],
         ),
-        ("GSO of what is not IP", f().other(0x88b5, 100), 60, (2, 128), &["unicast", "other_l3", "gso"]),
-        ("the largest GSO size", f().tcp4(9), 65_535, (1, 63), &["unicast", "ipv4", "tcp", "gso"]),
+        (
+            "GSO of what is not IP",
+            f().other(0x88b5, 100),
+            60,
+            (2, 128),
+            &["unicast", "other_l3", "gso_packets"],
+        ),
+        ("the largest GSO size", f().tcp4(9), 65_535, (1, 63), &["unicast", "ipv4", "tcp", "gso_packets"]),
     ]
 }
 
@@ -96,8 +120,8 @@ fn ethernet(ethertype: u16, packet: &[u8]) -> Vec<u8> {
     [&PEER[..], &GUEST, &ethertype.to_be_bytes(), packet].concat()
 }
 
-/// An IPv6 packet whose header names `first`, then extension headers that each name the next one and their length in
-/// eights beyond the first, then `rest` bytes.
+/// Makes an IPv6 packet whose header names `first`, then extension headers, then `rest` bytes. Each extension names the
+/// next header and its length in eights beyond the first.
 fn chain(first: u8, extensions: &[(u8, u8)], rest: usize) -> Vec<u8> {
     let mut packet = vec![0; 40];
     (packet[0], packet[6]) = (0x60, first);

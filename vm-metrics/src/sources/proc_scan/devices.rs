@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use super::closer::Closer;
 use crate::host::Host;
 use crate::model::Nic;
-use crate::netns::{Macvtaps, TUN, device_number, inode_of, is_tun, tun_device};
+use crate::net::netns::{Macvtaps, TUN, device_number, inode_of, is_tun, tun_device};
 use crate::sources::process::ProcessDir;
 
 /// What the looks at all processes in one call have in common.
