@@ -5,6 +5,7 @@
 mod away;
 #[cfg(feature = "ebpf")]
 mod ebpf;
+mod exact;
 mod large;
 mod naming;
 mod pushing;
