@@ -3,7 +3,7 @@
 use super::labels::{DEVICE, ID, Label, NAME, NETNS, text};
 use super::nic::{RECEIVE, netns};
 use super::{Convention, Count, Kind, Metric, Since, Sink, SnapshotView, shared};
-use crate::model::{NicStats, Volume};
+use crate::model::{NicStats, Traffic};
 
 const LABELS: &[Label] = &[ID, NAME, DEVICE, NETNS, text("reason", "vm.network.drop.reason")];
 
@@ -48,7 +48,7 @@ pub(super) const BYTES: Metric = Metric {
 };
 
 /// What the tracepoint tells: at the full ring, by a filter, in the queueing discipline.
-fn told(nic: &NicStats) -> [Option<Volume>; 3] {
+fn told(nic: &NicStats) -> [Option<Traffic>; 3] {
     let ebpf = nic.ebpf.unwrap_or_default();
     [ebpf.dropped_ring_full, ebpf.dropped_filter, ebpf.dropped_qdisc]
 }

@@ -3,7 +3,7 @@
 use super::labels::{DEVICE, DIRECTION, ID, Label, NAME, NETNS, text};
 use super::nic::{RECEIVE, TRANSMIT, counter, each_since, netns};
 use super::{Convention, Count, Kind, Metric, Samples, Sink, SnapshotView, otel, shared};
-use crate::model::{NicStats, PacketMix};
+use crate::model::{DirectionStats, NicStats};
 
 const EBPF: &str = "eBPF on the TAP";
 
@@ -143,8 +143,8 @@ fn attached(view: &SnapshotView<'_>, sink: Sink<'_, u64>, value: impl Fn(&NicSta
     each_since(view, sink, |nic| nic.since.ebpf, value);
 }
 
-/// One number of a packet mix.
-type Part = fn(&PacketMix) -> u64;
+/// One counter of a direction.
+type Part = fn(&DirectionStats) -> u64;
 
 /// Both directions, split by a last label; an empty name stands for no such label.
 fn each_kind(view: &SnapshotView<'_>, sink: Sink<'_, u64>, kinds: &[(&str, Part)]) {

@@ -54,13 +54,13 @@ fn told(published: &Totals) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EbpfStats, FrameCounts, Volume};
+    use crate::model::{EbpfStats, FrameCounts, Traffic};
 
     /// Drops at the full ring and by a filter.
     type Told = Option<(u64, u64)>;
 
     fn totals(dropped: u64, told: Told) -> Totals {
-        let volume = |packets| Some(Volume { packets, bytes: 0 });
+        let volume = |packets| Some(Traffic { packets, bytes: 0 });
         let ebpf = told.map(|(ring_full, filter)| EbpfStats {
             dropped_ring_full: volume(ring_full),
             dropped_filter: volume(filter),
