@@ -123,7 +123,7 @@ fn news_of_devices_that_nobody_could_hear_are_said() {
     let _namespace = NetNs::enter().unwrap();
     let mut manager = manager_with(&["vmt0"], "retention = \"0s\"\n[readers.tap_ebpf]\nenabled = false\n");
     let lost = |manager: &mut Manager| {
-        manager.collect().parts.iter().find(|part| part.name == "tap_netlink").and_then(|part| part.lost)
+        manager.collect().components.iter().find(|part| part.name == "tap_netlink").and_then(|part| part.lost)
     };
     let other = Tap::create_up("vmt1", TapOptions::default()).unwrap();
     assert_eq!(lost(&mut manager), Some(0));

@@ -93,7 +93,7 @@ impl Manager {
     ///
     /// let config = Config::parse(Path::new("example"), "[readers.tap_ebpf]\nenabled = false")?;
     /// let manager = Manager::with_config(config, Purpose::Look)?;
-    /// assert!(manager.collect().parts.iter().any(|part| part.name == "proc_scan"));
+    /// assert!(manager.collect().components.iter().any(|part| part.name == "proc_scan"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

@@ -76,7 +76,7 @@ fn checks(app: App, options: Options) -> anyhow::Result<Vec<Check>> {
         }
         None => {
             let snapshot = look(&app.into_manager(Purpose::Look)?);
-            (None, snapshot.parts.iter().map(Part::from).collect(), Vms::of(&snapshot)?.vms)
+            (None, snapshot.components.iter().map(Part::from).collect(), Vms::of(&snapshot)?.vms)
         }
     };
     let pid = daemon.as_ref().and_then(|daemon| Some(daemon.peer()?.0));

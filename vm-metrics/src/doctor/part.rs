@@ -3,13 +3,13 @@
 use serde::Deserialize;
 
 use super::check::{Check, Sign};
-use crate::model::{Health, PartKind, PartRun};
+use crate::model::{ComponentKind, ComponentRun, Health};
 use crate::readers::TAP_EBPF;
 
 /// How a part did in the last tick, of this process or of the daemon.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Part {
-    kind: PartKind,
+    kind: ComponentKind,
     name: String,
     state: Health,
     reason: Option<String>,
@@ -19,8 +19,8 @@ pub(crate) struct Part {
     pinned: Option<bool>,
 }
 
-impl From<&PartRun> for Part {
-    fn from(run: &PartRun) -> Self {
+impl From<&ComponentRun> for Part {
+    fn from(run: &ComponentRun) -> Self {
         Self {
             kind: run.kind,
             name: run.name.to_owned(),
@@ -49,8 +49,8 @@ impl Part {
 
     fn kind_of_items(&self) -> &'static str {
         match (self.kind, self.items) {
-            (PartKind::Source, 1) => "VM",
-            (PartKind::Source, _) => "VMs",
+            (ComponentKind::Source, 1) => "VM",
+            (ComponentKind::Source, _) => "VMs",
             _ => "read",
         }
     }
@@ -58,7 +58,7 @@ impl Part {
     fn describe(&self) -> String {
         let mut text = if self.state == Health::Disabled { "off" } else { self.state.as_str() }.to_owned();
         let runs = matches!(self.state, Health::Healthy | Health::Starting | Health::Degraded);
-        if runs && self.kind != PartKind::Manager {
+        if runs && self.kind != ComponentKind::Manager {
             text += &format!(", {} {}", self.items, self.kind_of_items());
         }
         if let Some(reason) = &self.reason {
@@ -76,21 +76,21 @@ impl Part {
         const EACCES: i32 = 13;
         let is_denied = matches!(self.errno, Some(EPERM | EACCES));
         match (self.kind, self.state) {
-            (PartKind::Manager, _) => Some(
+            (ComponentKind::Manager, _) => Some(
                 "name a directory that only the daemon's user may write: state_dir = \"/run/vm-metrics\""
                     .to_owned(),
             ),
-            (PartKind::Reader, Health::Unsupported) if !is_denied => {
+            (ComponentKind::Reader, Health::Unsupported) if !is_denied => {
                 Some(format!("another kernel; [readers.{}] enabled = false, if it is not wanted", self.name))
             }
             _ if is_denied => {
                 Some("see the rights above: the unit in deploy/systemd has them all".to_owned())
             }
-            (PartKind::Source, Health::Failed) => Some(format!(
+            (ComponentKind::Source, Health::Failed) => Some(format!(
                 "mend what this line names; [sources.{}] enabled = false does without it",
                 self.name
             )),
-            (PartKind::Source | PartKind::Reader, Health::Degraded) => {
+            (ComponentKind::Source | ComponentKind::Reader, Health::Degraded) => {
                 Some("mend what this line names; the rest of it works".to_owned())
             }
             _ => None,

@@ -14,8 +14,8 @@ use super::retain::{self, Departed, Tick};
 use super::{judge, merge};
 use crate::host::Host;
 use crate::model::{
-    Batch, InstanceInfo, Late, PartHealth, PartKind, PartRun, PartTotals, Snapshot, Trust, VmSet,
-    unix_seconds,
+    Batch, ComponentHealth, ComponentKind, ComponentRun, ComponentTotals, InstanceInfo, MissedTicks,
+    Snapshot, Trust, VmSet, unix_seconds,
 };
 use crate::readers::{Configured, Purpose, Reader, Setting, Started, Watch};
 use crate::sources::{InstanceSource, Sources};
@@ -31,7 +31,7 @@ pub(super) struct Engine {
     health_log: HealthLog,
     ticks: u64,
     ticks_duration: Duration,
-    totals: HashMap<(PartKind, &'static str), PartTotals>,
+    totals: HashMap<(ComponentKind, &'static str), ComponentTotals>,
     began: SystemTime,
     watch: Watch,
 }
@@ -51,7 +51,7 @@ pub enum ManagerError {
 
 enum ReaderState {
     Running(Box<dyn Reader>),
-    Not(PartHealth),
+    Not(ComponentHealth),
 }
 
 impl Engine {
@@ -123,14 +123,14 @@ impl Engine {
     }
 
     /// Lists, reads and merges once.
-    pub(super) fn tick(&mut self, late: Late) -> Arc<Snapshot> {
+    pub(super) fn tick(&mut self, missed: MissedTicks) -> Arc<Snapshot> {
         let began = Instant::now();
         let (mut vms, source_reports) = self.sources.list();
-        let mut parts: Vec<PartRun> = source_reports.iter().map(judge::source_run).collect();
-        parts.extend(self.sources.switched_off().iter().map(|name| judge::source_off(name)));
+        let mut components: Vec<ComponentRun> = source_reports.iter().map(judge::source_run).collect();
+        components.extend(self.sources.switched_off().iter().map(|name| judge::source_off(name)));
         let mut batch = Batch::default();
         for (name, state) in &mut self.readers {
-            parts.push(run_reader(name, state, &vms, &mut batch));
+            components.push(run_reader(name, state, &vms, &mut batch));
         }
         // It may have ended since it was listed, and a program's own source may not have heard of it.
         vms.vms.retain(|vm| vm.hypervisor_pid.is_none_or(|pid| !batch.ended.contains(&pid)));
@@ -139,7 +139,7 @@ impl Engine {
         let mut last = retain::handed_over(&leaving, &batch);
         for (_, state) in &mut self.readers {
             if let ReaderState::Running(reader) = state {
-                reader.last_words(&leaving, &mut last);
+                reader.read_final(&leaving, &mut last);
             }
         }
         self.ledger.know(&vms, &batch);
@@ -148,10 +148,10 @@ impl Engine {
         let (stats, last_words) = merge::merge((&vms, &batch), (&leaving.vms, &last), &mut self.ledger);
         // The merge has written the state.
         if let Some(state) = self.ledger.state_health().map(judge::state_run) {
-            parts.push(state);
+            components.push(state);
         }
-        self.health_log.note(&parts);
-        self.add_up(&mut parts);
+        self.health_log.note(&components);
+        self.add_up(&mut components);
         let mut overuse = self.ledger.take_overuse();
         overuse.merge(self.departed.add(&leaving.vms, last_words, &self.before.stats, began));
         last.ended.extend(&batch.ended);
@@ -167,9 +167,9 @@ impl Engine {
             tick: self.ticks,
             vms: shown,
             lifecycle,
-            parts,
+            components,
             overuse: overuse.into_list(),
-            late,
+            missed,
             tick_duration,
             ticks_duration: self.ticks_duration,
             taken: Instant::now(),
@@ -178,24 +178,24 @@ impl Engine {
         })
     }
 
-    fn add_up(&mut self, parts: &mut [PartRun]) {
-        for part in parts {
-            let totals = self.totals.entry((part.kind, part.name)).or_default();
-            totals.add(part);
-            part.totals = *totals;
+    fn add_up(&mut self, components: &mut [ComponentRun]) {
+        for component in components {
+            let totals = self.totals.entry((component.kind, component.name)).or_default();
+            totals.add(component);
+            component.totals = *totals;
         }
     }
 }
 
-fn run_reader(name: &'static str, state: &mut ReaderState, vms: &VmSet, batch: &mut Batch) -> PartRun {
+fn run_reader(name: &'static str, state: &mut ReaderState, vms: &VmSet, batch: &mut Batch) -> ComponentRun {
     match state {
         ReaderState::Running(reader) => {
             let began = Instant::now();
             let report = reader.read(vms, batch);
             judge::reader_run(name, &report, began.elapsed())
         }
-        ReaderState::Not(health) => PartRun {
-            kind: PartKind::Reader,
+        ReaderState::Not(health) => ComponentRun {
+            kind: ComponentKind::Reader,
             name,
             health: health.clone(),
             duration: None,
@@ -205,7 +205,7 @@ fn run_reader(name: &'static str, state: &mut ReaderState, vms: &VmSet, batch: &
             lost: None,
             pinned: None,
             overuse: Vec::new(),
-            totals: PartTotals::default(),
+            totals: ComponentTotals::default(),
         },
     }
 }

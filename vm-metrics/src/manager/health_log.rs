@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracing::Level;
 
-use crate::model::{Health, PartHealth, PartKind, PartRun};
+use crate::model::{ComponentHealth, ComponentKind, ComponentRun, Health};
 
 /// A reason may name another process at each tick, so new reasons of one part wait for each other this long.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -13,7 +13,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// Logs a part in one line when its health changes, or the reason does.
 #[derive(Debug, Default)]
 pub(super) struct HealthLog {
-    parts: HashMap<(PartKind, &'static str), Said>,
+    parts: HashMap<(ComponentKind, &'static str), Said>,
 }
 
 /// What was said of one part, and what was not.
@@ -29,7 +29,7 @@ struct Said {
 
 impl HealthLog {
     /// Of all parts of one tick. Those that are not here at the start share a line.
-    pub(super) fn note(&mut self, runs: &[PartRun]) {
+    pub(super) fn note(&mut self, runs: &[ComponentRun]) {
         for (level, text) in self.lines(runs, Instant::now()) {
             match level {
                 Level::WARN => tracing::warn!("{text}"),
@@ -39,13 +39,13 @@ impl HealthLog {
         }
     }
 
-    fn lines(&mut self, runs: &[PartRun], now: Instant) -> Vec<(Level, String)> {
+    fn lines(&mut self, runs: &[ComponentRun], now: Instant) -> Vec<(Level, String)> {
         let (mut lines, mut absent) = (Vec::new(), Vec::new());
         for run in runs {
             let is_first = !self.parts.contains_key(&(run.kind, run.name));
             let Some((level, text)) = self.line(run, now) else { continue };
             if is_first && is_absent(&run.health) {
-                absent.push(if run.kind == PartKind::Manager { "state_dir" } else { run.name });
+                absent.push(if run.kind == ComponentKind::Manager { "state_dir" } else { run.name });
                 lines.push((Level::DEBUG, text));
             } else {
                 lines.push((level, text));
@@ -59,7 +59,7 @@ impl HealthLog {
         lines
     }
 
-    fn line(&mut self, run: &PartRun, now: Instant) -> Option<(Level, String)> {
+    fn line(&mut self, run: &ComponentRun, now: Instant) -> Option<(Level, String)> {
         let said = self.parts.get_mut(&(run.kind, run.name));
         let (state, reason) = (run.health.state, &run.health.reason);
         let (mut again, mut unsaid) = (false, 0);
@@ -93,7 +93,7 @@ impl HealthLog {
 }
 
 /// Nobody asked for it, or this host does not have it. An error of the kernel, such as a right that is missing, is more.
-fn is_absent(health: &PartHealth) -> bool {
+fn is_absent(health: &ComponentHealth) -> bool {
     match health.state {
         Health::Disabled => true,
         Health::Unsupported => health.errno.is_none(),
@@ -101,7 +101,7 @@ fn is_absent(health: &PartHealth) -> bool {
     }
 }
 
-fn describe(run: &PartRun, again: bool) -> (Level, String) {
+fn describe(run: &ComponentRun, again: bool) -> (Level, String) {
     let part = format!("{} {}", run.kind.as_str(), run.name);
     let errno = run.health.errno.map(|errno| format!(" (errno {errno})")).unwrap_or_default();
     let reason = format!("{}{errno}", run.health.reason);
@@ -125,13 +125,13 @@ fn describe(run: &PartRun, again: bool) -> (Level, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::PartTotals;
+    use crate::model::ComponentTotals;
 
-    fn run(state: Health, reason: &str) -> PartRun {
-        PartRun {
-            kind: PartKind::Reader,
+    fn run(state: Health, reason: &str) -> ComponentRun {
+        ComponentRun {
+            kind: ComponentKind::Reader,
             name: "a",
-            health: PartHealth::new(state, reason),
+            health: ComponentHealth::new(state, reason),
             duration: Some(Duration::ZERO),
             items: 0,
             errors: 1,
@@ -139,7 +139,7 @@ mod tests {
             lost: None,
             pinned: None,
             overuse: Vec::new(),
-            totals: PartTotals::default(),
+            totals: ComponentTotals::default(),
         }
     }
 
@@ -165,10 +165,10 @@ mod tests {
     #[test]
     fn all_that_is_not_here_shares_one_line() {
         let mut log = HealthLog::default();
-        let named = |name, state| PartRun { name, ..run(state, "not there") };
+        let named = |name, state| ComponentRun { name, ..run(state, "not there") };
         let runs =
             [named("a", Health::Disabled), named("b", Health::Degraded), named("c", Health::Unsupported)];
-        let shown = |log: &mut HealthLog, runs: &[PartRun]| {
+        let shown = |log: &mut HealthLog, runs: &[ComponentRun]| {
             let lines = log.lines(runs, Instant::now());
             lines
                 .into_iter()
@@ -185,9 +185,9 @@ mod tests {
 
     #[test]
     fn a_start_is_no_warning_and_a_loss_is_one() {
-        let mut run = PartRun { errors: 0, ..run(Health::Starting, "90 TAPs wait") };
+        let mut run = ComponentRun { errors: 0, ..run(Health::Starting, "90 TAPs wait") };
         assert_eq!(describe(&run, false), (Level::INFO, "reader a: 90 TAPs wait".to_owned()));
-        run.health = PartHealth::new(Health::Degraded, "no pins").with_warning(true);
+        run.health = ComponentHealth::new(Health::Degraded, "no pins").with_warning(true);
         assert_eq!(describe(&run, false), (Level::WARN, "reader a: no pins".to_owned()));
     }
 

@@ -178,8 +178,8 @@ fn nic_stats(vm: &InstanceInfo, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -
         since: NicSince::default(),
     };
     ledger.go_on(vm, &seen, &mut stats);
-    if let Some(gone) = batch.gone.get(nic) {
-        ledger.gone(*gone, &seen, line);
+    if let Some(exit) = batch.nic_exits.get(nic) {
+        ledger.gone(*exit, &seen, line);
     }
     (Some(part), stats)
 }

@@ -11,7 +11,8 @@ use settled::{settled, show_nic, without_process};
 
 use super::shares::{self, Kept, Limit};
 use crate::model::{
-    Batch, DepartedDevice, Excess, Gone, InstanceInfo, Leaving, Nic, NicStats, Tenant, Trust, VmSet, VmStats,
+    Batch, DeviceExit, Excess, ExitNotice, InstanceInfo, Nic, NicStats, Removals, Tenant, Trust, VmSet,
+    VmStats,
 };
 
 /// Departed VMs that are kept.
@@ -40,7 +41,7 @@ struct Entry {
 
 /// Whole VMs, or VMs with only the interfaces they have lost. An interface is also lost when the VM still has it but
 /// nothing can be read of it any more, or another device has its name.
-pub(super) fn leaving(before: &Tick, now: &VmSet, batch: &Batch) -> Leaving {
+pub(super) fn leaving(before: &Tick, now: &VmSet, batch: &Batch) -> Removals {
     let by_id: HashMap<_, _> = before.stats.iter().map(|stats| (stats.instance_id.as_str(), stats)).collect();
     let ifindex = |vm: &InstanceInfo, nic: &Nic| {
         let nics = &by_id.get(vm.id.as_str())?.nics;
@@ -60,7 +61,7 @@ pub(super) fn leaving(before: &Tick, now: &VmSet, batch: &Batch) -> Leaving {
     let vms: Vec<_> = before.vms.vms.iter().filter_map(gone).collect();
     let nics = vms.iter().flat_map(|vm| vm.nics.iter().map(move |nic| (vm, nic)));
     let ifindexes = nics.filter_map(|(vm, nic)| Some((nic.clone(), ifindex(vm, nic)?))).collect();
-    Leaving { vms: VmSet { vms }, ifindexes }
+    Removals { vms: VmSet { vms }, ifindexes }
 }
 
 fn key(vm: &InstanceInfo) -> (&str, Option<u32>) {
@@ -78,16 +79,16 @@ fn is_still_there(nic: &Nic, was: u32, batch: &Batch, deleted: &Deleted) -> bool
 type Deleted = HashSet<(Option<u64>, u32)>;
 
 fn deleted(batch: &Batch) -> Deleted {
-    let deleted = batch.departed.iter().filter(|device| device.gone == Gone::Deleted);
-    deleted.map(|DepartedDevice { netns, ifindex, .. }| (*netns, *ifindex)).collect()
+    let deleted = batch.exits.iter().filter(|device| device.exit == DeviceExit::Deleted);
+    deleted.map(|ExitNotice { netns, ifindex, .. }| (*netns, *ifindex)).collect()
 }
 
 /// The last counters of a device that had been read before are those of its VM as it leaves, and not once more those of
 /// whoever has its name now.
-pub(super) fn take_from_present(leaving: &Leaving, batch: &mut Batch) {
+pub(super) fn take_from_present(leaving: &Removals, batch: &mut Batch) {
     for (nic, ifindex) in &leaving.ifindexes {
         let is_it = batch.taps.get(nic).is_some_and(|reading| reading.ifindex == *ifindex);
-        if is_it && batch.gone_again.contains(nic) {
+        if is_it && batch.short_lived_nics.contains(nic) {
             batch.taps.remove(nic);
         }
     }
@@ -95,7 +96,7 @@ pub(super) fn take_from_present(leaving: &Leaving, batch: &mut Batch) {
 
 /// What was read in this tick of devices that another VM has now: they are read once, so that what one VM is given the
 /// other is not.
-pub(super) fn handed_over(leaving: &Leaving, batch: &Batch) -> Batch {
+pub(super) fn handed_over(leaving: &Removals, batch: &Batch) -> Batch {
     let mut read = Batch { namespaces: batch.namespaces.clone(), ..Batch::default() };
     // By the name alone it may be another device, and so it may be by an index that was free meanwhile.
     let deleted = deleted(batch);

@@ -210,7 +210,8 @@ fn a_source_that_blocks_holds_up_no_tick() {
     while manager.collect_all().is_err() {}
     let answered = asked.load(Ordering::SeqCst);
     let reason = |snapshot: &Snapshot| {
-        let part = snapshot.parts.iter().find(|part| part.name == "instance_source").expect("the source");
+        let part =
+            snapshot.components.iter().find(|part| part.name == "instance_source").expect("the source");
         (part.health.state, part.health.reason.clone())
     };
     let mut reasons = HashSet::new();

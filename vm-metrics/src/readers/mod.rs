@@ -43,7 +43,7 @@ pub use watch::{Watch, Watching};
 
 use crate::config::{ConfigError, Section, Sections};
 use crate::host::Host;
-use crate::model::{Batch, Health, Leaving, PartHealth, Trust, VmSet};
+use crate::model::{Batch, ComponentHealth, Health, Removals, Trust, VmSet};
 
 /// Reads one kind of number of all VMs.
 pub trait Reader: Send {
@@ -52,7 +52,7 @@ pub trait Reader: Send {
 
     /// Adds the last numbers of VMs, or of their interfaces, that are gone since the last tick. Most files are gone with
     /// them; a device may live on, with another VM or with none. What is in the batch already has been read in this tick.
-    fn last_words(&mut self, _leaving: &Leaving, _batch: &mut Batch) {}
+    fn read_final(&mut self, _leaving: &Removals, _batch: &mut Batch) {}
 }
 
 /// A line of the table of readers.
@@ -112,7 +112,7 @@ pub enum Purpose {
 #[expect(missing_debug_implementations, reason = "a reader is a trait object")]
 pub enum Started {
     Running(Box<dyn Reader>),
-    Not(PartHealth),
+    Not(ComponentHealth),
     /// Going on would harm: the daemon must leave.
     Refused(String),
 }
@@ -151,16 +151,16 @@ impl Configured {
                 let is_on_request = ON_REQUEST.contains(&self.name);
                 let reason =
                     if is_on_request { "on request only" } else { "switched off in the configuration" };
-                Started::Not(PartHealth::new(Health::Disabled, reason))
+                Started::Not(ComponentHealth::new(Health::Disabled, reason))
             }
         }
     }
 }
 
 /// Why a reader that asks the kernel about devices by name is not for this host; `None` when it is.
-fn not_this_kernel(host: &Host) -> Option<PartHealth> {
+fn not_this_kernel(host: &Host) -> Option<ComponentHealth> {
     let reason = "[host] has the files of another kernel, whose devices this one may have namesakes of";
-    (!host.is_this_kernel()).then(|| PartHealth::new(Health::Unsupported, reason))
+    (!host.is_this_kernel()).then(|| ComponentHealth::new(Health::Unsupported, reason))
 }
 
 /// Checks the sections `[readers.<name>]` against the table.

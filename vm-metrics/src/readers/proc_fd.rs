@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use super::kept::is_gone;
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Started};
 use crate::host::Host;
-use crate::model::{Batch, Health, PartHealth, VmSet};
+use crate::model::{Batch, ComponentHealth, Health, VmSet};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: "proc_fd",
@@ -18,7 +18,7 @@ pub(super) const DEF: ReaderDef = ReaderDef {
         section.no_options()?;
         Ok(Box::new(|setting| match why_not(&setting.host) {
             None => Started::Running(Box::new(ProcFd { host: setting.host.clone() })),
-            Some(reason) => Started::Not(PartHealth::new(Health::Unsupported, reason)),
+            Some(reason) => Started::Not(ComponentHealth::new(Health::Unsupported, reason)),
         }))
     },
 };

@@ -11,7 +11,7 @@ use super::rtnetlink::Links;
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Setting, Started};
 use crate::host::Host;
 use crate::model::{
-    Batch, InstanceInfo, Leaving, Nic, NicKind, NicSource, TapReading, TapStats, Tenant, Trust, VmSet,
+    Batch, InstanceInfo, Nic, NicKind, NicSource, Removals, TapReading, TapStats, Tenant, Trust, VmSet,
 };
 use crate::patient::{Job, Patient};
 use crate::procfs::parse_net_dev;
@@ -191,7 +191,7 @@ impl Reader for TapProcfs {
         report
     }
 
-    fn last_words(&mut self, _: &Leaving, _: &mut Batch) {
+    fn read_final(&mut self, _: &Removals, _: &mut Batch) {
         self.held.release(|_| true);
     }
 }

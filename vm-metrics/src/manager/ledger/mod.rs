@@ -36,8 +36,8 @@ use sums::{Network, Sums};
 
 use crate::host::Host;
 use crate::model::{
-    Batch, DepartedDevice, Excess, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, PartHealth,
-    Tenant, Trust, VmSet,
+    Batch, ComponentHealth, DeviceExit, Excess, ExitNotice, FrameCounts, InstanceInfo, Nic, NicStats,
+    Removals, Tenant, Trust, VmSet,
 };
 use crate::readers::Purpose;
 
@@ -200,8 +200,8 @@ impl Ledger {
     }
 
     /// The device is not where it was, and all of it is published: another one there begins anew.
-    pub(super) fn gone(&mut self, gone: Gone, seen: &Seen<'_>, line: Totals) {
-        self.forget(&DeviceKey::new(seen.nic, seen.ifindex), gone, Some(line));
+    pub(super) fn gone(&mut self, exit: DeviceExit, seen: &Seen<'_>, line: Totals) {
+        self.forget(&DeviceKey::new(seen.nic, seen.ifindex), exit, Some(line));
     }
 
     /// Which processes the VMs of this tick are. To be called before it is merged.
@@ -219,30 +219,30 @@ impl Ledger {
 
     /// Forgets the devices that had gone before those of this tick were read: what has such an index now is another one.
     /// To be called before the tick is merged, where those that leave a VM say their last words.
-    pub(super) fn hear(&mut self, batch: &Batch, leaving: &Leaving) {
+    pub(super) fn hear(&mut self, batch: &Batch, leaving: &Removals) {
         // The tick begins later, and before the first one there is no time yet.
         self.now = now();
         let leave: HashSet<(Option<u64>, u32)> =
             leaving.ifindexes.iter().map(|(nic, ifindex)| (nic.netns, *ifindex)).collect();
-        for DepartedDevice { netns, ifindex, gone } in &batch.departed {
+        for ExitNotice { netns, ifindex, exit } in &batch.exits {
             let key = DeviceKey { netns: *netns, ifindex: *ifindex, name: None };
             let leaves_a_vm = leave.contains(&(*netns, *ifindex));
             let Some(account) = self.accounts.get(&key).filter(|_| !leaves_a_vm) else { continue };
             let is_back = match (netns, account.device) {
                 (None, Some(device)) => self.host.device_id(&account.nic.tap) == Some(device),
-                _ => matches!(gone, Gone::Moved { .. }) && batch.taps.contains_key(&account.nic),
+                _ => matches!(exit, DeviceExit::Moved { .. }) && batch.taps.contains_key(&account.nic),
             };
             if !is_back {
                 let line = account.last;
-                self.forget(&key, *gone, line);
+                self.forget(&key, *exit, line);
             }
         }
     }
 
-    fn forget(&mut self, key: &DeviceKey, gone: Gone, line: Option<Totals>) {
+    fn forget(&mut self, key: &DeviceKey, exit: DeviceExit, line: Option<Totals>) {
         let Some(account) = self.accounts.remove(key) else { return };
         self.changed = true;
-        if let Gone::Moved { ifindex } = gone {
+        if let DeviceExit::Moved { ifindex } = exit {
             self.moves.add(self.now, &account, line, ifindex);
         }
     }
@@ -293,7 +293,7 @@ impl Ledger {
     }
 
     /// How writing the state for the next daemon goes; `None` where no directory was named.
-    pub(super) fn state_health(&self) -> Option<&PartHealth> {
+    pub(super) fn state_health(&self) -> Option<&ComponentHealth> {
         self.store.as_ref().map(Store::health)
     }
 

@@ -7,7 +7,7 @@ use std::mem;
 
 use super::sums::VmKey;
 use super::{Account, DeviceKey, Ledger, now};
-use crate::model::{Batch, InstanceInfo, Leaving, Nic, TapReading, VmSet};
+use crate::model::{Batch, InstanceInfo, Nic, Removals, TapReading, VmSet};
 
 /// Ticks for which a device waits for its VM to be listed.
 const PATIENCE: u64 = 2;
@@ -35,7 +35,7 @@ impl Remade {
         (tick, now): (u64, f64),
         devices: impl IntoIterator<Item = (Nic, TapReading)>,
         present: &VmSet,
-        leaving: &Leaving,
+        leaving: &Removals,
     ) {
         self.found.clear();
         self.lost.retain(|_, (_, lost_at)| now - *lost_at < KEEP_NAMES);
@@ -47,7 +47,7 @@ impl Remade {
         }
     }
 
-    fn find(&mut self, now: f64, present: &VmSet, leaving: &Leaving) {
+    fn find(&mut self, now: f64, present: &VmSet, leaving: &Removals) {
         let owners = |vms: &VmSet| -> HashMap<Nic, VmKey> {
             let of_vm = |vm| {
                 let key = VmKey::of(vm);
@@ -86,10 +86,10 @@ impl Ledger {
     pub(in crate::manager) fn hear_of_remade(
         &mut self,
         (vms, batch): (&VmSet, &mut Batch),
-        leaving: (&Leaving, &mut Batch),
+        leaving: (&Removals, &mut Batch),
     ) {
         let (leaving, last) = leaving;
-        let devices = mem::take(&mut batch.remade).into_iter().chain(mem::take(&mut last.remade));
+        let devices = mem::take(&mut batch.short_lived).into_iter().chain(mem::take(&mut last.short_lived));
         let is_read = |nic: &Nic, ifindex: u32| {
             let key = DeviceKey { netns: nic.netns, ifindex, name: None };
             // The inode of a namespace is used again, its number is not.
@@ -132,8 +132,8 @@ mod tests {
         readings.iter().map(|(_, reading)| reading.ifindex).collect()
     }
 
-    fn leaving(vms: VmSet) -> Leaving {
-        Leaving { vms, ifindexes: HashMap::new() }
+    fn leaving(vms: VmSet) -> Removals {
+        Removals { vms, ifindexes: HashMap::new() }
     }
 
     #[test]
@@ -149,12 +149,12 @@ mod tests {
     #[test]
     fn a_device_waits_for_its_vm_to_be_listed() {
         let mut remade = Remade::default();
-        remade.hear((1, 0.0), [device("t0", 5)], &VmSet::default(), &Leaving::default());
-        remade.hear((2, 1.0), [], &vms(&[("a", &["t0"])]), &Leaving::default());
+        remade.hear((1, 0.0), [device("t0", 5)], &VmSet::default(), &Removals::default());
+        remade.hear((2, 1.0), [], &vms(&[("a", &["t0"])]), &Removals::default());
         assert_eq!(of(&mut remade, "a"), [5]);
-        remade.hear((3, 2.0), [device("t1", 6)], &VmSet::default(), &Leaving::default());
-        remade.hear((4, 3.0), [], &VmSet::default(), &Leaving::default());
-        remade.hear((5, 4.0), [], &vms(&[("b", &["t1"])]), &Leaving::default());
+        remade.hear((3, 2.0), [device("t1", 6)], &VmSet::default(), &Removals::default());
+        remade.hear((4, 3.0), [], &VmSet::default(), &Removals::default());
+        remade.hear((5, 4.0), [], &vms(&[("b", &["t1"])]), &Removals::default());
         assert_eq!(of(&mut remade, "b"), [0; 0], "but not for long");
     }
 
@@ -163,9 +163,9 @@ mod tests {
         let mut remade = Remade::default();
         let bare = || vms(&[("a", &[])]);
         remade.hear((1, 0.0), [], &bare(), &leaving(vms(&[("a", &["t0"])])));
-        remade.hear((2, 1.0), [device("t0", 5)], &bare(), &Leaving::default());
+        remade.hear((2, 1.0), [device("t0", 5)], &bare(), &Removals::default());
         assert_eq!(of(&mut remade, "a"), [5]);
-        remade.hear((3, KEEP_NAMES), [device("t0", 6)], &bare(), &Leaving::default());
+        remade.hear((3, KEEP_NAMES), [device("t0", 6)], &bare(), &Removals::default());
         assert_eq!(of(&mut remade, "a"), [0; 0]);
     }
 }

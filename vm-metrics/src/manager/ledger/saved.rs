@@ -14,7 +14,7 @@ use super::processes::Process;
 use super::sums::Ended;
 use super::totals::Totals;
 use crate::host::Host;
-use crate::model::{FIRST_NUMBER, Health, Nic, NicSince, PartHealth};
+use crate::model::{ComponentHealth, FIRST_NUMBER, Health, Nic, NicSince};
 use crate::own_dir::{DirError, OwnDir};
 
 /// Longer than what 100 000 devices need.
@@ -26,7 +26,7 @@ pub(super) struct Store {
     dir: PathBuf,
     /// `None` on a host that does not say which boot it is in.
     file: Option<StateFile>,
-    health: PartHealth,
+    health: ComponentHealth,
 }
 
 #[derive(Debug)]
@@ -82,11 +82,11 @@ impl Store {
     pub(super) fn new(host: &Host, dir: &Path) -> Self {
         let file = host.boot_id().zip(host.own_netns());
         let file = file.map(|(boot_id, netns)| StateFile { name: format!("ledger-{netns}.json"), boot_id });
-        Self { dir: dir.to_owned(), file, health: PartHealth::healthy() }
+        Self { dir: dir.to_owned(), file, health: ComponentHealth::healthy() }
     }
 
     /// Whether the last thing that was done here worked.
-    pub(super) fn health(&self) -> &PartHealth {
+    pub(super) fn health(&self) -> &ComponentHealth {
         &self.health
     }
 
@@ -106,7 +106,7 @@ impl Store {
             let reason = format!(
                 "state_dir: {dir} belongs to user {owner}: a daemon of that user keeps its state there"
             );
-            self.health = PartHealth::new(Health::Healthy, reason);
+            self.health = ComponentHealth::new(Health::Healthy, reason);
             return;
         }
         self.note(checked);
@@ -172,14 +172,14 @@ impl Store {
 
     fn note(&mut self, done: Result<(), StoreError>) {
         self.health = match done {
-            Ok(()) => PartHealth::healthy(),
+            Ok(()) => ComponentHealth::healthy(),
             Err(error) => error.health(),
         };
     }
 }
 
 impl StoreError {
-    fn health(&self) -> PartHealth {
+    fn health(&self) -> ComponentHealth {
         const COST: &str = "after a restart, a TAP that passed from VM to VM counts for the last one";
         let (state, errno) = match self {
             // Whoever wants none of this makes no directory.
@@ -188,7 +188,7 @@ impl StoreError {
             // The next one is written over it.
             Self::Content { .. } => (Health::Degraded, None),
         };
-        PartHealth::new(state, format!("state_dir: {self}; {COST}")).with_errno(errno)
+        ComponentHealth::new(state, format!("state_dir: {self}; {COST}")).with_errno(errno)
     }
 }
 
@@ -242,7 +242,7 @@ mod tests {
     fn store() -> (TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
         let file = Some(StateFile { name: NAME.to_owned(), boot_id: "one".to_owned() });
-        let store = Store { dir: dir.path().to_owned(), file, health: PartHealth::healthy() };
+        let store = Store { dir: dir.path().to_owned(), file, health: ComponentHealth::healthy() };
         (dir, store)
     }
 

@@ -201,7 +201,7 @@ fn a_device_that_has_moved_may_wait_for_its_next_vm() {
         read(ledger, "a", &Nic::local("t"), 7, 1000);
         // An hour ago.
         ledger.now -= 3600.0;
-        leaves(ledger, &Nic::local("t"), 7, 1000, Gone::Moved { ifindex });
+        leaves(ledger, &Nic::local("t"), 7, 1000, DeviceExit::Moved { ifindex });
     };
     moves(&mut ledger, 9);
     assert_eq!(read(&mut ledger, "b", &there("t"), 9, 1200), 200);
@@ -226,7 +226,7 @@ fn a_move_before_the_first_tick_gives_nothing_twice() {
     read(&mut daemon(), "a", &Nic::local("t"), 7, 1000);
     fs::remove_dir(host.net_device("t")).unwrap();
     let mut second = daemon();
-    hear(&mut second, &Nic::local("t"), 7, Gone::Moved { ifindex: 9 }, &[]);
+    hear(&mut second, &Nic::local("t"), 7, DeviceExit::Moved { ifindex: 9 }, &[]);
     assert_eq!(read(&mut second, "b", &there("t"), 9, 1200), 0, "nobody knows whose it was");
     assert_eq!(read(&mut second, "b", &there("t"), 9, 1300), 100);
 }
@@ -237,7 +237,7 @@ fn the_next_daemon_knows_what_is_on_its_way() {
     let (daemon, _) = daemons(dir.path());
     let mut first = daemon();
     read(&mut first, "a", &Nic::local("t"), 7, 1000);
-    leaves(&mut first, &Nic::local("t"), 7, 1000, Gone::Moved { ifindex: 9 });
+    leaves(&mut first, &Nic::local("t"), 7, 1000, DeviceExit::Moved { ifindex: 9 });
     idle(&mut first, 1);
     let mut second = daemon();
     idle(&mut second, 1);
@@ -261,9 +261,9 @@ fn read(ledger: &mut Ledger, owner: &str, nic: &Nic, ifindex: u32, bytes: u64) -
     given.tx.bytes.unwrap()
 }
 
-fn leaves(ledger: &mut Ledger, nic: &Nic, ifindex: u32, bytes: u64, gone: Gone) {
+fn leaves(ledger: &mut Ledger, nic: &Nic, ifindex: u32, bytes: u64, exit: DeviceExit) {
     let seen = Seen { nic, ifindex, namespace: nic.netns.map(|_| 3), rx: tx(0), tx: tx(bytes) };
-    ledger.gone(gone, &seen, Totals { tx: seen.tx, ..Totals::default() });
+    ledger.gone(exit, &seen, Totals { tx: seen.tx, ..Totals::default() });
 }
 
 #[test]
@@ -280,12 +280,12 @@ fn what_a_device_counted_elsewhere_is_published_once_there_and_back() {
     let mut ledger = Ledger::default();
     let (here, there) = (there("t"), Nic { netns: Some(THERE + 1), ..there("t") });
     assert_eq!(read(&mut ledger, "a", &here, 7, 1000), 1000);
-    leaves(&mut ledger, &here, 7, 1000, Gone::Moved { ifindex: 9 });
+    leaves(&mut ledger, &here, 7, 1000, DeviceExit::Moved { ifindex: 9 });
     assert_eq!(read(&mut ledger, "a", &there, 8, 5000), 5000, "another device");
     assert_eq!(read(&mut ledger, "b", &there, 9, 1300), 300, "whoever has it now");
-    leaves(&mut ledger, &there, 9, 1300, Gone::Moved { ifindex: 7 });
+    leaves(&mut ledger, &there, 9, 1300, DeviceExit::Moved { ifindex: 7 });
     assert_eq!(read(&mut ledger, "a", &here, 7, 1350), 50);
-    leaves(&mut ledger, &here, 7, 1350, Gone::Deleted);
+    leaves(&mut ledger, &here, 7, 1350, DeviceExit::Deleted);
     assert_eq!(read(&mut ledger, "b", &here, 7, 2000), 2000, "another device with its index");
 }
 
@@ -302,7 +302,7 @@ fn a_device_that_comes_back_unseen_goes_on() {
         fs::create_dir_all(host.net_device("t")).unwrap();
         assert_eq!(read(&mut ledger, "a", &nic, 7, 1000), 1000);
         fs::rename(host.net_device("t"), dir.path().join("elsewhere")).unwrap();
-        leaves(&mut ledger, &nic, 7, 1000, Gone::Moved { ifindex: 9 });
+        leaves(&mut ledger, &nic, 7, 1000, DeviceExit::Moved { ifindex: 9 });
         idle(&mut ledger, 1);
         if restarts {
             ledger = daemon();
@@ -310,7 +310,7 @@ fn a_device_that_comes_back_unseen_goes_on() {
         }
         fs::create_dir(host.net_device("t")).unwrap();
         assert_eq!(read(&mut ledger, "a", &nic, 9, 1100), 1100, "another device of its name");
-        leaves(&mut ledger, &nic, 9, 1100, Gone::Deleted);
+        leaves(&mut ledger, &nic, 9, 1100, DeviceExit::Deleted);
         fs::remove_dir(host.net_device("t")).unwrap();
         fs::rename(dir.path().join("elsewhere"), host.net_device("t")).unwrap();
         assert_eq!(read(&mut ledger, "a", &nic, 8, 1200), 200, "restarts: {restarts}");
@@ -321,18 +321,18 @@ fn a_device_that_comes_back_unseen_goes_on() {
 fn elsewhere_a_device_comes_back_by_its_index() {
     let (mut ledger, nic) = (Ledger::default(), there("t"));
     read(&mut ledger, "a", &nic, 7, 1000);
-    leaves(&mut ledger, &nic, 7, 1000, Gone::Moved { ifindex: 9 });
+    leaves(&mut ledger, &nic, 7, 1000, DeviceExit::Moved { ifindex: 9 });
     assert_eq!(read(&mut ledger, "a", &there("u"), 9, 1100), 1100, "another device with its index");
-    leaves(&mut ledger, &there("u"), 9, 1100, Gone::Deleted);
+    leaves(&mut ledger, &there("u"), 9, 1100, DeviceExit::Deleted);
     assert_eq!(read(&mut ledger, "a", &nic, 9, 1200), 200);
 }
 
 /// What the kernel has said by the next tick, in which these leave their VM.
-fn hear(ledger: &mut Ledger, nic: &Nic, ifindex: u32, gone: Gone, leaving: &[&Nic]) {
-    let departed = vec![DepartedDevice { netns: nic.netns, ifindex, gone }];
+fn hear(ledger: &mut Ledger, nic: &Nic, ifindex: u32, exit: DeviceExit, leaving: &[&Nic]) {
+    let exits = vec![ExitNotice { netns: nic.netns, ifindex, exit }];
     let ifindexes = leaving.iter().map(|nic| ((*nic).clone(), ifindex)).collect();
-    let batch = Batch { departed, ..Batch::default() };
-    ledger.hear(&batch, &Leaving { ifindexes, ..Leaving::default() });
+    let batch = Batch { exits, ..Batch::default() };
+    ledger.hear(&batch, &Removals { ifindexes, ..Removals::default() });
 }
 
 #[test]
@@ -341,9 +341,9 @@ fn a_device_that_was_deleted_without_a_vm_is_not_the_next_one_with_its_index() {
     let nic = there("t");
     read(&mut ledger, "a", &nic, 7, 1000);
     idle(&mut ledger, 1);
-    hear(&mut ledger, &nic, 7, Gone::Deleted, &[]);
+    hear(&mut ledger, &nic, 7, DeviceExit::Deleted, &[]);
     assert_eq!(read(&mut ledger, "b", &nic, 7, 1200), 1200);
-    hear(&mut ledger, &nic, 7, Gone::Deleted, &[&nic]);
+    hear(&mut ledger, &nic, 7, DeviceExit::Deleted, &[&nic]);
     assert_eq!(read(&mut ledger, "c", &nic, 7, 1300), 100, "the last words come first");
 }
 
@@ -355,7 +355,7 @@ fn a_device_that_is_there_was_not_deleted() {
     let mut ledger = Ledger::new(host.clone(), Purpose::Serve, None, Trust::default());
     read(&mut ledger, "a", &nic, 7, 1000);
     // Said of the one before, which had its index.
-    hear(&mut ledger, &nic, 7, Gone::Deleted, &[]);
+    hear(&mut ledger, &nic, 7, DeviceExit::Deleted, &[]);
     assert_eq!(read(&mut ledger, "b", &nic, 7, 1200), 200);
 }
 
@@ -371,7 +371,7 @@ fn what_moves_without_a_vm_takes_nothing_along() {
     fs::remove_dir(host.net_device("t")).unwrap();
     for (ledger, given) in [(&mut first, 200), (&mut second, 0)] {
         idle(ledger, 1);
-        hear(ledger, &nic, 7, Gone::Moved { ifindex: 9 }, &[]);
+        hear(ledger, &nic, 7, DeviceExit::Moved { ifindex: 9 }, &[]);
         assert_eq!(read(ledger, "b", &there("u"), 9, 1200), given, "what nobody saw is nobody's");
         assert_eq!(read(ledger, "b", &there("u"), 9, 1250), given + 50);
     }
@@ -391,7 +391,7 @@ fn sum(ledger: &mut Ledger, start: u64, has: &[(&Nic, u32, u64)], loses: &[(&Nic
             let (part, published) = (account.part, account.publish(line));
             stats.push((Some(part), NicStats { rx: tx(0), tx: published.tx, ..NicStats::default() }));
             if is_gone {
-                ledger.gone(Gone::Deleted, &seen, line);
+                ledger.gone(DeviceExit::Deleted, &seen, line);
             }
         }
         sum = ledger.network(&vm, Some(start), &stats, &[])[1];

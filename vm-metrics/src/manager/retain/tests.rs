@@ -50,9 +50,9 @@ fn an_interface_that_can_no_longer_be_read_is_lost() {
     assert_eq!(leaving(&before, &vms, &Batch::default()).vms, vms);
     let mut read = Batch::default();
     read.taps.insert(Nic::local("t0"), TapReading::default());
-    assert_eq!(leaving(&before, &vms, &read), Leaving::default());
+    assert_eq!(leaving(&before, &vms, &read), Removals::default());
     let never = Tick { vms: vms.clone(), stats: Vec::new() };
-    assert_eq!(leaving(&never, &vms, &Batch::default()), Leaving::default());
+    assert_eq!(leaving(&never, &vms, &Batch::default()), Removals::default());
 }
 
 /// Another reader had read it, so that the one of events takes it for a device that nobody has read.
@@ -62,12 +62,12 @@ fn a_deleted_device_is_read_once() {
     let before = Tick { vms: vms.clone(), stats: vec![stats("a", 1, "t0", Some(1))] };
     let mut batch = Batch::default();
     batch.taps.insert(Nic::local("t0"), TapReading { ifindex: 3, ..TapReading::default() });
-    batch.departed.push(DepartedDevice { netns: None, ifindex: 3, gone: Gone::Deleted });
+    batch.exits.push(ExitNotice { netns: None, ifindex: 3, exit: DeviceExit::Deleted });
     let leaving = leaving(&before, &vms, &batch);
     assert_eq!(leaving.vms, vms);
     take_from_present(&leaving, &mut batch);
     assert_eq!(batch.taps.len(), 1, "another device with its index is there");
-    batch.gone_again.insert(Nic::local("t0"));
+    batch.short_lived_nics.insert(Nic::local("t0"));
     take_from_present(&leaving, &mut batch);
     assert!(batch.taps.is_empty());
 }

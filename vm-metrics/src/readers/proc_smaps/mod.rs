@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use self::walker::{Answer, Question, Walkers};
 use super::interval::interval;
 use super::{Purpose, ReadReport, Reader, ReaderDef, ReaderError, Setting, Started};
-use crate::model::{Batch, Health, InstanceInfo, PartHealth, SmapsRollup, Trust, VmSet};
+use crate::model::{Batch, ComponentHealth, Health, InstanceInfo, SmapsRollup, Trust, VmSet};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -27,7 +27,7 @@ pub(super) const DEF: ReaderDef = ReaderDef {
         Ok(Box::new(move |setting| match Walkers::spawn(&setting.host) {
             Ok(walkers) => Started::Running(Box::new(ProcSmaps::new(walkers, interval, setting))),
             Err(error) => {
-                let health = PartHealth::new(Health::Failed, format!("cannot start a thread: {error}"));
+                let health = ComponentHealth::new(Health::Failed, format!("cannot start a thread: {error}"));
                 Started::Not(health.with_errno(error.raw_os_error()))
             }
         }))

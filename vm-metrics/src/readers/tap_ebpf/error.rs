@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::kernel::BtfError;
 use super::pins::PinError;
-use crate::model::{Health, PartHealth, in_one_line};
+use crate::model::{ComponentHealth, Health, in_one_line};
 use crate::readers::ReaderError;
 
 #[derive(Debug, Error)]
@@ -83,7 +83,7 @@ pub(super) enum LoadError {
 
 impl LoadError {
     /// What is off, why, and what would turn it on.
-    pub(super) fn health(&self) -> PartHealth {
+    pub(super) fn health(&self) -> ComponentHealth {
         const RIGHTS: &str = "; the daemon needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
         let errno = errno_of(self);
         let (state, advice) = match errno.map(Errno::from_raw_os_error) {
@@ -95,7 +95,7 @@ impl LoadError {
             Some(Errno::NOSYS) => (Health::Unsupported, "; this kernel is built without bpf(2)"),
             _ => (Health::Failed, ""),
         };
-        PartHealth::new(state, format!("cannot run the eBPF programs: {}{advice}", self.in_one_line()))
+        ComponentHealth::new(state, format!("cannot run the eBPF programs: {}{advice}", self.in_one_line()))
             .with_errno(errno)
     }
 

@@ -57,7 +57,7 @@ use crate::config::{ConfigError, Section};
 #[cfg(feature = "ebpf")]
 use crate::host::Host;
 #[cfg(not(feature = "ebpf"))]
-use crate::model::{Health, PartHealth};
+use crate::model::{ComponentHealth, Health};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: NAME,
@@ -192,7 +192,7 @@ fn check_pins(options: &Options, host: &Host) -> Result<(), pins::PinError> {
 
 #[cfg(not(feature = "ebpf"))]
 fn start(_options: &Options, _setting: &Setting) -> Started {
-    Started::Not(PartHealth::new(
+    Started::Not(ComponentHealth::new(
         Health::Unsupported,
         "this binary was built without eBPF (--no-default-features)",
     ))

@@ -328,8 +328,8 @@ impl Place {
     }
 
     /// What a TAP had counted that is gone with its device, or still there but no VM's.
-    pub(super) fn last_words(&self, nic: &Nic, ifindex: u32) -> Option<EbpfReading> {
-        self.instances.iter().find_map(|instance| instance.last_words(nic, ifindex))
+    pub(super) fn read_final(&self, nic: &Nic, ifindex: u32) -> Option<EbpfReading> {
+        self.instances.iter().find_map(|instance| instance.read_final(nic, ifindex))
     }
 
     /// Takes all programs off, for good: no VM is here any more. False when there was not the time for all.

@@ -16,7 +16,7 @@ use super::elsewhere::{Elsewhere, by_netns};
 use super::rtnetlink::{Events, Links, Scope};
 use super::{ReadReport, Reader, ReaderDef, ReaderError, Setting, Started, Watch, not_this_kernel};
 use crate::model::Tenant;
-use crate::model::{Batch, Health, Leaving, Nic, PartHealth, VmSet};
+use crate::model::{Batch, ComponentHealth, Health, Nic, Removals, VmSet};
 
 pub(super) const DEF: ReaderDef = ReaderDef {
     name: "tap_netlink",
@@ -52,9 +52,9 @@ fn start(setting: &Setting) -> Started {
     }
 }
 
-fn health(error: &ReaderError) -> PartHealth {
+fn health(error: &ReaderError) -> ComponentHealth {
     let state = if is_unsupported(error) { Health::Unsupported } else { Health::Failed };
-    PartHealth::new(state, format!("{error} (RTM_GETSTATS needs Linux 4.7)")).with_errno(error.errno())
+    ComponentHealth::new(state, format!("{error} (RTM_GETSTATS needs Linux 4.7)")).with_errno(error.errno())
 }
 
 /// The kernel is too old, or whoever started the daemon allows it no netlink.
@@ -157,12 +157,12 @@ impl Reader for TapNetlink {
         report
     }
 
-    fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
+    fn read_final(&mut self, removals: &Removals, batch: &mut Batch) {
         for (netns, place) in self.elsewhere.open() {
             batch.namespaces.insert(netns, place.number);
         }
-        self.each_place(&by_netns(leaving.vms.nics()), |devices, nics| {
-            devices.last_words(nics, leaving, batch);
+        self.each_place(&by_netns(removals.vms.nics()), |devices, nics| {
+            devices.read_final(nics, removals, batch);
         });
         self.elsewhere.release(|_| true);
     }

@@ -1,7 +1,7 @@
 //! The sums over a VM's interfaces never fall while its process lives, whatever becomes of the interfaces.
 
 use super::*;
-use crate::model::Gone;
+use crate::model::DeviceExit;
 
 /// Ticks of one VM whose interfaces come and go.
 #[derive(Default)]
@@ -75,7 +75,7 @@ fn one_that_moves_to_another_namespace_counts_once() {
     moved.vms[0].nics.push(there.clone());
     present(&here, &batch(&[("t", device(3, 50, 0))], &[]), &mut ledger);
     let mut last = batch(&[("t", device(3, 60, 0))], &[]);
-    last.gone.insert(Nic::local("t"), Gone::Moved { ifindex: 9 });
+    last.nic_exits.insert(Nic::local("t"), DeviceExit::Moved { ifindex: 9 });
     let now = Batch { taps: [(there, device(9, 61, 0))].into(), ..Batch::default() };
     let (found, _) = merge((&moved, &now), (&here, &last), &mut ledger);
     assert_eq!(found[0].net_tx_bytes, Some(61));

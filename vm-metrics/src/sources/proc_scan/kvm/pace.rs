@@ -138,7 +138,9 @@ mod tests {
     #[test]
     fn a_probe_runs_for_less_than_a_second() {
         let mut watch = Watch::new(Duration::ZERO);
-        assert!(!watch.runs(SECOND, true) && !watch.runs(SECOND * 3 / 2, true) && watch.runs(2 * SECOND, true));
+        assert!(
+            !watch.runs(SECOND, true) && !watch.runs(SECOND * 3 / 2, true) && watch.runs(2 * SECOND, true)
+        );
         watch.found_no_vm(3 * SECOND, Duration::ZERO, true);
         assert!(!watch.runs(4 * SECOND, true), "another one");
     }
