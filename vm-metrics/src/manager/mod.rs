@@ -5,14 +5,14 @@
 #![warn(missing_docs)]
 
 mod backlog;
-mod comings;
+mod continuity;
 mod engine;
+mod health;
 mod health_log;
-mod judge;
-mod ledger;
+mod lifecycle;
 mod merge;
+mod quota;
 mod retain;
-mod shares;
 mod tick;
 #[cfg(feature = "otel")]
 mod weak;
@@ -129,8 +129,10 @@ impl Manager {
     pub fn collect_all(&self) -> Result<Vec<VmStats>, CollectError> {
         let snapshot = self.collect();
         let failed = |kind, state| kind == ComponentKind::Source && state == Health::Failed;
-        match snapshot.components.iter().find(|part| failed(part.kind, part.health.state)) {
-            Some(part) => Err(CollectError { source_name: part.name, reason: part.health.reason.clone() }),
+        match snapshot.components.iter().find(|component| failed(component.kind, component.health.state)) {
+            Some(component) => {
+                Err(CollectError { source_name: component.name, reason: component.health.reason.clone() })
+            }
             None => Ok(snapshot.vms.iter().filter(|vm| vm.running).cloned().collect()),
         }
     }
@@ -140,7 +142,7 @@ impl Manager {
     ///
     /// ```
     /// let snapshot = vm_metrics::Manager::new().collect();
-    /// let reader = snapshot.components.iter().find(|part| part.name == "proc_stat").unwrap();
+    /// let reader = snapshot.components.iter().find(|component| component.name == "proc_stat").unwrap();
     /// assert_eq!(reader.health.state.as_str(), "healthy");
     /// ```
     pub fn collect(&self) -> Arc<Snapshot> {

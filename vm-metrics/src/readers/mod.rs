@@ -66,7 +66,7 @@ pub struct ReaderDef {
 
 /// Every reader, in the order in which they read. Threads come before their process: so those of the vCPUs are never
 /// ahead of the whole. The devices come before eBPF: so the eBPF count is never older than
-/// the device's, which the ledger relies on. Of those that read devices each reads what the ones before could not.
+/// the device's, which continuity relies on. Of those that read devices each reads what the ones before could not.
 pub const READERS: &[ReaderDef] = &[
     proc_threads::DEF,
     proc_stat::DEF,
