@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use vm_metrics::model::PacketMix;
+use vm_metrics::model::DirectionStats;
 use vm_metrics_testkit::frames::{BROADCAST, Frame, MULTICAST, VNET_HEADER};
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::skip::skip_part;
@@ -39,9 +39,10 @@ const CASES: &[Case] = &[
 /// The counters by name, without those that are zero.
 type Counts = BTreeMap<String, u64>;
 
-fn added(before: &PacketMix, after: &PacketMix) -> Counts {
-    let counts =
-        |mix: &PacketMix| -> Counts { serde_json::from_value(serde_json::to_value(mix).unwrap()).unwrap() };
+fn added(before: &DirectionStats, after: &DirectionStats) -> Counts {
+    let counts = |stats: &DirectionStats| -> Counts {
+        serde_json::from_value(serde_json::to_value(stats).unwrap()).unwrap()
+    };
     let before = counts(before);
     counts(after)
         .into_iter()

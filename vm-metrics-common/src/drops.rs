@@ -1,5 +1,7 @@
 //! What the program on the tracepoint `kfree_skb` counts: frames for a guest that were dropped on their way to it.
 
+use super::Traffic;
+
 /// Names as they stand in the eBPF object.
 pub mod names {
     /// Program at the tracepoint [`TRACEPOINT`].
@@ -44,25 +46,30 @@ pub struct DropKey {
     pub ifindex: u32,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Volume {
-    pub packets: u64,
-    pub bytes: u64,
-}
-
 /// Dropped frames of one device on one CPU, as it would have counted them. Plain adds by the owning CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DropCounts {
-    pub ring_full: Volume,
-    pub qdisc: Volume,
-    pub filter: Volume,
+    pub ring_full: Traffic,
+    pub qdisc: Traffic,
+    pub filter: Traffic,
+}
+
+impl DropCounts {
+    /// With the frames that another CPU has counted.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let plus = |one: Traffic, other| one.zip_with(other, u64::wrapping_add);
+        Self {
+            ring_full: plus(self.ring_full, other.ring_full),
+            qdisc: plus(self.qdisc, other.qdisc),
+            filter: plus(self.filter, other.filter),
+        }
+    }
 }
 
 const _: () = {
     assert!(size_of::<DropKey>() == 8);
-    assert!(size_of::<Volume>() == 16);
     assert!(size_of::<DropCounts>() == 48);
     assert!(size_of::<Reasons>() == 4 + Reasons::CORE);
 };

@@ -3,13 +3,16 @@
 //! Everything here is `#[repr(C)]`, free of padding and checked at compile time. A change of layout or meaning is a
 //! new [`ABI_VERSION`]: two versions never share a map.
 
-#![no_std]
+// The derived schema needs `std`; the programs have neither.
+#![cfg_attr(not(feature = "schema"), no_std)]
 
 mod drops;
 mod kernel;
+mod stats;
 
-pub use drops::{DropCounts, DropKey, Reasons, Volume, names as drop_names};
+pub use drops::{DropCounts, DropKey, Reasons, names as drop_names};
 pub use kernel::{Layout, NAME as GLOBAL_LAYOUT};
+pub use stats::{DirectionStats, Traffic};
 
 /// Version of the layout and meaning of everything in this crate.
 pub const ABI_VERSION: u32 = 3;
@@ -40,44 +43,14 @@ pub const TABLE_SIZE: u32 = 4096;
 /// Interfaces that may share a table entry with another one before attaching fails.
 pub const MAX_COLLISIONS: u32 = 1024;
 
-/// One direction of one TAP on one CPU. Plain adds by the owning CPU, plain loads by the reader.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DirectionCounters {
-    /// Frames as the kernel handles them: a GSO frame is one.
-    pub packets: u64,
-    /// Bytes of those frames, L2 header and VLAN tags included, as the device counts them.
-    pub bytes: u64,
-    /// Packets that the wire would carry: a GSO frame counts as its segments.
-    pub wire_packets: u64,
-    /// Bytes of the packets that the wire would carry: every segment has its own headers.
-    pub wire_bytes: u64,
-    pub ipv4: u64,
-    pub ipv6: u64,
-    pub arp: u64,
-    /// Frames of any other EtherType.
-    pub other_l3: u64,
-    pub tcp: u64,
-    pub udp: u64,
-    /// ICMP and ICMPv6.
-    pub icmp: u64,
-    /// IP packets of any other protocol.
-    pub other_l4: u64,
-    pub unicast: u64,
-    pub multicast: u64,
-    pub broadcast: u64,
-    /// Frames with a GSO size: more than one packet on the wire.
-    pub gso: u64,
-}
-
 /// One TAP on one CPU: whole cache lines, so that two CPUs never write to the same one.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    pub ingress: DirectionCounters,
-    pub egress: DirectionCounters,
+    pub ingress: DirectionStats,
+    pub egress: DirectionStats,
     /// What cutting adds to `egress`: a GSO frame that the device does not take whole is delivered as its segments.
-    pub egress_cut: Volume,
+    pub egress_cut: Traffic,
     /// Up to whole cache lines; always 0.
     pub reserved: [u64; 6],
 }
@@ -92,7 +65,6 @@ pub struct TableEntry {
 }
 
 const _: () = {
-    assert!(size_of::<DirectionCounters>() == 128);
     assert!(size_of::<Counters>() == 320);
     assert!(align_of::<Counters>() == 64);
     assert!(size_of::<TableEntry>() == 8);

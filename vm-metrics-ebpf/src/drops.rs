@@ -19,7 +19,7 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use skb::{Skb, read};
-use vm_metrics_common::{DropCounts, DropKey, Reasons, Volume};
+use vm_metrics_common::{DropCounts, DropKey, Reasons, Traffic};
 
 /// What each reason of this kernel means; set by user space before loading.
 #[unsafe(no_mangle)]
@@ -74,12 +74,14 @@ fn count(skb: Skb, meaning: u8) -> Option<()> {
 }
 
 #[inline(always)]
-fn add(to: &mut Volume, dropped: Volume) {
+fn add(to: &mut Traffic, dropped: Traffic) {
     to.packets += dropped.packets;
     to.bytes += dropped.bytes;
 }
 
 /// Loops, so that the verifier refuses a program in which a panic can be reached.
+// A check of the whole workspace is for the host, where `std` has one.
+#[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

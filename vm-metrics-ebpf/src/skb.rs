@@ -6,7 +6,7 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use vm_metrics_common::{Layout, Volume};
+use vm_metrics_common::{Layout, Traffic};
 
 #[unsafe(no_mangle)]
 pub static LAYOUT: Layout = Layout::UNKNOWN;
@@ -53,14 +53,14 @@ impl Skb {
 
     /// The frame as it is, tag included.
     #[inline(always)]
-    pub fn whole(self) -> Option<Volume> {
+    pub fn whole(self) -> Option<Traffic> {
         let len = read::<u32>(self.0, at!(skb_len))? + self.tag_len()?;
-        Some(Volume { packets: 1, bytes: u64::from(len) })
+        Some(Traffic { packets: 1, bytes: u64::from(len) })
     }
 
     /// As the device will count it, should it deliver it: the kernel cuts what the device does not take whole.
     #[inline(always)]
-    pub fn delivered(self, dev: *const c_void) -> Option<Volume> {
+    pub fn delivered(self, dev: *const c_void) -> Option<Traffic> {
         let whole = self.whole()?;
         let head = read::<*const c_void>(self.0, at!(skb_head))?;
         // An offset from the head on every 64-bit kernel.
@@ -78,7 +78,7 @@ impl Skb {
         }
         let headers = u64::from(self.headers(head, gso_type)?);
         let packets = whole.bytes.saturating_sub(headers).div_ceil(gso_size).max(1);
-        Some(Volume { packets, bytes: whole.bytes + (packets - 1) * headers })
+        Some(Traffic { packets, bytes: whole.bytes + (packets - 1) * headers })
     }
 
     /// The bytes before the payload, which every segment gets.

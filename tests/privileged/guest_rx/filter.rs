@@ -1,6 +1,6 @@
 //! A VMM that has its TAP refuse frames: which reason the drops have.
 
-use vm_metrics::model::Volume;
+use vm_metrics::model::Traffic;
 use vm_metrics_testkit::frames::GUEST;
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::tap::TapOptions;
@@ -21,8 +21,8 @@ fn an_address_filter_is_a_reason_of_its_own() {
         let (nic, offered) = look(&mut lab);
         assert_eq!(nic.rx.dropped, Some(20), "{way}");
         if sees_drops(&offered) {
-            assert_eq!(offered.dropped_filter, Some(Volume { packets: 20, bytes: bytes(&sent) }), "{way}");
-            assert_eq!(offered.dropped_ring_full, Some(Volume::default()), "{way}");
+            assert_eq!(offered.dropped_filter, Some(Traffic { packets: 20, bytes: bytes(&sent) }), "{way}");
+            assert_eq!(offered.dropped_ring_full, Some(Traffic::default()), "{way}");
             assert_balance(&nic, &offered, (0, 0), way);
         }
     }

@@ -7,7 +7,7 @@ mod ring;
 
 use std::iter;
 
-use vm_metrics::model::{NicStats, Volume};
+use vm_metrics::model::{NicStats, Traffic};
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::skip::skip_part;
@@ -45,9 +45,9 @@ fn take(lab: &Lab, frames: usize) -> Vec<usize> {
 struct Offered {
     packets: Option<u64>,
     bytes: Option<u64>,
-    dropped_ring_full: Option<Volume>,
-    dropped_filter: Option<Volume>,
-    dropped_qdisc: Option<Volume>,
+    dropped_ring_full: Option<Traffic>,
+    dropped_filter: Option<Traffic>,
+    dropped_qdisc: Option<Traffic>,
     backlog_packets: Option<u64>,
     backlog_bytes: Option<u64>,
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use vm_metrics::model::Volume;
+use vm_metrics::model::Traffic;
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::{SOON, wait_until};
@@ -223,7 +223,7 @@ fn drops_of_what_the_guest_sends_and_of_others_are_not_counted() {
     }
     let (_, offered) = look(&mut lab);
     if sees_drops(&offered) {
-        let none = Some(Volume::default());
+        let none = Some(Traffic::default());
         assert_eq!((offered.dropped_ring_full, offered.dropped_qdisc), (none, none));
     }
     assert_eq!(offered.backlog_packets, Some(0));

@@ -1,16 +1,15 @@
 //! What each counter must be for a frame, from the definitions in docs/accounting.md and docs/metrics.md alone. It shares
 //! no line with the programs, and reads headers as one reads them in a book: cut off the front what is understood.
 
-use vm_metrics_common::DirectionCounters;
+use vm_metrics_common::DirectionStats;
 
 /// Extension headers of IPv6 that are looked behind.
 const EXTENSIONS: usize = 4;
 
 /// What one frame adds to the counters of its direction.
-pub fn counted(frame: &[u8], gso_size: u16) -> DirectionCounters {
+pub fn counted(frame: &[u8], gso_size: u16) -> DirectionStats {
     let (ethertype, packet) = behind_the_tags(frame);
-    let mut counts =
-        DirectionCounters { packets: 1, bytes: frame.len() as u64, ..DirectionCounters::default() };
+    let mut counts = DirectionStats { packets: 1, bytes: frame.len() as u64, ..DirectionStats::default() };
     match frame[..6] {
         [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => counts.broadcast = 1,
         [first, ..] if first % 2 == 1 => counts.multicast = 1,
@@ -41,10 +40,10 @@ pub fn counted(frame: &[u8], gso_size: u16) -> DirectionCounters {
         Some(_) => counts.other_l4 = 1,
         None => {}
     }
-    counts.gso = u64::from(gso_size > 0);
+    counts.gso_packets = u64::from(gso_size > 0);
     let headers = frame.len() - packet.len() + transport.map_or(0, |transport| transport.payload_at(packet));
     let (wire_packets, wire_bytes) = on_the_wire(frame.len(), headers, gso_size.into());
-    DirectionCounters { wire_packets, wire_bytes, ..counts }
+    DirectionStats { wire_packets, wire_bytes, ..counts }
 }
 
 /// Each segment has its own headers and at most `gso_size` of the payload.

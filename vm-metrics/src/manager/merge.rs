@@ -1,12 +1,12 @@
 //! From what was read to what is published: pure but for the continuity, which remembers.
 
-use vm_metrics_common::{DirectionCounters, DropCounts};
+use vm_metrics_common::DropCounts;
 
 use super::continuity::{Continuity, DeviceAccount, DeviceReading, Totals};
 use crate::model::{
-    AttachMode, Batch, EbpfReading, EbpfStats, FrameCounts, InstanceInfo, Nic, NicKind, NicSince, NicSource,
-    NicStats, PacketMix, TapReading, TapStats, ThreadsReading, VcpuReading, VcpuStats, VmSet, VmSince,
-    VmStats, Volume,
+    AttachMode, Batch, DirectionStats, EbpfReading, EbpfStats, FrameCounts, InstanceInfo, Nic, NicKind,
+    NicSince, NicSource, NicStats, TapReading, TapStats, ThreadsReading, Traffic, VcpuReading, VcpuStats,
+    VmSet, VmSince, VmStats,
 };
 
 /// What is published of the VMs that are there, and the last words of those that are leaving.
@@ -212,7 +212,7 @@ fn counts_what_was_sent(kind: NicKind) -> bool {
 }
 
 /// What the programs count of what the guest has sent.
-fn counted_tx(kind: NicKind, ebpf: Option<&EbpfReading>) -> Option<DirectionCounters> {
+fn counted_tx(kind: NicKind, ebpf: Option<&EbpfReading>) -> Option<DirectionStats> {
     let ebpf = ebpf.filter(|_| counts_what_was_sent(kind))?;
     Some(guest_view(kind, ebpf.counters.ingress, ebpf.counters.egress).tx)
 }
@@ -319,42 +319,17 @@ fn ebpf_stats(kind: NicKind, ebpf: &EbpfReading, drops: Option<DropCounts>) -> E
     let counted = guest_view(kind, ebpf.counters.ingress, ebpf.counters.egress);
     // Only what leaves the host by a TAP is cut behind the programs.
     let (cut, is_known) = match kind {
-        NicKind::Tap => (ebpf.counters.egress_cut, ebpf.sees_cuts || counted.rx.gso == 0),
-        NicKind::Macvtap => (vm_metrics_common::Volume::default(), true),
+        NicKind::Tap => (ebpf.counters.egress_cut, ebpf.sees_cuts || counted.rx.gso_packets == 0),
+        NicKind::Macvtap => (Traffic::default(), true),
     };
     let (packets, bytes) = (counted.rx.packets + cut.packets, counted.rx.bytes + cut.bytes);
     EbpfStats {
-        rx: packet_mix(&counted.rx),
-        tx: packet_mix(&counted.tx),
-        offered: is_known.then_some(Volume { packets, bytes }),
-        dropped_ring_full: drops.map(|drops| volume(drops.ring_full)),
-        dropped_filter: drops.map(|drops| volume(drops.filter)),
-        dropped_qdisc: drops.map(|drops| volume(drops.qdisc)),
-    }
-}
-
-fn volume(counted: vm_metrics_common::Volume) -> Volume {
-    Volume { packets: counted.packets, bytes: counted.bytes }
-}
-
-fn packet_mix(counted: &DirectionCounters) -> PacketMix {
-    PacketMix {
-        bytes: counted.bytes,
-        packets: counted.packets,
-        wire_packets: counted.wire_packets,
-        wire_bytes: counted.wire_bytes,
-        gso_packets: counted.gso,
-        ipv4: counted.ipv4,
-        ipv6: counted.ipv6,
-        arp: counted.arp,
-        other_l3: counted.other_l3,
-        tcp: counted.tcp,
-        udp: counted.udp,
-        icmp: counted.icmp,
-        other_l4: counted.other_l4,
-        unicast: counted.unicast,
-        multicast: counted.multicast,
-        broadcast: counted.broadcast,
+        rx: counted.rx,
+        tx: counted.tx,
+        offered: is_known.then_some(Traffic { packets, bytes }),
+        dropped_ring_full: drops.map(|drops| drops.ring_full),
+        dropped_filter: drops.map(|drops| drops.filter),
+        dropped_qdisc: drops.map(|drops| drops.qdisc),
     }
 }
 

@@ -6,6 +6,7 @@ mod cgroup;
 mod earlier;
 mod fair_share;
 mod lifecycle;
+mod nic_stats;
 mod printable;
 mod program_name;
 #[cfg(feature = "daemon")]
@@ -30,6 +31,7 @@ pub use cgroup::{CgroupStats, PressureStats};
 pub use earlier::EarlierCounts;
 pub use fair_share::{Excess, Overuse, fair_share};
 pub use lifecycle::{EndReason, Lifecycle, LifecycleCounts};
+pub use nic_stats::{AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats};
 pub(crate) use printable::{Escaping, Printable, is_unsafe};
 pub use program_name::ProgramName;
 pub(crate) use since::unix_seconds;
@@ -37,12 +39,11 @@ pub use since::{NicSince, VmSince};
 pub use snapshot::{
     ComponentHealth, ComponentKind, ComponentRun, ComponentTotals, Health, MissedTicks, Snapshot,
 };
-pub use stats::{
-    AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats, PacketMix, VcpuStats, VmStats, Volume,
-};
+pub use stats::{VcpuStats, VmStats};
 pub(crate) use tenant::{Tenant, in_turns};
 pub use trust::Trust;
 pub use uncounted::{UncountedKind, UncountedNic};
 pub(crate) use vm::is_device_name;
 pub use vm::{Hypervisor, InstanceInfo, NetworkLimits, Nic, VmSet, build_instance_info, tap_name};
+pub use vm_metrics_common::{DirectionStats, Traffic};
 pub use vm_state::VmState;

@@ -2,7 +2,7 @@
 
 use super::nic::netns;
 use super::{Kind, Metric, Push, Shown, Since};
-use crate::model::{NicStats, Volume};
+use crate::model::{NicStats, Traffic};
 
 const LABELS: &[&str] = &["instance_id", "instance_name", "device", "netns", "reason"];
 
@@ -35,7 +35,7 @@ pub(super) const BYTES: Metric = Metric {
 };
 
 /// What the tracepoint tells: at the full ring, by a filter, in the queueing discipline.
-fn told(nic: &NicStats) -> [Option<Volume>; 3] {
+fn told(nic: &NicStats) -> [Option<Traffic>; 3] {
     let ebpf = nic.ebpf.unwrap_or_default();
     [ebpf.dropped_ring_full, ebpf.dropped_filter, ebpf.dropped_qdisc]
 }

@@ -172,10 +172,10 @@ pub(crate) mod tests {
             tx: counts,
             mismatch_bytes: Some(0),
             ebpf: Some(EbpfStats {
-                offered: Some(Volume::default()),
-                dropped_ring_full: Some(Volume::default()),
-                dropped_filter: Some(Volume::default()),
-                dropped_qdisc: Some(Volume::default()),
+                offered: Some(Traffic::default()),
+                dropped_ring_full: Some(Traffic::default()),
+                dropped_filter: Some(Traffic::default()),
+                dropped_qdisc: Some(Traffic::default()),
                 ..EbpfStats::default()
             }),
             rx_backlog_packets: Some(0),

@@ -1,7 +1,7 @@
 //! Metrics of a network interface, in the guest's words: rx is received, tx is sent.
 
 use super::{Kind, Metric, OfSnapshot, Push, Shown, Since, drops};
-use crate::model::{NicStats, PacketMix};
+use crate::model::{DirectionStats, NicStats};
 
 /// `netns` is empty, and so left out, for a device in the daemon's own network namespace.
 pub(super) const NIC: &[&str] = &["instance_id", "instance_name", "device", "netns"];
@@ -249,8 +249,8 @@ fn push_each(
     }
 }
 
-/// One number of a packet mix.
-type Part = fn(&PacketMix) -> u64;
+/// One counter of a direction.
+type Part = fn(&DirectionStats) -> u64;
 
 /// Both directions, split by a last label; an empty name stands for no such label.
 fn each_kind(snapshot: &Shown<'_>, push: Push<'_>, kinds: &[(&str, Part)]) {

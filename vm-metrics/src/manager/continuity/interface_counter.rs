@@ -105,13 +105,15 @@ fn join(first: Option<EarlierTotals>, then: Option<EarlierTotals>) -> Option<Ear
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EbpfStats, FrameCounts, PacketMix};
+    use crate::model::{DirectionStats, EbpfStats, FrameCounts};
 
     fn counts(tx: u64, ebpf: Option<u64>) -> EarlierCounts {
-        let mix =
-            |packets| EbpfStats { tx: PacketMix { packets, ..PacketMix::default() }, ..EbpfStats::default() };
+        let stats = |packets| {
+            let tx = DirectionStats { packets, ..DirectionStats::default() };
+            EbpfStats { tx, ..EbpfStats::default() }
+        };
         let tx = FrameCounts { bytes: Some(tx), ..FrameCounts::default() };
-        EarlierCounts { tx, ebpf: ebpf.map(mix), ..EarlierCounts::default() }
+        EarlierCounts { tx, ebpf: ebpf.map(stats), ..EarlierCounts::default() }
     }
 
     fn since(device: f64, ebpf: f64) -> NicSince {

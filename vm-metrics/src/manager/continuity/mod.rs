@@ -26,7 +26,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 pub(super) use account::DeviceAccount;
-pub(super) use totals::{Totals, ebpf_or};
+pub(super) use totals::Totals;
 
 use moves::Moves;
 use processes::{Process, Processes};

@@ -54,13 +54,13 @@ fn explained(published: &Totals) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EbpfStats, FrameCounts, Volume};
+    use crate::model::{EbpfStats, FrameCounts, Traffic};
 
     /// Drops at the full ring and by a filter.
     type Reasons = Option<(u64, u64)>;
 
     fn totals(dropped: u64, reasons: Reasons) -> Totals {
-        let volume = |packets| Some(Volume { packets, bytes: 0 });
+        let volume = |packets| Some(Traffic { packets, bytes: 0 });
         let ebpf = reasons.map(|(ring_full, filter)| EbpfStats {
             dropped_ring_full: volume(ring_full),
             dropped_filter: volume(filter),

@@ -1,7 +1,6 @@
 //! What is shown of a VM or an interface that is gone: its last numbers, and no gauges.
 
-use crate::manager::continuity::ebpf_or;
-use crate::model::{CgroupStats, FrameCounts, NicStats, VmSince, VmStats};
+use crate::model::{CgroupStats, EbpfStats, NicStats, VmSince, VmStats};
 
 /// In the place of one of which nothing is known; not beside one that is there.
 pub(super) fn show_nic(vm: &mut VmStats, terminated: &NicStats) {
@@ -84,22 +83,13 @@ fn settle_nic(nic: &mut NicStats, before: &NicStats) {
     nic.source = before.source;
     nic.attach = before.attach;
     nic.start_time = before.start_time;
-    nic.rx = or(nic.rx, before.rx);
-    nic.tx = or(nic.tx, before.tx);
-    nic.ebpf = ebpf_or(nic.ebpf, before.ebpf);
+    nic.rx = nic.rx.zip_with(before.rx, Option::or);
+    nic.tx = nic.tx.zip_with(before.tx, Option::or);
+    nic.ebpf = EbpfStats::or(nic.ebpf, before.ebpf);
     nic.rx_dropped_by_device = nic.rx_dropped_by_device.or(before.rx_dropped_by_device);
     nic.rx_gap_packets = nic.rx_gap_packets.or(before.rx_gap_packets);
     nic.tx_gap_packets = nic.tx_gap_packets.or(before.tx_gap_packets);
     nic.earlier = nic.earlier.or(before.earlier);
     nic.since.device = nic.since.device.or(before.since.device);
     nic.since.ebpf = nic.since.ebpf.or(before.since.ebpf);
-}
-
-fn or(last: FrameCounts, before: FrameCounts) -> FrameCounts {
-    FrameCounts {
-        bytes: last.bytes.or(before.bytes),
-        packets: last.packets.or(before.packets),
-        dropped: last.dropped.or(before.dropped),
-        errors: last.errors.or(before.errors),
-    }
 }

@@ -12,7 +12,7 @@ use aya::programs::BtfTracePoint;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::{Btf, Ebpf, EbpfLoader};
 use rustix::io::Errno;
-use vm_metrics_common::{DropCounts, DropKey, GLOBAL_LAYOUT, Layout, Reasons, Volume, drop_names};
+use vm_metrics_common::{DropCounts, DropKey, GLOBAL_LAYOUT, Layout, Reasons, drop_names};
 
 use super::error::{LoadError, errno_of, unless};
 use super::kernel::Kernel;
@@ -182,17 +182,7 @@ impl Drops {
 
     fn count(&self, key: &DropKey) -> Result<DropCounts, LoadError> {
         let cpus = self.counts.get(key, 0)?;
-        let sum = |of: fn(&DropCounts) -> Volume| {
-            cpus.iter().map(of).fold(Volume::default(), |sum, cpu| Volume {
-                packets: sum.packets + cpu.packets,
-                bytes: sum.bytes + cpu.bytes,
-            })
-        };
-        Ok(DropCounts {
-            ring_full: sum(|counts| counts.ring_full),
-            qdisc: sum(|counts| counts.qdisc),
-            filter: sum(|counts| counts.filter),
-        })
+        Ok(cpus.iter().fold(DropCounts::default(), |sum, cpu| sum.plus(*cpu)))
     }
 }
 

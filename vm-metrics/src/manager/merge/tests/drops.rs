@@ -1,6 +1,6 @@
 //! Drops of a device, and those whose reason the tracepoint has told.
 
-use vm_metrics_common::{DropCounts, Volume};
+use vm_metrics_common::{DropCounts, Traffic};
 
 use super::*;
 use crate::model::DropReading;
@@ -11,7 +11,7 @@ fn dropped(kind: NicKind, packets: u64, told: Option<u64>) -> Batch {
     (device.stats.rx_dropped, device.stats.tx_dropped) = (packets, packets);
     let mut batch = batch(&[("t", device)], &[]);
     if let Some(packets) = told {
-        let counts = DropCounts { ring_full: Volume { packets, bytes: 0 }, ..DropCounts::default() };
+        let counts = DropCounts { ring_full: Traffic { packets, bytes: 0 }, ..DropCounts::default() };
         batch.drops.insert(Nic::local("t"), DropReading { ifindex: 3, counts });
     }
     batch
