@@ -13,6 +13,7 @@ mod lifecycle;
 mod merge;
 mod quota;
 mod retain;
+mod setup;
 mod tick;
 #[cfg(feature = "otel")]
 mod weak;
@@ -27,11 +28,14 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use engine::ManagerError;
+pub(crate) use setup::Setup;
+pub use setup::StartError;
 pub use tick::{TickThread, Ticker, Waker};
 
 use crate::host::Host;
 use crate::model::{ComponentKind, Health, InstanceInfo, MissedTicks, Snapshot, Trust, VmStats};
-use crate::readers::{Configured, Purpose, Watch};
+use crate::net::events::EventPoller;
+use crate::readers::{Purpose, ReaderConfig};
 use crate::sources::{InstanceSource, Sources};
 use engine::Engine;
 
@@ -80,7 +84,7 @@ impl Manager {
     /// Starts the readers. One that cannot start is reported in every snapshot, and logged once.
     pub(crate) fn start(
         sources: Sources,
-        readers: Vec<Configured>,
+        readers: Vec<ReaderConfig>,
         host: &Host,
         retention: Duration,
         state_dir: Option<&Path>,
@@ -225,7 +229,7 @@ impl Manager {
     }
 
     /// What calls for a look before its time.
-    pub(crate) fn watch(&self) -> Watch {
+    pub(crate) fn watch(&self) -> EventPoller {
         self.engine().watch()
     }
 
