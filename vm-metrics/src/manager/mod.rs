@@ -12,6 +12,7 @@ mod judge;
 mod ledger;
 mod merge;
 mod retain;
+mod setup;
 mod shares;
 mod tick;
 #[cfg(feature = "otel")]
@@ -27,6 +28,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use engine::ManagerError;
+pub(crate) use setup::Setup;
+pub use setup::StartError;
 pub use tick::{TickThread, Ticker, Waker};
 
 use crate::host::Host;

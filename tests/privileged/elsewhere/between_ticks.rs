@@ -1,4 +1,4 @@
-//! What happens between two ticks that are an hour apart: devices and processes call for more.
+//! Events of devices and processes trigger ticks before the interval ends.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::{SOON, scaled};
 
 use super::host::Host;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const HOURLY: &str = "interval = \"1h\"\n";
 
-/// A second TAP of a VM comes in a namespace that is watched because of the first.
+/// A second TAP of a VM appears in a namespace that the first TAP already put under watch.
 #[test]
-fn a_tap_that_comes_in_a_watched_namespace_is_counted_at_once() {
-    alone("elsewhere::moments::a_tap_that_comes_in_a_watched_namespace_is_counted_at_once", || {
+fn a_new_foreign_tap_is_counted_at_once() {
+    isolated("elsewhere::between_ticks::a_new_foreign_tap_is_counted_at_once", || {
         let host = Host::new();
         let namespace = NetNs::enter().unwrap();
         let first =
@@ -32,7 +32,7 @@ fn a_tap_that_comes_in_a_watched_namespace_is_counted_at_once() {
             }
         };
         daemon.wait_for(SOON, "the first TAP", counted("vmt0")).unwrap();
-        // Another VM with the second one, in the namespace that is watched.
+        // Another VM has the second TAP, in the watched namespace.
         let inside = enter_of(pid).unwrap();
         let _other = host.shell.start("b", &second);
         second.link().up().unwrap();
@@ -44,10 +44,10 @@ fn a_tap_that_comes_in_a_watched_namespace_is_counted_at_once() {
     });
 }
 
-/// 300 ms of life on a quiet machine, and a megabyte.
+/// The VM lives for 300 ms on a quiet machine, and sends a megabyte.
 #[test]
-fn a_vm_that_lives_between_two_ticks_is_counted_to_its_end() {
-    alone("elsewhere::moments::a_vm_that_lives_between_two_ticks_is_counted_to_its_end", || {
+fn a_vm_between_two_ticks_is_counted() {
+    isolated("elsewhere::between_ticks::a_vm_between_two_ticks_is_counted", || {
         let host = Host::new();
         let daemon = host.daemon(HOURLY);
         let frame = Frame::from_guest().udp4(1000);

@@ -1,4 +1,4 @@
-//! A pid file that a tenant can write names the process of another VM: it does not count.
+//! A tenant's pid file with the pid of another VM is ignored.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -8,15 +8,15 @@ use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::wait::SOON;
 
-use super::hanging_config_file::Hanging;
+use super::hanging_config_file::HangingFs;
 use super::lab::{Scene, Victim};
 use super::pace::Pace;
 use super::user::ATTACKER;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const VICTIM: &str = "22222222-2222-4222-8222-222222222222";
 
-/// A VM of the configuration whose pid is in a file of the attacker's directory.
+/// Configures a VM whose pid is in a file of the attacker's directory.
 fn jailed(pid_file: &Path) -> String {
     format!("[[sources.static_list.vms]]\nid = \"jailed\"\npid_file = {pid_file:?}\ntaps = [\"vmt9\"]\n")
 }
@@ -26,7 +26,7 @@ fn put(path: &Path, content: &str) {
     chown(path, Some(ATTACKER), Some(ATTACKER)).unwrap();
 }
 
-/// The victim keeps its process and its bytes, and the health has the file and the remedy.
+/// Checks that the victim keeps process and bytes, and that health names file and remedy.
 fn assert_refused(daemon: &Daemon, victim: &mut Victim, problem: &str) {
     let said = |_: &Metrics| daemon.log().contains(problem).then_some(());
     daemon.wait_for(SOON, problem, said).unwrap_or_else(|error| panic!("{error:#}: {}", daemon.log()));
@@ -40,7 +40,7 @@ fn assert_refused(daemon: &Daemon, victim: &mut Victim, problem: &str) {
 
 #[test]
 fn the_pid_of_another_user_does_not_count() {
-    alone("hostile::pid_file_in_a_jail::the_pid_of_another_user_does_not_count", || {
+    isolated("hostile::pid_file::the_pid_of_another_user_does_not_count", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let jail = scene.directory_of(ATTACKER, "jail");
@@ -56,7 +56,7 @@ fn the_pid_of_another_user_does_not_count() {
 
 #[test]
 fn an_own_pid_counts() {
-    alone("hostile::pid_file_in_a_jail::an_own_pid_counts", || {
+    isolated("hostile::pid_file::an_own_pid_counts", || {
         let scene = Scene::new();
         let jail = scene.directory_of(ATTACKER, "jail");
         let own = scene.attacker("custom-vmm", &[]);
@@ -74,10 +74,10 @@ fn an_own_pid_counts() {
     });
 }
 
-/// The daemon of root could read it.
+/// A daemon of root could read the file.
 #[test]
-fn a_link_to_a_file_of_root_tells_nothing() {
-    alone("hostile::pid_file_in_a_jail::a_link_to_a_file_of_root_tells_nothing", || {
+fn a_link_to_roots_file_leaks_nothing() {
+    isolated("hostile::pid_file::a_link_to_roots_file_leaks_nothing", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let jail = scene.directory_of(ATTACKER, "jail");
@@ -93,20 +93,20 @@ fn a_link_to_a_file_of_root_tells_nothing() {
             assert!(!told.contains("$6$"), "{told}");
         }
         drop(daemon);
-        // The operator's own mistake is not repeated either.
+        // Not even the operator's own mistake is repeated.
         let daemon = scene.daemon_of_root(&jailed(&shadow));
         assert_refused(&daemon, &mut victim, "shadow: there is no pid in it");
         assert!(!daemon.log().contains("$6$"));
     });
 }
 
-/// A file system in user space says of the owners of its files what its user likes.
+/// A FUSE file system can claim any owner for its files.
 #[test]
-fn a_file_system_of_the_attacker_is_not_asked() {
-    alone("hostile::pid_file_in_a_jail::a_file_system_of_the_attacker_is_not_asked", || {
+fn the_attackers_file_system_is_not_read() {
+    isolated("hostile::pid_file::the_attackers_file_system_is_not_read", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
-        let hanging = Hanging::mount(scene.directory_of(ATTACKER, "hanging"));
+        let hanging = HangingFs::mount(scene.directory_of(ATTACKER, "hanging"));
         for start in [Scene::daemon, Scene::daemon_of_root] {
             let daemon = start(&scene, &jailed(&hanging.mountpoint.join("vm.pid")));
             let problem = format!("a file system of user {ATTACKER} is on the way");
@@ -115,10 +115,10 @@ fn a_file_system_of_the_attacker_is_not_asked() {
     });
 }
 
-/// The same for a directory of VMs that everybody can write.
+/// Tries the same with a directory of VMs that every user can write to.
 #[test]
-fn files_in_an_open_directory_do_not_count() {
-    alone("hostile::pid_file_in_a_jail::files_in_an_open_directory_do_not_count", || {
+fn files_in_a_public_directory_do_not_count() {
+    isolated("hostile::pid_file::files_in_a_public_directory_do_not_count", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let vms = scene.path("vms");

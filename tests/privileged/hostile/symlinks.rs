@@ -1,4 +1,4 @@
-//! A tenant names files and sockets of root, by links: the daemon opens nothing that the tenant may not.
+//! Links to root's files and sockets give a tenant no access.
 
 use std::fs::{self, Permissions};
 use std::io::Read;
@@ -11,12 +11,12 @@ use std::thread;
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
-use vm_metrics_testkit::tenant::{Act, Tenant};
+use vm_metrics_testkit::tenant::{Action, Tenant};
 use vm_metrics_testkit::wait::SOON;
 
 use super::lab::Scene;
 use super::user::ATTACKER;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const CONFIG: &str = r#"{"machine-config": {"vcpu_count": 7, "mem_size_mib": 256}}"#;
 
@@ -31,7 +31,7 @@ fn put(path: &Path, content: &str, mode: u32, uid: u32) {
     chown(path, Some(uid), Some(uid)).unwrap();
 }
 
-/// A Firecracker of the attacker, started in a directory of its own.
+/// Starts a Firecracker of the attacker in its own directory.
 fn fake(scene: &Scene, arguments: &[&str]) -> Tenant {
     let argv = [&["--id", "fake"], arguments].concat();
     scene.attacker("firecracker", &argv)
@@ -41,7 +41,7 @@ fn vcpus(metrics: &Metrics) -> Option<f64> {
     metrics.value("vm_allocated_vcpus", &[("instance_id", "fake")])
 }
 
-/// All that the daemon tells anybody, once it has looked at the fake.
+/// Returns all text that the daemon publishes after it read the fake.
 fn told(daemon: &Daemon) -> String {
     daemon.wait_for(SOON, "the fake", of_fake).unwrap();
     let problem = |_: &Metrics| daemon.log().contains("cannot be used").then_some(());
@@ -59,10 +59,10 @@ fn of_fake(metrics: &Metrics) -> Option<f64> {
     infos.find(|info| info.label("instance_id") == Some("fake")).map(|info| info.value)
 }
 
-/// Also in the attacker's own file, which its process may read: nothing of it is repeated.
+/// Even from the attacker's own file, which its process may read, nothing is repeated.
 #[test]
 fn files_of_root_are_not_read() {
-    alone("hostile::links_out_of_a_jail::files_of_root_are_not_read", || {
+    isolated("hostile::symlinks::files_of_root_are_not_read", || {
         let scene = Scene::new();
         let jail = scene.directory_of(ATTACKER, "jail");
         let closed = scene.path("closed");
@@ -99,10 +99,10 @@ fn files_of_root_are_not_read() {
     });
 }
 
-/// With QEMU's `-readconfig`, as with Firecracker's file.
+/// QEMU's `-readconfig` behaves like Firecracker's file.
 #[test]
 fn files_of_qemu_are_read_with_its_rights() {
-    alone("hostile::links_out_of_a_jail::files_of_qemu_are_read_with_its_rights", || {
+    isolated("hostile::symlinks::files_of_qemu_are_read_with_its_rights", || {
         let scene = Scene::new();
         let jail = scene.directory_of(ATTACKER, "jail");
         let (of_root, shadow, own) = (scene.path("root.cfg"), jail.join("shadow"), jail.join("own.cfg"));
@@ -129,8 +129,8 @@ fn files_of_qemu_are_read_with_its_rights() {
 }
 
 #[test]
-fn own_files_are_read() {
-    alone("hostile::links_out_of_a_jail::own_files_are_read", || {
+fn the_tenants_own_files_are_read() {
+    isolated("hostile::symlinks::the_tenants_own_files_are_read", || {
         let scene = Scene::new();
         let jail = scene.directory_of(ATTACKER, "jail");
         fs::set_permissions(&jail, Permissions::from_mode(0o700)).unwrap();
@@ -147,10 +147,10 @@ fn own_files_are_read() {
     });
 }
 
-/// A socket of root that everybody may connect to.
+/// Any user may connect to this socket of root.
 #[test]
-fn sockets_of_others_hear_nothing() {
-    alone("hostile::links_out_of_a_jail::sockets_of_others_hear_nothing", || {
+fn foreign_sockets_receive_nothing() {
+    isolated("hostile::symlinks::foreign_sockets_receive_nothing", || {
         let scene = Scene::new();
         let jail = scene.directory_of(ATTACKER, "jail");
         let socket = scene.path("root.sock");
@@ -178,15 +178,15 @@ fn sockets_of_others_hear_nothing() {
 }
 
 #[test]
-fn an_own_socket_is_asked() {
-    alone("hostile::links_out_of_a_jail::an_own_socket_is_asked", || {
+fn the_tenants_own_socket_is_asked() {
+    isolated("hostile::symlinks::the_tenants_own_socket_is_asked", || {
         let scene = Scene::new();
         let jail = scene.directory_of(ATTACKER, "jail");
         let socket = jail.join("api.sock");
         let mut fake = fake(&scene, &["--api-sock", socket.to_str().unwrap()]);
         let answers = [("/", r#"{"id":"fake","state":"Running"}"#), ("/vm/config", CONFIG)];
         let answers = answers.map(|(path, body)| (path.to_owned(), body.to_owned())).to_vec();
-        fake.tell(&Act::ServeHttp { socket, answers }).unwrap();
+        fake.perform(&Action::ServeHttp { socket, answers }).unwrap();
         let daemon = scene.daemon_of_root("");
         daemon.wait_for(SOON, "its vCPUs", |metrics| vcpus(metrics).filter(|vcpus| *vcpus == 7.0)).unwrap();
     });

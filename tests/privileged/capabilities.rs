@@ -1,4 +1,4 @@
-//! The capabilities that the unit in `deploy/` gives the service: enough for a daemon of an ordinary user, and none too many.
+//! The unit's capabilities are enough for an unprivileged daemon, and minimal.
 
 use std::env;
 use std::fs;
@@ -15,29 +15,29 @@ use vm_metrics_testkit::vm_process::{self, StandIn, StandInSpec, Traffic};
 
 const TAP: &str = "vmrights0";
 
-/// Not a test but the VM of the other one: see `vm_process`.
+/// The VM process of the other test, see `vm_process`.
 #[test]
 fn stand_in_vm() {
     vm_process::run_if_asked().unwrap();
 }
 
 #[test]
-fn the_capabilities_of_the_unit_are_enough_and_none_too_many() {
+fn the_units_capabilities_are_exactly_enough() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(service::settings("LimitMEMLOCK").collect::<Vec<_>>(), ["infinity"]);
-    // As that line would. Only kernels before 5.11 look at the limit, and not every root may raise it.
+    // Does the same as that line. Only kernels before 5.11 check the limit, and not every root may raise it.
     let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
-    // Where everybody may run it.
+    // Every user may execute it here.
     let daemon = dir.path().join("vm-metrics");
     copy_program(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &daemon).unwrap();
-    // Its name makes it a VM. Its arguments name no TAP, so the daemon must look at its open files.
+    // Its name makes it a VM. Its arguments name no TAP, so the daemon must read its open files.
     let vmm = dir.path().join("qemu-system-x86_64");
     copy_program(&env::current_exe().unwrap(), &vmm).unwrap();
 
     let _namespace = NetNs::enter().unwrap();
     let mut command = Command::new(vmm);
-    command.args(["--exact", "rights::stand_in_vm", "--nocapture"]);
+    command.args(["--exact", "capabilities::stand_in_vm", "--nocapture"]);
     let traffic = Traffic { packets_per_second: 10, frame_bytes: 100 };
     let spec = StandInSpec { tap: TAP.to_owned(), sends: traffic, receives: traffic, memory_bytes: 4096 };
     let _vm = StandIn::start(&spec, command).unwrap();

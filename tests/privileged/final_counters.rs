@@ -1,4 +1,4 @@
-//! What goes away between two ticks: its last bytes are still published, then its series end.
+//! The final counters of devices that disappear between two ticks.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ fn only(manager: &mut Manager) -> VmStats {
 }
 
 #[test]
-fn the_last_frames_of_a_tap_are_counted() {
+fn the_final_frames_of_a_tap_are_counted() {
     for way in ways() {
         let _namespace = NetNs::enter().unwrap();
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
@@ -71,7 +71,7 @@ fn series_end_after_the_retention() {
 }
 
 #[test]
-fn a_tap_that_no_tick_has_seen_is_counted_all_the_same() {
+fn a_tap_without_a_tick_is_counted() {
     let _namespace = NetNs::enter().unwrap();
     let mut manager = manager_with(&["vmt0"], "[readers.tap_ebpf]\npin = false\n");
     manager.collect();
@@ -86,9 +86,9 @@ fn a_tap_that_no_tick_has_seen_is_counted_all_the_same() {
     }
 }
 
-/// Between two ticks a TAP is made anew several times: the kernel told the counters of each.
+/// A VM recreates its TAP several times between two ticks. The kernel reports the counters of each.
 #[test]
-fn each_of_many_taps_of_a_name_is_in_the_sum() {
+fn all_taps_of_one_name_are_summed() {
     let _namespace = NetNs::enter().unwrap();
     let mut manager = manager_with(&["vmt0"], "[readers.tap_ebpf]\npin = false\n");
     manager.collect();
@@ -98,14 +98,14 @@ fn each_of_many_taps_of_a_name_is_in_the_sum() {
         let devices = if tick == 4 { 0 } else { 5 };
         let mut last = None;
         for _ in 0..devices {
-            // Of each name there is one device.
+            // A namespace has one device of each name.
             drop(last.take());
             let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
             send(&tap, 3);
             sent += 3;
             last = Some(tap);
         }
-        // In some ticks the last one is there, in others none is.
+        // In some ticks the last TAP exists, in others none.
         if tick % 2 == 0 {
             drop(last.take());
         }
@@ -123,9 +123,9 @@ fn each_of_many_taps_of_a_name_is_in_the_sum() {
     assert_eq!(only(&mut manager).net_tx_packets, Some(sent));
 }
 
-/// With an hour between two ticks: what happens to devices calls for more.
+/// Ticks are an hour apart, and device events trigger more.
 #[test]
-fn a_tap_that_lives_between_two_ticks_is_counted_to_its_end() {
+fn a_tap_between_two_ticks_is_counted() {
     let _namespace = NetNs::enter().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");
@@ -139,7 +139,7 @@ fn a_tap_that_lives_between_two_ticks_is_counted_to_its_end() {
     let mut sent = 0;
     for incarnation in 1..=3_u32 {
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
-        // The series goes on from the end of the TAP before.
+        // The series continues from the end of the previous TAP.
         let begun = |metrics: &Metrics| by_ebpf(metrics).filter(|_| packets(metrics) == Some(sent.into()));
         daemon.wait_for(SOON, "the programs on the new TAP", begun).unwrap();
         let frames = incarnation * 1000;
@@ -148,7 +148,7 @@ fn a_tap_that_lives_between_two_ticks_is_counted_to_its_end() {
         sent += frames;
         let all = |metrics: &Metrics| packets(metrics).filter(|packets| *packets == f64::from(sent));
         daemon.wait_for(SOON, "the last frame", all).unwrap();
-        // What says how things are now ends with the TAP.
+        // Gauges end with the TAP.
         let ended = |metrics: &Metrics| by_ebpf(metrics).is_none().then(|| metrics.clone());
         let metrics = daemon.wait_for(SOON, "the end of the TAP", ended).unwrap();
         assert_eq!(metrics.value("vm_network_tx_bytes_total", &[]), Some(f64::from(sent) * 342.0));

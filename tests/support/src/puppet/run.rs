@@ -1,4 +1,4 @@
-//! What the puppet does in its own process.
+//! Executes a puppet's commands in its own process.
 
 use std::collections::HashMap;
 use std::env;
@@ -21,7 +21,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{MARK, SAYS};
 
-/// Returns at once in any process that is no puppet. In one, it obeys until it is killed.
+/// Returns at once unless this process is a puppet, which executes commands until it is killed.
 pub fn run_if_asked() -> Result<()> {
     if env::var_os(MARK).is_none() {
         return Ok(());
@@ -37,7 +37,7 @@ pub fn run_if_asked() -> Result<()> {
     bail!("nobody tells the puppet what to do any more")
 }
 
-/// Not print!, which a test harness would keep to itself.
+/// A test harness would capture print!.
 fn say(line: &str) -> Result<()> {
     io::stdout().write_all(format!("{SAYS}{line}\n").as_bytes()).context("answer")
 }
@@ -50,7 +50,7 @@ struct Worker {
 }
 
 fn obey(command: &str, threads: &mut HashMap<u32, Worker>) -> Result<String> {
-    // The last argument may hold spaces.
+    // The last argument may contain spaces.
     let (verb, rest) = command.split_once(' ').context("no command")?;
     match verb {
         "map" => map(rest)?,
@@ -93,7 +93,7 @@ fn map(arguments: &str) -> Result<()> {
     }
 }
 
-/// Maps and writes to every page, once and for all.
+/// Maps memory for good and writes to every page.
 fn touch(of: Option<&dyn AsFd>, bytes: u64) -> Result<()> {
     let length = usize::try_from(bytes)?;
     let protection = ProtFlags::READ | ProtFlags::WRITE;
@@ -104,7 +104,7 @@ fn touch(of: Option<&dyn AsFd>, bytes: u64) -> Result<()> {
             None => rustix::mm::mmap_anonymous(ptr::null_mut(), length, protection, MapFlags::PRIVATE),
         }
     };
-    // SAFETY: the mapping is that long, and nobody else knows of it.
+    // SAFETY: the mapping has this length, and no other code refers to it.
     let memory = unsafe { slice::from_raw_parts_mut(memory.context("map memory")?.cast::<u8>(), length) };
     for page in memory.chunks_mut(4096) {
         page[0] = 1;
@@ -143,7 +143,7 @@ fn pin(cpu: usize) -> Result<()> {
     Ok(())
 }
 
-/// The thread says who it is, and then works when told.
+/// Starts a thread, which reports its id and then works on command.
 fn start(name: &str) -> Result<(u32, Worker)> {
     let (work, orders) = mpsc::channel::<Duration>();
     let (finished, done) = mpsc::channel();
@@ -159,7 +159,7 @@ fn start(name: &str) -> Result<(u32, Worker)> {
     Ok((id.recv().context("the thread has ended")?, Worker { thread, work, done }))
 }
 
-/// Uses this much CPU time of the calling thread.
+/// Uses this much CPU time in the calling thread.
 fn burn(time: Duration) {
     let used = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default();
     let start = used();

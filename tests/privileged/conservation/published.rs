@@ -1,4 +1,4 @@
-//! What the API shows of the VMs' network use, device by device: the metrics go on over the devices of one name.
+//! The published network traffic of each VM and device.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,20 +6,20 @@ use anyhow::Context;
 use serde_json::Value;
 use vm_metrics_testkit::daemon::Daemon;
 
-use super::books::Key;
+use super::oracle::Key;
 
-/// In the order of [`books::Numbers`](super::books::Numbers), as far as they are known.
+/// In the order of [`oracle::Numbers`](super::oracle::Numbers), with `None` for unknown ones.
 pub(crate) type Numbers = [Option<u64>; 4];
 
 #[derive(Debug, Default)]
-pub(crate) struct Shown {
+pub(crate) struct PublishedUse {
     pub(crate) nics: BTreeMap<Key, Numbers>,
     pub(crate) pids: BTreeMap<String, u32>,
-    /// VMs that have ended.
+    /// Terminated VMs.
     ended: BTreeSet<String>,
 }
 
-impl Shown {
+impl PublishedUse {
     pub(crate) fn by(daemon: &Daemon) -> anyhow::Result<Self> {
         let answer: Value = serde_json::from_slice(&daemon.get("/api/v1/vms", None)?.body)?;
         let mut shown = Self::default();
@@ -36,7 +36,7 @@ impl Shown {
                 let netns = nic["netns"].as_u64().map(|inode| inode.to_string()).unwrap_or_default();
                 let numbers = [("rx", "bytes"), ("rx", "packets"), ("tx", "bytes"), ("tx", "packets")]
                     .map(|(direction, count)| nic[direction][count].as_u64());
-                // One of which nothing was read says nothing.
+                // A device without a reading has no value.
                 if numbers.iter().any(Option::is_some) {
                     shown.nics.insert(Key { vm: id.clone(), tap, netns }, numbers);
                 }
@@ -45,9 +45,9 @@ impl Shown {
         Ok(shown)
     }
 
-    /// What is shown of the victims. Where a victim's id is free a neighbour may have it, but never a victim's device.
-    /// `is_here` says of a network namespace whether its devices are the victims' now: it may have the inode of one in
-    /// which a neighbour has ended.
+    /// Returns the published values of the victims. A neighbour may take a victim's free id, but never a victim's
+    /// device. `is_here` decides whether the victims have the devices of a namespace now, because it may reuse the
+    /// inode of a neighbour's.
     pub(crate) fn of_victims(
         &self,
         victims: &BTreeSet<String>,

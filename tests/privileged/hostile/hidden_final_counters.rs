@@ -1,17 +1,17 @@
 //! Fakes with the id of a VM that ends.
 
 use vm_metrics_testkit::metrics_text::Metrics;
-use vm_metrics_testkit::tenant::Act;
+use vm_metrics_testkit::tenant::Action;
 use vm_metrics_testkit::wait::SOON;
 
 use super::VICTIM;
 use super::lab::Scene;
 use super::user::idle_argv;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 #[test]
 fn fakes_hide_no_final_counters() {
-    alone("hostile::hidden_end::fakes_hide_no_final_counters", || {
+    isolated("hostile::hidden_final_counters::fakes_hide_no_final_counters", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let daemon = scene.daemon("");
@@ -20,10 +20,10 @@ fn fakes_hide_no_final_counters() {
         let mut attacker = scene.attacker("tenant", &[]);
         let program = scene.idle_program("qemu-system-x86_64");
         let argv = idle_argv(&["-name", "guest=victim", "-uuid", VICTIM]);
-        attacker.tell(&Act::KeepSpawning { program, argv, pause: 30 }).unwrap();
+        attacker.perform(&Action::KeepSpawning { program, argv, pause: 30 }).unwrap();
         let fakes = |metrics: &Metrics| metrics.samples("vm_info").nth(3).map(drop);
         daemon.wait_for(SOON, "some fakes", fakes).unwrap();
-        // Sent after the last tick that saw it, or before.
+        // These frames may follow the last tick that saw the VM.
         victim.work(50);
         let (sent, received, id) = (victim.sent as f64, victim.received as f64, victim.id.clone());
         victim.vmm.kill().unwrap();
@@ -39,6 +39,6 @@ fn fakes_hide_no_final_counters() {
             (ticks(metrics) > last).then_some(())
         };
         daemon.wait_for(SOON, "thirty ticks", shown).unwrap();
-        attacker.tell(&Act::Stop).unwrap();
+        attacker.perform(&Action::Stop).unwrap();
     });
 }

@@ -1,22 +1,22 @@
-//! A test in a process of its own, whose children have pids of their own: what other tests do is not there for it.
+//! Runs a test in its own process and pid namespace.
 
 use std::env;
 use std::io::{self, Write};
 use std::process::Command;
 
-/// Lines that begin like this are figures of the run: `cargo xtask test` repeats them at its end.
+/// Prefix of measured figures. `cargo xtask test` repeats these lines at its end.
 const FIGURES: &str = "figures: ";
 
-const INSIDE: &str = "TESTKIT_ALONE";
+const INSIDE: &str = "TESTKIT_ISOLATED";
 
-/// Says what a test has measured.
+/// Prints a figure that a test measured.
 pub(crate) fn figures(text: &str) {
-    // Not println!, which the harness keeps to itself.
+    // The test harness captures println!.
     io::stdout().write_all(format!("{FIGURES}{text}\n").as_bytes()).unwrap();
 }
 
-/// Runs `body` in a new process, with a `/proc` that shows only what it starts. `test` is the name of the calling test.
-pub(crate) fn alone(test: &str, body: impl FnOnce()) {
+/// Runs `body` in a new process, whose `/proc` shows only its own children. `test` is the path of the calling test.
+pub(crate) fn isolated(test: &str, body: impl FnOnce()) {
     if env::var_os(INSIDE).is_some() {
         return body();
     }

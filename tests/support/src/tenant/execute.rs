@@ -1,4 +1,4 @@
-//! What a tenant does in its own process.
+//! Executes a tenant's actions in its own process.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -19,77 +19,77 @@ use rustix::process::{Pid, WaitOptions, getgid, getuid, waitpid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::background::{self, Background};
-use super::hold::Holdable;
-use super::{Act, FRAME, clients, fuse, server};
+use super::block::BlockTarget;
+use super::{Action, FRAME, clients, fuse, server};
 use crate::frames::{ETHERNET_HEADER, Frame};
 use crate::tap::{Tap, TapOptions};
 
-/// What it keeps from one act to the next.
+/// The state between two actions.
 #[derive(Debug, Default)]
 pub(super) struct State {
     children: Vec<Child>,
     background: Vec<Background>,
     connections: Vec<TcpStream>,
-    holdable: Option<Holdable>,
+    block_target: Option<BlockTarget>,
 }
 
 impl State {
-    pub(super) fn perform(&mut self, act: Act) -> Result<u64> {
-        match act {
-            Act::Unshare { net, mount, pid } => unshare(net, mount, pid)?,
-            Act::OpenTap { name, multi_queue, up } => return open_tap(&name, multi_queue, up),
-            Act::OpenFile { path } => {
+    pub(super) fn perform(&mut self, action: Action) -> Result<u64> {
+        match action {
+            Action::Unshare { net, mount, pid } => unshare(net, mount, pid)?,
+            Action::OpenTap { name, multi_queue, up } => return open_tap(&name, multi_queue, up),
+            Action::OpenFile { path } => {
                 return number(open_file(&path)?.into_raw_fd());
             }
-            Act::OpenPath { path } => return open_path(&path),
-            Act::OpenMany { path, count } => open_many(&path, count)?,
-            Act::Duplicate { from, to } => background::duplicate(from, to)?,
+            Action::OpenPath { path } => return open_path(&path),
+            Action::OpenMany { path, count } => open_many(&path, count)?,
+            Action::Duplicate { from, to } => background::duplicate(from, to)?,
             // SAFETY: the test names a descriptor that belongs to no Rust value.
-            Act::Close { fd } => drop(unsafe { OwnedFd::from_raw_fd(fd) }),
-            Act::Send { fd, frames } => send(fd, frames)?,
-            Act::Take { fd } => return take(fd),
-            Act::RewriteArgv { argv } => rewrite_argv(&argv)?,
-            Act::Exec { program, argv, keep } => return exec(&program, &argv, &keep),
-            Act::Fork { parent_stays } => return fork(parent_stays),
-            Act::StartThreads { name, count } => start_threads(&name, count)?,
-            Act::MountTmpfs { path } => {
+            Action::Close { fd } => drop(unsafe { OwnedFd::from_raw_fd(fd) }),
+            Action::Send { fd, frames } => send(fd, frames)?,
+            Action::Take { fd } => return take(fd),
+            Action::RewriteArgv { argv } => rewrite_argv(&argv)?,
+            Action::Exec { program, argv, keep } => return exec(&program, &argv, &keep),
+            Action::Fork { parent_stays } => return fork(parent_stays),
+            Action::StartThreads { name, count } => start_threads(&name, count)?,
+            Action::MountTmpfs { path } => {
                 mount("tmpfs", &path, "tmpfs", MountFlags::empty(), None).context("mount a tmpfs")?;
             }
-            Act::MountFuse { path, file, hangs } => fuse::mount_one_file(&path, &file, hangs)?,
-            Act::StartHoldable { file } => {
-                return Ok(self.holdable.insert(Holdable::start(&file)?).pid.into());
+            Action::MountFuse { path, file, hangs } => fuse::mount_one_file(&path, &file, hangs)?,
+            Action::StartBlockTarget { file } => {
+                return Ok(self.block_target.insert(BlockTarget::start(&file)?).pid.into());
             }
-            Act::Hold => self.holdable.as_mut().context("nothing to hold up")?.hold()?,
-            Act::ServeHttp { socket, answers } => server::serve_http(&socket, answers)?,
-            Act::ServeQmp { socket, answers } => server::serve_qmp(&socket, answers)?,
-            Act::Spawn { program, argv, count } => {
+            Action::Block => self.block_target.as_mut().context("nothing to hold up")?.block()?,
+            Action::ServeHttp { socket, answers } => server::serve_http(&socket, answers)?,
+            Action::ServeQmp { socket, answers } => server::serve_qmp(&socket, answers)?,
+            Action::Spawn { program, argv, count } => {
                 for number in 0..count {
                     self.children.push(background::spawn(&program, &argv, number)?);
                 }
             }
-            Act::OpenTapElsewhere { name } => return open_tap_elsewhere(&name),
-            Act::OpenTapsElsewhere { name, count } => open_taps_elsewhere(&name, count)?,
-            Act::KeepSpawning { program, argv, pause } => {
+            Action::OpenForeignTap { name } => return open_foreign_tap(&name),
+            Action::OpenForeignTaps { name, count } => open_foreign_taps(&name, count)?,
+            Action::KeepSpawning { program, argv, pause } => {
                 self.background.push(background::keep_spawning(program, argv, pause));
             }
-            Act::KeepSwapping { one, other, to } => {
+            Action::KeepSwapping { one, other, to } => {
                 self.background.push(background::keep_swapping(one, other, to));
             }
-            Act::KeepOpening => self.background.push(background::keep_opening()),
-            Act::KeepFlapping { count } => self.background.push(background::keep_flapping(count)?),
-            Act::Get { address, path } => return clients::get(address, &path),
-            Act::Connect { address, text, count } => {
+            Action::KeepOpening => self.background.push(background::keep_opening()),
+            Action::KeepFlapping { count } => self.background.push(background::keep_flapping(count)?),
+            Action::Get { address, path } => return clients::get(address, &path),
+            Action::Connect { address, text, count } => {
                 for _ in 0..count {
                     self.connections.push(clients::connect(address, &text)?);
                 }
             }
-            Act::KeepConnecting { address, text } => {
+            Action::KeepConnecting { address, text } => {
                 self.background.push(background::keep_connecting(address, text));
             }
-            Act::KeepRemakingTap { name } => self.background.push(background::keep_remaking_a_tap(name)),
-            Act::KeepAsking { address } => self.background.push(background::keep_asking(address)),
-            Act::Rest { pause } => self.background.iter().for_each(|background| background.rest(pause)),
-            Act::Stop => return self.stop(),
+            Action::KeepRemakingTap { name } => self.background.push(background::keep_remaking_a_tap(name)),
+            Action::KeepRequesting { address } => self.background.push(background::keep_requesting(address)),
+            Action::Rest { pause } => self.background.iter().for_each(|background| background.rest(pause)),
+            Action::Stop => return self.stop(),
         }
         Ok(0)
     }
@@ -110,7 +110,7 @@ impl State {
     }
 }
 
-/// Root in a user namespace of its own, as any user may be.
+/// Becomes root in a new user namespace, as any user may.
 fn unshare(net: bool, mount: bool, pid: bool) -> Result<()> {
     let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
     let mut flags = UnshareFlags::NEWUSER;
@@ -127,7 +127,7 @@ fn unshare(net: bool, mount: bool, pid: bool) -> Result<()> {
 fn open_tap(name: &str, multi_queue: bool, up: bool) -> Result<u64> {
     let tap = Tap::create(name, TapOptions { multi_queue, ..TapOptions::default() })?;
     if up {
-        // Fails where the kernel lets only the host's root do so; then IPv6 is on.
+        // Fails where the kernel reserves this for the host's root; IPv6 then stays on.
         let _ = tap.link().disable_ipv6();
         tap.link().up()?;
     }
@@ -155,8 +155,8 @@ fn open_many(path: &Path, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// By a child that shares the descriptors with this process, but not the namespaces.
-fn open_tap_elsewhere(name: &str) -> Result<u64> {
+/// Opens it in a child that shares the descriptors with this process, but not the namespaces.
+fn open_foreign_tap(name: &str) -> Result<u64> {
     let (answer, says) = pipe().context("make a pipe")?;
     let flags = libc::c_long::from(libc::CLONE_FILES | libc::SIGCHLD);
     // SAFETY: as fork: the child goes on with the one thread that there is, and ends below.
@@ -170,7 +170,7 @@ fn open_tap_elsewhere(name: &str) -> Result<u64> {
                 Err(error) => format!("{error:#}"),
             };
             let _ = rustix::io::write(&says, said.as_bytes());
-            // SAFETY: ends the process at once: what it has opened is the parent's now.
+            // SAFETY: ends the process at once; the parent owns the open descriptors.
             unsafe { libc::_exit(0) }
         }
         _ => {}
@@ -183,7 +183,7 @@ fn open_tap_elsewhere(name: &str) -> Result<u64> {
     text.parse().map_err(|_| anyhow!("{text}"))
 }
 
-fn open_taps_elsewhere(name: &str, count: usize) -> Result<()> {
+fn open_foreign_taps(name: &str, count: usize) -> Result<()> {
     for _ in 0..count {
         // SAFETY: the descriptors stay shared with all threads.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("unshare the network namespace")?;
@@ -213,12 +213,12 @@ fn take(fd: RawFd) -> Result<u64> {
     }
 }
 
-/// Writes over the memory that `cmdline` in `/proc` shows, as setproctitle does.
+/// Overwrites the memory behind `cmdline` in `/proc`, like setproctitle.
 fn rewrite_argv(argv: &[String]) -> Result<()> {
     let stat = fs::read_to_string("/proc/self/stat").context("read the own stat")?;
     let (_, fields) = stat.rsplit_once(") ").context("stat without a name")?;
     let fields: Vec<&str> = fields.split(' ').collect();
-    // arg_start and arg_end are the fields 48 and 49; two are before the name's end.
+    // arg_start and arg_end are fields 48 and 49; two fields precede the end of the name.
     let [start, end] = [45, 46].map(|at: usize| fields.get(at).and_then(|field| field.parse::<usize>().ok()));
     let (start, end) = (start.context("no arg_start")?, end.context("no arg_end")?);
     let mut bytes = Vec::new();
@@ -273,8 +273,8 @@ fn number(number: i32) -> Result<u64> {
     u64::try_from(number).context("a negative number")
 }
 
-/// A descriptor that the test names by its number.
+/// Borrows a descriptor that the test names by its number.
 fn borrow(fd: RawFd) -> BorrowedFd<'static> {
-    // SAFETY: at worst it is closed or another one's: then the system call fails, or the test does what it said.
+    // SAFETY: at worst it is closed or another one: then the system call fails, or the test gets its own mistake.
     unsafe { BorrowedFd::borrow_raw(fd) }
 }

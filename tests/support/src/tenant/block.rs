@@ -1,4 +1,6 @@
-//! A process whose files in procfs do not answer: it executes a program while its memory is locked for ever.
+//! A process whose procfs files block.
+//!
+//! It executes a program while another thread locks its memory for ever.
 
 use std::ffi::{c_int, c_long, c_void};
 use std::fs::{self, File};
@@ -19,27 +21,27 @@ use crate::wait::{SOON, wait_until};
 
 const PAGE: usize = 4096;
 
-/// Between two looks at whether a thread waits.
+/// Interval between two checks of a thread's state.
 const A_MOMENT: Duration = Duration::from_millis(20);
 
-/// What may be done: the memory is read, then mapped, then the child executes its program. The child shares the memory.
-/// Nothing is allocated meanwhile, for that may wait for the memory.
+/// The permitted step: read the memory, map it, then execute the child's program. The child shares the memory. No step
+/// allocates, because that may wait for the memory.
 static STEP: AtomicU8 = AtomicU8::new(0);
 const READ: u8 = 1;
 const MAP: u8 = 2;
 const EXECUTE: u8 = 3;
 
-/// A process that can be held up.
+/// A process that can be blocked.
 #[derive(Debug)]
-pub(super) struct Holdable {
+pub(super) struct BlockTarget {
     go: File,
     /// The process whose threads lock the memory.
     locker: u32,
     pub(super) pid: u32,
 }
 
-impl Holdable {
-    /// `file` is one of a FUSE file system that hangs. To be called before there are more threads.
+impl BlockTarget {
+    /// Starts the process. `file` belongs to a hanging FUSE file system. Call it before further threads start.
     pub(super) fn start(file: &Path) -> Result<Self> {
         let (hear, go) = pipe().context("pipe")?;
         let (answers, answer) = pipe().context("pipe")?;
@@ -63,15 +65,15 @@ impl Holdable {
         Ok(Self { go: go.into(), locker: locker.cast_unsigned(), pid: u32::from_ne_bytes(pid) })
     }
 
-    /// From now on, the files of the process do not answer.
-    pub(super) fn hold(&mut self) -> Result<()> {
+    /// Blocks the files of the process from now on.
+    pub(super) fn block(&mut self) -> Result<()> {
         for (step, call) in [(READ, Some(libc::SYS_pread64)), (MAP, Some(libc::SYS_mmap)), (EXECUTE, None)] {
             self.go.write_all(&[step]).context("tell a process")?;
             if let Some(call) = call {
                 wait_until(SOON, "a thread to stay in its system call", || self.stays_in(call))?;
             }
         }
-        // Its state is in a file that answers.
+        // Its state is in a file that never blocks.
         let path = format!("/proc/{}/status", self.pid);
         wait_until(SOON, "the process to be held", || {
             let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
@@ -101,7 +103,7 @@ impl Holdable {
     }
 }
 
-/// Waits without the memory.
+/// Waits without access to the memory.
 fn wait_for(step: u8) {
     while STEP.load(Ordering::Acquire) < step {
         // SAFETY: sleeps for 10 ms.
@@ -109,7 +111,7 @@ fn wait_for(step: u8) {
     }
 }
 
-/// Returns only when something is wrong.
+/// Returns only on an error.
 fn hold(file: &Path, hear: OwnedFd, answer: OwnedFd) -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).context("die with the parent")?;
     let file = File::open(file).with_context(|| format!("open {}", file.display()))?;
@@ -127,16 +129,16 @@ fn hold(file: &Path, hear: OwnedFd, answer: OwnedFd) -> Result<()> {
     // SAFETY: the child has a stack of its own, and only sleeps until it executes another program.
     let pid = unsafe { libc::clone(child, top, libc::CLONE_VM | libc::SIGCHLD, ptr::null_mut()) };
     ensure!(pid > 0, "clone: {}", io::Error::last_os_error());
-    // Their stacks are made before the memory is locked.
+    // These threads get their stacks before the lock.
     let writer = thread::spawn(move || {
         wait_for(MAP);
-        // Waits for the lock, and all who want it for reading wait behind.
+        // Waits for the lock, and all later readers wait behind it.
         map(-1, libc::MAP_ANONYMOUS);
     });
     let address = mapped as u64;
     let reader = thread::spawn(move || {
         wait_for(READ);
-        // Waits for the FUSE server with the lock held for reading.
+        // Waits for the FUSE server while it holds the lock for reading.
         let _ = memory.read_at(&mut [0; 8], address);
     });
     File::from(answer).write_all(&pid.to_ne_bytes()).context("say the pid")?;

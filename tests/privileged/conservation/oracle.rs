@@ -1,23 +1,23 @@
-//! What was really written, device by device, and whether what is published agrees with it.
+//! The written traffic of each device, as the oracle for published values.
 //!
-//! A series (a VM's device) shows one *life* after another: devices that had the name. What is shown must be of one of
-//! them, never more than was written to it, never less than was shown of it before, and never of an earlier one again.
+//! A series (a VM's device) shows one *life* after another, each a device with that name. Each published value must
+//! belong to one life. It must not exceed the written traffic, must not fall, and must not return to an earlier life.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::shown;
+use super::published;
 
 /// Guest perspective: rx bytes, rx packets, tx bytes, tx packets.
 pub(crate) type Numbers = [u64; 4];
 
-/// A VM and its device.
+/// Identifies a VM and its device.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) vm: String,
     pub(crate) tap: String,
-    /// Empty for that of the daemon, as the label is.
+    /// Empty for the daemon's namespace, like the label.
     pub(crate) netns: String,
 }
 
@@ -27,13 +27,13 @@ struct Tally {
     packets: AtomicU64,
 }
 
-/// A device of a VM, from its beginning to its end.
+/// A device of a VM from its creation to its deletion.
 #[derive(Debug, Default)]
 pub(crate) struct Life {
-    /// What the kernel may have counted by now: noted before.
+    /// Upper bound of the kernel's count, noted before each write.
     offered: Tally,
     sending: Tally,
-    /// What it has counted for sure: noted after.
+    /// Lower bound of the kernel's count, noted after each write.
     taken: Tally,
     sent: Tally,
     ended: AtomicBool,
@@ -86,14 +86,14 @@ fn numbers(rx: &Tally, tx: &Tally) -> Numbers {
 
 /// All series.
 #[derive(Debug, Default)]
-pub(crate) struct Books {
+pub(crate) struct Oracle {
     series: BTreeMap<Key, Series>,
 }
 
 #[derive(Debug, Default)]
 struct Series {
     lives: Vec<Account>,
-    /// Which lives the last numbers may be of: several only while they do not tell.
+    /// Lives that fit the last numbers: several as long as the numbers are ambiguous.
     may_be: Vec<usize>,
     last: [Option<u64>; 4],
 }
@@ -102,9 +102,9 @@ struct Series {
 struct Account {
     life: Arc<Life>,
     shown: Numbers,
-    /// Its last words have been shown.
+    /// The daemon published its final counters.
     heard: bool,
-    /// Nobody was there to see its end.
+    /// No daemon ran when it ended.
     unseen: bool,
 }
 
@@ -116,7 +116,7 @@ pub(crate) struct Sums {
     pub(crate) published: Numbers,
 }
 
-impl Books {
+impl Oracle {
     pub(crate) fn begin(&mut self, key: &Key) -> Arc<Life> {
         let series = self.series.entry(key.clone()).or_default();
         let life = Arc::new(Life::default());
@@ -127,8 +127,8 @@ impl Books {
         life
     }
 
-    /// Checks what one scrape shows of the VMs.
-    pub(crate) fn check(&mut self, shown: &BTreeMap<Key, shown::Numbers>) -> Result<(), String> {
+    /// Checks the values of one scrape.
+    pub(crate) fn check(&mut self, shown: &BTreeMap<Key, published::Numbers>) -> Result<(), String> {
         for (key, now) in shown {
             let series = self.series.get_mut(key).ok_or_else(|| format!("{key:?} is shown, and no VM's"))?;
             series.check(*now).map_err(|problem| format!("{key:?}: {problem}"))?;
@@ -136,34 +136,34 @@ impl Books {
         Ok(())
     }
 
-    /// Whether the last words of the latest life have been shown, or cannot be.
+    /// Whether the daemon published the final counters of the latest life, or cannot.
     pub(crate) fn is_settled(&self, key: &Key) -> bool {
         let last = self.series.get(key).and_then(|series| series.lives.last());
         last.is_none_or(|account| account.heard || account.unseen)
     }
 
-    /// Whether exactly what was written is shown of the latest life.
+    /// Whether the latest life has exactly the written traffic.
     pub(crate) fn is_exact(&self, key: &Key) -> bool {
         let Some(series) = self.series.get(key) else { return true };
         let Some(account) = series.lives.last() else { return true };
         series.may_be.contains(&(series.lives.len() - 1)) && is_all(series.last, account.life.exactly())
     }
 
-    /// From now on the ends that were not shown yet are not asked for: whoever would have shown them is gone.
+    /// Stops to expect unpublished final counters, because the daemon that would publish them stopped.
     pub(crate) fn excuse(&mut self) {
         for account in self.series.values_mut().flat_map(|series| &mut series.lives) {
             account.unseen |= account.life.has_ended() && !account.heard;
         }
     }
 
-    /// The device is replaced at once: the series has no room for its last words.
+    /// A new device replaces this one at once, so the series has no room for its final counters.
     pub(crate) fn excuse_last(&mut self, key: &Key) {
         if let Some(account) = self.series.get_mut(key).and_then(|series| series.lives.last_mut()) {
             account.unseen = !account.heard;
         }
     }
 
-    /// Of a VM: lives whose end was to be seen, and the others.
+    /// Returns for each VM the sums over lives with an observable end, and over the others.
     pub(crate) fn sums(&self) -> BTreeMap<String, (Sums, Sums)> {
         let mut sums: BTreeMap<String, (Sums, Sums)> = BTreeMap::new();
         for (key, series) in &self.series {
@@ -221,7 +221,7 @@ impl Series {
                 account.shown = account.life.exactly();
             }
         }
-        // Of several nobody knows which it is, nor is it asked for: only ends that nobody saw leave this open.
+        // Only unobserved ends leave several lives, and then no comparison follows.
         if let [only] = self.may_be[..] {
             self.lives[only].shown = self.last.map(Option::unwrap_or_default);
         }

@@ -1,4 +1,4 @@
-//! Ten thousand TAPs come and go under daemons that come and go too: nothing grows, neither in the process nor in the kernel.
+//! Ten thousand TAPs under successive daemons leak nothing.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -15,29 +15,29 @@ use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
-use crate::alone::{alone, figures};
 use crate::heap;
+use crate::isolation::{figures, isolated};
 use crate::lab::{manager_with, nics, ways};
 
-/// TAPs that come at once. Taking a TCX link off takes the kernel some 10 ms.
+/// TAPs in one wave. The kernel needs some 10 ms to detach a TCX link.
 const TCX: usize = 10;
 const CLSACT: usize = 90;
 
-/// How often they come and go under one daemon: so 1000 rounds by TCX and 9000 by clsact.
+/// Waves under one daemon: 1000 rounds by TCX and 9000 by clsact.
 const WAVES: usize = 10;
 
-/// One wave of ten TAPs, for where everything takes ten times as long.
+/// Reduces the test to one wave of ten TAPs, for machines that are ten times slower.
 const SHORT: &str = "TESTKIT_SHORT_ROUNDS";
 
-/// Each takes over from the one before. The first is the warm-up.
+/// Each daemon takes over from the one before. The first is the warm-up.
 const DAEMONS: usize = 10;
 
-/// Bytes of the heap that may come to be in use while there are more daemons: two per round would be more than that.
+/// Permitted heap growth over all daemons: two bytes per round would exceed it.
 const GROWTH: usize = 16 << 10;
 
 #[test]
-fn ten_thousand_rounds_leave_nothing_behind() {
-    alone("rounds::ten_thousand_rounds_leave_nothing_behind", || {
+fn ten_thousand_rounds_leak_nothing() {
+    isolated("leaks::ten_thousand_rounds_leak_nothing", || {
         let short = env::var_os(SHORT).is_some();
         for way in ways() {
             let at_once = if short || way == "tcx" { TCX } else { CLSACT };
@@ -70,7 +70,7 @@ fn rounds_of(way: &str, waves: usize, at_once: usize) {
         go(taps);
         manager.collect();
         objects.note();
-        let now = Held::now(&objects);
+        let now = Resources::now(&objects);
         match &first {
             None => first = Some(now),
             Some(first) => now.compare(first, &format!("{way}, daemon {daemon}")),
@@ -88,7 +88,7 @@ fn start(way: &str, names: &[String]) -> Manager {
     manager_with(&names, &format!("retention = \"0s\"\n[readers.tap_ebpf]\nattach = \"{way}\"\n"))
 }
 
-/// TAPs with the programs on each of them; a tick does not attach to more than it has time for.
+/// Makes TAPs with programs attached. A tick attaches only as many as it has time for.
 fn come(way: &str, manager: &mut Manager, names: &[String]) -> Vec<Tap> {
     let taps = names.iter().map(|name| Tap::create_up(name, TapOptions::default()).unwrap()).collect();
     let attached = |nic: &NicStats| nic.attach != AttachMode::None;
@@ -97,7 +97,7 @@ fn come(way: &str, manager: &mut Manager, names: &[String]) -> Vec<Tap> {
     taps
 }
 
-/// One frame more, of so many.
+/// Sends one more frame over each TAP.
 fn send(manager: &mut Manager, taps: &[Tap], frames: u64) {
     for tap in taps {
         tap.write_frame(&Frame::from_guest().udp4(300)).unwrap();
@@ -108,7 +108,7 @@ fn send(manager: &mut Manager, taps: &[Tap], frames: u64) {
     }
 }
 
-/// All at once: the kernel waits some 10 ms for the end of whatever uses devices, however many they are.
+/// Drops all at once: the kernel waits some 10 ms for users of devices, independent of their number.
 fn go(taps: Vec<Tap>) {
     let mut batch: String = taps.iter().map(|tap| format!("link set dev {} group 7\n", tap.name())).collect();
     batch.push_str("link delete group 7\n");
@@ -122,7 +122,7 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The programs and maps that this process has ever had, by their numbers, which the kernel does not give twice.
+/// Ids of all programs and maps of this process so far. The kernel does not reuse ids.
 #[derive(Default)]
 struct Objects {
     programs: BTreeSet<u32>,
@@ -156,11 +156,11 @@ impl Objects {
     }
 }
 
-/// Of which this process holds a descriptor.
+/// Returns the objects behind this process's descriptors.
 fn in_descriptors() -> Objects {
     let mut objects = Objects::default();
     for entry in fs::read_dir("/proc/self/fdinfo").unwrap() {
-        // The directory's own is gone by now.
+        // The directory's own descriptor is closed by now.
         let Ok(text) = fs::read_to_string(entry.unwrap().path()) else { continue };
         let number =
             |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u32>().ok());
@@ -170,9 +170,9 @@ fn in_descriptors() -> Objects {
     objects
 }
 
-/// What a process has, and what the kernel has for it.
+/// Resources of a process, in user space and in the kernel.
 #[derive(Debug, PartialEq)]
-struct Held {
+struct Resources {
     descriptors: usize,
     programs: usize,
     maps: usize,
@@ -182,7 +182,7 @@ struct Held {
     heap: usize,
 }
 
-impl Held {
+impl Resources {
     fn now(objects: &Objects) -> Self {
         Self {
             descriptors: fs::read_dir("/proc/self/fd").unwrap().count(),
@@ -201,7 +201,7 @@ impl Held {
     }
 }
 
-/// Files in the bpffs of this namespace.
+/// Returns the number of files in this namespace's bpffs.
 fn pins() -> usize {
     files_below(Path::new("/sys/fs/bpf"))
 }

@@ -1,6 +1,6 @@
-//! VMs that claim one id, which start and stop at random while the daemon restarts: no byte is on another VM's bill.
+//! VMs with one claimed id keep their own bytes over restarts.
 //!
-//! `TESTKIT_SEED=<number>` makes the same steps once more.
+//! The VMs start and stop at random while the daemon restarts. `TESTKIT_SEED=<number>` repeats the steps.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,23 +10,24 @@ use tempfile::TempDir;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::netns::NetNs;
-use vm_metrics_testkit::tenant::{Act, FRAME, Tenant, TenantSpec, link_test_program};
+use vm_metrics_testkit::random::{self, Random};
+use vm_metrics_testkit::tenant::{Action, FRAME, Tenant, TenantSpec, link_test_program};
 use vm_metrics_testkit::wait::SOON;
 
-use crate::alone::{alone, figures};
-use crate::conservation::chance::{self, Chance};
+use crate::conservation::SEED;
+use crate::isolation::{figures, isolated};
 
 const STEPS: usize = 80;
 
-/// A VM, by the command line of its manager.
+/// A VM with the command line of its manager.
 struct Twin {
     program: &'static str,
     argv: &'static [&'static str],
-    /// Where it works.
+    /// Its working directory.
     directory: &'static str,
-    /// The id, where nothing else may claim it.
+    /// The expected id, if no other VM may claim it.
     id: Option<&'static str>,
-    /// Nothing tells it from another of these: each of its processes is a VM of its own.
+    /// Other VMs are identical, so each of its processes is a VM of its own.
     is_identical: bool,
 }
 
@@ -52,10 +53,10 @@ const TWINS: &[Twin] = &[
     Twin { is_identical: true, ..twin("qemu-system-x86_64", &["-name", "same"], "a") },
 ];
 
-/// What has a bill of its own: a VM, or one process of a VM that nothing tells apart.
+/// The unit of billing: a VM, or one process of an indistinguishable VM.
 type Account = (usize, Option<u32>);
 
-/// A process, and what it has sent over its TAP.
+/// A process and its sent bytes.
 struct Life {
     vmm: Tenant,
     fd: i32,
@@ -67,9 +68,9 @@ struct World {
     dir: TempDir,
     daemon: Daemon,
     running: HashMap<usize, Life>,
-    /// All TAPs that ever were, each with its account and what was sent over it.
+    /// All TAPs so far, each with its account and its sent bytes.
     books: HashMap<String, (Account, u64)>,
-    /// The account of each id that was ever published, and the id of each account.
+    /// The account of each published id, and the id of each account.
     owners: HashMap<String, Account>,
     ids: HashMap<Account, String>,
     _namespace: NetNs,
@@ -77,22 +78,22 @@ struct World {
 
 #[test]
 fn twins_keep_their_bytes_and_their_ids() {
-    alone("twins::twins_keep_their_bytes_and_their_ids", || {
-        let seed = chance::seed();
-        eprintln!("{}={seed} makes these steps once more", chance::SEED);
-        let mut chance = Chance::new(seed);
+    isolated("duplicate_ids::twins_keep_their_bytes_and_their_ids", || {
+        let seed = random::seed(SEED);
+        eprintln!("{SEED}={seed} makes these steps once more");
+        let mut random = Random::new(seed);
         let mut world = World::new();
         let mut restarts = 0;
         for _ in 0..STEPS {
-            let twin = chance.of(0..TWINS.len());
-            match chance.of(0..10) {
+            let twin = random.of(0..TWINS.len());
+            match random.of(0..10) {
                 0 => {
-                    world.restart(&mut chance);
+                    world.restart(&mut random);
                     restarts += 1;
                 }
                 1..=3 => world.stop(twin),
                 4..=6 => world.start(twin),
-                _ => world.send(twin, 1 + chance.number() % 20),
+                _ => world.send(twin, 1 + random.number() % 20),
             }
         }
         world.settle();
@@ -105,7 +106,7 @@ fn twins_keep_their_bytes_and_their_ids() {
 }
 
 impl World {
-    /// All twins are there when the daemon starts.
+    /// All twins run before the daemon starts.
     fn new() -> Self {
         let namespace = NetNs::enter().unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -140,16 +141,16 @@ impl World {
         }
     }
 
-    /// Some VMs end, and some start and send, while no daemon is there.
-    fn restart(&mut self, chance: &mut Chance) {
+    /// Ends and starts some VMs while no daemon runs.
+    fn restart(&mut self, random: &mut Random) {
         self.settle();
-        if chance.one_in(2) {
+        if random.one_in(2) {
             self.daemon.terminate().unwrap();
         } else {
             self.daemon.kill().unwrap();
         }
         for twin in 0..TWINS.len() {
-            match chance.of(0..3) {
+            match random.of(0..3) {
                 0 => self.running.remove(&twin).into_iter().for_each(|life| life.vmm.kill().unwrap()),
                 1 => self.start(twin),
                 _ => {}
@@ -160,12 +161,12 @@ impl World {
 
     fn send(&mut self, twin: usize, frames: u64) {
         let Some(life) = self.running.get_mut(&twin) else { return };
-        life.vmm.tell(&Act::Send { fd: life.fd, frames }).unwrap();
+        life.vmm.perform(&Action::Send { fd: life.fd, frames }).unwrap();
         life.sent += frames * FRAME;
         self.books.get_mut(&life.tap).unwrap().1 = life.sent;
     }
 
-    /// Waits until each VM that runs has all its bytes on its bill. No bill ever has more.
+    /// Waits until each running VM has all its bytes. No VM ever has more.
     fn settle(&mut self) {
         let wanted: HashMap<&str, u64> =
             self.running.values().map(|life| (life.tap.as_str(), life.sent)).collect();
@@ -184,7 +185,7 @@ impl World {
     }
 }
 
-/// The bytes of each TAP, once it is sure that no id has those of two VMs, and no VM has two ids.
+/// Returns the bytes of each TAP, after a check that no id has two VMs and no VM two ids.
 fn published(
     metrics: &Metrics,
     books: &HashMap<String, (Account, u64)>,
@@ -215,8 +216,8 @@ impl Life {
         };
         let mut vmm = Tenant::start(spec).unwrap();
         let tap = format!("k{}", books.len());
-        let open = Act::OpenTap { name: tap.clone(), multi_queue: false, up: true };
-        let fd = i32::try_from(vmm.tell(&open).unwrap()).unwrap();
+        let open = Action::OpenTap { name: tap.clone(), multi_queue: false, up: true };
+        let fd = i32::try_from(vmm.perform(&open).unwrap()).unwrap();
         let account = (twin, is_identical.then(|| vmm.pid()));
         books.insert(tap.clone(), (account, 0));
         Self { vmm, fd, tap, sent: 0 }
