@@ -128,7 +128,7 @@ fn change_hands(tables: &str) {
     links[0].rename("between").unwrap();
     assert_eq!(packets(), [None, Some(20)]);
     links[1].rename("vmt0").unwrap();
-    assert_eq!(packets(), [Some(0), None], "what it counted for the other VM is not this one's");
+    assert_eq!(packets(), [Some(0), None], "the other VM's count is not this one's");
     links[0].rename("vmt1").unwrap();
     links.iter().for_each(|link| link.up().unwrap());
     sent(&taps[0], 3);
@@ -213,7 +213,7 @@ fn an_invalid_name_hides_no_other_device() {
     let vm = &snapshot.vms[0];
     assert_eq!((vm.nics[0].source, vm.nics[0].tx.packets), (NicSource::Ebpf, Some(3)));
     assert_eq!([vm.nics[1].ifindex, vm.nics[2].ifindex], [None, None]);
-    assert_eq!(vm.net_tx_packets, None, "a sum of what is known is none");
+    assert_eq!(vm.net_tx_packets, None, "a partial sum is unknown");
     let source = &part(&snapshot.parts, "instance_source").health;
     assert!(source.reason.contains("cannot be the name of a network device"), "{source:?}");
 }

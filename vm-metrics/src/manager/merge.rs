@@ -309,7 +309,9 @@ fn ebpf_stats(kind: NicKind, ebpf: &EbpfReading, drops: Option<DropCounts>) -> E
     let counted = guest_view(kind, ebpf.counters.ingress, ebpf.counters.egress);
     // Only what leaves the host by a TAP is cut behind the programs.
     let (cut, is_known) = match kind {
-        NicKind::Tap => (ebpf.counters.egress_cut, ebpf.sees_cuts || counted.rx.gso_packets == 0),
+        NicKind::Tap => {
+            (ebpf.counters.egress_segmented, ebpf.knows_segmentation || counted.rx.gso_packets == 0)
+        }
         NicKind::Macvtap => (Traffic::default(), true),
     };
     let (packets, bytes) = (counted.rx.packets + cut.packets, counted.rx.bytes + cut.bytes);

@@ -199,7 +199,7 @@ pub struct EbpfReading {
     /// When they were attached, in seconds of Unix time; `None` where a daemon before this one has attached them.
     pub since: Option<f64>,
     /// Whether the programs can tell which GSO frames the kernel cuts before it delivers them.
-    pub sees_cuts: bool,
+    pub knows_segmentation: bool,
 }
 
 /// Frames for the guest that were dropped after the programs had counted them.

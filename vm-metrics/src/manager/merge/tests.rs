@@ -36,7 +36,7 @@ fn ebpf(ifindex: u32, ingress_bytes: u64, egress_bytes: u64) -> EbpfReading {
         attach: AttachMode::Tcx,
         counters,
         since: Some(1.0),
-        sees_cuts: true,
+        knows_segmentation: true,
     }
 }
 
