@@ -1,4 +1,4 @@
-//! The commands of an operator: what a running daemon says, flags and variables, all mistakes at once.
+//! Commands for operators: status, flags, variables, configuration errors.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use vm_metrics_testkit::daemon::Daemon;
 
 use crate::fixture::{BINARY, Fixture, run, stderr, stdout};
 
-/// A daemon with a socket for those who administer the host.
+/// Starts a daemon with a socket for administrators of the host.
 fn daemon_with_socket() -> (Fixture, PathBuf, Daemon) {
     let fixture = Fixture::new("mixed");
     let socket = fixture.dir.path().join("run/api.sock");
@@ -27,7 +27,7 @@ fn api(daemon: &Daemon) -> Value {
     serde_json::from_slice(&daemon.get("/api/v1/vms", None).unwrap().body).unwrap()
 }
 
-/// By oneself, the first look would be tick 1.
+/// A snapshot without the daemon would be tick 1.
 #[test]
 fn snapshot_asks_the_running_daemon() {
     let (fixture, socket, daemon) = daemon_with_socket();
@@ -37,9 +37,9 @@ fn snapshot_asks_the_running_daemon() {
         })
         .unwrap();
     let output = fixture.run("snapshot", &["--json"]);
-    let said = json(&output);
-    assert!(said["tick"].as_u64() > Some(2), "{said}");
-    assert_eq!(said["vms"], api(&daemon)["vms"], "the JSON is that of the API");
+    let output_text = json(&output);
+    assert!(output_text["tick"].as_u64() > Some(2), "{output_text}");
+    assert_eq!(output_text["vms"], api(&daemon)["vms"], "the JSON is that of the API");
     let who = format!("the daemon at {} (process {}, user ", socket.display(), daemon.pid());
     let line = stderr(&output);
     assert!(line.starts_with(&who) && line.trim_end().ends_with(") says this"), "{line}");
@@ -62,24 +62,24 @@ fn snapshot_watches_rates() {
         child.wait().unwrap();
         let heads: Vec<_> = lines.iter().filter(|line| line.starts_with("ID ")).collect();
         assert!(heads.len() > 1 && heads[0].contains("CPU %") && heads[0].contains("RX bit/s"), "{lines:?}");
-        // Nothing happens on a host made of files.
+        // Counters of a host made of files never change.
         assert!(lines[1..].iter().any(|line| line.contains("  0.0  ")), "{lines:?}");
     }
 }
 
 #[test]
-fn doctor_speaks_of_the_running_daemon() {
+fn doctor_reports_on_the_running_daemon() {
     let (fixture, socket, daemon) = daemon_with_socket();
     let report = json(&fixture.run("doctor", &["--json"]));
     let first = &report["checks"][0];
     assert_eq!((&first["name"], &first["result"]), (&"running daemon".into(), &"good".into()));
     let detail = first["detail"].as_str().unwrap();
-    for says in [
+    for wording in [
         format!("process {}, user ", daemon.pid()),
         format!("version {}", env!("CARGO_PKG_VERSION")),
         socket.display().to_string(),
     ] {
-        assert!(detail.contains(&says), "{detail}");
+        assert!(detail.contains(&wording), "{detail}");
     }
     drop(daemon);
     let report = json(&fixture.run("doctor", &["--json"]));
@@ -104,7 +104,7 @@ fn doctor_is_a_list_of_signs() {
 }
 
 #[test]
-fn strict_fails_where_something_asked_for_is_off() {
+fn strict_fails_when_a_requested_component_is_off() {
     let good = Fixture::with("empty", "", "[readers.tap_ebpf]\nenabled = false");
     assert_eq!(
         good.run("doctor", &["--strict"]).status.code(),
@@ -120,25 +120,25 @@ fn strict_fails_where_something_asked_for_is_off() {
 }
 
 #[test]
-fn version_tells_builds_apart() {
+fn version_distinguishes_builds() {
     let version = stdout(&run(&["--version"]));
     assert!(version.contains(env!("CARGO_PKG_VERSION")) && version.contains("\ncommit: "), "{version}");
     let ebpf = if cfg!(feature = "ebpf") { "\neBPF: yes; " } else { "\neBPF: no " };
     assert!(version.contains(ebpf), "{version}");
 }
 
-/// Each with its line and an example.
+/// Each error has its line and an example.
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_mistakes_are_reported_at_once() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let text = "interval = 1\nintervall = \"2s\"\n[reader]\n[readers.proc_sat]\n[readers.tap_ebpf]\nmax_nics = 0\n\
                 pinn = true\nattach = \"xdp\"\n[sources.static_list]\nvms = [{ id = 1 }, { id = \"b\", vcpu = 2 }]\n";
     std::fs::write(&file, text).unwrap();
     let path = file.path().to_str().unwrap();
     let output = run(&["config", "check", path]);
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(64), "{said}");
-    for (line, says) in [
+    let output_text = stderr(&output);
+    assert_eq!(output.status.code(), Some(64), "{output_text}");
+    for (line, wording) in [
         (1, "interval = \"1s\""),
         (2, "did you mean `interval`?"),
         (3, "did you mean `readers`?"),
@@ -151,11 +151,13 @@ fn all_mistakes_are_told_at_once() {
     ] {
         let place = format!("{path}:{line}: ");
         assert!(
-            said.lines().any(|said| said.contains(&place) && said.contains(says)),
-            "{line} {says}: {said}"
+            output_text
+                .lines()
+                .any(|output_text| output_text.contains(&place) && output_text.contains(wording)),
+            "{line} {wording}: {output_text}"
         );
     }
-    assert_eq!(said.lines().count(), 9, "and no other: {said}");
+    assert_eq!(output_text.lines().count(), 9, "and no other: {output_text}");
 }
 
 fn with_variables(fixture: &Fixture, args: &[&str], variables: &[(&str, &str)]) -> Output {
@@ -165,7 +167,7 @@ fn with_variables(fixture: &Fixture, args: &[&str], variables: &[(&str, &str)]) 
 }
 
 #[test]
-fn variables_count_more_than_the_file_and_less_than_flags() {
+fn flags_override_variables_and_variables_the_file() {
     let fixture = Fixture::with("empty", "interval = \"soon\"", "[readers.tap_ebpf]\nmax_nics = 0");
     let config = fixture.config.to_str().unwrap();
     let mut check = Command::new(BINARY);
@@ -186,8 +188,8 @@ fn variables_count_more_than_the_file_and_less_than_flags() {
         |args: &[&str]| with_variables(&fixture, &[&["serve", "--no-ebpf"], args].concat(), &variables);
     assert!(stderr(&serve(&[])).contains(&address), "the variable counts");
     let other = "192.0.2.1:1";
-    let said = stderr(&serve(&["--listen", other]));
-    assert!(said.contains(other) && !said.contains(&address), "the flag counts: {said}");
+    let output_text = stderr(&serve(&["--listen", other]));
+    assert!(output_text.contains(other) && !output_text.contains(&address), "the flag counts: {output_text}");
 }
 
 #[test]
@@ -196,42 +198,43 @@ fn a_wrong_variable_is_named() {
     let variables = [("VM_METRICS_INTERVAL", "soon"), ("VM_METRICS_LOG__FORMAT", "xml")];
     let output = with_variables(&fixture, &["serve"], &variables);
     assert_eq!(output.status.code(), Some(64));
-    let said = stderr(&output);
-    for says in [
+    let output_text = stderr(&output);
+    for wording in [
         "variable VM_METRICS_INTERVAL: interval: this is not a duration",
         "variable VM_METRICS_LOG__FORMAT: must be \"text\" or \"json\"",
     ] {
-        assert!(said.contains(says), "{said}");
+        assert!(output_text.contains(wording), "{output_text}");
     }
     // Kubernetes makes such a variable for a service of this name.
     let variables = [("VM_METRICS_PORT", "tcp://10.0.0.1"), ("VM_METRICS_INTERVALL", "1s")];
     let output = with_variables(&fixture, &["detach"], &variables);
-    let said = stderr(&output);
-    assert!(said.contains("WARN the variable VM_METRICS_PORT stands for no key"), "{said}");
+    let output_text = stderr(&output);
+    assert!(output_text.contains("WARN the variable VM_METRICS_PORT stands for no key"), "{output_text}");
     assert!(
-        said.contains("VM_METRICS_INTERVALL stands for no key; did you mean VM_METRICS_INTERVAL?"),
-        "{said}"
+        output_text.contains("VM_METRICS_INTERVALL stands for no key; did you mean VM_METRICS_INTERVAL?"),
+        "{output_text}"
     );
 }
 
 #[test]
-fn the_log_can_be_json_by_flag_and_by_key() {
+fn flag_and_key_select_the_json_log() {
     let by_key = Fixture::with("empty", "", "[log]\nformat = \"json\"\nlevel = \"debug\"");
     for (fixture, args) in
         [(Fixture::new("empty"), &["--log-format", "json", "--log-level", "debug"][..]), (by_key, &[])]
     {
         let output = fixture.run("serve", &[&["--listen", "192.0.2.1:1"], args].concat());
-        let said = stderr(&output);
-        let events: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let output_text = stderr(&output);
+        let events: Vec<Value> =
+            output_text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let last = events.last().unwrap();
-        assert_eq!(last["level"], "ERROR", "{said}");
-        assert!(last["message"].as_str().unwrap().contains("cannot listen on 192.0.2.1:1"), "{said}");
+        assert_eq!(last["level"], "ERROR", "{output_text}");
+        assert!(last["message"].as_str().unwrap().contains("cannot listen on 192.0.2.1:1"), "{output_text}");
     }
 }
 
-/// One line at the start for all that is not on this host.
+/// The log lists all absent components in one line at the start.
 #[test]
-fn what_is_not_here_is_one_line() {
+fn absent_components_take_one_line() {
     let daemon = Fixture::new("mixed").serve();
     daemon.metrics().unwrap();
     let log = daemon.log();
@@ -245,12 +248,12 @@ fn what_is_not_here_is_one_line() {
 
 #[cfg(feature = "ebpf")]
 #[test]
-fn detach_tells_its_cause_once() {
+fn detach_names_its_cause_once() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let pins = file.path().join("below/pins");
     let fixture = Fixture::with("empty", "", &format!("[readers.tap_ebpf]\npin_dir = {pins:?}"));
     let output = fixture.run("detach", &[]);
     assert_eq!(output.status.code(), Some(1));
-    let said = stderr(&output);
-    assert_eq!(said.matches("is no directory").count(), 1, "{said}");
+    let output_text = stderr(&output);
+    assert_eq!(output_text.matches("is no directory").count(), 1, "{output_text}");
 }

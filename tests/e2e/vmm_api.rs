@@ -1,4 +1,4 @@
-//! VMMs that the daemon finds by their processes are asked over their API sockets, in the root of each process.
+//! The daemon asks VMMs over API sockets in their own roots.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -15,7 +15,7 @@ use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use crate::fixture::Fixture;
 
-/// A host whose VMMs are run by the user of the test, as are the sockets.
+/// Makes a host whose VMMs and sockets belong to the user of the test.
 fn own_vmms() -> Fixture {
     let fixture = Fixture::copy_of("mixed");
     let own = fs::metadata(fixture.proc()).unwrap();
@@ -29,7 +29,7 @@ fn own_vmms() -> Fixture {
     fixture
 }
 
-/// Answers like Firecracker's server.
+/// Responds like Firecracker's server.
 fn stand_in_of_firecracker(listener: UnixListener) {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -54,8 +54,9 @@ fn stand_in_of_firecracker(listener: UnixListener) {
     });
 }
 
+/// A second Firecracker never responds and must delay nothing.
 #[test]
-fn a_stand_in_of_firecracker_in_a_chroot_is_asked_and_one_that_hangs_holds_up_nothing() {
+fn firecracker_is_asked_inside_its_chroot() {
     let fixture = own_vmms();
     let listen = |pid: u32, socket: &str| {
         let directory = fixture.proc().join(format!("{pid}/root/run"));
@@ -70,7 +71,7 @@ fn a_stand_in_of_firecracker_in_a_chroot_is_asked_and_one_that_hangs_holds_up_no
         metrics.value(name, &[("instance_id", info.label("instance_id")?)])
     };
     let asked = |metrics: &_| vm(metrics, "vm_allocated_vcpus", "firecracker").filter(|vcpus| *vcpus == 8.0);
-    daemon.wait_for(SOON, "what Firecracker says", asked).unwrap();
+    daemon.wait_for(SOON, "the response of Firecracker", asked).unwrap();
     let metrics = daemon.metrics().unwrap();
     assert_eq!(vm(&metrics, "vm_allocated_memory_bytes", "firecracker"), Some(2_147_483_648.0));
     // By its command line.
@@ -85,37 +86,42 @@ fn a_stand_in_of_firecracker_in_a_chroot_is_asked_and_one_that_hangs_holds_up_no
     assert!(log.contains(problem), "{log}");
 }
 
-/// What a stand-in does with a connection.
+/// Serves one connection of a stand-in.
 type Behaviour = fn(&mut UnixStream) -> io::Result<()>;
 
-/// What the health may say.
-type Said = &'static [&'static str];
+/// Texts of which the health must contain one.
+type HealthTexts = &'static [&'static str];
 
 const OK: &str = "HTTP/1.1 200 \r\n";
 
-const LATE: Said = &["no answer within 200 ms"];
-/// Whichever comes first on a busy machine.
-const LARGE: Said = &["larger than 1048576 bytes", LATE[0]];
-const ENDED: Said = &["ended within the answer"];
-const NO_MONITOR: Said = &["no monitor of QEMU"];
+const LATE: HealthTexts = &["no answer within 200 ms"];
+/// A busy machine decides which of the two comes first.
+const LARGE: HealthTexts = &["larger than 1048576 bytes", LATE[0]];
+const ENDED: HealthTexts = &["ended within the answer"];
+const NO_MONITOR: HealthTexts = &["no monitor of QEMU"];
 
 struct Fault {
     name: &'static str,
     api: Behaviour,
     monitor: Behaviour,
-    /// Of the API, and of the monitor.
-    said: [Said; 2],
+    /// For the API and for the monitor.
+    message: [HealthTexts; 2],
 }
 
 const FAULTS: &[Fault] = &[
-    Fault { name: "hangs", api: hang, monitor: hang, said: [LATE, LATE] },
-    Fault { name: "answers garbage", api: garbage, monitor: garbage, said: [&["no HTTP"], NO_MONITOR] },
-    Fault { name: "answers no JSON", api: no_json, monitor: no_json, said: [&["bad JSON"], NO_MONITOR] },
-    Fault { name: "answers other JSON", api: list, monitor: list, said: [&["unexpected value"], NO_MONITOR] },
-    Fault { name: "leaves within the answer", api: leave, monitor: leave_greeting, said: [ENDED, ENDED] },
-    Fault { name: "sends 100 MB", api: flood_body, monitor: flood_greeting, said: [LARGE, LARGE] },
-    Fault { name: "sends 100 MB of headers", api: flood_headers, monitor: flood, said: [LARGE, LARGE] },
-    Fault { name: "sends a byte now and then", api: trickle_body, monitor: trickle, said: [LATE, LATE] },
+    Fault { name: "hangs", api: hang, monitor: hang, message: [LATE, LATE] },
+    Fault { name: "answers garbage", api: garbage, monitor: garbage, message: [&["no HTTP"], NO_MONITOR] },
+    Fault { name: "answers no JSON", api: no_json, monitor: no_json, message: [&["bad JSON"], NO_MONITOR] },
+    Fault {
+        name: "answers other JSON",
+        api: list,
+        monitor: list,
+        message: [&["unexpected value"], NO_MONITOR],
+    },
+    Fault { name: "leaves within the answer", api: leave, monitor: leave_greeting, message: [ENDED, ENDED] },
+    Fault { name: "sends 100 MB", api: flood_body, monitor: flood_greeting, message: [LARGE, LARGE] },
+    Fault { name: "sends 100 MB of headers", api: flood_headers, monitor: flood, message: [LARGE, LARGE] },
+    Fault { name: "sends a byte now and then", api: trickle_body, monitor: trickle, message: [LATE, LATE] },
 ];
 
 fn hang(stream: &mut UnixStream) -> io::Result<()> {
@@ -173,7 +179,7 @@ fn trickle(stream: &mut UnixStream) -> io::Result<()> {
     }
 }
 
-/// Listens there, and does the same with all who come, once they have asked where it is theirs to begin.
+/// Listens on the socket and treats all clients alike. If `is_asked`, it waits for their request first.
 fn behave(socket: &Path, is_asked: bool, behaviour: Behaviour) {
     fs::create_dir_all(socket.parent().unwrap()).unwrap();
     let listener = UnixListener::bind(socket).unwrap();
@@ -183,24 +189,25 @@ fn behave(socket: &Path, is_asked: bool, behaviour: Behaviour) {
     };
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            // An end that comes early is the daemon's good right.
+            // The daemon may close the connection early.
             thread::spawn(move || drop(answer(&mut stream)));
         }
     });
 }
 
-/// Answers like Cloud Hypervisor's server.
+/// Responds like Cloud Hypervisor's server.
 fn paused(stream: &mut UnixStream) -> io::Result<()> {
     let body = r#"{"config":{"cpus":{"boot_vcpus":3,"max_vcpus":4},"memory":{"size":1073741824,"hotplugged_size":null,
         "zones":null},"net":[{"tap":"ch-tap0","id":"_net0"}],"balloon":null},"state":"Paused"}"#;
     write!(stream, "{OK}Server: Cloud Hypervisor API\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
+/// One of the four is the API of a stand-in for Cloud Hypervisor.
 #[test]
-fn four_sources_make_one_vm_with_a_stand_in_of_cloud_hypervisor_as_one_of_them() {
+fn four_sources_describe_one_vm() {
     let fixture = own_vmms();
     behave(&fixture.proc().join("4400/root/run/db.sock"), true, paused);
-    // Its id is in the path of the socket on the command line.
+    // The command line has the id in the path of the socket.
     let guest = fixture.dir.path().join("guests/db");
     fs::create_dir_all(&guest).unwrap();
     let record = r#"{"Id": "db", "Name": "database", "Size": 536870912, "HotplugSize": 536870912, "NetworkEnabled": true,
@@ -219,7 +226,7 @@ fn four_sources_make_one_vm_with_a_stand_in_of_cloud_hypervisor_as_one_of_them()
     daemon.wait_for(SOON, "its state", is_paused).unwrap();
     let metrics = daemon.metrics().unwrap();
     let asked = metrics.value("vm_exporter_source_success", &[("source", "cloud_hypervisor")]);
-    assert_eq!(asked, Some(1.0), "once, though two sources know of its socket");
+    assert_eq!(asked, Some(1.0), "once, although two sources have its socket");
     let of = |name| metrics.samples(name).filter(|sample| sample.label("instance_id") == Some("db")).count();
     assert_eq!(
         (metrics.samples("vm_running").count(), of("vm_running"), of("vm_cpu_seconds_total")),
@@ -231,7 +238,7 @@ fn four_sources_make_one_vm_with_a_stand_in_of_cloud_hypervisor_as_one_of_them()
         ("instance_name", json!("database")),
         ("hypervisor_pid", json!(4400)),
         ("hypervisor", json!("cloud-hypervisor")),
-        // The orchestrator's word, not the VMM's.
+        // The orchestrator's value replaces the VMM's.
         ("allocated_vcpus", json!(4)),
         ("state", json!("paused")),
     ] {
@@ -241,9 +248,9 @@ fn four_sources_make_one_vm_with_a_stand_in_of_cloud_hypervisor_as_one_of_them()
     assert_eq!(nics, ["ch-tap0"], "the device that the process has, not the one that the id suggests");
 }
 
-/// Then nobody has read its command line.
+/// The scan is off, so nothing read the command line.
 #[test]
-fn the_socket_that_hypeman_has_written_down_is_asked_without_a_look_at_processes() {
+fn the_recorded_hypeman_socket_is_asked_without_scan() {
     let fixture = own_vmms();
     behave(&fixture.proc().join("4400/root/run/db.sock"), true, paused);
     let guest = fixture.dir.path().join("guests/db");
@@ -265,9 +272,10 @@ fn reason(daemon: &Daemon, source: &str) -> Option<String> {
     (of["state"] == "degraded").then(|| of["reason"].as_str().unwrap().to_owned())
 }
 
+/// Some stand-ins hang, some send garbage, some send 100 MB. Health reports each of them.
 #[test]
-fn stand_ins_that_hang_or_answer_garbage_or_100_megabytes_are_cut_off_and_said_and_cost_nothing_else() {
-    for Fault { name, api, monitor, said } in FAULTS {
+fn faulty_vmm_apis_affect_only_themselves() {
+    for Fault { name, api, monitor, message } in FAULTS {
         let fixture = own_vmms();
         let socket: PathBuf = fixture.dir.path().join("monitor.sock");
         let mut config = OpenOptions::new().append(true).open(&fixture.config).unwrap();
@@ -276,11 +284,12 @@ fn stand_ins_that_hang_or_answer_garbage_or_100_megabytes_are_cut_off_and_said_a
         behave(&fixture.proc().join("4400/root/run/db.sock"), true, *api);
         behave(&socket, false, *monitor);
         let daemon = fixture.serve();
-        for (source, said) in [("firecracker", said[0]), ("cloud_hypervisor", said[0]), ("qemu_qmp", said[1])]
+        for (source, message) in
+            [("firecracker", message[0]), ("cloud_hypervisor", message[0]), ("qemu_qmp", message[1])]
         {
             let reason = || Ok(reason(&daemon, source));
             let reason = wait_until(SOON, &format!("{source}: {name}"), reason).unwrap();
-            let is_said = said.iter().any(|said| reason.contains(said));
+            let is_said = message.iter().any(|message| reason.contains(message));
             assert!(
                 is_said && (reason.contains("API socket: ") || reason.contains(".sock: ")),
                 "{name}: {source}: {reason}"

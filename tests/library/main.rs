@@ -1,4 +1,4 @@
-//! A program outside this workspace that has the library as a dependency.
+//! Builds a program outside this workspace that depends on the library.
 
 #![cfg(feature = "ebpf")]
 #![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
@@ -25,14 +25,17 @@ const OF_THE_DAEMON: [&str; 12] = [
     "vm-metrics-testkit",
 ];
 
-/// With the features of the default, and so with the eBPF programs.
+/// Uses the default features, which include the eBPF programs.
 #[test]
-fn a_program_elsewhere_builds_and_runs() {
+fn a_program_outside_the_workspace_builds_and_runs() {
     let program = Program::new("");
     let output = program.cargo("run").output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("tap_ebpf: ") && !said.contains("built without eBPF"), "{said}");
+    let output_text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output_text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output_text.contains("tap_ebpf: ") && !output_text.contains("built without eBPF"),
+        "{output_text}"
+    );
 }
 
 #[test]
@@ -49,24 +52,24 @@ fn the_library_has_no_crates_of_the_daemon() {
     }
 }
 
-/// In words that are right outside this workspace.
+/// The message must also be right outside this workspace.
 #[test]
-fn what_is_missing_is_said_with_its_remedy() {
+fn a_missing_tool_is_named_with_its_remedy() {
     let program = Program::new(", default-features = false, features = [\"ebpf\"]");
     let output = program.cargo_without_ebpf_tools("build").output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "{said}");
+    let output_text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{output_text}");
     for expected in [
         "bpf-linker is not in PATH: install it: cargo install bpf-linker --version ",
         "rust-src is not in the toolchain: add it: rustup component add rust-src",
         "or build without eBPF: default-features = false",
     ] {
-        assert!(said.contains(expected), "{expected} is not in {said}");
+        assert!(output_text.contains(expected), "{expected} is not in {output_text}");
     }
-    assert!(!said.contains("xtask"), "{said}");
+    assert!(!output_text.contains("xtask"), "{output_text}");
 }
 
-/// Nothing is built then, and cargo says which feature makes the binary.
+/// cargo names the feature of the binary before it builds anything.
 #[test]
 fn a_daemon_without_its_feature_is_refused() {
     let mut cargo = Command::new(env!("CARGO"));
@@ -74,6 +77,9 @@ fn a_daemon_without_its_feature_is_refused() {
         .args(["build", "--package", "vm-metrics", "--bin", "vm-metrics"])
         .current_dir(env!("CARGO_MANIFEST_DIR"));
     let output = cargo.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("requires the features: `daemon`"), "{said}");
+    let output_text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && output_text.contains("requires the features: `daemon`"),
+        "{output_text}"
+    );
 }

@@ -1,4 +1,4 @@
-//! The one hot function: which counters, then plain adds.
+//! Counts one frame: finds the counters, then adds to them.
 
 use aya_ebpf::{EbpfContext, helpers::bpf_get_smp_processor_id, programs::TcContext};
 use aya_log_ebpf::warn;
@@ -36,20 +36,20 @@ pub fn frame(ctx: &TcContext, direction: Direction) {
         Direction::Egress => {
             add(&mut counters.egress, &frame);
             if frame.gso {
-                add_cut(&mut counters.egress_cut, ctx, &frame);
+                add_segmentation(&mut counters.egress_segmented, ctx, &frame);
             }
         }
     }
 }
 
-/// What the device will count of a GSO frame beyond the frame itself.
+/// Adds the device's count of a GSO frame beyond the frame itself.
 #[inline(always)]
-fn add_cut(cut: &mut Traffic, ctx: &TcContext, frame: &Frame) {
+fn add_segmentation(to: &mut Traffic, ctx: &TcContext, frame: &Frame) {
     // To the kernel the context is the frame.
     let skb = Skb::new(ctx.as_ptr());
     let Some(delivered) = skb.device().and_then(|dev| skb.delivered(dev)) else { return };
-    cut.packets += delivered.packets.saturating_sub(1);
-    cut.bytes += delivered.bytes.saturating_sub(u64::from(frame.len));
+    to.packets += delivered.packets.saturating_sub(1);
+    to.bytes += delivered.bytes.saturating_sub(u64::from(frame.len));
 }
 
 #[inline(always)]
@@ -98,7 +98,7 @@ fn add(counters: &mut DirectionStats, frame: &Frame) {
     }
 }
 
-/// Cannot happen while user space does its part, so it is worth a line: for the 1st, 2nd, 4th, 8th … frame, never for each.
+/// Logs the 1st, 2nd, 4th, 8th … frame without a slot, which user space prevents.
 #[cold]
 #[inline(never)]
 fn unknown(ctx: &TcContext, ifindex: u32) {

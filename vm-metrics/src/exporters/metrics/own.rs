@@ -6,7 +6,7 @@ use super::{
     Convention, Count, Difference, InstrumentKind, Kind, Metric, Real, Samples, Since, Sink, SnapshotView,
     otel,
 };
-use crate::model::{Health, Overuse, PartKind, PartRun, PartTotals, unix_seconds};
+use crate::model::{ComponentKind, ComponentRun, ComponentTotals, Health, Overuse, unix_seconds};
 
 const COMPUTED: &str = "computed";
 
@@ -49,14 +49,14 @@ pub(super) const METRICS: &[Metric] = &[
         "{tick}",
         "Ticks that were due before the one before them had ended.",
         otel("tick.late"),
-        Count(|view, sink| sink(&[], view.late().ticks, view.daemon_since())),
+        Count(|view, sink| sink(&[], view.missed().ticks, view.daemon_since())),
     ),
     counter(
         "gap_seconds_total",
         "s",
         "Time by which ticks began too late: what came and went meanwhile may be missing.",
         otel("gap.time"),
-        Real(|view, sink| sink(&[], view.late().by.as_secs_f64(), view.daemon_since())),
+        Real(|view, sink| sink(&[], view.missed().by.as_secs_f64(), view.daemon_since())),
     ),
     counter(
         "tick_duration_seconds_total",
@@ -84,7 +84,7 @@ pub(super) const METRICS: &[Metric] = &[
         labels: READER,
         otel: otel("reader.time"),
         samples: Real(|view, sink| {
-            each_total(view, sink, PartKind::Reader, |totals| totals.duration.as_secs_f64())
+            each_total(view, sink, ComponentKind::Reader, |totals| totals.duration.as_secs_f64())
         }),
     },
     Metric {
@@ -95,7 +95,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: COMPUTED,
         labels: READER,
         otel: otel("reader.run.count"),
-        samples: Count(|view, sink| each_total(view, sink, PartKind::Reader, |totals| totals.runs)),
+        samples: Count(|view, sink| each_total(view, sink, ComponentKind::Reader, |totals| totals.runs)),
     },
     Metric {
         name: "reader_success",
@@ -105,7 +105,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: COMPUTED,
         labels: READER,
         otel: otel("reader.success"),
-        samples: Count(|view, sink| each(view, sink, None, PartKind::Reader, success)),
+        samples: Count(|view, sink| each(view, sink, None, ComponentKind::Reader, success)),
     },
     Metric {
         name: "reader_errors_total",
@@ -115,7 +115,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: COMPUTED,
         labels: READER,
         otel: otel("reader.errors"),
-        samples: Count(|view, sink| each_total(view, sink, PartKind::Reader, |totals| totals.errors)),
+        samples: Count(|view, sink| each_total(view, sink, ComponentKind::Reader, |totals| totals.errors)),
     },
     Metric {
         name: "reader_lost_events_total",
@@ -125,7 +125,9 @@ pub(super) const METRICS: &[Metric] = &[
         origin: COMPUTED,
         labels: READER,
         otel: otel("reader.lost_events").unit("{event}"),
-        samples: Count(|view, sink| each(view, sink, view.daemon_since(), PartKind::Reader, |run| run.lost)),
+        samples: Count(|view, sink| {
+            each(view, sink, view.daemon_since(), ComponentKind::Reader, |run| run.lost)
+        }),
     },
     Metric {
         name: "reader_pinned",
@@ -136,7 +138,7 @@ pub(super) const METRICS: &[Metric] = &[
         labels: READER,
         otel: otel("reader.pinned"),
         samples: Count(|view, sink| {
-            each(view, sink, None, PartKind::Reader, |run| Some(u64::from(run.pinned?)))
+            each(view, sink, None, ComponentKind::Reader, |run| Some(u64::from(run.pinned?)))
         }),
     },
     Metric {
@@ -148,7 +150,7 @@ pub(super) const METRICS: &[Metric] = &[
         labels: SOURCE,
         otel: otel("source.time"),
         samples: Real(|view, sink| {
-            each_total(view, sink, PartKind::Source, |totals| totals.duration.as_secs_f64())
+            each_total(view, sink, ComponentKind::Source, |totals| totals.duration.as_secs_f64())
         }),
     },
     Metric {
@@ -159,7 +161,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: COMPUTED,
         labels: SOURCE,
         otel: otel("source.run.count"),
-        samples: Count(|view, sink| each_total(view, sink, PartKind::Source, |totals| totals.runs)),
+        samples: Count(|view, sink| each_total(view, sink, ComponentKind::Source, |totals| totals.runs)),
     },
     Metric {
         name: "source_errors_total",
@@ -169,7 +171,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: COMPUTED,
         labels: SOURCE,
         otel: otel("source.errors"),
-        samples: Count(|view, sink| each_total(view, sink, PartKind::Source, |totals| totals.errors)),
+        samples: Count(|view, sink| each_total(view, sink, ComponentKind::Source, |totals| totals.errors)),
     },
     Metric {
         name: "source_success",
@@ -179,7 +181,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: COMPUTED,
         labels: SOURCE,
         otel: otel("source.success"),
-        samples: Count(|view, sink| each(view, sink, None, PartKind::Source, success)),
+        samples: Count(|view, sink| each(view, sink, None, ComponentKind::Source, success)),
     },
     Metric {
         name: "source_instances",
@@ -189,7 +191,9 @@ pub(super) const METRICS: &[Metric] = &[
         origin: COMPUTED,
         labels: SOURCE,
         otel: otel("source.instance.count"),
-        samples: Count(|view, sink| each(view, sink, None, PartKind::Source, |run| Some(run.items as u64))),
+        samples: Count(|view, sink| {
+            each(view, sink, None, ComponentKind::Source, |run| Some(run.items as u64))
+        }),
     },
     Metric {
         name: "source_mismatch_bytes",
@@ -221,7 +225,7 @@ pub(super) const METRICS: &[Metric] = &[
         ],
         otel: otel("component.status").unit("{component}").instrument(InstrumentKind::UpDownCounter),
         samples: Count(|view, sink| {
-            for run in view.parts() {
+            for run in view.components() {
                 for state in Health::ALL {
                     let is = u64::from(run.health.state == state);
                     sink(&[run.kind.as_str(), run.name, state.as_str()], is, None);
@@ -242,7 +246,7 @@ pub(super) const METRICS: &[Metric] = &[
         ],
         otel: otel("over_budget"),
         samples: Count(|view, sink| {
-            let of_parts = view.parts().iter().map(|run| (run.name, &run.overuse));
+            let of_parts = view.components().iter().map(|run| (run.name, &run.overuse));
             for (part, overuse) in of_parts.chain([("manager", view.overuse())]) {
                 for Overuse { uid, resource, count } in overuse {
                     let user = uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
@@ -263,7 +267,7 @@ const fn counter(
     Metric { name, kind: Kind::Counter, unit, help, origin: COMPUTED, labels: &[], otel, samples }
 }
 
-fn success(run: &PartRun) -> Option<u64> {
+fn success(run: &ComponentRun) -> Option<u64> {
     (run.health.state != Health::Disabled).then(|| u64::from(run.is_complete()))
 }
 
@@ -271,10 +275,10 @@ fn each(
     view: &SnapshotView<'_>,
     sink: Sink<'_, u64>,
     since: Since,
-    kind: PartKind,
-    value: fn(&PartRun) -> Option<u64>,
+    kind: ComponentKind,
+    value: fn(&ComponentRun) -> Option<u64>,
 ) {
-    for run in view.parts().iter().filter(|run| run.kind == kind) {
+    for run in view.components().iter().filter(|run| run.kind == kind) {
         if let Some(value) = value(run) {
             sink(&[run.name], value, since);
         }
@@ -282,8 +286,13 @@ fn each(
 }
 
 /// What the parts of a kind have done since the start.
-fn each_total<N>(view: &SnapshotView<'_>, sink: Sink<'_, N>, kind: PartKind, value: fn(PartTotals) -> N) {
-    for run in view.parts().iter().filter(|run| run.kind == kind) {
+fn each_total<N>(
+    view: &SnapshotView<'_>,
+    sink: Sink<'_, N>,
+    kind: ComponentKind,
+    value: fn(ComponentTotals) -> N,
+) {
+    for run in view.components().iter().filter(|run| run.kind == kind) {
         sink(&[run.name], value(run.totals), view.daemon_since());
     }
 }

@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use super::{Kind, Since};
 use crate::exporters::exports::Exports;
-use crate::model::{Late, Lifecycle, NicStats, Overuse, PartRun, Snapshot, VmStats, unix_seconds};
+use crate::model::{
+    ComponentRun, Lifecycle, MissedTicks, NicStats, Overuse, Snapshot, VmStats, unix_seconds,
+};
 
 /// A snapshot as a metric of one kind may show it: gauges end with their VM or interface, counters are shown for the
 /// retention.
@@ -67,12 +69,12 @@ impl<'s> SnapshotView<'s> {
         self.snapshot.taken_at
     }
 
-    pub fn late(&self) -> Late {
-        self.snapshot.late
+    pub fn missed(&self) -> MissedTicks {
+        self.snapshot.missed
     }
 
-    pub fn parts(&self) -> &'s [PartRun] {
-        &self.snapshot.parts
+    pub fn components(&self) -> &'s [ComponentRun] {
+        &self.snapshot.components
     }
 
     pub fn overuse(&self) -> &'s Vec<Overuse> {

@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_no_device_can_have_hides_no_other() {
+    fn an_invalid_name_hides_no_other_device() {
         let mut links = Links::open().expect("a socket");
         let nics = [&"x".repeat(40), "", "lo", "../lo"].map(Nic::local);
         let found = links.find(&nics, |_| false).expect("those that are there");
