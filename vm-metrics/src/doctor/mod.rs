@@ -76,7 +76,7 @@ fn checks(app: App, options: Options) -> anyhow::Result<Vec<Check>> {
         None => {
             let snapshot = look(&app.into_manager(Purpose::Look)?);
             let vms: Vms = serde_json::from_slice(&document(&snapshot)?)?;
-            (None, snapshot.parts.iter().map(Component::from).collect(), vms.vms)
+            (None, snapshot.components.iter().map(Component::from).collect(), vms.vms)
         }
     };
     let pid = daemon.as_ref().and_then(|daemon| Some(daemon.peer()?.0));

@@ -1,0 +1,83 @@
+//! What a metric sees of a snapshot: what its kind decides, so that no metric can show more.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime};
+
+use super::{Kind, Since};
+use crate::exporters::exports::Exports;
+use crate::model::{
+    ComponentRun, Lifecycle, MissedTicks, NicStats, Overuse, Snapshot, VmStats, unix_seconds,
+};
+
+/// A snapshot as a metric of one kind may show it: gauges end with their VM or interface, counters are shown for the
+/// retention.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotView<'s> {
+    snapshot: &'s Snapshot,
+    exports: &'s Exports,
+    kind: Kind,
+}
+
+impl<'s> SnapshotView<'s> {
+    pub fn new(snapshot: &'s Snapshot, exports: &'s Exports, kind: Kind) -> Self {
+        Self { snapshot, exports, kind }
+    }
+
+    /// The VMs of which the metric says something.
+    pub fn vms(&self) -> impl Iterator<Item = &'s VmStats> {
+        let also_ended = self.kind == Kind::Counter;
+        self.snapshot.vms.iter().filter(move |vm| vm.running || also_ended)
+    }
+
+    /// For the one gauge that says which VMs have ended.
+    pub fn vms_also_ended(&self) -> impl Iterator<Item = &'s VmStats> {
+        self.snapshot.vms.iter()
+    }
+
+    /// Their interfaces. Counters go on over the devices that had the name.
+    pub fn nics(&self) -> impl Iterator<Item = (&'s VmStats, Cow<'s, NicStats>)> {
+        let counts = self.kind == Kind::Counter;
+        let nics = self.vms().flat_map(|vm| vm.nics.iter().map(move |nic| (vm, nic)));
+        let nics = nics.filter(move |(_, nic)| counts || !nic.gone);
+        nics.map(move |(vm, nic)| (vm, if counts { nic.with_earlier() } else { Cow::Borrowed(nic) }))
+    }
+
+    /// Since when the daemon counts what it does itself.
+    pub fn daemon_since(&self) -> Since {
+        Some(unix_seconds(self.snapshot.counting_since))
+    }
+
+    /// How the exporters themselves do. Only the metrics of [`EXPORT_GROUPS`](super::EXPORT_GROUPS) ask for it: it changes
+    /// between two looks at one snapshot.
+    pub fn exports(&self) -> &'s Exports {
+        self.exports
+    }
+
+    pub fn lifecycle(&self) -> &'s Lifecycle {
+        &self.snapshot.lifecycle
+    }
+
+    pub fn tick(&self) -> u64 {
+        self.snapshot.tick
+    }
+
+    pub fn ticks_duration(&self) -> Duration {
+        self.snapshot.ticks_duration
+    }
+
+    pub fn taken_at(&self) -> SystemTime {
+        self.snapshot.taken_at
+    }
+
+    pub fn missed(&self) -> MissedTicks {
+        self.snapshot.missed
+    }
+
+    pub fn components(&self) -> &'s [ComponentRun] {
+        &self.snapshot.components
+    }
+
+    pub fn overuse(&self) -> &'s Vec<Overuse> {
+        &self.snapshot.overuse
+    }
+}
