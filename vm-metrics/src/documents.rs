@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::model::{Health, PartKind, PartRun, UncountedNic};
+use crate::model::{ComponentKind, ComponentRun, Health, UncountedNic};
 
 /// In memory a VM can take a hundred times its text.
 const MAX_VMS: usize = 1 << 16;
@@ -56,7 +56,7 @@ pub(crate) struct DaemonReport {
 /// One component in the last tick, of this process or of the daemon.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Component {
-    pub(crate) kind: PartKind,
+    pub(crate) kind: ComponentKind,
     pub(crate) name: String,
     pub(crate) state: Health,
     pub(crate) reason: Option<String>,
@@ -66,8 +66,8 @@ pub(crate) struct Component {
     pub(crate) pinned: Option<bool>,
 }
 
-impl From<&PartRun> for Component {
-    fn from(run: &PartRun) -> Self {
+impl From<&ComponentRun> for Component {
+    fn from(run: &ComponentRun) -> Self {
         Self {
             kind: run.kind,
             name: run.name.to_owned(),
@@ -86,8 +86,8 @@ fn rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::
 }
 
 fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vm>, D::Error> {
-    struct Few;
-    impl<'de> Visitor<'de> for Few {
+    struct VmListVisitor;
+    impl<'de> Visitor<'de> for VmListVisitor {
         type Value = Vec<Vm>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -105,7 +105,7 @@ fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vm>, D::Error> 
             Ok(few)
         }
     }
-    deserializer.deserialize_seq(Few)
+    deserializer.deserialize_seq(VmListVisitor)
 }
 
 #[cfg(test)]

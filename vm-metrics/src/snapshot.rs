@@ -1,4 +1,4 @@
-//! `vm-metrics snapshot`: all VMs, once or again and again, as the daemon or this process sees them.
+//! `vm-metrics snapshot`: prints all VMs, once or repeatedly.
 
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::documents::Vms;
 use crate::exporters::{json, table};
 use crate::local_daemon::{LocalDaemon, Stranger};
 use crate::manager::Manager;
-use crate::model::{Health, PartKind, PartRun, Printable, Snapshot};
+use crate::model::{ComponentKind, ComponentRun, Health, Printable, Snapshot};
 use crate::readers::{self, Purpose};
 use crate::terminal::{printable_json, try_print};
 
@@ -137,7 +137,7 @@ fn forget_sums(snapshot: &mut Snapshot) {
 fn look_until(until: Instant, collect: impl Fn() -> Arc<Snapshot>) -> Arc<Snapshot> {
     loop {
         let snapshot = collect();
-        let is_cut = snapshot.parts.iter().any(|part| !part.overuse.is_empty());
+        let is_cut = snapshot.components.iter().any(|part| !part.overuse.is_empty());
         if !is_cut || Instant::now() > until {
             return snapshot;
         }
@@ -147,8 +147,9 @@ fn look_until(until: Instant, collect: impl Fn() -> Arc<Snapshot>) -> Arc<Snapsh
 
 /// The first source that could not list its VMs.
 fn source_failure(snapshot: &Snapshot) -> Option<String> {
-    let failed = |part: &&PartRun| part.kind == PartKind::Source && part.health.state == Health::Failed;
-    let part = snapshot.parts.iter().find(failed)?;
+    let failed =
+        |part: &&ComponentRun| part.kind == ComponentKind::Source && part.health.state == Health::Failed;
+    let part = snapshot.components.iter().find(failed)?;
     Some(format!("source {}: {}", part.name, part.health.reason))
 }
 
@@ -181,9 +182,9 @@ mod tests {
         look_until(until, || {
             looks.set(looks.get() + 1);
             let mut snapshot = full();
-            snapshot.parts.iter_mut().for_each(|part| part.overuse.clear());
+            snapshot.components.iter_mut().for_each(|part| part.overuse.clear());
             if looks.get() < complete {
-                snapshot.parts[0].overuse.push(Overuse { uid: Some(1000), resource: "looks", count: 1 });
+                snapshot.components[0].overuse.push(Overuse { uid: Some(1000), resource: "looks", count: 1 });
             }
             Arc::new(snapshot)
         });

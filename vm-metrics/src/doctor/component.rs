@@ -1,8 +1,8 @@
-//! Turns a source, a reader or the saved state into a line of the check list.
+//! Turns a source, a reader or the state file into a check.
 
 use super::check::{Check, Sign};
 use crate::documents::Component;
-use crate::model::{Health, PartKind};
+use crate::model::{ComponentKind, Health};
 use crate::readers::TAP_EBPF;
 
 pub(super) fn check(component: &Component) -> Check {
@@ -21,8 +21,8 @@ pub(super) fn check(component: &Component) -> Check {
 
 fn kind_of_items(component: &Component) -> &'static str {
     match (component.kind, component.items) {
-        (PartKind::Source, 1) => "VM",
-        (PartKind::Source, _) => "VMs",
+        (ComponentKind::Source, 1) => "VM",
+        (ComponentKind::Source, _) => "VMs",
         _ => "read",
     }
 }
@@ -31,7 +31,7 @@ fn describe(component: &Component) -> String {
     let mut text =
         if component.state == Health::Disabled { "off" } else { component.state.as_str() }.to_owned();
     let runs = matches!(component.state, Health::Healthy | Health::Starting | Health::Degraded);
-    if runs && component.kind != PartKind::Manager {
+    if runs && component.kind != ComponentKind::Manager {
         text += &format!(", {} {}", component.items, kind_of_items(component));
     }
     if let Some(reason) = &component.reason {
@@ -49,19 +49,19 @@ fn remedy(component: &Component) -> Option<String> {
     const EACCES: i32 = 13;
     let is_denied = matches!(component.errno, Some(EPERM | EACCES));
     match (component.kind, component.state) {
-        (PartKind::Manager, _) => Some(
+        (ComponentKind::Manager, _) => Some(
             "name a directory that only the daemon's user may write: state_dir = \"/run/vm-metrics\""
                 .to_owned(),
         ),
-        (PartKind::Reader, Health::Unsupported) if !is_denied => {
+        (ComponentKind::Reader, Health::Unsupported) if !is_denied => {
             Some(format!("another kernel; [readers.{}] enabled = false, if it is not wanted", component.name))
         }
         _ if is_denied => Some("see the rights above: the unit in deploy/systemd has them all".to_owned()),
-        (PartKind::Source, Health::Failed) => Some(format!(
+        (ComponentKind::Source, Health::Failed) => Some(format!(
             "mend what this line names; [sources.{}] enabled = false does without it",
             component.name
         )),
-        (PartKind::Source | PartKind::Reader, Health::Degraded) => {
+        (ComponentKind::Source | ComponentKind::Reader, Health::Degraded) => {
             Some("mend what this line names; the rest of it works".to_owned())
         }
         _ => None,

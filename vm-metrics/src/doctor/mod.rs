@@ -1,4 +1,4 @@
-//! `vm-metrics doctor`: a check list of what the daemon has and what it lacks, with what would mend it.
+//! `vm-metrics doctor`: checks the host and the daemon, and names remedies.
 //!
 //! It speaks of the daemon that runs; where none answers, of one that this user would start.
 
@@ -76,7 +76,7 @@ fn checks(app: App, options: Options) -> anyhow::Result<Vec<Check>> {
         None => {
             let snapshot = look(&app.into_manager(Purpose::Look)?);
             let vms: Vms = serde_json::from_slice(&document(&snapshot)?)?;
-            (None, snapshot.parts.iter().map(Component::from).collect(), vms.vms)
+            (None, snapshot.components.iter().map(Component::from).collect(), vms.vms)
         }
     };
     let pid = daemon.as_ref().and_then(|daemon| Some(daemon.peer()?.0));

@@ -1,4 +1,4 @@
-//! The words of the project: what a VM is, what was read of it, what is published. No I/O and no clock.
+//! The vocabulary of VMs, readings and snapshots, without I/O and clock.
 
 mod batch;
 mod causes;
@@ -21,8 +21,9 @@ mod vm;
 mod vm_state;
 
 pub use batch::{
-    Batch, DepartedDevice, DiskBytes, DropReading, EbpfReading, FIRST_NUMBER, Gone, Leaving, MemorySplit,
-    PageFaults, ProcessReading, SchedTimes, SmapsRollup, TapReading, TapStats, ThreadsReading, VcpuReading,
+    Batch, DeviceExit, DiskBytes, DropReading, EbpfReading, ExitNotice, FIRST_NUMBER, MemorySplit,
+    PageFaults, ProcessReading, Removals, SchedTimes, SmapsRollup, TapReading, TapStats, ThreadsReading,
+    VcpuReading,
 };
 pub(crate) use causes::in_one_line;
 pub(crate) use cgroup::CgroupCounters;
@@ -35,7 +36,9 @@ pub(crate) use printable::{Escaping, Printable, is_unsafe};
 pub use program_name::ProgramName;
 pub(crate) use since::unix_seconds;
 pub use since::{NicSince, VmSince};
-pub use snapshot::{Health, Late, PartHealth, PartKind, PartRun, PartTotals, Snapshot};
+pub use snapshot::{
+    ComponentHealth, ComponentKind, ComponentRun, ComponentTotals, Health, MissedTicks, Snapshot,
+};
 pub use stats::{VcpuStats, VmStats};
 pub(crate) use tenant::{Tenant, in_turns};
 pub use trust::Trust;

@@ -11,7 +11,7 @@ use crate::model::{EarlierCounts, NicSince};
 /// What former devices have counted, up to their ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
-pub(super) struct Earlier {
+pub(super) struct EarlierTotals {
     pub(super) counts: EarlierCounts,
     /// When the first of them began.
     since: Option<f64>,
@@ -21,33 +21,33 @@ pub(super) struct Earlier {
 
 /// Of one interface.
 #[derive(Debug, Default)]
-pub(super) struct Line {
-    /// The part of a device that is counted now; 0 for none yet.
-    part: u64,
+pub(super) struct InterfaceCounter {
+    /// The share of a device that is counted now; 0 for none yet.
+    share: u64,
     counts: EarlierCounts,
     since: NicSince,
-    earlier: Option<Earlier>,
+    earlier: Option<EarlierTotals>,
     /// The tick that touched it last.
-    pub(super) seen: u64,
+    pub(super) last_tick: u64,
 }
 
-impl Line {
-    /// Takes in what a part has counted. `restored` is what a daemon before this one had counted before the part.
+impl InterfaceCounter {
+    /// Takes in what a share has counted. `restored` is what a daemon before this one had counted before the share.
     pub(super) fn step(
         &mut self,
-        part: u64,
+        share: u64,
         counts: EarlierCounts,
         since: NicSince,
-        restored: Option<Earlier>,
+        restored: Option<EarlierTotals>,
     ) {
-        if self.part != part {
-            let ended = (self.part != 0).then_some(Earlier {
+        if self.share != share {
+            let ended = (self.share != 0).then_some(EarlierTotals {
                 counts: self.counts,
                 since: self.since.device,
                 ebpf_since: self.since.ebpf,
             });
             self.earlier = join(join(self.earlier, ended), restored);
-            (self.part, self.counts) = (part, EarlierCounts::default());
+            (self.share, self.counts) = (share, EarlierCounts::default());
         }
         let both = counts.ebpf.zip(self.counts.ebpf);
         if both.is_some_and(|(now, before)| counts_anew(&now, &before))
@@ -62,9 +62,9 @@ impl Line {
 
     /// A device that no tick has seen had the name for a while; it came at this time, if anybody knows.
     pub(super) fn remade(&mut self, counts: EarlierCounts, came: Option<f64>) {
-        let has_begun = self.part != 0 || self.earlier.is_some();
+        let has_begun = self.share != 0 || self.earlier.is_some();
         let since = if has_begun { self.since().device } else { came };
-        self.earlier = join(self.earlier, Some(Earlier { counts, since, ebpf_since: None }));
+        self.earlier = join(self.earlier, Some(EarlierTotals { counts, since, ebpf_since: None }));
     }
 
     /// The device has got another name: what was counted under the one before has its beginning in other series.
@@ -81,8 +81,8 @@ impl Line {
         }
     }
 
-    /// What was counted before the present part.
-    pub(super) fn earlier(&self) -> Option<Earlier> {
+    /// What was counted before the present share.
+    pub(super) fn earlier(&self) -> Option<EarlierTotals> {
         self.earlier
     }
 
@@ -96,10 +96,10 @@ impl Line {
     }
 }
 
-fn join(first: Option<Earlier>, then: Option<Earlier>) -> Option<Earlier> {
+fn join(first: Option<EarlierTotals>, then: Option<EarlierTotals>) -> Option<EarlierTotals> {
     let (Some(first), Some(then)) = (first, then) else { return first.or(then) };
     let ebpf_since = if first.counts.ebpf.is_some() { first.ebpf_since } else { then.ebpf_since };
-    Some(Earlier { counts: first.counts.plus(&then.counts), since: first.since, ebpf_since })
+    Some(EarlierTotals { counts: first.counts.plus(&then.counts), since: first.since, ebpf_since })
 }
 
 #[cfg(test)]
@@ -120,46 +120,46 @@ mod tests {
         NicSince { device: Some(device), ebpf: Some(ebpf) }
     }
 
-    fn before(line: &Line) -> (Option<u64>, Option<u64>) {
-        let earlier = line.earlier().unwrap_or_default().counts;
+    fn before(counter: &InterfaceCounter) -> (Option<u64>, Option<u64>) {
+        let earlier = counter.earlier().unwrap_or_default().counts;
         (earlier.tx.bytes, earlier.ebpf.map(|ebpf| ebpf.tx.packets))
     }
 
     #[test]
     fn a_counter_goes_on_over_its_devices() {
-        let mut line = Line::default();
-        line.step(1, counts(5, Some(1)), since(1.0, 2.0), None);
-        assert_eq!(before(&line), (None, None));
-        line.step(1, counts(7, Some(2)), since(1.0, 2.0), None);
-        line.step(2, counts(1, None), since(3.0, 4.0), None);
-        assert_eq!(before(&line), (Some(7), Some(2)));
-        line.remade(counts(10, None), Some(4.0));
-        line.step(3, counts(0, Some(1)), since(5.0, 6.0), None);
-        assert_eq!((before(&line), line.since()), ((Some(18), Some(2)), since(1.0, 2.0)));
+        let mut counter = InterfaceCounter::default();
+        counter.step(1, counts(5, Some(1)), since(1.0, 2.0), None);
+        assert_eq!(before(&counter), (None, None));
+        counter.step(1, counts(7, Some(2)), since(1.0, 2.0), None);
+        counter.step(2, counts(1, None), since(3.0, 4.0), None);
+        assert_eq!(before(&counter), (Some(7), Some(2)));
+        counter.remade(counts(10, None), Some(4.0));
+        counter.step(3, counts(0, Some(1)), since(5.0, 6.0), None);
+        assert_eq!((before(&counter), counter.since()), ((Some(18), Some(2)), since(1.0, 2.0)));
     }
 
     #[test]
     fn programs_that_count_anew_begin_a_series_anew() {
-        let mut line = Line::default();
-        line.step(1, counts(5, Some(5)), since(1.0, 2.0), None);
-        line.step(2, counts(5, Some(9)), since(3.0, 4.0), None);
-        line.step(2, counts(6, Some(1)), since(3.0, 5.0), None);
-        assert_eq!((before(&line), line.since()), ((Some(5), None), since(1.0, 5.0)));
+        let mut counter = InterfaceCounter::default();
+        counter.step(1, counts(5, Some(5)), since(1.0, 2.0), None);
+        counter.step(2, counts(5, Some(9)), since(3.0, 4.0), None);
+        counter.step(2, counts(6, Some(1)), since(3.0, 5.0), None);
+        assert_eq!((before(&counter), counter.since()), ((Some(5), None), since(1.0, 5.0)));
     }
 
     #[test]
     fn what_a_daemon_before_counted_comes_first() {
-        let mut line = Line::default();
-        let restored = Earlier { counts: counts(100, None), since: Some(1.0), ebpf_since: None };
-        line.step(1, counts(5, Some(5)), since(3.0, 4.0), Some(restored));
-        assert_eq!((before(&line), line.since()), ((Some(100), None), since(1.0, 4.0)));
+        let mut counter = InterfaceCounter::default();
+        let restored = EarlierTotals { counts: counts(100, None), since: Some(1.0), ebpf_since: None };
+        counter.step(1, counts(5, Some(5)), since(3.0, 4.0), Some(restored));
+        assert_eq!((before(&counter), counter.since()), ((Some(100), None), since(1.0, 4.0)));
     }
 
     #[test]
     fn a_device_that_no_tick_has_seen_is_the_first() {
-        let mut line = Line::default();
-        line.remade(counts(10, None), Some(2.0));
-        line.step(1, counts(5, None), since(3.0, 4.0), None);
-        assert_eq!((before(&line), line.since()), ((Some(10), None), since(2.0, 4.0)));
+        let mut counter = InterfaceCounter::default();
+        counter.remade(counts(10, None), Some(2.0));
+        counter.step(1, counts(5, None), since(3.0, 4.0), None);
+        assert_eq!((before(&counter), counter.since()), ((Some(10), None), since(2.0, 4.0)));
     }
 }

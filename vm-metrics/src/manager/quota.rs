@@ -7,7 +7,7 @@ use crate::model::{Tenant, fair_share};
 
 /// Something that is kept for a while.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Kept {
+pub(super) struct QuotaItem {
     pub(super) tenant: Tenant,
     pub(super) size: u64,
     /// What is worth more stays longer.
@@ -24,12 +24,12 @@ pub(super) struct Limit {
 }
 
 /// Which of the things have to go, in rising order of their places. Of equal worth the first go.
-pub(super) fn beyond(things: impl IntoIterator<Item = Kept>, limit: Limit) -> Vec<usize> {
-    let mut users: BTreeMap<Tenant, Vec<(usize, Kept)>> = BTreeMap::new();
+pub(super) fn over_quota(things: impl IntoIterator<Item = QuotaItem>, limit: Limit) -> Vec<usize> {
+    let mut users: BTreeMap<Tenant, Vec<(usize, QuotaItem)>> = BTreeMap::new();
     for (at, kept) in things.into_iter().enumerate() {
         users.entry(kept.tenant).or_default().push((at, kept));
     }
-    let demand = |things: &Vec<(usize, Kept)>| things.iter().map(|(_, kept)| kept.size).sum::<u64>();
+    let demand = |things: &Vec<(usize, QuotaItem)>| things.iter().map(|(_, kept)| kept.size).sum::<u64>();
     let others = users.iter().filter(|(tenant, _)| !tenant.is_trusted());
     let share = fair_share(limit.others, others.map(|(_, things)| demand(things)));
     let mut gone = Vec::new();
@@ -65,9 +65,9 @@ pub(super) fn drop_at<T>(things: &mut Vec<T>, gone: &[usize]) {
 mod tests {
     use super::*;
 
-    fn kept(uid: u32, size: u64, worth: u64) -> Kept {
+    fn kept(uid: u32, size: u64, worth: u64) -> QuotaItem {
         let tenant = if uid == 0 { Tenant::Trusted } else { Tenant::Other(Some(uid)) };
-        Kept { tenant, size, worth }
+        QuotaItem { tenant, size, worth }
     }
 
     #[test]
@@ -75,15 +75,15 @@ mod tests {
         let things =
             [kept(7, 1, 5), kept(7, 1, 9), kept(9, 1, 0), kept(0, 1, 0), kept(7, 1, 1), kept(7, 1, 9)];
         let limit = Limit { trusted: 1, others: 3 };
-        assert_eq!(beyond(things, limit), [0, 4], "the largest stay");
-        assert_eq!(beyond(things, Limit { trusted: 0, others: 10 }), [3]);
+        assert_eq!(over_quota(things, limit), [0, 4], "the largest stay");
+        assert_eq!(over_quota(things, Limit { trusted: 0, others: 10 }), [3]);
     }
 
     #[test]
     fn sizes_add_up() {
         let things = [kept(7, 10, 1), kept(7, 60, 2), kept(7, 30, 3)];
-        assert_eq!(beyond(things, Limit { trusted: 0, others: 90 }), [0]);
-        assert_eq!(beyond(things, Limit { trusted: 0, others: 89 }), [0, 1]);
+        assert_eq!(over_quota(things, Limit { trusted: 0, others: 90 }), [0]);
+        assert_eq!(over_quota(things, Limit { trusted: 0, others: 89 }), [0, 1]);
     }
 
     #[test]

@@ -1,23 +1,23 @@
-//! Continuity and identity: an account per device, so that what is published is one line over two sources, and over the
-//! VMs that have a device one after the other each is given its own part and no other.
+//! Continuity and identity: an account per device, so that what is published is one cumulative over two sources, and over the
+//! VMs that have a device one after the other each is given its own share and no other.
 //!
-//! `continued` makes one counter of two sources, `gap` says what the programs did not see, `account` knows the owners of a
+//! `stitched` makes one counter of two sources, `gap` says what the programs did not see, `account` knows the owners of a
 //! device, `totals` takes apart what is whose, `sums` adds up what is a VM's, and `processes` knows when each VM's process
 //! started.
 
 mod account;
-mod continued;
 mod gap;
+mod interface_counter;
 mod limits;
-mod line;
 mod moves;
 mod processes;
-mod remade;
-mod saved;
 mod series;
+mod short_lived;
+mod state_file;
+mod stitched;
 mod sums;
 mod totals;
-mod untold;
+mod unexplained;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -25,19 +25,19 @@ use std::mem;
 use std::path::Path;
 use std::time::SystemTime;
 
-pub(super) use account::Account;
+pub(super) use account::DeviceAccount;
 pub(super) use totals::Totals;
 
 use moves::Moves;
 use processes::{Process, Processes};
-use remade::Remade;
-use saved::Store;
+use short_lived::ShortLivedDevices;
+use state_file::Store;
 use sums::{Network, Sums};
 
 use crate::host::Host;
 use crate::model::{
-    Batch, DepartedDevice, Excess, FrameCounts, Gone, InstanceInfo, Leaving, Nic, NicStats, PartHealth,
-    Tenant, Trust, VmSet,
+    Batch, ComponentHealth, DeviceExit, Excess, ExitNotice, FrameCounts, InstanceInfo, Nic, NicStats,
+    Removals, Tenant, Trust, VmSet,
 };
 use crate::readers::Purpose;
 
@@ -59,7 +59,7 @@ struct DeviceKey {
 
 /// The accounts of all devices that a VM has or had, as long as they live.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct Continuity {
     host: Host,
     trust: Trust,
     tick: u64,
@@ -67,18 +67,18 @@ pub(super) struct Ledger {
     now: f64,
     /// When this daemon began to look, in seconds of Unix time, and the devices that were there.
     began: f64,
-    old_devices: Option<HashSet<u64>>,
+    initial_devices: Option<HashSet<u64>>,
     /// Who looks only once does not know since when things are as they are.
-    looks_once: bool,
-    accounts: HashMap<DeviceKey, Account>,
-    /// How many parts of devices were given to VMs.
-    parts: u64,
+    is_one_shot: bool,
+    accounts: HashMap<DeviceKey, DeviceAccount>,
+    /// How many shares of devices were given to VMs.
+    shares_given: u64,
     sums: Sums,
     processes: Processes,
     /// The VMs of this tick, by id.
-    known: HashMap<String, Known>,
+    known: HashMap<String, VmIdentity>,
     moves: Moves,
-    remade: Remade,
+    remade: ShortLivedDevices,
     store: Option<Store>,
     /// Whether something is to be written down.
     changed: bool,
@@ -88,14 +88,14 @@ pub(super) struct Ledger {
 
 /// Whose VM it is, and which process.
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct VmIdentity {
     tenant: Tenant,
     process: Option<Process>,
 }
 
 /// A device as it was read in this tick.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seen<'s> {
+pub(super) struct DeviceReading<'s> {
     pub(super) nic: &'s Nic,
     /// 0 where it is not known.
     pub(super) ifindex: u32,
@@ -113,13 +113,13 @@ impl DeviceKey {
     }
 }
 
-impl Ledger {
+impl Continuity {
     /// Goes on with what a daemon before this one has left in the directory.
     pub(super) fn new(host: Host, purpose: Purpose, state_dir: Option<&Path>, trust: Trust) -> Self {
-        let looks_once = purpose == Purpose::Look;
+        let is_one_shot = purpose == Purpose::Look;
         let mut store = state_dir.map(|dir| Store::new(&host, dir));
         let (accounts, ended, moves) = match &mut store {
-            Some(store) if !looks_once => store.load(now()),
+            Some(store) if !is_one_shot => store.load(now()),
             Some(store) => {
                 store.look();
                 Default::default()
@@ -127,9 +127,20 @@ impl Ledger {
             None => Default::default(),
         };
         let (accounts, sums) = (accounts.into_iter().collect(), Sums::restored(ended, now()));
-        let old_devices = host.device_ids().ok();
+        let initial_devices = host.device_ids().ok();
         let began = now();
-        Self { host, trust, began, old_devices, looks_once, accounts, sums, moves, store, ..Self::default() }
+        Self {
+            host,
+            trust,
+            began,
+            initial_devices,
+            is_one_shot,
+            accounts,
+            sums,
+            moves,
+            store,
+            ..Self::default()
+        }
     }
 
     pub(super) fn begin_tick(&mut self) {
@@ -138,29 +149,29 @@ impl Ledger {
     }
 
     /// The account of a device, which from now on is this owner's.
-    pub(super) fn account(&mut self, owner: &str, seen: &Seen<'_>) -> &mut Account {
-        let key = DeviceKey::new(seen.nic, seen.ifindex);
-        self.name_to_index(&key, seen);
+    pub(super) fn account(&mut self, owner: &str, reading: &DeviceReading<'_>) -> &mut DeviceAccount {
+        let key = DeviceKey::new(reading.nic, reading.ifindex);
+        self.name_to_index(&key, reading);
         let known = self.known.get(owner).copied();
         let process = known.and_then(|known| known.process);
-        let is_new_there = seen.nic.netns.is_some() && self.is_new(process);
-        let identify = || match seen.nic.netns {
-            None => self.host.device_id(&seen.nic.tap),
-            Some(_) => seen.namespace,
+        let is_new_there = reading.nic.netns.is_some() && self.is_new(process);
+        let identify = || match reading.nic.netns {
+            None => self.host.device_id(&reading.nic.tap),
+            Some(_) => reading.namespace,
         };
         let is_own = key.netns.is_none();
         // What is there at the first look has begun before.
-        let since = (!self.looks_once && self.tick > 1).then_some(self.now);
-        let Self { moves, changed, old_devices, .. } = self;
+        let since = (!self.is_one_shot && self.tick > 1).then_some(self.now);
+        let Self { moves, changed, initial_devices, .. } = self;
         let mut new = |device: Option<u64>| {
             *changed = true;
-            let mut account = Account::new(seen.nic.clone(), device, owner, since);
+            let mut account = DeviceAccount::new(reading.nic.clone(), device, owner, since);
             account.process = process;
-            let is_old = |device| old_devices.as_ref().is_none_or(|old| old.contains(&device));
+            let is_old = |device| initial_devices.as_ref().is_none_or(|old| old.contains(&device));
             let is_new_here = is_own && device.is_some_and(|device| !is_old(device));
             account.counts_since.device = since.filter(|_| is_new_here || is_new_there);
-            if let Some(line) = moves.take(self.now, seen, device) {
-                account.begin_at(line);
+            if let Some(cumulative) = moves.take(self.now, reading, device) {
+                account.start_from(cumulative);
                 account.counts_since.device = since;
             }
             account
@@ -170,17 +181,17 @@ impl Ledger {
             Entry::Occupied(known) => {
                 let account = known.into_mut();
                 // Asked only where there may be another one: the kernel hardly ever uses an index again.
-                let was_there = account.seen > 0 && account.seen + 1 >= self.tick;
-                let sure = is_own && was_there && account.nic == *seen.nic;
+                let was_there = account.last_tick > 0 && account.last_tick + 1 >= self.tick;
+                let sure = is_own && was_there && account.nic == *reading.nic;
                 let device = if sure { account.device } else { identify() };
-                if !account.is_of(seen.nic, device) || account.fell(seen) {
+                if !account.is_device(reading.nic, device) || account.decreased(reading) {
                     *account = new(device);
                 }
                 account
             }
         };
-        if account.nic != *seen.nic {
-            account.rename(seen.nic, self.now);
+        if account.nic != *reading.nic {
+            account.rename(reading.nic, self.now);
             self.changed = true;
         }
         if account.owner != owner {
@@ -190,79 +201,79 @@ impl Ledger {
             account.process = process;
             self.changed = true;
         }
-        if account.part == 0 {
-            self.parts += 1;
-            account.part = self.parts;
+        if account.share == 0 {
+            self.shares_given += 1;
+            account.share = self.shares_given;
         }
         account.tenant = known.map_or(account.tenant, |known| known.tenant);
-        account.saw(self.tick, self.now, seen);
+        account.note(self.tick, self.now, reading);
         account
     }
 
     /// The device is not where it was, and all of it is published: another one there begins anew.
-    pub(super) fn gone(&mut self, gone: Gone, seen: &Seen<'_>, line: Totals) {
-        self.forget(&DeviceKey::new(seen.nic, seen.ifindex), gone, Some(line));
+    pub(super) fn close(&mut self, exit: DeviceExit, reading: &DeviceReading<'_>, cumulative: Totals) {
+        self.forget(&DeviceKey::new(reading.nic, reading.ifindex), exit, Some(cumulative));
     }
 
     /// Which processes the VMs of this tick are. To be called before it is merged.
-    pub(super) fn know(&mut self, vms: &VmSet, batch: &Batch) {
+    pub(super) fn set_vms(&mut self, vms: &VmSet, batch: &Batch) {
         let process = |vm: &InstanceInfo| {
             let pid = vm.hypervisor_pid?;
             Some((pid, batch.processes.get(&pid)?.start_ticks?))
         };
         let trust = &self.trust;
         let known = |vm: &InstanceInfo| {
-            (vm.id.clone(), Known { tenant: Tenant::of(vm, trust), process: process(vm) })
+            (vm.id.clone(), VmIdentity { tenant: Tenant::of(vm, trust), process: process(vm) })
         };
         self.known = vms.vms.iter().map(known).collect();
     }
 
     /// Forgets the devices that had gone before those of this tick were read: what has such an index now is another one.
     /// To be called before the tick is merged, where those that leave a VM say their last words.
-    pub(super) fn hear(&mut self, batch: &Batch, leaving: &Leaving) {
+    pub(super) fn close_exited(&mut self, batch: &Batch, removals: &Removals) {
         // The tick begins later, and before the first one there is no time yet.
         self.now = now();
         let leave: HashSet<(Option<u64>, u32)> =
-            leaving.ifindexes.iter().map(|(nic, ifindex)| (nic.netns, *ifindex)).collect();
-        for DepartedDevice { netns, ifindex, gone } in &batch.departed {
+            removals.ifindexes.iter().map(|(nic, ifindex)| (nic.netns, *ifindex)).collect();
+        for ExitNotice { netns, ifindex, exit } in &batch.exits {
             let key = DeviceKey { netns: *netns, ifindex: *ifindex, name: None };
             let leaves_a_vm = leave.contains(&(*netns, *ifindex));
             let Some(account) = self.accounts.get(&key).filter(|_| !leaves_a_vm) else { continue };
             let is_back = match (netns, account.device) {
                 (None, Some(device)) => self.host.device_id(&account.nic.tap) == Some(device),
-                _ => matches!(gone, Gone::Moved { .. }) && batch.taps.contains_key(&account.nic),
+                _ => matches!(exit, DeviceExit::Moved { .. }) && batch.taps.contains_key(&account.nic),
             };
             if !is_back {
-                let line = account.last;
-                self.forget(&key, *gone, line);
+                let cumulative = account.published;
+                self.forget(&key, *exit, cumulative);
             }
         }
     }
 
-    fn forget(&mut self, key: &DeviceKey, gone: Gone, line: Option<Totals>) {
+    fn forget(&mut self, key: &DeviceKey, exit: DeviceExit, cumulative: Option<Totals>) {
         let Some(account) = self.accounts.remove(key) else { return };
         self.changed = true;
-        if let Gone::Moved { ifindex } = gone {
-            self.moves.add(self.now, &account, line, ifindex);
+        if let DeviceExit::Moved { ifindex } = exit {
+            self.moves.add(self.now, &account, cumulative, ifindex);
         }
     }
 
     /// What was read by name only is from now on read by index as well.
-    fn name_to_index(&mut self, key: &DeviceKey, seen: &Seen<'_>) {
-        if key.netns.is_none() || seen.ifindex == 0 || self.accounts.contains_key(key) {
+    fn name_to_index(&mut self, key: &DeviceKey, reading: &DeviceReading<'_>) {
+        if key.netns.is_none() || reading.ifindex == 0 || self.accounts.contains_key(key) {
             return;
         }
-        if let Some(mut account) = self.accounts.remove(&DeviceKey::new(seen.nic, 0))
-            && account.seen + 1 >= self.tick
+        if let Some(mut account) = self.accounts.remove(&DeviceKey::new(reading.nic, 0))
+            && account.last_tick + 1 >= self.tick
         {
-            account.device = seen.namespace;
+            account.device = reading.namespace;
             self.accounts.insert(key.clone(), account);
         }
     }
 
     /// What all interfaces of this VM have counted together since its process started, also those that it has no more, and
     /// the `remade` that no tick has seen; nothing where it is not known of one of these.
-    pub(super) fn network(
+    pub(super) fn network_sum(
         &mut self,
         vm: &InstanceInfo,
         start_ticks: Option<u64>,
@@ -275,35 +286,35 @@ impl Ledger {
     }
 
     /// When a process started, in seconds of Unix time: the same number for as long as it lives.
-    pub(super) fn started(&mut self, pid: u32, start_ticks: u64) -> Option<f64> {
+    pub(super) fn start_time(&mut self, pid: u32, start_ticks: u64) -> Option<f64> {
         self.processes.started((pid, start_ticks), self.tick, &self.host)
     }
 
     /// To be called before anything of this tick is published.
     pub(super) fn end_tick(&mut self) {
         if self.tick.is_multiple_of(TIDY) {
-            self.tidy();
+            self.forget_deleted();
         }
         self.keep_within_limits();
         if mem::take(&mut self.changed) {
             self.add_up();
-            let Some(store) = self.store.as_mut().filter(|_| !self.looks_once) else { return };
+            let Some(store) = self.store.as_mut().filter(|_| !self.is_one_shot) else { return };
             store.save(self.accounts.iter(), self.sums.ended(), self.moves.clone());
         }
     }
 
     /// How writing the state for the next daemon goes; `None` where no directory was named.
-    pub(super) fn state_health(&self) -> Option<&PartHealth> {
+    pub(super) fn state_health(&self) -> Option<&ComponentHealth> {
         self.store.as_ref().map(Store::health)
     }
 
     fn add_up(&mut self) {
-        let parts: HashSet<u64> = self.accounts.values().map(|account| account.part).collect();
-        self.sums.add_up(|part| parts.contains(&part));
+        let shares: HashSet<u64> = self.accounts.values().map(|account| account.share).collect();
+        self.sums.add_up(|share| shares.contains(&share));
     }
 
     /// Forgets the devices that are gone. One that no VM has any more may be given to another VM later.
-    fn tidy(&mut self) {
+    fn forget_deleted(&mut self) {
         self.processes.forget_before(self.tick);
         let (tick, now) = (self.tick, self.now);
         // Not by name, which may change while a device waits for its next VM. One that cannot be asked for stays.
@@ -313,9 +324,9 @@ impl Ledger {
         self.accounts.retain(|key, account| {
             let lives = || match key.netns {
                 None => account.device.is_some_and(is_there),
-                Some(_) => now - account.seen_at < KEEP_ELSEWHERE,
+                Some(_) => now - account.last_seen < KEEP_ELSEWHERE,
             };
-            account.seen == tick || lives()
+            account.last_tick == tick || lives()
         });
         self.changed |= self.accounts.len() != known;
         self.sums.tidy(now);

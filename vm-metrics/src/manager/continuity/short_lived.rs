@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet};
 use std::mem;
 
 use super::sums::VmKey;
-use super::{Account, DeviceKey, Ledger, now};
-use crate::model::{Batch, InstanceInfo, Leaving, Nic, TapReading, VmSet};
+use super::{Continuity, DeviceAccount, DeviceKey, now};
+use crate::model::{Batch, InstanceInfo, Nic, Removals, TapReading, VmSet};
 
 /// Ticks for which a device waits for its VM to be listed.
 const PATIENCE: u64 = 2;
@@ -19,7 +19,7 @@ const KEEP_NAMES: f64 = 60.0;
 const MAX: usize = 4096;
 
 #[derive(Debug, Default)]
-pub(super) struct Remade {
+pub(super) struct ShortLivedDevices {
     /// Of the VMs of this tick.
     found: HashMap<VmKey, Vec<(Nic, TapReading)>>,
     /// With the tick in which they were heard of.
@@ -28,26 +28,26 @@ pub(super) struct Remade {
     lost: HashMap<Nic, (VmKey, f64)>,
 }
 
-impl Remade {
+impl ShortLivedDevices {
     /// Takes in the devices of a tick. One whose VM is not known is looked up again in the next tick.
     pub(super) fn hear(
         &mut self,
         (tick, now): (u64, f64),
         devices: impl IntoIterator<Item = (Nic, TapReading)>,
         present: &VmSet,
-        leaving: &Leaving,
+        removals: &Removals,
     ) {
         self.found.clear();
         self.lost.retain(|_, (_, lost_at)| now - *lost_at < KEEP_NAMES);
         self.waiting.retain(|(heard, ..)| tick - heard < PATIENCE);
         let room = MAX.saturating_sub(self.waiting.len());
         self.waiting.extend(devices.into_iter().take(room).map(|(nic, reading)| (tick, nic, reading)));
-        if !leaving.vms.vms.is_empty() || !self.waiting.is_empty() {
-            self.find(now, present, leaving);
+        if !removals.vms.vms.is_empty() || !self.waiting.is_empty() {
+            self.find(now, present, removals);
         }
     }
 
-    fn find(&mut self, now: f64, present: &VmSet, leaving: &Leaving) {
+    fn find(&mut self, now: f64, present: &VmSet, removals: &Removals) {
         let owners = |vms: &VmSet| -> HashMap<Nic, VmKey> {
             let of_vm = |vm| {
                 let key = VmKey::of(vm);
@@ -55,7 +55,7 @@ impl Remade {
             };
             vms.vms.iter().flat_map(of_vm).collect()
         };
-        let lose = owners(&leaving.vms);
+        let lose = owners(&removals.vms);
         if !self.waiting.is_empty() {
             let (have, there) = (owners(present), present.vms.iter().map(VmKey::of).collect::<HashSet<_>>());
             let had = |nic: &Nic| {
@@ -80,29 +80,29 @@ impl Remade {
     }
 }
 
-impl Ledger {
+impl Continuity {
     /// Finds the VMs of devices that have come and gone since the last tick. One with an account was read, and says its
     /// last words by that. To be called before `hear`, which closes accounts.
-    pub(in crate::manager) fn hear_of_remade(
+    pub(in crate::manager) fn assign_short_lived(
         &mut self,
         (vms, batch): (&VmSet, &mut Batch),
-        leaving: (&Leaving, &mut Batch),
+        removals: (&Removals, &mut Batch),
     ) {
-        let (leaving, last) = leaving;
-        let devices = mem::take(&mut batch.remade).into_iter().chain(mem::take(&mut last.remade));
+        let (removals, last) = removals;
+        let devices = mem::take(&mut batch.short_lived).into_iter().chain(mem::take(&mut last.short_lived));
         let is_read = |nic: &Nic, ifindex: u32| {
             let key = DeviceKey { netns: nic.netns, ifindex, name: None };
             // The inode of a namespace is used again, its number is not.
             let namespace = nic.netns.and_then(|netns| batch.namespaces.get(&netns)).copied();
-            let same = |account: &Account| nic.netns.is_none() || account.device == namespace;
+            let same = |account: &DeviceAccount| nic.netns.is_none() || account.device == namespace;
             self.accounts.get(&key).is_some_and(same)
         };
         let devices: Vec<_> = devices.filter(|(nic, reading)| !is_read(nic, reading.ifindex)).collect();
-        self.remade.hear((self.tick, now()), devices, vms, leaving);
+        self.remade.hear((self.tick, now()), devices, vms, removals);
     }
 
     /// What devices of a VM have counted that came and went since the last tick. Each is told once.
-    pub(in crate::manager) fn take_remade(&mut self, vm: &InstanceInfo) -> Vec<(Nic, TapReading)> {
+    pub(in crate::manager) fn take_short_lived(&mut self, vm: &InstanceInfo) -> Vec<(Nic, TapReading)> {
         let devices = self.remade.take(&VmKey::of(vm));
         self.changed |= !devices.is_empty();
         devices
@@ -127,20 +127,20 @@ mod tests {
         (Nic::local(tap), TapReading { ifindex, ..TapReading::default() })
     }
 
-    fn of(remade: &mut Remade, id: &str) -> Vec<u32> {
+    fn of(remade: &mut ShortLivedDevices, id: &str) -> Vec<u32> {
         let readings = remade.take(&VmKey::of(&vms(&[(id, &[])]).vms[0]));
         readings.iter().map(|(_, reading)| reading.ifindex).collect()
     }
 
-    fn leaving(vms: VmSet) -> Leaving {
-        Leaving { vms, ifindexes: HashMap::new() }
+    fn removals(vms: VmSet) -> Removals {
+        Removals { vms, ifindexes: HashMap::new() }
     }
 
     #[test]
     fn a_device_goes_to_the_vm_that_has_its_name() {
-        let mut remade = Remade::default();
+        let mut remade = ShortLivedDevices::default();
         let devices = [device("t0", 5), device("t1", 6), device("t0", 7), device("other", 8)];
-        remade.hear((1, 0.0), devices, &vms(&[("a", &["t0"])]), &leaving(vms(&[("b", &["t0", "t1"])])));
+        remade.hear((1, 0.0), devices, &vms(&[("a", &["t0"])]), &removals(vms(&[("b", &["t0", "t1"])])));
         assert_eq!(of(&mut remade, "a"), [5, 7]);
         assert_eq!(of(&mut remade, "a"), [0; 0], "once");
         assert_eq!(of(&mut remade, "b"), [6]);
@@ -148,24 +148,24 @@ mod tests {
 
     #[test]
     fn a_device_waits_for_its_vm_to_be_listed() {
-        let mut remade = Remade::default();
-        remade.hear((1, 0.0), [device("t0", 5)], &VmSet::default(), &Leaving::default());
-        remade.hear((2, 1.0), [], &vms(&[("a", &["t0"])]), &Leaving::default());
+        let mut remade = ShortLivedDevices::default();
+        remade.hear((1, 0.0), [device("t0", 5)], &VmSet::default(), &Removals::default());
+        remade.hear((2, 1.0), [], &vms(&[("a", &["t0"])]), &Removals::default());
         assert_eq!(of(&mut remade, "a"), [5]);
-        remade.hear((3, 2.0), [device("t1", 6)], &VmSet::default(), &Leaving::default());
-        remade.hear((4, 3.0), [], &VmSet::default(), &Leaving::default());
-        remade.hear((5, 4.0), [], &vms(&[("b", &["t1"])]), &Leaving::default());
+        remade.hear((3, 2.0), [device("t1", 6)], &VmSet::default(), &Removals::default());
+        remade.hear((4, 3.0), [], &VmSet::default(), &Removals::default());
+        remade.hear((5, 4.0), [], &vms(&[("b", &["t1"])]), &Removals::default());
         assert_eq!(of(&mut remade, "b"), [0; 0], "but not for long");
     }
 
     #[test]
     fn a_vm_that_just_lost_its_device_is_still_its_owner() {
-        let mut remade = Remade::default();
+        let mut remade = ShortLivedDevices::default();
         let bare = || vms(&[("a", &[])]);
-        remade.hear((1, 0.0), [], &bare(), &leaving(vms(&[("a", &["t0"])])));
-        remade.hear((2, 1.0), [device("t0", 5)], &bare(), &Leaving::default());
+        remade.hear((1, 0.0), [], &bare(), &removals(vms(&[("a", &["t0"])])));
+        remade.hear((2, 1.0), [device("t0", 5)], &bare(), &Removals::default());
         assert_eq!(of(&mut remade, "a"), [5]);
-        remade.hear((3, KEEP_NAMES), [device("t0", 6)], &bare(), &Leaving::default());
+        remade.hear((3, KEEP_NAMES), [device("t0", 6)], &bare(), &Removals::default());
         assert_eq!(of(&mut remade, "a"), [0; 0]);
     }
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::line::Line;
-use crate::manager::shares::{self, Kept, Limit};
+use super::interface_counter::InterfaceCounter;
+use crate::manager::quota::{self, Limit, QuotaItem};
 use crate::model::{Excess, FrameCounts, InstanceInfo, Nic, NicStats, Tenant};
 
 /// Interfaces of a VM that it has no more, and which may be made anew.
@@ -31,9 +31,9 @@ impl VmKey {
     }
 }
 
-/// What the next daemon cannot read any more: of one VM, what its parts that have ended add up to.
+/// What the next daemon cannot read any more: of one VM, what its shares that have ended add up to.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Ended {
+pub(super) struct VmSum {
     id: String,
     pid: u32,
     start_ticks: u64,
@@ -50,34 +50,34 @@ pub(super) struct Sums {
 struct Vm {
     start_ticks: Option<u64>,
     /// In seconds of Unix time.
-    seen_at: f64,
+    last_seen: f64,
     /// Whose VM it is; `None` for one that a daemon before this one has left.
     tenant: Option<Tenant>,
-    /// What was published last of each part of a device that was this VM's, by the number of the part.
-    parts: HashMap<u64, Network>,
-    /// Of the parts that have ended.
+    /// What was published last of each share of a device that was this VM's, by the number of the share.
+    shares: HashMap<u64, Network>,
+    /// Of the shares that have ended.
     ended: Network,
     /// By the name of the interface.
-    lines: HashMap<Nic, Line>,
+    counters: HashMap<Nic, InterfaceCounter>,
     /// The name that its series have.
     name: Option<String>,
     has_other_series: bool,
 }
 
 impl Sums {
-    pub(super) fn restored(ended: Vec<Ended>, now: f64) -> Self {
-        let vm = |Ended { id, pid, start_ticks, sum }| {
+    pub(super) fn restored(ended: Vec<VmSum>, now: f64) -> Self {
+        let vm = |VmSum { id, pid, start_ticks, sum }| {
             let start_ticks = Some(start_ticks);
-            (VmKey { id, pid: Some(pid) }, Vm { start_ticks, seen_at: now, ended: sum, ..Vm::default() })
+            (VmKey { id, pid: Some(pid) }, Vm { start_ticks, last_seen: now, ended: sum, ..Vm::default() })
         };
         Self { vms: ended.into_iter().map(vm).collect() }
     }
 
     /// Of VMs whose process is told from any other.
-    pub(super) fn ended(&self) -> Vec<Ended> {
+    pub(super) fn ended(&self) -> Vec<VmSum> {
         let ended = |(VmKey { id, pid }, vm): (&VmKey, &Vm)| {
             let (id, pid, start_ticks, sum) = (id.clone(), (*pid)?, vm.start_ticks?, vm.ended);
-            sum.iter().any(Option::is_some).then_some(Ended { id, pid, start_ticks, sum })
+            sum.iter().any(Option::is_some).then_some(VmSum { id, pid, start_ticks, sum })
         };
         self.vms.iter().filter_map(ended).collect()
     }
@@ -94,7 +94,7 @@ impl Sums {
             *known = Vm::default();
         }
         known.start_ticks = start_ticks.or(known.start_ticks);
-        (known.seen_at, known.tenant) = (now, Some(tenant));
+        (known.last_seen, known.tenant) = (now, Some(tenant));
         let name = known.name.get_or_insert_with(|| vm.name.clone());
         known.has_other_series |= *name != vm.name;
     }
@@ -105,17 +105,17 @@ impl Sums {
     }
 
     /// The counter of an interface of this VM.
-    pub(super) fn line(&mut self, vm: &InstanceInfo, nic: &Nic, tick: u64) -> &mut Line {
-        let lines = &mut self.vms.entry(VmKey::of(vm)).or_default().lines;
-        if !lines.contains_key(nic) && lines.len() >= MAX_LOST {
-            forget_oldest(lines, tick);
+    pub(super) fn counter(&mut self, vm: &InstanceInfo, nic: &Nic, tick: u64) -> &mut InterfaceCounter {
+        let counters = &mut self.vms.entry(VmKey::of(vm)).or_default().counters;
+        if !counters.contains_key(nic) && counters.len() >= MAX_LOST {
+            forget_oldest(counters, tick);
         }
-        let line = lines.entry(nic.clone()).or_default();
-        line.seen = tick;
-        line
+        let counter = counters.entry(nic.clone()).or_default();
+        counter.last_tick = tick;
+        counter
     }
 
-    /// Nothing where it is not known of one of these interfaces. Each comes with the number of its part. What devices have
+    /// Nothing where it is not known of one of these interfaces. Each comes with the number of its share. What devices have
     /// counted that are gone again is `remade`.
     pub(super) fn sum(
         &mut self,
@@ -128,20 +128,20 @@ impl Sums {
         self.enter((vm, tenant), start_ticks, now);
         let known = self.vms.entry(VmKey::of(vm)).or_default();
         known.ended = remade.iter().fold(known.ended, |ended, device| each(ended, *device, add));
-        for (part, nic) in nics {
-            if let Some(part) = part {
-                let last = known.parts.entry(*part).or_default();
+        for (share, nic) in nics {
+            if let Some(share) = share {
+                let last = known.shares.entry(*share).or_default();
                 *last = each(counts(nic), *last, Option::or);
             }
         }
-        let sum = known.parts.values().fold(known.ended, |sum, part| each(sum, *part, add));
+        let sum = known.shares.values().fold(known.ended, |sum, share| each(sum, *share, add));
         nics.iter()
             .fold(sum, |sum, (_, nic)| each(sum, counts(nic), |sum, count| sum.filter(|_| count.is_some())))
     }
 
     /// Forgets VMs that are gone.
     pub(super) fn tidy(&mut self, now: f64) {
-        self.vms.retain(|_, vm| now - vm.seen_at < KEEP);
+        self.vms.retain(|_, vm| now - vm.last_seen < KEEP);
     }
 
     /// Forgets VMs that are gone, where a user has had too many; who has talked most stays longest.
@@ -149,24 +149,24 @@ impl Sums {
         if self.vms.len() as u64 <= limit.others {
             return;
         }
-        let is_gone = |(_, vm): &(&VmKey, &Vm)| vm.seen_at < now;
+        let is_gone = |(_, vm): &(&VmKey, &Vm)| vm.last_seen < now;
         let left: Vec<_> =
             self.vms.iter().filter(is_gone).map(|(key, vm)| (key.clone(), vm.kept())).collect();
-        for at in shares::beyond(left.iter().map(|(_, kept)| *kept), limit) {
+        for at in quota::over_quota(left.iter().map(|(_, kept)| *kept), limit) {
             let (key, kept) = &left[at];
             overuse.add(kept.tenant.uid(), "sums of departed", 1);
             self.vms.remove(key);
         }
     }
 
-    /// Of the parts that have ended it is enough to know what they add up to.
+    /// Of the shares that have ended it is enough to know what they add up to.
     pub(super) fn add_up(&mut self, goes_on: impl Fn(u64) -> bool) {
         for vm in self.vms.values_mut() {
             let ended = &mut vm.ended;
-            vm.parts.retain(|number, part| {
+            vm.shares.retain(|number, share| {
                 let keep = goes_on(*number);
                 if !keep {
-                    *ended = each(*ended, *part, add);
+                    *ended = each(*ended, *share, add);
                 }
                 keep
             });
@@ -175,21 +175,21 @@ impl Sums {
 }
 
 impl Vm {
-    fn kept(&self) -> Kept {
+    fn kept(&self) -> QuotaItem {
         let bytes = |[rx, tx, ..]: &Network| rx.unwrap_or(0).saturating_add(tx.unwrap_or(0));
-        let worth = self.parts.values().map(bytes).fold(bytes(&self.ended), u64::saturating_add);
-        Kept { tenant: self.tenant.unwrap_or(Tenant::Other(None)), size: 1, worth }
+        let worth = self.shares.values().map(bytes).fold(bytes(&self.ended), u64::saturating_add);
+        QuotaItem { tenant: self.tenant.unwrap_or(Tenant::Other(None)), size: 1, worth }
     }
 }
 
 /// Makes room for one more, where too many are lost. One that is there stays: its counter would fall.
-fn forget_oldest(lines: &mut HashMap<Nic, Line>, tick: u64) {
-    let lost = || lines.iter().filter(|(_, line)| line.seen + 1 < tick);
+fn forget_oldest(counters: &mut HashMap<Nic, InterfaceCounter>, tick: u64) {
+    let lost = || counters.iter().filter(|(_, counter)| counter.last_tick + 1 < tick);
     if lost().count() < MAX_LOST {
         return;
     }
-    let oldest = lost().min_by_key(|(_, line)| line.seen).map(|(nic, _)| nic.clone());
-    oldest.map(|nic| lines.remove(&nic));
+    let oldest = lost().min_by_key(|(_, counter)| counter.last_tick).map(|(nic, _)| nic.clone());
+    oldest.map(|nic| counters.remove(&nic));
 }
 
 fn counts(nic: &NicStats) -> Network {
@@ -205,9 +205,9 @@ fn each(a: Network, b: Network, of: impl Fn(Option<u64>, Option<u64>) -> Option<
     std::array::from_fn(|at| of(a[at], b[at]))
 }
 
-/// What is not known of a part that has ended will never be.
-fn add(sum: Option<u64>, part: Option<u64>) -> Option<u64> {
-    sum.zip(part).map(|(sum, part)| sum.saturating_add(part)).or(sum).or(part)
+/// What is not known of a share that has ended will never be.
+fn add(sum: Option<u64>, share: Option<u64>) -> Option<u64> {
+    sum.zip(share).map(|(sum, share)| sum.saturating_add(share)).or(sum).or(share)
 }
 
 #[cfg(test)]
@@ -218,21 +218,21 @@ mod tests {
     fn parts_that_have_ended_are_one_number() {
         let mut sums = Sums::default();
         let vm = InstanceInfo::default();
-        let sum = |sums: &mut Sums, part, bytes| {
+        let sum = |sums: &mut Sums, share, bytes| {
             let tx = FrameCounts { bytes: Some(bytes), ..FrameCounts::default() };
             sums.sum(
                 (&vm, Tenant::Trusted),
                 None,
                 0.0,
-                &[(Some(part), NicStats { tx, ..NicStats::default() })],
+                &[(Some(share), NicStats { tx, ..NicStats::default() })],
                 &[],
             )[1]
         };
         assert_eq!(sum(&mut sums, 1, 5), Some(5));
         assert_eq!(sum(&mut sums, 2, 7), Some(12));
-        sums.add_up(|part| part == 2);
+        sums.add_up(|share| share == 2);
         sums.tidy(KEEP / 2.0);
-        assert_eq!(sums.vms.values().map(|vm| vm.parts.len()).sum::<usize>(), 1);
+        assert_eq!(sums.vms.values().map(|vm| vm.shares.len()).sum::<usize>(), 1);
         assert_eq!(sum(&mut sums, 2, 8), Some(13));
         sums.tidy(KEEP);
         assert!(sums.vms.is_empty());
@@ -243,12 +243,12 @@ mod tests {
         let (mut sums, vm) = (Sums::default(), InstanceInfo::default());
         let (stays, lost) = (Nic::local("stays"), |tick: u64| Nic::local(format!("t{tick}")));
         for tick in 1..=3 * MAX_LOST as u64 {
-            sums.line(&vm, &stays, tick);
-            sums.line(&vm, &lost(tick), tick);
+            sums.counter(&vm, &stays, tick);
+            sums.counter(&vm, &lost(tick), tick);
         }
-        let lines = &sums.vms[&VmKey::of(&vm)].lines;
-        assert!(lines.len() <= MAX_LOST + 3, "{}", lines.len());
-        assert!(lines.contains_key(&stays) && lines.contains_key(&lost(3 * MAX_LOST as u64 - 1)));
+        let counters = &sums.vms[&VmKey::of(&vm)].counters;
+        assert!(counters.len() <= MAX_LOST + 3, "{}", counters.len());
+        assert!(counters.contains_key(&stays) && counters.contains_key(&lost(3 * MAX_LOST as u64 - 1)));
     }
 
     #[test]

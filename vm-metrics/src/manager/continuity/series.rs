@@ -1,10 +1,10 @@
 //! What of a VM is one series: since when it counts, and what was counted before the device that it is of now.
 
 use super::processes::Process;
-use super::{DeviceKey, Ledger, Seen};
+use super::{Continuity, DeviceKey, DeviceReading};
 use crate::model::{EarlierCounts, FrameCounts, InstanceInfo, Nic, NicSince, NicStats, Tenant, VmSince};
 
-impl Ledger {
+impl Continuity {
     /// Whether the process started after this daemon, so that none before it can have published anything of it.
     pub(super) fn is_new(&mut self, process: Option<Process>) -> bool {
         let Self { processes, tick, host, began, .. } = self;
@@ -25,27 +25,34 @@ impl Ledger {
     }
 
     /// Goes on with the counter of an interface: notes what was counted before the present device, and since when.
-    pub(in crate::manager) fn go_on(&mut self, vm: &InstanceInfo, seen: &Seen<'_>, stats: &mut NicStats) {
-        let Some(account) = self.accounts.get_mut(&DeviceKey::new(seen.nic, seen.ifindex)) else { return };
-        let line = self.sums.line(vm, seen.nic, self.tick);
-        line.step(account.part, EarlierCounts::of(stats), account.counts_since, account.earlier);
+    pub(in crate::manager) fn continue_counter(
+        &mut self,
+        vm: &InstanceInfo,
+        reading: &DeviceReading<'_>,
+        stats: &mut NicStats,
+    ) {
+        let Some(account) = self.accounts.get_mut(&DeviceKey::new(reading.nic, reading.ifindex)) else {
+            return;
+        };
+        let counter = self.sums.counter(vm, reading.nic, self.tick);
+        counter.step(account.share, EarlierCounts::of(stats), account.counts_since, account.earlier);
         if account.renamed_at.is_some() {
-            line.forget_beginning();
+            counter.forget_beginning();
         }
         if account.take_replaced() {
-            line.forget_ebpf();
+            counter.forget_ebpf();
             self.changed = true;
         }
-        account.earlier = line.earlier();
+        account.earlier = counter.earlier();
         stats.earlier = account.earlier.map(|earlier| earlier.counts);
-        stats.since = line.since();
+        stats.since = counter.since();
         if self.sums.has_other_series(vm) {
             stats.since = NicSince::default();
         }
     }
 
     /// Adds what a device has counted that had the name of an interface and that no tick has seen.
-    pub(in crate::manager) fn add_remade(
+    pub(in crate::manager) fn add_short_lived(
         &mut self,
         vm: &InstanceInfo,
         nic: &Nic,
@@ -54,6 +61,6 @@ impl Ledger {
     ) {
         let came = (self.tick > 1).then_some(self.now);
         let counts = EarlierCounts { rx, tx, ..EarlierCounts::default() };
-        self.sums.line(vm, nic, self.tick).remade(counts, came);
+        self.sums.counter(vm, nic, self.tick).remade(counts, came);
     }
 }

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use crate::model::{Health, PartHealth, PartKind, PartRun, PartTotals};
+use crate::model::{ComponentHealth, ComponentKind, ComponentRun, ComponentTotals, Health};
 use crate::readers::{ReadReport, ReaderError};
 use crate::sources::{SourceError, SourceReport};
 
 /// The health of a reader after one round.
-pub(super) fn reader_run(name: &'static str, report: &ReadReport, duration: Duration) -> PartRun {
+pub(super) fn reader_run(name: &'static str, report: &ReadReport, duration: Duration) -> ComponentRun {
     let first = report.first_error.as_ref();
     let health = match first {
-        None if report.waiting > 0 => PartHealth::new(Health::Starting, waiting(report.waiting)),
-        None => PartHealth::healthy(),
+        None if report.waiting > 0 => ComponentHealth::new(Health::Starting, waiting(report.waiting)),
+        None => ComponentHealth::healthy(),
         Some(error) => {
             let is_complete = report.errors == report.absent;
             let state = match (report.items, report.waiting) {
@@ -19,13 +19,13 @@ pub(super) fn reader_run(name: &'static str, report: &ReadReport, duration: Dura
                 (_, 1..) if is_complete => Health::Starting,
                 _ => Health::Degraded,
             };
-            PartHealth::new(state, with_count(&error.to_string(), report.errors))
+            ComponentHealth::new(state, with_count(&error.to_string(), report.errors))
                 .with_errno(error.errno())
                 .with_warning(error.is_loss())
         }
     };
-    PartRun {
-        kind: PartKind::Reader,
+    ComponentRun {
+        kind: ComponentKind::Reader,
         name,
         health,
         duration: Some(duration),
@@ -35,7 +35,7 @@ pub(super) fn reader_run(name: &'static str, report: &ReadReport, duration: Dura
         lost: report.lost,
         pinned: report.pinned,
         overuse: report.overuse.clone().into_list(),
-        totals: PartTotals::default(),
+        totals: ComponentTotals::default(),
     }
 }
 
@@ -44,19 +44,23 @@ fn waiting(taps: usize) -> String {
 }
 
 /// The health of a source after one round.
-pub(super) fn source_run(report: &SourceReport) -> PartRun {
+pub(super) fn source_run(report: &SourceReport) -> ComponentRun {
     if let (Err(absent @ SourceError::Absent { .. }), true) = (&report.result, report.auto) {
-        let health = PartHealth::new(Health::Disabled, absent.to_string());
-        return PartRun { duration: Some(report.duration), ..not_run(report.name, health) };
+        let health = ComponentHealth::new(Health::Disabled, absent.to_string());
+        return ComponentRun { duration: Some(report.duration), ..not_run(report.name, health) };
     }
     let problems = report.problems.len();
     let (health, items) = match (&report.result, report.problems.first()) {
-        (Err(error), _) => (PartHealth::new(Health::Failed, error.to_string()).with_errno(error.errno()), 0),
-        (Ok(items), None) => (PartHealth::healthy(), *items),
-        (Ok(items), Some(first)) => (PartHealth::new(Health::Degraded, with_count(first, problems)), *items),
+        (Err(error), _) => {
+            (ComponentHealth::new(Health::Failed, error.to_string()).with_errno(error.errno()), 0)
+        }
+        (Ok(items), None) => (ComponentHealth::healthy(), *items),
+        (Ok(items), Some(first)) => {
+            (ComponentHealth::new(Health::Degraded, with_count(first, problems)), *items)
+        }
     };
-    PartRun {
-        kind: PartKind::Source,
+    ComponentRun {
+        kind: ComponentKind::Source,
         name: report.name,
         health,
         duration: Some(report.duration),
@@ -66,25 +70,25 @@ pub(super) fn source_run(report: &SourceReport) -> PartRun {
         lost: None,
         pinned: None,
         overuse: report.overuse.clone().into_list(),
-        totals: PartTotals::default(),
+        totals: ComponentTotals::default(),
     }
 }
 
 /// A source that is not asked.
-pub(super) fn source_off(name: &'static str) -> PartRun {
-    not_run(name, PartHealth::new(Health::Disabled, "switched off, or nothing in its section"))
+pub(super) fn source_off(name: &'static str) -> ComponentRun {
+    not_run(name, ComponentHealth::new(Health::Disabled, "switched off, or nothing in its section"))
 }
 
 /// What the manager keeps for its next start.
-pub(super) fn state_run(health: &PartHealth) -> PartRun {
+pub(super) fn state_run(health: &ComponentHealth) -> ComponentRun {
     let is_fault = matches!(health.state, Health::Degraded | Health::Failed);
     let not_run = not_run("state", health.clone());
-    PartRun { kind: PartKind::Manager, errors: usize::from(is_fault), ..not_run }
+    ComponentRun { kind: ComponentKind::Manager, errors: usize::from(is_fault), ..not_run }
 }
 
-fn not_run(name: &'static str, health: PartHealth) -> PartRun {
-    PartRun {
-        kind: PartKind::Source,
+fn not_run(name: &'static str, health: ComponentHealth) -> ComponentRun {
+    ComponentRun {
+        kind: ComponentKind::Source,
         name,
         health,
         duration: None,
@@ -94,7 +98,7 @@ fn not_run(name: &'static str, health: PartHealth) -> PartRun {
         lost: None,
         pinned: None,
         overuse: Vec::new(),
-        totals: PartTotals::default(),
+        totals: ComponentTotals::default(),
     }
 }
 
@@ -111,7 +115,7 @@ mod tests {
     use super::*;
     use crate::model::Excess;
 
-    fn run_of(items: usize, errors: Vec<ReaderError>) -> PartRun {
+    fn run_of(items: usize, errors: Vec<ReaderError>) -> ComponentRun {
         let mut report = ReadReport { items, ..ReadReport::default() };
         errors.into_iter().for_each(|error| report.error(error));
         reader_run("a", &report, Duration::ZERO)

@@ -1,16 +1,16 @@
-//! Bounds of what the ledger remembers of devices and VMs that are gone.
+//! Bounds of what the continuity remembers of devices and VMs that are gone.
 
 use std::mem;
 
-use super::{Account, DeviceKey, Ledger};
-use crate::manager::shares::{self, Kept, Limit};
+use super::{Continuity, DeviceAccount, DeviceKey};
+use crate::manager::quota::{self, Limit, QuotaItem};
 use crate::model::{Excess, Tenant};
 
 /// Accounts of devices in other namespaces that no VM has any more, sums of VMs that are gone, and devices that are on
 /// their way: as many of each are kept.
 const KEPT: Limit = Limit { trusted: 1 << 16, others: 4096 };
 
-impl Ledger {
+impl Continuity {
     /// Forgets what users have left behind beyond their shares. What is there is not counted, however much it is.
     pub(super) fn keep_within_limits(&mut self) {
         let Self { accounts, sums, moves, overuse, .. } = self;
@@ -20,18 +20,19 @@ impl Ledger {
         if accounts.len() as u64 <= KEPT.others {
             return;
         }
-        let is_left = |(key, account): &(&DeviceKey, &Account)| key.netns.is_some() && account.seen != tick;
+        let is_left =
+            |(key, account): &(&DeviceKey, &DeviceAccount)| key.netns.is_some() && account.last_tick != tick;
         let left: Vec<_> = accounts
             .iter()
             .filter(is_left)
-            .map(|(key, account)| (key.clone(), account.tenant, account.seen_at))
+            .map(|(key, account)| (key.clone(), account.tenant, account.last_seen))
             .collect();
-        let kept = |(_, tenant, seen_at): &(DeviceKey, Tenant, f64)| Kept {
+        let kept = |(_, tenant, last_seen): &(DeviceKey, Tenant, f64)| QuotaItem {
             tenant: *tenant,
             size: 1,
-            worth: *seen_at as u64,
+            worth: *last_seen as u64,
         };
-        for at in shares::beyond(left.iter().map(kept), KEPT) {
+        for at in quota::over_quota(left.iter().map(kept), KEPT) {
             let (key, tenant, _) = &left[at];
             overuse.add(tenant.uid(), "device accounts", 1);
             accounts.remove(key);

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::Account;
+use super::DeviceAccount;
 use super::DeviceKey;
-use super::line::Earlier;
+use super::interface_counter::EarlierTotals;
 use super::moves::Moves;
 use super::processes::Process;
-use super::sums::Ended;
+use super::sums::VmSum;
 use super::totals::Totals;
 use crate::host::Host;
-use crate::model::{FIRST_NUMBER, Health, Nic, NicSince, PartHealth};
+use crate::model::{ComponentHealth, FIRST_NUMBER, Health, Nic, NicSince};
 use crate::own_dir::{DirError, OwnDir};
 
 /// Longer than what 100 000 devices need.
@@ -26,7 +26,7 @@ pub(super) struct Store {
     dir: PathBuf,
     /// `None` on a host that does not say which boot it is in.
     file: Option<StateFile>,
-    health: PartHealth,
+    health: ComponentHealth,
 }
 
 #[derive(Debug)]
@@ -46,17 +46,17 @@ enum StoreError {
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-struct Saved {
+struct StateContent {
     boot_id: String,
-    devices: Vec<Device>,
+    devices: Vec<SavedDevice>,
     #[serde(default)]
-    ended: Vec<Ended>,
+    ended: Vec<VmSum>,
     #[serde(default)]
     moves: Moves,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-struct Device {
+struct SavedDevice {
     tap: String,
     netns: Option<u64>,
     ifindex: u32,
@@ -66,15 +66,15 @@ struct Device {
     process: Option<Process>,
     since: Option<f64>,
     /// What the former owners were given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    origin: Option<Totals>,
+    #[serde(default, rename = "origin", skip_serializing_if = "Option::is_none")]
+    offset: Option<Totals>,
     /// Since when the owner's counters count, and those of the programs.
     #[serde(default)]
     counts_since: Option<f64>,
     #[serde(default)]
     ebpf_since: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    earlier: Option<Earlier>,
+    earlier: Option<EarlierTotals>,
 }
 
 impl Store {
@@ -82,11 +82,11 @@ impl Store {
     pub(super) fn new(host: &Host, dir: &Path) -> Self {
         let file = host.boot_id().zip(host.own_netns());
         let file = file.map(|(boot_id, netns)| StateFile { name: format!("ledger-{netns}.json"), boot_id });
-        Self { dir: dir.to_owned(), file, health: PartHealth::healthy() }
+        Self { dir: dir.to_owned(), file, health: ComponentHealth::healthy() }
     }
 
     /// Whether the last thing that was done here worked.
-    pub(super) fn health(&self) -> &PartHealth {
+    pub(super) fn health(&self) -> &ComponentHealth {
         &self.health
     }
 
@@ -106,7 +106,7 @@ impl Store {
             let reason = format!(
                 "state_dir: {dir} belongs to user {owner}: a daemon of that user keeps its state there"
             );
-            self.health = PartHealth::new(Health::Healthy, reason);
+            self.health = ComponentHealth::new(Health::Healthy, reason);
             return;
         }
         self.note(checked);
@@ -120,7 +120,7 @@ impl Store {
     }
 
     /// What the daemon before this one has left. What cannot be read is as if it were not there.
-    pub(super) fn load(&mut self, now: f64) -> (Vec<(DeviceKey, Account)>, Vec<Ended>, Moves) {
+    pub(super) fn load(&mut self, now: f64) -> (Vec<(DeviceKey, DeviceAccount)>, Vec<VmSum>, Moves) {
         self.check();
         let loaded = self.read();
         let saved = match loaded {
@@ -136,10 +136,10 @@ impl Store {
     }
 
     /// `None` where this boot has left nothing.
-    fn read(&self) -> Result<Option<Saved>, StoreError> {
+    fn read(&self) -> Result<Option<StateContent>, StoreError> {
         let file = self.file()?;
         let Some(content) = OwnDir::open(&self.dir)?.read(&file.name, LIMIT)? else { return Ok(None) };
-        let saved: Saved = serde_json::from_slice(&content)
+        let saved: StateContent = serde_json::from_slice(&content)
             .map_err(|source| StoreError::Content { path: self.dir.join(&file.name), source })?;
         Ok((saved.boot_id == file.boot_id).then_some(saved))
     }
@@ -147,20 +147,20 @@ impl Store {
     /// All or nothing: whoever is killed meanwhile has left the last one.
     pub(super) fn save<'a>(
         &mut self,
-        accounts: impl Iterator<Item = (&'a DeviceKey, &'a Account)>,
-        ended: Vec<Ended>,
+        accounts: impl Iterator<Item = (&'a DeviceKey, &'a DeviceAccount)>,
+        ended: Vec<VmSum>,
         moves: Moves,
     ) {
-        let devices = accounts.map(|(key, account)| Device::of(key, account)).collect();
+        let devices = accounts.map(|(key, account)| SavedDevice::of(key, account)).collect();
         let written = self.write(devices, ended, moves);
         self.note(written);
     }
 
-    fn write(&self, devices: Vec<Device>, ended: Vec<Ended>, moves: Moves) -> Result<(), StoreError> {
+    fn write(&self, devices: Vec<SavedDevice>, ended: Vec<VmSum>, moves: Moves) -> Result<(), StoreError> {
         let StateFile { name, boot_id } = self.file()?;
         // Opened each time: it may have been made, mended or spoilt since.
         let dir = OwnDir::open(&self.dir)?;
-        let saved = Saved { boot_id: boot_id.clone(), devices, ended, moves };
+        let saved = StateContent { boot_id: boot_id.clone(), devices, ended, moves };
         let content = serde_json::to_vec(&saved)
             .map_err(|source| StoreError::Content { path: self.dir.join(name), source })?;
         Ok(dir.replace(name, &content)?)
@@ -172,14 +172,14 @@ impl Store {
 
     fn note(&mut self, done: Result<(), StoreError>) {
         self.health = match done {
-            Ok(()) => PartHealth::healthy(),
+            Ok(()) => ComponentHealth::healthy(),
             Err(error) => error.health(),
         };
     }
 }
 
 impl StoreError {
-    fn health(&self) -> PartHealth {
+    fn health(&self) -> ComponentHealth {
         const COST: &str = "after a restart, a TAP that passed from VM to VM counts for the last one";
         let (state, errno) = match self {
             // Whoever wants none of this makes no directory.
@@ -188,18 +188,18 @@ impl StoreError {
             // The next one is written over it.
             Self::Content { .. } => (Health::Degraded, None),
         };
-        PartHealth::new(state, format!("state_dir: {self}; {COST}")).with_errno(errno)
+        ComponentHealth::new(state, format!("state_dir: {self}; {COST}")).with_errno(errno)
     }
 }
 
-impl Device {
-    fn of(key: &DeviceKey, account: &Account) -> Self {
-        let origin = (account.origin != Totals::default()).then_some(account.origin);
+impl SavedDevice {
+    fn of(key: &DeviceKey, account: &DeviceAccount) -> Self {
+        let offset = (account.offset != Totals::default()).then_some(account.offset);
         let (tap, owner) = (account.nic.tap.clone(), account.owner.clone());
         let DeviceKey { netns, ifindex, .. } = *key;
         // The next daemon counts the namespaces that it has no cookie of anew.
         let device = account.device.filter(|device| *device < FIRST_NUMBER);
-        let Account { process, since, counts_since, earlier, .. } = *account;
+        let DeviceAccount { process, since, counts_since, earlier, .. } = *account;
         Self {
             tap,
             netns,
@@ -208,21 +208,21 @@ impl Device {
             owner,
             process,
             since,
-            origin,
+            offset,
             counts_since: counts_since.device,
             ebpf_since: counts_since.ebpf,
             earlier,
         }
     }
 
-    fn restored(self, now: f64) -> (DeviceKey, Account) {
+    fn restored(self, now: f64) -> (DeviceKey, DeviceAccount) {
         let nic = Nic { tap: self.tap, netns: self.netns };
         let key = DeviceKey::new(&nic, self.ifindex);
-        let mut account = Account::new(nic, self.device, &self.owner, self.since);
+        let mut account = DeviceAccount::new(nic, self.device, &self.owner, self.since);
         account.process = self.process;
         account.counts_since = NicSince { device: self.counts_since, ebpf: self.ebpf_since };
         account.earlier = self.earlier;
-        (key, account.restored(self.origin.unwrap_or_default(), now))
+        (key, account.restored(self.offset.unwrap_or_default(), now))
     }
 }
 
@@ -242,7 +242,7 @@ mod tests {
     fn store() -> (TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
         let file = Some(StateFile { name: NAME.to_owned(), boot_id: "one".to_owned() });
-        let store = Store { dir: dir.path().to_owned(), file, health: PartHealth::healthy() };
+        let store = Store { dir: dir.path().to_owned(), file, health: ComponentHealth::healthy() };
         (dir, store)
     }
 
@@ -252,6 +252,32 @@ mod tests {
 
     fn says(store: &Store) -> (Health, &str) {
         (store.health().state, &store.health().reason)
+    }
+
+    /// A daemon of another version may have written it, or may be the next to read it.
+    #[test]
+    fn the_saved_state_keeps_its_format() {
+        const STATE: &str = r#"{"boot_id":"one","devices":[{"tap":"t","netns":5,"ifindex":7,"device":11,
+            "owner":"a","process":[70,500],"since":1.5,"origin":ORIGIN,"counts_since":2.5,"ebpf_since":3.5,
+            "earlier":{"counts":{"rx":RX,"tx":RX,"ebpf":EBPF,"rx_dropped_by_device":6,"rx_gap_packets":7,
+            "tx_gap_packets":8},"since":4.5,"ebpf_since":5.5}}],
+            "ended":[{"id":"a","pid":70,"start_ticks":500,"sum":[1,2,3,null]}],
+            "moves":[{"at":6.5,"tap":"t","from":null,"device":12,"ifindex":9,"raw":[RX,RX],"line":ORIGIN}]}"#;
+        const MIX: &str = r#"{"bytes":1,"packets":2,"wire_packets":3,"wire_bytes":4,"gso_packets":5,"ipv4":6,
+            "ipv6":7,"arp":8,"other_l3":9,"tcp":10,"udp":11,"icmp":12,"other_l4":13,"unicast":14,
+            "multicast":15,"broadcast":16}"#;
+        const EBPF: &str = r#"{"rx":MIX,"tx":MIX,"offered":{"packets":1,"bytes":2},"dropped_ring_full":null,
+            "dropped_filter":{"packets":3,"bytes":4},"dropped_qdisc":{"packets":5,"bytes":6}}"#;
+        let text = STATE
+            .replace("ORIGIN", r#"{"rx":RX,"tx":RX,"ebpf":EBPF}"#)
+            .replace("EBPF", EBPF)
+            .replace("MIX", MIX)
+            .replace("RX", r#"{"bytes":1,"packets":2,"dropped":3,"errors":null}"#);
+        let saved: StateContent = serde_json::from_str(&text).unwrap();
+        let same: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_value(&saved).unwrap(), same);
+        let (key, account) = saved.devices.into_iter().next().unwrap().restored(0.0);
+        assert_eq!(serde_json::to_value(SavedDevice::of(&key, &account)).unwrap(), same["devices"][0]);
     }
 
     #[test]

@@ -4,19 +4,23 @@ use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use super::{Kind, Since};
-use crate::model::{Late, Lifecycle, NicStats, Overuse, PartRun, Snapshot, VmStats, unix_seconds};
+use crate::exporters::exports::Exports;
+use crate::model::{
+    ComponentRun, Lifecycle, MissedTicks, NicStats, Overuse, Snapshot, VmStats, unix_seconds,
+};
 
 /// A snapshot as a metric of one kind may show it: gauges end with their VM or interface, counters are shown for the
 /// retention.
 #[derive(Clone, Copy, Debug)]
-pub struct Shown<'s> {
+pub struct SnapshotView<'s> {
     snapshot: &'s Snapshot,
+    exports: &'s Exports,
     kind: Kind,
 }
 
-impl<'s> Shown<'s> {
-    pub fn new(snapshot: &'s Snapshot, kind: Kind) -> Self {
-        Self { snapshot, kind }
+impl<'s> SnapshotView<'s> {
+    pub fn new(snapshot: &'s Snapshot, exports: &'s Exports, kind: Kind) -> Self {
+        Self { snapshot, exports, kind }
     }
 
     /// The VMs of which the metric says something.
@@ -43,6 +47,12 @@ impl<'s> Shown<'s> {
         Some(unix_seconds(self.snapshot.counting_since))
     }
 
+    /// How the exporters themselves do. Only the metrics of [`EXPORT_GROUPS`](super::EXPORT_GROUPS) ask for it: it changes
+    /// between two looks at one snapshot.
+    pub fn exports(&self) -> &'s Exports {
+        self.exports
+    }
+
     pub fn lifecycle(&self) -> &'s Lifecycle {
         &self.snapshot.lifecycle
     }
@@ -59,12 +69,12 @@ impl<'s> Shown<'s> {
         self.snapshot.taken_at
     }
 
-    pub fn late(&self) -> Late {
-        self.snapshot.late
+    pub fn missed(&self) -> MissedTicks {
+        self.snapshot.missed
     }
 
-    pub fn parts(&self) -> &'s [PartRun] {
-        &self.snapshot.parts
+    pub fn components(&self) -> &'s [ComponentRun] {
+        &self.snapshot.components
     }
 
     pub fn overuse(&self) -> &'s Vec<Overuse> {

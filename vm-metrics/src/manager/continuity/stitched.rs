@@ -7,12 +7,12 @@
 
 /// One published counter.
 #[derive(Debug, Default)]
-pub(in crate::manager) struct Continued {
+pub(in crate::manager) struct StitchedCounter {
     base: u64,
     published: u64,
 }
 
-impl Continued {
+impl StitchedCounter {
     /// The value to publish; `None` when neither source has one. `device` was read before `counted`.
     pub(in crate::manager) fn update(&mut self, device: Option<u64>, counted: Option<u64>) -> Option<u64> {
         if let (Some(device), Some(counted)) = (device, counted) {
@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn counting_goes_on_from_the_device() {
-        let mut bytes = Continued::default();
+        let mut bytes = StitchedCounter::default();
         assert_eq!(bytes.update(Some(1000), None), Some(1000));
         assert_eq!(bytes.update(Some(1000), Some(0)), Some(1000));
         assert_eq!(bytes.update(Some(1500), Some(500)), Some(1500));
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn frames_between_the_two_readings_are_not_counted_twice() {
-        let mut bytes = Continued::default();
+        let mut bytes = StitchedCounter::default();
         // 100 arrived before the attach; 40 more between the reading of the device and that of eBPF.
         assert_eq!(bytes.update(Some(100), Some(40)), Some(100));
         assert_eq!(bytes.update(Some(140), Some(40)), Some(140));
@@ -57,7 +57,7 @@ mod tests {
             steps in prop::collection::vec((0_u64..100, 0_u64..100, any::<bool>(), any::<bool>()), 1..50),
         ) {
             let (mut total, mut last) = (before, 0);
-            let mut counter = Continued::default();
+            let mut counter = StitchedCounter::default();
             for (arrives, arrives_between, device_works, ebpf_works) in steps {
                 total += arrives;
                 let device = device_works.then_some(total);

@@ -10,17 +10,17 @@ use crate::model::{Batch, EndReason, Hypervisor, InstanceInfo, Lifecycle, VmSet}
 
 /// Who is there, and how many came and went.
 #[derive(Debug)]
-pub(super) struct Comings {
+pub(super) struct LifecycleCounter {
     /// When the daemon began, in clock ticks since boot; `None` where processes are of another kernel.
     began: Option<u64>,
     /// Nobody has started in the first look.
     is_first: bool,
-    present: Vec<Present>,
+    present: Vec<VmPresence>,
     lifecycle: Lifecycle,
 }
 
 #[derive(Clone, Debug)]
-struct Present {
+struct VmPresence {
     id: String,
     pid: Option<u32>,
     /// Of the process, in clock ticks since boot.
@@ -28,7 +28,7 @@ struct Present {
     hypervisor: Hypervisor,
 }
 
-impl Comings {
+impl LifecycleCounter {
     pub(super) fn new(host: &Host) -> Self {
         Self::since(host.is_this_kernel().then(now_ticks))
     }
@@ -39,7 +39,7 @@ impl Comings {
 
     /// Takes in the VMs of a tick, with what was read of them, and the processes that have ended since the last one.
     pub(super) fn take(&mut self, vms: &VmSet, batch: &Batch, ended: &HashSet<u32>) -> Lifecycle {
-        let mut now: Vec<Present> = vms.vms.iter().map(|vm| Present::of(vm, batch)).collect();
+        let mut now: Vec<VmPresence> = vms.vms.iter().map(|vm| VmPresence::of(vm, batch)).collect();
         let before = std::mem::take(&mut self.present);
         let (index_now, index_before) = (Index::of(&now), Index::of(&before));
         for vm in &now {
@@ -64,12 +64,12 @@ impl Comings {
     }
 
     /// One that was there before the daemon was only found.
-    fn is_start(&self, vm: &Present) -> bool {
+    fn is_start(&self, vm: &VmPresence) -> bool {
         vm.start_ticks.zip(self.began).map_or(!self.is_first, |(start, began)| start >= began)
     }
 }
 
-impl Present {
+impl VmPresence {
     fn of(vm: &InstanceInfo, batch: &Batch) -> Self {
         let (pid, hypervisor) = (vm.hypervisor_pid, vm.hypervisor);
         let process = pid.and_then(|pid| batch.processes.get(&pid));
@@ -108,13 +108,13 @@ struct Index {
 }
 
 impl Index {
-    fn of(vms: &[Present]) -> Self {
+    fn of(vms: &[VmPresence]) -> Self {
         let pids = vms.iter().enumerate().filter_map(|(at, vm)| Some((vm.pid?, at))).collect();
         let ids = vms.iter().enumerate().map(|(at, vm)| (vm.id.clone(), at)).collect();
         Self { pids, ids }
     }
 
-    fn find(&self, vm: &Present, among: &[Present]) -> Option<usize> {
+    fn find(&self, vm: &VmPresence, among: &[VmPresence]) -> Option<usize> {
         let by_pid = vm.pid.and_then(|pid| self.pids.get(&pid));
         let candidates = [by_pid, self.ids.get(&vm.id)].into_iter().flatten().copied();
         candidates.into_iter().find(|at| among[*at].is(vm))
@@ -133,7 +133,7 @@ mod tests {
 
     /// Starts, and ends by an exit and otherwise, after these ticks with the processes that have ended.
     fn counts(ticks: &[(&[Vm], &[u32])]) -> [u64; 3] {
-        let mut comings = Comings::since(Some(BEGAN));
+        let mut comings = LifecycleCounter::since(Some(BEGAN));
         let mut counts = [0; 3];
         for (vms, ended) in ticks {
             let info = |(id, pid, _): &Vm| InstanceInfo {

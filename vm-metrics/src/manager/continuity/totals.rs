@@ -1,4 +1,4 @@
-//! What a device has counted since its birth, whoever had it: the line of which each owner is given a part.
+//! What a device has counted since its birth, whoever had it: the cumulative of which each owner is given a part.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,17 +15,17 @@ pub(in crate::manager) struct Totals {
 }
 
 impl Totals {
-    /// The counts that came after `origin`.
-    pub(super) fn since(&self, origin: &Self) -> Self {
-        let count = |now: Option<u64>, origin: Option<u64>| Some(now?.saturating_sub(origin.unwrap_or(0)));
-        let direction = |now: DirectionStats, origin| now.zip_with(origin, u64::saturating_sub);
-        let traffic = |now: Option<Traffic>, origin: Option<Traffic>| {
-            Some(now?.zip_with(origin.unwrap_or_default(), u64::saturating_sub))
+    /// The counts that came after `offset`.
+    pub(super) fn since(&self, offset: &Self) -> Self {
+        let count = |now: Option<u64>, offset: Option<u64>| Some(now?.saturating_sub(offset.unwrap_or(0)));
+        let direction = |now: DirectionStats, offset| now.zip_with(offset, u64::saturating_sub);
+        let traffic = |now: Option<Traffic>, offset: Option<Traffic>| {
+            Some(now?.zip_with(offset.unwrap_or_default(), u64::saturating_sub))
         };
         Self {
-            rx: self.rx.zip_with(origin.rx, count),
-            tx: self.tx.zip_with(origin.tx, count),
-            ebpf: self.ebpf.map(|now| now.zip_with(origin.ebpf.unwrap_or_default(), direction, traffic)),
+            rx: self.rx.zip_with(offset.rx, count),
+            tx: self.tx.zip_with(offset.tx, count),
+            ebpf: self.ebpf.map(|now| now.zip_with(offset.ebpf.unwrap_or_default(), direction, traffic)),
         }
     }
 
@@ -40,10 +40,10 @@ impl Totals {
 }
 
 /// The device itself counts less than before: it is another one.
-pub(super) fn fell(now: &FrameCounts, before: &FrameCounts) -> bool {
-    let fell =
+pub(super) fn decreased(now: &FrameCounts, before: &FrameCounts) -> bool {
+    let decreased =
         |now: Option<u64>, before: Option<u64>| now.zip(before).is_some_and(|(now, before)| now < before);
-    fell(now.bytes, before.bytes) || fell(now.packets, before.packets)
+    decreased(now.bytes, before.bytes) || decreased(now.packets, before.packets)
 }
 
 /// The programs count less than before: they were attached anew and count from 0.

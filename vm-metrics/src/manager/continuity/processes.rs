@@ -11,14 +11,14 @@ pub(super) type Process = (u32, u64);
 
 #[derive(Debug, Default)]
 pub(super) struct Processes {
-    started: HashMap<Process, Started>,
+    started: HashMap<Process, ProcessStart>,
     /// Of the tick that asked last.
     boot_time: (u64, Option<u64>),
 }
 
 #[derive(Debug)]
-struct Started {
-    seen: u64,
+struct ProcessStart {
+    last_tick: u64,
     /// In seconds of Unix time; `None` on a host that does not say when it was booted.
     at: Option<f64>,
     /// The id of its VM, of which all its series are.
@@ -35,9 +35,9 @@ impl Processes {
             }
             let after_boot = process.1 as f64 / clock_ticks_per_second() as f64;
             let at = boot_time.1.map(|boot| boot as f64 + after_boot);
-            Started { seen: tick, at, id: None, has_other_series: false }
+            ProcessStart { last_tick: tick, at, id: None, has_other_series: false }
         });
-        started.seen = tick;
+        started.last_tick = tick;
         started.at
     }
 
@@ -50,6 +50,6 @@ impl Processes {
     }
 
     pub(super) fn forget_before(&mut self, tick: u64) {
-        self.started.retain(|_, started| started.seen >= tick);
+        self.started.retain(|_, started| started.last_tick >= tick);
     }
 }

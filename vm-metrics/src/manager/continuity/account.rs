@@ -1,22 +1,22 @@
 //! The account of one device: who has it, what its former owners were given, and what tells it from any other.
 
 use super::super::backlog::Backlog;
-use super::Seen;
-use super::continued::Continued;
+use super::DeviceReading;
 use super::gap::Gap;
-use super::line::Earlier;
+use super::interface_counter::EarlierTotals;
 use super::processes::Process;
-use super::totals::{Totals, counts_anew, fell};
-use super::untold::Untold;
+use super::stitched::StitchedCounter;
+use super::totals::{Totals, counts_anew, decreased};
+use super::unexplained::UnexplainedDrops;
 use crate::model::{FrameCounts, Nic, NicSince, Tenant};
 
-/// Of a device the line is continued over all its owners; each is published the part since it got the device.
+/// Of a device the cumulative is continued over all its owners; each is published the share since it got the device.
 #[derive(Debug)]
-pub(in crate::manager) struct Account {
+pub(in crate::manager) struct DeviceAccount {
     /// The tick that touched it last; 0 for one that a daemon before this one has left.
-    pub(super) seen: u64,
+    pub(super) last_tick: u64,
     /// In seconds of Unix time.
-    pub(super) seen_at: f64,
+    pub(super) last_seen: f64,
     pub(super) nic: Nic,
     /// What the kernel never gives to another device, where it gives anything.
     pub(super) device: Option<u64>,
@@ -28,31 +28,31 @@ pub(in crate::manager) struct Account {
     pub(super) process: Option<Process>,
     /// When the owner was first seen with it, in seconds of Unix time; `None` when it was there at the first look of all.
     pub(in crate::manager) since: Option<f64>,
-    /// Since when the owner's part counts from 0, in series that have had no other names.
+    /// Since when the owner's share counts from 0, in series that have had no other names.
     pub(in crate::manager) counts_since: NicSince,
     /// When the device got another name, and so other series, which begin where those of before end.
     pub(super) renamed_at: Option<f64>,
     programs: Programs,
     /// What the owner has been given under this name before.
-    pub(super) earlier: Option<Earlier>,
-    /// Tells the owner's part of this device from any other part; 0 until it is given a number.
-    pub(in crate::manager) part: u64,
+    pub(super) earlier: Option<EarlierTotals>,
+    /// Tells the owner's share of this device from any other share; 0 until it is given a number.
+    pub(in crate::manager) share: u64,
     /// What the former owners were given.
-    pub(super) origin: Totals,
-    /// The line at its last publication; `None` before the first one in this process.
-    pub(super) last: Option<Totals>,
+    pub(super) offset: Totals,
+    /// The cumulative at its last publication; `None` before the first one in this process.
+    pub(super) published: Option<Totals>,
     /// What the device itself said last, guest perspective: rx and tx.
-    pub(super) raw: (FrameCounts, FrameCounts),
-    /// The first readings from now on are the origin: nobody knows how much of them is whose.
-    cut: bool,
-    pub(in crate::manager) rx_bytes: Continued,
-    pub(in crate::manager) rx_packets: Continued,
-    pub(in crate::manager) tx_bytes: Continued,
-    pub(in crate::manager) tx_packets: Continued,
+    pub(super) counts: (FrameCounts, FrameCounts),
+    /// The first readings from now on are the offset: nobody knows how much of them is whose.
+    is_offset_open: bool,
+    pub(in crate::manager) rx_bytes: StitchedCounter,
+    pub(in crate::manager) rx_packets: StitchedCounter,
+    pub(in crate::manager) tx_bytes: StitchedCounter,
+    pub(in crate::manager) tx_packets: StitchedCounter,
     /// Counted by the device, and by the program that sees drops.
-    pub(in crate::manager) rx_dropped: Continued,
+    pub(in crate::manager) rx_dropped: StitchedCounter,
     /// Of the dropped ones, those whose reason is not known.
-    pub(in crate::manager) untold: Untold,
+    pub(in crate::manager) unexplained: UnexplainedDrops,
     pub(in crate::manager) backlog_packets: Backlog,
     pub(in crate::manager) backlog_bytes: Backlog,
     /// In packets.
@@ -65,16 +65,16 @@ pub(in crate::manager) struct Account {
 enum Programs {
     /// A daemon before this one has left the account, and perhaps the programs.
     MayBeLeft,
-    /// The programs were attached anew, and what was counted before is still in the line.
+    /// The programs were attached anew, and what was counted before is still in the cumulative.
     Replaced,
     Own,
 }
 
-impl Account {
+impl DeviceAccount {
     pub(super) fn new(nic: Nic, device: Option<u64>, owner: &str, since: Option<f64>) -> Self {
         Self {
-            seen: 0,
-            seen_at: 0.0,
+            last_tick: 0,
+            last_seen: 0.0,
             nic,
             device,
             owner: owner.to_owned(),
@@ -85,17 +85,17 @@ impl Account {
             renamed_at: None,
             programs: Programs::Own,
             earlier: None,
-            part: 0,
-            origin: Totals::default(),
-            last: None,
-            raw: Default::default(),
-            cut: false,
-            rx_bytes: Continued::default(),
-            rx_packets: Continued::default(),
-            tx_bytes: Continued::default(),
-            tx_packets: Continued::default(),
-            rx_dropped: Continued::default(),
-            untold: Untold::default(),
+            share: 0,
+            offset: Totals::default(),
+            published: None,
+            counts: Default::default(),
+            is_offset_open: false,
+            rx_bytes: StitchedCounter::default(),
+            rx_packets: StitchedCounter::default(),
+            tx_bytes: StitchedCounter::default(),
+            tx_packets: StitchedCounter::default(),
+            rx_dropped: StitchedCounter::default(),
+            unexplained: UnexplainedDrops::default(),
             backlog_packets: Backlog::default(),
             backlog_bytes: Backlog::default(),
             rx_gap: Gap::default(),
@@ -105,18 +105,18 @@ impl Account {
 
     /// What had been published of the device before is where its owner begins. Where nobody knows it, as when it passed
     /// while no daemon looked, it is given to nobody.
-    pub(super) fn begin_at(&mut self, line: Option<Totals>) {
-        (self.origin, self.cut) = (line.unwrap_or_default(), line.is_none());
+    pub(super) fn start_from(&mut self, cumulative: Option<Totals>) {
+        (self.offset, self.is_offset_open) = (cumulative.unwrap_or_default(), cumulative.is_none());
     }
 
     /// One that a daemon before this one has left.
-    pub(super) fn restored(self, origin: Totals, now: f64) -> Self {
+    pub(super) fn restored(self, offset: Totals, now: f64) -> Self {
         let programs = Programs::MayBeLeft;
-        Self { raw: (origin.rx, origin.tx), origin, seen_at: now, programs, ..self }
+        Self { counts: (offset.rx, offset.tx), offset, last_seen: now, programs, ..self }
     }
 
     /// Whether the device that has the name and the index now is still the one of this account.
-    pub(super) fn is_of(&self, nic: &Nic, device: Option<u64>) -> bool {
+    pub(super) fn is_device(&self, nic: &Nic, device: Option<u64>) -> bool {
         match (self.device, device) {
             (Some(known), Some(now)) => known == now,
             _ => self.nic == *nic,
@@ -124,15 +124,15 @@ impl Account {
     }
 
     /// The device itself counts less than it did: it is another one.
-    pub(super) fn fell(&self, seen: &Seen<'_>) -> bool {
-        let (rx, tx) = &self.raw;
-        fell(&seen.rx, rx) || fell(&seen.tx, tx)
+    pub(super) fn decreased(&self, reading: &DeviceReading<'_>) -> bool {
+        let (rx, tx) = &self.counts;
+        decreased(&reading.rx, rx) || decreased(&reading.tx, tx)
     }
 
-    pub(super) fn saw(&mut self, tick: u64, now: f64, seen: &Seen<'_>) {
-        (self.seen, self.seen_at) = (tick, now);
-        if seen.rx.bytes.is_some() {
-            self.raw = (seen.rx, seen.tx);
+    pub(super) fn note(&mut self, tick: u64, now: f64, reading: &DeviceReading<'_>) {
+        (self.last_tick, self.last_seen) = (tick, now);
+        if reading.rx.bytes.is_some() {
+            self.counts = (reading.rx, reading.tx);
         }
     }
 
@@ -146,19 +146,19 @@ impl Account {
         owner.clone_into(&mut self.owner);
         let is_the_same = process.is_some() && self.process == process;
         self.process = process;
-        if is_the_same && self.last.is_none() {
+        if is_the_same && self.published.is_none() {
             // Only the id is another one than for the daemon before.
             return;
         }
         self.since = now;
         // It begins at 0.
-        self.counts_since = NicSince { device: now, ebpf: now.filter(|_| self.last.is_some()) };
+        self.counts_since = NicSince { device: now, ebpf: now.filter(|_| self.published.is_some()) };
         (self.earlier, self.renamed_at) = (None, None);
-        self.part = 0;
-        self.untold.hand_over();
+        self.share = 0;
+        self.unexplained.hand_over();
         self.rx_gap.hand_over();
         self.tx_gap.hand_over();
-        self.begin_at(self.last);
+        self.start_from(self.published);
     }
 
     /// The programs count from 0 since this time, in seconds of Unix time, if anybody knows: what they have counted for
@@ -182,19 +182,19 @@ impl Account {
         is_replaced
     }
 
-    /// What the owner is published with, of the line as it is now.
-    pub(in crate::manager) fn publish(&mut self, line: Totals) -> Totals {
-        if self.cut {
-            // Each part at its first reading.
-            self.origin = self.origin.or(&line);
-            let Totals { rx, tx, ebpf } = &self.origin;
-            self.cut = rx.bytes.is_none() || tx.bytes.is_none() || ebpf.is_none();
+    /// What the owner is published with, of the cumulative as it is now.
+    pub(in crate::manager) fn publish(&mut self, cumulative: Totals) -> Totals {
+        if self.is_offset_open {
+            // Each share at its first reading.
+            self.offset = self.offset.or(&cumulative);
+            let Totals { rx, tx, ebpf } = &self.offset;
+            self.is_offset_open = rx.bytes.is_none() || tx.bytes.is_none() || ebpf.is_none();
         }
-        let before = self.last.as_ref().and_then(|last| last.ebpf).or(self.origin.ebpf);
-        if line.ebpf.zip(before).is_some_and(|(now, before)| counts_anew(&now, &before)) {
-            self.origin.ebpf = None;
+        let before = self.published.as_ref().and_then(|last| last.ebpf).or(self.offset.ebpf);
+        if cumulative.ebpf.zip(before).is_some_and(|(now, before)| counts_anew(&now, &before)) {
+            self.offset.ebpf = None;
         }
-        self.last = Some(self.last.map_or(line, |last| line.or(&last)));
-        line.since(&self.origin)
+        self.published = Some(self.published.map_or(cumulative, |last| cumulative.or(&last)));
+        cumulative.since(&self.offset)
     }
 }
