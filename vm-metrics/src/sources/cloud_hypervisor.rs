@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn zones_balloon_and_a_vm_that_has_not_booted() {
+    fn zones_and_balloon_of_a_created_vm() {
         let zones =
             r#""size":0,"zones":[{"id":"a","size":1048576,"hotplugged_size":1048576},{"size":2097152}]"#;
         let body = RUNNING
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stand_in_of_the_api_is_asked_for_vm_info() {
+    fn the_api_gets_one_request_for_vm_info() {
         let stand_in = StandIn::new(vec![http("200", RUNNING)]);
         let vmm = answer(query, &stand_in).unwrap();
         assert_eq!(vmm.info.allocated_vcpus, Some(2));
@@ -287,8 +287,9 @@ mod tests {
         assert!(request.starts_with("GET /api/v1/vm.info HTTP/1.1\r\nhost: localhost\r\n"), "{request}");
     }
 
+    /// Other errors of the API are problems.
     #[test]
-    fn a_stand_in_of_a_vmm_without_a_vm_and_of_one_that_cannot_answer() {
+    fn a_vmm_without_a_vm_is_not_started() {
         for (status, body) in [
             ("404", r#"["Error from API","The VM info is not available","VM is not created"]"#),
             ("500", "Error from API: The VM info is not available: VM is not created"),

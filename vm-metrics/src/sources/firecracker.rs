@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stand_in_of_the_api_says_vcpus_memory_and_taps() {
+    fn the_api_gives_vcpus_memory_and_taps() {
         let stand_in = StandIn::new(vec![ok(RUNNING), ok(FULL)]);
         assert_eq!(answer(query, &stand_in).unwrap(), running(2, 1024, &["fc0"]));
         let heard = stand_in.heard();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stand_in_with_plugged_memory_and_one_that_is_old() {
+    fn plugged_memory_counts_and_old_versions_answer() {
         let hotplug =
             r#""memory-hotplug":{"total_size_mib":1024,"block_size_mib":2,"slot_size_mib":128},"vsock":null"#;
         let status = r#"{"total_size_mib":1024,"block_size_mib":2,"slot_size_mib":128,"plugged_size_mib":512,
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stand_in_that_is_not_started_has_nothing_to_say_yet() {
+    fn a_vm_before_its_start_has_no_sizes() {
         let stand_in = StandIn::new(vec![ok(&RUNNING.replace("Running", "Not started")), ok(FULL)]);
         assert_eq!(answer(query, &stand_in).unwrap(), VmmInfo::not_started());
     }

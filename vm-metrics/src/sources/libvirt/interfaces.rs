@@ -1,4 +1,4 @@
-//! The network interfaces of a domain: devices of the host, and those that cannot be counted. Pure.
+//! Parses the network interfaces of a domain. Pure.
 
 use roxmltree::Node;
 

@@ -203,7 +203,7 @@ pub mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_refused_in_a_few_words() {
+    fn other_files_are_refused_with_short_messages() {
         let dtd = "<!DOCTYPE a [<!ENTITY b \"c\">]><domstatus pid='1'><domain/></domstatus>";
         for (content, problem) in [
             ("", "bad XML at line 1, column 1"),

@@ -1,4 +1,6 @@
-//! Which VM has which id: no id is there twice, no user takes another's, and an id stays its VM's.
+//! Assigns a unique id to each VM.
+//!
+//! No user takes the id of another user's VM, and a VM keeps its id.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};

@@ -1,4 +1,4 @@
-//! What a daemon leaves written for the next of the ids that VMs have or had.
+//! Saves the ids of VMs for the next daemon.
 
 use std::path::{Path, PathBuf};
 
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_state_is_told_and_written_over() {
+    fn a_broken_state_file_is_reported_and_replaced() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(NAME), "{").unwrap();
         let mut ids = saved(&dir, "boot");

@@ -1,3 +1,5 @@
+//! Tests of the API poller against fake VMMs.
+
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream as Stream};
@@ -122,8 +124,9 @@ impl Tick<'_> {
     }
 }
 
+/// It is asked again rarely, or when its NICs change.
 #[test]
-fn a_new_vm_is_known_in_the_same_tick_and_asked_again_rarely_or_when_its_nics_change() {
+fn new_vms_are_known_in_their_first_tick() {
     let mut vcpus = 1;
     let stand_in = StandIn::behaving(move |stream, _| {
         vcpus += 1;
@@ -146,7 +149,7 @@ fn a_new_vm_is_known_in_the_same_tick_and_asked_again_rarely_or_when_its_nics_ch
 }
 
 #[test]
-fn who_hangs_costs_the_first_tick_a_moment_and_the_next_ones_nothing() {
+fn a_hanging_vmm_delays_only_its_first_tick() {
     let hanging: Vec<_> = (0..8).map(|_| StandIn::behaving(|_, _| true)).collect();
     let good = StandIn::new(vec![ok("4")]);
     let mut api = VmmApi::new(&SourceContext::default(), ask_vcpus);
@@ -166,7 +169,7 @@ fn who_hangs_costs_the_first_tick_a_moment_and_the_next_ones_nothing() {
 }
 
 #[test]
-fn what_was_known_stays_known_when_the_socket_breaks() {
+fn a_broken_socket_keeps_the_last_answer() {
     let mut answers =
         vec![ok("4"), ok("\"many\""), "HTTP/1.1 500 \r\nContent-Length: 0\r\n\r\n".into()].into_iter();
     let stand_in = StandIn::behaving(move |stream, _| match answers.next() {
@@ -208,8 +211,9 @@ fn a_flood_is_cut_off() {
     }
 }
 
+/// So is a file that is no socket.
 #[test]
-fn a_path_that_is_no_socket_or_leads_out_of_the_chroot_is_refused() {
+fn a_path_out_of_the_chroot_is_refused() {
     let fixture = Fixture::with(&[Fake { pid: 7, ..Fake::default() }]);
     let root = fixture.process(7).join("root");
     fs::create_dir_all(root.join("run")).unwrap();
@@ -239,7 +243,7 @@ fn a_path_that_is_no_socket_or_leads_out_of_the_chroot_is_refused() {
 }
 
 #[test]
-fn a_socket_that_another_process_has_now_is_not_believed() {
+fn a_socket_of_another_process_is_refused() {
     let stand_in = StandIn::new(vec![ok("4")]);
     let mut api = VmmApi::new(&SourceContext::default(), ask_vcpus);
     let mut other = process::Command::new("cat")

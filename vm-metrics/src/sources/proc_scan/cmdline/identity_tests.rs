@@ -1,3 +1,5 @@
+//! Tests of the ids and names of command lines.
+
 use super::super::argv;
 use super::*;
 
@@ -108,7 +110,7 @@ fn firecracker_is_its_id_or_socket() {
 }
 
 #[test]
-fn monitors_and_pid_files_tell_where_a_vm_is() {
+fn paths_of_monitors_and_pid_files_count() {
     let line = "-qmp unix:/run/a.qmp,server=on,wait=off -monitor unix:path=b.sock,server -monitor stdio
         -chardev socket,id=charmonitor,path=/run/c.sock,server=on -mon chardev=charmonitor,mode=control
         -chardev socket,id=console,path=/run/d.sock -mon chardev=other -pidfile /run/a.pid -vnc unix:/run/e";

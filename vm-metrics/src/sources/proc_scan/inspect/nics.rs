@@ -1,4 +1,4 @@
-//! The NICs of a VM: those that its process holds, else those that its command line names.
+//! The NICs of a VM: held by its process, else named by its command line.
 
 use std::collections::{BTreeSet, HashSet};
 use std::iter;
