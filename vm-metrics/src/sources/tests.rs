@@ -28,9 +28,9 @@ impl InstanceSource for Fake {
 }
 
 /// A [`Fake`] whose listing the test changes.
-struct Shared(Arc<Mutex<Option<Vec<InstanceInfo>>>>);
+struct ChangingFake(Arc<Mutex<Option<Vec<InstanceInfo>>>>);
 
-impl InstanceSource for Shared {
+impl InstanceSource for ChangingFake {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
         Fake(self.0.lock().unwrap().clone()).list_running_instances_for_metrics()
     }
@@ -60,7 +60,7 @@ fn a_failing_source_hinders_no_other() {
 #[test]
 fn a_failing_source_keeps_its_vms_for_now() {
     let listing = Arc::new(Mutex::new(Some(vec![vm("a", 1)])));
-    let mut sources = Sources::new(vec![("flaky", Box::new(Shared(listing.clone())))]);
+    let mut sources = Sources::new(vec![("flaky", Box::new(ChangingFake(listing.clone())))]);
     let start = Instant::now();
     let mut ids = |seconds| -> (Vec<String>, bool) {
         let (set, reports) = sources.list_at(start + Duration::from_secs(seconds));

@@ -2,7 +2,7 @@
 
 use roxmltree::Node;
 
-use super::status::child;
+use super::xml::child;
 use crate::model::{UncountedKind, UncountedNic, is_device_name};
 use crate::sources::shortened;
 use crate::sources::values::bounded::MAX_NICS;

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::claims::{IdClaim, Standing};
 use super::fingerprints::LEVELS;
-use super::id_records::{IdClaim, IdRecords, Standing};
+use super::id_records::IdRecords;
 use super::twins::{IdRecord, ProcessKey};
 use crate::host::Host;
 use crate::own_dir::{DirError, OwnDir};

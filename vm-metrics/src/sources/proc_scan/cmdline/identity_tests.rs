@@ -1,7 +1,8 @@
 //! Tests of the ids and names of command lines.
 
-use super::super::argv;
+use super::super::{argv, identity};
 use super::*;
+use crate::model::Hypervisor;
 
 const UUID: &str = "6f9c7d5e-3f7d-4d0a-9d39-0f0d3a6b1c55";
 const POD: &str = "0a1b2c3d-1111-4222-8333-444455556666";
