@@ -19,7 +19,7 @@ use crate::exporters::json::{DaemonHealth, Detail, Sources, Vm, Vms};
 use crate::manager::Ticker;
 use crate::model::Snapshot;
 
-/// The description of the API, made from the types it answers with, and of what orchestrators may push.
+/// The OpenAPI description, from the types of the answers and of pushed VMs.
 #[derive(Debug, OpenApi)]
 #[openapi(
     info(title = "vm-metrics", description = "What each VM on this host uses, as the host sees it."),
@@ -30,7 +30,7 @@ pub struct Description;
 
 const JSON: &str = "application/json";
 
-/// What all listeners share.
+/// Documents that all listeners share.
 #[derive(Clone, Debug)]
 pub(super) struct Api {
     ticker: Ticker,
@@ -124,7 +124,7 @@ async fn sources(State((ticker, detail)): State<(Ticker, Detail)>) -> Result<Res
     Ok(Json(Sources::of(&snapshot, detail)).into_response())
 }
 
-/// A document that all who ask for it share.
+/// Answers with a document that all requests share.
 async fn shared<K, R>(
     body: &SharedBody<K>,
     headers: &HeaderMap,
@@ -149,7 +149,7 @@ fn latest(ticker: &Ticker) -> Result<Arc<Snapshot>, Problem> {
     ticker.latest().ok_or_else(none)
 }
 
-/// Old numbers must not look like those of now.
+/// The latest snapshot, unless it is stale: old numbers must not pass for current ones.
 fn current(ticker: &Ticker) -> Result<Arc<Snapshot>, Problem> {
     let snapshot = latest(ticker)?;
     if ticker.is_stale(&snapshot) {
