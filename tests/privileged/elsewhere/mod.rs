@@ -1,8 +1,10 @@
 //! TAPs in foreign namespaces, with equal names and indices, as jailers make them.
 
 mod between_ticks;
+mod handles;
 mod host;
 mod macvtaps;
+mod measure;
 mod unusual;
 
 use std::collections::HashSet;

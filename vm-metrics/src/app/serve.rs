@@ -170,6 +170,7 @@ mod tests {
     use crate::exporters;
     use crate::manager::Setup;
     use crate::model::{Batch, VmSet};
+    use crate::net::namespaces::Namespaces;
     use crate::readers::{ReadReport, Reader};
     use crate::sources::Sources;
 
@@ -177,7 +178,7 @@ mod tests {
     struct Broken(fn());
 
     impl Reader for Broken {
-        fn read(&mut self, _: &VmSet, _: &mut Batch) -> ReadReport {
+        fn read(&mut self, _: &VmSet, _: &mut Namespaces, _: &mut Batch) -> ReadReport {
             (self.0)();
             ReadReport::default()
         }
