@@ -4,7 +4,6 @@ mod between_ticks;
 mod handles;
 mod host;
 mod macvtaps;
-mod measure;
 mod unusual;
 
 use std::collections::HashSet;
