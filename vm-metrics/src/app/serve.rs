@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::App;
 use crate::config::{ApiSocket, Settings};
-use crate::exporters::Running;
+use crate::exporters::ActiveExporters;
 use crate::host::Host;
 use crate::http::{self, Site, UnixSocket};
 use crate::limits;
@@ -147,7 +147,7 @@ fn bind_socket(
 }
 
 /// Waits for the last answers, the last tick and the last push, but not forever.
-async fn ended(server: JoinHandle<()>, mut ticker: Ticker, exporters: Running) -> anyhow::Result<()> {
+async fn ended(server: JoinHandle<()>, mut ticker: Ticker, exporters: ActiveExporters) -> anyhow::Result<()> {
     let last_tick = timeout(LAST_TICK, ticker.ended());
     let (drained, ticked, ()) = tokio::join!(timeout(DRAIN, server), last_tick, exporters.leave());
     if drained.is_err() {
@@ -189,7 +189,7 @@ mod tests {
         let settings = Config::parse(Path::new("test.toml"), text).unwrap().settings;
         let readers = vec![ReaderConfig::running("broken", BrokenReader(read))];
         let sources = Sources::new(Vec::new());
-        App { setup: Setup { settings, sources, readers }, exporters: exporters::Configured::default() }
+        App { setup: Setup { settings, sources, readers }, exporters: exporters::ExportersConfig::default() }
     }
 
     /// The signals are those of the whole process, so this is one test.
