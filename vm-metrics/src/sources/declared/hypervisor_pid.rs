@@ -3,8 +3,9 @@
 //! After a boot, or a crash of the orchestrator, the pid of a record may be any process.
 
 use crate::model::Hypervisor;
+use crate::procfs::executable;
+use crate::sources::process::ReadError;
 use crate::sources::process::lookup::{ProcessLookup, ProcessProgram};
-use crate::sources::process::{ReadError, executable};
 use crate::sources::values::uuid;
 
 /// Which process a pid was when it was found to be the VM's.
