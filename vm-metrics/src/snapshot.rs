@@ -126,7 +126,7 @@ pub(crate) fn look(manager: &Manager) -> Arc<Snapshot> {
 /// One look has no earlier one to count from, also where it had to wait for processes.
 fn forget_sums(snapshot: &mut Snapshot) {
     for vm in &mut snapshot.vms {
-        (vm.cpu_wait_usec, vm.context_switches) = (None, None);
+        (vm.process.cpu_wait_usec, vm.process.context_switches) = (None, None);
     }
 }
 

@@ -173,7 +173,7 @@ impl Manager {
         };
         let stats = snapshot.vms.iter().find(is_it)?;
         let is_read =
-            [stats.cpu_usec, stats.memory_rss_bytes, stats.net_rx_bytes].iter().any(Option::is_some);
+            [stats.process.cpu_usec, stats.process.memory_rss_bytes, stats.net_rx_bytes].iter().any(Option::is_some);
         is_read.then(|| stats.clone())
     }
 

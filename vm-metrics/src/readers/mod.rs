@@ -185,8 +185,11 @@ pub fn configure(mut sections: Sections) -> Result<Vec<Configured>, ConfigError>
 mod tests {
     use std::path::Path;
 
+    use vm_metrics_testkit::wait::{Deadline, SOON};
+
     use super::*;
     use crate::config::Config;
+    use crate::model::InstanceInfo;
 
     fn configured(text: &str) -> Result<Vec<Configured>, ConfigError> {
         configure(Config::parse(Path::new("test.toml"), text)?.readers)
@@ -201,6 +204,37 @@ mod tests {
         assert_eq!(on(""), unasked);
         assert_eq!(on("[readers]\ntap_ebpf.enabled = false"), unasked - 1);
         assert_eq!(on("[readers]\nproc_smaps.enabled = true"), unasked + 1);
+    }
+
+    /// Read of this process, on a kernel that counts open files.
+    #[test]
+    fn each_number_of_a_process_has_a_reader() {
+        let (pid, host) = (std::process::id(), Host::default());
+        let setting = Setting { host, purpose: Purpose::Serve, trust: Trust::default(), watch: Watch::default() };
+        let mut may_lack = vec![];
+        let mut readers = Vec::new();
+        for reader in configured("[readers.proc_smaps]\nenabled = true").unwrap() {
+            match reader.name.starts_with("proc_").then(|| (reader.name, reader.start(&setting))) {
+                Some((_, Started::Running(reader))) => readers.push(reader),
+                Some(("proc_fd", _)) => may_lack.push("open_files".to_owned()),
+                Some((name, _)) => panic!("{name} is not started"),
+                None => {}
+            }
+        }
+        let vm = InstanceInfo { hypervisor_pid: Some(pid), uid: Some(0), ..InstanceInfo::default() };
+        let vms = VmSet { vms: vec![vm] };
+        let mut lacking = || {
+            let mut batch = Batch::default();
+            readers.iter_mut().for_each(|reader| drop(reader.read(&vms, &mut batch)));
+            let stats = serde_json::to_value(batch.processes[&pid].stats).unwrap();
+            let lacking = stats.as_object().unwrap().iter().filter(|(_, value)| value.is_null());
+            lacking.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+        };
+        // The walk through all pages takes a while.
+        let mut deadline = Deadline::after(SOON);
+        while lacking() != may_lack {
+            assert!(!deadline.has_passed(), "no reader reads {:?}", lacking());
+        }
     }
 
     #[test]

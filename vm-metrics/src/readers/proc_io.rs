@@ -2,7 +2,7 @@
 
 use super::process_files::ProcessFiles;
 use super::{ReadReport, Reader, ReaderDef, Started};
-use crate::model::{Batch, DiskBytes, VmSet};
+use crate::model::{Batch, ProcessStats, VmSet};
 use crate::procfs::parse_io;
 
 pub(super) const DEF: ReaderDef = ReaderDef {
@@ -20,13 +20,11 @@ pub(super) const DEF: ReaderDef = ReaderDef {
 
 #[derive(Debug)]
 struct ProcIo {
-    files: ProcessFiles<Option<DiskBytes>>,
+    files: ProcessFiles<Option<ProcessStats>>,
 }
 
 impl Reader for ProcIo {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
-        self.files.read_each(vms, |pid, disk| {
-            batch.processes.entry(pid).or_default().disk = Some(disk);
-        })
+        self.files.read_each(vms, |pid, stats| batch.add_process(pid, stats))
     }
 }

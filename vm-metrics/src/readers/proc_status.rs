@@ -2,7 +2,7 @@
 
 use super::process_files::ProcessFiles;
 use super::{ReadReport, Reader, ReaderDef, Started};
-use crate::model::{Batch, MemorySplit, VmSet};
+use crate::model::{Batch, ProcessStats, VmSet};
 use crate::procfs::parse_status;
 
 pub(super) const DEF: ReaderDef = ReaderDef {
@@ -19,13 +19,11 @@ pub(super) const DEF: ReaderDef = ReaderDef {
 
 #[derive(Debug)]
 struct ProcStatus {
-    files: ProcessFiles<Option<MemorySplit>>,
+    files: ProcessFiles<Option<ProcessStats>>,
 }
 
 impl Reader for ProcStatus {
     fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
-        self.files.read_each(vms, |pid, memory| {
-            batch.processes.entry(pid).or_default().memory = memory;
-        })
+        self.files.read_each(vms, |pid, stats| batch.add_process(pid, stats))
     }
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::exporters::families::{self, Sample};
 use crate::exporters::metrics::Kind;
 use crate::exporters::metrics::tests::full;
-use crate::model::{FrameCounts, NicStats, VmStats};
+use crate::model::{FrameCounts, NicStats, ProcessStats, VmStats};
 
 fn aggregate(vms: usize) -> LabelBudget {
     LabelBudget::new("test", Budget { vms, over: OverBudget::Aggregate })

@@ -149,12 +149,20 @@ pub(crate) mod tests {
     use std::path::Path;
     use std::time::{Duration, Instant, SystemTime};
 
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+
     use crate::model::*;
 
     fn cgroup_stats() -> CgroupStats {
         let gauges =
             CgroupStats { memory_bytes: Some(1), memory_limit_bytes: Some(1), ..CgroupStats::default() };
         gauges.with_counters([Some(1); 10])
+    }
+
+    fn process_stats(each: Option<u64>) -> ProcessStats {
+        ProcessStats::default().zip_with(ProcessStats::default(), |_, _| each, |_, _| each)
     }
 
     /// A snapshot in which everything is measured.
@@ -192,26 +200,8 @@ pub(crate) mod tests {
             instance_name: "b".into(),
             running: true,
             start_time: Some(1.0),
-            cpu_usec: Some(1),
-            cpu_wait_usec: Some(1),
-            context_switches: Some(1),
-            minor_page_faults: Some(1),
-            major_page_faults: Some(1),
-            threads: Some(1),
-            open_files: Some(1),
+            process: process_stats(Some(1)),
             vcpus: [0, 1].map(|vcpu| VcpuStats { vcpu, since: Some(1.0), ..VcpuStats::default() }).into(),
-            memory_rss_bytes: Some(1),
-            memory_vms_bytes: Some(1),
-            memory_anon_bytes: Some(1),
-            memory_file_bytes: Some(1),
-            memory_shmem_bytes: Some(1),
-            memory_hugetlb_bytes: Some(1),
-            memory_swap_bytes: Some(1),
-            memory_pss_bytes: Some(1),
-            memory_private_bytes: Some(1),
-            disk_read_bytes: Some(1),
-            disk_write_bytes: Some(1),
-            disk_cancelled_write_bytes: Some(1),
             cgroup: Some(cgroup_stats()),
             allocated_vcpus: Some(1),
             allocated_memory_bytes: Some(1),
@@ -375,6 +365,54 @@ pub(crate) mod tests {
         {
             let shown = Shown::new(&snapshot, metric.kind);
             (metric.samples)(&shown, &mut |labels, value, _| panic!("{}{labels:?} = {value}", metric.name));
+        }
+    }
+
+    /// The names of the fields of a struct, each with the struct in which it alone is 1.
+    fn each_alone<T: Serialize + DeserializeOwned>(all: T) -> Vec<(String, T)> {
+        let Value::Object(all) = serde_json::to_value(all).unwrap() else { panic!("no struct") };
+        let alone = |name: String| {
+            let only = serde_json::from_value(json!({ &name: 1 })).unwrap();
+            (name, only)
+        };
+        all.into_iter().map(|(name, _)| alone(name)).collect()
+    }
+
+    /// How many samples of this kind a VM has that are not 0.
+    fn samples_of(vm: VmStats, kind: Kind) -> usize {
+        let snapshot = Snapshot { vms: vec![vm], ..full() };
+        let shown = Shown::new(&snapshot, kind);
+        let mut samples = 0;
+        for metric in [vm::METRICS, process::METRICS, nic::METRICS].into_iter().flatten() {
+            if metric.kind == kind {
+                (metric.samples)(&shown, &mut |_, value, _| samples += usize::from(value != 0.0));
+            }
+        }
+        samples
+    }
+
+    #[test]
+    fn each_number_of_a_process_has_a_metric() {
+        let vm = |process| VmStats { running: true, process, ..VmStats::default() };
+        for (name, process) in each_alone(process_stats(None)) {
+            let outlives_it = process.ended(ProcessStats::default()) == process;
+            let kind = if outlives_it { Kind::Counter } else { Kind::Gauge };
+            let none = samples_of(vm(ProcessStats::default()), kind);
+            assert!(samples_of(vm(process), kind) > none, "no {kind:?} shows {name}");
+        }
+    }
+
+    /// Packets and bytes are in the metrics of what was sent and offered.
+    #[test]
+    fn each_counter_of_a_direction_has_a_metric() {
+        let vm = |rx, tx| {
+            let ebpf = Some(EbpfStats { rx, tx, ..EbpfStats::default() });
+            let nics = vec![NicStats { ebpf, ..NicStats::default() }];
+            VmStats { running: true, nics, ..VmStats::default() }
+        };
+        for (name, stats) in each_alone(DirectionStats::default()) {
+            let expected = if ["packets", "bytes"].contains(&name.as_str()) { 0 } else { 2 };
+            assert_eq!(samples_of(vm(stats, stats), Kind::Counter), expected, "{name}");
         }
     }
 

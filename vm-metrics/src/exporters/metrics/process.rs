@@ -11,7 +11,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`/proc/<pid>/task/<tid>/schedstat`",
         labels: VM,
         samples: |snapshot, push| {
-            count(snapshot, push, |vm| vm.since.cpu_wait, |vm| vm.context_switches.map(as_f64))
+            count(snapshot, push, |vm| vm.since.cpu_wait, |vm| vm.process.context_switches.map(as_f64))
         },
     },
     Metric {
@@ -22,7 +22,7 @@ pub(super) const METRICS: &[Metric] = &[
         labels: &["instance_id", "instance_name", "kind"],
         samples: |snapshot, push| {
             for vm in snapshot.vms() {
-                for (kind, faults) in [("minor", vm.minor_page_faults), ("major", vm.major_page_faults)] {
+                for (kind, faults) in [("minor", vm.process.minor_page_faults), ("major", vm.process.major_page_faults)] {
                     if let Some(faults) = faults {
                         push(&[&vm.instance_id, &vm.instance_name, kind], as_f64(faults), vm.since.process);
                     }
@@ -36,7 +36,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Threads of the hypervisor process.",
         origin: "`/proc/<pid>/stat`",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.threads.map(as_f64)),
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.process.threads.map(as_f64)),
     },
     Metric {
         name: "open_files",
@@ -44,6 +44,6 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Files that the hypervisor process has open, sockets and the like among them; not before Linux 6.2.",
         origin: "size of `/proc/<pid>/fd`",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.open_files.map(as_f64)),
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.process.open_files.map(as_f64)),
     },
 ];

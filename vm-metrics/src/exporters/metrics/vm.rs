@@ -114,7 +114,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`/proc/<pid>/task/<tid>/schedstat`",
         labels: VM,
         samples: |snapshot, push| {
-            count(snapshot, push, |vm| vm.since.cpu_wait, |vm| vm.cpu_wait_usec.map(seconds))
+            count(snapshot, push, |vm| vm.since.cpu_wait, |vm| vm.process.cpu_wait_usec.map(seconds))
         },
     },
     Metric {
@@ -131,7 +131,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Resident memory of the hypervisor process in bytes, without hugetlb pages.",
         origin: "`/proc/<pid>/statm`",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_rss_bytes.map(as_f64)),
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.process.memory_rss_bytes.map(as_f64)),
     },
     Metric {
         name: "memory_vms_bytes",
@@ -139,7 +139,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Virtual memory of the hypervisor process in bytes.",
         origin: "`/proc/<pid>/statm`",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_vms_bytes.map(as_f64)),
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.process.memory_vms_bytes.map(as_f64)),
     },
     Metric {
         name: "memory_anon_bytes",
@@ -147,7 +147,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Resident memory of the hypervisor process that no file is behind, in bytes.",
         origin: "`RssAnon` of `/proc/<pid>/status`",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_anon_bytes.map(as_f64)),
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.process.memory_anon_bytes.map(as_f64)),
     },
     Metric {
         name: "memory_file_bytes",
@@ -155,7 +155,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Resident memory of the hypervisor process that is mapped from files, in bytes.",
         origin: "`RssFile` of `/proc/<pid>/status`",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_file_bytes.map(as_f64)),
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.process.memory_file_bytes.map(as_f64)),
     },
     Metric {
         name: "memory_shmem_bytes",
@@ -163,7 +163,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Resident shared memory of the hypervisor process in bytes: memfd, tmpfs, SysV.",
         origin: "`RssShmem` of `/proc/<pid>/status`",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_shmem_bytes.map(as_f64)),
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.process.memory_shmem_bytes.map(as_f64)),
     },
     Metric {
         name: "memory_hugetlb_bytes",
@@ -171,7 +171,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Memory of the hypervisor process from hugetlbfs in bytes; not in the resident memory.",
         origin: "`HugetlbPages` of `/proc/<pid>/status`",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_hugetlb_bytes.map(as_f64)),
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.process.memory_hugetlb_bytes.map(as_f64)),
     },
     Metric {
         name: "memory_swap_bytes",
@@ -179,7 +179,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Memory of the hypervisor process that is swapped out, in bytes.",
         origin: "`VmSwap` of `/proc/<pid>/status`",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_swap_bytes.map(as_f64)),
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.process.memory_swap_bytes.map(as_f64)),
     },
     Metric {
         name: "memory_pss_bytes",
@@ -187,7 +187,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Resident memory of the hypervisor process in bytes, of which what n processes share counts 1/n; where proc_smaps is switched on, and as old as its interval.",
         origin: "`Pss` of `/proc/<pid>/smaps_rollup`",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_pss_bytes.map(as_f64)),
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.process.memory_pss_bytes.map(as_f64)),
     },
     Metric {
         name: "memory_private_bytes",
@@ -195,7 +195,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Resident memory of the hypervisor process in bytes that no other process has; where proc_smaps is switched on, and as old as its interval.",
         origin: "`Private_Clean` and `Private_Dirty` of `/proc/<pid>/smaps_rollup`",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_private_bytes.map(as_f64)),
+        samples: |snapshot, push| each(snapshot, push, |vm| vm.process.memory_private_bytes.map(as_f64)),
     },
     Metric {
         name: "allocated_memory_bytes",
@@ -220,7 +220,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`read_bytes` of `/proc/<pid>/io`",
         labels: VM,
         samples: |snapshot, push| {
-            count(snapshot, push, |vm| vm.since.process, |vm| vm.disk_read_bytes.map(as_f64))
+            count(snapshot, push, |vm| vm.since.process, |vm| vm.process.disk_read_bytes.map(as_f64))
         },
     },
     Metric {
@@ -230,7 +230,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`write_bytes` of `/proc/<pid>/io`",
         labels: VM,
         samples: |snapshot, push| {
-            count(snapshot, push, |vm| vm.since.process, |vm| vm.disk_write_bytes.map(as_f64))
+            count(snapshot, push, |vm| vm.since.process, |vm| vm.process.disk_write_bytes.map(as_f64))
         },
     },
     Metric {
@@ -240,7 +240,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`cancelled_write_bytes` of `/proc/<pid>/io`",
         labels: VM,
         samples: |snapshot, push| {
-            count(snapshot, push, |vm| vm.since.process, |vm| vm.disk_cancelled_write_bytes.map(as_f64))
+            count(snapshot, push, |vm| vm.since.process, |vm| vm.process.disk_cancelled_write_bytes.map(as_f64))
         },
     },
 ];
