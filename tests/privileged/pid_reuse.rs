@@ -85,7 +85,8 @@ fn a_pid_that_was_written_down_is_not_another_process() {
         // At first also because the files of the first are of no use any more.
         for _ in 0..3 {
             let after = running(&manager);
-            let unread = |vm: &VmStats| vm.process.memory_rss_bytes.is_none() && vm.process.cpu_usec.is_none();
+            let unread =
+                |vm: &VmStats| vm.process.memory_rss_bytes.is_none() && vm.process.cpu_usec.is_none();
             assert!(after.iter().all(unread), "{after:?}");
         }
         drop(second);

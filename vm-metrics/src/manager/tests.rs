@@ -67,7 +67,8 @@ fn a_process_that_gets_another_id_has_its_counters_once() {
     manager.set_instance_source(vec![process.info("a")]);
     manager.collect();
     manager.set_instance_source(vec![process.info("b")]);
-    let seen: Vec<_> = manager.collect().vms.iter().map(|vm| (vm.running, vm.process.cpu_usec.is_some())).collect();
+    let seen: Vec<_> =
+        manager.collect().vms.iter().map(|vm| (vm.running, vm.process.cpu_usec.is_some())).collect();
     assert_eq!(seen, [(true, true), (false, false)]);
 }
 

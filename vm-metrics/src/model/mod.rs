@@ -22,7 +22,8 @@ mod vm;
 mod vm_state;
 
 pub use batch::{
-    Batch, DepartedDevice, DropReading, EbpfReading, FIRST_NUMBER, Gone, Leaving, ProcessReading, SchedTimes, TapReading, TapStats, ThreadsReading, VcpuReading,
+    Batch, DepartedDevice, DropReading, EbpfReading, FIRST_NUMBER, Gone, Leaving, ProcessReading, SchedTimes,
+    TapReading, TapStats, ThreadsReading, VcpuReading,
 };
 pub(crate) use causes::in_one_line;
 pub(crate) use cgroup::CgroupCounters;

@@ -95,7 +95,10 @@ impl ProcessStats {
             memory_private_bytes: gauge(self.memory_private_bytes, other.memory_private_bytes),
             disk_read_bytes: counter(self.disk_read_bytes, other.disk_read_bytes),
             disk_write_bytes: counter(self.disk_write_bytes, other.disk_write_bytes),
-            disk_cancelled_write_bytes: counter(self.disk_cancelled_write_bytes, other.disk_cancelled_write_bytes),
+            disk_cancelled_write_bytes: counter(
+                self.disk_cancelled_write_bytes,
+                other.disk_cancelled_write_bytes,
+            ),
         }
     }
 

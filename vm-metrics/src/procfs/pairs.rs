@@ -73,7 +73,11 @@ pub fn parse_smaps_rollup(content: &[u8]) -> Result<ProcessStats, ParseError> {
     let field = |wanted| kibibytes(wanted, value(content, wanted)?);
     let (clean, dirty) = (field("Private_Clean")?, field("Private_Dirty")?);
     let (pss, private) = (field("Pss")?, clean.saturating_add(dirty));
-    Ok(ProcessStats { memory_pss_bytes: Some(pss), memory_private_bytes: Some(private), ..ProcessStats::default() })
+    Ok(ProcessStats {
+        memory_pss_bytes: Some(pss),
+        memory_private_bytes: Some(private),
+        ..ProcessStats::default()
+    })
 }
 
 /// Reads `io`.

@@ -210,7 +210,8 @@ mod tests {
     #[test]
     fn each_number_of_a_process_has_a_reader() {
         let (pid, host) = (std::process::id(), Host::default());
-        let setting = Setting { host, purpose: Purpose::Serve, trust: Trust::default(), watch: Watch::default() };
+        let setting =
+            Setting { host, purpose: Purpose::Serve, trust: Trust::default(), watch: Watch::default() };
         let mut may_lack = vec![];
         let mut readers = Vec::new();
         for reader in configured("[readers.proc_smaps]\nenabled = true").unwrap() {

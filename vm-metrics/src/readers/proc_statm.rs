@@ -58,7 +58,10 @@ impl Reader for StatmReader {
         self.files.read_each(vms, |pid, statm| {
             let ProcStatm { rss_bytes, vms_bytes } = in_bytes(&statm, self.page_size);
             let (memory_rss_bytes, memory_vms_bytes) = (Some(rss_bytes), Some(vms_bytes));
-            batch.add_process(pid, ProcessStats { memory_rss_bytes, memory_vms_bytes, ..ProcessStats::default() });
+            batch.add_process(
+                pid,
+                ProcessStats { memory_rss_bytes, memory_vms_bytes, ..ProcessStats::default() },
+            );
         })
     }
 }

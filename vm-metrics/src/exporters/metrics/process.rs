@@ -22,7 +22,9 @@ pub(super) const METRICS: &[Metric] = &[
         labels: &["instance_id", "instance_name", "kind"],
         samples: |snapshot, push| {
             for vm in snapshot.vms() {
-                for (kind, faults) in [("minor", vm.process.minor_page_faults), ("major", vm.process.major_page_faults)] {
+                for (kind, faults) in
+                    [("minor", vm.process.minor_page_faults), ("major", vm.process.major_page_faults)]
+                {
                     if let Some(faults) = faults {
                         push(&[&vm.instance_id, &vm.instance_name, kind], as_f64(faults), vm.since.process);
                     }

@@ -240,7 +240,12 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`cancelled_write_bytes` of `/proc/<pid>/io`",
         labels: VM,
         samples: |snapshot, push| {
-            count(snapshot, push, |vm| vm.since.process, |vm| vm.process.disk_cancelled_write_bytes.map(as_f64))
+            count(
+                snapshot,
+                push,
+                |vm| vm.since.process,
+                |vm| vm.process.disk_cancelled_write_bytes.map(as_f64),
+            )
         },
     },
 ];

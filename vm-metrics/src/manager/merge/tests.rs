@@ -235,7 +235,10 @@ fn process_numbers_belong_to_the_process() {
     batch.add_process(7, stats(5));
     batch.add_process(8, stats(9));
     let stats = &present(&vm(&[]), &batch, &mut Ledger::default())[0];
-    assert_eq!((stats.process.cpu_usec, stats.process.memory_rss_bytes, stats.net_rx_bytes), (Some(5), Some(6), None));
+    assert_eq!(
+        (stats.process.cpu_usec, stats.process.memory_rss_bytes, stats.net_rx_bytes),
+        (Some(5), Some(6), None)
+    );
 }
 
 #[test]
