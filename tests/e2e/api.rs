@@ -1,4 +1,4 @@
-//! The JSON API, held against its own description.
+//! Compares the JSON API with its own description.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use vm_metrics_testkit::daemon::Daemon;
 
 use crate::fixture::Fixture;
 
-/// The description, as the repository has it.
+/// The description in the repository.
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
 
 fn get(daemon: &Daemon, path: &str) -> (u16, Option<String>, Value) {
@@ -18,7 +18,7 @@ fn get(daemon: &Daemon, path: &str) -> (u16, Option<String>, Value) {
     (answer.status, content_type, serde_json::from_slice(&answer.body).unwrap())
 }
 
-/// Fails unless the value is what the description says of the answer to `GET path` with this status.
+/// Fails unless the value matches the description of `GET path` with this status.
 fn assert_described(path: &str, status: u16, value: &Value) {
     let faults = faults(path, "get", Body::Answer(status), value);
     assert!(faults.is_empty(), "{path} {status}: {faults:?}\n{value:#}");
@@ -27,11 +27,11 @@ fn assert_described(path: &str, status: u16, value: &Value) {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Body {
     Request,
-    /// With this status.
+    /// A response with this status.
     Answer(u16),
 }
 
-/// Where a body differs from what the description says of it.
+/// Lists the differences between a body and its description.
 pub(crate) fn faults(path: &str, method: &str, body: Body, value: &Value) -> Vec<String> {
     let description = serde_json::to_value(Description::openapi()).unwrap();
     let operation = &description["paths"][path][method];
@@ -42,14 +42,14 @@ pub(crate) fn faults(path: &str, method: &str, body: Body, value: &Value) -> Vec
     let content = described["content"].as_object();
     let content = content.unwrap_or_else(|| panic!("{method} {path}: {body:?} is not described"));
     let mut schema = content.values().next().unwrap()["schema"].clone();
-    // Its references are to the rest of the document.
+    // References in the schema point into the rest of the document.
     schema["components"] = description["components"].clone();
     let validator = jsonschema::validator_for(&schema).unwrap();
     validator.iter_errors(value).map(|fault| fault.to_string()).collect()
 }
 
 #[test]
-fn every_answer_is_as_described() {
+fn every_response_matches_the_description() {
     let daemon = Fixture::new("mixed").serve();
     daemon.metrics().unwrap();
     for path in ["/vms", "/health", "/sources"] {
@@ -63,8 +63,9 @@ fn every_answer_is_as_described() {
     assert!(value["detail"].as_str().unwrap().contains("\"nobody\""), "{value}");
 }
 
+/// Guards the comparison itself: a wrong type or a missing field must be a difference.
 #[test]
-fn the_description_would_notice_another_type_or_a_field_that_is_missing() {
+fn the_description_detects_wrong_types_and_missing_fields() {
     let daemon = Fixture::new("mixed").serve();
     daemon.metrics().unwrap();
     let (_, _, good) = get(&daemon, "/api/v1/health");
@@ -80,8 +81,9 @@ fn the_description_would_notice_another_type_or_a_field_that_is_missing() {
     }
 }
 
+/// The fields of the Go service come first, and those of this daemon follow.
 #[test]
-fn one_vm_has_the_fields_of_the_go_service_and_the_rest() {
+fn one_vm_has_the_go_service_fields() {
     let daemon = Fixture::new("mixed").serve();
     daemon.metrics().unwrap();
     let id = "6f1b3a7e-0000-4000-8000-000000000001";
@@ -135,7 +137,7 @@ fn all_errors_are_problems() {
 }
 
 #[test]
-fn the_description_in_the_repository_is_the_one_that_is_served() {
+fn the_repository_description_equals_the_served_one() {
     let text = Description::openapi().to_pretty_json().unwrap() + "\n";
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(PAGE, &text).unwrap();

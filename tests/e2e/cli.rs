@@ -1,11 +1,11 @@
-//! Commands, flags and exit codes: 0, 64 for a mistake of the caller, 1 for what goes wrong.
+//! Commands, flags and exit codes: 0, 64 for usage errors, 1 for failures.
 
 use std::process::Command;
 
 use crate::fixture::{BINARY, Fixture, run, stderr, stdout};
 
 #[test]
-fn help_and_version_are_no_mistakes() {
+fn help_and_version_exit_with_zero() {
     for args in [["--help"], ["--version"]] {
         let output = run(&args);
         assert_eq!(output.status.code(), Some(0), "{args:?}");
@@ -14,7 +14,7 @@ fn help_and_version_are_no_mistakes() {
 }
 
 #[test]
-fn bad_flags_are_a_mistake_and_named() {
+fn bad_flags_are_named() {
     for (args, named) in [
         (&["serve", "--intervall", "1s"][..], "--intervall"),
         (&["serve", "--interval", "fast"], "fast"),
@@ -31,7 +31,7 @@ fn bad_flags_are_a_mistake_and_named() {
 }
 
 #[test]
-fn a_bad_configuration_is_a_mistake_and_the_line_is_named() {
+fn a_bad_configuration_names_its_line() {
     let fixture = Fixture::with("empty", "", "[readers.tap_ebpf]\nmax_nicks = 3");
     for command in ["serve", "snapshot", "doctor"] {
         let output = fixture.run(command, &[]);
@@ -46,9 +46,9 @@ fn a_bad_configuration_is_a_mistake_and_the_line_is_named() {
     assert!(stderr(&output).contains("/nowhere/config.toml"));
 }
 
-/// The log of a daemon is read by more people than its configuration.
+/// More people read the log of a daemon than its configuration.
 #[test]
-fn a_refusal_repeats_no_secret() {
+fn an_error_message_repeats_no_secret() {
     let headers = "[exporters.otlp]\nheaders = { authorization = \"Bearer SECRET\", tenant = 1 }";
     let fixture = Fixture::with("empty", "", headers);
     let config = fixture.config.to_str().unwrap();
@@ -72,7 +72,7 @@ fn a_push_without_pause_is_refused() {
 }
 
 #[test]
-fn a_bad_log_filter_is_a_mistake_and_named() {
+fn a_bad_log_filter_is_named() {
     let mut command = Command::new(BINARY);
     let output = command.args(["config", "print-default"]).env("VM_METRICS_LOG", "vm=loud").output().unwrap();
     assert_eq!(output.status.code(), Some(64));
@@ -82,7 +82,7 @@ fn a_bad_log_filter_is_a_mistake_and_named() {
 }
 
 #[test]
-fn the_printed_default_is_good() {
+fn the_printed_default_configuration_is_valid() {
     let printed = run(&["config", "print-default"]);
     assert!(printed.status.success());
     let fixture = Fixture::new("empty");
@@ -93,7 +93,7 @@ fn the_printed_default_is_good() {
 }
 
 #[test]
-fn a_snapshot_of_what_cannot_be_read_is_an_error() {
+fn a_snapshot_without_readable_sources_fails() {
     for args in [&[][..], &["--json"]] {
         let fixture = Fixture::copy_of("mixed");
         std::fs::rename(fixture.proc(), fixture.dir.path().join("elsewhere")).unwrap();
@@ -105,8 +105,9 @@ fn a_snapshot_of_what_cannot_be_read_is_an_error() {
     }
 }
 
+/// The snapshot has the VMs of the other sources, and the exit code reports the failure.
 #[test]
-fn a_snapshot_of_what_one_source_knows_is_shown_with_the_error() {
+fn a_failed_source_leaves_a_partial_snapshot() {
     let fixture = Fixture::copy_of("mixed");
     std::fs::rename(fixture.proc(), fixture.dir.path().join("elsewhere")).unwrap();
     let listed = "[[sources.static_list.vms]]\nid = \"a\"\n";
@@ -119,7 +120,7 @@ fn a_snapshot_of_what_one_source_knows_is_shown_with_the_error() {
 }
 
 #[test]
-fn the_doctor_names_what_is_off_and_why() {
+fn the_doctor_names_disabled_components_with_reasons() {
     let output = Fixture::new("mixed").run("doctor", &[]);
     assert!(output.status.success());
     let report = stdout(&output);

@@ -1,4 +1,4 @@
-//! Who may read why a source does not work: its errors name paths and quote files.
+//! Access to source errors, which name paths and quote files.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use vm_metrics_testkit::daemon::Daemon;
 use crate::fixture::{Fixture, stdout};
 use crate::push::request;
 
-/// A file whose path is in an error.
+/// A file whose path an error names.
 const FILE: &str = "/no/such/directory/secret.pid";
 
-/// A host with a source that has a problem, and the socket of the API.
+/// Makes a host with a failing source, and returns it with the path of the API socket.
 fn host_with_a_problem(http: &str) -> (Fixture, PathBuf) {
     let fixture = Fixture::new("mixed");
     let socket = fixture.dir.path().join("run/api.sock");
@@ -37,7 +37,7 @@ fn over_tcp(daemon: &Daemon, path: &str) -> String {
 }
 
 #[test]
-fn errors_are_on_the_socket_and_in_doctor_only() {
+fn errors_show_on_socket_and_doctor_only() {
     let (fixture, socket) = host_with_a_problem("");
     let daemon = fixture.serve();
     for path in PATHS {

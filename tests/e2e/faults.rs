@@ -1,4 +1,4 @@
-//! Files of a process that say nothing or nonsense: one number is lost, one reader says so, and everything else is there.
+//! Empty or malformed files of a process cost only their own numbers.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::fixture::Fixture;
 
 const WEB: (&str, &str) = ("instance_name", "web");
 
-/// A file of the process, the reader that reads it, and a metric that it is for.
+/// A file of the process, its reader, and one of its metrics.
 const FILES: &[(&str, &str, &str)] = &[
     ("stat", "proc_stat", "vm_cpu_seconds_total"),
     ("statm", "proc_statm", "vm_memory_rss_bytes"),
@@ -17,10 +17,10 @@ const FILES: &[(&str, &str, &str)] = &[
     ("task/4243/schedstat", "proc_threads", "vm_cpu_wait_seconds_total"),
 ];
 
-/// The metrics of the VM `web` whose file is as given, after the first tick.
+/// Returns the metrics of the VM `web` after the first tick, with this content in one file.
 fn with(file: &str, content: &str) -> Metrics {
     let host = Fixture::copy_of("mixed");
-    // It is not looked for, as its `stat` would be needed for that.
+    // A scan would need its `stat`, so the configuration names the process.
     let vm = "[sources.proc_scan]\nenabled = false\n[[sources.static_list.vms]]\nid = \"a\"\nname = \"web\"\npid = 4242\n\
               hypervisor = \"qemu\"\n[[sources.static_list.vms]]\nid = \"b\"\npid = 4300\nhypervisor = \"firecracker\"\n";
     fs::write(&host.config, fs::read_to_string(&host.config).unwrap() + vm).unwrap();
@@ -29,7 +29,7 @@ fn with(file: &str, content: &str) -> Metrics {
 }
 
 #[test]
-fn nonsense_in_one_file_costs_its_numbers_and_no_others() {
+fn a_malformed_file_loses_only_its_numbers() {
     for (file, reader, metric) in FILES {
         for content in ["", "nonsense", "1 2", "-1 -2 -3 (x) -4\n"] {
             let metrics = with(file, content);
@@ -48,7 +48,7 @@ fn nonsense_in_one_file_costs_its_numbers_and_no_others() {
 }
 
 #[test]
-fn a_thread_that_cannot_be_read_is_missing_and_the_other_vcpus_are_there() {
+fn an_unreadable_thread_leaves_the_other_vcpus() {
     let metrics = with("task/4251/schedstat", "nonsense");
     let seconds = |vcpu| metrics.value("vm_vcpu_seconds_total", &[WEB, ("vcpu", vcpu)]);
     assert_eq!(["0", "1", "2"].map(seconds), [Some(50.123456), None, Some(20.0)]);
@@ -64,7 +64,7 @@ fn a_zombie_is_not_published_as_zero() {
 }
 
 #[test]
-fn a_kernel_that_does_not_count_the_scheduler_says_nothing() {
+fn without_scheduler_statistics_no_wait_is_published() {
     let host = Fixture::copy_of("mixed");
     for thread in fs::read_dir(host.proc().join("4300/task")).unwrap() {
         fs::write(thread.unwrap().path().join("schedstat"), "0 0 0\n").unwrap();

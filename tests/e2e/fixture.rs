@@ -1,4 +1,4 @@
-//! A host made of files, and the binary looking at it.
+//! Runs the binary on a host made of files.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -8,10 +8,10 @@ use vm_metrics_testkit::daemon::Daemon;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 
-/// The user of the processes on the hosts. No kernel is there to tell whose their TAPs are.
+/// The user of the processes on these hosts. No kernel is there to name the owner of a TAP.
 const TRUST: &str = "[trust]\nuids = [107]\n";
 
-/// A directory for what a test writes, with a configuration that points at a host of `tests/fixtures`.
+/// A directory for files of a test, with a configuration for a host of `tests/fixtures`.
 pub(crate) struct Fixture {
     pub(crate) dir: TempDir,
     pub(crate) config: PathBuf,
@@ -22,7 +22,7 @@ impl Fixture {
         Self::with(host, "", "")
     }
 
-    /// `top` goes before the tables of the configuration, `tables` after them.
+    /// Puts `top` before the tables of the configuration, and `tables` after them.
     pub(crate) fn with(host: &str, top: &str, tables: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let host = tests_dir().join("fixtures").join(host);
@@ -38,7 +38,7 @@ impl Fixture {
         run(&[&[command, "--config", config], args].concat())
     }
 
-    /// A host of its own, to break.
+    /// Copies the host, so that the test can break it.
     pub(crate) fn copy_of(host: &str) -> Self {
         let fixture = Self::new(host);
         let copy = fixture.dir.path().join("host");
@@ -50,7 +50,7 @@ impl Fixture {
         fixture
     }
 
-    /// Where the `/proc` of a [`Self::copy_of`] is.
+    /// Returns the path of `/proc` in a [`Self::copy_of`].
     pub(crate) fn proc(&self) -> PathBuf {
         self.dir.path().join("host/proc")
     }

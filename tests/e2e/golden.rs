@@ -1,4 +1,4 @@
-//! What the binary says of a fixture host, compared with a file; `UPDATE_GOLDEN=1` writes the file anew.
+//! Compares the output for a fixture host with a file; `UPDATE_GOLDEN=1` rewrites it.
 
 use std::fs;
 

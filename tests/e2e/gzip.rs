@@ -1,4 +1,4 @@
-//! Compressed answers are those of the plain ones: read by the program gzip.
+//! Compressed responses equal the plain ones after the program gzip unpacked them.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -34,13 +34,13 @@ fn decompress(answer: &Response) -> Vec<u8> {
     output.stdout
 }
 
-/// One tick, so that all answers are about the same numbers.
+/// Serves the numbers of a single tick, so that all responses agree.
 fn serve() -> Daemon {
     Fixture::with("mixed", "interval = \"1h\"", "").serve()
 }
 
 #[test]
-fn the_compressed_api_is_the_plain_one() {
+fn the_compressed_api_equals_the_plain_one() {
     let daemon = serve();
     for path in ["/api/v1/vms", "/api/v1/openapi.json"] {
         let plain = get(&daemon, path, &[]);
@@ -55,9 +55,9 @@ fn the_compressed_api_is_the_plain_one() {
     }
 }
 
-/// Only the age of the numbers differs.
+/// Only the age of the numbers may differ.
 #[test]
-fn compressed_metrics_are_the_plain_ones() {
+fn compressed_metrics_equal_the_plain_ones() {
     let daemon = serve();
     let lines = |text: Vec<u8>| -> Vec<String> {
         let text = String::from_utf8(text).unwrap();
@@ -79,7 +79,7 @@ fn compressed_metrics_are_the_plain_ones() {
 }
 
 #[test]
-fn short_answers_and_those_who_refuse_get_plain_ones() {
+fn short_or_refused_responses_stay_uncompressed() {
     let daemon = serve();
     for (path, accepted) in [
         ("/api/v1/vms/fc-1", "gzip"),
@@ -96,7 +96,7 @@ fn short_answers_and_those_who_refuse_get_plain_ones() {
 }
 
 #[test]
-fn a_head_request_has_the_length_of_the_compressed_answer() {
+fn head_has_the_compressed_length() {
     let daemon = serve();
     let gzip = [("Accept-Encoding", "gzip")];
     let length = get(&daemon, "/api/v1/vms", &gzip).body.len().to_string();

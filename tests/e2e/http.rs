@@ -1,4 +1,4 @@
-//! The HTTP server: formats, health, and how it leaves.
+//! The HTTP server: formats, health and shutdown.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ const PROTOBUF: &str =
     "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
 
 #[test]
-fn both_formats_say_the_same() {
+fn both_formats_have_equal_values() {
     let daemon = Fixture::new("mixed").serve();
     let text = daemon.get("/metrics", None).unwrap();
     assert_eq!(text.header("content-type"), Some("text/plain; version=0.0.4"));
@@ -50,7 +50,7 @@ fn scrapes_of_one_snapshot_are_the_same() {
 }
 
 #[test]
-fn the_snapshot_has_its_own_moment() {
+fn the_snapshot_has_its_own_time() {
     let daemon = Fixture::with("mixed", "interval = \"50ms\"", "").serve();
     let at = |metrics: &Metrics| metrics.value("vm_exporter_snapshot_timestamp_seconds", &[]).unwrap();
     let first = daemon.metrics().unwrap();
@@ -69,7 +69,7 @@ fn health_and_unknown_paths() {
 }
 
 #[test]
-fn both_signals_end_it_with_zero() {
+fn both_signals_stop_it_with_zero() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut daemon = Fixture::new("mixed").serve();
         kill_process(Pid::from_raw(daemon.pid().cast_signed()).unwrap(), signal).unwrap();
@@ -79,7 +79,7 @@ fn both_signals_end_it_with_zero() {
 }
 
 #[test]
-fn a_hangup_does_not_end_it() {
+fn a_hangup_does_not_stop_it() {
     let mut daemon = Fixture::new("mixed").serve();
     kill_process(Pid::from_raw(daemon.pid().cast_signed()).unwrap(), Signal::HUP).unwrap();
     let said =
@@ -107,7 +107,7 @@ fn silent_connections_leave_room_for_a_scrape() {
 }
 
 #[test]
-fn a_connection_that_says_nothing_or_not_enough_is_closed() {
+fn a_silent_or_incomplete_connection_is_closed() {
     let daemon = Fixture::new("empty").serve();
     for said in ["", "GET /metrics HTTP/1.1\r\nHost: x\r\n"] {
         let mut connection = TcpStream::connect(daemon.address()).unwrap();
@@ -120,7 +120,7 @@ fn a_connection_that_says_nothing_or_not_enough_is_closed() {
     }
 }
 
-/// Prometheus keeps its connection from one scrape to the next.
+/// Prometheus keeps its connection between scrapes.
 #[test]
 fn a_connection_serves_more_than_one_request() {
     let daemon = Fixture::new("empty").serve();
@@ -148,7 +148,7 @@ fn status_for_host(daemon: &Daemon, path: &str, host: &str) -> u16 {
     answer.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
-/// A web page whose name points to this host can read nothing (DNS rebinding).
+/// A web page must not read the metrics by a name that resolves to this host (DNS rebinding).
 #[test]
 fn requests_for_other_hosts_are_misdirected() {
     let daemon = Fixture::with("mixed", "", "[http]\nhosts = [\"metrics.example\"]").serve();
@@ -161,7 +161,7 @@ fn requests_for_other_hosts_are_misdirected() {
     }
 }
 
-/// Forty at once, and forty that do not read what they asked for.
+/// Forty clients read their responses at once, and forty never read theirs.
 #[test]
 fn scrapes_at_once_are_all_answered() {
     let daemon = Fixture::new("mixed").serve();
@@ -179,7 +179,7 @@ fn scrapes_at_once_are_all_answered() {
 }
 
 #[test]
-fn a_fifo_in_the_place_of_a_file_holds_up_nothing() {
+fn a_fifo_instead_of_a_file_blocks_nothing() {
     let fixture = Fixture::copy_of("mixed");
     let statm = fixture.proc().join("4242/statm");
     std::fs::remove_file(&statm).unwrap();
@@ -191,7 +191,7 @@ fn a_fifo_in_the_place_of_a_file_holds_up_nothing() {
 }
 
 #[test]
-fn a_vm_that_has_ended_is_no_failure() {
+fn a_terminated_vm_is_no_failure() {
     let tables =
         "[sources.proc_scan]\nenabled = false\n[[sources.static_list.vms]]\nid = \"a\"\npid = 999999";
     let daemon = Fixture::with("empty", "", tables).serve();

@@ -1,11 +1,11 @@
-//! A limit that is too small is refused with a number, at once and before anything is started.
+//! A limit that is too small stops the daemon at once and names the minimum.
 
 use std::process::Command;
 
 use crate::fixture::{BINARY, Fixture, serve_with_files, stderr};
 
 #[test]
-fn too_few_open_files_are_refused_with_a_number() {
+fn too_few_open_files_name_the_minimum() {
     let fixture = Fixture::new("mixed");
     for limit in [24, 64, 111] {
         let mut shell = Command::new("sh");
@@ -19,7 +19,7 @@ fn too_few_open_files_are_refused_with_a_number() {
 }
 
 #[test]
-fn the_least_open_files_are_enough_for_a_scrape() {
+fn the_minimum_of_open_files_serves_scrapes() {
     let daemon = serve_with_files(112, &Fixture::new("mixed").config);
     daemon.metrics().unwrap();
     assert!(daemon.log().contains("enough for about 1 VMs (LimitNOFILE=)"), "{}", daemon.log());

@@ -1,4 +1,4 @@
-//! The addresses of the server: several at once, Unix sockets, and those that others have.
+//! Addresses of the server: several at once, Unix sockets, addresses in use.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -21,7 +21,7 @@ fn start(fixture: &Fixture, listen: &[&str]) -> Daemon {
     Daemon::start(Path::new(BINARY), &args).unwrap()
 }
 
-/// The addresses that the log names, as they are there.
+/// Returns the addresses in the log.
 fn named(daemon: &Daemon) -> Vec<String> {
     let log = daemon.log();
     let (_, after) = log.split_once("listening on ").unwrap();
@@ -52,9 +52,9 @@ fn every_address_answers_and_is_in_the_log() {
     assert!(!socket.exists(), "removed at the end");
 }
 
-/// Those who may read the metrics are not those who may read errors.
+/// The right to read metrics does not include the right to read errors.
 #[test]
-fn a_public_socket_tells_as_much_as_tcp() {
+fn a_public_socket_shows_the_same_as_tcp() {
     let fixture = Fixture::copy_of("mixed");
     fs::remove_file(fixture.proc().join("4242/statm")).unwrap();
     fs::create_dir(fixture.proc().join("4242/statm")).unwrap();
@@ -86,8 +86,9 @@ fn the_file_may_have_one_address_or_several() {
     }
 }
 
+/// The message has the place in the configuration, the process that listens there, and the remedy.
 #[test]
-fn an_address_in_use_names_place_process_and_remedy() {
+fn an_address_in_use_names_its_holder() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let process = format!("process {} (", std::process::id());
@@ -122,7 +123,7 @@ fn a_socket_of_a_living_daemon_is_refused() {
 }
 
 #[test]
-fn a_file_in_the_place_of_a_socket_stays() {
+fn a_file_at_the_socket_path_stays() {
     let fixture = Fixture::new("empty");
     let file = fixture.dir.path().join("notes");
     fs::write(&file, "kept").unwrap();
@@ -136,7 +137,7 @@ fn a_file_in_the_place_of_a_socket_stays() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
 }
 
-/// As many silent connections at each as all of them may have together.
+/// Each address has as many silent connections as all of them may have together.
 #[test]
 fn all_addresses_share_one_limit_of_connections() {
     let fixture = Fixture::new("mixed");

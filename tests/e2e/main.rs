@@ -1,4 +1,4 @@
-//! The real binary on hosts made of files, from the outside. Needs no rights.
+//! Runs the real binary on hosts made of files. Needs no privileges.
 
 #![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
 

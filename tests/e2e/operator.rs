@@ -1,4 +1,4 @@
-//! The commands of an operator: what a running daemon says, flags and variables, all mistakes at once.
+//! Commands for operators: status, flags, variables, configuration errors.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use vm_metrics_testkit::daemon::Daemon;
 
 use crate::fixture::{BINARY, Fixture, run, stderr, stdout};
 
-/// A daemon with a socket for those who administer the host.
+/// Starts a daemon with a socket for administrators of the host.
 fn daemon_with_socket() -> (Fixture, PathBuf, Daemon) {
     let fixture = Fixture::new("mixed");
     let socket = fixture.dir.path().join("run/api.sock");
@@ -27,7 +27,7 @@ fn api(daemon: &Daemon) -> Value {
     serde_json::from_slice(&daemon.get("/api/v1/vms", None).unwrap().body).unwrap()
 }
 
-/// By oneself, the first look would be tick 1.
+/// A snapshot without the daemon would be tick 1.
 #[test]
 fn snapshot_asks_the_running_daemon() {
     let (fixture, socket, daemon) = daemon_with_socket();
@@ -62,13 +62,13 @@ fn snapshot_watches_rates() {
         child.wait().unwrap();
         let heads: Vec<_> = lines.iter().filter(|line| line.starts_with("ID ")).collect();
         assert!(heads.len() > 1 && heads[0].contains("CPU %") && heads[0].contains("RX bit/s"), "{lines:?}");
-        // Nothing happens on a host made of files.
+        // Counters of a host made of files never change.
         assert!(lines[1..].iter().any(|line| line.contains("  0.0  ")), "{lines:?}");
     }
 }
 
 #[test]
-fn doctor_speaks_of_the_running_daemon() {
+fn doctor_reports_on_the_running_daemon() {
     let (fixture, socket, daemon) = daemon_with_socket();
     let report = json(&fixture.run("doctor", &["--json"]));
     let first = &report["checks"][0];
@@ -104,7 +104,7 @@ fn doctor_is_a_list_of_signs() {
 }
 
 #[test]
-fn strict_fails_where_something_asked_for_is_off() {
+fn strict_fails_when_a_requested_component_is_off() {
     let good = Fixture::with("empty", "", "[readers.tap_ebpf]\nenabled = false");
     assert_eq!(
         good.run("doctor", &["--strict"]).status.code(),
@@ -120,16 +120,16 @@ fn strict_fails_where_something_asked_for_is_off() {
 }
 
 #[test]
-fn version_tells_builds_apart() {
+fn version_distinguishes_builds() {
     let version = stdout(&run(&["--version"]));
     assert!(version.contains(env!("CARGO_PKG_VERSION")) && version.contains("\ncommit: "), "{version}");
     let ebpf = if cfg!(feature = "ebpf") { "\neBPF: yes; " } else { "\neBPF: no " };
     assert!(version.contains(ebpf), "{version}");
 }
 
-/// Each with its line and an example.
+/// Each error has its line and an example.
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_mistakes_are_reported_at_once() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let text = "interval = 1\nintervall = \"2s\"\n[reader]\n[readers.proc_sat]\n[readers.tap_ebpf]\nmax_nics = 0\n\
                 pinn = true\nattach = \"xdp\"\n[sources.static_list]\nvms = [{ id = 1 }, { id = \"b\", vcpu = 2 }]\n";
@@ -165,7 +165,7 @@ fn with_variables(fixture: &Fixture, args: &[&str], variables: &[(&str, &str)]) 
 }
 
 #[test]
-fn variables_count_more_than_the_file_and_less_than_flags() {
+fn flags_override_variables_and_variables_the_file() {
     let fixture = Fixture::with("empty", "interval = \"soon\"", "[readers.tap_ebpf]\nmax_nics = 0");
     let config = fixture.config.to_str().unwrap();
     let mut check = Command::new(BINARY);
@@ -215,7 +215,7 @@ fn a_wrong_variable_is_named() {
 }
 
 #[test]
-fn the_log_can_be_json_by_flag_and_by_key() {
+fn flag_and_key_select_the_json_log() {
     let by_key = Fixture::with("empty", "", "[log]\nformat = \"json\"\nlevel = \"debug\"");
     for (fixture, args) in
         [(Fixture::new("empty"), &["--log-format", "json", "--log-level", "debug"][..]), (by_key, &[])]
@@ -229,9 +229,9 @@ fn the_log_can_be_json_by_flag_and_by_key() {
     }
 }
 
-/// One line at the start for all that is not on this host.
+/// The log lists all absent components in one line at the start.
 #[test]
-fn what_is_not_here_is_one_line() {
+fn absent_components_take_one_line() {
     let daemon = Fixture::new("mixed").serve();
     daemon.metrics().unwrap();
     let log = daemon.log();
@@ -245,7 +245,7 @@ fn what_is_not_here_is_one_line() {
 
 #[cfg(feature = "ebpf")]
 #[test]
-fn detach_tells_its_cause_once() {
+fn detach_names_its_cause_once() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let pins = file.path().join("below/pins");
     let fixture = Fixture::with("empty", "", &format!("[readers.tap_ebpf]\npin_dir = {pins:?}"));

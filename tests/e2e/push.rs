@@ -15,7 +15,7 @@ use vm_metrics_testkit::wait::{SOON, scaled};
 use crate::api::{Body, faults};
 use crate::fixture::{Fixture, stderr};
 
-/// A directory for the socket, and a daemon on an empty host. It ticks when something is pushed, and else hardly ever.
+/// A directory for the socket, and a daemon on an empty host. It ticks almost only after a push.
 struct Lab {
     dir: TempDir,
     fixture: Fixture,
@@ -34,13 +34,13 @@ impl Lab {
         self.dir.path().join("run/push.sock")
     }
 
-    /// Status, type and body of the answer.
+    /// Returns status, content type and body.
     fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String, String) {
         request(&self.socket(), method, path, body)
     }
 }
 
-/// As the description of the API has it.
+/// The path in the API description.
 const INSTANCE: &str = "/instances/{id}";
 
 pub(crate) fn request(socket: &Path, method: &str, path: &str, body: &str) -> (u16, String, String) {
@@ -56,7 +56,7 @@ pub(crate) fn request(socket: &Path, method: &str, path: &str, body: &str) -> (u
     (head.split(' ').nth(1).unwrap().parse().unwrap(), kind, body.to_owned())
 }
 
-/// Waits until the VMs that are up have these names.
+/// Waits until the running VMs have these names.
 fn wait_for_names(daemon: &Daemon, wanted: &[&str]) {
     let names = |metrics: &Metrics| -> Vec<String> {
         let up = metrics.samples("vm_running").filter(|sample| sample.value == 1.0);
@@ -67,8 +67,9 @@ fn wait_for_names(daemon: &Daemon, wanted: &[&str]) {
         .unwrap();
 }
 
+/// The daemon publishes the VM at once, keeps it over a restart, and ends it after the deletion.
 #[test]
-fn a_vm_that_is_pushed_is_there_at_once_survives_the_daemon_and_ends_when_it_is_deleted() {
+fn a_pushed_vm_lives_until_its_deletion() {
     let lab = Lab::new();
     let mut daemon = lab.fixture.serve();
     assert_eq!(fs::metadata(lab.socket()).unwrap().permissions().mode() & 0o777, 0o600);
@@ -84,7 +85,7 @@ fn a_vm_that_is_pushed_is_there_at_once_survives_the_daemon_and_ends_when_it_is_
     wait_for_names(&daemon, &["www"]);
 
     daemon.kill().unwrap();
-    // Its socket is left over.
+    // The killed daemon left its socket.
     assert!(lab.socket().exists());
     let daemon = lab.fixture.serve();
     wait_for_names(&daemon, &["www"]);
@@ -92,8 +93,9 @@ fn a_vm_that_is_pushed_is_there_at_once_survives_the_daemon_and_ends_when_it_is_
     wait_for_names(&daemon, &[]);
 }
 
+/// The response is a problem document with the reason.
 #[test]
-fn a_bad_request_is_a_problem_that_says_why_and_changes_nothing() {
+fn a_bad_request_changes_nothing() {
     let lab = Lab::new();
     let daemon = lab.fixture.serve();
     assert_eq!(lab.ask("PUT", "/api/v1/instances/a", "{}").0, 201);
@@ -130,7 +132,7 @@ fn a_bad_request_is_a_problem_that_says_why_and_changes_nothing() {
 }
 
 #[test]
-fn the_socket_of_a_daemon_that_runs_is_left_to_it() {
+fn a_running_daemon_keeps_its_socket() {
     let lab = Lab::new();
     let daemon = lab.fixture.serve();
     let second = lab.fixture.run("serve", &["--listen", "127.0.0.1:0", "--no-ebpf"]);
@@ -142,10 +144,10 @@ fn the_socket_of_a_daemon_that_runs_is_left_to_it() {
     wait_for_names(&daemon, &["a"]);
 }
 
-/// QEMU of the host `mixed`.
+/// The QEMU process on the host `mixed`.
 const WEB: &str = "6f1b3a7e-0000-4000-8000-000000000001";
 
-/// A host with VMs, to which others are pushed.
+/// Makes a host with VMs. Tests push further ones.
 fn with_vms() -> (Fixture, PathBuf) {
     let fixture = Fixture::copy_of("mixed");
     let socket = fixture.dir.path().join("run/push.sock");
@@ -161,9 +163,9 @@ fn two_ticks(daemon: &Daemon) {
     daemon.wait_for(SOON, "two ticks", |metrics| ticks(metrics).filter(|now| *now >= before + 2.0)).unwrap();
 }
 
-/// The process has another pid, and that is pushed a little later.
+/// The new process has another pid, which arrives a little later.
 #[test]
-fn a_vm_that_is_started_again_keeps_its_id_and_name() {
+fn a_restarted_vm_keeps_id_and_name() {
     let (fixture, socket) = with_vms();
     let daemon = fixture.serve();
     let put = |pid: u32| {
@@ -191,7 +193,7 @@ fn a_vm_that_is_started_again_keeps_its_id_and_name() {
 }
 
 #[test]
-fn the_taps_of_a_vm_that_has_ended_are_of_the_one_that_has_them_now() {
+fn the_taps_belong_to_their_current_vm() {
     let (fixture, socket) = with_vms();
     fs::write(fixture.dir.path().join("host/sys/class/net/vnet0/tun_flags"), "0x1002\n").unwrap();
     let daemon = fixture.serve();

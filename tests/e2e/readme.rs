@@ -1,5 +1,4 @@
-//! README.md keeps its word: every command in it works or is one of CI's, every configuration in it is good, every
-//! metric in it exists.
+//! Verifies the commands, configurations and metrics in README.md.
 
 use std::env;
 use std::fs;
@@ -11,10 +10,10 @@ use vm_metrics_testkit::daemon::Daemon;
 
 use crate::fixture::{BINARY, run, stderr, tests_dir};
 
-/// For someone with five minutes.
+/// A reader needs five minutes for it.
 const MAX_LINES: usize = 200;
 
-/// The library's name, which looks like a metric's.
+/// The name of the library, which looks like a metric.
 const LIBRARY: &str = "vm_metrics";
 
 #[test]
@@ -22,7 +21,7 @@ fn is_short() {
     assert!(readme().lines().count() < MAX_LINES);
 }
 
-/// In the order in which a reader types them, in one directory.
+/// Runs the commands in their order, in one directory.
 #[test]
 fn commands_work_or_are_those_of_ci() {
     let ci = read("../.ci/run");
@@ -42,7 +41,7 @@ fn commands_work_or_are_those_of_ci() {
     assert!(commands > 0);
 }
 
-/// A promise whose test is gone is none.
+/// SECURITY.md names a test for each promise.
 #[test]
 fn tests_of_the_security_page_exist() {
     let page = read("../SECURITY.md");
@@ -59,7 +58,7 @@ fn is_of_name(byte: u8) -> bool {
     byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'
 }
 
-/// All Rust code in the directories.
+/// Returns all Rust code in the directories.
 fn sources_in(directories: &[PathBuf]) -> String {
     let mut code = String::new();
     let mut left = directories.to_vec();
@@ -97,7 +96,7 @@ fn metrics_exist() {
     }
 }
 
-/// On a port that is free, and without programs on the TAPs of whoever runs the tests.
+/// Serves on a free port, and attaches no programs to the TAPs of this machine.
 fn serves(command: &str, dir: &TempDir) {
     let command = shell(&format!("exec {command} --listen 127.0.0.1:0 --no-ebpf"), dir);
     let mut daemon = Daemon::start_command(command).unwrap();
@@ -114,7 +113,7 @@ fn shell(command: &str, dir: &TempDir) -> Command {
     shell
 }
 
-/// The code blocks of a language.
+/// Returns the code blocks in a language.
 fn blocks(language: &str) -> Vec<String> {
     let readme = readme();
     let opening = format!("\n```{language}\n");

@@ -1,10 +1,10 @@
-//! Names and paths of others reach a terminal and the log without control characters.
+//! Foreign names and paths reach terminal and log without control characters.
 
 use std::process::Output;
 
 use crate::fixture::{Fixture, stderr, stdout};
 
-/// In TOML: it would clear the screen and begin a line of its own.
+/// TOML text that would clear the screen and forge a log line.
 const EVIL: &str = r"\u001b[2J\u009b2J\r\nERROR forged\u202e";
 
 const SHOWN: &str = r"\u{1b}[2J\u{9b}2J\r\nERROR forged\u{202e}";

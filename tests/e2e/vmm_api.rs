@@ -1,4 +1,4 @@
-//! VMMs that the daemon finds by their processes are asked over their API sockets, in the root of each process.
+//! The daemon asks VMMs over API sockets in their own roots.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -15,7 +15,7 @@ use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use crate::fixture::Fixture;
 
-/// A host whose VMMs are run by the user of the test, as are the sockets.
+/// Makes a host whose VMMs and sockets belong to the user of the test.
 fn own_vmms() -> Fixture {
     let fixture = Fixture::copy_of("mixed");
     let own = fs::metadata(fixture.proc()).unwrap();
@@ -29,7 +29,7 @@ fn own_vmms() -> Fixture {
     fixture
 }
 
-/// Answers like Firecracker's server.
+/// Responds like Firecracker's server.
 fn stand_in_of_firecracker(listener: UnixListener) {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -54,8 +54,9 @@ fn stand_in_of_firecracker(listener: UnixListener) {
     });
 }
 
+/// A second Firecracker never responds and must delay nothing.
 #[test]
-fn a_stand_in_of_firecracker_in_a_chroot_is_asked_and_one_that_hangs_holds_up_nothing() {
+fn firecracker_is_asked_inside_its_chroot() {
     let fixture = own_vmms();
     let listen = |pid: u32, socket: &str| {
         let directory = fixture.proc().join(format!("{pid}/root/run"));
@@ -85,26 +86,26 @@ fn a_stand_in_of_firecracker_in_a_chroot_is_asked_and_one_that_hangs_holds_up_no
     assert!(log.contains(problem), "{log}");
 }
 
-/// What a stand-in does with a connection.
+/// Serves one connection of a stand-in.
 type Behaviour = fn(&mut UnixStream) -> io::Result<()>;
 
-/// What the health may say.
-type Said = &'static [&'static str];
+/// Texts of which the health must contain one.
+type HealthTexts = &'static [&'static str];
 
 const OK: &str = "HTTP/1.1 200 \r\n";
 
-const LATE: Said = &["no answer within 200 ms"];
-/// Whichever comes first on a busy machine.
-const LARGE: Said = &["larger than 1048576 bytes", LATE[0]];
-const ENDED: Said = &["ended within the answer"];
-const NO_MONITOR: Said = &["no monitor of QEMU"];
+const LATE: HealthTexts = &["no answer within 200 ms"];
+/// A busy machine decides which of the two comes first.
+const LARGE: HealthTexts = &["larger than 1048576 bytes", LATE[0]];
+const ENDED: HealthTexts = &["ended within the answer"];
+const NO_MONITOR: HealthTexts = &["no monitor of QEMU"];
 
 struct Fault {
     name: &'static str,
     api: Behaviour,
     monitor: Behaviour,
-    /// Of the API, and of the monitor.
-    said: [Said; 2],
+    /// For the API and for the monitor.
+    said: [HealthTexts; 2],
 }
 
 const FAULTS: &[Fault] = &[
@@ -173,7 +174,7 @@ fn trickle(stream: &mut UnixStream) -> io::Result<()> {
     }
 }
 
-/// Listens there, and does the same with all who come, once they have asked where it is theirs to begin.
+/// Listens on the socket and treats all clients alike. If `is_asked`, it waits for their request first.
 fn behave(socket: &Path, is_asked: bool, behaviour: Behaviour) {
     fs::create_dir_all(socket.parent().unwrap()).unwrap();
     let listener = UnixListener::bind(socket).unwrap();
@@ -183,24 +184,25 @@ fn behave(socket: &Path, is_asked: bool, behaviour: Behaviour) {
     };
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            // An end that comes early is the daemon's good right.
+            // The daemon may close the connection early.
             thread::spawn(move || drop(answer(&mut stream)));
         }
     });
 }
 
-/// Answers like Cloud Hypervisor's server.
+/// Responds like Cloud Hypervisor's server.
 fn paused(stream: &mut UnixStream) -> io::Result<()> {
     let body = r#"{"config":{"cpus":{"boot_vcpus":3,"max_vcpus":4},"memory":{"size":1073741824,"hotplugged_size":null,
         "zones":null},"net":[{"tap":"ch-tap0","id":"_net0"}],"balloon":null},"state":"Paused"}"#;
     write!(stream, "{OK}Server: Cloud Hypervisor API\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
+/// One of the four is the API of a stand-in for Cloud Hypervisor.
 #[test]
-fn four_sources_make_one_vm_with_a_stand_in_of_cloud_hypervisor_as_one_of_them() {
+fn four_sources_describe_one_vm() {
     let fixture = own_vmms();
     behave(&fixture.proc().join("4400/root/run/db.sock"), true, paused);
-    // Its id is in the path of the socket on the command line.
+    // The command line has the id in the path of the socket.
     let guest = fixture.dir.path().join("guests/db");
     fs::create_dir_all(&guest).unwrap();
     let record = r#"{"Id": "db", "Name": "database", "Size": 536870912, "HotplugSize": 536870912, "NetworkEnabled": true,
@@ -231,7 +233,7 @@ fn four_sources_make_one_vm_with_a_stand_in_of_cloud_hypervisor_as_one_of_them()
         ("instance_name", json!("database")),
         ("hypervisor_pid", json!(4400)),
         ("hypervisor", json!("cloud-hypervisor")),
-        // The orchestrator's word, not the VMM's.
+        // The orchestrator's value replaces the VMM's.
         ("allocated_vcpus", json!(4)),
         ("state", json!("paused")),
     ] {
@@ -241,9 +243,9 @@ fn four_sources_make_one_vm_with_a_stand_in_of_cloud_hypervisor_as_one_of_them()
     assert_eq!(nics, ["ch-tap0"], "the device that the process has, not the one that the id suggests");
 }
 
-/// Then nobody has read its command line.
+/// The scan is off, so nothing read the command line.
 #[test]
-fn the_socket_that_hypeman_has_written_down_is_asked_without_a_look_at_processes() {
+fn the_recorded_hypeman_socket_is_asked_without_scan() {
     let fixture = own_vmms();
     behave(&fixture.proc().join("4400/root/run/db.sock"), true, paused);
     let guest = fixture.dir.path().join("guests/db");
@@ -265,8 +267,9 @@ fn reason(daemon: &Daemon, source: &str) -> Option<String> {
     (of["state"] == "degraded").then(|| of["reason"].as_str().unwrap().to_owned())
 }
 
+/// Some stand-ins hang, some send garbage, some send 100 MB. Health reports each of them.
 #[test]
-fn stand_ins_that_hang_or_answer_garbage_or_100_megabytes_are_cut_off_and_said_and_cost_nothing_else() {
+fn faulty_vmm_apis_affect_only_themselves() {
     for Fault { name, api, monitor, said } in FAULTS {
         let fixture = own_vmms();
         let socket: PathBuf = fixture.dir.path().join("monitor.sock");

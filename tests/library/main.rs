@@ -1,4 +1,4 @@
-//! A program outside this workspace that has the library as a dependency.
+//! Builds a program outside this workspace that depends on the library.
 
 #![cfg(feature = "ebpf")]
 #![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
@@ -25,9 +25,9 @@ const OF_THE_DAEMON: [&str; 12] = [
     "vm-metrics-testkit",
 ];
 
-/// With the features of the default, and so with the eBPF programs.
+/// Uses the default features, which include the eBPF programs.
 #[test]
-fn a_program_elsewhere_builds_and_runs() {
+fn a_program_outside_the_workspace_builds_and_runs() {
     let program = Program::new("");
     let output = program.cargo("run").output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -49,9 +49,9 @@ fn the_library_has_no_crates_of_the_daemon() {
     }
 }
 
-/// In words that are right outside this workspace.
+/// The message must also be right outside this workspace.
 #[test]
-fn what_is_missing_is_said_with_its_remedy() {
+fn a_missing_tool_is_named_with_its_remedy() {
     let program = Program::new(", default-features = false, features = [\"ebpf\"]");
     let output = program.cargo_without_ebpf_tools("build").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -66,7 +66,7 @@ fn what_is_missing_is_said_with_its_remedy() {
     assert!(!said.contains("xtask"), "{said}");
 }
 
-/// Nothing is built then, and cargo says which feature makes the binary.
+/// cargo names the feature of the binary before it builds anything.
 #[test]
 fn a_daemon_without_its_feature_is_refused() {
     let mut cargo = Command::new(env!("CARGO"));

@@ -1,4 +1,4 @@
-//! A package in a directory of its own, with its own target directory.
+//! A cargo package in a directory of its own, with its own target directory.
 
 use std::env;
 use std::fs;
@@ -28,7 +28,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// `features` goes behind the path in the dependency.
+    /// Puts `features` after the path of the dependency.
     pub(crate) fn new(features: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let library = env!("CARGO_MANIFEST_DIR");
@@ -37,7 +37,7 @@ impl Program {
              [dependencies]\nvm-metrics = {{ path = {library:?}{features} }}\n\n[profile.dev]\ndebug = false\n\n[workspace]\n"
         );
         fs::write(dir.path().join("Cargo.toml"), manifest).unwrap();
-        // The versions that are tested here, so that the newest ones make no difference.
+        // Uses the tested versions, so that new releases change nothing.
         fs::copy(Path::new(library).join("../Cargo.lock"), dir.path().join("Cargo.lock")).unwrap();
         fs::create_dir(dir.path().join("src")).unwrap();
         fs::write(dir.path().join("src/main.rs"), CODE).unwrap();
@@ -48,19 +48,19 @@ impl Program {
         self.dir.path()
     }
 
-    /// With a bpf-linker in `PATH`, as `cargo install` puts it there.
+    /// Runs cargo with a bpf-linker in `PATH`, like after `cargo install`.
     pub(crate) fn cargo(&self, subcommand: &str) -> Command {
         let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../tools/bin");
         let mut cargo = self.cargo_with_path([tools].into_iter().chain(path()));
         cargo.arg(subcommand);
         if subcommand != "tree" {
-            // Outside of the directory, so that the next run has it already.
+            // A target directory outside of the package serves the next run too.
             cargo.arg("--target-dir").arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("library"));
         }
         cargo
     }
 
-    /// Without a bpf-linker, and by a compiler that has no sources of its library.
+    /// Runs cargo without a bpf-linker, and with a compiler that lacks the sources of its library.
     pub(crate) fn cargo_without_ebpf_tools(&self, subcommand: &str) -> Command {
         let rustc = self.dir().join("rustc");
         let (nowhere, real) =
@@ -75,7 +75,7 @@ impl Program {
         cargo
     }
 
-    /// The same cargo as that of this test.
+    /// Uses the cargo of this test.
     fn cargo_with_path(&self, path: impl Iterator<Item = PathBuf>) -> Command {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(self.dir()).env("PATH", env::join_paths(path).unwrap());

@@ -1,4 +1,4 @@
-//! What only the programs count is pushed, too: of a real TAP, so these need root.
+//! The push of eBPF metrics of a real TAP. Needs root.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use crate::setup::{attributes, metrics, often};
 
-/// A configuration of one VM with this TAP, and with these keys of the push.
+/// Configures one VM with this TAP, and a push with these keys.
 fn config(tap: &str, push: &str) -> String {
     format!(
         "interval = \"100ms\"\n[sources.proc_scan]\nenabled = false\n[[sources.static_list.vms]]\nid = \"a\"\n\
@@ -24,11 +24,11 @@ fn config(tap: &str, push: &str) -> String {
 }
 
 #[test]
-fn what_only_the_programs_count_is_pushed() {
+fn ebpf_only_metrics_are_pushed() {
     if !rustix::process::geteuid().is_root() {
         return skip("needs root");
     }
-    // What it is made of may have to come over the network, which a namespace does not have.
+    // The sink may download its packages, which a namespace cannot do.
     drop(OtlpSink::start(&[]).unwrap());
     let _namespace = NetNs::enter().unwrap();
     let sink = OtlpSink::start(&[]).unwrap();
@@ -48,9 +48,9 @@ fn what_only_the_programs_count_is_pushed() {
     wait_until(SOON, "five UDP packets at the collector", pushed).unwrap();
 }
 
-/// In a store with Prometheus naming.
+/// Reads both from a store with Prometheus naming.
 #[test]
-fn pushed_and_scraped_ebpf_metrics_have_the_same_names() {
+fn pushed_and_scraped_ebpf_names_are_equal() {
     if !rustix::process::geteuid().is_root() {
         return skip("needs root");
     }
@@ -69,7 +69,7 @@ fn pushed_and_scraped_ebpf_metrics_have_the_same_names() {
     crate::stores::compare(&daemon, || server.series());
 }
 
-/// How many packets with UDP the guest has sent, by the last request.
+/// Returns the number of sent UDP packets in the last request.
 fn udp_sent(sink: &OtlpSink) -> Option<String> {
     let last = sink.requests().pop()?;
     let metric =

@@ -1,4 +1,4 @@
-//! A push that is more than a collector takes at once: gRPC servers refuse messages of more than 4 MiB.
+//! Splits large pushes, because gRPC servers refuse messages of more than 4 MiB.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use vm_metrics_testkit::otlp::OtlpSink;
 
 use crate::setup::{Setup, attributes, metrics};
 
-/// With names so long that few VMs make a large push.
+/// Long names make a large push of few VMs.
 fn many_vms(count: usize) -> String {
     let table = |id| {
         let name = format!("{id}-").repeat(1500);
@@ -24,9 +24,9 @@ fn many_vms_are_several_requests() {
         let keys = format!(
             "enabled = true\nendpoint = \"http://{address}\"\nprotocol = \"{protocol}\"\ninterval = \"1h\""
         );
-        let mut pushing = Setup { otlp: Some(keys), tables: &tables, ..Setup::default() }.serve();
-        assert_eq!(pushing.daemon.terminate().unwrap().code(), Some(0));
-        let log = pushing.daemon.log();
+        let mut daemon = Setup { otlp: Some(keys), tables: &tables, ..Setup::default() }.serve();
+        assert_eq!(daemon.daemon.terminate().unwrap().code(), Some(0));
+        let log = daemon.daemon.log();
         assert!(!log.contains("the last push did not arrive"), "{log}");
 
         let requests = &sink.requests()[before..];

@@ -1,14 +1,14 @@
-//! The real daemon pushes to a real OTLP receiver. Needs no rights.
+//! The real daemon pushes to a real OTLP receiver. Needs no privileges.
 
 #![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
 
-mod away;
 #[cfg(feature = "ebpf")]
 mod ebpf;
 mod large;
 mod naming;
-mod pushing;
+mod push;
 mod setup;
 mod stores;
 mod transport;
+mod unavailable;
 mod values;

@@ -1,4 +1,4 @@
-//! With the names of the semantic conventions the push has the values of `/metrics`.
+//! With semantic-convention names the push has the values of `/metrics`.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use vm_metrics_testkit::wait::SOON;
 
 use crate::setup::{Setup, metrics, often};
 
-/// A metric in `/metrics`, in the push with its kind and unit, and the attribute by which others of the name differ.
+/// A name in `/metrics`, the name, kind and unit in the push, and the distinguishing attribute.
 type Pair = (&'static str, &'static str, Kind, &'static str, Attribute);
 
 type Attribute = Option<(&'static str, &'static str)>;
@@ -39,14 +39,14 @@ const PAIRS: &[Pair] = &[
 const RECEIVE: Attribute = Some(("network.io.direction", "receive"));
 const TRANSMIT: Attribute = Some(("network.io.direction", "transmit"));
 
-/// Whether it is a sum, and whether that never falls.
+/// Whether the metric is a sum, and whether the sum is monotonic.
 type Kind = (bool, bool);
 
 const COUNTER: Kind = (true, true);
 const UP_DOWN: Kind = (true, false);
 const GAUGE: Kind = (false, false);
 
-/// Labels that stay the same text under another name.
+/// Labels that keep their value under another name.
 const RENAMED: &[(&str, &str)] = &[
     ("instance_id", "vm.id"),
     ("instance_name", "vm.name"),
@@ -61,12 +61,12 @@ type Points = BTreeMap<BTreeMap<String, String>, f64>;
 fn names_of_the_conventions_have_the_same_values() {
     let sink = OtlpSink::start(&[]).unwrap();
     let otlp = often(&format!("http://{}", sink.http()), "naming = \"otel\"");
-    let pushing = Setup { otlp, ..Setup::default() }.serve();
+    let daemon = Setup { otlp, ..Setup::default() }.serve();
     let request = sink.wait_for_request(SOON).unwrap();
     let pushed: BTreeMap<&str, &Value> =
         metrics(&request).iter().map(|metric| (metric["name"].as_str().unwrap(), metric)).collect();
     assert!(pushed.keys().all(|name| name.starts_with("vm.")), "{:?}", pushed.keys());
-    let all = pushing.daemon.metrics().unwrap();
+    let all = daemon.daemon.metrics().unwrap();
     for (name, convention, kind, unit, attribute) in PAIRS {
         let metric = pushed.get(convention).unwrap_or_else(|| panic!("no {convention}"));
         let sum = &metric["sum"];
@@ -85,7 +85,7 @@ fn names_of_the_conventions_have_the_same_values() {
 }
 
 #[test]
-fn the_prefix_replaces_the_first_part_of_a_name() {
+fn the_prefix_replaces_a_names_first_word() {
     let sink = OtlpSink::start(&[]).unwrap();
     let otlp = often(&format!("http://{}", sink.http()), "naming = \"otel\"");
     let _pushing = Setup { otlp, keys: "metric_prefix = \"guest\"", ..Setup::default() }.serve();

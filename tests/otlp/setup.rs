@@ -1,4 +1,4 @@
-//! A daemon on a host made of files that ticks once and pushes often, so that all that is shown is of one snapshot.
+//! A daemon on a host made of files, which ticks once and pushes often.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,28 +7,28 @@ use serde_json::Value;
 use tempfile::TempDir;
 use vm_metrics_testkit::daemon::Daemon;
 
-/// What differs from one test to the next.
+/// Settings of one test.
 #[derive(Default)]
 pub(crate) struct Setup<'a> {
-    /// Keys of `[exporters.otlp]`; `None`: the section is not there.
+    /// Keys of `[exporters.otlp]`; `None` omits the section.
     pub(crate) otlp: Option<String>,
-    /// Between two ticks; by default there is only one.
+    /// Interval between ticks; by default there is only one tick.
     pub(crate) interval: Option<&'a str>,
-    /// More keys of the top.
+    /// Further top-level keys.
     pub(crate) keys: &'a str,
-    /// More tables.
+    /// Further tables.
     pub(crate) tables: &'a str,
     pub(crate) variables: &'a [(&'a str, &'a str)],
 }
 
-/// A daemon that runs, and the directory of its configuration.
-pub(crate) struct Pushing {
+/// A daemon and the directory of its configuration.
+pub(crate) struct PushDaemon {
     pub(crate) daemon: Daemon,
     _dir: TempDir,
 }
 
 impl Setup<'_> {
-    pub(crate) fn serve(&self) -> Pushing {
+    pub(crate) fn serve(&self) -> PushDaemon {
         let dir = tempfile::tempdir().unwrap();
         let host = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/mixed");
         let (proc, sys) = (host.join("proc"), host.join("sys"));
@@ -45,29 +45,29 @@ impl Setup<'_> {
         command.envs(self.variables.iter().copied());
         let daemon = Daemon::start_command(command).unwrap();
         daemon.wait_until_ready().unwrap();
-        Pushing { daemon, _dir: dir }
+        PushDaemon { daemon, _dir: dir }
     }
 }
 
-/// Keys for a push to this endpoint, five times a second.
+/// Returns keys for a push to this endpoint, five times a second.
 pub(crate) fn often(endpoint: &str, more: &str) -> Option<String> {
     Some(format!("enabled = true\nendpoint = \"{endpoint}\"\ninterval = \"1s\"\n{more}"))
 }
 
-impl Pushing {
+impl PushDaemon {
     pub(crate) fn exports(&self, result: &str) -> f64 {
         let metrics = self.daemon.metrics().unwrap();
         metrics.value("vm_exporter_otlp_exports_total", &[("result", result)]).unwrap()
     }
 
-    /// Scrapes until so many pushes have ended so.
+    /// Scrapes until `count` pushes had this result.
     pub(crate) fn wait_for_exports(&self, result: &str, count: f64) {
         let find = || Ok((self.exports(result) >= count).then_some(()));
         vm_metrics_testkit::wait::wait_until(vm_metrics_testkit::wait::SOON, result, find).unwrap();
     }
 }
 
-/// The attributes of a resource or of a data point.
+/// Returns the attributes of a resource or of a data point.
 pub(crate) fn attributes(of: &Value) -> Vec<(String, String)> {
     let none = Vec::new();
     let pairs = of["attributes"].as_array().unwrap_or(&none);
@@ -78,7 +78,7 @@ pub(crate) fn attributes(of: &Value) -> Vec<(String, String)> {
     pairs
 }
 
-/// The metrics of a request.
+/// Returns the metrics of a request.
 pub(crate) fn metrics(request: &Value) -> &Vec<Value> {
     let scope = &request["request"]["resourceMetrics"][0]["scopeMetrics"][0];
     assert_eq!(scope["scope"]["name"], "vm-metrics");

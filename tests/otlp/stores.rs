@@ -1,4 +1,4 @@
-//! A real store with Prometheus naming has the same names from the push as from the scrape.
+//! Compares pushed and scraped names in a store with Prometheus naming.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,11 +9,11 @@ use vm_metrics_testkit::wait::SOON;
 
 use crate::setup::{Setup, often};
 
-/// Metrics that only the scrape has: of the daemon's own process, by the client library of Prometheus.
+/// Metrics of the daemon's own process, which only the scrape has.
 const ONLY_SCRAPED: &str = "process_";
 
-/// Labels that say who sent a series, and begin so: the resource and the scope of the push. A scraper adds `instance` and
-/// `job` for the same purpose.
+/// Prefixes of labels for the sender: resource and scope of the push. A scraper adds `instance` and `job` for the same
+/// purpose.
 const SENDER: &[&str] = &["host_", "service_", "telemetry_sdk_", "scope_"];
 
 /// The names of the labels by the name of the metric.
@@ -23,14 +23,14 @@ type Names = BTreeMap<String, BTreeSet<String>>;
 pub(crate) type Labels = BTreeMap<String, String>;
 
 #[test]
-fn a_push_and_a_scrape_have_the_same_names() {
+fn pushed_and_scraped_names_are_equal() {
     let server = VictoriaMetrics::prepare().unwrap().start().unwrap();
     let otlp = often(&format!("http://{}/opentelemetry", server.address()), "");
-    let pushing = Setup { otlp, ..Setup::default() }.serve();
-    compare(&pushing.daemon, || server.series());
+    let daemon = Setup { otlp, ..Setup::default() }.serve();
+    compare(&daemon.daemon, || server.series());
 }
 
-/// After two more pushes: some metrics come with the second one only.
+/// Compares after two more pushes, because some metrics start with the second one.
 pub(crate) fn compare(daemon: &Daemon, series: impl FnOnce() -> anyhow::Result<Vec<Labels>>) {
     let pushes =
         |metrics: &Metrics| metrics.value("vm_exporter_otlp_exports_total", &[("result", "success")]);

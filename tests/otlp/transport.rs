@@ -1,4 +1,4 @@
-//! How it gets there: TLS, and the variables of OpenTelemetry.
+//! Transport of the push: TLS, compression, OpenTelemetry variables.
 
 use std::path::Path;
 
@@ -7,50 +7,50 @@ use vm_metrics_testkit::wait::SOON;
 
 use crate::setup::{Setup, attributes, metrics, often};
 
-/// Both protocols with the address of a sink for each.
+/// Returns both protocols with the sink's address for each.
 fn both(sink: &OtlpSink) -> [(&'static str, String); 2] {
     [("grpc", format!("https://{}", sink.grpc())), ("http/protobuf", format!("https://{}", sink.http()))]
 }
 
 #[test]
-fn tls_trusts_the_ca_that_is_given_and_no_other() {
+fn tls_trusts_only_the_configured_ca() {
     let dir = tempfile::tempdir().unwrap();
     let sink = OtlpSink::start(&["--tls", dir.path().to_str().unwrap()]).unwrap();
     let ca = dir.path().join("ca.pem");
     for (number, (protocol, endpoint)) in both(&sink).into_iter().enumerate() {
         let trusting = format!("protocol = \"{protocol}\"\nca_file = {ca:?}");
-        let pushing = Setup { otlp: often(&endpoint, &trusting), ..Setup::default() }.serve();
-        pushing.wait_for_exports("success", 1.0);
-        drop(pushing);
+        let daemon = Setup { otlp: often(&endpoint, &trusting), ..Setup::default() }.serve();
+        daemon.wait_for_exports("success", 1.0);
+        drop(daemon);
         let known = sink.requests().len();
         assert!(known > number, "{protocol}");
 
         let strange = format!("protocol = \"{protocol}\"");
-        let pushing = Setup { otlp: often(&endpoint, &strange), ..Setup::default() }.serve();
-        pushing.wait_for_exports("failure", 1.0);
-        assert_eq!(pushing.exports("success"), 0.0);
+        let daemon = Setup { otlp: often(&endpoint, &strange), ..Setup::default() }.serve();
+        daemon.wait_for_exports("failure", 1.0);
+        assert_eq!(daemon.exports("success"), 0.0);
         assert_eq!(sink.requests().len(), known, "{protocol}: nothing is said to a stranger");
     }
 }
 
 #[test]
-fn tls_shows_its_own_certificate() {
+fn tls_presents_its_client_certificate() {
     let dir = tempfile::tempdir().unwrap();
     let sink = OtlpSink::start(&["--mutual", "--tls", dir.path().to_str().unwrap()]).unwrap();
     let file = |name: &str| dir.path().join(name);
     let (ca, cert, key) = (file("ca.pem"), file("cert.pem"), file("key.pem"));
     for (protocol, endpoint) in both(&sink) {
         let known = format!("protocol = \"{protocol}\"\nca_file = {ca:?}");
-        let pushing = Setup { otlp: often(&endpoint, &known), ..Setup::default() }.serve();
-        pushing.wait_for_exports("failure", 1.0);
+        let daemon = Setup { otlp: often(&endpoint, &known), ..Setup::default() }.serve();
+        daemon.wait_for_exports("failure", 1.0);
         let shown = format!("{known}\ncert_file = {cert:?}\nkey_file = {key:?}");
-        let pushing = Setup { otlp: often(&endpoint, &shown), ..Setup::default() }.serve();
-        pushing.wait_for_exports("success", 1.0);
+        let daemon = Setup { otlp: often(&endpoint, &shown), ..Setup::default() }.serve();
+        daemon.wait_for_exports("success", 1.0);
     }
 }
 
 #[test]
-fn a_certificate_that_is_not_there_is_named() {
+fn a_missing_certificate_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");
     let text = "[exporters.otlp]\nenabled = true\nendpoint = \"https://localhost:1\"\nca_file = \"/nowhere/ca.pem\"\n";
@@ -64,12 +64,12 @@ fn a_certificate_that_is_not_there_is_named() {
 }
 
 #[test]
-fn what_is_pushed_may_be_compressed() {
+fn a_push_can_be_compressed() {
     let sink = OtlpSink::start(&[]).unwrap();
     for (protocol, address) in [("grpc", sink.grpc()), ("http/protobuf", sink.http())] {
         let more = format!("protocol = \"{protocol}\"\ncompression = \"gzip\"");
-        let pushing = Setup { otlp: often(&format!("http://{address}"), &more), ..Setup::default() }.serve();
-        pushing.wait_for_exports("success", 1.0);
+        let daemon = Setup { otlp: often(&format!("http://{address}"), &more), ..Setup::default() }.serve();
+        daemon.wait_for_exports("success", 1.0);
     }
     let last = sink.requests().pop().unwrap();
     assert_eq!(last["headers"]["content-encoding"], "gzip");
@@ -88,16 +88,16 @@ fn the_variables_of_opentelemetry_are_enough() {
         ("OTEL_RESOURCE_ATTRIBUTES", "rack=r1,service.name=hidden"),
         ("OTEL_SERVICE_NAME", "fleet"),
     ];
-    let pushing = Setup { variables: &variables, ..Setup::default() }.serve();
+    let daemon = Setup { variables: &variables, ..Setup::default() }.serve();
     let request = sink.wait_for_request(SOON).unwrap();
     assert_eq!((&request["transport"], &request["headers"]["x-tenant"]), (&"grpc".into(), &"a b".into()));
     let resource = attributes(&request["request"]["resourceMetrics"][0]["resource"]);
     for (key, value) in [("rack", "r1"), ("service.name", "fleet")] {
         assert!(resource.contains(&(key.to_owned(), value.to_owned())), "{resource:?}");
     }
-    drop(pushing);
+    drop(daemon);
 
-    // They count more than the file; the file may still say no.
+    // Variables override the file, but the file may still switch the push off.
     let sink = OtlpSink::start(&[]).unwrap();
     let endpoint = format!("http://{}", sink.http());
     let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())];

@@ -1,4 +1,4 @@
-//! What is pushed is what `/metrics` shows, field by field.
+//! Compares the push with `/metrics`, field by field.
 
 use std::collections::BTreeMap;
 
@@ -13,21 +13,21 @@ use crate::setup::{Setup, attributes, metrics, often};
 type Families = BTreeMap<String, (String, BTreeMap<Vec<(String, String)>, f64>)>;
 
 #[test]
-fn grpc_pushes_what_metrics_shows() {
+fn grpc_pushes_the_values_of_metrics() {
     let sink = OtlpSink::start(&[]).unwrap();
     let more = "protocol = \"grpc\"\nheaders = { \"X-Tenant\" = \"a %20b\" }";
     compare(&sink, "grpc", often(&format!("http://{}", sink.grpc()), more));
 }
 
 #[test]
-fn http_pushes_what_metrics_shows() {
+fn http_pushes_the_values_of_metrics() {
     let sink = OtlpSink::start(&[]).unwrap();
     let more = "headers = { \"X-Tenant\" = \"a %20b\" }";
     compare(&sink, "http", often(&format!("http://{}", sink.http()), more));
 }
 
 fn compare(sink: &OtlpSink, transport: &str, otlp: Option<String>) {
-    let pushing = Setup { otlp, ..Setup::default() }.serve();
+    let daemon = Setup { otlp, ..Setup::default() }.serve();
     let request = sink.wait_for_request(SOON).unwrap();
     assert_eq!(request["transport"], transport);
     assert_eq!(request["headers"]["x-tenant"], "a %20b");
@@ -38,7 +38,7 @@ fn compare(sink: &OtlpSink, transport: &str, otlp: Option<String>) {
         );
     }
 
-    let scraped = of_vms(scraped(&pushing.daemon.metrics().unwrap()));
+    let scraped = of_vms(scraped(&daemon.daemon.metrics().unwrap()));
     let all = pushed(&request);
     assert_eq!(all["vm_exporter_ticks_total"].1.values().collect::<Vec<_>>(), [&1.0], "one snapshot");
     assert!(scraped.len() > 10 && scraped.contains_key("vm_network_tx_bytes_total"), "{scraped:?}");
@@ -60,7 +60,7 @@ fn compare(sink: &OtlpSink, transport: &str, otlp: Option<String>) {
     }
 }
 
-/// Unit, description, temporality and times, which `/metrics` does not have.
+/// Checks unit, description, temporality and times, which `/metrics` lacks.
 fn check_fields(request: &Value) {
     let time = |point: &Value, field: &str| point[field].as_str().unwrap().parse::<u64>().unwrap();
     for metric in metrics(request) {
@@ -87,14 +87,15 @@ fn check_fields(request: &Value) {
     }
 }
 
+/// The push adds the rest up, and the scrape may still show every VM.
 #[test]
-fn beyond_the_budget_the_rest_adds_up_and_the_scrape_may_show_all() {
+fn beyond_the_budget_the_rest_is_aggregated() {
     let sink = OtlpSink::start(&[]).unwrap();
     let more = "label_budget = 1\nover_budget = \"aggregate\"";
     let otlp = often(&format!("http://{}", sink.http()), more);
-    let pushing = Setup { otlp, ..Setup::default() }.serve();
+    let daemon = Setup { otlp, ..Setup::default() }.serve();
     let (pushed, scraped) =
-        (pushed(&sink.wait_for_request(SOON).unwrap()), scraped(&pushing.daemon.metrics().unwrap()));
+        (pushed(&sink.wait_for_request(SOON).unwrap()), scraped(&daemon.daemon.metrics().unwrap()));
     let ids = |families: &Families| -> Vec<String> {
         let keys = families["vm_cpu_seconds_total"].1.keys();
         keys.map(|labels| labels.iter().find(|(name, _)| name == "instance_id").unwrap().1.clone()).collect()
@@ -107,14 +108,14 @@ fn beyond_the_budget_the_rest_adds_up_and_the_scrape_may_show_all() {
         let sum = |families: &Families| families[name].1.values().sum::<f64>();
         assert!((sum(&pushed) - sum(&scraped)).abs() < 1e-6, "{name}");
     }
-    let budget = |name: &str| pushing.daemon.metrics().unwrap().value(name, &[("exporter", "otlp")]);
+    let budget = |name: &str| daemon.daemon.metrics().unwrap().value(name, &[("exporter", "otlp")]);
     assert_eq!(budget("vm_exporter_instances_observed"), Some(3.0));
     assert_eq!(budget("vm_exporter_label_budget_exceeded_total"), Some(1.0));
-    assert_eq!(pushing.daemon.log().matches("more than the label budget of 1").count(), 1);
+    assert_eq!(daemon.daemon.log().matches("more than the label budget of 1").count(), 1);
 }
 
 #[test]
-fn with_its_prefix_the_names_are_those_of_the_go_service() {
+fn the_go_prefix_yields_the_go_names() {
     let sink = OtlpSink::start(&[]).unwrap();
     let otlp = often(&format!("http://{}", sink.grpc()), "protocol = \"grpc\"");
     let _pushing = Setup { otlp, keys: "metric_prefix = \"hypeman_vm\"", ..Setup::default() }.serve();
@@ -142,8 +143,8 @@ fn with_its_prefix_the_names_are_those_of_the_go_service() {
 #[test]
 fn the_scrape_has_a_budget_of_its_own() {
     let tables = "[exporters.prometheus]\nlabel_budget = 2\nover_budget = \"aggregate\"";
-    let pushing = Setup { tables, ..Setup::default() }.serve();
-    let metrics = pushing.daemon.metrics().unwrap();
+    let daemon = Setup { tables, ..Setup::default() }.serve();
+    let metrics = daemon.daemon.metrics().unwrap();
     assert_eq!(metrics.samples("vm_cpu_seconds_total").count(), 3);
     assert!(metrics.value("vm_cpu_seconds_total", &[("instance_id", "other")]).is_some());
     assert_eq!(metrics.samples("vm_running").count(), 2);
@@ -183,7 +184,7 @@ fn pushed(request: &Value) -> Families {
     metrics(request).iter().map(family).collect()
 }
 
-/// Whole numbers are sent as such, which JSON has as text.
+/// The push sends integers as integers, which JSON writes as text.
 fn number(metric: &Value, point: &Value) -> f64 {
     if metric["unit"] == "s" {
         return point["asDouble"].as_f64().unwrap();

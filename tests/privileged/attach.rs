@@ -1,6 +1,6 @@
-//! Programs come and go with the TAPs, and that never shows in the numbers.
+//! Programs attach to and detach from TAPs without a trace in the numbers.
 //!
-//! Tests that drop a TAP run `alone`: a process that another test has just started holds it a little longer.
+//! Tests that drop a TAP run `isolated`, because a new process of another test would hold the TAP a little longer.
 
 use vm_metrics::model::{AttachMode, NicSource};
 use vm_metrics_common::TABLE_SIZE;
@@ -8,11 +8,11 @@ use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 
-use crate::alone::alone;
+use crate::isolation::isolated;
 use crate::lab::{Lab, manager_for, manager_with, nics, ways};
 
 #[test]
-fn what_was_before_the_attach_is_not_lost() {
+fn traffic_before_the_attach_is_not_lost() {
     for way in ways() {
         before_the_attach(way, if way == "tcx" { AttachMode::Tcx } else { AttachMode::Clsact });
     }
@@ -36,8 +36,8 @@ fn before_the_attach(way: &str, mode: AttachMode) {
 }
 
 #[test]
-fn a_tap_that_comes_is_counted_and_one_that_goes_is_forgotten() {
-    alone("attach::a_tap_that_comes_is_counted_and_one_that_goes_is_forgotten", || {
+fn new_taps_are_counted_and_deleted_ones_forgotten() {
+    isolated("attach::new_taps_are_counted_and_deleted_ones_forgotten", || {
         let _namespace = NetNs::enter().unwrap();
         let mut manager = manager_for("auto", &["vmt0"]);
         let frame = Frame::from_guest().udp4(300);
@@ -57,10 +57,10 @@ fn a_tap_that_comes_is_counted_and_one_that_goes_is_forgotten() {
     });
 }
 
-/// With another index, as the kernel gives it, or with the same one, as one may ask for.
+/// The new TAP has another index, or the same one on request.
 #[test]
-fn a_tap_that_is_replaced_between_two_ticks_begins_anew() {
-    alone("attach::a_tap_that_is_replaced_between_two_ticks_begins_anew", || {
+fn a_replaced_tap_starts_at_zero() {
+    isolated("attach::a_replaced_tap_starts_at_zero", || {
         for ifindex in [0, 4242] {
             let options = TapOptions { ifindex, ..TapOptions::default() };
             let mut lab = Lab::new(1, options);
@@ -81,8 +81,8 @@ fn a_tap_that_is_replaced_between_two_ticks_begins_anew() {
 }
 
 #[test]
-fn a_slot_that_is_used_again_begins_at_zero() {
-    alone("attach::a_slot_that_is_used_again_begins_at_zero", || {
+fn a_reused_slot_starts_at_zero() {
+    isolated("attach::a_reused_slot_starts_at_zero", || {
         let _namespace = NetNs::enter().unwrap();
         let mut manager = manager_with(&["vmt0"], "[readers.tap_ebpf]\nmax_nics = 1\npin = false\n");
         let frame = Frame::from_guest().udp4(300);
@@ -98,7 +98,7 @@ fn a_slot_that_is_used_again_begins_at_zero() {
 }
 
 #[test]
-fn interfaces_that_share_a_table_entry_are_told_apart() {
+fn colliding_table_entries_are_counted_apart() {
     let _namespace = NetNs::enter().unwrap();
     let at = |ifindex| TapOptions { ifindex, ..TapOptions::default() };
     let first = Tap::create_up("vmt0", at(5000)).unwrap();

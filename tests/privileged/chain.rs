@@ -1,4 +1,4 @@
-//! Others on the same TAP: their programs still run, ours still counts, and what is theirs stays.
+//! Foreign programs on the same TAP run, stay, and change no count.
 
 use std::process::Command;
 
@@ -13,11 +13,11 @@ use vm_metrics_testkit::tap::TapOptions;
 use crate::lab::{Lab, attached_programs, manager_for, nics, tcx, ways};
 
 #[test]
-fn filters_of_others_still_run_and_stay() {
+fn foreign_filters_still_run_and_stay() {
     for way in ways() {
         let mut lab = Lab::without_tick(way, 1, TapOptions::default());
         tc("qdisc add dev vmt0 clsact");
-        // Drops every frame, which ends the chain for whatever comes after it.
+        // This program drops every frame, which ends the chain for the programs behind it.
         let add = ["filter", "add", "dev", "vmt0", "egress", "prio", "7", "bpf", "direct-action", "bytecode"];
         run_tc(&[&add[..], &["1,6 0 0 2"]].concat());
         lab.tick();
@@ -66,9 +66,9 @@ fn filters_left_by_a_killed_daemon_are_replaced() {
     assert_eq!(filters.matches("handle 0x766d").count(), 1, "{filters}");
 }
 
-/// It has one direction only, and what the guest sends must not be taken for what it is offered.
+/// This qdisc has one direction only. The daemon must not confuse the guest's output with its input.
 #[test]
-fn an_ingress_qdisc_of_others_stays_and_the_device_counts() {
+fn a_foreign_ingress_qdisc_stays() {
     let mut lab = Lab::without_tick("clsact", 1, TapOptions::default());
     tc("qdisc add dev vmt0 ingress");
     lab.tick();
@@ -82,7 +82,7 @@ fn an_ingress_qdisc_of_others_stays_and_the_device_counts() {
 }
 
 #[test]
-fn programs_that_somebody_takes_off_are_put_back() {
+fn detached_programs_are_reattached() {
     for way in ways() {
         for off in [&["ingress"][..], &["egress"], &["ingress", "egress"]] {
             let mut lab = Lab::attached_by(way, 1, TapOptions::default());
@@ -117,7 +117,7 @@ fn programs_that_somebody_takes_off_are_put_back() {
     }
 }
 
-/// As somebody does who may.
+/// Detaches the programs as another administrator would.
 fn take_off(way: &str, direction: &str) {
     if way == "clsact" {
         tc(&format!("filter del dev vmt0 {direction} prio 1"));
@@ -133,7 +133,7 @@ pub(crate) fn tc(arguments: &str) -> String {
     run_tc(&arguments.split(' ').collect::<Vec<_>>())
 }
 
-/// Runs tc in the namespace of this thread.
+/// Runs tc in the namespace of the calling thread.
 pub(crate) fn run_tc(arguments: &[&str]) -> String {
     let output = Command::new("tc").args(arguments).output().unwrap();
     assert!(output.status.success(), "tc {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

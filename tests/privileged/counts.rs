@@ -1,4 +1,4 @@
-//! Every kind of frame, both ways: eBPF == device == what was written, to the byte and the packet.
+//! eBPF counts, device counts and written frames agree for every kind.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -13,7 +13,7 @@ use vm_metrics_testkit::tap::TapOptions;
 
 use crate::lab::{Lab, ways};
 
-/// What it is, how it is made, and which counters it adds one to, besides those of every frame.
+/// A kind of frame: its name, its maker, and the counters that it increments besides the common ones.
 type Case = (&'static str, fn(Frame) -> Vec<u8>, [&'static str; 3]);
 
 const CASES: &[Case] = &[
@@ -36,7 +36,7 @@ const CASES: &[Case] = &[
     ("a jumbo frame", |f| f.udp4(8900), ["ipv4", "udp", "unicast"]),
 ];
 
-/// The counters by name, without those that are zero.
+/// The counters by name, without zeroes.
 type Counts = BTreeMap<String, u64>;
 
 fn added(before: &DirectionStats, after: &DirectionStats) -> Counts {
@@ -58,13 +58,13 @@ fn expected(case: &Case, frames: u64, len: u64) -> Counts {
     counts
 }
 
-/// Of each frame a different number, so that no two mistakes cancel out.
+/// Repeats each frame a different number of times, so that no two errors cancel out.
 fn repeats(index: usize) -> u64 {
     index as u64 % 5 + 1
 }
 
 #[test]
-fn what_the_guest_sends_is_counted_as_tx() {
+fn guest_output_is_counted_as_tx() {
     ways().into_iter().for_each(sends);
 }
 
@@ -93,7 +93,7 @@ fn sends(way: &str) {
 }
 
 #[test]
-fn what_the_guest_takes_is_counted_as_rx() {
+fn guest_input_is_counted_as_rx() {
     ways().into_iter().for_each(takes);
 }
 
@@ -138,7 +138,7 @@ fn offered_is_not_yet_received() {
 }
 
 #[test]
-fn a_gso_frame_counts_as_the_packets_on_the_wire() {
+fn a_gso_frame_counts_as_wire_packets() {
     ways().into_iter().for_each(gso);
 }
 
@@ -175,7 +175,7 @@ fn gso(way: &str) {
 }
 
 #[test]
-fn taps_do_not_mix() {
+fn taps_are_counted_apart() {
     let mut lab = Lab::new(3, TapOptions::default());
     let frame = Frame::from_guest().udp4(100);
     for (tap, repeats) in lab.taps.iter().zip([1, 10, 100]) {
@@ -204,7 +204,7 @@ fn all_cpus_count() {
     assert_eq!(nic.tx.bytes, Some(threads * PER_THREAD * frame.len() as u64));
 }
 
-/// Several CPUs offer frames of several flows, which the kernel spreads over the queues.
+/// Several CPUs offer frames of several flows, and the kernel spreads these over the queues.
 #[test]
 fn all_queues_count() {
     const PER_THREAD: u64 = 20_000;
@@ -232,7 +232,7 @@ fn all_queues_count() {
                 // The source port.
                 frame[34..36].copy_from_slice(&(40_000 + at as u16).to_be_bytes());
                 for _ in 0..PER_THREAD {
-                    // Refused where the queue is full, and offered all the same.
+                    // A full queue refuses the frame, which still counts as offered.
                     let _ = sender.send(&frame);
                 }
                 sending.fetch_sub(1, Ordering::Relaxed);
@@ -259,9 +259,9 @@ fn all_queues_count() {
     }
 }
 
-/// The kernel gives the host's own sockets a copy of each, which passes the same device.
+/// The kernel copies each broadcast to the host's own sockets, and the copy passes the same device.
 #[test]
-fn broadcasts_of_the_host_are_not_sent() {
+fn host_broadcasts_are_not_guest_tx() {
     for way in ways() {
         let mut lab = Lab::attached_by(way, 1, TapOptions::default());
         let address = ["address", "add", "192.0.2.1/24", "broadcast", "192.0.2.255", "dev", "vmt0"];

@@ -1,4 +1,4 @@
-//! Without eBPF the same scrape still has the baseline, and says what is off and why.
+//! Without eBPF the scrape has the baseline and the reason.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ use vm_metrics_testkit::wait::SOON;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 
-/// A TAP over which the guest has sent three frames and taken none, and its configuration.
+/// A TAP with three sent frames and none received, and its configuration.
 struct Host {
     config: PathBuf,
     bytes: f64,
@@ -38,7 +38,7 @@ impl Host {
             "[sources.proc_scan]\nenabled = false\n[[sources.static_list.vms]]\nid = \"a\"\npid = {pid}\ntaps = [\"vmt0\"]\n{extra}"
         );
         std::fs::write(&config, text).unwrap();
-        // Others must be able to read it.
+        // Other users must be able to read it.
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(dir.path(), everybody).unwrap();
         Self { config, bytes: 3.0 * frame.len() as f64, _tap: tap, _dir: dir, _namespace: namespace }
@@ -67,7 +67,7 @@ fn health(metrics: &Metrics, part: &str, state: &str) -> Option<f64> {
 #[test]
 fn without_capabilities() {
     let host = Host::new("");
-    // A copy in a place that everybody may enter.
+    // This copy is in a directory that every user may enter.
     let binary = host.config.with_file_name("vm-metrics");
     copy_program(Path::new(BINARY), &binary).unwrap();
     let mut command = Command::new("setpriv");

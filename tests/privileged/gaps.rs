@@ -1,4 +1,4 @@
-//! What the programs did not see is said, to the packet; what the device counts lacks nothing all the same.
+//! The daemon reports missed packets exactly, and the device's counters stay complete.
 
 use std::path::Path;
 use std::thread;
@@ -14,13 +14,13 @@ use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::SOON;
 
-use crate::alone::alone;
 use crate::chain::tc;
+use crate::isolation::isolated;
 use crate::lab::{manager_with, nics, ways};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 
-/// So many frames from the guest, and so many for it, which it takes.
+/// Sends so many frames from the guest and to it. The guest takes all of them.
 fn exchange(tap: &Tap, sent: u64, taken: u64) {
     for _ in 0..sent {
         tap.write_frame(&Frame::from_guest().udp4(300)).unwrap();
@@ -32,7 +32,7 @@ fn exchange(tap: &Tap, sent: u64, taken: u64) {
     }
 }
 
-/// What is published of packets sent and taken, and of each the part that the programs did not see.
+/// Returns the published packets in both directions, and those that the programs missed.
 fn published(manager: &mut Manager) -> [Option<u64>; 4] {
     let nic = nics(manager).remove(0);
     [nic.tx.packets, nic.tx_gap_packets, nic.rx.packets, nic.rx_gap_packets]
@@ -43,7 +43,7 @@ fn start(way: &str, pin: bool) -> Manager {
 }
 
 #[test]
-fn what_passed_before_the_attach_is_said() {
+fn traffic_before_the_attach_is_reported_missed() {
     for way in ways() {
         let _namespace = NetNs::enter().unwrap();
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
@@ -55,8 +55,9 @@ fn what_passed_before_the_attach_is_said() {
     }
 }
 
+/// With pins the programs count while no daemon runs. Without pins the daemon reports the missed packets.
 #[test]
-fn what_passed_while_no_daemon_ran_is_said_unless_the_programs_stayed() {
+fn unpinned_programs_report_the_gap() {
     for (way, pin) in ways().into_iter().flat_map(|way| [(way, false), (way, true)]) {
         let _namespace = NetNs::enter().unwrap();
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
@@ -67,14 +68,14 @@ fn what_passed_while_no_daemon_ran_is_said_unless_the_programs_stayed() {
         drop(manager);
         exchange(&tap, 5, 2);
         let mut manager = start(way, pin);
-        // Without pins the programs count from 0, so they lack all there was before.
+        // Without pins the programs count from 0, so they miss the earlier packets.
         let missed = if pin { [0, 0] } else { [12, 5] };
         assert_eq!(published(&mut manager), [12, missed[0], 5, missed[1]].map(Some), "{way}, pins: {pin}");
     }
 }
 
 #[test]
-fn what_passed_while_the_programs_were_off_is_said() {
+fn traffic_during_a_detach_is_reported_missed() {
     let _namespace = NetNs::enter().unwrap();
     let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
     let mut manager = start("clsact", false);
@@ -96,11 +97,11 @@ fn what_passed_while_the_programs_were_off_is_said() {
     assert_eq!(published(&mut manager), [7 + off, off, 7 + 2 * off, 2 * off].map(Some));
 }
 
-/// The daemon is stopped, as a host that is too busy stops it.
+/// SIGSTOP suspends the daemon, as an overloaded host would.
 #[test]
-fn ticks_that_come_too_late_are_said() {
-    // It finds no VMs of other tests.
-    alone("gaps::ticks_that_come_too_late_are_said", || {
+fn late_ticks_are_reported() {
+    // The daemon must not find VMs of other tests.
+    isolated("gaps::late_ticks_are_reported", || {
         let _namespace = NetNs::enter().unwrap();
         let daemon = Daemon::start(Path::new(BINARY), &["--interval", "50ms"]).unwrap();
         daemon.wait_until_ready().unwrap();
@@ -119,7 +120,7 @@ fn ticks_that_come_too_late_are_said() {
 }
 
 #[test]
-fn news_of_devices_that_nobody_could_hear_are_said() {
+fn lost_device_events_are_reported() {
     let _namespace = NetNs::enter().unwrap();
     let mut manager = manager_with(&["vmt0"], "retention = \"0s\"\n[readers.tap_ebpf]\nenabled = false\n");
     let lost = |manager: &mut Manager| {
@@ -130,7 +131,7 @@ fn news_of_devices_that_nobody_could_hear_are_said() {
     for mtu in (0..4000).map(|step| 1400 + step % 2) {
         other.link().set_mtu(mtu).unwrap();
     }
-    // It comes, sends and goes, and the message with its last counters finds no room.
+    // The TAP lives and sends, and the message with its final counters finds no room.
     let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
     exchange(&tap, 5, 0);
     drop(tap);

@@ -1,21 +1,21 @@
-//! How much of the heap is in use, to the byte: what a process has from the kernel says little of that.
+//! Counts heap bytes in use; resident memory would be too imprecise.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-struct Counting;
+struct CountingAllocator;
 
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 pub(crate) fn in_use() -> usize {
     IN_USE.load(Ordering::Relaxed)
 }
 
-// SAFETY: all is left to the system's allocator. What this one does not have it makes of these two.
-unsafe impl GlobalAlloc for Counting {
+// SAFETY: both functions delegate to the system's allocator, and the default methods use only these two.
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller's promises are those that it wants.

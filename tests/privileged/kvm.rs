@@ -1,4 +1,4 @@
-//! Real VMs of KVM in a program that nobody knows: what the daemon finds and counts of them.
+//! Discovers real KVM VMs of an unknown program.
 
 use std::env;
 use std::fs;
@@ -18,11 +18,11 @@ use vm_metrics_testkit::skip::{skip, skip_part};
 use vm_metrics_testkit::vm_process::{self, StandIn, StandInSpec, Traffic};
 use vm_metrics_testkit::wait::SOON;
 
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const TAP: &str = "vmkvm0";
 
-/// Not a test but the VMM of the others: see `vm_process`.
+/// The VMM process of the other tests, see `vm_process`.
 #[test]
 fn stand_in_vm() {
     vm_process::run_if_asked().unwrap();
@@ -41,7 +41,7 @@ impl Scene {
         Self { dir, _namespace: namespace }
     }
 
-    /// A VMM under this file name that holds a TAP with traffic, and a VM of KVM.
+    /// Starts a VMM under this file name with a TAP, traffic and a KVM VM.
     fn vmm(&self, name: &str, tap: &str, vcpus: u32, guest: Guest) -> StandIn {
         let program = self.dir.path().join(name);
         copy_program(&env::current_exe().unwrap(), &program).unwrap();
@@ -54,7 +54,7 @@ impl Scene {
         StandIn::start(&spec, command).unwrap()
     }
 
-    /// A daemon of root, and one of a user with the rights that the README gives.
+    /// Starts a daemon of root, then one of a user with the capabilities from the README.
     fn daemons(&self) -> impl Iterator<Item = Daemon> {
         let binary = self.dir.path().join("vm-metrics");
         copy_program(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &binary).unwrap();
@@ -67,16 +67,16 @@ impl Scene {
             daemon.wait_until_ready().unwrap();
             daemon
         };
-        // One after the other.
+        // The daemons run one after the other.
         vec![Command::new(&binary), capable].into_iter().map(start)
     }
 }
 
-/// Runs a test where there is KVM.
+/// Runs a test if KVM is available.
 fn with_kvm(test: &str, body: impl FnOnce(Scene)) {
     match unavailable() {
         Some(reason) => skip(&reason),
-        None => alone(test, || body(Scene::new())),
+        None => isolated(test, || body(Scene::new())),
     }
 }
 
@@ -107,7 +107,7 @@ fn a_vm_of_any_program_is_counted() {
             assert!(of("vm_memory_rss_bytes", &metrics) > Some(1e6));
             let device = [("device", TAP), ("source", "ebpf")];
             assert_eq!(metrics.value("vm_network_source_info", &device), Some(1.0));
-            // Which thread is which vCPU is not known, nor how much memory the guest was given.
+            // The daemon knows neither the vCPU of a thread nor the guest's memory size.
             let unknown = ["vm_allocated_memory_bytes", "vm_vcpu_seconds_total"];
             assert!(unknown.iter().all(|name| metrics.samples(name).next().is_none()));
         }
@@ -128,7 +128,7 @@ fn a_prober_is_no_vm() {
     with_kvm("kvm::a_prober_is_no_vm", |scene| {
         let _prober = scene.vmm("prober", "vmkvm1", 1, Guest::NeverRuns);
         let daemon = scene.daemons().next().unwrap();
-        // Found after the other one has been looked at for long enough.
+        // The daemon finds this VM after it inspected the other process for long enough.
         let _vmm = scene.vmm("vmm-of-ours", TAP, 1, Guest::Halts);
         let found = |metrics: &Metrics| (!vms(metrics).is_empty()).then(|| metrics.clone());
         let metrics = daemon.wait_for(SOON, "a VM", found).unwrap();
@@ -167,7 +167,7 @@ fn a_scope_gives_the_id() {
     });
 }
 
-/// A control group, as systemd makes one. It goes when it is empty.
+/// A control group like systemd's. It goes when it is empty.
 struct Scope(PathBuf);
 
 impl Scope {

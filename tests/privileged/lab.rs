@@ -1,4 +1,4 @@
-//! VMs made of TAPs in a namespace of their own, and the daemon's manager looking at them, tick by tick.
+//! TAPs in a namespace, and a manager that reads them in ticks.
 
 use std::error::Error;
 use std::path::Path;
@@ -15,7 +15,7 @@ use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::skip::skip_part;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 
-/// The ways to attach that this kernel has: each must count the same. What is left out is said.
+/// Returns the attach methods of this kernel, and reports missing ones. All methods must count alike.
 pub(crate) fn ways() -> Vec<&'static str> {
     match tcx() {
         Ok(()) => vec!["tcx", "clsact"],
@@ -26,14 +26,14 @@ pub(crate) fn ways() -> Vec<&'static str> {
     }
 }
 
-/// Or the reason why there is none: asked of the kernel, not of its version.
+/// Asks the kernel for TCX, not its version; the error is the reason.
 pub(crate) fn tcx() -> Result<(), String> {
     let answer = SchedClassifier::query_tcx("lo", TcAttachType::Ingress);
     let because = |error: &dyn Error| error.source().map_or_else(|| error.to_string(), ToString::to_string);
     answer.map(drop).map_err(|error| format!("TCX came with Linux 6.6: BPF_PROG_QUERY: {}", because(&error)))
 }
 
-/// The fields are dropped in this order: nobody looks at what is gone.
+/// Drop order: the manager stops before its devices go.
 pub(crate) struct Lab {
     manager: Manager,
     pub(crate) taps: Vec<Tap>,
@@ -41,12 +41,12 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// One VM per TAP, `vmt0`, `vmt1`, …, after a first tick that has attached the programs.
+    /// Makes one VM per TAP, `vmt0`, `vmt1`, …. A first tick attaches the programs.
     pub(crate) fn new(taps: usize, options: TapOptions) -> Self {
         Self::attached_by("auto", taps, options)
     }
 
-    /// With `attach = "<way>"` in the configuration.
+    /// Sets `attach = "<way>"` in the configuration.
     pub(crate) fn attached_by(way: &str, taps: usize, options: TapOptions) -> Self {
         let mut lab = Self::without_tick(way, taps, options);
         lab.tick();
@@ -70,12 +70,12 @@ impl Lab {
         Self { manager, taps, _namespace: namespace }
     }
 
-    /// What is published of each NIC after one more tick.
+    /// Makes a tick and returns the published NICs.
     pub(crate) fn tick(&mut self) -> Vec<NicStats> {
         nics(&mut self.manager)
     }
 
-    /// The only NIC, which eBPF must count.
+    /// Makes a tick and returns the only NIC, which eBPF must count.
     pub(crate) fn tick_one(&mut self) -> (NicStats, EbpfStats) {
         let nic = self.tick().remove(0);
         assert_eq!(nic.source, NicSource::Ebpf, "{nic:?}");
@@ -83,34 +83,34 @@ impl Lab {
         (nic, ebpf)
     }
 
-    /// The guest sends.
+    /// Sends a frame from the guest.
     pub(crate) fn send(&self, frame: &[u8]) {
         self.taps[0].write_frame(frame).unwrap();
     }
 
-    /// The host offers a frame to the guest, which leaves it where it is.
+    /// Offers a frame to the guest, which does not read it.
     pub(crate) fn offer(&self, frame: &[u8]) {
         PacketSocket::bind(self.taps[0].name()).unwrap().send(frame).unwrap();
     }
 
-    /// The guest takes all that waits for it.
+    /// Reads all frames that wait for the guest.
     pub(crate) fn drain(&self) {
         let mut buffer = vec![0; 128 << 10];
         while self.taps[0].read_frame(&mut buffer).unwrap().is_some() {}
     }
 
-    /// The daemon leaves; the TAPs stay.
+    /// Drops the manager; the TAPs stay.
     pub(crate) fn forget_the_manager(&mut self) {
         self.manager = manager_for("auto", &[]);
     }
 }
 
-/// A manager with one VM per TAP, which has no process; what is gone is not shown any more.
+/// Makes a manager with one VM per TAP, without processes and without retention.
 pub(crate) fn manager_for(way: &str, taps: &[&str]) -> Manager {
     manager_with(taps, &format!("retention = \"0s\"\n[readers.tap_ebpf]\nattach = \"{way}\"\npin = false\n"))
 }
 
-/// The same, with these tables in its configuration.
+/// Makes such a manager with these tables in its configuration.
 pub(crate) fn manager_with(taps: &[&str], tables: &str) -> Manager {
     let mut config = format!("{tables}\n[sources.proc_scan]\nenabled = false\n");
     for tap in taps {
@@ -119,7 +119,7 @@ pub(crate) fn manager_with(taps: &[&str], tables: &str) -> Manager {
     manager_of(&config)
 }
 
-/// With this configuration.
+/// Makes a manager with this configuration.
 pub(crate) fn manager_of(config: &str) -> Manager {
     let config = Config::parse(Path::new("lab.toml"), config).unwrap();
     App::new(config).unwrap().into_manager(Purpose::Serve).unwrap()
@@ -129,7 +129,7 @@ pub(crate) fn nics(manager: &mut Manager) -> Vec<NicStats> {
     manager.collect().vms.iter().flat_map(|vm| vm.nics.clone()).collect()
 }
 
-/// How many of our programs are on a device of this namespace.
+/// Returns the number of our programs on a device of this namespace.
 pub(crate) fn attached_programs(device: &str) -> usize {
     // A kernel without TCX has no such query.
     let of =

@@ -1,4 +1,4 @@
-//! A macvtap is a TAP the other way round: what the guest writes is sent by the device.
+//! A macvtap reverses the directions: guest output is the device's tx.
 
 use vm_metrics::manager::Manager;
 use vm_metrics::model::{AttachMode, NicKind, NicSource, NicStats};
@@ -19,7 +19,7 @@ struct Port {
 }
 
 impl Port {
-    /// `None` where this kernel has no macvtap, which is said.
+    /// `None`, with a skip message, on a kernel without macvtaps.
     fn new() -> Option<Self> {
         let namespace = NetNs::enter().unwrap();
         let macvtap = Macvtap::create_up("vmv0").unwrap();
@@ -29,7 +29,7 @@ impl Port {
         Some(Self { macvtap: macvtap?, _namespace: namespace })
     }
 
-    /// More bytes and packets come than go. Nobody reads what comes, so that what the device says is not what was taken.
+    /// Sends more traffic to the guest than from it. No one reads it, so the device's counters differ from the reads.
     fn traffic(&self) -> (u64, u64) {
         let sent = Frame::from_guest().to(PEER).udp4(100);
         for _ in 0..SENT {
@@ -50,7 +50,7 @@ fn one(manager: &mut Manager) -> NicStats {
 }
 
 #[test]
-fn what_the_guest_writes_is_sent_and_what_comes_is_received() {
+fn macvtap_writes_are_tx_and_reads_rx() {
     let Some(port) = Port::new() else { return };
     for way in ways() {
         let tables = format!("retention = \"0s\"\n[readers.tap_ebpf]\nattach = \"{way}\"\npin = false\n");
@@ -81,7 +81,7 @@ fn what_the_guest_writes_is_sent_and_what_comes_is_received() {
 }
 
 #[test]
-fn sysfs_tells_a_macvtap_too() {
+fn sysfs_recognises_a_macvtap() {
     let Some(port) = Port::new() else { return };
     let off = "[readers]\ntap_netlink.enabled = false\ntap_ebpf.enabled = false\n";
     let mut manager = manager_with(&["vmv0"], off);
@@ -92,7 +92,7 @@ fn sysfs_tells_a_macvtap_too() {
 }
 
 #[test]
-fn a_macvtap_that_is_deleted_has_its_last_words_the_right_way_round() {
+fn a_deleted_macvtaps_final_counters_keep_direction() {
     let Some(port) = Port::new() else { return };
     let mut manager = manager_with(&["vmv0"], "[readers.tap_ebpf]\nenabled = false\n");
     one(&mut manager);
@@ -103,14 +103,14 @@ fn a_macvtap_that_is_deleted_has_its_last_words_the_right_way_round() {
 }
 
 #[test]
-fn what_finds_the_queue_full_is_received_and_dropped() {
+fn a_full_macvtap_queue_counts_drops() {
     const QUEUE: u64 = 500;
     let Some(port) = Port::new() else { return };
     let mut manager = manager_with(&["vmv0"], "[readers.tap_ebpf]\npin = false\n");
     one(&mut manager);
     let own = port.macvtap.link().hardware_address().unwrap();
     for _ in 0..QUEUE + 30 {
-        // A frame in the queue is its sender's: one socket may not have so many under way.
+        // A queued frame counts for its sender, and one socket may not have so many in flight.
         let peer = PacketSocket::bind(port.macvtap.peer().name()).unwrap();
         peer.send(&Frame::to_guest().to(own).udp4(10)).unwrap();
     }

@@ -1,22 +1,27 @@
-//! Real TAPs, real programs, known frames: each test has a network namespace of its own. Needs root.
+//! Known frames over real TAPs and programs, with a namespace per test.
+//!
+//! Needs root.
 
 #![cfg(feature = "ebpf")]
 #![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]
 
-mod alone;
 mod attach;
+mod capabilities;
 mod chain;
 mod conservation;
 mod counts;
+mod duplicate_ids;
 mod elsewhere;
 mod fallback;
+mod final_counters;
 mod gaps;
 mod guest_rx;
 mod heap;
 mod hostile;
+mod isolation;
 mod kvm;
 mod lab;
-mod last_words;
+mod leaks;
 mod macvtap;
 mod netlink;
 mod operator;
@@ -24,9 +29,6 @@ mod owners;
 mod pid_reuse;
 mod pins;
 mod pool;
-mod rights;
-mod rounds;
 mod test_run;
-mod twins;
 mod user;
 mod vmm;

@@ -1,4 +1,4 @@
-//! The devices asked over netlink: the same numbers as in sysfs, of the right device, whatever happens to names.
+//! Netlink gives the numbers of sysfs, for the right device.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -24,7 +24,7 @@ fn names(taps: &[Tap]) -> Vec<&str> {
     taps.iter().map(Tap::name).collect()
 }
 
-/// Different numbers in each direction and for each index; what is offered is dropped, left waiting, or taken.
+/// Makes different traffic for each direction and index. Offered frames are dropped, left, or read.
 fn traffic(tap: &Tap, index: usize) {
     for _ in 0..=index % 7 {
         tap.write_frame(&Frame::from_guest().udp4(100 + index)).unwrap();
@@ -39,7 +39,7 @@ fn traffic(tap: &Tap, index: usize) {
     }
     tap.link().down().unwrap();
     for _ in 0..index % 3 {
-        // Refused, and counted as dropped.
+        // The device refuses this frame and counts it as dropped.
         assert!(tap.write_frame(&Frame::from_guest().udp4(50)).is_err());
     }
     tap.link().up().unwrap();
@@ -60,7 +60,7 @@ fn part<'p>(parts: &'p [PartRun], name: &str) -> &'p PartRun {
     parts.iter().find(|part| part.name == name).unwrap()
 }
 
-/// What netlink and sysfs say of the TAPs, which must not differ in more than that.
+/// Reads the TAPs by netlink and by sysfs. Only the fields of one side may differ.
 fn both(taps: &[Tap]) -> Vec<NicStats> {
     let mut by_sysfs = nics(&mut manager_with(&names(taps), SYSFS_ONLY));
     for nic in &mut by_sysfs {
@@ -73,7 +73,7 @@ fn both(taps: &[Tap]) -> Vec<NicStats> {
 }
 
 #[test]
-fn the_numbers_are_those_of_sysfs() {
+fn netlink_and_sysfs_agree() {
     let _namespace = NetNs::enter().unwrap();
     let taps = create(12);
     taps.iter().enumerate().for_each(|(index, tap)| traffic(tap, index));
@@ -96,7 +96,7 @@ fn many_taps_are_read_in_one_tick() {
 }
 
 #[test]
-fn a_tap_that_is_replaced_between_two_ticks_begins_anew() {
+fn a_replaced_tap_starts_at_zero() {
     let _namespace = NetNs::enter().unwrap();
     let mut manager = manager_with(&["vmt0"], NO_EBPF);
     assert_eq!(one(&mut manager), (NicSource::None, None, None));
@@ -110,7 +110,7 @@ fn a_tap_that_is_replaced_between_two_ticks_begins_anew() {
 }
 
 #[test]
-fn names_that_change_hands_take_the_right_numbers() {
+fn swapped_names_keep_the_right_numbers() {
     [NO_EBPF, SYSFS_ONLY].into_iter().for_each(change_hands);
 }
 
@@ -137,7 +137,7 @@ fn change_hands(tables: &str) {
 }
 
 #[test]
-fn the_numbers_hold_while_other_devices_come_and_go() {
+fn other_devices_do_not_change_the_numbers() {
     const TICKS: u64 = 300;
     let _namespace = NetNs::enter().unwrap();
     let taps = create(150);
@@ -147,7 +147,7 @@ fn the_numbers_hold_while_other_devices_come_and_go() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                // The daemon of another test may look at the one before: its name is in use for that moment.
+                // The daemon of another test may hold the former device, whose name is in use for that moment.
                 let other = Tap::create("other", TapOptions::default());
                 came.fetch_add(u64::from(other.is_ok()), Ordering::Relaxed);
             }
@@ -164,7 +164,7 @@ fn the_numbers_hold_while_other_devices_come_and_go() {
 }
 
 #[test]
-fn a_missing_device_is_reported_once_and_by_the_last() {
+fn a_missing_device_is_reported_once() {
     let _namespace = NetNs::enter().unwrap();
     let _tap = create(1);
     let snapshot = manager_with(&["vmt0", "missing"], NO_EBPF).collect();
@@ -175,7 +175,7 @@ fn a_missing_device_is_reported_once_and_by_the_last() {
 }
 
 #[test]
-fn the_files_of_another_host_are_not_mixed_with_a_namesake_here() {
+fn another_hosts_files_exclude_local_devices() {
     let _namespace = NetNs::enter().unwrap();
     let taps = create(1);
     sent(&taps[0], 3);
@@ -196,9 +196,9 @@ fn the_files_of_another_host_are_not_mixed_with_a_namesake_here() {
     }
 }
 
-/// As a program that embeds the library may list it.
+/// A program that embeds the library may list such a name.
 #[test]
-fn a_name_that_no_device_can_have_hides_no_other() {
+fn an_invalid_name_hides_no_other_device() {
     let _namespace = NetNs::enter().unwrap();
     let taps = create(1);
     sent(&taps[0], 3);

@@ -1,4 +1,4 @@
-//! What an operator sees of real TAPs and users: doctor beside a daemon of the service, a start with many TAPs, open files.
+//! Commands and limits of an operator, with real TAPs and users.
 
 use std::fs::{self, read_dir};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::user::User;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 
-/// VMs that the configuration lists, each with a process and a TAP of its own.
+/// VMs in the configuration, each with a process and a TAP.
 struct Vms {
     config: PathBuf,
     _processes: Vec<ChildProcess>,
@@ -56,17 +56,17 @@ fn is_in_state(metrics: &Metrics, state: &str) -> Option<()> {
     (metrics.value("vm_exporter_component_health", &labels) == Some(1.0)).then_some(())
 }
 
-/// How many TAPs the programs count.
+/// Returns the number of TAPs that the programs count.
 fn attached(metrics: &Metrics) -> usize {
     let by_ebpf = |sample: &&Sample| sample.label("source") == Some("ebpf");
     metrics.samples("vm_network_source_info").filter(by_ebpf).count()
 }
 
-/// A hundred TAPs take seconds, and all is well meanwhile.
+/// A hundred TAPs take seconds, and health stays good meanwhile.
 #[test]
-fn a_start_with_many_taps_is_no_fault() {
+fn a_start_with_many_taps_is_healthy() {
     if let Err(reason) = tcx() {
-        // As clsact filters they come at once.
+        // clsact filters attach at once.
         return skip(&reason);
     }
     let _namespace = NetNs::enter().unwrap();
@@ -84,11 +84,11 @@ fn a_start_with_many_taps_is_no_fault() {
     assert!(log.contains("TAPs wait for the eBPF programs"), "{log}");
 }
 
-/// As docs/accounting.md has it.
+/// docs/accounting.md documents the number.
 #[test]
-fn each_vm_takes_as_many_open_files_as_documented() {
+fn open_files_per_vm_match_the_docs() {
     if let Err(reason) = tcx() {
-        // Filters take fewer than links.
+        // Filters take fewer descriptors than links.
         return skip(&reason);
     }
     let _namespace = NetNs::enter().unwrap();
@@ -101,7 +101,7 @@ fn each_vm_takes_as_many_open_files_as_documented() {
         read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count() - connections
     };
     let (few, many) = (open_files(2), open_files(12));
-    // A file that is open for a moment counts for no VM.
+    // A briefly open file counts for no VM.
     let per_vm = (many - few + 5) / 10;
     let page = include_str!("../../docs/accounting.md");
     let says = format!("{per_vm} open files for each VM with one thread and one TAP");
@@ -114,9 +114,9 @@ fn doctor(args: &[&str]) -> String {
     String::from_utf8(command.output().unwrap().stdout).unwrap()
 }
 
-/// Root would break it, did root do what doctor said: make the directories root's own.
+/// Root would break it with doctor's advice to make the directories root's own.
 #[test]
-fn doctor_of_root_leaves_a_daemon_of_the_service_alone() {
+fn roots_doctor_leaves_the_service_alone() {
     let _namespace = NetNs::enter().unwrap();
     User::Service.prepare_host();
     let vms = Vms::new(1);
@@ -140,7 +140,7 @@ fn doctor_of_root_leaves_a_daemon_of_the_service_alone() {
     assert_harmless(&alone);
     let owner = format!("belongs to user {}: ", service::UID);
     assert!(alone.matches(&owner).count() >= 3, "state, push and pins: {alone}");
-    // A user who may not ask is told so.
+    // A user without access gets an explanation.
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--clear-groups", BINARY, "doctor"]).args(config);
     let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
@@ -149,7 +149,7 @@ fn doctor_of_root_leaves_a_daemon_of_the_service_alone() {
     assert_harmless(&doctor(&config));
 }
 
-/// Who may not use the socket asks at the address.
+/// Users without access to the socket use the address.
 #[test]
 fn snapshot_asks_at_the_address_without_a_socket() {
     let _namespace = NetNs::enter().unwrap();
@@ -168,9 +168,9 @@ fn snapshot_asks_at_the_address_without_a_socket() {
     assert!(String::from_utf8(output.stdout).unwrap().contains("\"instance_id\":\"vm0\""));
 }
 
-/// Any user can have the port while the daemon is away.
+/// Any user can take the port while the daemon does not run.
 #[test]
-fn snapshot_of_root_does_not_ask_a_stranger() {
+fn roots_snapshot_asks_no_foreign_daemon() {
     let _namespace = NetNs::enter().unwrap();
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();

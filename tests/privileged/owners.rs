@@ -1,4 +1,4 @@
-//! A TAP that outlives its VM: whoever has it next is given what comes from then on, and no more.
+//! A TAP that outlives its VM: the next VM starts at zero.
 
 use std::path::Path;
 
@@ -9,13 +9,13 @@ use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::tap::Tap;
 use vm_metrics_testkit::wait::SOON;
 
-use crate::alone::alone;
+use crate::isolation::isolated;
 use crate::lab::ways;
 use crate::vmm::{FRAME, Program, SHARED, Vmm, Work};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 
-/// Waits until this VM is published with so many frames, counted by eBPF, in bytes, packets and by transport.
+/// Waits until this VM has so many frames by eBPF, in bytes, packets and by transport.
 fn wait_for(daemon: &Daemon, vm: &str, frames: u64) {
     let wanted = frames as f64;
     let all = |metrics: &Metrics| {
@@ -29,7 +29,7 @@ fn wait_for(daemon: &Daemon, vm: &str, frames: u64) {
     daemon.wait_for(SOON, &format!("{frames} frames of {vm}"), all).unwrap();
 }
 
-/// The id under which the daemon publishes this process.
+/// Returns the published id of this process.
 fn id_of(daemon: &Daemon, vmm: &Vmm) -> String {
     let find = |metrics: &Metrics| {
         let info = metrics.samples("vm_info").find(|sample| sample.label("pid") == Some(&vmm.pid()))?;
@@ -45,8 +45,8 @@ fn wait_for_end(daemon: &Daemon, vm: &str) {
 }
 
 #[test]
-fn a_tap_that_passes_to_another_vm_takes_nothing_along() {
-    alone("owners::a_tap_that_passes_to_another_vm_takes_nothing_along", || {
+fn a_passed_on_tap_starts_at_zero() {
+    isolated("owners::a_passed_on_tap_starts_at_zero", || {
         for way in ways() {
             let _namespace = NetNs::enter().unwrap();
             let dir = tempfile::tempdir().unwrap();
@@ -84,7 +84,7 @@ fn a_tap_that_passes_to_another_vm_takes_nothing_along() {
             send(4);
             let daemon = start();
             wait_for(&daemon, &b, 16);
-            // Again, and to a third that comes while no daemon runs: what passed meanwhile is nobody's.
+            // The TAP passes to a third VM while no daemon runs. The traffic in between belongs to no VM.
             drop(daemon);
             second.kill();
             let third = program.start("vmt0", Work { frames: 2, ..Work::default() });
@@ -96,10 +96,10 @@ fn a_tap_that_passes_to_another_vm_takes_nothing_along() {
     });
 }
 
-/// Somebody writes down a name for a VM that runs, and restarts the daemon.
+/// An operator adds a name for a running VM, and restarts the daemon.
 #[test]
-fn a_vm_that_has_another_id_after_a_restart_goes_on() {
-    alone("owners::a_vm_that_has_another_id_after_a_restart_goes_on", || {
+fn a_vm_with_a_new_id_continues() {
+    isolated("owners::a_vm_with_a_new_id_continues", || {
         let _namespace = NetNs::enter().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config.toml");

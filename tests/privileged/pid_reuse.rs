@@ -1,4 +1,4 @@
-//! A pid that is used again is another process: it inherits nothing of the one that had it before.
+//! A reused pid is another process and inherits nothing.
 
 use std::fs;
 
@@ -7,13 +7,13 @@ use vm_metrics::model::VmStats;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
-use crate::alone::alone;
+use crate::isolation::isolated;
 use crate::lab::manager_of;
 use crate::vmm::{FRAME, Program, Vmm, Work};
 
 const TABLES: &str = "retention = \"5m\"\n[readers.tap_ebpf]\npin = false\n";
 
-/// Makes this pid the next one, in the pid namespace of this test, until a VM has it. Threads have numbers, too.
+/// Starts VMs until one has this pid, in the test's pid namespace. Threads take numbers too.
 fn with_pid(program: &Program, pid: u32, work: Work) -> Vmm {
     let start = || {
         fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())?;
@@ -34,8 +34,8 @@ fn running(manager: &Manager) -> Vec<VmStats> {
 }
 
 #[test]
-fn a_vm_with_the_pid_of_another_inherits_nothing() {
-    alone("pid_reuse::a_vm_with_the_pid_of_another_inherits_nothing", || {
+fn a_reused_pid_inherits_nothing() {
+    isolated("pid_reuse::a_reused_pid_inherits_nothing", || {
         let _namespace = NetNs::enter().unwrap();
         let manager = manager_of(TABLES);
         let program = Program::new();
@@ -46,7 +46,7 @@ fn a_vm_with_the_pid_of_another_inherits_nothing() {
         assert!(before.process.cpu_usec >= Some(500_000), "{before:?}");
         assert_eq!((before.hypervisor_pid, before.net_tx_bytes), (Some(pid), Some(50 * FRAME)));
 
-        // No tick is in between: nobody saw the pid without a process.
+        // No tick falls between, so no tick saw the pid without a process.
         first.kill();
         let second = with_pid(&program, pid, Work { frames: 3, ..Work::default() });
         for _ in 0..3 {
@@ -64,8 +64,8 @@ fn a_vm_with_the_pid_of_another_inherits_nothing() {
 }
 
 #[test]
-fn a_pid_that_was_written_down_is_not_another_process() {
-    alone("pid_reuse::a_pid_that_was_written_down_is_not_another_process", || {
+fn a_recorded_pid_matches_only_its_process() {
+    isolated("pid_reuse::a_recorded_pid_matches_only_its_process", || {
         let _namespace = NetNs::enter().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let pid_file = dir.path().join("pid");
@@ -82,7 +82,7 @@ fn a_pid_that_was_written_down_is_not_another_process() {
 
         first.kill();
         let second = with_pid(&program, pid, Work::default());
-        // At first also because the files of the first are of no use any more.
+        // At first the files of the ended process also explain this.
         for _ in 0..3 {
             let after = running(&manager);
             let unread =

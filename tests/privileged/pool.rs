@@ -1,6 +1,6 @@
-//! TAPs that wait for their next VM: they are renamed and moved meanwhile, and the next VM is given what it sends.
+//! Pooled TAPs: renamed or moved, the next VM starts at zero.
 //!
-//! Each in a process of its own: what other tests start may hold a TAP for a moment after it was dropped.
+//! Each test runs isolated, because a child process of another test may hold a dropped TAP for a moment.
 
 use std::process::Command;
 
@@ -13,10 +13,10 @@ use vm_metrics_testkit::link::ip;
 use vm_metrics_testkit::netns::{NetNs, enter_of};
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 
-use crate::alone::alone;
+use crate::isolation::isolated;
 use crate::lab::{manager_with, nics};
 
-/// Longer than between two looks for devices that are gone.
+/// More ticks than between two checks for deleted devices.
 const LONG: usize = 100;
 
 const TABLES: &str = "retention = \"0s\"\n[readers.tap_ebpf]\npin = false\n";
@@ -30,7 +30,7 @@ fn vm(id: &str, pid: Option<u32>, nic: Nic) -> InstanceInfo {
     InstanceInfo { id: id.into(), hypervisor_pid: pid, nics: vec![nic], ..InstanceInfo::default() }
 }
 
-/// A TAP that the VM `a` had, has sent ten frames through, and has left.
+/// Returns a TAP that VM `a` used for ten frames and left.
 fn left_by_a() -> (Manager, Tap) {
     let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
     let manager = manager_with(&[], TABLES);
@@ -47,8 +47,8 @@ fn one(manager: &mut Manager) -> NicStats {
 }
 
 #[test]
-fn a_tap_that_is_renamed_takes_nothing_along() {
-    alone("pool::a_tap_that_is_renamed_takes_nothing_along", || {
+fn a_renamed_tap_starts_at_zero() {
+    isolated("pool::a_renamed_tap_starts_at_zero", || {
         let _namespace = NetNs::enter().unwrap();
         let (mut manager, tap) = left_by_a();
         let mut link = tap.link().clone();
@@ -65,8 +65,8 @@ fn a_tap_that_is_renamed_takes_nothing_along() {
 }
 
 #[test]
-fn a_tap_that_is_moved_takes_nothing_along() {
-    alone("pool::a_tap_that_is_moved_takes_nothing_along", || {
+fn a_moved_tap_starts_at_zero() {
+    isolated("pool::a_moved_tap_starts_at_zero", || {
         let _namespace = NetNs::enter().unwrap();
         let (mut manager, tap) = left_by_a();
         let (netns, vmm) = {
@@ -89,10 +89,10 @@ fn a_tap_that_is_moved_takes_nothing_along() {
     });
 }
 
-/// Deleted, and made anew with its name and its index.
+/// The new TAP has the name and the index of the deleted one.
 #[test]
-fn a_tap_that_is_replaced_is_another_one() {
-    alone("pool::a_tap_that_is_replaced_is_another_one", || {
+fn a_replaced_tap_is_another_device() {
+    isolated("pool::a_replaced_tap_is_another_device", || {
         let _namespace = NetNs::enter().unwrap();
         let manager = &mut manager_with(&["vmt0"], TABLES);
         let make = || Tap::create_up("vmt0", TapOptions { ifindex: 77, ..TapOptions::default() }).unwrap();
@@ -115,10 +115,10 @@ fn a_tap_that_is_replaced_is_another_one() {
     });
 }
 
-/// Within one tick: what the first had counted since the last one is in the VM's sum, though its series has no room for it.
+/// Within one tick. The VM's sum has the first TAP's last traffic, although the series has no room for it.
 #[test]
-fn the_last_words_of_a_tap_that_is_replaced_are_in_the_sum() {
-    alone("pool::the_last_words_of_a_tap_that_is_replaced_are_in_the_sum", || {
+fn a_replaced_taps_final_counters_are_summed() {
+    isolated("pool::a_replaced_taps_final_counters_are_summed", || {
         for (tables, index) in [(TABLES, 0), (TABLES, 77), (WITHOUT_EBPF, 0), (WITHOUT_EBPF, 77)] {
             let _namespace = NetNs::enter().unwrap();
             let manager = &mut manager_with(&["vmt0"], tables);
@@ -143,10 +143,10 @@ fn the_last_words_of_a_tap_that_is_replaced_are_in_the_sum() {
     });
 }
 
-/// Within the tick in which its VM ends and another one has the new device.
+/// This falls within the tick in which its VM ends and another one gets the new device.
 #[test]
-fn a_tap_that_is_replaced_for_another_vm_has_its_last_words() {
-    alone("pool::a_tap_that_is_replaced_for_another_vm_has_its_last_words", || {
+fn a_reassigned_taps_final_counters_are_kept() {
+    isolated("pool::a_reassigned_taps_final_counters_are_kept", || {
         let _namespace = NetNs::enter().unwrap();
         let manager = manager_with(&[], "[readers.tap_ebpf]\nenabled = false\n");
         let make = || Tap::create_up("vmt0", TapOptions { ifindex: 77, ..TapOptions::default() }).unwrap();

@@ -1,4 +1,4 @@
-//! Who runs the daemon of a test: root, or the ordinary user of the unit on a host of systemd.
+//! The user of a test's daemon: root, or the unit's user.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,21 +9,21 @@ use vm_metrics_testkit::service;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum User {
     Root,
-    /// With the unit's capabilities, on a bpffs as systemd mounts it.
+    /// With the unit's capabilities, and a bpffs as systemd mounts it.
     Service,
 }
 
 pub(crate) const USERS: [User; 2] = [User::Root, User::Service];
 
 impl User {
-    /// To be called in a mount namespace of the test.
+    /// Prepares the host. Call it in a mount namespace of the test.
     pub(crate) fn prepare_host(self) {
         if self == Self::Service {
             service::prepare_host().unwrap();
         }
     }
 
-    /// Starts a daemon, after what the unit does before.
+    /// Starts a daemon after the preparation that the unit makes.
     pub(crate) fn start(self, binary: &Path, config: &Path) -> anyhow::Result<Daemon> {
         let mut command = match self {
             Self::Root => Command::new(binary),

@@ -1,4 +1,4 @@
-//! A process that is a VM to the daemon, by the name of its program and the TAP it holds: this program once more.
+//! A child process with a hypervisor's name and a TAP.
 
 use std::env;
 use std::fs;
@@ -19,42 +19,42 @@ use vm_metrics_testkit::wait::SOON;
 
 const SPEC: &str = "TESTKIT_VMM";
 
-/// One frame as the guest sends it.
+/// Length of a frame of the guest.
 pub(crate) const FRAME: u64 = 342;
 
-/// Queues of several processes may be on one TAP, so that it outlives each of them.
+/// Several processes may have queues of one TAP, so that it outlives each of them.
 pub(crate) const SHARED: TapOptions =
     TapOptions { vnet_hdr: false, offload: false, multi_queue: true, persist: false, ifindex: 0 };
 
-/// The program that the daemon takes for a hypervisor.
+/// A copy of the test program under a hypervisor's name.
 pub(crate) struct Program {
     path: PathBuf,
     _dir: TempDir,
 }
 
-/// What a VM does before it waits for its end, or ends.
+/// The work of a VM before it waits or ends.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Work {
     pub(crate) frames: u64,
     /// CPU time in milliseconds.
     pub(crate) cpu: u64,
-    /// It lives so many milliseconds; 0: until it is killed.
+    /// Life in milliseconds; 0: until SIGKILL.
     pub(crate) lives: u64,
 }
 
 pub(crate) struct Vmm(pub(crate) ChildProcess);
 
-/// Shells that a VMM can be made of, for all it has to do is to be there.
+/// Shells that can stand for a VMM, which only has to exist.
 const SHELLS: [&str; 2] = ["/bin/dash", "/bin/busybox"];
 
-/// VMMs that do nothing but hold a TAP of the test's: what the guest sends and takes the test does itself.
+/// Idle VMMs that hold a TAP of the test. The test itself acts as the guest.
 #[derive(Debug)]
 pub(crate) struct Shell {
     path: PathBuf,
     _dir: TempDir,
 }
 
-/// A shell under this name in this directory, which is made.
+/// Makes this directory, and a shell under this name in it.
 pub(crate) fn idle_program(directory: &Path, name: &str) -> PathBuf {
     fs::create_dir_all(directory).unwrap();
     let path = directory.join(name);
@@ -71,8 +71,8 @@ impl Shell {
         Self { path, _dir: dir }
     }
 
-    /// In the network namespace of the calling thread. Nobody else may start a process meanwhile, which would hold the
-    /// TAP too: see `alone`.
+    /// Starts the VMM in the calling thread's network namespace. No other test may start a process meanwhile, which
+    /// would inherit the TAP: see `isolated`.
     pub(crate) fn start(&self, id: &str, tap: &impl AsFd) -> ChildProcess {
         let mut command = Command::new(&self.path);
         command.arg0("sh").args(["-c", "kill -STOP $$", "sh", "-name", &format!("guest={id}")]);
@@ -116,7 +116,7 @@ impl Vmm {
     }
 }
 
-/// Not a test but the other process.
+/// The child process of the other tests.
 #[test]
 fn vmm() {
     let Ok(spec) = env::var(SPEC) else { return };
@@ -126,7 +126,7 @@ fn vmm() {
     let used = || vm_metrics::read_proc_stat(std::process::id()).unwrap();
     let begin = std::time::Instant::now();
     if lives > 0 {
-        // As a guest boots before it sends.
+        // A guest boots before it sends.
         thread::sleep(Duration::from_millis(lives / 2));
     }
     let frame = Frame::from_guest().udp4(300);

@@ -1,4 +1,4 @@
-//! A real Prometheus 3 bills VMs by created timestamps: no byte is lost, and none is counted twice.
+//! A real Prometheus 3 bills VMs exactly by created timestamps.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use vm_metrics_testkit::wait::SOON;
 const ADDRESS: &str = "127.0.0.1:10464";
 const SENT: &str = "vm_network_tx_bytes_total";
 
-/// A daemon, the Prometheus that scrapes it, and the directory that says which VMs there are.
+/// A daemon, a Prometheus that scrapes it, and a directory that lists the VMs.
 struct Host {
     daemon: Daemon,
     prometheus: PrometheusServer,
@@ -70,12 +70,12 @@ impl Host {
         self.dir.path().join("vms").join(format!("{id}.toml"))
     }
 
-    /// Until Prometheus has a sample with this value.
+    /// Waits until Prometheus has a sample with this value.
     fn scraped(&self, id: &str, bytes: u64) {
         self.prometheus.wait_for(&format!("{SENT}{{instance_id=\"{id}\"}} == {bytes}")).unwrap();
     }
 
-    /// What the samples of all such series add up to, as `increase` does, but exactly.
+    /// Returns the exact increase over all samples of these series.
     fn counted(&self, series: &str) -> u64 {
         let range = self.prometheus.query(&format!("{series}[1h]")).unwrap();
         let values = |series: &serde_json::Value| -> Vec<f64> {
@@ -106,14 +106,14 @@ fn tap() -> Tap {
     Tap::create_up("vmbill0", TapOptions::default()).unwrap()
 }
 
-/// The bytes of so many frames.
+/// Sends so many frames and returns their bytes.
 fn send(tap: &Tap, frames: u64) -> u64 {
     let frame = Frame::from_guest().udp4(958);
     (0..frames).for_each(|_| tap.write_frame(&frame).unwrap());
     frames * frame.len() as u64
 }
 
-/// Until the daemon shows it.
+/// Waits until the daemon publishes these bytes.
 fn published(host: &Host, id: &str, bytes: u64) {
     let shows = |metrics: &Metrics| {
         metrics.value(SENT, &[("instance_id", id)]).filter(|value| *value == bytes as f64)
@@ -121,7 +121,7 @@ fn published(host: &Host, id: &str, bytes: u64) {
     host.daemon.wait_for(SOON, "the bytes that were sent", shows).unwrap();
 }
 
-/// Their series begin at their end value. The queries are those of docs/accounting.md.
+/// Their series begin at their final value. The queries are those of docs/accounting.md.
 #[test]
 fn short_lived_vms_are_billed_in_full() {
     let host = Host::start();
@@ -140,7 +140,7 @@ fn short_lived_vms_are_billed_in_full() {
     assert_eq!(sent, 30_000_000);
     host.scraped("short-5", 5_000_000);
     assert_eq!(host.counted(SENT), sent);
-    // With few samples `increase` guesses much.
+    // With few samples `increase` extrapolates a lot.
     host.prometheus
         .wait_for(&format!("count_over_time({SENT}{{instance_id=\"short-5\"}}[1h]) >= 8"))
         .unwrap();
@@ -148,14 +148,14 @@ fn short_lived_vms_are_billed_in_full() {
         let billed = host.number(&query);
         assert!((sent as f64..1.2 * sent as f64).contains(&billed), "{query}: {billed}");
     }
-    // What is said of now ends with the VM.
+    // Gauges end with the VM.
     let now = host.daemon.metrics().unwrap();
     assert!(now.samples("vm_allocated_vcpus").next().is_none() && now.samples("vm_info").next().is_none());
     assert_eq!(now.value("vm_exporter_instances", &[]), Some(0.0));
     assert_eq!(now.samples("vm_running").filter(|up| up.value == 0.0).count(), 6);
 }
 
-/// The queries of the chapter on billing.
+/// Returns the queries of the chapter on billing.
 pub(super) fn queries() -> Vec<String> {
     let page =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/accounting.md")).unwrap();
@@ -168,9 +168,9 @@ pub(super) fn queries() -> Vec<String> {
     queries.into_iter().map(|query| format!("sum({query})")).collect()
 }
 
-/// It sends more than it did before, so that nothing in the values shows that it began anew.
+/// The VM sends more than before, so that no value shows the restart.
 #[test]
-fn a_vm_that_starts_anew_is_billed_for_both() {
+fn a_restarted_vm_is_billed_for_both() {
     let host = Host::start();
     let mut sent = 0;
     for frames in [100, 300] {
@@ -185,13 +185,13 @@ fn a_vm_that_starts_anew_is_billed_for_both() {
 }
 
 #[test]
-fn the_end_of_a_tap_that_is_made_anew_is_billed() {
+fn a_recreated_taps_end_is_billed() {
     let host = Host::start();
     let mut device = tap();
     let vm = host.start_vm("remade", "vmbill0");
     let mut sent = send(&device, 100);
     host.scraped("remade", sent);
-    // Between two scrapes.
+    // All of this falls between two scrapes.
     for frames in [300, 5, 1000] {
         drop(device);
         device = tap();
@@ -204,9 +204,9 @@ fn the_end_of_a_tap_that_is_made_anew_is_billed() {
     host.end(vm);
 }
 
-/// The next daemon says since when the counters count, and no zero comes between.
+/// The next daemon publishes the start time of its counters, and no zero comes between.
 #[test]
-fn a_daemon_that_starts_anew_bills_nothing_twice() {
+fn a_restarted_daemon_bills_nothing_twice() {
     let mut host = Host::start();
     let first = tap();
     let vm = host.start_vm("stays", "vmbill0");

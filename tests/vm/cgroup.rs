@@ -1,4 +1,4 @@
-//! Real control groups (v2), in a guest of our own: limits, pressure and OOM kills are what the kernel's files say.
+//! Real cgroups (v2) in a guest: published values equal the kernel's files.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,10 +13,10 @@ const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 const IN_GUEST: &str = "/bin/vm-metrics";
 const WEB: &str = "/sys/fs/cgroup/web";
 
-/// Without KVM the daemon takes its time.
+/// Without KVM the daemon is slow.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A guest with two control groups, each with a process that works, and a daemon that takes these for VMs.
+/// A guest with two busy control groups, and a daemon that takes these for VMs.
 struct Lab {
     guest: Guest,
 }
@@ -60,13 +60,13 @@ impl Lab {
         Some(Metrics::parse(&text).unwrap())
     }
 
-    /// Waits until the number is there and as wanted.
+    /// Waits until the metric exists and satisfies a condition.
     fn wait_for(&mut self, what: &str, wanted: impl Fn(&Metrics) -> bool) -> Metrics {
         let found = wait_until(PATIENCE, what, || Ok(self.metrics().filter(|metrics| wanted(metrics))));
         found.unwrap_or_else(|error| panic!("{error:#}; the daemon's log: {}", self.run("cat /tmp/log")))
     }
 
-    /// The number behind a key of a file of the group.
+    /// Returns the number of a key in a file of the group.
     fn key(&mut self, file: &str, key: &str) -> f64 {
         self.run(&format!("sed -n 's/^{key}[ =]//p' {WEB}/{file}")).trim().parse().unwrap()
     }
@@ -77,7 +77,7 @@ fn of(metrics: &Metrics, name: &str) -> Option<f64> {
 }
 
 #[test]
-fn a_throttled_vm_has_the_numbers_of_the_kernel() {
+fn a_throttled_vm_matches_the_kernel() {
     const THROTTLED: &str = "vm_cgroup_cpu_throttled_seconds_total";
     let mut lab = Lab::new();
     let free = lab.wait_for("the groups", |metrics| of(metrics, THROTTLED).is_some());
@@ -110,7 +110,7 @@ fn a_throttled_vm_has_the_numbers_of_the_kernel() {
 }
 
 #[test]
-fn oom_kills_and_the_memory_limit_are_those_of_the_kernel() {
+fn oom_kills_and_memory_limit_match_the_kernel() {
     const KILLS: &str = "vm_cgroup_oom_kills_total";
     let mut lab = Lab::new();
     lab.wait_for("the groups", |metrics| of(metrics, KILLS) == Some(0.0));
@@ -123,7 +123,7 @@ fn oom_kills_and_the_memory_limit_are_those_of_the_kernel() {
     assert_eq!(of(&killed, "vm_cgroup_memory_limit_bytes"), Some(16_777_216.0));
     assert!(of(&killed, "vm_cgroup_memory_bytes") > Some(0.0));
 
-    // With another VM in it the group's numbers are of neither.
+    // With a second VM in it, the group's numbers belong to neither.
     lab.run(&format!("cat /sys/fs/cgroup/db/cgroup.procs >{WEB}/cgroup.procs"));
     let absent =
         |metrics: &Metrics| ["web", "db"].map(|id| metrics.value(KILLS, &[("instance_id", id)])) == [None; 2];

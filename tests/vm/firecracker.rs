@@ -1,4 +1,6 @@
-//! A real Firecracker, by itself and in the jail of its jailer. Its guest halts: what it was given is there all the same.
+//! A real Firecracker, with and without its jailer.
+//!
+//! Its guest halts, but the configuration is complete.
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -19,16 +21,16 @@ use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::skip::skip;
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
-use crate::snapshot::Look;
+use crate::snapshot::OneShot;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 const NO_EBPF: &str = "[readers.tap_ebpf]\nenabled = false\n";
 const MIB: u64 = 1 << 20;
 
-/// Health is that of all Firecrackers of this machine: there is one at a time.
+/// Health covers all Firecrackers of this machine, so one test runs at a time.
 static ONE: Mutex<()> = Mutex::new(());
 
-/// `None`: the test is skipped.
+/// Prepares a test; `None` skips it.
 fn prepare() -> Option<MutexGuard<'static, ()>> {
     if let Err(error) = kvm() {
         skip(&format!("{error:#}"));
@@ -48,39 +50,40 @@ fn taps(vm: &Value) -> Vec<(&str, Option<u64>)> {
 }
 
 #[test]
-fn a_real_firecracker_says_over_its_api_what_it_was_given() {
+fn a_firecrackers_api_gives_its_configuration() {
     let Some(_one) = prepare() else { return };
     let _namespace = NetNs::enter().unwrap();
     let firecracker = Firecracker::start("fc-plain").unwrap();
-    let look = Look::with(NO_EBPF);
+    let shot = OneShot::with(NO_EBPF);
     firecracker.configure(2, 64, "vmfc0").unwrap();
-    let vm = look.vm(firecracker.pid()).unwrap();
+    let vm = shot.vm(firecracker.pid()).unwrap();
     assert_eq!(vm["instance_id"], "fc-plain");
     assert_eq!(allocated(&vm), (None, None), "what it says before the start may yet change");
     assert_eq!(vm["state"], "not-started");
     firecracker.start_guest().unwrap();
-    let vm = look.vm(firecracker.pid()).unwrap();
+    let vm = shot.vm(firecracker.pid()).unwrap();
     assert_eq!((allocated(&vm), taps(&vm)), ((Some(2), Some(64 * MIB)), vec![("vmfc0", None)]));
     let vcpus: Vec<_> = vm["vcpus"].as_array().unwrap().iter().map(|vcpu| vcpu["vcpu"].as_u64()).collect();
     assert_eq!((&vm["state"], vcpus), (&"running".into(), vec![Some(0), Some(1)]));
-    assert!(look.health("firecracker").contains("healthy, 1 VM"), "{}", look.health("firecracker"));
+    assert!(shot.health("firecracker").contains("healthy, 1 VM"), "{}", shot.health("firecracker"));
 
     firecracker.pause().unwrap();
-    assert_eq!(look.vm(firecracker.pid()).unwrap()["state"], "paused");
+    assert_eq!(shot.vm(firecracker.pid()).unwrap()["state"], "paused");
 
     firecracker.signal(Signal::STOP).unwrap();
-    let vm = look.vm(firecracker.pid()).unwrap();
+    let vm = shot.vm(firecracker.pid()).unwrap();
     let by_kvm = (Some(2), None);
     assert_eq!((allocated(&vm), taps(&vm)), (by_kvm, vec![("vmfc0", None)]), "it hangs");
-    let health = look.health("firecracker");
+    let health = shot.health("firecracker");
     assert!(health.contains("degraded") && health.contains("no answer within 200 ms"), "{health}");
     let pid = firecracker.pid();
     drop(firecracker);
-    wait_until(SOON, "its end", || Ok(look.vm(pid).is_none().then_some(()))).unwrap();
+    wait_until(SOON, "its end", || Ok(shot.vm(pid).is_none().then_some(()))).unwrap();
 }
 
+/// The pid file of the jailer identifies the VM.
 #[test]
-fn a_real_firecracker_in_a_jail_is_asked_in_its_chroot_and_known_by_its_pid_file() {
+fn a_jailed_firecracker_is_asked_in_its_chroot() {
     let Some(_one) = prepare() else { return };
     ensure_debian(&["iproute2"]).unwrap();
     let _namespace = NetNs::enter().unwrap();
@@ -97,9 +100,9 @@ fn a_real_firecracker_in_a_jail_is_asked_in_its_chroot_and_known_by_its_pid_file
     let firecracker = Firecracker::start_jailed("jailed-1", Path::new(&path)).unwrap();
     firecracker.configure(1, 96, "vmfc1").unwrap();
     firecracker.start_guest().unwrap();
-    let look = Look::with(NO_EBPF);
-    // On a busy machine an ordinary user's process may be read in a later look.
-    let vm = wait_until(SOON, "the VM", || Ok(look.vm(firecracker.pid()))).unwrap();
+    let shot = OneShot::with(NO_EBPF);
+    // On a busy machine a later snapshot reads the process of an ordinary user.
+    let vm = wait_until(SOON, "the VM", || Ok(shot.vm(firecracker.pid()))).unwrap();
     assert_eq!((&vm["instance_id"], &vm["hypervisor"]), (&"jailed-1".into(), &"firecracker".into()));
     assert_eq!((allocated(&vm), taps(&vm)), ((Some(1), Some(96 * MIB)), vec![("vmfc1", Some(inode))]));
     assert_eq!(vm["vcpus"].as_array().unwrap().len(), 1);
@@ -109,12 +112,12 @@ fn a_real_firecracker_in_a_jail_is_asked_in_its_chroot_and_known_by_its_pid_file
     let described = format!(
         "{NO_EBPF}[[sources.static_list.vms]]\nid = \"web\"\npid_file = {pid_file:?}\nproject = \"acme\"\n"
     );
-    let vm = Look::with(&described).vm(firecracker.pid()).unwrap();
+    let vm = OneShot::with(&described).vm(firecracker.pid()).unwrap();
     assert_eq!((&vm["instance_id"], &vm["project"]), (&"web".into(), &"acme".into()));
     assert_eq!((allocated(&vm), taps(&vm)), ((Some(1), Some(96 * MIB)), vec![("vmfc1", Some(inode))]));
 }
 
-/// By eBPF, on the far side of the jail.
+/// Checks the eBPF counts on the other side of the jail.
 fn is_counted_there(netns: &str, host: &PacketSocket) {
     let daemon = Daemon::start(Path::new(BINARY), &["--interval", "100ms"]).unwrap();
     let jailed = [("instance_id", "jailed-1"), ("netns", netns)];
@@ -129,8 +132,9 @@ fn is_counted_there(netns: &str, host: &PacketSocket) {
     daemon.wait_for(SOON, "five frames", five).unwrap();
 }
 
+/// The daemon trusts the record only while its pid is a hypervisor that runs this VM.
 #[test]
-fn a_record_of_hypeman_is_believed_while_its_pid_is_a_real_hypervisor_that_was_started_for_it() {
+fn a_hypeman_record_needs_its_own_hypervisor() {
     let Some(_one) = prepare() else { return };
     let _namespace = NetNs::enter().unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -143,19 +147,19 @@ fn a_record_of_hypeman_is_believed_while_its_pid_is_a_real_hypervisor_that_was_s
         );
         fs::write(guest.join("metadata.json"), text).unwrap();
     };
-    let look = Look::with(&format!("{NO_EBPF}[sources.hypeman]\ndata_dir = {:?}\n", dir.path()));
+    let shot = OneShot::with(&format!("{NO_EBPF}[sources.hypeman]\ndata_dir = {:?}\n", dir.path()));
     let firecracker = Firecracker::start("tz4a98xx").unwrap();
     firecracker.configure(2, 64, "hype-tz4a98xx").unwrap();
     record(firecracker.pid());
-    let vm = look.vm(firecracker.pid()).unwrap();
+    let vm = shot.vm(firecracker.pid()).unwrap();
     assert_eq!((&vm["instance_id"], &vm["instance_name"]), (&"tz4a98xx".into(), &"web".into()));
     assert_eq!((allocated(&vm), taps(&vm)), ((Some(2), Some(128 * MIB)), vec![("hype-tz4a98xx", None)]));
 
-    // After a restart of the host, the pid is another VM's.
+    // After a restart of the host, the pid belongs to another VM.
     drop(firecracker);
     let other = Firecracker::start("another").unwrap();
     record(other.pid());
-    let vm = look.vm(other.pid()).unwrap();
+    let vm = shot.vm(other.pid()).unwrap();
     assert_eq!((&vm["instance_id"], &vm["instance_name"]), (&"another".into(), &"another".into()));
-    assert!(look.health("hypeman").contains("healthy, 0 VMs"), "{}", look.health("hypeman"));
+    assert!(shot.health("hypeman").contains("healthy, 0 VMs"), "{}", shot.health("hypeman"));
 }

@@ -1,4 +1,4 @@
-//! How a real QEMU holds its network interfaces: a macvtap is found by its descriptor, and what cannot be counted is said.
+//! Network interfaces of a real QEMU: macvtaps and unmonitored kinds.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -19,7 +19,7 @@ use vm_metrics_testkit::wait::SOON;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 
-/// A QEMU whose guest never runs: only its devices are of interest.
+/// Starts a QEMU whose guest never runs, because only its devices matter.
 fn qemu(name: &str, network: &[&str]) -> ChildProcess {
     let mut command = Command::new("qemu-system-x86_64");
     command.args([
@@ -40,7 +40,7 @@ fn qemu(name: &str, network: &[&str]) -> ChildProcess {
 }
 
 #[test]
-fn what_cannot_be_counted_has_no_numbers_and_is_named() {
+fn unmonitored_nics_are_named_without_numbers() {
     let _namespace = NetNs::enter().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("vhost-user.sock");
@@ -88,10 +88,10 @@ fn what_cannot_be_counted_has_no_numbers_and_is_named() {
 }
 
 #[test]
-fn a_macvtap_that_qemu_was_given_is_found_and_counted() {
+fn qemus_inherited_macvtap_is_counted() {
     let _namespace = NetNs::enter().unwrap();
     let Some(macvtap) = Macvtap::create_up("vmq0").unwrap() else { panic!("this kernel has no macvtap") };
-    // The one descriptor that the child shall have: not closed on exec.
+    // The child inherits only this descriptor, which does not close on exec.
     let given = dup(macvtap.as_fd()).unwrap();
     let netdev = format!("tap,id=n0,fd={}", given.as_raw_fd());
     let mut qemu = qemu("ported", &["-netdev", &netdev, "-device", "virtio-net-pci,netdev=n0"]);
@@ -122,7 +122,7 @@ fn a_macvtap_that_qemu_was_given_is_found_and_counted() {
     daemon.wait_for(SOON, "both frames", arrived).unwrap();
 }
 
-/// As much of a vhost-user backend as QEMU asks for before the guest runs: it has no features.
+/// Serves QEMU's requests to a vhost-user backend before the guest runs: it has no features.
 fn answer(mut qemu: UnixStream) {
     const GET_FEATURES: u32 = 1;
     const REPLY: u32 = 1 | 1 << 2;

@@ -1,5 +1,6 @@
-//! A real libvirtd with a real domain, in mount and network namespaces of its own, so that it finds and leaves nothing on this
-//! machine. It takes ten seconds to look at QEMU; the domain has no guest and is paused.
+//! A real libvirtd with a paused domain, in namespaces of its own.
+//!
+//! It finds and leaves nothing on this machine. Its inspection of QEMU takes ten seconds.
 
 use std::fs;
 use std::path::Path;
@@ -12,12 +13,11 @@ use vm_metrics_testkit::child::ChildProcess;
 use vm_metrics_testkit::packages::ensure_debian;
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
-use crate::snapshot::Look;
+use crate::snapshot::OneShot;
 
 const UUID: &str = "01234567-89ab-4cde-8f01-2345678900aa";
 
-/// Everything that libvirtd writes goes to file systems that end with it. It wants Debian's user, whom only the package
-/// for systemd makes.
+/// Starts libvirtd with file systems that end with it. It needs Debian's user, which only the systemd package makes.
 const START: &str = r#"
 for dir in /run /var/lib /var/log /var/cache; do mount -t tmpfs none $dir; done
 mkdir -p /etc/libvirt /run/libvirt
@@ -97,7 +97,7 @@ impl Libvirt {
         Domain { libvirt: self, pid: pid.trim().parse().unwrap() }
     }
 
-    /// `/run/libvirt/qemu` as libvirtd sees it.
+    /// Returns libvirtd's `/run/libvirt/qemu`.
     fn records(&self) -> std::path::PathBuf {
         Path::new(&format!("/proc/{}/root/run/libvirt/qemu", self.daemon.pid())).to_owned()
     }
@@ -118,7 +118,7 @@ impl Libvirt {
     }
 }
 
-/// libvirt's domains go on without libvirtd.
+/// A domain, which outlives libvirtd.
 struct Domain<'l> {
     libvirt: &'l Libvirt,
     pid: u32,
@@ -126,19 +126,19 @@ struct Domain<'l> {
 
 impl Drop for Domain<'_> {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = kill_process(Pid::from_raw(self.pid.cast_signed()).unwrap(), Signal::KILL);
     }
 }
 
 #[test]
-fn a_domain_of_a_real_libvirt_is_known_by_its_status_file() {
+fn a_libvirt_domain_is_known_by_its_status() {
     let libvirt = Libvirt::start();
     let domain = libvirt.create();
-    // The daemon follows no link on the way to records, and `/proc/<pid>/root` is one: it looks from libvirt's own mounts.
+    // The daemon follows no link to records, and `/proc/<pid>/root` is one. So it runs in libvirt's mount namespace.
     let config = "[sources.libvirt]\nenabled = true\n[readers.tap_ebpf]\nenabled = false\n";
-    let look = Look::with(config).among_the_mounts_of(libvirt.daemon.pid());
-    let vm = look.vm(domain.pid).unwrap();
+    let shot = OneShot::with(config).among_the_mounts_of(libvirt.daemon.pid());
+    let vm = shot.vm(domain.pid).unwrap();
     for (key, value) in [("instance_id", UUID), ("instance_name", "lib web"), ("project", "fedcba98")] {
         assert_eq!(vm[key], value, "{vm}");
     }
@@ -148,14 +148,17 @@ fn a_domain_of_a_real_libvirt_is_known_by_its_status_file() {
     }
     assert_eq!(vm["nics"].as_array().unwrap().len(), 1, "{vm}");
     assert_eq!(vm["state"], "paused");
-    assert!(look.health("libvirt").contains("healthy, 1 VM"), "{}", look.health("libvirt"));
+    assert!(shot.health("libvirt").contains("healthy, 1 VM"), "{}", shot.health("libvirt"));
 
-    // By the command line it is the same.
+    // The command line gives the same values.
     let config = "[sources.libvirt]\nenabled = false\n[readers.tap_ebpf]\nenabled = false\n";
-    assert_eq!(Look::with(config).vm(domain.pid).unwrap()["allocated_memory_bytes"].as_u64(), Some(96 << 20));
+    assert_eq!(
+        OneShot::with(config).vm(domain.pid).unwrap()["allocated_memory_bytes"].as_u64(),
+        Some(96 << 20)
+    );
 
     domain.libvirt.must(&["setvcpus", UUID, "2", "--live"]);
-    assert_eq!(look.vm(domain.pid).unwrap()["allocated_vcpus"], 2);
+    assert_eq!(shot.vm(domain.pid).unwrap()["allocated_vcpus"], 2);
     domain.libvirt.must(&["destroy", UUID]);
-    assert_eq!(look.vm(domain.pid), None);
+    assert_eq!(shot.vm(domain.pid), None);
 }

@@ -1,4 +1,6 @@
-//! Real guests: QEMU under TCG with Debian's kernel, on real TAPs, watched by the real daemon. Needs root.
+//! The real daemon monitors real QEMU guests on real TAPs.
+//!
+//! The guests run Debian's kernel under TCG. Needs root.
 
 #![cfg(feature = "ebpf")]
 #![expect(clippy::unwrap_used, reason = "a test panics with the place where it happened")]

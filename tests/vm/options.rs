@@ -1,4 +1,4 @@
-//! Paused QEMUs with all kinds of options: the daemon reads on the command line what QEMU itself says over its monitor.
+//! Compares parsed QEMU command lines with the answers of QEMU's monitor.
 
 mod table;
 
@@ -18,38 +18,38 @@ use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use self::table::{ARM, BOARDS, FILES, PC};
 use crate::qmp::Client;
-use crate::snapshot::Look;
+use crate::snapshot::OneShot;
 
-/// So many QEMUs run at a time.
+/// Number of QEMUs that run at a time.
 const AT_A_TIME: usize = 16;
 
-/// Neither asks a monitor, nor looks at devices.
+/// This configuration uses neither monitors nor devices.
 const BY_COMMAND_LINE: &str = "[sources.qemu_qmp]\nenabled = false\n[sources.libvirt]\nenabled = false\n[readers.tap_ebpf]\nenabled = false\n";
 
 const NO_UUID: &str = "00000000-0000-0000-0000-000000000000";
 
 /// A paused QEMU and its options.
-struct Paused {
+struct PausedQemu {
     line: String,
     process: ChildProcess,
     monitor: PathBuf,
 }
 
-/// What is known of a VM: vCPUs, bytes of memory, name, uuid.
+/// Sizes and names of a VM: vCPUs, bytes of memory, name, uuid.
 #[derive(Debug, PartialEq, Eq)]
-struct Known {
+struct Sizes {
     vcpus: u64,
     memory: u64,
     name: Option<String>,
     uuid: Option<String>,
 }
 
-impl Paused {
+impl PausedQemu {
     fn start(dir: &Path, at: usize, architecture: &str, options: &str) -> Self {
         let monitor = dir.join(format!("{at}.sock"));
         let program = format!("qemu-system-{architecture}");
         let mut command = Command::new(&program);
-        // Tests of others may run at the same time.
+        // Other tests may run at the same time.
         let uuid = format!("6f1b3a7e-{at:04x}-4000-8000-{:012x}", std::process::id());
         for word in options.split_whitespace() {
             command.arg(word.replace("{dir}", dir.to_str().unwrap()).replace("{uuid}", &uuid));
@@ -70,7 +70,7 @@ impl Paused {
         Client::connect(monitor)
     }
 
-    fn itself(&mut self) -> Known {
+    fn itself(&mut self) -> Sizes {
         let mut client = self.client();
         let mut ask = |question| client.execute(question, json!({}));
         let size = |value: &Value| value.as_u64().unwrap_or(0);
@@ -81,7 +81,7 @@ impl Paused {
             storage.filter(|device| matches!(device["type"].as_str(), Some("nvdimm" | "virtio-pmem")));
         let storage: u64 = storage.map(|device| size(&device["data"]["size"])).sum();
         let uuid = ask("query-uuid")["UUID"].as_str().unwrap().to_owned();
-        Known {
+        Sizes {
             vcpus: ask("query-cpus-fast").as_array().unwrap().len() as u64,
             memory: size(&summary["base-memory"]) + size(&summary["plugged-memory"]) - storage,
             name: ask("query-name")["name"].as_str().map(str::to_owned),
@@ -90,23 +90,23 @@ impl Paused {
     }
 }
 
-/// The VMs that the daemon lists, with what each QEMU says of itself.
-fn judged(cases: &[(&str, &str)], mut judge: impl FnMut(&str, Option<&Value>, Known)) {
+/// Passes each VM of the daemon to `judge`, with its QEMU's own values.
+fn judged(cases: &[(&str, &str)], mut judge: impl FnMut(&str, Option<&Value>, Sizes)) {
     ensure_debian(&["qemu-system-x86", "qemu-system-arm"]).unwrap();
     let dir: TempDir = tempfile::tempdir().unwrap();
     for (name, content) in FILES {
         fs::write(dir.path().join(name), content).unwrap();
     }
-    let look = Look::with(BY_COMMAND_LINE);
+    let shot = OneShot::with(BY_COMMAND_LINE);
     for cases in cases.chunks(AT_A_TIME) {
         let mut paused: Vec<_> = cases
             .iter()
             .enumerate()
-            .map(|(at, (architecture, options))| Paused::start(dir.path(), at, architecture, options))
+            .map(|(at, (architecture, options))| PausedQemu::start(dir.path(), at, architecture, options))
             .collect();
-        let known: Vec<_> = paused.iter_mut().map(Paused::itself).collect();
+        let known: Vec<_> = paused.iter_mut().map(PausedQemu::itself).collect();
         let vms: HashMap<_, _> =
-            look.vms().into_iter().map(|vm| (vm["hypervisor_pid"].as_u64(), vm)).collect();
+            shot.vms().into_iter().map(|vm| (vm["hypervisor_pid"].as_u64(), vm)).collect();
         for (qemu, known) in paused.iter().zip(known) {
             judge(&qemu.line, vms.get(&Some(qemu.process.pid().into())), known);
         }
@@ -117,14 +117,14 @@ fn judged(cases: &[(&str, &str)], mut judge: impl FnMut(&str, Option<&Value>, Kn
 }
 
 #[test]
-fn command_lines_say_what_qemu_says() {
+fn command_lines_match_the_monitor() {
     let pc = PC.iter().map(|options| ("x86_64", *options));
     let cases: Vec<_> = pc.chain(ARM.iter().copied()).collect();
     let mut wrong = Vec::new();
     judged(&cases, |line, vm, known| {
         let text = |key: &str| vm.and_then(|vm| vm[key].as_str()).map(str::to_owned);
         let size = |key: &str| vm.and_then(|vm| vm[key].as_u64()).unwrap_or(0);
-        let read = Known {
+        let read = Sizes {
             vcpus: size("allocated_vcpus"),
             memory: size("allocated_memory_bytes"),
             name: text("instance_name").filter(|_| known.name.is_some()),
@@ -137,14 +137,15 @@ fn command_lines_say_what_qemu_says() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Plugs a vCPU into a running QEMU that the daemon knows by its command line alone: what it says before and after.
+/// Plugs a vCPU into a running QEMU, and returns the daemon's values before and after. The daemon knows only its
+/// command line.
 fn plugged_in(options: &str) -> [Option<u64>; 2] {
     ensure_debian(&["qemu-system-x86"]).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let mut qemu = Paused::start(dir.path(), 0, "x86_64", options);
+    let mut qemu = PausedQemu::start(dir.path(), 0, "x86_64", options);
     let mut client = qemu.client();
-    let look = Look::with(BY_COMMAND_LINE);
-    let vcpus = || look.vm(qemu.process.pid()).unwrap()["allocated_vcpus"].as_u64();
+    let shot = OneShot::with(BY_COMMAND_LINE);
+    let vcpus = || shot.vm(qemu.process.pid()).unwrap()["allocated_vcpus"].as_u64();
     let before = vcpus();
     let slots = client.execute("query-hotpluggable-cpus", json!({}));
     let slot = slots.as_array().unwrap().iter().find(|slot| slot.get("qom-path").is_none()).unwrap();
@@ -155,13 +156,13 @@ fn plugged_in(options: &str) -> [Option<u64>; 2] {
 }
 
 #[test]
-fn named_threads_tell_of_plugged_vcpus() {
+fn named_threads_reveal_plugged_vcpus() {
     let options = "-name threads,debug-threads=on -m 16 -smp 1,maxcpus=3";
     assert_eq!(plugged_in(options), [Some(1), Some(2)]);
 }
 
 #[test]
-fn kvm_tells_of_plugged_vcpus() {
+fn kvm_reveals_plugged_vcpus() {
     if let Err(error) = firecracker::kvm() {
         return skip(&format!("{error:#}"));
     }
@@ -179,7 +180,7 @@ fn boards_have_no_sizes_by_default() {
 }
 
 #[test]
-fn a_remote_device_of_a_vm_is_no_vm() {
+fn a_remote_device_process_is_no_vm() {
     judged(&[("x86_64", "-M x-remote")], |line, vm, known| {
         assert_eq!((vm, known.vcpus), (None, 0), "{line}");
     });

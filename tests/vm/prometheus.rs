@@ -1,4 +1,4 @@
-//! A real Prometheus scrapes the daemon while it watches a real TAP.
+//! A real Prometheus scrapes a daemon with a real TAP.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ taps = [\"vmprom0\"]
 ";
 
 #[test]
-fn prometheus_scrapes_it_and_finds_no_fault() {
+fn prometheus_scrapes_it_without_errors() {
     let prometheus = Prometheus::prepare().unwrap();
     let _namespace = NetNs::enter().unwrap();
     let tap = Tap::create_up("vmprom0", TapOptions::default()).unwrap();
@@ -48,7 +48,7 @@ fn prometheus_scrapes_it_and_finds_no_fault() {
     let compressed = answers.matches("content-encoding: gzip").count();
     assert!(compressed > 0 && compressed == answers.matches("HTTP/1.1 200 OK").count(), "{answers}");
 
-    // Another device under the same name: its counter goes on, and Prometheus is told since when it is there.
+    // Another device takes the name: its counter continues, and its start time is published.
     assert!(server.query("vm_network_start_time_seconds").unwrap().is_empty(), "older than the daemon");
     drop(tap);
     let tap = Tap::create_up("vmprom0", TapOptions::default()).unwrap();

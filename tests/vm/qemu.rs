@@ -1,4 +1,4 @@
-//! A QEMU guest is found with no configuration, and every number is right, in the right direction.
+//! The daemon counts an unconfigured QEMU guest exactly, in the right direction.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,15 +14,15 @@ use vm_metrics_testkit::wait::SOON;
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 const HOST: [u8; 4] = [10, 0, 0, 1];
 
-/// A guest on one TAP, and a daemon that was told nothing.
-struct Watched {
+/// A guest on one TAP, and an unconfigured daemon.
+struct GuestLab {
     daemon: Daemon,
     guest: Guest,
     uuid: String,
     _namespace: NetNs,
 }
 
-impl Watched {
+impl GuestLab {
     fn new(name: &str, tap: &str, args: &[&str]) -> Self {
         let image = GuestImage::prepare().unwrap();
         let namespace = NetNs::enter().unwrap();
@@ -34,7 +34,7 @@ impl Watched {
         Self { daemon, guest, uuid, _namespace: namespace }
     }
 
-    /// Waits until a sample of this guest is as wanted.
+    /// Waits until a sample of this guest satisfies a condition.
     fn wait_for(&self, what: &str, name: &str, labels: &[(&str, &str)], wanted: impl Fn(f64) -> bool) -> f64 {
         let find = |metrics: &Metrics| self.value(metrics, name, labels).filter(|value| wanted(*value));
         self.daemon.wait_for(SOON, what, find).unwrap()
@@ -50,65 +50,62 @@ impl Watched {
 }
 
 #[test]
-fn a_guest_is_found_and_counted_with_no_configuration() {
-    let mut watched = Watched::new("found", "vmfound0", &["--interval", "100ms"]);
+fn a_guest_needs_no_configuration() {
+    let mut lab = GuestLab::new("found", "vmfound0", &["--interval", "100ms"]);
     let by_ebpf = [("device", "vmfound0"), ("source", "ebpf"), ("attach", "tcx")];
-    watched.wait_for("the programs on the TAP", "vm_network_source_info", &by_ebpf, |value| value == 1.0);
-    let named =
-        [("instance_name", "found"), ("hypervisor", "qemu"), ("pid", &watched.guest.pid().to_string())];
-    watched.wait_for("the guest's name", "vm_info", &named, |value| value == 1.0);
-    assert_eq!(watched.now("vm_allocated_vcpus"), 2.0);
-    assert_eq!(watched.now("vm_allocated_memory_bytes"), f64::from(128 << 20));
+    lab.wait_for("the programs on the TAP", "vm_network_source_info", &by_ebpf, |value| value == 1.0);
+    let named = [("instance_name", "found"), ("hypervisor", "qemu"), ("pid", &lab.guest.pid().to_string())];
+    lab.wait_for("the guest's name", "vm_info", &named, |value| value == 1.0);
+    assert_eq!(lab.now("vm_allocated_vcpus"), 2.0);
+    assert_eq!(lab.now("vm_allocated_memory_bytes"), f64::from(128 << 20));
 
-    let cpu = watched.now("vm_cpu_seconds_total");
-    let rss = watched.now("vm_memory_rss_bytes");
-    watched.guest.run("dd if=/dev/zero of=/tmp/fill bs=1M count=24 2>&1; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done").unwrap();
-    watched.wait_for("CPU time", "vm_cpu_seconds_total", &[], |value| value > cpu + 0.05);
-    watched.wait_for("resident memory", "vm_memory_rss_bytes", &[], |value| value > rss + f64::from(8 << 20));
-    assert!(watched.now("vm_memory_vms_bytes") > watched.now("vm_memory_rss_bytes"));
+    let cpu = lab.now("vm_cpu_seconds_total");
+    let rss = lab.now("vm_memory_rss_bytes");
+    lab.guest.run("dd if=/dev/zero of=/tmp/fill bs=1M count=24 2>&1; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done").unwrap();
+    lab.wait_for("CPU time", "vm_cpu_seconds_total", &[], |value| value > cpu + 0.05);
+    lab.wait_for("resident memory", "vm_memory_rss_bytes", &[], |value| value > rss + f64::from(8 << 20));
+    assert!(lab.now("vm_memory_vms_bytes") > lab.now("vm_memory_rss_bytes"));
 
-    watched.guest.ping(HOST.into(), 50, 958).unwrap();
-    agrees_with_the_guest(&mut watched);
+    lab.guest.ping(HOST.into(), 50, 958).unwrap();
+    agrees_with_the_guest(&mut lab);
 }
 
 #[test]
 fn transfers_show_in_the_right_direction() {
     const BYTES: u64 = 8 << 20;
-    let mut watched = Watched::new("mover", "vmmover0", &["--interval", "100ms"]);
-    watched.wait_for("the TAP", "vm_network_tx_bytes_total", &[], |_| true);
+    let mut lab = GuestLab::new("mover", "vmmover0", &["--interval", "100ms"]);
+    lab.wait_for("the TAP", "vm_network_tx_bytes_total", &[], |_| true);
 
-    watched.guest.send_to_host(0, BYTES).unwrap();
-    let sent =
-        watched.wait_for("what was sent", "vm_network_tx_bytes_total", &[], |value| value >= BYTES as f64);
-    assert!(watched.now("vm_network_rx_bytes_total") < sent / 4.0);
+    lab.guest.send_to_host(0, BYTES).unwrap();
+    let sent = lab.wait_for("what was sent", "vm_network_tx_bytes_total", &[], |value| value >= BYTES as f64);
+    assert!(lab.now("vm_network_rx_bytes_total") < sent / 4.0);
 
-    let received_before = watched.now("vm_network_rx_bytes_total");
-    watched.guest.receive_from_host(0, BYTES).unwrap();
+    let received_before = lab.now("vm_network_rx_bytes_total");
+    lab.guest.receive_from_host(0, BYTES).unwrap();
     let wanted = received_before + BYTES as f64;
-    watched.wait_for("what was received", "vm_network_rx_bytes_total", &[], |value| value >= wanted);
-    assert!(watched.now("vm_network_tx_bytes_total") < sent * 1.25);
+    lab.wait_for("what was received", "vm_network_rx_bytes_total", &[], |value| value >= wanted);
+    assert!(lab.now("vm_network_tx_bytes_total") < sent * 1.25);
 
-    agrees_with_the_guest(&mut watched);
+    agrees_with_the_guest(&mut lab);
     for direction in ["rx", "tx"] {
         let tcp = [("direction", direction), ("transport", "tcp")];
-        let metrics = watched.daemon.metrics().unwrap();
-        let tcp = watched.value(&metrics, "vm_network_packets_by_transport_total", &tcp).unwrap();
+        let metrics = lab.daemon.metrics().unwrap();
+        let tcp = lab.value(&metrics, "vm_network_packets_by_transport_total", &tcp).unwrap();
         assert!(tcp > 100.0, "{direction}: {tcp}");
-        let wire = watched.now(&format!("vm_network_{direction}_wire_packets_total"));
-        assert!(wire >= watched.now(&format!("vm_network_{direction}_packets_total")), "{direction}");
+        let wire = lab.now(&format!("vm_network_{direction}_wire_packets_total"));
+        assert!(wire >= lab.now(&format!("vm_network_{direction}_packets_total")), "{direction}");
     }
 }
 
 #[test]
 fn the_snapshot_command_names_the_guest() {
-    let watched = Watched::new("named", "vmnamed0", &["--no-ebpf"]);
+    let lab = GuestLab::new("named", "vmnamed0", &["--no-ebpf"]);
     let output = Command::new(BINARY).args(["snapshot", "--json"]).output().unwrap();
     assert!(output.status.success());
     let vms: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let vm =
-        vms["vms"].as_array().unwrap().iter().find(|vm| vm["instance_id"] == watched.uuid.as_str()).unwrap();
+    let vm = vms["vms"].as_array().unwrap().iter().find(|vm| vm["instance_id"] == lab.uuid.as_str()).unwrap();
     assert_eq!(vm["instance_name"], "named");
-    assert_eq!(vm["hypervisor_pid"], watched.guest.pid());
+    assert_eq!(vm["hypervisor_pid"], lab.guest.pid());
     assert_eq!((&vm["allocated_vcpus"], &vm["allocated_memory_bytes"]), (&2.into(), &(128 << 20).into()));
     assert_eq!(vm["nics"][0]["device"], "vmnamed0");
     for number in ["cpu_usec", "memory_rss_bytes", "memory_vms_bytes", "network_rx_bytes", "network_tx_bytes"]
@@ -117,8 +114,9 @@ fn the_snapshot_command_names_the_guest() {
     }
 }
 
+/// A device of the same name in the daemon's namespace is not counted for it.
 #[test]
-fn a_guest_in_another_namespace_is_counted_and_a_namesake_of_its_device_is_not() {
+fn a_guest_in_another_namespace_is_counted() {
     let image = GuestImage::prepare().unwrap();
     let _outer = NetNs::enter().unwrap();
     let namesake = Tap::create_up("vmtwin0", TapOptions::default()).unwrap();
@@ -134,21 +132,21 @@ fn a_guest_in_another_namespace_is_counted_and_a_namesake_of_its_device_is_not()
     let elsewhere = [id, ("device", "vmtwin0"), ("netns", netns.as_str()), ("source", "ebpf")];
     let seen = |metrics: &Metrics| metrics.value("vm_network_source_info", &elsewhere);
     daemon.wait_for(SOON, "the guest's TAP, in its namespace", seen).unwrap();
-    // Nobody talks to the guest, and it sends nothing of its own accord.
+    // No host sends to the guest, and the guest sends nothing by itself.
     let bytes = |metrics: &Metrics| metrics.value("vm_network_tx_bytes_total", &[id, ("netns", &netns)]);
     assert_eq!(bytes(&daemon.metrics().unwrap()), Some(0.0), "not the frame of the namesake");
 }
 
-/// What is published is what the guest's own `/proc/net/dev` says, to the byte.
-fn agrees_with_the_guest(watched: &mut Watched) {
-    let own = watched.guest.net_dev().unwrap()["eth0"];
+/// Compares the published bytes with the guest's own `/proc/net/dev`, exactly.
+fn agrees_with_the_guest(lab: &mut GuestLab) {
+    let own = lab.guest.net_dev().unwrap()["eth0"];
     for (name, count) in [
         ("vm_network_rx_bytes_total", own.rx_bytes),
         ("vm_network_rx_packets_total", own.rx_packets),
         ("vm_network_tx_bytes_total", own.tx_bytes),
         ("vm_network_tx_packets_total", own.tx_packets),
     ] {
-        watched.wait_for(&format!("{name} = {count}, as the guest says"), name, &[], |value| {
+        lab.wait_for(&format!("{name} = {count}, as the guest says"), name, &[], |value| {
             value == count as f64
         });
     }

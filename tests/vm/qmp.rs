@@ -1,4 +1,6 @@
-//! A real QEMU, asked over its monitor. It has no guest and is paused: what is plugged in is there all the same.
+//! Reads plugged devices over a real QEMU's monitor.
+//!
+//! The QEMU is paused without a guest, which does not matter for its devices.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -11,7 +13,7 @@ use vm_metrics_testkit::child::ChildProcess;
 use vm_metrics_testkit::packages::ensure_debian;
 use vm_metrics_testkit::wait::{SOON, scaled, wait_until};
 
-use crate::snapshot::Look;
+use crate::snapshot::OneShot;
 
 const UUID: &str = "6f1b3a7e-0000-4000-8000-00000000007e";
 const MIB: u64 = 1 << 20;
@@ -62,15 +64,15 @@ impl Qemu {
         self.dir.path().join(format!("{name}.sock"))
     }
 
-    fn look(&self) -> Look {
+    fn look(&self) -> OneShot {
         let socket = self.socket("ours");
-        Look::with(&format!(
+        OneShot::with(&format!(
             "[sources.qemu_qmp]\nsockets = [{socket:?}]\n[readers.tap_ebpf]\nenabled = false\n"
         ))
     }
 }
 
-/// A client of a monitor, which has it for itself.
+/// A client that occupies a monitor.
 pub(crate) struct Client(BufReader<UnixStream>);
 
 impl Client {
@@ -103,14 +105,14 @@ impl Client {
 }
 
 #[test]
-fn a_real_qemu_says_over_qmp_what_was_plugged_into_it() {
+fn qmp_reveals_plugged_devices() {
     let qemu = Qemu::start();
-    let look = qemu.look();
+    let shot = qemu.look();
     let sizes = |vm: &Value| {
         let size = |key: &str| vm[key].as_u64().unwrap();
         (size("allocated_vcpus"), size("allocated_memory_bytes") / MIB, size("actual_memory_bytes") / MIB)
     };
-    let vm = look.vm(qemu.process.pid()).unwrap();
+    let vm = shot.vm(qemu.process.pid()).unwrap();
     assert_eq!((vm["instance_id"].as_str(), vm["instance_name"].as_str()), (Some(UUID), Some("qmp-web")));
     assert_eq!(sizes(&vm), (1, 128, 128));
     assert_eq!(vm["state"], "not-started");
@@ -118,7 +120,7 @@ fn a_real_qemu_says_over_qmp_what_was_plugged_into_it() {
     let mut client = Client::connect(&qemu.socket("theirs"));
     for (command, state) in [("cont", "running"), ("stop", "paused")] {
         client.execute(command, json!({}));
-        assert_eq!(look.vm(qemu.process.pid()).unwrap()["state"], state);
+        assert_eq!(shot.vm(qemu.process.pid()).unwrap()["state"], state);
     }
     let cpus = client.execute("query-hotpluggable-cpus", json!({}));
     let free = cpus.as_array().unwrap().iter().find(|cpu| cpu.get("qom-path").is_none()).unwrap();
@@ -128,25 +130,26 @@ fn a_real_qemu_says_over_qmp_what_was_plugged_into_it() {
     client.execute("device_add", cpu);
     client.execute("object-add", json!({"qom-type": "memory-backend-ram", "id": "m", "size": 256 * MIB}));
     client.execute("device_add", json!({"driver": "pc-dimm", "id": "dimm", "memdev": "m"}));
-    assert_eq!(sizes(&look.vm(qemu.process.pid()).unwrap()), (2, 384, 384));
+    assert_eq!(sizes(&shot.vm(qemu.process.pid()).unwrap()), (2, 384, 384));
 
     client.execute("object-add", json!({"qom-type": "memory-backend-ram", "id": "n", "size": 128 * MIB}));
     client.execute("device_add", json!({"driver": "nvdimm", "id": "nvdimm", "memdev": "n"}));
-    let with_storage = sizes(&look.vm(qemu.process.pid()).unwrap());
+    let with_storage = sizes(&shot.vm(qemu.process.pid()).unwrap());
     assert_eq!((with_storage.0, with_storage.1), (2, 384), "an NVDIMM is storage");
 }
 
+/// The daemon skips a monitor with a client, and frees it after each query of its own.
 #[test]
-fn a_monitor_of_a_real_qemu_that_somebody_has_is_left_to_him_and_free_after_each_look() {
+fn a_busy_monitor_is_left_alone() {
     let qemu = Qemu::start();
-    let look = qemu.look();
+    let shot = qemu.look();
     let holder = Client::connect(&qemu.socket("ours"));
-    // By its command line.
-    let vm = look.vm(qemu.process.pid()).unwrap();
+    // These values come from its command line.
+    let vm = shot.vm(qemu.process.pid()).unwrap();
     assert_eq!((vm["allocated_vcpus"].as_u64(), vm["actual_memory_bytes"].as_u64()), (Some(1), None));
-    let health = look.health("qemu_qmp");
+    let health = shot.health("qemu_qmp");
     assert!(health.contains("degraded") && health.contains("no answer within 200 ms"), "{health}");
     drop(holder);
-    assert!(look.vm(qemu.process.pid()).unwrap()["actual_memory_bytes"].is_u64());
+    assert!(shot.vm(qemu.process.pid()).unwrap()["actual_memory_bytes"].is_u64());
     Client::connect(&qemu.socket("ours")).execute("query-status", json!({}));
 }

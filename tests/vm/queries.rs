@@ -1,4 +1,4 @@
-//! Asks a real Prometheus the queries of README.md and docs/queries.md about VMs whose work is known.
+//! Runs the documented queries in a real Prometheus on known work.
 
 use std::fs;
 use std::ops::Range;
@@ -21,27 +21,27 @@ use crate::billing;
 
 const MIB: u64 = 1 << 20;
 
-/// Seconds of the ranges `[5m]`. The test is shorter, so all work of the VMs is in the range.
+/// Seconds of the ranges `[5m]`, which cover the whole test.
 const RANGE: f64 = 300.0;
 
-/// Prometheus goes on for a scrape or two beyond the samples at each end.
+/// Prometheus extrapolates by a scrape or two at each end.
 const EXTRAPOLATED: f64 = 1.4;
 
 /// More than the ring of a TAP holds.
 const UNREAD: usize = 1700;
 
-/// Not a test but the process of a VM: see `puppet`.
+/// The process of a VM, see `puppet`.
 #[test]
 fn the_puppet() {
     puppet::run_if_asked().unwrap();
 }
 
-/// The rows of one target: labels and the value, which is in the range.
+/// The rows of one target: labels and the range of the value.
 type Rows = Vec<(Vec<(&'static str, String)>, Range<f64>)>;
 
 /// The work of the VMs between the first scrapes and the last.
-struct Done {
-    /// By VM, busy and calm.
+struct Workload {
+    /// Sent bytes by VM, busy and calm.
     sent: [f64; 2],
     dropped: f64,
     reason: &'static str,
@@ -51,7 +51,7 @@ struct Done {
 }
 
 #[test]
-fn documented_queries_tell_the_work_of_vms() {
+fn documented_queries_measure_the_vms_work() {
     let mut scene = Scene::start();
     let done = scene.act();
     let queries = documented();
@@ -59,7 +59,7 @@ fn documented_queries_tell_the_work_of_vms() {
     for (title, query) in &queries {
         scene.check(title, query, &done.expected(title));
     }
-    // These add up a VM over its hosts: two targets of one host both count.
+    // These queries sum a VM over its hosts, and both targets of this host count.
     for query in billing::queries() {
         let rows = scene.prometheus.query(&query).unwrap();
         let billed: f64 = rows[0]["value"][1].as_str().unwrap().parse().unwrap();
@@ -81,7 +81,7 @@ fn queries_of_the_readme_are_documented() {
 struct Scene {
     promtool: Prometheus,
     prometheus: PrometheusServer,
-    /// Two names of one daemon: Prometheus takes them for two targets.
+    /// Two addresses of one daemon, which Prometheus takes for two targets.
     targets: [String; 2],
     daemon: Daemon,
     puppets: [Puppet; 2],
@@ -120,8 +120,8 @@ impl Scene {
         Self { promtool, prometheus, targets, daemon, puppets, taps, dir, _namespace: namespace }
     }
 
-    /// Has the VMs work, send and receive, after the first scrapes and before the last.
-    fn act(&mut self) -> Done {
+    /// Makes the VMs work, send and receive between the first scrapes and the last.
+    fn act(&mut self) -> Workload {
         let Self { promtool, prometheus, puppets: [busy, calm], daemon, taps, dir, .. } = self;
         let scraped = |promql: &str| prometheus.wait_for(promql).map(drop).unwrap();
         let vcpu = busy.start_thread("CPU 0/KVM").unwrap();
@@ -132,7 +132,7 @@ impl Scene {
         scraped("count(vm_network_source_info{source=\"ebpf\"}) == 4");
         let vcpus = [(busy.pid(), vcpu), (calm.pid(), rival)];
         let before = vcpus.map(wait_of);
-        // On one CPU, so that each waits for the other.
+        // Both run on one CPU, so that each waits for the other.
         busy.pin(0).unwrap();
         calm.pin(0).unwrap();
         thread::scope(|scope| {
@@ -152,7 +152,7 @@ impl Scene {
         let sent = sent.map(|frames| frames * frame.len() as f64);
         scraped(&format!("count(vm_network_tx_bytes_total == {}) == 2", sent[0]));
         scraped(&format!("count(vm_network_tx_bytes_total == {}) == 2", sent[1]));
-        // For the percentile, and for each target to have scraped all.
+        // The percentile needs more samples, and each target a complete scrape.
         scraped(&format!(
             "count(count_over_time((vm_network_tx_bytes_total == {})[1m:1s]) >= 8) == 2",
             sent[0]
@@ -163,7 +163,7 @@ impl Scene {
             "vm_network_rx_dropped_packets_total",
             &[("instance_id", "busy"), ("reason", "ring_full")],
         );
-        Done {
+        Workload {
             sent,
             dropped,
             reason: if is_told.is_some() { "ring_full" } else { "device" },
@@ -173,9 +173,9 @@ impl Scene {
         }
     }
 
-    /// Each target has these rows and no others.
+    /// Checks that each target has exactly these rows.
     fn check(&self, title: &str, query: &str, expected: &Rows) {
-        // So that the windows fit into the time that the test runs.
+        // These windows fit into the duration of the test.
         let query = query.replace("[30d:5m]", "[1m:1s]");
         let later = if title == STALE { Duration::from_secs(60) } else { Duration::ZERO };
         if title == STALE {
@@ -202,7 +202,7 @@ impl Scene {
 
 const STALE: &str = "A daemon that is away or stale";
 
-impl Done {
+impl Workload {
     fn expected(&self, title: &str) -> Rows {
         let vm = |id: &str| vec![("instance_id", id.to_owned())];
         let both = |values: [f64; 2], factor: f64| -> Rows {
@@ -242,19 +242,19 @@ impl Done {
     }
 }
 
-/// Prometheus may say so much of an increase.
+/// The range of Prometheus's value for an increase.
 fn grown(by: f64) -> Range<f64> {
     0.999 * by..EXTRAPOLATED * by + f64::EPSILON
 }
 
-/// Seconds that a thread has waited for a CPU, as the kernel says at a quiet moment.
+/// Returns the seconds that a thread waited for a CPU, according to the kernel.
 fn wait_of((pid, thread): (u32, u32)) -> f64 {
     let file = format!("/proc/{pid}/task/{thread}/schedstat");
     let times = fs::read_to_string(file).unwrap();
     times.split(' ').nth(1).unwrap().parse::<f64>().unwrap() / 1e9
 }
 
-/// The titles and queries of the page.
+/// Returns the titles and queries of the page.
 fn documented() -> Vec<(String, String)> {
     let page = page("docs/queries.md");
     let sections: Vec<&str> = page.split("\n### ").skip(1).collect();

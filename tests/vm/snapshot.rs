@@ -1,4 +1,4 @@
-//! One look of the binary at this host, as JSON.
+//! One snapshot of this host by the binary, as JSON.
 
 use std::process::Command;
 
@@ -7,14 +7,14 @@ use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 
-/// A look with a configuration.
-pub(crate) struct Look {
+/// The snapshot command with a configuration.
+pub(crate) struct OneShot {
     dir: TempDir,
-    /// A process whose mounts the binary sees; `None` for those of the test.
+    /// The process whose mount namespace the binary uses; `None` for the test's.
     mounts_of: Option<u32>,
 }
 
-impl Look {
+impl OneShot {
     pub(crate) fn with(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("config.toml"), config).unwrap();
@@ -25,7 +25,7 @@ impl Look {
         Self { mounts_of: Some(pid), ..self }
     }
 
-    /// The VM of a process; `None` when there is none.
+    /// Returns the VM of a process, if any.
     pub(crate) fn vm(&self, pid: u32) -> Option<Value> {
         let mut vms = self.vms();
         vms.retain(|vm| vm["hypervisor_pid"] == pid);
@@ -33,13 +33,13 @@ impl Look {
         vms.pop()
     }
 
-    /// All VMs.
+    /// Returns all VMs.
     pub(crate) fn vms(&self) -> Vec<Value> {
         let document: Value = serde_json::from_str(&self.run(&["snapshot", "--json"])).unwrap();
         document["vms"].as_array().unwrap().clone()
     }
 
-    /// What `doctor` says of a source.
+    /// Returns `doctor`'s line about a source.
     pub(crate) fn health(&self, source: &str) -> String {
         let report = self.run(&["doctor"]);
         let line = report.lines().find(|line| line.contains(&format!(" source {source} "))).unwrap();

@@ -1,4 +1,4 @@
-//! The README's service under a real systemd: typed as it is written there, killed, reloaded, stopped.
+//! The README's service under a real systemd: install, kill, reload, stop.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -15,13 +15,13 @@ use vm_metrics_testkit::wait::{SOON, wait_until};
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 const FRAME: [u8; 200] = [0xab; 200];
 
-/// A QEMU without a disk: what comes to a UDP port it writes to its TAP.
+/// A QEMU without a disk, which writes input of a UDP port to its TAP.
 const VM: &str = "systemd-run --unit=guest qemu-system-x86_64 -nodefaults -display none -name billed \
     -netdev tap,id=tap,ifname=vmservice0,script=no,downscript=no -netdev hubport,id=one,hubid=0,netdev=tap \
     -netdev dgram,id=udp,local.type=inet,local.host=127.0.0.1,local.port=1100,remote.type=inet,remote.host=127.0.0.1,remote.port=1101 \
     -netdev hubport,id=two,hubid=0,netdev=udp";
 
-/// A host on which an operator has typed what the README says.
+/// A host with the README's commands.
 struct Host {
     systemd: Systemd,
     sent: u64,
@@ -34,14 +34,14 @@ impl Host {
         let binary = Path::new(BINARY);
         let systemd = Systemd::boot(&[project, binary.parent().unwrap()]).unwrap();
         let host = Self { systemd, sent: 0 };
-        // As `cargo xtask build` leaves the directory.
+        // The directory has the files that `cargo xtask build` makes.
         let project = project.display();
         host.must(&format!("mkdir -p /checkout/target/release && ln -s {project}/deploy /checkout/deploy"));
         host.must(&format!("ln -s {BINARY} /checkout/target/release/vm-metrics"));
         host
     }
 
-    /// Runs the lines of the README that make the service.
+    /// Runs the README's lines that make the service.
     fn install(&self) {
         let readme = readme();
         let configuration = readme.lines().find(|line| line.starts_with("vm-metrics config print-default >"));
@@ -56,14 +56,14 @@ impl Host {
         self.wait_for("the TAP", || self.systemd.must("ip link set vmservice0 up").is_ok().then_some(()));
     }
 
-    /// Has the VM send a frame.
+    /// Sends a frame from the VM.
     fn send(&mut self) {
         let _there = enter_of(self.systemd.pid()).unwrap();
         UdpSocket::bind("127.0.0.1:1101").unwrap().send_to(&FRAME, "127.0.0.1:1100").unwrap();
         self.sent += 1;
     }
 
-    /// Waits until all that the VM has sent is published, and counted by eBPF.
+    /// Waits until all frames of the VM are published and counted by eBPF.
     fn wait_until_counted(&self) {
         let bytes = self.sent * FRAME.len() as u64;
         self.wait_for("all frames", || {
@@ -82,7 +82,7 @@ impl Host {
         self.metrics().unwrap().value(name, &[]).unwrap()
     }
 
-    /// What systemd has of the service.
+    /// Returns a property of the service.
     fn property(&self, name: &str) -> String {
         self.must(&format!("systemctl show --value --property={name} vm-metrics")).trim().to_owned()
     }
@@ -104,7 +104,7 @@ fn readme() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap()
 }
 
-/// The only block of code of this language.
+/// Returns the only code block of this language.
 fn block<'r>(readme: &'r str, language: &str) -> &'r str {
     let opening = format!("\n```{language}\n");
     let mut blocks = readme.split(&opening).skip(1);
@@ -145,7 +145,7 @@ fn readme_service_survives_kill_and_reload() {
         "vm-metrics"
     );
 
-    // No reload yet: the signal must change nothing.
+    // The service has no reload, so the signal must change nothing.
     let first = host.property("MainPID");
     host.must("systemctl kill --signal=HUP vm-metrics");
     host.send();
@@ -158,7 +158,7 @@ fn readme_service_survives_kill_and_reload() {
     host.wait_until_counted();
     assert_eq!(host.value("vm_exporter_reader_pinned"), 1.0);
     assert_eq!(host.value("vm_network_tx_gap_packets_total"), 0.0);
-    // Only what counts from the attach on shows that counting went on.
+    // Only a count since the attach proves that counting continued.
     assert_eq!(host.value("vm_network_tx_wire_packets_total"), host.sent as f64);
 
     let log = host.must("journalctl --no-pager --unit=vm-metrics");

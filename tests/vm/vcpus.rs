@@ -1,4 +1,4 @@
-//! The vCPUs of a real QEMU guest: each has the time of its own thread, and waits when the host is busy.
+//! vCPU time and CPU wait of a real QEMU guest.
 
 use std::fs;
 use std::path::Path;
@@ -14,19 +14,19 @@ use vm_metrics_testkit::wait::SOON;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 
-/// Not a test but the process that takes the host's CPU away: see `puppet`.
+/// The process that occupies the host's CPU, see `puppet`.
 #[test]
 fn the_puppet() {
     puppet::run_if_asked().unwrap();
 }
 
-struct Watched {
+struct GuestLab {
     daemon: Daemon,
     guest: Guest,
     id: String,
 }
 
-/// What the two vCPUs and the process used, and the vCPUs waited, all of one snapshot.
+/// Times of both vCPUs and the process, and the vCPUs' waiting, in one snapshot.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     run: [f64; 2],
@@ -35,7 +35,7 @@ struct Times {
     wait_of_all: f64,
 }
 
-impl Watched {
+impl GuestLab {
     fn new(name: &str, args: &[&str]) -> Self {
         let image = GuestImage::prepare().unwrap();
         let daemon = Daemon::start(Path::new(BINARY), &["--no-ebpf", "--interval", "100ms"]).unwrap();
@@ -47,7 +47,7 @@ impl Watched {
         Self { daemon, guest, id }
     }
 
-    /// Of a snapshot that was begun after the call.
+    /// Returns the times of a snapshot that began after the call.
     fn times(&self) -> Times {
         let ticks = |metrics: &Metrics| metrics.value("vm_exporter_ticks_total", &[]).unwrap();
         let before = ticks(&self.daemon.metrics().unwrap());
@@ -66,7 +66,7 @@ impl Watched {
         })
     }
 
-    /// A loop on this CPU of the guest, and what it took.
+    /// Runs a loop on this CPU of the guest, and returns its times.
     fn burn(&mut self, cpu: usize) -> Times {
         let before = self.times();
         let mask = 1 << cpu;
@@ -86,7 +86,7 @@ impl Watched {
         spent
     }
 
-    /// The host's thread of this vCPU, by its name.
+    /// Returns the host's thread of this vCPU by its name.
     fn thread(&self, vcpu: usize) -> Pid {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.guest.pid())).unwrap();
         let is_it = |task: &fs::DirEntry| {
@@ -98,27 +98,27 @@ impl Watched {
 }
 
 #[test]
-fn each_vcpu_has_the_time_that_the_guest_spends_on_it() {
-    let mut watched = Watched::new("vcpus", &["-name", "debug-threads=on"]);
+fn each_vcpu_has_its_guest_time() {
+    let mut lab = GuestLab::new("vcpus", &["-name", "debug-threads=on"]);
     for cpu in [1, 0] {
-        let spent = watched.burn(cpu);
+        let spent = lab.burn(cpu);
         assert!(spent.run[cpu] > 3.0 * spent.run[1 - cpu], "vCPU {cpu} was busy: {spent:?}");
         assert!(spent.process < 2.0 * spent.run[cpu], "most of the time was the guest's: {spent:?}");
     }
 }
 
 #[test]
-fn a_vcpu_waits_when_another_program_has_its_cpu() {
-    let mut watched = Watched::new("robbed", &["-name", "debug-threads=on"]);
+fn a_vcpu_waits_for_a_busy_cpu() {
+    let mut lab = GuestLab::new("robbed", &["-name", "debug-threads=on"]);
     let mut set = CpuSet::new();
     set.set(1);
-    sched_setaffinity(Some(watched.thread(1)), &set).unwrap();
+    sched_setaffinity(Some(lab.thread(1)), &set).unwrap();
     let mut rival = Puppet::start("vcpus::the_puppet").unwrap();
     let at_work = rival.start_thread("rival").unwrap();
     rival.pin(1).unwrap();
-    // Longer than the loop; it ends with the puppet.
+    // The rival outlasts the loop and ends with the puppet.
     let rival = thread::scope(|scope| {
-        let spent = watched.burn(1);
+        let spent = lab.burn(1);
         let quiet = spent.wait[1] / spent.run[1];
         let (stop, stopped) = mpsc::channel::<()>();
         let worker = scope.spawn(move || {
@@ -127,7 +127,7 @@ fn a_vcpu_waits_when_another_program_has_its_cpu() {
             }
             rival
         });
-        let spent = watched.burn(1);
+        let spent = lab.burn(1);
         drop(stop);
         assert!(spent.wait[1] > 0.3 * spent.run[1], "half of the CPU was gone: {spent:?}");
         assert!(spent.wait[1] / spent.run[1] > quiet, "{spent:?}, before {quiet}");
@@ -137,13 +137,13 @@ fn a_vcpu_waits_when_another_program_has_its_cpu() {
 }
 
 #[test]
-fn without_names_for_its_threads_no_vcpu_is_guessed() {
-    let watched = Watched::new("nameless", &[]);
+fn without_thread_names_no_vcpu_is_guessed() {
+    let lab = GuestLab::new("nameless", &[]);
     let find = |metrics: &Metrics| {
         metrics
-            .value("vm_cpu_wait_seconds_total", &[("instance_id", watched.id.as_str())])
+            .value("vm_cpu_wait_seconds_total", &[("instance_id", lab.id.as_str())])
             .map(|_| metrics.clone())
     };
-    let metrics = watched.daemon.wait_for(SOON, "its threads", find).unwrap();
-    assert!(watched.times_in(&metrics).is_none());
+    let metrics = lab.daemon.wait_for(SOON, "its threads", find).unwrap();
+    assert!(lab.times_in(&metrics).is_none());
 }

@@ -1,4 +1,4 @@
-//! What the program on the tracepoint `kfree_skb` counts: frames for a guest that were dropped on their way to it.
+//! Layout of the drop counters by the program on `kfree_skb`.
 
 use super::Traffic;
 
@@ -7,37 +7,37 @@ pub mod names {
     /// Program at the tracepoint [`TRACEPOINT`].
     pub const PROGRAM: &str = "frame_dropped";
     pub const TRACEPOINT: &str = "kfree_skb";
-    /// `PERCPU_HASH` from [`DropKey`](super::DropKey) to [`DropCounts`](super::DropCounts). User space makes the entries: what
-    /// has none is not counted.
+    /// `PERCPU_HASH` from [`DropKey`](super::DropKey) to [`DropCounts`](super::DropCounts). User space creates the
+    /// entries; a device without one is not counted.
     pub const MAP_DROPS: &str = "DROPS";
     /// Global: [`Reasons`](super::Reasons).
     pub const GLOBAL_REASONS: &str = "REASONS";
 }
 
-/// What the reasons mean that this kernel gives for a drop.
+/// The meaning of each drop reason of this kernel.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reasons {
     /// The subsystem whose reasons all mean [`Self::QDISC`]; 0 when there is none.
     pub qdisc: u32,
-    /// Of each reason of the core.
+    /// The meaning of each reason of the core.
     pub core: [u8; Self::CORE],
 }
 
 impl Reasons {
-    /// Reasons of the core that are told apart.
+    /// Number of distinguished reasons of the core.
     pub const CORE: usize = 256;
-    /// Says nothing about frames for a guest.
+    /// A reason that does not concern frames for a guest.
     pub const OTHER: u8 = 0;
     /// The ring of the device was full.
     pub const RING_FULL: u8 = 1;
     /// The queueing discipline or a later tc program dropped the frame: the device has never seen it.
     pub const QDISC: u8 = 2;
-    /// A filter that the VMM has set on the device refused the frame.
+    /// A filter of the VMM on the device refused the frame.
     pub const FILTER: u8 = 3;
 }
 
-/// A network device: an index means nothing without its namespace.
+/// Key of a network device: an index needs its namespace.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DropKey {
@@ -46,7 +46,7 @@ pub struct DropKey {
     pub ifindex: u32,
 }
 
-/// Dropped frames of one device on one CPU, as it would have counted them. Plain adds by the owning CPU.
+/// Dropped frames of one device on one CPU, in the device's units. Plain adds by the owning CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DropCounts {

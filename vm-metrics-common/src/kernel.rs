@@ -1,9 +1,9 @@
-//! Where the running kernel keeps what the programs read from its own structures.
+//! Offsets of kernel structures that the programs read.
 
 /// Name of the global in the eBPF objects. User space finds the offsets in the kernel's BTF and sets it before loading.
 pub const NAME: &str = "LAYOUT";
 
-/// Offsets in bytes. All zero means not known: the programs then leave the kernel's structures alone.
+/// Offsets in bytes. All zero means unknown: the programs then do not read the kernel's structures.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
@@ -16,7 +16,7 @@ pub struct Layout {
     pub skb_mac_header: u32,
     pub skb_transport_header: u32,
     pub skb_inner_transport_header: u32,
-    /// A word that has bits of `skb_vlan_mask` set when the VLAN tag is not in the frame.
+    /// Offset of a word that has bits of `skb_vlan_mask` when the VLAN tag is not in the frame.
     pub skb_vlan: u32,
     pub skb_vlan_mask: u32,
     pub shared_gso_size: u32,
@@ -24,7 +24,7 @@ pub struct Layout {
     pub dev_features: u32,
     pub dev_gso_max_size: u32,
     pub dev_ifindex: u32,
-    /// Of the pointer to the network namespace.
+    /// Offset of the pointer to the network namespace.
     pub dev_net: u32,
     pub net_inode: u32,
 }

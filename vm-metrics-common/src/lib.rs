@@ -1,7 +1,7 @@
-//! What the daemon and its eBPF programs agree on, byte for byte.
+//! The binary interface between the daemon and its eBPF programs.
 //!
-//! Everything here is `#[repr(C)]`, free of padding and checked at compile time. A change of layout or meaning is a
-//! new [`ABI_VERSION`]: two versions never share a map.
+//! Everything here is `#[repr(C)]`, free of padding and checked at compile time. A change of layout or meaning is a new
+//! [`ABI_VERSION`]: two versions never share a map.
 
 // The derived schema needs `std`; the programs have neither.
 #![cfg_attr(not(feature = "schema"), no_std)]
@@ -19,15 +19,15 @@ pub const ABI_VERSION: u32 = 3;
 
 /// Names as they stand in the eBPF object.
 pub mod names {
-    /// Program at tc ingress of a TAP: what the guest sends.
+    /// Program at tc ingress of a TAP: the guest's output.
     pub const PROGRAM_INGRESS: &str = "tap_ingress";
-    /// Program at tc egress of a TAP: what the host offers to the guest.
+    /// Program at tc egress of a TAP: frames that the host offers to the guest.
     pub const PROGRAM_EGRESS: &str = "tap_egress";
     /// `ARRAY` of [`Counters`](super::Counters), memory-mapped: entry `slot * possible_cpus + cpu`.
     pub const MAP_COUNTERS: &str = "COUNTERS";
     /// `ARRAY` of [`TableEntry`](super::TableEntry), indexed by `ifindex % size`.
     pub const MAP_TABLE: &str = "TABLE";
-    /// `HASH` from ifindex to slot, for the interfaces whose table entry is taken by another one.
+    /// `HASH` from ifindex to slot, for interfaces whose table entry belongs to another one.
     pub const MAP_COLLISIONS: &str = "COLLISIONS";
     /// `ARRAY` of one `u64`: frames seen on an interface that has no slot.
     pub const MAP_UNKNOWN: &str = "UNKNOWN";
@@ -49,17 +49,17 @@ pub const MAX_COLLISIONS: u32 = 1024;
 pub struct Counters {
     pub ingress: DirectionStats,
     pub egress: DirectionStats,
-    /// What cutting adds to `egress`: a GSO frame that the device does not take whole is delivered as its segments.
+    /// Addition to `egress` by segmentation, for GSO frames that the device does not take whole.
     pub egress_cut: Traffic,
     /// Up to whole cache lines; always 0.
     pub reserved: [u64; 6],
 }
 
-/// Where the counters of an interface are. All zero means free: no interface has index 0.
+/// The slot of an interface's counters. All zero means free: no interface has index 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableEntry {
-    /// The interface this entry belongs to; another one with the same index modulo the size is looked up in the hash.
+    /// The interface of this entry. Another one with the same index modulo the size is in the hash.
     pub ifindex: u32,
     pub slot: u32,
 }

@@ -1,4 +1,4 @@
-//! The one hot function: which counters, then plain adds.
+//! Counts one frame: finds the counters, then adds to them.
 
 use aya_ebpf::{EbpfContext, helpers::bpf_get_smp_processor_id, programs::TcContext};
 use aya_log_ebpf::warn;
@@ -42,7 +42,7 @@ pub fn frame(ctx: &TcContext, direction: Direction) {
     }
 }
 
-/// What the device will count of a GSO frame beyond the frame itself.
+/// Adds the device's count of a GSO frame beyond the frame itself.
 #[inline(always)]
 fn add_cut(cut: &mut Traffic, ctx: &TcContext, frame: &Frame) {
     // To the kernel the context is the frame.
@@ -98,7 +98,7 @@ fn add(counters: &mut DirectionStats, frame: &Frame) {
     }
 }
 
-/// Cannot happen while user space does its part, so it is worth a line: for the 1st, 2nd, 4th, 8th … frame, never for each.
+/// Logs the 1st, 2nd, 4th, 8th … frame without a slot, which user space prevents.
 #[cold]
 #[inline(never)]
 fn unknown(ctx: &TcContext, ifindex: u32) {

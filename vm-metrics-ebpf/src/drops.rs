@@ -1,7 +1,7 @@
-//! The program on the tracepoint `kfree_skb`: frames for a guest that were dropped on their way to it, in bytes.
+//! Counts drops of guest frames at the tracepoint `kfree_skb`.
 //!
-//! An object of its own: one program serves all network namespaces, and a kernel that refuses tracing still takes the
-//! programs on the TAPs. It runs at every drop on the host, so the reason, which is a number in a register, comes first.
+//! This is a separate object. One program serves all network namespaces, and a kernel without tracing still loads the
+//! programs on the TAPs. It runs at every drop on the host, so it checks the reason first, a number in a register.
 
 #![no_std]
 #![no_main]
@@ -21,15 +21,15 @@ use aya_ebpf::{
 use skb::{Skb, read};
 use vm_metrics_common::{DropCounts, DropKey, Reasons, Traffic};
 
-/// What each reason of this kernel means; set by user space before loading.
+/// The meaning of each reason of this kernel; user space sets it before loading.
 #[unsafe(no_mangle)]
 static REASONS: Reasons = Reasons { qdisc: 0, core: [Reasons::OTHER; Reasons::CORE] };
 
-/// The subsystem that a reason is of stands above it; 0 is the core.
+/// The bits above this shift are the subsystem of a reason; 0 is the core.
 const SUBSYSTEM_SHIFT: u32 = 16;
 
-/// The size is set by user space before loading, for more than there ever are: only user space makes entries, and only
-/// they take memory.
+/// User space sets the size before loading, to more than ever needed. Only user space creates entries, and only entries
+/// take memory.
 #[map]
 static DROPS: PerCpuHashMap<DropKey, DropCounts> = PerCpuHashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
@@ -65,7 +65,7 @@ fn count(skb: Skb, meaning: u8) -> Option<()> {
     // SAFETY: a pointer to this CPU's value. The kernel does not start the program again on a CPU where it runs.
     let counts = unsafe { &mut *DROPS.get_ptr_mut(key)? };
     match meaning {
-        // The device has the frame cut already, if it had to be.
+        // The device already segmented the frame, if it had to.
         Reasons::RING_FULL => add(&mut counts.ring_full, skb.whole()?),
         Reasons::FILTER => add(&mut counts.filter, skb.whole()?),
         _ => add(&mut counts.qdisc, skb.delivered(dev)?),
@@ -79,8 +79,8 @@ fn add(to: &mut Traffic, dropped: Traffic) {
     to.bytes += dropped.bytes;
 }
 
-/// Loops, so that the verifier refuses a program in which a panic can be reached.
-// A check of the whole workspace is for the host, where `std` has one.
+/// Loops, so that the verifier rejects a program with a reachable panic.
+// A check of the whole workspace runs on the host, where `std` has a handler.
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -1,5 +1,6 @@
-//! What a frame is, as far as the counters ask. Header bytes are read straight from the packet; what is not in its
-//! linear part (rare) goes through the helper.
+//! Classifies a frame by its headers.
+//!
+//! It reads header bytes straight from the packet. Bytes outside the linear part are rare and need the helper.
 
 use aya_ebpf::programs::TcContext;
 
@@ -24,10 +25,10 @@ const IPPROTO_DSTOPTS: u8 = 60;
 const IPV6_LEN: usize = 40;
 const UDP_LEN: usize = 8;
 
-/// VLAN tags looked through, wherever the kernel keeps them; behind more the protocol is "other".
+/// VLAN tags that it skips, in the frame or in metadata. Behind more the protocol is "other".
 const MAX_TAGS: usize = 2;
 
-/// IPv6 extension headers looked through before a packet counts as "other".
+/// IPv6 extension headers that it skips before a packet counts as "other".
 const MAX_EXTENSIONS: usize = 4;
 
 pub enum Cast {
@@ -125,8 +126,7 @@ fn cast(ctx: &TcContext) -> Cast {
     if all_ones { Cast::Broadcast } else { Cast::Multicast }
 }
 
-/// Skips the tags that are still in the frame, `at_most` of them: the inner one of two, or both when the host wrote them
-/// itself.
+/// Skips at most `at_most` tags in the frame: the inner one of two, or both when the host wrote them itself.
 #[inline(always)]
 fn after_tags(ctx: &TcContext, ethertype: u16, at_most: usize) -> (u16, usize) {
     let (mut ethertype, mut offset) = (ethertype, ETH_LEN);
@@ -171,11 +171,11 @@ fn is_extension(protocol: u8) -> bool {
     matches!(protocol, IPPROTO_HOPOPTS | IPPROTO_ROUTING | IPPROTO_FRAGMENT | IPPROTO_DSTOPTS)
 }
 
-/// Bytes of the packet that a direct read makes sure of. More than one, because the compiler turns `at + 1 > end` into
-/// `at >= end`, from which the verifier learns nothing; few enough that no whole header takes the slow way.
+/// Bytes that a bounds check covers. One byte would not do: the compiler turns `at + 1 > end` into `at >= end`, from
+/// which the verifier learns nothing. More bytes would send whole headers the slow way.
 const WINDOW: usize = 8;
 
-/// A byte of the frame; 0 past its end.
+/// Reads a byte of the frame; 0 past its end.
 #[inline(always)]
 fn byte(ctx: &TcContext, offset: usize) -> u8 {
     let at = ctx.data() + offset;
@@ -186,7 +186,7 @@ fn byte(ctx: &TcContext, offset: usize) -> u8 {
     unsafe { *(at as *const u8) }
 }
 
-/// Two bytes, or 0 when one of them is past the end: half a number is none.
+/// Reads two bytes, or 0 when one of them is past the end.
 #[inline(always)]
 fn word(ctx: &TcContext, offset: usize) -> u16 {
     let at = ctx.data() + offset;

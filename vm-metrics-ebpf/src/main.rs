@@ -1,6 +1,6 @@
-//! The programs on the TAPs: they count, and let every frame go on as if they were not there.
+//! The programs on the TAPs, which count frames and pass every one.
 //!
-//! `main.rs` has the maps and the entry points, `count.rs` the one hot function, `frame.rs` reads headers,
+//! `main.rs` has the entry points, `maps.rs` the maps, `count.rs` the one hot function, `frame.rs` reads headers,
 //! `skb.rs` the kernel's structures. `drops.rs` is an object of its own.
 
 #![no_std]
@@ -13,8 +13,8 @@ mod skb;
 
 use aya_ebpf::{bindings::tcx_action_base::TCX_NEXT, macros::classifier, programs::TcContext};
 
-/// What the guest sends: a frame written to the TAP enters the host here. So does the host's own copy of each broadcast and
-/// multicast that it sends to the guest: that is not the guest's.
+/// The guest's output: a frame written to the TAP enters the host here. So does the host's own copy of each broadcast
+/// and multicast to the guest, which does not count.
 #[classifier]
 pub fn tap_ingress(ctx: TcContext) -> i32 {
     // SAFETY: the kernel hands the program a valid context.
@@ -25,21 +25,22 @@ pub fn tap_ingress(ctx: TcContext) -> i32 {
     CONTINUE
 }
 
-/// What the host offers to the guest: a frame on its way into the TAP's ring.
+/// The guest's input: a frame on its way into the TAP's ring.
 #[classifier]
 pub fn tap_egress(ctx: TcContext) -> i32 {
     count::frame(&ctx, count::Direction::Egress);
     CONTINUE
 }
 
-/// Of `linux/if_packet.h`: the kernel has made this copy for the host's own sockets.
+/// Packet type of `linux/if_packet.h` for the kernel's copy for the host's own sockets.
 const PACKET_LOOPBACK: u32 = 5;
 
-/// "Go on with the next program". As a clsact filter's result the same number is `TC_ACT_UNSPEC`. Never `TC_ACT_OK`: it would end the chain for the programs of others.
+/// "Continue with the next program". A clsact filter returns the same number as `TC_ACT_UNSPEC`. `TC_ACT_OK` would end
+/// the chain for foreign programs.
 const CONTINUE: i32 = TCX_NEXT;
 
-/// Loops, so that the verifier refuses a program in which a panic can be reached.
-// A check of the whole workspace is for the host, where `std` has one.
+/// Loops, so that the verifier rejects a program with a reachable panic.
+// A check of the whole workspace runs on the host, where `std` has a handler.
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

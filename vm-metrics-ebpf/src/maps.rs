@@ -1,4 +1,4 @@
-//! The maps. User space sizes them and fills the table; the programs only add to the counters.
+//! The maps, which user space sizes and fills.
 
 use aya_ebpf::{
     Global,
@@ -8,15 +8,15 @@ use aya_ebpf::{
 };
 use vm_metrics_common::{Counters, MAX_COLLISIONS, TABLE_SIZE, TableEntry};
 
-/// Stride of `COUNTERS`; set by user space before loading.
+/// Stride of `COUNTERS`; user space sets it before loading.
 #[unsafe(no_mangle)]
 static POSSIBLE_CPUS: Global<u32> = Global::new(1);
 
-/// Where in `TABLE` an interface is; set by user space before loading.
+/// Mask of an index in `TABLE`; user space sets it before loading.
 #[unsafe(no_mangle)]
 static TABLE_MASK: Global<u32> = Global::new(TABLE_SIZE - 1);
 
-/// `slot * POSSIBLE_CPUS + cpu`; the size is set by user space before loading.
+/// Indexed by `slot * POSSIBLE_CPUS + cpu`; user space sets the size before loading.
 #[map]
 static COUNTERS: Array<Counters> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
@@ -29,7 +29,7 @@ static COLLISIONS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_COLLISIONS,
 #[map]
 static UNKNOWN: Array<u64> = Array::with_max_entries(1, 0);
 
-/// The slot of an interface, or `None` when user space has not given it one.
+/// Returns the slot of an interface, or `None` when user space gave it none.
 #[inline(always)]
 pub fn slot_of(ifindex: u32) -> Option<u32> {
     let entry = TABLE.get(ifindex & TABLE_MASK.load())?;
@@ -41,18 +41,18 @@ pub fn slot_of(ifindex: u32) -> Option<u32> {
     Some(unsafe { *slot })
 }
 
-/// This CPU's counters of a slot. No other CPU writes to them, and tc runs with bottom halves off.
+/// Returns this CPU's counters of a slot. No other CPU writes to them, and tc runs with bottom halves off.
 #[inline(always)]
 pub fn counters_of(slot: u32, cpu: u32) -> Option<*mut Counters> {
     let cpus = POSSIBLE_CPUS.load();
     if cpu >= cpus {
-        // With holes among the possible CPUs, the last would count in the slot of another TAP.
+        // With holes among the possible CPUs, the last would count in another TAP's slot.
         return None;
     }
     COUNTERS.get_ptr_mut(slot.wrapping_mul(cpus).wrapping_add(cpu))
 }
 
-/// Counts a frame on an interface without a slot, and says how many there were before.
+/// Counts a frame on an interface without a slot, and returns the count before.
 #[inline(always)]
 pub fn count_unknown() -> u64 {
     match UNKNOWN.get_ptr_mut(0) {

@@ -1,6 +1,6 @@
-//! What the device will make of a frame, read from the kernel's own structures.
+//! Predicts the device's count of a frame from kernel structures.
 //!
-//! Rust has no relocation of field offsets, so user space looks them up in the kernel's BTF and sets [`LAYOUT`].
+//! Rust cannot relocate field offsets, so user space finds them in the kernel's BTF and sets [`LAYOUT`].
 
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -11,7 +11,7 @@ use vm_metrics_common::{Layout, Traffic};
 #[unsafe(no_mangle)]
 pub static LAYOUT: Layout = Layout::UNKNOWN;
 
-/// A field of the layout: volatile, because the compiler must not believe the zeroes above.
+/// Reads a field of the layout: volatile, because the compiler must not assume the zeroes above.
 macro_rules! at {
     ($field:ident) => {
         // SAFETY: a valid, aligned address of a static.
@@ -21,15 +21,15 @@ macro_rules! at {
 const VLAN_LEN: u32 = 4;
 const UDP_LEN: u32 = 8;
 
-/// Bits of `gso_type`; those of the device's features are the same ones, this much further left.
+/// Shift from the bits of `gso_type` to the same device features.
 const FEATURES_SHIFT: u32 = 16;
 const TCPV4: u32 = 1 << 0;
-/// From an untrusted sender: the kernel looks at the frame once more, but cuts it no more than others.
+/// Set for an untrusted sender: the kernel verifies the frame again, but segments it like others.
 const DODGY: u32 = 1 << 1;
 const TCPV6: u32 = 1 << 4;
 /// GRE, IP in IP, UDP tunnels, with and without checksum.
 const TUNNELS: u32 = 0b11_1111 << 6;
-/// UDP that is cut into IP fragments.
+/// UDP in IP fragments.
 const UDP_FRAGMENTS: u32 = 1 << 16;
 
 /// A frame of the kernel, at or after tc egress of its device.
@@ -42,7 +42,7 @@ impl Skb {
         Self(skb)
     }
 
-    /// `None` also when user space does not know this kernel's layout.
+    /// Returns the device; `None` also without the layout of this kernel.
     #[inline(always)]
     pub fn device(self) -> Option<*const c_void> {
         if at!(known) == 0 {
@@ -51,14 +51,14 @@ impl Skb {
         read::<*const c_void>(self.0, at!(skb_dev)).filter(|dev| !dev.is_null())
     }
 
-    /// The frame as it is, tag included.
+    /// Returns the frame as it is, tag included.
     #[inline(always)]
     pub fn whole(self) -> Option<Traffic> {
         let len = read::<u32>(self.0, at!(skb_len))? + self.tag_len()?;
         Some(Traffic { packets: 1, bytes: u64::from(len) })
     }
 
-    /// As the device will count it, should it deliver it: the kernel cuts what the device does not take whole.
+    /// Returns the device's count on delivery: the kernel segments frames that the device does not take whole.
     #[inline(always)]
     pub fn delivered(self, dev: *const c_void) -> Option<Traffic> {
         let whole = self.whole()?;
@@ -81,7 +81,7 @@ impl Skb {
         Some(Traffic { packets, bytes: whole.bytes + (packets - 1) * headers })
     }
 
-    /// The bytes before the payload, which every segment gets.
+    /// Returns the length of the headers, which every segment repeats.
     #[inline(always)]
     fn headers(self, head: *const c_void, gso_type: u32) -> Option<u32> {
         let transport =
@@ -98,7 +98,7 @@ impl Skb {
         Some(transport.wrapping_sub(mac) + transport_len + self.tag_len()?)
     }
 
-    /// The kernel keeps the outer VLAN tag beside the frame when the device can put it in itself.
+    /// Returns the length of the outer VLAN tag, which the kernel keeps beside the frame if the device can insert it.
     #[inline(always)]
     fn tag_len(self) -> Option<u32> {
         let tag = read::<u32>(self.0, at!(skb_vlan))?;
@@ -106,7 +106,7 @@ impl Skb {
     }
 }
 
-/// Reads from the kernel's memory; `None` where there is none.
+/// Reads kernel memory; `None` on failure.
 #[inline(always)]
 pub fn read<T: Copy>(base: *const c_void, offset: usize) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();

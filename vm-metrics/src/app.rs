@@ -10,7 +10,7 @@ use crate::config::{Config, ConfigError, Document, Settings};
 use crate::exporters;
 use crate::host::Host;
 use crate::manager::{Manager, ManagerError};
-use crate::readers::{self, Configured, Purpose};
+use crate::readers::{self, Purpose, ReaderConfig};
 use crate::sources::{self, SourceContext, Sources};
 
 /// A configuration that is checked in every part. Nothing is started.
@@ -18,7 +18,7 @@ use crate::sources::{self, SourceContext, Sources};
 pub struct App {
     settings: Settings,
     sources: Sources,
-    readers: Vec<Configured>,
+    readers: Vec<ReaderConfig>,
     #[cfg(feature = "daemon")]
     exporters: exporters::Configured,
 }

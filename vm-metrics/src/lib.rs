@@ -56,7 +56,7 @@ mod local_daemon;
 pub mod log;
 pub mod manager;
 pub mod model;
-mod netns;
+pub mod net;
 mod own_dir;
 mod patient;
 mod procfs;

@@ -13,10 +13,10 @@ use crate::{
 
 #[derive(Debug, Default, Args)]
 pub struct Options {
-    /// Leave the eBPF programs out: the /proc and sysfs baseline only.
+    /// Leave the eBPF programs out: only the /proc and sysfs baseline.
     #[arg(long)]
     no_ebpf: bool,
-    /// Without optimisation, into target/debug.
+    /// Build without optimisation, into target/debug.
     #[arg(long)]
     debug: bool,
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask check`: everything that can be said of the code without running it.
+//! `cargo xtask check`: every check that does not run the code.
 
 use std::process::Command;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use crate::{
 
 type Step = fn(&Workspace) -> Result<()>;
 
-/// Every step is run, whatever came of the ones before it; the quick ones first.
+/// Every step runs, even after a failure; quick ones come first.
 const STEPS: &[(&str, Step)] = &[
     ("format", format),
     ("tidy", tidy::tidy),
@@ -50,7 +50,7 @@ fn format(workspace: &Workspace) -> Result<()> {
     run(cargo(workspace, "fmt").args(["--all", "--check"]))
 }
 
-/// With all features: those of the daemon come with the tests.
+/// Checks with all features, which include the tests'.
 fn clippy(workspace: &Workspace) -> Result<()> {
     clippy_with(workspace, &["--all-targets", "--all-features"])
 }
@@ -61,7 +61,7 @@ fn clippy_no_ebpf(workspace: &Workspace) -> Result<()> {
     clippy_with(workspace, &options)
 }
 
-/// As a program has it that depends on it, without the features of the tests.
+/// Checks the library as a dependency, without the features of the tests.
 fn clippy_library(workspace: &Workspace) -> Result<()> {
     clippy_with(workspace, &["--package", "vm-metrics", "--lib"])
 }
@@ -74,7 +74,7 @@ fn clippy_with(workspace: &Workspace, options: &[&str]) -> Result<()> {
     run(cargo(workspace, "clippy").args(options).args(["--", "-D", "warnings"]))
 }
 
-/// As `vm-metrics/build.rs` builds it and in the same directory, so that `core` is there already.
+/// Builds like `vm-metrics/build.rs` and in its directory, so that `core` is ready.
 fn clippy_bpf(workspace: &Workspace) -> Result<()> {
     run(cargo(workspace, "clippy")
         .env("RUSTC_BOOTSTRAP", "1")
@@ -91,7 +91,7 @@ fn clippy_bpf(workspace: &Workspace) -> Result<()> {
         .args(["--", "-D", "warnings"]))
 }
 
-/// As those see it who use the library, and with private items for those who work on the code.
+/// Builds the documentation for users, and with private items for developers.
 fn documentation(workspace: &Workspace) -> Result<()> {
     let private = ["--document-private-items", "--features", "vm-metrics/daemon"];
     for options in [&[][..], &private] {
@@ -100,7 +100,7 @@ fn documentation(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Advisories are left out: their database is a git repository, which a build without access to it could not read.
+/// Advisories are not checked: their database is a git repository, which a build may not reach.
 fn dependencies(workspace: &Workspace) -> Result<()> {
     let deny = tools::ensure_cargo_deny(workspace)?;
     run(Command::new(deny).current_dir(&workspace.root).args(["check", "bans", "licenses", "sources"]))

@@ -1,4 +1,4 @@
-//! Running other programs: each failure names the command line.
+//! Runs other programs; each failure names the command line.
 
 use std::env;
 use std::ffi::OsString;
@@ -10,14 +10,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
 
-/// The cargo that runs this xtask, at the top of the workspace.
+/// Returns the cargo that runs this xtask, at the top of the workspace.
 pub fn cargo(workspace: &Workspace, subcommand: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     command.arg(subcommand).current_dir(&workspace.root);
     command
 }
 
-/// Runs a command to its end; its output is the caller's.
+/// Runs a command; its output goes to the caller's.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run {}", line(command)))?;
     if !status.success() {
@@ -26,7 +26,7 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command to its end and returns what it printed, without the white space at both ends.
+/// Runs a command and returns its trimmed output.
 pub fn output(command: &mut Command) -> Result<String> {
     let output =
         command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {}", line(command)))?;
@@ -37,7 +37,7 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// The command as it would be typed, near enough.
+/// Returns the approximate shell form of the command.
 pub fn line(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let program = program.file_name().unwrap_or(program.as_os_str());

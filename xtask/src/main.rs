@@ -1,6 +1,6 @@
-//! `cargo xtask`: the one entry point to building, running and testing, the same for people and for CI.
+//! `cargo xtask`: one entry point for people and for CI.
 //!
-//! One file per subcommand; each turns its options into calls of cargo and of the testkit.
+//! It builds, runs and tests. Each subcommand has a file and calls cargo and the testkit.
 
 mod build;
 mod check;
@@ -30,13 +30,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Build the daemon with its eBPF programs inside, and install what that needs.
+    /// Build the daemon with its eBPF programs inside, and install the tools for it.
     Build(build::Options),
     /// Build, then run `vm-metrics serve` on this host.
     Run(run::Options),
     /// Show VMs with live traffic on a host that has none: stand-ins, removed at the end.
     Demo(demo::Options),
-    /// Run everything this machine can test, and say what was skipped and why.
+    /// Run every test that this machine supports, and list the skipped ones with reasons.
     Test(test::Options),
     /// Run the privileged tests on other kernels, in guests.
     Vm(vm::Options),
@@ -45,7 +45,7 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    // The demo's stand-in VMs are this program once more.
+    // The demo's stand-in VMs are instances of this program.
     let result = vm_process::run_if_asked().and_then(|()| Cli::parse().task.run());
     match result {
         Ok(()) => ExitCode::SUCCESS,

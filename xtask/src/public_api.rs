@@ -1,4 +1,6 @@
-//! The public API of the library as a list in the repository: a change of it is seen in review, and a breaking one said.
+//! Compares the public API with a list in the repository.
+//!
+//! A review sees each change, and the check names breaking ones.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -12,7 +14,7 @@ use crate::workspace::Workspace;
 
 const LIST: &str = "vm-metrics/public-api.txt";
 
-/// Compares the list with the code, or writes it anew with `UPDATE_GOLDEN=1` in the environment.
+/// Compares the list with the code, or rewrites it with `UPDATE_GOLDEN=1`.
 pub fn public_api(workspace: &Workspace) -> Result<()> {
     let now = of_the_code(workspace)?;
     let path = workspace.root.join(LIST);
@@ -28,10 +30,10 @@ pub fn public_api(workspace: &Workspace) -> Result<()> {
     }
 }
 
-/// One item a line, sorted; not what every type has by itself.
+/// Returns one item a line, sorted, without the items that every type has.
 fn of_the_code(workspace: &Workspace) -> Result<String> {
-    // rustdoc's JSON is not stable yet. In a directory of its own: with this variable, cargo builds all dependencies anew.
-    // What the eBPF feature adds is private, and would have its programs built there once more.
+    // rustdoc's JSON is unstable. A separate directory keeps the other dependencies built. The eBPF feature adds only
+    // private items, and would rebuild its programs there.
     let target = workspace.target.join("public-api");
     run(cargo(workspace, "rustdoc")
         .env("RUSTC_BOOTSTRAP", "1")
@@ -48,7 +50,7 @@ fn of_the_code(workspace: &Workspace) -> Result<String> {
     Ok(api.to_string())
 }
 
-/// What of the list is not in the code any more, and what is new.
+/// Returns the missing and the new items of the list.
 fn difference(listed: &str, now: &str) -> Option<String> {
     let (before, after): (BTreeSet<&str>, BTreeSet<&str>) = (listed.lines().collect(), now.lines().collect());
     let lines = |title: &str, lines: Vec<&&str>| match lines.is_empty() {
@@ -65,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_breaks_programs_is_told_from_what_is_new() {
+    fn breaking_and_additive_changes_are_distinguished() {
         assert_eq!(difference("pub fn a()\npub fn b()\n", "pub fn b()\npub fn a()"), None);
         let changed =
             difference("pub fn a()\npub fn b()\n", "pub fn a(u8)\npub fn b()\npub fn c()\n").unwrap();

@@ -15,7 +15,7 @@ pub struct Options {
     arguments: Vec<String>,
 }
 
-/// Becomes the daemon, so that its signals and its exit code are the caller's.
+/// Executes the daemon, so that the caller has its signals and exit code.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let daemon = build::build(workspace, &build::Options::default())?;
     let error = Command::new(&daemon).arg("serve").args(&options.arguments).exec();

@@ -12,7 +12,7 @@ use crate::workspace::Workspace;
 const ROOMS: &[&str] = &["sources", "readers", "manager", "exporters"];
 
 /// What every room may import, and so may import no room itself.
-const GROUND: &[&str] = &["host", "model", "netns", "own_dir", "patient", "procfs"];
+const GROUND: &[&str] = &["host", "model", "net", "own_dir", "patient", "procfs"];
 
 /// The one file of `vm-metrics/src` that spells the paths of procfs and sysfs.
 const KNOWS_ROOTS: &str = "host.rs";

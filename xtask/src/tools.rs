@@ -1,5 +1,6 @@
-//! What building and checking need beyond a toolchain. Installed when missing, each with a line that says so: tools
-//! below `target/`, parts of the toolchain by rustup.
+//! Installs the tools for builds and checks, each with a line of output.
+//!
+//! Tools go below `target/`, and parts of the toolchain come by rustup.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +17,7 @@ use crate::{
 struct Tool {
     name: &'static str,
     version: &'static str,
-    /// How to build it: arguments of `cargo install`.
+    /// Arguments of `cargo install`.
     arguments: &'static [&'static str],
     takes: &'static str,
 }
@@ -29,7 +30,7 @@ const BPF_LINKER: Tool = Tool {
     takes: "about a minute",
 };
 
-/// Without optimisation, and without the parts that this workspace does not use: half the time to build.
+/// Without optimisation and unused features it builds in half the time.
 const CARGO_DENY: Tool = Tool {
     name: "cargo-deny",
     version: "0.20.2",
@@ -37,7 +38,7 @@ const CARGO_DENY: Tool = Tool {
     takes: "about two minutes",
 };
 
-/// A part of the toolchain, and the file by which it is known.
+/// A component of the toolchain, and a file that proves its presence.
 #[derive(Debug)]
 struct Component {
     name: &'static str,
@@ -48,13 +49,13 @@ const RUST_SRC: Component = Component { name: "rust-src", mark: "lib/rustlib/src
 const RUSTFMT: Component = Component { name: "rustfmt", mark: "bin/rustfmt" };
 const CLIPPY: Component = Component { name: "clippy", mark: "bin/clippy-driver" };
 
-/// What the eBPF object is built with.
+/// Installs the tools for the eBPF object.
 pub fn ensure_bpf(workspace: &Workspace) -> Result<()> {
     ensure_component(workspace, &RUST_SRC)?;
     ensure_tool(workspace, &BPF_LINKER).map(drop)
 }
 
-/// What `cargo fmt` and `cargo clippy` are.
+/// Installs `cargo fmt` and `cargo clippy`.
 pub fn ensure_lints(workspace: &Workspace) -> Result<()> {
     ensure_component(workspace, &RUSTFMT)?;
     ensure_component(workspace, &CLIPPY)
@@ -102,7 +103,7 @@ fn ensure_tool(workspace: &Workspace, tool: &Tool) -> Result<PathBuf> {
 mod tests {
     use super::*;
 
-    /// Who builds the library without this program is told the same.
+    /// A build of the library without this program gives the same advice.
     #[test]
     fn script_and_docs_name_the_same_linker() {
         let script = include_str!("../../vm-metrics/build.rs");

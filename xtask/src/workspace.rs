@@ -1,4 +1,4 @@
-//! Where things are in this workspace, as cargo tells it.
+//! Paths of this workspace, according to cargo.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -30,7 +30,7 @@ struct Target {
 }
 
 impl Workspace {
-    /// The workspace of the current directory.
+    /// Finds the workspace of the current directory.
     pub fn find() -> Result<Self> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let metadata =
@@ -38,17 +38,17 @@ impl Workspace {
         serde_json::from_str(&metadata).context("cannot read the output of cargo metadata")
     }
 
-    /// Where the workspace's own tools are installed: `bin` below it holds the binaries.
+    /// Returns the directory of the workspace's own tools, with the programs in `bin`.
     pub fn tools(&self) -> PathBuf {
         self.target.join("tools")
     }
 
-    /// The daemon as built by `cargo xtask build`.
+    /// Returns the daemon of `cargo xtask build`.
     pub fn daemon(&self, profile: &str) -> PathBuf {
         self.target.join(profile).join("vm-metrics")
     }
 
-    /// Names of the integration tests, in the order of the manifests.
+    /// Returns the names of the integration tests, in the order of the manifests.
     pub fn integration_tests(&self) -> Vec<&str> {
         let targets = self.packages.iter().flat_map(|package| &package.targets);
         targets

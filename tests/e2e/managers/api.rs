@@ -1,4 +1,4 @@
-//! The API socket of a VMM: answers each path with one document.
+//! The API socket of a VMM, with one document for each path.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,7 +18,7 @@ pub(super) fn serve(socket: &Path, answers: BTreeMap<String, String>) {
     let listener = UnixListener::bind(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd())).unwrap();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // The daemon may leave at any time.
+            // The daemon may close the connection at any time.
             let _ = answer(&stream, &answers);
         }
     });

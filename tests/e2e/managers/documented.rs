@@ -1,4 +1,4 @@
-//! The table in `docs/sources.md` has the managers of the rows, and leaves empty what no row knows.
+//! Compares the table in `docs/sources.md` with the rows of the tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +13,7 @@ const HEADER: &str = "| hypervisor | manager | id | name | vCPUs | memory | NICs
 type Key = (String, String);
 
 /// Whether vCPUs, memory and NICs are known.
-type Known = [bool; 3];
+type Columns = [bool; 3];
 
 #[test]
 fn docs_and_tests_have_one_table() {
@@ -26,10 +26,10 @@ fn docs_and_tests_have_one_table() {
     }
 }
 
-fn tested() -> BTreeMap<Key, Known> {
+fn tested() -> BTreeMap<Key, Columns> {
     let mut table = BTreeMap::new();
     for row in FAMILIES.iter().flat_map(|family| rows(family)) {
-        let known: &mut Known = table.entry((hypervisor(&row).to_owned(), row.manager)).or_default();
+        let known: &mut Columns = table.entry((hypervisor(&row).to_owned(), row.manager)).or_default();
         let has_nics = !row.expected.nics.is_empty() || !row.expected.uncounted.is_empty();
         let cells = [row.expected.vcpus.is_some(), row.expected.mebibytes.is_some(), has_nics];
         known.iter_mut().zip(cells).for_each(|(known, cell)| *known |= cell);
@@ -46,14 +46,14 @@ fn hypervisor(row: &Row) -> &str {
     }
 }
 
-fn documented() -> BTreeMap<Key, Known> {
+fn documented() -> BTreeMap<Key, Columns> {
     let docs = fs::read_to_string(tests_dir().join("../docs/sources.md")).unwrap();
     let table =
         docs.lines().skip_while(|line| *line != HEADER).skip(2).take_while(|line| line.starts_with('|'));
     table.map(row).collect()
 }
 
-fn row(line: &str) -> (Key, Known) {
+fn row(line: &str) -> (Key, Columns) {
     let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
     let [hypervisor, manager, _, _, vcpus, memory, nics] = cells[..] else { panic!("{line}") };
     ((hypervisor.to_owned(), manager.to_owned()), [vcpus, memory, nics].map(|cell| !cell.is_empty()))

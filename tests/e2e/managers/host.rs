@@ -1,4 +1,4 @@
-//! A host made of files on which managers run their VMs, and the VMs that the binary finds there.
+//! A host made of files that runs the VMs of managers.
 
 use std::fs;
 use std::iter;
@@ -12,10 +12,10 @@ use super::api;
 use super::row::{Cells, Row};
 use crate::fixture::{run, stderr, stdout};
 
-/// Where the host has the records of libvirt.
+/// The directory of libvirt's records on the host.
 const TABLES: &str = "[sources.libvirt]\ndir = \"{host}/libvirt\"\n";
 
-/// What the pid of a second process is larger by.
+/// The distance between the pids of a first and a second process.
 const CHILD: u32 = 500;
 
 pub(super) struct Host {
@@ -100,7 +100,7 @@ impl Host {
         }
     }
 
-    /// The VMs with their pids.
+    /// Returns the VMs with their pids.
     pub(super) fn vms(&self) -> Vec<(u32, Cells)> {
         let output = run(&["snapshot", "--json", "--config", self.config.to_str().unwrap()]);
         assert!(output.status.success(), "{}", stderr(&output));
@@ -111,7 +111,7 @@ impl Host {
     }
 }
 
-/// The descriptors of a VM of KVM.
+/// Returns the descriptors of a KVM VM.
 fn kvm(row: &Row) -> impl Iterator<Item = String> {
     let vcpu = |number| format!("anon_inode:kvm-vcpu:{number}");
     let vm = move |vcpus| iter::once("anon_inode:kvm-vm".to_owned()).chain((0..vcpus).map(vcpu));
@@ -122,7 +122,7 @@ fn taps(taps: &[String]) -> impl Iterator<Item = (String, Option<&String>)> {
     taps.iter().map(|tap| ("/dev/net/tun".to_owned(), Some(tap)))
 }
 
-/// The files that the kernel writes about a process.
+/// Writes the files of the kernel about a process.
 fn put_state(process: &Path, [pid, parent]: [u32; 2], row: &Row) {
     let owner = fs::metadata(process).unwrap();
     let ids = |name, id: u32| format!("{name}:\t{id}\t{id}\t{id}\t{id}\n");
@@ -130,8 +130,8 @@ fn put_state(process: &Path, [pid, parent]: [u32; 2], row: &Row) {
     write(&process.join("status"), &format!("Name:\tvmm\n{ids}Groups:\t\n"));
     let name: String = row.program.rsplit('/').next().unwrap().chars().take(15).collect();
     let threads: Vec<_> = iter::once(&name).chain(&row.threads).collect();
-    // systemd gives the process of a service a session. The leader of any other one's has ended, as has that of a process
-    // that became a daemon. Guests have used the last field but nine.
+    // systemd gives the process of a service a session. Any other process has a terminated leader, as a process has
+    // that became a daemon. The last field but nine is the CPU time of guests.
     let session = if row.kvm_vcpus.is_some() && row.cgroup.ends_with(".service") { pid } else { 1 };
     let guest_ticks = if row.kvm_vcpus.is_some() { 4 } else { 0 };
     let stat = format!(
@@ -168,7 +168,7 @@ fn write(path: &Path, content: &str) {
     fs::write(path, content).unwrap();
 }
 
-/// The arguments of a line, as a shell cuts it: a word in single quotes may contain spaces.
+/// Splits a line into arguments as a shell does. Single quotes may enclose spaces.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quoted) = (Vec::new(), None::<String>, false);
     for character in line.chars() {
@@ -185,7 +185,7 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// The cells of a VM in the snapshot.
+/// Returns the cells of a VM in the snapshot.
 fn cells(vm: &Value, pid: u32) -> Cells {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let without_pid = |value: &Value| text(value).replace(&pid.to_string(), "{pid}");

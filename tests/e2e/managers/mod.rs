@@ -1,6 +1,6 @@
-//! The table of managers in `docs/sources.md`: each row in that manager's own shape of argv and files.
+//! Tests each row of the table of managers in `docs/sources.md`.
 //!
-//! A file holds the rows of one family. All of its VMs run on one host.
+//! A file holds the rows of one family, in that manager's own form of argv and files. All of its VMs run on one host.
 
 mod api;
 mod documented;
@@ -40,7 +40,7 @@ fn check(family: &str) {
         host.put(pid, row);
     }
     let mut found = host.vms();
-    // On a busy machine a file or an API may be late.
+    // On a busy machine the daemon may read a file or an API later.
     let mut end = Deadline::after(SOON);
     while wrong(&rows, &found).any(|(row, _)| row.is_read_later()) && !end.has_passed() {
         found = host.vms();
@@ -52,7 +52,7 @@ fn check(family: &str) {
     assert_eq!(found.len(), rows.len(), "{found:#?}");
 }
 
-/// The rows that are not as expected, with the cells that were found.
+/// Returns the rows that differ from the expected ones, with the cells of the snapshot.
 fn wrong<'a>(
     rows: &'a [Row],
     found: &'a [(u32, Cells)],

@@ -1,4 +1,4 @@
-//! One row of the table: the process of a manager's VM with its files, and the cells that are expected.
+//! One row of the table: a VM's process, files and expected cells.
 
 use std::collections::BTreeMap;
 
@@ -16,28 +16,28 @@ pub(super) struct Rows {
 #[serde(deny_unknown_fields)]
 pub(super) struct Row {
     pub(super) manager: String,
-    /// Where a manager has several rows.
+    /// Distinguishes the rows of one manager.
     pub(super) case: Option<String>,
-    /// The file that the process runs.
+    /// The executable of the process.
     pub(super) program: String,
-    /// The command line, in words as a shell cuts it.
+    /// The command line in shell syntax.
     pub(super) args: String,
     #[serde(default = "root")]
     pub(super) directory: String,
     #[serde(default = "root")]
     pub(super) cgroup: String,
-    /// Whether it is in a network namespace of its own.
+    /// Whether the process has a network namespace of its own.
     #[serde(default)]
     pub(super) own_netns: bool,
-    /// The threads beside the first.
+    /// Names of the threads except the first.
     #[serde(default)]
     pub(super) threads: Vec<String>,
-    /// The vCPUs of the KVM VM that it holds.
+    /// vCPUs of the process's KVM VM.
     pub(super) kvm_vcpus: Option<u32>,
-    /// The TAPs that it holds, one for each queue.
+    /// TAPs that the process holds, once for each queue.
     #[serde(default)]
     pub(super) taps: Vec<String>,
-    /// The TAPs that a second process of the program holds, which has come from the first.
+    /// TAPs of a second process, a child of the first.
     #[serde(default)]
     pub(super) child_taps: Vec<String>,
     /// Files in the root of the process.
@@ -54,13 +54,13 @@ pub(super) struct Row {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Api {
-    /// In the root of the process.
+    /// Path in the root of the process.
     pub(super) socket: String,
     /// The document at each path.
     pub(super) answers: BTreeMap<String, String>,
 }
 
-/// The cells of a row. `{pid}` is the process; what is not there is not known.
+/// The expected cells. `{pid}` stands for the process; an absent cell is unknown.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Cells {
@@ -71,7 +71,7 @@ pub(super) struct Cells {
     pub(super) mebibytes: Option<u64>,
     #[serde(default)]
     pub(super) nics: Vec<String>,
-    /// Each with its kind.
+    /// Unmonitored NICs, each with its kind.
     #[serde(default)]
     pub(super) uncounted: Vec<String>,
     pub(super) project: Option<String>,
@@ -85,7 +85,7 @@ impl Row {
         format!("{}, {}{}", self.expected.hypervisor, self.manager, case.collect::<String>())
     }
 
-    /// Whether it is described by a file or an API, which a tick does not wait for.
+    /// Whether a file or an API describes the VM, for which no tick waits.
     pub(super) fn is_read_later(&self) -> bool {
         self.api.is_some() || !self.files.is_empty()
     }

@@ -1,4 +1,4 @@
-//! What the kernel counts of a process beside time and memory: page faults, threads, files and switches.
+//! Page faults, threads, open files and context switches of processes.
 
 use vm_metrics_testkit::skip::skip;
 
@@ -7,7 +7,7 @@ use super::*;
 const SWITCHES: &str = "vm_context_switches_total";
 const FAULTS: &str = "vm_page_faults_total";
 
-/// Minor faults, major faults and threads of a process that rests.
+/// Returns minor faults, major faults and threads of an idle process.
 fn stat(pid: u32) -> [f64; 3] {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
@@ -21,64 +21,64 @@ fn faults(metrics: &Metrics) -> Option<[f64; 2]> {
 }
 
 #[test]
-fn faults_and_threads_are_the_kernels() {
-    let mut watched = Watched::new("other");
-    let file = watched.file("mapped");
-    watched.puppet.map(Memory::Shmem, 8 * MIB, &file).unwrap();
-    watched.puppet.start_thread("worker").unwrap();
-    let pid = watched.puppet.pid();
+fn faults_and_threads_match_the_kernel() {
+    let mut vm = PuppetVm::new("other");
+    let file = vm.file("mapped");
+    vm.puppet.map(Memory::Shmem, 8 * MIB, &file).unwrap();
+    vm.puppet.start_thread("worker").unwrap();
+    let pid = vm.puppet.pid();
     let equal = |metrics: &Metrics| {
         let [minor, major] = faults(metrics)?;
         let threads = metrics.value("vm_threads", &[])?;
         ([minor, major, threads] == stat(pid)).then_some(minor)
     };
-    let before = watched.daemon.wait_for(SOON, "the kernel's numbers", equal).unwrap();
+    let before = vm.daemon.wait_for(SOON, "the kernel's numbers", equal).unwrap();
     assert!(before > 0.0);
-    watched.daemon = watch(watched.dir.path(), &watched.puppet, "other");
-    let after = watched.daemon.wait_for(SOON, "them after a restart", equal).unwrap();
+    vm.daemon = watch(vm.dir.path(), &vm.puppet, "other");
+    let after = vm.daemon.wait_for(SOON, "them after a restart", equal).unwrap();
     assert!(after >= before, "{after} of {before}");
 }
 
 #[test]
-fn open_files_are_the_kernels() {
-    let watched = Watched::new("other");
-    let pid = watched.puppet.pid();
-    watched.tick();
+fn open_files_match_the_kernel() {
+    let vm = PuppetVm::new("other");
+    let pid = vm.puppet.pid();
+    vm.tick();
     if fs::metadata("/proc/self/fd").unwrap().len() == 0 {
         skip("the kernel tells the number of open files since Linux 6.2");
         return;
     }
     let listed = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as f64;
-    watched.wait_for("vm_open_files", |value| value == listed);
+    vm.wait_for("vm_open_files", |value| value == listed);
 }
 
 #[test]
 fn switches_rise_and_never_fall() {
-    let mut watched = Watched::new("other");
-    let thread = watched.puppet.start_thread("worker").unwrap();
-    let before = watched.wait_for(SWITCHES, |_| true);
+    let mut vm = PuppetVm::new("other");
+    let thread = vm.puppet.start_thread("worker").unwrap();
+    let before = vm.wait_for(SWITCHES, |_| true);
     for _ in 0..30 {
-        // It rests in between.
-        watched.puppet.work(thread, 1).unwrap();
+        // The thread is idle in between.
+        vm.puppet.work(thread, 1).unwrap();
     }
-    let risen = watched.wait_for(SWITCHES, |value| value >= before + 30.0);
-    watched.puppet.end_thread(thread).unwrap();
-    watched.tick();
-    assert!(watched.now(SWITCHES).unwrap() >= risen, "the sum fell with its thread");
-    watched.daemon = watch(watched.dir.path(), &watched.puppet, "other");
-    assert!(watched.wait_for(SWITCHES, |_| true) < risen, "a new daemon begins anew");
+    let risen = vm.wait_for(SWITCHES, |value| value >= before + 30.0);
+    vm.puppet.end_thread(thread).unwrap();
+    vm.tick();
+    assert!(vm.now(SWITCHES).unwrap() >= risen, "the sum fell with its thread");
+    vm.daemon = watch(vm.dir.path(), &vm.puppet, "other");
+    assert!(vm.wait_for(SWITCHES, |_| true) < risen, "a new daemon begins anew");
 }
 
 #[test]
-fn counts_outlive_their_process_and_gauges_do_not() {
-    let mut watched = Watched::new("other");
-    watched.tick();
-    let before = faults(&watched.daemon.metrics().unwrap()).unwrap();
-    let switches = watched.wait_for(SWITCHES, |_| true);
-    watched.puppet.die().unwrap();
+fn counters_outlive_the_process_gauges_do_not() {
+    let mut vm = PuppetVm::new("other");
+    vm.tick();
+    let before = faults(&vm.daemon.metrics().unwrap()).unwrap();
+    let switches = vm.wait_for(SWITCHES, |_| true);
+    vm.puppet.die().unwrap();
     let ended = |metrics: &Metrics| metrics.value("vm_running", &[]).filter(|up| *up == 0.0);
-    watched.daemon.wait_for(SOON, "its end", ended).unwrap();
-    let after = watched.daemon.metrics().unwrap();
+    vm.daemon.wait_for(SOON, "its end", ended).unwrap();
+    let after = vm.daemon.metrics().unwrap();
     let [minor, major] = faults(&after).unwrap();
     assert!(minor >= before[0] && major >= before[1]);
     assert!(after.value(SWITCHES, &[]).unwrap() >= switches);
@@ -87,7 +87,7 @@ fn counts_outlive_their_process_and_gauges_do_not() {
     }
 }
 
-/// A daemon that is told of VMs by files in a directory.
+/// Files in a directory name the VMs.
 #[test]
 fn starts_and_ends_are_counted() {
     let dir = tempfile::tempdir().unwrap();

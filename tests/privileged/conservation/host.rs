@@ -1,4 +1,4 @@
-//! The daemon of the schedule, which comes and goes, and the processes that are VMs to it.
+//! The daemon of the schedule, and the processes that stand for VMs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,15 +9,15 @@ use vm_metrics_testkit::child::ChildProcess;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::tap::Tap;
 
-use super::books::Key;
-use super::chance::Chance;
+use super::oracle::Key;
 use crate::user::User;
 use crate::vmm::Shell;
+use vm_metrics_testkit::random::Random;
 
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) daemon: Option<Daemon>,
-    /// VMs that the configuration has, each with its device.
+    /// VMs in the configuration, each with its device.
     listed: String,
     ways: Vec<&'static str>,
     /// The processes of all VMs so far.
@@ -38,10 +38,10 @@ impl Host {
         Self { daemon: None, listed: listed.map(vm).collect(), ways, vmms: BTreeSet::new(), shell, user, dir }
     }
 
-    /// Each daemon is another one.
-    pub(crate) fn start(&mut self, chance: &mut Chance) {
-        let interval = chance.one_of(&["50ms", "300ms", "1s"]);
-        let way = chance.one_of(&self.ways);
+    /// Starts the next daemon, with other settings than the one before.
+    pub(crate) fn start(&mut self, random: &mut Random) {
+        let interval = random.one_of(&["50ms", "300ms", "1s"]);
+        let way = random.one_of(&self.ways);
         let Self { listed, .. } = self;
         let config = self.dir.path().join("config.toml");
         let text = format!("interval = \"{interval}\"\n[readers.tap_ebpf]\nattach = \"{way}\"\n{listed}");
@@ -53,14 +53,14 @@ impl Host {
         self.daemon = Some(daemon);
     }
 
-    /// All that the daemon says of a VM, for whoever looks for a mistake.
+    /// Returns all metrics of a VM, for the message of a failure.
     pub(crate) fn all_of(&self, key: Option<&Key>) -> String {
         let said = self.daemon.as_ref().and_then(|daemon| daemon.scrape().ok()).unwrap_or_default();
         let about = |line: &&str| key.is_some_and(|key| line.contains(&key.vm));
         said.lines().filter(about).flat_map(|line| [line, "\n"]).collect()
     }
 
-    /// Who is shown, and what each device has sent.
+    /// Returns the published VMs and the sent bytes of each device.
     pub(crate) fn everything(&self) -> String {
         let said = self.daemon.as_ref().and_then(|daemon| daemon.scrape().ok()).unwrap_or_default();
         let wanted =
@@ -68,7 +68,7 @@ impl Host {
         said.lines().filter(wanted).flat_map(|line| [line, "\n"]).collect()
     }
 
-    /// A process that holds the TAP, as a VMM does.
+    /// Starts a process that holds the TAP, like a VMM.
     pub(crate) fn start_vmm(&mut self, id: &str, tap: &Tap) -> ChildProcess {
         let process = self.shell.start(id, tap);
         self.vmms.insert(process.pid());

@@ -1,45 +1,49 @@
-//! Not a byte is lost, counted twice, or counted for the wrong VM: over a schedule in which TAPs come and go under the
-//! same names, VMs restart, and the daemon is killed and started again, all under traffic.
+//! Every byte is on exactly one VM, under a random schedule.
 //!
-//! `schedule` says what happens, `world` does it, `neighbours` try to spoil it, and `books` know what was written and check
-//! each scrape.
-//! `TESTKIT_SEED=<number>` makes the same steps once more, `TESTKIT_LIVES=<number>` fewer or more of them, and
-//! `TESTKIT_NEIGHBOURS=0` makes them without neighbours.
+//! TAPs come and go under the same names, VMs restart, and daemons stop, die and start again, all under traffic.
+//!
+//! `schedule` draws the steps and `world` makes them, `neighbours` attack, and `oracle` checks each scrape.
+//! `TESTKIT_SEED=<number>` repeats a schedule, `TESTKIT_LIVES=<number>` sets its length, and `TESTKIT_NEIGHBOURS=0`
+//! runs it without neighbours.
 
-mod books;
-pub(crate) mod chance;
 mod host;
 mod neighbours;
+mod oracle;
+mod published;
 mod schedule;
-mod shown;
 mod traffic;
 mod world;
 
 use std::env;
 use std::time::Instant;
 
-use self::books::Sums;
+use vm_metrics_testkit::random;
+
+use self::oracle::Sums;
 use self::schedule::Schedule;
 use self::world::World;
-use crate::alone::{alone, figures};
+use crate::isolation::{figures, isolated};
 use crate::lab::ways;
 use crate::user::User;
 
-/// How many devices live and die in a run. One of seven ends while no daemon is there to see it.
+/// The variable with the seed that repeats a schedule.
+pub(crate) const SEED: &str = "TESTKIT_SEED";
+
+/// Number of devices in a run. One of seven ends while no daemon runs.
 const LIVES: usize = 1230;
 
-/// So many are to be compared, unless fewer are asked for.
+/// The test compares at least so many lives, unless the environment asks for fewer.
 const COMPARED: u64 = 1000;
 
-/// The same with a daemon of an ordinary user.
+/// Number of devices with a daemon of an ordinary user.
 const LIVES_WITH_SERVICE: usize = 100;
 
-/// So many kinds of hostile acts there are.
+/// Number of kinds of attacks.
 const KINDS: usize = 9;
 
 #[test]
-fn every_byte_is_published_once_and_for_the_right_vm() {
-    alone("conservation::every_byte_is_published_once_and_for_the_right_vm", || {
+fn every_byte_is_on_exactly_one_vm() {
+    isolated("conservation::every_byte_is_on_exactly_one_vm", || {
         let with_neighbours = env::var("TESTKIT_NEIGHBOURS").ok().is_none_or(|value| value != "0");
         let (compared, world) = run(User::Root, fewer().unwrap_or(LIVES), with_neighbours);
         let acts = &world.counts.acts;
@@ -49,25 +53,25 @@ fn every_byte_is_published_once_and_for_the_right_vm() {
     });
 }
 
-/// The unit's user takes over what its killed daemons have pinned, as root does.
+/// The unit's user takes over the pins of its killed daemons, as root does.
 #[test]
-fn an_ordinary_user_publishes_every_byte_too() {
-    alone("conservation::an_ordinary_user_publishes_every_byte_too", || {
+fn an_unprivileged_daemon_publishes_every_byte() {
+    isolated("conservation::an_unprivileged_daemon_publishes_every_byte", || {
         let lives = fewer().map_or(LIVES_WITH_SERVICE, |fewer| fewer.min(LIVES_WITH_SERVICE));
         let (compared, world) = run(User::Service, lives, false);
         assert!(compared > 0 && world.counts.kills > 0, "{compared} lives, {:?}", world.counts);
     });
 }
 
-/// The number of lives that is asked for.
+/// Number of lives that the environment asks for.
 fn fewer() -> Option<usize> {
     env::var("TESTKIT_LIVES").ok().map(|lives| lives.parse().unwrap())
 }
 
-/// How many lives were compared, and the world they were in.
+/// Runs a schedule, and returns the number of compared lives and the world.
 fn run(user: User, lives: usize, with_neighbours: bool) -> (u64, World) {
-    let seed = chance::seed();
-    eprintln!("{}={seed} makes these steps once more", chance::SEED);
+    let seed = random::seed(SEED);
+    eprintln!("{SEED}={seed} makes these steps once more");
     let mut schedule = Schedule::new(seed, World::slots(user));
     let mut world = World::new(user, seed, ways(), with_neighbours);
     let start = Instant::now();
@@ -81,10 +85,10 @@ fn run(user: User, lives: usize, with_neighbours: bool) -> (u64, World) {
     (report(&world, seed, user), world)
 }
 
-/// How many lives were compared.
+/// Prints the result, and returns the number of compared lives.
 fn report(world: &World, seed: u64, user: User) -> u64 {
     let (mut all, mut unseen) = (Sums::default(), Sums::default());
-    for (vm, (of_vm, unseen_of_vm)) in world.books.sums() {
+    for (vm, (of_vm, unseen_of_vm)) in world.oracle.sums() {
         assert_eq!(of_vm.published, of_vm.written, "{vm}");
         all.add_all(&of_vm);
         unseen.add_all(&unseen_of_vm);

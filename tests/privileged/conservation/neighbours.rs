@@ -1,7 +1,7 @@
-//! Hostile neighbours: processes of an ordinary user that claim to be the victims, and flood the daemon.
+//! Hostile neighbours: unprivileged processes that impersonate the victims and flood the daemon.
 //!
-//! What they do follows from the seed. How often those things happen that go on by themselves does not: the machine may
-//! be slow.
+//! The seed determines their actions. It does not determine how often a background action repeats, because the machine
+//! may be slow.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -12,18 +12,18 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::mount::mount_bind;
 use tempfile::TempDir;
-use vm_metrics_testkit::tenant::{Act, Tenant, TenantSpec, link_test_program};
+use vm_metrics_testkit::tenant::{Action, Tenant, TenantSpec, link_test_program};
 
-use super::chance::Chance;
 use crate::vmm::idle_program;
+use vm_metrics_testkit::random::Random;
 
-/// `nobody`
+/// The uid of the user `nobody`.
 const USER: u32 = 65_534;
 
-/// One of so many steps of the schedule is followed by an act.
+/// An attack follows one of so many steps.
 const EVERY: usize = 10;
 
-/// Milliseconds between two rounds of what goes on. The machine is the victims', too.
+/// Milliseconds between two rounds of a background action. The victims need the machine too.
 const REST: u64 = 10;
 
 /// Milliseconds between two fakes with the id of a VM that ends.
@@ -34,10 +34,10 @@ const DESCRIPTORS: usize = 500;
 
 #[derive(Debug)]
 pub(crate) struct Neighbours {
-    chance: Chance,
+    random: Random,
     /// Each VM and the name of its device.
     victims: Vec<(String, String)>,
-    places: Places,
+    places: Directories,
     impostor: Tenant,
     /// The descriptor of the impostor's TAP.
     impostor_fd: i32,
@@ -51,26 +51,27 @@ pub(crate) struct Neighbours {
     acts: BTreeMap<&'static str, u64>,
 }
 
-/// The programs that they run, and a directory of their own.
+/// Their programs and their directory.
 #[derive(Debug)]
-struct Places {
+struct Directories {
     dir: TempDir,
     idle: PathBuf,
     sockets: usize,
 }
 
 impl Neighbours {
-    /// To be called in the network namespace of the daemon, before there is any TAP that a new process could inherit.
+    /// Starts the neighbours. Call it in the daemon's network namespace, before any TAP that a new process could
+    /// inherit.
     pub(crate) fn move_in(seed: u64, victims: Vec<(String, String)>) -> Self {
-        let places = Places::new();
+        let places = Directories::new();
         let (id, tap) = victims[0].clone();
         let start = |program, argv: &[&str]| places.start(program, argv);
         let mut flapper = start("tenant", &[]);
         unshare(&mut flapper);
-        flapper.tell(&Act::KeepFlapping { count: 2 }).unwrap();
-        flapper.tell(&Act::Rest { pause: REST }).unwrap();
+        flapper.perform(&Action::KeepFlapping { count: 2 }).unwrap();
+        flapper.perform(&Action::Rest { pause: REST }).unwrap();
         let mut neighbours = Self {
-            chance: Chance::new(seed),
+            random: Random::new(seed),
             impostor: start("qemu-system-x86_64", &[]),
             impostor_fd: 0,
             swapper: start("qemu-system-x86_64", &[]),
@@ -94,13 +95,13 @@ impl Neighbours {
         neighbours
     }
 
-    /// After a step of the schedule.
+    /// Attacks after a step of the schedule.
     pub(crate) fn act(&mut self) {
-        if !self.chance.one_in(EVERY) {
+        if !self.random.one_in(EVERY) {
             return;
         }
-        let (id, tap) = self.victims[self.chance.of(0..self.victims.len())].clone();
-        match self.chance.of(0..7) {
+        let (id, tap) = self.victims[self.random.of(0..self.victims.len())].clone();
+        match self.random.of(0..7) {
             0 => self.impersonate(&id, &tap),
             1 => self.become_another(&id),
             2 => self.answer(&id, &tap),
@@ -111,55 +112,55 @@ impl Neighbours {
         }
     }
 
-    /// A VM ends: processes with its id come and go from now on.
+    /// Starts and ends processes with the id of a VM that ends.
     pub(crate) fn swarm(&mut self, id: &str, tap: &str) {
-        self.count("swarming fakes", |all| all.swarm.tell(&Act::Stop).unwrap());
+        self.count("swarming fakes", |all| all.swarm.perform(&Action::Stop).unwrap());
         let argv = ["-c", "kill -STOP $$", "sh", "-name", &format!("guest={id}"), "-uuid", id, "-netdev"];
         let mut argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
         argv.push(format!("tap,id=n0,ifname={tap}"));
         let (program, pause) = (self.places.idle.clone(), SWARM_PAUSE);
-        self.swarm.tell(&Act::KeepSpawning { program, argv, pause }).unwrap();
+        self.swarm.perform(&Action::KeepSpawning { program, argv, pause }).unwrap();
     }
 
-    /// The daemon listens here now.
+    /// Tells the neighbours the new address of the daemon.
     pub(crate) fn call(&mut self, address: SocketAddr) {
-        self.count("connections", |all| all.caller.tell(&Act::Stop).unwrap());
-        self.caller.tell(&Act::KeepAsking { address }).unwrap();
-        self.caller.tell(&Act::Rest { pause: REST / 2 }).unwrap();
+        self.count("connections", |all| all.caller.perform(&Action::Stop).unwrap());
+        self.caller.perform(&Action::KeepRequesting { address }).unwrap();
+        self.caller.perform(&Action::Rest { pause: REST / 2 }).unwrap();
     }
 
-    /// They all end. How often each thing has happened.
+    /// Ends all neighbours, and returns the number of attacks of each kind.
     pub(crate) fn leave(mut self) -> BTreeMap<&'static str, u64> {
-        self.count("swarming fakes", |all| all.swarm.tell(&Act::Stop).unwrap());
-        self.count("connections", |all| all.caller.tell(&Act::Stop).unwrap());
-        self.count("swaps", |all| all.swapper.tell(&Act::Stop).unwrap());
-        self.count("flaps", |all| all.flapper.tell(&Act::Stop).unwrap());
+        self.count("swarming fakes", |all| all.swarm.perform(&Action::Stop).unwrap());
+        self.count("connections", |all| all.caller.perform(&Action::Stop).unwrap());
+        self.count("swaps", |all| all.swapper.perform(&Action::Stop).unwrap());
+        self.count("flaps", |all| all.flapper.perform(&Action::Stop).unwrap());
         self.acts
     }
 
-    /// A QEMU with the victim's id, and a TAP of the victim's name in a namespace of its own.
+    /// Starts a QEMU with the victim's id, and a TAP of the victim's name in a namespace of its own.
     fn impersonate(&mut self, id: &str, tap: &str) {
         self.impostor = self.places.start("qemu-system-x86_64", &["-name", &format!("guest={id}")]);
         unshare(&mut self.impostor);
         self.impostor_fd = open_tap(&mut self.impostor, tap);
-        self.impostor.tell(&Act::Send { fd: self.impostor_fd, frames: 5 }).unwrap();
+        self.impostor.perform(&Action::Send { fd: self.impostor_fd, frames: 5 }).unwrap();
         self.count("impostors", |_| 1);
     }
 
-    /// The impostor goes on as another program with another id.
+    /// Replaces the impostor by another program with another id.
     fn become_another(&mut self, id: &str) {
-        let name = self.chance.one_of(&["cloud-hypervisor", "qemu-system-x86_64"]);
+        let name = self.random.one_of(&["cloud-hypervisor", "qemu-system-x86_64"]);
         let argv = match name {
             "cloud-hypervisor" => ["--platform".to_owned(), format!("uuid={id}")],
             _ => ["-uuid".to_owned(), id.to_owned()],
         };
         let (program, fd) = (self.places.program(name), self.impostor_fd);
-        self.impostor.tell(&Act::Exec { program, argv: argv.to_vec(), keep: vec![fd] }).unwrap();
-        self.impostor.tell(&Act::Send { fd, frames: 5 }).unwrap();
+        self.impostor.perform(&Action::Exec { program, argv: argv.to_vec(), keep: vec![fd] }).unwrap();
+        self.impostor.perform(&Action::Send { fd, frames: 5 }).unwrap();
         self.count("programs executed", |_| 1);
     }
 
-    /// A Firecracker whose API names the victim's device.
+    /// Starts a Firecracker whose API names the victim's device.
     fn answer(&mut self, id: &str, tap: &str) {
         let socket = self.places.socket();
         self.api = self.places.start("firecracker", &["--id", id, "--api-sock", socket.to_str().unwrap()]);
@@ -169,52 +170,52 @@ impl Neighbours {
         let config = format!(r#"{{"machine-config":{machine},"network-interfaces":[{interface}]}}"#);
         let answers = [("/", instance), ("/vm/config", config)];
         let answers = answers.map(|(path, body)| (path.to_owned(), body)).to_vec();
-        self.api.tell(&Act::ServeHttp { socket, answers }).unwrap();
+        self.api.perform(&Action::ServeHttp { socket, answers }).unwrap();
         self.count("false APIs", |_| 1);
     }
 
-    /// Processes where the daemon is whose command lines name the victim's device.
+    /// Starts processes in the daemon's namespace whose command lines name the victim's device.
     fn claim(&mut self, id: &str, tap: &str) {
-        self.claimant.tell(&Act::Stop).unwrap();
+        self.claimant.perform(&Action::Stop).unwrap();
         let argv = ["-c", "kill -STOP $$", "sh", "-uuid", id, "-nic"];
         let mut argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
         argv.push(format!("tap,ifname={tap},script=no"));
         let program = self.places.idle.clone();
-        self.claimant.tell(&Act::Spawn { program, argv, count: 2 }).unwrap();
+        self.claimant.perform(&Action::Spawn { program, argv, count: 2 }).unwrap();
         self.count("claims", |_| 2);
     }
 
-    /// Descriptors are a TAP of the victim's name in another namespace, then a file, then the TAP.
+    /// Swaps descriptors between a foreign TAP of the victim's name, a file, and back.
     fn swap(&mut self, id: &str, tap: &str) {
-        self.count("swaps", |all| all.swapper.tell(&Act::Stop).unwrap());
+        self.count("swaps", |all| all.swapper.perform(&Action::Stop).unwrap());
         self.swapper = self.places.start("qemu-system-x86_64", &["-uuid", id]);
         unshare(&mut self.swapper);
         let one = open_tap(&mut self.swapper, tap);
-        self.swapper.tell(&Act::Send { fd: one, frames: 5 }).unwrap();
-        let file = Act::OpenFile { path: "/dev/null".into() };
-        let other = i32::try_from(self.swapper.tell(&file).unwrap()).unwrap();
-        self.swapper.tell(&Act::KeepSwapping { one, other, to: (200..216).collect() }).unwrap();
-        self.swapper.tell(&Act::Rest { pause: REST / 5 }).unwrap();
+        self.swapper.perform(&Action::Send { fd: one, frames: 5 }).unwrap();
+        let file = Action::OpenFile { path: "/dev/null".into() };
+        let other = i32::try_from(self.swapper.perform(&file).unwrap()).unwrap();
+        self.swapper.perform(&Action::KeepSwapping { one, other, to: (200..216).collect() }).unwrap();
+        self.swapper.perform(&Action::Rest { pause: REST / 5 }).unwrap();
     }
 
-    /// Links go up and down, and a TAP of the victim's name comes and goes, in a namespace of their own.
+    /// Flaps links, and a TAP of the victim's name, in a namespace of their own.
     fn flap(&mut self, tap: &str) {
-        self.count("flaps", |all| all.flapper.tell(&Act::Stop).unwrap());
+        self.count("flaps", |all| all.flapper.perform(&Action::Stop).unwrap());
         self.flapper = self.places.start("qemu-system-x86_64", &["-name", "flapper"]);
         unshare(&mut self.flapper);
-        self.flapper.tell(&Act::KeepFlapping { count: 2 }).unwrap();
-        self.flapper.tell(&Act::KeepRemakingTap { name: tap.to_owned() }).unwrap();
-        self.flapper.tell(&Act::Rest { pause: REST }).unwrap();
+        self.flapper.perform(&Action::KeepFlapping { count: 2 }).unwrap();
+        self.flapper.perform(&Action::KeepRemakingTap { name: tap.to_owned() }).unwrap();
+        self.flapper.perform(&Action::Rest { pause: REST }).unwrap();
     }
 
-    /// A QEMU with more vCPUs and descriptors than it has any use for.
+    /// Starts a QEMU with more vCPUs and descriptors than it can use.
     fn crowd(&mut self, id: &str) {
         self.crowd = self.places.start("qemu-system-x86_64", &["-name", &format!("guest={id}")]);
         for name in ["CPU 0/KVM", "CPU 1/KVM"] {
             let (name, count) = (name.to_owned(), THREADS / 2);
-            self.crowd.tell(&Act::StartThreads { name, count }).unwrap();
+            self.crowd.perform(&Action::StartThreads { name, count }).unwrap();
         }
-        self.crowd.tell(&Act::OpenMany { path: "/dev/null".into(), count: DESCRIPTORS }).unwrap();
+        self.crowd.perform(&Action::OpenMany { path: "/dev/null".into(), count: DESCRIPTORS }).unwrap();
         self.count("crowds", |_| 1);
     }
 
@@ -224,7 +225,7 @@ impl Neighbours {
     }
 }
 
-impl Places {
+impl Directories {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
@@ -232,7 +233,7 @@ impl Places {
         fs::create_dir(&sockets).unwrap();
         chown(&sockets, Some(USER), Some(USER)).unwrap();
         let idle = idle_program(&dir.path().join("idle"), "qemu-system-x86_64");
-        // As on most hosts; the mount is that of the test's namespace.
+        // Most hosts have it so. The mount belongs to the test's namespace.
         let tun = dir.path().join("tun");
         mknodat(CWD, &tun, FileType::CharacterDevice, Mode::empty(), makedev(10, 200)).unwrap();
         fs::set_permissions(&tun, Permissions::from_mode(0o666)).unwrap();
@@ -246,7 +247,7 @@ impl Places {
         Tenant::start(TenantSpec { program, argv, uid: Some(USER), ..TenantSpec::default() }).unwrap()
     }
 
-    /// The test program under this name.
+    /// Returns the test program under this name.
     fn program(&self, name: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         if !path.exists() {
@@ -255,7 +256,7 @@ impl Places {
         path
     }
 
-    /// A path at which nobody listens yet.
+    /// Returns a socket path without a listener.
     fn socket(&mut self) -> PathBuf {
         self.sockets += 1;
         Path::new(self.dir.path()).join("sockets").join(self.sockets.to_string())
@@ -263,10 +264,10 @@ impl Places {
 }
 
 fn unshare(tenant: &mut Tenant) {
-    tenant.tell(&Act::Unshare { net: true, mount: false, pid: false }).unwrap();
+    tenant.perform(&Action::Unshare { net: true, mount: false, pid: false }).unwrap();
 }
 
 fn open_tap(tenant: &mut Tenant, name: &str) -> i32 {
-    let open = Act::OpenTap { name: name.to_owned(), multi_queue: false, up: true };
-    i32::try_from(tenant.tell(&open).unwrap()).unwrap()
+    let open = Action::OpenTap { name: name.to_owned(), multi_queue: false, up: true };
+    i32::try_from(tenant.perform(&open).unwrap()).unwrap()
 }

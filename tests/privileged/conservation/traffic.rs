@@ -1,4 +1,4 @@
-//! Frames of many kinds in both directions, by threads of which each keeps to one CPU.
+//! Sends frames of many kinds both ways, with threads pinned to CPUs.
 
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -10,56 +10,56 @@ use vm_metrics_testkit::frames::{BROADCAST, Frame, MULTICAST};
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::tap::Tap;
 
-use super::books::Life;
-use super::chance::Chance;
+use super::oracle::Life;
+use vm_metrics_testkit::random::Random;
 
-/// A TAP's ring holds 1000 frames: with all threads on one TAP nothing is dropped.
+/// A TAP's ring holds 1000 frames, so with all threads on one TAP nothing drops.
 const BATCH: u64 = 32;
 
 /// Jobs that may wait for a thread.
 const QUEUE: usize = 64;
 
-/// A VM's device. It goes with the last job on it, under traffic to the end.
+/// A VM's device. It goes with its last job, under traffic to the end.
 #[derive(Debug)]
 pub(crate) struct Nic {
-    // Dropped in this order: the VMM, both ends of the device, and then it is over.
+    // Drop order: the VMM, both ends of the device, then the record of its end.
     pub(crate) vmm: Option<ChildProcess>,
     host: PacketSocket,
     pub(crate) tap: Tap,
-    pub(crate) life: Alive,
+    pub(crate) life: LifeGuard,
 }
 
-/// Says in the books when it is over.
+/// Notes the end of the device in the oracle.
 #[derive(Debug)]
-pub(crate) struct Alive(pub(crate) Arc<Life>);
+pub(crate) struct LifeGuard(pub(crate) Arc<Life>);
 
-impl Drop for Alive {
+impl Drop for LifeGuard {
     fn drop(&mut self) {
         self.0.end();
     }
 }
 
 impl Nic {
-    pub(crate) fn new(tap: Tap, life: Alive) -> Self {
+    pub(crate) fn new(tap: Tap, life: LifeGuard) -> Self {
         let host = PacketSocket::bind(tap.name()).unwrap();
         Self { vmm: None, host, tap, life }
     }
 
-    /// The VM ends, and its persistent device stays without a holder.
-    pub(crate) fn abandon(self) -> Alive {
+    /// Ends the VM, and leaves its persistent device without a holder.
+    pub(crate) fn abandon(self) -> LifeGuard {
         drop(self.vmm);
         self.tap.leave();
         self.life
     }
 
-    /// So many frames each way.
-    pub(crate) fn exchange(&self, frames: u64, chance: &mut Chance, kinds: &Kinds) {
+    /// Moves so many frames in each direction.
+    pub(crate) fn exchange(&self, frames: u64, random: &mut Random, kinds: &FrameKinds) {
         for index in 0..frames {
-            let frame = &kinds.from_guest[chance.of(0..kinds.from_guest.len())];
+            let frame = &kinds.from_guest[random.of(0..kinds.from_guest.len())];
             self.life.0.sends(frame);
             self.tap.write_frame(frame).unwrap();
             self.life.0.sent(frame);
-            let frame = &kinds.to_guest[chance.of(0..kinds.to_guest.len())];
+            let frame = &kinds.to_guest[random.of(0..kinds.to_guest.len())];
             self.life.0.offers(frame);
             self.host.send(frame).unwrap();
             if index % BATCH == BATCH - 1 || index == frames - 1 {
@@ -78,12 +78,12 @@ impl Nic {
 
 /// One frame of each kind.
 #[derive(Debug)]
-pub(crate) struct Kinds {
+pub(crate) struct FrameKinds {
     from_guest: Vec<Vec<u8>>,
     to_guest: Vec<Vec<u8>>,
 }
 
-impl Kinds {
+impl FrameKinds {
     pub(crate) fn new() -> Self {
         Self { from_guest: kinds(&Frame::from_guest()), to_guest: kinds(&Frame::to_guest()) }
     }
@@ -124,10 +124,10 @@ impl Writers {
         Self { threads: (0..2 * cpus).map(|index| writer(index % cpus)).collect(), next: 0 }
     }
 
-    /// Has several threads move so many frames each. Does not wait for them.
-    pub(crate) fn exchange(&mut self, nic: &Arc<Nic>, frames: u64, threads: usize, chance: &mut Chance) {
+    /// Queues jobs for several threads, each with so many frames. Does not wait for them.
+    pub(crate) fn exchange(&mut self, nic: &Arc<Nic>, frames: u64, threads: usize, random: &mut Random) {
         for _ in 0..threads {
-            let job = Job { nic: Arc::clone(nic), frames, seed: chance.number() };
+            let job = Job { nic: Arc::clone(nic), frames, seed: random.number() };
             self.threads[self.next].send(job).expect("a writer has not panicked");
             self.next = (self.next + 1) % self.threads.len();
         }
@@ -140,9 +140,9 @@ fn writer(cpu: usize) -> SyncSender<Job> {
         let mut only = CpuSet::new();
         only.set(cpu);
         sched_setaffinity(None, &only).unwrap();
-        let kinds = Kinds::new();
+        let kinds = FrameKinds::new();
         for Job { nic, frames, seed } in jobs {
-            nic.exchange(frames, &mut Chance::new(seed), &kinds);
+            nic.exchange(frames, &mut Random::new(seed), &kinds);
         }
     };
     thread::Builder::new().name(format!("writer-{cpu}")).spawn(work).unwrap();

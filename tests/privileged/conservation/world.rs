@@ -1,50 +1,43 @@
-//! A host with VMs whose devices come and go, and a daemon that does too; each step is made on the real thing.
+//! Makes the steps of a schedule on a real host.
 //!
-//! A *slot* is a VM and its device. Of some the configuration tells; the others are processes, to be found. Some of those
-//! have a network namespace each, with a device of the same name in it.
+//! A *slot* is a VM and its device. The configuration lists the VMs of some slots, and the daemon discovers the others.
+//! Some of these have a network namespace each, with a device of the same name in it.
+
+mod checks;
+mod slot;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use vm_metrics_testkit::netns::{Elsewhere, NetNs};
+use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
-use super::books::{Books, Key, Life};
-use super::chance::Chance;
+use self::slot::{HERE, SLOTS, Slot};
 use super::host::Host;
 use super::neighbours::Neighbours;
+use super::oracle::{Key, Life, Oracle};
 use super::schedule::Step;
-use super::shown::Shown;
-use super::traffic::{Alive, Kinds, Nic, Writers};
+use super::traffic::{FrameKinds, LifeGuard, Nic, Writers};
 use crate::user::User;
-
-const LISTED: usize = 14;
-const FOUND: usize = 6;
-/// Where the daemon is.
-const HERE: usize = LISTED + FOUND;
-/// In a namespace that stays when the VM ends, as of a pool.
-const POOLED: usize = 2;
-/// In a namespace that comes and goes with the VM.
-const JAILED: usize = 2;
-const SLOTS: usize = HERE + POOLED + JAILED;
+use vm_metrics_testkit::random::Random;
 
 #[derive(Debug)]
 pub(crate) struct World {
-    pub(crate) books: Books,
+    pub(crate) oracle: Oracle,
     pub(crate) counts: Counts,
     host: Host,
     slots: Vec<Slot>,
-    /// Devices that go as soon as the traffic on them ends.
+    /// Devices that go with the last of their traffic.
     ending: Vec<Arc<Life>>,
     writers: Writers,
-    kinds: Kinds,
-    chance: Chance,
+    kinds: FrameKinds,
+    random: Random,
     /// The VMs of the slots.
     victims: BTreeSet<String>,
-    /// Until they leave.
+    /// `None` after they left.
     neighbours: Option<Neighbours>,
     _namespace: NetNs,
 }
@@ -55,31 +48,12 @@ pub(crate) struct Counts {
     pub(crate) kills: usize,
     pub(crate) stops: usize,
     pub(crate) scrapes: usize,
-    /// What the neighbours have done.
+    /// Number of attacks of each kind.
     pub(crate) acts: BTreeMap<&'static str, u64>,
 }
 
-#[derive(Debug)]
-struct Slot {
-    /// Of the latest device.
-    key: Key,
-    home: Home,
-    found: bool,
-    persistent: bool,
-    nic: Option<Arc<Nic>>,
-}
-
-/// Where the device is.
-#[derive(Debug)]
-enum Home {
-    /// Where the daemon is.
-    Here,
-    Pooled(Elsewhere),
-    Jailed(Option<Elsewhere>),
-}
-
 impl World {
-    /// The unit's user may not enter other namespaces, so its VMs are all in the daemon's.
+    /// The unit's user may not enter other namespaces, so its VMs are in the daemon's.
     pub(crate) fn slots(user: User) -> usize {
         match user {
             User::Root => SLOTS,
@@ -96,7 +70,7 @@ impl World {
         let neighbours = with_neighbours.then(|| Neighbours::move_in(seed.rotate_left(32), keys.collect()));
         let host = Host::new(user, ways, listed.map(|slot| (slot.key.vm.as_str(), slot.key.tap.as_str())));
         Self {
-            books: Books::default(),
+            oracle: Oracle::default(),
             counts: Counts::default(),
             host,
             victims: slots.iter().map(|slot| slot.key.vm.clone()).collect(),
@@ -104,17 +78,17 @@ impl World {
             slots,
             ending: Vec::new(),
             writers: Writers::start(),
-            kinds: Kinds::new(),
-            chance: Chance::new(!seed),
+            kinds: FrameKinds::new(),
+            random: Random::new(!seed),
             _namespace: namespace,
         }
     }
 
-    /// False when the step does not fit.
+    /// Makes the step; returns false when it does not fit.
     pub(crate) fn make(&mut self, step: Step) -> bool {
         let is_up = |slot: usize| self.slots[slot].nic.is_some();
-        // Until its last words are heard a name is not used again: the series has no room for two.
-        let is_free = |slot: usize| !is_up(slot) && self.books.is_settled(&self.slots[slot].key);
+        // A name stays in use until its final counters are published, because the series has no room for two.
+        let is_free = |slot: usize| !is_up(slot) && self.oracle.is_settled(&self.slots[slot].key);
         match step {
             Step::Begin { slot, persistent } if is_free(slot) => self.begin(slot, persistent),
             Step::Traffic { slot, frames, threads } if is_up(slot) => self.traffic(slot, frames, threads),
@@ -136,7 +110,7 @@ impl World {
         true
     }
 
-    /// Ends everything, and leaves when all of it has been shown.
+    /// Ends everything, and returns when all of it is published.
     pub(crate) fn finish(&mut self) {
         self.make(Step::Start);
         self.settle();
@@ -152,17 +126,17 @@ impl World {
     fn begin(&mut self, slot: usize, persistent: bool) {
         self.slots[slot].move_in(persistent);
         let key = self.slots[slot].key.clone();
-        let life = Alive(self.books.begin(&key));
+        let life = LifeGuard(self.oracle.begin(&key));
         self.counts.begun += 1;
         self.hold(slot, life);
     }
 
-    /// Somebody takes the device, which may be there already.
-    fn hold(&mut self, slot: usize, life: Alive) {
+    /// Starts a VM on the device, which may exist already.
+    fn hold(&mut self, slot: usize, life: LifeGuard) {
         let Slot { key, found, persistent, home, .. } = &self.slots[slot];
         let options = TapOptions { persist: *persistent, ..TapOptions::default() };
         let _inside = home.elsewhere().map(|namespace| namespace.enter().unwrap());
-        // A child that is about to become another program still has what was closed here.
+        // A child process holds this process's closed descriptors until its exec.
         let tap = wait_until(SOON, "the name", || Ok(Tap::create_up(&key.tap, options).ok())).unwrap();
         let mut nic = Nic::new(tap, life);
         if *found {
@@ -173,7 +147,7 @@ impl World {
 
     fn traffic(&mut self, slot: usize, frames: u64, threads: usize) {
         if let Some(nic) = &self.slots[slot].nic {
-            self.writers.exchange(nic, frames, threads, &mut self.chance);
+            self.writers.exchange(nic, frames, threads, &mut self.random);
         }
     }
 
@@ -190,14 +164,14 @@ impl World {
         }
         if !self.is_watched() {
             self.wait_for_ends();
-            self.books.excuse();
+            self.oracle.excuse();
         }
     }
 
     fn flash(&mut self, slot: usize, frames: u64) {
         self.begin(slot, false);
         if let Some(nic) = self.slots[slot].nic.take() {
-            nic.exchange(frames, &mut self.chance, &self.kinds);
+            nic.exchange(frames, &mut self.random, &self.kinds);
         }
     }
 
@@ -205,7 +179,7 @@ impl World {
         let nic = self.take_idle(slot);
         drop(nic);
         let key = self.slots[slot].key.clone();
-        self.books.excuse_last(&key);
+        self.oracle.excuse_last(&key);
         let persistent = self.slots[slot].persistent;
         self.begin(slot, persistent);
     }
@@ -218,16 +192,16 @@ impl World {
     fn kill(&mut self, patient: bool) {
         self.wait_for_ends();
         if patient {
-            self.wait_for_last_words();
+            self.wait_for_final_counters();
         }
         self.host.daemon.take().unwrap().kill().unwrap();
         self.counts.kills += 1;
-        self.books.excuse();
+        self.oracle.excuse();
     }
 
     fn stop(&mut self) {
         self.wait_for_ends();
-        self.wait_for_last_words();
+        self.wait_for_final_counters();
         let status = self.host.daemon.take().unwrap().terminate().unwrap();
         assert_eq!(status.code(), Some(0));
         self.counts.stops += 1;
@@ -235,8 +209,8 @@ impl World {
 
     fn start(&mut self) {
         self.wait_for_ends();
-        self.books.excuse();
-        self.host.start(&mut self.chance);
+        self.oracle.excuse();
+        self.host.start(&mut self.random);
         if let (Some(neighbours), Some(daemon)) = (&mut self.neighbours, &self.host.daemon) {
             neighbours.call(daemon.address());
         }
@@ -244,124 +218,15 @@ impl World {
 
     fn settle(&mut self) {
         self.wait_for_ends();
-        self.wait_for_last_words();
+        self.wait_for_final_counters();
         for slot in 0..self.slots.len() {
             self.wait_until_idle(slot);
         }
         for slot in 0..self.slots.len() {
             if self.slots[slot].nic.is_some() {
                 let key = self.slots[slot].key.clone();
-                self.wait("exactly what was written", Some(&key), |books, _| books.is_exact(&key));
+                self.wait("exactly what was written", Some(&key), |oracle, _| oracle.is_exact(&key));
             }
-        }
-    }
-
-    fn is_watched(&self) -> bool {
-        self.host.daemon.is_some()
-    }
-
-    /// Checks what the daemon shows now.
-    fn look(&mut self) -> Shown {
-        let Some(daemon) = &self.host.daemon else { return Shown::default() };
-        let shown = Shown::by(daemon).unwrap();
-        self.counts.scrapes += 1;
-        let namespaces =
-            self.slots.iter().filter_map(|slot| Some(slot.home.elsewhere()?.inode().to_string()));
-        let is_here = |netns: &str| namespaces.clone().any(|inode| inode == netns);
-        let checked = shown.of_victims(&self.victims, &self.host.vmms, is_here);
-        let checked = checked.and_then(|nics| self.books.check(&nics));
-        checked.unwrap_or_else(|problem| panic!("{problem}\n{}", self.host.everything()));
-        shown
-    }
-
-    fn wait(&mut self, what: &str, key: Option<&Key>, is_so: impl Fn(&Books, &Shown) -> bool) {
-        let waited = wait_until(SOON, what, || {
-            let shown = self.look();
-            Ok(is_so(&self.books, &shown).then_some(()))
-        });
-        if let Err(error) = waited {
-            let about = key.map(|key| self.books.describe(key)).unwrap_or_default();
-            panic!("{error}: {about}\n{}", self.host.all_of(key));
-        }
-    }
-
-    /// A VM that nobody has told of must live until it is found.
-    fn wait_until_found(&mut self, slot: usize) {
-        let pid = self.slots[slot].nic.as_ref().and_then(|nic| Some(nic.vmm.as_ref()?.pid()));
-        if let (Some(pid), true) = (pid, self.is_watched()) {
-            let key = self.slots[slot].key.clone();
-            self.wait("the VM to be found", Some(&key), |_, shown| shown.pids.get(&key.vm) == Some(&pid));
-        }
-    }
-
-    fn wait_for_last_words(&mut self) {
-        for slot in 0..self.slots.len() {
-            if self.slots[slot].nic.is_none() {
-                let key = self.slots[slot].key.clone();
-                self.wait("last words", Some(&key), |books, _| books.is_settled(&key));
-            }
-        }
-    }
-
-    fn wait_for_ends(&mut self) {
-        let ending = std::mem::take(&mut self.ending);
-        let over = || Ok(ending.iter().all(|life| life.has_ended()).then_some(()));
-        wait_until(SOON, "the end of the traffic on devices that go", over).unwrap();
-    }
-
-    fn wait_until_idle(&self, slot: usize) {
-        if let Some(nic) = &self.slots[slot].nic {
-            let idle = || Ok((Arc::strong_count(nic) == 1).then_some(()));
-            wait_until(SOON, "the end of the traffic", idle).unwrap();
-        }
-    }
-
-    fn take_idle(&mut self, slot: usize) -> Nic {
-        self.wait_until_idle(slot);
-        Arc::into_inner(self.slots[slot].nic.take().unwrap()).expect("nobody else uses it")
-    }
-}
-
-impl Slot {
-    fn new(index: usize) -> Self {
-        const LAST: usize = HERE + POOLED;
-        let (vm, home) = match index {
-            0..LISTED => ("listed", Home::Here),
-            LISTED..HERE => ("found", Home::Here),
-            HERE..LAST => ("pooled", Home::Pooled(Elsewhere::new().unwrap())),
-            _ => ("jailed", Home::Jailed(None)),
-        };
-        // Elsewhere the name is that of the first slot, which is here.
-        let tap = format!("vmc{}", if index < HERE { index } else { 0 });
-        let key = Key { vm: format!("{vm}-{index}"), tap, netns: String::new() };
-        Self { key, home, found: index >= LISTED, persistent: false, nic: None }
-    }
-
-    /// A VM begins.
-    fn move_in(&mut self, persistent: bool) {
-        self.persistent = persistent;
-        if let Home::Jailed(namespace) = &mut self.home {
-            *namespace = Some(Elsewhere::new().unwrap());
-        }
-        if let Some(namespace) = self.home.elsewhere() {
-            self.key.netns = namespace.inode().to_string();
-        }
-    }
-}
-
-impl Home {
-    fn elsewhere(&self) -> Option<&Elsewhere> {
-        match self {
-            Self::Here => None,
-            Self::Pooled(namespace) => Some(namespace),
-            Self::Jailed(namespace) => namespace.as_ref(),
-        }
-    }
-
-    /// A VM ends.
-    fn leave(&mut self) {
-        if let Self::Jailed(namespace) = self {
-            *namespace = None;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A host on which each VM has a network namespace of its own, with a TAP of the same name and index in each.
+//! A host where each VM has a namespace and an equally named TAP.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -24,14 +24,14 @@ pub(super) const PINS: &str = "/sys/fs/bpf/vm-metrics";
 pub(super) const TAP: &str = "vmt0";
 pub(super) const IFINDEX: u32 = 77;
 
-/// A namespace of its own for the daemon, and VMMs.
+/// A namespace for the daemon, and VMMs.
 pub(super) struct Host {
     pub(super) shell: Shell,
     dir: TempDir,
     _namespace: NetNs,
 }
 
-/// A VM whose TAP is in a namespace of its own. What the guest does is done through `tap`.
+/// A VM with a TAP in a foreign namespace. The test acts as the guest through `tap`.
 pub(super) struct Guest {
     pub(super) id: String,
     pub(super) netns: u64,
@@ -50,7 +50,7 @@ impl Host {
         self.guest_after(id, 0)
     }
 
-    /// It has sent so many frames before anybody could know of it.
+    /// Starts a guest that sent so many frames before the daemon could discover it.
     pub(super) fn guest_after(&self, id: &str, frames: u64) -> Guest {
         let namespace = NetNs::enter().unwrap();
         let tap = Tap::create_up(TAP, TapOptions { ifindex: IFINDEX, ..TapOptions::default() }).unwrap();
@@ -66,7 +66,7 @@ impl Host {
         path
     }
 
-    /// The daemon and its configuration, where everybody may read them.
+    /// Copies the daemon and its configuration to a place that every user may read.
     pub(super) fn public_files(&self, tables: &str) -> (PathBuf, PathBuf) {
         fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let binary = self.dir.path().join("vm-metrics");
@@ -94,18 +94,18 @@ fn send(tap: &Tap, frames: u64) -> u64 {
 }
 
 impl Guest {
-    /// How many of our programs are on its device.
+    /// Returns the number of our programs on its device.
     pub(super) fn attached(&self) -> usize {
         let _inside = enter_of(self.vmm.pid()).unwrap();
         attached_programs(TAP)
     }
 
-    /// The guest sends.
+    /// Sends from the guest.
     pub(super) fn send(&self, frames: u64) -> u64 {
         send(&self.tap, frames)
     }
 
-    /// The host sends, and the guest takes it.
+    /// Sends from the host, and the guest takes it.
     pub(super) fn receive(&self, frames: u64) -> u64 {
         let frame = Frame::to_guest().udp4(500);
         let mut buffer = [0; 2048];
@@ -116,8 +116,8 @@ impl Guest {
         frames * frame.len() as u64
     }
 
-    /// The host sends so many frames, more than the ring holds, and the guest takes none. Until what was dropped is told
-    /// apart, to the byte.
+    /// Sends more frames from the host than the ring holds, without a reader. Waits until the drops are counted to the
+    /// byte.
     pub(super) fn fill(&self, daemon: &Daemon, frames: u64) {
         if self.dropped(&daemon.metrics().unwrap(), "bytes").is_none() {
             return skip_part("dropped bytes", "the kernel gives reasons for drops from Linux 5.18 on");
@@ -146,7 +146,7 @@ impl Guest {
         metrics.value(name, &[("instance_id", &self.id)])
     }
 
-    /// Packets or bytes that the full ring dropped.
+    /// Returns the packets or bytes that the full ring dropped.
     pub(super) fn dropped(&self, metrics: &Metrics, unit: &str) -> Option<f64> {
         let of = [("instance_id", self.id.as_str()), ("reason", "ring_full")];
         metrics.value(&format!("vm_network_rx_dropped_{unit}_total"), &of)
@@ -163,7 +163,7 @@ impl Guest {
         daemon.wait_for(SOON, &what, |metrics| self.is_counted_by(metrics, source)).unwrap();
     }
 
-    /// Until exactly so many bytes are published: what it sent and what it received.
+    /// Waits until the daemon publishes exactly these sent and received bytes.
     pub(super) fn wait_for_bytes(&self, daemon: &Daemon, (tx, rx): (u64, u64)) {
         let what = format!("{tx} bytes sent and {rx} received by {}", self.id);
         let as_said = |metrics: &Metrics| {

@@ -1,4 +1,4 @@
-//! Macvtaps in other network namespaces: a descriptor of theirs does not say where they are.
+//! Macvtaps in foreign namespaces, where a descriptor does not name the namespace.
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -15,16 +15,16 @@ use vm_metrics_testkit::skip::skip;
 use vm_metrics_testkit::wait::SOON;
 
 use super::host::{Host, OFTEN};
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const DEVICE: &str = "vmv0";
 
-/// A VM with a macvtap in a namespace of its own.
+/// A VM with a macvtap in a foreign namespace.
 struct Guest {
     id: &'static str,
     netns: String,
     macvtap: Macvtap,
-    /// The other end of the network below.
+    /// The other end of the underlying network.
     peer: PacketSocket,
     address: [u8; 6],
     vmm: Option<ChildProcess>,
@@ -32,7 +32,7 @@ struct Guest {
 }
 
 impl Guest {
-    /// The VMM is in the namespace, or is started by the caller.
+    /// Starts the VMM in the namespace, or leaves that to the caller.
     fn new(host: &Host, id: &'static str, starts: bool) -> Option<Self> {
         let namespace = NetNs::enter().unwrap();
         let macvtap = Macvtap::create_up(DEVICE).unwrap()?;
@@ -57,7 +57,7 @@ impl Guest {
         Some((of("vm_network_tx_bytes_total")?, of("vm_network_rx_bytes_total")?))
     }
 
-    /// Sends and receives so many frames, until that is counted to the byte, each way by itself.
+    /// Sends and receives so many frames, and waits for the exact count of each direction.
     fn assert_counted(&self, daemon: &Daemon, sent: u64, received: u64) {
         let before = daemon.wait_for(SOON, self.id, |metrics| self.counts(metrics)).unwrap();
         let frame = Frame::from_guest().to(PEER).udp4(100);
@@ -76,13 +76,13 @@ fn with_macvtap(test: &str, body: impl FnOnce(Host)) {
         let _namespace = NetNs::enter().unwrap();
         Macvtap::create_up(DEVICE).unwrap().is_some()
     };
-    if is_there { alone(test, || body(Host::new())) } else { skip("this kernel has no macvtap") }
+    if is_there { isolated(test, || body(Host::new())) } else { skip("this kernel has no macvtap") }
 }
 
 #[test]
-fn a_macvtap_in_the_namespace_of_its_vmm_is_counted() {
-    with_macvtap("elsewhere::macvtaps::a_macvtap_in_the_namespace_of_its_vmm_is_counted", |host| {
-        // Of the same name, here and there.
+fn a_macvtap_in_its_vmms_namespace_is_counted() {
+    with_macvtap("elsewhere::macvtaps::a_macvtap_in_its_vmms_namespace_is_counted", |host| {
+        // Both namespaces have a device of this name.
         let here = Macvtap::create_up(DEVICE).unwrap().unwrap();
         let guests = ["a", "b"].map(|id| Guest::new(&host, id, true).unwrap());
         for tables in ["", "[readers]\ntap_netlink.enabled = false\ntap_ebpf.enabled = false\n"] {
@@ -100,7 +100,7 @@ fn a_macvtap_in_the_namespace_of_its_vmm_is_counted() {
 #[test]
 fn a_macvtap_in_a_named_namespace_is_counted() {
     with_macvtap("elsewhere::macvtaps::a_macvtap_in_a_named_namespace_is_counted", |host| {
-        // A guest of the suite has none.
+        // A guest of the suite has no such directory.
         fs::create_dir_all("/run").unwrap();
         mount("tmpfs", "/run", "tmpfs", MountFlags::empty(), None).unwrap();
         fs::create_dir("/run/netns").unwrap();

@@ -1,8 +1,8 @@
-//! VMs whose TAPs are in other network namespaces, with the same name and the same index in each, as a jailer leaves them.
+//! TAPs in foreign namespaces, with equal names and indices, as jailers make them.
 
+mod between_ticks;
 mod host;
 mod macvtaps;
-mod moments;
 mod unusual;
 
 use std::collections::HashSet;
@@ -17,13 +17,13 @@ use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use self::host::{Guest, Host, IFINDEX, OFTEN, PINS, TAP};
-use crate::alone::alone;
+use crate::isolation::isolated;
 use crate::lab::ways;
 
-/// Three devices with one name and one index: one here, two elsewhere.
+/// Three devices share one name and one index: one in the daemon's namespace, two in foreign ones.
 #[test]
-fn devices_of_the_same_name_and_index_are_counted_apart() {
-    alone("elsewhere::devices_of_the_same_name_and_index_are_counted_apart", || {
+fn equal_names_and_indices_are_counted_apart() {
+    isolated("elsewhere::equal_names_and_indices_are_counted_apart", || {
         for way in ways() {
             let host = Host::new();
             let here = Tap::create_up(TAP, TapOptions { ifindex: IFINDEX, ..TapOptions::default() }).unwrap();
@@ -49,10 +49,10 @@ fn devices_of_the_same_name_and_index_are_counted_apart() {
     });
 }
 
-/// kill -9 while it flows, and what flows while nobody looks.
+/// SIGKILL ends the daemon under traffic, and traffic continues without a daemon.
 #[test]
-fn counting_goes_on_elsewhere_while_no_daemon_runs() {
-    alone("elsewhere::counting_goes_on_elsewhere_while_no_daemon_runs", || {
+fn foreign_taps_are_counted_without_a_daemon() {
+    isolated("elsewhere::foreign_taps_are_counted_without_a_daemon", || {
         for way in ways() {
             let host = Host::new();
             let guest = host.guest("a");
@@ -74,10 +74,10 @@ fn counting_goes_on_elsewhere_while_no_daemon_runs() {
     });
 }
 
-/// What a daemon has left is removed by `detach`, and by a daemon that finds no VM for it.
+/// `detach` removes the programs of a killed daemon, as does a daemon that finds no VM for them.
 #[test]
-fn nothing_is_left_elsewhere() {
-    alone("elsewhere::nothing_is_left_elsewhere", || {
+fn detach_leaves_nothing_in_foreign_namespaces() {
+    isolated("elsewhere::detach_leaves_nothing_in_foreign_namespaces", || {
         let host = Host::new();
         let mut guests: Vec<Guest> = Vec::new();
         for way in ways() {
@@ -90,13 +90,13 @@ fn nothing_is_left_elsewhere() {
             };
             leave();
             let detached = host.detach();
-            // The kernel takes off the programs of a removed pin a moment later.
+            // The kernel detaches the programs of a removed pin a moment later.
             let are_off = || Ok(guests.iter().all(|guest| guest.attached() == 0).then_some(()));
             wait_until(SOON, &format!("{way}: programs off after {detached}"), are_off).unwrap();
             assert!(!Path::new(PINS).exists(), "{way}");
             leave();
         }
-        // On each TAP the programs are by another way now, for those that are there stay.
+        // Each TAP now has programs attached by the other method, because existing ones stay.
         let _daemon = host.daemon("interval = \"50ms\"\n[sources.proc_scan]\nenabled = false\n");
         let own = || {
             let attached: usize = guests.iter().map(Guest::attached).sum();
@@ -106,13 +106,13 @@ fn nothing_is_left_elsewhere() {
     });
 }
 
-/// A namespace lives as long as somebody holds it: the daemon must not be the last.
+/// A namespace lives as long as its last reference. The daemon must not hold that.
 #[test]
 fn a_namespace_ends_with_its_vm() {
-    alone("elsewhere::a_namespace_ends_with_its_vm", || {
+    isolated("elsewhere::a_namespace_ends_with_its_vm", || {
         let host = Host::new();
         let guest = host.guest("a");
-        // Its other end goes with the namespace.
+        // The other end goes with the namespace.
         let peer = Link::named("vmtveth0");
         let pid = guest.vmm.pid().to_string();
         ip(&["link", "add", peer.name(), "type", "veth", "peer", "name", "vmtveth1", "netns", &pid]).unwrap();
@@ -133,10 +133,10 @@ fn a_namespace_ends_with_its_vm() {
     });
 }
 
-/// With the number of one that has ended, and in it a TAP with the same name and index.
+/// The new namespace has the inode of an ended one, and a TAP with the same name and index.
 #[test]
-fn a_namespace_with_a_number_that_was_used_before_begins_anew() {
-    alone("elsewhere::a_namespace_with_a_number_that_was_used_before_begins_anew", || {
+fn a_reused_namespace_inode_starts_at_zero() {
+    isolated("elsewhere::a_reused_namespace_inode_starts_at_zero", || {
         let host = Host::new();
         let daemon = host.daemon(OFTEN);
         let (mut used, mut again) = (HashSet::new(), 0);

@@ -1,4 +1,4 @@
-//! Devices that are elsewhere than their VMM, move, are many, drop frames, or may not be looked at.
+//! Foreign devices in special cases: moved, numerous, dropping, or inaccessible.
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::frames::Frame;
@@ -10,12 +10,12 @@ use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::SOON;
 
 use super::host::{Guest, Host, OFTEN};
-use crate::alone::alone;
+use crate::isolation::isolated;
 
-/// The VMM is in the daemon's namespace and holds a device that is not.
+/// The VMM is in the daemon's namespace, and its device is in a foreign one.
 #[test]
-fn a_device_may_be_elsewhere_than_its_vmm() {
-    alone("elsewhere::unusual::a_device_may_be_elsewhere_than_its_vmm", || {
+fn a_device_outside_its_vmms_namespace_is_counted() {
+    isolated("elsewhere::unusual::a_device_outside_its_vmms_namespace_is_counted", || {
         let host = Host::new();
         let (tap, netns) = {
             let namespace = NetNs::enter().unwrap();
@@ -36,10 +36,10 @@ fn a_device_may_be_elsewhere_than_its_vmm() {
     });
 }
 
-/// Into the namespace of another VM and back: what is counted stays apart, and no counter falls.
+/// The device moves into another VM's namespace and back. Counts stay apart, and no counter falls.
 #[test]
-fn a_device_that_moves_is_not_mixed_with_another() {
-    alone("elsewhere::unusual::a_device_that_moves_is_not_mixed_with_another", || {
+fn a_moved_device_is_not_confused() {
+    isolated("elsewhere::unusual::a_moved_device_is_not_confused", || {
         let host = Host::new();
         let resident = host.guest("resident");
         let tap = Tap::create_up("vmt1", TapOptions::default()).unwrap();
@@ -66,7 +66,7 @@ fn a_device_that_moves_is_not_mixed_with_another() {
             tap.link().up().unwrap();
         }
         send(4);
-        // A new incarnation, which begins at what was published before: no byte is in both.
+        // The move starts a new device, at the published value: no byte counts twice.
         let sent = |metrics: &Metrics| {
             let there = [("instance_id", "mover"), ("netns", netns.as_str())];
             let bytes = metrics.value("vm_network_tx_bytes_total", &there)?;
@@ -83,10 +83,10 @@ fn a_device_that_moves_is_not_mixed_with_another() {
     });
 }
 
-/// More than the first load of the programs has room for.
+/// More devices than the first set of programs has room for.
 #[test]
 fn many_devices_in_one_namespace_are_all_counted() {
-    alone("elsewhere::unusual::many_devices_in_one_namespace_are_all_counted", || {
+    isolated("elsewhere::unusual::many_devices_in_one_namespace_are_all_counted", || {
         let host = Host::new();
         let resident = host.guest("resident");
         let mut vms: Vec<_> = Vec::new();
@@ -97,7 +97,7 @@ fn many_devices_in_one_namespace_are_all_counted() {
             vms.push((tap, vmm));
         };
         (1..3).for_each(&mut add);
-        // By clsact, which is a hundred times faster to attach.
+        // clsact attaches a hundred times faster.
         let tables = format!("{OFTEN}[readers.tap_ebpf]\nattach = \"clsact\"\n");
         let mut daemon = host.daemon(&tables);
         let counted = |metrics: &Metrics| {
@@ -128,7 +128,7 @@ fn many_devices_in_one_namespace_are_all_counted() {
         };
         send_to_each();
         daemon.wait_for(SOON, "each its own", each_has(1)).unwrap();
-        // All of the loads are taken over.
+        // The next daemon takes over all sets of programs.
         daemon.kill().unwrap();
         send_to_each();
         let daemon = host.daemon(&tables);
@@ -137,13 +137,13 @@ fn many_devices_in_one_namespace_are_all_counted() {
     });
 }
 
-/// Frames that the full ring drops are told apart there as here, however many namespaces there are.
+/// Drops of a full ring are counted apart in each namespace.
 #[test]
-fn what_is_dropped_elsewhere_is_counted_in_bytes() {
-    alone("elsewhere::unusual::what_is_dropped_elsewhere_is_counted_in_bytes", || {
+fn foreign_drops_are_counted_in_bytes() {
+    isolated("elsewhere::unusual::foreign_drops_are_counted_in_bytes", || {
         let host = Host::new();
         let guests: Vec<Guest> = (0..8).map(|number| host.guest(&format!("vm{number}"))).collect();
-        // In each.
+        // The limit applies to each namespace.
         let daemon = host.daemon(&format!("{OFTEN}[readers.tap_ebpf]\nmax_nics = 1\n"));
         guests.iter().for_each(|guest| guest.wait_until_counted_by(&daemon, "ebpf"));
         let metrics = daemon.metrics().unwrap();
@@ -156,10 +156,10 @@ fn what_is_dropped_elsewhere_is_counted_in_bytes() {
     });
 }
 
-/// As the service, which may not enter other namespaces.
+/// The service user may not enter other namespaces.
 #[test]
-fn without_the_right_to_enter_the_devices_own_counters_are_read() {
-    alone("elsewhere::unusual::without_the_right_to_enter_the_devices_own_counters_are_read", || {
+fn without_setns_the_device_counters_are_read() {
+    isolated("elsewhere::unusual::without_setns_the_device_counters_are_read", || {
         let host = Host::new();
         let guests = [host.guest("a"), host.guest("b")];
         let (binary, config) = host.public_files(OFTEN);
@@ -181,7 +181,7 @@ fn without_the_right_to_enter_the_devices_own_counters_are_read() {
         let log = daemon.log();
         let is_named = |guest: &Guest| log.contains(&format!("net:[{}]", guest.netns));
         assert!(log.contains("CAP_SYS_ADMIN") && guests.iter().any(is_named), "{log}");
-        // Another VM, with a namespace that may have the number of the last one.
+        // Another VM has a namespace that may reuse the inode of the last one.
         let [first, _second] = guests;
         let id = first.id.clone();
         drop(first);

@@ -1,4 +1,4 @@
-//! A VMM that has its TAP refuse frames: which reason the drops have.
+//! Drop reasons when the VMM sets a filter on its TAP.
 
 use vm_metrics::model::Traffic;
 use vm_metrics_testkit::frames::GUEST;
@@ -11,7 +11,7 @@ use crate::lab::{Lab, ways};
 const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
 
 #[test]
-fn an_address_filter_is_a_reason_of_its_own() {
+fn an_address_filter_has_its_own_reason() {
     for way in ways() {
         let mut lab = Lab::attached_by(way, 1, TapOptions::default());
         lab.taps[0].take_only(OTHER).unwrap();
@@ -28,9 +28,9 @@ fn an_address_filter_is_a_reason_of_its_own() {
     }
 }
 
-/// The kernel gives the reason of a socket filter for other sockets too, and before the attach nobody was there to hear one.
+/// The kernel gives this reason for other sockets too, and before the attach no program counted it.
 #[test]
-fn drops_without_a_known_reason_are_the_devices() {
+fn drops_without_a_known_reason_are_unspecified() {
     let mut lab = Lab::without_tick("auto", 1, TapOptions::default());
     lab.taps[0].take_only(OTHER).unwrap();
     let host = PacketSocket::bind("vmt0").unwrap();
@@ -47,7 +47,7 @@ fn drops_without_a_known_reason_are_the_devices() {
     };
     let (is_told, before) = by_device(&mut lab);
     assert_eq!(before, if is_told { 7 } else { 12 });
-    // Now the address is the guest's, and the socket filter refuses them.
+    // The address is now the guest's, and the socket filter refuses the frames.
     lab.taps[0].take_only(GUEST).unwrap();
     lab.taps[0].refuse_all().unwrap();
     send(3);

@@ -1,4 +1,4 @@
-//! GSO frames for the guest: the kernel cuts those that the guest does not take whole, and the device counts segments.
+//! The device counts segments of GSO frames that the guest does not take whole.
 
 use vm_metrics_testkit::frames::{Frame, VNET_HEADER};
 use vm_metrics_testkit::packet_socket::PacketSocket;
@@ -15,7 +15,7 @@ fn options(offload: bool) -> TapOptions {
     TapOptions { vnet_hdr: true, offload, ..TapOptions::default() }
 }
 
-/// With their payload and the bytes before it.
+/// Returns frames with the length of their payload and of their headers.
 fn frames() -> Vec<(&'static str, Vec<u8>, u64, u64)> {
     let gso = || Frame::to_guest().gso(SEGMENT);
     vec![
@@ -28,7 +28,7 @@ fn frames() -> Vec<(&'static str, Vec<u8>, u64, u64)> {
 }
 
 #[test]
-fn the_device_counts_what_was_offered_whether_it_cuts_or_not() {
+fn the_device_counts_segments_with_or_without_offload() {
     for way in ways() {
         for offload in [false, true] {
             let mut lab = Lab::attached_by(way, 1, options(offload));
@@ -54,7 +54,7 @@ fn the_device_counts_what_was_offered_whether_it_cuts_or_not() {
 }
 
 #[test]
-fn udp_is_cut_as_the_device_counts_it() {
+fn udp_is_segmented_as_the_device_counts() {
     let mut lab = Lab::new(1, options(true));
     let host = PacketSocket::bind_with_vnet_header("vmt0").unwrap();
     if let Err(error) = host.send(&Frame::to_guest().gso(SEGMENT).udp4(3001)) {
@@ -70,7 +70,7 @@ fn udp_is_cut_as_the_device_counts_it() {
 }
 
 #[test]
-fn a_guest_may_change_its_mind_while_traffic_flows() {
+fn a_guest_may_toggle_offload_under_traffic() {
     let mut lab = Lab::new(1, options(true));
     let host = PacketSocket::bind_with_vnet_header("vmt0").unwrap();
     let (mut packets, mut bytes) = (0, 0);
@@ -91,7 +91,7 @@ fn a_guest_may_change_its_mind_while_traffic_flows() {
 }
 
 #[test]
-fn gso_frames_that_are_dropped_balance_too() {
+fn dropped_gso_frames_balance() {
     for offload in [false, true] {
         let mut lab = Lab::new(1, options(offload));
         let host = PacketSocket::bind_with_vnet_header("vmt0").unwrap();
@@ -113,12 +113,12 @@ fn gso_frames_that_are_dropped_balance_too() {
     }
 }
 
-/// The queueing discipline drops them whole, but the guest has lost their segments.
+/// The qdisc drops them whole, but the guest loses their segments.
 #[test]
-fn gso_frames_that_the_queueing_discipline_drops_count_as_their_segments() {
+fn qdisc_drops_of_gso_frames_count_segments() {
     for offload in [false, true] {
         let mut lab = Lab::new(1, options(offload));
-        // So slow that nothing leaves after the first one; the burst holds each frame whole.
+        // The rate lets only the first frame out, and the burst holds each frame whole.
         tc("qdisc add dev vmt0 root tbf rate 8bit burst 65kb limit 130kb");
         let host = PacketSocket::bind_with_vnet_header("vmt0").unwrap();
         let frame = Frame::to_guest().gso(SEGMENT).tcp4(60_001);

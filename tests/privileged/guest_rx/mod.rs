@@ -1,4 +1,4 @@
-//! What became of the frames for the guest: offered = delivered + dropped + backlog, to the packet and the byte.
+//! Frames for the guest balance: offered = delivered + dropped + backlog.
 
 mod filter;
 mod gso;
@@ -14,7 +14,7 @@ use vm_metrics_testkit::skip::skip_part;
 
 use crate::lab::Lab;
 
-/// Frames of many sizes, with and without tags, from the shortest to the longest that the device takes.
+/// Returns frames of many sizes, with and without tags, from the shortest to the longest.
 fn frames() -> impl Iterator<Item = Vec<u8>> {
     let payloads = (0..1456).step_by(97).cycle().enumerate();
     payloads.map(|(n, payload)| match n % 4 {
@@ -29,20 +29,20 @@ fn bytes(frames: &[Vec<u8>]) -> u64 {
     frames.iter().map(|frame| frame.len() as u64).sum()
 }
 
-/// Sends a frame through the device's queueing discipline, which may drop it and say so.
+/// Sends a frame through the device's qdisc, which may drop it with an error.
 fn offer(to: &PacketSocket, frame: &[u8]) {
     let _ = to.send(frame);
 }
 
-/// The guest takes so many frames, or all there are.
+/// Reads so many frames as the guest, or all.
 fn take(lab: &Lab, frames: usize) -> Vec<usize> {
     let mut buffer = vec![0; 128 << 10];
     iter::from_fn(|| lab.taps[0].read_frame(&mut buffer).unwrap()).take(frames).collect()
 }
 
-/// What a tick says of the frames for the guest.
+/// The published numbers of one tick about frames for the guest.
 #[derive(Clone, Copy, Debug)]
-struct Offered {
+struct GuestRx {
     packets: Option<u64>,
     bytes: Option<u64>,
     dropped_ring_full: Option<Traffic>,
@@ -52,9 +52,9 @@ struct Offered {
     backlog_bytes: Option<u64>,
 }
 
-fn look(lab: &mut Lab) -> (NicStats, Offered) {
+fn look(lab: &mut Lab) -> (NicStats, GuestRx) {
     let (nic, ebpf) = lab.tick_one();
-    let offered = Offered {
+    let offered = GuestRx {
         packets: ebpf.offered.map(|offered| offered.packets),
         bytes: ebpf.offered.map(|offered| offered.bytes),
         dropped_ring_full: ebpf.dropped_ring_full,
@@ -66,9 +66,8 @@ fn look(lab: &mut Lab) -> (NicStats, Offered) {
     (nic, offered)
 }
 
-/// The equation at a quiet moment, between numbers that are each measured: offered, delivered, dropped, and the backlog
-/// that the test knows.
-fn assert_balance(nic: &NicStats, offered: &Offered, backlog: (u64, u64), what: &str) {
+/// Checks the balance at a quiet moment. Each number is measured by itself, and the test knows the backlog.
+fn assert_balance(nic: &NicStats, offered: &GuestRx, backlog: (u64, u64), what: &str) {
     let ring = offered.dropped_ring_full.unwrap();
     let filter = offered.dropped_filter.unwrap();
     let qdisc = offered.dropped_qdisc.unwrap();
@@ -86,8 +85,8 @@ fn assert_balance(nic: &NicStats, offered: &Offered, backlog: (u64, u64), what: 
     );
 }
 
-/// False on a kernel that does not tell why it drops a frame, which is then said.
-fn sees_drops(offered: &Offered) -> bool {
+/// Returns false, with a skip message, on a kernel without drop reasons.
+fn sees_drops(offered: &GuestRx) -> bool {
     if offered.dropped_ring_full.is_none() {
         skip_part("dropped bytes", "the kernel gives reasons for drops from Linux 5.18 on");
     }

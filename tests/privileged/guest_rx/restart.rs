@@ -1,4 +1,4 @@
-//! Drops go on while no daemon runs; where the kernel does not tell of them, that is said and nothing is made up.
+//! Drops continue while no daemon runs, and are absent where unknown.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ impl Host {
     }
 }
 
-/// The values, once so many packets have been offered.
+/// Waits until so many packets were offered, and returns the values.
 fn once_offered(daemon: &Daemon, packets: usize) -> Metrics {
     let offered = |metrics: &Metrics| {
         let now = metrics.value("vm_network_rx_offered_packets_total", &[])?;
@@ -81,7 +81,7 @@ fn drops_are_counted_while_no_daemon_runs() {
             return skip("the kernel gives reasons for drops from Linux 5.18 on");
         }
         daemon.kill().unwrap();
-        // Into a full ring, then out of it, then into it again.
+        // Sends into a full ring, then an empty one, then a full one again.
         send(500);
         let mut taken = host.take_all();
         send(1200);
@@ -92,7 +92,7 @@ fn drops_are_counted_while_no_daemon_runs() {
         once_offered(&daemon, all);
         taken.extend(host.take_all());
         let all = send(400);
-        // A tick that has seen the empty ring makes sure of the base.
+        // A tick that sees the empty ring fixes the base.
         once_offered(&daemon, all);
         let waits = 400;
 
@@ -120,13 +120,13 @@ fn dropped(metrics: &Metrics, unit: &str, reason: &str) -> Option<f64> {
     metrics.value(&format!("vm_network_rx_dropped_{unit}_total"), &[("reason", reason)])
 }
 
-/// A kernel without type information cannot be traced.
+/// Without BTF the kernel cannot be traced, and health reports it.
 #[test]
-fn where_drops_cannot_be_seen_they_are_absent_and_health_says_so() {
+fn without_btf_no_drops_are_published() {
     let host = Host::new("auto");
     let empty = host.config.with_file_name("empty");
     fs::write(&empty, "").unwrap();
-    // In the mount namespace of this test.
+    // The mount belongs to the test's namespace.
     mount_bind(&empty, "/sys/kernel/btf/vmlinux").unwrap();
     let daemon = host.start();
     let sender = PacketSocket::bind("vmt0").unwrap();

@@ -1,4 +1,4 @@
-//! A VMM that reads nothing, slowly, or all; a queueing discipline or a program that drops frames before the device.
+//! Drops by a full ring, a qdisc, or a program.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -19,7 +19,7 @@ use crate::lab::{Lab, manager_of, ways};
 const MANY: usize = 1700;
 
 #[test]
-fn a_vmm_that_does_not_read_has_a_backlog_and_drops_the_rest() {
+fn an_idle_vmm_has_backlog_and_drops() {
     for way in ways() {
         let mut lab = Lab::attached_by(way, 1, TapOptions::default());
         let host = PacketSocket::bind("vmt0").unwrap();
@@ -36,7 +36,7 @@ fn a_vmm_that_does_not_read_has_a_backlog_and_drops_the_rest() {
             assert_eq!(offered.backlog_bytes, None);
             return;
         }
-        // The first ones are in the ring, the others did not find a place.
+        // The ring has the first frames, and the others found no room.
         assert_balance(&nic, &offered, (ring as u64, bytes(&sent[..ring])), way);
         let dropped = offered.dropped_ring_full.unwrap();
         assert_eq!((dropped.packets, dropped.bytes), (device.tx_dropped, bytes(&sent[ring..])), "{way}");
@@ -51,9 +51,9 @@ fn a_vmm_that_does_not_read_has_a_backlog_and_drops_the_rest() {
     }
 }
 
-/// As when the source that knows it fails, or while it restarts.
+/// The source fails or restarts, so the VM is missing in some ticks.
 #[test]
-fn a_vm_that_is_away_for_some_ticks_has_its_drops_when_it_is_back() {
+fn a_returning_vm_keeps_its_drops() {
     for way in ways() {
         let vms = tempfile::tempdir().unwrap();
         let (vm, config) = (
@@ -91,7 +91,7 @@ fn a_vm_that_is_away_for_some_ticks_has_its_drops_when_it_is_back() {
 }
 
 #[test]
-fn what_was_before_the_attach_is_not_offered_and_does_not_wait() {
+fn frames_before_the_attach_are_not_offered() {
     let mut lab = Lab::without_tick("auto", 1, TapOptions::default());
     let host = PacketSocket::bind("vmt0").unwrap();
     let sent: Vec<_> = frames().take(MANY).collect();
@@ -113,9 +113,9 @@ fn what_was_before_the_attach_is_not_offered_and_does_not_wait() {
 }
 
 #[test]
-fn nothing_is_lost_between_several_cpus_and_a_slow_vmm() {
+fn several_cpus_and_a_slow_vmm_balance() {
     const PER_THREAD: usize = 20_000;
-    /// Several rings full, so that some is dropped however slow the senders are.
+    /// The traffic exceeds several rings, so that even slow senders cause drops.
     const UNREAD_BYTES: u64 = 3_000_000;
     let mut lab = Lab::new(1, TapOptions::default());
     let (sent_bytes, done) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -168,7 +168,7 @@ fn nothing_is_lost_between_several_cpus_and_a_slow_vmm() {
 }
 
 #[test]
-fn what_the_queueing_discipline_drops_is_told_apart() {
+fn qdisc_drops_are_counted_apart() {
     let mut lab = Lab::new(1, TapOptions::default());
     tc("qdisc add dev vmt0 root tbf rate 8mbit burst 4kb limit 20000");
     let host = PacketSocket::bind("vmt0").unwrap();
@@ -181,7 +181,7 @@ fn what_the_queueing_discipline_drops_is_told_apart() {
     }
     let dropped = offered.dropped_qdisc.unwrap();
     assert!(dropped.packets > 0 && offered.dropped_ring_full.unwrap().packets == 0, "{offered:?}");
-    // What waits in the queueing discipline comes with time.
+    // The qdisc releases its backlog over time.
     let empty = || {
         take(&lab, usize::MAX);
         Ok((lab.taps[0].link().counters()?.tx_packets == 300 - dropped.packets).then_some(()))
@@ -192,7 +192,7 @@ fn what_the_queueing_discipline_drops_is_told_apart() {
 }
 
 #[test]
-fn what_a_later_program_drops_is_told_apart() {
+fn drops_by_later_programs_are_counted_apart() {
     for way in ways() {
         let mut lab = Lab::without_tick(way, 1, TapOptions::default());
         tc("qdisc add dev vmt0 clsact");
@@ -212,13 +212,13 @@ fn what_a_later_program_drops_is_told_apart() {
 }
 
 #[test]
-fn drops_of_what_the_guest_sends_and_of_others_are_not_counted() {
+fn only_drops_towards_the_guest_count() {
     let mut lab = Lab::new(1, TapOptions::default());
     let other = Tap::create_up("vmother", TapOptions::default()).unwrap();
     let host = PacketSocket::bind(other.name()).unwrap();
     for frame in frames().take(MANY) {
         offer(&host, &frame);
-        // The host has no use for these.
+        // The host discards these frames.
         lab.taps[0].write_frame(&frame).unwrap();
     }
     let (_, offered) = look(&mut lab);

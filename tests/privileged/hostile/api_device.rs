@@ -1,25 +1,25 @@
-//! A fake Firecracker whose API names devices that are not its own.
+//! A fake Firecracker whose API names foreign devices.
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::link::{Link, ip};
 use vm_metrics_testkit::metrics_text::Metrics;
-use vm_metrics_testkit::tenant::{Act, Tenant};
+use vm_metrics_testkit::tenant::{Action, Tenant};
 use vm_metrics_testkit::wait::SOON;
 
 use super::VICTIM;
 use super::lab::{Scene, of_device};
 use super::user::ATTACKER;
-use crate::alone::alone;
+use crate::isolation::isolated;
 use crate::lab::attached_programs;
 
-/// What the fake says of its vCPUs: so it shows that it was heard.
+/// The fake's vCPU count, which proves that the daemon read its API.
 const VCPUS: f64 = 7.0;
 
 #[test]
 fn an_api_takes_no_tap_of_another_vm() {
-    alone("hostile::api_device::an_api_takes_no_tap_of_another_vm", || {
+    isolated("hostile::api_device::an_api_takes_no_tap_of_another_vm", || {
         let scene = Scene::new();
-        // Older than the victim: among equals the older one would win.
+        // The fake is older than the victim: among equals the older one would win.
         let _older = fake(&scene, "older", "vmt0");
         let mut victim = scene.victim(VICTIM, "vmt0");
         victim.work(10);
@@ -37,9 +37,9 @@ fn an_api_takes_no_tap_of_another_vm() {
 
 #[test]
 fn an_api_puts_no_program_on_host_devices() {
-    alone("hostile::api_device::an_api_puts_no_program_on_host_devices", || {
+    isolated("hostile::api_device::an_api_puts_no_program_on_host_devices", || {
         let scene = Scene::new();
-        // As the host's way out.
+        // This stands for the uplink of the host.
         ip(&["link", "add", "uplink0", "type", "veth", "peer", "name", "uplink1"]).unwrap();
         ["uplink0", "uplink1"].iter().for_each(|end| Link::named(*end).up().unwrap());
         let mut victim = scene.victim(VICTIM, "vmt0");
@@ -47,7 +47,7 @@ fn an_api_puts_no_program_on_host_devices() {
         let daemon = scene.daemon_of_root("");
         for device in ["lo", "uplink0"] {
             wait_until_heard(&daemon, &format!("fake-{device}"));
-            // What the API named is read in the tick after the answer.
+            // The tick after the response reads the named devices.
             for _ in 0..5 {
                 victim.work(3);
                 victim.assert_exact(&daemon);
@@ -70,7 +70,7 @@ fn fake(scene: &Scene, id: &str, device: &str) -> Tenant {
         r#"{{"machine-config":{{"vcpu_count":{VCPUS},"mem_size_mib":128}},"network-interfaces":[{{"iface_id":"eth0","host_dev_name":"{device}"}}]}}"#
     );
     let answers = vec![("/".to_owned(), instance), ("/vm/config".to_owned(), config)];
-    fake.tell(&Act::ServeHttp { socket, answers }).unwrap();
+    fake.perform(&Action::ServeHttp { socket, answers }).unwrap();
     fake
 }
 

@@ -1,12 +1,12 @@
-//! Fakes with the id of a VM are started all the time, also while it ends: its final counters stay.
+//! Short-lived fakes of a VM do not hide its final counters.
 
 use vm_metrics_testkit::metrics_text::Metrics;
-use vm_metrics_testkit::tenant::Act;
+use vm_metrics_testkit::tenant::Action;
 use vm_metrics_testkit::wait::SOON;
 
 use super::lab::Scene;
 use super::user::{ATTACKER, idle_argv};
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const VICTIM: &str = "11111111-1111-4111-8111-111111111111";
 
@@ -15,7 +15,7 @@ const PAUSE: u64 = 30;
 
 #[test]
 fn churning_fakes_hide_no_final_counters() {
-    alone("hostile::churning_fakes::churning_fakes_hide_no_final_counters", || {
+    isolated("hostile::churning_fakes::churning_fakes_hide_no_final_counters", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let daemon = scene.daemon("");
@@ -24,7 +24,7 @@ fn churning_fakes_hide_no_final_counters() {
         let program = scene.idle_program("qemu-system-x86_64");
         let argv = idle_argv(&["-name", "guest=fake{n}", "-uuid", VICTIM]);
         let mut attacker = scene.tenant_of(ATTACKER, "tenant", &[], Vec::new());
-        attacker.tell(&Act::KeepSpawning { program, argv, pause: PAUSE }).unwrap();
+        attacker.perform(&Action::KeepSpawning { program, argv, pause: PAUSE }).unwrap();
         let fakes = |metrics: &Metrics| {
             let fakes = metrics.samples("vm_running").filter(|up| up.value == 0.0).count();
             (fakes > 20).then_some(())
@@ -49,6 +49,6 @@ fn churning_fakes_hide_no_final_counters() {
             let shown = daemon.wait_for(SOON, "the next tick", next).unwrap();
             assert_eq!(shown, Some((sent, received)), "it stays");
         }
-        attacker.tell(&Act::Stop).unwrap();
+        attacker.perform(&Action::Stop).unwrap();
     });
 }

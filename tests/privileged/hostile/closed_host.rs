@@ -1,4 +1,4 @@
-//! A host whose operator says which users run VMs.
+//! A host with a list of users that may run VMs.
 
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::wait::SOON;
@@ -6,11 +6,11 @@ use vm_metrics_testkit::wait::SOON;
 use super::VICTIM;
 use super::lab::Scene;
 use super::user::NEIGHBOUR;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 #[test]
 fn a_closed_host_shows_no_strangers() {
-    alone("hostile::closed_host::a_closed_host_shows_no_strangers", || {
+    isolated("hostile::closed_host::a_closed_host_shows_no_strangers", || {
         let scene = Scene::new();
         let _fake = scene.attacker("qemu-system-x86_64", &["-uuid", "stranger"]);
         let argv = ["-uuid", "neighbour"];

@@ -1,4 +1,4 @@
-//! A VM that has closed its TAP keeps nothing of the next VM's bytes, however many descriptors it has.
+//! A VM with a closed TAP gets none of the next VM's bytes.
 
 use std::path::PathBuf;
 use std::thread;
@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
-use vm_metrics_testkit::tenant::{Act, FRAME, Tenant};
+use vm_metrics_testkit::tenant::{Action, FRAME, Tenant};
 use vm_metrics_testkit::wait::SOON;
 
 use super::lab::Scene;
 use super::user::NEIGHBOUR;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const DESCRIPTORS: usize = 15_000;
 const FRAMES: u64 = 200;
 
-/// An old process is looked at for a reason only.
+/// The daemon rescans a process of this age only for a reason.
 const OLD: Duration = Duration::from_secs(12);
 
-/// The bytes that a device of the VM has sent.
+/// Returns the sent bytes of a VM's device.
 fn sent(metrics: &Metrics, vm: &str) -> Option<f64> {
     let info = metrics.samples("vm_info").find(|sample| sample.label("instance_name") == Some(vm))?;
     metrics.value(
@@ -29,24 +29,24 @@ fn sent(metrics: &Metrics, vm: &str) -> Option<f64> {
 }
 
 fn open(tenant: &mut Tenant) -> i32 {
-    let act = Act::OpenTap { name: "vmt0".to_owned(), multi_queue: false, up: false };
-    i32::try_from(tenant.tell(&act).unwrap()).unwrap()
+    let act = Action::OpenTap { name: "vmt0".to_owned(), multi_queue: false, up: false };
+    i32::try_from(tenant.perform(&act).unwrap()).unwrap()
 }
 
 #[test]
 fn a_closed_tap_takes_no_bytes_along() {
-    alone("hostile::closed_tap::a_closed_tap_takes_no_bytes_along", || {
+    isolated("hostile::closed_tap::a_closed_tap_takes_no_bytes_along", || {
         let scene = Scene::new();
-        // Nobody owns it, and it outlives who holds it.
+        // The device has no owner and outlives its holder.
         Tap::create_up("vmt0", TapOptions { persist: true, ..TapOptions::default() }).unwrap().leave();
         let daemon = scene.daemon("");
         let mut thief = scene.attacker("qemu-system-x86_64", &["-name", "guest=thief"]);
         let fd = open(&mut thief);
         daemon.wait_for(SOON, "the TAP of the thief", |metrics| sent(metrics, "thief")).unwrap();
         thread::sleep(OLD);
-        thief.tell(&Act::Close { fd }).unwrap();
+        thief.perform(&Action::Close { fd }).unwrap();
         let path = PathBuf::from("/dev/null");
-        thief.tell(&Act::OpenMany { path, count: DESCRIPTORS }).unwrap();
+        thief.perform(&Action::OpenMany { path, count: DESCRIPTORS }).unwrap();
         let mut victim =
             scene.tenant_of(NEIGHBOUR, "qemu-system-x86_64", &["-name", "guest=victim"], Vec::new());
         let fd = open(&mut victim);
@@ -57,7 +57,7 @@ fn a_closed_tap_takes_no_bytes_along() {
             vms.any(|vm| vm.label("instance_name") == Some("victim")) && ticks(metrics) >= Some(before + 2.0)
         };
         daemon.wait_for(SOON, "the victim", |metrics| is_known(metrics).then_some(())).unwrap();
-        victim.tell(&Act::Send { fd, frames: FRAMES }).unwrap();
+        victim.perform(&Action::Send { fd, frames: FRAMES }).unwrap();
         let all = |metrics: &Metrics| {
             assert!(sent(metrics, "thief").unwrap_or_default() <= 0.0, "it has bytes of the victim");
             (sent(metrics, "victim")? >= (FRAMES * FRAME) as f64).then_some(())

@@ -1,14 +1,14 @@
-//! A daemon that may open few files, beside processes with more threads than that.
+//! A small limit of open files beside processes with many threads.
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use vm_metrics_testkit::metrics_text::Metrics;
-use vm_metrics_testkit::tenant::Act;
+use vm_metrics_testkit::tenant::Action;
 use vm_metrics_testkit::wait::SOON;
 
 use super::VICTIM;
 use super::lab::Scene;
 use super::pace::Pace;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 /// Enough for the server and for some VMs.
 const FILES: u64 = 256;
@@ -17,7 +17,7 @@ const FAKES: usize = 12;
 
 #[test]
 fn few_descriptors_leave_the_server_and_the_victim() {
-    alone("hostile::few_descriptors::few_descriptors_leave_the_server_and_the_victim", || {
+    isolated("hostile::few_descriptors::few_descriptors_leave_the_server_and_the_victim", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let fake = |number: usize| {
@@ -25,12 +25,12 @@ fn few_descriptors_leave_the_server_and_the_victim() {
             scene.attacker("qemu-system-x86_64", &["-name", &name])
         };
         let mut fakes: Vec<_> = (0..FAKES).map(fake).collect();
-        // The daemon raises the limit to the hard one. That of this process cannot be raised again everywhere.
+        // The daemon raises its soft limit to the hard one. Not every root may raise this process's limit again.
         setrlimit(Resource::Nofile, Rlimit { current: Some(FILES), maximum: Some(FILES) }).unwrap();
         let daemon = scene.daemon("");
         let pace = Pace::of(&daemon);
         for fake in &mut fakes {
-            fake.tell(&Act::StartThreads { name: "CPU 0/KVM".to_owned(), count: 100 }).unwrap();
+            fake.perform(&Action::StartThreads { name: "CPU 0/KVM".to_owned(), count: 100 }).unwrap();
         }
 
         daemon.wait_for(SOON, "threads without files", without_files).unwrap();
@@ -42,7 +42,7 @@ fn few_descriptors_leave_the_server_and_the_victim() {
         assert!(said, "it is said at each look");
         victim.assert_exact(&daemon);
         for fake in &mut fakes {
-            fake.tell(&Act::Stop).unwrap();
+            fake.perform(&Action::Stop).unwrap();
         }
     });
 }

@@ -1,30 +1,30 @@
-//! Neighbours that cause as much work as they can: the daemon goes on at its pace, and the victim is exact.
+//! Neighbours with maximal load: ticks keep their pace, the victim stays exact.
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
-use vm_metrics_testkit::tenant::{Act, Tenant};
+use vm_metrics_testkit::tenant::{Action, Tenant};
 use vm_metrics_testkit::wait::SOON;
 
 use super::VICTIM;
 use super::lab::Scene;
 use super::pace::Pace;
 use super::user::{ATTACKER, idle_argv};
-use crate::alone::alone;
+use crate::isolation::isolated;
 
-/// Nearly all that a process may have open here.
+/// Nearly all descriptors that a process may open here.
 const DESCRIPTORS: usize = 19_000;
 const HOLDERS: usize = 60;
 
-/// An attacker that holds many descriptors of a file, and goes on opening.
+/// Starts an attacker that holds many descriptors of a file and opens more.
 fn holder(mut attacker: Tenant, path: &str) -> Tenant {
-    attacker.tell(&Act::OpenMany { path: path.into(), count: DESCRIPTORS }).unwrap();
-    attacker.tell(&Act::KeepOpening).unwrap();
+    attacker.perform(&Action::OpenMany { path: path.into(), count: DESCRIPTORS }).unwrap();
+    attacker.perform(&Action::KeepOpening).unwrap();
     attacker
 }
 
 #[test]
 fn many_descriptors_slow_no_tick() {
-    alone("hostile::flood::many_descriptors_slow_no_tick", || {
+    isolated("hostile::flood::many_descriptors_slow_no_tick", || {
         let argv = |number: usize| ["-name".to_owned(), format!("guest=fake{number}")];
         attack(Scene::daemon, |scene| {
             let hold = |number| {
@@ -36,10 +36,10 @@ fn many_descriptors_slow_no_tick() {
     });
 }
 
-/// Programs of any name are looked at for VMs of KVM.
+/// The daemon inspects programs of any name for KVM VMs.
 #[test]
 fn many_descriptors_of_any_program_slow_no_tick() {
-    alone("hostile::flood::many_descriptors_of_any_program_slow_no_tick", || {
+    isolated("hostile::flood::many_descriptors_of_any_program_slow_no_tick", || {
         attack(Scene::daemon, |scene| {
             let hold = |_| holder(scene.attacker("database", &[]), "/dev/null");
             (0..HOLDERS).map(hold).collect()
@@ -49,7 +49,7 @@ fn many_descriptors_of_any_program_slow_no_tick() {
 
 #[test]
 fn many_tun_descriptors_slow_no_tick() {
-    alone("hostile::flood::many_tun_descriptors_slow_no_tick", || {
+    isolated("hostile::flood::many_tun_descriptors_slow_no_tick", || {
         attack(Scene::daemon, |scene| {
             let hold = |_| holder(scene.attacker("qemu-system-x86_64", &[]), "/dev/net/tun");
             (0..HOLDERS / 4).map(hold).collect()
@@ -59,27 +59,27 @@ fn many_tun_descriptors_slow_no_tick() {
 
 #[test]
 fn many_fakes_slow_no_tick() {
-    alone("hostile::flood::many_fakes_slow_no_tick", || {
+    isolated("hostile::flood::many_fakes_slow_no_tick", || {
         attack(Scene::daemon, |scene| {
             let mut attacker = scene.attacker("tenant", &[]);
             let program = scene.idle_program("qemu-system-x86_64");
             let argv = idle_argv(&["-name", "guest=fake{n}"]);
-            attacker.tell(&Act::Spawn { program, argv, count: 1300 }).unwrap();
+            attacker.perform(&Action::Spawn { program, argv, count: 1300 }).unwrap();
             vec![attacker]
         });
     });
 }
 
 #[test]
-fn fakes_beyond_the_share_are_told() {
-    alone("hostile::flood::fakes_beyond_the_share_are_told", || {
+fn fakes_beyond_the_quota_are_reported() {
+    isolated("hostile::flood::fakes_beyond_the_quota_are_reported", || {
         const FAKES: usize = 3000;
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let mut attacker = scene.attacker("tenant", &[]);
         let program = scene.idle_program("qemu-system-x86_64");
         let argv = idle_argv(&["-name", "guest=fake{n}"]);
-        attacker.tell(&Act::Spawn { program, argv, count: FAKES }).unwrap();
+        attacker.perform(&Action::Spawn { program, argv, count: FAKES }).unwrap();
         let daemon = scene.daemon("");
         let user = ATTACKER.to_string();
         let told = |metrics: &Metrics| {
@@ -93,18 +93,18 @@ fn fakes_beyond_the_share_are_told() {
             let shown = daemon.metrics().unwrap().samples("vm_info").count();
             assert!(shown < FAKES * 3 / 4, "{shown} VMs");
         }
-        attacker.tell(&Act::Stop).unwrap();
+        attacker.perform(&Action::Stop).unwrap();
     });
 }
 
 #[test]
-fn fakes_that_come_and_go_slow_no_tick() {
-    alone("hostile::flood::fakes_that_come_and_go_slow_no_tick", || {
+fn short_lived_fakes_slow_no_tick() {
+    isolated("hostile::flood::short_lived_fakes_slow_no_tick", || {
         attack(Scene::daemon, |scene| {
             let mut attacker = scene.attacker("tenant", &[]);
             let program = scene.idle_program("qemu-system-x86_64");
             let argv = idle_argv(&["-name", "guest=fake{n}"]);
-            attacker.tell(&Act::KeepSpawning { program, argv, pause: 5 }).unwrap();
+            attacker.perform(&Action::KeepSpawning { program, argv, pause: 5 }).unwrap();
             vec![attacker]
         });
     });
@@ -112,13 +112,13 @@ fn fakes_that_come_and_go_slow_no_tick() {
 
 #[test]
 fn taps_in_many_namespaces_slow_no_tick() {
-    alone("hostile::flood::taps_in_many_namespaces_slow_no_tick", || {
+    isolated("hostile::flood::taps_in_many_namespaces_slow_no_tick", || {
         attack(Scene::daemon_of_namespaces, |scene| {
             let hold = |number| {
                 let name = format!("guest=fake{number}");
-                let mut fake = scene.attacker_elsewhere("qemu-system-x86_64", &["-name", &name]);
-                fake.tell(&Act::OpenTapsElsewhere { name: "vmt0".to_owned(), count: 32 }).unwrap();
-                fake.tell(&Act::KeepOpening).unwrap();
+                let mut fake = scene.attacker_in_netns("qemu-system-x86_64", &["-name", &name]);
+                fake.perform(&Action::OpenForeignTaps { name: "vmt0".to_owned(), count: 32 }).unwrap();
+                fake.perform(&Action::KeepOpening).unwrap();
                 fake
             };
             (0..8).map(hold).collect()
@@ -126,7 +126,7 @@ fn taps_in_many_namespaces_slow_no_tick() {
     });
 }
 
-/// Starts the daemon, and the attack after a while.
+/// Starts the daemon, and the attack a little later.
 fn attack(daemon: impl Fn(&Scene, &str) -> Daemon, begin: impl FnOnce(&Scene) -> Vec<Tenant>) {
     let scene = Scene::new();
     let mut victim = scene.victim(VICTIM, "vmt0");
@@ -138,6 +138,6 @@ fn attack(daemon: impl Fn(&Scene, &str) -> Daemon, begin: impl FnOnce(&Scene) ->
     pace.assert_kept(&daemon, 40, || victim.work(2));
     victim.assert_exact(&daemon);
     for mut attacker in attackers {
-        attacker.tell(&Act::Stop).unwrap();
+        attacker.perform(&Action::Stop).unwrap();
     }
 }

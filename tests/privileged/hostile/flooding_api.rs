@@ -1,25 +1,25 @@
-//! VMMs of a tenant answer with tens of thousands of interfaces: ticks go on, and the victim's bytes stay exact.
+//! VMM APIs with tens of thousands of interfaces delay no tick.
 
 use vm_metrics_testkit::metrics_text::Metrics;
-use vm_metrics_testkit::tenant::{Act, Tenant};
+use vm_metrics_testkit::tenant::{Action, Tenant};
 use vm_metrics_testkit::wait::SOON;
 
 use super::lab::Scene;
 use super::pace::Pace;
 use super::user::{ATTACKER, NEIGHBOUR};
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const VICTIM: &str = "33333333-3333-4333-8333-333333333333";
 
 const RUNNING: &str = r#"{"id":"fake","state":"Running"}"#;
 
-/// More than a VM may have.
+/// More interfaces than a VM may have.
 const MANY: usize = 34_000;
 
-/// The most that is looked at.
+/// The daemon reads at most so many interfaces.
 const MAX_NICS: usize = 256;
 
-/// A Firecracker of this user whose API gives this configuration.
+/// Starts a Firecracker of this user whose API returns this configuration.
 fn firecracker(scene: &Scene, uid: u32, id: &str, config: &str) -> Tenant {
     let socket = scene.directory_of(uid, id).join("api.sock");
     let mut vmm = scene.tenant_of(
@@ -29,7 +29,7 @@ fn firecracker(scene: &Scene, uid: u32, id: &str, config: &str) -> Tenant {
         Vec::new(),
     );
     let answers = vec![("/".to_owned(), RUNNING.to_owned()), ("/vm/config".to_owned(), config.to_owned())];
-    vmm.tell(&Act::ServeHttp { socket, answers }).unwrap();
+    vmm.perform(&Action::ServeHttp { socket, answers }).unwrap();
     vmm
 }
 
@@ -42,10 +42,10 @@ fn config(vcpus: u64, interfaces: usize) -> String {
     )
 }
 
-/// With an allotment that no VM has, too: it would be as many series.
+/// The API also claims an impossible allocation, which would become as many series.
 #[test]
-fn a_flood_of_interfaces_holds_up_nobody() {
-    alone("hostile::flooding_api::a_flood_of_interfaces_holds_up_nobody", || {
+fn a_flood_of_interfaces_delays_nobody() {
+    isolated("hostile::flooding_api::a_flood_of_interfaces_delays_nobody", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let daemon = scene.daemon_of_root("");
@@ -73,10 +73,10 @@ fn a_flood_of_interfaces_holds_up_nobody() {
     });
 }
 
-/// Half of them listen and say something else, the others do not listen.
+/// Half of them respond with other text, and the others do not listen.
 #[test]
 fn a_hundred_useless_sockets_delay_nobody() {
-    alone("hostile::flooding_api::a_hundred_useless_sockets_delay_nobody", || {
+    isolated("hostile::flooding_api::a_hundred_useless_sockets_delay_nobody", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let daemon = scene.daemon_of_root("");
@@ -88,7 +88,7 @@ fn a_hundred_useless_sockets_delay_nobody() {
             let mut fake =
                 scene.attacker("firecracker", &["--id", &id, "--api-sock", socket.to_str().unwrap()]);
             if number % 2 == 0 {
-                fake.tell(&Act::ServeQmp { socket, answers: Vec::new() }).unwrap();
+                fake.perform(&Action::ServeQmp { socket, answers: Vec::new() }).unwrap();
             }
             fakes.push(fake);
         }

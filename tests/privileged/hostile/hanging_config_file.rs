@@ -1,4 +1,4 @@
-//! A tenant's configuration file is on a file system that never answers: ticks go on, and others lose nothing.
+//! A tenant's configuration file on a hanging file system delays nothing.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -12,23 +12,23 @@ use vm_metrics_testkit::wait::SOON;
 use super::lab::Scene;
 use super::pace::Pace;
 use super::user::{ATTACKER, NEIGHBOUR};
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const VICTIM: &str = "44444444-4444-4444-8444-444444444444";
 
-/// A FUSE file system of the attacker, of which nobody reads the requests.
-pub(super) struct Hanging {
+/// A FUSE file system of the attacker that never replies.
+pub(super) struct HangingFs {
     pub(super) mountpoint: PathBuf,
     device: Option<File>,
 }
 
-impl Hanging {
-    /// Everybody may use it, as where `user_allow_other` is set for `fusermount`.
+impl HangingFs {
+    /// Every user may access it, as with `user_allow_other` for `fusermount`.
     pub(super) fn mount(mountpoint: PathBuf) -> Self {
         Self::mount_of(ATTACKER, mountpoint)
     }
 
-    /// The same of another user.
+    /// Mounts it for another user.
     pub(super) fn mount_of(uid: u32, mountpoint: PathBuf) -> Self {
         let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap();
         let options =
@@ -39,14 +39,14 @@ impl Hanging {
     }
 }
 
-impl Hanging {
-    /// From now on all that waits, and all that comes, has an error.
+impl HangingFs {
+    /// Makes all pending and new requests fail.
     pub(super) fn end(&mut self) {
         self.device = None;
     }
 }
 
-impl Drop for Hanging {
+impl Drop for HangingFs {
     fn drop(&mut self) {
         self.end();
         if let Err(error) = unmount(&self.mountpoint, UnmountFlags::DETACH) {
@@ -64,11 +64,11 @@ fn config(directory: &Path, uid: u32, vcpus: u32) -> String {
 }
 
 #[test]
-fn files_that_hang_hold_up_nobody() {
-    alone("hostile::hanging_config_file::files_that_hang_hold_up_nobody", || {
+fn hanging_files_delay_nobody() {
+    isolated("hostile::hanging_config_file::hanging_files_delay_nobody", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
-        let hanging = Hanging::mount(scene.directory_of(ATTACKER, "hanging"));
+        let hanging = HangingFs::mount(scene.directory_of(ATTACKER, "hanging"));
         for (round, start) in [Scene::daemon, Scene::daemon_of_root].into_iter().enumerate() {
             let daemon = start(&scene, "");
             let pace = Pace::of(&daemon);
@@ -81,7 +81,7 @@ fn files_that_hang_hold_up_nobody() {
                 )
             };
             let _fakes: Vec<_> = (0..8).map(fakes).collect();
-            // Sockets are searched for on the same file system.
+            // The daemon looks for sockets on the same file system.
             let socket = hanging.mountpoint.join("api.sock");
             let api = |number: usize| {
                 scene.attacker(

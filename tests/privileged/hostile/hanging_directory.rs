@@ -1,18 +1,18 @@
-//! Directories of the operator's managers are on a file system that never answers: ticks go on, and health names them.
+//! Managers' directories on a hanging file system delay no tick.
 
 use serde_json::Value;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use super::VICTIM;
-use super::hanging_config_file::Hanging;
+use super::hanging_config_file::HangingFs;
 use super::lab::Scene;
 use super::pace::Pace;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const SOURCES: [&str; 3] = ["vm_dir", "hypeman", "libvirt"];
 
-/// The sources that hang, as the health says.
+/// Returns the hanging sources according to health.
 fn hanging(daemon: &Daemon) -> Vec<String> {
     let health = daemon.get("/api/v1/health", None).unwrap();
     let health: Value = serde_json::from_str(health.text().unwrap()).unwrap();
@@ -24,11 +24,11 @@ fn hanging(daemon: &Daemon) -> Vec<String> {
 }
 
 #[test]
-fn directories_that_hang_hold_up_no_tick() {
-    alone("hostile::hanging_directory::directories_that_hang_hold_up_no_tick", || {
+fn hanging_directories_delay_no_tick() {
+    isolated("hostile::hanging_directory::hanging_directories_delay_no_tick", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
-        let mut hung = Hanging::mount_of(0, scene.directory_of(0, "hanging"));
+        let mut hung = HangingFs::mount_of(0, scene.directory_of(0, "hanging"));
         let directory = hung.mountpoint.to_str().unwrap().to_owned();
         let daemon = scene.daemon(&format!(
             "[sources.vm_dir]\ndir = \"{directory}/vms\"\n[sources.hypeman]\ndata_dir = \"{directory}/hypeman\"\n\

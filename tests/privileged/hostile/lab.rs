@@ -1,4 +1,4 @@
-//! The host on which the attacks take place: a daemon of a service user, and a victim with known traffic.
+//! The attacked host: a service user's daemon and an exact victim.
 
 use std::fs::{self, Permissions};
 use std::os::fd::AsFd;
@@ -16,30 +16,30 @@ use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::service;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
-use vm_metrics_testkit::tenant::{Act, FRAME, Tenant, TenantSpec, link_test_program};
+use vm_metrics_testkit::tenant::{Action, FRAME, Tenant, TenantSpec, link_test_program};
 use vm_metrics_testkit::wait::SOON;
 
 /// The user of the daemon.
 pub(super) const SERVICE: u32 = service::UID;
 
-/// What a daemon of the tests is told before the tables of the test, unless these begin with an interval. It shows all
-/// errors over TCP, so that tests see whether they tell too much.
+/// Default configuration, unless the test's tables begin with an interval. It shows all errors over TCP, so that tests
+/// find leaks.
 const OFTEN: &str = "interval = \"100ms\"\nhttp.show_errors = true\n";
 
-/// A network namespace of its own with a directory that everybody may read, a `/run` that is empty, and a
-/// `/dev/net/tun` and a `/dev/fuse` that everybody may open, as on most hosts.
+/// A network namespace with a public directory and an empty `/run`. Every user may open `/dev/net/tun` and `/dev/fuse`,
+/// as on most hosts.
 pub(super) struct Scene {
     dir: TempDir,
     _namespace: NetNs,
 }
 
 impl Scene {
-    /// To be called inside of `alone`, so that the daemon sees only processes of this test.
+    /// Makes the scene. Call it inside of `isolated`, so that the daemon sees only processes of this test.
     pub(super) fn new() -> Self {
         let namespace = NetNs::enter().unwrap();
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        // The mounts are those of the namespace.
+        // The mounts belong to the test's namespace.
         mount("tmpfs", "/run", "tmpfs", MountFlags::empty(), None).unwrap();
         fs::set_permissions("/run", Permissions::from_mode(0o755)).unwrap();
         fs::create_dir("/run/vm-metrics").unwrap();
@@ -59,12 +59,12 @@ impl Scene {
         scene
     }
 
-    /// A file in the directory of the scene.
+    /// Returns the path of a file in the scene's directory.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// A new directory in that of the scene, which belongs to this user.
+    /// Makes a directory of this user in the scene's directory.
     pub(super) fn directory_of(&self, uid: u32, name: &str) -> PathBuf {
         let path = self.path(name);
         fs::create_dir(&path).unwrap();
@@ -72,7 +72,7 @@ impl Scene {
         path
     }
 
-    /// The test program under this name, for tenants.
+    /// Returns the test program under this name, for tenants.
     pub(super) fn program(&self, name: &str) -> PathBuf {
         let directory = self.path("programs");
         fs::create_dir_all(&directory).unwrap();
@@ -83,7 +83,7 @@ impl Scene {
         path
     }
 
-    /// The same in a file of its own: it is another program than those of [`Self::program`].
+    /// Copies the test program, so that it differs from those of [`Self::program`].
     pub(super) fn other_program(&self, name: &str) -> PathBuf {
         let directory = self.path("others");
         fs::create_dir_all(&directory).unwrap();
@@ -92,7 +92,7 @@ impl Scene {
         path
     }
 
-    /// A program under this name that does nothing until it is killed, for thousands of fakes.
+    /// Returns an idle program under this name, for thousands of fakes.
     pub(super) fn idle_program(&self, name: &str) -> PathBuf {
         let directory = self.path("idle");
         fs::create_dir_all(&directory).unwrap();
@@ -104,12 +104,12 @@ impl Scene {
         path
     }
 
-    /// With the capabilities of the unit, and the tables of the test in its configuration.
+    /// Starts a daemon with the unit's capabilities and these tables in its configuration.
     pub(super) fn daemon(&self, tables: &str) -> Daemon {
         self.service(&service::capabilities(), tables)
     }
 
-    /// The same with `CAP_SYS_ADMIN`, which the unit names for VMs in network namespaces of their own.
+    /// Starts a daemon that also has `CAP_SYS_ADMIN`, which the unit lists for VMs in foreign namespaces.
     pub(super) fn daemon_of_namespaces(&self, tables: &str) -> Daemon {
         let mut capabilities = service::capabilities();
         capabilities.push("+sys_admin".to_owned());
@@ -135,23 +135,23 @@ impl Scene {
         daemon
     }
 
-    /// A QEMU of root with this id and a TAP of this name.
+    /// Starts a QEMU of root with this id and a TAP of this name.
     pub(super) fn victim(&self, id: &str, tap: &str) -> Victim {
         let argv = ["-name", &format!("guest={id}"), "-uuid", id];
         self.victim_with(id, "qemu-system-x86_64", &argv, tap)
     }
 
-    /// A VM of root that runs this program with these arguments.
+    /// Starts a VM of root with this program and these arguments.
     pub(super) fn victim_with(&self, id: &str, program: &str, argv: &[&str], tap: &str) -> Victim {
         let argv = argv.iter().map(Into::into).collect();
         let spec = TenantSpec { program: self.program(program), argv, ..TenantSpec::default() };
         let mut vmm = Tenant::start(spec).unwrap();
-        let open = Act::OpenTap { name: tap.to_owned(), multi_queue: false, up: true };
-        let fd = i32::try_from(vmm.tell(&open).unwrap()).unwrap();
+        let open = Action::OpenTap { name: tap.to_owned(), multi_queue: false, up: true };
+        let fd = i32::try_from(vmm.perform(&open).unwrap()).unwrap();
         Victim::new(id, tap, vmm, fd)
     }
 
-    /// A VM of an ordinary user, which holds a TAP of the daemon's namespace that root made for it.
+    /// Starts a VM of an ordinary user. Root made its TAP in the daemon's namespace.
     pub(super) fn vm_of(&self, uid: u32, id: &str, program: &str, argv: &[&str], tap: &str) -> Victim {
         let device = Tap::create_up(tap, TapOptions::default()).unwrap();
         let inherited = device.as_fd().try_clone_to_owned().unwrap();
@@ -160,10 +160,10 @@ impl Scene {
     }
 }
 
-/// The descriptor that a VM of [`Scene::vm_of`] has its TAP under.
+/// The TAP's descriptor in a VM of [`Scene::vm_of`].
 const INHERITED: i32 = 100;
 
-/// A VM with a TAP in the daemon's network namespace. It is known to the byte what it sent and received.
+/// A VM with a TAP in the daemon's namespace, whose traffic is known to the byte.
 pub(super) struct Victim {
     pub(super) id: String,
     pub(super) tap: String,
@@ -182,17 +182,17 @@ impl Victim {
 
     /// Sends so many frames, and receives as many.
     pub(super) fn work(&mut self, frames: u64) {
-        self.vmm.tell(&Act::Send { fd: self.fd, frames }).unwrap();
+        self.vmm.perform(&Action::Send { fd: self.fd, frames }).unwrap();
         self.sent += frames * FRAME;
         let frame = Frame::to_guest().udp4(500);
         for _ in 0..frames {
             self.host.send(&frame).unwrap();
-            // At once: a queue of frames could be full.
-            self.received += self.vmm.tell(&Act::Take { fd: self.fd }).unwrap();
+            // Take each frame at once, because the queue could fill up.
+            self.received += self.vmm.perform(&Action::Take { fd: self.fd }).unwrap();
         }
     }
 
-    /// Until exactly these bytes are published, and never more, under its id alone.
+    /// Waits until exactly these bytes are published under its id alone, and never more.
     pub(super) fn assert_exact(&self, daemon: &Daemon) {
         let expected = (self.sent as f64, self.received as f64);
         let what = format!("{} to have sent {} bytes and received {}", self.id, expected.0, expected.1);
@@ -209,14 +209,14 @@ impl Victim {
         });
     }
 
-    /// What is published of it now: sent and received.
+    /// Returns its published bytes: sent and received.
     pub(super) fn published(&self, metrics: &Metrics) -> Option<(f64, f64)> {
         let labels = [("instance_id", self.id.as_str()), ("device", &self.tap), ("netns", "")];
         let value = |name: &str| metrics.value(name, &labels);
         Some((value("vm_network_tx_bytes_total")?, value("vm_network_rx_bytes_total")?))
     }
 
-    /// Nobody else has its device.
+    /// Fails if another VM has its device.
     fn assert_alone(&self, metrics: &Metrics) {
         for sample in of_device(&self.tap, metrics) {
             let owner = sample.label("instance_id");
@@ -225,7 +225,7 @@ impl Victim {
     }
 }
 
-/// The series of a device of the daemon's network namespace.
+/// Returns the series of a device in the daemon's namespace.
 pub(super) fn of_device<'a>(device: &'a str, metrics: &'a Metrics) -> impl Iterator<Item = &'a Sample> {
     let names = ["vm_network_tx_bytes_total", "vm_network_rx_bytes_total", "vm_network_source_info"];
     let samples = names.into_iter().flat_map(|name| metrics.samples(name));
@@ -234,7 +234,7 @@ pub(super) fn of_device<'a>(device: &'a str, metrics: &'a Metrics) -> impl Itera
     })
 }
 
-/// What a failed test shows of a device.
+/// Describes a device for the message of a failure.
 fn known_of(device: &str, daemon: &Daemon) -> String {
     let metrics = daemon.metrics().unwrap();
     let infos = metrics.samples("vm_info").map(|sample| format!("{:?}", sample.labels));

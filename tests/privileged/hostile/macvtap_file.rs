@@ -1,4 +1,4 @@
-//! Files that look like the device node of a macvtap.
+//! Files that imitate the device node of a macvtap.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -8,48 +8,48 @@ use vm_metrics_testkit::frames::{Frame, PEER};
 use vm_metrics_testkit::macvtap::Macvtap;
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::skip::skip;
-use vm_metrics_testkit::tenant::{Act, Tenant, TenantSpec};
+use vm_metrics_testkit::tenant::{Action, Tenant, TenantSpec};
 use vm_metrics_testkit::wait::SOON;
 
 use super::VICTIM;
 use super::lab::{Scene, of_device};
 use super::user::ATTACKER;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const DEVICE: &str = "vmv0";
 
 #[test]
 fn a_file_of_its_name_is_no_macvtap() {
-    alone("hostile::macvtap_file::a_file_of_its_name_is_no_macvtap", || {
+    isolated("hostile::macvtap_file::a_file_of_its_name_is_no_macvtap", || {
         attack(|thief, directory, node| {
-            thief.tell(&Act::MountTmpfs { path: directory.clone() }).unwrap();
-            thief.tell(&Act::OpenFile { path: directory.join(node) }).unwrap();
+            thief.perform(&Action::MountTmpfs { path: directory.clone() }).unwrap();
+            thief.perform(&Action::OpenFile { path: directory.join(node) }).unwrap();
         });
     });
 }
 
 #[test]
-fn a_file_nobody_may_see_is_no_macvtap() {
-    alone("hostile::macvtap_file::a_file_nobody_may_see_is_no_macvtap", || {
+fn an_unreadable_file_is_no_macvtap() {
+    isolated("hostile::macvtap_file::an_unreadable_file_is_no_macvtap", || {
         attack(|thief, directory, node| {
-            let mount = Act::MountFuse { path: directory.clone(), file: node.to_owned(), hangs: false };
-            thief.tell(&mount).unwrap();
-            thief.tell(&Act::OpenFile { path: directory.join(node) }).unwrap();
+            let mount = Action::MountFuse { path: directory.clone(), file: node.to_owned(), hangs: false };
+            thief.perform(&mount).unwrap();
+            thief.perform(&Action::OpenFile { path: directory.join(node) }).unwrap();
         });
     });
 }
 
-/// The real node, opened without a right to it.
+/// The thief opens the real node without a right to it.
 #[test]
 fn a_path_descriptor_is_no_macvtap() {
-    alone("hostile::macvtap_file::a_path_descriptor_is_no_macvtap", || {
+    isolated("hostile::macvtap_file::a_path_descriptor_is_no_macvtap", || {
         attack(|thief, directory, node| {
-            thief.tell(&Act::OpenPath { path: directory.with_file_name(node) }).unwrap();
+            thief.perform(&Action::OpenPath { path: directory.with_file_name(node) }).unwrap();
         });
     });
 }
 
-/// The thief is told its own directory and the name of the victim's node, which also lies beside that directory.
+/// Passes the thief its own directory and the name of the victim's node, which also lies beside that directory.
 fn attack(pretend: impl FnOnce(&mut Tenant, PathBuf, &str)) {
     let scene = Scene::new();
     let Some(macvtap) = Macvtap::create_up(DEVICE).unwrap() else {
@@ -57,9 +57,9 @@ fn attack(pretend: impl FnOnce(&mut Tenant, PathBuf, &str)) {
     };
     let node = format!("tap{}", macvtap.link().ifindex().unwrap());
     macvtap.make_node(&scene.path(&node)).unwrap();
-    // Older than the victim: among equals the older one would win.
+    // The thief is older than the victim: among equals the older one would win.
     let mut thief = scene.attacker("qemu-system-x86_64", &["-name", "guest=thief"]);
-    thief.tell(&Act::Unshare { net: false, mount: true, pid: false }).unwrap();
+    thief.perform(&Action::Unshare { net: false, mount: true, pid: false }).unwrap();
     pretend(&mut thief, scene.directory_of(ATTACKER, "own"), &node);
     let inherited = macvtap.as_fd().try_clone_to_owned().unwrap();
     let argv = ["-name", "guest=victim", "-uuid", VICTIM].iter().map(Into::into).collect();
@@ -76,7 +76,7 @@ fn attack(pretend: impl FnOnce(&mut Tenant, PathBuf, &str)) {
     }
 }
 
-/// What the victim has sent. Nobody else has its device.
+/// Waits for the victim's sent bytes. No other VM has its device.
 fn wait_for_sent(daemon: &Daemon, is_it: impl Fn(f64) -> bool) -> f64 {
     let sent = |metrics: &Metrics| {
         for sample in of_device(DEVICE, metrics) {

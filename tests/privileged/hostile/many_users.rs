@@ -1,24 +1,24 @@
-//! One attacker with the numbers of many users, as subordinate ids of a user namespace give them.
+//! One attacker with many subordinate uids of a user namespace.
 
 use std::process::Command;
 
 use std::os::unix::process::CommandExt;
 
 use vm_metrics_testkit::child::ChildProcess;
-use vm_metrics_testkit::tenant::Act;
+use vm_metrics_testkit::tenant::Action;
 
 use super::VICTIM;
 use super::lab::Scene;
 use super::pace::Pace;
 use super::user::{NEIGHBOUR, idle_argv};
-use crate::alone::alone;
+use crate::isolation::isolated;
 
-/// The first number of an attacker's range.
+/// The first uid of an attacker's range.
 const FIRST: u32 = 100_000;
 
 #[test]
 fn fakes_of_many_users_slow_no_tick() {
-    alone("hostile::many_users::fakes_of_many_users_slow_no_tick", || {
+    isolated("hostile::many_users::fakes_of_many_users_slow_no_tick", || {
         attack(|scene| {
             let program = scene.idle_program("qemu-system-x86_64");
             let start = |number| {
@@ -34,13 +34,13 @@ fn fakes_of_many_users_slow_no_tick() {
 
 #[test]
 fn descriptors_of_many_users_slow_no_tick() {
-    alone("hostile::many_users::descriptors_of_many_users_slow_no_tick", || {
+    isolated("hostile::many_users::descriptors_of_many_users_slow_no_tick", || {
         attack(|scene| {
             let start = |number| {
                 let uid = FIRST + number;
                 let mut fake = scene.tenant_of(uid, "qemu-system-x86_64", &[], Vec::new());
-                fake.tell(&Act::OpenMany { path: "/dev/null".into(), count: 19_000 }).unwrap();
-                fake.tell(&Act::KeepOpening).unwrap();
+                fake.perform(&Action::OpenMany { path: "/dev/null".into(), count: 19_000 }).unwrap();
+                fake.perform(&Action::KeepOpening).unwrap();
                 fake
             };
             (0..20).map(start).collect::<Vec<_>>()
@@ -48,7 +48,7 @@ fn descriptors_of_many_users_slow_no_tick() {
     });
 }
 
-/// A VM of root and one of an honest user are exact.
+/// Checks that a VM of root and one of an honest user stay exact.
 fn attack<T>(begin: impl FnOnce(&Scene) -> Vec<T>) {
     let scene = Scene::new();
     let mut victim = scene.victim(VICTIM, "vmt0");

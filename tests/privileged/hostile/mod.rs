@@ -1,8 +1,11 @@
-//! Attacks by an ordinary user of the host against the daemon with the unit's capabilities, one per module.
+//! Attacks by an ordinary user on a daemon with the unit's capabilities.
 //!
-//! Each test has a [`lab::Scene`]: a daemon, a [`lab::Victim`] whose bytes are known, and tenants of [`user`].
+//! Each module has one attack. Each test has a [`lab::Scene`]: a daemon, a [`lab::Victim`] with known bytes, and
+//! tenants of [`user`].
 
 mod api_device;
+mod baseline;
+mod blocked_process;
 mod changed_program;
 mod churning_fakes;
 mod closed_host;
@@ -12,18 +15,15 @@ mod few_descriptors;
 mod flapping_links;
 mod flood;
 mod flooding_api;
-mod frame;
 mod hanging_config_file;
 mod hanging_directory;
-mod held_process;
-mod hidden_end;
+mod hidden_final_counters;
 mod lab;
-mod links_out_of_a_jail;
 mod macvtap_file;
 mod many_threads;
 mod many_users;
 mod pace;
-mod pid_file_in_a_jail;
+mod pid_file;
 mod planted_directories;
 mod planted_state;
 mod remade_taps;
@@ -32,12 +32,13 @@ mod small_limits;
 mod static_vm;
 mod stolen_id;
 mod swapped_descriptor;
+mod symlinks;
 mod user;
 
 /// The uuid of a victim.
 const VICTIM: &str = "11111111-1111-4111-8111-111111111111";
 
-/// Before `main`, and so before the test harness reads a command line that is not its own: see `tenant`.
+/// Runs before `main`, because the test harness must not read a foreign command line: see `tenant`.
 #[used]
 // SAFETY: the section is for pointers to functions like this one, which the C library calls once, after its own start.
 #[unsafe(link_section = ".init_array")]

@@ -1,4 +1,4 @@
-//! Whether a daemon goes on at its pace: ticks end, scrapes are answered, memory stays bounded.
+//! Measures whether the daemon keeps its pace under attack.
 
 use std::thread;
 use std::time::Instant;
@@ -8,23 +8,23 @@ use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::wait::SOON;
 
-use crate::alone::figures;
+use crate::isolation::figures;
 
-/// Resident memory that the daemon may have under any attack.
+/// Limit of resident memory under any attack.
 const MEMORY: f64 = (256 << 20) as f64;
 
-/// How much more CPU time a tick may take than before the attack.
+/// Permitted factor of CPU time per tick, compared with the time before the attack.
 const MORE_WORK: f64 = 60.0;
 
-/// How much longer the median tick may be. On a busy machine it waits for a CPU, so this is for ticks that hang.
+/// Permitted factor of the median tick. Ticks wait for a busy CPU, so this only detects hanging ones.
 const MORE_TIME: f64 = 1000.0;
 
-/// The pace of a daemon that nobody attacks.
+/// The pace of a daemon without an attack.
 pub(super) struct Pace {
     calm: Work,
 }
 
-/// Of one tick, and of one scrape.
+/// The cost of one tick and of one scrape.
 #[derive(Debug)]
 struct Work {
     median_seconds: f64,
@@ -35,18 +35,18 @@ struct Work {
 }
 
 impl Pace {
-    /// To be measured before the attack.
+    /// Measures the pace. Call it before the attack.
     pub(super) fn of(daemon: &Daemon) -> Self {
         // The first ticks load the programs.
         measure(daemon, 3, || ());
         Self { calm: measure(daemon, 20, || ()) }
     }
 
-    /// So many more ticks end, and `meanwhile` is called after each scrape between them.
+    /// Waits for `count` more ticks, and calls `meanwhile` after each scrape between them.
     pub(super) fn assert_kept(&self, daemon: &Daemon, count: usize, meanwhile: impl FnMut()) {
         let (calm, attacked) = (&self.calm, measure(daemon, count, meanwhile));
         attacked.say();
-        // The kernel's clock of the CPU time is coarse.
+        // The kernel's clock of CPU time is coarse.
         let work = calm.cpu_seconds.max(calm.median_seconds);
         let kept = attacked.cpu_seconds < MORE_WORK * work
             && attacked.median_seconds < MORE_TIME * calm.median_seconds;
@@ -68,7 +68,7 @@ impl Work {
     }
 }
 
-/// Over so many ticks. Each has to end soon after the one before, and each scrape has to be answered.
+/// Measures `count` ticks. Each must end soon after the one before, and each scrape must get a response.
 fn measure(daemon: &Daemon, count: usize, mut meanwhile: impl FnMut()) -> Work {
     let (mut durations, mut worst_scrape_seconds, mut memory_bytes) = (Vec::new(), 0.0_f64, 0.0_f64);
     let first = daemon.metrics().unwrap();
@@ -98,7 +98,7 @@ fn measure(daemon: &Daemon, count: usize, mut meanwhile: impl FnMut()) -> Work {
     Work { median_seconds, worst_seconds, cpu_seconds, worst_scrape_seconds, memory_bytes }
 }
 
-/// Not of the metrics, which have whole seconds.
+/// Reads procfs, because the metric has whole seconds.
 fn cpu_seconds(daemon: &Daemon) -> f64 {
     read_proc_stat(daemon.pid()).unwrap() as f64 / 1e6
 }

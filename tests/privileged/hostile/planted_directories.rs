@@ -1,4 +1,4 @@
-//! Another user makes the daemon's directories first, or puts links in their place.
+//! Another user plants the daemon's directories, or links in their place.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -13,11 +13,11 @@ use vm_metrics_testkit::wait::SOON;
 use super::VICTIM;
 use super::lab::Scene;
 use super::user::ATTACKER;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const PINS: &str = "/sys/fs/bpf/vm-metrics";
 
-/// A daemon of the service user, and one of root.
+/// Daemons of the service user and of root.
 const DAEMONS: [fn(&Scene, &str) -> Daemon; 2] = [Scene::daemon, Scene::daemon_of_root];
 
 /// Runs a command as the attacker.
@@ -28,7 +28,7 @@ fn attack(command: &[&str]) {
     assert!(setpriv.status().unwrap().success(), "{command:?}");
 }
 
-/// Where everybody may make files, like `/tmp`.
+/// Returns a directory in which every user may create files, like `/tmp`.
 fn public_directory(scene: &Scene) -> PathBuf {
     let path = scene.path("public");
     fs::create_dir(&path).unwrap();
@@ -55,8 +55,8 @@ fn is_empty(directory: &Path) -> bool {
 }
 
 #[test]
-fn planted_pins_are_refused_and_said() {
-    alone("hostile::planted_directories::planted_pins_are_refused_and_said", || {
+fn planted_pins_are_refused() {
+    isolated("hostile::planted_directories::planted_pins_are_refused", || {
         let scene = Scene::new();
         let target = scene.directory_of(ATTACKER, "target");
         let mut victim = scene.victim(VICTIM, "vmt0");
@@ -80,10 +80,10 @@ fn planted_pins_are_refused_and_said() {
     });
 }
 
-/// systemd mounts the bpffs for root alone. That is no fault, but it is said.
+/// systemd mounts the bpffs for root alone. That is healthy, but the daemon reports it.
 #[test]
-fn pins_that_may_not_be_made_are_said() {
-    alone("hostile::planted_directories::pins_that_may_not_be_made_are_said", || {
+fn a_denied_pin_directory_is_reported() {
+    isolated("hostile::planted_directories::a_denied_pin_directory_is_reported", || {
         let scene = Scene::new();
         mount("bpf", "/sys/fs/bpf", "bpf", MountFlags::empty(), Some(c"mode=0700")).unwrap();
         let mut victim = scene.victim(VICTIM, "vmt0");
@@ -101,7 +101,7 @@ fn pins_that_may_not_be_made_are_said() {
 
 #[test]
 fn detach_removes_nothing_behind_a_link() {
-    alone("hostile::planted_directories::detach_removes_nothing_behind_a_link", || {
+    isolated("hostile::planted_directories::detach_removes_nothing_behind_a_link", || {
         let scene = Scene::new();
         let precious = scene.path("precious");
         fs::create_dir(&precious).unwrap();
@@ -118,8 +118,8 @@ fn detach_removes_nothing_behind_a_link() {
 }
 
 #[test]
-fn a_planted_state_directory_is_refused_and_said() {
-    alone("hostile::planted_directories::a_planted_state_directory_is_refused_and_said", || {
+fn a_planted_state_directory_is_refused() {
+    isolated("hostile::planted_directories::a_planted_state_directory_is_refused", || {
         let scene = Scene::new();
         let public = public_directory(&scene);
         let target = scene.path("target");
@@ -144,17 +144,17 @@ fn a_planted_state_directory_is_refused_and_said() {
                 assert!(log.contains("manager state is off: state_dir: ") && log.contains(says), "{log}");
             }
             assert!(doctor(&scene).contains(says), "{}", doctor(&scene));
-            // A kernel with `fs.protected_symlinks` lets nobody through the link.
+            // A kernel with `fs.protected_symlinks` blocks the link for every user.
             assert!(is_empty(&target) && (state.is_symlink() || is_empty(&state)));
             attack(&["rm", "-rf", planted]);
         }
     });
 }
 
-/// Orchestrators would talk to whoever made the directory, and the daemon would believe what is in there.
+/// Orchestrators would talk to the owner of the directory, and the daemon would trust its content.
 #[test]
 fn a_planted_directory_has_no_push_socket() {
-    alone("hostile::planted_directories::a_planted_directory_has_no_push_socket", || {
+    isolated("hostile::planted_directories::a_planted_directory_has_no_push_socket", || {
         let scene = Scene::new();
         let planted = public_directory(&scene).join("run");
         attack(&["mkdir", planted.to_str().unwrap()]);

@@ -1,4 +1,4 @@
-//! Things that are no saved state, in its place.
+//! Files without valid state in the place of the state file.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -12,9 +12,9 @@ use vm_metrics_testkit::wait::{SOON, wait_until};
 use super::VICTIM;
 use super::lab::{SERVICE, Scene};
 use super::user::ATTACKER;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
-/// Where the daemon of this namespace keeps its state.
+/// Returns the state file of the daemon in this namespace.
 fn state_file() -> PathBuf {
     let netns = fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
     PathBuf::from(format!("/run/vm-metrics/ledger-{netns}.json"))
@@ -27,7 +27,7 @@ fn is_saved(daemon: &Daemon) -> bool {
 
 #[test]
 fn the_saved_state_is_for_the_daemon_alone() {
-    alone("hostile::planted_state::the_saved_state_is_for_the_daemon_alone", || {
+    isolated("hostile::planted_state::the_saved_state_is_for_the_daemon_alone", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let daemon = scene.daemon("");
@@ -40,8 +40,8 @@ fn the_saved_state_is_for_the_daemon_alone() {
 }
 
 #[test]
-fn what_is_no_state_is_refused_and_said() {
-    alone("hostile::planted_state::what_is_no_state_is_refused_and_said", || {
+fn a_file_without_state_is_refused() {
+    isolated("hostile::planted_state::a_file_without_state_is_refused", || {
         let scene = Scene::new();
         let mut victim = scene.victim(VICTIM, "vmt0");
         let secret = scene.path("secret");
@@ -52,7 +52,7 @@ fn what_is_no_state_is_refused_and_said() {
         };
         let plants: [(&dyn Fn(), &str); 4] = [
             (&|| node(FileType::Fifo, 0), "is a FIFO, and no regular file"),
-            // It never ends.
+            // This file never ends.
             (&|| node(FileType::CharacterDevice, makedev(1, 5)), "is a device, and no regular file"),
             (&|| symlink(&secret, state_file()).unwrap(), "is a link, and no regular file"),
             (

@@ -1,18 +1,18 @@
-//! A VM makes its TAP anew again and again: the sum of the VM has what each of the TAPs has counted.
+//! A VM recreates its TAP repeatedly: its sum has every byte.
 
 use std::thread;
 use std::time::Duration;
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
-use vm_metrics_testkit::tenant::{Act, FRAME, Tenant};
+use vm_metrics_testkit::tenant::{Action, FRAME, Tenant};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use super::lab::Scene;
 use super::user::open_tap;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
-/// How often the TAP is made, and for how long it lives.
+/// Number of TAPs, and the life of each.
 const TIMES: u64 = 100;
 const LIFE: Duration = Duration::from_millis(20);
 
@@ -20,62 +20,62 @@ const LIFE: Duration = Duration::from_millis(20);
 const FRAMES: u64 = 5;
 
 #[test]
-fn a_tap_made_anew_by_root_loses_no_byte() {
-    alone("hostile::remade_taps::a_tap_made_anew_by_root_loses_no_byte", || {
+fn a_tap_recreated_by_root_loses_nothing() {
+    isolated("hostile::remade_taps::a_tap_recreated_by_root_loses_nothing", || {
         let scene = Scene::new();
         let victim = scene.victim("11111111-1111-4111-8111-111111111111", "vmt0");
         let daemon = scene.daemon("");
         let mut vmm = victim.vmm;
-        vmm.tell(&Act::Close { fd: victim.fd }).unwrap();
+        vmm.perform(&Action::Close { fd: victim.fd }).unwrap();
         make_anew(&mut vmm, "vmt0");
         assert_sent(&daemon, &victim.id, TIMES * FRAMES * FRAME);
     });
 }
 
-/// In a namespace of its own, where it may call for few ticks.
+/// The TAPs are in a foreign namespace, which may trigger few ticks.
 #[test]
-fn a_tap_made_anew_by_a_stranger_loses_no_byte() {
-    alone("hostile::remade_taps::a_tap_made_anew_by_a_stranger_loses_no_byte", || {
+fn a_tap_recreated_by_a_user_loses_nothing() {
+    isolated("hostile::remade_taps::a_tap_recreated_by_a_user_loses_nothing", || {
         let scene = Scene::new();
         let daemon = scene.daemon_of_namespaces("");
-        let mut vmm = scene.attacker_elsewhere("cloud-hypervisor", &["--platform", "uuid=strange"]);
+        let mut vmm = scene.attacker_in_netns("cloud-hypervisor", &["--platform", "uuid=strange"]);
         let fd = open_tap(&mut vmm, "vmt0");
         let is_followed = |metrics: &Metrics| {
             metrics.value("vm_network_tx_bytes_total", &[("instance_id", "strange"), ("device", "vmt0")])
         };
         daemon.wait_for(SOON, "its first TAP", is_followed).unwrap();
-        vmm.tell(&Act::Close { fd }).unwrap();
+        vmm.perform(&Action::Close { fd }).unwrap();
         let before = sent(&daemon, "strange");
         make_anew(&mut vmm, "vmt0");
-        // What the kernel itself sends on a new device is received by nobody.
+        // The kernel's own frames on a new device reach no one.
         assert_sent(&daemon, "strange", before.unwrap_or(0) + TIMES * FRAMES * FRAME);
     });
 }
 
-/// The last one stays.
+/// Recreates the TAP, and keeps the last one.
 fn make_anew(vmm: &mut Tenant, name: &str) {
     let mut last = None;
     for _ in 0..TIMES {
         if let Some(fd) = last.take() {
-            vmm.tell(&Act::Close { fd }).unwrap();
+            vmm.perform(&Action::Close { fd }).unwrap();
         }
         let fd = open_again(vmm, name);
-        vmm.tell(&Act::Send { fd, frames: FRAMES }).unwrap();
+        vmm.perform(&Action::Send { fd, frames: FRAMES }).unwrap();
         thread::sleep(LIFE);
         last = Some(fd);
     }
 }
 
-/// The daemon holds the descriptor for a moment while it looks whose the TAP is.
+/// The daemon holds the descriptor for a moment to find the owner of the TAP.
 fn open_again(vmm: &mut Tenant, name: &str) -> i32 {
-    let open = Act::OpenTap { name: name.to_owned(), multi_queue: false, up: true };
-    let fd = wait_until(SOON, "the TAP to be free", || Ok(vmm.tell(&open).ok()));
+    let open = Action::OpenTap { name: name.to_owned(), multi_queue: false, up: true };
+    let fd = wait_until(SOON, "the TAP to be free", || Ok(vmm.perform(&open).ok()));
     i32::try_from(fd.unwrap()).unwrap()
 }
 
 fn assert_sent(daemon: &Daemon, id: &str, bytes: u64) {
     let mut last = None;
-    // The last TAP may be found at the next look at the descriptors of all processes only.
+    // The daemon may find the last TAP only with the next scan of all descriptors.
     let exact = wait_until(SOON * 3, "each byte in the sum", || {
         last = sent(daemon, id);
         assert!(last.is_none_or(|sent| sent <= bytes), "{last:?} of {bytes}");
@@ -84,7 +84,7 @@ fn assert_sent(daemon: &Daemon, id: &str, bytes: u64) {
     exact.unwrap_or_else(|error| panic!("{error:#}: {last:?} of {bytes}"));
 }
 
-/// What the VM has sent, by the sum over its interfaces.
+/// Returns the VM's sent bytes, summed over its interfaces.
 fn sent(daemon: &Daemon, id: &str) -> Option<u64> {
     let answer = daemon.get("/api/v1/vms", None).unwrap();
     let list: serde_json::Value = serde_json::from_str(answer.text().unwrap()).unwrap();

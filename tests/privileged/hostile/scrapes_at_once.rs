@@ -1,32 +1,33 @@
-//! Many scrapes of a large snapshot at once: memory is that of a few renderings, whoever does not read.
+//! Many concurrent scrapes of a large snapshot take bounded memory.
 
 use std::io::Write;
 use std::net::TcpStream;
 
-use vm_metrics_testkit::tenant::Act;
+use vm_metrics_testkit::tenant::Action;
 use vm_metrics_testkit::wait::SOON;
 
 use super::lab::Scene;
 use super::pace::Pace;
 use super::user::{NEIGHBOUR, idle_argv};
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const FAKES: usize = 200;
 
 const PROTOBUF: &str =
     "Accept: application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited\r\n";
 
-/// 40 of each format, and 40 that are compressed, that are not read, in several ticks: `Pace` looks at the memory after each.
+/// 40 scrapes of each format and 40 compressed ones stay unread over several ticks. `Pace` checks the memory after
+/// each.
 #[test]
 fn unread_scrapes_take_little_memory() {
-    alone("hostile::scrapes_at_once::unread_scrapes_take_little_memory", || {
+    isolated("hostile::scrapes_at_once::unread_scrapes_take_little_memory", || {
         let scene = Scene::new();
         let mut victim = scene.victim("11111111-1111-4111-8111-111111111111", "vmt0");
         let mut neighbour = scene.tenant_of(NEIGHBOUR, "tenant", &[], Vec::new());
-        // Long names make long answers.
+        // Long names make long responses.
         let name = format!("guest={}{{n}}", "n".repeat(200));
         let (program, argv) = (scene.idle_program("qemu-system-x86_64"), idle_argv(&["-name", &name]));
-        neighbour.tell(&Act::Spawn { program, argv, count: FAKES }).unwrap();
+        neighbour.perform(&Action::Spawn { program, argv, count: FAKES }).unwrap();
         let daemon = scene.daemon("");
         let shown = |metrics: &vm_metrics_testkit::metrics_text::Metrics| {
             (metrics.samples("vm_running").count() > FAKES)
@@ -40,16 +41,16 @@ fn unread_scrapes_take_little_memory() {
         let mut attacker = scene.attacker("tenant", &[]);
         for accept in ["", PROTOBUF, "Accept-Encoding: gzip\r\n"] {
             let text = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{accept}\r\n");
-            // The kernel holds some MB of each answer, so each connection asks for many.
+            // The kernel buffers some MB of each response, so each connection asks for many.
             let text = text.repeat(40);
             for _ in 0..3 {
-                attacker.tell(&Act::Connect { address, text: text.clone(), count: 10 }).unwrap();
-                // Root's as well.
+                attacker.perform(&Action::Connect { address, text: text.clone(), count: 10 }).unwrap();
+                // Root opens such a connection as well.
                 let mut own = TcpStream::connect(address).unwrap();
                 own.write_all(text.as_bytes()).unwrap();
                 pace.assert_kept(&daemon, 2, || {
                     victim.work(2);
-                    let status = scraper.tell(&Act::Get { address, path: "/metrics".to_owned() });
+                    let status = scraper.perform(&Action::Get { address, path: "/metrics".to_owned() });
                     assert_eq!(status.unwrap(), 200);
                 });
             }

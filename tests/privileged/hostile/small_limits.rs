@@ -1,4 +1,4 @@
-//! Too small a limit is refused with a number; with any other the daemon works.
+//! Too small a limit names the minimum; above it the daemon works.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use vm_metrics_testkit::wait::SOON;
 
 use super::VICTIM;
 use super::lab::Scene;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
-/// Enough to load a program without optimisation, and too little for it to work.
+/// Enough to load an unoptimised program, and too little for it to work.
 const AS_MIB: u64 = 64;
 
-/// The daemon of root, started by this command.
+/// Returns a command that starts root's daemon under this limit.
 fn serve(scene: &Scene, limited: &[&str]) -> Command {
     let config = scene.path("config.toml");
     fs::write(&config, "interval = \"100ms\"\n").unwrap();
@@ -26,7 +26,7 @@ fn serve(scene: &Scene, limited: &[&str]) -> Command {
     command
 }
 
-/// What a daemon says that does not start.
+/// Returns the message of a daemon that does not start.
 fn refusal(scene: &Scene, limited: &[&str]) -> String {
     let mut daemon = ChildProcess::spawn("vm-metrics", &mut serve(scene, limited)).unwrap();
     let status = daemon.wait(SOON).unwrap();
@@ -35,8 +35,8 @@ fn refusal(scene: &Scene, limited: &[&str]) -> String {
 }
 
 #[test]
-fn too_few_open_files_are_refused_with_a_number() {
-    alone("hostile::small_limits::too_few_open_files_are_refused_with_a_number", || {
+fn too_few_open_files_name_the_minimum() {
+    isolated("hostile::small_limits::too_few_open_files_name_the_minimum", || {
         let scene = Scene::new();
         for limit in [24, 64, 111] {
             let log = refusal(&scene, &["prlimit", &format!("--nofile={limit}")]);
@@ -57,10 +57,10 @@ fn too_few_open_files_are_refused_with_a_number() {
 }
 
 #[test]
-fn too_little_memory_is_refused_with_a_number() {
-    alone("hostile::small_limits::too_little_memory_is_refused_with_a_number", || {
+fn too_little_memory_names_the_minimum() {
+    isolated("hostile::small_limits::too_little_memory_names_the_minimum", || {
         let scene = Scene::new();
-        // The program of the tests is large, and must be mapped before it can say anything.
+        // The debug program is large, and the kernel maps it before its first message.
         for (option, what, limit) in [("--data", "data", 24), ("--as", "address space", AS_MIB)] {
             let log = refusal(&scene, &["prlimit", &format!("{option}={}", limit << 20)]);
             let says = format!("the limit of {what} is {limit} MiB: at least ");
@@ -69,11 +69,12 @@ fn too_little_memory_is_refused_with_a_number() {
     });
 }
 
-/// A control group of its own, removed when dropped.
+/// A control group, removed on drop.
 struct Group(PathBuf);
 
 impl Group {
-    /// `None` where there is no version 1 hierarchy for memory. Not in a `Scene`, which hides it.
+    /// Makes the group; `None` without a version 1 hierarchy for memory. A `Scene` hides the hierarchy, so call it
+    /// outside.
     fn with_memory(bytes: u64) -> Option<Self> {
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap();
         let own = groups.lines().find_map(|line| line.split_once(":memory:/"))?.1;
@@ -92,11 +93,11 @@ impl Drop for Group {
 }
 
 #[test]
-fn a_small_control_group_is_refused_with_a_number() {
+fn a_small_control_group_names_the_minimum() {
     let binary = env!("CARGO_BIN_EXE_vm-metrics");
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");
-    // The host's own devices are none of this test's business.
+    // This daemon must not touch the host's own devices.
     let off = "[sources.proc_scan]\nenabled = false\n[sources.push]\nenabled = false\n";
     fs::write(&config, format!("{off}[readers.tap_ebpf]\npin = false\n")).unwrap();
     let serve = "echo $$ > \"$0\" && exec \"$1\" serve --listen 127.0.0.1:0 --config \"$2\"";

@@ -1,4 +1,4 @@
-//! Fakes of a VM that the operator describes without a process, whose VMM is no hypervisor that is known.
+//! Fakes of a configured VM without a pid and with an unknown VMM.
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
@@ -7,23 +7,23 @@ use vm_metrics_testkit::wait::SOON;
 
 use super::lab::{Scene, Victim};
 use super::user::open_tap;
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const ID: &str = "billing";
 const TABLES: &str = "[[sources.static_list.vms]]\nid = \"billing\"\ntaps = [\"vmt0\"]\n";
 
 #[test]
 fn a_fake_uuid_joins_no_static_vm() {
-    alone("hostile::static_vm::a_fake_uuid_joins_no_static_vm", || {
+    isolated("hostile::static_vm::a_fake_uuid_joins_no_static_vm", || {
         attack(|scene| scene.attacker("qemu-system-x86_64", &["-uuid", ID]));
     });
 }
 
 #[test]
-fn a_tap_elsewhere_joins_no_static_vm() {
-    alone("hostile::static_vm::a_tap_elsewhere_joins_no_static_vm", || {
+fn a_foreign_tap_joins_no_static_vm() {
+    isolated("hostile::static_vm::a_foreign_tap_joins_no_static_vm", || {
         attack(|scene| {
-            let mut fake = scene.attacker_elsewhere("qemu-system-x86_64", &["-name", "guest=other"]);
+            let mut fake = scene.attacker_in_netns("qemu-system-x86_64", &["-name", "guest=other"]);
             open_tap(&mut fake, "vmt0");
             fake
         });
@@ -31,21 +31,21 @@ fn a_tap_elsewhere_joins_no_static_vm() {
 }
 
 #[test]
-fn a_fake_with_uuid_and_tap_joins_no_static_vm() {
-    alone("hostile::static_vm::a_fake_with_uuid_and_tap_joins_no_static_vm", || {
+fn a_complete_fake_joins_no_static_vm() {
+    isolated("hostile::static_vm::a_complete_fake_joins_no_static_vm", || {
         attack(|scene| {
-            let mut fake = scene.attacker_elsewhere("qemu-system-x86_64", &["-uuid", ID]);
+            let mut fake = scene.attacker_in_netns("qemu-system-x86_64", &["-uuid", ID]);
             open_tap(&mut fake, "vmt0");
             fake
         });
     });
 }
 
-/// With a fake that was there before, and with one that comes later.
+/// Tries an earlier and a later fake.
 fn attack(fake: impl Fn(&Scene) -> Tenant) {
     let scene = Scene::new();
     let older = fake(&scene);
-    // A program that nobody knows as a hypervisor.
+    // This program is not a known hypervisor.
     let mut victim = scene.victim_with(ID, "acme-vmm", &[], "vmt0");
     let daemon = scene.daemon_of_namespaces(TABLES);
     assert_untouched(&daemon, &mut victim, &older);
@@ -54,7 +54,7 @@ fn attack(fake: impl Fn(&Scene) -> Tenant) {
     assert_untouched(&daemon, &mut victim, &older);
 }
 
-/// The fake is shown as another VM, and the static VM has its TAP and nothing of the fake's.
+/// Checks that the fake is a VM of its own, and the static VM has only its own TAP.
 fn assert_untouched(daemon: &Daemon, victim: &mut Victim, fake: &Tenant) {
     let pid = fake.pid().to_string();
     let told_apart = |metrics: &Metrics| {

@@ -1,20 +1,20 @@
-//! Fakes that say that they are a VM of somebody else.
+//! Fakes that claim the id of another user's VM.
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::{Metrics, Sample};
-use vm_metrics_testkit::tenant::{Act, Tenant};
+use vm_metrics_testkit::tenant::{Action, Tenant};
 use vm_metrics_testkit::wait::SOON;
 
 use super::VICTIM;
 use super::lab::{Scene, Victim};
 use super::user::{ATTACKER, NEIGHBOUR};
-use crate::alone::alone;
+use crate::isolation::isolated;
 
 const ARGV: [&str; 4] = ["-name", "guest=victim", "-uuid", VICTIM];
 
 #[test]
 fn an_older_fake_takes_no_id_of_root() {
-    alone("hostile::stolen_id::an_older_fake_takes_no_id_of_root", || {
+    isolated("hostile::stolen_id::an_older_fake_takes_no_id_of_root", || {
         let scene = Scene::new();
         let fake = scene.attacker("qemu-system-x86_64", &ARGV);
         let daemon = scene.daemon("");
@@ -27,8 +27,8 @@ fn an_older_fake_takes_no_id_of_root() {
 }
 
 #[test]
-fn an_older_fake_takes_no_id_at_the_start() {
-    alone("hostile::stolen_id::an_older_fake_takes_no_id_at_the_start", || {
+fn an_older_fake_takes_no_id_initially() {
+    isolated("hostile::stolen_id::an_older_fake_takes_no_id_initially", || {
         let scene = Scene::new();
         let fake = scene.attacker("qemu-system-x86_64", &ARGV);
         let mut victim = scene.victim(VICTIM, "vmt0");
@@ -40,8 +40,8 @@ fn an_older_fake_takes_no_id_at_the_start() {
 }
 
 #[test]
-fn a_younger_fake_takes_no_id_of_a_neighbour() {
-    alone("hostile::stolen_id::a_younger_fake_takes_no_id_of_a_neighbour", || {
+fn a_younger_fake_takes_no_id() {
+    isolated("hostile::stolen_id::a_younger_fake_takes_no_id", || {
         let scene = Scene::new();
         let mut victim = scene.vm_of(NEIGHBOUR, VICTIM, "qemu-system-x86_64", &ARGV, "vmt0");
         let fake = scene.attacker("qemu-system-x86_64", &ARGV);
@@ -52,10 +52,10 @@ fn a_younger_fake_takes_no_id_of_a_neighbour() {
     });
 }
 
-/// The fake was there before the VM's second process.
+/// The fake started before the VM's second process.
 #[test]
-fn a_waiting_fake_takes_no_id_at_a_restart() {
-    alone("hostile::stolen_id::a_waiting_fake_takes_no_id_at_a_restart", || {
+fn a_fake_takes_no_restarted_vms_id() {
+    isolated("hostile::stolen_id::a_fake_takes_no_restarted_vms_id", || {
         let scene = Scene::new();
         let mut victim = scene.vm_of(NEIGHBOUR, VICTIM, "qemu-system-x86_64", &ARGV, "vmt0");
         let daemon = scene.daemon("");
@@ -73,10 +73,10 @@ fn a_waiting_fake_takes_no_id_at_a_restart() {
     });
 }
 
-/// The fake is older than the VM's process, and the daemon is a new one.
+/// The fake is older than the VM's process, and the daemon restarts.
 #[test]
-fn an_older_fake_takes_no_id_at_a_daemon_restart() {
-    alone("hostile::stolen_id::an_older_fake_takes_no_id_at_a_daemon_restart", || {
+fn an_older_fake_takes_no_id_after_restart() {
+    isolated("hostile::stolen_id::an_older_fake_takes_no_id_after_restart", || {
         let scene = Scene::new();
         let mut victim = scene.vm_of(NEIGHBOUR, VICTIM, "qemu-system-x86_64", &ARGV, "vmt0");
         let mut daemon = scene.daemon("");
@@ -93,7 +93,7 @@ fn an_older_fake_takes_no_id_at_a_daemon_restart() {
 
 #[test]
 fn a_monitor_takes_no_id_of_root() {
-    alone("hostile::stolen_id::a_monitor_takes_no_id_of_root", || {
+    isolated("hostile::stolen_id::a_monitor_takes_no_id_of_root", || {
         let scene = Scene::new();
         let directory = scene.directory_of(ATTACKER, "qmp");
         let mut fake = scene.attacker("qemu-system-x86_64", &["-name", "guest=harmless"]);
@@ -106,7 +106,7 @@ fn a_monitor_takes_no_id_of_root() {
             answer("query-status", r#"{"status":"running","running":true}"#),
             answer("query-balloon", r#"{"actual":134217728}"#),
         ];
-        fake.tell(&Act::ServeQmp { socket: directory.join("fake.sock"), answers }).unwrap();
+        fake.perform(&Action::ServeQmp { socket: directory.join("fake.sock"), answers }).unwrap();
         let sockets = directory.join("*.sock");
         let daemon = scene.daemon(&format!("[sources.qemu_qmp]\nsockets = [{sockets:?}]\n"));
         let heard = |metrics: &Metrics| metrics.samples("vm_allocated_vcpus").any(|one| one.value == 3.0);
@@ -118,7 +118,7 @@ fn a_monitor_takes_no_id_of_root() {
     });
 }
 
-/// The fake has an id of its own by now, and the victim the one that both claim.
+/// Checks that the fake has its own id, and the victim the id that both claim.
 fn assert_keeps_id(daemon: &Daemon, victim: &mut Victim, fake: &Tenant) {
     let pid = victim.vmm.pid().to_string();
     daemon.wait_for(SOON, "the victim", |metrics| info(metrics, &pid).map(drop)).unwrap();
@@ -135,7 +135,7 @@ fn assert_has_plain_id(daemon: &Daemon, victim: &mut Victim) {
     }
 }
 
-/// Once it is shown.
+/// Waits for the process and returns its id.
 fn id_of(daemon: &Daemon, process: &Tenant) -> String {
     let pid = process.pid().to_string();
     let id = |metrics: &Metrics| info(metrics, &pid)?.label("instance_id").map(str::to_owned);

@@ -2,29 +2,29 @@
 
 use std::os::fd::OwnedFd;
 
-use vm_metrics_testkit::tenant::{Act, Tenant, TenantSpec};
+use vm_metrics_testkit::tenant::{Action, Tenant, TenantSpec};
 
 use super::lab::Scene;
 
 /// An ordinary user, `nobody`.
 pub(super) const ATTACKER: u32 = 65_534;
-/// Another one.
+/// Another ordinary user.
 pub(super) const NEIGHBOUR: u32 = 64_901;
 
 impl Scene {
-    /// A process of the attacker that runs a program of this name with these arguments.
+    /// Starts a process of the attacker with this program name and these arguments.
     pub(super) fn attacker(&self, program: &str, argv: &[&str]) -> Tenant {
         self.tenant_of(ATTACKER, program, argv, Vec::new())
     }
 
-    /// The same in a user namespace and a network namespace of its own, where it may make TAPs.
-    pub(super) fn attacker_elsewhere(&self, program: &str, argv: &[&str]) -> Tenant {
+    /// Starts it in a user and network namespace of its own, where it may make TAPs.
+    pub(super) fn attacker_in_netns(&self, program: &str, argv: &[&str]) -> Tenant {
         let mut tenant = self.attacker(program, argv);
-        tenant.tell(&Act::Unshare { net: true, mount: false, pid: false }).unwrap();
+        tenant.perform(&Action::Unshare { net: true, mount: false, pid: false }).unwrap();
         tenant
     }
 
-    /// A process of any user, with descriptors of the test's under the numbers given, from 100 on.
+    /// Starts a process of any user, with these descriptors of the test under these numbers, from 100 on.
     pub(super) fn tenant_of(
         &self,
         uid: u32,
@@ -39,13 +39,14 @@ impl Scene {
     }
 }
 
-/// A TAP in the tenant's namespace, which is up. The number of its descriptor.
+/// Opens a TAP in the tenant's namespace, brings it up, and returns its descriptor.
 pub(super) fn open_tap(tenant: &mut Tenant, name: &str) -> i32 {
-    let fd = tenant.tell(&Act::OpenTap { name: name.to_owned(), multi_queue: false, up: true }).unwrap();
+    let fd =
+        tenant.perform(&Action::OpenTap { name: name.to_owned(), multi_queue: false, up: true }).unwrap();
     i32::try_from(fd).unwrap()
 }
 
-/// The arguments of an idle program, see `Scene::idle_program`: what follows is the command line of a hypervisor.
+/// Returns the arguments of an idle program (`Scene::idle_program`), followed by a hypervisor's command line.
 pub(super) fn idle_argv(argv: &[&str]) -> Vec<String> {
     let idle = ["-c", "kill -STOP $$", "sh"];
     idle.iter().chain(argv).map(ToString::to_string).collect()

@@ -1,4 +1,4 @@
-//! What the kernel does not tell the daemon's user is not taken for an answer.
+//! The daemon treats denied access as unknown, not as absent.
 
 use std::fs::{metadata, read_dir, set_permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -27,16 +27,16 @@ fn wait_for_log(daemon: &Daemon, says: &str) {
     wait_until(SOON, says, said).unwrap_or_else(|error| panic!("{error}: {}", daemon.log()));
 }
 
-/// What `doctor` says to the user of the service.
+/// Returns the output of `doctor` for the service user.
 fn doctor(host: &Host) -> String {
     let mut command = service::command(Path::new(BINARY), &service::capabilities());
     command.args(["doctor", "--config"]).arg(&host.config);
     String::from_utf8(command.output().unwrap().stdout).unwrap()
 }
 
-/// Only root may read the pins of the links, as long as they are root's.
+/// Only root may read root's pins of the links.
 #[test]
-fn a_link_that_cannot_be_asked_stays() {
+fn an_unreadable_link_stays() {
     if let Err(reason) = tcx() {
         return skip(&reason);
     }
@@ -56,7 +56,7 @@ fn a_link_that_cannot_be_asked_stays() {
         &daemon,
         "the kernel does not say what an earlier daemon has left on it, so that stays as it is",
     );
-    // It is the only TAP.
+    // This is the only TAP.
     let failed = [("component", "tap_ebpf"), ("state", "failed")];
     assert_eq!(daemon.metrics().unwrap().value("vm_exporter_component_health", &failed), Some(1.0));
     host.send(300);
@@ -68,9 +68,9 @@ fn a_link_that_cannot_be_asked_stays() {
     assert_eq!((gap, attached_programs("vmt0")), (Some(0.0), 2));
 }
 
-/// What is counted there already is not thrown away.
+/// Existing counts stay.
 #[test]
-fn drops_that_cannot_be_asked_stay() {
+fn unreadable_drop_pins_stay() {
     let host = Host::new(User::Service, "auto");
     host.start().kill().unwrap();
     let link = own_pins().join("drops-link");
@@ -89,7 +89,7 @@ fn drops_that_cannot_be_asked_stay() {
 }
 
 #[test]
-fn detach_fails_where_it_may_not_look() {
+fn detach_fails_without_read_permission() {
     let host = Host::new(User::Service, "clsact");
     drop(host.start());
     let detach = |capabilities: &[String], all: &[&str]| {
@@ -102,7 +102,7 @@ fn detach_fails_where_it_may_not_look() {
     let (worked, said) = detach(&without, &[]);
     assert!(!worked && said.contains("cannot take the filters off"), "{said}");
     assert_eq!(attached_programs("vmt0"), 2);
-    // The test itself is in another namespace.
+    // The test itself runs in another namespace.
     let (worked, said) = detach(&all, &["--all"]);
     assert!(!worked && said.contains("cannot enter net:[") && said.contains("CAP_SYS_ADMIN"), "{said}");
     assert_eq!(attached_programs("vmt0"), 0);
@@ -110,7 +110,7 @@ fn detach_fails_where_it_may_not_look() {
     assert!(worked, "{said}");
 }
 
-/// The programs have seen long ago what such a guest takes.
+/// The programs saw all frames for such a guest long ago.
 #[test]
 fn programs_on_a_slow_guest_stay() {
     for (user, way) in cases() {
@@ -153,11 +153,11 @@ fn pins_of_root_stay_when_the_user_changes() {
 }
 
 #[test]
-fn doctor_says_what_would_make_pins() {
+fn doctor_explains_how_to_enable_pins() {
     let host = Host::new(User::Service, "auto");
     let makes = format!("`install -d -m 0700 -o {} /sys/fs/bpf/vm-metrics`", service::UID);
     assert!(doctor(&host).contains(&makes), "{}", doctor(&host));
-    // The daemon says the same when the unit does not make the directory.
+    // The daemon gives the same message when the unit makes no directory.
     let mut command = service::command(Path::new(BINARY), &service::capabilities());
     command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&host.config);
     let daemon = Daemon::start_command(command).unwrap();
@@ -168,7 +168,7 @@ fn doctor_says_what_would_make_pins() {
     let daemon = host.start();
     assert_eq!(pinned(&daemon), Some(1.0));
     assert!(!doctor(&host).contains("no pins"), "{}", doctor(&host));
-    // Root is told whose they are.
+    // Root gets the owner of the pins.
     let doctor =
         Command::new(BINARY).args(["doctor", "--no-daemon", "--config"]).arg(&host.config).output().unwrap();
     let says = format!("belongs to user {}: a daemon of that user pins there", service::UID);

@@ -1,4 +1,4 @@
-//! A TAP for daemons that come and go, traffic on it, and what they are to say of it.
+//! A TAP with traffic, and the numbers that restarting daemons must publish.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,13 +18,13 @@ use crate::user::{USERS, User};
 
 pub(super) const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 
-/// Each way to attach, for each user.
+/// Returns each attach method for each user.
 pub(super) fn cases() -> impl Iterator<Item = (User, &'static str)> {
     let ways = ways();
     USERS.into_iter().flat_map(move |user| ways.clone().into_iter().map(move |way| (user, way)))
 }
 
-/// A TAP and a configuration for daemons that come and go. The bpffs is the namespace's own.
+/// A TAP and a configuration for successive daemons, with the namespace's own bpffs.
 pub(super) struct Host {
     pub(super) user: User,
     pub(super) tap: Tap,
@@ -49,7 +49,7 @@ impl Host {
         host
     }
 
-    /// With these options of `tap_ebpf`, and what follows them.
+    /// Writes the configuration with these options of `tap_ebpf` and the text after them.
     pub(super) fn configure(&self, options: &str) {
         let text = format!(
             "interval = \"50ms\"\n[sources.proc_scan]\nenabled = false\n\
@@ -62,7 +62,7 @@ impl Host {
         self.start_as(Path::new(BINARY), "ebpf")
     }
 
-    /// Starts this daemon, which counts by this source.
+    /// Starts this daemon, and waits until it counts by this reader.
     pub(super) fn start_as(&self, binary: &Path, source: &str) -> Daemon {
         let daemon = self.try_start(binary).unwrap();
         let counts = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", source)]);
@@ -70,7 +70,7 @@ impl Host {
         daemon
     }
 
-    /// Starts a daemon that need not count.
+    /// Starts a daemon without waiting for counts.
     pub(super) fn try_start(&self, binary: &Path) -> anyhow::Result<Daemon> {
         self.user.start(binary, &self.config)
     }
@@ -81,7 +81,8 @@ impl Host {
         }
     }
 
-    /// While this runs, frames go both ways as fast as they can: how many there were each way, and what it returns.
+    /// Moves frames in both directions at full speed while `work` runs. Returns the frames per direction and the
+    /// result.
     pub(super) fn exchange_while<T>(&self, work: impl FnOnce() -> T) -> (u64, T) {
         let (exchanged, stop) = (AtomicU64::new(0), AtomicBool::new(false));
         let (tap, peer) = (&self.tap, PacketSocket::bind(self.tap.name()).unwrap());
@@ -99,14 +100,14 @@ impl Host {
                     }
                 }
             });
-            // Also when something below panics: the scope waits for the thread.
+            // This also runs on a panic below, because the scope waits for the thread.
             let _stopped = StopOnDrop(&stop);
             work()
         });
         (exchanged.into_inner(), returned)
     }
 
-    /// As root, whoever runs the daemon.
+    /// Runs `detach` as root, independent of the daemon's user.
     pub(super) fn detach(&self, args: &[&str]) -> String {
         let config = self.config.to_str().unwrap();
         let output = Command::new(BINARY).args(["detach", "--config", config]).args(args).output().unwrap();
@@ -115,7 +116,7 @@ impl Host {
     }
 }
 
-/// Waits until the daemon has counted so many frames that the guest sent, by both of its counts.
+/// Waits until both counts of the daemon have so many frames of the guest.
 pub(super) fn wait_for_frames(daemon: &Daemon, frames: u64) {
     let frames = frames as f64;
     let udp = [("direction", "tx"), ("transport", "udp")];
@@ -130,11 +131,11 @@ pub(super) fn wait_for_frames(daemon: &Daemon, frames: u64) {
     daemon.wait_for(SOON, &format!("{frames} frames"), counted).unwrap();
 }
 
-/// What one metric is to be.
-type Expected = (&'static str, &'static [(&'static str, &'static str)], f64);
+/// The expected value of one metric.
+type Expectation = (&'static str, &'static [(&'static str, &'static str)], f64);
 
-/// What the devices say of so many frames that went each way.
-fn by_device(frames: u64) -> [Expected; 4] {
+/// Returns the expected device metrics for so many frames in each direction.
+fn by_device(frames: u64) -> [Expectation; 4] {
     let (sent, taken) = (Frame::from_guest().udp4(300).len(), Frame::to_guest().udp4(500).len());
     let frames = frames as f64;
     [
@@ -145,8 +146,8 @@ fn by_device(frames: u64) -> [Expected; 4] {
     ]
 }
 
-/// What only the programs say of them, when they lack none.
-fn by_programs(frames: u64) -> [Expected; 8] {
+/// Returns the expected eBPF metrics, provided that the programs missed nothing.
+fn by_programs(frames: u64) -> [Expectation; 8] {
     let [_, (_, _, sent), _, (_, _, taken)] = by_device(frames);
     let frames = frames as f64;
     [
@@ -165,13 +166,13 @@ pub(super) fn wait_for_device(daemon: &Daemon, frames: u64) {
     wait_for(daemon, &by_device(frames));
 }
 
-/// By the device and by the programs.
+/// Waits for the expected device and eBPF metrics.
 pub(super) fn wait_for_all(daemon: &Daemon, frames: u64) {
     wait_for(daemon, &[&by_device(frames)[..], &by_programs(frames)].concat());
 }
 
-/// No counter may be ahead meanwhile.
-fn wait_for(daemon: &Daemon, expected: &[Expected]) {
+/// Waits for these values. No counter may exceed its value meanwhile.
+fn wait_for(daemon: &Daemon, expected: &[Expectation]) {
     let all = |metrics: &Metrics| {
         let mut is_all = true;
         for (name, labels, wanted) in expected {

@@ -1,4 +1,4 @@
-//! Counting goes on while no daemon runs: nothing is lost over a restart, nothing is counted twice, nothing is left behind.
+//! Pinned programs count over restarts: no loss, no double count, no leftovers.
 
 mod denied;
 mod host;
@@ -16,13 +16,13 @@ use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use self::host::{BINARY, Host, cases, wait_for_all, wait_for_frames};
-use crate::alone::alone;
+use crate::isolation::isolated;
 use crate::lab::{attached_programs, tcx};
 use crate::user::{USERS, User};
 
 const PINS: &str = "/sys/fs/bpf/vm-metrics";
 
-/// The only directory of pins.
+/// Returns the only directory of pins.
 fn own_pins() -> PathBuf {
     let mut dirs = std::fs::read_dir(PINS).unwrap().map(|entry| entry.unwrap().path());
     let own = dirs.next().unwrap();
@@ -30,13 +30,13 @@ fn own_pins() -> PathBuf {
     own
 }
 
-/// The service's directory is there before its pins.
+/// The service's directory exists before its pins.
 fn has_pins() -> bool {
     std::fs::read_dir(PINS).is_ok_and(|mut dirs| dirs.next().is_some())
 }
 
 #[test]
-fn what_passes_between_two_daemons_is_counted() {
+fn traffic_between_two_daemons_is_counted() {
     for (user, way) in cases() {
         let host = Host::new(user, way);
         let mut daemon = host.start();
@@ -52,10 +52,10 @@ fn what_passes_between_two_daemons_is_counted() {
 }
 
 #[test]
-fn kill_9_under_traffic_loses_nothing_and_counts_nothing_twice() {
+fn sigkill_under_traffic_keeps_exact_counts() {
     for (user, way) in cases() {
         let host = Host::new(user, way);
-        // All that is sent from here on the programs see.
+        // From here on the programs see all frames.
         host.start().kill().unwrap();
         let (exchanged, daemon) = host.exchange_while(|| {
             let mut last = 0.0;
@@ -81,7 +81,7 @@ fn detach_leaves_nothing() {
         assert_eq!(attached_programs("vmt0"), 2, "{user:?} {way}: they stay");
         let said = host.detach(&[]);
         assert!(said.contains(PINS), "{said}");
-        // The kernel takes a link off a moment after its last reference is gone.
+        // The kernel detaches a link a moment after its last reference goes.
         wait_until(SOON, "no program on the TAP", || Ok((attached_programs("vmt0") == 0).then_some(())))
             .unwrap();
         assert!(!Path::new(PINS).exists(), "{user:?} {way}");
@@ -90,7 +90,7 @@ fn detach_leaves_nothing() {
 }
 
 #[test]
-fn without_pins_the_programs_leave_with_the_daemon() {
+fn without_pins_programs_end_with_the_daemon() {
     for (user, way) in cases() {
         let host = Host::with(user, &format!("attach = \"{way}\"\npin = false\n"));
         let mut daemon = host.start();
@@ -102,7 +102,7 @@ fn without_pins_the_programs_leave_with_the_daemon() {
 }
 
 #[test]
-fn a_second_daemon_leaves_with_an_error() {
+fn a_second_daemon_exits_with_an_error() {
     cases().for_each(second_daemon);
 }
 
@@ -123,7 +123,7 @@ fn second_daemon((user, way): (User, &str)) {
     );
     host.send(3);
     wait_for_frames(&first, 3);
-    // A look disturbs nobody.
+    // Reading disturbs no daemon.
     let doctor = Command::new(BINARY).args(["doctor", "--config", config]).output().unwrap();
     assert!(doctor.status.success());
     host.send(3);
@@ -160,8 +160,8 @@ fn dead_device(user: User) {
 
 #[test]
 fn pins_of_another_version_are_left_alone() {
-    // `detach --all` takes filters off in all namespaces that it sees, those of other tests among them.
-    alone("pins::pins_of_another_version_are_left_alone", || USERS.into_iter().for_each(other_version));
+    // `detach --all` removes the filters in all visible namespaces, other tests' included.
+    isolated("pins::pins_of_another_version_are_left_alone", || USERS.into_iter().for_each(other_version));
 }
 
 fn other_version(user: User) {
@@ -202,10 +202,10 @@ fn other_shape(user: User) {
     );
 }
 
-/// The namespaces have a bpffs in common, which the first daemon mounts, and devices with the same name and index.
+/// The namespaces share a bpffs that the first daemon mounts. Their devices have equal names and indices.
 #[test]
-fn pins_of_another_namespace_are_not_mistaken_for_ones_own() {
-    alone("pins::pins_of_another_namespace_are_not_mistaken_for_ones_own", || {
+fn pins_of_another_namespace_are_ignored() {
+    isolated("pins::pins_of_another_namespace_are_ignored", || {
         USERS.into_iter().for_each(other_namespace);
     });
 }
@@ -257,7 +257,7 @@ fn not_mounted(user: User) {
 }
 
 #[test]
-fn without_a_bpffs_it_counts_all_the_same() {
+fn without_a_bpffs_it_still_counts() {
     USERS.into_iter().for_each(no_bpffs);
 }
 

@@ -1,10 +1,10 @@
-//! The source of the numbers changes from daemon to daemon, and that never shows.
+//! Daemons with different readers continue the same counters.
 
 use std::path::Path;
 
 use super::host::{BINARY, Host, cases, wait_for_all, wait_for_device};
 
-/// The readers that are switched off, and the source that is left.
+/// The disabled readers, and the remaining one.
 const SWITCHES: [(&[&str], &str); 5] = [
     (&[], "ebpf"),
     (&["tap_ebpf"], "netlink"),
@@ -14,7 +14,7 @@ const SWITCHES: [(&[&str], &str); 5] = [
 ];
 
 #[test]
-fn no_counter_falls_or_jumps_when_a_restart_changes_the_source() {
+fn a_changed_reader_keeps_counters_monotonic() {
     for (user, way) in cases() {
         let host = Host::new(user, way);
         let mut exchanged = 0;
@@ -40,7 +40,7 @@ fn no_counter_falls_or_jumps_when_a_restart_changes_the_source() {
             exchanged += more;
             wait(&daemon, exchanged);
             daemon.kill().unwrap();
-            // Nobody looks.
+            // No daemon runs.
             exchanged += host.exchange_while(|| ()).0;
         }
     }

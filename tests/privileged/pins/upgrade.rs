@@ -1,4 +1,4 @@
-//! A daemon with other programs takes over: they are put in the place of the old ones, and no frame is missed.
+//! A new daemon replaces programs of another version without a gap.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -11,13 +11,13 @@ use vm_metrics_testkit::child::copy_program;
 use super::host::{BINARY, Host, cases, wait_for_all};
 use crate::chain::tc;
 
-/// How each of the two programs ends: `r0 = 0xffffffff; exit`. See `CONTINUE` in the programs.
+/// The end of both programs: `r0 = 0xffffffff; exit`. See `CONTINUE` in the programs.
 const END: [[u8; 8]; 3] = [[0x18, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], [0; 8], [0x95, 0, 0, 0, 0, 0, 0, 0]];
 
-/// The upper half of the number, of which the kernel looks at the lower one only.
+/// The upper half of the number, which the kernel ignores.
 const OTHER_HALF: [u8; 8] = [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
 
-/// The daemon with programs that do the same and are not the same.
+/// Returns a daemon whose programs differ but do the same.
 fn other_version() -> (TempDir, PathBuf) {
     let mut daemon = fs::read(BINARY).unwrap();
     let end = END.concat();
@@ -34,7 +34,7 @@ fn other_version() -> (TempDir, PathBuf) {
     (dir, path)
 }
 
-/// What the kernel makes of the code of each program on the TAP.
+/// Returns the kernel's tag of each program on the TAP.
 fn tags() -> Vec<String> {
     let by_tcx = |direction| {
         let programs = SchedClassifier::query_tcx("vmt0", direction).map_or(Vec::new(), |(_, found)| found);
@@ -62,7 +62,7 @@ fn other_programs_take_over_under_traffic() {
         let mut daemon = host.start_as(&other, "ebpf");
         let before = tags();
         let (exchanged, daemon) = host.exchange_while(|| {
-            // There and back again.
+            // The upgrade goes back as well.
             daemon.kill().unwrap();
             host.start().kill().unwrap();
             let between = tags();

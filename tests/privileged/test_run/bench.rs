@@ -1,4 +1,4 @@
-//! The programs and counters that a running daemon has loaded, found by their ids and run by `BPF_PROG_TEST_RUN`.
+//! Finds a daemon's programs and maps, and runs them by `BPF_PROG_TEST_RUN`.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -20,10 +20,10 @@ use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::SOON;
 
-/// `TCX_NEXT`, which is also `TC_ACT_UNSPEC`: go on with the next program.
+/// `TCX_NEXT`, which equals `TC_ACT_UNSPEC`: continue with the next program.
 pub const CONTINUE: i32 = -1;
 
-/// `struct __sk_buff` as it was when it got its last field that is set here.
+/// Size of `struct __sk_buff` up to the last field that this test sets.
 const CONTEXT: usize = 184;
 const CONTEXT_IFINDEX: usize = 40;
 const CONTEXT_GSO_SIZE: usize = 176;
@@ -34,7 +34,7 @@ pub enum Direction {
     Egress,
 }
 
-/// A daemon, a TAP that it counts, and what it has brought into the kernel. Dropped in this order.
+/// A daemon, its TAP, and its objects in the kernel, in drop order.
 pub struct Bench {
     pub daemon: Daemon,
     ingress: SchedClassifier,
@@ -48,10 +48,10 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// The calling thread stays on the CPU where it is, so that one entry of the counter map has all of its frames.
+    /// Pins the calling thread to its CPU, so that one entry of the counter map has all frames.
     pub fn new() -> Self {
         let namespace = NetNs::enter().unwrap();
-        // An index beyond those that the other devices of the namespace could have.
+        // No other device of the namespace can have this index.
         let options = TapOptions { vnet_hdr: true, ifindex: 4711, ..TapOptions::default() };
         let tap = Tap::create_up("vmt0", options).unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -84,13 +84,13 @@ impl Bench {
         }
     }
 
-    /// What the programs have counted on this CPU.
+    /// Returns the programs' counts on this CPU.
     pub fn counters(&self) -> Counters {
         self.counters.get(&self.entry, 0).unwrap()
     }
 
-    /// What the program returns; `None` when the kernel does not run it on such a frame, for which it must not be too
-    /// short for an IP header that it announces, nor empty.
+    /// Runs the program and returns its result. `None` when the kernel rejects the frame, because it is empty or too
+    /// short for its IP header.
     pub fn run(&self, direction: Direction, frame: &[u8], gso_size: u16) -> Option<i32> {
         let mut context = [0; CONTEXT];
         context[CONTEXT_IFINDEX..][..4].copy_from_slice(&self.tap.ifindex().to_ne_bytes());
@@ -110,7 +110,7 @@ impl Bench {
         }
     }
 
-    /// The frame takes the way of all frames, through the device.
+    /// Sends the frame through the device, like any frame.
     pub fn carry(&self, direction: Direction, frame: &[u8]) {
         match direction {
             Direction::Ingress => self.tap.write_frame(&[&[0; VNET_HEADER], frame].concat()).unwrap(),
@@ -130,7 +130,7 @@ fn stay_on_this_cpu() -> u32 {
     u32::try_from(cpu).unwrap()
 }
 
-/// Of what the process has open, as the kernel tells in its fdinfo.
+/// Returns ids from the fdinfo of the process's descriptors.
 fn ids(pid: u32, line: &str) -> HashSet<u32> {
     let files = fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap();
     let texts = files.filter_map(|file| fs::read_to_string(file.unwrap().path()).ok());
@@ -138,7 +138,7 @@ fn ids(pid: u32, line: &str) -> HashSet<u32> {
 }
 
 fn program(ids: &HashSet<u32>, name: &'static str) -> SchedClassifier {
-    // Those of others come and go meanwhile.
+    // Foreign programs come and go meanwhile.
     let ours = loaded_programs()
         .flatten()
         .filter(|program| ids.contains(&program.id()) && program.name_as_str() == Some(name));

@@ -1,8 +1,8 @@
-//! Frames made by hand, each with what it counts as: written down, not computed.
+//! Handmade frames with their expected counts, written down, not computed.
 
 use vm_metrics_testkit::frames::{BROADCAST, Frame, GUEST, MULTICAST, PEER};
 
-/// What it is, the frame, its GSO size, the packets and bytes on the wire, and the other counters that it adds one to.
+/// Name, frame, GSO size, packets and bytes on the wire, and the other counters that it increments.
 pub type Case = (&'static str, Vec<u8>, u16, (u64, u64), &'static [&'static str]);
 
 pub fn cases() -> Vec<Case> {
@@ -13,7 +13,7 @@ pub fn cases() -> Vec<Case> {
         ethernet(0x0800, &packet)
     };
     let options = |frame: Vec<u8>| {
-        // Eight bytes of "no operation" between the header and what follows.
+        // Inserts eight bytes of "no operation" behind the header.
         let mut frame = frame;
         frame[14] = 0x47;
         frame.splice(34..34, [1; 8]);
@@ -120,8 +120,8 @@ fn ethernet(ethertype: u16, packet: &[u8]) -> Vec<u8> {
     [&PEER[..], &GUEST, &ethertype.to_be_bytes(), packet].concat()
 }
 
-/// An IPv6 packet whose header names `first`, then extension headers that each name the next one and their length in
-/// eights beyond the first, then `rest` bytes.
+/// Makes an IPv6 packet whose header names `first`, then extension headers, then `rest` bytes. Each extension names the
+/// next header and its length in eights beyond the first.
 fn chain(first: u8, extensions: &[(u8, u8)], rest: usize) -> Vec<u8> {
     let mut packet = vec![0; 40];
     (packet[0], packet[6]) = (0x60, first);

@@ -1,29 +1,9 @@
-//! Frames that nobody would send: valid ones, broken at random from a seed.
+//! Generates malformed frames: valid ones with random changes.
 
 use vm_metrics_testkit::frames::{BROADCAST, Frame, MULTICAST};
+use vm_metrics_testkit::random::Random;
 
-/// SplitMix64: the same seed gives the same frames on every machine.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
-
-/// Numbers that headers give a meaning to.
+/// Numbers with a meaning in headers.
 const WORDS: [[u8; 2]; 10] = [
     [0x08, 0x00],
     [0x08, 0x06],
@@ -38,7 +18,7 @@ const WORDS: [[u8; 2]; 10] = [
 ];
 const BYTES: [u8; 16] = [0, 1, 4, 5, 6, 8, 15, 17, 43, 44, 50, 51, 58, 60, 0x45, 0xff];
 
-/// Longer ones than `longest` are cut.
+/// Makes a frame, cut to `longest` bytes.
 pub fn frame(random: &mut Random, longest: usize) -> Vec<u8> {
     let mut frame = valid(random, longest);
     for _ in 0..random.below(6) {
@@ -49,10 +29,10 @@ pub fn frame(random: &mut Random, longest: usize) -> Vec<u8> {
     frame
 }
 
-/// 0 for most: not a GSO frame.
+/// Returns 0 for most frames, which are no GSO frames.
 pub fn gso_size(random: &mut Random) -> u16 {
     match random.below(8) {
-        0 => random.next() as u16,
+        0 => random.number() as u16,
         1 => [1, 7, 536, 1448, 1460, 8948, 65_535][random.below(7)],
         _ => 0,
     }
@@ -80,28 +60,28 @@ fn valid(random: &mut Random, longest: usize) -> Vec<u8> {
         5 => frame.icmp6(payload),
         6 => frame.udp6_after_hop_by_hop(payload),
         7 => frame.arp(),
-        _ => frame.other(random.next() as u16, payload),
+        _ => frame.other(random.number() as u16, payload),
     }
 }
 
 fn mutate(random: &mut Random, frame: &mut Vec<u8>) {
-    // Most of what is read is in front.
+    // The programs read mostly the front of a frame.
     let at = if random.one_in(4) { random.below(frame.len()) } else { random.below(frame.len().min(70)) };
     match random.below(8) {
-        0 => frame[at] = random.next() as u8,
+        0 => frame[at] = random.number() as u8,
         1 => frame[at] ^= 1 << random.below(8),
         2 => frame[at] = BYTES[random.below(BYTES.len())],
         3 => overwrite(frame, 12, &WORDS[random.below(WORDS.len())]),
         4 => overwrite(frame, at & !1, &WORDS[random.below(WORDS.len())]),
         5 => frame.truncate(at),
         6 => {
-            // One more tag, or the beginning of one.
+            // Inserts one more tag, or the beginning of one.
             let tag = [WORDS[3 + random.below(2)], [0, 7]].concat();
             let at = frame.len().min(12);
             frame.splice(at..at, tag);
         }
         _ => {
-            // A chain of extension headers, each followed by one that the generator draws.
+            // Inserts a chain of random extension headers.
             overwrite(frame, 20, &[BYTES[random.below(BYTES.len())]]);
             for at in (54..frame.len()).step_by(8).take(7) {
                 frame[at] = [0, 6, 17, 43, 44, 58, 60][random.below(7)];

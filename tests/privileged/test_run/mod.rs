@@ -1,5 +1,4 @@
-//! The programs that a running daemon has loaded, given frames of every shape: they let each one go on, and count it
-//! exactly as `model` says.
+//! Runs a daemon's programs on frames of every shape, beside `model`.
 
 mod bench;
 mod cases;
@@ -7,25 +6,23 @@ mod fuzz;
 mod model;
 
 use std::collections::BTreeMap;
-use std::env;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use vm_metrics_common::DirectionStats;
 use vm_metrics_testkit::frames::VNET_HEADER;
 use vm_metrics_testkit::metrics_text::Metrics;
+use vm_metrics_testkit::random::{self, Random};
 use vm_metrics_testkit::wait::SOON;
 
-use crate::alone::figures;
+use crate::isolation::figures;
 
 use self::bench::{Bench, CONTINUE, Direction};
 use self::cases::cases;
-use self::fuzz::Random;
 
-/// Set to the number that a failure has printed, for the same frames once more.
+/// The variable with the seed of a failure, to repeat its frames.
 const SEED: &str = "TESTKIT_FUZZ_SEED";
-/// Each goes through both programs.
+/// Number of frames, each of which goes through both programs.
 const FUZZED: u32 = 100_000;
-/// `BPF_PROG_TEST_RUN` takes no more than a page, less what the kernel needs of it.
+/// `BPF_PROG_TEST_RUN` takes a page at most, less the kernel's own part.
 const LONGEST: usize = 3000;
 
 #[test]
@@ -45,8 +42,8 @@ fn every_frame_goes_on_and_is_counted_exactly() {
 #[test]
 fn broken_frames_go_on_and_are_counted_exactly() {
     let bench = Bench::new();
-    let seed = seed();
-    let mut random = Random(seed);
+    let seed = random::seed(SEED);
+    let mut random = Random::new(seed);
     let before = bench.counters();
     let mut all = DirectionStats::default();
     let (mut run, mut number) = (0, 0);
@@ -70,7 +67,7 @@ fn broken_frames_go_on_and_are_counted_exactly() {
         (counted == [Some(after.ingress.wire_bytes), Some(after.egress.bytes)]).then_some(())
     };
     bench.daemon.wait_for(SOON, "the daemon to publish it all", published).unwrap();
-    // Each kind often enough that a mistake in one cannot hide.
+    // Each kind occurs often enough to reveal an error.
     let counts = by_name(&all);
     assert_eq!(counts.len(), all_by_name(&all).len(), "{SEED}={seed}: {counts:?}");
     assert!(counts.values().all(|count| *count > 500), "{SEED}={seed}: {counts:?}");
@@ -79,13 +76,13 @@ fn broken_frames_go_on_and_are_counted_exactly() {
     ));
 }
 
-/// Beyond a page most of a frame is not in the linear part of its buffer: here the guest even says that no header is.
+/// Beyond a page most of a frame is not linear. Here the guest even declares no header as linear.
 #[test]
 fn frames_in_pieces_are_counted_exactly() {
     const FRAMES: usize = 3000;
     let bench = Bench::new();
-    let seed = seed();
-    let mut random = Random(seed);
+    let seed = random::seed(SEED);
+    let mut random = Random::new(seed);
     for number in 0..FRAMES {
         let mut frame = fuzz::frame(&mut random, LONGEST);
         frame.resize(if number == 0 { 65_549 } else { 4096 + random.below(61_440) }, number as u8);
@@ -106,8 +103,8 @@ fn frames_in_pieces_are_counted_exactly() {
     }
 }
 
-/// The counters that a frame adds to, the same in both directions and as the model says. A frame that
-/// `BPF_PROG_TEST_RUN` does not take goes through the device instead, as no GSO frame.
+/// Returns the counters that a frame increments, after a comparison of both directions with the model. A frame that
+/// `BPF_PROG_TEST_RUN` rejects goes through the device, without GSO.
 fn run_both_ways(bench: &Bench, frame: &[u8], gso_size: u16) -> Result<(DirectionStats, bool), String> {
     let mut before = bench.counters();
     let mut run = false;
@@ -133,13 +130,6 @@ fn run_both_ways(bench: &Bench, frame: &[u8], gso_size: u16) -> Result<(Directio
         before = after;
     }
     Ok((expected, run))
-}
-
-fn seed() -> u64 {
-    match env::var(SEED) {
-        Ok(seed) => seed.parse().unwrap(),
-        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64,
-    }
 }
 
 /// The counters that are not zero.

@@ -1,12 +1,14 @@
-//! What each counter must be for a frame, from the definitions in docs/accounting.md and docs/metrics.md alone. It shares
-//! no line with the programs, and reads headers as one reads them in a book: cut off the front what is understood.
+//! Computes the expected counters of a frame from the documentation alone.
+//!
+//! The definitions are in docs/accounting.md and docs/metrics.md. The model shares no line with the programs. It parses
+//! headers front to back, as a textbook does.
 
 use vm_metrics_common::DirectionStats;
 
-/// Extension headers of IPv6 that are looked behind.
+/// The model skips at most so many IPv6 extension headers.
 const EXTENSIONS: usize = 4;
 
-/// What one frame adds to the counters of its direction.
+/// Returns the increments of the counters in the frame's direction.
 pub fn counted(frame: &[u8], gso_size: u16) -> DirectionStats {
     let (ethertype, packet) = behind_the_tags(frame);
     let mut counts = DirectionStats { packets: 1, bytes: frame.len() as u64, ..DirectionStats::default() };
@@ -56,8 +58,7 @@ fn on_the_wire(len: usize, headers: usize, gso_size: usize) -> (u64, u64) {
     (segments.len() as u64, segments.iter().sum::<usize>() as u64)
 }
 
-/// The EtherType behind two VLAN tags at most, and what follows it. Past the end of the frame there is nothing, and
-/// nothing has no type.
+/// Returns the EtherType behind at most two VLAN tags, and the rest. An empty rest has no type.
 fn behind_the_tags(frame: &[u8]) -> (Option<u16>, &[u8]) {
     let mut rest = &frame[12..];
     for _ in 0..2 {
@@ -73,14 +74,14 @@ fn behind_the_tags(frame: &[u8]) -> (Option<u16>, &[u8]) {
 }
 
 struct Transport {
-    /// `None` when the frame ends before it is said.
+    /// `None` when the frame ends before its protocol field.
     protocol: Option<u8>,
-    /// Where its header begins in the packet.
+    /// Offset of its header in the packet.
     at: usize,
 }
 
 impl Transport {
-    /// Where its payload begins: TCP says how long its header is, all others count as eight bytes.
+    /// Returns the offset of its payload. TCP has a length field; all others count as eight bytes.
     fn payload_at(&self, packet: &[u8]) -> usize {
         let header = match self.protocol {
             Some(6) => packet.get(self.at + 12).map_or(0, |offset| usize::from(offset >> 4) * 4),
@@ -108,6 +109,6 @@ fn ipv6_transport(packet: &[u8]) -> Transport {
         protocol = header.first().copied();
         at += length;
     }
-    // An extension header that is one too many is no transport, and counts as any other protocol.
+    // One extension header too many counts as any other protocol.
     Transport { protocol, at }
 }

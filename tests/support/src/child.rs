@@ -1,4 +1,6 @@
-//! A child process that never outlives the test: killed and reaped on drop, and by the kernel should the test be killed.
+//! A child process that never outlives its test.
+//!
+//! Its drop kills and reaps it, and so does the kernel if the test is killed.
 
 use std::fs::File;
 use std::io;
@@ -14,20 +16,20 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 
 use crate::wait::wait_until;
 
-/// Belongs to the *thread* that started it: the kernel kills it when that thread ends.
+/// The kernel kills the process when the *thread* that started it ends.
 #[derive(Debug)]
 pub struct ChildProcess {
     name: String,
     child: Child,
-    /// A file without a name, so that none is left whatever ends the test.
+    /// An unnamed file, so that nothing remains of it.
     log: File,
 }
 
 impl ChildProcess {
-    /// Starts the command with no input; what it says on both outputs becomes its [`Self::log`].
+    /// Starts the command without input. [`Self::log`] collects both outputs.
     pub fn spawn(name: &str, command: &mut Command) -> Result<Self> {
         let log = tempfile::tempfile().with_context(|| format!("make a log file for {name}"))?;
-        // Of one open file, so that neither output writes over the other.
+        // Both outputs share one open file, so that neither overwrites the other.
         let output = || log.try_clone().with_context(|| format!("duplicate the log file of {name}"));
         command.stdin(Stdio::null()).stdout(output()?).stderr(output()?);
         die_with_parent(command);
@@ -39,12 +41,12 @@ impl ChildProcess {
         self.child.id()
     }
 
-    /// All that the process has said so far.
+    /// Returns the output so far.
     pub fn log(&self) -> String {
         let mut bytes = Vec::new();
         let mut chunk = [0; 4096];
         loop {
-            // At an offset: the position in the file is where the process writes next.
+            // Reads at an offset, because the process writes at the position of the file.
             match self.log.read_at(&mut chunk, bytes.len() as u64) {
                 Ok(0) => return String::from_utf8_lossy(&bytes).into_owned(),
                 Ok(length) => bytes.extend_from_slice(&chunk[..length]),
@@ -53,7 +55,7 @@ impl ChildProcess {
         }
     }
 
-    /// An error with the exit status when the process has ended.
+    /// Fails with the exit status if the process ended.
     pub fn check_running(&mut self) -> Result<()> {
         match self.try_wait()? {
             None => Ok(()),
@@ -61,7 +63,7 @@ impl ChildProcess {
         }
     }
 
-    /// Waits until something that the process has said is in its log.
+    /// Waits until its output satisfies a condition.
     pub fn wait_for_log<T>(
         &mut self,
         deadline: Duration,
@@ -76,7 +78,7 @@ impl ChildProcess {
         found.map_err(|error| anyhow!("{error:#}; its log:\n{}", self.log()))
     }
 
-    /// Sends the signal; the process may already have ended.
+    /// Sends the signal; the process may have ended already.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).with_context(|| format!("send {signal:?} to {}", self.name))
@@ -89,7 +91,7 @@ impl ChildProcess {
             .map_err(|error| anyhow!("{error:#}; its log:\n{}", self.log()))
     }
 
-    /// SIGKILL, and waits for the end. A process that has already ended is fine.
+    /// Sends SIGKILL and waits for the end. An ended process is no error.
     pub fn kill(&mut self) -> Result<ExitStatus> {
         self.child.kill().with_context(|| format!("kill {}", self.name))?;
         self.child.wait().with_context(|| format!("wait for {}", self.name))
@@ -103,7 +105,7 @@ impl ChildProcess {
 impl Drop for ChildProcess {
     fn drop(&mut self) {
         let killed = self.kill();
-        // A failing test shows what its helpers have said, and it is no place for another panic.
+        // A failing test shows the output of its helpers, and must not panic again.
         if thread::panicking() {
             eprintln!("the log of {}:\n{}", self.name, self.log());
         }
@@ -113,15 +115,17 @@ impl Drop for ChildProcess {
     }
 }
 
-/// Copies a program, by another process: a child of this one has each descriptor of this one until it runs its own program,
-/// and a program that somebody may still write does not run.
+/// Copies a program by another process.
+///
+/// A child of this process holds its descriptors until exec, and the kernel executes no file that a process may still
+/// write to.
 pub fn copy_program(from: &Path, to: &Path) -> Result<()> {
     let status = Command::new("install").arg(from).arg(to).status().context("run install")?;
     ensure!(status.success(), "install {} {}: {status}", from.display(), to.display());
     Ok(())
 }
 
-/// Has the kernel kill the command's process when the thread that starts it ends, be it by SIGKILL.
+/// Makes the kernel kill the command's process when the thread that starts it ends, even by SIGKILL.
 pub fn die_with_parent(command: &mut Command) {
     let set = || set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from);
     // SAFETY: between fork and exec the closure makes one system call and allocates nothing.

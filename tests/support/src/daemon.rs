@@ -1,4 +1,4 @@
-//! The built daemon as a process of its own, asked over HTTP like by anybody else.
+//! The built daemon as a child process with HTTP requests.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::http::{self, Response};
 use crate::metrics_text::Metrics;
 use crate::wait::{SOON, wait_until};
 
-/// `vm-metrics serve`, listening; killed when dropped.
+/// `vm-metrics serve` with a listening socket; a drop kills it.
 #[derive(Debug)]
 pub struct Daemon {
     process: ChildProcess,
@@ -21,7 +21,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Runs `binary serve --listen 127.0.0.1:0 args…` and waits until it has numbers to tell.
+    /// Runs `binary serve --listen 127.0.0.1:0 args…` and waits for the first numbers.
     pub fn start(binary: &Path, args: &[&str]) -> Result<Self> {
         let mut command = Command::new(binary);
         command.args(["serve", "--listen", "127.0.0.1:0"]).args(args);
@@ -30,7 +30,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Runs a command that in the end is a daemon with `--listen 127.0.0.1:0`, for example through `setpriv`.
+    /// Runs a command that becomes a daemon with `--listen 127.0.0.1:0`, for example through `setpriv`.
     pub fn start_command(mut command: Command) -> Result<Self> {
         let mut process = ChildProcess::spawn("vm-metrics", &mut command)?;
         let address = process.wait_for_log(SOON, "where it listens", listening_address)?;
@@ -49,34 +49,34 @@ impl Daemon {
         self.address
     }
 
-    /// All that the daemon has said so far.
+    /// Returns the log so far.
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// The answer to `GET path`, whatever its status is.
+    /// Returns the response to `GET path` with any status.
     pub fn get(&self, path: &str, accept: Option<&str>) -> Result<Response> {
         http::get(self.address, path, accept)
     }
 
-    /// The answer to a request without a body.
+    /// Returns the response to a request without a body.
     pub fn request(&self, method: &str, path: &str) -> Result<Response> {
         http::request(self.address, method, path, None)
     }
 
-    /// The text of `GET /metrics`.
+    /// Returns the text of `GET /metrics`.
     pub fn scrape(&self) -> Result<String> {
         let response = self.get("/metrics", None)?;
         ensure!(response.status == 200, "GET /metrics: {}: {}", response.status, response.text()?);
         Ok(response.text()?.to_owned())
     }
 
-    /// The values of `GET /metrics`, of which none is given twice.
+    /// Returns the values of `GET /metrics`, and refuses duplicate samples.
     pub fn metrics(&self) -> Result<Metrics> {
         Metrics::parse(&self.scrape()?)
     }
 
-    /// Scrapes until the metrics are as wanted.
+    /// Scrapes until the metrics satisfy a condition.
     pub fn wait_for<T>(
         &self,
         deadline: Duration,
@@ -86,19 +86,19 @@ impl Daemon {
         wait_until(deadline, what, || Ok(find(&self.metrics()?)))
     }
 
-    /// SIGTERM, and the exit status that follows.
+    /// Sends SIGTERM and returns the exit status.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
         self.process.signal(Signal::TERM)?;
         self.process.wait(SOON)
     }
 
-    /// SIGKILL: nothing is drained, nothing is cleaned up.
+    /// Sends SIGKILL, which leaves no time for a cleanup.
     pub fn kill(&mut self) -> Result<ExitStatus> {
         self.process.kill()
     }
 }
 
-/// The first TCP address of the line, when all of it is there.
+/// Returns the first TCP address of the line, once the line is complete.
 fn listening_address(log: &str) -> Option<SocketAddr> {
     let (_, after) = log.split_once("listening on ")?;
     let (addresses, _) = after.split_once('\n')?;
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_is_taken_from_a_whole_line_only() {
+    fn an_incomplete_line_has_no_address() {
         assert_eq!(listening_address("INFO listening on http://127.0.0.1:94"), None, "the rest may follow");
         for line in ["http://127.0.0.1:10464", "http://127.0.0.1:10464, http://[::1]:7, a tick every 1s"] {
             let address = listening_address(&format!("INFO x: listening on {line}\nmore")).unwrap();

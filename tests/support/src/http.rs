@@ -1,4 +1,4 @@
-//! A request without a body and no more, so that what the daemon says is read by eyes that are not its own.
+//! A minimal HTTP client, independent of the daemon's code.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -28,18 +28,18 @@ impl Response {
     }
 }
 
-/// The answer to `GET path`, whatever its status is.
+/// Returns the response to `GET path` with any status.
 pub fn get(address: SocketAddr, path: &str, accept: Option<&str>) -> Result<Response> {
     request(address, "GET", path, accept)
 }
 
-/// The answer to a request without a body, whatever its status is.
+/// Returns the response to a request without a body, with any status.
 pub fn request(address: SocketAddr, method: &str, path: &str, accept: Option<&str>) -> Result<Response> {
     let accept = accept.map(|accept| ("Accept", accept));
     request_with(address, method, path, accept.as_slice())
 }
 
-/// The same with any headers.
+/// Sends such a request with any headers.
 pub fn request_with(
     address: SocketAddr,
     method: &str,
@@ -50,7 +50,7 @@ pub fn request_with(
     exchange(address, method, path, headers).with_context(context)
 }
 
-/// For a query string: all but letters, digits and the harmless becomes `%xx`.
+/// Encodes a query string: all but letters, digits and safe characters becomes `%xx`.
 pub fn percent_encode(text: &str) -> String {
     let encode = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
@@ -63,7 +63,7 @@ fn exchange(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &st
     let mut stream = TcpStream::connect_timeout(&address, scaled(DEADLINE)).context("connect")?;
     stream.set_read_timeout(Some(scaled(DEADLINE))).context("set the read timeout")?;
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    // HTTP/1.0: the body comes in one piece and ends with the connection.
+    // HTTP/1.0 sends the body in one piece and then closes the connection.
     let request = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).context("send the request")?;
     let mut answer = Vec::new();

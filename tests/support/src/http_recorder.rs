@@ -1,4 +1,4 @@
-//! Stands between a client and a server, and keeps all that the server answers.
+//! An HTTP proxy that records all responses of a server.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
-/// Hands connections on; its threads end with the connections.
+/// Forwards connections; its threads end with the connections.
 #[derive(Debug)]
 pub struct Recorder {
     address: SocketAddr,
@@ -23,7 +23,7 @@ impl Recorder {
         let kept = Arc::clone(&answers);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                // A client whose server is not there is closed.
+                // Closes the client if its server does not respond.
                 let _ = connect(client, server, &kept);
             }
         });
@@ -34,7 +34,7 @@ impl Recorder {
         self.address
     }
 
-    /// All that was answered so far, as far as it is text.
+    /// Returns all text of the responses so far.
     pub fn answers(&self) -> String {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&answers).into_owned()

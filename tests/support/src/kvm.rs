@@ -1,7 +1,7 @@
-//! A real VM of KVM whose guest is three bytes: it halts, loops, or never runs.
+//! A real KVM VM with a guest of three bytes.
 //!
-//! The processor begins at the reset vector, so that no register has to be set. Other vCPUs than the first wait there
-//! for the first to start them.
+//! The guest halts, loops, or never runs. The processor begins at the reset vector, so that no register needs a value.
+//! The other vCPUs wait there for the first one.
 
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,23 +26,23 @@ const LOOP: &[u8] = &[0xeb, 0xfe];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Guest {
-    /// It waits for an interrupt that never comes.
+    /// Waits for an interrupt that never comes.
     Halts,
-    /// It takes a whole CPU.
+    /// Takes a whole CPU.
     Loops,
-    /// The vCPUs are there, and nobody runs them.
+    /// Has vCPUs that no thread runs.
     NeverRuns,
 }
 
-/// The VM goes with the process: its vCPUs have threads that never end.
+/// The VM ends with the process: its vCPU threads never end.
 #[derive(Debug)]
 pub struct KvmVm {
     _vm: OwnedFd,
-    /// Those that nobody runs.
+    /// vCPUs that no thread runs.
     _vcpus: Vec<OwnedFd>,
 }
 
-/// Why there can be no such VM here; `None` where there can.
+/// Returns the reason for the absence of KVM; `None` where it works.
 pub fn unavailable() -> Option<String> {
     if !cfg!(target_arch = "x86_64") {
         return Some("the guest is of x86 code".to_owned());
@@ -68,7 +68,7 @@ impl KvmVm {
             let run = move || while let Ok(()) | Err(libc::EINTR) = run(&vcpu) {};
             thread::Builder::new().name("guest".to_owned()).spawn(run).context("start a vCPU")?;
         }
-        // As VMMs do, it stays open.
+        // It stays open, as in VMMs.
         std::mem::forget(device);
         Ok(Self { _vm: vm, _vcpus: idle })
     }
@@ -79,14 +79,14 @@ fn open() -> Result<OwnedFd> {
     Ok(device.into())
 }
 
-/// Until the guest does something for which it needs this program.
+/// Runs until the guest needs this program.
 fn run(vcpu: impl AsFd) -> Result<(), i32> {
     sys::ioctl_value(vcpu, KVM_RUN, 0).map_err(|error| error.raw_os_error().unwrap_or_default())
 }
 
 const SPEC: &str = "TESTKIT_KVM_VM";
 
-/// What the program that has this in its environment holds, beside what it is started for: see [`hold_if_asked`].
+/// The VM that a program with this environment variable holds, see [`hold_if_asked`].
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct KvmSpec {
     pub vcpus: u32,
@@ -94,13 +94,13 @@ pub struct KvmSpec {
 }
 
 impl KvmSpec {
-    /// The variable of the environment that asks for the VM.
+    /// Returns the environment variable that asks for the VM.
     pub fn variable(self) -> Result<(&'static str, String)> {
         Ok((SPEC, serde_json::to_string(&self).context("write the spec of a VM of KVM")?))
     }
 }
 
-/// The VM that the environment asks for.
+/// Starts the VM that the environment asks for.
 pub fn hold_if_asked() -> Result<Option<KvmVm>> {
     let Ok(spec) = std::env::var(SPEC) else { return Ok(None) };
     let KvmSpec { vcpus, guest } = serde_json::from_str(&spec).with_context(|| format!("read {SPEC}"))?;

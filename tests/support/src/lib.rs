@@ -1,7 +1,7 @@
 //! Real TAPs, network namespaces, guests and servers for the tests and the demo.
 //!
-//! Everything here is the real thing: frames go through the kernel, the guest is a Linux that boots. What a value of
-//! this crate makes, it removes when it is dropped, and its child processes die with the thread that started them.
+//! Frames go through the kernel, and the guest is a Linux that boots. A value of this crate removes on drop everything
+//! that it made. Its child processes end with the thread that started them.
 
 pub mod child;
 pub mod daemon;
@@ -20,6 +20,7 @@ pub mod packages;
 pub mod packet_socket;
 pub mod prometheus;
 pub mod puppet;
+pub mod random;
 pub mod service;
 pub mod skip;
 mod sys;

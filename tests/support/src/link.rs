@@ -1,4 +1,4 @@
-//! A network device by its name, in the network namespace of the calling thread: set up by ioctl, counted by sysfs.
+//! Configures a network device by ioctl, and reads its counters from sysfs.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -16,7 +16,7 @@ pub struct Link {
     name: String,
 }
 
-/// What the device itself has counted, from the host's side: `rx` is what the guest sent.
+/// The device's own counters from the host's side: `rx` is the guest's output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkCounters {
     pub rx_packets: u64,
@@ -28,7 +28,7 @@ pub struct LinkCounters {
 }
 
 impl Link {
-    /// The device need not be there yet.
+    /// Names a device that need not exist yet.
     pub fn named(name: impl Into<String>) -> Self {
         Self { name: name.into() }
     }
@@ -37,7 +37,7 @@ impl Link {
         &self.name
     }
 
-    /// Whether the namespace has such a device. Asks the kernel, so it does not depend on what is mounted on `/sys`.
+    /// Whether the namespace has such a device. Asks the kernel, independent of the mount on `/sys`.
     pub fn exists(&self) -> bool {
         self.ifindex().is_ok()
     }
@@ -55,7 +55,7 @@ impl Link {
         self.change_flags(|flags| flags & !(libc::IFF_UP as i16))
     }
 
-    /// Gives the device another name. It must be down.
+    /// Renames the device, which must be down.
     pub fn rename(&mut self, name: &str) -> Result<()> {
         let new = sys::ifreq(name)?.ifr_name;
         self.request(libc::SIOCSIFNAME, "SIOCSIFNAME", |r| r.ifr_ifru.ifru_newname = new)?;
@@ -68,7 +68,7 @@ impl Link {
         Ok(())
     }
 
-    /// Gives the device an IPv4 address; a device has one of these at most.
+    /// Sets the device's only IPv4 address.
     pub fn set_address(&self, address: Ipv4Addr, prefix: u8) -> Result<()> {
         let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
         let mask = sys::socket_address(Ipv4Addr::from(mask));
@@ -83,14 +83,14 @@ impl Link {
         Ok(sys::hardware_address(&answer))
     }
 
-    /// Keeps the host from sending router solicitations and the like on this device. To be called before [`Self::up`].
+    /// Stops the host from sending router solicitations and the like on this device. Call it before [`Self::up`].
     pub fn disable_ipv6(&self) -> Result<()> {
         let path = PathBuf::from(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", self.name));
         match fs::write(&path, "1") {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("write {}", path.display()))
             }
-            // A kernel without IPv6 has no such file, and nothing to turn off.
+            // A kernel without IPv6 lacks this file.
             _ => Ok(()),
         }
     }
@@ -133,12 +133,12 @@ impl Link {
     }
 }
 
-/// Any socket will do for requests on devices; it stands for the namespace it was made in.
+/// Makes a socket for device requests in the namespace of the calling thread.
 fn control_socket() -> Result<OwnedFd> {
     socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).context("socket AF_INET")
 }
 
-/// Runs `ip` of iproute2, for what is rarely needed.
+/// Runs `ip` of iproute2 for rare requests.
 pub fn ip(arguments: &[&str]) -> Result<()> {
     let output = Command::new("ip").args(arguments).output().context("run ip")?;
     if !output.status.success() {

@@ -1,4 +1,4 @@
-//! A macvtap on a pair of veth devices: what its holder writes arrives at the other end, and the other way round.
+//! A macvtap on a veth pair, which connects its holder to the other end.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,11 +12,11 @@ use crate::link::{Link, ip};
 use crate::sys;
 use crate::wait::{SOON, wait_until};
 
-/// Goes with the network namespace of the thread that made it.
+/// It goes with the network namespace of the thread that made it.
 #[derive(Debug)]
 pub struct Macvtap {
     link: Link,
-    /// The other end of the network below.
+    /// The other end of the underlying network.
     peer: Link,
     fd: OwnedFd,
     _node: TempDir,
@@ -37,10 +37,10 @@ impl Macvtap {
         for link in [&lower, &peer, &link] {
             link.up()?;
         }
-        // The kernel says so a little later, and drops until then what is sent.
+        // The kernel reports this a little later, and drops frames until then.
         wait_until(SOON, "the macvtap to be up", || Ok(is_up(&link)?.then_some(())))?;
         let ifindex = link.ifindex()?;
-        // Not the one in /dev: two namespaces whose macvtaps have the same index fight for it.
+        // Not the node in /dev, because two namespaces whose macvtaps have the same index compete for it.
         let node = tempfile::tempdir().context("make a directory")?;
         let path = node.path().join(format!("tap{ifindex}"));
         make_node(name, ifindex, &path)?;
@@ -60,17 +60,17 @@ impl Macvtap {
         &self.peer
     }
 
-    /// One more device node, which only root may open.
+    /// Makes one more device node, which only root may open.
     pub fn make_node(&self, path: &Path) -> Result<()> {
         make_node(self.link.name(), self.link.ifindex()?, path)
     }
 
-    /// Deletes the device; whoever held it holds nothing.
+    /// Deletes the device; its descriptors become useless.
     pub fn delete(&self) -> Result<()> {
         ip(&["link", "delete", self.link.name()])
     }
 
-    /// The guest sends a frame.
+    /// Sends a frame from the guest.
     pub fn write_frame(&self, frame: &[u8]) -> Result<()> {
         let written = rustix::io::write(&self.fd, frame).context("write a frame to a macvtap")?;
         ensure!(written == frame.len(), "only {written} bytes of a frame were written");

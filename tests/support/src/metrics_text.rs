@@ -1,4 +1,6 @@
-//! The Prometheus text format 0.0.4, read strictly: what promtool lets pass (a sample given twice) is an error here.
+//! A strict parser of the Prometheus text format 0.0.4.
+//!
+//! It also refuses duplicate samples, which promtool permits.
 
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
@@ -9,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     samples: Vec<Sample>,
-    /// By family name: `counter`, `gauge`, `histogram`, `summary` or `untyped`.
+    /// The type by family name: `counter`, `gauge`, `histogram`, `summary` or `untyped`.
     kinds: HashMap<String, String>,
 }
 
@@ -22,7 +24,7 @@ pub struct Sample {
 }
 
 impl Metrics {
-    /// Refuses samples given twice, samples without `# TYPE` before them, families in pieces, bad names and escapes.
+    /// Refuses duplicate samples, samples without `# TYPE` before them, split families, bad names and escapes.
     pub fn parse(text: &str) -> Result<Self> {
         ensure!(text.is_empty() || text.ends_with('\n'), "the last line does not end");
         let mut reader = Reader::default();
@@ -32,11 +34,11 @@ impl Metrics {
         Ok(reader.metrics)
     }
 
-    /// The value of the one sample that has all these labels, and perhaps others.
+    /// Returns the value of the one sample that has all these labels and perhaps others.
     ///
     /// # Panics
     ///
-    /// When several samples have them: the test then asks for less than it means.
+    /// When several samples have these labels, because the test is then ambiguous.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let mut found = self.samples(name).filter(|sample| sample.has(labels));
         let sample = found.next()?;
@@ -44,23 +46,23 @@ impl Metrics {
         Some(sample.value)
     }
 
-    /// How many seconds ago this moment was.
+    /// Returns the seconds since this time.
     pub fn age(&self, timestamp: &str) -> Option<f64> {
         let at = self.value(timestamp, &[])?;
         Some(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64() - at)
     }
 
-    /// All samples of this name.
+    /// Returns all samples of this name.
     pub fn samples<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Sample> {
         self.samples.iter().filter(move |sample| sample.name == name)
     }
 
-    /// The type of a family.
+    /// Returns the type of a family.
     pub fn kind(&self, family: &str) -> Option<&str> {
         self.kinds.get(family).map(String::as_str)
     }
 
-    /// The names of all families, sorted.
+    /// Returns the sorted names of all families.
     pub fn families(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.kinds.keys().map(String::as_str).collect();
         names.sort_unstable();
@@ -74,7 +76,7 @@ impl Sample {
     }
 
     fn has(&self, labels: &[(&str, &str)]) -> bool {
-        // To Prometheus an empty label is none.
+        // Prometheus treats an empty label as absent.
         labels.iter().all(|(name, value)| self.label(name).unwrap_or_default() == *value)
     }
 }
@@ -83,7 +85,7 @@ impl Sample {
 struct Reader {
     metrics: Metrics,
     family: String,
-    /// The families whose lines have already begun.
+    /// Families with a line so far.
     begun: HashSet<String>,
     with_help: HashSet<String>,
     seen: HashSet<(String, Vec<(String, String)>)>,
@@ -115,7 +117,7 @@ impl Reader {
         Ok(())
     }
 
-    /// All lines of a family stand together.
+    /// Enters a family, whose lines must be contiguous.
     fn enter(&mut self, family: &str) -> Result<()> {
         if self.family != family {
             ensure!(is_name(family, true), "no metric name: {family:?}");
@@ -125,7 +127,7 @@ impl Reader {
         Ok(())
     }
 
-    /// A histogram's samples are not called as it is.
+    /// Returns the family of a sample; a histogram's samples have suffixes.
     fn family_of(&self, sample: &str) -> Result<String> {
         if self.metrics.kinds.contains_key(sample) {
             return Ok(sample.to_owned());
@@ -142,7 +144,7 @@ impl Reader {
     }
 }
 
-/// `name value`, `name{label="text",…} value`, either with a time stamp.
+/// Parses `name value` or `name{label="text",…} value`, with an optional time stamp.
 fn sample(line: &str) -> Result<Sample> {
     let end = line.find(['{', ' ']).context("a name and no value")?;
     let (name, mut rest) = line.split_at(end);
@@ -166,7 +168,7 @@ fn sample(line: &str) -> Result<Sample> {
     Ok(Sample { name: name.to_owned(), labels, value })
 }
 
-/// The labels up to the closing brace, and what follows it.
+/// Parses labels up to the closing brace, and returns the rest.
 fn label_set(mut rest: &str) -> Result<(Vec<(String, String)>, &str)> {
     let mut labels = Vec::new();
     loop {
@@ -185,7 +187,7 @@ fn label_set(mut rest: &str) -> Result<(Vec<(String, String)>, &str)> {
     }
 }
 
-/// Up to the closing quote, with the escapes undone, and what follows.
+/// Parses up to the closing quote, resolves escapes, and returns the rest.
 fn label_value(text: &str) -> Result<(String, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices();

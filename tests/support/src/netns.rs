@@ -1,11 +1,12 @@
-//! A network namespace of one's own for the calling thread, with the `/sys` that belongs to it.
+//! Network namespaces for the calling thread, each with its own `/sys`.
 //!
-//! `/sys/class/net` shows the namespace in which sysfs was *mounted*, so a network namespace alone would leave a reader
-//! of it with the host's devices. The thread therefore also gets a mount namespace of its own with a fresh sysfs on
-//! `/sys` (BTF is in it: `/sys/kernel/btf`) and a fresh, empty bpffs on `/sys/fs/bpf`. Threads and child processes
-//! started afterwards from this thread inherit all of it. The host sees none of these mounts, and pins in that bpffs
-//! go with it. `/sys/fs/cgroup` is not there; `/proc` is the host's, where `/proc/net` is that of the main thread of
-//! the process: use `/proc/thread-self/net`.
+//! `/sys/class/net` shows the namespace in which sysfs was *mounted*, so a network namespace alone would still show the
+//! host's devices. The thread therefore gets a mount namespace as well. It has a fresh sysfs on `/sys` (with BTF in
+//! `/sys/kernel/btf`), and a fresh, empty bpffs on `/sys/fs/bpf`.
+//!
+//! Threads and child processes that start afterwards inherit all of it. The host sees none of these mounts, and pins in
+//! that bpffs go with it. `/sys/fs/cgroup` is absent. `/proc` is the host's, and its `/proc/net` is that of the
+//! process's main thread: use `/proc/thread-self/net`.
 
 use std::fs;
 use std::marker::PhantomData;
@@ -21,38 +22,38 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
 
 use crate::link::Link;
 
-/// The thread is back in its former namespaces when this is dropped. May be nested.
+/// A drop returns the thread to its former namespaces. May be nested.
 #[derive(Debug)]
 pub struct NetNs {
     inode: u64,
     former_net: OwnedFd,
     former_mounts: OwnedFd,
     former_directory: OwnedFd,
-    /// It is the thread that moved: another one could not move it back.
+    /// The thread moved, and no other thread could move it back.
     _not_send: PhantomData<*const ()>,
 }
 
-/// A network namespace that the calling thread is not in. It ends with this and with all that is in it.
+/// A network namespace without the calling thread. A drop ends it with its devices.
 #[derive(Debug)]
-pub struct Elsewhere {
+pub struct ForeignNetNs {
     fd: OwnedFd,
     inode: u64,
 }
 
-/// The calling thread is in another network namespace, with the mounts of its own, until this is dropped.
+/// The calling thread is in another network namespace, with its own mounts, until the drop.
 #[derive(Debug)]
-pub struct Visit {
+pub struct NetNsGuard {
     former: OwnedFd,
     _not_send: PhantomData<*const ()>,
 }
 
 /// Moves the calling thread into the network namespace of a process.
-pub fn enter_of(pid: u32) -> Result<Visit> {
-    Visit::to(&open_path(&format!("/proc/{pid}/ns/net"))?)
+pub fn enter_of(pid: u32) -> Result<NetNsGuard> {
+    NetNsGuard::to(&open_path(&format!("/proc/{pid}/ns/net"))?)
 }
 
-impl Elsewhere {
-    /// As [`NetNs::enter`] makes it.
+impl ForeignNetNs {
+    /// Makes a namespace like [`NetNs::enter`].
     pub fn new() -> Result<Self> {
         let inside = NetNs::enter()?;
         Ok(Self { fd: open_path("/proc/thread-self/ns/net")?, inode: inside.inode() })
@@ -63,13 +64,13 @@ impl Elsewhere {
         self.inode
     }
 
-    /// Moves the calling thread there.
-    pub fn enter(&self) -> Result<Visit> {
-        Visit::to(&self.fd)
+    /// Moves the calling thread into the namespace.
+    pub fn enter(&self) -> Result<NetNsGuard> {
+        NetNsGuard::to(&self.fd)
     }
 }
 
-impl Visit {
+impl NetNsGuard {
     fn to(there: &OwnedFd) -> Result<Self> {
         let former = open_path("/proc/thread-self/ns/net")?;
         move_into_link_name_space(there.as_fd(), Some(LinkNameSpaceType::Network))
@@ -78,7 +79,7 @@ impl Visit {
     }
 }
 
-impl Drop for Visit {
+impl Drop for NetNsGuard {
     fn drop(&mut self) {
         let back = move_into_link_name_space(self.former.as_fd(), Some(LinkNameSpaceType::Network));
         if let Err(error) = back
@@ -90,7 +91,8 @@ impl Drop for Visit {
 }
 
 impl NetNs {
-    /// Moves the calling thread into a new, empty network namespace: loopback up, IPv6 off so that counters begin at 0.
+    /// Moves the calling thread into a new, empty network namespace with loopback up. IPv6 is off, so that counters
+    /// begin at 0.
     pub fn enter() -> Result<Self> {
         ensure!(geteuid().is_root(), "this makes real network namespaces and TAPs: run it as root");
         let former = (open_path("/proc/thread-self/ns/net")?, open_path("/proc/thread-self/ns/mnt")?);
@@ -113,28 +115,28 @@ impl NetNs {
         Ok(guard)
     }
 
-    /// The number in the brackets of `readlink /proc/<pid>/ns/net`.
+    /// Returns the number in the brackets of `readlink /proc/<pid>/ns/net`.
     pub fn inode(&self) -> u64 {
         self.inode
     }
 
     fn leave(&self) -> Result<()> {
-        // A mount namespace is only left by a thread that shares its working directory with no other, and a thread
-        // that was started here shares it.
+        // A thread can only leave a mount namespace if it shares its working directory with no other. A thread that
+        // started here shares it.
         // SAFETY: as in `enter`.
         unsafe { unshare_unsafe(UnshareFlags::FS) }.context("unshare the working directory")?;
         let network = Some(LinkNameSpaceType::Network);
         move_into_link_name_space(self.former_net.as_fd(), network).context("setns, network")?;
         let mounts = Some(LinkNameSpaceType::Mount);
         move_into_link_name_space(self.former_mounts.as_fd(), mounts).context("setns, mount")?;
-        // setns has put the thread at the root.
+        // setns moved the thread to the root.
         fchdir(&self.former_directory).context("go back to the former working directory")
     }
 }
 
 impl Drop for NetNs {
     fn drop(&mut self) {
-        // Staying would make whatever the thread does next act on the wrong devices.
+        // A thread that stayed would next act on the wrong devices.
         if let Err(error) = self.leave()
             && !thread::panicking()
         {

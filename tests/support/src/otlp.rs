@@ -1,4 +1,6 @@
-//! A real OTLP receiver: a process on the official protobufs, gRPC and HTTP, with or without TLS.
+//! A real OTLP receiver over gRPC and HTTP, with optional TLS.
+//!
+//! The process uses the official protobufs.
 
 use std::process::Command;
 use std::time::Duration;
@@ -12,10 +14,10 @@ use crate::wait::wait_until;
 
 const PACKAGES: &[&str] = &["grpcio==1.85.1", "opentelemetry-proto==1.45.2", "trustme==1.2.1"];
 
-/// Python takes a while on a busy machine.
+/// Time limit of the start: Python is slow on a busy machine.
 const START: Duration = Duration::from_secs(60);
 
-/// Writes down all that it gets; killed when dropped.
+/// Records all requests; a drop kills it.
 #[derive(Debug)]
 pub struct OtlpSink {
     process: ChildProcess,
@@ -24,7 +26,7 @@ pub struct OtlpSink {
 }
 
 impl OtlpSink {
-    /// With the options of `otlp_sink.py`.
+    /// Starts it with options of `otlp_sink.py`.
     pub fn start(options: &[&str]) -> Result<Self> {
         let python = packages::python_with("otlp-sink", PACKAGES)?;
         let mut command = Command::new(python);
@@ -36,28 +38,28 @@ impl OtlpSink {
         Ok(Self { process, grpc_port, http_port })
     }
 
-    /// `localhost` with the port of gRPC.
+    /// Returns `localhost` with the gRPC port.
     pub fn grpc(&self) -> String {
         format!("localhost:{}", self.grpc_port)
     }
 
-    /// `localhost` with the port of HTTP.
+    /// Returns `localhost` with the HTTP port.
     pub fn http(&self) -> String {
         format!("localhost:{}", self.http_port)
     }
 
-    /// The requests so far: `transport`, `path`, `headers`, and `request` in the JSON of protobuf.
+    /// Returns the requests so far: `transport`, `path`, `headers`, and `request` in protobuf's JSON.
     pub fn requests(&self) -> Vec<Value> {
         lines(&self.process.log()).into_iter().skip(1).collect()
     }
 
-    /// The first request.
+    /// Waits for the first request.
     pub fn wait_for_request(&self, deadline: Duration) -> Result<Value> {
         wait_until(deadline, "a push to the OTLP sink", || Ok(self.requests().into_iter().next()))
     }
 }
 
-/// Whole lines of JSON.
+/// Parses the complete lines of JSON.
 fn lines(log: &str) -> Vec<Value> {
     log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }

@@ -1,4 +1,4 @@
-//! The host's side of a TAP: frames sent here go through the queueing discipline, so that tc egress sees them.
+//! The host's side of a TAP, whose frames pass qdisc and tc egress.
 
 use std::os::fd::OwnedFd;
 
@@ -8,7 +8,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socke
 use crate::link::Link;
 use crate::sys;
 
-/// A packet socket for sending only: it takes no copy of what others send.
+/// A packet socket for sending only; it gets no copies of other frames.
 #[derive(Debug)]
 pub struct PacketSocket {
     fd: OwnedFd,
@@ -24,14 +24,14 @@ impl PacketSocket {
         Ok(Self { fd, device: device.to_owned() })
     }
 
-    /// Like [`Self::bind`], for frames with a virtio-net header: so the host offers GSO frames.
+    /// Like [`Self::bind`], for frames with a virtio-net header, so that the host offers GSO frames.
     pub fn bind_with_vnet_header(device: &str) -> Result<Self> {
         let socket = Self::bind(device)?;
         sys::expect_vnet_header(&socket.fd).with_context(|| format!("PACKET_VNET_HDR for {device}"))?;
         Ok(socket)
     }
 
-    /// Offers a frame to the guest. Whether it gets it is up to the guest, who has to read it from the TAP.
+    /// Offers a frame to the guest, who gets it by a read from the TAP.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         let sent = send(&self.fd, frame, SendFlags::empty())
             .with_context(|| format!("send a frame of {} bytes to {}", frame.len(), self.device))?;

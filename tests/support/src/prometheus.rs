@@ -1,4 +1,4 @@
-//! The real Prometheus, of Debian's package: a server that scrapes, and promtool's opinion of a scrape.
+//! The real Prometheus of Debian, with server and promtool.
 
 use std::fmt::Display;
 use std::fs;
@@ -16,13 +16,13 @@ use crate::child::ChildProcess;
 use crate::wait::wait_until;
 use crate::{http, packages};
 
-/// A start takes a second, and the first scrape comes about 6 s later.
+/// A start takes a second, and the first scrape follows about 6 s later.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A release of Debian with a Prometheus 3.
+/// A Debian release with a Prometheus 3.
 const WITH_CREATED: &str = "forky";
 
-/// Ingests created timestamps: a counter was 0 then.
+/// Ingests created timestamps as counters of 0.
 const CREATED: &str = "--enable-feature=created-timestamp-zero-ingestion";
 
 /// The programs of the package.
@@ -32,18 +32,18 @@ pub struct Prometheus {
     options: &'static [&'static str],
 }
 
-/// Scrapes its targets every second; killed when dropped.
+/// Scrapes its targets every second; a drop kills it.
 #[derive(Debug)]
 pub struct PrometheusServer {
-    // Dropped in this order: the process must be gone before its directory goes.
+    // Drop order: the process must end before its directory goes.
     _process: ChildProcess,
     _directory: TempDir,
     address: SocketAddr,
 }
 
 impl Prometheus {
-    /// Takes what is installed, else downloads the package and unpacks it: its installation would start a service.
-    /// Needs the network, so call it before [`crate::netns::NetNs::enter`].
+    /// Uses the installed program, or unpacks the package: its installation would start a service. Needs the network,
+    /// so call it before [`crate::netns::NetNs::enter`].
     pub fn prepare() -> Result<Self> {
         let installed = Path::new("/usr/bin");
         if installed.join("prometheus").is_file() && installed.join("promtool").is_file() {
@@ -52,18 +52,18 @@ impl Prometheus {
         Ok(Self { programs: packages::unpacked("prometheus")?.join("usr/bin"), options: &[] })
     }
 
-    /// A Prometheus 3 that takes created timestamps; downloaded and unpacked, as above.
+    /// Unpacks a Prometheus 3 that ingests created timestamps.
     pub fn prepare_with_created_timestamps() -> Result<Self> {
         let package = packages::unpacked_of(WITH_CREATED, "prometheus")?;
         Ok(Self { programs: package.join("usr/bin"), options: &[CREATED] })
     }
 
-    /// The program of the server.
+    /// Returns the server's program.
     pub fn program(&self) -> PathBuf {
         self.programs.join("prometheus")
     }
 
-    /// Starts a server in the namespace of the calling thread, on a port of its own choice.
+    /// Starts a server in the calling thread's namespace, on a free port.
     pub fn start(&self, targets: &[impl Display]) -> Result<PrometheusServer> {
         let directory = tempfile::Builder::new().prefix("vm-metrics-prometheus-").tempdir();
         let directory = directory.context("make a directory for Prometheus")?;
@@ -75,7 +75,7 @@ impl Prometheus {
         command.arg("--web.listen-address=127.0.0.1:0").args(self.options);
         let mut process = ChildProcess::spawn("Prometheus", &mut command)?;
         let address = process.wait_for_log(DEADLINE, "where it listens", listening_address)?;
-        // Until then it answers queries with 503.
+        // Until then it responds to queries with 503.
         wait_until(DEADLINE, "Prometheus to be ready", || {
             process.check_running()?;
             let answer = http::get(address, "/-/ready", None)?;
@@ -84,7 +84,7 @@ impl Prometheus {
         Ok(PrometheusServer { _process: process, _directory: directory, address })
     }
 
-    /// What `promtool check metrics` says against the text of a scrape; it does not notice samples given twice.
+    /// Runs `promtool check metrics` on the text of a scrape. It does not detect duplicate samples.
     pub fn check_metrics(&self, text: &str) -> Result<()> {
         let mut command = Command::new(self.programs.join("promtool"));
         command
@@ -93,7 +93,7 @@ impl Prometheus {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("run {command:?}"))?;
-        // promtool reads all before it answers. Dropped at the end of the statement: it then sees the end.
+        // promtool reads all its input first. The input closes at the end of the statement.
         child.stdin.take().context("no input")?.write_all(text.as_bytes()).context("write to promtool")?;
         let output = child.wait_with_output().context("wait for promtool")?;
         let said = [output.stdout, output.stderr].concat();
@@ -107,12 +107,12 @@ impl PrometheusServer {
         self.address
     }
 
-    /// The `data.result` of an instant query: a list of series, each with `metric` and `value`.
+    /// Returns the `data.result` of an instant query: a list of series, each with `metric` and `value`.
     pub fn query(&self, promql: &str) -> Result<Vec<Value>> {
         self.query_in(Duration::ZERO, promql)
     }
 
-    /// As [`query`](Self::query), as if so much time had passed without a scrape.
+    /// Like [`query`](Self::query), at this time after now, without further scrapes.
     pub fn query_in(&self, time: Duration, promql: &str) -> Result<Vec<Value>> {
         let at = SystemTime::UNIX_EPOCH.elapsed().context("the clock is before 1970")? + time;
         let path =
@@ -124,7 +124,7 @@ impl PrometheusServer {
         result.cloned().with_context(|| format!("query {promql}: {answer}"))
     }
 
-    /// Asks until the query has a result: every scrape may bring it.
+    /// Repeats the query until it has a result, which any scrape may bring.
     pub fn wait_for(&self, promql: &str) -> Result<Vec<Value>> {
         let what = format!("Prometheus to know {promql}");
         wait_until(DEADLINE, &what, || {
@@ -143,7 +143,7 @@ fn configuration(targets: &[impl Display]) -> String {
     )
 }
 
-/// The line before says which address was asked for, `Start listening …`: its port is 0. Prometheus 3 names its component
+/// Returns the address in the log. The line before has the requested port 0, and Prometheus 3 names its component
 /// between the two.
 fn listening_address(log: &str) -> Option<SocketAddr> {
     let (_, line) = log.split_once("msg=\"Listening on\"")?;

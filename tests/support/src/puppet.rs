@@ -1,9 +1,9 @@
-//! A process that does what the test says: maps memory, writes a file, has threads of given names that work or rest.
+//! A child process that uses resources on command.
 //!
-//! The process is the running test program once more, as with [`crate::vm_process`]: a test that exists only for this
-//! calls [`run_if_asked`].
+//! It maps memory, writes a file, and has named threads that work or rest. The process is another instance of the test
+//! program, as with [`crate::vm_process`]. A test that exists only for this calls [`run_if_asked`].
 
-mod play;
+mod run;
 
 use std::env;
 use std::fs::File;
@@ -13,15 +13,15 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-pub use self::play::run_if_asked;
+pub use self::run::run_if_asked;
 use crate::child::die_with_parent;
 
-/// Says to the program that it is a puppet.
+/// Marks the program as a puppet.
 const MARK: &str = "TESTKIT_PUPPET";
-/// Begins a line of the puppet's; others are the test harness's.
+/// Prefix of a puppet's line; the test harness prints others.
 const SAYS: &str = "puppet: ";
 
-/// Killed when dropped, and by the kernel when the thread that started it ends.
+/// A drop kills it, as does the kernel when the thread that started it ends.
 #[derive(Debug)]
 pub struct Puppet {
     child: Child,
@@ -29,7 +29,7 @@ pub struct Puppet {
     answers: BufReader<ChildStdout>,
 }
 
-/// What memory is mapped of.
+/// The kind of mapped memory.
 #[derive(Clone, Copy, Debug)]
 pub enum Memory {
     Anon,
@@ -57,7 +57,7 @@ impl Puppet {
         self.child.id()
     }
 
-    /// Maps memory, of this new file if it is file memory, and touches every page.
+    /// Maps memory, from this new file for file memory, and touches every page.
     pub fn map(&mut self, memory: Memory, bytes: u64, file: &Path) -> Result<()> {
         if matches!(memory, Memory::File) {
             let made = File::create_new(file).and_then(|file| file.set_len(bytes));
@@ -66,27 +66,27 @@ impl Puppet {
         self.tell(&format!("map {memory:?} {bytes} {}", file.display())).map(drop)
     }
 
-    /// Maps a file that is there, and touches every page.
+    /// Maps an existing file, and touches every page.
     pub fn map_file(&mut self, bytes: u64, file: &Path) -> Result<()> {
         self.tell(&format!("map {:?} {bytes} {}", Memory::File, file.display())).map(drop)
     }
 
-    /// Writes bytes to the end of a file, and has them on storage before it returns if `sync`.
+    /// Appends bytes to a file. If `sync`, they are on storage before it returns.
     pub fn write(&mut self, bytes: u64, sync: bool, file: &Path) -> Result<()> {
         self.tell(&format!("write {bytes} {sync} {}", file.display())).map(drop)
     }
 
-    /// Reads a file past the page cache.
+    /// Reads a file from storage, without the page cache.
     pub fn read(&mut self, file: &Path) -> Result<()> {
         self.tell(&format!("read {}", file.display())).map(drop)
     }
 
-    /// Starts a thread that rests, and gives its id.
+    /// Starts an idle thread and returns its id.
     pub fn start_thread(&mut self, name: &str) -> Result<u32> {
         self.tell(&format!("start {name}"))?.parse().context("no thread id")
     }
 
-    /// Has a thread work until it has used this much CPU time; returns then.
+    /// Keeps a thread busy until it used this much CPU time, and returns then.
     pub fn work(&mut self, thread: u32, milliseconds: u64) -> Result<()> {
         self.tell(&format!("work {thread} {milliseconds}")).map(drop)
     }
@@ -95,7 +95,7 @@ impl Puppet {
         self.tell(&format!("end {thread}")).map(drop)
     }
 
-    /// Has all threads run on this CPU only, those of now and those to come.
+    /// Pins all threads, present and future, to this CPU.
     pub fn pin(&mut self, cpu: usize) -> Result<()> {
         self.tell(&format!("pin {cpu}")).map(drop)
     }
@@ -113,7 +113,7 @@ impl Puppet {
     fn answer(&mut self) -> Result<String> {
         let mut line = String::new();
         while self.answers.read_line(&mut line)? > 0 {
-            // The harness may have begun the line.
+            // The harness may have written the beginning of the line.
             if let Some((_, said)) = line.split_once(SAYS) {
                 return match said.trim().split_once(' ').unwrap_or((said.trim(), "")) {
                     ("ok", answer) => Ok(answer.to_owned()),

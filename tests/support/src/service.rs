@@ -1,4 +1,6 @@
-//! The daemon as systemd runs it by `deploy/systemd/vm-metrics.service`: as an ordinary user with a few capabilities.
+//! Runs the daemon as the unit does: unprivileged, with capabilities.
+//!
+//! The unit is `deploy/systemd/vm-metrics.service`.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -10,26 +12,27 @@ use rustix::mount::{MountFlags, mount, mount_bind};
 
 const UNIT: &str = include_str!("../../../deploy/systemd/vm-metrics.service");
 
-/// The number of the service's user in the tests.
+/// The uid of the service's user in the tests.
 pub const UID: u32 = 64_900;
 
-/// Where systemd mounts the host's bpffs.
+/// The path of the host's bpffs.
 const BPF_FS: &str = "/sys/fs/bpf";
 
 const RUN: &str = "/run";
 
-/// The values of a key of the unit.
+/// Returns the values of a key of the unit.
 pub fn settings(key: &str) -> impl Iterator<Item = &'static str> {
     UNIT.lines().filter_map(move |line| line.strip_prefix(key)?.strip_prefix('='))
 }
 
-/// The capabilities of the unit as `setpriv` spells them: `+net_admin`.
+/// Returns the capabilities of the unit in `setpriv`'s form: `+net_admin`.
 pub fn capabilities() -> Vec<String> {
     let names = settings("AmbientCapabilities").flat_map(|line| line.split(' '));
     names.map(|name| name.replace("CAP_", "+").to_lowercase()).collect()
 }
 
-/// Runs a program as the service's user with these capabilities. It ends with the thread that starts it.
+/// Makes a command that runs a program as the service's user with these capabilities. It ends with the thread that
+/// starts it.
 pub fn command(program: &Path, capabilities: &[String]) -> Command {
     let (user, capabilities) = (UID.to_string(), capabilities.join(","));
     let mut command = Command::new("setpriv");
@@ -39,7 +42,7 @@ pub fn command(program: &Path, capabilities: &[String]) -> Command {
     command
 }
 
-/// Makes this mount namespace a host of systemd: with a bpffs for root alone, the service's user and its directory.
+/// Prepares this mount namespace like a systemd host: a bpffs for root alone, the service's user and its directory.
 pub fn prepare_host() -> Result<()> {
     mount_bpffs(Path::new(BPF_FS))?;
     fs::create_dir_all(RUN).context("make /run")?;
@@ -55,7 +58,7 @@ pub fn prepare_host() -> Result<()> {
     Ok(())
 }
 
-/// As systemd mounts it.
+/// Mounts a bpffs as systemd does.
 pub fn mount_bpffs(path: &Path) -> Result<()> {
     let mounted = mount("bpf", path, "bpf", MountFlags::empty(), Some(c"mode=0700"));
     mounted.with_context(|| format!("mount a bpffs on {}", path.display()))
@@ -66,11 +69,11 @@ pub fn give_to_service(path: &Path) -> Result<()> {
     chown(path, Some(UID), Some(UID)).with_context(|| format!("chown {}", path.display()))
 }
 
-/// Runs what the unit has before each start, as root.
+/// Runs the unit's commands before a start, as root.
 pub fn before_start() -> Result<()> {
     for line in settings("ExecStartPre") {
         let words = line.trim_start_matches(['-', '+']).split(' ');
-        // A guest has its programs elsewhere.
+        // A guest has its programs in other directories.
         let words: Vec<&str> = words.map(|word| word.strip_prefix("/usr/bin/").unwrap_or(word)).collect();
         let status = Command::new(words[0]).args(&words[1..]).status().with_context(|| line.to_owned())?;
         ensure!(status.success(), "{line}: {status}");

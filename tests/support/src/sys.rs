@@ -1,4 +1,6 @@
-//! The system calls that rustix has no safe form for. With [`crate::child`] and [`crate::netns`] the only unsafe code.
+//! System calls without a safe form in rustix.
+//!
+//! Only this module, [`crate::child`] and [`crate::netns`] have unsafe code.
 
 use std::ffi::c_int;
 use std::io;
@@ -6,9 +8,9 @@ use std::mem;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-/// An interface request for the device of this name.
+/// Makes an interface request for the device of this name.
 pub(crate) fn ifreq(name: &str) -> io::Result<libc::ifreq> {
-    // The kernel wants the closing zero inside the array.
+    // The kernel needs the closing zero inside the array.
     if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains('\0') {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("bad device name {name:?}")));
     }
@@ -20,26 +22,26 @@ pub(crate) fn ifreq(name: &str) -> io::Result<libc::ifreq> {
     Ok(request)
 }
 
-/// An ioctl that takes a `struct ifreq` and writes at most into it: `SIOC[GS]IF*`, `TUNSETIFF`.
+/// Runs an ioctl on a `struct ifreq` that writes at most into it: `SIOC[GS]IF*`, `TUNSETIFF`.
 pub(crate) fn ioctl_ifreq(fd: impl AsFd, code: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
     // SAFETY: the callers pass codes of requests on struct ifreq only, and it outlives the call.
     check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), code, request) })
 }
 
-/// The flags that SIOCGIFFLAGS has put into the request.
+/// Returns the flags that SIOCGIFFLAGS wrote into the request.
 pub(crate) fn flags(request: &libc::ifreq) -> i16 {
     // SAFETY: every bit pattern is a valid i16.
     unsafe { request.ifr_ifru.ifru_flags }
 }
 
-/// The hardware address that SIOCGIFHWADDR has put into the request.
+/// Returns the hardware address that SIOCGIFHWADDR wrote into the request.
 pub(crate) fn hardware_address(request: &libc::ifreq) -> [u8; 6] {
     // SAFETY: every bit pattern is a valid sockaddr.
     let address = unsafe { request.ifr_ifru.ifru_hwaddr };
     std::array::from_fn(|i| address.sa_data[i].cast_unsigned())
 }
 
-/// An IPv4 address in the form that SIOCSIFADDR and SIOCSIFNETMASK take.
+/// Makes an IPv4 address in the form of SIOCSIFADDR and SIOCSIFNETMASK.
 pub(crate) fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
     let mut data = [0; 14];
     for (to, from) in data[2..].iter_mut().zip(address.octets()) {
@@ -48,13 +50,13 @@ pub(crate) fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
     libc::sockaddr { sa_family: libc::AF_INET as libc::sa_family_t, sa_data: data }
 }
 
-/// An ioctl whose argument is the number itself: TUNSETOFFLOAD, TUNSETPERSIST, KVM_RUN.
+/// Runs an ioctl whose argument is a number: TUNSETOFFLOAD, TUNSETPERSIST, KVM_RUN.
 pub(crate) fn ioctl_value(fd: impl AsFd, code: libc::c_ulong, value: libc::c_ulong) -> io::Result<()> {
     // SAFETY: the callers pass codes of requests that take a number, so that no memory is read or written.
     check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), code, value) })
 }
 
-/// An ioctl whose argument is a number and whose result is a new descriptor: KVM_CREATE_VM, KVM_CREATE_VCPU.
+/// Runs an ioctl on a number that returns a new descriptor: KVM_CREATE_VM, KVM_CREATE_VCPU.
 pub(crate) fn ioctl_descriptor(
     fd: impl AsFd,
     code: libc::c_ulong,
@@ -67,7 +69,7 @@ pub(crate) fn ioctl_descriptor(
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// Gives a VM of KVM a page of memory at this address, with these bytes in it.
+/// Gives a KVM VM a page of memory at this address, with these bytes in it.
 pub(crate) fn give_kvm_page(vm: impl AsFd, address: u64, offset: usize, bytes: &[u8]) -> io::Result<()> {
     const PAGE: usize = 4096;
     const KVM_SET_USER_MEMORY_REGION: libc::c_ulong = 0x4020_ae46;
@@ -82,7 +84,7 @@ pub(crate) fn give_kvm_page(vm: impl AsFd, address: u64, offset: usize, bytes: &
         size: u64,
         address: u64,
     }
-    // The VM has it as long as the process lives.
+    // The VM keeps the page as long as the process lives.
     let page = Box::leak(Box::new(Page([0; PAGE])));
     page.0[offset..offset + bytes.len()].copy_from_slice(bytes);
     let address_here = page.0.as_mut_ptr() as u64;
@@ -92,13 +94,13 @@ pub(crate) fn give_kvm_page(vm: impl AsFd, address: u64, offset: usize, bytes: &
     check(unsafe { libc::ioctl(vm.as_fd().as_raw_fd(), KVM_SET_USER_MEMORY_REGION, &raw const region) })
 }
 
-/// An ioctl that reads one number: TUNSETIFINDEX.
+/// Runs an ioctl that reads one number: TUNSETIFINDEX.
 pub(crate) fn ioctl_u32(fd: impl AsFd, code: libc::c_ulong, value: u32) -> io::Result<()> {
     // SAFETY: the callers pass codes of requests that read an unsigned int, and it outlives the call.
     check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), code, &raw const value) })
 }
 
-/// Has a TAP refuse frames for the guest that are to another address than this (TUNSETTXFILTER).
+/// Makes a TAP refuse guest frames to any other address (TUNSETTXFILTER).
 pub(crate) fn set_tun_address_filter(fd: impl AsFd, address: [u8; 6]) -> io::Result<()> {
     /// `struct tun_filter`
     #[repr(C)]
@@ -108,11 +110,11 @@ pub(crate) fn set_tun_address_filter(fd: impl AsFd, address: [u8; 6]) -> io::Res
         address: [u8; 6],
     }
     let filter = Filter { flags: 0, count: 1, address };
-    // SAFETY: the kernel reads the filter with as many addresses as it says, and it outlives the call.
+    // SAFETY: the kernel reads the filter with its own count of addresses, and it outlives the call.
     check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TUNSETTXFILTER, &raw const filter) })
 }
 
-/// Has a TAP refuse all frames for the guest by a socket filter of one instruction (TUNATTACHFILTER).
+/// Makes a TAP refuse all guest frames by a socket filter of one instruction (TUNATTACHFILTER).
 pub(crate) fn refuse_all_on_tun(fd: impl AsFd) -> io::Result<()> {
     const RETURN: u16 = 6;
     let mut refuse = [libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: 0 }];
@@ -121,7 +123,7 @@ pub(crate) fn refuse_all_on_tun(fd: impl AsFd) -> io::Result<()> {
     check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TUNATTACHFILTER, &raw const program) })
 }
 
-/// Makes the packet socket send to, and receive from, this device only.
+/// Binds the packet socket to this device only.
 pub(crate) fn bind_packet_socket(fd: impl AsFd, ifindex: u32) -> io::Result<()> {
     // SAFETY: sockaddr_ll is plain old data, for which all zeroes is a value.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
@@ -132,7 +134,7 @@ pub(crate) fn bind_packet_socket(fd: impl AsFd, ifindex: u32) -> io::Result<()> 
     check(unsafe { libc::bind(fd.as_fd().as_raw_fd(), (&raw const address).cast(), length) })
 }
 
-/// Frames sent on the packet socket begin with a virtio-net header from now on.
+/// Makes frames on the packet socket begin with a virtio-net header.
 pub(crate) fn expect_vnet_header(fd: impl AsFd) -> io::Result<()> {
     let on: c_int = 1;
     let length = size_of_val(&on) as libc::socklen_t;
@@ -143,11 +145,11 @@ pub(crate) fn expect_vnet_header(fd: impl AsFd) -> io::Result<()> {
     })
 }
 
-/// Detaches a BPF link, whoever holds it, as `bpftool link detach` does.
+/// Detaches a BPF link of any holder, like `bpftool link detach`.
 pub fn detach_bpf_link(id: u32) -> io::Result<()> {
     const BPF_LINK_GET_FD_BY_ID: c_int = 30;
     const BPF_LINK_DETACH: c_int = 34;
-    /// The part of `union bpf_attr` that both commands read: a number, and zeroes.
+    /// The part of `union bpf_attr` that both commands read: a number and zeroes.
     #[repr(C)]
     struct Attr {
         number: u32,
@@ -155,7 +157,7 @@ pub fn detach_bpf_link(id: u32) -> io::Result<()> {
     }
     let bpf = |command: c_int, number: u32| {
         let attr = Attr { number, rest: [0; 2] };
-        // SAFETY: the kernel reads as many bytes as it is told that `attr` has, and writes none.
+        // SAFETY: the kernel reads `size_of::<Attr>()` bytes of `attr`, and writes none.
         unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attr, size_of::<Attr>()) }
     };
     let fd = bpf(BPF_LINK_GET_FD_BY_ID, id);

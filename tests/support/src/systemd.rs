@@ -1,7 +1,7 @@
-//! A real systemd that boots in namespaces of its own, on a copy of this machine's files.
+//! A real systemd in namespaces, on a copy of this machine's files.
 //!
-//! Programs that run there see this machine's root directory below a tmpfs: what they write ends with the value. Kernel
-//! settings (`/proc/sys`) are read-only there, for most of them belong to the whole machine.
+//! Its programs see this machine's root directory below a tmpfs, so their files end with the value. Kernel settings
+//! (`/proc/sys`) are read-only, because most of them belong to the whole machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,8 @@ use crate::child::ChildProcess;
 use crate::packages::ensure_debian;
 use crate::wait::{SOON, wait_until};
 
-/// `$1` is an empty directory, `$2` the cgroup, and the rest are directories that may be on file systems of their own.
+/// Prepares the root. `$1` is an empty directory, `$2` the cgroup, and the rest are directories that may be separate
+/// file systems.
 const PREPARE: &str = r#"
 base=$1 cgroup=$2; shift 2
 mount --make-rprivate /
@@ -27,7 +28,7 @@ echo $$ > "$cgroup/cgroup.procs"
 exec unshare --pid --net --uts --ipc --cgroup --fork --kill-child sh -euc "$BOOT" boot "$base/root"
 "#;
 
-/// `$1` is the new root directory. `/tmp` is not emptied: it may hold the sources.
+/// Boots it. `$1` is the new root directory. `/tmp` stays, because it may hold the sources.
 const BOOT: &str = r#"
 cd "$1"
 mount -t proc proc proc
@@ -54,18 +55,18 @@ ip link set lo up
 container=namespaces exec /lib/systemd/systemd --unit=basic.target
 "#;
 
-/// Everything in it ends when this is dropped.
+/// A drop ends everything in it.
 #[derive(Debug)]
 pub struct Systemd {
     init: u32,
     process: ChildProcess,
-    // Dropped after the processes in it.
+    // Drops after the processes in it.
     _cgroup: Cgroup,
     _base: TempDir,
 }
 
 impl Systemd {
-    /// Boots it, with these directories of the machine in their places.
+    /// Boots it with these directories of the machine.
     pub fn boot(directories: &[&Path]) -> Result<Self> {
         ensure_debian(&["iproute2", "systemd"])?;
         let cgroup = Cgroup::make()?;
@@ -86,19 +87,19 @@ impl Systemd {
         Ok(systemd)
     }
 
-    /// The number of its first process on this machine.
+    /// Returns the pid of its first process on this machine.
     pub fn pid(&self) -> u32 {
         self.init
     }
 
-    /// Runs a line of shell there, as root.
+    /// Runs a shell line in it, as root.
     pub fn shell(&self, line: &str) -> Result<Output> {
         let mut nsenter = Command::new("nsenter");
         nsenter.args(["--all", "--wd=/", "--target", &self.init.to_string(), "sh", "-ec", line]);
         nsenter.output().with_context(|| format!("run {line:?}"))
     }
 
-    /// The output of a line of shell that must succeed.
+    /// Returns the output of a shell line that must succeed.
     pub fn must(&self, line: &str) -> Result<String> {
         let output = self.shell(line)?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -108,7 +109,7 @@ impl Systemd {
     }
 }
 
-/// The process that has become systemd, when it has.
+/// Returns the process that became systemd, if any.
 fn systemd_below(unshare: u32) -> Option<u32> {
     let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).ok()?;
     let init = children.trim().parse().ok()?;
@@ -116,7 +117,7 @@ fn systemd_below(unshare: u32) -> Option<u32> {
     (name.trim() == "systemd").then_some(init)
 }
 
-/// A cgroup of the machine that systemd has for its root. Removed when dropped, with those in it.
+/// A cgroup that serves systemd as its root. A drop removes it with those in it.
 #[derive(Debug)]
 struct Cgroup {
     path: PathBuf,
@@ -134,7 +135,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Processes that were just killed are still in it for a moment.
+        // Killed processes stay in it for a moment.
         let removed = wait_until(SOON, "the end of all processes of systemd", || {
             Ok(remove_tree(&self.path).is_ok().then_some(()))
         });
@@ -144,7 +145,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// Cgroups are removed from the leaves up; the files in them are the kernel's.
+/// Removes cgroups from the leaves up; the kernel owns the files in them.
 fn remove_tree(directory: &Path) -> Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -155,7 +156,7 @@ fn remove_tree(directory: &Path) -> Result<()> {
     Ok(fs::remove_dir(directory)?)
 }
 
-/// Where the machine has its second version of cgroups.
+/// Returns the mount point of cgroup v2.
 fn cgroup2() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
     let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());

@@ -1,4 +1,6 @@
-//! A TAP device held by this process, as a VMM holds it: what is written here the guest has sent.
+//! A TAP device that this process holds like a VMM.
+//!
+//! A write to it sends from the guest.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,17 +17,17 @@ use crate::wait::{SOON, wait_until};
 pub struct TapOptions {
     /// Every frame begins with a virtio-net header, and may be a GSO frame.
     pub vnet_hdr: bool,
-    /// The guest takes GSO frames whole (TSO for IPv4 and IPv6); without it the kernel cuts them. Needs `vnet_hdr`.
+    /// The guest takes GSO frames whole (TSO for IPv4 and IPv6); otherwise the kernel segments them. Needs `vnet_hdr`.
     pub offload: bool,
-    /// More than one file descriptor on the device: see [`Tap::open_queue`].
+    /// Allows several descriptors on the device: see [`Tap::open_queue`].
     pub multi_queue: bool,
-    /// The device outlives its file descriptors, until the [`Tap`] is dropped in the same process.
+    /// The device outlives its descriptors, until the [`Tap`] drops in the same process.
     pub persist: bool,
-    /// The index that the device shall have; 0 leaves it to the kernel.
+    /// The index of the device; 0 lets the kernel choose.
     pub ifindex: u32,
 }
 
-/// The device is gone when this and all its other queues are dropped.
+/// The device goes when this and all its other queues drop.
 #[derive(Debug)]
 pub struct Tap {
     link: Link,
@@ -42,7 +44,7 @@ pub struct Queue {
 }
 
 impl Tap {
-    /// Creates the device in the network namespace of the calling thread; it is down and has no address.
+    /// Creates the device in the calling thread's network namespace, down and without an address.
     pub fn create(name: &str, options: TapOptions) -> Result<Self> {
         let queue = Queue::open(name, options)?;
         if options.persist {
@@ -65,7 +67,7 @@ impl Tap {
             .with_context(|| format!("TUNSETOFFLOAD {}", self.name()))
     }
 
-    /// Creates the device and brings it up, with no IPv6 of the host's on it.
+    /// Creates the device and brings it up without the host's IPv6.
     pub fn create_up(name: &str, options: TapOptions) -> Result<Self> {
         let tap = Self::create(name, options)?;
         tap.link.disable_ipv6()?;
@@ -73,13 +75,13 @@ impl Tap {
         Ok(tap)
     }
 
-    /// The device refuses frames for the guest that are to another address than this.
+    /// Makes the device refuse guest frames to any other address.
     pub fn take_only(&self, address: [u8; 6]) -> Result<()> {
         sys::set_tun_address_filter(&self.queue, address)
             .with_context(|| format!("TUNSETTXFILTER {}", self.name()))
     }
 
-    /// The device refuses all frames for the guest, by a socket filter.
+    /// Makes the device refuse all guest frames by a socket filter.
     pub fn refuse_all(&self) -> Result<()> {
         sys::refuse_all_on_tun(&self.queue).with_context(|| format!("TUNATTACHFILTER {}", self.name()))
     }
@@ -96,12 +98,12 @@ impl Tap {
         self.ifindex
     }
 
-    /// Lets go of a persistent device, which stays for whoever creates it next.
+    /// Releases a persistent device for its next creator.
     pub fn leave(mut self) {
         self.options.persist = false;
     }
 
-    /// One more file descriptor on a multi-queue device.
+    /// Opens one more descriptor on a multi-queue device.
     pub fn open_queue(&self) -> Result<Queue> {
         Queue::open(self.name(), self.options)
     }
@@ -120,7 +122,7 @@ impl Tap {
 impl Drop for Tap {
     fn drop(&mut self) {
         if self.options.persist {
-            // Fails when somebody else has deleted the device: then there is nothing left to do.
+            // Fails if the device was deleted: then nothing is left to do.
             let _ = sys::ioctl_value(&self.queue, libc::TUNSETPERSIST, 0);
         }
     }
@@ -142,7 +144,7 @@ impl Queue {
         }
         let mut request = sys::ifreq(name)?;
         request.ifr_ifru.ifru_flags = options.flags();
-        // A child process of another test has each descriptor of this one until it runs its program.
+        // A child process of another test holds this one's descriptors until its exec.
         wait_until(SOON, &format!("TUNSETIFF {name}"), || {
             match sys::ioctl_ifreq(&fd, libc::TUNSETIFF, &mut request) {
                 Ok(()) => Ok(Some(())),
@@ -153,14 +155,14 @@ impl Queue {
         Ok(Self { fd, name: name.to_owned() })
     }
 
-    /// The guest sends a frame: it has arrived at the host, and is counted as the device's rx, when this returns.
+    /// Sends a frame from the guest. On return it is at the host, and the device counted it as rx.
     pub fn write_frame(&self, frame: &[u8]) -> Result<()> {
         let done = rustix::io::write(&self.fd, frame).map_err(io::Error::from);
         done.with_context(|| format!("write a frame of {} bytes to {}", frame.len(), self.name))?;
         Ok(())
     }
 
-    /// The guest takes a frame, if one waits for it. Only now it is counted as the device's tx.
+    /// Reads a frame as the guest, if one waits. Only now the device counts it as tx.
     pub fn read_frame(&self, buffer: &mut [u8]) -> Result<Option<usize>> {
         match rustix::io::read(&self.fd, buffer) {
             Ok(length) => Ok(Some(length)),

@@ -1,4 +1,4 @@
-//! The real VictoriaMetrics, of Debian's package: a server that takes pushes over OTLP.
+//! The real VictoriaMetrics of Debian, which receives OTLP pushes.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use crate::{http, packages};
 
 const START: Duration = Duration::from_secs(60);
 
-/// A release of Debian with the option below.
+/// A Debian release with the option below.
 const RELEASE: &str = "forky";
 
 /// Names metrics and labels as Prometheus does; since version 1.112.
@@ -27,24 +27,24 @@ pub struct VictoriaMetrics {
     program: PathBuf,
 }
 
-/// Takes pushes at `/opentelemetry`; killed when dropped.
+/// Receives pushes at `/opentelemetry`; a drop kills it.
 #[derive(Debug)]
 pub struct VictoriaMetricsServer {
-    // Dropped in this order: the process must be gone before its directory goes.
+    // Drop order: the process must end before its directory goes.
     _process: ChildProcess,
     _directory: TempDir,
     address: SocketAddr,
 }
 
 impl VictoriaMetrics {
-    /// Downloads the package and unpacks it: its installation would start a service. Needs the network, so call it before
+    /// Unpacks the package: its installation would start a service. Needs the network, so call it before
     /// [`crate::netns::NetNs::enter`].
     pub fn prepare() -> Result<Self> {
         let package = packages::unpacked_of(RELEASE, "victoria-metrics")?;
         Ok(Self { program: package.join("usr/bin/victoria-metrics") })
     }
 
-    /// Starts a server in the namespace of the calling thread, on a port of its own choice.
+    /// Starts a server in the calling thread's namespace, on a free port.
     pub fn start(&self) -> Result<VictoriaMetricsServer> {
         let directory = tempfile::Builder::new().prefix("vm-metrics-victoria-").tempdir();
         let directory = directory.context("make a directory for VictoriaMetrics")?;
@@ -62,9 +62,9 @@ impl VictoriaMetricsServer {
         self.address
     }
 
-    /// The labels of every series that it has; the name is the label `__name__`.
+    /// Returns the labels of every series; the name is the label `__name__`.
     pub fn series(&self) -> Result<Vec<BTreeMap<String, String>>> {
-        // What it took lately waits a few seconds before it can be found.
+        // New samples become visible a few seconds later.
         http::get(self.address, "/internal/force_flush", None)?;
         let path = format!("/api/v1/series?match[]={}", http::percent_encode("{__name__!=\"\"}"));
         let response = http::get(self.address, &path, None)?;

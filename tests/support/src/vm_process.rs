@@ -1,7 +1,7 @@
-//! A stand-in VM: a process that holds a TAP, as a VMM does, and moves real frames through it in both directions.
+//! A stand-in VM: a process with a TAP and real traffic.
 //!
-//! The process is the running program once more, which is told by an environment variable what it is now: so `main`,
-//! or a test that exists only for this, calls [`run_if_asked`] before anything else.
+//! The process is another instance of the running program, selected by an environment variable. So `main`, or a test
+//! that exists only for this, calls [`run_if_asked`] first.
 
 use std::env;
 use std::hint::black_box;
@@ -24,28 +24,28 @@ use crate::wait::SOON;
 
 const SPEC: &str = "TESTKIT_STAND_IN";
 const READY: &str = "stand-in VM is ready\n";
-/// How often the frames that are due go out. At 40000 packets/s a batch still fits into the TAP's queue.
+/// The interval of sending. At 40000 packets/s a batch still fits into the TAP's queue.
 const TICK: Duration = Duration::from_millis(10);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StandInSpec {
-    /// The name of the device it creates, in the network namespace of whoever starts it.
+    /// The name of its device, in the network namespace of the process that starts it.
     pub tap: String,
     pub sends: Traffic,
     pub receives: Traffic,
-    /// Memory it touches and keeps, as a guest's memory would be.
+    /// Memory that it touches and keeps, like a guest's.
     pub memory_bytes: usize,
 }
 
-/// UDP over IPv4, all frames alike.
+/// UDP over IPv4 with equal frames.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Traffic {
     pub packets_per_second: u32,
-    /// Of the whole frame, 42 at least; the TAP's MTU allows 1514.
+    /// Length of the whole frame, at least 42; the TAP's MTU allows 1514.
     pub frame_bytes: usize,
 }
 
-/// Killed when dropped, and by the kernel when the thread that started it ends; the TAP goes with the process.
+/// A drop kills it, as does the kernel when the thread that started it ends. The TAP goes with the process.
 #[derive(Debug)]
 pub struct StandIn {
     process: ChildProcess,
@@ -53,8 +53,8 @@ pub struct StandIn {
 }
 
 impl StandIn {
-    /// Starts the process and waits until its TAP is up and traffic flows. The command runs a program that calls
-    /// [`run_if_asked`], mostly `env::current_exe()`.
+    /// Starts the process, and waits for its TAP and traffic. The command runs a program that calls [`run_if_asked`],
+    /// mostly `env::current_exe()`.
     pub fn start(spec: &StandInSpec, mut command: Command) -> Result<Self> {
         command.env(SPEC, serde_json::to_string(spec).context("write the spec of a stand-in VM")?);
         let mut process = ChildProcess::spawn(&format!("the stand-in VM of {}", spec.tap), &mut command)?;
@@ -71,7 +71,7 @@ impl StandIn {
     }
 }
 
-/// Returns at once in any process that is no stand-in VM. In one, it moves frames until the process is killed.
+/// Returns at once unless this process is a stand-in VM, which moves frames until it is killed.
 pub fn run_if_asked() -> Result<()> {
     let Ok(spec) = env::var(SPEC) else { return Ok(()) };
     let spec: StandInSpec = serde_json::from_str(&spec).with_context(|| format!("read {SPEC}"))?;
@@ -79,7 +79,7 @@ pub fn run_if_asked() -> Result<()> {
     let _kvm = kvm::hold_if_asked()?;
     let tap = Tap::create_up(&spec.tap, TapOptions::default())?;
     let host = PacketSocket::bind(&spec.tap)?;
-    // Not print!, which a test harness would keep to itself.
+    // A test harness would capture print!.
     io::stdout().write_all(READY.as_bytes()).context("say that the stand-in VM is ready")?;
     let result = move_frames(&spec, &tap, &host);
     black_box(memory);
@@ -87,8 +87,8 @@ pub fn run_if_asked() -> Result<()> {
 }
 
 fn move_frames(spec: &StandInSpec, tap: &Tap, host: &PacketSocket) -> Result<()> {
-    let mut sends = Paced::new(spec.sends, Frame::from_guest());
-    let mut receives = Paced::new(spec.receives, Frame::to_guest());
+    let mut sends = Pacer::new(spec.sends, Frame::from_guest());
+    let mut receives = Pacer::new(spec.receives, Frame::to_guest());
     let mut buffer = vec![0; 65_536];
     let start = Instant::now();
     loop {
@@ -98,7 +98,7 @@ fn move_frames(spec: &StandInSpec, tap: &Tap, host: &PacketSocket) -> Result<()>
         for _ in 0..receives.due(start.elapsed()) {
             host.send(&receives.frame)?;
         }
-        // Also takes what others send to this device, as a guest would.
+        // Reads frames from the host too, like a guest.
         while tap.read_frame(&mut buffer)?.is_some() {}
         let next = Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
         match poll(&mut [PollFd::new(tap, PollFlags::IN)], Some(&next)) {
@@ -108,14 +108,14 @@ fn move_frames(spec: &StandInSpec, tap: &Tap, host: &PacketSocket) -> Result<()>
     }
 }
 
-/// One direction: how many frames are due by now that have not been sent yet.
-struct Paced {
+/// The due frames of one direction.
+struct Pacer {
     traffic: Traffic,
     frame: Vec<u8>,
     sent: u64,
 }
 
-impl Paced {
+impl Pacer {
     fn new(traffic: Traffic, frame: Frame) -> Self {
         const HEADERS: usize = ETHERNET_HEADER + 20 + 8;
         Self { traffic, frame: frame.udp4(traffic.frame_bytes.saturating_sub(HEADERS)), sent: 0 }
@@ -123,7 +123,7 @@ impl Paced {
 
     fn due(&mut self, elapsed: Duration) -> u64 {
         let all = (elapsed.as_secs_f64() * f64::from(self.traffic.packets_per_second)) as u64;
-        // After a pause of the whole machine the missed frames do not come in one burst.
+        // After a pause of the whole machine the missed frames must not follow in one burst.
         let burst = u64::from(self.traffic.packets_per_second) / 20 + 1;
         let due = (all - self.sent).min(burst);
         self.sent = all;
@@ -136,9 +136,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_due_at_their_rate_and_not_in_bursts() {
+    fn frames_are_paced_without_bursts() {
         let traffic = Traffic { packets_per_second: 1000, frame_bytes: 100 };
-        let mut paced = Paced::new(traffic, Frame::from_guest());
+        let mut paced = Pacer::new(traffic, Frame::from_guest());
         assert_eq!(paced.frame.len(), 100);
         assert_eq!(paced.due(Duration::from_millis(10)), 10);
         assert_eq!(paced.due(Duration::from_millis(15)), 5);

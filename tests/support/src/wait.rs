@@ -1,6 +1,6 @@
-//! Waiting for a condition with a deadline, never just for a time.
+//! Waits for a condition with a deadline, never for a fixed time.
 //!
-//! A deadline is in time that the machine could give to one more thread: on a busy machine it comes later.
+//! A deadline counts the time that the machine could give to one more thread. On a busy machine it is later.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -9,20 +9,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// For what takes milliseconds on a quiet machine; the machine is not always quiet.
+/// Time limit for steps of milliseconds on a quiet machine.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// How many times later than on a quiet machine a deadline may come.
+/// The largest factor of a deadline on a busy machine.
 const MOST: f64 = 10.0;
 
-/// An emulated CPU is that much slower.
+/// The factor of an emulated CPU.
 const EMULATED: f64 = 4.0;
 
-/// How long a thread may block before it looks at its deadline again.
+/// A thread checks its deadline at least in this interval.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Passes when the machine could have given a thread so much time. Where four threads want a CPU, a second counts as a
-/// quarter of one.
+/// Passes when the machine could have given a thread so much time. With four threads for one CPU, a second counts as a
+/// quarter.
 #[derive(Debug)]
 pub struct Deadline {
     left: Duration,
@@ -39,7 +39,7 @@ impl Deadline {
         self.left.is_zero()
     }
 
-    /// How long one may block before the next look at this; `None` when it has passed.
+    /// Returns the time until the next check; `None` when the deadline passed.
     pub fn block(&mut self) -> Option<Duration> {
         (!self.has_passed()).then(|| self.left.min(LOOK))
     }
@@ -51,12 +51,12 @@ impl Deadline {
     }
 }
 
-/// This time on the machine as busy as it is now, for a call that has one timeout.
+/// Scales a time by the present load, for a call with one timeout.
 pub fn scaled(time: Duration) -> Duration {
     time.mul_f64(slowness())
 }
 
-/// How many times longer something takes here than on a quiet machine.
+/// Returns the factor by which this machine is slower than a quiet one.
 fn slowness() -> f64 {
     let cpus = thread::available_parallelism().map_or(1, usize::from) as f64;
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -65,20 +65,20 @@ fn slowness() -> f64 {
     (emulation * (threads / cpus).max(1.0)).min(MOST)
 }
 
-/// Whether this machine is a guest whose CPUs are software.
+/// Whether this machine is a guest with emulated CPUs.
 fn is_emulated() -> bool {
     static IS_EMULATED: OnceLock<bool> = OnceLock::new();
     let look = || fs::read_to_string("/proc/cpuinfo").is_ok_and(|cpus| cpus.contains("QEMU TCG CPU"));
     *IS_EMULATED.get_or_init(look)
 }
 
-/// Threads that run or wait for a CPU.
+/// Returns the number of threads that run or wait for a CPU.
 fn running(loadavg: &str) -> Option<u32> {
     let (running, _) = loadavg.split(' ').nth(3)?.split_once('/')?;
     running.parse().ok()
 }
 
-/// Asks `poll` again and again until it gives a value, or an error, or the deadline passes.
+/// Repeats `poll` until it returns a value or an error, or the deadline passes.
 pub fn wait_until<T>(
     deadline: Duration,
     what: &str,
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn asks_until_there_is_a_value() {
+    fn polls_until_there_is_a_value() {
         let mut asked = 0;
         let got = wait_until(SOON, "three", || {
             asked += 1;
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_it_waited_for() {
+    fn a_timeout_names_its_condition() {
         let error = wait_until::<()>(Duration::ZERO, "the moon", || Ok(None)).unwrap_err();
         assert!(error.to_string().contains("the moon"), "{error}");
     }

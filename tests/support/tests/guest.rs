@@ -1,4 +1,4 @@
-//! A real guest boots, and what it sends and receives is exactly what its TAP's counters say.
+//! A real guest's traffic equals the counters of its TAP.
 
 use vm_metrics_testkit::guest::{GuestConfig, GuestImage, GuestNic};
 use vm_metrics_testkit::link::Link;

@@ -1,4 +1,4 @@
-//! Helper processes do what they are for while the test holds them, and are gone with it.
+//! Helper processes work while the test holds them, and end with it.
 
 use std::env;
 use std::os::unix::process::ExitStatusExt;
@@ -11,7 +11,7 @@ use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::vm_process::{self, StandIn, StandInSpec, Traffic};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
-/// Not a test but the other process: see `vm_process`. As a test of its own it has nothing to do.
+/// The child process of the other tests, see `vm_process`. By itself it does nothing.
 #[test]
 fn stand_in_vm() {
     vm_process::run_if_asked().unwrap();
@@ -38,13 +38,13 @@ fn a_stand_in_vm_moves_frames_both_ways() {
 }
 
 #[test]
-fn a_stand_in_vm_goes_with_the_thread_that_started_it() {
+fn a_stand_in_vm_ends_with_its_thread() {
     let _netns = NetNs::enter().unwrap();
     let start = || {
         let vm = StandIn::start(&spec(), this_program()).unwrap();
         let link = vm.link().clone();
         assert!(link.exists());
-        // Not even dropped, as when the program is killed.
+        // The value never drops, as when the program is killed.
         std::mem::forget(vm);
         link
     };
@@ -53,13 +53,13 @@ fn a_stand_in_vm_goes_with_the_thread_that_started_it() {
 }
 
 #[test]
-fn a_failed_start_says_what_the_process_said() {
+fn a_failed_start_shows_the_process_log() {
     let error = Daemon::start_command(shell("echo no such thing >&2; exit 3")).unwrap_err().to_string();
     assert!(error.contains("exit status: 3") && error.contains("no such thing"), "{error}");
 }
 
 #[test]
-fn a_daemon_is_asked_to_leave_or_killed() {
+fn a_daemon_is_terminated_or_killed() {
     let line = "echo INFO listening on http://127.0.0.1:9";
     let polite = format!("sleep 60 & trap 'kill $!; exit 7' TERM; {line}; wait");
     let mut polite = Daemon::start_command(shell(&polite)).unwrap();

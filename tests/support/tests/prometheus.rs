@@ -1,4 +1,4 @@
-//! The real Prometheus scrapes what we serve, and promtool objects to what is wrong.
+//! A real Prometheus scrapes the tests' text, and promtool finds errors.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -31,7 +31,7 @@ fn promtool_tells_good_from_bad() {
     prometheus.check_metrics("# HELP answer No suffix.\n# TYPE answer counter\nanswer 42\n").unwrap_err();
 }
 
-/// Gives this text to whoever asks, for as long as the test runs.
+/// Serves this text as long as the test runs.
 fn serve(text: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let address = listener.local_addr().expect("ask for the port");
@@ -39,7 +39,7 @@ fn serve(text: &'static str) -> SocketAddr {
         for mut stream in listener.incoming().flatten() {
             let head =
                 format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
-            // Who hangs up early does not want the answer.
+            // A client that disconnects early does not need the response.
             let _ = stream.read(&mut [0; 4096]).and_then(|_| stream.write_all((head + text).as_bytes()));
         }
     });

@@ -1,4 +1,4 @@
-//! Frames through a real TAP in a network namespace of its own: the device counts them exactly, and nothing is left.
+//! A real TAP in a namespace counts frames exactly and leaves nothing.
 
 use std::fs;
 use std::process::Command;
@@ -52,8 +52,9 @@ fn jumbo_frames_need_the_mtu_and_pass() {
     assert_eq!(tap.link().counters().unwrap().rx_bytes, 9014);
 }
 
+/// The device counts one frame, but a guest without offload reads many.
 #[test]
-fn a_gso_frame_is_one_for_the_device_and_many_for_a_guest_without_offload() {
+fn without_offload_a_gso_frame_is_segmented() {
     let _netns = NetNs::enter().unwrap();
     let whole = TapOptions { vnet_hdr: true, offload: true, ..TapOptions::default() };
     for (name, options, packets) in [("whole", whole, 1), ("cut", TapOptions { offload: false, ..whole }, 4)]
@@ -80,7 +81,7 @@ fn a_gso_frame_is_one_for_the_device_and_many_for_a_guest_without_offload() {
 }
 
 #[test]
-fn more_queues_are_more_file_descriptors_on_one_device() {
+fn each_queue_is_a_file_descriptor() {
     let _netns = NetNs::enter().unwrap();
     let tap = Tap::create_up("vmtap0", TapOptions { multi_queue: true, ..TapOptions::default() }).unwrap();
     let queue = tap.open_queue().unwrap();
@@ -90,7 +91,7 @@ fn more_queues_are_more_file_descriptors_on_one_device() {
 }
 
 #[test]
-fn nothing_is_left_of_a_namespace_and_its_devices() {
+fn a_namespace_and_its_devices_are_removed() {
     let devices = || names("/sys/class/net");
     let before = (devices(), current("net"), current("mnt"), std::env::current_dir().unwrap());
     {
@@ -118,7 +119,7 @@ fn nothing_is_left_of_a_namespace_and_its_devices() {
 }
 
 #[test]
-fn loopback_works_and_a_helper_thread_does_not_keep_the_namespace() {
+fn a_helper_thread_does_not_keep_the_namespace() {
     let before = current("mnt");
     let netns = NetNs::enter().unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

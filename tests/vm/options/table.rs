@@ -1,7 +1,6 @@
-//! The options of QEMU that are tried.
+//! The QEMU options under test.
 
-/// Options of which the daemon knows all that QEMU knows. `{dir}` has the files of [`FILES`], `{uuid}` is another each
-/// time.
+/// Options that the daemon parses completely. `{dir}` has the files of [`FILES`], and `{uuid}` differs each time.
 pub(super) const PC: &[&str] = &[
     "",
     "-m 16",
@@ -99,7 +98,7 @@ pub(super) const ARM: &[(&str, &str)] = &[
     ("arm", "-M vexpress-a9 -smp 1 -m 128"),
 ];
 
-/// Boards that have what the real one has: the daemon knows nothing of it.
+/// Boards with the default sizes of the real ones, which the daemon does not know.
 pub(super) const BOARDS: &[(&str, &str)] = &[
     ("aarch64", "-M raspi3b"),
     ("aarch64", "-M sbsa-ref"),

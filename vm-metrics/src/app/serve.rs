@@ -17,7 +17,8 @@ use crate::http::{self, Site, UnixSocket};
 use crate::limits;
 use crate::manager::{TickThread, Ticker};
 use crate::model::in_one_line;
-use crate::readers::{Configured, Purpose, Watch, Watching};
+use crate::net::events::{EventPoller, PollerHandle};
+use crate::readers::{Purpose, ReaderConfig};
 use crate::signals::Signals;
 use crate::sources::push::Inbox;
 
@@ -34,7 +35,7 @@ impl App {
     /// When the daemon cannot start, when the ticks end by themselves, and when on leaving the last tick does not end.
     pub(crate) fn serve(self) -> anyhow::Result<()> {
         // Of this process, whatever host it is told to look at.
-        limits::check(&Host::default(), self.readers.iter().map(Configured::map_bytes).sum())?;
+        limits::check(&Host::default(), self.readers.iter().map(ReaderConfig::map_bytes).sum())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let served = runtime.block_on(async { self.serve_until(Signals::new()?).await });
         // What still renders has nobody left to read it.
@@ -86,7 +87,7 @@ impl App {
 }
 
 /// A TAP that comes is looked at now, not at the next tick; nor do last words wait.
-fn call_ticks(watch: &Watch, ticks: &TickThread) -> Option<Watching> {
+fn call_ticks(watch: &EventPoller, ticks: &TickThread) -> Option<PollerHandle> {
     let waker = ticks.waker();
     watch
         .spawn(move || waker.wake())
@@ -184,7 +185,7 @@ mod tests {
     fn app(read: fn()) -> App {
         let text = "listen = \"127.0.0.1:0\"\n";
         let settings = Config::parse(Path::new("test.toml"), text).unwrap().settings;
-        let readers = vec![Configured::running("broken", Broken(read))];
+        let readers = vec![ReaderConfig::running("broken", Broken(read))];
         let sources = Sources::new(Vec::new());
         App { settings, sources, readers, exporters: exporters::Configured::default() }
     }

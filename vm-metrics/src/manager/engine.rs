@@ -17,7 +17,8 @@ use crate::model::{
     Batch, InstanceInfo, Late, PartHealth, PartKind, PartRun, PartTotals, Snapshot, Trust, VmSet,
     unix_seconds,
 };
-use crate::readers::{Configured, Purpose, Reader, Setting, Started, Watch};
+use crate::net::events::EventPoller;
+use crate::readers::{Purpose, Reader, ReaderConfig, ReaderContext, StartOutcome};
 use crate::sources::{InstanceSource, Sources};
 
 /// Makes snapshots: one per call of [`tick`](Self::tick).
@@ -33,7 +34,7 @@ pub(super) struct Engine {
     ticks_duration: Duration,
     totals: HashMap<(PartKind, &'static str), PartTotals>,
     began: SystemTime,
-    watch: Watch,
+    watch: EventPoller,
 }
 
 /// Why a manager cannot start.
@@ -61,7 +62,7 @@ impl Engine {
     /// When a reader says that going on would harm, for example because another daemon has its pins.
     pub(super) fn new(
         mut sources: Sources,
-        readers: Vec<Configured>,
+        readers: Vec<ReaderConfig>,
         host: &Host,
         retention: Duration,
         state_dir: Option<&Path>,
@@ -69,19 +70,19 @@ impl Engine {
         purpose: Purpose,
     ) -> Result<Self, ManagerError> {
         let watch = match purpose {
-            Purpose::Serve => Watch::new().unwrap_or_else(|error| {
+            Purpose::Serve => EventPoller::new().unwrap_or_else(|error| {
                 tracing::warn!("{error}: what happens is seen at the next tick");
-                Watch::default()
+                EventPoller::default()
             }),
-            Purpose::Look => Watch::default(),
+            Purpose::Look => EventPoller::default(),
         };
-        let setting = Setting { host: host.clone(), purpose, trust: trust.clone(), watch };
-        let start = |reader: Configured| {
+        let context = ReaderContext { host: host.clone(), purpose, trust: trust.clone(), watch };
+        let start = |reader: ReaderConfig| {
             let name = reader.name;
-            match reader.start(&setting) {
-                Started::Running(reader) => Ok((name, ReaderState::Running(reader))),
-                Started::Not(health) => Ok((name, ReaderState::Not(health))),
-                Started::Refused(reason) => Err(ManagerError::Refused { name, reason }),
+            match reader.start(&context) {
+                StartOutcome::Running(reader) => Ok((name, ReaderState::Running(reader))),
+                StartOutcome::Not(health) => Ok((name, ReaderState::Not(health))),
+                StartOutcome::Refused(reason) => Err(ManagerError::Refused { name, reason }),
             }
         };
         let readers = readers.into_iter().map(start).collect::<Result<_, _>>()?;
@@ -100,12 +101,12 @@ impl Engine {
             ticks_duration: Duration::ZERO,
             totals: HashMap::new(),
             began: SystemTime::now(),
-            watch: setting.watch,
+            watch: context.watch,
         })
     }
 
     /// What calls for a tick before its time.
-    pub(super) fn watch(&self) -> Watch {
+    pub(super) fn watch(&self) -> EventPoller {
         self.watch.clone()
     }
 

@@ -31,7 +31,8 @@ pub use tick::{TickThread, Ticker, Waker};
 
 use crate::host::Host;
 use crate::model::{Health, InstanceInfo, Late, PartKind, Snapshot, Trust, VmStats};
-use crate::readers::{Configured, Purpose, Watch};
+use crate::net::events::EventPoller;
+use crate::readers::{Purpose, ReaderConfig};
 use crate::sources::{InstanceSource, Sources};
 use engine::Engine;
 
@@ -80,7 +81,7 @@ impl Manager {
     /// Starts the readers. One that cannot start is reported in every snapshot, and logged once.
     pub(crate) fn start(
         sources: Sources,
-        readers: Vec<Configured>,
+        readers: Vec<ReaderConfig>,
         host: &Host,
         retention: Duration,
         state_dir: Option<&Path>,
@@ -224,7 +225,7 @@ impl Manager {
     }
 
     /// What calls for a look before its time.
-    pub(crate) fn watch(&self) -> Watch {
+    pub(crate) fn watch(&self) -> EventPoller {
         self.engine().watch()
     }
 

@@ -8,6 +8,8 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::model::Excess;
+use crate::net::NetError;
+use crate::net::namespaces::FollowReport;
 use crate::procfs::ParseError;
 
 #[derive(Debug, Error)]
@@ -18,8 +20,8 @@ pub enum ReaderError {
     Parse { path: PathBuf, source: ParseError },
     #[error("{}: not a number: {content:?}", path.display())]
     NotANumber { path: PathBuf, content: String },
-    #[error("netlink: cannot {operation}: {source}")]
-    Netlink { operation: &'static str, source: io::Error },
+    #[error(transparent)]
+    Net(#[from] NetError),
     #[error(
         "the control group of process {pid} is not below the mount that the daemon sees: show it the host's /sys/fs/cgroup, \
          and run it in the host's control group namespace (docker --cgroupns=host)"
@@ -35,8 +37,6 @@ pub enum ReaderError {
     Hangs { pid: u32 },
     #[error("{device}: no such device in this network namespace")]
     NoDevice { device: String },
-    #[error("cannot enter the network namespace net:[{netns}]: {problem} (it needs CAP_SYS_ADMIN)")]
-    Namespace { netns: u64, problem: String, errno: Option<i32> },
     #[error("{device} is in another network namespace (net:[{netns}]), and no process of the VM is there")]
     OtherNamespace { device: String, netns: u64 },
     #[error(
@@ -94,11 +94,9 @@ impl ReaderError {
     /// The error number of the kernel, where there was one.
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::Io { source, .. } | Self::Netlink { source, .. } => source.raw_os_error(),
-            Self::Device { errno, .. }
-            | Self::Namespace { errno, .. }
-            | Self::NoDrops { errno, .. }
-            | Self::NoPins { errno, .. } => *errno,
+            Self::Io { source, .. } => source.raw_os_error(),
+            Self::Net(error) => error.errno(),
+            Self::Device { errno, .. } | Self::NoDrops { errno, .. } | Self::NoPins { errno, .. } => *errno,
             Self::NoProcess { .. } => Some(Errno::SRCH.raw_os_error()),
             Self::NoDevice { .. } => Some(Errno::NODEV.raw_os_error()),
             Self::NoRoom { .. } => Some(Errno::MFILE.raw_os_error()),
@@ -137,6 +135,12 @@ pub struct ReadReport {
 }
 
 impl ReadReport {
+    /// Adds the namespaces of VMs that could not be opened.
+    pub(crate) fn add_namespaces(&mut self, followed: FollowReport) {
+        self.overuse.merge(followed.overuse);
+        followed.problems.into_iter().for_each(|problem| self.error(problem.into()));
+    }
+
     pub(crate) fn error(&mut self, error: ReaderError) {
         let first_fault = !error.is_absence() && self.errors == self.absent;
         self.errors += 1;

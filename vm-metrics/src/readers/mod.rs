@@ -4,46 +4,30 @@
 //! A new reader is one file here, its `mod` line and its line in [`READERS`]: its configuration section, health and
 //! timing follow from the table.
 
-mod calls;
+mod cached_file;
 mod cgroup;
-mod cpu_clock;
-mod elsewhere;
 mod error;
-mod exits;
 mod file_budget;
 mod interval;
-mod kept;
-mod proc_fd;
-mod proc_io;
-mod proc_smaps;
-mod proc_stat;
-mod proc_statm;
-mod proc_status;
-mod proc_threads;
-mod process_files;
-mod rtnetlink;
-mod tap_ebpf;
-mod tap_netlink;
-mod tap_procfs;
-mod tap_sysfs;
-mod watch;
+mod process;
+mod tap;
 
 use std::fmt;
 
 pub use crate::procfs::ParseError;
 pub use error::{ReadReport, ReaderError};
 pub(crate) use file_budget::FileBudget;
-pub use proc_stat::read_proc_stat;
-pub use proc_statm::{ProcStatm, read_proc_statm};
-pub(crate) use tap_ebpf::NAME as TAP_EBPF;
+pub use process::stat::read_proc_stat;
+pub use process::statm::{ProcStatm, read_proc_statm};
+pub(crate) use tap::ebpf::NAME as TAP_EBPF;
 #[cfg(feature = "daemon")]
-pub(crate) use tap_ebpf::{detach, pins_version};
-pub use tap_sysfs::read_tap_stats;
-pub use watch::{Watch, Watching};
+pub(crate) use tap::ebpf::{detach, pins_version};
+pub use tap::sysfs::read_tap_stats;
 
 use crate::config::{ConfigError, Section, Sections};
 use crate::host::Host;
 use crate::model::{Batch, Health, Leaving, PartHealth, Trust, VmSet};
+use crate::net::events::EventPoller;
 
 /// Reads one kind of number of all VMs.
 pub trait Reader: Send {
@@ -68,35 +52,35 @@ pub struct ReaderDef {
 /// ahead of the whole. The devices come before eBPF: so the eBPF count is never older than
 /// the device's, which the ledger relies on. Of those that read devices each reads what the ones before could not.
 pub const READERS: &[ReaderDef] = &[
-    proc_threads::DEF,
-    proc_stat::DEF,
-    proc_statm::DEF,
-    proc_status::DEF,
-    proc_io::DEF,
-    proc_fd::DEF,
-    proc_smaps::DEF,
+    process::threads::DEF,
+    process::stat::DEF,
+    process::statm::DEF,
+    process::status::DEF,
+    process::io::DEF,
+    process::fds::DEF,
+    process::smaps::DEF,
     cgroup::DEF,
-    tap_netlink::DEF,
-    tap_sysfs::DEF,
-    tap_procfs::DEF,
-    tap_ebpf::DEF,
+    tap::netlink::DEF,
+    tap::sysfs::DEF,
+    tap::procfs::DEF,
+    tap::ebpf::DEF,
 ];
 
 /// Those that read only where the configuration says so: they cost too much to be on unasked.
-pub const ON_REQUEST: &[&str] = &[proc_smaps::DEF.name];
+pub const ON_REQUEST: &[&str] = &[process::smaps::DEF.name];
 
-/// Starts a configured reader.
-type Start = Box<dyn FnOnce(&Setting) -> Started + Send>;
+/// Starts a reader that is configured.
+type Start = Box<dyn FnOnce(&ReaderContext) -> StartOutcome + Send>;
 
 /// What a reader is started with.
 #[derive(Clone, Debug)]
-pub struct Setting {
+pub struct ReaderContext {
     pub host: Host,
     pub purpose: Purpose,
     /// Whose work is not cut by shares.
     pub trust: Trust,
     /// To which it adds what tells of news.
-    pub watch: Watch,
+    pub watch: EventPoller,
 }
 
 /// What the readers are started for.
@@ -110,7 +94,7 @@ pub enum Purpose {
 
 /// How a reader came up. A reader that did not is a fact to report, never the end of the daemon.
 #[expect(missing_debug_implementations, reason = "a reader is a trait object")]
-pub enum Started {
+pub enum StartOutcome {
     Running(Box<dyn Reader>),
     Not(PartHealth),
     /// Going on would harm: the daemon must leave.
@@ -118,7 +102,7 @@ pub enum Started {
 }
 
 /// A reader that is checked but not started.
-pub struct Configured {
+pub struct ReaderConfig {
     pub name: &'static str,
     /// `None` when switched off.
     start: Option<Start>,
@@ -126,17 +110,17 @@ pub struct Configured {
     map_bytes: u64,
 }
 
-impl fmt::Debug for Configured {
+impl fmt::Debug for ReaderConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Configured").field("name", &self.name).field("on", &self.start.is_some()).finish()
+        f.debug_struct("ReaderConfig").field("name", &self.name).field("on", &self.start.is_some()).finish()
     }
 }
 
-impl Configured {
+impl ReaderConfig {
     /// One that is given.
     #[cfg(test)]
     pub(crate) fn running(name: &'static str, reader: impl Reader + 'static) -> Self {
-        Self { name, start: Some(Box::new(|_| Started::Running(Box::new(reader)))), map_bytes: 0 }
+        Self { name, start: Some(Box::new(|_| StartOutcome::Running(Box::new(reader)))), map_bytes: 0 }
     }
 
     /// Memory that it takes from the kernel at its start.
@@ -144,14 +128,14 @@ impl Configured {
         self.map_bytes
     }
 
-    pub fn start(self, setting: &Setting) -> Started {
+    pub fn start(self, context: &ReaderContext) -> StartOutcome {
         match self.start {
-            Some(start) => start(setting),
+            Some(start) => start(context),
             None => {
                 let is_on_request = ON_REQUEST.contains(&self.name);
                 let reason =
                     if is_on_request { "on request only" } else { "switched off in the configuration" };
-                Started::Not(PartHealth::new(Health::Disabled, reason))
+                StartOutcome::Not(PartHealth::new(Health::Disabled, reason))
             }
         }
     }
@@ -164,8 +148,8 @@ fn not_this_kernel(host: &Host) -> Option<PartHealth> {
 }
 
 /// Checks the sections `[readers.<name>]` against the table.
-pub fn configure(mut sections: Sections) -> Result<Vec<Configured>, ConfigError> {
-    let configured = READERS
+pub fn configure(mut sections: Sections) -> Result<Vec<ReaderConfig>, ConfigError> {
+    let configs = READERS
         .iter()
         .map(|def| {
             let section = sections.take(def.name);
@@ -173,12 +157,12 @@ pub fn configure(mut sections: Sections) -> Result<Vec<Configured>, ConfigError>
             let start = (def.configure)(&section)?;
             let enabled = section.enabled(!ON_REQUEST.contains(&def.name))?;
             let counts_in_maps = enabled && def.name == TAP_EBPF;
-            let map_bytes = if counts_in_maps { tap_ebpf::map_bytes(&section)? } else { 0 };
-            Ok(Configured { name: def.name, start: enabled.then_some(start), map_bytes })
+            let map_bytes = if counts_in_maps { tap::ebpf::map_bytes(&section)? } else { 0 };
+            Ok(ReaderConfig { name: def.name, start: enabled.then_some(start), map_bytes })
         })
         .collect::<Result<_, ConfigError>>()?;
     sections.none_left()?;
-    Ok(configured)
+    Ok(configs)
 }
 
 #[cfg(test)]
@@ -191,15 +175,14 @@ mod tests {
     use crate::config::Config;
     use crate::model::InstanceInfo;
 
-    fn configured(text: &str) -> Result<Vec<Configured>, ConfigError> {
+    fn configs(text: &str) -> Result<Vec<ReaderConfig>, ConfigError> {
         configure(Config::parse(Path::new("test.toml"), text)?.readers)
     }
 
     #[test]
     fn every_reader_is_on_unless_switched_off() {
-        let on = |text: &str| {
-            configured(text).expect("a good config").iter().filter(|r| r.start.is_some()).count()
-        };
+        let on =
+            |text: &str| configs(text).expect("a good config").iter().filter(|r| r.start.is_some()).count();
         let unasked = READERS.len() - ON_REQUEST.len();
         assert_eq!(on(""), unasked);
         assert_eq!(on("[readers]\ntap_ebpf.enabled = false"), unasked - 1);
@@ -210,13 +193,17 @@ mod tests {
     #[test]
     fn each_number_of_a_process_has_a_reader() {
         let (pid, host) = (std::process::id(), Host::default());
-        let setting =
-            Setting { host, purpose: Purpose::Serve, trust: Trust::default(), watch: Watch::default() };
+        let context = ReaderContext {
+            host,
+            purpose: Purpose::Serve,
+            trust: Trust::default(),
+            watch: EventPoller::default(),
+        };
         let mut may_lack = vec![];
         let mut readers = Vec::new();
-        for reader in configured("[readers.proc_smaps]\nenabled = true").unwrap() {
-            match reader.name.starts_with("proc_").then(|| (reader.name, reader.start(&setting))) {
-                Some((_, Started::Running(reader))) => readers.push(reader),
+        for reader in configs("[readers.proc_smaps]\nenabled = true").unwrap() {
+            match reader.name.starts_with("proc_").then(|| (reader.name, reader.start(&context))) {
+                Some((_, StartOutcome::Running(reader))) => readers.push(reader),
                 Some(("proc_fd", _)) => may_lack.push("open_files".to_owned()),
                 Some((name, _)) => panic!("{name} is not started"),
                 None => {}
@@ -253,7 +240,7 @@ mod tests {
             ("[readers]\nproc_stat = 1", ["test.toml:2", "proc_stat"]),
             ("[readers.proc_sat]", ["test.toml:1", "proc_sat"]),
         ] {
-            let error = configured(text).expect_err("must be refused").to_string();
+            let error = configs(text).expect_err("must be refused").to_string();
             for part in expected {
                 assert!(error.contains(part), "{text:?} gives {error:?} without {part:?}");
             }

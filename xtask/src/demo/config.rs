@@ -7,14 +7,14 @@ use vm_metrics_testkit::vm_process::{StandInSpec, Traffic};
 
 use super::TAP_PREFIX;
 
-/// Where the daemon listens by default.
+/// The daemon's default port.
 const PORT: u16 = 10464;
 
-/// Told to the daemon, as an operator would; a stand-in has no guest whose memory could be asked.
+/// vCPUs in the configuration, because a stand-in has no guest to ask.
 const VCPUS: u32 = 2;
 const MEMORY_BYTES: u64 = 256 << 20;
 
-/// Much shorter than the second between two scrapes: else one would now and then see two ticks, and the next one none.
+/// Much shorter than the second between two scrapes: else a scrape could see two ticks, and the next none.
 const INTERVAL: &str = "100ms";
 
 /// A kind of guest: its traffic, and how much of its memory it has touched.
@@ -25,7 +25,7 @@ struct Profile {
     touched_bytes: usize,
 }
 
-/// Far apart, so that a table with rows or directions mixed up does not look right.
+/// The values are far apart, so that mixed-up rows or directions show.
 const PROFILES: &[Profile] = &[
     Profile { name: "web", sends: traffic(2000, 1400), receives: traffic(400, 200), touched_bytes: 64 << 20 },
     Profile {
@@ -68,9 +68,9 @@ impl DemoVm {
     }
 }
 
-/// The configuration that lists the VMs with the pids of their processes.
+/// Renders the configuration of the VMs with the pids of their processes.
 pub fn render<'a>(vms: impl IntoIterator<Item = (&'a DemoVm, u32)>) -> String {
-    // Real VMs of this host are left alone, and nothing outlives the demo.
+    // The demo ignores real VMs of this host and leaves nothing.
     let mut text = format!(
         "interval = \"{INTERVAL}\"\n\n[sources.proc_scan]\nenabled = false\n\n[readers.tap_ebpf]\npin = false\n\n"
     );
@@ -88,7 +88,7 @@ pub fn render<'a>(vms: impl IntoIterator<Item = (&'a DemoVm, u32)>) -> String {
     text
 }
 
-/// The usual address, or any free port where another daemon has that one.
+/// Returns the default address, or a free port if another daemon has that one.
 pub fn listen_address() -> String {
     let is_free = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).is_ok();
     format!("{}:{}", Ipv4Addr::LOCALHOST, if is_free { PORT } else { 0 })
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_vm_is_listed_with_its_process_and_its_tap() {
+    fn each_vm_is_listed_with_process_and_tap() {
         let vms = [DemoVm::new(0), DemoVm::new(1)];
         let text = render(vms.iter().zip([41, 42]));
         assert_eq!(text.matches("[[sources.static_list.vms]]").count(), 2);

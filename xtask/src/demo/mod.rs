@@ -1,5 +1,7 @@
-//! `cargo xtask demo`: what a newcomer sees first. VMs that are not there, with traffic that is: each stand-in is a
-//! process that holds a TAP and moves real frames through it. At the end nothing of it is left, and that is checked.
+//! `cargo xtask demo`: stand-in VMs with real traffic, for newcomers.
+//!
+//! Each stand-in is a process that holds a TAP and moves real frames through it. The demo verifies at its end that
+//! nothing remains.
 
 mod config;
 mod sample;
@@ -23,7 +25,7 @@ use vm_metrics_testkit::{
 use self::{config::DemoVm, sample::Sample, stop::Stop};
 use crate::{build, workspace::Workspace};
 
-/// The devices that the demo makes are named so, and no others.
+/// Only devices of the demo have this prefix.
 const TAP_PREFIX: &str = "vmdemo";
 
 const NET_DEVICES: &str = "/sys/class/net";
@@ -33,7 +35,7 @@ pub struct Options {
     /// Stop after this time; without it, on Ctrl-C.
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
-    /// How many stand-in VMs.
+    /// Number of stand-in VMs.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     vms: u32,
 }
@@ -52,9 +54,9 @@ pub fn demo(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Makes the VMs, runs the daemon on them and prints what it says. Everything made is removed on every way out of here.
+/// Makes the VMs, runs the daemon on them and prints its numbers. Every way out removes everything.
 fn show(workspace: &Workspace, daemon: &Path, options: &Options, pids: &mut Vec<u32>) -> Result<()> {
-    // From here on a Ctrl-C is a reason to clean up.
+    // From here on Ctrl-C starts the cleanup.
     let mut stop = Stop::new(options.seconds.map(Duration::from_secs))?;
     let dir = workspace.target.join("demo");
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -63,7 +65,7 @@ fn show(workspace: &Workspace, daemon: &Path, options: &Options, pids: &mut Vec<
     let mut vms = Vec::new();
     for number in 0..options.vms {
         let vm = DemoVm::new(number);
-        // Not by its path: a build may have replaced the file meanwhile.
+        // A build may have replaced the file at its path.
         let stand_in = StandIn::start(&vm.stand_in, Command::new("/proc/self/exe"))?;
         pids.push(stand_in.pid());
         vms.push(vm);
@@ -83,7 +85,7 @@ fn show(workspace: &Workspace, daemon: &Path, options: &Options, pids: &mut Vec<
     Ok(())
 }
 
-/// One table a second, from two scrapes each.
+/// Prints one table a second from two scrapes.
 fn watch(stop: &mut Stop, daemon: &Daemon, vms: &[DemoVm]) -> Result<()> {
     let mut before = None;
     let mut printed_lines = 0;
@@ -106,7 +108,7 @@ fn watch(stop: &mut Stop, daemon: &Daemon, vms: &[DemoVm]) -> Result<()> {
     Ok(())
 }
 
-/// On a terminal, in the place of what was printed before.
+/// Prints the text; on a terminal it replaces the former one.
 fn print(text: &str, printed_lines: usize) -> Result<()> {
     let mut out = io::stdout();
     let up_and_clear = match (out.is_terminal(), printed_lines) {
@@ -116,7 +118,7 @@ fn print(text: &str, printed_lines: usize) -> Result<()> {
     write!(out, "{up_and_clear}{text}").and_then(|()| out.flush()).context("cannot write the table")
 }
 
-/// The kernel takes its time with a TAP that had programs on it.
+/// Waits, because the kernel removes a TAP with programs slowly.
 fn check_removed(pids: &[u32]) -> Result<()> {
     wait_until(SOON, "the demo's devices and processes to go", || {
         let processes = pids.iter().filter(|pid| Path::new("/proc").join(pid.to_string()).exists());

@@ -1,4 +1,6 @@
-//! One scrape of the daemon, and the rates between two of them. What was not published stays unknown.
+//! A scrape of the daemon, and rates between two scrapes.
+//!
+//! Unpublished values stay unknown.
 
 use std::time::Instant;
 
@@ -22,7 +24,7 @@ impl Sample {
     }
 }
 
-/// What a VM did between two samples.
+/// Returns the rates of a VM between two samples.
 pub fn row(vm: &DemoVm, before: &Sample, now: &Sample) -> Row {
     let of_vm = [("instance_id", vm.id.as_str())];
     let of_nic = [("instance_id", vm.id.as_str()), ("device", vm.tap())];

@@ -1,4 +1,4 @@
-//! When the demo ends: on Ctrl-C, when asked to terminate, or after a time.
+//! The end of the demo: by Ctrl-C, SIGTERM or time.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// From its making on, the signals are noted and no longer end the process.
+/// Records signals, which no longer end the process.
 #[derive(Debug)]
 pub struct Stop {
     runtime: Runtime,
@@ -28,7 +28,7 @@ impl Stop {
         Ok(Self { runtime, interrupt, terminate, deadline: after.map(|after| Instant::now() + after) })
     }
 
-    /// Waits for a second; true, at once, when it is time to end.
+    /// Waits for a second; returns true at once when it is time to end.
     pub fn within_a_second(&mut self) -> bool {
         let Self { runtime, interrupt, terminate, deadline } = self;
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// One VM; rates are per second, seen from the guest. `None` was not measured.
+/// One VM with rates per second from the guest's side. `None` was not measured.
 #[derive(Debug, Default)]
 pub struct Row {
     pub vm: String,
@@ -19,7 +19,7 @@ pub struct Row {
 const HEADINGS: [&str; 9] =
     ["VM", "TAP", "SOURCE", "RX pkt/s", "RX Mbit/s", "TX pkt/s", "TX Mbit/s", "CPU %", "RSS MiB"];
 
-/// Columns from the left that are words; the others are numbers.
+/// Number of text columns on the left; the others are numbers.
 const WORDS: usize = 3;
 
 const MEGA: f64 = 1e6;
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_measured_is_not_zero() {
+    fn unmeasured_values_are_not_zero() {
         let row = Row {
             vm: "web-0".to_owned(),
             source: Some("ebpf"),

@@ -1,4 +1,4 @@
-//! Running one suite, and reading from its output and its skip log what came of it.
+//! Runs one suite and parses its output and skip log.
 
 use std::fmt;
 use std::fs;
@@ -16,16 +16,16 @@ use crate::{
 };
 
 const SKIP_LOG: &str = "TESTKIT_SKIP_LOG";
-/// Begins a line with what a test has measured.
+/// Prefix of a line with measured figures.
 const FIGURES: &str = "figures: ";
 
-/// What came of a suite.
+/// The result of a suite.
 #[derive(Debug, Default)]
 pub struct Outcome {
     suite: String,
     pub passed: usize,
     pub failed: usize,
-    /// The command line, when it did not end well.
+    /// The command line of a failed run.
     pub failure: Option<String>,
     pub skips: Vec<Skip>,
     pub figures: Vec<String>,
@@ -35,13 +35,13 @@ pub struct Outcome {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Skip {
     pub name: String,
-    /// Not just a part of a test or of a suite.
+    /// Whether it covers a whole test or suite.
     is_whole: bool,
     pub reason: String,
 }
 
 impl Outcome {
-    /// Of a suite that was not run.
+    /// Returns the result of a suite that did not run.
     pub fn skipped(suite: &str, reason: &str) -> Self {
         let skip = Skip { name: suite.to_owned(), is_whole: true, reason: reason.to_owned() };
         Self { suite: suite.to_owned(), skips: vec![skip], ..Self::default() }
@@ -66,13 +66,13 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// In minutes and seconds.
+/// Formats a time in minutes and seconds.
 pub fn minutes(time: Duration) -> String {
     let seconds = time.as_secs();
     format!("{}:{:02} min", seconds / 60, seconds % 60)
 }
 
-/// Builds what most suites run, so that the time of each suite is its own.
+/// Builds the common crates first, so that each suite's time is its own.
 pub fn build(workspace: &Workspace) -> Result<Outcome> {
     let start = Instant::now();
     let mut cargo = cargo(workspace, "test");
@@ -82,7 +82,7 @@ pub fn build(workspace: &Workspace) -> Result<Outcome> {
     Ok(Outcome { suite: "build".to_owned(), failure, took: start.elapsed(), ..Outcome::default() })
 }
 
-/// Runs a suite to its end; its output passes through.
+/// Runs a suite; its output passes through.
 pub fn run(workspace: &Workspace, suite: &Suite) -> Result<Outcome> {
     let start = Instant::now();
     let skip_log = workspace.target.join("skipped-tests.log");
@@ -111,7 +111,7 @@ pub fn run(workspace: &Workspace, suite: &Suite) -> Result<Outcome> {
         outcome.failure = Some(format!("{} ({status})", line(&cargo)));
     }
     let logged = read_skips(&suite.name, &skip_log)?;
-    // A test that skips itself returns early, which libtest takes for a pass; one that skips a part has passed.
+    // libtest counts a test that skips itself as passed. A test that skips a part did pass.
     let whole = logged.iter().filter(|skip| skip.is_whole).count();
     outcome.passed = outcome.passed.saturating_sub(whole);
     outcome.skips.extend(logged);
@@ -119,7 +119,7 @@ pub fn run(workspace: &Workspace, suite: &Suite) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// The numbers of a line `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+/// Parses a line `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
 #[derive(Debug, PartialEq, Eq)]
 struct Counts {
     passed: usize,
@@ -150,7 +150,7 @@ fn parse_skips(suite: &str, log: &str) -> Vec<Skip> {
     let lines = log.lines().map(|line| line.split_once('\t').unwrap_or((line, "no reason given")));
     let skips = lines.map(|(test, reason)| Skip {
         name: format!("{suite}: {test}"),
-        // The testkit puts the part behind the name of the test.
+        // The testkit appends the part to the test's name.
         is_whole: !test.contains(' '),
         reason: reason.to_owned(),
     });
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_skipped_test_has_a_name_and_a_reason() {
+    fn a_skipped_test_has_name_and_reason() {
         let skips = parse_skips("e2e", "scrape\tno prometheus\nother\nthird by TCX\told\n");
         assert_eq!(skips.iter().map(|skip| skip.is_whole).collect::<Vec<_>>(), [true, true, false]);
         let texts: Vec<_> = skips.iter().map(|skip| (skip.name.as_str(), skip.reason.as_str())).collect();

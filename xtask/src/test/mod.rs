@@ -1,8 +1,7 @@
-//! `cargo xtask test`: everything that this machine can test on its own kernel, and at the end what was skipped and why.
+//! `cargo xtask test`: all tests on this machine's kernel, and the skips.
 //!
-//! A suite that cannot run here is skipped as a whole. A single test that finds that it cannot run appends a line
-//! `name<TAB>reason` to the file named by the environment variable `TESTKIT_SKIP_LOG`, and returns. With `CI=true`
-//! a skip is a failure.
+//! A suite that cannot run here is skipped as a whole. A test that cannot run appends a line `name<TAB>reason` to the
+//! file in the environment variable `TESTKIT_SKIP_LOG`, and returns. With `CI=true` a skip is a failure.
 
 mod libtest;
 mod suites;
@@ -20,7 +19,7 @@ use crate::{tools, workspace::Workspace};
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Skip what takes minutes: the real guests, and a program outside the workspace.
+    /// Skip tests that take minutes: the real guests, and a program outside the workspace.
     #[arg(long)]
     quick: bool,
 }
@@ -43,7 +42,7 @@ pub fn test(workspace: &Workspace, options: &Options) -> Result<()> {
     report(&outcomes, skips_are_failures, start.elapsed())
 }
 
-/// Installs what the suite needs; or tells why it cannot run.
+/// Installs the suite's packages; the error is the reason why it cannot run.
 fn ready(suite: &Suite, is_root: bool, quick: bool) -> Result<(), String> {
     match suite.reason_to_skip(is_root, quick) {
         Some(reason) => Err(reason.to_owned()),
@@ -51,7 +50,7 @@ fn ready(suite: &Suite, is_root: bool, quick: bool) -> Result<(), String> {
     }
 }
 
-/// The closing lines: each suite, what was skipped, and the sum in the words of `cargo test`.
+/// Prints each suite, the skips, and the sum in `cargo test`'s words.
 fn report(outcomes: &[Outcome], skips_are_failures: bool, took: Duration) -> Result<()> {
     println!("\n{:<16} {:>7} {:>7} {:>8} {:>9}", "suite", "passed", "failed", "skipped", "time");
     for outcome in outcomes {

@@ -1,4 +1,4 @@
-//! Which suites there are, how cargo runs each, and what each needs.
+//! The test suites, their cargo arguments and their requirements.
 
 use std::num::NonZeroU8;
 
@@ -12,14 +12,14 @@ pub struct Suite {
     needs: Needs,
 }
 
-/// What a suite needs beyond a toolchain.
+/// Requirements of a suite beyond a toolchain.
 #[derive(Clone, Copy, Debug, Default)]
 struct Needs {
     root: bool,
     minutes: bool,
-    /// Debian packages that are installed for it.
+    /// Debian packages to install for it.
     packages: &'static [&'static str],
-    /// How many of its tests may run at once, when it is not for libtest to say.
+    /// Limit of concurrent tests, if libtest should not decide.
     threads: Option<NonZeroU8>,
 }
 
@@ -31,11 +31,11 @@ impl Suite {
 
     fn integration(name: &str) -> Self {
         let needs = match name {
-            // Its `tc` shows what is attached. Most of the time its tests wait for ticks.
+            // It lists programs with `tc`. Its tests mostly wait for ticks.
             "privileged" => {
                 Needs { root: true, packages: &["iproute2"], threads: NonZeroU8::new(4), ..Needs::default() }
             }
-            // It builds the library and all that it depends on once more.
+            // It builds the library with all dependencies once more.
             "library" => Needs { minutes: true, ..Needs::default() },
             "processes" | "prometheus" | "taps" => Needs { root: true, ..Needs::default() },
             // A guest takes a core while it boots.
@@ -75,10 +75,10 @@ impl Suite {
     }
 }
 
-/// In the order in which a mistake is cheapest to find.
+/// Returns the suites, those first that find errors cheaply.
 ///
-/// The selection of packages stays the same (the workspace's default members) as far as possible: each other one would
-/// build the dependencies again with other features.
+/// The selection of packages stays the workspace's default members as far as possible. Any other selection would build
+/// the dependencies again with other features.
 pub fn suites(workspace: &Workspace) -> Vec<Suite> {
     let integration_tests = workspace.integration_tests();
     let mut suites = vec![

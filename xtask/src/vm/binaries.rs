@@ -1,4 +1,4 @@
-//! The tests and the daemon as they run on this machine, without debug information.
+//! Builds the tests and the daemon without debug information.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ use crate::{
 };
 
 const SUITE: &str = "privileged";
-/// Files that name users and groups: tests add a user.
+/// Files with users and groups, because tests add a user.
 const ACCOUNTS: [&str; 2] = ["/etc/passwd", "/etc/group"];
-/// Tests by name only, for they are the processes that tests start: see `vm_process` in the testkit, and `vmm` in the suite.
+/// Child processes of tests that are tests by name only: see `vm_process` in the testkit, and `vmm` in the suite.
 const NO_TESTS: [&str; 2] = ["::stand_in_vm", "vmm::vmm"];
-/// Tests of how the daemon treats tenants. They need a whole system: users, FUSE, a writable `/run`. None of them depends
-/// on the kernel's version, so they run on the machine only. Nor has a guest KVM. Commands ask the kernel whose a socket is,
+/// Tests that run on the machine only. Those of tenants need a whole system with users, FUSE and a writable `/run`, and
+/// do not depend on the kernel's version. A guest has no KVM. Those of commands ask the kernel for a socket's owner,
 /// for which a guest lacks the module.
 const NOT_IN_A_GUEST: [&str; 3] = ["hostile::", "kvm::", "operator::"];
 
@@ -27,21 +27,21 @@ const NOT_IN_A_GUEST: [&str; 3] = ["hostile::", "kvm::", "operator::"];
 pub struct Binaries {
     pub suite: PathBuf,
     /// The suite and the daemon.
-    pub programs: Vec<Stripped>,
-    /// Other files of this machine that the tests need.
+    pub programs: Vec<StrippedBinary>,
+    /// Other files of this machine for the tests.
     pub files: Vec<PathBuf>,
     pub tests: Vec<String>,
 }
 
-/// A program without debug information: with it a guest takes twice as long to boot.
+/// A program without debug information, which would double the boot time of a guest.
 #[derive(Debug)]
-pub struct Stripped {
-    /// Where cargo built it, and where it is in the guest.
+pub struct StrippedBinary {
+    /// Its path after the build, and in the guest.
     pub path: PathBuf,
     pub stripped: PathBuf,
 }
 
-/// A line of cargo's messages, as far as it is about something that can be run.
+/// A line of cargo's messages about an executable.
 #[derive(Debug, Deserialize)]
 struct Message {
     target: Option<Target>,
@@ -56,7 +56,7 @@ struct Target {
 impl Binaries {
     pub fn build(workspace: &Workspace) -> Result<Self> {
         tools::ensure_bpf(workspace)?;
-        // As the suite is run on this machine, so that nothing is built twice.
+        // Builds like the suite on this machine, so that nothing is built twice.
         let mut cargo = cargo(workspace, "test");
         cargo.args(["--test", SUITE, "--no-run", "--message-format=json-render-diagnostics"]);
         let messages = output(&mut cargo)?;
@@ -76,11 +76,11 @@ impl Binaries {
     }
 }
 
-fn strip(path: PathBuf, directory: &Path) -> Result<Stripped> {
+fn strip(path: PathBuf, directory: &Path) -> Result<StrippedBinary> {
     fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     let stripped = directory.join(path.file_name().context("a program without a name")?);
     run(Command::new("strip").arg("--strip-debug").arg("-o").args([&stripped, &path]))?;
-    Ok(Stripped { path, stripped })
+    Ok(StrippedBinary { path, stripped })
 }
 
 fn executable(messages: &str, name: &str) -> Result<PathBuf> {
@@ -91,7 +91,7 @@ fn executable(messages: &str, name: &str) -> Result<PathBuf> {
     found.with_context(|| format!("cargo has built no {name}"))
 }
 
-/// Of lines like `module::name: test`.
+/// Parses lines like `module::name: test`.
 fn names(list: &str) -> Vec<String> {
     let tests = list.lines().filter_map(|line| line.strip_suffix(": test"));
     tests.filter(|name| !NO_TESTS.iter().any(|no_test| name.ends_with(no_test))).map(str::to_owned).collect()
@@ -111,7 +111,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_test_is_not_in_the_list() {
-        assert_eq!(names("a::b: test\nrights::stand_in_vm: test\nvmm::vmm: test\nc: bench\n"), ["a::b"]);
+    fn helper_processes_are_not_listed() {
+        assert_eq!(
+            names("a::b: test\ncapabilities::stand_in_vm: test\nvmm::vmm: test\nc: bench\n"),
+            ["a::b"]
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The copy of the table in `docs/kernel-support.md`, between two marks.
+//! Updates the table in `docs/kernel-support.md` between two marks.
 
 use std::fs;
 
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_around_the_part_stays() {
+    fn text_around_the_table_stays() {
         let page = format!("a\n{BEGIN}old\n{END}b\n");
         assert_eq!(replace(&page, "new\n"), Some(format!("a\n{BEGIN}new\n{END}b\n")));
         assert_eq!(replace("no marks", "new"), None);
@@ -53,9 +53,9 @@ mod tests {
         assert!(replace(NOW, "").is_some());
     }
 
-    /// Of a test that is newer than the table nothing is known yet.
+    /// A test that is newer than the table has no result yet.
     #[test]
-    fn each_row_is_a_test_that_there_is() {
+    fn each_row_names_an_existing_test() {
         let suite = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/privileged");
         let rows = NOW.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |"));
         let tests: Vec<&str> = rows.map(|(name, _)| name).filter(|name| name.contains("::")).collect();

@@ -1,4 +1,6 @@
-//! One kernel in a guest, and each test in a process of its own: a test that hangs or kills the kernel is one failure.
+//! Runs tests on one kernel in a guest, each in a process.
+//!
+//! A test that hangs or crashes the kernel is one failure.
 
 use std::num::NonZero;
 use std::panic::resume_unwind;
@@ -14,26 +16,26 @@ use vm_metrics_testkit::skip::SKIP_LOG;
 use super::binaries::Binaries;
 use super::table::Verdict;
 
-/// Ten times what the slowest test takes without KVM on a quiet machine.
+/// Ten times the slowest test without KVM on a quiet machine.
 const TEST_DEADLINE: Duration = Duration::from_secs(240);
 
-/// What the tests want of a kernel. Debian has none of it built in.
+/// Kernel modules of the tests. Debian builds none of them in.
 const MODULES: &[&str] =
     &["tun", "veth", "macvtap", "sch_ingress", "sch_tbf", "cls_bpf", "cls_u32", "act_gact"];
-/// What the tests run, and the Debian packages it is in.
+/// Programs of the tests, and their Debian packages.
 const PROGRAMS: &[&str] = &["install", "sleep", "tc", "ip", "setpriv", "unshare"];
 const PACKAGES: &[&str] = &["coreutils", "iproute2", "util-linux"];
 
-/// Guests at the same time: each has a GiB of memory.
+/// Limit of concurrent guests, each with a GiB of memory.
 const MAX_GUESTS: usize = 4;
 
 const SKIPS: &str = "/tmp/skips";
 
-/// Short schedules of `tests/privileged/{conservation,rounds}`, without hostile neighbours: without KVM everything takes
-/// ten times as long.
+/// Short schedules of `tests/privileged/{conservation,leaks}`, without hostile neighbours, because without KVM
+/// everything is ten times slower.
 const SCHEDULE: &str = "TESTKIT_LIVES=40 TESTKIT_NEIGHBOURS=0 TESTKIT_SHORT_ROUNDS=1";
 
-/// The kernel of the Debian release, which must be of the version.
+/// Returns the kernel of the Debian release, which must have this version.
 pub fn kernel(version: &str, debian: &str) -> Result<Kernel> {
     let kernel = Kernel::of_debian(debian)?;
     let has = kernel.release.strip_prefix(version);
@@ -42,7 +44,7 @@ pub fn kernel(version: &str, debian: &str) -> Result<Kernel> {
     Ok(kernel)
 }
 
-/// Test by test what came of it.
+/// Runs the tests and returns their verdicts.
 pub fn run(binaries: &Binaries, kernel: &Kernel, tests: &[&String]) -> Result<Vec<(String, Verdict)>> {
     packages::ensure_debian(PACKAGES)?;
     let mut contents = Contents::default();
@@ -72,7 +74,7 @@ pub fn run(binaries: &Binaries, kernel: &Kernel, tests: &[&String]) -> Result<Ve
     Ok(results.into_iter().map(|(at, verdict)| (tests[at].clone(), verdict)).collect())
 }
 
-/// Takes tests from the queue as long as there are some; each with its place in it.
+/// Runs tests from the queue until it is empty, each with its index.
 fn run_some<'t>(
     binaries: &Binaries,
     kernel: &Kernel,
@@ -93,7 +95,7 @@ fn run_some<'t>(
     Ok(results)
 }
 
-/// With all that the test, or the kernel, has said. Boots a guest where there is none.
+/// Runs a test, in a new guest if there is none. Returns the verdict with the output of the test or the kernel.
 fn run_test(
     image: &GuestImage,
     guest: &mut Option<Guest>,
@@ -114,7 +116,7 @@ fn run_test(
         Ok((status, said, skips)) => (Verdict::of(status, &said, &skips), said),
         Err(error) => {
             let console = running.console_tail(40);
-            // The next test gets a guest that is well.
+            // The next test gets a new guest.
             *guest = None;
             (Verdict::Failed(format!("{error:#}")), console)
         }
@@ -125,8 +127,8 @@ fn boot(image: &GuestImage) -> Result<Guest> {
     let mut config = GuestConfig::new("kernel", Vec::new())?;
     config.vcpus = 2;
     config.memory_mib = 1024;
-    // With a thread per CPU a kernel may die: one CPU still runs into a breakpoint that the other has put into the code
-    // and taken out again, as the kernel does where it switches on what the first program on a device needs.
+    // With a thread per CPU a kernel may crash. One CPU can still run into a breakpoint that another CPU put into the
+    // code and removed. The kernel does so when the first program attaches to a device.
     config.accel = "tcg,thread=single";
     image.boot(config).context("boot the kernel")
 }

@@ -1,7 +1,7 @@
-//! `cargo xtask vm 5.10 6.1 …`: the privileged tests on other kernels than the machine's own, each in a guest.
+//! `cargo xtask vm 5.10 6.1 …`: the privileged tests on other kernels in guests.
 //!
 //! A guest has the tests and the daemon of this machine with their libraries, and busybox. The result is one table of
-//! test and kernel, of which `docs/kernel-support.md` has a copy.
+//! tests and kernels, with a copy in `docs/kernel-support.md`.
 
 mod binaries;
 mod docs;
@@ -18,19 +18,19 @@ use self::table::Column;
 
 use crate::workspace::Workspace;
 
-/// What Debian has, by the names of its releases; the last is the one that is always in the making.
+/// Debian's kernels by release; the last release is always under development.
 const KERNELS: &[(&str, &str)] =
     &[("5.10", "bullseye"), ("6.1", "bookworm"), ("6.12", "trixie"), ("7.2", "sid")];
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Linux versions; all of them when none is given.
+    /// Linux versions; all by default.
     #[arg(value_parser = versions())]
     kernels: Vec<String>,
-    /// Only the tests whose names contain this.
+    /// Run only tests whose names contain this text.
     #[arg(long, value_name = "TEXT", conflicts_with = "write_docs")]
     test: Option<String>,
-    /// Put the table into docs/kernel-support.md.
+    /// Write the table into docs/kernel-support.md.
     #[arg(long, conflicts_with = "kernels")]
     write_docs: bool,
 }

@@ -1,13 +1,13 @@
-//! Test × kernel: what came of each, and the reasons below.
+//! Renders the results of tests by kernel, with reasons below.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
-/// What came of one test on one kernel.
+/// The result of one test on one kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Passed,
-    /// Some of it cannot be had on this kernel; the rest has passed. Each part with its reason.
+    /// The kernel lacks features for parts of the test, each with its reason. The rest passed.
     PassedInPart(Vec<String>),
     Unsupported(String),
     Failed(String),
@@ -17,14 +17,14 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Column {
     pub version: String,
-    /// As `uname -r` says it.
+    /// The output of `uname -r`.
     pub release: String,
     pub debian: String,
     pub results: Vec<(String, Verdict)>,
 }
 
 impl Verdict {
-    /// From libtest's exit status and output, and the lines of the skip log.
+    /// Derives the verdict from libtest's exit status and output, and the skip log.
     pub fn of(status: i32, said: &str, skips: &str) -> Self {
         if status != 0 {
             return Self::Failed(panic_message(said).unwrap_or_else(|| format!("exit status {status}")));
@@ -70,7 +70,7 @@ impl fmt::Display for Verdict {
 }
 
 impl Column {
-    /// Names of tests.
+    /// Returns the names of failed tests.
     pub fn failures(&self) -> Vec<&str> {
         let failed = self.results.iter().filter(|(_, verdict)| verdict.is_failure());
         failed.map(|(test, _)| test.as_str()).collect()
@@ -81,7 +81,7 @@ impl Column {
     }
 }
 
-/// For a terminal.
+/// Renders for a terminal.
 pub fn text(columns: &[Column]) -> String {
     let rows = rows(columns);
     let width = |column: usize| rows.cells.iter().map(|row| row[column].len()).max().unwrap_or(0);
@@ -99,7 +99,7 @@ pub fn text(columns: &[Column]) -> String {
     text
 }
 
-/// For a page.
+/// Renders for a page.
 pub fn markdown(columns: &[Column]) -> String {
     let rows = rows(columns);
     let mut text = String::new();
@@ -116,9 +116,9 @@ pub fn markdown(columns: &[Column]) -> String {
 }
 
 struct Rows {
-    /// The first has the headings.
+    /// The first row has the headings.
     cells: Vec<Vec<String>>,
-    /// Each once, however many cells point to it.
+    /// Each reason once, for any number of cells.
     reasons: Vec<String>,
 }
 
@@ -149,7 +149,7 @@ fn rows(columns: &[Column]) -> Rows {
     Rows { cells, reasons }
 }
 
-/// The first line of what a test has said in its panic, which stands below the line with the place.
+/// Returns the first line of a panic message, which follows the line with the location.
 fn panic_message(said: &str) -> Option<String> {
     let (_, after) = said.split_once(" panicked at ")?;
     let mut lines = after.lines();
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_verdict_is_what_the_test_and_its_skips_say() {
+    fn a_verdict_follows_status_and_skips() {
         assert_eq!(Verdict::of(0, "", ""), Verdict::Passed);
         let skip = "a::b\tno TCX\n";
         assert_eq!(Verdict::of(0, "", skip), Verdict::Unsupported("no TCX".into()));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_told_once() {
+    fn a_reason_is_printed_once() {
         let part = || Verdict::PassedInPart(vec!["not by tcx: EINVAL".into()]);
         let column = |version: &str, a, b| Column {
             version: version.into(),

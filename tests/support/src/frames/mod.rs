@@ -1,7 +1,7 @@
-//! Test frames as bytes, with right lengths and checksums, from a made-up guest to a made-up peer or back.
+//! Builds test frames with correct lengths and checksums.
 //!
-//! The peer's address is not that of the TAP, so the host's stack drops what the guest sends instead of answering
-//! or forwarding it: the only frames on the device are those that the test has written.
+//! The frames travel between an invented guest and an invented peer. The peer's address is not that of the TAP, so the
+//! host's stack drops guest frames, and neither answers nor forwards them. Only frames of the test are on the device.
 
 mod transport;
 
@@ -34,7 +34,7 @@ const HOP_BY_HOP: u8 = 0;
 /// VIRTIO_NET_HDR_F_NEEDS_CSUM
 const NEEDS_CHECKSUM: u8 = 1;
 
-/// Says who sends to whom and under which tags; the last call says what, and gives the frame.
+/// A frame under construction: addresses and tags first, and the last call sets the payload.
 ///
 /// ```
 /// use vm_metrics_testkit::frames::{BROADCAST, Frame};
@@ -71,25 +71,25 @@ impl Frame {
         self
     }
 
-    /// An 802.1Q tag, inside those already given.
+    /// Adds an 802.1Q tag inside the existing ones.
     pub fn vlan(mut self, id: u16) -> Self {
         self.tags.push((0x8100, id));
         self
     }
 
-    /// An 802.1ad service tag: the outer one of QinQ, so give it first.
+    /// Adds an 802.1ad service tag. QinQ needs it outermost, so call it first.
     pub fn service_vlan(mut self, id: u16) -> Self {
         self.tags.push((0x88a8, id));
         self
     }
 
-    /// With the virtio-net header of a TAP with `vnet_hdr`, which is not part of the frame.
+    /// Adds the virtio-net header of a TAP with `vnet_hdr`, which is not part of the frame.
     pub fn vnet_header(mut self) -> Self {
         self.vnet = Vnet::Plain;
         self
     }
 
-    /// One frame that stands for many: a virtio-net header asks for segments of this payload. For TCP and UDP only.
+    /// Makes a GSO frame: the virtio-net header asks for segments with this payload. Only for TCP and UDP.
     pub fn gso(mut self, segment: u16) -> Self {
         self.vnet = Vnet::Gso(segment);
         self
@@ -121,13 +121,13 @@ impl Frame {
         self.ipv6(icmp(ICMPV6), payload, &[])
     }
 
-    /// UDP behind a hop-by-hop extension header of 8 bytes.
+    /// Makes UDP behind a hop-by-hop extension header of 8 bytes.
     pub fn udp6_after_hop_by_hop(self, payload: usize) -> Vec<u8> {
         // The next header, no further eight bytes, and PadN over the remaining six.
         self.ipv6(udp(), payload, &[UDP, 0, 1, 4, 0, 0, 0, 0])
     }
 
-    /// Who has the peer's address?
+    /// Makes an ARP request for the peer's address.
     pub fn arp(self) -> Vec<u8> {
         let mut packet = vec![0, 1, 0x08, 0x00, 6, 4, 0, 1];
         packet.extend(self.source);
@@ -137,12 +137,12 @@ impl Frame {
         self.finish(ARP, &packet, None)
     }
 
-    /// A payload of any other kind.
+    /// Makes a payload of any other EtherType.
     pub fn other(self, ethertype: u16, payload: usize) -> Vec<u8> {
         self.finish(ethertype, &pattern(payload), None)
     }
 
-    /// A frame of this length and no kind: below 60 bytes a wire would not carry it, but a TAP does. At least 14.
+    /// Makes a frame of this length without a known type, at least 14 bytes. A wire needs 60, a TAP does not.
     pub fn runt(self, length: usize) -> Vec<u8> {
         // An ethertype for local experiments.
         self.other(0x88b5, length - ETHERNET_HEADER)
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn every_packet_sums_up_to_its_checksum() {
-        // A sum over data and checksum is all ones: the rule of RFC 1071, with the pseudo header where there is one.
+        // A sum over data and checksum is all ones (RFC 1071), with the pseudo header if there is one.
         let ip = &Frame::from_guest().udp4(33)[ETHERNET_HEADER..];
         assert_eq!(fold(sum(&ip[..20])), 0xffff);
         assert_eq!(fold(sum(&ip[12..]) + u32::from(UDP) + 8 + 33), 0xffff);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_what_was_asked_for() {
+    fn lengths_are_as_requested() {
         assert_eq!(Frame::from_guest().runt(14).len(), 14);
         assert_eq!(Frame::from_guest().runt(59).len(), 59);
         assert_eq!(Frame::from_guest().udp6_after_hop_by_hop(4).len(), 14 + 40 + 8 + 8 + 4);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gso_frame_says_how_it_is_to_be_cut() {
+    fn a_gso_frame_describes_its_segmentation() {
         let frame = Frame::from_guest().vlan(3).gso(1448).tcp4(20_000);
         let field = |at: usize| u16::from_ne_bytes([frame[at], frame[at + 1]]);
         assert_eq!((frame[0], frame[1]), (NEEDS_CHECKSUM, 1));

@@ -1,11 +1,11 @@
-//! What follows the IP header: UDP, TCP and ICMP with their checksums.
+//! Transport headers with checksums: UDP, TCP and ICMP.
 
 pub(super) const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 pub(super) const ICMPV6: u8 = 58;
 
-/// What follows the IP header: how long its own header is, and where in it the checksum.
+/// A transport header: its length, and the offset of its checksum.
 #[derive(Clone, Copy)]
 pub(super) struct Transport {
     pub(super) protocol: u8,
@@ -14,7 +14,7 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    /// Header and payload. With a partial checksum the field holds the pseudo header's sum: whoever cuts does the rest.
+    /// Returns header and payload. A partial checksum is the sum of the pseudo header, for segmentation to complete.
     pub(super) fn packet(self, payload: usize, from: &[u8], to: &[u8], partial: bool) -> Vec<u8> {
         let length = self.header + payload;
         let mut packet = match self.protocol {
@@ -55,7 +55,7 @@ pub(super) fn word(value: usize) -> [u8; 2] {
     (value as u16).to_be_bytes()
 }
 
-/// The sum of RFC 1071, before the carries are added back. Enough room for 128 KiB.
+/// Returns the sum of RFC 1071 before the carries. It has room for 128 KiB.
 pub(super) fn sum(bytes: &[u8]) -> u32 {
     let pairs = bytes.chunks(2);
     pairs.map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))).sum()

@@ -1,4 +1,4 @@
-//! What a guest has besides busybox and its network card: modules, files, and programs with their libraries.
+//! Content of a guest: modules, files, and programs with their libraries.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -9,9 +9,9 @@ use anyhow::{Context, Result, ensure};
 
 #[derive(Clone, Debug, Default)]
 pub struct Contents {
-    /// Loaded at boot, in this order, each after those it depends on.
+    /// Loaded at boot in this order, dependencies first.
     pub(super) modules: Vec<&'static str>,
-    /// By their paths in the guest.
+    /// Source paths by path in the guest.
     files: BTreeMap<PathBuf, PathBuf>,
 }
 
@@ -20,14 +20,14 @@ impl Contents {
         self.modules.extend(names);
     }
 
-    /// A file at the same absolute path as on this machine.
+    /// Adds a file at its absolute path on this machine.
     pub fn add_file(&mut self, path: &Path) -> Result<()> {
         ensure!(path.is_absolute() && path.is_file(), "{} is no absolute path of a file", path.display());
         self.files.insert(path.to_owned(), path.to_owned());
         Ok(())
     }
 
-    /// A program of this machine, in the guest's `PATH`, with the libraries that it needs.
+    /// Adds a program of this machine with its libraries to the guest's `PATH`.
     pub fn add_program(&mut self, name: &str) -> Result<()> {
         let path = env::var_os("PATH").unwrap_or_default();
         let found = env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file());
@@ -35,7 +35,7 @@ impl Contents {
         self.add_program_at(&Path::new("/bin").join(name), &found)
     }
 
-    /// A program of this machine at another path in the guest, with the libraries that it needs.
+    /// Adds a program of this machine with its libraries at another path.
     pub fn add_program_at(&mut self, in_guest: &Path, program: &Path) -> Result<()> {
         for library in libraries(program)? {
             self.files.insert(library.clone(), library);
@@ -44,7 +44,7 @@ impl Contents {
         Ok(())
     }
 
-    /// Path in the guest and path here.
+    /// Returns each path in the guest with the path here.
     pub(super) fn files(&self) -> impl Iterator<Item = (&Path, &Path)> {
         self.files.iter().map(|(guest, host)| (guest.as_path(), host.as_path()))
     }
@@ -56,7 +56,7 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     Ok(parse_ldd(&String::from_utf8_lossy(&output.stdout)))
 }
 
-/// The paths of lines like `libc.so.6 => /lib/libc.so.6 (0x7f…)` and `/lib64/ld-linux-x86-64.so.2 (0x7f…)`.
+/// Returns the paths of lines like `libc.so.6 => /lib/libc.so.6 (0x7f…)` and `/lib64/ld-linux-x86-64.so.2 (0x7f…)`.
 fn parse_ldd(text: &str) -> Vec<PathBuf> {
     let words = text.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
     words.map(PathBuf::from).collect()

@@ -1,4 +1,6 @@
-//! The line to the guest's shell: a serial port that is a socket on this side (see `init.sh` for the other).
+//! A serial port to the guest's shell, as a socket.
+//!
+//! `init.sh` is the other side.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -35,7 +37,7 @@ impl Control {
         self.stream.write_all(format!("{command}\n").as_bytes()).context("send a command to the guest")
     }
 
-    /// Exit status and output of the command sent last.
+    /// Returns exit status and output of the last command.
     pub(super) fn receive(&mut self, deadline: Duration) -> Result<(i32, String)> {
         let mut end = Deadline::after(deadline);
         let line = self.line(&mut end)?;

@@ -1,6 +1,7 @@
-//! What a guest boots: Debian's cloud kernel, and an initramfs of busybox, modules, a small init and what a test adds.
+//! A guest's image: Debian's cloud kernel and an initramfs.
 //!
-//! Both come out of packages that are unpacked and not installed; the result is kept under `target/`.
+//! The initramfs has busybox, modules, a small init and the files of a test. Both come out of unpacked packages, and
+//! the result stays under `target/`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,14 +27,14 @@ pub struct GuestImage {
 }
 
 impl GuestImage {
-    /// A guest with nothing but the network, on the kernel of the Debian release that this machine has. Needs the
-    /// network itself, as [`Self::build`].
+    /// Prepares a guest with only a network, on the kernel of this machine's Debian release. Needs the network, like
+    /// [`Self::build`].
     pub fn prepare() -> Result<Self> {
         Self::build(&Kernel::of_host()?, &Contents::default())
     }
 
-    /// Installs QEMU, downloads the rest and builds the initramfs, as far as that is not done. Needs the network, so
-    /// call it before [`crate::netns::NetNs::enter`].
+    /// Installs QEMU, downloads the rest and builds the initramfs, if necessary. Needs the network, so call it before
+    /// [`crate::netns::NetNs::enter`].
     pub fn build(kernel: &Kernel, contents: &Contents) -> Result<Self> {
         packages::ensure_debian(&["qemu-system-x86"])?;
         let busybox = packages::unpacked("busybox-static")?.join("bin/busybox");
@@ -42,7 +43,7 @@ impl GuestImage {
     }
 }
 
-/// Takes a tenth of a second, so it is simply done again when something may have changed.
+/// Builds it anew each time, which takes a tenth of a second.
 fn build_initramfs(busybox: &Path, kernel: &Kernel, contents: &Contents) -> Result<PathBuf> {
     let cache = packages::cache_dir()?;
     let scratch = tempfile::tempdir_in(&cache).context("make a directory for the initramfs")?;
@@ -66,17 +67,17 @@ fn build_initramfs(busybox: &Path, kernel: &Kernel, contents: &Contents) -> Resu
     pack(busybox, &tree, &archive)?;
     let kind = if contents.files().next().is_some() { "filled" } else { "plain" };
     let done = cache.join(format!("initramfs-{}-{kind}", kernel.release));
-    // Renamed into place: guests that boot at this moment keep the file they have opened.
+    // A rename replaces the file: guests that boot now keep their open file.
     fs::rename(&archive, &done)
         .with_context(|| format!("rename {} to {}", archive.display(), done.display()))?;
     Ok(done)
 }
 
-/// The guest's root directory in the making.
+/// The guest's root directory under construction.
 #[derive(Debug)]
 struct Tree {
     root: PathBuf,
-    /// Relative paths of files and directories; in this order a directory comes before what is in it.
+    /// Relative paths in an order that has directories before their entries.
     entries: BTreeSet<PathBuf>,
 }
 
@@ -92,7 +93,7 @@ impl Tree {
             .with_context(|| format!("make {} executable", path.display()))
     }
 
-    /// With its permissions.
+    /// Copies a file with its permissions.
     fn copy(&mut self, name: impl AsRef<Path>, from: &Path) -> Result<()> {
         let path = self.place(name.as_ref())?;
         fs::copy(from, &path)
@@ -110,7 +111,7 @@ impl Tree {
     }
 }
 
-/// The archive format of the kernel, by the very busybox that goes into it.
+/// Packs the kernel's archive format with the guest's own busybox.
 fn pack(busybox: &Path, tree: &Tree, archive: &Path) -> Result<()> {
     let output = fs::File::create(archive).with_context(|| format!("create {}", archive.display()))?;
     let mut cpio = Command::new(busybox);
@@ -118,7 +119,7 @@ fn pack(busybox: &Path, tree: &Tree, archive: &Path) -> Result<()> {
     let mut child =
         cpio.stdin(Stdio::piped()).stdout(output).spawn().with_context(|| format!("run {cpio:?}"))?;
     let list: String = tree.entries.iter().map(|entry| format!("{}\n", entry.display())).collect();
-    // Dropped at the end of the statement: cpio then sees the end of the list.
+    // The input closes at the end of the statement, which ends cpio's list.
     child.stdin.take().context("cpio has no input")?.write_all(list.as_bytes()).context("write to cpio")?;
     let status = child.wait().context("wait for cpio")?;
     ensure!(status.success(), "{cpio:?}: {status}");

@@ -10,7 +10,7 @@ use crate::packages;
 /// A kernel and its modules, unpacked and not installed.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    /// As `uname -r` says it: `6.1.0-56-cloud-amd64`.
+    /// The output of `uname -r`: `6.1.0-56-cloud-amd64`.
     pub release: String,
     pub(super) image: PathBuf,
     /// `lib/modules/<release>`.
@@ -18,12 +18,12 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel of the Debian release that this machine has. Needs the network, as below.
+    /// Gets the kernel of this machine's Debian release. Needs the network, as below.
     pub fn of_host() -> Result<Self> {
         Self::unpack(None)
     }
 
-    /// The kernel of another Debian release, from the mirrors that this machine has in its sources.
+    /// Gets the kernel of another Debian release from this machine's mirrors.
     pub fn of_debian(release: &str) -> Result<Self> {
         packages::ensure_debian(&["debian-archive-keyring"])?;
         Self::unpack(Some(release)).with_context(|| format!("get the kernel of Debian {release}"))
@@ -32,7 +32,7 @@ impl Kernel {
     fn unpack(debian: Option<&str>) -> Result<Self> {
         ensure!(cfg!(target_arch = "x86_64"), "guests are made for x86_64 hosts only");
         let tree = packages::unpacked_kernel(debian)?;
-        // The one place before /usr was merged, the other since.
+        // The first path was used before the merge of /usr, the second since.
         let modules = ["lib/modules", "usr/lib/modules"].map(|dir| tree.join(dir));
         let modules = modules.into_iter().find(|dir| dir.is_dir());
         let modules = modules.with_context(|| format!("no modules in {}", tree.display()))?;

@@ -1,7 +1,7 @@
-//! A real guest: Linux in QEMU, without KVM, with virtio-net on TAPs, and a shell that does what the test says.
+//! A real guest: Linux in QEMU without KVM, with a shell.
 //!
-//! QEMU makes the TAPs, in the network namespace of the thread that boots the guest; the guest's own IPv6 is off, and
-//! in a [`crate::netns::NetNs`] the host's too, so that every frame is one that the test asked for.
+//! QEMU makes TAPs for virtio-net in the network namespace of the calling thread. The guest's IPv6 is off, and so is
+//! the host's in a [`crate::netns::NetNs`], so each frame is one of the test.
 
 mod contents;
 mod control;
@@ -30,9 +30,9 @@ use crate::child::ChildProcess;
 use crate::link::Link;
 use crate::wait::wait_until;
 
-/// A guest is ready in 2 to 4 s on a quiet machine.
+/// A guest boots in 2 to 4 s on a quiet machine.
 const BOOT_DEADLINE: Duration = Duration::from_secs(120);
-/// How long a command of [`Guest::run`] may take.
+/// Time limit of a command of [`Guest::run`].
 const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug)]
@@ -42,13 +42,13 @@ pub struct GuestConfig {
     pub vcpus: u32,
     pub memory_mib: u32,
     pub nics: Vec<GuestNic>,
-    /// What QEMU's `-accel` is given.
+    /// The value of QEMU's `-accel`.
     pub accel: &'static str,
-    /// Put after all others on QEMU's command line, for example `-qmp unix:…`.
+    /// The last arguments of QEMU, for example `-qmp unix:…`.
     pub extra_args: Vec<String>,
 }
 
-/// A network interface: `eth0` in the guest for the first. The two addresses are in one /24.
+/// A network interface; the first is `eth0` in the guest. Both addresses are in one /24.
 #[derive(Clone, Debug)]
 pub struct GuestNic {
     pub tap: String,
@@ -57,10 +57,10 @@ pub struct GuestNic {
     pub queues: u32,
 }
 
-/// A guest that has booted; killed when dropped, and its TAPs go with it.
+/// A running guest. A drop kills it and removes its TAPs.
 #[derive(Debug)]
 pub struct Guest {
-    // Dropped in this order: the process must be gone before its directory goes.
+    // Drop order: the process must end before its directory goes.
     qemu: ChildProcess,
     control: Control,
     directory: TempDir,
@@ -83,7 +83,7 @@ impl GuestNic {
 }
 
 impl GuestImage {
-    /// Starts a guest, and returns when its shell answers and both ends of its interfaces are up with their addresses.
+    /// Starts a guest. Returns when its shell responds and both ends of its interfaces have addresses.
     pub fn boot(&self, config: GuestConfig) -> Result<Guest> {
         let directory = tempfile::Builder::new().prefix("vm-metrics-guest-").tempdir();
         let directory = directory.context("make a directory for the guest")?;
@@ -106,11 +106,11 @@ impl GuestImage {
         qemu.args(["-accel", config.accel, "-cpu", "max"]);
         qemu.args(["-m", &config.memory_mib.to_string(), "-smp", &config.vcpus.to_string()]);
         qemu.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);
-        // Under TCG the clock checks of the kernel fail on a busy machine; IPv6 would send frames of its own accord.
+        // Under TCG the kernel's clock checks fail on a busy machine. IPv6 would send frames by itself.
         let arguments = "console=ttyS0 quiet tsc=reliable no_timer_check panic=-1 ipv6.disable=1";
         qemu.args(["-append", arguments, "-no-reboot", "-pidfile", &file("pid")]);
         qemu.args(["-serial", &format!("file:{}", file("serial.log"))]);
-        // With wait=on the guest starts only once its first word cannot be missed.
+        // With wait=on the guest starts after the connection, so that no output is lost.
         qemu.args(["-chardev", &format!("socket,id=control,path={},server=on,wait=on", file("control"))]);
         qemu.args(["-serial", "chardev:control"]);
         for (index, nic) in config.nics.iter().enumerate() {
@@ -119,7 +119,7 @@ impl GuestImage {
             let several =
                 if *queues > 1 { format!(",mq=on,vectors={}", 2 * queues + 2) } else { String::new() };
             qemu.args(["-netdev", &netdev]);
-            // Nobody boots from the network, and the boot ROM is in a package that QEMU only recommends.
+            // No guest boots from the network, and QEMU only recommends the package of the boot ROM.
             qemu.args(["-device", &format!("virtio-net-pci,netdev=net{index},romfile={several}")]);
         }
         qemu.args(&config.extra_args);
@@ -136,41 +136,41 @@ impl Guest {
         &self.config
     }
 
-    /// QEMU's pidfile.
+    /// Returns the path of QEMU's pidfile.
     pub fn pidfile(&self) -> PathBuf {
         self.directory.path().join("pid")
     }
 
-    /// The host's side of an interface.
+    /// Returns the host's side of an interface.
     pub fn link(&self, nic: usize) -> Link {
         Link::named(&self.config.nics[nic].tap)
     }
 
-    /// Runs a line of shell in the guest and gives what it said on both outputs; any exit status but 0 is an error.
+    /// Runs a shell line in the guest and returns both outputs. Fails on any exit status but 0.
     pub fn run(&mut self, command: &str) -> Result<String> {
         self.run_within(COMMAND_DEADLINE, command)
     }
 
-    /// [`Self::run`] for what takes longer.
+    /// [`Self::run`] with a longer time limit.
     pub fn run_within(&mut self, deadline: Duration, command: &str) -> Result<String> {
         self.start(command)?;
         self.finish(deadline, command)
     }
 
-    /// Exit status and output of a line of shell. After an error there is no telling what the guest is doing.
+    /// Returns exit status and output of a shell line. After an error the guest's state is unknown.
     pub fn status_of(&mut self, deadline: Duration, command: &str) -> Result<(i32, String)> {
         self.start(command)?;
         self.control.receive(deadline)
     }
 
-    /// The last lines that the kernel has said.
+    /// Returns the last lines of the kernel's console.
     pub fn console_tail(&self, lines: usize) -> String {
         let console = self.console();
         let lines: Vec<&str> = console.lines().rev().take(lines).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
-    /// What the guest counts itself, from its own side, by interface.
+    /// Returns the guest's own counters by interface.
     pub fn net_dev(&mut self) -> Result<BTreeMap<String, LinkCounts>> {
         traffic::parse_net_dev(&self.run("cat /proc/net/dev")?)
     }
@@ -215,7 +215,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // QEMU's own log comes with the end of its process.
+        // QEMU's own log follows at the end of its process.
         if thread::panicking() {
             eprintln!("{}", self.console());
         }

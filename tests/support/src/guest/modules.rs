@@ -1,6 +1,6 @@
-//! The kernel modules that a guest needs, each after those it depends on, as the modules themselves say it.
+//! Orders a guest's kernel modules, dependencies first.
 //!
-//! The package has no `modules.dep` (its installation would make that), but every module names what it depends on.
+//! The package has no `modules.dep`, which only its installation would make. Each module names its own dependencies.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ pub(super) struct Module {
     pub(super) content: Vec<u8>,
 }
 
-/// These modules of the tree `lib/modules/<version>` and all below them; what is built into the kernel is left out.
+/// Returns these modules of the tree `lib/modules/<version>` with their dependencies, without built-in ones.
 pub(super) fn closure(tree: &Path, wanted: &[&str], busybox: &Path) -> Result<Vec<Module>> {
     let built_in = tree.join("modules.builtin");
     let built_in = fs::read_to_string(&built_in).with_context(|| format!("read {}", built_in.display()))?;
@@ -55,7 +55,7 @@ impl Search<'_> {
     }
 }
 
-/// The field `depends=` of the section `.modinfo`, whose entries end with a zero byte.
+/// Reads the field `depends=` of the section `.modinfo`, whose entries end with a zero byte.
 fn dependencies(module: &[u8]) -> Result<Vec<String>> {
     const FIELD: &[u8] = b"\0depends=";
     let at = module.windows(FIELD.len()).position(|window| window == FIELD).context("no depends= in it")?;
@@ -87,7 +87,7 @@ fn find_files(dir: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// `virtio_net` of `…/virtio-net.ko.xz`: in names of modules the two are the same.
+/// Returns `virtio_net` for `…/virtio-net.ko.xz`: module names treat both characters alike.
 fn module_name(path: &Path) -> Option<String> {
     let file = path.file_name()?.to_str()?;
     let stem = file.strip_suffix(".ko").or_else(|| file.strip_suffix(".ko.xz"))?;
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_modules_have_no_hyphen_and_no_suffix() {
+    fn module_names_have_no_hyphen_or_suffix() {
         assert_eq!(module_name(Path::new("kernel/a/virtio-rng.ko")).as_deref(), Some("virtio_rng"));
         assert_eq!(module_name(Path::new("kernel/a/virtio_net.ko.xz")).as_deref(), Some("virtio_net"));
         assert_eq!(module_name(Path::new("modules.order")), None);

@@ -1,4 +1,4 @@
-//! Traffic that the guest makes, in amounts that are known, and what the guest itself has counted of it.
+//! Guest traffic of known size, and the guest's own counters.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -10,10 +10,10 @@ use anyhow::{Context, Result, ensure};
 use super::Guest;
 use crate::wait::{SOON, scaled, wait_until};
 
-/// For a transfer of any size that a test would choose.
+/// Time limit of a transfer of any size.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(120);
 
-/// A line of the guest's `/proc/net/dev`: `rx` is what the guest has received.
+/// A line of the guest's `/proc/net/dev`: `rx` is the guest's input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkCounts {
     pub rx_bytes: u64,
@@ -23,8 +23,8 @@ pub struct LinkCounts {
 }
 
 impl Guest {
-    /// Echo requests, each as soon as the answer to the last is there; all must be answered. A frame has 42 bytes more
-    /// than the payload, and the first ping of an interface comes with an ARP exchange of 42 bytes each way.
+    /// Sends echo requests, each after the reply to the last, and requires all replies. A frame has 42 bytes more than
+    /// the payload. The first ping of an interface adds an ARP exchange of 42 bytes each way.
     pub fn ping(&mut self, to: Ipv4Addr, count: u32, payload: u32) -> Result<()> {
         let said = self.run(&format!("ping -A -c {count} -s {payload} {to}"))?;
         let all = format!("{count} packets transmitted, {count} packets received");
@@ -32,7 +32,7 @@ impl Guest {
         Ok(())
     }
 
-    /// The guest sends so many bytes over TCP to the host's address on an interface.
+    /// Sends so many bytes over TCP from the guest to the host's address on an interface.
     pub fn send_to_host(&mut self, nic: usize, bytes: u64) -> Result<()> {
         let (listener, command) =
             self.listen(nic, |address| format!("head -c {bytes} /dev/zero | nc {address}"))?;
@@ -45,7 +45,7 @@ impl Guest {
         Ok(())
     }
 
-    /// The guest receives so many bytes over TCP from the host's address on an interface.
+    /// Receives so many bytes over TCP in the guest from the host's address on an interface.
     pub fn receive_from_host(&mut self, nic: usize, bytes: u64) -> Result<()> {
         let (listener, command) = self.listen(nic, |address| format!("nc {address} | wc -c"))?;
         self.start(&command)?;
@@ -62,7 +62,7 @@ impl Guest {
         Ok(())
     }
 
-    /// The host listens in both directions, so that the guest's connect succeeds at once and nothing is sent twice.
+    /// The host listens in both cases, so that the guest's connect succeeds at once without retries.
     fn listen(&self, nic: usize, command: impl FnOnce(&str) -> String) -> Result<(TcpListener, String)> {
         let host = self.config().nics[nic].host;
         let listener = TcpListener::bind((host, 0)).with_context(|| format!("listen on {host}"))?;

@@ -1,4 +1,4 @@
-//! apt with the configuration of this machine, or of another Debian release by the mirrors that this machine uses.
+//! Runs apt for this machine's or another Debian release.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Its keys are in a Debian of any age; under the one name or the other.
+/// Every Debian has its keys under one of these names.
 const KEYRINGS: [&str; 2] = ["debian-archive-keyring.pgp", "debian-archive-keyring.gpg"];
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl Apt {
         Self { options: Vec::new() }
     }
 
-    /// Sources and lists in a directory of their own, below the given one; the system's are not touched.
+    /// Configures apt for this release in a directory below `cache`, apart from the system's own.
     pub(super) fn of_release(release: &str, cache: &Path) -> Result<Self> {
         let dir = cache.join("apt").join(release);
         for part in ["lists/partial", "archives/partial", "empty"] {
@@ -30,7 +30,7 @@ impl Apt {
         }
         let sources = sources_of_release(release)?;
         write(&dir.join("sources.list"), &sources)?;
-        // What is installed here is of another release and must not count as a candidate.
+        // Packages of this machine's release must not count as candidates.
         write(&dir.join("status"), "")?;
         let options = [
             ("Dir::Etc::SourceList", "sources.list"),
@@ -47,12 +47,12 @@ impl Apt {
         Ok(Self { options: options.into_iter().flat_map(|option| ["-o".to_owned(), option]).collect() })
     }
 
-    /// A fresh machine has no package lists, and old lists name packages that are no longer there.
+    /// Retries with fresh package lists: a new machine has none, and old ones name removed packages.
     pub(super) fn with_fresh_lists<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
         if let Ok(value) = attempt() {
             return Ok(value);
         }
-        // Not every release has each of the suites, so an update that fails in part may do.
+        // Not every release has all suites, so a partial update may be enough.
         let updated = run(self.get().arg("update"));
         attempt().map_err(|error| match updated {
             Ok(_) => error,
@@ -78,7 +78,7 @@ impl Apt {
         bail!("apt-get download {package} has left no {prefix}*.deb in {}", into.display())
     }
 
-    /// The packages that this one cannot do without.
+    /// Returns the packages that this one depends on.
     pub(super) fn dependencies(&self, package: &str) -> Result<Vec<String>> {
         let mut cache = Command::new("apt-cache");
         let answer = run(cache.args(&self.options).args(["depends", "--important", package]))?;
@@ -88,14 +88,14 @@ impl Apt {
 
     fn get(&self) -> Command {
         let mut command = Command::new("apt-get");
-        // Another apt on the machine is waited for. As the user _apt it could not write to our directories.
+        // Waits for another apt on this machine. The user _apt could not write to our directories.
         command.args(["-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "APT::Sandbox::User=root"]);
         command.args(&self.options).env("DEBIAN_FRONTEND", "noninteractive");
         command
     }
 }
 
-/// The machine's sources with the name of its own release replaced.
+/// Returns the machine's sources for another release.
 fn sources_of_release(release: &str) -> Result<String> {
     let path = "/etc/os-release";
     let system = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
@@ -105,14 +105,14 @@ fn sources_of_release(release: &str) -> Result<String> {
     let keyring = keyring.into_iter().find(|path| path.exists());
     let keyring = keyring.context("no debian-archive-keyring in /usr/share/keyrings")?;
     let mut indexes = Apt::of_host().get();
-    // What apt makes of the sources, in whichever of the two formats they are written.
+    // apt normalises both formats of sources.
     indexes.args(["indextargets", "--no-release-info", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)"]);
     let sources = translate(&run(indexes.arg("Created-By: Packages"))?, own, release, &keyring);
     ensure!(!sources.is_empty(), "the sources of apt have nothing of {own}, so {release} cannot be found");
     Ok(sources)
 }
 
-/// One line of a sources.list for each suite of `own` in lines of `uri suite component`.
+/// Makes a line of a sources.list for each suite of `own` in lines of `uri suite component`.
 fn translate(indexes: &str, own: &str, release: &str, keyring: &Path) -> String {
     let of_own = indexes.lines().filter_map(|line| {
         let (uri, rest) = line.split_once(' ')?;
@@ -123,7 +123,7 @@ fn translate(indexes: &str, own: &str, release: &str, keyring: &Path) -> String 
     of_own.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Runs to the end and gives what was said; its complaints become the error.
+/// Runs the command and returns its output; stderr becomes the error.
 pub(super) fn run(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {command:?}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_main_suites_of_the_own_release_are_translated() {
+    fn only_main_suites_are_translated() {
         let indexes = "http://a/debian/ bookworm main\nhttp://a/debian/ bookworm main\n\
             http://a/debian/ bookworm contrib\nhttp://a/security/ bookworm-security main\n\
             http://b/ stable main\nhttp://c/ bookwormish main\n";

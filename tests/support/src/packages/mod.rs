@@ -1,8 +1,7 @@
-//! Debian packages: installed when the system is to have them, or just downloaded and unpacked under `target/`.
+//! Debian packages, installed or just unpacked under `target/`.
 //!
-//! Unpacking is for what must not change the machine: the guest's kernel, busybox-static (which would replace
-//! busybox), prometheus (which would start a service). It needs the network, so do it before
-//! [`crate::netns::NetNs::enter`].
+//! Some packages must not change the machine: the guest's kernel, busybox-static (would replace busybox), and
+//! prometheus (would start a service). Downloads need the network, so call them before [`crate::netns::NetNs::enter`].
 
 mod apt;
 mod python;
@@ -18,14 +17,14 @@ use rustix::process::geteuid;
 use self::apt::{Apt, run};
 pub(crate) use self::python::{python_with, unpacked_wheel};
 
-/// Where unpacked packages, and what is made of them, are kept: `target/testkit`.
+/// Returns the directory of unpacked packages and their products: `target/testkit`.
 pub fn cache_dir() -> Result<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/testkit");
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     dir.canonicalize().with_context(|| format!("resolve {}", dir.display()))
 }
 
-/// Sees to it that the packages are installed.
+/// Installs missing packages.
 pub fn ensure_debian(packages: &[&str]) -> Result<()> {
     let missing: Vec<&str> = packages.iter().copied().filter(|package| !is_installed(package)).collect();
     if missing.is_empty() {
@@ -38,7 +37,7 @@ pub fn ensure_debian(packages: &[&str]) -> Result<()> {
     apt.with_fresh_lists(|| apt.install(&missing))
 }
 
-/// The package's files below a directory of its own, downloaded once and not installed.
+/// Returns the package's files below a directory of its own. Downloads it once, without installation.
 pub fn unpacked(package: &str) -> Result<PathBuf> {
     let cache = cache_dir()?;
     let _lock = lock(&cache)?;
@@ -46,7 +45,7 @@ pub fn unpacked(package: &str) -> Result<PathBuf> {
     apt.with_fresh_lists(|| unpack(&apt, &[package], &cache.join(package)))
 }
 
-/// The same of a package of another Debian release than the host's.
+/// Returns the files of a package of another Debian release.
 pub(crate) fn unpacked_of(release: &str, package: &str) -> Result<PathBuf> {
     let cache = cache_dir()?;
     let _lock = lock(&cache)?;
@@ -54,7 +53,7 @@ pub(crate) fn unpacked_of(release: &str, package: &str) -> Result<PathBuf> {
     apt.with_fresh_lists(|| unpack(&apt, &[package], &cache.join(format!("{package}-{release}"))))
 }
 
-/// The files of the cloud kernel of a Debian release, as [`unpacked`]; of the release that the host has without a name.
+/// Returns the cloud kernel's files of a Debian release, as [`unpacked`]. `None` is this machine's release.
 pub(crate) fn unpacked_kernel(release: Option<&str>) -> Result<PathBuf> {
     let cache = cache_dir()?;
     let _lock = lock(&cache)?;
@@ -67,7 +66,7 @@ pub(crate) fn unpacked_kernel(release: Option<&str>) -> Result<PathBuf> {
         let image = kernel.iter().find(|name| name.starts_with("linux-image-"));
         let image = image.context("linux-image-cloud-amd64 depends on no linux-image-*")?;
         let version = image.trim_start_matches("linux-image");
-        // Newer releases have the kernel, its modules and its configuration in packages of their own.
+        // Newer releases split kernel, modules and configuration into several packages.
         let parts = apt.dependencies(image)?;
         let mut packages: Vec<&str> =
             parts.iter().map(String::as_str).filter(|name| name.ends_with(version)).collect();
@@ -89,12 +88,12 @@ fn unpack(apt: &Apt, packages: &[&str], dir: &Path) -> Result<PathBuf> {
         let deb = apt.download(package, scratch.path())?;
         run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&tree))?;
     }
-    // Renamed when complete: a half unpacked package is never taken for a whole one.
+    // The rename at the end keeps incomplete packages apart.
     fs::rename(&tree, dir).with_context(|| format!("rename {} to {}", tree.display(), dir.display()))?;
     Ok(dir.to_owned())
 }
 
-/// Held until dropped: apt itself fails when it runs twice at the same time.
+/// Locks the cache until the drop, because two apt processes at a time fail.
 fn lock(cache: &Path) -> Result<File> {
     let path = cache.join("lock");
     let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;

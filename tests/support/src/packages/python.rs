@@ -1,4 +1,4 @@
-//! Packages of PyPI, below `target/testkit`: in an environment of their own, or just unpacked.
+//! Packages of PyPI below `target/testkit`, in an environment or just unpacked.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,17 +9,17 @@ use anyhow::{Context, Result};
 use super::apt::run;
 use super::{cache_dir, ensure_debian, lock, say};
 
-/// For wheels that are only unpacked, a Python that none of them is too new for.
+/// The newest Python that all unpacked wheels support.
 const NEWEST: &str = "3.13";
 
-/// The interpreter of an environment that has exactly these packages, each `name==version`.
+/// Returns the interpreter of an environment with exactly these packages, each `name==version`.
 pub(crate) fn python_with(name: &str, packages: &[&str]) -> Result<PathBuf> {
     ensure_venv()?;
     let cache = cache_dir()?;
     let _lock = lock(&cache)?;
     let environment = cache.join(name);
     let python = environment.join("bin/python");
-    // Written last: a half installed environment is never taken for a whole one.
+    // The mark comes last, so that an incomplete environment is never used.
     let mark = environment.join("packages");
     if fs::read_to_string(&mark).is_ok_and(|known| known == packages.join("\n")) {
         return Ok(python);
@@ -33,7 +33,7 @@ pub(crate) fn python_with(name: &str, packages: &[&str]) -> Result<PathBuf> {
     Ok(python)
 }
 
-/// The files of a wheel, whichever Python it is for: downloaded once and not installed. `sha256` is that of the wheel.
+/// Returns the files of a wheel for any Python. Downloads it once, without installation, and verifies `sha256`.
 pub(crate) fn unpacked_wheel(package: &str, sha256: &str) -> Result<PathBuf> {
     let python = python_with("pip", &[])?;
     let cache = cache_dir()?;
@@ -57,13 +57,13 @@ pub(crate) fn unpacked_wheel(package: &str, sha256: &str) -> Result<PathBuf> {
     let wheel = wheel.with_context(|| format!("pip has left no wheel of {package}"))?;
     let unpacked = scratch.path().join("tree");
     run(Command::new(&python).args(["-m", "zipfile", "-e"]).arg(wheel).arg(&unpacked))?;
-    // Renamed when complete, as an unpacked package of Debian.
+    // The rename at the end keeps incomplete packages apart, as for Debian packages.
     fs::rename(&unpacked, &tree)
         .with_context(|| format!("rename {} to {}", unpacked.display(), tree.display()))?;
     Ok(tree)
 }
 
-/// Debian has it in a package of its own.
+/// Installs Debian's separate package of venv.
 fn ensure_venv() -> Result<()> {
     let has = Command::new("python3").args(["-c", "import venv, ensurepip"]).output();
     if has.is_ok_and(|answer| answer.status.success()) {

@@ -1,4 +1,4 @@
-//! What a tenant goes on doing while it obeys: threads that end when they are told, and programs it starts.
+//! A tenant's background actions: threads with a stop, and programs.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -19,14 +19,14 @@ use crate::frames::Frame;
 use crate::link::{Link, ip};
 use crate::tap::{Tap, TapOptions};
 
-/// Programs of [`keep_spawning`] that live at the same time.
+/// Programs of [`keep_spawning`] that live at once.
 const ALIVE: usize = 8;
 
-/// A thread that goes on until it is stopped.
+/// A thread that repeats an action until it is stopped.
 #[derive(Debug)]
 pub(super) struct Background {
     ends: Arc<AtomicBool>,
-    /// Milliseconds after each round.
+    /// Pause in milliseconds after each round.
     pause: Arc<AtomicU64>,
     thread: JoinHandle<Result<u64>>,
 }
@@ -47,12 +47,12 @@ impl Background {
         Self { ends, pause, thread: thread::spawn(run) }
     }
 
-    /// Has it rest for so many milliseconds after each round.
+    /// Sets the pause in milliseconds after each round.
     pub(super) fn rest(&self, pause: u64) {
         self.pause.store(pause, Ordering::Relaxed);
     }
 
-    /// Ends it, and gives its rounds or the error that has ended it before.
+    /// Stops it, and returns its rounds or its earlier error.
     pub(super) fn stop(self) -> Result<u64> {
         self.ends.store(true, Ordering::Relaxed);
         self.thread.join().ok().context("a thread has panicked")?
@@ -63,7 +63,7 @@ pub(super) fn spawn(program: &Path, argv: &[String], number: usize) -> Result<Ch
     let mut command = Command::new(program);
     let number = number.to_string();
     command.args(argv.iter().map(|argument| argument.replace("{n}", &number)));
-    // The answers of the tenant are not theirs to write.
+    // Only the tenant itself may write answers.
     command.stdin(Stdio::null()).stdout(Stdio::null());
     die_with_parent(&mut command);
     command.spawn().with_context(|| format!("start {}", program.display()))
@@ -73,7 +73,7 @@ pub(super) fn keep_spawning(program: PathBuf, argv: Vec<String>, pause: u64) -> 
     let mut number = 0;
     let mut alive = Vec::new();
     Background::start(move || {
-        alive.push(Spawned(spawn(&program, &argv, number)?));
+        alive.push(KillOnDrop(spawn(&program, &argv, number)?));
         number += 1;
         if alive.len() > ALIVE {
             alive.remove(0);
@@ -85,7 +85,7 @@ pub(super) fn keep_spawning(program: PathBuf, argv: Vec<String>, pause: u64) -> 
 
 pub(super) fn keep_connecting(address: SocketAddr, text: String) -> Background {
     Background::start(move || {
-        // What the server refuses, and that it closes before the text is sent, is no end of the attack.
+        // The attack continues when the server refuses or closes a connection.
         let _ = clients::connect(address, &text).and_then(clients::reset);
         Ok(())
     })
@@ -127,19 +127,19 @@ pub(super) fn keep_flapping(count: usize) -> Result<Background> {
     }))
 }
 
-/// Each with a frame on it.
+/// Remakes a TAP, each time with a frame.
 pub(super) fn keep_remaking_a_tap(name: String) -> Background {
     let frame = Frame::from_guest().udp4(300);
     Background::start(move || {
-        // A daemon that looks at its descriptor holds it a moment longer.
+        // A daemon that inspects its descriptor holds it a moment longer.
         let Ok(tap) = Tap::create(&name, TapOptions::default()) else { return Ok(()) };
         tap.link().up()?;
         tap.write_frame(&frame)
     })
 }
 
-/// One of three says nothing, one half of a request, and one waits for an answer. Nobody may be there to take them.
-pub(super) fn keep_asking(address: SocketAddr) -> Background {
+/// Opens connections: silent, with half a request, and with a whole one. The daemon may be absent.
+pub(super) fn keep_requesting(address: SocketAddr) -> Background {
     const REQUEST: &str = "GET /-/healthy HTTP/1.0\r\nHost: localhost\r\n\r\n";
     let mut rounds = 0;
     Background::start(move || {
@@ -155,22 +155,22 @@ pub(super) fn keep_asking(address: SocketAddr) -> Background {
     })
 }
 
-/// As dup2, on numbers that belong to no Rust value.
+/// Duplicates like dup2, on numbers that belong to no Rust value.
 pub(super) fn duplicate(from: RawFd, to: RawFd) -> Result<()> {
-    // SAFETY: dup2 takes any two numbers; what was open under the second is the test's.
+    // SAFETY: dup2 takes any two numbers; the test owns the second.
     if unsafe { libc::dup2(from, to) } < 0 {
         return Err(io::Error::last_os_error()).context("dup2");
     }
     Ok(())
 }
 
-/// Ends with its value.
+/// A child process that its drop kills.
 #[derive(Debug)]
-struct Spawned(Child);
+struct KillOnDrop(Child);
 
-impl Drop for Spawned {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

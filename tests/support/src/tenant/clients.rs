@@ -1,4 +1,4 @@
-//! A tenant as a client of the daemon's server.
+//! HTTP clients of a tenant.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -15,12 +15,12 @@ pub(super) fn get(address: SocketAddr, path: &str) -> Result<u64> {
 
 pub(super) fn connect(address: SocketAddr, text: &str) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(address).context("connect")?;
-    // A server that has refused it may have closed it already.
+    // A server that refuses it may have closed it already.
     let _ = stream.write_all(text.as_bytes());
     Ok(stream)
 }
 
-/// Closes without a farewell, so that the port is free at once.
+/// Closes with a reset, so that the port is free at once.
 pub(super) fn reset(stream: TcpStream) -> Result<()> {
     set_socket_linger(&stream, Some(Duration::ZERO)).context("set SO_LINGER")
 }

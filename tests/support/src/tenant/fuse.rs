@@ -1,4 +1,6 @@
-//! A file system of a tenant's own: one directory with one file, which nobody but the tenant's user may look at.
+//! A tenant's FUSE file system with one file in one directory.
+//!
+//! Only the tenant's user may access it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -13,14 +15,15 @@ const HEADER: usize = 40;
 const ROOT: u64 = 1;
 const FILE: u64 = 2;
 
-/// How the one file is.
+/// Properties of the one file.
 struct OneFile {
     name: Vec<u8>,
-    /// Who reads it waits for ever.
+    /// Whether a reader waits for ever.
     hangs: bool,
 }
 
-/// Needs user and mount namespaces of the tenant's own, in which it is root. To be called before it has more threads.
+/// Mounts the file system. Needs the tenant's own user and mount namespaces, as their root. Call it before further
+/// threads start.
 pub(super) fn mount_one_file(path: &Path, name: &str, hangs: bool) -> Result<()> {
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").context("open /dev/fuse")?;
     let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
@@ -28,7 +31,7 @@ pub(super) fn mount_one_file(path: &Path, name: &str, hangs: bool) -> Result<()>
     let flags = MountFlags::NODEV | MountFlags::NOSUID;
     mount("fuse", path, "fuse", flags, Some(options.as_c_str())).context("mount a FUSE file system")?;
     let file = OneFile { name: name.as_bytes().to_vec(), hangs };
-    // A process of its own: one that ends closes its files first, which the file system has to answer.
+    // A separate process serves it, because a process that ends first closes its files, which needs the file system.
     // SAFETY: the child goes on with the one thread that there is.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()).context("fork"),
@@ -43,7 +46,7 @@ pub(super) fn mount_one_file(path: &Path, name: &str, hangs: bool) -> Result<()>
     }
 }
 
-/// Until it is unmounted.
+/// Serves requests until the unmount.
 fn serve(mut device: File, file: &OneFile) {
     let mut request = vec![0; 1 << 20];
     while let Ok(length) = device.read(&mut request) {
@@ -56,18 +59,18 @@ fn serve(mut device: File, file: &OneFile) {
         reply.extend(error.to_ne_bytes());
         reply.extend(number(8).to_ne_bytes());
         reply.extend(answer);
-        // The one who asked may have gone.
+        // The requester may have gone.
         let _ = device.write(&reply);
     }
 }
 
 impl OneFile {
-    /// The kernel asks for nothing of an empty file.
+    /// The kernel requests nothing of an empty file.
     fn size(&self) -> u64 {
         if self.hangs { 4096 } else { 0 }
     }
 
-    /// `None` where none is wanted, or given.
+    /// Returns the reply; `None` if the request has none.
     fn answer(&self, opcode: u32, node: u64, body: &[u8]) -> Option<Result<Vec<u8>, i32>> {
         const LOOKUP: u32 = 1;
         const FORGET: u32 = 2;
@@ -83,7 +86,7 @@ impl OneFile {
             LOOKUP if body.strip_suffix(b"\0") == Some(&self.name[..]) => Ok(entry(self.size())),
             LOOKUP => Err(libc::ENOENT),
             GETATTR => {
-                // Valid for no time at all.
+                // Never valid, so that the kernel asks each time.
                 let mut answer = vec![0; 16];
                 answer.extend(attributes(node, self.size()));
                 Ok(answer)

@@ -1,14 +1,14 @@
-//! A process of any user, program name and command line, which does what a test tells it.
+//! A process of any user with any name, for attacks.
 //!
-//! The process is the running test program once more, under another name. Its command line is a hypervisor's, which no
-//! test harness understands: so [`run_if_asked`] has to run before `main`.
+//! The process is another instance of the test program under another name. Its command line is a hypervisor's, which a
+//! test harness cannot parse. So [`run_if_asked`] has to run before `main`.
 
-mod act;
-mod acts;
+mod action;
 mod background;
+mod block;
 mod clients;
+mod execute;
 mod fuse;
-mod hold;
 mod server;
 
 use std::env;
@@ -22,36 +22,36 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context, Result, anyhow};
 use rustix::process::{Pid, Signal, kill_process};
 
-pub use self::act::Act;
+pub use self::action::Action;
 use crate::child::{copy_program, die_with_parent};
 
-/// Tells the program that it is a tenant.
+/// Marks the program as a tenant.
 const MARK: &str = "TESTKIT_TENANT";
 
-/// Killed when dropped, and by the kernel when the thread that started it ends.
+/// A drop kills it, as does the kernel when the thread that started it ends.
 #[derive(Debug)]
 pub struct Tenant {
     child: Child,
-    /// The process that obeys: another one after [`Act::Fork`].
+    /// The pid of the active process: another one after [`Action::Fork`].
     pid: u32,
     commands: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
-/// How a tenant is started.
+/// Settings of a tenant.
 #[derive(Debug, Default)]
 pub struct TenantSpec {
-    /// A link to, or a copy of, the test program: its file name is what the daemon goes by.
+    /// A link to, or a copy of, the test program. The daemon recognises its file name.
     pub program: PathBuf,
     pub argv: Vec<OsString>,
     /// `None` is the user of the test.
     pub uid: Option<u32>,
-    /// Descriptors that it inherits, under these numbers. Take numbers from 100 on.
+    /// Descriptors that it inherits under these numbers, from 100 on.
     pub descriptors: Vec<(OwnedFd, RawFd)>,
     pub directory: Option<PathBuf>,
 }
 
-/// The length of a frame that [`Act::Send`] sends.
+/// The length of a frame of [`Action::Send`].
 pub const FRAME: u64 = 342;
 
 impl Tenant {
@@ -60,7 +60,7 @@ impl Tenant {
         let mut command = Command::new(&program);
         command.args(&spec.argv).env(MARK, "1").stdin(Stdio::piped()).stdout(Stdio::piped());
         if let Some(uid) = spec.uid {
-            // Root's other groups go with it.
+            // The kernel keeps root's other groups otherwise.
             command.uid(uid).gid(uid);
         }
         if let Some(directory) = spec.directory {
@@ -80,19 +80,19 @@ impl Tenant {
         self.pid
     }
 
-    /// Has it do this, and waits for the answer.
-    pub fn tell(&mut self, act: &Act) -> Result<u64> {
-        let line = serde_json::to_string(act).context("write an act")?;
+    /// Requests this action and waits for its result.
+    pub fn perform(&mut self, action: &Action) -> Result<u64> {
+        let line = serde_json::to_string(action).context("write an action")?;
         let what = || format!("process {}: {}", self.pid, line.chars().take(300).collect::<String>());
         writeln!(self.commands, "{line}").with_context(what)?;
         let answer = self.answer().with_context(|| line.chars().take(300).collect::<String>())?;
-        if matches!(act, Act::Fork { .. }) {
+        if matches!(action, Action::Fork { .. }) {
             self.pid = u32::try_from(answer).context("a pid")?;
         }
         Ok(answer)
     }
 
-    /// SIGKILL, and waits for the end.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill(mut self) -> Result<()> {
         self.end()
     }
@@ -101,7 +101,7 @@ impl Tenant {
         self.child.kill().and_then(|()| self.child.wait()).context("kill a tenant")?;
         let forked = (self.pid != self.child.id()).then_some(self.pid.cast_signed());
         if let Some(pid) = forked.and_then(Pid::from_raw) {
-            // It may have ended by itself. Somebody else reaps it.
+            // It may have exited already. Another process reaps it.
             let _ = kill_process(pid, Signal::KILL);
         }
         Ok(())
@@ -124,18 +124,18 @@ impl Drop for Tenant {
     }
 }
 
-/// Returns at once in any process that is no tenant. One obeys until its test has ended, and never returns.
+/// Returns at once unless this process is a tenant. A tenant performs actions until its test ends, and never returns.
 #[expect(clippy::exit, reason = "it runs before main, which is not to follow")]
 pub fn run_if_asked() {
     if env::var_os(MARK).is_none() {
         return;
     }
-    let mut state = acts::State::default();
+    let mut state = execute::State::default();
     let obeyed = say(&Ok(0)).and_then(|()| {
-        // Not through a buffer: what is in it would be lost to the program that takes this one's place.
+        // A buffer would lose its content at an exec.
         while let Some(line) = read_line()? {
-            let act = serde_json::from_slice(&line).context("read an act")?;
-            let answer = state.perform(act).map_err(|error| format!("{error:#}"));
+            let action = serde_json::from_slice(&line).context("read an action")?;
+            let answer = state.perform(action).map_err(|error| format!("{error:#}"));
             say(&answer)?;
         }
         Ok(())
@@ -156,7 +156,7 @@ fn read_line() -> Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     let mut chunk = [0; 4096];
     loop {
-        // The test sends the next line only after the answer to this one.
+        // The test sends the next line only after the result of this one.
         match rustix::io::read(io::stdin().as_fd(), &mut chunk).context("hear the test")? {
             0 => return Ok(None),
             length => line.extend_from_slice(&chunk[..length]),
@@ -167,7 +167,7 @@ fn read_line() -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// The child has these descriptors under these numbers.
+/// Makes the child inherit these descriptors under these numbers.
 fn inherit(command: &mut Command, descriptors: Vec<(OwnedFd, RawFd)>) {
     let duplicate = move || {
         for (fd, number) in &descriptors {
@@ -182,7 +182,7 @@ fn inherit(command: &mut Command, descriptors: Vec<(OwnedFd, RawFd)>) {
     unsafe { command.pre_exec(duplicate) };
 }
 
-/// Makes the test program runnable under this path: a link where the file system has both, else a copy.
+/// Puts the test program at this path, as a link, or as a copy on another file system.
 pub fn link_test_program(path: &Path) -> Result<()> {
     let program = env::current_exe().context("find the running program")?;
     if std::fs::hard_link(&program, path).is_err() {

@@ -1,4 +1,4 @@
-//! The API servers of VMMs, with answers that a test chooses.
+//! API servers of VMMs with configurable responses.
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Write};
@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 
 type Answers = Arc<Vec<(String, String)>>;
 
-/// `GET <path>` has the body of that path, all else is not found.
+/// Serves a body for `GET <path>`, and 404 for all else.
 pub(super) fn serve_http(socket: &Path, answers: Vec<(String, String)>) -> Result<()> {
     serve(socket, answers, |stream, answers| {
         let mut writer = stream.try_clone()?;
@@ -33,7 +33,7 @@ pub(super) fn serve_http(socket: &Path, answers: Vec<(String, String)>) -> Resul
     })
 }
 
-/// Each command has the value of its name, all else is an empty object.
+/// Serves a value for each command, and an empty object for all else.
 pub(super) fn serve_qmp(socket: &Path, answers: Vec<(String, String)>) -> Result<()> {
     const GREETING: &str =
         r#"{"QMP":{"version":{"qemu":{"micro":0,"minor":2,"major":9},"package":""},"capabilities":[]}}"#;
@@ -58,13 +58,13 @@ fn serve(
     talk: impl Fn(UnixStream, &Answers) -> Result<()> + Copy + Send + 'static,
 ) -> Result<()> {
     let listener = UnixListener::bind(socket).with_context(|| format!("listen at {}", socket.display()))?;
-    // Whoever wants to ask may do so.
+    // Any user may connect.
     fs::set_permissions(socket, Permissions::from_mode(0o777)).context("chmod a socket")?;
     let answers = Arc::new(answers);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let answers = Arc::clone(&answers);
-            // Who leaves early is no fault.
+            // A client may disconnect early.
             thread::spawn(move || drop(talk(stream, &answers)));
         }
     });

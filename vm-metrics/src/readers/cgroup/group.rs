@@ -15,7 +15,7 @@ use super::mount::Mount;
 use crate::model::CgroupStats;
 use crate::procfs::{ParseError, parse_flat_key, parse_limit, parse_pressure, unified_group};
 use crate::readers::ReaderError;
-use crate::readers::kept::is_gone;
+use crate::readers::cached_file::is_gone;
 
 /// Longest file that is read: `/proc/<pid>/cgroup` has a path for each hierarchy.
 const MAX_LEN: u64 = 64 << 10;

@@ -19,7 +19,7 @@ use self::group::{Place, Reading, look, place};
 use self::mount::Mount;
 use self::stitched::Stitched;
 use super::interval::interval;
-use super::{ReadReport, Reader, ReaderDef, ReaderError, Setting, Started};
+use super::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
 use crate::host::Host;
 use crate::model::{Batch, CgroupStats, Health, InstanceInfo, Leaving, PartHealth, Trust, VmSet};
 use crate::patient::{Job, Patient};
@@ -32,14 +32,14 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// Parts of the interval in which groups are read, by the number of the process.
 const TURNS: u32 = 16;
 
-pub(super) const DEF: ReaderDef = ReaderDef {
+pub(crate) const DEF: ReaderDef = ReaderDef {
     name: "cgroup",
     help: "CPU limit, pressure, memory and OOM kills of the control group (v2) of each hypervisor process",
     configure: |section| {
         let interval = interval(section, DEFAULT_INTERVAL)?;
-        Ok(Box::new(move |setting| match Mount::find(&setting.host) {
-            Ok(mount) => Started::Running(Box::new(Cgroup::new(setting, mount, interval))),
-            Err(reason) => Started::Not(PartHealth::new(Health::Unsupported, reason)),
+        Ok(Box::new(move |context| match Mount::find(&context.host) {
+            Ok(mount) => StartOutcome::Running(Box::new(Cgroup::new(context, mount, interval))),
+            Err(reason) => StartOutcome::Not(PartHealth::new(Health::Unsupported, reason)),
         }))
     },
 };
@@ -117,14 +117,14 @@ impl Reader for Cgroup {
 }
 
 impl Cgroup {
-    fn new(setting: &Setting, mount: Mount, interval: Duration) -> Self {
+    fn new(context: &ReaderContext, mount: Mount, interval: Duration) -> Self {
         let mount = Arc::new(mount);
-        let (host, of_thread) = (setting.host.clone(), Arc::clone(&mount));
+        let (host, of_thread) = (context.host.clone(), Arc::clone(&mount));
         let read = move |question| answer(&host, &of_thread, question);
         Self {
-            host: setting.host.clone(),
+            host: context.host.clone(),
             mount,
-            trust: setting.trust.clone(),
+            trust: context.trust.clone(),
             interval,
             started: Instant::now(),
             patient: Patient::new("cgroup", PATIENCE, read),

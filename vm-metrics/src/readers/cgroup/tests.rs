@@ -4,7 +4,8 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::*;
-use crate::readers::{Purpose, Watch};
+use crate::net::events::EventPoller;
+use crate::readers::Purpose;
 
 const INTERVAL: Duration = Duration::from_secs(10);
 
@@ -75,9 +76,9 @@ impl Fixture {
     }
 
     fn reader(&self) -> Cgroup {
-        let (host, trust, watch) = (self.host.clone(), Trust::default(), Watch::default());
-        let setting = Setting { host, purpose: Purpose::Look, trust, watch };
-        Cgroup::new(&setting, Mount::find(&self.host).unwrap(), INTERVAL)
+        let (host, trust, watch) = (self.host.clone(), Trust::default(), EventPoller::default());
+        let context = ReaderContext { host, purpose: Purpose::Look, trust, watch };
+        Cgroup::new(&context, Mount::find(&self.host).unwrap(), INTERVAL)
     }
 }
 

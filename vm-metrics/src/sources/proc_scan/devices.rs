@@ -13,7 +13,7 @@ use super::closer::Closer;
 use super::process::Process;
 use crate::host::Host;
 use crate::model::Nic;
-use crate::netns::{Macvtaps, TUN, device_number, inode_of, is_tun, tun_device};
+use crate::net::netns::{Macvtaps, TUN, device_number, inode_of, is_tun, tun_device};
 
 /// What the looks at all processes in one call have in common.
 #[derive(Debug)]

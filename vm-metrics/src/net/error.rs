@@ -1,0 +1,24 @@
+//! Errors of network namespaces and of rtnetlink.
+
+use std::io;
+
+use thiserror::Error;
+
+/// Why a namespace or a device cannot be looked at.
+#[derive(Debug, Error)]
+pub enum NetError {
+    #[error("netlink: cannot {operation}: {source}")]
+    Netlink { operation: &'static str, source: io::Error },
+    #[error("cannot enter the network namespace net:[{netns}]: {problem} (it needs CAP_SYS_ADMIN)")]
+    Namespace { netns: u64, problem: String, errno: Option<i32> },
+}
+
+impl NetError {
+    /// The error number of the kernel, where there was one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Netlink { source, .. } => source.raw_os_error(),
+            Self::Namespace { errno, .. } => *errno,
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Answers which device is meant, and in which network namespace it is.
+//!
+//! `netns` opens and enters namespaces, `namespaces` follows those of VMs, `rtnetlink` asks about devices, and `events`
+//! waits for devices and processes that come and go.
+
+mod error;
+pub mod events;
+pub(crate) mod namespaces;
+pub(crate) mod netns;
+pub(crate) mod rtnetlink;
+
+pub(crate) use error::NetError;

@@ -1,0 +1,30 @@
+//! What the hypervisor process has storage read and write, from `/proc/<pid>/io`.
+
+use super::files::ProcessFiles;
+use crate::model::{Batch, ProcessStats, VmSet};
+use crate::procfs::parse_io;
+use crate::readers::{ReadReport, Reader, ReaderDef, StartOutcome};
+
+pub(crate) const DEF: ReaderDef = ReaderDef {
+    name: "proc_io",
+    help: "bytes that each hypervisor process had storage read and write, from /proc/<pid>/io",
+    configure: |section| {
+        section.no_options()?;
+        Ok(Box::new(|context| {
+            let parse = |content: &[u8]| parse_io(content).map(Some);
+            let files = ProcessFiles::new(context, "proc_io", "io", parse);
+            StartOutcome::Running(Box::new(ProcIo { files }))
+        }))
+    },
+};
+
+#[derive(Debug)]
+struct ProcIo {
+    files: ProcessFiles<Option<ProcessStats>>,
+}
+
+impl Reader for ProcIo {
+    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+        self.files.read_each(vms, |pid, stats| batch.add_process(pid, stats))
+    }
+}

@@ -1,0 +1,12 @@
+//! Numbers of hypervisor processes: one file per file of procfs.
+
+mod cpu_clock;
+mod exits;
+pub(super) mod fds;
+mod files;
+pub(super) mod io;
+pub(super) mod smaps;
+pub(super) mod stat;
+pub(super) mod statm;
+pub(super) mod status;
+pub(super) mod threads;

@@ -1,0 +1,216 @@
+//! CPU time, page faults and threads of the hypervisor process, from `/proc/<pid>/stat`.
+//!
+//! The CPU clock of the process counts nanoseconds, so it comes before `stat`, which says the same in clock ticks.
+
+use std::collections::{HashMap, HashSet};
+
+use rustix::param::clock_ticks_per_second;
+
+use super::cpu_clock::CpuClocks;
+use super::exits::Exits;
+use super::files::ProcessFiles;
+use crate::host::Host;
+use crate::model::Tenant;
+use crate::model::{Batch, Leaving, ProcessStats, Trust, VmSet};
+use crate::procfs::{Stat, parse_stat};
+use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
+
+pub(crate) const DEF: ReaderDef = ReaderDef {
+    name: "proc_stat",
+    help: "CPU time, page faults and threads of each hypervisor process, from its CPU clock and /proc/<pid>/stat",
+    configure: |section| {
+        section.no_options()?;
+        Ok(Box::new(|context| StartOutcome::Running(Box::new(ProcStat::new(context)))))
+    },
+};
+
+/// CPU time that a process has used, in microseconds: user and system, all threads.
+///
+/// Source: fields 14 and 15 of `/proc/<pid>/stat`, in clock ticks of `sysconf(_SC_CLK_TCK)` (10 ms nearly everywhere).
+/// The process of a VM is its hypervisor, so emulation counts as well as the guest's own time.
+///
+/// ```
+/// assert!(vm_metrics::read_proc_stat(std::process::id()).is_ok());
+/// ```
+///
+/// # Errors
+/// When there is no such process, its file may not be read, or is not in the kernel's format.
+pub fn read_proc_stat(pid: u32) -> Result<u64, ReaderError> {
+    let path = Host::default().process(pid).join("stat");
+    let content = std::fs::read(&path).map_err(|error| ReaderError::io("read", &path, error))?;
+    let stat = parse_stat(&content).map_err(|source| ReaderError::Parse { path, source })?;
+    Ok(cpu_usec(&stat, clock_ticks_per_second()))
+}
+
+#[derive(Debug)]
+struct ProcStat {
+    files: ProcessFiles<Stat>,
+    ticks_per_second: u64,
+    clocks: Option<CpuClocks>,
+    /// `None` where pids are not those that the kernel takes from this process.
+    exits: Option<Exits>,
+    trust: Trust,
+    /// What was last said of each process.
+    published: HashMap<u32, Published>,
+    /// The processes of this tick.
+    wanted: HashSet<u32>,
+}
+
+#[derive(Debug)]
+struct Published {
+    /// With the pid, which process it was.
+    start_ticks: u64,
+    cpu_usec: u64,
+}
+
+impl Reader for ProcStat {
+    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+        let mut report = ReadReport::default();
+        let tenants: HashMap<u32, Tenant> =
+            vms.vms.iter().filter_map(|vm| Some((vm.hypervisor_pid?, Tenant::of(vm, &self.trust)))).collect();
+        // Before the files, which say that it is still the process that had the pid a tick ago.
+        let clocks = self.clocks_nsec(vms);
+        for (pid, result) in self.files.read_all(vms, &mut report) {
+            let clock_nsec = clocks.get(&pid).copied();
+            match result {
+                Ok(Some(stat)) if !stat.is_dead() => {
+                    if let Some(exits) = &mut self.exits {
+                        exits.follow(pid, stat.start_ticks, tenants[&pid]);
+                    }
+                    self.take(pid, &stat, clock_nsec, batch);
+                    report.items += 1;
+                }
+                Ok(_) => {
+                    batch.ended.insert(pid);
+                    report.error(ReaderError::NoProcess { pid });
+                }
+                Err(error) => report.error(error),
+            }
+        }
+        self.wanted = vms.pids().collect();
+        report
+    }
+
+    /// One that has ended, and that its parent has not yet asked for, still says what it used in all.
+    fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
+        let clocks = self.clocks_nsec(&leaving.vms);
+        for (pid, result) in self.files.read_all(&leaving.vms, &mut ReadReport::default()) {
+            let clock_nsec = clocks.get(&pid).copied();
+            let known = self.published.get(&pid).map(|said| said.start_ticks);
+            let Ok(stat) = result else { continue };
+            let is_it = |stat: &Stat| known == Some(stat.start_ticks);
+            // Another process may have its pid by now.
+            if stat.is_none_or(|stat| stat.is_dead() || (known.is_some() && !is_it(&stat))) {
+                batch.ended.insert(pid);
+            }
+            if let Some(stat) = stat.filter(is_it) {
+                self.take(pid, &stat, clock_nsec, batch);
+            }
+        }
+        let wanted = |pid| self.wanted.contains(&pid);
+        self.files.retain(wanted);
+        self.published.retain(|pid, _| wanted(*pid));
+        if let Some(exits) = &mut self.exits {
+            exits.keep_only(wanted);
+        }
+    }
+}
+
+impl ProcStat {
+    fn new(context: &ReaderContext) -> Self {
+        let clocks = CpuClocks::new(&context.host);
+        Self {
+            files: ProcessFiles::new(context, "proc_stat", "stat", parse_stat),
+            ticks_per_second: clock_ticks_per_second(),
+            exits: clocks.is_some().then(|| Exits::new(context.watch.clone())),
+            clocks,
+            trust: context.trust.clone(),
+            published: HashMap::new(),
+            wanted: HashSet::new(),
+        }
+    }
+
+    fn clocks_nsec(&self, vms: &VmSet) -> HashMap<u32, u64> {
+        let Some(clocks) = self.clocks else { return HashMap::new() };
+        vms.pids().filter_map(|pid| clocks.read_nsec(pid).map(|nsec| (pid, nsec))).collect()
+    }
+
+    fn take(&mut self, pid: u32, stat: &Stat, clock_nsec: Option<u64>, batch: &mut Batch) {
+        batch.processes.entry(pid).or_default().start_ticks = Some(stat.start_ticks);
+        let stats = ProcessStats {
+            cpu_usec: Some(self.cpu_usec(pid, stat, clock_nsec)),
+            minor_page_faults: Some(stat.minor_faults),
+            major_page_faults: Some(stat.major_faults),
+            threads: Some(stat.threads),
+            ..ProcessStats::default()
+        };
+        batch.add_process(pid, stats);
+    }
+
+    /// The greater of what was said and what is known now: clock ticks lag behind the clock.
+    fn cpu_usec(&mut self, pid: u32, stat: &Stat, clock_nsec: Option<u64>) -> u64 {
+        let now = clock_nsec.map_or_else(|| cpu_usec(stat, self.ticks_per_second), |nsec| nsec / 1000);
+        let start_ticks = stat.start_ticks;
+        let said = self.published.entry(pid).or_insert(Published { start_ticks, cpu_usec: now });
+        let same = said.start_ticks == start_ticks;
+        *said = Published { start_ticks, cpu_usec: if same { now.max(said.cpu_usec) } else { now } };
+        said.cpu_usec
+    }
+}
+
+fn cpu_usec(stat: &Stat, ticks_per_second: u64) -> u64 {
+    let ticks = u128::from(stat.utime_ticks) + u128::from(stat.stime_ticks);
+    u64::try_from(ticks * 1_000_000 / u128::from(ticks_per_second.max(1))).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Trust;
+
+    #[test]
+    fn own_cpu_time_grows_with_work() {
+        let pid = std::process::id();
+        let before = read_proc_stat(pid).expect("own stat");
+        let mut deadline = vm_metrics_testkit::wait::Deadline::after(std::time::Duration::from_secs(30));
+        while read_proc_stat(pid).expect("own stat") < before + 50_000 {
+            assert!(!deadline.has_passed(), "no CPU time in 30 s of work");
+        }
+    }
+
+    #[test]
+    fn without_the_clock_it_goes_on_and_another_process_begins_anew() {
+        let files =
+            ProcessFiles::with_room(Host::default(), Trust::default(), 1, "proc_stat", "stat", parse_stat);
+        let mut reader = ProcStat {
+            files,
+            ticks_per_second: 100,
+            clocks: None,
+            exits: None,
+            trust: Trust::default(),
+            published: HashMap::new(),
+            wanted: HashSet::new(),
+        };
+        let stat = |utime_ticks, start_ticks| Stat {
+            state: b'S',
+            ppid: 1,
+            session: 1,
+            minor_faults: 0,
+            major_faults: 0,
+            utime_ticks,
+            stime_ticks: 0,
+            threads: 1,
+            start_ticks,
+        };
+        assert_eq!(reader.cpu_usec(7, &stat(5, 1), Some(59_999_999)), 59_999);
+        assert_eq!(reader.cpu_usec(7, &stat(5, 1), None), 59_999, "50 ms in ticks");
+        assert_eq!(reader.cpu_usec(7, &stat(7, 1), None), 70_000);
+        assert_eq!(reader.cpu_usec(7, &stat(1, 2), None), 10_000, "another process");
+    }
+
+    #[test]
+    fn no_such_process_names_the_file() {
+        let error = read_proc_stat(u32::MAX).expect_err("no such process");
+        assert!(error.to_string().contains("4294967295/stat"), "{error}");
+    }
+}

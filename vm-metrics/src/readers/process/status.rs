@@ -1,0 +1,29 @@
+//! What is behind the memory of the hypervisor process, from `/proc/<pid>/status`.
+
+use super::files::ProcessFiles;
+use crate::model::{Batch, ProcessStats, VmSet};
+use crate::procfs::parse_status;
+use crate::readers::{ReadReport, Reader, ReaderDef, StartOutcome};
+
+pub(crate) const DEF: ReaderDef = ReaderDef {
+    name: "proc_status",
+    help: "anonymous, file, shared, huge and swapped memory of each hypervisor process, from /proc/<pid>/status",
+    configure: |section| {
+        section.no_options()?;
+        Ok(Box::new(|context| {
+            let files = ProcessFiles::new(context, "proc_status", "status", parse_status);
+            StartOutcome::Running(Box::new(ProcStatus { files }))
+        }))
+    },
+};
+
+#[derive(Debug)]
+struct ProcStatus {
+    files: ProcessFiles<Option<ProcessStats>>,
+}
+
+impl Reader for ProcStatus {
+    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+        self.files.read_each(vms, |pid, stats| batch.add_process(pid, stats))
+    }
+}

@@ -1,0 +1,110 @@
+//! The programs on the TAPs: `load` brings them into the kernel, `attach` hangs them on a TAP by `tcx` or `clsact`,
+//! `counters` reads what they count, `slots` says who counts where, and `pins` keeps all of it while no daemon runs.
+//! `instance` is all of these for one load of the programs, `place` has the loads of one network namespace, and `reader`
+//! leads them tick by tick within the time that `budget` gives.
+//!
+//! `drops` counts what was dropped on its way to the guest; `kernel` knows what the programs read of the kernel's own.
+//!
+//! Without the feature `ebpf`, or on a host that refuses the programs, the reader says why and the baseline goes on.
+
+#[cfg(feature = "ebpf")]
+mod budget;
+#[cfg(feature = "daemon")]
+mod detach;
+#[cfg(feature = "ebpf")]
+mod direction;
+#[cfg(feature = "ebpf")]
+mod drops;
+#[cfg(feature = "ebpf")]
+mod error;
+#[cfg(feature = "ebpf")]
+mod hook;
+#[cfg(feature = "ebpf")]
+mod kernel;
+#[cfg(feature = "ebpf")]
+mod netns_programs;
+mod options;
+#[cfg(feature = "ebpf")]
+mod own_pins;
+#[cfg(feature = "ebpf")]
+mod program_set;
+#[cfg(feature = "ebpf")]
+mod programs;
+#[cfg(feature = "ebpf")]
+mod reader;
+#[cfg(feature = "ebpf")]
+mod starting;
+#[cfg(feature = "ebpf")]
+mod tap;
+
+#[cfg(feature = "daemon")]
+pub use self::detach::detach;
+use self::options::Options;
+use crate::config::{ConfigError, Section};
+#[cfg(not(feature = "ebpf"))]
+use crate::model::{Health, PartHealth};
+#[cfg(feature = "ebpf")]
+use crate::readers::{Purpose, Reader, not_this_kernel};
+use crate::readers::{ReaderContext, ReaderDef, StartOutcome};
+
+pub(crate) const DEF: ReaderDef = ReaderDef {
+    name: NAME,
+    help: "packets and bytes of each TAP by protocol, counted by eBPF programs on it",
+    configure: |section| {
+        let options: Options = section.options()?;
+        options.check().map_err(|problem| section.refusal("max_nics", &problem))?;
+        Ok(Box::new(move |context| start(&options, context)))
+    },
+};
+
+pub(crate) const NAME: &str = "tap_ebpf";
+
+/// The version of what stays in the bpffs; `None` in a build without eBPF.
+pub(crate) fn pins_version() -> Option<u32> {
+    #[cfg(feature = "ebpf")]
+    return Some(vm_metrics_common::ABI_VERSION);
+    #[cfg(not(feature = "ebpf"))]
+    None
+}
+
+/// What the counters of the daemon's own namespace take up, as soon as the programs are loaded.
+#[cfg(feature = "ebpf")]
+pub(crate) fn map_bytes(section: &Section) -> Result<u64, ConfigError> {
+    /// Of each TAP and CPU, with what the kernel keeps of it.
+    const PER_CPU: u64 = 352;
+    let options: Options = section.options()?;
+    let cpus = aya::util::nr_cpus().unwrap_or(1) as u64;
+    Ok(u64::from(options.max_nics) * PER_CPU * cpus)
+}
+
+#[cfg(not(feature = "ebpf"))]
+pub(crate) fn map_bytes(_section: &Section) -> Result<u64, ConfigError> {
+    Ok(0)
+}
+
+#[cfg(feature = "ebpf")]
+fn start(options: &Options, context: &ReaderContext) -> StartOutcome {
+    let host = &context.host;
+    if let Some(health) = not_this_kernel(host) {
+        return StartOutcome::Not(health);
+    }
+    let started: Result<Box<dyn Reader>, error::LoadError> = match context.purpose {
+        Purpose::Look => reader::Probe::new(options, host).map(|trial| Box::new(trial) as _),
+        Purpose::Serve => match own_pins::open_pins(options, host).map(Option::transpose) {
+            Ok(pins) => reader::TapEbpf::new(options, context, pins).map(|reader| Box::new(reader) as _),
+            Err(held) => return StartOutcome::Refused(held.to_string()),
+        },
+    };
+    match started {
+        Ok(reader) => StartOutcome::Running(reader),
+        Err(error) => StartOutcome::Not(error.health()),
+    }
+}
+
+#[cfg(not(feature = "ebpf"))]
+fn start(_options: &Options, _setting: &ReaderContext) -> StartOutcome {
+    StartOutcome::Not(PartHealth::new(
+        Health::Unsupported,
+        "this binary was built without eBPF (--no-default-features)",
+    ))
+}

@@ -1,0 +1,283 @@
+//! One load of the programs, with maps of its own, on TAPs of one network namespace.
+//!
+//! What attaches and detaches here is called on a thread that is in that namespace.
+
+mod adoption;
+mod changes;
+mod reattach;
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+pub(crate) use self::changes::Changes;
+pub(crate) use self::reattach::Bypassed;
+use super::budget::Budget;
+use super::error::{AttachError, LoadError};
+use super::hook::attach::attach;
+use super::options::AttachMethod;
+use super::programs::load::{LoadedPrograms, Loader, Size};
+use super::programs::pins::Pins;
+use super::programs::slots::Slots;
+use super::tap::Tap;
+use crate::model::{Batch, EbpfReading, Nic};
+use crate::net::rtnetlink::Links;
+use crate::readers::{ReadReport, ReaderError};
+
+/// A TAP that refused the programs is tried again after this time.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// A TAP that is there but that no VM has any more keeps the programs for this time: the source that knows its VM may
+/// have failed for a moment, or may not have found it yet after a start.
+const UNWANTED: Duration = Duration::from_secs(60);
+
+/// The NICs of the tick whose devices are there, by interface index.
+pub(crate) type Present<'v> = HashMap<u32, &'v Nic>;
+
+pub(crate) struct ProgramSet {
+    loaded: LoadedPrograms,
+    pins: Option<Pins>,
+    way: AttachMethod,
+    slots: Slots,
+    taps: HashMap<u32, Tap>,
+    /// The slots of interfaces on which programs of an earlier daemon may still count: the kernel has not told.
+    unverified: HashMap<u32, u32>,
+    refused: HashMap<u32, Refusal>,
+    /// Of the TAPs that went away in this tick and in the last one: what goes in the middle of a tick is missed in the next.
+    last_words: [HashMap<Nic, EbpfReading>; 2],
+}
+
+struct Refusal {
+    error: AttachError,
+    lacks_slot: bool,
+    retry_at: Instant,
+}
+
+impl ProgramSet {
+    /// Loads the programs; with pins, takes over what the daemon before this one has left.
+    pub(crate) fn new(
+        loader: &mut Loader,
+        size: Size,
+        way: AttachMethod,
+        pins: Option<Pins>,
+        links: &Links,
+        netns: Option<u64>,
+    ) -> Result<Self, LoadError> {
+        let mut loaded = loader.load(size, pins.as_ref())?;
+        let (slots, left) = Slots::restore(&mut loaded)?;
+        let (taps, unverified, refused) = Default::default();
+        let last_words = Default::default();
+        let mut instance = Self { loaded, pins, way, slots, taps, unverified, refused, last_words };
+        instance.adopt_all(left, links, netns)?;
+        Ok(instance)
+    }
+
+    /// Takes the programs off all TAPs, and leaves nothing for a daemon after this one. False when there was not the time.
+    pub(crate) fn close(&mut self, budget: &mut Budget) -> bool {
+        let warn = |error: LoadError| tracing::warn!("{}", error.in_one_line());
+        while let Some(&ifindex) = self.taps.keys().next() {
+            let removed = budget.spend(|| self.taps.remove(&ifindex).map(|tap| tap.attached.remove()));
+            match removed {
+                None => return false,
+                Some(removed) => removed.into_iter().filter_map(Result::err).for_each(warn),
+            }
+        }
+        if let Some(Err(error)) = self.pins.take().map(Pins::remove) {
+            warn(error.into());
+        }
+        true
+    }
+
+    /// Lets go of everything without a word to the kernel.
+    pub(crate) fn forget(mut self) {
+        self.taps.values_mut().for_each(|tap| tap.attached.forget());
+    }
+
+    /// How many TAPs it can count.
+    pub(crate) fn slots(&self) -> usize {
+        self.loaded.counters.slots() as usize
+    }
+
+    /// How many more.
+    pub(crate) fn room(&self) -> usize {
+        self.slots.free()
+    }
+
+    /// Whether this interface is on its books.
+    pub(crate) fn knows(&self, ifindex: u32) -> bool {
+        // One for which there was no slot may find one elsewhere.
+        let is_held = self.counts(ifindex) || self.unverified.contains_key(&ifindex);
+        is_held || self.refused.get(&ifindex).is_some_and(|refusal| !refusal.lacks_slot)
+    }
+
+    /// Whether the programs are on this interface.
+    pub(crate) fn counts(&self, ifindex: u32) -> bool {
+        self.taps.contains_key(&ifindex)
+    }
+
+    /// Those that the programs are on, by interface index.
+    pub(crate) fn taps(&self) -> impl Iterator<Item = (u32, &Nic)> {
+        self.taps.iter().map(|(ifindex, tap)| (*ifindex, &tap.nic))
+    }
+
+    /// Which TAPs are gone, or were no VM's for a while, and which are new.
+    pub(crate) fn changes(&mut self, present: &Present, deleted: &HashSet<u32>, links: &Links) -> Changes {
+        self.last_words.swap(0, 1);
+        self.last_words[0].clear();
+        self.refused.retain(|ifindex, _| present.contains_key(ifindex));
+        let now = Instant::now();
+        for (ifindex, nic) in present {
+            if let Some(tap) = self.taps.get_mut(ifindex) {
+                tap.wanted = now;
+                tap.kind = links.kind_of(&nic.tap);
+                if tap.nic != **nic {
+                    tap.nic = (*nic).clone();
+                }
+            }
+        }
+        // What the kernel does not say is no end.
+        let is_absent = |ifindex| matches!(links.name_of(ifindex), Ok(None));
+        let is_gone = |(ifindex, tap): &(&u32, &Tap)| {
+            let is_unwanted = tap.wanted != now && now - tap.wanted >= UNWANTED;
+            let is_there = tap.wanted == now || !is_absent(**ifindex);
+            is_unwanted || !is_there || deleted.contains(ifindex)
+        };
+        let is_new = |ifindex: &u32| {
+            let rests = self.refused.get(ifindex).is_some_and(|refusal| now < refusal.retry_at);
+            !rests && (!self.taps.contains_key(ifindex) || deleted.contains(ifindex))
+        };
+        let is_over = |ifindex: &&u32| deleted.contains(ifindex) || is_absent(**ifindex);
+        let unverified = self.unverified.keys().filter(is_over);
+        Changes {
+            gone: self
+                .taps
+                .iter()
+                .filter(is_gone)
+                .map(|(ifindex, _)| ifindex)
+                .chain(unverified)
+                .copied()
+                .collect(),
+            new: present
+                .iter()
+                .filter(|(ifindex, _)| is_new(ifindex))
+                .map(|(ifindex, nic)| (*ifindex, (*nic).clone()))
+                .collect(),
+        }
+    }
+
+    pub(crate) fn detach(&mut self, changes: &Changes, budget: &mut Budget, report: &mut ReadReport) {
+        for ifindex in &changes.gone {
+            if budget.spend(|| self.detach_one(*ifindex, report)).is_none() {
+                break;
+            }
+        }
+    }
+
+    fn detach_one(&mut self, ifindex: u32, report: &mut ReadReport) {
+        if let Err(error) = self.release_unverified(ifindex) {
+            report.error(ReaderError::from(&AttachError::new(&format!("interface {ifindex}"), error)));
+        }
+        let Some(tap) = self.taps.remove(&ifindex) else { return };
+        // The counters outlive the device.
+        let reading = tap.complete(self.loaded.reading(ifindex, tap.slot, tap.attached.mode));
+        let Tap { nic, slot, attached, .. } = tap;
+        self.last_words[0].insert(nic, reading);
+        let removed = attached.remove().and_then(|()| self.slots.release(&mut self.loaded, ifindex, slot));
+        if let Err(error) = removed {
+            report.error(ReaderError::from(&AttachError::new(&format!("interface {ifindex}"), error)));
+        }
+    }
+
+    /// Attaches to so many TAPs at most; says how many it has tried.
+    pub(crate) fn attach(
+        &mut self,
+        changes: &Changes,
+        links: &mut Links,
+        budget: &mut Budget,
+        at_most: usize,
+    ) -> usize {
+        let now = Instant::now();
+        let rests = |ifindex: &u32| self.refused.get(ifindex).is_some_and(|refusal| now < refusal.retry_at);
+        // One that is to be taken off first may have to wait for its turn.
+        let is_free = |(ifindex, _): &&(u32, Nic)| !self.taps.contains_key(ifindex) && !rests(ifindex);
+        let new: Vec<_> = changes.new.iter().filter(is_free).take(at_most).collect();
+        for (at, (ifindex, nic)) in new.iter().enumerate() {
+            let Some(attached) = budget.spend(|| self.attach_one(*ifindex, nic, links)) else { return at };
+            match attached {
+                Ok(tap) => {
+                    self.refused.remove(ifindex);
+                    self.taps.insert(*ifindex, tap);
+                }
+                Err(error) => {
+                    let lacks_slot = matches!(error, LoadError::NoSlot);
+                    // To ask once more costs little, and what counts meanwhile is not shown.
+                    let rest = if self.unverified.contains_key(ifindex) { Duration::ZERO } else { RETRY };
+                    let (error, retry_at) = (AttachError::new(&nic.tap, error), Instant::now() + rest);
+                    self.refused.insert(*ifindex, Refusal { error, lacks_slot, retry_at });
+                }
+            }
+        }
+        new.len()
+    }
+
+    fn attach_one(&mut self, ifindex: u32, nic: &Nic, links: &mut Links) -> Result<Tap, LoadError> {
+        let device = nic.tap.as_str();
+        if let Some(tap) = self.adopt_unverified(ifindex, nic)? {
+            return Ok(tap.of_kind(links.kind_of(device)));
+        }
+        let slot = self.slots.assign(&mut self.loaded, ifindex)?.ok_or(LoadError::NoSlot)?;
+        let pins = self.pins.as_ref();
+        let attached = attach(&mut self.loaded, pins, ifindex, device, &mut self.way).and_then(|attached| {
+            // The programs were attached by name: to another device, if the name changed hands meanwhile.
+            if matches!(links.index_of(device), Ok(Some(now)) if now == ifindex) {
+                return Ok(attached);
+            }
+            attached.remove()?;
+            Err(LoadError::DeviceChanged)
+        });
+        match attached {
+            Ok(attached) => {
+                Ok(Tap::new(nic.clone(), slot, attached).since_now().of_kind(links.kind_of(device)))
+            }
+            Err(error) => {
+                self.slots.release(&mut self.loaded, ifindex, slot)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads the counters, and says on which TAPs a program is blind.
+    pub(crate) fn read<'v>(
+        &mut self,
+        present: &Present<'v>,
+        batch: &mut Batch,
+        report: &mut ReadReport,
+    ) -> Vec<Bypassed<'v>> {
+        let mut blind = Vec::new();
+        for (&ifindex, &nic) in present {
+            if let Some(tap) = self.taps.get_mut(&ifindex) {
+                let reading = self.loaded.reading(ifindex, tap.slot, tap.attached.mode);
+                let direction = tap.blind(batch.taps.get(nic), &reading.counters);
+                blind.extend(direction.map(|direction| Bypassed { ifindex, nic, direction }));
+                batch.ebpf.insert(nic.clone(), tap.complete(reading));
+                report.items += 1;
+            } else if let Some(refusal) = self.refused.get(&ifindex) {
+                report.error(ReaderError::from(&refusal.error));
+            } else {
+                report.waiting += 1;
+            }
+        }
+        self.loaded.flush_log();
+        blind
+    }
+
+    /// What a TAP had counted that is gone with its device, or still there but no VM's.
+    pub(crate) fn last_words(&self, nic: &Nic, ifindex: u32) -> Option<EbpfReading> {
+        let gone =
+            self.last_words.iter().find_map(|tick| tick.get(nic).filter(|last| last.ifindex == ifindex));
+        gone.cloned().or_else(|| {
+            let tap = self.taps.get(&ifindex)?;
+            let reading = self.loaded.reading(ifindex, tap.slot, tap.attached.mode);
+            Some(tap.complete(reading))
+        })
+    }
+}

@@ -1,0 +1,98 @@
+//! What is known of one TAP with the programs on it.
+
+use std::time::{Instant, SystemTime};
+
+use vm_metrics_common::Counters;
+
+use super::direction::Direction;
+use super::hook::attached::AttachedPrograms;
+use crate::model::{EbpfReading, Nic, NicKind, TapReading, unix_seconds};
+
+/// Ticks in which the programs may be blind before they are taken for lost.
+const MAX_BLIND_TICKS: u32 = 1;
+
+/// A TAP with the programs on it.
+pub(crate) struct Tap {
+    /// Its name at the last tick.
+    pub(crate) nic: Nic,
+    pub(crate) kind: NicKind,
+    pub(crate) slot: u32,
+    pub(crate) attached: AttachedPrograms,
+    /// When that was, in seconds of Unix time; `None` where a daemon before this one has done it.
+    since: Option<f64>,
+    pub(crate) wanted: Instant,
+    sight: [Sight; 2],
+    /// Before this they are not put back once more: an XDP program that keeps all frames to itself makes them blind too.
+    pub(crate) put_back_at: Instant,
+}
+
+/// What one of the programs sees of what passes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sight {
+    /// Packets that the device had counted and that the program had at the last tick, if there was one.
+    seen: Option<(u64, u64)>,
+    blind_ticks: u32,
+}
+
+impl Sight {
+    /// Whether the device has counted in more than one tick, and the program in none since.
+    fn is_blind(&mut self, device: u64, counted: u64) -> bool {
+        match self.seen.replace((device, counted)) {
+            Some((before, same)) if same == counted => self.blind_ticks += u32::from(device > before),
+            _ => self.blind_ticks = 0,
+        }
+        self.blind_ticks > MAX_BLIND_TICKS
+    }
+}
+
+impl Tap {
+    pub(crate) fn new(nic: Nic, slot: u32, attached: AttachedPrograms) -> Self {
+        let now = Instant::now();
+        let (kind, sight) = (NicKind::default(), Default::default());
+        Self { nic, kind, slot, attached, since: None, wanted: now, sight, put_back_at: now }
+    }
+
+    /// Its counters are at 0.
+    pub(crate) fn since_now(self) -> Self {
+        Self { since: Some(unix_seconds(SystemTime::now())), ..self }
+    }
+
+    /// What was read of its counters, with what is known of the TAP.
+    pub(crate) fn complete(&self, reading: EbpfReading) -> EbpfReading {
+        EbpfReading { kind: self.kind, since: self.since, ..reading }
+    }
+
+    pub(crate) fn of_kind(self, kind: NicKind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// Which of the programs does not see what passes, if one does not. The device was read before the counters.
+    ///
+    /// What the guest takes may have been offered long ago, so about egress this is no more than a doubt.
+    pub(crate) fn blind(&mut self, device: Option<&TapReading>, counters: &Counters) -> Option<Direction> {
+        let device = &device?.stats;
+        let [ingress, egress] = &mut self.sight;
+        let ingress = ingress.is_blind(device.rx_packets, counters.ingress.packets);
+        let egress = egress.is_blind(device.tx_packets, counters.egress.packets);
+        if ingress { Some(Direction::Ingress) } else { egress.then_some(Direction::Egress) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blind_is_who_misses_what_passes_more_than_once() {
+        let mut sight = Sight::default();
+        let mut is_blind = |device, counted| sight.is_blind(device, counted);
+        assert!(!is_blind(100, 0), "it has just come");
+        assert!(!is_blind(103, 0), "before the attach");
+        assert!(!is_blind(103, 0));
+        assert!(!is_blind(105, 2));
+        assert!(!is_blind(106, 2));
+        assert!(!is_blind(106, 2), "nothing has passed");
+        assert!(is_blind(107, 2));
+        assert!(!is_blind(108, 3));
+    }
+}

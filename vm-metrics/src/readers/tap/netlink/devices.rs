@@ -1,0 +1,188 @@
+//! The devices of one network namespace, over two sockets that are in it.
+
+use std::collections::{HashMap, HashSet};
+use std::mem;
+
+use crate::model::{Batch, DepartedDevice, Gone, Leaving, Nic, NicSource, TapReading};
+use crate::net::rtnetlink::{Dump, Events, Links};
+use crate::readers::ReaderError;
+
+/// While devices come and go a dump may lack some; what a few dumps do not have is left to sysfs, or to the next tick.
+const DUMPS: usize = 3;
+
+#[derive(Debug)]
+pub(super) struct Devices {
+    links: Links,
+    events: Events,
+    /// The inode of the namespace, when it is not this process's own.
+    netns: Option<u64>,
+    /// The devices of the last two ticks, the latest first: so long the last counters of a device are kept.
+    read: [HashSet<u32>; 2],
+    /// Those that were deleted before the devices of this tick were read: what has the index now is another one.
+    deleted: HashSet<u32>,
+    /// How often last counters were lost since somebody asked.
+    lost: u64,
+}
+
+impl Devices {
+    pub(super) fn new(links: Links, events: Events, netns: Option<u64>) -> Self {
+        Self { links, events, netns, read: Default::default(), deleted: HashSet::new(), lost: 0 }
+    }
+
+    /// Hears what has happened in the namespace since the last tick.
+    pub(super) fn begin_round(&mut self, batch: &mut Batch) {
+        self.events.begin_round();
+        self.take_events();
+        self.deleted.clear();
+        for (ifindex, gone) in self.events.take_departed() {
+            batch.departed.push(DepartedDevice { netns: self.netns, ifindex, gone });
+            if gone == Gone::Deleted {
+                self.deleted.insert(ifindex);
+            }
+        }
+    }
+
+    pub(super) fn read(&mut self, nics: &[&Nic], batch: &mut Batch) -> Result<(), ReaderError> {
+        let read = self.read_all(nics, batch);
+        self.read_short_lived(nics, batch);
+        self.read.swap(0, 1);
+        self.read[0] =
+            nics.iter().filter_map(|nic| batch.taps.get(*nic)).map(|reading| reading.ifindex).collect();
+        read
+    }
+
+    pub(super) fn take_lost(&mut self) -> u64 {
+        mem::take(&mut self.lost)
+    }
+
+    pub(super) fn last_words(&mut self, nics: &[&Nic], leaving: &Leaving, batch: &mut Batch) {
+        self.read_the_deleted(nics, leaving, batch);
+        if let Err(error) = self.read_the_living(nics, leaving, batch) {
+            tracing::warn!("last counters: {error}");
+        }
+        // One may have gone in between.
+        self.read_the_deleted(nics, leaving, batch);
+        let leaves = |ifindex: u32| leaving.ifindexes.values().any(|leaving| *leaving == ifindex);
+        let is_read = |ifindex| leaves(ifindex) || self.read.iter().any(|read| read.contains(&ifindex));
+        // What has the name of a NIC of this tick stands for it in the next one, when no device does.
+        let links = &self.links;
+        for (tap, reading) in self.events.take_unread(|name| !links.was_asked_for(name), is_read) {
+            batch.remade.push((Nic { tap, netns: self.netns }, reading));
+        }
+    }
+
+    fn read_all(&mut self, nics: &[&Nic], batch: &mut Batch) -> Result<(), ReaderError> {
+        // By the name first: the counters then are of the device that had it, whatever happens to the name meanwhile.
+        let events = &self.events;
+        let found = self.links.find(nics.iter().copied(), |nic| events.has_appeared(&nic.tap))?.into_iter();
+        let mut missing: HashMap<_, _> =
+            found.map(|(ifindex, nic)| (ifindex, (nic, self.links.kind_of(&nic.tap)))).collect();
+        if self.netns.is_some() {
+            // A dump would have all devices of the namespace, of which others may make any number.
+            for (ifindex, (nic, kind)) in missing {
+                if let Some(stats) = self.links.stats_of(ifindex)? {
+                    let source = NicSource::Netlink;
+                    batch.taps.insert(nic.clone(), TapReading { ifindex, source, kind, stats });
+                }
+            }
+            return Ok(());
+        }
+        for _ in 0..DUMPS {
+            if missing.is_empty() {
+                break;
+            }
+            let dump = self.links.stats(|ifindex, stats| {
+                if let Some((nic, kind)) = missing.remove(&ifindex) {
+                    let source = NicSource::Netlink;
+                    batch.taps.insert(nic.clone(), TapReading { ifindex, source, kind, stats });
+                }
+            })?;
+            if dump == Dump::Complete {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Devices that have come and gone since the last tick: what they had counted at their end is all there is of them.
+    /// The last of them that had the name of a NIC without a device stands for it.
+    fn read_short_lived(&mut self, nics: &[&Nic], batch: &mut Batch) {
+        self.take_events();
+        let now: HashSet<u32> =
+            nics.iter().filter_map(|nic| batch.taps.get(*nic)).map(|reading| reading.ifindex).collect();
+        let is_read =
+            |ifindex| now.contains(&ifindex) || self.read.iter().any(|read| read.contains(&ifindex));
+        let unread = self.events.take_unread(|_| true, is_read);
+        if unread.is_empty() {
+            return;
+        }
+        let wanted: HashSet<&Nic> = nics.iter().copied().collect();
+        for (tap, reading) in unread {
+            let nic = Nic { tap, netns: self.netns };
+            if wanted.contains(&nic) && !batch.taps.contains_key(&nic) {
+                batch.gone_again.insert(nic.clone());
+                batch.taps.insert(nic, reading);
+            } else {
+                batch.remade.push((nic, reading));
+            }
+        }
+    }
+
+    fn read_the_deleted(&mut self, nics: &[&Nic], leaving: &Leaving, batch: &mut Batch) {
+        self.take_events();
+        for nic in nics {
+            if let Some(&ifindex) = leaving.ifindexes.get(*nic)
+                && let Some((reading, gone)) = self.events.last_counters(&nic.tap, ifindex)
+                && (!batch.taps.contains_key(*nic) || self.deleted.contains(&ifindex))
+            {
+                batch.gone.insert((*nic).clone(), gone);
+                batch.taps.insert((*nic).clone(), reading);
+            }
+        }
+    }
+
+    fn take_events(&mut self) {
+        match self.events.take() {
+            Ok(false) => {}
+            Ok(true) => {
+                self.lost += 1;
+                tracing::debug!("too many devices changed at once: some last counters are lost");
+            }
+            Err(error) => tracing::warn!("cannot listen for changes of devices: {error}"),
+        }
+    }
+
+    /// A device may outlive its VM.
+    fn read_the_living(
+        &mut self,
+        nics: &[&Nic],
+        leaving: &Leaving,
+        batch: &mut Batch,
+    ) -> Result<(), ReaderError> {
+        let unread: Vec<_> = nics.iter().filter(|nic| !batch.taps.contains_key(**nic)).collect();
+        let mut living = HashMap::new();
+        for nic in unread {
+            let Some(&ifindex) = leaving.ifindexes.get(*nic) else { continue };
+            if self.links.index_of(&nic.tap)? == Some(ifindex) {
+                living.insert(ifindex, ((*nic).clone(), self.links.kind_of(&nic.tap)));
+            }
+        }
+        if living.is_empty() {
+            return Ok(());
+        }
+        if self.netns.is_some() {
+            for (ifindex, (nic, kind)) in living {
+                if let Some(stats) = self.links.stats_of(ifindex)? {
+                    batch.taps.insert(nic, TapReading { ifindex, source: NicSource::Netlink, kind, stats });
+                }
+            }
+            return Ok(());
+        }
+        self.links.stats(|ifindex, stats| {
+            if let Some((nic, kind)) = living.remove(&ifindex) {
+                batch.taps.insert(nic, TapReading { ifindex, source: NicSource::Netlink, kind, stats });
+            }
+        })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,199 @@
+//! What the TAP devices of other network namespaces count, from `/proc/<pid>/net/dev` of a process that is there: for
+//! that nobody has to enter the namespace, which needs `CAP_SYS_ADMIN`.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use crate::host::Host;
+use crate::model::{
+    Batch, InstanceInfo, Leaving, Nic, NicKind, NicSource, TapReading, TapStats, Tenant, Trust, VmSet,
+};
+use crate::net::NetError;
+use crate::net::namespaces::{ForeignNamespaces, OpenedNamespace, by_netns};
+use crate::net::rtnetlink::Links;
+use crate::patient::{Job, Patient};
+use crate::procfs::parse_net_dev;
+use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
+
+pub(crate) const DEF: ReaderDef = ReaderDef {
+    name: "tap_procfs",
+    help: "bytes, packets, errors and drops of TAPs in other network namespaces, from /proc/<pid>/net/dev",
+    configure: |section| {
+        section.no_options()?;
+        Ok(Box::new(|context| StartOutcome::Running(Box::new(TapProcfs::new(context)))))
+    },
+};
+
+#[derive(Debug)]
+struct TapProcfs {
+    host: Host,
+    /// Held open, so that no other namespace gets its number meanwhile.
+    held: ForeignNamespaces<Held>,
+    trust: Trust,
+    devices: Patient<(Host, u64, Vec<u32>), Answer>,
+}
+
+/// A namespace that is held open.
+#[derive(Debug)]
+struct Held {
+    opened: OpenedNamespace,
+    /// Tells TAPs from macvtaps, whose directions are others; `None` without the right to enter.
+    links: Option<Links>,
+}
+
+impl Held {
+    fn new(opened: OpenedNamespace) -> Self {
+        let links = opened.namespace.within(Links::open).ok().and_then(Result::ok);
+        Self { opened, links }
+    }
+
+    fn kind_of(&mut self, name: &str) -> NicKind {
+        let Some(links) = &mut self.links else { return NicKind::Tap };
+        // One that has gone meanwhile has no counters either.
+        let _ = links.index_of(name);
+        links.kind_of(name)
+    }
+}
+
+/// All devices of a namespace, by name; `None` when none of the processes is in it.
+type Answer = Result<Option<HashMap<String, TapStats>>, ReaderError>;
+
+/// How long the processes of a namespace may take to answer.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+impl TapProcfs {
+    fn new(context: &ReaderContext) -> Self {
+        let (host, trust) = (context.host.clone(), context.trust.clone());
+        let devices = Patient::new("net-dev", PATIENCE, devices);
+        Self { host, held: ForeignNamespaces::new(&context.host, &context.trust), trust, devices }
+    }
+
+    /// Asks the processes that are in these namespaces, each of which is its tenant's.
+    fn ask(&mut self, unread: &[Unread<'_>]) -> Vec<Option<Answer>> {
+        let job = |unread: &Unread<'_>| Job {
+            pid: unread.pids.first().copied().unwrap_or_default(),
+            uid: unread.tenant.uid(),
+            is_trusted: unread.tenant.is_trusted(),
+            question: (self.host.clone(), unread.netns, unread.pids.to_vec()),
+        };
+        self.devices.each(unread.iter().map(job).collect())
+    }
+}
+
+/// The TAPs of one namespace that nobody has read yet.
+struct Unread<'v> {
+    netns: u64,
+    nics: &'v [&'v Nic],
+    pids: &'v [u32],
+    tenant: Tenant,
+}
+
+impl Unread<'_> {
+    fn take(
+        &self,
+        answer: Option<Answer>,
+        mut kind_of: impl FnMut(&str) -> NicKind,
+        batch: &mut Batch,
+        report: &mut ReadReport,
+    ) {
+        let netns = self.netns;
+        let devices = match answer {
+            Some(Ok(Some(devices))) => devices,
+            Some(Ok(None)) => {
+                let device = |nic: &&Nic| ReaderError::OtherNamespace { device: nic.tap.clone(), netns };
+                self.nics.iter().map(device).for_each(|error| report.error(error));
+                return;
+            }
+            Some(Err(error)) => return report.error(error),
+            None => {
+                let problem = "its processes do not answer".to_owned();
+                return report.error(NetError::Namespace { netns, problem, errno: None }.into());
+            }
+        };
+        for nic in self.nics {
+            match devices.get(&nic.tap) {
+                Some(stats) => {
+                    let (source, kind) = (NicSource::Procfs, kind_of(&nic.tap));
+                    // The file does not say the index.
+                    let reading = TapReading { ifindex: 0, source, kind, stats: *stats };
+                    batch.taps.insert((*nic).clone(), reading);
+                    report.items += 1;
+                }
+                None => report.error(ReaderError::NoDevice { device: nic.tap.clone() }),
+            }
+        }
+    }
+}
+
+fn devices((host, netns, pids): (Host, u64, Vec<u32>)) -> Answer {
+    for pid in pids {
+        let process = host.process(pid);
+        let is_there = || fs::metadata(process.join("ns/net")).is_ok_and(|found| found.ino() == netns);
+        // Before and after: a process may enter another namespace.
+        if !is_there() {
+            continue;
+        }
+        let path = process.join("net/dev");
+        let Ok(content) = fs::read(&path) else { continue };
+        if !is_there() {
+            continue;
+        }
+        return match parse_net_dev(&content) {
+            Ok(devices) => Ok(Some(devices)),
+            Err(source) => Err(ReaderError::Parse { path, source }),
+        };
+    }
+    Ok(None)
+}
+
+impl Reader for TapProcfs {
+    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+        let mut report = ReadReport::default();
+        let unread = |nic: &&Nic| nic.netns.is_some() && !batch.taps.contains_key(*nic);
+        let unread = by_netns(vms.nics().filter(unread));
+        // Where netlink is, it holds them all. What cannot be held is read all the same.
+        let is_elsewhere = |vm: &&InstanceInfo| {
+            let is_held = |nic: &Nic| nic.netns.is_none_or(|netns| batch.namespaces.contains_key(&netns));
+            !vm.nics.iter().all(is_held)
+        };
+        let others = VmSet { vms: vms.vms.iter().filter(is_elsewhere).cloned().collect() };
+        // Netlink has reported what cannot be opened.
+        self.held.follow(&others, &batch.ended, |opened| Ok(Held::new(opened)));
+        if unread.is_empty() {
+            return report;
+        }
+        let processes = vms.foreign_netns();
+        let tenants: HashMap<u32, Tenant> =
+            vms.vms.iter().filter_map(|vm| Some((vm.hypervisor_pid?, Tenant::of(vm, &self.trust)))).collect();
+        let mut asked = Vec::new();
+        for (netns, nics) in &unread {
+            if netns.is_some_and(|netns| batch.namespaces.contains_key(&netns)) {
+                // Netlink is there, and knows the index: what it missed it reads in the next tick.
+                nics.iter().for_each(|nic| report.error(ReaderError::NoDevice { device: nic.tap.clone() }));
+                continue;
+            }
+            let Some((netns, pids)) = netns.and_then(|netns| Some((netns, processes.get(&netns)?))) else {
+                continue;
+            };
+            let tenant = pids.first().and_then(|pid| tenants.get(pid)).copied();
+            asked.push(Unread { netns, nics, pids, tenant: tenant.unwrap_or(Tenant::Other(None)) });
+        }
+        let answers = self.ask(&asked);
+        for (unread, answer) in asked.iter().zip(answers) {
+            let mut held = self.held.get_mut(unread.netns);
+            let kind_of = |name: &str| held.as_mut().map_or(NicKind::Tap, |held| held.kind_of(name));
+            unread.take(answer, kind_of, batch, &mut report);
+            if let Some(held) = self.held.get_mut(unread.netns) {
+                batch.namespaces.entry(unread.netns).or_insert(held.opened.number);
+            }
+        }
+        report.overuse.merge(self.devices.take_overuse());
+        report
+    }
+
+    fn last_words(&mut self, _: &Leaving, _: &mut Batch) {
+        self.held.release(|_| true);
+    }
+}
