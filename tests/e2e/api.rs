@@ -113,7 +113,7 @@ fn one_vm_has_the_go_service_fields() {
 fn all_errors_are_problems() {
     let daemon = Fixture::new("mixed").serve();
     daemon.metrics().unwrap();
-    for (method, path, status, says) in [
+    for (method, path, status, wording) in [
         ("GET", "/api/v1", 404, "/api/v1/openapi.json"),
         ("GET", "/api/v1/vm", 404, "/api/v1/openapi.json"),
         ("GET", "/api/v1/vms/", 404, "/api/v1/openapi.json"),
@@ -132,7 +132,7 @@ fn all_errors_are_problems() {
         let problem: Value = serde_json::from_slice(&answer.body).unwrap();
         assert_described("/vms/{id}", 400, &problem);
         assert_eq!(problem["status"], status);
-        assert!(problem["detail"].as_str().unwrap().contains(says), "{method} {path}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(wording), "{method} {path}: {problem}");
     }
 }
 

@@ -56,10 +56,10 @@ fn an_error_message_repeats_no_secret() {
         [&["serve", "--config", config][..], &["doctor", "--config", config], &["config", "check", config]]
     {
         let output = run(args);
-        let said = stdout(&output) + &stderr(&output);
-        assert_eq!(output.status.code(), Some(64), "{args:?}: {said}");
-        assert!(said.contains("config.toml:6") && said.contains("headers"), "{args:?}: {said}");
-        assert!(!said.contains("SECRET"), "{args:?}: {said}");
+        let message = stdout(&output) + &stderr(&output);
+        assert_eq!(output.status.code(), Some(64), "{args:?}: {message}");
+        assert!(message.contains("config.toml:6") && message.contains("headers"), "{args:?}: {message}");
+        assert!(!message.contains("SECRET"), "{args:?}: {message}");
     }
 }
 
@@ -77,8 +77,8 @@ fn a_bad_log_filter_is_named() {
     let output = command.args(["config", "print-default"]).env("VM_METRICS_LOG", "vm=loud").output().unwrap();
     assert_eq!(output.status.code(), Some(64));
     assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
-    let says = "variable VM_METRICS_LOG: log.level: must be one of off, error, warn, info, debug, trace";
-    assert!(stderr(&output).contains(says), "{}", stderr(&output));
+    let wording = "variable VM_METRICS_LOG: log.level: must be one of off, error, warn, info, debug, trace";
+    assert!(stderr(&output).contains(wording), "{}", stderr(&output));
 }
 
 #[test]

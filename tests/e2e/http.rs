@@ -82,9 +82,9 @@ fn both_signals_stop_it_with_zero() {
 fn a_hangup_does_not_stop_it() {
     let mut daemon = Fixture::new("mixed").serve();
     kill_process(Pid::from_raw(daemon.pid().cast_signed()).unwrap(), Signal::HUP).unwrap();
-    let said =
+    let message =
         || Ok(daemon.log().contains("SIGHUP: the configuration is read at the start only").then_some(()));
-    wait_until(SOON, "a line about SIGHUP", said).unwrap();
+    wait_until(SOON, "a line about SIGHUP", message).unwrap();
     assert_eq!(daemon.get("/-/healthy", None).unwrap().status, 200);
     assert_eq!(daemon.terminate().unwrap().code(), Some(0));
 }
@@ -109,14 +109,14 @@ fn silent_connections_leave_room_for_a_scrape() {
 #[test]
 fn a_silent_or_incomplete_connection_is_closed() {
     let daemon = Fixture::new("empty").serve();
-    for said in ["", "GET /metrics HTTP/1.1\r\nHost: x\r\n"] {
+    for message in ["", "GET /metrics HTTP/1.1\r\nHost: x\r\n"] {
         let mut connection = TcpStream::connect(daemon.address()).unwrap();
-        connection.write_all(said.as_bytes()).unwrap();
+        connection.write_all(message.as_bytes()).unwrap();
         connection.set_read_timeout(Some(scaled(SOON))).unwrap();
         let mut answer = Vec::new();
         connection.read_to_end(&mut answer).unwrap();
         let answer = String::from_utf8(answer).unwrap();
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{said:?}: {answer}");
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{message:?}: {answer}");
     }
 }
 

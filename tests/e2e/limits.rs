@@ -13,8 +13,8 @@ fn too_few_open_files_name_the_minimum() {
         shell.args(["-ec", &format!("ulimit -n {limit}; {serve}"), BINARY]).arg(&fixture.config);
         let refused = shell.output().unwrap();
         assert_eq!(refused.status.code(), Some(1), "{limit}");
-        let says = format!("the limit of open files is {limit}: at least 112 are needed (LimitNOFILE=");
-        assert!(stderr(&refused).contains(&says), "{}", stderr(&refused));
+        let wording = format!("the limit of open files is {limit}: at least 112 are needed (LimitNOFILE=");
+        assert!(stderr(&refused).contains(&wording), "{}", stderr(&refused));
     }
 }
 

@@ -68,7 +68,7 @@ fn a_public_socket_shows_the_same_as_tcp() {
         (200, Some("1 problem")),
         "{part}"
     );
-    assert_eq!(request(&socket, "PUT", "/api/v1/instances/a", "{}").0, 404, "nobody pushes there");
+    assert_eq!(request(&socket, "PUT", "/api/v1/instances/a", "{}").0, 404, "this socket accepts no push");
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_socket_of_a_living_daemon_is_refused() {
     assert!(error.contains(&unix) && error.contains(&process), "{error}");
 
     daemon.kill().unwrap();
-    assert!(socket.exists(), "nobody could remove it");
+    assert!(socket.exists(), "no user could remove it");
     let _next = start(&fixture, &[&unix]);
     assert_eq!(request(&socket, "GET", "/-/healthy", "").0, 200);
 }

@@ -37,9 +37,9 @@ fn snapshot_asks_the_running_daemon() {
         })
         .unwrap();
     let output = fixture.run("snapshot", &["--json"]);
-    let said = json(&output);
-    assert!(said["tick"].as_u64() > Some(2), "{said}");
-    assert_eq!(said["vms"], api(&daemon)["vms"], "the JSON is that of the API");
+    let output_text = json(&output);
+    assert!(output_text["tick"].as_u64() > Some(2), "{output_text}");
+    assert_eq!(output_text["vms"], api(&daemon)["vms"], "the JSON is that of the API");
     let who = format!("the daemon at {} (process {}, user ", socket.display(), daemon.pid());
     let line = stderr(&output);
     assert!(line.starts_with(&who) && line.trim_end().ends_with(") says this"), "{line}");
@@ -74,12 +74,12 @@ fn doctor_reports_on_the_running_daemon() {
     let first = &report["checks"][0];
     assert_eq!((&first["name"], &first["result"]), (&"running daemon".into(), &"good".into()));
     let detail = first["detail"].as_str().unwrap();
-    for says in [
+    for wording in [
         format!("process {}, user ", daemon.pid()),
         format!("version {}", env!("CARGO_PKG_VERSION")),
         socket.display().to_string(),
     ] {
-        assert!(detail.contains(&says), "{detail}");
+        assert!(detail.contains(&wording), "{detail}");
     }
     drop(daemon);
     let report = json(&fixture.run("doctor", &["--json"]));
@@ -136,9 +136,9 @@ fn all_mistakes_are_reported_at_once() {
     std::fs::write(&file, text).unwrap();
     let path = file.path().to_str().unwrap();
     let output = run(&["config", "check", path]);
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(64), "{said}");
-    for (line, says) in [
+    let output_text = stderr(&output);
+    assert_eq!(output.status.code(), Some(64), "{output_text}");
+    for (line, wording) in [
         (1, "interval = \"1s\""),
         (2, "did you mean `interval`?"),
         (3, "did you mean `readers`?"),
@@ -151,11 +151,13 @@ fn all_mistakes_are_reported_at_once() {
     ] {
         let place = format!("{path}:{line}: ");
         assert!(
-            said.lines().any(|said| said.contains(&place) && said.contains(says)),
-            "{line} {says}: {said}"
+            output_text
+                .lines()
+                .any(|output_text| output_text.contains(&place) && output_text.contains(wording)),
+            "{line} {wording}: {output_text}"
         );
     }
-    assert_eq!(said.lines().count(), 9, "and no other: {said}");
+    assert_eq!(output_text.lines().count(), 9, "and no other: {output_text}");
 }
 
 fn with_variables(fixture: &Fixture, args: &[&str], variables: &[(&str, &str)]) -> Output {
@@ -186,8 +188,8 @@ fn flags_override_variables_and_variables_the_file() {
         |args: &[&str]| with_variables(&fixture, &[&["serve", "--no-ebpf"], args].concat(), &variables);
     assert!(stderr(&serve(&[])).contains(&address), "the variable counts");
     let other = "192.0.2.1:1";
-    let said = stderr(&serve(&["--listen", other]));
-    assert!(said.contains(other) && !said.contains(&address), "the flag counts: {said}");
+    let output_text = stderr(&serve(&["--listen", other]));
+    assert!(output_text.contains(other) && !output_text.contains(&address), "the flag counts: {output_text}");
 }
 
 #[test]
@@ -196,21 +198,21 @@ fn a_wrong_variable_is_named() {
     let variables = [("VM_METRICS_INTERVAL", "soon"), ("VM_METRICS_LOG__FORMAT", "xml")];
     let output = with_variables(&fixture, &["serve"], &variables);
     assert_eq!(output.status.code(), Some(64));
-    let said = stderr(&output);
-    for says in [
+    let output_text = stderr(&output);
+    for wording in [
         "variable VM_METRICS_INTERVAL: interval: this is not a duration",
         "variable VM_METRICS_LOG__FORMAT: must be \"text\" or \"json\"",
     ] {
-        assert!(said.contains(says), "{said}");
+        assert!(output_text.contains(wording), "{output_text}");
     }
     // Kubernetes makes such a variable for a service of this name.
     let variables = [("VM_METRICS_PORT", "tcp://10.0.0.1"), ("VM_METRICS_INTERVALL", "1s")];
     let output = with_variables(&fixture, &["detach"], &variables);
-    let said = stderr(&output);
-    assert!(said.contains("WARN the variable VM_METRICS_PORT stands for no key"), "{said}");
+    let output_text = stderr(&output);
+    assert!(output_text.contains("WARN the variable VM_METRICS_PORT stands for no key"), "{output_text}");
     assert!(
-        said.contains("VM_METRICS_INTERVALL stands for no key; did you mean VM_METRICS_INTERVAL?"),
-        "{said}"
+        output_text.contains("VM_METRICS_INTERVALL stands for no key; did you mean VM_METRICS_INTERVAL?"),
+        "{output_text}"
     );
 }
 
@@ -221,11 +223,12 @@ fn flag_and_key_select_the_json_log() {
         [(Fixture::new("empty"), &["--log-format", "json", "--log-level", "debug"][..]), (by_key, &[])]
     {
         let output = fixture.run("serve", &[&["--listen", "192.0.2.1:1"], args].concat());
-        let said = stderr(&output);
-        let events: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let output_text = stderr(&output);
+        let events: Vec<Value> =
+            output_text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let last = events.last().unwrap();
-        assert_eq!(last["level"], "ERROR", "{said}");
-        assert!(last["message"].as_str().unwrap().contains("cannot listen on 192.0.2.1:1"), "{said}");
+        assert_eq!(last["level"], "ERROR", "{output_text}");
+        assert!(last["message"].as_str().unwrap().contains("cannot listen on 192.0.2.1:1"), "{output_text}");
     }
 }
 
@@ -251,6 +254,6 @@ fn detach_names_its_cause_once() {
     let fixture = Fixture::with("empty", "", &format!("[readers.tap_ebpf]\npin_dir = {pins:?}"));
     let output = fixture.run("detach", &[]);
     assert_eq!(output.status.code(), Some(1));
-    let said = stderr(&output);
-    assert_eq!(said.matches("is no directory").count(), 1, "{said}");
+    let output_text = stderr(&output);
+    assert_eq!(output_text.matches("is no directory").count(), 1, "{output_text}");
 }

@@ -120,7 +120,7 @@ fn shared_memory_is_divided_only_on_request() {
     let mut vm = PuppetVm::new("other");
     vm.wait_for("vm_memory_anon_bytes", |_| true);
     vm.tick();
-    assert_eq!(vm.now("vm_memory_pss_bytes"), None, "nobody has asked for it");
+    assert_eq!(vm.now("vm_memory_pss_bytes"), None, "the reader is off by default");
     let config = configure(vm.dir.path(), &vm.puppet, "other");
     let mut text = fs::read_to_string(&config).unwrap();
     text.push_str("[readers.proc_smaps]\nenabled = true\ninterval = \"1s\"\n");

@@ -101,7 +101,7 @@ fn a_bad_request_changes_nothing() {
     assert_eq!(lab.ask("PUT", "/api/v1/instances/a", "{}").0, 201);
     wait_for_names(&daemon, &["a"]);
     let huge = format!("{{\"name\": \"{}\"}}", "x".repeat(64 << 10));
-    for (method, path, body, status, says) in [
+    for (method, path, body, status, wording) in [
         ("PUT", "/api/v1/instances/a", "{", 400, "EOF while parsing"),
         ("PUT", "/api/v1/instances/a", "{\"tap\": 1}", 400, "unknown field `tap`"),
         ("PUT", "/api/v1/instances/a", "{\"id\": \"b\"}", 400, "the path of \\\"a\\\""),
@@ -114,7 +114,7 @@ fn a_bad_request_changes_nothing() {
     ] {
         let (got, kind, answer) = lab.ask(method, path, body);
         assert_eq!((got, kind.as_str()), (status, "application/problem+json"), "{method} {path}: {answer}");
-        assert!(answer.contains(says), "{method} {path}: {answer}");
+        assert!(answer.contains(wording), "{method} {path}: {answer}");
         let operation = method.to_lowercase();
         if ["put", "delete"].contains(&operation.as_str()) {
             let answer = serde_json::from_str(&answer).unwrap();

@@ -71,7 +71,7 @@ fn firecracker_is_asked_inside_its_chroot() {
         metrics.value(name, &[("instance_id", info.label("instance_id")?)])
     };
     let asked = |metrics: &_| vm(metrics, "vm_allocated_vcpus", "firecracker").filter(|vcpus| *vcpus == 8.0);
-    daemon.wait_for(SOON, "what Firecracker says", asked).unwrap();
+    daemon.wait_for(SOON, "the response of Firecracker", asked).unwrap();
     let metrics = daemon.metrics().unwrap();
     assert_eq!(vm(&metrics, "vm_allocated_memory_bytes", "firecracker"), Some(2_147_483_648.0));
     // By its command line.
@@ -105,18 +105,23 @@ struct Fault {
     api: Behaviour,
     monitor: Behaviour,
     /// For the API and for the monitor.
-    said: [HealthTexts; 2],
+    message: [HealthTexts; 2],
 }
 
 const FAULTS: &[Fault] = &[
-    Fault { name: "hangs", api: hang, monitor: hang, said: [LATE, LATE] },
-    Fault { name: "answers garbage", api: garbage, monitor: garbage, said: [&["no HTTP"], NO_MONITOR] },
-    Fault { name: "answers no JSON", api: no_json, monitor: no_json, said: [&["bad JSON"], NO_MONITOR] },
-    Fault { name: "answers other JSON", api: list, monitor: list, said: [&["unexpected value"], NO_MONITOR] },
-    Fault { name: "leaves within the answer", api: leave, monitor: leave_greeting, said: [ENDED, ENDED] },
-    Fault { name: "sends 100 MB", api: flood_body, monitor: flood_greeting, said: [LARGE, LARGE] },
-    Fault { name: "sends 100 MB of headers", api: flood_headers, monitor: flood, said: [LARGE, LARGE] },
-    Fault { name: "sends a byte now and then", api: trickle_body, monitor: trickle, said: [LATE, LATE] },
+    Fault { name: "hangs", api: hang, monitor: hang, message: [LATE, LATE] },
+    Fault { name: "answers garbage", api: garbage, monitor: garbage, message: [&["no HTTP"], NO_MONITOR] },
+    Fault { name: "answers no JSON", api: no_json, monitor: no_json, message: [&["bad JSON"], NO_MONITOR] },
+    Fault {
+        name: "answers other JSON",
+        api: list,
+        monitor: list,
+        message: [&["unexpected value"], NO_MONITOR],
+    },
+    Fault { name: "leaves within the answer", api: leave, monitor: leave_greeting, message: [ENDED, ENDED] },
+    Fault { name: "sends 100 MB", api: flood_body, monitor: flood_greeting, message: [LARGE, LARGE] },
+    Fault { name: "sends 100 MB of headers", api: flood_headers, monitor: flood, message: [LARGE, LARGE] },
+    Fault { name: "sends a byte now and then", api: trickle_body, monitor: trickle, message: [LATE, LATE] },
 ];
 
 fn hang(stream: &mut UnixStream) -> io::Result<()> {
@@ -221,7 +226,7 @@ fn four_sources_describe_one_vm() {
     daemon.wait_for(SOON, "its state", is_paused).unwrap();
     let metrics = daemon.metrics().unwrap();
     let asked = metrics.value("vm_exporter_source_success", &[("source", "cloud_hypervisor")]);
-    assert_eq!(asked, Some(1.0), "once, though two sources know of its socket");
+    assert_eq!(asked, Some(1.0), "once, although two sources have its socket");
     let of = |name| metrics.samples(name).filter(|sample| sample.label("instance_id") == Some("db")).count();
     assert_eq!(
         (metrics.samples("vm_running").count(), of("vm_running"), of("vm_cpu_seconds_total")),
@@ -270,7 +275,7 @@ fn reason(daemon: &Daemon, source: &str) -> Option<String> {
 /// Some stand-ins hang, some send garbage, some send 100 MB. Health reports each of them.
 #[test]
 fn faulty_vmm_apis_affect_only_themselves() {
-    for Fault { name, api, monitor, said } in FAULTS {
+    for Fault { name, api, monitor, message } in FAULTS {
         let fixture = own_vmms();
         let socket: PathBuf = fixture.dir.path().join("monitor.sock");
         let mut config = OpenOptions::new().append(true).open(&fixture.config).unwrap();
@@ -279,11 +284,12 @@ fn faulty_vmm_apis_affect_only_themselves() {
         behave(&fixture.proc().join("4400/root/run/db.sock"), true, *api);
         behave(&socket, false, *monitor);
         let daemon = fixture.serve();
-        for (source, said) in [("firecracker", said[0]), ("cloud_hypervisor", said[0]), ("qemu_qmp", said[1])]
+        for (source, message) in
+            [("firecracker", message[0]), ("cloud_hypervisor", message[0]), ("qemu_qmp", message[1])]
         {
             let reason = || Ok(reason(&daemon, source));
             let reason = wait_until(SOON, &format!("{source}: {name}"), reason).unwrap();
-            let is_said = said.iter().any(|said| reason.contains(said));
+            let is_said = message.iter().any(|message| reason.contains(message));
             assert!(
                 is_said && (reason.contains("API socket: ") || reason.contains(".sock: ")),
                 "{name}: {source}: {reason}"

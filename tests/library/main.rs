@@ -30,9 +30,12 @@ const OF_THE_DAEMON: [&str; 12] = [
 fn a_program_outside_the_workspace_builds_and_runs() {
     let program = Program::new("");
     let output = program.cargo("run").output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("tap_ebpf: ") && !said.contains("built without eBPF"), "{said}");
+    let output_text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output_text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output_text.contains("tap_ebpf: ") && !output_text.contains("built without eBPF"),
+        "{output_text}"
+    );
 }
 
 #[test]
@@ -54,16 +57,16 @@ fn the_library_has_no_crates_of_the_daemon() {
 fn a_missing_tool_is_named_with_its_remedy() {
     let program = Program::new(", default-features = false, features = [\"ebpf\"]");
     let output = program.cargo_without_ebpf_tools("build").output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "{said}");
+    let output_text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{output_text}");
     for expected in [
         "bpf-linker is not in PATH: install it: cargo install bpf-linker --version ",
         "rust-src is not in the toolchain: add it: rustup component add rust-src",
         "or build without eBPF: default-features = false",
     ] {
-        assert!(said.contains(expected), "{expected} is not in {said}");
+        assert!(output_text.contains(expected), "{expected} is not in {output_text}");
     }
-    assert!(!said.contains("xtask"), "{said}");
+    assert!(!output_text.contains("xtask"), "{output_text}");
 }
 
 /// cargo names the feature of the binary before it builds anything.
@@ -74,6 +77,9 @@ fn a_daemon_without_its_feature_is_refused() {
         .args(["build", "--package", "vm-metrics", "--bin", "vm-metrics"])
         .current_dir(env!("CARGO_MANIFEST_DIR"));
     let output = cargo.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("requires the features: `daemon`"), "{said}");
+    let output_text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && output_text.contains("requires the features: `daemon`"),
+        "{output_text}"
+    );
 }

@@ -17,7 +17,7 @@ use vm_metrics::{Config, Manager};
 fn main() {
     let config = Config::parse(Path::new("built in"), "").unwrap();
     let snapshot = Manager::with_config(config, Purpose::Look).unwrap().collect();
-    for part in &snapshot.parts {
+    for part in &snapshot.components {
         println!("{}: {:?} {}", part.name, part.health.state, part.health.reason);
     }
 }

@@ -29,7 +29,7 @@ fn tls_trusts_only_the_configured_ca() {
         let daemon = Setup { otlp: often(&endpoint, &strange), ..Setup::default() }.serve();
         daemon.wait_for_exports("failure", 1.0);
         assert_eq!(daemon.exports("success"), 0.0);
-        assert_eq!(sink.requests().len(), known, "{protocol}: nothing is said to a stranger");
+        assert_eq!(sink.requests().len(), known, "{protocol}: an untrusted sink gets nothing");
     }
 }
 
@@ -58,9 +58,9 @@ fn a_missing_certificate_is_named() {
     let mut command = std::process::Command::new(Path::new(env!("CARGO_BIN_EXE_vm-metrics")));
     command.args(["serve", "--no-ebpf", "--listen", "127.0.0.1:0", "--config"]).arg(&config);
     let output = command.output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("otlp: TLS: cannot read /nowhere/ca.pem: "), "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("otlp: TLS: cannot read /nowhere/ca.pem: "), "{message}");
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn an_unreachable_collector_is_counted_and_logged_once() {
         assert_eq!(daemon.daemon.terminate().unwrap().code(), Some(0));
         let log = daemon.daemon.log();
         assert_eq!(log.matches("cannot push to http://localhost:").count(), 1, "{log}");
-        assert!(log.to_lowercase().contains("connection refused"), "it says why: {log}");
+        assert!(log.to_lowercase().contains("connection refused"), "the reason is missing: {log}");
         assert_eq!(log.matches("otlp: the last push did not arrive").count(), 1, "{log}");
     }
 }

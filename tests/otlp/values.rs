@@ -65,15 +65,15 @@ fn check_fields(request: &Value) {
     let time = |point: &Value, field: &str| point[field].as_str().unwrap().parse::<u64>().unwrap();
     for metric in metrics(request) {
         let name = metric["name"].as_str().unwrap();
-        let said = metric["unit"].as_str().unwrap_or_default();
+        let message = metric["unit"].as_str().unwrap_or_default();
         let unit = match name {
             _ if name.ends_with("_bytes_total") || name.ends_with("_bytes") => "By",
             _ if name.ends_with("_seconds_total") || name.ends_with("_seconds") => "s",
             _ if name.ends_with("_packets_total") => "{packet}",
             // A store with Prometheus naming would call a gauge of unit 1 a ratio.
-            _ => said.trim_start_matches('1'),
+            _ => message.trim_start_matches('1'),
         };
-        assert_eq!(said, unit, "{name}");
+        assert_eq!(message, unit, "{name}");
         assert!(metric["description"].as_str().unwrap().ends_with('.'), "{name}");
         if name.ends_with("_total") {
             let sum = &metric["sum"];

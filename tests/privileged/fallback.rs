@@ -81,7 +81,7 @@ fn without_capabilities() {
     assert_eq!(metrics.value("vm_exporter_reader_success", &[("reader", "tap_ebpf")]), Some(0.0));
     let log = daemon.log();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("tap_ebpf")).collect();
-    assert_eq!(lines.len(), 1, "said once: {log}");
+    assert_eq!(lines.len(), 1, "logged once: {log}");
     assert!(lines[0].contains("CAP_BPF") && lines[0].contains("errno 1"), "{}", lines[0]);
 }
 

@@ -112,9 +112,10 @@ fn late_ticks_are_reported() {
         kill_process(pid, Signal::STOP).unwrap();
         thread::sleep(Duration::from_secs(1));
         kill_process(pid, Signal::CONT).unwrap();
-        let said = daemon.wait_for(SOON, "the gap", |metrics| gap(metrics).filter(|gap| *gap > before + 0.5));
-        let (said, passed) = (said.unwrap() - before, start.elapsed().as_secs_f64());
-        assert!(said < passed + 0.05, "{said} of {passed}");
+        let output_text =
+            daemon.wait_for(SOON, "the gap", |metrics| gap(metrics).filter(|gap| *gap > before + 0.5));
+        let (output_text, passed) = (output_text.unwrap() - before, start.elapsed().as_secs_f64());
+        assert!(output_text < passed + 0.05, "{output_text} of {passed}");
         assert!(daemon.metrics().unwrap().value("vm_exporter_ticks_late_total", &[]) >= Some(1.0));
     });
 }
@@ -124,7 +125,7 @@ fn lost_device_events_are_reported() {
     let _namespace = NetNs::enter().unwrap();
     let mut manager = manager_with(&["vmt0"], "retention = \"0s\"\n[readers.tap_ebpf]\nenabled = false\n");
     let lost = |manager: &mut Manager| {
-        manager.collect().parts.iter().find(|part| part.name == "tap_netlink").and_then(|part| part.lost)
+        manager.collect().components.iter().find(|part| part.name == "tap_netlink").and_then(|part| part.lost)
     };
     let other = Tap::create_up("vmt1", TapOptions::default()).unwrap();
     assert_eq!(lost(&mut manager), Some(0));
@@ -140,6 +141,6 @@ fn lost_device_events_are_reported() {
     let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
     exchange(&tap, 5, 0);
     drop(tap);
-    assert_eq!(published(&mut manager)[0], Some(5), "what it can hear it hears again");
+    assert_eq!(published(&mut manager)[0], Some(5), "it receives later events again");
     assert_eq!(lost(&mut manager), Some(1));
 }

@@ -25,8 +25,8 @@ pub(crate) fn isolated(test: &str, body: impl FnOnce()) {
     command.args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
     vm_metrics_testkit::child::die_with_parent(&mut command);
     let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    said.lines().filter_map(|line| line.strip_prefix(FIGURES)).for_each(figures);
-    let failed = !output.status.success() || !said.contains("1 passed");
-    assert!(!failed, "{}\n{said}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    let message = String::from_utf8_lossy(&output.stdout);
+    message.lines().filter_map(|line| line.strip_prefix(FIGURES)).for_each(figures);
+    let failed = !output.status.success() || !message.contains("1 passed");
+    assert!(!failed, "{}\n{message}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
 }

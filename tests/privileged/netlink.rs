@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use vm_metrics::manager::Manager;
-use vm_metrics::model::{Health, NicSource, NicStats, PartRun};
+use vm_metrics::model::{ComponentRun, Health, NicSource, NicStats};
 use vm_metrics::{InstanceInfo, Nic};
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::netns::NetNs;
@@ -56,7 +56,7 @@ fn one(manager: &mut Manager) -> (NicSource, Option<u32>, Option<u64>) {
     (nic.source, nic.ifindex, nic.tx.packets)
 }
 
-fn part<'p>(parts: &'p [PartRun], name: &str) -> &'p PartRun {
+fn part<'p>(parts: &'p [ComponentRun], name: &str) -> &'p ComponentRun {
     parts.iter().find(|part| part.name == name).unwrap()
 }
 
@@ -128,7 +128,7 @@ fn change_hands(tables: &str) {
     links[0].rename("between").unwrap();
     assert_eq!(packets(), [None, Some(20)]);
     links[1].rename("vmt0").unwrap();
-    assert_eq!(packets(), [Some(0), None], "what it counted for the other VM is not this one's");
+    assert_eq!(packets(), [Some(0), None], "the other VM's count is not this one's");
     links[0].rename("vmt1").unwrap();
     links.iter().for_each(|link| link.up().unwrap());
     sent(&taps[0], 3);
@@ -168,7 +168,8 @@ fn a_missing_device_is_reported_once() {
     let _namespace = NetNs::enter().unwrap();
     let _tap = create(1);
     let snapshot = manager_with(&["vmt0", "missing"], NO_EBPF).collect();
-    let (netlink, sysfs) = (part(&snapshot.parts, "tap_netlink"), part(&snapshot.parts, "tap_sysfs"));
+    let (netlink, sysfs) =
+        (part(&snapshot.components, "tap_netlink"), part(&snapshot.components, "tap_sysfs"));
     assert_eq!((netlink.health.state, netlink.items, netlink.errors), (Health::Healthy, 1, 0));
     assert_eq!((sysfs.health.state, sysfs.items, sysfs.errors), (Health::Degraded, 0, 1));
     assert!(sysfs.health.reason.starts_with("missing: no such device"), "{}", sysfs.health.reason);
@@ -192,7 +193,7 @@ fn another_hosts_files_exclude_local_devices() {
     let mut manager = manager_with(&["vmt0"], &format!("[host]\nsys = {:?}\n", sys.path()));
     assert_eq!(one(&mut manager), (NicSource::Sysfs, Some(77), Some(5)));
     for name in ["tap_netlink", "tap_ebpf"] {
-        assert_eq!(part(&manager.collect().parts, name).health.state, Health::Unsupported, "{name}");
+        assert_eq!(part(&manager.collect().components, name).health.state, Health::Unsupported, "{name}");
     }
 }
 
@@ -213,7 +214,7 @@ fn an_invalid_name_hides_no_other_device() {
     let vm = &snapshot.vms[0];
     assert_eq!((vm.nics[0].source, vm.nics[0].tx.packets), (NicSource::Ebpf, Some(3)));
     assert_eq!([vm.nics[1].ifindex, vm.nics[2].ifindex], [None, None]);
-    assert_eq!(vm.net_tx_packets, None, "a sum of what is known is none");
-    let source = &part(&snapshot.parts, "instance_source").health;
+    assert_eq!(vm.net_tx_packets, None, "a partial sum is unknown");
+    let source = &part(&snapshot.components, "instance_source").health;
     assert!(source.reason.contains("cannot be the name of a network device"), "{source:?}");
 }

@@ -104,8 +104,8 @@ fn open_files_per_vm_match_the_docs() {
     // A briefly open file counts for no VM.
     let per_vm = (many - few + 5) / 10;
     let page = include_str!("../../docs/accounting.md");
-    let says = format!("{per_vm} open files for each VM with one thread and one TAP");
-    assert!(page.contains(&says), "{few} files with 2 VMs, {many} with 12: {says}");
+    let wording = format!("{per_vm} open files for each VM with one thread and one TAP");
+    assert!(page.contains(&wording), "{few} files with 2 VMs, {many} with 12: {wording}");
 }
 
 fn doctor(args: &[&str]) -> String {
@@ -126,10 +126,10 @@ fn roots_doctor_leaves_the_service_alone() {
     daemon.wait_for(SOON, "the programs", |metrics| is_in_state(metrics, "healthy")).unwrap();
     let config = ["--config", vms.config.to_str().unwrap()];
     let own = |line: &&str| ["state", "push", "pins", "tap_ebpf"].iter().any(|name| line.contains(name));
-    let assert_harmless = |said: &str| {
-        assert!(!said.contains("chown") && !said.contains("remove"), "{said}");
-        let bad: Vec<&str> = said.lines().filter(own).filter(|line| line.starts_with('✗')).collect();
-        assert!(bad.is_empty(), "{said}");
+    let assert_harmless = |message: &str| {
+        assert!(!message.contains("chown") && !message.contains("remove"), "{message}");
+        let bad: Vec<&str> = message.lines().filter(own).filter(|line| line.starts_with('✗')).collect();
+        assert!(bad.is_empty(), "{message}");
     };
     let asked = doctor(&config);
     assert_harmless(&asked);
@@ -143,8 +143,8 @@ fn roots_doctor_leaves_the_service_alone() {
     // A user without access gets an explanation.
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--clear-groups", BINARY, "doctor"]).args(config);
-    let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
-    assert!(said.contains("run doctor as root") && !said.contains("CAP_BPF"), "{said}");
+    let message = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    assert!(message.contains("run doctor as root") && !message.contains("CAP_BPF"), "{message}");
     daemon.terminate().unwrap();
     assert_harmless(&doctor(&config));
 }
@@ -162,9 +162,9 @@ fn snapshot_asks_at_the_address_without_a_socket() {
     daemon.wait_until_ready().unwrap();
     let output =
         Command::new(BINARY).args(["snapshot", "--json", "--config"]).arg(&vms.config).output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
     let who = format!("the daemon at http://127.0.0.1:9999 (process {}, user root) says this", daemon.pid());
-    assert_eq!(said.trim_end(), who);
+    assert_eq!(message.trim_end(), who);
     assert!(String::from_utf8(output.stdout).unwrap().contains("\"instance_id\":\"vm0\""));
 }
 
@@ -190,8 +190,8 @@ fn roots_snapshot_asks_no_foreign_daemon() {
     let stranger = Daemon::start_command(command).unwrap();
     let own = config("own.toml", &vm("own"));
     let output = Command::new(BINARY).args(["snapshot", "--json", "--config"]).arg(own).output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
     let who = format!("process {} (\"vm-metrics\") of user ", stranger.pid());
-    assert!(said.starts_with(&who) && said.contains("is not believed to be the daemon"), "{said}");
+    assert!(message.starts_with(&who) && message.contains("is not believed to be the daemon"), "{message}");
     assert!(!String::from_utf8(output.stdout).unwrap().contains("forged"));
 }

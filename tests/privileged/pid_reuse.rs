@@ -33,6 +33,16 @@ fn running(manager: &Manager) -> Vec<VmStats> {
     manager.collect().vms.iter().filter(|vm| vm.running).cloned().collect()
 }
 
+/// A process that does not answer in time is found by a later tick.
+fn only_vm(manager: &Manager) -> VmStats {
+    let only = || {
+        let vms = running(manager);
+        assert!(vms.len() <= 1, "{vms:?}");
+        Ok(<[VmStats; 1]>::try_from(vms).ok().map(|[vm]| vm))
+    };
+    wait_until(SOON, "one VM", only).unwrap()
+}
+
 #[test]
 fn a_reused_pid_inherits_nothing() {
     isolated("pid_reuse::a_reused_pid_inherits_nothing", || {
@@ -42,7 +52,7 @@ fn a_reused_pid_inherits_nothing() {
         let first = program.start("vmt0", Work { frames: 50, cpu: 500, ..Work::default() });
         let pid = first.0.pid();
         manager.collect();
-        let [before] = &running(&manager)[..] else { panic!("one VM") };
+        let before = only_vm(&manager);
         assert!(before.process.cpu_usec >= Some(500_000), "{before:?}");
         assert_eq!((before.hypervisor_pid, before.net_tx_bytes), (Some(pid), Some(50 * FRAME)));
 
@@ -50,7 +60,7 @@ fn a_reused_pid_inherits_nothing() {
         first.kill();
         let second = with_pid(&program, pid, Work { frames: 3, ..Work::default() });
         for _ in 0..3 {
-            let [after] = &running(&manager)[..] else { panic!("one VM") };
+            let after = only_vm(&manager);
             assert_eq!((after.hypervisor_pid, after.net_tx_bytes), (Some(pid), Some(3 * FRAME)));
             assert!(after.nics[0].start_time > before.nics[0].start_time, "{after:?} after {before:?}");
             assert!(

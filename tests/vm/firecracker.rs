@@ -58,7 +58,7 @@ fn a_firecrackers_api_gives_its_configuration() {
     firecracker.configure(2, 64, "vmfc0").unwrap();
     let vm = shot.vm(firecracker.pid()).unwrap();
     assert_eq!(vm["instance_id"], "fc-plain");
-    assert_eq!(allocated(&vm), (None, None), "what it says before the start may yet change");
+    assert_eq!(allocated(&vm), (None, None), "the sizes may still change before the start");
     assert_eq!(vm["state"], "not-started");
     firecracker.start_guest().unwrap();
     let vm = shot.vm(firecracker.pid()).unwrap();

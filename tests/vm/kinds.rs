@@ -71,8 +71,8 @@ fn unmonitored_nics_are_named_without_numbers() {
     let id = [("instance_id", "uncounted")];
     for (kind, nic) in [("user", "n0"), ("vhost-user", socket)] {
         let labels = [id[0], ("kind", kind), ("nic", nic)];
-        let said = |metrics: &Metrics| metrics.value("vm_network_unmonitored_info", &labels);
-        daemon.wait_for(SOON, kind, said).unwrap();
+        let message = |metrics: &Metrics| metrics.value("vm_network_unmonitored_info", &labels);
+        daemon.wait_for(SOON, kind, message).unwrap();
     }
     qemu.check_running().unwrap();
     let scrape = daemon.scrape().unwrap();
@@ -82,8 +82,8 @@ fn unmonitored_nics_are_named_without_numbers() {
 
     let doctor = Command::new(BINARY).arg("doctor").output().unwrap();
     let doctor = String::from_utf8(doctor.stdout).unwrap();
-    for says in ["uncounted: user n0: ", &format!("uncounted: vhost-user {socket}: ")] {
-        assert!(doctor.contains(says), "{doctor}");
+    for wording in ["uncounted: user n0: ", &format!("uncounted: vhost-user {socket}: ")] {
+        assert!(doctor.contains(wording), "{doctor}");
     }
 }
 

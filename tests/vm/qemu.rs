@@ -77,13 +77,14 @@ fn transfers_show_in_the_right_direction() {
     lab.wait_for("the TAP", "vm_network_tx_bytes_total", &[], |_| true);
 
     lab.guest.send_to_host(0, BYTES).unwrap();
-    let sent = lab.wait_for("what was sent", "vm_network_tx_bytes_total", &[], |value| value >= BYTES as f64);
+    let sent =
+        lab.wait_for("the sent bytes", "vm_network_tx_bytes_total", &[], |value| value >= BYTES as f64);
     assert!(lab.now("vm_network_rx_bytes_total") < sent / 4.0);
 
     let received_before = lab.now("vm_network_rx_bytes_total");
     lab.guest.receive_from_host(0, BYTES).unwrap();
     let wanted = received_before + BYTES as f64;
-    lab.wait_for("what was received", "vm_network_rx_bytes_total", &[], |value| value >= wanted);
+    lab.wait_for("the received bytes", "vm_network_rx_bytes_total", &[], |value| value >= wanted);
     assert!(lab.now("vm_network_tx_bytes_total") < sent * 1.25);
 
     agrees_with_the_guest(&mut lab);
@@ -146,8 +147,6 @@ fn agrees_with_the_guest(lab: &mut GuestLab) {
         ("vm_network_tx_bytes_total", own.tx_bytes),
         ("vm_network_tx_packets_total", own.tx_packets),
     ] {
-        lab.wait_for(&format!("{name} = {count}, as the guest says"), name, &[], |value| {
-            value == count as f64
-        });
+        lab.wait_for(&format!("{name} = {count}, like the guest"), name, &[], |value| value == count as f64);
     }
 }

@@ -50,7 +50,7 @@ pub struct Counters {
     pub ingress: DirectionStats,
     pub egress: DirectionStats,
     /// Addition to `egress` by segmentation, for GSO frames that the device does not take whole.
-    pub egress_cut: Traffic,
+    pub egress_segmented: Traffic,
     /// Up to whole cache lines; always 0.
     pub reserved: [u64; 6],
 }

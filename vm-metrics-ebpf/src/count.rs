@@ -36,7 +36,7 @@ pub fn frame(ctx: &TcContext, direction: Direction) {
         Direction::Egress => {
             add(&mut counters.egress, &frame);
             if frame.gso {
-                add_cut(&mut counters.egress_cut, ctx, &frame);
+                add_segmentation(&mut counters.egress_segmented, ctx, &frame);
             }
         }
     }
@@ -44,12 +44,12 @@ pub fn frame(ctx: &TcContext, direction: Direction) {
 
 /// Adds the device's count of a GSO frame beyond the frame itself.
 #[inline(always)]
-fn add_cut(cut: &mut Traffic, ctx: &TcContext, frame: &Frame) {
+fn add_segmentation(to: &mut Traffic, ctx: &TcContext, frame: &Frame) {
     // To the kernel the context is the frame.
     let skb = Skb::new(ctx.as_ptr());
     let Some(delivered) = skb.device().and_then(|dev| skb.delivered(dev)) else { return };
-    cut.packets += delivered.packets.saturating_sub(1);
-    cut.bytes += delivered.bytes.saturating_sub(u64::from(frame.len));
+    to.packets += delivered.packets.saturating_sub(1);
+    to.bytes += delivered.bytes.saturating_sub(u64::from(frame.len));
 }
 
 #[inline(always)]

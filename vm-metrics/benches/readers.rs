@@ -36,11 +36,11 @@ fn main() {
     let config = Config::parse(Path::new("bench.toml"), &config).unwrap();
     let manager = App::new(config).unwrap().into_manager(Purpose::Look).unwrap();
     // Files are opened and names looked at in the first ticks.
-    let opening = durations(&manager.collect().parts);
+    let opening = durations(&manager.collect().components);
     (0..20).for_each(|_| drop(manager.collect()));
     let mut kept: BTreeMap<&str, Duration> = BTreeMap::new();
     for _ in 0..TICKS {
-        for (name, duration) in durations(&manager.collect().parts) {
+        for (name, duration) in durations(&manager.collect().components) {
             *kept.entry(name).or_default() += duration;
         }
     }
@@ -53,7 +53,7 @@ fn main() {
     }
 }
 
-fn durations(parts: &[vm_metrics::model::PartRun]) -> BTreeMap<&'static str, Duration> {
+fn durations(parts: &[vm_metrics::model::ComponentRun]) -> BTreeMap<&'static str, Duration> {
     let of_processes = parts.iter().filter(|part| part.name.starts_with("proc_"));
     of_processes.filter_map(|part| Some((part.name, part.duration?))).collect()
 }

@@ -22,7 +22,7 @@ fn main() -> Result<(), StartError> {
     manager.collect();
     thread::sleep(Duration::from_secs(1));
     let snapshot = manager.collect();
-    for part in &snapshot.parts {
+    for part in &snapshot.components {
         println!(
             "{} {}: {} {}",
             part.kind.as_str(),

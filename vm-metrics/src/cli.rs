@@ -1,7 +1,6 @@
 //! The command line, and what each command does.
 
 use std::env;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::app::App;
 use crate::config::{self, Config, ConfigError, Document, Listen, ListenAddress, LogFormat, Overrides};
 use crate::model::{Printable, in_one_line};
+use crate::terminal::print;
 use crate::{doctor, log, readers, snapshot, version};
 
 /// CPU, memory and network use of every VM on this host, read from the host with no agent in the guest.
@@ -206,19 +206,5 @@ pub fn report(error: &anyhow::Error) {
     match error.downcast_ref::<ConfigError>() {
         Some(ConfigError::Several { errors }) => errors.iter().for_each(|error| tracing::error!("{error}")),
         _ => tracing::error!("{}", in_one_line(error.as_ref())),
-    }
-}
-
-/// To standard output; a reader that has gone away is no error.
-pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    try_print(text).map(drop)
-}
-
-/// False where the reader has gone away.
-pub(crate) fn try_print(text: &str) -> anyhow::Result<bool> {
-    let mut output = io::stdout().lock();
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        written => Ok(written.map(|()| true)?),
     }
 }

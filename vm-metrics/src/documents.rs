@@ -1,4 +1,4 @@
-//! The documents of the API as the commands read them, whether the daemon or this process made them.
+//! The documents of the API as the commands read them.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -6,8 +6,7 @@ use std::time::SystemTime;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::exporters::json;
-use crate::model::{Snapshot, UncountedNic};
+use crate::model::{ComponentKind, ComponentRun, Health, UncountedNic};
 
 /// In memory a VM can take a hundred times its text.
 const MAX_VMS: usize = 1 << 16;
@@ -46,9 +45,38 @@ pub(crate) struct Nic {
     pub(crate) source: String,
 }
 
-impl Vms {
-    pub(crate) fn of(snapshot: &Snapshot) -> serde_json::Result<Self> {
-        serde_json::from_slice(&serde_json::to_vec(&json::Vms::of(snapshot))?)
+/// The part of `/api/v1/health` that the commands show.
+#[derive(Debug, Deserialize)]
+pub(crate) struct DaemonReport {
+    pub(crate) version: Option<String>,
+    #[serde(rename = "parts")]
+    pub(crate) components: Vec<Component>,
+}
+
+/// One component in the last tick, of this process or of the daemon.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Component {
+    pub(crate) kind: ComponentKind,
+    pub(crate) name: String,
+    pub(crate) state: Health,
+    pub(crate) reason: Option<String>,
+    pub(crate) errno: Option<i32>,
+    pub(crate) items: usize,
+    #[serde(default)]
+    pub(crate) pinned: Option<bool>,
+}
+
+impl From<&ComponentRun> for Component {
+    fn from(run: &ComponentRun) -> Self {
+        Self {
+            kind: run.kind,
+            name: run.name.to_owned(),
+            state: run.health.state,
+            reason: Some(run.health.reason.clone()).filter(|reason| !reason.is_empty()),
+            errno: run.health.errno,
+            items: run.items,
+            pinned: run.pinned,
+        }
     }
 }
 

@@ -67,11 +67,12 @@ mod signals;
 mod snapshot;
 pub mod sources;
 #[cfg(feature = "daemon")]
+mod terminal;
+#[cfg(feature = "daemon")]
 mod version;
 
-pub use app::StartError;
 pub use config::{Config, ConfigError};
-pub use manager::{CollectError, Manager, ManagerError};
+pub use manager::{CollectError, Manager, ManagerError, StartError};
 pub use model::{
     Hypervisor, InstanceInfo, Nic, Snapshot, TapStats, VmState, VmStats, build_instance_info, tap_name,
 };

@@ -14,7 +14,6 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -22,7 +21,7 @@ use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
 use crate::config::{ApiSocket, Settings};
-use crate::doctor::part::Part;
+use crate::documents::DaemonReport;
 use crate::http::port_user::{self, Listener, Program, user_name};
 
 pub(crate) use believed::Stranger;
@@ -49,13 +48,6 @@ pub(crate) struct LocalDaemon {
 enum Address {
     Socket(PathBuf),
     Tcp(SocketAddr),
-}
-
-/// How the daemon says it does.
-#[derive(Debug, Deserialize)]
-pub(crate) struct DaemonReport {
-    pub(crate) version: Option<String>,
-    pub(crate) parts: Vec<Part>,
 }
 
 impl LocalDaemon {

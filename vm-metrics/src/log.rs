@@ -17,7 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFormat;
 use crate::model::Escaping;
-use crate::snapshot::printable_json;
+use crate::terminal::printable_json;
 
 /// Bytes of a message or of a field. Paths and names may be long, and each line may come with every tick.
 const MAX_BYTES: usize = 16 << 10;

@@ -1,6 +1,5 @@
 //! `vm-metrics snapshot`: all VMs, once or again and again, as the daemon or this process sees them.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::thread::sleep;
@@ -9,14 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use crate::app::App;
-use crate::cli::try_print;
 use crate::config::Document;
 use crate::documents::Vms;
 use crate::exporters::{json, table};
 use crate::local_daemon::{LocalDaemon, Stranger};
 use crate::manager::Manager;
-use crate::model::{Health, PartKind, PartRun, Printable, Snapshot, is_unsafe};
+use crate::model::{ComponentKind, ComponentRun, Health, Printable, Snapshot};
 use crate::readers::{self, Purpose};
+use crate::terminal::{printable_json, try_print};
 
 /// How long one look may take to find the processes of users who share a part of the time.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -112,7 +111,7 @@ impl Witness {
                 if is_first {
                     forget_sums(Arc::make_mut(&mut snapshot));
                 }
-                Ok((serde_json::to_vec(&json::Vms::of(&snapshot))?, source_failure(&snapshot)))
+                Ok((document(&snapshot)?, source_failure(&snapshot)))
             }
         }
     }
@@ -121,6 +120,11 @@ impl Witness {
 /// One look, for which there is time: the daemon looks at those who have to wait in its next ticks.
 pub(crate) fn look(manager: &Manager) -> Arc<Snapshot> {
     look_until(Instant::now() + PATIENCE, || manager.collect())
+}
+
+/// The document `/api/v1/vms` of a snapshot.
+pub(crate) fn document(snapshot: &Snapshot) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&json::Vms::of(snapshot))
 }
 
 /// One look has no earlier one to count from, also where it had to wait for processes.
@@ -133,7 +137,7 @@ fn forget_sums(snapshot: &mut Snapshot) {
 fn look_until(until: Instant, collect: impl Fn() -> Arc<Snapshot>) -> Arc<Snapshot> {
     loop {
         let snapshot = collect();
-        let is_cut = snapshot.parts.iter().any(|part| !part.overuse.is_empty());
+        let is_cut = snapshot.components.iter().any(|part| !part.overuse.is_empty());
         if !is_cut || Instant::now() > until {
             return snapshot;
         }
@@ -143,8 +147,9 @@ fn look_until(until: Instant, collect: impl Fn() -> Arc<Snapshot>) -> Arc<Snapsh
 
 /// The first source that could not list its VMs.
 fn source_failure(snapshot: &Snapshot) -> Option<String> {
-    let failed = |part: &&PartRun| part.kind == PartKind::Source && part.health.state == Health::Failed;
-    let part = snapshot.parts.iter().find(failed)?;
+    let failed =
+        |part: &&ComponentRun| part.kind == ComponentKind::Source && part.health.state == Health::Failed;
+    let part = snapshot.components.iter().find(failed)?;
     Some(format!("source {}: {}", part.name, part.health.reason))
 }
 
@@ -163,21 +168,6 @@ fn line(document: &[u8]) -> anyhow::Result<String> {
     Ok(printable_json(str::from_utf8(document)?) + "\n")
 }
 
-/// The same document for a terminal. Only strings have such characters, and JSON has an escape sequence for each.
-pub(crate) fn printable_json(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for character in text.chars() {
-        if !is_unsafe(character) || character == '\n' {
-            printable.push(character);
-            continue;
-        }
-        for unit in character.encode_utf16(&mut [0; 2]) {
-            let _ = write!(printable, "\\u{unit:04x}");
-        }
-    }
-    printable
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
@@ -186,23 +176,15 @@ mod tests {
     use crate::exporters::metrics::tests::full;
     use crate::model::Overuse;
 
-    #[test]
-    fn json_for_a_terminal_is_the_same_document() {
-        let name = "a\n\u{1b}\u{9b}2J\u{202e}\u{e0041}\u{7f}é";
-        let printed = printable_json(&serde_json::to_string_pretty(&[name]).unwrap());
-        assert!(printed.chars().all(|c| c == '\n' || !is_unsafe(c)), "{printed:?}");
-        assert_eq!(serde_json::from_str::<[String; 1]>(&printed).unwrap(), [name]);
-    }
-
     /// As on a busy host, where the time of users who are not trusted ends before their processes do.
     fn looks_until_complete(complete: usize, until: Instant) -> usize {
         let looks = Cell::new(0);
         look_until(until, || {
             looks.set(looks.get() + 1);
             let mut snapshot = full();
-            snapshot.parts.iter_mut().for_each(|part| part.overuse.clear());
+            snapshot.components.iter_mut().for_each(|part| part.overuse.clear());
             if looks.get() < complete {
-                snapshot.parts[0].overuse.push(Overuse { uid: Some(1000), resource: "looks", count: 1 });
+                snapshot.components[0].overuse.push(Overuse { uid: Some(1000), resource: "looks", count: 1 });
             }
             Arc::new(snapshot)
         });

@@ -16,7 +16,7 @@ type Step = fn(&Workspace) -> Result<()>;
 /// Every step runs, even after a failure; quick ones come first.
 const STEPS: &[(&str, Step)] = &[
     ("format", format),
-    ("tidy", tidy::tidy),
+    ("tidy", tidy::check),
     ("clippy", clippy),
     ("clippy of the daemon without eBPF", clippy_no_ebpf),
     ("clippy of the library", clippy_library),

@@ -42,6 +42,8 @@ enum Task {
     Vm(vm::Options),
     /// Formatting, lints, documentation and the rules of the code's layout.
     Check,
+    /// Only the rules of words and layout: print every problem with its place.
+    Tidy(tidy::Options),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +68,7 @@ impl Task {
             Self::Test(options) => test::test(&workspace, options),
             Self::Vm(options) => vm::vm(&workspace, options),
             Self::Check => check::check(&workspace),
+            Self::Tidy(options) => tidy::tidy(&workspace, options),
         }
     }
 }

@@ -25,7 +25,7 @@ pub fn public_api(workspace: &Workspace) -> Result<()> {
     match difference(&listed, &now) {
         None => Ok(()),
         Some(difference) => bail!(
-            "{LIST} is not what the code has:\n{difference}\nIf that is meant: UPDATE_GOLDEN=1 cargo xtask check"
+            "{LIST} differs from the code:\n{difference}\nIf this is intended: UPDATE_GOLDEN=1 cargo xtask check"
         ),
     }
 }

@@ -45,7 +45,7 @@ fn open_files_match_the_kernel() {
     let pid = vm.puppet.pid();
     vm.tick();
     if fs::metadata("/proc/self/fd").unwrap().len() == 0 {
-        skip("the kernel tells the number of open files since Linux 6.2");
+        skip("the kernel gives the number of open files since Linux 6.2");
         return;
     }
     let listed = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as f64;

@@ -40,7 +40,7 @@ fn a_replugged_vcpu_starts_at_zero() {
     vm.puppet.end_thread(second).unwrap();
     let gone = |metrics: &Metrics| metrics.value(SECONDS, &[("vcpu", "1")]).is_none().then_some(());
     vm.daemon.wait_for(SOON, "the end of the vCPU", gone).unwrap();
-    assert!(vm.now("vm_cpu_seconds_total").unwrap() >= process, "the process keeps what its vCPU used");
+    assert!(vm.now("vm_cpu_seconds_total").unwrap() >= process, "the process keeps the time of its vCPU");
 
     let again = vm.puppet.start_thread("vcpu1").unwrap();
     vm.puppet.work(again, 50).unwrap();

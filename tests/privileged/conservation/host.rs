@@ -55,17 +55,17 @@ impl Host {
 
     /// Returns all metrics of a VM, for the message of a failure.
     pub(crate) fn all_of(&self, key: Option<&Key>) -> String {
-        let said = self.daemon.as_ref().and_then(|daemon| daemon.scrape().ok()).unwrap_or_default();
+        let output_text = self.daemon.as_ref().and_then(|daemon| daemon.scrape().ok()).unwrap_or_default();
         let about = |line: &&str| key.is_some_and(|key| line.contains(&key.vm));
-        said.lines().filter(about).flat_map(|line| [line, "\n"]).collect()
+        output_text.lines().filter(about).flat_map(|line| [line, "\n"]).collect()
     }
 
     /// Returns the published VMs and the sent bytes of each device.
     pub(crate) fn everything(&self) -> String {
-        let said = self.daemon.as_ref().and_then(|daemon| daemon.scrape().ok()).unwrap_or_default();
+        let output_text = self.daemon.as_ref().and_then(|daemon| daemon.scrape().ok()).unwrap_or_default();
         let wanted =
             |line: &&str| line.starts_with("vm_info{") || line.starts_with("vm_network_tx_bytes_total{");
-        said.lines().filter(wanted).flat_map(|line| [line, "\n"]).collect()
+        output_text.lines().filter(wanted).flat_map(|line| [line, "\n"]).collect()
     }
 
     /// Starts a process that holds the TAP, like a VMM.

@@ -48,7 +48,7 @@ fn every_byte_is_on_exactly_one_vm() {
         let (compared, world) = run(User::Root, fewer().unwrap_or(LIVES), with_neighbours);
         let acts = &world.counts.acts;
         let all_acted = acts.len() == KINDS && acts.values().all(|times| *times > 0);
-        assert!(all_acted || !with_neighbours, "what the neighbours did: {acts:?}");
+        assert!(all_acted || !with_neighbours, "attacks of the neighbours: {acts:?}");
         assert!(fewer().is_some() || compared >= COMPARED, "only {compared} lives are compared");
     });
 }

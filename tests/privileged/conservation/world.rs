@@ -225,7 +225,7 @@ impl World {
         for slot in 0..self.slots.len() {
             if self.slots[slot].nic.is_some() {
                 let key = self.slots[slot].key.clone();
-                self.wait("exactly what was written", Some(&key), |oracle, _| oracle.is_exact(&key));
+                self.wait("exactly the written traffic", Some(&key), |oracle, _| oracle.is_exact(&key));
             }
         }
     }

@@ -69,7 +69,7 @@ fn a_vm_between_two_ticks_is_counted() {
                 let up = metrics.value("vm_running", &of)?;
                 (up == 0.0 && bytes == (frames * frame.len() as u64) as f64).then_some(())
             };
-            daemon.wait_for(SOON, "exactly what it sent, and its end", ended).unwrap();
+            daemon.wait_for(SOON, "exactly its sent bytes, and its end", ended).unwrap();
         }
     });
 }

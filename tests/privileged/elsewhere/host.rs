@@ -138,7 +138,7 @@ impl Guest {
                 && backlog == ring * len)
                 .then_some(())
         };
-        let what = format!("what was dropped of {frames} frames for {}", self.id);
+        let what = format!("the drops of {frames} frames for {}", self.id);
         daemon.wait_for(SOON, &what, dropped).unwrap();
     }
 

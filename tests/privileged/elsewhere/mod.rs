@@ -68,7 +68,7 @@ fn foreign_taps_are_counted_without_a_daemon() {
             guest.wait_for_bytes(&daemon, bytes);
             let metrics = daemon.metrics().unwrap();
             let offered = guest.value(&metrics, "vm_network_rx_offered_packets_total");
-            assert_eq!(offered, Some(12.0), "{way}: what only the programs see has gone on, too");
+            assert_eq!(offered, Some(12.0), "{way}: the eBPF counts continued, too");
             assert_eq!(guest.value(&metrics, "vm_network_rx_backlog_packets"), Some(0.0), "{way}");
         }
     });

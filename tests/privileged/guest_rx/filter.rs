@@ -41,8 +41,8 @@ fn drops_without_a_known_reason_are_unspecified() {
     send(5);
     let by_device = |lab: &mut Lab| {
         let (nic, offered) = look(lab);
-        let told = offered.dropped_filter.map_or(0, |filter| filter.packets);
-        assert_eq!(nic.rx.dropped, Some(told + nic.rx_dropped_by_device.unwrap()), "{nic:?}");
+        let published = offered.dropped_filter.map_or(0, |filter| filter.packets);
+        assert_eq!(nic.rx.dropped, Some(published + nic.rx_dropped_by_device.unwrap()), "{nic:?}");
         (sees_drops(&offered), nic.rx_dropped_by_device.unwrap())
     };
     let (is_told, before) = by_device(&mut lab);

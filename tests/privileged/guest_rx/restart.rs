@@ -59,7 +59,7 @@ fn once_offered(daemon: &Daemon, packets: usize) -> Metrics {
         assert!(now <= packets as f64, "{now} of {packets}");
         (now == packets as f64).then(|| metrics.clone())
     };
-    daemon.wait_for(SOON, "what was offered", offered).unwrap()
+    daemon.wait_for(SOON, "the offered packets", offered).unwrap()
 }
 
 #[test]
@@ -136,8 +136,8 @@ fn without_btf_no_drops_are_published() {
     assert_eq!(metrics.value("vm_network_rx_backlog_packets", &[]), Some(50.0));
     assert_eq!(metrics.value("vm_network_rx_backlog_bytes", &[]), None);
     for reason in ["ring_full", "filter", "qdisc"] {
-        let told = ["packets", "bytes"].map(|unit| dropped(&metrics, unit, reason));
-        assert_eq!(told, [None, None], "{reason}");
+        let published = ["packets", "bytes"].map(|unit| dropped(&metrics, unit, reason));
+        assert_eq!(published, [None, None], "{reason}");
     }
     assert_eq!(dropped(&metrics, "packets", "device"), Some(0.0));
     let degraded = [("component", "tap_ebpf"), ("state", "degraded")];

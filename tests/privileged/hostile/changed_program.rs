@@ -37,7 +37,10 @@ fn a_forked_child_stays_the_same_vm() {
             let daemon = scene.daemon("");
             vm.work(5);
             vm.assert_exact(&daemon);
+            let before = daemon.metrics().unwrap();
             vm.vmm.perform(&Action::Fork { parent_stays }).unwrap();
+            vm.work(5);
+            wait_for_child(&daemon, &before, parent_stays);
             for _ in 0..5 {
                 vm.work(5);
                 vm.assert_exact(&daemon);
@@ -52,25 +55,39 @@ fn a_forked_child_stays_the_same_vm() {
     });
 }
 
+/// Until the daemon has looked at the child. One that goes on alone is the process of the VM.
+fn wait_for_child(daemon: &Daemon, before: &Metrics, parent_stays: bool) {
+    let ticks = |metrics: &Metrics| metrics.value("vm_exporter_ticks_total", &[]);
+    let process = |metrics: &Metrics| {
+        let info = metrics.samples("vm_info").find(|info| info.label("instance_id") == Some("one"))?;
+        info.label("pid").map(str::to_owned)
+    };
+    let is_known = |metrics: &Metrics| {
+        let is_there = parent_stays || process(metrics).is_some_and(|pid| Some(pid) != process(before));
+        (is_there && ticks(metrics) >= Some(ticks(before)? + 10.0)).then_some(())
+    };
+    daemon.wait_for(SOON, "a look at the child", is_known).unwrap();
+}
+
 #[test]
 fn another_hypervisor_is_another_vm_without_loss() {
     isolated("hostile::changed_program::another_hypervisor_is_another_vm_without_loss", || {
         let argv = ["--id", "two"];
-        let owners = exec_with_the_tap("firecracker", &argv);
-        assert!(owners.contains("one") && owners.contains("two") && owners.len() == 2, "{owners:?}");
+        exec_with_the_tap("firecracker", &argv, |owners| {
+            owners.contains("one") && owners.contains("two") && owners.len() == 2
+        });
     });
 }
 
 #[test]
 fn another_program_loses_no_bytes() {
     isolated("hostile::changed_program::another_program_loses_no_bytes", || {
-        let owners = exec_with_the_tap("acme", &[]);
-        assert!(owners.contains("one") && owners.len() <= 2, "{owners:?}");
+        exec_with_the_tap("acme", &[], |owners| owners.contains("one") && owners.len() <= 2);
     });
 }
 
-/// Executes another program with the VM's TAP, and returns the VMs with its bytes at the end.
-fn exec_with_the_tap(program: &str, argv: &[&str]) -> BTreeSet<String> {
+/// The VM executes another program, which has its TAP. In the end these VMs have its bytes.
+fn exec_with_the_tap(program: &str, argv: &[&str], are_owners: impl Fn(&BTreeSet<String>) -> bool) {
     let (scene, mut vm) = evader();
     let daemon = scene.daemon("");
     vm.work(5);
@@ -84,8 +101,15 @@ fn exec_with_the_tap(program: &str, argv: &[&str]) -> BTreeSet<String> {
         vm.work(5);
         wait_for_sum(&daemon, &vm);
     }
-    let metrics = daemon.metrics().unwrap();
-    of_device(&vm.tap, &metrics).filter_map(|sample| sample.label("instance_id").map(str::to_owned)).collect()
+    let mut owners = BTreeSet::new();
+    let is_so = |metrics: &Metrics| {
+        let ids = of_device(&vm.tap, metrics).filter_map(|sample| sample.label("instance_id"));
+        owners = ids.map(str::to_owned).collect();
+        are_owners(&owners).then_some(())
+    };
+    let ended = daemon.wait_for(SOON, "the owners", is_so);
+    ended.unwrap_or_else(|error| panic!("{error:#}: {owners:?}"));
+    wait_for_sum(&daemon, &vm);
 }
 
 /// Waits until the VMs that have or had the device have its bytes together, each byte once.

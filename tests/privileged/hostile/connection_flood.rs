@@ -70,6 +70,6 @@ fn open_connections_leave_room() {
         let log = daemon.log();
         let refused: Vec<&str> = log.lines().filter(|line| line.contains("connections refused")).collect();
         let user = format!("user {ATTACKER}");
-        assert!(refused.len() == 1 && refused[0].contains(&user), "said once a minute: {refused:?}");
+        assert!(refused.len() == 1 && refused[0].contains(&user), "logged once a minute: {refused:?}");
     });
 }

@@ -34,12 +34,12 @@ fn few_descriptors_leave_the_server_and_the_victim() {
         }
 
         daemon.wait_for(SOON, "threads without files", without_files).unwrap();
-        let mut said = true;
+        let mut message = true;
         pace.assert_kept(&daemon, 40, || {
             victim.work(2);
-            said &= without_files(&daemon.metrics().unwrap()).is_some();
+            message &= without_files(&daemon.metrics().unwrap()).is_some();
         });
-        assert!(said, "it is said at each look");
+        assert!(message, "each scan logs it");
         victim.assert_exact(&daemon);
         for fake in &mut fakes {
             fake.perform(&Action::Stop).unwrap();

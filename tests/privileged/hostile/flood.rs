@@ -82,11 +82,11 @@ fn fakes_beyond_the_quota_are_reported() {
         attacker.perform(&Action::Spawn { program, argv, count: FAKES }).unwrap();
         let daemon = scene.daemon("");
         let user = ATTACKER.to_string();
-        let told = |metrics: &Metrics| {
+        let published = |metrics: &Metrics| {
             let over = metrics.samples("vm_exporter_over_budget");
             over.filter(|over| over.label("user") == Some(&user)).find(|over| over.value > 0.0).map(drop)
         };
-        daemon.wait_for(3 * SOON, "who is over the budget", told).unwrap();
+        daemon.wait_for(3 * SOON, "who is over the budget", published).unwrap();
         for _ in 0..5 {
             victim.work(5);
             victim.assert_exact(&daemon);

@@ -35,7 +35,7 @@ fn hanging_directories_delay_no_tick() {
              [sources.libvirt]\ndir = \"{directory}/libvirt\"\n"
         ));
         let hang = || Ok((hanging(&daemon) == SOURCES).then_some(()));
-        wait_until(SOON, "the health to name what hangs", hang).unwrap();
+        wait_until(SOON, "the health to name the hanging sources", hang).unwrap();
         let pace = Pace::of(&daemon);
         pace.assert_kept(&daemon, 20, || victim.work(2));
         victim.assert_exact(&daemon);

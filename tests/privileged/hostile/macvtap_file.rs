@@ -85,5 +85,5 @@ fn wait_for_sent(daemon: &Daemon, is_it: impl Fn(f64) -> bool) -> f64 {
         let labels = [("instance_id", VICTIM), ("device", DEVICE)];
         metrics.value("vm_network_tx_bytes_total", &labels).filter(|sent| is_it(*sent))
     };
-    daemon.wait_for(SOON, "what the victim sent", sent).unwrap()
+    daemon.wait_for(SOON, "the victim's sent bytes", sent).unwrap()
 }

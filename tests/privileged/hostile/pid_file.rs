@@ -28,8 +28,8 @@ fn put(path: &Path, content: &str) {
 
 /// Checks that the victim keeps process and bytes, and that health names file and remedy.
 fn assert_refused(daemon: &Daemon, victim: &mut Victim, problem: &str) {
-    let said = |_: &Metrics| daemon.log().contains(problem).then_some(());
-    daemon.wait_for(SOON, problem, said).unwrap_or_else(|error| panic!("{error:#}: {}", daemon.log()));
+    let message = |_: &Metrics| daemon.log().contains(problem).then_some(());
+    daemon.wait_for(SOON, problem, message).unwrap_or_else(|error| panic!("{error:#}: {}", daemon.log()));
     let pace = Pace::of(daemon);
     pace.assert_kept(daemon, 5, || victim.work(2));
     victim.assert_exact(daemon);
@@ -89,8 +89,8 @@ fn a_link_to_roots_file_leaks_nothing() {
         let daemon = scene.daemon_of_root(&jailed(&pid_file));
         assert_refused(&daemon, &mut victim, &format!("a link of user {ATTACKER} is on the way"));
         let sources = String::from_utf8(daemon.get("/api/v1/sources", None).unwrap().body.to_vec()).unwrap();
-        for told in [sources, daemon.log(), daemon.scrape().unwrap()] {
-            assert!(!told.contains("$6$"), "{told}");
+        for published in [sources, daemon.log(), daemon.scrape().unwrap()] {
+            assert!(!published.contains("$6$"), "{published}");
         }
         drop(daemon);
         // Not even the operator's own mistake is repeated.

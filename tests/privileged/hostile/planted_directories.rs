@@ -60,7 +60,7 @@ fn planted_pins_are_refused() {
         let scene = Scene::new();
         let target = scene.directory_of(ATTACKER, "target");
         let mut victim = scene.victim(VICTIM, "vmt0");
-        for (plant, says) in [
+        for (plant, wording) in [
             (vec!["mkdir", PINS], "/sys/fs/bpf/vm-metrics belongs to user 65534"),
             (vec!["ln", "-s", target.to_str().unwrap(), PINS], "vm-metrics is a link that user 65534 made"),
         ] {
@@ -70,10 +70,10 @@ fn planted_pins_are_refused() {
                 victim.work(3);
                 victim.assert_exact(&daemon);
                 wait_for_health(&daemon, "tap_ebpf", "degraded");
-                let said = "reader tap_ebpf: no pins: readers.tap_ebpf.pin_dir: ";
-                assert!(daemon.log().contains(said) && daemon.log().contains(says), "{}", daemon.log());
+                let message = "reader tap_ebpf: no pins: readers.tap_ebpf.pin_dir: ";
+                assert!(daemon.log().contains(message) && daemon.log().contains(wording), "{}", daemon.log());
             }
-            assert!(doctor(&scene).contains(says), "{}", doctor(&scene));
+            assert!(doctor(&scene).contains(wording), "{}", doctor(&scene));
             assert!(is_empty(&target));
             attack(&["rm", "-d", PINS]);
         }
@@ -91,8 +91,8 @@ fn a_denied_pin_directory_is_reported() {
         victim.work(3);
         victim.assert_exact(&daemon);
         wait_for_health(&daemon, "tap_ebpf", "degraded");
-        let says = "cannot create /sys/fs/bpf/vm-metrics: Permission denied";
-        assert!(daemon.log().contains(says), "{}", daemon.log());
+        let wording = "cannot create /sys/fs/bpf/vm-metrics: Permission denied";
+        assert!(daemon.log().contains(wording), "{}", daemon.log());
         let success =
             daemon.metrics().unwrap().value("vm_exporter_reader_success", &[("reader", "tap_ebpf")]);
         assert_eq!(success, Some(1.0));
@@ -127,7 +127,7 @@ fn a_planted_state_directory_is_refused() {
         let mut victim = scene.victim(VICTIM, "vmt0");
         let state = public.join("state");
         let planted = state.to_str().unwrap();
-        for (plant, says) in [
+        for (plant, wording) in [
             (vec!["mkdir", "-m", "777", planted], "/public/state belongs to user 65534"),
             (
                 vec!["ln", "-s", target.to_str().unwrap(), planted],
@@ -141,9 +141,9 @@ fn a_planted_state_directory_is_refused() {
                 victim.assert_exact(&daemon);
                 wait_for_health(&daemon, "state", "failed");
                 let log = daemon.log();
-                assert!(log.contains("manager state is off: state_dir: ") && log.contains(says), "{log}");
+                assert!(log.contains("manager state is off: state_dir: ") && log.contains(wording), "{log}");
             }
-            assert!(doctor(&scene).contains(says), "{}", doctor(&scene));
+            assert!(doctor(&scene).contains(wording), "{}", doctor(&scene));
             // A kernel with `fs.protected_symlinks` blocks the link for every user.
             assert!(is_empty(&target) && (state.is_symlink() || is_empty(&state)));
             attack(&["rm", "-rf", planted]);

@@ -63,13 +63,13 @@ fn a_file_without_state_is_refused() {
                 "belongs to user 65534",
             ),
         ];
-        for (plant, says) in plants {
+        for (plant, wording) in plants {
             plant();
             let daemon = scene.daemon("");
             victim.work(3);
             victim.assert_exact(&daemon);
-            assert!(!is_saved(&daemon), "{says}");
-            assert!(daemon.log().contains(says), "{}", daemon.log());
+            assert!(!is_saved(&daemon), "{wording}");
+            assert!(daemon.log().contains(wording), "{}", daemon.log());
             let doctor = Command::new("setpriv")
                 .args(["--reuid", &SERVICE.to_string(), "--clear-groups"])
                 .arg(scene.path("vm-metrics"))
@@ -77,7 +77,7 @@ fn a_file_without_state_is_refused() {
                 .output()
                 .unwrap();
             let doctor = String::from_utf8(doctor.stdout).unwrap();
-            assert!(doctor.contains(says), "{doctor}");
+            assert!(doctor.contains(wording), "{doctor}");
             fs::remove_file(state_file()).unwrap();
         }
         assert_eq!(fs::read(secret).unwrap(), b"secret");

@@ -40,8 +40,9 @@ fn too_few_open_files_name_the_minimum() {
         let scene = Scene::new();
         for limit in [24, 64, 111] {
             let log = refusal(&scene, &["prlimit", &format!("--nofile={limit}")]);
-            let says = format!("the limit of open files is {limit}: at least 112 are needed (LimitNOFILE=");
-            assert!(log.contains(&says), "{log}");
+            let wording =
+                format!("the limit of open files is {limit}: at least 112 are needed (LimitNOFILE=");
+            assert!(log.contains(&wording), "{log}");
         }
         let mut victim = scene.victim(VICTIM, "vmt0");
         for limit in [112, 128] {
@@ -50,8 +51,8 @@ fn too_few_open_files_name_the_minimum() {
             daemon.wait_until_ready().unwrap();
             victim.work(3);
             victim.assert_exact(&daemon);
-            let says = format!("the limit of open files is {limit}: enough for about ");
-            assert!(daemon.log().contains(&says), "{}", daemon.log());
+            let wording = format!("the limit of open files is {limit}: enough for about ");
+            assert!(daemon.log().contains(&wording), "{}", daemon.log());
         }
     });
 }
@@ -63,8 +64,8 @@ fn too_little_memory_names_the_minimum() {
         // The debug program is large, and the kernel maps it before its first message.
         for (option, what, limit) in [("--data", "data", 24), ("--as", "address space", AS_MIB)] {
             let log = refusal(&scene, &["prlimit", &format!("{option}={}", limit << 20)]);
-            let says = format!("the limit of {what} is {limit} MiB: at least ");
-            assert!(log.contains(&says), "{log}");
+            let wording = format!("the limit of {what} is {limit} MiB: at least ");
+            assert!(log.contains(&wording), "{log}");
         }
     });
 }
@@ -111,8 +112,8 @@ fn a_small_control_group_names_the_minimum() {
     };
     let mut daemon = ChildProcess::spawn("vm-metrics", &mut in_group(&small)).unwrap();
     assert_eq!(daemon.wait(SOON).unwrap().code(), Some(1), "{}", daemon.log());
-    let says = "is 24 MiB: at least 4";
-    assert!(daemon.log().contains(says) && daemon.log().contains("MemoryMax="), "{}", daemon.log());
+    let wording = "is 24 MiB: at least 4";
+    assert!(daemon.log().contains(wording) && daemon.log().contains("MemoryMax="), "{}", daemon.log());
     drop((daemon, small));
 
     let enough = Group::with_memory(64 << 20).unwrap();

@@ -42,7 +42,7 @@ fn vcpus(metrics: &Metrics) -> Option<f64> {
 }
 
 /// Returns all text that the daemon publishes after it read the fake.
-fn told(daemon: &Daemon) -> String {
+fn published(daemon: &Daemon) -> String {
     daemon.wait_for(SOON, "the fake", of_fake).unwrap();
     let problem = |_: &Metrics| daemon.log().contains("cannot be used").then_some(());
     daemon.wait_for(SOON, "the problem", problem).unwrap();
@@ -90,9 +90,9 @@ fn files_of_root_are_not_read() {
         for start in [Scene::daemon, Scene::daemon_of_root] {
             for name in &names {
                 let _fake = fake(&scene, &["--no-api", "--config-file", name.to_str().unwrap()]);
-                let told = told(&start(&scene, ""));
+                let published = published(&start(&scene, ""));
                 for word in ["$6$", "Permission", "No such file", "denied", "Firecracker config"] {
-                    assert!(!told.contains(word), "{}: {word}: {told}", name.display());
+                    assert!(!published.contains(word), "{}: {word}: {published}", name.display());
                 }
             }
         }
@@ -116,9 +116,9 @@ fn files_of_qemu_are_read_with_its_rights() {
         for start in [Scene::daemon, Scene::daemon_of_root] {
             for file in [&of_root, &shadow] {
                 let _fake = qemu(file);
-                let told = told(&start(&scene, ""));
+                let published = published(&start(&scene, ""));
                 for word in ["$6$", "Permission", "denied", "QEMU config"] {
-                    assert!(!told.contains(word), "{}: {word}: {told}", file.display());
+                    assert!(!published.contains(word), "{}: {word}: {published}", file.display());
                 }
             }
             let _fake = qemu(&own);
@@ -170,8 +170,8 @@ fn foreign_sockets_receive_nothing() {
         let _fake = fake(&scene, &["--api-sock", link.to_str().unwrap()]);
         for start in [Scene::daemon, Scene::daemon_of_root] {
             let daemon = start(&scene, "");
-            let told = told(&daemon);
-            assert!(!told.contains("root.sock") && !told.contains("listens"), "{told}");
+            let published = published(&daemon);
+            assert!(!published.contains("root.sock") && !published.contains("listens"), "{published}");
             assert_eq!(heard.load(Ordering::Relaxed), 0, "bytes were written to a socket of root");
         }
     });

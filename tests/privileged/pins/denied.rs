@@ -22,9 +22,9 @@ fn pinned(daemon: &Daemon) -> Option<f64> {
     daemon.metrics().unwrap().value("vm_exporter_reader_pinned", &[("reader", "tap_ebpf")])
 }
 
-fn wait_for_log(daemon: &Daemon, says: &str) {
-    let said = || Ok(daemon.log().contains(says).then_some(()));
-    wait_until(SOON, says, said).unwrap_or_else(|error| panic!("{error}: {}", daemon.log()));
+fn wait_for_log(daemon: &Daemon, wording: &str) {
+    let output_text = || Ok(daemon.log().contains(wording).then_some(()));
+    wait_until(SOON, wording, output_text).unwrap_or_else(|error| panic!("{error}: {}", daemon.log()));
 }
 
 /// Returns the output of `doctor` for the service user.
@@ -99,15 +99,18 @@ fn detach_fails_without_read_permission() {
     };
     let all = service::capabilities();
     let without: Vec<_> = all.iter().filter(|name| *name != "+net_admin").cloned().collect();
-    let (worked, said) = detach(&without, &[]);
-    assert!(!worked && said.contains("cannot take the filters off"), "{said}");
+    let (worked, output_text) = detach(&without, &[]);
+    assert!(!worked && output_text.contains("cannot take the filters off"), "{output_text}");
     assert_eq!(attached_programs("vmt0"), 2);
     // The test itself runs in another namespace.
-    let (worked, said) = detach(&all, &["--all"]);
-    assert!(!worked && said.contains("cannot enter net:[") && said.contains("CAP_SYS_ADMIN"), "{said}");
+    let (worked, output_text) = detach(&all, &["--all"]);
+    assert!(
+        !worked && output_text.contains("cannot enter net:[") && output_text.contains("CAP_SYS_ADMIN"),
+        "{output_text}"
+    );
     assert_eq!(attached_programs("vmt0"), 0);
-    let (worked, said) = detach(&all, &[]);
-    assert!(worked, "{said}");
+    let (worked, output_text) = detach(&all, &[]);
+    assert!(worked, "{output_text}");
 }
 
 /// The programs saw all frames for such a guest long ago.
@@ -140,10 +143,14 @@ fn pins_of_root_stay_when_the_user_changes() {
     let pins = own_pins();
     host.user = User::Service;
     let daemon = host.start();
-    let says = format!("a daemon of another user has left {}", pins.display());
-    assert!(daemon.log().contains(&says) && daemon.log().contains("`vm-metrics detach`"), "{}", daemon.log());
+    let wording = format!("a daemon of another user has left {}", pins.display());
+    assert!(
+        daemon.log().contains(&wording) && daemon.log().contains("`vm-metrics detach`"),
+        "{}",
+        daemon.log()
+    );
     assert_eq!(pinned(&daemon), Some(0.0));
-    assert!(doctor(&host).contains(&says), "{}", doctor(&host));
+    assert!(doctor(&host).contains(&wording), "{}", doctor(&host));
     host.send(3);
     wait_for_frames(&daemon, 3);
     drop(daemon);
@@ -171,7 +178,7 @@ fn doctor_explains_how_to_enable_pins() {
     // Root gets the owner of the pins.
     let doctor =
         Command::new(BINARY).args(["doctor", "--no-daemon", "--config"]).arg(&host.config).output().unwrap();
-    let says = format!("belongs to user {}: a daemon of that user pins there", service::UID);
-    let said = String::from_utf8(doctor.stdout).unwrap();
-    assert!(said.contains(&says), "{said}");
+    let wording = format!("belongs to user {}: a daemon of that user pins there", service::UID);
+    let output_text = String::from_utf8(doctor.stdout).unwrap();
+    assert!(output_text.contains(&wording), "{output_text}");
 }

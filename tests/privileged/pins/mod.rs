@@ -79,8 +79,8 @@ fn detach_leaves_nothing() {
         let host = Host::new(user, way);
         drop(host.start());
         assert_eq!(attached_programs("vmt0"), 2, "{user:?} {way}: they stay");
-        let said = host.detach(&[]);
-        assert!(said.contains(PINS), "{said}");
+        let message = host.detach(&[]);
+        assert!(message.contains(PINS), "{message}");
         // The kernel detaches a link a moment after its last reference goes.
         wait_until(SOON, "no program on the TAP", || Ok((attached_programs("vmt0") == 0).then_some(())))
             .unwrap();
@@ -110,16 +110,16 @@ fn second_daemon((user, way): (User, &str)) {
     let host = Host::new(user, way);
     let first = host.start();
     let config = host.config.to_str().unwrap();
-    let said = host.try_start(Path::new(BINARY)).unwrap_err().to_string();
-    assert!(said.contains("exit status: 1"), "{said}");
+    let message = host.try_start(Path::new(BINARY)).unwrap_err().to_string();
+    assert!(message.contains("exit status: 1"), "{message}");
     let held = format!("another vm-metrics daemon (process {}) holds /sys/fs/bpf/vm-metrics/v", first.pid());
-    assert!(said.contains(&held) && said.contains("or set pin = false"), "{said}");
+    assert!(message.contains(&held) && message.contains("or set pin = false"), "{message}");
     let detach = Command::new(BINARY).args(["detach", "--config", config]).output().unwrap();
     assert_eq!(detach.status.code(), Some(1), "a daemon that runs keeps its own");
-    let said = String::from_utf8(detach.stderr).unwrap();
+    let message = String::from_utf8(detach.stderr).unwrap();
     assert!(
-        said.contains(&held) && said.contains("stop it first") && !said.contains("pin = false"),
-        "{said}"
+        message.contains(&held) && message.contains("stop it first") && !message.contains("pin = false"),
+        "{message}"
     );
     host.send(3);
     wait_for_frames(&first, 3);

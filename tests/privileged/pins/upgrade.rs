@@ -41,8 +41,8 @@ fn tags() -> Vec<String> {
         programs.into_iter().map(|program| format!("{:016x}", program.tag())).collect::<Vec<_>>()
     };
     let by_clsact = |direction: &str| {
-        let said = tc(&format!("filter show dev vmt0 {direction}"));
-        let words: Vec<&str> = said.split_whitespace().collect();
+        let message = tc(&format!("filter show dev vmt0 {direction}"));
+        let words: Vec<&str> = message.split_whitespace().collect();
         let tags = words.windows(2).filter(|pair| pair[0] == "tag").map(|pair| pair[1].to_owned());
         tags.collect::<Vec<_>>()
     };

@@ -105,13 +105,7 @@ pub fn cases() -> Vec<Case> {
             (3, 2001 + 3 * 46),
             &["unicast", "ipv4", "udp", "gso_packets"],
         ),
-        (
-            "GSO of what is not IP",
-            f().other(0x88b5, 100),
-            60,
-            (2, 128),
-            &["unicast", "other_l3", "gso_packets"],
-        ),
+        ("GSO without IP", f().other(0x88b5, 100), 60, (2, 128), &["unicast", "other_l3", "gso_packets"]),
         ("the largest GSO size", f().tcp4(9), 65_535, (1, 63), &["unicast", "ipv4", "tcp", "gso_packets"]),
     ]
 }

@@ -70,7 +70,7 @@ impl ChildProcess {
         what: &str,
         find: impl Fn(&str) -> Option<T>,
     ) -> Result<T> {
-        let what = format!("{} to say {what}", self.name);
+        let what = format!("{} to print {what}", self.name);
         let found = wait_until(deadline, &what, || match find(&self.log()) {
             Some(value) => Ok(Some(value)),
             None => self.check_running().map(|()| None),

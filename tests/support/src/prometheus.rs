@@ -96,8 +96,13 @@ impl Prometheus {
         // promtool reads all its input first. The input closes at the end of the statement.
         child.stdin.take().context("no input")?.write_all(text.as_bytes()).context("write to promtool")?;
         let output = child.wait_with_output().context("wait for promtool")?;
-        let said = [output.stdout, output.stderr].concat();
-        ensure!(output.status.success(), "promtool: {}\n{}", output.status, String::from_utf8_lossy(&said));
+        let message = [output.stdout, output.stderr].concat();
+        ensure!(
+            output.status.success(),
+            "promtool: {}\n{}",
+            output.status,
+            String::from_utf8_lossy(&message)
+        );
         Ok(())
     }
 }
@@ -126,7 +131,7 @@ impl PrometheusServer {
 
     /// Repeats the query until it has a result, which any scrape may bring.
     pub fn wait_for(&self, promql: &str) -> Result<Vec<Value>> {
-        let what = format!("Prometheus to know {promql}");
+        let what = format!("Prometheus to have {promql}");
         wait_until(DEADLINE, &what, || {
             let found = self.query(promql)?;
             Ok((!found.is_empty()).then_some(found))

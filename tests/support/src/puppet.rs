@@ -106,16 +106,16 @@ impl Puppet {
     }
 
     fn tell(&mut self, command: &str) -> Result<String> {
-        writeln!(self.commands, "{command}").with_context(|| format!("tell a puppet {command:?}"))?;
-        self.answer().with_context(|| format!("tell a puppet {command:?}"))
+        writeln!(self.commands, "{command}").with_context(|| format!("send a puppet {command:?}"))?;
+        self.answer().with_context(|| format!("send a puppet {command:?}"))
     }
 
     fn answer(&mut self) -> Result<String> {
         let mut line = String::new();
         while self.answers.read_line(&mut line)? > 0 {
             // The harness may have written the beginning of the line.
-            if let Some((_, said)) = line.split_once(SAYS) {
-                return match said.trim().split_once(' ').unwrap_or((said.trim(), "")) {
+            if let Some((_, message)) = line.split_once(SAYS) {
+                return match message.trim().split_once(' ').unwrap_or((message.trim(), "")) {
                     ("ok", answer) => Ok(answer.to_owned()),
                     (_, problem) => bail!("{problem}"),
                 };

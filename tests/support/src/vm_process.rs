@@ -80,7 +80,7 @@ pub fn run_if_asked() -> Result<()> {
     let tap = Tap::create_up(&spec.tap, TapOptions::default())?;
     let host = PacketSocket::bind(&spec.tap)?;
     // A test harness would capture print!.
-    io::stdout().write_all(READY.as_bytes()).context("say that the stand-in VM is ready")?;
+    io::stdout().write_all(READY.as_bytes()).context("report that the stand-in VM is ready")?;
     let result = move_frames(&spec, &tap, &host);
     black_box(memory);
     result

@@ -13,7 +13,7 @@ use vm_metrics_testkit::tap::{Tap, TapOptions};
 fn the_device_counts_every_frame_of_both_directions() {
     let _netns = NetNs::enter().unwrap();
     let tap = Tap::create_up("vmtap0", TapOptions::default()).unwrap();
-    assert_eq!(tap.link().counters().unwrap(), LinkCounters::default(), "nobody else talks on this device");
+    assert_eq!(tap.link().counters().unwrap(), LinkCounters::default(), "another sender on this device");
 
     let sent = all_kinds(&Frame::from_guest());
     for frame in &sent {

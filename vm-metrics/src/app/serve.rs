@@ -35,7 +35,7 @@ impl App {
     /// When the daemon cannot start, when the ticks end by themselves, and when on leaving the last tick does not end.
     pub(crate) fn serve(self) -> anyhow::Result<()> {
         // Of this process, whatever host it is told to look at.
-        limits::check(&Host::default(), self.readers.iter().map(ReaderConfig::map_bytes).sum())?;
+        limits::check(&Host::default(), self.setup.readers.iter().map(ReaderConfig::map_bytes).sum())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let served = runtime.block_on(async { self.serve_until(Signals::new()?).await });
         // What still renders has nobody left to read it.
@@ -44,11 +44,11 @@ impl App {
     }
 
     async fn serve_until(mut self, mut signals: Signals) -> anyhow::Result<()> {
-        let Settings { interval, listen, http, metric_prefix, host, .. } = self.settings.clone();
+        let Settings { interval, listen, http, metric_prefix, host, .. } = self.setup.settings.clone();
         let exporters = std::mem::take(&mut self.exporters);
         let listeners = http::listen(&listen)?;
 
-        let inboxes = self.sources.inboxes();
+        let inboxes = self.setup.sources.inboxes();
         let manager = self.into_manager(Purpose::Serve)?;
         let watch = manager.watch();
         let (ticks, mut ticker) = TickThread::spawn(manager, interval)?;
@@ -168,6 +168,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::exporters;
+    use crate::manager::Setup;
     use crate::model::{Batch, VmSet};
     use crate::readers::{ReadReport, Reader};
     use crate::sources::Sources;
@@ -187,7 +188,7 @@ mod tests {
         let settings = Config::parse(Path::new("test.toml"), text).unwrap().settings;
         let readers = vec![ReaderConfig::running("broken", Broken(read))];
         let sources = Sources::new(Vec::new());
-        App { settings, sources, readers, exporters: exporters::Configured::default() }
+        App { setup: Setup { settings, sources, readers }, exporters: exporters::Configured::default() }
     }
 
     /// The signals are those of the whole process, so this is one test.

@@ -2,9 +2,9 @@
 //!
 //! It speaks of the daemon that runs; where none answers, of one that this user would start.
 
-pub(crate) mod check;
+mod check;
+mod component;
 mod host;
-pub(crate) mod part;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,16 +16,15 @@ use nix::unistd::{Uid, User};
 use serde::Serialize;
 
 use self::check::{Check, Sign, Style, render};
-use self::part::Part;
 use crate::app::App;
-use crate::cli::print;
 use crate::config::Settings;
-use crate::documents::{Vm, Vms};
+use crate::documents::{Component, Vm, Vms};
 use crate::host::Host;
 use crate::local_daemon::LocalDaemon;
 use crate::model::{Trust, in_one_line};
 use crate::readers::Purpose;
-use crate::snapshot::{look, printable_json};
+use crate::snapshot::{document, look};
+use crate::terminal::{print, printable_json};
 
 /// How the list is shown, and what it means for the exit code.
 #[derive(Clone, Copy, Debug)]
@@ -69,14 +68,15 @@ fn checks(app: App, options: Options) -> anyhow::Result<Vec<Check>> {
         Err(error) if is_denied(&error) => return Ok(vec![host::may_not_ask()]),
         Err(error) => (None, in_one_line(error.as_ref())),
     };
-    let (version, parts, vms) = match &daemon {
+    let (version, components, vms) = match &daemon {
         Some(daemon) => {
             let report = daemon.report()?;
-            (report.version, report.parts, daemon.json::<Vms>("/api/v1/vms")?.vms)
+            (report.version, report.components, daemon.json::<Vms>("/api/v1/vms")?.vms)
         }
         None => {
             let snapshot = look(&app.into_manager(Purpose::Look)?);
-            (None, snapshot.parts.iter().map(Part::from).collect(), Vms::of(&snapshot)?.vms)
+            let vms: Vms = serde_json::from_slice(&document(&snapshot)?)?;
+            (None, snapshot.components.iter().map(Component::from).collect(), vms.vms)
         }
     };
     let pid = daemon.as_ref().and_then(|daemon| Some(daemon.peer()?.0));
@@ -85,8 +85,8 @@ fn checks(app: App, options: Options) -> anyhow::Result<Vec<Check>> {
         None => host::speaks_of_none(&unanswered),
     }];
     checks.extend(checks_of_host(&settings, daemon.as_ref(), pid));
-    checks.extend(parts.iter().find_map(Part::pins));
-    checks.extend(parts.iter().map(Part::check));
+    checks.extend(components.iter().find_map(component::pins));
+    checks.extend(components.iter().map(component::check));
     checks.extend(checks_of_vms(&settings, &vms));
     Ok(checks)
 }

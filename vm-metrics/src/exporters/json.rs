@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::model::{Health, PartKind, PartRun, Snapshot, VmStats};
+use crate::model::{ComponentKind, ComponentRun, Health, Snapshot, VmStats};
 use crate::sources::SOURCES;
 
 /// Whom a document is for.
@@ -59,7 +59,7 @@ pub struct DaemonHealth<'s> {
 /// One source or reader.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Part<'s> {
-    pub kind: PartKind,
+    pub kind: ComponentKind,
     pub name: &'s str,
     pub state: Health,
     /// Why it is not healthy, in a sentence; over TCP only how many problems there are.
@@ -123,15 +123,15 @@ impl<'s> DaemonHealth<'s> {
             healthy,
             tick: snapshot.tick,
             snapshot_age_seconds: snapshot.taken.elapsed().as_secs_f64(),
-            ticks_late: snapshot.late.ticks,
+            ticks_late: snapshot.missed.ticks,
             tick_duration_seconds: snapshot.tick_duration.as_secs_f64(),
-            parts: snapshot.parts.iter().map(|part| Part::of(part, detail)).collect(),
+            parts: snapshot.components.iter().map(|part| Part::of(part, detail)).collect(),
         }
     }
 }
 
 impl<'s> Part<'s> {
-    fn of(part: &'s PartRun, detail: Detail) -> Self {
+    fn of(part: &'s ComponentRun, detail: Detail) -> Self {
         Self {
             kind: part.kind,
             name: part.name,
@@ -149,7 +149,7 @@ impl<'s> Part<'s> {
 
 impl<'s> Sources<'s> {
     pub fn of(snapshot: &'s Snapshot, detail: Detail) -> Self {
-        let source = |part: &'s PartRun| Source {
+        let source = |part: &'s ComponentRun| Source {
             name: part.name,
             // A source that a program brings along is not in the table.
             help: SOURCES.iter().find(|def| def.name == part.name).map_or("", |def| def.help),
@@ -157,12 +157,12 @@ impl<'s> Sources<'s> {
             reason: reason(part, detail),
             instances: part.items,
         };
-        let is_source = |part: &&PartRun| part.kind == PartKind::Source;
-        Self { sources: snapshot.parts.iter().filter(is_source).map(source).collect() }
+        let is_source = |part: &&ComponentRun| part.kind == ComponentKind::Source;
+        Self { sources: snapshot.components.iter().filter(is_source).map(source).collect() }
     }
 }
 
-fn reason(part: &PartRun, detail: Detail) -> Option<Cow<'_, str>> {
+fn reason(part: &ComponentRun, detail: Detail) -> Option<Cow<'_, str>> {
     let reason = Some(part.health.reason.as_str()).filter(|reason| !reason.is_empty())?;
     Some(match (detail, part.errors) {
         (Detail::Full, _) => reason.into(),

@@ -11,7 +11,7 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::routing::put;
 
 use super::problem::Problem;
-use crate::sources::described::DescribedVm;
+use crate::sources::declared::DeclaredVm;
 use crate::sources::push::{Store, VM_LIMIT};
 
 #[derive(Clone)]
@@ -35,7 +35,7 @@ pub fn router(store: Store, wake: impl Fn() + Send + Sync + 'static) -> Router {
 ///
 /// Served on the socket of the source `push` only. A tick follows at once.
 #[utoipa::path(put, path = "/instances/{id}", params(("id" = String, Path, description = "Its id")),
-    request_body = DescribedVm,
+    request_body = DeclaredVm,
     responses(
         (status = 201, description = "It is a new one"),
         (status = 204, description = "It takes the place of what was said before"),

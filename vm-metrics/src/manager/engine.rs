@@ -7,15 +7,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 
-use super::comings::Comings;
+use super::continuity::Continuity;
 use super::health_log::HealthLog;
-use super::ledger::Ledger;
-use super::retain::{self, Departed, Tick};
-use super::{judge, merge};
+use super::lifecycle::LifecycleCounter;
+use super::retain::{self, LastTick, TerminatedVms};
+use super::{health, merge};
 use crate::host::Host;
 use crate::model::{
-    Batch, InstanceInfo, Late, PartHealth, PartKind, PartRun, PartTotals, Snapshot, Trust, VmSet,
-    unix_seconds,
+    Batch, ComponentHealth, ComponentKind, ComponentRun, ComponentTotals, InstanceInfo, MissedTicks,
+    Snapshot, Trust, VmSet, unix_seconds,
 };
 use crate::net::events::EventPoller;
 use crate::readers::{Purpose, Reader, ReaderConfig, ReaderContext, StartOutcome};
@@ -25,14 +25,14 @@ use crate::sources::{InstanceSource, Sources};
 pub(super) struct Engine {
     sources: Sources,
     readers: Vec<(&'static str, ReaderState)>,
-    ledger: Ledger,
-    departed: Departed,
-    before: Tick,
-    comings: Comings,
+    continuity: Continuity,
+    terminated: TerminatedVms,
+    before: LastTick,
+    lifecycle: LifecycleCounter,
     health_log: HealthLog,
     ticks: u64,
     ticks_duration: Duration,
-    totals: HashMap<(PartKind, &'static str), PartTotals>,
+    totals: HashMap<(ComponentKind, &'static str), ComponentTotals>,
     began: SystemTime,
     watch: EventPoller,
 }
@@ -52,7 +52,7 @@ pub enum ManagerError {
 
 enum ReaderState {
     Running(Box<dyn Reader>),
-    Not(PartHealth),
+    Not(ComponentHealth),
 }
 
 impl Engine {
@@ -92,10 +92,10 @@ impl Engine {
         Ok(Self {
             sources,
             readers,
-            ledger: Ledger::new(host.clone(), purpose, state_dir, trust.clone()),
-            departed: Departed::new(retention, trust.clone()),
-            before: Tick::default(),
-            comings: Comings::new(host),
+            continuity: Continuity::new(host.clone(), purpose, state_dir, trust.clone()),
+            terminated: TerminatedVms::new(retention, trust.clone()),
+            before: LastTick::default(),
+            lifecycle: LifecycleCounter::new(host),
             health_log: HealthLog::default(),
             ticks: 0,
             ticks_duration: Duration::ZERO,
@@ -124,43 +124,43 @@ impl Engine {
     }
 
     /// Lists, reads and merges once.
-    pub(super) fn tick(&mut self, late: Late) -> Arc<Snapshot> {
+    pub(super) fn tick(&mut self, missed: MissedTicks) -> Arc<Snapshot> {
         let began = Instant::now();
         let (mut vms, source_reports) = self.sources.list();
-        let mut parts: Vec<PartRun> = source_reports.iter().map(judge::source_run).collect();
-        parts.extend(self.sources.switched_off().iter().map(|name| judge::source_off(name)));
+        let mut components: Vec<ComponentRun> = source_reports.iter().map(health::source_run).collect();
+        components.extend(self.sources.switched_off().iter().map(|name| health::source_off(name)));
         let mut batch = Batch::default();
         for (name, state) in &mut self.readers {
-            parts.push(run_reader(name, state, &vms, &mut batch));
+            components.push(run_reader(name, state, &vms, &mut batch));
         }
         // It may have ended since it was listed, and a program's own source may not have heard of it.
         vms.vms.retain(|vm| vm.hypervisor_pid.is_none_or(|pid| !batch.ended.contains(&pid)));
-        let leaving = retain::leaving(&self.before, &vms, &batch);
-        retain::take_from_present(&leaving, &mut batch);
-        let mut last = retain::handed_over(&leaving, &batch);
+        let removals = retain::removals(&self.before, &vms, &batch);
+        retain::withdraw_from_present(&removals, &mut batch);
+        let mut last = retain::shared_readings(&removals, &batch);
         for (_, state) in &mut self.readers {
             if let ReaderState::Running(reader) = state {
-                reader.last_words(&leaving, &mut last);
+                reader.read_final(&removals, &mut last);
             }
         }
-        self.ledger.know(&vms, &batch);
-        self.ledger.hear_of_remade((&vms, &mut batch), (&leaving, &mut last));
-        self.ledger.hear(&batch, &leaving);
-        let (stats, last_words) = merge::merge((&vms, &batch), (&leaving.vms, &last), &mut self.ledger);
+        self.continuity.set_vms(&vms, &batch);
+        self.continuity.assign_short_lived((&vms, &mut batch), (&removals, &mut last));
+        self.continuity.close_exited(&batch, &removals);
+        let (stats, final_stats) = merge::merge((&vms, &batch), (&removals.vms, &last), &mut self.continuity);
         // The merge has written the state.
-        if let Some(state) = self.ledger.state_health().map(judge::state_run) {
-            parts.push(state);
+        if let Some(state) = self.continuity.state_health().map(health::state_run) {
+            components.push(state);
         }
-        self.health_log.note(&parts);
-        self.add_up(&mut parts);
-        let mut overuse = self.ledger.take_overuse();
-        overuse.merge(self.departed.add(&leaving.vms, last_words, &self.before.stats, began));
+        self.health_log.note(&components);
+        self.add_up(&mut components);
+        let mut overuse = self.continuity.take_overuse();
+        overuse.merge(self.terminated.add(&removals.vms, final_stats, &self.before.stats, began));
         last.ended.extend(&batch.ended);
-        let lifecycle = self.comings.take(&vms, &batch, &last.ended);
+        let lifecycle = self.lifecycle.take(&vms, &batch, &last.ended);
         let mut shown = stats.clone();
-        self.departed.show(&mut shown, &vms);
-        self.departed.succeed(&mut shown, unix_seconds(SystemTime::now()));
-        self.before = Tick { vms, stats };
+        self.terminated.show(&mut shown, &vms);
+        self.terminated.succeed(&mut shown, unix_seconds(SystemTime::now()));
+        self.before = LastTick { vms, stats };
         self.ticks += 1;
         let tick_duration = began.elapsed();
         self.ticks_duration += tick_duration;
@@ -168,9 +168,9 @@ impl Engine {
             tick: self.ticks,
             vms: shown,
             lifecycle,
-            parts,
+            components,
             overuse: overuse.into_list(),
-            late,
+            missed,
             tick_duration,
             ticks_duration: self.ticks_duration,
             taken: Instant::now(),
@@ -179,24 +179,24 @@ impl Engine {
         })
     }
 
-    fn add_up(&mut self, parts: &mut [PartRun]) {
-        for part in parts {
-            let totals = self.totals.entry((part.kind, part.name)).or_default();
-            totals.add(part);
-            part.totals = *totals;
+    fn add_up(&mut self, components: &mut [ComponentRun]) {
+        for component in components {
+            let totals = self.totals.entry((component.kind, component.name)).or_default();
+            totals.add(component);
+            component.totals = *totals;
         }
     }
 }
 
-fn run_reader(name: &'static str, state: &mut ReaderState, vms: &VmSet, batch: &mut Batch) -> PartRun {
+fn run_reader(name: &'static str, state: &mut ReaderState, vms: &VmSet, batch: &mut Batch) -> ComponentRun {
     match state {
         ReaderState::Running(reader) => {
             let began = Instant::now();
             let report = reader.read(vms, batch);
-            judge::reader_run(name, &report, began.elapsed())
+            health::reader_run(name, &report, began.elapsed())
         }
-        ReaderState::Not(health) => PartRun {
-            kind: PartKind::Reader,
+        ReaderState::Not(health) => ComponentRun {
+            kind: ComponentKind::Reader,
             name,
             health: health.clone(),
             duration: None,
@@ -206,7 +206,7 @@ fn run_reader(name: &'static str, state: &mut ReaderState, vms: &VmSet, batch: &
             lost: None,
             pinned: None,
             overuse: Vec::new(),
-            totals: PartTotals::default(),
+            totals: ComponentTotals::default(),
         },
     }
 }

@@ -1,35 +1,35 @@
-//! Says in the log how the parts are: when that changes, not at every tick.
+//! Says in the log how the components are: when that changes, not at every tick.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use tracing::Level;
 
-use crate::model::{Health, PartHealth, PartKind, PartRun};
+use crate::model::{ComponentHealth, ComponentKind, ComponentRun, Health};
 
-/// A reason may name another process at each tick, so new reasons of one part wait for each other this long.
+/// A reason may name another process at each tick, so new reasons of one component wait for each other this long.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// Logs a part in one line when its health changes, or the reason does.
+/// Logs a component in one line when its health changes, or the reason does.
 #[derive(Debug, Default)]
 pub(super) struct HealthLog {
-    parts: HashMap<(PartKind, &'static str), Said>,
+    components: HashMap<(ComponentKind, &'static str), LoggedHealth>,
 }
 
-/// What was said of one part, and what was not.
+/// What was logged of one component, and what was not.
 #[derive(Debug)]
-struct Said {
+struct LoggedHealth {
     at: Instant,
     state: Health,
     reason: String,
-    /// The reason at the last tick, said or not.
+    /// The reason at the last tick, logged or not.
     latest: String,
-    unsaid: u64,
+    suppressed: u64,
 }
 
 impl HealthLog {
-    /// Of all parts of one tick. Those that are not here at the start share a line.
-    pub(super) fn note(&mut self, runs: &[PartRun]) {
+    /// Of all components of one tick. Those that are not here at the start share a line.
+    pub(super) fn note(&mut self, runs: &[ComponentRun]) {
         for (level, text) in self.lines(runs, Instant::now()) {
             match level {
                 Level::WARN => tracing::warn!("{text}"),
@@ -39,13 +39,13 @@ impl HealthLog {
         }
     }
 
-    fn lines(&mut self, runs: &[PartRun], now: Instant) -> Vec<(Level, String)> {
+    fn lines(&mut self, runs: &[ComponentRun], now: Instant) -> Vec<(Level, String)> {
         let (mut lines, mut absent) = (Vec::new(), Vec::new());
         for run in runs {
-            let is_first = !self.parts.contains_key(&(run.kind, run.name));
+            let is_first = !self.components.contains_key(&(run.kind, run.name));
             let Some((level, text)) = self.line(run, now) else { continue };
             if is_first && is_absent(&run.health) {
-                absent.push(if run.kind == PartKind::Manager { "state_dir" } else { run.name });
+                absent.push(if run.kind == ComponentKind::Manager { "state_dir" } else { run.name });
                 lines.push((Level::DEBUG, text));
             } else {
                 lines.push((level, text));
@@ -59,41 +59,42 @@ impl HealthLog {
         lines
     }
 
-    fn line(&mut self, run: &PartRun, now: Instant) -> Option<(Level, String)> {
-        let said = self.parts.get_mut(&(run.kind, run.name));
+    fn line(&mut self, run: &ComponentRun, now: Instant) -> Option<(Level, String)> {
+        let logged = self.components.get_mut(&(run.kind, run.name));
         let (state, reason) = (run.health.state, &run.health.reason);
-        let (mut again, mut unsaid) = (false, 0);
-        if let Some(said) = said {
-            if said.state == state {
-                let new = *reason != said.latest;
+        let (mut again, mut suppressed) = (false, 0);
+        if let Some(logged) = logged {
+            if logged.state == state {
+                let new = *reason != logged.latest;
                 if new {
-                    said.latest.clone_from(reason);
+                    logged.latest.clone_from(reason);
                 }
-                if *reason == said.reason {
+                if *reason == logged.reason {
                     return None;
                 }
-                if now.duration_since(said.at) < PAUSE {
-                    said.unsaid += u64::from(new);
+                if now.duration_since(logged.at) < PAUSE {
+                    logged.suppressed += u64::from(new);
                     return None;
                 }
-                // The reason that is said now may be one that had to wait.
-                said.unsaid = said.unsaid.saturating_sub(u64::from(!new));
+                // The reason that is logged now may be one that had to wait.
+                logged.suppressed = logged.suppressed.saturating_sub(u64::from(!new));
             }
             // What was wrong before it works is over.
-            (again, unsaid) = (true, if state == Health::Healthy { 0 } else { said.unsaid });
+            (again, suppressed) = (true, if state == Health::Healthy { 0 } else { logged.suppressed });
         }
-        let said = Said { at: now, state, reason: reason.clone(), latest: reason.clone(), unsaid: 0 };
-        self.parts.insert((run.kind, run.name), said);
+        let logged =
+            LoggedHealth { at: now, state, reason: reason.clone(), latest: reason.clone(), suppressed: 0 };
+        self.components.insert((run.kind, run.name), logged);
         let (level, mut text) = describe(run, again);
-        if unsaid > 0 {
-            text += &format!(" (other reasons since the last line: {unsaid})");
+        if suppressed > 0 {
+            text += &format!(" (other reasons since the last line: {suppressed})");
         }
         Some((level, text))
     }
 }
 
 /// Nobody asked for it, or this host does not have it. An error of the kernel, such as a right that is missing, is more.
-fn is_absent(health: &PartHealth) -> bool {
+fn is_absent(health: &ComponentHealth) -> bool {
     match health.state {
         Health::Disabled => true,
         Health::Unsupported => health.errno.is_none(),
@@ -101,23 +102,23 @@ fn is_absent(health: &PartHealth) -> bool {
     }
 }
 
-fn describe(run: &PartRun, again: bool) -> (Level, String) {
-    let part = format!("{} {}", run.kind.as_str(), run.name);
+fn describe(run: &ComponentRun, again: bool) -> (Level, String) {
+    let component = format!("{} {}", run.kind.as_str(), run.name);
     let errno = run.health.errno.map(|errno| format!(" (errno {errno})")).unwrap_or_default();
     let reason = format!("{}{errno}", run.health.reason);
     let runs = run.duration.is_some();
     match run.health.state {
-        Health::Healthy if again => (Level::INFO, format!("{part} works again")),
-        Health::Healthy => (Level::DEBUG, format!("{part} works")),
-        Health::Disabled => (Level::INFO, format!("{part} is off: {reason}")),
+        Health::Healthy if again => (Level::INFO, format!("{component} works again")),
+        Health::Healthy => (Level::DEBUG, format!("{component} works")),
+        Health::Disabled => (Level::INFO, format!("{component} is off: {reason}")),
         Health::Starting | Health::Degraded if run.is_complete() && !run.health.warns => {
-            (Level::INFO, format!("{part}: {reason}"))
+            (Level::INFO, format!("{component}: {reason}"))
         }
         Health::Starting | Health::Degraded | Health::Failed if runs => {
-            (Level::WARN, format!("{part}: {reason}"))
+            (Level::WARN, format!("{component}: {reason}"))
         }
         Health::Starting | Health::Degraded | Health::Failed | Health::Unsupported => {
-            (Level::WARN, format!("{part} is off: {reason}"))
+            (Level::WARN, format!("{component} is off: {reason}"))
         }
     }
 }
@@ -125,13 +126,13 @@ fn describe(run: &PartRun, again: bool) -> (Level, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::PartTotals;
+    use crate::model::ComponentTotals;
 
-    fn run(state: Health, reason: &str) -> PartRun {
-        PartRun {
-            kind: PartKind::Reader,
+    fn run(state: Health, reason: &str) -> ComponentRun {
+        ComponentRun {
+            kind: ComponentKind::Reader,
             name: "a",
-            health: PartHealth::new(state, reason),
+            health: ComponentHealth::new(state, reason),
             duration: Some(Duration::ZERO),
             items: 0,
             errors: 1,
@@ -139,7 +140,7 @@ mod tests {
             lost: None,
             pinned: None,
             overuse: Vec::new(),
-            totals: PartTotals::default(),
+            totals: ComponentTotals::default(),
         }
     }
 
@@ -165,10 +166,10 @@ mod tests {
     #[test]
     fn all_that_is_not_here_shares_one_line() {
         let mut log = HealthLog::default();
-        let named = |name, state| PartRun { name, ..run(state, "not there") };
+        let named = |name, state| ComponentRun { name, ..run(state, "not there") };
         let runs =
             [named("a", Health::Disabled), named("b", Health::Degraded), named("c", Health::Unsupported)];
-        let shown = |log: &mut HealthLog, runs: &[PartRun]| {
+        let shown = |log: &mut HealthLog, runs: &[ComponentRun]| {
             let lines = log.lines(runs, Instant::now());
             lines
                 .into_iter()
@@ -185,9 +186,9 @@ mod tests {
 
     #[test]
     fn a_start_is_no_warning_and_a_loss_is_one() {
-        let mut run = PartRun { errors: 0, ..run(Health::Starting, "90 TAPs wait") };
+        let mut run = ComponentRun { errors: 0, ..run(Health::Starting, "90 TAPs wait") };
         assert_eq!(describe(&run, false), (Level::INFO, "reader a: 90 TAPs wait".to_owned()));
-        run.health = PartHealth::new(Health::Degraded, "no pins").with_warning(true);
+        run.health = ComponentHealth::new(Health::Degraded, "no pins").with_warning(true);
         assert_eq!(describe(&run, false), (Level::WARN, "reader a: no pins".to_owned()));
     }
 

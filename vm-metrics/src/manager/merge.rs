@@ -1,8 +1,8 @@
-//! From what was read to what is published: pure but for the ledger, which remembers.
+//! From what was read to what is published: pure but for the continuity, which remembers.
 
 use vm_metrics_common::DropCounts;
 
-use super::ledger::{Account, Ledger, Seen, Totals};
+use super::continuity::{Continuity, DeviceAccount, DeviceReading, Totals};
 use crate::model::{
     AttachMode, Batch, DirectionStats, EbpfReading, EbpfStats, FrameCounts, InstanceInfo, Nic, NicKind,
     NicSince, NicSource, NicStats, TapReading, TapStats, ThreadsReading, Traffic, VcpuReading, VcpuStats,
@@ -14,35 +14,36 @@ use crate::model::{
 /// The leaving come first: what a device had counted up to now is theirs, and whoever has it next begins from there.
 pub(super) fn merge(
     present: (&VmSet, &Batch),
-    leaving: (&VmSet, &Batch),
-    ledger: &mut Ledger,
+    removals: (&VmSet, &Batch),
+    continuity: &mut Continuity,
 ) -> (Vec<VmStats>, Vec<VmStats>) {
-    ledger.begin_tick();
-    let mut all = |(vms, batch): (&VmSet, &Batch), is_leaving| {
-        vms.vms.iter().map(|vm| vm_stats(vm, batch, ledger, is_leaving)).collect()
+    continuity.begin_tick();
+    let mut all = |(vms, batch): (&VmSet, &Batch), is_removed| {
+        vms.vms.iter().map(|vm| vm_stats(vm, batch, continuity, is_removed)).collect()
     };
-    let leaving = all(leaving, true);
-    let stats = (all(present, false), leaving);
-    ledger.end_tick();
+    let removals = all(removals, true);
+    let stats = (all(present, false), removals);
+    continuity.end_tick();
     stats
 }
 
-fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger, is_leaving: bool) -> VmStats {
+fn vm_stats(vm: &InstanceInfo, batch: &Batch, continuity: &mut Continuity, is_removed: bool) -> VmStats {
     let process = vm.hypervisor_pid.and_then(|pid| batch.processes.get(&pid)).copied().unwrap_or_default();
     let threads = vm.hypervisor_pid.and_then(|pid| batch.threads.get(&pid));
     let start_time =
-        vm.hypervisor_pid.zip(process.start_ticks).and_then(|(pid, start)| ledger.started(pid, start));
+        vm.hypervisor_pid.zip(process.start_ticks).and_then(|(pid, start)| continuity.start_time(pid, start));
     // What has the pid of one that leaves may be another process already.
-    let start_ticks = process.start_ticks.filter(|_| !is_leaving);
-    ledger.enter(vm, start_ticks);
+    let start_ticks = process.start_ticks.filter(|_| !is_removed);
+    continuity.enter(vm, start_ticks);
     // They came before those that are there.
-    let remade = ledger.take_remade(vm).into_iter().map(|(nic, device)| (nic, remade_counts(&device)));
+    let remade =
+        continuity.take_short_lived(vm).into_iter().map(|(nic, device)| (nic, remade_counts(&device)));
     let remade: Vec<_> = remade.collect();
-    remade.iter().for_each(|(nic, (rx, tx))| ledger.add_remade(vm, nic, *rx, *tx));
+    remade.iter().for_each(|(nic, (rx, tx))| continuity.add_short_lived(vm, nic, *rx, *tx));
     let remade: Vec<_> = remade.into_iter().map(|(_, counts)| counts).collect();
-    let nics: Vec<_> = vm.nics.iter().map(|nic| nic_stats(vm, nic, batch, ledger)).collect();
-    let since = ledger.vm_since(vm, start_ticks);
-    let network = ledger.network(vm, start_ticks, &nics, &remade);
+    let nics: Vec<_> = vm.nics.iter().map(|nic| nic_stats(vm, nic, batch, continuity)).collect();
+    let since = continuity.vm_since(vm, start_ticks);
+    let network = continuity.network_sum(vm, start_ticks, &nics, &remade);
     // A sum without those that cannot be counted, or that are left out, is no sum.
     let is_whole = vm.uncounted.is_empty() && !vm.has_more_nics;
     let [net_rx_bytes, net_tx_bytes, net_rx_packets, net_tx_packets] =
@@ -55,7 +56,7 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, ledger: &mut Ledger, is_leaving: b
         running: true,
         start_time,
         process: process.stats,
-        vcpus: threads.map(|threads| vcpus(threads, ledger, since)).unwrap_or_default(),
+        vcpus: threads.map(|threads| vcpus(threads, continuity, since)).unwrap_or_default(),
         cgroup: process.cgroup,
         net_rx_bytes,
         net_tx_bytes,
@@ -91,7 +92,7 @@ fn remade_counts(device: &TapReading) -> (FrameCounts, FrameCounts) {
     (rx, tx)
 }
 
-fn vcpus(threads: &ThreadsReading, ledger: &mut Ledger, since: VmSince) -> Vec<VcpuStats> {
+fn vcpus(threads: &ThreadsReading, continuity: &mut Continuity, since: VmSince) -> Vec<VcpuStats> {
     let vcpu = |vcpu: &VcpuReading| VcpuStats {
         vcpu: vcpu.vcpu,
         thread: vcpu.thread,
@@ -100,14 +101,19 @@ fn vcpus(threads: &ThreadsReading, ledger: &mut Ledger, since: VmSince) -> Vec<V
         // Where the series of the process have had other names, so have these.
         since: vcpu
             .start_ticks
-            .and_then(|start| ledger.started(vcpu.thread, start))
+            .and_then(|start| continuity.start_time(vcpu.thread, start))
             .filter(|_| since.process.is_some()),
     };
     threads.vcpus.iter().map(vcpu).collect()
 }
 
-/// With the number of its part, where anything was read.
-fn nic_stats(vm: &InstanceInfo, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -> (Option<u64>, NicStats) {
+/// With the number of its share, where anything was read.
+fn nic_stats(
+    vm: &InstanceInfo,
+    nic: &Nic,
+    batch: &Batch,
+    continuity: &mut Continuity,
+) -> (Option<u64>, NicStats) {
     // Numbers of two devices that had the name one after the other are not mixed. The device's reading is the earlier one.
     // Its device leaves in the next tick, with its final counters; what eBPF counts of the new one waits until then.
     let of_device = batch.taps.get(nic);
@@ -122,21 +128,21 @@ fn nic_stats(vm: &InstanceInfo, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -
     };
     let GuestView { rx, tx } = device.map(|device| device_counts(kind, &device.stats)).unwrap_or_default();
     let namespace = nic.netns.and_then(|netns| batch.namespaces.get(&netns)).copied();
-    let seen = Seen { nic, ifindex, namespace, rx, tx };
-    let account = ledger.account(&vm.id, &seen);
+    let reading = DeviceReading { nic, ifindex, namespace, rx, tx };
+    let account = continuity.account(&vm.id, &reading);
     // The equation of what is offered is a TAP's: a macvtap does not say what was delivered.
     let is_tap = kind == NicKind::Tap;
     let drops = batch.drops.get(nic).filter(|drops| is_tap && drops.ifindex == ifindex);
     let drops = drops.map(|drops| drops.counts);
-    let line = line(kind, account, rx, tx, ebpf, drops);
-    let (rx_backlog_packets, rx_backlog_bytes) = backlog(account, &line, is_tap && device.is_some());
-    let gap = gap(kind, account, &line, tx.packets, ebpf, is_tap && device.is_some());
+    let cumulative = cumulative(kind, account, rx, tx, ebpf, drops);
+    let (rx_backlog_packets, rx_backlog_bytes) = backlog(account, &cumulative, is_tap && device.is_some());
+    let gap = gap(kind, account, &cumulative, tx.packets, ebpf, is_tap && device.is_some());
     account.attached(ebpf.and_then(|ebpf| ebpf.since));
-    let published = account.publish(line);
+    let published = account.publish(cumulative);
     let is_awaited = is_tap && batch.drops_awaited.contains(nic);
     let counted = drops.map(device_dropped);
-    let rx_dropped_by_device = account.untold.update(&line, &published, counted, is_awaited);
-    let (start_time, part) = (account.since, account.part);
+    let rx_dropped_by_device = account.unexplained.update(&cumulative, &published, counted, is_awaited);
+    let (start_time, share) = (account.since, account.share);
     let counted = ebpf.filter(|_| counts_what_was_sent(kind));
     let mut stats = NicStats {
         device: nic.tap.clone(),
@@ -148,7 +154,7 @@ fn nic_stats(vm: &InstanceInfo, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -
         start_time,
         rx: published.rx,
         tx: published.tx,
-        mismatch_bytes: counted.and_then(|_| mismatch(line.tx.bytes, tx.bytes)),
+        mismatch_bytes: counted.and_then(|_| mismatch(cumulative.tx.bytes, tx.bytes)),
         ebpf: published.ebpf,
         rx_backlog_packets,
         rx_backlog_bytes,
@@ -159,11 +165,11 @@ fn nic_stats(vm: &InstanceInfo, nic: &Nic, batch: &Batch, ledger: &mut Ledger) -
         gone: false,
         since: NicSince::default(),
     };
-    ledger.go_on(vm, &seen, &mut stats);
-    if let Some(gone) = batch.gone.get(nic) {
-        ledger.gone(*gone, &seen, line);
+    continuity.continue_counter(vm, &reading, &mut stats);
+    if let Some(exit) = batch.nic_exits.get(nic) {
+        continuity.close(*exit, &reading, cumulative);
     }
-    (Some(part), stats)
+    (Some(share), stats)
 }
 
 /// Both directions of something, as the guest sees them.
@@ -194,9 +200,9 @@ fn counted_tx(kind: NicKind, ebpf: Option<&EbpfReading>) -> Option<DirectionStat
 }
 
 /// What the guest took is what the device delivered; what it sent is counted twice, by the device and by eBPF.
-fn line(
+fn cumulative(
     kind: NicKind,
-    account: &mut Account,
+    account: &mut DeviceAccount,
     rx: FrameCounts,
     tx: FrameCounts,
     ebpf: Option<&EbpfReading>,
@@ -220,12 +226,16 @@ fn line(
 }
 
 /// What waits for the guest, in packets and in bytes. What is gone was read before what was offered.
-fn backlog(account: &mut Account, line: &Totals, device_is_read: bool) -> (Option<u64>, Option<u64>) {
-    let Some(ebpf) = line.ebpf.filter(|_| device_is_read) else { return (None, None) };
-    let packets = gone(line);
+fn backlog(
+    account: &mut DeviceAccount,
+    cumulative: &Totals,
+    device_is_read: bool,
+) -> (Option<u64>, Option<u64>) {
+    let Some(ebpf) = cumulative.ebpf.filter(|_| device_is_read) else { return (None, None) };
+    let packets = gone(cumulative);
     let dropped = [ebpf.dropped_ring_full, ebpf.dropped_filter, ebpf.dropped_qdisc];
     let [ring_full, filter, qdisc] = dropped.map(|dropped| Some(dropped?.bytes));
-    let bytes = add([line.rx.bytes, ring_full, filter, qdisc]);
+    let bytes = add([cumulative.rx.bytes, ring_full, filter, qdisc]);
     let packets = ebpf.offered.zip(packets);
     let bytes = ebpf.offered.zip(bytes);
     (
@@ -240,30 +250,30 @@ fn device_dropped(drops: DropCounts) -> u64 {
 }
 
 /// Packets that wait no more. What is not seen to be dropped in the queue is taken to wait there.
-fn gone(line: &Totals) -> Option<u64> {
-    let qdisc = line.ebpf.and_then(|ebpf| ebpf.dropped_qdisc).unwrap_or_default();
-    add([line.rx.packets, line.rx.dropped, Some(qdisc.packets)])
+fn gone(cumulative: &Totals) -> Option<u64> {
+    let qdisc = cumulative.ebpf.and_then(|ebpf| ebpf.dropped_qdisc).unwrap_or_default();
+    add([cumulative.rx.packets, cumulative.rx.dropped, Some(qdisc.packets)])
 }
 
 /// Packets that the programs did not see, for the guest and from it.
 fn gap(
     kind: NicKind,
-    account: &mut Account,
-    line: &Totals,
+    account: &mut DeviceAccount,
+    cumulative: &Totals,
     tx: Option<u64>,
     ebpf: Option<&EbpfReading>,
     equation_holds: bool,
 ) -> GuestView<Option<u64>> {
-    let offered = line.ebpf.and_then(|ebpf| ebpf.offered).filter(|_| equation_holds);
+    let offered = cumulative.ebpf.and_then(|ebpf| ebpf.offered).filter(|_| equation_holds);
     GuestView {
-        rx: account.rx_gap.update(gone(line), offered.map(|offered| offered.packets)),
+        rx: account.rx_gap.update(gone(cumulative), offered.map(|offered| offered.packets)),
         tx: account.tx_gap.update(tx, counted_tx(kind, ebpf).map(|counted| counted.packets)),
     }
 }
 
 /// Or nothing when one of them is not known.
-fn add<const N: usize>(parts: [Option<u64>; N]) -> Option<u64> {
-    parts.into_iter().try_fold(0_u64, |sum, part| sum.checked_add(part?))
+fn add<const N: usize>(terms: [Option<u64>; N]) -> Option<u64> {
+    terms.into_iter().try_fold(0_u64, |sum, term| sum.checked_add(term?))
 }
 
 /// How far the two counts of one thing are apart: what arrived between the two readings, and nothing on a quiet device.
@@ -291,7 +301,9 @@ fn ebpf_stats(kind: NicKind, ebpf: &EbpfReading, drops: Option<DropCounts>) -> E
     let counted = guest_view(kind, ebpf.counters.ingress, ebpf.counters.egress);
     // Only what leaves the host by a TAP is cut behind the programs.
     let (cut, is_known) = match kind {
-        NicKind::Tap => (ebpf.counters.egress_cut, ebpf.sees_cuts || counted.rx.gso_packets == 0),
+        NicKind::Tap => {
+            (ebpf.counters.egress_segmented, ebpf.knows_segmentation || counted.rx.gso_packets == 0)
+        }
         NicKind::Macvtap => (Traffic::default(), true),
     };
     let (packets, bytes) = (counted.rx.packets + cut.packets, counted.rx.bytes + cut.bytes);

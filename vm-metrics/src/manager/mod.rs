@@ -5,14 +5,15 @@
 #![warn(missing_docs)]
 
 mod backlog;
-mod comings;
+mod continuity;
 mod engine;
+mod health;
 mod health_log;
-mod judge;
-mod ledger;
+mod lifecycle;
 mod merge;
+mod quota;
 mod retain;
-mod shares;
+mod setup;
 mod tick;
 #[cfg(feature = "otel")]
 mod weak;
@@ -27,10 +28,12 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use engine::ManagerError;
+pub(crate) use setup::Setup;
+pub use setup::StartError;
 pub use tick::{TickThread, Ticker, Waker};
 
 use crate::host::Host;
-use crate::model::{Health, InstanceInfo, Late, PartKind, Snapshot, Trust, VmStats};
+use crate::model::{ComponentKind, Health, InstanceInfo, MissedTicks, Snapshot, Trust, VmStats};
 use crate::net::events::EventPoller;
 use crate::readers::{Purpose, ReaderConfig};
 use crate::sources::{InstanceSource, Sources};
@@ -129,9 +132,11 @@ impl Manager {
     /// ```
     pub fn collect_all(&self) -> Result<Vec<VmStats>, CollectError> {
         let snapshot = self.collect();
-        let failed = |kind, state| kind == PartKind::Source && state == Health::Failed;
-        match snapshot.parts.iter().find(|part| failed(part.kind, part.health.state)) {
-            Some(part) => Err(CollectError { source_name: part.name, reason: part.health.reason.clone() }),
+        let failed = |kind, state| kind == ComponentKind::Source && state == Health::Failed;
+        match snapshot.components.iter().find(|component| failed(component.kind, component.health.state)) {
+            Some(component) => {
+                Err(CollectError { source_name: component.name, reason: component.health.reason.clone() })
+            }
             None => Ok(snapshot.vms.iter().filter(|vm| vm.running).cloned().collect()),
         }
     }
@@ -141,11 +146,11 @@ impl Manager {
     ///
     /// ```
     /// let snapshot = vm_metrics::Manager::new().collect();
-    /// let reader = snapshot.parts.iter().find(|part| part.name == "proc_stat").unwrap();
+    /// let reader = snapshot.components.iter().find(|component| component.name == "proc_stat").unwrap();
     /// assert_eq!(reader.health.state.as_str(), "healthy");
     /// ```
     pub fn collect(&self) -> Arc<Snapshot> {
-        self.tick(Late::default())
+        self.tick(MissedTicks::default())
     }
 
     /// Reads one VM: this process and these interfaces. Where a source lists it otherwise, or not at all, its counters are
@@ -213,13 +218,13 @@ impl Manager {
     }
 
     /// As [`collect`](Self::collect), for a caller that keeps time: how late ticks were.
-    pub(crate) fn tick(&self, late: Late) -> Arc<Snapshot> {
-        self.tick_of(self.engine(), late)
+    pub(crate) fn tick(&self, missed: MissedTicks) -> Arc<Snapshot> {
+        self.tick_of(self.engine(), missed)
     }
 
     /// The snapshot is the latest before the next tick can begin.
-    fn tick_of(&self, mut engine: MutexGuard<'_, Engine>, late: Late) -> Arc<Snapshot> {
-        let snapshot = engine.tick(late);
+    fn tick_of(&self, mut engine: MutexGuard<'_, Engine>, missed: MissedTicks) -> Arc<Snapshot> {
+        let snapshot = engine.tick(missed);
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&snapshot));
         snapshot
     }

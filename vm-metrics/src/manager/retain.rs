@@ -1,4 +1,4 @@
-//! The departed: the last numbers of VMs and interfaces that are gone are shown for a while, so that a scrape that comes
+//! Terminated VMs: the last numbers of VMs and interfaces that are gone are shown for a while, so that a scrape that comes
 //! later still finds the last bytes.
 
 mod settled;
@@ -9,20 +9,21 @@ use std::time::{Duration, Instant};
 
 use settled::{settled, show_nic, without_process};
 
-use super::shares::{self, Kept, Limit};
+use super::quota::{self, Limit, QuotaItem};
 use crate::model::{
-    Batch, DepartedDevice, Excess, Gone, InstanceInfo, Leaving, Nic, NicStats, Tenant, Trust, VmSet, VmStats,
+    Batch, DeviceExit, Excess, ExitNotice, InstanceInfo, Nic, NicStats, Removals, Tenant, Trust, VmSet,
+    VmStats,
 };
 
-/// Departed VMs that are kept.
+/// Terminated VMs that are kept.
 const COUNT: Limit = Limit { trusted: 1 << 15, others: 4096 };
 
 /// The bytes that these take up.
 const BYTES: Limit = Limit { trusted: 256 << 20, others: 16 << 20 };
 
-/// Departed VMs with their last numbers.
+/// Terminated VMs with their last numbers.
 #[derive(Debug)]
-pub(super) struct Departed {
+pub(super) struct TerminatedVms {
     retention: Duration,
     trust: Trust,
     /// The latest last.
@@ -40,7 +41,7 @@ struct Entry {
 
 /// Whole VMs, or VMs with only the interfaces they have lost. An interface is also lost when the VM still has it but
 /// nothing can be read of it any more, or another device has its name.
-pub(super) fn leaving(before: &Tick, now: &VmSet, batch: &Batch) -> Leaving {
+pub(super) fn removals(before: &LastTick, now: &VmSet, batch: &Batch) -> Removals {
     let by_id: HashMap<_, _> = before.stats.iter().map(|stats| (stats.instance_id.as_str(), stats)).collect();
     let ifindex = |vm: &InstanceInfo, nic: &Nic| {
         let nics = &by_id.get(vm.id.as_str())?.nics;
@@ -60,7 +61,7 @@ pub(super) fn leaving(before: &Tick, now: &VmSet, batch: &Batch) -> Leaving {
     let vms: Vec<_> = before.vms.vms.iter().filter_map(gone).collect();
     let nics = vms.iter().flat_map(|vm| vm.nics.iter().map(move |nic| (vm, nic)));
     let ifindexes = nics.filter_map(|(vm, nic)| Some((nic.clone(), ifindex(vm, nic)?))).collect();
-    Leaving { vms: VmSet { vms }, ifindexes }
+    Removals { vms: VmSet { vms }, ifindexes }
 }
 
 fn key(vm: &InstanceInfo) -> (&str, Option<u32>) {
@@ -78,16 +79,16 @@ fn is_still_there(nic: &Nic, was: u32, batch: &Batch, deleted: &Deleted) -> bool
 type Deleted = HashSet<(Option<u64>, u32)>;
 
 fn deleted(batch: &Batch) -> Deleted {
-    let deleted = batch.departed.iter().filter(|device| device.gone == Gone::Deleted);
-    deleted.map(|DepartedDevice { netns, ifindex, .. }| (*netns, *ifindex)).collect()
+    let deleted = batch.exits.iter().filter(|device| device.exit == DeviceExit::Deleted);
+    deleted.map(|ExitNotice { netns, ifindex, .. }| (*netns, *ifindex)).collect()
 }
 
 /// The last counters of a device that had been read before are those of its VM as it leaves, and not once more those of
 /// whoever has its name now.
-pub(super) fn take_from_present(leaving: &Leaving, batch: &mut Batch) {
-    for (nic, ifindex) in &leaving.ifindexes {
+pub(super) fn withdraw_from_present(removals: &Removals, batch: &mut Batch) {
+    for (nic, ifindex) in &removals.ifindexes {
         let is_it = batch.taps.get(nic).is_some_and(|reading| reading.ifindex == *ifindex);
-        if is_it && batch.gone_again.contains(nic) {
+        if is_it && batch.short_lived_nics.contains(nic) {
             batch.taps.remove(nic);
         }
     }
@@ -95,12 +96,12 @@ pub(super) fn take_from_present(leaving: &Leaving, batch: &mut Batch) {
 
 /// What was read in this tick of devices that another VM has now: they are read once, so that what one VM is given the
 /// other is not.
-pub(super) fn handed_over(leaving: &Leaving, batch: &Batch) -> Batch {
+pub(super) fn shared_readings(removals: &Removals, batch: &Batch) -> Batch {
     let mut read = Batch { namespaces: batch.namespaces.clone(), ..Batch::default() };
     // By the name alone it may be another device, and so it may be by an index that was free meanwhile.
     let deleted = deleted(batch);
     let is_it = |nic: &Nic, ifindex: u32| ifindex != 0 && !deleted.contains(&(nic.netns, ifindex));
-    for (nic, ifindex) in leaving.ifindexes.iter().filter(|(nic, ifindex)| is_it(nic, **ifindex)) {
+    for (nic, ifindex) in removals.ifindexes.iter().filter(|(nic, ifindex)| is_it(nic, **ifindex)) {
         if let Some(reading) = batch.taps.get(nic).filter(|reading| reading.ifindex == *ifindex) {
             read.taps.insert(nic.clone(), *reading);
         }
@@ -118,12 +119,12 @@ pub(super) fn handed_over(leaving: &Leaving, batch: &Batch) -> Batch {
 
 /// Who was there in a tick, and what was published of them.
 #[derive(Debug, Default)]
-pub(super) struct Tick {
+pub(super) struct LastTick {
     pub(super) vms: VmSet,
     pub(super) stats: Vec<VmStats>,
 }
 
-impl Departed {
+impl TerminatedVms {
     pub(super) fn new(retention: Duration, trust: Trust) -> Self {
         Self { retention, trust, vms: Vec::new() }
     }
@@ -132,18 +133,18 @@ impl Departed {
     /// users have had more than is kept.
     pub(super) fn add(
         &mut self,
-        leaving: &VmSet,
-        last_words: Vec<VmStats>,
+        removals: &VmSet,
+        final_stats: Vec<VmStats>,
         before: &[VmStats],
         now: Instant,
     ) -> Excess {
         self.vms.retain(|entry| now.duration_since(entry.since) < self.retention);
         let mut overuse = Excess::default();
-        if last_words.is_empty() {
+        if final_stats.is_empty() {
             return overuse;
         }
         let before: HashMap<_, _> = before.iter().map(|vm| (vm.instance_id.as_str(), vm)).collect();
-        for (info, last) in leaving.vms.iter().zip(last_words) {
+        for (info, last) in removals.vms.iter().zip(final_stats) {
             let known = before.get(last.instance_id.as_str()).copied();
             let (tenant, vm) = (Tenant::of(info, &self.trust), settled(last, known));
             self.vms.push(Entry { since: now, tenant, vm, succeeded: None });
@@ -158,17 +159,17 @@ impl Departed {
     /// Who has talked most stays longest.
     fn keep(&mut self, size: impl Fn(&VmStats) -> u64, limit: Limit, overuse: &mut Excess) {
         let kept =
-            |entry: &Entry| Kept { tenant: entry.tenant, size: size(&entry.vm), worth: talk(&entry.vm) };
-        let gone = shares::beyond(self.vms.iter().map(kept), limit);
+            |entry: &Entry| QuotaItem { tenant: entry.tenant, size: size(&entry.vm), worth: talk(&entry.vm) };
+        let gone = quota::over_quota(self.vms.iter().map(kept), limit);
         for at in &gone {
             overuse.add(self.vms[*at].tenant.uid(), "departed", 1);
         }
-        shares::drop_at(&mut self.vms, &gone);
+        quota::drop_at(&mut self.vms, &gone);
     }
 
-    /// Puts the departed with the present, except where something else has taken their place.
+    /// Puts the terminated with the present, except where something else has taken their place.
     ///
-    /// A VM of another user does not take the place of a departed one by its id alone: it is shown under another id.
+    /// A VM of another user does not take the place of a terminated one by its id alone: it is shown under another id.
     pub(super) fn show(&self, present: &mut Vec<VmStats>, vms: &VmSet) {
         if self.vms.is_empty() {
             return;
@@ -202,22 +203,22 @@ impl Departed {
         let mut shown: HashMap<&str, usize> = HashMap::new();
         let mut former = HashMap::new();
         // The latest incarnation of an id is the one to show, with what it had lost before it ended.
-        for Entry { tenant, vm: departed, .. } in self.vms.iter().rev() {
-            let id = departed.instance_id.as_str();
+        for Entry { tenant, vm: terminated, .. } in self.vms.iter().rev() {
+            let id = terminated.instance_id.as_str();
             if holders.get(id).is_some_and(|holder| holder != tenant) {
                 continue;
             }
             if !ids.contains(id) && !shown.contains_key(id) {
                 shown.insert(id, present.len());
-                let nics = departed.nics.iter().filter(|nic| gone(departed, nic)).cloned().collect();
-                let departed = VmStats { nics, ..departed.clone() };
-                present.push(if lives_on(&departed) { without_process(departed) } else { departed });
+                let nics = terminated.nics.iter().filter(|nic| gone(terminated, nic)).cloned().collect();
+                let terminated = VmStats { nics, ..terminated.clone() };
+                present.push(if lives_on(&terminated) { without_process(terminated) } else { terminated });
                 continue;
             }
             let without_process = places.get(&(id.to_owned(), None));
-            let known = places.get(&place(departed)).or(without_process).or(shown.get(id));
+            let known = places.get(&place(terminated)).or(without_process).or(shown.get(id));
             let Some(vm) = known.and_then(|at| present.get_mut(*at)) else { continue };
-            let pid = departed.hypervisor_pid;
+            let pid = terminated.hypervisor_pid;
             // A VM whose process has ended may go on without one. It is the same VM, and no earlier one.
             let is_it = vm.hypervisor_pid == pid;
             let goes_on = !is_it && vm.hypervisor_pid.is_none() && *former.entry(id).or_insert(pid) == pid;
@@ -225,9 +226,9 @@ impl Departed {
                 continue;
             }
             if goes_on && !vm.running {
-                *vm = settled(std::mem::take(vm), Some(departed));
+                *vm = settled(std::mem::take(vm), Some(terminated));
             }
-            for nic in departed.nics.iter().filter(|nic| gone(departed, nic)) {
+            for nic in terminated.nics.iter().filter(|nic| gone(terminated, nic)) {
                 show_nic(vm, nic);
             }
         }
@@ -250,7 +251,7 @@ fn place(vm: &VmStats) -> (String, Option<u32>) {
     (vm.instance_id.clone(), vm.hypervisor_pid)
 }
 
-/// VMs that have the id of a departed one of another user are told apart by their process.
+/// VMs that have the id of a terminated one of another user are told apart by their process.
 fn rename_impostors(present: &mut [VmStats], vms: &VmSet, holders: &HashMap<&str, Tenant>, trust: &Trust) {
     let tenants = vms.vms.iter().filter(|vm| holders.contains_key(vm.id.as_str()));
     let tenants: HashMap<&str, Tenant> = tenants.map(|vm| (vm.id.as_str(), Tenant::of(vm, trust))).collect();

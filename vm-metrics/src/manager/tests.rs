@@ -211,8 +211,12 @@ fn a_source_that_blocks_holds_up_no_tick() {
     while manager.collect_all().is_err() {}
     let answered = asked.load(Ordering::SeqCst);
     let reason = |snapshot: &Snapshot| {
-        let part = snapshot.parts.iter().find(|part| part.name == "instance_source").expect("the source");
-        (part.health.state, part.health.reason.clone())
+        let component = snapshot
+            .components
+            .iter()
+            .find(|component| component.name == "instance_source")
+            .expect("the source");
+        (component.health.state, component.health.reason.clone())
     };
     let mut reasons = HashSet::new();
     for _ in 0..100 {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::Manager;
-use crate::model::{Late, Snapshot};
+use crate::model::{MissedTicks, Snapshot};
 
 /// A snapshot older than this many intervals says that the ticks hang, unless it is younger than [`MIN_STALE`].
 const STALE_INTERVALS: u32 = 10;
@@ -86,7 +86,7 @@ fn run(
     let mut clock = Clock::new(interval, Instant::now());
     loop {
         clock.begin(Instant::now());
-        snapshots.send_replace(Some(manager.tick(clock.late)));
+        snapshots.send_replace(Some(manager.tick(clock.missed)));
         match called.recv_timeout(clock.until_next(Instant::now())) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) => thread::sleep(clock.pause(Instant::now())),
@@ -161,13 +161,13 @@ struct Clock {
     due: Instant,
     /// When the last tick had to begin, or began where it was called for.
     last: Instant,
-    late: Late,
+    missed: MissedTicks,
 }
 
 impl Clock {
     /// The first tick is due now.
     fn new(interval: Duration, now: Instant) -> Self {
-        Self { interval, due: now, last: now, late: Late::default() }
+        Self { interval, due: now, last: now, missed: MissedTicks::default() }
     }
 
     /// A tick begins: the regular one, when its moment has come.
@@ -185,8 +185,8 @@ impl Clock {
         if self.due < now {
             let wanted = self.wanted();
             if wanted < now {
-                self.late.ticks += 1;
-                self.late.by += now - wanted;
+                self.missed.ticks += 1;
+                self.missed.by += now - wanted;
             }
             self.due = now;
         }
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(clock.until_next(start + SECOND / 4), SECOND * 3 / 4);
         clock.begin(start + SECOND / 3);
         assert_eq!(clock.until_next(start + SECOND / 2), SECOND / 2);
-        assert_eq!((clock.due, clock.late.ticks), (start + SECOND, 0));
+        assert_eq!((clock.due, clock.missed.ticks), (start + SECOND, 0));
     }
 
     #[test]
@@ -235,10 +235,10 @@ mod tests {
         assert_eq!(clock.until_next(start + SECOND / 4), SECOND * 3 / 4);
         clock.begin(start + SECOND);
         assert_eq!(clock.until_next(start + SECOND * 5 / 4), SECOND * 3 / 4);
-        assert_eq!(clock.late, Late::default());
+        assert_eq!(clock.missed, MissedTicks::default());
         clock.begin(start + SECOND * 2);
         assert_eq!(clock.until_next(start + SECOND * 7), Duration::ZERO);
-        assert_eq!(clock.late, Late { ticks: 1, by: SECOND * 4 });
+        assert_eq!(clock.missed, MissedTicks { ticks: 1, by: SECOND * 4 });
         clock.begin(start + SECOND * 7);
         assert_eq!(clock.until_next(start + SECOND * 7), SECOND);
     }
@@ -249,14 +249,14 @@ mod tests {
         let (mut clock, start) = clock();
         let end = start + SECOND * 3;
         assert_eq!(clock.until_next(end), Duration::ZERO);
-        assert_eq!(clock.late, Late { ticks: 1, by: SECOND * 2 });
+        assert_eq!(clock.missed, MissedTicks { ticks: 1, by: SECOND * 2 });
         assert_eq!(clock.pause(end), Duration::ZERO, "the regular tick answers the call");
         for call in 0..10 {
             let began = end + MIN_PAUSE * call;
             clock.begin(began);
             clock.until_next(began + MIN_PAUSE / 2);
         }
-        assert_eq!(clock.late.ticks, 1);
+        assert_eq!(clock.missed.ticks, 1);
     }
 
     #[test]
@@ -285,13 +285,13 @@ mod tests {
                 // Rarely, and then for long.
                 now += SECOND * u32::try_from(stands_still.saturating_sub(17)).expect("small");
                 without += (now - begun).saturating_sub(SECOND);
-                let before = clock.late;
+                let before = clock.missed;
                 clock.begin(now);
                 begun = now;
-                prop_assert_eq!(clock.late, before, "a beginning is never late by itself");
+                prop_assert_eq!(clock.missed, before, "a beginning is never late by itself");
             }
             clock.until_next(now);
-            prop_assert!(clock.late.by <= without, "{:?} of {:?}", clock.late.by, without);
+            prop_assert!(clock.missed.by <= without, "{:?} of {:?}", clock.missed.by, without);
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Manager;
 use super::engine::Engine;
 use crate::host::Host;
-use crate::model::{Late, Snapshot};
+use crate::model::{MissedTicks, Snapshot};
 
 /// Two looks within this time are one: what is read does not change faster than it is worth.
 const RECENT: Duration = Duration::from_millis(100);
@@ -50,7 +50,7 @@ impl WeakManager {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return manager.younger_than(STALE),
         };
-        Some(manager.tick_of(engine, Late::default()))
+        Some(manager.tick_of(engine, MissedTicks::default()))
     }
 
     fn upgrade(&self) -> Option<Manager> {

@@ -24,13 +24,13 @@ pub struct Batch {
     /// NICs of which the tracepoint may have counted drops that could not be read yet.
     pub drops_awaited: HashSet<Nic>,
     /// What became of devices that the kernel says are gone.
-    pub gone: HashMap<Nic, Gone>,
+    pub nic_exits: HashMap<Nic, DeviceExit>,
     /// Devices that had gone before those of this tick were read, whether a VM had them or none.
-    pub departed: Vec<DepartedDevice>,
+    pub exits: Vec<ExitNotice>,
     /// NICs whose reading is that of a device that has come and gone since the last tick.
-    pub gone_again: HashSet<Nic>,
+    pub short_lived_nics: HashSet<Nic>,
     /// Devices that have come and gone since the last tick under the name of a NIC, with all that each has counted.
-    pub remade: Vec<(Nic, TapReading)>,
+    pub short_lived: Vec<(Nic, TapReading)>,
     /// Of the network namespaces in which something was read, by inode: a number that no other namespace has or will have,
     /// as the inode may.
     pub namespaces: HashMap<u64, u64>,
@@ -46,7 +46,7 @@ impl Batch {
 
 /// Why a device is not where it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gone {
+pub enum DeviceExit {
     Deleted,
     /// It lives on in another network namespace, with this index; 0 where the kernel does not say it.
     Moved {
@@ -56,16 +56,16 @@ pub enum Gone {
 
 /// A device that is not where it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DepartedDevice {
+pub struct ExitNotice {
     /// The inode of the network namespace that it was in; `None` for that of this process.
     pub netns: Option<u64>,
     pub ifindex: u32,
-    pub gone: Gone,
+    pub exit: DeviceExit,
 }
 
 /// What was there in the tick before and is not any more: whole VMs, or VMs with only the interfaces they have lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Leaving {
+pub struct Removals {
     pub vms: VmSet,
     /// The interface indexes of their devices. Another device may have the name by now.
     pub ifindexes: HashMap<Nic, u32>,
@@ -156,7 +156,7 @@ pub struct EbpfReading {
     /// When they were attached, in seconds of Unix time; `None` where a daemon before this one has attached them.
     pub since: Option<f64>,
     /// Whether the programs can tell which GSO frames the kernel cuts before it delivers them.
-    pub sees_cuts: bool,
+    pub knows_segmentation: bool,
 }
 
 /// Frames for the guest that were dropped after the programs had counted them.

@@ -22,8 +22,8 @@ mod vm;
 mod vm_state;
 
 pub use batch::{
-    Batch, DepartedDevice, DropReading, EbpfReading, FIRST_NUMBER, Gone, Leaving, ProcessReading, SchedTimes,
-    TapReading, TapStats, ThreadsReading, VcpuReading,
+    Batch, DeviceExit, DropReading, EbpfReading, ExitNotice, FIRST_NUMBER, ProcessReading, Removals,
+    SchedTimes, TapReading, TapStats, ThreadsReading, VcpuReading,
 };
 pub(crate) use causes::in_one_line;
 pub(crate) use cgroup::CgroupCounters;
@@ -37,7 +37,9 @@ pub use process_stats::ProcessStats;
 pub use program_name::ProgramName;
 pub(crate) use since::unix_seconds;
 pub use since::{NicSince, VmSince};
-pub use snapshot::{Health, Late, PartHealth, PartKind, PartRun, PartTotals, Snapshot};
+pub use snapshot::{
+    ComponentHealth, ComponentKind, ComponentRun, ComponentTotals, Health, MissedTicks, Snapshot,
+};
 pub use stats::{VcpuStats, VmStats};
 pub(crate) use tenant::{Tenant, in_turns};
 pub use trust::Trust;

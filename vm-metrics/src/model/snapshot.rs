@@ -18,18 +18,18 @@ pub struct Snapshot {
     pub tick_duration: Duration,
     /// Of all ticks together.
     pub ticks_duration: Duration,
-    pub late: Late,
+    pub missed: MissedTicks,
     pub vms: Vec<VmStats>,
     /// How many have come and gone.
     pub lifecycle: Lifecycle,
-    pub parts: Vec<PartRun>,
+    pub components: Vec<ComponentRun>,
     /// What users have left behind beyond their share, so that it was forgotten in this tick.
     pub overuse: Vec<Overuse>,
 }
 
 /// Ticks that began late, because the one before took longer than the interval or the whole daemon stood still.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Late {
+pub struct MissedTicks {
     pub ticks: u64,
     /// All of them together.
     pub by: Duration,
@@ -39,7 +39,7 @@ pub struct Late {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
-pub enum PartKind {
+pub enum ComponentKind {
     Source,
     Reader,
     Manager,
@@ -47,10 +47,10 @@ pub enum PartKind {
 
 /// How a part did in one tick.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PartRun {
-    pub kind: PartKind,
+pub struct ComponentRun {
+    pub kind: ComponentKind,
     pub name: &'static str,
-    pub health: PartHealth,
+    pub health: ComponentHealth,
     /// `None` when it did not run.
     pub duration: Option<Duration>,
     /// Things it read or found.
@@ -66,12 +66,12 @@ pub struct PartRun {
     /// What users asked for beyond their share in this tick.
     pub overuse: Vec<Overuse>,
     /// This tick and all before it.
-    pub totals: PartTotals,
+    pub totals: ComponentTotals,
 }
 
 /// How a part has done since the daemon started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PartTotals {
+pub struct ComponentTotals {
     /// Ticks in which it ran.
     pub runs: u64,
     /// All of them together.
@@ -80,16 +80,16 @@ pub struct PartTotals {
     pub errors: u64,
 }
 
-impl PartTotals {
+impl ComponentTotals {
     /// With one tick more.
-    pub(crate) fn add(&mut self, run: &PartRun) {
+    pub(crate) fn add(&mut self, run: &ComponentRun) {
         self.runs += u64::from(run.duration.is_some());
         self.duration += run.duration.unwrap_or_default();
         self.errors += run.errors as u64;
     }
 }
 
-impl PartRun {
+impl ComponentRun {
     /// It read or found all there is.
     pub fn is_complete(&self) -> bool {
         match self.health.state {
@@ -102,7 +102,7 @@ impl PartRun {
 
 /// Whether a part works, and why not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PartHealth {
+pub struct ComponentHealth {
     pub state: Health,
     /// In a sentence; empty when healthy, unless there is something to know.
     pub reason: String,
@@ -145,7 +145,7 @@ impl Health {
     }
 }
 
-impl PartKind {
+impl ComponentKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Source => "source",
@@ -155,7 +155,7 @@ impl PartKind {
     }
 }
 
-impl PartHealth {
+impl ComponentHealth {
     pub fn healthy() -> Self {
         Self { state: Health::Healthy, reason: String::new(), errno: None, warns: false }
     }

@@ -26,7 +26,7 @@ pub use tap::sysfs::read_tap_stats;
 
 use crate::config::{ConfigError, Section, Sections};
 use crate::host::Host;
-use crate::model::{Batch, Health, Leaving, PartHealth, Trust, VmSet};
+use crate::model::{Batch, ComponentHealth, Health, Removals, Trust, VmSet};
 use crate::net::events::EventPoller;
 
 /// Reads one kind of number of all VMs.
@@ -36,7 +36,7 @@ pub trait Reader: Send {
 
     /// Adds the last numbers of VMs, or of their interfaces, that are gone since the last tick. Most files are gone with
     /// them; a device may live on, with another VM or with none. What is in the batch already has been read in this tick.
-    fn last_words(&mut self, _leaving: &Leaving, _batch: &mut Batch) {}
+    fn read_final(&mut self, _leaving: &Removals, _batch: &mut Batch) {}
 }
 
 /// A line of the table of readers.
@@ -50,7 +50,7 @@ pub struct ReaderDef {
 
 /// Every reader, in the order in which they read. Threads come before their process: so those of the vCPUs are never
 /// ahead of the whole. The devices come before eBPF: so the eBPF count is never older than
-/// the device's, which the ledger relies on. Of those that read devices each reads what the ones before could not.
+/// the device's, which continuity relies on. Of those that read devices each reads what the ones before could not.
 pub const READERS: &[ReaderDef] = &[
     process::threads::DEF,
     process::stat::DEF,
@@ -96,7 +96,7 @@ pub enum Purpose {
 #[expect(missing_debug_implementations, reason = "a reader is a trait object")]
 pub enum StartOutcome {
     Running(Box<dyn Reader>),
-    Not(PartHealth),
+    Not(ComponentHealth),
     /// Going on would harm: the daemon must leave.
     Refused(String),
 }
@@ -135,16 +135,16 @@ impl ReaderConfig {
                 let is_on_request = ON_REQUEST.contains(&self.name);
                 let reason =
                     if is_on_request { "on request only" } else { "switched off in the configuration" };
-                StartOutcome::Not(PartHealth::new(Health::Disabled, reason))
+                StartOutcome::Not(ComponentHealth::new(Health::Disabled, reason))
             }
         }
     }
 }
 
 /// Why a reader that asks the kernel about devices by name is not for this host; `None` when it is.
-fn not_this_kernel(host: &Host) -> Option<PartHealth> {
+fn not_this_kernel(host: &Host) -> Option<ComponentHealth> {
     let reason = "[host] has the files of another kernel, whose devices this one may have namesakes of";
-    (!host.is_this_kernel()).then(|| PartHealth::new(Health::Unsupported, reason))
+    (!host.is_this_kernel()).then(|| ComponentHealth::new(Health::Unsupported, reason))
 }
 
 /// Checks the sections `[readers.<name>]` against the table.

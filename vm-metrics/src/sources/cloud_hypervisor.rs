@@ -8,21 +8,22 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use tokio::net::UnixStream;
 
-use super::proc_scan::pci_address;
-use super::vmm_api::{Answering, AskError, Facts, Http, VmmApi};
-use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier, bounded, shortened};
+use super::vmm_api::{Http, QueryError, QueryFuture, VmmApi, VmmInfo};
+use super::{ApiSocket, InstanceSource, Listing, Precedence, SourceDef, SourceError, shortened};
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, VmState, is_device_name};
+use crate::sources::values::bounded;
+use crate::sources::values::pci::pci_address;
 
 const VM_INFO: &str = "/api/v1/vm.info";
 
 pub const SOURCE: SourceDef = SourceDef {
     name: "cloud_hypervisor",
     help: "the API of the Cloud Hypervisor processes that were found",
-    tier: Tier::Vmm,
+    precedence: Precedence::Vmm,
     configure: |section, context| {
         section.no_options()?;
-        let (host, api) = (context.host.clone(), VmmApi::new(context, ask));
+        let (host, api) = (context.host.clone(), VmmApi::new(context, query));
         Ok(Some(Box::new(CloudHypervisor { host, api, sockets: Vec::new() })))
     },
 };
@@ -51,13 +52,13 @@ impl InstanceSource for CloudHypervisor {
     }
 }
 
-pub(super) fn ask(stream: UnixStream) -> Answering {
+pub(super) fn query(stream: UnixStream) -> QueryFuture {
     Box::pin(Http::over(stream, async |mut http| {
         let (status, body) = http.get(VM_INFO).await?;
         match status {
-            StatusCode::OK => facts(&body),
-            _ if is_not_created(status, &body) => Ok(Facts::not_started()),
-            _ => Err(AskError::Answer(format!("GET {VM_INFO}: {status}"))),
+            StatusCode::OK => vmm(&body),
+            _ if is_not_created(status, &body) => Ok(VmmInfo::not_started()),
+            _ => Err(QueryError::Response(format!("GET {VM_INFO}: {status}"))),
         }
     }))
 }
@@ -68,9 +69,9 @@ fn is_not_created(status: StatusCode, body: &[u8]) -> bool {
     status == StatusCode::NOT_FOUND || status == StatusCode::INTERNAL_SERVER_ERROR && says()
 }
 
-fn facts(body: &[u8]) -> Result<Facts, AskError> {
-    let vm: VmInfo = serde_json::from_slice(body).map_err(|error| AskError::json(VM_INFO, &error))?;
-    let VmConfig { cpus, memory, net, balloon, devices, vdpa } = vm.config;
+fn vmm(body: &[u8]) -> Result<VmmInfo, QueryError> {
+    let vm: VmInfoBody = serde_json::from_slice(body).map_err(|error| QueryError::json(VM_INFO, &error))?;
+    let VmConfigBody { cpus, memory, net, balloon, devices, vdpa } = vm.config;
     let mut nets = net.map(|List(nets)| nets).unwrap_or_default();
     let has_more_nics = nets.len() > bounded::MAX_NICS;
     nets.truncate(bounded::MAX_NICS);
@@ -87,7 +88,7 @@ fn facts(body: &[u8]) -> Result<Facts, AskError> {
         state: state(&vm.state),
         ..InstanceInfo::default()
     };
-    Ok(Facts { info, unfinished: matches!(vm.state.as_str(), "Created" | "Shutdown") })
+    Ok(VmmInfo { info, unfinished: matches!(vm.state.as_str(), "Created" | "Shutdown") })
 }
 
 /// PCI devices are listed whatever they are.
@@ -115,14 +116,14 @@ fn state(said: &str) -> Option<VmState> {
 }
 
 #[derive(Deserialize)]
-struct VmInfo {
-    config: VmConfig,
+struct VmInfoBody {
+    config: VmConfigBody,
     state: String,
     memory_actual_size: Option<u64>,
 }
 
 #[derive(Deserialize)]
-struct VmConfig {
+struct VmConfigBody {
     cpus: Cpus,
     memory: Memory,
     net: Option<List<Net>>,
@@ -208,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_vm_that_runs() {
-        let Facts { info, unfinished } = facts(RUNNING.as_bytes()).unwrap();
+        let VmmInfo { info, unfinished } = vmm(RUNNING.as_bytes()).unwrap();
         let expected = InstanceInfo {
             hypervisor: Hypervisor::CloudHypervisor,
             nics: vec![Nic::local("hype-tz4a98xx")],
@@ -232,14 +233,14 @@ mod tests {
             .replace(r#""balloon":null"#, r#""balloon":{"size":1048576,"deflate_on_oom":false}"#)
             .replace(r#""memory_actual_size":1610612736"#, r#""memory_actual_size":3145728"#)
             .replace("Running", "Created");
-        let Facts { info, unfinished } = facts(body.as_bytes()).unwrap();
+        let VmmInfo { info, unfinished } = vmm(body.as_bytes()).unwrap();
         assert_eq!((info.allocated_memory_bytes, info.actual_memory_bytes), (Some(4 * MIB), Some(3 * MIB)));
         assert!(unfinished);
         assert_eq!(info.state, Some(VmState::NotStarted));
         for (said, expected) in
             [("Paused", Some(VmState::Paused)), ("Shutdown", Some(VmState::Stopped)), ("Dreaming", None)]
         {
-            assert_eq!(facts(RUNNING.replace("Running", said).as_bytes()).unwrap().info.state, expected);
+            assert_eq!(vmm(RUNNING.replace("Running", said).as_bytes()).unwrap().info.state, expected);
         }
     }
 
@@ -250,7 +251,7 @@ mod tests {
         let body = RUNNING
             .replace(r#""balloon":null"#, plugged)
             .replace(r#""vhost_user":true"#, r#""vhost_user":true,"vhost_socket":"/run/a.sock""#);
-        let nics = facts(body.as_bytes()).unwrap().info.uncounted;
+        let nics = vmm(body.as_bytes()).unwrap().info.uncounted;
         let nics: Vec<_> = nics.iter().map(|nic| format!("{} {}", nic.kind.as_str(), nic.name)).collect();
         assert_eq!(nics, ["vhost-user /run/a.sock", "vfio 0000:3b:00.1", "vhost-vdpa vhost-vdpa-0"]);
     }
@@ -258,10 +259,10 @@ mod tests {
     #[test]
     fn a_flood_of_interfaces_is_cut() {
         let flood = format!("\"net\":[{}", "{\"tap\":\"tap\"},".repeat(34_000));
-        let info = facts(RUNNING.replace("\"net\":[", &flood).as_bytes()).unwrap().info;
+        let info = vmm(RUNNING.replace("\"net\":[", &flood).as_bytes()).unwrap().info;
         assert_eq!((info.nics.len(), info.has_more_nics), (256, true));
         let vcpus = RUNNING.replace("\"boot_vcpus\":2", "\"boot_vcpus\":4097");
-        assert!(facts(vcpus.as_bytes()).is_err());
+        assert!(vmm(vcpus.as_bytes()).is_err());
     }
 
     /// The bytes of Cloud Hypervisor's HTTP server.
@@ -276,8 +277,8 @@ mod tests {
     #[test]
     fn a_stand_in_of_the_api_is_asked_for_vm_info() {
         let stand_in = StandIn::new(vec![http("200", RUNNING)]);
-        let facts = answer(ask, &stand_in).unwrap();
-        assert_eq!(facts.info.allocated_vcpus, Some(2));
+        let vmm = answer(query, &stand_in).unwrap();
+        assert_eq!(vmm.info.allocated_vcpus, Some(2));
         let request = stand_in.heard();
         assert!(request.starts_with("GET /api/v1/vm.info HTTP/1.1\r\nhost: localhost\r\n"), "{request}");
     }
@@ -289,7 +290,7 @@ mod tests {
             ("500", "Error from API: The VM info is not available: VM is not created"),
         ] {
             let stand_in = StandIn::new(vec![http(status, body)]);
-            assert_eq!(answer(ask, &stand_in).unwrap(), Facts::not_started());
+            assert_eq!(answer(query, &stand_in).unwrap(), VmmInfo::not_started());
         }
         for (status, body, problem) in [
             ("500", "", "GET /api/v1/vm.info: 500 Internal Server Error"),
@@ -297,7 +298,7 @@ mod tests {
             ("200", "secret", "/api/v1/vm.info: bad JSON at line 1, column 1"),
         ] {
             let stand_in = StandIn::new(vec![http(status, body)]);
-            assert_eq!(answer(ask, &stand_in).unwrap_err().to_string(), problem);
+            assert_eq!(answer(query, &stand_in).unwrap_err().to_string(), problem);
         }
     }
 }

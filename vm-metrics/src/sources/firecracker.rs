@@ -7,19 +7,20 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use tokio::net::UnixStream;
 
-use super::vmm_api::{Answering, AskError, Facts, Http, VmmApi};
-use super::{ApiSocket, InstanceSource, Listing, SourceDef, SourceError, Tier, bounded};
+use super::vmm_api::{Http, QueryError, QueryFuture, VmmApi, VmmInfo};
+use super::{ApiSocket, InstanceSource, Listing, Precedence, SourceDef, SourceError};
 use crate::model::{Hypervisor, InstanceInfo, Nic, VmState, is_device_name};
+use crate::sources::values::bounded;
 
 const CONFIG: &str = "/vm/config";
 
 pub const SOURCE: SourceDef = SourceDef {
     name: "firecracker",
     help: "the API of the Firecracker processes that were found, jailed or not",
-    tier: Tier::Vmm,
+    precedence: Precedence::Vmm,
     configure: |section, context| {
         section.no_options()?;
-        Ok(Some(Box::new(Firecracker { api: VmmApi::new(context, ask), sockets: Vec::new() })))
+        Ok(Some(Box::new(Firecracker { api: VmmApi::new(context, query), sockets: Vec::new() })))
     },
 };
 
@@ -40,26 +41,26 @@ impl InstanceSource for Firecracker {
     }
 }
 
-pub(super) fn ask(stream: UnixStream) -> Answering {
+pub(super) fn query(stream: UnixStream) -> QueryFuture {
     Box::pin(Http::over(stream, talk))
 }
 
-async fn talk(mut http: Http) -> Result<Facts, AskError> {
-    let instance: Instance = http.json("/").await?;
+async fn talk(mut http: Http) -> Result<VmmInfo, QueryError> {
+    let instance: InstanceBody = http.json("/").await?;
     let (status, body) = http.get(CONFIG).await?;
     let config = match status {
-        StatusCode::OK => serde_json::from_slice(&body).map_err(|error| AskError::json(CONFIG, &error))?,
+        StatusCode::OK => serde_json::from_slice(&body).map_err(|error| QueryError::json(CONFIG, &error))?,
         // Versions before 0.25 do not have it.
-        _ => Config { machine: Some(http.json("/machine-config").await?), ..Config::default() },
+        _ => VmConfigBody { machine: Some(http.json("/machine-config").await?), ..VmConfigBody::default() },
     };
     let plugged = match config.memory_hotplug {
-        Some(_) => http.json::<Hotplug>("/hotplug/memory").await?.plugged_size_mib,
+        Some(_) => http.json::<HotplugBody>("/hotplug/memory").await?.plugged_size_mib,
         None => 0,
     };
-    Ok(facts(&instance, config, plugged))
+    Ok(vmm(&instance, config, plugged))
 }
 
-fn facts(instance: &Instance, config: Config, plugged_mib: u64) -> Facts {
+fn vmm(instance: &InstanceBody, config: VmConfigBody, plugged_mib: u64) -> VmmInfo {
     let has_more_nics = config.network_interfaces.len() > bounded::MAX_NICS;
     let interfaces = config.network_interfaces.into_iter().take(bounded::MAX_NICS);
     let taps = interfaces.map(|interface| interface.host_dev_name);
@@ -80,19 +81,19 @@ fn facts(instance: &Instance, config: Config, plugged_mib: u64) -> Facts {
     };
     // Until it is started, what it says are its defaults, which the orchestrator is about to change.
     match instance.state.as_str() {
-        "Not started" => Facts::not_started(),
-        _ => Facts { info, unfinished: false },
+        "Not started" => VmmInfo::not_started(),
+        _ => VmmInfo { info, unfinished: false },
     }
 }
 
 #[derive(Deserialize)]
-struct Instance {
+struct InstanceBody {
     state: String,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct Config {
+struct VmConfigBody {
     #[serde(rename = "machine-config")]
     machine: Option<Machine>,
     #[serde(default, deserialize_with = "bounded::first_nics")]
@@ -118,7 +119,7 @@ struct Interface {
 struct MemoryHotplug {}
 
 #[derive(Deserialize)]
-struct Hotplug {
+struct HotplugBody {
     #[serde(deserialize_with = "bounded::memory_mib")]
     plugged_size_mib: u64,
 }
@@ -153,7 +154,7 @@ mod tests {
         http("200", body)
     }
 
-    fn running(vcpus: u32, memory_mib: u64, taps: &[&str]) -> Facts {
+    fn running(vcpus: u32, memory_mib: u64, taps: &[&str]) -> VmmInfo {
         let info = InstanceInfo {
             hypervisor: Hypervisor::Firecracker,
             nics: taps.iter().map(|tap| Nic::local(*tap)).collect(),
@@ -162,13 +163,13 @@ mod tests {
             state: Some(VmState::Running),
             ..InstanceInfo::default()
         };
-        Facts { info, unfinished: false }
+        VmmInfo { info, unfinished: false }
     }
 
     #[test]
     fn a_stand_in_of_the_api_says_vcpus_memory_and_taps() {
         let stand_in = StandIn::new(vec![ok(RUNNING), ok(FULL)]);
-        assert_eq!(answer(ask, &stand_in).unwrap(), running(2, 1024, &["fc0"]));
+        assert_eq!(answer(query, &stand_in).unwrap(), running(2, 1024, &["fc0"]));
         let heard = stand_in.heard();
         assert!(
             heard.starts_with("GET / HTTP/1.1\r\n") && heard.contains("GET /vm/config HTTP/1.1\r\n"),
@@ -184,12 +185,12 @@ mod tests {
             "requested_size_mib":512}"#;
         let full = FULL.replace(r#""vsock":null"#, hotplug);
         let stand_in = StandIn::new(vec![ok(RUNNING), ok(&full), ok(status)]);
-        assert_eq!(answer(ask, &stand_in).unwrap(), running(2, 1536, &["fc0"]));
+        assert_eq!(answer(query, &stand_in).unwrap(), running(2, 1536, &["fc0"]));
 
         let fault = http("400", r#"{"fault_message":"Invalid request method and/or path: GET vm/config."}"#);
         let machine = r#"{"vcpu_count":4,"mem_size_mib":256,"ht_enabled":false,"track_dirty_pages":false}"#;
         let stand_in = StandIn::new(vec![ok(RUNNING), fault, ok(machine)]);
-        assert_eq!(answer(ask, &stand_in).unwrap(), running(4, 256, &[]));
+        assert_eq!(answer(query, &stand_in).unwrap(), running(4, 256, &[]));
     }
 
     #[test]
@@ -197,7 +198,7 @@ mod tests {
         let machine = FULL.find("\"machine-config\":{").unwrap();
         let end = FULL[machine..].find('}').unwrap() + machine + 1;
         let full = FULL.replace(&FULL[machine..end], "\"machine-config\":null");
-        let info = answer(ask, &StandIn::new(vec![ok(RUNNING), ok(&full)])).unwrap().info;
+        let info = answer(query, &StandIn::new(vec![ok(RUNNING), ok(&full)])).unwrap().info;
         assert_eq!((info.allocated_vcpus, info.allocated_memory_bytes), (None, None));
         assert_eq!(info.nics, [Nic::local("fc0")]);
     }
@@ -210,17 +211,17 @@ mod tests {
         let full = format!("{head}{flood},{tail}");
         assert!(full.len() < 1 << 20);
         let stand_in = StandIn::new(vec![ok(RUNNING), ok(&full)]);
-        assert_eq!(answer(ask, &stand_in).unwrap().info.nics.len(), 256);
+        assert_eq!(answer(query, &stand_in).unwrap().info.nics.len(), 256);
 
         let vcpus = FULL.replace(r#""vcpu_count":2"#, r#""vcpu_count":4294967295"#);
         let stand_in = StandIn::new(vec![ok(RUNNING), ok(&vcpus)]);
-        let problem = answer(ask, &stand_in).unwrap_err().to_string();
+        let problem = answer(query, &stand_in).unwrap_err().to_string();
         assert!(problem.starts_with("/vm/config: unexpected value at line"), "{problem}");
     }
 
     #[test]
     fn a_stand_in_that_is_not_started_has_nothing_to_say_yet() {
         let stand_in = StandIn::new(vec![ok(&RUNNING.replace("Running", "Not started")), ok(FULL)]);
-        assert_eq!(answer(ask, &stand_in).unwrap(), Facts::not_started());
+        assert_eq!(answer(query, &stand_in).unwrap(), VmmInfo::not_started());
     }
 }

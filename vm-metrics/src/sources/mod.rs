@@ -3,35 +3,23 @@
 //! A new source is a file with a [`SourceDef`], a `mod` line and a line in [`SOURCES`].
 
 mod adapters;
-mod background;
-mod bounded;
 mod cloud_hypervisor;
-pub(crate) mod described;
+pub(crate) mod declared;
 mod error;
-mod evidence;
 mod files;
-mod fingerprints;
 mod firecracker;
 mod hypeman;
 mod libvirt;
 mod merge;
-mod mounts;
-mod pid_file;
-mod precedence;
+mod polling;
 mod proc_scan;
-mod process_facts;
-mod process_files;
+mod process;
 pub mod push;
 mod qemu_qmp;
-mod round;
 mod static_list;
-mod uuid;
+mod values;
 mod vm_dir;
 mod vmm_api;
-mod vmm_pid;
-mod watched_files;
-mod written_file;
-mod written_pid;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,20 +28,20 @@ pub use self::adapters::{
     InstanceData, InstanceListerAdapter, InstanceManager, InstanceManagerAdapter, InstanceUtilizationInfo,
 };
 pub use self::error::SourceError;
-pub use self::evidence::{ProcessEvidence, ProcessTable};
-pub use self::fingerprints::Fingerprints;
-pub use self::precedence::Tier;
-pub(crate) use self::proc_scan::executable;
-use self::process_facts::ProcessFacts;
-use self::process_files::Workers;
+use self::files::process_path::Workers;
+pub use self::merge::evidence::{ProcessEvidence, ProcessTable};
+pub use self::merge::fingerprints::Fingerprints;
+pub use self::merge::precedence::Precedence;
+use self::polling::SourceEntry;
+pub use self::polling::{SourceReport, Sources};
+pub(crate) use self::process::executable;
+use self::process::lookup::ProcessLookup;
 use self::push::Inbox;
-use self::round::Asked;
-pub use self::round::{SourceReport, Sources};
 use crate::config::{ConfigError, Section, Sections, Switch};
 use crate::host::Host;
 use crate::model::{Excess, Hypervisor, InstanceInfo, Nic, Trust};
 
-/// All sources. Where several describe the same VM, the [`Tier`] says whose word counts; within a tier, the earlier one's.
+/// All sources. Where several describe the same VM, the [`Precedence`] says whose word counts; within a tier, the earlier one's.
 pub const SOURCES: &[SourceDef] = &[
     static_list::SOURCE,
     vm_dir::SOURCE,
@@ -72,7 +60,7 @@ pub struct SourceDef {
     /// Names the source in metrics and in health, and its section `[sources.<name>]`.
     pub name: &'static str,
     pub help: &'static str,
-    pub tier: Tier,
+    pub precedence: Precedence,
     /// Makes the source from its section; `None` when it has nothing to list. Touches nothing.
     configure: Configure,
 }
@@ -90,13 +78,14 @@ pub struct SourceContext {
     /// How long the id of a VM that has ended is kept from other users' processes.
     pub retention: Duration,
     workers: Workers,
-    facts: ProcessFacts,
+    processes: ProcessLookup,
 }
 
 impl SourceContext {
     pub fn new(host: Host, trust: Trust, retention: Duration) -> Self {
-        let (workers, facts) = (Workers::new(trust.clone()), ProcessFacts::new(host.clone(), trust.clone()));
-        Self { host, trust, retention, workers, facts }
+        let (workers, processes) =
+            (Workers::new(trust.clone()), ProcessLookup::new(host.clone(), trust.clone()));
+        Self { host, trust, retention, workers, processes }
     }
 }
 
@@ -110,12 +99,12 @@ pub fn configure(mut sections: Sections, context: &SourceContext) -> Result<Sour
         match (section.switch()?, source) {
             (Switch::Off, _) | (_, None) => sources.switched_off.push(def.name),
             (switch, Some(source)) => {
-                sources.sources.push(Asked::new(def.name, def.tier, switch, source));
+                sources.sources.push(SourceEntry::new(def.name, def.precedence, switch, source));
             }
         }
     }
     sections.none_left()?;
-    sources.sources.sort_by_key(Asked::fact_rank);
+    sources.sources.sort_by_key(SourceEntry::fact_rank);
     Ok(sources)
 }
 

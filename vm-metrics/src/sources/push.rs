@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::described::DescribedVm;
 use super::error::json_problem;
-use super::process_facts::ProcessFacts;
-use super::watched_files::{MAX_ENTRIES, WatchedFiles, is_full, names};
-use super::written_file::Operators;
-use super::written_pid::WrittenPid;
-use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
+use super::{InstanceSource, Listing, Precedence, SourceContext, SourceDef, SourceError, place};
 use crate::own_dir::{DirError, OwnDir, PRIVATE};
+use crate::sources::declared::DeclaredVm;
+use crate::sources::declared::pid_guard::PidGuard;
+use crate::sources::files::operators::Operators;
+use crate::sources::files::watched::{MAX_ENTRIES, WatchedFiles, is_full, names};
+use crate::sources::process::lookup::ProcessLookup;
 
 const DEFAULT_SOCKET: &str = "/run/vm-metrics/push.sock";
 
@@ -27,22 +27,22 @@ const MAX_ID_CHARS: usize = 64;
 pub const SOURCE: SourceDef = SourceDef {
     name: "push",
     help: "VMs that orchestrators push over a socket",
-    tier: Tier::Pushed,
-    configure: |section, SourceContext { host, trust, facts, .. }| {
-        let config: Config = section.options()?;
+    precedence: Precedence::Pushed,
+    configure: |section, SourceContext { host, trust, processes, .. }| {
+        let config: PushConfig = section.options()?;
         let Some(socket) = place(host, config.socket, DEFAULT_SOCKET) else { return Ok(None) };
         let Some(parent) = socket.parent().filter(|_| socket.is_absolute()) else {
             return Err(section.refusal("socket", &format!("{} is not an absolute path", socket.display())));
         };
         let store = Store { dir: config.dir.unwrap_or_else(|| parent.join("pushed")) };
         let inbox = Inbox { socket, store };
-        Ok(Some(Box::new(Push::new(facts.clone(), inbox, Operators::new(trust.clone())))))
+        Ok(Some(Box::new(Push::new(processes.clone(), inbox, Operators::new(trust.clone())))))
     },
 };
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct PushConfig {
     socket: Option<PathBuf>,
     dir: Option<PathBuf>,
 }
@@ -56,15 +56,15 @@ pub struct Inbox {
 
 #[derive(Debug)]
 struct Push {
-    facts: ProcessFacts,
+    processes: ProcessLookup,
     operators: Operators,
     inbox: Inbox,
-    files: WatchedFiles<(DescribedVm, WrittenPid)>,
+    files: WatchedFiles<(DeclaredVm, PidGuard)>,
 }
 
 impl Push {
-    fn new(facts: ProcessFacts, inbox: Inbox, operators: Operators) -> Self {
-        Self { facts, inbox, files: WatchedFiles::new(operators.clone(), VM_LIMIT as u64), operators }
+    fn new(processes: ProcessLookup, inbox: Inbox, operators: Operators) -> Self {
+        Self { processes, inbox, files: WatchedFiles::new(operators.clone(), VM_LIMIT as u64), operators }
     }
 
     /// Whose daemon serves the socket, where that is another user than root, who asks.
@@ -100,10 +100,10 @@ impl InstanceSource for Push {
             }
             paths => paths?,
         };
-        self.files.look(paths, |_, content| Ok((parse(content)?, WrittenPid::default())));
+        self.files.look(paths, |_, content| Ok((parse(content)?, PidGuard::default())));
         listing.problems.extend(self.files.problems());
-        for (path, (vm, seen)) in self.files.values() {
-            vm.list(&self.facts, &self.operators, Some(path), seen, &mut listing);
+        for (path, (vm, guard)) in self.files.values() {
+            vm.list(&self.processes, &self.operators, Some(path), guard, &mut listing);
         }
         Ok(listing)
     }
@@ -113,8 +113,8 @@ impl InstanceSource for Push {
     }
 }
 
-fn parse(content: &[u8]) -> Result<DescribedVm, String> {
-    let vm: DescribedVm = serde_json::from_slice(content).map_err(|error| json_problem(&error))?;
+fn parse(content: &[u8]) -> Result<DeclaredVm, String> {
+    let vm: DeclaredVm = serde_json::from_slice(content).map_err(|error| json_problem(&error))?;
     vm.check()?;
     Ok(vm)
 }
@@ -127,11 +127,11 @@ pub struct Store {
 
 impl Store {
     /// The VM that a body describes for an id, or what is wrong with it.
-    pub fn read(id: &str, body: &[u8]) -> Result<DescribedVm, String> {
+    pub fn read(id: &str, body: &[u8]) -> Result<DeclaredVm, String> {
         if id.chars().count() > MAX_ID_CHARS {
             return Err(format!("the id has more than {MAX_ID_CHARS} characters"));
         }
-        let mut vm: DescribedVm = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let mut vm: DeclaredVm = serde_json::from_slice(body).map_err(|error| error.to_string())?;
         if vm.id.is_empty() {
             id.clone_into(&mut vm.id);
         }
@@ -143,7 +143,7 @@ impl Store {
     }
 
     /// Whether it is new. Half a file is never there. [`StorageFull`](io::ErrorKind::StorageFull): no room for one more.
-    pub fn put(&self, vm: &DescribedVm) -> io::Result<bool> {
+    pub fn put(&self, vm: &DeclaredVm) -> io::Result<bool> {
         let dir = OwnDir::make(&self.dir, PRIVATE)?;
         let name = file_name(&vm.id);
         let new = !dir.has_file(&name)?;
@@ -187,7 +187,7 @@ mod tests {
         let store = Store { dir: dir.join("pushed") };
         let inbox = Inbox { socket: dir.join("push.sock"), store };
         Push::new(
-            ProcessFacts::new(Host::new("/none", "/none"), Trust::default()),
+            ProcessLookup::new(Host::new("/none", "/none"), Trust::default()),
             inbox,
             Operators::default(),
         )

@@ -7,19 +7,19 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::Spanned;
 
-pub use super::described::DescribedVm;
-use super::process_facts::ProcessFacts;
-use super::written_file::Operators;
-use super::written_pid::WrittenPid;
-use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
+use super::{InstanceSource, Listing, Precedence, SourceContext, SourceDef, SourceError};
 use crate::config::ConfigError;
+pub use crate::sources::declared::DeclaredVm;
+use crate::sources::declared::pid_guard::PidGuard;
+use crate::sources::files::operators::Operators;
+use crate::sources::process::lookup::ProcessLookup;
 
 pub const SOURCE: SourceDef = SourceDef {
     name: "static_list",
     help: "VMs that the configuration gives",
-    tier: Tier::Written,
-    configure: |section, SourceContext { trust, facts, .. }| {
-        let config: Config = section.options()?;
+    precedence: Precedence::Declared,
+    configure: |section, SourceContext { trust, processes, .. }| {
+        let config: StaticListConfig = section.options()?;
         let errors: Vec<_> = problems(&config.vms)
             .into_iter()
             .map(|(place, problem)| section.refuse(place, &format!("vms: {problem}")))
@@ -29,32 +29,32 @@ pub const SOURCE: SourceDef = SourceDef {
         }
         let vms: Vec<_> = config.vms.into_iter().map(Spanned::into_inner).collect();
         let is_empty = vms.is_empty();
-        let list = || StaticList::new(vms, facts.clone(), Operators::new(trust.clone()));
+        let list = || StaticList::new(vms, processes.clone(), Operators::new(trust.clone()));
         Ok((!is_empty).then(|| Box::new(list()) as _))
     },
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
-    vms: Vec<Spanned<DescribedVm>>,
+struct StaticListConfig {
+    vms: Vec<Spanned<DeclaredVm>>,
 }
 
 #[derive(Debug)]
 pub struct StaticList {
-    facts: ProcessFacts,
+    processes: ProcessLookup,
     operators: Operators,
-    vms: Vec<(DescribedVm, WrittenPid)>,
+    vms: Vec<(DeclaredVm, PidGuard)>,
 }
 
 impl StaticList {
-    pub fn new(vms: Vec<DescribedVm>, facts: ProcessFacts, operators: Operators) -> Self {
-        Self { facts, operators, vms: vms.into_iter().map(|vm| (vm, WrittenPid::default())).collect() }
+    pub fn new(vms: Vec<DeclaredVm>, processes: ProcessLookup, operators: Operators) -> Self {
+        Self { processes, operators, vms: vms.into_iter().map(|vm| (vm, PidGuard::default())).collect() }
     }
 }
 
 /// What is wrong with each of them, or between two, and where it stands.
-fn problems(vms: &[Spanned<DescribedVm>]) -> Vec<(Range<usize>, String)> {
+fn problems(vms: &[Spanned<DeclaredVm>]) -> Vec<(Range<usize>, String)> {
     let mut problems = Vec::new();
     let mut ids = HashSet::new();
     let mut holders = HashMap::new();
@@ -84,8 +84,8 @@ fn problems(vms: &[Spanned<DescribedVm>]) -> Vec<(Range<usize>, String)> {
 impl InstanceSource for StaticList {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
-        for (vm, seen) in &mut self.vms {
-            vm.list(&self.facts, &self.operators, None, seen, &mut listing);
+        for (vm, guard) in &mut self.vms {
+            vm.list(&self.processes, &self.operators, None, guard, &mut listing);
         }
         Ok(listing)
     }
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn from_toml() {
-        let config: Config = toml::from_str(
+        let config: StaticListConfig = toml::from_str(
             r#"
             [[vms]]
             id = "web"
@@ -124,7 +124,7 @@ mod tests {
         let host = Fixture::with(&[Fake { pid: 42, ..Fake::default() }]);
         let listing = StaticList::new(
             config.vms.into_iter().map(Spanned::into_inner).collect(),
-            ProcessFacts::new(host.host(), Trust::default()),
+            ProcessLookup::new(host.host(), Trust::default()),
             Operators::default(),
         )
         .list_running_instances_for_metrics()
@@ -147,14 +147,16 @@ mod tests {
 
     #[test]
     fn a_key_that_is_not_known_is_an_error() {
-        let error = toml::from_str::<Config>("[[vms]]\nid = \"a\"\ntap = \"tap0\"").unwrap_err().to_string();
+        let error = toml::from_str::<StaticListConfig>("[[vms]]\nid = \"a\"\ntap = \"tap0\"")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("unknown field `tap`") && error.contains("line 3"), "{error}");
     }
 
     #[test]
     fn a_tap_that_cannot_be_is_an_error() {
         let config = "[[vms]]\nid = \"a\"\ntaps = [\"tap0\", \"../lo\"]";
-        let error = toml::from_str::<Config>(config).unwrap_err().to_string();
+        let error = toml::from_str::<StaticListConfig>(config).unwrap_err().to_string();
         assert!(error.contains("\"../lo\" cannot be the name") && error.contains("line 3"), "{error}");
     }
 

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::round::KEEP_LISTING;
 use super::*;
 use crate::config::Config;
+use crate::sources::polling::KEEP_LISTING;
 
 /// Lists what it is given, or fails.
 struct Fake(Option<Vec<InstanceInfo>>);

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::described::DescribedVm;
 use super::error::json_problem;
-use super::process_facts::ProcessFacts;
-use super::watched_files::{WatchedFiles, names};
-use super::written_file::Operators;
-use super::written_pid::WrittenPid;
-use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, place};
+use super::{InstanceSource, Listing, Precedence, SourceContext, SourceDef, SourceError, place};
+use crate::sources::declared::DeclaredVm;
+use crate::sources::declared::pid_guard::PidGuard;
+use crate::sources::files::operators::Operators;
+use crate::sources::files::watched::{WatchedFiles, names};
+use crate::sources::process::lookup::ProcessLookup;
 
 const DEFAULT_DIR: &str = "/run/vm-metrics/vms";
 
@@ -22,31 +22,31 @@ const FILE_LIMIT: u64 = 64 << 10;
 pub const SOURCE: SourceDef = SourceDef {
     name: "vm_dir",
     help: "files in a directory that describe one VM each",
-    tier: Tier::Written,
-    configure: |section, SourceContext { host, trust, facts, .. }| {
-        let config: Config = section.options()?;
+    precedence: Precedence::Declared,
+    configure: |section, SourceContext { host, trust, processes, .. }| {
+        let config: VmDirConfig = section.options()?;
         let dir = place(host, config.dir, DEFAULT_DIR);
-        Ok(dir.map(|dir| Box::new(VmDir::new(dir, facts.clone(), Operators::new(trust.clone()))) as _))
+        Ok(dir.map(|dir| Box::new(VmDir::new(dir, processes.clone(), Operators::new(trust.clone()))) as _))
     },
 };
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct VmDirConfig {
     dir: Option<PathBuf>,
 }
 
 #[derive(Debug)]
 struct VmDir {
-    facts: ProcessFacts,
+    processes: ProcessLookup,
     operators: Operators,
     dir: PathBuf,
-    files: WatchedFiles<(DescribedVm, WrittenPid)>,
+    files: WatchedFiles<(DeclaredVm, PidGuard)>,
 }
 
 impl VmDir {
-    fn new(dir: PathBuf, facts: ProcessFacts, operators: Operators) -> Self {
-        Self { facts, dir, files: WatchedFiles::new(operators.clone(), FILE_LIMIT), operators }
+    fn new(dir: PathBuf, processes: ProcessLookup, operators: Operators) -> Self {
+        Self { processes, dir, files: WatchedFiles::new(operators.clone(), FILE_LIMIT), operators }
     }
 }
 
@@ -56,10 +56,10 @@ impl InstanceSource for VmDir {
         let paths = names(&self.dir, &self.operators, &mut listing.problems)?
             .into_iter()
             .filter(|path| format_of(path).is_some());
-        self.files.look(paths, |path, content| Ok((parse(path, content)?, WrittenPid::default())));
+        self.files.look(paths, |path, content| Ok((parse(path, content)?, PidGuard::default())));
         listing.problems.extend(self.files.problems());
-        for (path, (vm, seen)) in self.files.values() {
-            vm.list(&self.facts, &self.operators, Some(path), seen, &mut listing);
+        for (path, (vm, guard)) in self.files.values() {
+            vm.list(&self.processes, &self.operators, Some(path), guard, &mut listing);
         }
         Ok(listing)
     }
@@ -80,9 +80,9 @@ fn format_of(path: &Path) -> Option<Format> {
 }
 
 /// Without an id the VM has the file's name.
-fn parse(path: &Path, content: &[u8]) -> Result<DescribedVm, String> {
+fn parse(path: &Path, content: &[u8]) -> Result<DeclaredVm, String> {
     let text = str::from_utf8(content).map_err(|_| "not UTF-8".to_owned())?;
-    let mut vm: DescribedVm = match format_of(path) {
+    let mut vm: DeclaredVm = match format_of(path) {
         Some(Format::Json) => serde_json::from_str(text).map_err(|error| json_problem(&error))?,
         _ => toml::from_str(text).map_err(|error| toml_problem(text, &error))?,
     };
@@ -122,7 +122,7 @@ mod tests {
         let host = Fixture::with(&[Fake { pid: 42, ..Fake::default() }]);
         let mut source = VmDir::new(
             dir.path().to_owned(),
-            ProcessFacts::new(host.host(), Trust::default()),
+            ProcessLookup::new(host.host(), Trust::default()),
             Operators::default(),
         );
         fs::write(dir.path().join("web.toml"), "taps = [\"tap0\"]\nvcpus = 2\npid = 42\n").unwrap();
@@ -155,7 +155,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut source = VmDir::new(
             dir.path().to_owned(),
-            ProcessFacts::new(Host::new("/none", "/none"), Trust::default()),
+            ProcessLookup::new(Host::new("/none", "/none"), Trust::default()),
             Operators::default(),
         );
         fs::write(dir.path().join("good.toml"), "").unwrap();

@@ -66,7 +66,7 @@ fn report(outcomes: &[Outcome], skips_are_failures: bool, took: Duration) -> Res
     }
     match (skips.is_empty(), skips_are_failures) {
         (true, _) => println!("nothing skipped"),
-        (false, true) => println!("CI=true: what was skipped counts as failed"),
+        (false, true) => println!("CI=true: a skip counts as a failure"),
         (false, false) => {}
     }
     let suite_failed = outcomes.iter().any(|outcome| outcome.failure.is_some());

@@ -86,10 +86,10 @@ fn run_some<'t>(
     let mut results = Vec::new();
     while let Some((at, test)) = next() {
         let start = Instant::now();
-        let (verdict, said) = run_test(image, &mut guest, binaries, test)?;
+        let (verdict, message) = run_test(image, &mut guest, binaries, test)?;
         let took = start.elapsed().as_secs_f64();
-        let said = if verdict.is_failure() { format!("\n{said}") } else { String::new() };
-        eprintln!("xtask: {} {test}: {verdict} ({took:.1} s){said}", kernel.release);
+        let message = if verdict.is_failure() { format!("\n{message}") } else { String::new() };
+        eprintln!("xtask: {} {test}: {verdict} ({took:.1} s){message}", kernel.release);
         results.push((at, verdict));
     }
     Ok(results)
@@ -108,12 +108,12 @@ fn run_test(
     };
     let suite = binaries.suite.display();
     let command = format!("rm -f {SKIPS}; {SKIP_LOG}={SKIPS} {SCHEDULE} {suite} --exact {test}");
-    let answer = running.status_of(TEST_DEADLINE, &command).and_then(|(status, said)| {
+    let answer = running.status_of(TEST_DEADLINE, &command).and_then(|(status, message)| {
         let skips = running.status_of(TEST_DEADLINE, &format!("cat {SKIPS}"))?;
-        Ok((status, said, if skips.0 == 0 { skips.1 } else { String::new() }))
+        Ok((status, message, if skips.0 == 0 { skips.1 } else { String::new() }))
     });
     Ok(match answer {
-        Ok((status, said, skips)) => (Verdict::of(status, &said, &skips), said),
+        Ok((status, message, skips)) => (Verdict::of(status, &message, &skips), message),
         Err(error) => {
             let console = running.console_tail(40);
             // The next test gets a new guest.

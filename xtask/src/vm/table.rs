@@ -25,9 +25,11 @@ pub struct Column {
 
 impl Verdict {
     /// Derives the verdict from libtest's exit status and output, and the skip log.
-    pub fn of(status: i32, said: &str, skips: &str) -> Self {
+    pub fn of(status: i32, output_text: &str, skips: &str) -> Self {
         if status != 0 {
-            return Self::Failed(panic_message(said).unwrap_or_else(|| format!("exit status {status}")));
+            return Self::Failed(
+                panic_message(output_text).unwrap_or_else(|| format!("exit status {status}")),
+            );
         }
         let skips: Vec<(&str, &str)> = skips.lines().filter_map(|line| line.split_once('\t')).collect();
         if let Some((_, reason)) = skips.iter().find(|(name, _)| !name.contains(' ')) {
@@ -150,8 +152,8 @@ fn rows(columns: &[Column]) -> Rows {
 }
 
 /// Returns the first line of a panic message, which follows the line with the location.
-fn panic_message(said: &str) -> Option<String> {
-    let (_, after) = said.split_once(" panicked at ")?;
+fn panic_message(output_text: &str) -> Option<String> {
+    let (_, after) = output_text.split_once(" panicked at ")?;
     let mut lines = after.lines();
     let place = lines.next()?.trim_end_matches(':');
     Some(format!("{place}: {}", lines.next().unwrap_or_default()))
@@ -168,8 +170,11 @@ mod tests {
         assert_eq!(Verdict::of(0, "", skip), Verdict::Unsupported("no TCX".into()));
         let part = Verdict::of(0, "", "a::b by tcx\tEINVAL\n");
         assert_eq!(part, Verdict::PassedInPart(vec!["not by tcx: EINVAL".into()]));
-        let said = "thread 'a::b' (1) panicked at tests/a.rs:3:4:\nassertion failed\nnote: …\n";
-        assert_eq!(Verdict::of(101, said, skip), Verdict::Failed("tests/a.rs:3:4: assertion failed".into()));
+        let output_text = "thread 'a::b' (1) panicked at tests/a.rs:3:4:\nassertion failed\nnote: …\n";
+        assert_eq!(
+            Verdict::of(101, output_text, skip),
+            Verdict::Failed("tests/a.rs:3:4: assertion failed".into())
+        );
         assert_eq!(Verdict::of(137, "", ""), Verdict::Failed("exit status 137".into()));
     }
 

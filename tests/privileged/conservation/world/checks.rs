@@ -77,6 +77,6 @@ impl World {
 
     pub(super) fn take_idle(&mut self, slot: usize) -> Nic {
         self.wait_until_idle(slot);
-        Arc::into_inner(self.slots[slot].nic.take().unwrap()).expect("nobody else uses it")
+        Arc::into_inner(self.slots[slot].nic.take().unwrap()).expect("no other owner")
     }
 }

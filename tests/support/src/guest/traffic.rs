@@ -26,9 +26,9 @@ impl Guest {
     /// Sends echo requests, each after the reply to the last, and requires all replies. A frame has 42 bytes more than
     /// the payload. The first ping of an interface adds an ARP exchange of 42 bytes each way.
     pub fn ping(&mut self, to: Ipv4Addr, count: u32, payload: u32) -> Result<()> {
-        let said = self.run(&format!("ping -A -c {count} -s {payload} {to}"))?;
+        let message = self.run(&format!("ping -A -c {count} -s {payload} {to}"))?;
         let all = format!("{count} packets transmitted, {count} packets received");
-        ensure!(said.contains(&all), "not every ping was answered:\n{said}");
+        ensure!(message.contains(&all), "not every ping was answered:\n{message}");
         Ok(())
     }
 

@@ -34,7 +34,7 @@ pub fn run_if_asked() -> Result<()> {
             Err(error) => say(&format!("error {error:#}"))?,
         }
     }
-    bail!("nobody tells the puppet what to do any more")
+    bail!("the puppet gets no more commands")
 }
 
 /// A test harness would capture print!.

@@ -34,10 +34,10 @@ pub(super) struct Background {
 impl Background {
     fn start(mut step: impl FnMut() -> Result<()> + Send + 'static) -> Self {
         let (ends, pause) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (told, rests) = (Arc::clone(&ends), Arc::clone(&pause));
+        let (published, rests) = (Arc::clone(&ends), Arc::clone(&pause));
         let run = move || {
             let mut rounds = 0;
-            while !told.load(Ordering::Relaxed) {
+            while !published.load(Ordering::Relaxed) {
                 step()?;
                 rounds += 1;
                 thread::sleep(Duration::from_millis(rests.load(Ordering::Relaxed)));

@@ -68,14 +68,14 @@ impl BlockTarget {
     /// Blocks the files of the process from now on.
     pub(super) fn block(&mut self) -> Result<()> {
         for (step, call) in [(READ, Some(libc::SYS_pread64)), (MAP, Some(libc::SYS_mmap)), (EXECUTE, None)] {
-            self.go.write_all(&[step]).context("tell a process")?;
+            self.go.write_all(&[step]).context("start a step")?;
             if let Some(call) = call {
                 wait_until(SOON, "a thread to stay in its system call", || self.stays_in(call))?;
             }
         }
         // Its state is in a file that never blocks.
         let path = format!("/proc/{}/status", self.pid);
-        wait_until(SOON, "the process to be held", || {
+        wait_until(SOON, "the process to block", || {
             let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
             Ok(status.contains("\nState:\tD").then_some(()))
         })
@@ -141,7 +141,7 @@ fn hold(file: &Path, hear: OwnedFd, answer: OwnedFd) -> Result<()> {
         // Waits for the FUSE server while it holds the lock for reading.
         let _ = memory.read_at(&mut [0; 8], address);
     });
-    File::from(answer).write_all(&pid.to_ne_bytes()).context("say the pid")?;
+    File::from(answer).write_all(&pid.to_ne_bytes()).context("report the pid")?;
     let (mut hear, mut step) = (File::from(hear), [0]);
     while hear.read_exact(&mut step).is_ok() {
         STEP.store(step[0], Ordering::Release);

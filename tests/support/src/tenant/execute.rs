@@ -59,7 +59,7 @@ impl State {
             Action::StartBlockTarget { file } => {
                 return Ok(self.block_target.insert(BlockTarget::start(&file)?).pid.into());
             }
-            Action::Block => self.block_target.as_mut().context("nothing to hold up")?.block()?,
+            Action::Block => self.block_target.as_mut().context("no block target")?.block()?,
             Action::ServeHttp { socket, answers } => server::serve_http(&socket, answers)?,
             Action::ServeQmp { socket, answers } => server::serve_qmp(&socket, answers)?,
             Action::Spawn { program, argv, count } => {
@@ -157,7 +157,7 @@ fn open_many(path: &Path, count: usize) -> Result<()> {
 
 /// Opens it in a child that shares the descriptors with this process, but not the namespaces.
 fn open_foreign_tap(name: &str) -> Result<u64> {
-    let (answer, says) = pipe().context("make a pipe")?;
+    let (answer, wording) = pipe().context("make a pipe")?;
     let flags = libc::c_long::from(libc::CLONE_FILES | libc::SIGCHLD);
     // SAFETY: as fork: the child goes on with the one thread that there is, and ends below.
     let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
@@ -165,18 +165,18 @@ fn open_foreign_tap(name: &str) -> Result<u64> {
         -1 => return Err(io::Error::last_os_error()).context("clone"),
         0 => {
             let opened = unshare(true, false, false).and_then(|()| open_tap(name, false, true));
-            let said = match opened {
+            let message = match opened {
                 Ok(fd) => fd.to_string(),
                 Err(error) => format!("{error:#}"),
             };
-            let _ = rustix::io::write(&says, said.as_bytes());
+            let _ = rustix::io::write(&wording, message.as_bytes());
             // SAFETY: ends the process at once; the parent owns the open descriptors.
             unsafe { libc::_exit(0) }
         }
         _ => {}
     }
     let mut text = [0; 1024];
-    let length = rustix::io::read(&answer, &mut text).context("hear the child")?;
+    let length = rustix::io::read(&answer, &mut text).context("read from the child")?;
     let pid = Pid::from_raw(i32::try_from(child).context("a pid")?);
     waitpid(pid, WaitOptions::empty()).context("wait for the child")?;
     let text = String::from_utf8_lossy(&text[..length]);

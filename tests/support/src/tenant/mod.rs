@@ -109,9 +109,9 @@ impl Tenant {
 
     fn answer(&mut self) -> Result<u64> {
         let mut line = String::new();
-        self.answers.read_line(&mut line).context("hear a tenant")?;
+        self.answers.read_line(&mut line).context("read from a tenant")?;
         let answer: Result<u64, String> =
-            serde_json::from_str(&line).with_context(|| format!("a tenant has ended, saying {line:?}"))?;
+            serde_json::from_str(&line).with_context(|| format!("a tenant ended with {line:?}"))?;
         answer.map_err(|problem| anyhow!(problem))
     }
 }
@@ -157,7 +157,7 @@ fn read_line() -> Result<Option<Vec<u8>>> {
     let mut chunk = [0; 4096];
     loop {
         // The test sends the next line only after the result of this one.
-        match rustix::io::read(io::stdin().as_fd(), &mut chunk).context("hear the test")? {
+        match rustix::io::read(io::stdin().as_fd(), &mut chunk).context("read from the test")? {
             0 => return Ok(None),
             length => line.extend_from_slice(&chunk[..length]),
         }

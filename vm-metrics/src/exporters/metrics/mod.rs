@@ -219,10 +219,10 @@ pub(crate) mod tests {
             since: VmSince { process: Some(1.0), cpu_wait: Some(1.0) },
             ..VmStats::default()
         };
-        let part = |kind, name| PartRun {
+        let component = |kind, name| ComponentRun {
             kind,
             name,
-            health: PartHealth::healthy(),
+            health: ComponentHealth::healthy(),
             duration: Some(Duration::from_millis(1)),
             items: 1,
             errors: 0,
@@ -230,7 +230,7 @@ pub(crate) mod tests {
             lost: Some(0),
             pinned: Some(false),
             overuse: vec![Overuse { uid: Some(1000), resource: "threads", count: 1 }],
-            totals: PartTotals::default(),
+            totals: ComponentTotals::default(),
         };
         Snapshot {
             tick: 1,
@@ -239,10 +239,13 @@ pub(crate) mod tests {
             counting_since: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
             tick_duration: Duration::from_millis(1),
             ticks_duration: Duration::from_millis(1),
-            late: Late::default(),
+            missed: MissedTicks::default(),
             vms: vec![vm],
             lifecycle: Lifecycle::default(),
-            parts: vec![part(PartKind::Source, "proc_scan"), part(PartKind::Reader, "proc_stat")],
+            components: vec![
+                component(ComponentKind::Source, "proc_scan"),
+                component(ComponentKind::Reader, "proc_stat"),
+            ],
             overuse: vec![Overuse { uid: Some(1000), resource: "departed", count: 1 }],
         }
     }

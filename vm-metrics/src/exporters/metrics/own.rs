@@ -2,7 +2,7 @@
 
 use super::nic::{NIC, netns};
 use super::{Kind, Metric, OfSnapshot, Push, Shown, Since};
-use crate::model::{Health, Overuse, PartKind, PartRun, PartTotals, unix_seconds};
+use crate::model::{ComponentKind, ComponentRun, ComponentTotals, Health, Overuse, unix_seconds};
 
 const COMPUTED: &str = "computed";
 
@@ -27,12 +27,12 @@ pub(super) const METRICS: &[Metric] = &[
     counter(
         "ticks_late_total",
         "Ticks that were due before the one before them had ended.",
-        |snapshot, push| push(&[], snapshot.late().ticks as f64, snapshot.daemon_since()),
+        |snapshot, push| push(&[], snapshot.missed().ticks as f64, snapshot.daemon_since()),
     ),
     counter(
         "gap_seconds_total",
         "Time by which ticks began too late: what came and went meanwhile may be missing.",
-        |snapshot, push| push(&[], snapshot.late().by.as_secs_f64(), snapshot.daemon_since()),
+        |snapshot, push| push(&[], snapshot.missed().by.as_secs_f64(), snapshot.daemon_since()),
     ),
     counter(
         "tick_duration_seconds_total",
@@ -50,7 +50,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Time that all runs of the reader took.",
         origin: COMPUTED,
         labels: &["reader"],
-        samples: |s, p| each_total(s, p, PartKind::Reader, |totals| totals.duration.as_secs_f64()),
+        samples: |s, p| each_total(s, p, ComponentKind::Reader, |totals| totals.duration.as_secs_f64()),
     },
     Metric {
         name: "reader_runs_total",
@@ -58,7 +58,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Runs of the reader: one in each tick, unless it is off.",
         origin: COMPUTED,
         labels: &["reader"],
-        samples: |s, p| each_total(s, p, PartKind::Reader, |totals| totals.runs as f64),
+        samples: |s, p| each_total(s, p, ComponentKind::Reader, |totals| totals.runs as f64),
     },
     Metric {
         name: "reader_success",
@@ -66,7 +66,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "1 when the reader read all there is in the last tick, else 0.",
         origin: COMPUTED,
         labels: &["reader"],
-        samples: |s, p| each(s, p, None, PartKind::Reader, success),
+        samples: |s, p| each(s, p, None, ComponentKind::Reader, success),
     },
     Metric {
         name: "reader_errors_total",
@@ -74,7 +74,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Things the reader could not read, counted in each run, also those that are not there: a process that has ended, a TAP that a VM names.",
         origin: COMPUTED,
         labels: &["reader"],
-        samples: |s, p| each_total(s, p, PartKind::Reader, |totals| totals.errors as f64),
+        samples: |s, p| each_total(s, p, ComponentKind::Reader, |totals| totals.errors as f64),
     },
     Metric {
         name: "reader_lost_events_total",
@@ -82,7 +82,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "How often the kernel had more to say of devices at once than the reader could hear: the last counters of some may be missing.",
         origin: COMPUTED,
         labels: &["reader"],
-        samples: |s, p| each(s, p, s.daemon_since(), PartKind::Reader, |run| Some(run.lost? as f64)),
+        samples: |s, p| each(s, p, s.daemon_since(), ComponentKind::Reader, |run| Some(run.lost? as f64)),
     },
     Metric {
         name: "reader_pinned",
@@ -90,7 +90,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "1 when the reader's programs and counters stay while no daemon runs, 0 when they leave with it: `vm-metrics doctor` says what would make them stay.",
         origin: COMPUTED,
         labels: &["reader"],
-        samples: |s, p| each(s, p, None, PartKind::Reader, |run| Some(f64::from(u8::from(run.pinned?)))),
+        samples: |s, p| each(s, p, None, ComponentKind::Reader, |run| Some(f64::from(u8::from(run.pinned?)))),
     },
     Metric {
         name: "source_duration_seconds_total",
@@ -98,7 +98,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Time that all runs of the source took.",
         origin: COMPUTED,
         labels: &["source"],
-        samples: |s, p| each_total(s, p, PartKind::Source, |totals| totals.duration.as_secs_f64()),
+        samples: |s, p| each_total(s, p, ComponentKind::Source, |totals| totals.duration.as_secs_f64()),
     },
     Metric {
         name: "source_runs_total",
@@ -106,7 +106,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Runs of the source: one in each tick, unless it is off.",
         origin: COMPUTED,
         labels: &["source"],
-        samples: |s, p| each_total(s, p, PartKind::Source, |totals| totals.runs as f64),
+        samples: |s, p| each_total(s, p, ComponentKind::Source, |totals| totals.runs as f64),
     },
     Metric {
         name: "source_errors_total",
@@ -114,7 +114,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "Things the source could not read, counted in each run.",
         origin: COMPUTED,
         labels: &["source"],
-        samples: |s, p| each_total(s, p, PartKind::Source, |totals| totals.errors as f64),
+        samples: |s, p| each_total(s, p, ComponentKind::Source, |totals| totals.errors as f64),
     },
     Metric {
         name: "source_success",
@@ -122,7 +122,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "1 when the source could look at everything in the last tick, else 0.",
         origin: COMPUTED,
         labels: &["source"],
-        samples: |s, p| each(s, p, None, PartKind::Source, success),
+        samples: |s, p| each(s, p, None, ComponentKind::Source, success),
     },
     Metric {
         name: "source_instances",
@@ -130,7 +130,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "VMs the source listed in the last tick.",
         origin: COMPUTED,
         labels: &["source"],
-        samples: |s, p| each(s, p, None, PartKind::Source, |run| Some(run.items as f64)),
+        samples: |s, p| each(s, p, None, ComponentKind::Source, |run| Some(run.items as f64)),
     },
     Metric {
         name: "source_mismatch_bytes",
@@ -154,7 +154,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: COMPUTED,
         labels: &["kind", "component", "state"],
         samples: |snapshot, push| {
-            for run in snapshot.parts() {
+            for run in snapshot.components() {
                 for state in Health::ALL {
                     let is = if run.health.state == state { 1.0 } else { 0.0 };
                     push(&[run.kind.as_str(), run.name, state.as_str()], is, None);
@@ -169,7 +169,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: COMPUTED,
         labels: &["user", "component", "resource"],
         samples: |snapshot, push| {
-            let of_parts = snapshot.parts().iter().map(|run| (run.name, &run.overuse));
+            let of_parts = snapshot.components().iter().map(|run| (run.name, &run.overuse));
             for (part, overuse) in of_parts.chain([("manager", snapshot.overuse())]) {
                 for Overuse { uid, resource, count } in overuse {
                     let user = uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
@@ -188,7 +188,7 @@ const fn counter(name: &'static str, help: &'static str, samples: OfSnapshot) ->
     Metric { name, kind: Kind::Counter, help, origin: COMPUTED, labels: &[], samples }
 }
 
-fn success(run: &PartRun) -> Option<f64> {
+fn success(run: &ComponentRun) -> Option<f64> {
     (run.health.state != Health::Disabled).then(|| if run.is_complete() { 1.0 } else { 0.0 })
 }
 
@@ -196,10 +196,10 @@ fn each(
     snapshot: &Shown<'_>,
     push: Push<'_>,
     since: Since,
-    kind: PartKind,
-    value: fn(&PartRun) -> Option<f64>,
+    kind: ComponentKind,
+    value: fn(&ComponentRun) -> Option<f64>,
 ) {
-    for run in snapshot.parts().iter().filter(|run| run.kind == kind) {
+    for run in snapshot.components().iter().filter(|run| run.kind == kind) {
         if let Some(value) = value(run) {
             push(&[run.name], value, since);
         }
@@ -207,8 +207,8 @@ fn each(
 }
 
 /// What the parts of a kind have done since the start.
-fn each_total(snapshot: &Shown<'_>, push: Push<'_>, kind: PartKind, value: fn(PartTotals) -> f64) {
-    for run in snapshot.parts().iter().filter(|run| run.kind == kind) {
+fn each_total(snapshot: &Shown<'_>, push: Push<'_>, kind: ComponentKind, value: fn(ComponentTotals) -> f64) {
+    for run in snapshot.components().iter().filter(|run| run.kind == kind) {
         push(&[run.name], value(run.totals), snapshot.daemon_since());
     }
 }

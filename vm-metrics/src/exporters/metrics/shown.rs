@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use super::{Kind, Since};
-use crate::model::{Late, Lifecycle, NicStats, Overuse, PartRun, Snapshot, VmStats, unix_seconds};
+use crate::model::{
+    ComponentRun, Lifecycle, MissedTicks, NicStats, Overuse, Snapshot, VmStats, unix_seconds,
+};
 
 /// A snapshot as a metric of one kind may show it: gauges end with their VM or interface, counters are shown for the
 /// retention.
@@ -59,12 +61,12 @@ impl<'s> Shown<'s> {
         self.snapshot.taken_at
     }
 
-    pub fn late(&self) -> Late {
-        self.snapshot.late
+    pub fn missed(&self) -> MissedTicks {
+        self.snapshot.missed
     }
 
-    pub fn parts(&self) -> &'s [PartRun] {
-        &self.snapshot.parts
+    pub fn components(&self) -> &'s [ComponentRun] {
+        &self.snapshot.components
     }
 
     pub fn overuse(&self) -> &'s Vec<Overuse> {

@@ -6,8 +6,8 @@ use super::*;
 use crate::model::{ProcessReading, ProcessStats, TapReading, UncountedKind, UncountedNic};
 use vm_metrics_common::Counters;
 
-fn present(vms: &VmSet, batch: &Batch, ledger: &mut Ledger) -> Vec<VmStats> {
-    merge((vms, batch), (&VmSet::default(), &Batch::default()), ledger).0
+fn present(vms: &VmSet, batch: &Batch, continuity: &mut Continuity) -> Vec<VmStats> {
+    merge((vms, batch), (&VmSet::default(), &Batch::default()), continuity).0
 }
 
 fn vm(nics: &[&str]) -> VmSet {
@@ -36,7 +36,7 @@ fn ebpf(ifindex: u32, ingress_bytes: u64, egress_bytes: u64) -> EbpfReading {
         attach: AttachMode::Tcx,
         counters,
         since: Some(1.0),
-        sees_cuts: true,
+        knows_segmentation: true,
     }
 }
 
@@ -52,7 +52,7 @@ fn batch(taps: &[(&str, TapReading)], ebpf: &[(&str, EbpfReading)]) -> Batch {
 #[test]
 fn the_guest_receives_what_the_device_transmits() {
     let batch = batch(&[("t", device(3, 10, 2000))], &[("t", ebpf(3, 10, 2500))]);
-    let stats = &present(&vm(&["t"]), &batch, &mut Ledger::default())[0];
+    let stats = &present(&vm(&["t"]), &batch, &mut Continuity::default())[0];
     assert_eq!((stats.net_rx_bytes, stats.net_tx_bytes), (Some(2000), Some(10)));
     let ebpf = stats.nics[0].ebpf.expect("counted by eBPF");
     assert_eq!((ebpf.rx.bytes, ebpf.tx.bytes), (2500, 10));
@@ -64,7 +64,7 @@ fn the_directions_of_a_macvtap_are_the_guests() {
     let device = TapReading { kind, ..device(3, 10, 2000) };
     let ebpf = EbpfReading { kind, ..ebpf(3, 10, 2600) };
     let batch = batch(&[("t", device)], &[("t", ebpf)]);
-    let nic = &present(&vm(&["t"]), &batch, &mut Ledger::default())[0].nics[0];
+    let nic = &present(&vm(&["t"]), &batch, &mut Continuity::default())[0].nics[0];
     assert_eq!((nic.rx.bytes, nic.tx.bytes), (Some(10), Some(2000)));
     assert_eq!(nic.ebpf.map(|ebpf| (ebpf.rx.bytes, ebpf.tx.bytes)), Some((10, 2600)));
     assert_eq!(
@@ -76,7 +76,7 @@ fn the_directions_of_a_macvtap_are_the_guests() {
 
 #[test]
 fn what_is_not_measured_is_absent() {
-    let stats = &present(&vm(&["t"]), &Batch::default(), &mut Ledger::default())[0];
+    let stats = &present(&vm(&["t"]), &Batch::default(), &mut Continuity::default())[0];
     assert_eq!(stats.process.cpu_usec, None);
     assert_eq!(stats.process.memory_rss_bytes, None);
     assert_eq!(stats.net_rx_bytes, None);
@@ -87,7 +87,7 @@ fn what_is_not_measured_is_absent() {
 #[test]
 fn a_sum_over_some_nics_is_no_sum() {
     let one_of_two = batch(&[("t0", device(3, 1, 2))], &[]);
-    let stats = &present(&vm(&["t0", "t1"]), &one_of_two, &mut Ledger::default())[0];
+    let stats = &present(&vm(&["t0", "t1"]), &one_of_two, &mut Continuity::default())[0];
     assert_eq!(stats.net_rx_bytes, None);
     assert_eq!(stats.nics[0].rx.bytes, Some(2));
 }
@@ -97,7 +97,7 @@ fn nor_is_one_without_a_nic_that_cannot_be_counted() {
     let mut vms = vm(&["t0"]);
     let uncounted = UncountedNic { kind: UncountedKind::Vfio, name: "0000:03:00.0".into() };
     vms.vms[0].uncounted.push(uncounted.clone());
-    let stats = &present(&vms, &batch(&[("t0", device(3, 1, 2))], &[]), &mut Ledger::default())[0];
+    let stats = &present(&vms, &batch(&[("t0", device(3, 1, 2))], &[]), &mut Continuity::default())[0];
     assert_eq!((stats.net_rx_bytes, stats.net_tx_packets), (None, None));
     assert_eq!((stats.nics[0].rx.bytes, &stats.uncounted), (Some(2), &vec![uncounted]));
 }
@@ -106,23 +106,23 @@ fn nor_is_one_without_a_nic_that_cannot_be_counted() {
 fn nor_is_one_of_a_vm_with_nics_left_out() {
     let mut vms = vm(&["t0"]);
     vms.vms[0].has_more_nics = true;
-    let stats = &present(&vms, &batch(&[("t0", device(3, 1, 2))], &[]), &mut Ledger::default())[0];
+    let stats = &present(&vms, &batch(&[("t0", device(3, 1, 2))], &[]), &mut Continuity::default())[0];
     assert_eq!((stats.net_rx_bytes, stats.net_tx_packets), (None, None));
     assert_eq!(stats.nics[0].rx.bytes, Some(2));
 }
 
 #[test]
 fn a_device_under_a_used_name_begins_anew() {
-    let mut ledger = Ledger::default();
-    present(&vm(&["t"]), &batch(&[("t", device(3, 500, 500))], &[]), &mut ledger);
-    let stats = &present(&vm(&["t"]), &batch(&[("t", device(4, 1, 2))], &[]), &mut ledger)[0];
+    let mut continuity = Continuity::default();
+    present(&vm(&["t"]), &batch(&[("t", device(3, 500, 500))], &[]), &mut continuity);
+    let stats = &present(&vm(&["t"]), &batch(&[("t", device(4, 1, 2))], &[]), &mut continuity)[0];
     assert_eq!((stats.nics[0].rx.bytes, stats.nics[0].tx.bytes), (Some(2), Some(1)));
 }
 
 #[test]
 fn readings_of_two_devices_are_not_mixed() {
     let batch = batch(&[("t", device(3, 500, 500))], &[("t", ebpf(4, 7, 8))]);
-    let stats = &present(&vm(&["t"]), &batch, &mut Ledger::default())[0];
+    let stats = &present(&vm(&["t"]), &batch, &mut Continuity::default())[0];
     // The first device leaves in the next tick with its final counters, which nobody else would ask for.
     assert_eq!(stats.nics[0].ifindex, Some(3));
     assert_eq!((stats.nics[0].tx.bytes, stats.nics[0].rx.bytes), (Some(500), Some(500)));
@@ -131,8 +131,8 @@ fn readings_of_two_devices_are_not_mixed() {
 
 #[test]
 fn the_two_counts_are_compared() {
-    let mut ledger = Ledger::default();
-    let mut mismatch = |batch: &Batch| present(&vm(&["t"]), batch, &mut ledger)[0].nics[0].mismatch_bytes;
+    let mut continuity = Continuity::default();
+    let mut mismatch = |batch: &Batch| present(&vm(&["t"]), batch, &mut continuity)[0].nics[0].mismatch_bytes;
     assert_eq!(mismatch(&batch(&[("t", device(3, 1000, 0))], &[])), None, "one count only");
     assert_eq!(mismatch(&batch(&[("t", device(3, 1000, 0))], &[("t", ebpf(3, 0, 0))])), Some(0));
     assert_eq!(mismatch(&batch(&[("t", device(3, 1000, 0))], &[("t", ebpf(3, 60, 0))])), Some(-60));
@@ -141,8 +141,8 @@ fn the_two_counts_are_compared() {
 
 #[test]
 fn the_switch_to_ebpf_and_back_does_not_show() {
-    let mut ledger = Ledger::default();
-    let mut tx = |batch: &Batch| present(&vm(&["t"]), batch, &mut ledger)[0].net_tx_bytes;
+    let mut continuity = Continuity::default();
+    let mut tx = |batch: &Batch| present(&vm(&["t"]), batch, &mut continuity)[0].net_tx_bytes;
     assert_eq!(tx(&batch(&[("t", device(3, 1000, 0))], &[])), Some(1000));
     assert_eq!(tx(&batch(&[("t", device(3, 1100, 0))], &[("t", ebpf(3, 100, 0))])), Some(1100));
     assert_eq!(tx(&batch(&[("t", device(3, 1200, 0))], &[("t", ebpf(3, 250, 0))])), Some(1250));
@@ -152,7 +152,7 @@ fn the_switch_to_ebpf_and_back_does_not_show() {
 
 #[test]
 fn the_switch_from_netlink_to_sysfs_and_back_does_not_show() {
-    let mut ledger = Ledger::default();
+    let mut continuity = Continuity::default();
     for (source, bytes) in [
         (NicSource::Netlink, 100),
         (NicSource::Sysfs, 150),
@@ -160,65 +160,71 @@ fn the_switch_from_netlink_to_sysfs_and_back_does_not_show() {
         (NicSource::Netlink, 170),
     ] {
         let reading = TapReading { source, ..device(3, bytes, 2 * bytes) };
-        let nic = present(&vm(&["t"]), &batch(&[("t", reading)], &[]), &mut ledger)[0].nics.remove(0);
+        let nic = present(&vm(&["t"]), &batch(&[("t", reading)], &[]), &mut continuity)[0].nics.remove(0);
         assert_eq!((nic.source, nic.tx.bytes, nic.rx.bytes), (source, Some(bytes), Some(2 * bytes)));
     }
 }
 
 /// What each VM that is there was given of what came from its device, and what the VM that leaves was given at last.
-fn sent(ledger: &mut Ledger, present: &VmSet, leaving: &VmSet, batch: &Batch) -> [Vec<Option<u64>>; 2] {
+fn sent(
+    continuity: &mut Continuity,
+    present: &VmSet,
+    removals: &VmSet,
+    batch: &Batch,
+) -> [Vec<Option<u64>>; 2] {
     let of = |stats: Vec<VmStats>| stats.iter().map(|vm| vm.nics[0].tx.bytes).collect();
-    let (present, leaving) = merge((present, batch), (leaving, batch), ledger);
-    [of(present), of(leaving)]
+    let (present, removals) = merge((present, batch), (removals, batch), continuity);
+    [of(present), of(removals)]
 }
 
 #[test]
 fn who_has_a_device_next_inherits_nothing() {
-    let mut ledger = Ledger::default();
+    let mut continuity = Continuity::default();
     let (a, b, nobody) = (vm(&["t"]), vm_named("b", &["t"]), VmSet::default());
     let now =
         |device_bytes, counted| batch(&[("t", device(3, device_bytes, 0))], &[("t", ebpf(3, counted, 0))]);
-    assert_eq!(sent(&mut ledger, &a, &nobody, &now(1000, 400)), [vec![Some(1000)], vec![]]);
-    assert_eq!(sent(&mut ledger, &b, &a, &now(1300, 700)), [vec![Some(0)], vec![Some(1300)]]);
-    assert_eq!(sent(&mut ledger, &b, &nobody, &now(1350, 750)), [vec![Some(50)], vec![]]);
+    assert_eq!(sent(&mut continuity, &a, &nobody, &now(1000, 400)), [vec![Some(1000)], vec![]]);
+    assert_eq!(sent(&mut continuity, &b, &a, &now(1300, 700)), [vec![Some(0)], vec![Some(1300)]]);
+    assert_eq!(sent(&mut continuity, &b, &nobody, &now(1350, 750)), [vec![Some(50)], vec![]]);
     // Nobody has it for a while; what came then is the next one's.
-    assert_eq!(sent(&mut ledger, &nobody, &b, &now(1360, 760)), [vec![], vec![Some(60)]]);
-    assert_eq!(sent(&mut ledger, &nobody, &nobody, &Batch::default()), [vec![], vec![]]);
-    assert_eq!(sent(&mut ledger, &a, &nobody, &now(1367, 767)), [vec![Some(7)], vec![]]);
-    let stats = &present(&a, &now(1368, 768), &mut ledger)[0];
+    assert_eq!(sent(&mut continuity, &nobody, &b, &now(1360, 760)), [vec![], vec![Some(60)]]);
+    assert_eq!(sent(&mut continuity, &nobody, &nobody, &Batch::default()), [vec![], vec![]]);
+    assert_eq!(sent(&mut continuity, &a, &nobody, &now(1367, 767)), [vec![Some(7)], vec![]]);
+    let stats = &present(&a, &now(1368, 768), &mut continuity)[0];
     assert_eq!((stats.nics[0].ebpf.unwrap().tx.bytes, stats.nics[0].mismatch_bytes), (8, Some(0)));
 }
 
 #[test]
 fn a_vm_that_starts_again_with_its_device_goes_on() {
-    let mut ledger = Ledger::default();
+    let mut continuity = Continuity::default();
     let (vm, nobody) = (vm(&["t"]), VmSet::default());
     let now = |bytes| batch(&[("t", device(3, bytes, 0))], &[]);
-    sent(&mut ledger, &vm, &nobody, &now(1000));
-    sent(&mut ledger, &nobody, &vm, &now(1100));
-    sent(&mut ledger, &nobody, &nobody, &Batch::default());
-    assert_eq!(sent(&mut ledger, &vm, &nobody, &now(1200))[0], [Some(1200)]);
+    sent(&mut continuity, &vm, &nobody, &now(1000));
+    sent(&mut continuity, &nobody, &vm, &now(1100));
+    sent(&mut continuity, &nobody, &nobody, &Batch::default());
+    assert_eq!(sent(&mut continuity, &vm, &nobody, &now(1200))[0], [Some(1200)]);
 }
 
 #[test]
 fn a_device_that_counts_less_than_before_is_another_one() {
-    let mut ledger = Ledger::default();
+    let mut continuity = Continuity::default();
     let now = |bytes| batch(&[("t", device(3, bytes, 0))], &[]);
-    present(&vm(&["t"]), &now(1000), &mut ledger);
-    assert_eq!(present(&vm(&["t"]), &now(10), &mut ledger)[0].nics[0].tx.bytes, Some(10));
+    present(&vm(&["t"]), &now(1000), &mut continuity);
+    assert_eq!(present(&vm(&["t"]), &now(10), &mut continuity)[0].nics[0].tx.bytes, Some(10));
 }
 
 #[test]
 fn programs_that_are_attached_anew_count_from_0_for_a_later_owner_too() {
-    let mut ledger = Ledger::default();
+    let mut continuity = Continuity::default();
     let now = |counted| {
         let mut reading = ebpf(3, counted, 0);
         reading.counters.ingress.packets = counted;
         batch(&[("t", device(3, 5000, 0))], &[("t", reading)])
     };
-    present(&vm(&["t"]), &now(400), &mut ledger);
-    let mut counted =
-        |batch: &Batch| present(&vm_named("b", &["t"]), batch, &mut ledger)[0].nics[0].ebpf.unwrap().tx.bytes;
+    present(&vm(&["t"]), &now(400), &mut continuity);
+    let mut counted = |batch: &Batch| {
+        present(&vm_named("b", &["t"]), batch, &mut continuity)[0].nics[0].ebpf.unwrap().tx.bytes
+    };
     assert_eq!(counted(&now(450)), 50);
     assert_eq!(counted(&now(20)), 20);
     assert_eq!(counted(&now(30)), 30);
@@ -234,7 +240,7 @@ fn process_numbers_belong_to_the_process() {
     };
     batch.add_process(7, stats(5));
     batch.add_process(8, stats(9));
-    let stats = &present(&vm(&[]), &batch, &mut Ledger::default())[0];
+    let stats = &present(&vm(&[]), &batch, &mut Continuity::default())[0];
     assert_eq!(
         (stats.process.cpu_usec, stats.process.memory_rss_bytes, stats.net_rx_bytes),
         (Some(5), Some(6), None)
@@ -243,11 +249,11 @@ fn process_numbers_belong_to_the_process() {
 
 #[test]
 fn last_words_go_on_from_what_was_published() {
-    let mut ledger = Ledger::default();
+    let mut continuity = Continuity::default();
     let now = batch(&[("t", device(3, 1000, 50))], &[("t", ebpf(3, 100, 0))]);
-    present(&vm(&["t"]), &now, &mut ledger);
+    present(&vm(&["t"]), &now, &mut continuity);
     let last = batch(&[], &[("t", ebpf(3, 150, 0))]);
-    let (_, leaving) = merge((&VmSet::default(), &Batch::default()), (&vm(&["t"]), &last), &mut ledger);
-    assert_eq!(leaving[0].nics[0].tx.bytes, Some(1050));
-    assert_eq!(leaving[0].nics[0].rx.bytes, None);
+    let (_, removals) = merge((&VmSet::default(), &Batch::default()), (&vm(&["t"]), &last), &mut continuity);
+    assert_eq!(removals[0].nics[0].tx.bytes, Some(1050));
+    assert_eq!(removals[0].nics[0].rx.bytes, None);
 }

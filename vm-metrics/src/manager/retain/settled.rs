@@ -3,12 +3,12 @@
 use crate::model::{CgroupStats, EarlierCounts, NicStats, ProcessStats, VmSince, VmStats};
 
 /// In the place of one of which nothing is known; not beside one that is there.
-pub(super) fn show_nic(vm: &mut VmStats, departed: &NicStats) {
-    let same = |nic: &&mut NicStats| nic.device == departed.device && nic.netns == departed.netns;
+pub(super) fn show_nic(vm: &mut VmStats, terminated: &NicStats) {
+    let same = |nic: &&mut NicStats| nic.device == terminated.device && nic.netns == terminated.netns;
     match vm.nics.iter_mut().find(same) {
         Some(nic) if nic.ifindex.is_some() => {}
-        Some(nic) => *nic = departed.clone(),
-        None => vm.nics.push(departed.clone()),
+        Some(nic) => *nic = terminated.clone(),
+        None => vm.nics.push(terminated.clone()),
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::{Departed, Entry};
+use super::{Entry, TerminatedVms};
 use crate::model::VmStats;
 
-impl Departed {
-    /// Notes when each VM came to have the id of a departed one; `now` is in seconds of Unix time.
+impl TerminatedVms {
+    /// Notes when each VM came to have the id of a terminated one; `now` is in seconds of Unix time.
     pub(in crate::manager) fn succeed(&mut self, present: &mut [VmStats], now: f64) {
         if self.vms.is_empty() {
             return;
@@ -14,18 +14,18 @@ impl Departed {
         let running = present.iter_mut().filter(|vm| vm.running);
         let mut running: HashMap<String, &mut VmStats> =
             running.map(|vm| (vm.instance_id.clone(), vm)).collect();
-        for Entry { vm: departed, succeeded, .. } in &mut self.vms {
-            let Some(vm) = running.get_mut(&departed.instance_id) else { continue };
-            if is_another(departed, vm) {
+        for Entry { vm: terminated, succeeded, .. } in &mut self.vms {
+            let Some(vm) = running.get_mut(&terminated.instance_id) else { continue };
+            if is_another(terminated, vm) {
                 not_before(*succeeded.get_or_insert(now), vm);
             }
         }
     }
 }
 
-fn is_another(departed: &VmStats, vm: &VmStats) -> bool {
-    let has_other_start = vm.start_time.zip(departed.start_time).is_some_and(|(now, then)| now != then);
-    vm.hypervisor_pid != departed.hypervisor_pid || has_other_start
+fn is_another(terminated: &VmStats, vm: &VmStats) -> bool {
+    let has_other_start = vm.start_time.zip(terminated.start_time).is_some_and(|(now, then)| now != then);
+    vm.hypervisor_pid != terminated.hypervisor_pid || has_other_start
 }
 
 fn not_before(at: f64, vm: &mut VmStats) {
@@ -51,12 +51,12 @@ mod tests {
 
     #[test]
     fn a_successor_counts_from_where_it_took_over() {
-        let mut departed = Departed::new(Duration::from_secs(10), Trust::default());
+        let mut terminated = TerminatedVms::new(Duration::from_secs(10), Trust::default());
         let entry = Entry { since: Instant::now(), tenant: Tenant::Trusted, vm: vm(1), succeeded: None };
-        departed.vms.push(entry);
+        terminated.vms.push(entry);
         for (pid, now, expected) in [(1, 7.0, (5.0, 6.0)), (2, 8.0, (8.0, 8.0)), (2, 9.0, (8.0, 8.0))] {
             let mut present = [vm(pid)];
-            departed.succeed(&mut present, now);
+            terminated.succeed(&mut present, now);
             let [vm] = present;
             assert_eq!((vm.since.process, vm.vcpus[0].since), (Some(expected.0), Some(expected.1)));
             assert_eq!(vm.since.cpu_wait, None, "what is not known is not guessed");

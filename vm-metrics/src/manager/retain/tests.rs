@@ -22,71 +22,71 @@ fn stats(id: &str, pid: u32, tap: &str, tx_bytes: Option<u64>) -> VmStats {
     }
 }
 
-fn departed_for_ten_seconds() -> Departed {
-    Departed::new(Duration::from_secs(10), Trust::default())
+fn departed_for_ten_seconds() -> TerminatedVms {
+    TerminatedVms::new(Duration::from_secs(10), Trust::default())
 }
 
 /// Of VMs of an unknown user.
-fn add(departed: &mut Departed, last_words: Vec<VmStats>, before: &[VmStats], now: Instant) {
+fn add(terminated: &mut TerminatedVms, final_stats: Vec<VmStats>, before: &[VmStats], now: Instant) {
     let vms =
-        last_words.iter().map(|vm| info(&vm.instance_id, vm.hypervisor_pid.unwrap_or(0), &[])).collect();
-    let overuse = departed.add(&VmSet { vms }, last_words, before, now);
+        final_stats.iter().map(|vm| info(&vm.instance_id, vm.hypervisor_pid.unwrap_or(0), &[])).collect();
+    let overuse = terminated.add(&VmSet { vms }, final_stats, before, now);
     assert!(overuse.is_empty());
 }
 
 #[test]
 fn leaving_are_vms_and_interfaces_that_were_there() {
     let before = VmSet { vms: vec![info("a", 1, &["t0", "t1"]), info("b", 2, &["t2"]), info("c", 3, &[])] };
-    let before = Tick { vms: before, stats: vec![stats("a", 1, "t0", Some(1))] };
+    let before = LastTick { vms: before, stats: vec![stats("a", 1, "t0", Some(1))] };
     let now = VmSet { vms: vec![info("a", 1, &["t1"]), info("c", 4, &[])] };
-    let leaving = leaving(&before, &now, &Batch::default());
-    assert_eq!(leaving.vms.vms, [info("a", 1, &["t0"]), info("b", 2, &["t2"]), info("c", 3, &[])]);
+    let removals = removals(&before, &now, &Batch::default());
+    assert_eq!(removals.vms.vms, [info("a", 1, &["t0"]), info("b", 2, &["t2"]), info("c", 3, &[])]);
 }
 
 #[test]
 fn an_interface_that_can_no_longer_be_read_is_lost() {
     let vms = VmSet { vms: vec![info("a", 1, &["t0"])] };
-    let before = Tick { vms: vms.clone(), stats: vec![stats("a", 1, "t0", Some(1))] };
-    assert_eq!(leaving(&before, &vms, &Batch::default()).vms, vms);
+    let before = LastTick { vms: vms.clone(), stats: vec![stats("a", 1, "t0", Some(1))] };
+    assert_eq!(removals(&before, &vms, &Batch::default()).vms, vms);
     let mut read = Batch::default();
     read.taps.insert(Nic::local("t0"), TapReading::default());
-    assert_eq!(leaving(&before, &vms, &read), Leaving::default());
-    let never = Tick { vms: vms.clone(), stats: Vec::new() };
-    assert_eq!(leaving(&never, &vms, &Batch::default()), Leaving::default());
+    assert_eq!(removals(&before, &vms, &read), Removals::default());
+    let never = LastTick { vms: vms.clone(), stats: Vec::new() };
+    assert_eq!(removals(&never, &vms, &Batch::default()), Removals::default());
 }
 
 /// Another reader had read it, so that the one of events takes it for a device that nobody has read.
 #[test]
 fn a_deleted_device_is_read_once() {
     let vms = VmSet { vms: vec![info("a", 1, &["t0"])] };
-    let before = Tick { vms: vms.clone(), stats: vec![stats("a", 1, "t0", Some(1))] };
+    let before = LastTick { vms: vms.clone(), stats: vec![stats("a", 1, "t0", Some(1))] };
     let mut batch = Batch::default();
     batch.taps.insert(Nic::local("t0"), TapReading { ifindex: 3, ..TapReading::default() });
-    batch.departed.push(DepartedDevice { netns: None, ifindex: 3, gone: Gone::Deleted });
-    let leaving = leaving(&before, &vms, &batch);
-    assert_eq!(leaving.vms, vms);
-    take_from_present(&leaving, &mut batch);
+    batch.exits.push(ExitNotice { netns: None, ifindex: 3, exit: DeviceExit::Deleted });
+    let removals = removals(&before, &vms, &batch);
+    assert_eq!(removals.vms, vms);
+    withdraw_from_present(&removals, &mut batch);
     assert_eq!(batch.taps.len(), 1, "another device with its index is there");
-    batch.gone_again.insert(Nic::local("t0"));
-    take_from_present(&leaving, &mut batch);
+    batch.short_lived_nics.insert(Nic::local("t0"));
+    withdraw_from_present(&removals, &mut batch);
     assert!(batch.taps.is_empty());
 }
 
 #[test]
 fn last_numbers_are_shown_for_the_time_of_retention_and_no_longer() {
     let start = Instant::now();
-    let mut departed = departed_for_ten_seconds();
+    let mut terminated = departed_for_ten_seconds();
     let before = VmStats { net_tx_bytes: Some(9), ..stats("a", 1, "t0", Some(7)) };
-    add(&mut departed, vec![stats("a", 1, "t0", None)], &[before], start);
+    add(&mut terminated, vec![stats("a", 1, "t0", None)], &[before], start);
     let mut present = Vec::new();
-    departed.show(&mut present, &VmSet::default());
+    terminated.show(&mut present, &VmSet::default());
     let shown = (present[0].nics[0].tx.bytes, present[0].net_tx_bytes);
     assert_eq!(shown, (Some(7), Some(9)), "as it was before");
     let vm = &present[0];
     assert_eq!((vm.running, vm.process.memory_rss_bytes, vm.state), (false, None, None));
-    add(&mut departed, Vec::new(), &[], start + Duration::from_secs(11));
+    add(&mut terminated, Vec::new(), &[], start + Duration::from_secs(11));
     let mut present = Vec::new();
-    departed.show(&mut present, &VmSet::default());
+    terminated.show(&mut present, &VmSet::default());
     assert_eq!(present, []);
 }
 
@@ -115,36 +115,36 @@ fn every_counter_outlives_its_process() {
 
 #[test]
 fn last_words_win_over_what_was_before() {
-    let mut departed = departed_for_ten_seconds();
+    let mut terminated = departed_for_ten_seconds();
     let before = [stats("a", 1, "t0", Some(7))];
-    add(&mut departed, vec![stats("a", 1, "t0", Some(9))], &before, Instant::now());
+    add(&mut terminated, vec![stats("a", 1, "t0", Some(9))], &before, Instant::now());
     let mut present = Vec::new();
-    departed.show(&mut present, &VmSet::default());
+    terminated.show(&mut present, &VmSet::default());
     assert_eq!(present[0].nics[0].tx.bytes, Some(9));
 }
 
 #[test]
 fn a_device_that_has_only_another_name_is_not_shown_twice() {
-    let mut departed = departed_for_ten_seconds();
-    add(&mut departed, vec![stats("a", 1, "old", Some(7))], &[], Instant::now());
+    let mut terminated = departed_for_ten_seconds();
+    add(&mut terminated, vec![stats("a", 1, "old", Some(7))], &[], Instant::now());
     let mut present = vec![stats("a", 1, "new", Some(8))];
-    departed.show(&mut present, &VmSet::default());
+    terminated.show(&mut present, &VmSet::default());
     assert_eq!(present[0].nics.len(), 1);
     let mut present = vec![stats("b", 2, "old", Some(8))];
-    departed.show(&mut present, &VmSet::default());
+    terminated.show(&mut present, &VmSet::default());
     assert_eq!(present[1].nics[0].tx.bytes, Some(7), "another VM has it now: this was its part");
 }
 
 #[test]
 fn a_renamed_device_hides_those_before_it() {
-    let mut departed = departed_for_ten_seconds();
+    let mut terminated = departed_for_ten_seconds();
     let mut before = stats("a", 1, "old", Some(5));
     before.nics[0].ifindex = Some(2);
     for words in [before, stats("a", 1, "old", Some(7))] {
-        add(&mut departed, vec![words], &[], Instant::now());
+        add(&mut terminated, vec![words], &[], Instant::now());
     }
     let mut present = vec![stats("a", 1, "new", Some(8))];
-    departed.show(&mut present, &VmSet::default());
+    terminated.show(&mut present, &VmSet::default());
     assert_eq!(present[0].nics.len(), 1);
 }
 
@@ -160,11 +160,11 @@ fn what_a_process_counts_is_shown_under_one_id() {
         vcpus: vec![VcpuStats::default()],
         ..stats(id, 1, "t0", Some(7))
     };
-    let mut departed = departed_for_ten_seconds();
-    add(&mut departed, vec![process("a", Some(5.0), 30)], &[], Instant::now());
+    let mut terminated = departed_for_ten_seconds();
+    add(&mut terminated, vec![process("a", Some(5.0), 30)], &[], Instant::now());
     let shown = |now: VmStats| {
         let mut present = vec![now];
-        departed.show(&mut present, &VmSet::default());
+        terminated.show(&mut present, &VmSet::default());
         let a = present.remove(1);
         (a.process.cpu_usec, a.process.disk_read_bytes, a.vcpus.len(), a.start_time, a.nics[0].tx.bytes)
     };
@@ -180,12 +180,12 @@ fn what_a_process_counts_is_shown_under_one_id() {
 
 #[test]
 fn an_interface_that_goes_before_its_vm_is_shown_with_it() {
-    let mut departed = departed_for_ten_seconds();
-    add(&mut departed, vec![stats("a", 1, "t0", Some(7))], &[], Instant::now());
+    let mut terminated = departed_for_ten_seconds();
+    add(&mut terminated, vec![stats("a", 1, "t0", Some(7))], &[], Instant::now());
     let bare = VmStats { nics: Vec::new(), ..stats("a", 1, "t0", None) };
-    add(&mut departed, vec![bare], &[], Instant::now());
+    add(&mut terminated, vec![bare], &[], Instant::now());
     let mut present = Vec::new();
-    departed.show(&mut present, &VmSet::default());
+    terminated.show(&mut present, &VmSet::default());
     assert_eq!(present.len(), 1);
     assert_eq!(present[0].nics[0].tx.bytes, Some(7));
 }
@@ -197,30 +197,30 @@ fn a_vm_without_its_process_keeps_final_counters() {
         let unread = NicStats { device: "t0".into(), ..NicStats::default() };
         VmStats { hypervisor_pid: None, nics: vec![unread], ..stats("a", 0, "t0", None) }
     };
-    let mut departed = departed_for_ten_seconds();
-    add(&mut departed, vec![stats("a", 1, "t9", Some(5))], &[], Instant::now());
+    let mut terminated = departed_for_ten_seconds();
+    add(&mut terminated, vec![stats("a", 1, "t9", Some(5))], &[], Instant::now());
     let mut last = stats("a", 2, "t0", Some(7));
     last.process.cpu_usec = Some(9);
-    add(&mut departed, vec![last], &[], Instant::now());
+    add(&mut terminated, vec![last], &[], Instant::now());
     let mut present = vec![orphan()];
-    departed.show(&mut present, &VmSet::default());
+    terminated.show(&mut present, &VmSet::default());
     assert_eq!(present[0].nics[0].tx.bytes, Some(7));
-    add(&mut departed, vec![orphan()], &[], Instant::now());
+    add(&mut terminated, vec![orphan()], &[], Instant::now());
     let mut present = Vec::new();
-    departed.show(&mut present, &VmSet::default());
+    terminated.show(&mut present, &VmSet::default());
     assert_eq!((present.len(), present[0].nics.len()), (1, 1), "nothing of an earlier process");
     assert_eq!((present[0].nics[0].tx.bytes, present[0].process.cpu_usec), (Some(7), Some(9)));
 }
 
 #[test]
 fn who_takes_the_place_is_shown_instead() {
-    let mut departed = departed_for_ten_seconds();
+    let mut terminated = departed_for_ten_seconds();
     let mut lost_nic = stats("b", 5, "t1", Some(3));
     lost_nic.nics[0].device = "t9".into();
     lost_nic.nics[0].ifindex = Some(9);
-    add(&mut departed, vec![stats("a", 1, "t0", Some(7)), lost_nic], &[], Instant::now());
+    add(&mut terminated, vec![stats("a", 1, "t0", Some(7)), lost_nic], &[], Instant::now());
     let mut present = vec![stats("a", 2, "t0", Some(1)), stats("b", 5, "t1", Some(4))];
-    departed.show(&mut present, &VmSet::default());
+    terminated.show(&mut present, &VmSet::default());
     assert_eq!(present.len(), 2);
     assert_eq!(present[0].nics.len(), 1, "another process: nothing of the old one");
     let of_b: Vec<_> = present[1].nics.iter().map(|nic| nic.device.as_str()).collect();
@@ -235,12 +235,12 @@ fn of_user(uid: u32, vm: InstanceInfo) -> InstanceInfo {
 #[test]
 fn another_user_does_not_hide_the_departed() {
     let shown = |departed_uid, uid| {
-        let mut departed = departed_for_ten_seconds();
+        let mut terminated = departed_for_ten_seconds();
         let victim = VmSet { vms: vec![of_user(departed_uid, info("a", 1, &[]))] };
-        departed.add(&victim, vec![stats("a", 1, "t0", Some(7))], &[], Instant::now());
+        terminated.add(&victim, vec![stats("a", 1, "t0", Some(7))], &[], Instant::now());
         let vms = VmSet { vms: vec![of_user(uid, info("a", 2, &[]))] };
         let mut present = vec![stats("a", 2, "t0", Some(1))];
-        departed.show(&mut present, &vms);
+        terminated.show(&mut present, &vms);
         present.sort_by_key(|vm| vm.hypervisor_pid);
         present.iter().map(|vm| (vm.instance_id.clone(), vm.nics[0].tx.bytes)).collect::<Vec<_>>()
     };
@@ -254,33 +254,33 @@ fn another_user_does_not_hide_the_departed() {
 
 #[test]
 fn a_departed_fake_does_not_hide_a_departed_vm() {
-    let mut departed = departed_for_ten_seconds();
+    let mut terminated = departed_for_ten_seconds();
     for (uid, pid, bytes) in [(0, 1, 7), (1000, 2, 1)] {
         let vms = VmSet { vms: vec![of_user(uid, info("a", pid, &[]))] };
-        departed.add(&vms, vec![stats("a", pid, "t0", Some(bytes))], &[], Instant::now());
+        terminated.add(&vms, vec![stats("a", pid, "t0", Some(bytes))], &[], Instant::now());
     }
     let mut present = Vec::new();
-    departed.show(&mut present, &VmSet::default());
+    terminated.show(&mut present, &VmSet::default());
     assert_eq!(present.len(), 1);
     assert_eq!(present[0].nics[0].tx.bytes, Some(7));
 }
 
 #[test]
 fn a_stranger_pushes_out_nobody_elses_departed() {
-    let mut departed = departed_for_ten_seconds();
+    let mut terminated = departed_for_ten_seconds();
     let now = Instant::now();
     let mut end = |uid, pid: u32| {
         let id = format!("{uid}-{pid}");
         let vms = VmSet { vms: vec![of_user(uid, info(&id, pid, &[]))] };
         let last = stats(&id, pid, "t0", Some(pid.into()));
-        departed.add(&vms, vec![last], &[], now).into_list().iter().map(|over| over.count).sum::<u64>()
+        terminated.add(&vms, vec![last], &[], now).into_list().iter().map(|over| over.count).sum::<u64>()
     };
     assert_eq!(end(1, 1) + end(0, 2), 0);
     let most = u32::try_from(COUNT.others).unwrap();
     let lost: u64 = (0..most + 100).map(|pid| end(7, 10 + pid)).sum();
     assert_eq!(lost, 101);
     let mut present = Vec::new();
-    departed.show(&mut present, &VmSet::default());
+    terminated.show(&mut present, &VmSet::default());
     assert_eq!(present.len(), COUNT.others as usize + 1);
     let is_there = |id: &str| present.iter().any(|vm| vm.instance_id == id);
     assert!(is_there("1-1") && is_there("0-2"));

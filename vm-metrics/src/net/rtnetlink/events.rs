@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv,
 
 use super::filter::{self, Wanted};
 use super::reply::{self, Appeared, Deleted};
-use crate::model::{Gone, NicSource, TapReading};
+use crate::model::{DeviceExit, NicSource, TapReading};
 
 /// `RTMGRP_LINK`
 const LINKS: u32 = 1;
@@ -56,7 +56,7 @@ pub(crate) struct Events {
     /// How many devices these are.
     count: usize,
     /// By index, those that nobody has asked for yet.
-    departed: Vec<(u32, Gone)>,
+    exits: Vec<(u32, DeviceExit)>,
     /// Names that devices were given since the round began.
     appeared: HashSet<String>,
     /// Whether something else has happened to a device since then.
@@ -71,7 +71,7 @@ pub(crate) struct Events {
 struct Last {
     round: u64,
     reading: TapReading,
-    gone: Gone,
+    exit: DeviceExit,
     /// Whether it is known if a round has read it, and if none has, its counters were handed out.
     is_settled: bool,
 }
@@ -92,7 +92,7 @@ impl Events {
             buffer: vec![0; BUFFER],
             deleted: HashMap::new(),
             count: 0,
-            departed: Vec::new(),
+            exits: Vec::new(),
             appeared: HashSet::new(),
             is_touched: false,
             names: HashMap::new(),
@@ -143,15 +143,15 @@ impl Events {
     }
 
     /// False when there is no room to remember it.
-    fn delete(&mut self, Deleted { ifindex, name, kind, stats, gone }: Deleted) -> bool {
+    fn delete(&mut self, Deleted { ifindex, name, kind, stats, exit }: Deleted) -> bool {
         self.names.remove(&ifindex);
         if self.count >= self.scope.deleted {
             return false;
         }
         let reading = TapReading { ifindex, source: NicSource::Netlink, kind, stats };
-        let last = Last { round: self.round, reading, gone, is_settled: false };
+        let last = Last { round: self.round, reading, exit, is_settled: false };
         self.deleted.entry(name).or_default().push(last);
-        self.departed.push((ifindex, gone));
+        self.exits.push((ifindex, exit));
         self.count += 1;
         true
     }
@@ -181,15 +181,15 @@ impl Events {
     }
 
     /// The devices that have gone since somebody asked, by index.
-    pub(crate) fn take_departed(&mut self) -> Vec<(u32, Gone)> {
-        mem::take(&mut self.departed)
+    pub(crate) fn take_exits(&mut self) -> Vec<(u32, DeviceExit)> {
+        mem::take(&mut self.exits)
     }
 
     /// What the device with this name and index had counted when it went, and what became of it.
-    pub(crate) fn last_counters(&self, name: &str, ifindex: u32) -> Option<(TapReading, Gone)> {
+    pub(crate) fn last_counters(&self, name: &str, ifindex: u32) -> Option<(TapReading, DeviceExit)> {
         let devices = self.deleted.get(name)?;
         let last = devices.iter().rev().find(|last| last.reading.ifindex == ifindex)?;
-        Some((last.reading, last.gone))
+        Some((last.reading, last.exit))
     }
 
     /// Each deleted device with such a name that no round has read, once, the latest first. To be called while it is still
@@ -203,7 +203,7 @@ impl Events {
         for (name, devices) in self.deleted.iter_mut().filter(|(name, _)| is_meant(name)) {
             for last in devices.iter_mut().rev().filter(|last| !last.is_settled) {
                 last.is_settled = true;
-                if last.gone == Gone::Deleted && !is_read(last.reading.ifindex) {
+                if last.exit == DeviceExit::Deleted && !is_read(last.reading.ifindex) {
                     unread.push((name.clone(), last.reading));
                 }
             }
@@ -230,7 +230,7 @@ mod tests {
 
     fn deleted(ifindex: u32, name: &str, rx_bytes: u64) -> Deleted {
         let stats = TapStats { rx_bytes, ..TapStats::default() };
-        Deleted { ifindex, name: name.into(), kind: NicKind::Tap, stats, gone: Gone::Deleted }
+        Deleted { ifindex, name: name.into(), kind: NicKind::Tap, stats, exit: DeviceExit::Deleted }
     }
 
     fn bytes(unread: &[(String, TapReading)]) -> Vec<u64> {

@@ -9,7 +9,7 @@ use netlink_packet_core::{
 use netlink_packet_route::link::{LinkHeader, Stats64};
 use netlink_packet_route::stats::StatsHeader;
 
-use crate::model::{Gone, NicKind, TapStats};
+use crate::model::{DeviceExit, NicKind, TapStats};
 
 // Of linux/rtnetlink.h and linux/if_link.h; the library keeps its own to itself.
 pub(super) const RTM_NEWLINK: u16 = 16;
@@ -132,7 +132,7 @@ pub(super) struct Deleted {
     pub(super) kind: NicKind,
     pub(super) stats: TapStats,
     /// What became of it.
-    pub(super) gone: Gone,
+    pub(super) exit: DeviceExit,
 }
 
 /// The device, when this message says that one was deleted.
@@ -155,9 +155,9 @@ pub(super) fn deleted(kind: u16, payload: &[u8]) -> Result<Option<Deleted>, Deco
             _ => {}
         }
     }
-    let gone = if moved { Gone::Moved { ifindex: new_ifindex } } else { Gone::Deleted };
+    let exit = if moved { DeviceExit::Moved { ifindex: new_ifindex } } else { DeviceExit::Deleted };
     let both = name.zip(stats);
-    Ok(both.map(|(name, stats)| Deleted { ifindex: header.index, name, kind, stats, gone }))
+    Ok(both.map(|(name, stats)| Deleted { ifindex: header.index, name, kind, stats, exit }))
 }
 
 /// A device that has come, or that has changed.
@@ -318,12 +318,12 @@ pub(super) mod tests {
         let counters: Vec<u64> = (1..=25).collect();
         let read = deleted(RTM_DELLINK, &deleted_payload(7, "tap0", &counters)).expect("a good message");
         let read = read.expect("a device");
-        assert_eq!((read.ifindex, read.name.as_str(), read.gone), (7, "tap0", Gone::Deleted));
+        assert_eq!((read.ifindex, read.name.as_str(), read.exit), (7, "tap0", DeviceExit::Deleted));
         let moved = [(IFLA_NEW_NETNSID, 3_u32), (IFLA_NEW_IFINDEX, 9)];
         let moved = moved.map(|(kind, value)| attribute(kind, &value.to_ne_bytes())).concat();
         let moved = [deleted_payload(7, "tap0", &counters), moved].concat();
         let read = deleted(RTM_DELLINK, &moved).expect("a good message").expect("a device");
-        assert_eq!(read.gone, Gone::Moved { ifindex: 9 });
+        assert_eq!(read.exit, DeviceExit::Moved { ifindex: 9 });
         assert_eq!((read.stats.rx_packets, read.stats.tx_bytes), (1, 4));
         assert_eq!(deleted(RTM_NEWLINK, &deleted_payload(7, "tap0", &counters)).expect("good"), None);
         let short = deleted(RTM_DELLINK, &deleted_payload(7, "tap0", &counters[..3])).expect("good");

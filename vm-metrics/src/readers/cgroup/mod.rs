@@ -21,7 +21,7 @@ use self::stitched::Stitched;
 use super::interval::interval;
 use super::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
 use crate::host::Host;
-use crate::model::{Batch, CgroupStats, Health, InstanceInfo, Leaving, PartHealth, Trust, VmSet};
+use crate::model::{Batch, CgroupStats, ComponentHealth, Health, InstanceInfo, Removals, Trust, VmSet};
 use crate::patient::{Job, Patient};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ pub(crate) const DEF: ReaderDef = ReaderDef {
         let interval = interval(section, DEFAULT_INTERVAL)?;
         Ok(Box::new(move |context| match Mount::find(&context.host) {
             Ok(mount) => StartOutcome::Running(Box::new(Cgroup::new(context, mount, interval))),
-            Err(reason) => StartOutcome::Not(PartHealth::new(Health::Unsupported, reason)),
+            Err(reason) => StartOutcome::Not(ComponentHealth::new(Health::Unsupported, reason)),
         }))
     },
 };
@@ -92,8 +92,8 @@ impl Reader for Cgroup {
     }
 
     /// The kernel has killed it, maybe: its group may still be there for a moment.
-    fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
-        let groups = leaving.vms.vms.iter().filter_map(|vm| {
+    fn read_final(&mut self, removals: &Removals, batch: &mut Batch) {
+        let groups = removals.vms.vms.iter().filter_map(|vm| {
             let group = self.known.get(&vm.hypervisor_pid?)?.group.as_ref()?;
             Some((vm, Some(group.path.clone())))
         });

@@ -243,9 +243,9 @@ fn final_numbers_are_read_when_the_process_is_gone() {
     host.count("/a", 12);
     fs::remove_dir_all(host.host.process(1)).unwrap();
     look(&mut reader, 0, &[]);
-    let leaving = Leaving { vms: vms(&[1]), ..Leaving::default() };
+    let removals = Removals { vms: vms(&[1]), ..Removals::default() };
     let mut last = Batch::default();
-    reader.last_words(&leaving, &mut last);
+    reader.read_final(&removals, &mut last);
     assert_eq!(last.processes[&1].cgroup.unwrap().cpu_throttled_periods, Some(12));
     assert!(reader.known.is_empty());
     drop(host.dir);

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use crate::host::Host;
-use crate::model::{Batch, Health, PartHealth, ProcessStats, VmSet};
+use crate::model::{Batch, ComponentHealth, Health, ProcessStats, VmSet};
 use crate::readers::cached_file::is_gone;
 use crate::readers::{ReadReport, Reader, ReaderDef, ReaderError, StartOutcome};
 
@@ -18,7 +18,7 @@ pub(crate) const DEF: ReaderDef = ReaderDef {
         section.no_options()?;
         Ok(Box::new(|context| match why_not(&context.host) {
             None => StartOutcome::Running(Box::new(ProcFd { host: context.host.clone() })),
-            Some(reason) => StartOutcome::Not(PartHealth::new(Health::Unsupported, reason)),
+            Some(reason) => StartOutcome::Not(ComponentHealth::new(Health::Unsupported, reason)),
         }))
     },
 };

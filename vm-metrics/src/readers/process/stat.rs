@@ -11,7 +11,7 @@ use super::exits::Exits;
 use super::files::ProcessFiles;
 use crate::host::Host;
 use crate::model::Tenant;
-use crate::model::{Batch, Leaving, ProcessStats, Trust, VmSet};
+use crate::model::{Batch, ProcessStats, Removals, Trust, VmSet};
 use crate::procfs::{Stat, parse_stat};
 use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
 
@@ -92,9 +92,9 @@ impl Reader for ProcStat {
     }
 
     /// One that has ended, and that its parent has not yet asked for, still says what it used in all.
-    fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
-        let clocks = self.clocks_nsec(&leaving.vms);
-        for (pid, result) in self.files.read_all(&leaving.vms, &mut ReadReport::default()) {
+    fn read_final(&mut self, removals: &Removals, batch: &mut Batch) {
+        let clocks = self.clocks_nsec(&removals.vms);
+        for (pid, result) in self.files.read_all(&removals.vms, &mut ReadReport::default()) {
             let clock_nsec = clocks.get(&pid).copied();
             let known = self.published.get(&pid).map(|said| said.start_ticks);
             let Ok(stat) = result else { continue };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::host::Host;
 use crate::model::{
-    Batch, InstanceInfo, Leaving, Nic, NicKind, NicSource, TapReading, TapStats, Tenant, Trust, VmSet,
+    Batch, InstanceInfo, Nic, NicKind, NicSource, Removals, TapReading, TapStats, Tenant, Trust, VmSet,
 };
 use crate::net::NetError;
 use crate::net::namespaces::{ForeignNamespaces, OpenedNamespace, by_netns};
@@ -193,7 +193,7 @@ impl Reader for TapProcfs {
         report
     }
 
-    fn last_words(&mut self, _: &Leaving, _: &mut Batch) {
+    fn read_final(&mut self, _: &Removals, _: &mut Batch) {
         self.held.release(|_| true);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 
 use crate::host::Host;
-use crate::model::{Batch, Leaving, Nic, NicKind, NicSource, TapReading, TapStats, VmSet, is_device_name};
+use crate::model::{Batch, Nic, NicKind, NicSource, Removals, TapReading, TapStats, VmSet, is_device_name};
 use crate::readers::cached_file::{Buffer, CachedFile, is_gone};
 use crate::readers::{ReadReport, Reader, ReaderDef, ReaderError, StartOutcome};
 
@@ -88,9 +88,9 @@ impl Reader for TapSysfs {
         report
     }
 
-    fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
+    fn read_final(&mut self, removals: &Removals, batch: &mut Batch) {
         let mut buffer = Buffer::new();
-        for (nic, ifindex) in leaving.ifindexes.iter().filter(|(nic, _)| nic.netns.is_none()) {
+        for (nic, ifindex) in removals.ifindexes.iter().filter(|(nic, _)| nic.netns.is_none()) {
             if batch.taps.contains_key(nic) {
                 continue;
             }

@@ -77,7 +77,7 @@ fn a_vm_that_runs_is_as_hypeman_has_it() {
         ..InstanceInfo::default()
     };
     let mut source =
-        Hypeman::new(guests.clone(), ProcessFacts::new(host.host(), Trust::default()), Operators::default());
+        Hypeman::new(guests.clone(), ProcessLookup::new(host.host(), Trust::default()), Operators::default());
     assert_eq!(listed(&mut source), (vec![expected.clone()], vec![]));
 
     write(&guests, ID, &RUNNING.replace("\"NetworkEnabled\": true", "\"NetworkEnabled\": false"));
@@ -96,9 +96,9 @@ fn newest() -> String {
 fn listed_with(tags: &[&str], record: &str) -> InstanceInfo {
     let host = Fixture::with(&[vmm(ARGS)]);
     write(&host.path("guests"), ID, record);
-    let facts = ProcessFacts::new(host.host(), Trust::default());
+    let processes = ProcessLookup::new(host.host(), Trust::default());
     let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
-    let mut source = Hypeman { tags, ..Hypeman::new(host.path("guests"), facts, Operators::default()) };
+    let mut source = Hypeman { tags, ..Hypeman::new(host.path("guests"), processes, Operators::default()) };
     let (mut vms, problems) = listed(&mut source);
     assert_eq!(problems, [""; 0]);
     vms.remove(0)
@@ -139,7 +139,7 @@ fn a_stale_pid_is_a_vm_that_does_not_run() {
     write(&host.path("guests"), ID, RUNNING);
     let mut source = Hypeman::new(
         host.path("guests"),
-        ProcessFacts::new(host.host(), Trust::default()),
+        ProcessLookup::new(host.host(), Trust::default()),
         Operators::default(),
     );
     assert_eq!(listed(&mut source), (vec![], vec![]));
@@ -158,7 +158,7 @@ fn a_bad_record_is_one_problem_and_half_a_record_changes_nothing() {
     write(&guests, ID, RUNNING);
     write(&guests, "bad", "{\"Id\": \"bad\", \"Size\": \"4GB\"}");
     let mut source =
-        Hypeman::new(guests.clone(), ProcessFacts::new(host.host(), Trust::default()), Operators::default());
+        Hypeman::new(guests.clone(), ProcessLookup::new(host.host(), Trust::default()), Operators::default());
     let bad = guests.join("bad/metadata.json");
     let problem = format!("{}: no metadata of hypeman: unexpected value at line 1, column 27", bad.display());
     let (vms, problems) = listed(&mut source);

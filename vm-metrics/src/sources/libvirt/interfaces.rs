@@ -4,8 +4,8 @@ use roxmltree::Node;
 
 use super::status::child;
 use crate::model::{UncountedKind, UncountedNic, is_device_name};
-use crate::sources::bounded::MAX_NICS;
 use crate::sources::shortened;
+use crate::sources::values::bounded::MAX_NICS;
 
 /// Kinds of interfaces whose `<target dev=…>` is a device of the host.
 const ON_DEVICE: &[&str] = &["network", "bridge", "ethernet", "direct"];

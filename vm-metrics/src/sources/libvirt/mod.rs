@@ -4,7 +4,7 @@
 //! something changes, and takes it away when the domain ends; one that is left over has the pid of no such process.
 
 mod interfaces;
-mod places;
+mod record_dirs;
 mod status;
 
 use std::fs;
@@ -13,16 +13,17 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use self::places::Places;
+use self::record_dirs::RecordDirs;
 use self::status::Domain;
-use super::process_facts::ProcessFacts;
-use super::vmm_pid::{Candidate, VmmPid};
-use super::watched_files::{WatchedFiles, all_names};
-use super::written_file::Operators;
-use super::written_pid::started_after;
-use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier, bounded, uuid};
+use super::{InstanceSource, Listing, Precedence, SourceContext, SourceDef, SourceError};
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
+use crate::sources::declared::hypervisor_pid::{Candidate, HypervisorPid};
+use crate::sources::declared::pid_guard::started_after;
+use crate::sources::files::operators::Operators;
+use crate::sources::files::watched::{WatchedFiles, all_names};
+use crate::sources::process::lookup::ProcessLookup;
+use crate::sources::values::{bounded, uuid};
 
 /// A domain with many devices is 50 KiB.
 const FILE_LIMIT: u64 = 1 << 20;
@@ -30,50 +31,50 @@ const FILE_LIMIT: u64 = 1 << 20;
 pub const SOURCE: SourceDef = SourceDef {
     name: "libvirt",
     help: "libvirt's records of the domains that run, of QEMU and of Cloud Hypervisor",
-    tier: Tier::Orchestrator,
-    configure: |section, SourceContext { host, trust, facts, .. }| {
-        let config: Config = section.options()?;
-        let places = match config.dir {
-            Some(dir) => Places::One(dir),
-            None if host.is_this_kernel() => Places::Usual,
+    precedence: Precedence::Orchestrator,
+    configure: |section, SourceContext { host, trust, processes, .. }| {
+        let config: LibvirtConfig = section.options()?;
+        let record_dirs = match config.dir {
+            Some(dir) => RecordDirs::One(dir),
+            None if host.is_this_kernel() => RecordDirs::Usual,
             None => return Ok(None),
         };
-        Ok(Some(Box::new(Libvirt::new(places, facts.clone(), Operators::new(trust.clone())))))
+        Ok(Some(Box::new(Libvirt::new(record_dirs, processes.clone(), Operators::new(trust.clone())))))
     },
 };
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct LibvirtConfig {
     dir: Option<PathBuf>,
 }
 
 #[derive(Debug)]
 struct Libvirt {
-    facts: ProcessFacts,
+    processes: ProcessLookup,
     operators: Operators,
-    places: Places,
-    files: WatchedFiles<Record>,
+    record_dirs: RecordDirs,
+    files: WatchedFiles<DomainRecord>,
 }
 
 /// A file that libvirt has written of a domain.
 #[derive(Debug)]
-struct Record {
+struct DomainRecord {
     domain: Domain,
     written: Option<SystemTime>,
-    process: VmmPid,
+    process: HypervisorPid,
 }
 
 impl Libvirt {
-    fn new(places: Places, facts: ProcessFacts, operators: Operators) -> Self {
-        Self { facts, places, files: WatchedFiles::new(operators.clone(), FILE_LIMIT), operators }
+    fn new(record_dirs: RecordDirs, processes: ProcessLookup, operators: Operators) -> Self {
+        Self { processes, record_dirs, files: WatchedFiles::new(operators.clone(), FILE_LIMIT), operators }
     }
 
     /// The files in all places. It is an error where there is no place, or none can be listed.
     fn paths(&self, problems: &mut Vec<SourceError>) -> Result<Vec<PathBuf>, SourceError> {
         let is_record = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "xml");
         let (mut paths, mut errors) = (Vec::new(), Vec::new());
-        let directories = self.places.directories(&self.operators);
+        let directories = self.record_dirs.directories(&self.operators);
         for directory in &directories {
             match all_names(directory, &self.operators, problems) {
                 Ok(names) => paths.extend(names.into_iter().filter(is_record)),
@@ -99,22 +100,22 @@ impl InstanceSource for Libvirt {
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
         let paths = self.paths(&mut listing.problems)?;
-        self.files.look(paths, Record::parse);
+        self.files.look(paths, DomainRecord::parse);
         listing.problems.extend(self.files.problems());
-        for (path, Record { domain, written, process }) in self.files.values() {
+        for (path, DomainRecord { domain, written, process }) in self.files.values() {
             let is_it = |candidate: &Candidate| domain.is_run_by(candidate, path, *written);
-            if let Some(found) = process.check_by(&self.facts, domain.pid, is_it) {
-                listing.instances.push(domain.instance(self.facts.host(), found.hypervisor));
+            if let Some(found) = process.check_by(&self.processes, domain.pid, is_it) {
+                listing.instances.push(domain.instance(self.processes.host(), found.hypervisor));
             }
         }
         Ok(listing)
     }
 }
 
-impl Record {
+impl DomainRecord {
     fn parse(path: &Path, content: &[u8]) -> Result<Self, String> {
         let written = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-        Ok(Self { domain: status::parse(content)?, written, process: VmmPid::default() })
+        Ok(Self { domain: status::parse(content)?, written, process: HypervisorPid::default() })
     }
 }
 

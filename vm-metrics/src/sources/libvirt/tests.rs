@@ -19,8 +19,8 @@ impl Case {
         let host = Fixture::new();
         let dir = host.path("libvirt");
         fs::create_dir(&dir).unwrap();
-        let facts = ProcessFacts::new(host.host(), Trust::default());
-        let source = Libvirt::new(Places::One(dir.clone()), facts, Operators::default());
+        let processes = ProcessLookup::new(host.host(), Trust::default());
+        let source = Libvirt::new(RecordDirs::One(dir.clone()), processes, Operators::default());
         Self { host, dir, source }
     }
 
@@ -98,9 +98,9 @@ fn a_domain_of_cloud_hypervisor_is_listed() {
 #[test]
 fn without_a_place_the_source_is_absent() {
     let case = Case::new();
-    let missing = Places::One(case.host.path("missing"));
-    let facts = ProcessFacts::new(case.host.host(), Trust::default());
-    let mut source = Libvirt::new(missing, facts, Operators::default());
+    let missing = RecordDirs::One(case.host.path("missing"));
+    let processes = ProcessLookup::new(case.host.host(), Trust::default());
+    let mut source = Libvirt::new(missing, processes, Operators::default());
     let error = source.list_running_instances_for_metrics().unwrap_err();
     assert!(matches!(error, SourceError::Absent { .. }), "{error}");
 }

@@ -5,9 +5,9 @@ use std::time::{Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::Vm;
-use super::ids::Claim;
-use super::twins::{ProcessKey, Record, forget_tombstones, tell_apart};
+use super::MergedVm;
+use super::ids::ClaimRank;
+use super::twins::{IdRecord, ProcessKey, forget_tombstones, tell_apart};
 use crate::model::{Nic, fair_share};
 
 /// Ended VMs of trusted users and of the operator that are remembered.
@@ -31,7 +31,7 @@ pub enum Standing {
 
 /// An id as sources say it, and who claims it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ClaimedId {
+pub struct IdClaim {
     pub id: String,
     pub standing: Standing,
 }
@@ -41,13 +41,13 @@ pub struct IdRecords {
     boot_id: String,
     /// A moment, and the same in seconds of Unix time.
     epoch: (Instant, u64),
-    groups: HashMap<ClaimedId, Vec<Record>>,
+    groups: HashMap<IdClaim, Vec<IdRecord>>,
     /// The ids with a suffix, each with who has it.
-    suffixed: HashMap<String, ClaimedId>,
+    suffixed: HashMap<String, IdClaim>,
     /// Groups of which a VM was there in the last merge.
-    active: HashSet<ClaimedId>,
+    active: HashSet<IdClaim>,
     /// The processes that were found in this merge.
-    found: HashSet<ClaimedId>,
+    found: HashSet<IdClaim>,
     changed: bool,
 }
 
@@ -58,11 +58,11 @@ impl Default for IdRecords {
 }
 
 impl Standing {
-    pub fn of(vm: &Vm) -> Self {
+    pub fn of(vm: &MergedVm) -> Self {
         match vm.claim {
-            Claim::Operator => Self::Operator,
-            Claim::Trusted => Self::Trusted,
-            Claim::Stranger => Self::User(vm.info.uid),
+            ClaimRank::Operator => Self::Operator,
+            ClaimRank::Trusted => Self::Trusted,
+            ClaimRank::Stranger => Self::User(vm.info.uid),
         }
     }
 
@@ -87,7 +87,7 @@ impl IdRecords {
     }
 
     /// Goes on with those that a daemon before this one has left.
-    pub fn restore(&mut self, records: Vec<(ClaimedId, Record)>) {
+    pub fn restore(&mut self, records: Vec<(IdClaim, IdRecord)>) {
         for (id, record) in records {
             if record.ended.is_none() {
                 self.active.insert(id.clone());
@@ -107,7 +107,7 @@ impl IdRecords {
         unix + now.saturating_duration_since(instant).as_secs()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&ClaimedId, &Record)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&IdClaim, &IdRecord)> {
         self.groups.iter().flat_map(|(id, records)| records.iter().map(move |record| (id, record)))
     }
 
@@ -120,18 +120,18 @@ impl IdRecords {
         self.found.clear();
     }
 
-    pub fn knows(&self, id: &ClaimedId, process: ProcessKey) -> bool {
+    pub fn knows(&self, id: &IdClaim, process: ProcessKey) -> bool {
         self.of(id).iter().any(|record| record.is_process(process))
     }
 
     /// A process keeps its record when its user or standing changes. Nothing but that very process does.
     ///
     /// The operator's word on an id is better than digits that the process had before.
-    pub fn follow(&mut self, id: &ClaimedId, process: ProcessKey) {
+    pub fn follow(&mut self, id: &IdClaim, process: ProcessKey) {
         if process.start_ticks.is_none() || self.knows(id, process) {
             return;
         }
-        let is_its = |record: &Record| record.process == Some(process);
+        let is_its = |record: &IdRecord| record.process == Some(process);
         let of_others =
             self.iter().filter(|(former, _)| former.id == id.id && former.standing != id.standing);
         let its = of_others.filter(|(_, record)| is_its(record));
@@ -155,12 +155,12 @@ impl IdRecords {
         self.replace(id, records);
     }
 
-    pub fn of(&self, id: &ClaimedId) -> &[Record] {
+    pub fn of(&self, id: &IdClaim) -> &[IdRecord] {
         self.groups.get(id).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Replaces the records of an id. Those that are not at these places have no process now.
-    pub fn put(&mut self, id: ClaimedId, mut records: Vec<Record>, found: &HashSet<usize>, now: Instant) {
+    pub fn put(&mut self, id: IdClaim, mut records: Vec<IdRecord>, found: &HashSet<usize>, now: Instant) {
         let now = self.unix(now);
         for (_, record) in records.iter_mut().enumerate().filter(|(at, _)| !found.contains(at)) {
             record.ended.get_or_insert(now);
@@ -172,7 +172,7 @@ impl IdRecords {
         self.found.insert(id);
     }
 
-    fn replace(&mut self, id: &ClaimedId, records: Vec<Record>) {
+    fn replace(&mut self, id: &IdClaim, records: Vec<IdRecord>) {
         self.changed = true;
         for record in self.groups.remove(id).unwrap_or_default() {
             if self.suffixed.get(&record.given) == Some(id) {
@@ -188,14 +188,14 @@ impl IdRecords {
     }
 
     /// Whether this id is a suffixed one of another group, and not free for this one.
-    pub fn is_reserved(&self, id: &str, claimed: &ClaimedId) -> bool {
+    pub fn is_reserved(&self, id: &str, claimed: &IdClaim) -> bool {
         let owner = self.suffixed.get(id).filter(|owner| *owner != claimed);
         owner.is_some_and(|owner| owner.standing.binds(claimed.standing))
     }
 
     /// The id of the VM that held one of these NICs last, of several that claim this id.
-    pub fn holder_of(&self, id: &ClaimedId, nics: &[Nic]) -> Option<String> {
-        let held = |record: &&Record| record.nics.iter().any(|nic| nics.contains(nic));
+    pub fn holder_of(&self, id: &IdClaim, nics: &[Nic]) -> Option<String> {
+        let held = |record: &&IdRecord| record.nics.iter().any(|nic| nics.contains(nic));
         self.of(id).iter().find(held).map(|record| record.given.clone())
     }
 
@@ -213,7 +213,7 @@ impl IdRecords {
         }
     }
 
-    fn index(&mut self, id: &ClaimedId, record: &Record) {
+    fn index(&mut self, id: &IdClaim, record: &IdRecord) {
         if record.given != id.id {
             self.suffixed.insert(record.given.clone(), id.clone());
         }
@@ -222,7 +222,7 @@ impl IdRecords {
     /// The oldest go first. No user pushes out what is remembered of another beyond its share.
     fn forget(&mut self, now: u64) {
         let mut ended: HashMap<Standing, Vec<(u64, String)>> = HashMap::new();
-        for (ClaimedId { standing, .. }, record) in self.iter() {
+        for (IdClaim { standing, .. }, record) in self.iter() {
             if let Some(at) = record.ended {
                 ended.entry(*standing).or_default().push((at, record.given.clone()));
             }
@@ -243,7 +243,7 @@ impl IdRecords {
         if forgotten.is_empty() {
             return;
         }
-        self.groups.retain(|ClaimedId { standing, .. }, records| {
+        self.groups.retain(|IdClaim { standing, .. }, records| {
             records.retain(|record| {
                 record.ended.is_none() || !forgotten.contains(&(*standing, record.given.clone()))
             });

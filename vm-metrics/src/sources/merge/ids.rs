@@ -4,18 +4,18 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::Vm;
-use super::id_records::{ClaimedId, IdRecords, Standing};
-use super::twins::{Assigned, Claimant, ProcessKey, Record, assign};
-use crate::sources::evidence::Evidence;
-use crate::sources::fingerprints::short_hash;
+use super::MergedVm;
+use super::evidence::Evidence;
+use super::fingerprints::short_hash;
+use super::id_records::{IdClaim, IdRecords, Standing};
+use super::twins::{Assignment, Claimant, IdRecord, ProcessKey, assign};
 
 /// Ids of ended VMs that are kept for one user. The oldest go first.
 const MAX_KEPT: usize = 1024;
 
 /// The ids that VMs have or had.
 #[derive(Debug, Default)]
-pub struct GivenIds {
+pub struct IdAssigner {
     pub(super) records: IdRecords,
     /// Who had an id last. It is that user's until then; `None` while the VM is there.
     owners: HashMap<String, Owner>,
@@ -31,7 +31,7 @@ struct Owner {
 
 /// Whose claim to an id comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Claim {
+pub enum ClaimRank {
     /// A source of the operator names the VM.
     Operator,
     /// The process of a trusted user describes itself.
@@ -41,21 +41,21 @@ pub enum Claim {
 }
 
 /// The VMs of equal standing that claim one id; or one VM without a process.
-struct Claimed {
-    id: ClaimedId,
-    claim: Claim,
+struct ClaimGroup {
+    id: IdClaim,
+    claim: ClaimRank,
     vms: Vec<usize>,
     has_processes: bool,
 }
 
 /// What is given in one merge.
-struct Round {
+struct IdAllocation {
     taken: HashSet<String>,
     /// The best claim to each id.
-    wanted: HashMap<String, Claim>,
+    wanted: HashMap<String, ClaimRank>,
 }
 
-impl GivenIds {
+impl IdAssigner {
     pub fn new(retention: Duration, boot_id: String) -> Self {
         Self { retention, records: IdRecords::new(boot_id), ..Self::default() }
     }
@@ -69,11 +69,11 @@ impl GivenIds {
     pub(super) fn restore_owners(&mut self, now: Instant) {
         let until = Some(now + self.retention);
         let since = self.records.unix(now).saturating_sub(self.retention.as_secs());
-        let is_kept = |record: &Record| record.ended.is_none_or(|ended| ended > since);
+        let is_kept = |record: &IdRecord| record.ended.is_none_or(|ended| ended > since);
         let mut kept: Vec<_> = self.records.iter().filter(|(_, record)| is_kept(record)).collect();
         // Of several who had an id the last one counts here: the best standing, then whoever had it last.
         kept.sort_by_key(|(id, record)| (Reverse(id.standing), record.ended.is_none(), record.ended));
-        for (ClaimedId { standing, .. }, record) in kept {
+        for (IdClaim { standing, .. }, record) in kept {
             let is_stranger = matches!(standing, Standing::User(_));
             self.owners.insert(record.given.clone(), Owner { uid: record.uid, is_stranger, until });
         }
@@ -89,8 +89,8 @@ impl GivenIds {
     ///
     /// The first claim counts: the operator's, then a trusted user's. Among other users it is the one whose process had the
     /// id, then the one with the oldest process. VMs of equal standing are told apart by [`assign`].
-    pub fn give(&mut self, vms: &mut [Vm], evidence: Evidence, now: Instant) -> Vec<(usize, String)> {
-        let mut round = Round { taken: HashSet::new(), wanted: HashMap::new() };
+    pub fn give(&mut self, vms: &mut [MergedVm], evidence: Evidence, now: Instant) -> Vec<(usize, String)> {
+        let mut round = IdAllocation { taken: HashSet::new(), wanted: HashMap::new() };
         for vm in vms.iter() {
             let best = round.wanted.entry(vm.info.id.clone()).or_insert(vm.claim);
             *best = vm.claim.min(*best);
@@ -98,7 +98,7 @@ impl GivenIds {
         let mut problems = Vec::new();
         self.records.begin();
         for vm in vms.iter() {
-            let id = ClaimedId { id: vm.info.id.clone(), standing: Standing::of(vm) };
+            let id = IdClaim { id: vm.info.id.clone(), standing: Standing::of(vm) };
             process(vm, evidence).into_iter().for_each(|process| self.records.follow(&id, process));
         }
         for claimed in self.in_order(vms, evidence) {
@@ -123,20 +123,24 @@ impl GivenIds {
     }
 
     /// The best claims first.
-    fn in_order(&self, vms: &[Vm], evidence: Evidence) -> Vec<Claimed> {
-        let mut groups: HashMap<ClaimedId, Claimed> = HashMap::new();
+    fn in_order(&self, vms: &[MergedVm], evidence: Evidence) -> Vec<ClaimGroup> {
+        let mut groups: HashMap<IdClaim, ClaimGroup> = HashMap::new();
         let mut lone = Vec::new();
         for (at, vm) in vms.iter().enumerate() {
-            let id = ClaimedId { id: vm.info.id.clone(), standing: Standing::of(vm) };
-            let new =
-                |has_processes| Claimed { id: id.clone(), claim: vm.claim, vms: Vec::new(), has_processes };
+            let id = IdClaim { id: vm.info.id.clone(), standing: Standing::of(vm) };
+            let new = |has_processes| ClaimGroup {
+                id: id.clone(),
+                claim: vm.claim,
+                vms: Vec::new(),
+                has_processes,
+            };
             if vm.info.hypervisor_pid.is_some() {
                 groups.entry(id.clone()).or_insert_with(|| new(true)).vms.push(at);
             } else {
-                lone.push(Claimed { vms: vec![at], ..new(false) });
+                lone.push(ClaimGroup { vms: vec![at], ..new(false) });
             }
         }
-        let rank = |claimed: &Claimed| {
+        let rank = |claimed: &ClaimGroup| {
             let had_it = |at: &usize| {
                 let process = process(&vms[*at], evidence);
                 process.is_some_and(|process| self.records.knows(&claimed.id, process))
@@ -152,10 +156,10 @@ impl GivenIds {
 
     fn give_group(
         &mut self,
-        claimed: &Claimed,
-        vms: &[Vm],
+        claimed: &ClaimGroup,
+        vms: &[MergedVm],
         (evidence, now): (Evidence, Instant),
-        round: &Round,
+        round: &IdAllocation,
     ) -> Vec<String> {
         let members = || claimed.vms.iter().map(|at| &vms[*at]);
         let claimants: Vec<_> = members().filter_map(|vm| claimant(vm, evidence)).collect();
@@ -164,7 +168,7 @@ impl GivenIds {
         let plain = &claimed.id.id;
         let is_only = records.len() == 1;
         let (mut given, mut in_use) = (Vec::new(), HashSet::new());
-        for (Assigned { record: at, is_known }, vm) in found.iter().zip(members()) {
+        for (Assignment { record: at, is_known }, vm) in found.iter().zip(members()) {
             let is_free = |id: &String| {
                 !round.taken.contains(id)
                     && !in_use.contains(id)
@@ -187,7 +191,7 @@ impl GivenIds {
             given.push(id);
         }
         if records.len() > 1 {
-            for (Assigned { record, .. }, vm) in found.iter().zip(members()) {
+            for (Assignment { record, .. }, vm) in found.iter().zip(members()) {
                 records[*record].nics.clone_from(&vm.info.nics);
             }
         }
@@ -197,15 +201,15 @@ impl GivenIds {
     }
 
     /// Whether a VM of the same or a better claim has this for its id, or had.
-    fn is_claimed(&self, id: &str, claimed: &Claimed, round: &Round) -> bool {
+    fn is_claimed(&self, id: &str, claimed: &ClaimGroup, round: &IdAllocation) -> bool {
         let is_wanted = round.wanted.get(id).is_some_and(|claim| *claim <= claimed.claim);
         let standings = [Standing::Operator, Standing::Trusted, claimed.id.standing];
-        let mut had = standings.map(|standing| ClaimedId { id: id.to_owned(), standing }).into_iter();
+        let mut had = standings.map(|standing| IdClaim { id: id.to_owned(), standing }).into_iter();
         is_wanted || had.any(|id| id.standing <= claimed.id.standing && !self.records.of(&id).is_empty())
     }
 
     /// Users do not share a suffix, whatever their VMs say.
-    fn telling(&self, record: &Record, standing: Standing) -> String {
+    fn telling(&self, record: &IdRecord, standing: Standing) -> String {
         let telling = record.telling(self.records.boot_id());
         match standing {
             Standing::User(uid) => format!("{telling} {uid:?}"),
@@ -214,7 +218,7 @@ impl GivenIds {
     }
 
     /// Of a VM without a process: one whose process has ended while its TAP is held has the id that it had.
-    fn give_lone(&self, claimed: &Claimed, vm: &Vm, round: &Round) -> String {
+    fn give_lone(&self, claimed: &ClaimGroup, vm: &MergedVm, round: &IdAllocation) -> String {
         let is_free = |id: &String| !round.taken.contains(id) && !self.is_of_another(id, vm);
         let had = self.records.holder_of(&claimed.id, &vm.info.nics).filter(is_free);
         had.or_else(|| Some(vm.info.id.clone()).filter(is_free)).unwrap_or_else(|| {
@@ -229,17 +233,17 @@ impl GivenIds {
     }
 
     /// Whether another user's VM had this id a short time ago.
-    fn is_of_another(&self, id: &str, vm: &Vm) -> bool {
+    fn is_of_another(&self, id: &str, vm: &MergedVm) -> bool {
         let is_others = |owner: &Owner| owner.uid != vm.info.uid || owner.uid.is_none() && !owner.is_stranger;
-        vm.claim == Claim::Stranger && self.owners.get(id).is_some_and(is_others)
+        vm.claim == ClaimRank::Stranger && self.owners.get(id).is_some_and(is_others)
     }
 
-    fn remember(&mut self, vms: &[Vm], now: Instant) {
+    fn remember(&mut self, vms: &[MergedVm], now: Instant) {
         for owner in self.owners.values_mut() {
             owner.until.get_or_insert(now + self.retention);
         }
         for vm in vms {
-            let is_stranger = vm.claim == Claim::Stranger;
+            let is_stranger = vm.claim == ClaimRank::Stranger;
             let owner = Owner { uid: vm.info.uid, is_stranger, until: None };
             self.owners.insert(vm.info.id.clone(), owner);
         }
@@ -264,13 +268,13 @@ impl GivenIds {
     }
 }
 
-fn process(vm: &Vm, evidence: Evidence) -> Option<ProcessKey> {
+fn process(vm: &MergedVm, evidence: Evidence) -> Option<ProcessKey> {
     let pid = vm.info.hypervisor_pid?;
     let start_ticks = evidence.processes.get(&pid).map(|process| process.start_ticks);
     Some(ProcessKey { pid, start_ticks })
 }
 
-fn claimant(vm: &Vm, evidence: Evidence) -> Option<Claimant> {
+fn claimant(vm: &MergedVm, evidence: Evidence) -> Option<Claimant> {
     let process = process(vm, evidence)?;
     let known = evidence.processes.get(&process.pid);
     let came_from = known.and_then(|known| known.came_from);
@@ -279,8 +283,8 @@ fn claimant(vm: &Vm, evidence: Evidence) -> Option<Claimant> {
         uid: vm.info.uid,
         came_from: came_from.map(|(pid, start)| ProcessKey { pid, start_ticks: Some(start) }),
         fingerprints: known.map(|known| match vm.claim {
-            Claim::Operator => known.fingerprints.of_operators(),
-            Claim::Trusted | Claim::Stranger => known.fingerprints,
+            ClaimRank::Operator => known.fingerprints.of_operators(),
+            ClaimRank::Trusted | ClaimRank::Stranger => known.fingerprints,
         }),
     })
 }

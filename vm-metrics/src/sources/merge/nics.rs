@@ -2,16 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::super::Tier;
-use super::same::Entry;
+use super::super::Precedence;
+use super::evidence::{Evidence, LocalDevice, ProcessEvidence};
+use super::same::VmEntry;
 use crate::model::{Nic, is_device_name};
-use crate::sources::evidence::{Evidence, LocalDevice, ProcessEvidence};
 
 /// The process that each device is of, from merge to merge.
 #[derive(Debug, Default)]
-pub struct Holders(HashMap<Nic, u32>);
+pub struct NicHolders(HashMap<Nic, u32>);
 
-impl Holders {
+impl NicHolders {
     /// Of several processes that hold a device a hypervisor has it; of several of them the one that had it before, else a
     /// trusted user's, else the oldest.
     pub fn update(&mut self, pids: impl Iterator<Item = u32>, evidence: Evidence) {
@@ -44,7 +44,7 @@ impl Holders {
 }
 
 /// The NICs of one VM, and what is wrong with what its sources say of them.
-pub fn nics(entries: &[&Entry], holders: &Holders, evidence: Evidence) -> (Vec<Nic>, Vec<String>) {
+pub fn nics(entries: &[&VmEntry], holders: &NicHolders, evidence: Evidence) -> (Vec<Nic>, Vec<String>) {
     let pid = entries.iter().find_map(|entry| entry.info.hypervisor_pid);
     let process = pid.and_then(|pid| evidence.processes.get(&pid));
     let mut problems = Vec::new();
@@ -73,7 +73,7 @@ pub fn nics(entries: &[&Entry], holders: &Holders, evidence: Evidence) -> (Vec<N
             nics.push(found.clone());
         } else if let Some(fault) = fault {
             problems.push(left_out(nic, fault));
-        } else if entry.tier != Tier::Orchestrator || held.is_empty() || exists(nic, evidence) {
+        } else if entry.precedence != Precedence::Orchestrator || held.is_empty() || exists(nic, evidence) {
             nics.push(nic.clone());
         }
     }
@@ -86,23 +86,23 @@ pub fn nics(entries: &[&Entry], holders: &Holders, evidence: Evidence) -> (Vec<N
 }
 
 /// Those of the first source of the operator that knows some.
-fn claims_of_operators<'e>(entries: &[&'e Entry]) -> impl Iterator<Item = (&'e Entry, &'e Nic)> {
-    let known = entries.iter().filter(|entry| entry.tier.is_operators() && !entry.info.nics.is_empty());
-    let first = known.min_by_key(|entry| entry.tier.nic_rank()).copied();
+fn claims_of_operators<'e>(entries: &[&'e VmEntry]) -> impl Iterator<Item = (&'e VmEntry, &'e Nic)> {
+    let known = entries.iter().filter(|entry| entry.precedence.is_operators() && !entry.info.nics.is_empty());
+    let first = known.min_by_key(|entry| entry.precedence.nic_rank()).copied();
     first.into_iter().flat_map(|entry| entry.info.nics.iter().map(move |nic| (entry, nic)))
 }
 
 /// What the process of a trusted user says, where its descriptors may not be looked at. Its API counts only where no
 /// source of the operator knows NICs. A VM whose process has ended keeps what that held.
-fn claims_of_the_process(entries: &[&Entry], evidence: Evidence) -> Vec<Nic> {
+fn claims_of_the_process(entries: &[&VmEntry], evidence: Evidence) -> Vec<Nic> {
     let is_known = claims_of_operators(entries).next().is_some();
-    let speaks = |entry: &&&Entry| {
-        let has_ended = entry.tier == Tier::Process && entry.info.hypervisor_pid.is_none();
-        let is_silent = entry.tier.is_operators() || entry.info.nics.is_empty();
-        let is_late = is_known && entry.tier == Tier::Vmm;
+    let speaks = |entry: &&&VmEntry| {
+        let has_ended = entry.precedence == Precedence::Process && entry.info.hypervisor_pid.is_none();
+        let is_silent = entry.precedence.is_operators() || entry.info.nics.is_empty();
+        let is_late = is_known && entry.precedence == Precedence::Vmm;
         !is_silent && !is_late && (has_ended || evidence.trust.is_trusted(entry.info.uid))
     };
-    let first = entries.iter().filter(speaks).min_by_key(|entry| entry.tier.nic_rank());
+    let first = entries.iter().filter(speaks).min_by_key(|entry| entry.precedence.nic_rank());
     first.map(|entry| entry.info.nics.clone()).unwrap_or_default()
 }
 
@@ -119,7 +119,12 @@ fn located<'n>(nic: &Nic, held: &'n [Nic], evidence: Evidence) -> Option<&'n Nic
 }
 
 /// Why a device is not this VM's, whatever a source says.
-fn claim_fault(nic: &Nic, pid: Option<u32>, holders: &Holders, evidence: Evidence) -> Option<&'static str> {
+fn claim_fault(
+    nic: &Nic,
+    pid: Option<u32>,
+    holders: &NicHolders,
+    evidence: Evidence,
+) -> Option<&'static str> {
     if holders.of(nic).is_some_and(|holder| Some(holder) != pid) {
         return Some("a process of another VM holds it");
     }

@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::mem;
 
-use super::super::Tier;
-use super::ids::GivenIds;
-use super::nics::Holders;
+use super::super::Precedence;
+use super::evidence::{Evidence, LocalDevice};
+use super::ids::IdAssigner;
+use super::nics::NicHolders;
 use crate::model::{InstanceInfo, Nic};
-use crate::sources::evidence::{Evidence, LocalDevice};
 
 /// A VM as one source has it.
 #[derive(Debug)]
-pub struct Entry {
+pub struct VmEntry {
     pub source: usize,
-    pub tier: Tier,
+    pub precedence: Precedence,
     pub has_ended: bool,
     pub is_own: bool,
     pub info: InstanceInfo,
@@ -22,7 +22,7 @@ pub struct Entry {
 /// The entries of each VM, in order.
 #[derive(Debug)]
 pub struct Groups<'e> {
-    entries: &'e [Entry],
+    entries: &'e [VmEntry],
     evidence: Evidence<'e>,
     /// Each has one entry of a source at most. One that has gone into another is empty.
     members: Vec<Vec<usize>>,
@@ -33,9 +33,9 @@ pub struct Groups<'e> {
 impl<'e> Groups<'e> {
     /// And what is wrong, with the source: of two entries of one source with the same process, the later is left out.
     pub fn new(
-        entries: &'e [Entry],
-        holders: &Holders,
-        ids: &GivenIds,
+        entries: &'e [VmEntry],
+        holders: &NicHolders,
+        ids: &IdAssigner,
         evidence: Evidence<'e>,
     ) -> (Self, Vec<(usize, String)>) {
         let of: Vec<_> = (0..entries.len()).collect();
@@ -48,7 +48,7 @@ impl<'e> Groups<'e> {
         (groups, problems)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = Vec<&'e Entry>> {
+    pub fn iter(&self) -> impl Iterator<Item = Vec<&'e VmEntry>> {
         let groups = self.members.iter().filter(|members| !members.is_empty());
         groups.map(|members| members.iter().map(|at| &self.entries[*at]).collect())
     }
@@ -56,7 +56,7 @@ impl<'e> Groups<'e> {
     fn join_by_process(&mut self) -> Vec<(usize, String)> {
         let mut first = HashMap::new();
         let mut problems = Vec::new();
-        for (at, Entry { source, info, .. }) in self.entries.iter().enumerate() {
+        for (at, VmEntry { source, info, .. }) in self.entries.iter().enumerate() {
             let Some(pid) = info.hypervisor_pid else { continue };
             let known = *first.entry(pid).or_insert(at);
             if !self.join(known, at) {
@@ -69,10 +69,10 @@ impl<'e> Groups<'e> {
         problems
     }
 
-    fn join_by_id(&mut self, ids: &GivenIds) -> Vec<(usize, String)> {
+    fn join_by_id(&mut self, ids: &IdAssigner) -> Vec<(usize, String)> {
         let mut first = HashMap::new();
         let mut problems = Vec::new();
-        for (at, Entry { source, info, .. }) in self.entries.iter().enumerate() {
+        for (at, VmEntry { source, info, .. }) in self.entries.iter().enumerate() {
             if info.id.is_empty() || self.members[self.of[at]].is_empty() {
                 continue;
             }
@@ -93,9 +93,9 @@ impl<'e> Groups<'e> {
 
     /// Whether the same id makes two groups one VM. A process that only describes itself has an id of the operator's
     /// where its user is trusted, or had the VM before.
-    fn may_share_id(&self, id: &str, one: usize, other: usize, ids: &GivenIds) -> bool {
+    fn may_share_id(&self, id: &str, one: usize, other: usize, ids: &IdAssigner) -> bool {
         let is_operators =
-            |group: usize| self.members[group].iter().any(|at| self.entries[*at].tier.is_operators());
+            |group: usize| self.members[group].iter().any(|at| self.entries[*at].precedence.is_operators());
         let (uid, other_uid) = (self.uid(&self.members[one]), self.uid(&self.members[other]));
         let may = |uid| self.evidence.trust.is_trusted(uid) || ids.was_of(id, uid);
         match (is_operators(one), is_operators(other)) {
@@ -108,7 +108,7 @@ impl<'e> Groups<'e> {
 
     /// Who has no process is the one whose process holds its NIC. A name alone is not enough: in another network namespace
     /// it may be the TAP of anybody.
-    fn join_by_nic(&mut self, holders: &Holders) {
+    fn join_by_nic(&mut self, holders: &NicHolders) {
         let mut groups = HashMap::new();
         let mut without = Vec::new();
         for group in self.members.iter().filter(|group| !group.is_empty()) {
@@ -130,7 +130,7 @@ impl<'e> Groups<'e> {
     fn leave_out_lone_answers(&mut self) {
         for at in 0..self.members.len() {
             let members = &self.members[at];
-            let is_answer = |at: &usize| self.entries[*at].tier == Tier::Vmm;
+            let is_answer = |at: &usize| self.entries[*at].precedence == Precedence::Vmm;
             let is_lone = self.process(members).is_none() && members.iter().all(is_answer);
             if is_lone && !self.evidence.trust.is_trusted(self.uid(members)) {
                 self.members[at].clear();
@@ -176,7 +176,8 @@ impl<'e> Groups<'e> {
 
     /// The devices here that sources of the operator name.
     fn named_nics(&self, members: &[usize]) -> Vec<Nic> {
-        let entries = members.iter().map(|at| &self.entries[*at]).filter(|entry| entry.tier.is_operators());
+        let entries =
+            members.iter().map(|at| &self.entries[*at]).filter(|entry| entry.precedence.is_operators());
         let nics = entries.flat_map(|entry| &entry.info.nics);
         nics.filter(|nic| (self.evidence.device)(&nic.tap) != LocalDevice::Other).cloned().collect()
     }

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::id_records::{ClaimedId, IdRecords, Standing};
-use super::twins::{ProcessKey, Record};
+use super::fingerprints::LEVELS;
+use super::id_records::{IdClaim, IdRecords, Standing};
+use super::twins::{IdRecord, ProcessKey};
 use crate::host::Host;
 use crate::own_dir::{DirError, OwnDir};
-use crate::sources::fingerprints::LEVELS;
 
 /// Longer than what all records need that are kept.
 const LIMIT: u64 = 64 << 20;
@@ -34,7 +34,7 @@ enum SavedIdsError {
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-struct Saved {
+struct SavedState {
     boot_id: String,
     vms: Vec<SavedVm>,
 }
@@ -63,15 +63,15 @@ impl SavedIds {
     }
 
     /// What cannot be read is as if it were not there.
-    pub fn load(&mut self) -> Vec<(ClaimedId, Record)> {
+    pub fn load(&mut self) -> Vec<(IdClaim, IdRecord)> {
         let loaded = self.read();
         let saved = self.note(loaded).flatten();
-        let Some(Saved { boot_id, vms }) = saved else { return Vec::new() };
+        let Some(SavedState { boot_id, vms }) = saved else { return Vec::new() };
         let is_this_boot = boot_id == self.boot_id;
         vms.into_iter().map(|vm| vm.restored(is_this_boot)).collect()
     }
 
-    fn read(&self) -> Result<Option<Saved>, SavedIdsError> {
+    fn read(&self) -> Result<Option<SavedState>, SavedIdsError> {
         let Some(content) = OwnDir::open(&self.dir)?.read(&self.name, LIMIT)? else { return Ok(None) };
         let path = self.dir.join(&self.name);
         Ok(Some(serde_json::from_slice(&content).map_err(|source| SavedIdsError::Content { path, source })?))
@@ -88,7 +88,7 @@ impl SavedIds {
 
     fn write(&self, records: &IdRecords) -> Result<(), SavedIdsError> {
         let vms = records.iter().map(|(id, record)| SavedVm::of(id, record)).collect();
-        let saved = Saved { boot_id: self.boot_id.clone(), vms };
+        let saved = SavedState { boot_id: self.boot_id.clone(), vms };
         let path = self.dir.join(&self.name);
         let content = serde_json::to_vec(&saved).map_err(|source| SavedIdsError::Content { path, source })?;
         // Opened each time: it may have been made, mended or spoilt since.
@@ -115,18 +115,18 @@ impl SavedIds {
 }
 
 impl SavedVm {
-    fn of(id: &ClaimedId, record: &Record) -> Self {
-        let ClaimedId { id, standing } = id.clone();
-        let Record { given, fingerprints, level, process, uid, ended, nics: _ } = record.clone();
+    fn of(id: &IdClaim, record: &IdRecord) -> Self {
+        let IdClaim { id, standing } = id.clone();
+        let IdRecord { given, fingerprints, level, process, uid, ended, nics: _ } = record.clone();
         Self { id, standing, given, fingerprints, level, process, uid, ended }
     }
 
-    fn restored(self, is_this_boot: bool) -> (ClaimedId, Record) {
+    fn restored(self, is_this_boot: bool) -> (IdClaim, IdRecord) {
         let Self { id, standing, given, fingerprints, level, process, uid, ended } = self;
         let process = process.filter(|_| is_this_boot);
         let level = level.min(LEVELS);
         let nics = Vec::new();
-        (ClaimedId { id, standing }, Record { given, fingerprints, level, process, uid, ended, nics })
+        (IdClaim { id, standing }, IdRecord { given, fingerprints, level, process, uid, ended, nics })
     }
 }
 
@@ -146,12 +146,12 @@ mod tests {
         SavedIds { dir: dir.path().to_owned(), name, boot_id, is_for_reading: false, failure: None }
     }
 
-    fn one() -> (ClaimedId, Record) {
-        let id = ClaimedId { id: "web".into(), standing: Standing::User(Some(1000)) };
+    fn one() -> (IdClaim, IdRecord) {
+        let id = IdClaim { id: "web".into(), standing: Standing::User(Some(1000)) };
         let process = Some(ProcessKey { pid: 5, start_ticks: Some(7) });
         let fingerprints = [u64::MAX, 1, 2];
         let (given, nics) = ("web-123456".into(), Vec::new());
-        (id, Record { given, fingerprints, level: 2, process, uid: Some(1000), ended: Some(9), nics })
+        (id, IdRecord { given, fingerprints, level: 2, process, uid: Some(1000), ended: Some(9), nics })
     }
 
     fn records() -> IdRecords {
@@ -166,7 +166,7 @@ mod tests {
         saved(&dir, "boot").save(&records());
         assert_eq!(saved(&dir, "boot").load(), [one()]);
         let (id, record) = one();
-        let without_process = (id, Record { process: None, ..record });
+        let without_process = (id, IdRecord { process: None, ..record });
         assert_eq!(saved(&dir, "next").load(), [without_process], "no process outlives a boot");
         let mode = fs::metadata(dir.path().join(NAME)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

@@ -3,8 +3,8 @@ use std::slice::from_ref;
 
 use proptest::prelude::*;
 
-use super::super::evidence::{LocalDevice, ProcessEvidence};
-use super::super::precedence::FACTS;
+use super::evidence::{LocalDevice, ProcessEvidence};
+use super::precedence::FACTS;
 use super::*;
 use crate::model::{NetworkLimits, Trust, VmState};
 
@@ -48,7 +48,7 @@ impl World {
         self.processes.insert(pid, evidence);
     }
 
-    fn merge(&mut self, told: Vec<Told>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
+    fn merge(&mut self, told: Vec<SourceListing>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
         let device = |name: &str| {
             let known = self.devices.iter().find(|(known, _)| *known == name);
             known.map_or(LocalDevice::Absent, |(_, kind)| *kind)
@@ -58,26 +58,28 @@ impl World {
     }
 }
 
-fn told(tier: Tier, instances: Vec<InstanceInfo>) -> Told {
-    Told { instances, ..Told::nothing(tier) }
+fn told(precedence: Precedence, instances: Vec<InstanceInfo>) -> SourceListing {
+    SourceListing { instances, ..SourceListing::nothing(precedence) }
 }
 
 /// The listings of tiers, where each process holds the NICs that the tier `process` says, and is root's.
-fn merge_tiers(listings: Vec<(Tier, Vec<InstanceInfo>)>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
+fn merge_tiers(listings: Vec<(Precedence, Vec<InstanceInfo>)>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
     let mut world = World::new();
-    for vm in listings.iter().filter(|(tier, _)| *tier == Tier::Process).flat_map(|(_, vms)| vms) {
+    for vm in
+        listings.iter().filter(|(precedence, _)| *precedence == Precedence::Process).flat_map(|(_, vms)| vms)
+    {
         if let Some(pid) = vm.hypervisor_pid {
             world.holds(pid, 0, &vm.nics);
         }
     }
-    world.merge(listings.into_iter().map(|(tier, vms)| told(tier, vms)).collect())
+    world.merge(listings.into_iter().map(|(precedence, vms)| told(precedence, vms)).collect())
 }
 
 /// The listings of tiers that follow each other in trust. The last of several is that of the processes.
 fn merge_listings(listings: Vec<Vec<InstanceInfo>>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
     let last = listings.len().saturating_sub(1);
-    let tier = |at: usize| if at > 0 && at == last { Tier::Process } else { FACTS[at] };
-    merge_tiers(listings.into_iter().enumerate().map(|(at, vms)| (tier(at), vms)).collect())
+    let precedence = |at: usize| if at > 0 && at == last { Precedence::Process } else { FACTS[at] };
+    merge_tiers(listings.into_iter().enumerate().map(|(at, vms)| (precedence(at), vms)).collect())
 }
 
 fn vm(id: &str, pid: Option<u32>) -> InstanceInfo {
@@ -171,9 +173,9 @@ fn the_same_id_is_one_vm_unless_the_processes_differ() {
 fn a_vm_that_has_ended_disputes_no_id_and_its_description_is_for_the_next_process() {
     let mut world = World::new();
     let mut merged = |pushed: Vec<InstanceInfo>, ended: Vec<InstanceInfo>, processes: &[u32]| {
-        let pushed = Told { instances: pushed, ended, ..Told::nothing(Tier::Pushed) };
+        let pushed = SourceListing { instances: pushed, ended, ..SourceListing::nothing(Precedence::Pushed) };
         let instances = processes.iter().map(|pid| vm("web", Some(*pid))).collect();
-        let found = Told { instances, ..Told::nothing(Tier::Process) };
+        let found = SourceListing { instances, ..SourceListing::nothing(Precedence::Process) };
         let (vms, _) = world.merge(vec![pushed, found]);
         vms.into_iter().map(|vm| (shape(&vm.id), vm.hypervisor_pid.unwrap(), vm.name)).collect::<Vec<_>>()
     };
@@ -304,14 +306,14 @@ fn an_id_says_more_than_a_tap() {
 #[test]
 fn the_process_says_which_taps_it_has_and_the_orchestrator_the_rest() {
     let elsewhere = Nic { netns: Some(7), ..Nic::local("tap0") };
-    let by = |tier, nic: &Nic, vcpus| {
+    let by = |precedence, nic: &Nic, vcpus| {
         let nics = vec![nic.clone()];
-        (tier, vec![InstanceInfo { nics, allocated_vcpus: Some(vcpus), ..vm("a", Some(1)) }])
+        (precedence, vec![InstanceInfo { nics, allocated_vcpus: Some(vcpus), ..vm("a", Some(1)) }])
     };
-    let orchestrator = by(Tier::Orchestrator, &Nic::local("tap0"), 4);
-    let vmm = by(Tier::Vmm, &Nic::local("tap1"), 2);
-    let process = by(Tier::Process, &elsewhere, 1);
-    let merged = |listings: &[&(Tier, Vec<InstanceInfo>)]| {
+    let orchestrator = by(Precedence::Orchestrator, &Nic::local("tap0"), 4);
+    let vmm = by(Precedence::Vmm, &Nic::local("tap1"), 2);
+    let process = by(Precedence::Process, &elsewhere, 1);
+    let merged = |listings: &[&(Precedence, Vec<InstanceInfo>)]| {
         let (mut vms, problems) = merge_tiers(listings.iter().copied().cloned().collect());
         assert!(problems.concat().is_empty());
         let vm = vms.remove(0);
@@ -320,13 +322,13 @@ fn the_process_says_which_taps_it_has_and_the_orchestrator_the_rest() {
     assert_eq!(merged(&[&orchestrator, &vmm, &process]), (vec![elsewhere.clone()], Some(4)));
     assert_eq!(merged(&[&vmm, &process]), (vec![elsewhere], Some(2)));
     assert_eq!(merged(&[&orchestrator, &vmm]), (vec![Nic::local("tap0")], Some(4)));
-    let written = by(Tier::Written, &Nic::local("mine"), 8);
+    let written = by(Precedence::Declared, &Nic::local("mine"), 8);
     let both = vec![Nic::local("mine"), Nic { netns: Some(7), ..Nic::local("tap0") }];
     assert_eq!(merged(&[&written, &orchestrator, &process]), (both, Some(8)));
-    let written = by(Tier::Written, &Nic::local("tap0"), 8);
+    let written = by(Precedence::Declared, &Nic::local("tap0"), 8);
     let located = merged(&[&written, &orchestrator, &process]);
     assert_eq!(located, (vec![Nic { netns: Some(7), ..Nic::local("tap0") }], Some(8)), "by name only");
-    let here = by(Tier::Process, &Nic::local("tap0"), 1);
+    let here = by(Precedence::Process, &Nic::local("tap0"), 1);
     assert_eq!(merged(&[&written, &here]), (vec![Nic::local("tap0")], Some(8)));
 }
 
@@ -354,10 +356,11 @@ fn a_uuid_in_upper_case_joins_the_one_in_lower_case() {
 #[test]
 fn a_name_is_an_id_for_want_of_another() {
     let monitor = |pid| InstanceInfo { name: "ubuntu".into(), ..vm("", Some(pid)) };
-    let (vms, _) = merge_tiers(vec![(Tier::Vmm, vec![monitor(7)])]);
+    let (vms, _) = merge_tiers(vec![(Precedence::Vmm, vec![monitor(7)])]);
     assert_eq!(vms[0].id, "ubuntu");
     let scanned = InstanceInfo { name: "ubuntu".into(), ..vm("121", Some(7)) };
-    let (vms, _) = merge_tiers(vec![(Tier::Vmm, vec![monitor(7)]), (Tier::Process, vec![scanned])]);
+    let (vms, _) =
+        merge_tiers(vec![(Precedence::Vmm, vec![monitor(7)]), (Precedence::Process, vec![scanned])]);
     assert_eq!(vms[0].id, "121");
 }
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::fingerprints::{Fingerprints, LEVELS};
 use crate::model::Nic;
-use crate::sources::fingerprints::{Fingerprints, LEVELS};
 
 /// No fingerprint tells the VM from another: it is known by its process alone.
 const BY_PROCESS: usize = LEVELS;
@@ -31,7 +31,7 @@ pub struct Claimant {
 
 /// What is remembered of a VM that claims an id, or did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct IdRecord {
     /// The id that it has; empty until it is given one.
     pub given: String,
     pub fingerprints: [u64; LEVELS],
@@ -54,7 +54,7 @@ impl ProcessKey {
     }
 }
 
-impl Record {
+impl IdRecord {
     fn new(claimant: &Claimant) -> Self {
         Self {
             given: String::new(),
@@ -108,7 +108,7 @@ impl Claimant {
 
 /// Where the record of a claimant is.
 #[derive(Clone, Copy, Debug)]
-pub struct Assigned {
+pub struct Assignment {
     pub record: usize,
     /// By its process, and not by what it says.
     pub is_known: bool,
@@ -117,7 +117,7 @@ pub struct Assigned {
 /// Finds the record of each claimant, or makes one. The start order of the VMs decides nothing.
 ///
 /// No two records match the same VM: each is as close a look as tells it from all others.
-pub fn assign(records: &mut Vec<Record>, claimants: &[Claimant]) -> Vec<Assigned> {
+pub fn assign(records: &mut Vec<IdRecord>, claimants: &[Claimant]) -> Vec<Assignment> {
     let known = by_process(records, claimants);
     let mut is_held = vec![false; records.len()];
     known.iter().flatten().for_each(|at| is_held[*at] = true);
@@ -137,7 +137,7 @@ pub fn assign(records: &mut Vec<Record>, claimants: &[Claimant]) -> Vec<Assigned
         let numbers = claimant.numbers();
         let by_fingerprint = || (0..is_held.len()).find(|at| !is_held[*at] && records[*at].matches(&numbers));
         let at = known.or_else(by_fingerprint).unwrap_or_else(|| {
-            records.push(Record::new(claimant));
+            records.push(IdRecord::new(claimant));
             is_held.push(true);
             records.len() - 1
         });
@@ -148,7 +148,7 @@ pub fn assign(records: &mut Vec<Record>, claimants: &[Claimant]) -> Vec<Assigned
             record.fingerprints = numbers;
             changed = true;
         }
-        assigned.push(Assigned { record: at, is_known: known.is_some() });
+        assigned.push(Assignment { record: at, is_known: known.is_some() });
     }
     if changed {
         tell_apart(records);
@@ -157,7 +157,7 @@ pub fn assign(records: &mut Vec<Record>, claimants: &[Claimant]) -> Vec<Assigned
 }
 
 /// A process is the VM that it was, and so is one that has come from it.
-fn by_process(records: &[Record], claimants: &[Claimant]) -> Vec<Option<usize>> {
+fn by_process(records: &[IdRecord], claimants: &[Claimant]) -> Vec<Option<usize>> {
     let places: HashMap<u32, usize> =
         records.iter().enumerate().filter_map(|(at, record)| Some((record.process?.pid, at))).collect();
     let place =
@@ -173,7 +173,7 @@ fn by_process(records: &[Record], claimants: &[Claimant]) -> Vec<Option<usize>> 
 }
 
 /// A record that has its process matches no newcomer, and any other one at most.
-fn look_closer(records: &mut [Record], is_held: &[bool], newcomers: &[[u64; LEVELS]]) {
+fn look_closer(records: &mut [IdRecord], is_held: &[bool], newcomers: &[[u64; LEVELS]]) {
     for (record, is_held) in records.iter_mut().zip(is_held) {
         let allowed = usize::from(!is_held);
         while newcomers.iter().filter(|numbers| record.matches(numbers)).count() > allowed {
@@ -183,7 +183,7 @@ fn look_closer(records: &mut [Record], is_held: &[bool], newcomers: &[[u64; LEVE
 }
 
 /// Looks at each record closer until it matches no other one.
-pub fn tell_apart(records: &mut [Record]) {
+pub fn tell_apart(records: &mut [IdRecord]) {
     for at in 0..records.len() {
         let numbers = records[at].fingerprints;
         for other in (0..records.len()).filter(|other| *other != at) {
@@ -193,11 +193,11 @@ pub fn tell_apart(records: &mut [Record]) {
 }
 
 /// Of ended VMs that nothing tells apart the latest stands for all.
-pub fn forget_tombstones(records: &mut Vec<Record>) {
+pub fn forget_tombstones(records: &mut Vec<IdRecord>) {
     let mut at = 0;
     while at < records.len() {
-        let is_later = |other: &Record| other.ended > records[at].ended;
-        let stands_for_it = |(index, other): (usize, &Record)| {
+        let is_later = |other: &IdRecord| other.ended > records[at].ended;
+        let stands_for_it = |(index, other): (usize, &IdRecord)| {
             other.is_same_tombstone(&records[at])
                 && (is_later(other) || other.ended == records[at].ended && index > at)
         };

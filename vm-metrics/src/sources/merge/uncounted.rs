@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::Vm;
-use super::ids::Claim;
+use super::MergedVm;
+use super::ids::ClaimRank;
 use crate::model::{UncountedNic, fair_share};
 
 /// NICs of all VMs together that describe themselves and whose users are not trusted.
@@ -23,15 +23,15 @@ pub fn join(nics: &mut Vec<UncountedNic>, others: &[UncountedNic]) {
 }
 
 /// Any API may name any number. Each user has a share; what is beyond it makes the VM's sums unknown all the same.
-pub fn limit(vms: &mut [Vm]) {
-    let of_strangers = |vm: &&mut Vm| vm.claim == Claim::Stranger;
+pub fn limit(vms: &mut [MergedVm]) {
+    let of_strangers = |vm: &&mut MergedVm| vm.claim == ClaimRank::Stranger;
     let mut demands: HashMap<Option<u32>, u64> = HashMap::new();
     for vm in vms.iter_mut().filter(of_strangers) {
         *demands.entry(vm.info.uid).or_default() += (vm.info.nics.len() + vm.info.uncounted.len()) as u64;
     }
     let share = fair_share(MAX_OF_STRANGERS, demands.into_values());
     let mut counts: HashMap<Option<u32>, u64> = HashMap::new();
-    for Vm { info, .. } in vms.iter_mut().filter(of_strangers) {
+    for MergedVm { info, .. } in vms.iter_mut().filter(of_strangers) {
         let count = counts.entry(info.uid).or_default();
         *count += info.nics.len() as u64;
         let room = usize::try_from(share.saturating_sub(*count)).unwrap_or(usize::MAX);
@@ -74,10 +74,10 @@ mod tests {
         let vm = |uid, claim, count: usize| {
             let uncounted = nics(&vec![(User, "n0"); count]);
             let info = InstanceInfo { uid: Some(uid), uncounted, ..InstanceInfo::default() };
-            Vm { info, source: 0, claim }
+            MergedVm { info, source: 0, claim }
         };
-        let mut vms: Vec<Vm> = (0..6).map(|_| vm(7, Claim::Stranger, 256)).collect();
-        vms.extend([vm(8, Claim::Stranger, 3), vm(0, Claim::Trusted, 256)]);
+        let mut vms: Vec<MergedVm> = (0..6).map(|_| vm(7, ClaimRank::Stranger, 256)).collect();
+        vms.extend([vm(8, ClaimRank::Stranger, 3), vm(0, ClaimRank::Trusted, 256)]);
         limit(&mut vms);
         let of = |uid| vms.iter().filter(move |vm| vm.info.uid == Some(uid));
         let count = |uid| of(uid).map(|vm| vm.info.uncounted.len()).sum::<usize>();

@@ -4,89 +4,89 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ProcScan;
-use super::inspect::Vm;
-use super::kvm::{self, KvmPart};
-use super::looks::Pot;
-use super::observer::{HeldNics, Observer, QuickFacts, Wanted};
-use super::process::Unread;
-use super::program::Program;
-use super::taps::Known;
+use super::inspect::ProcessVm;
+use super::kvm::{self, KvmProgress};
+use super::looks::TimePool;
+use super::observer::{Holdings, Observer, QuickQuery, QuickReading};
+use super::program_file::ProgramFile;
+use super::taps::DeviceDescriptor;
 use crate::patient::Job;
+use crate::sources::process::ReadError;
 
 /// What is to be read of a process.
 #[derive(Debug)]
-pub enum Question {
-    Quick(Wanted),
+pub enum ProcessQuery {
+    Quick(QuickQuery),
     /// With what an earlier look has not finished, as the next ones.
     Vm {
-        part: Option<HeldNics>,
+        progress: Option<Holdings>,
         /// What is published of it, so that a look that does not end leaves nothing that it has closed.
-        known: Vec<Known>,
+        known: Vec<DeviceDescriptor>,
     },
     New {
         is_named: bool,
     },
-    Holder(Option<HeldNics>),
+    Holder(Option<Holdings>),
     /// Which of these the process still holds.
     Held {
         uid: Option<u32>,
-        known: Vec<Known>,
+        known: Vec<DeviceDescriptor>,
     },
-    Kvm(Option<KvmPart>),
+    Kvm(Option<KvmProgress>),
 }
 
-impl Question {
+impl ProcessQuery {
     /// What a known VM holds now.
-    pub fn of(vm: &Vm) -> Self {
-        Self::Vm { part: vm.part().cloned(), known: vm.known() }
+    pub fn of(vm: &ProcessVm) -> Self {
+        Self::Vm { progress: vm.progress().cloned(), known: vm.known() }
     }
 }
 
 /// What a VM's process holds, and what it still holds of what was known.
 #[derive(Debug)]
-pub struct NowHeld {
-    pub nics: HeldNics,
-    pub still: Vec<Known>,
+pub struct HoldingsUpdate {
+    pub nics: Holdings,
+    pub still: Vec<DeviceDescriptor>,
 }
 
 #[derive(Debug)]
-pub enum Answer {
-    Quick(QuickFacts),
-    Vm(Option<Program>, Result<NowHeld, Unread>),
-    Held(Vec<Known>),
-    New(Result<Option<Box<Vm>>, Unread>),
-    Holder(Option<Box<Vm>>),
-    Kvm(Result<kvm::Found, Unread>),
+pub enum ProcessReply {
+    Quick(QuickReading),
+    Vm(Option<ProgramFile>, Result<HoldingsUpdate, ReadError>),
+    Held(Vec<DeviceDescriptor>),
+    New(Result<Option<Box<ProcessVm>>, ReadError>),
+    Holder(Option<Box<ProcessVm>>),
+    Kvm(Result<kvm::KvmFinding, ReadError>),
 }
 
 /// Reads it.
-pub fn answer((observer, pid, question): (Arc<Observer>, u32, Question)) -> Answer {
+pub fn answer((observer, pid, question): (Arc<Observer>, u32, ProcessQuery)) -> ProcessReply {
     match question {
-        Question::Quick(wanted) => Answer::Quick(observer.quick(pid, wanted)),
-        Question::Vm { part, known } => {
-            let (program, held) = observer.vm(pid, part);
-            let now = |nics: HeldNics| {
+        ProcessQuery::Quick(wanted) => ProcessReply::Quick(observer.quick(pid, wanted)),
+        ProcessQuery::Vm { progress, known } => {
+            let (program, held) = observer.vm(pid, progress);
+            let now = |nics: Holdings| {
                 // A whole look has found all there is.
-                let known = if nics.is_part() { known } else { Vec::new() };
-                NowHeld { still: observer.still_held(pid, nics.uid, known), nics }
+                let known = if nics.is_partial() { known } else { Vec::new() };
+                HoldingsUpdate { still: observer.still_held(pid, nics.uid, known), nics }
             };
-            Answer::Vm(program, held.map(now))
+            ProcessReply::Vm(program, held.map(now))
         }
-        Question::Held { uid, known } => Answer::Held(observer.still_held(pid, uid, known)),
-        Question::New { is_named } => {
-            Answer::New(observer.new_process(pid, is_named).map(|vm| vm.map(Box::new)))
+        ProcessQuery::Held { uid, known } => ProcessReply::Held(observer.still_held(pid, uid, known)),
+        ProcessQuery::New { is_named } => {
+            ProcessReply::New(observer.new_process(pid, is_named).map(|vm| vm.map(Box::new)))
         }
-        Question::Holder(part) => Answer::Holder(observer.holder(pid, part).map(Box::new)),
-        Question::Kvm(part) => Answer::Kvm(observer.kvm(pid, part)),
+        ProcessQuery::Holder(progress) => ProcessReply::Holder(observer.holder(pid, progress).map(Box::new)),
+        ProcessQuery::Kvm(progress) => ProcessReply::Kvm(observer.kvm(pid, progress)),
     }
 }
 
 impl ProcScan {
     /// Whether there is time for a look at a process of this user; counts that there is none.
-    pub(super) fn has_room(&mut self, uid: Option<u32>, pot: Pot) -> bool {
+    pub(super) fn has_room(&mut self, uid: Option<u32>, pot: TimePool) -> bool {
         let looks = match pot {
-            Pot::Vms => &self.looks,
-            Pot::Kvm => &self.kvm_looks,
+            TimePool::Vms => &self.looks,
+            TimePool::Kvm => &self.kvm_looks,
         };
         let has_room = self.trust.is_trusted(uid) || looks.is_room(uid);
         if !has_room {
@@ -100,12 +100,12 @@ impl ProcScan {
     /// Users who are not trusted pay for close looks, and for the time in which one of theirs did not answer.
     pub(super) fn ask(
         &mut self,
-        asked: Vec<(u32, Option<u32>, Question)>,
-        pot: Pot,
+        asked: Vec<(u32, Option<u32>, ProcessQuery)>,
+        pot: TimePool,
         observer: &Arc<Observer>,
-    ) -> Vec<Option<(Answer, Duration)>> {
+    ) -> Vec<Option<(ProcessReply, Duration)>> {
         let users: Vec<Option<u32>> = asked.iter().map(|(_, uid, _)| *uid).collect();
-        let job = |(pid, uid, question): (u32, Option<u32>, Question)| Job {
+        let job = |(pid, uid, question): (u32, Option<u32>, ProcessQuery)| Job {
             pid,
             uid,
             is_trusted: self.trust.is_trusted(uid),
@@ -115,11 +115,11 @@ impl ProcScan {
         let replies = self.patient.ask(jobs);
         self.overuse.merge(self.patient.take_overuse());
         let looks = match pot {
-            Pot::Vms => &mut self.looks,
-            Pot::Kvm => &mut self.kvm_looks,
+            TimePool::Vms => &mut self.looks,
+            TimePool::Kvm => &mut self.kvm_looks,
         };
         for (uid, reply) in users.into_iter().zip(&replies) {
-            let is_quick = matches!(reply.answer, Some(Answer::Quick(_)));
+            let is_quick = matches!(reply.answer, Some(ProcessReply::Quick(_)));
             if !is_quick && !self.trust.is_trusted(uid) {
                 looks.used(uid, reply.took);
             }

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use super::super::process_files::{ProcessPath, STRANGERS_PATIENCE, Workers};
 use super::super::vmm_api::Schedule;
 use super::super::{SourceError, shortened};
 use super::cmdline::{ConfigFile, VmArgs};
 use super::inspect::MAX_NICS;
 use crate::host::Host;
 use crate::model::{Excess, is_device_name};
+use crate::sources::files::process_path::{ProcessPath, STRANGERS_PATIENCE, Workers};
 
 /// A config of Firecracker or QEMU is a few kilobytes.
 const LIMIT: u64 = 1 << 20;
@@ -30,13 +30,13 @@ type Key = (u32, u64);
 pub struct ConfigFiles {
     host: Host,
     workers: Workers,
-    known: HashMap<Key, Known>,
-    answers: Receiver<Answer>,
-    answer: Sender<Answer>,
+    known: HashMap<Key, FileEntry>,
+    answers: Receiver<ParsedFile>,
+    answer: Sender<ParsedFile>,
 }
 
 #[derive(Debug)]
-struct Answer {
+struct ParsedFile {
     key: Key,
     /// What the file says; the reason of a failure is for nobody.
     args: Option<VmArgs>,
@@ -44,7 +44,7 @@ struct Answer {
 
 /// A file that a process names.
 #[derive(Debug)]
-struct Known {
+struct FileEntry {
     file: Arc<ConfigFile>,
     /// The user of the process.
     uid: Option<u32>,
@@ -70,14 +70,14 @@ impl ConfigFiles {
     ) -> Excess {
         let mut before = std::mem::take(&mut self.known);
         for (key, uid, file) in files {
-            let known = before.remove(&key).unwrap_or_else(|| Known::new(file, uid));
+            let known = before.remove(&key).unwrap_or_else(|| FileEntry::new(file, uid));
             self.known.insert(key, known);
         }
         while let Ok(answer) = self.answers.try_recv() {
             self.take(now, answer);
         }
         let mut due = self.due(now);
-        let mut started = Started::default();
+        let mut started = StartedReads::default();
         let began = Instant::now();
         loop {
             self.start(&mut due, &mut started);
@@ -107,8 +107,8 @@ impl ConfigFiles {
         }
     }
 
-    fn due(&self, now: Duration) -> Due {
-        let mut due = Due::new();
+    fn due(&self, now: Duration) -> DueFiles {
+        let mut due = DueFiles::new();
         for (key, known) in self.known.iter().filter(|(_, known)| known.is_due(now)) {
             due.entry(known.uid).or_default().push(*key);
         }
@@ -116,7 +116,7 @@ impl ConfigFiles {
     }
 
     /// One of each user in turn, as long as threads may run.
-    fn start(&mut self, due: &mut Due, started: &mut Started) {
+    fn start(&mut self, due: &mut DueFiles, started: &mut StartedReads) {
         loop {
             let mut any = false;
             for (uid, keys) in &mut *due {
@@ -139,7 +139,7 @@ impl ConfigFiles {
         }
     }
 
-    fn take(&mut self, now: Duration, answer: Answer) {
+    fn take(&mut self, now: Duration, answer: ParsedFile) {
         // The process may have ended meanwhile.
         let Some(known) = self.known.get_mut(&answer.key) else { return };
         known.under_way = false;
@@ -151,13 +151,13 @@ impl ConfigFiles {
 }
 
 /// What is to be read, by user.
-type Due = BTreeMap<Option<u32>, Vec<Key>>;
+type DueFiles = BTreeMap<Option<u32>, Vec<Key>>;
 
 /// Files that this call has begun to read, and whether their users are trusted.
 #[derive(Default)]
-struct Started(HashMap<Key, bool>);
+struct StartedReads(HashMap<Key, bool>);
 
-impl Started {
+impl StartedReads {
     fn patience(&self) -> Duration {
         match () {
             () if self.0.values().any(|is_trusted| *is_trusted) => PATIENCE,
@@ -175,7 +175,7 @@ impl Started {
 fn reading(
     key: Key,
     file: Arc<ConfigFile>,
-    answer: Sender<Answer>,
+    answer: Sender<ParsedFile>,
 ) -> impl FnOnce(io::Result<Vec<u8>>) + Send + 'static {
     move |content| {
         let args = content
@@ -185,7 +185,7 @@ fn reading(
             tracing::debug!(pid = key.0, path = ?file.path, "cannot use a configuration file: {error}");
         }
         // Nobody waits any more where the source is gone.
-        let _ = answer.send(Answer { key, args: args.ok() });
+        let _ = answer.send(ParsedFile { key, args: args.ok() });
     }
 }
 
@@ -200,7 +200,7 @@ fn bounded(mut args: VmArgs) -> VmArgs {
     args
 }
 
-impl Known {
+impl FileEntry {
     fn new(file: &Arc<ConfigFile>, uid: Option<u32>) -> Self {
         Self { file: Arc::clone(file), uid, schedule: Schedule::default(), under_way: false, args: None }
     }
@@ -214,9 +214,9 @@ impl Known {
 mod tests {
     use super::super::cmdline::{self, ConfigFormat};
     use super::super::fixture::{Fake, Fixture};
-    use super::super::process::Process;
     use super::*;
     use crate::model::{Hypervisor, Trust};
+    use crate::sources::process::ProcessDir;
 
     const CONFIG: &str = r#"{"machine-config": {"vcpu_count": 3, "mem_size_mib": 256}}"#;
 
@@ -238,7 +238,7 @@ mod tests {
             |path: &str| Arc::new(ConfigFile { path: path.to_owned(), format: ConfigFormat::Firecracker });
         let files: Vec<_> = files.iter().map(|(pid, path)| ((*pid, 5000), file(path))).collect();
         let host = configs.host.clone();
-        let files = files.iter().map(|(key, file)| (*key, Process::new(&host, key.0).uid(), file));
+        let files = files.iter().map(|(key, file)| (*key, ProcessDir::new(&host, key.0).uid(), file));
         let overuse = configs.update(Duration::ZERO, files).into_list();
         overuse.iter().map(|user| (user.uid, user.count)).collect()
     }

@@ -10,10 +10,10 @@ use rustix::fs::{AtFlags, CWD, OFlags, fcntl_getfl};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::closer::Closer;
-use super::process::Process;
 use crate::host::Host;
 use crate::model::Nic;
 use crate::net::netns::{Macvtaps, TUN, device_number, inode_of, is_tun, tun_device};
+use crate::sources::process::ProcessDir;
 
 /// What the looks at all processes in one call have in common.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct Devices {
 #[derive(Debug)]
 pub struct Descriptors<'d> {
     devices: &'d Devices,
-    process: &'d Process<'d>,
+    process: &'d ProcessDir<'d>,
     uid: Option<u32>,
     /// `None` where the process ids are not those of this kernel, or this kernel has no pidfds.
     pidfd: Option<OwnedFd>,
@@ -39,7 +39,7 @@ pub struct Descriptors<'d> {
 
 /// A device, and how it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Held {
+pub enum HeldDevice {
     /// The kernel was asked about the descriptor itself.
     Evident(Nic),
     /// From text in files that are read one after the other: the process may change its descriptors meanwhile.
@@ -48,7 +48,7 @@ pub enum Held {
     BadName(Vec<u8>),
 }
 
-impl Held {
+impl HeldDevice {
     pub fn is_evident(&self) -> bool {
         matches!(self, Self::Evident(_))
     }
@@ -69,7 +69,7 @@ impl Devices {
         Self { host, closer, own_netns, macvtaps, macvtaps_elsewhere }
     }
 
-    pub fn of<'d>(&'d self, process: &'d Process<'d>, uid: Option<u32>) -> Descriptors<'d> {
+    pub fn of<'d>(&'d self, process: &'d ProcessDir<'d>, uid: Option<u32>) -> Descriptors<'d> {
         let pidfd = (self.host == Host::default())
             .then(|| Pid::from_raw(process.pid.cast_signed()))
             .flatten()
@@ -95,15 +95,15 @@ impl Descriptors<'_> {
     /// The device of a descriptor whose name says that it is `/dev/net/tun`; `None` where it has none.
     ///
     /// `claimed` is the name that the descriptor's `fdinfo` gives, asked only where the kernel does not tell more.
-    pub fn tun(&self, descriptor: u32, claimed: impl FnOnce() -> Option<Vec<u8>>) -> Option<Held> {
+    pub fn tun(&self, descriptor: u32, claimed: impl FnOnce() -> Option<Vec<u8>>) -> Option<HeldDevice> {
         match self.duplicate(descriptor, |number| number == TUN) {
             Duplicate::Is(file) if is_tun(&file) => match tun_device(&file) {
                 Ok(device) => {
                     let device = device?;
                     let text = String::from_utf8(device.name);
                     Some(text.map_or_else(
-                        |error| Held::BadName(error.into_bytes()),
-                        |tap| Held::Evident(self.devices.nic(tap, Some(device.netns))),
+                        |error| HeldDevice::BadName(error.into_bytes()),
+                        |tap| HeldDevice::Evident(self.devices.nic(tap, Some(device.netns))),
                     ))
                 }
                 Err(_) => self.claim(claimed()?),
@@ -119,7 +119,7 @@ impl Descriptors<'_> {
 
     /// The macvtap of a descriptor whose name says that it is one; `None` for another file, and for one in a
     /// network namespace that is not found.
-    pub fn macvtap(&self, descriptor: u32) -> Option<Held> {
+    pub fn macvtap(&self, descriptor: u32) -> Option<HeldDevice> {
         let path = self.process.path(&format!("fd/{descriptor}"));
         let macvtap = |number| self.devices.macvtap(self.process.pid, number);
         match self.duplicate(descriptor, |number| macvtap(number).is_some()) {
@@ -131,12 +131,12 @@ impl Descriptors<'_> {
                     self.devices.closer.close(file, self.uid);
                     return None;
                 };
-                Some(Held::Evident(macvtap(number).filter(|_| is_open)?))
+                Some(HeldDevice::Evident(macvtap(number).filter(|_| is_open)?))
             }
             Duplicate::Closed => None,
             Duplicate::Refused => {
                 let number = device_number(CWD, path, AtFlags::empty())?;
-                Some(Held::Claimed(macvtap(number)?))
+                Some(HeldDevice::Claimed(macvtap(number)?))
             }
         }
     }
@@ -156,11 +156,11 @@ impl Descriptors<'_> {
         }
     }
 
-    fn claim(&self, name: Vec<u8>) -> Option<Held> {
+    fn claim(&self, name: Vec<u8>) -> Option<HeldDevice> {
         let netns = inode_of(self.process.path("ns/net"));
         Some(match String::from_utf8(name) {
-            Ok(tap) => Held::Claimed(self.devices.nic(tap, netns)),
-            Err(error) => Held::BadName(error.into_bytes()),
+            Ok(tap) => HeldDevice::Claimed(self.devices.nic(tap, netns)),
+            Err(error) => HeldDevice::BadName(error.into_bytes()),
         })
     }
 }

@@ -3,38 +3,38 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 
-use super::observer::{QuickFacts, Wanted};
-use super::process::Unread;
-use super::{Moment, Seen, SourceError, What, YOUNG};
-use crate::sources::executable;
+use super::observer::{QuickQuery, QuickReading};
+use super::{ProcessEntry, ProcessKind, ScanContext, SourceError, YOUNG};
+use crate::sources::process::ReadError;
+use crate::sources::process::executable;
 
 /// A process that is to be looked at.
 #[derive(Debug)]
-pub struct Due {
+pub struct DueProcess {
     pub pid: u32,
     pub uid: Option<u32>,
-    pub known: Seen,
+    pub known: ProcessEntry,
 }
 
 /// What a quick look at a process finds.
 #[derive(Debug)]
-pub enum Quick {
+pub enum QuickResult {
     /// It has ended. It was this VM, if it was one.
-    Gone(Option<Seen>),
+    Gone(Option<ProcessEntry>),
     /// It is what it was.
-    Same(Seen),
+    Same(ProcessEntry),
     /// It is to be looked at closely. Before it, the pid was of a VM that has ended.
-    Due(Seen, Option<Seen>),
+    Due(ProcessEntry, Option<ProcessEntry>),
     /// It could not be looked at, for this reason.
-    Failed(Seen, SourceError),
+    Failed(ProcessEntry, SourceError),
 }
 
 /// What is to be read of a process; `None` for one that is known to be no VM and to stay none for a while.
-pub fn wanted(known: Option<&Seen>, moment: &Moment, is_named: bool) -> Option<Wanted> {
+pub fn wanted(known: Option<&ProcessEntry>, context: &ScanContext, is_named: bool) -> Option<QuickQuery> {
     match known {
-        None => Some(Wanted::Origin),
-        Some(seen) if seen.vm().is_some() => Some(Wanted::Same),
-        Some(seen) => (is_named || !is_settled(seen, moment)).then_some(Wanted::Program),
+        None => Some(QuickQuery::Origin),
+        Some(entry) if entry.vm().is_some() => Some(QuickQuery::Same),
+        Some(entry) => (is_named || !is_settled(entry, context)).then_some(QuickQuery::Program),
     }
 }
 
@@ -42,58 +42,63 @@ pub fn wanted(known: Option<&Seen>, moment: &Moment, is_named: bool) -> Option<W
 ///
 /// `uid` is the user of a process that is new.
 pub fn judge(
-    known: Option<Seen>,
-    facts: QuickFacts,
+    known: Option<ProcessEntry>,
+    facts: QuickReading,
     uid: Option<u32>,
-    moment: &Moment,
+    context: &ScanContext,
     is_named: bool,
-) -> Quick {
-    let QuickFacts { stat, descriptors, program } = facts;
-    if let Some(Seen { what: What::Vm(vm), .. }) = &known {
+) -> QuickResult {
+    let QuickReading { stat, descriptors, program } = facts;
+    if let Some(ProcessEntry { kind: ProcessKind::Vm(vm), .. }) = &known {
         let (is_same, holds_as_many) = match &stat {
-            Some(Ok(stat)) if stat.is_dead() => return Quick::Gone(known),
+            Some(Ok(stat)) if stat.is_dead() => return QuickResult::Gone(known),
             Some(Ok(stat)) => (stat.start_ticks == vm.start_ticks, vm.holds_as_many(descriptors)),
             _ => (true, true),
         };
         return match (known, stat) {
-            (known, Some(Err(Unread::Gone))) => Quick::Gone(known),
-            (Some(seen), Some(Err(Unread::Failed(error)))) => Quick::Failed(seen, error),
-            (Some(seen), stat) if !is_same => {
+            (known, Some(Err(ReadError::Gone))) => QuickResult::Gone(known),
+            (Some(entry), Some(Err(ReadError::Failed(error)))) => QuickResult::Failed(entry, error),
+            (Some(entry), stat) if !is_same => {
                 let parent = stat.and_then(Result::ok).map(|stat| stat.ppid);
-                Quick::Due(Seen::new(moment.now, seen.uid, parent, What::NoVm), Some(seen))
+                QuickResult::Due(
+                    ProcessEntry::new(context.now, entry.uid, parent, ProcessKind::NoVm),
+                    Some(entry),
+                )
             }
-            (Some(seen), _) if is_settled(&seen, moment) && holds_as_many && !moment.devices_changed => {
-                Quick::Same(seen)
+            (Some(entry), _) if is_settled(&entry, context) && holds_as_many && !context.devices_changed => {
+                QuickResult::Same(entry)
             }
-            (Some(seen), _) => Quick::Due(seen, None),
-            (None, _) => Quick::Gone(None),
+            (Some(entry), _) => QuickResult::Due(entry, None),
+            (None, _) => QuickResult::Gone(None),
         };
     }
     let parent = stat.and_then(Result::ok).map(|stat| stat.ppid);
-    let seen = known.unwrap_or_else(|| Seen::new(moment.now, uid, parent, What::NoVm));
+    let entry = known.unwrap_or_else(|| ProcessEntry::new(context.now, uid, parent, ProcessKind::NoVm));
     match program {
-        None => Quick::Same(seen),
-        Some(Err(Unread::Gone)) => Quick::Gone(None),
-        Some(Err(Unread::Failed(error))) => Quick::Same(Seen { what: What::Unreadable(error), ..seen }),
+        None => QuickResult::Same(entry),
+        Some(Err(ReadError::Gone)) => QuickResult::Gone(None),
+        Some(Err(ReadError::Failed(error))) => {
+            QuickResult::Same(ProcessEntry { kind: ProcessKind::Unreadable(error), ..entry })
+        }
         Some(Ok(program)) => {
             let is_hypervisor = program.as_deref().and_then(executable::hypervisor).is_some();
             if is_hypervisor || is_named {
-                Quick::Due(seen, None)
+                QuickResult::Due(entry, None)
             } else {
-                Quick::Same(Seen { what: What::NoVm, ..seen })
+                QuickResult::Same(ProcessEntry { kind: ProcessKind::NoVm, ..entry })
             }
         }
     }
 }
 
-fn is_settled(seen: &Seen, moment: &Moment) -> bool {
-    let age = moment.now.saturating_sub(seen.first);
-    age >= YOUNG && !moment.full_scan && seen.waits == 0
+fn is_settled(entry: &ProcessEntry, context: &ScanContext) -> bool {
+    let age = context.now.saturating_sub(entry.first);
+    age >= YOUNG && !context.full_scan && entry.waits == 0
 }
 
 /// Trusted users first; then one process of each other user after the other, those that wait longest first. The users have
 /// the order in which their processes come.
-pub fn in_order(due: Vec<Due>, is_trusted: impl Fn(Option<u32>) -> bool) -> Vec<Due> {
+pub fn in_order(due: Vec<DueProcess>, is_trusted: impl Fn(Option<u32>) -> bool) -> Vec<DueProcess> {
     let (mut ordered, others): (Vec<_>, Vec<_>) = due.into_iter().partition(|due| is_trusted(due.uid));
     let (mut places, mut by_user) = (HashMap::new(), Vec::new());
     for due in others {
@@ -103,7 +108,7 @@ pub fn in_order(due: Vec<Due>, is_trusted: impl Fn(Option<u32>) -> bool) -> Vec<
         }
         by_user[place].push(due);
     }
-    let mut queues: Vec<VecDeque<Due>> = by_user.into_iter().map(waiting_first).collect();
+    let mut queues: Vec<VecDeque<DueProcess>> = by_user.into_iter().map(waiting_first).collect();
     while !queues.is_empty() {
         ordered.extend(queues.iter_mut().filter_map(VecDeque::pop_front));
         queues.retain(|queue| !queue.is_empty());
@@ -111,7 +116,7 @@ pub fn in_order(due: Vec<Due>, is_trusted: impl Fn(Option<u32>) -> bool) -> Vec<
     ordered
 }
 
-fn waiting_first(mut due: Vec<Due>) -> VecDeque<Due> {
+fn waiting_first(mut due: Vec<DueProcess>) -> VecDeque<DueProcess> {
     due.sort_by_key(|due| Reverse(due.known.waits));
     due.into()
 }
@@ -122,9 +127,10 @@ mod tests {
 
     use super::*;
 
-    fn due(pid: u32, uid: u32, waits: u64) -> Due {
-        let known = Seen { waits, ..Seen::new(Duration::ZERO, Some(uid), None, What::NoVm) };
-        Due { pid, uid: Some(uid), known }
+    fn due(pid: u32, uid: u32, waits: u64) -> DueProcess {
+        let known =
+            ProcessEntry { waits, ..ProcessEntry::new(Duration::ZERO, Some(uid), None, ProcessKind::NoVm) };
+        DueProcess { pid, uid: Some(uid), known }
     }
 
     #[test]

@@ -9,13 +9,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::inspect::Vm;
-use super::looks::Pot;
+use super::inspect::ProcessVm;
+use super::looks::TimePool;
 use super::observer::Observer;
-use super::program::Program;
-use super::{ProcScan, Seen, What};
+use super::program_file::ProgramFile;
+use super::{ProcScan, ProcessEntry, ProcessKind};
 use crate::model::{InstanceInfo, Nic};
-use crate::sources::evidence::LocalDevice;
+use crate::sources::merge::evidence::LocalDevice;
 
 /// How far back the processes are followed from which one has come.
 const MAX_GENERATIONS: usize = 8;
@@ -41,11 +41,11 @@ pub struct Orphan {
 
 impl ProcScan {
     /// The process from which this one has come and that is a VM, with the VM.
-    pub fn ancestor(&self, pid: u32) -> Option<(u32, &Vm)> {
+    pub fn ancestor(&self, pid: u32) -> Option<(u32, &ProcessVm)> {
         let mut current = pid;
         for _ in 0..MAX_GENERATIONS {
-            current = self.seen.get(&current)?.parent?;
-            if let Some(Seen { what: What::Vm(vm), .. }) = self.seen.get(&current) {
+            current = self.processes.get(&current)?.parent?;
+            if let Some(ProcessEntry { kind: ProcessKind::Vm(vm), .. }) = self.processes.get(&current) {
                 return Some((current, vm));
             }
         }
@@ -56,7 +56,7 @@ impl ProcScan {
     ///
     /// Where nobody can tell for now, the VM keeps them until its next look.
     pub fn take_back(&mut self, pid: u32, lost: &[Nic], observer: &Arc<Observer>) {
-        let Some(vm) = self.seen.get(&pid).and_then(Seen::vm) else { return };
+        let Some(vm) = self.processes.get(&pid).and_then(ProcessEntry::vm) else { return };
         let known: Vec<u32> = vm.heirs.iter().map(|(heir, _)| *heir).collect();
         let mut wanted: HashSet<Nic> = lost.iter().cloned().collect();
         wanted.extend(vm.heirs.iter().flat_map(|(_, share)| share.nics.iter().cloned()));
@@ -69,7 +69,7 @@ impl ProcScan {
         let is_unknown = self.look_at_heirs(pid, &others, &wanted, observer);
         let mut missing = self.missing(pid, lost);
         missing.retain(|nic| is_unknown && !self.is_held_by_another(pid, nic));
-        if let Some(Seen { what: What::Vm(vm), .. }) = self.seen.get_mut(&pid) {
+        if let Some(ProcessEntry { kind: ProcessKind::Vm(vm), .. }) = self.processes.get_mut(&pid) {
             vm.info.nics.extend(missing);
         }
     }
@@ -82,10 +82,12 @@ impl ProcScan {
         wanted: &HashSet<Nic>,
         observer: &Arc<Observer>,
     ) -> bool {
-        let (gone, heirs): (Vec<u32>, Vec<u32>) =
-            heirs.iter().copied().partition(|heir| !self.seen.contains_key(heir) || self.runs_a_vm(*heir));
-        let holders = self.holders(&heirs, Pot::Vms, observer);
-        let found: HashMap<u32, Vm> = holders.found.into_iter().collect();
+        let (gone, heirs): (Vec<u32>, Vec<u32>) = heirs
+            .iter()
+            .copied()
+            .partition(|heir| !self.processes.contains_key(heir) || self.runs_a_vm(*heir));
+        let holders = self.holders(&heirs, TimePool::Vms, observer);
+        let found: HashMap<u32, ProcessVm> = holders.found.into_iter().collect();
         let is_answer = |heir: &u32| !holders.unknown.contains(heir);
         let answered: Vec<u32> = heirs.into_iter().filter(is_answer).chain(gone).collect();
         self.set_heirs(pid, answered, found, wanted);
@@ -96,14 +98,17 @@ impl ProcScan {
         &mut self,
         pid: u32,
         answered: Vec<u32>,
-        mut found: HashMap<u32, Vm>,
+        mut found: HashMap<u32, ProcessVm>,
         wanted: &HashSet<Nic>,
     ) {
-        let Some(Seen { what: What::Vm(vm), .. }) = self.seen.get_mut(&pid) else { return };
+        let Some(ProcessEntry { kind: ProcessKind::Vm(vm), .. }) = self.processes.get_mut(&pid) else {
+            return;
+        };
         for heir in answered {
             let is_known = vm.heirs.iter().any(|(known, _)| *known == heir);
             let holder = found.remove(&heir);
-            let holds = |holder: &Vm| is_known || holder.info.nics.iter().any(|nic| wanted.contains(nic));
+            let holds =
+                |holder: &ProcessVm| is_known || holder.info.nics.iter().any(|nic| wanted.contains(nic));
             if is_known || holder.as_ref().is_some_and(holds) {
                 let share = holder.map(|holder| holder.share(|nic| wanted.contains(nic)));
                 vm.set_heir(pid, heir, share);
@@ -112,19 +117,19 @@ impl ProcScan {
     }
 
     fn missing(&self, pid: u32, lost: &[Nic]) -> Vec<Nic> {
-        let Some(vm) = self.seen.get(&pid).and_then(Seen::vm) else { return Vec::new() };
+        let Some(vm) = self.processes.get(&pid).and_then(ProcessEntry::vm) else { return Vec::new() };
         lost.iter().filter(|nic| !vm.info.nics.contains(nic)).cloned().collect()
     }
 
     /// Whether it is a VM of its own, which has nothing of the one from which it has come.
     fn runs_a_vm(&self, pid: u32) -> bool {
-        self.seen.get(&pid).and_then(Seen::vm).is_some_and(|vm| vm.is_found_by_kvm)
+        self.processes.get(&pid).and_then(ProcessEntry::vm).is_some_and(|vm| vm.is_found_by_kvm)
     }
 
     /// A process that runs a VM of its own keeps what it holds.
     pub fn leave_ancestors(&mut self, heir: u32) {
-        for (pid, seen) in &mut self.seen {
-            if let What::Vm(vm) = &mut seen.what
+        for (pid, entry) in &mut self.processes {
+            if let ProcessKind::Vm(vm) = &mut entry.kind
                 && vm.heirs.iter().any(|(known, _)| *known == heir)
             {
                 vm.set_heir(*pid, heir, None);
@@ -133,19 +138,19 @@ impl ProcScan {
     }
 
     /// Finds who goes on with the devices of a VM whose process has ended, or runs another program.
-    pub fn pass_on(&mut self, pid: u32, ended: &Vm, observer: &Arc<Observer>) {
+    pub fn pass_on(&mut self, pid: u32, ended: &ProcessVm, observer: &Arc<Observer>) {
         let nics = &ended.info.nics;
         if nics.is_empty() {
             return;
         }
-        let holds = |vm: &Vm| vm.info.nics.iter().any(|nic| nics.contains(nic));
-        let heirs = self.holders(&self.descendants(pid), Pot::Vms, observer);
+        let holds = |vm: &ProcessVm| vm.info.nics.iter().any(|nic| nics.contains(nic));
+        let heirs = self.holders(&self.descendants(pid), TimePool::Vms, observer);
         if let Some((heir, holder)) = heirs.found.into_iter().find(|(_, vm)| holds(vm)) {
             self.set_vm(heir, holder.continuing(pid, ended));
             return;
         }
         // The process itself, where it runs another program. One with its pid that is a VM is found already.
-        let is_vm = self.seen.get(&pid).is_some_and(|seen| seen.vm().is_some());
+        let is_vm = self.processes.get(&pid).is_some_and(|entry| entry.vm().is_some());
         if let Some(vm) = self.program(pid, observer).filter(|vm| !is_vm && holds(vm)) {
             self.set_vm(pid, vm);
             return;
@@ -165,7 +170,7 @@ impl ProcScan {
 
     /// Looks at some more processes for the devices of orphans.
     pub fn search(&mut self, observer: &Arc<Observer>) {
-        let mut pids: Vec<u32> = self.seen.keys().copied().collect();
+        let mut pids: Vec<u32> = self.processes.keys().copied().collect();
         pids.sort_unstable();
         let mut left = SEARCHED;
         for mut orphan in std::mem::take(&mut self.orphans) {
@@ -179,13 +184,13 @@ impl ProcScan {
             left -= next.len();
             let trust = self.trust.clone();
             // A hypervisor is found as the VM that it says it is.
-            let is_hypervisor = |vm: &Vm| vm.program.as_ref().is_some_and(Program::is_hypervisor);
-            let holds = |vm: &Vm| {
+            let is_hypervisor = |vm: &ProcessVm| vm.program.as_ref().is_some_and(ProgramFile::is_hypervisor);
+            let holds = |vm: &ProcessVm| {
                 let is_stranger = !trust.is_trusted(vm.info.uid) && !is_hypervisor(vm);
                 is_stranger && vm.info.nics.iter().any(|nic| nics.contains(nic))
             };
             let last = next.last().copied();
-            let holders = self.holders(&next, Pot::Vms, observer);
+            let holders = self.holders(&next, TimePool::Vms, observer);
             orphan.is_partial |= !holders.unknown.is_empty();
             let holder = holders.found.into_iter().find(|(_, vm)| holds(vm));
             match (holder, last) {
@@ -207,56 +212,56 @@ impl ProcScan {
 
     /// Where a hypervisor holds a device, whoever else went on with it does so no more.
     pub fn give_way(&mut self) {
-        let vms = || self.seen.iter().filter_map(|(pid, seen)| Some((*pid, seen.vm()?)));
+        let vms = || self.processes.iter().filter_map(|(pid, entry)| Some((*pid, entry.vm()?)));
         if vms().all(|(_, vm)| vm.inherited.is_none()) {
             return;
         }
         let others = vms().filter(|(_, vm)| vm.is_listed && vm.inherited.is_none());
         let held: HashSet<Nic> = others.flat_map(|(_, vm)| vm.info.nics.iter().cloned()).collect();
-        for seen in self.seen.values_mut() {
-            let What::Vm(vm) = &mut seen.what else { continue };
+        for entry in self.processes.values_mut() {
+            let ProcessKind::Vm(vm) = &mut entry.kind else { continue };
             let Some(inherited) = &mut vm.inherited else { continue };
             inherited.retain(|nic| !held.contains(nic));
             vm.info.nics.retain(|nic| !held.contains(nic));
             if vm.info.nics.is_empty() {
-                seen.what = What::NoVm;
+                entry.kind = ProcessKind::NoVm;
             }
         }
     }
 
     /// The process goes on with these NICs, and with those of others that it went on with before.
-    fn adopt(&mut self, pid: u32, holder: Vm, mut nics: Vec<Nic>) {
-        let Some(seen) = self.seen.get_mut(&pid) else { return };
-        if let What::Vm(vm) = &seen.what {
+    fn adopt(&mut self, pid: u32, holder: ProcessVm, mut nics: Vec<Nic>) {
+        let Some(entry) = self.processes.get_mut(&pid) else { return };
+        if let ProcessKind::Vm(vm) = &entry.kind {
             nics.extend(vm.inherited.iter().flatten().cloned());
         }
-        seen.what = What::Vm(Box::new(holder.heir_of(nics)));
+        entry.kind = ProcessKind::Vm(Box::new(holder.heir_of(nics)));
     }
 
-    fn set_vm(&mut self, pid: u32, vm: Vm) {
-        if let Some(seen) = self.seen.get_mut(&pid) {
-            seen.what = What::Vm(Box::new(vm));
+    fn set_vm(&mut self, pid: u32, vm: ProcessVm) {
+        if let Some(entry) = self.processes.get_mut(&pid) {
+            entry.kind = ProcessKind::Vm(Box::new(vm));
         }
     }
 
     pub fn is_held_by_a_vm(&self, nics: &[Nic]) -> bool {
-        let holds = |seen: &Seen| match &seen.what {
-            What::Vm(vm) => vm.info.nics.iter().any(|nic| nics.contains(nic)),
-            What::NoVm | What::Unreadable(_) => false,
+        let holds = |entry: &ProcessEntry| match &entry.kind {
+            ProcessKind::Vm(vm) => vm.info.nics.iter().any(|nic| nics.contains(nic)),
+            ProcessKind::NoVm | ProcessKind::Unreadable(_) => false,
         };
-        self.seen.values().any(holds)
+        self.processes.values().any(holds)
     }
 
     pub fn is_held_by_another(&self, pid: u32, nic: &Nic) -> bool {
-        let mut others = self.seen.iter().filter(|(other, _)| **other != pid);
-        others.any(|(_, seen)| seen.vm().is_some_and(|vm| vm.info.nics.contains(nic)))
+        let mut others = self.processes.iter().filter(|(other, _)| **other != pid);
+        others.any(|(_, entry)| entry.vm().is_some_and(|vm| vm.info.nics.contains(nic)))
     }
 
     /// The processes that have come from this one, as far as their beginnings were seen.
     pub fn descendants(&self, pid: u32) -> Vec<u32> {
         let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
-        for (child, seen) in &self.seen {
-            if let Some(parent) = seen.parent {
+        for (child, entry) in &self.processes {
+            if let Some(parent) = entry.parent {
                 children.entry(parent).or_default().push(*child);
             }
         }

@@ -4,12 +4,12 @@ use std::fs;
 use std::ops::RangeInclusive;
 
 use super::cmdline::{self, Basis, Identity, Surroundings, VmArgs, absolute};
-use super::process::Process;
 use crate::model::Hypervisor;
 use crate::procfs::{Cgroup, parse_cgroup};
 use crate::sources::files;
-use crate::sources::fingerprints::Fingerprints;
-use crate::sources::uuid;
+use crate::sources::merge::fingerprints::Fingerprints;
+use crate::sources::process::ProcessDir;
+use crate::sources::values::uuid;
 
 /// A line for each hierarchy, with a path.
 const CGROUP_LIMIT: u64 = 64 << 10;
@@ -22,7 +22,7 @@ const MAX_PATHS: usize = 16;
 
 /// Sets id and name by all that the process tells, and returns what tells the VM from others of this id.
 pub fn identify(
-    process: &Process,
+    process: &ProcessDir,
     hypervisor: Hypervisor,
     argv: &[String],
     args: &mut VmArgs,
@@ -37,7 +37,7 @@ pub fn identify(
 }
 
 /// What may not be read is not known.
-fn surroundings(process: &Process) -> Surroundings {
+fn surroundings(process: &ProcessDir) -> Surroundings {
     let cwd = fs::read_link(process.path("cwd")).ok();
     let content = files::read_start(&process.path("cgroup"), CGROUP_LIMIT).unwrap_or_default();
     let Cgroup { pod, service, scope, .. } = parse_cgroup(&content);
@@ -51,7 +51,7 @@ fn surroundings(process: &Process) -> Surroundings {
 }
 
 /// A jailer's mount of a directory is `/` to whoever reads the link: the list of mounts has the directory.
-fn root(process: &Process) -> Option<String> {
+fn root(process: &ProcessDir) -> Option<String> {
     let link = fs::read_link(process.path("root")).ok().map(|root| root.to_string_lossy().into_owned());
     link.filter(|root| root != "/").or_else(|| {
         let mounts = files::read_start(&process.path("mountinfo"), MOUNTS_LIMIT).ok()?;

@@ -12,23 +12,23 @@ pub use self::nics::Share;
 use self::nics::{named_nics, named_uncounted};
 use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, ConfigFile, VmArgs};
-use super::executable::hypervisor;
 use super::identity::identify;
-use super::observer::{HeldNics, Observer};
-use super::process::{Process, Unread};
-use super::program::Program;
+use super::observer::{Holdings, Observer};
+use super::program_file::ProgramFile;
 use super::vcpus::Vcpus;
 use super::{kubernetes, kvm};
 use crate::model::{Hypervisor, InstanceInfo, Nic, ProgramName, UncountedNic};
 use crate::procfs::Stat;
-use crate::sources::fingerprints::Fingerprints;
+use crate::sources::merge::fingerprints::Fingerprints;
+use crate::sources::process::executable::hypervisor;
+use crate::sources::process::{ProcessDir, ReadError, argv};
 
 /// More than a VM has, for each is dozens of series. Anybody may give a program a hypervisor's name.
 pub const MAX_NICS: usize = 256;
 
 /// A VM and what stays wrong with what is known of it.
 #[derive(Debug)]
-pub struct Vm {
+pub struct ProcessVm {
     pub info: InstanceInfo,
     pub start_ticks: u64,
     pub fingerprints: Fingerprints,
@@ -38,7 +38,7 @@ pub struct Vm {
     pub is_listed: bool,
     /// Whether it is known only for the devices that it holds.
     pub is_holder: bool,
-    pub program: Option<Program>,
+    pub program: Option<ProgramFile>,
     /// Whether the NICs are those that the process holds, as the kernel says.
     pub is_looked_at: bool,
     /// The NICs that the process itself holds.
@@ -68,11 +68,11 @@ pub struct Vm {
     /// Whether all of its descriptors were looked at once.
     is_known_whole: bool,
     /// A look at its descriptors that has not ended.
-    part: Option<Box<HeldNics>>,
+    progress: Option<Box<Holdings>>,
 }
 
 /// `None`: not a VM, or not yet: a process may run another program later.
-pub fn inspect(process: &Process, observer: &Observer) -> Result<Option<Vm>, Unread> {
+pub fn inspect(process: &ProcessDir, observer: &Observer) -> Result<Option<ProcessVm>, ReadError> {
     let Some(program) = process.executable()? else { return Ok(None) };
     let Some(hypervisor) = hypervisor(&program) else { return Ok(None) };
     inspect_as(process, observer, hypervisor, &program)
@@ -80,11 +80,11 @@ pub fn inspect(process: &Process, observer: &Observer) -> Result<Option<Vm>, Unr
 
 /// The same, of a process that runs this hypervisor.
 pub fn inspect_as(
-    process: &Process,
+    process: &ProcessDir,
     observer: &Observer,
     hypervisor: Hypervisor,
     program: &str,
-) -> Result<Option<Vm>, Unread> {
+) -> Result<Option<ProcessVm>, ReadError> {
     if !observer.trust.may_run_vms(process.uid()) {
         observer.shut_out.fetch_add(1, Ordering::Relaxed);
         return Ok(None);
@@ -95,8 +95,8 @@ pub fn inspect_as(
     if stat.is_dead() || argv.is_empty() || is_fork(process, &stat, hypervisor, &argv) {
         return Ok(None);
     }
-    if cmdline::is_too_long(&argv) {
-        return Vm::of_long_line(process, observer, hypervisor, &stat).map(Some);
+    if argv::is_too_long(&argv) {
+        return ProcessVm::of_long_line(process, observer, hypervisor, &stat).map(Some);
     }
     let Some(mut args) = cmdline::parse(hypervisor, program, &argv) else {
         return Ok(None);
@@ -109,21 +109,21 @@ pub fn inspect_as(
     let is_trusted = observer.trust.is_trusted(process.uid());
     let name = args.name.as_deref().filter(|_| is_trusted);
     let namespace = name.and_then(|name| kubernetes::namespace(&argv, name));
-    let mut vm = Vm {
+    let mut vm = ProcessVm {
         fingerprints,
         api_socket: args.api_socket.take().map(PathBuf::from),
         named_uncounted: named_uncounted(process, mem::take(&mut args.uncounted)),
         named_nics: named_nics(mem::take(&mut args.taps)),
         config_file: args.config_file.take().map(Arc::new),
-        ..Vm::new(process, info(process.pid, hypervisor, &args), stat.start_ticks)
+        ..ProcessVm::new(process, info(process.pid, hypervisor, &args), stat.start_ticks)
     };
     vm.info.namespace = namespace;
-    vm.take_nics(process.pid, observer, HeldNics::read(process, observer, None)?);
+    vm.take_nics(process.pid, observer, Holdings::read(process, observer, None)?);
     Ok(Some(vm))
 }
 
-impl Vm {
-    fn new(process: &Process, info: InstanceInfo, start_ticks: u64) -> Self {
+impl ProcessVm {
+    fn new(process: &ProcessDir, info: InstanceInfo, start_ticks: u64) -> Self {
         let info = InstanceInfo { pod_uid: kubernetes::pod_uid(process), ..info };
         Self {
             start_ticks,
@@ -131,7 +131,7 @@ impl Vm {
             came_from: None,
             is_listed: true,
             is_holder: false,
-            program: Program::of(process),
+            program: ProgramFile::of(process),
             is_looked_at: false,
             own: Share::default(),
             heirs: Vec::new(),
@@ -150,51 +150,55 @@ impl Vm {
             vcpus: at_start(&info),
             descriptors: None,
             is_known_whole: false,
-            part: None,
+            progress: None,
             info,
         }
     }
 
     /// A process of which nothing is known but that it holds devices.
-    pub fn holder(process: &Process, observer: &Observer, part: Option<HeldNics>) -> Result<Self, Unread> {
+    pub fn holder(
+        process: &ProcessDir,
+        observer: &Observer,
+        progress: Option<Holdings>,
+    ) -> Result<Self, ReadError> {
         let stat = process.stat()?;
         if stat.is_dead() {
-            return Err(Unread::Gone);
+            return Err(ReadError::Gone);
         }
         let info = info(process.pid, Hypervisor::Other, &VmArgs::default());
         let mut vm = Self { is_holder: true, ..Self::new(process, info, stat.start_ticks) };
-        vm.take_nics(process.pid, observer, HeldNics::read(process, observer, part)?);
+        vm.take_nics(process.pid, observer, Holdings::read(process, observer, progress)?);
         Ok(vm)
     }
 
     /// A VM of which the command line says nothing, for it is too long to be parsed.
     fn of_long_line(
-        process: &Process,
+        process: &ProcessDir,
         observer: &Observer,
         hypervisor: Hypervisor,
         stat: &Stat,
-    ) -> Result<Self, Unread> {
+    ) -> Result<Self, ReadError> {
         let problem = format!(
             "its command line has more than {} words or {} bytes: its name and sizes are not taken from there",
-            cmdline::MAX_WORDS,
-            cmdline::MAX_BYTES,
+            argv::MAX_WORDS,
+            argv::MAX_BYTES,
         );
         let info = info(process.pid, hypervisor, &VmArgs::default());
         let line_problem = Some(SourceError::Process { pid: process.pid, problem });
         let mut vm = Self { line_problem, ..Self::new(process, info, stat.start_ticks) };
-        vm.take_nics(process.pid, observer, HeldNics::read(process, observer, None)?);
+        vm.take_nics(process.pid, observer, Holdings::read(process, observer, None)?);
         Ok(vm)
     }
 
     /// A process that runs a VM by KVM in a program of which nothing else is known.
-    pub fn of_kvm(process: &Process, observer: &Observer, program: &str) -> Result<Self, Unread> {
+    pub fn of_kvm(process: &ProcessDir, observer: &Observer, program: &str) -> Result<Self, ReadError> {
         let stat = process.stat()?;
         let program = if program.is_empty() { "other" } else { program };
-        let kvm::Identity { id, name, fingerprints } = kvm::identity(process, &stat, program);
+        let kvm::KvmIdentity { id, name, fingerprints } = kvm::identity(process, &stat, program);
         let hypervisor = Hypervisor::Program(ProgramName::new(program));
         let info = InstanceInfo { id, name, ..info(process.pid, hypervisor, &VmArgs::default()) };
         let mut vm = Self { fingerprints, ..Self::new(process, info, stat.start_ticks) };
-        vm.take_nics(process.pid, observer, HeldNics::read(process, observer, None)?);
+        vm.take_nics(process.pid, observer, Holdings::read(process, observer, None)?);
         Ok(vm)
     }
 
@@ -224,7 +228,7 @@ impl Vm {
     }
 
     /// Adds what that file says, once.
-    pub fn configure(&mut self, process: &Process, config: Result<&VmArgs, SourceError>) {
+    pub fn configure(&mut self, process: &ProcessDir, config: Result<&VmArgs, SourceError>) {
         self.config_problem = None;
         match config {
             Ok(args) if !self.is_configured => {
@@ -265,20 +269,20 @@ fn at_start(info: &InstanceInfo) -> Vcpus {
 
 /// A child that QEMU has forked and that has not yet become the helper it is meant to be: in all but its pid
 /// its parent.
-fn is_fork(process: &Process, stat: &Stat, hypervisor: Hypervisor, argv: &[String]) -> bool {
+fn is_fork(process: &ProcessDir, stat: &Stat, hypervisor: Hypervisor, argv: &[String]) -> bool {
     let parent = process.other(stat.ppid);
-    let same_program = |parent: &Process| {
+    let same_program = |parent: &ProcessDir| {
         parent.executable().is_ok_and(|name| name.as_deref().and_then(self::hypervisor) == Some(hypervisor))
     };
     // A copy that has started the real program is no VM, and must not hide one.
-    let same_file = Program::of(&parent) == Program::of(process);
+    let same_file = ProgramFile::of(&parent) == ProgramFile::of(process);
     same_file && same_program(&parent) && parent.argv().is_ok_and(|parent| parent == argv)
 }
 
 /// `qemu -daemonize` goes on in a grandchild, in a new session whose leader, the child, has left at once. The
 /// first process has the same arguments and waits for the grandchild to be ready; the session it was started
 /// in is alive, or it leads it itself.
-fn is_launcher(process: &Process, stat: &Stat) -> bool {
+fn is_launcher(process: &ProcessDir, stat: &Stat) -> bool {
     process.other(stat.session).stat().is_ok_and(|leader| !leader.is_dead())
 }
 

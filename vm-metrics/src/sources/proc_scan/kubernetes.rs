@@ -1,7 +1,7 @@
 //! Finds pod and namespace of a VM that Kubernetes runs.
 
-use super::process::{Process, read};
 use crate::procfs::kubernetes_pod;
+use crate::sources::process::{ProcessDir, read};
 
 /// A line for each hierarchy, each with a path.
 const CGROUP_LIMIT: u64 = 64 << 10;
@@ -13,7 +13,7 @@ const KUBEVIRT: &str = "/kubevirt-private/";
 const MAX_NAMESPACE: usize = 63;
 
 /// The UID of the pod in which the process runs.
-pub fn pod_uid(process: &Process) -> Option<String> {
+pub fn pod_uid(process: &ProcessDir) -> Option<String> {
     kubernetes_pod(&read(&process.path("cgroup"), CGROUP_LIMIT).ok()?)
 }
 

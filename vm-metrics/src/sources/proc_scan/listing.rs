@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::inspect::Vm;
-use super::{ProcScan, What};
+use super::inspect::ProcessVm;
+use super::{ProcScan, ProcessKind};
 use crate::model::{InstanceInfo, fair_share};
-use crate::sources::evidence::ProcessEvidence;
+use crate::sources::merge::evidence::ProcessEvidence;
 use crate::sources::{Listing, SourceError};
 
 /// Without the right to read any process, there would be one problem for each.
@@ -19,17 +19,17 @@ const MAX_NICS: u64 = 1024;
 
 impl ProcScan {
     pub fn listing(&mut self, mut problems: Vec<SourceError>) -> Listing {
-        let mut found: Vec<(u32, &Vm)> = Vec::new();
+        let mut found: Vec<(u32, &ProcessVm)> = Vec::new();
         let mut suspects = Vec::new();
-        for (pid, seen) in &self.seen {
-            match &seen.what {
-                What::NoVm => {}
-                What::Vm(vm) => {
+        for (pid, entry) in &self.processes {
+            match &entry.kind {
+                ProcessKind::NoVm => {}
+                ProcessKind::Vm(vm) => {
                     let is_trusted = self.trust.is_trusted(vm.info.uid);
                     if is_trusted { &mut problems } else { &mut suspects }.extend(vm.problems().cloned());
                     found.push((*pid, vm));
                 }
-                What::Unreadable(error) => suspects.push(error.clone()),
+                ProcessKind::Unreadable(error) => suspects.push(error.clone()),
             }
         }
         problems.sort_by_cached_key(ToString::to_string);
@@ -49,7 +49,7 @@ impl ProcScan {
     }
 
     /// It has come from another VM and holds a device of that: it is the same VM.
-    fn is_part_of_another(&self, pid: u32, vm: &Vm) -> bool {
+    fn is_part_of_another(&self, pid: u32, vm: &ProcessVm) -> bool {
         !vm.is_found_by_kvm
             && self.ancestor(pid).is_some_and(|(_, ancestor)| {
                 ancestor.is_listed && vm.info.nics.iter().any(|nic| ancestor.info.nics.contains(nic))
@@ -98,7 +98,7 @@ impl ProcScan {
     }
 }
 
-fn evidence(vm: &Vm) -> ProcessEvidence {
+fn evidence(vm: &ProcessVm) -> ProcessEvidence {
     ProcessEvidence {
         start_ticks: vm.start_ticks,
         uid: vm.info.uid,

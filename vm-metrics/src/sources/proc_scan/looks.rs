@@ -20,7 +20,7 @@ const RATE: u32 = 10;
 
 /// For which looks the time is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pot {
+pub enum TimePool {
     Vms,
     /// Looks for VMs of KVM, which may find nothing.
     Kvm,
@@ -28,7 +28,7 @@ pub enum Pot {
 
 /// Time that was used and is not paid for yet. It goes down as time passes.
 #[derive(Debug)]
-pub struct Looks {
+pub struct LookBudget {
     /// How many times over a look is paid for.
     cost: u32,
     now: Duration,
@@ -37,13 +37,13 @@ pub struct Looks {
     all: Duration,
 }
 
-impl Default for Looks {
+impl Default for LookBudget {
     fn default() -> Self {
         Self::of_cost(1)
     }
 }
 
-impl Looks {
+impl LookBudget {
     pub fn of_cost(cost: u32) -> Self {
         Self { cost, now: Duration::ZERO, is_first: false, by_user: HashMap::new(), all: Duration::ZERO }
     }
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_busy_user_leaves_time_for_others() {
-        let mut looks = Looks::default();
+        let mut looks = LookBudget::default();
         looks.begin(SECOND, false);
         looks.used(Some(1), USER_BURST);
         assert!(!looks.is_room(Some(1)) && looks.is_room(Some(2)));
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn looks_at_some_cost_are_paid_several_times() {
-        let mut looks = Looks::of_cost(2);
+        let mut looks = LookBudget::of_cost(2);
         looks.begin(SECOND, false);
         looks.used(Some(1), USER_BURST / 2);
         assert!(!looks.is_room(Some(1)) && looks.is_room(Some(2)));
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_long_look_is_paid_for_later() {
-        let mut looks = Looks::default();
+        let mut looks = LookBudget::default();
         looks.begin(SECOND, false);
         looks.used(Some(1), SECOND / 2);
         looks.begin(3 * SECOND, false);
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn the_first_call_may_look_at_all() {
-        let mut looks = Looks::default();
+        let mut looks = LookBudget::default();
         looks.begin(SECOND, true);
         looks.used(Some(1), SECOND);
         assert!(looks.is_room(Some(1)));

@@ -23,7 +23,6 @@ mod cmdline;
 mod config_files;
 mod devices;
 mod due;
-pub(crate) mod executable;
 mod heirs;
 mod identity;
 mod inspect;
@@ -33,14 +32,12 @@ mod listing;
 mod looks;
 mod observer;
 mod proc_dir;
-mod process;
-mod program;
+mod process_entry;
+mod program_file;
 mod scan;
-mod seen;
 mod shared;
 mod taps;
 mod vcpus;
-mod vfio;
 mod walk;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -54,23 +51,22 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use self::ask::{Answer, Question};
+use self::ask::{ProcessQuery, ProcessReply};
 use self::closer::Closer;
-pub(super) use self::cmdline::{netdev_kind, pci_address};
+pub(super) use self::cmdline::netdev_kind;
 use self::config_files::ConfigFiles;
 use self::devices::Devices;
 use self::due::in_order;
 use self::heirs::Orphan;
-use self::looks::Looks;
-use self::observer::{HeldNics, Observer, Pace};
+use self::looks::LookBudget;
+use self::observer::{Holdings, Observer, WalkTime};
 use self::proc_dir::ProcDir;
-pub(super) use self::process::{Process, Unread};
-use self::seen::{Seen, What};
-pub(super) use self::vfio::is_network;
-use super::{InstanceSource, Listing, SourceContext, SourceDef, SourceError, Tier};
+use self::process_entry::{ProcessEntry, ProcessKind};
+use super::{InstanceSource, Listing, Precedence, SourceContext, SourceDef, SourceError};
 use crate::host::Host;
 use crate::model::{Excess, Nic, Trust};
 use crate::patient::Patient;
+use crate::sources::process::ProcessDir;
 
 /// A jailer, a shell script or `fork` + `exec` becomes the hypervisor within this time, and a new VM opens
 /// its TAPs.
@@ -91,20 +87,20 @@ const KVM_COST: u32 = 2;
 pub const SOURCE: SourceDef = SourceDef {
     name: "proc_scan",
     help: "QEMU, Cloud Hypervisor, Firecracker and any other KVM processes on this host, found with no configuration",
-    tier: Tier::Process,
+    precedence: Precedence::Process,
     configure: |section, context| {
-        let config: Config = section.options()?;
+        let config: ProcScanConfig = section.options()?;
         Ok(Some(Box::new(ProcScan { finds_kvm: config.kvm, ..ProcScan::new(context) })))
     },
 };
 
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct ProcScanConfig {
     kvm: bool,
 }
 
-impl Default for Config {
+impl Default for ProcScanConfig {
     fn default() -> Self {
         Self { kvm: true }
     }
@@ -117,7 +113,7 @@ pub struct ProcScan {
     started: Instant,
     proc: ProcDir,
     /// Every process of the last call, and no other.
-    seen: HashMap<u32, Seen>,
+    processes: HashMap<u32, ProcessEntry>,
     /// Processes that other sources name, whatever program they run.
     named: HashSet<u32>,
     orphans: Vec<Orphan>,
@@ -125,14 +121,14 @@ pub struct ProcScan {
     devices: BTreeSet<OsString>,
     last_full_scan: Option<Duration>,
     closer: Closer,
-    looks: Looks,
-    kvm_looks: Looks,
+    looks: LookBudget,
+    kvm_looks: LookBudget,
     /// Looks at holders of devices that have not ended.
-    parts: HashMap<u32, HeldNics>,
+    unfinished_looks: HashMap<u32, Holdings>,
     /// VMs of KVM of whose children some could not be looked at.
     unfinished_parents: HashSet<u32>,
-    pace: Pace,
-    patient: Patient<(Arc<Observer>, u32, Question), Answer>,
+    pace: WalkTime,
+    patient: Patient<(Arc<Observer>, u32, ProcessQuery), ProcessReply>,
     overuse: Excess,
     /// The most processes that a call found to be no VMs because of their users, and that the log has told.
     most_shut_out: usize,
@@ -142,7 +138,7 @@ pub struct ProcScan {
 
 /// What decides, in one call, how closely a process is looked at.
 #[derive(Debug)]
-pub struct Moment {
+pub struct ScanContext {
     now: Duration,
     is_first: bool,
     full_scan: bool,
@@ -154,7 +150,7 @@ pub struct Moment {
 pub struct Findings {
     problems: Vec<SourceError>,
     /// VMs whose process has ended, or runs another program.
-    ended: Vec<(u32, Seen)>,
+    ended: Vec<(u32, ProcessEntry)>,
     /// NICs that a VM's process has let go of.
     lost: Vec<(u32, Vec<Nic>)>,
 }
@@ -177,17 +173,17 @@ impl ProcScan {
             configs: ConfigFiles::new(context.host.clone(), context.workers.clone()),
             started: Instant::now(),
             proc: ProcDir::default(),
-            seen: HashMap::new(),
+            processes: HashMap::new(),
             named: HashSet::new(),
             orphans: Vec::new(),
             devices: BTreeSet::new(),
             last_full_scan: None,
             closer: Closer::default(),
-            looks: Looks::default(),
-            kvm_looks: Looks::of_cost(KVM_COST),
-            parts: HashMap::new(),
+            looks: LookBudget::default(),
+            kvm_looks: LookBudget::of_cost(KVM_COST),
+            unfinished_looks: HashMap::new(),
             unfinished_parents: HashSet::new(),
-            pace: Pace::default(),
+            pace: WalkTime::default(),
             patient: Patient::new("scan", PATIENCE, ask::answer)
                 .with_patience_for_others(PATIENCE_FOR_OTHERS),
             overuse: Excess::default(),
@@ -203,7 +199,7 @@ impl ProcScan {
         self.patient.begin_round();
         self.looks.begin(now, self.last_full_scan.is_none());
         self.kvm_looks.begin(now, self.last_full_scan.is_none());
-        let moment = Moment {
+        let context = ScanContext {
             now,
             is_first: self.last_full_scan.is_none(),
             full_scan: self.full_scan_due(now),
@@ -219,35 +215,35 @@ impl ProcScan {
             pace: self.pace,
             shut_out: AtomicUsize::new(0),
         });
-        let due = self.look_quickly(pids, &moment, &observer, &mut findings);
+        let due = self.look_quickly(pids, &context, &observer, &mut findings);
         let mut due = in_order(due, |uid| observer.trust.is_trusted(uid));
         let strangers = due.split_off(due.partition_point(|due| observer.trust.is_trusted(due.uid)));
-        self.look_closely(due, &observer, &moment, &mut findings);
+        self.look_closely(due, &observer, &context, &mut findings);
         for due in scan::chunks(strangers) {
             let due = self.those_with_room(due);
-            self.look_closely(due, &observer, &moment, &mut findings);
+            self.look_closely(due, &observer, &context, &mut findings);
         }
-        if moment.full_scan {
+        if context.full_scan {
             self.tell_of_shut_out(observer.shut_out.load(Ordering::Relaxed));
         }
-        self.look_for_kvm(&observer, &moment, &mut findings);
+        self.look_for_kvm(&observer, &context, &mut findings);
         self.read_configs(now);
         // Heirs come after all looks: each process is known then.
         for (pid, nics) in mem::take(&mut findings.lost) {
             self.take_back(pid, &nics, &observer);
         }
-        for (pid, seen) in mem::take(&mut findings.ended) {
-            if let Some(vm) = seen.vm().filter(|vm| vm.is_listed) {
+        for (pid, entry) in mem::take(&mut findings.ended) {
+            if let Some(vm) = entry.vm().filter(|vm| vm.is_listed) {
                 self.pass_on(pid, vm, &observer);
             }
         }
-        self.take_from_children(&moment, &observer);
+        self.take_from_children(&context, &observer);
         self.search(&observer);
         self.give_way();
         self.look_at_shared_nics(&observer, &mut findings);
         self.looks.end();
         self.kvm_looks.end();
-        self.parts.retain(|pid, _| self.seen.contains_key(pid));
+        self.unfinished_looks.retain(|pid, _| self.processes.contains_key(pid));
         Ok(self.listing(findings.problems))
     }
 
@@ -263,16 +259,16 @@ impl ProcScan {
 
     /// Of VMs whose command lines name files.
     fn read_configs(&mut self, now: Duration) {
-        let files = self.seen.iter().filter_map(|(pid, seen)| {
-            let vm = seen.vm()?;
+        let files = self.processes.iter().filter_map(|(pid, entry)| {
+            let vm = entry.vm()?;
             Some(((*pid, vm.start_ticks), vm.info.uid, vm.config_file()?))
         });
         self.overuse.merge(self.configs.update(now, files));
-        for (pid, seen) in &mut self.seen {
-            if let What::Vm(vm) = &mut seen.what
+        for (pid, entry) in &mut self.processes {
+            if let ProcessKind::Vm(vm) = &mut entry.kind
                 && let Some(config) = self.configs.get((*pid, vm.start_ticks))
             {
-                vm.configure(&Process::new(&self.host, *pid), config);
+                vm.configure(&ProcessDir::new(&self.host, *pid), config);
             }
         }
     }

@@ -5,15 +5,15 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use super::devices::Devices;
-use super::inspect::{Vm, inspect};
-use super::kvm::{self, Found, KvmPart};
-use super::process::{Process, Unread};
-use super::program::Program;
-use super::taps::{Known, Taps, still_held, taps};
+use super::inspect::{ProcessVm, inspect};
+use super::kvm::{self, KvmFinding, KvmProgress};
+use super::program_file::ProgramFile;
+use super::taps::{DeviceDescriptor, Taps, still_held, taps};
 use super::{PATIENCE, SourceError};
 use crate::host::Host;
 use crate::model::Trust;
 use crate::procfs::Stat;
+use crate::sources::process::{ProcessDir, ReadError};
 
 /// With what the processes are read in one call.
 #[derive(Debug)]
@@ -21,19 +21,19 @@ pub struct Observer {
     pub host: Host,
     pub trust: Trust,
     pub devices: Devices,
-    pub pace: Pace,
+    pub pace: WalkTime,
     /// How many processes of hypervisors are no VMs because `[trust]` does not name their users.
     pub shut_out: AtomicUsize,
 }
 
 /// How long one look goes through the descriptors of a process before the rest waits for the next tick.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct WalkTime {
     pub trusted: Duration,
     pub others: Duration,
 }
 
-impl Default for Pace {
+impl Default for WalkTime {
     fn default() -> Self {
         Self { trusted: PATIENCE / 4, others: PATIENCE / 20 }
     }
@@ -41,7 +41,7 @@ impl Default for Pace {
 
 /// What is to be known of a process in a few microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum QuickQuery {
     /// Whether it is still the same process, with as many descriptors.
     Same,
     /// Which program it runs.
@@ -50,18 +50,18 @@ pub enum Wanted {
     Origin,
 }
 
-/// The answer to [`Wanted`].
+/// The answer to [`QuickQuery`].
 #[derive(Debug, Default)]
-pub struct QuickFacts {
-    pub stat: Option<Result<Stat, Unread>>,
+pub struct QuickReading {
+    pub stat: Option<Result<Stat, ReadError>>,
     pub descriptors: Option<u64>,
     /// The file name of its program.
-    pub program: Option<Result<Option<String>, Unread>>,
+    pub program: Option<Result<Option<String>, ReadError>>,
 }
 
 /// What a process holds.
 #[derive(Clone, Debug)]
-pub struct HeldNics {
+pub struct Holdings {
     start_ticks: u64,
     /// When the look began.
     pub descriptors: Option<u64>,
@@ -71,53 +71,64 @@ pub struct HeldNics {
 }
 
 impl Observer {
-    pub fn quick(&self, pid: u32, wanted: Wanted) -> QuickFacts {
-        let process = Process::new(&self.host, pid);
+    pub fn quick(&self, pid: u32, wanted: QuickQuery) -> QuickReading {
+        let process = ProcessDir::new(&self.host, pid);
         match wanted {
-            Wanted::Same => QuickFacts {
+            QuickQuery::Same => QuickReading {
                 stat: Some(process.stat()),
                 descriptors: process.descriptor_count(),
                 program: None,
             },
-            Wanted::Program => QuickFacts { program: Some(process.executable()), ..QuickFacts::default() },
-            Wanted::Origin => {
+            QuickQuery::Program => {
+                QuickReading { program: Some(process.executable()), ..QuickReading::default() }
+            }
+            QuickQuery::Origin => {
                 let program = Some(process.executable());
-                QuickFacts { stat: Some(process.stat()), program, ..QuickFacts::default() }
+                QuickReading { stat: Some(process.stat()), program, ..QuickReading::default() }
             }
         }
     }
 
-    /// What a VM's process runs and holds now. `part` is what an earlier look has not finished.
-    pub fn vm(&self, pid: u32, part: Option<HeldNics>) -> (Option<Program>, Result<HeldNics, Unread>) {
-        let process = Process::new(&self.host, pid);
-        (Program::of(&process), HeldNics::read(&process, self, part))
+    /// What a VM's process runs and holds now. `progress` is what an earlier look has not finished.
+    pub fn vm(
+        &self,
+        pid: u32,
+        progress: Option<Holdings>,
+    ) -> (Option<ProgramFile>, Result<Holdings, ReadError>) {
+        let process = ProcessDir::new(&self.host, pid);
+        (ProgramFile::of(&process), Holdings::read(&process, self, progress))
     }
 
     /// Those of the devices that the process still holds under the same descriptors.
-    pub fn still_held(&self, pid: u32, uid: Option<u32>, known: Vec<Known>) -> Vec<Known> {
-        still_held(&Process::new(&self.host, pid), uid, &self.devices, known)
+    pub fn still_held(
+        &self,
+        pid: u32,
+        uid: Option<u32>,
+        known: Vec<DeviceDescriptor>,
+    ) -> Vec<DeviceDescriptor> {
+        still_held(&ProcessDir::new(&self.host, pid), uid, &self.devices, known)
     }
 
     /// Whether a process is a VM. One that another source names counts for what it holds.
-    pub fn new_process(&self, pid: u32, is_named: bool) -> Result<Option<Vm>, Unread> {
-        let process = Process::new(&self.host, pid);
+    pub fn new_process(&self, pid: u32, is_named: bool) -> Result<Option<ProcessVm>, ReadError> {
+        let process = ProcessDir::new(&self.host, pid);
         match inspect(&process, self) {
-            Ok(None) if is_named && let Ok(Found::Vm(vm, true)) = kvm::look(&process, self, None) => {
+            Ok(None) if is_named && let Ok(KvmFinding::Vm(vm, true)) = kvm::look(&process, self, None) => {
                 Ok(Some(*vm))
             }
-            Ok(None) if is_named => Vm::holder(&process, self, None).map(|vm| Some(vm.unlisted())),
+            Ok(None) if is_named => ProcessVm::holder(&process, self, None).map(|vm| Some(vm.unlisted())),
             found => found,
         }
     }
 
     /// Whether a process is a VM by what it holds of KVM.
-    pub fn kvm(&self, pid: u32, part: Option<KvmPart>) -> Result<Found, Unread> {
-        kvm::look(&Process::new(&self.host, pid), self, part)
+    pub fn kvm(&self, pid: u32, progress: Option<KvmProgress>) -> Result<KvmFinding, ReadError> {
+        kvm::look(&ProcessDir::new(&self.host, pid), self, progress)
     }
 
     /// A process that may hold devices of a VM.
-    pub fn holder(&self, pid: u32, part: Option<HeldNics>) -> Option<Vm> {
-        Vm::holder(&Process::new(&self.host, pid), self, part).ok()
+    pub fn holder(&self, pid: u32, progress: Option<Holdings>) -> Option<ProcessVm> {
+        ProcessVm::holder(&ProcessDir::new(&self.host, pid), self, progress).ok()
     }
 
     /// How long a look goes through the descriptors of a process of this user.
@@ -126,26 +137,31 @@ impl Observer {
     }
 }
 
-impl HeldNics {
-    /// Goes on with `part`, where that is of the same process and user.
-    pub fn read(process: &Process, observer: &Observer, part: Option<Self>) -> Result<Self, Unread> {
+impl Holdings {
+    /// Goes on with `progress`, where that is of the same process and user.
+    pub fn read(
+        process: &ProcessDir,
+        observer: &Observer,
+        progress: Option<Self>,
+    ) -> Result<Self, ReadError> {
         let uid = process.uid();
         let start_ticks = process.stat()?.start_ticks;
-        let part = part.filter(|part| part.start_ticks == start_ticks && part.uid == uid);
-        let descriptors = part.as_ref().map_or_else(|| process.descriptor_count(), |part| part.descriptors);
-        let before = part.and_then(|part| part.taps.ok());
+        let progress = progress.filter(|progress| progress.start_ticks == start_ticks && progress.uid == uid);
+        let descriptors =
+            progress.as_ref().map_or_else(|| process.descriptor_count(), |progress| progress.descriptors);
+        let before = progress.and_then(|progress| progress.taps.ok());
         let taps = match taps(process, uid, &observer.devices, before, observer.time(uid)) {
             Ok(taps) => Ok(taps),
-            Err(Unread::Failed(error)) if error.io_kind() == Some(io::ErrorKind::PermissionDenied) => {
+            Err(ReadError::Failed(error)) if error.io_kind() == Some(io::ErrorKind::PermissionDenied) => {
                 Err(error)
             }
-            Err(unread) => return Err(unread),
+            Err(read_error) => return Err(read_error),
         };
         Ok(Self { start_ticks, descriptors, uid, taps })
     }
 
     /// Whether the look at its descriptors has not ended.
-    pub fn is_part(&self) -> bool {
+    pub fn is_partial(&self) -> bool {
         self.taps.as_ref().is_ok_and(|taps| taps.rest.is_some())
     }
 }

@@ -6,36 +6,36 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::SourceError;
-use super::devices::{Descriptors, Devices, Held};
+use super::devices::{Descriptors, Devices, HeldDevice};
 use super::inspect::MAX_NICS;
-use super::kvm::HeldKvm;
-use super::process::{Process, Unread, read};
-use super::vfio::network_devices;
-use super::walk::{Place, walk};
+use super::kvm::KvmDescriptors;
+use super::walk::{DirOffset, walk};
 use crate::model::{UncountedKind, UncountedNic};
+use crate::sources::process::{ProcessDir, ReadError, read};
+use crate::sources::values::vfio::network_devices;
 
 /// A tun descriptor's is about a hundred bytes.
 const FDINFO_LIMIT: u64 = 64 << 10;
 
 /// A TAP or macvtap, and the descriptor by which it is known. One of a name that is no text is none.
-pub type Known = (u32, Held);
+pub type DeviceDescriptor = (u32, HeldDevice);
 
 /// The network devices that a process holds.
 #[derive(Clone, Debug, Default)]
 pub struct Taps {
-    known: Vec<Known>,
+    known: Vec<DeviceDescriptor>,
     pub uncounted: BTreeSet<UncountedNic>,
     /// A TAP that cannot be listed.
     pub problem: Option<SourceError>,
     /// What the process holds of KVM.
-    pub kvm: HeldKvm,
+    pub kvm: KvmDescriptors,
     /// Where the look at the other descriptors goes on.
-    pub rest: Option<Place>,
+    pub rest: Option<DirOffset>,
 }
 
 impl Taps {
     /// Those that are evident come before those that are claimed.
-    pub fn known(&self) -> Vec<Known> {
+    pub fn known(&self) -> Vec<DeviceDescriptor> {
         let (mut known, claimed): (Vec<_>, Vec<_>) =
             self.known.iter().cloned().partition(|(_, held)| held.is_evident());
         known.extend(claimed);
@@ -48,13 +48,13 @@ impl Taps {
         counts.iter().any(|count| *count > MAX_NICS)
     }
 
-    fn take(&mut self, pid: u32, descriptor: u32, held: Held) {
+    fn take(&mut self, pid: u32, descriptor: u32, held: HeldDevice) {
         match held {
-            Held::BadName(name) => self.problem = Some(not_text(pid, &name)),
+            HeldDevice::BadName(name) => self.problem = Some(not_text(pid, &name)),
             held if self.known.iter().all(|(_, known)| *known != held) => {
                 self.known.push((descriptor, held));
             }
-            Held::Evident(_) | Held::Claimed(_) => {}
+            HeldDevice::Evident(_) | HeldDevice::Claimed(_) => {}
         }
     }
 }
@@ -67,12 +67,12 @@ impl Taps {
 ///
 /// What there is no time for is the [`rest`](Taps::rest), with which another call goes on.
 pub fn taps(
-    process: &Process,
+    process: &ProcessDir,
     uid: Option<u32>,
     devices: &Devices,
     before: Option<Taps>,
     time: Duration,
-) -> Result<Taps, Unread> {
+) -> Result<Taps, ReadError> {
     let descriptors = devices.of(process, uid);
     let goes_on = before.is_some();
     let mut taps = before.unwrap_or_default();
@@ -111,17 +111,22 @@ pub fn taps(
 }
 
 /// Those of the devices that the process still holds under the same descriptors. It asks about few, at once.
-pub fn still_held(process: &Process, uid: Option<u32>, devices: &Devices, known: Vec<Known>) -> Vec<Known> {
+pub fn still_held(
+    process: &ProcessDir,
+    uid: Option<u32>,
+    devices: &Devices,
+    known: Vec<DeviceDescriptor>,
+) -> Vec<DeviceDescriptor> {
     let descriptors = devices.of(process, uid);
     known.into_iter().filter(|known| is_held(process, &descriptors, known)).collect()
 }
 
-fn is_held(process: &Process, descriptors: &Descriptors, (descriptor, known): &Known) -> bool {
+fn is_held(process: &ProcessDir, descriptors: &Descriptors, (descriptor, known): &DeviceDescriptor) -> bool {
     let held = [descriptors.macvtap(*descriptor), tun(process, descriptors, *descriptor)];
     held.iter().flatten().any(|held| held == known)
 }
 
-fn tun(process: &Process, descriptors: &Descriptors, descriptor: u32) -> Option<Held> {
+fn tun(process: &ProcessDir, descriptors: &Descriptors, descriptor: u32) -> Option<HeldDevice> {
     descriptors.tun(descriptor, || {
         let content = read(&process.path(&format!("fdinfo/{descriptor}")), FDINFO_LIMIT).ok()?;
         attached(&content).map(<[u8]>::to_vec)

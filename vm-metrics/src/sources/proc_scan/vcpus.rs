@@ -1,6 +1,6 @@
 //! How many vCPUs a VM has, by its command line and by KVM. Pure.
 
-use super::super::bounded::MAX_VCPUS;
+use crate::sources::values::bounded::MAX_VCPUS;
 
 /// vCPUs of one VM.
 #[derive(Debug, Default)]

@@ -4,30 +4,30 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Dir, Mode, OFlags, open, readlink};
 
-use super::process::{Process, Unread, unread};
+use crate::sources::process::{ProcessDir, ReadError, read_error};
 
 /// Descriptors between two looks at the time. Of these, the kernel names the lowest first.
 const BATCH: usize = 512;
 
 /// Where in the list of its descriptors the look at a process goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place(i64);
+pub struct DirOffset(i64);
 
 /// Calls `take` with the number of each descriptor and where its link leads, from a place on or from the beginning.
 ///
 /// Stops when the time is over, but does some in any case. Returns where the next look goes on, `None` at the end.
 pub fn walk(
-    process: &Process,
-    from: Option<Place>,
+    process: &ProcessDir,
+    from: Option<DirOffset>,
     time: Duration,
     mut take: impl FnMut(u32, &str),
-) -> Result<Option<Place>, Unread> {
+) -> Result<Option<DirOffset>, ReadError> {
     let began = Instant::now();
     let path = process.path("fd");
-    let failed = |error: rustix::io::Errno| unread("list", &path, error.into());
+    let failed = |error: rustix::io::Errno| read_error("list", &path, error.into());
     let directory = open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let mut entries = Dir::new(directory.map_err(failed)?).map_err(failed)?;
-    if let Some(Place(offset)) = from {
+    if let Some(DirOffset(offset)) = from {
         entries.seek(offset).map_err(failed)?;
     }
     let mut next = None;
@@ -37,7 +37,7 @@ pub fn walk(
             && let Some(entry) = entries.read()
         {
             let entry = entry.map_err(failed)?;
-            next = Some(Place(entry.offset()));
+            next = Some(DirOffset(entry.offset()));
             batch.extend(entry.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok()));
         }
         let is_end = batch.len() < BATCH;
@@ -56,14 +56,14 @@ pub fn walk(
     }
 }
 
-fn target(process: &Process, descriptor: u32) -> Result<Option<String>, Unread> {
+fn target(process: &ProcessDir, descriptor: u32) -> Result<Option<String>, ReadError> {
     let path = process.path(&format!("fd/{descriptor}"));
     match readlink(&path, Vec::new()) {
         Ok(target) => Ok(Some(target.to_string_lossy().into_owned())),
-        Err(error) => match unread("read link", path, error.into()) {
+        Err(error) => match read_error("read link", path, error.into()) {
             // Closed since the listing.
-            Unread::Gone => Ok(None),
-            failed @ Unread::Failed(_) => Err(failed),
+            ReadError::Gone => Ok(None),
+            failed @ ReadError::Failed(_) => Err(failed),
         },
     }
 }
@@ -83,7 +83,7 @@ mod tests {
         let files: Vec<File> = (0..3 * BATCH).map_while(|_| File::open("/dev/null").ok()).collect();
         let own: BTreeSet<u32> = files.iter().map(|file| file.as_raw_fd().cast_unsigned()).collect();
         let (host, pid) = (Host::default(), std::process::id());
-        let process = Process::new(&host, pid);
+        let process = ProcessDir::new(&host, pid);
         let (mut found, mut from, mut parts) = (BTreeSet::new(), None, 0);
         loop {
             let mut count = 0;
@@ -106,7 +106,7 @@ mod tests {
     fn a_walk_with_time_is_done_at_once() {
         let (host, pid) = (Host::default(), std::process::id());
         let mut found = Vec::new();
-        let process = Process::new(&host, pid);
+        let process = ProcessDir::new(&host, pid);
         let rest = walk(&process, None, Duration::from_secs(60), |descriptor, _| found.push(descriptor));
         assert!(rest.unwrap().is_none() && found.is_sorted() && found.contains(&1), "{found:?}");
     }

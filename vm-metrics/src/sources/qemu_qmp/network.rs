@@ -1,9 +1,9 @@
 //! The network backends of a QEMU, as its human monitor tells them: QMP has no command for that. Pure.
 
 use crate::model::UncountedNic;
-use crate::sources::bounded::MAX_NICS;
 use crate::sources::proc_scan::netdev_kind;
 use crate::sources::shortened;
+use crate::sources::values::bounded::MAX_NICS;
 
 /// The arguments of `human-monitor-command`.
 pub const INFO_NETWORK: &str = "{\"command-line\":\"info network\"}";
@@ -11,8 +11,8 @@ pub const INFO_NETWORK: &str = "{\"command-line\":\"info network\"}";
 /// The backends of `info network` that are no TAP: lines like ` \ n0: index=0,type=user,…`.
 pub fn uncounted(network: &str) -> (Vec<UncountedNic>, bool) {
     let backend = |line: &str| {
-        let (name, facts) = line.trim().trim_start_matches("\\ ").split_once(": ")?;
-        let backend = facts.split(',').find_map(|fact| fact.strip_prefix("type="))?;
+        let (name, vmm) = line.trim().trim_start_matches("\\ ").split_once(": ")?;
+        let backend = vmm.split(',').find_map(|fact| fact.strip_prefix("type="))?;
         let kind = netdev_kind(backend)?;
         Some(UncountedNic { kind, name: shortened(name) })
     };

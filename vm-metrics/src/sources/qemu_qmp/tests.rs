@@ -19,14 +19,14 @@ const ANSWERS: &str = "{\"return\": {}}\r\n{\"return\": {\"name\": \"web\"}}\r\n
     {\"return\": [{\"type\": \"dimm\", \"data\": {\"memdev\": \"/objects/a\", \"size\": 67108864}}]}\r\n\
     {\"return\": \"e1000.0: index=0,type=nic\\r\\n \\\\ n0: index=0,type=user\\r\\n\"}\r\n";
 
-fn talk_with(says: &str) -> Result<Facts, String> {
+fn talk_with(says: &str) -> Result<VmmInfo, String> {
     let (ours, theirs) = Stream::pair().unwrap();
     (&theirs).write_all(says.as_bytes()).unwrap();
     theirs.shutdown(std::net::Shutdown::Write).unwrap();
     ours.set_nonblocking(true).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let facts = runtime.block_on(async { talk(UnixStream::from_std(ours).unwrap()).await });
-    facts.map_err(|error| error.to_string())
+    let vmm = runtime.block_on(async { talk(UnixStream::from_std(ours).unwrap()).await });
+    vmm.map_err(|error| error.to_string())
 }
 
 #[test]
@@ -53,8 +53,8 @@ fn a_dialogue() {
     ] {
         let status = format!("\"{said}\", \"singlestep\": false, \"running\": false");
         let answers = ANSWERS.replace("\"running\", \"singlestep\": false, \"running\": true", &status);
-        let facts = talk_with(&format!("{GREETING}{answers}")).unwrap();
-        assert_eq!(facts.info.state, Some(expected), "{said}");
+        let vmm = talk_with(&format!("{GREETING}{answers}")).unwrap();
+        assert_eq!(vmm.info.state, Some(expected), "{said}");
     }
 }
 
@@ -92,7 +92,7 @@ fn who_listens_and_is_no_qemu_is_not_the_process_of_the_vm() {
         }
     });
     let patterns = vec![dir.path().join("*.sock").to_str().unwrap().to_owned()];
-    let mut source = Qmp { api: VmmApi::new(&SourceContext::default(), ask), patterns, had_sockets: false };
+    let mut source = Qmp { api: VmmApi::new(&SourceContext::default(), query), patterns, had_sockets: false };
     let vms = source.list_running_instances_for_metrics().unwrap().instances;
     let [web] = &vms[..] else { panic!("{vms:?}") };
     assert_eq!((web.id.as_str(), web.hypervisor_pid), ("web", None));

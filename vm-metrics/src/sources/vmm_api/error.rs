@@ -10,7 +10,7 @@ use super::super::error::json_problem;
 use super::{ANSWER_LIMIT, DEADLINE, Target};
 
 #[derive(Clone, Debug, Error)]
-pub enum AskError {
+pub enum QueryError {
     #[error("cannot connect: {0}{advice}", advice = advice(.0))]
     Connect(Arc<io::Error>),
     #[error("not a socket")]
@@ -25,16 +25,16 @@ pub enum AskError {
     #[error("the connection ended within the answer")]
     Ended,
     #[error("{0}")]
-    Answer(String),
+    Response(String),
 }
 
-impl AskError {
+impl QueryError {
     pub fn connect(error: impl Into<io::Error>) -> Self {
         Self::Connect(Arc::new(error.into()))
     }
 
     pub fn json(what: &str, error: &serde_json::Error) -> Self {
-        Self::Answer(format!("{what}: {}", json_problem(error)))
+        Self::Response(format!("{what}: {}", json_problem(error)))
     }
 
     pub fn of(&self, target: &Target) -> SourceError {

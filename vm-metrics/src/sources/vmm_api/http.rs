@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{ANSWER_LIMIT, AskError};
+use super::{ANSWER_LIMIT, QueryError};
 
 #[derive(Debug)]
 pub struct Http {
@@ -19,9 +19,9 @@ pub struct Http {
 
 impl Http {
     /// Lets `talk` ask over this connection, which ends with it.
-    pub async fn over<T, F>(stream: UnixStream, talk: impl FnOnce(Self) -> F) -> Result<T, AskError>
+    pub async fn over<T, F>(stream: UnixStream, talk: impl FnOnce(Self) -> F) -> Result<T, QueryError>
     where
-        F: Future<Output = Result<T, AskError>>,
+        F: Future<Output = Result<T, QueryError>>,
     {
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| not_http(&error))?;
@@ -38,41 +38,41 @@ impl Http {
     }
 
     /// Status and body.
-    pub async fn get(&mut self, path: &str) -> Result<(StatusCode, Bytes), AskError> {
+    pub async fn get(&mut self, path: &str) -> Result<(StatusCode, Bytes), QueryError> {
         let request =
             Request::get(path).header(header::HOST, "localhost").header(header::ACCEPT, "application/json");
-        let request = request.body(Empty::new()).map_err(|error| AskError::Answer(error.to_string()))?;
+        let request = request.body(Empty::new()).map_err(|error| QueryError::Response(error.to_string()))?;
         self.sender.ready().await.map_err(|error| not_http(&error))?;
         let response = self.sender.send_request(request).await.map_err(|error| not_http(&error))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
         let body = body.map_err(|error| match error.is::<LengthLimitError>() {
-            true => AskError::TooLarge,
-            false => AskError::Ended,
+            true => QueryError::TooLarge,
+            false => QueryError::Ended,
         })?;
         Ok((status, body.to_bytes()))
     }
 
     /// The body, when the status says that it is an answer.
-    pub async fn json<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, AskError> {
+    pub async fn json<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, QueryError> {
         let (status, body) = self.get(path).await?;
         if status != StatusCode::OK {
             return Err(refused(path, status));
         }
-        serde_json::from_slice(&body).map_err(|error| AskError::json(&format!("GET {path}"), &error))
+        serde_json::from_slice(&body).map_err(|error| QueryError::json(&format!("GET {path}"), &error))
     }
 }
 
-pub fn refused(path: &str, status: StatusCode) -> AskError {
-    AskError::Answer(format!("GET {path}: {status}"))
+pub fn refused(path: &str, status: StatusCode) -> QueryError {
+    QueryError::Response(format!("GET {path}: {status}"))
 }
 
-fn not_http(error: &hyper::Error) -> AskError {
+fn not_http(error: &hyper::Error) -> QueryError {
     if error.is_parse_too_large() {
-        AskError::TooLarge
+        QueryError::TooLarge
     } else if error.is_parse() {
-        AskError::Answer(format!("no HTTP: {error}"))
+        QueryError::Response(format!("no HTTP: {error}"))
     } else {
-        AskError::Ended
+        QueryError::Ended
     }
 }

@@ -5,9 +5,9 @@
 //! process ends: it is asked again every now and then, and when the VM's NICs have changed. One that does not answer
 //! is asked less and less often.
 
-mod asker;
 mod error;
 mod http;
+mod poller;
 mod schedule;
 mod socket;
 #[cfg(test)]
@@ -17,17 +17,17 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use self::asker::{Answer, Asker};
-pub use self::asker::{Answering, Ask};
-pub use self::error::AskError;
+pub use self::error::QueryError;
 pub use self::http::Http;
+use self::poller::{ApiPoller, Reply};
+pub use self::poller::{Query, QueryFuture};
 pub use self::schedule::Schedule;
-use super::proc_scan::Process;
-use super::process_facts::ProcessFacts;
-use super::process_files::{STRANGERS_PATIENCE, Workers};
 use super::{ApiSocket, Listing, SourceContext, SourceError};
 use crate::host::Host;
 use crate::model::{Excess, InstanceInfo, Nic, VmState, fair_share};
+use crate::sources::files::process_path::{STRANGERS_PATIENCE, Workers};
+use crate::sources::process::ProcessDir;
+use crate::sources::process::lookup::ProcessLookup;
 
 /// From the first byte of the question to the last of the answer.
 const DEADLINE: Duration = Duration::from_millis(200);
@@ -56,14 +56,14 @@ pub struct Target {
 
 /// What a VMM said of its VM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct VmmInfo {
     /// Id and name are empty where the VMM does not say them.
     pub info: InstanceInfo,
     /// The VM is not set up, or has not booted: soon there will be more to say.
     pub unfinished: bool,
 }
 
-impl Facts {
+impl VmmInfo {
     /// Of a VMM that has no VM yet, or one that it has not been told all of.
     pub fn not_started() -> Self {
         let info = InstanceInfo { state: Some(VmState::NotStarted), ..InstanceInfo::default() };
@@ -76,18 +76,18 @@ impl Facts {
 pub struct VmmApi {
     host: Host,
     workers: Workers,
-    facts: ProcessFacts,
-    ask: Ask,
+    processes: ProcessLookup,
+    query: Query,
     started: Instant,
-    asker: Option<Asker>,
-    known: HashMap<Target, Known>,
+    poller: Option<ApiPoller>,
+    known: HashMap<Target, PolledVmm>,
     /// Sockets that were due and had to wait, in the last call.
     overuse: Excess,
 }
 
 /// A VMM, and its last answer.
 #[derive(Debug, Default)]
-struct Known {
+struct PolledVmm {
     /// The user of its process. A socket without a process was named by the operator.
     uid: Option<u32>,
     is_trusted: bool,
@@ -95,19 +95,19 @@ struct Known {
     nics: Vec<Nic>,
     under_way: bool,
     /// With the process that listens: they are of no use without it.
-    facts: Option<(Facts, Option<(u32, u64)>)>,
-    problem: Option<AskError>,
+    answer: Option<(VmmInfo, Option<(u32, u64)>)>,
+    problem: Option<QueryError>,
 }
 
 impl VmmApi {
-    pub fn new(context: &SourceContext, ask: Ask) -> Self {
+    pub fn new(context: &SourceContext, query: Query) -> Self {
         Self {
             host: context.host.clone(),
             workers: context.workers.clone(),
-            facts: context.facts.clone(),
-            ask,
+            processes: context.processes.clone(),
+            query,
             started: Instant::now(),
-            asker: None,
+            poller: None,
             known: HashMap::new(),
             overuse: Excess::default(),
         }
@@ -137,7 +137,7 @@ impl VmmApi {
     ) -> Result<Listing, SourceError> {
         self.take_answers(now, Duration::ZERO);
         self.keep(now, targets);
-        let patience = self.ask_those_due(now)?;
+        let patience = self.query_due(now)?;
         self.take_answers(now, patience);
         Ok(self.listing())
     }
@@ -150,35 +150,35 @@ impl VmmApi {
                 known.nics = nics;
                 known.schedule.hasten(now);
             }
-            let answered = known.facts.as_ref().and_then(|(_, process)| *process);
+            let answered = known.answer.as_ref().and_then(|(_, process)| *process);
             if target.process.is_none() && answered.is_some_and(|process| !self.is_alive(process)) {
-                known = Known { under_way: known.under_way, ..self.stranger(&target) };
+                known = PolledVmm { under_way: known.under_way, ..self.stranger(&target) };
             }
             self.known.insert(target, known);
         }
     }
 
     fn is_alive(&self, (pid, start_ticks): (u32, u64)) -> bool {
-        let stat = self.facts.stat(pid);
+        let stat = self.processes.stat(pid);
         stat.is_ok_and(|stat| stat.start_ticks == start_ticks && !stat.is_dead())
     }
 
-    fn stranger(&self, target: &Target) -> Known {
-        let process = target.process.map(|(pid, _)| Process::new(&self.host, pid));
-        let owner = process.as_ref().and_then(Process::owner);
+    fn stranger(&self, target: &Target) -> PolledVmm {
+        let process = target.process.map(|(pid, _)| ProcessDir::new(&self.host, pid));
+        let owner = process.as_ref().and_then(ProcessDir::owner);
         // What others have is not read here: they can make that slow.
         let uid = if self.workers.trusts(owner) { process.and_then(|process| process.uid()) } else { owner };
         let is_trusted = target.process.is_none() || self.workers.trusts(uid);
-        Known { uid, is_trusted, ..Known::default() }
+        PolledVmm { uid, is_trusted, ..PolledVmm::default() }
     }
 
     /// How long the answers are worth waiting for: some sockets were never asked before.
-    fn ask_those_due(&mut self, now: Duration) -> Result<Duration, SourceError> {
-        let mut room = Room::of(&self.known, now);
+    fn query_due(&mut self, now: Duration) -> Result<Duration, SourceError> {
+        let mut room = PollBudget::of(&self.known, now);
         let mut due: Vec<_> = self.known.iter_mut().filter(|(_, known)| known.is_due(now)).collect();
         due.sort_unstable_by_key(|(_, known)| known.schedule.next());
         self.overuse = Excess::default();
-        let (mut patience, mut questions) = (Duration::ZERO, Vec::new());
+        let (mut patience, mut requests) = (Duration::ZERO, Vec::new());
         for (target, known) in due {
             if !room.has_room_for(known) {
                 self.overuse.add(known.uid, "sockets", u64::from(!known.is_trusted));
@@ -189,33 +189,33 @@ impl VmmApi {
             if known.schedule.is_new() {
                 patience = patience.max(if known.is_trusted { FIRST_ANSWERS } else { STRANGERS_PATIENCE });
             }
-            questions.push((target.clone(), known.uid));
+            requests.push((target.clone(), known.uid));
         }
-        if !questions.is_empty() {
-            self.asker()?.ask(questions);
+        if !requests.is_empty() {
+            self.poller()?.query(requests);
         }
         Ok(patience)
     }
 
-    fn asker(&mut self) -> Result<&Asker, SourceError> {
-        let asker = match self.asker.take().filter(Asker::is_running) {
-            Some(asker) => asker,
-            None => Asker::spawn(self.host.clone(), self.workers.clone(), self.ask)
+    fn poller(&mut self) -> Result<&ApiPoller, SourceError> {
+        let poller = match self.poller.take().filter(ApiPoller::is_running) {
+            Some(poller) => poller,
+            None => ApiPoller::spawn(self.host.clone(), self.workers.clone(), self.query)
                 .map_err(|error| SourceError::io("start a thread for", "API sockets", error))?,
         };
-        Ok(self.asker.insert(asker))
+        Ok(self.poller.insert(poller))
     }
 
     fn take_answers(&mut self, now: Duration, patience: Duration) {
         let began = Instant::now();
-        while let Some(Answer { target, result }) = self.next_answer(began, patience) {
+        while let Some(Reply { target, result }) = self.next_answer(began, patience) {
             // The process may have ended meanwhile.
             let Some(known) = self.known.get_mut(&target) else { continue };
             known.under_way = false;
             match result {
-                Ok((facts, process)) => {
-                    known.schedule.answered(now, facts.unfinished);
-                    known.facts = Some((facts, process));
+                Ok((vmm, process)) => {
+                    known.schedule.answered(now, vmm.unfinished);
+                    known.answer = Some((vmm, process));
                     known.problem = None;
                 }
                 Err(error) => {
@@ -227,21 +227,21 @@ impl VmmApi {
     }
 
     /// Waits only while one is under way that was never asked before; and for those of strangers no longer than for theirs.
-    fn next_answer(&self, began: Instant, patience: Duration) -> Option<Answer> {
+    fn next_answer(&self, began: Instant, patience: Duration) -> Option<Reply> {
         let new = || self.known.values().filter(|known| known.under_way && known.schedule.is_new());
         let patience = match () {
             () if new().any(|known| known.is_trusted) => patience,
             () if new().next().is_some() => patience.min(STRANGERS_PATIENCE),
             () => Duration::ZERO,
         };
-        self.asker.as_ref()?.answer(patience.saturating_sub(began.elapsed()))
+        self.poller.as_ref()?.answer(patience.saturating_sub(began.elapsed()))
     }
 
     fn listing(&self) -> Listing {
         let mut listing = Listing { overuse: self.overuse.clone(), ..Listing::default() };
         for (target, known) in &self.known {
-            if let Some((facts, _)) = &known.facts {
-                listing.instances.push(facts.info.clone());
+            if let Some((vmm, _)) = &known.answer {
+                listing.instances.push(vmm.info.clone());
             }
             if let Some(error) = &known.problem {
                 listing.problems.push(error.of(target));
@@ -253,14 +253,14 @@ impl VmmApi {
     }
 }
 
-impl Known {
+impl PolledVmm {
     fn is_due(&self, now: Duration) -> bool {
         !self.under_way && self.schedule.is_due(now)
     }
 }
 
 /// How many more sockets may be asked now.
-struct Room {
+struct PollBudget {
     trusted: u64,
     others: u64,
     /// The most that one user who is not trusted may have under way.
@@ -269,8 +269,8 @@ struct Room {
     users: HashMap<Option<u32>, u64>,
 }
 
-impl Room {
-    fn of(known: &HashMap<Target, Known>, now: Duration) -> Self {
+impl PollBudget {
+    fn of(known: &HashMap<Target, PolledVmm>, now: Duration) -> Self {
         let mut room =
             Self { trusted: MAX_UNDER_WAY, others: OTHERS_UNDER_WAY, share: 0, users: HashMap::new() };
         let mut demands: HashMap<_, u64> = HashMap::new();
@@ -287,14 +287,14 @@ impl Room {
         room
     }
 
-    fn has_room_for(&self, known: &Known) -> bool {
+    fn has_room_for(&self, known: &PolledVmm) -> bool {
         match known.is_trusted {
             true => self.trusted > 0,
             false => self.others > 0 && self.users.get(&known.uid).is_none_or(|count| *count < self.share),
         }
     }
 
-    fn take(&mut self, known: &Known) {
+    fn take(&mut self, known: &PolledVmm) {
         let left = if known.is_trusted { &mut self.trusted } else { &mut self.others };
         *left = left.saturating_sub(1);
         *self.users.entry(known.uid).or_default() += 1;

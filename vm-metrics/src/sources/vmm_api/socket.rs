@@ -8,22 +8,22 @@ use rustix::fs::{FileType, fstat};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
-use super::super::proc_scan::Process;
-use super::super::process_files::{ProcessPath, Workers};
-use super::super::written_file::Operators;
-use super::AskError;
+use super::QueryError;
 use crate::host::Host;
+use crate::sources::files::operators::Operators;
+use crate::sources::files::process_path::{ProcessPath, Workers};
+use crate::sources::process::ProcessDir;
 
 /// A process names the path, so it is followed with the rights of the process. The reason of a failure is not passed on.
 pub async fn connect_to_process(
     workers: &Workers,
     socket: ProcessPath,
     uid: Option<u32>,
-) -> Result<UnixStream, AskError> {
+) -> Result<UnixStream, QueryError> {
     let (pid, path) = (socket.pid, socket.path.clone());
     let unusable = |error| {
         tracing::debug!(pid, ?path, "cannot use an API socket: {error}");
-        AskError::Unusable
+        QueryError::Unusable
     };
     let permit = workers.permit(uid).await.map_err(unusable)?;
     let (sender, connected) = oneshot::channel();
@@ -38,18 +38,18 @@ pub async fn connect_to_path(
     host: &Host,
     operators: &Operators,
     path: &Path,
-) -> Result<(UnixStream, Option<(u32, u64)>), AskError> {
-    let (located, _) = operators.open(path).map_err(AskError::connect)?;
-    let stat = fstat(&located).map_err(AskError::connect)?;
+) -> Result<(UnixStream, Option<(u32, u64)>), QueryError> {
+    let (located, _) = operators.open(path).map_err(QueryError::connect)?;
+    let stat = fstat(&located).map_err(QueryError::connect)?;
     if !FileType::from_raw_mode(stat.st_mode).is_socket() {
-        return Err(AskError::NoSocket);
+        return Err(QueryError::NoSocket);
     }
     // The socket itself, whatever happens to its path, and however long that is.
     let through = Host::default().proc().join(format!("self/fd/{}", located.as_raw_fd()));
-    let stream = UnixStream::connect(through).await.map_err(AskError::connect)?;
-    let peer = stream.peer_cred().map_err(AskError::connect)?;
+    let stream = UnixStream::connect(through).await.map_err(QueryError::connect)?;
+    let peer = stream.peer_cred().map_err(QueryError::connect)?;
     if peer.uid() != stat.st_uid && !operators.include(peer.uid()) {
-        return Err(AskError::Unusable);
+        return Err(QueryError::Unusable);
     }
     // Under another root the pids are those of another namespace.
     let listens = peer.pid().filter(|_| *host == Host::default());
@@ -58,6 +58,6 @@ pub async fn connect_to_path(
 
 fn identity(host: &Host, pid: i32) -> Option<(u32, u64)> {
     let pid = u32::try_from(pid).ok().filter(|pid| *pid > 0)?;
-    let stat = Process::new(host, pid).stat().ok()?;
+    let stat = ProcessDir::new(host, pid).stat().ok()?;
     Some((pid, stat.start_ticks))
 }

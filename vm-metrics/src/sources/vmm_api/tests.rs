@@ -71,17 +71,17 @@ fn next_question(stream: &mut Stream) -> Option<String> {
 }
 
 /// What a VMM answers to one who is not in a hurry.
-pub fn answer(ask: Ask, stand_in: &StandIn) -> Result<Facts, AskError> {
+pub fn answer(query: Query, stand_in: &StandIn) -> Result<VmmInfo, QueryError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { ask(tokio::net::UnixStream::connect(stand_in.path()).await.unwrap()).await })
+    runtime.block_on(async { query(tokio::net::UnixStream::connect(stand_in.path()).await.unwrap()).await })
 }
 
 /// Asks for `GET /vcpus`, which is a number.
-fn ask_vcpus(stream: tokio::net::UnixStream) -> Answering {
+fn ask_vcpus(stream: tokio::net::UnixStream) -> QueryFuture {
     Box::pin(Http::over(stream, async |mut http| {
         let allocated_vcpus = Some(http.json("/vcpus").await?);
         let info = InstanceInfo { hypervisor: Hypervisor::Other, allocated_vcpus, ..InstanceInfo::default() };
-        Ok(Facts { info, unfinished: false })
+        Ok(VmmInfo { info, unfinished: false })
     }))
 }
 
@@ -223,7 +223,7 @@ fn a_path_that_is_no_socket_or_leads_out_of_the_chroot_is_refused() {
             stream.write_all(ok("2").as_bytes()).unwrap();
         }
     });
-    let ask = |path: &str| {
+    let query = |path: &str| {
         let mut api =
             VmmApi::new(&SourceContext { host: fixture.host(), ..SourceContext::default() }, ask_vcpus);
         let target = Target { process: Some((7, 5000)), path: path.into() };
@@ -232,9 +232,9 @@ fn a_path_that_is_no_socket_or_leads_out_of_the_chroot_is_refused() {
             listing.instances.iter().map(|vm| (vm.hypervisor_pid, vm.allocated_vcpus)).collect();
         (vms, listing.problems.iter().map(ToString::to_string).collect::<String>())
     };
-    assert_eq!(ask("/run/in.sock"), (vec![(Some(7), Some(2))], String::new()));
+    assert_eq!(query("/run/in.sock"), (vec![(Some(7), Some(2))], String::new()));
     for path in ["/run/file", "/run/out.sock", "/run/none"] {
-        assert_eq!(ask(path), (vec![], "process 7: its API socket cannot be used".to_owned()), "{path}");
+        assert_eq!(query(path), (vec![], "process 7: its API socket cannot be used".to_owned()), "{path}");
     }
 }
 
@@ -247,7 +247,7 @@ fn a_socket_that_another_process_has_now_is_not_believed() {
         .stdout(process::Stdio::null())
         .spawn()
         .unwrap();
-    let start_ticks = Process::new(&Host::default(), other.id()).stat().unwrap().start_ticks;
+    let start_ticks = ProcessDir::new(&Host::default(), other.id()).stat().unwrap().start_ticks;
     let target = Target { process: Some((other.id(), start_ticks)), path: stand_in.path() };
     let listing = api.list(std::iter::once((target, Vec::new()))).unwrap();
     other.kill().unwrap();

@@ -17,8 +17,8 @@ fn dropped(kind: NicKind, packets: u64, told: Option<u64>) -> Batch {
     batch
 }
 
-fn by_device(ledger: &mut Ledger, batch: &Batch) -> Option<u64> {
-    present(&vm(&["t"]), batch, ledger)[0].nics[0].rx_dropped_by_device
+fn by_device(continuity: &mut Continuity, batch: &Batch) -> Option<u64> {
+    present(&vm(&["t"]), batch, continuity)[0].nics[0].rx_dropped_by_device
 }
 
 fn awaited(mut batch: Batch) -> Batch {
@@ -29,16 +29,20 @@ fn awaited(mut batch: Batch) -> Batch {
 /// The daemon before has left 40 in a map that this one reads in its second tick.
 #[test]
 fn drops_that_are_told_later_count_once() {
-    let mut ledger = Ledger::default();
-    assert_eq!(by_device(&mut ledger, &awaited(dropped(NicKind::Tap, 100, None))), None);
-    assert_eq!(by_device(&mut ledger, &dropped(NicKind::Tap, 100, Some(40))), Some(60));
+    let mut continuity = Continuity::default();
+    assert_eq!(by_device(&mut continuity, &awaited(dropped(NicKind::Tap, 100, None))), None);
+    assert_eq!(by_device(&mut continuity, &dropped(NicKind::Tap, 100, Some(40))), Some(60));
 }
 
 #[test]
 fn drops_that_nobody_can_tell_are_the_devices() {
     let batch = dropped(NicKind::Tap, 100, None);
-    assert_eq!(by_device(&mut Ledger::default(), &batch), Some(100));
+    assert_eq!(by_device(&mut Continuity::default(), &batch), Some(100));
     let macvtap = dropped(NicKind::Macvtap, 100, None);
-    let of_macvtap = by_device(&mut Ledger::default(), &macvtap);
-    assert_eq!(by_device(&mut Ledger::default(), &awaited(macvtap)), of_macvtap, "no tracepoint counts it");
+    let of_macvtap = by_device(&mut Continuity::default(), &macvtap);
+    assert_eq!(
+        by_device(&mut Continuity::default(), &awaited(macvtap)),
+        of_macvtap,
+        "no tracepoint counts it"
+    );
 }

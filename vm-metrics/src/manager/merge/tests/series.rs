@@ -28,8 +28,8 @@ impl Lab {
         Self(dir, host)
     }
 
-    fn daemon(&self) -> Ledger {
-        Ledger::new(self.1.clone(), Purpose::Serve, Some(self.0.path() as &Path), Trust::default())
+    fn daemon(&self) -> Continuity {
+        Continuity::new(self.1.clone(), Purpose::Serve, Some(self.0.path() as &Path), Trust::default())
     }
 
     /// Another one than any before.
@@ -41,13 +41,13 @@ impl Lab {
 }
 
 /// One tick of a VM of this name, whose device has sent so much.
-fn tick(ledger: &mut Ledger, name: &str, tap: &str, ifindex: u32, sent: u64) -> VmStats {
+fn tick(continuity: &mut Continuity, name: &str, tap: &str, ifindex: u32, sent: u64) -> VmStats {
     let mut vms = vm(&[tap]);
     vms.vms[0].name = name.into();
     let mut batch = batch(&[(tap, device(ifindex, sent, 0))], &[(tap, ebpf(ifindex, sent, 0))]);
     batch.processes.insert(7, ProcessReading { start_ticks: Some(500), ..ProcessReading::default() });
-    ledger.know(&vms, &batch);
-    present(&vms, &batch, ledger).remove(0)
+    continuity.set_vms(&vms, &batch);
+    present(&vms, &batch, continuity).remove(0)
 }
 
 fn shown(vm: &VmStats) -> (Option<u64>, Option<u64>) {
@@ -120,11 +120,11 @@ fn a_remade_device_that_is_renamed_has_no_beginning() {
 #[test]
 fn without_pins_the_next_daemon_counts_anew() {
     let lab = Lab::new();
-    let counts = |ledger: &mut Ledger, ifindex, sent, packets, since| {
+    let counts = |continuity: &mut Continuity, ifindex, sent, packets, since| {
         let mut counted = ebpf(ifindex, sent, 0);
         (counted.counters.ingress.packets, counted.since) = (packets, since);
         let batch = batch(&[("t", device(ifindex, sent, 0))], &[("t", counted)]);
-        let nic = present(&vm(&["t"]), &batch, ledger).remove(0).nics.remove(0);
+        let nic = present(&vm(&["t"]), &batch, continuity).remove(0).nics.remove(0);
         (nic.with_earlier().ebpf.map(|ebpf| ebpf.tx.packets), nic.since.ebpf)
     };
     let mut daemon = lab.daemon();

@@ -1,12 +1,12 @@
 //! The sums over a VM's interfaces never fall while its process lives, whatever becomes of the interfaces.
 
 use super::*;
-use crate::model::Gone;
+use crate::model::DeviceExit;
 
 /// Ticks of one VM whose interfaces come and go.
 #[derive(Default)]
 struct Vm {
-    ledger: Ledger,
+    continuity: Continuity,
     before: Vec<Nic>,
 }
 
@@ -17,11 +17,11 @@ impl Vm {
         let readings: Vec<_> =
             devices.iter().map(|(tap, ifindex, bytes)| (*tap, device(*ifindex, *bytes, 0))).collect();
         let nics: Vec<&str> = devices.iter().map(|(tap, ..)| *tap).collect();
-        let (mut leaving, now) = (vm(&[]), vm(&nics));
-        leaving.vms[0].nics =
+        let (mut removals, now) = (vm(&[]), vm(&nics));
+        removals.vms[0].nics =
             self.before.iter().filter(|nic| !now.vms[0].nics.contains(nic)).cloned().collect();
         self.before.clone_from(&now.vms[0].nics);
-        let (present, _) = merge((&now, &batch(&readings, &[])), (&leaving, last), &mut self.ledger);
+        let (present, _) = merge((&now, &batch(&readings, &[])), (&removals, last), &mut self.continuity);
         present[0].net_tx_bytes
     }
 }
@@ -59,9 +59,9 @@ fn one_that_is_lost_and_found_again_counts_once() {
 
 #[test]
 fn one_that_is_not_read_leaves_no_sum_and_is_in_the_next() {
-    let mut ledger = Ledger::default();
+    let mut continuity = Continuity::default();
     let mut sent =
-        |readings: &[_]| present(&vm(&["t0", "t1"]), &batch(readings, &[]), &mut ledger)[0].net_tx_bytes;
+        |readings: &[_]| present(&vm(&["t0", "t1"]), &batch(readings, &[]), &mut continuity)[0].net_tx_bytes;
     assert_eq!(sent(&[("t0", device(3, 10, 0)), ("t1", device(4, 50, 0))]), Some(60));
     assert_eq!(sent(&[("t0", device(3, 10, 0))]), None);
     assert_eq!(sent(&[("t0", device(3, 10, 0)), ("t1", device(4, 52, 0))]), Some(62));
@@ -69,29 +69,30 @@ fn one_that_is_not_read_leaves_no_sum_and_is_in_the_next() {
 
 #[test]
 fn one_that_moves_to_another_namespace_counts_once() {
-    let mut ledger = Ledger::default();
+    let mut continuity = Continuity::default();
     let there = Nic { netns: Some(4_026_532_001), ..Nic::local("t") };
     let (here, mut moved) = (vm(&["t"]), vm(&[]));
     moved.vms[0].nics.push(there.clone());
-    present(&here, &batch(&[("t", device(3, 50, 0))], &[]), &mut ledger);
+    present(&here, &batch(&[("t", device(3, 50, 0))], &[]), &mut continuity);
     let mut last = batch(&[("t", device(3, 60, 0))], &[]);
-    last.gone.insert(Nic::local("t"), Gone::Moved { ifindex: 9 });
+    last.nic_exits.insert(Nic::local("t"), DeviceExit::Moved { ifindex: 9 });
     let now = Batch { taps: [(there, device(9, 61, 0))].into(), ..Batch::default() };
-    let (found, _) = merge((&moved, &now), (&here, &last), &mut ledger);
+    let (found, _) = merge((&moved, &now), (&here, &last), &mut continuity);
     assert_eq!(found[0].net_tx_bytes, Some(61));
 }
 
 #[test]
 fn one_that_is_handed_over_is_in_both_sums_with_their_parts() {
-    let mut ledger = Ledger::default();
+    let mut continuity = Continuity::default();
     let (nobody, none) = (VmSet::default(), Batch::default());
     let both =
         |nics: [&[&str]; 2]| VmSet { vms: [vm_named("a", nics[0]).vms, vm_named("b", nics[1]).vms].concat() };
     let now = |bytes| batch(&[("t", device(3, bytes, 0))], &[]);
     let sent = |stats: Vec<VmStats>| stats.iter().map(|vm| vm.net_tx_bytes).collect::<Vec<_>>();
     let (of_a, of_b) = (both([&["t"], &[]]), both([&[], &["t"]]));
-    let mut tick =
-        |present: (&VmSet, &Batch), leaving: (&VmSet, &Batch)| sent(merge(present, leaving, &mut ledger).0);
+    let mut tick = |present: (&VmSet, &Batch), removals: (&VmSet, &Batch)| {
+        sent(merge(present, removals, &mut continuity).0)
+    };
     assert_eq!(tick((&of_a, &now(100)), (&nobody, &none)), [Some(100), None]);
     assert_eq!(tick((&of_b, &now(130)), (&vm(&["t"]), &now(130))), [Some(130), Some(0)]);
     assert_eq!(tick((&of_b, &now(140)), (&nobody, &none)), [Some(130), Some(10)]);
@@ -101,13 +102,13 @@ fn one_that_is_handed_over_is_in_both_sums_with_their_parts() {
 
 #[test]
 fn another_process_begins_anew() {
-    let mut ledger = Ledger::default();
+    let mut continuity = Continuity::default();
     let mut sent = |pid, start, tap: &str, bytes| {
         let mut vms = vm(&[tap]);
         vms.vms[0].hypervisor_pid = Some(pid);
         let mut now = batch(&[(tap, device(bytes, bytes.into(), 0))], &[]);
         now.processes.insert(pid, ProcessReading { start_ticks: start, ..ProcessReading::default() });
-        present(&vms, &now, &mut ledger)[0].net_tx_bytes
+        present(&vms, &now, &mut continuity)[0].net_tx_bytes
     };
     assert_eq!(sent(7, Some(1), "t0", 50), Some(50));
     assert_eq!(sent(7, None, "t1", 6), Some(56), "not known for a moment is no other process");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::walker::{Answer, Question, Walkers};
-use crate::model::{Batch, Health, InstanceInfo, PartHealth, ProcessStats, Trust, VmSet};
+use crate::model::{Batch, ComponentHealth, Health, InstanceInfo, ProcessStats, Trust, VmSet};
 use crate::readers::interval::interval;
 use crate::readers::{Purpose, ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
 
@@ -27,7 +27,7 @@ pub(crate) const DEF: ReaderDef = ReaderDef {
         Ok(Box::new(move |context| match Walkers::spawn(&context.host) {
             Ok(walkers) => StartOutcome::Running(Box::new(ProcSmaps::new(walkers, interval, context))),
             Err(error) => {
-                let health = PartHealth::new(Health::Failed, format!("cannot start a thread: {error}"));
+                let health = ComponentHealth::new(Health::Failed, format!("cannot start a thread: {error}"));
                 StartOutcome::Not(health.with_errno(error.raw_os_error()))
             }
         }))

@@ -152,7 +152,7 @@ impl Drops {
     }
 
     /// Of a TAP that is gone, or no VM's any more.
-    pub(crate) fn last_words(&self, gone: &Nic, ifindex: u32) -> Option<DropReading> {
+    pub(crate) fn read_final(&self, gone: &Nic, ifindex: u32) -> Option<DropReading> {
         let key = self.key(ifindex, gone).ok()?;
         Some(DropReading { ifindex, counts: self.count(&key).ok()? })
     }

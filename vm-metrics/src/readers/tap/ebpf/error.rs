@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::kernel::BtfError;
 use super::programs::pins::PinError;
-use crate::model::{Health, PartHealth, in_one_line};
+use crate::model::{ComponentHealth, Health, in_one_line};
 use crate::net::NetError;
 use crate::readers::ReaderError;
 
@@ -84,7 +84,7 @@ pub(crate) enum LoadError {
 
 impl LoadError {
     /// What is off, why, and what would turn it on.
-    pub(crate) fn health(&self) -> PartHealth {
+    pub(crate) fn health(&self) -> ComponentHealth {
         const RIGHTS: &str = "; the daemon needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
         let errno = errno_of(self);
         let (state, advice) = match errno.map(Errno::from_raw_os_error) {
@@ -96,7 +96,7 @@ impl LoadError {
             Some(Errno::NOSYS) => (Health::Unsupported, "; this kernel is built without bpf(2)"),
             _ => (Health::Failed, ""),
         };
-        PartHealth::new(state, format!("cannot run the eBPF programs: {}{advice}", self.in_one_line()))
+        ComponentHealth::new(state, format!("cannot run the eBPF programs: {}{advice}", self.in_one_line()))
             .with_errno(errno)
     }
 

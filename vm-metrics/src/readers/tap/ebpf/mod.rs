@@ -42,7 +42,7 @@ pub use self::detach::detach;
 use self::options::Options;
 use crate::config::{ConfigError, Section};
 #[cfg(not(feature = "ebpf"))]
-use crate::model::{Health, PartHealth};
+use crate::model::{ComponentHealth, Health};
 #[cfg(feature = "ebpf")]
 use crate::readers::{Purpose, Reader, not_this_kernel};
 use crate::readers::{ReaderContext, ReaderDef, StartOutcome};
@@ -103,7 +103,7 @@ fn start(options: &Options, context: &ReaderContext) -> StartOutcome {
 
 #[cfg(not(feature = "ebpf"))]
 fn start(_options: &Options, _setting: &ReaderContext) -> StartOutcome {
-    StartOutcome::Not(PartHealth::new(
+    StartOutcome::Not(ComponentHealth::new(
         Health::Unsupported,
         "this binary was built without eBPF (--no-default-features)",
     ))

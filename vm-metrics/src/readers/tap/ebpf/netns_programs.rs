@@ -333,8 +333,8 @@ impl NetnsPrograms {
     }
 
     /// What a TAP had counted that is gone with its device, or still there but no VM's.
-    pub(crate) fn last_words(&self, nic: &Nic, ifindex: u32) -> Option<EbpfReading> {
-        self.instances.iter().find_map(|instance| instance.last_words(nic, ifindex))
+    pub(crate) fn read_final(&self, nic: &Nic, ifindex: u32) -> Option<EbpfReading> {
+        self.instances.iter().find_map(|instance| instance.read_final(nic, ifindex))
     }
 
     /// Takes all programs off, for good: no VM is here any more. False when there was not the time for all.

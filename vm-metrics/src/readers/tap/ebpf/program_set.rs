@@ -43,7 +43,7 @@ pub(crate) struct ProgramSet {
     unverified: HashMap<u32, u32>,
     refused: HashMap<u32, Refusal>,
     /// Of the TAPs that went away in this tick and in the last one: what goes in the middle of a tick is missed in the next.
-    last_words: [HashMap<Nic, EbpfReading>; 2],
+    final_readings: [HashMap<Nic, EbpfReading>; 2],
 }
 
 struct Refusal {
@@ -65,8 +65,8 @@ impl ProgramSet {
         let mut loaded = loader.load(size, pins.as_ref())?;
         let (slots, left) = Slots::restore(&mut loaded)?;
         let (taps, unverified, refused) = Default::default();
-        let last_words = Default::default();
-        let mut instance = Self { loaded, pins, way, slots, taps, unverified, refused, last_words };
+        let final_readings = Default::default();
+        let mut instance = Self { loaded, pins, way, slots, taps, unverified, refused, final_readings };
         instance.adopt_all(left, links, netns)?;
         Ok(instance)
     }
@@ -121,8 +121,8 @@ impl ProgramSet {
 
     /// Which TAPs are gone, or were no VM's for a while, and which are new.
     pub(crate) fn changes(&mut self, present: &Present, deleted: &HashSet<u32>, links: &Links) -> Changes {
-        self.last_words.swap(0, 1);
-        self.last_words[0].clear();
+        self.final_readings.swap(0, 1);
+        self.final_readings[0].clear();
         self.refused.retain(|ifindex, _| present.contains_key(ifindex));
         let now = Instant::now();
         for (ifindex, nic) in present {
@@ -180,7 +180,7 @@ impl ProgramSet {
         // The counters outlive the device.
         let reading = tap.complete(self.loaded.reading(ifindex, tap.slot, tap.attached.mode));
         let Tap { nic, slot, attached, .. } = tap;
-        self.last_words[0].insert(nic, reading);
+        self.final_readings[0].insert(nic, reading);
         let removed = attached.remove().and_then(|()| self.slots.release(&mut self.loaded, ifindex, slot));
         if let Err(error) = removed {
             report.error(ReaderError::from(&AttachError::new(&format!("interface {ifindex}"), error)));
@@ -271,9 +271,9 @@ impl ProgramSet {
     }
 
     /// What a TAP had counted that is gone with its device, or still there but no VM's.
-    pub(crate) fn last_words(&self, nic: &Nic, ifindex: u32) -> Option<EbpfReading> {
+    pub(crate) fn read_final(&self, nic: &Nic, ifindex: u32) -> Option<EbpfReading> {
         let gone =
-            self.last_words.iter().find_map(|tick| tick.get(nic).filter(|last| last.ifindex == ifindex));
+            self.final_readings.iter().find_map(|tick| tick.get(nic).filter(|last| last.ifindex == ifindex));
         gone.cloned().or_else(|| {
             let tap = self.taps.get(&ifindex)?;
             let reading = self.loaded.reading(ifindex, tap.slot, tap.attached.mode);

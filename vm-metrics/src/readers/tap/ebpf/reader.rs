@@ -22,7 +22,7 @@ use super::programs::pins::{self, PinError, Pins};
 use super::starting::Starting;
 use crate::host::Host;
 use crate::model::Tenant;
-use crate::model::{Batch, Gone, Leaving, Nic, Trust, VmSet, in_one_line};
+use crate::model::{Batch, DeviceExit, Nic, Removals, Trust, VmSet, in_one_line};
 use crate::net::namespaces::{ForeignNamespaces, by_netns};
 use crate::net::netns::Namespace;
 use crate::net::rtnetlink::Links;
@@ -228,19 +228,19 @@ impl Reader for TapEbpf {
         report
     }
 
-    fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
-        for nic in leaving.vms.nics() {
-            let Some(&ifindex) = leaving.ifindexes.get(nic) else { continue };
+    fn read_final(&mut self, removals: &Removals, batch: &mut Batch) {
+        for nic in removals.vms.nics() {
+            let Some(&ifindex) = removals.ifindexes.get(nic) else { continue };
             if batch.ebpf.contains_key(nic) {
                 continue;
             }
             if let Ok(drops) = &self.drops
-                && let Some(reading) = drops.last_words(nic, ifindex)
+                && let Some(reading) = drops.read_final(nic, ifindex)
             {
                 batch.drops.insert(nic.clone(), reading);
             }
             let place = place(&mut self.own, &mut self.elsewhere, nic.netns);
-            if let Some(reading) = place.and_then(|place| place.last_words(nic, ifindex)) {
+            if let Some(reading) = place.and_then(|place| place.read_final(nic, ifindex)) {
                 batch.ebpf.insert(nic.clone(), reading);
             }
         }
@@ -260,7 +260,7 @@ impl TapEbpf {
         detaching.refill();
         loading.refill();
         let (mut deleted, none) = (HashMap::<_, HashSet<u32>>::new(), HashSet::new());
-        for device in batch.departed.iter().filter(|device| device.gone == Gone::Deleted) {
+        for device in batch.exits.iter().filter(|device| device.exit == DeviceExit::Deleted) {
             deleted.entry(device.netns).or_default().insert(device.ifindex);
         }
         let mut rounds = Vec::new();

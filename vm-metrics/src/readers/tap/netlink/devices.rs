@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::mem;
 
-use crate::model::{Batch, DepartedDevice, Gone, Leaving, Nic, NicSource, TapReading};
+use crate::model::{Batch, DeviceExit, ExitNotice, Nic, NicSource, Removals, TapReading};
 use crate::net::rtnetlink::{Dump, Events, Links};
 use crate::readers::ReaderError;
 
@@ -34,9 +34,9 @@ impl Devices {
         self.events.begin_round();
         self.take_events();
         self.deleted.clear();
-        for (ifindex, gone) in self.events.take_departed() {
-            batch.departed.push(DepartedDevice { netns: self.netns, ifindex, gone });
-            if gone == Gone::Deleted {
+        for (ifindex, exit) in self.events.take_exits() {
+            batch.exits.push(ExitNotice { netns: self.netns, ifindex, exit });
+            if exit == DeviceExit::Deleted {
                 self.deleted.insert(ifindex);
             }
         }
@@ -55,19 +55,19 @@ impl Devices {
         mem::take(&mut self.lost)
     }
 
-    pub(super) fn last_words(&mut self, nics: &[&Nic], leaving: &Leaving, batch: &mut Batch) {
-        self.read_the_deleted(nics, leaving, batch);
-        if let Err(error) = self.read_the_living(nics, leaving, batch) {
+    pub(super) fn read_final(&mut self, nics: &[&Nic], removals: &Removals, batch: &mut Batch) {
+        self.read_the_deleted(nics, removals, batch);
+        if let Err(error) = self.read_the_living(nics, removals, batch) {
             tracing::warn!("last counters: {error}");
         }
         // One may have gone in between.
-        self.read_the_deleted(nics, leaving, batch);
-        let leaves = |ifindex: u32| leaving.ifindexes.values().any(|leaving| *leaving == ifindex);
+        self.read_the_deleted(nics, removals, batch);
+        let leaves = |ifindex: u32| removals.ifindexes.values().any(|index| *index == ifindex);
         let is_read = |ifindex| leaves(ifindex) || self.read.iter().any(|read| read.contains(&ifindex));
         // What has the name of a NIC of this tick stands for it in the next one, when no device does.
         let links = &self.links;
         for (tap, reading) in self.events.take_unread(|name| !links.was_asked_for(name), is_read) {
-            batch.remade.push((Nic { tap, netns: self.netns }, reading));
+            batch.short_lived.push((Nic { tap, netns: self.netns }, reading));
         }
     }
 
@@ -120,22 +120,22 @@ impl Devices {
         for (tap, reading) in unread {
             let nic = Nic { tap, netns: self.netns };
             if wanted.contains(&nic) && !batch.taps.contains_key(&nic) {
-                batch.gone_again.insert(nic.clone());
+                batch.short_lived_nics.insert(nic.clone());
                 batch.taps.insert(nic, reading);
             } else {
-                batch.remade.push((nic, reading));
+                batch.short_lived.push((nic, reading));
             }
         }
     }
 
-    fn read_the_deleted(&mut self, nics: &[&Nic], leaving: &Leaving, batch: &mut Batch) {
+    fn read_the_deleted(&mut self, nics: &[&Nic], removals: &Removals, batch: &mut Batch) {
         self.take_events();
         for nic in nics {
-            if let Some(&ifindex) = leaving.ifindexes.get(*nic)
-                && let Some((reading, gone)) = self.events.last_counters(&nic.tap, ifindex)
+            if let Some(&ifindex) = removals.ifindexes.get(*nic)
+                && let Some((reading, exit)) = self.events.last_counters(&nic.tap, ifindex)
                 && (!batch.taps.contains_key(*nic) || self.deleted.contains(&ifindex))
             {
-                batch.gone.insert((*nic).clone(), gone);
+                batch.nic_exits.insert((*nic).clone(), exit);
                 batch.taps.insert((*nic).clone(), reading);
             }
         }
@@ -156,13 +156,13 @@ impl Devices {
     fn read_the_living(
         &mut self,
         nics: &[&Nic],
-        leaving: &Leaving,
+        removals: &Removals,
         batch: &mut Batch,
     ) -> Result<(), ReaderError> {
         let unread: Vec<_> = nics.iter().filter(|nic| !batch.taps.contains_key(**nic)).collect();
         let mut living = HashMap::new();
         for nic in unread {
-            let Some(&ifindex) = leaving.ifindexes.get(*nic) else { continue };
+            let Some(&ifindex) = removals.ifindexes.get(*nic) else { continue };
             if self.links.index_of(&nic.tap)? == Some(ifindex) {
                 living.insert(ifindex, ((*nic).clone(), self.links.kind_of(&nic.tap)));
             }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use self::devices::Devices;
 use crate::model::Tenant;
-use crate::model::{Batch, Health, Leaving, Nic, PartHealth, VmSet};
+use crate::model::{Batch, ComponentHealth, Health, Nic, Removals, VmSet};
 use crate::net::NetError;
 use crate::net::events::EventPoller;
 use crate::net::namespaces::{ForeignNamespaces, by_netns};
@@ -54,9 +54,9 @@ fn start(context: &ReaderContext) -> StartOutcome {
     }
 }
 
-fn health(error: &NetError) -> PartHealth {
+fn health(error: &NetError) -> ComponentHealth {
     let state = if is_unsupported(error) { Health::Unsupported } else { Health::Failed };
-    PartHealth::new(state, format!("{error} (RTM_GETSTATS needs Linux 4.7)")).with_errno(error.errno())
+    ComponentHealth::new(state, format!("{error} (RTM_GETSTATS needs Linux 4.7)")).with_errno(error.errno())
 }
 
 /// The kernel is too old, or whoever started the daemon allows it no netlink.
@@ -160,12 +160,12 @@ impl Reader for TapNetlink {
         report
     }
 
-    fn last_words(&mut self, leaving: &Leaving, batch: &mut Batch) {
+    fn read_final(&mut self, removals: &Removals, batch: &mut Batch) {
         for (netns, place) in self.elsewhere.open() {
             batch.namespaces.insert(netns, place.number);
         }
-        self.each_place(&by_netns(leaving.vms.nics()), |devices, nics| {
-            devices.last_words(nics, leaving, batch);
+        self.each_place(&by_netns(removals.vms.nics()), |devices, nics| {
+            devices.read_final(nics, removals, batch);
         });
         self.elsewhere.release(|_| true);
     }

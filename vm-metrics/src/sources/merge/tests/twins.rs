@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::sources::fingerprints::Fingerprints;
+use crate::sources::merge::fingerprints::Fingerprints;
 
 /// What tells a VM from others: at any time, beside others, and until it starts again.
 type Traits = [&'static str; 3];
@@ -28,7 +28,7 @@ impl World {
         let mut pids: Vec<_> = self.processes.keys().copied().collect();
         pids.sort_unstable();
         let vm = |pid: &u32| InstanceInfo { nics: self.processes[pid].nics.clone(), ..vm("x", Some(*pid)) };
-        let told = told(Tier::Process, pids.iter().map(vm).collect());
+        let told = told(Precedence::Process, pids.iter().map(vm).collect());
         let vms = self.merge(vec![told]).0;
         let ids: HashMap<_, _> = vms.into_iter().map(|vm| (vm.hypervisor_pid.unwrap(), vm.id)).collect();
         let unique: HashSet<_> = ids.values().collect();
@@ -128,7 +128,7 @@ fn a_tap_that_is_held_keeps_the_id_of_its_twin() {
     world.stop(5);
     let orphan = InstanceInfo { nics: vec![Nic::local("tap5")], uid: Some(0), ..vm("x", None) };
     let other = InstanceInfo { nics: vec![Nic::local("tap6")], ..vm("x", Some(6)) };
-    let (vms, _) = world.merge(vec![told(Tier::Process, vec![orphan, other])]);
+    let (vms, _) = world.merge(vec![told(Precedence::Process, vec![orphan, other])]);
     let ids: Vec<_> = vms.iter().map(|vm| vm.id.as_str()).collect();
     assert_eq!(ids, [&before[&5], &before[&6]]);
 }
@@ -142,7 +142,7 @@ fn an_id_with_a_suffix_is_no_other_vms() {
     world.processes.clear();
     world.look();
     let literal = vm(&suffixed, Some(9));
-    let (vms, _) = world.merge(vec![told(Tier::Process, vec![literal])]);
+    let (vms, _) = world.merge(vec![told(Precedence::Process, vec![literal])]);
     assert_eq!(vms[0].id.len(), suffixed.len() + 7, "{}", vms[0].id);
 }
 

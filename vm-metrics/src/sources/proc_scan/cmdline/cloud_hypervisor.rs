@@ -3,10 +3,10 @@
 use super::VmArgs;
 use super::identity::{Identity, stem};
 use super::long_options::LongOptions;
-use super::pci::pci_address;
 use super::size::{number, size};
 use crate::model::{UncountedKind, UncountedNic};
-use crate::sources::uuid;
+use crate::sources::values::pci::pci_address;
+use crate::sources::values::uuid;
 
 const DEFAULT_VCPUS: u32 = 1;
 const DEFAULT_MEMORY: u64 = 512 << 20;

@@ -2,11 +2,11 @@
 
 use serde::Deserialize;
 
-use super::super::super::bounded;
 use super::identity::Identity;
 use super::long_options::LongOptions;
 use super::{ConfigError, ConfigFile, ConfigFormat, VmArgs};
-use crate::sources::uuid;
+use crate::sources::values::bounded;
+use crate::sources::values::uuid;
 
 /// What Firecracker calls itself without `--id`: it tells no VM from another.
 const ANONYMOUS: &str = "anonymous-instance";
@@ -56,7 +56,7 @@ impl From<serde_json::Error> for ConfigError {
 
 /// What the config file says.
 pub fn read_config(content: &[u8]) -> Result<VmArgs, ConfigError> {
-    let config: Config = serde_json::from_slice(content)?;
+    let config: ConfigDocument = serde_json::from_slice(content)?;
     let machine = config.machine_config.unwrap_or_default();
     Ok(VmArgs {
         vcpus: Some(machine.vcpu_count),
@@ -68,7 +68,7 @@ pub fn read_config(content: &[u8]) -> Result<VmArgs, ConfigError> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct Config {
+struct ConfigDocument {
     /// `null` is as good as nothing to Firecracker.
     machine_config: Option<MachineConfig>,
     #[serde(default, deserialize_with = "bounded::first_nics")]

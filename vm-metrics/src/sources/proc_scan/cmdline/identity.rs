@@ -6,7 +6,7 @@ use super::long_options::LongOptions;
 use super::qemu_options::options;
 use super::{VmArgs, cloud_hypervisor, firecracker, qemu_identity};
 use crate::model::Hypervisor;
-use crate::sources::uuid;
+use crate::sources::values::uuid;
 
 /// File names that many sockets have, each in the directory of its VM; without ending.
 const COMMON_SOCKETS: &[&str] = &[

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::identity::Identity;
 use super::qemu_options::pairs;
-use crate::sources::uuid;
+use crate::sources::values::uuid;
 
 pub fn identity(options: &[(&str, &str)]) -> Identity {
     let mut identity = Identity::default();

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::pci::pci_address;
 use super::qemu_options::{Keys, get, values};
 use crate::model::{UncountedKind, UncountedNic};
+use crate::sources::values::pci::pci_address;
 
 /// What the command line says of the VM's network.
 #[derive(Debug, Default)]

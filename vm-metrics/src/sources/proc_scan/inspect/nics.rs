@@ -4,23 +4,23 @@ use std::collections::{BTreeSet, HashSet};
 use std::iter;
 
 use super::super::super::SourceError;
-use super::super::super::bounded::MAX_VCPUS;
-use super::super::ask::NowHeld;
-use super::super::kvm::HeldKvm;
-use super::super::observer::{HeldNics, Observer};
-use super::super::process::Process;
-use super::super::taps::{Known, Taps};
-use super::super::vfio::is_network;
-use super::{MAX_NICS, Vm};
+use super::super::ask::HoldingsUpdate;
+use super::super::kvm::KvmDescriptors;
+use super::super::observer::{Holdings, Observer};
+use super::super::taps::{DeviceDescriptor, Taps};
+use super::{MAX_NICS, ProcessVm};
 use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};
+use crate::sources::process::ProcessDir;
 use crate::sources::shortened;
+use crate::sources::values::bounded::MAX_VCPUS;
+use crate::sources::values::vfio::is_network;
 
 /// What one process holds of a VM's NICs.
 #[derive(Debug, Default)]
 pub struct Share {
     pub nics: Vec<Nic>,
     /// Those of the NICs that the process itself was seen to hold.
-    known: Vec<Known>,
+    known: Vec<DeviceDescriptor>,
     uncounted: Vec<UncountedNic>,
     /// Whether it holds NICs that are left out.
     has_lost_nics: bool,
@@ -33,13 +33,13 @@ impl Share {
     }
 
     /// Those of its NICs that may be asked about.
-    fn known(&self, is_wanted: impl Fn(&Nic) -> bool) -> Vec<Known> {
-        let is_wanted = |(_, held): &&Known| held.nic().is_some_and(&is_wanted);
+    fn known(&self, is_wanted: impl Fn(&Nic) -> bool) -> Vec<DeviceDescriptor> {
+        let is_wanted = |(_, held): &&DeviceDescriptor| held.nic().is_some_and(&is_wanted);
         self.known.iter().filter(is_wanted).cloned().collect()
     }
 
     /// The process has closed these.
-    fn lose(&mut self, lost: &[Known]) {
+    fn lose(&mut self, lost: &[DeviceDescriptor]) {
         self.known.retain(|known| !lost.contains(known));
         let is_lost = |nic: &Nic| lost.iter().any(|(_, held)| held.nic() == Some(nic));
         let is_known = |nic: &Nic| self.known.iter().any(|(_, held)| held.nic() == Some(nic));
@@ -52,7 +52,7 @@ impl Share {
     }
 }
 
-impl Vm {
+impl ProcessVm {
     /// What a process holds that has come from a VM's, without NICs of others.
     pub fn share(self, is_wanted: impl Fn(&Nic) -> bool) -> Share {
         let has_lost_nics = self.info.has_more_nics || !self.is_looked_at;
@@ -82,22 +82,23 @@ impl Vm {
     }
 
     /// Takes in a look at the process, which was asked about all of [`Self::known`].
-    pub fn take_now(&mut self, pid: u32, observer: &Observer, now: NowHeld) {
-        let NowHeld { nics, still } = now;
-        if nics.is_part() {
-            let lost: Vec<Known> = self.known().into_iter().filter(|known| !still.contains(known)).collect();
+    pub fn take_now(&mut self, pid: u32, observer: &Observer, now: HoldingsUpdate) {
+        let HoldingsUpdate { nics, still } = now;
+        if nics.is_partial() {
+            let lost: Vec<DeviceDescriptor> =
+                self.known().into_iter().filter(|known| !still.contains(known)).collect();
             self.lose(pid, pid, &lost);
         }
         self.take_nics(pid, observer, nics);
     }
 
     /// What the process itself was seen to hold.
-    pub fn known(&self) -> Vec<Known> {
+    pub fn known(&self) -> Vec<DeviceDescriptor> {
         self.own.known.clone()
     }
 
     /// The VM's process and the others that hold some of the NICs that are wanted, with these.
-    pub fn holders(&self, pid: u32, is_wanted: impl Fn(&Nic) -> bool) -> Vec<(u32, Vec<Known>)> {
+    pub fn holders(&self, pid: u32, is_wanted: impl Fn(&Nic) -> bool) -> Vec<(u32, Vec<DeviceDescriptor>)> {
         let heirs = self.heirs.iter().map(|(heir, share)| (*heir, share));
         let shares = iter::once((pid, &self.own)).chain(heirs);
         let known = shares.map(|(holder, share)| (holder, share.known(&is_wanted)));
@@ -105,7 +106,7 @@ impl Vm {
     }
 
     /// The VM's process, or one that has come from it, holds these no more.
-    pub fn lose(&mut self, pid: u32, holder: u32, lost: &[Known]) {
+    pub fn lose(&mut self, pid: u32, holder: u32, lost: &[DeviceDescriptor]) {
         if holder == pid {
             self.own.lose(lost);
         }
@@ -117,33 +118,33 @@ impl Vm {
 
     /// Takes in which TAPs the process holds. Where that may not be known, the command line of a trusted user's process
     /// must do. What is known already, and is still held, stays so until the look at all descriptors has ended.
-    pub fn take_nics(&mut self, pid: u32, observer: &Observer, held: HeldNics) {
-        let is_part = held.is_part();
-        self.part = is_part.then(|| Box::new(held.clone()));
-        if !is_part || !self.is_known_whole {
-            self.is_known_whole = !is_part;
+    pub fn take_nics(&mut self, pid: u32, observer: &Observer, held: Holdings) {
+        let is_partial = held.is_partial();
+        self.progress = is_partial.then(|| Box::new(held.clone()));
+        if !is_partial || !self.is_known_whole {
+            self.is_known_whole = !is_partial;
             self.set_held(pid, observer, held);
         }
     }
 
     /// The look at its descriptors that has not ended.
-    pub fn part(&self) -> Option<&HeldNics> {
-        self.part.as_deref()
+    pub fn progress(&self) -> Option<&Holdings> {
+        self.progress.as_deref()
     }
 
-    fn set_held(&mut self, pid: u32, observer: &Observer, held: HeldNics) {
-        let is_part = held.is_part();
-        let HeldNics { descriptors, uid, taps, .. } = held;
+    fn set_held(&mut self, pid: u32, observer: &Observer, held: Holdings) {
+        let is_partial = held.is_partial();
+        let Holdings { descriptors, uid, taps, .. } = held;
         let is_trusted = observer.trust.is_trusted(uid);
         match taps {
             Ok(taps) => {
-                if !is_part {
+                if !is_partial {
                     self.take_kvm(&taps.kvm);
                 }
                 let mut known = taps.known();
                 let Taps { uncounted, problem, .. } = taps;
                 self.is_looked_at = is_trusted || known.iter().all(|(_, held)| held.is_evident());
-                let problem = problem.or_else(|| is_part.then(|| not_all_yet(pid)));
+                let problem = problem.or_else(|| is_partial.then(|| not_all_yet(pid)));
                 // One whose name is no text is left out, too.
                 let has_lost_nics = !self.is_looked_at || problem.is_some();
                 let problem = if self.is_looked_at { problem } else { Some(not_evident(pid)) };
@@ -170,7 +171,7 @@ impl Vm {
     }
 
     /// The command line of a known hypervisor comes first: [`Vcpus::now`](super::super::vcpus::Vcpus::now).
-    fn take_kvm(&mut self, kvm: &HeldKvm) {
+    fn take_kvm(&mut self, kvm: &KvmDescriptors) {
         self.has_vcpus = kvm.has_vcpus();
         self.vcpus.by_kvm = if kvm.has_vcpus() { kvm.vcpus() } else { Some(0) };
         if matches!(self.info.hypervisor, Hypervisor::Program(_)) && kvm.has_vcpus() {
@@ -202,7 +203,7 @@ impl Vm {
 
     /// Whether the process has opened or closed something since. What came and went says nothing.
     pub fn holds_as_many(&self, descriptors: Option<u64>) -> bool {
-        self.part.is_none() && self.descriptors == descriptors
+        self.progress.is_none() && self.descriptors == descriptors
     }
 
     /// The command line names what was there at the start, descriptors tell of some that came later.
@@ -260,7 +261,7 @@ fn not_evident(pid: u32) -> SourceError {
 }
 
 /// A PCI device may be anything; one of which nothing is known is listed rather than left out.
-pub fn named_uncounted(process: &Process, mut uncounted: Vec<UncountedNic>) -> Vec<UncountedNic> {
+pub fn named_uncounted(process: &ProcessDir, mut uncounted: Vec<UncountedNic>) -> Vec<UncountedNic> {
     uncounted.truncate(MAX_NICS + 1);
     for nic in &mut uncounted {
         nic.name = shortened(&nic.name);

@@ -4,8 +4,8 @@
 
 use std::fs;
 
-use super::super::process::{Process, Unread, read};
 use crate::procfs::parse_guest_ticks;
+use crate::sources::process::{ProcessDir, ReadError, read};
 
 /// `KVM_RUN` of <linux/kvm.h>
 const KVM_RUN: u64 = 0xae80;
@@ -28,7 +28,7 @@ pub enum Activity {
 }
 
 /// The kernel counts the time of guests, where it is built for that. Else a thread that is in `KVM_RUN` is a vCPU.
-pub fn activity(process: &Process) -> Result<Activity, Unread> {
+pub fn activity(process: &ProcessDir) -> Result<Activity, ReadError> {
     let stat = read(&process.path("stat"), STAT_LIMIT)?;
     if parse_guest_ticks(&stat).is_ok_and(|ticks| ticks > 0) {
         return Ok(Activity::Ran);
@@ -38,8 +38,8 @@ pub fn activity(process: &Process) -> Result<Activity, Unread> {
     for thread in threads.flatten().take(MAX_THREADS) {
         found = found.max(match read(&thread.path().join("syscall"), SYSCALL_LIMIT) {
             Ok(call) => of_call(&call),
-            Err(Unread::Gone) => Activity::Idle,
-            Err(Unread::Failed(_)) => Activity::Unknown,
+            Err(ReadError::Gone) => Activity::Idle,
+            Err(ReadError::Failed(_)) => Activity::Unknown,
         });
         if found == Activity::Ran {
             break;

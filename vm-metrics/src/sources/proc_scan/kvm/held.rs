@@ -10,14 +10,14 @@ const VCPU: &str = "anon_inode:kvm-vcpu:";
 
 /// Descriptors of KVM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HeldKvm {
+pub struct KvmDescriptors {
     has_device: bool,
     vms: usize,
     /// How many descriptors there are of each vCPU's number.
     vcpus: BTreeMap<u32, usize>,
 }
 
-impl HeldKvm {
+impl KvmDescriptors {
     /// Takes in where a descriptor's link leads.
     pub fn add(&mut self, target: &str) {
         if let Some(vcpu) = target.strip_prefix(VCPU).and_then(|number| number.parse().ok()) {
@@ -50,8 +50,8 @@ impl HeldKvm {
 mod tests {
     use super::*;
 
-    fn held(targets: &[&str]) -> HeldKvm {
-        let mut held = HeldKvm::default();
+    fn held(targets: &[&str]) -> KvmDescriptors {
+        let mut held = KvmDescriptors::default();
         targets.iter().for_each(|target| held.add(target));
         held
     }
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn a_name_of_a_file_is_no_vm() {
         let none = held(&["/tmp/anon_inode:kvm-vcpu:0", "anon_inode:kvm-vcpu:x", "anon_inode:[eventfd]"]);
-        assert_eq!(none, HeldKvm::default());
+        assert_eq!(none, KvmDescriptors::default());
         assert!(!none.is_any() && held(&["/dev/kvm"]).is_any());
     }
 }

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use super::super::process::{Process, read};
 use crate::procfs::{Cgroup, Stat, lasting_path, parse_cgroup};
-use crate::sources::fingerprints::Fingerprints;
+use crate::sources::merge::fingerprints::Fingerprints;
+use crate::sources::process::{ProcessDir, read};
 use crate::sources::{files, shortened};
 
 /// A line for each hierarchy, each with a path.
@@ -17,7 +17,7 @@ const ENVIRON_LIMIT: u64 = 2 << 20;
 const UNIT_PID: &str = "SYSTEMD_EXEC_PID=";
 
 #[derive(Debug)]
-pub struct Identity {
+pub struct KvmIdentity {
     pub id: String,
     pub name: String,
     pub fingerprints: Fingerprints,
@@ -25,7 +25,7 @@ pub struct Identity {
 
 /// Its container, unit or pod names it. That is also its id where the process was started from outside: then it is not
 /// one of several that a manager runs in its own unit. Else the id is program and pid.
-pub fn identity(process: &Process, stat: &Stat, program: &str) -> Identity {
+pub fn identity(process: &ProcessDir, stat: &Stat, program: &str) -> KvmIdentity {
     let content = cgroup(process);
     let own = parse_cgroup(&content);
     let is_main = own.service.is_none() || own.container.is_some() || is_main(process, stat);
@@ -37,7 +37,7 @@ pub fn identity(process: &Process, stat: &Stat, program: &str) -> Identity {
     let start = stat.start_ticks.to_string();
     // A pid is another process's later.
     let always = if is_alone { vec![path.as_str(), program] } else { vec![&path, program, &uid, &start] };
-    Identity {
+    KvmIdentity {
         fingerprints: Fingerprints::new([&always, &[&uid, &cwd.to_string_lossy()], &[]]),
         id: shortened(&id),
         name: shortened(&own.unwrap_or(id)),
@@ -45,14 +45,14 @@ pub fn identity(process: &Process, stat: &Stat, program: &str) -> Identity {
 }
 
 /// Whether systemd has started it as the process of its service. The parent of others may end before them.
-fn is_main(process: &Process, stat: &Stat) -> bool {
+fn is_main(process: &ProcessDir, stat: &Stat) -> bool {
     let environ = files::read_start(&process.path("environ"), ENVIRON_LIMIT).unwrap_or_default();
     let variables = environ.split(|byte| *byte == 0);
     let unit_pid = variables.filter_map(|variable| variable.strip_prefix(UNIT_PID.as_bytes())).next();
     stat.session == process.pid && unit_pid.is_none_or(|pid| pid == process.pid.to_string().as_bytes())
 }
 
-fn cgroup(process: &Process) -> Vec<u8> {
+fn cgroup(process: &ProcessDir) -> Vec<u8> {
     read(&process.path("cgroup"), CGROUP_LIMIT).unwrap_or_default()
 }
 

@@ -7,85 +7,93 @@ mod activity;
 mod children;
 mod held;
 mod identity;
-mod pace;
 mod round;
+mod schedule;
 
 use std::io;
 use std::time::Duration;
 
 use self::activity::{Activity, activity};
-pub use self::held::HeldKvm;
-pub use self::identity::{Identity, identity};
-pub use self::pace::Watch;
-use super::executable;
-use super::inspect::{Vm, inspect_as};
+pub use self::held::KvmDescriptors;
+pub use self::identity::{KvmIdentity, identity};
+pub use self::schedule::KvmSchedule;
+use super::inspect::{ProcessVm, inspect_as};
 use super::observer::Observer;
-use super::process::{Process, Unread};
-use super::walk::{Place, walk};
+use super::walk::{DirOffset, walk};
+use crate::sources::process::executable;
+use crate::sources::process::{ProcessDir, ReadError};
 
 /// What a look for KVM finds in a process.
 #[derive(Debug)]
-pub enum Found {
+pub enum KvmFinding {
     Nothing,
     /// It has to do with KVM, and runs no vCPU.
     Holds,
     /// A VM that runs; `false` where that is likely and not certain.
-    Vm(Box<Vm>, bool),
+    Vm(Box<ProcessVm>, bool),
     /// It has so many descriptors that the look at them goes on in the next call.
-    Part(KvmPart),
+    Unfinished(KvmProgress),
     /// This daemon may not look.
     Refused,
 }
 
 /// A look that has not ended.
 #[derive(Clone, Debug)]
-pub struct KvmPart {
+pub struct KvmProgress {
     start_ticks: u64,
-    held: HeldKvm,
-    rest: Option<Place>,
+    held: KvmDescriptors,
+    rest: Option<DirOffset>,
     /// How long the look has taken so far.
     pub took: Duration,
 }
 
-/// Looks at the names of a process's descriptors, and closer where they are KVM's. Goes on with `part`.
-pub fn look(process: &Process, observer: &Observer, part: Option<KvmPart>) -> Result<Found, Unread> {
+/// Looks at the names of a process's descriptors, and closer where they are KVM's. Goes on with `progress`.
+pub fn look(
+    process: &ProcessDir,
+    observer: &Observer,
+    progress: Option<KvmProgress>,
+) -> Result<KvmFinding, ReadError> {
     let uid = process.uid();
     if !observer.trust.may_run_vms(uid) {
-        return Ok(Found::Nothing);
+        return Ok(KvmFinding::Nothing);
     }
-    let held = match held(process, part, observer.time(uid)) {
-        Ok(part) if part.rest.is_some() => return Ok(Found::Part(part)),
-        Ok(part) => part.held,
-        Err(Unread::Failed(error)) if error.io_kind() == Some(io::ErrorKind::PermissionDenied) => {
-            return Ok(Found::Refused);
+    let held = match held(process, progress, observer.time(uid)) {
+        Ok(progress) if progress.rest.is_some() => return Ok(KvmFinding::Unfinished(progress)),
+        Ok(progress) => progress.held,
+        Err(ReadError::Failed(error)) if error.io_kind() == Some(io::ErrorKind::PermissionDenied) => {
+            return Ok(KvmFinding::Refused);
         }
-        Err(unread) => return Err(unread),
+        Err(read_error) => return Err(read_error),
     };
-    let Some(program) = process.executable()? else { return Ok(Found::Nothing) };
+    let Some(program) = process.executable()? else { return Ok(KvmFinding::Nothing) };
     if !held.has_vcpus() {
-        return Ok(if held.is_any() { Found::Holds } else { Found::Nothing });
+        return Ok(if held.is_any() { KvmFinding::Holds } else { KvmFinding::Nothing });
     }
     let activity = activity(process)?;
     if activity == Activity::Idle {
-        return Ok(Found::Holds);
+        return Ok(KvmFinding::Holds);
     }
     let has_run = activity == Activity::Ran;
     // A build under a name of its own still has the command line of its kind.
     let vm = match executable::hypervisor(&program).or_else(|| executable::kind(&program)) {
         Some(hypervisor) => match inspect_as(process, observer, hypervisor, &program)? {
             // It says that it only prints a version, and runs a VM. A fork of one runs no vCPU.
-            None if has_run => Some(Vm::of_kvm(process, observer, &program)?),
+            None if has_run => Some(ProcessVm::of_kvm(process, observer, &program)?),
             vm => vm,
         },
-        None => Some(Vm::of_kvm(process, observer, &program)?),
+        None => Some(ProcessVm::of_kvm(process, observer, &program)?),
     };
-    Ok(vm.map_or(Found::Holds, |vm| Found::Vm(Box::new(vm), has_run)))
+    Ok(vm.map_or(KvmFinding::Holds, |vm| KvmFinding::Vm(Box::new(vm), has_run)))
 }
 
-fn held(process: &Process, part: Option<KvmPart>, time: Duration) -> Result<KvmPart, Unread> {
+fn held(
+    process: &ProcessDir,
+    progress: Option<KvmProgress>,
+    time: Duration,
+) -> Result<KvmProgress, ReadError> {
     let start_ticks = process.stat()?.start_ticks;
-    let new = KvmPart { start_ticks, held: HeldKvm::default(), rest: None, took: Duration::ZERO };
-    let mut part = part.filter(|part| part.start_ticks == start_ticks).unwrap_or(new);
-    part.rest = walk(process, part.rest, time, |_, target| part.held.add(target))?;
-    Ok(part)
+    let new = KvmProgress { start_ticks, held: KvmDescriptors::default(), rest: None, took: Duration::ZERO };
+    let mut progress = progress.filter(|progress| progress.start_ticks == start_ticks).unwrap_or(new);
+    progress.rest = walk(process, progress.rest, time, |_, target| progress.held.add(target))?;
+    Ok(progress)
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::*;
-use crate::sources::fingerprints::Fingerprints;
+use crate::sources::merge::fingerprints::Fingerprints;
 
 const CROSVM: Fake = Fake { exe: "/opt/crosvm", args: "crosvm run", uid: 1001, ..DEFAULT };
 const DEFAULT: Fake =

@@ -15,7 +15,7 @@ const STRANGER: u32 = 65534;
 
 /// A scan that has no time at all, so that each look does as little as it may.
 fn hurried(fixture: &Fixture) -> ProcScan {
-    ProcScan { pace: Pace { trusted: Duration::ZERO, others: Duration::ZERO }, ..fixture.scan() }
+    ProcScan { pace: WalkTime { trusted: Duration::ZERO, others: Duration::ZERO }, ..fixture.scan() }
 }
 
 fn open_many(fixture: &Fixture, pid: u32) {
@@ -156,8 +156,8 @@ fn looks_that_hang_cost_their_user() {
     let mut scan = fixture.scan();
     let (release, hanging) = mpsc::channel::<()>();
     let hanging = Mutex::new(hanging);
-    let read = move |question: (Arc<Observer>, u32, Question)| {
-        if (101..104).contains(&question.1) && matches!(question.2, Question::New { .. }) {
+    let read = move |question: (Arc<Observer>, u32, ProcessQuery)| {
+        if (101..104).contains(&question.1) && matches!(question.2, ProcessQuery::New { .. }) {
             let _ = hanging.lock().unwrap().recv();
         }
         ask::answer(question)
@@ -194,5 +194,5 @@ fn a_new_process_is_known_by_its_owner() {
     fixture.break_file(&fixture.process(100).join("status"));
     let mut scan = fixture.scan();
     list(&mut scan, START);
-    assert_eq!(scan.seen[&100].uid, Some(STRANGER));
+    assert_eq!(scan.processes[&100].uid, Some(STRANGER));
 }

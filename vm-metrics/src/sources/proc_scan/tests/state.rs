@@ -26,7 +26,7 @@ fn a_new_vm_is_there_at_the_next_call_and_gone_when_its_process_is() {
     assert_eq!(list(&mut scan, 3 * TICK), []);
     fixture.end(101);
     list(&mut scan, 4 * TICK);
-    assert!(scan.seen.is_empty());
+    assert!(scan.processes.is_empty());
 }
 
 #[test]

@@ -37,8 +37,8 @@ pub(crate) struct LoadedPrograms {
     pub(crate) counters: CounterMap,
     pub(crate) table: Array<MapData, TableEntry>,
     pub(crate) collisions: HashMap<MapData, u32, u32>,
-    /// Whether `egress_cut` counts.
-    sees_cuts: bool,
+    /// Whether `egress_segmented` counts.
+    knows_segmentation: bool,
     logger: EbpfLogger<&'static dyn Log>,
 }
 
@@ -147,7 +147,14 @@ impl Loader {
         let table = Array::try_from(take(&mut ebpf, names::MAP_TABLE)?)?;
         let collisions = HashMap::try_from(take(&mut ebpf, names::MAP_COLLISIONS)?)?;
         let programs = if size.is_one_of_many { Programs::bare(ebpf) } else { Programs::Whole(ebpf) };
-        Ok(LoadedPrograms { programs, counters, table, collisions, logger, sees_cuts: *knows_layout })
+        Ok(LoadedPrograms {
+            programs,
+            counters,
+            table,
+            collisions,
+            logger,
+            knows_segmentation: *knows_layout,
+        })
     }
 }
 
@@ -196,7 +203,14 @@ impl LoadedPrograms {
 
     pub(crate) fn reading(&self, ifindex: u32, slot: u32, attach: AttachMode) -> EbpfReading {
         let (kind, counters) = (NicKind::default(), self.counters.read(slot));
-        EbpfReading { ifindex, kind, attach, counters, since: None, sees_cuts: self.sees_cuts }
+        EbpfReading {
+            ifindex,
+            kind,
+            attach,
+            counters,
+            since: None,
+            knows_segmentation: self.knows_segmentation,
+        }
     }
 
     /// Passes on what the programs had to say; from memory, without a system call.

@@ -1,0 +1,200 @@
+//! The account of one device: who has it, what its former owners were given, and what tells it from any other.
+
+use super::super::backlog::Backlog;
+use super::DeviceReading;
+use super::gap::Gap;
+use super::interface_counter::EarlierTotals;
+use super::processes::Process;
+use super::stitched::StitchedCounter;
+use super::totals::{Totals, counts_anew, decreased};
+use super::unexplained::UnexplainedDrops;
+use crate::model::{FrameCounts, Nic, NicSince, Tenant};
+
+/// Of a device the cumulative is continued over all its owners; each is published the share since it got the device.
+#[derive(Debug)]
+pub(in crate::manager) struct DeviceAccount {
+    /// The tick that touched it last; 0 for one that a daemon before this one has left.
+    pub(super) last_tick: u64,
+    /// In seconds of Unix time.
+    pub(super) last_seen: f64,
+    pub(super) nic: Nic,
+    /// What the kernel never gives to another device, where it gives anything.
+    pub(super) device: Option<u64>,
+    /// The VM that has the device, or had it last.
+    pub(super) owner: String,
+    /// Whose VM it is; not known of what a daemon before this one has left.
+    pub(super) tenant: Tenant,
+    /// Its process, where it is known: the id of a VM may be another one after a restart.
+    pub(super) process: Option<Process>,
+    /// When the owner was first seen with it, in seconds of Unix time; `None` when it was there at the first look of all.
+    pub(in crate::manager) since: Option<f64>,
+    /// Since when the owner's share counts from 0, in series that have had no other names.
+    pub(in crate::manager) counts_since: NicSince,
+    /// When the device got another name, and so other series, which begin where those of before end.
+    pub(super) renamed_at: Option<f64>,
+    programs: Programs,
+    /// What the owner has been given under this name before.
+    pub(super) earlier: Option<EarlierTotals>,
+    /// Tells the owner's share of this device from any other share; 0 until it is given a number.
+    pub(in crate::manager) share: u64,
+    /// What the former owners were given.
+    pub(super) offset: Totals,
+    /// The cumulative at its last publication; `None` before the first one in this process.
+    pub(super) published: Option<Totals>,
+    /// What the device itself said last, guest perspective: rx and tx.
+    pub(super) counts: (FrameCounts, FrameCounts),
+    /// The first readings from now on are the offset: nobody knows how much of them is whose.
+    is_offset_open: bool,
+    pub(in crate::manager) rx_bytes: StitchedCounter,
+    pub(in crate::manager) rx_packets: StitchedCounter,
+    pub(in crate::manager) tx_bytes: StitchedCounter,
+    pub(in crate::manager) tx_packets: StitchedCounter,
+    /// Counted by the device, and by the program that sees drops.
+    pub(in crate::manager) rx_dropped: StitchedCounter,
+    /// Of the dropped ones, those whose reason is not known.
+    pub(in crate::manager) unexplained: UnexplainedDrops,
+    pub(in crate::manager) backlog_packets: Backlog,
+    pub(in crate::manager) backlog_bytes: Backlog,
+    /// In packets.
+    pub(in crate::manager) rx_gap: Gap,
+    pub(in crate::manager) tx_gap: Gap,
+}
+
+/// Whose programs count for a device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Programs {
+    /// A daemon before this one has left the account, and perhaps the programs.
+    MayBeLeft,
+    /// The programs were attached anew, and what was counted before is still in the cumulative.
+    Replaced,
+    Own,
+}
+
+impl DeviceAccount {
+    pub(super) fn new(nic: Nic, device: Option<u64>, owner: &str, since: Option<f64>) -> Self {
+        Self {
+            last_tick: 0,
+            last_seen: 0.0,
+            nic,
+            device,
+            owner: owner.to_owned(),
+            tenant: Tenant::Other(None),
+            process: None,
+            since,
+            counts_since: NicSince::default(),
+            renamed_at: None,
+            programs: Programs::Own,
+            earlier: None,
+            share: 0,
+            offset: Totals::default(),
+            published: None,
+            counts: Default::default(),
+            is_offset_open: false,
+            rx_bytes: StitchedCounter::default(),
+            rx_packets: StitchedCounter::default(),
+            tx_bytes: StitchedCounter::default(),
+            tx_packets: StitchedCounter::default(),
+            rx_dropped: StitchedCounter::default(),
+            unexplained: UnexplainedDrops::default(),
+            backlog_packets: Backlog::default(),
+            backlog_bytes: Backlog::default(),
+            rx_gap: Gap::default(),
+            tx_gap: Gap::default(),
+        }
+    }
+
+    /// What had been published of the device before is where its owner begins. Where nobody knows it, as when it passed
+    /// while no daemon looked, it is given to nobody.
+    pub(super) fn start_from(&mut self, cumulative: Option<Totals>) {
+        (self.offset, self.is_offset_open) = (cumulative.unwrap_or_default(), cumulative.is_none());
+    }
+
+    /// One that a daemon before this one has left.
+    pub(super) fn restored(self, offset: Totals, now: f64) -> Self {
+        let programs = Programs::MayBeLeft;
+        Self { counts: (offset.rx, offset.tx), offset, last_seen: now, programs, ..self }
+    }
+
+    /// Whether the device that has the name and the index now is still the one of this account.
+    pub(super) fn is_device(&self, nic: &Nic, device: Option<u64>) -> bool {
+        match (self.device, device) {
+            (Some(known), Some(now)) => known == now,
+            _ => self.nic == *nic,
+        }
+    }
+
+    /// The device itself counts less than it did: it is another one.
+    pub(super) fn decreased(&self, reading: &DeviceReading<'_>) -> bool {
+        let (rx, tx) = &self.counts;
+        decreased(&reading.rx, rx) || decreased(&reading.tx, tx)
+    }
+
+    pub(super) fn note(&mut self, tick: u64, now: f64, reading: &DeviceReading<'_>) {
+        (self.last_tick, self.last_seen) = (tick, now);
+        if reading.rx.bytes.is_some() {
+            self.counts = (reading.rx, reading.tx);
+        }
+    }
+
+    pub(super) fn rename(&mut self, nic: &Nic, now: f64) {
+        self.nic = nic.clone();
+        self.counts_since = NicSince::default();
+        self.renamed_at = Some(now);
+    }
+
+    pub(super) fn hand_to(&mut self, owner: &str, process: Option<Process>, now: Option<f64>) {
+        owner.clone_into(&mut self.owner);
+        let is_the_same = process.is_some() && self.process == process;
+        self.process = process;
+        if is_the_same && self.published.is_none() {
+            // Only the id is another one than for the daemon before.
+            return;
+        }
+        self.since = now;
+        // It begins at 0.
+        self.counts_since = NicSince { device: now, ebpf: now.filter(|_| self.published.is_some()) };
+        (self.earlier, self.renamed_at) = (None, None);
+        self.share = 0;
+        self.unexplained.hand_over();
+        self.rx_gap.hand_over();
+        self.tx_gap.hand_over();
+        self.start_from(self.published);
+    }
+
+    /// The programs count from 0 since this time, in seconds of Unix time, if anybody knows: what they have counted for
+    /// this owner cannot have begun before.
+    pub(in crate::manager) fn attached(&mut self, at: Option<f64>) {
+        if at.is_some() && self.programs == Programs::MayBeLeft {
+            self.programs = Programs::Replaced;
+        }
+        let is_later = |at: &f64| self.renamed_at.is_none_or(|renamed_at| *at > renamed_at);
+        let Some(at) = at.filter(is_later) else { return };
+        let since = self.counts_since.ebpf.map_or(at, |since| since.max(at));
+        self.counts_since.ebpf = Some(since.max(self.counts_since.device.unwrap_or(at)));
+    }
+
+    /// Whether programs of this daemon have taken the place of those before it; said once.
+    pub(super) fn take_replaced(&mut self) -> bool {
+        let is_replaced = self.programs == Programs::Replaced;
+        if is_replaced {
+            self.programs = Programs::Own;
+        }
+        is_replaced
+    }
+
+    /// What the owner is published with, of the cumulative as it is now.
+    pub(in crate::manager) fn publish(&mut self, cumulative: Totals) -> Totals {
+        if self.is_offset_open {
+            // Each share at its first reading.
+            self.offset = self.offset.or(&cumulative);
+            let Totals { rx, tx, ebpf } = &self.offset;
+            self.is_offset_open = rx.bytes.is_none() || tx.bytes.is_none() || ebpf.is_none();
+        }
+        let before = self.published.as_ref().and_then(|last| last.ebpf).or(self.offset.ebpf);
+        if cumulative.ebpf.zip(before).is_some_and(|(now, before)| counts_anew(&now, &before)) {
+            self.offset.ebpf = None;
+        }
+        self.published = Some(self.published.map_or(cumulative, |last| cumulative.or(&last)));
+        cumulative.since(&self.offset)
+    }
+}

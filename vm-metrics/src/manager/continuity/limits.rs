@@ -1,0 +1,47 @@
+//! Bounds of what the continuity remembers of devices and VMs that are gone.
+
+use std::mem;
+
+use super::{Continuity, DeviceAccount, DeviceKey};
+use crate::manager::quota::{self, Limit, QuotaItem};
+use crate::model::{Excess, Tenant};
+
+/// Accounts of devices in other namespaces that no VM has any more, sums of VMs that are gone, and devices that are on
+/// their way: as many of each are kept.
+const KEPT: Limit = Limit { trusted: 1 << 16, others: 4096 };
+
+impl Continuity {
+    /// Forgets what users have left behind beyond their shares. What is there is not counted, however much it is.
+    pub(super) fn keep_within_limits(&mut self) {
+        let Self { accounts, sums, moves, overuse, .. } = self;
+        let (tick, now) = (self.tick, self.now);
+        sums.keep(KEPT, now, overuse);
+        moves.keep(KEPT, overuse);
+        if accounts.len() as u64 <= KEPT.others {
+            return;
+        }
+        let is_left =
+            |(key, account): &(&DeviceKey, &DeviceAccount)| key.netns.is_some() && account.last_tick != tick;
+        let left: Vec<_> = accounts
+            .iter()
+            .filter(is_left)
+            .map(|(key, account)| (key.clone(), account.tenant, account.last_seen))
+            .collect();
+        let kept = |(_, tenant, last_seen): &(DeviceKey, Tenant, f64)| QuotaItem {
+            tenant: *tenant,
+            size: 1,
+            worth: *last_seen as u64,
+        };
+        for at in quota::over_quota(left.iter().map(kept), KEPT) {
+            let (key, tenant, _) = &left[at];
+            overuse.add(tenant.uid(), "device accounts", 1);
+            accounts.remove(key);
+            self.changed = true;
+        }
+    }
+
+    /// What was forgotten since this was last called.
+    pub(in crate::manager) fn take_overuse(&mut self) -> Excess {
+        mem::take(&mut self.overuse)
+    }
+}

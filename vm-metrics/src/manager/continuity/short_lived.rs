@@ -1,0 +1,171 @@
+//! Devices that came and went between two ticks: finds the VM that each belonged to.
+//!
+//! The kernel tells the counters of each deleted device and its name. A VM may make its TAP anew many times in one tick.
+
+use std::collections::{HashMap, HashSet};
+use std::mem;
+
+use super::sums::VmKey;
+use super::{Continuity, DeviceAccount, DeviceKey, now};
+use crate::model::{Batch, InstanceInfo, Nic, Removals, TapReading, VmSet};
+
+/// Ticks for which a device waits for its VM to be listed.
+const PATIENCE: u64 = 2;
+
+/// Seconds for which the name of a device that a VM has lost is still that VM's.
+const KEEP_NAMES: f64 = 60.0;
+
+/// Devices that wait, and names that are kept.
+const MAX: usize = 4096;
+
+#[derive(Debug, Default)]
+pub(super) struct ShortLivedDevices {
+    /// Of the VMs of this tick.
+    found: HashMap<VmKey, Vec<(Nic, TapReading)>>,
+    /// With the tick in which they were heard of.
+    waiting: Vec<(u64, Nic, TapReading)>,
+    /// Which VM has lost a device of this name, and when.
+    lost: HashMap<Nic, (VmKey, f64)>,
+}
+
+impl ShortLivedDevices {
+    /// Takes in the devices of a tick. One whose VM is not known is looked up again in the next tick.
+    pub(super) fn hear(
+        &mut self,
+        (tick, now): (u64, f64),
+        devices: impl IntoIterator<Item = (Nic, TapReading)>,
+        present: &VmSet,
+        removals: &Removals,
+    ) {
+        self.found.clear();
+        self.lost.retain(|_, (_, lost_at)| now - *lost_at < KEEP_NAMES);
+        self.waiting.retain(|(heard, ..)| tick - heard < PATIENCE);
+        let room = MAX.saturating_sub(self.waiting.len());
+        self.waiting.extend(devices.into_iter().take(room).map(|(nic, reading)| (tick, nic, reading)));
+        if !removals.vms.vms.is_empty() || !self.waiting.is_empty() {
+            self.find(now, present, removals);
+        }
+    }
+
+    fn find(&mut self, now: f64, present: &VmSet, removals: &Removals) {
+        let owners = |vms: &VmSet| -> HashMap<Nic, VmKey> {
+            let of_vm = |vm| {
+                let key = VmKey::of(vm);
+                vm.nics.iter().map(move |nic| (nic.clone(), key.clone()))
+            };
+            vms.vms.iter().flat_map(of_vm).collect()
+        };
+        let lose = owners(&removals.vms);
+        if !self.waiting.is_empty() {
+            let (have, there) = (owners(present), present.vms.iter().map(VmKey::of).collect::<HashSet<_>>());
+            let had = |nic: &Nic| {
+                let (owner, _) = self.lost.get(nic)?;
+                there.contains(owner).then_some(owner)
+            };
+            self.waiting.retain(|(_, nic, reading)| {
+                let owner = have.get(nic).or_else(|| lose.get(nic)).or_else(|| had(nic));
+                if let Some(owner) = owner {
+                    self.found.entry(owner.clone()).or_default().push((nic.clone(), *reading));
+                }
+                owner.is_none()
+            });
+        }
+        let room = MAX.saturating_sub(self.lost.len());
+        self.lost.extend(lose.into_iter().take(room).map(|(nic, owner)| (nic, (owner, now))));
+    }
+
+    /// Those of one VM, once.
+    pub(super) fn take(&mut self, vm: &VmKey) -> Vec<(Nic, TapReading)> {
+        self.found.remove(vm).unwrap_or_default()
+    }
+}
+
+impl Continuity {
+    /// Finds the VMs of devices that have come and gone since the last tick. One with an account was read, and says its
+    /// last words by that. To be called before `hear`, which closes accounts.
+    pub(in crate::manager) fn assign_short_lived(
+        &mut self,
+        (vms, batch): (&VmSet, &mut Batch),
+        removals: (&Removals, &mut Batch),
+    ) {
+        let (removals, last) = removals;
+        let devices = mem::take(&mut batch.short_lived).into_iter().chain(mem::take(&mut last.short_lived));
+        let is_read = |nic: &Nic, ifindex: u32| {
+            let key = DeviceKey { netns: nic.netns, ifindex, name: None };
+            // The inode of a namespace is used again, its number is not.
+            let namespace = nic.netns.and_then(|netns| batch.namespaces.get(&netns)).copied();
+            let same = |account: &DeviceAccount| nic.netns.is_none() || account.device == namespace;
+            self.accounts.get(&key).is_some_and(same)
+        };
+        let devices: Vec<_> = devices.filter(|(nic, reading)| !is_read(nic, reading.ifindex)).collect();
+        self.remade.hear((self.tick, now()), devices, vms, removals);
+    }
+
+    /// What devices of a VM have counted that came and went since the last tick. Each is told once.
+    pub(in crate::manager) fn take_short_lived(&mut self, vm: &InstanceInfo) -> Vec<(Nic, TapReading)> {
+        let devices = self.remade.take(&VmKey::of(vm));
+        self.changed |= !devices.is_empty();
+        devices
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vms(list: &[(&str, &[&str])]) -> VmSet {
+        let vm = |(id, taps): &(&str, &[&str])| InstanceInfo {
+            id: (*id).into(),
+            hypervisor_pid: Some(1),
+            nics: taps.iter().map(|tap| Nic::local(*tap)).collect(),
+            ..InstanceInfo::default()
+        };
+        VmSet { vms: list.iter().map(vm).collect() }
+    }
+
+    fn device(tap: &str, ifindex: u32) -> (Nic, TapReading) {
+        (Nic::local(tap), TapReading { ifindex, ..TapReading::default() })
+    }
+
+    fn of(remade: &mut ShortLivedDevices, id: &str) -> Vec<u32> {
+        let readings = remade.take(&VmKey::of(&vms(&[(id, &[])]).vms[0]));
+        readings.iter().map(|(_, reading)| reading.ifindex).collect()
+    }
+
+    fn removals(vms: VmSet) -> Removals {
+        Removals { vms, ifindexes: HashMap::new() }
+    }
+
+    #[test]
+    fn a_device_goes_to_the_vm_that_has_its_name() {
+        let mut remade = ShortLivedDevices::default();
+        let devices = [device("t0", 5), device("t1", 6), device("t0", 7), device("other", 8)];
+        remade.hear((1, 0.0), devices, &vms(&[("a", &["t0"])]), &removals(vms(&[("b", &["t0", "t1"])])));
+        assert_eq!(of(&mut remade, "a"), [5, 7]);
+        assert_eq!(of(&mut remade, "a"), [0; 0], "once");
+        assert_eq!(of(&mut remade, "b"), [6]);
+    }
+
+    #[test]
+    fn a_device_waits_for_its_vm_to_be_listed() {
+        let mut remade = ShortLivedDevices::default();
+        remade.hear((1, 0.0), [device("t0", 5)], &VmSet::default(), &Removals::default());
+        remade.hear((2, 1.0), [], &vms(&[("a", &["t0"])]), &Removals::default());
+        assert_eq!(of(&mut remade, "a"), [5]);
+        remade.hear((3, 2.0), [device("t1", 6)], &VmSet::default(), &Removals::default());
+        remade.hear((4, 3.0), [], &VmSet::default(), &Removals::default());
+        remade.hear((5, 4.0), [], &vms(&[("b", &["t1"])]), &Removals::default());
+        assert_eq!(of(&mut remade, "b"), [0; 0], "but not for long");
+    }
+
+    #[test]
+    fn a_vm_that_just_lost_its_device_is_still_its_owner() {
+        let mut remade = ShortLivedDevices::default();
+        let bare = || vms(&[("a", &[])]);
+        remade.hear((1, 0.0), [], &bare(), &removals(vms(&[("a", &["t0"])])));
+        remade.hear((2, 1.0), [device("t0", 5)], &bare(), &Removals::default());
+        assert_eq!(of(&mut remade, "a"), [5]);
+        remade.hear((3, KEEP_NAMES), [device("t0", 6)], &bare(), &Removals::default());
+        assert_eq!(of(&mut remade, "a"), [0; 0]);
+    }
+}

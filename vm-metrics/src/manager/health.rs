@@ -1,0 +1,182 @@
+//! From what a part reports to its health.
+
+use std::time::Duration;
+
+use crate::model::{ComponentHealth, ComponentKind, ComponentRun, ComponentTotals, Health};
+use crate::readers::{ReadReport, ReaderError};
+use crate::sources::{SourceError, SourceReport};
+
+/// The health of a reader after one round.
+pub(super) fn reader_run(name: &'static str, report: &ReadReport, duration: Duration) -> ComponentRun {
+    let first = report.first_error.as_ref();
+    let health = match first {
+        None if report.waiting > 0 => ComponentHealth::new(Health::Starting, waiting(report.waiting)),
+        None => ComponentHealth::healthy(),
+        Some(error) => {
+            let is_complete = report.errors == report.absent;
+            let state = match (report.items, report.waiting) {
+                (0, _) if !is_complete => Health::Failed,
+                (_, 1..) if is_complete => Health::Starting,
+                _ => Health::Degraded,
+            };
+            ComponentHealth::new(state, with_count(&error.to_string(), report.errors))
+                .with_errno(error.errno())
+                .with_warning(error.is_loss())
+        }
+    };
+    ComponentRun {
+        kind: ComponentKind::Reader,
+        name,
+        health,
+        duration: Some(duration),
+        items: report.items,
+        errors: report.errors,
+        absent: report.absent,
+        lost: report.lost,
+        pinned: report.pinned,
+        overuse: report.overuse.clone().into_list(),
+        totals: ComponentTotals::default(),
+    }
+}
+
+fn waiting(taps: usize) -> String {
+    ReaderError::Waiting { taps }.to_string()
+}
+
+/// The health of a source after one round.
+pub(super) fn source_run(report: &SourceReport) -> ComponentRun {
+    if let (Err(absent @ SourceError::Absent { .. }), true) = (&report.result, report.auto) {
+        let health = ComponentHealth::new(Health::Disabled, absent.to_string());
+        return ComponentRun { duration: Some(report.duration), ..not_run(report.name, health) };
+    }
+    let problems = report.problems.len();
+    let (health, items) = match (&report.result, report.problems.first()) {
+        (Err(error), _) => {
+            (ComponentHealth::new(Health::Failed, error.to_string()).with_errno(error.errno()), 0)
+        }
+        (Ok(items), None) => (ComponentHealth::healthy(), *items),
+        (Ok(items), Some(first)) => {
+            (ComponentHealth::new(Health::Degraded, with_count(first, problems)), *items)
+        }
+    };
+    ComponentRun {
+        kind: ComponentKind::Source,
+        name: report.name,
+        health,
+        duration: Some(report.duration),
+        items,
+        errors: problems + usize::from(report.result.is_err()),
+        absent: report.absent,
+        lost: None,
+        pinned: None,
+        overuse: report.overuse.clone().into_list(),
+        totals: ComponentTotals::default(),
+    }
+}
+
+/// A source that is not asked.
+pub(super) fn source_off(name: &'static str) -> ComponentRun {
+    not_run(name, ComponentHealth::new(Health::Disabled, "switched off, or nothing in its section"))
+}
+
+/// What the manager keeps for its next start.
+pub(super) fn state_run(health: &ComponentHealth) -> ComponentRun {
+    let is_fault = matches!(health.state, Health::Degraded | Health::Failed);
+    let not_run = not_run("state", health.clone());
+    ComponentRun { kind: ComponentKind::Manager, errors: usize::from(is_fault), ..not_run }
+}
+
+fn not_run(name: &'static str, health: ComponentHealth) -> ComponentRun {
+    ComponentRun {
+        kind: ComponentKind::Source,
+        name,
+        health,
+        duration: None,
+        items: 0,
+        errors: 0,
+        absent: 0,
+        lost: None,
+        pinned: None,
+        overuse: Vec::new(),
+        totals: ComponentTotals::default(),
+    }
+}
+
+/// The first of several errors, and how many more there were.
+pub(super) fn with_count(first: &str, errors: usize) -> String {
+    match errors {
+        0 | 1 => first.to_owned(),
+        more => format!("{first} (and {} more)", more - 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Excess;
+
+    fn run_of(items: usize, errors: Vec<ReaderError>) -> ComponentRun {
+        let mut report = ReadReport { items, ..ReadReport::default() };
+        errors.into_iter().for_each(|error| report.error(error));
+        reader_run("a", &report, Duration::ZERO)
+    }
+
+    fn absent() -> ReaderError {
+        ReaderError::NoDevice { device: "t".into() }
+    }
+
+    fn fault() -> ReaderError {
+        ReaderError::Device { device: "t".into(), problem: "broken".into(), errno: None }
+    }
+
+    #[test]
+    fn a_reader_fails_when_it_reads_nothing_but_not_when_there_is_nothing() {
+        let state = |items, errors| run_of(items, errors).health.state;
+        assert_eq!([state(0, vec![]), state(1, vec![])], [Health::Healthy; 2]);
+        let degraded = [state(0, vec![absent()]), state(1, vec![absent()]), state(1, vec![fault()])];
+        assert_eq!(degraded, [Health::Degraded; 3]);
+        assert_eq!([state(0, vec![fault()]), state(0, vec![absent(), fault()])], [Health::Failed; 2]);
+    }
+
+    #[test]
+    fn a_reader_whose_turn_has_not_come_is_starting() {
+        let run = |errors: Vec<ReaderError>| {
+            let mut report = ReadReport { waiting: 90, ..ReadReport::default() };
+            errors.into_iter().for_each(|error| report.error(error));
+            let run = reader_run("a", &report, Duration::ZERO);
+            (run.health.state, run.is_complete())
+        };
+        assert_eq!(run(vec![]), (Health::Starting, true));
+        assert_eq!(run(vec![absent()]), (Health::Starting, true));
+        assert_eq!(run(vec![fault()]), (Health::Failed, false), "a fault is not hidden");
+    }
+
+    #[test]
+    fn a_source_without_its_place_is_at_fault_only_when_it_was_asked_for() {
+        let run = |auto| {
+            let result = Err(SourceError::Absent { path: "/run/x".into() });
+            let report = SourceReport {
+                name: "a",
+                result,
+                problems: Vec::new(),
+                absent: 0,
+                duration: Duration::ZERO,
+                auto,
+                overuse: Excess::default(),
+            };
+            let run = source_run(&report);
+            (run.health.state, run.health.reason, run.errors)
+        };
+        let reason = || "/run/x is not there".to_owned();
+        assert_eq!(run(true), (Health::Disabled, reason(), 0));
+        assert_eq!(run(false), (Health::Failed, reason(), 1));
+    }
+
+    #[test]
+    fn what_is_not_there_leaves_nothing_to_read_and_hides_no_fault() {
+        assert!(run_of(0, vec![absent()]).is_complete());
+        let run = run_of(1, vec![absent(), fault(), absent()]);
+        assert!(!run.is_complete());
+        assert_eq!(run.health.reason, "t: broken (and 2 more)");
+    }
+}

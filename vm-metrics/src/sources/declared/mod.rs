@@ -1,0 +1,242 @@
+//! A VM as somebody describes it to this daemon: in the configuration, in a file of a directory, or over the socket.
+//!
+//! A VM of which no process is named is listed always: what cannot be read of it is then missing, and the readers say
+//! so. Where a process is named, the VM is there while that is; its TAPs may be another VM's by then. A pid file is
+//! read at each call, for a VM that was started again has another pid.
+
+pub mod hypervisor_pid;
+mod pid_file;
+pub mod pid_guard;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use self::pid_guard::PidGuard;
+use super::{Listing, SourceError};
+use crate::model::{Hypervisor, InstanceInfo, Nic, is_device_name};
+use crate::sources::files::operators::Operators;
+use crate::sources::process::lookup::ProcessLookup;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema), schema(as = DescribedVm))]
+#[serde(default, deny_unknown_fields)]
+pub struct DeclaredVm {
+    /// Where a path or a file's name has the id, it may be left out.
+    pub id: String,
+    /// The id, unless given.
+    pub name: Option<String>,
+    /// Of the hypervisor process, as the host sees it.
+    pub pid: Option<u32>,
+    /// Read only when `pid` is not given.
+    #[cfg_attr(feature = "daemon", schema(value_type = Option<String>))]
+    pub pid_file: Option<PathBuf>,
+    /// Names of its TAPs.
+    #[serde(deserialize_with = "device_names")]
+    pub taps: Vec<String>,
+    /// How many vCPUs it has.
+    pub vcpus: Option<u32>,
+    /// The memory that it is allotted, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// What runs it.
+    pub hypervisor: Hypervisor,
+    /// Whose VM it is.
+    pub project: Option<String>,
+}
+
+impl DeclaredVm {
+    /// What the types do not say.
+    pub fn check(&self) -> Result<(), String> {
+        if self.id.is_empty() {
+            return Err("an id is empty".to_owned());
+        }
+        if self.pid == Some(0) {
+            return Err(format!("pid 0 of {:?} is no process", self.id));
+        }
+        let mut taps = self.taps.iter().enumerate();
+        match taps.find(|(at, tap)| self.taps[..*at].contains(tap)) {
+            Some((_, tap)) => Err(format!("the TAP {tap:?} of {:?} is there twice", self.id)),
+            None => Ok(()),
+        }
+    }
+
+    /// `written` is the file that has the pid, if it is not in the configuration; `guard` is kept from call to call.
+    pub fn list(
+        &self,
+        processes: &ProcessLookup,
+        operators: &Operators,
+        written: Option<&Path>,
+        guard: &mut PidGuard,
+        listing: &mut Listing,
+    ) {
+        let pid = self.checked_pid(processes, operators, written, guard, &mut listing.problems);
+        let names_process = self.pid.is_some() || self.pid_file.is_some();
+        let vm = InstanceInfo {
+            id: self.id.clone(),
+            name: self.name.as_ref().unwrap_or(&self.id).clone(),
+            hypervisor: self.hypervisor,
+            hypervisor_pid: pid,
+            allocated_vcpus: self.vcpus,
+            allocated_memory_bytes: self.memory_bytes,
+            project: self.project.clone(),
+            ..InstanceInfo::default()
+        };
+        if names_process && pid.is_none() {
+            listing.ended.push(vm);
+        } else {
+            // A device that is not there is listed: the readers say so, and it may come.
+            let nics = self.taps.iter().map(Nic::local).collect();
+            listing.instances.push(InstanceInfo { nics, ..vm });
+        }
+    }
+
+    /// The process, if one is named and is still the one that was meant.
+    fn checked_pid(
+        &self,
+        processes: &ProcessLookup,
+        operators: &Operators,
+        written: Option<&Path>,
+        guard: &mut PidGuard,
+        problems: &mut Vec<SourceError>,
+    ) -> Option<u32> {
+        let (pid, written) = match (self.pid, self.pid_file.as_deref()) {
+            (Some(pid), _) => (pid, written.map(|path| (path, modified(path)))),
+            (None, Some(path)) => {
+                let (pid, modified) = pid_file::pid_in(path, processes, operators, guard, problems)?;
+                (pid, Some((path, modified)))
+            }
+            (None, None) => return None,
+        };
+        match guard.check(processes, pid, written) {
+            Ok(()) => Some(pid),
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        }
+    }
+}
+
+fn device_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let names: Vec<String> = Vec::deserialize(deserializer)?;
+    match names.iter().find(|name| !is_device_name(name)) {
+        Some(bad) => Err(D::Error::custom(format!("{bad:?} cannot be the name of a network device"))),
+        None => Ok(names),
+    }
+}
+
+/// When an operator's file was last written.
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|file| file.modified()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Trust;
+    use crate::sources::proc_scan::fixture::{Fake, Fixture};
+
+    /// A VM and the host that it is on.
+    struct Case {
+        fixture: Fixture,
+        vm: DeclaredVm,
+        guard: PidGuard,
+    }
+
+    impl Case {
+        fn new(vm: DeclaredVm) -> Self {
+            Self { fixture: Fixture::new(), vm, guard: PidGuard::default() }
+        }
+
+        fn listing(&mut self) -> (Listing, String) {
+            let mut listing = Listing::default();
+            self.vm.list(
+                &ProcessLookup::new(self.fixture.host(), Trust::default()),
+                &Operators::default(),
+                None,
+                &mut self.guard,
+                &mut listing,
+            );
+            assert_eq!(listing.instances.len() + listing.ended.len(), 1);
+            let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
+            (listing, problems.join("; "))
+        }
+
+        /// `None` where the VM has ended.
+        fn pid(&mut self) -> (Option<u32>, String) {
+            let (listing, problems) = self.listing();
+            (listing.instances.first().and_then(|vm| vm.hypervisor_pid), problems)
+        }
+    }
+
+    #[test]
+    fn a_pid_that_went_to_another_process_is_left_out() {
+        let mut case = Case::new(DeclaredVm { id: "a".into(), pid: Some(42), ..DeclaredVm::default() });
+        let mut call = |start: u64| {
+            case.fixture.put(&Fake { pid: 42, start, ..Fake::default() });
+            case.pid()
+        };
+        assert_eq!(call(7), (Some(42), String::new()));
+        let problem = "process 42: not the process that had this pid before".to_owned();
+        assert_eq!(call(8), (None, problem));
+        assert_eq!(call(7), (Some(42), String::new()));
+    }
+
+    #[test]
+    fn a_vm_whose_process_is_not_there_has_ended_and_has_no_taps() {
+        let taps = vec!["tap0".to_owned()];
+        let vm = DeclaredVm { id: "a".into(), taps, vcpus: Some(2), ..DeclaredVm::default() };
+        let mut case = Case::new(vm.clone());
+        assert_eq!(case.listing().0.instances[0].nics, [Nic::local("tap0")], "no process is named");
+        let missing = Some(case.fixture.path("vm.pid"));
+        for vm in [
+            DeclaredVm { pid: Some(42), ..vm.clone() },
+            DeclaredVm { pid_file: missing.clone(), ..vm.clone() },
+        ] {
+            case.vm = vm;
+            let (listing, problems) = case.listing();
+            let [ended] = &listing.ended[..] else { panic!("{listing:?}") };
+            assert_eq!(
+                (ended.hypervisor_pid, &ended.nics[..], ended.allocated_vcpus),
+                (None, &[][..], Some(2))
+            );
+            assert!(!problems.is_empty());
+        }
+        case.fixture.put(&Fake { pid: 42, ..Fake::default() });
+        case.vm.pid = Some(42);
+        assert_eq!(case.listing().0.instances[0].nics, [Nic::local("tap0")]);
+    }
+
+    #[test]
+    fn a_pid_file_is_read_at_each_call() {
+        let mut case = Case::new(DeclaredVm { id: "a".into(), ..DeclaredVm::default() });
+        let pid_file = case.fixture.path("vm.pid");
+        case.vm.pid_file = Some(pid_file.clone());
+
+        let (pid, problem) = case.pid();
+        assert_eq!(pid, None);
+        assert!(problem.starts_with("cannot read ") && problem.contains("vm.pid: No such file"), "{problem}");
+
+        for (content, pid) in [("42\n", 42), ("43", 43), (" 44 \nmore\n", 44)] {
+            case.fixture.put(&Fake { pid, ..Fake::default() });
+            fs::write(&pid_file, content).unwrap();
+            assert_eq!(case.pid(), (Some(pid), String::new()));
+        }
+
+        for content in ["", "0", "-1", "pid", "99999999999", "4 2"] {
+            fs::write(&pid_file, content).unwrap();
+            let expected = format!("{}: there is no pid in it", pid_file.display());
+            assert_eq!(case.pid(), (Some(44), expected), "what it said before counts");
+        }
+
+        fs::write(&pid_file, vec![b'1'; 8 << 10]).unwrap();
+        case.fixture.end(44);
+        let (pid, problem) = case.pid();
+        assert_eq!(pid, None);
+        let problem = problem.strip_suffix("; process 44 is not there, or has ended").unwrap();
+        assert!(problem.ends_with("larger than 4096 bytes"), "{problem}");
+    }
+}

@@ -1,0 +1,263 @@
+//! Files of others that are read again only when they have changed.
+//!
+//! What a file said last counts until it says something else: one that is being written, or was spoilt, takes nothing
+//! away. A file that is gone takes all.
+
+use std::collections::{BinaryHeap, HashMap};
+use std::fs::{self, DirEntry, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::operators::Operators;
+use crate::sources::SourceError;
+
+/// Each is a look per tick.
+pub const MAX_ENTRIES: usize = 16_384;
+
+/// A file may change twice within the grain of its time stamp; one that changed this long ago has settled.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// The files of one directory, or of the directories in it, and what each of them said last.
+#[derive(Debug)]
+pub struct WatchedFiles<T> {
+    operators: Operators,
+    /// In bytes; a larger file is a problem.
+    limit: u64,
+    files: HashMap<PathBuf, WatchedFile<T>>,
+}
+
+#[derive(Debug)]
+struct WatchedFile<T> {
+    stamp: Option<Stamp>,
+    value: Option<T>,
+    problem: Option<SourceError>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl<T> WatchedFiles<T> {
+    pub fn new(operators: Operators, limit: u64) -> Self {
+        Self { operators, limit, files: HashMap::new() }
+    }
+
+    /// Looks at these files and no others. `parse` gets what has changed.
+    pub fn look(
+        &mut self,
+        paths: impl IntoIterator<Item = PathBuf>,
+        mut parse: impl FnMut(&Path, &[u8]) -> Result<T, String>,
+    ) {
+        let mut before = std::mem::take(&mut self.files);
+        for path in paths {
+            let known = before.remove(&path);
+            match self.look_at(&path, known, &mut parse) {
+                Some(watched) => drop(self.files.insert(path, watched)),
+                // Gone since the listing.
+                None => continue,
+            }
+        }
+    }
+
+    /// In the order of their paths.
+    pub fn values(&mut self) -> impl Iterator<Item = (&Path, &mut T)> {
+        let mut files: Vec<_> = self.files.iter_mut().collect();
+        files.sort_unstable_by_key(|(path, _)| *path);
+        files.into_iter().filter_map(|(path, watched)| Some((path.as_path(), watched.value.as_mut()?)))
+    }
+
+    pub fn problems(&self) -> Vec<SourceError> {
+        let mut files: Vec<_> = self.files.iter().collect();
+        files.sort_unstable_by_key(|(path, _)| *path);
+        files.into_iter().filter_map(|(_, watched)| watched.problem.clone()).collect()
+    }
+
+    fn look_at(
+        &self,
+        path: &Path,
+        known: Option<WatchedFile<T>>,
+        parse: &mut impl FnMut(&Path, &[u8]) -> Result<T, String>,
+    ) -> Option<WatchedFile<T>> {
+        let mut watched = known.unwrap_or(WatchedFile { stamp: None, value: None, problem: None });
+        let metadata = match fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                watched.stamp = None;
+                watched.problem = Some(SourceError::io("read", path, error));
+                return Some(watched);
+            }
+        };
+        let stamp = Stamp::of(&metadata);
+        if watched.stamp == Some(stamp) {
+            return Some(watched);
+        }
+        watched.stamp = None;
+        match self.operators.read(path, self.limit) {
+            Ok(content) => {
+                watched.stamp = settled(&metadata).then_some(stamp);
+                watched.problem = match parse(path, &content) {
+                    Ok(value) => {
+                        watched.value = Some(value);
+                        None
+                    }
+                    Err(problem) => Some(watched.spoilt(path, problem)),
+                };
+            }
+            Err(error) if error.io_kind() == Some(io::ErrorKind::NotFound) => return None,
+            // Somebody else can change it: it is no more than a name.
+            Err(error @ SourceError::Content { .. }) => {
+                watched = WatchedFile { stamp: None, value: None, problem: Some(error) };
+            }
+            Err(error) => watched.problem = Some(error),
+        }
+        Some(watched)
+    }
+}
+
+impl<T> WatchedFile<T> {
+    fn spoilt(&self, path: &Path, problem: String) -> SourceError {
+        let kept = if self.value.is_some() { "; what it said before counts until it is right" } else { "" };
+        SourceError::content(path, format!("{problem}{kept}"))
+    }
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            inode: metadata.ino(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+fn settled(metadata: &Metadata) -> bool {
+    let age = metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    age.is_some_and(|age| age > SETTLED)
+}
+
+/// The names in an operator's directory, in order, without those that begin with a dot: so are files that are not ready
+/// yet. Of too many, the first.
+pub fn names(
+    directory: &Path,
+    operators: &Operators,
+    problems: &mut Vec<SourceError>,
+) -> Result<Vec<PathBuf>, SourceError> {
+    names_where(directory, operators, problems, is_ready)
+}
+
+/// The same with those that begin with a dot.
+pub fn all_names(
+    directory: &Path,
+    operators: &Operators,
+    problems: &mut Vec<SourceError>,
+) -> Result<Vec<PathBuf>, SourceError> {
+    names_where(directory, operators, problems, |_| true)
+}
+
+fn names_where(
+    directory: &Path,
+    operators: &Operators,
+    problems: &mut Vec<SourceError>,
+    is_wanted: fn(&DirEntry) -> bool,
+) -> Result<Vec<PathBuf>, SourceError> {
+    operators.check_directory(directory)?;
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => SourceError::Absent { path: directory.to_owned() },
+        _ => SourceError::io("list", directory, error),
+    };
+    let (mut paths, mut left_out) = (BinaryHeap::new(), 0);
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if !is_wanted(&entry) {
+            continue;
+        }
+        paths.push(entry.path());
+        if paths.len() > MAX_ENTRIES {
+            paths.pop();
+            left_out += 1;
+        }
+    }
+    if left_out > 0 {
+        let problem = format!("{left_out} of its entries are left out: more than {MAX_ENTRIES}");
+        problems.push(SourceError::content(directory, problem));
+    }
+    Ok(paths.into_sorted_vec())
+}
+
+/// Whether there is no room for one more.
+pub fn is_full(directory: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(directory)?.flatten().filter(is_ready).count() >= MAX_ENTRIES)
+}
+
+fn is_ready(entry: &DirEntry) -> bool {
+    !entry.file_name().as_encoded_bytes().starts_with(b".")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_parsed_when_it_changed_and_a_spoilt_one_keeps_its_word() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("number");
+        let mut watched = WatchedFiles::new(Operators::default(), 16);
+        let mut parsed = 0;
+        let mut look = |watched: &mut WatchedFiles<u32>| {
+            watched.look(names(dir.path(), &Operators::default(), &mut Vec::new()).unwrap(), |_, content| {
+                parsed += 1;
+                String::from_utf8_lossy(content).trim().parse().map_err(|_| "no number".to_owned())
+            });
+            let problems: Vec<_> = watched.problems().iter().map(ToString::to_string).collect();
+            (watched.values().map(|(_, value)| *value).collect::<Vec<_>>(), problems.concat(), parsed)
+        };
+        let write = |content: &str, ago: u64| {
+            fs::write(&path, content).unwrap();
+            let at = SystemTime::now() - Duration::from_secs(ago);
+            File::options().append(true).open(&path).unwrap().set_modified(at).unwrap();
+        };
+
+        let at = |problem: &str| format!("{}: {problem}", path.display());
+        write("x", 60);
+        assert_eq!(look(&mut watched), (vec![], at("no number"), 1));
+        write("1", 60);
+        assert_eq!(look(&mut watched), (vec![1], String::new(), 2));
+        assert_eq!(look(&mut watched), (vec![1], String::new(), 2));
+        write("half", 60);
+        let kept = at("no number; what it said before counts until it is right");
+        assert_eq!(look(&mut watched), (vec![1], kept.clone(), 3));
+        assert_eq!(look(&mut watched), (vec![1], kept, 3));
+        // A moment ago: it may change again without showing it.
+        write("2", 0);
+        assert_eq!(look(&mut watched), (vec![2], String::new(), 4));
+        assert_eq!(look(&mut watched), (vec![2], String::new(), 5));
+        write("12345678901234567", 60);
+        let too_large = format!("cannot read {}: larger than 16 bytes", path.display());
+        assert_eq!(look(&mut watched), (vec![2], too_large, 5));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(look(&mut watched), (vec![], String::new(), 5));
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_absent_and_hidden_files_are_not_ready() {
+        let names = |directory: &Path| names(directory, &Operators::default(), &mut Vec::new());
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing");
+        assert!(matches!(names(&missing), Err(SourceError::Absent { path }) if path == missing));
+        fs::write(dir.path().join(".new"), "").unwrap();
+        fs::write(dir.path().join("old"), "").unwrap();
+        assert_eq!(names(dir.path()).unwrap(), [dir.path().join("old")]);
+        assert!(names(&dir.path().join("old")).unwrap_err().to_string().starts_with("cannot list "));
+    }
+}

@@ -1,0 +1,188 @@
+//! hypeman's own records: `<data_dir>/guests/<id>/metadata.json`.
+//!
+//! They say what a VM was given and which process it had. After a host has been restarted, and until hypeman has
+//! looked, that pid is stale; a VM is listed while its process is a hypervisor that was started for it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer};
+
+use super::error::json_problem;
+use super::{ApiSocket, InstanceSource, Listing, Precedence, SourceContext, SourceDef, SourceError, place};
+use crate::model::{Hypervisor, InstanceInfo, NetworkLimits, build_instance_info};
+use crate::sources::declared::hypervisor_pid::{HypervisorPid, HypervisorProcess};
+use crate::sources::files::operators::Operators;
+use crate::sources::files::watched::{WatchedFiles, names};
+use crate::sources::process::lookup::ProcessLookup;
+
+const DEFAULT_DATA_DIR: &str = "/var/lib/hypeman";
+
+/// Some hundred bytes, and the environment that the guest is given.
+const FILE_LIMIT: u64 = 1 << 20;
+
+/// Of the names of tags. Each tag is a series of each VM.
+const MAX_TAGS: usize = 16;
+
+/// Bytes of a tag's value, which users of hypeman choose.
+const MAX_VALUE: usize = 128;
+
+pub const SOURCE: SourceDef = SourceDef {
+    name: "hypeman",
+    help: "hypeman's records of its VMs",
+    precedence: Precedence::Orchestrator,
+    configure: |section, SourceContext { host, trust, processes, .. }| {
+        let config: HypemanConfig = section.options()?;
+        if let Some(problem) = config.problem() {
+            return Err(section.refusal("tags", &problem));
+        }
+        let data_dir = place(host, config.data_dir, DEFAULT_DATA_DIR);
+        let operators = Operators::new(trust.clone());
+        let hypeman = |data_dir: PathBuf| Hypeman {
+            tags: config.tags,
+            ..Hypeman::new(data_dir.join("guests"), processes.clone(), operators)
+        };
+        Ok(data_dir.map(|data_dir| Box::new(hypeman(data_dir)) as _))
+    },
+};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct HypemanConfig {
+    data_dir: Option<PathBuf>,
+    /// The names of tags that are shown.
+    tags: Vec<String>,
+}
+
+impl HypemanConfig {
+    fn problem(&self) -> Option<String> {
+        let is_bad = |tag: &&String| tag.is_empty() || tag.len() > MAX_VALUE;
+        match self.tags.iter().find(is_bad) {
+            Some(tag) => Some(format!("{tag:?} is no name of a tag: it must have 1 to {MAX_VALUE} bytes")),
+            None if self.tags.len() > MAX_TAGS => Some(format!("at most {MAX_TAGS} tags can be shown")),
+            None => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Hypeman {
+    processes: ProcessLookup,
+    operators: Operators,
+    guests: PathBuf,
+    /// The names of tags that are shown.
+    tags: Vec<String>,
+    files: WatchedFiles<(Metadata, HypervisorPid)>,
+}
+
+/// Those of hypeman's fields that are of use here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Metadata {
+    id: String,
+    name: String,
+    /// Bytes, as the next one.
+    size: u64,
+    hotplug_size: u64,
+    vcpus: u32,
+    network_enabled: bool,
+    #[serde(rename = "HypervisorPID")]
+    hypervisor_pid: Option<u32>,
+    /// Where the VMM can be asked.
+    socket_path: Option<PathBuf>,
+    /// What the guest may receive, in bytes per second; 0 is no limit. So is the next one, of what it may send.
+    network_bandwidth_download: u64,
+    network_bandwidth_upload: u64,
+    #[serde(deserialize_with = "or_default")]
+    tags: BTreeMap<String, String>,
+    /// `None` where hypeman does not start the VM again.
+    restart_policy: Option<serde::de::IgnoredAny>,
+    #[serde(deserialize_with = "or_default")]
+    restart_status: RestartStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RestartStatus {
+    /// Begins at 0 again when the VM has run well for a while.
+    attempts: u64,
+}
+
+/// Go writes `null` for a map that nobody has made.
+fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(value: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or_default())
+}
+
+impl Hypeman {
+    fn new(guests: PathBuf, processes: ProcessLookup, operators: Operators) -> Self {
+        Self {
+            processes,
+            guests,
+            tags: Vec::new(),
+            files: WatchedFiles::new(operators.clone(), FILE_LIMIT),
+            operators,
+        }
+    }
+}
+
+impl InstanceSource for Hypeman {
+    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+        let mut listing = Listing::default();
+        let guests = names(&self.guests, &self.operators, &mut listing.problems)?;
+        let paths = guests.into_iter().map(|guest| guest.join("metadata.json"));
+        self.files.look(paths, |_, content| Ok((parse(content)?, HypervisorPid::default())));
+        listing.problems.extend(self.files.problems());
+        for (_, (metadata, guard)) in self.files.values() {
+            if let Some(pid) = metadata.hypervisor_pid
+                && let Some(found) = guard.check(&self.processes, pid, &metadata.id)
+            {
+                let vm = metadata.instance(pid, found.hypervisor, &self.tags);
+                listing.sockets.extend(metadata.socket(&found, &vm));
+                listing.instances.push(vm);
+            }
+        }
+        Ok(listing)
+    }
+}
+
+impl Metadata {
+    fn instance(&self, pid: u32, hypervisor: Hypervisor, tags: &[String]) -> InstanceInfo {
+        let memory = self.size.saturating_add(self.hotplug_size);
+        let info =
+            build_instance_info(&self.id, &self.name, Some(pid), self.network_enabled, self.vcpus, memory);
+        let limit = |bytes: u64| (bytes > 0).then_some(bytes);
+        InstanceInfo {
+            hypervisor,
+            network_limits: NetworkLimits {
+                rx_bytes_per_second: limit(self.network_bandwidth_download),
+                tx_bytes_per_second: limit(self.network_bandwidth_upload),
+            },
+            tags: tags.iter().filter_map(|tag| Some((tag.clone(), self.tag(tag)?))).collect(),
+            restart_attempts: self.restart_policy.map(|_| self.restart_status.attempts),
+            ..info
+        }
+    }
+
+    fn tag(&self, name: &str) -> Option<String> {
+        let value = self.tags.get(name)?;
+        Some(value[..value.floor_char_boundary(MAX_VALUE)].to_owned())
+    }
+
+    fn socket(&self, found: &HypervisorProcess, vm: &InstanceInfo) -> Option<ApiSocket> {
+        let HypervisorProcess { pid, start_ticks, hypervisor } = *found;
+        let path = self.socket_path.clone()?;
+        Some(ApiSocket { hypervisor, pid, start_ticks, path, nics: vm.nics.clone() })
+    }
+}
+
+fn parse(content: &[u8]) -> Result<Metadata, String> {
+    let metadata: Metadata = serde_json::from_slice(content)
+        .map_err(|error| format!("no metadata of hypeman: {}", json_problem(&error)))?;
+    if metadata.id.is_empty() {
+        return Err("no metadata of hypeman: it has no Id".to_owned());
+    }
+    Ok(metadata)
+}
+
+#[cfg(test)]
+mod tests;

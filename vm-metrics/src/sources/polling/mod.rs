@@ -1,0 +1,215 @@
+//! One round of all sources: each is asked, one that fails keeps its VMs for a while, and what they know is merged.
+
+mod background;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use self::background::BackgroundSource;
+use super::{ApiSocket, InstanceSource, Listing, Precedence, SourceContext, SourceError};
+use crate::config::Switch;
+use crate::model::{Excess, VmSet};
+use crate::sources::merge::evidence::{Evidence, LocalDevice, ProcessTable};
+use crate::sources::merge::{Merge, SavedIds, SourceListing};
+use crate::sources::push::Inbox;
+
+/// How long the VMs of a source that fails are still listed. Without a free descriptor, say, nothing can be listed for a
+/// moment, and that must not end every series; but nor may a VM that has ended seem to run for long.
+pub(super) const KEEP_LISTING: Duration = Duration::from_secs(30);
+
+/// What the source of a program that embeds this library is called in health and in metrics.
+const OWN: &str = "instance_source";
+
+/// The sources in use, asked as one.
+pub struct Sources {
+    pub(super) sources: Vec<SourceEntry>,
+    pub(super) switched_off: Vec<&'static str>,
+    context: SourceContext,
+    merge: Merge,
+}
+
+/// What sources of a round have found for those that are asked after them.
+#[derive(Debug, Default)]
+struct RoundResults {
+    sockets: HashMap<u32, ApiSocket>,
+    /// The processes that are VMs by the word of a source.
+    pids: Vec<u32>,
+    processes: ProcessTable,
+}
+
+/// A source and what it answered last.
+pub(super) struct SourceEntry {
+    pub(super) name: &'static str,
+    precedence: Precedence,
+    switch: Switch,
+    source: Box<dyn InstanceSource>,
+    last: Option<(Instant, SourceListing)>,
+}
+
+/// How it went with one source.
+#[derive(Clone, Debug)]
+pub struct SourceReport {
+    pub name: &'static str,
+    /// How many VMs it listed.
+    pub result: Result<usize, SourceError>,
+    pub problems: Vec<String>,
+    /// How many of the problems are but that a VM does not run.
+    pub absent: usize,
+    pub duration: Duration,
+    /// It is used only where there is something for it.
+    pub auto: bool,
+    /// What users asked for beyond their share.
+    pub overuse: Excess,
+}
+
+impl Sources {
+    /// The most trusted source first.
+    pub fn new(sources: Vec<(&'static str, Box<dyn InstanceSource>)>) -> Self {
+        let written = |(name, source)| SourceEntry::new(name, Precedence::Declared, Switch::On, source);
+        Self {
+            sources: sources.into_iter().map(written).collect(),
+            switched_off: Vec::new(),
+            merge: Merge::default(),
+            context: SourceContext::default(),
+        }
+    }
+
+    /// Checks what sources say of this host, by these rules.
+    pub(super) fn within(context: &SourceContext) -> Self {
+        let boot_id = context.host.boot_id().unwrap_or_default();
+        let merge = Merge::new(context.retention, boot_id);
+        Self { context: context.clone(), merge, ..Self::new(Vec::new()) }
+    }
+
+    /// Keeps the ids of VMs in this directory, over restarts. Who only looks writes nothing.
+    pub(crate) fn remember_in(&mut self, dir: &Path, is_for_reading: bool) {
+        if let Some(saved) = SavedIds::new(&self.context.host, dir, is_for_reading) {
+            self.merge.remember_in(saved);
+        }
+    }
+
+    /// The one that comes before all others; replaces the one that was set before.
+    pub(crate) fn set_own(&mut self, source: Box<dyn InstanceSource>) {
+        self.sources.retain(|source| source.name != OWN);
+        self.sources.insert(0, SourceEntry::new(OWN, Precedence::Declared, Switch::On, source));
+    }
+
+    /// The sources that the configuration turned off, or gave nothing to list.
+    pub fn switched_off(&self) -> &[&'static str] {
+        &self.switched_off
+    }
+
+    /// The sockets to be served, and whether one that cannot be is a fault.
+    pub fn inboxes(&self) -> Vec<(Inbox, bool)> {
+        let inbox = |entry: &SourceEntry| Some((entry.source.inbox()?, entry.switch == Switch::On));
+        self.sources.iter().filter_map(inbox).collect()
+    }
+
+    /// Asks each source. One that fails does not hinder the others, and keeps the VMs it listed last for a while.
+    pub fn list(&mut self) -> (VmSet, Vec<SourceReport>) {
+        self.list_at(Instant::now())
+    }
+
+    pub(super) fn list_at(&mut self, now: Instant) -> (VmSet, Vec<SourceReport>) {
+        let mut found = RoundResults::default();
+        let mut answers: Vec<_> = self.sources.iter().map(|_| None).collect();
+        // Processes are looked at once they are named, and VMMs are asked once they are found.
+        for pass in [
+            |precedence| precedence != Precedence::Vmm && precedence != Precedence::Process,
+            |precedence| precedence == Precedence::Process,
+            |precedence| precedence == Precedence::Vmm,
+        ] {
+            let sockets: Vec<_> = found.sockets.values().cloned().collect();
+            for (entry, answer) in self.sources.iter_mut().zip(&mut answers) {
+                if pass(entry.precedence) {
+                    entry.source.found(&sockets);
+                    entry.source.named(&found.pids);
+                    *answer = Some(entry.list_at(now, &mut found));
+                }
+            }
+        }
+        let (listings, mut reports): (Vec<_>, Vec<_>) = answers.into_iter().flatten().unzip();
+        let SourceContext { host, trust, .. } = &self.context;
+        // Several sources may name a device, which is looked up once.
+        let known = RefCell::new(HashMap::new());
+        let device = |name: &str| {
+            let look_up = || LocalDevice::of(host, name);
+            *known.borrow_mut().entry(name.to_owned()).or_insert_with(look_up)
+        };
+        let evidence = Evidence { trust, processes: &found.processes, device: &device };
+        let (vms, problems) = self.merge.merge(listings, evidence, now);
+        for (report, problems) in reports.iter_mut().zip(problems) {
+            report.problems.extend(problems);
+        }
+        (VmSet { vms }, reports)
+    }
+}
+
+impl SourceEntry {
+    pub(super) fn new(
+        name: &'static str,
+        precedence: Precedence,
+        switch: Switch,
+        source: Box<dyn InstanceSource>,
+    ) -> Self {
+        // The others wait for nobody, and are asked with what this round has found.
+        let may_hang = !matches!(precedence, Precedence::Process | Precedence::Vmm);
+        let source = if may_hang { Box::new(BackgroundSource::new(source)) } else { source };
+        Self { name, precedence, switch, source, last: None }
+    }
+
+    pub(super) fn fact_rank(&self) -> usize {
+        self.precedence.fact_rank()
+    }
+
+    fn list_at(&mut self, now: Instant, found: &mut RoundResults) -> (SourceListing, SourceReport) {
+        let began = Instant::now();
+        let listing = self.source.list_running_instances_for_metrics();
+        let duration = began.elapsed();
+        let (result, problems, overuse) = match listing {
+            Ok(Listing { instances, ended, mut problems, sockets, processes, overuse }) => {
+                let count = instances.len();
+                self.last = Some((
+                    now,
+                    SourceListing {
+                        precedence: self.precedence,
+                        instances,
+                        ended,
+                        processes,
+                        is_own: self.name == OWN,
+                    },
+                ));
+                // One for each process: what it says itself comes last.
+                found.sockets.extend(sockets.into_iter().map(|socket| (socket.pid, socket)));
+                // What is a fault is said first.
+                problems.sort_by_key(SourceError::is_absence);
+                (Ok(count), problems, overuse)
+            }
+            Err(error) => {
+                self.last.take_if(|(listed, _)| now.duration_since(*listed) >= KEEP_LISTING);
+                (Err(error), Vec::new(), Excess::default())
+            }
+        };
+        if let Some((_, listing)) = &self.last {
+            found.pids.extend(listing.instances.iter().filter_map(|vm| vm.hypervisor_pid));
+            found.processes.extend(listing.processes.clone());
+        }
+        let listing = self
+            .last
+            .as_ref()
+            .map_or_else(|| SourceListing::nothing(self.precedence), |(_, listing)| listing.clone());
+        let absent = problems.iter().filter(|problem| problem.is_absence()).count();
+        let problems = problems.iter().map(ToString::to_string).collect();
+        let auto = self.switch == Switch::Auto;
+        (listing, SourceReport { name: self.name, result, problems, absent, duration, auto, overuse })
+    }
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.sources.iter().map(|source| source.name)).finish()
+    }
+}
