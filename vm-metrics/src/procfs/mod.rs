@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod cgroup_files;
+pub mod executable;
 mod net_dev;
 mod pairs;
 

@@ -35,7 +35,6 @@ pub use self::merge::fingerprints::Fingerprints;
 pub use self::merge::precedence::Precedence;
 use self::polling::SourceEntry;
 pub use self::polling::{SourceReport, Sources};
-pub(crate) use self::process::executable;
 use self::process::lookup::ProcessLookup;
 use self::push::Inbox;
 use crate::config::{ConfigError, Section, Sections, Switch};

@@ -4,9 +4,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::tests::full;
-use super::{GROUPS, Group, Kind, Number, SnapshotView};
-use crate::exporters::exports::Exports;
+use super::fixture::full;
+use super::{ExporterStats, GROUPS, Group, Kind, Number, SnapshotView};
 use crate::model::{DirectionStats, EbpfStats, NicStats, ProcessStats, Snapshot, VmStats};
 
 /// Each number is this one.
@@ -24,9 +23,9 @@ fn each_alone<T: Serialize + DeserializeOwned>(all: T) -> Vec<(String, T)> {
 /// How many samples counters show of a VM that are not 0, and how many all others.
 fn samples_of(vm: VmStats) -> (usize, usize) {
     let snapshot = Snapshot { vms: vec![VmStats { running: true, ..vm }], ..full() };
-    let (exports, mut counters, mut others) = (Exports::default(), 0, 0);
+    let (exporters, mut counters, mut others) = (ExporterStats::default(), 0, 0);
     for metric in GROUPS.iter().flat_map(Group::metrics) {
-        let view = SnapshotView::new(&snapshot, &exports, metric.kind);
+        let view = SnapshotView::new(&snapshot, &exporters, metric.kind);
         let samples = if metric.kind == Kind::Counter { &mut counters } else { &mut others };
         metric.samples.compute(&view, &mut |_, value, _| *samples += usize::from(value != Number::Count(0)));
     }
