@@ -130,7 +130,7 @@ pub(crate) fn document(snapshot: &Snapshot) -> serde_json::Result<Vec<u8>> {
 /// Removes sums since an earlier tick: one look has no earlier tick, also if it needed several readings.
 fn forget_sums(snapshot: &mut Snapshot) {
     for vm in &mut snapshot.vms {
-        (vm.cpu_wait_usec, vm.context_switches) = (None, None);
+        (vm.process.cpu_wait_usec, vm.process.context_switches) = (None, None);
     }
 }
 
