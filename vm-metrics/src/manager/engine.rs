@@ -143,11 +143,11 @@ impl Engine {
                 reader.read_final(&removals, &mut last);
             }
         }
-        self.continuity.set_vms(&vms, &batch);
-        self.continuity.assign_short_lived((&vms, &mut batch), (&removals, &mut last));
-        self.continuity.close_exited(&batch, &removals);
-        let (stats, final_stats) = merge::merge((&vms, &batch), (&removals.vms, &last), &mut self.continuity);
-        // The merge has written the state.
+        let now = unix_seconds(SystemTime::now());
+        let mut tick = self.continuity.begin_tick(now, (&vms, &batch), (&removals, &last));
+        let (stats, final_stats) = merge::merge((&vms, &batch), (&removals.vms, &last), &mut tick);
+        // Saved before it is published: a daemon that is killed now must give no byte twice.
+        tick.end().save();
         if let Some(state) = self.continuity.state_health().map(health::state_run) {
             components.push(state);
         }

@@ -2,48 +2,43 @@
 
 use vm_metrics_common::DropCounts;
 
-use super::continuity::{Continuity, DeviceAccount, DeviceReading, Totals};
+use super::continuity::{ContinuityTick, DeviceAccount, DeviceReading, Totals};
 use crate::model::{
     AttachMode, Batch, DirectionStats, EbpfReading, EbpfStats, FrameCounts, InstanceInfo, Nic, NicKind,
     NicSince, NicSource, NicStats, TapReading, TapStats, ThreadsReading, Traffic, VcpuReading, VcpuStats,
     VmSet, VmSince, VmStats,
 };
 
-/// What is published of the VMs that are there, and the last words of those that are leaving.
-///
-/// The leaving come first: what a device had counted up to now is theirs, and whoever has it next begins from there.
+/// Makes the numbers of present VMs, and the final numbers of removed ones.
 pub(super) fn merge(
     present: (&VmSet, &Batch),
-    removals: (&VmSet, &Batch),
-    continuity: &mut Continuity,
+    removed: (&VmSet, &Batch),
+    tick: &mut ContinuityTick<'_>,
 ) -> (Vec<VmStats>, Vec<VmStats>) {
-    continuity.begin_tick();
     let mut all = |(vms, batch): (&VmSet, &Batch), is_removed| {
-        vms.vms.iter().map(|vm| vm_stats(vm, batch, continuity, is_removed)).collect()
+        vms.vms.iter().map(|vm| vm_stats(vm, batch, tick, is_removed)).collect()
     };
-    let removals = all(removals, true);
-    let stats = (all(present, false), removals);
-    continuity.end_tick();
-    stats
+    // The removed come first: the count of a device up to now is theirs, and its next owner begins there.
+    let removed = all(removed, true);
+    (all(present, false), removed)
 }
 
-fn vm_stats(vm: &InstanceInfo, batch: &Batch, continuity: &mut Continuity, is_removed: bool) -> VmStats {
+fn vm_stats(vm: &InstanceInfo, batch: &Batch, tick: &mut ContinuityTick<'_>, is_removed: bool) -> VmStats {
     let process = vm.hypervisor_pid.and_then(|pid| batch.processes.get(&pid)).copied().unwrap_or_default();
     let threads = vm.hypervisor_pid.and_then(|pid| batch.threads.get(&pid));
     let start_time =
-        vm.hypervisor_pid.zip(process.start_ticks).and_then(|(pid, start)| continuity.start_time(pid, start));
+        vm.hypervisor_pid.zip(process.start_ticks).and_then(|(pid, start)| tick.start_time(pid, start));
     // What has the pid of one that leaves may be another process already.
     let start_ticks = process.start_ticks.filter(|_| !is_removed);
-    continuity.enter(vm, start_ticks);
+    tick.enter(vm, start_ticks);
     // They came before those that are there.
-    let remade =
-        continuity.take_short_lived(vm).into_iter().map(|(nic, device)| (nic, remade_counts(&device)));
+    let remade = tick.take_short_lived(vm).into_iter().map(|(nic, device)| (nic, remade_counts(&device)));
     let remade: Vec<_> = remade.collect();
-    remade.iter().for_each(|(nic, (rx, tx))| continuity.add_short_lived(vm, nic, *rx, *tx));
+    remade.iter().for_each(|(nic, (rx, tx))| tick.add_short_lived(vm, nic, *rx, *tx));
     let remade: Vec<_> = remade.into_iter().map(|(_, counts)| counts).collect();
-    let nics: Vec<_> = vm.nics.iter().map(|nic| nic_stats(vm, nic, batch, continuity)).collect();
-    let since = continuity.vm_since(vm, start_ticks);
-    let network = continuity.network_sum(vm, start_ticks, &nics, &remade);
+    let nics: Vec<_> = vm.nics.iter().map(|nic| nic_stats(vm, nic, batch, tick)).collect();
+    let since = tick.vm_since(vm, start_ticks);
+    let network = tick.network_sum(vm, start_ticks, &nics, &remade);
     // A sum without those that cannot be counted, or that are left out, is no sum.
     let is_whole = vm.uncounted.is_empty() && !vm.has_more_nics;
     let [net_rx_bytes, net_tx_bytes, net_rx_packets, net_tx_packets] =
@@ -62,7 +57,7 @@ fn vm_stats(vm: &InstanceInfo, batch: &Batch, continuity: &mut Continuity, is_re
         major_page_faults: process.page_faults.map(|faults| faults.major),
         threads: process.threads,
         open_files: process.open_files,
-        vcpus: threads.map(|threads| vcpus(threads, continuity, since)).unwrap_or_default(),
+        vcpus: threads.map(|threads| vcpus(threads, tick, since)).unwrap_or_default(),
         memory_rss_bytes: process.rss_bytes,
         memory_vms_bytes: process.vms_bytes,
         memory_anon_bytes: process.memory.anon_bytes,
@@ -110,7 +105,7 @@ fn remade_counts(device: &TapReading) -> (FrameCounts, FrameCounts) {
     (rx, tx)
 }
 
-fn vcpus(threads: &ThreadsReading, continuity: &mut Continuity, since: VmSince) -> Vec<VcpuStats> {
+fn vcpus(threads: &ThreadsReading, tick: &mut ContinuityTick<'_>, since: VmSince) -> Vec<VcpuStats> {
     let vcpu = |vcpu: &VcpuReading| VcpuStats {
         vcpu: vcpu.vcpu,
         thread: vcpu.thread,
@@ -119,7 +114,7 @@ fn vcpus(threads: &ThreadsReading, continuity: &mut Continuity, since: VmSince) 
         // Where the series of the process have had other names, so have these.
         since: vcpu
             .start_ticks
-            .and_then(|start| continuity.start_time(vcpu.thread, start))
+            .and_then(|start| tick.start_time(vcpu.thread, start))
             .filter(|_| since.process.is_some()),
     };
     threads.vcpus.iter().map(vcpu).collect()
@@ -130,7 +125,7 @@ fn nic_stats(
     vm: &InstanceInfo,
     nic: &Nic,
     batch: &Batch,
-    continuity: &mut Continuity,
+    tick: &mut ContinuityTick<'_>,
 ) -> (Option<u64>, NicStats) {
     // Numbers of two devices that had the name one after the other are not mixed. The device's reading is the earlier one.
     // Its device leaves in the next tick, with its final counters; what eBPF counts of the new one waits until then.
@@ -147,7 +142,7 @@ fn nic_stats(
     let GuestView { rx, tx } = device.map(|device| device_counts(kind, &device.stats)).unwrap_or_default();
     let namespace = nic.netns.and_then(|netns| batch.namespaces.get(&netns)).copied();
     let reading = DeviceReading { nic, ifindex, namespace, rx, tx };
-    let account = continuity.account(&vm.id, &reading);
+    let account = tick.account(&vm.id, &reading);
     // The equation of what is offered is a TAP's: a macvtap does not say what was delivered.
     let is_tap = kind == NicKind::Tap;
     let drops = batch.drops.get(nic).filter(|drops| is_tap && drops.ifindex == ifindex);
@@ -183,9 +178,9 @@ fn nic_stats(
         gone: false,
         since: NicSince::default(),
     };
-    continuity.continue_counter(vm, &reading, &mut stats);
+    tick.continue_counter(vm, &reading, &mut stats);
     if let Some(exit) = batch.nic_exits.get(nic) {
-        continuity.close(*exit, &reading, cumulative);
+        tick.close(*exit, &reading, cumulative);
     }
     (Some(share), stats)
 }

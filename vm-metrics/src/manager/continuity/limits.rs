@@ -12,9 +12,9 @@ const KEPT: Limit = Limit { trusted: 1 << 16, others: 4096 };
 
 impl Continuity {
     /// Forgets what users have left behind beyond their shares. What is there is not counted, however much it is.
-    pub(super) fn keep_within_limits(&mut self) {
+    pub(super) fn keep_within_limits(&mut self, now: f64) {
         let Self { accounts, sums, moves, overuse, .. } = self;
-        let (tick, now) = (self.tick, self.now);
+        let tick = self.tick;
         sums.keep(KEPT, now, overuse);
         moves.keep(KEPT, overuse);
         if accounts.len() as u64 <= KEPT.others {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rustix::param::clock_ticks_per_second;
 
-use crate::host::Host;
+use crate::model::Batch;
 
 /// A pid is used again; with the start in clock ticks since boot it means one process and no other.
 pub(super) type Process = (u32, u64);
@@ -12,8 +12,6 @@ pub(super) type Process = (u32, u64);
 #[derive(Debug, Default)]
 pub(super) struct Processes {
     started: HashMap<Process, ProcessStart>,
-    /// Of the tick that asked last.
-    boot_time: (u64, Option<u64>),
 }
 
 #[derive(Debug)]
@@ -27,14 +25,20 @@ struct ProcessStart {
 }
 
 impl Processes {
-    pub(super) fn started(&mut self, process: Process, tick: u64, host: &Host) -> Option<f64> {
-        let boot_time = &mut self.boot_time;
+    /// Whether a process or a thread was read that [`started`](Self::started) has not been asked for.
+    pub(super) fn has_new(&self, batch: &Batch) -> bool {
+        let processes =
+            batch.processes.iter().filter_map(|(pid, process)| Some((*pid, process.start_ticks?)));
+        let vcpus = batch.threads.values().flat_map(|threads| &threads.vcpus);
+        let threads = vcpus.filter_map(|vcpu| Some((vcpu.thread, vcpu.start_ticks?)));
+        processes.chain(threads).any(|process| !self.started.contains_key(&process))
+    }
+
+    /// Tells when a process started, in seconds of Unix time. The boot time counts at the first call only.
+    pub(super) fn started(&mut self, process: Process, tick: u64, boot_time: Option<u64>) -> Option<f64> {
         let started = self.started.entry(process).or_insert_with(|| {
-            if boot_time.0 != tick {
-                *boot_time = (tick, host.boot_time());
-            }
             let after_boot = process.1 as f64 / clock_ticks_per_second() as f64;
-            let at = boot_time.1.map(|boot| boot as f64 + after_boot);
+            let at = boot_time.map(|boot| boot as f64 + after_boot);
             ProcessStart { last_tick: tick, at, id: None, has_other_series: false }
         });
         started.last_tick = tick;

@@ -2,9 +2,26 @@ mod drops;
 mod series;
 mod sums;
 
+use std::time::SystemTime;
+
 use super::*;
-use crate::model::{ProcessReading, TapReading, UncountedKind, UncountedNic};
+use crate::manager::continuity::Continuity;
+use crate::model::{ProcessReading, Removals, TapReading, UncountedKind, UncountedNic, unix_seconds};
 use vm_metrics_common::Counters;
+
+/// One tick from its begin to its end.
+fn merge(
+    present: (&VmSet, &Batch),
+    removed: (&VmSet, &Batch),
+    continuity: &mut Continuity,
+) -> (Vec<VmStats>, Vec<VmStats>) {
+    let removals = Removals { vms: removed.0.clone(), ..Removals::default() };
+    let now = unix_seconds(SystemTime::now());
+    let mut tick = continuity.begin_tick(now, present, (&removals, removed.1));
+    let merged = super::merge(present, removed, &mut tick);
+    tick.end().save();
+    merged
+}
 
 fn present(vms: &VmSet, batch: &Batch, continuity: &mut Continuity) -> Vec<VmStats> {
     merge((vms, batch), (&VmSet::default(), &Batch::default()), continuity).0

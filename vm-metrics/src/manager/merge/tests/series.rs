@@ -46,7 +46,6 @@ fn tick(continuity: &mut Continuity, name: &str, tap: &str, ifindex: u32, sent: 
     vms.vms[0].name = name.into();
     let mut batch = batch(&[(tap, device(ifindex, sent, 0))], &[(tap, ebpf(ifindex, sent, 0))]);
     batch.processes.insert(7, ProcessReading { start_ticks: Some(500), ..ProcessReading::default() });
-    continuity.set_vms(&vms, &batch);
     present(&vms, &batch, continuity).remove(0)
 }
 
