@@ -1,7 +1,7 @@
 //! Builds the eBPF objects that the library embeds, with the same toolchain as everything else.
 //!
-//! Only with the feature `ebpf`. It is also the build of programs that have this crate as a dependency, in directories of their
-//! own: so what is missing is said with the command that installs it. This script installs nothing itself.
+//! Only with the feature `ebpf`. Programs that depend on this crate run it too, so an error for a missing tool names the
+//! command that installs it. This script installs nothing itself.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -14,9 +14,9 @@ const TARGET: &str = "bpfel-unknown-none";
 const PACKAGE: &str = "vm-metrics-ebpf";
 const OBJECTS: [&str; 2] = ["vm-metrics", "vm-metrics-drops"];
 
-/// What the outer cargo set for its own build and the inner one would take for its own: the description of the host's
-/// target and flags, this crate's features, and `clippy-driver`, which emits no code. The object's own flags are in
-/// `.cargo/config.toml`. Prefixes, since some of these are whole families.
+/// Prefixes of variables that the outer cargo sets for the host build, and that the inner build must not inherit. They hold
+/// target and flags of the host, features of this crate, and `clippy-driver`, which emits no code. The flags of the object
+/// are in `.cargo/config.toml`.
 const NOT_INHERITED: &[&str] =
     &["CARGO_CFG_", "CARGO_ENCODED_RUSTFLAGS", "CARGO_FEATURE_", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS"];
 

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "ebpf")]
 mod ebpf;
+mod exact;
 mod large;
 mod naming;
 mod push;

@@ -19,6 +19,8 @@ pub(crate) struct Setup<'a> {
     /// Further tables.
     pub(crate) tables: &'a str,
     pub(crate) variables: &'a [(&'a str, &'a str)],
+    /// The files of the host; by default those of the fixture `mixed`.
+    pub(crate) host: Option<&'a Path>,
 }
 
 /// A daemon and the directory of its configuration.
@@ -30,7 +32,8 @@ pub(crate) struct PushDaemon {
 impl Setup<'_> {
     pub(crate) fn serve(&self) -> PushDaemon {
         let dir = tempfile::tempdir().unwrap();
-        let host = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/mixed");
+        let mixed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/mixed");
+        let host = self.host.unwrap_or(&mixed);
         let (proc, sys) = (host.join("proc"), host.join("sys"));
         let otlp = self.otlp.as_ref().map(|keys| format!("[exporters.otlp]\n{keys}\n")).unwrap_or_default();
         let config = dir.path().join("config.toml");

@@ -1,4 +1,4 @@
-//! What the daemon does, in a program of one's own: VMs found by themselves, eBPF programs on their TAPs.
+//! A program with the eBPF programs and the VMs that the daemon finds.
 //!
 //! `cargo run --example ebpf`, as root; without rights it says what is missing and shows the rest.
 

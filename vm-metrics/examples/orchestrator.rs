@@ -1,4 +1,4 @@
-//! A program that knows its VMs itself, and asks what they use: no daemon, no configuration, no eBPF.
+//! A program that lists its own VMs and reads their usage, without a daemon.
 //!
 //! `cargo run --example orchestrator` shows this very process as if it were a VM.
 

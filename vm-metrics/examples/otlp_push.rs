@@ -1,4 +1,4 @@
-//! A program that knows its VMs itself and pushes what they use to an OpenTelemetry collector, by a meter of its own.
+//! A program that pushes the usage of its own VMs to an OpenTelemetry collector.
 //!
 //! `cargo run --example otlp_push` pushes once, by gRPC, to the collector of `OTEL_EXPORTER_OTLP_ENDPOINT`, which by default
 //! is on this host, or to the one that is its argument. It pushes nine metrics, under the names of Go programs:
@@ -53,7 +53,7 @@ fn list() -> Vec<InstanceData> {
 }
 
 #[test]
-fn it_pushes_the_names_of_go_programs_or_says_that_it_could_not() {
+fn it_pushes_metrics_named_as_in_go() {
     use vm_metrics_testkit::otlp::OtlpSink;
     use vm_metrics_testkit::wait::SOON;
 

@@ -1,4 +1,4 @@
-//! A type that manages instances becomes the source of the VMs, and a thread of the library ticks.
+//! A program whose instance manager lists the VMs, and whose ticks the library makes.
 //!
 //! `cargo run --example own_manager` ticks three times.
 

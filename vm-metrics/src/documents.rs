@@ -86,8 +86,8 @@ fn rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::
 }
 
 fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vm>, D::Error> {
-    struct Few;
-    impl<'de> Visitor<'de> for Few {
+    struct VmListVisitor;
+    impl<'de> Visitor<'de> for VmListVisitor {
         type Value = Vec<Vm>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -105,7 +105,7 @@ fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vm>, D::Error> 
             Ok(few)
         }
     }
-    deserializer.deserialize_seq(Few)
+    deserializer.deserialize_seq(VmListVisitor)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What each VM on this host uses of CPU, memory and network, read from the host with no agent in the guest.
+//! CPU, memory and network use of each VM, read from the host without an agent.
 //!
 //! [`Manager`] is where to begin: it asks a source which VMs there are, reads what they use, and keeps every counter one
 //! line. The daemon `vm-metrics` is this library with a configuration file, a thread that ticks and an HTTP server.

@@ -1,4 +1,4 @@
-//! Asks the daemon that runs on this host, for the commands that show what it sees.
+//! Queries the daemon on this host for the commands.
 
 mod believed;
 

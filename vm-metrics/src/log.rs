@@ -1,4 +1,4 @@
-//! The log of the commands: what it shows, and how it keeps the text of others on its line.
+//! Formats the log as text or JSON, one line for each event.
 
 use std::fmt::{self, Debug, Write as _};
 use std::io::{self, IsTerminal};

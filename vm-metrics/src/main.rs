@@ -1,4 +1,4 @@
-//! The daemon: parse the command line, run the command, turn what went wrong into an exit code.
+//! The daemon: runs the command of the command line and sets the exit code.
 
 use std::process::ExitCode;
 

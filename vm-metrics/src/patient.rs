@@ -1,37 +1,34 @@
-//! Reads what other processes can hold up, on threads that are left behind when they hang.
+//! Reads files that other processes can block, on threads that may hang.
 //!
-//! Any user can make a process whose files in procfs do not answer: a thread of it waits for a FUSE server of its own with
-//! the lock of its memory held, and another one executes a program meanwhile. `cmdline` and `smaps_rollup` then wait for
-//! the memory, `stat`, `exe`, `io` and the links of `fd` for the end of the exec. Such a wait ends with the process only.
+//! Any user can make a process whose files in procfs block every reader. One thread of it waits for a FUSE server with
+//! the memory lock held, and another thread executes a program. Then `cmdline` and `smaps_rollup` wait for the memory.
+//! `stat`, `exe`, `io` and the links of `fd` wait for the end of the exec. Only the end of the process ends such a wait.
+
+mod patience;
+mod worker;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::patience::Patience;
+use self::worker::{QueueState, QueuedJob, ReturnMark, WorkQueue, work};
 use crate::model::Excess;
 
-/// Threads that may hang because of one user. Its other processes are asked no more until one of them returns.
+/// Limit of hung threads for one user. At the limit, no process of this user is read until a thread returns.
 const MAX_STUCK_OF_USER: usize = 4;
 
-/// Threads that may hang in all. Beyond, only processes of trusted users are asked.
+/// Limit of hung threads in all. At the limit, only processes of trusted users are read.
 const MAX_STUCK: usize = 256;
 
-/// Reads that one round leaves behind, of trusted users and of all others. It waits half as long for each as for the one
-/// before, so less than twice the patience in all. What is left is asked in the next round.
-const LEFT_BEHIND_IN_A_ROUND: u32 = 6;
-
-/// Time that one call spends on users who are not trusted. A process may make each read take long, for example with a
-/// list of 65 536 groups in its `status`.
-const TIME_OF_STRANGERS: Duration = Duration::from_millis(50);
-
-/// They read a file into a buffer.
+/// A read needs little more than a buffer for one file.
 const STACK_BYTES: usize = 256 << 10;
 
-/// A read of something of one process.
+/// One read of one process.
 #[derive(Debug)]
 pub struct Job<Q> {
     pub pid: u32,
@@ -40,34 +37,26 @@ pub struct Job<Q> {
     pub question: Q,
 }
 
-/// What became of a job.
+/// The result of a job.
 #[derive(Debug)]
 pub struct Reply<A> {
-    /// `None` where the process does not answer, now or since an earlier call, or where its user had no time left: that
-    /// says nothing about whether it is there.
+    /// `None` if the read hangs, now or since an earlier call, or if the user had no time left. The process may still exist.
     pub answer: Option<A>,
-    /// How long the read took, or was waited for.
+    /// Duration of the read, or of the wait for it.
     pub took: Duration,
 }
 
-/// How long reads of one kind of users are waited for in a round.
-#[derive(Clone, Copy, Debug)]
-struct Patience {
-    whole: Duration,
-    left_behind: u32,
-}
-
-/// Does reads one after the other and answers those that end in time.
+/// Does reads one after the other, and gives up those that hang.
 pub struct Patient<Q, A> {
     name: &'static str,
     trusted: Patience,
     others: Patience,
     read: Arc<dyn Fn(Q) -> A + Send + Sync>,
-    shared: Arc<Shared<Q, A>>,
+    shared: Arc<WorkQueue<Q, A>>,
     worker: Option<Worker>,
-    stuck: Vec<Stuck>,
+    stuck: Vec<StuckThread>,
     calls: u64,
-    /// In which call each process of a user who is not trusted was last answered: who waits longest comes first.
+    /// The last call that answered for each process of an untrusted user. The process that waits longest comes first.
     answered: HashMap<u32, u64>,
     overuse: Excess,
 }
@@ -88,60 +77,27 @@ struct Worker {
 
 /// A thread that hangs in the read of this process.
 #[derive(Debug)]
-struct Stuck {
+struct StuckThread {
     pid: u32,
     uid: Option<u32>,
     returned: Arc<AtomicBool>,
 }
 
-#[derive(Debug)]
-struct Shared<Q, A> {
-    state: Mutex<State<Q, A>>,
-    /// The worker waits for jobs, and the caller for their end.
-    changed: Condvar,
-}
-
-#[derive(Debug)]
-struct State<Q, A> {
-    /// Only the worker of this generation works; one that was left behind ends when it returns.
-    generation: u64,
-    queue: VecDeque<Queued<Q>>,
-    /// How long the reads took of users who are not trusted.
-    strangers_spent: Duration,
-    current: Option<Current>,
-    replies: Vec<Reply<A>>,
-}
-
-/// The read that is under way.
-#[derive(Clone, Copy, Debug)]
-struct Current {
-    place: usize,
-    began: Instant,
-    is_trusted: bool,
-}
-
-#[derive(Debug)]
-struct Queued<Q> {
-    /// Among the answers.
-    place: usize,
-    job: Job<Q>,
-}
-
 impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
-    /// `read` is called on a thread of this name. One that makes no progress for as long as `patience` is left behind.
+    /// Calls `read` on a thread of this name. A thread without progress for `patience` is given up.
     pub fn new(
         name: &'static str,
         patience: Duration,
         read: impl Fn(Q) -> A + Send + Sync + 'static,
     ) -> Self {
-        let state = State {
+        let state = QueueState {
             generation: 0,
             queue: VecDeque::new(),
             strangers_spent: Duration::ZERO,
             current: None,
             replies: Vec::new(),
         };
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        let shared = Arc::new(WorkQueue { state: Mutex::new(state), changed: Condvar::new() });
         Self {
             name,
             trusted: Patience::new(patience),
@@ -156,30 +112,31 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
         }
     }
 
-    /// Waits no longer than this for processes of users who are not trusted.
+    /// Sets a shorter time limit for processes of untrusted users.
     pub fn with_patience_for_others(mut self, patience: Duration) -> Self {
         self.others = Patience::new(patience);
         self
     }
 
-    /// Threads that hang.
+    /// Number of threads that hang now.
     pub fn stuck(&mut self) -> usize {
         self.stuck.retain(|stuck| !stuck.returned.load(Ordering::Acquire));
         self.stuck.len()
     }
 
-    /// The answers in the order of the jobs, in a round of its own.
+    /// Answers in the order of the jobs, in a round of its own.
     pub fn each(&mut self, jobs: Vec<Job<Q>>) -> Vec<Option<A>> {
         self.begin_round();
         self.ask(jobs).into_iter().map(|reply| reply.answer).collect()
     }
 
-    /// Gives the calls of [`ask`](Self::ask) until the next round all the time that one may wait.
+    /// Begins a round: the next calls of [`ask`](Self::ask) share its whole patience.
     pub fn begin_round(&mut self) {
-        (self.trusted.left_behind, self.others.left_behind) = (0, 0);
+        self.trusted.begin_round();
+        self.others.begin_round();
     }
 
-    /// The replies in the order of the jobs, of which those of trusted users are done first; then users have turns.
+    /// Replies in the order of the jobs. Jobs of trusted users run first, then the other users take turns.
     pub fn ask(&mut self, jobs: Vec<Job<Q>>) -> Vec<Reply<A>> {
         let subjects: Vec<(u32, Option<u32>, bool)> =
             jobs.iter().map(|job| (job.pid, job.uid, job.is_trusted)).collect();
@@ -201,7 +158,7 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
         replies
     }
 
-    /// Readings that users went without since the last call of this.
+    /// Takes the number of readings that each user missed since the last call.
     pub fn take_overuse(&mut self) -> Excess {
         mem::take(&mut self.overuse)
     }
@@ -221,7 +178,7 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
     }
 
     /// Trusted users first, then one job of each user after the other.
-    fn in_turns(&mut self, jobs: Vec<Job<Q>>) -> VecDeque<Queued<Q>> {
+    fn in_turns(&mut self, jobs: Vec<Job<Q>>) -> VecDeque<QueuedJob<Q>> {
         let mut queue = self.askable(jobs.into_iter().enumerate());
         queue.sort_by_key(|queued| self.answered.get(&queued.job.pid).copied().unwrap_or_default());
         let mut of_user: HashMap<Option<u32>, usize> = HashMap::new();
@@ -235,9 +192,8 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
         queue.into_iter().map(|(_, queued)| queued).collect()
     }
 
-    /// Without the processes that hang, without those of users who have too many of them, and without those for whom this
-    /// round has waited enough.
-    fn askable(&mut self, jobs: impl Iterator<Item = (usize, Job<Q>)>) -> Vec<Queued<Q>> {
+    /// Leaves out processes that hang, users with too many of them, and users whose patience in this round is used up.
+    fn askable(&mut self, jobs: impl Iterator<Item = (usize, Job<Q>)>) -> Vec<QueuedJob<Q>> {
         let is_full = self.stuck() >= MAX_STUCK;
         let pids: HashSet<u32> = self.stuck.iter().map(|stuck| stuck.pid).collect();
         let may_hang = |uid| !is_full && (self.stuck.is_empty() || self.stuck_of(uid) < MAX_STUCK_OF_USER);
@@ -246,7 +202,7 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
             may_wait && !pids.contains(&job.pid) && (job.is_trusted || may_hang(job.uid))
         };
         let jobs = jobs.filter(|(_, job)| is_askable(job));
-        jobs.map(|(place, job)| Queued { place, job }).collect()
+        jobs.map(|(place, job)| QueuedJob { place, job }).collect()
     }
 
     fn patience(&self, is_trusted: bool) -> Patience {
@@ -257,7 +213,7 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
         self.stuck.iter().filter(|stuck| stuck.uid == uid).count()
     }
 
-    /// Has a worker do what is in the queue; false where no thread can be started.
+    /// Makes a worker process the queue; false if no thread can be started.
     fn run(&mut self) -> bool {
         self.shared.changed.notify_all();
         if self.worker.as_ref().is_some_and(|worker| !worker.returned.load(Ordering::Acquire)) {
@@ -266,7 +222,7 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
         let returned = Arc::new(AtomicBool::new(false));
         let generation = self.shared.lock().generation;
         let (shared, read) = (Arc::clone(&self.shared), Arc::clone(&self.read));
-        let mark = Returned(Arc::clone(&returned));
+        let mark = ReturnMark(Arc::clone(&returned));
         let builder = thread::Builder::new().name(self.name.to_owned()).stack_size(STACK_BYTES);
         let spawned = builder.spawn(move || {
             let _mark = mark;
@@ -276,7 +232,7 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
         self.worker.is_some()
     }
 
-    /// Waits until all is done; the place of the job that hangs, if one does.
+    /// Waits until the queue is done, or returns the place of a job that hangs.
     fn wait(&self) -> Option<usize> {
         let mut state = self.shared.lock();
         let mut seen = (usize::MAX, Instant::now());
@@ -288,7 +244,7 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
             if progress != seen.0 {
                 seen = (progress, Instant::now());
             }
-            // Without a current job, the worker has not begun: it is the machine that is slow.
+            // Without a current job the worker has not begun, so the machine is slow and no read hangs.
             let patience = self.patience(state.current.is_none_or(|current| current.is_trusted)).now();
             let left = patience.saturating_sub(seen.1.elapsed());
             if left.is_zero() {
@@ -305,10 +261,10 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
 
     fn leave_behind(&mut self, pid: u32, uid: Option<u32>, is_trusted: bool) {
         if let Some(Worker { returned }) = self.worker.take() {
-            self.stuck.push(Stuck { pid, uid, returned });
+            self.stuck.push(StuckThread { pid, uid, returned });
         }
         let patience = if is_trusted { &mut self.trusted } else { &mut self.others };
-        patience.left_behind += 1;
+        patience.note_hung();
         let may_wait = patience.is_left();
         let may_hang = self.stuck_of(uid) < MAX_STUCK_OF_USER;
         let mut state = self.shared.lock();
@@ -320,25 +276,10 @@ impl<Q: Send + 'static, A: Send + 'static> Patient<Q, A> {
         }
         let mut queue = mem::take(&mut state.queue);
         queue.retain(|queued| may_wait || queued.job.is_trusted != is_trusted);
-        // What else this user has may hang as well: the others come first.
-        let is_same = |queued: &Queued<Q>| queued.job.uid == uid && !queued.job.is_trusted;
+        // Other processes of this user may hang as well, so other users come first.
+        let is_same = |queued: &QueuedJob<Q>| queued.job.uid == uid && !queued.job.is_trusted;
         let (same, others): (VecDeque<_>, VecDeque<_>) = queue.into_iter().partition(is_same);
         state.queue = others.into_iter().chain(same.into_iter().filter(|_| may_hang)).collect();
-    }
-}
-
-impl Patience {
-    fn new(whole: Duration) -> Self {
-        Self { whole, left_behind: 0 }
-    }
-
-    fn is_left(self) -> bool {
-        self.left_behind < LEFT_BEHIND_IN_A_ROUND
-    }
-
-    /// How long the next read is waited for.
-    fn now(self) -> Duration {
-        self.whole / 2_u32.pow(self.left_behind)
     }
 }
 
@@ -346,60 +287,6 @@ impl<Q, A> Drop for Patient<Q, A> {
     fn drop(&mut self) {
         self.shared.lock().generation += 1;
         self.shared.changed.notify_all();
-    }
-}
-
-impl<Q, A> State<Q, A> {
-    fn next(&mut self) -> Option<Queued<Q>> {
-        let next = self.queue.pop_front()?;
-        if !next.job.is_trusted && self.strangers_spent >= TIME_OF_STRANGERS {
-            self.queue.clear();
-            return None;
-        }
-        Some(next)
-    }
-}
-
-impl<Q, A> Shared<Q, A> {
-    /// Nothing panics with it held.
-    fn lock(&self) -> MutexGuard<'_, State<Q, A>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Says that a thread has ended, however it has.
-struct Returned(Arc<AtomicBool>);
-
-impl Drop for Returned {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
-}
-
-fn work<Q, A>(shared: &Shared<Q, A>, generation: u64, read: &(dyn Fn(Q) -> A + Send + Sync)) {
-    let mut state = shared.lock();
-    while state.generation == generation {
-        let Some(Queued { place, job }) = state.next() else {
-            shared.changed.notify_all();
-            state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            continue;
-        };
-        let (began, is_trusted) = (Instant::now(), job.is_trusted);
-        state.current = Some(Current { place, began, is_trusted });
-        drop(state);
-        let answer = read(job.question);
-        let took = began.elapsed();
-        state = shared.lock();
-        if state.generation == generation {
-            state.current = None;
-            if !is_trusted {
-                state.strangers_spent += took;
-            }
-            // The call that asked may be over.
-            if let Some(reply) = state.replies.get_mut(place) {
-                *reply = Reply { answer: Some(answer), took };
-            }
-        }
     }
 }
 

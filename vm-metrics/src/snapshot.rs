@@ -1,4 +1,4 @@
-//! `vm-metrics snapshot`: all VMs, once or again and again, as the daemon or this process sees them.
+//! `vm-metrics snapshot`: prints all VMs, once or repeatedly.
 
 use std::io::{self, IsTerminal};
 use std::sync::Arc;

@@ -220,7 +220,8 @@ impl Victim {
     fn assert_alone(&self, metrics: &Metrics) {
         for sample in of_device(&self.tap, metrics) {
             let owner = sample.label("instance_id");
-            assert_eq!(owner, Some(self.id.as_str()), "{} is another one's: {sample:?}", self.tap);
+            let known = || metrics.samples("vm_info").collect::<Vec<_>>();
+            assert_eq!(owner, Some(self.id.as_str()), "{} is another one's: {:?}", self.tap, known());
         }
     }
 }

@@ -174,9 +174,9 @@ mod tests {
     use crate::sources::Sources;
 
     /// A reader whose every call is a call of this.
-    struct Broken(fn());
+    struct BrokenReader(fn());
 
-    impl Reader for Broken {
+    impl Reader for BrokenReader {
         fn read(&mut self, _: &VmSet, _: &mut Batch) -> ReadReport {
             (self.0)();
             ReadReport::default()
@@ -186,14 +186,14 @@ mod tests {
     fn app(read: fn()) -> App {
         let text = "listen = \"127.0.0.1:0\"\n";
         let settings = Config::parse(Path::new("test.toml"), text).unwrap().settings;
-        let readers = vec![ReaderConfig::running("broken", Broken(read))];
+        let readers = vec![ReaderConfig::running("broken", BrokenReader(read))];
         let sources = Sources::new(Vec::new());
         App { setup: Setup { settings, sources, readers }, exporters: exporters::Configured::default() }
     }
 
     /// The signals are those of the whole process, so this is one test.
     #[test]
-    fn ticks_that_have_ended_or_hang_do_not_keep_the_daemon() {
+    fn the_daemon_leaves_when_ticks_end_or_hang() {
         let error = app(|| panic!("a fault of ours")).serve().unwrap_err();
         assert!(error.to_string().contains("ended by themselves"), "{error}");
 

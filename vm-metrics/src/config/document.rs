@@ -1,4 +1,4 @@
-//! The text of a configuration with what the environment puts over it; turns places in it into lines.
+//! The text of a configuration with its overrides from the environment, and its line numbers.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

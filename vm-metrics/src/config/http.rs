@@ -1,4 +1,4 @@
-//! The section `[http]`: by which names the server is asked for, what it tells, and its Unix socket.
+//! The section `[http]`: allowed host names, detail of errors, and the Unix socket.
 
 use std::ops::Range;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The tables `[sources.<name>]`, `[readers.<name>]` and `[exporters.<name>]`: handed to whoever is called so, who reads its own keys.
+//! The tables `[sources.<name>]`, `[readers.<name>]` and `[exporters.<name>]`, each read by its owner.
 
 use std::ops::Range;
 

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_line_has_a_sign_and_its_remedy_below() {
+    fn each_check_shows_its_sign_and_remedy() {
         let checks = [
             Check::new(Sign::Good, "a", "works"),
             Check::new(Sign::Bad, "long", "does\u{1b} not").with_remedy(Some("mend it".to_owned())),

@@ -1,4 +1,4 @@
-//! Turns a source, a reader or the saved state into a line of the check list.
+//! Turns a source, a reader or the state file into a check.
 
 use super::check::{Check, Sign};
 use crate::documents::Component;

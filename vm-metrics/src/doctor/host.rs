@@ -1,4 +1,4 @@
-//! What the host gives the daemon, or the user who runs doctor: rights, limits, the kernel, addresses.
+//! Checks of the host: rights, limits, kernel and addresses.
 
 use std::fmt::Display;
 use std::fs;
@@ -161,9 +161,9 @@ pub(super) fn addresses(settings: &Settings, daemon: Option<&LocalDaemon>) -> Ve
 }
 
 /// Process and user of the daemon that runs, where they are known.
-type Running = Option<Option<(u32, u32)>>;
+type DaemonProcess = Option<Option<(u32, u32)>>;
 
-fn checks_of_address(listen: &ListenAddress, daemon: Running) -> Vec<Check> {
+fn checks_of_address(listen: &ListenAddress, daemon: DaemonProcess) -> Vec<Check> {
     if let ListenAddress::Unix(path) = listen {
         return vec![check_of_socket(listen, path, daemon)];
     }
@@ -179,7 +179,7 @@ fn checks_of_address(listen: &ListenAddress, daemon: Running) -> Vec<Check> {
     }
 }
 
-fn check_of_socket(listen: &ListenAddress, path: &Path, daemon: Running) -> Check {
+fn check_of_socket(listen: &ListenAddress, path: &Path, daemon: DaemonProcess) -> Check {
     let Ok(stream) = UnixStream::connect(path) else { return check_of_free(listen, daemon) };
     let listener = socket_peercred(&stream).ok().and_then(|peer| u32::try_from(peer.pid.as_raw_pid()).ok());
     let is_daemon = daemon.is_some_and(|daemon| daemon.is_none_or(|(pid, _)| listener == Some(pid)));
@@ -187,7 +187,7 @@ fn check_of_socket(listen: &ListenAddress, path: &Path, daemon: Running) -> Chec
     check_of_used(listen, is_daemon, &who.map_or_else(|| "another process".to_owned(), |who| who.to_string()))
 }
 
-fn check_of_tcp(address: SocketAddr, daemon: Running) -> Check {
+fn check_of_tcp(address: SocketAddr, daemon: DaemonProcess) -> Check {
     match TcpListener::bind(address) {
         Ok(_) => check_of_free(address, daemon),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -201,7 +201,7 @@ fn check_of_tcp(address: SocketAddr, daemon: Running) -> Check {
     }
 }
 
-fn check_of_free(address: impl Display, daemon: Running) -> Check {
+fn check_of_free(address: impl Display, daemon: DaemonProcess) -> Check {
     let name = format!("listen {address}");
     match daemon {
         Some(_) => Check::new(Sign::Absent, name, "free: the running daemon was told to listen elsewhere"),

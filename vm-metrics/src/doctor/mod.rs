@@ -1,4 +1,4 @@
-//! `vm-metrics doctor`: a check list of what the daemon has and what it lacks, with what would mend it.
+//! `vm-metrics doctor`: checks the host and the daemon, and names remedies.
 //!
 //! It speaks of the daemon that runs; where none answers, of one that this user would start.
 

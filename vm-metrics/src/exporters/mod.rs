@@ -4,10 +4,10 @@ pub mod budget;
 #[cfg(feature = "daemon")]
 mod configured;
 mod exports;
-mod families;
+pub(crate) mod families;
 #[cfg(feature = "daemon")]
 pub(crate) mod json;
-pub mod metrics;
+pub(crate) mod metrics;
 #[cfg(feature = "otel")]
 pub mod otel;
 #[cfg(feature = "daemon")]

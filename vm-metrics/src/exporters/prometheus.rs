@@ -6,17 +6,18 @@
 //! A snapshot that is too old, because ticks hang, is shown without its VMs: old numbers must not look like those of now.
 
 mod created;
+mod protobuf;
+mod text;
 
 use std::sync::Arc;
 
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, ProtobufEncoder, TextEncoder};
 
 use super::View;
-use super::families::{Family, Sample};
-use super::metrics::Kind;
+use super::families::Family;
 use crate::manager::Ticker;
 use crate::model::{Snapshot, unix_seconds};
 
@@ -53,6 +54,7 @@ impl Format {
         }
     }
 
+    /// Families of the crate.
     fn encode(self, families: &[MetricFamily], body: &mut Vec<u8>) -> prometheus::Result<()> {
         match self {
             Self::Text => TextEncoder::new().encode(families, body),
@@ -90,70 +92,40 @@ impl PrometheusExporter {
         stale: bool,
         format: Format,
     ) -> prometheus::Result<Vec<u8>> {
-        let mut body = Vec::new();
-        self.encode(self.view.of_snapshot(snapshot, stale), format, &mut body)?;
+        let mut body = self.encode(self.view.of_snapshot(snapshot, stale), format)?;
         let mut of_process = self.process.collect();
         created::set_all(&mut of_process, unix_seconds(snapshot.counting_since));
         format.encode(&of_process, &mut body)?;
         Ok(body)
     }
 
-    /// What changes from one moment to the next.
+    /// What changes from one moment to the next; nothing before the first tick has ended.
     pub fn of_now(&self, format: Format) -> prometheus::Result<Vec<u8>> {
-        let mut body = Vec::new();
-        self.encode(self.view.of_exports(), format, &mut body)?;
-        Ok(body)
+        let snapshot = self.ticker.latest();
+        let families = snapshot.map(|snapshot| self.view.of_exports(&snapshot)).unwrap_or_default();
+        self.encode(families, format)
     }
 
-    /// One after the other: in the form of the crate they take many times the memory of the text.
-    fn encode(&self, families: Vec<Family>, format: Format, body: &mut Vec<u8>) -> prometheus::Result<()> {
+    fn encode(&self, families: Vec<Family>, format: Format) -> prometheus::Result<Vec<u8>> {
         let measured = families.into_iter().filter(|family| !family.samples.is_empty());
-        measured
-            .map(|family| encodable(&self.prefix, family))
-            .try_for_each(|family| format.encode(&[family], body))
-    }
-}
-
-fn encodable(prefix: &str, family: Family) -> MetricFamily {
-    let mut encodable = MetricFamily::default();
-    encodable.set_name(family.full_name(prefix));
-    encodable.set_help(family.help.to_owned());
-    encodable.set_field_type(match family.kind {
-        Kind::Counter => MetricType::COUNTER,
-        Kind::Gauge => MetricType::GAUGE,
-    });
-    let (kind, labels) = (family.kind, family.labels);
-    let samples = family.samples.into_iter().map(|sample| metric(kind, labels, sample));
-    encodable.set_metric(samples.collect());
-    encodable
-}
-
-fn metric(kind: Kind, labels: &[&str], sample: Sample) -> Metric {
-    // To Prometheus an empty label is none.
-    let pairs =
-        labels.iter().zip(sample.labels).filter(|(_, value)| !value.is_empty()).map(|(name, value)| {
-            let mut pair = LabelPair::default();
-            pair.set_name((*name).to_owned());
-            pair.set_value(value);
-            pair
-        });
-    let mut metric = Metric::from_label(pairs.collect());
-    match kind {
-        Kind::Counter => {
-            let mut counter = Counter::default();
-            counter.set_value(sample.value);
-            if let Some(since) = sample.since {
-                created::set(&mut counter, since);
+        match format {
+            Format::Text => {
+                let mut text = String::new();
+                for family in measured {
+                    text::write(&self.prefix, &family, &mut text).map_err(std::io::Error::other)?;
+                }
+                Ok(text.into_bytes())
             }
-            metric.set_counter(counter);
-        }
-        Kind::Gauge => {
-            let mut gauge = Gauge::default();
-            gauge.set_value(sample.value);
-            metric.set_gauge(gauge);
+            Format::Protobuf => {
+                let mut body = Vec::new();
+                // One after the other: in the form of the crate they take many times the memory of the bytes.
+                for family in measured {
+                    format.encode(&[protobuf::message(&self.prefix, family)], &mut body)?;
+                }
+                Ok(body)
+            }
         }
     }
-    metric
 }
 
 #[cfg(test)]

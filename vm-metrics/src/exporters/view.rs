@@ -4,7 +4,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::budget::LabelBudget;
 use super::exports::Exports;
-use super::families::{self, Family, ID};
+use super::families::{self, Family};
+use super::metrics::Group;
+use super::metrics::labels::ID;
 use crate::model::Snapshot;
 
 /// One exporter's way to look at snapshots.
@@ -31,7 +33,7 @@ impl View {
     #[cfg(feature = "otel")]
     pub(super) fn look(&self, snapshot: &Snapshot, stale: bool) -> Vec<Family> {
         let mut families = self.of_snapshot(snapshot, stale);
-        families.extend(self.of_exports());
+        families.extend(self.of_exports(snapshot));
         families
     }
 
@@ -43,7 +45,8 @@ impl View {
     /// Families of the snapshot as this exporter may show them.
     pub(super) fn fit(&self, snapshot: &Snapshot, stale: bool, mut families: Vec<Family>) -> Vec<Family> {
         if stale {
-            let is_of_vms = |family: &&mut Family| family.prefix.is_none() || family.labels.contains(&ID);
+            let is_of_vms =
+                |family: &&mut Family| family.prefix.is_none() || family.metric.has_label(ID.name);
             let of_vms = families.iter_mut().filter(is_of_vms);
             of_vms.for_each(|family| family.samples.clear());
         } else if let Some(budget) = &self.budget {
@@ -53,8 +56,14 @@ impl View {
         families
     }
 
+    /// These metrics, all samples of them.
+    #[cfg(feature = "otel")]
+    pub(super) fn of_groups(&self, groups: &'static [Group], snapshot: &Snapshot) -> Vec<Family> {
+        families::of_groups(groups, snapshot, &self.exports)
+    }
+
     /// How the exporters do.
-    pub(super) fn of_exports(&self) -> Vec<Family> {
-        families::of_exports(&self.exports)
+    pub(super) fn of_exports(&self, snapshot: &Snapshot) -> Vec<Family> {
+        families::of_exports(snapshot, &self.exports)
     }
 }

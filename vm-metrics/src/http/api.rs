@@ -200,14 +200,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn before_the_first_tick_there_is_nothing_to_say() {
+    async fn answers_are_503_before_the_first_tick() {
         for answer in answers(&Ticker::showing(None).1).await {
             assert_unavailable(&answer, "the first tick has not ended");
         }
     }
 
     #[tokio::test]
-    async fn old_numbers_are_not_shown_and_health_says_why() {
+    async fn stale_numbers_are_withheld_but_health_is_shown() {
         let mut snapshot = full();
         snapshot.taken = Instant::now().checked_sub(Duration::from_secs(31)).unwrap();
         let [vms, vm, health, sources] = answers(&Ticker::showing(Some(snapshot)).1).await;

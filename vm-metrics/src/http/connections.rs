@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 use super::activity::{Activity, NotedService, NotedStream, Patience};
-use super::open::Open;
+use super::open_connections::OpenConnections;
 use super::peer::Peer;
 use super::unix_socket::UnixSocket;
 
@@ -75,7 +75,7 @@ async fn accept_until<L: Accept>(
     leaving: impl Future<Output = ()>,
 ) {
     let mut leaving = pin!(leaving);
-    let mut open = Open::new(L::MAX_OPEN);
+    let mut open = OpenConnections::new(L::MAX_OPEN);
     let mut said: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {

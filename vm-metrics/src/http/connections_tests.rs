@@ -1,3 +1,5 @@
+//! Limits on connections: by peer, by time and in total.
+
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -101,7 +103,7 @@ async fn a_request_under_way_is_never_cut_off() {
 }
 
 #[tokio::test]
-async fn busy_connections_of_one_peer_leave_room_for_others() {
+async fn busy_connections_leave_room_for_other_peers() {
     let server = Server::start(PATIENT);
     let mut taken = Vec::new();
     for _ in 0..100 {
@@ -137,7 +139,7 @@ async fn who_takes_the_answer_slowly_gets_it() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_given_up_closes_its_connection() {
+async fn an_abandoned_response_closes_its_connection() {
     let cancel = super::super::activity::Cancel::default();
     let given = cancel.clone();
     let router = Router::new()

@@ -1,4 +1,4 @@
-//! The names by which the server may be asked for: others are the way of a web page into the host's network.
+//! Refuses requests for foreign host names, as DNS rebinding sends them.
 //!
 //! A page of `evil.example` may have this name point to an address that the browser can reach, and then read what is served
 //! there (DNS rebinding). What the browser sends as the host is still `evil.example`. An address cannot be rebound.

@@ -1,4 +1,4 @@
-//! `/metrics`: one rendering per snapshot and format, and what differs from one request to the next.
+//! Serves `/metrics`, rendered once for each snapshot and format.
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ mod hosts;
 mod listen;
 mod listeners;
 mod metrics;
-mod open;
+mod open_connections;
 mod peer;
 pub(crate) mod port_user;
 mod problem;

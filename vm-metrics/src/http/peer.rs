@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_and_users_of_one_owner_are_one_peer() {
+    fn ipv6_networks_and_user_blocks_are_one_peer() {
         let address = |text: &str| Peer::address(text.parse().unwrap());
         assert_eq!(address("2001:db8::1"), address("2001:db8::ffff:2"));
         assert_ne!(address("2001:db8::1"), address("2001:db8:0:1::1"));

@@ -1,4 +1,4 @@
-//! Names the process that listens on a TCP port, for the error of a daemon that cannot.
+//! Names the process that listens on a TCP port.
 
 use std::fmt;
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! A document that is rendered, and compressed, once per snapshot: all who ask for it send the same bytes.
+//! Renders and compresses a document once per snapshot, for all requests.
 
 use std::collections::VecDeque;
 use std::pin::Pin;

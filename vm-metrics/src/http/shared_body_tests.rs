@@ -1,3 +1,5 @@
+//! Documents are rendered once, compressed once, and sent to all.
+
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,7 +40,7 @@ async fn many_requests_share_one_rendering() {
 }
 
 #[tokio::test]
-async fn a_document_is_compressed_once_and_only_when_asked() {
+async fn a_document_is_compressed_once_on_request() {
     let shared = SharedBody::default();
     get(&shared, 1, 1 << 20).await;
     assert!(shared.0.lock().await.latest.compressed.is_none());

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_is_too_small_is_refused_with_numbers() {
+    fn a_small_memory_limit_is_refused_with_numbers() {
         let dir = tempfile::tempdir().unwrap();
         let host = host(dir.path(), "0::/s\n", &[("s/memory.max", "25165824")]);
         let error = check(&host, 1 << 20).unwrap_err().to_string();

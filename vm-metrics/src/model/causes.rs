@@ -26,19 +26,19 @@ mod tests {
 
     #[derive(Debug, Error)]
     #[error("cannot open it: {source}")]
-    struct Named {
+    struct ErrorWithCause {
         source: io::Error,
     }
 
     #[derive(Debug, Error)]
     #[error("cannot start")]
-    struct Unnamed {
-        source: Named,
+    struct ErrorWithoutCause {
+        source: ErrorWithCause,
     }
 
     #[test]
     fn each_cause_is_told_once() {
-        let error = Unnamed { source: Named { source: io::Error::other("no room") } };
+        let error = ErrorWithoutCause { source: ErrorWithCause { source: io::Error::other("no room") } };
         assert_eq!(in_one_line(&error), "cannot start: cannot open it: no room");
         let error = anyhow::Error::new(error).context("serve");
         assert_eq!(in_one_line(error.as_ref()), "serve: cannot start: cannot open it: no room");

@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_end_with_their_last_value_and_gauges_are_gone() {
+    fn ended_groups_keep_counters_and_lose_gauges() {
         let counters = std::array::from_fn(|at| Some(at as u64));
         let before =
             CgroupStats { memory_bytes: Some(1), memory_limit_bytes: Some(2), ..CgroupStats::default() };

@@ -1,4 +1,4 @@
-//! What devices have counted that a VM had under one name before the one that it has now.
+//! Counters of the devices that a VM had before under the same name.
 
 #![warn(missing_docs)]
 
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_only_one_device_had_is_kept() {
+    fn a_number_of_only_one_device_is_kept() {
         let volume = |packets| Some(Traffic { packets, bytes: 10 * packets });
         let ebpf = |offered| Some(EbpfStats { offered, ..EbpfStats::default() });
         let a = EarlierCounts { ebpf: ebpf(volume(1)), rx_gap_packets: Some(2), ..EarlierCounts::default() };

@@ -1,4 +1,4 @@
-//! The words of the project: what a VM is, what was read of it, what is published. No I/O and no clock.
+//! The vocabulary of VMs, readings and snapshots, without I/O and clock.
 
 mod batch;
 mod causes;

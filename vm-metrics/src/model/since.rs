@@ -1,7 +1,7 @@
-//! Since when counters count from 0, in seconds of Unix time; `None` where nobody knows.
+//! Start times of counters in seconds of Unix time; `None` if unknown.
 //!
-//! Exporters hand it on as the created timestamp of a series. So it is about a series with all its labels: a VM that gets
-//! another name has new series, and since when these count from 0 nobody can say, for they begin where the others end.
+//! Exporters publish it as the created timestamp of a series with all its labels. A VM that gets another name has new
+//! series, which begin at the values of the old ones: their start is unknown.
 
 #![warn(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! Network interfaces of a VM that no device of this host stands for, so that nothing here counts them.
+//! Network interfaces of a VM that have no device on this host.
 
 use serde::{Deserialize, Serialize};
 

@@ -43,8 +43,8 @@ pub struct InstanceInfo {
     pub has_more_nics: bool,
     /// vCPUs that it was given; `None` when the source does not know.
     pub allocated_vcpus: Option<u32>,
-    /// How many vCPUs it may come to have, where [`allocated_vcpus`](Self::allocated_vcpus) are those of its start and more
-    /// may have been plugged in since: then the threads of its vCPUs say how many there are.
+    /// Limit of hot-plugged vCPUs, if [`allocated_vcpus`](Self::allocated_vcpus) is the number at the start. Then the number
+    /// of vCPU threads tells how many are plugged in.
     pub max_vcpus: Option<u32>,
     /// Bytes, hot-plugged memory included; `None` when the source does not know.
     pub allocated_memory_bytes: Option<u64>,
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn no_network_is_no_nic_and_zero_is_not_known() {
+    fn allocations_of_zero_are_unknown() {
         let vm = build_instance_info("a", "b", None, false, 0, 0);
         assert_eq!(vm.nics, []);
         assert_eq!(vm.allocated_vcpus, None);

@@ -32,8 +32,8 @@ const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
-/// Locates a directory that need not be ours alone, as the one above ours may be: others can put files into it, if it is
-/// sticky, but cannot replace what is ours.
+/// Opens a directory that other users may share, such as the parent of ours. They can add files to it if it is sticky,
+/// and cannot replace our files.
 #[cfg(feature = "ebpf")]
 pub(crate) fn check_way(path: &Path) -> Result<OwnedFd, DirError> {
     walk(path, None)

@@ -1,3 +1,5 @@
+//! Directories and files that other users could change are refused.
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 
@@ -125,7 +127,7 @@ fn a_file_in_the_way_is_no_directory() {
 }
 
 #[test]
-fn a_file_is_replaced_as_a_whole_and_private() {
+fn a_replaced_file_is_whole_and_private() {
     let lab = Lab::new();
     let dir = OwnDir::make(&lab.path("state"), PRIVATE).unwrap();
     assert_eq!(dir.read("a.json", 9).unwrap(), None);
@@ -146,7 +148,7 @@ fn a_file_is_replaced_as_a_whole_and_private() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_neither_read_nor_replaced() {
+fn only_regular_files_are_read_or_replaced() {
     let lab = Lab::new();
     let dir = OwnDir::make(&lab.path("state"), PRIVATE).unwrap();
     mknodat(CWD, lab.path("state/fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();

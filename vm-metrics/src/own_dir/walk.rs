@@ -27,10 +27,10 @@ const STICKY: u32 = 0o1000;
 /// Directories on the way to the one that is made.
 const PARENT_MODE: Mode = Mode::from_raw_mode(0o755);
 
-/// Finds the directory. With a mode, it is made where it is missing.
+/// Opens the directory. With a mode, makes it if it is missing.
 ///
-/// Every directory and every link on the way belongs to root or to this process's user, and only they can change it: so
-/// the path goes on meaning the same directory.
+/// Every directory and every link on the path belongs to root or to this process's user, and only they can change it.
+/// So the path keeps naming the same directory.
 pub(super) fn walk(path: &Path, make: Option<Mode>) -> Result<OwnedFd, DirError> {
     let path = absolute(path).map_err(|error| DirError::io("resolve", path, error))?;
     let mut way = Way::new(&path)?;

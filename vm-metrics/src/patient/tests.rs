@@ -1,7 +1,11 @@
+//! Hung and slow reads of one user delay no other user.
+
 use std::sync::mpsc::{Sender, channel};
 
 use vm_metrics_testkit::wait::{Deadline, SOON};
 
+use super::patience::MAX_HUNG_IN_A_ROUND;
+use super::worker::TIME_OF_STRANGERS;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_millis(400);
@@ -54,7 +58,7 @@ fn one_that_hangs_holds_up_no_other() {
 }
 
 #[test]
-fn a_user_whose_processes_hang_is_asked_no_more() {
+fn a_user_with_hung_processes_is_skipped() {
     let (mut patient, _release) = doubler();
     let jobs: Vec<(u32, u32)> = (100..120).map(|pid| (pid, 7)).chain([(1, 7), (2, 8), (3, 0)]).collect();
     for _ in 0..MAX_STUCK_OF_USER {
@@ -68,7 +72,7 @@ fn a_user_whose_processes_hang_is_asked_no_more() {
 }
 
 #[test]
-fn slow_reads_of_a_user_cost_a_share_of_time() {
+fn slow_reads_of_a_user_are_spread_out() {
     let read = |number: u32| {
         if number >= 100 {
             thread::sleep(TIME_OF_STRANGERS / 4);
@@ -90,7 +94,7 @@ fn slow_reads_of_a_user_cost_a_share_of_time() {
 }
 
 #[test]
-fn a_read_that_hangs_says_how_long_it_took() {
+fn a_hung_read_reports_its_duration() {
     let (patient, _release) = doubler();
     let mut patient = patient.with_patience_for_others(PATIENCE / 8);
     let replies = patient.ask(vec![job(100, 7), job(1, 7)]);
@@ -102,7 +106,7 @@ fn a_read_that_hangs_says_how_long_it_took() {
 fn a_round_waits_for_so_many_reads() {
     let (patient, _release) = doubler();
     let mut patient = patient.with_patience_for_others(PATIENCE / 8);
-    for pid in 100..100 + LEFT_BEHIND_IN_A_ROUND {
+    for pid in 100..100 + MAX_HUNG_IN_A_ROUND {
         assert!(patient.ask(vec![job(pid, pid)])[0].took > Duration::ZERO, "{pid}");
     }
     let replies = patient.ask(vec![job(1, 8), job(2, 0)]);

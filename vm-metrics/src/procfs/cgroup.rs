@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_of_v2_are_told_from_those_of_v1() {
+    fn only_the_unified_group_is_read() {
         let hybrid: &[u8] = b"5:memory:/a\n1:name=systemd:/b\n0::/c/d e\n";
         assert_eq!(unified_group(hybrid), Some(&b"/c/d e"[..]));
         assert_eq!(unified_group(&hybrid[..hybrid.len() - 1]), None, "it may have been cut");

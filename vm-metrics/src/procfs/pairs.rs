@@ -61,8 +61,8 @@ pub fn parse_status(content: &[u8]) -> Result<Option<MemorySplit>, ParseError> {
     if is_whole { Ok(has_memory.then_some(split)) } else { Err(ParseError::Missing("Threads")) }
 }
 
-/// Whether the pids of a procfs are those that the process itself would use, by its own `status` in that procfs:
-/// `NSpid` has its pid in every namespace from the procfs's down to its own.
+/// Whether a procfs has the pids of the process's own pid namespace, by the process's `status` in that procfs. `NSpid`
+/// lists its pid in each namespace, from that of the procfs down to its own.
 pub fn is_of_own_pid_namespace(status: &[u8]) -> bool {
     let pids = pairs(status).find(|(name, _)| *name == b"NSpid").map(|(_, pids)| pids);
     pids.is_some_and(|pids| number::<u32>("NSpid", pids).is_ok())
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kernel_does_not_say_is_not_known() {
+    fn a_missing_line_is_unknown() {
         let without: String =
             STATUS.lines().filter(|line| !line.starts_with("Huge")).map(|line| format!("{line}\n")).collect();
         let split = parse_status(without.as_bytes()).unwrap().unwrap();
@@ -213,7 +213,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cut_file_is_an_error_or_the_same_numbers(cut in 0..STATUS.len()) {
+        fn a_cut_file_never_changes_the_numbers(cut in 0..STATUS.len()) {
             if let Ok(split) = parse_status(&STATUS.as_bytes()[..cut]) {
                 prop_assert_eq!(split, parse_status(STATUS.as_bytes()).unwrap());
             }

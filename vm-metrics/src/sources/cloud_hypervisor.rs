@@ -21,6 +21,10 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "cloud_hypervisor",
     help: "the API of the Cloud Hypervisor processes that were found",
     precedence: Precedence::Vmm,
+    config: r#"# Sizes, NICs and state of VMs, from the API socket that the command line of Cloud Hypervisor names.
+[sources.cloud_hypervisor]
+enabled = "auto"
+"#,
     configure: |section, context| {
         section.no_options()?;
         let (host, api) = (context.host.clone(), VmmApi::new(context, query));

@@ -18,6 +18,10 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "firecracker",
     help: "the API of the Firecracker processes that were found, jailed or not",
     precedence: Precedence::Vmm,
+    config: r#"# Sizes, NICs and state of VMs, from the API socket of Firecracker: named by its command line, or the default one.
+[sources.firecracker]
+enabled = "auto"
+"#,
     configure: |section, context| {
         section.no_options()?;
         Ok(Some(Box::new(Firecracker { api: VmmApi::new(context, query), sockets: Vec::new() })))

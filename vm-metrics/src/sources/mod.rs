@@ -1,6 +1,7 @@
-//! Who exists. A source lists the VMs it knows; it never reads what they use.
+//! Sources list the VMs of this host; readers measure them.
 //!
-//! A new source is a file with a [`SourceDef`], a `mod` line and a line in [`SOURCES`].
+//! A new source is a file with a [`SourceDef`], its `mod` line and its line in [`SOURCES`] here, and its section in
+//! `docs/sources.md`. The tests write the rest of the documents from its entry, with `UPDATE_GOLDEN=1`.
 
 mod adapters;
 mod cloud_hypervisor;
@@ -34,7 +35,6 @@ pub use self::merge::fingerprints::Fingerprints;
 pub use self::merge::precedence::Precedence;
 use self::polling::SourceEntry;
 pub use self::polling::{SourceReport, Sources};
-pub(crate) use self::process::executable;
 use self::process::lookup::ProcessLookup;
 use self::push::Inbox;
 use crate::config::{ConfigError, Section, Sections, Switch};
@@ -61,6 +61,8 @@ pub struct SourceDef {
     pub name: &'static str,
     pub help: &'static str,
     pub precedence: Precedence,
+    /// Its section in `default.toml`, where every key stands with its default.
+    pub config: &'static str,
     /// Makes the source from its section; `None` when it has nothing to list. Touches nothing.
     configure: Configure,
 }

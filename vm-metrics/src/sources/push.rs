@@ -28,6 +28,15 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "push",
     help: "VMs that orchestrators push over a socket",
     precedence: Precedence::Pushed,
+    config: r#"# VMs that orchestrators push: PUT and DELETE /api/v1/instances/{id} over a Unix socket, which only the daemon's user
+# may use. "auto" serves it where its directory is there.
+[sources.push]
+enabled = "auto"
+# socket = "/run/vm-metrics/push.sock"
+# What was pushed is kept here for the next start of the daemon; by default the directory pushed beside the socket.
+# No other user may write to the directories of both.
+# dir = "/run/vm-metrics/pushed"
+"#,
     configure: |section, SourceContext { host, trust, processes, .. }| {
         let config: PushConfig = section.options()?;
         let Some(socket) = place(host, config.socket, DEFAULT_SOCKET) else { return Ok(None) };

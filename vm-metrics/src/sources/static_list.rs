@@ -18,6 +18,18 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "static_list",
     help: "VMs that the configuration gives",
     precedence: Precedence::Declared,
+    config: r#"# VMs that this file declares. They win over VMs that other sources find.
+[sources.static_list]
+enabled = "auto"
+# [[sources.static_list.vms]]
+# id = "01234567"              # required
+# name = "web"                 # default: the id
+# pid_file = "/run/web.pid"    # or: pid = 4242
+# taps = ["hype-01234567"]
+# vcpus = 2
+# memory_bytes = 2147483648
+# project = "acme"            # becomes a label of vm_info
+"#,
     configure: |section, SourceContext { trust, processes, .. }| {
         let config: StaticListConfig = section.options()?;
         let errors: Vec<_> = problems(&config.vms)

@@ -1,12 +1,15 @@
 use std::collections::HashSet;
+use std::env;
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::merge::precedence::{FACTS, NICS};
+use super::polling::KEEP_LISTING;
 use super::*;
 use crate::config::Config;
-use crate::sources::polling::KEEP_LISTING;
 
 /// Lists what it is given, or fails.
 struct Fake(Option<Vec<InstanceInfo>>);
@@ -74,13 +77,56 @@ fn a_source_that_fails_keeps_its_vms_for_a_while() {
 }
 
 #[test]
-fn the_table_is_in_order() {
+fn every_source_has_an_entry_of_its_own() {
     let names: HashSet<_> = SOURCES.iter().map(|source| source.name).collect();
     assert_eq!(names.len(), SOURCES.len(), "two sources of the same name");
-    for source in SOURCES {
-        let section = format!("[sources.{}]", source.name);
-        assert!(crate::config::DEFAULT.contains(&section), "{section} is not in default.toml");
-        assert!(!source.help.is_empty() && !source.help.ends_with('.'), "{}", source.name);
+    for SourceDef { name, help, .. } in SOURCES {
+        assert!(
+            !help.is_empty() && !help.ends_with('.'),
+            "{name}: a help of one sentence without a full stop"
+        );
+    }
+}
+
+#[test]
+fn default_toml_has_every_source() {
+    for SourceDef { name, config, .. } in SOURCES {
+        let section = format!("[sources.{name}]\nenabled = \"auto\"\n");
+        assert!(config.contains(&section), "the entry of {name} has no {section} in `config`");
+    }
+    let sections: Vec<_> = SOURCES.iter().map(|source| source.config).collect();
+    let sections = format!("\n{}\n", sections.join("\n"));
+    assert_written("src/config/default.toml", ("false switches it off.\n", "# Readers:"), &sections);
+}
+
+#[test]
+fn the_documentation_has_every_source() {
+    const PAGE: &str = "../docs/sources.md";
+    let row = |cells: &[&str]| format!("| {} |", cells.join(" | "));
+    let order = |precedences: [Precedence; 5]| precedences.map(Precedence::as_str).join(" | ");
+    let ranks = [row(&["TAPs", &order(NICS)]), row(&["everything else", &order(FACTS)])];
+    assert_written(PAGE, ("| 5th |\n|---|---|---|---|---|---|\n", "\n\n"), &ranks.join("\n"));
+    let sources = FACTS.map(|precedence| {
+        let sources = SOURCES.iter().filter(|source| source.precedence == precedence);
+        let names: Vec<_> = sources.map(|source| format!("`{}`", source.name)).collect();
+        row(&[precedence.as_str(), &names.join(", ")])
+    });
+    assert_written(PAGE, ("| precedence | sources |\n|---|---|\n", "\n\n"), &sources.join("\n"));
+    let page = include_str!("../../../docs/sources.md");
+    for SourceDef { name, .. } in SOURCES {
+        assert!(page.contains(&format!("\n### `{name}`\n")), "docs/sources.md has no section ### `{name}`");
+    }
+}
+
+/// Between two marks a file has this text. `UPDATE_GOLDEN=1` writes it.
+fn assert_written(file: &str, (from, to): (&str, &str), expected: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let text = fs::read_to_string(&path).unwrap();
+    let (head, tail) = text.split_at(text.find(from).unwrap() + from.len());
+    let (written, tail) = tail.split_at(tail.find(to).unwrap());
+    if written != expected {
+        assert!(env::var_os("UPDATE_GOLDEN").is_some(), "{file} is not as SOURCES: run with UPDATE_GOLDEN=1");
+        fs::write(&path, [head, expected, tail].concat()).unwrap();
     }
 }
 
@@ -94,14 +140,11 @@ fn sections_turn_sources_on_and_off() {
     let names = |text: &str| -> Vec<&str> {
         configured(text).expect("a good config").sources.iter().map(|source| source.name).collect()
     };
-    assert_eq!(
-        names(""),
-        ["vm_dir", "push", "hypeman", "libvirt", "cloud_hypervisor", "firecracker", "qemu_qmp", "proc_scan"]
-    );
-    assert_eq!(
-        names("[sources]\nproc_scan.enabled = false\nhypeman.enabled = false")[..3],
-        ["vm_dir", "push", "libvirt"]
-    );
+    let mut all: Vec<_> = SOURCES.iter().map(|source| source.name).collect();
+    all.retain(|name| *name != "static_list");
+    assert_eq!(names(""), all, "of the same precedence in the order of the table");
+    let rest: Vec<_> = all.iter().copied().filter(|name| !["hypeman", "proc_scan"].contains(name)).collect();
+    assert_eq!(names("[sources]\nproc_scan.enabled = false\nhypeman.enabled = false"), rest);
     assert_eq!(names("[[sources.static_list.vms]]\nid = \"a\"")[..2], ["static_list", "vm_dir"]);
     for on in ["true", "\"auto\""] {
         assert_eq!(names(&format!("[sources.proc_scan]\nenabled = {on}")), names(""));

@@ -23,6 +23,12 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "vm_dir",
     help: "files in a directory that describe one VM each",
     precedence: Precedence::Declared,
+    config: r#"# VMs that the files of a directory declare: *.toml or *.json with the same keys, one VM each. The default of the id is
+# the name of the file. Each tick reads the files that have changed.
+[sources.vm_dir]
+enabled = "auto"
+# dir = "/run/vm-metrics/vms"
+"#,
     configure: |section, SourceContext { host, trust, processes, .. }| {
         let config: VmDirConfig = section.options()?;
         let dir = place(host, config.dir, DEFAULT_DIR);

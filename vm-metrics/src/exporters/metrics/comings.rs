@@ -1,6 +1,7 @@
 //! Metrics of VMs that come and go, as the daemon has seen it.
 
-use super::{Kind, Metric};
+use super::labels::{HYPERVISOR, text};
+use super::{Count, Kind, Metric, otel};
 
 const ORIGIN: &str = "sources, `/proc/<pid>/stat`";
 
@@ -8,27 +9,31 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "starts_total",
         kind: Kind::Counter,
+        unit: "{vm}",
         help: "VMs whose process started while the daemon ran.",
         origin: ORIGIN,
-        labels: &["hypervisor"],
-        samples: |snapshot, push| {
-            for (hypervisor, counts) in snapshot.lifecycle().each() {
-                push(&[hypervisor.as_str()], counts.starts as f64, snapshot.daemon_since());
+        labels: &[HYPERVISOR],
+        otel: otel("starts"),
+        samples: Count(|view, sink| {
+            for (hypervisor, counts) in view.lifecycle().each() {
+                sink(&[hypervisor.as_str()], counts.starts, view.daemon_since());
             }
-        },
+        }),
     },
     Metric {
         name: "ends_total",
         kind: Kind::Counter,
+        unit: "{vm}",
         help: "VMs that ended while the daemon ran; reason is exited when the process ended, gone when no source lists the VM any more.",
         origin: ORIGIN,
-        labels: &["hypervisor", "reason"],
-        samples: |snapshot, push| {
-            for (hypervisor, counts) in snapshot.lifecycle().each() {
+        labels: &[HYPERVISOR, text("reason", "vm.end.reason")],
+        otel: otel("ends"),
+        samples: Count(|view, sink| {
+            for (hypervisor, counts) in view.lifecycle().each() {
                 for (reason, count) in [("exited", counts.exited), ("gone", counts.gone)] {
-                    push(&[hypervisor.as_str(), reason], count as f64, snapshot.daemon_since());
+                    sink(&[hypervisor.as_str(), reason], count, view.daemon_since());
                 }
             }
-        },
+        }),
     },
 ];

@@ -1,37 +1,50 @@
 //! Metrics of frames for a guest that were dropped on their way to it, by reason.
 
-use super::nic::netns;
-use super::{Kind, Metric, Push, Shown, Since};
+use super::labels::{DEVICE, ID, Label, NAME, NETNS, text};
+use super::nic::{RECEIVE, netns};
+use super::{Convention, Count, Kind, Metric, Since, Sink, SnapshotView, shared};
 use crate::model::{NicStats, Traffic};
 
-const LABELS: &[&str] = &["instance_id", "instance_name", "device", "netns", "reason"];
+const LABELS: &[Label] = &[ID, NAME, DEVICE, NETNS, text("reason", "vm.network.drop.reason")];
+
+/// Also of the packets that the guest sent.
+pub(super) const DROPPED: Convention = shared(
+    "network.packet.dropped",
+    "Packets for the guest that were dropped, with the reason, and packets of the guest that the host refused.",
+);
+const DROPPED_IO: Convention =
+    shared("network.dropped.io", "Bytes for the guest that were dropped since the attach, with the reason.");
 
 pub(super) const PACKETS: Metric = Metric {
     name: "network_rx_dropped_packets_total",
     kind: Kind::Counter,
+    unit: "{packet}",
     help: "Packets for the guest that were dropped, each with one reason. ring_full and filter (of the VMM): by the device. qdisc: by the queueing discipline or another tc program. device: by the device and nobody knows why, as before the attach.",
     origin: "the tracepoint kfree_skb; device: the TAP's counters, less what the tracepoint tells",
     labels: LABELS,
-    samples: |snapshot, push| {
-        each(snapshot, push, |nic| {
+    otel: DROPPED.with(RECEIVE),
+    samples: Count(|view, sink| {
+        each(view, sink, |nic| {
             let [ring_full, filter, qdisc] = told(nic).map(|told| Some(told?.packets));
             [ring_full, filter, qdisc, nic.rx_dropped_by_device]
         });
-    },
+    }),
 };
 
 pub(super) const BYTES: Metric = Metric {
     name: "network_rx_dropped_bytes_total",
     kind: Kind::Counter,
+    unit: "By",
     help: "Bytes for the guest that were dropped since the attach, by reason: ring_full, filter and qdisc, as in network_rx_dropped_packets_total.",
     origin: "the tracepoint kfree_skb",
     labels: LABELS,
-    samples: |snapshot, push| {
-        each(snapshot, push, |nic| {
+    otel: DROPPED_IO.with(RECEIVE),
+    samples: Count(|view, sink| {
+        each(view, sink, |nic| {
             let [ring_full, filter, qdisc] = told(nic).map(|told| Some(told?.bytes));
             [ring_full, filter, qdisc, None]
         });
-    },
+    }),
 };
 
 /// What the tracepoint tells: at the full ring, by a filter, in the queueing discipline.
@@ -41,14 +54,14 @@ fn told(nic: &NicStats) -> [Option<Traffic>; 3] {
 }
 
 /// The tracepoint counts from the attach on, the device from its birth.
-fn each(snapshot: &Shown<'_>, push: Push<'_>, values: impl Fn(&NicStats) -> [Option<u64>; 4]) {
+fn each(view: &SnapshotView<'_>, sink: Sink<'_, u64>, values: impl Fn(&NicStats) -> [Option<u64>; 4]) {
     const REASONS: [&str; 4] = ["ring_full", "filter", "qdisc", "device"];
-    for (vm, nic) in snapshot.nics() {
+    for (vm, nic) in view.nics() {
         let (netns, told_since) = (netns(&nic), nic.since.ebpf);
         let since: [Since; 4] = [told_since, told_since, told_since, nic.since.device];
         for ((reason, value), since) in REASONS.into_iter().zip(values(&nic)).zip(since) {
             if let Some(value) = value {
-                push(&[&vm.instance_id, &vm.instance_name, &nic.device, &netns, reason], value as f64, since);
+                sink(&[&vm.instance_id, &vm.instance_name, &nic.device, &netns, reason], value, since);
             }
         }
     }

@@ -5,80 +5,64 @@
 
 mod cgroup;
 mod comings;
+#[cfg(test)]
+mod docs;
 mod drops;
-mod exports;
-mod nic;
+mod ebpf;
+mod entry;
+pub mod exports;
+pub mod labels;
+mod memory;
+pub mod nic;
+mod nic_info;
+mod number;
 mod own;
 mod process;
-mod shown;
+mod snapshot_view;
 mod vcpu;
 mod vm;
 
-use std::fmt::Write as _;
-
-use super::exports::Exports;
-pub use shown::Shown;
-
-/// What a series means to whoever adds it up. It decides what is shown of VMs and interfaces that are gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Never falls within one incarnation of what it describes. The last value is shown for the retention.
-    Counter,
-    /// Says how things are now, and ends with what it describes.
-    Gauge,
-}
-
-/// One metric, whose samples an `F` gives.
-#[derive(Debug)]
-pub struct Metric<F = OfSnapshot> {
-    /// Follows the prefix and `_`.
-    pub name: &'static str,
-    pub kind: Kind,
-    /// One sentence: what it is, whose view, which unit.
-    pub help: &'static str,
-    /// Where the number comes from.
-    pub origin: &'static str,
-    pub labels: &'static [&'static str],
-    /// Every sample: the values of the labels, in order, the number, and since when it counts.
-    pub samples: F,
-}
-
-/// Samples of what a snapshot says.
-pub type OfSnapshot = fn(&Shown<'_>, Push<'_>);
-
-/// Samples of how the exporters do.
-pub(crate) type OfExports = fn(&Exports, Push<'_>);
-
-/// Takes one sample.
-pub type Push<'p> = &'p mut dyn FnMut(&[&str], f64, Since);
-
-/// When a counter was 0, in seconds of Unix time; `None` where nobody knows, and for gauges.
-pub type Since = Option<f64>;
+use Samples::{Count, Difference, Real};
+pub use entry::{Attribute, Convention, InstrumentKind, Kind, Metric, Samples, Since, Sink, otel, shared};
+pub use number::Number;
+pub use snapshot_view::SnapshotView;
 
 /// A group of metrics with one prefix.
 #[derive(Debug)]
-pub struct Group<F: 'static = OfSnapshot> {
+pub struct Group {
+    #[cfg_attr(not(test), expect(dead_code, reason = "the documentation has it"))]
     pub title: &'static str,
     /// `None`: the configured one.
     pub prefix: Option<&'static str>,
-    pub metrics: &'static [Metric<F>],
+    /// In the order of the output, file by file.
+    pub files: &'static [&'static [Metric]],
+}
+
+impl Group {
+    pub fn metrics(&self) -> impl Iterator<Item = &'static Metric> {
+        self.files.iter().copied().flatten()
+    }
 }
 
 /// All there is, in the order of the output.
 pub const GROUPS: &[Group] = &[
-    Group { title: "VMs", prefix: None, metrics: vm::METRICS },
-    Group { title: "Processes of VMs", prefix: None, metrics: process::METRICS },
-    Group { title: "vCPUs", prefix: None, metrics: vcpu::METRICS },
-    Group { title: "Control groups", prefix: None, metrics: cgroup::METRICS },
-    Group { title: "Network interfaces", prefix: None, metrics: nic::METRICS },
-    Group { title: "VMs that come and go", prefix: None, metrics: comings::METRICS },
-    Group { title: "The daemon itself", prefix: Some(OWN_PREFIX), metrics: own::METRICS },
+    Group { title: "VMs", prefix: None, files: &[vm::METRICS, memory::METRICS] },
+    Group { title: "Processes of VMs", prefix: None, files: &[process::METRICS] },
+    Group { title: "vCPUs", prefix: None, files: &[vcpu::METRICS] },
+    Group { title: "Control groups", prefix: None, files: &[cgroup::METRICS] },
+    Group {
+        title: "Network interfaces",
+        prefix: None,
+        files: &[nic::METRICS, ebpf::METRICS, nic_info::METRICS],
+    },
+    Group { title: "VMs that come and go", prefix: None, files: &[comings::METRICS] },
+    Group { title: "The daemon itself", prefix: Some(OWN_PREFIX), files: &[own::METRICS] },
 ];
 
-/// What no snapshot tells: how the exporters themselves do.
-pub(crate) const EXPORT_GROUPS: &[Group<OfExports>] = &[
-    Group { title: "Label budgets", prefix: None, metrics: exports::BUDGETS },
-    Group { title: "The push", prefix: Some(OWN_PREFIX), metrics: exports::PUSHES },
+/// How the exporters themselves do, which changes also between two snapshots.
+pub const EXPORT_GROUPS: &[Group] = &[
+    Group { title: "Label budgets", prefix: None, files: &[exports::BUDGETS] },
+    Group { title: "The push", prefix: Some(OWN_PREFIX), files: &[exports::PUSHES] },
 ];
 
 /// First part of the names of the daemon's own metrics, whatever those of VMs are called.
@@ -95,60 +79,13 @@ pub fn full_name(of_group: Option<&str>, configured: &str, name: &str) -> String
     }
 }
 
-/// `docs/metrics.md`.
-pub fn to_markdown() -> String {
-    let mut page = String::from(PAGE_HEAD);
-    GROUPS.iter().for_each(|group| table(&mut page, group));
-    EXPORT_GROUPS.iter().for_each(|group| table(&mut page, group));
-    page
-}
-
-fn table<F>(page: &mut String, group: &Group<F>) {
-    let _ = write!(page, "\n## {}\n\n{TABLE_HEAD}", group.title);
-    for metric in group.metrics {
-        let kind = match metric.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-        };
-        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-        let name = full_name(group.prefix, "vm", metric.name);
-        let _ = writeln!(
-            page,
-            "| `{name}` | {kind} | {} | {} | {} |",
-            labels.join(" "),
-            metric.help,
-            metric.origin
-        );
-    }
-}
-
-const PAGE_HEAD: &str = "\
-# Metrics
-
-Generated from `vm-metrics/src/exporters/metrics`: `UPDATE_GOLDEN=1 cargo test -p vm-metrics --lib docs_page` writes it.
-
-Network metrics speak the **guest's** language: `rx` is what the guest receives, `tx` what it sends. A value that was not
-measured has no sample; it is never 0. Counters do not fall while the VM's process and its network device live.
-The prefix `vm` is the key `metric_prefix` of the configuration. The metrics of VictoriaMetrics' own servers begin with `vm_`
-too. Where one store scrapes both, choose another prefix, for example `metric_prefix = \"guest\"`.
-
-`vm_exporter_*` describe the daemon itself, whatever the prefix is. With the prefix `hypeman_vm` two of them are called as the
-Go package calls them: `hypeman_vm_metrics_instances_observed` and `hypeman_vm_metrics_label_budget_exceeded_total`.
-`process_*` describe the daemon's process, as every Prometheus client library does.
-";
-
-const TABLE_HEAD: &str = "\
-| metric | kind | labels | what it is | where it comes from |
-|---|---|---|---|---|
-";
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use std::collections::HashSet;
-    use std::path::Path;
     use std::time::{Duration, Instant, SystemTime};
 
+    use crate::exporters::exports::Exports;
     use crate::model::*;
 
     fn cgroup_stats() -> CgroupStats {
@@ -260,12 +197,21 @@ pub(crate) mod tests {
         }
     }
 
-    fn name_of<F>(group: &Group<F>, metric: &Metric<F>) -> String {
+    fn name_of(group: &Group, metric: &Metric) -> String {
         full_name(group.prefix, "vm", metric.name)
     }
 
+    fn in_groups(groups: &'static [Group]) -> impl Iterator<Item = (String, &'static Metric)> {
+        groups.iter().flat_map(|group| group.metrics().map(|metric| (name_of(group, metric), metric)))
+    }
+
     fn all() -> impl Iterator<Item = (String, &'static Metric)> {
-        GROUPS.iter().flat_map(|group| group.metrics.iter().map(|metric| (name_of(group, metric), metric)))
+        in_groups(GROUPS)
+    }
+
+    /// The samples of a metric that shows nothing of the exporters.
+    fn compute(metric: &Metric, snapshot: &Snapshot, sink: Sink<'_, Number>) {
+        metric.samples.compute(&SnapshotView::new(snapshot, &Exports::default(), metric.kind), sink);
     }
 
     #[test]
@@ -273,7 +219,7 @@ pub(crate) mod tests {
         for (name, metric) in all() {
             let mut samples = 0;
             let snapshot = full();
-            (metric.samples)(&Shown::new(&snapshot, metric.kind), &mut |labels, _, since| {
+            compute(metric, &snapshot, &mut |labels, _, since| {
                 assert_eq!(labels.len(), metric.labels.len(), "{name}");
                 // The kernel does not tell when a group was made.
                 let has_since = metric.kind == Kind::Counter && !metric.name.starts_with("cgroup_");
@@ -289,7 +235,7 @@ pub(crate) mod tests {
         for (name, metric) in all() {
             let mut seen = HashSet::new();
             let snapshot = full();
-            (metric.samples)(&Shown::new(&snapshot, metric.kind), &mut |labels, _, _| {
+            compute(metric, &snapshot, &mut |labels, _, _| {
                 let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
                 assert!(seen.insert(labels.clone()), "{name}{labels:?} twice");
             });
@@ -304,28 +250,46 @@ pub(crate) mod tests {
         let mut without_nic = full();
         without_nic.vms[0].nics[0].gone = true;
         for (name, metric) in all() {
-            let of = |label| metric.labels.contains(&label);
+            let of = |label| metric.has_label(label);
             for (snapshot, is_of_gone) in [(&ended, of("instance_id")), (&without_nic, of("device"))] {
                 let mut samples = 0;
-                (metric.samples)(&Shown::new(snapshot, metric.kind), &mut |_, _, _| samples += 1);
-                let ends = is_of_gone && metric.kind == Kind::Gauge && metric.name != "running";
+                compute(metric, snapshot, &mut |_, _, _| samples += 1);
+                let ends = is_of_gone && metric.kind != Kind::Counter && metric.name != "running";
                 assert_eq!(samples == 0, ends, "{name}");
             }
         }
         let instances = own::METRICS.iter().find(|metric| metric.name == "instances").unwrap();
-        (instances.samples)(&Shown::new(&ended, Kind::Gauge), &mut |_, value, _| assert!(value == 0.0));
+        compute(instances, &ended, &mut |_, value, _| assert_eq!(value, Number::Count(0)));
     }
 
     #[test]
     fn names_follow_the_conventions() {
-        let of_exports = EXPORT_GROUPS.iter().flat_map(|group| {
-            group.metrics.iter().map(|metric| (name_of(group, metric), metric.kind, metric.help))
-        });
         let mut seen = HashSet::new();
-        for (name, kind, help) in all().map(|(name, m)| (name, m.kind, m.help)).chain(of_exports) {
+        for (name, Metric { kind, help, .. }) in all().chain(in_groups(EXPORT_GROUPS)) {
             assert!(seen.insert(name.clone()), "{name} twice");
-            assert_eq!(kind == Kind::Counter, name.ends_with("_total"), "{name}");
+            assert_eq!(*kind == Kind::Counter, name.ends_with("_total"), "{name}");
             assert!(help.ends_with('.') && !help.contains('|'), "{name}: {help}");
+        }
+    }
+
+    /// As stores with Prometheus naming do: the unit and `_total` go behind a name that does not have them.
+    #[test]
+    fn no_store_renames_a_metric() {
+        let words = [("s", "seconds"), ("By", "bytes"), ("/s", "second")];
+        for (name, Metric { kind, unit, samples, .. }) in all().chain(in_groups(EXPORT_GROUPS)) {
+            let mut tokens: Vec<&str> = name.split('_').collect();
+            let (amount, per) = unit.split_at(unit.find('/').unwrap_or(unit.len()));
+            for (part, word) in words {
+                assert_eq!(
+                    amount == part || per == part,
+                    tokens.contains(&word),
+                    "{name} has the unit {unit}"
+                );
+            }
+            assert_eq!(*unit == "s", !samples.are_whole(), "{name}");
+            tokens.retain(|token| *kind != Kind::Counter || *token != "total");
+            tokens.extend((*kind == Kind::Counter).then_some("total"));
+            assert_eq!(tokens.join("_"), name);
         }
     }
 
@@ -350,11 +314,11 @@ pub(crate) mod tests {
     fn a_state_is_one_of_a_set() {
         let state = vm::METRICS.iter().find(|metric| metric.name == "state").unwrap();
         let (snapshot, mut set) = (full(), Vec::new());
-        (state.samples)(&Shown::new(&snapshot, Kind::Gauge), &mut |labels, value, _| {
+        compute(state, &snapshot, &mut |labels, value, _| {
             set.push((labels[2].to_owned(), value));
         });
-        let expected = [("not-started", 0.0), ("running", 1.0), ("paused", 0.0), ("stopped", 0.0)];
-        assert_eq!(set, expected.map(|(state, value)| (state.to_owned(), value)));
+        let expected = [("not-started", 0), ("running", 1), ("paused", 0), ("stopped", 0)];
+        assert_eq!(set, expected.map(|(state, value)| (state.to_owned(), Number::Count(value))));
     }
 
     #[test]
@@ -368,26 +332,10 @@ pub(crate) mod tests {
     fn nothing_measured_is_nothing_said() {
         let mut snapshot = full();
         snapshot.vms = vec![VmStats { instance_id: "a".into(), running: true, ..VmStats::default() }];
-        for metric in vm::METRICS
-            .iter()
-            .chain(process::METRICS)
-            .chain(vcpu::METRICS)
-            .chain(cgroup::METRICS)
-            .chain(nic::METRICS)
-            .filter(|metric| !["info", "running"].contains(&metric.name))
-        {
-            let shown = Shown::new(&snapshot, metric.kind);
-            (metric.samples)(&shown, &mut |labels, value, _| panic!("{}{labels:?} = {value}", metric.name));
+        let is_of_vm = |metric: &&Metric| metric.has_label("instance_id");
+        let metrics = all().map(|(_, metric)| metric).filter(is_of_vm);
+        for metric in metrics.filter(|metric| !["info", "running"].contains(&metric.name)) {
+            compute(metric, &snapshot, &mut |labels, value, _| panic!("{}{labels:?} = {value}", metric.name));
         }
-    }
-
-    #[test]
-    fn docs_page_is_up_to_date() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            std::fs::write(&path, to_markdown()).expect("write docs/metrics.md");
-        }
-        let page = std::fs::read_to_string(&path).expect("read docs/metrics.md");
-        assert!(page == to_markdown(), "docs/metrics.md is old: run with UPDATE_GOLDEN=1");
     }
 }

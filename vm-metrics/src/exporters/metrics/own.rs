@@ -1,214 +1,298 @@
 //! Metrics of the daemon itself: whether its other numbers can be trusted, and what they cost.
 
-use super::nic::{NIC, netns};
-use super::{Kind, Metric, OfSnapshot, Push, Shown, Since};
+use super::labels::{Label, NIC, text};
+use super::nic::netns;
+use super::{
+    Convention, Count, Difference, InstrumentKind, Kind, Metric, Real, Samples, Since, Sink, SnapshotView,
+    otel,
+};
 use crate::model::{ComponentKind, ComponentRun, ComponentTotals, Health, Overuse, unix_seconds};
 
 const COMPUTED: &str = "computed";
+
+const READER: &[Label] = &[text("reader", "vm.exporter.reader")];
+const SOURCE: &[Label] = &[text("source", "vm.exporter.source")];
 
 pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "build_info",
         kind: Kind::Gauge,
+        unit: "",
         help: "Always 1; what this binary is.",
         origin: "build",
-        labels: &["version", "ebpf"],
-        samples: |_, push| {
+        labels: &[text("version", "service.version"), text("ebpf", "vm.exporter.ebpf")],
+        otel: otel("build.info"),
+        samples: Count(|_, sink| {
             let ebpf = if cfg!(feature = "ebpf") { "true" } else { "false" };
-            push(&[env!("CARGO_PKG_VERSION"), ebpf], 1.0, None);
-        },
+            sink(&[env!("CARGO_PKG_VERSION"), ebpf], 1, None);
+        }),
     },
-    gauge("instances", "VMs that are there.", |snapshot, push| {
-        push(&[], snapshot.vms().count() as f64, None);
-    }),
-    counter("ticks_total", "Ticks that ended.", |snapshot, push| {
-        push(&[], snapshot.tick() as f64, snapshot.daemon_since());
-    }),
+    Metric {
+        name: "instances",
+        kind: Kind::Amount,
+        unit: "{instance}",
+        help: "VMs that are there.",
+        origin: COMPUTED,
+        labels: &[],
+        otel: otel("instance.count"),
+        samples: Count(|view, sink| sink(&[], view.vms().count() as u64, None)),
+    },
+    counter(
+        "ticks_total",
+        "{tick}",
+        "Ticks that ended.",
+        otel("tick.count"),
+        Count(|view, sink| sink(&[], view.tick(), view.daemon_since())),
+    ),
     counter(
         "ticks_late_total",
+        "{tick}",
         "Ticks that were due before the one before them had ended.",
-        |snapshot, push| push(&[], snapshot.missed().ticks as f64, snapshot.daemon_since()),
+        otel("tick.late"),
+        Count(|view, sink| sink(&[], view.missed().ticks, view.daemon_since())),
     ),
     counter(
         "gap_seconds_total",
+        "s",
         "Time by which ticks began too late: what came and went meanwhile may be missing.",
-        |snapshot, push| push(&[], snapshot.missed().by.as_secs_f64(), snapshot.daemon_since()),
+        otel("gap.time"),
+        Real(|view, sink| sink(&[], view.missed().by.as_secs_f64(), view.daemon_since())),
     ),
     counter(
         "tick_duration_seconds_total",
+        "s",
         "Time that all ticks took: listing, reading and merging.",
-        |snapshot, push| push(&[], snapshot.ticks_duration().as_secs_f64(), snapshot.daemon_since()),
+        otel("tick.time"),
+        Real(|view, sink| sink(&[], view.ticks_duration().as_secs_f64(), view.daemon_since())),
     ),
-    gauge(
-        "snapshot_timestamp_seconds",
-        "When the last tick ended, in seconds of Unix time: the numbers are of then.",
-        |snapshot, push| push(&[], unix_seconds(snapshot.taken_at()), None),
-    ),
+    Metric {
+        name: "snapshot_timestamp_seconds",
+        kind: Kind::Gauge,
+        unit: "s",
+        help: "When the last tick ended, in seconds of Unix time: the numbers are of then.",
+        origin: COMPUTED,
+        labels: &[],
+        otel: otel("snapshot.timestamp"),
+        samples: Real(|view, sink| sink(&[], unix_seconds(view.taken_at()), None)),
+    },
     Metric {
         name: "reader_duration_seconds_total",
         kind: Kind::Counter,
+        unit: "s",
         help: "Time that all runs of the reader took.",
         origin: COMPUTED,
-        labels: &["reader"],
-        samples: |s, p| each_total(s, p, ComponentKind::Reader, |totals| totals.duration.as_secs_f64()),
+        labels: READER,
+        otel: otel("reader.time"),
+        samples: Real(|view, sink| {
+            each_total(view, sink, ComponentKind::Reader, |totals| totals.duration.as_secs_f64())
+        }),
     },
     Metric {
         name: "reader_runs_total",
         kind: Kind::Counter,
+        unit: "{run}",
         help: "Runs of the reader: one in each tick, unless it is off.",
         origin: COMPUTED,
-        labels: &["reader"],
-        samples: |s, p| each_total(s, p, ComponentKind::Reader, |totals| totals.runs as f64),
+        labels: READER,
+        otel: otel("reader.run.count"),
+        samples: Count(|view, sink| each_total(view, sink, ComponentKind::Reader, |totals| totals.runs)),
     },
     Metric {
         name: "reader_success",
         kind: Kind::Gauge,
+        unit: "",
         help: "1 when the reader read all there is in the last tick, else 0.",
         origin: COMPUTED,
-        labels: &["reader"],
-        samples: |s, p| each(s, p, None, ComponentKind::Reader, success),
+        labels: READER,
+        otel: otel("reader.success"),
+        samples: Count(|view, sink| each(view, sink, None, ComponentKind::Reader, success)),
     },
     Metric {
         name: "reader_errors_total",
         kind: Kind::Counter,
+        unit: "{error}",
         help: "Things the reader could not read, counted in each run, also those that are not there: a process that has ended, a TAP that a VM names.",
         origin: COMPUTED,
-        labels: &["reader"],
-        samples: |s, p| each_total(s, p, ComponentKind::Reader, |totals| totals.errors as f64),
+        labels: READER,
+        otel: otel("reader.errors"),
+        samples: Count(|view, sink| each_total(view, sink, ComponentKind::Reader, |totals| totals.errors)),
     },
     Metric {
         name: "reader_lost_events_total",
         kind: Kind::Counter,
+        unit: "",
         help: "How often the kernel had more to say of devices at once than the reader could hear: the last counters of some may be missing.",
         origin: COMPUTED,
-        labels: &["reader"],
-        samples: |s, p| each(s, p, s.daemon_since(), ComponentKind::Reader, |run| Some(run.lost? as f64)),
+        labels: READER,
+        otel: otel("reader.lost_events").unit("{event}"),
+        samples: Count(|view, sink| {
+            each(view, sink, view.daemon_since(), ComponentKind::Reader, |run| run.lost)
+        }),
     },
     Metric {
         name: "reader_pinned",
         kind: Kind::Gauge,
+        unit: "",
         help: "1 when the reader's programs and counters stay while no daemon runs, 0 when they leave with it: `vm-metrics doctor` says what would make them stay.",
         origin: COMPUTED,
-        labels: &["reader"],
-        samples: |s, p| each(s, p, None, ComponentKind::Reader, |run| Some(f64::from(u8::from(run.pinned?)))),
+        labels: READER,
+        otel: otel("reader.pinned"),
+        samples: Count(|view, sink| {
+            each(view, sink, None, ComponentKind::Reader, |run| Some(u64::from(run.pinned?)))
+        }),
     },
     Metric {
         name: "source_duration_seconds_total",
         kind: Kind::Counter,
+        unit: "s",
         help: "Time that all runs of the source took.",
         origin: COMPUTED,
-        labels: &["source"],
-        samples: |s, p| each_total(s, p, ComponentKind::Source, |totals| totals.duration.as_secs_f64()),
+        labels: SOURCE,
+        otel: otel("source.time"),
+        samples: Real(|view, sink| {
+            each_total(view, sink, ComponentKind::Source, |totals| totals.duration.as_secs_f64())
+        }),
     },
     Metric {
         name: "source_runs_total",
         kind: Kind::Counter,
+        unit: "{run}",
         help: "Runs of the source: one in each tick, unless it is off.",
         origin: COMPUTED,
-        labels: &["source"],
-        samples: |s, p| each_total(s, p, ComponentKind::Source, |totals| totals.runs as f64),
+        labels: SOURCE,
+        otel: otel("source.run.count"),
+        samples: Count(|view, sink| each_total(view, sink, ComponentKind::Source, |totals| totals.runs)),
     },
     Metric {
         name: "source_errors_total",
         kind: Kind::Counter,
+        unit: "{error}",
         help: "Things the source could not read, counted in each run.",
         origin: COMPUTED,
-        labels: &["source"],
-        samples: |s, p| each_total(s, p, ComponentKind::Source, |totals| totals.errors as f64),
+        labels: SOURCE,
+        otel: otel("source.errors"),
+        samples: Count(|view, sink| each_total(view, sink, ComponentKind::Source, |totals| totals.errors)),
     },
     Metric {
         name: "source_success",
         kind: Kind::Gauge,
+        unit: "",
         help: "1 when the source could look at everything in the last tick, else 0.",
         origin: COMPUTED,
-        labels: &["source"],
-        samples: |s, p| each(s, p, None, ComponentKind::Source, success),
+        labels: SOURCE,
+        otel: otel("source.success"),
+        samples: Count(|view, sink| each(view, sink, None, ComponentKind::Source, success)),
     },
     Metric {
         name: "source_instances",
         kind: Kind::Gauge,
+        unit: "{instance}",
         help: "VMs the source listed in the last tick.",
         origin: COMPUTED,
-        labels: &["source"],
-        samples: |s, p| each(s, p, None, ComponentKind::Source, |run| Some(run.items as f64)),
+        labels: SOURCE,
+        otel: otel("source.instance.count"),
+        samples: Count(|view, sink| {
+            each(view, sink, None, ComponentKind::Source, |run| Some(run.items as u64))
+        }),
     },
     Metric {
         name: "source_mismatch_bytes",
-        kind: Kind::Gauge,
+        kind: Kind::Amount,
+        unit: "By",
         help: "The device's count of what the guest sent, less the published one: frames in flight, 0 on a quiet device.",
         origin: "the TAP's counters and eBPF",
         labels: NIC,
-        samples: |snapshot, push| {
-            for (vm, nic) in snapshot.nics() {
+        otel: otel("source.mismatch").instrument(InstrumentKind::Gauge),
+        samples: Difference(|view, sink| {
+            for (vm, nic) in view.nics() {
                 if let Some(bytes) = nic.mismatch_bytes {
                     let labels = [&vm.instance_id, &vm.instance_name, &nic.device, &netns(&nic)];
-                    push(&labels.map(String::as_str), bytes as f64, None);
+                    sink(&labels.map(String::as_str), bytes, None);
                 }
             }
-        },
+        }),
     },
     Metric {
         name: "component_health",
         kind: Kind::Gauge,
+        unit: "",
         help: "1 for the state that the component is in, 0 for the others.",
         origin: COMPUTED,
-        labels: &["kind", "component", "state"],
-        samples: |snapshot, push| {
-            for run in snapshot.components() {
+        labels: &[
+            text("kind", "vm.exporter.component.kind"),
+            text("component", "vm.exporter.component.name"),
+            text("state", "vm.exporter.component.state"),
+        ],
+        otel: otel("component.status").unit("{component}").instrument(InstrumentKind::UpDownCounter),
+        samples: Count(|view, sink| {
+            for run in view.components() {
                 for state in Health::ALL {
-                    let is = if run.health.state == state { 1.0 } else { 0.0 };
-                    push(&[run.kind.as_str(), run.name, state.as_str()], is, None);
+                    let is = u64::from(run.health.state == state);
+                    sink(&[run.kind.as_str(), run.name, state.as_str()], is, None);
                 }
             }
-        },
+        }),
     },
     Metric {
         name: "over_budget",
         kind: Kind::Gauge,
+        unit: "",
         help: "Things of this user that were not looked at in the last tick, beyond the user's share of the work; user is the number of the user.",
         origin: COMPUTED,
-        labels: &["user", "component", "resource"],
-        samples: |snapshot, push| {
-            let of_parts = snapshot.components().iter().map(|run| (run.name, &run.overuse));
-            for (part, overuse) in of_parts.chain([("manager", snapshot.overuse())]) {
+        labels: &[
+            text("user", "user.id"),
+            text("component", "vm.exporter.component.name"),
+            text("resource", "vm.exporter.resource"),
+        ],
+        otel: otel("over_budget"),
+        samples: Count(|view, sink| {
+            let of_parts = view.components().iter().map(|run| (run.name, &run.overuse));
+            for (part, overuse) in of_parts.chain([("manager", view.overuse())]) {
                 for Overuse { uid, resource, count } in overuse {
                     let user = uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
-                    push(&[&user, part, resource], *count as f64, None);
+                    sink(&[&user, part, resource], *count as u64, None);
                 }
             }
-        },
+        }),
     },
 ];
 
-const fn gauge(name: &'static str, help: &'static str, samples: OfSnapshot) -> Metric {
-    Metric { name, kind: Kind::Gauge, help, origin: COMPUTED, labels: &[], samples }
+const fn counter(
+    name: &'static str,
+    unit: &'static str,
+    help: &'static str,
+    otel: Convention,
+    samples: Samples,
+) -> Metric {
+    Metric { name, kind: Kind::Counter, unit, help, origin: COMPUTED, labels: &[], otel, samples }
 }
 
-const fn counter(name: &'static str, help: &'static str, samples: OfSnapshot) -> Metric {
-    Metric { name, kind: Kind::Counter, help, origin: COMPUTED, labels: &[], samples }
-}
-
-fn success(run: &ComponentRun) -> Option<f64> {
-    (run.health.state != Health::Disabled).then(|| if run.is_complete() { 1.0 } else { 0.0 })
+fn success(run: &ComponentRun) -> Option<u64> {
+    (run.health.state != Health::Disabled).then(|| u64::from(run.is_complete()))
 }
 
 fn each(
-    snapshot: &Shown<'_>,
-    push: Push<'_>,
+    view: &SnapshotView<'_>,
+    sink: Sink<'_, u64>,
     since: Since,
     kind: ComponentKind,
-    value: fn(&ComponentRun) -> Option<f64>,
+    value: fn(&ComponentRun) -> Option<u64>,
 ) {
-    for run in snapshot.components().iter().filter(|run| run.kind == kind) {
+    for run in view.components().iter().filter(|run| run.kind == kind) {
         if let Some(value) = value(run) {
-            push(&[run.name], value, since);
+            sink(&[run.name], value, since);
         }
     }
 }
 
 /// What the parts of a kind have done since the start.
-fn each_total(snapshot: &Shown<'_>, push: Push<'_>, kind: ComponentKind, value: fn(ComponentTotals) -> f64) {
-    for run in snapshot.components().iter().filter(|run| run.kind == kind) {
-        push(&[run.name], value(run.totals), snapshot.daemon_since());
+fn each_total<N>(
+    view: &SnapshotView<'_>,
+    sink: Sink<'_, N>,
+    kind: ComponentKind,
+    value: fn(ComponentTotals) -> N,
+) {
+    for run in view.components().iter().filter(|run| run.kind == kind) {
+        sink(&[run.name], value(run.totals), view.daemon_since());
     }
 }

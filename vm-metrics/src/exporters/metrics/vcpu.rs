@@ -1,10 +1,11 @@
 //! Metrics of each vCPU.
 
+use super::labels::{ID, Label, NAME, number};
 use super::vm::seconds;
-use super::{Kind, Metric, Push, Shown};
+use super::{Kind, Metric, Real, Sink, SnapshotView, otel};
 use crate::model::VcpuStats;
 
-const VCPU: &[&str] = &["instance_id", "instance_name", "vcpu"];
+const VCPU: &[Label] = &[ID, NAME, number("vcpu", "cpu.logical_number")];
 
 const ORIGIN: &str = "`/proc/<pid>/task/<tid>/schedstat`";
 
@@ -12,26 +13,30 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "vcpu_seconds_total",
         kind: Kind::Counter,
+        unit: "s",
         help: "CPU time of the vCPU's thread in seconds, since the vCPU was put in.",
         origin: ORIGIN,
         labels: VCPU,
-        samples: |snapshot, push| each(snapshot, push, |vcpu| vcpu.cpu_usec),
+        otel: otel("vcpu.time"),
+        samples: Real(|view, sink| each(view, sink, |vcpu| vcpu.cpu_usec)),
     },
     Metric {
         name: "vcpu_wait_seconds_total",
         kind: Kind::Counter,
+        unit: "s",
         help: "Time that the vCPU was ready to run and had no CPU of the host, in seconds: what the guest calls steal.",
         origin: ORIGIN,
         labels: VCPU,
-        samples: |snapshot, push| each(snapshot, push, |vcpu| vcpu.wait_usec),
+        otel: otel("vcpu.wait_time"),
+        samples: Real(|view, sink| each(view, sink, |vcpu| vcpu.wait_usec)),
     },
 ];
 
-fn each(snapshot: &Shown<'_>, push: Push<'_>, usec: impl Fn(&VcpuStats) -> u64) {
-    for vm in snapshot.vms() {
+fn each(view: &SnapshotView<'_>, sink: Sink<'_, f64>, usec: impl Fn(&VcpuStats) -> u64) {
+    for vm in view.vms() {
         for vcpu in &vm.vcpus {
             let labels = [vm.instance_id.as_str(), &vm.instance_name, &vcpu.vcpu.to_string()];
-            push(&labels, seconds(usec(vcpu)), vcpu.since);
+            sink(&labels, seconds(usec(vcpu)), vcpu.since);
         }
     }
 }

@@ -1,272 +1,177 @@
 //! Metrics of a VM as a whole.
 
-use super::{Kind, Metric, Push, Shown, Since};
+use super::labels::{DIRECTION, HYPERVISOR, ID, NAME, VM, number, text};
+use super::{Count, InstrumentKind, Kind, Metric, Real, Since, Sink, SnapshotView, otel};
 use crate::model::{VmState, VmStats};
-
-pub(super) const VM: &[&str] = &["instance_id", "instance_name"];
 
 pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "info",
         kind: Kind::Gauge,
+        unit: "",
         help: "Always 1; what is known of the VM is in the labels.",
         origin: "sources",
-        labels: &["instance_id", "instance_name", "hypervisor", "pid", "project", "namespace", "pod_uid"],
-        samples: |snapshot, push| {
-            for vm in snapshot.vms() {
+        labels: &[
+            ID,
+            NAME,
+            HYPERVISOR,
+            number("pid", "process.pid"),
+            text("project", "vm.project"),
+            text("namespace", "k8s.namespace.name"),
+            text("pod_uid", "k8s.pod.uid"),
+        ],
+        otel: otel("info"),
+        samples: Count(|view, sink| {
+            for vm in view.vms() {
                 let pid = vm.hypervisor_pid.map(|pid| pid.to_string()).unwrap_or_default();
                 let [project, namespace, pod] = [&vm.project, &vm.namespace, &vm.pod_uid]
                     .map(|label| label.as_deref().unwrap_or_default());
                 let (id, name, hypervisor) = (&vm.instance_id, &vm.instance_name, vm.hypervisor.as_str());
-                push(&[id, name, hypervisor, &pid, project, namespace, pod], 1.0, None);
+                sink(&[id, name, hypervisor, &pid, project, namespace, pod], 1, None);
             }
-        },
+        }),
     },
     Metric {
         name: "tag_info",
         kind: Kind::Gauge,
+        unit: "",
         help: "Always 1; a tag that users of the orchestrator gave the VM, of those that the configuration names.",
         origin: "sources",
-        labels: &["instance_id", "instance_name", "tag", "value"],
-        samples: |snapshot, push| {
-            for vm in snapshot.vms() {
+        labels: &[ID, NAME, text("tag", "vm.tag.key"), text("value", "vm.tag.value")],
+        otel: otel("tag.info"),
+        samples: Count(|view, sink| {
+            for vm in view.vms() {
                 for (tag, value) in &vm.tags {
-                    push(&[&vm.instance_id, &vm.instance_name, tag, value], 1.0, None);
+                    sink(&[&vm.instance_id, &vm.instance_name, tag, value], 1, None);
                 }
             }
-        },
+        }),
     },
     Metric {
         name: "restart_attempts",
         kind: Kind::Gauge,
+        unit: "{attempt}",
         help: "How often the orchestrator tried to start the VM again since it last ran well.",
         origin: "sources",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.restart_attempts.map(as_f64)),
+        otel: otel("restart.attempts"),
+        samples: Count(|view, sink| each(view, sink, |vm| vm.restart_attempts)),
     },
     Metric {
         name: "network_limit_bytes_per_second",
         kind: Kind::Gauge,
+        unit: "By/s",
         help: "What the orchestrator lets the VM receive (direction rx) and send (tx), in bytes per second.",
         origin: "sources",
-        labels: &["instance_id", "instance_name", "direction"],
-        samples: |snapshot, push| {
-            for vm in snapshot.vms() {
+        labels: &[ID, NAME, DIRECTION],
+        otel: otel("network.limit"),
+        samples: Count(|view, sink| {
+            for vm in view.vms() {
                 let limits = [
                     ("rx", vm.network_limit_rx_bytes_per_second),
                     ("tx", vm.network_limit_tx_bytes_per_second),
                 ];
                 for (direction, limit) in limits {
                     if let Some(limit) = limit {
-                        push(&[&vm.instance_id, &vm.instance_name, direction], as_f64(limit), None);
+                        sink(&[&vm.instance_id, &vm.instance_name, direction], limit, None);
                     }
                 }
             }
-        },
+        }),
     },
     Metric {
         name: "running",
         kind: Kind::Gauge,
+        unit: "",
         help: "1 while the VM is there, 0 while the last numbers of one that is gone are shown.",
         origin: "sources",
         labels: VM,
-        samples: |snapshot, push| {
-            for vm in snapshot.vms_also_ended() {
-                push(&[&vm.instance_id, &vm.instance_name], if vm.running { 1.0 } else { 0.0 }, None);
+        otel: otel("running").unit("{vm}").instrument(InstrumentKind::UpDownCounter),
+        samples: Count(|view, sink| {
+            for vm in view.vms_also_ended() {
+                sink(&[&vm.instance_id, &vm.instance_name], u64::from(vm.running), None);
             }
-        },
+        }),
     },
     Metric {
         name: "state",
         kind: Kind::Gauge,
+        unit: "",
         help: "1 for the state that the vCPUs are in, 0 for the others: not-started, running, paused, stopped. As of the last answer of the VMM, which is asked every 30 seconds.",
         origin: "sources",
-        labels: &["instance_id", "instance_name", "state"],
-        samples: |snapshot, push| {
-            for vm in snapshot.vms() {
+        labels: &[ID, NAME, text("state", "vm.state")],
+        otel: otel("status.state").unit("{vm}").instrument(InstrumentKind::UpDownCounter),
+        samples: Count(|view, sink| {
+            for vm in view.vms() {
                 for state in VmState::ALL.into_iter().filter(|_| vm.state.is_some()) {
-                    let is = if vm.state == Some(state) { 1.0 } else { 0.0 };
-                    push(&[&vm.instance_id, &vm.instance_name, state.as_str()], is, None);
+                    let is = u64::from(vm.state == Some(state));
+                    sink(&[&vm.instance_id, &vm.instance_name, state.as_str()], is, None);
                 }
             }
-        },
+        }),
     },
     Metric {
         name: "start_time_seconds",
         kind: Kind::Gauge,
+        unit: "s",
         help: "When the hypervisor process started, in seconds of Unix time: from then on its CPU time counts.",
         origin: "`/proc/<pid>/stat`, `/proc/stat`",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.start_time),
+        otel: otel("start_time"),
+        samples: Real(|view, sink| each(view, sink, |vm| vm.start_time)),
     },
     Metric {
         name: "cpu_seconds_total",
         kind: Kind::Counter,
+        unit: "s",
         help: "CPU time of the hypervisor process in seconds, user and system, all threads.",
         origin: "CPU clock of the process, else `/proc/<pid>/stat`",
         labels: VM,
-        samples: |snapshot, push| count(snapshot, push, |vm| vm.since.process, VmStats::cpu_seconds),
+        otel: otel("cpu.time"),
+        samples: Real(|view, sink| count(view, sink, |vm| vm.since.process, VmStats::cpu_seconds)),
     },
     Metric {
         name: "cpu_wait_seconds_total",
         kind: Kind::Counter,
+        unit: "s",
         help: "Time that threads of the hypervisor process were ready to run and had no CPU of the host, in seconds, all threads, since the daemon first saw the process.",
         origin: "`/proc/<pid>/task/<tid>/schedstat`",
         labels: VM,
-        samples: |snapshot, push| {
-            count(snapshot, push, |vm| vm.since.cpu_wait, |vm| vm.cpu_wait_usec.map(seconds))
-        },
+        otel: otel("cpu.wait_time"),
+        samples: Real(|view, sink| {
+            count(view, sink, |vm| vm.since.cpu_wait, |vm| vm.cpu_wait_usec.map(seconds))
+        }),
     },
     Metric {
         name: "allocated_vcpus",
-        kind: Kind::Gauge,
+        kind: Kind::Amount,
+        unit: "{vcpu}",
         help: "vCPUs the VM was given.",
         origin: "sources",
         labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.allocated_vcpus.map(f64::from)),
-    },
-    Metric {
-        name: "memory_rss_bytes",
-        kind: Kind::Gauge,
-        help: "Resident memory of the hypervisor process in bytes, without hugetlb pages.",
-        origin: "`/proc/<pid>/statm`",
-        labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_rss_bytes.map(as_f64)),
-    },
-    Metric {
-        name: "memory_vms_bytes",
-        kind: Kind::Gauge,
-        help: "Virtual memory of the hypervisor process in bytes.",
-        origin: "`/proc/<pid>/statm`",
-        labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_vms_bytes.map(as_f64)),
-    },
-    Metric {
-        name: "memory_anon_bytes",
-        kind: Kind::Gauge,
-        help: "Resident memory of the hypervisor process that no file is behind, in bytes.",
-        origin: "`RssAnon` of `/proc/<pid>/status`",
-        labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_anon_bytes.map(as_f64)),
-    },
-    Metric {
-        name: "memory_file_bytes",
-        kind: Kind::Gauge,
-        help: "Resident memory of the hypervisor process that is mapped from files, in bytes.",
-        origin: "`RssFile` of `/proc/<pid>/status`",
-        labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_file_bytes.map(as_f64)),
-    },
-    Metric {
-        name: "memory_shmem_bytes",
-        kind: Kind::Gauge,
-        help: "Resident shared memory of the hypervisor process in bytes: memfd, tmpfs, SysV.",
-        origin: "`RssShmem` of `/proc/<pid>/status`",
-        labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_shmem_bytes.map(as_f64)),
-    },
-    Metric {
-        name: "memory_hugetlb_bytes",
-        kind: Kind::Gauge,
-        help: "Memory of the hypervisor process from hugetlbfs in bytes; not in the resident memory.",
-        origin: "`HugetlbPages` of `/proc/<pid>/status`",
-        labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_hugetlb_bytes.map(as_f64)),
-    },
-    Metric {
-        name: "memory_swap_bytes",
-        kind: Kind::Gauge,
-        help: "Memory of the hypervisor process that is swapped out, in bytes.",
-        origin: "`VmSwap` of `/proc/<pid>/status`",
-        labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_swap_bytes.map(as_f64)),
-    },
-    Metric {
-        name: "memory_pss_bytes",
-        kind: Kind::Gauge,
-        help: "Resident memory of the hypervisor process in bytes, of which what n processes share counts 1/n; where proc_smaps is switched on, and as old as its interval.",
-        origin: "`Pss` of `/proc/<pid>/smaps_rollup`",
-        labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_pss_bytes.map(as_f64)),
-    },
-    Metric {
-        name: "memory_private_bytes",
-        kind: Kind::Gauge,
-        help: "Resident memory of the hypervisor process in bytes that no other process has; where proc_smaps is switched on, and as old as its interval.",
-        origin: "`Private_Clean` and `Private_Dirty` of `/proc/<pid>/smaps_rollup`",
-        labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.memory_private_bytes.map(as_f64)),
-    },
-    Metric {
-        name: "allocated_memory_bytes",
-        kind: Kind::Gauge,
-        help: "Memory the VM was given, in bytes.",
-        origin: "sources",
-        labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.allocated_memory_bytes.map(as_f64)),
-    },
-    Metric {
-        name: "actual_memory_bytes",
-        kind: Kind::Gauge,
-        help: "Memory that the VM's balloon leaves it of what it was given, in bytes; not for a VM without a balloon.",
-        origin: "sources",
-        labels: VM,
-        samples: |snapshot, push| each(snapshot, push, |vm| vm.actual_memory_bytes.map(as_f64)),
-    },
-    Metric {
-        name: "disk_read_bytes_total",
-        kind: Kind::Counter,
-        help: "Bytes that the hypervisor process had storage read; what the page cache had is not in it.",
-        origin: "`read_bytes` of `/proc/<pid>/io`",
-        labels: VM,
-        samples: |snapshot, push| {
-            count(snapshot, push, |vm| vm.since.process, |vm| vm.disk_read_bytes.map(as_f64))
-        },
-    },
-    Metric {
-        name: "disk_write_bytes_total",
-        kind: Kind::Counter,
-        help: "Bytes that the hypervisor process had storage write, counted when a page becomes dirty.",
-        origin: "`write_bytes` of `/proc/<pid>/io`",
-        labels: VM,
-        samples: |snapshot, push| {
-            count(snapshot, push, |vm| vm.since.process, |vm| vm.disk_write_bytes.map(as_f64))
-        },
-    },
-    Metric {
-        name: "disk_cancelled_write_bytes_total",
-        kind: Kind::Counter,
-        help: "Of the bytes written, those thrown away before they reached storage: the file was deleted or cut.",
-        origin: "`cancelled_write_bytes` of `/proc/<pid>/io`",
-        labels: VM,
-        samples: |snapshot, push| {
-            count(snapshot, push, |vm| vm.since.process, |vm| vm.disk_cancelled_write_bytes.map(as_f64))
-        },
+        otel: otel("cpu.logical.count").unit("{cpu}"),
+        samples: Count(|view, sink| each(view, sink, |vm| vm.allocated_vcpus.map(u64::from))),
     },
 ];
 
 /// A gauge.
-pub(super) fn each(snapshot: &Shown<'_>, push: Push<'_>, value: impl Fn(&VmStats) -> Option<f64>) {
-    count(snapshot, push, |_| None, value);
+pub(super) fn each<N>(view: &SnapshotView<'_>, sink: Sink<'_, N>, value: impl Fn(&VmStats) -> Option<N>) {
+    count(view, sink, |_| None, value);
 }
 
-pub(super) fn count(
-    snapshot: &Shown<'_>,
-    push: Push<'_>,
+pub(super) fn count<N>(
+    view: &SnapshotView<'_>,
+    sink: Sink<'_, N>,
     since: impl Fn(&VmStats) -> Since,
-    value: impl Fn(&VmStats) -> Option<f64>,
+    value: impl Fn(&VmStats) -> Option<N>,
 ) {
-    for vm in snapshot.vms() {
+    for vm in view.vms() {
         if let Some(value) = value(vm) {
-            push(&[&vm.instance_id, &vm.instance_name], value, since(vm));
+            sink(&[&vm.instance_id, &vm.instance_name], value, since(vm));
         }
     }
 }
 
 pub(super) fn seconds(usec: u64) -> f64 {
     usec as f64 / 1e6
-}
-
-pub(super) fn as_f64(value: u64) -> f64 {
-    value as f64
 }

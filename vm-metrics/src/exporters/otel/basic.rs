@@ -2,7 +2,8 @@
 
 use crate::exporters::View;
 use crate::exporters::families::{self, Family};
-use crate::exporters::metrics::{Group, Kind, Metric, Push, Shown};
+use crate::exporters::metrics::labels::VM;
+use crate::exporters::metrics::{Group, Metric, Samples, Sink, SnapshotView, exports, nic};
 use crate::model::{Snapshot, VmStats};
 
 /// Metrics of a VM that `/metrics` has as they are.
@@ -14,71 +15,77 @@ const OF_VM: [&str; 5] = [
     "allocated_memory_bytes",
 ];
 
-/// Metrics of the label budget. In a program they have no name of an exporter, for there is only one, and count the VMs that
-/// are there.
-const OF_BUDGET: [(&str, &str); 2] = [
-    ("metrics_instances_observed", "VMs that are there; beyond the label budget they are too many."),
-    ("metrics_label_budget_exceeded_total", "How often the number of VMs went beyond the label budget."),
-];
-
 /// Metrics that `/metrics` has for each interface.
 const OF_NETWORK: &[Group] = &[Group {
     title: "Network",
     prefix: None,
-    metrics: &[
-        of_network(
-            "network_rx_bytes_total",
-            "Bytes the guest received, all interfaces.",
-            |snapshot, push| {
-                sums(snapshot, push, |vm| vm.net_rx_bytes);
-            },
-        ),
-        of_network("network_tx_bytes_total", "Bytes the guest sent, all interfaces.", |snapshot, push| {
-            sums(snapshot, push, |vm| vm.net_tx_bytes);
-        }),
-    ],
+    files: &[&[
+        Metric {
+            help: "Bytes the guest received, all interfaces.",
+            labels: VM,
+            samples: Samples::Count(|view, sink| sums(view, sink, |vm| vm.net_rx_bytes)),
+            ..nic::RX_BYTES
+        },
+        Metric {
+            help: "Bytes the guest sent, all interfaces.",
+            labels: VM,
+            samples: Samples::Count(|view, sink| sums(view, sink, |vm| vm.net_tx_bytes)),
+            ..nic::TX_BYTES
+        },
+    ]],
 }];
 
-const fn of_network(name: &'static str, help: &'static str, samples: fn(&Shown<'_>, Push<'_>)) -> Metric {
-    let labels = &["instance_id", "instance_name"];
-    Metric { name, kind: Kind::Counter, help, origin: "computed", labels, samples }
-}
+/// Metrics of the label budget. In a program they have no name of an exporter, for there is only one, and count the VMs that
+/// are there.
+const OF_BUDGET: &[Group] = &[Group {
+    title: "Label budget",
+    prefix: None,
+    files: &[&[
+        Metric {
+            help: "VMs that are there; beyond the label budget they are too many.",
+            labels: &[],
+            samples: Samples::Count(|view, sink| {
+                let observed = view.exports().budgets().filter_map(exports::observed);
+                observed.for_each(|vms| sink(&[], vms, None));
+            }),
+            ..exports::OBSERVED
+        },
+        Metric {
+            help: "How often the number of VMs went beyond the label budget.",
+            labels: &[],
+            samples: Samples::Count(|view, sink| {
+                let exceeded = view.exports().budgets().map(|budget| budget.exceeded());
+                exceeded.for_each(|times| sink(&[], times, view.exports().started()));
+            }),
+            ..exports::EXCEEDED
+        },
+    ]],
+}];
 
 /// The sum is unknown when one of its parts is.
-fn sums(snapshot: &Shown<'_>, push: Push<'_>, sum: fn(&VmStats) -> Option<u64>) {
-    for vm in snapshot.vms() {
+fn sums(view: &SnapshotView<'_>, sink: Sink<'_, u64>, sum: fn(&VmStats) -> Option<u64>) {
+    for vm in view.vms() {
         if let Some(bytes) = sum(vm) {
-            push(&[&vm.instance_id, &vm.instance_name], bytes as f64, None);
+            sink(&[&vm.instance_id, &vm.instance_name], bytes, None);
         }
     }
 }
 
 /// The nine, without samples.
 pub(super) fn names() -> Vec<Family> {
-    let mut names = of_snapshot(families::names(), families::names_of(OF_NETWORK));
-    names.extend(of_budget(families::names()));
-    names
+    let of_vm = families::names().into_iter().filter(is_basic);
+    of_vm.chain([OF_NETWORK, OF_BUDGET].into_iter().flat_map(families::without_samples)).collect()
 }
 
 /// The nine of a snapshot, in the order of [`names`].
 pub(super) fn look(view: &View, snapshot: &Snapshot) -> Vec<Family> {
-    let of_vm = families::of_snapshot(snapshot);
-    let network = families::of_groups(OF_NETWORK, snapshot);
-    let mut families = view.fit(snapshot, false, of_snapshot(of_vm, network));
-    families.extend(of_budget(view.of_exports()));
+    let mut families: Vec<Family> = families::of_snapshot(snapshot).into_iter().filter(is_basic).collect();
+    families.extend(view.of_groups(OF_NETWORK, snapshot));
+    let mut families = view.fit(snapshot, false, families);
+    families.extend(view.of_groups(OF_BUDGET, snapshot));
     families
 }
 
-fn of_snapshot(all: Vec<Family>, network: Vec<Family>) -> Vec<Family> {
-    let is_basic = |family: &Family| OF_VM.contains(&family.name);
-    all.into_iter().filter(is_basic).chain(network).collect()
-}
-
-fn of_budget(exports: Vec<Family>) -> Vec<Family> {
-    let narrow = |mut family: Family| {
-        let (_, help) = OF_BUDGET.iter().find(|(name, _)| *name == family.name)?;
-        family.samples.iter_mut().for_each(|sample| sample.labels.clear());
-        Some(Family { labels: &[], help, ..family })
-    };
-    exports.into_iter().filter_map(narrow).collect()
+fn is_basic(family: &Family) -> bool {
+    OF_VM.contains(&family.metric.name)
 }

@@ -6,26 +6,19 @@ use opentelemetry::metrics::{AsyncInstrument, AsyncInstrumentBuilder, Meter};
 use opentelemetry::{Key, KeyValue, Value};
 
 use super::collections::Collections;
-use super::units;
 use crate::exporters::families::Family;
-use crate::exporters::metrics;
+use crate::exporters::metrics::labels::LabelValue;
+use crate::exporters::metrics::{InstrumentKind, Number};
 
 /// An instrument to register, and the families that it shows.
 pub(in crate::exporters) struct Instrument {
     pub(super) name: String,
     pub(super) unit: &'static str,
     pub(super) help: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: InstrumentKind,
     /// Its numbers are sent as integers.
     pub(super) is_whole: bool,
     pub(super) series: Vec<Series>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Counter,
-    UpDownCounter,
-    Gauge,
 }
 
 /// The samples of one family as data points.
@@ -41,37 +34,7 @@ pub(super) struct Series {
 /// The attribute that a label becomes.
 pub(super) struct Attribute {
     pub(super) key: Key,
-    pub(super) value: fn(&str) -> Value,
-}
-
-/// One instrument for each of these families, named as `/metrics` names them.
-pub(super) fn with_prometheus_names<'f>(
-    prefix: &str,
-    families: impl IntoIterator<Item = (usize, &'f Family)>,
-) -> Vec<Instrument> {
-    let attribute = |label: &&'static str| Attribute {
-        key: Key::from_static_str(label),
-        value: |text| text.to_owned().into(),
-    };
-    let instrument = |(index, family): (usize, &Family)| {
-        let name = family.full_name(prefix);
-        Instrument {
-            unit: units::unit(&name),
-            help: family.help,
-            kind: match family.kind {
-                metrics::Kind::Counter => Kind::Counter,
-                metrics::Kind::Gauge => Kind::Gauge,
-            },
-            is_whole: units::is_whole(&name),
-            series: vec![Series {
-                family: index,
-                attributes: family.labels.iter().map(attribute).collect(),
-                fixed: None,
-            }],
-            name,
-        }
-    };
-    families.into_iter().map(instrument).collect()
+    pub(super) value: LabelValue,
 }
 
 /// Registers the instruments. `look` is called once per collection.
@@ -91,30 +54,30 @@ pub(in crate::exporters) fn register(
         });
         let described = Described { unit, help, show };
         match (kind, is_whole) {
-            (Kind::Counter, true) => {
-                described.of(meter.u64_observable_counter(name), |n| n as u64).build();
+            (InstrumentKind::Counter, true) => {
+                described.of(meter.u64_observable_counter(name), |n| n.as_i64().max(0) as u64).build();
             }
-            (Kind::Counter, false) => {
-                described.of(meter.f64_observable_counter(name), |n| n).build();
+            (InstrumentKind::Counter, false) => {
+                described.of(meter.f64_observable_counter(name), Number::as_f64).build();
             }
-            (Kind::UpDownCounter, true) => {
-                described.of(meter.i64_observable_up_down_counter(name), |n| n as i64).build();
+            (InstrumentKind::UpDownCounter, true) => {
+                described.of(meter.i64_observable_up_down_counter(name), Number::as_i64).build();
             }
-            (Kind::UpDownCounter, false) => {
-                described.of(meter.f64_observable_up_down_counter(name), |n| n).build();
+            (InstrumentKind::UpDownCounter, false) => {
+                described.of(meter.f64_observable_up_down_counter(name), Number::as_f64).build();
             }
-            (Kind::Gauge, true) => {
-                described.of(meter.i64_observable_gauge(name), |n| n as i64).build();
+            (InstrumentKind::Gauge, true) => {
+                described.of(meter.i64_observable_gauge(name), Number::as_i64).build();
             }
-            (Kind::Gauge, false) => {
-                described.of(meter.f64_observable_gauge(name), |n| n).build();
+            (InstrumentKind::Gauge, false) => {
+                described.of(meter.f64_observable_gauge(name), Number::as_f64).build();
             }
         }
     }
 }
 
 /// Takes a number, and whose it is.
-pub(super) type Observe<'o> = &'o mut dyn FnMut(f64, &[KeyValue]);
+pub(super) type Observe<'o> = &'o mut dyn FnMut(Number, &[KeyValue]);
 
 type Show = Box<dyn Fn(Observe<'_>) + Send + Sync>;
 
@@ -129,7 +92,7 @@ impl Described {
     fn of<I, N: 'static>(
         self,
         builder: AsyncInstrumentBuilder<'_, I, N>,
-        number: fn(f64) -> N,
+        number: fn(Number) -> N,
     ) -> AsyncInstrumentBuilder<'_, I, N> {
         let observe = move |instrument: &dyn AsyncInstrument<N>| {
             (self.show)(&mut |value, attributes| instrument.observe(number(value), attributes));
@@ -144,12 +107,21 @@ impl Series {
         for sample in &family.samples {
             let labels = self.attributes.iter().zip(&sample.labels).filter(|(_, value)| !value.is_empty());
             let pair = |(attribute, text): (&Attribute, &String)| {
-                KeyValue::new(attribute.key.clone(), (attribute.value)(text))
+                KeyValue::new(attribute.key.clone(), value(attribute.value, text))
             };
             let mut attributes: Vec<KeyValue> = labels.map(pair).chain(self.fixed.clone()).collect();
             // The SDK keeps what is in no order twice.
             attributes.sort_by(|a, b| a.key.cmp(&b.key));
             observe(sample.value, &attributes);
         }
+    }
+}
+
+fn value(of: LabelValue, text: &str) -> Value {
+    let as_text = || text.to_owned().into();
+    match of {
+        LabelValue::Text => as_text(),
+        LabelValue::Number => text.parse::<i64>().map_or_else(|_| as_text(), Value::from),
+        LabelValue::Direction => if text == "rx" { "receive" } else { "transmit" }.into(),
     }
 }

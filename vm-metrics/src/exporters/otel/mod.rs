@@ -4,12 +4,10 @@
 
 mod basic;
 mod collections;
-mod conventions;
 mod instrument;
 mod naming;
 mod reader;
 mod selection;
-mod units;
 
 use std::fmt;
 

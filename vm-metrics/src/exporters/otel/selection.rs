@@ -35,11 +35,11 @@ pub enum MetricGroup {
 impl MetricGroup {
     fn of(family: &Family) -> Self {
         let is_of_exports =
-            EXPORT_GROUPS.iter().any(|group| group.metrics.iter().any(|metric| metric.name == family.name));
-        match family.labels {
+            EXPORT_GROUPS.iter().any(|group| group.metrics().any(|metric| metric.name == family.metric.name));
+        match family.metric {
             _ if family.prefix.is_some() || is_of_exports => Self::Exporter,
-            labels if labels.contains(&"device") => Self::Interfaces,
-            labels if labels.contains(&"vcpu") => Self::Vcpus,
+            metric if metric.has_label("device") => Self::Interfaces,
+            metric if metric.has_label("vcpu") => Self::Vcpus,
             _ => Self::Vms,
         }
     }

@@ -1,4 +1,5 @@
 mod basic;
+mod naming;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider, Temporality};
 use super::*;
 use crate::exporters::families::{Family, Sample};
 use crate::exporters::metrics::tests::full;
+use crate::exporters::metrics::{EXPORT_GROUPS, Group};
 use crate::model::{InstanceInfo, Snapshot};
 
 /// By name: unit, and the values by their attributes.
@@ -130,7 +132,7 @@ fn only_counters_of_a_vm_that_has_ended_are_shown() {
 }
 
 fn is_of_exports(family: &Family) -> bool {
-    families::of_exports(&Exports::default()).iter().any(|other| other.name == family.name)
+    EXPORT_GROUPS.iter().flat_map(Group::metrics).any(|metric| metric.name == family.metric.name)
 }
 
 #[test]
@@ -232,9 +234,9 @@ fn a_source_that_panics_does_not_end_the_thread_that_collects() {
 fn collections_of_two_threads_do_not_mix() {
     let looks = AtomicUsize::new(0);
     let collections = Collections::new(families::names().len(), move || {
-        let look = looks.fetch_add(1, Ordering::SeqCst) as f64;
+        let look = looks.fetch_add(1, Ordering::SeqCst) as u64;
         let mut families = families::names();
-        let sample = Sample { labels: Vec::new(), value: look, since: None };
+        let sample = Sample { labels: Vec::new(), value: look.into(), since: None };
         families.iter_mut().for_each(|family| family.samples = vec![sample.clone()]);
         Some(families)
     });
@@ -243,7 +245,7 @@ fn collections_of_two_threads_do_not_mix() {
         for _ in 0..200 {
             let mut of_this = Vec::new();
             for index in 0..families::names().len() {
-                collections.visit(index, |families| of_this.push(families[index].samples[0].value));
+                collections.visit(index, |families| of_this.push(families[index].samples[0].value.as_f64()));
             }
             assert!(of_this.iter().all(|look| *look == of_this[0]), "{of_this:?}");
             looks.push(of_this[0]);

@@ -40,22 +40,26 @@ pub(super) fn parts(mut families: Vec<Family>) -> Vec<Vec<Family>> {
 
 /// About what the point takes in a message.
 fn bytes(family: &Family, sample: &Sample) -> usize {
-    let attributes = family.labels.iter().zip(&sample.labels);
-    POINT + attributes.map(|(name, value)| ATTRIBUTE + name.len() + value.len()).sum::<usize>()
+    let attributes = family.metric.labels.iter().zip(&sample.labels);
+    POINT + attributes.map(|(label, value)| ATTRIBUTE + label.name.len() + value.len()).sum::<usize>()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::exporters::families;
+    use crate::exporters::metrics::Number;
 
     /// The families, the first two with so many samples of labels that are so long.
     fn families(samples: usize, length: usize) -> Vec<Family> {
         let mut families = families::names();
         for family in &mut families[..2] {
             let label = |sample| format!("{sample}{}", "-".repeat(length));
-            let sample =
-                |sample| Sample { labels: vec![label(sample); family.labels.len()], value: 1.0, since: None };
+            let sample = |sample| Sample {
+                labels: vec![label(sample); family.metric.labels.len()],
+                value: Number::Count(1),
+                since: None,
+            };
             family.samples = (0..samples).map(sample).collect();
         }
         families
@@ -73,7 +77,7 @@ mod tests {
         assert!(parts.len() > 2 && parts.iter().all(|part| (1..=LIMIT).contains(&size(part))));
         for (at, family) in whole.iter().enumerate() {
             let together: Vec<_> = parts.iter().flat_map(|part| part[at].samples.clone()).collect();
-            assert!(together == family.samples, "{}", family.name);
+            assert!(together == family.samples, "{}", family.metric.name);
         }
     }
 

@@ -2,8 +2,9 @@
 //! strike it out, it may be anybody's.
 
 use crate::model::Hypervisor;
+use crate::procfs::executable;
+use crate::sources::process::ReadError;
 use crate::sources::process::lookup::{ProcessLookup, ProcessProgram};
-use crate::sources::process::{ReadError, executable};
 use crate::sources::values::uuid;
 
 /// Which process a pid was when it was found to be the VM's.

@@ -15,7 +15,7 @@ use rustix::process::{getegid, geteuid};
 use super::mounts::{Mounts, mount_of};
 use super::process_path::walk::{PathTarget, WalkRules, WalkStart, locate};
 use crate::model::Trust;
-use crate::sources::process::executable;
+use crate::procfs::executable;
 use crate::sources::process::lookup::{ProcessLookup, ProcessProgram};
 use crate::sources::{SourceError, files};
 

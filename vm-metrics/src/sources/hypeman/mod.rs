@@ -31,6 +31,13 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "hypeman",
     help: "hypeman's records of its VMs",
     precedence: Precedence::Orchestrator,
+    config: r#"# hypeman's records, in guests/<id>/metadata.json of its data directory.
+[sources.hypeman]
+enabled = "auto"
+# data_dir = "/var/lib/hypeman"
+# Tags of hypeman's users that become series vm_tag_info{tag,value}, 16 at most.
+# tags = ["team"]
+"#,
     configure: |section, SourceContext { host, trust, processes, .. }| {
         let config: HypemanConfig = section.options()?;
         if let Some(problem) = config.problem() {

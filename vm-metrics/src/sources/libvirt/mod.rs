@@ -32,6 +32,12 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "libvirt",
     help: "libvirt's records of the domains that run, of QEMU and of Cloud Hypervisor",
     precedence: Precedence::Orchestrator,
+    config: r#"# libvirt's records of the domains that run, of QEMU, of Cloud Hypervisor and of trusted users' sessions; libvirt itself
+# is not asked. A directory that is set is the only one.
+[sources.libvirt]
+enabled = "auto"
+# dir = "/run/libvirt/qemu"
+"#,
     configure: |section, SourceContext { host, trust, processes, .. }| {
         let config: LibvirtConfig = section.options()?;
         let record_dirs = match config.dir {

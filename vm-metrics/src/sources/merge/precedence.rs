@@ -67,24 +67,3 @@ impl Precedence {
 fn rank(precedence: Precedence, order: &[Precedence]) -> usize {
     order.iter().position(|other| *other == precedence).unwrap_or(order.len())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sources::SOURCES;
-
-    #[test]
-    fn the_documentation_has_this_table() {
-        let page = include_str!("../../../../docs/sources.md");
-        let row = |fields: &str, tiers: [Precedence; 5]| {
-            let tiers: Vec<_> = tiers.iter().map(|precedence| precedence.as_str()).collect();
-            format!("| {fields} | {} |", tiers.join(" | "))
-        };
-        for row in [row("TAPs", NICS), row("everything else", FACTS)] {
-            assert!(page.contains(&row), "docs/sources.md lacks {row}");
-        }
-        for source in SOURCES {
-            assert!(page.contains(&format!("\n### `{}`\n", source.name)), "docs/sources.md: {}", source.name);
-        }
-    }
-}

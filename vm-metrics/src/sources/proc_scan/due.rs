@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 
 use super::observer::{QuickQuery, QuickReading};
 use super::{ProcessEntry, ProcessKind, ScanContext, SourceError, YOUNG};
+use crate::procfs::executable;
 use crate::sources::process::ReadError;
-use crate::sources::process::executable;
 
 /// A process that is to be looked at.
 #[derive(Debug)]

@@ -19,8 +19,8 @@ use super::vcpus::Vcpus;
 use super::{kubernetes, kvm};
 use crate::model::{Hypervisor, InstanceInfo, Nic, ProgramName, UncountedNic};
 use crate::procfs::Stat;
+use crate::procfs::executable::hypervisor;
 use crate::sources::merge::fingerprints::Fingerprints;
-use crate::sources::process::executable::hypervisor;
 use crate::sources::process::{ProcessDir, ReadError, argv};
 
 /// More than a VM has, for each is dozens of series. Anybody may give a program a hypervisor's name.

@@ -88,6 +88,11 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "proc_scan",
     help: "QEMU, Cloud Hypervisor, Firecracker and any other KVM processes on this host, found with no configuration",
     precedence: Precedence::Process,
+    config: r#"# QEMU, Cloud Hypervisor and Firecracker processes, and all others that run a VM by KVM, found by themselves.
+[sources.proc_scan]
+enabled = "auto"
+# kvm = true
+"#,
     configure: |section, context| {
         let config: ProcScanConfig = section.options()?;
         Ok(Some(Box::new(ProcScan { finds_kvm: config.kvm, ..ProcScan::new(context) })))

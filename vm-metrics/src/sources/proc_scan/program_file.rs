@@ -4,8 +4,8 @@ use std::fs;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
+use crate::procfs::executable;
 use crate::sources::process::ProcessDir;
-use crate::sources::process::executable;
 
 /// The file that a process runs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -161,21 +161,26 @@ fn lives(pidfd: &OwnedFd) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::io::{Read, Write};
+    use std::process::{Command, Stdio};
 
     use super::*;
 
     #[test]
     fn a_process_is_known_until_it_ends() {
         let facts = ProcessLookup::default();
-        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let mut child =
+            Command::new("cat").arg("-").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // The kernel shows the arguments only after the end of the exec.
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let pid = child.id();
         let first = facts.stat(pid).unwrap();
         assert_eq!(facts.stat(pid).unwrap(), first);
         assert_eq!(facts.lock().known.len(), 1);
         let program = facts.program(pid).unwrap();
         assert_eq!((program.name.is_some(), program.root.is_some()), (true, true));
-        assert_eq!(program.argv, ["sleep", "600"]);
+        assert_eq!(program.argv, ["cat", "-"]);
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(matches!(facts.stat(pid), Err(ReadError::Gone)));

@@ -1,7 +1,6 @@
 //! The files of one process, each read with a limit.
 
 pub mod argv;
-pub mod executable;
 pub mod lookup;
 
 use std::fs;
@@ -11,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::{SourceError, files};
 use crate::host::Host;
-use crate::procfs::{Credentials, Stat, parse_credentials, parse_stat};
+use crate::procfs::{Credentials, Stat, executable, parse_credentials, parse_stat};
 
 /// A line of some 50 numbers.
 const STAT_LIMIT: u64 = 4 << 10;

@@ -29,6 +29,12 @@ pub const SOURCE: SourceDef = SourceDef {
     name: "qemu_qmp",
     help: "QEMU monitor sockets that are there for this daemon",
     precedence: Precedence::Vmm,
+    config: r#"# QEMU monitors (QMP). A monitor has one client at a time: give QEMU one for this daemon,
+# -qmp unix:/run/vm-metrics/qmp/NAME.sock,server=on,wait=off
+[sources.qemu_qmp]
+enabled = "auto"
+# sockets = ["/run/vm-metrics/qmp/*.sock"]
+"#,
     configure: |section, context @ SourceContext { host, .. }| {
         let config: QmpConfig = section.options()?;
         let default = || host.is_this_kernel().then(|| vec![DEFAULT_SOCKETS.to_owned()]);

@@ -16,9 +16,10 @@ use super::socket::{connect_to_path, connect_to_process};
 use super::{DEADLINE, QueryError, Target, VmmInfo};
 use crate::host::Host;
 use crate::model::Hypervisor;
+use crate::procfs::executable;
 use crate::sources::files::operators::Operators;
 use crate::sources::files::process_path::{ProcessPath, Workers};
-use crate::sources::process::{ProcessDir, executable};
+use crate::sources::process::ProcessDir;
 
 /// How VMMs of one kind are asked, over a connection.
 pub type Query = fn(UnixStream) -> QueryFuture;

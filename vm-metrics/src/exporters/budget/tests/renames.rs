@@ -97,6 +97,7 @@ proptest! {
             }
             let families = fit(&mut budget, tick, vms);
             for Sample { labels, value, .. } in &family(&families, READ).samples {
+                let value = &value.as_f64();
                 shown.read(labels, *value);
                 if labels[0] == OTHER {
                     prop_assert!(*value >= rest);

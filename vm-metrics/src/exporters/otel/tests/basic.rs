@@ -64,8 +64,12 @@ fn bytes_of_a_vm_are_those_of_all_interfaces() {
     let view = View::default();
     let look = |vm| Instruments::Basic.look(&view, &Snapshot { vms: vec![vm], ..full() });
     let samples = |families: &[Family], name: &str| {
-        let family = families.iter().find(|family| family.name == name).unwrap();
-        family.samples.iter().map(|sample| (sample.labels.join(" "), sample.value)).collect::<Vec<_>>()
+        let family = families.iter().find(|family| family.metric.name == name).unwrap();
+        family
+            .samples
+            .iter()
+            .map(|sample| (sample.labels.join(" "), sample.value.as_f64()))
+            .collect::<Vec<_>>()
     };
     let families = look(vm(Some(5), vec![nic("tap0"), nic("tap1")]));
     assert_eq!(samples(&families, "network_rx_bytes_total"), [("a b".to_owned(), 5.0)]);
@@ -126,7 +130,7 @@ fn no_instrument_is_the_memory_utilization_ratio() {
         for prefix in ["hypeman_vm", "vm"] {
             let names = instruments.names();
             let shown = names.iter().enumerate().filter(|(_, family)| instruments.contains(family));
-            for instrument in instrument::with_prometheus_names(prefix, shown) {
+            for instrument in Naming::Prometheus.instruments(prefix, shown) {
                 assert!(!instrument.name.contains("utilization"), "{}", instrument.name);
             }
         }

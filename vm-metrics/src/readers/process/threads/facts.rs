@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::host::Host;
 use crate::model::Hypervisor;
 use crate::patient::{Job, Patient};
+use crate::procfs::executable;
 use crate::procfs::parse_stat;
-use crate::sources::executable;
 
 /// How long a process may take to answer.
 const PATIENCE: Duration = Duration::from_millis(100);

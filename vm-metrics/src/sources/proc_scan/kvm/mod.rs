@@ -20,7 +20,7 @@ pub use self::schedule::KvmSchedule;
 use super::inspect::{ProcessVm, inspect_as};
 use super::observer::Observer;
 use super::walk::{DirOffset, walk};
-use crate::sources::process::executable;
+use crate::procfs::executable;
 use crate::sources::process::{ProcessDir, ReadError};
 
 /// What a look for KVM finds in a process.

@@ -1,8 +1,8 @@
-//! Which hypervisor an executable is, by its file name. Pure.
+//! Recognizes hypervisors by the file names of their programs.
 
 use crate::model::Hypervisor;
 
-/// What may follow a hypervisor's name in the name of its file, beside a version: builds, architectures, kinds of
+/// Words that may follow a hypervisor's name in its file name, beside a version: builds, architectures, kinds of
 /// confidential VMs, package leftovers.
 const BUILD_WORDS: &[&str] = &[
     "aarch64", "amd64", "arm64", "bin", "custom", "cvm", "debug", "dev", "dpkg", "glibc", "gnu", "igvm",
@@ -10,7 +10,7 @@ const BUILD_WORDS: &[&str] = &[
     "rpmsave", "sev", "snp", "spice", "stable", "static", "tdx", "upstream", "wrapped", "x86",
 ];
 
-/// As many bytes of a program's name the kernel keeps as the name of its process.
+/// Bytes of a program's name that the kernel keeps in `comm`.
 const COMMAND_LENGTH: usize = 15;
 
 /// The hypervisor that this file name stands for. Its helpers (`qemu-img`, `jailer`, `ch-remote`,

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use super::{Kind, Since};
+use crate::exporters::exports::Exports;
 use crate::model::{
     ComponentRun, Lifecycle, MissedTicks, NicStats, Overuse, Snapshot, VmStats, unix_seconds,
 };
@@ -11,14 +12,15 @@ use crate::model::{
 /// A snapshot as a metric of one kind may show it: gauges end with their VM or interface, counters are shown for the
 /// retention.
 #[derive(Clone, Copy, Debug)]
-pub struct Shown<'s> {
+pub struct SnapshotView<'s> {
     snapshot: &'s Snapshot,
+    exports: &'s Exports,
     kind: Kind,
 }
 
-impl<'s> Shown<'s> {
-    pub fn new(snapshot: &'s Snapshot, kind: Kind) -> Self {
-        Self { snapshot, kind }
+impl<'s> SnapshotView<'s> {
+    pub fn new(snapshot: &'s Snapshot, exports: &'s Exports, kind: Kind) -> Self {
+        Self { snapshot, exports, kind }
     }
 
     /// The VMs of which the metric says something.
@@ -43,6 +45,12 @@ impl<'s> Shown<'s> {
     /// Since when the daemon counts what it does itself.
     pub fn daemon_since(&self) -> Since {
         Some(unix_seconds(self.snapshot.counting_since))
+    }
+
+    /// How the exporters themselves do. Only the metrics of [`EXPORT_GROUPS`](super::EXPORT_GROUPS) ask for it: it changes
+    /// between two looks at one snapshot.
+    pub fn exports(&self) -> &'s Exports {
+        self.exports
     }
 
     pub fn lifecycle(&self) -> &'s Lifecycle {

@@ -26,11 +26,11 @@ const NEWS: Duration = Duration::from_secs(60);
 
 /// All connections of a server.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(super) struct OpenConnections {
     max: usize,
     connections: Vec<Connection>,
     rates: Rates,
-    refused: Refused,
+    refused: RefusalLog,
 }
 
 #[derive(Debug)]
@@ -49,9 +49,9 @@ enum Room {
     Full,
 }
 
-impl Open {
+impl OpenConnections {
     pub(super) fn new(max: usize) -> Self {
-        Self { max, connections: Vec::new(), rates: Rates::default(), refused: Refused::default() }
+        Self { max, connections: Vec::new(), rates: Rates::default(), refused: RefusalLog::default() }
     }
 
     /// Makes room for one more of this peer. No connection with a request under way is closed for it.
@@ -137,12 +137,12 @@ impl Connection {
 
 /// Says who is refused, once a minute.
 #[derive(Debug, Default)]
-struct Refused {
+struct RefusalLog {
     since: usize,
     said: Option<Instant>,
 }
 
-impl Refused {
+impl RefusalLog {
     fn note(&mut self, peer: Peer) {
         self.since += 1;
         if self.said.is_none_or(|said| said.elapsed() > NEWS) {
@@ -160,7 +160,7 @@ mod tests {
     const B: Peer = Peer::User(2000);
 
     /// Opens as many as it may; returns how many it has then.
-    async fn fill(open: &mut Open, peer: Peer, is_busy: bool) -> usize {
+    async fn fill(open: &mut OpenConnections, peer: Peer, is_busy: bool) -> usize {
         for _ in 0..open.max * 2 {
             if open.make_room(peer).await {
                 let activity = Activity::new();
@@ -175,7 +175,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_peer_takes_all_connections() {
-        let mut open = Open::new(64);
+        let mut open = OpenConnections::new(64);
         assert_eq!(fill(&mut open, A, true).await, 43);
         assert_eq!(fill(&mut open, B, true).await, 14);
         for uid in 3000..3005 {
@@ -185,8 +185,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_idle_connection_makes_room_for_its_own_peer() {
-        let mut open = Open::new(64);
+    async fn an_idle_connection_yields_to_its_own_peer() {
+        let mut open = OpenConnections::new(64);
         assert_eq!(fill(&mut open, A, false).await, 43);
         assert!(open.make_room(A).await);
         assert_eq!(open.count(A), 42);
@@ -194,7 +194,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_table_takes_from_who_has_most() {
-        let mut open = Open::new(4);
+        let mut open = OpenConnections::new(4);
         let c = Peer::User(3000);
         for peer in [A, A, A, B] {
             let activity = Activity::new();
@@ -220,7 +220,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_thousand_addresses_leave_room_for_users() {
-        let mut open = Open::new(64);
+        let mut open = OpenConnections::new(64);
         for number in 0..1000_u32 {
             fill(&mut open, Peer::Address(std::net::Ipv4Addr::from(number).into()), true).await;
         }
@@ -230,7 +230,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_first_request_is_waited_for() {
-        let mut open = Open::new(2);
+        let mut open = OpenConnections::new(2);
         for _ in 0..2 {
             open.add(A, Activity::new(), tokio::spawn(std::future::pending()));
         }
