@@ -1,4 +1,4 @@
-//! One tick: asks the sources who exists, the readers what they use, and merges it.
+//! Does one tick: lists the VMs, reads them, and merges the readings.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -43,9 +43,9 @@ pub enum ManagerError {
     /// Going on would harm, for example because another daemon has the pins.
     #[error("reader {name}: {reason}")]
     Refused {
-        /// Of the reader that says so.
+        /// The reader that refuses.
         name: &'static str,
-        /// In a sentence.
+        /// As one sentence.
         reason: String,
     },
 }
@@ -59,7 +59,7 @@ impl Engine {
     /// Starts the readers. One that cannot start is reported in every snapshot, and logged once.
     ///
     /// # Errors
-    /// When a reader says that going on would harm, for example because another daemon has its pins.
+    /// When going on would harm, for example because another daemon has a reader's pins.
     pub(super) fn new(
         mut sources: Sources,
         readers: Vec<ReaderConfig>,
@@ -105,7 +105,7 @@ impl Engine {
         })
     }
 
-    /// What calls for a tick before its time.
+    /// The events that call for an early tick.
     pub(super) fn watch(&self) -> EventPoller {
         self.watch.clone()
     }
@@ -133,7 +133,7 @@ impl Engine {
         for (name, state) in &mut self.readers {
             components.push(run_reader(name, state, &vms, &mut batch));
         }
-        // It may have ended since it was listed, and a program's own source may not have heard of it.
+        // Its process may have ended after the listing, and a program's own source may not know.
         vms.vms.retain(|vm| vm.hypervisor_pid.is_none_or(|pid| !batch.ended.contains(&pid)));
         let removals = retain::removals(&self.before, &vms, &batch);
         retain::withdraw_from_present(&removals, &mut batch);

@@ -1,9 +1,11 @@
-//! Continuity and identity: an account per device, so that what is published is one cumulative over two sources, and over the
-//! VMs that have a device one after the other each is given its own share and no other.
+//! Keeps counters continuous, with one account per device.
 //!
-//! `stitched` makes one counter of two sources, `gap` says what the programs did not see, `account` knows the owners of a
-//! device, `totals` takes apart what is whose, `sums` adds up what is a VM's, and `processes` knows when each VM's process
-//! started.
+//! A device has two sources of counts, and one VM after the other may have it. Its cumulative counts go on over all of
+//! them. Each VM is published its own share, and no other.
+//!
+//! The steps of a tick are in `tick`, and its I/O in `host_readings` and `state_file`. `stitched` makes one counter of
+//! two sources, and `gap` counts frames that the programs did not see. `account` knows the owners of a device, `sums`
+//! adds up the interfaces of a VM, and `processes` keeps start times.
 
 mod account;
 mod gap;
@@ -39,56 +41,56 @@ use crate::host::Host;
 use crate::model::{ComponentHealth, Excess, FrameCounts, Nic, Trust, unix_seconds};
 use crate::readers::Purpose;
 
-/// Ticks between two looks for accounts whose device is gone; one that is taken up again is checked anyway.
+/// Ticks between two searches for deleted devices. An account that is used again is checked anyway.
 const FORGET_EVERY: u64 = 32;
 
-/// Whether a device in another namespace lives on without a VM cannot be asked from here; in a pool of namespaces it may,
-/// and the next VM must not be given what it counted for the last one. In seconds.
+/// How long an account in another namespace is kept without a VM, in seconds. Its device cannot be listed from here,
+/// and in a pool of namespaces it may go to the next VM.
 const KEEP_ELSEWHERE: f64 = 24.0 * 3600.0;
 
-/// A device by its namespace and index. Its name may change.
+/// Identifies a device by its namespace and index. Its name may change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct DeviceKey {
     netns: Option<u64>,
     ifindex: u32,
-    /// Where the index is not known.
+    /// The name, where the index is not known.
     name: Option<String>,
 }
 
-/// The accounts of all devices that a VM has or had, as long as they live.
+/// The accounts of all devices that a VM has or had, as long as the devices live.
 #[derive(Debug, Default)]
 pub(super) struct Continuity {
     host: Host,
     trust: Trust,
     tick: u64,
-    /// When this daemon began to look, in seconds of Unix time, and the devices that were there.
+    /// The start of this daemon, in seconds of Unix time, and the devices of that moment.
     began: f64,
     initial_devices: Option<HashSet<u64>>,
-    /// Who looks only once does not know since when things are as they are.
+    /// A one-shot run does not know the beginnings of devices.
     is_one_shot: bool,
     accounts: HashMap<DeviceKey, DeviceAccount>,
-    /// How many shares of devices were given to VMs.
+    /// The number of shares given to VMs.
     shares_given: u64,
     sums: Sums,
     processes: Processes,
     moves: Moves,
     short_lived: ShortLivedDevices,
     store: Option<Store>,
-    /// Whether something is to be written down.
+    /// Whether the state file is out of date.
     changed: bool,
-    /// What was forgotten since it was last taken, for its users have left too much behind.
+    /// The number of forgotten items since it was last taken, by user.
     overuse: Excess,
 }
 
-/// A device as it was read in this tick.
+/// A device and its own counts in this tick.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DeviceReading<'s> {
     pub(super) nic: &'s Nic,
     /// 0 where it is not known.
     pub(super) ifindex: u32,
-    /// What tells the network namespace from others that had or will have its inode; `None` for this process's own.
+    /// The number that no other network namespace has or will have; `None` for this process's own.
     pub(super) namespace: Option<u64>,
-    /// What the device itself counts, guest perspective.
+    /// The device's own counts, guest perspective.
     pub(super) rx: FrameCounts,
     pub(super) tx: FrameCounts,
 }
@@ -101,7 +103,7 @@ impl DeviceKey {
 }
 
 impl Continuity {
-    /// Goes on with what a daemon before this one has left in the directory.
+    /// Goes on with the state file of a daemon before this one.
     pub(super) fn new(host: Host, purpose: Purpose, state_dir: Option<&Path>, trust: Trust) -> Self {
         let is_one_shot = purpose == Purpose::Look;
         let began = unix_seconds(SystemTime::now());

@@ -1,4 +1,4 @@
-//! When the processes of the VMs started: said once and kept, for the clock may be set meanwhile.
+//! Keeps the start time of each process, for the clock may be set meanwhile.
 
 use std::collections::HashMap;
 
@@ -17,9 +17,9 @@ pub(super) struct Processes {
 #[derive(Debug)]
 struct ProcessStart {
     last_tick: u64,
-    /// In seconds of Unix time; `None` on a host that does not say when it was booted.
+    /// In seconds of Unix time; `None` on a host without a boot time.
     at: Option<f64>,
-    /// The id of its VM, of which all its series are.
+    /// The id of its VM, which is in the names of its series.
     id: Option<String>,
     has_other_series: bool,
 }
@@ -34,7 +34,7 @@ impl Processes {
         processes.chain(threads).any(|process| !self.started.contains_key(&process))
     }
 
-    /// Tells when a process started, in seconds of Unix time. The boot time counts at the first call only.
+    /// Returns the start of a process, in seconds of Unix time. The boot time counts at the first call only.
     pub(super) fn started(&mut self, process: Process, tick: u64, boot_time: Option<u64>) -> Option<f64> {
         let started = self.started.entry(process).or_insert_with(|| {
             let after_boot = process.1 as f64 / clock_ticks_per_second() as f64;
@@ -45,7 +45,7 @@ impl Processes {
         started.at
     }
 
-    /// Since when the series of a VM count what this process does: its start, unless that was counted under another id.
+    /// The time from which the series of a VM count this process: its start, unless it had another id.
     pub(super) fn since(&mut self, process: Process, id: &str) -> Option<f64> {
         let started = self.started.get_mut(&process)?;
         let known = started.id.get_or_insert_with(|| id.to_owned());

@@ -1,11 +1,11 @@
-//! What of a VM is one series: since when it counts, and what was counted before the device that it is of now.
+//! Tells since when the series of a VM count, over all devices of an interface.
 
 use super::processes::Process;
 use super::{Continuity, ContinuityTick, DeviceKey, DeviceReading};
 use crate::model::{EarlierCounts, FrameCounts, InstanceInfo, Nic, NicSince, NicStats, Tenant, VmSince};
 
 impl ContinuityTick<'_> {
-    /// Whether the process started after this daemon, so that none before it can have published anything of it.
+    /// Whether the process started after this daemon: then no daemon before has published any of it.
     pub(super) fn is_new(&mut self, process: Option<Process>) -> bool {
         let started = process.and_then(|(pid, start_ticks)| self.start_time(pid, start_ticks));
         started.is_some_and(|at| at > self.state.began)
@@ -16,7 +16,7 @@ impl ContinuityTick<'_> {
         self.state.sums.enter((vm, Tenant::of(vm, &self.state.trust)), start_ticks, self.now);
     }
 
-    /// Since when the series of a VM count what its process does.
+    /// The time from which the series of a VM count its process.
     pub(in crate::manager) fn vm_since(&mut self, vm: &InstanceInfo, start_ticks: Option<u64>) -> VmSince {
         let process = vm.hypervisor_pid.zip(start_ticks);
         let since = process.and_then(|process| self.state.processes.since(process, &vm.id));
@@ -24,7 +24,7 @@ impl ContinuityTick<'_> {
         VmSince { process, cpu_wait: process.map(|started| started.max(self.state.began)) }
     }
 
-    /// Goes on with the counter of an interface: notes what was counted before the present device, and since when.
+    /// Continues the counter of an interface: adds the counts before the present device, and their beginning.
     pub(in crate::manager) fn continue_counter(
         &mut self,
         vm: &InstanceInfo,
@@ -50,7 +50,7 @@ impl ContinuityTick<'_> {
         }
     }
 
-    /// Adds what a device has counted that had the name of an interface and that no tick has seen.
+    /// Adds the counts of a device that had the name of an interface between two ticks.
     pub(in crate::manager) fn add_short_lived(
         &mut self,
         vm: &InstanceInfo,
@@ -60,6 +60,6 @@ impl ContinuityTick<'_> {
     ) {
         let came = (self.state.tick > 1).then_some(self.now);
         let counts = EarlierCounts { rx, tx, ..EarlierCounts::default() };
-        self.state.sums.counter(vm, nic, self.state.tick).remade(counts, came);
+        self.state.sums.counter(vm, nic, self.state.tick).add_short_lived(counts, came);
     }
 }

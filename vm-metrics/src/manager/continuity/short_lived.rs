@@ -1,6 +1,7 @@
-//! Devices that came and went between two ticks: finds the VM that each belonged to.
+//! Finds the VMs of devices that came and went between two ticks.
 //!
-//! The kernel tells the counters of each deleted device and its name. A VM may make its TAP anew many times in one tick.
+//! The kernel reports the name and the counters of each deleted device. A VM may make its TAP anew many times in one
+//! tick.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,27 +9,27 @@ use super::sums::VmKey;
 use super::{Continuity, ContinuityTick, DeviceAccount, DeviceKey};
 use crate::model::{Batch, InstanceInfo, Nic, Removals, TapReading, VmSet};
 
-/// Ticks for which a device waits for its VM to be listed.
+/// Ticks for which a device waits until its VM is listed.
 const PATIENCE: u64 = 2;
 
-/// Seconds for which the name of a device that a VM has lost is still that VM's.
+/// Seconds for which the name of a lost device still belongs to its VM.
 const KEEP_NAMES: f64 = 60.0;
 
-/// Devices that wait, and names that are kept.
+/// The number of waiting devices, and of remembered names.
 const MAX: usize = 4096;
 
 #[derive(Debug, Default)]
 pub(super) struct ShortLivedDevices {
-    /// Of the VMs of this tick.
+    /// Devices of the VMs of this tick.
     found: HashMap<VmKey, Vec<(Nic, TapReading)>>,
-    /// With the tick in which they were heard of.
+    /// With the tick of its notice.
     waiting: Vec<(u64, Nic, TapReading)>,
-    /// Which VM has lost a device of this name, and when.
+    /// The VM that lost a device of this name, and when.
     lost: HashMap<Nic, (VmKey, f64)>,
 }
 
 impl ShortLivedDevices {
-    /// Takes in the devices of a tick. One whose VM is not known is looked up again in the next tick.
+    /// Takes in the devices of a tick. A device without a known VM is looked up again in the next tick.
     pub(super) fn assign(
         &mut self,
         (tick, now): (u64, f64),
@@ -73,7 +74,7 @@ impl ShortLivedDevices {
         self.lost.extend(lose.into_iter().take(room).map(|(nic, owner)| (nic, (owner, now))));
     }
 
-    /// Those of one VM, once.
+    /// Takes the devices of one VM.
     pub(super) fn take(&mut self, vm: &VmKey) -> Vec<(Nic, TapReading)> {
         self.found.remove(vm).unwrap_or_default()
     }
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_goes_to_the_vm_that_has_its_name() {
+    fn a_device_belongs_to_its_names_vm() {
         let mut devices = ShortLivedDevices::default();
         let came = [device("t0", 5), device("t1", 6), device("t0", 7), device("other", 8)];
         devices.assign((1, 0.0), came, &vms(&[("a", &["t0"])]), &removals(vms(&[("b", &["t0", "t1"])])));
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_waits_for_its_vm_to_be_listed() {
+    fn a_device_waits_for_its_vm() {
         let mut devices = ShortLivedDevices::default();
         devices.assign((1, 0.0), [device("t0", 5)], &VmSet::default(), &Removals::default());
         devices.assign((2, 1.0), [], &vms(&[("a", &["t0"])]), &Removals::default());
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vm_that_just_lost_its_device_is_still_its_owner() {
+    fn a_vm_owns_its_just_lost_device() {
         let mut devices = ShortLivedDevices::default();
         let bare = || vms(&[("a", &[])]);
         devices.assign((1, 0.0), [], &bare(), &removals(vms(&[("a", &["t0"])])));

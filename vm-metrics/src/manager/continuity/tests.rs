@@ -166,7 +166,7 @@ fn a_device_renamed_without_vm_keeps_its_account() {
     assert_eq!(read(&mut continuity, "b", &Nic::local("u"), 7, 1200), 200);
 }
 
-/// From here nobody can list the devices of another namespace.
+/// The devices of another namespace cannot be listed from here.
 #[test]
 fn accounts_of_other_namespaces_stay() {
     let mut continuity = Continuity::default();

@@ -85,7 +85,7 @@ impl<'c> ContinuityTick<'c> {
             let is_old = |device| initial_devices.as_ref().is_none_or(|old| old.contains(&device));
             let is_new_here = is_own && device.is_some_and(|device| !is_old(device));
             account.counts_since.device = since.filter(|_| is_new_here || is_new_there);
-            // A device that has moved goes on with its count: the owner begins at what was published before.
+            // A device that has moved goes on with its count: the owner begins at the counts published before.
             if let Some(cumulative) = moves.take(*now, reading, device) {
                 account.start_from(cumulative);
                 account.counts_since.device = since;
@@ -164,7 +164,7 @@ impl<'c> ContinuityTick<'c> {
         }
     }
 
-    /// Moves an account that was kept by name to its index, when a reader tells the index for the first time.
+    /// Moves an account that was kept by name to its index, when a reader gives the index for the first time.
     fn name_to_index(&mut self, key: &DeviceKey, reading: &DeviceReading<'_>) {
         let Continuity { accounts, tick, .. } = &mut *self.state;
         if key.netns.is_none() || reading.ifindex == 0 || accounts.contains_key(key) {
@@ -193,7 +193,7 @@ impl<'c> ContinuityTick<'c> {
         self.state.sums.sum((vm, tenant), start_ticks, self.now, nics, &short_lived)
     }
 
-    /// Tells when a process started, in seconds of Unix time: the same number for as long as it lives.
+    /// Returns the start of a process, in seconds of Unix time: the same number for as long as it lives.
     pub(in crate::manager) fn start_time(&mut self, pid: u32, start_ticks: u64) -> Option<f64> {
         let Continuity { processes, tick, .. } = &mut *self.state;
         processes.started((pid, start_ticks), *tick, self.host.boot_time)
