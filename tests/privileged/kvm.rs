@@ -54,7 +54,7 @@ impl Scene {
         StandIn::start(&spec, command).unwrap()
     }
 
-    /// Starts a daemon of root, then one of a user with the capabilities from the README.
+    /// Starts a daemon of root, then one of a user with the capabilities of the unit.
     fn daemons(&self) -> impl Iterator<Item = Daemon> {
         let binary = self.dir.path().join("vm-metrics");
         copy_program(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &binary).unwrap();

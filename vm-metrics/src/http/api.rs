@@ -18,8 +18,9 @@ use super::shared_body::SharedBody;
 use crate::exporters::json::{DaemonHealth, Detail, Sources, Vm, Vms};
 use crate::manager::Ticker;
 use crate::model::Snapshot;
+use crate::sources::SOURCES;
 
-/// The description of the API, made from the types it answers with, and of what orchestrators may push.
+/// The OpenAPI description, from the types of the answers and of pushed VMs.
 #[derive(Debug, OpenApi)]
 #[openapi(
     info(title = "vm-metrics", description = "What each VM on this host uses, as the host sees it."),
@@ -30,7 +31,7 @@ pub struct Description;
 
 const JSON: &str = "application/json";
 
-/// What all listeners share.
+/// Documents that all listeners share.
 #[derive(Clone, Debug)]
 pub(super) struct Api {
     ticker: Ticker,
@@ -121,10 +122,12 @@ async fn health(State((ticker, detail)): State<(Ticker, Detail)>) -> Result<Resp
 ))]
 async fn sources(State((ticker, detail)): State<(Ticker, Detail)>) -> Result<Response, Problem> {
     let snapshot = latest(&ticker)?;
-    Ok(Json(Sources::of(&snapshot, detail)).into_response())
+    // A source that a program brings along is not in the table.
+    let help = |name: &str| SOURCES.iter().find(|def| def.name == name).map(|def| def.help);
+    Ok(Json(Sources::of(&snapshot, detail, help)).into_response())
 }
 
-/// A document that all who ask for it share.
+/// Answers with a document that all requests share.
 async fn shared<K, R>(
     body: &SharedBody<K>,
     headers: &HeaderMap,
@@ -149,7 +152,7 @@ fn latest(ticker: &Ticker) -> Result<Arc<Snapshot>, Problem> {
     ticker.latest().ok_or_else(none)
 }
 
-/// Old numbers must not look like those of now.
+/// The latest snapshot, unless it is stale: old numbers must not pass for current ones.
 fn current(ticker: &Ticker) -> Result<Arc<Snapshot>, Problem> {
     let snapshot = latest(ticker)?;
     if ticker.is_stale(&snapshot) {

@@ -2,6 +2,7 @@
 
 mod circles;
 mod exceptions;
+mod identity;
 mod length;
 mod modules;
 mod paths;
@@ -93,6 +94,7 @@ fn all_problems(workspace: &Workspace) -> Result<Vec<Problem>> {
     let modules = modules::Modules::new(&sources);
     problems.extend(circles::problems(&modules));
     problems.extend(rooms::problems(&modules));
+    problems.extend(identity::problems(&modules));
     let sorted: BTreeSet<Problem> = problems.into_iter().collect();
     Ok(sorted.into_iter().collect())
 }
