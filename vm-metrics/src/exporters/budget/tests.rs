@@ -10,7 +10,7 @@ use super::*;
 use crate::exporters::families::{self, Sample};
 use crate::exporters::metrics::Kind;
 use crate::exporters::metrics::tests::full;
-use crate::model::{FrameCounts, NicStats, VmStats};
+use crate::model::{FrameCounts, NicStats, ProcessStats, VmStats};
 
 fn aggregate(vms: usize) -> LabelBudget {
     LabelBudget::new("test", Budget { vms, over: OverBudget::Aggregate })
@@ -22,7 +22,7 @@ fn vm(id: usize, rx: u64, tx: u64) -> VmStats {
         instance_id: format!("vm-{id}"),
         instance_name: format!("name-{id}"),
         running: true,
-        memory_rss_bytes: Some(10),
+        process: ProcessStats { memory_rss_bytes: Some(10), ..ProcessStats::default() },
         allocated_vcpus: Some(2),
         allocated_memory_bytes: Some(100),
         nics: vec![NicStats {

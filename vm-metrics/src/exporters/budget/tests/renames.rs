@@ -9,7 +9,7 @@ fn process(id: usize, pid: u32, start: u32, read: u64) -> VmStats {
     VmStats {
         hypervisor_pid: Some(pid),
         start_time: Some(start.into()),
-        disk_read_bytes: Some(read),
+        process: ProcessStats { disk_read_bytes: Some(read), ..ProcessStats::default() },
         ..vm(id, 0, 0)
     }
 }
@@ -89,7 +89,7 @@ proptest! {
             for (slot, event) in events.iter().enumerate().filter(|(_, event)| !matches!(event, Event::Gone)) {
                 let mut vm = process(ids[slot], slot as u32 + 70, starts[slot], reads[slot]);
                 if matches!(event, Event::Unread) {
-                    (vm.start_time, vm.disk_read_bytes) = (None, None);
+                    (vm.start_time, vm.process.disk_read_bytes) = (None, None);
                 } else {
                     truth.read(&[slot.to_string(), starts[slot].to_string()], reads[slot] as f64);
                 }
