@@ -35,7 +35,7 @@ impl Continuity {
             return;
         };
         let counter = self.sums.counter(vm, reading.nic, self.tick);
-        counter.step(account.share, EarlierCounts::of(stats), account.counts_since, account.earlier);
+        counter.step(account.share, stats.counts(), account.counts_since, account.earlier);
         if account.renamed_at.is_some() {
             counter.forget_beginning();
         }

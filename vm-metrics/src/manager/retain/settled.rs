@@ -1,6 +1,6 @@
 //! What is shown of a VM or an interface that is gone: its last numbers, and no gauges.
 
-use crate::model::{CgroupStats, EarlierCounts, NicStats, ProcessStats, VmSince, VmStats};
+use crate::model::{CgroupStats, NicStats, ProcessStats, VmSince, VmStats};
 
 /// In the place of one of which nothing is known; not beside one that is there.
 pub(super) fn show_nic(vm: &mut VmStats, terminated: &NicStats) {
@@ -66,7 +66,7 @@ fn settle_nic(nic: &mut NicStats, before: &NicStats) {
     nic.source = before.source;
     nic.attach = before.attach;
     nic.start_time = before.start_time;
-    nic.set_counts(EarlierCounts::of(nic).or(&EarlierCounts::of(before)));
+    nic.set_counts(nic.counts().or(&before.counts()));
     nic.earlier = nic.earlier.or(before.earlier);
     nic.since.device = nic.since.device.or(before.since.device);
     nic.since.ebpf = nic.since.ebpf.or(before.since.ebpf);
