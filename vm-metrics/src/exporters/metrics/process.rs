@@ -1,4 +1,4 @@
-//! Metrics of what the kernel counts of a VM's process beside time and memory.
+//! Metrics of a VM's process: switches, page faults, threads and open files.
 
 use super::labels::{ID, NAME, VM, text};
 use super::vm::{count, each};
