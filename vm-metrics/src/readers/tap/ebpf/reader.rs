@@ -1,7 +1,6 @@
-//! The reader: follows the TAPs of each tick, then reads their counters.
+//! Follows the TAPs of each tick, and reads their counters.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,18 +9,15 @@ use vm_metrics_common::Layout;
 use super::budget::Budget;
 use super::drops::{DropPins, Drops, unseen};
 use super::error::LoadError;
-use super::hook::attach::try_out;
-use super::hook::filters::remove_filters_elsewhere;
 use super::kernel::Kernel;
 use super::netns_programs::{AttachOptions, AttachPlan, NetnsPrograms};
 use super::options::Options;
-use super::own_pins::{check_pins, own_load};
-use super::programs::load::{Loader, Size};
-use super::programs::pins::{self, PinError, Pins};
+use super::own_pins::own_load;
+use super::programs::load::Loader;
+use super::programs::pins::Pins;
 use super::starting::Starting;
 use crate::host::Host;
-use crate::model::Tenant;
-use crate::model::{Batch, Nic, Removals, Trust, VmSet, in_one_line};
+use crate::model::{Batch, Nic, Removals, Tenant, Trust, VmSet};
 use crate::net::devices::Devices;
 use crate::net::namespaces::{Namespaces, by_netns};
 use crate::net::netns::Namespace;
@@ -34,18 +30,18 @@ const UNCLAIMED: Duration = Duration::from_secs(60);
 const AT_A_VISIT: usize = 2;
 
 pub(crate) struct TapEbpf {
-    host: Host,
+    pub(super) host: Host,
     loader: Loader,
-    terms: AttachOptions,
+    pub(super) terms: AttachOptions,
     own: NetnsPrograms,
     trust: Trust,
     /// By the inode of the namespace.
-    elsewhere: HashMap<u64, NetnsPrograms>,
+    pub(super) elsewhere: HashMap<u64, NetnsPrograms>,
     /// Counts the ticks: in each, another user comes first.
     turn: usize,
-    drops: Result<Drops, LoadError>,
+    pub(super) drops: Result<Drops, LoadError>,
     /// When to clear away what nobody has claimed; `None` when that is done.
-    clear_at: Option<Instant>,
+    pub(super) clear_at: Option<Instant>,
     starting: Starting,
     /// Loading leaves the kernel's lock on network configuration alone, so it has time of its own.
     loading: Budget,
@@ -54,7 +50,7 @@ pub(crate) struct TapEbpf {
     /// Why nothing is pinned, though it should be.
     no_pins: Option<Arc<ReaderError>>,
     /// Whether this process may enter other namespaces, and so is the one to clear away what is left of them.
-    may_enter: bool,
+    pub(super) may_enter: bool,
 }
 
 impl TapEbpf {
@@ -132,43 +128,6 @@ impl TapEbpf {
             }
         }
     }
-
-    fn clear_away(&mut self, namespaces: &Namespaces) {
-        if self.clear_at.is_none_or(|at| Instant::now() < at) {
-            return;
-        }
-        // What is not taken over yet would be taken for left over.
-        if namespaces.has_refused() || self.elsewhere.values().any(|place| !place.is_open()) {
-            return;
-        }
-        self.clear_at = None;
-        if let Ok(drops) = &mut self.drops
-            && let Err(error) = drops.keep_only_followed()
-        {
-            tracing::warn!("{}", error.in_one_line());
-        }
-        if let Some(pin_dir) = self.terms.pin_dir.as_ref().filter(|_| self.may_enter) {
-            self.remove_unclaimed(pin_dir);
-        }
-    }
-
-    fn remove_unclaimed(&self, pin_dir: &Path) {
-        let removed = pins::remove_unheld(pin_dir, self.terms.daemon).unwrap_or_else(|error| {
-            tracing::warn!("cannot look for pins that no VM is there for: {error}");
-            Vec::new()
-        });
-        if removed.is_empty() {
-            return;
-        }
-        let is_meant = |namespace| removed.iter().any(|dir| pins::netns_of(dir) == Some(namespace));
-        let filters = remove_filters_elsewhere(&self.host, pin_dir, true, is_meant).unwrap_or_else(|error| {
-            tracing::warn!("cannot remove filters that no VM is there for: {}", in_one_line(&error));
-            Vec::new()
-        });
-        for line in removed.iter().map(|dir| format!("removed {}", dir.display())).chain(filters) {
-            tracing::info!("no VM there: {line}");
-        }
-    }
 }
 
 fn place<'p>(
@@ -187,11 +146,15 @@ fn may_enter(host: &Host) -> bool {
     own.is_some_and(|own| own.and_then(|own| own.within(|| ())).is_ok())
 }
 
-fn layout(kernel: &Result<Kernel, LoadError>) -> Option<Layout> {
+pub(super) fn layout(kernel: &Result<Kernel, LoadError>) -> Option<Layout> {
     kernel.as_ref().ok().and_then(|kernel| kernel.layout().ok())
 }
 
-fn drops(host: &Host, kernel: Result<Kernel, LoadError>, pins: Option<DropPins>) -> Result<Drops, LoadError> {
+pub(super) fn drops(
+    host: &Host,
+    kernel: Result<Kernel, LoadError>,
+    pins: Option<DropPins>,
+) -> Result<Drops, LoadError> {
     Drops::new(&kernel?, host.own_netns().unwrap_or_default(), pins)
 }
 
@@ -317,41 +280,5 @@ impl TapEbpf {
             go_on = next;
         }
         rounds
-    }
-}
-
-/// The reader of those who only want to know whether it would work: it attaches to no TAP, where it could disturb a
-/// daemon.
-pub(crate) struct Probe {
-    drops: Result<Drops, LoadError>,
-    pins: Result<(), Arc<ReaderError>>,
-    /// Whether a daemon would have pins, this user's or another's.
-    pinned: Option<bool>,
-}
-
-impl Probe {
-    pub(crate) fn new(options: &Options, host: &Host) -> Result<Self, LoadError> {
-        let kernel = Kernel::read(&host.btf());
-        let mut loader = Loader::new(layout(&kernel))?;
-        let mut loaded = loader.load(Size::of_own_namespace(options.max_nics), None)?;
-        try_out(&mut loaded, options.attach).transpose()?;
-        let checked = check_pins(options, host);
-        let is_possible = matches!(&checked, Ok(()) | Err(PinError::OtherUser { .. }));
-        let pins = checked.map_err(|error| Arc::new((&error).into()));
-        let pinned = options.pin.then_some(is_possible);
-        Ok(Self { drops: drops(host, kernel, None), pins, pinned })
-    }
-}
-
-impl Reader for Probe {
-    fn read(&mut self, _: &VmSet, _: &mut Namespaces, _: &mut Batch) -> ReadReport {
-        let mut report = ReadReport { pinned: self.pinned, ..ReadReport::default() };
-        if let Err(error) = &self.pins {
-            report.error(ReaderError::Earlier(Arc::clone(error)));
-        }
-        if let Err(error) = &self.drops {
-            report.error(unseen(error));
-        }
-        report
     }
 }
