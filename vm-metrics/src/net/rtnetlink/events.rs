@@ -1,4 +1,4 @@
-//! Events of devices that VMs can have: the last counters of each that is deleted, and the names of those that come.
+//! Listens to events of devices: final counters of the deleted, names of the new.
 
 use std::collections::{HashMap, HashSet};
 use std::io;

@@ -1,3 +1,5 @@
+//! Tests of datagrams and messages, good, cut and broken.
+
 use proptest::prelude::*;
 
 use super::messages::{

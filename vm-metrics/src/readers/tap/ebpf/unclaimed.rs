@@ -16,7 +16,7 @@ impl TapEbpf {
             return;
         }
         // What is not taken over yet would be taken for left over.
-        if namespaces.has_refused() || self.elsewhere.values().any(|place| !place.is_open()) {
+        if namespaces.has_refused() || self.foreign.values().any(|programs| !programs.is_open()) {
             return;
         }
         self.clear_at = None;
@@ -25,13 +25,13 @@ impl TapEbpf {
         {
             tracing::warn!("{}", error.in_one_line());
         }
-        if let Some(pin_dir) = self.terms.pin_dir.as_ref().filter(|_| self.may_enter) {
+        if let Some(pin_dir) = self.attach_options.pin_dir.as_ref().filter(|_| self.may_enter) {
             self.remove_unclaimed(pin_dir);
         }
     }
 
     fn remove_unclaimed(&self, pin_dir: &Path) {
-        let removed = pins::remove_unheld(pin_dir, self.terms.daemon).unwrap_or_else(|error| {
+        let removed = pins::remove_unheld(pin_dir, self.attach_options.daemon).unwrap_or_else(|error| {
             tracing::warn!("cannot look for pins that no VM is there for: {error}");
             Vec::new()
         });

@@ -12,7 +12,7 @@ use super::{AttachPlan, NetnsPrograms, RETRY, inside};
 use crate::net::netns::Namespace;
 use crate::net::rtnetlink::Links;
 
-/// Slots of the first load elsewhere; each further one has twice as many.
+/// Slots of the first set in a foreign namespace. Each further set has twice as many.
 const FIRST_NICS: u32 = 4;
 
 impl NetnsPrograms {
@@ -42,30 +42,30 @@ impl NetnsPrograms {
         }
     }
 
-    /// One more load, for the TAPs that have no place.
+    /// Loads one more set, for the unassigned TAPs.
     pub(crate) fn make_room(
         &mut self,
-        round: &mut AttachPlan<'_>,
+        plan: &mut AttachPlan<'_>,
         loader: &mut Loader,
         links: &Links,
         budget: &mut Budget,
     ) {
-        if round.homeless.is_empty() || !self.is_open || self.rests() {
+        if plan.unassigned.is_empty() || !self.is_open || self.rests() {
             return;
         }
-        let twice = self.instances.last().map_or(FIRST_NICS as usize, |last| 2 * last.slots());
-        let slots: usize = self.instances.iter().map(ProgramSet::slots).sum();
+        let twice = self.sets.last().map_or(FIRST_NICS as usize, |last| 2 * last.slots());
+        let slots: usize = self.sets.iter().map(ProgramSet::slots).sum();
         let left = (self.max_nics as usize).saturating_sub(slots);
-        let nics = round.homeless.len().next_power_of_two().max(twice).min(left);
+        let nics = plan.unassigned.len().next_power_of_two().max(twice).min(left);
         let load = self.next_load();
         let made = budget.spend(|| self.load(loader, links, u32::try_from(nics).unwrap_or(FIRST_NICS), load));
         match made {
             None => {}
             Some(Ok(())) => {
-                let homeless = std::mem::take(&mut round.homeless);
-                if let Some(last) = self.instances.last_mut() {
-                    let changes = last.changes(&homeless, &HashSet::new(), links);
-                    round.shares.push((homeless, changes));
+                let unassigned = std::mem::take(&mut plan.unassigned);
+                if let Some(last) = self.sets.last_mut() {
+                    let changes = last.changes(&unassigned, &HashSet::new(), links);
+                    plan.shares.push((unassigned, changes));
                 }
             }
             Some(Err(error)) => self.refused = Some((Instant::now() + RETRY, error)),
@@ -78,7 +78,7 @@ impl NetnsPrograms {
     }
 
     fn next_load(&self) -> LoadId {
-        LoadId { netns: self.netns, of: Some(self.daemon), index: self.instances.len() }
+        LoadId { netns: self.netns, of: Some(self.daemon), index: self.sets.len() }
     }
 
     /// With pins, what a daemon before this one has left goes on in it.
@@ -90,7 +90,7 @@ impl NetnsPrograms {
         let netns = namespace.as_deref().map(Namespace::inode);
         let new = || ProgramSet::new(loader, size, *way, pins, links, netns);
         match inside(namespace.as_deref(), new).map_err(LoadError::Enter).flatten() {
-            Ok(instance) => self.instances.push(instance),
+            Ok(set) => self.sets.push(set),
             Err(error) => {
                 // Half a load is of no use to anybody.
                 if let Some(pin_dir) = self.pin_dir.as_ref().filter(|_| !was_pinned) {
