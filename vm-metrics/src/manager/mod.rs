@@ -178,8 +178,9 @@ impl Manager {
             vm.running && vm.instance_id == info.id && vm.hypervisor_pid == info.hypervisor_pid
         };
         let stats = snapshot.vms.iter().find(is_it)?;
-        let is_read =
-            [stats.cpu_usec, stats.memory_rss_bytes, stats.net_rx_bytes].iter().any(Option::is_some);
+        let is_read = [stats.process.cpu_usec, stats.process.memory_rss_bytes, stats.net_rx_bytes]
+            .iter()
+            .any(Option::is_some);
         is_read.then(|| stats.clone())
     }
 

@@ -67,7 +67,8 @@ fn a_process_that_gets_another_id_has_its_counters_once() {
     manager.set_instance_source(vec![process.info("a")]);
     manager.collect();
     manager.set_instance_source(vec![process.info("b")]);
-    let seen: Vec<_> = manager.collect().vms.iter().map(|vm| (vm.running, vm.cpu_usec.is_some())).collect();
+    let seen: Vec<_> =
+        manager.collect().vms.iter().map(|vm| (vm.running, vm.process.cpu_usec.is_some())).collect();
     assert_eq!(seen, [(true, true), (false, false)]);
 }
 
@@ -141,11 +142,11 @@ fn a_vm_is_read_whether_a_source_lists_it_or_not() {
     let process = Process::start();
     let manager = Manager::new();
     let read = |manager: &Manager| manager.get_instance_stats(&process.info("a")).unwrap();
-    assert!(read(&manager).memory_rss_bytes > Some(0));
+    assert!(read(&manager).process.memory_rss_bytes > Some(0));
     assert_eq!(ids(&manager), Vec::<String>::new(), "it was only looked at");
     manager.set_instance_source(vec![process.info("a")]);
     assert_eq!(ids(&manager), ["a"]);
-    assert!(read(&manager).memory_rss_bytes > Some(0));
+    assert!(read(&manager).process.memory_rss_bytes > Some(0));
 }
 
 #[test]

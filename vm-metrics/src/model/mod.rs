@@ -8,6 +8,7 @@ mod fair_share;
 mod lifecycle;
 mod nic_stats;
 mod printable;
+mod process_stats;
 mod program_name;
 #[cfg(feature = "daemon")]
 mod schema;
@@ -21,9 +22,8 @@ mod vm;
 mod vm_state;
 
 pub use batch::{
-    Batch, DeviceExit, DiskBytes, DropReading, EbpfReading, ExitNotice, FIRST_NUMBER, MemorySplit,
-    PageFaults, ProcessReading, Removals, SchedTimes, SmapsRollup, TapReading, TapStats, ThreadsReading,
-    VcpuReading,
+    Batch, DeviceExit, DropReading, EbpfReading, ExitNotice, FIRST_NUMBER, ProcessReading, Removals,
+    SchedTimes, TapReading, TapStats, ThreadsReading, VcpuReading,
 };
 pub(crate) use causes::in_one_line;
 pub(crate) use cgroup::CgroupCounters;
@@ -33,6 +33,7 @@ pub use fair_share::{Excess, Overuse, fair_share};
 pub use lifecycle::{EndReason, Lifecycle, LifecycleCounts};
 pub use nic_stats::{AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats};
 pub(crate) use printable::{Escaping, Printable, is_unsafe};
+pub use process_stats::ProcessStats;
 pub use program_name::ProgramName;
 pub(crate) use since::unix_seconds;
 pub use since::{NicSince, VmSince};

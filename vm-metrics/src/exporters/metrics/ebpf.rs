@@ -138,7 +138,7 @@ const fn by(
     Metric { name, kind: Kind::Counter, unit: "{packet}", help, origin: EBPF, labels, otel, samples }
 }
 
-/// What only the programs count.
+/// Numbers that only the programs count.
 fn attached(view: &SnapshotView<'_>, sink: Sink<'_, u64>, value: impl Fn(&NicStats) -> Option<u64>) {
     each_since(view, sink, |nic| nic.since.ebpf, value);
 }

@@ -1,4 +1,4 @@
-//! Metrics of the daemon itself: whether its other numbers can be trusted, and what they cost.
+//! Metrics of the daemon itself: the health and the cost of its readings.
 
 use super::labels::{Label, NIC, text};
 use super::nic::netns;
@@ -250,7 +250,7 @@ pub(super) const METRICS: &[Metric] = &[
             for (part, overuse) in of_parts.chain([("manager", view.overuse())]) {
                 for Overuse { uid, resource, count } in overuse {
                     let user = uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
-                    sink(&[&user, part, resource], *count as u64, None);
+                    sink(&[&user, part, resource], *count, None);
                 }
             }
         }),
@@ -285,7 +285,7 @@ fn each(
     }
 }
 
-/// What the parts of a kind have done since the start.
+/// The totals of all components of a kind since the start.
 fn each_total<N>(
     view: &SnapshotView<'_>,
     sink: Sink<'_, N>,

@@ -3,7 +3,7 @@ mod series;
 mod sums;
 
 use super::*;
-use crate::model::{ProcessReading, TapReading, UncountedKind, UncountedNic};
+use crate::model::{ProcessReading, ProcessStats, TapReading, UncountedKind, UncountedNic};
 use vm_metrics_common::Counters;
 
 fn present(vms: &VmSet, batch: &Batch, continuity: &mut Continuity) -> Vec<VmStats> {
@@ -77,8 +77,8 @@ fn the_directions_of_a_macvtap_are_the_guests() {
 #[test]
 fn what_is_not_measured_is_absent() {
     let stats = &present(&vm(&["t"]), &Batch::default(), &mut Continuity::default())[0];
-    assert_eq!(stats.cpu_usec, None);
-    assert_eq!(stats.memory_rss_bytes, None);
+    assert_eq!(stats.process.cpu_usec, None);
+    assert_eq!(stats.process.memory_rss_bytes, None);
     assert_eq!(stats.net_rx_bytes, None);
     assert_eq!(stats.nics[0].source, NicSource::None);
     assert_eq!(stats.nics[0].rx, FrameCounts::default());
@@ -233,12 +233,18 @@ fn programs_that_are_attached_anew_count_from_0_for_a_later_owner_too() {
 #[test]
 fn process_numbers_belong_to_the_process() {
     let mut batch = Batch::default();
-    batch
-        .processes
-        .insert(7, ProcessReading { cpu_usec: Some(5), rss_bytes: Some(6), ..ProcessReading::default() });
-    batch.processes.insert(8, ProcessReading { cpu_usec: Some(9), ..ProcessReading::default() });
+    let stats = |cpu_usec| ProcessStats {
+        cpu_usec: Some(cpu_usec),
+        memory_rss_bytes: Some(6),
+        ..ProcessStats::default()
+    };
+    batch.add_process(7, stats(5));
+    batch.add_process(8, stats(9));
     let stats = &present(&vm(&[]), &batch, &mut Continuity::default())[0];
-    assert_eq!((stats.cpu_usec, stats.memory_rss_bytes, stats.net_rx_bytes), (Some(5), Some(6), None));
+    assert_eq!(
+        (stats.process.cpu_usec, stats.process.memory_rss_bytes, stats.net_rx_bytes),
+        (Some(5), Some(6), None)
+    );
 }
 
 #[test]

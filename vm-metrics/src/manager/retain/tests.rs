@@ -2,7 +2,7 @@ use super::*;
 use crate::exporters::families::{self, Family};
 use crate::exporters::metrics::Kind;
 use crate::exporters::metrics::tests::full;
-use crate::model::{FrameCounts, Snapshot, TapReading, VcpuStats, VmState};
+use crate::model::{FrameCounts, ProcessStats, Snapshot, TapReading, VcpuStats, VmState};
 
 fn info(id: &str, pid: u32, taps: &[&str]) -> InstanceInfo {
     let nics = taps.iter().map(|tap| Nic::local(*tap)).collect();
@@ -16,7 +16,7 @@ fn stats(id: &str, pid: u32, tap: &str, tx_bytes: Option<u64>) -> VmStats {
         instance_id: id.into(),
         hypervisor_pid: Some(pid),
         running: true,
-        memory_rss_bytes: Some(5),
+        process: ProcessStats { memory_rss_bytes: Some(5), ..ProcessStats::default() },
         state: Some(VmState::Running),
         nics: vec![nic],
         ..VmStats::default()
@@ -84,7 +84,7 @@ fn last_numbers_are_shown_for_the_time_of_retention_and_no_longer() {
     let shown = (present[0].nics[0].tx.bytes, present[0].net_tx_bytes);
     assert_eq!(shown, (Some(7), Some(9)), "as it was before");
     let vm = &present[0];
-    assert_eq!((vm.running, vm.memory_rss_bytes, vm.state), (false, None, None));
+    assert_eq!((vm.running, vm.process.memory_rss_bytes, vm.state), (false, None, None));
     add(&mut terminated, Vec::new(), &[], start + Duration::from_secs(11));
     let mut present = Vec::new();
     terminated.show(&mut present, &VmSet::default());
@@ -149,8 +149,11 @@ fn a_renamed_device_hides_those_before_it() {
 fn what_a_process_counts_is_shown_under_one_id() {
     let process = |id, start_time, cpu_usec| VmStats {
         start_time,
-        cpu_usec: Some(cpu_usec),
-        disk_read_bytes: Some(1),
+        process: ProcessStats {
+            cpu_usec: Some(cpu_usec),
+            disk_read_bytes: Some(1),
+            ..ProcessStats::default()
+        },
         vcpus: vec![VcpuStats::default()],
         ..stats(id, 1, "t0", Some(7))
     };
@@ -160,7 +163,7 @@ fn what_a_process_counts_is_shown_under_one_id() {
         let mut present = vec![now];
         terminated.show(&mut present, &VmSet::default());
         let a = present.remove(1);
-        (a.cpu_usec, a.disk_read_bytes, a.vcpus.len(), a.start_time, a.nics[0].tx.bytes)
+        (a.process.cpu_usec, a.process.disk_read_bytes, a.vcpus.len(), a.start_time, a.nics[0].tx.bytes)
     };
     assert_eq!(shown(process("b", Some(5.0), 31)), (None, None, 0, None, Some(7)), "it has another id now");
     assert_eq!(
@@ -193,7 +196,8 @@ fn a_vm_without_its_process_keeps_final_counters() {
     };
     let mut terminated = departed_for_ten_seconds();
     add(&mut terminated, vec![stats("a", 1, "t9", Some(5))], &[], Instant::now());
-    let last = VmStats { cpu_usec: Some(9), ..stats("a", 2, "t0", Some(7)) };
+    let mut last = stats("a", 2, "t0", Some(7));
+    last.process.cpu_usec = Some(9);
     add(&mut terminated, vec![last], &[], Instant::now());
     let mut present = vec![orphan()];
     terminated.show(&mut present, &VmSet::default());
@@ -202,7 +206,7 @@ fn a_vm_without_its_process_keeps_final_counters() {
     let mut present = Vec::new();
     terminated.show(&mut present, &VmSet::default());
     assert_eq!((present.len(), present[0].nics.len()), (1, 1), "nothing of an earlier process");
-    assert_eq!((present[0].nics[0].tx.bytes, present[0].cpu_usec), (Some(7), Some(9)));
+    assert_eq!((present[0].nics[0].tx.bytes, present[0].process.cpu_usec), (Some(7), Some(9)));
 }
 
 #[test]
