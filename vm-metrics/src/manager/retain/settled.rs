@@ -1,8 +1,8 @@
-//! What is shown of a VM or an interface that is gone: its last numbers, and no gauges.
+//! Makes the last numbers of a terminated VM or a removed interface, without gauges.
 
 use crate::model::{CgroupStats, EarlierCounts, NicStats, ProcessStats, VmSince, VmStats};
 
-/// In the place of one of which nothing is known; not beside one that is there.
+/// Shows a removed interface, unless a present one has its name.
 pub(super) fn show_nic(vm: &mut VmStats, terminated: &NicStats) {
     let same = |nic: &&mut NicStats| nic.device == terminated.device && nic.netns == terminated.netns;
     match vm.nics.iter_mut().find(same) {
@@ -12,7 +12,7 @@ pub(super) fn show_nic(vm: &mut VmStats, terminated: &NicStats) {
     }
 }
 
-/// Only what its interfaces have counted.
+/// Keeps only the counts of its interfaces.
 pub(super) fn without_process(vm: VmStats) -> VmStats {
     VmStats {
         start_time: None,
@@ -24,7 +24,7 @@ pub(super) fn without_process(vm: VmStats) -> VmStats {
     }
 }
 
-/// The last numbers of a VM that uses nothing any more.
+/// The last numbers of a VM; a count that is not known is the one before.
 pub(super) fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
     last.running = false;
     last.state = None;
@@ -51,7 +51,7 @@ pub(super) fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
     last
 }
 
-/// What says how things are now ends with it.
+/// Ends the gauges of an interface.
 fn end_nic(nic: &mut NicStats) {
     nic.gone = true;
     (nic.rx_backlog_packets, nic.rx_backlog_bytes, nic.mismatch_bytes) = (None, None, None);
