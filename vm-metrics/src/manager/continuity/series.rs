@@ -1,4 +1,4 @@
-//! Tells since when the series of a VM count, over all devices of an interface.
+//! Dates the beginnings of series, over all devices of an interface.
 
 use super::processes::Process;
 use super::{Continuity, ContinuityTick, DeviceKey, DeviceReading};
