@@ -34,7 +34,7 @@ impl ContinuityTick<'_> {
         let Continuity { accounts, sums, tick, changed, .. } = &mut *self.state;
         let Some(account) = accounts.get_mut(&DeviceKey::new(reading.nic, reading.ifindex)) else { return };
         let counter = sums.counter(vm, reading.nic, *tick);
-        counter.step(account.share, EarlierCounts::of(stats), account.counts_since, account.earlier);
+        counter.step(account.share, stats.counts(), account.counts_since, account.earlier);
         if account.renamed_at.is_some() {
             counter.forget_beginning();
         }
