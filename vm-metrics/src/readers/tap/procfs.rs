@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use crate::host::Host;
@@ -12,6 +11,7 @@ use crate::model::{Batch, Nic, NicKind, NicSource, TapReading, TapStats, Tenant,
 use crate::net::NetError;
 use crate::net::devices::Devices;
 use crate::net::namespaces::{Namespaces, by_netns};
+use crate::net::netns::inode_of;
 use crate::patient::{Job, Patient};
 use crate::procfs::parse_net_dev;
 use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
@@ -113,7 +113,7 @@ impl NetnsRequest<'_> {
 fn devices((host, netns, pids): (Host, u64, Vec<u32>)) -> Answer {
     for pid in pids {
         let process = host.process(pid);
-        let is_there = || fs::metadata(process.join("ns/net")).is_ok_and(|found| found.ino() == netns);
+        let is_there = || inode_of(process.join("ns/net")) == Some(netns);
         // Before and after: a process may enter another namespace.
         if !is_there() {
             continue;
