@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use vm_metrics::manager::Manager;
+use vm_metrics::Manager;
 use vm_metrics::model::VmStats;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::frames::Frame;

@@ -1,6 +1,6 @@
 //! A macvtap reverses the directions: guest output is the device's tx.
 
-use vm_metrics::manager::Manager;
+use vm_metrics::Manager;
 use vm_metrics::model::{AttachMode, NicKind, NicSource, NicStats};
 use vm_metrics_testkit::frames::{Frame, PEER};
 use vm_metrics_testkit::macvtap::Macvtap;

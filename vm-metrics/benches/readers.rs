@@ -12,8 +12,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use vm_metrics::app::App;
-use vm_metrics::config::Config;
-use vm_metrics::readers::Purpose;
+use vm_metrics::Config;
+use vm_metrics::Purpose;
 use vm_metrics_testkit::puppet::{self, Puppet};
 
 const VMS: usize = 40;

@@ -16,7 +16,7 @@
 //! | feature | by default | what it adds | what it needs |
 //! |---|---|---|---|
 //! | `ebpf` | yes | the programs that count packets on TAPs; the build script builds them into the library | rust-src and bpf-linker |
-//! | `otel` | yes | instruments on an OpenTelemetry meter (`exporters::otel`) | |
+//! | `otel` | yes | instruments on an OpenTelemetry meter ([`otel`]) | |
 //! | `daemon` | no | the program `vm-metrics`: commands, log, HTTP server, the push over OTLP; includes `otel` | |
 //!
 //! Without `ebpf` the numbers of TAPs are the devices' own. What is missing for `ebpf` the build says, with the commands that
@@ -37,13 +37,13 @@ pub mod app;
 #[doc(hidden)]
 #[cfg(feature = "daemon")]
 pub mod cli;
-pub mod config;
+mod config;
 #[cfg(feature = "daemon")]
 mod doctor;
 #[cfg(feature = "daemon")]
 mod documents;
-pub mod exporters;
-pub mod host;
+mod exporters;
+mod host;
 #[doc(hidden)]
 #[cfg(feature = "daemon")]
 pub mod http;
@@ -54,25 +54,27 @@ mod local_daemon;
 #[doc(hidden)]
 #[cfg(feature = "daemon")]
 pub mod log;
-pub mod manager;
+mod manager;
 pub mod model;
-pub mod net;
+mod net;
 mod own_dir;
 mod patient;
 mod procfs;
-pub mod readers;
+mod readers;
 #[cfg(feature = "daemon")]
 mod signals;
 #[cfg(feature = "daemon")]
 mod snapshot;
-pub mod sources;
+mod sources;
 #[cfg(feature = "daemon")]
 mod terminal;
 #[cfg(feature = "daemon")]
 mod version;
 
 pub use config::{Config, ConfigError};
-pub use manager::{CollectError, Manager, ManagerError, StartError};
+#[cfg(feature = "otel")]
+pub use exporters::otel;
+pub use manager::{CollectError, Manager, ManagerError, StartError, TickThread};
 pub use model::{
     Hypervisor, InstanceInfo, Nic, Snapshot, TapStats, VmState, VmStats, build_instance_info, tap_name,
 };
@@ -89,6 +91,8 @@ pub use opentelemetry;
 #[doc(inline)]
 pub use readers::read_tap_stats;
 pub use readers::{ProcStatm, ReaderError, read_proc_stat, read_proc_statm};
+#[doc(hidden)]
+pub use readers::Purpose;
 pub use sources::{
     InstanceData, InstanceListerAdapter, InstanceManager, InstanceManagerAdapter, InstanceSource,
     InstanceUtilizationInfo, Listing, SourceError,

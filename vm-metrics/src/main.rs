@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use vm_metrics::cli::{self, Cli};
-use vm_metrics::config::ConfigError;
+use vm_metrics::ConfigError;
 
 /// `EX_USAGE`: the command line or the configuration is wrong.
 const USAGE: u8 = 64;

@@ -67,7 +67,7 @@ pub struct SourceDef {
     configure: Configure,
 }
 
-type Configure = fn(&Section, &SourceContext) -> Result<Option<Box<dyn InstanceSource>>, ConfigError>;
+type Configure = fn(&Section, &SourceContext) -> Result<Option<Box<dyn Source>>, ConfigError>;
 
 /// How long a tick waits for a listing. Only a source that asks others takes so long.
 const LIST_DEADLINE: Duration = Duration::from_secs(2);
@@ -148,6 +148,17 @@ pub trait InstanceSource: Send {
     fn deadline(&self) -> Duration {
         LIST_DEADLINE
     }
+}
+
+/// A source of the table [`SOURCES`], or that of a program.
+pub(crate) trait Source: Send {
+    /// Lists every VM that runs now; see [`InstanceSource`].
+    fn list(&mut self) -> Result<Listing, SourceError>;
+
+    /// How long a tick waits for the listing.
+    fn deadline(&self) -> Duration {
+        LIST_DEADLINE
+    }
 
     /// The VMMs that other sources have found in this round, for a source that asks VMMs.
     fn found(&mut self, _sockets: &[ApiSocket]) {}
@@ -158,6 +169,19 @@ pub trait InstanceSource: Send {
     /// A socket that the daemon is to serve for this source; who only looks serves none.
     fn inbox(&self) -> Option<Inbox> {
         None
+    }
+}
+
+/// The source of a program that embeds the library.
+pub(crate) struct ProgramSource(pub(crate) Box<dyn InstanceSource>);
+
+impl Source for ProgramSource {
+    fn list(&mut self) -> Result<Listing, SourceError> {
+        self.0.list_running_instances_for_metrics()
+    }
+
+    fn deadline(&self) -> Duration {
+        self.0.deadline()
     }
 }
 
@@ -174,14 +198,14 @@ pub struct Listing {
     /// An empty id or name is one that the source does not know.
     pub instances: Vec<InstanceInfo>,
     /// VMs whose process is not there. What is known of them counts for a VM that another source lists with the id.
-    pub ended: Vec<InstanceInfo>,
+    pub(crate) ended: Vec<InstanceInfo>,
     pub problems: Vec<SourceError>,
     /// Where their VMMs can be asked for more.
-    pub sockets: Vec<ApiSocket>,
+    pub(crate) sockets: Vec<ApiSocket>,
     /// What the kernel says of processes that may be VMs.
-    pub processes: ProcessTable,
+    pub(crate) processes: ProcessTable,
     /// What users asked for beyond their share.
-    pub overuse: Excess,
+    pub(crate) overuse: Excess,
 }
 
 impl From<Vec<InstanceInfo>> for Listing {
