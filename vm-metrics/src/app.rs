@@ -16,7 +16,7 @@ use crate::readers::Purpose;
 pub struct App {
     setup: Setup,
     #[cfg(feature = "daemon")]
-    exporters: exporters::Configured,
+    exporters: exporters::ExportersConfig,
 }
 
 impl App {

@@ -1,6 +1,7 @@
 //! TAPs in foreign namespaces, with equal names and indices, as jailers make them.
 
 mod between_ticks;
+mod handles;
 mod host;
 mod macvtaps;
 mod unusual;

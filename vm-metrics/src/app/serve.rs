@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::App;
 use crate::config::{ApiSocket, Settings};
-use crate::exporters::Running;
+use crate::exporters::ActiveExporters;
 use crate::host::Host;
 use crate::http::{self, Site, UnixSocket};
 use crate::limits;
@@ -147,7 +147,7 @@ fn bind_socket(
 }
 
 /// Waits for the last answers, the last tick and the last push, but not forever.
-async fn ended(server: JoinHandle<()>, mut ticker: Ticker, exporters: Running) -> anyhow::Result<()> {
+async fn ended(server: JoinHandle<()>, mut ticker: Ticker, exporters: ActiveExporters) -> anyhow::Result<()> {
     let last_tick = timeout(LAST_TICK, ticker.ended());
     let (drained, ticked, ()) = tokio::join!(timeout(DRAIN, server), last_tick, exporters.leave());
     if drained.is_err() {
@@ -170,6 +170,7 @@ mod tests {
     use crate::exporters;
     use crate::manager::Setup;
     use crate::model::{Batch, VmSet};
+    use crate::net::namespaces::Namespaces;
     use crate::readers::{ReadReport, Reader};
     use crate::sources::Sources;
 
@@ -177,7 +178,7 @@ mod tests {
     struct BrokenReader(fn());
 
     impl Reader for BrokenReader {
-        fn read(&mut self, _: &VmSet, _: &mut Batch) -> ReadReport {
+        fn read(&mut self, _: &VmSet, _: &mut Namespaces, _: &mut Batch) -> ReadReport {
             (self.0)();
             ReadReport::default()
         }
@@ -188,7 +189,7 @@ mod tests {
         let settings = Config::parse(Path::new("test.toml"), text).unwrap().settings;
         let readers = vec![ReaderConfig::running("broken", BrokenReader(read))];
         let sources = Sources::new(Vec::new());
-        App { setup: Setup { settings, sources, readers }, exporters: exporters::Configured::default() }
+        App { setup: Setup { settings, sources, readers }, exporters: exporters::ExportersConfig::default() }
     }
 
     /// The signals are those of the whole process, so this is one test.

@@ -1,7 +1,7 @@
 //! The samples of a snapshot as data, by metric, for exporters that change or keep them.
 
-use super::exports::Exports;
-use super::metrics::{self, EXPORT_GROUPS, GROUPS, Group, Metric, Number, Since, SnapshotView};
+use super::exporter_stats::ExporterStats;
+use super::metrics::{self, EXPORTER_GROUPS, GROUPS, Group, Metric, Number, Since, SnapshotView};
 use crate::model::Snapshot;
 
 /// A metric with its samples; without any when nothing was measured.
@@ -23,19 +23,19 @@ pub struct Sample {
 
 /// Every metric of [`GROUPS`].
 pub fn of_snapshot(snapshot: &Snapshot) -> Vec<Family> {
-    of_groups(GROUPS, snapshot, &Exports::default())
+    of_groups(GROUPS, snapshot, &ExporterStats::default())
 }
 
-/// Every metric of [`EXPORT_GROUPS`].
-pub fn of_exports(snapshot: &Snapshot, exports: &Exports) -> Vec<Family> {
-    of_groups(EXPORT_GROUPS, snapshot, exports)
+/// Every metric of [`EXPORTER_GROUPS`].
+pub fn of_exports(snapshot: &Snapshot, stats: &ExporterStats) -> Vec<Family> {
+    of_groups(EXPORTER_GROUPS, snapshot, stats)
 }
 
 /// These metrics.
-pub fn of_groups(groups: &'static [Group], snapshot: &Snapshot, exports: &Exports) -> Vec<Family> {
+pub fn of_groups(groups: &'static [Group], snapshot: &Snapshot, stats: &ExporterStats) -> Vec<Family> {
     let mut families = without_samples(groups);
     for Family { metric, samples, .. } in &mut families {
-        let view = SnapshotView::new(snapshot, exports, metric.kind);
+        let view = SnapshotView::new(snapshot, stats, metric.kind);
         metric.samples.compute(&view, &mut |labels, value, since| {
             let labels = labels.iter().map(|label| (*label).to_owned()).collect();
             samples.push(Sample { labels, value, since });
@@ -55,7 +55,7 @@ pub fn without_samples(groups: &'static [Group]) -> Vec<Family> {
 /// Every metric there is, without a sample, in the order of [`of_snapshot`] followed by [`of_exports`].
 #[cfg(feature = "otel")]
 pub fn names() -> Vec<Family> {
-    [GROUPS, EXPORT_GROUPS].into_iter().flat_map(without_samples).collect()
+    [GROUPS, EXPORTER_GROUPS].into_iter().flat_map(without_samples).collect()
 }
 
 impl Family {

@@ -7,7 +7,6 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::model::{ComponentKind, ComponentRun, Health, Snapshot, VmStats};
-use crate::sources::SOURCES;
 
 /// Whom a document is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,11 +147,11 @@ impl<'s> Part<'s> {
 }
 
 impl<'s> Sources<'s> {
-    pub fn of(snapshot: &'s Snapshot, detail: Detail) -> Self {
+    /// `help` describes a source by its name, where it knows it.
+    pub fn of(snapshot: &'s Snapshot, detail: Detail, help: fn(&str) -> Option<&'static str>) -> Self {
         let source = |part: &'s ComponentRun| Source {
             name: part.name,
-            // A source that a program brings along is not in the table.
-            help: SOURCES.iter().find(|def| def.name == part.name).map_or("", |def| def.help),
+            help: help(part.name).unwrap_or_default(),
             state: part.health.state,
             reason: reason(part, detail),
             instances: part.items,

@@ -2,8 +2,8 @@
 
 pub mod budget;
 #[cfg(feature = "daemon")]
-mod configured;
-mod exports;
+mod config;
+mod exporter_stats;
 pub(crate) mod families;
 #[cfg(feature = "daemon")]
 pub(crate) mod json;
@@ -15,13 +15,13 @@ mod otlp;
 #[cfg(feature = "daemon")]
 pub(crate) mod prometheus;
 #[cfg(feature = "daemon")]
-mod running;
+mod start;
 #[cfg(feature = "daemon")]
 pub(crate) mod table;
 mod view;
 
 #[cfg(feature = "daemon")]
-pub(crate) use configured::{Configured, configure};
+pub(crate) use config::{ExportersConfig, configure};
 #[cfg(feature = "daemon")]
-pub(crate) use running::Running;
+pub(crate) use start::ActiveExporters;
 pub(crate) use view::View;

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::budget::LabelBudget;
-use super::exports::Exports;
+use super::exporter_stats::ExporterStats;
 use super::families::{self, Family};
 use super::metrics::Group;
 use super::metrics::labels::ID;
@@ -12,13 +12,13 @@ use crate::model::Snapshot;
 /// One exporter's way to look at snapshots.
 #[derive(Debug, Default)]
 pub struct View {
-    exports: Exports,
+    stats: ExporterStats,
     budget: Option<Mutex<LabelBudget>>,
 }
 
 impl View {
-    pub(super) fn new(exports: Exports, budget: LabelBudget) -> Self {
-        Self { exports, budget: Some(Mutex::new(budget)) }
+    pub(super) fn new(stats: ExporterStats, budget: LabelBudget) -> Self {
+        Self { stats, budget: Some(Mutex::new(budget)) }
     }
 
     /// How many VMs may have series, from the next look on.
@@ -59,11 +59,11 @@ impl View {
     /// These metrics, all samples of them.
     #[cfg(feature = "otel")]
     pub(super) fn of_groups(&self, groups: &'static [Group], snapshot: &Snapshot) -> Vec<Family> {
-        families::of_groups(groups, snapshot, &self.exports)
+        families::of_groups(groups, snapshot, &self.stats)
     }
 
     /// How the exporters do.
     pub(super) fn of_exports(&self, snapshot: &Snapshot) -> Vec<Family> {
-        families::of_exports(snapshot, &self.exports)
+        families::of_exports(snapshot, &self.stats)
     }
 }

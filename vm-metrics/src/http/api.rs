@@ -18,6 +18,7 @@ use super::shared_body::SharedBody;
 use crate::exporters::json::{DaemonHealth, Detail, Sources, Vm, Vms};
 use crate::manager::Ticker;
 use crate::model::Snapshot;
+use crate::sources::SOURCES;
 
 /// The description of the API, made from the types it answers with, and of what orchestrators may push.
 #[derive(Debug, OpenApi)]
@@ -121,7 +122,9 @@ async fn health(State((ticker, detail)): State<(Ticker, Detail)>) -> Result<Resp
 ))]
 async fn sources(State((ticker, detail)): State<(Ticker, Detail)>) -> Result<Response, Problem> {
     let snapshot = latest(&ticker)?;
-    Ok(Json(Sources::of(&snapshot, detail)).into_response())
+    // A source that a program brings along is not in the table.
+    let help = |name: &str| SOURCES.iter().find(|def| def.name == name).map(|def| def.help);
+    Ok(Json(Sources::of(&snapshot, detail, help)).into_response())
 }
 
 /// A document that all who ask for it share.

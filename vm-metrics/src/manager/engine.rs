@@ -18,6 +18,7 @@ use crate::model::{
     Snapshot, Trust, VmSet, unix_seconds,
 };
 use crate::net::events::EventPoller;
+use crate::net::namespaces::Namespaces;
 use crate::readers::{Purpose, Reader, ReaderConfig, ReaderContext, StartOutcome};
 use crate::sources::{InstanceSource, ProgramSource, Sources};
 
@@ -35,6 +36,7 @@ pub(super) struct Engine {
     totals: HashMap<(ComponentKind, &'static str), ComponentTotals>,
     began: SystemTime,
     watch: EventPoller,
+    namespaces: Namespaces,
 }
 
 /// Why a manager cannot start.
@@ -76,10 +78,12 @@ impl Engine {
             }),
             Purpose::Look => EventPoller::default(),
         };
-        let context = ReaderContext { host: host.clone(), purpose, trust: trust.clone(), watch };
+        let namespaces = Namespaces::new(host, trust, watch.clone());
+        let mut context =
+            ReaderContext { host: host.clone(), purpose, trust: trust.clone(), watch, namespaces };
         let start = |reader: ReaderConfig| {
             let name = reader.name;
-            match reader.start(&context) {
+            match reader.start(&mut context) {
                 StartOutcome::Running(reader) => Ok((name, ReaderState::Running(reader))),
                 StartOutcome::Not(health) => Ok((name, ReaderState::Not(health))),
                 StartOutcome::Refused(reason) => Err(ManagerError::Refused { name, reason }),
@@ -102,6 +106,7 @@ impl Engine {
             totals: HashMap::new(),
             began: SystemTime::now(),
             watch: context.watch,
+            namespaces: context.namespaces,
         })
     }
 
@@ -131,7 +136,7 @@ impl Engine {
         components.extend(self.sources.switched_off().iter().map(|name| health::source_off(name)));
         let mut batch = Batch::default();
         for (name, state) in &mut self.readers {
-            components.push(run_reader(name, state, &vms, &mut batch));
+            components.push(run_reader(name, state, &vms, &mut self.namespaces, &mut batch));
         }
         // It may have ended since it was listed, and a program's own source may not have heard of it.
         vms.vms.retain(|vm| vm.hypervisor_pid.is_none_or(|pid| !batch.ended.contains(&pid)));
@@ -140,9 +145,10 @@ impl Engine {
         let mut last = retain::shared_readings(&removals, &batch);
         for (_, state) in &mut self.readers {
             if let ReaderState::Running(reader) = state {
-                reader.read_final(&removals, &mut last);
+                reader.read_final(&removals, &mut self.namespaces, &mut last);
             }
         }
+        self.namespaces.end_tick();
         self.continuity.set_vms(&vms, &batch);
         self.continuity.assign_short_lived((&vms, &mut batch), (&removals, &mut last));
         self.continuity.close_exited(&batch, &removals);
@@ -188,11 +194,17 @@ impl Engine {
     }
 }
 
-fn run_reader(name: &'static str, state: &mut ReaderState, vms: &VmSet, batch: &mut Batch) -> ComponentRun {
+fn run_reader(
+    name: &'static str,
+    state: &mut ReaderState,
+    vms: &VmSet,
+    namespaces: &mut Namespaces,
+    batch: &mut Batch,
+) -> ComponentRun {
     match state {
         ReaderState::Running(reader) => {
             let began = Instant::now();
-            let report = reader.read(vms, batch);
+            let report = reader.read(vms, namespaces, batch);
             health::reader_run(name, &report, began.elapsed())
         }
         ReaderState::Not(health) => ComponentRun {

@@ -1,8 +1,9 @@
 //! Answers which device is meant, and in which network namespace it is.
 //!
-//! `netns` opens and enters namespaces, `namespaces` follows those of VMs, `rtnetlink` asks about devices, and `events`
-//! waits for devices and processes that come and go.
+//! `netns` opens and enters namespaces, `namespaces` follows those of VMs, and `devices` has the sockets in each. `rtnetlink`
+//! asks about devices, and `events` waits for devices and processes that come and go.
 
+pub(crate) mod devices;
 mod error;
 pub mod events;
 pub(crate) mod namespaces;

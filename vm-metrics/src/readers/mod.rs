@@ -28,15 +28,17 @@ use crate::config::{ConfigError, Section, Sections};
 use crate::host::Host;
 use crate::model::{Batch, ComponentHealth, Health, Removals, Trust, VmSet};
 use crate::net::events::EventPoller;
+use crate::net::namespaces::Namespaces;
 
 /// Reads one kind of number of all VMs.
 pub trait Reader: Send {
-    /// Adds to the batch what it can read; what is not there or may not be read is in the report.
-    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport;
+    /// Adds to the batch what it can read; what is not there or may not be read is in the report. Those that read devices do
+    /// so in the `namespaces` that all share.
+    fn read(&mut self, vms: &VmSet, namespaces: &mut Namespaces, batch: &mut Batch) -> ReadReport;
 
     /// Adds the last numbers of VMs, or of their interfaces, that are gone since the last tick. Most files are gone with
     /// them; a device may live on, with another VM or with none. What is in the batch already has been read in this tick.
-    fn read_final(&mut self, _leaving: &Removals, _batch: &mut Batch) {}
+    fn read_final(&mut self, _: &Removals, _: &mut Namespaces, _: &mut Batch) {}
 }
 
 /// A line of the table of readers.
@@ -70,10 +72,10 @@ pub const READERS: &[ReaderDef] = &[
 pub const ON_REQUEST: &[&str] = &[process::smaps::DEF.name];
 
 /// Starts a reader that is configured.
-type Start = Box<dyn FnOnce(&ReaderContext) -> StartOutcome + Send>;
+type Start = Box<dyn FnOnce(&mut ReaderContext) -> StartOutcome + Send>;
 
 /// What a reader is started with.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ReaderContext {
     pub host: Host,
     pub purpose: Purpose,
@@ -81,6 +83,16 @@ pub struct ReaderContext {
     pub trust: Trust,
     /// To which it adds what tells of news.
     pub watch: EventPoller,
+    /// The namespaces that all readers share.
+    pub namespaces: Namespaces,
+}
+
+#[cfg(test)]
+impl ReaderContext {
+    pub(crate) fn of_test(host: Host, purpose: Purpose) -> Self {
+        let (trust, watch, namespaces) = Default::default();
+        Self { host, purpose, trust, watch, namespaces }
+    }
 }
 
 /// What the readers are started for.
@@ -128,7 +140,7 @@ impl ReaderConfig {
         self.map_bytes
     }
 
-    pub fn start(self, context: &ReaderContext) -> StartOutcome {
+    pub fn start(self, context: &mut ReaderContext) -> StartOutcome {
         match self.start {
             Some(start) => start(context),
             None => {

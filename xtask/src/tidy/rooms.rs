@@ -24,7 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("sources", &["config", "host", "model", "net", "own_dir", "patient", "procfs"]),
     ("readers", &["config", "host", "model", "net", "own_dir", "patient", "procfs"]),
     ("manager", &["config", "host", "model", "net", "own_dir", "readers", "sources"]),
-    ("exporters", &["config", "documents", "manager", "model", "sources"]),
+    ("exporters", &["config", "documents", "manager", "model"]),
     // The daemon and its commands.
     ("log", &["config", "model", "terminal"]),
     ("version", &["readers"]),

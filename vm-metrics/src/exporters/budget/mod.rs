@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::exports::BudgetCounts;
+use super::exporter_stats::BudgetStats;
 use super::families::Family;
 use crate::model::Snapshot;
 use members::Members;
@@ -44,6 +44,14 @@ pub struct Budget {
     pub over: OverBudget,
 }
 
+impl Budget {
+    /// 0 VMs are no limit.
+    #[cfg(feature = "daemon")]
+    pub(super) fn new(vms: usize, over: OverBudget) -> Self {
+        if vms == 0 { Self::default() } else { Self { vms, over } }
+    }
+}
+
 /// No limit.
 impl Default for Budget {
     fn default() -> Self {
@@ -55,7 +63,7 @@ impl Default for Budget {
 #[derive(Debug)]
 pub(crate) struct LabelBudget {
     budget: Budget,
-    counts: Arc<BudgetCounts>,
+    counts: Arc<BudgetStats>,
     /// VMs that have ended count, too, while their final counters are shown.
     counts_ended: bool,
     exceeded: bool,
@@ -71,7 +79,7 @@ impl LabelBudget {
     pub fn new(exporter: &'static str, budget: Budget) -> Self {
         Self {
             budget,
-            counts: Arc::new(BudgetCounts::new(exporter)),
+            counts: Arc::new(BudgetStats::new(exporter)),
             counts_ended: true,
             exceeded: false,
             tick: 0,
@@ -94,7 +102,7 @@ impl LabelBudget {
         self.members.set_limit(vms);
     }
 
-    pub fn counts(&self) -> Arc<BudgetCounts> {
+    pub fn counts(&self) -> Arc<BudgetStats> {
         Arc::clone(&self.counts)
     }
 
@@ -102,7 +110,7 @@ impl LabelBudget {
     /// older than the last the counters stay as they were: they would else seem to have begun anew.
     pub fn fit(&mut self, snapshot: &Snapshot, families: &mut [Family]) {
         let counted = snapshot.vms.iter().filter(|vm| vm.running || self.counts_ended);
-        self.judge(counted.count());
+        self.check_limit(counted.count());
         if self.budget.over == OverBudget::Warn {
             return;
         }
@@ -120,7 +128,7 @@ impl LabelBudget {
     }
 
     /// One line and one count per transition.
-    fn judge(&mut self, vms: usize) {
+    fn check_limit(&mut self, vms: usize) {
         self.counts.observe(vms);
         let (exporter, budget) = (self.counts.exporter(), self.budget.vms);
         let exceeded = vms > budget;

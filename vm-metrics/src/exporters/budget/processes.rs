@@ -9,13 +9,13 @@ use crate::model::VmStats;
 #[derive(Debug, Default)]
 pub(super) struct Processes {
     /// By pid, those that were seen last.
-    known: HashMap<u32, Known>,
+    known: HashMap<u32, ProcessRecord>,
     /// Of the latest snapshot, by id.
     names: HashMap<String, String>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct ProcessRecord {
     start_time: Option<f64>,
     name: String,
     seen: Instant,
@@ -42,11 +42,11 @@ impl Processes {
     }
 
     fn see(&mut self, pid: u32, start_time: Option<f64>, now: Instant) -> String {
-        let is_it = |known: &Known| known.start_time.zip(start_time).is_none_or(|(a, b)| a == b);
+        let is_it = |known: &ProcessRecord| known.start_time.zip(start_time).is_none_or(|(a, b)| a == b);
         let before = self.known.remove(&pid).filter(is_it);
         let known = match before {
-            Some(known) => Known { start_time: known.start_time.or(start_time), seen: now, ..known },
-            None => Known { start_time, name: name(pid, start_time), seen: now },
+            Some(known) => ProcessRecord { start_time: known.start_time.or(start_time), seen: now, ..known },
+            None => ProcessRecord { start_time, name: name(pid, start_time), seen: now },
         };
         let name = known.name.clone();
         self.known.insert(pid, known);

@@ -25,16 +25,16 @@ pub(super) struct Sums {
 #[derive(Debug, Default)]
 struct Counter {
     /// By process and labels.
-    counted: HashMap<Vec<String>, Counted>,
+    counted: HashMap<Vec<String>, LastReading>,
     /// By id and labels, of VMs that are or were among the top.
-    own: HashMap<Vec<String>, Own>,
+    own: HashMap<Vec<String>, OwnSeries>,
     /// By the labels that are not [`WHO`]. Never falls.
     other: BTreeMap<Vec<String>, Number>,
 }
 
 /// The true counter, at the last look.
 #[derive(Clone, Copy, Debug)]
-struct Counted {
+struct LastReading {
     value: Number,
     inside: bool,
     seen: Instant,
@@ -42,7 +42,7 @@ struct Counted {
 
 /// A series of a VM's own.
 #[derive(Clone, Copy, Debug)]
-struct Own {
+struct OwnSeries {
     value: Number,
     /// It has all that was counted.
     whole: bool,
@@ -124,9 +124,9 @@ impl Counter {
         inside: bool,
         now: Instant,
     ) -> Option<Number> {
-        let before = self.counted.insert(process, Counted { value, inside, seen: now });
+        let before = self.counted.insert(process, LastReading { value, inside, seen: now });
         // A new one has all of its count to give away.
-        let last = before.unwrap_or(Counted { value: value.zero(), inside, seen: now });
+        let last = before.unwrap_or(LastReading { value: value.zero(), inside, seen: now });
         let added = value.growth(last.value);
         let goes_on = last.inside && inside;
         if !goes_on {
@@ -134,7 +134,7 @@ impl Counter {
             add(&mut self.other, rest, added);
         }
         if inside {
-            self.own.entry(own.clone()).or_insert(Own { value: value.zero(), whole: true, seen: now });
+            self.own.entry(own.clone()).or_insert(OwnSeries { value: value.zero(), whole: true, seen: now });
         }
         let own = self.own.get_mut(&own)?;
         if goes_on {

@@ -1,21 +1,18 @@
 //! Metrics of frames for a guest that were dropped on their way to it, by reason.
 
 use super::labels::{DEVICE, ID, Label, NAME, NETNS, text};
-use super::nic::{RECEIVE, netns};
+use super::nic::{DROPPED, RECEIVE, netns};
 use super::{Convention, Count, Kind, Metric, Since, Sink, SnapshotView, shared};
 use crate::model::{NicStats, Traffic};
 
 const LABELS: &[Label] = &[ID, NAME, DEVICE, NETNS, text("reason", "vm.network.drop.reason")];
 
-/// Also of the packets that the guest sent.
-pub(super) const DROPPED: Convention = shared(
-    "network.packet.dropped",
-    "Packets for the guest that were dropped, with the reason, and packets of the guest that the host refused.",
-);
 const DROPPED_IO: Convention =
     shared("network.dropped.io", "Bytes for the guest that were dropped since the attach, with the reason.");
 
-pub(super) const PACKETS: Metric = Metric {
+pub(super) const METRICS: &[Metric] = &[PACKETS, BYTES];
+
+const PACKETS: Metric = Metric {
     name: "network_rx_dropped_packets_total",
     kind: Kind::Counter,
     unit: "{packet}",
@@ -31,7 +28,7 @@ pub(super) const PACKETS: Metric = Metric {
     }),
 };
 
-pub(super) const BYTES: Metric = Metric {
+const BYTES: Metric = Metric {
     name: "network_rx_dropped_bytes_total",
     kind: Kind::Counter,
     unit: "By",

@@ -1,7 +1,8 @@
 //! The entry of a metric: all that is true of it, whatever the format.
 
+use super::kind::Kind;
 use super::labels::Label;
-use super::number::Number;
+use super::number::{Number, Since};
 use super::snapshot_view::SnapshotView;
 
 #[derive(Clone, Copy, Debug)]
@@ -22,17 +23,6 @@ pub struct Metric {
     pub samples: Samples,
 }
 
-/// What a series means to whoever adds it up. It decides what is shown of VMs and interfaces that are gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Never falls within one incarnation of what it describes. The last value is shown for the retention.
-    Counter,
-    /// Says how things are now, and ends with what it describes.
-    Gauge,
-    /// A gauge whose values of several VMs can be added up.
-    Amount,
-}
-
 /// Computes every sample of a metric. The variant is the type of its numbers.
 #[derive(Clone, Copy, Debug)]
 pub enum Samples {
@@ -44,9 +34,6 @@ pub enum Samples {
 
 /// Takes one sample: the values of the labels, in their order, the number, and since when it counts.
 pub type Sink<'s, N> = &'s mut dyn FnMut(&[&str], N, Since);
-
-/// When a counter was 0, in seconds of Unix time; `None` where nobody knows, and for gauges.
-pub type Since = Option<f64>;
 
 impl Samples {
     pub fn compute(self, view: &SnapshotView<'_>, sink: Sink<'_, Number>) {

@@ -1,9 +1,7 @@
 //! Metrics of a network interface, in the guest's words: rx is received, tx is sent.
 
 use super::labels::{DIRECTION, NIC};
-use super::{
-    Attribute, Convention, Count, Kind, Metric, Samples, Since, Sink, SnapshotView, drops, otel, shared,
-};
+use super::{Attribute, Convention, Count, Kind, Metric, Samples, Since, Sink, SnapshotView, otel, shared};
 use crate::model::NicStats;
 
 const TAP: &str = "the TAP's counters";
@@ -15,6 +13,10 @@ pub(super) const TRANSMIT: Attribute = (DIRECTION.attribute, "transmit");
 const IO: Convention = shared("network.io", "Bytes the guest received and sent.");
 const PACKETS: Convention =
     shared("network.packet.count", "Packets the guest received and sent; a GSO frame is one.");
+pub(super) const DROPPED: Convention = shared(
+    "network.packet.dropped",
+    "Packets for the guest that were dropped, with the reason, and packets of the guest that the host refused.",
+);
 const ERRORS: Convention = shared("network.errors", "Errors of the TAP on the way to the guest and from it.");
 
 pub const RX_BYTES: Metric = counter(
@@ -34,7 +36,7 @@ pub const TX_BYTES: Metric = counter(
     Count(|view, sink| each(view, sink, |nic| nic.tx.bytes)),
 );
 
-pub(super) const METRICS: &[Metric] = &[
+pub(super) const TRAFFIC: &[Metric] = &[
     RX_BYTES,
     TX_BYTES,
     counter(
@@ -53,8 +55,10 @@ pub(super) const METRICS: &[Metric] = &[
         PACKETS.with(TRANSMIT),
         Count(|view, sink| each(view, sink, |nic| nic.tx.packets)),
     ),
-    drops::PACKETS,
-    drops::BYTES,
+];
+
+/// Numbers of the way to the guest and from it that are no traffic.
+pub(super) const BACKLOG: &[Metric] = &[
     backlog(
         "network_rx_backlog_packets",
         "{packet}",
@@ -74,7 +78,7 @@ pub(super) const METRICS: &[Metric] = &[
         "{packet}",
         "Packets of the guest that the host refused, for example while the TAP was down.",
         TAP,
-        drops::DROPPED.with(TRANSMIT),
+        DROPPED.with(TRANSMIT),
         Count(|view, sink| each(view, sink, |nic| nic.tx.dropped)),
     ),
     counter(

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// When a counter was 0, in seconds of Unix time; `None` where nobody knows, and for gauges.
+pub type Since = Option<f64>;
+
 /// Numbers of one metric are all of one variant.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub enum Number {

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-use super::{Kind, Since};
-use crate::exporters::exports::Exports;
+use super::kind::Kind;
+use super::number::Since;
+use crate::exporters::exporter_stats::ExporterStats;
 use crate::model::{
     ComponentRun, Lifecycle, MissedTicks, NicStats, Overuse, Snapshot, VmStats, unix_seconds,
 };
@@ -14,13 +15,13 @@ use crate::model::{
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotView<'s> {
     snapshot: &'s Snapshot,
-    exports: &'s Exports,
+    exporters: &'s ExporterStats,
     kind: Kind,
 }
 
 impl<'s> SnapshotView<'s> {
-    pub fn new(snapshot: &'s Snapshot, exports: &'s Exports, kind: Kind) -> Self {
-        Self { snapshot, exports, kind }
+    pub fn new(snapshot: &'s Snapshot, exporters: &'s ExporterStats, kind: Kind) -> Self {
+        Self { snapshot, exporters, kind }
     }
 
     /// The VMs of which the metric says something.
@@ -47,10 +48,10 @@ impl<'s> SnapshotView<'s> {
         Some(unix_seconds(self.snapshot.counting_since))
     }
 
-    /// How the exporters themselves do. Only the metrics of [`EXPORT_GROUPS`](super::EXPORT_GROUPS) ask for it: it changes
+    /// How the exporters themselves do. Only the metrics of [`EXPORTER_GROUPS`](super::EXPORTER_GROUPS) ask for it: it changes
     /// between two looks at one snapshot.
-    pub fn exports(&self) -> &'s Exports {
-        self.exports
+    pub fn exporters(&self) -> &'s ExporterStats {
+        self.exporters
     }
 
     pub fn lifecycle(&self) -> &'s Lifecycle {

@@ -3,7 +3,7 @@
 use crate::exporters::View;
 use crate::exporters::families::{self, Family};
 use crate::exporters::metrics::labels::VM;
-use crate::exporters::metrics::{Group, Metric, Samples, Sink, SnapshotView, exports, nic};
+use crate::exporters::metrics::{Group, Metric, Samples, Sink, SnapshotView, exporter_stats, nic};
 use crate::model::{Snapshot, VmStats};
 
 /// Metrics of a VM that `/metrics` has as they are.
@@ -45,19 +45,19 @@ const OF_BUDGET: &[Group] = &[Group {
             help: "VMs that are there; beyond the label budget they are too many.",
             labels: &[],
             samples: Samples::Count(|view, sink| {
-                let observed = view.exports().budgets().filter_map(exports::observed);
+                let observed = view.exporters().budgets().filter_map(exporter_stats::observed);
                 observed.for_each(|vms| sink(&[], vms, None));
             }),
-            ..exports::OBSERVED
+            ..exporter_stats::OBSERVED
         },
         Metric {
             help: "How often the number of VMs went beyond the label budget.",
             labels: &[],
             samples: Samples::Count(|view, sink| {
-                let exceeded = view.exports().budgets().map(|budget| budget.exceeded());
-                exceeded.for_each(|times| sink(&[], times, view.exports().started()));
+                let exceeded = view.exporters().budgets().map(|budget| budget.exceeded());
+                exceeded.for_each(|times| sink(&[], times, view.exporters().started()));
             }),
-            ..exports::EXCEEDED
+            ..exporter_stats::EXCEEDED
         },
     ]],
 }];

@@ -1,25 +1,25 @@
 //! OpenTelemetry: metrics as observable instruments of a meter, named as Prometheus does or by the semantic conventions.
 //!
-//! What an SDK exports at one time is of one snapshot, though it calls each instrument by itself: see `collections`.
+//! What an SDK stats at one time is of one snapshot, though it calls each instrument by itself: see `collections`.
 
 mod basic;
 mod collections;
+mod forgetting_reader;
 mod instrument;
 mod naming;
-mod reader;
 mod selection;
 
 use std::fmt;
 
 use opentelemetry::metrics::Meter;
 
+pub use forgetting_reader::ForgettingReader;
 pub(super) use instrument::{Instrument, register};
 pub use naming::Naming;
-pub use reader::ForgettingReader;
 pub use selection::{Instruments, MetricGroup};
 
 use super::budget::{Budget, LabelBudget, OverBudget};
-use super::exports::Exports;
+use super::exporter_stats::ExporterStats;
 use super::families;
 use super::view::View;
 use crate::manager::{DEFAULT_LABEL_BUDGET, Manager};
@@ -96,9 +96,9 @@ impl Manager {
         let (manager, label_budget) = (self.downgrade(), self.label_budget());
         let budget = LabelBudget::new("otel", Budget { vms: DEFAULT_LABEL_BUDGET, over: over_budget });
         let budget = if instruments == Instruments::Basic { budget.without_ended() } else { budget };
-        let mut exports = Exports::starting();
-        exports.add_budget(budget.counts());
-        let view = View::new(exports, budget);
+        let mut stats = ExporterStats::starting();
+        stats.add_budget(budget.counts());
+        let view = View::new(stats, budget);
         let names = instruments.names();
         let shown = names.iter().enumerate().filter(|(_, family)| instruments.contains(family));
         register(meter, naming.instruments(&prefix, shown), move || {

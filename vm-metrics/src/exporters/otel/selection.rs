@@ -3,7 +3,7 @@
 use super::basic;
 use crate::exporters::View;
 use crate::exporters::families::{self, Family};
-use crate::exporters::metrics::EXPORT_GROUPS;
+use crate::exporters::metrics::EXPORTER_GROUPS;
 use crate::model::Snapshot;
 
 /// The instruments of a program.
@@ -34,8 +34,9 @@ pub enum MetricGroup {
 
 impl MetricGroup {
     fn of(family: &Family) -> Self {
-        let is_of_exports =
-            EXPORT_GROUPS.iter().any(|group| group.metrics().any(|metric| metric.name == family.metric.name));
+        let is_of_exports = EXPORTER_GROUPS
+            .iter()
+            .any(|group| group.metrics().any(|metric| metric.name == family.metric.name));
         match family.metric {
             _ if family.prefix.is_some() || is_of_exports => Self::Exporter,
             metric if metric.has_label("device") => Self::Interfaces,

@@ -16,7 +16,7 @@ use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider, Temporality};
 use super::*;
 use crate::exporters::families::{Family, Sample};
 use crate::exporters::metrics::tests::full;
-use crate::exporters::metrics::{EXPORT_GROUPS, Group};
+use crate::exporters::metrics::{EXPORTER_GROUPS, Group};
 use crate::model::{InstanceInfo, Snapshot};
 
 /// By name: unit, and the values by their attributes.
@@ -132,7 +132,7 @@ fn only_counters_of_a_vm_that_has_ended_are_shown() {
 }
 
 fn is_of_exports(family: &Family) -> bool {
-    EXPORT_GROUPS.iter().flat_map(Group::metrics).any(|metric| metric.name == family.metric.name)
+    EXPORTER_GROUPS.iter().flat_map(Group::metrics).any(|metric| metric.name == family.metric.name)
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub(super) type Read<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub(super) struct Environment<'a>(pub(super) Read<'a>);
 
 /// What a variable says, and its name for errors.
-pub(super) struct Said {
+pub(super) struct Variable {
     pub(super) variable: String,
     pub(super) value: String,
 }
@@ -21,45 +21,46 @@ pub(super) struct Said {
 impl Environment<'_> {
     /// Nobody wants metrics of this kind, or of any.
     pub(super) fn forbids(&self) -> bool {
-        let says =
-            |name, wanted: &str| self.get(name).is_some_and(|said| said.value.eq_ignore_ascii_case(wanted));
+        let says = |name, wanted: &str| {
+            self.get(name).is_some_and(|variable| variable.value.eq_ignore_ascii_case(wanted))
+        };
         says("OTEL_SDK_DISABLED", "true") || says("OTEL_METRICS_EXPORTER", "none")
     }
 
-    pub(super) fn get(&self, variable: &str) -> Option<Said> {
+    pub(super) fn get(&self, variable: &str) -> Option<Variable> {
         let value = (self.0)(variable).filter(|value| !value.is_empty())?;
-        Some(Said { variable: variable.to_owned(), value })
+        Some(Variable { variable: variable.to_owned(), value })
     }
 
     /// `OTEL_EXPORTER_OTLP_METRICS_<name>`.
-    pub(super) fn of_metrics(&self, name: &str) -> Option<Said> {
+    pub(super) fn of_metrics(&self, name: &str) -> Option<Variable> {
         self.get(&format!("OTEL_EXPORTER_OTLP_METRICS_{name}"))
     }
 
     /// `OTEL_EXPORTER_OTLP_<name>`.
-    pub(super) fn of_all_signals(&self, name: &str) -> Option<Said> {
+    pub(super) fn of_all_signals(&self, name: &str) -> Option<Variable> {
         self.get(&format!("OTEL_EXPORTER_OTLP_{name}"))
     }
 
     /// The one for metrics, else the one for all signals.
-    pub(super) fn otlp(&self, name: &str) -> Option<Said> {
+    pub(super) fn otlp(&self, name: &str) -> Option<Variable> {
         self.of_metrics(name).or_else(|| self.of_all_signals(name))
     }
 
     /// The attributes of `OTEL_RESOURCE_ATTRIBUTES`, and the name of `OTEL_SERVICE_NAME`, which counts more.
     pub(super) fn resource(&self) -> Result<BTreeMap<String, String>, ConfigError> {
         let mut attributes = match self.get("OTEL_RESOURCE_ATTRIBUTES") {
-            Some(said) => said.pairs()?,
+            Some(variable) => variable.pairs()?,
             None => BTreeMap::new(),
         };
-        if let Some(said) = self.get("OTEL_SERVICE_NAME") {
-            attributes.insert("service.name".to_owned(), said.value);
+        if let Some(variable) = self.get("OTEL_SERVICE_NAME") {
+            attributes.insert("service.name".to_owned(), variable.value);
         }
         Ok(attributes)
     }
 }
 
-impl Said {
+impl Variable {
     pub(super) fn refusal(&self, problem: impl Into<String>) -> ConfigError {
         ConfigError::Environment { variable: self.variable.clone(), problem: problem.into() }
     }
@@ -105,17 +106,17 @@ fn percent_decoded(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn said(value: &str) -> Said {
-        Said { variable: "X".into(), value: value.into() }
+    fn variable(value: &str) -> Variable {
+        Variable { variable: "X".into(), value: value.into() }
     }
 
     #[test]
     fn pairs_are_decoded() {
-        let pairs = said("a=1, b = x%20%3d,c=d=e,").pairs().unwrap();
+        let pairs = variable("a=1, b = x%20%3d,c=d=e,").pairs().unwrap();
         let expected = [("a", "1"), ("b", "x ="), ("c", "d=e")];
         assert!(pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).eq(expected), "{pairs:?}");
         for wrong in ["a", "a=%4", "a=%zz", "a=%ff"] {
-            let error = said(wrong).pairs().unwrap_err().to_string();
+            let error = variable(wrong).pairs().unwrap_err().to_string();
             assert_eq!(error, "variable X: is not key=value,key=value");
         }
     }
@@ -132,7 +133,7 @@ mod tests {
         let any = Duration::ZERO..=Duration::MAX;
         let timeout = environment.otlp("TIMEOUT").unwrap().milliseconds(&any).unwrap();
         assert_eq!(timeout, Duration::from_millis(2));
-        assert!(environment.otlp("PROTOCOL").is_none(), "empty is not said");
-        assert!(said("1s").milliseconds(&any).is_err());
+        assert!(environment.otlp("PROTOCOL").is_none(), "empty is not variable");
+        assert!(variable("1s").milliseconds(&any).is_err());
     }
 }

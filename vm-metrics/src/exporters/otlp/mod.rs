@@ -3,14 +3,14 @@
 //! It has a thread that collects and sends and one for the network, and looks at the latest snapshot: neither a tick nor a
 //! scrape ever waits for a collector. What could not be sent is not kept: counters are cumulative, so the next push has it.
 
-mod counted;
+mod chunks;
+mod config;
 mod environment;
 mod http_client;
-mod parts;
+mod push_loop;
 mod pusher;
-mod pushes;
-mod settings;
+mod reporting_exporter;
 mod tls;
 
+pub(crate) use config::{OtlpConfig, configure};
 pub(crate) use pusher::{PushError, Pusher};
-pub(crate) use settings::{Push, configure};

@@ -1,4 +1,4 @@
-//! The parts of a running push: a runtime for the network, the exporter, the reader, the instruments, and the thread.
+//! The chunks of a running push: a runtime for the network, the exporter, the reader, the instruments, and the thread.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -19,14 +19,14 @@ use thiserror::Error;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
-use super::counted::Counted;
+use super::chunks::MAX_POINTS;
+use super::config::{OtlpConfig, Protocol};
 use super::http_client::{Client, LastFailure};
-use super::parts::MAX_POINTS;
-use super::pushes::{Part, Pushes};
-use super::settings::{Protocol, Push};
+use super::push_loop::{NextChunk, PushLoop};
+use super::reporting_exporter::ReportingExporter;
 use super::tls::TlsError;
 use crate::exporters::View;
-use crate::exporters::exports::PushCounts;
+use crate::exporters::exporter_stats::PushStats;
 use crate::exporters::otel::{self, ForgettingReader, register};
 use crate::manager::Ticker;
 
@@ -46,7 +46,7 @@ pub(crate) enum PushError {
     Exporter(#[from] ExporterBuildError),
 }
 
-/// Pushes until it is dropped.
+/// PushLoop until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Pusher {
     leave: mpsc::Sender<oneshot::Sender<bool>>,
@@ -68,9 +68,9 @@ impl Drop for Network {
 
 impl Pusher {
     pub(crate) fn start(
-        push: Push,
+        push: OtlpConfig,
         view: View,
-        counts: Arc<PushCounts>,
+        counts: Arc<PushStats>,
         ticker: Ticker,
     ) -> Result<Self, PushError> {
         let runtime =
@@ -86,14 +86,15 @@ impl Pusher {
             .with_view(|_: &Instrument| Stream::builder().with_cardinality_limit(MAX_POINTS).build().ok())
             .build();
         let scope = InstrumentationScope::builder(NAME).with_version(VERSION).build();
-        let part = Part::default();
-        let next = Arc::clone(&part);
+        let chunk = NextChunk::default();
+        let next = Arc::clone(&chunk);
         let instruments = otel::all(&push.prefix, push.naming);
         register(&provider.meter_with_scope(scope), instruments, move || {
             next.lock().unwrap_or_else(PoisonError::into_inner).take()
         });
         let (interval, timeout) = (push.interval, push.timeout_of_all);
-        let pushes = Pushes { ticker, view, part, reader, _provider: provider, exporter, interval, timeout };
+        let pushes =
+            PushLoop { ticker, view, chunk, reader, _provider: provider, exporter, interval, timeout };
         let (leave, asked) = mpsc::channel();
         thread::Builder::new().name("push".to_owned()).spawn(move || pushes.run(&asked))?;
         let every = humantime::format_duration(push.interval);
@@ -101,7 +102,7 @@ impl Pusher {
         Ok(Self { leave, _network: network })
     }
 
-    /// Pushes once more.
+    /// PushLoop once more.
     pub(crate) async fn leave(self) {
         let (told, arrived) = oneshot::channel();
         let is_asked = self.leave.send(told).is_ok();
@@ -111,7 +112,11 @@ impl Pusher {
     }
 }
 
-fn exporter(push: &Push, runtime: &Handle, counts: Arc<PushCounts>) -> Result<Counted, PushError> {
+fn exporter(
+    push: &OtlpConfig,
+    runtime: &Handle,
+    counts: Arc<PushStats>,
+) -> Result<ReportingExporter, PushError> {
     // A gRPC channel is made of tasks.
     let _entered = runtime.enter();
     let failure = LastFailure::default();
@@ -140,7 +145,7 @@ fn exporter(push: &Push, runtime: &Handle, counts: Arc<PushCounts>) -> Result<Co
         }
     };
     let (endpoint, runtime) = (push.shown_endpoint(), runtime.clone());
-    Ok(Counted { inner, endpoint, runtime, counts, failure, fails: AtomicBool::new(false) })
+    Ok(ReportingExporter { inner, endpoint, runtime, counts, failure, fails: AtomicBool::new(false) })
 }
 
 /// The names and values were checked with the configuration.
@@ -150,7 +155,7 @@ fn metadata(headers: &BTreeMap<String, String>) -> MetadataMap {
 }
 
 /// What was given counts more than what is known.
-fn resource(push: &Push) -> Resource {
+fn resource(push: &OtlpConfig) -> Resource {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let known = [
         ("service.name", NAME.to_owned()),

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 
-use super::settings::TlsFiles;
+use super::config::TlsFiles;
 
 #[derive(Debug, Error)]
 pub(crate) enum TlsError {

@@ -1,8 +1,10 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 use crate::model::InstanceInfo;
 
-fn elsewhere(max_of_others: u64) -> ForeignNamespaces<()> {
-    ForeignNamespaces { max_of_others, ..ForeignNamespaces::new(&Host::default(), &Trust::default()) }
+fn namespaces(max_of_others: u64) -> Namespaces {
+    Namespaces { max_of_others, ..Namespaces::default() }
 }
 
 /// VMs of these users, each in a namespace of its own.
@@ -17,16 +19,15 @@ fn vms(users: &[(u32, u64)]) -> VmSet {
     VmSet { vms }
 }
 
-fn ranked(elsewhere: &ForeignNamespaces<()>, vms: &VmSet) -> (Vec<u64>, Excess) {
-    let mut overuse = Excess::default();
-    let wanted = wanted(vms, &HashSet::new(), &elsewhere.trust);
-    let users = elsewhere.within_shares(&wanted, &mut overuse).iter().map(|netns| netns / 1000).collect();
-    (users, overuse)
+fn ranked(namespaces: &Namespaces, vms: &VmSet) -> (Vec<u64>, Excess) {
+    let wanted = wanted(vms, &HashSet::new(), &namespaces.trust);
+    let (order, overuse) = namespaces.within_shares(&wanted);
+    (order.iter().map(|netns| netns / 1000).collect(), overuse)
 }
 
 #[test]
 fn a_stranger_cannot_take_all_namespaces() {
-    let (users, overuse) = ranked(&elsewhere(10), &vms(&[(7, 100), (0, 20), (9, 3)]));
+    let (users, overuse) = ranked(&namespaces(10), &vms(&[(7, 100), (0, 20), (9, 3)]));
     assert_eq!(users[..20], [0; 20], "root is not cut, and comes first");
     assert_eq!(users[20..], [7, 9, 7, 9, 7, 9, 7, 7, 7, 7]);
     let mut expected = Excess::default();
@@ -50,24 +51,44 @@ fn a_trusted_users_vm_makes_its_namespace_trusted() {
 
 #[test]
 fn a_namespace_waits_a_moment_for_a_tap_made_anew() {
-    let mut elsewhere = elsewhere(10);
-    let own = elsewhere.host.own_netns().unwrap();
-    let vm = |nics| InstanceInfo {
-        hypervisor_pid: Some(std::process::id()),
-        uid: Some(7),
-        nics,
-        ..InstanceInfo::default()
-    };
+    let mut namespaces = namespaces(10);
+    let own = namespaces.host.own_netns().unwrap();
+    let vm = |nics| vec![vm_of_test(nics)];
     let nic = Nic { tap: "tap0".into(), netns: Some(own) };
-    let mut open = |vms: &[InstanceInfo], ended: &[u32]| {
-        let (vms, ended) = (VmSet { vms: vms.to_vec() }, ended.iter().copied().collect());
-        elsewhere.follow(&vms, &ended, |_| Ok(()));
-        elsewhere.release(|()| true);
-        elsewhere.open().count()
+    let mut is_open = |vms: Vec<InstanceInfo>, ended: &[u32]| {
+        namespaces.follow(&VmSet { vms }, &ended.iter().copied().collect());
+        namespaces.end_tick();
+        namespaces.held(own).is_some()
     };
-    assert_eq!(open(&[vm(vec![nic.clone()])], &[]), 1);
-    assert_eq!(open(&[vm(Vec::new())], &[]), 1);
-    assert_eq!(open(&[vm(Vec::new())], &[std::process::id()]), 0, "its process has ended");
-    assert_eq!(open(&[vm(vec![nic])], &[]), 1);
-    assert_eq!(open(&[], &[]), 0, "no source lists it");
+    assert!(is_open(vm(vec![nic.clone()]), &[]));
+    assert!(is_open(vm(Vec::new()), &[]));
+    assert!(!is_open(vm(Vec::new()), &[std::process::id()]), "its process has ended");
+    assert!(is_open(vm(vec![nic]), &[]));
+    assert!(!is_open(Vec::new(), &[]), "no source lists it");
+}
+
+/// A VM of a user who is not trusted, with this process as its hypervisor.
+fn vm_of_test(nics: Vec<Nic>) -> InstanceInfo {
+    InstanceInfo { hypervisor_pid: Some(std::process::id()), uid: Some(7), nics, ..InstanceInfo::default() }
+}
+
+/// Three readers follow the namespaces in each of two ticks.
+#[test]
+fn readers_open_a_namespace_once() {
+    let finds = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&finds);
+    let find = move |(host, netns, pids): (Host, u64, Vec<u32>)| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Namespace::find(&host, netns, &pids)
+    };
+    let mut namespaces = Namespaces { finder: Patient::new("find", PATIENCE, find), ..namespaces(10) };
+    let own = namespaces.host.own_netns().unwrap();
+    let vms = VmSet { vms: vec![vm_of_test(vec![Nic { tap: "tap0".into(), netns: Some(own) }])] };
+    for _ in 0..2 {
+        let problems = [(); 3].map(|()| namespaces.follow(&vms, &HashSet::new()).problems.len());
+        assert!(problems.iter().all(|count| *count == problems[0]), "each reader reports the same");
+        namespaces.end_tick();
+    }
+    assert!(namespaces.held(own).is_some());
+    assert_eq!(finds.load(Ordering::Relaxed), 1);
 }

@@ -40,6 +40,8 @@ pub(crate) struct Links {
     missing: BTreeSet<String>,
     /// The last of them that was asked for again.
     asked: String,
+    /// Whether the names of this tick are resolved.
+    is_resolved: bool,
 }
 
 /// Names without a device that a tick asks for again, one after the other: it may be there without an event.
@@ -48,7 +50,13 @@ const ASK_AGAIN: usize = 64;
 impl Links {
     pub(crate) fn open() -> Result<Self, NetError> {
         let socket = Socket::open().map_err(failed("open a socket"))?;
-        Ok(Self { socket, known: HashMap::new(), missing: BTreeSet::new(), asked: String::new() })
+        let (known, missing, asked) = Default::default();
+        Ok(Self { socket, known, missing, asked, is_resolved: false })
+    }
+
+    /// After this, names are resolved anew.
+    pub(super) fn begin_tick(&mut self) {
+        self.is_resolved = false;
     }
 
     /// What tells the namespace from any other that is or will be; `None` before Linux 5.14.
@@ -58,25 +66,31 @@ impl Links {
 
     /// Those of the NICs whose devices are there, by interface index.
     ///
-    /// A name that had no device is asked for again when something says that one `may_have_come`, and in its turn.
+    /// A name that had no device is asked for again if a device `may_have_come`, and in its turn. A second search in a tick
+    /// asks only for names that the first did not find: all readers mean the same device by a name.
     pub(crate) fn find<'v>(
         &mut self,
         nics: impl IntoIterator<Item = &'v Nic>,
         may_have_come: impl Fn(&Nic) -> bool,
     ) -> Result<HashMap<u32, &'v Nic>, NetError> {
-        let turn = self.next_turn();
+        let turn = if self.is_resolved { BTreeSet::new() } else { self.next_turn() };
         let mut found = HashMap::new();
         let mut missing = BTreeSet::new();
         for nic in nics {
             let name = nic.tap.as_str();
             let waits = self.missing.contains(name) && !turn.contains(name) && !may_have_come(nic);
-            let ifindex = if waits { None } else { self.index_of(name)? };
+            let resolved = self.known.get(name).filter(|_| self.is_resolved);
+            let ifindex = match resolved {
+                Some((ifindex, _)) => Some(*ifindex),
+                None if waits => None,
+                None => self.index_of(name)?,
+            };
             match ifindex {
                 Some(ifindex) => drop(found.insert(ifindex, nic)),
                 None => drop(missing.insert(name.to_owned())),
             }
         }
-        self.missing = missing;
+        (self.missing, self.is_resolved) = (missing, true);
         self.known.retain(|name, (ifindex, _)| found.get(ifindex).is_some_and(|nic| nic.tap == *name));
         Ok(found)
     }
@@ -114,6 +128,14 @@ impl Links {
             None => self.known.remove(name),
         };
         Ok(link.map(|(ifindex, _)| ifindex))
+    }
+
+    /// Asks whether a device has this name now, be it an alternative one.
+    #[cfg(feature = "ebpf")]
+    pub(crate) fn has_name(&mut self, ifindex: u32, name: &str) -> bool {
+        let is_it = |(now, _): (u32, NicKind)| now == ifindex;
+        index_to_name_inlined(&self.socket, ifindex).is_ok_and(|now| now.as_str() == name)
+            || self.ask_link(name).is_ok_and(|link| link.is_some_and(is_it))
     }
 
     /// What kind of device one is that was looked up by this name.
@@ -236,6 +258,18 @@ mod tests {
         assert_eq!(asked, links.missing);
         links.find(&nics[..1], |_| false).expect("none is there");
         assert_eq!(links.next_turn().len(), 1, "others are forgotten");
+    }
+
+    #[test]
+    fn a_tick_resolves_a_name_once() {
+        let mut links = Links::open().expect("a socket");
+        let nics = [Nic::local("lo")];
+        let found = |links: &mut Links| links.find(&nics, |_| false).expect("it is there").into_keys().next();
+        assert_eq!(found(&mut links), Some(1));
+        links.known.insert("lo".to_owned(), (7, NicKind::Tap));
+        assert_eq!(found(&mut links), Some(7), "not asked again");
+        links.begin_tick();
+        assert_eq!(found(&mut links), Some(1));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::interval::interval;
 use super::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
 use crate::host::Host;
 use crate::model::{Batch, CgroupStats, ComponentHealth, Health, InstanceInfo, Removals, Trust, VmSet};
+use crate::net::namespaces::Namespaces;
 use crate::patient::{Job, Patient};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
@@ -87,12 +88,12 @@ struct Known {
 }
 
 impl Reader for Cgroup {
-    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+    fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         self.read_at(self.started.elapsed(), vms, batch)
     }
 
     /// The kernel has killed it, maybe: its group may still be there for a moment.
-    fn read_final(&mut self, removals: &Removals, batch: &mut Batch) {
+    fn read_final(&mut self, removals: &Removals, _: &mut Namespaces, batch: &mut Batch) {
         let groups = removals.vms.vms.iter().filter_map(|vm| {
             let group = self.known.get(&vm.hypervisor_pid?)?.group.as_ref()?;
             Some((vm, Some(group.path.clone())))

@@ -4,7 +4,6 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::*;
-use crate::net::events::EventPoller;
 use crate::readers::Purpose;
 
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -76,8 +75,7 @@ impl Fixture {
     }
 
     fn reader(&self) -> Cgroup {
-        let (host, trust, watch) = (self.host.clone(), Trust::default(), EventPoller::default());
-        let context = ReaderContext { host, purpose: Purpose::Look, trust, watch };
+        let context = ReaderContext::of_test(self.host.clone(), Purpose::Look);
         Cgroup::new(&context, Mount::find(&self.host).unwrap(), INTERVAL)
     }
 }
@@ -245,7 +243,7 @@ fn final_numbers_are_read_when_the_process_is_gone() {
     look(&mut reader, 0, &[]);
     let removals = Removals { vms: vms(&[1]), ..Removals::default() };
     let mut last = Batch::default();
-    reader.read_final(&removals, &mut last);
+    reader.read_final(&removals, &mut Namespaces::default(), &mut last);
     assert_eq!(last.processes[&1].cgroup.unwrap().cpu_throttled_periods, Some(12));
     assert!(reader.known.is_empty());
     drop(host.dir);

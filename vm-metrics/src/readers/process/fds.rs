@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::host::Host;
 use crate::model::{Batch, ComponentHealth, Health, VmSet};
+use crate::net::namespaces::Namespaces;
 use crate::readers::cached_file::is_gone;
 use crate::readers::{ReadReport, Reader, ReaderDef, ReaderError, StartOutcome};
 
@@ -39,7 +40,7 @@ fn why_not(host: &Host) -> Option<&'static str> {
 }
 
 impl Reader for ProcFd {
-    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+    fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
         for pid in vms.pids() {
             let path = self.host.process(pid).join("fd");
@@ -67,7 +68,7 @@ mod tests {
         let pid = std::process::id();
         let vm = InstanceInfo { hypervisor_pid: Some(pid), ..InstanceInfo::default() };
         let mut batch = Batch::default();
-        reader.read(&VmSet { vms: vec![vm] }, &mut batch);
+        reader.read(&VmSet { vms: vec![vm] }, &mut Namespaces::default(), &mut batch);
         batch.processes[&pid].open_files.expect("open files")
     }
 

@@ -2,6 +2,7 @@
 
 use super::files::ProcessFiles;
 use crate::model::{Batch, DiskBytes, VmSet};
+use crate::net::namespaces::Namespaces;
 use crate::procfs::parse_io;
 use crate::readers::{ReadReport, Reader, ReaderDef, StartOutcome};
 
@@ -24,7 +25,7 @@ struct ProcIo {
 }
 
 impl Reader for ProcIo {
-    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+    fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         self.files.read_each(vms, |pid, disk| {
             batch.processes.entry(pid).or_default().disk = Some(disk);
         })

@@ -12,6 +12,7 @@ use super::files::ProcessFiles;
 use crate::host::Host;
 use crate::model::Tenant;
 use crate::model::{Batch, PageFaults, Removals, Trust, VmSet};
+use crate::net::namespaces::Namespaces;
 use crate::procfs::{Stat, parse_stat};
 use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
 
@@ -64,7 +65,7 @@ struct Published {
 }
 
 impl Reader for ProcStat {
-    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+    fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
         let tenants: HashMap<u32, Tenant> =
             vms.vms.iter().filter_map(|vm| Some((vm.hypervisor_pid?, Tenant::of(vm, &self.trust)))).collect();
@@ -92,7 +93,7 @@ impl Reader for ProcStat {
     }
 
     /// One that has ended, and that its parent has not yet asked for, still says what it used in all.
-    fn read_final(&mut self, removals: &Removals, batch: &mut Batch) {
+    fn read_final(&mut self, removals: &Removals, _: &mut Namespaces, batch: &mut Batch) {
         let clocks = self.clocks_nsec(&removals.vms);
         for (pid, result) in self.files.read_all(&removals.vms, &mut ReadReport::default()) {
             let clock_nsec = clocks.get(&pid).copied();

@@ -5,6 +5,7 @@ use rustix::param::page_size;
 use super::files::ProcessFiles;
 use crate::host::Host;
 use crate::model::{Batch, VmSet};
+use crate::net::namespaces::Namespaces;
 use crate::procfs::{ParseError, Statm, parse_statm};
 use crate::readers::{ReadReport, Reader, ReaderDef, ReaderError, StartOutcome};
 
@@ -54,7 +55,7 @@ struct StatmReader {
 }
 
 impl Reader for StatmReader {
-    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+    fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         self.files.read_each(vms, |pid, statm| {
             let memory = in_bytes(&statm, self.page_size);
             let reading = batch.processes.entry(pid).or_default();

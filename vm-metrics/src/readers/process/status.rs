@@ -2,6 +2,7 @@
 
 use super::files::ProcessFiles;
 use crate::model::{Batch, MemorySplit, VmSet};
+use crate::net::namespaces::Namespaces;
 use crate::procfs::parse_status;
 use crate::readers::{ReadReport, Reader, ReaderDef, StartOutcome};
 
@@ -23,7 +24,7 @@ struct ProcStatus {
 }
 
 impl Reader for ProcStatus {
-    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+    fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         self.files.read_each(vms, |pid, memory| {
             batch.processes.entry(pid).or_default().memory = memory;
         })

@@ -7,12 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use crate::host::Host;
-use crate::model::{
-    Batch, InstanceInfo, Nic, NicKind, NicSource, Removals, TapReading, TapStats, Tenant, Trust, VmSet,
-};
+use crate::model::{Batch, Nic, NicKind, NicSource, TapReading, TapStats, Tenant, Trust, VmSet};
 use crate::net::NetError;
-use crate::net::namespaces::{ForeignNamespaces, OpenedNamespace, by_netns};
-use crate::net::rtnetlink::Links;
+use crate::net::devices::Devices;
+use crate::net::namespaces::{Namespaces, by_netns};
 use crate::patient::{Job, Patient};
 use crate::procfs::parse_net_dev;
 use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
@@ -29,32 +27,16 @@ pub(crate) const DEF: ReaderDef = ReaderDef {
 #[derive(Debug)]
 struct TapProcfs {
     host: Host,
-    /// Held open, so that no other namespace gets its number meanwhile.
-    held: ForeignNamespaces<Held>,
     trust: Trust,
     devices: Patient<(Host, u64, Vec<u32>), Answer>,
 }
 
-/// A namespace that is held open.
-#[derive(Debug)]
-struct Held {
-    opened: OpenedNamespace,
-    /// Tells TAPs from macvtaps, whose directions are others; `None` without the right to enter.
-    links: Option<Links>,
-}
-
-impl Held {
-    fn new(opened: OpenedNamespace) -> Self {
-        let links = opened.namespace.within(Links::open).ok().and_then(Result::ok);
-        Self { opened, links }
-    }
-
-    fn kind_of(&mut self, name: &str) -> NicKind {
-        let Some(links) = &mut self.links else { return NicKind::Tap };
-        // One that has gone meanwhile has no counters either.
-        let _ = links.index_of(name);
-        links.kind_of(name)
-    }
+/// Tells TAPs from macvtaps, whose directions are others. Without the right to enter, a device is taken for a TAP.
+fn kind_of(devices: Option<&mut Devices>, name: &str) -> NicKind {
+    let Some(devices) = devices else { return NicKind::Tap };
+    // One that has gone meanwhile has no counters either.
+    let _ = devices.links.index_of(name);
+    devices.links.kind_of(name)
 }
 
 /// All devices of a namespace, by name; `None` when none of the processes is in it.
@@ -67,7 +49,7 @@ impl TapProcfs {
     fn new(context: &ReaderContext) -> Self {
         let (host, trust) = (context.host.clone(), context.trust.clone());
         let devices = Patient::new("net-dev", PATIENCE, devices);
-        Self { host, held: ForeignNamespaces::new(&context.host, &context.trust), trust, devices }
+        Self { host, trust, devices }
     }
 
     /// Asks the processes that are in these namespaces, each of which is its tenant's.
@@ -149,18 +131,13 @@ fn devices((host, netns, pids): (Host, u64, Vec<u32>)) -> Answer {
 }
 
 impl Reader for TapProcfs {
-    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+    fn read(&mut self, vms: &VmSet, namespaces: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
         let unread = |nic: &&Nic| nic.netns.is_some() && !batch.taps.contains_key(*nic);
         let unread = by_netns(vms.nics().filter(unread));
-        // Where netlink is, it holds them all. What cannot be held is read all the same.
-        let is_elsewhere = |vm: &&InstanceInfo| {
-            let is_held = |nic: &Nic| nic.netns.is_none_or(|netns| batch.namespaces.contains_key(&netns));
-            !vm.nics.iter().all(is_held)
-        };
-        let others = VmSet { vms: vms.vms.iter().filter(is_elsewhere).cloned().collect() };
-        // Netlink has reported what cannot be opened.
-        self.held.follow(&others, &batch.ended, |opened| Ok(Held::new(opened)));
+        // Held open, so that no other namespace gets the inode meanwhile. What cannot be held is read all the same, and
+        // netlink has reported it.
+        namespaces.follow(vms, &batch.ended);
         if unread.is_empty() {
             return report;
         }
@@ -182,18 +159,13 @@ impl Reader for TapProcfs {
         }
         let answers = self.ask(&asked);
         for (unread, answer) in asked.iter().zip(answers) {
-            let mut held = self.held.get_mut(unread.netns);
-            let kind_of = |name: &str| held.as_mut().map_or(NicKind::Tap, |held| held.kind_of(name));
-            unread.take(answer, kind_of, batch, &mut report);
-            if let Some(held) = self.held.get_mut(unread.netns) {
-                batch.namespaces.entry(unread.netns).or_insert(held.opened.number);
+            let netns = unread.netns;
+            unread.take(answer, |name| kind_of(namespaces.devices(Some(netns)), name), batch, &mut report);
+            if let Some(number) = namespaces.held(netns) {
+                batch.namespaces.entry(netns).or_insert(number);
             }
         }
         report.overuse.merge(self.devices.take_overuse());
         report
-    }
-
-    fn read_final(&mut self, _: &Removals, _: &mut Batch) {
-        self.held.release(|_| true);
     }
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::host::Host;
 use crate::model::{Batch, Nic, NicKind, NicSource, Removals, TapReading, TapStats, VmSet, is_device_name};
+use crate::net::namespaces::Namespaces;
 use crate::readers::cached_file::{Buffer, CachedFile, is_gone};
 use crate::readers::{ReadReport, Reader, ReaderDef, ReaderError, StartOutcome};
 
@@ -66,7 +67,7 @@ impl TapSysfs {
 }
 
 impl Reader for TapSysfs {
-    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+    fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
         let mut buffer = Buffer::new();
         for nic in vms.local_nics() {
@@ -88,7 +89,7 @@ impl Reader for TapSysfs {
         report
     }
 
-    fn read_final(&mut self, removals: &Removals, batch: &mut Batch) {
+    fn read_final(&mut self, removals: &Removals, _: &mut Namespaces, batch: &mut Batch) {
         let mut buffer = Buffer::new();
         for (nic, ifindex) in removals.ifindexes.iter().filter(|(nic, _)| nic.netns.is_none()) {
             if batch.taps.contains_key(nic) {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use self::walker::{Answer, Question, Walkers};
 use crate::model::{Batch, ComponentHealth, Health, InstanceInfo, SmapsRollup, Trust, VmSet};
+use crate::net::namespaces::Namespaces;
 use crate::readers::interval::interval;
 use crate::readers::{Purpose, ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
 
@@ -62,7 +63,7 @@ struct Known {
 }
 
 impl Reader for ProcSmaps {
-    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+    fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         self.read_at(self.started.elapsed(), vms, batch)
     }
 }
@@ -136,7 +137,6 @@ mod tests {
 
     use super::*;
     use crate::host::Host;
-    use crate::net::events::EventPoller;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -156,8 +156,7 @@ mod tests {
     fn reader(dir: &TempDir, purpose: Purpose) -> ProcSmaps {
         let host = Host::new(dir.path(), "/none");
         let walkers = Walkers::spawn(&host).unwrap();
-        let context = ReaderContext { host, purpose, trust: Trust::default(), watch: EventPoller::default() };
-        ProcSmaps::new(walkers, MINUTE, &context)
+        ProcSmaps::new(walkers, MINUTE, &ReaderContext::of_test(host, purpose))
     }
 
     fn vms() -> VmSet {

@@ -19,6 +19,7 @@ use self::process::{Allowance, Process};
 use self::share::{Demand, MAX_OF_PROCESS, MAX_OF_STRANGERS, shares};
 use crate::host::Host;
 use crate::model::{Batch, Hypervisor, InstanceInfo, ThreadsReading, Trust, VmSet};
+use crate::net::namespaces::Namespaces;
 use crate::readers::cached_file::Buffer;
 use crate::readers::{FileBudget, Purpose, ReadReport, Reader, ReaderDef, ReaderError, StartOutcome};
 
@@ -62,7 +63,7 @@ pub(crate) struct Turn {
 }
 
 impl Reader for ProcThreads {
-    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+    fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
         let mut buffer = Buffer::new();
         let pids: HashSet<u32> = vms.pids().collect();

@@ -38,7 +38,7 @@ fn thread_of(host: &Host, pid: u32, tid: u32, name: &str) {
 fn vcpus(reader: &mut ProcThreads, hypervisor: Hypervisor) -> Vec<u32> {
     let vm = InstanceInfo { hypervisor, hypervisor_pid: Some(PID), ..InstanceInfo::default() };
     let mut batch = Batch::default();
-    reader.read(&VmSet { vms: vec![vm] }, &mut batch);
+    reader.read(&VmSet { vms: vec![vm] }, &mut Namespaces::default(), &mut batch);
     batch.threads[&PID].vcpus.iter().map(|vcpu| vcpu.vcpu).collect()
 }
 
@@ -90,7 +90,7 @@ fn empty_host(dir: &Path) -> Host {
 /// What the reader says of each VM in one look: vCPUs, and whether it knows how long all threads waited.
 fn look(reader: &mut ProcThreads, vms: &VmSet) -> (Vec<(usize, bool)>, ReadReport) {
     let mut batch = Batch::default();
-    let report = reader.read(vms, &mut batch);
+    let report = reader.read(vms, &mut Namespaces::default(), &mut batch);
     let of = |pid| batch.threads.get(&pid).map(|read| (read.vcpus.len(), read.wait_nsec.is_some()));
     (vms.pids().map(|pid| of(pid).unwrap_or_default()).collect(), report)
 }
@@ -119,7 +119,7 @@ fn vcpus_are_numbered_only_where_all_threads_are_read() {
     let mut reader = ProcThreads::new(host, Trust::default(), Purpose::Serve);
     let mut batch = Batch::default();
     for _ in 0..3 {
-        reader.read(&vms, &mut batch);
+        reader.read(&vms, &mut Namespaces::default(), &mut batch);
     }
     let count = |pid| (batch.threads[&pid].vcpus.len(), batch.threads[&pid].vcpu_count);
     assert_eq!([count(100), count(200), count(10_000)], [(2, Some(5)), (0, None), (1024, None)]);
@@ -136,7 +136,7 @@ fn vcpus_are_not_numbered_before_all_names_are_read() {
             ProcThreads { max_opens, ..ProcThreads::new(host.clone(), Trust::default(), Purpose::Serve) };
         let mut count = || {
             let mut batch = Batch::default();
-            reader.read(&vms, &mut batch);
+            reader.read(&vms, &mut Namespaces::default(), &mut batch);
             batch.threads[&100].vcpu_count
         };
         let counts: Vec<_> = (0..12).map(|_| count()).collect();
@@ -193,7 +193,7 @@ fn the_first_of_one_shot_looks_knows_no_sums() {
         let mut reader = ProcThreads::new(host.clone(), Trust::default(), purpose);
         let mut sums = || {
             let mut batch = Batch::default();
-            reader.read(&vms, &mut batch);
+            reader.read(&vms, &mut Namespaces::default(), &mut batch);
             let threads = &batch.threads[&PID];
             (threads.wait_nsec, threads.switches)
         };

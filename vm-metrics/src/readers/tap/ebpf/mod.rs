@@ -83,7 +83,7 @@ pub(crate) fn map_bytes(_section: &Section) -> Result<u64, ConfigError> {
 }
 
 #[cfg(feature = "ebpf")]
-fn start(options: &Options, context: &ReaderContext) -> StartOutcome {
+fn start(options: &Options, context: &mut ReaderContext) -> StartOutcome {
     let host = &context.host;
     if let Some(health) = not_this_kernel(host) {
         return StartOutcome::Not(health);
@@ -102,7 +102,7 @@ fn start(options: &Options, context: &ReaderContext) -> StartOutcome {
 }
 
 #[cfg(not(feature = "ebpf"))]
-fn start(_options: &Options, _setting: &ReaderContext) -> StartOutcome {
+fn start(_options: &Options, _: &mut ReaderContext) -> StartOutcome {
     StartOutcome::Not(ComponentHealth::new(
         Health::Unsupported,
         "this binary was built without eBPF (--no-default-features)",

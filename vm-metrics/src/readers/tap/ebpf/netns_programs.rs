@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
@@ -17,6 +18,7 @@ use super::programs::pins::{LoadId, Pins};
 use crate::model::Tenant;
 use crate::model::{Batch, EbpfReading, Nic};
 use crate::net::NetError;
+use crate::net::devices::Devices;
 use crate::net::netns::Namespace;
 use crate::net::rtnetlink::Links;
 use crate::readers::{ReadReport, ReaderError};
@@ -29,8 +31,7 @@ const RETRY: Duration = Duration::from_secs(10);
 
 pub(crate) struct NetnsPrograms {
     /// `None`: the one that the daemon is in.
-    namespace: Option<Namespace>,
-    links: Links,
+    namespace: Option<Arc<Namespace>>,
     way: AttachMethod,
     /// Identifies the namespace among pins, and that of the daemon.
     netns: u64,
@@ -73,12 +74,12 @@ impl NetnsPrograms {
     pub(crate) fn own(
         loader: &mut Loader,
         pins: Option<Pins>,
+        links: &Links,
         terms: &AttachOptions,
     ) -> Result<Self, LoadError> {
-        let links = Links::open().map_err(LoadError::Links)?;
-        let mut place = Self::new(None, links, 0, terms);
+        let mut place = Self::new(None, 0, terms);
         let size = Size::of_own_namespace(terms.max_nics);
-        let instance = ProgramSet::new(loader, size, terms.way, pins, &place.links, None)?;
+        let instance = ProgramSet::new(loader, size, terms.way, pins, links, None)?;
         if instance.slots() != terms.max_nics as usize {
             let slots = instance.slots();
             tracing::warn!(
@@ -92,15 +93,14 @@ impl NetnsPrograms {
     }
 
     /// Loads nothing yet: the first TAP does. A kernel that gives no cookie has the namespace told by its inode.
-    pub(crate) fn elsewhere(namespace: Namespace, links: Links, terms: &AttachOptions) -> Self {
-        let netns = links.netns_cookie().unwrap_or(namespace.inode());
-        Self::new(Some(namespace), links, netns, terms)
+    pub(crate) fn elsewhere(namespace: Arc<Namespace>, cookie: Option<u64>, terms: &AttachOptions) -> Self {
+        let netns = cookie.unwrap_or(namespace.inode());
+        Self::new(Some(namespace), netns, terms)
     }
 
-    fn new(namespace: Option<Namespace>, links: Links, netns: u64, terms: &AttachOptions) -> Self {
+    fn new(namespace: Option<Arc<Namespace>>, netns: u64, terms: &AttachOptions) -> Self {
         Self {
             namespace,
-            links,
             way: terms.way,
             netns,
             daemon: terms.daemon,
@@ -113,7 +113,7 @@ impl NetnsPrograms {
     }
 
     /// Takes over what a daemon before this one has left here.
-    pub(crate) fn open(&mut self, loader: &mut Loader, budget: &mut Budget) {
+    pub(crate) fn open(&mut self, loader: &mut Loader, links: &Links, budget: &mut Budget) {
         if self.is_open || self.rests() {
             return;
         }
@@ -124,7 +124,7 @@ impl NetnsPrograms {
                     self.is_open = true;
                     return;
                 }
-                Ok(true) => budget.spend(|| self.load(loader, FIRST_NICS, load)),
+                Ok(true) => budget.spend(|| self.load(loader, links, FIRST_NICS, load)),
                 Err(error) => Some(Err(error)),
             };
             match opened {
@@ -143,14 +143,15 @@ impl NetnsPrograms {
     pub(crate) fn begin<'v>(
         &mut self,
         nics: &[&'v Nic],
-        deleted: &HashSet<u32>,
+        devices: &mut Devices,
         is_read: impl Fn(&Nic) -> bool,
         budget: &mut Budget,
         report: &mut ReadReport,
     ) -> Result<AttachPlan<'v>, ReaderError> {
-        let present = self.links.find(nics.iter().copied(), is_read)?;
+        let present = devices.links.find(nics.iter().copied(), is_read)?;
         let (shares, homeless) = self.share(present);
-        let Self { instances, links, namespace, .. } = self;
+        let Self { instances, namespace, .. } = self;
+        let (links, deleted) = (&devices.links, devices.deleted());
         let changes = instances
             .iter_mut()
             .zip(&shares)
@@ -162,7 +163,7 @@ impl NetnsPrograms {
                     instance.detach(changes, budget, report);
                 }
             };
-            if let Err(error) = inside(namespace.as_ref(), detach) {
+            if let Err(error) = inside(namespace.as_deref(), detach) {
                 report.error(NetError::Netlink { operation: "take programs off", source: error }.into());
             }
         }
@@ -223,11 +224,17 @@ impl NetnsPrograms {
     }
 
     /// Attaches to so many of the TAPs that are new, within the time there is. True when there may be more of them.
-    pub(crate) fn attach(&mut self, round: &AttachPlan<'_>, budget: &mut Budget, at_most: usize) -> bool {
+    pub(crate) fn attach(
+        &mut self,
+        round: &AttachPlan<'_>,
+        links: &mut Links,
+        budget: &mut Budget,
+        at_most: usize,
+    ) -> bool {
         if !round.shares.iter().any(|(_, changes)| changes.have_come()) || budget.is_spent() {
             return false;
         }
-        let Self { instances, links, namespace, .. } = self;
+        let Self { instances, namespace, .. } = self;
         let attach = || {
             let mut left = at_most;
             for (instance, (_, changes)) in instances.iter_mut().zip(&round.shares) {
@@ -235,14 +242,20 @@ impl NetnsPrograms {
             }
             left == 0
         };
-        inside(namespace.as_ref(), attach).unwrap_or_else(|error| {
+        inside(namespace.as_deref(), attach).unwrap_or_else(|error| {
             self.refused = Some((Instant::now() + RETRY, LoadError::Enter(error)));
             false
         })
     }
 
     /// One more load, for the TAPs that have no place.
-    pub(crate) fn make_room(&mut self, round: &mut AttachPlan<'_>, loader: &mut Loader, budget: &mut Budget) {
+    pub(crate) fn make_room(
+        &mut self,
+        round: &mut AttachPlan<'_>,
+        loader: &mut Loader,
+        links: &Links,
+        budget: &mut Budget,
+    ) {
         if round.homeless.is_empty() || !self.is_open || self.rests() {
             return;
         }
@@ -251,13 +264,12 @@ impl NetnsPrograms {
         let left = (self.max_nics as usize).saturating_sub(slots);
         let nics = round.homeless.len().next_power_of_two().max(twice).min(left);
         let load = self.next_load();
-        let made = budget.spend(|| self.load(loader, u32::try_from(nics).unwrap_or(FIRST_NICS), load));
+        let made = budget.spend(|| self.load(loader, links, u32::try_from(nics).unwrap_or(FIRST_NICS), load));
         match made {
             None => {}
             Some(Ok(())) => {
                 let homeless = std::mem::take(&mut round.homeless);
-                let Self { instances, links, .. } = self;
-                if let Some(last) = instances.last_mut() {
+                if let Some(last) = self.instances.last_mut() {
                     let changes = last.changes(&homeless, &HashSet::new(), links);
                     round.shares.push((homeless, changes));
                 }
@@ -276,14 +288,14 @@ impl NetnsPrograms {
     }
 
     /// With pins, what a daemon before this one has left goes on in it.
-    fn load(&mut self, loader: &mut Loader, nics: u32, load: LoadId) -> Result<(), LoadError> {
+    fn load(&mut self, loader: &mut Loader, links: &Links, nics: u32, load: LoadId) -> Result<(), LoadError> {
         let was_pinned = self.is_pinned(load)?;
         let pins = self.pin_dir.as_ref().map(|dir| Pins::open(dir, load, false)).transpose()?;
-        let Self { namespace, links, way, .. } = self;
+        let Self { namespace, way, .. } = self;
         let size = Size::of_other_namespace(nics);
-        let netns = namespace.as_ref().map(Namespace::inode);
+        let netns = namespace.as_deref().map(Namespace::inode);
         let new = || ProgramSet::new(loader, size, *way, pins, links, netns);
-        match inside(namespace.as_ref(), new).map_err(LoadError::Enter).flatten() {
+        match inside(namespace.as_deref(), new).map_err(LoadError::Enter).flatten() {
             Ok(instance) => self.instances.push(instance),
             Err(error) => {
                 // Half a load is of no use to anybody.
@@ -308,7 +320,7 @@ impl NetnsPrograms {
                     instance.attach_again(blind, report);
                 }
             };
-            if let Err(source) = inside(namespace.as_ref(), attach) {
+            if let Err(source) = inside(namespace.as_deref(), attach) {
                 report.error(NetError::Netlink { operation: "put programs back", source }.into());
             }
         }
@@ -341,7 +353,7 @@ impl NetnsPrograms {
     pub(crate) fn close(&mut self, budget: &mut Budget) -> bool {
         let Self { instances, namespace, .. } = self;
         let close = || instances.iter_mut().all(|instance| instance.close(budget));
-        inside(namespace.as_ref(), close).unwrap_or_else(|error| {
+        inside(namespace.as_deref(), close).unwrap_or_else(|error| {
             tracing::warn!("cannot enter {} to take the programs off: {error}", self.name());
             true
         })
@@ -357,7 +369,7 @@ impl NetnsPrograms {
 impl Drop for NetnsPrograms {
     fn drop(&mut self) {
         let Self { instances, namespace, .. } = self;
-        let left = inside(namespace.as_ref(), || instances.clear());
+        let left = inside(namespace.as_deref(), || instances.clear());
         if left.is_err() {
             instances.drain(..).for_each(ProgramSet::forget);
         }

@@ -228,7 +228,7 @@ impl ProgramSet {
         let pins = self.pins.as_ref();
         let attached = attach(&mut self.loaded, pins, ifindex, device, &mut self.way).and_then(|attached| {
             // The programs were attached by name: to another device, if the name changed hands meanwhile.
-            if matches!(links.index_of(device), Ok(Some(now)) if now == ifindex) {
+            if links.has_name(ifindex, device) {
                 return Ok(attached);
             }
             attached.remove()?;

@@ -1,7 +1,6 @@
 //! The reader: follows the TAPs of each tick, then reads their counters.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,10 +21,10 @@ use super::programs::pins::{self, PinError, Pins};
 use super::starting::Starting;
 use crate::host::Host;
 use crate::model::Tenant;
-use crate::model::{Batch, DeviceExit, Nic, Removals, Trust, VmSet, in_one_line};
-use crate::net::namespaces::{ForeignNamespaces, by_netns};
+use crate::model::{Batch, Nic, Removals, Trust, VmSet, in_one_line};
+use crate::net::devices::Devices;
+use crate::net::namespaces::{Namespaces, by_netns};
 use crate::net::netns::Namespace;
-use crate::net::rtnetlink::Links;
 use crate::readers::{ReadReport, Reader, ReaderContext, ReaderError};
 
 /// What a daemon before this one has left in namespaces where no VM was found for so long after the start is removed.
@@ -40,7 +39,8 @@ pub(crate) struct TapEbpf {
     terms: AttachOptions,
     own: NetnsPrograms,
     trust: Trust,
-    elsewhere: ForeignNamespaces<NetnsPrograms>,
+    /// By the inode of the namespace.
+    elsewhere: HashMap<u64, NetnsPrograms>,
     /// Counts the ticks: in each, another user comes first.
     turn: usize,
     drops: Result<Drops, LoadError>,
@@ -61,7 +61,7 @@ impl TapEbpf {
     /// With pins, takes over what the daemon before this one has left.
     pub(crate) fn new(
         options: &Options,
-        context: &ReaderContext,
+        context: &mut ReaderContext,
         pins: Result<Option<Pins>, ReaderError>,
     ) -> Result<Self, LoadError> {
         let host = &context.host;
@@ -75,14 +75,15 @@ impl TapEbpf {
         let daemon = own_load(host).netns;
         let terms = AttachOptions { way: options.attach, max_nics: options.max_nics, pin_dir, daemon };
         let mut loader = Loader::new(layout(&kernel))?;
-        let own = NetnsPrograms::own(&mut loader, pins, &terms)?;
+        let links = &context.namespaces.own().map_err(LoadError::Links)?.links;
+        let own = NetnsPrograms::own(&mut loader, pins, links, &terms)?;
         Ok(Self {
             host: host.clone(),
             loader,
             terms,
             own,
             trust: context.trust.clone(),
-            elsewhere: ForeignNamespaces::new(&context.host, &context.trust),
+            elsewhere: HashMap::new(),
             turn: 0,
             drops: drops(host, kernel, drop_pins),
             clear_at: Some(Instant::now() + UNCLAIMED),
@@ -95,14 +96,13 @@ impl TapEbpf {
         })
     }
 
-    /// Opens the namespaces that are new in this tick; the programs come later, as there is time.
-    fn follow(&mut self, vms: &VmSet, ended: &HashSet<u32>, report: &mut ReadReport) {
-        let Self { elsewhere, terms, .. } = self;
-        let followed = elsewhere.follow(vms, ended, |opened| {
-            let links = opened.namespace.within(Links::open)?.map_err(io::Error::other)?;
-            Ok(NetnsPrograms::elsewhere(opened.namespace, links, terms))
-        });
-        report.add_namespaces(followed);
+    /// Takes on the namespaces that are new in this tick; the programs come later, as there is time.
+    fn follow(&mut self, namespaces: &mut Namespaces) {
+        for (netns, known) in namespaces.entered() {
+            if let Some(handle) = known.handle().filter(|_| !self.elsewhere.contains_key(&netns)) {
+                self.elsewhere.insert(netns, NetnsPrograms::elsewhere(handle, known.cookie(), &self.terms));
+            }
+        }
     }
 
     /// That drops cannot be seen is no reason not to count the rest.
@@ -110,8 +110,8 @@ impl TapEbpf {
         let Self { own, elsewhere, drops, .. } = self;
         let rounds: HashMap<_, _> = rounds.iter().map(|(netns, round)| (*netns, round)).collect();
         let mut followed = own.followed(rounds.get(&None).copied());
-        for (netns, place) in elsewhere.open() {
-            followed.extend(place.followed(rounds.get(&Some(netns)).copied()));
+        for (netns, place) in elsewhere {
+            followed.extend(place.followed(rounds.get(&Some(*netns)).copied()));
         }
         match drops.as_mut().map(|drops| drops.follow(followed)) {
             Ok(Ok(())) => {}
@@ -133,12 +133,12 @@ impl TapEbpf {
         }
     }
 
-    fn clear_away(&mut self) {
+    fn clear_away(&mut self, namespaces: &Namespaces) {
         if self.clear_at.is_none_or(|at| Instant::now() < at) {
             return;
         }
         // What is not taken over yet would be taken for left over.
-        if self.elsewhere.has_refused() || self.elsewhere.open().any(|(_, place)| !place.is_open()) {
+        if namespaces.has_refused() || self.elsewhere.values().any(|place| !place.is_open()) {
             return;
         }
         self.clear_at = None;
@@ -173,12 +173,12 @@ impl TapEbpf {
 
 fn place<'p>(
     own: &'p mut NetnsPrograms,
-    elsewhere: &'p mut ForeignNamespaces<NetnsPrograms>,
+    elsewhere: &'p mut HashMap<u64, NetnsPrograms>,
     netns: Option<u64>,
 ) -> Option<&'p mut NetnsPrograms> {
     match netns {
         None => Some(own),
-        Some(netns) => elsewhere.get_mut(netns),
+        Some(netns) => elsewhere.get_mut(&netns),
     }
 }
 
@@ -196,21 +196,22 @@ fn drops(host: &Host, kernel: Result<Kernel, LoadError>, pins: Option<DropPins>)
 }
 
 impl Reader for TapEbpf {
-    fn read(&mut self, vms: &VmSet, batch: &mut Batch) -> ReadReport {
+    fn read(&mut self, vms: &VmSet, namespaces: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport { pinned: Some(self.terms.pin_dir.is_some()), ..ReadReport::default() };
         if let Some(error) = &self.no_pins {
             report.error(ReaderError::Earlier(Arc::clone(error)));
         }
-        self.follow(vms, &batch.ended, &mut report);
+        report.add_namespaces(namespaces.follow(vms, &batch.ended));
+        self.follow(namespaces);
         let mut nics = by_netns(vms.nics());
         // Where no TAP is any more, there may be programs to take off.
         nics.entry(None).or_default();
-        for (netns, _) in self.elsewhere.open() {
-            nics.entry(Some(netns)).or_default();
+        for netns in self.elsewhere.keys() {
+            nics.entry(Some(*netns)).or_default();
         }
-        let rounds = self.begin(&nics, batch, &mut report);
+        let rounds = self.begin(&nics, namespaces, batch, &mut report);
         self.follow_drops(&rounds, &mut report);
-        let rounds = self.attach(rounds, vms);
+        let rounds = self.attach(rounds, namespaces, vms);
         // What was dropped had been offered, so it is read first: then no difference is below 0.
         if let Ok(drops) = &self.drops
             && let Err(error) = drops.read(batch)
@@ -223,12 +224,12 @@ impl Reader for TapEbpf {
                 place.read(round, batch, &mut report);
             }
         }
-        self.clear_away();
+        self.clear_away(namespaces);
         self.starting.note(&mut report);
         report
     }
 
-    fn read_final(&mut self, removals: &Removals, batch: &mut Batch) {
+    fn read_final(&mut self, removals: &Removals, namespaces: &mut Namespaces, batch: &mut Batch) {
         for nic in removals.vms.nics() {
             let Some(&ifindex) = removals.ifindexes.get(nic) else { continue };
             if batch.ebpf.contains_key(nic) {
@@ -244,8 +245,9 @@ impl Reader for TapEbpf {
                 batch.ebpf.insert(nic.clone(), reading);
             }
         }
-        let detaching = &mut self.detaching;
-        self.elsewhere.release(|place| place.close(detaching));
+        let Self { elsewhere, detaching, .. } = self;
+        // One that has to wait for the next tick keeps its namespace alive until then.
+        elsewhere.retain(|netns, place| namespaces.is_wanted(*netns) || !place.close(detaching));
     }
 }
 
@@ -253,29 +255,27 @@ impl TapEbpf {
     fn begin<'v>(
         &mut self,
         nics: &HashMap<Option<u64>, Vec<&'v Nic>>,
+        namespaces: &mut Namespaces,
         batch: &Batch,
         report: &mut ReadReport,
     ) -> Vec<(Option<u64>, AttachPlan<'v>)> {
         let Self { own, elsewhere, loader, detaching, loading, .. } = self;
         detaching.refill();
         loading.refill();
-        let (mut deleted, none) = (HashMap::<_, HashSet<u32>>::new(), HashSet::new());
-        for device in batch.exits.iter().filter(|device| device.exit == DeviceExit::Deleted) {
-            deleted.entry(device.netns).or_default().insert(device.ifindex);
-        }
         let mut rounds = Vec::new();
-        let followed: Vec<u64> = elsewhere.order().collect();
+        let followed = namespaces.order().to_vec();
         // Those that no VM is in any more come last.
         let left: Vec<u64> = nics.keys().filter_map(|netns| *netns).collect();
         let mut done = HashSet::new();
         for netns in [None].into_iter().chain(followed.into_iter().chain(left).map(Some)) {
             let Some(nics) = nics.get(&netns).filter(|_| done.insert(netns)) else { continue };
-            loading.keep_for(tenant(elsewhere, netns));
+            loading.keep_for(namespaces.tenant(netns));
             let Some(place) = place(own, elsewhere, netns) else { continue };
-            place.open(loader, loading);
-            let deleted = deleted.get(&netns).unwrap_or(&none);
+            // Without devices the namespace is closed already, and the programs are being taken off.
+            let Some(devices) = namespaces.devices(netns) else { continue };
+            place.open(loader, &devices.links, loading);
             let is_read = |nic: &Nic| batch.taps.contains_key(nic);
-            match place.begin(nics, deleted, is_read, detaching, report) {
+            match place.begin(nics, devices, is_read, detaching, report) {
                 Ok(round) => rounds.push((netns, round)),
                 // Which TAPs are there is not known: the programs stay where they are, and go on counting.
                 Err(error) => report.error(error),
@@ -288,6 +288,7 @@ impl TapEbpf {
     fn attach<'v>(
         &mut self,
         mut rounds: Vec<(Option<u64>, AttachPlan<'v>)>,
+        namespaces: &mut Namespaces,
         vms: &VmSet,
     ) -> Vec<(Option<u64>, AttachPlan<'v>)> {
         self.turn += 1;
@@ -301,14 +302,15 @@ impl TapEbpf {
             let mut next = Vec::new();
             for at in go_on {
                 let (netns, round) = &mut rounds[at];
-                let tenant = tenant(elsewhere, *netns);
+                let tenant = namespaces.tenant(*netns);
                 let Some(place) = place(own, elsewhere, *netns) else { continue };
+                let Some(Devices { links, .. }) = namespaces.devices(*netns) else { continue };
                 loading.keep_for(tenant);
                 attaching.keep_for(tenant);
-                place.make_room(round, loader, loading);
+                place.make_room(round, loader, links, loading);
                 round.take_turns(of_nic, *turn);
                 let at_most = if tenant.is_trusted() { usize::MAX } else { AT_A_VISIT };
-                if place.attach(round, attaching, at_most) {
+                if place.attach(round, links, attaching, at_most) {
                     next.push(at);
                 }
             }
@@ -316,11 +318,6 @@ impl TapEbpf {
         }
         rounds
     }
-}
-
-/// Whose VMs are in a namespace. In the daemon's own nobody makes devices who is not root.
-fn tenant(elsewhere: &ForeignNamespaces<NetnsPrograms>, netns: Option<u64>) -> Tenant {
-    netns.map_or(Tenant::Trusted, |netns| elsewhere.tenant(netns))
 }
 
 /// The reader of those who only want to know whether it would work: it attaches to no TAP, where it could disturb a
@@ -347,7 +344,7 @@ impl Probe {
 }
 
 impl Reader for Probe {
-    fn read(&mut self, _: &VmSet, _: &mut Batch) -> ReadReport {
+    fn read(&mut self, _: &VmSet, _: &mut Namespaces, _: &mut Batch) -> ReadReport {
         let mut report = ReadReport { pinned: self.pinned, ..ReadReport::default() };
         if let Err(error) = &self.pins {
             report.error(ReaderError::Earlier(Arc::clone(error)));

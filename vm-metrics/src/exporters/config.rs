@@ -3,23 +3,23 @@
 use serde::Deserialize;
 
 use super::budget::{Budget, OverBudget};
-use super::otlp::{self, Push};
+use super::otlp::{self, OtlpConfig};
 use crate::config::{ConfigError, Section, Sections, Settings};
 
 /// What is pushed, and within which budgets; nothing is started.
 #[derive(Debug, Default)]
-pub(crate) struct Configured {
+pub(crate) struct ExportersConfig {
     /// Of `/metrics`.
     pub(crate) prometheus: Budget,
-    pub(crate) otlp: Option<Push>,
+    pub(crate) otlp: Option<OtlpConfig>,
 }
 
 /// Reads the sections, and what the environment says of the push.
-pub(crate) fn configure(mut sections: Sections, settings: &Settings) -> Result<Configured, ConfigError> {
+pub(crate) fn configure(mut sections: Sections, settings: &Settings) -> Result<ExportersConfig, ConfigError> {
     let prometheus = prometheus(&sections.take("prometheus"))?;
     let otlp = otlp::configure(&sections.take("otlp"), settings, &|name| std::env::var(name).ok())?;
     sections.none_left()?;
-    Ok(Configured { prometheus, otlp })
+    Ok(ExportersConfig { prometheus, otlp })
 }
 
 /// `/metrics` is always there; what can be said of it is its budget.
@@ -34,12 +34,7 @@ fn prometheus(section: &Section) -> Result<Budget, ConfigError> {
         return Err(section.refusal("enabled", "/metrics cannot be switched off"));
     }
     let Keys { label_budget, over_budget } = section.options()?;
-    Ok(budget(label_budget, over_budget))
-}
-
-/// 0 is no limit.
-pub(super) fn budget(vms: usize, over: OverBudget) -> Budget {
-    if vms == 0 { Budget::default() } else { Budget { vms, over } }
+    Ok(Budget::new(label_budget, over_budget))
 }
 
 #[cfg(test)]
@@ -49,7 +44,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn configured(text: &str) -> Result<Configured, String> {
+    fn configured(text: &str) -> Result<ExportersConfig, String> {
         let config = Config::parse(Path::new("test.toml"), text).unwrap();
         configure(config.exporters, &config.settings).map_err(|error| error.to_string())
     }

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::environment::{Environment, Read, Said};
+use super::environment::{Environment, Read, Variable};
 use crate::config::{ConfigError, Section, Settings, Switch, parse_duration_within};
 use crate::exporters::budget::{Budget, OverBudget};
-use crate::exporters::configured::budget;
 use crate::exporters::otel::Naming;
 use crate::manager::DEFAULT_LABEL_BUDGET;
 
@@ -22,7 +21,7 @@ const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration
 
 /// What a push needs, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Push {
+pub(crate) struct OtlpConfig {
     pub(super) protocol: Protocol,
     /// As it is connected to; of HTTP the whole URL.
     pub(super) endpoint: String,
@@ -43,7 +42,7 @@ pub(crate) struct Push {
     pub(super) port: u16,
 }
 
-impl Push {
+impl OtlpConfig {
     pub(crate) fn budget(&self) -> Budget {
         self.budget
     }
@@ -76,7 +75,7 @@ pub(super) struct TlsFiles {
 /// The keys, as typed.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Keys {
+struct OtlpKeys {
     endpoint: Option<String>,
     protocol: String,
     compression: String,
@@ -92,7 +91,7 @@ struct Keys {
     over_budget: OverBudget,
 }
 
-impl Default for Keys {
+impl Default for OtlpKeys {
     fn default() -> Self {
         Self {
             endpoint: None,
@@ -117,9 +116,9 @@ pub(crate) fn configure(
     section: &Section,
     settings: &Settings,
     read: Read<'_>,
-) -> Result<Option<Push>, ConfigError> {
+) -> Result<Option<OtlpConfig>, ConfigError> {
     let environment = Environment(read);
-    let keys: Keys = section.options()?;
+    let keys: OtlpKeys = section.options()?;
     let is_on = match section.switch()? {
         Switch::Off => false,
         Switch::On => true,
@@ -129,17 +128,17 @@ pub(crate) fn configure(
     let nothing: Read<'_> = &|_| None;
     let is_on = is_on && !environment.forbids();
     let environment = if is_on { environment } else { Environment(nothing) };
-    let push = Reader { section, environment }.push(keys, settings)?;
+    let push = ConfigReader { section, environment }.push(keys, settings)?;
     Ok(is_on.then_some(push))
 }
 
-struct Reader<'a> {
+struct ConfigReader<'a> {
     section: &'a Section,
     environment: Environment<'a>,
 }
 
-impl Reader<'_> {
-    fn push(&self, keys: Keys, settings: &Settings) -> Result<Push, ConfigError> {
+impl ConfigReader<'_> {
+    fn push(&self, keys: OtlpKeys, settings: &Settings) -> Result<OtlpConfig, ConfigError> {
         self.warn_of_what_is_not_done();
         let protocol = self.protocol(&keys.protocol)?;
         let endpoint = self.endpoint(keys.endpoint.as_deref(), protocol)?;
@@ -149,18 +148,18 @@ impl Reader<'_> {
         let variable = self.environment.otlp("TIMEOUT");
         let timeout = self.duration("timeout", &keys.timeout, &TIMEOUTS, variable)?;
         let variable = self.environment.get("OTEL_METRIC_EXPORT_TIMEOUT");
-        let of_all = variable.map(|said| said.milliseconds(&TIMEOUTS));
+        let of_all = variable.map(|variable| variable.milliseconds(&TIMEOUTS));
         let timeout_of_all = of_all.transpose()?.unwrap_or(timeout);
         let gzip = self.gzip(&keys.compression)?;
         let mut headers = keys.headers;
-        if let Some(said) = self.environment.otlp("HEADERS") {
-            headers.extend(said.pairs()?);
+        if let Some(variable) = self.environment.otlp("HEADERS") {
+            headers.extend(variable.pairs()?);
         }
         self.check_headers(&headers)?;
         let mut resource = keys.resource;
         resource.extend(self.environment.resource()?);
         let (prefix, port) = (settings.metric_prefix.clone(), settings.listen.port());
-        Ok(Push {
+        Ok(OtlpConfig {
             protocol,
             endpoint,
             headers,
@@ -170,7 +169,7 @@ impl Reader<'_> {
             timeout,
             timeout_of_all,
             resource,
-            budget: budget(keys.label_budget, keys.over_budget),
+            budget: Budget::new(keys.label_budget, keys.over_budget),
             prefix,
             naming: keys.naming,
             port,
@@ -185,7 +184,7 @@ impl Reader<'_> {
         };
         let of_key = parse(key).map_err(|problem| self.section.refusal("protocol", &problem))?;
         match self.environment.otlp("PROTOCOL") {
-            Some(said) => parse(&said.value).map_err(|problem| said.refusal(problem)),
+            Some(variable) => parse(&variable.value).map_err(|problem| variable.refusal(problem)),
             None => Ok(of_key),
         }
     }
@@ -198,7 +197,7 @@ impl Reader<'_> {
         };
         let of_key = parse(key).map_err(|problem| self.section.refusal("compression", &problem))?;
         match self.environment.otlp("COMPRESSION") {
-            Some(said) => parse(&said.value).map_err(|problem| said.refusal(problem)),
+            Some(variable) => parse(&variable.value).map_err(|problem| variable.refusal(problem)),
             None => Ok(of_key),
         }
     }
@@ -210,29 +209,30 @@ impl Reader<'_> {
             Protocol::HttpProtobuf => "http://localhost:4318",
         });
         let of_key = checked(key, protocol).map_err(|problem| self.section.refusal("endpoint", &problem))?;
-        let with_scheme = |said: &Said| match (protocol, said.value.contains("://")) {
-            (Protocol::Grpc, false) if self.is_insecure() => format!("http://{}", said.value),
-            (Protocol::Grpc, false) => format!("https://{}", said.value),
-            _ => said.value.clone(),
+        let with_scheme = |variable: &Variable| match (protocol, variable.value.contains("://")) {
+            (Protocol::Grpc, false) if self.is_insecure() => format!("http://{}", variable.value),
+            (Protocol::Grpc, false) => format!("https://{}", variable.value),
+            _ => variable.value.clone(),
         };
-        let check =
-            |said: &Said| checked(&with_scheme(said), protocol).map_err(|problem| said.refusal(problem));
-        if let Some(said) = self.environment.of_metrics("ENDPOINT") {
-            return check(&said).map(|_| with_scheme(&said));
+        let check = |variable: &Variable| {
+            checked(&with_scheme(variable), protocol).map_err(|problem| variable.refusal(problem))
+        };
+        if let Some(variable) = self.environment.of_metrics("ENDPOINT") {
+            return check(&variable).map(|_| with_scheme(&variable));
         }
         match self.environment.of_all_signals("ENDPOINT") {
-            Some(said) => check(&said),
+            Some(variable) => check(&variable),
             None => Ok(of_key),
         }
     }
 
     fn is_insecure(&self) -> bool {
-        self.environment.otlp("INSECURE").is_some_and(|said| said.value.eq_ignore_ascii_case("true"))
+        self.environment.otlp("INSECURE").is_some_and(|variable| variable.value.eq_ignore_ascii_case("true"))
     }
 
-    fn tls(&self, keys: &Keys) -> Result<TlsFiles, ConfigError> {
+    fn tls(&self, keys: &OtlpKeys) -> Result<TlsFiles, ConfigError> {
         let file = |key: &Option<PathBuf>, name| {
-            self.environment.otlp(name).map(|said| PathBuf::from(said.value)).or_else(|| key.clone())
+            self.environment.otlp(name).map(|variable| PathBuf::from(variable.value)).or_else(|| key.clone())
         };
         let cert = file(&keys.cert_file, "CLIENT_CERTIFICATE");
         let key = file(&keys.key_file, "CLIENT_KEY");
@@ -250,11 +250,11 @@ impl Reader<'_> {
         name: &str,
         key: &str,
         bounds: &RangeInclusive<Duration>,
-        said: Option<Said>,
+        variable: Option<Variable>,
     ) -> Result<Duration, ConfigError> {
         let of_key = parse_duration_within(key, bounds.clone())
             .map_err(|problem| self.section.refusal(name, &problem))?;
-        said.map_or(Ok(of_key), |said| said.milliseconds(bounds))
+        variable.map_or(Ok(of_key), |variable| variable.milliseconds(bounds))
     }
 
     fn check_headers(&self, headers: &BTreeMap<String, String>) -> Result<(), ConfigError> {
@@ -270,7 +270,7 @@ impl Reader<'_> {
 
     fn warn_of_what_is_not_done(&self) {
         let temporality = self.environment.of_metrics("TEMPORALITY_PREFERENCE");
-        if temporality.is_some_and(|said| said.value.eq_ignore_ascii_case("delta")) {
+        if temporality.is_some_and(|variable| variable.value.eq_ignore_ascii_case("delta")) {
             // The first difference of a VM would be all that it has counted, once more with each start of the daemon.
             tracing::warn!(
                 "otlp: delta temporality is ignored: VMs live longer than the daemon, so it is cumulative"
@@ -296,5 +296,5 @@ fn checked(endpoint: &str, protocol: Protocol) -> Result<String, String> {
 }
 
 #[cfg(test)]
-#[path = "settings_tests.rs"]
+#[path = "config_tests.rs"]
 mod tests;

@@ -5,7 +5,7 @@ use crate::config::{Config, DEFAULT};
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
-fn push(text: &str, environment: &[(&str, &str)]) -> Result<Option<Push>, String> {
+fn push(text: &str, environment: &[(&str, &str)]) -> Result<Option<OtlpConfig>, String> {
     let mut config = Config::parse(Path::new("test.toml"), text).unwrap();
     let read = |name: &str| {
         environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
@@ -13,7 +13,7 @@ fn push(text: &str, environment: &[(&str, &str)]) -> Result<Option<Push>, String
     configure(&config.exporters.take("otlp"), &config.settings, &read).map_err(|error| error.to_string())
 }
 
-fn on(keys: &str, environment: &[(&str, &str)]) -> Push {
+fn on(keys: &str, environment: &[(&str, &str)]) -> OtlpConfig {
     push(&format!("[exporters.otlp]\nenabled = true\n{keys}"), environment).unwrap().unwrap()
 }
 

@@ -2,7 +2,7 @@
 
 use super::labels::{Label, text};
 use super::{Count, Kind, Metric, Real, Since, Sink, SnapshotView, otel};
-use crate::exporters::exports::BudgetCounts;
+use crate::exporters::exporter_stats::BudgetStats;
 use crate::model::unix_seconds;
 
 const COMPUTED: &str = "computed";
@@ -32,7 +32,7 @@ pub const EXCEEDED: Metric = Metric {
     labels: EXPORTER,
     otel: otel("label_budget.exceeded").unit("{transition}"),
     samples: Count(|view, sink| {
-        each(view, sink, view.exports().started(), |budget| Some(budget.exceeded()));
+        each(view, sink, view.exporters().started(), |budget| Some(budget.exceeded()));
     }),
 };
 
@@ -46,9 +46,9 @@ pub(super) const PUSHES: &[Metric] = &[
         labels: &[text("result", "vm.exporter.result")],
         otel: otel("otlp.export.count"),
         samples: Count(|view, sink| {
-            if let Some(pushes) = view.exports().pushes() {
-                sink(&["success"], pushes.successes(), view.exports().started());
-                sink(&["failure"], pushes.failures(), view.exports().started());
+            if let Some(pushes) = view.exporters().pushes() {
+                sink(&["success"], pushes.successes(), view.exporters().started());
+                sink(&["failure"], pushes.failures(), view.exporters().started());
             }
         }),
     },
@@ -61,21 +61,21 @@ pub(super) const PUSHES: &[Metric] = &[
         labels: &[],
         otel: otel("otlp.last_success.timestamp"),
         samples: Real(|view, sink| {
-            if let Some(at) = view.exports().pushes().and_then(|pushes| pushes.last_success()) {
+            if let Some(at) = view.exporters().pushes().and_then(|pushes| pushes.last_success()) {
                 sink(&[], unix_seconds(at), None);
             }
         }),
     },
 ];
 
-fn each(view: &SnapshotView<'_>, sink: Sink<'_, u64>, since: Since, value: fn(&BudgetCounts) -> Option<u64>) {
-    for budget in view.exports().budgets() {
+fn each(view: &SnapshotView<'_>, sink: Sink<'_, u64>, since: Since, value: fn(&BudgetStats) -> Option<u64>) {
+    for budget in view.exporters().budgets() {
         if let Some(value) = value(budget) {
             sink(&[budget.exporter()], value, since);
         }
     }
 }
 
-pub fn observed(budget: &BudgetCounts) -> Option<u64> {
+pub fn observed(budget: &BudgetStats) -> Option<u64> {
     budget.observed().map(|vms| vms as u64)
 }

@@ -11,19 +11,19 @@ use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use tokio::runtime::Handle;
 
 use super::http_client::LastFailure;
-use crate::exporters::exports::PushCounts;
+use crate::exporters::exporter_stats::PushStats;
 
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(super) struct ReportingExporter {
     pub(super) inner: MetricExporter,
     pub(super) endpoint: String,
     pub(super) runtime: Handle,
-    pub(super) counts: Arc<PushCounts>,
+    pub(super) counts: Arc<PushStats>,
     pub(super) failure: LastFailure,
     pub(super) fails: AtomicBool,
 }
 
-impl Counted {
+impl ReportingExporter {
     /// Waits on the thread that pushes, which has nothing else to do; the network is another thread's.
     pub(super) fn export(&self, metrics: &ResourceMetrics, timeout: Duration) -> OTelSdkResult {
         let export = async { tokio::time::timeout(timeout, self.inner.export(metrics)).await };

@@ -17,25 +17,25 @@ const ATTRIBUTE: usize = 16;
 pub(super) const MAX_POINTS: usize = LIMIT / POINT;
 
 /// Each has all families, in their order, and some of the samples.
-pub(super) fn parts(mut families: Vec<Family>) -> Vec<Vec<Family>> {
+pub(super) fn chunks(mut families: Vec<Family>) -> Vec<Vec<Family>> {
     let samples: Vec<Vec<Sample>> =
         families.iter_mut().map(|family| mem::take(&mut family.samples)).collect();
-    let mut parts = Vec::new();
-    let mut part = families.clone();
+    let mut chunks = Vec::new();
+    let mut chunk = families.clone();
     let mut size = 0;
     for (at, samples) in samples.into_iter().enumerate() {
         for sample in samples {
             let more = bytes(&families[at], &sample);
             if size > 0 && size + more > LIMIT {
-                parts.push(mem::replace(&mut part, families.clone()));
+                chunks.push(mem::replace(&mut chunk, families.clone()));
                 size = 0;
             }
-            part[at].samples.push(sample);
+            chunk[at].samples.push(sample);
             size += more;
         }
     }
-    parts.push(part);
-    parts
+    chunks.push(chunk);
+    chunks
 }
 
 /// About what the point takes in a message.
@@ -68,23 +68,23 @@ mod tests {
     #[test]
     fn together_they_are_the_whole_and_none_is_too_large() {
         let whole = families(1000, 1000);
-        let parts = parts(whole.clone());
-        let size = |part: &[Family]| {
+        let chunks = chunks(whole.clone());
+        let size = |chunk: &[Family]| {
             let of =
                 |family: &Family| family.samples.iter().map(|sample| bytes(family, sample)).sum::<usize>();
-            part.iter().map(of).sum::<usize>()
+            chunk.iter().map(of).sum::<usize>()
         };
-        assert!(parts.len() > 2 && parts.iter().all(|part| (1..=LIMIT).contains(&size(part))));
+        assert!(chunks.len() > 2 && chunks.iter().all(|chunk| (1..=LIMIT).contains(&size(chunk))));
         for (at, family) in whole.iter().enumerate() {
-            let together: Vec<_> = parts.iter().flat_map(|part| part[at].samples.clone()).collect();
+            let together: Vec<_> = chunks.iter().flat_map(|chunk| chunk[at].samples.clone()).collect();
             assert!(together == family.samples, "{}", family.metric.name);
         }
     }
 
     #[test]
     fn what_is_small_or_nothing_is_one() {
-        assert_eq!(parts(families(0, 0)).len(), 1);
-        assert_eq!(parts(families(10, 10)).len(), 1);
-        assert_eq!(parts(families(1, LIMIT)).len(), 2, "one that is larger is alone");
+        assert_eq!(chunks(families(0, 0)).len(), 1);
+        assert_eq!(chunks(families(10, 10)).len(), 1);
+        assert_eq!(chunks(families(1, LIMIT)).len(), 2, "one that is larger is alone");
     }
 }

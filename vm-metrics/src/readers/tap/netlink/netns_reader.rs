@@ -1,58 +1,36 @@
-//! The devices of one network namespace, over two sockets that are in it.
+//! Reads the TAPs of one network namespace.
 
 use std::collections::{HashMap, HashSet};
-use std::mem;
 
-use crate::model::{Batch, DeviceExit, ExitNotice, Nic, NicSource, Removals, TapReading};
-use crate::net::rtnetlink::{Dump, Events, Links};
+use crate::model::{Batch, ExitNotice, Nic, NicSource, Removals, TapReading};
+use crate::net::devices::Devices;
+use crate::net::rtnetlink::Dump;
 use crate::readers::ReaderError;
 
 /// While devices come and go a dump may lack some; what a few dumps do not have is left to sysfs, or to the next tick.
 const DUMPS: usize = 3;
 
+/// The devices of the last two ticks, the latest first: so long the last counters of a device are kept.
+pub(super) type RecentReads = [HashSet<u32>; 2];
+
 #[derive(Debug)]
-pub(super) struct Devices {
-    links: Links,
-    events: Events,
+pub(super) struct NetnsReader<'n> {
     /// The inode of the namespace, when it is not this process's own.
-    netns: Option<u64>,
-    /// The devices of the last two ticks, the latest first: so long the last counters of a device are kept.
-    read: [HashSet<u32>; 2],
-    /// Those that were deleted before the devices of this tick were read: what has the index now is another one.
-    deleted: HashSet<u32>,
-    /// How often last counters were lost since somebody asked.
-    lost: u64,
+    pub(super) netns: Option<u64>,
+    pub(super) devices: &'n mut Devices,
+    pub(super) recent: &'n mut RecentReads,
 }
 
-impl Devices {
-    pub(super) fn new(links: Links, events: Events, netns: Option<u64>) -> Self {
-        Self { links, events, netns, read: Default::default(), deleted: HashSet::new(), lost: 0 }
-    }
-
-    /// Hears what has happened in the namespace since the last tick.
-    pub(super) fn begin_round(&mut self, batch: &mut Batch) {
-        self.events.begin_round();
-        self.take_events();
-        self.deleted.clear();
-        for (ifindex, exit) in self.events.take_exits() {
-            batch.exits.push(ExitNotice { netns: self.netns, ifindex, exit });
-            if exit == DeviceExit::Deleted {
-                self.deleted.insert(ifindex);
-            }
-        }
-    }
-
+impl NetnsReader<'_> {
     pub(super) fn read(&mut self, nics: &[&Nic], batch: &mut Batch) -> Result<(), ReaderError> {
+        let exits = self.devices.exits().iter();
+        batch.exits.extend(exits.map(|&(ifindex, exit)| ExitNotice { netns: self.netns, ifindex, exit }));
         let read = self.read_all(nics, batch);
         self.read_short_lived(nics, batch);
-        self.read.swap(0, 1);
-        self.read[0] =
+        self.recent.swap(0, 1);
+        self.recent[0] =
             nics.iter().filter_map(|nic| batch.taps.get(*nic)).map(|reading| reading.ifindex).collect();
         read
-    }
-
-    pub(super) fn take_lost(&mut self) -> u64 {
-        mem::take(&mut self.lost)
     }
 
     pub(super) fn read_final(&mut self, nics: &[&Nic], removals: &Removals, batch: &mut Batch) {
@@ -63,24 +41,24 @@ impl Devices {
         // One may have gone in between.
         self.read_the_deleted(nics, removals, batch);
         let leaves = |ifindex: u32| removals.ifindexes.values().any(|index| *index == ifindex);
-        let is_read = |ifindex| leaves(ifindex) || self.read.iter().any(|read| read.contains(&ifindex));
+        let is_read = |ifindex| leaves(ifindex) || self.recent.iter().any(|read| read.contains(&ifindex));
         // What has the name of a NIC of this tick stands for it in the next one, when no device does.
-        let links = &self.links;
-        for (tap, reading) in self.events.take_unread(|name| !links.was_asked_for(name), is_read) {
+        let links = &self.devices.links;
+        for (tap, reading) in self.devices.events.take_unread(|name| !links.was_asked_for(name), is_read) {
             batch.short_lived.push((Nic { tap, netns: self.netns }, reading));
         }
     }
 
     fn read_all(&mut self, nics: &[&Nic], batch: &mut Batch) -> Result<(), ReaderError> {
         // By the name first: the counters then are of the device that had it, whatever happens to the name meanwhile.
-        let events = &self.events;
-        let found = self.links.find(nics.iter().copied(), |nic| events.has_appeared(&nic.tap))?.into_iter();
+        let Devices { links, events, .. } = &mut *self.devices;
+        let found = links.find(nics.iter().copied(), |nic| events.has_appeared(&nic.tap))?.into_iter();
         let mut missing: HashMap<_, _> =
-            found.map(|(ifindex, nic)| (ifindex, (nic, self.links.kind_of(&nic.tap)))).collect();
+            found.map(|(ifindex, nic)| (ifindex, (nic, links.kind_of(&nic.tap)))).collect();
         if self.netns.is_some() {
             // A dump would have all devices of the namespace, of which others may make any number.
             for (ifindex, (nic, kind)) in missing {
-                if let Some(stats) = self.links.stats_of(ifindex)? {
+                if let Some(stats) = links.stats_of(ifindex)? {
                     let source = NicSource::Netlink;
                     batch.taps.insert(nic.clone(), TapReading { ifindex, source, kind, stats });
                 }
@@ -91,7 +69,7 @@ impl Devices {
             if missing.is_empty() {
                 break;
             }
-            let dump = self.links.stats(|ifindex, stats| {
+            let dump = links.stats(|ifindex, stats| {
                 if let Some((nic, kind)) = missing.remove(&ifindex) {
                     let source = NicSource::Netlink;
                     batch.taps.insert(nic.clone(), TapReading { ifindex, source, kind, stats });
@@ -107,12 +85,12 @@ impl Devices {
     /// Devices that have come and gone since the last tick: what they had counted at their end is all there is of them.
     /// The last of them that had the name of a NIC without a device stands for it.
     fn read_short_lived(&mut self, nics: &[&Nic], batch: &mut Batch) {
-        self.take_events();
+        self.devices.take_events();
         let now: HashSet<u32> =
             nics.iter().filter_map(|nic| batch.taps.get(*nic)).map(|reading| reading.ifindex).collect();
         let is_read =
-            |ifindex| now.contains(&ifindex) || self.read.iter().any(|read| read.contains(&ifindex));
-        let unread = self.events.take_unread(|_| true, is_read);
+            |ifindex| now.contains(&ifindex) || self.recent.iter().any(|read| read.contains(&ifindex));
+        let unread = self.devices.events.take_unread(|_| true, is_read);
         if unread.is_empty() {
             return;
         }
@@ -129,26 +107,15 @@ impl Devices {
     }
 
     fn read_the_deleted(&mut self, nics: &[&Nic], removals: &Removals, batch: &mut Batch) {
-        self.take_events();
+        self.devices.take_events();
         for nic in nics {
             if let Some(&ifindex) = removals.ifindexes.get(*nic)
-                && let Some((reading, exit)) = self.events.last_counters(&nic.tap, ifindex)
-                && (!batch.taps.contains_key(*nic) || self.deleted.contains(&ifindex))
+                && let Some((reading, exit)) = self.devices.events.last_counters(&nic.tap, ifindex)
+                && (!batch.taps.contains_key(*nic) || self.devices.deleted().contains(&ifindex))
             {
                 batch.nic_exits.insert((*nic).clone(), exit);
                 batch.taps.insert((*nic).clone(), reading);
             }
-        }
-    }
-
-    fn take_events(&mut self) {
-        match self.events.take() {
-            Ok(false) => {}
-            Ok(true) => {
-                self.lost += 1;
-                tracing::debug!("too many devices changed at once: some last counters are lost");
-            }
-            Err(error) => tracing::warn!("cannot listen for changes of devices: {error}"),
         }
     }
 
@@ -159,12 +126,13 @@ impl Devices {
         removals: &Removals,
         batch: &mut Batch,
     ) -> Result<(), ReaderError> {
+        let links = &mut self.devices.links;
         let unread: Vec<_> = nics.iter().filter(|nic| !batch.taps.contains_key(**nic)).collect();
         let mut living = HashMap::new();
         for nic in unread {
             let Some(&ifindex) = removals.ifindexes.get(*nic) else { continue };
-            if self.links.index_of(&nic.tap)? == Some(ifindex) {
-                living.insert(ifindex, ((*nic).clone(), self.links.kind_of(&nic.tap)));
+            if links.index_of(&nic.tap)? == Some(ifindex) {
+                living.insert(ifindex, ((*nic).clone(), links.kind_of(&nic.tap)));
             }
         }
         if living.is_empty() {
@@ -172,13 +140,13 @@ impl Devices {
         }
         if self.netns.is_some() {
             for (ifindex, (nic, kind)) in living {
-                if let Some(stats) = self.links.stats_of(ifindex)? {
+                if let Some(stats) = links.stats_of(ifindex)? {
                     batch.taps.insert(nic, TapReading { ifindex, source: NicSource::Netlink, kind, stats });
                 }
             }
             return Ok(());
         }
-        self.links.stats(|ifindex, stats| {
+        links.stats(|ifindex, stats| {
             if let Some((nic, kind)) = living.remove(&ifindex) {
                 batch.taps.insert(nic, TapReading { ifindex, source: NicSource::Netlink, kind, stats });
             }

@@ -4,57 +4,56 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use super::metrics::Since;
 use crate::model::unix_seconds;
 
 /// The counts of all exporters of one daemon, or of one meter.
 #[derive(Clone, Debug, Default)]
-pub struct Exports {
-    budgets: Vec<Arc<BudgetCounts>>,
-    pushes: Option<Arc<PushCounts>>,
+pub struct ExporterStats {
+    budgets: Vec<Arc<BudgetStats>>,
+    pushes: Option<Arc<PushStats>>,
     /// When their counts were 0; `None` where nobody asks.
     started: Option<SystemTime>,
 }
 
-impl Exports {
+impl ExporterStats {
     /// Those of a daemon that starts now.
     pub fn starting() -> Self {
         Self { started: Some(SystemTime::now()), ..Self::default() }
     }
 
     /// Since when the counts count.
-    pub(super) fn started(&self) -> Since {
+    pub(super) fn started(&self) -> Option<f64> {
         self.started.map(unix_seconds)
     }
 
     /// An exporter with a label budget is there.
-    pub fn add_budget(&mut self, counts: Arc<BudgetCounts>) {
+    pub fn add_budget(&mut self, counts: Arc<BudgetStats>) {
         self.budgets.push(counts);
     }
 
     /// There is a push, which counts here.
-    pub(super) fn add_pushes(&mut self) -> Arc<PushCounts> {
+    pub(super) fn add_pushes(&mut self) -> Arc<PushStats> {
         Arc::clone(self.pushes.get_or_insert_default())
     }
 
-    pub(super) fn budgets(&self) -> impl Iterator<Item = &BudgetCounts> {
+    pub(super) fn budgets(&self) -> impl Iterator<Item = &BudgetStats> {
         self.budgets.iter().map(Arc::as_ref)
     }
 
-    pub(super) fn pushes(&self) -> Option<&PushCounts> {
+    pub(super) fn pushes(&self) -> Option<&PushStats> {
         self.pushes.as_deref()
     }
 }
 
 /// What a label budget saw.
 #[derive(Debug)]
-pub struct BudgetCounts {
+pub struct BudgetStats {
     exporter: &'static str,
     observed: Mutex<Option<usize>>,
     exceeded: AtomicU64,
 }
 
-impl BudgetCounts {
+impl BudgetStats {
     pub(super) fn new(exporter: &'static str) -> Self {
         Self { exporter, observed: Mutex::default(), exceeded: AtomicU64::new(0) }
     }
@@ -84,13 +83,13 @@ impl BudgetCounts {
 
 /// What became of the pushes.
 #[derive(Debug, Default)]
-pub struct PushCounts {
+pub struct PushStats {
     successes: AtomicU64,
     failures: AtomicU64,
     last_success: Mutex<Option<SystemTime>>,
 }
 
-impl PushCounts {
+impl PushStats {
     pub fn successes(&self) -> u64 {
         self.successes.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! The thread that pushes: it looks at the latest snapshot, and has the SDK collect and the exporter send it part by part.
+//! The thread that pushes: it looks at the latest snapshot, and has the SDK collect and the exporter send it chunk by chunk.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,30 +10,30 @@ use opentelemetry_sdk::metrics::reader::MetricReader;
 use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider};
 use tokio::sync::oneshot;
 
-use super::counted::Counted;
-use super::parts::parts;
+use super::chunks::chunks;
+use super::reporting_exporter::ReportingExporter;
 use crate::exporters::View;
 use crate::exporters::families::Family;
 use crate::exporters::otel::ForgettingReader;
 use crate::manager::Ticker;
 
 /// What the instruments show when they are asked next.
-pub(super) type Part = Arc<Mutex<Option<Vec<Family>>>>;
+pub(super) type NextChunk = Arc<Mutex<Option<Vec<Family>>>>;
 
-pub(super) struct Pushes {
+pub(super) struct PushLoop {
     pub(super) ticker: Ticker,
     pub(super) view: View,
-    pub(super) part: Part,
+    pub(super) chunk: NextChunk,
     pub(super) reader: ForgettingReader<ManualReader>,
     /// The reader only knows it as long as it is there.
     pub(super) _provider: SdkMeterProvider,
-    pub(super) exporter: Counted,
+    pub(super) exporter: ReportingExporter,
     pub(super) interval: Duration,
     /// For a push with all its requests and their retries.
     pub(super) timeout: Duration,
 }
 
-impl Pushes {
+impl PushLoop {
     /// Until nobody is left who could ask it to leave. Who does is told whether the last push has arrived.
     pub(super) fn run(self, leave: &Receiver<oneshot::Sender<bool>>) {
         let mut took = Duration::ZERO;
@@ -58,8 +58,8 @@ impl Pushes {
         let began = Instant::now();
         let families = self.view.look(&snapshot, self.ticker.is_stale(&snapshot));
         let mut metrics = ResourceMetrics::default();
-        let result = parts(families).into_iter().try_for_each(|part| {
-            *self.part.lock().unwrap_or_else(PoisonError::into_inner) = Some(part);
+        let result = chunks(families).into_iter().try_for_each(|chunk| {
+            *self.chunk.lock().unwrap_or_else(PoisonError::into_inner) = Some(chunk);
             self.reader.collect(&mut metrics)?;
             self.exporter.export(&metrics, self.timeout.saturating_sub(began.elapsed()))
         });

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{EXPORT_GROUPS, GROUPS, Group, Kind, full_name};
+use super::super::{EXPORTER_GROUPS, GROUPS, Group, Kind, full_name};
 
 /// `docs/metrics.md`.
 fn page() -> String {
     let mut page = String::from(PAGE_HEAD);
-    GROUPS.iter().chain(EXPORT_GROUPS).for_each(|group| table(&mut page, group));
+    GROUPS.iter().chain(EXPORTER_GROUPS).for_each(|group| table(&mut page, group));
     page
 }
 

@@ -1,0 +1,44 @@
+//! Starts the exporters, and has each show how all of them do.
+
+use super::budget::LabelBudget;
+use super::exporter_stats::ExporterStats;
+use super::otlp::{OtlpConfig, PushError, Pusher};
+use super::prometheus::PrometheusExporter;
+use super::{ExportersConfig, View};
+use crate::manager::Ticker;
+
+/// The exporters that need nobody to ask them.
+#[derive(Debug)]
+pub(crate) struct ActiveExporters {
+    pusher: Option<Pusher>,
+}
+
+impl ExportersConfig {
+    pub(crate) fn start(
+        self,
+        prefix: &str,
+        ticker: &Ticker,
+    ) -> Result<(PrometheusExporter, ActiveExporters), PushError> {
+        let mut stats = ExporterStats::starting();
+        let scraped = LabelBudget::new("prometheus", self.prometheus);
+        stats.add_budget(scraped.counts());
+        let start = |push: OtlpConfig| {
+            let pushed = LabelBudget::new("otlp", push.budget());
+            stats.add_budget(pushed.counts());
+            let counts = stats.add_pushes();
+            Pusher::start(push, View::new(stats.clone(), pushed), counts, ticker.clone())
+        };
+        let pusher = self.otlp.map(start).transpose()?;
+        let prometheus = PrometheusExporter::new(prefix, View::new(stats, scraped), ticker.clone());
+        Ok((prometheus, ActiveExporters { pusher }))
+    }
+}
+
+impl ActiveExporters {
+    /// Says what there is to say before the end.
+    pub(crate) async fn leave(self) {
+        if let Some(pusher) = self.pusher {
+            pusher.leave().await;
+        }
+    }
+}
