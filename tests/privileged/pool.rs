@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use vm_metrics::Manager;
-use vm_metrics::model::NicStats;
+use vm_metrics::NicStats;
 use vm_metrics::{InstanceInfo, Nic};
 use vm_metrics_testkit::child::ChildProcess;
 use vm_metrics_testkit::frames::Frame;

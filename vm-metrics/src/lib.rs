@@ -55,7 +55,7 @@ mod local_daemon;
 #[cfg(feature = "daemon")]
 pub mod log;
 mod manager;
-pub mod model;
+mod model;
 mod net;
 mod own_dir;
 mod patient;
@@ -74,13 +74,21 @@ mod version;
 pub use config::{Config, ConfigError};
 #[cfg(feature = "otel")]
 pub use exporters::otel;
-pub use manager::{CollectError, Manager, ManagerError, StartError, TickThread};
+pub use manager::{CollectError, Manager, ManagerError, StartError, TickThread, Ticker, Waker};
 pub use model::{
-    Hypervisor, InstanceInfo, Nic, Snapshot, TapStats, VmState, VmStats, build_instance_info, tap_name,
+    AttachMode, CgroupStats, ComponentHealth, ComponentKind, ComponentRun, ComponentTotals, DirectionStats,
+    EarlierCounts, EbpfStats, EndReason, FrameCounts, Health, Hypervisor, InstanceInfo, Lifecycle,
+    LifecycleCounts, MissedTicks, NetworkLimits, Nic, NicKind, NicSince, NicSource, NicStats, Overuse,
+    PressureStats, ProgramName, Snapshot, TapStats, Traffic, UncountedKind, UncountedNic, VcpuStats, VmSince,
+    VmState, VmStats, build_instance_info, tap_name,
 };
+pub use net::NetError;
 /// The version that [`Manager::initialize_otel`] takes a meter of.
 #[cfg(feature = "otel")]
 pub use opentelemetry;
+pub use procfs::ParseError;
+#[doc(hidden)]
+pub use readers::Purpose;
 /// ```
 /// // The loopback receives what it transmits; of a TAP, `rx` is what its VM has sent.
 /// let loopback = vm_metrics::read_tap_stats("lo")?;
@@ -91,8 +99,6 @@ pub use opentelemetry;
 #[doc(inline)]
 pub use readers::read_tap_stats;
 pub use readers::{ProcStatm, ReaderError, read_proc_stat, read_proc_statm};
-#[doc(hidden)]
-pub use readers::Purpose;
 pub use sources::{
     InstanceData, InstanceListerAdapter, InstanceManager, InstanceManagerAdapter, InstanceSource,
     InstanceUtilizationInfo, Listing, SourceError,

@@ -22,8 +22,7 @@ mod vm_state;
 
 pub use batch::{
     Batch, DeviceExit, DiskBytes, DropReading, EbpfReading, ExitNotice, FIRST_NUMBER, MemorySplit,
-    PageFaults, ProcessReading, Removals, SchedTimes, SmapsRollup, TapReading, TapStats, ThreadsReading,
-    VcpuReading,
+    PageFaults, Removals, SchedTimes, SmapsRollup, TapReading, TapStats, ThreadsReading, VcpuReading,
 };
 pub(crate) use causes::in_one_line;
 pub(crate) use cgroup::CgroupCounters;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 
 use super::vmm_api::{Http, QueryError, QueryFuture, VmmApi, VmmInfo};
-use super::{ApiSocket, Source, Listing, Precedence, SourceDef, SourceError, shortened};
+use super::{ApiSocket, Listing, Precedence, Source, SourceDef, SourceError, shortened};
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, VmState, is_device_name};
 use crate::sources::values::bounded;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 
 use super::vmm_api::{Http, QueryError, QueryFuture, VmmApi, VmmInfo};
-use super::{ApiSocket, Source, Listing, Precedence, SourceDef, SourceError};
+use super::{ApiSocket, Listing, Precedence, Source, SourceDef, SourceError};
 use crate::model::{Hypervisor, InstanceInfo, Nic, VmState, is_device_name};
 use crate::sources::values::bounded;
 

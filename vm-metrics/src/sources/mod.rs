@@ -30,8 +30,7 @@ pub use self::adapters::{
 };
 pub use self::error::SourceError;
 use self::files::process_path::Workers;
-pub use self::merge::evidence::{ProcessEvidence, ProcessTable};
-pub use self::merge::fingerprints::Fingerprints;
+pub(crate) use self::merge::evidence::ProcessTable;
 pub use self::merge::precedence::Precedence;
 use self::polling::SourceEntry;
 pub use self::polling::{SourceReport, Sources};
@@ -62,6 +61,7 @@ pub struct SourceDef {
     pub help: &'static str,
     pub precedence: Precedence,
     /// Its section in `default.toml`, where every key stands with its default.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a test compares it with default.toml"))]
     pub config: &'static str,
     /// Makes the source from its section; `None` when it has nothing to list. Touches nothing.
     configure: Configure,

@@ -7,7 +7,7 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Source, Listing, Precedence, SourceContext, SourceDef, SourceError};
+use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError};
 use crate::config::ConfigError;
 pub use crate::sources::declared::DeclaredVm;
 use crate::sources::declared::pid_guard::PidGuard;

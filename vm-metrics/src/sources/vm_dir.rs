@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::error::json_problem;
-use super::{Source, Listing, Precedence, SourceContext, SourceDef, SourceError, place};
+use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError, place};
 use crate::sources::declared::DeclaredVm;
 use crate::sources::declared::pid_guard::PidGuard;
 use crate::sources::files::operators::Operators;

@@ -250,7 +250,7 @@ pub(super) const METRICS: &[Metric] = &[
             for (part, overuse) in of_parts.chain([("manager", view.overuse())]) {
                 for Overuse { uid, resource, count } in overuse {
                     let user = uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
-                    sink(&[&user, part, resource], *count as u64, None);
+                    sink(&[&user, part, resource], *count, None);
                 }
             }
         }),

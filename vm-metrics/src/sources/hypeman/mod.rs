@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer};
 
 use super::error::json_problem;
-use super::{ApiSocket, Source, Listing, Precedence, SourceContext, SourceDef, SourceError, place};
+use super::{ApiSocket, Listing, Precedence, Source, SourceContext, SourceDef, SourceError, place};
 use crate::model::{Hypervisor, InstanceInfo, NetworkLimits, build_instance_info};
 use crate::sources::declared::hypervisor_pid::{HypervisorPid, HypervisorProcess};
 use crate::sources::files::operators::Operators;

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use self::record_dirs::RecordDirs;
 use self::status::Domain;
-use super::{Source, Listing, Precedence, SourceContext, SourceDef, SourceError};
+use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError};
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 use crate::sources::declared::hypervisor_pid::{Candidate, HypervisorPid};

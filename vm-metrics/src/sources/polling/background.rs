@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::KEEP_LISTING;
 use crate::sources::push::Inbox;
-use crate::sources::{ApiSocket, Source, Listing, SourceError};
+use crate::sources::{ApiSocket, Listing, Source, SourceError};
 
 type ListResult = Result<Listing, SourceError>;
 

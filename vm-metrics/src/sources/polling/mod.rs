@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use self::background::BackgroundSource;
-use super::{ApiSocket, Source, Listing, Precedence, SourceContext, SourceError};
+use super::{ApiSocket, Listing, Precedence, Source, SourceContext, SourceError};
 use crate::config::Switch;
 use crate::model::{Excess, VmSet};
 use crate::sources::merge::evidence::{Evidence, LocalDevice, ProcessTable};

@@ -62,7 +62,7 @@ use self::looks::LookBudget;
 use self::observer::{Holdings, Observer, WalkTime};
 use self::proc_dir::ProcDir;
 use self::process_entry::{ProcessEntry, ProcessKind};
-use super::{Source, Listing, Precedence, SourceContext, SourceDef, SourceError};
+use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError};
 use crate::host::Host;
 use crate::model::{Excess, Nic, Trust};
 use crate::patient::Patient;

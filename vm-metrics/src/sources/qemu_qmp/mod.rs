@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 
 use self::network::{INFO_NETWORK, uncounted};
 use super::vmm_api::{ANSWER_LIMIT, QueryError, QueryFuture, Target, VmmApi, VmmInfo};
-use super::{Source, Listing, Precedence, SourceContext, SourceDef, SourceError, shortened};
+use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError, shortened};
 use crate::model::{Hypervisor, InstanceInfo, VmState};
 use crate::sources::values::{bounded, uuid};
 
