@@ -1,18 +1,20 @@
 //! The daemon asks VMMs over API sockets in their own roots.
 
+mod faults;
+
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
+use self::faults::{Behaviour, FAULTS, Fault, OK};
 use crate::fixture::Fixture;
 
 /// Makes a host whose VMMs and sockets belong to the user of the test.
@@ -84,99 +86,6 @@ fn firecracker_is_asked_inside_its_chroot() {
     let log = daemon.log();
     let problem = "process 4400: its API socket: no answer within 200 ms: it is busy or hangs";
     assert!(log.contains(problem), "{log}");
-}
-
-/// Serves one connection of a stand-in.
-type Behaviour = fn(&mut UnixStream) -> io::Result<()>;
-
-/// Texts of which the health must contain one.
-type HealthTexts = &'static [&'static str];
-
-const OK: &str = "HTTP/1.1 200 \r\n";
-
-const LATE: HealthTexts = &["no answer within 200 ms"];
-/// A busy machine decides which of the two comes first.
-const LARGE: HealthTexts = &["larger than 1048576 bytes", LATE[0]];
-const ENDED: HealthTexts = &["ended within the answer"];
-const NO_MONITOR: HealthTexts = &["no monitor of QEMU"];
-
-struct Fault {
-    name: &'static str,
-    api: Behaviour,
-    monitor: Behaviour,
-    /// For the API and for the monitor.
-    message: [HealthTexts; 2],
-}
-
-const FAULTS: &[Fault] = &[
-    Fault { name: "hangs", api: hang, monitor: hang, message: [LATE, LATE] },
-    Fault { name: "answers garbage", api: garbage, monitor: garbage, message: [&["no HTTP"], NO_MONITOR] },
-    Fault { name: "answers no JSON", api: no_json, monitor: no_json, message: [&["bad JSON"], NO_MONITOR] },
-    Fault {
-        name: "answers other JSON",
-        api: list,
-        monitor: list,
-        message: [&["unexpected value"], NO_MONITOR],
-    },
-    Fault { name: "leaves within the answer", api: leave, monitor: leave_greeting, message: [ENDED, ENDED] },
-    Fault { name: "sends 100 MB", api: flood_body, monitor: flood_greeting, message: [LARGE, LARGE] },
-    Fault { name: "sends 100 MB of headers", api: flood_headers, monitor: flood, message: [LARGE, LARGE] },
-    Fault { name: "sends a byte now and then", api: trickle_body, monitor: trickle, message: [LATE, LATE] },
-];
-
-fn hang(stream: &mut UnixStream) -> io::Result<()> {
-    stream.read_to_end(&mut Vec::new()).map(drop)
-}
-
-fn garbage(stream: &mut UnixStream) -> io::Result<()> {
-    stream.write_all(b"\0\xff}{\r\n\r\n")
-}
-
-fn no_json(stream: &mut UnixStream) -> io::Result<()> {
-    write!(stream, "{OK}Content-Length: 4\r\n\r\n{{\"a\n")
-}
-
-fn list(stream: &mut UnixStream) -> io::Result<()> {
-    write!(stream, "{OK}Content-Length: 4\r\n\r\n[1]\n")
-}
-
-fn leave(stream: &mut UnixStream) -> io::Result<()> {
-    write!(stream, "{OK}Content-Length: 100\r\n\r\n{{")
-}
-
-fn leave_greeting(stream: &mut UnixStream) -> io::Result<()> {
-    write!(stream, "{{\"QMP\":")
-}
-
-fn flood_body(stream: &mut UnixStream) -> io::Result<()> {
-    write!(stream, "{OK}Content-Length: 104857600\r\n\r\n")?;
-    flood(stream)
-}
-
-fn flood_headers(stream: &mut UnixStream) -> io::Result<()> {
-    write!(stream, "{OK}X: ")?;
-    flood(stream)
-}
-
-fn flood_greeting(stream: &mut UnixStream) -> io::Result<()> {
-    write!(stream, "{{\"QMP\":\"")?;
-    flood(stream)
-}
-
-fn flood(stream: &mut UnixStream) -> io::Result<()> {
-    (0..1600).try_for_each(|_| stream.write_all(&[b'1'; 1 << 16]))
-}
-
-fn trickle_body(stream: &mut UnixStream) -> io::Result<()> {
-    write!(stream, "{OK}Content-Length: 1000\r\n\r\n")?;
-    trickle(stream)
-}
-
-fn trickle(stream: &mut UnixStream) -> io::Result<()> {
-    loop {
-        stream.write_all(b" ")?;
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Listens on the socket and treats all clients alike. If `is_asked`, it waits for their request first.

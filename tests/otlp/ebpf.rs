@@ -5,7 +5,6 @@ use std::path::Path;
 use serde_json::Value;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::frames::Frame;
-use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::otlp::OtlpSink;
 use vm_metrics_testkit::skip::skip;
@@ -39,8 +38,7 @@ fn ebpf_only_metrics_are_pushed() {
     std::fs::write(&config, self::config("vmt0", &push)).unwrap();
     let args = ["--config", config.to_str().unwrap()];
     let daemon = Daemon::start(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &args).unwrap();
-    let by_ebpf = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
-    daemon.wait_for(SOON, "the programs on the TAP", by_ebpf).unwrap();
+    daemon.wait_for_ebpf().unwrap();
     for _ in 0..5 {
         tap.write_frame(&Frame::from_guest().udp4(100)).unwrap();
     }
@@ -64,8 +62,7 @@ fn pushed_and_scraped_ebpf_names_are_equal() {
     std::fs::write(&config, self::config("vmt1", &push)).unwrap();
     let args = ["--config", config.to_str().unwrap()];
     let daemon = Daemon::start(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &args).unwrap();
-    let by_ebpf = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
-    daemon.wait_for(SOON, "the programs on the TAP", by_ebpf).unwrap();
+    daemon.wait_for_ebpf().unwrap();
     crate::stores::compare(&daemon, || server.series());
 }
 

@@ -14,12 +14,6 @@ use vm_metrics_testkit::wait::SOON;
 
 use crate::lab::{manager_with, nics, ways};
 
-fn send(tap: &Tap, frames: u64) {
-    for _ in 0..frames {
-        tap.write_frame(&Frame::from_guest().udp4(300)).unwrap();
-    }
-}
-
 fn only(manager: &mut Manager) -> VmStats {
     let snapshot = manager.collect();
     assert_eq!(snapshot.vms.len(), 1);
@@ -34,9 +28,9 @@ fn the_final_frames_of_a_tap_are_counted() {
         let tables = format!("[readers.tap_ebpf]\npin = false\nattach = \"{way}\"\n");
         let mut manager = manager_with(&["vmt0"], &tables);
         manager.collect();
-        send(&tap, 5);
+        tap.send_udp4(5, 300).unwrap();
         manager.collect();
-        send(&tap, 7);
+        tap.send_udp4(7, 300).unwrap();
         let frame = Frame::to_guest().udp4(1000);
         let host = PacketSocket::bind("vmt0").unwrap();
         let mut buffer = [0; 2048];
@@ -53,7 +47,7 @@ fn the_final_frames_of_a_tap_are_counted() {
             assert_eq!(nic.ebpf.unwrap().tx.udp, 12, "{way}");
         }
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
-        send(&tap, 1);
+        tap.send_udp4(1, 300).unwrap();
         assert_eq!(nics(&mut manager).remove(0).tx.packets, Some(1), "{way}: a new device begins anew");
     }
 }
@@ -64,7 +58,7 @@ fn series_end_after_the_retention() {
     let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
     let mut manager = manager_with(&["vmt0"], "retention = \"0s\"\n[readers.tap_ebpf]\npin = false\n");
     manager.collect();
-    send(&tap, 5);
+    tap.send_udp4(5, 300).unwrap();
     assert_eq!(only(&mut manager).nics[0].tx.packets, Some(5));
     drop(tap);
     assert_eq!(nics(&mut manager)[0].tx.packets, None);
@@ -77,7 +71,7 @@ fn a_tap_without_a_tick_is_counted() {
     manager.collect();
     for frames in [5, 7] {
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
-        send(&tap, frames);
+        tap.send_udp4(frames, 300).unwrap();
         drop(tap);
         for _ in 0..3 {
             let nic = nics(&mut manager).remove(0);
@@ -101,7 +95,7 @@ fn all_taps_of_one_name_are_summed() {
             // A namespace has one device of each name.
             drop(last.take());
             let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
-            send(&tap, 3);
+            tap.send_udp4(3, 300).unwrap();
             sent += 3;
             last = Some(tap);
         }
@@ -115,7 +109,7 @@ fn all_taps_of_one_name_are_summed() {
             assert_eq!(sums, (Some(sent), Some(sent * frame)), "tick {tick}");
         }
         if let Some(tap) = last {
-            send(&tap, 2);
+            tap.send_udp4(2, 300).unwrap();
             sent += 2;
         }
     }
@@ -143,7 +137,7 @@ fn a_tap_between_two_ticks_is_counted() {
         let begun = |metrics: &Metrics| by_ebpf(metrics).filter(|_| packets(metrics) == Some(sent.into()));
         daemon.wait_for(SOON, "the programs on the new TAP", begun).unwrap();
         let frames = incarnation * 1000;
-        send(&tap, frames.into());
+        tap.send_udp4(frames.into(), 300).unwrap();
         drop(tap);
         sent += frames;
         let all = |metrics: &Metrics| packets(metrics).filter(|packets| *packets == f64::from(sent));

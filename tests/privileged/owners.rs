@@ -11,7 +11,7 @@ use vm_metrics_testkit::wait::SOON;
 
 use crate::isolation::isolated;
 use crate::lab::ways;
-use crate::vmm::{FRAME, Program, SHARED, Vmm, Work};
+use crate::vmm::{FRAME, Program, SHARED, Work};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vm-metrics");
 
@@ -27,15 +27,6 @@ fn wait_for(daemon: &Daemon, vm: &str, frames: u64) {
         ((bytes, packets, udp) == (wanted * FRAME as f64, wanted, wanted)).then_some(())
     };
     daemon.wait_for(SOON, &format!("{frames} frames of {vm}"), all).unwrap();
-}
-
-/// Returns the published id of this process.
-fn id_of(daemon: &Daemon, vmm: &Vmm) -> String {
-    let find = |metrics: &Metrics| {
-        let info = metrics.samples("vm_info").find(|sample| sample.label("pid") == Some(&vmm.pid()))?;
-        info.label("instance_id").map(str::to_owned)
-    };
-    daemon.wait_for(SOON, "the VM", find).unwrap()
 }
 
 fn wait_for_end(daemon: &Daemon, vm: &str) {
@@ -60,9 +51,8 @@ fn a_passed_on_tap_starts_at_zero() {
             let tap = Tap::create_up("vmt0", SHARED).unwrap();
 
             let first = program.start("vmt0", Work::default());
-            let a = id_of(&daemon, &first);
-            let attached = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
-            daemon.wait_for(SOON, "the programs on the TAP", attached).unwrap();
+            let a = daemon.id_of(first.pid()).unwrap();
+            daemon.wait_for_ebpf().unwrap();
             let send = |frames: u64| {
                 (0..frames).for_each(|_| tap.write_frame(&Frame::from_guest().udp4(300)).unwrap());
             };
@@ -74,7 +64,7 @@ fn a_passed_on_tap_starts_at_zero() {
             wait_for(&daemon, &a, 13);
 
             let second = program.start("vmt0", Work { frames: 5, ..Work::default() });
-            let b = id_of(&daemon, &second);
+            let b = daemon.id_of(second.pid()).unwrap();
             wait_for(&daemon, &b, 5);
             send(7);
             wait_for(&daemon, &b, 12);
@@ -89,7 +79,7 @@ fn a_passed_on_tap_starts_at_zero() {
             second.kill();
             let third = program.start("vmt0", Work { frames: 2, ..Work::default() });
             let daemon = start();
-            let c = id_of(&daemon, &third);
+            let c = daemon.id_of(third.pid()).unwrap();
             send(6);
             wait_for(&daemon, &c, 6);
         }
@@ -114,15 +104,14 @@ fn a_vm_with_a_new_id_continues() {
         let send =
             |frames: u64| (0..frames).for_each(|_| tap.write_frame(&Frame::from_guest().udp4(300)).unwrap());
         let first = program.start("vmt0", Work::default());
-        let a = id_of(&daemon, &first);
-        let attached = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
-        daemon.wait_for(SOON, "the programs on the TAP", attached).unwrap();
+        let a = daemon.id_of(first.pid()).unwrap();
+        daemon.wait_for_ebpf().unwrap();
         send(10);
         wait_for(&daemon, &a, 10);
         first.kill();
         wait_for_end(&daemon, &a);
         let second = program.start("vmt0", Work { frames: 5, ..Work::default() });
-        let b = id_of(&daemon, &second);
+        let b = daemon.id_of(second.pid()).unwrap();
         wait_for(&daemon, &b, 5);
         daemon.terminate().unwrap();
         send(4);

@@ -53,7 +53,7 @@ fn a_reused_pid_inherits_nothing() {
         let pid = first.0.pid();
         manager.collect();
         let before = only_vm(&manager);
-        assert!(before.cpu_usec >= Some(500_000), "{before:?}");
+        assert!(before.process.cpu_usec >= Some(500_000), "{before:?}");
         assert_eq!((before.hypervisor_pid, before.net_tx_bytes), (Some(pid), Some(50 * FRAME)));
 
         // No tick falls between, so no tick saw the pid without a process.
@@ -64,7 +64,7 @@ fn a_reused_pid_inherits_nothing() {
             assert_eq!((after.hypervisor_pid, after.net_tx_bytes), (Some(pid), Some(3 * FRAME)));
             assert!(after.nics[0].start_time > before.nics[0].start_time, "{after:?} after {before:?}");
             assert!(
-                after.cpu_usec.is_some() && after.cpu_usec < before.cpu_usec,
+                after.process.cpu_usec.is_some() && after.process.cpu_usec < before.process.cpu_usec,
                 "{after:?} after {before:?}"
             );
             assert!(after.start_time > before.start_time, "{after:?} after {before:?}");
@@ -88,14 +88,15 @@ fn a_recorded_pid_matches_only_its_process() {
              [[sources.static_list.vms]]\nid = \"a\"\npid_file = {pid_file:?}\n"
         ));
         let [before] = &running(&manager)[..] else { panic!("one VM") };
-        assert!(before.memory_rss_bytes > Some(0), "{before:?}");
+        assert!(before.process.memory_rss_bytes > Some(0), "{before:?}");
 
         first.kill();
         let second = with_pid(&program, pid, Work::default());
         // At first the files of the ended process also explain this.
         for _ in 0..3 {
             let after = running(&manager);
-            let unread = |vm: &VmStats| vm.memory_rss_bytes.is_none() && vm.cpu_usec.is_none();
+            let unread =
+                |vm: &VmStats| vm.process.memory_rss_bytes.is_none() && vm.process.cpu_usec.is_none();
             assert!(after.iter().all(unread), "{after:?}");
         }
         drop(second);

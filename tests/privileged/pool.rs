@@ -8,7 +8,6 @@ use vm_metrics::Manager;
 use vm_metrics::NicStats;
 use vm_metrics::{InstanceInfo, Nic};
 use vm_metrics_testkit::child::ChildProcess;
-use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::link::ip;
 use vm_metrics_testkit::netns::{NetNs, enter_of};
 use vm_metrics_testkit::tap::{Tap, TapOptions};
@@ -22,10 +21,6 @@ const LONG: usize = 100;
 const TABLES: &str = "retention = \"0s\"\n[readers.tap_ebpf]\npin = false\n";
 const WITHOUT_EBPF: &str = "retention = \"0s\"\n[readers.tap_ebpf]\nenabled = false\n";
 
-fn send(tap: &Tap, frames: u64) {
-    (0..frames).for_each(|_| tap.write_frame(&Frame::from_guest().udp4(300)).unwrap());
-}
-
 fn vm(id: &str, pid: Option<u32>, nic: Nic) -> InstanceInfo {
     InstanceInfo { id: id.into(), hypervisor_pid: pid, nics: vec![nic], ..InstanceInfo::default() }
 }
@@ -35,7 +30,7 @@ fn left_by_a() -> (Manager, Tap) {
     let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
     let manager = manager_with(&[], TABLES);
     manager.set_instance_source(vec![vm("a", None, Nic::local("vmt0"))]);
-    send(&tap, 10);
+    tap.send_udp4(10, 300).unwrap();
     manager.collect();
     manager.set_instance_source(Vec::<InstanceInfo>::new());
     manager.collect();
@@ -59,7 +54,7 @@ fn a_renamed_tap_starts_at_zero() {
         link.up().unwrap();
         manager.set_instance_source(vec![vm("b", None, Nic::local("vmt1"))]);
         assert_eq!(one(&mut manager).tx.packets, Some(0));
-        send(&tap, 3);
+        tap.send_udp4(3, 300).unwrap();
         assert_eq!(one(&mut manager).tx.packets, Some(3));
     });
 }
@@ -84,7 +79,7 @@ fn a_moved_tap_starts_at_zero() {
         let nic = Nic { tap: "vmt0".into(), netns: Some(netns) };
         manager.set_instance_source(vec![vm("b", Some(vmm.pid()), nic)]);
         assert_eq!(one(&mut manager).tx.packets, Some(0));
-        send(&tap, 3);
+        tap.send_udp4(3, 300).unwrap();
         assert_eq!(one(&mut manager).tx.packets, Some(3));
     });
 }
@@ -97,18 +92,18 @@ fn a_replaced_tap_is_another_device() {
         let manager = &mut manager_with(&["vmt0"], TABLES);
         let make = || Tap::create_up("vmt0", TapOptions { ifindex: 77, ..TapOptions::default() }).unwrap();
         let first = make();
-        send(&first, 10);
+        first.send_udp4(10, 300).unwrap();
         let before = one(manager);
         drop(first);
         let second = make();
-        send(&second, 20);
+        second.send_udp4(20, 300).unwrap();
         let after = one(manager);
         assert_eq!((before.ifindex, after.ifindex), (Some(77), Some(77)));
         assert_eq!((before.tx.packets, after.tx.packets), (Some(10), Some(20)));
         assert!(before.start_time.is_none() && after.start_time.is_some(), "{after:?}");
         drop(second);
         let third = make();
-        send(&third, 30);
+        third.send_udp4(30, 300).unwrap();
         let last = one(manager);
         assert_eq!(last.tx.packets, Some(30));
         assert!(last.start_time > after.start_time, "{last:?}");
@@ -130,14 +125,14 @@ fn a_replaced_taps_final_counters_are_summed() {
                 || Tap::create_up("vmt0", TapOptions { ifindex: index, ..TapOptions::default() }).unwrap();
             let first = make();
             packets();
-            send(&first, 10);
+            first.send_udp4(10, 300).unwrap();
             assert_eq!(packets(), (Some(10), Some(10)));
-            send(&first, 5);
+            first.send_udp4(5, 300).unwrap();
             drop(first);
             let second = make();
-            send(&second, 3);
+            second.send_udp4(3, 300).unwrap();
             assert_eq!(packets(), (Some(3), Some(18)), "index {index}, {tables}");
-            send(&second, 4);
+            second.send_udp4(4, 300).unwrap();
             assert_eq!(packets(), (Some(7), Some(22)), "index {index}, {tables}");
         }
     });
@@ -152,12 +147,12 @@ fn a_reassigned_taps_final_counters_are_kept() {
         let make = || Tap::create_up("vmt0", TapOptions { ifindex: 77, ..TapOptions::default() }).unwrap();
         manager.set_instance_source(vec![vm("a", None, Nic::local("vmt0"))]);
         let first = make();
-        send(&first, 10);
+        first.send_udp4(10, 300).unwrap();
         manager.collect();
-        send(&first, 3);
+        first.send_udp4(3, 300).unwrap();
         drop(first);
         let second = make();
-        send(&second, 20);
+        second.send_udp4(20, 300).unwrap();
         manager.set_instance_source(vec![vm("b", None, Nic::local("vmt0"))]);
         let all = manager.collect();
         let sent = |id: &str| all.vms.iter().find(|vm| vm.instance_id == id).unwrap().net_tx_packets;

@@ -107,8 +107,8 @@ impl Program {
 }
 
 impl Vmm {
-    pub(crate) fn pid(&self) -> String {
-        self.0.pid().to_string()
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.pid()
     }
 
     pub(crate) fn kill(mut self) {

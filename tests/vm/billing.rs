@@ -9,7 +9,6 @@ use std::time::Duration;
 use tempfile::TempDir;
 use vm_metrics_testkit::child::ChildProcess;
 use vm_metrics_testkit::daemon::Daemon;
-use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::prometheus::{Prometheus, PrometheusServer};
@@ -106,13 +105,6 @@ fn tap() -> Tap {
     Tap::create_up("vmbill0", TapOptions::default()).unwrap()
 }
 
-/// Sends so many frames and returns their bytes.
-fn send(tap: &Tap, frames: u64) -> u64 {
-    let frame = Frame::from_guest().udp4(958);
-    (0..frames).for_each(|_| tap.write_frame(&frame).unwrap());
-    frames * frame.len() as u64
-}
-
 /// Waits until the daemon publishes these bytes.
 fn published(host: &Host, id: &str, bytes: u64) {
     let shows = |metrics: &Metrics| {
@@ -130,7 +122,7 @@ fn short_lived_vms_are_billed_in_full() {
         let id = format!("short-{at}");
         let tap = tap();
         let vm = host.start_vm(&id, "vmbill0");
-        let of_vm = send(&tap, 5000);
+        let of_vm = tap.send_udp4(5000, 958).unwrap();
         thread::sleep(Duration::from_secs(1));
         published(&host, &id, of_vm);
         host.end(vm);
@@ -176,7 +168,7 @@ fn a_restarted_vm_is_billed_for_both() {
     for frames in [100, 300] {
         let tap = tap();
         let vm = host.start_vm("again", "vmbill0");
-        let of_vm = send(&tap, frames);
+        let of_vm = tap.send_udp4(frames, 958).unwrap();
         host.scraped("again", of_vm);
         host.end(vm);
         sent += of_vm;
@@ -189,15 +181,15 @@ fn a_recreated_taps_end_is_billed() {
     let host = Host::start();
     let mut device = tap();
     let vm = host.start_vm("remade", "vmbill0");
-    let mut sent = send(&device, 100);
+    let mut sent = device.send_udp4(100, 958).unwrap();
     host.scraped("remade", sent);
     // All of this falls between two scrapes.
     for frames in [300, 5, 1000] {
         drop(device);
         device = tap();
-        sent += send(&device, frames);
+        sent += device.send_udp4(frames, 958).unwrap();
         published(&host, "remade", sent);
-        sent += send(&device, 2);
+        sent += device.send_udp4(2, 958).unwrap();
     }
     host.scraped("remade", sent);
     assert_eq!(host.counted(SENT), sent);
@@ -210,15 +202,15 @@ fn a_restarted_daemon_bills_nothing_twice() {
     let mut host = Host::start();
     let first = tap();
     let vm = host.start_vm("stays", "vmbill0");
-    let mut sent = send(&first, 100);
+    let mut sent = first.send_udp4(100, 958).unwrap();
     published(&host, "stays", sent);
     drop(first);
     let second = tap();
     for frames in [200, 300, 400] {
-        sent += send(&second, frames);
+        sent += second.send_udp4(frames, 958).unwrap();
         host.scraped("stays", sent);
         host.daemon.kill().unwrap();
-        sent += send(&second, frames);
+        sent += second.send_udp4(frames, 958).unwrap();
         host.daemon = daemon(host.dir.path());
         host.scraped("stays", sent);
     }

@@ -14,7 +14,7 @@ fn main() -> Result<(), CollectError> {
             "{}: {:?} s of CPU, {:?} bytes resident",
             vm.instance_name,
             vm.cpu_seconds(),
-            vm.memory_rss_bytes
+            vm.process.memory_rss_bytes
         );
     }
 

@@ -11,7 +11,7 @@ use crate::exporters;
 use crate::manager::{Manager, ManagerError, Setup};
 use crate::readers::Purpose;
 
-/// A configuration that is checked in every part. Nothing is started.
+/// A checked configuration, with nothing started.
 #[derive(Debug)]
 pub struct App {
     setup: Setup,
@@ -21,7 +21,7 @@ pub struct App {
 
 impl App {
     /// # Errors
-    /// When something is wrong with the configuration: all that is.
+    /// All mistakes of the configuration.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         Self::configure(config.clone()).or_else(|_| Self::load(config.into_document(), |_| ()))
     }
@@ -52,7 +52,7 @@ impl App {
         &self.setup.settings
     }
 
-    /// Starts the readers, for those who want to tick themselves.
+    /// Starts the readers, for a caller that ticks by itself.
     pub fn into_manager(self, purpose: Purpose) -> Result<Manager, ManagerError> {
         self.setup.start(purpose)
     }

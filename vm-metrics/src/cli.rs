@@ -1,4 +1,4 @@
-//! The command line, and what each command does.
+//! The command line and its commands.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -115,7 +115,7 @@ enum ConfigAction {
 
 impl Cli {
     /// # Errors
-    /// When the configuration is wrong, or the command cannot do what it is for.
+    /// When the configuration is wrong, or the command fails.
     pub fn run(self) -> anyhow::Result<()> {
         let variables = env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -145,7 +145,7 @@ impl Command {
         }
     }
 
-    /// A command that reports what it finds has nothing to add in the log.
+    /// Commands that print a report log only errors.
     fn logs(&self) -> bool {
         !matches!(self, Self::Snapshot { .. } | Self::Doctor { .. })
     }
@@ -201,7 +201,7 @@ fn check(document: Document, file: &Path, overrides: &Overrides) -> anyhow::Resu
     print(&text)
 }
 
-/// Says why a command failed: a line for each mistake, and each cause once.
+/// Logs the failure of a command: one line for each mistake, and each cause once.
 pub fn report(error: &anyhow::Error) {
     match error.downcast_ref::<ConfigError>() {
         Some(ConfigError::Several { errors }) => errors.iter().for_each(|error| tracing::error!("{error}")),

@@ -8,10 +8,10 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::model::{ComponentKind, ComponentRun, Health, UncountedNic};
 
-/// In memory a VM can take a hundred times its text.
+/// Limit of VMs: in memory a VM can take a hundred times its text.
 const MAX_VMS: usize = 1 << 16;
 
-/// What the commands show of `/api/v1/vms`.
+/// The part of `/api/v1/vms` that the commands show.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Vms {
     #[serde(deserialize_with = "rfc3339")]

@@ -1,4 +1,6 @@
-//! Where the kernel's files are. The only file that spells `/proc` or `/sys`; on a fixture host the roots are elsewhere.
+//! Locates the kernel's files, and alone spells `/proc` and `/sys`.
+//!
+//! On a fixture host the roots are other directories.
 
 use std::collections::HashSet;
 use std::fs;
@@ -10,7 +12,7 @@ use rustix::fs::{FsWord, PROC_SUPER_MAGIC, statfs};
 
 use crate::procfs::parse_net_dev;
 
-/// What sysfs calls itself (`linux/magic.h`).
+/// Magic number of sysfs (`linux/magic.h`).
 const SYSFS_MAGIC: FsWord = 0x6265_6572;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +32,8 @@ impl Host {
         Self { proc: proc.into(), sys: sys.into() }
     }
 
-    /// Whether the roots show the kernel that runs this program: they are the usual ones, or procfs and sysfs mounted
-    /// elsewhere, as in a container. On a fixture host they are plain files, and a device there is no device here.
+    /// Whether the roots are procfs and sysfs of this kernel, at the usual paths or mounted elsewhere, as in a container.
+    /// The roots of a fixture host are plain files.
     pub fn is_this_kernel(&self) -> bool {
         let is = |root: &Path, magic| statfs(root).is_ok_and(|at| at.f_type == magic);
         *self == Self::default() || (is(&self.proc, PROC_SUPER_MAGIC) && is(&self.sys, SYSFS_MAGIC))
@@ -115,26 +117,26 @@ impl Host {
         self.sys.join("kernel/iommu_groups").join(group).join("devices")
     }
 
-    /// What tells the device of this name from any other that had or will have it: the number of its directory, which
-    /// the kernel gives out once. `None` when there is no such device.
+    /// The inode of the device's directory, which the kernel assigns once. So it distinguishes the device from earlier and
+    /// later ones of the same name. `None` if there is no such device.
     pub fn device_id(&self, name: &str) -> Option<u64> {
         fs::metadata(self.net_device(name)).ok().map(|directory| directory.ino())
     }
 
-    /// The same of all devices that are there, whatever their names.
+    /// The inodes of all devices.
     pub fn device_ids(&self) -> io::Result<HashSet<u64>> {
         let devices = fs::read_dir(self.net_devices())?;
-        // By the path, for they are links; one may go meanwhile.
+        // By the path, because they are links; a device may be deleted meanwhile.
         Ok(devices.filter_map(|device| Some(fs::metadata(device.ok()?.path()).ok()?.ino())).collect())
     }
 
-    /// When the system was booted, in seconds of Unix time; `None` on a host that does not say.
+    /// Time of the boot in seconds of Unix time; `None` if the host does not publish it.
     pub fn boot_time(&self) -> Option<u64> {
         let stat = fs::read_to_string(self.proc.join("stat")).ok()?;
         stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
     }
 
-    /// What tells this boot from any other; `None` on a host that does not say.
+    /// The id of this boot; `None` if the host does not publish it.
     pub fn boot_id(&self) -> Option<String> {
         let id = fs::read_to_string(self.proc.join("sys/kernel/random/boot_id")).ok()?;
         Some(id.trim().to_owned())

@@ -26,21 +26,21 @@ use crate::http::port_user::{self, Listener, Program, user_name};
 
 pub(crate) use believed::Stranger;
 
-/// A daemon that hangs must not hold up who asks.
+/// Time limit for a daemon that hangs.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Between two questions to a daemon whose first tick has not ended.
+/// Pause before the next query to a daemon whose first tick has not ended.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Longer than what is said of 10 000 VMs.
+/// Limit of an answer, above the size for 10 000 VMs.
 const LIMIT: usize = 64 << 20;
 
-/// One that has answered.
+/// A daemon that has answered.
 #[derive(Debug)]
 pub(crate) struct LocalDaemon {
     runtime: Runtime,
     address: Address,
-    /// Who listens there, as the kernel says.
+    /// The listener by the kernel's tables.
     listener: Listener,
 }
 
@@ -51,8 +51,8 @@ enum Address {
 }
 
 impl LocalDaemon {
-    /// Asks at the Unix socket, else at the addresses; `None` where no daemon answers. `tell` hears of each stranger who
-    /// listens there.
+    /// Tries the Unix socket, then the addresses; `None` if no daemon answers. `tell` gets each stranger that listens
+    /// there.
     pub(crate) fn find(settings: &Settings, tell: impl Fn(&Stranger)) -> Option<Self> {
         let addresses = addresses(settings).into_iter().map(Address::Tcp);
         let find_at = |address| {
@@ -62,10 +62,10 @@ impl LocalDaemon {
         socket(settings).into_iter().chain(addresses).find_map(find_at)
     }
 
-    /// Asks at the Unix socket only, where it tells all.
+    /// Tries the Unix socket only, where the daemon shows all errors.
     ///
     /// # Errors
-    /// Why it did not answer.
+    /// The reason why it does not answer.
     pub(crate) fn find_by_socket(settings: &Settings) -> anyhow::Result<Self> {
         Self::find_at(socket(settings).context("its Unix socket is switched off (key socket in [http])")?)
     }
@@ -75,7 +75,7 @@ impl LocalDaemon {
         let listener = runtime.block_on(async { timeout(DEADLINE, address.listener()).await })??;
         believed::check(&listener, &address)?;
         let found = Self { runtime, address, listener };
-        // Another program may have the port.
+        // Another program may occupy the port.
         found.report()?;
         Ok(found)
     }
@@ -84,12 +84,12 @@ impl LocalDaemon {
         self.json("/api/v1/health")
     }
 
-    /// Process and user, where the process is known.
+    /// Process and user, if the process is known.
     pub(crate) fn peer(&self) -> Option<(u32, u32)> {
         Some((self.listener.program.as_ref()?.pid, self.listener.uid))
     }
 
-    /// For a line that says who tells all this.
+    /// Process and user of the daemon, for the first line of a report.
     pub(crate) fn who(&self) -> String {
         let user = format!("user {}", user_name(self.listener.uid));
         self.peer().map_or_else(|| user.clone(), |(pid, _)| format!("process {pid}, {user}"))
@@ -136,7 +136,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// A host made of files has no daemon but the one that its configuration names.
+/// A fixture host has only the daemon that its configuration names.
 fn addresses(settings: &Settings) -> Vec<SocketAddr> {
     let reachable = |address: SocketAddr| match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
@@ -144,7 +144,7 @@ fn addresses(settings: &Settings) -> Vec<SocketAddr> {
         _ => address,
     };
     let listens = settings.host.is_this_kernel().then(|| settings.listen.addresses());
-    // A name that cannot be resolved is no address.
+    // A name that does not resolve has no address.
     let resolved = listens.into_iter().flatten().filter_map(|listen| listen.resolve().ok()).flatten();
     resolved.map(reachable).collect()
 }
@@ -164,7 +164,7 @@ impl Address {
         }
     }
 
-    /// Who answers is checked each time: another process may have taken the place of the one before.
+    /// The listener is checked at each connection: another process may have replaced the one before.
     async fn get(&self, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
         match self {
             Self::Socket(socket) => {
@@ -212,7 +212,7 @@ async fn get(
     loop {
         tokio::select! {
             answer = &mut answer => return answer,
-            // What was received before its end is still there to be read.
+            // Bytes that arrived before the end can still be read.
             _ = &mut connection, if is_open => is_open = false,
         }
     }

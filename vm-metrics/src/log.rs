@@ -19,10 +19,10 @@ use crate::config::LogFormat;
 use crate::model::Escaping;
 use crate::terminal::printable_json;
 
-/// Bytes of a message or of a field. Paths and names may be long, and each line may come with every tick.
+/// Limit of a message or a field. Paths and names may be long, and a line may repeat with every tick.
 const MAX_BYTES: usize = 16 << 10;
 
-/// Logs to standard error from now on. A level that was not checked before is that of errors.
+/// Starts the log on standard error. An invalid level becomes `error`.
 pub(crate) fn start(level: &str, format: LogFormat) {
     let filter = EnvFilter::try_new(quiet_libraries(level)).unwrap_or_else(|_| EnvFilter::new("error"));
     let text = tracing_subscriber::fmt()
@@ -37,7 +37,7 @@ pub(crate) fn start(level: &str, format: LogFormat) {
     }
 }
 
-/// The loader of eBPF programs says more than all else, so it does only where it is asked by its name.
+/// The loader of eBPF programs logs more than all else, so its debug output needs its name in the level.
 fn quiet_libraries(level: &str) -> String {
     let is_wordy =
         |part: &str| ["debug", "trace"].iter().any(|wordy| part.trim().eq_ignore_ascii_case(wordy));
@@ -93,7 +93,7 @@ impl Visit for Fields<'_> {
     }
 }
 
-/// Of OpenTelemetry only that a collector refused a part: all else that it logs the daemon says itself, once and not with
+/// Of OpenTelemetry, keeps only records of data that a collector refused. The daemon itself logs all else once, and not with
 /// every push.
 fn is_news(metadata: &Metadata<'_>) -> bool {
     !metadata.target().starts_with("opentelemetry") || metadata.name().ends_with("PartialSuccess")
@@ -111,7 +111,7 @@ fn format_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fm
     }
 }
 
-/// Escapes, and leaves out what is beyond the limit.
+/// Escapes a text, and cuts it at the limit.
 struct Short<W> {
     inner: Escaping<W>,
     left: usize,

@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(message) => {
-            // Help and version are asked for; the rest is a mistake.
+            // Help and version are no error; all else is a mistake.
             let code = if message.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
             return if message.print().is_ok() { code } else { ExitCode::FAILURE };
         }

@@ -1,10 +1,10 @@
-//! The signals that end the daemon, and the one that must not.
+//! Waits for signals that end the daemon, and ignores SIGHUP.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Signals to this process, from when this is made.
+/// Signals to this process, from the construction on.
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -20,7 +20,7 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal that ends the daemon. systemd would take the end by SIGHUP for a clean one.
+    /// Waits for a signal that ends the daemon. After an end by SIGHUP systemd would not restart it.
     pub(crate) async fn next(&mut self) -> &'static str {
         loop {
             tokio::select! {

@@ -17,10 +17,10 @@ use crate::model::{ComponentKind, ComponentRun, Health, Printable, Snapshot};
 use crate::readers::{self, Purpose};
 use crate::terminal::{printable_json, try_print};
 
-/// How long one look may take to find the processes of users who share a part of the time.
+/// Time limit of one look. Processes of users with little time may need several readings.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Between two looks of one.
+/// Pause between two readings of one look.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Moves the cursor to the corner of the terminal and clears it.
@@ -29,16 +29,16 @@ const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     pub(crate) json: bool,
-    /// Between two tables with rates.
+    /// Interval of the tables with rates.
     pub(crate) watch: Option<Duration>,
-    /// Whether the daemon that runs is left alone.
+    /// Whether the running daemon is left alone.
     pub(crate) no_daemon: bool,
 }
 
-/// Who says which VMs there are.
+/// The origin of the list of VMs.
 enum Witness {
     Daemon(LocalDaemon),
-    /// Programs that are attached for one reading have nothing to tell, so this reads the devices' own counters.
+    /// A manager of this process. Programs attached for one reading would count nothing, so it reads the devices' counters.
     Own(Manager),
 }
 
@@ -65,7 +65,7 @@ fn warn_of(stranger: &Stranger) {
 fn once(witness: &Witness, json: bool) -> anyhow::Result<()> {
     let (document, failure) = witness.look(true)?;
     let vms: Vms = serde_json::from_slice(&document)?;
-    // Without a VM there is nothing to show but the failure: "none" would be a guess.
+    // Without a VM only the failure is shown: "none" would be a guess.
     if failure.is_none() || !vms.vms.is_empty() {
         let text = if json { line(&document)? } else { tabled(&vms, None) };
         try_print(&text)?;
@@ -73,7 +73,7 @@ fn once(witness: &Witness, json: bool) -> anyhow::Result<()> {
     failure.map_or(Ok(()), |failure| bail!("VMs may be missing: {failure}"))
 }
 
-/// Ends when nobody reads any more.
+/// Ends when the output has no reader any more.
 fn watch(witness: &Witness, json: bool, interval: Duration) -> anyhow::Result<()> {
     let clear = if io::stdout().is_terminal() { CLEAR } else { "" };
     let mut before: Option<Vms> = None;
@@ -83,7 +83,7 @@ fn watch(witness: &Witness, json: bool, interval: Duration) -> anyhow::Result<()
             eprintln!("{}", Printable(format!("VMs may be missing: {failure}")));
         }
         let vms: Vms = serde_json::from_slice(&document)?;
-        // The daemon may not have read anything since.
+        // The daemon may not have made a tick since.
         if before.as_ref().is_some_and(|before| before.taken_at == vms.taken_at) {
             sleep(interval);
             continue;
@@ -102,7 +102,7 @@ fn watch(witness: &Witness, json: bool, interval: Duration) -> anyhow::Result<()
 }
 
 impl Witness {
-    /// The document of the API, and why VMs may be missing from it.
+    /// The document of the API, and the failure of a source that may hide VMs.
     fn look(&self, is_first: bool) -> anyhow::Result<(Vec<u8>, Option<String>)> {
         match self {
             Self::Daemon(daemon) => Ok((daemon.get("/api/v1/vms")?.into(), None)),
@@ -117,7 +117,7 @@ impl Witness {
     }
 }
 
-/// One look, for which there is time: the daemon looks at those who have to wait in its next ticks.
+/// One complete look, which repeats the tick for users whose time is shared. The daemon spreads that over its ticks.
 pub(crate) fn look(manager: &Manager) -> Arc<Snapshot> {
     look_until(Instant::now() + PATIENCE, || manager.collect())
 }
@@ -127,10 +127,10 @@ pub(crate) fn document(snapshot: &Snapshot) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&json::Vms::of(snapshot))
 }
 
-/// One look has no earlier one to count from, also where it had to wait for processes.
+/// Removes sums since an earlier tick: one look has no earlier tick, also if it needed several readings.
 fn forget_sums(snapshot: &mut Snapshot) {
     for vm in &mut snapshot.vms {
-        (vm.cpu_wait_usec, vm.context_switches) = (None, None);
+        (vm.process.cpu_wait_usec, vm.process.context_switches) = (None, None);
     }
 }
 

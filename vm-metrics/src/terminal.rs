@@ -1,4 +1,4 @@
-//! Prints the results of the commands, with nothing in them that a terminal obeys.
+//! Prints results of the commands, without control characters for a terminal.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -19,7 +19,7 @@ pub(crate) fn try_print(text: &str) -> anyhow::Result<bool> {
     }
 }
 
-/// The same JSON document for a terminal. Only strings have such characters, and JSON has an escape sequence for each.
+/// The same JSON document, with unsafe characters escaped. Only strings contain them, and JSON can escape each.
 pub(crate) fn printable_json(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for character in text.chars() {

@@ -1,19 +1,19 @@
-//! What `vm-metrics --version` says of the binary.
+//! The text of `vm-metrics --version`.
 
 use std::sync::LazyLock;
 
 use crate::readers;
 
-/// The commit that it was built from, where it was built from git.
+/// The commit of the build, if it was built from git.
 const COMMIT: Option<&str> = option_env!("VM_METRICS_COMMIT");
 
-/// All that tells one build from another.
+/// Version, commit and features of the build.
 pub(crate) fn long() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| describe(COMMIT, readers::pins_version()));
     &TEXT
 }
 
-/// `pins` is the version of what stays in the bpffs, in a build with eBPF.
+/// `pins` is the version of the pins in the bpffs, in a build with eBPF.
 fn describe(commit: Option<&str>, pins: Option<u32>) -> String {
     let commit = commit.unwrap_or("unknown (only a release build from git tells it)");
     let ebpf = match pins {

@@ -98,7 +98,7 @@ fn report(world: &World, seed: u64, user: User) -> u64 {
     figures(&format!(
         "conservation, a daemon of {user:?}: {} incarnations of TAPs, {} kills and {} orderly restarts of the daemon; \
          received {rx_bytes} bytes in {rx_packets} packets, sent {tx_bytes} bytes in {tx_packets} packets; \
-         written - published = {difference}; {} more ended while nobody was there to see it; \
+         written - published = {difference}; {} more ended without a daemon; \
          {} scrapes; {} hostile acts of neighbours: {} (seed {seed})",
         all.lives,
         world.counts.kills,

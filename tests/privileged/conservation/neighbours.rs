@@ -142,7 +142,7 @@ impl Neighbours {
     fn impersonate(&mut self, id: &str, tap: &str) {
         self.impostor = self.places.start("qemu-system-x86_64", &["-name", &format!("guest={id}")]);
         unshare(&mut self.impostor);
-        self.impostor_fd = open_tap(&mut self.impostor, tap);
+        self.impostor_fd = self.impostor.open_tap(tap).unwrap();
         self.impostor.perform(&Action::Send { fd: self.impostor_fd, frames: 5 }).unwrap();
         self.count("impostors", |_| 1);
     }
@@ -190,7 +190,7 @@ impl Neighbours {
         self.count("swaps", |all| all.swapper.perform(&Action::Stop).unwrap());
         self.swapper = self.places.start("qemu-system-x86_64", &["-uuid", id]);
         unshare(&mut self.swapper);
-        let one = open_tap(&mut self.swapper, tap);
+        let one = self.swapper.open_tap(tap).unwrap();
         self.swapper.perform(&Action::Send { fd: one, frames: 5 }).unwrap();
         let file = Action::OpenFile { path: "/dev/null".into() };
         let other = i32::try_from(self.swapper.perform(&file).unwrap()).unwrap();
@@ -265,9 +265,4 @@ impl Directories {
 
 fn unshare(tenant: &mut Tenant) {
     tenant.perform(&Action::Unshare { net: true, mount: false, pid: false }).unwrap();
-}
-
-fn open_tap(tenant: &mut Tenant, name: &str) -> i32 {
-    let open = Action::OpenTap { name: name.to_owned(), multi_queue: false, up: true };
-    i32::try_from(tenant.perform(&open).unwrap()).unwrap()
 }

@@ -54,7 +54,7 @@ impl Host {
     pub(super) fn guest_after(&self, id: &str, frames: u64) -> Guest {
         let namespace = NetNs::enter().unwrap();
         let tap = Tap::create_up(TAP, TapOptions { ifindex: IFINDEX, ..TapOptions::default() }).unwrap();
-        send(&tap, frames);
+        tap.send_udp4(frames, 300).unwrap();
         let host = PacketSocket::bind(TAP).unwrap();
         let vmm = self.shell.start(id, &tap);
         Guest { id: id.to_owned(), netns: namespace.inode(), tap, host, vmm }
@@ -87,12 +87,6 @@ impl Host {
     }
 }
 
-fn send(tap: &Tap, frames: u64) -> u64 {
-    let frame = Frame::from_guest().udp4(300);
-    (0..frames).for_each(|_| tap.write_frame(&frame).unwrap());
-    frames * frame.len() as u64
-}
-
 impl Guest {
     /// Returns the number of our programs on its device.
     pub(super) fn attached(&self) -> usize {
@@ -102,7 +96,7 @@ impl Guest {
 
     /// Sends from the guest.
     pub(super) fn send(&self, frames: u64) -> u64 {
-        send(&self.tap, frames)
+        self.tap.send_udp4(frames, 300).unwrap()
     }
 
     /// Sends from the host, and the guest takes it.

@@ -41,8 +41,7 @@ impl Host {
     fn start(&self) -> Daemon {
         let binary = Path::new(env!("CARGO_BIN_EXE_vm-metrics"));
         let daemon = Daemon::start(binary, &["--config", self.config.to_str().unwrap()]).unwrap();
-        let attached = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
-        daemon.wait_for(SOON, "the programs on the TAP", attached).unwrap();
+        daemon.wait_for_ebpf().unwrap();
         daemon
     }
 

@@ -10,7 +10,7 @@ use vm_metrics_testkit::wait::SOON;
 use super::VICTIM;
 use super::lab::Scene;
 use super::pace::Pace;
-use super::user::{ATTACKER, NEIGHBOUR, idle_argv, open_tap};
+use super::user::{ATTACKER, NEIGHBOUR, idle_argv};
 use crate::isolation::isolated;
 
 #[test]
@@ -33,7 +33,7 @@ fn a_fake_with_its_own_tap_is_published() {
         let scene = Scene::new();
         let daemon = scene.daemon_of_namespaces("");
         let mut fake = scene.attacker_in_netns("cloud-hypervisor", &["--platform", "uuid=fake"]);
-        let fd = open_tap(&mut fake, "vmt0");
+        let fd = fake.open_tap("vmt0").unwrap();
         fake.perform(&Action::Send { fd, frames: 3 }).unwrap();
         let pid = fake.pid().to_string();
         let shown = |metrics: &Metrics| metrics.value("vm_info", &[("instance_id", "fake"), ("pid", &pid)]);

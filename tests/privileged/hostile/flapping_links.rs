@@ -9,7 +9,6 @@ use vm_metrics_testkit::wait::SOON;
 
 use super::lab::Scene;
 use super::pace::Pace;
-use super::user::open_tap;
 use crate::isolation::isolated;
 
 /// Intervals of the scene (`lab::OFTEN`) in a second.
@@ -28,7 +27,7 @@ fn flapping_links_trigger_no_ticks() {
         let mut victim = scene.victim("11111111-1111-4111-8111-111111111111", "vmt0");
         let daemon = scene.daemon_of_namespaces("");
         let mut stranger = scene.attacker_in_netns("cloud-hypervisor", &["--platform", "uuid=strange"]);
-        open_tap(&mut stranger, "vmt0");
+        stranger.open_tap("vmt0").unwrap();
         let is_there = |metrics: &Metrics| {
             metrics.value("vm_network_tx_bytes_total", &[("instance_id", "strange"), ("device", "vmt0")])
         };

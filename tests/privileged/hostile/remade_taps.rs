@@ -9,7 +9,6 @@ use vm_metrics_testkit::tenant::{Action, FRAME, Tenant};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
 use super::lab::Scene;
-use super::user::open_tap;
 use crate::isolation::isolated;
 
 /// Number of TAPs, and the life of each.
@@ -39,7 +38,7 @@ fn a_tap_recreated_by_a_user_loses_nothing() {
         let scene = Scene::new();
         let daemon = scene.daemon_of_namespaces("");
         let mut vmm = scene.attacker_in_netns("cloud-hypervisor", &["--platform", "uuid=strange"]);
-        let fd = open_tap(&mut vmm, "vmt0");
+        let fd = vmm.open_tap("vmt0").unwrap();
         let is_followed = |metrics: &Metrics| {
             metrics.value("vm_network_tx_bytes_total", &[("instance_id", "strange"), ("device", "vmt0")])
         };

@@ -6,7 +6,6 @@ use vm_metrics_testkit::tenant::Tenant;
 use vm_metrics_testkit::wait::SOON;
 
 use super::lab::{Scene, Victim};
-use super::user::open_tap;
 use crate::isolation::isolated;
 
 const ID: &str = "billing";
@@ -24,7 +23,7 @@ fn a_foreign_tap_joins_no_static_vm() {
     isolated("hostile::static_vm::a_foreign_tap_joins_no_static_vm", || {
         attack(|scene| {
             let mut fake = scene.attacker_in_netns("qemu-system-x86_64", &["-name", "guest=other"]);
-            open_tap(&mut fake, "vmt0");
+            fake.open_tap("vmt0").unwrap();
             fake
         });
     });
@@ -35,7 +34,7 @@ fn a_complete_fake_joins_no_static_vm() {
     isolated("hostile::static_vm::a_complete_fake_joins_no_static_vm", || {
         attack(|scene| {
             let mut fake = scene.attacker_in_netns("qemu-system-x86_64", &["-uuid", ID]);
-            open_tap(&mut fake, "vmt0");
+            fake.open_tap("vmt0").unwrap();
             fake
         });
     });

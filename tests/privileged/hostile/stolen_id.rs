@@ -18,7 +18,7 @@ fn an_older_fake_takes_no_id_of_root() {
         let scene = Scene::new();
         let fake = scene.attacker("qemu-system-x86_64", &ARGV);
         let daemon = scene.daemon("");
-        id_of(&daemon, &fake);
+        daemon.id_of(fake.pid()).unwrap();
         let mut victim = scene.victim(VICTIM, "vmt0");
         assert_keeps_id(&daemon, &mut victim, &fake);
         fake.kill().unwrap();
@@ -123,7 +123,7 @@ fn assert_keeps_id(daemon: &Daemon, victim: &mut Victim, fake: &Tenant) {
     let pid = victim.vmm.pid().to_string();
     daemon.wait_for(SOON, "the victim", |metrics| info(metrics, &pid).map(drop)).unwrap();
     assert_has_plain_id(daemon, victim);
-    assert_ne!(id_of(daemon, fake), victim.id, "the fake has the victim's id");
+    assert_ne!(daemon.id_of(fake.pid()).unwrap(), victim.id, "the fake has the victim's id");
 }
 
 fn assert_has_plain_id(daemon: &Daemon, victim: &mut Victim) {
@@ -131,15 +131,8 @@ fn assert_has_plain_id(daemon: &Daemon, victim: &mut Victim) {
     for _ in 0..5 {
         victim.work(5);
         victim.assert_exact(daemon);
-        assert_eq!(id_of(daemon, &victim.vmm), victim.id, "the id of process {pid}");
+        assert_eq!(daemon.id_of(victim.vmm.pid()).unwrap(), victim.id, "the id of process {pid}");
     }
-}
-
-/// Waits for the process and returns its id.
-fn id_of(daemon: &Daemon, process: &Tenant) -> String {
-    let pid = process.pid().to_string();
-    let id = |metrics: &Metrics| info(metrics, &pid)?.label("instance_id").map(str::to_owned);
-    daemon.wait_for(SOON, &format!("process {pid} as a VM"), id).unwrap()
 }
 
 fn info<'a>(metrics: &'a Metrics, pid: &str) -> Option<&'a Sample> {

@@ -39,13 +39,6 @@ impl Scene {
     }
 }
 
-/// Opens a TAP in the tenant's namespace, brings it up, and returns its descriptor.
-pub(super) fn open_tap(tenant: &mut Tenant, name: &str) -> i32 {
-    let fd =
-        tenant.perform(&Action::OpenTap { name: name.to_owned(), multi_queue: false, up: true }).unwrap();
-    i32::try_from(fd).unwrap()
-}
-
 /// Returns the arguments of an idle program (`Scene::idle_program`), followed by a hypervisor's command line.
 pub(super) fn idle_argv(argv: &[&str]) -> Vec<String> {
     let idle = ["-c", "kill -STOP $$", "sh"];

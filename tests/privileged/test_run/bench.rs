@@ -14,11 +14,9 @@ use tempfile::TempDir;
 use vm_metrics_common::{Counters, TABLE_SIZE, TableEntry, names};
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::frames::VNET_HEADER;
-use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
-use vm_metrics_testkit::wait::SOON;
 
 /// `TCX_NEXT`, which equals `TC_ACT_UNSPEC`: continue with the next program.
 pub const CONTINUE: i32 = -1;
@@ -61,8 +59,7 @@ impl Bench {
         fs::write(&config, text).unwrap();
         let binary = Path::new(env!("CARGO_BIN_EXE_vm-metrics"));
         let daemon = Daemon::start(binary, &["--config", config.to_str().unwrap()]).unwrap();
-        let attached = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
-        daemon.wait_for(SOON, "the programs on the TAP", attached).unwrap();
+        daemon.wait_for_ebpf().unwrap();
 
         let programs = ids(daemon.pid(), "prog_id:");
         let cpu = stay_on_this_cpu();

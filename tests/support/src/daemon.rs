@@ -86,6 +86,22 @@ impl Daemon {
         wait_until(deadline, what, || Ok(find(&self.metrics()?)))
     }
 
+    /// Waits until eBPF counts the only TAP.
+    pub fn wait_for_ebpf(&self) -> Result<()> {
+        let by_ebpf = |metrics: &Metrics| metrics.value("vm_network_source_info", &[("source", "ebpf")]);
+        self.wait_for(SOON, "the programs on the TAP", by_ebpf).map(drop)
+    }
+
+    /// Waits for the VM of this process and returns its id.
+    pub fn id_of(&self, pid: u32) -> Result<String> {
+        let pid = pid.to_string();
+        let find = |metrics: &Metrics| {
+            let mut infos = metrics.samples("vm_info");
+            infos.find(|info| info.label("pid") == Some(&pid))?.label("instance_id").map(str::to_owned)
+        };
+        self.wait_for(SOON, &format!("process {pid} as a VM"), find)
+    }
+
     /// Sends SIGTERM and returns the exit status.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
         self.process.signal(Signal::TERM)?;

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
+use crate::frames::Frame;
 use crate::link::Link;
 use crate::sys;
 use crate::wait::{SOON, wait_until};
@@ -106,6 +107,13 @@ impl Tap {
     /// Opens one more descriptor on a multi-queue device.
     pub fn open_queue(&self) -> Result<Queue> {
         Queue::open(self.name(), self.options)
+    }
+
+    /// Sends so many equal UDP frames from the guest, and returns their bytes.
+    pub fn send_udp4(&self, frames: u64, payload: usize) -> Result<u64> {
+        let frame = Frame::from_guest().udp4(payload);
+        (0..frames).try_for_each(|_| self.write_frame(&frame))?;
+        Ok(frames * frame.len() as u64)
     }
 
     /// See [`Queue::write_frame`].

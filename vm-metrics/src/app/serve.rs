@@ -22,23 +22,23 @@ use crate::readers::{Purpose, ReaderConfig};
 use crate::signals::Signals;
 use crate::sources::push::Inbox;
 
-/// A scrape that hangs may not keep the daemon from leaving.
+/// Time for the last answers: a hung scrape must not block the exit.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Nor may a tick that hangs. Taking the programs off 200 TAPs takes 4 s; what TCX links are left goes with the process.
+/// Time for the last tick, which detaches the programs: 4 s for 200 TAPs. Remaining TCX links end with the process.
 const LAST_TICK: Duration = Duration::from_secs(10);
 
 impl App {
     /// Serves until SIGINT or SIGTERM.
     ///
     /// # Errors
-    /// When the daemon cannot start, when the ticks end by themselves, and when on leaving the last tick does not end.
+    /// When the daemon cannot start, when the ticks end by themselves, or when the last tick hangs.
     pub(crate) fn serve(self) -> anyhow::Result<()> {
-        // Of this process, whatever host it is told to look at.
+        // The limits are those of this process, also for a fixture host.
         limits::check(&Host::default(), self.setup.readers.iter().map(ReaderConfig::map_bytes).sum())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let served = runtime.block_on(async { self.serve_until(Signals::new()?).await });
-        // What still renders has nobody left to read it.
+        // Renderings under way have no reader any more.
         runtime.shutdown_background();
         served
     }
@@ -66,7 +66,7 @@ impl App {
         serve_api(&http.socket, &site)?;
         let (leave, leaving) = oneshot::channel::<()>();
         let server = tokio::spawn(http::serve(listeners, site.for_everybody(&http), async {
-            // An error means that the sender is gone, which is as good a reason to leave.
+            // An error means that the sender is dropped, which also ends the server.
             let _ = leaving.await;
         }));
 
@@ -95,7 +95,7 @@ fn call_ticks(watch: &EventPoller, ticks: &TickThread) -> Option<PollerHandle> {
         .ok()
 }
 
-/// Where orchestrators push VMs. With `enabled = "auto"` the daemon does without, should it not be possible.
+/// Serves the socket for orchestrators. With `enabled = "auto"` the daemon starts without it if that fails.
 fn serve_inbox(inbox: Inbox, required: bool, ticks: &TickThread) -> anyhow::Result<()> {
     let Inbox { socket, store } = inbox;
     let Some(listener) = bind_socket(&socket, "sources.push", required, "nobody can push VMs")? else {
@@ -103,12 +103,12 @@ fn serve_inbox(inbox: Inbox, required: bool, ticks: &TickThread) -> anyhow::Resu
     };
     tracing::info!("VMs can be pushed to {}", socket.display());
     let waker = ticks.waker();
-    // It ends with the runtime: what was pushed is in files by the time it is answered.
+    // It ends with the runtime: a pushed VM is in its file before the answer.
     tokio::spawn(http::serve(listener, http::push::router(store, move || waker.wake()), pending()));
     Ok(())
 }
 
-/// The API for those who administer the host, with all errors.
+/// Serves the API with all errors, for administrators.
 fn serve_api(socket: &ApiSocket, site: &Site) -> anyhow::Result<()> {
     let (socket, required) = match socket {
         ApiSocket::Off => return Ok(()),
@@ -123,7 +123,7 @@ fn serve_api(socket: &ApiSocket, site: &Site) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `None` where a socket that is not required cannot be. Its path is the key `socket` of a section.
+/// Binds the socket of a section's key `socket`; `None` if an optional socket fails.
 fn bind_socket(
     socket: &Path,
     section: &str,
@@ -134,7 +134,7 @@ fn bind_socket(
     if !required && !directory.is_dir() {
         return Ok(None);
     }
-    // It makes the directory, too.
+    // Binding also makes the directory.
     let failed = || format!("cannot listen on {} (key socket of [{section}])", socket.display());
     match UnixSocket::bind(socket, http::OWNER).with_context(failed) {
         Ok(listener) => Ok(Some(listener)),

@@ -11,7 +11,7 @@ use super::ConfigError;
 use super::environment::Overrides;
 use super::refused::{explain, key_at};
 
-/// More mistakes than anybody mends at a time.
+/// Limit of the reported mistakes.
 const MAX_ERRORS: usize = 50;
 
 /// A configuration as typed.
@@ -20,7 +20,7 @@ pub(crate) struct Document {
     path: PathBuf,
     text: Arc<str>,
     overrides: Arc<Overrides>,
-    /// Places of what was refused already, so that what else is wrong can be found.
+    /// Places of refused values, which are left out to find further mistakes.
     left_out: Vec<usize>,
 }
 
@@ -29,7 +29,7 @@ impl Document {
         Self::with(path, text, Overrides::default())
     }
 
-    /// The variables of the environment count more than the text.
+    /// Variables of the environment take precedence over the text.
     pub(crate) fn with(path: &Path, text: &str, overrides: Overrides) -> Self {
         let overrides = Arc::new(overrides.after(text));
         Self { path: path.to_owned(), text: text.into(), overrides, left_out: Vec::new() }
@@ -44,7 +44,7 @@ impl Document {
         Ok(root)
     }
 
-    /// Of a text that is no TOML. A key that is there twice has a name, which is no value.
+    /// The error of a text that is not TOML. A duplicate key is named, for a name is no secret value.
     fn error_of_text(&self, error: &toml::de::Error) -> ConfigError {
         let twice = error.span().filter(|_| error.message() == "duplicate key");
         match twice.and_then(|place| Some((self.text.get(place.clone())?, place))) {
@@ -68,7 +68,7 @@ impl Document {
         ConfigError::Refused { path: self.path.clone(), line, message, key, place }
     }
 
-    /// The variable, or the file and line.
+    /// The variable, or file and line, of a place.
     pub(super) fn place(&self, place: usize) -> String {
         match self.overrides.at(place) {
             Some((variable, _)) => format!("variable {variable}"),
@@ -81,7 +81,7 @@ impl Document {
         before.matches('\n').count() + 1
     }
 
-    /// Checks what is left each time something is refused: all mistakes are told at once.
+    /// Repeats the check without each refused value, so that all mistakes are reported at once.
     pub(crate) fn check_all<T>(
         mut self,
         check: impl Fn(&Self) -> Result<T, ConfigError>,
@@ -109,7 +109,7 @@ impl Document {
         Err(ConfigError::all(errors))
     }
 
-    /// False where nothing can be left out, so that the same error would come again.
+    /// False if nothing can be left out, so that the next check would give the same error.
     fn leave_out(&mut self, error: &ConfigError) -> bool {
         let place = match error {
             ConfigError::Refused { place, .. } if !place.is_empty() => Some(place.start),
@@ -122,7 +122,7 @@ impl Document {
     }
 }
 
-/// Removes the innermost key or element at a place. True where there was one.
+/// Removes the innermost key or element at a place; false if there is none.
 fn leave_out(table: &mut DeTable<'_>, place: usize) -> bool {
     let found = table.iter_mut().find_map(|(key, value)| {
         if key.span().contains(&place) {

@@ -4,7 +4,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, suggestion};
 
-/// Begins the name of each of them.
+/// Prefix of the variables.
 const PREFIX: &str = "VM_METRICS_";
 
 /// The short name of `VM_METRICS_LOG__LEVEL`.
@@ -12,11 +12,11 @@ const LOG: &str = "VM_METRICS_LOG";
 
 const LOG_LEVEL: &str = "log.level";
 
-/// Those that are set, with the keys that they stand for.
+/// The variables that are set, with their keys.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Overrides {
     variables: Vec<Variable>,
-    /// As TOML, behind as many blanks as the file is long: so no place in it is one of the file.
+    /// The variables as TOML, behind as many blanks as the file is long. So their places differ from those of the file.
     text: String,
 }
 
@@ -25,13 +25,13 @@ struct Variable {
     name: String,
     key: String,
     value: String,
-    /// Where its line begins in the text.
+    /// Start of its line in the text.
     place: usize,
 }
 
 impl Overrides {
-    /// Of these variables, and what is wrong with the names of others. A program of another name may have those, such as
-    /// the variables that Kubernetes makes for a service, so they are no mistake.
+    /// Overrides by these variables, and warnings about unknown names. Unknown names are no mistake: Kubernetes makes such
+    /// variables for a service.
     pub(crate) fn of(variables: impl Iterator<Item = (String, String)>) -> (Self, Vec<String>) {
         let (mut overrides, mut warnings) = (Self::default(), Vec::new());
         let names: Vec<String> = keys::known().iter().map(|key| variable_of(&key.path)).collect();
@@ -56,7 +56,7 @@ impl Overrides {
             };
             overrides.variables.push(Variable { name, key, value, place: 0 });
         }
-        // The short name counts less than the whole one.
+        // The full name takes precedence over the short one.
         let is_twice = overrides.variables.iter().filter(|variable| variable.key == LOG_LEVEL).count() > 1;
         overrides.variables.retain(|variable| !(is_twice && variable.name == LOG));
         overrides.variables.sort_by(|a, b| a.name.cmp(&b.name));
@@ -64,7 +64,7 @@ impl Overrides {
         (overrides, warnings)
     }
 
-    /// With places that come after those of a text.
+    /// Moves the places behind those of a text.
     pub(super) fn after(mut self, text: &str) -> Self {
         self.text = " ".repeat(text.len()) + "\n";
         for variable in &mut self.variables {
@@ -74,7 +74,7 @@ impl Overrides {
         self
     }
 
-    /// Puts the values in the place of those of the file.
+    /// Replaces the values of the file.
     pub(super) fn apply<'d>(&'d self, root: &mut DeTable<'d>) {
         if let Ok(own) = DeTable::parse(&self.text) {
             put_over(root, own.into_inner(), "");
@@ -87,13 +87,13 @@ impl Overrides {
         Some((&variable.name, &variable.key))
     }
 
-    /// Where the value of a variable is; of a line `key = value` the key is enough.
+    /// The place of a variable, at the last part of its key.
     pub(super) fn place_of(&self, name: &str) -> Option<usize> {
         let variable = self.variables.iter().find(|variable| variable.name == name)?;
         Some(variable.place + variable.key.rfind('.').map_or(0, |dot| dot + 1))
     }
 
-    /// Which keys come from which variables, for whoever checks a configuration.
+    /// The keys and the variables that replace them.
     pub(crate) fn origins(&self) -> impl Iterator<Item = (&str, &str)> {
         self.variables.iter().map(|variable| (variable.key.as_str(), variable.name.as_str()))
     }
@@ -103,7 +103,7 @@ fn variable_of(key: &str) -> String {
     format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
 }
 
-/// A value that is TOML counts as such, anything else is text: `true`, `5`, `["a", "b"]`, but `1s` and `/run/x`.
+/// Parses a value as TOML (`true`, `5`, `["a", "b"]`), and takes anything else as text (`1s`, `/run/x`).
 fn as_toml(value: &str) -> String {
     let is_one_value = |table: toml::Table| table.len() == 1;
     match toml::from_str(&format!("value = {value}")).is_ok_and(is_one_value) {

@@ -1,4 +1,4 @@
-//! Why a configuration is refused.
+//! The errors of a configuration, with file, line and key.
 
 use std::fmt;
 use std::io;
@@ -12,18 +12,18 @@ pub enum ConfigError {
     /// The cause follows as the source of the error.
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    /// The key is empty where the line has none, the place is in bytes. A value is never repeated: it may be a secret.
+    /// The key is empty if the line has none. The place is in bytes. Errors never repeat a value: it may be a secret.
     #[error("{}:{line}: {message}{}", path.display(), in_key(message, key))]
     Refused { path: PathBuf, line: usize, message: String, key: String, place: Range<usize> },
     #[error("variable {variable}: {problem}")]
     Environment { variable: String, problem: String },
-    /// A line for each.
+    /// Several mistakes, one line for each.
     #[error("{}", Lines(errors))]
     Several { errors: Vec<ConfigError> },
 }
 
 impl ConfigError {
-    /// One as it is, several as one.
+    /// Joins mistakes into one error.
     pub(crate) fn all(mut errors: Vec<Self>) -> Self {
         match (errors.len(), errors.pop()) {
             (1, Some(error)) => error,
@@ -35,7 +35,7 @@ impl ConfigError {
         }
     }
 
-    /// Each mistake by itself.
+    /// The single mistakes.
     pub fn each(&self) -> &[Self] {
         match self {
             Self::Several { errors } => errors,
@@ -57,7 +57,7 @@ impl ConfigError {
         }
     }
 
-    /// A key is missing because what was given for it is one of these mistakes.
+    /// Whether a missing key is a consequence of one of these mistakes, whose value was left out.
     pub(super) fn follows_from(&self, errors: &[Self]) -> bool {
         let Self::Refused { message, .. } = self else { return false };
         let Some((_, rest)) = message.split_once("the key `") else { return false };

@@ -17,7 +17,7 @@ const MAX_NAME: usize = 253;
 /// The keys of the section, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpSettings {
-    /// Names of this server beside those that it knows by itself, in lower case.
+    /// Further names of this server, in lower case.
     pub hosts: Vec<String>,
     /// Whether errors of sources and readers are shown over TCP.
     pub show_errors: bool,
@@ -28,9 +28,9 @@ pub struct HttpSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiSocket {
     Off,
-    /// Where its directory is there.
+    /// If its directory exists.
     Auto(PathBuf),
-    /// It must be possible.
+    /// Required.
     On(PathBuf),
 }
 
@@ -44,7 +44,7 @@ pub(super) struct RawHttp {
 }
 
 impl RawHttp {
-    /// `refuse` makes an error of a place and what is wrong there. A host made of files has no socket of its own.
+    /// `refuse` makes an error from a place and a problem. A fixture host has no socket by default.
     pub(super) fn resolve(
         self,
         host: &Host,
@@ -54,7 +54,7 @@ impl RawHttp {
         let name = |host: Spanned<String>| {
             let name = host.get_ref().trim_end_matches('.').to_ascii_lowercase();
             let of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-            // All names below one that has a dot: nobody owns a whole top domain.
+            // All names below a domain with a dot: a whole top-level domain has no single owner.
             let bare = name.strip_prefix("*.").filter(|domain| domain.contains('.')).unwrap_or(&name);
             if bare.is_empty() || name.len() > MAX_NAME || !bare.chars().all(of_name) {
                 let problem = "hosts: must be names such as \"metrics.example\" or \"*.dc1.example\", without scheme \

@@ -1,10 +1,10 @@
-//! The keys that there are, with an example of each, as `default.toml` has them.
+//! All keys of `default.toml`, with an example of each.
 
 use std::sync::LazyLock;
 
 use super::DEFAULT;
 
-/// A key and how it may be written.
+/// A key with an example.
 #[derive(Debug)]
 pub(crate) struct Key {
     /// With the section: `readers.tap_ebpf.pin`.
@@ -33,14 +33,14 @@ pub(super) fn sections() -> impl Iterator<Item = &'static str> {
     DEFAULT.lines().filter_map(|line| line.strip_prefix('[')?.strip_suffix(']'))
 }
 
-/// The name that somebody may have meant; `None` when none is near.
+/// The most similar name; `None` if no name is similar.
 pub(crate) fn suggestion<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let near = known.map(|known| (strsim::osa_distance(name, known), known));
     let (distance, known) = near.min()?;
     (distance <= (name.chars().count() / 3).max(1)).then_some(known)
 }
 
-/// Keys that are switched off begin with `# `; those of a `[[table]]` belong to the elements of one key.
+/// Keys in comments begin with `# `. Keys of a `[[table]]` belong to the elements of one key.
 fn keys_of(text: &str) -> Vec<Key> {
     let (mut keys, mut section, mut is_element) = (Vec::new(), "", false);
     for line in text.lines() {

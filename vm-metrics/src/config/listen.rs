@@ -15,16 +15,16 @@ pub(super) const DEFAULT: &str = "127.0.0.1:10464";
 /// Of the default address.
 const DEFAULT_PORT: u16 = 10464;
 
-/// A socket's path has 107 bytes at most, and the socket is made under a name with five more.
+/// A socket's path has at most 107 bytes, and its temporary name is five bytes longer.
 const MAX_PATH: usize = 102;
 
-/// It is known without a resolver.
+/// A name that needs no resolver.
 const LOCALHOST: &str = "localhost";
 
 const EXAMPLE: &str = "such as 127.0.0.1:10464, localhost:10464, [::1]:10464, :10464 for all addresses of this host, \
                        or unix:/run/vm-metrics/metrics.sock";
 
-/// Where the server listens, and where that was written.
+/// The addresses of the server, with the place of their key or flag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     addresses: Vec<ListenAddress>,
@@ -56,7 +56,7 @@ impl Listen {
         &self.place
     }
 
-    /// The first port, which tells daemons of one host apart.
+    /// The first port, which distinguishes daemons of one host.
     pub(crate) fn port(&self) -> u16 {
         self.addresses.iter().find_map(ListenAddress::port).unwrap_or(DEFAULT_PORT)
     }
@@ -121,7 +121,7 @@ impl ListenAddress {
     }
 }
 
-/// Something that a resolver could know. A name does not end with a number: that would be a mistyped address.
+/// Whether a resolver could know the name. A name that ends with a number is a mistyped address.
 fn is_name(text: &str) -> bool {
     let last = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
@@ -177,10 +177,10 @@ impl fmt::Display for ListenAddress {
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "expected an address, or an array of them, such as \"127.0.0.1:10464\"")]
 pub(super) enum RawListen {
-    /// Also several, with commas between them, as the flag.
+    /// One address, or several with commas, like the flag.
     One(String),
     Several(Vec<String>),
-    /// A mistake that is told as that of its text.
+    /// A port without quotes, which gets the error of its text.
     Port(i64),
 }
 
@@ -191,7 +191,7 @@ impl Default for RawListen {
 }
 
 impl RawListen {
-    /// `refuse` makes an error of what is wrong; `place` says where it stands.
+    /// `refuse` makes an error from a problem; `place` is the place of the key.
     pub(super) fn resolve(
         self,
         place: &str,

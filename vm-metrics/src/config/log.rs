@@ -1,4 +1,4 @@
-//! The section `[log]`: how much the daemon logs, and in which form.
+//! The section `[log]`: level and format.
 
 use std::ops::Range;
 
@@ -10,12 +10,12 @@ use super::ConfigError;
 /// The keys of the section, checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSettings {
-    /// `None`: what the command logs by itself.
+    /// `None`: the default level of the command.
     pub level: Option<String>,
     pub format: LogFormat,
 }
 
-/// The form of each line of the log.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -35,7 +35,7 @@ pub(super) struct RawLog {
 }
 
 impl RawLog {
-    /// `refuse` makes an error of a place and what is wrong there.
+    /// `refuse` makes an error from a place and a problem.
     pub(super) fn resolve(
         self,
         refuse: impl Fn(Range<usize>, String) -> ConfigError,

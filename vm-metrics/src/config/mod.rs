@@ -1,4 +1,4 @@
-//! The configuration: TOML as typed, then checked and ready to use. Every refusal names file, line and key.
+//! Parses and checks the configuration; every error names file, line and key.
 
 mod document;
 mod environment;
@@ -38,11 +38,11 @@ const SOURCES: &str = "sources";
 const READERS: &str = "readers";
 const EXPORTERS: &str = "exporters";
 
-/// Shorter ticks cost more than they tell.
+/// Shorter intervals cost CPU time without better numbers.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Each VM that is gone is a set of series for this long.
+/// Each terminated VM is a set of series for this long.
 const MAX_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
 /// It is a part of each line of `/metrics`.
@@ -51,7 +51,7 @@ const MAX_PREFIX: usize = 64;
 /// First parts of the names of the daemon's own metrics.
 pub(crate) const OWN_PREFIXES: [&str; 2] = ["vm_exporter", "process"];
 
-/// What the daemon is told to do. Sources, readers and exporters check their own sections.
+/// The configuration of the daemon. Sources, readers and exporters check their own sections.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) settings: Settings,
@@ -65,9 +65,9 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub interval: Duration,
-    /// How long the last numbers of a VM that is gone are shown.
+    /// How long the last numbers of a terminated VM are shown.
     pub retention: Duration,
-    /// Where the daemon writes down which VM has which device, if there is such a directory.
+    /// Directory of the state file; without it, the daemon keeps no state.
     pub state_dir: PathBuf,
     pub(crate) listen: Listen,
     pub(crate) http: HttpSettings,
@@ -88,7 +88,7 @@ impl Config {
         Self::document(path, Overrides::default())?.check_all(Self::of)
     }
 
-    /// The file, or an empty one, with what the environment puts over it. Nothing of it is checked.
+    /// The file, or an empty one, with the overrides of the environment, unchecked.
     pub(crate) fn document(path: Option<&Path>, overrides: Overrides) -> Result<Document, ConfigError> {
         let Some(path) = path else {
             return Ok(Document::with(Path::new("built-in default"), "", overrides));
@@ -114,7 +114,7 @@ impl Config {
         Self::resolve(raw, document)
     }
 
-    /// Where it was read from.
+    /// The document that it comes from.
     pub(crate) fn into_document(self) -> Document {
         self.document
     }
@@ -161,7 +161,7 @@ impl Config {
     }
 }
 
-/// A duration such as `1s` or `250ms`, within what makes sense for a tick.
+/// A duration such as `1s` or `250ms`, within the bounds of an interval.
 pub(crate) fn parse_interval(text: &str) -> Result<Duration, String> {
     parse_duration_within(text, MIN_INTERVAL..=MAX_INTERVAL)
 }

@@ -6,11 +6,11 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys;
 
-/// The dotted name of the key at a place in the text; empty where there is none.
+/// The dotted name of the key at a place in the text; empty if there is none.
 pub(super) fn key_at(text: &str, place: &Range<usize>) -> String {
     match DeTable::parse(text) {
         Ok(table) if !place.is_empty() => find(table.get_ref(), place.start).unwrap_or_default(),
-        // The lines of a text that is no TOML have no keys that can be told from values.
+        // In a text that is not TOML, keys cannot be distinguished from values.
         _ => String::new(),
     }
 }
@@ -31,14 +31,14 @@ fn find(table: &DeTable<'_>, at: usize) -> Option<String> {
     })
 }
 
-/// A message of serde or of ours as people say it, with an example of the key.
+/// A message of serde or of ours in plain words, with an example of the key.
 pub(super) fn explain(message: &str, key: &str) -> String {
     let message = in_words(&without_value(message.trim())).replace('\n', " ");
     if let Some((before, unknown)) = message.split_once("unknown field `") {
         let (name, rest) = unknown.split_once('`').unwrap_or((unknown, ""));
         return format!("{before}unknown key `{name}`{}", instead_of(name, rest));
     }
-    // The head of a table shows nothing but where a table is missing.
+    // The head of a table helps only if a table is missing.
     let shows = |example: &&str| !example.starts_with("[[") || message.contains("must be ");
     match keys::example(key).filter(|example| !message.contains(example)).filter(shows) {
         Some(example) => format!("{message}; for example {example}"),
@@ -46,10 +46,10 @@ pub(super) fn explain(message: &str, key: &str) -> String {
     }
 }
 
-/// What may have been meant, or all that there is. `rest` is `, expected one of …` of serde.
+/// The most similar key, or all keys. `rest` is `, expected one of …` of serde.
 fn instead_of(name: &str, rest: &str) -> String {
     let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
-    // The keys at the top are those of no section.
+    // Top-level keys have no section.
     let is_top = known.contains(&"metric_prefix");
     let tables = ["sources", "readers", "exporters"];
     let below = keys::sections().find(|section| is_top && section.rsplit('.').next() == Some(name));
@@ -62,7 +62,7 @@ fn instead_of(name: &str, rest: &str) -> String {
     }
 }
 
-/// The words of serde for types and omissions.
+/// Plain words for serde's types and omissions.
 fn in_words(message: &str) -> String {
     if let Some((before, rest)) = message.split_once("invalid type: ")
         && let Some((found, expected)) = rest.split_once(", expected ")
@@ -97,7 +97,7 @@ fn name_of(kind: &str) -> &str {
     }
 }
 
-/// Takes the value out of the messages of serde that repeat one: `invalid type: string "secret", expected a map`.
+/// Removes the value from messages of serde such as `invalid type: string "secret", expected a map`.
 pub(super) fn without_value(message: &str) -> String {
     for (start, has_kind) in [("invalid type:", true), ("invalid value:", true), ("unknown variant", false)] {
         let Some((before, rest)) = message.split_once(start) else { continue };

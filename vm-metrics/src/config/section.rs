@@ -28,12 +28,12 @@ impl Sections {
         Self { document: document.clone(), of, switched_off: Vec::new(), taken: Vec::new() }
     }
 
-    /// Switches a part off, whatever its section says.
+    /// Disables a component, whatever its section has.
     pub fn switch_off(&mut self, name: &'static str) {
         self.switched_off.push(name);
     }
 
-    /// The section of that name; an empty one when there is none.
+    /// Takes the section of this name; an empty one if it is missing.
     pub fn take(&mut self, name: &'static str) -> Section {
         self.taken.push(name);
         Section {
@@ -44,7 +44,7 @@ impl Sections {
         }
     }
 
-    /// Refuses a section that nobody took.
+    /// Refuses a section without an owner.
     pub fn none_left(self) -> Result<(), ConfigError> {
         let mut root = self.document.parse()?;
         let Some(value) = root.get_mut().remove(self.of) else { return Ok(()) };
@@ -72,13 +72,13 @@ impl Sections {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Switch {
     Off,
-    /// Used where what it reads is there; where it is not, that is no fault.
+    /// Enabled if its input exists. A missing input is no fault.
     Auto,
-    /// What it reads must be there.
+    /// Enabled; a missing input is a fault.
     On,
 }
 
-/// One section, not yet read.
+/// One section, unparsed.
 #[derive(Debug)]
 pub struct Section {
     document: Document,
@@ -101,7 +101,7 @@ impl Section {
         Ok(enabled && !self.switched_off)
     }
 
-    /// The key `enabled` of a source, or of an exporter that pushes; `"auto"` unless said otherwise.
+    /// The key `enabled` of a source, or of an exporter that pushes; `"auto"` by default.
     pub fn switch(&self) -> Result<Switch, ConfigError> {
         let mut table = self.table()?;
         let switch = match table.get_mut().remove(ENABLED) {
@@ -116,7 +116,7 @@ impl Section {
         Ok(if self.switched_off { Switch::Off } else { switch })
     }
 
-    /// Whether there is such a key.
+    /// Whether the section has this key.
     pub fn has(&self, key: &str) -> Result<bool, ConfigError> {
         Ok(self.table()?.get_ref().keys().any(|name| name.get_ref() == key))
     }

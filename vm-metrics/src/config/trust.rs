@@ -18,7 +18,7 @@ pub(super) struct RawTrust {
 }
 
 impl RawTrust {
-    /// Looks up the names. `refuse` makes an error of the place of a name and what is wrong with it.
+    /// Looks up the names. `refuse` makes an error from the place of a name and a problem.
     pub(super) fn resolve(
         self,
         refuse: impl Fn(Range<usize>, String) -> ConfigError,

@@ -1,4 +1,4 @@
-//! The lines of the check list, for people and as JSON.
+//! The checks, as lines for people and as JSON.
 
 use std::env;
 use std::fmt::Write as _;
@@ -13,11 +13,11 @@ use crate::model::Printable;
 pub(super) enum Sign {
     /// It works.
     Good,
-    /// It works, but not for everything.
+    /// It works partly.
     Partly,
-    /// It was asked for and does not work.
+    /// It is enabled and does not work.
     Bad,
-    /// It is not here, or nobody asked for it.
+    /// It is missing here, or not enabled.
     Absent,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Check {
     pub(super) result: Sign,
     name: String,
     detail: String,
-    /// What would mend it.
+    /// The remedy.
     remedy: Option<String>,
 }
 
@@ -36,7 +36,7 @@ impl Check {
         Self { result, name: name.into(), detail: detail.into(), remedy: None }
     }
 
-    /// Says also where the operator has written it.
+    /// Adds the place in the configuration.
     pub(super) fn with_place(mut self, place: &str) -> Self {
         self.detail = format!("{} ({place})", self.detail);
         self
@@ -55,7 +55,7 @@ pub(super) struct Style {
 }
 
 impl Style {
-    /// By the locale, the terminal and the variable `NO_COLOR`.
+    /// Chosen by the locale, the terminal and the variable `NO_COLOR`.
     pub(super) fn of_output() -> Self {
         let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
         let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG"));
@@ -83,7 +83,7 @@ fn is_utf8(locale: &str) -> bool {
     encoding.starts_with("utf-8") || encoding.starts_with("utf8")
 }
 
-/// One line for each, and one more for a remedy.
+/// One line for each check, and one more for its remedy.
 pub(super) fn render(checks: &[Check], style: Style) -> String {
     let width = checks.iter().map(|check| check.name.chars().count()).max().unwrap_or_default();
     let mut text = String::new();

@@ -10,7 +10,7 @@ pub(super) fn check(component: &Component) -> Check {
         Health::Healthy | Health::Starting => Sign::Good,
         Health::Degraded => Sign::Partly,
         Health::Disabled => Sign::Absent,
-        // Without an error of the kernel nothing on this host would mend it.
+        // Without an error of the kernel, no change of this host would help.
         Health::Unsupported if component.errno.is_none() => Sign::Absent,
         Health::Unsupported | Health::Failed => Sign::Bad,
     };

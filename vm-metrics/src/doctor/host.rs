@@ -20,7 +20,7 @@ use crate::http::port_user::{self, Program};
 use crate::local_daemon::LocalDaemon;
 use crate::readers::FileBudget;
 
-/// Each right, and what needs it. The last is only for network namespaces of VMs.
+/// Each capability with its use. The last is only for network namespaces of VMs.
 const RIGHTS: [(CapabilitySet, &str, &str); 6] = [
     (CapabilitySet::BPF, "CAP_BPF", "eBPF"),
     (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", "eBPF on the TAPs"),
@@ -40,16 +40,16 @@ pub(super) fn user(uid: u32) -> String {
     }
 }
 
-/// The other lines speak of a daemon that runs.
-pub(super) fn speaks_of(daemon: &LocalDaemon, version: Option<&str>) -> Check {
+/// The check that names the running daemon, which the other checks are about.
+pub(super) fn running_daemon(daemon: &LocalDaemon, version: Option<&str>) -> Check {
     let who = daemon.peer().map(|(pid, uid)| format!("process {pid}, user {}, ", user(uid)));
     let version = version.unwrap_or("unknown");
     let detail = format!("{}version {version}: {daemon} says this", who.unwrap_or_default());
     Check::new(Sign::Good, "running daemon", detail)
 }
 
-/// The other lines speak of a daemon that this user would start.
-pub(super) fn speaks_of_none(unanswered: &str) -> Check {
+/// The check for a host without a reachable daemon: the others are about a daemon that this user would start.
+pub(super) fn no_daemon_answers(unanswered: &str) -> Check {
     const AS_THE_UNIT: &str = "systemd-run --wait --pipe -p User=vm-metrics -p AmbientCapabilities=\"CAP_BPF CAP_NET_ADMIN \
                                CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_READ_SEARCH\" vm-metrics doctor";
     let us = user(geteuid().as_raw());
@@ -58,22 +58,22 @@ pub(super) fn speaks_of_none(unanswered: &str) -> Check {
     Check::new(Sign::Absent, "running daemon", detail).with_remedy((!has_rights_of_unit()).then_some(remedy))
 }
 
-/// The checks would speak of another daemon than the one that runs.
-pub(super) fn may_not_ask() -> Check {
+/// The only check for a user who may not query the daemon.
+pub(super) fn daemon_is_closed() -> Check {
     let us = user(geteuid().as_raw());
     let remedy = format!("run doctor as root; --no-daemon checks how a daemon of user {us} would do");
     let detail = "a daemon may run here, but only root and its user may ask it";
     Check::new(Sign::Bad, "running daemon", detail).with_remedy(Some(remedy))
 }
 
-/// All that the unit gives.
+/// Whether this process has all capabilities of the systemd unit.
 fn has_rights_of_unit() -> bool {
     let needed = RIGHTS.iter().fold(CapabilitySet::empty(), |all, (set, ..)| all | *set);
     let needed = needed - CapabilitySet::SYS_ADMIN;
     !geteuid().is_root() && capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
 }
 
-/// Of the daemon, else of this process.
+/// Checks of the capabilities of the daemon, else of this process.
 pub(super) fn rights(pid: Option<u32>) -> Vec<Check> {
     let process = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     let Ok(sets) = capabilities(process) else { return Vec::new() };
@@ -153,14 +153,14 @@ fn limit_of(host: &Host, pid: u32) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Whether the daemon could listen where it is told to.
+/// Whether the daemon can listen on the configured addresses.
 pub(super) fn addresses(settings: &Settings, daemon: Option<&LocalDaemon>) -> Vec<Check> {
     let daemon = daemon.map(LocalDaemon::peer);
     let checks = settings.listen.addresses().iter().flat_map(|address| checks_of_address(address, daemon));
     checks.map(|check| check.with_place(settings.listen.place())).collect()
 }
 
-/// Process and user of the daemon that runs, where they are known.
+/// Process and user of the running daemon, if known.
 type DaemonProcess = Option<Option<(u32, u32)>>;
 
 fn checks_of_address(listen: &ListenAddress, daemon: DaemonProcess) -> Vec<Check> {

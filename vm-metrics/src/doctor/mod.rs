@@ -1,6 +1,6 @@
 //! `vm-metrics doctor`: checks the host and the daemon, and names remedies.
 //!
-//! It speaks of the daemon that runs; where none answers, of one that this user would start.
+//! The checks are about the running daemon, or else about a daemon that this user would start.
 
 mod check;
 mod component;
@@ -26,12 +26,12 @@ use crate::readers::Purpose;
 use crate::snapshot::{document, look};
 use crate::terminal::{print, printable_json};
 
-/// How the list is shown, and what it means for the exit code.
+/// Options of the output and the exit code.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     pub(crate) json: bool,
     pub(crate) strict: bool,
-    /// Whether the daemon that runs is left alone.
+    /// Whether the running daemon is left alone.
     pub(crate) no_daemon: bool,
 }
 
@@ -65,7 +65,7 @@ fn checks(app: App, options: Options) -> anyhow::Result<Vec<Check>> {
     };
     let (daemon, unanswered) = match asked {
         Ok(daemon) => (Some(daemon), String::new()),
-        Err(error) if is_denied(&error) => return Ok(vec![host::may_not_ask()]),
+        Err(error) if is_denied(&error) => return Ok(vec![host::daemon_is_closed()]),
         Err(error) => (None, in_one_line(error.as_ref())),
     };
     let (version, components, vms) = match &daemon {
@@ -81,8 +81,8 @@ fn checks(app: App, options: Options) -> anyhow::Result<Vec<Check>> {
     };
     let pid = daemon.as_ref().and_then(|daemon| Some(daemon.peer()?.0));
     let mut checks = vec![match &daemon {
-        Some(daemon) => host::speaks_of(daemon, version.as_deref()),
-        None => host::speaks_of_none(&unanswered),
+        Some(daemon) => host::running_daemon(daemon, version.as_deref()),
+        None => host::no_daemon_answers(&unanswered),
     }];
     checks.extend(checks_of_host(&settings, daemon.as_ref(), pid));
     checks.extend(components.iter().find_map(component::pins));
@@ -91,7 +91,7 @@ fn checks(app: App, options: Options) -> anyhow::Result<Vec<Check>> {
     Ok(checks)
 }
 
-/// The socket may be there, and is closed to this user.
+/// Whether the socket is closed to this user.
 fn is_denied(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
@@ -99,7 +99,7 @@ fn is_denied(error: &anyhow::Error) -> bool {
 
 fn checks_of_host(settings: &Settings, daemon: Option<&LocalDaemon>, pid: Option<u32>) -> Vec<Check> {
     let mut checks = Vec::new();
-    // A host made of files says nothing of this one.
+    // A fixture host has no rights, kernel or files of its own.
     if settings.host.is_this_kernel() {
         checks.extend(host::rights(pid));
         checks.extend(host::kernel(&settings.host));

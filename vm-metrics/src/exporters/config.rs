@@ -6,15 +6,15 @@ use super::budget::{Budget, OverBudget};
 use super::otlp::{self, OtlpConfig};
 use crate::config::{ConfigError, Section, Sections, Settings};
 
-/// What is pushed, and within which budgets; nothing is started.
+/// The checked configuration of all exporters.
 #[derive(Debug, Default)]
 pub(crate) struct ExportersConfig {
-    /// Of `/metrics`.
+    /// The label budget of `/metrics`.
     pub(crate) prometheus: Budget,
     pub(crate) otlp: Option<OtlpConfig>,
 }
 
-/// Reads the sections, and what the environment says of the push.
+/// Reads the sections, and the variables of the environment for OTLP.
 pub(crate) fn configure(mut sections: Sections, settings: &Settings) -> Result<ExportersConfig, ConfigError> {
     let prometheus = prometheus(&sections.take("prometheus"))?;
     let otlp = otlp::configure(&sections.take("otlp"), settings, &|name| std::env::var(name).ok())?;
@@ -22,18 +22,18 @@ pub(crate) fn configure(mut sections: Sections, settings: &Settings) -> Result<E
     Ok(ExportersConfig { prometheus, otlp })
 }
 
-/// `/metrics` is always there; what can be said of it is its budget.
+/// `/metrics` is always on; only its label budget can be configured.
 fn prometheus(section: &Section) -> Result<Budget, ConfigError> {
     #[derive(Debug, Default, Deserialize)]
     #[serde(deny_unknown_fields, default)]
-    struct Keys {
+    struct PrometheusKeys {
         label_budget: usize,
         over_budget: OverBudget,
     }
     if section.has("enabled")? {
         return Err(section.refusal("enabled", "/metrics cannot be switched off"));
     }
-    let Keys { label_budget, over_budget } = section.options()?;
+    let PrometheusKeys { label_budget, over_budget } = section.options()?;
     Ok(Budget::new(label_budget, over_budget))
 }
 
@@ -44,21 +44,21 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn configured(text: &str) -> Result<ExportersConfig, String> {
+    fn parse(text: &str) -> Result<ExportersConfig, String> {
         let config = Config::parse(Path::new("test.toml"), text).unwrap();
         configure(config.exporters, &config.settings).map_err(|error| error.to_string())
     }
 
     #[test]
-    fn a_budget_is_off_unless_it_is_asked_for() {
-        assert_eq!(configured("").unwrap().prometheus, Budget::default());
+    fn a_label_budget_is_off_by_default() {
+        assert_eq!(parse("").unwrap().prometheus, Budget::default());
         let aggregate = "[exporters.prometheus]\nlabel_budget = 5\nover_budget = \"aggregate\"\n";
         let budget = Budget { vms: 5, over: OverBudget::Aggregate };
-        assert_eq!(configured(aggregate).unwrap().prometheus, budget);
+        assert_eq!(parse(aggregate).unwrap().prometheus, budget);
     }
 
     #[test]
-    fn a_refusal_names_file_line_and_key() {
+    fn errors_name_file_line_and_key() {
         for (text, expected) in [
             ("[exporters.statsd]\n", "test.toml:1: exporters.statsd: no such section"),
             (
@@ -71,7 +71,7 @@ mod tests {
                 "test.toml:2: exporters.prometheus: must be \"warn\" or \"aggregate\"",
             ),
         ] {
-            let error = configured(text).unwrap_err();
+            let error = parse(text).unwrap_err();
             assert!(error.starts_with(expected), "{text:?} gives {error:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! How the exporters themselves do, for whoever looks: counters that one exporter writes and all show.
+//! Counters of the exporters themselves: one exporter writes them, all show them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,32 +6,32 @@ use std::time::SystemTime;
 
 use crate::model::unix_seconds;
 
-/// The counts of all exporters of one daemon, or of one meter.
+/// The statistics of all exporters of one daemon, or of one meter.
 #[derive(Clone, Debug, Default)]
 pub struct ExporterStats {
     budgets: Vec<Arc<BudgetStats>>,
     pushes: Option<Arc<PushStats>>,
-    /// When their counts were 0; `None` where nobody asks.
+    /// When their counts were 0; `None` in tests of snapshots only.
     started: Option<SystemTime>,
 }
 
 impl ExporterStats {
-    /// Those of a daemon that starts now.
+    /// For exporters that start now.
     pub fn starting() -> Self {
         Self { started: Some(SystemTime::now()), ..Self::default() }
     }
 
-    /// Since when the counts count.
+    /// Since when they count, in seconds of Unix time.
     pub(super) fn started(&self) -> Option<f64> {
         self.started.map(unix_seconds)
     }
 
-    /// An exporter with a label budget is there.
+    /// Adds an exporter with a label budget.
     pub fn add_budget(&mut self, counts: Arc<BudgetStats>) {
         self.budgets.push(counts);
     }
 
-    /// There is a push, which counts here.
+    /// Adds the OTLP exporter, which counts its pushes here.
     pub(super) fn add_pushes(&mut self) -> Arc<PushStats> {
         Arc::clone(self.pushes.get_or_insert_default())
     }
@@ -45,7 +45,7 @@ impl ExporterStats {
     }
 }
 
-/// What a label budget saw.
+/// How many VMs a label budget has seen.
 #[derive(Debug)]
 pub struct BudgetStats {
     exporter: &'static str,
@@ -58,7 +58,7 @@ impl BudgetStats {
         Self { exporter, observed: Mutex::default(), exceeded: AtomicU64::new(0) }
     }
 
-    /// Whose budget it is.
+    /// The exporter that has the budget.
     pub fn exporter(&self) -> &'static str {
         self.exporter
     }
@@ -81,7 +81,7 @@ impl BudgetStats {
     }
 }
 
-/// What became of the pushes.
+/// How the pushes over OTLP ended.
 #[derive(Debug, Default)]
 pub struct PushStats {
     successes: AtomicU64,

@@ -1,10 +1,10 @@
-//! The samples of a snapshot as data, by metric, for exporters that change or keep them.
+//! The samples of a snapshot by metric, as data.
 
 use super::exporter_stats::ExporterStats;
 use super::metrics::{self, EXPORTER_GROUPS, GROUPS, Group, Metric, Number, Since, SnapshotView};
 use crate::model::Snapshot;
 
-/// A metric with its samples; without any when nothing was measured.
+/// A metric with its samples; an unmeasured metric has none.
 #[derive(Clone, Debug)]
 pub struct Family {
     /// First part of the name; `None`: the configured one.
@@ -31,7 +31,7 @@ pub fn of_exports(snapshot: &Snapshot, stats: &ExporterStats) -> Vec<Family> {
     of_groups(EXPORTER_GROUPS, snapshot, stats)
 }
 
-/// These metrics.
+/// The metrics of some groups.
 pub fn of_groups(groups: &'static [Group], snapshot: &Snapshot, stats: &ExporterStats) -> Vec<Family> {
     let mut families = without_samples(groups);
     for Family { metric, samples, .. } in &mut families {

@@ -1,5 +1,6 @@
-//! The snapshot as JSON documents: for the API, and for `vm-metrics snapshot --json`. The names are those of
-//! [`VmStats`], the network's begin with `network_`; what was not measured is `null`.
+//! The snapshot as JSON documents, for the API and for `vm-metrics snapshot --json`.
+//!
+//! The names are those of [`VmStats`]; the network's begin with `network_`. A number that was not measured is `null`.
 
 use std::borrow::Cow;
 
@@ -8,12 +9,12 @@ use utoipa::ToSchema;
 
 use crate::model::{ComponentKind, ComponentRun, Health, Snapshot, VmStats};
 
-/// Whom a document is for.
+/// How much a document says about errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
-    /// Those who administer the host.
+    /// For administrators of the host: the whole error.
     Full,
-    /// All who can connect: errors name paths and quote files, so only their number is told.
+    /// For everyone who can connect: errors name paths and quote files, so only their number is shown.
     Counts,
 }
 

@@ -1,4 +1,4 @@
-//! Who looks: each exporter turns the latest snapshot into its own format. None of them reads anything else.
+//! Exporters: each turns the latest snapshot into its own format. None of them reads anything else.
 
 pub mod budget;
 #[cfg(feature = "daemon")]

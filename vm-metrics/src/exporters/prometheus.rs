@@ -1,9 +1,9 @@
-//! `/metrics`: the snapshot in the formats of Prometheus, through its own crate.
+//! `/metrics`: the snapshot in the text and protobuf formats of Prometheus.
 //!
-//! What a snapshot says is rendered apart from what differs between two requests, so that N scrapers may share the bytes of
-//! one rendering.
+//! The metrics of a snapshot are rendered apart from those that change between two requests. So N scrapers share the bytes
+//! of one rendering.
 //!
-//! A snapshot that is too old, because ticks hang, is shown without its VMs: old numbers must not look like those of now.
+//! A snapshot is too old when ticks hang. It is shown without its VMs, because old numbers must not look current.
 
 mod created;
 mod protobuf;
@@ -21,7 +21,7 @@ use super::families::Family;
 use crate::manager::Ticker;
 use crate::model::{Snapshot, unix_seconds};
 
-/// The formats that Prometheus asks for.
+/// The formats that scrapers can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Text format 0.0.4.
@@ -33,7 +33,7 @@ pub enum Format {
 impl Format {
     pub const ALL: [Self; 2] = [Self::Text, Self::Protobuf];
 
-    /// What the header `Accept` asks for; text unless protobuf is named before any text.
+    /// Chooses by the header `Accept`: text, unless protobuf comes before any text.
     pub fn negotiate(accept: &str) -> Self {
         let wanted = accept.split(',').map(str::trim).find_map(|range| {
             if range.starts_with("application/vnd.google.protobuf") {
@@ -54,7 +54,7 @@ impl Format {
         }
     }
 
-    /// Families of the crate.
+    /// Encodes messages of the crate.
     fn encode(self, families: &[MetricFamily], body: &mut Vec<u8>) -> prometheus::Result<()> {
         match self {
             Self::Text => TextEncoder::new().encode(families, body),
@@ -63,7 +63,7 @@ impl Format {
     }
 }
 
-/// Renders snapshots.
+/// Renders snapshots for `/metrics`.
 #[derive(Debug)]
 pub struct PrometheusExporter {
     prefix: String,
@@ -85,7 +85,7 @@ impl PrometheusExporter {
         Some((snapshot, stale))
     }
 
-    /// What does not change between two looks at one snapshot.
+    /// Renders the metrics that stay the same until the next snapshot.
     pub fn of_snapshot(
         &self,
         snapshot: &Snapshot,
@@ -99,7 +99,7 @@ impl PrometheusExporter {
         Ok(body)
     }
 
-    /// What changes from one moment to the next; nothing before the first tick has ended.
+    /// Renders the metrics that also change between two snapshots. Before the first tick there are none.
     pub fn of_now(&self, format: Format) -> prometheus::Result<Vec<u8>> {
         let snapshot = self.ticker.latest();
         let families = snapshot.map(|snapshot| self.view.of_exports(&snapshot)).unwrap_or_default();
@@ -118,7 +118,7 @@ impl PrometheusExporter {
             }
             Format::Protobuf => {
                 let mut body = Vec::new();
-                // One after the other: in the form of the crate they take many times the memory of the bytes.
+                // One message at a time: messages take many times the memory of their bytes.
                 for family in measured {
                     format.encode(&[protobuf::message(&self.prefix, family)], &mut body)?;
                 }
@@ -136,7 +136,7 @@ mod tests {
     use crate::exporters::metrics::tests::full;
 
     #[test]
-    fn a_snapshot_that_is_too_old_is_shown_without_its_vms() {
+    fn an_old_snapshot_is_shown_without_vms() {
         let scrape = |age| {
             let mut snapshot = full();
             snapshot.taken = Instant::now().checked_sub(Duration::from_secs(age)).unwrap();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_format_is_the_first_that_is_known() {
+    fn the_first_known_format_wins() {
         let protobuf =
             "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
         let by_prometheus =

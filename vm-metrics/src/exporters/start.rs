@@ -1,4 +1,4 @@
-//! Starts the exporters, and has each show how all of them do.
+//! Starts the exporters; each shows the statistics of all.
 
 use super::budget::LabelBudget;
 use super::exporter_stats::ExporterStats;
@@ -7,7 +7,7 @@ use super::prometheus::PrometheusExporter;
 use super::{ExportersConfig, View};
 use crate::manager::Ticker;
 
-/// The exporters that need nobody to ask them.
+/// The exporters with a thread of their own.
 #[derive(Debug)]
 pub(crate) struct ActiveExporters {
     pusher: Option<Pusher>,
@@ -35,7 +35,7 @@ impl ExportersConfig {
 }
 
 impl ActiveExporters {
-    /// Says what there is to say before the end.
+    /// Pushes once more before the daemon ends.
     pub(crate) async fn leave(self) {
         if let Some(pusher) = self.pusher {
             pusher.leave().await;

@@ -37,7 +37,7 @@ pub(crate) fn render(vms: &[Vm]) -> String {
     lines(HEAD, vms.iter().map(row))
 }
 
-/// What each VM uses now, by two looks; a dash where one of them lacks the number.
+/// The rates of each VM between two documents; a dash where one of them lacks the number.
 pub(crate) fn render_rates(before: &Vms, now: &Vms) -> String {
     let seconds = now.taken_at.duration_since(before.taken_at).unwrap_or_default().as_secs_f64();
     let known: HashMap<&str, &Vm> = before.vms.iter().map(|vm| (vm.instance_id.as_str(), vm)).collect();
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up_and_unknown_is_a_dash() {
+    fn columns_line_up_and_unknown_numbers_are_dashes() {
         let vm = Vm {
             instance_id: "a-long-identifier".into(),
             instance_name: "evil\x1b[2J\nforged".into(),
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vm_that_has_ended_is_told_from_others() {
+    fn an_ended_vm_is_marked() {
         let vm = |running| Vm { instance_id: "a".into(), running: Some(running), ..Vm::default() };
         let vms = |running| Vms { taken_at: UNIX_EPOCH, vms: vec![vm(running)] };
         for ended in [render(&[vm(false)]), render_rates(&vms(false), &vms(false))] {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_of_the_time_between_two_looks() {
+    fn rates_are_per_second_between_two_documents() {
         let at = |seconds: u64, cpu: f64, bytes: u64| Vms {
             taken_at: UNIX_EPOCH + Duration::from_secs(seconds),
             vms: vec![Vm {

@@ -1,4 +1,6 @@
-//! What an exporter shows of a snapshot: all metrics, within its label budget, and without the VMs when it is too old.
+//! The metrics of a snapshot that one exporter shows.
+//!
+//! They stay within its label budget. A snapshot that is too old is shown without its VMs.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,7 +11,7 @@ use super::metrics::Group;
 use super::metrics::labels::ID;
 use crate::model::Snapshot;
 
-/// One exporter's way to look at snapshots.
+/// One exporter's view of the snapshots.
 #[derive(Debug, Default)]
 pub struct View {
     stats: ExporterStats,
@@ -21,7 +23,7 @@ impl View {
         Self { stats, budget: Some(Mutex::new(budget)) }
     }
 
-    /// How many VMs may have series, from the next look on.
+    /// Limits how many VMs have series, from the next look on.
     #[cfg(feature = "otel")]
     pub(super) fn set_label_budget(&self, vms: usize) {
         if let Some(budget) = &self.budget {
@@ -37,12 +39,12 @@ impl View {
         families
     }
 
-    /// Those of the snapshot.
+    /// Families of the snapshot.
     pub(super) fn of_snapshot(&self, snapshot: &Snapshot, stale: bool) -> Vec<Family> {
         self.fit(snapshot, stale, families::of_snapshot(snapshot))
     }
 
-    /// Families of the snapshot as this exporter may show them.
+    /// Families of the snapshot, within the budget of this exporter.
     pub(super) fn fit(&self, snapshot: &Snapshot, stale: bool, mut families: Vec<Family>) -> Vec<Family> {
         if stale {
             let is_of_vms =
@@ -62,7 +64,7 @@ impl View {
         families::of_groups(groups, snapshot, &self.stats)
     }
 
-    /// How the exporters do.
+    /// Families of the exporters themselves.
     pub(super) fn of_exports(&self, snapshot: &Snapshot) -> Vec<Family> {
         families::of_exports(snapshot, &self.stats)
     }

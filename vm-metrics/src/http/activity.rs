@@ -1,4 +1,4 @@
-//! What a connection is doing: waiting for a request, answering one, or sending the answer.
+//! State of a connection: waiting for a request, answering it, or sending the answer.
 
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
@@ -17,7 +17,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Set in an extension of a response whose connection is to be closed unless the peer has taken all of it.
+/// An extension of a response. When it is set, the connection closes unless the peer has read the whole response.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cancel(Arc<AtomicBool>);
 
@@ -36,7 +36,7 @@ impl Cancel {
     }
 }
 
-/// Shared by a connection's stream, its service, and who looks after it.
+/// Shared by a connection's stream, its service and its watchdog.
 #[derive(Clone, Debug)]
 pub(super) struct Activity(Arc<Mutex<State>>);
 
@@ -45,17 +45,17 @@ struct State {
     phase: Phase,
     since: Instant,
     had_request: bool,
-    /// Since when the peer has taken nothing that waits for it.
+    /// The time since which the peer has read nothing of the waiting bytes.
     blocked: Option<Instant>,
     cancel: Option<Cancel>,
 }
 
-/// How long a peer may take.
+/// Time limits of a peer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
-    /// From the head of a request until all of the answer is taken.
+    /// From the head of a request until the peer has read the whole answer.
     pub(super) answer: Duration,
-    /// Without taking a single byte.
+    /// Without reading a single byte.
     pub(super) stall: Duration,
 }
 
@@ -73,7 +73,7 @@ impl Activity {
         Self(Arc::new(Mutex::new(State::new(Phase::Idle, false))))
     }
 
-    /// How long the connection has had no request; `None` while one is under way.
+    /// Time without a request; `None` while a request is under way.
     pub(super) fn idle(&self) -> Option<Duration> {
         let state = self.state();
         (state.phase == Phase::Idle).then(|| state.since.elapsed())
@@ -83,7 +83,7 @@ impl Activity {
         self.state().had_request
     }
 
-    /// Whether the request under way has taken too long, or its answer is to be given up.
+    /// Whether the request under way exceeds its time, or its answer is abandoned.
     pub(super) fn is_overdue(&self, patience: Patience) -> bool {
         let state = self.state();
         let cancelled = state.cancel.as_ref().is_some_and(Cancel::is_cancelled);
@@ -114,7 +114,7 @@ impl Activity {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Each change is one assignment: there is nothing half done.
+        // Each change is one assignment, so a panic leaves no half-done change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -125,7 +125,7 @@ impl State {
     }
 }
 
-/// The router, with the beginning of each request and the end of each answer's body noted.
+/// The router, which records the beginning of each request and the end of each body.
 pub(super) struct NotedService {
     pub(super) inner: TowerToHyperService<Router>,
     pub(super) activity: Activity,

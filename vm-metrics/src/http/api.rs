@@ -20,7 +20,7 @@ use crate::manager::Ticker;
 use crate::model::Snapshot;
 use crate::sources::SOURCES;
 
-/// The description of the API, made from the types it answers with, and of what orchestrators may push.
+/// The OpenAPI description, from the types of the answers and of pushed VMs.
 #[derive(Debug, OpenApi)]
 #[openapi(
     info(title = "vm-metrics", description = "What each VM on this host uses, as the host sees it."),
@@ -31,7 +31,7 @@ pub struct Description;
 
 const JSON: &str = "application/json";
 
-/// What all listeners share.
+/// Documents that all listeners share.
 #[derive(Clone, Debug)]
 pub(super) struct Api {
     ticker: Ticker,
@@ -127,7 +127,7 @@ async fn sources(State((ticker, detail)): State<(Ticker, Detail)>) -> Result<Res
     Ok(Json(Sources::of(&snapshot, detail, help)).into_response())
 }
 
-/// A document that all who ask for it share.
+/// Answers with a document that all requests share.
 async fn shared<K, R>(
     body: &SharedBody<K>,
     headers: &HeaderMap,
@@ -152,7 +152,7 @@ fn latest(ticker: &Ticker) -> Result<Arc<Snapshot>, Problem> {
     ticker.latest().ok_or_else(none)
 }
 
-/// Old numbers must not look like those of now.
+/// The latest snapshot, unless it is stale: old numbers must not pass for current ones.
 fn current(ticker: &Ticker) -> Result<Arc<Snapshot>, Problem> {
     let snapshot = latest(ticker)?;
     if ticker.is_stale(&snapshot) {

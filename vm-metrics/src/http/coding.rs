@@ -13,7 +13,7 @@ pub(super) enum Coding {
 type Weight = u16;
 
 impl Coding {
-    /// gzip where the request names it, or `*`, and does not prefer the plain document.
+    /// gzip if the request names it, or `*`, and does not prefer the plain document.
     pub(super) fn negotiate(headers: &HeaderMap) -> Self {
         let values = headers.get_all(header::ACCEPT_ENCODING).iter();
         let text: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
@@ -24,13 +24,13 @@ impl Coding {
         };
         let any = of("*");
         let gzip = of("gzip").or_else(|| of("x-gzip")).or(any).unwrap_or(0);
-        // Nothing to be said of it, the plain document is acceptable, and the last choice.
+        // A request that does not name the plain document accepts it as the last choice.
         let plain = of("identity").unwrap_or(0);
         if gzip > 0 && gzip >= plain { Self::Gzip } else { Self::Plain }
     }
 }
 
-/// Names and weights. A weight that is none counts as 0.
+/// Names and weights. An invalid weight counts as 0.
 fn elements(text: &str) -> impl Iterator<Item = (&str, Weight)> {
     text.split(',').map(|element| {
         let mut parts = element.split(';').map(str::trim);

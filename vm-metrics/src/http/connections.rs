@@ -1,4 +1,4 @@
-//! Accepts connections, and keeps anybody from holding so many that others find no room.
+//! Accepts connections, with limits that leave room for every peer.
 
 use std::future::poll_fn;
 use std::io;
@@ -21,32 +21,32 @@ use super::unix_socket::UnixSocket;
 /// Only root and the daemon's user may connect.
 const MAX_UNIX: usize = 16;
 
-/// How long a connection may say nothing, or not all of its request.
+/// Time limit for the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an answer may take to be given and taken.
+/// Time limits for an answer.
 const PATIENCE: Patience = Patience { answer: Duration::from_secs(30), stall: Duration::from_secs(10) };
 
-/// Between two looks at whether an answer takes too long.
+/// Interval of the checks for overdue answers.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Bytes of the head of a request, and bytes of an answer beyond which no more is asked of its body.
+/// Limit of the head of a request, and of the buffered bytes of an answer.
 const BUFFER: usize = 32 << 10;
 
-/// Before accepting again, when the process or the host has no open files left.
+/// Pause before the next accept, when the process or the host has no open files left.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Between two lines in the log that say so.
+/// Interval of the warnings about that in the log.
 const NEWS: Duration = Duration::from_secs(60);
 
-/// Where connections come from.
+/// A source of connections.
 pub trait Accept: Send {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     /// Connections at the same time.
     const MAX_OPEN: usize;
 
-    /// The next connection and whose it is; nobody's when the peer has closed it already.
+    /// The next connection and its peer; `None` if the peer has closed it already.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Option<Peer>)>> + Send;
 }
 
@@ -88,7 +88,7 @@ async fn accept_until<L: Accept>(
                 let answer = answer(stream, router.clone(), activity.clone(), patience, graceful);
                 open.add(peer, activity, tokio::spawn(answer));
             }
-            // In a flood those who have a connection must have their turn.
+            // In a flood of new connections the open ones must have their turn.
             Ok(_) => tokio::task::yield_now().await,
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
@@ -106,7 +106,7 @@ async fn accept_until<L: Accept>(
     }
 }
 
-/// One connection, from its first request to its last.
+/// Serves one connection, from its first request to its last.
 fn answer<S>(
     stream: S,
     router: Router,
@@ -135,14 +135,14 @@ where
     }
 }
 
-/// Waits until the peer has had more than enough time.
+/// Waits until the connection is overdue.
 async fn overdue(activity: &Activity, patience: Patience) {
     while !activity.is_overdue(patience) {
         tokio::time::sleep(LOOK).await;
     }
 }
 
-/// It was closed before it was accepted; the next one may be fine.
+/// Whether the error concerns this connection only, so that the next one may succeed.
 fn is_of_the_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

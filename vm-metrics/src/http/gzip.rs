@@ -1,7 +1,7 @@
 //! Compresses a document once, for many answers that each have an end of their own.
 //!
-//! The shared part ends at a byte, and its block is not the last one (a sync flush). What an answer adds is a block that is
-//! stored as it is, and the checksum of both: one gzip member (RFC 1952), and no compression for each request.
+//! The shared part ends at a byte, and its block is not the last one (a sync flush). An answer adds an uncompressed block
+//! and the checksum of both. Together they are one gzip member (RFC 1952), without compression for each request.
 
 use std::io::{self, Write};
 use std::mem;
@@ -11,20 +11,20 @@ use bytes::Bytes;
 use flate2::write::DeflateEncoder;
 use flate2::{Compression, Crc};
 
-/// Higher levels take twice the time and more, and gain a few percent.
+/// Higher levels take at least twice the time, and gain a few percent.
 const LEVEL: u32 = 4;
 
 /// Deflate, no name, no time, of an unknown system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
-/// The longest block that is stored as it is.
+/// The longest uncompressed block.
 const MAX_STORED: usize = 0xffff;
 
 /// The beginning of a gzip member.
 #[derive(Clone, Debug)]
 pub(super) struct Beginning {
     pub(super) bytes: Bytes,
-    /// Of what is compressed.
+    /// Checksum of the compressed document.
     checksum: Arc<Crc>,
 }
 
@@ -40,7 +40,7 @@ impl Beginning {
         Ok(Self { bytes: bytes.into(), checksum: Arc::new(checksum) })
     }
 
-    /// What follows the beginning in an answer whose document ends with `more`.
+    /// The end of a member whose document continues with `more`.
     pub(super) fn end_with(&self, more: &[u8]) -> Bytes {
         let mut end = Vec::with_capacity(more.len() + 32);
         let mut blocks = more.chunks(MAX_STORED).peekable();

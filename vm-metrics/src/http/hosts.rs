@@ -1,7 +1,7 @@
 //! Refuses requests for foreign host names, as DNS rebinding sends them.
 //!
-//! A page of `evil.example` may have this name point to an address that the browser can reach, and then read what is served
-//! there (DNS rebinding). What the browser sends as the host is still `evil.example`. An address cannot be rebound.
+//! In DNS rebinding a page of `evil.example` points this name at an address that the browser can reach, and reads the
+//! answers. The browser still sends `evil.example` as the host. An address cannot be rebound.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
 
-/// Names in lower case, without a dot at the end.
+/// Allowed names in lower case, without a dot at the end.
 #[derive(Clone, Debug)]
 pub(super) struct Hosts(Arc<[String]>);
 
@@ -39,7 +39,7 @@ impl Hosts {
                 return Err(refused(authority.host()));
             }
         }
-        // Without the header it is no browser.
+        // A request without the header is not from a browser.
         Ok(())
     }
 

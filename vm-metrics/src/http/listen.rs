@@ -13,10 +13,10 @@ use super::port_user;
 use super::unix_socket::{GROUP, UnixSocket};
 use crate::config::{Listen, ListenAddress};
 
-/// Connections that the kernel holds for the server: a flood must not push out those of others.
+/// Connections that the kernel queues. A flood must not displace other peers.
 const BACKLOG: i32 = 4096;
 
-/// The lowest port that needs no right.
+/// The lowest port that needs no capability.
 const FIRST_FREE_PORT: u16 = 1024;
 
 /// Why the server cannot listen on an address.
@@ -30,18 +30,18 @@ pub struct ListenError {
 
 /// A TCP address to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Wanted {
+struct ListenTarget {
     address: SocketAddr,
-    /// Index of the address of the configuration that it comes from.
+    /// Index of its entry in the configuration.
     entry: usize,
-    /// One of several of its entry: a host without IPv6 listens on the others.
+    /// One of several addresses of an entry: a host without IPv6 listens on the others.
     is_optional: bool,
 }
 
 /// Listens on all addresses.
 ///
 /// # Errors
-/// On the first address that is not possible. An address of a name may be, where another one of that name is possible.
+/// On the first address that fails. An address of a name may fail if another address of the name works.
 pub fn listen(listen: &Listen) -> Result<Listeners, ListenError> {
     let failed = |entry: usize, problem: String| ListenError {
         address: listen.addresses()[entry].to_string(),
@@ -56,7 +56,7 @@ pub fn listen(listen: &Listen) -> Result<Listeners, ListenError> {
         } else {
             let resolved = address.resolve().map_err(|error| failed(entry, error.to_string()))?;
             let is_optional = resolved.len() > 1;
-            wanted.extend(resolved.into_iter().map(|address| Wanted { address, entry, is_optional }));
+            wanted.extend(resolved.into_iter().map(|address| ListenTarget { address, entry, is_optional }));
         }
     }
     let wanted = without_covered(&wanted);
@@ -81,13 +81,13 @@ pub fn listen(listen: &Listen) -> Result<Listeners, ListenError> {
     Ok(Listeners::new(tcp.into_iter().map(|(_, listener)| listener).collect(), unix))
 }
 
-/// Leaves out what is there twice, and addresses that another one includes: the kernel refuses both.
-fn without_covered(all: &[Wanted]) -> Vec<Wanted> {
+/// Leaves out duplicates, and addresses that another one includes: the kernel refuses both.
+fn without_covered(all: &[ListenTarget]) -> Vec<ListenTarget> {
     let covers = |one: &SocketAddr, other: &SocketAddr| {
         let same_family = one.is_ipv4() == other.is_ipv4();
         one.port() == other.port() && same_family && one.ip().is_unspecified() && !other.ip().is_unspecified()
     };
-    let mut left: Vec<Wanted> = Vec::new();
+    let mut left: Vec<ListenTarget> = Vec::new();
     for one in all {
         let is_free_port = one.address.port() == 0;
         let is_there = left.iter().any(|earlier| earlier.address == one.address);
@@ -100,8 +100,8 @@ fn without_covered(all: &[Wanted]) -> Vec<Wanted> {
 }
 
 /// `[::]` is all addresses, those of IPv4 too, unless an address of IPv4 has this port.
-fn takes_ipv4_along(one: &Wanted, all: &[Wanted]) -> bool {
-    let is_beside = |other: &&Wanted| match one.address.port() {
+fn takes_ipv4_along(one: &ListenTarget, all: &[ListenTarget]) -> bool {
+    let is_beside = |other: &&ListenTarget| match one.address.port() {
         0 => other.entry == one.entry,
         port => other.address.port() == port,
     };

@@ -1,4 +1,4 @@
-//! All public listeners as one, so that one table of connections limits them together.
+//! Joins all public listeners, so that one table of connections limits them together.
 
 use std::future::poll_fn;
 use std::io;
@@ -12,16 +12,15 @@ use super::connections::Accept;
 use super::peer::{Peer, TcpPeers};
 use super::unix_socket::UnixSocket;
 
-/// Connections at the same time. A few scrapers and a few people are ten. Each is an open file, and there are VMs that
-/// need theirs.
+/// Limit of open connections. A few scrapers and people need about ten. Each is an open file, and VMs need files, too.
 pub(super) const MAX_PUBLIC: usize = 64;
 
-/// Sockets of TCP and Unix sockets, for whoever may connect.
+/// The public TCP and Unix sockets.
 #[derive(Debug)]
 pub struct Listeners {
     sockets: Vec<Socket>,
     peers: TcpPeers,
-    /// Index of the socket that is asked first.
+    /// Index of the socket that is polled first.
     first: usize,
 }
 

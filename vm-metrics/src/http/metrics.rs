@@ -120,8 +120,8 @@ mod tests {
             vm.instance_id =
                 format!("{:08x}-0000-4000-8000-{number:012x}", number.wrapping_mul(2_654_435_761));
             vm.instance_name = format!("guest-{number}");
-            vm.cpu_usec = Some(number * 1_234_567);
-            vm.memory_rss_bytes = Some(number << 20);
+            vm.process.cpu_usec = Some(number * 1_234_567);
+            vm.process.memory_rss_bytes = Some(number << 20);
             vm.nics.iter_mut().for_each(|nic| {
                 nic.device = format!("tap{number}");
                 nic.rx.bytes = Some(number * 987_654_321);

@@ -1,6 +1,6 @@
 //! The one HTTP server: `/metrics`, `/api/v1`, `/-/healthy` and `/-/ready`.
 //!
-//! Healthy means that ticks end. Ready means that a first snapshot is there; from then on it stays so.
+//! Healthy means that ticks end. Ready means that a first snapshot exists; the daemon then stays ready.
 
 mod activity;
 mod api;
@@ -41,7 +41,7 @@ pub use unix_socket::{OWNER, UnixSocket};
 const INDEX: &str =
     "<h1>vm-metrics</h1><p><a href=\"/metrics\">metrics</a> <a href=\"/api/v1/vms\">VMs</a></p>";
 
-/// What is served, whoever asks: the listeners share its renderings.
+/// The content of the server. All listeners share its renderings.
 #[derive(Clone, Debug)]
 pub struct Site {
     scrapes: metrics::Scrapes,
@@ -54,13 +54,13 @@ impl Site {
         Self { scrapes: metrics::Scrapes::new(exporter), api: api::Api::new(ticker.clone()), ticker }
     }
 
-    /// For the addresses of the key `listen`, where anybody may ask.
+    /// The routes for the addresses of the key `listen`, which are open to all.
     pub fn for_everybody(&self, settings: &HttpSettings) -> Router {
         let detail = if settings.show_errors { Detail::Full } else { Detail::Counts };
         self.router(detail).layer(from_fn_with_state(hosts::Hosts::new(&settings.hosts), hosts::check))
     }
 
-    /// For the Unix socket of those who administer the host.
+    /// The routes for the Unix socket of the administrators.
     pub fn for_operators(&self) -> Router {
         self.router(Detail::Full)
     }

@@ -1,4 +1,4 @@
-//! The open connections: who may have one more, and which is closed for it.
+//! The open connections, and the choice of the one to close for a new peer.
 
 use std::time::{Duration, Instant};
 
@@ -8,20 +8,20 @@ use super::activity::Activity;
 use super::peer::Peer;
 use super::rate::Rates;
 
-/// A peer may have this many times the connections that are still free. So one that takes all it can get leaves a third,
-/// and each further one leaves a third of the rest.
+/// A peer may have at most this many times the free connections. So a greedy peer leaves a third of all, and each further
+/// greedy peer leaves a third of the rest.
 const SHARE: usize = 2;
 
-/// The last free ones are for peers that have none.
+/// The last free connections are for peers without a connection.
 const RESERVE: usize = 4;
 
-/// Of all connections, those of addresses may be this many fourths: whoever has a thousand of them, users of this host get in.
+/// Share of all connections for remote addresses, in fourths. So a thousand addresses cannot lock out users of this host.
 const FOURTHS_OF_ADDRESSES: usize = 3;
 
-/// A connection is not closed for another peer before it could send its first request.
+/// Time for the first request, during which a connection is not closed for another peer.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// Between two lines in the log.
+/// Interval of the warnings in the log.
 const NEWS: Duration = Duration::from_secs(60);
 
 /// All connections of a server.
@@ -40,11 +40,11 @@ struct Connection {
     task: JoinHandle<()>,
 }
 
-/// What becomes of a new connection.
+/// The decision about a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Room {
     Free,
-    /// There is room when this connection is closed.
+    /// There is room after the connection of this index is closed.
     After(usize),
     Full,
 }
@@ -54,12 +54,12 @@ impl OpenConnections {
         Self { max, connections: Vec::new(), rates: Rates::default(), refused: RefusalLog::default() }
     }
 
-    /// Makes room for one more of this peer. No connection with a request under way is closed for it.
+    /// Makes room for one more connection of this peer. Never closes a connection with a request under way.
     pub(super) async fn make_room(&mut self, peer: Peer) -> bool {
         self.connections.retain(|connection| !connection.task.is_finished());
         let mut room = if self.rates.allow(peer, Instant::now()) { self.room(peer) } else { Room::Full };
         if matches!(room, Room::After(_)) {
-            // What has come meanwhile is read first, so that who has sent a request is not taken for idle.
+            // Pending bytes are read first, so that a connection with an unread request does not count as idle.
             for _ in 0..2 {
                 tokio::task::yield_now().await;
             }
@@ -77,7 +77,7 @@ impl OpenConnections {
         self.connections.push(Connection { peer, activity, task });
     }
 
-    /// Frees a file when the process or the host has none left.
+    /// Frees a file descriptor when the process or the host has none left.
     pub(super) async fn close_an_idle_one(&mut self) {
         self.connections.retain(|connection| !connection.task.is_finished());
         if let Some(index) = self.longest_idle(|_| true) {
@@ -95,7 +95,7 @@ impl OpenConnections {
         if free > 0 && (own == 0 || (free > RESERVE && own < free * SHARE)) {
             return Room::Free;
         }
-        // What the peer has already; where others have more, they give.
+        // The peer replaces a connection of its own, or one of the peers with the most connections.
         let is_mine = |connection: &Connection| connection.peer == peer;
         let is_larger = |connection: &Connection| {
             free == 0
@@ -124,7 +124,7 @@ impl OpenConnections {
     async fn close(&mut self, index: usize) {
         let connection = self.connections.swap_remove(index);
         connection.task.abort();
-        // Its file is closed when it has ended, not before; how it ended does not matter.
+        // The file is closed only after the task has ended; its result does not matter.
         let _ = connection.task.await;
     }
 }
@@ -135,7 +135,7 @@ impl Connection {
     }
 }
 
-/// Says who is refused, once a minute.
+/// Logs refused connections, at most once a minute.
 #[derive(Debug, Default)]
 struct RefusalLog {
     since: usize,

@@ -6,17 +6,17 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::socket_owner::{Owner, SocketOwners};
 
-/// From here on users come in blocks of as many, which a host gives to one user or one container at once.
+/// Size and first of the uid blocks. A host assigns such a block to one user or one container.
 const BLOCK: u32 = 1 << 16;
 
-/// Who connects: a user of this host, or an address.
+/// The limits apply to each peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Peer {
-    /// Those of a block count as its first.
+    /// All users of a block count as its first.
     User(u32),
-    /// Of IPv6 the network of 64 bits: a host may use each address of it.
+    /// For IPv6 the /64 network: a host may use every address of it.
     Address(IpAddr),
-    /// The kernel does not say.
+    /// The kernel does not know the user.
     Unknown,
 }
 
@@ -45,18 +45,18 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Tells the peers of TCP connections.
+/// Finds the peers of TCP connections.
 #[derive(Debug)]
 pub(super) struct TcpPeers(Option<SocketOwners>);
 
 impl TcpPeers {
-    /// `listener` is an address that the server listens on: it shows whether the kernel answers.
+    /// `listener` is an address of the server. The query for it shows whether the kernel answers at all.
     pub(super) fn new(listener: Option<io::Result<SocketAddr>>) -> Self {
         let Some(listener) = listener else { return Self(None) };
         let owners = SocketOwners::open().and_then(|mut owners| {
             match owners.of(canonical(listener?), SocketAddr::from(([0, 0, 0, 0], 0)))? {
                 Owner::User(_) => Ok(owners),
-                // A kernel without the module says so of each socket.
+                // A kernel without the module answers so for every socket.
                 Owner::Closed | Owner::Elsewhere => {
                     Err(io::Error::other("the kernel shows no owners of sockets (module tcp_diag)"))
                 }

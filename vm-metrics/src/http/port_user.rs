@@ -17,10 +17,10 @@ use crate::host::Host;
 /// `TCP_LISTEN`, as the kernel's table has it.
 const LISTENING: &str = "0A";
 
-/// All of the time: a name in an error is worth no more, and processes of others can hang.
+/// Limit of the whole search: a name in an error is worth no more, and processes can hang.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Who listens.
+/// User and process of a listening socket.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) uid: u32,
@@ -64,19 +64,19 @@ impl fmt::Display for Listener {
     }
 }
 
-/// Who keeps this process from listening on the address, as far as it can be told.
+/// Describes the process that occupies the address, as far as it is known.
 pub(crate) fn of(address: SocketAddr) -> String {
     find(address).map_or_else(|| "another process".to_owned(), |listener| listener.to_string())
 }
 
-/// Whether it is this process, by its user where its descriptors are closed to us.
+/// Whether this process listens. If its descriptors are unreadable, the user decides.
 pub(crate) fn is_process(address: SocketAddr, pid: u32, uid: u32) -> bool {
     let is_it =
         |listener: Listener| listener.program.map_or(listener.uid == uid, |program| program.pid == pid);
     find(address).is_some_and(is_it)
 }
 
-/// Who listens on the address, as far as it can be told in time.
+/// Finds the listener of the address, within the time limit.
 pub(crate) fn find(address: SocketAddr) -> Option<Listener> {
     let until = Instant::now() + PATIENCE;
     let (found, answers) = mpsc::channel();
@@ -89,11 +89,11 @@ pub(crate) fn find(address: SocketAddr) -> Option<Listener> {
     listener
 }
 
-/// Tells the user first, which takes no look at a process. The thread may hang for as long as such a process lives.
+/// Sends the user first, which needs no file of a process. The thread may hang as long as a hostile process lives.
 fn look(address: SocketAddr, until: Instant, found: &mpsc::Sender<Listener>) {
     let host = Host::default();
     let tables = ["net/tcp", "net/tcp6"].map(|table| File::open(host.process_itself().join(table)));
-    // The kernel lists those that listen first, after a line of titles.
+    // After a line of titles, the kernel lists listening sockets first.
     let sockets = tables.into_iter().flatten().flat_map(|table| {
         let lines = BufReader::new(table).lines().map_while(Result::ok);
         lines.skip(1).map_while(|line| listening(&line))
@@ -116,7 +116,7 @@ pub(crate) fn user_name(uid: u32) -> String {
     user.map_or_else(|| uid.to_string(), |user| user.name)
 }
 
-/// The process of the socket's user with a descriptor of it.
+/// The process of the socket's user that has a descriptor of the socket.
 fn holder(host: &Host, socket: &Socket, until: Instant) -> Option<u32> {
     let wanted = format!("socket:[{}]", socket.inode);
     let is_user = |pid: &u32| fs::metadata(host.process(*pid)).is_ok_and(|of| of.uid() == socket.uid);
@@ -130,7 +130,7 @@ fn holder(host: &Host, socket: &Socket, until: Instant) -> Option<u32> {
     pids.find(|pid| is_user(pid) && holds(pid))
 }
 
-/// Whether one of them keeps the other from being listened on.
+/// Whether a listener on one address blocks the other.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let [first, second] = [one.ip(), other.ip()].map(|ip| ip.to_canonical());
     let same_family = first.is_ipv4() == second.is_ipv4();

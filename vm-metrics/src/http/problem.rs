@@ -7,10 +7,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// What went wrong, and what to do.
+/// An error and its remedy.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Problem {
-    /// Always `about:blank`: the title says it.
+    /// Always `about:blank`: the title is enough.
     r#type: &'static str,
     /// The name of the status.
     title: &'static str,
@@ -33,7 +33,7 @@ impl From<PathRejection> for Problem {
     }
 }
 
-/// The answer where nothing is served.
+/// The answer for an unknown path.
 pub(super) async fn not_found(uri: Uri) -> Problem {
     let detail = format!("no {uri} here: /api/v1/openapi.json describes what there is");
     Problem::new(StatusCode::NOT_FOUND, detail)

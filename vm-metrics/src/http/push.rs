@@ -1,4 +1,4 @@
-//! The socket over which orchestrators push VMs: `PUT` and `DELETE /api/v1/instances/{id}`. Its mode says who may.
+//! Serves `PUT` and `DELETE /api/v1/instances/{id}` on the socket for orchestrators.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::sources::push::{Store, VM_LIMIT};
 #[derive(Clone)]
 pub(super) struct Inbox {
     store: Store,
-    /// A VM that comes is looked at now, not at the next tick.
+    /// Starts a tick at once for a pushed VM.
     wake: Arc<dyn Fn() + Send + Sync>,
 }
 

@@ -1,23 +1,23 @@
-//! How many connections a second each peer may open.
+//! Limits the connections that each peer may open per second.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::peer::Peer;
 
-/// Connections a second. A scraper opens one each time; the rest is for those who look by hand or in a hurry.
+/// Connections per second. A scraper opens one per scrape; the rest is for people and scripts.
 const RATE: u32 = 100;
 
-/// Connections at once after a quiet time.
+/// Connections at once after a quiet period.
 const BURST: u32 = 200;
 
-/// Peers that are remembered; the others share one account.
+/// Limit of remembered peers; all others share one account.
 const MAX_PEERS: usize = 1024;
 
 /// Time that each connection takes of a peer's account.
 const COST: Duration = Duration::from_micros(1_000_000 / RATE as u64);
 
-/// Between two sweeps for peers that were quiet.
+/// Interval of the sweeps for quiet peers.
 const SWEEP: Duration = Duration::from_millis(100);
 
 /// Per peer the moment up to which its account is used; it may lie ahead.

@@ -16,16 +16,16 @@ use super::activity::Cancel;
 use super::coding::Coding;
 use super::gzip::Beginning;
 
-/// Bytes of former renderings that peers may still be taking.
+/// Limit of the bytes of former renderings that are still being sent.
 const MAX_OLD: usize = 32 << 20;
 
-/// That many former renderings are never given up, whatever their size: a scraper far away needs its time.
+/// This many former renderings are never abandoned, whatever their size: a distant scraper is slow.
 const KEPT: usize = 2;
 
-/// Shorter documents are not compressed: they fit into a packet or two.
+/// Shorter documents stay plain: they fit into a packet or two.
 const MIN_COMPRESSED: usize = 2 << 10;
 
-/// The latest rendering, and which it is.
+/// The latest rendering with its key.
 #[derive(Debug)]
 pub(super) struct SharedBody<K>(Arc<Mutex<Renderings<K>>>);
 
@@ -33,24 +33,24 @@ pub(super) struct SharedBody<K>(Arc<Mutex<Renderings<K>>>);
 struct Renderings<K> {
     /// `None` before the first.
     key: Option<K>,
-    latest: Latest,
-    /// The oldest first; not the bytes, which go with the last who sends them.
-    former: VecDeque<Former>,
+    latest: LatestRendering,
+    /// Oldest first. The bytes live in the responses, and end with the last of them.
+    former: VecDeque<FormerRendering>,
 }
 
 #[derive(Debug, Default)]
-struct Latest {
-    plain: Rendered,
-    /// From when somebody asks for it.
-    compressed: Option<Rendered>,
+struct LatestRendering {
+    plain: Rendering,
+    /// Made at the first request for it.
+    compressed: Option<Rendering>,
 }
 
-/// The lengths of a rendering that is not the latest any more, plain and compressed, each with those who send it.
+/// A former rendering: plain and compressed length, each with the responses that still send it.
 #[derive(Debug)]
-struct Former(Vec<(usize, Cancel)>);
+struct FormerRendering(Vec<(usize, Cancel)>);
 
 #[derive(Clone, Debug)]
-pub(super) struct Rendered {
+pub(super) struct Rendering {
     content: Content,
     cancel: Cancel,
 }
@@ -63,24 +63,24 @@ enum Content {
 
 impl<K> Default for SharedBody<K> {
     fn default() -> Self {
-        let nothing = Renderings { key: None, latest: Latest::default(), former: VecDeque::new() };
+        let nothing = Renderings { key: None, latest: LatestRendering::default(), former: VecDeque::new() };
         Self(Arc::new(Mutex::new(nothing)))
     }
 }
 
 impl<K: PartialEq + Send + 'static> SharedBody<K> {
-    /// The document of now. `now` names it and says how to render it; nobody else renders or compresses meanwhile.
+    /// The current document. `now` returns its key and its renderer. One request at a time renders or compresses.
     pub(super) async fn get<E, R>(
         &self,
         coding: Coding,
         now: impl FnOnce() -> Result<(K, R), E>,
-    ) -> Result<Result<Rendered, E>, tokio::task::JoinError>
+    ) -> Result<Result<Rendering, E>, tokio::task::JoinError>
     where
         E: Send + 'static,
         R: FnOnce() -> Result<Vec<u8>, E> + Send + 'static,
     {
         let mut renderings = Arc::clone(&self.0).lock_owned().await;
-        // Only here: who has waited wants what is the latest by now.
+        // Only behind the lock: a request that has waited gets the latest document.
         let (key, render) = match now() {
             Ok(now) => now,
             Err(error) => return Ok(Err(error)),
@@ -89,7 +89,7 @@ impl<K: PartialEq + Send + 'static> SharedBody<K> {
         if is_latest && let Some(rendered) = renderings.latest.coded(coding) {
             return Ok(Ok(rendered.clone()));
         }
-        // The lock goes along: a peer that leaves now does not let the next one work beside it.
+        // The work holds the lock: if this peer leaves, the next one still waits for the work.
         let work = move || {
             if !is_latest {
                 let mut bytes = render()?;
@@ -98,7 +98,7 @@ impl<K: PartialEq + Send + 'static> SharedBody<K> {
             }
             Ok(renderings.latest.code(coding))
         };
-        // Rendering thousands of VMs takes a while: not on the thread that answers the others.
+        // Rendering thousands of VMs takes long, so it does not block the thread of the other requests.
         tokio::task::spawn_blocking(work).await
     }
 }
@@ -106,10 +106,10 @@ impl<K: PartialEq + Send + 'static> SharedBody<K> {
 impl<K> Renderings<K> {
     fn replace(&mut self, key: K, bytes: Bytes) {
         self.key = Some(key);
-        let latest = Latest { plain: Rendered::new(Content::Plain(bytes)), compressed: None };
-        self.former.push_back(Former::of(std::mem::replace(&mut self.latest, latest)));
-        self.former.retain_mut(Former::is_being_sent);
-        let mut total: usize = self.former.iter().map(Former::length).sum();
+        let latest = LatestRendering { plain: Rendering::new(Content::Plain(bytes)), compressed: None };
+        self.former.push_back(FormerRendering::of(std::mem::replace(&mut self.latest, latest)));
+        self.former.retain_mut(FormerRendering::is_being_sent);
+        let mut total: usize = self.former.iter().map(FormerRendering::length).sum();
         while total > MAX_OLD
             && self.former.len() > KEPT
             && let Some(former) = self.former.pop_front()
@@ -120,21 +120,21 @@ impl<K> Renderings<K> {
     }
 }
 
-impl Latest {
-    /// `None` where it is not compressed yet.
-    fn coded(&self, coding: Coding) -> Option<&Rendered> {
+impl LatestRendering {
+    /// `None` before the first compression.
+    fn coded(&self, coding: Coding) -> Option<&Rendering> {
         match coding {
             Coding::Gzip if self.plain.content.bytes().len() >= MIN_COMPRESSED => self.compressed.as_ref(),
             Coding::Gzip | Coding::Plain => Some(&self.plain),
         }
     }
 
-    fn code(&mut self, coding: Coding) -> Rendered {
+    fn code(&mut self, coding: Coding) -> Rendering {
         if let Some(rendered) = self.coded(coding) {
             return rendered.clone();
         }
         match Beginning::of(self.plain.content.bytes()) {
-            Ok(beginning) => self.compressed.insert(Rendered::new(Content::Gzip(beginning))).clone(),
+            Ok(beginning) => self.compressed.insert(Rendering::new(Content::Gzip(beginning))).clone(),
             Err(error) => {
                 tracing::error!("cannot compress an answer: {error}");
                 self.plain.clone()
@@ -143,13 +143,13 @@ impl Latest {
     }
 }
 
-impl Former {
-    fn of(latest: Latest) -> Self {
+impl FormerRendering {
+    fn of(latest: LatestRendering) -> Self {
         let codings = [Some(latest.plain), latest.compressed].into_iter().flatten();
         Self(codings.map(|rendered| (rendered.content.bytes().len(), rendered.cancel)).collect())
     }
 
-    /// Forgets what nobody sends any more.
+    /// Forgets renderings without a response; false if none is left.
     fn is_being_sent(&mut self) -> bool {
         self.0.retain(|(_, cancel)| cancel.holders() > 1);
         !self.0.is_empty()
@@ -164,12 +164,12 @@ impl Former {
     }
 }
 
-impl Rendered {
+impl Rendering {
     fn new(content: Content) -> Self {
         Self { content, cancel: Cancel::default() }
     }
 
-    /// The answer: these bytes and then those that are the request's own. Nothing is copied.
+    /// The response: these bytes, then those of the request itself, without a copy.
     pub(super) fn respond(self, more: Bytes, content_type: &'static str) -> Response {
         let (shared, own) = match &self.content {
             Content::Plain(bytes) => (bytes.clone(), more),
@@ -188,7 +188,7 @@ impl Rendered {
     }
 }
 
-impl Default for Rendered {
+impl Default for Rendering {
     fn default() -> Self {
         Self::new(Content::Plain(Bytes::new()))
     }

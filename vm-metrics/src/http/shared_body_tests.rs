@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::*;
 
-async fn get(shared: &SharedBody<u64>, key: u64, length: usize) -> Rendered {
+async fn get(shared: &SharedBody<u64>, key: u64, length: usize) -> Rendering {
     let now = || Ok::<_, Infallible>((key, move || Ok(vec![b'x'; length])));
     shared.get(Coding::Plain, now).await.unwrap().unwrap()
 }
 
-async fn get_compressed(shared: &SharedBody<u64>, key: u64, length: usize) -> Rendered {
+async fn get_compressed(shared: &SharedBody<u64>, key: u64, length: usize) -> Rendering {
     let now = || Ok::<_, Infallible>((key, move || Ok(vec![b'x'; length])));
     shared.get(Coding::Gzip, now).await.unwrap().unwrap()
 }
@@ -69,7 +69,7 @@ async fn compressed_copies_count_among_the_old() {
     for key in 0..10 {
         slow.push(get(&shared, key, MAX_OLD / 6).await);
         let compressed = slow[slow.len() - 1].content.clone();
-        slow.push(Rendered::new(compressed));
+        slow.push(Rendering::new(compressed));
         shared.0.lock().await.latest.compressed = slow.last().cloned();
     }
     let given_up: Vec<bool> = slow.iter().map(|rendered| rendered.cancel.is_cancelled()).collect();

@@ -1,4 +1,4 @@
-//! Asks the kernel which user has the other end of a local TCP connection.
+//! Queries the kernel for the user at the other end of a local TCP connection.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -22,14 +22,14 @@ const IDS_ANSWERED: usize = HEADER + 4;
 const UID: usize = HEADER + 64;
 const INODE: usize = HEADER + 68;
 
-/// Answers of other questions that are thrown away before this one's.
+/// Limit of leftover answers to earlier questions, which are skipped.
 const MAX_LEFTOVER: usize = 16;
 
-/// Who has a socket.
+/// The owner of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     User(u32),
-    /// It is closed: nobody can read an answer.
+    /// The socket is closed, so an answer has no reader.
     Closed,
     /// No socket of this network namespace.
     Elsewhere,
@@ -50,7 +50,7 @@ impl SocketOwners {
         Ok(Self { fd, sequence: 0 })
     }
 
-    /// Who has the end at `client` of the connection from `client` to `server`.
+    /// The owner of the end at `client` of the connection from `client` to `server`.
     pub(crate) fn of(&mut self, client: SocketAddr, server: SocketAddr) -> io::Result<Owner> {
         self.sequence = self.sequence.wrapping_add(1);
         let question = question(self.sequence, client, server);
@@ -90,7 +90,7 @@ fn question(sequence: u32, client: SocketAddr, server: SocketAddr) -> [u8; QUEST
     if let SocketAddr::V6(client) = client {
         put(IDS_ASKED + IDS, &client.scope_id().to_ne_bytes());
     }
-    // `INET_DIAG_NOCOOKIE`: whichever socket has these addresses.
+    // `INET_DIAG_NOCOOKIE`: any socket with these addresses.
     put(IDS_ASKED + IDS + 4, &[0xff; 8]);
     message
 }
@@ -112,7 +112,7 @@ fn read(answer: &[u8], ids: &[u8]) -> io::Result<Owner> {
     if answer.get(IDS_ANSWERED..IDS_ANSWERED + IDS) != Some(ids) {
         return Ok(Owner::Elsewhere);
     }
-    // Without a file the user is not kept: older kernels say root.
+    // The kernel forgets the user of a socket without a file; older kernels report root.
     Ok(if inode == 0 { Owner::Closed } else { Owner::User(uid) })
 }
 

@@ -16,10 +16,10 @@ use super::peer::Peer;
 use super::port_user::Program;
 use crate::own_dir::{OwnDir, SHARED};
 
-/// Who may connect: the owner and root.
+/// Mode of a socket for the owner and root.
 pub const OWNER: u32 = 0o600;
 
-/// Also the group.
+/// Mode of a socket that also the group may use.
 pub const GROUP: u32 = 0o660;
 
 /// Connections that wait to be accepted.
@@ -35,7 +35,7 @@ pub struct UnixSocket {
 }
 
 impl UnixSocket {
-    /// Makes the socket in a directory in which no other user can put anything; the directory is made where it is missing.
+    /// Makes the socket in a directory that no other user can write to, and makes a missing directory.
     ///
     /// # Errors
     /// `AddrInUse` when another process listens there, `AlreadyExists` when something else than a socket is there,
@@ -46,8 +46,8 @@ impl UnixSocket {
         };
         OwnDir::make(parent, SHARED)?;
         let is_left_over = check_replaceable(path)?;
-        // Under a name of its own until only its users may connect.
-        let unfinished = Unfinished::beside(parent);
+        // It has a temporary name until its mode is set.
+        let unfinished = TemporarySocket::beside(parent);
         let made = &unfinished.0;
         let socket = new_socket()?;
         net::bind(&socket, &SocketAddrUnix::new(made)?)?;
@@ -57,7 +57,7 @@ impl UnixSocket {
         if is_left_over {
             fs::rename(made, path)?;
         } else {
-            // Unlike a name, a link takes no place that another start has taken meanwhile.
+            // Unlike a rename, a link does not replace the socket of another start.
             fs::hard_link(made, path).map_err(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists => in_use(None),
                 _ => error,
@@ -78,7 +78,7 @@ impl UnixSocket {
     }
 }
 
-/// Another daemon may have taken the place of the file.
+/// Removes the file, unless another daemon has replaced it.
 impl Drop for UnixSocket {
     fn drop(&mut self) {
         let is_ours = fs::symlink_metadata(&self.path).is_ok_and(|it| (it.dev(), it.ino()) == self.file);
@@ -88,26 +88,26 @@ impl Drop for UnixSocket {
     }
 }
 
-/// A socket before it has its name. No other start has the same one, and nothing of it stays.
+/// A socket under its temporary name, which is unique and removed on drop.
 #[derive(Debug)]
-struct Unfinished(PathBuf);
+struct TemporarySocket(PathBuf);
 
-impl Unfinished {
+impl TemporarySocket {
     fn beside(parent: &Path) -> Self {
-        // Its keys are random. The pid is not enough: containers can share a directory.
+        // The keys of `RandomState` are random. A pid would not be unique: containers can share a directory.
         let number = RandomState::new().hash_one(());
         Self(parent.join(format!(".{number:016x}")))
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for TemporarySocket {
     fn drop(&mut self) {
-        // It has its name now, or was never made.
+        // The socket has its final name now, or was never made.
         let _ = fs::remove_file(&self.0);
     }
 }
 
-/// Whether a socket on which nobody listens is at the path, or else nothing; an error for all else.
+/// True for a socket without a listener at the path, false for a free path, an error for all else.
 fn check_replaceable(path: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
@@ -126,7 +126,7 @@ fn check_replaceable(path: &Path) -> io::Result<bool> {
             let listener = UnixStream::from_std(socket.into())?.peer_cred()?;
             Err(in_use(listener.pid().and_then(|pid| Program::of(pid.cast_unsigned()))))
         }
-        // It has no time to answer, and this does not wait for it; or it is of another type.
+        // A listener with a full queue, or of another socket type.
         Err(Errno::AGAIN | Errno::PROTOTYPE) => Err(in_use(None)),
         Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(true),
         Err(errno) => Err(errno.into()),

@@ -1,4 +1,4 @@
-//! How much memory the daemon may use, and how much it needs at least.
+//! Compares the memory limits of the daemon with its minimum.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -16,10 +16,10 @@ const RESIDENT: u64 = 40 << 20;
 /// For a daemon without VMs: `prlimit --data=30M vm-metrics serve` is the least that does not end in an allocation.
 const DATA: u64 = 40 << 20;
 
-/// Beyond what is mapped at the start: with `prlimit --as=56M` a program of 20 MiB works, with 48 MiB it does not.
+/// Address space beyond the mappings at the start: `prlimit --as=56M` suffices for a program of 20 MiB, 48 MiB do not.
 const ADDRESS_SPACE: u64 = 48 << 20;
 
-/// `maps` is the memory that the programs count in; it is mapped, and counts for the control group.
+/// `maps` is the size of the maps of the eBPF programs, which count for the control group.
 pub(super) fn check(host: &Host, maps: u64) -> Result<(), LimitError> {
     let mapped = mapped(host).unwrap_or_default();
     for (resource, what, needed, key) in [
@@ -59,7 +59,7 @@ fn group_limit(host: &Host) -> Option<(PathBuf, u64)> {
     let root = host.cgroups();
     let limits = groups.lines().filter_map(memory_group).flat_map(|(controller, group, file)| {
         let root = root.join(controller);
-        // From inside a container the path of the group may not be there, but what is above it is.
+        // Inside a container the path of the group may be missing, but its parents exist.
         let above = group.ancestors().map(|group| root.join(group)).collect::<Vec<_>>();
         above.into_iter().filter_map(move |group| Some((limit(&group.join(file))?, group)))
     });
@@ -81,7 +81,7 @@ fn memory_group(line: &str) -> Option<(&'static str, PathBuf, &'static str)> {
     }
 }
 
-/// `None` where there is no limit: version 2 says `max`, version 1 a number that no machine has.
+/// `None` without a limit: `max` in version 2, a huge number in version 1.
 fn limit(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }

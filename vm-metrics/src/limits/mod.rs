@@ -1,4 +1,4 @@
-//! Checks at the start whether the limits of this process are enough to work with.
+//! Checks the resource limits of this process at the start.
 
 mod memory;
 
@@ -8,10 +8,10 @@ use thiserror::Error;
 use crate::host::Host;
 use crate::readers::FileBudget;
 
-/// A host for fewer VMs is told so.
+/// The log warns if the limit allows fewer VMs.
 const FEW_VMS: u64 = 100;
 
-/// Too small a limit is an error with a number now, not a daemon that hangs or is killed later.
+/// Too small a limit is an error with a number at the start, rather than a hang or a kill later.
 #[derive(Debug, Error)]
 pub(crate) enum LimitError {
     #[error(
@@ -23,7 +23,7 @@ pub(crate) enum LimitError {
     Memory { what: String, limit: u64, needed: u64, key: &'static str },
 }
 
-/// Raises the limit of open files as far as it goes, then checks all limits. `maps` is what the programs count in.
+/// Raises the limit of open files to its maximum, then checks all limits. `maps` is the size of the eBPF maps.
 pub(crate) fn check(host: &Host, maps: u64) -> Result<(), LimitError> {
     raise_open_files();
     check_files(FileBudget::of_this_process())?;
@@ -50,7 +50,7 @@ fn check_files(budget: FileBudget) -> Result<(), LimitError> {
     Ok(())
 }
 
-/// Rounded up: who allows what is asked for is not refused again.
+/// Rounded up, so that the printed limit is enough.
 fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }

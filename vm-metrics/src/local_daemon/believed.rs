@@ -1,4 +1,4 @@
-//! Tells whether who answers is believed to be the daemon.
+//! Decides whether a listener counts as the daemon.
 //!
 //! Any user of the host can listen at the daemon's port while the daemon is away.
 
@@ -12,10 +12,10 @@ use thiserror::Error;
 use crate::http::port_user::{Listener, user_name};
 use crate::http::socket_owner::{Owner, SocketOwners};
 
-/// The user of the service, as the unit of systemd has it.
+/// The user of the service, as in the systemd unit.
 const SERVICE: &str = "vm-metrics";
 
-/// Somebody else than the daemon answers.
+/// A listener that is not trusted to be the daemon.
 #[derive(Debug, Error)]
 #[error(
     "{who} of user {user} listens at {place} and is not believed to be the daemon: stop it, or run this command as \
@@ -27,7 +27,7 @@ pub(crate) struct Stranger {
     place: String,
 }
 
-/// Root, the service and the user who asks are believed.
+/// Trusts root, the service and the user of this process.
 pub(super) fn check(listener: &Listener, place: &impl Display) -> Result<(), Stranger> {
     let uid = listener.uid;
     let is_service = || User::from_name(SERVICE).ok().flatten().is_some_and(|user| user.uid.as_raw() == uid);

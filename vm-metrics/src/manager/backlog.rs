@@ -1,12 +1,13 @@
-//! What of the frames that the host has offered to a guest still waits for it.
+//! Counts the frames offered to a guest that still wait for it.
 //!
-//! Every frame offered is delivered, dropped, or waits: `base + offered = delivered + dropped + waiting`. The base is what
-//! the device had delivered and dropped before the programs were attached, and what waited then. Nobody tells it, but
-//! nothing waits less than nothing: so it is the greatest `delivered + dropped - offered` seen, which is exact from the
-//! first moment on at which nothing waited, and from the beginning for a device that is as young as its programs.
+//! Every offered frame is delivered, dropped, or waits: `base + offered = delivered + dropped + waiting`. The base
+//! holds the frames delivered and dropped before the programs were attached, and the frames that waited then. The
+//! kernel does not count it. But the backlog is never below 0, so the base is the greatest `delivered + dropped -
+//! offered` seen. It is exact from the first moment without backlog. For a device as young as its programs it is exact
+//! from the beginning.
 //!
-//! What is gone is read before what was offered. So what passes between the readings counts as waiting, and the result
-//! is never below 0.
+//! Delivered and dropped frames are read before offered ones. So frames between the two readings count as waiting, and
+//! the result is never below 0.
 
 /// The backlog of one NIC, in packets or in bytes.
 #[derive(Debug, Default)]
@@ -15,7 +16,8 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    /// `gone` is delivered and dropped, since the birth of the device or the attach, but always since the same moment.
+    /// `gone` counts delivered and dropped frames, always since the same moment: the birth of the device, or the
+    /// attach.
     pub(super) fn update(&mut self, offered: u64, gone: u64) -> u64 {
         self.base = self.base.max(gone.saturating_sub(offered));
         self.base.saturating_add(offered).saturating_sub(gone)
@@ -45,7 +47,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever arrives between the readings: never below 0, never less than waits, exact when nothing moves.
+        /// With any arrivals between the readings: never below 0, never too small, exact when quiet.
         #[test]
         fn never_too_small_and_exact_when_quiet(
             before in 0_u64..1000,

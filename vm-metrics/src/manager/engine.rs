@@ -1,4 +1,4 @@
-//! One tick: asks the sources who exists, the readers what they use, and merges it.
+//! Does one tick: lists the VMs, reads them, and merges the readings.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -45,9 +45,9 @@ pub enum ManagerError {
     /// Going on would harm, for example because another daemon has the pins.
     #[error("reader {name}: {reason}")]
     Refused {
-        /// Of the reader that says so.
+        /// The reader that refuses.
         name: &'static str,
-        /// In a sentence.
+        /// As one sentence.
         reason: String,
     },
 }
@@ -61,7 +61,7 @@ impl Engine {
     /// Starts the readers. One that cannot start is reported in every snapshot, and logged once.
     ///
     /// # Errors
-    /// When a reader says that going on would harm, for example because another daemon has its pins.
+    /// When going on would harm, for example because another daemon has a reader's pins.
     pub(super) fn new(
         mut sources: Sources,
         readers: Vec<ReaderConfig>,
@@ -110,7 +110,7 @@ impl Engine {
         })
     }
 
-    /// What calls for a tick before its time.
+    /// The events that call for an early tick.
     pub(super) fn watch(&self) -> EventPoller {
         self.watch.clone()
     }
@@ -138,7 +138,7 @@ impl Engine {
         for (name, state) in &mut self.readers {
             components.push(run_reader(name, state, &vms, &mut self.namespaces, &mut batch));
         }
-        // It may have ended since it was listed, and a program's own source may not have heard of it.
+        // Its process may have ended after the listing, and a program's own source may not know.
         vms.vms.retain(|vm| vm.hypervisor_pid.is_none_or(|pid| !batch.ended.contains(&pid)));
         let removals = retain::removals(&self.before, &vms, &batch);
         retain::withdraw_from_present(&removals, &mut batch);
@@ -149,11 +149,11 @@ impl Engine {
             }
         }
         self.namespaces.end_tick();
-        self.continuity.set_vms(&vms, &batch);
-        self.continuity.assign_short_lived((&vms, &mut batch), (&removals, &mut last));
-        self.continuity.close_exited(&batch, &removals);
-        let (stats, final_stats) = merge::merge((&vms, &batch), (&removals.vms, &last), &mut self.continuity);
-        // The merge has written the state.
+        let now = unix_seconds(SystemTime::now());
+        let mut tick = self.continuity.begin_tick(now, (&vms, &batch), (&removals, &last));
+        let (stats, final_stats) = merge::merge((&vms, &batch), (&removals.vms, &last), &mut tick);
+        // Saved before it is published: a daemon that is killed now must give no byte twice.
+        tick.end().save();
         if let Some(state) = self.continuity.state_health().map(health::state_run) {
             components.push(state);
         }

@@ -1,4 +1,4 @@
-//! From what a part reports to its health.
+//! Decides on the health of each component, from its reports.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::model::{ComponentHealth, ComponentKind, ComponentRun, ComponentTotals
 use crate::readers::{ReadReport, ReaderError};
 use crate::sources::{SourceError, SourceReport};
 
-/// The health of a reader after one round.
+/// The health of a reader after one tick.
 pub(super) fn reader_run(name: &'static str, report: &ReadReport, duration: Duration) -> ComponentRun {
     let first = report.first_error.as_ref();
     let health = match first {
@@ -43,7 +43,7 @@ fn waiting(taps: usize) -> String {
     ReaderError::Waiting { taps }.to_string()
 }
 
-/// The health of a source after one round.
+/// The health of a source after one tick.
 pub(super) fn source_run(report: &SourceReport) -> ComponentRun {
     if let (Err(absent @ SourceError::Absent { .. }), true) = (&report.result, report.auto) {
         let health = ComponentHealth::new(Health::Disabled, absent.to_string());
@@ -74,12 +74,12 @@ pub(super) fn source_run(report: &SourceReport) -> ComponentRun {
     }
 }
 
-/// A source that is not asked.
+/// A source that is switched off.
 pub(super) fn source_off(name: &'static str) -> ComponentRun {
     not_run(name, ComponentHealth::new(Health::Disabled, "switched off, or nothing in its section"))
 }
 
-/// What the manager keeps for its next start.
+/// The state file that the manager keeps for its next start.
 pub(super) fn state_run(health: &ComponentHealth) -> ComponentRun {
     let is_fault = matches!(health.state, Health::Degraded | Health::Failed);
     let not_run = not_run("state", health.clone());
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_fails_when_it_reads_nothing_but_not_when_there_is_nothing() {
+    fn a_reader_fails_if_faults_leave_no_reading() {
         let state = |items, errors| run_of(items, errors).health.state;
         assert_eq!([state(0, vec![]), state(1, vec![])], [Health::Healthy; 2]);
         let degraded = [state(0, vec![absent()]), state(1, vec![absent()]), state(1, vec![fault()])];
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_whose_turn_has_not_come_is_starting() {
+    fn a_reader_with_waiting_taps_is_starting() {
         let run = |errors: Vec<ReaderError>| {
             let mut report = ReadReport { waiting: 90, ..ReadReport::default() };
             errors.into_iter().for_each(|error| report.error(error));
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_without_its_place_is_at_fault_only_when_it_was_asked_for() {
+    fn a_missing_source_fails_only_if_configured() {
         let run = |auto| {
             let result = Err(SourceError::Absent { path: "/run/x".into() });
             let report = SourceReport {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_leaves_nothing_to_read_and_hides_no_fault() {
+    fn absent_devices_hide_no_fault() {
         assert!(run_of(0, vec![absent()]).is_complete());
         let run = run_of(1, vec![absent(), fault(), absent()]);
         assert!(!run.is_complete());

@@ -1,4 +1,4 @@
-//! Says in the log how the components are: when that changes, not at every tick.
+//! Logs the health of components when it changes, not at every tick.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use tracing::Level;
 
 use crate::model::{ComponentHealth, ComponentKind, ComponentRun, Health};
 
-/// A reason may name another process at each tick, so new reasons of one component wait for each other this long.
+/// A reason may name another process at each tick. So new reasons of one component wait this long for each other.
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// Logs a component in one line when its health changes, or the reason does.
@@ -16,7 +16,7 @@ pub(super) struct HealthLog {
     components: HashMap<(ComponentKind, &'static str), LoggedHealth>,
 }
 
-/// What was logged of one component, and what was not.
+/// The last logged line of one component, and the changes since.
 #[derive(Debug)]
 struct LoggedHealth {
     at: Instant,
@@ -28,7 +28,7 @@ struct LoggedHealth {
 }
 
 impl HealthLog {
-    /// Of all components of one tick. Those that are not here at the start share a line.
+    /// Logs all components of one tick. The absent ones share a line at the start.
     pub(super) fn note(&mut self, runs: &[ComponentRun]) {
         for (level, text) in self.lines(runs, Instant::now()) {
             match level {
@@ -76,10 +76,10 @@ impl HealthLog {
                     logged.suppressed += u64::from(new);
                     return None;
                 }
-                // The reason that is logged now may be one that had to wait.
+                // The reason that is logged now may be a suppressed one.
                 logged.suppressed = logged.suppressed.saturating_sub(u64::from(!new));
             }
-            // What was wrong before it works is over.
+            // Suppressed reasons do not matter any more once the component works.
             (again, suppressed) = (true, if state == Health::Healthy { 0 } else { logged.suppressed });
         }
         let logged =
@@ -93,7 +93,8 @@ impl HealthLog {
     }
 }
 
-/// Nobody asked for it, or this host does not have it. An error of the kernel, such as a right that is missing, is more.
+/// Whether the component is switched off, or not supported by this host. A kernel error, such as a missing right, is
+/// more.
 fn is_absent(health: &ComponentHealth) -> bool {
     match health.state {
         Health::Disabled => true,
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_reason_is_said_but_not_more_than_once_a_minute() {
+    fn reasons_are_logged_once_a_minute() {
         let (mut log, start) = (HealthLog::default(), Instant::now());
         let mut at = |seconds, state, reason| {
             log.line(&run(state, reason), start + Duration::from_secs(seconds)).map(|(_, text)| text)
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_not_here_shares_one_line() {
+    fn absent_components_share_one_line() {
         let mut log = HealthLog::default();
         let named = |name, state| ComponentRun { name, ..run(state, "not there") };
         let runs =
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_is_no_warning_and_a_loss_is_one() {
+    fn a_loss_warns_and_a_start_does_not() {
         let mut run = ComponentRun { errors: 0, ..run(Health::Starting, "90 TAPs wait") };
         assert_eq!(describe(&run, false), (Level::INFO, "reader a: 90 TAPs wait".to_owned()));
         run.health = ComponentHealth::new(Health::Degraded, "no pins").with_warning(true);
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_does_not_run_is_off_and_what_is_not_there_is_no_warning() {
+    fn only_a_stopped_component_is_off() {
         let mut run = run(Health::Failed, "x");
         assert_eq!(describe(&run, false), (Level::WARN, "reader a: x".to_owned()));
         run.duration = None;

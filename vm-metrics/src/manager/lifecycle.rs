@@ -1,4 +1,4 @@
-//! Counts VMs that come and go, from one tick to the next. Pure.
+//! Counts VMs that start and end, from one tick to the next. Pure.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,12 +8,12 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::host::Host;
 use crate::model::{Batch, EndReason, Hypervisor, InstanceInfo, Lifecycle, VmSet};
 
-/// Who is there, and how many came and went.
+/// The VMs of the last tick, and the counts.
 #[derive(Debug)]
 pub(super) struct LifecycleCounter {
-    /// When the daemon began, in clock ticks since boot; `None` where processes are of another kernel.
+    /// The start of the daemon, in clock ticks since boot; `None` where processes are of another kernel.
     began: Option<u64>,
-    /// Nobody has started in the first look.
+    /// VMs of the first tick count as older.
     is_first: bool,
     present: Vec<VmPresence>,
     lifecycle: Lifecycle,
@@ -23,7 +23,7 @@ pub(super) struct LifecycleCounter {
 struct VmPresence {
     id: String,
     pid: Option<u32>,
-    /// Of the process, in clock ticks since boot.
+    /// The start of the process, in clock ticks since boot.
     start_ticks: Option<u64>,
     hypervisor: Hypervisor,
 }
@@ -37,7 +37,7 @@ impl LifecycleCounter {
         Self { began, is_first: true, present: Vec::new(), lifecycle: Lifecycle::default() }
     }
 
-    /// Takes in the VMs of a tick, with what was read of them, and the processes that have ended since the last one.
+    /// Takes in the VMs of a tick, their readings, and the processes that ended since the last tick.
     pub(super) fn take(&mut self, vms: &VmSet, batch: &Batch, ended: &HashSet<u32>) -> Lifecycle {
         let mut now: Vec<VmPresence> = vms.vms.iter().map(|vm| VmPresence::of(vm, batch)).collect();
         let before = std::mem::take(&mut self.present);
@@ -55,7 +55,7 @@ impl LifecycleCounter {
                 self.lifecycle.end(vm.hypervisor, reason);
             }
         }
-        // A start time that cannot be read in one tick is that of before.
+        // A start time that cannot be read in one tick is the one before.
         for vm in now.iter_mut().filter(|vm| vm.start_ticks.is_none()) {
             vm.start_ticks = index_before.find(vm, &before).and_then(|at| before[at].start_ticks);
         }
@@ -63,7 +63,7 @@ impl LifecycleCounter {
         self.lifecycle.clone()
     }
 
-    /// One that was there before the daemon was only found.
+    /// A VM older than the daemon was found, not started.
     fn is_start(&self, vm: &VmPresence) -> bool {
         vm.start_ticks.zip(self.began).map_or(!self.is_first, |(start, began)| start >= began)
     }
@@ -81,7 +81,7 @@ impl VmPresence {
         }
     }
 
-    /// The same process, whatever its id; the same id where one of the two has no process.
+    /// Whether both are one VM: by process, or by id where one of them has no process.
     fn is(&self, other: &Self) -> bool {
         match (self.pid, other.pid) {
             (Some(pid), Some(other_pid)) => {
@@ -92,7 +92,7 @@ impl VmPresence {
     }
 }
 
-/// The clock of the starts of processes.
+/// The clock that process starts are measured by.
 fn now_ticks() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     let ticks = clock_ticks_per_second();
@@ -101,7 +101,7 @@ fn now_ticks() -> u64 {
     seconds * ticks + rest
 }
 
-/// Where VMs are in a list.
+/// Positions of VMs in a list.
 struct Index {
     pids: HashMap<u32, usize>,
     ids: HashMap<String, usize>,
@@ -161,7 +161,7 @@ mod tests {
     const NEW: Vm = ("new", Some(2), Some(1500));
 
     #[test]
-    fn a_vm_that_was_there_before_has_not_started() {
+    fn an_older_vm_has_not_started() {
         assert_eq!(counts(&[(&[OLD], &[])]), [0, 0, 0]);
         assert_eq!(counts(&[(&[], &[]), (&[OLD], &[])]), [0, 0, 0], "a source was late");
         assert_eq!(counts(&[(&[("no process", None, None)], &[])]), [0, 0, 0]);

@@ -1,6 +1,6 @@
-//! The only place with a state that changes: who was there, what was published, and what goes on from it.
+//! Keeps the state between ticks, and makes a snapshot in each.
 //!
-//! [`Manager`] is what others hold; `engine` does one tick, and `tick` does one after the other on a thread.
+//! Other rooms hold a [`Manager`]. `engine` does one tick, and `tick` runs one after the other on a thread.
 
 #![warn(missing_docs)]
 
@@ -39,7 +39,8 @@ use crate::readers::{Purpose, ReaderConfig};
 use crate::sources::{InstanceSource, Sources};
 use engine::Engine;
 
-/// Collects what the VMs of this host use. Clones share one state; two managers that are made apart share nothing.
+/// Collects the resource usage of the VMs of this host. Clones share one state; two managers that are made apart share
+/// nothing.
 ///
 /// A program that owns its list of VMs:
 ///
@@ -55,8 +56,8 @@ use engine::Engine;
 /// # Ok::<(), vm_metrics::CollectError>(())
 /// ```
 ///
-/// It blocks for as long as reading `/proc` and a netlink socket takes, some 10 ms per 1000 VMs: in an async program
-/// it belongs on a thread where that may be, such as that of `spawn_blocking` or of a [`TickThread`].
+/// It blocks while it reads `/proc` and a netlink socket, some 10 ms per 1000 VMs. An async program calls it by
+/// `spawn_blocking`, or uses a [`TickThread`].
 #[derive(Clone)]
 pub struct Manager {
     engine: Arc<Mutex<Engine>>,
@@ -66,7 +67,7 @@ pub struct Manager {
     label_budget: Arc<AtomicUsize>,
 }
 
-/// How many VMs OpenTelemetry shows before it warns, unless somebody says otherwise.
+/// The default number of VMs that OpenTelemetry shows before it warns.
 #[cfg(feature = "otel")]
 pub(crate) const DEFAULT_LABEL_BUDGET: usize = 200;
 
@@ -74,9 +75,9 @@ pub(crate) const DEFAULT_LABEL_BUDGET: usize = 200;
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("cannot list the VMs: source {source_name}: {reason}")]
 pub struct CollectError {
-    /// As it is in the health; `instance_source` is the one that was set.
+    /// The name in the health report; `instance_source` is the one that was set.
     pub source_name: &'static str,
-    /// In a sentence.
+    /// As one sentence.
     pub reason: String,
 }
 
@@ -101,8 +102,8 @@ impl Manager {
         })
     }
 
-    /// Sets who says which VMs there are; replaces the one that was set before. Sources of a configuration are asked
-    /// after it: its word counts more than theirs. Without any source there are no VMs, which is no error.
+    /// Sets the source that lists the VMs; replaces the one before. It takes precedence over the sources of a
+    /// configuration. Without any source there are no VMs, which is no error.
     ///
     /// ```
     /// use vm_metrics::{Manager, build_instance_info};
@@ -117,11 +118,11 @@ impl Manager {
         self.engine().set_instance_source(Box::new(source));
     }
 
-    /// Reads all VMs that run now: numbers of `/proc` and of the TAP devices, as [`VmStats`] says of each.
+    /// Reads all running VMs: numbers of `/proc` and of the TAP devices, described at [`VmStats`].
     ///
     /// # Errors
-    /// When a source cannot list its VMs: a list without them would look as if they had ended. Of a VM, what cannot be
-    /// read is `None` and no error; [`collect`](Self::collect) says why.
+    /// When a source cannot list its VMs: a list without them would look as if they had ended. A number that cannot be
+    /// read is `None` and no error; [`collect`](Self::collect) has the reason.
     ///
     /// ```
     /// use vm_metrics::{InstanceListerAdapter, Manager};
@@ -141,8 +142,8 @@ impl Manager {
         }
     }
 
-    /// Reads all VMs once and says all there is: also the last numbers of those that are gone, and how each source and
-    /// each reader did. What fails is in there; the call itself cannot.
+    /// Reads all VMs once. The snapshot also has the last numbers of terminated VMs, and the health of each source and
+    /// reader. The call itself cannot fail.
     ///
     /// ```
     /// let snapshot = vm_metrics::Manager::new().collect();
@@ -178,12 +179,13 @@ impl Manager {
             vm.running && vm.instance_id == info.id && vm.hypervisor_pid == info.hypervisor_pid
         };
         let stats = snapshot.vms.iter().find(is_it)?;
-        let is_read =
-            [stats.cpu_usec, stats.memory_rss_bytes, stats.net_rx_bytes].iter().any(Option::is_some);
+        let is_read = [stats.process.cpu_usec, stats.process.memory_rss_bytes, stats.net_rx_bytes]
+            .iter()
+            .any(Option::is_some);
         is_read.then(|| stats.clone())
     }
 
-    /// What the last look gave, whoever took it; `None` before the first has ended. Waits for nothing.
+    /// The last snapshot, of any caller; `None` before the first has ended. Waits for nothing.
     ///
     /// ```
     /// let manager = vm_metrics::Manager::new();
@@ -195,8 +197,8 @@ impl Manager {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sets how many VMs the OpenTelemetry instruments may show before the log warns; 200 unless it is set, and 0 is no
-    /// limit. It counts from the next collection on. `instances_observed` says how many VMs there are, and
+    /// Sets how many VMs the OpenTelemetry instruments may show before the log warns; the default is 200, and 0 is no
+    /// limit. It counts from the next collection on. `instances_observed` is the number of VMs, and
     /// `label_budget_exceeded_total` counts how often they became too many. See
     /// [`OtelOptions::over_budget`](crate::exporters::otel::OtelOptions::over_budget) for limits that hold.
     ///
@@ -209,14 +211,14 @@ impl Manager {
         self.label_budget.store(vms, Ordering::Relaxed);
     }
 
-    /// The budget that is set, also for whoever does not keep the manager alive.
+    /// The present budget, for a caller that does not keep the manager alive.
     #[cfg(feature = "otel")]
     pub(crate) fn label_budget(&self) -> impl Fn() -> usize + Send + Sync + 'static {
         let budget = Arc::clone(&self.label_budget);
         move || budget.load(Ordering::Relaxed)
     }
 
-    /// As [`collect`](Self::collect), for a caller that keeps time: how late ticks were.
+    /// As [`collect`](Self::collect), for a caller that keeps time and knows the missed ticks.
     pub(crate) fn tick(&self, missed: MissedTicks) -> Arc<Snapshot> {
         self.tick_of(self.engine(), missed)
     }
@@ -228,13 +230,13 @@ impl Manager {
         snapshot
     }
 
-    /// What calls for a look before its time.
+    /// The events that call for an early tick.
     pub(crate) fn watch(&self) -> EventPoller {
         self.engine().watch()
     }
 
     fn engine(&self) -> MutexGuard<'_, Engine> {
-        // A source of somebody else's may panic; what the engine knew before that tick still holds.
+        // A program's own source may panic; the state before that tick still holds.
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

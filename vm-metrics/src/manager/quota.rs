@@ -1,20 +1,20 @@
-//! Keeps what users leave behind within a budget: fair shares by user, and the most worthy of each user's.
+//! Shares a budget of kept items fairly among users.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::model::{Tenant, fair_share};
 
-/// Something that is kept for a while.
+/// An item that is kept for a while.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QuotaItem {
     pub(super) tenant: Tenant,
     pub(super) size: u64,
-    /// What is worth more stays longer.
+    /// Items of more worth stay longer.
     pub(super) worth: u64,
 }
 
-/// How much is kept.
+/// The sizes that may be kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limit {
     /// Of all trusted users together.
@@ -23,7 +23,7 @@ pub(super) struct Limit {
     pub(super) others: u64,
 }
 
-/// Which of the things have to go, in rising order of their places. Of equal worth the first go.
+/// The items that have to go, as rising positions. Of equal worth the first go.
 pub(super) fn over_quota(things: impl IntoIterator<Item = QuotaItem>, limit: Limit) -> Vec<usize> {
     let mut users: BTreeMap<Tenant, Vec<(usize, QuotaItem)>> = BTreeMap::new();
     for (at, kept) in things.into_iter().enumerate() {
@@ -51,7 +51,7 @@ pub(super) fn over_quota(things: impl IntoIterator<Item = QuotaItem>, limit: Lim
     gone
 }
 
-/// Removes what has to go.
+/// Removes the items at these rising positions.
 pub(super) fn drop_at<T>(things: &mut Vec<T>, gone: &[usize]) {
     let (mut at, mut gone) = (0, gone.iter().peekable());
     things.retain(|_| {
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_greedy_user_loses_only_things_of_its_own() {
+    fn a_greedy_user_loses_only_own_items() {
         let things =
             [kept(7, 1, 5), kept(7, 1, 9), kept(9, 1, 0), kept(0, 1, 0), kept(7, 1, 1), kept(7, 1, 9)];
         let limit = Limit { trusted: 1, others: 3 };

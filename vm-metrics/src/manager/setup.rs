@@ -57,7 +57,7 @@ impl Manager {
         Self::baseline(&Host::default())
     }
 
-    /// Does what a configuration says, with its sources and its readers, the eBPF programs among them.
+    /// Makes a manager from a configuration, with its sources and its readers, the eBPF programs among them.
     ///
     /// ```
     /// use std::path::Path;
@@ -65,7 +65,7 @@ impl Manager {
     ///
     /// let config = Config::parse(Path::new("example"), "[readers.tap_ebpf]\nenabled = false")?;
     /// let manager = Manager::with_config(config, Purpose::Look)?;
-    /// assert!(manager.collect().parts.iter().any(|part| part.name == "proc_scan"));
+    /// assert!(manager.collect().components.iter().any(|component| component.name == "proc_scan"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

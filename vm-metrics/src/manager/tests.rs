@@ -46,7 +46,7 @@ fn ids(manager: &Manager) -> Vec<String> {
 }
 
 #[test]
-fn without_a_source_there_are_no_vms_and_no_error() {
+fn without_a_source_there_are_no_vms() {
     assert_eq!(Manager::new().collect_all(), Ok(Vec::new()));
 }
 
@@ -61,19 +61,20 @@ fn the_source_that_is_set_last_counts() {
 }
 
 #[test]
-fn a_process_that_gets_another_id_has_its_counters_once() {
+fn a_renamed_process_counts_once() {
     let process = Process::start();
     let manager = Manager::new();
     manager.set_instance_source(vec![process.info("a")]);
     manager.collect();
     manager.set_instance_source(vec![process.info("b")]);
-    let seen: Vec<_> = manager.collect().vms.iter().map(|vm| (vm.running, vm.cpu_usec.is_some())).collect();
+    let seen: Vec<_> =
+        manager.collect().vms.iter().map(|vm| (vm.running, vm.process.cpu_usec.is_some())).collect();
     assert_eq!(seen, [(true, true), (false, false)]);
 }
 
 /// KubeVirt starts a VM with one vCPU of many, and plugs in the others.
 #[test]
-fn threads_say_how_many_vcpus_are_plugged_in() {
+fn threads_count_the_plugged_vcpus() {
     let dir = tempfile::tempdir().unwrap();
     let host = Host::new(dir.path().join("proc"), dir.path().join("sys"));
     for (pid, names) in [(70, ["CPU 0/KVM", "CPU 1/KVM", "CPU 2/KVM"]), (80, ["qemu-system-x86"; 3])] {
@@ -101,7 +102,7 @@ fn threads_say_how_many_vcpus_are_plugged_in() {
 }
 
 #[test]
-fn vcpus_are_known_though_an_adapter_names_no_hypervisor() {
+fn vcpus_are_known_without_a_hypervisor_name() {
     let dir = tempfile::tempdir().unwrap();
     let host = Host::new(dir.path().join("proc"), dir.path().join("sys"));
     let thread = host.process(70).join("task/71");
@@ -126,7 +127,7 @@ fn clones_share_a_state_and_others_do_not() {
 }
 
 #[test]
-fn a_source_that_cannot_list_is_an_error_with_its_name_and_reason() {
+fn a_failed_source_is_an_error() {
     let manager = Manager::new();
     manager.set_instance_source(Failing);
     let error = manager.collect_all().unwrap_err().to_string();
@@ -137,19 +138,19 @@ fn a_source_that_cannot_list_is_an_error_with_its_name_and_reason() {
 }
 
 #[test]
-fn a_vm_is_read_whether_a_source_lists_it_or_not() {
+fn an_unlisted_vm_is_read() {
     let process = Process::start();
     let manager = Manager::new();
     let read = |manager: &Manager| manager.get_instance_stats(&process.info("a")).unwrap();
-    assert!(read(&manager).memory_rss_bytes > Some(0));
+    assert!(read(&manager).process.memory_rss_bytes > Some(0));
     assert_eq!(ids(&manager), Vec::<String>::new(), "it was only looked at");
     manager.set_instance_source(vec![process.info("a")]);
     assert_eq!(ids(&manager), ["a"]);
-    assert!(read(&manager).memory_rss_bytes > Some(0));
+    assert!(read(&manager).process.memory_rss_bytes > Some(0));
 }
 
 #[test]
-fn what_is_read_is_what_is_asked_for_though_a_source_says_otherwise() {
+fn the_given_process_is_read_despite_a_source() {
     let (old, new) = (Process::start(), Process::start());
     let manager = Manager::new();
     manager.set_instance_source(vec![old.info("a")]);
@@ -164,7 +165,7 @@ fn what_is_read_is_what_is_asked_for_though_a_source_says_otherwise() {
 }
 
 #[test]
-fn what_does_not_run_has_no_stats() {
+fn an_ended_process_has_no_stats() {
     let manager = Manager::new();
     let ended = Process::start().info("a");
     assert_eq!(manager.get_instance_stats(&ended), None);
@@ -172,7 +173,7 @@ fn what_does_not_run_has_no_stats() {
 }
 
 #[test]
-fn a_source_that_panics_does_not_end_the_manager() {
+fn a_panicking_source_does_not_end_the_manager() {
     let manager = Manager::new();
     manager.set_instance_source(InstanceListerAdapter::new(|| panic!("a fault of theirs")));
     let error = manager.collect_all().unwrap_err();

@@ -1,4 +1,4 @@
-//! A manager that is looked at and not kept alive.
+//! Observes a manager without keeping it alive.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, TryLockError, Weak};
@@ -9,10 +9,10 @@ use super::engine::Engine;
 use crate::host::Host;
 use crate::model::{MissedTicks, Snapshot};
 
-/// Two looks within this time are one: what is read does not change faster than it is worth.
+/// Two calls within this time get one snapshot: numbers do not change faster than is worth reading.
 const RECENT: Duration = Duration::from_millis(100);
 
-/// While a tick runs, the snapshot before it will do, unless ticks hang.
+/// While a tick runs, callers get the snapshot before it, unless ticks hang.
 const STALE: Duration = Duration::from_secs(30);
 
 pub(crate) struct WeakManager {
@@ -38,8 +38,8 @@ impl Manager {
 }
 
 impl WeakManager {
-    /// A snapshot of now; `None` when the manager is gone, or hangs. It waits for no tick: that of a source which waits for
-    /// whoever asks here would never end.
+    /// A recent snapshot; `None` when the manager is gone, or hangs. It waits for no tick: a source may wait for the
+    /// caller, and the two would block each other.
     pub(crate) fn recent(&self) -> Option<Arc<Snapshot>> {
         let manager = self.upgrade()?;
         if let Some(snapshot) = manager.younger_than(RECENT) {

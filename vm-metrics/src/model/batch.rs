@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use vm_metrics_common::{Counters, DropCounts};
 
-use super::{AttachMode, CgroupStats, Nic, NicKind, NicSource, VmSet};
+use super::{AttachMode, CgroupStats, Nic, NicKind, NicSource, ProcessStats, VmSet};
 
 /// Numbers of namespaces from here on are given by a reader, where the kernel gives none: they mean nothing to another
 /// process.
@@ -34,6 +34,14 @@ pub struct Batch {
     /// Of the network namespaces in which something was read, by inode: a number that no other namespace has or will have,
     /// as the inode may.
     pub namespaces: HashMap<u64, u64>,
+}
+
+impl Batch {
+    /// Adds what a reader has read of a process.
+    pub(crate) fn add_process(&mut self, pid: u32, stats: ProcessStats) {
+        let reading = self.processes.entry(pid).or_default();
+        reading.stats = stats.or(reading.stats);
+    }
 }
 
 /// Why a device is not where it was.
@@ -68,55 +76,9 @@ pub struct Removals {
 pub struct ProcessReading {
     /// When it started, in clock ticks since boot: with the pid, what tells it from any other process.
     pub start_ticks: Option<u64>,
-    /// User and system time in microseconds.
-    pub cpu_usec: Option<u64>,
-    pub page_faults: Option<PageFaults>,
-    pub threads: Option<u64>,
-    pub open_files: Option<u64>,
-    pub rss_bytes: Option<u64>,
-    pub vms_bytes: Option<u64>,
-    pub memory: MemorySplit,
-    pub disk: Option<DiskBytes>,
-    pub smaps: Option<SmapsRollup>,
+    pub stats: ProcessStats,
     /// As old as the interval of its reader.
     pub cgroup: Option<CgroupStats>,
-}
-
-/// How often a process touched a page that it could not use at once, since it was started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PageFaults {
-    /// The page was in memory, or needed none of storage.
-    pub minor: u64,
-    /// Storage had to be read.
-    pub major: u64,
-}
-
-/// What is behind the memory of a process, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MemorySplit {
-    pub anon_bytes: Option<u64>,
-    pub file_bytes: Option<u64>,
-    pub shmem_bytes: Option<u64>,
-    pub hugetlb_bytes: Option<u64>,
-    pub swap_bytes: Option<u64>,
-}
-
-/// Resident memory of a process by who else has it, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SmapsRollup {
-    /// What n processes share counts 1/n for each.
-    pub pss_bytes: u64,
-    /// Nobody else's.
-    pub private_bytes: u64,
-}
-
-/// What a process had the storage do, in bytes since it was started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DiskBytes {
-    pub read_bytes: u64,
-    pub write_bytes: u64,
-    /// Counted as written, and thrown away before it was: the file was deleted or cut.
-    pub cancelled_write_bytes: u64,
 }
 
 /// What the scheduler says of the threads of a hypervisor process.
@@ -127,11 +89,6 @@ pub struct ThreadsReading {
     /// How many vCPUs have a thread, also those that are left out of the list; `None` when no thread is known to be a
     /// vCPU's, or some could not be read.
     pub vcpu_count: Option<u32>,
-    /// How long threads were ready to run and had no CPU, all threads, since the reader first saw the process, or since
-    /// the start of one that was started later; `None` when a thread could not be read.
-    pub wait_nsec: Option<u64>,
-    /// How often threads were given a CPU; all threads, since then, and `None` as the one before.
-    pub switches: Option<u64>,
 }
 
 /// The thread of one vCPU, since it was started.

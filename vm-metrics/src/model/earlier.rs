@@ -28,39 +28,67 @@ pub struct EarlierCounts {
 }
 
 impl EarlierCounts {
-    /// What this device has counted.
+    /// The counts of this device.
     pub(crate) fn of(nic: &NicStats) -> Self {
-        let NicStats { rx, tx, ebpf, rx_dropped_by_device, rx_gap_packets, tx_gap_packets, .. } = *nic;
+        // Each field by its name: a new one does not compile before it is decided whether it is a count.
+        let NicStats {
+            device: _,
+            netns: _,
+            ifindex: _,
+            kind: _,
+            source: _,
+            attach: _,
+            start_time: _,
+            rx,
+            tx,
+            mismatch_bytes: _,
+            ebpf,
+            rx_backlog_packets: _,
+            rx_backlog_bytes: _,
+            rx_dropped_by_device,
+            rx_gap_packets,
+            tx_gap_packets,
+            earlier: _,
+            gone: _,
+            since: _,
+        } = *nic;
         Self { rx, tx, ebpf, rx_dropped_by_device, rx_gap_packets, tx_gap_packets }
     }
 
-    /// These, and where something is not known what it was before.
+    /// These, and `before` where something is not known.
     pub(crate) fn or(&self, before: &Self) -> Self {
-        Self {
-            rx: self.rx.zip_with(before.rx, Option::or),
-            tx: self.tx.zip_with(before.tx, Option::or),
-            ebpf: EbpfStats::or(self.ebpf, before.ebpf),
-            rx_dropped_by_device: self.rx_dropped_by_device.or(before.rx_dropped_by_device),
-            rx_gap_packets: self.rx_gap_packets.or(before.rx_gap_packets),
-            tx_gap_packets: self.tx_gap_packets.or(before.tx_gap_packets),
-        }
+        self.zip_with(before, Option::or, EbpfStats::or)
     }
 
     /// Both together; what only one of them knows is that one's.
     pub(crate) fn plus(&self, other: &Self) -> Self {
+        let direction = |one: DirectionStats, other| one.zip_with(other, u64::saturating_add);
+        let traffic = |one: Traffic, other| one.zip_with(other, u64::saturating_add);
+        self.zip_with(
+            other,
+            |one, other| both(one, other, u64::saturating_add),
+            |one, other| {
+                both(one, other, |one, other| {
+                    one.zip_with(other, direction, |one, other| both(one, other, traffic))
+                })
+            },
+        )
+    }
+
+    /// Each count is `count`, and the counts of the programs are `ebpf`, of the two that they are in `self` and `other`.
+    fn zip_with(
+        &self,
+        other: &Self,
+        count: impl Fn(Option<u64>, Option<u64>) -> Option<u64>,
+        ebpf: impl Fn(Option<EbpfStats>, Option<EbpfStats>) -> Option<EbpfStats>,
+    ) -> Self {
         Self {
-            rx: self.rx.zip_with(other.rx, either),
-            tx: self.tx.zip_with(other.tx, either),
-            ebpf: both(self.ebpf, other.ebpf, |one, other| {
-                let direction = |one: DirectionStats, other| one.zip_with(other, u64::saturating_add);
-                let traffic = |one, other| {
-                    both(one, other, |one: Traffic, other| one.zip_with(other, u64::saturating_add))
-                };
-                one.zip_with(other, direction, traffic)
-            }),
-            rx_dropped_by_device: either(self.rx_dropped_by_device, other.rx_dropped_by_device),
-            rx_gap_packets: either(self.rx_gap_packets, other.rx_gap_packets),
-            tx_gap_packets: either(self.tx_gap_packets, other.tx_gap_packets),
+            rx: self.rx.zip_with(other.rx, &count),
+            tx: self.tx.zip_with(other.tx, &count),
+            ebpf: ebpf(self.ebpf, other.ebpf),
+            rx_dropped_by_device: count(self.rx_dropped_by_device, other.rx_dropped_by_device),
+            rx_gap_packets: count(self.rx_gap_packets, other.rx_gap_packets),
+            tx_gap_packets: count(self.tx_gap_packets, other.tx_gap_packets),
         }
     }
 }
@@ -70,26 +98,25 @@ impl NicStats {
     /// now stays unknown.
     pub(crate) fn with_earlier(&self) -> Cow<'_, Self> {
         let Some(earlier) = &self.earlier else { return Cow::Borrowed(self) };
-        let all = EarlierCounts::of(self).plus(earlier);
-        let rx = all.rx.zip_with(self.rx, |all, now| all.filter(|_| now.is_some()));
-        let tx = all.tx.zip_with(self.tx, |all, now| all.filter(|_| now.is_some()));
-        Cow::Owned(Self {
-            rx,
-            tx,
-            ebpf: all.ebpf.filter(|_| self.ebpf.is_some()),
-            rx_dropped_by_device: all.rx_dropped_by_device.filter(|_| self.rx_dropped_by_device.is_some()),
-            rx_gap_packets: all.rx_gap_packets.filter(|_| self.rx_gap_packets.is_some()),
-            tx_gap_packets: all.tx_gap_packets.filter(|_| self.tx_gap_packets.is_some()),
-            ..self.clone()
-        })
+        let now = EarlierCounts::of(self);
+        let mut all = self.clone();
+        all.set_counts(now.plus(earlier).zip_with(&now, if_known, if_known));
+        Cow::Owned(all)
+    }
+
+    pub(crate) fn set_counts(&mut self, counts: EarlierCounts) {
+        let EarlierCounts { rx, tx, ebpf, rx_dropped_by_device, rx_gap_packets, tx_gap_packets } = counts;
+        (self.rx, self.tx, self.ebpf) = (rx, tx, ebpf);
+        self.rx_dropped_by_device = rx_dropped_by_device;
+        (self.rx_gap_packets, self.tx_gap_packets) = (rx_gap_packets, tx_gap_packets);
     }
 }
 
-/// The sum; what only one of the two knows is that one's.
-fn either(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-    both(one, other, u64::saturating_add)
+fn if_known<T>(all: Option<T>, now: Option<T>) -> Option<T> {
+    all.filter(|_| now.is_some())
 }
 
+/// What only one of the two knows is that one's.
 fn both<T: Copy>(one: Option<T>, other: Option<T>, of: impl Fn(T, T) -> T) -> Option<T> {
     one.zip(other).map(|(one, other)| of(one, other)).or(one).or(other)
 }

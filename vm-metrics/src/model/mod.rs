@@ -8,6 +8,7 @@ mod fair_share;
 mod lifecycle;
 mod nic_stats;
 mod printable;
+mod process_stats;
 mod program_name;
 #[cfg(feature = "daemon")]
 mod schema;
@@ -20,9 +21,13 @@ mod uncounted;
 mod vm;
 mod vm_state;
 
+#[cfg(feature = "ebpf")]
+pub(crate) use batch::DropReading;
+#[cfg(test)]
+pub(crate) use batch::ProcessReading;
 pub use batch::{
-    Batch, DeviceExit, DiskBytes, DropReading, EbpfReading, ExitNotice, FIRST_NUMBER, MemorySplit,
-    PageFaults, Removals, SchedTimes, SmapsRollup, TapReading, TapStats, ThreadsReading, VcpuReading,
+    Batch, DeviceExit, EbpfReading, ExitNotice, FIRST_NUMBER, Removals, SchedTimes, TapReading, TapStats,
+    ThreadsReading, VcpuReading,
 };
 pub(crate) use causes::in_one_line;
 pub(crate) use cgroup::CgroupCounters;
@@ -32,6 +37,7 @@ pub use fair_share::{Excess, Overuse, fair_share};
 pub use lifecycle::{EndReason, Lifecycle, LifecycleCounts};
 pub use nic_stats::{AttachMode, EbpfStats, FrameCounts, NicKind, NicSource, NicStats};
 pub(crate) use printable::{Escaping, Printable, is_unsafe};
+pub use process_stats::ProcessStats;
 pub use program_name::ProgramName;
 pub(crate) use since::unix_seconds;
 pub use since::{NicSince, VmSince};

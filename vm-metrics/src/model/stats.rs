@@ -7,13 +7,16 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{CgroupStats, Hypervisor, NicStats, UncountedNic, VmSince, VmState};
+use super::{CgroupStats, Hypervisor, NicStats, ProcessStats, UncountedNic, VmSince, VmState};
 
 /// What one VM uses, at one tick. Numbers are cumulative since the start of what they count, but for memory, which is that of
 /// now; CPU and memory are the hypervisor process's, read from the host, network the **guest's** view.
 ///
 /// ```
-/// let vm = vm_metrics::VmStats { cpu_usec: Some(1_500_000), ..Default::default() };
+/// use vm_metrics::model::ProcessStats;
+///
+/// let process = ProcessStats { cpu_usec: Some(1_500_000), ..Default::default() };
+/// let vm = vm_metrics::VmStats { process, ..Default::default() };
 /// assert_eq!(vm.cpu_seconds(), Some(1.5));
 /// assert_eq!(vm.net_rx_bytes, None, "not measured, which is not 0");
 /// ```
@@ -32,62 +35,11 @@ pub struct VmStats {
     pub running: bool,
     /// When the hypervisor process started, in seconds of Unix time.
     pub start_time: Option<f64>,
-    /// CPU time of the hypervisor process in microseconds, user and system, all threads, also those that have ended (the
-    /// CPU clock of the process; where that cannot be asked `/proc/<pid>/stat`, in steps of 10 ms).
-    pub cpu_usec: Option<u64>,
-    /// How long threads of the hypervisor process were ready to run and had no CPU, in microseconds, all threads
-    /// (`/proc/<pid>/task/<tid>/schedstat`): what is stolen from the VM, seen from the host. Since the daemon first saw the
-    /// process, or since the process started if that was later.
-    pub cpu_wait_usec: Option<u64>,
-    /// How often threads of the hypervisor process were given a CPU, which is the number of its context switches, voluntary
-    /// and involuntary; all threads, since the daemon first saw the process, or since the process started if that was later
-    /// (`/proc/<pid>/task/<tid>/schedstat`).
-    pub context_switches: Option<u64>,
-    /// How often the hypervisor process touched a page that was in memory, or that needed none of storage; all threads, also
-    /// those that have ended, since it was started (`minflt` of `/proc/<pid>/stat`).
-    pub minor_page_faults: Option<u64>,
-    /// How often the hypervisor process touched a page that storage had to be read for (`majflt` of `/proc/<pid>/stat`).
-    pub major_page_faults: Option<u64>,
-    /// Threads that the hypervisor process has now (`num_threads` of `/proc/<pid>/stat`).
-    pub threads: Option<u64>,
-    /// Files that the hypervisor process has open now, sockets and the like among them (the size of `/proc/<pid>/fd`);
-    /// `None` before Linux 6.2.
-    pub open_files: Option<u64>,
+    /// Numbers of the hypervisor process.
+    #[serde(flatten)]
+    pub process: ProcessStats,
     /// The vCPUs that have a thread which is known by its name, by number; none where threads have no such names.
     pub vcpus: Vec<VcpuStats>,
-    /// Resident memory of the hypervisor process in bytes (`/proc/<pid>/statm`).
-    pub memory_rss_bytes: Option<u64>,
-    /// Virtual memory of the hypervisor process in bytes (`/proc/<pid>/statm`).
-    pub memory_vms_bytes: Option<u64>,
-    /// Resident memory of the hypervisor process that no file is behind, in bytes (`RssAnon` of `/proc/<pid>/status`):
-    /// the guest's, unless it was given a file, and the hypervisor's own. The three parts of the resident memory may be
-    /// some pages per CPU off, and are read a moment after it.
-    pub memory_anon_bytes: Option<u64>,
-    /// Resident memory of the hypervisor process that is mapped from files, in bytes (`RssFile`).
-    pub memory_file_bytes: Option<u64>,
-    /// Resident shared memory of the hypervisor process in bytes (`RssShmem`): memfd, tmpfs and SysV, as the guest's is
-    /// with vhost-user or virtiofs.
-    pub memory_shmem_bytes: Option<u64>,
-    /// Memory of the hypervisor process from hugetlbfs in bytes (`HugetlbPages`); not in the resident memory.
-    pub memory_hugetlb_bytes: Option<u64>,
-    /// Anonymous memory of the hypervisor process that is swapped out, in bytes (`VmSwap`).
-    pub memory_swap_bytes: Option<u64>,
-    /// Resident memory of the hypervisor process in bytes, of which what n processes share counts 1/n (PSS, `Pss` of
-    /// `/proc/<pid>/smaps_rollup`): pages of KSM, files, memory given to vhost-user. `None` unless the reader `proc_smaps` is
-    /// switched on; as old as its interval.
-    pub memory_pss_bytes: Option<u64>,
-    /// Resident memory of the hypervisor process in bytes that no other process has (USS, `Private_Clean` and
-    /// `Private_Dirty`): what its end would free. `None` and old as the one above.
-    pub memory_private_bytes: Option<u64>,
-    /// Bytes that the hypervisor process had storage read, since it was started (`read_bytes` of `/proc/<pid>/io`); what
-    /// the page cache had is not in it. `None` also without the right to ask, which is that of ptrace.
-    pub disk_read_bytes: Option<u64>,
-    /// Bytes that the hypervisor process had storage write, since it was started (`write_bytes` of `/proc/<pid>/io`);
-    /// counted when a page becomes dirty.
-    pub disk_write_bytes: Option<u64>,
-    /// Of the bytes written, those that were thrown away before they reached storage, because the file was deleted or cut
-    /// (`cancelled_write_bytes` of `/proc/<pid>/io`).
-    pub disk_cancelled_write_bytes: Option<u64>,
     /// What the control group (v2) of the hypervisor process counts. `None` where that also holds another VM or the daemon, and
     /// where the host has cgroup v1; as old as the interval of the reader `cgroup`, 10 seconds by default.
     pub cgroup: Option<CgroupStats>,
@@ -136,39 +88,19 @@ pub struct VmStats {
 }
 
 impl VmStats {
-    /// CPU time of the hypervisor process in seconds: [`cpu_usec`](Self::cpu_usec), and `None` with it.
-    ///
-    /// ```
-    /// let vm = vm_metrics::VmStats { cpu_usec: Some(250_000), ..Default::default() };
-    /// assert_eq!(vm.cpu_seconds(), Some(0.25));
-    /// ```
+    /// CPU time of the hypervisor process in seconds: [`cpu_usec`](ProcessStats::cpu_usec), and `None` with it.
     pub fn cpu_seconds(&self) -> Option<f64> {
-        self.cpu_usec.map(|usec| usec as f64 / 1e6)
-    }
-
-    /// What the process of the VM uses now: nothing any more once it is gone.
-    pub(crate) fn in_use_mut(&mut self) -> [&mut Option<u64>; 11] {
-        [
-            &mut self.threads,
-            &mut self.open_files,
-            &mut self.memory_rss_bytes,
-            &mut self.memory_vms_bytes,
-            &mut self.memory_anon_bytes,
-            &mut self.memory_file_bytes,
-            &mut self.memory_shmem_bytes,
-            &mut self.memory_hugetlb_bytes,
-            &mut self.memory_swap_bytes,
-            &mut self.memory_pss_bytes,
-            &mut self.memory_private_bytes,
-        ]
+        self.process.cpu_usec.map(|usec| usec as f64 / 1e6)
     }
 
     /// RSS / allocated memory. May exceed 1: the hypervisor needs memory of its own. `None` when either is not known, or 0
     /// bytes are allocated.
     ///
     /// ```
+    /// use vm_metrics::model::ProcessStats;
+    ///
     /// let vm = vm_metrics::VmStats {
-    ///     memory_rss_bytes: Some(3 << 30),
+    ///     process: ProcessStats { memory_rss_bytes: Some(3 << 30), ..Default::default() },
     ///     allocated_memory_bytes: Some(2 << 30),
     ///     ..Default::default()
     /// };
@@ -176,7 +108,7 @@ impl VmStats {
     /// ```
     pub fn memory_utilization_ratio(&self) -> Option<f64> {
         let allocated = self.allocated_memory_bytes.filter(|bytes| *bytes > 0)?;
-        Some(self.memory_rss_bytes? as f64 / allocated as f64)
+        Some(self.process.memory_rss_bytes? as f64 / allocated as f64)
     }
 }
 
@@ -204,19 +136,14 @@ mod tests {
 
     #[test]
     fn ratio_needs_both_numbers_and_may_exceed_one() {
-        let mut vm = VmStats { memory_rss_bytes: Some(300), ..VmStats::default() };
+        let mut vm = VmStats::default();
+        vm.process.memory_rss_bytes = Some(300);
         assert_eq!(vm.memory_utilization_ratio(), None);
         vm.allocated_memory_bytes = Some(0);
         assert_eq!(vm.memory_utilization_ratio(), None);
         vm.allocated_memory_bytes = Some(200);
         assert_eq!(vm.memory_utilization_ratio(), Some(1.5));
-        vm.memory_rss_bytes = None;
+        vm.process.memory_rss_bytes = None;
         assert_eq!(vm.memory_utilization_ratio(), None);
-    }
-
-    #[test]
-    fn cpu_seconds_are_seconds() {
-        let vm = VmStats { cpu_usec: Some(1_500_000), ..VmStats::default() };
-        assert_eq!(vm.cpu_seconds(), Some(1.5));
     }
 }

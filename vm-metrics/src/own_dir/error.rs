@@ -1,4 +1,4 @@
-//! Why a directory, or a file in it, is not safe to use.
+//! Errors of an unsafe directory or file.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::geteuid;
 use thiserror::Error;
 
-/// Each says what was found and what to do about it; the caller names the key of the configuration.
+/// Each message has the finding and a remedy. The caller adds the key of the configuration.
 #[derive(Debug, Error)]
 pub enum DirError {
     #[error("{} is not there", path.display())]
@@ -92,7 +92,7 @@ fn mode_advice(path: &Path, mode: u32) -> &'static str {
     }
 }
 
-/// For those who only know errors of I/O; the text says the rest.
+/// For callers with I/O errors; the text keeps the reason.
 impl From<DirError> for io::Error {
     fn from(error: DirError) -> Self {
         let kind = match &error {

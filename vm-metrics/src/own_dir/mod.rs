@@ -1,7 +1,7 @@
-//! A directory of the daemon's own, in which no other user can plant anything.
+//! A private directory of the daemon, to which no other user can write.
 //!
-//! [`OwnDir::open`] refuses a path that another user could have made, or could change. What is inside is named relative
-//! to the open directory, links are never followed, and only regular files of ours are read or replaced.
+//! [`OwnDir::open`] refuses a path that another user could have made or could change. Files are named relative to the open
+//! directory, and links are never followed. Only our own regular files are read or replaced.
 
 mod error;
 mod walk;
@@ -22,10 +22,10 @@ use walk::{check_file, check_own, look, walk};
 /// For the daemon alone.
 pub(crate) const PRIVATE: Mode = Mode::from_raw_mode(0o700);
 
-/// Others may look up names in it: sockets of other programs can be beside ours.
+/// Other users may look up names in it: sockets of other programs can be beside ours.
 pub(crate) const SHARED: Mode = Mode::from_raw_mode(0o755);
 
-/// A FIFO or a terminal under the file's name must not hold anybody up.
+/// A FIFO or a terminal under the file's name must not block the daemon.
 const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
@@ -57,7 +57,7 @@ impl OwnDir {
         Self::own(path, walk(path, None)?)
     }
 
-    /// Makes it with this mode where it is missing. One that is there keeps its mode, if others may not write to it.
+    /// Makes a missing directory with this mode. An existing one keeps its mode, if others may not write to it.
     pub(crate) fn make(path: &Path, mode: Mode) -> Result<Self, DirError> {
         Self::own(path, walk(path, Some(mode))?)
     }
@@ -75,7 +75,7 @@ impl OwnDir {
         check_writable(&self.fd, &self.path)
     }
 
-    /// The whole file; an error where it is larger than `limit` bytes, or not a regular file of ours.
+    /// The whole file; an error if it is larger than `limit` bytes, or not our own regular file.
     pub(crate) fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, DirError> {
         if !self.has_file(name)? {
             return Ok(None);
@@ -98,18 +98,18 @@ impl OwnDir {
         check_file(&stat, &path).map(|()| true)
     }
 
-    /// Writes the file, for this process's user only. Half a file is never there.
+    /// Replaces the whole file at once, with access for this process's user only.
     pub(crate) fn replace(&self, name: &str, content: &[u8]) -> Result<(), DirError> {
         self.has_file(name)?;
         let new = format!(".{name}.new");
-        // One that a killed daemon has left.
+        // A temporary file of a killed daemon.
         self.unlink(&new)?;
         let written = self.write_new(&new, content).and_then(|()| {
             renameat(&self.fd, new.as_str(), &self.fd, name)
                 .map_err(|errno| DirError::io("replace", &self.path.join(name), errno))
         });
         if written.is_err() {
-            // A disk that is full stays no fuller than it was; the first error is the one to report.
+            // A full disk must not stay fuller than before. The first error is the one to report.
             let _ = self.unlink(&new);
         }
         written
@@ -123,7 +123,7 @@ impl OwnDir {
         File::from(file).write_all(content).map_err(|error| DirError::io("write", &path, error))
     }
 
-    /// Removes a name, whatever is under it, but no directory. Says whether it was there.
+    /// Removes anything but a directory; false if the name is missing.
     pub(crate) fn unlink(&self, name: &str) -> Result<bool, DirError> {
         match unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) => Ok(true),

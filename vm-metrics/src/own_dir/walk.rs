@@ -1,4 +1,4 @@
-//! Resolves a directory's path step by step, and refuses what another user could have planted.
+//! Resolves a directory's path step by step, and refuses steps that another user controls.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -15,13 +15,13 @@ use super::DirError;
 /// As many as the kernel follows.
 const MAX_LINKS: usize = 40;
 
-/// Opens nothing for reading: to look at a device or a FIFO must not do anything to it.
+/// Opens nothing for reading, which could disturb a device or a FIFO.
 const LOCATE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Writable by the group or by all.
 const WRITABLE: u32 = 0o022;
 
-/// In such a directory nobody may remove or rename what belongs to another user.
+/// In such a directory no user may remove or rename files of another user.
 const STICKY: u32 = 0o1000;
 
 /// Directories on the way to the one that is made.
@@ -47,7 +47,7 @@ pub(super) fn check_own(dir: impl AsFd, path: &Path) -> Result<(), DirError> {
 
 struct Way {
     dir: OwnedFd,
-    /// Where `dir` is, for error messages.
+    /// Path of `dir`, for error messages.
     at: PathBuf,
     /// Steps that are still to go.
     names: VecDeque<OsString>,
@@ -75,7 +75,7 @@ impl Way {
         Ok(())
     }
 
-    /// Another process may have been faster; what it made is checked like anything else.
+    /// Another process may have been faster; its directory is checked like any other.
     fn make(&self, name: &OsStr, path: &Path, mode: Option<Mode>) -> Result<OwnedFd, DirError> {
         let mode = mode.filter(|_| self.names.is_empty()).unwrap_or(PARENT_MODE);
         match mkdirat(&self.dir, name, mode) {
@@ -114,7 +114,7 @@ impl Way {
     }
 }
 
-/// A directory on the way, in which others may write only where they cannot replace what is ours.
+/// Checks a directory on the path. Others may write to it only if they cannot replace our files.
 fn check_way(dir: impl AsFd, path: &Path) -> Result<(), DirError> {
     let stat = fstat(&dir).map_err(|errno| DirError::io("look at", path, errno))?;
     let writable = if stat.st_mode & STICKY == 0 { WRITABLE } else { 0 };
@@ -151,7 +151,7 @@ pub(super) fn check_file(stat: &Stat, path: &Path) -> Result<(), DirError> {
     }
 }
 
-/// What is under this name, without following a link; `None` when nothing is.
+/// The metadata of this name, without following a link; `None` if it is missing.
 pub(super) fn look(dir: impl AsFd, name: &OsStr, path: &Path) -> Result<Option<Stat>, DirError> {
     match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),

@@ -1,7 +1,7 @@
 //! The files that have one `name: value` per line: `status`, `io` and `smaps_rollup`.
 
 use super::{ParseError, number};
-use crate::model::{DiskBytes, MemorySplit, SmapsRollup};
+use crate::model::ProcessStats;
 
 /// The user and groups that a process acts as, in the user namespace of the reader.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,24 +41,24 @@ fn ids(field: &'static str, value: &[u8]) -> Result<[u32; 4], ParseError> {
 }
 
 /// Reads `status`; `None` for a process that has no memory any more: one that has ended and is not reaped.
-pub fn parse_status(content: &[u8]) -> Result<Option<MemorySplit>, ParseError> {
-    let mut split = MemorySplit::default();
+pub fn parse_status(content: &[u8]) -> Result<Option<ProcessStats>, ParseError> {
+    let mut stats = ProcessStats::default();
     let (mut has_memory, mut is_whole) = (false, false);
     for (name, value) in pairs(content) {
         match name {
             b"VmSize" => has_memory = true,
-            b"RssAnon" => split.anon_bytes = Some(kibibytes("RssAnon", value)?),
-            b"RssFile" => split.file_bytes = Some(kibibytes("RssFile", value)?),
-            b"RssShmem" => split.shmem_bytes = Some(kibibytes("RssShmem", value)?),
-            b"HugetlbPages" => split.hugetlb_bytes = Some(kibibytes("HugetlbPages", value)?),
-            b"VmSwap" => split.swap_bytes = Some(kibibytes("VmSwap", value)?),
+            b"RssAnon" => stats.memory_anon_bytes = Some(kibibytes("RssAnon", value)?),
+            b"RssFile" => stats.memory_file_bytes = Some(kibibytes("RssFile", value)?),
+            b"RssShmem" => stats.memory_shmem_bytes = Some(kibibytes("RssShmem", value)?),
+            b"HugetlbPages" => stats.memory_hugetlb_bytes = Some(kibibytes("HugetlbPages", value)?),
+            b"VmSwap" => stats.memory_swap_bytes = Some(kibibytes("VmSwap", value)?),
             // The first line after those of the memory.
             b"Threads" => is_whole = true,
             _ => {}
         }
     }
     // The list of groups comes before the memory and may be longer than what a reader reads.
-    if is_whole { Ok(has_memory.then_some(split)) } else { Err(ParseError::Missing("Threads")) }
+    if is_whole { Ok(has_memory.then_some(stats)) } else { Err(ParseError::Missing("Threads")) }
 }
 
 /// Whether a procfs has the pids of the process's own pid namespace, by the process's `status` in that procfs. `NSpid`
@@ -69,19 +69,25 @@ pub fn is_of_own_pid_namespace(status: &[u8]) -> bool {
 }
 
 /// Reads `smaps_rollup`.
-pub fn parse_smaps_rollup(content: &[u8]) -> Result<SmapsRollup, ParseError> {
+pub fn parse_smaps_rollup(content: &[u8]) -> Result<ProcessStats, ParseError> {
     let field = |wanted| kibibytes(wanted, value(content, wanted)?);
     let (clean, dirty) = (field("Private_Clean")?, field("Private_Dirty")?);
-    Ok(SmapsRollup { pss_bytes: field("Pss")?, private_bytes: clean.saturating_add(dirty) })
+    let (pss, private) = (field("Pss")?, clean.saturating_add(dirty));
+    Ok(ProcessStats {
+        memory_pss_bytes: Some(pss),
+        memory_private_bytes: Some(private),
+        ..ProcessStats::default()
+    })
 }
 
 /// Reads `io`.
-pub fn parse_io(content: &[u8]) -> Result<DiskBytes, ParseError> {
-    let field = |wanted| number(wanted, value(content, wanted)?);
-    Ok(DiskBytes {
-        read_bytes: field("read_bytes")?,
-        write_bytes: field("write_bytes")?,
-        cancelled_write_bytes: field("cancelled_write_bytes")?,
+pub fn parse_io(content: &[u8]) -> Result<ProcessStats, ParseError> {
+    let field = |wanted| number(wanted, value(content, wanted)?).map(Some);
+    Ok(ProcessStats {
+        disk_read_bytes: field("read_bytes")?,
+        disk_write_bytes: field("write_bytes")?,
+        disk_cancelled_write_bytes: field("cancelled_write_bytes")?,
+        ..ProcessStats::default()
     })
 }
 
@@ -127,7 +133,11 @@ mod tests {
 
     #[test]
     fn a_real_smaps_rollup_and_a_cut_one() {
-        let memory = SmapsRollup { pss_bytes: 96 << 20, private_bytes: 64 << 20 };
+        let memory = ProcessStats {
+            memory_pss_bytes: Some(96 << 20),
+            memory_private_bytes: Some(64 << 20),
+            ..ProcessStats::default()
+        };
         assert_eq!(parse_smaps_rollup(ROLLUP.as_bytes()), Ok(memory));
         assert_eq!(parse_smaps_rollup(b""), Err(ParseError::Missing("Private_Clean")));
         let whole = ROLLUP.find("Referenced").unwrap();
@@ -139,22 +149,23 @@ mod tests {
 
     #[test]
     fn a_real_status() {
-        let split = MemorySplit {
-            anon_bytes: Some(90_000 << 10),
-            file_bytes: Some(20_000 << 10),
-            shmem_bytes: Some(3 << 10),
-            hugetlb_bytes: Some(2 << 20),
-            swap_bytes: Some(16 << 10),
+        let stats = ProcessStats {
+            memory_anon_bytes: Some(90_000 << 10),
+            memory_file_bytes: Some(20_000 << 10),
+            memory_shmem_bytes: Some(3 << 10),
+            memory_hugetlb_bytes: Some(2 << 20),
+            memory_swap_bytes: Some(16 << 10),
+            ..ProcessStats::default()
         };
-        assert_eq!(parse_status(STATUS.as_bytes()), Ok(Some(split)));
+        assert_eq!(parse_status(STATUS.as_bytes()), Ok(Some(stats)));
     }
 
     #[test]
     fn a_missing_line_is_unknown() {
         let without: String =
             STATUS.lines().filter(|line| !line.starts_with("Huge")).map(|line| format!("{line}\n")).collect();
-        let split = parse_status(without.as_bytes()).unwrap().unwrap();
-        assert_eq!((split.hugetlb_bytes, split.swap_bytes), (None, Some(16 << 10)));
+        let stats = parse_status(without.as_bytes()).unwrap().unwrap();
+        assert_eq!((stats.memory_hugetlb_bytes, stats.memory_swap_bytes), (None, Some(16 << 10)));
     }
 
     const OWNER: &str =
@@ -207,15 +218,20 @@ mod tests {
 
     #[test]
     fn a_real_io() {
-        let bytes = DiskBytes { read_bytes: 8192, write_bytes: 4096, cancelled_write_bytes: 12 };
+        let bytes = ProcessStats {
+            disk_read_bytes: Some(8192),
+            disk_write_bytes: Some(4096),
+            disk_cancelled_write_bytes: Some(12),
+            ..ProcessStats::default()
+        };
         assert_eq!(parse_io(IO.as_bytes()), Ok(bytes));
     }
 
     proptest! {
         #[test]
         fn a_cut_file_never_changes_the_numbers(cut in 0..STATUS.len()) {
-            if let Ok(split) = parse_status(&STATUS.as_bytes()[..cut]) {
-                prop_assert_eq!(split, parse_status(STATUS.as_bytes()).unwrap());
+            if let Ok(stats) = parse_status(&STATUS.as_bytes()[..cut]) {
+                prop_assert_eq!(stats, parse_status(STATUS.as_bytes()).unwrap());
             }
             if let Ok(bytes) = parse_io(&IO.as_bytes()[..cut.min(IO.len())]) {
                 prop_assert_eq!(bytes, parse_io(IO.as_bytes()).unwrap());

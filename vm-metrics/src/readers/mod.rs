@@ -107,6 +107,7 @@ pub enum StartOutcome {
     Running(Box<dyn Reader>),
     Not(ComponentHealth),
     /// Going on would harm: the daemon must leave.
+    #[cfg_attr(not(feature = "ebpf"), expect(dead_code, reason = "only the eBPF reader refuses"))]
     Refused(String),
 }
 
@@ -178,8 +179,11 @@ pub fn configure(mut sections: Sections) -> Result<Vec<ReaderConfig>, ConfigErro
 mod tests {
     use std::path::Path;
 
+    use vm_metrics_testkit::wait::{Deadline, SOON};
+
     use super::*;
     use crate::config::Config;
+    use crate::model::InstanceInfo;
 
     fn configs(text: &str) -> Result<Vec<ReaderConfig>, ConfigError> {
         configure(Config::parse(Path::new("test.toml"), text)?.readers)
@@ -193,6 +197,39 @@ mod tests {
         assert_eq!(on(""), unasked);
         assert_eq!(on("[readers]\ntap_ebpf.enabled = false"), unasked - 1);
         assert_eq!(on("[readers]\nproc_smaps.enabled = true"), unasked + 1);
+    }
+
+    /// Read of this process, on a kernel that counts open files.
+    #[test]
+    fn each_number_of_a_process_has_a_reader() {
+        let pid = std::process::id();
+        let mut context = ReaderContext::of_test(Host::default(), Purpose::Serve);
+        let mut may_lack = vec![];
+        let mut readers = Vec::new();
+        for reader in configs("[readers.proc_smaps]\nenabled = true").unwrap() {
+            match reader.name.starts_with("proc_").then(|| (reader.name, reader.start(&mut context))) {
+                Some((_, StartOutcome::Running(reader))) => readers.push(reader),
+                Some(("proc_fd", _)) => may_lack.push("open_files".to_owned()),
+                Some((name, _)) => panic!("{name} is not started"),
+                None => {}
+            }
+        }
+        let vm = InstanceInfo { hypervisor_pid: Some(pid), uid: Some(0), ..InstanceInfo::default() };
+        let vms = VmSet { vms: vec![vm] };
+        let mut lacking = || {
+            let mut batch = Batch::default();
+            readers
+                .iter_mut()
+                .for_each(|reader| drop(reader.read(&vms, &mut Namespaces::default(), &mut batch)));
+            let stats = serde_json::to_value(batch.processes[&pid].stats).unwrap();
+            let lacking = stats.as_object().unwrap().iter().filter(|(_, value)| value.is_null());
+            lacking.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+        };
+        // The walk through all pages takes a while.
+        let mut deadline = Deadline::after(SOON);
+        while lacking() != may_lack {
+            assert!(!deadline.has_passed(), "no reader reads {:?}", lacking());
+        }
     }
 
     #[test]

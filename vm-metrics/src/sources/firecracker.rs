@@ -130,7 +130,7 @@ struct HotplugBody {
 
 #[cfg(test)]
 mod tests {
-    use super::super::vmm_api::tests::{StandIn, answer};
+    use super::super::vmm_api::tests::{FakeVmm, answer, http_response};
     use super::*;
 
     const RUNNING: &str =
@@ -145,17 +145,8 @@ mod tests {
         {"iface_id":"eth0","host_dev_name":"fc0","guest_mac":"06:00:ac:10:00:02","rx_rate_limiter":null,
         "tx_rate_limiter":null}],"vsock":null,"entropy":null}"#;
 
-    /// The bytes of Firecracker's HTTP server.
-    fn http(status: &str, body: &str) -> String {
-        format!(
-            "HTTP/1.1 {status} \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-    }
-
     fn ok(body: &str) -> String {
-        http("200", body)
+        http_response("200", body)
     }
 
     fn running(vcpus: u32, memory_mib: u64, taps: &[&str]) -> VmmInfo {
@@ -171,30 +162,31 @@ mod tests {
     }
 
     #[test]
-    fn a_stand_in_of_the_api_says_vcpus_memory_and_taps() {
-        let stand_in = StandIn::new(vec![ok(RUNNING), ok(FULL)]);
-        assert_eq!(answer(query, &stand_in).unwrap(), running(2, 1024, &["fc0"]));
-        let heard = stand_in.heard();
+    fn the_api_gives_vcpus_memory_and_taps() {
+        let vmm = FakeVmm::new(vec![ok(RUNNING), ok(FULL)]);
+        assert_eq!(answer(query, &vmm).unwrap(), running(2, 1024, &["fc0"]));
+        let requests = vmm.requests();
         assert!(
-            heard.starts_with("GET / HTTP/1.1\r\n") && heard.contains("GET /vm/config HTTP/1.1\r\n"),
-            "{heard}"
+            requests.starts_with("GET / HTTP/1.1\r\n") && requests.contains("GET /vm/config HTTP/1.1\r\n"),
+            "{requests}"
         );
     }
 
     #[test]
-    fn a_stand_in_with_plugged_memory_and_one_that_is_old() {
+    fn plugged_memory_counts_and_old_versions_answer() {
         let hotplug =
             r#""memory-hotplug":{"total_size_mib":1024,"block_size_mib":2,"slot_size_mib":128},"vsock":null"#;
         let status = r#"{"total_size_mib":1024,"block_size_mib":2,"slot_size_mib":128,"plugged_size_mib":512,
             "requested_size_mib":512}"#;
         let full = FULL.replace(r#""vsock":null"#, hotplug);
-        let stand_in = StandIn::new(vec![ok(RUNNING), ok(&full), ok(status)]);
-        assert_eq!(answer(query, &stand_in).unwrap(), running(2, 1536, &["fc0"]));
+        let vmm = FakeVmm::new(vec![ok(RUNNING), ok(&full), ok(status)]);
+        assert_eq!(answer(query, &vmm).unwrap(), running(2, 1536, &["fc0"]));
 
-        let fault = http("400", r#"{"fault_message":"Invalid request method and/or path: GET vm/config."}"#);
+        let fault =
+            http_response("400", r#"{"fault_message":"Invalid request method and/or path: GET vm/config."}"#);
         let machine = r#"{"vcpu_count":4,"mem_size_mib":256,"ht_enabled":false,"track_dirty_pages":false}"#;
-        let stand_in = StandIn::new(vec![ok(RUNNING), fault, ok(machine)]);
-        assert_eq!(answer(query, &stand_in).unwrap(), running(4, 256, &[]));
+        let vmm = FakeVmm::new(vec![ok(RUNNING), fault, ok(machine)]);
+        assert_eq!(answer(query, &vmm).unwrap(), running(4, 256, &[]));
     }
 
     #[test]
@@ -202,7 +194,7 @@ mod tests {
         let machine = FULL.find("\"machine-config\":{").unwrap();
         let end = FULL[machine..].find('}').unwrap() + machine + 1;
         let full = FULL.replace(&FULL[machine..end], "\"machine-config\":null");
-        let info = answer(query, &StandIn::new(vec![ok(RUNNING), ok(&full)])).unwrap().info;
+        let info = answer(query, &FakeVmm::new(vec![ok(RUNNING), ok(&full)])).unwrap().info;
         assert_eq!((info.allocated_vcpus, info.allocated_memory_bytes), (None, None));
         assert_eq!(info.nics, [Nic::local("fc0")]);
     }
@@ -214,18 +206,18 @@ mod tests {
         let (head, tail) = FULL.split_at(FULL.find(r#"{"iface_id":"eth0""#).unwrap());
         let full = format!("{head}{flood},{tail}");
         assert!(full.len() < 1 << 20);
-        let stand_in = StandIn::new(vec![ok(RUNNING), ok(&full)]);
-        assert_eq!(answer(query, &stand_in).unwrap().info.nics.len(), 256);
+        let vmm = FakeVmm::new(vec![ok(RUNNING), ok(&full)]);
+        assert_eq!(answer(query, &vmm).unwrap().info.nics.len(), 256);
 
         let vcpus = FULL.replace(r#""vcpu_count":2"#, r#""vcpu_count":4294967295"#);
-        let stand_in = StandIn::new(vec![ok(RUNNING), ok(&vcpus)]);
-        let problem = answer(query, &stand_in).unwrap_err().to_string();
+        let vmm = FakeVmm::new(vec![ok(RUNNING), ok(&vcpus)]);
+        let problem = answer(query, &vmm).unwrap_err().to_string();
         assert!(problem.starts_with("/vm/config: unexpected value at line"), "{problem}");
     }
 
     #[test]
-    fn a_stand_in_that_is_not_started_has_nothing_to_say_yet() {
-        let stand_in = StandIn::new(vec![ok(&RUNNING.replace("Running", "Not started")), ok(FULL)]);
-        assert_eq!(answer(query, &stand_in).unwrap(), VmmInfo::not_started());
+    fn a_vm_before_its_start_has_no_sizes() {
+        let vmm = FakeVmm::new(vec![ok(&RUNNING.replace("Running", "Not started")), ok(FULL)]);
+        assert_eq!(answer(query, &vmm).unwrap(), VmmInfo::not_started());
     }
 }

@@ -202,8 +202,9 @@ mod tests {
         )
     }
 
+    /// It stays until it is removed.
     #[test]
-    fn what_was_pushed_is_there_for_the_next_daemon_until_it_is_removed() {
+    fn a_pushed_vm_outlives_the_daemon() {
         let dir = tempfile::tempdir().unwrap();
         let mut source = push(dir.path());
         assert_eq!(source.list().unwrap().instances, []);
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn one_vm_too_many_is_refused_and_takes_no_other_away() {
+    fn one_vm_too_many_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let mut source = push(dir.path());
         let store = source.inbox().unwrap().store;
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_body_is_refused_with_what_is_wrong() {
+    fn a_bad_body_is_refused_with_the_reason() {
         for (id, body, problem) in [
             ("a", "{", "EOF while parsing"),
             ("a", r#"{"vcpu": 2}"#, "unknown field `vcpu`"),

@@ -1,5 +1,6 @@
-//! VMs that the configuration gives: for hypervisors that [`proc_scan`](super::proc_scan) does not know, or
-//! to give a VM another id or name.
+//! VMs in the configuration.
+//!
+//! They cover hypervisors that `proc_scan` does not know, and give VMs another id or name.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_not_known_is_an_error() {
+    fn an_unknown_key_is_an_error() {
         let error = toml::from_str::<StaticListConfig>("[[vms]]\nid = \"a\"\ntap = \"tap0\"")
             .unwrap_err()
             .to_string();

@@ -1,3 +1,5 @@
+//! Tests of the table of sources, their sections and their rounds.
+
 use std::collections::HashSet;
 use std::env;
 use std::fs;
@@ -26,9 +28,9 @@ impl Source for Fake {
 }
 
 /// A [`Fake`] whose listing the test changes.
-struct Shared(Arc<Mutex<Option<Vec<InstanceInfo>>>>);
+struct ChangingFake(Arc<Mutex<Option<Vec<InstanceInfo>>>>);
 
-impl Source for Shared {
+impl Source for ChangingFake {
     fn list(&mut self) -> Result<Listing, SourceError> {
         Fake(self.0.lock().unwrap().clone()).list()
     }
@@ -39,7 +41,7 @@ fn vm(id: &str, pid: u32) -> InstanceInfo {
 }
 
 #[test]
-fn a_source_that_fails_does_not_hinder_the_others() {
+fn a_failing_source_hinders_no_other() {
     let mut sources = Sources::new(vec![
         ("first", Box::new(Fake(None))),
         ("second", Box::new(Fake(Some(vec![vm("a", 1), vm("a", 2)])))),
@@ -56,9 +58,9 @@ fn a_source_that_fails_does_not_hinder_the_others() {
 }
 
 #[test]
-fn a_source_that_fails_keeps_its_vms_for_a_while() {
+fn a_failing_source_keeps_its_vms_for_now() {
     let listing = Arc::new(Mutex::new(Some(vec![vm("a", 1)])));
-    let mut sources = Sources::new(vec![("flaky", Box::new(Shared(listing.clone())))]);
+    let mut sources = Sources::new(vec![("flaky", Box::new(ChangingFake(listing.clone())))]);
     let start = Instant::now();
     let mut ids = |seconds| -> (Vec<String>, bool) {
         let (set, reports) = sources.list_at(start + Duration::from_secs(seconds));
@@ -153,7 +155,7 @@ fn sections_turn_sources_on_and_off() {
 }
 
 #[test]
-fn a_bad_section_is_refused_with_its_line_and_key() {
+fn bad_sections_are_refused_with_line_and_key() {
     for (text, expected) in [
         ("[sources.proc_scan]\nenable = false", ["test.toml:2", "enable"]),
         ("[sources.proc_scan]\nenabled = 1", ["test.toml:2", "enabled must be \"auto\", true or false"]),

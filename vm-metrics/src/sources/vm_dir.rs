@@ -1,6 +1,6 @@
-//! A directory of small files that describe one VM each: for orchestrators that can write a file, and for scripts.
+//! A directory of files that declare one VM each.
 //!
-//! A file comes into being by a rename, or is written in place: half a file changes nothing that was known.
+//! A file appears by a rename or by writing in place. Half a file changes nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn each_file_is_a_vm_for_as_long_as_it_is_there() {
+    fn each_file_is_a_vm_while_it_exists() {
         let dir = tempfile::tempdir().unwrap();
         let host = Fixture::with(&[Fake { pid: 42, ..Fake::default() }]);
         let mut source = VmDir::new(
@@ -156,8 +156,9 @@ mod tests {
         assert!(matches!(source.list(), Err(SourceError::Absent { .. })));
     }
 
+    /// The message has its place, and the other files count.
     #[test]
-    fn a_bad_file_is_one_problem_that_says_where_and_hides_no_other() {
+    fn a_bad_file_is_one_problem() {
         let dir = tempfile::tempdir().unwrap();
         let mut source = VmDir::new(
             dir.path().to_owned(),

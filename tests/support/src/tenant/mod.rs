@@ -92,6 +92,12 @@ impl Tenant {
         Ok(answer)
     }
 
+    /// Opens a TAP in the tenant's namespace, brings it up, and returns its descriptor.
+    pub fn open_tap(&mut self, name: &str) -> Result<RawFd> {
+        let open = Action::OpenTap { name: name.to_owned(), multi_queue: false, up: true };
+        RawFd::try_from(self.perform(&open)?).context("a descriptor")
+    }
+
     /// Sends SIGKILL and waits for the end.
     pub fn kill(mut self) -> Result<()> {
         self.end()

@@ -1,4 +1,4 @@
-//! Which VMs have series of their own: those with the most traffic, changed only when the difference is plain.
+//! Chooses the VMs with series of their own: those with the most traffic.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -9,8 +9,8 @@ use crate::model::VmStats;
 /// Weight of the latest traffic in the mean.
 const LATEST: f64 = 0.3;
 
-/// How many times the traffic of the least of the top one must have to take its place. Two that are about the same would
-/// else change places at every look.
+/// How many times the traffic of the least of the top a VM needs to take its place. Two VMs with about the same traffic
+/// would else change places at every snapshot.
 const PLAINLY_MORE: f64 = 2.0;
 
 #[derive(Debug)]
@@ -20,11 +20,11 @@ pub(super) struct Members {
     traffic: HashMap<String, Traffic>,
 }
 
-/// What passed through all NICs of a VM, both directions.
+/// Bytes through all NICs of a VM, both directions.
 #[derive(Clone, Copy, Debug, Default)]
 struct Traffic {
     total: u64,
-    /// Mean of what was added from one look to the next.
+    /// Mean growth from one snapshot to the next.
     mean: f64,
 }
 
@@ -90,7 +90,7 @@ impl Members {
         match self.traffic.get(&vm.instance_id) {
             None => Traffic { total, mean: 0.0 },
             Some(before) => {
-                // A counter that began anew has what it counts since.
+                // A counter that began anew has grown by its whole count.
                 let added = total.checked_sub(before.total).unwrap_or(total);
                 Traffic { total, mean: before.mean * (1.0 - LATEST) + added as f64 * LATEST }
             }
@@ -101,7 +101,7 @@ impl Members {
         self.traffic.get(id).map_or(0.0, |traffic| traffic.mean)
     }
 
-    /// By what passes now, then by what has passed, which is all there is to go by at the first look.
+    /// By the current traffic, then by the total, which is the only number at the first snapshot.
     fn compare(&self, a: &str, b: &str) -> Ordering {
         let key = |id: &str| self.traffic.get(id).copied().unwrap_or_default();
         let (of_a, of_b) = (key(a), key(b));

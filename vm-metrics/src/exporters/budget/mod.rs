@@ -1,8 +1,8 @@
-//! The label budget of one exporter: how many VMs may have series of their own, and what becomes of the rest.
+//! The label budget of one exporter limits how many VMs have series.
 //!
-//! Pure: snapshots in, samples out. What was counted is never shown twice and never left out: each step of a counter goes
-//! to the VM's own series while the VM is among the top, else to the series of the rest. So all series that were ever
-//! shown add up to the true counters, and none of them falls.
+//! Pure: snapshots in, samples out. The VMs beyond the budget share the series of the rest. Each step of a counter goes to
+//! the VM's own series while the VM is among the top, else to the series of the rest. So all series that were ever shown
+//! add up to the true counters, and none of them falls.
 
 mod members;
 mod processes;
@@ -23,10 +23,10 @@ use sums::Sums;
 /// `instance_id`, `instance_name` and `device` of the series of the rest.
 pub(crate) const OTHER: &str = "other";
 
-/// Long enough for a VM that a source loses and finds again; then, or after many others, it is taken for a new one.
+/// How long a VM is remembered that a source loses and may find again. Later it counts as a new one.
 const MEMORY: Duration = Duration::from_secs(3600);
 
-/// What happens beyond the budget.
+/// The behaviour beyond the budget.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OverBudget {
@@ -75,7 +75,7 @@ pub(crate) struct LabelBudget {
 }
 
 impl LabelBudget {
-    /// `exporter` is whose budget it is, in the log and in the metrics.
+    /// `exporter` names the exporter in the log and in the metrics.
     pub fn new(exporter: &'static str, budget: Budget) -> Self {
         Self {
             budget,
@@ -89,7 +89,7 @@ impl LabelBudget {
         }
     }
 
-    /// Of the VMs that are there only.
+    /// Counts only the VMs that are running.
     #[cfg(feature = "otel")]
     pub fn without_ended(self) -> Self {
         Self { counts_ended: false, ..self }
@@ -106,8 +106,8 @@ impl LabelBudget {
         Arc::clone(&self.counts)
     }
 
-    /// Brings the families of this snapshot within the budget. To see a snapshot again changes nothing, and in one that is
-    /// older than the last the counters stay as they were: they would else seem to have begun anew.
+    /// Brings the families of this snapshot within the budget. A snapshot that it has seen changes nothing. In a snapshot
+    /// older than the last one the counters stay as they were, as they would else seem to begin anew.
     pub fn fit(&mut self, snapshot: &Snapshot, families: &mut [Family]) {
         let counted = snapshot.vms.iter().filter(|vm| vm.running || self.counts_ended);
         self.check_limit(counted.count());

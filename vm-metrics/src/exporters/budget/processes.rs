@@ -1,4 +1,4 @@
-//! Which process a VM is. It may get another id, and what it has counted is then not counted anew.
+//! Remembers the process of each VM, so that a new id counts nothing twice.
 
 use std::collections::HashMap;
 use std::time::Instant;

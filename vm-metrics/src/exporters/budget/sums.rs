@@ -1,4 +1,4 @@
-//! The counters: which part of each is in the VM's own series, and what the rest has added up to.
+//! Splits each counter into the VM's own series and the series of the rest.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
@@ -10,11 +10,11 @@ use crate::exporters::families::Sample;
 use crate::exporters::metrics::labels::{DEVICE, ID, Label, NAME, NETNS};
 use crate::exporters::metrics::{Kind, Number};
 
-/// Labels that say which VM it is, or which part of it.
+/// Labels that identify a VM or its interface.
 const WHO: [Label; 4] = [ID, NAME, DEVICE, NETNS];
 
-/// Counters of one name whose VMs are gone, and which are still known should these come back: an hour of ten short VMs a
-/// second would take a gigabyte.
+/// How many counters of one name are remembered after their VMs ended. Without a limit an hour of ten short VMs a second
+/// would take a gigabyte.
 const MAX_GONE: usize = 4000;
 
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ struct Counter {
     other: BTreeMap<Vec<String>, Number>,
 }
 
-/// The true counter, at the last look.
+/// The true counter at the last snapshot.
 #[derive(Clone, Copy, Debug)]
 struct LastReading {
     value: Number,
@@ -40,17 +40,17 @@ struct LastReading {
     seen: Instant,
 }
 
-/// A series of a VM's own.
+/// The series of one VM.
 #[derive(Clone, Copy, Debug)]
 struct OwnSeries {
     value: Number,
-    /// It has all that was counted.
+    /// It has everything that was counted.
     whole: bool,
     seen: Instant,
 }
 
 impl Sums {
-    /// `now` is when the numbers were taken; `None` repeats what was shown last.
+    /// `now` is when the numbers were taken; `None` repeats the last numbers.
     pub(super) fn fit(
         &mut self,
         family: &mut Family,
@@ -81,7 +81,7 @@ impl Sums {
                         None => counter.own.get(&own).map(|own| own.value),
                     };
                     if let Some(shown) = shown.filter(|_| inside) {
-                        // One that lacks what is in the series of the rest has not counted since then.
+                        // A series that lacks a part of the count has not counted since then.
                         sample.since = sample.since.filter(|_| shown == sample.value);
                         sample.value = shown;
                         family.samples.push(sample);
@@ -104,7 +104,7 @@ impl Sums {
         }
     }
 
-    /// Drops what was not seen for long, and of much that was not seen what was not for longest.
+    /// Drops counters that were not seen for long, and of too many the oldest.
     pub(super) fn forget(&mut self, now: Instant) {
         for counter in self.counters.values_mut() {
             forget(&mut counter.counted, |counted| counted.seen, now);
@@ -114,7 +114,7 @@ impl Sums {
 }
 
 impl Counter {
-    /// Takes in the true counter, and gives what its own series shows of it.
+    /// Takes in the true counter; returns the value of its own series.
     fn step(
         &mut self,
         process: Vec<String>,
@@ -125,7 +125,7 @@ impl Counter {
         now: Instant,
     ) -> Option<Number> {
         let before = self.counted.insert(process, LastReading { value, inside, seen: now });
-        // A new one has all of its count to give away.
+        // A new counter has its whole count to give away.
         let last = before.unwrap_or(LastReading { value: value.zero(), inside, seen: now });
         let added = value.growth(last.value);
         let goes_on = last.inside && inside;
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_many_vms_that_are_gone_the_latest_are_remembered() {
+    fn the_latest_of_many_ended_vms_are_remembered() {
         let mut sums = Sums::default();
         let start = Instant::now();
         for id in 0..2 * MAX_GONE {

@@ -1,3 +1,5 @@
+//! Budgets over several snapshots: which series are shown, and their sums.
+
 mod renames;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -8,7 +10,7 @@ use super::*;
 use crate::exporters::families::{self, Sample};
 use crate::exporters::metrics::Kind;
 use crate::exporters::metrics::tests::full;
-use crate::model::{FrameCounts, NicStats, VmStats};
+use crate::model::{FrameCounts, NicStats, ProcessStats, VmStats};
 
 fn aggregate(vms: usize) -> LabelBudget {
     LabelBudget::new("test", Budget { vms, over: OverBudget::Aggregate })
@@ -20,7 +22,7 @@ fn vm(id: usize, rx: u64, tx: u64) -> VmStats {
         instance_id: format!("vm-{id}"),
         instance_name: format!("name-{id}"),
         running: true,
-        memory_rss_bytes: Some(10),
+        process: ProcessStats { memory_rss_bytes: Some(10), ..ProcessStats::default() },
         allocated_vcpus: Some(2),
         allocated_memory_bytes: Some(100),
         nics: vec![NicStats {
@@ -74,7 +76,7 @@ fn within_the_budget_nothing_changes() {
 }
 
 #[test]
-fn the_rest_adds_up_and_the_top_is_by_traffic() {
+fn the_rest_adds_up_below_the_top() {
     let mut budget = aggregate(1);
     let vms = |steps: [u64; 3]| steps.iter().enumerate().map(|(id, tx)| vm(id, 0, *tx)).collect();
     let first = fit(&mut budget, 1, vms([5, 100, 7]));
@@ -97,7 +99,7 @@ fn the_rest_adds_up_and_the_top_is_by_traffic() {
 
 #[cfg(feature = "otel")]
 #[test]
-fn a_lower_budget_moves_the_least_to_the_rest() {
+fn a_lower_budget_moves_the_least_out() {
     let mut budget = aggregate(2);
     let vms = |tx: [u64; 2]| vec![vm(0, 0, tx[0]), vm(1, 0, tx[1])];
     assert_eq!(values(&fit(&mut budget, 1, vms([100, 5])), TX)["vm-1"], 5.0);
@@ -106,7 +108,7 @@ fn a_lower_budget_moves_the_least_to_the_rest() {
     assert_eq!(shown, BTreeMap::from([("vm-0".into(), 110.0), ("other".into(), 2.0)]));
 }
 
-/// Whoever adds a counter to a VM: the rest has it of all others.
+/// Also of counters that are new: the rest has them of all other VMs.
 #[test]
 fn every_counter_of_the_rest_adds_up() {
     let mut budget = aggregate(1);
@@ -125,7 +127,7 @@ fn every_counter_of_the_rest_adds_up() {
 }
 
 #[test]
-fn two_that_are_about_the_same_do_not_change_places() {
+fn equal_vms_do_not_change_places() {
     let mut budget = aggregate(1);
     let mut tx = [1000, 900];
     let mut shown = BTreeSet::new();
@@ -150,7 +152,7 @@ fn a_transition_is_counted_once() {
 }
 
 #[test]
-fn a_vm_that_is_called_other_does_not_hide_the_rest() {
+fn a_vm_called_other_hides_no_rest() {
     let mut budget = aggregate(1);
     let named = VmStats { instance_id: OTHER.into(), ..vm(0, 0, 1000) };
     let shown = fit(&mut budget, 1, vec![named, vm(1, 0, 1)]);
@@ -170,7 +172,7 @@ fn an_older_snapshot_moves_no_counter() {
     }
 }
 
-/// What a database that reads every series makes of it: the first value, and every step since; less is a new beginning.
+/// A database that reads every series: it adds the first value and every step since. A lower value is a new beginning.
 #[derive(Default)]
 struct Database {
     last: HashMap<Vec<String>, f64>,
@@ -206,7 +208,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #[test]
-    fn all_series_add_up_to_the_true_counters_and_the_rest_never_falls(
+    fn all_series_add_up_to_the_counters(
         limit in 1..4_usize,
         looks in prop::collection::vec(prop::collection::vec(event(), 6), 1..40),
     ) {
@@ -220,7 +222,7 @@ proptest! {
                 let counter = &mut counters[id];
                 match event {
                     Event::Counts(bytes) => *counter += bytes,
-                    // What began anew and has counted as much again is not to be told from what went on.
+                    // A counter that began anew and reached its old value looks as if it went on.
                     Event::Restarts(bytes) => *counter = (*bytes).min(counter.saturating_sub(1)),
                     Event::Unread => {}
                     Event::Gone => continue,
@@ -248,7 +250,7 @@ proptest! {
             }
             prop_assert!(own <= limit);
             let infos = family(&families, "info").samples.len();
-            prop_assert_eq!(infos, present.min(limit), "none has to go for want of room");
+            prop_assert_eq!(infos, present.min(limit), "every free place is used");
             prop_assert_eq!(shown.total, truth.total);
         }
     }

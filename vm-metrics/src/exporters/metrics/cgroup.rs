@@ -5,7 +5,7 @@ use super::vm::seconds;
 use super::{Count, Kind, Metric, Real, Sink, SnapshotView, otel};
 use crate::model::CgroupStats;
 
-/// Nobody knows since when a group counts: the kernel does not tell when it was made.
+/// Unknown: the kernel does not say when a group was made.
 const SINCE: super::Since = None;
 
 pub(super) const METRICS: &[Metric] = &[

@@ -1,4 +1,4 @@
-//! Metrics of frames for a guest that were dropped on their way to it, by reason.
+//! Metrics of frames for a guest that were dropped, by reason.
 
 use super::labels::{DEVICE, ID, Label, NAME, NETNS, text};
 use super::nic::{DROPPED, RECEIVE, netns};
@@ -22,7 +22,7 @@ const PACKETS: Metric = Metric {
     otel: DROPPED.with(RECEIVE),
     samples: Count(|view, sink| {
         each(view, sink, |nic| {
-            let [ring_full, filter, qdisc] = told(nic).map(|told| Some(told?.packets));
+            let [ring_full, filter, qdisc] = by_tracepoint(nic).map(|drops| Some(drops?.packets));
             [ring_full, filter, qdisc, nic.rx_dropped_by_device]
         });
     }),
@@ -38,14 +38,14 @@ const BYTES: Metric = Metric {
     otel: DROPPED_IO.with(RECEIVE),
     samples: Count(|view, sink| {
         each(view, sink, |nic| {
-            let [ring_full, filter, qdisc] = told(nic).map(|told| Some(told?.bytes));
+            let [ring_full, filter, qdisc] = by_tracepoint(nic).map(|drops| Some(drops?.bytes));
             [ring_full, filter, qdisc, None]
         });
     }),
 };
 
-/// What the tracepoint tells: at the full ring, by a filter, in the queueing discipline.
-fn told(nic: &NicStats) -> [Option<Traffic>; 3] {
+/// Drops that the tracepoint counts: at the full ring, by a filter, in the queueing discipline.
+fn by_tracepoint(nic: &NicStats) -> [Option<Traffic>; 3] {
     let ebpf = nic.ebpf.unwrap_or_default();
     [ebpf.dropped_ring_full, ebpf.dropped_filter, ebpf.dropped_qdisc]
 }
@@ -54,8 +54,8 @@ fn told(nic: &NicStats) -> [Option<Traffic>; 3] {
 fn each(view: &SnapshotView<'_>, sink: Sink<'_, u64>, values: impl Fn(&NicStats) -> [Option<u64>; 4]) {
     const REASONS: [&str; 4] = ["ring_full", "filter", "qdisc", "device"];
     for (vm, nic) in view.nics() {
-        let (netns, told_since) = (netns(&nic), nic.since.ebpf);
-        let since: [Since; 4] = [told_since, told_since, told_since, nic.since.device];
+        let (netns, attached) = (netns(&nic), nic.since.ebpf);
+        let since: [Since; 4] = [attached, attached, attached, nic.since.device];
         for ((reason, value), since) in REASONS.into_iter().zip(values(&nic)).zip(since) {
             if let Some(value) = value {
                 sink(&[&vm.instance_id, &vm.instance_name, &nic.device, &netns, reason], value, since);

@@ -70,7 +70,7 @@ pub(super) const METRICS: &[Metric] = &[
         "GSO frames since the attach: each is more than one packet on the wire.",
         &[ID, NAME, DEVICE, NETNS, DIRECTION],
         otel("network.gso.packet.count"),
-        Count(|view, sink| each_kind(view, sink, &[("", |mix| mix.gso_packets)])),
+        Count(|view, sink| each_kind(view, sink, &[("", |stats| stats.gso_packets)])),
     ),
     by(
         "network_packets_by_protocol_total",
@@ -82,10 +82,10 @@ pub(super) const METRICS: &[Metric] = &[
                 view,
                 sink,
                 &[
-                    ("ipv4", |mix| mix.ipv4),
-                    ("ipv6", |mix| mix.ipv6),
-                    ("arp", |mix| mix.arp),
-                    ("other", |mix| mix.other_l3),
+                    ("ipv4", |stats| stats.ipv4),
+                    ("ipv6", |stats| stats.ipv6),
+                    ("arp", |stats| stats.arp),
+                    ("other", |stats| stats.other_l3),
                 ],
             );
         }),
@@ -100,10 +100,10 @@ pub(super) const METRICS: &[Metric] = &[
                 view,
                 sink,
                 &[
-                    ("tcp", |mix| mix.tcp),
-                    ("udp", |mix| mix.udp),
-                    ("icmp", |mix| mix.icmp),
-                    ("other", |mix| mix.other_l4),
+                    ("tcp", |stats| stats.tcp),
+                    ("udp", |stats| stats.udp),
+                    ("icmp", |stats| stats.icmp),
+                    ("other", |stats| stats.other_l4),
                 ],
             );
         }),
@@ -118,9 +118,9 @@ pub(super) const METRICS: &[Metric] = &[
                 view,
                 sink,
                 &[
-                    ("unicast", |mix| mix.unicast),
-                    ("multicast", |mix| mix.multicast),
-                    ("broadcast", |mix| mix.broadcast),
+                    ("unicast", |stats| stats.unicast),
+                    ("multicast", |stats| stats.multicast),
+                    ("broadcast", |stats| stats.broadcast),
                 ],
             );
         }),
@@ -138,7 +138,7 @@ const fn by(
     Metric { name, kind: Kind::Counter, unit: "{packet}", help, origin: EBPF, labels, otel, samples }
 }
 
-/// What only the programs count.
+/// Numbers that only the programs count.
 fn attached(view: &SnapshotView<'_>, sink: Sink<'_, u64>, value: impl Fn(&NicStats) -> Option<u64>) {
     each_since(view, sink, |nic| nic.since.ebpf, value);
 }
@@ -151,12 +151,12 @@ fn each_kind(view: &SnapshotView<'_>, sink: Sink<'_, u64>, kinds: &[(&str, Part)
     for (vm, nic) in view.nics() {
         let Some(ebpf) = &nic.ebpf else { continue };
         let netns = netns(&nic);
-        for (direction, mix) in [("rx", &ebpf.rx), ("tx", &ebpf.tx)] {
+        for (direction, stats) in [("rx", &ebpf.rx), ("tx", &ebpf.tx)] {
             for (kind, value) in kinds {
                 let labels =
                     [vm.instance_id.as_str(), &vm.instance_name, &nic.device, &netns, direction, kind];
                 let labels = if kind.is_empty() { &labels[..5] } else { &labels[..] };
-                sink(labels, value(mix), nic.since.ebpf);
+                sink(labels, value(stats), nic.since.ebpf);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Metrics of the exporters: label budgets, and what became of the pushes.
+//! Metrics of the exporters: label budgets, and how the pushes ended.
 
 use super::labels::{Label, text};
 use super::{Count, Kind, Metric, Real, Since, Sink, SnapshotView, otel};

@@ -1,4 +1,4 @@
-//! Metrics of VMs that come and go, as the daemon has seen it.
+//! Metrics of VMs that start and end while the daemon runs.
 
 use super::labels::{HYPERVISOR, text};
 use super::{Count, Kind, Metric, otel};

@@ -24,7 +24,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`/proc/<pid>/statm`",
         labels: VM,
         otel: otel("memory.usage"),
-        samples: Count(|view, sink| each(view, sink, |vm| vm.memory_rss_bytes)),
+        samples: Count(|view, sink| each(view, sink, |vm| vm.process.memory_rss_bytes)),
     },
     Metric {
         name: "memory_vms_bytes",
@@ -34,7 +34,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`/proc/<pid>/statm`",
         labels: VM,
         otel: otel("memory.virtual"),
-        samples: Count(|view, sink| each(view, sink, |vm| vm.memory_vms_bytes)),
+        samples: Count(|view, sink| each(view, sink, |vm| vm.process.memory_vms_bytes)),
     },
     Metric {
         name: "memory_anon_bytes",
@@ -44,7 +44,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`RssAnon` of `/proc/<pid>/status`",
         labels: VM,
         otel: RESIDENT.with((MEMORY_TYPE, "anon")),
-        samples: Count(|view, sink| each(view, sink, |vm| vm.memory_anon_bytes)),
+        samples: Count(|view, sink| each(view, sink, |vm| vm.process.memory_anon_bytes)),
     },
     Metric {
         name: "memory_file_bytes",
@@ -54,7 +54,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`RssFile` of `/proc/<pid>/status`",
         labels: VM,
         otel: RESIDENT.with((MEMORY_TYPE, "file")),
-        samples: Count(|view, sink| each(view, sink, |vm| vm.memory_file_bytes)),
+        samples: Count(|view, sink| each(view, sink, |vm| vm.process.memory_file_bytes)),
     },
     Metric {
         name: "memory_shmem_bytes",
@@ -64,7 +64,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`RssShmem` of `/proc/<pid>/status`",
         labels: VM,
         otel: RESIDENT.with((MEMORY_TYPE, "shmem")),
-        samples: Count(|view, sink| each(view, sink, |vm| vm.memory_shmem_bytes)),
+        samples: Count(|view, sink| each(view, sink, |vm| vm.process.memory_shmem_bytes)),
     },
     Metric {
         name: "memory_hugetlb_bytes",
@@ -74,7 +74,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`HugetlbPages` of `/proc/<pid>/status`",
         labels: VM,
         otel: otel("memory.hugetlb"),
-        samples: Count(|view, sink| each(view, sink, |vm| vm.memory_hugetlb_bytes)),
+        samples: Count(|view, sink| each(view, sink, |vm| vm.process.memory_hugetlb_bytes)),
     },
     Metric {
         name: "memory_swap_bytes",
@@ -84,7 +84,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`VmSwap` of `/proc/<pid>/status`",
         labels: VM,
         otel: otel("paging.usage"),
-        samples: Count(|view, sink| each(view, sink, |vm| vm.memory_swap_bytes)),
+        samples: Count(|view, sink| each(view, sink, |vm| vm.process.memory_swap_bytes)),
     },
     Metric {
         name: "memory_pss_bytes",
@@ -94,7 +94,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`Pss` of `/proc/<pid>/smaps_rollup`",
         labels: VM,
         otel: otel("memory.proportional"),
-        samples: Count(|view, sink| each(view, sink, |vm| vm.memory_pss_bytes)),
+        samples: Count(|view, sink| each(view, sink, |vm| vm.process.memory_pss_bytes)),
     },
     Metric {
         name: "memory_private_bytes",
@@ -104,7 +104,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`Private_Clean` and `Private_Dirty` of `/proc/<pid>/smaps_rollup`",
         labels: VM,
         otel: otel("memory.private"),
-        samples: Count(|view, sink| each(view, sink, |vm| vm.memory_private_bytes)),
+        samples: Count(|view, sink| each(view, sink, |vm| vm.process.memory_private_bytes)),
     },
     Metric {
         name: "allocated_memory_bytes",
@@ -134,7 +134,9 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`read_bytes` of `/proc/<pid>/io`",
         labels: VM,
         otel: DISK_IO.with((DISK_DIRECTION, "read")),
-        samples: Count(|view, sink| count(view, sink, |vm| vm.since.process, |vm| vm.disk_read_bytes)),
+        samples: Count(|view, sink| {
+            count(view, sink, |vm| vm.since.process, |vm| vm.process.disk_read_bytes)
+        }),
     },
     Metric {
         name: "disk_write_bytes_total",
@@ -144,7 +146,9 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`write_bytes` of `/proc/<pid>/io`",
         labels: VM,
         otel: DISK_IO.with((DISK_DIRECTION, "write")),
-        samples: Count(|view, sink| count(view, sink, |vm| vm.since.process, |vm| vm.disk_write_bytes)),
+        samples: Count(|view, sink| {
+            count(view, sink, |vm| vm.since.process, |vm| vm.process.disk_write_bytes)
+        }),
     },
     Metric {
         name: "disk_cancelled_write_bytes_total",
@@ -155,7 +159,7 @@ pub(super) const METRICS: &[Metric] = &[
         labels: VM,
         otel: otel("disk.cancelled_write"),
         samples: Count(|view, sink| {
-            count(view, sink, |vm| vm.since.process, |vm| vm.disk_cancelled_write_bytes)
+            count(view, sink, |vm| vm.since.process, |vm| vm.process.disk_cancelled_write_bytes)
         }),
     },
 ];

@@ -124,7 +124,7 @@ pub(super) fn netns(nic: &NicStats) -> String {
     nic.netns.map(|inode| inode.to_string()).unwrap_or_default()
 }
 
-/// What the device counts.
+/// Numbers that the device counts.
 pub(super) fn each(view: &SnapshotView<'_>, sink: Sink<'_, u64>, value: impl Fn(&NicStats) -> Option<u64>) {
     each_since(view, sink, |nic| nic.since.device, value);
 }

@@ -87,3 +87,18 @@ impl fmt::Display for Number {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_and_growth_of_counts_are_exact() {
+        let large = Number::Count((1 << 53) + 1);
+        assert_eq!(large.plus(Number::Count(2)), Number::Count((1 << 53) + 3));
+        assert_eq!(large.growth(Number::Count(1 << 53)), Number::Count(1));
+        assert_eq!(Number::Count(3).growth(large), Number::Count(3), "it began anew");
+        assert_eq!(Number::Count(u64::MAX).plus(large), Number::Count(u64::MAX), "it never falls");
+        assert_eq!(Number::Count(u64::MAX).as_i64(), i64::MAX);
+    }
+}

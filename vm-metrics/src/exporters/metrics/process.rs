@@ -1,4 +1,4 @@
-//! Metrics of what the kernel counts of a VM's process beside time and memory.
+//! Metrics of a VM's process: switches, page faults, threads and open files.
 
 use super::labels::{ID, NAME, VM, text};
 use super::vm::{count, each};
@@ -13,7 +13,9 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`/proc/<pid>/task/<tid>/schedstat`",
         labels: VM,
         otel: otel("context_switches").unit("{context_switch}"),
-        samples: Count(|view, sink| count(view, sink, |vm| vm.since.cpu_wait, |vm| vm.context_switches)),
+        samples: Count(|view, sink| {
+            count(view, sink, |vm| vm.since.cpu_wait, |vm| vm.process.context_switches)
+        }),
     },
     Metric {
         name: "page_faults_total",
@@ -25,7 +27,9 @@ pub(super) const METRICS: &[Metric] = &[
         otel: otel("paging.faults"),
         samples: Count(|view, sink| {
             for vm in view.vms() {
-                for (kind, faults) in [("minor", vm.minor_page_faults), ("major", vm.major_page_faults)] {
+                for (kind, faults) in
+                    [("minor", vm.process.minor_page_faults), ("major", vm.process.major_page_faults)]
+                {
                     if let Some(faults) = faults {
                         sink(&[&vm.instance_id, &vm.instance_name, kind], faults, vm.since.process);
                     }
@@ -41,7 +45,7 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "`/proc/<pid>/stat`",
         labels: VM,
         otel: otel("thread.count"),
-        samples: Count(|view, sink| each(view, sink, |vm| vm.threads)),
+        samples: Count(|view, sink| each(view, sink, |vm| vm.process.threads)),
     },
     Metric {
         name: "open_files",
@@ -51,6 +55,6 @@ pub(super) const METRICS: &[Metric] = &[
         origin: "size of `/proc/<pid>/fd`",
         labels: VM,
         otel: otel("unix.file_descriptor.count").unit("{file_descriptor}"),
-        samples: Count(|view, sink| each(view, sink, |vm| vm.open_files)),
+        samples: Count(|view, sink| each(view, sink, |vm| vm.process.open_files)),
     },
 ];

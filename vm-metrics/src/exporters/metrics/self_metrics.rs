@@ -1,4 +1,4 @@
-//! Metrics of the daemon itself: whether its other numbers can be trusted, and what they cost.
+//! Metrics of the daemon itself: the health and the cost of its readings.
 
 use super::labels::{Label, NIC, text};
 use super::nic::netns;
@@ -285,7 +285,7 @@ fn each(
     }
 }
 
-/// What the parts of a kind have done since the start.
+/// The totals of all components of a kind since the start.
 fn each_total<N>(
     view: &SnapshotView<'_>,
     sink: Sink<'_, N>,

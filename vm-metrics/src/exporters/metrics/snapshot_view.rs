@@ -1,4 +1,4 @@
-//! What a metric sees of a snapshot: what its kind decides, so that no metric can show more.
+//! The part of a snapshot that a metric of one kind may show.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -24,13 +24,13 @@ impl<'s> SnapshotView<'s> {
         Self { snapshot, exporters, kind }
     }
 
-    /// The VMs of which the metric says something.
+    /// The VMs that the metric shows.
     pub fn vms(&self) -> impl Iterator<Item = &'s VmStats> {
         let also_ended = self.kind == Kind::Counter;
         self.snapshot.vms.iter().filter(move |vm| vm.running || also_ended)
     }
 
-    /// For the one gauge that says which VMs have ended.
+    /// For the one gauge that also shows VMs that have ended.
     pub fn vms_also_ended(&self) -> impl Iterator<Item = &'s VmStats> {
         self.snapshot.vms.iter()
     }
@@ -43,12 +43,12 @@ impl<'s> SnapshotView<'s> {
         nics.map(move |(vm, nic)| (vm, if counts { nic.with_earlier() } else { Cow::Borrowed(nic) }))
     }
 
-    /// Since when the daemon counts what it does itself.
+    /// Since when the daemon counts its own work.
     pub fn daemon_since(&self) -> Since {
         Some(unix_seconds(self.snapshot.counting_since))
     }
 
-    /// How the exporters themselves do. Only the metrics of [`EXPORTER_GROUPS`](super::EXPORTER_GROUPS) ask for it: it changes
+    /// The statistics of the exporters. Only the metrics of [`EXPORTER_GROUPS`](super::EXPORTER_GROUPS) use them: they change
     /// between two looks at one snapshot.
     pub fn exporters(&self) -> &'s ExporterStats {
         self.exporters

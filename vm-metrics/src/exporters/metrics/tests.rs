@@ -1,6 +1,7 @@
 //! Rules for the entries of all metrics.
 
 mod docs;
+mod fields;
 mod fixture;
 
 use std::collections::HashSet;

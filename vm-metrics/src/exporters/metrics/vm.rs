@@ -139,7 +139,7 @@ pub(super) const METRICS: &[Metric] = &[
         labels: VM,
         otel: otel("cpu.wait_time"),
         samples: Real(|view, sink| {
-            count(view, sink, |vm| vm.since.cpu_wait, |vm| vm.cpu_wait_usec.map(seconds))
+            count(view, sink, |vm| vm.since.cpu_wait, |vm| vm.process.cpu_wait_usec.map(seconds))
         }),
     },
     Metric {

@@ -1,4 +1,4 @@
-//! The nine metrics of Go programs with the package `vm_metrics`, with the attributes that they have there.
+//! The nine metrics that Go programs with the package `vm_metrics` show.
 
 use crate::exporters::View;
 use crate::exporters::families::{self, Family};
@@ -35,8 +35,7 @@ const OF_NETWORK: &[Group] = &[Group {
     ]],
 }];
 
-/// Metrics of the label budget. In a program they have no name of an exporter, for there is only one, and count the VMs that
-/// are there.
+/// Metrics of the label budget. A program has one exporter, so they have no label for it; they count the running VMs.
 const OF_BUDGET: &[Group] = &[Group {
     title: "Label budget",
     prefix: None,

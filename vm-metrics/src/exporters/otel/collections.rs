@@ -1,5 +1,7 @@
-//! What belongs to one collection. An SDK calls the instruments one by one, in the order of their registration and on one
-//! thread: so the first one called takes a look at the numbers, and the others show the same.
+//! Shows all instruments of one collection the same snapshot.
+//!
+//! An SDK calls the instruments one by one, in the order of their registration, on one thread. The first one takes the
+//! families of the latest snapshot, and the others show the same.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::exporters::families::Family;
 
-/// A collection that has not ended by then never will: its last instrument is not called, or its thread is gone.
+/// A collection that takes longer is given up: its last instrument was not called, or its thread has ended.
 const ABANDONED: Duration = Duration::from_secs(60);
 
 type Look = Box<dyn Fn() -> Option<Vec<Family>> + Send + Sync>;
@@ -16,7 +18,7 @@ type Look = Box<dyn Fn() -> Option<Vec<Family>> + Send + Sync>;
 pub(super) struct Collections {
     look: Look,
     instruments: usize,
-    /// Two readers of one meter may collect at the same time.
+    /// Several, as two readers of one meter may collect at the same time.
     open: Mutex<Vec<Collection>>,
 }
 
@@ -58,7 +60,7 @@ impl Collections {
     }
 
     fn begin(&self, instrument: usize) -> Arc<Vec<Family>> {
-        // A source of somebody else's may panic, and the SDK's thread would end with it.
+        // A source of the program may panic, and the SDK's thread would end with it.
         let look = panic::catch_unwind(AssertUnwindSafe(|| (self.look)()));
         let families = Arc::new(look.ok().flatten().unwrap_or_default());
         let began = Instant::now();

@@ -1,4 +1,4 @@
-//! A reader that forgets a gauge that is not observed any more.
+//! A reader that forgets gauges that are no longer observed.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,11 +10,10 @@ use opentelemetry_sdk::metrics::{InstrumentKind, Pipeline, Temporality};
 
 /// Shows a gauge only when it was observed for this very export; all else as the reader inside does.
 ///
-/// The SDK repeats the last value of a gauge in every export of cumulative temporality, for as long as the process lives:
-/// the memory of VMs that are long gone, and numbers that are not known any more. With delta temporality it forgets. What
-/// goes over the wire is the same, for a gauge has no temporality there.
+/// With cumulative temporality the SDK repeats the last value of a gauge in every export, also when its VM has ended. With
+/// delta temporality it forgets. The bytes on the wire are the same, as a gauge has no temporality there.
 ///
-/// Clones are one reader: the meter provider takes one, and who collects by hand has another.
+/// Clones are one reader: the meter provider takes one, and another collects by hand.
 #[derive(Debug)]
 pub struct ForgettingReader<R>(Arc<R>);
 

@@ -23,7 +23,7 @@ pub(in crate::exporters) struct Instrument {
 
 /// The samples of one family as data points.
 pub(super) struct Series {
-    /// Its index in what the look gives.
+    /// Its index in the families of a look.
     pub(super) family: usize,
     /// One for each label.
     pub(super) attributes: Vec<Attribute>,
@@ -48,48 +48,48 @@ pub(in crate::exporters) fn register(
         instruments.into_iter().enumerate()
     {
         let collections = Arc::clone(&collections);
-        let show: Show = Box::new(move |observe| {
+        let show: Callback = Box::new(move |observe| {
             collections
                 .visit(index, |families| series.iter().for_each(|series| series.show(families, observe)));
         });
-        let described = Described { unit, help, show };
+        let parts = InstrumentParts { unit, help, show };
         match (kind, is_whole) {
             (InstrumentKind::Counter, true) => {
-                described.of(meter.u64_observable_counter(name), |n| n.as_i64().max(0) as u64).build();
+                parts.build(meter.u64_observable_counter(name), |n| n.as_i64().max(0) as u64).build();
             }
             (InstrumentKind::Counter, false) => {
-                described.of(meter.f64_observable_counter(name), Number::as_f64).build();
+                parts.build(meter.f64_observable_counter(name), Number::as_f64).build();
             }
             (InstrumentKind::UpDownCounter, true) => {
-                described.of(meter.i64_observable_up_down_counter(name), Number::as_i64).build();
+                parts.build(meter.i64_observable_up_down_counter(name), Number::as_i64).build();
             }
             (InstrumentKind::UpDownCounter, false) => {
-                described.of(meter.f64_observable_up_down_counter(name), Number::as_f64).build();
+                parts.build(meter.f64_observable_up_down_counter(name), Number::as_f64).build();
             }
             (InstrumentKind::Gauge, true) => {
-                described.of(meter.i64_observable_gauge(name), Number::as_i64).build();
+                parts.build(meter.i64_observable_gauge(name), Number::as_i64).build();
             }
             (InstrumentKind::Gauge, false) => {
-                described.of(meter.f64_observable_gauge(name), Number::as_f64).build();
+                parts.build(meter.f64_observable_gauge(name), Number::as_f64).build();
             }
         }
     }
 }
 
-/// Takes a number, and whose it is.
-pub(super) type Observe<'o> = &'o mut dyn FnMut(Number, &[KeyValue]);
+/// Takes a number and its attributes.
+pub(super) type PointSink<'o> = &'o mut dyn FnMut(Number, &[KeyValue]);
 
-type Show = Box<dyn Fn(Observe<'_>) + Send + Sync>;
+type Callback = Box<dyn Fn(PointSink<'_>) + Send + Sync>;
 
-/// What an instrument is, whatever the type of its numbers.
-struct Described {
+/// The parts of an instrument that do not depend on the type of its numbers.
+struct InstrumentParts {
     unit: &'static str,
     help: &'static str,
-    show: Show,
+    show: Callback,
 }
 
-impl Described {
-    fn of<I, N: 'static>(
+impl InstrumentParts {
+    fn build<I, N: 'static>(
         self,
         builder: AsyncInstrumentBuilder<'_, I, N>,
         number: fn(Number) -> N,
@@ -102,7 +102,7 @@ impl Described {
 }
 
 impl Series {
-    pub(super) fn show(&self, families: &[Family], observe: Observe<'_>) {
+    pub(super) fn show(&self, families: &[Family], observe: PointSink<'_>) {
         let Some(family) = families.get(self.family) else { return };
         for sample in &family.samples {
             let labels = self.attributes.iter().zip(&sample.labels).filter(|(_, value)| !value.is_empty());
@@ -110,7 +110,7 @@ impl Series {
                 KeyValue::new(attribute.key.clone(), value(attribute.value, text))
             };
             let mut attributes: Vec<KeyValue> = labels.map(pair).chain(self.fixed.clone()).collect();
-            // The SDK keeps what is in no order twice.
+            // The SDK keeps a point twice whose attributes come in another order.
             attributes.sort_by(|a, b| a.key.cmp(&b.key));
             observe(sample.value, &attributes);
         }

@@ -1,6 +1,7 @@
-//! OpenTelemetry: metrics as observable instruments of a meter, named as Prometheus does or by the semantic conventions.
+//! OpenTelemetry: metrics as observable instruments of a meter.
 //!
-//! What an SDK stats at one time is of one snapshot, though it calls each instrument by itself: see `collections`.
+//! Their names are those of `/metrics`, or follow the semantic conventions. An SDK calls each instrument by itself, but all
+//! show one snapshot: see `collections`.
 
 mod basic;
 mod collections;
@@ -27,18 +28,18 @@ use super::view::View;
 use crate::manager::{DEFAULT_LABEL_BUDGET, Manager};
 use collections::Collections;
 
-/// Which instruments a program shows, and how they are called.
+/// The instruments of a program, and their names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtelOptions {
     /// First part of the name of every metric of a VM.
     pub prefix: String,
     pub instruments: Instruments,
     pub naming: Naming,
-    /// What happens to VMs beyond the budget of [`Manager::set_vm_label_budget`].
+    /// The behaviour for VMs beyond the budget of [`Manager::set_vm_label_budget`].
     pub over_budget: OverBudget,
 }
 
-/// What existing dashboards of Go programs show.
+/// The instruments that dashboards of Go programs show.
 impl Default for OtelOptions {
     fn default() -> Self {
         Self {

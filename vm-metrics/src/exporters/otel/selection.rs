@@ -1,4 +1,4 @@
-//! Which metrics a program shows on its meter.
+//! Selects the metrics that a program shows on its meter.
 
 use super::basic;
 use crate::exporters::View;
@@ -9,11 +9,11 @@ use crate::model::Snapshot;
 /// The instruments of a program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Instruments {
-    /// Nine, those of Go programs with the package `vm_metrics`: CPU time, memory, bytes received and sent of all interfaces
-    /// and allocation of each VM, and how many VMs there are for the label budget.
+    /// The nine of Go programs with the package `vm_metrics`. Each VM has its CPU time, memory, allocation, and bytes
+    /// received and sent over all interfaces. Two more are of the label budget.
     #[default]
     Basic,
-    /// Those of some groups, as `/metrics` shows them: what a network interface counts has a point for each interface.
+    /// Those of some groups, as `/metrics` shows them: each network interface has a point.
     Groups(Vec<MetricGroup>),
     /// Every metric, as `/metrics` shows them.
     All,

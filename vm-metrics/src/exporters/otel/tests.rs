@@ -1,3 +1,5 @@
+//! Instruments on a real meter, collected by a reader of the SDK.
+
 mod basic;
 mod naming;
 
@@ -81,7 +83,7 @@ fn me(id: &str) -> InstanceInfo {
 }
 
 #[test]
-fn every_metric_is_an_instrument_and_a_collection_is_one_look() {
+fn a_collection_shows_every_metric_once() {
     let reader = Reader::new();
     let provider = reader.provider();
     let looks = Arc::new(AtomicUsize::new(0));
@@ -106,7 +108,7 @@ fn every_metric_is_an_instrument_and_a_collection_is_one_look() {
 }
 
 #[test]
-fn only_counters_of_a_vm_that_has_ended_are_shown() {
+fn an_ended_vm_has_counters_only() {
     let reader = Reader::new();
     let provider = reader.provider();
     let alive = Arc::new(AtomicUsize::new(1));
@@ -136,7 +138,7 @@ fn is_of_exports(family: &Family) -> bool {
 }
 
 #[test]
-fn what_is_gone_or_not_known_is_not_shown() {
+fn ended_and_unknown_vms_are_not_shown() {
     let reader = Reader::new();
     let provider = reader.provider();
     let (known, gone) = (full(), Snapshot { vms: Vec::new(), ..full() });
@@ -161,7 +163,7 @@ fn what_is_gone_or_not_known_is_not_shown() {
 }
 
 #[test]
-fn a_collection_makes_the_manager_look() {
+fn a_collection_reads_the_vms() {
     let reader = Reader::new();
     let provider = reader.provider();
     let manager = Manager::new();
@@ -182,7 +184,7 @@ fn a_collection_makes_the_manager_look() {
 }
 
 #[test]
-fn two_managers_do_not_meet() {
+fn two_managers_are_independent() {
     let readers = [Reader::new(), Reader::new()];
     let providers = readers.clone().map(|reader| reader.provider());
     let managers = [Manager::new(), Manager::new()];
@@ -212,12 +214,12 @@ fn two_managers_do_not_meet() {
 }
 
 #[test]
-fn no_meter_is_no_telemetry() {
+fn without_a_meter_nothing_is_shown() {
     Manager::new().initialize_otel(None);
 }
 
 #[test]
-fn a_source_that_panics_does_not_end_the_thread_that_collects() {
+fn a_panic_of_a_source_ends_no_thread() {
     let reader = Reader::new();
     let provider = reader.provider();
     let manager = Manager::new();
@@ -231,7 +233,7 @@ fn a_source_that_panics_does_not_end_the_thread_that_collects() {
 }
 
 #[test]
-fn collections_of_two_threads_do_not_mix() {
+fn collections_of_two_threads_are_apart() {
     let looks = AtomicUsize::new(0);
     let collections = Collections::new(families::names().len(), move || {
         let look = looks.fetch_add(1, Ordering::SeqCst) as u64;
@@ -261,7 +263,7 @@ fn collections_of_two_threads_do_not_mix() {
 }
 
 #[test]
-fn up_down_counters_of_a_vm_that_is_gone_end() {
+fn up_down_counters_end_with_their_vm() {
     let reader = Reader::new();
     let provider = reader.provider();
     let gone = Snapshot { vms: Vec::new(), ..full() };

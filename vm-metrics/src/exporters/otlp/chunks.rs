@@ -1,4 +1,6 @@
-//! A push in requests that a collector takes: gRPC servers refuse messages of more than 4 MiB unless they are told otherwise.
+//! Splits a push into requests of limited size.
+//!
+//! By default gRPC servers refuse messages of more than 4 MiB.
 
 use std::mem;
 
@@ -7,7 +9,7 @@ use crate::exporters::families::{Family, Sample};
 /// Bytes of a request, as they are estimated here.
 const LIMIT: usize = 2 << 20;
 
-/// Bytes of a point without its attributes: two times, the number, and what tells them apart.
+/// Bytes of a point without its attributes: two times, the number, and their tags.
 const POINT: usize = 40;
 
 /// Of one attribute, beside the text of its name and value.
@@ -66,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn together_they_are_the_whole_and_none_is_too_large() {
+    fn chunks_are_small_and_lose_nothing() {
         let whole = families(1000, 1000);
         let chunks = chunks(whole.clone());
         let size = |chunk: &[Family]| {
@@ -82,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_small_or_nothing_is_one() {
+    fn a_small_push_is_one_chunk() {
         assert_eq!(chunks(families(0, 0)).len(), 1);
         assert_eq!(chunks(families(10, 10)).len(), 1);
         assert_eq!(chunks(families(1, LIMIT)).len(), 2, "one that is larger is alone");

@@ -1,4 +1,4 @@
-//! Where to push, how, and how often: the section `[exporters.otlp]` and the variables of OpenTelemetry, which count more.
+//! The configuration of the push: `[exporters.otlp]`, and variables of OpenTelemetry that override it.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::environment::{Environment, Read, Variable};
+use super::environment::{Environment, Variable, VariableReader};
 use crate::config::{ConfigError, Section, Settings, Switch, parse_duration_within};
 use crate::exporters::budget::{Budget, OverBudget};
 use crate::exporters::otel::Naming;
 use crate::manager::DEFAULT_LABEL_BUDGET;
 
-/// Each push is read and written whole. Nobody needs it more often than ticks end.
+/// Each push is read and written whole. More often than ticks it is of no use.
 const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
 /// A shorter one would let no push through, and a longer one would wait for a collector that is gone.
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
-/// What a push needs, checked.
+/// The checked configuration of the push.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OtlpConfig {
     pub(super) protocol: Protocol,
@@ -33,7 +33,7 @@ pub(crate) struct OtlpConfig {
     pub(super) timeout: Duration,
     /// For a push with all its requests.
     pub(super) timeout_of_all: Duration,
-    /// Those that were given; the others are for whoever knows the host.
+    /// Configured attributes; those of the host are added later.
     pub(super) resource: BTreeMap<String, String>,
     budget: Budget,
     pub(super) prefix: String,
@@ -72,7 +72,7 @@ pub(super) struct TlsFiles {
     pub(super) identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// The keys, as typed.
+/// The keys of the section, as written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct OtlpKeys {
@@ -115,7 +115,7 @@ impl Default for OtlpKeys {
 pub(crate) fn configure(
     section: &Section,
     settings: &Settings,
-    read: Read<'_>,
+    read: VariableReader<'_>,
 ) -> Result<Option<OtlpConfig>, ConfigError> {
     let environment = Environment(read);
     let keys: OtlpKeys = section.options()?;
@@ -124,8 +124,8 @@ pub(crate) fn configure(
         Switch::On => true,
         Switch::Auto => environment.otlp("ENDPOINT").is_some(),
     };
-    // What the environment says of a push that is off is nobody's mistake.
-    let nothing: Read<'_> = &|_| None;
+    // Wrong variables are no error while the push is off.
+    let nothing: VariableReader<'_> = &|_| None;
     let is_on = is_on && !environment.forbids();
     let environment = if is_on { environment } else { Environment(nothing) };
     let push = ConfigReader { section, environment }.push(keys, settings)?;
@@ -139,7 +139,7 @@ struct ConfigReader<'a> {
 
 impl ConfigReader<'_> {
     fn push(&self, keys: OtlpKeys, settings: &Settings) -> Result<OtlpConfig, ConfigError> {
-        self.warn_of_what_is_not_done();
+        self.warn_of_delta_temporality();
         let protocol = self.protocol(&keys.protocol)?;
         let endpoint = self.endpoint(keys.endpoint.as_deref(), protocol)?;
         let tls = self.tls(&keys)?;
@@ -268,7 +268,7 @@ impl ConfigReader<'_> {
         }
     }
 
-    fn warn_of_what_is_not_done(&self) {
+    fn warn_of_delta_temporality(&self) {
         let temporality = self.environment.of_metrics("TEMPORALITY_PREFERENCE");
         if temporality.is_some_and(|variable| variable.value.eq_ignore_ascii_case("delta")) {
             // The first difference of a VM would be all that it has counted, once more with each start of the daemon.

@@ -1,3 +1,5 @@
+//! Keys and variables of the push, and the errors for wrong ones.
+
 use std::path::Path;
 
 use super::*;
@@ -24,7 +26,7 @@ fn the_printed_default_is_the_default() {
 }
 
 #[test]
-fn it_is_on_when_that_is_said_or_an_endpoint_is_set() {
+fn enabled_or_an_endpoint_switches_it_on() {
     let collector = (ENDPOINT, "http://collector:4318");
     let is_on = |text: &str, environment: &[_]| push(text, environment).unwrap().is_some();
     assert!(!is_on("", &[]));
@@ -37,7 +39,7 @@ fn it_is_on_when_that_is_said_or_an_endpoint_is_set() {
 }
 
 #[test]
-fn the_path_of_metrics_goes_behind_an_endpoint_for_all() {
+fn a_general_endpoint_gets_the_metrics_path() {
     let endpoint = |keys: &str, environment: &[_]| on(keys, environment).endpoint;
     assert_eq!(endpoint("", &[]), "http://localhost:4318/v1/metrics");
     assert_eq!(endpoint("protocol = \"grpc\"", &[]), "http://localhost:4317");
@@ -61,7 +63,7 @@ fn logs_show_no_secret_of_the_endpoint() {
 }
 
 #[test]
-fn variables_count_more_than_keys() {
+fn variables_override_keys() {
     let keys = "headers = { a = \"file\", b = \"file\" }\ninterval = \"5s\"\ntimeout = \"6s\"\n\
         resource = { \"service.name\" = \"file\", \"x\" = \"file\" }\nca_file = \"/file\"\n";
     let of_file = on(keys, &[]);
@@ -91,7 +93,7 @@ fn variables_count_more_than_keys() {
 }
 
 #[test]
-fn a_refusal_names_file_line_and_key_or_the_variable() {
+fn errors_name_the_key_or_the_variable() {
     for (keys, expected) in [
         ("endpoint = \"collector\"", "test.toml:2: exporters.otlp: endpoint: must be an address such as"),
         ("\nprotocol = \"udp\"", "test.toml:3: exporters.otlp: protocol: must be"),

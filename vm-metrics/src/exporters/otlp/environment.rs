@@ -7,19 +7,19 @@ use std::time::Duration;
 use crate::config::{ConfigError, check_duration};
 
 /// Reads a variable.
-pub(super) type Read<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(super) type VariableReader<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Those that say something; an empty one says nothing.
-pub(super) struct Environment<'a>(pub(super) Read<'a>);
+/// The variables; an empty one counts as unset.
+pub(super) struct Environment<'a>(pub(super) VariableReader<'a>);
 
-/// What a variable says, and its name for errors.
+/// The value of a variable, and its name for errors.
 pub(super) struct Variable {
-    pub(super) variable: String,
+    pub(super) name: String,
     pub(super) value: String,
 }
 
 impl Environment<'_> {
-    /// Nobody wants metrics of this kind, or of any.
+    /// Whether variables switch metrics off.
     pub(super) fn forbids(&self) -> bool {
         let says = |name, wanted: &str| {
             self.get(name).is_some_and(|variable| variable.value.eq_ignore_ascii_case(wanted))
@@ -27,9 +27,9 @@ impl Environment<'_> {
         says("OTEL_SDK_DISABLED", "true") || says("OTEL_METRICS_EXPORTER", "none")
     }
 
-    pub(super) fn get(&self, variable: &str) -> Option<Variable> {
-        let value = (self.0)(variable).filter(|value| !value.is_empty())?;
-        Some(Variable { variable: variable.to_owned(), value })
+    pub(super) fn get(&self, name: &str) -> Option<Variable> {
+        let value = (self.0)(name).filter(|value| !value.is_empty())?;
+        Some(Variable { name: name.to_owned(), value })
     }
 
     /// `OTEL_EXPORTER_OTLP_METRICS_<name>`.
@@ -47,7 +47,7 @@ impl Environment<'_> {
         self.of_metrics(name).or_else(|| self.of_all_signals(name))
     }
 
-    /// The attributes of `OTEL_RESOURCE_ATTRIBUTES`, and the name of `OTEL_SERVICE_NAME`, which counts more.
+    /// The attributes of `OTEL_RESOURCE_ATTRIBUTES`, and the name of `OTEL_SERVICE_NAME`, which overrides.
     pub(super) fn resource(&self) -> Result<BTreeMap<String, String>, ConfigError> {
         let mut attributes = match self.get("OTEL_RESOURCE_ATTRIBUTES") {
             Some(variable) => variable.pairs()?,
@@ -62,7 +62,7 @@ impl Environment<'_> {
 
 impl Variable {
     pub(super) fn refusal(&self, problem: impl Into<String>) -> ConfigError {
-        ConfigError::Environment { variable: self.variable.clone(), problem: problem.into() }
+        ConfigError::Environment { variable: self.name.clone(), problem: problem.into() }
     }
 
     pub(super) fn milliseconds(&self, bounds: &RangeInclusive<Duration>) -> Result<Duration, ConfigError> {
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     fn variable(value: &str) -> Variable {
-        Variable { variable: "X".into(), value: value.into() }
+        Variable { name: "X".into(), value: value.into() }
     }
 
     #[test]
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_variable_for_metrics_counts_more() {
+    fn the_variable_for_metrics_overrides() {
         let read = |name: &str| match name {
             "OTEL_EXPORTER_OTLP_TIMEOUT" => Some("1".to_owned()),
             "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT" => Some("2".to_owned()),
@@ -133,7 +133,7 @@ mod tests {
         let any = Duration::ZERO..=Duration::MAX;
         let timeout = environment.otlp("TIMEOUT").unwrap().milliseconds(&any).unwrap();
         assert_eq!(timeout, Duration::from_millis(2));
-        assert!(environment.otlp("PROTOCOL").is_none(), "empty is not variable");
+        assert!(environment.otlp("PROTOCOL").is_none(), "an empty variable counts as unset");
         assert!(variable("1s").milliseconds(&any).is_err());
     }
 }

@@ -1,4 +1,6 @@
-//! The HTTP client, which remembers why a request failed: what the exporter says of it is "network error".
+//! The HTTP client of the push, which remembers why a request failed.
+//!
+//! The SDK's exporter only reports "network error".
 
 use std::error::Error;
 use std::pin::Pin;
@@ -11,7 +13,7 @@ use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use rustls::ClientConfig;
 
-/// What went wrong last, until somebody takes it.
+/// The last failure, until it is taken.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LastFailure(Arc<Mutex<Option<String>>>);
 

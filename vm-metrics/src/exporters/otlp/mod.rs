@@ -1,7 +1,7 @@
-//! The push to an OpenTelemetry collector: the same instruments as those of the library, on a meter of the daemon's own.
+//! The push to an OpenTelemetry collector, with the instruments of the library.
 //!
-//! It has a thread that collects and sends and one for the network, and looks at the latest snapshot: neither a tick nor a
-//! scrape ever waits for a collector. What could not be sent is not kept: counters are cumulative, so the next push has it.
+//! One thread collects and sends the latest snapshot, another serves the network. So neither a tick nor a scrape waits for
+//! a collector. A failed push is not kept: counters are cumulative, so the next push has them.
 
 mod chunks;
 mod config;

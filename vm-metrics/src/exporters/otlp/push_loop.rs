@@ -1,4 +1,4 @@
-//! The thread that pushes: it looks at the latest snapshot, and has the SDK collect and the exporter send it chunk by chunk.
+//! The thread that pushes the latest snapshot, chunk by chunk.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use crate::exporters::families::Family;
 use crate::exporters::otel::ForgettingReader;
 use crate::manager::Ticker;
 
-/// What the instruments show when they are asked next.
+/// The families that the instruments show at the next collection.
 pub(super) type NextChunk = Arc<Mutex<Option<Vec<Family>>>>;
 
 pub(super) struct PushLoop {
@@ -25,7 +25,7 @@ pub(super) struct PushLoop {
     pub(super) view: View,
     pub(super) chunk: NextChunk,
     pub(super) reader: ForgettingReader<ManualReader>,
-    /// The reader only knows it as long as it is there.
+    /// Held because the reader has only a weak reference to it.
     pub(super) _provider: SdkMeterProvider,
     pub(super) exporter: ReportingExporter,
     pub(super) interval: Duration,
@@ -34,7 +34,7 @@ pub(super) struct PushLoop {
 }
 
 impl PushLoop {
-    /// Until nobody is left who could ask it to leave. Who does is told whether the last push has arrived.
+    /// Runs until `leave` is closed or gets a sender, which then learns whether the last push arrived.
     pub(super) fn run(self, leave: &Receiver<oneshot::Sender<bool>>) {
         let mut took = Duration::ZERO;
         loop {

@@ -1,4 +1,4 @@
-//! The chunks of a running push: a runtime for the network, the exporter, the reader, the instruments, and the thread.
+//! Starts the push: runtime, exporter, reader, instruments and thread.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -60,7 +60,7 @@ struct Network(Handle, Option<Runtime>);
 impl Drop for Network {
     fn drop(&mut self) {
         if let Some(runtime) = self.1.take() {
-            // A collector that hangs has no say in when the daemon leaves.
+            // A collector that hangs must not delay the end of the daemon.
             runtime.shutdown_background();
         }
     }
@@ -82,7 +82,7 @@ impl Pusher {
         let provider = SdkMeterProvider::builder()
             .with_reader(reader.clone())
             .with_resource(resource(&push))
-            // What is beyond the SDK would add up.
+            // The SDK would add up the points beyond its own limit.
             .with_view(|_: &Instrument| Stream::builder().with_cardinality_limit(MAX_POINTS).build().ok())
             .build();
         let scope = InstrumentationScope::builder(NAME).with_version(VERSION).build();
@@ -154,7 +154,7 @@ fn metadata(headers: &BTreeMap<String, String>) -> MetadataMap {
     MetadataMap::from_headers(headers.iter().filter_map(header).collect())
 }
 
-/// What was given counts more than what is known.
+/// Configured attributes override those of the host.
 fn resource(push: &OtlpConfig) -> Resource {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let known = [

@@ -1,4 +1,4 @@
-//! The exporter of the SDK, with an end to its patience; counts how it went, and says so when that changes.
+//! The exporter of the SDK with a timeout, counts and log lines.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,13 +24,13 @@ pub(super) struct ReportingExporter {
 }
 
 impl ReportingExporter {
-    /// Waits on the thread that pushes, which has nothing else to do; the network is another thread's.
+    /// Blocks the thread that pushes; the network has another thread.
     pub(super) fn export(&self, metrics: &ResourceMetrics, timeout: Duration) -> OTelSdkResult {
         let export = async { tokio::time::timeout(timeout, self.inner.export(metrics)).await };
         self.runtime.block_on(export).unwrap_or(Err(OTelSdkError::Timeout(timeout)))
     }
 
-    /// Of a push with all its requests. One line when it begins to fail, one when it works again.
+    /// Counts a push with all its requests. Logs when pushes begin to fail, and when they work again.
     pub(super) fn account_for(&self, result: &OTelSdkResult) {
         let reason = self.failure.take();
         match result {

@@ -1,4 +1,4 @@
-//! Whom the push trusts, and what it shows of itself.
+//! TLS roots and client certificate of the OTLP exporter.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub(crate) enum TlsError {
 impl TlsFiles {
     /// For gRPC.
     pub(super) fn for_grpc(&self) -> Result<ClientTlsConfig, TlsError> {
-        // It looks at them when it connects; what is wrong is to be known now.
+        // It reads them when it connects; errors should show at the start.
         self.for_http()?;
         let config = ClientTlsConfig::new();
         let config = match &self.ca {

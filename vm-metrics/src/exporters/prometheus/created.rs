@@ -1,6 +1,7 @@
-//! Created timestamps of counters: since when a series counts from 0, which only the protobuf format carries.
+//! Created timestamps of counters, which only the protobuf format carries.
 //!
-//! The messages of the crate are older than the field, so it is added as one that they do not know.
+//! A created timestamp is the moment when a counter was 0. The messages of the crate are older than this field, so it is
+//! added as an unknown one.
 
 use prometheus::proto::{Counter, MetricFamily, MetricType};
 
@@ -11,12 +12,12 @@ const CREATED: u32 = 3;
 const SECONDS: u8 = 1;
 const NANOS: u8 = 2;
 
-/// In seconds of Unix time.
+/// Sets the timestamp of a counter, in seconds of Unix time.
 pub(super) fn set(counter: &mut Counter, since: f64) {
     counter.special_fields.mut_unknown_fields().add_length_delimited(CREATED, timestamp(since));
 }
 
-/// Of all counters in these families.
+/// Sets it on all counters of these families.
 pub(super) fn set_all(families: &mut [MetricFamily], since: f64) {
     let counters = families.iter_mut().filter(|family| family.get_field_type() == MetricType::COUNTER);
     for metric in counters.flat_map(MetricFamily::mut_metric) {
@@ -27,7 +28,7 @@ pub(super) fn set_all(families: &mut [MetricFamily], since: f64) {
     }
 }
 
-/// In whole milliseconds, as Prometheus counts them. What was before 1970 is taken for its begin.
+/// A message in whole milliseconds, as Prometheus stores them. Times before 1970 become 1970.
 fn timestamp(since: f64) -> Vec<u8> {
     let millis = (since.max(0.0) * 1000.0).floor() as u64;
     let mut message = Vec::new();
@@ -36,7 +37,7 @@ fn timestamp(since: f64) -> Vec<u8> {
     message
 }
 
-/// One of the fields of wire type 0, which is left out where it is 0.
+/// Appends a field of wire type 0, unless it is 0.
 fn field(message: &mut Vec<u8>, number: u8, value: u64) {
     if value == 0 {
         return;
@@ -57,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timestamp_is_as_protobuf_writes_it() {
+    fn timestamps_have_the_bytes_of_protobuf() {
         assert!(timestamp(0.0).is_empty());
         assert!(timestamp(-5.0).is_empty());
         assert_eq!(timestamp(0.0014), [NANOS << 3, 0xc0, 0x84, 0x3d]);

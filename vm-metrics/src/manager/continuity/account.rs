@@ -1,4 +1,4 @@
-//! The account of one device: who has it, what its former owners were given, and what tells it from any other.
+//! Keeps the account of one device: its identity, its owner, and the owner's offset.
 
 use super::super::backlog::Backlog;
 use super::DeviceReading;
@@ -10,40 +10,40 @@ use super::totals::{Totals, counts_anew, decreased};
 use super::unexplained::UnexplainedDrops;
 use crate::model::{FrameCounts, Nic, NicSince, Tenant};
 
-/// Of a device the cumulative is continued over all its owners; each is published the share since it got the device.
+/// A device counts on over all its owners. Each owner is published its share since it got the device.
 #[derive(Debug)]
 pub(in crate::manager) struct DeviceAccount {
-    /// The tick that touched it last; 0 for one that a daemon before this one has left.
+    /// The last tick that read it; 0 for an account of a daemon before this one.
     pub(super) last_tick: u64,
     /// In seconds of Unix time.
     pub(super) last_seen: f64,
     pub(super) nic: Nic,
-    /// What the kernel never gives to another device, where it gives anything.
+    /// The number that the kernel gives to no other device, where it gives one.
     pub(super) device: Option<u64>,
     /// The VM that has the device, or had it last.
     pub(super) owner: String,
-    /// Whose VM it is; not known of what a daemon before this one has left.
+    /// The user of that VM; not known of an account of a daemon before this one.
     pub(super) tenant: Tenant,
-    /// Its process, where it is known: the id of a VM may be another one after a restart.
+    /// The process of that VM, where it is known: after a restart the VM may have another id.
     pub(super) process: Option<Process>,
     /// When the owner was first seen with it, in seconds of Unix time; `None` when it was there at the first look of all.
     pub(in crate::manager) since: Option<f64>,
-    /// Since when the owner's share counts from 0, in series that have had no other names.
+    /// The time from which the owner's share counts from 0, in series that never had another name.
     pub(in crate::manager) counts_since: NicSince,
-    /// When the device got another name, and so other series, which begin where those of before end.
+    /// When the device got another name. Its series got other names then, and begin where the former ones end.
     pub(super) renamed_at: Option<f64>,
     programs: Programs,
-    /// What the owner has been given under this name before.
+    /// The owner's counts under this name before this device.
     pub(super) earlier: Option<EarlierTotals>,
-    /// Tells the owner's share of this device from any other share; 0 until it is given a number.
+    /// Identifies the owner's share among all shares; 0 until it has a number.
     pub(in crate::manager) share: u64,
-    /// What the former owners were given.
+    /// The counts of the former owners.
     pub(super) offset: Totals,
-    /// The cumulative at its last publication; `None` before the first one in this process.
+    /// The cumulative counts at the last publication; `None` before the first one in this process.
     pub(super) published: Option<Totals>,
-    /// What the device itself said last, guest perspective: rx and tx.
+    /// The device's own last counts, guest perspective: rx and tx.
     pub(super) counts: (FrameCounts, FrameCounts),
-    /// The first readings from now on are the offset: nobody knows how much of them is whose.
+    /// The next readings become the offset: the share of each owner in them is not known.
     is_offset_open: bool,
     pub(in crate::manager) rx_bytes: StitchedCounter,
     pub(in crate::manager) rx_packets: StitchedCounter,
@@ -51,7 +51,7 @@ pub(in crate::manager) struct DeviceAccount {
     pub(in crate::manager) tx_packets: StitchedCounter,
     /// Counted by the device, and by the program that sees drops.
     pub(in crate::manager) rx_dropped: StitchedCounter,
-    /// Of the dropped ones, those whose reason is not known.
+    /// Dropped packets without a known reason.
     pub(in crate::manager) unexplained: UnexplainedDrops,
     pub(in crate::manager) backlog_packets: Backlog,
     pub(in crate::manager) backlog_bytes: Backlog,
@@ -60,12 +60,12 @@ pub(in crate::manager) struct DeviceAccount {
     pub(in crate::manager) tx_gap: Gap,
 }
 
-/// Whose programs count for a device.
+/// The daemon whose programs count for a device.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Programs {
-    /// A daemon before this one has left the account, and perhaps the programs.
+    /// The account is of a daemon before this one, and perhaps the programs are.
     MayBeLeft,
-    /// The programs were attached anew, and what was counted before is still in the cumulative.
+    /// The programs were attached anew. Their former counts are still in the cumulative ones.
     Replaced,
     Own,
 }
@@ -103,13 +103,13 @@ impl DeviceAccount {
         }
     }
 
-    /// What had been published of the device before is where its owner begins. Where nobody knows it, as when it passed
-    /// while no daemon looked, it is given to nobody.
+    /// Lets the owner begin at the counts published before. Where these are not known, no owner gets the bytes so far:
+    /// the device may have changed hands while no daemon looked.
     pub(super) fn start_from(&mut self, cumulative: Option<Totals>) {
         (self.offset, self.is_offset_open) = (cumulative.unwrap_or_default(), cumulative.is_none());
     }
 
-    /// One that a daemon before this one has left.
+    /// An account of a daemon before this one.
     pub(super) fn restored(self, offset: Totals, now: f64) -> Self {
         let programs = Programs::MayBeLeft;
         Self { counts: (offset.rx, offset.tx), offset, last_seen: now, programs, ..self }
@@ -123,7 +123,7 @@ impl DeviceAccount {
         }
     }
 
-    /// The device itself counts less than it did: it is another one.
+    /// Whether the device counts less than it did: then it is another one.
     pub(super) fn decreased(&self, reading: &DeviceReading<'_>) -> bool {
         let (rx, tx) = &self.counts;
         decreased(&reading.rx, rx) || decreased(&reading.tx, tx)
@@ -147,11 +147,11 @@ impl DeviceAccount {
         let is_the_same = process.is_some() && self.process == process;
         self.process = process;
         if is_the_same && self.published.is_none() {
-            // Only the id is another one than for the daemon before.
+            // Only the id has changed since the daemon before.
             return;
         }
         self.since = now;
-        // It begins at 0.
+        // The new share begins at 0.
         self.counts_since = NicSince { device: now, ebpf: now.filter(|_| self.published.is_some()) };
         (self.earlier, self.renamed_at) = (None, None);
         self.share = 0;
@@ -161,8 +161,7 @@ impl DeviceAccount {
         self.start_from(self.published);
     }
 
-    /// The programs count from 0 since this time, in seconds of Unix time, if anybody knows: what they have counted for
-    /// this owner cannot have begun before.
+    /// Notes when the programs were attached, in seconds of Unix time: they count from 0 since then.
     pub(in crate::manager) fn attached(&mut self, at: Option<f64>) {
         if at.is_some() && self.programs == Programs::MayBeLeft {
             self.programs = Programs::Replaced;
@@ -173,7 +172,7 @@ impl DeviceAccount {
         self.counts_since.ebpf = Some(since.max(self.counts_since.device.unwrap_or(at)));
     }
 
-    /// Whether programs of this daemon have taken the place of those before it; said once.
+    /// Whether programs of this daemon have replaced those before it. Returns true once.
     pub(super) fn take_replaced(&mut self) -> bool {
         let is_replaced = self.programs == Programs::Replaced;
         if is_replaced {
@@ -182,10 +181,10 @@ impl DeviceAccount {
         is_replaced
     }
 
-    /// What the owner is published with, of the cumulative as it is now.
+    /// Returns the owner's share of the cumulative counts, and remembers that they are published.
     pub(in crate::manager) fn publish(&mut self, cumulative: Totals) -> Totals {
         if self.is_offset_open {
-            // Each share at its first reading.
+            // Each count has its offset at its first reading.
             self.offset = self.offset.or(&cumulative);
             let Totals { rx, tx, ebpf } = &self.offset;
             self.is_offset_open = rx.bytes.is_none() || tx.bytes.is_none() || ebpf.is_none();

@@ -1,21 +1,22 @@
-//! What passed a device and the programs on it did not see: before they were attached, and while they were off.
+//! Counts frames that passed a device unseen by the programs on it.
 //!
-//! The device is read before the programs, so `device - seen` is never more than was missed, and exact at the first quiet
-//! moment; the greatest difference counts, as in `continued`.
+//! They passed before the programs were attached, or while they were off. The device is read before the programs, so
+//! `device - seen` never exceeds the missed frames. It is exact at the first quiet moment; the greatest difference
+//! counts, as in `stitched`.
 
 /// Of one direction.
 #[derive(Debug, Default)]
 pub(in crate::manager) struct Gap {
-    /// What the programs had counted before they were attached anew, which makes them count from 0.
+    /// The programs' count before they were attached anew, which makes them count from 0.
     earlier: u64,
     counted: u64,
     missed: u64,
-    /// What was missed while others had the device.
+    /// Missed frames of former owners.
     of_others: u64,
 }
 
 impl Gap {
-    /// What was missed so far of what this owner had; `None` without two counts of the same.
+    /// Returns the missed frames of this owner; `None` without both counts.
     pub(in crate::manager) fn update(&mut self, device: Option<u64>, counted: Option<u64>) -> Option<u64> {
         let (device, counted) = device.zip(counted)?;
         if counted < self.counted {

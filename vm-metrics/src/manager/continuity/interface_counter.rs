@@ -1,14 +1,14 @@
-//! One counter per interface of a VM, over the devices that had its name one after the other.
+//! Continues the counter of an interface over the devices that had its name.
 //!
-//! A device that is made anew under its name counts from 0. Its counter would begin anew, and who scrapes has not seen the
-//! end of the former one. So the end is held: the counter goes on from it.
+//! A device that is made anew under its name counts from 0. Without this, its counter would begin anew, and a scraper
+//! would miss the end of the former one. So the counter goes on from that end.
 
 use serde::{Deserialize, Serialize};
 
 use super::totals::counts_anew;
 use crate::model::{EarlierCounts, NicSince};
 
-/// What former devices have counted, up to their ends.
+/// The counts of former devices at their ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct EarlierTotals {
@@ -22,17 +22,17 @@ pub(super) struct EarlierTotals {
 /// Of one interface.
 #[derive(Debug, Default)]
 pub(super) struct InterfaceCounter {
-    /// The share of a device that is counted now; 0 for none yet.
+    /// The share that counts now; 0 for none yet.
     share: u64,
     counts: EarlierCounts,
     since: NicSince,
     earlier: Option<EarlierTotals>,
-    /// The tick that touched it last.
+    /// The last tick that used it.
     pub(super) last_tick: u64,
 }
 
 impl InterfaceCounter {
-    /// Takes in what a share has counted. `restored` is what a daemon before this one had counted before the share.
+    /// Takes in the counts of a share. `restored` are the counts of a daemon before this one, from before the share.
     pub(super) fn step(
         &mut self,
         share: u64,
@@ -53,40 +53,40 @@ impl InterfaceCounter {
         if both.is_some_and(|(now, before)| counts_anew(&now, &before))
             && let Some(earlier) = &mut self.earlier
         {
-            // The programs count from 0, and so does the series: what was before has been counted.
+            // The programs count from 0, and so does the series: the former counts are published.
             earlier.counts.ebpf = None;
         }
         self.counts = counts.or(&self.counts);
         self.since = since;
     }
 
-    /// A device that no tick has seen had the name for a while; it came at this time, if anybody knows.
-    pub(super) fn remade(&mut self, counts: EarlierCounts, came: Option<f64>) {
+    /// Adds a device that had the name between two ticks. It came at this time, if that is known.
+    pub(super) fn add_short_lived(&mut self, counts: EarlierCounts, came: Option<f64>) {
         let has_begun = self.share != 0 || self.earlier.is_some();
         let since = if has_begun { self.since().device } else { came };
         self.earlier = join(self.earlier, Some(EarlierTotals { counts, since, ebpf_since: None }));
     }
 
-    /// The device has got another name: what was counted under the one before has its beginning in other series.
+    /// Forgets the beginning: after a rename it is in other series.
     pub(super) fn forget_beginning(&mut self) {
         if let Some(earlier) = &mut self.earlier {
             (earlier.since, earlier.ebpf_since) = (None, None);
         }
     }
 
-    /// The programs of the daemon before this one are gone, and the series of what only they count begins anew.
+    /// Forgets the counts of former programs: the series of eBPF counters begins anew.
     pub(super) fn forget_ebpf(&mut self) {
         if let Some(earlier) = &mut self.earlier {
             (earlier.counts.ebpf, earlier.ebpf_since) = (None, None);
         }
     }
 
-    /// What was counted before the present share.
+    /// The counts before the present share.
     pub(super) fn earlier(&self) -> Option<EarlierTotals> {
         self.earlier
     }
 
-    /// Since when all of it counts.
+    /// The time from which all of it counts.
     pub(super) fn since(&self) -> NicSince {
         let of_ebpf = self.earlier.filter(|earlier| earlier.counts.ebpf.is_some());
         NicSince {
@@ -133,7 +133,7 @@ mod tests {
         counter.step(1, counts(7, Some(2)), since(1.0, 2.0), None);
         counter.step(2, counts(1, None), since(3.0, 4.0), None);
         assert_eq!(before(&counter), (Some(7), Some(2)));
-        counter.remade(counts(10, None), Some(4.0));
+        counter.add_short_lived(counts(10, None), Some(4.0));
         counter.step(3, counts(0, Some(1)), since(5.0, 6.0), None);
         assert_eq!((before(&counter), counter.since()), ((Some(18), Some(2)), since(1.0, 2.0)));
     }
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_daemon_before_counted_comes_first() {
+    fn restored_counts_come_first() {
         let mut counter = InterfaceCounter::default();
         let restored = EarlierTotals { counts: counts(100, None), since: Some(1.0), ebpf_since: None };
         counter.step(1, counts(5, Some(5)), since(3.0, 4.0), Some(restored));
@@ -156,9 +156,9 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_no_tick_has_seen_is_the_first() {
+    fn an_unseen_device_comes_first() {
         let mut counter = InterfaceCounter::default();
-        counter.remade(counts(10, None), Some(2.0));
+        counter.add_short_lived(counts(10, None), Some(2.0));
         counter.step(1, counts(5, None), since(3.0, 4.0), None);
         assert_eq!((before(&counter), counter.since()), ((Some(10), None), since(2.0, 4.0)));
     }

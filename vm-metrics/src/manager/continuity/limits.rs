@@ -1,4 +1,4 @@
-//! Bounds of what the continuity remembers of devices and VMs that are gone.
+//! Bounds the memory for devices and VMs that are gone.
 
 use std::mem;
 
@@ -6,15 +6,15 @@ use super::{Continuity, DeviceAccount, DeviceKey};
 use crate::manager::quota::{self, Limit, QuotaItem};
 use crate::model::{Excess, Tenant};
 
-/// Accounts of devices in other namespaces that no VM has any more, sums of VMs that are gone, and devices that are on
-/// their way: as many of each are kept.
+/// The number of each that is kept: sums of terminated VMs, moving devices, and accounts in other namespaces without a
+/// VM.
 const KEPT: Limit = Limit { trusted: 1 << 16, others: 4096 };
 
 impl Continuity {
-    /// Forgets what users have left behind beyond their shares. What is there is not counted, however much it is.
-    pub(super) fn keep_within_limits(&mut self) {
+    /// Forgets items of users beyond their quota. Present devices and VMs do not count.
+    pub(super) fn keep_within_limits(&mut self, now: f64) {
         let Self { accounts, sums, moves, overuse, .. } = self;
-        let (tick, now) = (self.tick, self.now);
+        let tick = self.tick;
         sums.keep(KEPT, now, overuse);
         moves.keep(KEPT, overuse);
         if accounts.len() as u64 <= KEPT.others {
@@ -40,7 +40,7 @@ impl Continuity {
         }
     }
 
-    /// What was forgotten since this was last called.
+    /// Takes the number of forgotten items, by user.
     pub(in crate::manager) fn take_overuse(&mut self) -> Excess {
         mem::take(&mut self.overuse)
     }

@@ -1,5 +1,5 @@
-//! Devices on their way from one network namespace to another. The device goes on counting where it was, so what it had
-//! counted by then is what its next account begins at: it has been published already.
+//! Remembers devices on their way to another network namespace. Such a device goes on counting there. Its counts so far
+//! are published already, so its next account begins at them.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,8 +8,9 @@ use super::{DeviceAccount, DeviceReading, KEEP_ELSEWHERE};
 use crate::manager::quota::{self, Limit, QuotaItem};
 use crate::model::{Excess, FIRST_NUMBER, FrameCounts, Tenant};
 
-/// Seconds within which a device is found again by its index, or by its name alone where the index is not known: its VM
-/// may have to wait for a look at all processes. After that, by both: it may wait for its next VM where nobody looks.
+/// How long a moved device is recognised by its index alone, or by its name alone where the index is not known, in
+/// seconds. Its VM may have to wait for a scan of all processes. After that, both must match: it may wait for its next
+/// VM in an unwatched namespace.
 const PATIENCE: f64 = 120.0;
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -21,20 +22,21 @@ pub(super) struct Moves {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct DeviceMove {
     at: f64,
-    /// Not known of what a daemon before this one has left.
+    /// Not known of a move that a daemon before this one saved.
     #[serde(skip, default = "nobody")]
     tenant: Tenant,
     tap: String,
     from: Option<u64>,
-    /// What the kernel gives to no other device of this process's own namespace: it is the same when the device is back.
+    /// The number that the kernel gives to no other device of this process's own namespace. It is the same when the
+    /// device is back.
     #[serde(default)]
     device: Option<u64>,
-    /// The index that it has now; 0 where the kernel does not say it.
+    /// The index in the new namespace; 0 where the kernel does not give it.
     ifindex: u32,
-    /// What the device itself had counted, guest perspective: rx and tx.
+    /// The device's own counts at the move, guest perspective: rx and tx.
     #[serde(rename = "raw")]
     counts: (FrameCounts, FrameCounts),
-    /// All that was published of it, to whomever; `None` where a daemon before this one has published it.
+    /// All published counts of it, of all owners; `None` where a daemon before this one published them.
     #[serde(rename = "line")]
     cumulative: Option<Totals>,
 }
@@ -61,7 +63,7 @@ impl Moves {
         });
     }
 
-    /// Forgets those that have waited longest, where a user has too many.
+    /// Forgets the oldest moves of a user who has too many.
     pub(super) fn keep(&mut self, limit: Limit, overuse: &mut Excess) {
         if self.moved.len() as u64 <= limit.others {
             return;
@@ -72,8 +74,7 @@ impl Moves {
         quota::drop_at(&mut self.moved, &gone);
     }
 
-    /// What had been published of this device when it left where it was, if anybody knows it; `None` when it is not one
-    /// that has moved.
+    /// Returns the published counts of a device that has moved here, if they are known; `None` for any other device.
     pub(super) fn take(
         &mut self,
         now: f64,
@@ -90,7 +91,7 @@ impl Moves {
             };
             let same = match moved.device.zip(device) {
                 _ if moved.from != reading.nic.netns => same,
-                // It may be back, and nobody saw where it was.
+                // It is back from an unwatched namespace.
                 Some((then, now)) if reading.nic.netns.is_none() => then == now,
                 _ => same && is_named,
             };

@@ -1,10 +1,10 @@
-//! When the processes of the VMs started: said once and kept, for the clock may be set meanwhile.
+//! Keeps the start time of each process, for the clock may be set meanwhile.
 
 use std::collections::HashMap;
 
 use rustix::param::clock_ticks_per_second;
 
-use crate::host::Host;
+use crate::model::Batch;
 
 /// A pid is used again; with the start in clock ticks since boot it means one process and no other.
 pub(super) type Process = (u32, u64);
@@ -12,36 +12,40 @@ pub(super) type Process = (u32, u64);
 #[derive(Debug, Default)]
 pub(super) struct Processes {
     started: HashMap<Process, ProcessStart>,
-    /// Of the tick that asked last.
-    boot_time: (u64, Option<u64>),
 }
 
 #[derive(Debug)]
 struct ProcessStart {
     last_tick: u64,
-    /// In seconds of Unix time; `None` on a host that does not say when it was booted.
+    /// In seconds of Unix time; `None` on a host without a boot time.
     at: Option<f64>,
-    /// The id of its VM, of which all its series are.
+    /// The id of its VM, which is in the names of its series.
     id: Option<String>,
     has_other_series: bool,
 }
 
 impl Processes {
-    pub(super) fn started(&mut self, process: Process, tick: u64, host: &Host) -> Option<f64> {
-        let boot_time = &mut self.boot_time;
+    /// Whether a process or a thread was read that [`started`](Self::started) has not been asked for.
+    pub(super) fn has_new(&self, batch: &Batch) -> bool {
+        let processes =
+            batch.processes.iter().filter_map(|(pid, process)| Some((*pid, process.start_ticks?)));
+        let vcpus = batch.threads.values().flat_map(|threads| &threads.vcpus);
+        let threads = vcpus.filter_map(|vcpu| Some((vcpu.thread, vcpu.start_ticks?)));
+        processes.chain(threads).any(|process| !self.started.contains_key(&process))
+    }
+
+    /// Returns the start of a process, in seconds of Unix time. The boot time counts at the first call only.
+    pub(super) fn started(&mut self, process: Process, tick: u64, boot_time: Option<u64>) -> Option<f64> {
         let started = self.started.entry(process).or_insert_with(|| {
-            if boot_time.0 != tick {
-                *boot_time = (tick, host.boot_time());
-            }
             let after_boot = process.1 as f64 / clock_ticks_per_second() as f64;
-            let at = boot_time.1.map(|boot| boot as f64 + after_boot);
+            let at = boot_time.map(|boot| boot as f64 + after_boot);
             ProcessStart { last_tick: tick, at, id: None, has_other_series: false }
         });
         started.last_tick = tick;
         started.at
     }
 
-    /// Since when the series of a VM count what this process does: its start, unless that was counted under another id.
+    /// The time from which the series of a VM count this process: its start, unless it had another id.
     pub(super) fn since(&mut self, process: Process, id: &str) -> Option<f64> {
         let started = self.started.get_mut(&process)?;
         let known = started.id.get_or_insert_with(|| id.to_owned());

@@ -1,57 +1,56 @@
-//! What of a VM is one series: since when it counts, and what was counted before the device that it is of now.
+//! Tells since when the series of a VM count, over all devices of an interface.
 
 use super::processes::Process;
-use super::{Continuity, DeviceKey, DeviceReading};
+use super::{Continuity, ContinuityTick, DeviceKey, DeviceReading};
 use crate::model::{EarlierCounts, FrameCounts, InstanceInfo, Nic, NicSince, NicStats, Tenant, VmSince};
 
-impl Continuity {
-    /// Whether the process started after this daemon, so that none before it can have published anything of it.
+impl ContinuityTick<'_> {
+    /// Whether the process started after this daemon: then no daemon before has published any of it.
     pub(super) fn is_new(&mut self, process: Option<Process>) -> bool {
-        let Self { processes, tick, host, began, .. } = self;
-        process.and_then(|process| processes.started(process, *tick, host)).is_some_and(|at| at > *began)
+        let started = process.and_then(|(pid, start_ticks)| self.start_time(pid, start_ticks));
+        started.is_some_and(|at| at > self.state.began)
     }
 
     /// Takes up a VM, before its interfaces are merged.
     pub(in crate::manager) fn enter(&mut self, vm: &InstanceInfo, start_ticks: Option<u64>) {
-        self.sums.enter((vm, Tenant::of(vm, &self.trust)), start_ticks, self.now);
+        self.state.sums.enter((vm, Tenant::of(vm, &self.state.trust)), start_ticks, self.now);
     }
 
-    /// Since when the series of a VM count what its process does.
+    /// The time from which the series of a VM count its process.
     pub(in crate::manager) fn vm_since(&mut self, vm: &InstanceInfo, start_ticks: Option<u64>) -> VmSince {
         let process = vm.hypervisor_pid.zip(start_ticks);
-        let since = process.and_then(|process| self.processes.since(process, &vm.id));
-        let process = since.filter(|_| !self.sums.has_other_series(vm));
-        VmSince { process, cpu_wait: process.map(|started| started.max(self.began)) }
+        let since = process.and_then(|process| self.state.processes.since(process, &vm.id));
+        let process = since.filter(|_| !self.state.sums.has_other_series(vm));
+        VmSince { process, cpu_wait: process.map(|started| started.max(self.state.began)) }
     }
 
-    /// Goes on with the counter of an interface: notes what was counted before the present device, and since when.
+    /// Continues the counter of an interface: adds the counts before the present device, and their beginning.
     pub(in crate::manager) fn continue_counter(
         &mut self,
         vm: &InstanceInfo,
         reading: &DeviceReading<'_>,
         stats: &mut NicStats,
     ) {
-        let Some(account) = self.accounts.get_mut(&DeviceKey::new(reading.nic, reading.ifindex)) else {
-            return;
-        };
-        let counter = self.sums.counter(vm, reading.nic, self.tick);
+        let Continuity { accounts, sums, tick, changed, .. } = &mut *self.state;
+        let Some(account) = accounts.get_mut(&DeviceKey::new(reading.nic, reading.ifindex)) else { return };
+        let counter = sums.counter(vm, reading.nic, *tick);
         counter.step(account.share, EarlierCounts::of(stats), account.counts_since, account.earlier);
         if account.renamed_at.is_some() {
             counter.forget_beginning();
         }
         if account.take_replaced() {
             counter.forget_ebpf();
-            self.changed = true;
+            *changed = true;
         }
         account.earlier = counter.earlier();
         stats.earlier = account.earlier.map(|earlier| earlier.counts);
         stats.since = counter.since();
-        if self.sums.has_other_series(vm) {
+        if sums.has_other_series(vm) {
             stats.since = NicSince::default();
         }
     }
 
-    /// Adds what a device has counted that had the name of an interface and that no tick has seen.
+    /// Adds the counts of a device that had the name of an interface between two ticks.
     pub(in crate::manager) fn add_short_lived(
         &mut self,
         vm: &InstanceInfo,
@@ -59,8 +58,8 @@ impl Continuity {
         rx: FrameCounts,
         tx: FrameCounts,
     ) {
-        let came = (self.tick > 1).then_some(self.now);
+        let came = (self.state.tick > 1).then_some(self.now);
         let counts = EarlierCounts { rx, tx, ..EarlierCounts::default() };
-        self.sums.counter(vm, nic, self.tick).remade(counts, came);
+        self.state.sums.counter(vm, nic, self.state.tick).add_short_lived(counts, came);
     }
 }

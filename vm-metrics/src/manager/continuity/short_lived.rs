@@ -1,36 +1,36 @@
-//! Devices that came and went between two ticks: finds the VM that each belonged to.
+//! Finds the VMs of devices that came and went between two ticks.
 //!
-//! The kernel tells the counters of each deleted device and its name. A VM may make its TAP anew many times in one tick.
+//! The kernel reports the name and the counters of each deleted device. A VM may make its TAP anew many times in one
+//! tick.
 
 use std::collections::{HashMap, HashSet};
-use std::mem;
 
 use super::sums::VmKey;
-use super::{Continuity, DeviceAccount, DeviceKey, now};
+use super::{Continuity, ContinuityTick, DeviceAccount, DeviceKey};
 use crate::model::{Batch, InstanceInfo, Nic, Removals, TapReading, VmSet};
 
-/// Ticks for which a device waits for its VM to be listed.
+/// Ticks for which a device waits until its VM is listed.
 const PATIENCE: u64 = 2;
 
-/// Seconds for which the name of a device that a VM has lost is still that VM's.
+/// Seconds for which the name of a lost device still belongs to its VM.
 const KEEP_NAMES: f64 = 60.0;
 
-/// Devices that wait, and names that are kept.
+/// The number of waiting devices, and of remembered names.
 const MAX: usize = 4096;
 
 #[derive(Debug, Default)]
 pub(super) struct ShortLivedDevices {
-    /// Of the VMs of this tick.
+    /// Devices of the VMs of this tick.
     found: HashMap<VmKey, Vec<(Nic, TapReading)>>,
-    /// With the tick in which they were heard of.
+    /// With the tick of its notice.
     waiting: Vec<(u64, Nic, TapReading)>,
-    /// Which VM has lost a device of this name, and when.
+    /// The VM that lost a device of this name, and when.
     lost: HashMap<Nic, (VmKey, f64)>,
 }
 
 impl ShortLivedDevices {
-    /// Takes in the devices of a tick. One whose VM is not known is looked up again in the next tick.
-    pub(super) fn hear(
+    /// Takes in the devices of a tick. A device without a known VM is looked up again in the next tick.
+    pub(super) fn assign(
         &mut self,
         (tick, now): (u64, f64),
         devices: impl IntoIterator<Item = (Nic, TapReading)>,
@@ -74,37 +74,39 @@ impl ShortLivedDevices {
         self.lost.extend(lose.into_iter().take(room).map(|(nic, owner)| (nic, (owner, now))));
     }
 
-    /// Those of one VM, once.
+    /// Takes the devices of one VM.
     pub(super) fn take(&mut self, vm: &VmKey) -> Vec<(Nic, TapReading)> {
         self.found.remove(vm).unwrap_or_default()
     }
 }
 
-impl Continuity {
-    /// Finds the VMs of devices that have come and gone since the last tick. One with an account was read, and says its
-    /// last words by that. To be called before `hear`, which closes accounts.
-    pub(in crate::manager) fn assign_short_lived(
+impl ContinuityTick<'_> {
+    /// Finds the VMs of devices that came and went since the last tick.
+    ///
+    /// A device with an account was read, and the merge publishes its final counters by that.
+    pub(super) fn assign_short_lived(
         &mut self,
-        (vms, batch): (&VmSet, &mut Batch),
-        removals: (&Removals, &mut Batch),
+        (vms, batch): (&VmSet, &Batch),
+        (removals, last): (&Removals, &Batch),
     ) {
-        let (removals, last) = removals;
-        let devices = mem::take(&mut batch.short_lived).into_iter().chain(mem::take(&mut last.short_lived));
+        let Self { state, now, .. } = self;
+        let Continuity { accounts, short_lived, tick, .. } = &mut **state;
         let is_read = |nic: &Nic, ifindex: u32| {
             let key = DeviceKey { netns: nic.netns, ifindex, name: None };
             // The inode of a namespace is used again, its number is not.
             let namespace = nic.netns.and_then(|netns| batch.namespaces.get(&netns)).copied();
             let same = |account: &DeviceAccount| nic.netns.is_none() || account.device == namespace;
-            self.accounts.get(&key).is_some_and(same)
+            accounts.get(&key).is_some_and(same)
         };
-        let devices: Vec<_> = devices.filter(|(nic, reading)| !is_read(nic, reading.ifindex)).collect();
-        self.remade.hear((self.tick, now()), devices, vms, removals);
+        let devices = batch.short_lived.iter().chain(&last.short_lived);
+        let unread = devices.filter(|(nic, reading)| !is_read(nic, reading.ifindex)).cloned();
+        short_lived.assign((*tick, *now), unread, vms, removals);
     }
 
-    /// What devices of a VM have counted that came and went since the last tick. Each is told once.
+    /// Takes the devices of a VM that came and went since the last tick.
     pub(in crate::manager) fn take_short_lived(&mut self, vm: &InstanceInfo) -> Vec<(Nic, TapReading)> {
-        let devices = self.remade.take(&VmKey::of(vm));
-        self.changed |= !devices.is_empty();
+        let devices = self.state.short_lived.take(&VmKey::of(vm));
+        self.state.changed |= !devices.is_empty();
         devices
     }
 }
@@ -127,8 +129,8 @@ mod tests {
         (Nic::local(tap), TapReading { ifindex, ..TapReading::default() })
     }
 
-    fn of(remade: &mut ShortLivedDevices, id: &str) -> Vec<u32> {
-        let readings = remade.take(&VmKey::of(&vms(&[(id, &[])]).vms[0]));
+    fn of(devices: &mut ShortLivedDevices, id: &str) -> Vec<u32> {
+        let readings = devices.take(&VmKey::of(&vms(&[(id, &[])]).vms[0]));
         readings.iter().map(|(_, reading)| reading.ifindex).collect()
     }
 
@@ -137,35 +139,35 @@ mod tests {
     }
 
     #[test]
-    fn a_device_goes_to_the_vm_that_has_its_name() {
-        let mut remade = ShortLivedDevices::default();
-        let devices = [device("t0", 5), device("t1", 6), device("t0", 7), device("other", 8)];
-        remade.hear((1, 0.0), devices, &vms(&[("a", &["t0"])]), &removals(vms(&[("b", &["t0", "t1"])])));
-        assert_eq!(of(&mut remade, "a"), [5, 7]);
-        assert_eq!(of(&mut remade, "a"), [0; 0], "once");
-        assert_eq!(of(&mut remade, "b"), [6]);
+    fn a_device_belongs_to_its_names_vm() {
+        let mut devices = ShortLivedDevices::default();
+        let came = [device("t0", 5), device("t1", 6), device("t0", 7), device("other", 8)];
+        devices.assign((1, 0.0), came, &vms(&[("a", &["t0"])]), &removals(vms(&[("b", &["t0", "t1"])])));
+        assert_eq!(of(&mut devices, "a"), [5, 7]);
+        assert_eq!(of(&mut devices, "a"), [0; 0], "once");
+        assert_eq!(of(&mut devices, "b"), [6]);
     }
 
     #[test]
-    fn a_device_waits_for_its_vm_to_be_listed() {
-        let mut remade = ShortLivedDevices::default();
-        remade.hear((1, 0.0), [device("t0", 5)], &VmSet::default(), &Removals::default());
-        remade.hear((2, 1.0), [], &vms(&[("a", &["t0"])]), &Removals::default());
-        assert_eq!(of(&mut remade, "a"), [5]);
-        remade.hear((3, 2.0), [device("t1", 6)], &VmSet::default(), &Removals::default());
-        remade.hear((4, 3.0), [], &VmSet::default(), &Removals::default());
-        remade.hear((5, 4.0), [], &vms(&[("b", &["t1"])]), &Removals::default());
-        assert_eq!(of(&mut remade, "b"), [0; 0], "but not for long");
+    fn a_device_waits_for_its_vm() {
+        let mut devices = ShortLivedDevices::default();
+        devices.assign((1, 0.0), [device("t0", 5)], &VmSet::default(), &Removals::default());
+        devices.assign((2, 1.0), [], &vms(&[("a", &["t0"])]), &Removals::default());
+        assert_eq!(of(&mut devices, "a"), [5]);
+        devices.assign((3, 2.0), [device("t1", 6)], &VmSet::default(), &Removals::default());
+        devices.assign((4, 3.0), [], &VmSet::default(), &Removals::default());
+        devices.assign((5, 4.0), [], &vms(&[("b", &["t1"])]), &Removals::default());
+        assert_eq!(of(&mut devices, "b"), [0; 0], "but not for long");
     }
 
     #[test]
-    fn a_vm_that_just_lost_its_device_is_still_its_owner() {
-        let mut remade = ShortLivedDevices::default();
+    fn a_vm_owns_its_just_lost_device() {
+        let mut devices = ShortLivedDevices::default();
         let bare = || vms(&[("a", &[])]);
-        remade.hear((1, 0.0), [], &bare(), &removals(vms(&[("a", &["t0"])])));
-        remade.hear((2, 1.0), [device("t0", 5)], &bare(), &Removals::default());
-        assert_eq!(of(&mut remade, "a"), [5]);
-        remade.hear((3, KEEP_NAMES), [device("t0", 6)], &bare(), &Removals::default());
-        assert_eq!(of(&mut remade, "a"), [0; 0]);
+        devices.assign((1, 0.0), [], &bare(), &removals(vms(&[("a", &["t0"])])));
+        devices.assign((2, 1.0), [device("t0", 5)], &bare(), &Removals::default());
+        assert_eq!(of(&mut devices, "a"), [5]);
+        devices.assign((3, KEEP_NAMES), [device("t0", 6)], &bare(), &Removals::default());
+        assert_eq!(of(&mut devices, "a"), [0; 0]);
     }
 }

@@ -1,5 +1,5 @@
-//! What a daemon leaves written for the next: which VM had which device, what of its counts was others', and what each VM
-//! has counted by devices that are gone. Nothing in the kernel knows that.
+//! Saves the accounts of devices and the sums of VMs for the next daemon. The kernel keeps neither the former owners of
+//! a device, nor the counts of deleted devices.
 
 use std::path::{Path, PathBuf};
 
@@ -17,14 +17,14 @@ use crate::host::Host;
 use crate::model::{ComponentHealth, FIRST_NUMBER, Health, Nic, NicSince};
 use crate::own_dir::{DirError, OwnDir};
 
-/// Longer than what 100 000 devices need.
+/// More than 100 000 devices need.
 const LIMIT: u64 = 256 << 20;
 
-/// Where it is written, and how that goes. What a boot before this one has left means nothing.
+/// The state file and the health of its use. A file of another boot is ignored.
 #[derive(Debug)]
 pub(super) struct Store {
     dir: PathBuf,
-    /// `None` on a host that does not say which boot it is in.
+    /// `None` on a host without a boot id.
     file: Option<StateFile>,
     health: ComponentHealth,
 }
@@ -65,10 +65,10 @@ struct SavedDevice {
     #[serde(default)]
     process: Option<Process>,
     since: Option<f64>,
-    /// What the former owners were given.
+    /// The counts of former owners.
     #[serde(default, rename = "origin", skip_serializing_if = "Option::is_none")]
     offset: Option<Totals>,
-    /// Since when the owner's counters count, and those of the programs.
+    /// The times from which the owner's counters count, and those of the programs.
     #[serde(default)]
     counts_since: Option<f64>,
     #[serde(default)]
@@ -78,14 +78,14 @@ struct SavedDevice {
 }
 
 impl Store {
-    /// Touches nothing.
+    /// Reads nothing yet.
     pub(super) fn new(host: &Host, dir: &Path) -> Self {
         let file = host.boot_id().zip(host.own_netns());
         let file = file.map(|(boot_id, netns)| StateFile { name: format!("ledger-{netns}.json"), boot_id });
         Self { dir: dir.to_owned(), file, health: ComponentHealth::healthy() }
     }
 
-    /// Whether the last thing that was done here worked.
+    /// Whether the last use of the file worked.
     pub(super) fn health(&self) -> &ComponentHealth {
         &self.health
     }
@@ -96,7 +96,7 @@ impl Store {
         self.note(checked);
     }
 
-    /// The same for who runs no daemon: the directory may be that of the user who does.
+    /// The same for a one-shot run: the directory may belong to the user of the daemon.
     pub(super) fn look(&mut self) {
         let checked = self.try_check();
         if let Err(StoreError::Dir(error)) = &checked
@@ -119,7 +119,7 @@ impl Store {
         Ok(dir.has_file(&file.name).map(drop)?)
     }
 
-    /// What the daemon before this one has left. What cannot be read is as if it were not there.
+    /// Loads the state of the daemon before this one. An unreadable file counts as none.
     pub(super) fn load(&mut self, now: f64) -> (Vec<(DeviceKey, DeviceAccount)>, Vec<VmSum>, Moves) {
         self.check();
         let loaded = self.read();
@@ -135,7 +135,7 @@ impl Store {
         (accounts, saved.ended, saved.moves)
     }
 
-    /// `None` where this boot has left nothing.
+    /// `None` without a file of this boot.
     fn read(&self) -> Result<Option<StateContent>, StoreError> {
         let file = self.file()?;
         let Some(content) = OwnDir::open(&self.dir)?.read(&file.name, LIMIT)? else { return Ok(None) };
@@ -144,7 +144,7 @@ impl Store {
         Ok((saved.boot_id == file.boot_id).then_some(saved))
     }
 
-    /// All or nothing: whoever is killed meanwhile has left the last one.
+    /// Replaces the file as a whole: a daemon that is killed meanwhile leaves the former one.
     pub(super) fn save<'a>(
         &mut self,
         accounts: impl Iterator<Item = (&'a DeviceKey, &'a DeviceAccount)>,
@@ -158,7 +158,7 @@ impl Store {
 
     fn write(&self, devices: Vec<SavedDevice>, ended: Vec<VmSum>, moves: Moves) -> Result<(), StoreError> {
         let StateFile { name, boot_id } = self.file()?;
-        // Opened each time: it may have been made, mended or spoilt since.
+        // Opened each time, for it may have been made, mended or spoilt since.
         let dir = OwnDir::open(&self.dir)?;
         let saved = StateContent { boot_id: boot_id.clone(), devices, ended, moves };
         let content = serde_json::to_vec(&saved)
@@ -182,10 +182,10 @@ impl StoreError {
     fn health(&self) -> ComponentHealth {
         const COST: &str = "after a restart, a TAP that passed from VM to VM counts for the last one";
         let (state, errno) = match self {
-            // Whoever wants none of this makes no directory.
+            // Without the directory, the operator wants no state.
             Self::NoBoot | Self::Dir(DirError::Absent { .. }) => (Health::Disabled, None),
             Self::Dir(error) => (Health::Failed, error.errno()),
-            // The next one is written over it.
+            // The next save replaces it.
             Self::Content { .. } => (Health::Degraded, None),
         };
         ComponentHealth::new(state, format!("state_dir: {self}; {COST}")).with_errno(errno)
@@ -197,7 +197,7 @@ impl SavedDevice {
         let offset = (account.offset != Totals::default()).then_some(account.offset);
         let (tap, owner) = (account.nic.tap.clone(), account.owner.clone());
         let DeviceKey { netns, ifindex, .. } = *key;
-        // The next daemon counts the namespaces that it has no cookie of anew.
+        // The next daemon gives new numbers to namespaces without a cookie.
         let device = account.device.filter(|device| *device < FIRST_NUMBER);
         let DeviceAccount { process, since, counts_since, earlier, .. } = *account;
         Self {
@@ -227,103 +227,4 @@ impl SavedDevice {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs::{self, Permissions};
-    use std::os::unix::fs::PermissionsExt;
-
-    use rustix::fs::{CWD, FileType, Mode, mknodat};
-    use tempfile::TempDir;
-
-    use super::*;
-
-    const NAME: &str = "ledger-0.json";
-
-    /// A directory, and the store of a daemon that starts there.
-    fn store() -> (TempDir, Store) {
-        let dir = tempfile::tempdir().unwrap();
-        let file = Some(StateFile { name: NAME.to_owned(), boot_id: "one".to_owned() });
-        let store = Store { dir: dir.path().to_owned(), file, health: ComponentHealth::healthy() };
-        (dir, store)
-    }
-
-    fn save(store: &mut Store) {
-        store.save([].into_iter(), Vec::new(), Moves::default());
-    }
-
-    fn says(store: &Store) -> (Health, &str) {
-        (store.health().state, &store.health().reason)
-    }
-
-    /// A daemon of another version may have written it, or may be the next to read it.
-    #[test]
-    fn the_saved_state_keeps_its_format() {
-        const STATE: &str = r#"{"boot_id":"one","devices":[{"tap":"t","netns":5,"ifindex":7,"device":11,
-            "owner":"a","process":[70,500],"since":1.5,"origin":ORIGIN,"counts_since":2.5,"ebpf_since":3.5,
-            "earlier":{"counts":{"rx":RX,"tx":RX,"ebpf":EBPF,"rx_dropped_by_device":6,"rx_gap_packets":7,
-            "tx_gap_packets":8},"since":4.5,"ebpf_since":5.5}}],
-            "ended":[{"id":"a","pid":70,"start_ticks":500,"sum":[1,2,3,null]}],
-            "moves":[{"at":6.5,"tap":"t","from":null,"device":12,"ifindex":9,"raw":[RX,RX],"line":ORIGIN}]}"#;
-        const MIX: &str = r#"{"bytes":1,"packets":2,"wire_packets":3,"wire_bytes":4,"gso_packets":5,"ipv4":6,
-            "ipv6":7,"arp":8,"other_l3":9,"tcp":10,"udp":11,"icmp":12,"other_l4":13,"unicast":14,
-            "multicast":15,"broadcast":16}"#;
-        const EBPF: &str = r#"{"rx":MIX,"tx":MIX,"offered":{"packets":1,"bytes":2},"dropped_ring_full":null,
-            "dropped_filter":{"packets":3,"bytes":4},"dropped_qdisc":{"packets":5,"bytes":6}}"#;
-        let text = STATE
-            .replace("ORIGIN", r#"{"rx":RX,"tx":RX,"ebpf":EBPF}"#)
-            .replace("EBPF", EBPF)
-            .replace("MIX", MIX)
-            .replace("RX", r#"{"bytes":1,"packets":2,"dropped":3,"errors":null}"#);
-        let saved: StateContent = serde_json::from_str(&text).unwrap();
-        let same: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(serde_json::to_value(&saved).unwrap(), same);
-        let (key, account) = saved.devices.into_iter().next().unwrap().restored(0.0);
-        assert_eq!(serde_json::to_value(SavedDevice::of(&key, &account)).unwrap(), same["devices"][0]);
-    }
-
-    #[test]
-    fn the_state_is_private() {
-        let (dir, mut store) = store();
-        store.load(0.0);
-        save(&mut store);
-        assert_eq!(says(&store), (Health::Healthy, ""));
-        let mode = fs::metadata(dir.path().join(NAME)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-    }
-
-    #[test]
-    fn a_fifo_is_refused_until_it_is_removed() {
-        let (dir, mut store) = store();
-        let path = dir.path().join(NAME);
-        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        store.load(0.0);
-        let expected = format!("state_dir: {} is a FIFO, and no regular file: remove it; ", path.display());
-        assert!(store.health().reason.starts_with(&expected), "{:?}", store.health());
-        save(&mut store);
-        assert_eq!(says(&store).0, Health::Failed);
-        fs::remove_file(&path).unwrap();
-        save(&mut store);
-        assert_eq!(says(&store).0, Health::Healthy);
-    }
-
-    #[test]
-    fn a_directory_that_others_may_write_is_refused() {
-        let (dir, mut store) = store();
-        fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
-        for step in [Store::look, |store: &mut Store| drop(store.load(0.0)), save] {
-            step(&mut store);
-            assert_eq!(says(&store).0, Health::Failed);
-            assert!(says(&store).1.contains("has mode 0777"), "{:?}", store.health());
-        }
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_spoilt_state_is_written_over() {
-        let (dir, mut store) = store();
-        fs::write(dir.path().join(NAME), "{").unwrap();
-        store.load(0.0);
-        assert_eq!(says(&store).0, Health::Degraded);
-        save(&mut store);
-        assert_eq!(says(&store).0, Health::Healthy);
-    }
-}
+mod tests;

@@ -1,9 +1,9 @@
-//! What makes a published counter one line although two sources count it.
+//! Makes one published counter of two sources.
 //!
-//! The device counts from the birth of the TAP, eBPF from its attach. A counter is published as `base + counted`, where
-//! the base is what the device had before. Readers read the device first and eBPF after it, so `device - counted` is
-//! never more than the true base, whatever arrives between the two readings, and equals it at the first quiet moment:
-//! the greatest difference seen is the base. So a counter may lag by frames in flight, and never runs ahead.
+//! The device counts from the birth of the TAP, and eBPF from its attach. The published counter is `base + counted`,
+//! where the base is the device's count before the attach. Readers read the device before eBPF, so `device - counted`
+//! never exceeds the true base. It equals the base at the first quiet moment, so the greatest difference seen is the
+//! base. A counter may lag by frames in flight, and never runs ahead.
 
 /// One published counter.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_between_the_two_readings_are_not_counted_twice() {
+    fn frames_between_readings_count_once() {
         let mut bytes = StitchedCounter::default();
         // 100 arrived before the attach; 40 more between the reading of the device and that of eBPF.
         assert_eq!(bytes.update(Some(100), Some(40)), Some(100));
@@ -50,7 +50,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever arrives between the readings and whichever source fails: never falling, never ahead, exact when quiet.
+        /// With any arrivals between the readings and any failing source: never falling, never ahead, exact when quiet.
         #[test]
         fn monotone_and_never_ahead(
             before in 0_u64..1000,

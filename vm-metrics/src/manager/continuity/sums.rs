@@ -1,5 +1,4 @@
-//! What all interfaces of a VM have counted together, also those that it has no more: a sum over those that are there would
-//! fall when one is taken out.
+//! Adds up all interfaces of a VM, present and removed. A sum of the present ones would fall when one is removed.
 
 use std::collections::HashMap;
 
@@ -9,10 +8,10 @@ use super::interface_counter::InterfaceCounter;
 use crate::manager::quota::{self, Limit, QuotaItem};
 use crate::model::{Excess, FrameCounts, InstanceInfo, Nic, NicStats, Tenant};
 
-/// Interfaces of a VM that it has no more, and which may be made anew.
+/// Removed interfaces of a VM that may be made anew.
 const MAX_LOST: usize = 64;
 
-/// How long a VM that no source lists may come back with the same process, in seconds.
+/// How long an unlisted VM may come back with the same process, in seconds.
 const KEEP: f64 = 3600.0;
 
 /// Bytes received and sent, packets received and sent, guest perspective.
@@ -31,7 +30,7 @@ impl VmKey {
     }
 }
 
-/// What the next daemon cannot read any more: of one VM, what its shares that have ended add up to.
+/// The sum of the ended shares of one VM, which the next daemon cannot read.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct VmSum {
     id: String,
@@ -51,15 +50,15 @@ struct Vm {
     start_ticks: Option<u64>,
     /// In seconds of Unix time.
     last_seen: f64,
-    /// Whose VM it is; `None` for one that a daemon before this one has left.
+    /// The user of the VM; `None` for a VM of a daemon before this one.
     tenant: Option<Tenant>,
-    /// What was published last of each share of a device that was this VM's, by the number of the share.
+    /// The last published counts of each share, by the number of the share.
     shares: HashMap<u64, Network>,
-    /// Of the shares that have ended.
+    /// The sum of ended shares.
     ended: Network,
-    /// By the name of the interface.
+    /// The counters of its interfaces.
     counters: HashMap<Nic, InterfaceCounter>,
-    /// The name that its series have.
+    /// The name in its series.
     name: Option<String>,
     has_other_series: bool,
 }
@@ -73,7 +72,7 @@ impl Sums {
         Self { vms: ended.into_iter().map(vm).collect() }
     }
 
-    /// Of VMs whose process is told from any other.
+    /// The sums to save: of VMs with a known process.
     pub(super) fn ended(&self) -> Vec<VmSum> {
         let ended = |(VmKey { id, pid }, vm): (&VmKey, &Vm)| {
             let (id, pid, start_ticks, sum) = (id.clone(), (*pid)?, vm.start_ticks?, vm.ended);
@@ -82,7 +81,7 @@ impl Sums {
         self.vms.iter().filter_map(ended).collect()
     }
 
-    /// What is known of a VM. One of another process that has the id and the pid is another VM.
+    /// Takes up a VM. Another process with its id and pid is another VM.
     pub(super) fn enter(
         &mut self,
         (vm, tenant): (&InstanceInfo, Tenant),
@@ -99,7 +98,7 @@ impl Sums {
         known.has_other_series |= *name != vm.name;
     }
 
-    /// Whether the VM has had another name, and so its counters are also in other series.
+    /// Whether the VM had another name, so that its counters are also in other series.
     pub(super) fn has_other_series(&self, vm: &InstanceInfo) -> bool {
         self.vms.get(&VmKey::of(vm)).is_some_and(|vm| vm.has_other_series)
     }
@@ -115,19 +114,19 @@ impl Sums {
         counter
     }
 
-    /// Nothing where it is not known of one of these interfaces. Each comes with the number of its share. What devices have
-    /// counted that are gone again is `remade`.
+    /// The sum of all interfaces; `None` where the count of one of `nics` is not known. Each comes with the number of
+    /// its share. `short_lived` are the counts of devices between two ticks.
     pub(super) fn sum(
         &mut self,
         (vm, tenant): (&InstanceInfo, Tenant),
         start_ticks: Option<u64>,
         now: f64,
         nics: &[(Option<u64>, NicStats)],
-        remade: &[Network],
+        short_lived: &[Network],
     ) -> Network {
         self.enter((vm, tenant), start_ticks, now);
         let known = self.vms.entry(VmKey::of(vm)).or_default();
-        known.ended = remade.iter().fold(known.ended, |ended, device| each(ended, *device, add));
+        known.ended = short_lived.iter().fold(known.ended, |ended, device| each(ended, *device, add));
         for (share, nic) in nics {
             if let Some(share) = share {
                 let last = known.shares.entry(*share).or_default();
@@ -139,12 +138,12 @@ impl Sums {
             .fold(sum, |sum, (_, nic)| each(sum, counts(nic), |sum, count| sum.filter(|_| count.is_some())))
     }
 
-    /// Forgets VMs that are gone.
+    /// Forgets terminated VMs.
     pub(super) fn tidy(&mut self, now: f64) {
         self.vms.retain(|_, vm| now - vm.last_seen < KEEP);
     }
 
-    /// Forgets VMs that are gone, where a user has had too many; who has talked most stays longest.
+    /// Forgets terminated VMs of a user who has too many; those with most traffic stay longest.
     pub(super) fn keep(&mut self, limit: Limit, now: f64, overuse: &mut Excess) {
         if self.vms.len() as u64 <= limit.others {
             return;
@@ -159,7 +158,7 @@ impl Sums {
         }
     }
 
-    /// Of the shares that have ended it is enough to know what they add up to.
+    /// Adds the ended shares to one sum.
     pub(super) fn add_up(&mut self, goes_on: impl Fn(u64) -> bool) {
         for vm in self.vms.values_mut() {
             let ended = &mut vm.ended;
@@ -182,7 +181,7 @@ impl Vm {
     }
 }
 
-/// Makes room for one more, where too many are lost. One that is there stays: its counter would fall.
+/// Makes room for one more, if too many are lost. A present one stays: its counter would fall.
 fn forget_oldest(counters: &mut HashMap<Nic, InterfaceCounter>, tick: u64) {
     let lost = || counters.iter().filter(|(_, counter)| counter.last_tick + 1 < tick);
     if lost().count() < MAX_LOST {
@@ -205,7 +204,7 @@ fn each(a: Network, b: Network, of: impl Fn(Option<u64>, Option<u64>) -> Option<
     std::array::from_fn(|at| of(a[at], b[at]))
 }
 
-/// What is not known of a share that has ended will never be.
+/// An unknown count of an ended share stays unknown.
 fn add(sum: Option<u64>, share: Option<u64>) -> Option<u64> {
     sum.zip(share).map(|(sum, share)| sum.saturating_add(share)).or(sum).or(share)
 }
@@ -215,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_that_have_ended_are_one_number() {
+    fn ended_shares_are_one_number() {
         let mut sums = Sums::default();
         let vm = InstanceInfo::default();
         let sum = |sums: &mut Sums, share, bytes| {
@@ -239,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn of_lost_interfaces_the_latest_are_remembered() {
+    fn the_latest_lost_interfaces_are_kept() {
         let (mut sums, vm) = (Sums::default(), InstanceInfo::default());
         let (stays, lost) = (Nic::local("stays"), |tick: u64| Nic::local(format!("t{tick}")));
         for tick in 1..=3 * MAX_LOST as u64 {
@@ -252,19 +251,19 @@ mod tests {
     }
 
     #[test]
-    fn devices_that_are_gone_again_stay_in_the_sum() {
+    fn short_lived_devices_stay_in_the_sum() {
         let mut sums = Sums::default();
         let vm = InstanceInfo::default();
-        let remade = [[Some(1), Some(10), Some(1), Some(1)], [Some(2), Some(20), Some(1), Some(1)]];
+        let short_lived = [[Some(1), Some(10), Some(1), Some(1)], [Some(2), Some(20), Some(1), Some(1)]];
         assert_eq!(
-            sums.sum((&vm, Tenant::Trusted), None, 0.0, &[], &remade),
+            sums.sum((&vm, Tenant::Trusted), None, 0.0, &[], &short_lived),
             [Some(3), Some(30), Some(2), Some(2)]
         );
         assert_eq!(sums.sum((&vm, Tenant::Trusted), None, 0.0, &[], &[])[1], Some(30));
     }
 
     #[test]
-    fn a_stranger_pushes_out_nobody_elses_sums() {
+    fn a_stranger_displaces_no_other_sums() {
         let mut sums = Sums::default();
         let mut sum = |uid: u32, pid: u32, bytes, now| {
             let vm = InstanceInfo { id: "a".into(), hypervisor_pid: Some(pid), ..InstanceInfo::default() };

@@ -1,4 +1,4 @@
-//! What a device has counted since its birth, whoever had it: the cumulative of which each owner is given a part.
+//! Cumulative counts of a device since its birth, over all its owners.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
-//! Packets that a device dropped for a reason that nobody knows: the tracepoint was not there, or did not tell it.
+//! Counts packets that a device dropped for an unknown reason.
 //!
-//! With the packets whose reason is known they are all that the device dropped. A packet is in one of the numbers only, and
-//! none of them falls.
+//! The tracepoint was not there, or gave no reason. Together with the explained drops they are all drops of the device.
+//! A packet is in one of the numbers only, and none of them falls.
 
 use super::gap::Gap;
 use super::totals::Totals;
@@ -15,9 +15,9 @@ pub(in crate::manager) struct UnexplainedDrops {
 }
 
 impl UnexplainedDrops {
-    /// The owner's number. `cumulative` is of the device's whole life, `published` of its owner; `counted` are the drops of
-    /// the device that the tracepoint has seen. `None` while these cannot be read, though they could before or are awaited:
-    /// the reasons come later, and the packets would be counted twice.
+    /// The owner's number. `cumulative` is of the device's whole life, `published` of its owner. `counted` are the
+    /// drops that the tracepoint has seen. `None` while these cannot be read, though they could before or are awaited:
+    /// the packets would count twice when their reasons come.
     pub(in crate::manager) fn update(
         &mut self,
         cumulative: &Totals,
@@ -32,7 +32,7 @@ impl UnexplainedDrops {
             Some(_) => {
                 self.has_reasons = true;
                 let unexplained = self.gap.update(cumulative.rx.dropped, counted)?;
-                // The present owner gets no drops of former owners, whose reasons an earlier daemon had told.
+                // Drops of former owners are not the present one's; an earlier daemon explained them.
                 unexplained.min(dropped.saturating_sub(explained(published)))
             }
         };
@@ -108,9 +108,9 @@ mod tests {
         assert_eq!(unexplained.update(&cumulative, &published, Some(50), false), Some(0));
     }
 
-    /// The daemon before had told the reasons of a former owner's drops, and its tracepoint has left with it.
+    /// The daemon before explained the drops of a former owner, and its tracepoint has left with it.
     #[test]
-    fn drops_of_former_owners_are_theirs_after_a_restart() {
+    fn former_owners_keep_their_drops() {
         let mut unexplained = UnexplainedDrops::default();
         let (cumulative, published) = (totals(150, Some((0, 0))), totals(0, Some((0, 0))));
         assert_eq!(unexplained.update(&cumulative, &published, Some(0), false), Some(0));

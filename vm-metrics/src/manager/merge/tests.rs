@@ -2,9 +2,29 @@ mod drops;
 mod series;
 mod sums;
 
+use std::time::SystemTime;
+
 use super::*;
-use crate::model::{ProcessReading, TapReading, UncountedKind, UncountedNic};
+use crate::manager::continuity::Continuity;
+use crate::model::{
+    AttachMode, EbpfReading, FrameCounts, Nic, NicKind, NicSource, ProcessReading, ProcessStats, Removals,
+    TapReading, TapStats, UncountedKind, UncountedNic, unix_seconds,
+};
 use vm_metrics_common::Counters;
+
+/// One tick from its begin to its end.
+fn merge(
+    present: (&VmSet, &Batch),
+    removed: (&VmSet, &Batch),
+    continuity: &mut Continuity,
+) -> (Vec<VmStats>, Vec<VmStats>) {
+    let removals = Removals { vms: removed.0.clone(), ..Removals::default() };
+    let now = unix_seconds(SystemTime::now());
+    let mut tick = continuity.begin_tick(now, present, (&removals, removed.1));
+    let merged = super::merge(present, removed, &mut tick);
+    tick.end().save();
+    merged
+}
 
 fn present(vms: &VmSet, batch: &Batch, continuity: &mut Continuity) -> Vec<VmStats> {
     merge((vms, batch), (&VmSet::default(), &Batch::default()), continuity).0
@@ -75,10 +95,10 @@ fn the_directions_of_a_macvtap_are_the_guests() {
 }
 
 #[test]
-fn what_is_not_measured_is_absent() {
+fn unmeasured_numbers_are_absent() {
     let stats = &present(&vm(&["t"]), &Batch::default(), &mut Continuity::default())[0];
-    assert_eq!(stats.cpu_usec, None);
-    assert_eq!(stats.memory_rss_bytes, None);
+    assert_eq!(stats.process.cpu_usec, None);
+    assert_eq!(stats.process.memory_rss_bytes, None);
     assert_eq!(stats.net_rx_bytes, None);
     assert_eq!(stats.nics[0].source, NicSource::None);
     assert_eq!(stats.nics[0].rx, FrameCounts::default());
@@ -93,7 +113,7 @@ fn a_sum_over_some_nics_is_no_sum() {
 }
 
 #[test]
-fn nor_is_one_without_a_nic_that_cannot_be_counted() {
+fn an_unmonitored_nic_leaves_no_sum() {
     let mut vms = vm(&["t0"]);
     let uncounted = UncountedNic { kind: UncountedKind::Vfio, name: "0000:03:00.0".into() };
     vms.vms[0].uncounted.push(uncounted.clone());
@@ -103,7 +123,7 @@ fn nor_is_one_without_a_nic_that_cannot_be_counted() {
 }
 
 #[test]
-fn nor_is_one_of_a_vm_with_nics_left_out() {
+fn left_out_nics_leave_no_sum() {
     let mut vms = vm(&["t0"]);
     vms.vms[0].has_more_nics = true;
     let stats = &present(&vms, &batch(&[("t0", device(3, 1, 2))], &[]), &mut Continuity::default())[0];
@@ -123,7 +143,7 @@ fn a_device_under_a_used_name_begins_anew() {
 fn readings_of_two_devices_are_not_mixed() {
     let batch = batch(&[("t", device(3, 500, 500))], &[("t", ebpf(4, 7, 8))]);
     let stats = &present(&vm(&["t"]), &batch, &mut Continuity::default())[0];
-    // The first device leaves in the next tick with its final counters, which nobody else would ask for.
+    // The first device is lost in the next tick, with its final counters.
     assert_eq!(stats.nics[0].ifindex, Some(3));
     assert_eq!((stats.nics[0].tx.bytes, stats.nics[0].rx.bytes), (Some(500), Some(500)));
     assert!(stats.nics[0].ebpf.is_none());
@@ -140,7 +160,7 @@ fn the_two_counts_are_compared() {
 }
 
 #[test]
-fn the_switch_to_ebpf_and_back_does_not_show() {
+fn a_switch_to_ebpf_does_not_show() {
     let mut continuity = Continuity::default();
     let mut tx = |batch: &Batch| present(&vm(&["t"]), batch, &mut continuity)[0].net_tx_bytes;
     assert_eq!(tx(&batch(&[("t", device(3, 1000, 0))], &[])), Some(1000));
@@ -151,7 +171,7 @@ fn the_switch_to_ebpf_and_back_does_not_show() {
 }
 
 #[test]
-fn the_switch_from_netlink_to_sysfs_and_back_does_not_show() {
+fn a_switch_to_sysfs_does_not_show() {
     let mut continuity = Continuity::default();
     for (source, bytes) in [
         (NicSource::Netlink, 100),
@@ -165,7 +185,7 @@ fn the_switch_from_netlink_to_sysfs_and_back_does_not_show() {
     }
 }
 
-/// What each VM that is there was given of what came from its device, and what the VM that leaves was given at last.
+/// The bytes sent of each present VM, and of each removed one.
 fn sent(
     continuity: &mut Continuity,
     present: &VmSet,
@@ -178,7 +198,7 @@ fn sent(
 }
 
 #[test]
-fn who_has_a_device_next_inherits_nothing() {
+fn the_next_owner_inherits_nothing() {
     let mut continuity = Continuity::default();
     let (a, b, nobody) = (vm(&["t"]), vm_named("b", &["t"]), VmSet::default());
     let now =
@@ -186,7 +206,7 @@ fn who_has_a_device_next_inherits_nothing() {
     assert_eq!(sent(&mut continuity, &a, &nobody, &now(1000, 400)), [vec![Some(1000)], vec![]]);
     assert_eq!(sent(&mut continuity, &b, &a, &now(1300, 700)), [vec![Some(0)], vec![Some(1300)]]);
     assert_eq!(sent(&mut continuity, &b, &nobody, &now(1350, 750)), [vec![Some(50)], vec![]]);
-    // Nobody has it for a while; what came then is the next one's.
+    // It has no VM for a while; bytes of that time belong to the next owner.
     assert_eq!(sent(&mut continuity, &nobody, &b, &now(1360, 760)), [vec![], vec![Some(60)]]);
     assert_eq!(sent(&mut continuity, &nobody, &nobody, &Batch::default()), [vec![], vec![]]);
     assert_eq!(sent(&mut continuity, &a, &nobody, &now(1367, 767)), [vec![Some(7)], vec![]]);
@@ -195,7 +215,7 @@ fn who_has_a_device_next_inherits_nothing() {
 }
 
 #[test]
-fn a_vm_that_starts_again_with_its_device_goes_on() {
+fn a_restarted_vm_goes_on_with_its_device() {
     let mut continuity = Continuity::default();
     let (vm, nobody) = (vm(&["t"]), VmSet::default());
     let now = |bytes| batch(&[("t", device(3, bytes, 0))], &[]);
@@ -206,7 +226,7 @@ fn a_vm_that_starts_again_with_its_device_goes_on() {
 }
 
 #[test]
-fn a_device_that_counts_less_than_before_is_another_one() {
+fn a_device_that_counts_less_is_another() {
     let mut continuity = Continuity::default();
     let now = |bytes| batch(&[("t", device(3, bytes, 0))], &[]);
     present(&vm(&["t"]), &now(1000), &mut continuity);
@@ -214,7 +234,7 @@ fn a_device_that_counts_less_than_before_is_another_one() {
 }
 
 #[test]
-fn programs_that_are_attached_anew_count_from_0_for_a_later_owner_too() {
+fn new_programs_count_from_0_for_later_owners() {
     let mut continuity = Continuity::default();
     let now = |counted| {
         let mut reading = ebpf(3, counted, 0);
@@ -233,16 +253,22 @@ fn programs_that_are_attached_anew_count_from_0_for_a_later_owner_too() {
 #[test]
 fn process_numbers_belong_to_the_process() {
     let mut batch = Batch::default();
-    batch
-        .processes
-        .insert(7, ProcessReading { cpu_usec: Some(5), rss_bytes: Some(6), ..ProcessReading::default() });
-    batch.processes.insert(8, ProcessReading { cpu_usec: Some(9), ..ProcessReading::default() });
+    let stats = |cpu_usec| ProcessStats {
+        cpu_usec: Some(cpu_usec),
+        memory_rss_bytes: Some(6),
+        ..ProcessStats::default()
+    };
+    batch.add_process(7, stats(5));
+    batch.add_process(8, stats(9));
     let stats = &present(&vm(&[]), &batch, &mut Continuity::default())[0];
-    assert_eq!((stats.cpu_usec, stats.memory_rss_bytes, stats.net_rx_bytes), (Some(5), Some(6), None));
+    assert_eq!(
+        (stats.process.cpu_usec, stats.process.memory_rss_bytes, stats.net_rx_bytes),
+        (Some(5), Some(6), None)
+    );
 }
 
 #[test]
-fn last_words_go_on_from_what_was_published() {
+fn final_counters_go_on_from_published_ones() {
     let mut continuity = Continuity::default();
     let now = batch(&[("t", device(3, 1000, 50))], &[("t", ebpf(3, 100, 0))]);
     present(&vm(&["t"]), &now, &mut continuity);

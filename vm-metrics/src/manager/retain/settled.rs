@@ -1,8 +1,8 @@
-//! What is shown of a VM or an interface that is gone: its last numbers, and no gauges.
+//! Makes the last numbers of a terminated VM or a removed interface, without gauges.
 
-use crate::model::{CgroupStats, EbpfStats, NicStats, VmSince, VmStats};
+use crate::model::{CgroupStats, EarlierCounts, NicStats, ProcessStats, VmSince, VmStats};
 
-/// In the place of one of which nothing is known; not beside one that is there.
+/// Shows a removed interface, unless a present one has its name.
 pub(super) fn show_nic(vm: &mut VmStats, terminated: &NicStats) {
     let same = |nic: &&mut NicStats| nic.device == terminated.device && nic.netns == terminated.netns;
     match vm.nics.iter_mut().find(same) {
@@ -12,49 +12,32 @@ pub(super) fn show_nic(vm: &mut VmStats, terminated: &NicStats) {
     }
 }
 
-/// Only what its interfaces have counted.
+/// Keeps only the counts of its interfaces.
 pub(super) fn without_process(vm: VmStats) -> VmStats {
     VmStats {
         start_time: None,
-        cpu_usec: None,
-        cpu_wait_usec: None,
-        context_switches: None,
-        minor_page_faults: None,
-        major_page_faults: None,
+        process: ProcessStats::default(),
         vcpus: Vec::new(),
-        disk_read_bytes: None,
-        disk_write_bytes: None,
-        disk_cancelled_write_bytes: None,
         cgroup: None,
         since: VmSince::default(),
         ..vm
     }
 }
 
-/// The last numbers of a VM that uses nothing any more.
+/// The last numbers of a VM; a count that is not known is the one before.
 pub(super) fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
     last.running = false;
     last.state = None;
-    for number in last.in_use_mut() {
-        *number = None;
-    }
+    last.process = last.process.ended(before.map(|before| before.process).unwrap_or_default());
     last.cgroup = CgroupStats::ended(last.cgroup, before.and_then(|before| before.cgroup));
     last.nics.iter_mut().for_each(end_nic);
     let Some(before) = before else { return last };
     last.start_time = last.start_time.or(before.start_time);
     last.since.process = last.since.process.or(before.since.process);
     last.since.cpu_wait = last.since.cpu_wait.or(before.since.cpu_wait);
-    last.cpu_usec = last.cpu_usec.or(before.cpu_usec);
-    last.cpu_wait_usec = last.cpu_wait_usec.or(before.cpu_wait_usec);
-    last.context_switches = last.context_switches.or(before.context_switches);
-    last.minor_page_faults = last.minor_page_faults.or(before.minor_page_faults);
-    last.major_page_faults = last.major_page_faults.or(before.major_page_faults);
     if last.vcpus.is_empty() {
         last.vcpus.clone_from(&before.vcpus);
     }
-    last.disk_read_bytes = last.disk_read_bytes.or(before.disk_read_bytes);
-    last.disk_write_bytes = last.disk_write_bytes.or(before.disk_write_bytes);
-    last.disk_cancelled_write_bytes = last.disk_cancelled_write_bytes.or(before.disk_cancelled_write_bytes);
     last.net_rx_bytes = last.net_rx_bytes.or(before.net_rx_bytes);
     last.net_tx_bytes = last.net_tx_bytes.or(before.net_tx_bytes);
     last.net_rx_packets = last.net_rx_packets.or(before.net_rx_packets);
@@ -68,7 +51,7 @@ pub(super) fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
     last
 }
 
-/// What says how things are now ends with it.
+/// Ends the gauges of an interface.
 fn end_nic(nic: &mut NicStats) {
     nic.gone = true;
     (nic.rx_backlog_packets, nic.rx_backlog_bytes, nic.mismatch_bytes) = (None, None, None);
@@ -83,12 +66,7 @@ fn settle_nic(nic: &mut NicStats, before: &NicStats) {
     nic.source = before.source;
     nic.attach = before.attach;
     nic.start_time = before.start_time;
-    nic.rx = nic.rx.zip_with(before.rx, Option::or);
-    nic.tx = nic.tx.zip_with(before.tx, Option::or);
-    nic.ebpf = EbpfStats::or(nic.ebpf, before.ebpf);
-    nic.rx_dropped_by_device = nic.rx_dropped_by_device.or(before.rx_dropped_by_device);
-    nic.rx_gap_packets = nic.rx_gap_packets.or(before.rx_gap_packets);
-    nic.tx_gap_packets = nic.tx_gap_packets.or(before.tx_gap_packets);
+    nic.set_counts(EarlierCounts::of(nic).or(&EarlierCounts::of(before)));
     nic.earlier = nic.earlier.or(before.earlier);
     nic.since.device = nic.since.device.or(before.since.device);
     nic.since.ebpf = nic.since.ebpf.or(before.since.ebpf);

@@ -1,4 +1,4 @@
-//! A VM whose id another one has had a moment ago: its series are that one's up to now, so they count from 0 from now on.
+//! Ends the series of a terminated VM where another VM takes over its id. From then on the series count from 0.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use super::{Entry, TerminatedVms};
 use crate::model::VmStats;
 
 impl TerminatedVms {
-    /// Notes when each VM came to have the id of a terminated one; `now` is in seconds of Unix time.
+    /// Notes when each VM took over the id of a terminated one; `now` is in seconds of Unix time.
     pub(in crate::manager) fn succeed(&mut self, present: &mut [VmStats], now: f64) {
         if self.vms.is_empty() {
             return;

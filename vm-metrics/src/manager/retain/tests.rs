@@ -2,7 +2,10 @@ use super::*;
 use crate::exporters::families::{self, Family};
 use crate::exporters::metrics::Kind;
 use crate::exporters::metrics::tests::full;
-use crate::model::{FrameCounts, Snapshot, TapReading, VcpuStats, VmState};
+use crate::model::{
+    Batch, DeviceExit, ExitNotice, FrameCounts, InstanceInfo, Nic, ProcessStats, Removals, Snapshot,
+    TapReading, VcpuStats, VmState,
+};
 
 fn info(id: &str, pid: u32, taps: &[&str]) -> InstanceInfo {
     let nics = taps.iter().map(|tap| Nic::local(*tap)).collect();
@@ -16,14 +19,14 @@ fn stats(id: &str, pid: u32, tap: &str, tx_bytes: Option<u64>) -> VmStats {
         instance_id: id.into(),
         hypervisor_pid: Some(pid),
         running: true,
-        memory_rss_bytes: Some(5),
+        process: ProcessStats { memory_rss_bytes: Some(5), ..ProcessStats::default() },
         state: Some(VmState::Running),
         nics: vec![nic],
         ..VmStats::default()
     }
 }
 
-fn departed_for_ten_seconds() -> TerminatedVms {
+fn kept_for_ten_seconds() -> TerminatedVms {
     TerminatedVms::new(Duration::from_secs(10), Trust::default())
 }
 
@@ -36,7 +39,7 @@ fn add(terminated: &mut TerminatedVms, final_stats: Vec<VmStats>, before: &[VmSt
 }
 
 #[test]
-fn leaving_are_vms_and_interfaces_that_were_there() {
+fn removals_are_vms_and_interfaces() {
     let before = VmSet { vms: vec![info("a", 1, &["t0", "t1"]), info("b", 2, &["t2"]), info("c", 3, &[])] };
     let before = LastTick { vms: before, stats: vec![stats("a", 1, "t0", Some(1))] };
     let now = VmSet { vms: vec![info("a", 1, &["t1"]), info("c", 4, &[])] };
@@ -45,7 +48,7 @@ fn leaving_are_vms_and_interfaces_that_were_there() {
 }
 
 #[test]
-fn an_interface_that_can_no_longer_be_read_is_lost() {
+fn an_unreadable_interface_is_lost() {
     let vms = VmSet { vms: vec![info("a", 1, &["t0"])] };
     let before = LastTick { vms: vms.clone(), stats: vec![stats("a", 1, "t0", Some(1))] };
     assert_eq!(removals(&before, &vms, &Batch::default()).vms, vms);
@@ -56,7 +59,7 @@ fn an_interface_that_can_no_longer_be_read_is_lost() {
     assert_eq!(removals(&never, &vms, &Batch::default()), Removals::default());
 }
 
-/// Another reader had read it, so that the one of events takes it for a device that nobody has read.
+/// Another reader had read it, so the event reader takes it for an unread device.
 #[test]
 fn a_deleted_device_is_read_once() {
     let vms = VmSet { vms: vec![info("a", 1, &["t0"])] };
@@ -74,9 +77,9 @@ fn a_deleted_device_is_read_once() {
 }
 
 #[test]
-fn last_numbers_are_shown_for_the_time_of_retention_and_no_longer() {
+fn last_numbers_are_shown_during_retention() {
     let start = Instant::now();
-    let mut terminated = departed_for_ten_seconds();
+    let mut terminated = kept_for_ten_seconds();
     let before = VmStats { net_tx_bytes: Some(9), ..stats("a", 1, "t0", Some(7)) };
     add(&mut terminated, vec![stats("a", 1, "t0", None)], &[before], start);
     let mut present = Vec::new();
@@ -84,14 +87,14 @@ fn last_numbers_are_shown_for_the_time_of_retention_and_no_longer() {
     let shown = (present[0].nics[0].tx.bytes, present[0].net_tx_bytes);
     assert_eq!(shown, (Some(7), Some(9)), "as it was before");
     let vm = &present[0];
-    assert_eq!((vm.running, vm.memory_rss_bytes, vm.state), (false, None, None));
+    assert_eq!((vm.running, vm.process.memory_rss_bytes, vm.state), (false, None, None));
     add(&mut terminated, Vec::new(), &[], start + Duration::from_secs(11));
     let mut present = Vec::new();
     terminated.show(&mut present, &VmSet::default());
     assert_eq!(present, []);
 }
 
-/// Whoever adds a counter to a VM: its last value is shown.
+/// A new counter of a VM must be kept, too.
 #[test]
 fn every_counter_outlives_its_process() {
     let before = full().vms.remove(0);
@@ -111,8 +114,8 @@ fn every_counter_outlives_its_process() {
 }
 
 #[test]
-fn last_words_win_over_what_was_before() {
-    let mut terminated = departed_for_ten_seconds();
+fn final_counters_replace_former_ones() {
+    let mut terminated = kept_for_ten_seconds();
     let before = [stats("a", 1, "t0", Some(7))];
     add(&mut terminated, vec![stats("a", 1, "t0", Some(9))], &before, Instant::now());
     let mut present = Vec::new();
@@ -121,8 +124,8 @@ fn last_words_win_over_what_was_before() {
 }
 
 #[test]
-fn a_device_that_has_only_another_name_is_not_shown_twice() {
-    let mut terminated = departed_for_ten_seconds();
+fn a_renamed_device_is_shown_once() {
+    let mut terminated = kept_for_ten_seconds();
     add(&mut terminated, vec![stats("a", 1, "old", Some(7))], &[], Instant::now());
     let mut present = vec![stats("a", 1, "new", Some(8))];
     terminated.show(&mut present, &VmSet::default());
@@ -134,7 +137,7 @@ fn a_device_that_has_only_another_name_is_not_shown_twice() {
 
 #[test]
 fn a_renamed_device_hides_those_before_it() {
-    let mut terminated = departed_for_ten_seconds();
+    let mut terminated = kept_for_ten_seconds();
     let mut before = stats("a", 1, "old", Some(5));
     before.nics[0].ifindex = Some(2);
     for words in [before, stats("a", 1, "old", Some(7))] {
@@ -146,21 +149,24 @@ fn a_renamed_device_hides_those_before_it() {
 }
 
 #[test]
-fn what_a_process_counts_is_shown_under_one_id() {
+fn a_process_is_shown_under_one_id() {
     let process = |id, start_time, cpu_usec| VmStats {
         start_time,
-        cpu_usec: Some(cpu_usec),
-        disk_read_bytes: Some(1),
+        process: ProcessStats {
+            cpu_usec: Some(cpu_usec),
+            disk_read_bytes: Some(1),
+            ..ProcessStats::default()
+        },
         vcpus: vec![VcpuStats::default()],
         ..stats(id, 1, "t0", Some(7))
     };
-    let mut terminated = departed_for_ten_seconds();
+    let mut terminated = kept_for_ten_seconds();
     add(&mut terminated, vec![process("a", Some(5.0), 30)], &[], Instant::now());
     let shown = |now: VmStats| {
         let mut present = vec![now];
         terminated.show(&mut present, &VmSet::default());
         let a = present.remove(1);
-        (a.cpu_usec, a.disk_read_bytes, a.vcpus.len(), a.start_time, a.nics[0].tx.bytes)
+        (a.process.cpu_usec, a.process.disk_read_bytes, a.vcpus.len(), a.start_time, a.nics[0].tx.bytes)
     };
     assert_eq!(shown(process("b", Some(5.0), 31)), (None, None, 0, None, Some(7)), "it has another id now");
     assert_eq!(
@@ -173,8 +179,8 @@ fn what_a_process_counts_is_shown_under_one_id() {
 }
 
 #[test]
-fn an_interface_that_goes_before_its_vm_is_shown_with_it() {
-    let mut terminated = departed_for_ten_seconds();
+fn a_removed_interface_is_shown_with_its_vm() {
+    let mut terminated = kept_for_ten_seconds();
     add(&mut terminated, vec![stats("a", 1, "t0", Some(7))], &[], Instant::now());
     let bare = VmStats { nics: Vec::new(), ..stats("a", 1, "t0", None) };
     add(&mut terminated, vec![bare], &[], Instant::now());
@@ -191,9 +197,10 @@ fn a_vm_without_its_process_keeps_final_counters() {
         let unread = NicStats { device: "t0".into(), ..NicStats::default() };
         VmStats { hypervisor_pid: None, nics: vec![unread], ..stats("a", 0, "t0", None) }
     };
-    let mut terminated = departed_for_ten_seconds();
+    let mut terminated = kept_for_ten_seconds();
     add(&mut terminated, vec![stats("a", 1, "t9", Some(5))], &[], Instant::now());
-    let last = VmStats { cpu_usec: Some(9), ..stats("a", 2, "t0", Some(7)) };
+    let mut last = stats("a", 2, "t0", Some(7));
+    last.process.cpu_usec = Some(9);
     add(&mut terminated, vec![last], &[], Instant::now());
     let mut present = vec![orphan()];
     terminated.show(&mut present, &VmSet::default());
@@ -202,12 +209,12 @@ fn a_vm_without_its_process_keeps_final_counters() {
     let mut present = Vec::new();
     terminated.show(&mut present, &VmSet::default());
     assert_eq!((present.len(), present[0].nics.len()), (1, 1), "nothing of an earlier process");
-    assert_eq!((present[0].nics[0].tx.bytes, present[0].cpu_usec), (Some(7), Some(9)));
+    assert_eq!((present[0].nics[0].tx.bytes, present[0].process.cpu_usec), (Some(7), Some(9)));
 }
 
 #[test]
-fn who_takes_the_place_is_shown_instead() {
-    let mut terminated = departed_for_ten_seconds();
+fn a_successor_is_shown_instead() {
+    let mut terminated = kept_for_ten_seconds();
     let mut lost_nic = stats("b", 5, "t1", Some(3));
     lost_nic.nics[0].device = "t9".into();
     lost_nic.nics[0].ifindex = Some(9);
@@ -226,9 +233,9 @@ fn of_user(uid: u32, vm: InstanceInfo) -> InstanceInfo {
 
 /// Fakes with the id of a VM are started while it ends.
 #[test]
-fn another_user_does_not_hide_the_departed() {
+fn another_user_does_not_hide_terminated_vms() {
     let shown = |departed_uid, uid| {
-        let mut terminated = departed_for_ten_seconds();
+        let mut terminated = kept_for_ten_seconds();
         let victim = VmSet { vms: vec![of_user(departed_uid, info("a", 1, &[]))] };
         terminated.add(&victim, vec![stats("a", 1, "t0", Some(7))], &[], Instant::now());
         let vms = VmSet { vms: vec![of_user(uid, info("a", 2, &[]))] };
@@ -246,8 +253,8 @@ fn another_user_does_not_hide_the_departed() {
 }
 
 #[test]
-fn a_departed_fake_does_not_hide_a_departed_vm() {
-    let mut terminated = departed_for_ten_seconds();
+fn a_fake_does_not_hide_a_vm() {
+    let mut terminated = kept_for_ten_seconds();
     for (uid, pid, bytes) in [(0, 1, 7), (1000, 2, 1)] {
         let vms = VmSet { vms: vec![of_user(uid, info("a", pid, &[]))] };
         terminated.add(&vms, vec![stats("a", pid, "t0", Some(bytes))], &[], Instant::now());
@@ -259,8 +266,8 @@ fn a_departed_fake_does_not_hide_a_departed_vm() {
 }
 
 #[test]
-fn a_stranger_pushes_out_nobody_elses_departed() {
-    let mut terminated = departed_for_ten_seconds();
+fn a_stranger_displaces_no_other_vms() {
+    let mut terminated = kept_for_ten_seconds();
     let now = Instant::now();
     let mut end = |uid, pid: u32| {
         let id = format!("{uid}-{pid}");

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use crate::host::Host;
-use crate::model::{Batch, ComponentHealth, Health, VmSet};
+use crate::model::{Batch, ComponentHealth, Health, ProcessStats, VmSet};
 use crate::net::namespaces::Namespaces;
 use crate::readers::cached_file::is_gone;
 use crate::readers::{ReadReport, Reader, ReaderDef, ReaderError, StartOutcome};
@@ -45,7 +45,8 @@ impl Reader for ProcFd {
             let path = self.host.process(pid).join("fd");
             match fs::metadata(&path) {
                 Ok(directory) => {
-                    batch.processes.entry(pid).or_default().open_files = Some(directory.size());
+                    let open_files = Some(directory.size());
+                    batch.add_process(pid, ProcessStats { open_files, ..ProcessStats::default() });
                     report.items += 1;
                 }
                 Err(error) if is_gone(&error) => report.error(ReaderError::NoProcess { pid }),
@@ -68,7 +69,7 @@ mod tests {
         let vm = InstanceInfo { hypervisor_pid: Some(pid), ..InstanceInfo::default() };
         let mut batch = Batch::default();
         reader.read(&VmSet { vms: vec![vm] }, &mut Namespaces::default(), &mut batch);
-        batch.processes[&pid].open_files.expect("open files")
+        batch.processes[&pid].stats.open_files.expect("open files")
     }
 
     #[test]

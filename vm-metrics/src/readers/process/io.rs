@@ -1,7 +1,7 @@
 //! What the hypervisor process has storage read and write, from `/proc/<pid>/io`.
 
 use super::files::ProcessFiles;
-use crate::model::{Batch, DiskBytes, VmSet};
+use crate::model::{Batch, ProcessStats, VmSet};
 use crate::net::namespaces::Namespaces;
 use crate::procfs::parse_io;
 use crate::readers::{ReadReport, Reader, ReaderDef, StartOutcome};
@@ -20,13 +20,11 @@ pub(crate) const DEF: ReaderDef = ReaderDef {
 
 #[derive(Debug)]
 struct ProcIo {
-    files: ProcessFiles<Option<DiskBytes>>,
+    files: ProcessFiles<Option<ProcessStats>>,
 }
 
 impl Reader for ProcIo {
     fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
-        self.files.read_each(vms, |pid, disk| {
-            batch.processes.entry(pid).or_default().disk = Some(disk);
-        })
+        self.files.read_each(vms, |pid, stats| batch.add_process(pid, stats))
     }
 }

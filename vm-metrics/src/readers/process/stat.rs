@@ -11,7 +11,7 @@ use super::exits::Exits;
 use super::files::ProcessFiles;
 use crate::host::Host;
 use crate::model::Tenant;
-use crate::model::{Batch, PageFaults, Removals, Trust, VmSet};
+use crate::model::{Batch, ProcessStats, Removals, Trust, VmSet};
 use crate::net::namespaces::Namespaces;
 use crate::procfs::{Stat, parse_stat};
 use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
@@ -136,11 +136,15 @@ impl ProcStat {
     }
 
     fn take(&mut self, pid: u32, stat: &Stat, clock_nsec: Option<u64>, batch: &mut Batch) {
-        let reading = batch.processes.entry(pid).or_default();
-        reading.start_ticks = Some(stat.start_ticks);
-        reading.cpu_usec = Some(self.cpu_usec(pid, stat, clock_nsec));
-        reading.page_faults = Some(PageFaults { minor: stat.minor_faults, major: stat.major_faults });
-        reading.threads = Some(stat.threads);
+        batch.processes.entry(pid).or_default().start_ticks = Some(stat.start_ticks);
+        let stats = ProcessStats {
+            cpu_usec: Some(self.cpu_usec(pid, stat, clock_nsec)),
+            minor_page_faults: Some(stat.minor_faults),
+            major_page_faults: Some(stat.major_faults),
+            threads: Some(stat.threads),
+            ..ProcessStats::default()
+        };
+        batch.add_process(pid, stats);
     }
 
     /// The greater of what was said and what is known now: clock ticks lag behind the clock.

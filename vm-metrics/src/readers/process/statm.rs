@@ -4,7 +4,7 @@ use rustix::param::page_size;
 
 use super::files::ProcessFiles;
 use crate::host::Host;
-use crate::model::{Batch, VmSet};
+use crate::model::{Batch, ProcessStats, VmSet};
 use crate::net::namespaces::Namespaces;
 use crate::procfs::{ParseError, Statm, parse_statm};
 use crate::readers::{ReadReport, Reader, ReaderDef, ReaderError, StartOutcome};
@@ -56,10 +56,12 @@ struct StatmReader {
 impl Reader for StatmReader {
     fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         self.files.read_each(vms, |pid, statm| {
-            let memory = in_bytes(&statm, self.page_size);
-            let reading = batch.processes.entry(pid).or_default();
-            reading.rss_bytes = Some(memory.rss_bytes);
-            reading.vms_bytes = Some(memory.vms_bytes);
+            let ProcStatm { rss_bytes, vms_bytes } = in_bytes(&statm, self.page_size);
+            let (memory_rss_bytes, memory_vms_bytes) = (Some(rss_bytes), Some(vms_bytes));
+            batch.add_process(
+                pid,
+                ProcessStats { memory_rss_bytes, memory_vms_bytes, ..ProcessStats::default() },
+            );
         })
     }
 }

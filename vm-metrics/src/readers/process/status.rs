@@ -1,7 +1,7 @@
 //! What is behind the memory of the hypervisor process, from `/proc/<pid>/status`.
 
 use super::files::ProcessFiles;
-use crate::model::{Batch, MemorySplit, VmSet};
+use crate::model::{Batch, ProcessStats, VmSet};
 use crate::net::namespaces::Namespaces;
 use crate::procfs::parse_status;
 use crate::readers::{ReadReport, Reader, ReaderDef, StartOutcome};
@@ -19,13 +19,11 @@ pub(crate) const DEF: ReaderDef = ReaderDef {
 
 #[derive(Debug)]
 struct ProcStatus {
-    files: ProcessFiles<Option<MemorySplit>>,
+    files: ProcessFiles<Option<ProcessStats>>,
 }
 
 impl Reader for ProcStatus {
     fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
-        self.files.read_each(vms, |pid, memory| {
-            batch.processes.entry(pid).or_default().memory = memory;
-        })
+        self.files.read_each(vms, |pid, stats| batch.add_process(pid, stats))
     }
 }

@@ -1,4 +1,4 @@
-//! Sources that a program which embeds this library has already: a function that lists, or a manager of instances.
+//! Adapters for programs that embed this library: list functions and instance managers.
 
 #![warn(missing_docs)]
 

@@ -1,3 +1,5 @@
+//! Tests of the adapters for embedding programs.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,7 +16,7 @@ fn what_a_list_function_says_is_said_on() {
 }
 
 #[test]
-fn the_rule_for_names_of_taps_can_be_another() {
+fn tap_names_follow_the_given_rule() {
     let data = InstanceData { id: "Ab".into(), network_enabled: true, ..InstanceData::default() };
     let mut source =
         InstanceListerAdapter::new(move || Ok(vec![data.clone()])).with_tap_name(|id| format!("vm-{id}"));
@@ -22,14 +24,16 @@ fn the_rule_for_names_of_taps_can_be_another() {
     assert_eq!(listing.instances[0].nics, [Nic::local("vm-Ab")]);
 }
 
+/// An empty device name is no NIC.
 #[test]
-fn zero_is_not_known_and_no_device_is_no_nic() {
+fn zero_means_unknown() {
     let info = InstanceInfo::from(InstanceUtilizationInfo { id: "a".into(), ..Default::default() });
     assert_eq!((info.allocated_vcpus, info.allocated_memory_bytes, info.nics), (None, None, Vec::new()));
 }
 
+/// The function is not called again while its call is pending.
 #[test]
-fn a_late_answer_is_the_next_ticks_and_nobody_is_asked_twice() {
+fn the_next_tick_takes_a_late_answer() {
     let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let (asked, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let list = {

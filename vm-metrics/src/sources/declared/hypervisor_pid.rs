@@ -1,5 +1,6 @@
-//! Whether the pid that an orchestrator keeps for a VM is still the VM's: after a boot, or when nobody was there to
-//! strike it out, it may be anybody's.
+//! Checks that a recorded pid still is the hypervisor of its VM.
+//!
+//! After a boot, or a crash of the orchestrator, the pid of a record may be any process.
 
 use crate::model::Hypervisor;
 use crate::procfs::executable;
@@ -78,7 +79,7 @@ mod tests {
     use crate::sources::proc_scan::fixture::{Fake, Fixture};
 
     #[test]
-    fn a_pid_is_the_vms_while_it_is_a_hypervisor_that_was_started_for_it() {
+    fn only_the_vms_hypervisor_keeps_its_pid() {
         let ours = Fake { args: "qemu-system-x86_64 -uuid 0123", ..Fake::default() };
         let fixture = Fixture::with(&[ours]);
         let mut pid = HypervisorPid::default();
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uuid_in_upper_case_is_the_same_mark() {
+    fn a_uuid_matches_in_any_case() {
         let (lower, upper) = ("6f9c7d5e-3f7d-4d0a-9d39-0f0d3a6b1c55", "6F9C7D5E-3F7D-4D0A-9D39-0F0D3A6B1C55");
         assert!(has_mark(upper, lower) && has_mark(&format!("type=1,uuid={lower}"), upper));
         assert!(!has_mark("WEB", "web"));

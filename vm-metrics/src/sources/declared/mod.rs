@@ -1,8 +1,8 @@
-//! A VM as somebody describes it to this daemon: in the configuration, in a file of a directory, or over the socket.
+//! VMs that operators and orchestrators declare, in the configuration, in files or by push.
 //!
-//! A VM of which no process is named is listed always: what cannot be read of it is then missing, and the readers say
-//! so. Where a process is named, the VM is there while that is; its TAPs may be another VM's by then. A pid file is
-//! read at each call, for a VM that was started again has another pid.
+//! A declared VM without a process is always listed; readers report the missing values. A VM with a pid or pid file is
+//! listed while that process runs. Without the process its TAPs may belong to another VM. Each call reads the pid file
+//! again, since a restarted VM has another pid.
 
 pub mod hypervisor_pid;
 mod pid_file;
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pid_that_went_to_another_process_is_left_out() {
+    fn a_reused_pid_is_left_out() {
         let mut case = Case::new(DeclaredVm { id: "a".into(), pid: Some(42), ..DeclaredVm::default() });
         let mut call = |start: u64| {
             case.fixture.put(&Fake { pid: 42, start, ..Fake::default() });
@@ -185,8 +185,9 @@ mod tests {
         assert_eq!(call(7), (Some(42), String::new()));
     }
 
+    /// It keeps its sizes and loses its TAPs.
     #[test]
-    fn a_vm_whose_process_is_not_there_has_ended_and_has_no_taps() {
+    fn a_vm_without_its_process_has_ended() {
         let taps = vec!["tap0".to_owned()];
         let vm = DeclaredVm { id: "a".into(), taps, vcpus: Some(2), ..DeclaredVm::default() };
         let mut case = Case::new(vm.clone());

@@ -1,6 +1,6 @@
-//! Whether a pid that was written down still means the process that it was written for.
+//! Checks that a declared pid still means the process of its declaration.
 //!
-//! Where that cannot be told it is taken as it is, and the readers say what they cannot read.
+//! Without evidence the pid counts, and readers report the files that they cannot read.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_for_a_process_that_was_there_when_it_was_written() {
+    fn a_process_younger_than_the_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vm.pid");
         let me = process::id();
@@ -121,7 +121,7 @@ mod tests {
 
     /// The start of a process is told by the clock of now, the file has that of then.
     #[test]
-    fn a_process_that_is_known_stays_the_one_when_the_clock_is_set() {
+    fn a_changed_clock_keeps_a_known_process() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vm.pid");
         let mut pid = PidGuard::default();
@@ -132,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn the_start_of_this_process_was_a_moment_ago() {
+    fn this_process_started_a_moment_ago() {
         let stat = ProcessLookup::default().stat(process::id()).unwrap();
         let ago = SystemTime::now().duration_since(started(stat.start_ticks)).unwrap();
         assert!(ago < Duration::from_secs(3600), "{ago:?}");
     }
 
     #[test]
-    fn a_file_that_is_written_again_may_mean_another_process() {
+    fn a_rewritten_file_may_name_another_process() {
         let dir = tempfile::tempdir().unwrap();
         let (path, host) = (dir.path().join("vm.pid"), Host::new(dir.path().join("proc"), "/none"));
         fs::create_dir_all(host.process(42)).unwrap();

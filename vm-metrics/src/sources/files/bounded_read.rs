@@ -1,4 +1,4 @@
-//! Reading files that others wrote: never more than a limit, never waiting for a writer, and nothing but plain files.
+//! Reads at most so many bytes of plain files, without waiting for writers.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -106,7 +106,7 @@ mod tests {
     /// What a file of procfs or tracefs holds may be gone once it is read (`/proc/kmsg`): all of them say that they are
     /// empty.
     #[test]
-    fn a_file_that_says_it_is_empty_is_not_read() {
+    fn a_file_of_length_zero_is_not_read() {
         assert_eq!(read(Path::new("/proc/self/stat"), 4096).unwrap(), b"");
     }
 }

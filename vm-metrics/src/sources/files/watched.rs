@@ -208,8 +208,9 @@ mod tests {
 
     use super::*;
 
+    /// The last good content counts while the file is spoilt.
     #[test]
-    fn a_file_is_parsed_when_it_changed_and_a_spoilt_one_keeps_its_word() {
+    fn a_changed_file_is_parsed_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("number");
         let mut watched = WatchedFiles::new(Operators::default(), 16);
@@ -249,8 +250,9 @@ mod tests {
         assert_eq!(look(&mut watched), (vec![], String::new(), 5));
     }
 
+    /// Hidden files are not ready yet.
     #[test]
-    fn a_directory_that_is_not_there_is_absent_and_hidden_files_are_not_ready() {
+    fn a_missing_directory_is_absent() {
         let names = |directory: &Path| names(directory, &Operators::default(), &mut Vec::new());
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("missing");

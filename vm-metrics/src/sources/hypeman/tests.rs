@@ -1,3 +1,5 @@
+//! Tests of hypeman's records.
+
 use std::fs;
 use std::path::Path;
 
@@ -59,7 +61,7 @@ fn listed(source: &mut Hypeman) -> (Vec<InstanceInfo>, Vec<String>) {
 }
 
 #[test]
-fn a_vm_that_runs_is_as_hypeman_has_it() {
+fn a_running_vm_is_as_in_its_record() {
     let host = Fixture::with(&[vmm(ARGS)]);
     let guests = host.path("guests");
     write(&guests, ID, RUNNING);
@@ -123,8 +125,9 @@ fn restarts_are_told_where_there_is_a_policy() {
     assert_eq!(listed_with(&[], &never).restart_attempts, None);
 }
 
+/// Long values are cut.
 #[test]
-fn only_named_tags_are_shown_and_long_values_are_cut() {
+fn only_configured_tags_are_shown() {
     assert_eq!(listed_with(&[], &newest()).tags, BTreeMap::new());
     let tags = listed_with(&["team", "long", "absent"], &newest()).tags;
     let expected = [("long".to_owned(), "ü".repeat(64)), ("team".to_owned(), "red".to_owned())];
@@ -134,7 +137,7 @@ fn only_named_tags_are_shown_and_long_values_are_cut() {
 }
 
 #[test]
-fn a_stale_pid_is_a_vm_that_does_not_run() {
+fn a_vm_with_a_stale_pid_has_ended() {
     let host = Fixture::with(&[vmm("cloud-hypervisor --api-socket /var/lib/hypeman/guests/other/ch.sock")]);
     write(&host.path("guests"), ID, RUNNING);
     let mut source = Hypeman::new(
@@ -151,8 +154,9 @@ fn a_stale_pid_is_a_vm_that_does_not_run() {
     assert_eq!(listed(&mut source), (vec![], vec![]));
 }
 
+/// Half a record changes nothing.
 #[test]
-fn a_bad_record_is_one_problem_and_half_a_record_changes_nothing() {
+fn a_bad_record_is_one_problem() {
     let host = Fixture::with(&[vmm(ARGS)]);
     let guests = host.path("guests");
     write(&guests, ID, RUNNING);

@@ -1,8 +1,8 @@
-//! The network interfaces of a domain: devices of the host, and those that cannot be counted. Pure.
+//! Parses the network interfaces of a domain. Pure.
 
 use roxmltree::Node;
 
-use super::status::child;
+use super::xml::child;
 use crate::model::{UncountedKind, UncountedNic, is_device_name};
 use crate::sources::shortened;
 use crate::sources::values::bounded::MAX_NICS;

@@ -6,6 +6,7 @@
 mod interfaces;
 mod record_dirs;
 mod status;
+mod xml;
 
 use std::fs;
 use std::path::{Path, PathBuf};

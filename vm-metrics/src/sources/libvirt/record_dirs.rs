@@ -1,4 +1,4 @@
-//! Where libvirt keeps its records: of QEMU, of Cloud Hypervisor, and of sessions of trusted users.
+//! Finds the directories with libvirt's records of running domains.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -3,6 +3,7 @@
 use roxmltree::{Document, Node, ParsingOptions};
 
 use super::interfaces::{taps, uncounted};
+use super::xml::child;
 use crate::model::{UncountedNic, VmState};
 
 /// A record has some hundred elements.
@@ -69,10 +70,6 @@ fn state(said: &str) -> Option<VmState> {
         "shutdown" | "shutoff" | "crashed" => Some(VmState::Stopped),
         _ => None,
     }
-}
-
-pub fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
-    node.children().find(|child| child.has_tag_name(name))
 }
 
 fn text_of(node: Node, name: &str) -> Option<String> {
@@ -203,7 +200,7 @@ pub mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_refused_in_a_few_words() {
+    fn other_files_are_refused_with_short_messages() {
         let dtd = "<!DOCTYPE a [<!ENTITY b \"c\">]><domstatus pid='1'><domain/></domstatus>";
         for (content, problem) in [
             ("", "bad XML at line 1, column 1"),

@@ -1,3 +1,5 @@
+//! Tests of libvirt's records.
+
 use std::fs;
 use std::time::Duration;
 
@@ -39,7 +41,7 @@ impl Case {
 }
 
 #[test]
-fn a_domain_is_listed_while_its_process_is_there() {
+fn a_domain_lives_as_long_as_its_process() {
     let mut case = Case::new();
     case.run("/usr/bin/qemu-system-x86_64", ARGS);
     case.write("web 1.xml");
@@ -66,7 +68,7 @@ fn a_hidden_domain_is_listed() {
 }
 
 #[test]
-fn a_cloud_hypervisor_is_known_by_its_paths_or_its_start() {
+fn paths_or_start_time_identify_cloud_hypervisor() {
     let dir = Path::new("/run/libvirt/ch");
     let domain = status::parse(status::tests::REAL.as_bytes()).unwrap();
     let is_it = |line: &str, written: Option<SystemTime>| {

@@ -1,4 +1,4 @@
-//! What the kernel says of processes and devices, against which the words of sources are checked.
+//! Facts of the kernel about processes and devices, which check the claims of sources.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What tells VMs apart that claim one id, as numbers that stay the same over restarts.
+//! Hashes that tell VMs of one id apart, stable over restarts.
 
 /// How many there are.
 pub const LEVELS: usize = 3;

@@ -3,10 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Instant, SystemTime};
 
-use serde::{Deserialize, Serialize};
-
-use super::MergedVm;
-use super::ids::ClaimRank;
+use super::claims::{IdClaim, Standing};
 use super::twins::{IdRecord, ProcessKey, forget_tombstones, tell_apart};
 use crate::model::{Nic, fair_share};
 
@@ -19,22 +16,6 @@ const MAX_OF_USER: u64 = 1_024;
 
 /// How long an ended VM is remembered, in seconds: 30 days.
 const MAX_AGE: u64 = 30 * 24 * 3600;
-
-/// Who claims an id. Between VMs of one standing no rank decides.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Standing {
-    Operator,
-    Trusted,
-    User(Option<u32>),
-}
-
-/// An id as sources say it, and who claims it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct IdClaim {
-    pub id: String,
-    pub standing: Standing,
-}
 
 #[derive(Debug)]
 pub struct IdRecords {
@@ -54,21 +35,6 @@ pub struct IdRecords {
 impl Default for IdRecords {
     fn default() -> Self {
         Self::new(String::new())
-    }
-}
-
-impl Standing {
-    pub fn of(vm: &MergedVm) -> Self {
-        match vm.claim {
-            ClaimRank::Operator => Self::Operator,
-            ClaimRank::Trusted => Self::Trusted,
-            ClaimRank::Stranger => Self::User(vm.info.uid),
-        }
-    }
-
-    /// Whether an id of this standing is kept from the other.
-    fn binds(self, other: Self) -> bool {
-        self == other || self < other && !matches!((self, other), (Self::User(_), Self::User(_)))
     }
 }
 

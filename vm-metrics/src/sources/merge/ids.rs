@@ -1,13 +1,16 @@
-//! Which VM has which id: no id is there twice, no user takes another's, and an id stays its VM's.
+//! Assigns a unique id to each VM.
+//!
+//! No user takes the id of another user's VM, and a VM keeps its id.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::MergedVm;
+use super::claims::{ClaimRank, IdClaim, Standing};
 use super::evidence::Evidence;
 use super::fingerprints::short_hash;
-use super::id_records::{IdClaim, IdRecords, Standing};
+use super::id_records::IdRecords;
 use super::twins::{Assignment, Claimant, IdRecord, ProcessKey, assign};
 
 /// Ids of ended VMs that are kept for one user. The oldest go first.
@@ -27,17 +30,6 @@ struct Owner {
     uid: Option<u32>,
     is_stranger: bool,
     until: Option<Instant>,
-}
-
-/// Whose claim to an id comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ClaimRank {
-    /// A source of the operator names the VM.
-    Operator,
-    /// The process of a trusted user describes itself.
-    Trusted,
-    /// The process of another user describes itself.
-    Stranger,
 }
 
 /// The VMs of equal standing that claim one id; or one VM without a process.

@@ -5,6 +5,8 @@
 //! counts; what it does not know is taken from the next. NICs are those that the process holds ([`nics`](mod@nics)). No
 //! id is there twice ([`ids`]), nor is a NIC, so that no byte is counted for two VMs.
 
+mod claims;
+mod entry;
 pub mod evidence;
 pub mod fingerprints;
 mod id_records;
@@ -19,12 +21,12 @@ mod uncounted;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use self::claims::{ClaimRank, IdClaim};
+use self::entry::VmEntry;
 use self::evidence::{Evidence, ProcessTable};
-use self::id_records::IdClaim;
-use self::ids::ClaimRank;
 pub(super) use self::ids::IdAssigner;
 use self::nics::{NicHolders, nics};
-use self::same::{Groups, VmEntry};
+use self::same::Groups;
 pub(super) use self::saved_ids::SavedIds;
 use self::twins::IdRecord;
 use super::Precedence;

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::Precedence;
+use super::entry::VmEntry;
 use super::evidence::{Evidence, LocalDevice, ProcessEvidence};
-use super::same::VmEntry;
 use crate::model::{Nic, is_device_name};
 
 /// The process that each device is of, from merge to merge.

@@ -4,20 +4,11 @@ use std::collections::HashMap;
 use std::mem;
 
 use super::super::Precedence;
+use super::entry::VmEntry;
 use super::evidence::{Evidence, LocalDevice};
 use super::ids::IdAssigner;
 use super::nics::NicHolders;
-use crate::model::{InstanceInfo, Nic};
-
-/// A VM as one source has it.
-#[derive(Debug)]
-pub struct VmEntry {
-    pub source: usize,
-    pub precedence: Precedence,
-    pub has_ended: bool,
-    pub is_own: bool,
-    pub info: InstanceInfo,
-}
+use crate::model::Nic;
 
 /// The entries of each VM, in order.
 #[derive(Debug)]

@@ -1,12 +1,13 @@
-//! What a daemon leaves written for the next of the ids that VMs have or had.
+//! Saves the ids of VMs for the next daemon.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::claims::{IdClaim, Standing};
 use super::fingerprints::LEVELS;
-use super::id_records::{IdClaim, IdRecords, Standing};
+use super::id_records::IdRecords;
 use super::twins::{IdRecord, ProcessKey};
 use crate::host::Host;
 use crate::own_dir::{DirError, OwnDir};
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_state_is_told_and_written_over() {
+    fn a_broken_state_file_is_reported_and_replaced() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(NAME), "{").unwrap();
         let mut ids = saved(&dir, "boot");

@@ -1,3 +1,5 @@
+//! Tests of the merge of several sources.
+
 use std::collections::HashSet;
 use std::slice::from_ref;
 
@@ -8,6 +10,7 @@ use super::precedence::FACTS;
 use super::*;
 use crate::model::{NetworkLimits, Trust, VmState};
 
+mod nics;
 mod strangers;
 mod twins;
 
@@ -121,8 +124,9 @@ fn shape(id: &str) -> String {
     without.map_or_else(|| id.to_owned(), |(plain, _)| format!("{plain}-*"))
 }
 
+/// Later entries fill the gaps of the first.
 #[test]
-fn the_same_process_is_one_vm_and_gaps_are_filled() {
+fn entries_of_one_process_are_one_vm() {
     let (vms, problems) = merge_listings(vec![vec![vm("web", Some(7))], vec![found(7), found(8)]]);
     let web = InstanceInfo { id: "web".into(), name: "web".into(), ..found(7) };
     assert_eq!(vms, [web, found(8)]);
@@ -158,7 +162,7 @@ fn the_first_word_counts() {
 }
 
 #[test]
-fn the_same_id_is_one_vm_unless_the_processes_differ() {
+fn one_id_with_two_processes_is_two_vms() {
     let (vms, problems) = merge_listings(vec![vec![vm("uuid", None)], vec![found(7)]]);
     assert_eq!((vms.len(), vms[0].hypervisor_pid), (1, Some(7)));
     assert!(problems.concat().is_empty());
@@ -169,8 +173,9 @@ fn the_same_id_is_one_vm_unless_the_processes_differ() {
     );
 }
 
+/// The next process with the id gets its description.
 #[test]
-fn a_vm_that_has_ended_disputes_no_id_and_its_description_is_for_the_next_process() {
+fn an_ended_vm_disputes_no_id() {
     let mut world = World::new();
     let mut merged = |pushed: Vec<InstanceInfo>, ended: Vec<InstanceInfo>, processes: &[u32]| {
         let pushed = SourceListing { instances: pushed, ended, ..SourceListing::nothing(Precedence::Pushed) };
@@ -196,8 +201,9 @@ fn a_vm_that_has_ended_disputes_no_id_and_its_description_is_for_the_next_proces
     assert_eq!(merged(vec![web(Some(4))], vec![], &[4]), [shop(4)], "it was pushed with this id");
 }
 
+/// A process that it lists twice is one VM.
 #[test]
-fn within_one_source_the_same_id_is_two_vms_and_the_same_process_is_one() {
+fn one_source_may_list_an_id_twice() {
     let (got, problems) =
         ids(vec![vec![vm("a", Some(1)), vm("a", Some(2)), vm("a-2", Some(3)), vm("b", Some(1))]]);
     assert_eq!(got, ["a-*", "a-*", "a-2"]);
@@ -205,56 +211,6 @@ fn within_one_source_the_same_id_is_two_vms_and_the_same_process_is_one() {
     assert_eq!(problems[0][0], "\"b\" left out: process 1 is \"a\" already");
     let (got, _) = ids(vec![vec![vm("a", None), vm("a", None)]]);
     assert_eq!(got, ["a", "a-#1"]);
-}
-
-#[test]
-fn a_nic_is_of_one_vm_once() {
-    let with = |id, pid, nics: &[Nic]| InstanceInfo { nics: nics.to_vec(), ..vm(id, Some(pid)) };
-    let (tap0, tap1) = (Nic::local("tap0"), Nic::local("tap1"));
-    let elsewhere = Nic { netns: Some(7), ..tap0.clone() };
-    let (vms, problems) = merge_listings(vec![
-        vec![with("a", 1, from_ref(&tap0))],
-        vec![
-            with("a", 2, &[tap0.clone(), tap1.clone(), elsewhere.clone()]),
-            with("c", 3, from_ref(&elsewhere)),
-        ],
-    ]);
-    let nics: Vec<_> = vms.iter().map(|vm| vm.nics.clone()).collect();
-    assert_eq!(nics, [vec![], vec![tap0, tap1, elsewhere], vec![]], "a process holds them");
-    assert_eq!(problems[0], ["\"a\": \"tap0\" left out: a process of another VM holds it"]);
-    assert_eq!(problems[1][1..], ["\"c\": \"tap0\" left out: another process holds it, too"]);
-}
-
-#[test]
-fn a_name_that_no_device_can_have_is_a_problem() {
-    let nics = vec![Nic::local("tap0"), Nic::local("x/y")];
-    let (vms, problems) = merge_listings(vec![vec![InstanceInfo { nics: nics.clone(), ..vm("a", None) }]]);
-    assert_eq!(vms[0].nics, nics, "a sum without it would be wrong");
-    assert_eq!(problems[0], ["\"a\": \"x/y\" cannot be the name of a network device"]);
-}
-
-#[test]
-fn a_vm_without_a_process_is_the_one_whose_process_has_its_tap() {
-    let listed = InstanceInfo { nics: vec![Nic::local("tap7")], ..vm("web", None) };
-    let (vms, problems) = merge_listings(vec![vec![listed.clone()], vec![found(7), found(8)]]);
-    let web = InstanceInfo { id: "web".into(), name: "web".into(), ..found(7) };
-    assert_eq!(vms, [web, found(8)]);
-    assert!(problems.concat().is_empty());
-    // Two that have no process are two: nothing says that they are one.
-    let other = InstanceInfo { id: "other".into(), ..listed.clone() };
-    let (vms, problems) = merge_listings(vec![vec![listed], vec![other]]);
-    assert_eq!((vms.len(), problems[1].len()), (2, 1));
-}
-
-/// A jailed VM may call its TAP as it likes.
-#[test]
-fn a_tap_of_that_name_in_another_namespace_is_nobody_elses() {
-    let tap = |netns| Nic { netns, ..Nic::local("tap0") };
-    let named = InstanceInfo { nics: vec![tap(None)], ..vm("web", None) };
-    let jailed = InstanceInfo { nics: vec![tap(Some(1))], ..found(7) };
-    let (vms, problems) = merge_listings(vec![vec![named.clone()], vec![jailed.clone()]]);
-    assert_eq!(vms, [named, jailed]);
-    assert!(problems.concat().is_empty());
 }
 
 #[test]
@@ -304,36 +260,7 @@ fn an_id_says_more_than_a_tap() {
 }
 
 #[test]
-fn the_process_says_which_taps_it_has_and_the_orchestrator_the_rest() {
-    let elsewhere = Nic { netns: Some(7), ..Nic::local("tap0") };
-    let by = |precedence, nic: &Nic, vcpus| {
-        let nics = vec![nic.clone()];
-        (precedence, vec![InstanceInfo { nics, allocated_vcpus: Some(vcpus), ..vm("a", Some(1)) }])
-    };
-    let orchestrator = by(Precedence::Orchestrator, &Nic::local("tap0"), 4);
-    let vmm = by(Precedence::Vmm, &Nic::local("tap1"), 2);
-    let process = by(Precedence::Process, &elsewhere, 1);
-    let merged = |listings: &[&(Precedence, Vec<InstanceInfo>)]| {
-        let (mut vms, problems) = merge_tiers(listings.iter().copied().cloned().collect());
-        assert!(problems.concat().is_empty());
-        let vm = vms.remove(0);
-        (vm.nics, vm.allocated_vcpus)
-    };
-    assert_eq!(merged(&[&orchestrator, &vmm, &process]), (vec![elsewhere.clone()], Some(4)));
-    assert_eq!(merged(&[&vmm, &process]), (vec![elsewhere], Some(2)));
-    assert_eq!(merged(&[&orchestrator, &vmm]), (vec![Nic::local("tap0")], Some(4)));
-    let written = by(Precedence::Declared, &Nic::local("mine"), 8);
-    let both = vec![Nic::local("mine"), Nic { netns: Some(7), ..Nic::local("tap0") }];
-    assert_eq!(merged(&[&written, &orchestrator, &process]), (both, Some(8)));
-    let written = by(Precedence::Declared, &Nic::local("tap0"), 8);
-    let located = merged(&[&written, &orchestrator, &process]);
-    assert_eq!(located, (vec![Nic { netns: Some(7), ..Nic::local("tap0") }], Some(8)), "by name only");
-    let here = by(Precedence::Process, &Nic::local("tap0"), 1);
-    assert_eq!(merged(&[&written, &here]), (vec![Nic::local("tap0")], Some(8)));
-}
-
-#[test]
-fn who_does_not_know_the_id_leaves_it_to_others() {
+fn a_missing_id_comes_from_another_source() {
     let vmm = InstanceInfo { allocated_vcpus: Some(4), ..vm("", Some(7)) };
     let other = InstanceInfo { hypervisor: Hypervisor::Qemu, ..vm("", Some(9)) };
     let (vms, problems) = merge_listings(vec![vec![vmm, other], vec![found(7)]]);
@@ -344,7 +271,7 @@ fn who_does_not_know_the_id_leaves_it_to_others() {
 
 /// Of a static entry, a pushed VM or a command line.
 #[test]
-fn a_uuid_in_upper_case_joins_the_one_in_lower_case() {
+fn uuids_join_in_any_case() {
     let uuid = "6f9c7d5e-3f7d-4d0a-9d39-0f0d3a6b1c55";
     let upper = vm(&uuid.to_ascii_uppercase(), None);
     let (vms, problems) = merge_listings(vec![vec![upper], vec![vm(uuid, Some(7))]]);
@@ -354,7 +281,7 @@ fn a_uuid_in_upper_case_joins_the_one_in_lower_case() {
 
 /// As a monitor of QEMU knows it, where the process is not scanned.
 #[test]
-fn a_name_is_an_id_for_want_of_another() {
+fn a_name_replaces_a_missing_id() {
     let monitor = |pid| InstanceInfo { name: "ubuntu".into(), ..vm("", Some(pid)) };
     let (vms, _) = merge_tiers(vec![(Precedence::Vmm, vec![monitor(7)])]);
     assert_eq!(vms[0].id, "ubuntu");

@@ -1,4 +1,4 @@
-//! Which of the VMs that claim one id is which: by process, else by what told them apart before.
+//! Finds the record of each VM that claims an id: by process, then by fingerprint.
 
 use std::collections::HashMap;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::MergedVm;
-use super::ids::ClaimRank;
+use super::claims::ClaimRank;
 use crate::model::{UncountedNic, fair_share};
 
 /// NICs of all VMs together that describe themselves and whose users are not trusted.

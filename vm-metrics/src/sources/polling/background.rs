@@ -1,4 +1,4 @@
-//! Asks a source on a thread of its own, so that one that hangs holds up no tick.
+//! Calls a source on its own thread, so that no tick waits for it.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_too_old_is_asked_for_again() {
+    fn an_old_answer_is_never_taken() {
         let (mut source, order, entry) = blocking();
         ids(&mut source).unwrap_err();
         order.send("old").unwrap();

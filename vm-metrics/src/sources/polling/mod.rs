@@ -1,4 +1,6 @@
-//! One round of all sources: each is asked, one that fails keeps its VMs for a while, and what they know is merged.
+//! Polls every source in each tick and merges the listings.
+//!
+//! A source that fails keeps its VMs for 30 seconds.
 
 mod background;
 

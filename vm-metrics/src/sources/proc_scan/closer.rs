@@ -1,4 +1,4 @@
-//! Closes files of others on threads of their own, for a tenant's file system may never answer.
+//! Closes duplicated files on own threads, since a tenant's file system may never answer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

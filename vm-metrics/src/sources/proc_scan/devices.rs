@@ -1,4 +1,4 @@
-//! Which device a descriptor of another process is, as the kernel says and not as its name says.
+//! Asks the kernel which device a descriptor of another process is.
 
 use std::collections::HashMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Who goes on with the devices of a VM when its process lets go of them or ends.
+//! Finds the processes that continue a VM after its process has closed devices or ended.
 //!
 //! A process that has come from the VM's is the same VM. Any other is a new one, which has no more than these devices.
 //! Until it is found, the VM goes on without a process, so that no byte falls between.

@@ -1,4 +1,4 @@
-//! Who the VM of a process is, and what tells it from others that claim to be the same.
+//! Id, name and fingerprints of a VM, from its process.
 
 use std::fs;
 use std::ops::RangeInclusive;

@@ -23,9 +23,6 @@ use crate::procfs::executable::hypervisor;
 use crate::sources::merge::fingerprints::Fingerprints;
 use crate::sources::process::{ProcessDir, ReadError, argv};
 
-/// More than a VM has, for each is dozens of series. Anybody may give a program a hypervisor's name.
-pub const MAX_NICS: usize = 256;
-
 /// A VM and what stays wrong with what is known of it.
 #[derive(Debug)]
 pub struct ProcessVm {

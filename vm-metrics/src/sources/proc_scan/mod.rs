@@ -1,4 +1,4 @@
-//! Finds QEMU, Cloud Hypervisor, Firecracker and all other processes that run VMs by KVM, with no configuration.
+//! Finds QEMU, Cloud Hypervisor, Firecracker and other KVM processes without configuration.
 //!
 //! A look at every process costs too much for each tick, so a call lists the pids, looks closely at those it
 //! does not know, and makes sure by the start time that a known VM is still the same process. What it knows

@@ -1,4 +1,4 @@
-//! What is read of processes, apart from what is made of it: a read of a tenant's process may never return.
+//! Reads processes on threads that may hang, apart from all decisions.
 
 use std::io;
 use std::sync::atomic::AtomicUsize;

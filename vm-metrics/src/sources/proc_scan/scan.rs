@@ -1,4 +1,4 @@
-//! The looks at processes in one call: quick ones at all, close ones at those that are due.
+//! Looks at processes in one scan: quickly at all, closely at those due.
 
 use std::collections::HashMap;
 use std::mem;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::super::SourceError;
 use super::devices::{Descriptors, Devices, HeldDevice};
-use super::inspect::MAX_NICS;
 use super::kvm::KvmDescriptors;
 use super::walk::{DirOffset, walk};
 use crate::model::{UncountedKind, UncountedNic};
 use crate::sources::process::{ProcessDir, ReadError, read};
+use crate::sources::values::bounded::MAX_NICS;
 use crate::sources::values::vfio::network_devices;
 
 /// A tun descriptor's is about a hundred bytes.

@@ -1,4 +1,4 @@
-//! The descriptors of a process, some at a time: one that has very many holds up nobody.
+//! Walks the descriptors of a process within a time limit.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What is read of processes that sources name, without waiting for one that does not answer.
+//! Reads processes that sources name, with a time limit.
 //!
 //! Any user can make a process whose files in procfs never answer (`patient`).
 

@@ -1,4 +1,4 @@
-//! QEMU's monitor (QMP): name and uuid, the vCPUs and memory that are plugged in, and what the balloon leaves.
+//! QEMU's monitor (QMP): name, UUID, vCPUs, memory, balloon and state of a VM.
 //!
 //! A monitor has one client at a time. To an orchestrator that has only one, we would be in the way: so only sockets in
 //! a directory made for it, or that the configuration names, are asked, each for some milliseconds. Where somebody is

@@ -1,4 +1,6 @@
-//! The network backends of a QEMU, as its human monitor tells them: QMP has no command for that. Pure.
+//! Parses the network backends of QEMU, from its human monitor. Pure.
+//!
+//! QMP has no command for them.
 
 use crate::model::UncountedNic;
 use crate::sources::proc_scan::netdev_kind;

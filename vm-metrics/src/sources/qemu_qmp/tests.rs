@@ -1,3 +1,5 @@
+//! Tests of a QEMU monitor against fake sockets.
+
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream as Stream};
 use std::thread;
@@ -82,7 +84,7 @@ fn names_are_labels_so_long_ones_are_cut() {
 
 /// As an orchestrator does that hands QEMU the socket.
 #[test]
-fn who_listens_and_is_no_qemu_is_not_the_process_of_the_vm() {
+fn only_qemu_becomes_the_process_of_the_vm() {
     let dir = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(dir.path().join("web.sock")).unwrap();
     thread::spawn(move || {
@@ -99,7 +101,7 @@ fn who_listens_and_is_no_qemu_is_not_the_process_of_the_vm() {
 }
 
 #[test]
-fn what_is_no_monitor_is_said_in_a_few_words() {
+fn other_sockets_get_a_short_message() {
     for (says, problem) in [
         ("{\"hello\": 1}\n", "no monitor of QEMU: it does not begin with a greeting"),
         ("SSH-2.0-OpenSSH\r\n", "no monitor of QEMU: bad JSON at line 1, column 1"),

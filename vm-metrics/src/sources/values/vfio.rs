@@ -1,4 +1,4 @@
-//! PCI devices that a process drives itself, by `/dev/vfio/<group>`, and which of them are for networks.
+//! Finds the network controllers among PCI devices of VFIO groups.
 
 use std::fs;
 

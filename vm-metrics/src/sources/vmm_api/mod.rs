@@ -5,6 +5,7 @@
 //! process ends: it is asked again every now and then, and when the VM's NICs have changed. One that does not answer
 //! is asked less and less often.
 
+mod budget;
 mod error;
 mod http;
 mod poller;
@@ -17,6 +18,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use self::budget::PollBudget;
 pub use self::error::QueryError;
 pub use self::http::Http;
 use self::poller::{ApiPoller, Reply};
@@ -24,7 +26,7 @@ pub use self::poller::{Query, QueryFuture};
 pub use self::schedule::Schedule;
 use super::{ApiSocket, Listing, SourceContext, SourceError};
 use crate::host::Host;
-use crate::model::{Excess, InstanceInfo, Nic, VmState, fair_share};
+use crate::model::{Excess, InstanceInfo, Nic, VmState};
 use crate::sources::files::process_path::{STRANGERS_PATIENCE, Workers};
 use crate::sources::process::ProcessDir;
 use crate::sources::process::lookup::ProcessLookup;
@@ -35,12 +37,6 @@ const DEADLINE: Duration = Duration::from_millis(200);
 /// How long a tick waits for the first answers of new VMs of trusted users. They end by the deadline; the rest is for a host
 /// that is too busy to run the thread that asks.
 const FIRST_ANSWERS: Duration = Duration::from_secs(1);
-
-/// Each is an open file, and a little work for a VMM. The rest is asked in the next ticks.
-const MAX_UNDER_WAY: u64 = 32;
-
-/// Of VMMs of users who are not trusted, beside those: each may send as much as an answer may have.
-const OTHERS_UNDER_WAY: u64 = 16;
 
 /// Bytes of all that a VMM may say in one answer; a large VM's is 50 KiB.
 pub const ANSWER_LIMIT: usize = 1 << 20;
@@ -256,47 +252,5 @@ impl VmmApi {
 impl PolledVmm {
     fn is_due(&self, now: Duration) -> bool {
         !self.under_way && self.schedule.is_due(now)
-    }
-}
-
-/// How many more sockets may be asked now.
-struct PollBudget {
-    trusted: u64,
-    others: u64,
-    /// The most that one user who is not trusted may have under way.
-    share: u64,
-    /// What those users have under way.
-    users: HashMap<Option<u32>, u64>,
-}
-
-impl PollBudget {
-    fn of(known: &HashMap<Target, PolledVmm>, now: Duration) -> Self {
-        let mut room =
-            Self { trusted: MAX_UNDER_WAY, others: OTHERS_UNDER_WAY, share: 0, users: HashMap::new() };
-        let mut demands: HashMap<_, u64> = HashMap::new();
-        for known in known.values() {
-            if known.under_way {
-                room.take(known);
-            }
-            if !known.is_trusted && (known.under_way || known.is_due(now)) {
-                *demands.entry(known.uid).or_default() += 1;
-            }
-        }
-        // Of more users than there is room for, each has one in turn: what has waited longest is due first.
-        room.share = fair_share(OTHERS_UNDER_WAY, demands.into_values()).max(1);
-        room
-    }
-
-    fn has_room_for(&self, known: &PolledVmm) -> bool {
-        match known.is_trusted {
-            true => self.trusted > 0,
-            false => self.others > 0 && self.users.get(&known.uid).is_none_or(|count| *count < self.share),
-        }
-    }
-
-    fn take(&mut self, known: &PolledVmm) {
-        let left = if known.is_trusted { &mut self.trusted } else { &mut self.others };
-        *left = left.saturating_sub(1);
-        *self.users.entry(known.uid).or_default() += 1;
     }
 }

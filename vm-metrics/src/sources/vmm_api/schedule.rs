@@ -62,8 +62,9 @@ impl Schedule {
 mod tests {
     use super::*;
 
+    /// A VMM that answers is asked at regular intervals.
     #[test]
-    fn who_answers_is_asked_regularly_and_who_does_not_ever_less() {
+    fn failures_make_the_pauses_longer() {
         let mut schedule = Schedule::default();
         let mut now = Duration::ZERO;
         assert!(schedule.is_due(now) && schedule.is_new());

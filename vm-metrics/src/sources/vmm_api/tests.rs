@@ -1,3 +1,5 @@
+//! Tests of the API poller against fake VMMs.
+
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream as Stream};
@@ -12,13 +14,13 @@ use super::super::proc_scan::fixture::{Fake, Fixture};
 use super::*;
 use crate::model::Hypervisor;
 
-/// Stands in for a VMM: listens on a socket, and to each question gives the next of its answers, byte for byte.
-pub struct StandIn {
+/// A fake VMM on a socket: it answers each request with the next of its responses, byte for byte.
+pub struct FakeVmm {
     dir: TempDir,
-    heard: Arc<Mutex<String>>,
+    requests: Arc<Mutex<String>>,
 }
 
-impl StandIn {
+impl FakeVmm {
     pub fn new(answers: Vec<String>) -> Self {
         let answers = answers.into_iter();
         let mut answers = answers.map(String::into_bytes);
@@ -32,8 +34,8 @@ impl StandIn {
     pub fn behaving(mut behave: impl FnMut(&mut Stream, &str) -> bool + Send + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("api.sock")).unwrap();
-        let heard = Arc::new(Mutex::new(String::new()));
-        let hears = heard.clone();
+        let requests = Arc::new(Mutex::new(String::new()));
+        let hears = requests.clone();
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
@@ -45,16 +47,25 @@ impl StandIn {
                 }
             }
         });
-        Self { dir, heard }
+        Self { dir, requests }
     }
 
     pub fn path(&self) -> PathBuf {
         self.dir.path().join("api.sock")
     }
 
-    pub fn heard(&self) -> String {
-        self.heard.lock().unwrap().clone()
+    pub fn requests(&self) -> String {
+        self.requests.lock().unwrap().clone()
     }
+}
+
+/// The bytes of the HTTP servers of Cloud Hypervisor and Firecracker.
+pub fn http_response(status: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status} \r\nServer: VMM API\r\nConnection: keep-alive\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 /// A head of HTTP, or a line.
@@ -71,9 +82,9 @@ fn next_question(stream: &mut Stream) -> Option<String> {
 }
 
 /// What a VMM answers to one who is not in a hurry.
-pub fn answer(query: Query, stand_in: &StandIn) -> Result<VmmInfo, QueryError> {
+pub fn answer(query: Query, vmm: &FakeVmm) -> Result<VmmInfo, QueryError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { query(tokio::net::UnixStream::connect(stand_in.path()).await.unwrap()).await })
+    runtime.block_on(async { query(tokio::net::UnixStream::connect(vmm.path()).await.unwrap()).await })
 }
 
 /// Asks for `GET /vcpus`, which is a number.
@@ -122,15 +133,16 @@ impl Tick<'_> {
     }
 }
 
+/// It is asked again rarely, or when its NICs change.
 #[test]
-fn a_new_vm_is_known_in_the_same_tick_and_asked_again_rarely_or_when_its_nics_change() {
+fn new_vms_are_known_in_their_first_tick() {
     let mut vcpus = 1;
-    let stand_in = StandIn::behaving(move |stream, _| {
+    let vmm = FakeVmm::behaving(move |stream, _| {
         vcpus += 1;
         stream.write_all(ok(&vcpus.to_string()).as_bytes()).is_ok()
     });
     let mut api = VmmApi::new(&SourceContext::default(), ask_vcpus);
-    let mut tick = Tick { api: &mut api, paths: vec![stand_in.path()] };
+    let mut tick = Tick { api: &mut api, paths: vec![vmm.path()] };
     assert_eq!(tick.at(0), (vec![Some(2)], vec![]));
     assert_eq!(tick.at(29), (vec![Some(2)], vec![]));
     tick.until(30, |(vcpus, _)| *vcpus == [Some(3)]);
@@ -146,11 +158,11 @@ fn a_new_vm_is_known_in_the_same_tick_and_asked_again_rarely_or_when_its_nics_ch
 }
 
 #[test]
-fn who_hangs_costs_the_first_tick_a_moment_and_the_next_ones_nothing() {
-    let hanging: Vec<_> = (0..8).map(|_| StandIn::behaving(|_, _| true)).collect();
-    let good = StandIn::new(vec![ok("4")]);
+fn a_hanging_vmm_delays_only_its_first_tick() {
+    let hanging: Vec<_> = (0..8).map(|_| FakeVmm::behaving(|_, _| true)).collect();
+    let good = FakeVmm::new(vec![ok("4")]);
     let mut api = VmmApi::new(&SourceContext::default(), ask_vcpus);
-    let paths = hanging.iter().chain([&good]).map(StandIn::path).collect();
+    let paths = hanging.iter().chain([&good]).map(FakeVmm::path).collect();
     let mut tick = Tick { api: &mut api, paths };
     let began = Instant::now();
     assert_eq!(tick.at(0).0, [Some(4)]);
@@ -166,25 +178,25 @@ fn who_hangs_costs_the_first_tick_a_moment_and_the_next_ones_nothing() {
 }
 
 #[test]
-fn what_was_known_stays_known_when_the_socket_breaks() {
+fn a_broken_socket_keeps_the_last_answer() {
     let mut answers =
         vec![ok("4"), ok("\"many\""), "HTTP/1.1 500 \r\nContent-Length: 0\r\n\r\n".into()].into_iter();
-    let stand_in = StandIn::behaving(move |stream, _| match answers.next() {
+    let vmm = FakeVmm::behaving(move |stream, _| match answers.next() {
         Some(answer) => stream.write_all(answer.as_bytes()).is_ok(),
         None => false,
     });
     let mut api = VmmApi::new(&SourceContext::default(), ask_vcpus);
-    let mut tick = Tick { api: &mut api, paths: vec![stand_in.path()] };
+    let mut tick = Tick { api: &mut api, paths: vec![vmm.path()] };
     assert_eq!(tick.at(0), (vec![Some(4)], vec![]));
     for (second, problem) in [
         (30, "GET /vcpus: unexpected value at line 1, column 6"),
         (31, "GET /vcpus: 500 Internal Server Error"),
         (33, "the connection ended within the answer"),
     ] {
-        let problem = format!("{}: {problem}", stand_in.path().display());
+        let problem = format!("{}: {problem}", vmm.path().display());
         tick.until(second, |got| *got == (vec![Some(4)], vec![problem.clone()]));
     }
-    drop(stand_in);
+    drop(vmm);
     tick.until(40, |(vcpus, problems)| {
         *vcpus == [Some(4)] && problems[0].contains("cannot connect: No such file")
     });
@@ -196,24 +208,25 @@ fn a_flood_is_cut_off() {
     for (start, problem) in
         [(header, "larger than 1048576 bytes"), ("HTTP/1.1 200 \r\nX: ", ""), ("junk", "no HTTP")]
     {
-        let stand_in = StandIn::behaving(move |stream, _| {
+        let vmm = FakeVmm::behaving(move |stream, _| {
             let mut sent = stream.write_all(start.as_bytes());
             for _ in 0..1600 {
                 sent = sent.and_then(|()| stream.write_all(&[b'1'; 1 << 16]));
             }
             sent.is_ok()
         });
-        let error = answer(ask_vcpus, &stand_in).unwrap_err().to_string();
+        let error = answer(ask_vcpus, &vmm).unwrap_err().to_string();
         assert!(error.contains(problem), "{error}");
     }
 }
 
+/// So is a file that is no socket.
 #[test]
-fn a_path_that_is_no_socket_or_leads_out_of_the_chroot_is_refused() {
+fn a_path_out_of_the_chroot_is_refused() {
     let fixture = Fixture::with(&[Fake { pid: 7, ..Fake::default() }]);
     let root = fixture.process(7).join("root");
     fs::create_dir_all(root.join("run")).unwrap();
-    let outside = StandIn::new(vec![ok("4")]);
+    let outside = FakeVmm::new(vec![ok("4")]);
     std::os::unix::fs::symlink(outside.path(), root.join("run/out.sock")).unwrap();
     fs::write(root.join("run/file"), "").unwrap();
     let inside = UnixListener::bind(root.join("run/in.sock")).unwrap();
@@ -239,8 +252,8 @@ fn a_path_that_is_no_socket_or_leads_out_of_the_chroot_is_refused() {
 }
 
 #[test]
-fn a_socket_that_another_process_has_now_is_not_believed() {
-    let stand_in = StandIn::new(vec![ok("4")]);
+fn a_socket_of_another_process_is_refused() {
+    let vmm = FakeVmm::new(vec![ok("4")]);
     let mut api = VmmApi::new(&SourceContext::default(), ask_vcpus);
     let mut other = process::Command::new("cat")
         .stdin(process::Stdio::piped())
@@ -248,14 +261,14 @@ fn a_socket_that_another_process_has_now_is_not_believed() {
         .spawn()
         .unwrap();
     let start_ticks = ProcessDir::new(&Host::default(), other.id()).stat().unwrap().start_ticks;
-    let target = Target { process: Some((other.id(), start_ticks)), path: stand_in.path() };
+    let target = Target { process: Some((other.id(), start_ticks)), path: vmm.path() };
     let listing = api.list(std::iter::once((target, Vec::new()))).unwrap();
     other.kill().unwrap();
     other.wait().unwrap();
     assert_eq!(listing.instances, []);
     let problem = format!("process {}: its API socket cannot be used", other.id());
     assert_eq!(listing.problems[0].to_string(), problem);
-    assert_eq!(stand_in.heard(), "", "nothing was asked");
+    assert_eq!(vmm.requests(), "", "nothing was asked");
 }
 
 /// Each user has a share, and the sockets of root are asked all the same.

@@ -1,4 +1,4 @@
-//! What a process counts goes on when its VM gets another id.
+//! Counters of a process go on when its VM gets another id.
 
 use super::*;
 
@@ -9,13 +9,13 @@ fn process(id: usize, pid: u32, start: u32, read: u64) -> VmStats {
     VmStats {
         hypervisor_pid: Some(pid),
         start_time: Some(start.into()),
-        disk_read_bytes: Some(read),
+        process: ProcessStats { disk_read_bytes: Some(read), ..ProcessStats::default() },
         ..vm(id, 0, 0)
     }
 }
 
 #[test]
-fn a_process_with_another_id_gives_its_count_away_once() {
+fn a_renamed_process_is_counted_once() {
     let mut budget = aggregate(1);
     let top = |tx| VmStats { nics: vm(0, 0, tx).nics, ..process(0, 70, 1, 0) };
     let first = fit(&mut budget, 1, vec![top(1000), process(1, 71, 1, 500)]);
@@ -33,7 +33,7 @@ fn a_process_with_another_id_gives_its_count_away_once() {
 }
 
 #[test]
-fn a_vm_that_starts_again_shows_it() {
+fn a_restarted_vm_begins_anew() {
     let mut budget = aggregate(2);
     for (tick, start, read) in [(1, 1, 100), (2, 1, 150), (3, 2, 7), (4, 2, 9)] {
         let shown = fit(&mut budget, tick, vec![process(0, 70 + start, start, read)]);
@@ -89,7 +89,7 @@ proptest! {
             for (slot, event) in events.iter().enumerate().filter(|(_, event)| !matches!(event, Event::Gone)) {
                 let mut vm = process(ids[slot], slot as u32 + 70, starts[slot], reads[slot]);
                 if matches!(event, Event::Unread) {
-                    (vm.start_time, vm.disk_read_bytes) = (None, None);
+                    (vm.start_time, vm.process.disk_read_bytes) = (None, None);
                 } else {
                     truth.read(&[slot.to_string(), starts[slot].to_string()], reads[slot] as f64);
                 }

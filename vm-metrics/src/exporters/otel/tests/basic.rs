@@ -1,4 +1,4 @@
-//! What a program shows: by default the nine metrics of Go programs, and more when it asks for more.
+//! The instruments of a program: the nine by default, and more on request.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +35,7 @@ fn manager(provider: &SdkMeterProvider, options: OtelOptions) -> Manager {
 }
 
 #[test]
-fn a_program_shows_the_nine_of_go_programs() {
+fn the_default_is_the_nine_instruments() {
     let reader = Reader::new();
     let provider = reader.provider();
     let _manager = manager(&provider, OtelOptions::default());
@@ -57,7 +57,7 @@ fn a_program_shows_the_nine_of_go_programs() {
 }
 
 #[test]
-fn bytes_of_a_vm_are_those_of_all_interfaces() {
+fn bytes_are_summed_over_interfaces() {
     let nic = |device: &str| NicStats { device: device.into(), ..full().vms[0].nics[0].clone() };
     let vm =
         |net_rx_bytes, nics| VmStats { net_rx_bytes, net_tx_bytes: Some(7), nics, ..full().vms[0].clone() };
@@ -79,7 +79,7 @@ fn bytes_of_a_vm_are_those_of_all_interfaces() {
 }
 
 #[test]
-fn the_budget_counts_each_time_it_is_exceeded() {
+fn each_crossing_of_the_budget_counts() {
     let reader = Reader::new();
     let provider = reader.provider();
     let manager = Manager::new();
@@ -103,7 +103,7 @@ fn the_budget_counts_each_time_it_is_exceeded() {
 }
 
 #[test]
-fn a_program_that_asks_for_more_gets_groups_or_all() {
+fn groups_and_all_select_more_instruments() {
     let names = |instruments| {
         let reader = Reader::new();
         let provider = reader.provider();

@@ -1,4 +1,4 @@
-//! Both names of every metric.
+//! Checks both names of every metric.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

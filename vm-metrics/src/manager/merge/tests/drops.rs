@@ -1,4 +1,4 @@
-//! Drops of a device, and those whose reason the tracepoint has told.
+//! Drops of a device, with and without a reason of the tracepoint.
 
 use vm_metrics_common::{DropCounts, Traffic};
 
@@ -28,14 +28,14 @@ fn awaited(mut batch: Batch) -> Batch {
 
 /// The daemon before has left 40 in a map that this one reads in its second tick.
 #[test]
-fn drops_that_are_told_later_count_once() {
+fn late_reasons_count_once() {
     let mut continuity = Continuity::default();
     assert_eq!(by_device(&mut continuity, &awaited(dropped(NicKind::Tap, 100, None))), None);
     assert_eq!(by_device(&mut continuity, &dropped(NicKind::Tap, 100, Some(40))), Some(60));
 }
 
 #[test]
-fn drops_that_nobody_can_tell_are_the_devices() {
+fn unexplained_drops_are_the_devices() {
     let batch = dropped(NicKind::Tap, 100, None);
     assert_eq!(by_device(&mut Continuity::default(), &batch), Some(100));
     let macvtap = dropped(NicKind::Macvtap, 100, None);

@@ -1,4 +1,4 @@
-//! Since when series count, and over which devices they go on.
+//! Tests the beginnings of series, and their devices.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::host::Host;
-use crate::model::Trust;
+use crate::model::{NicSince, Trust};
 use crate::readers::Purpose;
 
 /// A host on which devices are made and removed, and the directory in which daemons leave their state.
@@ -46,7 +46,6 @@ fn tick(continuity: &mut Continuity, name: &str, tap: &str, ifindex: u32, sent: 
     vms.vms[0].name = name.into();
     let mut batch = batch(&[(tap, device(ifindex, sent, 0))], &[(tap, ebpf(ifindex, sent, 0))]);
     batch.processes.insert(7, ProcessReading { start_ticks: Some(500), ..ProcessReading::default() });
-    continuity.set_vms(&vms, &batch);
     present(&vms, &batch, continuity).remove(0)
 }
 
@@ -55,7 +54,7 @@ fn shown(vm: &VmStats) -> (Option<u64>, Option<u64>) {
 }
 
 #[test]
-fn a_device_older_than_the_daemon_has_no_beginning() {
+fn an_older_device_has_no_beginning() {
     let lab = Lab::new();
     lab.make("t", 0);
     let mut daemon = lab.daemon();
@@ -100,7 +99,7 @@ fn a_device_that_is_renamed_has_no_beginning() {
 }
 
 #[test]
-fn a_remade_device_that_is_renamed_has_no_beginning() {
+fn a_remade_and_renamed_device_has_no_beginning() {
     let lab = Lab::new();
     let mut daemon = lab.daemon();
     tick(&mut daemon, "a", "other", 9, 0);
@@ -138,7 +137,7 @@ fn without_pins_the_next_daemon_counts_anew() {
 }
 
 #[test]
-fn a_series_goes_on_over_its_devices_and_daemons() {
+fn a_series_goes_on_over_daemons() {
     let lab = Lab::new();
     let mut daemon = lab.daemon();
     tick(&mut daemon, "a", "other", 9, 0);
@@ -156,7 +155,7 @@ fn a_series_goes_on_over_its_devices_and_daemons() {
 }
 
 #[test]
-fn what_another_vm_counted_is_no_part_of_a_series() {
+fn a_series_has_no_other_vms_counts() {
     let lab = Lab::new();
     let mut daemon = lab.daemon();
     lab.make("t", 0);

@@ -1,4 +1,4 @@
-//! The sums over a VM's interfaces never fall while its process lives, whatever becomes of the interfaces.
+//! Tests that the sums of a VM never fall while its process lives.
 
 use super::*;
 use crate::model::DeviceExit;
@@ -11,8 +11,8 @@ struct Vm {
 }
 
 impl Vm {
-    /// The sum of what the guest has sent, after a tick in which these devices count so much. Those that were there
-    /// before and are not now have the last words.
+    /// The sent bytes after a tick with these devices and counts. Devices of the tick before that are missing now are
+    /// removed.
     fn sent(&mut self, devices: &[(&str, u32, u64)], last: &Batch) -> Option<u64> {
         let readings: Vec<_> =
             devices.iter().map(|(tap, ifindex, bytes)| (*tap, device(*ifindex, *bytes, 0))).collect();
@@ -27,7 +27,7 @@ impl Vm {
 }
 
 #[test]
-fn one_that_is_taken_out_stays_in_the_sum_with_its_last_words() {
+fn a_removed_interface_stays_in_the_sum() {
     let mut vm = Vm::default();
     let none = Batch::default();
     assert_eq!(vm.sent(&[("t0", 3, 10), ("t1", 4, 50)], &none), Some(60));
@@ -40,7 +40,7 @@ fn one_that_is_taken_out_stays_in_the_sum_with_its_last_words() {
 }
 
 #[test]
-fn one_that_is_made_anew_under_its_name_is_one_more() {
+fn a_remade_interface_is_one_more() {
     let mut vm = Vm::default();
     let none = Batch::default();
     assert_eq!(vm.sent(&[("t", 3, 50)], &none), Some(50));
@@ -49,7 +49,7 @@ fn one_that_is_made_anew_under_its_name_is_one_more() {
 }
 
 #[test]
-fn one_that_is_lost_and_found_again_counts_once() {
+fn a_refound_interface_counts_once() {
     let mut vm = Vm::default();
     let none = Batch::default();
     assert_eq!(vm.sent(&[("t0", 3, 10), ("t1", 4, 50)], &none), Some(60));
@@ -58,7 +58,7 @@ fn one_that_is_lost_and_found_again_counts_once() {
 }
 
 #[test]
-fn one_that_is_not_read_leaves_no_sum_and_is_in_the_next() {
+fn an_unread_interface_leaves_no_sum() {
     let mut continuity = Continuity::default();
     let mut sent =
         |readings: &[_]| present(&vm(&["t0", "t1"]), &batch(readings, &[]), &mut continuity)[0].net_tx_bytes;
@@ -68,7 +68,7 @@ fn one_that_is_not_read_leaves_no_sum_and_is_in_the_next() {
 }
 
 #[test]
-fn one_that_moves_to_another_namespace_counts_once() {
+fn a_moved_interface_counts_once() {
     let mut continuity = Continuity::default();
     let there = Nic { netns: Some(4_026_532_001), ..Nic::local("t") };
     let (here, mut moved) = (vm(&["t"]), vm(&[]));
@@ -82,7 +82,7 @@ fn one_that_moves_to_another_namespace_counts_once() {
 }
 
 #[test]
-fn one_that_is_handed_over_is_in_both_sums_with_their_parts() {
+fn both_owners_sums_have_their_share() {
     let mut continuity = Continuity::default();
     let (nobody, none) = (VmSet::default(), Batch::default());
     let both =

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::walker::{Answer, Question, Walkers};
-use crate::model::{Batch, ComponentHealth, Health, InstanceInfo, SmapsRollup, Trust, VmSet};
+use crate::model::{Batch, ComponentHealth, Health, InstanceInfo, ProcessStats, Trust, VmSet};
 use crate::net::namespaces::Namespaces;
 use crate::readers::interval::interval;
 use crate::readers::{Purpose, ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
@@ -58,7 +58,7 @@ struct Known {
     /// When it is to be read again.
     due: Duration,
     /// What came of the last reading; `None` before the first, and when the process is gone.
-    last: Option<Result<SmapsRollup, Arc<ReaderError>>>,
+    last: Option<Result<ProcessStats, Arc<ReaderError>>>,
 }
 
 impl Reader for ProcSmaps {
@@ -99,8 +99,8 @@ impl ProcSmaps {
         self.take_answers(now, self.patience);
         for (process, known) in &self.known {
             match &known.last {
-                Some(Ok(memory)) => {
-                    batch.processes.entry(process.pid).or_default().smaps = Some(*memory);
+                Some(Ok(stats)) => {
+                    batch.add_process(process.pid, *stats);
                     report.items += 1;
                 }
                 Some(Err(error)) => report.error(ReaderError::Earlier(Arc::clone(error))),
@@ -167,7 +167,7 @@ mod tests {
         let mut batch = Batch::default();
         batch.processes.entry(7).or_default().start_ticks = Some(start_ticks);
         reader.read_at(Duration::from_secs(second), &vms(), &mut batch);
-        batch.processes[&7].smaps.map(|memory| memory.private_bytes >> 10)
+        batch.processes[&7].stats.memory_private_bytes.map(|bytes| bytes >> 10)
     }
 
     #[test]

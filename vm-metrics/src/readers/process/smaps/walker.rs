@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Process;
 use crate::host::Host;
-use crate::model::SmapsRollup;
+use crate::model::ProcessStats;
 use crate::patient::{Job, Patient};
 use crate::procfs::parse_smaps_rollup;
 use crate::readers::ReaderError;
@@ -40,7 +40,7 @@ pub struct Question {
 #[derive(Debug)]
 pub struct Answer {
     pub process: Process,
-    pub result: Result<Option<SmapsRollup>, ReaderError>,
+    pub result: Result<Option<ProcessStats>, ReaderError>,
 }
 
 impl Walkers {
@@ -97,7 +97,7 @@ fn run(host: Host, patience: Duration, asked: &Receiver<Question>, answers: &Sen
     }
 }
 
-fn read(host: &Host, pid: u32) -> Result<Option<SmapsRollup>, ReaderError> {
+fn read(host: &Host, pid: u32) -> Result<Option<ProcessStats>, ReaderError> {
     let Some(file) = CachedFile::open_of(host, pid, "smaps_rollup")? else { return Ok(None) };
     file.read_parsed(&mut Buffer::new(), parse_smaps_rollup)
 }

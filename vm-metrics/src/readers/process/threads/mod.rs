@@ -18,7 +18,7 @@ use self::opens::{OF_STRANGERS, Opens};
 use self::process::{Allowance, Process};
 use self::share::{Demand, MAX_OF_PROCESS, MAX_OF_STRANGERS, shares};
 use crate::host::Host;
-use crate::model::{Batch, Hypervisor, InstanceInfo, ThreadsReading, Trust, VmSet};
+use crate::model::{Batch, Hypervisor, InstanceInfo, ProcessStats, ThreadsReading, Trust, VmSet};
 use crate::net::namespaces::Namespaces;
 use crate::readers::cached_file::Buffer;
 use crate::readers::{FileBudget, Purpose, ReadReport, Reader, ReaderDef, ReaderError, StartOutcome};
@@ -76,8 +76,9 @@ impl Reader for ProcThreads {
         for turn in &mut turns {
             opens.allow(turn);
             match self.read_process(turn, &mut buffer, &mut report) {
-                Ok(reading) => {
+                Ok((reading, stats)) => {
                     batch.threads.insert(turn.pid, reading);
+                    batch.add_process(turn.pid, stats);
                     report.items += 1;
                 }
                 Err(error) => report.error(error),
@@ -165,7 +166,7 @@ impl ProcThreads {
         turn: &mut Turn,
         buffer: &mut Buffer,
         report: &mut ReadReport,
-    ) -> Result<ThreadsReading, ReaderError> {
+    ) -> Result<(ThreadsReading, ProcessStats), ReaderError> {
         let gone = ReaderError::NoProcess { pid: turn.pid };
         let Self { processes, facts, host, .. } = self;
         let Some(process) = processes.get_mut(&turn.pid) else { return Err(gone) };

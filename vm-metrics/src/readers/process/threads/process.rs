@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::vcpu_name::vcpu;
 use crate::host::Host;
-use crate::model::{Hypervisor, SchedTimes, ThreadsReading, VcpuReading};
+use crate::model::{Hypervisor, ProcessStats, SchedTimes, ThreadsReading, VcpuReading};
 use crate::procfs::{parse_schedstat, parse_stat};
 use crate::readers::cached_file::{Buffer, CachedFile, is_out_of_files};
 use crate::readers::{Purpose, ReadReport, ReaderError};
@@ -134,7 +134,7 @@ impl Process {
         allowance: &mut Allowance,
         buffer: &mut Buffer,
         report: &mut ReadReport,
-    ) -> Result<Option<ThreadsReading>, ReaderError> {
+    ) -> Result<Option<(ThreadsReading, ProcessStats)>, ReaderError> {
         self.keep_first(allowance.threads);
         if self.must_list(allowance) {
             self.links = self.links_now;
@@ -249,7 +249,7 @@ impl Process {
         allowance: &mut Allowance,
         buffer: &mut Buffer,
         report: &mut ReadReport,
-    ) -> ThreadsReading {
+    ) -> (ThreadsReading, ProcessStats) {
         let Self { directory, path, hypervisor, threads, sums, .. } = self;
         let mut vcpus: Vec<VcpuReading> = Vec::new();
         let mut has_run = false;
@@ -291,19 +291,19 @@ impl Process {
         }
         // No thread of the process has ever run: the kernel does not count.
         if !has_run {
-            return ThreadsReading::default();
+            return Default::default();
         }
         vcpus.sort_by_key(|vcpu| (vcpu.vcpu, vcpu.thread));
         vcpus.dedup_by_key(|vcpu| vcpu.vcpu);
         let vcpu_count = u32::try_from(vcpus.len()).ok().filter(|count| all_read && all_named && *count > 0);
         let is_known = mem::replace(&mut self.sums_known, true) || self.begins_at_zero;
         let sums = (all_read && is_known).then_some(self.sums);
-        ThreadsReading {
-            vcpus,
-            vcpu_count,
-            wait_nsec: sums.map(|sums| sums.wait_nsec),
-            switches: sums.map(|sums| sums.switches),
-        }
+        let stats = ProcessStats {
+            cpu_wait_usec: sums.map(|sums| sums.wait_nsec / 1000),
+            context_switches: sums.map(|sums| sums.switches),
+            ..ProcessStats::default()
+        };
+        (ThreadsReading { vcpus, vcpu_count }, stats)
     }
 }
 

@@ -91,7 +91,8 @@ fn empty_host(dir: &Path) -> Host {
 fn look(reader: &mut ProcThreads, vms: &VmSet) -> (Vec<(usize, bool)>, ReadReport) {
     let mut batch = Batch::default();
     let report = reader.read(vms, &mut Namespaces::default(), &mut batch);
-    let of = |pid| batch.threads.get(&pid).map(|read| (read.vcpus.len(), read.wait_nsec.is_some()));
+    let knows_wait = |pid| batch.processes[&pid].stats.cpu_wait_usec.is_some();
+    let of = |pid| batch.threads.get(&pid).map(|read| (read.vcpus.len(), knows_wait(pid)));
     (vms.pids().map(|pid| of(pid).unwrap_or_default()).collect(), report)
 }
 
@@ -194,8 +195,8 @@ fn the_first_of_one_shot_looks_knows_no_sums() {
         let mut sums = || {
             let mut batch = Batch::default();
             reader.read(&vms, &mut Namespaces::default(), &mut batch);
-            let threads = &batch.threads[&PID];
-            (threads.wait_nsec, threads.switches)
+            let stats = batch.processes[&PID].stats;
+            (stats.cpu_wait_usec, stats.context_switches)
         };
         assert_eq!(sums(), (first, first), "{purpose:?}");
         assert_eq!(sums(), (Some(0), Some(0)), "{purpose:?}: the second");

@@ -1,3 +1,5 @@
+//! Tests of the authors of files.
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
@@ -33,7 +35,7 @@ fn may_name(fixture: &Fixture, authors: &Authors, pid: u32) -> bool {
 }
 
 #[test]
-fn a_file_of_an_operator_may_name_any_process() {
+fn an_operators_file_may_name_any_process() {
     let (fixture, operators) = (Fixture::new(), Operators::default());
     let path = fixture.path("vm.pid");
     fs::write(&path, "7").unwrap();
@@ -53,7 +55,7 @@ fn a_file_of_an_operator_may_name_any_process() {
 }
 
 #[test]
-fn a_file_in_a_jail_names_its_own_hypervisor() {
+fn a_file_in_a_jail_names_its_hypervisor() {
     let (fixture, operators, stranger) = jail();
     let path = fixture.path("jail/run/vm.pid");
     fs::write(&path, "7").unwrap();

@@ -1,3 +1,5 @@
+//! Tests of paths that processes name.
+
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -201,7 +203,7 @@ fn a_process_that_has_ended_names_nothing() {
 }
 
 #[test]
-fn a_socket_belongs_to_the_user_of_the_process() {
+fn a_socket_has_the_user_of_its_process() {
     for (uid, expected) in [(me(), true), (me() + 1000, false)] {
         let jail = Jail::of(uid);
         let _listener = UnixListener::bind(jail.path("api.sock")).unwrap();

@@ -1,4 +1,4 @@
-//! What processes of users say who are not trusted, against what the operator and the kernel say.
+//! Tests of claims of untrusted users against operators and the kernel.
 
 use super::*;
 
@@ -49,7 +49,7 @@ fn a_stranger_takes_no_id_from_root() {
 }
 
 #[test]
-fn an_older_process_keeps_its_id_from_other_users() {
+fn other_users_cannot_take_an_older_processs_id() {
     let mut world = World::new();
     let vms = [of(OTHER, "uuid", 5), of(STRANGER, "uuid", 9)];
     assert_eq!(world.ids(&vms), given(&[("uuid", 5), ("uuid-*", 9)]));
@@ -82,7 +82,7 @@ fn a_named_vm_is_no_stranger() {
 
 /// A pid that an orchestrator writes down a moment late.
 #[test]
-fn a_restarted_vm_of_the_same_user_keeps_its_name() {
+fn a_users_restarted_vm_keeps_its_name() {
     let pushed = |pid| InstanceInfo { name: "shop".into(), ..vm("uuid", pid) };
     let mut world = World::new();
     let scan = world.scan(&[of(OTHER, "uuid", 5)]);
@@ -109,7 +109,7 @@ fn an_api_takes_no_device_of_another() {
 }
 
 #[test]
-fn an_operator_names_no_uplink_and_no_held_tap() {
+fn operators_cannot_name_uplinks_or_held_taps() {
     let mut world = World::new();
     world.devices =
         vec![("tap0", LocalDevice::Tap), ("mine", LocalDevice::Tap), ("eth0", LocalDevice::Other)];
@@ -127,7 +127,7 @@ fn an_operator_names_no_uplink_and_no_held_tap() {
 }
 
 #[test]
-fn a_static_vm_keeps_its_tap_from_a_namesake() {
+fn a_declared_vm_keeps_its_tap_from_namesakes() {
     let mut world = World::new();
     world.devices = vec![("tap0", LocalDevice::Tap)];
     let elsewhere = Nic { netns: Some(7), ..Nic::local("tap0") };
@@ -194,7 +194,7 @@ fn a_user_keeps_its_id_over_a_restart() {
 }
 
 #[test]
-fn an_ended_vm_keeps_its_id_over_a_restart() {
+fn a_restart_keeps_ids_of_ended_vms() {
     let pushed = told(Precedence::Pushed, vec![vm("uuid", Some(9))]);
     for (told, uid) in [(None, 0), (Some(pushed), OTHER)] {
         let mut world = World::new();
@@ -242,7 +242,7 @@ fn a_process_keeps_its_id_whoever_runs_it() {
 }
 
 #[test]
-fn a_lone_process_keeps_its_id_as_another_user() {
+fn a_change_of_user_keeps_the_id() {
     let mut world = World::new();
     assert_eq!(world.ids(&[of(0, "uuid", 5)]), given(&[("uuid", 5)]));
     assert_eq!(world.ids(&[of(OTHER, "uuid", 5)]), given(&[("uuid", 5)]));

@@ -79,7 +79,7 @@ fn who_was_alone_keeps_the_id_from_newcomers() {
 }
 
 #[test]
-fn a_lone_vm_that_starts_again_keeps_its_id() {
+fn a_lone_restarted_vm_keeps_its_id() {
     for changed in [WEB, ["", "b", ""], ["", "", "b"]] {
         let mut world = World::new();
         world.start(5, WEB);
@@ -93,7 +93,7 @@ fn a_lone_vm_that_starts_again_keeps_its_id() {
 }
 
 #[test]
-fn a_vm_of_another_name_never_gets_the_id() {
+fn another_name_never_gets_the_id() {
     let mut world = World::new();
     world.start(5, ["t1", "", ""]);
     world.look();
@@ -107,7 +107,7 @@ fn a_vm_of_another_name_never_gets_the_id() {
 
 /// It holds the TAP, and is told apart by nothing else.
 #[test]
-fn a_child_goes_on_with_the_id_of_its_twin() {
+fn a_child_inherits_the_id_of_its_twin() {
     let mut world = World::new();
     world.start(5, WEB);
     world.start(6, WEB);
@@ -120,7 +120,7 @@ fn a_child_goes_on_with_the_id_of_its_twin() {
 }
 
 #[test]
-fn a_tap_that_is_held_keeps_the_id_of_its_twin() {
+fn a_held_tap_keeps_its_twins_id() {
     let mut world = World::new();
     world.start(5, WEB);
     world.start(6, WEB);
@@ -134,7 +134,7 @@ fn a_tap_that_is_held_keeps_the_id_of_its_twin() {
 }
 
 #[test]
-fn an_id_with_a_suffix_is_no_other_vms() {
+fn no_other_vm_gets_a_suffixed_id() {
     let mut world = World::new();
     world.start(5, ["a", "", ""]);
     world.start(6, ["b", "", ""]);

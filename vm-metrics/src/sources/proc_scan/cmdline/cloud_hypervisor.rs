@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vm_that_is_described_elsewhere_has_no_sizes() {
+    fn a_vm_configured_elsewhere_has_no_sizes() {
         for line in
             ["--api-socket /tmp/a.sock", "--restore source_url=file:///snap", "--api-socket a --cpus boot=2"]
         {

@@ -2,10 +2,7 @@
 
 use std::path::{Component, Path};
 
-use super::long_options::LongOptions;
-use super::qemu_options::options;
-use super::{VmArgs, cloud_hypervisor, firecracker, qemu_identity};
-use crate::model::Hypervisor;
+use super::VmArgs;
 use crate::sources::values::uuid;
 
 /// File names that many sockets have, each in the directory of its VM; without ending.
@@ -98,15 +95,6 @@ pub enum Basis {
     Socket,
     Pod,
     Nothing,
-}
-
-pub fn identity(hypervisor: Hypervisor, argv: &[String]) -> Identity {
-    match hypervisor {
-        Hypervisor::Qemu | Hypervisor::Xen => qemu_identity::identity(&options(argv)),
-        Hypervisor::CloudHypervisor => cloud_hypervisor::identity(&LongOptions::new(argv)),
-        Hypervisor::Firecracker => firecracker::identity(&LongOptions::new(argv)),
-        Hypervisor::Other | Hypervisor::Program(_) => Identity::default(),
-    }
 }
 
 impl Identity {

@@ -1,5 +1,8 @@
-use super::super::argv;
+//! Tests of the ids and names of command lines.
+
+use super::super::{argv, identity};
 use super::*;
+use crate::model::Hypervisor;
 
 const UUID: &str = "6f9c7d5e-3f7d-4d0a-9d39-0f0d3a6b1c55";
 const POD: &str = "0a1b2c3d-1111-4222-8333-444455556666";
@@ -108,7 +111,7 @@ fn firecracker_is_its_id_or_socket() {
 }
 
 #[test]
-fn monitors_and_pid_files_tell_where_a_vm_is() {
+fn paths_of_monitors_and_pid_files_count() {
     let line = "-qmp unix:/run/a.qmp,server=on,wait=off -monitor unix:path=b.sock,server -monitor stdio
         -chardev socket,id=charmonitor,path=/run/c.sock,server=on -mon chardev=charmonitor,mode=control
         -chardev socket,id=console,path=/run/d.sock -mon chardev=other -pidfile /run/a.pid -vnc unix:/run/e";

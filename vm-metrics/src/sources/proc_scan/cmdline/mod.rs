@@ -21,9 +21,11 @@ use thiserror::Error;
 
 pub use self::qemu_net::netdev_kind;
 
-pub use self::identity::{Basis, Identity, Surroundings, absolute, identity};
+pub use self::identity::{Basis, Identity, Surroundings, absolute};
 
+use self::long_options::LongOptions;
 use self::qemu_config::QemuLine;
+use self::qemu_options::options;
 use crate::model::{Hypervisor, UncountedNic};
 
 /// A VM, as far as its command line tells.
@@ -81,6 +83,16 @@ impl ConfigFile {
             ConfigFormat::Firecracker => firecracker::read_config(content),
             ConfigFormat::Qemu(line) => line.with_file(content),
         }
+    }
+}
+
+/// The claims of a command line about the identity of its VM.
+pub fn identity(hypervisor: Hypervisor, argv: &[String]) -> Identity {
+    match hypervisor {
+        Hypervisor::Qemu | Hypervisor::Xen => qemu_identity::identity(&options(argv)),
+        Hypervisor::CloudHypervisor => cloud_hypervisor::identity(&LongOptions::new(argv)),
+        Hypervisor::Firecracker => firecracker::identity(&LongOptions::new(argv)),
+        Hypervisor::Other | Hypervisor::Program(_) => Identity::default(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The network interfaces on QEMU's command line: TAPs by name, and those that are nobody's device on the host.
+//! Parses the network backends of QEMU's command line.
 
 use std::collections::HashMap;
 
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_a_tap_or_no_network_is_not_listed() {
+    fn taps_and_other_backends_are_not_listed() {
         for line in [
             "-netdev tap,fd=3,id=n1 -netdev bridge,br=br0,id=n2 -nic none -device virtio-net-pci,netdev=n1",
             "-netdev hubport,hubid=1,id=h -netdev {\"type\":7} -netdev {broken -netdev ,",

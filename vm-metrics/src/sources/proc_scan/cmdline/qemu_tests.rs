@@ -1,3 +1,5 @@
+//! Tests of QEMU's command line.
+
 use proptest::prelude::*;
 
 use super::super::argv;
@@ -208,7 +210,7 @@ fn a_device_model_of_xen_has_no_sizes() {
 }
 
 #[test]
-fn a_tenant_cannot_hide_a_vm_by_its_name_or_kernel_command_line() {
+fn names_and_kernel_arguments_hide_no_vm() {
     for line in
         ["-name help", "-append --version", "-append help", "-kernel help", "-name --version", "-name none"]
     {

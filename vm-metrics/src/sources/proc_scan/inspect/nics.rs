@@ -1,4 +1,4 @@
-//! The NICs of a VM: those that its process holds, else those that its command line names.
+//! The NICs of a VM: held by its process, else named by its command line.
 
 use std::collections::{BTreeSet, HashSet};
 use std::iter;
@@ -8,11 +8,11 @@ use super::super::ask::HoldingsUpdate;
 use super::super::kvm::KvmDescriptors;
 use super::super::observer::{Holdings, Observer};
 use super::super::taps::{DeviceDescriptor, Taps};
-use super::{MAX_NICS, ProcessVm};
+use super::ProcessVm;
 use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};
 use crate::sources::process::ProcessDir;
 use crate::sources::shortened;
-use crate::sources::values::bounded::MAX_VCPUS;
+use crate::sources::values::bounded::{MAX_NICS, MAX_VCPUS};
 use crate::sources::values::vfio::is_network;
 
 /// What one process holds of a VM's NICs.

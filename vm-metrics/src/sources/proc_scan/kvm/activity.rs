@@ -1,4 +1,4 @@
-//! Whether a vCPU of a process has run: a program that only asks what KVM can do runs none.
+//! Finds whether a vCPU of a process has run, unlike in a probe of KVM.
 //!
 //! A process that was forked holds the descriptors of its parent's VM, and may not run that.
 

@@ -1,4 +1,4 @@
-//! The TAPs of VMMs whose devices are processes of their own, as crosvm's are in its sandbox.
+//! Adds the TAPs of child processes to VMMs with device processes, such as crosvm.
 
 use std::mem;
 use std::sync::Arc;

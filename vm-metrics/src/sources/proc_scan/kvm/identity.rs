@@ -1,4 +1,4 @@
-//! Id and name of a VM of which only its process is known, and what tells it from others.
+//! Id, name and fingerprints of a VM whose program is unknown.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! VMs of any program: a process that holds a VM of KVM and whose vCPUs have run.
+//! Finds VMs of any program: processes with a KVM VM whose vCPUs have run.
 //!
 //! Programs that `executable` knows are VMs by their command lines. Those whose command line is no VM's are found here as
 //! any other program, if a vCPU of theirs has surely run. A process is one VM, however many VMs of KVM it holds.

@@ -1,4 +1,4 @@
-//! The looks for KVM in one call: after all others, and within a time of their own.
+//! The looks for KVM in one scan, with a time budget of their own.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

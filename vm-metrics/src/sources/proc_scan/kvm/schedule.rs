@@ -1,4 +1,4 @@
-//! When a process is looked at for KVM: often while it is new or has to do with KVM, then at a slow pace. Pure.
+//! Schedules the looks for KVM: often at new processes, rarely at old ones. Pure.
 
 use std::time::Duration;
 

@@ -65,7 +65,7 @@ fn a_tap_of_another_vm_is_not_taken() {
 }
 
 #[test]
-fn nics_of_devices_that_cannot_be_counted_are_listed() {
+fn uncounted_nics_of_children_are_listed() {
     let fixture = Fixture::of_kvm(&[CROSVM, DEVICE]);
     fixture.runs_vm(100, 1);
     fixture.descriptor(101, 10, "/dev/vhost-vdpa-0", None);
@@ -98,7 +98,7 @@ fn devices_with_nics_left_out_leave_no_sum() {
 }
 
 #[test]
-fn a_child_that_runs_a_vm_later_takes_its_tap() {
+fn a_child_with_a_vm_takes_its_tap() {
     let fixture = Fixture::of_kvm(&[CROSVM, DEVICE]);
     fixture.runs_vm(100, 1);
     let mut scan = fixture.scan();
@@ -112,7 +112,7 @@ fn a_child_that_runs_a_vm_later_takes_its_tap() {
 }
 
 #[test]
-fn a_child_that_was_not_looked_at_keeps_its_tap() {
+fn an_unread_child_keeps_its_tap() {
     let fixture = Fixture::of_kvm(&[CROSVM]);
     fixture.runs_vm(100, 1);
     let mut scan = fixture.scan();

@@ -1,3 +1,5 @@
+//! Fixture hosts: fake processes in a temporary directory.
+
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! A VM stays itself, whatever its process does to its command line, its program and its children.
+//! Tests that a VM stays itself when its process changes.
 
 use super::*;
 
@@ -39,7 +39,7 @@ fn another_program_with_its_tap_is_another_vm() {
 }
 
 #[test]
-fn a_child_with_its_tap_is_the_same_vm() {
+fn a_child_with_the_tap_is_the_vm() {
     let child = Fake { pid: 101, ppid: 100, start: 6000, exe: "/bin/sh", args: "sh", ..VM };
     let fork = Fake { pid: 102, ppid: 101, start: 6001, args: "kvm -name other", ..VM };
     for heir in [child, fork] {
@@ -56,7 +56,7 @@ fn a_child_with_its_tap_is_the_same_vm() {
 }
 
 #[test]
-fn a_tap_that_a_child_holds_stays_with_the_vm() {
+fn the_vm_keeps_taps_of_its_child() {
     let child = Fake { pid: 101, ppid: 100, start: 6000, exe: "/bin/sh", args: "sh", ..VM };
     let fixture = Fixture::with(&[VM, child]);
     let mut scan = fixture.scan();

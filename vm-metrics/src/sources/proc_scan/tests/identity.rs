@@ -36,7 +36,7 @@ fn relative_sockets_are_named_by_their_directory() {
 }
 
 #[test]
-fn a_common_socket_in_a_pod_is_the_pod() {
+fn a_common_socket_takes_the_pods_name() {
     let host = Fixture::new();
     let args = "cloud-hypervisor --api-socket=/var/run/virtink/ch.sock";
     let other = POD.replace('0', "f");
@@ -79,7 +79,7 @@ fn is_same(first: (&'static str, &str, &str), second: (&'static str, &str, &str)
 }
 
 #[test]
-fn an_id_of_firecracker_is_one_vm_in_one_place() {
+fn a_firecracker_id_is_unique_in_its_jail() {
     let (a, b) =
         ("firecracker --id web --api-sock /run/a.sock", "firecracker --id web --api-sock /run/b.sock");
     assert!(is_same((a, "/", "/"), (a, "/srv", "/")));

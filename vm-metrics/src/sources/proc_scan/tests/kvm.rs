@@ -84,7 +84,7 @@ fn a_vm_that_starts_later_is_found() {
 }
 
 #[test]
-fn an_id_comes_from_the_group_of_its_own() {
+fn the_id_comes_from_an_own_cgroup() {
     let fixture = Fixture::of_kvm(&[]);
     let container = "0123456789abcdef".repeat(4);
     let inside = format!("/machine.slice/libpod-{container}.scope/container");
@@ -156,7 +156,7 @@ fn a_busy_thread_alone_is_no_vm() {
 }
 
 #[test]
-fn a_fork_of_a_kvm_vm_is_no_vm() {
+fn a_fork_of_a_vm_is_no_vm() {
     let fixture = Fixture::of_kvm(&[CROSVM, Fake { pid: 101, ppid: 100, start: 6000, taps: &[], ..CROSVM }]);
     fixture.runs_vm(100, 1);
     fixture.holds_vm(101, 1);
@@ -257,7 +257,7 @@ fn a_vm_ends_with_its_vcpus() {
 }
 
 #[test]
-fn what_may_not_be_looked_at_is_told_once() {
+fn unreadable_processes_are_one_problem() {
     let fixture = Fixture::of_kvm(&[CROSVM, Fake { pid: 101, ..CROSVM }]);
     (100..=101).for_each(|pid| {
         fixture.runs_vm(pid, 1);

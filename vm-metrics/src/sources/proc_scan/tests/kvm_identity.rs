@@ -1,4 +1,4 @@
-//! Who the KVM VMs of any program are, and what their users leave of each other's time.
+//! Tests of ids of KVM VMs and of shares of time.
 
 use std::fs;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Scans of a fixture host: a directory with the files and links of `/proc` and `/sys/class/net`.
+//! Tests of scans of fixture hosts.
 
 mod children;
 pub mod fixture;

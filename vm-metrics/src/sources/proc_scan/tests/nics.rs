@@ -63,7 +63,7 @@ fn the_name_of_a_node_is_no_macvtap() {
 }
 
 #[test]
-fn what_cannot_be_counted_is_known_by_the_command_line_and_by_descriptors() {
+fn uncounted_nics_come_from_arguments_and_descriptors() {
     let args = "kvm -name web -netdev user,id=n0 -device vfio-pci,host=03:00.0 -device vfio-pci,host=04:00.0
                 -device vfio-pci,host=05:00.0";
     let fixture = Fixture::with(&[Fake { args, taps: &[(9, "vnet0")], ..Fake::default() }]);
@@ -104,7 +104,7 @@ fn a_vdpa_device_by_descriptor_is_one_nic() {
 }
 
 #[test]
-fn a_vm_with_nics_left_out_has_no_sum() {
+fn left_out_nics_make_the_sum_unknown() {
     let has_more = |fixture: &Fixture| fixture.scan().list_at(START).unwrap().instances[0].has_more_nics;
     let fixture = Fixture::with(&[Fake { taps: &[(9, "tap0")], ..Fake::default() }]);
     assert!(!has_more(&fixture));
@@ -121,7 +121,7 @@ fn a_vm_with_nics_left_out_has_no_sum() {
 }
 
 #[test]
-fn a_vm_has_so_many_nics_and_their_names_are_so_long() {
+fn numbers_and_names_of_nics_are_bounded() {
     let fixture = Fixture::with(&[Fake::default()]);
     let long = "n".repeat(300);
     let users: String = (0..300).map(|at| format!("-netdev\0user,id={at}{long}\0")).collect();
@@ -140,7 +140,7 @@ fn a_vm_has_so_many_nics_and_their_names_are_so_long() {
 
 /// Anybody may start a program under a hypervisor's name.
 #[test]
-fn a_command_line_as_long_as_can_be_does_not_hold_up_the_tick() {
+fn the_longest_command_line_is_read_in_time() {
     let fixture = Fixture::with(&[Fake::default()]);
     let options = |at: u32| {
         format!("-netdev\0tap,ifname=t{at}\0-chardev\0null,id=c{at}\0-netdev\0vhost-user,chardev=c{at}\0")

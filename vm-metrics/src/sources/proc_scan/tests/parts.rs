@@ -57,7 +57,7 @@ fn close(fixture: &Fixture, pid: u32, descriptor: u32) {
 }
 
 #[test]
-fn a_closed_nic_is_lost_in_the_first_part() {
+fn a_partial_scan_drops_a_closed_nic() {
     const TAPS: &[(u32, &str)] = &[(3, "tap0"), (4, "tap1")];
     let fixture = Fixture::with(&[Fake { taps: TAPS, ..Fake::default() }]);
     let mut scan = hurried(&fixture);
@@ -69,7 +69,7 @@ fn a_closed_nic_is_lost_in_the_first_part() {
 
 /// A look at a process that has never been looked at whole, and that lasts for many calls.
 #[test]
-fn a_nic_of_an_early_part_is_lost_in_the_next() {
+fn later_parts_drop_nics_of_early_ones() {
     let fixture = Fixture::with(&[Fake::default()]);
     open_many(&fixture, 100);
     for descriptor in 3..10 {
@@ -87,7 +87,7 @@ fn a_nic_of_an_early_part_is_lost_in_the_next() {
 
 /// Its descriptors are as many as before.
 #[test]
-fn a_new_vm_takes_the_nic_that_another_has_closed() {
+fn a_new_vm_takes_a_closed_nic() {
     const TAPS: &[(u32, &str)] = &[(3, "tap0")];
     const NEW: Fake = Fake { pid: 101, args: "kvm -name new", start: 6000, taps: TAPS, ..Fake::QEMU };
     let fixture = Fixture::with(&[Fake { taps: TAPS, ..Fake::default() }]);

@@ -68,7 +68,7 @@ fn one_of_each_hypervisor_the_oldest_first() {
 }
 
 #[test]
-fn what_has_no_id_is_named_by_its_pid() {
+fn the_pid_names_a_vm_without_id() {
     let fixture = Fixture::with(&[
         Fake { pid: 11, start: 1, args: "kvm", ..Fake::default() },
         Fake { pid: 12, start: 2, exe: "/cloud-hypervisor", args: "ch", ..Fake::default() },
@@ -115,8 +115,9 @@ fn a_hypervisor_whose_file_was_replaced() {
     assert_eq!(ids(&list(&mut fixture.scan(), START)), ["web"]);
 }
 
+/// A VM that another VM's process has started is one.
 #[test]
-fn a_fork_of_a_vm_is_no_vm_but_a_vm_started_by_another_is() {
+fn a_fork_is_no_vm() {
     let parent = Fake { taps: &[(5, "tap0")], ..Fake::default() };
     let fork = Fake { pid: 101, ppid: 100, taps: &[(5, "tap0")], ..Fake::default() };
     let nested = Fake { pid: 102, ppid: 100, start: 6000, args: "kvm -name db", ..Fake::default() };
@@ -160,7 +161,7 @@ fn taps_in_all_their_shapes() {
 }
 
 #[test]
-fn a_tap_whose_name_is_no_text_is_a_problem() {
+fn a_tap_name_without_utf8_is_a_problem() {
     let fixture = Fixture::with(&[Fake { taps: &[(7, "tap0")], ..Fake::default() }]);
     fixture.descriptor(100, 9, "/dev/net/tun", Some("odd"));
     fs::write(fixture.process(100).join("fdinfo/9"), b"pos:\t0\niff:\todd\xff\n").unwrap();
@@ -175,8 +176,9 @@ fn a_tap_whose_name_is_no_text_is_a_problem() {
     assert_eq!(taps(&list(&mut scan, 2 * TICK)[0]), ["tap0", "tap1"]);
 }
 
+/// A relative path starts in the working directory of the process.
 #[test]
-fn the_config_of_a_firecracker_is_found_from_its_own_root_and_directory() {
+fn config_paths_start_in_the_processs_root() {
     let config = r#"{"machine-config": {"vcpu_count": 3, "mem_size_mib": 256}}"#;
     let fc = |pid, args| Fake { pid, start: pid.into(), exe: "/firecracker", args, ..Fake::default() };
     let fixture = Fixture::with(&[
@@ -202,7 +204,7 @@ fn the_config_of_a_firecracker_is_found_from_its_own_root_and_directory() {
 }
 
 #[test]
-fn a_bad_config_is_a_problem_and_the_vm_is_listed() {
+fn a_bad_config_hides_no_vm() {
     let args = "fc --id a --config-file /vm.json";
     let fixture = Fixture::with(&[Fake { exe: "/firecracker", args, ..Fake::default() }]);
     symlink(fixture.path("jail"), fixture.process(100).join("root")).unwrap();
@@ -227,7 +229,7 @@ fn a_bad_config_is_a_problem_and_the_vm_is_listed() {
 }
 
 #[test]
-fn taps_that_may_not_be_read_are_taken_from_the_command_line() {
+fn the_command_line_replaces_unreadable_descriptors() {
     let args = "kvm -name web -netdev tap,ifname=tap0 -netdev tap,ifname=tap0 -netdev tap,ifname=../../etc";
     let fixture = Fixture::with(&[
         Fake { args, taps: &[(9, "tap7")], ..Fake::default() },

@@ -46,7 +46,7 @@ fn without_kvm_vcpus_are_those_of_the_start() {
 }
 
 #[test]
-fn a_file_of_qemu_is_read_beside_its_command_line() {
+fn qemu_sizes_come_from_arguments_and_file() {
     let args = "qemu-system-x86_64 -name web -m 64 -readconfig /qemu.conf";
     let fixture = Fixture::with(&[Fake { args, ..Fake::default() }]);
     let root = fixture.process(100).join("root");
@@ -62,7 +62,7 @@ fn a_file_of_qemu_is_read_beside_its_command_line() {
 }
 
 #[test]
-fn sizes_are_unknown_where_the_file_is_no_config() {
+fn a_bad_config_file_leaves_sizes_unknown() {
     let args = "qemu-system-x86_64 -name web -m 64 -readconfig /qemu.conf";
     let fixture = Fixture::with(&[Fake { args, ..Fake::default() }]);
     let root = fixture.process(100).join("root");
@@ -77,7 +77,7 @@ fn sizes_are_unknown_where_the_file_is_no_config() {
 }
 
 #[test]
-fn a_device_model_of_xen_is_shown_as_such() {
+fn a_device_model_of_xen_is_xen() {
     let args = "qemu-system-i386 -xen-domid 7 -name web -machine xenfv -m 2040 -smp 2";
     let exe = "/usr/lib/xen/bin/qemu-system-i386";
     let fixture = Fixture::with(&[Fake { exe, args, taps: &[(9, "tap0")], ..Fake::default() }]);
@@ -95,7 +95,7 @@ fn a_device_model_of_xen_is_shown_as_such() {
 }
 
 #[test]
-fn more_vcpus_of_kvm_than_asked_for_are_a_problem() {
+fn excess_vcpus_of_kvm_are_a_problem() {
     let fixture = Fixture::of_kvm(&[Fake { args: "kvm -name web -smp 1", ..Fake::default() }]);
     fixture.runs_vm(100, 3);
     let listing = fixture.scan().list_at(START).unwrap();

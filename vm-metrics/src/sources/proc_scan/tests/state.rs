@@ -13,7 +13,7 @@ use super::*;
 const SHELL: Fake = Fake { exe: "/bin/sh", args: "sh start.sh", ..Fake::QEMU };
 
 #[test]
-fn a_new_vm_is_there_at_the_next_call_and_gone_when_its_process_is() {
+fn the_next_scan_sees_starts_and_ends() {
     let fixture = Fixture::new();
     let mut scan = fixture.scan();
     assert_eq!(list(&mut scan, START), []);
@@ -30,7 +30,7 @@ fn a_new_vm_is_there_at_the_next_call_and_gone_when_its_process_is() {
 }
 
 #[test]
-fn a_young_process_that_runs_another_program_is_found_at_the_next_call() {
+fn the_next_scan_sees_a_young_processs_exec() {
     let fixture = Fixture::with(&[SHELL]);
     let mut scan = fixture.scan();
     assert_eq!(list(&mut scan, START), []);
@@ -39,7 +39,7 @@ fn a_young_process_that_runs_another_program_is_found_at_the_next_call() {
 }
 
 #[test]
-fn an_old_process_that_runs_another_program_is_found_by_the_full_scan() {
+fn a_full_scan_sees_an_old_processs_exec() {
     let fixture = Fixture::with(&[SHELL]);
     let mut scan = fixture.scan();
     list(&mut scan, START);
@@ -52,7 +52,7 @@ fn an_old_process_that_runs_another_program_is_found_by_the_full_scan() {
 }
 
 #[test]
-fn a_pid_with_another_start_time_is_another_vm() {
+fn another_start_time_is_another_vm() {
     let fixture = Fixture::with(&[Fake::default()]);
     let mut scan = fixture.scan();
     list(&mut scan, START);
@@ -63,8 +63,9 @@ fn a_pid_with_another_start_time_is_another_vm() {
     assert_eq!(list(&mut scan, YOUNG + 2 * TICK), []);
 }
 
+/// They are also read while the VM is young.
 #[test]
-fn nics_are_read_while_the_vm_is_young_and_when_devices_change() {
+fn nics_are_read_again_when_devices_change() {
     let fixture = Fixture::with(&[Fake::default()]);
     let mut scan = fixture.scan();
     assert_eq!(taps(&list(&mut scan, START)[0]), [""; 0]);
@@ -83,7 +84,7 @@ fn nics_are_read_while_the_vm_is_young_and_when_devices_change() {
 }
 
 #[test]
-fn a_tap_that_went_to_another_vm_is_not_of_both() {
+fn a_moved_tap_has_one_vm() {
     let fixture = Fixture::with(&[Fake { taps: &[(9, "tap0"), (10, "tap1")], ..Fake::default() }]);
     let mut scan = fixture.scan();
     list(&mut scan, START);
@@ -95,7 +96,7 @@ fn a_tap_that_went_to_another_vm_is_not_of_both() {
 }
 
 #[test]
-fn a_process_that_cannot_be_read_is_one_problem_at_each_call_until_it_can() {
+fn each_scan_reports_an_unreadable_process() {
     let fixture = Fixture::with(&[Fake::default(), Fake { pid: 101, start: 6000, ..Fake::default() }]);
     let stat = fixture.process(101).join("stat");
     let good = fs::read(&stat).unwrap();
@@ -113,7 +114,7 @@ fn a_process_that_cannot_be_read_is_one_problem_at_each_call_until_it_can() {
 }
 
 #[test]
-fn a_stat_that_makes_no_sense_is_a_problem() {
+fn a_malformed_stat_is_a_problem() {
     let fixture = Fixture::with(&[Fake::default()]);
     fs::write(fixture.process(100).join("stat"), "100 (qemu) S 1").unwrap();
     let problem = problems(&mut fixture.scan(), START).join("");
@@ -121,7 +122,7 @@ fn a_stat_that_makes_no_sense_is_a_problem() {
 }
 
 #[test]
-fn a_known_vm_stays_when_it_cannot_be_read_for_once() {
+fn one_failed_read_keeps_a_known_vm() {
     let fixture = Fixture::with(&[Fake { taps: &[(9, "tap0")], ..Fake::default() }]);
     let mut scan = fixture.scan();
     let vms = list(&mut scan, START);
@@ -141,7 +142,7 @@ fn a_known_vm_stays_when_it_cannot_be_read_for_once() {
 }
 
 #[test]
-fn a_process_that_vanishes_while_it_is_read_is_silently_not_there() {
+fn a_vanished_process_is_no_problem() {
     for file in ["exe", "stat", "cmdline", "fd"] {
         let fixture = Fixture::with(&[Fake::default()]);
         let path = fixture.process(100).join(file);
@@ -166,8 +167,9 @@ fn many_problems_are_counted() {
     assert_eq!(problems[MAX_PROBLEMS], "and 8 more problems");
 }
 
+/// A missing sysfs does not.
 #[test]
-fn without_proc_there_is_no_listing_and_without_sysfs_there_is() {
+fn a_missing_procfs_fails_the_listing() {
     let fixture = Fixture::with(&[Fake::default()]);
     fs::remove_dir_all(fixture.host().sys()).unwrap();
     let mut scan = fixture.scan();

@@ -55,7 +55,7 @@ fn a_strangers_namespace_is_not_believed() {
 }
 
 #[test]
-fn a_stranger_has_a_share_of_vms_and_root_has_all() {
+fn only_untrusted_users_have_a_share_of_vms() {
     let fixture = Fixture::new();
     for pid in 11..=1110 {
         let uid = if pid <= 1070 { STRANGER } else { 0 };
@@ -115,7 +115,7 @@ fn what_a_named_process_holds_is_evidence() {
 }
 
 #[test]
-fn a_vm_with_an_endless_command_line_is_listed() {
+fn an_endless_command_line_hides_no_vm() {
     for (exe, id) in [
         ("/bin/qemu-system-x86_64", "qemu-100"),
         ("/bin/cloud-hypervisor", "cloud-hypervisor-100"),
@@ -138,7 +138,7 @@ fn a_vm_with_an_endless_command_line_is_listed() {
 }
 
 #[test]
-fn a_vm_hides_behind_no_copy_of_its_parent() {
+fn a_copy_of_the_parent_hides_no_vm() {
     let parent = Fake::default();
     let child = Fake { pid: 101, ppid: 100, start: 6000, ..Fake::default() };
     let fixture = Fixture::with(&[parent, child]);

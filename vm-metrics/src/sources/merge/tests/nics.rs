@@ -1,0 +1,82 @@
+//! Tests of NICs that several sources name.
+
+use super::*;
+
+#[test]
+fn a_nic_is_of_one_vm_once() {
+    let with = |id, pid, nics: &[Nic]| InstanceInfo { nics: nics.to_vec(), ..vm(id, Some(pid)) };
+    let (tap0, tap1) = (Nic::local("tap0"), Nic::local("tap1"));
+    let elsewhere = Nic { netns: Some(7), ..tap0.clone() };
+    let (vms, problems) = merge_listings(vec![
+        vec![with("a", 1, from_ref(&tap0))],
+        vec![
+            with("a", 2, &[tap0.clone(), tap1.clone(), elsewhere.clone()]),
+            with("c", 3, from_ref(&elsewhere)),
+        ],
+    ]);
+    let nics: Vec<_> = vms.iter().map(|vm| vm.nics.clone()).collect();
+    assert_eq!(nics, [vec![], vec![tap0, tap1, elsewhere], vec![]], "a process holds them");
+    assert_eq!(problems[0], ["\"a\": \"tap0\" left out: a process of another VM holds it"]);
+    assert_eq!(problems[1][1..], ["\"c\": \"tap0\" left out: another process holds it, too"]);
+}
+
+#[test]
+fn an_impossible_device_name_is_a_problem() {
+    let nics = vec![Nic::local("tap0"), Nic::local("x/y")];
+    let (vms, problems) = merge_listings(vec![vec![InstanceInfo { nics: nics.clone(), ..vm("a", None) }]]);
+    assert_eq!(vms[0].nics, nics, "a sum without it would be wrong");
+    assert_eq!(problems[0], ["\"a\": \"x/y\" cannot be the name of a network device"]);
+}
+
+#[test]
+fn a_held_tap_joins_vm_and_process() {
+    let listed = InstanceInfo { nics: vec![Nic::local("tap7")], ..vm("web", None) };
+    let (vms, problems) = merge_listings(vec![vec![listed.clone()], vec![found(7), found(8)]]);
+    let web = InstanceInfo { id: "web".into(), name: "web".into(), ..found(7) };
+    assert_eq!(vms, [web, found(8)]);
+    assert!(problems.concat().is_empty());
+    // Two that have no process are two: nothing says that they are one.
+    let other = InstanceInfo { id: "other".into(), ..listed.clone() };
+    let (vms, problems) = merge_listings(vec![vec![listed], vec![other]]);
+    assert_eq!((vms.len(), problems[1].len()), (2, 1));
+}
+
+/// A jailed VM may call its TAP as it likes.
+#[test]
+fn a_namesake_in_another_namespace_joins_nothing() {
+    let tap = |netns| Nic { netns, ..Nic::local("tap0") };
+    let named = InstanceInfo { nics: vec![tap(None)], ..vm("web", None) };
+    let jailed = InstanceInfo { nics: vec![tap(Some(1))], ..found(7) };
+    let (vms, problems) = merge_listings(vec![vec![named.clone()], vec![jailed.clone()]]);
+    assert_eq!(vms, [named, jailed]);
+    assert!(problems.concat().is_empty());
+}
+
+#[test]
+fn descriptors_decide_taps_and_orchestrators_the_rest() {
+    let elsewhere = Nic { netns: Some(7), ..Nic::local("tap0") };
+    let by = |precedence, nic: &Nic, vcpus| {
+        let nics = vec![nic.clone()];
+        (precedence, vec![InstanceInfo { nics, allocated_vcpus: Some(vcpus), ..vm("a", Some(1)) }])
+    };
+    let orchestrator = by(Precedence::Orchestrator, &Nic::local("tap0"), 4);
+    let vmm = by(Precedence::Vmm, &Nic::local("tap1"), 2);
+    let process = by(Precedence::Process, &elsewhere, 1);
+    let merged = |listings: &[&(Precedence, Vec<InstanceInfo>)]| {
+        let (mut vms, problems) = merge_tiers(listings.iter().copied().cloned().collect());
+        assert!(problems.concat().is_empty());
+        let vm = vms.remove(0);
+        (vm.nics, vm.allocated_vcpus)
+    };
+    assert_eq!(merged(&[&orchestrator, &vmm, &process]), (vec![elsewhere.clone()], Some(4)));
+    assert_eq!(merged(&[&vmm, &process]), (vec![elsewhere], Some(2)));
+    assert_eq!(merged(&[&orchestrator, &vmm]), (vec![Nic::local("tap0")], Some(4)));
+    let written = by(Precedence::Declared, &Nic::local("mine"), 8);
+    let both = vec![Nic::local("mine"), Nic { netns: Some(7), ..Nic::local("tap0") }];
+    assert_eq!(merged(&[&written, &orchestrator, &process]), (both, Some(8)));
+    let written = by(Precedence::Declared, &Nic::local("tap0"), 8);
+    let located = merged(&[&written, &orchestrator, &process]);
+    assert_eq!(located, (vec![Nic { netns: Some(7), ..Nic::local("tap0") }], Some(8)), "by name only");
+    let here = by(Precedence::Process, &Nic::local("tap0"), 1);
+    assert_eq!(merged(&[&written, &here]), (vec![Nic::local("tap0")], Some(8)));
+}
