@@ -21,7 +21,7 @@ mod uncounted;
 mod vm;
 mod vm_state;
 
-#[cfg(feature = "ebpf")]
+#[cfg(any(feature = "ebpf", test))]
 pub(crate) use batch::DropReading;
 #[cfg(test)]
 pub(crate) use batch::ProcessReading;
