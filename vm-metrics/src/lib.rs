@@ -79,8 +79,8 @@ pub use model::{
     AttachMode, CgroupStats, ComponentHealth, ComponentKind, ComponentRun, ComponentTotals, DirectionStats,
     EarlierCounts, EbpfStats, EndReason, FrameCounts, Health, Hypervisor, InstanceInfo, Lifecycle,
     LifecycleCounts, MissedTicks, NetworkLimits, Nic, NicKind, NicSince, NicSource, NicStats, Overuse,
-    PressureStats, ProgramName, Snapshot, TapStats, Traffic, UncountedKind, UncountedNic, VcpuStats, VmSince,
-    VmState, VmStats, build_instance_info, tap_name,
+    PressureStats, ProcessStats, ProgramName, Snapshot, TapStats, Traffic, UncountedKind, UncountedNic,
+    VcpuStats, VmSince, VmState, VmStats, build_instance_info, tap_name,
 };
 pub use net::NetError;
 /// The version that [`Manager::initialize_otel`] takes a meter of.
