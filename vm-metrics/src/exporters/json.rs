@@ -53,12 +53,13 @@ pub struct DaemonHealth<'s> {
     pub ticks_late: u64,
     /// How long the last tick took.
     pub tick_duration_seconds: f64,
-    pub parts: Vec<Part<'s>>,
+    pub parts: Vec<Component<'s>>,
 }
 
 /// One source or reader.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Part<'s> {
+#[schema(as = Part)]
+pub struct Component<'s> {
     pub kind: ComponentKind,
     pub name: &'s str,
     pub state: Health,
@@ -125,24 +126,24 @@ impl<'s> DaemonHealth<'s> {
             snapshot_age_seconds: snapshot.taken.elapsed().as_secs_f64(),
             ticks_late: snapshot.missed.ticks,
             tick_duration_seconds: snapshot.tick_duration.as_secs_f64(),
-            parts: snapshot.components.iter().map(|part| Part::of(part, detail)).collect(),
+            parts: snapshot.components.iter().map(|run| Component::of(run, detail)).collect(),
         }
     }
 }
 
-impl<'s> Part<'s> {
-    fn of(part: &'s ComponentRun, detail: Detail) -> Self {
+impl<'s> Component<'s> {
+    fn of(run: &'s ComponentRun, detail: Detail) -> Self {
         Self {
-            kind: part.kind,
-            name: part.name,
-            state: part.health.state,
-            reason: reason(part, detail),
-            errno: part.health.errno.filter(|_| detail == Detail::Full),
-            duration_seconds: part.duration.map(|duration| duration.as_secs_f64()),
-            items: part.items,
-            errors: part.errors,
-            absent: part.absent,
-            pinned: part.pinned,
+            kind: run.kind,
+            name: run.name,
+            state: run.health.state,
+            reason: reason(run, detail),
+            errno: run.health.errno.filter(|_| detail == Detail::Full),
+            duration_seconds: run.duration.map(|duration| duration.as_secs_f64()),
+            items: run.items,
+            errors: run.errors,
+            absent: run.absent,
+            pinned: run.pinned,
         }
     }
 }
@@ -150,21 +151,21 @@ impl<'s> Part<'s> {
 impl<'s> Sources<'s> {
     /// `help` describes a source by its name, where it knows it.
     pub fn of(snapshot: &'s Snapshot, detail: Detail, help: fn(&str) -> Option<&'static str>) -> Self {
-        let source = |part: &'s ComponentRun| Source {
-            name: part.name,
-            help: help(part.name).unwrap_or_default(),
-            state: part.health.state,
-            reason: reason(part, detail),
-            instances: part.items,
+        let source = |run: &'s ComponentRun| Source {
+            name: run.name,
+            help: help(run.name).unwrap_or_default(),
+            state: run.health.state,
+            reason: reason(run, detail),
+            instances: run.items,
         };
-        let is_source = |part: &&ComponentRun| part.kind == ComponentKind::Source;
+        let is_source = |run: &&ComponentRun| run.kind == ComponentKind::Source;
         Self { sources: snapshot.components.iter().filter(is_source).map(source).collect() }
     }
 }
 
-fn reason(part: &ComponentRun, detail: Detail) -> Option<Cow<'_, str>> {
-    let reason = Some(part.health.reason.as_str()).filter(|reason| !reason.is_empty())?;
-    Some(match (detail, part.errors) {
+fn reason(run: &ComponentRun, detail: Detail) -> Option<Cow<'_, str>> {
+    let reason = Some(run.health.reason.as_str()).filter(|reason| !reason.is_empty())?;
+    Some(match (detail, run.errors) {
         (Detail::Full, _) => reason.into(),
         (Detail::Counts, 0) => "`vm-metrics doctor` or the API on the Unix socket says why".into(),
         (Detail::Counts, 1) => {

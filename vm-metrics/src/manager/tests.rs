@@ -1,3 +1,5 @@
+//! Tests of the manager with real processes.
+
 use std::collections::HashSet;
 use std::error::Error;
 use std::fs;

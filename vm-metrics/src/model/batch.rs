@@ -86,8 +86,8 @@ pub struct ProcessReading {
 pub struct ThreadsReading {
     /// In the order of their numbers.
     pub vcpus: Vec<VcpuReading>,
-    /// How many vCPUs have a thread, also those that are left out of the list; `None` when no thread is known to be a
-    /// vCPU's, or some could not be read.
+    /// Number of vCPUs with a thread, also of those that the list leaves out. `None` if no vCPU thread is known, or if a
+    /// thread is unreadable.
     pub vcpu_count: Option<u32>,
 }
 

@@ -2,11 +2,9 @@
 
 #![warn(missing_docs)]
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
-use super::{DirectionStats, EbpfStats, FrameCounts, NicStats, Traffic};
+use super::{DirectionStats, EbpfStats, FrameCounts, Traffic};
 
 /// Counts of all of them together, up to the end of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -28,33 +26,6 @@ pub struct EarlierCounts {
 }
 
 impl EarlierCounts {
-    /// The counts of this device.
-    pub(crate) fn of(nic: &NicStats) -> Self {
-        // Each field by its name: a new one does not compile before it is decided whether it is a count.
-        let NicStats {
-            device: _,
-            netns: _,
-            ifindex: _,
-            kind: _,
-            source: _,
-            attach: _,
-            start_time: _,
-            rx,
-            tx,
-            mismatch_bytes: _,
-            ebpf,
-            rx_backlog_packets: _,
-            rx_backlog_bytes: _,
-            rx_dropped_by_device,
-            rx_gap_packets,
-            tx_gap_packets,
-            earlier: _,
-            gone: _,
-            since: _,
-        } = *nic;
-        Self { rx, tx, ebpf, rx_dropped_by_device, rx_gap_packets, tx_gap_packets }
-    }
-
     /// These, and `before` where something is not known.
     pub(crate) fn or(&self, before: &Self) -> Self {
         self.zip_with(before, Option::or, EbpfStats::or)
@@ -75,6 +46,11 @@ impl EarlierCounts {
         )
     }
 
+    /// Both together; a counter that is unknown in `self` stays unknown.
+    pub(super) fn continue_from(&self, earlier: &Self) -> Self {
+        self.plus(earlier).zip_with(self, if_known, if_known)
+    }
+
     /// Each count is `count`, and the counts of the programs are `ebpf`, of the two that they are in `self` and `other`.
     fn zip_with(
         &self,
@@ -93,25 +69,6 @@ impl EarlierCounts {
     }
 }
 
-impl NicStats {
-    /// As one counter goes on over all devices that the VM had under this name. What is not known of the one that it has
-    /// now stays unknown.
-    pub(crate) fn with_earlier(&self) -> Cow<'_, Self> {
-        let Some(earlier) = &self.earlier else { return Cow::Borrowed(self) };
-        let now = EarlierCounts::of(self);
-        let mut all = self.clone();
-        all.set_counts(now.plus(earlier).zip_with(&now, if_known, if_known));
-        Cow::Owned(all)
-    }
-
-    pub(crate) fn set_counts(&mut self, counts: EarlierCounts) {
-        let EarlierCounts { rx, tx, ebpf, rx_dropped_by_device, rx_gap_packets, tx_gap_packets } = counts;
-        (self.rx, self.tx, self.ebpf) = (rx, tx, ebpf);
-        self.rx_dropped_by_device = rx_dropped_by_device;
-        (self.rx_gap_packets, self.tx_gap_packets) = (rx_gap_packets, tx_gap_packets);
-    }
-}
-
 fn if_known<T>(all: Option<T>, now: Option<T>) -> Option<T> {
     all.filter(|_| now.is_some())
 }
@@ -123,6 +80,7 @@ fn both<T: Copy>(one: Option<T>, other: Option<T>, of: impl Fn(T, T) -> T) -> Op
 
 #[cfg(test)]
 mod tests {
+    use super::super::NicStats;
     use super::*;
 
     #[test]

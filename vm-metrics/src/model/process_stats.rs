@@ -12,19 +12,19 @@ use serde::Serialize;
 #[cfg_attr(test, derive(serde::Deserialize), serde(default))]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct ProcessStats {
-    /// CPU time of the hypervisor process in microseconds, user and system, all threads, also those that have ended (the
-    /// CPU clock of the process; where that cannot be asked `/proc/<pid>/stat`, in steps of 10 ms).
+    /// CPU time of the hypervisor process in microseconds: user and system, all threads, also ended ones. Read from the CPU
+    /// clock of the process, or else from `/proc/<pid>/stat` in steps of 10 ms.
     pub cpu_usec: Option<u64>,
     /// How long threads of the hypervisor process were ready to run and had no CPU, in microseconds, all threads
     /// (`/proc/<pid>/task/<tid>/schedstat`): what is stolen from the VM, seen from the host. Since the daemon first saw the
     /// process, or since the process started if that was later.
     pub cpu_wait_usec: Option<u64>,
-    /// How often threads of the hypervisor process were given a CPU, which is the number of its context switches, voluntary
-    /// and involuntary; all threads, since the daemon first saw the process, or since the process started if that was later
-    /// (`/proc/<pid>/task/<tid>/schedstat`).
+    /// Context switches of all threads of the hypervisor process, voluntary and involuntary
+    /// (`/proc/<pid>/task/<tid>/schedstat`). Since the daemon first saw the process, or since the process started if that
+    /// was later.
     pub context_switches: Option<u64>,
-    /// How often the hypervisor process touched a page that was in memory, or that needed none of storage; all threads, also
-    /// those that have ended, since it was started (`minflt` of `/proc/<pid>/stat`).
+    /// Page faults of the hypervisor process that needed no read from storage, since its start, in all threads, also ended
+    /// ones (`minflt` of `/proc/<pid>/stat`).
     pub minor_page_faults: Option<u64>,
     /// How often the hypervisor process touched a page that storage had to be read for (`majflt` of `/proc/<pid>/stat`).
     pub major_page_faults: Option<u64>,

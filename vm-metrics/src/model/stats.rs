@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::{CgroupStats, Hypervisor, NicStats, ProcessStats, UncountedNic, VmSince, VmState};
 
-/// What one VM uses, at one tick. Numbers are cumulative since the start of what they count, but for memory, which is that of
-/// now; CPU and memory are the hypervisor process's, read from the host, network the **guest's** view.
+/// The usage of one VM at one tick. Numbers are cumulative, but memory is that of now. CPU and memory are those of the
+/// hypervisor process, read from the host. Network numbers are the **guest's** view.
 ///
 /// ```
 /// use vm_metrics::model::ProcessStats;

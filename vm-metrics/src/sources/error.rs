@@ -1,4 +1,4 @@
-//! Why a source cannot tell what it should.
+//! Errors of sources.
 
 use std::error::Error;
 use std::io;
@@ -12,12 +12,12 @@ use thiserror::Error;
 pub enum SourceError {
     #[error("cannot {operation} {}: {source}", path.display())]
     Io { operation: &'static str, path: PathBuf, source: Arc<io::Error> },
-    /// What the source reads is not on this host; with `enabled = "auto"` that is no fault.
+    /// The files of the source are not on this host; with `enabled = "auto"` that is no fault.
     #[error("{} is not there", path.display())]
     Absent { path: PathBuf },
     #[error("{}: {problem}", path.display())]
     Content { path: PathBuf, problem: String },
-    /// Root looks at what a daemon of another user serves, which is no fault.
+    /// Root runs a command while the daemon of another user serves the socket: no fault.
     #[error("{} belongs to user {owner}: VMs are pushed to a daemon of that user", path.display())]
     OtherUser { path: PathBuf, owner: u32 },
     #[error("process {pid}: {problem}")]
@@ -33,12 +33,12 @@ pub enum SourceError {
     Late { deadline: Duration },
     /// A call that has not returned.
     #[error(
-        "it has not answered since {}, and is asked again once that call has returned",
+        "it has not answered since {}, and is called again once that call has returned",
         humantime::format_rfc3339_seconds(*.since)
     )]
     Hangs { since: SystemTime },
     /// A source is asked on a thread of its own.
-    #[error("cannot start a thread to ask it: {source}")]
+    #[error("cannot start a thread for it: {source}")]
     NoThread { source: Arc<io::Error> },
     #[error("the list function has panicked, or its runtime has ended")]
     Ended,
@@ -76,7 +76,7 @@ impl SourceError {
     }
 }
 
-/// Where JSON is not as it should be. Nothing of it is quoted: it may hold what is not for the log.
+/// The position of a JSON error. The message quotes nothing: the file may contain secrets.
 pub fn json_problem(error: &serde_json::Error) -> String {
     let problem = if error.is_data() { "unexpected value" } else { "bad JSON" };
     format!("{problem} at line {}, column {}", error.line(), error.column())

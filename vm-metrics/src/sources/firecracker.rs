@@ -1,7 +1,7 @@
-//! Firecracker's API: `GET /`, `GET /vm/config`, and what they leave open.
+//! Firecracker's API: `GET /`, `GET /vm/config` and requests for details.
 //!
-//! The socket is the one on the command line of a VMM that was found, or the default one, in the root that the jailer has
-//! given it. Each question is a line in Firecracker's log, at its level `Info`.
+//! The socket is that of the VMM's command line, or the default one, inside the root of its jail. Firecracker logs each
+//! request at level `Info`.
 
 use hyper::StatusCode;
 use serde::Deserialize;
@@ -83,7 +83,7 @@ fn vmm(instance: &InstanceBody, config: VmConfigBody, plugged_mib: u64) -> VmmIn
         },
         ..InstanceInfo::default()
     };
-    // Until it is started, what it says are its defaults, which the orchestrator is about to change.
+    // Before the start the API has only defaults, which the orchestrator is about to change.
     match instance.state.as_str() {
         "Not started" => VmmInfo::not_started(),
         _ => VmmInfo { info, unfinished: false },

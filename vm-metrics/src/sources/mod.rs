@@ -40,7 +40,7 @@ use crate::config::{ConfigError, Section, Sections, Switch};
 use crate::host::Host;
 use crate::model::{Excess, Hypervisor, InstanceInfo, Nic, Trust};
 
-/// All sources. Where several describe the same VM, the [`Precedence`] says whose word counts; within a tier, the earlier one's.
+/// All sources. Of several that list one VM, [`Precedence`] decides; within a precedence, the earlier one wins.
 pub const SOURCES: &[SourceDef] = &[
     static_list::SOURCE,
     vm_dir::SOURCE,
@@ -72,7 +72,7 @@ type Configure = fn(&Section, &SourceContext) -> Result<Option<Box<dyn Source>>,
 /// How long a tick waits for a listing. Only a source that asks others takes so long.
 const LIST_DEADLINE: Duration = Duration::from_secs(2);
 
-/// What every source is made with.
+/// Everything that a source is made with.
 #[derive(Clone, Debug, Default)]
 pub struct SourceContext {
     pub host: Host,
@@ -130,15 +130,14 @@ pub fn configure(mut sections: Sections, context: &SourceContext) -> Result<Sour
 /// # Ok::<(), vm_metrics::CollectError>(())
 /// ```
 pub trait InstanceSource: Send {
-    /// Every VM that runs now. What could not be looked at is a problem in the listing, not an error: the
-    /// others are still listed.
+    /// Every VM that runs now. A VM that cannot be read is a problem in the listing, and hides no other VM.
     ///
     /// # Errors
-    /// When it cannot know which VMs there are. What it listed before counts for 30 seconds more.
+    /// When it cannot list VMs at all. The former listing then counts for 30 seconds more.
     fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError>;
 
-    /// How long a tick waits for the listing. It is made on a thread of its own: a tick that has waited in vain goes on with
-    /// the listing before, and no tick waits again before that call has returned. The health says since when it hangs.
+    /// How long a tick waits for the listing, which is made on its own thread. After a wait in vain ticks use the former
+    /// listing, and wait no more until that call has returned. The health shows since when it hangs.
     ///
     /// ```
     /// use vm_metrics::InstanceSource;
@@ -166,7 +165,7 @@ pub(crate) trait Source: Send {
     /// The processes that other sources have named in this round, for a source that looks at processes.
     fn named(&mut self, _pids: &[u32]) {}
 
-    /// A socket that the daemon is to serve for this source; who only looks serves none.
+    /// A socket that the daemon serves for this source; one-shot commands serve none.
     fn inbox(&self) -> Option<Inbox> {
         None
     }
@@ -192,19 +191,19 @@ impl InstanceSource for Vec<InstanceInfo> {
     }
 }
 
-/// What a source found, and what it could not look at.
+/// The VMs of one source, and its problems.
 #[derive(Debug, Default)]
 pub struct Listing {
     /// An empty id or name is one that the source does not know.
     pub instances: Vec<InstanceInfo>,
-    /// VMs whose process is not there. What is known of them counts for a VM that another source lists with the id.
+    /// VMs without their process. Their values count for a VM that another source lists under the id.
     pub(crate) ended: Vec<InstanceInfo>,
     pub problems: Vec<SourceError>,
     /// Where their VMMs can be asked for more.
     pub(crate) sockets: Vec<ApiSocket>,
-    /// What the kernel says of processes that may be VMs.
+    /// Facts of the kernel about processes that may be VMs.
     pub(crate) processes: ProcessTable,
-    /// What users asked for beyond their share.
+    /// Demands of users beyond their share.
     pub(crate) overuse: Excess,
 }
 
@@ -227,9 +226,9 @@ pub struct ApiSocket {
     pub nics: Vec<Nic>,
 }
 
-/// The place that a source reads: the configured one, else the default. On a host that is made of files, the default
-/// would be that of another host.
-fn place(host: &Host, configured: Option<PathBuf>, default: &str) -> Option<PathBuf> {
+/// The configured path of a source, else the default. A fixture host has no default, which would be the path of another
+/// host.
+fn configured_path(host: &Host, configured: Option<PathBuf>, default: &str) -> Option<PathBuf> {
     configured.or_else(|| host.is_this_kernel().then(|| PathBuf::from(default)))
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::error::json_problem;
-use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError, place};
+use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError, configured_path};
 use crate::own_dir::{DirError, OwnDir, PRIVATE};
 use crate::sources::declared::DeclaredVm;
 use crate::sources::declared::pid_guard::PidGuard;
@@ -39,7 +39,7 @@ enabled = "auto"
 "#,
     configure: |section, SourceContext { host, trust, processes, .. }| {
         let config: PushConfig = section.options()?;
-        let Some(socket) = place(host, config.socket, DEFAULT_SOCKET) else { return Ok(None) };
+        let Some(socket) = configured_path(host, config.socket, DEFAULT_SOCKET) else { return Ok(None) };
         let Some(parent) = socket.parent().filter(|_| socket.is_absolute()) else {
             return Err(section.refusal("socket", &format!("{} is not an absolute path", socket.display())));
         };
@@ -135,7 +135,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// The VM that a body describes for an id, or what is wrong with it.
+    /// The VM that a body declares for an id, or the problem.
     pub fn read(id: &str, body: &[u8]) -> Result<DeclaredVm, String> {
         if id.chars().count() > MAX_ID_CHARS {
             return Err(format!("the id has more than {MAX_ID_CHARS} characters"));
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(store.put(&vm("c")).unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert!(!store.put(&vm("a")).unwrap(), "it is there already");
 
-        // As somebody else may write them.
+        // As another program may write them.
         fs::write(pushed.join("c.json"), "{\"id\": \"c\"}").unwrap();
         let listing = source.list().unwrap();
         let has_c = listing.instances.iter().any(|vm| vm.id == "c");

@@ -66,7 +66,7 @@ impl StaticList {
     }
 }
 
-/// What is wrong with each of them, or between two, and where it stands.
+/// The problems of each VM, or between two, with their position.
 fn problems(vms: &[Spanned<DeclaredVm>]) -> Vec<(Range<usize>, String)> {
     let mut problems = Vec::new();
     let mut ids = HashSet::new();

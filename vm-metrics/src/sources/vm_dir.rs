@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::error::json_problem;
-use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError, place};
+use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError, configured_path};
 use crate::sources::declared::DeclaredVm;
 use crate::sources::declared::pid_guard::PidGuard;
 use crate::sources::files::operators::Operators;
@@ -31,7 +31,7 @@ enabled = "auto"
 "#,
     configure: |section, SourceContext { host, trust, processes, .. }| {
         let config: VmDirConfig = section.options()?;
-        let dir = place(host, config.dir, DEFAULT_DIR);
+        let dir = configured_path(host, config.dir, DEFAULT_DIR);
         Ok(dir.map(|dir| Box::new(VmDir::new(dir, processes.clone(), Operators::new(trust.clone()))) as _))
     },
 };

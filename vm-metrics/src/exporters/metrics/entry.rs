@@ -38,9 +38,15 @@ pub type Sink<'s, N> = &'s mut dyn FnMut(&[&str], N, Since);
 impl Samples {
     pub fn compute(self, view: &SnapshotView<'_>, sink: Sink<'_, Number>) {
         match self {
-            Self::Count(samples) => samples(view, &mut |labels, n, since| sink(labels, n.into(), since)),
-            Self::Difference(samples) => samples(view, &mut |labels, n, since| sink(labels, n.into(), since)),
-            Self::Real(samples) => samples(view, &mut |labels, n, since| sink(labels, n.into(), since)),
+            Self::Count(samples) => {
+                samples(view, &mut |labels, n, since| sink(labels, Number::Count(n), since))
+            }
+            Self::Difference(samples) => {
+                samples(view, &mut |labels, n, since| sink(labels, Number::Difference(n), since));
+            }
+            Self::Real(samples) => {
+                samples(view, &mut |labels, n, since| sink(labels, Number::Real(n), since))
+            }
         }
     }
 

@@ -60,24 +60,6 @@ impl Number {
     }
 }
 
-impl From<u64> for Number {
-    fn from(number: u64) -> Self {
-        Self::Count(number)
-    }
-}
-
-impl From<i64> for Number {
-    fn from(number: i64) -> Self {
-        Self::Difference(number)
-    }
-}
-
-impl From<f64> for Number {
-    fn from(number: f64) -> Self {
-        Self::Real(number)
-    }
-}
-
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

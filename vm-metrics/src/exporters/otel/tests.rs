@@ -18,7 +18,7 @@ use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider, Temporality};
 use super::*;
 use crate::exporters::families::{Family, Sample};
 use crate::exporters::metrics::tests::full;
-use crate::exporters::metrics::{EXPORTER_GROUPS, Group};
+use crate::exporters::metrics::{EXPORTER_GROUPS, Group, Number};
 use crate::model::{InstanceInfo, Snapshot};
 
 /// By name: unit, and the values by their attributes.
@@ -238,7 +238,7 @@ fn collections_of_two_threads_are_apart() {
     let collections = Collections::new(families::names().len(), move || {
         let look = looks.fetch_add(1, Ordering::SeqCst) as u64;
         let mut families = families::names();
-        let sample = Sample { labels: Vec::new(), value: look.into(), since: None };
+        let sample = Sample { labels: Vec::new(), value: Number::Count(look), since: None };
         families.iter_mut().for_each(|family| family.samples = vec![sample.clone()]);
         Some(families)
     });

@@ -1,4 +1,4 @@
-//! Tells since when the series of a VM count, over all devices of an interface.
+//! Dates the beginnings of series, over all devices of an interface.
 
 use super::processes::Process;
 use super::{Continuity, ContinuityTick, DeviceKey, DeviceReading};
@@ -34,7 +34,7 @@ impl ContinuityTick<'_> {
         let Continuity { accounts, sums, tick, changed, .. } = &mut *self.state;
         let Some(account) = accounts.get_mut(&DeviceKey::new(reading.nic, reading.ifindex)) else { return };
         let counter = sums.counter(vm, reading.nic, *tick);
-        counter.step(account.share, EarlierCounts::of(stats), account.counts_since, account.earlier);
+        counter.step(account.share, stats.counts(), account.counts_since, account.earlier);
         if account.renamed_at.is_some() {
             counter.forget_beginning();
         }

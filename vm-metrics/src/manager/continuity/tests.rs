@@ -1,3 +1,5 @@
+//! Tests of accounts: identity of devices, owners, and start times.
+
 mod moves;
 mod restarts;
 

@@ -1,3 +1,5 @@
+//! Tests of the merge, one tick after the other.
+
 mod drops;
 mod series;
 mod sums;

@@ -1,4 +1,4 @@
-//! Finds the VMs and interfaces that a tick has lost, and the readings that go with them.
+//! Finds removed VMs and interfaces, and the readings that are theirs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -34,16 +34,16 @@ fn key(vm: &InstanceInfo) -> (&str, Option<u32>) {
 }
 
 /// Whether the device with this index was read. 0 is an unknown index, and may be any.
-fn is_still_there(nic: &Nic, was: u32, batch: &Batch, deleted: &Deleted) -> bool {
+fn is_still_there(nic: &Nic, was: u32, batch: &Batch, deleted: &DeviceSet) -> bool {
     let read = batch.taps.get(nic).map(|reading| reading.ifindex);
     let read = read.or(batch.ebpf.get(nic).map(|reading| reading.ifindex));
     read.is_some_and(|is| is == 0 || was == 0 || is == was) && !deleted.contains(&(nic.netns, was))
 }
 
 /// Devices by namespace and index.
-type Deleted = HashSet<(Option<u64>, u32)>;
+type DeviceSet = HashSet<(Option<u64>, u32)>;
 
-fn deleted(batch: &Batch) -> Deleted {
+fn deleted(batch: &Batch) -> DeviceSet {
     let deleted = batch.exits.iter().filter(|device| device.exit == DeviceExit::Deleted);
     deleted.map(|ExitNotice { netns, ifindex, .. }| (*netns, *ifindex)).collect()
 }

@@ -1,6 +1,6 @@
 //! Makes the last numbers of a terminated VM or a removed interface, without gauges.
 
-use crate::model::{CgroupStats, EarlierCounts, NicStats, ProcessStats, VmSince, VmStats};
+use crate::model::{CgroupStats, NicStats, ProcessStats, VmSince, VmStats};
 
 /// Shows a removed interface, unless a present one has its name.
 pub(super) fn show_nic(vm: &mut VmStats, terminated: &NicStats) {
@@ -66,7 +66,7 @@ fn settle_nic(nic: &mut NicStats, before: &NicStats) {
     nic.source = before.source;
     nic.attach = before.attach;
     nic.start_time = before.start_time;
-    nic.set_counts(EarlierCounts::of(nic).or(&EarlierCounts::of(before)));
+    nic.set_counts(nic.counts().or(&before.counts()));
     nic.earlier = nic.earlier.or(before.earlier);
     nic.since.device = nic.since.device.or(before.since.device);
     nic.since.ebpf = nic.since.ebpf.or(before.since.ebpf);

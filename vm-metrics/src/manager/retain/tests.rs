@@ -1,3 +1,5 @@
+//! Tests of removals, and of the last numbers of terminated VMs.
+
 use super::*;
 use crate::exporters::families::{self, Family};
 use crate::exporters::metrics::Kind;

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_came_too_early_is_made_later() {
+    fn an_early_call_is_made_later() {
         let start = Instant::now();
         let mut calls = Calls::new(start);
         for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! Calls for a tick as soon as a VM's device comes or goes, or a hypervisor ends.
+//! Calls for a tick when a device comes or goes, or a hypervisor ends.
 //!
 //! Users who are not trusted call at a bounded rate. What is not called for is seen at the next regular tick.
 
@@ -108,8 +108,8 @@ impl EventPoller {
     }
 }
 
-/// What is told apart by the number that the kernel gives back with an event: the events of devices of this namespace,
-/// files of trusted users, and files of any other user, by the number of the user.
+/// The kernel gives back a number with each event. It stands for the devices of this namespace, for files of trusted users,
+/// or for files of one other user.
 const DEVICES: u64 = 0;
 const TRUSTED: u64 = 1;
 const OF_USER: u64 = 1 << 32;
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stranger_calls_less_often_than_a_trusted_user() {
+    fn a_stranger_calls_less_often() {
         let mut events = Events::open(Scope::OWN).unwrap();
         let mut calls = Calls::new(Instant::now());
         let mut called = |tenant| {

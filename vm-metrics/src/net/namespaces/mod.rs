@@ -1,10 +1,9 @@
 //! The network namespaces of VMs, each opened once for all readers.
 
+mod foreign;
 mod selection;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
@@ -16,11 +15,9 @@ use super::netns::Namespace;
 use super::rtnetlink::Scope;
 use crate::host::Host;
 use crate::model::{Excess, FIRST_NUMBER, Nic, Tenant, Trust, VmSet};
-use crate::patient::{Job, Patient};
+use crate::patient::Patient;
+use foreign::{Finder, ForeignNamespace};
 use selection::{Wanted, wanted};
-
-/// A namespace that could not be opened or entered is tried again after this time.
-const RETRY: Duration = Duration::from_secs(10);
 
 /// The most namespaces of all users together who are not trusted.
 const MAX_OF_OTHERS: u64 = 1024;
@@ -36,9 +33,6 @@ const TIME_FOR_OTHERS: Duration = Duration::from_millis(50);
 
 /// The name of namespaces among the resources of users.
 const RESOURCE: &str = "namespaces";
-
-/// Asks processes for the namespace with an inode.
-type Finder = Patient<(Host, u64, Vec<u32>), io::Result<Namespace>>;
 
 /// The daemon's own network namespace, and those in which VMs have TAPs.
 ///
@@ -60,31 +54,6 @@ pub struct Namespaces {
     is_followed: bool,
     /// The namespaces of this tick that users want beyond their shares.
     overuse: Excess,
-}
-
-/// A network namespace in which VMs have TAPs.
-#[derive(Debug)]
-pub(crate) struct ForeignNamespace {
-    is_wanted: bool,
-    /// When a VM last had a TAP there, and the processes of these VMs.
-    used_at: Instant,
-    pids: Vec<u32>,
-    tenant: Tenant,
-    /// Tells it from any other that this process has opened.
-    number: u64,
-    /// Tells it from any other; `None` before Linux 5.14, and where it was not entered.
-    cookie: Option<u64>,
-    handle: Option<Arc<Namespace>>,
-    devices: Option<Devices>,
-    /// Why the namespace has no handle or no devices.
-    refusal: Option<Refusal>,
-}
-
-#[derive(Debug)]
-struct Refusal {
-    problem: String,
-    errno: Option<i32>,
-    retry_at: Instant,
 }
 
 /// Namespaces that are left out of a tick, and why.
@@ -180,8 +149,7 @@ impl Namespaces {
                 self.opened += 1;
                 ForeignNamespace::new(pids, *tenant, FIRST_NUMBER + self.opened)
             });
-            let opened = known.open(netns, &self.host, &mut self.finder, &self.poller);
-            (known.used_at, known.refusal) = (Instant::now(), opened.err().map(Refusal::new));
+            known.try_open(netns, &self.host, &mut self.finder, &self.poller);
         }
     }
 
@@ -234,93 +202,6 @@ impl Namespaces {
     pub(crate) fn end_tick(&mut self) {
         self.is_followed = false;
         self.foreign.retain(|_, known| known.is_wanted);
-    }
-}
-
-impl ForeignNamespace {
-    fn new(pids: &[u32], tenant: Tenant, number: u64) -> Self {
-        Self {
-            is_wanted: true,
-            used_at: Instant::now(),
-            pids: pids.to_vec(),
-            tenant,
-            number,
-            cookie: None,
-            handle: None,
-            devices: None,
-            refusal: None,
-        }
-    }
-
-    fn is_due(&self) -> bool {
-        self.refusal.as_ref().is_some_and(|refusal| Instant::now() >= refusal.retry_at)
-    }
-
-    fn problem(&self, netns: u64) -> Option<NetError> {
-        let Refusal { problem, errno, .. } = self.refusal.as_ref()?;
-        Some(NetError::Namespace { netns, problem: problem.clone(), errno: *errno })
-    }
-
-    /// Finds the namespace, and opens its sockets on a thread in it: a socket stays where it was made.
-    fn open(
-        &mut self,
-        netns: u64,
-        host: &Host,
-        finder: &mut Finder,
-        poller: &EventPoller,
-    ) -> Result<(), io::Error> {
-        let handle = match &self.handle {
-            Some(handle) => handle,
-            None => self.handle.insert(Arc::new(find(finder, host, netns, &self.pids, self.tenant)?)),
-        };
-        let scope = if self.tenant.is_trusted() { Scope::TRUSTED } else { Scope::STRANGER };
-        let devices = handle.within(|| Devices::open(scope))?.map_err(io::Error::other)?;
-        poller.add(&devices.events, self.tenant);
-        self.cookie = devices.links.netns_cookie();
-        self.devices = Some(devices);
-        Ok(())
-    }
-
-    /// The open file. Its clones keep the namespace alive.
-    #[cfg(feature = "ebpf")]
-    pub(crate) fn handle(&self) -> Option<Arc<Namespace>> {
-        self.handle.clone()
-    }
-
-    #[cfg(feature = "ebpf")]
-    pub(crate) fn cookie(&self) -> Option<u64> {
-        self.cookie
-    }
-
-    pub(crate) fn tenant(&self) -> Tenant {
-        self.tenant
-    }
-
-    pub(crate) fn devices(&mut self) -> Option<&mut Devices> {
-        self.devices.as_mut()
-    }
-
-    /// The number that no other namespace has or will have.
-    pub(crate) fn number(&self) -> u64 {
-        self.cookie.unwrap_or(self.number)
-    }
-}
-
-/// A process that does not answer in time is asked again later.
-fn find(finder: &mut Finder, host: &Host, netns: u64, pids: &[u32], tenant: Tenant) -> io::Result<Namespace> {
-    let job = Job {
-        pid: pids.first().copied().unwrap_or_default(),
-        uid: tenant.uid(),
-        is_trusted: tenant.is_trusted(),
-        question: (host.clone(), netns, pids.to_vec()),
-    };
-    let answer = finder.each(vec![job]).pop().flatten();
-    answer.unwrap_or_else(|| Err(io::Error::new(io::ErrorKind::TimedOut, "its processes do not answer")))
-}
-
-impl Refusal {
-    fn new(error: io::Error) -> Self {
-        Self { problem: error.to_string(), errno: error.raw_os_error(), retry_at: Instant::now() + RETRY }
     }
 }
 

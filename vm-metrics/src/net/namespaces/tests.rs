@@ -1,3 +1,6 @@
+//! Tests of the shares, the grace time and the single opening of namespaces.
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
@@ -50,7 +53,7 @@ fn a_trusted_users_vm_makes_its_namespace_trusted() {
 }
 
 #[test]
-fn a_namespace_waits_a_moment_for_a_tap_made_anew() {
+fn a_namespace_waits_for_a_recreated_tap() {
     let mut namespaces = namespaces(10);
     let own = namespaces.host.own_netns().unwrap();
     let vm = |nics| vec![vm_of_test(nics)];

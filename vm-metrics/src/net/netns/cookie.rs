@@ -1,4 +1,6 @@
-//! The number that a network namespace has for itself as long as the machine runs; its inode is given to the next one.
+//! Reads the cookie of a network namespace.
+//!
+//! No other namespace gets the same cookie until the next boot. An inode is given to the next namespace.
 
 use std::os::fd::{AsFd, AsRawFd};
 

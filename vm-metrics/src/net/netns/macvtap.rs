@@ -1,4 +1,4 @@
-//! The macvtap behind the number of a character device, in network namespaces other than this process's own.
+//! Finds the foreign macvtap behind the number of a character device.
 //!
 //! The kernel gives each macvtap of the machine a number of its own, and says whose it is in the sysfs of the device's
 //! namespace only. A descriptor of a macvtap does not tell its namespace, unlike one of a TAP.

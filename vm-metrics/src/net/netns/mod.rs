@@ -1,7 +1,6 @@
-//! Network namespaces other than the one this process is in: found by their number, held open, and entered by a thread
-//! that is thrown away.
+//! Finds, opens and enters foreign network namespaces.
 //!
-//! Whoever holds one keeps it alive, with its devices: so nobody holds it longer than a VM has a TAP there.
+//! A short-lived thread enters. An open namespace lives on with its devices, so it is closed when its last VM has ended.
 
 mod cookie;
 mod device;
@@ -153,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ones_own_is_found_by_its_number_and_no_other() {
+    fn the_own_namespace_is_found_by_its_inode() {
         let host = Host::default();
         let own = host.own_netns().expect("a namespace");
         let pids = [u32::MAX, std::process::id()];

@@ -1,4 +1,4 @@
-//! Events of devices that VMs can have: the last counters of each that is deleted, and the names of those that come.
+//! Listens to events of devices: final counters of the deleted, names of the new.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -11,7 +11,7 @@ use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_s
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
 use super::filter::{self, Wanted};
-use super::reply::{self, Appeared, Deleted};
+use super::reply::{self, DeletedDevice, NamedDevice};
 use crate::model::{DeviceExit, NicSource, TapReading};
 
 /// `RTMGRP_LINK`
@@ -143,7 +143,7 @@ impl Events {
     }
 
     /// False when there is no room to remember it.
-    fn delete(&mut self, Deleted { ifindex, name, kind, stats, exit }: Deleted) -> bool {
+    fn delete(&mut self, DeletedDevice { ifindex, name, kind, stats, exit }: DeletedDevice) -> bool {
         self.names.remove(&ifindex);
         if self.count >= self.scope.deleted {
             return false;
@@ -156,7 +156,7 @@ impl Events {
         true
     }
 
-    fn appear(&mut self, Appeared { ifindex, name }: Appeared) {
+    fn appear(&mut self, NamedDevice { ifindex, name }: NamedDevice) {
         if self.names.get(&ifindex) == Some(&name) {
             self.is_touched = true;
         } else {
@@ -228,9 +228,9 @@ mod tests {
     use super::*;
     use crate::model::{NicKind, TapStats};
 
-    fn deleted(ifindex: u32, name: &str, rx_bytes: u64) -> Deleted {
+    fn deleted(ifindex: u32, name: &str, rx_bytes: u64) -> DeletedDevice {
         let stats = TapStats { rx_bytes, ..TapStats::default() };
-        Deleted { ifindex, name: name.into(), kind: NicKind::Tap, stats, exit: DeviceExit::Deleted }
+        DeletedDevice { ifindex, name: name.into(), kind: NicKind::Tap, stats, exit: DeviceExit::Deleted }
     }
 
     fn bytes(unread: &[(String, TapReading)]) -> Vec<u64> {

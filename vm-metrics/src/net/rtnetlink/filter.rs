@@ -1,4 +1,4 @@
-//! Lets the kernel drop events of devices that no VM can have, before they take room in a queue.
+//! Has the kernel drop events of devices that no VM can have.
 //!
 //! Whoever may make devices in a namespace can have thousands of them flap. What is dropped here wakes nobody.
 

@@ -1,7 +1,7 @@
-//! The network devices of one namespace, asked over rtnetlink: which of them has a name, and what all of them count.
+//! Resolves names and reads counters of the devices of one namespace, over rtnetlink.
 //!
-//! `socket` carries a question there and its answers back, `events` listens to what the kernel says unasked, `reply` reads
-//! both, and `filter` has the kernel leave out events of other devices.
+//! `socket` carries a request and its answers. `events` listens to the changes. `reply` parses both. By `filter` the kernel
+//! leaves out events of other devices.
 
 mod events;
 mod filter;
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn names_without_a_device_are_asked_for_in_turns() {
+    fn missing_names_are_asked_for_in_turns() {
         let mut links = Links::open().expect("a socket");
         let nics: Vec<Nic> = (0..3 * ASK_AGAIN).map(|at| Nic::local(format!("none{at:04}"))).collect();
         links.find(&nics, |_| false).expect("none is there");

@@ -1,4 +1,4 @@
-//! One question at a time, and the answers to no other.
+//! Request and response over one rtnetlink socket.
 
 use std::io;
 use std::time::Duration;
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_may_come_in_parts_and_after_another_one() {
+    fn an_answer_may_come_in_parts() {
         let ours = || stats(FIRST, 3, &[1; 25]);
         let datagrams = [done(0, 99, 0), [ours(), ours()].concat(), ours(), done(0, FIRST, 0)];
         let (messages, dump) = ask(&mut answered(&datagrams).0);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_a_failed_answer_is_not_taken_for_the_next() {
+    fn leftovers_of_an_answer_are_discarded() {
         let refusal = message(NLMSG_ERROR, 0, FIRST, &(-16_i32).to_ne_bytes());
         let (mut socket, kernel) = answered(&[refusal, vec![0; BUFFER + 1], done(0, FIRST + 1, 0)]);
         assert_eq!(ask(&mut socket).1.unwrap_err().raw_os_error(), Some(16));

@@ -1,5 +1,6 @@
-//! What the TAP devices of other network namespaces count, from `/proc/<pid>/net/dev` of a process that is there: for
-//! that nobody has to enter the namespace, which needs `CAP_SYS_ADMIN`.
+//! Reads the counters of foreign TAPs from `/proc/<pid>/net/dev`.
+//!
+//! The process is in the namespace of the TAP. So the daemon need not enter it, which takes `CAP_SYS_ADMIN`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -52,8 +53,8 @@ impl TapProcfs {
     }
 
     /// Asks the processes that are in these namespaces, each of which is its tenant's.
-    fn ask(&mut self, unread: &[Unread<'_>]) -> Vec<Option<Answer>> {
-        let job = |unread: &Unread<'_>| Job {
+    fn ask(&mut self, unread: &[NetnsRequest<'_>]) -> Vec<Option<Answer>> {
+        let job = |unread: &NetnsRequest<'_>| Job {
             pid: unread.pids.first().copied().unwrap_or_default(),
             uid: unread.tenant.uid(),
             is_trusted: unread.tenant.is_trusted(),
@@ -63,15 +64,15 @@ impl TapProcfs {
     }
 }
 
-/// The TAPs of one namespace that nobody has read yet.
-struct Unread<'v> {
+/// The unread TAPs of one namespace, and the processes that are asked for them.
+struct NetnsRequest<'v> {
     netns: u64,
     nics: &'v [&'v Nic],
     pids: &'v [u32],
     tenant: Tenant,
 }
 
-impl Unread<'_> {
+impl NetnsRequest<'_> {
     fn take(
         &self,
         answer: Option<Answer>,
@@ -154,7 +155,7 @@ impl Reader for TapProcfs {
                 continue;
             };
             let tenant = pids.first().and_then(|pid| tenants.get(pid)).copied();
-            asked.push(Unread { netns, nics, pids, tenant: tenant.unwrap_or(Tenant::Other(None)) });
+            asked.push(NetnsRequest { netns, nics, pids, tenant: tenant.unwrap_or(Tenant::Other(None)) });
         }
         let answers = self.ask(&asked);
         for (unread, answer) in asked.iter().zip(answers) {

@@ -1,4 +1,4 @@
-//! What the TAP devices count, from `/sys/class/net/<tap>/statistics`: the last fallback, for what netlink did not read.
+//! Reads the counters of TAPs that netlink missed, from `/sys/class/net/<tap>/statistics`.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;

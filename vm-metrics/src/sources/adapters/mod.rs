@@ -13,10 +13,10 @@ use tokio::runtime::Handle;
 use super::{InstanceSource, LIST_DEADLINE, Listing, SourceError};
 use crate::model::{InstanceInfo, Nic, build_instance_info, tap_name};
 
-/// Whatever went wrong in a function of somebody else's.
+/// An error of a caller's function.
 type ListError = Box<dyn Error + Send + Sync>;
 
-/// The minimal data of an instance; what else is needed follows from it by [`build_instance_info`].
+/// The minimal data of an instance, for [`build_instance_info`].
 ///
 /// ```
 /// let data = vm_metrics::InstanceData { id: "01234567".into(), allocated_vcpus: 2, ..Default::default() };
@@ -57,18 +57,18 @@ pub struct InstanceListerAdapter {
 }
 
 impl InstanceListerAdapter {
-    /// Of a function that lists. Its error is that of the source; what it told before is then shown for 30 seconds more.
+    /// Of a function that lists. After an error its former listing counts for 30 seconds more.
     ///
-    /// A tick waits for it for two seconds, or another [deadline](Self::with_deadline). One that blocks for longer holds up
-    /// nothing: ticks go on with what it told before, and it is called again once that call has returned. It runs on a
-    /// thread of its own, within the tokio runtime of whoever collects.
+    /// A tick waits two seconds for it, or another [deadline](Self::with_deadline). If it blocks for longer, ticks go on
+    /// with the former listing, and it is called again once that call has returned. It runs on its own thread, within the
+    /// tokio runtime of the program that collects.
     pub fn new(mut list: impl FnMut() -> Result<Vec<InstanceData>, ListError> + Send + 'static) -> Self {
         let list = move || list().map_err(|error| SourceError::Lister(error.into()));
         Self { list: Box::new(list), tap_name: Box::new(tap_name), deadline: LIST_DEADLINE }
     }
 
-    /// Of an asynchronous function, which runs on `runtime`. One that does not answer within the deadline is an error
-    /// of this tick and is not asked a second time: its late answer is the next tick's.
+    /// Of an asynchronous function, which runs on `runtime`. A late answer is an error of this tick; the next tick takes
+    /// it, without a second call.
     ///
     /// ```
     /// use std::time::Duration;
@@ -176,7 +176,7 @@ impl fmt::Debug for InstanceListerAdapter {
     }
 }
 
-/// An instance as a manager of instances tells it, with the TAP it has given it.
+/// An instance of a manager, with its TAP.
 ///
 /// ```
 /// use vm_metrics::{InstanceInfo, InstanceUtilizationInfo};
@@ -201,12 +201,12 @@ pub struct InstanceUtilizationInfo {
     pub allocated_memory_bytes: u64,
 }
 
-/// Whoever manages instances and can tell which of them run.
+/// A manager of instances that can list those that run.
 pub trait InstanceManager: Send {
     /// All instances that run now.
     ///
     /// # Errors
-    /// Whatever keeps it from knowing: what it told before is then shown for a while.
+    /// Any failure of the manager. The former listing counts for a while.
     fn list_running_instances_info(&mut self) -> Result<Vec<InstanceUtilizationInfo>, ListError>;
 }
 

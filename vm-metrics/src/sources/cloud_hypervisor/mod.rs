@@ -1,4 +1,4 @@
-//! Cloud Hypervisor's API: `GET /api/v1/vm.info`, the VM as it is now, with what was plugged in.
+//! Cloud Hypervisor's API: `GET /api/v1/vm.info`, with plugged devices.
 //!
 //! The socket is the one on the command line of a VMM that was found. The VM may be created long after its VMM has started.
 
@@ -67,7 +67,7 @@ pub(super) fn query(stream: UnixStream) -> QueryFuture {
     }))
 }
 
-/// Versions before 2026 answer 500 and say it in the body.
+/// Versions before 2026 answer 500 with the reason in the body.
 fn is_not_created(status: StatusCode, body: &[u8]) -> bool {
     let says = || String::from_utf8_lossy(body).to_lowercase().contains("not created");
     status == StatusCode::NOT_FOUND || status == StatusCode::INTERNAL_SERVER_ERROR && says()

@@ -47,7 +47,7 @@ impl HypervisorPid {
     ) -> Option<HypervisorProcess> {
         let stat = match processes.stat(pid) {
             Ok(stat) => Some(stat).filter(|stat| !stat.is_dead())?,
-            // It says nothing now: it is what it was.
+            // Without an answer the last result counts.
             Err(ReadError::Failed(_)) => return self.found.filter(|found| found.pid == pid),
             Err(ReadError::Gone) => return None,
         };

@@ -41,14 +41,14 @@ pub struct DeclaredVm {
     pub vcpus: Option<u32>,
     /// The memory that it is allotted, in bytes.
     pub memory_bytes: Option<u64>,
-    /// What runs it.
+    /// The hypervisor of the VM.
     pub hypervisor: Hypervisor,
-    /// Whose VM it is.
+    /// The project of the VM.
     pub project: Option<String>,
 }
 
 impl DeclaredVm {
-    /// What the types do not say.
+    /// Checks the rules that the types cannot express.
     pub fn check(&self) -> Result<(), String> {
         if self.id.is_empty() {
             return Err("an id is empty".to_owned());
@@ -87,7 +87,7 @@ impl DeclaredVm {
         if names_process && pid.is_none() {
             listing.ended.push(vm);
         } else {
-            // A device that is not there is listed: the readers say so, and it may come.
+            // A missing device is listed: the readers report it, and it may appear.
             let nics = self.taps.iter().map(Nic::local).collect();
             listing.instances.push(InstanceInfo { nics, ..vm });
         }
@@ -230,7 +230,7 @@ mod tests {
         for content in ["", "0", "-1", "pid", "99999999999", "4 2"] {
             fs::write(&pid_file, content).unwrap();
             let expected = format!("{}: there is no pid in it", pid_file.display());
-            assert_eq!(case.pid(), (Some(44), expected), "what it said before counts");
+            assert_eq!(case.pid(), (Some(44), expected), "its last pid counts");
         }
 
         fs::write(&pid_file, vec![b'1'; 8 << 10]).unwrap();

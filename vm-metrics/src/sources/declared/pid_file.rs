@@ -30,7 +30,7 @@ pub fn pid_in(
     }
 }
 
-/// The first line counts. What else is in the file is repeated nowhere.
+/// The first line counts. Messages never quote the file.
 fn read_pid(
     path: &Path,
     processes: &ProcessLookup,

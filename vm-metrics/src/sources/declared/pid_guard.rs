@@ -47,7 +47,7 @@ impl PidGuard {
         };
         let written = file.and_then(|(_, modified)| modified);
         match &mut self.first {
-            // Known already, whatever the clocks say.
+            // A known process needs no clock.
             Some(first) if (first.pid, first.start_ticks) == (pid, start_ticks) => {
                 first.written = written;
                 return Ok(());

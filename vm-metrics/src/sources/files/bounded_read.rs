@@ -15,14 +15,14 @@ const READ: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY);
 
 /// The whole of a file that was found with `O_PATH`; an error if it is larger than `limit` bytes or no plain file.
 ///
-/// One that says it is empty is not opened: so do those of procfs and tracefs, and what was read from some of them
-/// (`/proc/kmsg`) is gone for everybody else.
+/// A file of length 0 is not opened: files of procfs and tracefs have this length, and a read empties some of them
+/// (`/proc/kmsg`).
 pub fn read_located(located: OwnedFd, limit: u64) -> io::Result<Vec<u8>> {
     let located = File::from(located);
     if plain_len(&located)? == 0 {
         return Ok(Vec::new());
     }
-    // The one way to open exactly what was looked at. It is our own descriptor, so it is our own procfs.
+    // The only way to open exactly the checked file. The descriptor is our own, so procfs is, too.
     read_kernel(&Host::default().proc().join(format!("self/fd/{}", located.as_raw_fd())), limit)
 }
 
@@ -103,8 +103,7 @@ mod tests {
         assert_eq!(read(Path::new("/dev/null"), 4).unwrap_err().to_string(), "not a plain file");
     }
 
-    /// What a file of procfs or tracefs holds may be gone once it is read (`/proc/kmsg`): all of them say that they are
-    /// empty.
+    /// A read may empty a file of procfs or tracefs (`/proc/kmsg`). All of them have length 0.
     #[test]
     fn a_file_of_length_zero_is_not_read() {
         assert_eq!(read(Path::new("/proc/self/stat"), 4096).unwrap(), b"");

@@ -1,4 +1,4 @@
-//! Finds mounts of FUSE, which answer what and when their user likes.
+//! Finds FUSE mounts, whose user controls their answers.
 
 use std::collections::HashMap;
 use std::fs::File;

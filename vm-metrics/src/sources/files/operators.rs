@@ -1,7 +1,7 @@
-//! Opens files in which VMs are written down, and finds who can have written them.
+//! Opens files that declare VMs, and finds the users who can have written them.
 //!
-//! Whoever may change a file, or a directory on the way to it, may have written it. Operators are root, the user of the
-//! daemon and the users in `[trust]`. A user who is none of them can speak for own processes only.
+//! Every user who may change a file, or a directory on its path, counts as an author. Operators are root, the user of the
+//! daemon and the users in `[trust]`. Other users can declare only their own processes.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -19,7 +19,7 @@ use crate::procfs::executable;
 use crate::sources::process::lookup::{ProcessLookup, ProcessProgram};
 use crate::sources::{SourceError, files};
 
-/// The users who may write down VMs of anybody.
+/// The users who may declare VMs of all users.
 #[derive(Clone, Debug)]
 pub struct Operators {
     trust: Trust,
@@ -57,7 +57,7 @@ impl Operators {
         uid == self.daemon || self.trust.is_trusted(Some(uid))
     }
 
-    /// A file or a directory, and who can have written it. A link of somebody who is no operator is not followed.
+    /// Opens a file or a directory, and finds its authors. Links of other users than operators are not followed.
     pub fn open(&self, path: &Path) -> io::Result<(OwnedFd, Authors)> {
         let directory =
             |path: &str| open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
@@ -75,7 +75,7 @@ impl Operators {
         let stat = fstat(&file)?;
         way.add(&stat);
         way.authors.modified = modified(&stat);
-        // Files in it are to be operators' own, so nobody else may even make one.
+        // Only operators may make files in an operator's directory.
         way.authors.many |= way.can_be_written_by_many(&stat);
         for directory in directories {
             let stat = fstat(&directory)?;
@@ -93,7 +93,7 @@ impl Operators {
         files::read_located(file, limit).map_err(failed)
     }
 
-    /// An error where somebody else could put files into the directory.
+    /// An error where another user than an operator could put files into the directory.
     pub fn check_directory(&self, path: &Path) -> Result<(), SourceError> {
         let (_, authors) = self.open(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => SourceError::Absent { path: path.to_owned() },
@@ -108,7 +108,7 @@ impl Authors {
         self.modified
     }
 
-    /// Whether nobody else can have written it.
+    /// Whether only operators can have written it.
     pub fn are_operators(&self) -> Result<(), String> {
         match (self.many, self.users.first()) {
             (true, _) => Err(format!("other users can change it, so it does not count: {REMEDY}")),
@@ -117,7 +117,7 @@ impl Authors {
         }
     }
 
-    /// Whether they may say that a VM is this process: it is their own, and sees the file in its root.
+    /// Whether the authors may declare this process: they run it, and its root contains the file.
     pub fn may_name(&self, processes: &ProcessLookup, pid: u32) -> Result<(), String> {
         if self.users.is_empty() {
             return self.are_operators();
@@ -155,7 +155,7 @@ impl PathAudit<'_> {
         if !self.operators.include(stat.st_uid) {
             self.authors.users.insert(stat.st_uid);
         }
-        // There everybody can make files, and nobody can replace those of others.
+        // In a sticky directory users can make files, and cannot replace those of others.
         let is_sticky =
             FileType::from_raw_mode(stat.st_mode) == FileType::Directory && stat.st_mode & STICKY != 0;
         self.authors.many |= !is_sticky && self.can_be_written_by_many(stat);
@@ -170,7 +170,7 @@ impl PathAudit<'_> {
 }
 
 impl WalkRules for PathAudit<'_> {
-    /// FUSE says of owners what its user likes, and may never answer.
+    /// The user of a FUSE mount controls the reported owners, and may never answer.
     fn look_at(&mut self, found: &OwnedFd) -> io::Result<()> {
         let Some(mount) = mount_of(found)? else { return Ok(()) };
         if self.mount.replace(mount) == Some(mount) {

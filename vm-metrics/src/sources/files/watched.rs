@@ -1,7 +1,6 @@
-//! Files of others that are read again only when they have changed.
+//! Reads files again only when they have changed.
 //!
-//! What a file said last counts until it says something else: one that is being written, or was spoilt, takes nothing
-//! away. A file that is gone takes all.
+//! The last valid content counts while a file is half written or invalid. A deleted file counts no more.
 
 use std::collections::{BinaryHeap, HashMap};
 use std::fs::{self, DirEntry, Metadata};
@@ -19,7 +18,7 @@ pub const MAX_ENTRIES: usize = 16_384;
 /// A file may change twice within the grain of its time stamp; one that changed this long ago has settled.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// The files of one directory, or of the directories in it, and what each of them said last.
+/// The files of one directory, or of its subdirectories, with the last good content of each.
 #[derive(Debug)]
 pub struct WatchedFiles<T> {
     operators: Operators,
@@ -48,7 +47,7 @@ impl<T> WatchedFiles<T> {
         Self { operators, limit, files: HashMap::new() }
     }
 
-    /// Looks at these files and no others. `parse` gets what has changed.
+    /// Reads these files and no others. `parse` gets changed contents.
     pub fn look(
         &mut self,
         paths: impl IntoIterator<Item = PathBuf>,
@@ -111,7 +110,7 @@ impl<T> WatchedFiles<T> {
                 };
             }
             Err(error) if error.io_kind() == Some(io::ErrorKind::NotFound) => return None,
-            // Somebody else can change it: it is no more than a name.
+            // Another user can change it: nothing of it counts.
             Err(error @ SourceError::Content { .. }) => {
                 watched = WatchedFile { stamp: None, value: None, problem: Some(error) };
             }
@@ -123,7 +122,7 @@ impl<T> WatchedFiles<T> {
 
 impl<T> WatchedFile<T> {
     fn spoilt(&self, path: &Path, problem: String) -> SourceError {
-        let kept = if self.value.is_some() { "; what it said before counts until it is right" } else { "" };
+        let kept = if self.value.is_some() { "; its last valid content counts until then" } else { "" };
         SourceError::content(path, format!("{problem}{kept}"))
     }
 }
@@ -144,8 +143,8 @@ fn settled(metadata: &Metadata) -> bool {
     age.is_some_and(|age| age > SETTLED)
 }
 
-/// The names in an operator's directory, in order, without those that begin with a dot: so are files that are not ready
-/// yet. Of too many, the first.
+/// The sorted names in an operator's directory, without those that begin with a dot: such files are not ready yet. Of too
+/// many names the first count.
 pub fn names(
     directory: &Path,
     operators: &Operators,
@@ -236,7 +235,7 @@ mod tests {
         assert_eq!(look(&mut watched), (vec![1], String::new(), 2));
         assert_eq!(look(&mut watched), (vec![1], String::new(), 2));
         write("half", 60);
-        let kept = at("no number; what it said before counts until it is right");
+        let kept = at("no number; its last valid content counts until then");
         assert_eq!(look(&mut watched), (vec![1], kept.clone(), 3));
         assert_eq!(look(&mut watched), (vec![1], kept, 3));
         // A moment ago: it may change again without showing it.

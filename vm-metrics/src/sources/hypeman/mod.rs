@@ -1,7 +1,7 @@
 //! hypeman's own records: `<data_dir>/guests/<id>/metadata.json`.
 //!
-//! They say what a VM was given and which process it had. After a host has been restarted, and until hypeman has
-//! looked, that pid is stale; a VM is listed while its process is a hypervisor that was started for it.
+//! They contain the sizes of a VM and its last pid. After a restart of the host the pid is stale until hypeman updates it.
+//! A VM is listed while its process is a hypervisor that was started for it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer};
 
 use super::error::json_problem;
-use super::{ApiSocket, Listing, Precedence, Source, SourceContext, SourceDef, SourceError, place};
+use super::{ApiSocket, Listing, Precedence, Source, SourceContext, SourceDef, SourceError, configured_path};
 use crate::model::{Hypervisor, InstanceInfo, NetworkLimits, build_instance_info};
 use crate::sources::declared::hypervisor_pid::{HypervisorPid, HypervisorProcess};
 use crate::sources::files::operators::Operators;
@@ -43,7 +43,7 @@ enabled = "auto"
         if let Some(problem) = config.problem() {
             return Err(section.refusal("tags", &problem));
         }
-        let data_dir = place(host, config.data_dir, DEFAULT_DATA_DIR);
+        let data_dir = configured_path(host, config.data_dir, DEFAULT_DATA_DIR);
         let operators = Operators::new(trust.clone());
         let hypeman = |data_dir: PathBuf| Hypeman {
             tags: config.tags,
@@ -97,7 +97,7 @@ struct Metadata {
     hypervisor_pid: Option<u32>,
     /// Where the VMM can be asked.
     socket_path: Option<PathBuf>,
-    /// What the guest may receive, in bytes per second; 0 is no limit. So is the next one, of what it may send.
+    /// The receive limit of the guest in bytes per second; 0 is no limit. The next one limits sending.
     network_bandwidth_download: u64,
     network_bandwidth_upload: u64,
     #[serde(deserialize_with = "or_default")]
@@ -115,7 +115,7 @@ struct RestartStatus {
     attempts: u64,
 }
 
-/// Go writes `null` for a map that nobody has made.
+/// Go writes `null` for a nil map.
 fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(value: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(value)?.unwrap_or_default())
 }

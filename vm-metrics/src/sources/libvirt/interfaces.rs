@@ -61,7 +61,7 @@ fn of_pci(device: Node) -> Option<UncountedNic> {
     Some(UncountedNic { kind: UncountedKind::Vfio, name })
 }
 
-/// What libvirt has made of it, where it has taken it from a network.
+/// The actual type, where the interface is of a libvirt network.
 fn kind<'a>(interface: Node<'a, '_>) -> &'a str {
     let actual = child(interface, "actual").and_then(|actual| actual.attribute("type"));
     actual.or(interface.attribute("type")).unwrap_or_default()

@@ -1,7 +1,7 @@
-//! libvirt's own records of the domains that run, of QEMU and of Cloud Hypervisor: `/run/libvirt/qemu/<name>.xml`.
+//! libvirt's records of running domains of QEMU and Cloud Hypervisor: `/run/libvirt/qemu/<name>.xml`.
 //!
-//! Files and no call of libvirt: it cannot hang us, and is not asked to do anything. It writes a record anew when
-//! something changes, and takes it away when the domain ends; one that is left over has the pid of no such process.
+//! No call of libvirt is needed, so it cannot block a tick. libvirt rewrites a record at each change, and removes it when
+//! the domain ends. The pid of a stale record is no such process.
 
 mod interfaces;
 mod record_dirs;
@@ -89,7 +89,7 @@ impl Libvirt {
             }
         }
         let nothing_is_listed = errors.len() == directories.len();
-        // One that is there and cannot be listed says more than one that is not.
+        // An unreadable directory is a better error than an absent one.
         let is_absent = |error: &SourceError| matches!(error, SourceError::Absent { .. });
         errors.sort_by_key(is_absent);
         let mut errors = errors.into_iter();
@@ -127,8 +127,8 @@ impl DomainRecord {
 }
 
 impl Domain {
-    /// QEMU is told the UUID. Cloud Hypervisor is told a path with the name; in libvirt 7 to 10 a descriptor and no more, so
-    /// that it must be the process that was there when the record was written.
+    /// QEMU has the UUID in its arguments, Cloud Hypervisor a path with the name. With libvirt 7 to 10 it has only a
+    /// descriptor: it must be older than the record.
     fn is_run_by(&self, candidate: &Candidate, record: &Path, written: Option<SystemTime>) -> bool {
         let Candidate { hypervisor, argv, start_ticks } = candidate;
         if *hypervisor != Hypervisor::CloudHypervisor {

@@ -20,7 +20,7 @@ pub struct Domain {
     pub name: String,
     pub vcpus: Option<u32>,
     pub memory_bytes: Option<u64>,
-    /// What the balloon leaves; `None` without a balloon.
+    /// Memory after the balloon; `None` without a balloon.
     pub actual_memory_bytes: Option<u64>,
     pub taps: Vec<String>,
     /// NICs that are no device of the host, and PCI devices that may be NICs.
@@ -103,7 +103,7 @@ fn memory(domain: Node) -> Option<u64> {
     modules.try_fold(all, |sum, module| sum.checked_sub(no_memory(module)?))
 }
 
-/// What a module adds to `<memory>` and the guest does not have as memory.
+/// Bytes of a module in `<memory>` that are no memory of the guest.
 fn no_memory(module: Node) -> Option<u64> {
     let size = |name| child(child(module, "target")?, name).and_then(bytes);
     match module.attribute("model") {

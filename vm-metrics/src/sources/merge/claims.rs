@@ -24,7 +24,7 @@ pub enum Standing {
     User(Option<u32>),
 }
 
-/// An id as sources say it, and who claims it.
+/// An id of a listing, and the standing of its claim.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IdClaim {
     pub id: String,

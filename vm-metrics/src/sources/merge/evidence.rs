@@ -7,19 +7,19 @@ use super::fingerprints::Fingerprints;
 use crate::host::Host;
 use crate::model::{Nic, Trust};
 
-/// What the kernel says of one process.
+/// Facts of the kernel about one process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessEvidence {
     /// In clock ticks since boot.
     pub start_ticks: u64,
-    /// `None` where the kernel does not tell.
+    /// `None` where it is unknown.
     pub uid: Option<u32>,
     /// Whether its descriptors were looked at, so that it holds these devices and no others.
     pub is_looked_at: bool,
     pub nics: Vec<Nic>,
     /// It is known only for the devices that it holds: a hypervisor that holds one of them comes first.
     pub is_holder: bool,
-    /// What tells it from other VMs that claim its id.
+    /// They distinguish it from other VMs that claim its id.
     pub fingerprints: Fingerprints,
     /// Pid and start time of the process that was this VM before it.
     pub came_from: Option<(u32, u64)>,
@@ -28,15 +28,15 @@ pub struct ProcessEvidence {
 /// By process.
 pub type ProcessTable = HashMap<u32, ProcessEvidence>;
 
-/// What the device of a TUN or TAP, a macvtap or an ipvtap has in its directory in sysfs, and no other.
+/// Entries in sysfs that only TUNs, TAPs, macvtaps and ipvtaps have.
 const TAP_MARKS: &[&str] = &["tun_flags", "macvtap", "ipvtap"];
 
-/// What there is under the name of a device in this network namespace.
+/// The kind of device with a name in this network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LocalDevice {
     Absent,
     Tap,
-    /// An uplink, a bridge, the loopback: what goes over it is not one VM's.
+    /// An uplink, a bridge or the loopback: its traffic is not one VM's.
     Other,
 }
 
@@ -53,14 +53,14 @@ impl LocalDevice {
         }
     }
 
-    /// Whether somebody holds the TAP: only then it has a carrier, and only while it is up.
+    /// Whether a process holds the TAP: only then it has a carrier, while it is up.
     pub fn has_carrier(host: &Host, name: &str) -> bool {
         let carrier = |device: &Path| std::fs::read(device.join("carrier"));
         carrier(&host.net_device(name)).is_ok_and(|carrier| carrier.first() == Some(&b'1'))
     }
 }
 
-/// With what the words of sources are checked.
+/// The facts that check claims of sources.
 #[derive(Clone, Copy)]
 pub struct Evidence<'e> {
     pub trust: &'e Trust,

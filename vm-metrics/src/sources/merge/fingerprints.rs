@@ -3,15 +3,15 @@
 /// How many there are.
 pub const LEVELS: usize = 3;
 
-/// Hashes of facts, the most telling first; each has in it all that come before.
+/// Hashes of facts, the strongest first; each includes the facts of all former ones.
 ///
-/// The first has what tells VMs apart at any time. The second has what does so beside another VM of the id, and the third
-/// what may change when the VM starts again.
+/// The first distinguishes VMs at any time. The second adds facts that count beside another VM of the id, the third facts
+/// that a restart of the VM may change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprints([u64; LEVELS]);
 
 impl Fingerprints {
-    /// Of three groups of facts. What is not known is empty.
+    /// Of three groups of facts. Unknown facts are empty.
     pub(crate) fn new(groups: [&[&str]; LEVELS]) -> Self {
         let mut hash = Hash::default();
         Self(groups.map(|group| {
@@ -40,7 +40,7 @@ pub(crate) fn short_hash(text: &str) -> String {
     format!("{:06x}", (hash ^ hash >> 24 ^ hash >> 48) & 0xff_ffff)
 }
 
-/// FNV-1a, which no version of a library changes. A tenant can make two of its own equal, which harms nobody else.
+/// FNV-1a, which no library update changes. A tenant can only make two of its own VMs equal.
 struct Hash(u64);
 
 impl Default for Hash {

@@ -165,7 +165,7 @@ impl IdRecords {
         self.of(id).iter().find(held).map(|record| record.given.clone())
     }
 
-    /// Ends those whose id nobody has claimed in this merge, and forgets what is too old or too much.
+    /// Ends records without a claim in this merge, and forgets old ones and those beyond the limit.
     pub fn end(&mut self, now: Instant) {
         let left: Vec<_> = self.active.difference(&self.found).cloned().collect();
         let found = self.found.clone();
@@ -185,7 +185,7 @@ impl IdRecords {
         }
     }
 
-    /// The oldest go first. No user pushes out what is remembered of another beyond its share.
+    /// The oldest go first. A user's records push out no records within another user's share.
     fn forget(&mut self, now: u64) {
         let mut ended: HashMap<Standing, Vec<(u64, String)>> = HashMap::new();
         for (IdClaim { standing, .. }, record) in self.iter() {

@@ -40,7 +40,7 @@ struct ClaimGroup {
     has_processes: bool,
 }
 
-/// What is given in one merge.
+/// The ids of one merge.
 struct IdAllocation {
     taken: HashSet<String>,
     /// The best claim to each id.
@@ -63,7 +63,7 @@ impl IdAssigner {
         let since = self.records.unix(now).saturating_sub(self.retention.as_secs());
         let is_kept = |record: &IdRecord| record.ended.is_none_or(|ended| ended > since);
         let mut kept: Vec<_> = self.records.iter().filter(|(_, record)| is_kept(record)).collect();
-        // Of several who had an id the last one counts here: the best standing, then whoever had it last.
+        // Of several owners of an id the last one counts here: the best standing, then the latest end.
         kept.sort_by_key(|(id, record)| (Reverse(id.standing), record.ended.is_none(), record.ended));
         for (IdClaim { standing, .. }, record) in kept {
             let is_stranger = matches!(standing, Standing::User(_));
@@ -200,7 +200,7 @@ impl IdAssigner {
         is_wanted || had.any(|id| id.standing <= claimed.id.standing && !self.records.of(&id).is_empty())
     }
 
-    /// Users do not share a suffix, whatever their VMs say.
+    /// Users never share a suffix.
     fn telling(&self, record: &IdRecord, standing: Standing) -> String {
         let telling = record.telling(self.records.boot_id());
         match standing {
@@ -214,7 +214,7 @@ impl IdAssigner {
         let is_free = |id: &String| !round.taken.contains(id) && !self.is_of_another(id, vm);
         let had = self.records.holder_of(&claimed.id, &vm.info.nics).filter(is_free);
         had.or_else(|| Some(vm.info.id.clone()).filter(is_free)).unwrap_or_else(|| {
-            // Its place must tell it apart.
+            // Its position distinguishes it.
             let suffix = format!("-#{}", claimed.vms[0]);
             let mut id = format!("{}{suffix}", vm.info.id);
             while round.taken.contains(&id) || round.wanted.contains_key(&id) {
@@ -281,7 +281,7 @@ fn claimant(vm: &MergedVm, evidence: Evidence) -> Option<Claimant> {
     })
 }
 
-/// The id with six digits of what tells the VM from others.
+/// The id with six digits of a hash.
 fn suffixed(id: &str, mut telling: String, is_free: impl Fn(&String) -> bool) -> String {
     loop {
         let candidate = format!("{id}-{}", short_hash(&telling));

@@ -1,9 +1,12 @@
-//! What several sources know, as one set of VMs. Pure, but for the saved ids.
+//! Merges the listings of all sources into one set of VMs. Pure, but for the saved ids.
 //!
-//! VMs of two sources are the same if they have the same process; or the same id and not two different processes, where
-//! the process may have that id; or a NIC in common, and one of them no process that is known. The first source's word
-//! counts; what it does not know is taken from the next. NICs are those that the process holds ([`nics`](mod@nics)). No
-//! id is there twice ([`ids`]), nor is a NIC, so that no byte is counted for two VMs.
+//! Entries of two sources are one VM in three cases:
+//! - They have the same process.
+//! - They have the same id, and not two different processes. The process must be entitled to the id.
+//! - They share a NIC, and one of them has no known process.
+//!
+//! The first source's value of a field wins, and the next sources fill gaps. NICs are those that the process holds
+//! ([`nics`](mod@nics)). Ids ([`ids`]) and NICs are unique, so that no byte counts for two VMs.
 
 mod claims;
 mod entry;
@@ -33,14 +36,14 @@ use super::Precedence;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 use crate::sources::values::uuid;
 
-/// What one source lists.
+/// The listing of one source, for the merge.
 #[derive(Clone, Debug)]
 pub(super) struct SourceListing {
     pub(super) precedence: Precedence,
     pub(super) instances: Vec<InstanceInfo>,
     /// Have no process and no NICs. Where no other source has the id, they are not in the result.
     pub(super) ended: Vec<InstanceInfo>,
-    /// What the kernel says of the processes that the source has looked at.
+    /// Facts of the kernel about the processes that the source has read.
     pub(super) processes: ProcessTable,
     /// It is a part of the program that embeds this library, which may name any device.
     pub(super) is_own: bool,
@@ -53,7 +56,7 @@ impl SourceListing {
     }
 }
 
-/// What is kept from merge to merge: what a process uses must not seem to be another VM's.
+/// State kept from merge to merge, so that the usage of a process stays with its VM.
 #[derive(Debug, Default)]
 pub(super) struct Merge {
     ids: IdAssigner,
@@ -79,7 +82,7 @@ impl Merge {
         self.ids.restore_owners(Instant::now());
     }
 
-    /// One set of what each source lists, the most trusted source first, and what is wrong with each source's list.
+    /// Merges the listings, most trusted source first. Returns the VMs, and the problems of each source.
     pub(super) fn merge(
         &mut self,
         listings: Vec<SourceListing>,
@@ -142,7 +145,7 @@ fn canonical(vm: &mut InstanceInfo) {
     vm.id = id;
 }
 
-/// What is known of one VM, the source that has it first, and its claim to its id.
+/// A merged VM, the first source that lists it, and the rank of its claim to its id.
 #[derive(Debug)]
 pub(super) struct MergedVm {
     info: InstanceInfo,
@@ -150,7 +153,7 @@ pub(super) struct MergedVm {
     claim: ClaimRank,
 }
 
-/// The first word counts.
+/// Merges the entries of one VM: the first value of each field wins.
 fn one(entries: &[&VmEntry], nics: Vec<Nic>, evidence: Evidence) -> Option<MergedVm> {
     let (first, others) = entries.split_first()?;
     let mut info = InstanceInfo { nics, ..first.info.clone() };
@@ -239,7 +242,7 @@ fn cut_names(vm: &mut InstanceInfo) {
     }
 }
 
-/// One that nobody has named.
+/// Names a VM that no source has named.
 fn name(vm: &mut InstanceInfo) {
     if vm.id.is_empty() && vm.name.is_empty() {
         let pid = vm.hypervisor_pid.unwrap_or_default();

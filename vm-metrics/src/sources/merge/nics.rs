@@ -1,4 +1,4 @@
-//! Which VM has which NIC: by what processes hold, then by what trusted sources say.
+//! Assigns NICs to VMs: by descriptors, then by claims of trusted sources.
 
 use std::collections::{HashMap, HashSet};
 
@@ -43,7 +43,7 @@ impl NicHolders {
     }
 }
 
-/// The NICs of one VM, and what is wrong with what its sources say of them.
+/// The NICs of one VM, and the refused claims of its sources.
 pub fn nics(entries: &[&VmEntry], holders: &NicHolders, evidence: Evidence) -> (Vec<Nic>, Vec<String>) {
     let pid = entries.iter().find_map(|entry| entry.info.hypervisor_pid);
     let process = pid.and_then(|pid| evidence.processes.get(&pid));
@@ -92,8 +92,8 @@ fn claims_of_operators<'e>(entries: &[&'e VmEntry]) -> impl Iterator<Item = (&'e
     first.into_iter().flat_map(|entry| entry.info.nics.iter().map(move |nic| (entry, nic)))
 }
 
-/// What the process of a trusted user says, where its descriptors may not be looked at. Its API counts only where no
-/// source of the operator knows NICs. A VM whose process has ended keeps what that held.
+/// Claims of a trusted user's process whose descriptors cannot be read. Its API counts only where no source of the operator
+/// knows NICs. A VM keeps the NICs of its ended process.
 fn claims_of_the_process(entries: &[&VmEntry], evidence: Evidence) -> Vec<Nic> {
     let is_known = claims_of_operators(entries).next().is_some();
     let speaks = |entry: &&&VmEntry| {
@@ -118,7 +118,7 @@ fn located<'n>(nic: &Nic, held: &'n [Nic], evidence: Evidence) -> Option<&'n Nic
     elsewhere.next().filter(|_| elsewhere.next().is_none())
 }
 
-/// Why a device is not this VM's, whatever a source says.
+/// Why a claim to a device is refused.
 fn claim_fault(
     nic: &Nic,
     pid: Option<u32>,

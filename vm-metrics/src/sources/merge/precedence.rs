@@ -1,21 +1,21 @@
-//! Whose word counts, where several sources describe one VM. `docs/sources.md` has the same table.
+//! Ranks the sources that describe one VM. `docs/sources.md` has the same table.
 
-/// How a source comes to know of a VM.
+/// The rank of a source, by the origin of its knowledge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precedence {
-    /// Somebody wrote it down for this daemon.
+    /// Files and configuration that operators write for this daemon.
     Declared,
-    /// An orchestrator told this daemon.
+    /// Requests of an orchestrator to this daemon.
     Pushed,
-    /// From what an orchestrator keeps for itself.
+    /// Records that an orchestrator keeps for itself.
     Orchestrator,
-    /// From the VMM itself.
+    /// The API of the VMM.
     Vmm,
-    /// From the process: its command line, and what it holds open.
+    /// The process: its command line and its descriptors.
     Process,
 }
 
-/// Of every field but the NICs, the first that knows it is believed.
+/// The order for every field but the NICs: the first known value wins.
 pub const FACTS: [Precedence; 5] = [
     Precedence::Declared,
     Precedence::Pushed,
@@ -24,8 +24,8 @@ pub const FACTS: [Precedence; 5] = [
     Precedence::Process,
 ];
 
-/// The descriptors of a process say which device it is, in which network namespace; orchestrators and VMMs have a name
-/// only, which may mean another device here.
+/// Descriptors of a process identify a device and its network namespace. Orchestrators and VMMs only have a name, which may
+/// mean another device here.
 pub const NICS: [Precedence; 5] = [
     Precedence::Declared,
     Precedence::Pushed,
@@ -46,7 +46,7 @@ impl Precedence {
         }
     }
 
-    /// Whether its sources are the operator's. The others pass on what a process says of itself.
+    /// Whether its sources are the operator's. The others pass on claims of a process.
     pub fn is_operators(self) -> bool {
         match self {
             Self::Declared | Self::Pushed | Self::Orchestrator => true,
@@ -54,12 +54,12 @@ impl Precedence {
         }
     }
 
-    /// Its place among those who tell all else than the NICs; the lowest is believed.
+    /// Its rank for all fields but the NICs; the lowest wins.
     pub fn fact_rank(self) -> usize {
         rank(self, &FACTS)
     }
 
-    /// Its place among those who tell the NICs.
+    /// Its rank for the NICs.
     pub fn nic_rank(self) -> usize {
         rank(self, &NICS)
     }

@@ -22,7 +22,7 @@ pub struct Groups<'e> {
 }
 
 impl<'e> Groups<'e> {
-    /// And what is wrong, with the source: of two entries of one source with the same process, the later is left out.
+    /// Also returns problems with their sources. Of two entries of one source with one process, the later is left out.
     pub fn new(
         entries: &'e [VmEntry],
         holders: &NicHolders,
@@ -73,7 +73,7 @@ impl<'e> Groups<'e> {
                 self.join(first, at);
             } else if let Some(pid) = info.hypervisor_pid {
                 let problem = format!(
-                    "process {pid} says that it is {:?}: its user is not in [trust], so that does not count",
+                    "process {pid} claims the id {:?}: the claim does not count, since its user is not in [trust]",
                     info.id
                 );
                 problems.push((*source, problem));
@@ -98,7 +98,7 @@ impl<'e> Groups<'e> {
     }
 
     /// Who has no process is the one whose process holds its NIC. A name alone is not enough: in another network namespace
-    /// it may be the TAP of anybody.
+    /// it may be the TAP of any VM.
     fn join_by_nic(&mut self, holders: &NicHolders) {
         let mut groups = HashMap::new();
         let mut without = Vec::new();

@@ -12,7 +12,7 @@ use super::twins::{IdRecord, ProcessKey};
 use crate::host::Host;
 use crate::own_dir::{DirError, OwnDir};
 
-/// Longer than what all records need that are kept.
+/// More than all records need.
 const LIMIT: u64 = 64 << 20;
 
 /// The file of a daemon of this network namespace.
@@ -22,7 +22,7 @@ pub struct SavedIds {
     name: String,
     boot_id: String,
     is_for_reading: bool,
-    /// The last failure, which is told once.
+    /// The last failure, logged once.
     failure: Option<String>,
 }
 
@@ -56,14 +56,14 @@ struct SavedVm {
 }
 
 impl SavedIds {
-    /// `None` on a host that does not say which boot or namespace this is. Touches nothing.
+    /// `None` on a host without a boot id or namespace. Touches nothing.
     pub fn new(host: &Host, dir: &Path, is_for_reading: bool) -> Option<Self> {
         let (boot_id, netns) = host.boot_id().zip(host.own_netns())?;
         let name = format!("ids-{netns}.json");
         Some(Self { dir: dir.to_owned(), name, boot_id, is_for_reading, failure: None })
     }
 
-    /// What cannot be read is as if it were not there.
+    /// An unreadable file counts as absent.
     pub fn load(&mut self) -> Vec<(IdClaim, IdRecord)> {
         let loaded = self.read();
         let saved = self.note(loaded).flatten();
@@ -78,7 +78,7 @@ impl SavedIds {
         Ok(Some(serde_json::from_slice(&content).map_err(|source| SavedIdsError::Content { path, source })?))
     }
 
-    /// All or nothing: whoever is killed meanwhile has left the last one.
+    /// All or nothing: a killed daemon leaves the former file.
     pub fn save(&mut self, records: &IdRecords) {
         if self.is_for_reading {
             return;
@@ -96,7 +96,7 @@ impl SavedIds {
         Ok(OwnDir::open(&self.dir)?.replace(&self.name, &content)?)
     }
 
-    /// Whoever wants no saved state makes no directory.
+    /// Without the directory nothing is saved.
     fn note<T>(&mut self, done: Result<T, SavedIdsError>) -> Option<T> {
         let (done, failure) = match done {
             Ok(done) => (Some(done), None),

@@ -61,12 +61,14 @@ impl World {
     }
 }
 
-fn told(precedence: Precedence, instances: Vec<InstanceInfo>) -> SourceListing {
+fn listing_of(precedence: Precedence, instances: Vec<InstanceInfo>) -> SourceListing {
     SourceListing { instances, ..SourceListing::nothing(precedence) }
 }
 
-/// The listings of tiers, where each process holds the NICs that the tier `process` says, and is root's.
-fn merge_tiers(listings: Vec<(Precedence, Vec<InstanceInfo>)>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
+/// Merges listings of precedences. Each process is root's and holds the NICs of its entry.
+fn merge_precedences(
+    listings: Vec<(Precedence, Vec<InstanceInfo>)>,
+) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
     let mut world = World::new();
     for vm in
         listings.iter().filter(|(precedence, _)| *precedence == Precedence::Process).flat_map(|(_, vms)| vms)
@@ -75,14 +77,14 @@ fn merge_tiers(listings: Vec<(Precedence, Vec<InstanceInfo>)>) -> (Vec<InstanceI
             world.holds(pid, 0, &vm.nics);
         }
     }
-    world.merge(listings.into_iter().map(|(precedence, vms)| told(precedence, vms)).collect())
+    world.merge(listings.into_iter().map(|(precedence, vms)| listing_of(precedence, vms)).collect())
 }
 
-/// The listings of tiers that follow each other in trust. The last of several is that of the processes.
+/// Merges listings in the order of precedence. The last of several is that of the processes.
 fn merge_listings(listings: Vec<Vec<InstanceInfo>>) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
     let last = listings.len().saturating_sub(1);
     let precedence = |at: usize| if at > 0 && at == last { Precedence::Process } else { FACTS[at] };
-    merge_tiers(listings.into_iter().enumerate().map(|(at, vms)| (precedence(at), vms)).collect())
+    merge_precedences(listings.into_iter().enumerate().map(|(at, vms)| (precedence(at), vms)).collect())
 }
 
 fn vm(id: &str, pid: Option<u32>) -> InstanceInfo {
@@ -117,7 +119,7 @@ fn ids(listings: Vec<Vec<InstanceInfo>>) -> (Vec<String>, Vec<Vec<String>>) {
     (vms.into_iter().map(|vm| shape(&vm.id)).collect(), problems)
 }
 
-/// With `*` for the six digits that tell a VM from others of its id.
+/// With `*` for the six digits of a suffix.
 fn shape(id: &str) -> String {
     let is_suffix = |suffix: &&str| suffix.len() == 6 && suffix.bytes().all(|byte| byte.is_ascii_hexdigit());
     let without = id.rsplit_once('-').filter(|(_, suffix)| is_suffix(suffix));
@@ -229,37 +231,6 @@ fn known_vcpus_need_no_limit() {
 }
 
 #[test]
-fn what_joins_two_others_makes_all_one() {
-    let named =
-        InstanceInfo { nics: vec![Nic::local("tap7")], project: Some("acme".into()), ..vm("web", None) };
-    let by_pid = InstanceInfo { allocated_vcpus: Some(8), ..vm("shop", Some(7)) };
-    let expected = InstanceInfo {
-        id: "web".into(),
-        name: "web".into(),
-        project: Some("acme".into()),
-        allocated_vcpus: Some(8),
-        ..found(7)
-    };
-    let (vms, problems) = merge_listings(vec![vec![named.clone()], vec![by_pid], vec![found(7)]]);
-    assert_eq!(vms, from_ref(&expected));
-    assert!(problems.concat().is_empty());
-    // Two by the TAP.
-    let other = InstanceInfo { id: "other".into(), ..named.clone() };
-    let (vms, _) = merge_listings(vec![vec![named], vec![other], vec![found(7)]]);
-    assert_eq!(vms, [InstanceInfo { allocated_vcpus: Some(2), ..expected }]);
-}
-
-#[test]
-fn an_id_says_more_than_a_tap() {
-    let named = InstanceInfo { nics: vec![Nic::local("tap7")], ..vm("web", None) };
-    let (vms, _) = merge_listings(vec![vec![named], vec![found(7), vm("web", Some(8))]]);
-    assert_eq!(
-        vms.iter().map(|vm| (vm.id.as_str(), vm.hypervisor_pid)).collect::<Vec<_>>(),
-        [("web", Some(8)), ("uuid", Some(7))]
-    );
-}
-
-#[test]
 fn a_missing_id_comes_from_another_source() {
     let vmm = InstanceInfo { allocated_vcpus: Some(4), ..vm("", Some(7)) };
     let other = InstanceInfo { hypervisor: Hypervisor::Qemu, ..vm("", Some(9)) };
@@ -283,11 +254,11 @@ fn uuids_join_in_any_case() {
 #[test]
 fn a_name_replaces_a_missing_id() {
     let monitor = |pid| InstanceInfo { name: "ubuntu".into(), ..vm("", Some(pid)) };
-    let (vms, _) = merge_tiers(vec![(Precedence::Vmm, vec![monitor(7)])]);
+    let (vms, _) = merge_precedences(vec![(Precedence::Vmm, vec![monitor(7)])]);
     assert_eq!(vms[0].id, "ubuntu");
     let scanned = InstanceInfo { name: "ubuntu".into(), ..vm("121", Some(7)) };
     let (vms, _) =
-        merge_tiers(vec![(Precedence::Vmm, vec![monitor(7)]), (Precedence::Process, vec![scanned])]);
+        merge_precedences(vec![(Precedence::Vmm, vec![monitor(7)]), (Precedence::Process, vec![scanned])]);
     assert_eq!(vms[0].id, "121");
 }
 

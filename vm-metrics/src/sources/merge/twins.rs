@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use super::fingerprints::{Fingerprints, LEVELS};
 use crate::model::Nic;
 
-/// No fingerprint tells the VM from another: it is known by its process alone.
+/// No fingerprint distinguishes the VM: only its process does.
 const BY_PROCESS: usize = LEVELS;
 
 /// A process of this boot.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct ProcessKey {
     pub pid: u32,
-    /// `None` where the kernel does not tell.
+    /// `None` where it is unknown.
     pub start_ticks: Option<u64>,
 }
 
@@ -29,7 +29,7 @@ pub struct Claimant {
     pub fingerprints: Option<Fingerprints>,
 }
 
-/// What is remembered of a VM that claims an id, or did.
+/// The record of a VM that claims an id, or did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdRecord {
     /// The id that it has; empty until it is given one.
@@ -43,7 +43,7 @@ pub struct IdRecord {
     pub uid: Option<u32>,
     /// In seconds of Unix time; `None` while the VM is there.
     pub ended: Option<u64>,
-    /// What it held last, where there are others of its id.
+    /// Its last NICs, where other VMs have its id.
     pub nics: Vec<Nic>,
 }
 
@@ -83,7 +83,7 @@ impl IdRecord {
         }
     }
 
-    /// What its suffix is made of.
+    /// The text that its suffix is a hash of.
     pub fn telling(&self, boot_id: &str) -> String {
         match (self.fingerprints.get(self.level), self.process) {
             (Some(fingerprint), _) => format!("{fingerprint:016x}"),
@@ -110,13 +110,13 @@ impl Claimant {
 #[derive(Clone, Copy, Debug)]
 pub struct Assignment {
     pub record: usize,
-    /// By its process, and not by what it says.
+    /// Known by its process, and not by claims.
     pub is_known: bool,
 }
 
 /// Finds the record of each claimant, or makes one. The start order of the VMs decides nothing.
 ///
-/// No two records match the same VM: each is as close a look as tells it from all others.
+/// No two records match the same VM: each compares as many facts as that needs.
 pub fn assign(records: &mut Vec<IdRecord>, claimants: &[Claimant]) -> Vec<Assignment> {
     let known = by_process(records, claimants);
     let mut is_held = vec![false; records.len()];
@@ -192,7 +192,7 @@ pub fn tell_apart(records: &mut [IdRecord]) {
     }
 }
 
-/// Of ended VMs that nothing tells apart the latest stands for all.
+/// The latest of indistinguishable ended VMs stands for all.
 pub fn forget_tombstones(records: &mut Vec<IdRecord>) {
     let mut at = 0;
     while at < records.len() {

@@ -22,7 +22,7 @@ pub fn join(nics: &mut Vec<UncountedNic>, others: &[UncountedNic]) {
     }
 }
 
-/// Any API may name any number. Each user has a share; what is beyond it makes the VM's sums unknown all the same.
+/// An API may name any number. Each user has a share; the sums of a VM beyond it are unknown.
 pub fn limit(vms: &mut [MergedVm]) {
     let of_strangers = |vm: &&mut MergedVm| vm.claim == ClaimRank::Stranger;
     let mut demands: HashMap<Option<u32>, u64> = HashMap::new();

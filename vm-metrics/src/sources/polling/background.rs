@@ -83,7 +83,7 @@ impl Source for BackgroundSource {
     fn list(&mut self) -> ListResult {
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Idle(source) => self.ask(source),
-            // An answer of a very long call tells what was then: such a source is asked again.
+            // The answer of a very long call is outdated: the source is called again.
             State::Busy(call) if call.began.elapsed() >= KEEP_LISTING => match call.answer.try_recv() {
                 Ok((source, _)) => self.ask(source),
                 Err(TryRecvError::Empty) => self.hangs(call),

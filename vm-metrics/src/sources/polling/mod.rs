@@ -18,11 +18,11 @@ use crate::sources::merge::evidence::{Evidence, LocalDevice, ProcessTable};
 use crate::sources::merge::{Merge, SavedIds, SourceListing};
 use crate::sources::push::Inbox;
 
-/// How long the VMs of a source that fails are still listed. Without a free descriptor, say, nothing can be listed for a
-/// moment, and that must not end every series; but nor may a VM that has ended seem to run for long.
+/// How long the VMs of a failing source stay listed. A host without free descriptors must not end every series, and an
+/// ended VM must not seem to run for long.
 pub(super) const KEEP_LISTING: Duration = Duration::from_secs(30);
 
-/// What the source of a program that embeds this library is called in health and in metrics.
+/// The name of an embedding program's source in health and metrics.
 const OWN: &str = "instance_source";
 
 /// The sources in use, asked as one.
@@ -33,16 +33,16 @@ pub struct Sources {
     merge: Merge,
 }
 
-/// What sources of a round have found for those that are asked after them.
+/// Results of a round for the sources that are polled later in it.
 #[derive(Debug, Default)]
 struct RoundResults {
     sockets: HashMap<u32, ApiSocket>,
-    /// The processes that are VMs by the word of a source.
+    /// The processes that sources list as VMs.
     pids: Vec<u32>,
     processes: ProcessTable,
 }
 
-/// A source and what it answered last.
+/// A source and its last listing.
 pub(super) struct SourceEntry {
     pub(super) name: &'static str,
     precedence: Precedence,
@@ -63,7 +63,7 @@ pub struct SourceReport {
     pub duration: Duration,
     /// It is used only where there is something for it.
     pub auto: bool,
-    /// What users asked for beyond their share.
+    /// Demands of users beyond their share.
     pub overuse: Excess,
 }
 
@@ -79,7 +79,7 @@ impl Sources {
         }
     }
 
-    /// Checks what sources say of this host, by these rules.
+    /// Makes the sources of this host, whose claims the rules of trust check.
     pub(super) fn within(context: &SourceContext) -> Self {
         let boot_id = context.host.boot_id().unwrap_or_default();
         let merge = Merge::new(context.retention, boot_id);
@@ -157,7 +157,7 @@ impl SourceEntry {
         switch: Switch,
         source: Box<dyn Source>,
     ) -> Self {
-        // The others wait for nobody, and are asked with what this round has found.
+        // The others never wait, and need the results of this round.
         let may_hang = !matches!(precedence, Precedence::Process | Precedence::Vmm);
         let source = if may_hang { Box::new(BackgroundSource::new(source)) } else { source };
         Self { name, precedence, switch, source, last: None }
@@ -184,9 +184,9 @@ impl SourceEntry {
                         is_own: self.name == OWN,
                     },
                 ));
-                // One for each process: what it says itself comes last.
+                // One socket for each process; its own claim comes last.
                 found.sockets.extend(sockets.into_iter().map(|socket| (socket.pid, socket)));
-                // What is a fault is said first.
+                // Faults come first.
                 problems.sort_by_key(SourceError::is_absence);
                 (Ok(count), problems, overuse)
             }

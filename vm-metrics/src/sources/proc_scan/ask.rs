@@ -13,14 +13,14 @@ use super::taps::DeviceDescriptor;
 use crate::patient::Job;
 use crate::sources::process::ReadError;
 
-/// What is to be read of a process.
+/// A read of one process.
 #[derive(Debug)]
 pub enum ProcessQuery {
     Quick(QuickQuery),
-    /// With what an earlier look has not finished, as the next ones.
+    /// Like the next ones, it continues an unfinished look.
     Vm {
         progress: Option<Holdings>,
-        /// What is published of it, so that a look that does not end leaves nothing that it has closed.
+        /// Its published devices: an unfinished look must drop those that it has closed.
         known: Vec<DeviceDescriptor>,
     },
     New {
@@ -36,13 +36,13 @@ pub enum ProcessQuery {
 }
 
 impl ProcessQuery {
-    /// What a known VM holds now.
+    /// Asks for the devices of a known VM.
     pub fn of(vm: &ProcessVm) -> Self {
         Self::Vm { progress: vm.progress().cloned(), known: vm.known() }
     }
 }
 
-/// What a VM's process holds, and what it still holds of what was known.
+/// The devices of a VM's process, and the known ones that it still holds.
 #[derive(Debug)]
 pub struct HoldingsUpdate {
     pub nics: Holdings,

@@ -15,7 +15,7 @@ use crate::model::Nic;
 use crate::net::netns::{Macvtaps, TUN, device_number, inode_of, is_tun, tun_device};
 use crate::sources::process::ProcessDir;
 
-/// What the looks at all processes in one call have in common.
+/// State shared by the looks of one scan.
 #[derive(Debug)]
 pub struct Devices {
     host: Host,
@@ -92,9 +92,9 @@ impl Devices {
 }
 
 impl Descriptors<'_> {
-    /// The device of a descriptor whose name says that it is `/dev/net/tun`; `None` where it has none.
+    /// The device of a descriptor named `/dev/net/tun`; `None` where it has none.
     ///
-    /// `claimed` is the name that the descriptor's `fdinfo` gives, asked only where the kernel does not tell more.
+    /// `claimed` reads the name in `fdinfo`, for kernels without better evidence.
     pub fn tun(&self, descriptor: u32, claimed: impl FnOnce() -> Option<Vec<u8>>) -> Option<HeldDevice> {
         match self.duplicate(descriptor, |number| number == TUN) {
             Duplicate::Is(file) if is_tun(&file) => match tun_device(&file) {

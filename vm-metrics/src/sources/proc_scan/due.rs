@@ -1,4 +1,4 @@
-//! Which processes are due for a close look, and in which order they have it.
+//! Decides which processes are due for a close look, and in which order.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
@@ -16,12 +16,12 @@ pub struct DueProcess {
     pub known: ProcessEntry,
 }
 
-/// What a quick look at a process finds.
+/// The result of a quick look at a process.
 #[derive(Debug)]
 pub enum QuickResult {
     /// It has ended. It was this VM, if it was one.
     Gone(Option<ProcessEntry>),
-    /// It is what it was.
+    /// It has not changed.
     Same(ProcessEntry),
     /// It is to be looked at closely. Before it, the pid was of a VM that has ended.
     Due(ProcessEntry, Option<ProcessEntry>),
@@ -29,7 +29,7 @@ pub enum QuickResult {
     Failed(ProcessEntry, SourceError),
 }
 
-/// What is to be read of a process; `None` for one that is known to be no VM and to stay none for a while.
+/// The next quick read of a process; `None` for a process that is no VM and need not be read now.
 pub fn wanted(known: Option<&ProcessEntry>, context: &ScanContext, is_named: bool) -> Option<QuickQuery> {
     match known {
         None => Some(QuickQuery::Origin),

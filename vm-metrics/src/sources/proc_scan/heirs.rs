@@ -1,10 +1,10 @@
 //! Finds the processes that continue a VM after its process has closed devices or ended.
 //!
-//! A process that has come from the VM's is the same VM. Any other is a new one, which has no more than these devices.
-//! Until it is found, the VM goes on without a process, so that no byte falls between.
+//! A descendant of the VM's process is the same VM. Any other process is a new VM with these devices only. Until it is
+//! found, the VM continues without a process, so that every byte counts.
 //!
-//! Orchestrators keep descriptors of the TAPs of many VMs. So a process of a trusted user is no VM for that, and a
-//! hypervisor that holds a device comes before any other holder.
+//! Orchestrators keep descriptors of the TAPs of many VMs. So a holder of a trusted user is no VM, and a hypervisor comes
+//! before all other holders.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ const MAX_ORPHANS: usize = 16;
 /// Processes that are looked at in one call for the devices of those.
 const SEARCHED: usize = 256;
 
-/// A VM whose process has ended while somebody else holds its TAP.
+/// A VM whose process has ended while another process holds its TAP.
 #[derive(Debug)]
 pub struct Orphan {
     pub info: InstanceInfo,
@@ -54,7 +54,7 @@ impl ProcScan {
 
     /// Gives a VM back the devices that it has let go of and that a process holds which has come from it.
     ///
-    /// Where nobody can tell for now, the VM keeps them until its next look.
+    /// Where a process cannot be read for now, the VM keeps them until its next look.
     pub fn take_back(&mut self, pid: u32, lost: &[Nic], observer: &Arc<Observer>) {
         let Some(vm) = self.processes.get(&pid).and_then(ProcessEntry::vm) else { return };
         let known: Vec<u32> = vm.heirs.iter().map(|(heir, _)| *heir).collect();
@@ -126,7 +126,7 @@ impl ProcScan {
         self.processes.get(&pid).and_then(ProcessEntry::vm).is_some_and(|vm| vm.is_found_by_kvm)
     }
 
-    /// A process that runs a VM of its own keeps what it holds.
+    /// A process that runs a VM of its own keeps its devices.
     pub fn leave_ancestors(&mut self, heir: u32) {
         for (pid, entry) in &mut self.processes {
             if let ProcessKind::Vm(vm) = &mut entry.kind
@@ -183,7 +183,7 @@ impl ProcScan {
             let next: Vec<u32> = pids[from..].iter().copied().take(left).collect();
             left -= next.len();
             let trust = self.trust.clone();
-            // A hypervisor is found as the VM that it says it is.
+            // The usual scan finds a hypervisor.
             let is_hypervisor = |vm: &ProcessVm| vm.program.as_ref().is_some_and(ProgramFile::is_hypervisor);
             let holds = |vm: &ProcessVm| {
                 let is_stranger = !trust.is_trusted(vm.info.uid) && !is_hypervisor(vm);
@@ -203,14 +203,14 @@ impl ProcScan {
                     (orphan.cursor, orphan.is_partial) = (0, false);
                     self.orphans.push(orphan);
                 }
-                // There is a holder that nobody may see.
+                // This daemon may not see the holder.
                 (None, None) if left > 0 => {}
                 (None, None) => self.orphans.push(orphan),
             }
         }
     }
 
-    /// Where a hypervisor holds a device, whoever else went on with it does so no more.
+    /// A device that a hypervisor holds leaves the processes that had inherited it.
     pub fn give_way(&mut self) {
         let vms = || self.processes.iter().filter_map(|(pid, entry)| Some((*pid, entry.vm()?)));
         if vms().all(|(_, vm)| vm.inherited.is_none()) {

@@ -17,10 +17,10 @@ const CGROUP_LIMIT: u64 = 64 << 10;
 /// The root is among the first mounts.
 const MOUNTS_LIMIT: u64 = 256 << 10;
 
-/// Longer paths tell no more.
+/// More paths add no evidence.
 const MAX_PATHS: usize = 16;
 
-/// Sets id and name by all that the process tells, and returns what tells the VM from others of this id.
+/// Sets id and name of the VM, and returns the fingerprints that distinguish VMs of this id.
 pub fn identify(
     process: &ProcessDir,
     hypervisor: Hypervisor,
@@ -36,7 +36,7 @@ pub fn identify(
     fingerprints(&identity, basis, &place)
 }
 
-/// What may not be read is not known.
+/// Unreadable facts are `None`.
 fn surroundings(process: &ProcessDir) -> Surroundings {
     let cwd = fs::read_link(process.path("cwd")).ok();
     let content = files::read_start(&process.path("cgroup"), CGROUP_LIMIT).unwrap_or_default();
@@ -50,7 +50,7 @@ fn surroundings(process: &ProcessDir) -> Surroundings {
     }
 }
 
-/// A jailer's mount of a directory is `/` to whoever reads the link: the list of mounts has the directory.
+/// The link of a jailed root reads `/`; the list of mounts has the directory.
 fn root(process: &ProcessDir) -> Option<String> {
     let link = fs::read_link(process.path("root")).ok().map(|root| root.to_string_lossy().into_owned());
     link.filter(|root| root != "/").or_else(|| {
@@ -84,7 +84,7 @@ fn lasting_path(path: &str) -> Option<String> {
     components.collect::<Option<Vec<_>>>().map(|components| components.join("/"))
 }
 
-/// By `mktemp`, by what languages have for it, or by Firecracker's SDK.
+/// Made by `mktemp`, by libraries like it, or by Firecracker's SDK.
 fn is_made_up(component: &str) -> bool {
     let is_random = |text: &str, lengths: RangeInclusive<usize>| {
         let is_one = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
@@ -118,7 +118,7 @@ fn without_number(unit: String) -> String {
     }
 }
 
-/// A UUID is of one VM, unless two of them have different names. A name may be anybody's in another place.
+/// A UUID means one VM, unless two VMs have it with different names. Another directory may have the same name.
 fn fingerprints(identity: &Identity, basis: Basis, place: &Surroundings) -> Fingerprints {
     let text = |fact: &Option<String>| fact.clone().unwrap_or_default();
     let name = identity.given.clone().or_else(|| identity.name.clone()).unwrap_or_default();

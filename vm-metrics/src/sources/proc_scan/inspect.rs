@@ -23,7 +23,7 @@ use crate::procfs::executable::hypervisor;
 use crate::sources::merge::fingerprints::Fingerprints;
 use crate::sources::process::{ProcessDir, ReadError, argv};
 
-/// A VM and what stays wrong with what is known of it.
+/// A process that is a VM, or holds devices of one, with the open problems.
 #[derive(Debug)]
 pub struct ProcessVm {
     pub info: InstanceInfo,
@@ -31,12 +31,12 @@ pub struct ProcessVm {
     pub fingerprints: Fingerprints,
     /// Pid and start time of the process that was this VM before.
     pub came_from: Option<(u32, u64)>,
-    /// Whether it is a VM by itself. Else another source names its process, and what that holds is evidence.
+    /// Whether it is a VM by itself. Else another source names its process, whose devices are evidence.
     pub is_listed: bool,
     /// Whether it is known only for the devices that it holds.
     pub is_holder: bool,
     pub program: Option<ProgramFile>,
-    /// Whether the NICs are those that the process holds, as the kernel says.
+    /// Whether the kernel has confirmed the NICs of the process.
     pub is_looked_at: bool,
     /// The NICs that the process itself holds.
     own: Share,
@@ -52,7 +52,7 @@ pub struct ProcessVm {
     /// NICs by the command line, for want of a look at the process's descriptors.
     named_nics: Vec<Nic>,
     named_uncounted: Vec<UncountedNic>,
-    /// What the command line leaves to a file.
+    /// The config file of the command line.
     config_file: Option<Arc<ConfigFile>>,
     is_configured: bool,
     line_problem: Option<SourceError>,
@@ -102,7 +102,7 @@ pub fn inspect_as(
         return Ok(None);
     }
     let fingerprints = identify(process, hypervisor, &argv, &mut args);
-    // What a process says of itself counts only where its user is trusted.
+    // Claims of a process count only where its user is trusted.
     let is_trusted = observer.trust.is_trusted(process.uid());
     let name = args.name.as_deref().filter(|_| is_trusted);
     let namespace = name.and_then(|name| kubernetes::namespace(&argv, name));
@@ -168,7 +168,7 @@ impl ProcessVm {
         Ok(vm)
     }
 
-    /// A VM of which the command line says nothing, for it is too long to be parsed.
+    /// A VM whose command line is too long to be parsed.
     fn of_long_line(
         process: &ProcessDir,
         observer: &Observer,
@@ -199,7 +199,7 @@ impl ProcessVm {
         Ok(vm)
     }
 
-    /// What it holds is evidence, but it is no VM by itself.
+    /// Its devices are evidence, but it is no VM by itself.
     pub fn unlisted(self) -> Self {
         Self { is_listed: false, is_holder: false, ..self }
     }
@@ -224,7 +224,7 @@ impl ProcessVm {
         self.config_file.as_ref()
     }
 
-    /// Adds what that file says, once.
+    /// Adds the sizes and NICs of that file, once.
     pub fn configure(&mut self, process: &ProcessDir, config: Result<&VmArgs, SourceError>) {
         self.config_problem = None;
         match config {

@@ -17,7 +17,7 @@ pub fn pod_uid(process: &ProcessDir) -> Option<String> {
     kubernetes_pod(&read(&process.path("cgroup"), CGROUP_LIMIT).ok()?)
 }
 
-/// The namespace in a name of KubeVirt's, `<namespace>_<VM>`. It is the word of the process alone.
+/// The namespace in a name of KubeVirt, `<namespace>_<VM>`. Only the process claims it.
 pub fn namespace(argv: &[String], name: &str) -> Option<String> {
     let (namespace, _) = name.split_once('_').filter(|_| argv.iter().any(|word| word.contains(KUBEVIRT)))?;
     let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';

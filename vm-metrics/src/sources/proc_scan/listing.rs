@@ -1,4 +1,4 @@
-//! What a scan of the processes tells: VMs, evidence, problems, each within its bounds.
+//! Makes the listing of a scan: VMs, evidence and problems within bounds.
 
 use std::collections::HashMap;
 

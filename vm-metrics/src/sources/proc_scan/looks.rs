@@ -1,15 +1,15 @@
-//! How much time the looks at processes of users may take who are not trusted.
+//! Limits the time of looks at processes of untrusted users.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What one user's looks may take at once.
+/// The burst of one user.
 const USER_BURST: Duration = Duration::from_millis(60);
 
-/// What the looks of all these users may take at once.
+/// The burst of all these users together.
 const BURST: Duration = Duration::from_millis(120);
 
-/// What they all may take at the first call, which finds all the VMs of a host.
+/// The burst of the first scan, which finds all VMs of a host.
 const FIRST_BURST: Duration = Duration::from_secs(2);
 
 /// In a second, one user may use one of so many.
@@ -67,7 +67,7 @@ impl LookBudget {
 
     pub fn used(&mut self, uid: Option<u32>, time: Duration) {
         let time = time * self.cost;
-        // At the first call everybody's VMs are new, which nobody has to pay for later.
+        // At the first scan all VMs are new: no user pays for them later.
         if !self.is_first {
             *self.by_user.entry(uid).or_default() += time;
         }

@@ -1,21 +1,18 @@
 //! Finds QEMU, Cloud Hypervisor, Firecracker and other KVM processes without configuration.
 //!
-//! A look at every process costs too much for each tick, so a call lists the pids, looks closely at those it
-//! does not know, and makes sure by the start time that a known VM is still the same process. What it knows
-//! is looked at again
+//! A look at every process costs too much for each tick. A scan lists the pids and looks closely at new processes. By the
+//! start time it recognizes the processes of known VMs. It looks at a known process again
 //! - while it is young, since a process may run another program without a new pid (`YOUNG`),
-//! - at a full scan (`FULL_SCAN_INTERVAL`), which finds all that the shorter way misses,
-//! - and a VM's NICs also when network devices came or went on the host, another VM has one of them, or the process has
-//!   another number of descriptors than before.
+//! - at a full scan (`FULL_SCAN_INTERVAL`), which finds all other changes,
+//! - and at the NICs of a VM also when network devices have changed on the host, another VM has one of them, or the
+//!   process has another number of descriptors.
 //!
-//! All other processes are looked at for KVM at a pace of their own (`kvm`).
+//! All other processes are looked at for KVM on a schedule of their own (`kvm`). A close look is expensive: no tick could
+//! afford one at every VM. Looks at processes of untrusted users have a time budget (`looks`).
 //!
-//! A close look costs many times what it costs to know a process again: no tick could afford one at every VM. The looks
-//! at processes of users who are not trusted have a budget of time (`looks`).
+//! A known VM keeps the identity of its first command line. Its NICs follow its descriptors, also into children (`heirs`).
 //!
-//! A known VM stays what its command line said first. Its NICs follow its descriptors, also into its children (`heirs`).
-//!
-//! A process that ends while it is looked at is not there; one that may not be read is a problem in the listing.
+//! A process that ends during its look counts as absent. An unreadable process is a problem in the listing.
 
 mod ask;
 mod closer;
@@ -44,7 +41,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
 use std::mem;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -68,20 +64,19 @@ use crate::model::{Excess, Nic, Trust};
 use crate::patient::Patient;
 use crate::sources::process::ProcessDir;
 
-/// A jailer, a shell script or `fork` + `exec` becomes the hypervisor within this time, and a new VM opens
-/// its TAPs.
+/// Within this time a jailer or a script becomes the hypervisor, and a new VM opens its TAPs.
 const YOUNG: Duration = Duration::from_secs(10);
 
-/// How late a surprise may be found: a TAP that was made long ago and is opened now, an old process that
-/// turns into a hypervisor, a pid that was used again between two calls.
+/// The delay of rare changes: an old process opens an old TAP or becomes a hypervisor, or a pid is reused between two
+/// scans.
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long a trusted user's process may take to answer, and how long any other's.
 const PATIENCE: Duration = Duration::from_millis(200);
 const PATIENCE_FOR_OTHERS: Duration = Duration::from_millis(50);
 
-/// Looks for KVM, which may find nothing, have half as much time as those at VMs. It is their own: no number of VMs leaves
-/// a user without such a look.
+/// Looks for KVM have half as much time as looks at VMs, in a budget of their own. So no number of VMs leaves a user
+/// without them.
 const KVM_COST: u32 = 2;
 
 pub const SOURCE: SourceDef = SourceDef {
@@ -135,13 +130,13 @@ pub struct ProcScan {
     pace: WalkTime,
     patient: Patient<(Arc<Observer>, u32, ProcessQuery), ProcessReply>,
     overuse: Excess,
-    /// The most processes that a call found to be no VMs because of their users, and that the log has told.
+    /// The largest logged number of hypervisor processes whose users `[trust]` excludes.
     most_shut_out: usize,
     /// Whether VMs of any program are looked for.
     finds_kvm: bool,
 }
 
-/// What decides, in one call, how closely a process is looked at.
+/// The facts of one scan that decide how closely each process is looked at.
 #[derive(Debug)]
 pub struct ScanContext {
     now: Duration,
@@ -150,7 +145,7 @@ pub struct ScanContext {
     devices_changed: bool,
 }
 
-/// What one call comes across beside the VMs.
+/// Results of one scan beside the VMs.
 #[derive(Debug, Default)]
 pub struct Findings {
     problems: Vec<SourceError>,
@@ -229,7 +224,7 @@ impl ProcScan {
             self.look_closely(due, &observer, &context, &mut findings);
         }
         if context.full_scan {
-            self.tell_of_shut_out(observer.shut_out.load(Ordering::Relaxed));
+            self.log_shut_out(observer.shut_out.load(Ordering::Relaxed));
         }
         self.look_for_kvm(&observer, &context, &mut findings);
         self.read_configs(now);
@@ -253,7 +248,7 @@ impl ProcScan {
     }
 
     /// Only a number that has doubled: users cannot fill the log by starts and ends.
-    fn tell_of_shut_out(&mut self, count: usize) {
+    fn log_shut_out(&mut self, count: usize) {
         if count > 0 && count >= self.most_shut_out * 2 {
             self.most_shut_out = count;
             tracing::warn!(
@@ -287,17 +282,15 @@ impl ProcScan {
     }
 
     fn devices_changed(&mut self) -> Result<bool, SourceError> {
-        let devices = names(&self.host.net_devices())?.collect::<Result<_, _>>()?;
+        let directory = self.host.net_devices();
+        let failed = |error| SourceError::io("list", &directory, error);
+        let entries = fs::read_dir(&directory).map_err(failed)?;
+        let names = entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(failed));
+        let devices = names.collect::<Result<_, _>>()?;
         let changed = devices != self.devices;
         self.devices = devices;
         Ok(changed)
     }
-}
-
-fn names(directory: &Path) -> Result<impl Iterator<Item = Result<OsString, SourceError>>, SourceError> {
-    let failed = move |error| SourceError::io("list", directory, error);
-    let entries = fs::read_dir(directory).map_err(failed)?;
-    Ok(entries.map(move |entry| entry.map(|entry| entry.file_name()).map_err(failed)))
 }
 
 #[cfg(test)]

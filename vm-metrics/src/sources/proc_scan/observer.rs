@@ -15,7 +15,7 @@ use crate::model::Trust;
 use crate::procfs::Stat;
 use crate::sources::process::{ProcessDir, ReadError};
 
-/// With what the processes are read in one call.
+/// Everything that the reads of one scan need.
 #[derive(Debug)]
 pub struct Observer {
     pub host: Host,
@@ -39,7 +39,7 @@ impl Default for WalkTime {
     }
 }
 
-/// What is to be known of a process in a few microseconds.
+/// A question that takes a few microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuickQuery {
     /// Whether it is still the same process, with as many descriptors.
@@ -59,7 +59,7 @@ pub struct QuickReading {
     pub program: Option<Result<Option<String>, ReadError>>,
 }
 
-/// What a process holds.
+/// The network devices that a process holds.
 #[derive(Clone, Debug)]
 pub struct Holdings {
     start_ticks: u64,
@@ -89,7 +89,7 @@ impl Observer {
         }
     }
 
-    /// What a VM's process runs and holds now. `progress` is what an earlier look has not finished.
+    /// The program and the devices of a VM's process. `progress` continues an unfinished look.
     pub fn vm(
         &self,
         pid: u32,
@@ -109,7 +109,7 @@ impl Observer {
         still_held(&ProcessDir::new(&self.host, pid), uid, &self.devices, known)
     }
 
-    /// Whether a process is a VM. One that another source names counts for what it holds.
+    /// Whether a process is a VM. A process that another source names counts as a holder of devices.
     pub fn new_process(&self, pid: u32, is_named: bool) -> Result<Option<ProcessVm>, ReadError> {
         let process = ProcessDir::new(&self.host, pid);
         match inspect(&process, self) {
@@ -121,7 +121,7 @@ impl Observer {
         }
     }
 
-    /// Whether a process is a VM by what it holds of KVM.
+    /// Whether a process is a VM by its KVM descriptors.
     pub fn kvm(&self, pid: u32, progress: Option<KvmProgress>) -> Result<KvmFinding, ReadError> {
         kvm::look(&ProcessDir::new(&self.host, pid), self, progress)
     }

@@ -7,7 +7,7 @@ use rustix::io::{self, Errno};
 
 use super::super::SourceError;
 
-/// `/proc`, kept open: whoever uses up the host's descriptors must not hide which processes there are.
+/// `/proc`, kept open: a host without free descriptors must not hide processes.
 #[derive(Debug, Default)]
 pub struct ProcDir {
     kept: Option<Dir>,

@@ -43,7 +43,7 @@ impl ProcScan {
         let mut answers: HashMap<u32, ProcessReply> = answers.collect();
         let mut due = Vec::new();
         for pid in pids {
-            // One that does not answer stays what it was.
+            // A process that does not answer keeps its state.
             let facts = match answers.remove(&pid) {
                 Some(ProcessReply::Quick(facts)) => facts,
                 _ => QuickReading::default(),
@@ -91,7 +91,7 @@ impl ProcScan {
         let answers = self.ask(asked, TimePool::Vms, observer);
         for (DueProcess { pid, known, .. }, answer) in due.into_iter().zip(answers) {
             let Some((answer, _)) = answer else {
-                // It does not answer, or there was no time left for it: it stays what it was, and comes first next time.
+                // Without an answer or time it keeps its state, and comes first in the next scan.
                 self.processes.insert(pid, ProcessEntry { waits: known.waits + 1, ..known });
                 continue;
             };
@@ -109,7 +109,7 @@ impl ProcScan {
         }
     }
 
-    /// A VM that cannot be read for once stays what it was.
+    /// A failed read keeps the state of the VM.
     fn update_vm(
         &self,
         pid: u32,
@@ -152,7 +152,7 @@ impl ProcScan {
         Some(entry)
     }
 
-    /// Those of the processes that are there, with what they hold. Looks at strangers use their time.
+    /// Reads the devices of these processes. Looks at untrusted users use their time.
     pub(super) fn holders(&mut self, pids: &[u32], pot: TimePool, observer: &Arc<Observer>) -> HolderSearch {
         let mut holders = HolderSearch::default();
         for pid in pids {
@@ -179,7 +179,7 @@ impl ProcScan {
         holders
     }
 
-    /// What a process is by the program that it runs now: a VM, or a holder of devices.
+    /// Reads a process by its present program, as a VM or as a holder of devices.
     pub(super) fn program(&mut self, pid: u32, observer: &Arc<Observer>) -> Option<ProcessVm> {
         let uid = self.processes.get(&pid)?.uid;
         if !self.has_room(uid, TimePool::Vms) {
@@ -194,7 +194,7 @@ impl ProcScan {
     }
 }
 
-/// Processes and what they hold.
+/// The devices of some processes.
 #[derive(Debug, Default)]
 pub struct HolderSearch {
     pub found: Vec<(u32, ProcessVm)>,
@@ -202,7 +202,7 @@ pub struct HolderSearch {
     pub unknown: Vec<u32>,
 }
 
-/// What a process is that was no VM so far; `None` when it is gone.
+/// The entry of a process after its first close look; `None` when it is gone.
 fn new_vm(
     known: ProcessEntry,
     found: Result<Option<Box<ProcessVm>>, ReadError>,

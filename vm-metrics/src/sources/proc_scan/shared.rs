@@ -1,7 +1,7 @@
-//! NICs that several VMs seem to have: who has closed one has it no more.
+//! Resolves NICs of several VMs: a VM that has closed one loses it.
 //!
-//! A new VM opens the TAP that another one has left. So the kernel is asked about this one descriptor, however many the
-//! process has, and whether or not its user has time left for a look at all of them.
+//! A new VM opens the TAP that another VM has closed. So the scan asks the kernel about this one descriptor, however many
+//! the process has, and without regard to the time budget of its user.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::{Findings, ProcScan, ProcessEntry, ProcessKind};
 use crate::model::Nic;
 use crate::sources::process::ReadError;
 
-/// A process of a VM, and what it was seen to hold.
+/// A process of a VM, and its known devices.
 struct Holder {
     vm: u32,
     pid: u32,
@@ -56,7 +56,7 @@ impl ProcScan {
             let lost: Vec<DeviceDescriptor> = known.into_iter().filter(is_lost).collect();
             losers.extend((!lost.is_empty()).then_some(vm));
             if let Some(ProcessEntry { kind: ProcessKind::Vm(known), .. }) = self.processes.get_mut(&vm) {
-                // Also what nobody was seen to hold is not its own any more.
+                // Devices without a known holder leave it, too.
                 known.lose(vm, pid, &lost);
             }
         }

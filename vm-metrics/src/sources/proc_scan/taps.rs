@@ -1,6 +1,6 @@
 //! The TAPs that a process holds open, and its network devices that cannot be counted.
 //!
-//! The name of a descriptor is only a reason to look: the kernel says which device it is (`devices`).
+//! The name of a descriptor is only a reason to ask the kernel for its device (`devices`).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub struct Taps {
     pub uncounted: BTreeSet<UncountedNic>,
     /// A TAP that cannot be listed.
     pub problem: Option<SourceError>,
-    /// What the process holds of KVM.
+    /// KVM descriptors of the process.
     pub kvm: KvmDescriptors,
     /// Where the look at the other descriptors goes on.
     pub rest: Option<DirOffset>,
@@ -65,7 +65,7 @@ impl Taps {
 /// The name follows a rename. It is empty when the device is gone, or the descriptor was never attached to
 /// one.
 ///
-/// What there is no time for is the [`rest`](Taps::rest), with which another call goes on.
+/// Another call goes on with the [`rest`](Taps::rest) when the time is over.
 pub fn taps(
     process: &ProcessDir,
     uid: Option<u32>,
@@ -104,7 +104,7 @@ pub fn taps(
         }
     })?;
     if goes_on {
-        // What was held in an earlier tick may be another VM's now.
+        // Devices of an earlier tick may belong to another VM now.
         taps.known.retain(|known| is_held(process, &descriptors, known));
     }
     Ok(taps)

@@ -13,8 +13,8 @@ pub struct Vcpus {
 }
 
 impl Vcpus {
-    /// Where vCPUs can be plugged in, or the command line does not say, KVM knows how many there are. Without KVM they are
-    /// those of the start; where nobody may look they are not known. Nor are they where KVM has too many.
+    /// KVM knows the number where vCPUs can be plugged, or the command line has none. Without KVM the number at the start
+    /// counts. It is unknown where descriptors cannot be read, or KVM has too many.
     pub fn now(&self) -> Option<u32> {
         if self.excess().is_some() {
             return None;

@@ -61,7 +61,7 @@ struct ProcessReading {
     uid: Option<u32>,
 }
 
-/// What a process runs, and where.
+/// The program of a process, its arguments and its root.
 #[derive(Debug)]
 pub struct ProcessProgram {
     /// The name of its file; `None` for a process that has ended.
@@ -108,7 +108,7 @@ impl ProcessLookup {
         self.ask(&mut self.lock(), pid, Detail::User).ok()?.uid
     }
 
-    /// What the process runs.
+    /// The program of the process.
     pub fn program(&self, pid: u32) -> Result<ProcessProgram, ReadError> {
         let mut inner = self.lock();
         self.ask(&mut inner, pid, Detail::Program)?.program.unwrap_or(Err(ReadError::Gone))

@@ -69,7 +69,7 @@ impl<'a> ProcessDir<'a> {
     }
 
     /// The user with whose rights it runs, by the owner of its directory. The kernel answers at once: nothing that the
-    /// process does makes it slow. It says whose turn a look is, and not whom to trust.
+    /// process does makes it slow. It decides the turn of a look, and never trust.
     pub fn owner(&self) -> Option<u32> {
         fs::metadata(self.path("")).ok().map(|directory| directory.uid())
     }
@@ -102,7 +102,7 @@ impl<'a> ProcessDir<'a> {
         Ok(Credentials { real_uid: uid, effective_uid: uid, fs_uid: uid, fs_gid: gid, groups: Vec::new() })
     }
 
-    /// The file name of what it runs. `None` for a kernel thread, and for a process that has ended.
+    /// The file name of its program. `None` for a kernel thread, and for a process that has ended.
     ///
     /// By `exe`, for anyone may change `comm` and the arguments. Where `exe` may not be read, which is so for
     /// processes of other users without `CAP_SYS_PTRACE`, by the arguments, or by `comm` if that names a hypervisor.

@@ -1,8 +1,8 @@
 //! QEMU's monitor (QMP): name, UUID, vCPUs, memory, balloon and state of a VM.
 //!
-//! A monitor has one client at a time. To an orchestrator that has only one, we would be in the way: so only sockets in
-//! a directory made for it, or that the configuration names, are asked, each for some milliseconds. Where somebody is
-//! connected already, QEMU lets us wait; we leave after the deadline, unheard.
+//! A monitor has one client at a time, and the daemon must not block an orchestrator. So it queries only sockets in its own
+//! directory or of the configuration, each for some milliseconds. QEMU lets a second client wait; the daemon disconnects
+//! after the deadline.
 
 mod network;
 
@@ -116,7 +116,7 @@ async fn talk(stream: UnixStream) -> Result<VmmInfo, QueryError> {
             .ok()
             .and_then(|devices: Vec<MemoryDevice>| storage(&devices)),
     };
-    // There is no other way to ask it for backends. A QEMU without that command says so.
+    // QMP has no other command for backends. Old versions answer with an error.
     let network = monitor.execute_with::<String>("human-monitor-command", INFO_NETWORK).await.ok();
     let (uncounted, has_more_nics) = uncounted(&network.unwrap_or_default());
     let name = shortened(&name.name.unwrap_or_default());
@@ -136,7 +136,7 @@ async fn talk(stream: UnixStream) -> Result<VmmInfo, QueryError> {
     Ok(VmmInfo { info, unfinished: false })
 }
 
-/// QEMU has more words: most say why a VM is paused.
+/// QEMU has more states: most are reasons of a pause.
 fn state(status: &Status) -> Option<VmState> {
     Some(match status.status.as_str() {
         _ if status.running => VmState::Running,
@@ -146,7 +146,7 @@ fn state(status: &Status) -> Option<VmState> {
     })
 }
 
-/// A connection to a monitor. What it says is a JSON document per line.
+/// A connection to a monitor, which sends one JSON document per line.
 struct Monitor {
     stream: BufReader<Take<UnixStream>>,
 }
@@ -171,7 +171,7 @@ impl Monitor {
         loop {
             match self.line::<Line<T>>(command).await? {
                 Line { answer: Some(answer), .. } => return Ok(answer),
-                // What the monitor says of it is not for the log.
+                // The log gets no text of the monitor.
                 Line { error: Some(_), .. } => {
                     return Err(QueryError::Response(format!("{command}: refused")));
                 }
@@ -229,13 +229,13 @@ struct MemorySummary {
 }
 
 impl MemorySummary {
-    /// The sum without what is plugged in like memory and is storage.
+    /// The sum without storage devices.
     fn without(&self, storage: u64) -> Option<u64> {
         self.base_memory.checked_add(self.plugged_memory.checked_sub(storage)?)
     }
 }
 
-/// What is plugged in like memory.
+/// A device in a memory slot.
 #[derive(Deserialize)]
 struct MemoryDevice {
     #[serde(rename = "type")]

@@ -5,7 +5,7 @@ pub fn canonical(id: &str) -> String {
     if is_uuid(id) { id.to_ascii_lowercase() } else { id.to_owned() }
 }
 
-/// What an option says that takes a UUID. One of zeros tells no VM from another.
+/// The value of an option that takes a UUID. Many VMs have a UUID of zeros.
 pub fn given(text: &str) -> Option<String> {
     let is_zero = is_uuid(text) && text.bytes().all(|byte| matches!(byte, b'0' | b'-'));
     (!text.is_empty() && !is_zero).then(|| text.to_ascii_lowercase())

@@ -18,7 +18,7 @@ pub struct PollBudget {
     others: u64,
     /// The most that one user who is not trusted may have under way.
     share: u64,
-    /// What those users have under way.
+    /// Requests of those users under way.
     users: HashMap<Option<u32>, u64>,
 }
 
@@ -35,7 +35,7 @@ impl PollBudget {
                 *demands.entry(known.uid).or_default() += 1;
             }
         }
-        // Of more users than there is room for, each has one in turn: what has waited longest is due first.
+        // Each of too many users has one in turn: the longest wait is due first.
         room.share = fair_share(OTHERS_UNDER_WAY, demands.into_values()).max(1);
         room
     }

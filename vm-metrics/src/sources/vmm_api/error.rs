@@ -1,4 +1,4 @@
-//! Why a VMM has not said what it was asked.
+//! Errors of a query to a VMM.
 
 use std::io;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ impl QueryError {
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "; sockets of other users need CAP_DAC_OVERRIDE",
-        io::ErrorKind::ConnectionRefused => "; nobody listens there any more",
+        io::ErrorKind::ConnectionRefused => "; no process listens there any more",
         io::ErrorKind::WouldBlock => "; too many others wait there",
         _ => "",
     }

@@ -31,7 +31,7 @@ impl Http {
         loop {
             tokio::select! {
                 said = &mut talk => return said,
-                // What was received before its end is still there to be read.
+                // The bytes received before its end can still be read.
                 _ = &mut connection, if open => open = false,
             }
         }
@@ -53,7 +53,7 @@ impl Http {
         Ok((status, body.to_bytes()))
     }
 
-    /// The body, when the status says that it is an answer.
+    /// The body of a response with status 200.
     pub async fn json<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, QueryError> {
         let (status, body) = self.get(path).await?;
         if status != StatusCode::OK {

@@ -1,9 +1,8 @@
-//! Asking VMMs over their API sockets, without ever holding up the tick.
+//! Polls VMMs over their API sockets without delaying ticks.
 //!
-//! A thread asks; the tick hands it the sockets and takes the answers. It waits, for a moment, for the first answer of a
-//! VM that is new; all others are taken when they come. What a VMM has said counts until it says something else or its
-//! process ends: it is asked again every now and then, and when the VM's NICs have changed. One that does not answer
-//! is asked less and less often.
+//! The tick sends sockets to a thread, and takes its answers. It waits a moment for the first answer of a new VM, and takes
+//! all others later. The last answer counts until the process ends. VMMs are asked again at intervals, and when the NICs of
+//! the VM have changed. A VMM that fails is asked less and less often.
 
 mod budget;
 mod error;
@@ -31,36 +30,36 @@ use crate::sources::files::process_path::{STRANGERS_PATIENCE, Workers};
 use crate::sources::process::ProcessDir;
 use crate::sources::process::lookup::ProcessLookup;
 
-/// From the first byte of the question to the last of the answer.
+/// From the first byte of the request to the last of the response.
 const DEADLINE: Duration = Duration::from_millis(200);
 
-/// How long a tick waits for the first answers of new VMs of trusted users. They end by the deadline; the rest is for a host
-/// that is too busy to run the thread that asks.
+/// How long a tick waits for the first answers of new VMs of trusted users. It exceeds the deadline for hosts too busy to
+/// run the polling thread.
 const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// Bytes of all that a VMM may say in one answer; a large VM's is 50 KiB.
+/// The largest answer of a VMM in bytes; a large VM's is 50 KiB.
 pub const ANSWER_LIMIT: usize = 1 << 20;
 
 /// A socket, and whose it is to be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
-    /// Pid and start time. `None`: whoever listens.
+    /// Pid and start time. `None`: any process that listens.
     pub process: Option<(u32, u64)>,
     /// As that process sees it.
     pub path: PathBuf,
 }
 
-/// What a VMM said of its VM.
+/// A VM by the API of its VMM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VmmInfo {
-    /// Id and name are empty where the VMM does not say them.
+    /// Id and name are empty where the API has none.
     pub info: InstanceInfo,
-    /// The VM is not set up, or has not booted: soon there will be more to say.
+    /// The VM is not set up, or has not booted: the next query comes soon.
     pub unfinished: bool,
 }
 
 impl VmmInfo {
-    /// Of a VMM that has no VM yet, or one that it has not been told all of.
+    /// Of a VMM without a complete VM.
     pub fn not_started() -> Self {
         let info = InstanceInfo { state: Some(VmState::NotStarted), ..InstanceInfo::default() };
         Self { info, unfinished: true }
@@ -162,7 +161,7 @@ impl VmmApi {
     fn stranger(&self, target: &Target) -> PolledVmm {
         let process = target.process.map(|(pid, _)| ProcessDir::new(&self.host, pid));
         let owner = process.as_ref().and_then(ProcessDir::owner);
-        // What others have is not read here: they can make that slow.
+        // Other users could make this read slow.
         let uid = if self.workers.trusts(owner) { process.and_then(|process| process.uid()) } else { owner };
         let is_trusted = target.process.is_none() || self.workers.trusts(uid);
         PolledVmm { uid, is_trusted, ..PolledVmm::default() }

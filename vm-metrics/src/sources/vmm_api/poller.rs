@@ -1,4 +1,4 @@
-//! The thread that asks. However long a socket keeps it, the tick goes on.
+//! The thread that queries API sockets while the ticks go on.
 
 use std::io;
 use std::pin::Pin;
@@ -29,14 +29,14 @@ pub type QueryFuture = Pin<Box<dyn Future<Output = Result<VmmInfo, QueryError>> 
 /// Whom to ask, and the user of that process.
 pub type Request = (Target, Option<u32>);
 
-/// What came of one question, and the process that answered.
+/// The result of one request, and the process that answered.
 #[derive(Debug)]
 pub struct Reply {
     pub target: Target,
     pub result: Result<(VmmInfo, Option<(u32, u64)>), QueryError>,
 }
 
-/// Ends when it is dropped; nobody waits for that.
+/// Ends when it is dropped, without a wait.
 #[derive(Debug)]
 pub struct ApiPoller {
     requests: UnboundedSender<Vec<Request>>,
@@ -121,7 +121,7 @@ impl QueryContext {
     ) -> Result<(VmmInfo, Option<(u32, u64)>), QueryError> {
         let until = Instant::now() + DEADLINE;
         let connected = timeout_at(until, self.connect(target, uid)).await;
-        // That a path leads to a file system that hangs is not told either.
+        // A hanging file system on the path is not reported either.
         let late = if target.process.is_some() { QueryError::Unusable } else { QueryError::Late };
         let (stream, process) = connected.unwrap_or(Err(late))?;
         let mut vmm = timeout_at(until, (self.query)(stream)).await.unwrap_or(Err(QueryError::Late))?;

@@ -1,4 +1,4 @@
-//! When a VMM is asked next.
+//! Schedules the queries to a VMM.
 
 use std::time::Duration;
 

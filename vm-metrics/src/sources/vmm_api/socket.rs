@@ -33,7 +33,7 @@ pub async fn connect_to_process(
     UnixStream::from_std(stream).map_err(unusable)
 }
 
-/// The operator names the path. What somebody else has put there does not count.
+/// The operator names the path. Sockets of other users do not count.
 pub async fn connect_to_path(
     host: &Host,
     operators: &Operators,

@@ -1,3 +1,5 @@
+//! Tests of the state file: its format, and directories that are refused.
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 

@@ -1,4 +1,4 @@
-//! Frames for guests that were dropped on their way, in bytes too: a program on the tracepoint `kfree_skb`.
+//! Counts dropped frames for guests, by a program on the tracepoint `kfree_skb`.
 //!
 //! It runs at every drop on the host and looks its device up in a map. Only TAPs of VMs are in that map, so nothing else
 //! is counted or takes up memory. One program serves all network namespaces. Where the kernel refuses it, the reader
@@ -36,7 +36,7 @@ const MAX_TAPS: u32 = 1 << 16;
 pub(crate) struct Drops {
     counts: PerCpuHashMap<MapData, DropKey, DropCounts>,
     /// The TAPs that are counted.
-    followed: HashMap<DropKey, Known>,
+    followed: HashMap<DropKey, CountedTap>,
     tick: u64,
     own_netns: u32,
     /// Takes the program off when dropped; `None` where a pin holds it.
@@ -57,7 +57,7 @@ pub(crate) struct FollowedTaps<'n> {
 }
 
 #[derive(Debug)]
-struct Known {
+struct CountedTap {
     nic: Nic,
     wanted: bool,
     namespace: u64,
@@ -136,7 +136,7 @@ impl Drops {
             }
             self.add(key)?;
         }
-        self.followed.insert(key, Known { nic: nic.clone(), wanted, namespace, seen: self.tick });
+        self.followed.insert(key, CountedTap { nic: nic.clone(), wanted, namespace, seen: self.tick });
         Ok(())
     }
 

@@ -170,14 +170,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_verdict_is_the_last_line_that_is_no_statistic() {
+    fn the_verdict_precedes_the_statistics() {
         let log = "0: R1=ctx()\n7: (71) r3 = *(u8 *)(r1 +0)\ninvalid access to packet\nstack depth 56+0\nprocessed 142 insns\n\n";
         assert_eq!(verdict(log), Some("invalid access to packet"));
         assert_eq!(verdict("processed 1 insns"), None);
     }
 
     #[test]
-    fn a_missing_right_is_not_a_failure_and_names_the_right() {
+    fn a_missing_right_is_named_and_no_failure() {
         let denied = LoadError::Mmap(io::Error::from_raw_os_error(Errno::PERM.raw_os_error()));
         let health = denied.health();
         assert_eq!((health.state, health.errno), (Health::Unsupported, Some(1)));

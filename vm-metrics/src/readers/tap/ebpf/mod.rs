@@ -1,11 +1,18 @@
-//! The programs on the TAPs: `load` brings them into the kernel, `attach` hangs them on a TAP by `tcx` or `clsact`,
-//! `counters` reads what they count, `slots` says who counts where, and `pins` keeps all of it while no daemon runs.
-//! `instance` is all of these for one load of the programs, `place` has the loads of one network namespace, and `reader`
-//! leads them tick by tick within the time that `budget` gives.
+//! Counts the traffic of TAPs by eBPF programs on them.
 //!
-//! `drops` counts what was dropped on its way to the guest; `kernel` knows what the programs read of the kernel's own.
+//! | module | does |
+//! |---|---|
+//! | `reader` | leads the others tick by tick, in the time that `budget` gives |
+//! | `netns_programs` | has the program sets of one network namespace |
+//! | `program_set` | is one load of the programs, with its maps and TAPs |
+//! | `programs` | loads the programs, pins them, gives out slots and reads counters |
+//! | `hook` | attaches the programs, by `tcx` or `clsact` |
+//! | `drops` | counts drops on the way to the guest |
+//! | `kernel` | knows the structures of the kernel that the programs read |
+//! | `probe` | tries all this without a TAP, for one-shot runs |
 //!
-//! Without the feature `ebpf`, or on a host that refuses the programs, the reader says why and the baseline goes on.
+//! Without the feature `ebpf`, or on a host that refuses the programs, the reader reports the reason. The other readers of
+//! TAPs go on.
 
 #[cfg(feature = "ebpf")]
 mod budget;
@@ -27,6 +34,8 @@ mod options;
 #[cfg(feature = "ebpf")]
 mod own_pins;
 #[cfg(feature = "ebpf")]
+mod probe;
+#[cfg(feature = "ebpf")]
 mod program_set;
 #[cfg(feature = "ebpf")]
 mod programs;
@@ -36,6 +45,8 @@ mod reader;
 mod starting;
 #[cfg(feature = "ebpf")]
 mod tap;
+#[cfg(feature = "ebpf")]
+mod unclaimed;
 
 #[cfg(feature = "daemon")]
 pub use self::detach::detach;
@@ -88,7 +99,7 @@ fn start(options: &Options, context: &mut ReaderContext) -> StartOutcome {
         return StartOutcome::Not(health);
     }
     let started: Result<Box<dyn Reader>, error::LoadError> = match context.purpose {
-        Purpose::Look => reader::Probe::new(options, host).map(|trial| Box::new(trial) as _),
+        Purpose::Look => probe::Probe::new(options, host).map(|trial| Box::new(trial) as _),
         Purpose::Serve => match own_pins::open_pins(options, host).map(Option::transpose) {
             Ok(pins) => reader::TapEbpf::new(options, context, pins).map(|reader| Box::new(reader) as _),
             Err(held) => return StartOutcome::Refused(held.to_string()),

@@ -1,6 +1,6 @@
-//! One load of the programs, with maps of its own, on TAPs of one network namespace.
+//! One load of the programs, with its maps and the TAPs that it counts.
 //!
-//! What attaches and detaches here is called on a thread that is in that namespace.
+//! The callers of attach and detach are threads in the network namespace of the TAPs.
 
 mod adoption;
 mod changes;
@@ -26,8 +26,8 @@ use crate::readers::{ReadReport, ReaderError};
 /// A TAP that refused the programs is tried again after this time.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// A TAP that is there but that no VM has any more keeps the programs for this time: the source that knows its VM may
-/// have failed for a moment, or may not have found it yet after a start.
+/// A TAP without a VM keeps the programs for this time. The source of its VM may have failed for a moment, or may not have
+/// found it yet after a start.
 const UNWANTED: Duration = Duration::from_secs(60);
 
 /// The NICs of the tick whose devices are there, by interface index.
@@ -66,9 +66,9 @@ impl ProgramSet {
         let (slots, left) = Slots::restore(&mut loaded)?;
         let (taps, unverified, refused) = Default::default();
         let final_readings = Default::default();
-        let mut instance = Self { loaded, pins, way, slots, taps, unverified, refused, final_readings };
-        instance.adopt_all(left, links, netns)?;
-        Ok(instance)
+        let mut set = Self { loaded, pins, way, slots, taps, unverified, refused, final_readings };
+        set.adopt_all(left, links, netns)?;
+        Ok(set)
     }
 
     /// Takes the programs off all TAPs, and leaves nothing for a daemon after this one. False when there was not the time.
@@ -245,19 +245,19 @@ impl ProgramSet {
         }
     }
 
-    /// Reads the counters, and says on which TAPs a program is blind.
+    /// Reads the counters, and returns the TAPs on which a program is bypassed.
     pub(crate) fn read<'v>(
         &mut self,
         present: &Present<'v>,
         batch: &mut Batch,
         report: &mut ReadReport,
     ) -> Vec<Bypassed<'v>> {
-        let mut blind = Vec::new();
+        let mut bypassed = Vec::new();
         for (&ifindex, &nic) in present {
             if let Some(tap) = self.taps.get_mut(&ifindex) {
                 let reading = self.loaded.reading(ifindex, tap.slot, tap.attached.mode);
-                let direction = tap.blind(batch.taps.get(nic), &reading.counters);
-                blind.extend(direction.map(|direction| Bypassed { ifindex, nic, direction }));
+                let direction = tap.bypassed(batch.taps.get(nic), &reading.counters);
+                bypassed.extend(direction.map(|direction| Bypassed { ifindex, nic, direction }));
                 batch.ebpf.insert(nic.clone(), tap.complete(reading));
                 report.items += 1;
             } else if let Some(refusal) = self.refused.get(&ifindex) {
@@ -267,7 +267,7 @@ impl ProgramSet {
             }
         }
         self.loaded.flush_log();
-        blind
+        bypassed
     }
 
     /// What a TAP had counted that is gone with its device, or still there but no VM's.

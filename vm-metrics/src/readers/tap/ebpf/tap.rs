@@ -1,4 +1,4 @@
-//! What is known of one TAP with the programs on it.
+//! A TAP with the programs on it, and whether they are bypassed.
 
 use std::time::{Instant, SystemTime};
 
@@ -8,8 +8,8 @@ use super::direction::Direction;
 use super::hook::attached::AttachedPrograms;
 use crate::model::{EbpfReading, Nic, NicKind, TapReading, unix_seconds};
 
-/// Ticks in which the programs may be blind before they are taken for lost.
-const MAX_BLIND_TICKS: u32 = 1;
+/// Ticks in which the programs may be bypassed before they are attached again.
+const MAX_BYPASSED_TICKS: u32 = 1;
 
 /// A TAP with the programs on it.
 pub(crate) struct Tap {
@@ -21,35 +21,35 @@ pub(crate) struct Tap {
     /// When that was, in seconds of Unix time; `None` where a daemon before this one has done it.
     since: Option<f64>,
     pub(crate) wanted: Instant,
-    sight: [Sight; 2],
-    /// Before this they are not put back once more: an XDP program that keeps all frames to itself makes them blind too.
-    pub(crate) put_back_at: Instant,
+    detectors: [BypassDetector; 2],
+    /// Before this they are not attached once more. An XDP program that keeps all frames bypasses them, too.
+    pub(crate) reattach_at: Instant,
 }
 
 /// What one of the programs sees of what passes.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sight {
+struct BypassDetector {
     /// Packets that the device had counted and that the program had at the last tick, if there was one.
     seen: Option<(u64, u64)>,
-    blind_ticks: u32,
+    bypassed_ticks: u32,
 }
 
-impl Sight {
+impl BypassDetector {
     /// Whether the device has counted in more than one tick, and the program in none since.
-    fn is_blind(&mut self, device: u64, counted: u64) -> bool {
+    fn is_bypassed(&mut self, device: u64, counted: u64) -> bool {
         match self.seen.replace((device, counted)) {
-            Some((before, same)) if same == counted => self.blind_ticks += u32::from(device > before),
-            _ => self.blind_ticks = 0,
+            Some((before, same)) if same == counted => self.bypassed_ticks += u32::from(device > before),
+            _ => self.bypassed_ticks = 0,
         }
-        self.blind_ticks > MAX_BLIND_TICKS
+        self.bypassed_ticks > MAX_BYPASSED_TICKS
     }
 }
 
 impl Tap {
     pub(crate) fn new(nic: Nic, slot: u32, attached: AttachedPrograms) -> Self {
         let now = Instant::now();
-        let (kind, sight) = (NicKind::default(), Default::default());
-        Self { nic, kind, slot, attached, since: None, wanted: now, sight, put_back_at: now }
+        let (kind, detectors) = (NicKind::default(), Default::default());
+        Self { nic, kind, slot, attached, since: None, wanted: now, detectors, reattach_at: now }
     }
 
     /// Its counters are at 0.
@@ -69,11 +69,11 @@ impl Tap {
     /// Which of the programs does not see what passes, if one does not. The device was read before the counters.
     ///
     /// What the guest takes may have been offered long ago, so about egress this is no more than a doubt.
-    pub(crate) fn blind(&mut self, device: Option<&TapReading>, counters: &Counters) -> Option<Direction> {
+    pub(crate) fn bypassed(&mut self, device: Option<&TapReading>, counters: &Counters) -> Option<Direction> {
         let device = &device?.stats;
-        let [ingress, egress] = &mut self.sight;
-        let ingress = ingress.is_blind(device.rx_packets, counters.ingress.packets);
-        let egress = egress.is_blind(device.tx_packets, counters.egress.packets);
+        let [ingress, egress] = &mut self.detectors;
+        let ingress = ingress.is_bypassed(device.rx_packets, counters.ingress.packets);
+        let egress = egress.is_bypassed(device.tx_packets, counters.egress.packets);
         if ingress { Some(Direction::Ingress) } else { egress.then_some(Direction::Egress) }
     }
 }
@@ -83,16 +83,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blind_is_who_misses_what_passes_more_than_once() {
-        let mut sight = Sight::default();
-        let mut is_blind = |device, counted| sight.is_blind(device, counted);
-        assert!(!is_blind(100, 0), "it has just come");
-        assert!(!is_blind(103, 0), "before the attach");
-        assert!(!is_blind(103, 0));
-        assert!(!is_blind(105, 2));
-        assert!(!is_blind(106, 2));
-        assert!(!is_blind(106, 2), "nothing has passed");
-        assert!(is_blind(107, 2));
-        assert!(!is_blind(108, 3));
+    fn two_missed_ticks_mean_bypassed() {
+        let mut detector = BypassDetector::default();
+        let mut is_bypassed = |device, counted| detector.is_bypassed(device, counted);
+        assert!(!is_bypassed(100, 0), "it has just come");
+        assert!(!is_bypassed(103, 0), "before the attach");
+        assert!(!is_bypassed(103, 0));
+        assert!(!is_bypassed(105, 2));
+        assert!(!is_bypassed(106, 2));
+        assert!(!is_bypassed(106, 2), "nothing has passed");
+        assert!(is_bypassed(107, 2));
+        assert!(!is_bypassed(108, 3));
     }
 }

@@ -1,5 +1,6 @@
-//! What the TAP devices count, from one RTM_GETSTATS dump per network namespace: the numbers of sysfs, for a fraction of
-//! the system calls.
+//! Reads the counters of TAPs by RTM_GETSTATS.
+//!
+//! They are the numbers of sysfs, for a fraction of the system calls.
 //!
 //! A dump has all devices of the namespace. Asking for each TAP alone would be cheaper only where few devices are TAPs,
 //! and there is little to save there.

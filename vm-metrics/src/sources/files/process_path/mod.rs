@@ -1,8 +1,8 @@
 //! Opens files and sockets that a process names, with the rights of the process.
 //!
-//! Whoever runs a process chooses the paths that it names. So a path is followed inside the root of the process and never
-//! outside, with the user and the groups of the process, and only to plain files and sockets. All of it happens on a
-//! thread of its own, for a file system may never answer and the rights of a thread are not given back.
+//! The user of a process chooses its paths. So a path is followed only inside the root of the process, with its user and
+//! groups, to plain files and sockets. Each path has a thread: a file system may never answer, and a thread never gets its
+//! former rights back.
 
 mod rights;
 pub mod walk;
@@ -73,7 +73,7 @@ impl ProcessPath {
         files::read_located(file, limit)
     }
 
-    /// With the rights of the daemon, a file that nobody but operators can have written.
+    /// Opens a file with the rights of the daemon, if only operators can have written it.
     fn locate_for(&self, operators: &Operators) -> Option<OwnedFd> {
         let process = ProcessDir::new(&self.host, self.pid);
         let start = self.start(&process).ok()?;

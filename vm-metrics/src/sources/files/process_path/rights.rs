@@ -1,4 +1,4 @@
-//! Gives a thread the rights of a process of somebody else.
+//! Gives a thread the rights of another user's process.
 //!
 //! A daemon of root takes on the user and the groups, gives up all capabilities, and leaves the checks to the kernel. A
 //! daemon of an ordinary user may not: it keeps the two capabilities that open files of others, and checks by itself.
@@ -62,7 +62,7 @@ impl Rights {
         }
         let class = match () {
             () if stat.st_uid == *fs_uid => 6,
-            // A list of users and groups may say no where the mode says yes.
+            // An access control list may deny what the mode allows.
             () if has_list(file) => return Err(Errno::ACCESS.into()),
             () if stat.st_gid == *fs_gid || groups.contains(&stat.st_gid) => 3,
             () => 0,
@@ -76,7 +76,7 @@ impl WalkRules for Rights {
         self.check(directory, stat, Access::Search)
     }
 
-    /// The kernel's rule for directories like `/tmp`: a link that somebody else has put there is not followed.
+    /// The kernel's rule for directories like `/tmp`: links of other users are not followed.
     fn follow(&mut self, directory: &Stat, link: &Stat) -> io::Result<()> {
         const STICKY_AND_OPEN: u32 = 0o1002;
         let is_open = directory.st_mode & STICKY_AND_OPEN == STICKY_AND_OPEN;
@@ -99,7 +99,7 @@ fn become_user(credentials: &Credentials) -> bool {
     }
     setfsgid(unistd::Gid::from_raw(*fs_gid));
     setfsuid(unistd::Uid::from_raw(*fs_uid));
-    // They do not say whether they may, but what was there before.
+    // These calls return the former id, and no error.
     setfsgid(unistd::Gid::from_raw(NO_ID)).as_raw() == *fs_gid
         && setfsuid(unistd::Uid::from_raw(NO_ID)).as_raw() == *fs_uid
 }
@@ -123,7 +123,7 @@ fn has_list(file: &OwnedFd) -> bool {
     match getxattr(&path, "system.posix_acl_access", &mut [0_u8; MAX_LIST_BYTES][..]) {
         Ok(_) => true,
         Err(Errno::NODATA | Errno::NOTSUP) => false,
-        // It cannot be told.
+        // Unknown counts as present.
         Err(_) => true,
     }
 }

@@ -1,7 +1,7 @@
 //! Follows a path component by component, inside a root and by rules of the caller.
 //!
-//! Each directory on the way is held open, and `..` goes back to the one before: so nobody who moves directories meanwhile
-//! leads the walk out of the root. Links of procfs, which lead anywhere, are not followed.
+//! The walk holds each directory open, and `..` goes back to the former one. So moved directories never lead it out of the
+//! root. It does not follow links of procfs, which lead anywhere.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -28,7 +28,7 @@ pub enum WalkStart {
     Cwd { root: OwnedFd, cwd: OwnedFd },
 }
 
-/// What a walk may do.
+/// The permissions of a walk.
 pub trait WalkRules {
     /// Whether a file may be asked for more than where it is mounted.
     fn look_at(&mut self, _found: &OwnedFd) -> io::Result<()> {
@@ -87,7 +87,7 @@ impl<'a, R: WalkRules> Walk<'a, R> {
         Ok(Self { rules, root, directories, from_root, left: Vec::new(), steps: 0, links: 0 })
     }
 
-    /// What a path or a link says comes before what is left.
+    /// The components of a path or a link come before the remaining ones.
     fn append(&mut self, path: &[u8]) -> io::Result<()> {
         let components = path.rsplit(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
         self.left.extend(components.map(|name| OsString::from_vec(name.to_vec())));

@@ -1,6 +1,6 @@
 //! Limits the threads that open paths of processes, per user and in all.
 //!
-//! One that a dead file system holds keeps its permit. So a user who has such files loses no more than their own permits.
+//! A thread in a dead file system keeps its permit. So a user with such files loses only own permits.
 
 use std::collections::HashMap;
 use std::io;
@@ -57,7 +57,7 @@ impl Workers {
         self.trust.is_trusted(uid)
     }
 
-    /// The users who may write down VMs of anybody.
+    /// The users who may declare VMs of all users.
     pub fn operators(&self) -> Operators {
         self.operators.clone()
     }

@@ -63,7 +63,7 @@ fn descriptors_decide_taps_and_orchestrators_the_rest() {
     let vmm = by(Precedence::Vmm, &Nic::local("tap1"), 2);
     let process = by(Precedence::Process, &elsewhere, 1);
     let merged = |listings: &[&(Precedence, Vec<InstanceInfo>)]| {
-        let (mut vms, problems) = merge_tiers(listings.iter().copied().cloned().collect());
+        let (mut vms, problems) = merge_precedences(listings.iter().copied().cloned().collect());
         assert!(problems.concat().is_empty());
         let vm = vms.remove(0);
         (vm.nics, vm.allocated_vcpus)
@@ -79,4 +79,35 @@ fn descriptors_decide_taps_and_orchestrators_the_rest() {
     assert_eq!(located, (vec![Nic { netns: Some(7), ..Nic::local("tap0") }], Some(8)), "by name only");
     let here = by(Precedence::Process, &Nic::local("tap0"), 1);
     assert_eq!(merged(&[&written, &here]), (vec![Nic::local("tap0")], Some(8)));
+}
+
+#[test]
+fn what_joins_two_others_makes_all_one() {
+    let named =
+        InstanceInfo { nics: vec![Nic::local("tap7")], project: Some("acme".into()), ..vm("web", None) };
+    let by_pid = InstanceInfo { allocated_vcpus: Some(8), ..vm("shop", Some(7)) };
+    let expected = InstanceInfo {
+        id: "web".into(),
+        name: "web".into(),
+        project: Some("acme".into()),
+        allocated_vcpus: Some(8),
+        ..found(7)
+    };
+    let (vms, problems) = merge_listings(vec![vec![named.clone()], vec![by_pid], vec![found(7)]]);
+    assert_eq!(vms, from_ref(&expected));
+    assert!(problems.concat().is_empty());
+    // Two by the TAP.
+    let other = InstanceInfo { id: "other".into(), ..named.clone() };
+    let (vms, _) = merge_listings(vec![vec![named], vec![other], vec![found(7)]]);
+    assert_eq!(vms, [InstanceInfo { allocated_vcpus: Some(2), ..expected }]);
+}
+
+#[test]
+fn an_id_says_more_than_a_tap() {
+    let named = InstanceInfo { nics: vec![Nic::local("tap7")], ..vm("web", None) };
+    let (vms, _) = merge_listings(vec![vec![named], vec![found(7), vm("web", Some(8))]]);
+    assert_eq!(
+        vms.iter().map(|vm| (vm.id.as_str(), vm.hypervisor_pid)).collect::<Vec<_>>(),
+        [("web", Some(8)), ("uuid", Some(7))]
+    );
 }

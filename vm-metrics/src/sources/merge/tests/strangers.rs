@@ -23,7 +23,7 @@ impl World {
         for vm in vms {
             self.holds(vm.hypervisor_pid.unwrap(), vm.uid.unwrap(), &vm.nics);
         }
-        told(Precedence::Process, vms.to_vec())
+        listing_of(Precedence::Process, vms.to_vec())
     }
 
     fn ids(&mut self, vms: &[InstanceInfo]) -> Vec<(String, u32)> {
@@ -69,7 +69,7 @@ fn a_named_vm_is_no_stranger() {
     let named = InstanceInfo { name: "shop".into(), project: Some("acme".into()), ..vm("uuid", None) };
     let mut world = World::new();
     let scan = world.scan(&[of(STRANGER, "uuid", 5)]);
-    let (vms, problems) = world.merge(vec![told(Precedence::Declared, vec![named.clone()]), scan]);
+    let (vms, problems) = world.merge(vec![listing_of(Precedence::Declared, vec![named.clone()]), scan]);
     assert_eq!(ids(&vms), shown(&[("uuid", None), ("uuid-*", Some(5))]));
     assert_eq!((&vms[0].name, vms[1].project.as_deref()), (&named.name, None));
     assert!(problems[1][0].contains("not in [trust]"), "{problems:?}");
@@ -86,7 +86,7 @@ fn a_users_restarted_vm_keeps_its_name() {
     let pushed = |pid| InstanceInfo { name: "shop".into(), ..vm("uuid", pid) };
     let mut world = World::new();
     let scan = world.scan(&[of(OTHER, "uuid", 5)]);
-    world.merge(vec![told(Precedence::Pushed, vec![pushed(Some(5))]), scan]);
+    world.merge(vec![listing_of(Precedence::Pushed, vec![pushed(Some(5))]), scan]);
     let scan = world.scan(&[of(OTHER, "uuid", 6), of(STRANGER, "uuid", 7)]);
     let ended = SourceListing { ended: vec![pushed(None)], ..SourceListing::nothing(Precedence::Pushed) };
     let (vms, _) = world.merge(vec![ended, scan]);
@@ -103,7 +103,7 @@ fn an_api_takes_no_device_of_another() {
     let victim = InstanceInfo { nics: taps(&["tap0"]), ..of(0, "victim", 3) };
     let scan = world.scan(&[of(STRANGER, "thief", 2), victim.clone()]);
     let answer = InstanceInfo { nics: taps(&["tap0", "free", "eth0", "lo"]), ..of(STRANGER, "", 2) };
-    let (vms, _) = world.merge(vec![scan, told(Precedence::Vmm, vec![answer])]);
+    let (vms, _) = world.merge(vec![scan, listing_of(Precedence::Vmm, vec![answer])]);
     let nics: Vec<_> = vms.iter().map(|vm| (vm.id.as_str(), vm.nics.as_slice())).collect();
     assert_eq!(nics, [("thief", &[][..]), ("victim", &victim.nics)]);
 }
@@ -117,7 +117,7 @@ fn operators_cannot_name_uplinks_or_held_taps() {
     let names = ["mine", "eth0", "tap0"].map(Nic::local).to_vec();
     let scan = world.scan(&[of(0, "b", 4), holder]);
     let named = InstanceInfo { nics: names, ..vm("web", Some(4)) };
-    let (vms, problems) = world.merge(vec![told(Precedence::Declared, vec![named]), scan]);
+    let (vms, problems) = world.merge(vec![listing_of(Precedence::Declared, vec![named]), scan]);
     assert_eq!(vms[0].nics, [Nic::local("mine")]);
     let expected = [
         "\"web\": \"eth0\" left out: it is no TAP",
@@ -134,7 +134,7 @@ fn a_declared_vm_keeps_its_tap_from_namesakes() {
     let fake = InstanceInfo { nics: vec![elsewhere.clone()], ..of(STRANGER, "web", 5) };
     let named = InstanceInfo { nics: vec![Nic::local("tap0")], ..vm("web", None) };
     let scan = world.scan(&[fake]);
-    let (vms, _) = world.merge(vec![told(Precedence::Declared, vec![named]), scan]);
+    let (vms, _) = world.merge(vec![listing_of(Precedence::Declared, vec![named]), scan]);
     let nics: Vec<_> = vms.iter().map(|vm| (vm.hypervisor_pid, vm.nics.as_slice())).collect();
     assert_eq!(nics, [(None, &[Nic::local("tap0")][..]), (Some(5), &[elsewhere])]);
 }
@@ -173,9 +173,9 @@ fn an_answer_of_nobody_is_left_out() {
     let answer = |uid| InstanceInfo { uid: Some(uid), ..vm("uuid", None) };
     let mut world = World::new();
     let scan = world.scan(&[of(0, "uuid", 5)]);
-    let (vms, _) = world.merge(vec![scan, told(Precedence::Vmm, vec![answer(STRANGER)])]);
+    let (vms, _) = world.merge(vec![scan, listing_of(Precedence::Vmm, vec![answer(STRANGER)])]);
     assert_eq!(ids(&vms), shown(&[("uuid", Some(5))]));
-    let (vms, _) = world.merge(vec![told(Precedence::Vmm, vec![answer(0)])]);
+    let (vms, _) = world.merge(vec![listing_of(Precedence::Vmm, vec![answer(0)])]);
     assert_eq!(ids(&vms), shown(&[("uuid", None)]), "root may say what it likes");
 }
 
@@ -195,7 +195,7 @@ fn a_user_keeps_its_id_over_a_restart() {
 
 #[test]
 fn a_restart_keeps_ids_of_ended_vms() {
-    let pushed = told(Precedence::Pushed, vec![vm("uuid", Some(9))]);
+    let pushed = listing_of(Precedence::Pushed, vec![vm("uuid", Some(9))]);
     for (told, uid) in [(None, 0), (Some(pushed), OTHER)] {
         let mut world = World::new();
         let scan = world.scan(&[of(uid, "uuid", 9)]);

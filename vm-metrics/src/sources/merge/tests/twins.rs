@@ -28,7 +28,7 @@ impl World {
         let mut pids: Vec<_> = self.processes.keys().copied().collect();
         pids.sort_unstable();
         let vm = |pid: &u32| InstanceInfo { nics: self.processes[pid].nics.clone(), ..vm("x", Some(*pid)) };
-        let told = told(Precedence::Process, pids.iter().map(vm).collect());
+        let told = listing_of(Precedence::Process, pids.iter().map(vm).collect());
         let vms = self.merge(vec![told]).0;
         let ids: HashMap<_, _> = vms.into_iter().map(|vm| (vm.hypervisor_pid.unwrap(), vm.id)).collect();
         let unique: HashSet<_> = ids.values().collect();
@@ -128,7 +128,7 @@ fn a_held_tap_keeps_its_twins_id() {
     world.stop(5);
     let orphan = InstanceInfo { nics: vec![Nic::local("tap5")], uid: Some(0), ..vm("x", None) };
     let other = InstanceInfo { nics: vec![Nic::local("tap6")], ..vm("x", Some(6)) };
-    let (vms, _) = world.merge(vec![told(Precedence::Process, vec![orphan, other])]);
+    let (vms, _) = world.merge(vec![listing_of(Precedence::Process, vec![orphan, other])]);
     let ids: Vec<_> = vms.iter().map(|vm| vm.id.as_str()).collect();
     assert_eq!(ids, [&before[&5], &before[&6]]);
 }
@@ -142,7 +142,7 @@ fn no_other_vm_gets_a_suffixed_id() {
     world.processes.clear();
     world.look();
     let literal = vm(&suffixed, Some(9));
-    let (vms, _) = world.merge(vec![told(Precedence::Process, vec![literal])]);
+    let (vms, _) = world.merge(vec![listing_of(Precedence::Process, vec![literal])]);
     assert_eq!(vms[0].id.len(), suffixed.len() + 7, "{}", vms[0].id);
 }
 

@@ -79,7 +79,7 @@ fn max_vcpus(options: &LongOptions<'_>) -> Option<u32> {
         .filter(|most| vcpus(options).is_some_and(|boot| *most > boot))
 }
 
-/// What the VM has: the memory of all zones, and what was plugged in. `hotplug_size` is only room for more.
+/// The memory of all zones with plugged memory. `hotplug_size` is only room for more.
 fn memory(options: &LongOptions<'_>) -> Option<u64> {
     let memory = options.value("memory").unwrap_or_default();
     let size_of = |text: &str, key, default| get(text, key).map_or(Some(default), |text| size(&text, 1));
@@ -90,7 +90,7 @@ fn memory(options: &LongOptions<'_>) -> Option<u64> {
     })
 }
 
-/// `None` when it was opened by somebody else, who has handed on the descriptor.
+/// `None` when another process has opened it and passed the descriptor.
 fn socket_path(socket: &str) -> Option<String> {
     if get(socket, "fd").is_some() {
         return None;

@@ -8,7 +8,7 @@ use super::{ConfigError, ConfigFile, ConfigFormat, VmArgs};
 use crate::sources::values::bounded;
 use crate::sources::values::uuid;
 
-/// What Firecracker calls itself without `--id`: it tells no VM from another.
+/// The default of `--id`, which many VMs share.
 const ANONYMOUS: &str = "anonymous-instance";
 
 /// Also in the root that the jailer has given it.
@@ -54,7 +54,7 @@ impl From<serde_json::Error> for ConfigError {
     }
 }
 
-/// What the config file says.
+/// Adds sizes and NICs of the config file.
 pub fn read_config(content: &[u8]) -> Result<VmArgs, ConfigError> {
     let config: ConfigDocument = serde_json::from_slice(content)?;
     let machine = config.machine_config.unwrap_or_default();
@@ -110,7 +110,7 @@ mod tests {
             ("firecracker --id= --no-api", None),
             ("firecracker --id web-1 --api-sock /run/web.sock", Some("web-1")),
             ("firecracker --api-sock=/run/web.sock --id=web-1", Some("web-1")),
-            // What the jailer starts.
+            // As started by the jailer.
             (
                 "firecracker --id 551e7604 --start-time-us 8123 --start-time-cpu-us 42 --parent-cpu-time-us 7",
                 Some("551e7604"),

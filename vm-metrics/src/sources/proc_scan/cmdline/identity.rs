@@ -54,11 +54,11 @@ const COMMON_DIRECTORIES: &[&str] = &[
 /// Directories within that of a VM: a jail has its socket in `root/run`.
 const INNER_DIRECTORIES: &[&str] = &["run", "root"];
 
-/// What a socket's name has around the VM's.
+/// Prefixes and suffixes of socket names around the name of the VM.
 const PREFIXES: &[&str] = &["fc-", "firecracker-"];
 const ENDINGS: &[&str] = &["-socket", "-sock", "-event-monitor-fifo"];
 
-/// What a command line says of who its VM is.
+/// The claims of a command line about its VM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     pub uuid: Option<String>,
@@ -74,7 +74,7 @@ pub struct Identity {
     pub paths: Vec<String>,
 }
 
-/// Where the process runs, as the kernel says.
+/// The surroundings of the process, from the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
     pub cwd: Option<String>,
@@ -86,7 +86,7 @@ pub struct Surroundings {
     pub scope: Option<String>,
 }
 
-/// What an id is made of.
+/// The origin of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Basis {
     Uuid,
@@ -128,7 +128,7 @@ impl Identity {
 }
 
 impl VmArgs {
-    /// As far as the command line alone tells.
+    /// Uses the command line alone.
     pub fn with_identity(self, identity: &Identity) -> Self {
         let nowhere = Surroundings::default();
         Self { id: identity.id(&nowhere).0, name: identity.name(&nowhere), ..self }

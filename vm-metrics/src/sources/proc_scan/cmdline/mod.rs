@@ -1,8 +1,7 @@
-//! What a hypervisor's command line says of its VM. Pure: argv in, [`VmArgs`] out.
+//! Parses the command lines of hypervisors. Pure: argv in, [`VmArgs`] out.
 //!
-//! Each parser follows its hypervisor's own rules of reading, and answers `None` for a run that is no VM: one
-//! that prints a version or a list, or probes what the host can do. What the command line does not say is
-//! `None`, never a guess.
+//! Each parser follows the syntax of its hypervisor. It returns `None` for a run that is no VM: one that prints a version
+//! or a list, or probes the host. Missing values are `None`, never a guess.
 
 mod cloud_hypervisor;
 mod firecracker;
@@ -15,6 +14,7 @@ mod qemu_identity;
 mod qemu_machine;
 mod qemu_net;
 mod qemu_options;
+mod qemu_vm;
 mod size;
 
 use thiserror::Error;
@@ -28,10 +28,10 @@ use self::qemu_config::QemuLine;
 use self::qemu_options::options;
 use crate::model::{Hypervisor, UncountedNic};
 
-/// A VM, as far as its command line tells.
+/// A VM by its command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VmArgs {
-    /// `None` when the command line has nothing that tells this VM from another.
+    /// `None` when the command line has nothing unique to this VM.
     pub id: Option<String>,
     pub name: Option<String>,
     /// Those that it has at the start.
@@ -41,7 +41,7 @@ pub struct VmArgs {
     pub memory_bytes: Option<u64>,
     /// TAP names; only as good as the command line, which often has a file descriptor in their place.
     pub taps: Vec<String>,
-    /// What is no TAP, nor anything else that can be counted.
+    /// Interfaces without a device that can be counted.
     pub uncounted: Vec<UncountedNic>,
     pub config_file: Option<ConfigFile>,
     /// Where it can be asked, as the hypervisor process sees it.
@@ -52,7 +52,7 @@ pub struct VmArgs {
     pub is_xen: bool,
 }
 
-/// A file that says more of a VM than its command line does.
+/// A config file named by a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFile {
     /// As the hypervisor process sees it.
@@ -66,7 +66,7 @@ pub enum ConfigFormat {
     Qemu(QemuLine),
 }
 
-/// Its message names the place and never quotes the file, which may hold what is not for the log.
+/// The message has the position, and never quotes the file: it may contain secrets.
 #[derive(Debug, Error)]
 #[error("not a {format} config ({problem} at line {line}, column {column})")]
 pub struct ConfigError {
@@ -77,7 +77,7 @@ pub struct ConfigError {
 }
 
 impl ConfigFile {
-    /// The VM with what this file says: sizes and NICs.
+    /// The VM with the sizes and NICs of this file.
     pub fn read(&self, content: &[u8]) -> Result<VmArgs, ConfigError> {
         match &self.format {
             ConfigFormat::Firecracker => firecracker::read_config(content),
@@ -126,7 +126,7 @@ mod tests {
         }
     }
 
-    /// Options that are known, and values that come near to what they take.
+    /// Known options with values close to their syntax.
     fn word() -> impl Strategy<Value = String> {
         prop_oneof![
             "-{0,2}(name|m|smp|uuid|M|machine|object|readconfig|set|avd|cores|netdev|nic|cpus|memory|memory-zone|net|platform|id|api-socket)=?",

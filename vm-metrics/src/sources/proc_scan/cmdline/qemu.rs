@@ -5,8 +5,8 @@ use super::qemu_android::{is_android, sizes};
 use super::qemu_config::{READ_CONFIG, config_file};
 use super::qemu_identity::identity;
 use super::qemu_machine::{Machine, architecture};
-use super::qemu_net::net;
 use super::qemu_options::options;
+use super::qemu_vm::{described, with_nics};
 
 /// Options that print a list and leave when their value asks for `help`.
 const LISTS: &[&str] = &[
@@ -44,28 +44,13 @@ fn sized(program: &str, argv: &[String], options: &[(&str, &str)]) -> Option<VmA
         None if is_android(argv, options) => Some(sizes(options, with_nics(options))),
         None => Some(match options.iter().rposition(|(option, _)| *option == READ_CONFIG) {
             None => described(&machine, options),
-            // What comes before the file may be overruled there.
+            // The file may override earlier options.
             Some(at) => VmArgs {
                 config_file: config_file(program, options),
                 ..described(&Machine::without_defaults(&options[at..]), options)
             },
         }),
     }
-}
-
-/// What the options say, a file's among them.
-pub fn described(machine: &Machine, options: &[(&str, &str)]) -> VmArgs {
-    VmArgs {
-        vcpus: machine.vcpus(),
-        max_vcpus: machine.max_vcpus(),
-        memory_bytes: machine.memory_bytes(),
-        ..with_nics(options)
-    }
-}
-
-fn with_nics(options: &[(&str, &str)]) -> VmArgs {
-    let net = net(options);
-    VmArgs { taps: net.taps, uncounted: net.uncounted, ..VmArgs::default() }
 }
 
 fn prints_and_leaves(option: &str, value: &str) -> bool {

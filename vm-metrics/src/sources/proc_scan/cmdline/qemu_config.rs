@@ -1,7 +1,7 @@
 //! The file of `-readconfig`, with which Incus and LXD describe their VMs.
 
-use super::qemu::described;
 use super::qemu_machine::{Machine, architecture};
+use super::qemu_vm::described;
 use super::{ConfigError, ConfigFile, ConfigFormat, VmArgs};
 
 pub const READ_CONFIG: &str = "readconfig";
@@ -13,7 +13,7 @@ const READ: &[&str] =
 /// How much of a command line is kept until its file is read. Incus has a few hundred bytes.
 const MAX_LINE: usize = 16 << 10;
 
-/// A command line that names a file: what the file says counts as if it stood in the place of the option.
+/// A command line that names a config file. The keys of the file count in the place of the option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QemuLine {
     program: String,

@@ -17,7 +17,7 @@ const TOPOLOGY: &[&str] = &["drawers", "books", "sockets", "dies", "clusters", "
 /// another VM.
 const NO_VMS: &[&str] = &["none", "x-remote"];
 
-/// What QEMU gives a machine without `-smp` and `-m`.
+/// The defaults of a machine without `-smp` and `-m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Defaults {
     vcpus: u32,
@@ -26,7 +26,7 @@ struct Defaults {
 
 const PC: Defaults = Defaults { vcpus: 1, memory_bytes: 128 * MIB };
 
-/// What shapes the machine, in order. `-smp` and `-m` are short for keys of `-machine`.
+/// The options of the machine, in order. `-smp` and `-m` are short for keys of `-machine`.
 #[derive(Debug)]
 pub struct Machine<'o> {
     keys: Keys,
@@ -38,7 +38,7 @@ impl<'o> Machine<'o> {
     /// `architecture` is the guest's.
     pub fn new(options: &'o [(&'o str, &'o str)], architecture: &str) -> Self {
         let mut keys = Keys::new();
-        // These overrule what `-machine` says of the memory, wherever they stand.
+        // They override the memory of `-machine` in any order.
         let mut memory = Keys::new();
         for (option, value) in options {
             let (to, prefix, first_key) = match *option {
@@ -141,7 +141,7 @@ impl<'o> Machine<'o> {
     }
 }
 
-/// `None` for a machine of which only QEMU knows what it has: most boards have all CPUs and memory of the real one.
+/// `None` for a machine whose sizes only QEMU knows: most boards have the CPUs and memory of the real board.
 fn defaults(architecture: &str, kind: Option<&str>) -> Option<Defaults> {
     // Proxmox adds its own version to the name.
     let kind = kind.map(|kind| kind.split('+').next().unwrap_or(kind));

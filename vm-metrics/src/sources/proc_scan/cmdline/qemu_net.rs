@@ -6,7 +6,7 @@ use super::qemu_options::{Keys, get, values};
 use crate::model::{UncountedKind, UncountedNic};
 use crate::sources::values::pci::pci_address;
 
-/// What the command line says of the VM's network.
+/// The network backends of a command line.
 #[derive(Debug, Default)]
 pub struct Net {
     pub taps: Vec<String>,
@@ -22,7 +22,7 @@ pub fn net(options: &[(&str, &str)]) -> Net {
             Some(backend) => {
                 let Some((kind, name)) = uncounted(backend, &keys, &chardevs) else { continue };
                 let name = name.or_else(|| get(&keys, "id").map(str::to_owned));
-                // What has no name has a place.
+                // A position replaces a missing name.
                 let name = name.unwrap_or_else(|| format!("{backend}{}", net.uncounted.len()));
                 net.uncounted.push(UncountedNic { kind, name });
             }
@@ -69,7 +69,7 @@ fn uncounted(
     let kind = netdev_kind(backend)?;
     let name = match kind {
         UncountedKind::VhostUser => get(keys, "chardev").and_then(|chardev| chardevs.get(chardev)?.clone()),
-        // A descriptor of which the command line says no name is known by what the process holds.
+        // A descriptor without a name is known from the process.
         UncountedKind::VhostVdpa => {
             let path = get(keys, "vhostdev").filter(|path| !path.starts_with("/dev/fdset/"));
             path.and_then(|path| path.rsplit('/').next()).map(str::to_owned)

@@ -123,7 +123,7 @@ pub type Keys = Vec<(String, String)>;
 /// `-option value`, `--option value` and `-flag`, without their dashes; a flag's value is empty.
 ///
 /// Of an option that is not in the table, a word that begins with `-` is no value. A disk image after a flag
-/// thus becomes the flag's value, which nobody reads.
+/// thus becomes the flag's value, which QEMU ignores.
 pub fn options(argv: &[String]) -> Vec<(&str, &str)> {
     let mut options = Vec::new();
     let mut words = argv.iter().skip(1).map(String::as_str).peekable();
@@ -188,7 +188,7 @@ pub fn get<'a>(keys: &'a Keys, key: &str) -> Option<&'a str> {
     keys.iter().rfind(|(name, _)| name == key).map(|(_, value)| value.as_str())
 }
 
-/// A value up to its lone comma, and what follows the comma.
+/// A value up to its lone comma, and the rest after the comma.
 fn take_value(text: &str) -> (String, &str) {
     let mut value = String::new();
     let mut rest = text;

@@ -38,7 +38,7 @@ pub struct ConfigFiles {
 #[derive(Debug)]
 struct ParsedFile {
     key: Key,
-    /// What the file says; the reason of a failure is for nobody.
+    /// `None` after a failure, whose reason only the debug log has.
     args: Option<VmArgs>,
 }
 
@@ -150,7 +150,7 @@ impl ConfigFiles {
     }
 }
 
-/// What is to be read, by user.
+/// Files to be read, by user.
 type DueFiles = BTreeMap<Option<u32>, Vec<Key>>;
 
 /// Files that this call has begun to read, and whether their users are trusted.
@@ -171,7 +171,7 @@ impl StartedReads {
     }
 }
 
-/// What is done with the content, on the thread that reads it.
+/// Parses the content on the thread that has read it.
 fn reading(
     key: Key,
     file: Arc<ConfigFile>,
@@ -189,7 +189,7 @@ fn reading(
     }
 }
 
-/// What is kept of a file: it may name more than a VM has, and names that no device can have.
+/// Drops impossible device names and more NICs than a VM can have.
 fn bounded(mut args: VmArgs) -> VmArgs {
     args.taps.retain(|tap| is_device_name(tap));
     args.taps.truncate(MAX_NICS + 1);

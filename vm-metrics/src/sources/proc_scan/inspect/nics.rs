@@ -15,7 +15,7 @@ use crate::sources::shortened;
 use crate::sources::values::bounded::{MAX_NICS, MAX_VCPUS};
 use crate::sources::values::vfio::is_network;
 
-/// What one process holds of a VM's NICs.
+/// The share of one process in the NICs of a VM.
 #[derive(Debug, Default)]
 pub struct Share {
     pub nics: Vec<Nic>,
@@ -46,14 +46,14 @@ impl Share {
         self.nics.retain(|nic| !is_lost(nic) || is_known(nic));
     }
 
-    /// Whether it is no part of what the VM has.
+    /// Whether the VM has nothing from it.
     pub fn is_empty(&self) -> bool {
         self.nics.is_empty() && self.uncounted.is_empty() && !self.has_lost_nics
     }
 }
 
 impl ProcessVm {
-    /// What a process holds that has come from a VM's, without NICs of others.
+    /// The share of a descendant of the VM's process, without NICs of others.
     pub fn share(self, is_wanted: impl Fn(&Nic) -> bool) -> Share {
         let has_lost_nics = self.info.has_more_nics || !self.is_looked_at;
         let known = self.own.known(&is_wanted);
@@ -92,7 +92,7 @@ impl ProcessVm {
         self.take_nics(pid, observer, nics);
     }
 
-    /// What the process itself was seen to hold.
+    /// The devices found in the process itself.
     pub fn known(&self) -> Vec<DeviceDescriptor> {
         self.own.known.clone()
     }
@@ -116,8 +116,8 @@ impl ProcessVm {
         self.gather(pid);
     }
 
-    /// Takes in which TAPs the process holds. Where that may not be known, the command line of a trusted user's process
-    /// must do. What is known already, and is still held, stays so until the look at all descriptors has ended.
+    /// Updates the NICs by the held TAPs. The command line of a trusted user's process replaces unreadable descriptors. Known
+    /// devices that are still held stay until the look at all descriptors has ended.
     pub fn take_nics(&mut self, pid: u32, observer: &Observer, held: Holdings) {
         let is_partial = held.is_partial();
         self.progress = is_partial.then(|| Box::new(held.clone()));
@@ -201,12 +201,12 @@ impl ProcessVm {
         }
     }
 
-    /// Whether the process has opened or closed something since. What came and went says nothing.
+    /// Whether the process has as many descriptors as before.
     pub fn holds_as_many(&self, descriptors: Option<u64>) -> bool {
         self.progress.is_none() && self.descriptors == descriptors
     }
 
-    /// The command line names what was there at the start, descriptors tell of some that came later.
+    /// The command line names the first NICs; descriptors show some of the later ones.
     fn set_uncounted(&mut self, mut held: BTreeSet<UncountedNic>) {
         // A vDPA device that was handed on as a descriptor has another name on the command line: it is one NIC.
         let is_vdpa = |nic: &&UncountedNic| nic.kind == UncountedKind::VhostVdpa;

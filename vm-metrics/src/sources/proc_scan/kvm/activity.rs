@@ -21,7 +21,7 @@ const SYSCALL_LIMIT: u64 = 512;
 pub enum Activity {
     /// No thread is in a vCPU.
     Idle,
-    /// A thread is on a CPU, or the kernel does not tell: it may be in a vCPU.
+    /// A thread is on a CPU, or its state is unknown: it may be in a vCPU.
     Unknown,
     /// A vCPU has run or waits for an interrupt.
     Ran,

@@ -12,7 +12,7 @@ use crate::model::Hypervisor;
 impl ProcScan {
     /// Gives a VM of KVM the devices that processes of the same program hold which have come from its own.
     ///
-    /// A process that has to do with KVM may be a VM itself. What a VM holds stays with that.
+    /// A child that holds KVM descriptors may be a VM itself. VMs keep their own devices.
     pub fn take_from_children(&mut self, context: &ScanContext, observer: &Arc<Observer>) {
         let unfinished = mem::take(&mut self.unfinished_parents);
         let is_due = |pid, first| {

@@ -1,4 +1,4 @@
-//! What a process holds of KVM, by the names of its descriptors. Pure.
+//! Counts KVM descriptors of a process by their names. Pure.
 //!
 //! The kernel makes these names: no file of a tenant can have them, for the names of files begin with a slash.
 

@@ -23,7 +23,7 @@ use super::walk::{DirOffset, walk};
 use crate::procfs::executable;
 use crate::sources::process::{ProcessDir, ReadError};
 
-/// What a look for KVM finds in a process.
+/// The result of a look for KVM.
 #[derive(Debug)]
 pub enum KvmFinding {
     Nothing,
@@ -77,7 +77,7 @@ pub fn look(
     // A build under a name of its own still has the command line of its kind.
     let vm = match executable::hypervisor(&program).or_else(|| executable::kind(&program)) {
         Some(hypervisor) => match inspect_as(process, observer, hypervisor, &program)? {
-            // It says that it only prints a version, and runs a VM. A fork of one runs no vCPU.
+            // Its arguments only print a version, but it runs a VM. A fork runs no vCPU.
             None if has_run => Some(ProcessVm::of_kvm(process, observer, &program)?),
             vm => vm,
         },

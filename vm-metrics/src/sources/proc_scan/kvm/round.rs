@@ -55,7 +55,7 @@ impl ProcScan {
         self.tell_of_refused(findings);
     }
 
-    /// Only what waits for long is told of: most processes will never be VMs.
+    /// Reports only long waits: most processes will never be VMs.
     fn put_off(&mut self, due: Vec<DueProcess>, context: &ScanContext) {
         for DueProcess { pid, uid, known } in due {
             if known.kvm.is_late(context.now) {

@@ -7,13 +7,13 @@ use super::KvmProgress;
 /// A program that only asks what KVM can do is gone within this time.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// A thread is on a CPU at each look for so long where the program is in a vCPU, and only by chance where it is not.
+/// A thread that is on a CPU at each look for this long is in a vCPU. Other threads are so only by chance.
 const BUSY: Duration = Duration::from_secs(4);
 
-/// How late a VM may be found that an old process begins to run.
+/// The longest delay until a VM of an old process is found.
 const SLOWEST: Duration = Duration::from_secs(30);
 
-/// A look takes no more than one in so many parts of the time until the next one.
+/// A look takes at most one part in so many of the time until the next one.
 const SHARE: u32 = 1000;
 
 /// How often a process that is no VM so far is looked at for KVM.

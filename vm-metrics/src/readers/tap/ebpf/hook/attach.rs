@@ -57,8 +57,8 @@ pub(crate) fn try_out(
     thread::scope(|scope| scope.spawn(trial).join()).ok().flatten()
 }
 
-/// What a daemon before this one has left on an interface, now with the programs of this one: the kernel puts them in the
-/// place of the old in one step. `None` when nothing is left, or the device is another one now.
+/// Takes over the attachments of an earlier daemon on an interface. The kernel replaces its programs by those of this one in
+/// one step. `None` when nothing is left, or the device is another one now.
 pub(crate) fn adopt(
     loaded: &mut LoadedPrograms,
     pins: &Pins,

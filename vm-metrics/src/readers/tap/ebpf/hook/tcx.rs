@@ -1,4 +1,4 @@
-//! By TCX: at the head of those on the device, as a link that a pin may hold.
+//! Attaches by TCX, first in the chain, with an optionally pinned link.
 
 mod links;
 

@@ -1,5 +1,6 @@
-//! Reads the kernel's description of its own types (BTF): where a member of a structure is, and what number an
-//! enumerator has. Pure. Only what is asked for is looked at.
+//! Looks up offsets of members and numbers of enumerators in the kernel's BTF.
+//!
+//! It does no I/O, and parses only the types on the way to the answer.
 
 use thiserror::Error;
 
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_or_something_else_is_refused() {
+    fn other_or_cut_bytes_are_refused() {
         let file = example();
         for len in 0..file.len() {
             assert!(Types::parse(&file[..len]).is_err(), "{len} of {} bytes", file.len());

@@ -1,5 +1,6 @@
-//! What this kernel is like inside: where its structures have what the programs read, and what its reasons for a drop
-//! mean. Looked up in its BTF, never inferred from its version.
+//! The offsets in structures and the reasons for drops of this kernel.
+//!
+//! Both come from its BTF. They are never inferred from its version.
 
 mod btf;
 

@@ -1,4 +1,4 @@
-//! Programs that somebody has taken off are put back.
+//! Attaches programs again that another program removed or bypasses.
 
 use std::mem;
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use super::ProgramSet;
 use crate::model::Nic;
 use crate::readers::{ReadReport, ReaderError};
 
-/// Programs that stay blind are put back once in this time.
-const PUT_BACK: Duration = Duration::from_secs(60);
+/// Programs that stay bypassed are attached again once in this time.
+const REATTACH: Duration = Duration::from_secs(60);
 
 /// A TAP on which one of the programs does not see what passes.
 pub(crate) struct Bypassed<'v> {
@@ -24,20 +24,20 @@ pub(crate) struct Bypassed<'v> {
 impl ProgramSet {
     /// Puts the programs back where somebody has taken them off, or ended the chain before them; they go on in the same
     /// slot.
-    pub(crate) fn attach_again(&mut self, blind: &[Bypassed], report: &mut ReadReport) {
-        for blind in blind {
-            match self.is_off(blind) {
+    pub(crate) fn reattach(&mut self, bypassed: &[Bypassed], report: &mut ReadReport) {
+        for bypassed in bypassed {
+            match self.is_off(bypassed) {
                 Ok(true) => {}
                 Ok(false) => continue,
                 // What may still be there is not taken off.
                 Err(error) => {
-                    report.error(ReaderError::from(&AttachError::new(&blind.nic.tap, error)));
+                    report.error(ReaderError::from(&AttachError::new(&bypassed.nic.tap, error)));
                     continue;
                 }
             }
-            report.error(ReaderError::Lost { device: blind.nic.tap.clone() });
-            if let Err(error) = self.attach_again_one(blind) {
-                report.error(ReaderError::from(&AttachError::new(&blind.nic.tap, error)));
+            report.error(ReaderError::Lost { device: bypassed.nic.tap.clone() });
+            if let Err(error) = self.reattach_one(bypassed) {
+                report.error(ReaderError::from(&AttachError::new(&bypassed.nic.tap, error)));
             }
         }
     }
@@ -48,22 +48,22 @@ impl ProgramSet {
         if *direction == Direction::Ingress {
             return Ok(true);
         }
-        if now < tap.put_back_at {
+        if now < tap.reattach_at {
             return Ok(false);
         }
         let is_on = is_on(&tap.attached, &mut self.loaded, *direction, *ifindex, &nic.tap);
         if !matches!(is_on, Ok(false)) {
-            tap.put_back_at = now + PUT_BACK;
+            tap.reattach_at = now + REATTACH;
         }
         is_on.map(|is_on| !is_on)
     }
 
-    fn attach_again_one(&mut self, Bypassed { ifindex, nic, .. }: &Bypassed) -> Result<(), LoadError> {
+    fn reattach_one(&mut self, Bypassed { ifindex, nic, .. }: &Bypassed) -> Result<(), LoadError> {
         let Some(tap) = self.taps.get_mut(ifindex) else { return Ok(()) };
-        if Instant::now() < tap.put_back_at {
+        if Instant::now() < tap.reattach_at {
             return Ok(());
         }
-        tap.put_back_at = Instant::now() + PUT_BACK;
+        tap.reattach_at = Instant::now() + REATTACH;
         // What is still on is in the way of itself.
         let nothing = AttachedPrograms::nothing(tap.attached.mode);
         mem::replace(&mut tap.attached, nothing).remove()?;

@@ -1,4 +1,4 @@
-//! Brings the programs into the kernel, with maps of its own or with those that are pinned.
+//! Loads the programs into the kernel, with new or pinned maps.
 
 use std::path::Path;
 use std::sync::OnceLock;

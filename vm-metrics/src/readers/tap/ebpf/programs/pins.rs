@@ -1,7 +1,7 @@
-//! Where the maps and attachments stay while no daemon runs: files in a bpffs, in a directory per ABI version and load of
-//! the programs, which is of one network namespace.
+//! Pins maps and links in a bpffs, where they outlive the daemon.
 //!
-//! One daemon at a time: a lock on the directory, which the kernel drops with the process however it ends.
+//! There is a directory per ABI version and load of the programs. A lock on it admits one daemon at a time. The kernel drops
+//! the lock with the process.
 
 mod error;
 mod lock;

@@ -1,4 +1,4 @@
-//! Which interface counts where: slots of the counter map, and the table in which the programs look them up.
+//! Gives out slots of the counter map, and keeps the table of the programs.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};

@@ -1,4 +1,6 @@
-//! Asks the kernel which links are on a device: by BPF_PROG_QUERY, for which `CAP_NET_ADMIN` is enough.
+//! Asks the kernel which links are on a device.
+//!
+//! It uses BPF_PROG_QUERY, for which `CAP_NET_ADMIN` is enough.
 
 use std::ffi::c_long;
 use std::io;
@@ -43,8 +45,8 @@ pub(crate) fn on_device(ifindex: u32, direction: Direction) -> io::Result<Vec<u3
         link_attach_flags: 0,
         revision: 0,
     };
-    // SAFETY: the kernel writes into `query` no more than the size it is told, and no more than `count` numbers into each
-    // of the two arrays, which have that many and live on.
+    // SAFETY: the kernel writes into `query` no more than its size. Into each of the two arrays it writes no more than
+    // `count` numbers. Both have room for that many, and outlive the call.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut query, size_of::<Query>()) };
     if answer < 0 {
         return Err(io::Error::last_os_error());
