@@ -104,7 +104,28 @@ pub enum AttachMode {
 impl NicStats {
     /// The counters of this device, in the form of the earlier ones.
     pub(crate) fn counts(&self) -> EarlierCounts {
-        let Self { rx, tx, ebpf, rx_dropped_by_device, rx_gap_packets, tx_gap_packets, .. } = *self;
+        // Each field by its name: a new one does not compile before its author decides whether it is a counter.
+        let Self {
+            device: _,
+            netns: _,
+            ifindex: _,
+            kind: _,
+            source: _,
+            attach: _,
+            start_time: _,
+            rx,
+            tx,
+            mismatch_bytes: _,
+            ebpf,
+            rx_backlog_packets: _,
+            rx_backlog_bytes: _,
+            rx_dropped_by_device,
+            rx_gap_packets,
+            tx_gap_packets,
+            earlier: _,
+            gone: _,
+            since: _,
+        } = *self;
         EarlierCounts { rx, tx, ebpf, rx_dropped_by_device, rx_gap_packets, tx_gap_packets }
     }
 
