@@ -11,7 +11,7 @@ use tempfile::TempDir;
 const CODE: &str = r#"
 use std::path::Path;
 
-use vm_metrics::readers::Purpose;
+use vm_metrics::Purpose;
 use vm_metrics::{Config, Manager};
 
 fn main() {

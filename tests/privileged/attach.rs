@@ -2,7 +2,7 @@
 //!
 //! Tests that drop a TAP run `isolated`, because a new process of another test would hold the TAP a little longer.
 
-use vm_metrics::model::{AttachMode, NicSource};
+use vm_metrics::{AttachMode, NicSource};
 use vm_metrics_common::TABLE_SIZE;
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::netns::NetNs;

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use aya::programs::{SchedClassifier, TcAttachType, loaded_links};
-use vm_metrics::model::NicSource;
+use vm_metrics::NicSource;
 use vm_metrics_testkit::detach_bpf_link;
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::packet_socket::PacketSocket;

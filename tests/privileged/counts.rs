@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use vm_metrics::model::DirectionStats;
+use vm_metrics::DirectionStats;
 use vm_metrics_testkit::frames::{BROADCAST, Frame, MULTICAST, VNET_HEADER};
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::skip::skip_part;

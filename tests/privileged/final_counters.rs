@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use vm_metrics::manager::Manager;
-use vm_metrics::model::VmStats;
+use vm_metrics::Manager;
+use vm_metrics::VmStats;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::metrics_text::Metrics;

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use vm_metrics::manager::Manager;
+use vm_metrics::Manager;
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::metrics_text::Metrics;

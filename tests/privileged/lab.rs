@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::Command;
 
 use aya::programs::{SchedClassifier, TcAttachType};
+use vm_metrics::Config;
+use vm_metrics::Manager;
+use vm_metrics::Purpose;
 use vm_metrics::app::App;
-use vm_metrics::config::Config;
-use vm_metrics::manager::Manager;
-use vm_metrics::model::{EbpfStats, NicSource, NicStats};
-use vm_metrics::readers::Purpose;
+use vm_metrics::{EbpfStats, NicSource, NicStats};
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::skip::skip_part;

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use aya::maps::loaded_maps;
 use aya::programs::{loaded_links, loaded_programs};
-use vm_metrics::manager::Manager;
-use vm_metrics::model::{AttachMode, NicStats};
+use vm_metrics::Manager;
+use vm_metrics::{AttachMode, NicStats};
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::tap::{Tap, TapOptions};

@@ -1,7 +1,7 @@
 //! A macvtap reverses the directions: guest output is the device's tx.
 
-use vm_metrics::manager::Manager;
-use vm_metrics::model::{AttachMode, NicKind, NicSource, NicStats};
+use vm_metrics::Manager;
+use vm_metrics::{AttachMode, NicKind, NicSource, NicStats};
 use vm_metrics_testkit::frames::{Frame, PEER};
 use vm_metrics_testkit::macvtap::Macvtap;
 use vm_metrics_testkit::netns::NetNs;

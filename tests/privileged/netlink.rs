@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use vm_metrics::manager::Manager;
-use vm_metrics::model::{ComponentRun, Health, NicSource, NicStats};
+use vm_metrics::Manager;
+use vm_metrics::{ComponentRun, Health, NicSource, NicStats};
 use vm_metrics::{InstanceInfo, Nic};
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::netns::NetNs;

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use vm_metrics::manager::Manager;
-use vm_metrics::model::VmStats;
+use vm_metrics::Manager;
+use vm_metrics::VmStats;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::wait::{SOON, wait_until};
 

@@ -4,8 +4,8 @@
 
 use std::process::Command;
 
-use vm_metrics::manager::Manager;
-use vm_metrics::model::NicStats;
+use vm_metrics::Manager;
+use vm_metrics::NicStats;
 use vm_metrics::{InstanceInfo, Nic};
 use vm_metrics_testkit::child::ChildProcess;
 use vm_metrics_testkit::link::ip;

@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use vm_metrics::Config;
+use vm_metrics::Purpose;
 use vm_metrics::app::App;
-use vm_metrics::config::Config;
-use vm_metrics::readers::Purpose;
 use vm_metrics_testkit::puppet::{self, Puppet};
 
 const VMS: usize = 40;
@@ -53,7 +53,7 @@ fn main() {
     }
 }
 
-fn durations(parts: &[vm_metrics::model::ComponentRun]) -> BTreeMap<&'static str, Duration> {
+fn durations(parts: &[vm_metrics::ComponentRun]) -> BTreeMap<&'static str, Duration> {
     let of_processes = parts.iter().filter(|part| part.name.starts_with("proc_"));
     of_processes.filter_map(|part| Some((part.name, part.duration?))).collect()
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use vm_metrics::readers::Purpose;
+use vm_metrics::Purpose;
 use vm_metrics::{Config, Manager, StartError};
 
 /// The keys are those of the daemon. Without pins the programs leave with this process.

@@ -9,8 +9,8 @@ use std::process;
 
 use opentelemetry_otlp::{MetricExporter, WithExportConfig};
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
-use vm_metrics::exporters::otel::ForgettingReader;
 use vm_metrics::opentelemetry::metrics::MeterProvider;
+use vm_metrics::otel::ForgettingReader;
 use vm_metrics::{InstanceData, InstanceListerAdapter, Manager};
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::process;
 use std::time::Duration;
 
-use vm_metrics::manager::TickThread;
+use vm_metrics::TickThread;
 use vm_metrics::{InstanceManager, InstanceManagerAdapter, InstanceUtilizationInfo, Manager};
 
 /// Stands for whatever starts and stops the VMs.

@@ -16,7 +16,7 @@
 //! | feature | by default | what it adds | what it needs |
 //! |---|---|---|---|
 //! | `ebpf` | yes | the programs that count packets on TAPs; the build script builds them into the library | rust-src and bpf-linker |
-//! | `otel` | yes | instruments on an OpenTelemetry meter (`exporters::otel`) | |
+//! | `otel` | yes | instruments on an OpenTelemetry meter ([`otel`]) | |
 //! | `daemon` | no | the program `vm-metrics`: commands, log, HTTP server, the push over OTLP; includes `otel` | |
 //!
 //! Without `ebpf` the numbers of TAPs are the devices' own. What is missing for `ebpf` the build says, with the commands that
@@ -37,13 +37,13 @@ pub mod app;
 #[doc(hidden)]
 #[cfg(feature = "daemon")]
 pub mod cli;
-pub mod config;
+mod config;
 #[cfg(feature = "daemon")]
 mod doctor;
 #[cfg(feature = "daemon")]
 mod documents;
-pub mod exporters;
-pub mod host;
+mod exporters;
+mod host;
 #[doc(hidden)]
 #[cfg(feature = "daemon")]
 pub mod http;
@@ -54,31 +54,41 @@ mod local_daemon;
 #[doc(hidden)]
 #[cfg(feature = "daemon")]
 pub mod log;
-pub mod manager;
-pub mod model;
-pub mod net;
+mod manager;
+mod model;
+mod net;
 mod own_dir;
 mod patient;
 mod procfs;
-pub mod readers;
+mod readers;
 #[cfg(feature = "daemon")]
 mod signals;
 #[cfg(feature = "daemon")]
 mod snapshot;
-pub mod sources;
+mod sources;
 #[cfg(feature = "daemon")]
 mod terminal;
 #[cfg(feature = "daemon")]
 mod version;
 
 pub use config::{Config, ConfigError};
-pub use manager::{CollectError, Manager, ManagerError, StartError};
+#[cfg(feature = "otel")]
+pub use exporters::otel;
+pub use manager::{CollectError, Manager, ManagerError, StartError, TickThread, Ticker, Waker};
 pub use model::{
-    Hypervisor, InstanceInfo, Nic, Snapshot, TapStats, VmState, VmStats, build_instance_info, tap_name,
+    AttachMode, CgroupStats, ComponentHealth, ComponentKind, ComponentRun, ComponentTotals, DirectionStats,
+    EarlierCounts, EbpfStats, EndReason, FrameCounts, Health, Hypervisor, InstanceInfo, Lifecycle,
+    LifecycleCounts, MissedTicks, NetworkLimits, Nic, NicKind, NicSince, NicSource, NicStats, Overuse,
+    PressureStats, ProcessStats, ProgramName, Snapshot, TapStats, Traffic, UncountedKind, UncountedNic,
+    VcpuStats, VmSince, VmState, VmStats, build_instance_info, tap_name,
 };
+pub use net::NetError;
 /// The version that [`Manager::initialize_otel`] takes a meter of.
 #[cfg(feature = "otel")]
 pub use opentelemetry;
+pub use procfs::ParseError;
+#[doc(hidden)]
+pub use readers::Purpose;
 /// ```
 /// // The loopback receives what it transmits; of a TAP, `rx` is what its VM has sent.
 /// let loopback = vm_metrics::read_tap_stats("lo")?;

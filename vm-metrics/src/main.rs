@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use vm_metrics::ConfigError;
 use vm_metrics::cli::{self, Cli};
-use vm_metrics::config::ConfigError;
 
 /// `EX_USAGE`: the command line or the configuration is wrong.
 const USAGE: u8 = 64;

@@ -1,6 +1,6 @@
 //! Drop reasons when the VMM sets a filter on its TAP.
 
-use vm_metrics::model::Traffic;
+use vm_metrics::Traffic;
 use vm_metrics_testkit::frames::GUEST;
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::tap::TapOptions;

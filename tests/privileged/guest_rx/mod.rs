@@ -7,7 +7,7 @@ mod ring;
 
 use std::iter;
 
-use vm_metrics::model::{NicStats, Traffic};
+use vm_metrics::{NicStats, Traffic};
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::skip::skip_part;

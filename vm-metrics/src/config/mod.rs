@@ -54,7 +54,7 @@ pub(crate) const OWN_PREFIXES: [&str; 2] = ["vm_exporter", "process"];
 /// The configuration of the daemon. Sources, readers and exporters check their own sections.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub settings: Settings,
+    pub(crate) settings: Settings,
     document: Document,
     pub(crate) sources: Sections,
     pub(crate) readers: Sections,
@@ -63,7 +63,7 @@ pub struct Config {
 
 /// The keys that belong to no source, no reader and no exporter, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     pub interval: Duration,
     /// How long the last numbers of a terminated VM are shown.
     pub retention: Duration,

@@ -20,7 +20,7 @@ use crate::model::{
 use crate::net::events::EventPoller;
 use crate::net::namespaces::Namespaces;
 use crate::readers::{Purpose, Reader, ReaderConfig, ReaderContext, StartOutcome};
-use crate::sources::{InstanceSource, Sources};
+use crate::sources::{InstanceSource, ProgramSource, Sources};
 
 /// Makes snapshots: one per call of [`tick`](Self::tick).
 pub(super) struct Engine {
@@ -117,7 +117,7 @@ impl Engine {
 
     /// Lists from this source before all others; replaces the one that was set before.
     pub(super) fn set_instance_source(&mut self, source: Box<dyn InstanceSource>) {
-        self.sources.set_own(source);
+        self.sources.set_own(Box::new(ProgramSource(source)));
     }
 
     /// Whether this VM was in the last tick, with this process and these interfaces.

@@ -25,7 +25,7 @@ const MIN_STALE: Duration = Duration::from_secs(30);
 ///
 /// ```
 /// use std::time::Duration;
-/// use vm_metrics::{Manager, manager::TickThread};
+/// use vm_metrics::{Manager, TickThread};
 ///
 /// let (ticks, ticker) = TickThread::spawn(Manager::new(), Duration::from_secs(1))?;
 /// while ticker.latest().is_none() {

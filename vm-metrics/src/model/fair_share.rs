@@ -42,6 +42,7 @@ impl Excess {
         }
     }
 
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -22,9 +22,13 @@ mod uncounted;
 mod vm;
 mod vm_state;
 
+#[cfg(any(feature = "ebpf", test))]
+pub(crate) use batch::DropReading;
+#[cfg(test)]
+pub(crate) use batch::ProcessReading;
 pub use batch::{
-    Batch, DeviceExit, DropReading, EbpfReading, ExitNotice, FIRST_NUMBER, ProcessReading, Removals,
-    SchedTimes, TapReading, TapStats, ThreadsReading, VcpuReading,
+    Batch, DeviceExit, EbpfReading, ExitNotice, FIRST_NUMBER, Removals, SchedTimes, TapReading, TapStats,
+    ThreadsReading, VcpuReading,
 };
 pub(crate) use causes::in_one_line;
 pub(crate) use cgroup::CgroupCounters;

@@ -10,4 +10,4 @@ pub(crate) mod namespaces;
 pub(crate) mod netns;
 pub(crate) mod rtnetlink;
 
-pub(crate) use error::NetError;
+pub use error::NetError;

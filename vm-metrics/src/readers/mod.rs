@@ -14,7 +14,6 @@ mod tap;
 
 use std::fmt;
 
-pub use crate::procfs::ParseError;
 pub use error::{ReadReport, ReaderError};
 pub(crate) use file_budget::FileBudget;
 pub use process::stat::read_proc_stat;
@@ -45,7 +44,6 @@ pub trait Reader: Send {
 #[derive(Debug)]
 pub struct ReaderDef {
     pub name: &'static str,
-    pub help: &'static str,
     /// Checks the section and says how to start; touches nothing.
     configure: fn(&Section) -> Result<Start, ConfigError>,
 }
@@ -105,11 +103,11 @@ pub enum Purpose {
 }
 
 /// How a reader came up. A reader that did not is a fact to report, never the end of the daemon.
-#[expect(missing_debug_implementations, reason = "a reader is a trait object")]
 pub enum StartOutcome {
     Running(Box<dyn Reader>),
     Not(ComponentHealth),
     /// Going on would harm: the daemon must leave.
+    #[cfg_attr(not(feature = "ebpf"), expect(dead_code, reason = "only the eBPF reader refuses"))]
     Refused(String),
 }
 

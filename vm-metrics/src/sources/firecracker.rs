@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 
 use super::vmm_api::{Http, QueryError, QueryFuture, VmmApi, VmmInfo};
-use super::{ApiSocket, InstanceSource, Listing, Precedence, SourceDef, SourceError};
+use super::{ApiSocket, Listing, Precedence, Source, SourceDef, SourceError};
 use crate::model::{Hypervisor, InstanceInfo, Nic, VmState, is_device_name};
 use crate::sources::values::bounded;
 
@@ -34,13 +34,13 @@ struct Firecracker {
     sockets: Vec<ApiSocket>,
 }
 
-impl InstanceSource for Firecracker {
+impl Source for Firecracker {
     fn found(&mut self, sockets: &[ApiSocket]) {
         let ours = sockets.iter().filter(|socket| socket.hypervisor == Hypervisor::Firecracker);
         self.sockets = ours.cloned().collect();
     }
 
-    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+    fn list(&mut self) -> Result<Listing, SourceError> {
         self.api.list_found(&self.sockets)
     }
 }

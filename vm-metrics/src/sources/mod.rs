@@ -30,8 +30,7 @@ pub use self::adapters::{
 };
 pub use self::error::SourceError;
 use self::files::process_path::Workers;
-pub use self::merge::evidence::{ProcessEvidence, ProcessTable};
-pub use self::merge::fingerprints::Fingerprints;
+pub(crate) use self::merge::evidence::ProcessTable;
 pub use self::merge::precedence::Precedence;
 use self::polling::SourceEntry;
 pub use self::polling::{SourceReport, Sources};
@@ -62,12 +61,13 @@ pub struct SourceDef {
     pub help: &'static str,
     pub precedence: Precedence,
     /// Its section in `default.toml`, where every key stands with its default.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a test compares it with default.toml"))]
     pub config: &'static str,
     /// Makes the source from its section; `None` when it has nothing to list. Touches nothing.
     configure: Configure,
 }
 
-type Configure = fn(&Section, &SourceContext) -> Result<Option<Box<dyn InstanceSource>>, ConfigError>;
+type Configure = fn(&Section, &SourceContext) -> Result<Option<Box<dyn Source>>, ConfigError>;
 
 /// How long a tick waits for a listing. Only a source that asks others takes so long.
 const LIST_DEADLINE: Duration = Duration::from_secs(2);
@@ -147,6 +147,17 @@ pub trait InstanceSource: Send {
     fn deadline(&self) -> Duration {
         LIST_DEADLINE
     }
+}
+
+/// A source of the table [`SOURCES`], or that of a program.
+pub(crate) trait Source: Send {
+    /// Lists every VM that runs now; see [`InstanceSource`].
+    fn list(&mut self) -> Result<Listing, SourceError>;
+
+    /// How long a tick waits for the listing.
+    fn deadline(&self) -> Duration {
+        LIST_DEADLINE
+    }
 
     /// The VMMs that other sources have found in this round, for a source that asks VMMs.
     fn found(&mut self, _sockets: &[ApiSocket]) {}
@@ -157,6 +168,19 @@ pub trait InstanceSource: Send {
     /// A socket that the daemon serves for this source; one-shot commands serve none.
     fn inbox(&self) -> Option<Inbox> {
         None
+    }
+}
+
+/// The source of a program that embeds the library.
+pub(crate) struct ProgramSource(pub(crate) Box<dyn InstanceSource>);
+
+impl Source for ProgramSource {
+    fn list(&mut self) -> Result<Listing, SourceError> {
+        self.0.list_running_instances_for_metrics()
+    }
+
+    fn deadline(&self) -> Duration {
+        self.0.deadline()
     }
 }
 
@@ -173,14 +197,14 @@ pub struct Listing {
     /// An empty id or name is one that the source does not know.
     pub instances: Vec<InstanceInfo>,
     /// VMs without their process. Their values count for a VM that another source lists under the id.
-    pub ended: Vec<InstanceInfo>,
+    pub(crate) ended: Vec<InstanceInfo>,
     pub problems: Vec<SourceError>,
     /// Where their VMMs can be asked for more.
-    pub sockets: Vec<ApiSocket>,
+    pub(crate) sockets: Vec<ApiSocket>,
     /// Facts of the kernel about processes that may be VMs.
-    pub processes: ProcessTable,
+    pub(crate) processes: ProcessTable,
     /// Demands of users beyond their share.
-    pub overuse: Excess,
+    pub(crate) overuse: Excess,
 }
 
 impl From<Vec<InstanceInfo>> for Listing {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::error::json_problem;
-use super::{InstanceSource, Listing, Precedence, SourceContext, SourceDef, SourceError, configured_path};
+use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError, configured_path};
 use crate::own_dir::{DirError, OwnDir, PRIVATE};
 use crate::sources::declared::DeclaredVm;
 use crate::sources::declared::pid_guard::PidGuard;
@@ -84,8 +84,8 @@ impl Push {
     }
 }
 
-impl InstanceSource for Push {
-    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+impl Source for Push {
+    fn list(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
         let dir = &self.inbox.store.dir;
         if let Some(other) = self.other_user() {
@@ -207,7 +207,7 @@ mod tests {
     fn a_pushed_vm_outlives_the_daemon() {
         let dir = tempfile::tempdir().unwrap();
         let mut source = push(dir.path());
-        assert_eq!(source.list_running_instances_for_metrics().unwrap().instances, []);
+        assert_eq!(source.list().unwrap().instances, []);
         let store = source.inbox().unwrap().store;
         let vm = Store::read("a/../b", br#"{"name": "web", "taps": ["tap0"], "vcpus": 2, "project": "p"}"#)
             .unwrap();
@@ -218,13 +218,13 @@ mod tests {
         assert_eq!(files, [dir.path().join("pushed/a_2f_2e_2e_2fb.json")]);
         assert_eq!(fs::metadata(&files[0]).unwrap().permissions().mode() & 0o777, 0o600);
 
-        let listing = push(dir.path()).list_running_instances_for_metrics().unwrap();
+        let listing = push(dir.path()).list().unwrap();
         let web = &listing.instances[0];
         assert_eq!((web.id.as_str(), web.name.as_str(), web.allocated_vcpus), ("a/../b", "web", Some(2)));
         assert_eq!((&web.nics, web.project.as_deref()), (&vec![Nic::local("tap0")], Some("p")));
         assert!(store.remove("a/../b").unwrap());
         assert!(!store.remove("a/../b").unwrap());
-        assert_eq!(source.list_running_instances_for_metrics().unwrap().instances, []);
+        assert_eq!(source.list().unwrap().instances, []);
     }
 
     #[test]
@@ -243,7 +243,7 @@ mod tests {
 
         // As another program may write them.
         fs::write(pushed.join("c.json"), "{\"id\": \"c\"}").unwrap();
-        let listing = source.list_running_instances_for_metrics().unwrap();
+        let listing = source.list().unwrap();
         let has_c = listing.instances.iter().any(|vm| vm.id == "c");
         assert_eq!((listing.instances.len(), has_c), (MAX_ENTRIES, false));
         let problem = format!("{}: 1 of its entries are left out: more than 16384", pushed.display());
@@ -258,7 +258,7 @@ mod tests {
         let vm = Store::read("a", b"{}").unwrap();
         store.put(&vm).unwrap();
         fs::set_permissions(dir.path().join("pushed"), Permissions::from_mode(0o777)).unwrap();
-        let listing = source.list_running_instances_for_metrics().unwrap();
+        let listing = source.list().unwrap();
         let problem = listing.problems[0].to_string();
         assert!(problem.contains("other users can change it"), "{problem}");
         assert_eq!(listing.instances, []);
@@ -271,7 +271,7 @@ mod tests {
     fn without_the_sockets_directory_the_source_is_absent() {
         let dir = tempfile::tempdir().unwrap();
         let mut source = push(&dir.path().join("none"));
-        let error = source.list_running_instances_for_metrics().unwrap_err();
+        let error = source.list().unwrap_err();
         assert!(matches!(error, SourceError::Absent { path } if path == dir.path().join("none")));
     }
 

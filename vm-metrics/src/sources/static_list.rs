@@ -8,7 +8,7 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{InstanceSource, Listing, Precedence, SourceContext, SourceDef, SourceError};
+use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError};
 use crate::config::ConfigError;
 pub use crate::sources::declared::DeclaredVm;
 use crate::sources::declared::pid_guard::PidGuard;
@@ -94,8 +94,8 @@ fn problems(vms: &[Spanned<DeclaredVm>]) -> Vec<(Range<usize>, String)> {
     problems
 }
 
-impl InstanceSource for StaticList {
-    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+impl Source for StaticList {
+    fn list(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
         for (vm, guard) in &mut self.vms {
             vm.list(&self.processes, &self.operators, None, guard, &mut listing);
@@ -140,7 +140,7 @@ mod tests {
             ProcessLookup::new(host.host(), Trust::default()),
             Operators::default(),
         )
-        .list_running_instances_for_metrics()
+        .list()
         .unwrap();
         let web = InstanceInfo { id: "web".into(), name: "web".into(), ..InstanceInfo::default() };
         let db = InstanceInfo {

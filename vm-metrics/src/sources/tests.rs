@@ -16,8 +16,8 @@ use crate::config::Config;
 /// Lists what it is given, or fails.
 struct Fake(Option<Vec<InstanceInfo>>);
 
-impl InstanceSource for Fake {
-    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+impl Source for Fake {
+    fn list(&mut self) -> Result<Listing, SourceError> {
         let instances = self
             .0
             .clone()
@@ -30,9 +30,9 @@ impl InstanceSource for Fake {
 /// A [`Fake`] whose listing the test changes.
 struct ChangingFake(Arc<Mutex<Option<Vec<InstanceInfo>>>>);
 
-impl InstanceSource for ChangingFake {
-    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
-        Fake(self.0.lock().unwrap().clone()).list_running_instances_for_metrics()
+impl Source for ChangingFake {
+    fn list(&mut self) -> Result<Listing, SourceError> {
+        Fake(self.0.lock().unwrap().clone()).list()
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::error::json_problem;
-use super::{InstanceSource, Listing, Precedence, SourceContext, SourceDef, SourceError, configured_path};
+use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError, configured_path};
 use crate::sources::declared::DeclaredVm;
 use crate::sources::declared::pid_guard::PidGuard;
 use crate::sources::files::operators::Operators;
@@ -56,8 +56,8 @@ impl VmDir {
     }
 }
 
-impl InstanceSource for VmDir {
-    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+impl Source for VmDir {
+    fn list(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
         let paths = names(&self.dir, &self.operators, &mut listing.problems)?
             .into_iter()
@@ -118,7 +118,7 @@ mod tests {
     use crate::model::{InstanceInfo, Nic};
 
     fn listed(source: &mut VmDir) -> (Vec<InstanceInfo>, Vec<String>) {
-        let listing = source.list_running_instances_for_metrics().unwrap();
+        let listing = source.list().unwrap();
         (listing.instances, listing.problems.iter().map(ToString::to_string).collect())
     }
 
@@ -153,7 +153,7 @@ mod tests {
         fs::remove_file(dir.path().join("web.toml")).unwrap();
         assert_eq!(listed(&mut source), (vec![db], vec![]));
         drop(dir);
-        assert!(matches!(source.list_running_instances_for_metrics(), Err(SourceError::Absent { .. })));
+        assert!(matches!(source.list(), Err(SourceError::Absent { .. })));
     }
 
     /// The message has its place, and the other files count.

@@ -39,7 +39,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "terminal"]),
     ("cli", &["app", "config", "doctor", "log", "model", "readers", "snapshot", "terminal", "version"]),
     ("main", &["cli", "config"]),
-    ("lib", &["config", "manager", "model", "readers", "sources"]),
+    ("lib", &["config", "exporters", "manager", "model", "net", "procfs", "readers", "sources"]),
 ];
 
 /// Blocks `impl Type` outside of the type's room: room and type.

@@ -19,7 +19,9 @@ pub(super) use instrument::{Instrument, register};
 pub use naming::Naming;
 pub use selection::{Instruments, MetricGroup};
 
-use super::budget::{Budget, LabelBudget, OverBudget};
+pub use super::budget::OverBudget;
+
+use super::budget::{Budget, LabelBudget};
 use super::exporter_stats::ExporterStats;
 use super::families;
 use super::view::View;
@@ -82,7 +84,7 @@ impl Manager {
     ///
     /// ```
     /// use opentelemetry_sdk::metrics::SdkMeterProvider;
-    /// use vm_metrics::exporters::otel::{Instruments, MetricGroup, Naming, OtelOptions};
+    /// use vm_metrics::otel::{Instruments, MetricGroup, Naming, OtelOptions};
     /// use vm_metrics::{Manager, opentelemetry::metrics::MeterProvider};
     ///
     /// let provider = SdkMeterProvider::builder().build();

@@ -35,7 +35,6 @@ const TURNS: u32 = 16;
 
 pub(crate) const DEF: ReaderDef = ReaderDef {
     name: "cgroup",
-    help: "CPU limit, pressure, memory and OOM kills of the control group (v2) of each hypervisor process",
     configure: |section| {
         let interval = interval(section, DEFAULT_INTERVAL)?;
         Ok(Box::new(move |context| match Mount::find(&context.host) {

@@ -14,7 +14,6 @@ use crate::readers::{ReadReport, Reader, ReaderDef, ReaderError, StartOutcome};
 
 pub(crate) const DEF: ReaderDef = ReaderDef {
     name: "proc_fd",
-    help: "open files of each hypervisor process, from the size of /proc/<pid>/fd",
     configure: |section| {
         section.no_options()?;
         Ok(Box::new(|context| match why_not(&context.host) {

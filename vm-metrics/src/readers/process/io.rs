@@ -8,7 +8,6 @@ use crate::readers::{ReadReport, Reader, ReaderDef, StartOutcome};
 
 pub(crate) const DEF: ReaderDef = ReaderDef {
     name: "proc_io",
-    help: "bytes that each hypervisor process had storage read and write, from /proc/<pid>/io",
     configure: |section| {
         section.no_options()?;
         Ok(Box::new(|context| {

@@ -18,7 +18,6 @@ use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, 
 
 pub(crate) const DEF: ReaderDef = ReaderDef {
     name: "proc_stat",
-    help: "CPU time, page faults and threads of each hypervisor process, from its CPU clock and /proc/<pid>/stat",
     configure: |section| {
         section.no_options()?;
         Ok(Box::new(|context| StartOutcome::Running(Box::new(ProcStat::new(context)))))

@@ -11,7 +11,6 @@ use crate::readers::{ReadReport, Reader, ReaderDef, ReaderError, StartOutcome};
 
 pub(crate) const DEF: ReaderDef = ReaderDef {
     name: "proc_statm",
-    help: "resident and virtual memory of each hypervisor process, from /proc/<pid>/statm",
     configure: |section| {
         section.no_options()?;
         Ok(Box::new(|context| {

@@ -8,7 +8,6 @@ use crate::readers::{ReadReport, Reader, ReaderDef, StartOutcome};
 
 pub(crate) const DEF: ReaderDef = ReaderDef {
     name: "proc_status",
-    help: "anonymous, file, shared, huge and swapped memory of each hypervisor process, from /proc/<pid>/status",
     configure: |section| {
         section.no_options()?;
         Ok(Box::new(|context| {

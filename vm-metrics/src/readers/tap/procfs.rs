@@ -18,7 +18,6 @@ use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, 
 
 pub(crate) const DEF: ReaderDef = ReaderDef {
     name: "tap_procfs",
-    help: "bytes, packets, errors and drops of TAPs in other network namespaces, from /proc/<pid>/net/dev",
     configure: |section| {
         section.no_options()?;
         Ok(Box::new(|context| StartOutcome::Running(Box::new(TapProcfs::new(context)))))

@@ -11,7 +11,6 @@ use crate::readers::{ReadReport, Reader, ReaderDef, ReaderError, StartOutcome};
 
 pub(crate) const DEF: ReaderDef = ReaderDef {
     name: "tap_sysfs",
-    help: "bytes, packets, errors and drops of each TAP, from /sys/class/net/<tap>/statistics",
     configure: |section| {
         section.no_options()?;
         Ok(Box::new(|context| {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 
 use super::vmm_api::{Http, QueryError, QueryFuture, VmmApi, VmmInfo};
-use super::{ApiSocket, InstanceSource, Listing, Precedence, SourceDef, SourceError, shortened};
+use super::{ApiSocket, Listing, Precedence, Source, SourceDef, SourceError, shortened};
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, VmState, is_device_name};
 use crate::sources::values::bounded;
@@ -39,13 +39,13 @@ struct CloudHypervisor {
     sockets: Vec<ApiSocket>,
 }
 
-impl InstanceSource for CloudHypervisor {
+impl Source for CloudHypervisor {
     fn found(&mut self, sockets: &[ApiSocket]) {
         let ours = sockets.iter().filter(|socket| socket.hypervisor == Hypervisor::CloudHypervisor);
         self.sockets = ours.cloned().collect();
     }
 
-    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+    fn list(&mut self) -> Result<Listing, SourceError> {
         let mut listing = self.api.list_found(&self.sockets)?;
         for vm in &mut listing.instances {
             let has_more;

@@ -9,9 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer};
 
 use super::error::json_problem;
-use super::{
-    ApiSocket, InstanceSource, Listing, Precedence, SourceContext, SourceDef, SourceError, configured_path,
-};
+use super::{ApiSocket, Listing, Precedence, Source, SourceContext, SourceDef, SourceError, configured_path};
 use crate::model::{Hypervisor, InstanceInfo, NetworkLimits, build_instance_info};
 use crate::sources::declared::hypervisor_pid::{HypervisorPid, HypervisorProcess};
 use crate::sources::files::operators::Operators;
@@ -134,8 +132,8 @@ impl Hypeman {
     }
 }
 
-impl InstanceSource for Hypeman {
-    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+impl Source for Hypeman {
+    fn list(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
         let guests = names(&self.guests, &self.operators, &mut listing.problems)?;
         let paths = guests.into_iter().map(|guest| guest.join("metadata.json"));

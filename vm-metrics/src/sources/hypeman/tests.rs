@@ -56,7 +56,7 @@ fn write(guests: &Path, id: &str, content: &str) {
 }
 
 fn listed(source: &mut Hypeman) -> (Vec<InstanceInfo>, Vec<String>) {
-    let listing = source.list_running_instances_for_metrics().unwrap();
+    let listing = source.list().unwrap();
     (listing.instances, listing.problems.iter().map(ToString::to_string).collect())
 }
 
@@ -176,5 +176,5 @@ fn a_bad_record_is_one_problem() {
     write(&guests, ID, "{}");
     assert!(listed(&mut source).1[0].contains("it has no Id"));
     fs::remove_dir_all(&guests).unwrap();
-    assert!(matches!(source.list_running_instances_for_metrics(), Err(SourceError::Absent { .. })));
+    assert!(matches!(source.list(), Err(SourceError::Absent { .. })));
 }

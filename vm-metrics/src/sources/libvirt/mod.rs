@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use self::record_dirs::RecordDirs;
 use self::status::Domain;
-use super::{InstanceSource, Listing, Precedence, SourceContext, SourceDef, SourceError};
+use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError};
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 use crate::sources::declared::hypervisor_pid::{Candidate, HypervisorPid};
@@ -103,8 +103,8 @@ impl Libvirt {
     }
 }
 
-impl InstanceSource for Libvirt {
-    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+impl Source for Libvirt {
+    fn list(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
         let paths = self.paths(&mut listing.problems)?;
         self.files.look(paths, DomainRecord::parse);

@@ -35,7 +35,7 @@ impl Case {
     }
 
     fn listed(&mut self) -> (Vec<InstanceInfo>, Vec<String>) {
-        let listing = self.source.list_running_instances_for_metrics().unwrap();
+        let listing = self.source.list().unwrap();
         (listing.instances, listing.problems.iter().map(ToString::to_string).collect())
     }
 }
@@ -103,6 +103,6 @@ fn without_a_place_the_source_is_absent() {
     let missing = RecordDirs::One(case.host.path("missing"));
     let processes = ProcessLookup::new(case.host.host(), Trust::default());
     let mut source = Libvirt::new(missing, processes, Operators::default());
-    let error = source.list_running_instances_for_metrics().unwrap_err();
+    let error = source.list().unwrap_err();
     assert!(matches!(error, SourceError::Absent { .. }), "{error}");
 }

@@ -35,6 +35,7 @@ pub const NICS: [Precedence; 5] = [
 ];
 
 impl Precedence {
+    #[cfg(test)]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Declared => "declared",

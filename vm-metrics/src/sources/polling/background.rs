@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::KEEP_LISTING;
 use crate::sources::push::Inbox;
-use crate::sources::{ApiSocket, InstanceSource, Listing, SourceError};
+use crate::sources::{ApiSocket, Listing, Source, SourceError};
 
 type ListResult = Result<Listing, SourceError>;
 
@@ -22,7 +22,7 @@ pub struct BackgroundSource {
 
 enum State {
     /// Nobody asks it.
-    Idle(Box<dyn InstanceSource>),
+    Idle(Box<dyn Source>),
     Busy(Call),
     /// It has panicked.
     Ended,
@@ -32,17 +32,17 @@ enum State {
 struct Call {
     began: Instant,
     began_at: SystemTime,
-    answer: Receiver<(Box<dyn InstanceSource>, ListResult)>,
+    answer: Receiver<(Box<dyn Source>, ListResult)>,
 }
 
 impl BackgroundSource {
-    pub fn new(source: Box<dyn InstanceSource>) -> Self {
+    pub fn new(source: Box<dyn Source>) -> Self {
         let (inbox, deadline) = (source.inbox(), source.deadline());
         Self { state: State::Idle(source), inbox, deadline }
     }
 
     /// Asks the source, and waits for its answer.
-    fn ask(&mut self, source: Box<dyn InstanceSource>) -> ListResult {
+    fn ask(&mut self, source: Box<dyn Source>) -> ListResult {
         match ask(source) {
             Ok(call) => self.wait(call),
             Err((source, error)) => {
@@ -71,7 +71,7 @@ impl BackgroundSource {
         Err(SourceError::Hangs { since })
     }
 
-    fn idle(&mut self) -> Option<&mut Box<dyn InstanceSource>> {
+    fn idle(&mut self) -> Option<&mut Box<dyn Source>> {
         match &mut self.state {
             State::Idle(source) => Some(source),
             State::Busy(_) | State::Ended => None,
@@ -79,8 +79,8 @@ impl BackgroundSource {
     }
 }
 
-impl InstanceSource for BackgroundSource {
-    fn list_running_instances_for_metrics(&mut self) -> ListResult {
+impl Source for BackgroundSource {
+    fn list(&mut self) -> ListResult {
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Idle(source) => self.ask(source),
             // The answer of a very long call is outdated: the source is called again.
@@ -112,15 +112,15 @@ impl InstanceSource for BackgroundSource {
 }
 
 /// Begins a call. Where there can be no more threads, the source comes back.
-fn ask(source: Box<dyn InstanceSource>) -> Result<Call, (Box<dyn InstanceSource>, io::Error)> {
-    let (give, given) = mpsc::sync_channel::<Box<dyn InstanceSource>>(1);
+fn ask(source: Box<dyn Source>) -> Result<Call, (Box<dyn Source>, io::Error)> {
+    let (give, given) = mpsc::sync_channel::<Box<dyn Source>>(1);
     let (sender, answer) = mpsc::sync_channel(1);
     // Functions of an asynchronous program ask for its runtime.
     let runtime = Handle::try_current().ok();
     let call = move || {
         let _context = runtime.as_ref().map(Handle::enter);
         let Ok(mut source) = given.recv() else { return };
-        let listed = source.list_running_instances_for_metrics();
+        let listed = source.list();
         // Nobody waits any more where the sources are gone.
         let _ = sender.send((source, listed));
     };
@@ -149,8 +149,8 @@ mod tests {
         orders: Mutex<Receiver<&'static str>>,
     }
 
-    impl InstanceSource for Blocking {
-        fn list_running_instances_for_metrics(&mut self) -> ListResult {
+    impl Source for Blocking {
+        fn list(&mut self) -> ListResult {
             self.entry.fetch_add(1, Ordering::SeqCst);
             let id = self.orders.lock().unwrap().recv().expect("an order");
             assert!(id != "panic");
@@ -170,7 +170,7 @@ mod tests {
     }
 
     fn ids(source: &mut BackgroundSource) -> Result<Vec<String>, String> {
-        let listed = source.list_running_instances_for_metrics();
+        let listed = source.list();
         listed
             .map(|listing| listing.instances.into_iter().map(|vm| vm.id).collect())
             .map_err(|error| error.to_string())
@@ -231,8 +231,8 @@ mod tests {
     #[test]
     fn a_source_finds_the_runtime_of_its_program() {
         struct OnRuntime;
-        impl InstanceSource for OnRuntime {
-            fn list_running_instances_for_metrics(&mut self) -> ListResult {
+        impl Source for OnRuntime {
+            fn list(&mut self) -> ListResult {
                 Handle::current().block_on(async { Ok(Vec::new().into()) })
             }
         }

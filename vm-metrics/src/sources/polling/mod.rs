@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use self::background::BackgroundSource;
-use super::{ApiSocket, InstanceSource, Listing, Precedence, SourceContext, SourceError};
+use super::{ApiSocket, Listing, Precedence, Source, SourceContext, SourceError};
 use crate::config::Switch;
 use crate::model::{Excess, VmSet};
 use crate::sources::merge::evidence::{Evidence, LocalDevice, ProcessTable};
@@ -47,7 +47,7 @@ pub(super) struct SourceEntry {
     pub(super) name: &'static str,
     precedence: Precedence,
     switch: Switch,
-    source: Box<dyn InstanceSource>,
+    source: Box<dyn Source>,
     last: Option<(Instant, SourceListing)>,
 }
 
@@ -69,7 +69,7 @@ pub struct SourceReport {
 
 impl Sources {
     /// The most trusted source first.
-    pub fn new(sources: Vec<(&'static str, Box<dyn InstanceSource>)>) -> Self {
+    pub fn new(sources: Vec<(&'static str, Box<dyn Source>)>) -> Self {
         let written = |(name, source)| SourceEntry::new(name, Precedence::Declared, Switch::On, source);
         Self {
             sources: sources.into_iter().map(written).collect(),
@@ -94,7 +94,7 @@ impl Sources {
     }
 
     /// The one that comes before all others; replaces the one that was set before.
-    pub(crate) fn set_own(&mut self, source: Box<dyn InstanceSource>) {
+    pub(crate) fn set_own(&mut self, source: Box<dyn Source>) {
         self.sources.retain(|source| source.name != OWN);
         self.sources.insert(0, SourceEntry::new(OWN, Precedence::Declared, Switch::On, source));
     }
@@ -155,7 +155,7 @@ impl SourceEntry {
         name: &'static str,
         precedence: Precedence,
         switch: Switch,
-        source: Box<dyn InstanceSource>,
+        source: Box<dyn Source>,
     ) -> Self {
         // The others never wait, and need the results of this round.
         let may_hang = !matches!(precedence, Precedence::Process | Precedence::Vmm);
@@ -169,7 +169,7 @@ impl SourceEntry {
 
     fn list_at(&mut self, now: Instant, found: &mut RoundResults) -> (SourceListing, SourceReport) {
         let began = Instant::now();
-        let listing = self.source.list_running_instances_for_metrics();
+        let listing = self.source.list();
         let duration = began.elapsed();
         let (result, problems, overuse) = match listing {
             Ok(Listing { instances, ended, mut problems, sockets, processes, overuse }) => {

@@ -58,7 +58,7 @@ use self::looks::LookBudget;
 use self::observer::{Holdings, Observer, WalkTime};
 use self::proc_dir::ProcDir;
 use self::process_entry::{ProcessEntry, ProcessKind};
-use super::{InstanceSource, Listing, Precedence, SourceContext, SourceDef, SourceError};
+use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError};
 use crate::host::Host;
 use crate::model::{Excess, Nic, Trust};
 use crate::patient::Patient;
@@ -155,8 +155,8 @@ pub struct Findings {
     lost: Vec<(u32, Vec<Nic>)>,
 }
 
-impl InstanceSource for ProcScan {
-    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+impl Source for ProcScan {
+    fn list(&mut self) -> Result<Listing, SourceError> {
         self.list_at(self.started.elapsed())
     }
 

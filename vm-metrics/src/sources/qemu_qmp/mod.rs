@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 
 use self::network::{INFO_NETWORK, uncounted};
 use super::vmm_api::{ANSWER_LIMIT, QueryError, QueryFuture, Target, VmmApi, VmmInfo};
-use super::{InstanceSource, Listing, Precedence, SourceContext, SourceDef, SourceError, shortened};
+use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError, shortened};
 use crate::model::{Hypervisor, InstanceInfo, VmState};
 use crate::sources::values::{bounded, uuid};
 
@@ -61,8 +61,8 @@ struct Qmp {
     had_sockets: bool,
 }
 
-impl InstanceSource for Qmp {
-    fn list_running_instances_for_metrics(&mut self) -> Result<Listing, SourceError> {
+impl Source for Qmp {
+    fn list(&mut self) -> Result<Listing, SourceError> {
         let sockets = sockets(&self.patterns);
         self.had_sockets |= !sockets.is_empty();
         if !self.had_sockets {

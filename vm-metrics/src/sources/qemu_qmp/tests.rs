@@ -95,7 +95,7 @@ fn only_qemu_becomes_the_process_of_the_vm() {
     });
     let patterns = vec![dir.path().join("*.sock").to_str().unwrap().to_owned()];
     let mut source = Qmp { api: VmmApi::new(&SourceContext::default(), query), patterns, had_sockets: false };
-    let vms = source.list_running_instances_for_metrics().unwrap().instances;
+    let vms = source.list().unwrap().instances;
     let [web] = &vms[..] else { panic!("{vms:?}") };
     assert_eq!((web.id.as_str(), web.hypervisor_pid), ("web", None));
 }

@@ -22,7 +22,6 @@ const PATIENCE_OF_A_LOOK: Duration = Duration::from_secs(10);
 
 pub(crate) const DEF: ReaderDef = ReaderDef {
     name: "proc_smaps",
-    help: "memory of each hypervisor process with its part of what is shared, from /proc/<pid>/smaps_rollup; on request",
     configure: |section| {
         let interval = interval(section, DEFAULT_INTERVAL)?;
         Ok(Box::new(move |context| match Walkers::spawn(&context.host) {

@@ -25,7 +25,6 @@ use crate::readers::{FileBudget, Purpose, ReadReport, Reader, ReaderDef, ReaderE
 
 pub(crate) const DEF: ReaderDef = ReaderDef {
     name: "proc_threads",
-    help: "time of each vCPU's thread, waits and switches of all threads, from /proc/<pid>/task/<tid>/schedstat",
     configure: |section| {
         section.no_options()?;
         Ok(Box::new(|context| {

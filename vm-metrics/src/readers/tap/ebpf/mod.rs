@@ -60,7 +60,6 @@ use crate::readers::{ReaderContext, ReaderDef, StartOutcome};
 
 pub(crate) const DEF: ReaderDef = ReaderDef {
     name: NAME,
-    help: "packets and bytes of each TAP by protocol, counted by eBPF programs on it",
     configure: |section| {
         let options: Options = section.options()?;
         options.check().map_err(|problem| section.refusal("max_nics", &problem))?;

@@ -21,7 +21,6 @@ use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, StartOutcome,
 
 pub(crate) const DEF: ReaderDef = ReaderDef {
     name: "tap_netlink",
-    help: "bytes, packets, errors and drops of each TAP, from one RTM_GETSTATS dump per namespace and tick",
     configure: |section| {
         section.no_options()?;
         Ok(Box::new(start))

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use super::fixture::{Fake, Fixture};
 use crate::model::InstanceInfo;
-use crate::sources::InstanceSource;
+use crate::sources::Source;
 
 const POD: &str = "0a1b2c3d-1111-4222-8333-444455556666";
 
@@ -18,7 +18,7 @@ fn put(host: &Fixture, fake: &Fake, cwd: &str, cgroup: &str) {
 }
 
 fn ids(host: &Fixture) -> Vec<(String, String)> {
-    let vms = host.scan().list_running_instances_for_metrics().unwrap().instances;
+    let vms = host.scan().list().unwrap().instances;
     vms.into_iter().map(|InstanceInfo { id, name, .. }| (id, name)).collect()
 }
 
@@ -56,7 +56,7 @@ fn twins_have_fingerprints_of_their_own() {
     put(&host, &qemu(200, "qemu-system-x86_64 -name web"), "/srv/b", "/");
     put(&host, &qemu(300, "qemu-system-x86_64 -name web"), "/srv/a", "/machine.slice/web.scope");
     put(&host, &qemu(400, "qemu-system-x86_64 -name web"), "/srv/a", "/");
-    let processes = host.scan().list_running_instances_for_metrics().unwrap().processes;
+    let processes = host.scan().list().unwrap().processes;
     let fingerprints = |pid: u32| processes[&pid].fingerprints;
     let [a, b, c, again] = [100, 200, 300, 400].map(fingerprints);
     assert_eq!(a, again);
@@ -72,7 +72,7 @@ fn is_same(first: (&'static str, &str, &str), second: (&'static str, &str, &str)
         put(&host, &Fake { exe, args, ..Fake::default() }, cwd, "/");
         let mounts = format!("1 2 8:1 / /proc rw - proc proc rw\n5 1 8:1 {root} / rw - ext4 /dev/sda1 rw\n");
         fs::write(host.process(100).join("mountinfo"), mounts).unwrap();
-        let processes = host.scan().list_running_instances_for_metrics().unwrap().processes;
+        let processes = host.scan().list().unwrap().processes;
         processes[&100].fingerprints.numbers()[0]
     });
     first == second
