@@ -1,5 +1,7 @@
-//! Files that stay open between ticks: reading one costs half of opening it again, and a file of a process that is gone
-//! says so instead of showing the next process with its pid.
+//! Files that stay open between ticks.
+//!
+//! To read one costs half as much as to open it again. A file of a process that has ended is an error, and never shows the
+//! next process with that pid.
 
 use std::fs::File;
 use std::io;

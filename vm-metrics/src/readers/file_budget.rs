@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_with_room_for_one_vm_is_enough() {
+    fn room_for_one_vm_is_enough() {
         let shortage = |limit| FileBudget::of(limit).shortage();
         assert_eq!([shortage(24), shortage(111), shortage(112)], [Some(112), Some(112), None]);
         assert_eq!([112, 1024].map(|limit| FileBudget::of(limit).vms()), [1, 58]);

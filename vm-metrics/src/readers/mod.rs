@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_section_is_refused_with_its_line_and_key() {
+    fn a_bad_section_names_its_line_and_key() {
         for (text, expected) in [
             ("[readers.proc_stat]\nfast = true", ["test.toml:2", "fast"]),
             (
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_configuration_has_a_section_for_each_part() {
+    fn the_default_configuration_has_every_reader() {
         for name in READERS.iter().map(|reader| format!("[readers.{}]", reader.name)) {
             assert!(crate::config::DEFAULT.contains(&name), "{name} is not in default.toml");
         }

@@ -31,7 +31,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_with_another_vm_or_the_daemon_are_not_shown() {
+    fn shared_groups_are_not_shown() {
         assert_eq!(of(&[("a", Some(1)), ("b", Some(2))]), [1, 2]);
         assert_eq!(of(&[("a", Some(1)), ("b", Some(2)), ("a", Some(3))]), [2]);
         assert_eq!(of(&[("a", Some(1)), ("a/b", Some(2)), ("a/c", Some(3))]), [2, 3]);

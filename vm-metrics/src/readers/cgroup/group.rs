@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_members_that_is_cut_tells_none() {
+    fn a_truncated_list_of_members_counts_as_none() {
         let file = |content: Vec<u8>| GroupFile { path: PathBuf::new(), content: Some(content) };
         assert_eq!(file(b"7\n12\n".to_vec()).pids(), Some(vec![7, 12]));
         assert_eq!(file(b"1234567\n".repeat(8192)).pids(), None);

@@ -1,4 +1,4 @@
-//! CPU limit, pressure, memory and OOM kills of the control group (v2) of each hypervisor process.
+//! Reads CPU limit, pressure, memory and OOM kills of each hypervisor's control group (v2).
 //!
 //! The numbers are the kernel's, of the whole group. A group that also holds another VM, or the daemon, says nothing of
 //! this VM, so it is left out. The files are opened for each reading, which costs ten times as much as to read them, so
@@ -48,9 +48,9 @@ pub(crate) const DEF: ReaderDef = ReaderDef {
 type Question = (u32, Option<PathBuf>);
 
 /// `None` when process or group is gone.
-type Answer = Result<Option<Found>, ReaderError>;
+type Answer = Result<Option<GroupReading>, ReaderError>;
 
-enum Found {
+enum GroupReading {
     Outside,
     Root,
     Group(Box<Reading>),
@@ -64,14 +64,14 @@ struct Cgroup {
     interval: Duration,
     started: Instant,
     patient: Patient<Question, Answer>,
-    known: HashMap<u32, Known>,
+    known: HashMap<u32, ProcessGroup>,
     /// The processes of this tick.
     wanted: HashSet<u32>,
 }
 
 /// A process of a VM.
 #[derive(Debug, Default)]
-struct Known {
+struct ProcessGroup {
     /// With the pid, which process it is.
     start_ticks: Option<u64>,
     /// When its group is to be read.
@@ -102,7 +102,7 @@ impl Reader for Cgroup {
         for ((vm, _), answer) in asked.iter().zip(answers) {
             let known = vm.hypervisor_pid.and_then(|pid| Some((pid, self.known.get_mut(&pid)?)));
             if let Some((pid, known)) = known
-                && let Some(Ok(Some(Found::Group(reading)))) = answer
+                && let Some(Ok(Some(GroupReading::Group(reading)))) = answer
                 && known.published.is_some()
                 && known.group.as_ref().is_some_and(|group| group.id == reading.id)
             {
@@ -156,7 +156,7 @@ impl Cgroup {
         let start_ticks = batch.processes.get(&pid).and_then(|process| process.start_ticks);
         let known = self.known.entry(pid).or_default();
         if known.start_ticks.zip(start_ticks).is_some_and(|(before, now)| before != now) {
-            *known = Known::default();
+            *known = ProcessGroup::default();
         }
         known.start_ticks = start_ticks.or(known.start_ticks);
         if now < known.due {
@@ -204,19 +204,19 @@ impl Cgroup {
     }
 }
 
-impl Known {
+impl ProcessGroup {
     fn take(&mut self, pid: u32, answer: Answer, vms: &HashSet<u32>) {
         self.problem = None;
         self.is_fresh = false;
         match answer {
-            Ok(Some(Found::Group(mut reading))) => {
+            Ok(Some(GroupReading::Group(mut reading))) => {
                 let members = reading.members.take();
                 let is_other = |member: &u32| *member != pid && vms.contains(member);
                 self.is_shared = members.is_none_or(|members| members.iter().any(is_other));
                 (self.group, self.is_fresh) = (Some(*reading), true);
             }
-            Ok(Some(Found::Root)) => (self.group, self.published) = (None, None),
-            Ok(Some(Found::Outside)) => {
+            Ok(Some(GroupReading::Root)) => (self.group, self.published) = (None, None),
+            Ok(Some(GroupReading::Outside)) => {
                 (self.group, self.published) = (None, None);
                 self.problem = Some(Arc::new(ReaderError::HiddenGroup { pid }));
             }
@@ -246,14 +246,14 @@ fn answer(host: &Host, mount: &Mount, (pid, group): Question) -> Answer {
         Some(group) => group,
         None => match place(mount, &host.process(pid))? {
             None => return Ok(None),
-            Some(Place::Outside) => return Ok(Some(Found::Outside)),
+            Some(Place::Outside) => return Ok(Some(GroupReading::Outside)),
             Some(Place::Group(group)) => group,
         },
     };
     if group.as_os_str().is_empty() {
-        return Ok(Some(Found::Root));
+        return Ok(Some(GroupReading::Root));
     }
-    Ok(look(mount, group)?.map(|reading| Found::Group(Box::new(reading))))
+    Ok(look(mount, group)?.map(|reading| GroupReading::Group(Box::new(reading))))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Finds where control groups (v2) are mounted, and where the group of a process is below that.
+//! Finds the mount of control groups (v2), and the group of a process below it.
 
 use std::fs;
 use std::io;

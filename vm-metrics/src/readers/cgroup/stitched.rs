@@ -1,4 +1,4 @@
-//! Continues the counters of a VM over the control groups that its process is in, one after the other. Pure.
+//! Continues the counters of a VM from one control group to the next. Pure.
 
 use crate::model::CgroupCounters;
 
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_group_is_as_the_kernel_has_it() {
+    fn the_first_group_keeps_the_kernels_numbers() {
         let mut stitched = Stitched::default();
         assert_eq!([5, 7].map(|value| first(&mut stitched, 1, value)), [Some(5), Some(7)]);
         assert_eq!(stitched.step(1, CgroupCounters::default())[0], None, "not read, which is not 0");
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_that_is_switched_on_later_begins_there() {
+    fn a_counter_switched_on_later_begins_there() {
         let mut stitched = Stitched::default();
         first(&mut stitched, 1, 10);
         assert_eq!(stitched.step(2, CgroupCounters::default())[0], None);

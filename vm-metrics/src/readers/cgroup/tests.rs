@@ -1,3 +1,5 @@
+//! Tests of the control groups of VMs, on a file system made of files.
+
 use std::fs;
 use std::path::Path;
 
@@ -131,7 +133,7 @@ fn groups_of_several_are_of_none() {
 
 /// A group has its turn once in an interval, and each VM another turn.
 #[test]
-fn a_vm_that_has_moved_in_since_its_turn_counts() {
+fn a_vm_that_moved_in_later_counts() {
     let host = Fixture::new();
     host.put(1, "/a", 10);
     host.put(2, "/b", 20);
@@ -147,7 +149,7 @@ fn a_vm_that_has_moved_in_since_its_turn_counts() {
 }
 
 #[test]
-fn a_vm_that_gives_no_answer_is_in_its_group() {
+fn a_silent_vm_stays_in_its_group() {
     let host = Fixture::new();
     host.put(1, "/a", 10);
     host.add_member(2, "/a");
@@ -233,7 +235,7 @@ fn a_vm_that_moves_goes_on_counting() {
 }
 
 #[test]
-fn final_numbers_are_read_when_the_process_is_gone() {
+fn final_numbers_outlive_the_process() {
     let host = Fixture::new();
     host.put(1, "/a", 10);
     let mut reader = host.reader();

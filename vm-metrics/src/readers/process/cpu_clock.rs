@@ -1,4 +1,6 @@
-//! The CPU clock of a process: all its threads, also those that have ended, in nanoseconds. Anybody may read it.
+//! Reads the CPU clock of a process, in nanoseconds.
+//!
+//! It counts all threads, also those that have ended. Every user may read it.
 
 use std::mem::MaybeUninit;
 
@@ -49,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clock_of_this_process_goes_on_and_there_is_none_of_nobody() {
+    fn only_a_living_process_has_a_clock() {
         let clocks = CpuClocks::new(&Host::default()).expect("the pids of this process");
         let pid = std::process::id();
         let before = clocks.read_nsec(pid).expect("own clock");

@@ -1,4 +1,6 @@
-//! Hypervisor processes whose end is news: by pidfds, which the kernel makes readable when the last thread has ended.
+//! Watches for the end of hypervisor processes.
+//!
+//! The kernel makes a pidfd readable when the last thread of its process has ended.
 
 use std::collections::HashMap;
 

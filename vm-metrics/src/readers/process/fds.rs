@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn files_in_the_place_of_procfs_are_not_counted() {
+    fn plain_files_are_not_counted() {
         let dir = tempfile::tempdir().expect("a directory");
         let reason = why_not(&Host::new(dir.path(), dir.path())).expect("a reason");
         assert!(reason.contains("[host]"), "{reason}");

@@ -51,13 +51,13 @@ struct ProcStat {
     exits: Option<Exits>,
     trust: Trust,
     /// What was last said of each process.
-    published: HashMap<u32, Published>,
+    published: HashMap<u32, CpuRecord>,
     /// The processes of this tick.
     wanted: HashSet<u32>,
 }
 
 #[derive(Debug)]
-struct Published {
+struct CpuRecord {
     /// With the pid, which process it was.
     start_ticks: u64,
     cpu_usec: u64,
@@ -151,9 +151,9 @@ impl ProcStat {
     fn cpu_usec(&mut self, pid: u32, stat: &Stat, clock_nsec: Option<u64>) -> u64 {
         let now = clock_nsec.map_or_else(|| cpu_usec(stat, self.ticks_per_second), |nsec| nsec / 1000);
         let start_ticks = stat.start_ticks;
-        let said = self.published.entry(pid).or_insert(Published { start_ticks, cpu_usec: now });
+        let said = self.published.entry(pid).or_insert(CpuRecord { start_ticks, cpu_usec: now });
         let same = said.start_ticks == start_ticks;
-        *said = Published { start_ticks, cpu_usec: if same { now.max(said.cpu_usec) } else { now } };
+        *said = CpuRecord { start_ticks, cpu_usec: if same { now.max(said.cpu_usec) } else { now } };
         said.cpu_usec
     }
 }
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_clock_it_goes_on_and_another_process_begins_anew() {
+    fn cpu_time_goes_on_without_the_clock() {
         let files =
             ProcessFiles::with_room(Host::default(), Trust::default(), 1, "proc_stat", "stat", parse_stat);
         let mut reader = ProcStat {

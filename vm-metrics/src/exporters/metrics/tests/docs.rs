@@ -47,8 +47,8 @@ Go package calls them: `hypeman_vm_metrics_instances_observed` and `hypeman_vm_m
 `process_*` describe the daemon's process, as every Prometheus client library does.
 
 Metrics with the unit `s` are fractions. All others are whole numbers and exact: up to 2^64 - 1 in the text format and in JSON,
-and up to 2^63 - 1 over OTLP, which sends that for a larger one. The protobuf format of Prometheus has only doubles, so
-it rounds whole numbers beyond 2^53.
+and up to 2^63 - 1 over OTLP. For a larger number OTLP gets 2^63 - 1. The protobuf format of Prometheus has only doubles,
+so it rounds whole numbers beyond 2^53.
 ";
 
 const TABLE_HEAD: &str = "\

@@ -1,6 +1,6 @@
-//! Memory of the hypervisor process that it shares with others, and that it does not, from `/proc/<pid>/smaps_rollup`.
+//! Reads the shared and the private memory of hypervisors from `/proc/<pid>/smaps_rollup`.
 //!
-//! For that the kernel goes through all pages, 30 ms for 2 GiB. So it is read on request only, rarely, and by a thread
+//! The kernel goes through all pages, 30 ms for 2 GiB. So it is read on request only, rarely, and by a thread
 //! of its own: a tick takes what is there.
 
 mod walker;
@@ -42,7 +42,7 @@ struct ProcSmaps {
     /// How long a tick waits for answers.
     patience: Duration,
     started: Instant,
-    known: HashMap<Process, Known>,
+    known: HashMap<Process, Schedule>,
 }
 
 /// The start time tells it from another that has the pid later.
@@ -53,7 +53,7 @@ struct Process {
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct Schedule {
     under_way: bool,
     /// When it is to be read again.
     due: Duration,
@@ -121,7 +121,7 @@ impl ProcSmaps {
             // The process may have ended meanwhile.
             if let Some(known) = self.known.get_mut(&process) {
                 let last = result.map_err(Arc::new).transpose();
-                *known = Known { under_way: false, due: now + self.interval, last };
+                *known = Schedule { under_way: false, due: now + self.interval, last };
             }
         }
     }
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tick_does_not_wait_and_a_process_is_read_once_in_an_interval() {
+    fn a_process_is_read_once_an_interval() {
         let dir = host(1);
         let mut reader = reader(&dir, Purpose::Serve);
         let mut deadline = Deadline::after(SOON);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_has_its_answer_and_what_cannot_be_read_is_said_at_each_tick() {
+    fn every_tick_reports_an_unreadable_process() {
         assert_eq!(read(&mut reader(&host(5), Purpose::Look), 0, 1), Some(5));
         let dir = host(5);
         fs::remove_file(dir.path().join("7/smaps_rollup")).unwrap();

@@ -1,4 +1,4 @@
-//! Threads that have `smaps_rollup` read: however long the kernel walks through the pages, the tick goes on.
+//! Threads that read `smaps_rollup`, so that no tick waits for the kernel.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};

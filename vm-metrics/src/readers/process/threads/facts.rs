@@ -1,4 +1,4 @@
-//! What is read once of a process that has threads: its start, and which hypervisor it is.
+//! Reads the start of a process and its kind of hypervisor, once.
 
 use std::fs;
 use std::time::Duration;

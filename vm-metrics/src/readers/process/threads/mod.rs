@@ -1,13 +1,15 @@
-//! The threads of the hypervisor process, from `/proc/<pid>/task`: what each vCPU uses, and how long and how often threads
-//! wait for a CPU.
+//! Reads the threads of hypervisors from `/proc/<pid>/task`.
 //!
-//! Nobody keeps what a thread that has ended waited, or how often it was given a CPU. So both are added up here, tick by
-//! tick, from the first look on: the sums go on when a thread ends, and begin with nothing when the daemon starts anew.
+//! They tell what each vCPU uses, and how long and how often threads wait for a CPU.
+//!
+//! Nobody keeps what a thread that has ended waited, or how often it was given a CPU. So both are added up here from
+//! the first look on. The sums go on when a thread ends, and begin with nothing when the daemon starts anew.
 
 mod facts;
 mod opens;
 mod process;
 mod share;
+mod thread;
 mod vcpu_name;
 mod vcpus;
 

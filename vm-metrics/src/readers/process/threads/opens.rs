@@ -1,4 +1,4 @@
-//! How many files are opened in one tick for processes of users who are not trusted.
+//! Limits the files that a tick opens for untrusted users.
 
 use std::collections::{HashMap, HashSet};
 

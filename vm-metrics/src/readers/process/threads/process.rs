@@ -10,15 +10,12 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, StatxFlags, openat, statx};
 use rustix::io::Errno;
 
-use super::vcpu_name::vcpu;
+use super::thread::{LOOKS, Sums, Thread};
 use crate::host::Host;
-use crate::model::{Hypervisor, ProcessStats, SchedTimes, ThreadsReading, VcpuReading};
-use crate::procfs::{parse_schedstat, parse_stat};
+use crate::model::{Hypervisor, ProcessStats, ThreadsReading, VcpuReading};
+use crate::procfs::parse_schedstat;
 use crate::readers::cached_file::{Buffer, CachedFile, is_out_of_files};
 use crate::readers::{Purpose, ReadReport, ReaderError};
-
-/// A thread gives itself its name as the first thing it does, which on a busy host may be a while after its start.
-const LOOKS: u8 = 10;
 
 /// When a thread that has no file is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
@@ -65,24 +62,6 @@ pub(super) struct Process {
     sums_known: bool,
     /// The first sums are shown as 0, which is where a daemon's counter begins.
     begins_at_zero: bool,
-}
-
-/// What only living threads tell.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sums {
-    wait_nsec: u64,
-    switches: u64,
-}
-
-#[derive(Debug)]
-struct Thread {
-    file: CachedFile,
-    vcpu: Option<u32>,
-    /// When it was started, where it is a vCPU, in clock ticks since boot.
-    start_ticks: Option<u64>,
-    looks_left: u8,
-    /// What of it is in the sums, or was before our time; `None` until it is read.
-    seen: Option<Sums>,
 }
 
 impl Process {
@@ -222,8 +201,7 @@ impl Process {
             match CachedFile::open_at(&self.directory, &format!("{tid}/schedstat"), &self.path) {
                 Ok(Some(file)) => {
                     let seen = complete.then(Sums::default);
-                    self.threads
-                        .insert(tid, Thread { file, vcpu: None, start_ticks: None, looks_left: LOOKS, seen });
+                    self.threads.insert(tid, Thread::new(file, seen));
                 }
                 // It has ended meanwhile.
                 Ok(None) => {}
@@ -261,8 +239,7 @@ impl Process {
             if thread.vcpu.is_none() && thread.looks_left > 0 && allowance.opens > 0 {
                 allowance.opens -= 1;
                 thread.looks_left -= 1;
-                thread.vcpu = name(directory, path, *tid, buffer).and_then(|name| vcpu(*hypervisor, &name));
-                thread.start_ticks = thread.vcpu.and_then(|_| start_ticks(directory, path, *tid, buffer));
+                thread.find_vcpu(directory, path, *tid, *hypervisor, buffer);
             }
             all_named &= thread.vcpu.is_some() || thread.looks_left < LOOKS;
             match thread.file.read_parsed(buffer, parse_schedstat) {
@@ -305,32 +282,4 @@ impl Process {
         };
         (ThreadsReading { vcpus, vcpu_count }, stats)
     }
-}
-
-impl Thread {
-    /// Adds what came in our time since the last call.
-    fn add_to(&mut self, sums: &mut Sums, times: SchedTimes) {
-        let SchedTimes { wait_nsec, switches, .. } = times;
-        let seen = self.seen.get_or_insert(Sums { wait_nsec, switches });
-        let add = |sum: &mut u64, seen: &mut u64, now: u64| {
-            let more = now.saturating_sub(*seen);
-            *seen += more;
-            *sum += more;
-        };
-        add(&mut sums.wait_nsec, &mut seen.wait_nsec, wait_nsec);
-        add(&mut sums.switches, &mut seen.switches, switches);
-    }
-}
-
-/// What a thread calls itself; `None` when that cannot be told, which the next look may.
-fn name(directory: &OwnedFd, path: &Path, tid: u32, buffer: &mut Buffer) -> Option<Vec<u8>> {
-    let file = CachedFile::open_at(directory, &format!("{tid}/comm"), path).ok().flatten()?;
-    let name = file.read(buffer).ok().flatten()?;
-    name.strip_suffix(b"\n").map(<[u8]>::to_vec)
-}
-
-/// When a thread was started; `None` when that cannot be told.
-fn start_ticks(directory: &OwnedFd, path: &Path, tid: u32, buffer: &mut Buffer) -> Option<u64> {
-    let file = CachedFile::open_at(directory, &format!("{tid}/stat"), path).ok().flatten()?;
-    file.read_parsed(buffer, parse_stat).ok().flatten().map(|stat| stat.start_ticks)
 }

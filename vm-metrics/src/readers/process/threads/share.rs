@@ -1,4 +1,4 @@
-//! How many threads of each process are read: fair shares among users who are not trusted. Pure.
+//! Divides the threads that are read fairly among untrusted users. Pure.
 
 use std::collections::BTreeMap;
 

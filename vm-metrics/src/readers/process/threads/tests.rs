@@ -1,3 +1,5 @@
+//! Tests of threads and vCPUs, on a procfs made of files.
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -43,7 +45,7 @@ fn vcpus(reader: &mut ProcThreads, hypervisor: Hypervisor) -> Vec<u32> {
 }
 
 #[test]
-fn a_hypervisor_that_nobody_names_is_known_by_its_program() {
+fn an_unnamed_hypervisor_is_known_by_its_program() {
     let dir = tempfile::tempdir().unwrap();
     let host = host(dir.path(), "firecracker");
     thread(&host, PID + 1, "fc_vcpu 0");
@@ -51,7 +53,7 @@ fn a_hypervisor_that_nobody_names_is_known_by_its_program() {
 }
 
 #[test]
-fn a_process_that_becomes_a_hypervisor_is_looked_at_again() {
+fn a_process_can_become_a_hypervisor() {
     let dir = tempfile::tempdir().unwrap();
     let host = host(dir.path(), "jailer");
     let mut reader = ProcThreads::new(host.clone(), Trust::default(), Purpose::Serve);
@@ -62,7 +64,7 @@ fn a_process_that_becomes_a_hypervisor_is_looked_at_again() {
 }
 
 #[test]
-fn what_a_source_says_later_counts_for_threads_that_were_there_before() {
+fn a_later_name_counts_for_old_threads() {
     let dir = tempfile::tempdir().unwrap();
     let host = host(dir.path(), "a-build-of-ours");
     thread(&host, PID + 1, "vcpu3");
@@ -97,7 +99,7 @@ fn look(reader: &mut ProcThreads, vms: &VmSet) -> (Vec<(usize, bool)>, ReadRepor
 }
 
 #[test]
-fn threads_beyond_the_limit_of_a_process_are_said() {
+fn threads_beyond_the_limit_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     let host = empty_host(dir.path());
     let vms = VmSet { vms: vec![vm_of(&host, 1000, 10_000, 1030), vm_of(&host, 0, 20_000, 1030)] };
@@ -111,7 +113,7 @@ fn threads_beyond_the_limit_of_a_process_are_said() {
 }
 
 #[test]
-fn vcpus_are_numbered_only_where_all_threads_are_read() {
+fn unread_threads_leave_vcpus_without_numbers() {
     let dir = tempfile::tempdir().unwrap();
     let host = empty_host(dir.path());
     let limited = InstanceInfo { allocated_vcpus: Some(2), ..vm_of(&host, 1000, 100, 5) };
@@ -128,7 +130,7 @@ fn vcpus_are_numbered_only_where_all_threads_are_read() {
 
 /// The names of threads may have to wait for the next tick.
 #[test]
-fn vcpus_are_not_numbered_before_all_names_are_read() {
+fn vcpus_get_numbers_after_all_names() {
     let dir = tempfile::tempdir().unwrap();
     let host = empty_host(dir.path());
     let vms = VmSet { vms: vec![vm_of(&host, 1000, 100, 5)] };
@@ -186,7 +188,7 @@ fn opening_files_is_shared_between_users() {
 
 /// What threads waited before the first look is not known to be of our time.
 #[test]
-fn the_first_of_one_shot_looks_knows_no_sums() {
+fn the_first_look_knows_no_sums() {
     let dir = tempfile::tempdir().unwrap();
     let host = host(dir.path(), "firecracker");
     let vms = VmSet { vms: vec![InstanceInfo { hypervisor_pid: Some(PID), ..InstanceInfo::default() }] };
