@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::mem;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
