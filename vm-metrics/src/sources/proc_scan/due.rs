@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 
-use super::observer::{QuickQuery, QuickReading};
+use super::queries::{QuickQuery, QuickReading};
 use super::{ProcessEntry, ProcessKind, ScanContext, SourceError, YOUNG};
 use crate::procfs::executable;
 use crate::sources::process::ReadError;

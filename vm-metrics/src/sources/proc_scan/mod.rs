@@ -11,7 +11,6 @@
 //! afford one at every VM. Looks at processes of untrusted users have a time budget (`looks`).
 //!
 //! A known VM keeps the identity of its first command line. Its NICs follow its descriptors, also into children (`heirs`).
-//!
 //! A process that ends during its look counts as absent. An unreadable process is a problem in the listing.
 
 mod ask;
@@ -21,6 +20,7 @@ mod config_files;
 mod devices;
 mod due;
 mod heirs;
+mod holdings;
 mod identity;
 mod inspect;
 mod kubernetes;
@@ -31,6 +31,7 @@ mod observer;
 mod proc_dir;
 mod process_entry;
 mod program_file;
+mod queries;
 mod scan;
 mod shared;
 mod taps;
@@ -47,17 +48,18 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use self::ask::{ProcessQuery, ProcessReply};
 use self::closer::Closer;
 pub(super) use self::cmdline::netdev_kind;
 use self::config_files::ConfigFiles;
 use self::devices::Devices;
 use self::due::in_order;
 use self::heirs::Orphan;
+use self::holdings::Holdings;
 use self::looks::LookBudget;
-use self::observer::{Holdings, Observer, WalkTime};
+use self::observer::{Observer, WalkTime};
 use self::proc_dir::ProcDir;
 use self::process_entry::{ProcessEntry, ProcessKind};
+use self::queries::{ProcessQuery, ProcessReply};
 use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError};
 use crate::host::Host;
 use crate::model::{Excess, Nic, Trust};
@@ -275,9 +277,7 @@ impl ProcScan {
 
     fn full_scan_due(&mut self, now: Duration) -> bool {
         let due = self.last_full_scan.is_none_or(|last| now.saturating_sub(last) >= FULL_SCAN_INTERVAL);
-        if due {
-            self.last_full_scan = Some(now);
-        }
+        self.last_full_scan = if due { Some(now) } else { self.last_full_scan };
         due
     }
 

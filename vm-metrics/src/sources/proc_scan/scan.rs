@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
 
-use super::ask::{HoldingsUpdate, ProcessQuery, ProcessReply};
 use super::due::{self, DueProcess, QuickResult};
+use super::holdings::HoldingsUpdate;
 use super::inspect::ProcessVm;
 use super::looks::TimePool;
-use super::observer::{Observer, QuickReading};
+use super::observer::Observer;
 use super::program_file::ProgramFile;
+use super::queries::{ProcessQuery, ProcessReply, QuickReading};
 use super::{Findings, ProcScan, ProcessEntry, ProcessKind, ScanContext};
 use crate::model::Hypervisor;
 use crate::sources::process::{ProcessDir, ReadError};

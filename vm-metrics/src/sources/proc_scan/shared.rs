@@ -6,10 +6,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::ask::{ProcessQuery, ProcessReply};
 use super::inspect::ProcessVm;
 use super::looks::TimePool;
 use super::observer::Observer;
+use super::queries::{ProcessQuery, ProcessReply};
 use super::taps::DeviceDescriptor;
 use super::{Findings, ProcScan, ProcessEntry, ProcessKind};
 use crate::model::Nic;

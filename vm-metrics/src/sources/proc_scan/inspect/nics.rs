@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashSet};
 use std::iter;
 
 use super::super::super::SourceError;
-use super::super::ask::HoldingsUpdate;
+use super::super::holdings::{Holdings, HoldingsUpdate};
 use super::super::kvm::KvmDescriptors;
-use super::super::observer::{Holdings, Observer};
+use super::super::observer::Observer;
 use super::super::taps::{DeviceDescriptor, Taps};
 use super::ProcessVm;
 use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::ask::{ProcessQuery, ProcessReply};
 use super::super::due::{DueProcess, in_order};
 use super::super::looks::TimePool;
 use super::super::observer::Observer;
+use super::super::queries::{ProcessQuery, ProcessReply};
 use super::super::scan::chunks;
 use super::super::{Findings, ProcScan, ProcessEntry, ProcessKind, ScanContext};
 use super::KvmFinding;
