@@ -1,8 +1,7 @@
-//! What the VMs use. A reader reads one kind of file, map or socket for all VMs; it neither times nor judges itself,
-//! neither merges nor turns directions round.
+//! Readers measure the VMs of this host; each reads one kind of file, map or socket.
 //!
-//! A new reader is one file here, its `mod` line and its line in [`READERS`]: its configuration section, health and
-//! timing follow from the table.
+//! A reader does not time or judge itself. It does not merge, and keeps the host's directions. A new reader is a file in
+//! `process/` or `tap/`, its `mod` line there and its line in [`READERS`]. Configuration, health and timing follow.
 
 mod cached_file;
 mod cgroup;

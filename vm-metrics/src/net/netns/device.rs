@@ -1,4 +1,4 @@
-//! The network namespaces of the TAPs that a process has open.
+//! Finds the network namespaces of the TAPs that a process has open.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Numbers of hypervisor processes: one file per file of procfs.
+//! Reads the numbers of hypervisor processes: one reader per file of procfs.
 
 mod cpu_clock;
 mod exits;

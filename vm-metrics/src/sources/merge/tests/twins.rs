@@ -1,4 +1,4 @@
-//! VMs of one user that claim one id.
+//! Tests of VMs of one user that claim one id.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Cloud Hypervisor.
+//! Parses the command line of Cloud Hypervisor.
 
 use super::VmArgs;
 use super::identity::{Identity, stem};
