@@ -43,8 +43,8 @@ pub const MAX_COLLISIONS: u32 = 1024;
 
 /// One direction of one device as the programs saw it, since they were attached.
 ///
-/// The programs count in it, and the daemon publishes it. A new counter is one field and one line of
-/// [`zip_with`](Self::zip_with), through which all sums and differences go.
+/// The programs count in it, and the daemon publishes it.
+// A new counter is one field and one line of `zip_with`, through which all sums and differences go.
 // Plain adds by the owning CPU, plain loads by the reader.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -87,7 +87,6 @@ pub use net::NetError;
 #[cfg(feature = "otel")]
 pub use opentelemetry;
 pub use procfs::ParseError;
-#[doc(hidden)]
 pub use readers::Purpose;
 /// ```
 /// // The loopback receives what it transmits; of a TAP, `rx` is what its VM has sent.

@@ -40,7 +40,7 @@ fn a_forked_child_stays_the_same_vm() {
             let before = daemon.metrics().unwrap();
             vm.vmm.perform(&Action::Fork { parent_stays }).unwrap();
             vm.work(5);
-            wait_for_child(&daemon, &before, parent_stays);
+            wait_for_child(&daemon, &vm, &before, parent_stays);
             for _ in 0..5 {
                 vm.work(5);
                 vm.assert_exact(&daemon);
@@ -56,13 +56,16 @@ fn a_forked_child_stays_the_same_vm() {
 }
 
 /// Until the daemon has looked at the child. One that goes on alone is the process of the VM.
-fn wait_for_child(daemon: &Daemon, before: &Metrics, parent_stays: bool) {
+fn wait_for_child(daemon: &Daemon, vm: &Victim, before: &Metrics, parent_stays: bool) {
     let ticks = |metrics: &Metrics| metrics.value("vm_exporter_ticks_total", &[]);
     let process = |metrics: &Metrics| {
         let info = metrics.samples("vm_info").find(|info| info.label("instance_id") == Some("one"))?;
         info.label("pid").map(str::to_owned)
     };
+    let all = (vm.sent as f64, vm.received as f64);
     let is_known = |metrics: &Metrics| {
+        let sums = sums(metrics, &vm.tap);
+        assert!(sums.0 <= all.0 && sums.1 <= all.1, "{sums:?} of {all:?}");
         let is_there = parent_stays || process(metrics).is_some_and(|pid| Some(pid) != process(before));
         (is_there && ticks(metrics) >= Some(ticks(before)? + 10.0)).then_some(())
     };
@@ -105,6 +108,7 @@ fn exec_with_the_tap(program: &str, argv: &[&str], are_owners: impl Fn(&BTreeSet
     let is_so = |metrics: &Metrics| {
         let ids = of_device(&vm.tap, metrics).filter_map(|sample| sample.label("instance_id"));
         owners = ids.map(str::to_owned).collect();
+        assert!(owners.len() <= 2, "{owners:?}");
         are_owners(&owners).then_some(())
     };
     let ended = daemon.wait_for(SOON, "the owners", is_so);
@@ -117,13 +121,16 @@ fn wait_for_sum(daemon: &Daemon, vm: &Victim) {
     let mut sums = (0.0, 0.0);
     let all = (vm.sent as f64, vm.received as f64);
     let complete = daemon.wait_for(SOON, "all bytes", |metrics| {
-        sums = ["vm_network_tx_bytes_total", "vm_network_rx_bytes_total"]
-            .map(|name| sum(metrics, name, &vm.tap))
-            .into();
+        sums = self::sums(metrics, &vm.tap);
         assert!(sums.0 <= all.0 && sums.1 <= all.1, "{sums:?} of {all:?}");
         (sums == all).then_some(())
     });
     complete.unwrap_or_else(|error| panic!("{error:#}: {sums:?} of {all:?}"));
+}
+
+/// Bytes that all VMs with the device have sent and received.
+fn sums(metrics: &Metrics, device: &str) -> (f64, f64) {
+    ["vm_network_tx_bytes_total", "vm_network_rx_bytes_total"].map(|name| sum(metrics, name, device)).into()
 }
 
 fn sum(metrics: &Metrics, name: &str, device: &str) -> f64 {

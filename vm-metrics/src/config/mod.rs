@@ -98,6 +98,16 @@ impl Config {
         Ok(Document::with(path, &text, overrides))
     }
 
+    /// The time between two ticks of the daemon.
+    ///
+    /// ```
+    /// assert_eq!(vm_metrics::Config::builtin()?.interval().as_secs(), 1);
+    /// # Ok::<(), vm_metrics::ConfigError>(())
+    /// ```
+    pub fn interval(&self) -> Duration {
+        self.settings.interval
+    }
+
     /// `path` only names the text in errors.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         Document::new(path, text).check_all(Self::of)

@@ -131,6 +131,7 @@ impl Engine {
     /// Lists, reads and merges once.
     pub(super) fn tick(&mut self, missed: MissedTicks) -> Arc<Snapshot> {
         let began = Instant::now();
+        self.namespaces.begin_tick();
         let (mut vms, source_reports) = self.sources.list();
         let mut components: Vec<ComponentRun> = source_reports.iter().map(health::source_run).collect();
         components.extend(self.sources.switched_off().iter().map(|name| health::source_off(name)));

@@ -58,10 +58,11 @@ impl Manager {
     }
 
     /// Makes a manager from a configuration, with its sources and its readers, the eBPF programs among them.
+    /// The sections of exporters are for the daemon: they are not checked here.
     ///
     /// ```
     /// use std::path::Path;
-    /// use vm_metrics::{Config, Manager, readers::Purpose};
+    /// use vm_metrics::{Config, Manager, Purpose};
     ///
     /// let config = Config::parse(Path::new("example"), "[readers.tap_ebpf]\nenabled = false")?;
     /// let manager = Manager::with_config(config, Purpose::Look)?;

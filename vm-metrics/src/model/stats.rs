@@ -13,7 +13,7 @@ use super::{CgroupStats, Hypervisor, NicStats, ProcessStats, UncountedNic, VmSin
 /// hypervisor process, read from the host. Network numbers are the **guest's** view.
 ///
 /// ```
-/// use vm_metrics::model::ProcessStats;
+/// use vm_metrics::ProcessStats;
 ///
 /// let process = ProcessStats { cpu_usec: Some(1_500_000), ..Default::default() };
 /// let vm = vm_metrics::VmStats { process, ..Default::default() };
@@ -97,7 +97,7 @@ impl VmStats {
     /// bytes are allocated.
     ///
     /// ```
-    /// use vm_metrics::model::ProcessStats;
+    /// use vm_metrics::ProcessStats;
     ///
     /// let vm = vm_metrics::VmStats {
     ///     process: ProcessStats { memory_rss_bytes: Some(3 << 30), ..Default::default() },

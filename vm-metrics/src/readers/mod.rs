@@ -1,4 +1,4 @@
-//! Readers measure the VMs of this host; each reads one kind of file, map or socket.
+//! Readers measure the VMs: each reads one kind of file, map or socket.
 //!
 //! A reader does not time or judge itself. It does not merge, and keeps the host's directions. A new reader is a file in
 //! `process/` or `tap/`, its `mod` line there and its line in [`READERS`]. Configuration, health and timing follow.

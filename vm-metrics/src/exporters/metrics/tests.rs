@@ -82,7 +82,7 @@ fn names_follow_the_conventions() {
     for (name, Metric { kind, help, .. }) in all().chain(in_groups(EXPORTER_GROUPS)) {
         assert!(seen.insert(name.clone()), "{name} twice");
         assert_eq!(*kind == Kind::Counter, name.ends_with("_total"), "{name}");
-        assert!(help.ends_with('.') && !help.contains('|'), "{name}: {help}");
+        assert!(help.ends_with('.') && !help.contains(['|', '\\', '\n']), "{name}: {help}");
     }
 }
 

@@ -69,7 +69,7 @@ impl Manager {
     /// ```
     /// use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider};
     /// use vm_metrics::opentelemetry::metrics::MeterProvider;
-    /// use vm_metrics::{Manager, exporters::otel::ForgettingReader};
+    /// use vm_metrics::{Manager, otel::ForgettingReader};
     ///
     /// let reader = ForgettingReader::new(ManualReader::default());
     /// let provider = SdkMeterProvider::builder().with_reader(reader).build();

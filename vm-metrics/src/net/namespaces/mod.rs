@@ -93,6 +93,11 @@ impl Namespaces {
         }
     }
 
+    /// Begins a tick, also after one that a panic has cut off.
+    pub(crate) fn begin_tick(&mut self) {
+        self.is_followed = false;
+    }
+
     /// Opens the namespaces that are new in this tick, and takes the events of all. Only the first call in a tick does.
     ///
     /// Namespaces of trusted users are opened at once. Those of others are opened within their shares, as time allows.
@@ -185,6 +190,11 @@ impl Namespaces {
             .map(|(netns, known)| (*netns, known))
     }
 
+    /// Whether a tick that has the time will open it.
+    pub(crate) fn is_deferred(&self, netns: u64) -> bool {
+        self.order.contains(&netns) && !self.foreign.contains_key(&netns)
+    }
+
     /// The number that this process gave a foreign namespace, if it holds it open. It need not have entered it.
     pub(crate) fn held(&self, netns: u64) -> Option<u64> {
         self.foreign.get(&netns).filter(|known| known.handle.is_some()).map(|known| known.number)
@@ -200,7 +210,6 @@ impl Namespaces {
 
     /// Closes the namespaces in which no VM has a TAP any more. The readers have read their final counters.
     pub(crate) fn end_tick(&mut self) {
-        self.is_followed = false;
         self.foreign.retain(|_, known| known.is_wanted);
     }
 }

@@ -61,6 +61,7 @@ fn a_namespace_waits_for_a_recreated_tap() {
     let mut is_open = |vms: Vec<InstanceInfo>, ended: &[u32]| {
         namespaces.follow(&VmSet { vms }, &ended.iter().copied().collect());
         namespaces.end_tick();
+        namespaces.begin_tick();
         namespaces.held(own).is_some()
     };
     assert!(is_open(vm(vec![nic.clone()]), &[]));
@@ -91,7 +92,33 @@ fn readers_open_a_namespace_once() {
         let problems = [(); 3].map(|()| namespaces.follow(&vms, &HashSet::new()).problems.len());
         assert!(problems.iter().all(|count| *count == problems[0]), "each reader reports the same");
         namespaces.end_tick();
+        namespaces.begin_tick();
     }
     assert!(namespaces.held(own).is_some());
     assert_eq!(finds.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_tick_that_panicked_leaves_no_old_state() {
+    let (mut namespaces, none) = (namespaces(10), HashSet::new());
+    namespaces.begin_tick();
+    namespaces.follow(&vms(&[(7, 3)]), &none);
+    assert_eq!(namespaces.order.len(), 3);
+    // No end of the tick.
+    namespaces.begin_tick();
+    namespaces.follow(&vms(&[(7, 1)]), &none);
+    assert_eq!(namespaces.order.len(), 1);
+}
+
+#[test]
+fn namespaces_beyond_the_time_are_deferred() {
+    let (mut namespaces, none) = (namespaces(10), HashSet::new());
+    let vms = vms(&[(7, 2)]);
+    let wanted = wanted(&vms, &none, &namespaces.trust);
+    (namespaces.order, namespaces.overuse) = namespaces.within_shares(&wanted);
+    let [first, second] = namespaces.order[..] else { panic!("two") };
+    let known = ForeignNamespace::new(&wanted[&first].pids, wanted[&first].tenant, FIRST_NUMBER);
+    namespaces.foreign.insert(first, known);
+    assert!(namespaces.is_deferred(second) && !namespaces.is_deferred(first));
+    assert!(!namespaces.is_deferred(1), "nobody has asked for it");
 }

@@ -154,6 +154,10 @@ impl Reader for TapProcfs {
             let Some((netns, pids)) = netns.and_then(|netns| Some((netns, processes.get(&netns)?))) else {
                 continue;
             };
+            // Whether it is a macvtap, whose directions are others, is known only inside.
+            if namespaces.is_deferred(netns) {
+                continue;
+            }
             let tenant = pids.first().and_then(|pid| tenants.get(pid)).copied();
             asked.push(NetnsRequest { netns, nics, pids, tenant: tenant.unwrap_or(Tenant::Other(None)) });
         }

@@ -186,7 +186,7 @@ impl ProcScan {
             unfinished_looks: HashMap::new(),
             unfinished_parents: HashSet::new(),
             pace: WalkTime::default(),
-            patient: Patient::new("scan", PATIENCE, ask::answer)
+            patient: Patient::new("scan", PATIENCE, queries::answer)
                 .with_patience_for_others(PATIENCE_FOR_OTHERS),
             overuse: Excess::default(),
             most_shut_out: 0,

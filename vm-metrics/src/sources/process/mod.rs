@@ -144,7 +144,7 @@ pub fn read_error(operation: &'static str, path: impl Into<PathBuf>, error: io::
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Write};
+    use std::io::{BufRead, BufReader, Read, Write};
     use std::os::unix::process::CommandExt;
     use std::process::{Command, Stdio};
 
@@ -174,10 +174,13 @@ mod tests {
         fs::copy("/bin/sh", &program).unwrap();
         let mut vmm = Command::new(program)
             .arg0("microvm@web")
-            .args(["-c", "read end", "sh"])
+            .args(["-c", "echo; read end", "sh"])
             .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        // The kernel gives the new name during the exec, after the old files have been closed.
+        vmm.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let host = Host::default();
         let process = ProcessDir::new(&host, vmm.id());
         let name = without_capabilities(|| process.executable().unwrap());

@@ -37,6 +37,8 @@ fn metrics_of_an_instrument_agree() {
         let otel = metric.otel;
         let is_counter = otel.instrument.map(|kind| kind == InstrumentKind::Counter);
         assert!(is_counter.is_none_or(|is| is == (metric.kind == Kind::Counter)), "{}", metric.name);
+        let is_shared = ["s", "By", "{packet}"].contains(&metric.unit);
+        assert!(otel.unit.is_none() || !is_shared, "{} has another unit than its metric", metric.name);
         assert_eq!(otel.help.is_some(), otel.attribute.is_some(), "{}", metric.name);
         let own = format!("{:?} {:?} {}", metric.kind, otel.instrument, metric.samples.are_whole());
         let of_metric = (own, otel.unit.unwrap_or(metric.unit), otel.help);

@@ -207,6 +207,8 @@ impl ProgramSet {
                     self.refused.remove(ifindex);
                     self.taps.insert(*ifindex, tap);
                 }
+                // The name means another device by now, which the next tick finds.
+                Err(_) if !links.has_name(*ifindex, &nic.tap) => {}
                 Err(error) => {
                     let lacks_slot = matches!(error, LoadError::NoSlot);
                     // To ask once more costs little, and what counts meanwhile is not shown.

@@ -160,7 +160,7 @@ fn looks_that_hang_cost_their_user() {
         if (101..104).contains(&question.1) && matches!(question.2, ProcessQuery::New { .. }) {
             let _ = hanging.lock().unwrap().recv();
         }
-        ask::answer(question)
+        queries::answer(question)
     };
     scan.patient = Patient::new("scan", PATIENCE, read).with_patience_for_others(PATIENCE_FOR_OTHERS);
     list(&mut scan, START);
