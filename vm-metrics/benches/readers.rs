@@ -11,9 +11,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use vm_metrics::Config;
-use vm_metrics::Purpose;
 use vm_metrics::app::App;
+use vm_metrics::{Config, Purpose};
 use vm_metrics_testkit::puppet::{self, Puppet};
 
 const VMS: usize = 40;
