@@ -208,18 +208,6 @@ fn run_reader(
             let report = reader.read(vms, namespaces, batch);
             health::reader_run(name, &report, began.elapsed())
         }
-        ReaderState::Not(health) => ComponentRun {
-            kind: ComponentKind::Reader,
-            name,
-            health: health.clone(),
-            duration: None,
-            items: 0,
-            errors: 0,
-            absent: 0,
-            lost: None,
-            pinned: None,
-            overuse: Vec::new(),
-            totals: ComponentTotals::default(),
-        },
+        ReaderState::Not(health) => health::not_run(ComponentKind::Reader, name, health.clone()),
     }
 }

@@ -47,7 +47,10 @@ fn waiting(taps: usize) -> String {
 pub(super) fn source_run(report: &SourceReport) -> ComponentRun {
     if let (Err(absent @ SourceError::Absent { .. }), true) = (&report.result, report.auto) {
         let health = ComponentHealth::new(Health::Disabled, absent.to_string());
-        return ComponentRun { duration: Some(report.duration), ..not_run(report.name, health) };
+        return ComponentRun {
+            duration: Some(report.duration),
+            ..not_run(ComponentKind::Source, report.name, health)
+        };
     }
     let problems = report.problems.len();
     let (health, items) = match (&report.result, report.problems.first()) {
@@ -76,19 +79,21 @@ pub(super) fn source_run(report: &SourceReport) -> ComponentRun {
 
 /// A source that is switched off.
 pub(super) fn source_off(name: &'static str) -> ComponentRun {
-    not_run(name, ComponentHealth::new(Health::Disabled, "switched off, or nothing in its section"))
+    let health = ComponentHealth::new(Health::Disabled, "switched off, or nothing in its section");
+    not_run(ComponentKind::Source, name, health)
 }
 
 /// The state file that the manager keeps for its next start.
 pub(super) fn state_run(health: &ComponentHealth) -> ComponentRun {
     let is_fault = matches!(health.state, Health::Degraded | Health::Failed);
-    let not_run = not_run("state", health.clone());
-    ComponentRun { kind: ComponentKind::Manager, errors: usize::from(is_fault), ..not_run }
+    let not_run = not_run(ComponentKind::Manager, "state", health.clone());
+    ComponentRun { errors: usize::from(is_fault), ..not_run }
 }
 
-fn not_run(name: &'static str, health: ComponentHealth) -> ComponentRun {
+/// A component that has not run in this tick.
+pub(super) fn not_run(kind: ComponentKind, name: &'static str, health: ComponentHealth) -> ComponentRun {
     ComponentRun {
-        kind: ComponentKind::Source,
+        kind,
         name,
         health,
         duration: None,
