@@ -46,8 +46,9 @@ const INSTANCE: &str = "/instances/{id}";
 pub(crate) fn request(socket: &Path, method: &str, path: &str, body: &str) -> (u16, String, String) {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(scaled(SOON))).unwrap();
-    let length = body.len();
-    write!(stream, "{method} {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+    // One write: the daemon may answer a head without its body, and close.
+    let text = format!("{method} {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(text.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
