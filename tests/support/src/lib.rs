@@ -3,6 +3,7 @@
 //! Frames go through the kernel, and the guest is a Linux that boots. A value of this crate removes on drop everything
 //! that it made. Its child processes end with the thread that started them.
 
+pub mod bpf;
 pub mod child;
 pub mod daemon;
 pub mod firecracker;
@@ -31,4 +32,4 @@ pub mod victoria_metrics;
 pub mod vm_process;
 pub mod wait;
 
-pub use sys::detach_bpf_link;
+pub use sys::{detach_bpf_link, process_cpu_time};

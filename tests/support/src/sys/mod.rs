@@ -2,11 +2,14 @@
 //!
 //! Only this module, [`crate::child`] and [`crate::netns`] have unsafe code.
 
+pub(crate) mod bpf;
+
 use std::ffi::c_int;
 use std::io;
 use std::mem;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 /// Makes an interface request for the device of this name.
 pub(crate) fn ifreq(name: &str) -> io::Result<libc::ifreq> {
@@ -143,6 +146,21 @@ pub(crate) fn expect_vnet_header(fd: impl AsFd) -> io::Result<()> {
     check(unsafe {
         libc::setsockopt(fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, (&raw const on).cast(), length)
     })
+}
+
+/// Returns the CPU time of a process with all its threads, also the ended ones.
+pub fn process_cpu_time(pid: u32) -> io::Result<Duration> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: the pointer is that of a local clock id.
+    let error = unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is that of a local timespec.
+    check(unsafe { libc::clock_gettime(clock, &raw mut time) })?;
+    Ok(Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32))
 }
 
 /// Detaches a BPF link of any holder, like `bpftool link detach`.
