@@ -31,4 +31,4 @@ pub mod victoria_metrics;
 pub mod vm_process;
 pub mod wait;
 
-pub use sys::detach_bpf_link;
+pub use sys::{detach_bpf_link, hold_bpf_link};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 pub use self::nics::Share;
-use self::nics::{named_nics, named_uncounted};
+use self::nics::{named_nics, named_unmonitored};
 use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, ConfigFile, VmArgs};
 use super::holdings::Holdings;
@@ -19,7 +19,7 @@ use super::program_file::ProgramFile;
 use super::vcpus::Vcpus;
 use super::{kubernetes, kvm};
 use crate::host::Host;
-use crate::model::{Hypervisor, InstanceInfo, Nic, ProgramName, UncountedNic};
+use crate::model::{Hypervisor, InstanceInfo, Nic, ProgramName, UnmonitoredNic};
 use crate::procfs::Stat;
 use crate::procfs::executable::hypervisor;
 use crate::sources::merge::fingerprints::Fingerprints;
@@ -54,7 +54,7 @@ pub struct ProcessVm {
     api_socket: Option<PathBuf>,
     /// NICs by the command line, for want of a look at the process's descriptors.
     named_nics: Vec<Nic>,
-    named_uncounted: Vec<UncountedNic>,
+    named_unmonitored: Vec<UnmonitoredNic>,
     /// The config file of the command line.
     config_file: Option<Arc<ConfigFile>>,
     is_configured: bool,
@@ -115,7 +115,7 @@ pub fn inspect_as(
     let mut vm = ProcessVm {
         fingerprints,
         api_socket: args.api_socket.take().map(PathBuf::from),
-        named_uncounted: named_uncounted(process.host, mem::take(&mut args.uncounted)),
+        named_unmonitored: named_unmonitored(process.host, mem::take(&mut args.unmonitored)),
         named_nics: named_nics(mem::take(&mut args.taps)),
         config_file: args.config_file.take().map(Arc::new),
         ..ProcessVm::new(process, info(process.pid, hypervisor, &args), stat.start_ticks)
@@ -220,7 +220,7 @@ impl ProcessVm {
                 self.info.max_vcpus = self.vcpus.most;
                 self.info.allocated_memory_bytes = args.memory_bytes;
                 self.named_nics = named_nics(args.taps.clone());
-                self.named_uncounted = named_uncounted(host, args.uncounted.clone());
+                self.named_unmonitored = named_unmonitored(host, args.unmonitored.clone());
             }
             Ok(_) => {}
             Err(problem) => self.config_problem = Some(problem),

@@ -14,7 +14,7 @@ pub const MAX_PROBLEMS: usize = 32;
 /// VMs of all users together who are not trusted. Each costs a tick about a tenth of a millisecond.
 const MAX_VMS: u64 = 1024;
 
-/// NICs of all those VMs together, those that cannot be counted among them. Each is dozens of series.
+/// NICs of all those VMs together, unmonitored ones included. Each is dozens of series.
 const MAX_NICS: u64 = 1024;
 
 impl ProcScan {
@@ -72,15 +72,15 @@ impl ProcScan {
             }
             stays
         });
-        let share = self.share(vms, MAX_NICS, |vm| (vm.nics.len() + vm.uncounted.len()) as u64);
+        let share = self.share(vms, MAX_NICS, |vm| (vm.nics.len() + vm.unmonitored.len()) as u64);
         let mut counts: HashMap<Option<u32>, u64> = HashMap::new();
         for vm in vms.iter_mut().filter(|vm| !self.trust.is_trusted(vm.uid)) {
             let count = counts.entry(vm.uid).or_default();
-            let all = vm.nics.len() + vm.uncounted.len();
+            let all = vm.nics.len() + vm.unmonitored.len();
             let room = usize::try_from(share.saturating_sub(*count)).unwrap_or(usize::MAX);
             vm.nics.truncate(room);
-            vm.uncounted.truncate(room - vm.nics.len());
-            let left = vm.nics.len() + vm.uncounted.len();
+            vm.unmonitored.truncate(room - vm.nics.len());
+            let left = vm.nics.len() + vm.unmonitored.len();
             vm.has_more_nics |= left < all;
             *count += left as u64;
             left_out(vm.uid, "nics", (all - left) as u64);

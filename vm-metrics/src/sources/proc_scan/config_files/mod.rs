@@ -192,8 +192,8 @@ fn reading(
 fn bounded(mut args: VmArgs) -> VmArgs {
     args.taps.retain(|tap| is_device_name(tap));
     args.taps.truncate(MAX_NICS + 1);
-    args.uncounted.truncate(MAX_NICS + 1);
-    for nic in &mut args.uncounted {
+    args.unmonitored.truncate(MAX_NICS + 1);
+    for nic in &mut args.unmonitored {
         nic.name = shortened(&nic.name);
     }
     args

@@ -9,7 +9,7 @@ use super::super::kvm::KvmDescriptors;
 use super::super::taps::{DeviceDescriptor, Taps};
 use super::ProcessVm;
 use crate::host::Host;
-use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};
+use crate::model::{Hypervisor, InstanceInfo, Nic, UnmonitoredKind, UnmonitoredNic, is_device_name};
 use crate::sources::shortened;
 use crate::sources::values::bounded::{MAX_NICS, MAX_VCPUS};
 use crate::sources::values::vfio::is_network;
@@ -26,7 +26,7 @@ pub struct Share {
     pub nics: Vec<Nic>,
     /// Those of the NICs that the process itself was seen to hold.
     known: Vec<DeviceDescriptor>,
-    uncounted: Vec<UncountedNic>,
+    unmonitored: Vec<UnmonitoredNic>,
     /// Whether it holds NICs that are left out.
     has_lost_nics: bool,
     problem: Option<SourceError>,
@@ -53,7 +53,7 @@ impl Share {
 
     /// Whether the VM has nothing from it.
     pub fn is_empty(&self) -> bool {
-        self.nics.is_empty() && self.uncounted.is_empty() && !self.has_lost_nics
+        self.nics.is_empty() && self.unmonitored.is_empty() && !self.has_lost_nics
     }
 }
 
@@ -78,10 +78,10 @@ impl ProcessVm {
         let shares = || iter::once(&self.own).chain(self.heirs.iter().map(|(_, share)| share));
         let mut seen = HashSet::new();
         let nics = shares().flat_map(|share| &share.nics).filter(|nic| seen.insert(*nic)).cloned().collect();
-        let uncounted: BTreeSet<_> = shares().flat_map(|share| &share.uncounted).cloned().collect();
+        let unmonitored: BTreeSet<_> = shares().flat_map(|share| &share.unmonitored).cloned().collect();
         let has_lost_nics = shares().any(|share| share.has_lost_nics);
         self.info.nics = nics;
-        self.info.uncounted = uncounted.into_iter().collect();
+        self.info.unmonitored = unmonitored.into_iter().collect();
         self.keep_inherited();
         self.limit_nics(has_lost_nics);
     }
@@ -146,7 +146,7 @@ impl ProcessVm {
                     self.take_kvm(&taps.kvm);
                 }
                 let mut known = taps.known();
-                let Taps { uncounted, problem, .. } = taps;
+                let Taps { unmonitored, problem, .. } = taps;
                 self.is_looked_at = is_trusted || known.iter().all(|(_, held)| held.is_evident());
                 let problem =
                     problem.or_else(|| is_partial.then(|| SourceError::process(self.pid, NOT_ALL_YET)));
@@ -160,7 +160,7 @@ impl ProcessVm {
                 known.retain(|(_, held)| self.is_looked_at || held.is_evident());
                 let nics = known.iter().filter_map(|(_, held)| held.nic().cloned()).collect();
                 self.own = Share { nics, known, problem, has_lost_nics, ..Share::default() };
-                self.set_uncounted(uncounted);
+                self.set_unmonitored(unmonitored);
             }
             Err(refused) => {
                 self.is_looked_at = false;
@@ -168,7 +168,7 @@ impl ProcessVm {
                 let nics = if is_trusted { self.named_nics.clone() } else { Vec::new() };
                 let problem = Some(self.not_allowed(is_trusted, &refused));
                 self.own = Share { nics, problem, ..Share::default() };
-                self.set_uncounted(BTreeSet::new());
+                self.set_unmonitored(BTreeSet::new());
             }
         }
         self.descriptors = descriptors;
@@ -216,26 +216,26 @@ impl ProcessVm {
     }
 
     /// The command line names the first NICs; descriptors show some of the later ones.
-    fn set_uncounted(&mut self, mut held: BTreeSet<UncountedNic>) {
+    fn set_unmonitored(&mut self, mut held: BTreeSet<UnmonitoredNic>) {
         // A vDPA device that was handed on as a descriptor has another name on the command line: it is one NIC.
-        let is_vdpa = |nic: &&UncountedNic| nic.kind == UncountedKind::VhostVdpa;
-        let only_held = |nic: &&UncountedNic| !self.named_uncounted.contains(nic);
+        let is_vdpa = |nic: &&UnmonitoredNic| nic.kind == UnmonitoredKind::VhostVdpa;
+        let only_held = |nic: &&UnmonitoredNic| !self.named_unmonitored.contains(nic);
         let mut pairs = held.iter().filter(is_vdpa).filter(only_held).count();
-        for nic in &self.named_uncounted {
+        for nic in &self.named_unmonitored {
             let is_other_name = is_vdpa(&nic) && !held.contains(nic);
             match pairs.checked_sub(usize::from(is_other_name)) {
                 Some(left) if is_other_name => pairs = left,
                 _ => drop(held.insert(nic.clone())),
             }
         }
-        self.own.uncounted = held.into_iter().collect();
+        self.own.unmonitored = held.into_iter().collect();
     }
 
     fn limit_nics(&mut self, has_lost_nics: bool) {
-        let InstanceInfo { nics, uncounted, .. } = &mut self.info;
-        let too_many = nics.len() > MAX_NICS || uncounted.len() > MAX_NICS;
+        let InstanceInfo { nics, unmonitored, .. } = &mut self.info;
+        let too_many = nics.len() > MAX_NICS || unmonitored.len() > MAX_NICS;
         nics.truncate(MAX_NICS);
-        uncounted.truncate(MAX_NICS);
+        unmonitored.truncate(MAX_NICS);
         self.info.has_more_nics = too_many || has_lost_nics;
         self.too_many_nics = too_many.then(|| {
             let problem = format!("it has more than {MAX_NICS} network interfaces: the others are left out");
@@ -256,14 +256,14 @@ impl ProcessVm {
 }
 
 /// A PCI device may be anything; one of which nothing is known is listed rather than left out.
-pub fn named_uncounted(host: &Host, mut uncounted: Vec<UncountedNic>) -> Vec<UncountedNic> {
-    uncounted.truncate(MAX_NICS + 1);
-    for nic in &mut uncounted {
+pub fn named_unmonitored(host: &Host, mut unmonitored: Vec<UnmonitoredNic>) -> Vec<UnmonitoredNic> {
+    unmonitored.truncate(MAX_NICS + 1);
+    for nic in &mut unmonitored {
         nic.name = shortened(&nic.name);
     }
-    let is_nic = |nic: &UncountedNic| is_network(host, &nic.name).unwrap_or(true);
-    uncounted.retain(|nic| nic.kind != UncountedKind::Vfio || is_nic(nic));
-    uncounted
+    let is_nic = |nic: &UnmonitoredNic| is_network(host, &nic.name).unwrap_or(true);
+    unmonitored.retain(|nic| nic.kind != UnmonitoredKind::Vfio || is_nic(nic));
+    unmonitored
 }
 
 pub fn named_nics(taps: Vec<String>) -> Vec<Nic> {
