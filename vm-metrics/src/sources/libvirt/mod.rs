@@ -145,14 +145,14 @@ impl Domain {
     }
 
     fn instance(&self, host: &Host, hypervisor: Hypervisor) -> InstanceInfo {
-        let (uncounted, has_more_nics) = bounded::uncounted(host, self.uncounted.clone());
+        let (unmonitored, has_more_nics) = bounded::unmonitored(host, self.unmonitored.clone());
         InstanceInfo {
             id: self.uuid.clone(),
             name: self.name.clone(),
             hypervisor,
             hypervisor_pid: Some(self.pid),
             nics: self.taps.iter().map(Nic::local).collect(),
-            uncounted,
+            unmonitored,
             has_more_nics,
             allocated_vcpus: self.vcpus,
             allocated_memory_bytes: self.memory_bytes,
