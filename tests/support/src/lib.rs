@@ -32,4 +32,5 @@ pub mod victoria_metrics;
 pub mod vm_process;
 pub mod wait;
 
-pub use sys::{detach_bpf_link, hold_bpf_link, process_cpu_time};
+pub use sys::bpf::{detach_bpf_link, hold_bpf_link};
+pub use sys::process_cpu_time;

@@ -62,6 +62,9 @@ pub struct Options {
     /// Measure the growth up to 10 000 VMs.
     #[arg(long, conflicts_with = "quick")]
     growth: bool,
+    /// Measure this build of the daemon, rather than a fresh one.
+    #[arg(long, value_name = "BINARY")]
+    daemon: Option<PathBuf>,
     /// Compare with another build of the daemon, in turns.
     #[arg(long, value_name = "BINARY")]
     other: Option<PathBuf>,
@@ -108,7 +111,10 @@ pub fn bench(workspace: &Workspace, options: &Options) -> Result<()> {
         return compare::compare(one, other);
     }
     ensure!(geteuid().is_root(), "the bench makes TAP devices, and only root can");
-    let daemon = build::build(workspace, &build::Options::default())?;
+    let daemon = match &options.daemon {
+        Some(daemon) => daemon.clone(),
+        None => build::build(workspace, &build::Options::default())?,
+    };
     let start = Instant::now();
     let run = measure(workspace, (&daemon, options.other.as_deref()), &Plan::new(options))?;
     println!("{}", run.heading());

@@ -1,4 +1,4 @@
-//! The commands of bpf(2) that a bench needs, without a library.
+//! The commands of bpf(2) that the testkit needs, without a library.
 
 use std::ffi::{c_int, c_long};
 use std::io;
@@ -10,6 +10,8 @@ const PROG_LOAD: c_int = 5;
 const PROG_TEST_RUN: c_int = 10;
 const PROG_GET_FD_BY_ID: c_int = 13;
 const OBJ_GET_INFO_BY_FD: c_int = 15;
+const LINK_GET_FD_BY_ID: c_int = 30;
+const LINK_DETACH: c_int = 34;
 
 const PROG_TYPE_SCHED_CLS: u32 = 3;
 const LICENSE: &[u8] = b"GPL\0";
@@ -92,6 +94,21 @@ pub(crate) fn program_name(program: &OwnedFd) -> io::Result<String> {
     check(unsafe { command(OBJ_GET_INFO_BY_FD, &mut attr) })?;
     let name = info[INFO_BEFORE_NAME..].split(|byte| *byte == 0).next().unwrap_or_default();
     Ok(String::from_utf8_lossy(name).into_owned())
+}
+
+/// Detaches a BPF link of any holder, like `bpftool link detach`.
+pub fn detach_bpf_link(id: u32) -> io::Result<()> {
+    let link = hold_bpf_link(id)?;
+    let mut attr = Attr::new(&[(0, raw(&link))]);
+    // SAFETY: the command reads no memory but the attributes.
+    check(unsafe { command(LINK_DETACH, &mut attr) }).map(drop)
+}
+
+/// Opens a BPF link of any holder, like a process that lists all links.
+pub fn hold_bpf_link(id: u32) -> io::Result<OwnedFd> {
+    let mut attr = Attr::new(&[(0, id)]);
+    // SAFETY: the command reads no memory but the attributes.
+    descriptor(unsafe { command(LINK_GET_FD_BY_ID, &mut attr) })
 }
 
 /// # Safety
