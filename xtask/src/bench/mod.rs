@@ -31,6 +31,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use vm_metrics_testkit::netns::NetNs;
 
 use self::{
@@ -140,6 +141,7 @@ fn check_ratios(figures: &Figures) -> Result<()> {
 fn measure(workspace: &Workspace, builds: (&Path, Option<&Path>), plan: &Plan) -> Result<Run> {
     raise_open_files()?;
     let _namespace = NetNs::enter()?;
+    hide_other_processes()?;
     let dir = own_dir(workspace)?;
     let setup = Setup { binary: builds.0, other_build: builds.1, dir: &dir, nics: plan.most_vms() };
     let mut fleet = Fleet::new(&dir)?;
@@ -202,6 +204,16 @@ fn raise_open_files() -> Result<()> {
     setrlimit(Resource::Nofile, both(hard.map(|hard| hard.max(OPEN_FILES))))
         .or_else(|_| setrlimit(Resource::Nofile, both(hard)))
         .context("raise the limit of open files")
+}
+
+/// Hides all other VMs of this host from the daemons, which would measure them as well.
+///
+/// Children of this thread get no CAP_SYS_PTRACE. In this mount of proc they see only processes without more rights
+/// than theirs, so only each other.
+fn hide_other_processes() -> Result<()> {
+    remove_capability_from_bounding_set(CapabilitySet::SYS_PTRACE)
+        .context("drop CAP_SYS_PTRACE for children")?;
+    mount("proc", "/proc", "proc", MountFlags::empty(), c"hidepid=4").context("mount proc with hidepid=4")
 }
 
 /// Makes a directory in memory that only this run sees.
