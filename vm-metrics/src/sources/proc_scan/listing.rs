@@ -39,7 +39,7 @@ impl ProcScan {
         let processes = found.iter().map(|(pid, vm)| (*pid, evidence(vm))).collect();
         let mut overuse = std::mem::take(&mut self.overuse);
         found.retain(|(pid, vm)| vm.is_listed && !self.is_part_of_another(*pid, vm));
-        let sockets = found.iter().filter_map(|(pid, vm)| vm.api_socket(*pid)).collect();
+        let sockets = found.iter().filter_map(|(_, vm)| vm.api_socket()).collect();
         let instances = found.into_iter().map(|(_, vm)| vm.info.clone());
         let mut instances: Vec<_> =
             instances.chain(self.orphans.iter().map(|orphan| orphan.info.clone())).collect();
@@ -51,9 +51,9 @@ impl ProcScan {
     /// It has come from another VM and holds a device of that: it is the same VM.
     fn is_part_of_another(&self, pid: u32, vm: &ProcessVm) -> bool {
         !vm.is_found_by_kvm
-            && self.ancestor(pid).is_some_and(|(_, ancestor)| {
-                ancestor.is_listed && vm.info.nics.iter().any(|nic| ancestor.info.nics.contains(nic))
-            })
+            && self
+                .ancestor(pid)
+                .is_some_and(|ancestor| ancestor.is_listed && vm.holds_any(&ancestor.info.nics))
     }
 
     /// The oldest VMs of a user stay, and those with the oldest NICs.

@@ -136,8 +136,10 @@ fn tun(process: &ProcessDir, descriptors: &Descriptors, descriptor: u32) -> Opti
 
 /// The kernel lets a name be any bytes; a label must be text, and must lead back to the device.
 fn not_text(pid: u32, name: &[u8]) -> SourceError {
-    let problem = format!("its TAP \"{}\" is left out: the name is not UTF-8", name.escape_ascii());
-    SourceError::Process { pid, problem }
+    SourceError::process(
+        pid,
+        format!("its TAP \"{}\" is left out: the name is not UTF-8", name.escape_ascii()),
+    )
 }
 
 enum Node {
