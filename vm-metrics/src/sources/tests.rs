@@ -13,6 +13,12 @@ use super::polling::KEEP_LISTING;
 use super::*;
 use crate::config::Config;
 
+/// The VMs and the problems of a source.
+pub fn listed(source: &mut impl Source) -> (Vec<InstanceInfo>, Vec<String>) {
+    let listing = source.list().unwrap();
+    (listing.instances, listing.problems.iter().map(ToString::to_string).collect())
+}
+
 /// Lists what it is given, or fails.
 struct Fake(Option<Vec<InstanceInfo>>);
 

@@ -16,10 +16,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use self::pid_guard::PidGuard;
-use super::{Listing, SourceError};
+use super::{Listing, SourceContext, SourceError};
 use crate::model::{Hypervisor, InstanceInfo, Nic, is_device_name};
-use crate::sources::files::operators::Operators;
-use crate::sources::process::lookup::ProcessLookup;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema), schema(as = DescribedVm))]
@@ -66,13 +64,12 @@ impl DeclaredVm {
     /// `written` is the file that has the pid, if it is not in the configuration; `guard` is kept from call to call.
     pub fn list(
         &self,
-        processes: &ProcessLookup,
-        operators: &Operators,
+        context: &SourceContext,
         written: Option<&Path>,
         guard: &mut PidGuard,
         listing: &mut Listing,
     ) {
-        let pid = self.checked_pid(processes, operators, written, guard, &mut listing.problems);
+        let pid = self.checked_pid(context, written, guard, &mut listing.problems);
         let names_process = self.pid.is_some() || self.pid_file.is_some();
         let vm = InstanceInfo {
             id: self.id.clone(),
@@ -96,8 +93,7 @@ impl DeclaredVm {
     /// The process, if one is named and is still the one that was meant.
     fn checked_pid(
         &self,
-        processes: &ProcessLookup,
-        operators: &Operators,
+        context: &SourceContext,
         written: Option<&Path>,
         guard: &mut PidGuard,
         problems: &mut Vec<SourceError>,
@@ -105,12 +101,12 @@ impl DeclaredVm {
         let (pid, written) = match (self.pid, self.pid_file.as_deref()) {
             (Some(pid), _) => (pid, written.map(|path| (path, modified(path)))),
             (None, Some(path)) => {
-                let (pid, modified) = pid_file::pid_in(path, processes, operators, guard, problems)?;
+                let (pid, modified) = pid_file::pid_in(path, context, guard, problems)?;
                 (pid, Some((path, modified)))
             }
             (None, None) => return None,
         };
-        match guard.check(processes, pid, written) {
+        match guard.check(&context.processes, pid, written) {
             Ok(()) => Some(pid),
             Err(problem) => {
                 problems.push(problem);
@@ -136,7 +132,6 @@ fn modified(path: &Path) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Trust;
     use crate::sources::proc_scan::fixture::{Fake, Fixture};
 
     /// A VM and the host that it is on.
@@ -153,13 +148,7 @@ mod tests {
 
         fn listing(&mut self) -> (Listing, String) {
             let mut listing = Listing::default();
-            self.vm.list(
-                &ProcessLookup::new(self.fixture.host(), Trust::default()),
-                &Operators::default(),
-                None,
-                &mut self.guard,
-                &mut listing,
-            );
+            self.vm.list(&self.fixture.context(), None, &mut self.guard, &mut listing);
             assert_eq!(listing.instances.len() + listing.ended.len(), 1);
             let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
             (listing, problems.join("; "))

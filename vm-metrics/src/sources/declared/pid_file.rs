@@ -5,9 +5,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::pid_guard::PidGuard;
-use crate::sources::files::operators::Operators;
-use crate::sources::process::lookup::ProcessLookup;
-use crate::sources::{SourceError, files};
+use crate::sources::{SourceContext, SourceError, files};
 
 /// A pid and a newline; some programs write a line or two more.
 const LIMIT: u64 = 4 << 10;
@@ -15,12 +13,11 @@ const LIMIT: u64 = 4 << 10;
 /// While the file is half, cannot be read or does not count, the pid that it had before counts.
 pub fn pid_in(
     path: &Path,
-    processes: &ProcessLookup,
-    operators: &Operators,
+    context: &SourceContext,
     guard: &PidGuard,
     problems: &mut Vec<SourceError>,
 ) -> Option<(u32, Option<SystemTime>)> {
-    match read_pid(path, processes, operators) {
+    match read_pid(path, context) {
         Ok(found) => Some(found),
         Err(problem) => {
             let is_gone = problem.io_kind() == Some(io::ErrorKind::NotFound);
@@ -31,17 +28,13 @@ pub fn pid_in(
 }
 
 /// The first line counts. Messages never quote the file.
-fn read_pid(
-    path: &Path,
-    processes: &ProcessLookup,
-    operators: &Operators,
-) -> Result<(u32, Option<SystemTime>), SourceError> {
+fn read_pid(path: &Path, context: &SourceContext) -> Result<(u32, Option<SystemTime>), SourceError> {
     let failed = |error| SourceError::io("read", path, error);
-    let (file, authors) = operators.open(path).map_err(failed)?;
+    let (file, authors) = context.operators.open(path).map_err(failed)?;
     let content = files::read_located(file, LIMIT).map_err(failed)?;
     let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let pid = str::from_utf8(line).ok().and_then(|line| line.trim().parse().ok()).filter(|pid| *pid > 0);
     let pid = pid.ok_or_else(|| SourceError::content(path, "there is no pid in it"))?;
-    authors.may_name(processes, pid).map_err(|problem| SourceError::content(path, problem))?;
+    authors.may_name(&context.processes, pid).map_err(|problem| SourceError::content(path, problem))?;
     Ok((pid, authors.modified()))
 }

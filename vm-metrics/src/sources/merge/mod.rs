@@ -24,7 +24,7 @@ mod unmonitored;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use self::claims::{ClaimRank, IdClaim};
+use self::claims::{IdClaim, Standing};
 use self::entry::VmEntry;
 use self::evidence::{Evidence, ProcessTable};
 pub(super) use self::ids::IdAssigner;
@@ -145,12 +145,18 @@ fn canonical(vm: &mut InstanceInfo) {
     vm.id = id;
 }
 
-/// A merged VM, the first source that lists it, and the rank of its claim to its id.
+/// A merged VM, the first source that lists it, and who claims its id.
 #[derive(Debug)]
 pub(super) struct MergedVm {
     info: InstanceInfo,
     source: usize,
-    claim: ClaimRank,
+    standing: Standing,
+}
+
+impl MergedVm {
+    fn claim(&self) -> IdClaim {
+        IdClaim { id: self.info.id.clone(), standing: self.standing }
+    }
 }
 
 /// Merges the entries of one VM: the first value of each field wins.
@@ -164,16 +170,16 @@ fn one(entries: &[&VmEntry], nics: Vec<Nic>, evidence: Evidence) -> Option<Merge
     let process = info.hypervisor_pid.and_then(|pid| evidence.processes.get(&pid));
     info.uid = process.and_then(|process| process.uid).or(info.uid);
     let names = entries.iter().find(|entry| !entry.info.id.is_empty());
-    let claim = match names {
-        Some(entry) if entry.precedence.is_operators() => ClaimRank::Operator,
-        _ if evidence.trust.is_trusted(info.uid) => ClaimRank::Trusted,
-        _ => ClaimRank::Stranger,
+    let standing = match names {
+        Some(entry) if entry.precedence.is_operators() => Standing::Operator,
+        _ if evidence.trust.is_trusted(info.uid) => Standing::Trusted,
+        _ => Standing::User(info.uid),
     };
     name(&mut info);
-    if claim == ClaimRank::Stranger {
+    if standing.is_user() {
         cut_names(&mut info);
     }
-    Some(MergedVm { info, source: first.source, claim })
+    Some(MergedVm { info, source: first.source, standing })
 }
 
 /// A device that two VMs name is the first one's. The id and the text of each problem, with its source.

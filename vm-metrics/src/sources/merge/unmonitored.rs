@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use super::MergedVm;
-use super::claims::ClaimRank;
 use crate::model::{UnmonitoredNic, fair_share};
 
 /// NICs of all VMs together that describe themselves and whose users are not trusted.
@@ -24,7 +23,7 @@ pub fn join(nics: &mut Vec<UnmonitoredNic>, others: &[UnmonitoredNic]) {
 
 /// An API may name any number. Each user has a share; the sums of a VM beyond it are unknown.
 pub fn limit(vms: &mut [MergedVm]) {
-    let of_strangers = |vm: &&mut MergedVm| vm.claim == ClaimRank::Stranger;
+    let of_strangers = |vm: &&mut MergedVm| vm.standing.is_user();
     let mut demands: HashMap<Option<u32>, u64> = HashMap::new();
     for vm in vms.iter_mut().filter(of_strangers) {
         *demands.entry(vm.info.uid).or_default() += (vm.info.nics.len() + vm.info.unmonitored.len()) as u64;
@@ -46,6 +45,7 @@ mod tests {
     use super::*;
     use crate::model::InstanceInfo;
     use crate::model::UnmonitoredKind::{self, User, Vfio, VhostUser};
+    use crate::sources::merge::claims::Standing;
 
     fn nics(nics: &[(UnmonitoredKind, &str)]) -> Vec<UnmonitoredNic> {
         nics.iter().map(|(kind, name)| UnmonitoredNic { kind: *kind, name: (*name).to_owned() }).collect()
@@ -71,13 +71,13 @@ mod tests {
 
     #[test]
     fn strangers_share_the_room_for_nics() {
-        let vm = |uid, claim, count: usize| {
+        let vm = |standing, uid, count: usize| {
             let unmonitored = nics(&vec![(User, "n0"); count]);
             let info = InstanceInfo { uid: Some(uid), unmonitored, ..InstanceInfo::default() };
-            MergedVm { info, source: 0, claim }
+            MergedVm { info, source: 0, standing }
         };
-        let mut vms: Vec<MergedVm> = (0..6).map(|_| vm(7, ClaimRank::Stranger, 256)).collect();
-        vms.extend([vm(8, ClaimRank::Stranger, 3), vm(0, ClaimRank::Trusted, 256)]);
+        let mut vms: Vec<MergedVm> = (0..6).map(|_| vm(Standing::User(Some(7)), 7, 256)).collect();
+        vms.extend([vm(Standing::User(Some(8)), 8, 3), vm(Standing::Trusted, 0, 256)]);
         limit(&mut vms);
         let of = |uid| vms.iter().filter(move |vm| vm.info.uid == Some(uid));
         let count = |uid| of(uid).map(|vm| vm.info.unmonitored.len()).sum::<usize>();

@@ -9,11 +9,11 @@ use tokio::runtime::Handle;
 
 use super::KEEP_LISTING;
 use crate::sources::push::Inbox;
-use crate::sources::{ApiSocket, Listing, Source, SourceError};
+use crate::sources::{Listing, Source, SourceError};
 
 type ListResult = Result<Listing, SourceError>;
 
-/// A source of which at most one call is under way.
+/// A source of which at most one call is under way. It is none that learns from the others in a round.
 pub struct BackgroundSource {
     state: State,
     inbox: Option<Inbox>,
@@ -70,13 +70,6 @@ impl BackgroundSource {
         self.state = State::Busy(call);
         Err(SourceError::Hangs { since })
     }
-
-    fn idle(&mut self) -> Option<&mut Box<dyn Source>> {
-        match &mut self.state {
-            State::Idle(source) => Some(source),
-            State::Busy(_) | State::Ended => None,
-        }
-    }
 }
 
 impl Source for BackgroundSource {
@@ -91,18 +84,6 @@ impl Source for BackgroundSource {
             },
             State::Busy(call) => self.wait(call),
             State::Ended => Err(SourceError::Ended),
-        }
-    }
-
-    fn found(&mut self, sockets: &[ApiSocket]) {
-        if let Some(source) = self.idle() {
-            source.found(sockets);
-        }
-    }
-
-    fn named(&mut self, pids: &[u32]) {
-        if let Some(source) = self.idle() {
-            source.named(pids);
         }
     }
 

@@ -11,9 +11,6 @@ use crate::sources::merge::fingerprints::Fingerprints;
 use crate::sources::process::ProcessDir;
 use crate::sources::values::uuid;
 
-/// A line for each hierarchy, with a path.
-const CGROUP_LIMIT: u64 = 64 << 10;
-
 /// The root is among the first mounts.
 const MOUNTS_LIMIT: u64 = 256 << 10;
 
@@ -39,8 +36,7 @@ pub fn identify(
 /// Unreadable facts are `None`.
 fn surroundings(process: &ProcessDir) -> Surroundings {
     let cwd = fs::read_link(process.path("cwd")).ok();
-    let content = files::read_start(&process.path("cgroup"), CGROUP_LIMIT).unwrap_or_default();
-    let Cgroup { pod, service, scope, .. } = parse_cgroup(&content);
+    let Cgroup { pod, service, scope, .. } = parse_cgroup(&process.cgroup());
     Surroundings {
         cwd: cwd.map(|cwd| cwd.to_string_lossy().into_owned()),
         root: root(process),

@@ -1,10 +1,7 @@
 //! Finds pod and namespace of a VM that Kubernetes runs.
 
 use crate::procfs::kubernetes_pod;
-use crate::sources::process::{ProcessDir, read};
-
-/// A line for each hierarchy, each with a path.
-const CGROUP_LIMIT: u64 = 64 << 10;
+use crate::sources::process::ProcessDir;
 
 /// A path with this in it is on the command line of each QEMU of KubeVirt.
 const KUBEVIRT: &str = "/kubevirt-private/";
@@ -14,7 +11,7 @@ const MAX_NAMESPACE: usize = 63;
 
 /// The UID of the pod in which the process runs.
 pub fn pod_uid(process: &ProcessDir) -> Option<String> {
-    kubernetes_pod(&read(&process.path("cgroup"), CGROUP_LIMIT).ok()?)
+    kubernetes_pod(&process.cgroup())
 }
 
 /// The namespace in a name of KubeVirt, `<namespace>_<VM>`. Only the process claims it.

@@ -49,7 +49,7 @@ impl ApiPoller {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (requests, asked) = unbounded_channel();
         let (answer, answers) = mpsc::channel();
-        let context = QueryContext { host, operators: workers.operators(), workers, query };
+        let context = QueryContext { host, operators: workers.operators.clone(), workers, query };
         let run = move || runtime.block_on(run(context, asked, answer));
         let thread = thread::Builder::new().name("vmm-api".to_owned()).spawn(run)?;
         Ok(Self { requests, answers, thread })

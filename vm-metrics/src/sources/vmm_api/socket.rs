@@ -1,7 +1,6 @@
 //! The way to a VMM's socket, and whether the VMM listens there.
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use rustix::fs::{FileType, fstat};
@@ -10,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::QueryError;
 use crate::host::Host;
+use crate::sources::files;
 use crate::sources::files::operators::Operators;
 use crate::sources::files::process_path::{ProcessPath, Workers};
 use crate::sources::process::ProcessDir;
@@ -44,9 +44,7 @@ pub async fn connect_to_path(
     if !FileType::from_raw_mode(stat.st_mode).is_socket() {
         return Err(QueryError::NoSocket);
     }
-    // The socket itself, whatever happens to its path, and however long that is.
-    let through = Host::default().proc().join(format!("self/fd/{}", located.as_raw_fd()));
-    let stream = UnixStream::connect(through).await.map_err(QueryError::connect)?;
+    let stream = UnixStream::connect(files::path_of(&located)).await.map_err(QueryError::connect)?;
     let peer = stream.peer_cred().map_err(QueryError::connect)?;
     if peer.uid() != stat.st_uid && !operators.include(peer.uid()) {
         return Err(QueryError::Unusable);

@@ -237,8 +237,7 @@ fn a_path_out_of_the_chroot_is_refused() {
         }
     });
     let query = |path: &str| {
-        let mut api =
-            VmmApi::new(&SourceContext { host: fixture.host(), ..SourceContext::default() }, ask_vcpus);
+        let mut api = VmmApi::new(&fixture.context(), ask_vcpus);
         let target = Target { process: Some((7, 5000)), path: path.into() };
         let listing = api.list(std::iter::once((target, Vec::new()))).unwrap();
         let vms: Vec<_> =
@@ -276,7 +275,7 @@ fn a_socket_of_another_process_is_refused() {
 fn a_thousand_sockets_of_one_user_delay_nobody() {
     let fixture = Fixture::new();
     let me = rustix::process::getuid().as_raw();
-    let mut api = VmmApi::new(&SourceContext { host: fixture.host(), ..SourceContext::default() }, ask_vcpus);
+    let mut api = VmmApi::new(&fixture.context(), ask_vcpus);
     let users = [(me + 1000, 1000), (me + 1001, 2), (0, 40)];
     let mut targets = Vec::new();
     for (uid, count) in users {

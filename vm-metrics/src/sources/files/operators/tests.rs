@@ -31,7 +31,7 @@ fn put_program(fixture: &Fixture, pid: u32, uid: u32, root: &Path, exe: &'static
 }
 
 fn may_name(fixture: &Fixture, authors: &Authors, pid: u32) -> bool {
-    authors.may_name(&ProcessLookup::new(fixture.host(), Trust::default()), pid).is_ok()
+    authors.may_name(&fixture.context().processes, pid).is_ok()
 }
 
 #[test]

@@ -172,7 +172,7 @@ fn a_trusted_process_names_files_of_operators() {
     let read = |trust: Trust, directory: u32, file: u32| {
         jail.chmod("home/vm", directory);
         jail.chmod("home/vm/file", file);
-        let permit = Workers::new(trust).try_permit(Some(user)).unwrap();
+        let permit = Workers::new(trust.clone(), Operators::new(trust)).try_permit(Some(user)).unwrap();
         read_with(permit, jail.named("/home/vm/file")).ok()
     };
     let trusted = || Trust::only([user]);

@@ -1,7 +1,7 @@
 //! Tests of config files of fixture processes.
 
 use super::*;
-use crate::model::{Hypervisor, Trust};
+use crate::model::Hypervisor;
 use crate::sources::proc_scan::cmdline::{self, ConfigFormat};
 use crate::sources::proc_scan::fixture::{Fake, Fixture};
 use crate::sources::process::ProcessDir;
@@ -77,7 +77,7 @@ fn failures_look_all_the_same() {
 #[test]
 fn hanging_files_cost_one_user_alone() {
     let fixture = Fixture::new();
-    let workers = Workers::new(Trust::default());
+    let workers = Workers::default();
     let mut configs = ConfigFiles::new(fixture.host(), workers.clone());
     let me = rustix::process::getuid().as_raw();
     let (greedy, modest) = (me + 1000, me + 1001);

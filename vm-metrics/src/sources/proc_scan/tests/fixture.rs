@@ -3,12 +3,14 @@
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use tempfile::TempDir;
 
 use super::super::ProcScan;
 use crate::host::Host;
+use crate::model::Trust;
 use crate::sources::SourceContext;
 
 /// A host in a temporary directory.
@@ -81,8 +83,17 @@ impl Fixture {
         fs::write(device.join("carrier"), if is_held { "1\n" } else { "0\n" }).unwrap();
     }
 
+    /// For sources on this host.
+    pub fn context(&self) -> SourceContext {
+        self.context_trusting(Trust::default())
+    }
+
+    pub fn context_trusting(&self, trust: Trust) -> SourceContext {
+        SourceContext::new(self.host(), trust, Duration::ZERO)
+    }
+
     pub fn scan(&self) -> ProcScan {
-        ProcScan::new(&SourceContext { host: self.host(), ..SourceContext::default() })
+        ProcScan::new(&self.context())
     }
 
     /// A path outside of /proc.

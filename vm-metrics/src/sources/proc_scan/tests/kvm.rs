@@ -240,8 +240,7 @@ fn a_stranger_has_a_share_of_kvm_vms() {
 fn a_list_of_users_shuts_out_kvm_vms() {
     let fixture = Fixture::of_kvm(&[Fake { uid: 1000, ..CROSVM }]);
     fixture.runs_vm(100, 1);
-    let context = SourceContext { host: fixture.host(), trust: Trust::only([7]), ..SourceContext::default() };
-    assert_eq!(list(&mut ProcScan::new(&context), START), []);
+    assert_eq!(list(&mut ProcScan::new(&fixture.context_trusting(Trust::only([7]))), START), []);
 }
 
 #[test]

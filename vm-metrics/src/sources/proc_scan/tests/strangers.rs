@@ -2,14 +2,11 @@
 
 use super::*;
 use crate::model::Trust;
-use crate::sources::SourceContext;
 
 const STRANGER: u32 = 65534;
 
-impl Fixture {
-    fn scan_trusting(&self, trust: Trust) -> ProcScan {
-        ProcScan::new(&SourceContext { host: self.host(), trust, ..SourceContext::default() })
-    }
+fn scan_trusting(fixture: &Fixture, trust: Trust) -> ProcScan {
+    ProcScan::new(&fixture.context_trusting(trust))
 }
 
 fn overuse(listing: Listing) -> Vec<(Option<u32>, &'static str, u64)> {
@@ -22,7 +19,7 @@ fn a_list_of_users_shuts_others_out() {
     let fake = |pid, uid| Fake { pid, uid, start: pid.into(), ..Fake::default() };
     let fixture = Fixture::with(&[fake(11, 0), fake(12, 64055), fake(13, STRANGER)]);
     let pids = |trust| {
-        let vms = list(&mut fixture.scan_trusting(trust), START);
+        let vms = list(&mut scan_trusting(&fixture, trust), START);
         vms.into_iter().filter_map(|vm| vm.hypervisor_pid).collect::<Vec<_>>()
     };
     assert_eq!(pids(Trust::default()), [11, 12, 13]);
@@ -38,7 +35,7 @@ fn names_in_files_give_strangers_no_taps() {
     assert!(!listing.processes[&100].is_looked_at);
     let problem = listing.problems[0].to_string();
     assert!(problem.contains("its user is not in [trust]"), "{problem}");
-    let trusting = list(&mut fixture.scan_trusting(Trust::only([STRANGER])), START);
+    let trusting = list(&mut scan_trusting(&fixture, Trust::only([STRANGER])), START);
     assert_eq!(trusting[0].nics, [Nic::local("tap0")]);
 }
 
@@ -48,7 +45,7 @@ fn a_strangers_namespace_is_not_believed() {
     let args = "qemu-kvm -name team-a_web -object file=/var/run/kubevirt-private/master-key.aes";
     let fixture = Fixture::with(&[Fake { uid: STRANGER, args, ..Fake::default() }]);
     fixture.cgroup(100, &format!("/kubepods/pod{pod}/x"));
-    let vm = |trust| list(&mut fixture.scan_trusting(trust), START).remove(0);
+    let vm = |trust| list(&mut scan_trusting(&fixture, trust), START).remove(0);
     let stranger = vm(Trust::default());
     assert_eq!((stranger.namespace, stranger.pod_uid.as_deref()), (None, Some(pod)));
     assert_eq!(vm(Trust::only([STRANGER])).namespace.as_deref(), Some("team-a"));
