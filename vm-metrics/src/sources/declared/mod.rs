@@ -5,10 +5,10 @@
 //! again, since a restarted VM has another pid.
 
 pub mod hypervisor_pid;
-mod pid_file;
 pub mod pid_guard;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -16,8 +16,11 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use self::pid_guard::PidGuard;
-use super::{Listing, SourceContext, SourceError};
+use super::{Listing, SourceContext, SourceError, files};
 use crate::model::{Hypervisor, InstanceInfo, Nic, is_device_name};
+
+/// A pid and a newline; some programs write a line or two more.
+const PID_FILE_LIMIT: u64 = 4 << 10;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema), schema(as = DescribedVm))]
@@ -101,7 +104,7 @@ impl DeclaredVm {
         let (pid, written) = match (self.pid, self.pid_file.as_deref()) {
             (Some(pid), _) => (pid, written.map(|path| (path, modified(path)))),
             (None, Some(path)) => {
-                let (pid, modified) = pid_file::pid_in(path, context, guard, problems)?;
+                let (pid, modified) = pid_in(path, context, guard, problems)?;
                 (pid, Some((path, modified)))
             }
             (None, None) => return None,
@@ -122,6 +125,35 @@ fn device_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String
         Some(bad) => Err(D::Error::custom(format!("{bad:?} cannot be the name of a network device"))),
         None => Ok(names),
     }
+}
+
+/// While the file is half, cannot be read or does not count, the pid that it had before counts.
+fn pid_in(
+    path: &Path,
+    context: &SourceContext,
+    guard: &PidGuard,
+    problems: &mut Vec<SourceError>,
+) -> Option<(u32, Option<SystemTime>)> {
+    match read_pid(path, context) {
+        Ok(found) => Some(found),
+        Err(problem) => {
+            let is_gone = problem.io_kind() == Some(io::ErrorKind::NotFound);
+            problems.push(problem);
+            guard.last().filter(|_| !is_gone)
+        }
+    }
+}
+
+/// The first line counts. Messages never quote the file.
+fn read_pid(path: &Path, context: &SourceContext) -> Result<(u32, Option<SystemTime>), SourceError> {
+    let failed = |error| SourceError::io("read", path, error);
+    let (file, authors) = context.operators.open(path).map_err(failed)?;
+    let content = files::read_located(file, PID_FILE_LIMIT).map_err(failed)?;
+    let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let pid = str::from_utf8(line).ok().and_then(|line| line.trim().parse().ok()).filter(|pid| *pid > 0);
+    let pid = pid.ok_or_else(|| SourceError::content(path, "there is no pid in it"))?;
+    authors.may_name(&context.processes, pid).map_err(|problem| SourceError::content(path, problem))?;
+    Ok((pid, authors.modified()))
 }
 
 /// When an operator's file was last written.

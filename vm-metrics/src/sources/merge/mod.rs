@@ -9,7 +9,6 @@
 //! ([`nics`](mod@nics)). Ids ([`ids`]) and NICs are unique, so that no byte counts for two VMs.
 
 mod claims;
-mod entry;
 pub mod evidence;
 pub mod fingerprints;
 mod id_records;
@@ -25,7 +24,6 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use self::claims::{IdClaim, Standing};
-use self::entry::VmEntry;
 use self::evidence::{Evidence, ProcessTable};
 pub(super) use self::ids::IdAssigner;
 use self::nics::{NicHolders, nics};
@@ -54,6 +52,16 @@ impl SourceListing {
         let processes = ProcessTable::new();
         Self { precedence, instances: Vec::new(), ended: Vec::new(), processes, is_own: false }
     }
+}
+
+/// A VM in the listing of one source.
+#[derive(Debug)]
+struct VmEntry {
+    source: usize,
+    precedence: Precedence,
+    has_ended: bool,
+    is_own: bool,
+    info: InstanceInfo,
 }
 
 /// State kept from merge to merge, so that the usage of a process stays with its VM.

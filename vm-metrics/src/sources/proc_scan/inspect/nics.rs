@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic, UnmonitoredKind, UnmonitoredNic, is_device_name};
 use crate::sources::shortened;
 use crate::sources::values::bounded::{MAX_NICS, MAX_VCPUS};
-use crate::sources::values::vfio::is_network;
+use crate::sources::values::pci::is_network;
 
 const NOT_ALL_YET: &str =
     "it has many descriptors: the next ticks look at the rest, and NICs among them are not known yet";
