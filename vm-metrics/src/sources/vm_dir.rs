@@ -1,4 +1,4 @@
-//! A directory of files that declare one VM each.
+//! Source `vm_dir`: a directory of files that declare one VM each.
 //!
 //! A file appears by a rename or by writing in place. Half a file changes nothing.
 

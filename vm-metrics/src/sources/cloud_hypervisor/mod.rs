@@ -1,4 +1,4 @@
-//! Cloud Hypervisor's API: `GET /api/v1/vm.info`, with plugged devices.
+//! Source `cloud_hypervisor`: asks Cloud Hypervisor's API by `GET /api/v1/vm.info`.
 //!
 //! The socket is the one on the command line of a VMM that was found. The VM may be created long after its VMM has started.
 

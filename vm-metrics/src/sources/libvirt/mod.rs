@@ -1,6 +1,6 @@
-//! libvirt's records of running domains of QEMU and Cloud Hypervisor: `/run/libvirt/qemu/<name>.xml`.
+//! Source `libvirt`: records of running domains, `/run/libvirt/qemu/<name>.xml`.
 //!
-//! No call of libvirt is needed, so it cannot block a tick. libvirt rewrites a record at each change, and removes it when
+//! The domains are of QEMU or Cloud Hypervisor. No call of libvirt is needed, so it cannot block a tick. libvirt rewrites a record at each change, and removes it when
 //! the domain ends. The pid of a stale record is no such process.
 
 mod interfaces;

@@ -1,4 +1,4 @@
-//! Finds QEMU, Cloud Hypervisor, Firecracker and other KVM processes without configuration.
+//! Source `proc_scan`: finds QEMU, Cloud Hypervisor, Firecracker and other KVM processes.
 //!
 //! A look at every process costs too much for each tick. A scan lists the pids and looks closely at new processes. By the
 //! start time it recognizes the processes of known VMs. It looks at a known process again

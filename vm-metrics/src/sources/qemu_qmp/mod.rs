@@ -1,4 +1,4 @@
-//! QEMU's monitor (QMP): name, UUID, vCPUs, memory, balloon and state of a VM.
+//! Source `qemu_qmp`: asks QEMU's monitor for identity, sizes and state of a VM.
 //!
 //! A monitor has one client at a time, and the daemon must not block an orchestrator. So it queries only sockets in its own
 //! directory or of the configuration, each for some milliseconds. QEMU lets a second client wait; the daemon disconnects
