@@ -85,7 +85,7 @@ struct HotplugBody {
 
 #[cfg(test)]
 mod tests {
-    use super::super::vmm_api::tests::{FakeVmm, answer, http_response};
+    use super::super::vmm_api::tests::{FakeVmm, answer, http_response, ok};
     use super::*;
 
     const RUNNING: &str =
@@ -99,10 +99,6 @@ mod tests {
         "track_dirty_pages":false,"huge_pages":"None"},"metrics":null,"mmds-config":null,"network-interfaces":[
         {"iface_id":"eth0","host_dev_name":"fc0","guest_mac":"06:00:ac:10:00:02","rx_rate_limiter":null,
         "tx_rate_limiter":null}],"vsock":null,"entropy":null}"#;
-
-    fn ok(body: &str) -> String {
-        http_response("200", body)
-    }
 
     fn running(vcpus: u32, memory_mib: u64, taps: &[&str]) -> VmmInfo {
         let info = InstanceInfo {

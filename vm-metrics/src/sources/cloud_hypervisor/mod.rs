@@ -31,7 +31,7 @@ pub(super) fn query(stream: UnixStream) -> QueryFuture {
         match status {
             StatusCode::OK => vmm(&body),
             _ if is_not_created(status, &body) => Ok(VmmInfo::not_started()),
-            _ => Err(QueryError::Response(format!("GET {VM_INFO}: {status}"))),
+            _ => Err(QueryError::status(VM_INFO, status)),
         }
     }))
 }

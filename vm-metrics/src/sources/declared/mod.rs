@@ -182,8 +182,8 @@ mod tests {
             let mut listing = Listing::default();
             self.vm.list(&self.fixture.context(), None, &mut self.guard, &mut listing);
             assert_eq!(listing.instances.len() + listing.ended.len(), 1);
-            let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
-            (listing, problems.join("; "))
+            let problems = listing.texts().join("; ");
+            (listing, problems)
         }
 
         /// `None` where the VM has ended.

@@ -15,7 +15,7 @@ pub enum Standing {
 }
 
 /// An id of a listing, and the standing of its claim.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Hash, Serialize)]
 pub struct IdClaim {
     pub id: String,
     pub standing: Standing,

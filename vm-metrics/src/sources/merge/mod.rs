@@ -31,7 +31,7 @@ use self::same::Groups;
 pub(super) use self::saved_ids::SavedIds;
 use self::twins::IdRecord;
 use super::Precedence;
-use crate::model::{Hypervisor, InstanceInfo, Nic};
+use crate::model::{Excess, Hypervisor, InstanceInfo, Nic};
 use crate::sources::values::uuid;
 
 /// The listing of one source, for the merge.
@@ -90,13 +90,13 @@ impl Merge {
         self.ids.restore_owners(Instant::now());
     }
 
-    /// Merges the listings, most trusted source first. Returns the VMs, and the problems of each source.
+    /// Merges the listings, most trusted source first. Returns the VMs, and the problems and the excess of each source.
     pub(super) fn merge(
         &mut self,
         listings: Vec<SourceListing>,
         evidence: Evidence,
         now: Instant,
-    ) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
+    ) -> (Vec<InstanceInfo>, Vec<Vec<String>>, Vec<Excess>) {
         let mut problems: Vec<Vec<String>> = listings.iter().map(|_| Vec::new()).collect();
         let entries: Vec<_> = listings.into_iter().enumerate().flat_map(entries).collect();
         let pids = entries.iter().filter_map(|entry| entry.info.hypervisor_pid);
@@ -121,12 +121,15 @@ impl Merge {
             saved.save(&self.ids.records);
         }
         of_nics.extend(share_nics(&mut vms));
-        unmonitored::limit(&mut vms);
+        let mut overuse: Vec<Excess> = problems.iter().map(|_| Excess::default()).collect();
+        for (source, uid, count) in unmonitored::limit(&mut vms, evidence.trust) {
+            overuse[source].add(uid, "nics", count);
+        }
         let of_nics = of_nics.into_iter().map(|(source, id, problem)| (source, format!("{id:?}: {problem}")));
         for (source, problem) in left_out.into_iter().chain(of_ids).chain(of_nics) {
             problems[source].push(problem);
         }
-        (vms.into_iter().map(|vm| vm.info).collect(), problems)
+        (vms.into_iter().map(|vm| vm.info).collect(), problems, overuse)
     }
 }
 

@@ -111,19 +111,16 @@ fn is_number(part: &str) -> bool {
     !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// A unit as it is called the next time, too. Those that systemd names by itself are others then.
+/// A unit as it is called the next time, too. Those that systemd names by itself are others then. libvirt's
+/// `machine-qemu-7-web` has the number of this run.
 fn lasting(unit: String) -> Option<String> {
-    (!unit.starts_with("run-")).then(|| without_number(unit))
-}
-
-/// libvirt's `machine-qemu-7-web` has the number of this run.
-fn without_number(unit: String) -> String {
     let mut parts = unit.splitn(4, '-');
     match [parts.next(), parts.next(), parts.next(), parts.next()] {
+        [Some("run"), Some(_), ..] => None,
         [Some("machine"), Some(driver), Some(number), Some(name)] if is_number(number) => {
-            format!("machine-{driver}-{name}")
+            Some(format!("machine-{driver}-{name}"))
         }
-        _ => unit,
+        _ => Some(unit),
     }
 }
 

@@ -25,8 +25,7 @@ fn put(fixture: &Fixture, pid: u32, uid: u32, root: &Path) {
 
 fn put_program(fixture: &Fixture, pid: u32, uid: u32, root: &Path, exe: &'static str) {
     fixture.put(&Fake { pid, exe, ..Fake::default() });
-    let ids = format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t0\t0\t0\t0\n");
-    fs::write(fixture.process(pid).join("status"), ids).unwrap();
+    fixture.set_user(pid, uid);
     symlink(root, fixture.process(pid).join("root")).unwrap();
 }
 

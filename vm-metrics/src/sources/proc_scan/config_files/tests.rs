@@ -13,8 +13,7 @@ fn put(fixture: &Fixture, pids: impl IntoIterator<Item = u32>, uid: u32) {
     for pid in pids {
         fixture.put(&Fake { pid, ..Fake::default() });
         let process = fixture.process(pid);
-        let ids = format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t0\t0\t0\t0\n");
-        std::fs::write(process.join("status"), ids).unwrap();
+        fixture.set_user(pid, uid);
         std::fs::create_dir(process.join("root")).unwrap();
         std::fs::write(process.join("root/vm.json"), CONFIG).unwrap();
         std::fs::write(process.join("root/secret"), "root:$6$secret").unwrap();
