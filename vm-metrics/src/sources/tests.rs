@@ -112,7 +112,11 @@ fn default_toml_has_every_source() {
     }
     let sections: Vec<_> = SOURCES.iter().map(|source| source.config).collect();
     let sections = format!("\n{}\n", sections.join("\n"));
-    assert_written("src/config/default.toml", ("false switches it off.\n", "# Readers:"), &sections);
+    assert_written(
+        "src/config/default.toml",
+        ("false switches the source off.\n", "# Readers measure"),
+        &sections,
+    );
 }
 
 #[test]
