@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 pub use self::nics::Share;
-use self::nics::{named_nics, named_unmonitored};
 use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, ConfigFile, VmArgs};
 use super::holdings::Holdings;
@@ -24,6 +23,8 @@ use crate::procfs::Stat;
 use crate::procfs::executable::hypervisor;
 use crate::sources::merge::fingerprints::Fingerprints;
 use crate::sources::process::{ProcessDir, ReadError, argv};
+use crate::sources::values::bounded::MAX_NICS;
+use crate::sources::values::pci::networks;
 
 /// A process that is a VM, or holds devices of one, with the open problems.
 #[derive(Debug, Default)]
@@ -58,10 +59,10 @@ pub struct ProcessVm {
     /// The config file of the command line.
     config_file: Option<Arc<ConfigFile>>,
     is_configured: bool,
-    line_problem: Option<SourceError>,
+    /// Whether its command line is too long to be parsed.
+    has_long_line: bool,
     config_problem: Option<SourceError>,
-    too_many_nics: Option<SourceError>,
-    vcpus_problem: Option<SourceError>,
+    has_too_many_nics: bool,
     vcpus: Vcpus,
     /// How many descriptors the process had when its NICs were read.
     descriptors: Option<u64>,
@@ -98,7 +99,7 @@ pub fn inspect_as(
     if argv::is_too_long(&argv) {
         let info = info(process.pid, hypervisor, &VmArgs::default());
         let mut vm = ProcessVm::new(process, info, stat.start_ticks);
-        vm.line_problem = Some(too_long(process.pid));
+        vm.has_long_line = true;
         return vm.with_nics(process, observer, None).map(Some);
     }
     let Some(mut args) = cmdline::parse(hypervisor, program, &argv) else {
@@ -118,8 +119,8 @@ pub fn inspect_as(
     let vm = ProcessVm {
         fingerprints,
         api_socket: args.api_socket.take().map(PathBuf::from),
-        named_unmonitored: named_unmonitored(process.host, mem::take(&mut args.unmonitored)),
-        named_nics: named_nics(mem::take(&mut args.taps)),
+        named_unmonitored: networks(process.host, mem::take(&mut args.unmonitored)),
+        named_nics: args.taps.drain(..).map(Nic::local).collect(),
         config_file: args.config_file.take().map(Arc::new),
         ..ProcessVm::new(process, info, stat.start_ticks)
     };
@@ -218,11 +219,11 @@ impl ProcessVm {
             Ok(args) if !self.is_configured => {
                 self.is_configured = true;
                 self.vcpus = Vcpus { at_start: args.vcpus, most: args.max_vcpus, ..self.vcpus };
-                self.count_vcpus();
+                self.info.allocated_vcpus = self.vcpus.now();
                 self.info.max_vcpus = self.vcpus.most;
                 self.info.allocated_memory_bytes = args.memory_bytes;
-                self.named_nics = named_nics(args.taps.clone());
-                self.named_unmonitored = named_unmonitored(host, args.unmonitored.clone());
+                self.named_nics = args.taps.iter().map(Nic::local).collect();
+                self.named_unmonitored = networks(host, args.unmonitored.clone());
             }
             Ok(_) => {}
             Err(problem) => self.config_problem = Some(problem),
@@ -240,20 +241,30 @@ impl ProcessVm {
         })
     }
 
-    pub fn problems(&self) -> impl Iterator<Item = &SourceError> {
-        let lines = self.line_problem.iter().chain(&self.config_problem);
+    pub fn problems(&self) -> Vec<SourceError> {
         let shares = iter::once(&self.own).chain(self.heirs.iter().map(|(_, share)| share));
-        lines.chain(shares.filter_map(Share::problem)).chain(&self.too_many_nics).chain(&self.vcpus_problem)
+        let mut problems: Vec<_> =
+            shares.filter_map(Share::problem).chain(&self.config_problem).cloned().collect();
+        let too_long = || {
+            format!(
+                "its command line has more than {} words or {} bytes: its name and sizes are not taken from there",
+                argv::MAX_WORDS,
+                argv::MAX_BYTES,
+            )
+        };
+        let too_many = || format!("it has more than {MAX_NICS} network interfaces: the others are left out");
+        let of_vcpus = |(by_kvm, most)| {
+            format!(
+                "KVM has made {by_kvm} vCPUs for it, and it has no more than {most} on its command line or in its file: \
+                their number is not known"
+            )
+        };
+        let long_line = self.has_long_line.then(too_long);
+        let texts = long_line.into_iter().chain(self.has_too_many_nics.then(too_many));
+        let texts = texts.chain(self.vcpus.excess().map(of_vcpus));
+        problems.extend(texts.map(|problem| SourceError::process(self.pid, problem)));
+        problems
     }
-}
-
-fn too_long(pid: u32) -> SourceError {
-    let problem = format!(
-        "its command line has more than {} words or {} bytes: its name and sizes are not taken from there",
-        argv::MAX_WORDS,
-        argv::MAX_BYTES,
-    );
-    SourceError::process(pid, problem)
 }
 
 fn at_start(info: &InstanceInfo) -> Vcpus {

@@ -29,7 +29,7 @@ pub struct Scan {
     pub devices_changed: bool,
     pub problems: Vec<SourceError>,
     /// VMs whose process has ended, or runs another program.
-    pub ended: Vec<(u32, ProcessEntry)>,
+    pub ended: Vec<ProcessEntry>,
     /// NICs that a VM's process has let go of.
     pub lost: Vec<(u32, Vec<Nic>)>,
 }
@@ -64,19 +64,19 @@ impl ProcScan {
                 _ => QuickReading::default(),
             };
             match due::judge(before.remove(&pid), facts, uid, scan, self.named.contains(&pid)) {
-                QuickResult::Gone(ended) => scan.ended.extend(ended.map(|entry| (pid, entry))),
+                QuickResult::Gone(ended) => scan.ended.extend(ended),
                 QuickResult::Same(entry) => drop(self.processes.insert(pid, entry)),
                 QuickResult::Failed(entry, error) => {
                     scan.problems.push(error);
                     self.processes.insert(pid, entry);
                 }
                 QuickResult::Due(known, ended) => {
-                    scan.ended.extend(ended.map(|entry| (pid, entry)));
+                    scan.ended.extend(ended);
                     due.push(DueProcess { pid, uid: known.uid, known });
                 }
             }
         }
-        scan.ended.extend(before);
+        scan.ended.extend(before.into_values());
         due
     }
 
@@ -122,14 +122,14 @@ impl ProcScan {
         let is_unwanted = !vm.is_listed && !self.named.contains(&pid);
         let next = ProcessEntry::new(entry.first, entry.uid, entry.parent, ProcessKind::NoVm);
         if left || is_unwanted {
-            scan.ended.push((pid, entry));
+            scan.ended.push(entry);
             return Some(next);
         }
         let before = vm.info.nics.clone();
         match held {
             Ok(now) => vm.take_now(now),
             Err(ReadError::Gone) => {
-                scan.ended.push((pid, entry));
+                scan.ended.push(entry);
                 return None;
             }
             Err(ReadError::Failed(error)) => scan.problems.push(error),
@@ -140,7 +140,7 @@ impl ProcScan {
             (by_kvm || program.is_some_and(|program| !program.is_hypervisor())) && !vm.runs_by_kvm();
         let is_known_whole = vm.progress().is_none();
         if vm.is_listed && is_other && is_known_whole && vm.info.nics.is_empty() {
-            scan.ended.push((pid, entry));
+            scan.ended.push(entry);
             return Some(next);
         }
         let lost: Vec<_> = before.into_iter().filter(|nic| !vm.info.nics.contains(nic)).collect();
@@ -167,7 +167,7 @@ impl ProcScan {
                         self.unfinished_looks.insert(*pid, progress.clone());
                         holders.unknown.push(*pid);
                     }
-                    None => holders.found.push((*pid, *vm)),
+                    None => holders.found.push(*vm),
                 },
                 Some(_) => {}
                 None => holders.unknown.push(*pid),
@@ -184,7 +184,7 @@ impl ProcScan {
         }
         match self.ask_one((pid, uid), ProcessQuery::New { is_named: false }, TimePool::Vms, scan)? {
             ProcessReply::New(Ok(Some(vm))) => Some(*vm),
-            _ => self.holders(&[pid], TimePool::Vms, scan).found.pop().map(|(_, holder)| holder),
+            _ => self.holders(&[pid], TimePool::Vms, scan).found.pop(),
         }
     }
 }
@@ -192,7 +192,7 @@ impl ProcScan {
 /// The devices of some processes.
 #[derive(Debug, Default)]
 pub struct HolderSearch {
-    pub found: Vec<(u32, ProcessVm)>,
+    pub found: Vec<ProcessVm>,
     /// Those that have not answered, or for which their users had no time left.
     pub unknown: Vec<u32>,
 }
