@@ -10,9 +10,10 @@ use std::collections::{HashMap, HashSet};
 use std::iter;
 
 use super::inspect::ProcessVm;
+use super::inspections::HolderSearch;
 use super::looks::TimePool;
 use super::program_file::ProgramFile;
-use super::scan::{HolderSearch, Scan};
+use super::scan::Scan;
 use super::{ProcScan, ProcessEntry, ProcessKind};
 use crate::model::{InstanceInfo, Nic};
 use crate::sources::merge::evidence::LocalDevice;

@@ -15,11 +15,10 @@ use super::holdings::Holdings;
 use super::identity::{identify, namespace, pod_uid};
 use super::kvm;
 use super::observer::Observer;
-use super::program_file::ProgramFile;
+use super::program_file::{ProgramFile, is_fork, is_launcher};
 use super::vcpus::Vcpus;
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic, ProgramName, UnmonitoredNic};
-use crate::procfs::Stat;
 use crate::procfs::executable::hypervisor;
 use crate::sources::merge::fingerprints::Fingerprints;
 use crate::sources::process::{ProcessDir, ReadError, argv};
@@ -269,25 +268,6 @@ impl ProcessVm {
 
 fn at_start(info: &InstanceInfo) -> Vcpus {
     Vcpus { at_start: info.allocated_vcpus, most: info.max_vcpus, by_kvm: None }
-}
-
-/// A child that QEMU has forked and that has not yet become the helper it is meant to be: in all but its pid
-/// its parent.
-fn is_fork(process: &ProcessDir, stat: &Stat, hypervisor: Hypervisor, argv: &[String]) -> bool {
-    let parent = process.other(stat.ppid);
-    let same_program = |parent: &ProcessDir| {
-        parent.executable().is_ok_and(|name| name.as_deref().and_then(self::hypervisor) == Some(hypervisor))
-    };
-    // A copy that has started the real program is no VM, and must not hide one.
-    let same_file = ProgramFile::of(&parent) == ProgramFile::of(process);
-    same_file && same_program(&parent) && parent.argv().is_ok_and(|parent| parent == argv)
-}
-
-/// `qemu -daemonize` goes on in a grandchild, in a new session whose leader, the child, has left at once. The
-/// first process has the same arguments and waits for the grandchild to be ready; the session it was started
-/// in is alive, or it leads it itself.
-fn is_launcher(process: &ProcessDir, stat: &Stat) -> bool {
-    process.other(stat.session).stat().is_ok_and(|leader| !leader.is_dead())
 }
 
 fn info(pid: u32, hypervisor: Hypervisor, args: &VmArgs) -> InstanceInfo {

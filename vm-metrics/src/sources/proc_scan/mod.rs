@@ -23,6 +23,7 @@ mod heirs;
 mod holdings;
 mod identity;
 mod inspect;
+mod inspections;
 mod kvm;
 mod listing;
 mod looks;
@@ -181,7 +182,7 @@ impl ProcScan {
         let due = self.look_quickly(pids, &mut scan);
         let (due, strangers) = in_order(due, |uid| self.trust.is_trusted(uid));
         self.look_closely(due, &mut scan);
-        for due in scan::chunks(strangers) {
+        for due in inspections::chunks(strangers) {
             let due = self.those_with_room(due);
             self.look_closely(due, &mut scan);
         }
