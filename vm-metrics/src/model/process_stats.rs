@@ -12,8 +12,8 @@ use serde::Serialize;
 #[cfg_attr(test, derive(serde::Deserialize), serde(default))]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct ProcessStats {
-    /// CPU time of the hypervisor process in microseconds: user and system, all threads, also ended ones. Read from the CPU
-    /// clock of the process, or else from `/proc/<pid>/stat` in steps of 10 ms.
+    /// CPU time of the hypervisor process in microseconds: user and system, all threads, also ended ones. Read from the
+    /// scheduler or the CPU clock of the process, or else from `/proc/<pid>/stat` in steps of 10 ms.
     pub cpu_usec: Option<u64>,
     /// How long threads of the hypervisor process were ready to run and had no CPU, in microseconds, all threads
     /// (`/proc/<pid>/task/<tid>/schedstat`): what is stolen from the VM, seen from the host. Since the daemon first saw the

@@ -18,6 +18,9 @@ pub(crate) use file_budget::FileBudget;
 pub use process::stat::read_proc_stat;
 pub use process::statm::{ProcStatm, read_proc_statm};
 pub(crate) use tap::ebpf::NAME as TAP_EBPF;
+
+/// Readers that need eBPF.
+pub(crate) const BY_EBPF: [&str; 2] = [process::task_iter::NAME, TAP_EBPF];
 #[cfg(feature = "daemon")]
 pub(crate) use tap::ebpf::{detach, pins_version};
 pub use tap::sysfs::read_tap_stats;
@@ -48,10 +51,11 @@ pub struct ReaderDef {
 }
 
 /// Every reader, in the order in which they read. Threads come before their process: so those of the vCPUs are never
-/// ahead of the whole. The devices come before eBPF: so the eBPF count is never older than
+/// ahead of the whole. The task iterator comes before the files of processes, of which those read the others. The devices come before eBPF: so the eBPF count is never older than
 /// the device's, which continuity relies on. Of those that read devices each reads what the ones before could not.
 pub const READERS: &[ReaderDef] = &[
     process::threads::DEF,
+    process::task_iter::DEF,
     process::stat::DEF,
     process::statm::DEF,
     process::status::DEF,

@@ -125,7 +125,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         unit: "s",
         help: "CPU time of the hypervisor process in seconds, user and system, all threads.",
-        origin: "CPU clock of the process, else `/proc/<pid>/stat`",
+        origin: "the scheduler or the CPU clock of the process, else `/proc/<pid>/stat`",
         labels: VM,
         otel: otel("cpu.time"),
         samples: Real(|view, sink| count(view, sink, |vm| vm.since.process, VmStats::cpu_seconds)),
