@@ -31,9 +31,11 @@ fn the_puppet() {
 }
 
 fn config(pids: &[u32], tables: &str) -> String {
-    let mut config = format!("{tables}\n[sources.proc_scan]\nenabled = false\n[readers.tap_ebpf]\nenabled = false\n");
+    let mut config =
+        format!("{tables}\n[sources.proc_scan]\nenabled = false\n[readers.tap_ebpf]\nenabled = false\n");
     for pid in pids {
-        config += &format!("[[sources.static_list.vms]]\nid = \"{pid}\"\npid = {pid}\nhypervisor = \"qemu\"\n");
+        config +=
+            &format!("[[sources.static_list.vms]]\nid = \"{pid}\"\npid = {pid}\nhypervisor = \"qemu\"\n");
     }
     config
 }
@@ -137,7 +139,8 @@ fn a_switch_to_proc_lets_no_counter_fall() {
         move || {
             while !stop.load(Ordering::Relaxed) {
                 if churning.load(Ordering::Relaxed) {
-                    let threads: Vec<_> = (0..4).map(|_| thread::spawn(|| drop(vec![1_u8; 1 << 20]))).collect();
+                    let threads: Vec<_> =
+                        (0..4).map(|_| thread::spawn(|| drop(vec![1_u8; 1 << 20]))).collect();
                     threads.into_iter().for_each(|thread| thread.join().unwrap());
                 } else {
                     thread::yield_now();

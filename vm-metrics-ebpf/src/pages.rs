@@ -24,12 +24,10 @@ static YARDSTICK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 #[inline(always)]
 pub fn of(mm: *const c_void) -> Option<TaskPages> {
-    let counters = [at!(mm_anon), at!(mm_file), at!(mm_shmem), at!(mm_swap)].map(|at| mm.wrapping_byte_add(at));
-    let [anon, file, shmem, swap] = if at!(counter_per_cpu) == 0 {
-        counters.map(value)
-    } else {
-        sum(counters)
-    };
+    let counters =
+        [at!(mm_anon), at!(mm_file), at!(mm_shmem), at!(mm_swap)].map(|at| mm.wrapping_byte_add(at));
+    let [anon, file, shmem, swap] =
+        if at!(counter_per_cpu) == 0 { counters.map(value) } else { sum(counters) };
     Some(TaskPages {
         total: read(mm, at!(mm_total))?,
         hugetlb: read(mm, at!(mm_hugetlb))?,

@@ -41,7 +41,8 @@ pub struct Batch {
 impl Batch {
     /// The VMs with a process whose files are to be read.
     pub(crate) fn incomplete<'v>(&self, vms: &'v VmSet) -> Vec<&'v InstanceInfo> {
-        let is_incomplete = |vm: &&InstanceInfo| vm.hypervisor_pid.is_some_and(|pid| !self.complete.contains(&pid));
+        let is_incomplete =
+            |vm: &&InstanceInfo| vm.hypervisor_pid.is_some_and(|pid| !self.complete.contains(&pid));
         vms.vms.iter().filter(is_incomplete).collect()
     }
 

@@ -22,7 +22,7 @@ impl Source for Fake {
             .0
             .clone()
             .ok_or_else(|| SourceError::io("list", "/proc", io::Error::from_raw_os_error(24)))?;
-        let problems = vec![SourceError::Process { pid: 5, problem: "odd".into() }];
+        let problems = vec![SourceError::process(5, "odd")];
         Ok(Listing { instances, problems, ..Listing::default() })
     }
 }
@@ -98,7 +98,11 @@ fn default_toml_has_every_source() {
     }
     let sections: Vec<_> = SOURCES.iter().map(|source| source.config).collect();
     let sections = format!("\n{}\n", sections.join("\n"));
-    assert_written("src/config/default.toml", ("false switches it off.\n", "# Readers:"), &sections);
+    assert_written(
+        "src/config/default.toml",
+        ("false switches the source off.\n", "# Readers measure"),
+        &sections,
+    );
 }
 
 #[test]

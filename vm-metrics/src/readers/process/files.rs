@@ -107,7 +107,6 @@ impl<T: Send + 'static> ProcessFiles<T> {
     pub(crate) fn retain(&mut self, is_wanted: impl Fn(u32) -> bool) {
         self.kept.retain(|pid, _| is_wanted(*pid));
     }
-
 }
 
 impl<T: Send + 'static> ProcessFiles<Option<T>> {

@@ -25,21 +25,21 @@ use crate::sources::process::lookup::ProcessLookup;
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema), schema(as = DescribedVm))]
 #[serde(default, deny_unknown_fields)]
 pub struct DeclaredVm {
-    /// Where a path or a file's name has the id, it may be left out.
+    /// Optional if the path or the name of the file has it.
     pub id: String,
-    /// The id, unless given.
+    /// The id by default.
     pub name: Option<String>,
-    /// Of the hypervisor process, as the host sees it.
+    /// The pid of the hypervisor process on the host.
     pub pid: Option<u32>,
-    /// Read only when `pid` is not given.
+    /// A file with the pid, read only without `pid`.
     #[cfg_attr(feature = "daemon", schema(value_type = Option<String>))]
     pub pid_file: Option<PathBuf>,
     /// Names of its TAPs.
     #[serde(deserialize_with = "device_names")]
     pub taps: Vec<String>,
-    /// How many vCPUs it has.
+    /// Number of its vCPUs.
     pub vcpus: Option<u32>,
-    /// The memory that it is allotted, in bytes.
+    /// Its memory in bytes.
     pub memory_bytes: Option<u64>,
     /// The hypervisor of the VM.
     pub hypervisor: Hypervisor,

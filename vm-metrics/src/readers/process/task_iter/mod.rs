@@ -1,6 +1,6 @@
-//! Reads the processes of all VMs at once, by an eBPF program that the kernel calls for each thread.
+//! Reader `task_iter`: the processes of all VMs at once, by an eBPF program.
 //!
-//! One read of the iterator costs a fraction of the files in `/proc`, and gives the same numbers. The readers of those files
+//! The kernel calls it for each thread. One read of the iterator costs a fraction of the files in `/proc`, and gives the same numbers. The readers of those files
 //! read the other processes: all of them without this reader, and one of which a thread ended during the read.
 
 #[cfg(feature = "ebpf")]
@@ -14,10 +14,8 @@ use crate::readers::ReaderDef;
 #[cfg(not(feature = "ebpf"))]
 use crate::readers::StartOutcome;
 
-pub(crate) const NAME: &str = "task_iter";
-
-pub(crate) const DEF: ReaderDef = ReaderDef {
-    name: NAME,
+pub(crate) const READER: ReaderDef = ReaderDef {
+    name: "task_iter",
     configure: |section| {
         section.no_options()?;
         #[cfg(feature = "ebpf")]

@@ -1,4 +1,4 @@
-//! An array of the programs, mapped into this process: reading it is plain loads, no system call.
+//! Maps an array of the programs into this process. Reading it needs no system call.
 
 use std::ffi::c_void;
 use std::io;
@@ -38,8 +38,7 @@ impl<T: Pod> MappedArray<T> {
         let fd = map.fd().as_fd();
         let len_bytes = entries as usize * size_of::<T>();
         // SAFETY: a new read-only mapping at an address of the kernel's choice, no longer than the map says it is.
-        let address =
-            unsafe { mmap(ptr::null_mut(), len_bytes, ProtFlags::READ, MapFlags::SHARED, fd, 0) };
+        let address = unsafe { mmap(ptr::null_mut(), len_bytes, ProtFlags::READ, MapFlags::SHARED, fd, 0) };
         let address = address.map_err(|errno| LoadError::Mmap(io::Error::from(errno)))?;
         let words = NonNull::new(address.cast())
             .ok_or_else(|| LoadError::Mmap(io::ErrorKind::AddrNotAvailable.into()))?;

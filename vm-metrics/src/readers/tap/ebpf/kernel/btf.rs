@@ -14,7 +14,7 @@ pub(crate) enum BtfError {
     Kind(u32),
     #[error("the kernel's type information does not describe {0}")]
     Missing(&'static str),
-    #[error("this kernel does not tell why it drops a frame; Linux 5.18 and later do")]
+    #[error("this kernel gives no reasons of drops; Linux 5.18 and later do")]
     NoDropReasons,
 }
 
@@ -104,11 +104,7 @@ impl<'d> Types<'d> {
     }
 
     /// The name of the type of a member, or of the elements of an array.
-    pub(crate) fn type_of(
-        &self,
-        structure: &'static str,
-        member: &'static str,
-    ) -> Result<&'d str, BtfError> {
+    pub(crate) fn type_of(&self, structure: &'static str, member: &'static str) -> Result<&'d str, BtfError> {
         let id = self.find(&[STRUCT], structure).ok_or(BtfError::Missing(structure))?;
         let mut id = self.member_of(id, member, 0).ok_or(BtfError::Missing(member))?.type_id;
         for _ in 0..MAX_DEPTH {
