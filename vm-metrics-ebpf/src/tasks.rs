@@ -49,6 +49,7 @@ pub(crate) use at;
 
 /// The kernel's `bpf_iter__task`.
 #[repr(C)]
+#[derive(Debug)]
 pub struct TaskContext {
     meta: *const Meta,
     task: *const c_void,
@@ -56,6 +57,7 @@ pub struct TaskContext {
 
 /// The kernel's `bpf_iter_meta`.
 #[repr(C)]
+#[derive(Debug)]
 struct Meta {
     file: *const c_void,
     session: u64,
