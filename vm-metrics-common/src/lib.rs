@@ -8,9 +8,11 @@
 
 mod drops;
 mod kernel;
+mod tasks;
 
 pub use drops::{DropCounts, DropKey, Reasons, names as drop_names};
 pub use kernel::{Layout, NAME as GLOBAL_LAYOUT};
+pub use tasks::{SumLayout, TaskGroup, TaskLayout, TaskPages, TaskRun, TaskSums, names as task_names};
 
 /// Version of the layout and meaning of everything in this crate.
 pub const ABI_VERSION: u32 = 3;
@@ -35,15 +37,26 @@ pub mod names {
     pub const GLOBAL_TABLE_MASK: &str = "TABLE_MASK";
 }
 
+/// Bits of the counters that can be off. `packets`, `bytes`, and `gso_packets` at egress are always on.
+pub mod splits {
+    /// By protocol and transport.
+    pub const PROTOCOLS: u32 = 1 << 0;
+    /// By destination.
+    pub const DESTINATION: u32 = 1 << 1;
+    /// Packets on the wire, and GSO.
+    pub const WIRE: u32 = 1 << 2;
+    pub const ALL: u32 = PROTOCOLS | DESTINATION | WIRE;
+}
+
 /// Entries of the ifindex table, unless user space makes it smaller; a power of two, so that the index is a mask.
 pub const TABLE_SIZE: u32 = 4096;
 
 /// Interfaces that may share a table entry with another one before attaching fails.
 pub const MAX_COLLISIONS: u32 = 1024;
 
-/// One direction of one device as the programs saw it, since they were attached.
+/// Counters of the programs for one direction of one device, since their attach.
 ///
-/// The programs count in it, and the daemon publishes it.
+/// The programs write it, and the daemon publishes it.
 // A new counter is one field and one line of `zip_with`, through which all sums and differences go.
 // Plain adds by the owning CPU, plain loads by the reader.
 #[repr(C)]
@@ -98,7 +111,7 @@ pub struct Traffic {
 }
 
 impl DirectionStats {
-    /// Each counter is `of` the two that it is in `self` and `other`.
+    /// Combines each counter of `self` and `other` by `of`.
     #[must_use]
     pub fn zip_with(self, other: Self, of: impl Fn(u64, u64) -> u64) -> Self {
         Self {
@@ -123,7 +136,7 @@ impl DirectionStats {
 }
 
 impl Traffic {
-    /// Each count is `of` the two that it is in `self` and `other`.
+    /// Combines each count of `self` and `other` by `of`.
     #[must_use]
     pub fn zip_with(self, other: Self, of: impl Fn(u64, u64) -> u64) -> Self {
         Self { packets: of(self.packets, other.packets), bytes: of(self.bytes, other.bytes) }
@@ -162,7 +175,7 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Counters, DropCounts, DropKey, Layout, Reasons, TableEntry};
+    use super::{Counters, DropCounts, DropKey, Layout, Reasons, TableEntry, TaskGroup, TaskLayout, TaskRun};
 
     // SAFETY: repr(C), no padding (asserted above), every bit pattern is a value.
     unsafe impl aya::Pod for Counters {}
@@ -176,4 +189,10 @@ mod user {
     unsafe impl aya::Pod for Reasons {}
     // SAFETY: as above, in `kernel`.
     unsafe impl aya::Pod for Layout {}
+    // SAFETY: as above, in `tasks`.
+    unsafe impl aya::Pod for TaskGroup {}
+    // SAFETY: as above, in `tasks`.
+    unsafe impl aya::Pod for TaskLayout {}
+    // SAFETY: as above, in `tasks`.
+    unsafe impl aya::Pod for TaskRun {}
 }

@@ -29,7 +29,7 @@ pub(super) const METRICS: &[Metric] = &[
         name: "network_start_time_seconds",
         kind: Kind::Gauge,
         unit: "s",
-        help: "When this VM came to have this device, in seconds of Unix time: another value, another incarnation, whose counters are its own. Absent when that was before the daemon's first look.",
+        help: "The moment from which this VM has this device, in seconds of Unix time. Another value is another incarnation with its own counters. Absent if that was before the daemon's first tick.",
         origin: "computed",
         labels: NIC,
         otel: otel("network.start_time"),
@@ -45,7 +45,7 @@ pub(super) const METRICS: &[Metric] = &[
         name: "network_source_info",
         kind: Kind::Gauge,
         unit: "",
-        help: "Always 1; which source the numbers come from, how eBPF is attached, and the inode of the network namespace if it is not the daemon's.",
+        help: "Always 1; the source of the numbers, the attach method of eBPF, and the inode of a foreign network namespace.",
         origin: "computed",
         labels: &[
             ID,
@@ -71,13 +71,13 @@ pub(super) const METRICS: &[Metric] = &[
         name: "network_unmonitored_info",
         kind: Kind::Gauge,
         unit: "",
-        help: "Always 1; a network interface of the VM that has no numbers, for no device of the host stands for it.",
+        help: "Always 1; a network interface of the VM without a device on the host, and so without numbers.",
         origin: "sources",
         labels: &[ID, NAME, text("kind", "vm.network.kind"), text("nic", "vm.network.nic")],
         otel: otel("network.unmonitored.info"),
         samples: Count(|view, sink| {
             for vm in view.vms() {
-                for nic in &vm.uncounted {
+                for nic in &vm.unmonitored {
                     sink(&[&vm.instance_id, &vm.instance_name, nic.kind.as_str(), &nic.name], 1, None);
                 }
             }

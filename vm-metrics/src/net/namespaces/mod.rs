@@ -106,14 +106,20 @@ impl Namespaces {
         if !self.is_followed {
             self.is_followed = true;
             self.select(vms, ended);
-            self.own.iter_mut().for_each(Devices::begin_tick);
-            self.foreign
-                .values_mut()
-                .filter_map(|known| known.devices.as_mut())
-                .for_each(Devices::begin_tick);
+            if let Some(own) = &mut self.own {
+                if own.is_listening_due() {
+                    own.listen();
+                }
+                own.begin_tick();
+            }
+            self.foreign.values_mut().for_each(|known| known.begin_tick(&self.poller));
         }
-        let problems = self.order.iter().filter_map(|netns| self.foreign.get(netns)?.problem(*netns));
-        FollowReport { problems: problems.collect(), overuse: self.overuse.clone() }
+        let of_own = self.own.as_ref().and_then(Devices::problem);
+        let of_foreign = self.order.iter().filter_map(|netns| self.foreign.get(netns)?.problem(*netns));
+        FollowReport {
+            problems: of_own.into_iter().chain(of_foreign).collect(),
+            overuse: self.overuse.clone(),
+        }
     }
 
     /// Decides which namespaces this tick follows, and opens them.

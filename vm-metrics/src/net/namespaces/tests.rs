@@ -99,6 +99,22 @@ fn readers_open_a_namespace_once() {
 }
 
 #[test]
+fn a_refused_socket_of_events_is_tried_again() {
+    let mut namespaces = Namespaces { own: Some(Devices::unheard()), ..namespaces(10) };
+    assert!(namespaces.own.as_ref().unwrap().problem().is_some());
+    let report = namespaces.follow(&VmSet::default(), &HashSet::new());
+    assert!(report.problems.is_empty() && namespaces.own.unwrap().events.is_some());
+}
+
+#[test]
+fn missing_events_are_a_problem() {
+    let unheard = Devices::open(Scope::REFUSED).unwrap();
+    let mut namespaces = Namespaces { own: Some(unheard), ..namespaces(10) };
+    let report = namespaces.follow(&VmSet::default(), &HashSet::new());
+    assert!(report.problems[0].to_string().contains("cannot listen for changes"));
+}
+
+#[test]
 fn a_tick_that_panicked_leaves_no_old_state() {
     let (mut namespaces, none) = (namespaces(10), HashSet::new());
     namespaces.begin_tick();

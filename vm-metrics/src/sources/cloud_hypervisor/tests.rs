@@ -1,7 +1,7 @@
 //! Tests of Cloud Hypervisor's API against a fake VMM.
 
 use super::*;
-use crate::sources::vmm_api::tests::{FakeVmm, answer, http_response};
+use crate::sources::vmm_api::tests::{FakeVmm, answer, http_response, ok};
 
 const MIB: u64 = 1 << 20;
 
@@ -26,7 +26,7 @@ fn a_vm_that_runs() {
     let expected = InstanceInfo {
         hypervisor: Hypervisor::CloudHypervisor,
         nics: vec![Nic::local("hype-tz4a98xx")],
-        uncounted: vec![UncountedNic { kind: UncountedKind::VhostUser, name: "_net2".into() }],
+        unmonitored: vec![UnmonitoredNic { kind: UnmonitoredKind::VhostUser, name: "_net2".into() }],
         allocated_vcpus: Some(2),
         allocated_memory_bytes: Some(1536 * MIB),
         state: Some(VmState::Running),
@@ -57,13 +57,13 @@ fn zones_and_balloon_of_a_created_vm() {
 }
 
 #[test]
-fn what_only_the_api_knows_is_uncounted() {
+fn nics_of_the_api_alone_are_unmonitored() {
     let plugged = r#""balloon":null,"devices":[{"path":"/sys/bus/pci/devices/0000:3b:00.1/","id":"_vfio3"}],
         "vdpa":[{"path":"/dev/vhost-vdpa-0","num_queues":1,"id":"_vdpa4"}]"#;
     let body = RUNNING
         .replace(r#""balloon":null"#, plugged)
         .replace(r#""vhost_user":true"#, r#""vhost_user":true,"vhost_socket":"/run/a.sock""#);
-    let nics = vmm(body.as_bytes()).unwrap().info.uncounted;
+    let nics = vmm(body.as_bytes()).unwrap().info.unmonitored;
     let nics: Vec<_> = nics.iter().map(|nic| format!("{} {}", nic.kind.as_str(), nic.name)).collect();
     assert_eq!(nics, ["vhost-user /run/a.sock", "vfio 0000:3b:00.1", "vhost-vdpa vhost-vdpa-0"]);
 }
@@ -79,7 +79,7 @@ fn a_flood_of_interfaces_is_cut() {
 
 #[test]
 fn the_api_gets_one_request_for_vm_info() {
-    let vmm = FakeVmm::new(vec![http_response("200", RUNNING)]);
+    let vmm = FakeVmm::new(vec![ok(RUNNING)]);
     let info = answer(query, &vmm).unwrap().info;
     assert_eq!(info.allocated_vcpus, Some(2));
     let request = vmm.requests();

@@ -2,8 +2,8 @@
 
 use roxmltree::Node;
 
-use super::xml::child;
-use crate::model::{UncountedKind, UncountedNic, is_device_name};
+use super::xml::{child, devices};
+use crate::model::{UnmonitoredKind, UnmonitoredNic, is_device_name};
 use crate::sources::shortened;
 use crate::sources::values::bounded::MAX_NICS;
 
@@ -12,7 +12,7 @@ const ON_DEVICE: &[&str] = &["network", "bridge", "ethernet", "direct"];
 
 /// The devices of the host.
 pub fn taps(domain: Node) -> Vec<String> {
-    let on_device = interfaces(domain).filter(|interface| ON_DEVICE.contains(&kind(*interface)));
+    let on_device = devices(domain, "interface").filter(|interface| ON_DEVICE.contains(&kind(*interface)));
     on_device
         .filter_map(|interface| child(interface, "target")?.attribute("dev"))
         .filter(|device| is_device_name(device))
@@ -21,14 +21,14 @@ pub fn taps(domain: Node) -> Vec<String> {
 }
 
 /// Interfaces without a device, and PCI devices that may be network controllers. One more than count at most.
-pub fn uncounted(domain: Node) -> Vec<UncountedNic> {
-    let interfaces = interfaces(domain).filter_map(of_interface);
+pub fn unmonitored(domain: Node) -> Vec<UnmonitoredNic> {
+    let interfaces = devices(domain, "interface").filter_map(of_interface);
     let is_pci = |device: &Node| device.attribute("type") == Some("pci");
     let devices = devices(domain, "hostdev").filter(is_pci).filter_map(of_pci);
     interfaces.chain(devices).take(MAX_NICS + 1).collect()
 }
 
-fn of_interface(interface: Node) -> Option<UncountedNic> {
+fn of_interface(interface: Node) -> Option<UnmonitoredNic> {
     let source = source(interface);
     let attribute = |name| source.and_then(|source| source.attribute(name));
     // libvirt calls QEMU's backend by its own name for the device.
@@ -39,26 +39,26 @@ fn of_interface(interface: Node) -> Option<UncountedNic> {
     let is_passt = child(interface, "backend").and_then(|backend| backend.attribute("type")) == Some("passt");
     let (kind, name) = match kind(interface) {
         "hostdev" => return of_pci(interface),
-        "vhostuser" => (UncountedKind::VhostUser, attribute("path").map(str::to_owned)),
+        "vhostuser" => (UnmonitoredKind::VhostUser, attribute("path").map(str::to_owned)),
         "vdpa" => (
-            UncountedKind::VhostVdpa,
+            UnmonitoredKind::VhostVdpa,
             attribute("dev").and_then(|dev| dev.rsplit('/').next()).map(str::to_owned),
         ),
-        "user" if !is_passt => (UncountedKind::User, None),
-        "user" | "server" | "client" | "mcast" | "udp" => (UncountedKind::Socket, None),
+        "user" if !is_passt => (UnmonitoredKind::User, None),
+        "user" | "server" | "client" | "mcast" | "udp" => (UnmonitoredKind::Socket, None),
         _ => return None,
     };
     let name = name.or_else(backend).unwrap_or_else(|| "?".to_owned());
-    Some(UncountedNic { kind, name: shortened(&name) })
+    Some(UnmonitoredNic { kind, name: shortened(&name) })
 }
 
 /// By the address in `<source>`.
-fn of_pci(device: Node) -> Option<UncountedNic> {
+fn of_pci(device: Node) -> Option<UnmonitoredNic> {
     let address = child(source(device)?, "address")?;
     let number = |name| u32::from_str_radix(address.attribute(name)?.trim_start_matches("0x"), 16).ok();
     let (domain, bus) = (number("domain").unwrap_or_default(), number("bus")?);
     let name = format!("{domain:04x}:{bus:02x}:{:02x}.{:x}", number("slot")?, number("function")?);
-    Some(UncountedNic { kind: UncountedKind::Vfio, name })
+    Some(UnmonitoredNic { kind: UnmonitoredKind::Vfio, name })
 }
 
 /// The actual type, where the interface is of a libvirt network.
@@ -72,18 +72,6 @@ fn source<'a, 'input>(interface: Node<'a, 'input>) -> Option<Node<'a, 'input>> {
     actual.or_else(|| child(interface, "source"))
 }
 
-fn interfaces<'a, 'input: 'a>(domain: Node<'a, 'input>) -> impl Iterator<Item = Node<'a, 'input>> {
-    devices(domain, "interface")
-}
-
-fn devices<'a, 'input: 'a>(
-    domain: Node<'a, 'input>,
-    name: &'static str,
-) -> impl Iterator<Item = Node<'a, 'input>> {
-    let devices = child(domain, "devices").into_iter().flat_map(|devices| devices.children());
-    devices.filter(move |child| child.has_tag_name(name))
-}
-
 #[cfg(test)]
 mod tests {
     use roxmltree::Document;
@@ -94,12 +82,12 @@ mod tests {
         let text = format!("<domain><devices>{devices}</devices></domain>");
         let document = Document::parse(&text).unwrap();
         let domain = document.root_element();
-        let name = |nic: UncountedNic| format!("{} {}", nic.kind.as_str(), nic.name);
-        (taps(domain), uncounted(domain).into_iter().map(name).collect())
+        let name = |nic: UnmonitoredNic| format!("{} {}", nic.kind.as_str(), nic.name);
+        (taps(domain), unmonitored(domain).into_iter().map(name).collect())
     }
 
     #[test]
-    fn interfaces_without_a_device_are_uncounted() {
+    fn interfaces_without_a_device_are_unmonitored() {
         const ADDRESS: &str =
             "<source><address type='pci' domain='0x0000' bus='0x3b' slot='0x10' function='0x2'/></source>";
         for (devices, expected) in [

@@ -2,9 +2,9 @@
 
 use roxmltree::{Document, Node, ParsingOptions};
 
-use super::interfaces::{taps, uncounted};
-use super::xml::child;
-use crate::model::{UncountedNic, VmState};
+use super::interfaces::{taps, unmonitored};
+use super::xml::{child, devices};
+use crate::model::{UnmonitoredNic, VmState};
 
 /// A record has some hundred elements.
 const MAX_NODES: u32 = 100_000;
@@ -24,7 +24,7 @@ pub struct Domain {
     pub actual_memory_bytes: Option<u64>,
     pub taps: Vec<String>,
     /// NICs that are no device of the host, and PCI devices that may be NICs.
-    pub uncounted: Vec<UncountedNic>,
+    pub unmonitored: Vec<UnmonitoredNic>,
     pub state: Option<VmState>,
     pub project: Option<String>,
 }
@@ -51,7 +51,7 @@ pub fn parse(content: &[u8]) -> Result<Domain, String> {
             .then(|| child(domain, "currentMemory").and_then(bytes))
             .flatten(),
         taps: taps(domain),
-        uncounted: uncounted(domain),
+        unmonitored: unmonitored(domain),
         state: status.attribute("state").and_then(state),
         project: project(domain),
     })
@@ -97,10 +97,7 @@ fn bytes(memory: Node) -> Option<u64> {
 /// `<memory>` contains all of each module, also what is not plugged in or is no memory.
 fn memory(domain: Node) -> Option<u64> {
     let all = child(domain, "memory").and_then(bytes)?;
-    let devices = child(domain, "devices");
-    let modules = devices.into_iter().flat_map(|devices| devices.children());
-    let mut modules = modules.filter(|module| module.has_tag_name("memory"));
-    modules.try_fold(all, |sum, module| sum.checked_sub(no_memory(module)?))
+    devices(domain, "memory").try_fold(all, |sum, module| sum.checked_sub(no_memory(module)?))
 }
 
 /// Bytes of a module in `<memory>` that are no memory of the guest.
@@ -114,8 +111,7 @@ fn no_memory(module: Node) -> Option<u64> {
 }
 
 fn has_balloon(domain: Node) -> bool {
-    let balloon = child(domain, "devices").and_then(|devices| child(devices, "memballoon"));
-    balloon.is_some_and(|balloon| balloon.attribute("model") != Some("none"))
+    devices(domain, "memballoon").next().is_some_and(|balloon| balloon.attribute("model") != Some("none"))
 }
 
 /// Nova's project: its id, which does not change, else its name.
@@ -149,7 +145,7 @@ pub mod tests {
             memory_bytes: Some(96 << 20),
             actual_memory_bytes: Some(96 << 20),
             taps: vec!["vnet0".into()],
-            uncounted: vec![],
+            unmonitored: vec![],
             state: Some(VmState::Running),
             project: Some("fedcba9876543210fedcba9876543210".into()),
         };

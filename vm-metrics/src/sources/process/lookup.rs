@@ -99,10 +99,6 @@ impl ProcessLookup {
         Ok(stat)
     }
 
-    pub fn host(&self) -> &Host {
-        &self.host
-    }
-
     /// The user who runs the process.
     pub fn uid(&self, pid: u32) -> Option<u32> {
         self.ask(&mut self.lock(), pid, Detail::User).ok()?.uid
@@ -119,10 +115,7 @@ impl ProcessLookup {
         let is_trusted = self.trust.is_trusted(uid);
         let job = Job { pid, uid, is_trusted, question: (self.host.clone(), pid, wanted) };
         let answer = inner.patient.each(vec![job]).pop().flatten();
-        answer.ok_or_else(|| {
-            let problem = "it does not answer".to_owned();
-            ReadError::Failed(SourceError::Process { pid, problem })
-        })
+        answer.ok_or_else(|| ReadError::Failed(SourceError::process(pid, "it does not answer")))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

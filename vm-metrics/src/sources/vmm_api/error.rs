@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use hyper::StatusCode;
 use thiserror::Error;
 
 use super::super::SourceError;
@@ -37,6 +38,10 @@ impl QueryError {
         Self::Response(format!("{what}: {}", json_problem(error)))
     }
 
+    pub fn status(path: &str, status: StatusCode) -> Self {
+        Self::Response(format!("GET {path}: {status}"))
+    }
+
     pub fn of(&self, target: &Target) -> SourceError {
         match target.process {
             None => SourceError::content(&target.path, self.to_string()),
@@ -45,7 +50,7 @@ impl QueryError {
                     Self::Unusable => "its API socket cannot be used".to_owned(),
                     _ => format!("its API socket: {self}"),
                 };
-                SourceError::Process { pid, problem }
+                SourceError::process(pid, problem)
             }
         }
     }

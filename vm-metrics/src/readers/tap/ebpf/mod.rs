@@ -1,4 +1,4 @@
-//! Counts the traffic of TAPs by eBPF programs on them.
+//! Reader `tap_ebpf`: counts the traffic of TAPs by eBPF programs on them.
 //!
 //! | module | does |
 //! |---|---|
@@ -8,7 +8,8 @@
 //! | `programs` | loads the programs, pins them, gives out slots and reads counters |
 //! | `hook` | attaches the programs, by `tcx` or `clsact` |
 //! | `drops` | counts drops on the way to the guest |
-//! | `kernel` | knows the structures of the kernel that the programs read |
+//! | `kernel` | knows the structures of the kernel that the programs read, also those of `task_iter` |
+//! | `mapped_array` | reads an array of the programs without a system call |
 //! | `probe` | tries all this without a TAP, for one-shot runs |
 //!
 //! Without the feature `ebpf`, or on a host that refuses the programs, the reader reports the reason. The other readers of
@@ -23,11 +24,13 @@ mod direction;
 #[cfg(feature = "ebpf")]
 mod drops;
 #[cfg(feature = "ebpf")]
-mod error;
+pub(crate) mod error;
 #[cfg(feature = "ebpf")]
 mod hook;
 #[cfg(feature = "ebpf")]
-mod kernel;
+pub(crate) mod kernel;
+#[cfg(feature = "ebpf")]
+pub(crate) mod mapped_array;
 #[cfg(feature = "ebpf")]
 mod netns_programs;
 mod options;
@@ -58,16 +61,14 @@ use crate::model::{ComponentHealth, Health};
 use crate::readers::{Purpose, Reader, not_this_kernel};
 use crate::readers::{ReaderContext, ReaderDef, StartOutcome};
 
-pub(crate) const DEF: ReaderDef = ReaderDef {
-    name: NAME,
+pub(crate) const READER: ReaderDef = ReaderDef {
+    name: "tap_ebpf",
     configure: |section| {
         let options: Options = section.options()?;
         options.check().map_err(|problem| section.refusal("max_nics", &problem))?;
         Ok(Box::new(move |context| start(&options, context)))
     },
 };
-
-pub(crate) const NAME: &str = "tap_ebpf";
 
 /// The version of what stays in the bpffs; `None` in a build without eBPF.
 pub(crate) fn pins_version() -> Option<u32> {

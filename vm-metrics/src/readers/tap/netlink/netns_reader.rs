@@ -44,7 +44,8 @@ impl NetnsReader<'_> {
         let is_read = |ifindex| leaves(ifindex) || self.recent.iter().any(|read| read.contains(&ifindex));
         // What has the name of a NIC of this tick stands for it in the next one, when no device does.
         let links = &self.devices.links;
-        for (tap, reading) in self.devices.events.take_unread(|name| !links.was_asked_for(name), is_read) {
+        let Some(events) = &mut self.devices.events else { return };
+        for (tap, reading) in events.take_unread(|name| !links.was_asked_for(name), is_read) {
             batch.short_lived.push((Nic { tap, netns: self.netns }, reading));
         }
     }
@@ -52,7 +53,8 @@ impl NetnsReader<'_> {
     fn read_all(&mut self, nics: &[&Nic], batch: &mut Batch) -> Result<(), ReaderError> {
         // By the name first: the counters then are of the device that had it, whatever happens to the name meanwhile.
         let Devices { links, events, .. } = &mut *self.devices;
-        let found = links.find(nics.iter().copied(), |nic| events.has_appeared(&nic.tap))?.into_iter();
+        let has_appeared = |nic: &Nic| events.as_ref().is_some_and(|events| events.has_appeared(&nic.tap));
+        let found = links.find(nics.iter().copied(), has_appeared)?.into_iter();
         let mut missing: HashMap<_, _> =
             found.map(|(ifindex, nic)| (ifindex, (nic, links.kind_of(&nic.tap)))).collect();
         if self.netns.is_some() {
@@ -90,7 +92,8 @@ impl NetnsReader<'_> {
             nics.iter().filter_map(|nic| batch.taps.get(*nic)).map(|reading| reading.ifindex).collect();
         let is_read =
             |ifindex| now.contains(&ifindex) || self.recent.iter().any(|read| read.contains(&ifindex));
-        let unread = self.devices.events.take_unread(|_| true, is_read);
+        let Some(events) = &mut self.devices.events else { return };
+        let unread = events.take_unread(|_| true, is_read);
         if unread.is_empty() {
             return;
         }
@@ -108,9 +111,10 @@ impl NetnsReader<'_> {
 
     fn read_the_deleted(&mut self, nics: &[&Nic], removals: &Removals, batch: &mut Batch) {
         self.devices.take_events();
+        let Some(events) = &self.devices.events else { return };
         for nic in nics {
             if let Some(&ifindex) = removals.ifindexes.get(*nic)
-                && let Some((reading, exit)) = self.devices.events.last_counters(&nic.tap, ifindex)
+                && let Some((reading, exit)) = events.last_counters(&nic.tap, ifindex)
                 && (!batch.taps.contains_key(*nic) || self.devices.deleted().contains(&ifindex))
             {
                 batch.nic_exits.insert((*nic).clone(), exit);
