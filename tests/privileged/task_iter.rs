@@ -191,19 +191,19 @@ fn a_reused_pid_is_another_process() {
     isolated("task_iter::a_reused_pid_is_another_process", || {
         let _namespace = NetNs::enter().unwrap();
         let program = Program::new();
-        let first = program.start("vmt0", Work { cpu: 300, ..Work::default() });
+        let first = program.start("vmt0", Work { cpu: 2000, ..Work::default() });
         let pid = first.0.pid();
         if manager(&[pid]).is_none() {
             return;
         }
         let manager = manager_of("retention = \"0s\"\n[readers.tap_ebpf]\nenabled = false\n");
         let only = |stats: Vec<ProcessStats>| <[ProcessStats; 1]>::try_from(stats).unwrap()[0];
-        assert!(only(by_iterator(&manager)).cpu_usec >= Some(300_000));
+        assert!(only(by_iterator(&manager)).cpu_usec >= Some(2_000_000));
         let started = manager.collect().vms[0].start_time;
         first.kill();
         let _second = with_pid(&program, pid, Work::default());
         let after = only(by_iterator(&manager));
-        assert!(after.cpu_usec < Some(300_000), "{after:?}");
+        assert!(after.cpu_usec < Some(2_000_000), "{after:?}");
         assert!(manager.collect().vms[0].start_time > started);
     });
 }
