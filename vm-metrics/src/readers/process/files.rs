@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use crate::host::Host;
-use crate::model::{InstanceInfo, Trust, VmSet};
+use crate::model::{Batch, InstanceInfo, ProcessStats, Trust, VmSet};
+use crate::net::namespaces::Namespaces;
 use crate::patient::{Job, Patient};
 use crate::procfs::ParseError;
 use crate::readers::cached_file::{Buffer, CachedFile};
-use crate::readers::{FileBudget, ReadReport, ReaderContext, ReaderError};
+use crate::readers::{FileBudget, ReadReport, Reader, ReaderContext, ReaderError};
 
 /// How long a tick waits for one process.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -108,29 +109,25 @@ impl<T: Send + 'static> ProcessFiles<T> {
     pub(crate) fn retain(&mut self, is_wanted: impl Fn(u32) -> bool) {
         self.kept.retain(|pid, _| is_wanted(*pid));
     }
-
-    /// Closes the files of all other processes.
-    fn keep_only(&mut self, vms: &VmSet) {
-        let pids: HashSet<u32> = vms.pids().collect();
-        self.retain(|pid| pids.contains(&pid));
-    }
 }
 
-impl<T: Send + 'static> ProcessFiles<Option<T>> {
-    /// Reads the file of each VM's process. `parse` gives `None` for a process that has ended and is not reaped.
-    pub(crate) fn read_each(&mut self, vms: &VmSet, mut take: impl FnMut(u32, T)) -> ReadReport {
+/// A reader of one file. `parse` gives `None` for a process that has ended and is not reaped.
+impl Reader for ProcessFiles<Option<ProcessStats>> {
+    fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
         for (pid, result) in self.read_all(vms, &mut report) {
             match result {
-                Ok(Some(Some(parsed))) => {
-                    take(pid, parsed);
+                Ok(Some(Some(stats))) => {
+                    batch.add_process(pid, stats);
                     report.items += 1;
                 }
                 Ok(_) => report.error(ReaderError::NoProcess { pid }),
                 Err(error) => report.error(error),
             }
         }
-        self.keep_only(vms);
+        // Closes the files of all other processes.
+        let pids: HashSet<u32> = vms.pids().collect();
+        self.retain(|pid| pids.contains(&pid));
         report
     }
 }
@@ -179,13 +176,13 @@ mod tests {
         let parse = |content: &[u8]| parse_io(content).map(Some);
         let mut files = ProcessFiles::with_room(host, Trust::default(), 4, "test", "io", parse);
         for _ in 0..3 {
-            let report = files.read_each(&vms, |_, _| ());
+            let report = files.read(&vms, &mut Namespaces::default(), &mut Batch::default());
             assert_eq!((report.items, report.errors), (6, 0));
             let mut kept: Vec<u32> = files.kept.keys().copied().collect();
             kept.sort_unstable();
             assert_eq!(kept, [1, 4, 5, 6], "root's, and one of each user");
         }
-        files.read_each(&VmSet::default(), |_, _| ());
+        files.read(&VmSet::default(), &mut Namespaces::default(), &mut Batch::default());
         assert!(files.kept.is_empty());
     }
 }
