@@ -1,8 +1,7 @@
 //! One file in procfs of each hypervisor process, for example `stat`.
 //!
-//! The files are read by a [`Patient`]: the owner of a process can make them hang, or take long. They stay open between
-//! ticks as far as there is room: processes of trusted users first, then one of each user after the other. The others
-//! are opened for each reading.
+//! A [`Patient`] reads the files, because the owner of a process can make a read hang. Files stay open between ticks up to
+//! a limit: first those of trusted users, then one of each user in turn. The others are opened for each reading.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -18,18 +17,18 @@ use crate::readers::{FileBudget, ReadReport, Reader, ReaderContext, ReaderError}
 /// How long a tick waits for one process.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Readers that keep a file of each process, and other things that they keep per VM.
+/// Kinds of files that stay open per VM, in readers and elsewhere.
 const READERS: u64 = 8;
 
 type Parse<T> = fn(&[u8]) -> Result<T, ParseError>;
 
-/// The file, if it is open and still that of the process, and what was read.
+/// The file, if it is open and still the process's, with the reading.
 type Answer<T> = (Option<CachedFile>, Result<Option<T>, ReaderError>);
 
 #[derive(Debug)]
 pub(crate) struct ProcessFiles<T> {
     trust: Trust,
-    /// How many may stay open.
+    /// Limit of the files that stay open.
     room: usize,
     kept: HashMap<u32, CachedFile>,
     patient: Patient<(u32, Option<CachedFile>), Answer<T>>,
@@ -59,8 +58,8 @@ impl<T: Send + 'static> ProcessFiles<T> {
         Self { trust, room, kept: HashMap::new(), patient: Patient::new(thread, PATIENCE, read) }
     }
 
-    /// Reads and parses the file of each VM's process: `None` where there is no such process. A process that does not
-    /// answer is left out, and so are some of users who have too many: the report says so.
+    /// Reads and parses the file of each VM's process: `None` without such a process. Processes without an answer, and
+    /// those beyond a user's share, are omitted and reported.
     pub(crate) fn read_all(
         &mut self,
         vms: &VmSet,
@@ -81,7 +80,7 @@ impl<T: Send + 'static> ProcessFiles<T> {
                     read.push((pid, result));
                 }
                 None if self.trust.is_trusted(vm.uid) => report.error(ReaderError::Hangs { pid }),
-                // It is in the report as what its user went over.
+                // The report has it as overuse of its user.
                 None => {}
             }
         }
@@ -134,7 +133,7 @@ impl Reader for ProcessFiles<Option<ProcessStats>> {
 
 fn read<T>(host: &Host, name: &str, pid: u32, kept: Option<CachedFile>, parse: Parse<T>) -> Answer<T> {
     let mut buffer = Buffer::new();
-    // Of a process that has ended, whose pid another one may have by now.
+    // If its process has ended, another one may have the pid by now.
     if let Some(file) = kept {
         match file.read_parsed(&mut buffer, parse) {
             Ok(Some(parsed)) => return (Some(file), Ok(Some(parsed))),

@@ -1,6 +1,6 @@
 //! Reader `proc_stat`: CPU time, page faults and threads, from `/proc/<pid>/stat`.
 //!
-//! The CPU clock of the process counts nanoseconds, so it comes before `stat`, which says the same in clock ticks.
+//! The CPU clock of the process counts nanoseconds, so it takes precedence over `stat`, which has clock ticks.
 
 use std::collections::{HashMap, HashSet};
 
@@ -47,10 +47,10 @@ struct ProcStat {
     files: ProcessFiles<Stat>,
     ticks_per_second: u64,
     clocks: Option<CpuClocks>,
-    /// `None` where pids are not those that the kernel takes from this process.
+    /// `None` if the pids are of another namespace than this process's.
     exits: Option<Exits>,
     trust: Trust,
-    /// What was last said of each process.
+    /// The last published CPU time of each process.
     published: HashMap<u32, CpuRecord>,
     /// The processes of this tick.
     wanted: HashSet<u32>,
@@ -58,7 +58,7 @@ struct ProcStat {
 
 #[derive(Debug)]
 struct CpuRecord {
-    /// With the pid, which process it was.
+    /// Identifies the process, with the pid.
     start_ticks: u64,
     cpu_usec: u64,
 }
@@ -68,7 +68,7 @@ impl Reader for ProcStat {
         let mut report = ReadReport::default();
         let tenants: HashMap<u32, Tenant> =
             vms.vms.iter().filter_map(|vm| Some((vm.hypervisor_pid?, Tenant::of(vm, &self.trust)))).collect();
-        // Before the files, which say that it is still the process that had the pid a tick ago.
+        // Before the files, which prove that it is still the process that had the pid a tick ago.
         let clocks = self.clocks_nsec(vms);
         for (pid, result) in self.files.read_all(vms, &mut report) {
             let clock_nsec = clocks.get(&pid).copied();
@@ -91,12 +91,12 @@ impl Reader for ProcStat {
         report
     }
 
-    /// One that has ended, and that its parent has not yet asked for, still says what it used in all.
+    /// A terminated process that its parent has not reaped still has its total.
     fn read_final(&mut self, removals: &Removals, _: &mut Namespaces, batch: &mut Batch) {
         let clocks = self.clocks_nsec(&removals.vms);
         for (pid, result) in self.files.read_all(&removals.vms, &mut ReadReport::default()) {
             let clock_nsec = clocks.get(&pid).copied();
-            let known = self.published.get(&pid).map(|said| said.start_ticks);
+            let known = self.published.get(&pid).map(|last| last.start_ticks);
             let Ok(stat) = result else { continue };
             let is_it = |stat: &Stat| known == Some(stat.start_ticks);
             // Another process may have its pid by now.
@@ -147,14 +147,14 @@ impl ProcStat {
         batch.add_process(pid, stats);
     }
 
-    /// The greater of what was said and what is known now: clock ticks lag behind the clock.
+    /// The greater of the published and the present time, because clock ticks lag behind the clock.
     fn cpu_usec(&mut self, pid: u32, stat: &Stat, clock_nsec: Option<u64>) -> u64 {
         let now = clock_nsec.map_or_else(|| cpu_usec(stat, self.ticks_per_second), |nsec| nsec / 1000);
         let start_ticks = stat.start_ticks;
-        let said = self.published.entry(pid).or_insert(CpuRecord { start_ticks, cpu_usec: now });
-        let same = said.start_ticks == start_ticks;
-        *said = CpuRecord { start_ticks, cpu_usec: if same { now.max(said.cpu_usec) } else { now } };
-        said.cpu_usec
+        let last = self.published.entry(pid).or_insert(CpuRecord { start_ticks, cpu_usec: now });
+        let same = last.start_ticks == start_ticks;
+        *last = CpuRecord { start_ticks, cpu_usec: if same { now.max(last.cpu_usec) } else { now } };
+        last.cpu_usec
     }
 }
 
