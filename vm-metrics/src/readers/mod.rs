@@ -47,11 +47,12 @@ pub struct ReaderDef {
     configure: fn(&Section) -> Result<Start, ConfigError>,
 }
 
-/// All readers, in their order. Threads come before their process, so vCPUs are never ahead of the whole. Devices come
-/// before eBPF, so the eBPF count is never older than the device's; continuity relies on it. Each reader of devices reads
-/// those that the former ones could not.
+/// All readers, in their order. Threads come before their process, so vCPUs are never ahead of the whole. The task iterator
+/// comes before the files of processes, which read the rest. Devices come before eBPF, so the eBPF count is never older
+/// than the device's; continuity relies on it. Each reader of devices reads those that the former ones could not.
 pub const READERS: &[ReaderDef] = &[
     process::threads::READER,
+    process::task_iter::READER,
     process::stat::READER,
     process::statm::READER,
     process::status::READER,
@@ -67,6 +68,9 @@ pub const READERS: &[ReaderDef] = &[
 
 /// The reader whose maps count against the memory limit.
 pub(crate) const TAP_EBPF: &str = tap::ebpf::READER.name;
+
+/// The readers that need eBPF.
+pub(crate) const BY_EBPF: [&str; 2] = [process::task_iter::READER.name, TAP_EBPF];
 
 /// Readers that are off by default because of their cost.
 pub const ON_REQUEST: &[&str] = &[process::smaps::READER.name];

@@ -25,10 +25,13 @@ mod vmm_api;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 pub use self::adapters::{
     InstanceData, InstanceListerAdapter, InstanceManager, InstanceManagerAdapter, InstanceUtilizationInfo,
 };
 pub use self::error::SourceError;
+use self::files::operators::Operators;
 use self::files::process_path::Workers;
 pub(crate) use self::merge::evidence::ProcessTable;
 pub use self::merge::precedence::Precedence;
@@ -80,14 +83,16 @@ pub struct SourceContext {
     /// How long the id of a VM that has ended is kept from other users' processes.
     pub retention: Duration,
     workers: Workers,
+    operators: Operators,
     processes: ProcessLookup,
 }
 
 impl SourceContext {
     pub fn new(host: Host, trust: Trust, retention: Duration) -> Self {
-        let (workers, processes) =
-            (Workers::new(trust.clone()), ProcessLookup::new(host.clone(), trust.clone()));
-        Self { host, trust, retention, workers, processes }
+        let operators = Operators::new(trust.clone());
+        let workers = Workers::new(trust.clone(), operators.clone());
+        let processes = ProcessLookup::new(host.clone(), trust.clone());
+        Self { host, trust, retention, workers, operators, processes }
     }
 }
 
@@ -224,6 +229,13 @@ pub struct ApiSocket {
     pub path: PathBuf,
     /// When they change, much may have.
     pub nics: Vec<Nic>,
+}
+
+/// The options of a source that has one directory.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct DirConfig {
+    dir: Option<PathBuf>,
 }
 
 /// The configured path of a source, else the default. A fixture host has no default, which would be the path of another

@@ -1,7 +1,7 @@
 //! The daemons of a run: one per choice of readers. Only one of them runs at a time.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,8 +16,13 @@ use vm_metrics_testkit::{
     wait::{SOON, wait_until},
 };
 
+use crate::command::run;
+
 /// The daemon's own default is this number of TAPs.
 const DEFAULT_NICS: u32 = 1024;
+
+/// A daemon that was paused looks at all VMs again, within a few ticks.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// A slow attachment takes about this time.
 const ATTACH: Duration = Duration::from_millis(400);
@@ -47,7 +52,7 @@ pub const GROWTH: Kind = Kind { name: "growth", ..DEFAULT };
 pub const KINDS: [Kind; 3] = [DEFAULT, WITHOUT_TASK_ITER, OTHER_BUILD];
 
 /// How daemons start in this run.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Setup<'a> {
     pub binary: &'a Path,
     /// A daemon to compare with.
@@ -55,6 +60,8 @@ pub struct Setup<'a> {
     pub dir: &'a Path,
     /// The largest number of TAPs in this run.
     pub nics: u32,
+    /// The key `attach` of the programs.
+    pub attach: &'static str,
 }
 
 /// A daemon; a drop ends it, and its programs stay pinned for the next of this name.
@@ -74,12 +81,13 @@ pub struct Health {
     pub ticks_late: u64,
     pub tick_duration_seconds: f64,
     snapshot_age_seconds: f64,
-    parts: Vec<Component>,
+    pub parts: Vec<Component>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Component {
-    name: String,
+pub struct Component {
+    pub name: String,
+    pub duration_seconds: Option<f64>,
     items: usize,
 }
 
@@ -97,7 +105,7 @@ impl Setup<'_> {
         let Kind { name, settings, is_other_build } = kind;
         let binary = if is_other_build { self.other_build } else { Some(self.binary) };
         let Some(binary) = binary else { return Ok(None) };
-        let config = self.dir.join(format!("{name}.toml"));
+        let config = self.config(name);
         fs::write(&config, self.configuration(name, settings, interval)?)
             .with_context(|| format!("write {}", config.display()))?;
         let mut check = Command::new(binary);
@@ -116,19 +124,23 @@ impl Setup<'_> {
         Ok(Some(contestant))
     }
 
-    /// Removes the pinned programs of the daemons of this name, which have ended.
-    pub fn remove_pins(&self, name: &str) -> Result<()> {
-        let pins = Path::new(PINS).join(name);
-        fs::remove_dir_all(&pins).with_context(|| format!("remove {}", pins.display()))
+    /// Removes the programs of the daemons of this kind, which have ended.
+    pub fn detach(&self, kind: Kind) -> Result<()> {
+        run(Command::new(self.binary).args(["detach", "--config"]).arg(self.config(kind.name)))
+    }
+
+    fn config(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.toml"))
     }
 
     fn configuration(&self, name: &str, settings: &str, interval: Duration) -> Result<String> {
         let state = self.dir.join(format!("state-{name}"));
         fs::create_dir_all(&state).with_context(|| format!("create {}", state.display()))?;
+        let attach = self.attach;
         let nics = DEFAULT_NICS.max(self.nics.next_power_of_two());
         Ok(format!(
             "interval = \"{}ms\"\nstate_dir = {state:?}\n[http]\nsocket = \"\"\n\
-             [readers.tap_ebpf]\nmax_nics = {nics}\npin_dir = \"{PINS}/{name}\"\n{settings}",
+             [readers.tap_ebpf]\nmax_nics = {nics}\nattach = {attach:?}\npin_dir = \"{PINS}/{name}\"\n{settings}",
             interval.as_millis()
         ))
     }
@@ -152,11 +164,10 @@ impl Contestant {
         self.signal(Signal::STOP)
     }
 
-    /// Runs the work while this daemon runs. It has two ticks before, to follow what changed meanwhile.
+    /// Runs the work while this daemon runs, some ticks after the pause.
     pub fn in_turn<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         self.signal(Signal::CONT)?;
-        let tick = self.health()?.tick;
-        self.wait_for_tick(tick + 2)?;
+        thread::sleep(SETTLE);
         let result = work(self);
         self.pause()?;
         result

@@ -62,12 +62,11 @@ impl<T: Send + 'static> ProcessFiles<T> {
     /// those beyond a user's share, are omitted and reported.
     pub(crate) fn read_all(
         &mut self,
-        vms: &VmSet,
+        vms: &[&InstanceInfo],
         report: &mut ReadReport,
     ) -> Vec<(u32, Result<Option<T>, ReaderError>)> {
-        let with_process: Vec<&InstanceInfo> =
-            vms.vms.iter().filter(|vm| vm.hypervisor_pid.is_some()).collect();
-        let jobs: Vec<_> = with_process.iter().filter_map(|vm| self.job(vm)).collect();
+        let (with_process, jobs): (Vec<&InstanceInfo>, Vec<_>) =
+            vms.iter().filter_map(|vm| Some((*vm, self.job(vm)?))).unzip();
         let answers = self.patient.each(jobs);
         report.overuse.merge(self.patient.take_overuse());
         let keep = self.worth_keeping(&with_process);
@@ -110,11 +109,13 @@ impl<T: Send + 'static> ProcessFiles<T> {
     }
 }
 
-/// A reader of one file. `parse` gives `None` for a process that has ended and is not reaped.
+/// A reader of one file, of those processes whose numbers the batch lacks. `parse` gives `None` for a process that has ended
+/// and is not reaped.
 impl Reader for ProcessFiles<Option<ProcessStats>> {
     fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
-        for (pid, result) in self.read_all(vms, &mut report) {
+        let incomplete = batch.incomplete(vms);
+        for (pid, result) in self.read_all(&incomplete, &mut report) {
             match result {
                 Ok(Some(Some(stats))) => {
                     batch.add_process(pid, stats);
@@ -125,8 +126,8 @@ impl Reader for ProcessFiles<Option<ProcessStats>> {
             }
         }
         // Closes the files of all other processes.
-        let pids: HashSet<u32> = vms.pids().collect();
-        self.retain(|pid| pids.contains(&pid));
+        let pids: HashSet<Option<u32>> = incomplete.iter().map(|vm| vm.hypervisor_pid).collect();
+        self.retain(|pid| pids.contains(&Some(pid)));
         report
     }
 }
@@ -181,7 +182,8 @@ mod tests {
             kept.sort_unstable();
             assert_eq!(kept, [1, 4, 5, 6], "root's, and one of each user");
         }
-        files.read(&VmSet::default(), &mut Namespaces::default(), &mut Batch::default());
-        assert!(files.kept.is_empty());
+        let complete = vms.pids().filter(|pid| *pid != 4).collect();
+        files.read(&vms, &mut Namespaces::default(), &mut Batch { complete, ..Batch::default() });
+        assert!(files.kept.keys().eq([&4]), "the file of the only one that needs it: {:?}", files.kept);
     }
 }

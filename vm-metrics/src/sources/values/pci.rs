@@ -1,4 +1,9 @@
-//! PCI addresses as people write them.
+//! PCI addresses as people write them, and network controllers among PCI devices.
+
+use std::fs;
+
+use crate::host::Host;
+use crate::model::{UnmonitoredKind, UnmonitoredNic};
 
 /// `0000:3b:00.1`, of that, of `3b:00.1`, or of a path that ends with it.
 pub fn pci_address(text: &str) -> Option<String> {
@@ -9,6 +14,29 @@ pub fn pci_address(text: &str) -> Option<String> {
     let (bus, rest) = rest.split_once(':')?;
     let (device, function) = rest.split_once('.')?;
     (is_hex(domain, 4) && is_hex(bus, 2) && is_hex(device, 2) && is_hex(function, 1)).then_some(full)
+}
+
+/// The base class of network controllers, as sysfs writes it.
+const NETWORK: &str = "0x02";
+
+/// Whether the PCI device is a network controller; `None` when sysfs does not know the device.
+fn is_network(host: &Host, address: &str) -> Option<bool> {
+    let class = fs::read_to_string(host.pci_device(address).join("class")).ok()?;
+    Some(class.starts_with(NETWORK))
+}
+
+/// Without PCI devices that are something else. One of which nothing is known is listed rather than left out.
+pub fn networks(host: &Host, mut nics: Vec<UnmonitoredNic>) -> Vec<UnmonitoredNic> {
+    let is_nic = |nic: &UnmonitoredNic| is_network(host, &nic.name).unwrap_or(true);
+    nics.retain(|nic| nic.kind != UnmonitoredKind::Vfio || is_nic(nic));
+    nics
+}
+
+/// The network controllers of an IOMMU group.
+pub fn network_devices(host: &Host, group: &str) -> Vec<String> {
+    let Ok(devices) = fs::read_dir(host.iommu_group(group)) else { return Vec::new() };
+    let addresses = devices.flatten().map(|device| device.file_name().to_string_lossy().into_owned());
+    addresses.filter(|address| is_network(host, address) == Some(true)).collect()
 }
 
 #[cfg(test)]

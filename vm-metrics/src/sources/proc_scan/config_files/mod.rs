@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 
 use super::cmdline::{ConfigFile, VmArgs};
 use crate::host::Host;
-use crate::model::{Excess, is_device_name};
+use crate::model::Excess;
+use crate::sources::SourceError;
 use crate::sources::files::process_path::{ProcessPath, STRANGERS_PATIENCE, Workers};
-use crate::sources::values::bounded::MAX_NICS;
 use crate::sources::vmm_api::Schedule;
-use crate::sources::{SourceError, shortened};
 
 /// A config of Firecracker or QEMU is a few kilobytes.
 const LIMIT: u64 = 1 << 20;
@@ -77,13 +76,13 @@ impl ConfigFiles {
             self.take(now, answer);
         }
         let mut due = self.due(now);
-        let mut started = StartedReads::default();
+        let mut started = HashMap::new();
         let began = Instant::now();
         loop {
             self.start(&mut due, &mut started);
-            let patience = started.patience().saturating_sub(began.elapsed());
+            let patience = patience(&started).saturating_sub(began.elapsed());
             let Ok(answer) = self.answers.recv_timeout(patience) else { break };
-            started.answered(answer.key);
+            started.remove(&answer.key);
             self.take(now, answer);
         }
         let mut overuse = Excess::default();
@@ -115,7 +114,7 @@ impl ConfigFiles {
     }
 
     /// One of each user in turn, as long as threads may run.
-    fn start(&mut self, due: &mut DueFiles, started: &mut StartedReads) {
+    fn start(&mut self, due: &mut DueFiles, started: &mut HashMap<Key, bool>) {
         loop {
             let mut any = false;
             for (uid, keys) in &mut *due {
@@ -129,7 +128,7 @@ impl ConfigFiles {
                 let file = ProcessPath { host, pid, start_ticks, path };
                 known.under_way = permit.read(file, LIMIT, then).is_ok();
                 if known.under_way {
-                    started.0.insert(key, self.workers.trusts(*uid));
+                    started.insert(key, self.workers.trusts(*uid));
                 }
             }
             if !any {
@@ -152,21 +151,12 @@ impl ConfigFiles {
 /// Files to be read, by user.
 type DueFiles = BTreeMap<Option<u32>, Vec<Key>>;
 
-/// Files that this call has begun to read, and whether their users are trusted.
-#[derive(Default)]
-struct StartedReads(HashMap<Key, bool>);
-
-impl StartedReads {
-    fn patience(&self) -> Duration {
-        match () {
-            () if self.0.values().any(|is_trusted| *is_trusted) => PATIENCE,
-            () if !self.0.is_empty() => STRANGERS_PATIENCE,
-            () => Duration::ZERO,
-        }
-    }
-
-    fn answered(&mut self, key: Key) {
-        self.0.remove(&key);
+/// How long files are waited for that this call has begun to read; each with whether its user is trusted.
+fn patience(started: &HashMap<Key, bool>) -> Duration {
+    match () {
+        () if started.values().any(|is_trusted| *is_trusted) => PATIENCE,
+        () if !started.is_empty() => STRANGERS_PATIENCE,
+        () => Duration::ZERO,
     }
 }
 
@@ -179,24 +169,13 @@ fn reading(
     move |content| {
         let args = content
             .map_err(|error| error.to_string())
-            .and_then(|content| file.read(&content).map(bounded).map_err(|error| error.to_string()));
+            .and_then(|content| file.read(&content).map_err(|error| error.to_string()));
         if let Err(error) = &args {
             tracing::debug!(pid = key.0, path = ?file.path, "cannot use a configuration file: {error}");
         }
         // Nobody waits any more where the source is gone.
         let _ = answer.send(ParsedFile { key, args: args.ok() });
     }
-}
-
-/// Drops impossible device names and more NICs than a VM can have.
-fn bounded(mut args: VmArgs) -> VmArgs {
-    args.taps.retain(|tap| is_device_name(tap));
-    args.taps.truncate(MAX_NICS + 1);
-    args.unmonitored.truncate(MAX_NICS + 1);
-    for nic in &mut args.unmonitored {
-        nic.name = shortened(&nic.name);
-    }
-    args
 }
 
 impl FileEntry {

@@ -4,7 +4,6 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::model::Hypervisor;
 
 const MIB: u64 = 1 << 20;
 
@@ -21,7 +20,7 @@ fn vcpus(scan: &mut ProcScan, after: Duration) -> Vec<Option<u32>> {
 
 #[test]
 fn kvm_says_how_many_vcpus_are_plugged_in() {
-    let line = |pid, args| Fake { pid, start: u64::from(pid), args, ..Fake::default() };
+    let line = |pid, args| Fake { pid, start: u64::from(pid), args, ..Fake::QEMU };
     let fixture = Fixture::with(&[
         line(11, "kvm -name a -smp 1,maxcpus=4"),
         line(12, "kvm -name b -smp 1,maxcpus=4"),
@@ -40,7 +39,7 @@ fn kvm_says_how_many_vcpus_are_plugged_in() {
 fn without_kvm_vcpus_are_those_of_the_start() {
     let args =
         "qemu-system-x86_64 -name a -smp 1,sockets=2,cores=2,maxcpus=4 -device kvm64-x86_64-cpu,id=cpu2";
-    let fixture = Fixture::with(&[Fake { args, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { args, ..Fake::QEMU }]);
     let vms = list(&mut fixture.scan(), START);
     assert_eq!((vms[0].allocated_vcpus, vms[0].max_vcpus), (Some(2), Some(4)));
 }
@@ -48,7 +47,7 @@ fn without_kvm_vcpus_are_those_of_the_start() {
 #[test]
 fn qemu_sizes_come_from_arguments_and_file() {
     let args = "qemu-system-x86_64 -name web -m 64 -readconfig /qemu.conf";
-    let fixture = Fixture::with(&[Fake { args, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { args, ..Fake::QEMU }]);
     let root = fixture.process(100).join("root");
     fs::create_dir(&root).unwrap();
     let file = "[memory]\nsize = \"1024M\"\n[smp-opts]\ncpus = \"1\"\nmaxcpus = \"8\"\n";
@@ -64,7 +63,7 @@ fn qemu_sizes_come_from_arguments_and_file() {
 #[test]
 fn a_bad_config_file_leaves_sizes_unknown() {
     let args = "qemu-system-x86_64 -name web -m 64 -readconfig /qemu.conf";
-    let fixture = Fixture::with(&[Fake { args, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { args, ..Fake::QEMU }]);
     let root = fixture.process(100).join("root");
     fs::create_dir(&root).unwrap();
     fs::write(root.join("qemu.conf"), "root:$6$secret:1::\n").unwrap();
@@ -72,31 +71,22 @@ fn a_bad_config_file_leaves_sizes_unknown() {
     let listing = fixture.scan().list_at(START).unwrap();
     let vm = &listing.instances[0];
     assert_eq!((vm.allocated_vcpus, vm.allocated_memory_bytes), (None, None));
-    let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
-    assert_eq!(problems, ["process 100: its configuration file cannot be used"]);
+    assert_eq!(listing.texts(), ["process 100: its configuration file cannot be used"]);
 }
 
 #[test]
 fn a_device_model_of_xen_is_xen() {
     let args = "qemu-system-i386 -xen-domid 7 -name web -machine xenfv -m 2040 -smp 2";
     let exe = "/usr/lib/xen/bin/qemu-system-i386";
-    let fixture = Fixture::with(&[Fake { exe, args, taps: &[(9, "tap0")], ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { exe, args, taps: &[(9, "tap0")], ..Fake::QEMU }]);
     let vms = list(&mut fixture.scan(), START);
-    let xen = InstanceInfo {
-        id: "web".into(),
-        name: "web".into(),
-        hypervisor: Hypervisor::Xen,
-        hypervisor_pid: Some(100),
-        uid: Some(0),
-        nics: vec![Nic::local("tap0")],
-        ..InstanceInfo::default()
-    };
-    assert_eq!(vms, [xen]);
+    let nics = vec![Nic::local("tap0")];
+    assert_eq!(vms, [InstanceInfo { nics, ..vm("web", 100, Hypervisor::Xen) }]);
 }
 
 #[test]
 fn excess_vcpus_of_kvm_are_a_problem() {
-    let fixture = Fixture::of_kvm(&[Fake { args: "kvm -name web -smp 1", ..Fake::default() }]);
+    let fixture = Fixture::of_kvm(&[Fake { args: "kvm -name web -smp 1", ..Fake::QEMU }]);
     fixture.runs_vm(100, 3);
     let listing = fixture.scan().list_at(START).unwrap();
     assert_eq!(listing.instances[0].allocated_vcpus, None);
@@ -107,7 +97,7 @@ fn excess_vcpus_of_kvm_are_a_problem() {
     );
     // All that its command line allows.
     let args = "kvm -name web -smp 1,maxcpus=3";
-    fixture.put(&Fake { args, ..Fake::default() });
+    fixture.put(&Fake { args, ..Fake::QEMU });
     fixture.runs_vm(100, 3);
     let listing = fixture.scan().list_at(START).unwrap();
     assert_eq!((listing.instances[0].allocated_vcpus, listing.problems.len()), (Some(3), 0));

@@ -2,27 +2,35 @@
 
 use super::*;
 use crate::model::Trust;
-use crate::sources::SourceContext;
 
 const STRANGER: u32 = 65534;
 
-impl Fixture {
-    fn scan_trusting(&self, trust: Trust) -> ProcScan {
-        ProcScan::new(&SourceContext { host: self.host(), trust, ..SourceContext::default() })
+fn scan_trusting(fixture: &Fixture, trust: Trust) -> ProcScan {
+    ProcScan::new(&fixture.context_trusting(trust))
+}
+
+/// 1060 VMs of a stranger, and 40 of root.
+pub fn put_crowd(fixture: &Fixture, fake: &Fake) {
+    for pid in 11..=1110 {
+        let uid = if pid <= 1070 { STRANGER } else { 0 };
+        fixture.put(&Fake { pid, uid, start: pid.into(), ..*fake });
     }
 }
 
-fn overuse(listing: Listing) -> Vec<(Option<u32>, &'static str, u64)> {
-    let list = listing.overuse.into_list();
-    list.into_iter().map(|over| (over.uid, over.resource, over.count)).collect()
+/// Root has all at once, and the stranger a share.
+pub fn assert_shares(scan: &mut ProcScan) {
+    let of = |listing: &Listing, uid| listing.instances.iter().filter(|vm| vm.uid == Some(uid)).count();
+    assert_eq!(of(&scan.list_at(START).unwrap(), 0), 40);
+    let listing = with_too_many_vms(scan);
+    assert_eq!((of(&listing, STRANGER), of(&listing, 0)), (1024, 40));
 }
 
 #[test]
 fn a_list_of_users_shuts_others_out() {
-    let fake = |pid, uid| Fake { pid, uid, start: pid.into(), ..Fake::default() };
+    let fake = |pid, uid| Fake { pid, uid, start: pid.into(), ..Fake::QEMU };
     let fixture = Fixture::with(&[fake(11, 0), fake(12, 64055), fake(13, STRANGER)]);
     let pids = |trust| {
-        let vms = list(&mut fixture.scan_trusting(trust), START);
+        let vms = list(&mut scan_trusting(&fixture, trust), START);
         vms.into_iter().filter_map(|vm| vm.hypervisor_pid).collect::<Vec<_>>()
     };
     assert_eq!(pids(Trust::default()), [11, 12, 13]);
@@ -32,13 +40,13 @@ fn a_list_of_users_shuts_others_out() {
 #[test]
 fn names_in_files_give_strangers_no_taps() {
     let taps = &[(9, "tap0")];
-    let fixture = Fixture::with(&[Fake { uid: STRANGER, taps, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { uid: STRANGER, taps, ..Fake::QEMU }]);
     let listing = fixture.scan().list_at(START).unwrap();
     assert_eq!(listing.instances[0].nics, []);
     assert!(!listing.processes[&100].is_looked_at);
     let problem = listing.problems[0].to_string();
     assert!(problem.contains("its user is not in [trust]"), "{problem}");
-    let trusting = list(&mut fixture.scan_trusting(Trust::only([STRANGER])), START);
+    let trusting = list(&mut scan_trusting(&fixture, Trust::only([STRANGER])), START);
     assert_eq!(trusting[0].nics, [Nic::local("tap0")]);
 }
 
@@ -46,9 +54,9 @@ fn names_in_files_give_strangers_no_taps() {
 fn a_strangers_namespace_is_not_believed() {
     let pod = "0a1b2c3d-1111-4222-8333-444455556666";
     let args = "qemu-kvm -name team-a_web -object file=/var/run/kubevirt-private/master-key.aes";
-    let fixture = Fixture::with(&[Fake { uid: STRANGER, args, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { uid: STRANGER, args, ..Fake::QEMU }]);
     fixture.cgroup(100, &format!("/kubepods/pod{pod}/x"));
-    let vm = |trust| list(&mut fixture.scan_trusting(trust), START).remove(0);
+    let vm = |trust| list(&mut scan_trusting(&fixture, trust), START).remove(0);
     let stranger = vm(Trust::default());
     assert_eq!((stranger.namespace, stranger.pod_uid.as_deref()), (None, Some(pod)));
     assert_eq!(vm(Trust::only([STRANGER])).namespace.as_deref(), Some("team-a"));
@@ -57,19 +65,8 @@ fn a_strangers_namespace_is_not_believed() {
 #[test]
 fn only_untrusted_users_have_a_share_of_vms() {
     let fixture = Fixture::new();
-    for pid in 11..=1110 {
-        let uid = if pid <= 1070 { STRANGER } else { 0 };
-        fixture.put(&Fake { pid, uid, start: pid.into(), ..Fake::default() });
-    }
-    let mut scan = fixture.scan();
-    let first = scan.list_at(START).unwrap();
-    assert_eq!(first.instances.iter().filter(|vm| vm.uid == Some(0)).count(), 40);
-    // On a busy machine, all strangers are known after some calls only.
-    let is_all =
-        |listing: &Listing| listing.overuse.clone().into_list().iter().any(|over| over.resource == "vms");
-    let listing = (1..60).map(|at| scan.list_at(at * TICK).unwrap()).find(is_all).expect("too many VMs");
-    let of = |uid| listing.instances.iter().filter(|vm| vm.uid == Some(uid)).count();
-    assert_eq!((of(STRANGER), of(0)), (1024, 40));
+    put_crowd(&fixture, &Fake::QEMU);
+    assert_shares(&mut fixture.scan());
 }
 
 /// As subordinate ids give an attacker as many users.
@@ -77,12 +74,9 @@ fn only_untrusted_users_have_a_share_of_vms() {
 fn of_too_many_users_the_oldest_vms_stay() {
     let fixture = Fixture::new();
     for pid in 11..=1110 {
-        fixture.put(&Fake { pid, uid: 100_000 + pid, start: pid.into(), ..Fake::default() });
+        fixture.put(&Fake { pid, uid: 100_000 + pid, start: pid.into(), ..Fake::QEMU });
     }
-    let mut scan = fixture.scan();
-    let is_over =
-        |listing: &Listing| listing.overuse.clone().into_list().iter().any(|over| over.resource == "vms");
-    let listing = (0..60).map(|at| scan.list_at(at * TICK).unwrap()).find(is_over).expect("too many VMs");
+    let listing = with_too_many_vms(&mut fixture.scan());
     let pids: Vec<_> = listing.instances.iter().filter_map(|vm| vm.hypervisor_pid).collect();
     assert_eq!((pids.len(), pids[0]), (1024, 11));
 }
@@ -93,18 +87,18 @@ fn a_process_without_time_for_it_waits() {
     let mut scan = fixture.scan();
     list(&mut scan, START);
     scan.looks.used(Some(STRANGER), Duration::from_secs(1));
-    fixture.put(&Fake { uid: STRANGER, ..Fake::default() });
-    fixture.put(&Fake { pid: 101, args: "kvm -name root", ..Fake::default() });
+    fixture.put(&Fake { uid: STRANGER, ..Fake::QEMU });
+    fixture.put(&Fake { pid: 101, args: "kvm -name root", ..Fake::QEMU });
     let listing = scan.list_at(TICK).unwrap();
     assert_eq!(ids(&listing.instances), ["root"]);
-    assert_eq!(overuse(listing), [(Some(STRANGER), "processes", 1)]);
+    assert_eq!(overuse(&listing), [(Some(STRANGER), "processes", 1)]);
     assert_eq!(ids(&list(&mut scan, 60 * TICK)), ["web", "root"], "the time is paid for");
 }
 
 #[test]
 fn what_a_named_process_holds_is_evidence() {
     let taps = &[(9, "tap0")];
-    let fixture = Fixture::with(&[Fake { exe: "/bin/vmm", args: "vmm", taps, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { exe: "/bin/vmm", args: "vmm", taps, ..Fake::QEMU }]);
     let mut scan = fixture.scan();
     assert!(scan.list_at(START).unwrap().processes.is_empty());
     scan.named(&[100]);
@@ -121,7 +115,7 @@ fn an_endless_command_line_hides_no_vm() {
         ("/bin/cloud-hypervisor", "cloud-hypervisor-100"),
         ("/bin/firecracker", "firecracker-100"),
     ] {
-        let fixture = Fixture::with(&[Fake { exe, ..Fake::default() }]);
+        let fixture = Fixture::with(&[Fake { exe, ..Fake::QEMU }]);
         let words = |count: usize| "vmm\0".to_owned() + &"-smp\x004\0".repeat(count);
         for line in [words(2048), words(1 << 17), format!("vmm\0-smp\0{}\0", "a,".repeat(1 << 17))] {
             fs::write(fixture.process(100).join("cmdline"), line).unwrap();
@@ -139,8 +133,8 @@ fn an_endless_command_line_hides_no_vm() {
 
 #[test]
 fn a_copy_of_the_parent_hides_no_vm() {
-    let parent = Fake::default();
-    let child = Fake { pid: 101, ppid: 100, start: 6000, ..Fake::default() };
+    let parent = Fake::QEMU;
+    let child = Fake { pid: 101, ppid: 100, start: 6000, ..Fake::QEMU };
     let fixture = Fixture::with(&[parent, child]);
     assert_eq!(list(&mut fixture.scan(), START).len(), 1, "a fork");
     for (pid, directory) in [(100, "copy"), (101, "bin")] {
@@ -157,15 +151,15 @@ fn a_copy_of_the_parent_hides_no_vm() {
 
 #[test]
 fn looks_at_heirs_have_a_budget() {
-    let vm = Fake { taps: &[(9, "tap0")], ..Fake::default() };
-    let child = |pid| Fake { pid, ppid: 100, uid: STRANGER, exe: "/bin/sh", args: "sh", ..Fake::default() };
+    let vm = Fake { taps: &[(9, "tap0")], ..Fake::QEMU };
+    let child = |pid| Fake { pid, ppid: 100, uid: STRANGER, exe: "/bin/sh", args: "sh", ..Fake::QEMU };
     let fixture = Fixture::with(&[vm, child(101)]);
     let mut scan = fixture.scan();
     list(&mut scan, START);
-    fixture.put(&Fake::default());
+    fixture.put(&Fake::QEMU);
     scan.looks.used(Some(STRANGER), Duration::from_secs(1));
     let listing = scan.list_at(TICK).unwrap();
     assert_eq!(listing.instances[0].nics, [Nic::local("tap0")], "it may be the child's");
-    assert!(overuse(listing).contains(&(Some(STRANGER), "processes", 1)));
+    assert!(overuse(&listing).contains(&(Some(STRANGER), "processes", 1)));
     assert_eq!(list(&mut scan, 61 * TICK)[0].nics, [], "the time is paid for");
 }
