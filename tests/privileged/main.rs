@@ -29,6 +29,7 @@ mod owners;
 mod pid_reuse;
 mod pins;
 mod pool;
+mod splits;
 mod test_run;
 mod user;
 mod vmm;
