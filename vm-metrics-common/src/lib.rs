@@ -9,10 +9,12 @@
 mod drops;
 mod kernel;
 mod splits;
+mod tasks;
 
 pub use drops::{DropCounts, DropKey, Reasons, names as drop_names};
 pub use kernel::{Layout, NAME as GLOBAL_LAYOUT};
 pub use splits::Splits;
+pub use tasks::{SumLayout, TaskGroup, TaskLayout, TaskPages, TaskRun, TaskSums, names as task_names};
 
 /// Version of the layout and meaning of everything in this crate.
 pub const ABI_VERSION: u32 = 3;
@@ -188,7 +190,9 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Counters, DropCounts, DropKey, Layout, Reasons, Splits, TableEntry};
+    use super::{
+        Counters, DropCounts, DropKey, Layout, Reasons, Splits, TableEntry, TaskGroup, TaskLayout, TaskRun,
+    };
 
     // SAFETY: repr(C), no padding (asserted above), every bit pattern is a value.
     unsafe impl aya::Pod for Counters {}
@@ -204,4 +208,10 @@ mod user {
     unsafe impl aya::Pod for Splits {}
     // SAFETY: as above, in `kernel`.
     unsafe impl aya::Pod for Layout {}
+    // SAFETY: as above, in `tasks`.
+    unsafe impl aya::Pod for TaskGroup {}
+    // SAFETY: as above, in `tasks`.
+    unsafe impl aya::Pod for TaskLayout {}
+    // SAFETY: as above, in `tasks`.
+    unsafe impl aya::Pod for TaskRun {}
 }

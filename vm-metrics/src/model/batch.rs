@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use vm_metrics_common::{Counters, DropCounts, Splits};
 
-use super::{AttachMode, CgroupStats, Nic, NicKind, NicSource, ProcessStats, VmSet};
+use super::{AttachMode, CgroupStats, InstanceInfo, Nic, NicKind, NicSource, ProcessStats, VmSet};
 
 /// Numbers of namespaces from here on are given by a reader, where the kernel gives none: they mean nothing to another
 /// process.
@@ -14,6 +14,8 @@ pub const FIRST_NUMBER: u64 = 1 << 63;
 #[derive(Debug, Default)]
 pub struct Batch {
     pub processes: HashMap<u32, ProcessReading>,
+    /// Processes that need no reading of their files: `task_iter` has all numbers of them.
+    pub complete: HashSet<u32>,
     /// Hypervisor processes that a source lists and that have ended.
     pub ended: HashSet<u32>,
     /// By process.
@@ -39,6 +41,13 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// The VMs with a process whose files are to be read.
+    pub(crate) fn incomplete<'v>(&self, vms: &'v VmSet) -> Vec<&'v InstanceInfo> {
+        let is_incomplete =
+            |vm: &&InstanceInfo| vm.hypervisor_pid.is_some_and(|pid| !self.complete.contains(&pid));
+        vms.vms.iter().filter(is_incomplete).collect()
+    }
+
     /// Adds what a reader has read of a process.
     pub(crate) fn add_process(&mut self, pid: u32, stats: ProcessStats) {
         let reading = self.processes.entry(pid).or_default();

@@ -13,6 +13,20 @@ use super::polling::KEEP_LISTING;
 use super::*;
 use crate::config::Config;
 
+/// The VMs and the problems of a source.
+pub fn listed(source: &mut impl Source) -> (Vec<InstanceInfo>, Vec<String>) {
+    let listing = source.list().unwrap();
+    let problems = listing.texts();
+    (listing.instances, problems)
+}
+
+impl Listing {
+    /// Those of the problems.
+    pub fn texts(&self) -> Vec<String> {
+        self.problems.iter().map(ToString::to_string).collect()
+    }
+}
+
 /// Lists what it is given, or fails.
 struct Fake(Option<Vec<InstanceInfo>>);
 

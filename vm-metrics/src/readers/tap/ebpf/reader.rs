@@ -17,7 +17,7 @@ use super::programs::load::Loader;
 use super::programs::pins::Pins;
 use super::starting::Starting;
 use crate::host::Host;
-use crate::model::{Batch, Nic, Removals, Tenant, Trust, VmSet};
+use crate::model::{Batch, Nic, Removals, TapReading, Tenant, Trust, VmSet};
 use crate::net::devices::Devices;
 use crate::net::namespaces::{Namespaces, by_netns};
 use crate::net::netns::Namespace;
@@ -180,7 +180,7 @@ impl Reader for TapEbpf {
         }
         let plans = self.begin(&nics, namespaces, batch, &mut report);
         self.follow_drops(&plans, &mut report);
-        let plans = self.attach(plans, namespaces, vms);
+        let plans = self.attach(plans, namespaces, vms, batch);
         // What was dropped had been offered, so it is read first: then no difference is below 0.
         if let Ok(drops) = &self.drops
             && let Err(error) = drops.read(batch)
@@ -260,8 +260,13 @@ impl TapEbpf {
         mut plans: Vec<(Option<u64>, AttachPlan<'v>)>,
         namespaces: &mut Namespaces,
         vms: &VmSet,
+        batch: &Batch,
     ) -> Vec<(Option<u64>, AttachPlan<'v>)> {
         self.turn += 1;
+        let traffic =
+            |reading: &TapReading| reading.stats.rx_packets.saturating_add(reading.stats.tx_packets);
+        let packets = |nic: &Nic| batch.taps.get(nic).map_or(0, traffic);
+        plans.iter_mut().for_each(|(_, plan)| plan.busiest_first(packets));
         let Self { own, foreign, loader, loading, attaching, trust, turn, .. } = self;
         attaching.refill();
         let tenants: HashMap<&Nic, Tenant> =

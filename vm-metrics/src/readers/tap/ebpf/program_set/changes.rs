@@ -1,5 +1,6 @@
 //! What one tick changes on the TAPs of a load.
 
+use std::cmp::Reverse;
 use std::mem;
 
 use crate::model::{Nic, Tenant, in_turns};
@@ -18,6 +19,11 @@ impl Changes {
 
     pub(crate) fn have_come(&self) -> bool {
         !self.new.is_empty()
+    }
+
+    /// Those with the most traffic so far first: the programs see most of what passes then, long before the last attach.
+    pub(crate) fn busiest_first(&mut self, packets: impl Fn(&Nic) -> u64) {
+        self.new.sort_by_cached_key(|(_, nic)| Reverse(packets(nic)));
     }
 
     /// Trusted users' first, then one of each user after the other.
