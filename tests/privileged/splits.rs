@@ -36,14 +36,14 @@ fn counters_that_are_off_have_no_numbers() {
     }
 }
 
-struct Counted {
+struct Sample {
     sent: Counts,
     received: Counts,
     offered: Option<Traffic>,
 }
 
 /// Sends the same frames in both directions, and returns their counts.
-fn counted(splits: &[&str]) -> Counted {
+fn counted(splits: &[&str]) -> Sample {
     let tables = format!("retention = \"0s\"\n[readers.tap_ebpf]\npin = false\nsplits = {splits:?}\n");
     let options = TapOptions { vnet_hdr: true, ..TapOptions::default() };
     let mut lab = Lab::managed(1, options, |taps| manager_with(taps, &tables));
@@ -56,7 +56,7 @@ fn counted(splits: &[&str]) -> Counted {
         host.send(&frame).unwrap();
     }
     let (_, ebpf) = lab.tick_one();
-    Counted { sent: known(&ebpf.tx), received: known(&ebpf.rx), offered: ebpf.offered }
+    Sample { sent: known(&ebpf.tx), received: known(&ebpf.rx), offered: ebpf.offered }
 }
 
 fn frames(from: &Frame) -> Vec<Vec<u8>> {
