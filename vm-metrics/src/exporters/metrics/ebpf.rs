@@ -39,7 +39,7 @@ pub(super) const METRICS: &[Metric] = &[
         "Packets offered to the guest since the attach as the wire would carry them: a GSO frame counts as its segments.",
         EBPF,
         WIRE_PACKETS.with(RECEIVE),
-        Count(|view, sink| attached(view, sink, |nic| nic.ebpf.map(|ebpf| ebpf.rx.wire_packets))),
+        Count(|view, sink| attached(view, sink, |nic| nic.ebpf?.rx.wire_packets)),
     ).of(SeriesGroup::Wire),
     counter(
         "network_tx_wire_packets_total",
@@ -47,7 +47,7 @@ pub(super) const METRICS: &[Metric] = &[
         "Packets the guest sent since the attach as the wire would carry them: a GSO frame counts as its segments.",
         EBPF,
         WIRE_PACKETS.with(TRANSMIT),
-        Count(|view, sink| attached(view, sink, |nic| nic.ebpf.map(|ebpf| ebpf.tx.wire_packets))),
+        Count(|view, sink| attached(view, sink, |nic| nic.ebpf?.tx.wire_packets)),
     ).of(SeriesGroup::Wire),
     counter(
         "network_rx_wire_bytes_total",
@@ -55,7 +55,7 @@ pub(super) const METRICS: &[Metric] = &[
         "Bytes offered to the guest since the attach as the wire would carry them: every segment with its headers.",
         EBPF,
         WIRE_IO.with(RECEIVE),
-        Count(|view, sink| attached(view, sink, |nic| nic.ebpf.map(|ebpf| ebpf.rx.wire_bytes))),
+        Count(|view, sink| attached(view, sink, |nic| nic.ebpf?.rx.wire_bytes)),
     ).of(SeriesGroup::Wire),
     counter(
         "network_tx_wire_bytes_total",
@@ -63,7 +63,7 @@ pub(super) const METRICS: &[Metric] = &[
         "Bytes the guest sent since the attach as the wire would carry them: every segment with its headers.",
         EBPF,
         WIRE_IO.with(TRANSMIT),
-        Count(|view, sink| attached(view, sink, |nic| nic.ebpf.map(|ebpf| ebpf.tx.wire_bytes))),
+        Count(|view, sink| attached(view, sink, |nic| nic.ebpf?.tx.wire_bytes)),
     ).of(SeriesGroup::Wire),
     by(
         "network_gso_packets_total",
@@ -154,7 +154,7 @@ fn attached(view: &SnapshotView<'_>, sink: Sink<'_, u64>, value: impl Fn(&NicSta
 }
 
 /// One counter of a direction.
-type Part = fn(&DirectionStats) -> u64;
+type Part = fn(&DirectionStats<Option<u64>>) -> Option<u64>;
 
 /// Both directions, split by a last label; an empty name stands for no such label.
 fn each_kind(view: &SnapshotView<'_>, sink: Sink<'_, u64>, kinds: &[(&str, Part)]) {
@@ -163,10 +163,11 @@ fn each_kind(view: &SnapshotView<'_>, sink: Sink<'_, u64>, kinds: &[(&str, Part)
         let netns = netns(&nic);
         for (direction, stats) in [("rx", &ebpf.rx), ("tx", &ebpf.tx)] {
             for (kind, value) in kinds {
+                let Some(value) = value(stats) else { continue };
                 let labels =
                     [vm.instance_id.as_str(), &vm.instance_name, &nic.device, &netns, direction, kind];
                 let labels = if kind.is_empty() { &labels[..5] } else { &labels[..] };
-                sink(labels, value(stats), nic.since.ebpf);
+                sink(labels, value, nic.since.ebpf);
             }
         }
     }
