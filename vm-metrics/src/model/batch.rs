@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use vm_metrics_common::{Counters, DropCounts};
+use vm_metrics_common::{Counters, DropCounts, Splits};
 
 use super::{AttachMode, CgroupStats, InstanceInfo, Nic, NicKind, NicSource, ProcessStats, VmSet};
 
@@ -22,6 +22,8 @@ pub struct Batch {
     pub threads: HashMap<u32, ThreadsReading>,
     pub taps: HashMap<Nic, TapReading>,
     pub ebpf: HashMap<Nic, EbpfReading>,
+    /// The counters of `ebpf` that are on; the others do not count.
+    pub splits: Splits,
     pub drops: HashMap<Nic, DropReading>,
     /// NICs of which the tracepoint may have counted drops that could not be read yet.
     pub drops_awaited: HashSet<Nic>,

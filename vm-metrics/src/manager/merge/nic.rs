@@ -52,7 +52,7 @@ pub(super) fn nic_stats(
         rx: published.rx,
         tx: published.tx,
         mismatch_bytes: counting.and_then(|_| mismatch(cumulative.tx.bytes, tx.bytes)),
-        ebpf: published.ebpf,
+        ebpf: published.ebpf.map(|ebpf| ebpf.known(batch.splits)),
         rx_backlog_packets,
         rx_backlog_bytes,
         rx_dropped_by_device,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vm_metrics_common::Layout;
+use vm_metrics_common::{Layout, Splits};
 
 use super::budget::Budget;
 use super::drops::{DropPins, Drops, unseen};
@@ -32,6 +32,7 @@ const AT_A_VISIT: usize = 2;
 pub(crate) struct TapEbpf {
     pub(super) host: Host,
     loader: Loader,
+    splits: Splits,
     pub(super) attach_options: AttachOptions,
     own: NetnsPrograms,
     trust: Trust,
@@ -71,12 +72,13 @@ impl TapEbpf {
         let daemon = own_load(host).netns;
         let attach_options =
             AttachOptions { way: options.attach, max_nics: options.max_nics, pin_dir, daemon };
-        let mut loader = Loader::new(layout(&kernel))?;
+        let mut loader = Loader::new(layout(&kernel), options.splits())?;
         let links = &context.namespaces.own().map_err(LoadError::Links)?.links;
         let own = NetnsPrograms::own(&mut loader, pins, links, &attach_options)?;
         Ok(Self {
             host: host.clone(),
             loader,
+            splits: options.splits(),
             attach_options,
             own,
             trust: context.trust.clone(),
@@ -167,6 +169,7 @@ impl Reader for TapEbpf {
         if let Some(error) = &self.no_pins {
             report.error(ReaderError::Earlier(Arc::clone(error)));
         }
+        batch.splits = self.splits;
         report.add_namespaces(namespaces.follow(vms, &batch.ended));
         self.follow(namespaces);
         let mut nics = by_netns(vms.nics());
@@ -196,6 +199,7 @@ impl Reader for TapEbpf {
     }
 
     fn read_final(&mut self, removals: &Removals, namespaces: &mut Namespaces, batch: &mut Batch) {
+        batch.splits = self.splits;
         for nic in removals.vms.nics() {
             let Some(&ifindex) = removals.ifindexes.get(nic) else { continue };
             if batch.ebpf.contains_key(nic) {
