@@ -17,8 +17,8 @@ use crate::host::Host;
 /// `TCP_LISTEN`, as the kernel's table has it.
 const LISTENING: &str = "0A";
 
-/// Limit of the whole search: a name in an error is worth no more, and processes can hang.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// Limit of the whole search: processes can hang, and a name in an error is worth no more.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// User and process of a listening socket.
 #[derive(Debug)]
