@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{EarlierCounts, EbpfStats, FrameCounts, NicSince};
+use super::{Device, EarlierCounts, EbpfStats, FrameCounts, NicSince};
 
 /// One network interface of a VM.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -55,6 +55,9 @@ pub struct NicStats {
     /// Since when its counters, with the `earlier` ones, count from 0.
     #[serde(skip)]
     pub since: NicSince,
+    /// The device that was read.
+    #[serde(skip)]
+    pub(crate) found: Option<Device>,
 }
 
 /// Where a NIC's numbers come from.
@@ -125,6 +128,7 @@ impl NicStats {
             earlier: _,
             gone: _,
             since: _,
+            found: _,
         } = *self;
         EarlierCounts { rx, tx, ebpf, rx_dropped_by_device, rx_gap_packets, tx_gap_packets }
     }

@@ -24,19 +24,24 @@ pub use tap::sysfs::read_tap_stats;
 
 use crate::config::{ConfigError, Section, Sections};
 use crate::host::Host;
-use crate::model::{Batch, ComponentHealth, Health, Removals, Trust, VmSet};
+use crate::model::{Batch, ComponentHealth, Health, Trust, VmSet};
 use crate::net::events::EventPoller;
 use crate::net::namespaces::Namespaces;
 
 /// Reads one kind of number of all VMs.
 pub trait Reader: Send {
+    /// Whether it reads devices, so that they have to be found first.
+    fn reads_devices(&self) -> bool {
+        false
+    }
+
     /// Adds to the batch what it can read; what is not there or may not be read is in the report. Those that read devices do
     /// so in the `namespaces` that all share.
     fn read(&mut self, vms: &VmSet, namespaces: &mut Namespaces, batch: &mut Batch) -> ReadReport;
 
     /// Adds the last numbers of VMs, or of their interfaces, that are gone since the last tick. Most files are gone with
     /// them; a device may live on, with another VM or with none. What is in the batch already has been read in this tick.
-    fn read_final(&mut self, _: &Removals, _: &mut Namespaces, _: &mut Batch) {}
+    fn read_final(&mut self, _: &VmSet, _: &mut Namespaces, _: &mut Batch) {}
 }
 
 /// A line of the table of readers.

@@ -5,8 +5,8 @@ use crate::exporters::families::{self, Family};
 use crate::exporters::metrics::Kind;
 use crate::exporters::metrics::tests::full;
 use crate::model::{
-    Batch, DeviceExit, ExitNotice, FrameCounts, InstanceInfo, Nic, ProcessStats, Removals, Snapshot,
-    TapReading, VcpuStats, VmState,
+    Batch, Device, DeviceId, FrameCounts, InstanceInfo, Nic, NicReadings, ProcessStats, Snapshot, TapReading,
+    VcpuStats, VmState,
 };
 
 fn info(id: &str, pid: u32, taps: &[&str]) -> InstanceInfo {
@@ -14,9 +14,26 @@ fn info(id: &str, pid: u32, taps: &[&str]) -> InstanceInfo {
     InstanceInfo { id: id.into(), hypervisor_pid: Some(pid), nics, ..InstanceInfo::default() }
 }
 
+/// A device with its index as its generation.
+fn device(ifindex: u32) -> Device {
+    let id = DeviceId { ifindex, generation: ifindex.into(), ..DeviceId::default() };
+    Device { id, ..Device::default() }
+}
+
+/// The readings of interfaces with these devices.
+fn batch(devices: &[Option<u32>]) -> Batch {
+    let nic = |ifindex: &Option<u32>| NicReadings {
+        device: ifindex.map(device),
+        tap: ifindex.map(|_| TapReading::default()),
+        ..NicReadings::default()
+    };
+    Batch { nics: devices.iter().map(nic).collect(), ..Batch::default() }
+}
+
 fn stats(id: &str, pid: u32, tap: &str, tx_bytes: Option<u64>) -> VmStats {
     let tx = FrameCounts { bytes: tx_bytes, ..FrameCounts::default() };
-    let nic = NicStats { device: tap.into(), ifindex: Some(3), tx, ..NicStats::default() };
+    let found = Some(device(3));
+    let nic = NicStats { device: tap.into(), ifindex: Some(3), tx, found, ..NicStats::default() };
     VmStats {
         instance_id: id.into(),
         hypervisor_pid: Some(pid),
@@ -42,40 +59,46 @@ fn add(terminated: &mut TerminatedVms, final_stats: Vec<VmStats>, before: &[VmSt
 
 #[test]
 fn removals_are_vms_and_interfaces() {
-    let before = VmSet { vms: vec![info("a", 1, &["t0", "t1"]), info("b", 2, &["t2"]), info("c", 3, &[])] };
-    let before = LastTick { vms: before, stats: vec![stats("a", 1, "t0", Some(1))] };
-    let now = VmSet { vms: vec![info("a", 1, &["t1"]), info("c", 4, &[])] };
-    let removals = removals(&before, &now, &Batch::default());
-    assert_eq!(removals.vms.vms, [info("a", 1, &["t0"]), info("b", 2, &["t2"]), info("c", 3, &[])]);
+    let vms = VmSet { vms: vec![info("a", 1, &["t0", "t1"]), info("b", 2, &["t2"]), info("c", 3, &[])] };
+    let mut of_a = stats("a", 1, "t0", Some(1));
+    of_a.nics.push(NicStats { device: "t1".into(), ..NicStats::default() });
+    let bare = |id| VmStats { nics: Vec::new(), ..stats(id, 3, "", None) };
+    let before = LastTick { vms, stats: vec![of_a, stats("b", 2, "t2", None), bare("c")] };
+    let mut now = VmSet { vms: vec![info("a", 1, &["t1"]), info("c", 4, &[])] };
+    let removals = remove(&before, &mut now, &mut batch(&[None]));
+    assert_eq!(removals.vms, [info("a", 1, &["t0"]), info("b", 2, &["t2"]), info("c", 3, &[])]);
 }
 
 #[test]
 fn an_unreadable_interface_is_lost() {
     let vms = VmSet { vms: vec![info("a", 1, &["t0"])] };
     let before = LastTick { vms: vms.clone(), stats: vec![stats("a", 1, "t0", Some(1))] };
-    assert_eq!(removals(&before, &vms, &Batch::default()).vms, vms);
-    let mut read = Batch::default();
-    read.taps.insert(Nic::local("t0"), TapReading::default());
-    assert_eq!(removals(&before, &vms, &read), Removals::default());
-    let never = LastTick { vms: vms.clone(), stats: Vec::new() };
-    assert_eq!(removals(&never, &vms, &Batch::default()), Removals::default());
+    let now = |before: &LastTick, readings| remove(before, &mut vms.clone(), &mut batch(&[readings]));
+    assert_eq!(now(&before, None), vms);
+    assert_eq!(now(&before, Some(3)), VmSet::default());
+    assert_eq!(now(&before, Some(4)), vms, "another device has its name");
+    let unread = NicStats { device: "t0".into(), ..NicStats::default() };
+    let never = VmStats { nics: vec![unread], ..stats("a", 1, "t0", None) };
+    let never = LastTick { vms: vms.clone(), stats: vec![never] };
+    assert_eq!(now(&never, None), VmSet::default());
 }
 
-/// Another reader had read it, so the event reader takes it for an unread device.
+/// Another VM has the device now, or its VM has ended since it was listed.
 #[test]
-fn a_deleted_device_is_read_once() {
-    let vms = VmSet { vms: vec![info("a", 1, &["t0"])] };
-    let before = LastTick { vms: vms.clone(), stats: vec![stats("a", 1, "t0", Some(1))] };
-    let mut batch = Batch::default();
-    batch.taps.insert(Nic::local("t0"), TapReading { ifindex: 3, ..TapReading::default() });
-    batch.exits.push(ExitNotice { netns: None, ifindex: 3, exit: DeviceExit::Deleted });
-    let removals = removals(&before, &vms, &batch);
-    assert_eq!(removals.vms, vms);
-    withdraw_from_present(&removals, &mut batch);
-    assert_eq!(batch.taps.len(), 1, "another device with its index is there");
-    batch.short_lived_nics.insert(Nic::local("t0"));
-    withdraw_from_present(&removals, &mut batch);
-    assert!(batch.taps.is_empty());
+fn a_reading_is_shared_with_the_former_owner() {
+    let before = LastTick {
+        vms: VmSet { vms: vec![info("a", 1, &["t0"])] },
+        stats: vec![stats("a", 1, "t0", Some(1))],
+    };
+    for (ended, left) in [(1, 1), (9, 0)] {
+        let mut vms = VmSet { vms: vec![info("b", 9, &["t0"])] };
+        let mut batch = Batch { ended: [ended].into(), ..batch(&[Some(3)]) };
+        let removals = remove(&before, &mut vms, &mut batch);
+        assert_eq!((removals.vms.len(), vms.vms.len()), (1, left));
+        let last = batch.nics.last().unwrap();
+        assert_eq!((last.device, last.tap), (Some(device(3)), Some(TapReading::default())));
+        assert_eq!(batch.nics.len(), vms.vms.len() + 1);
+    }
 }
 
 #[test]
@@ -141,7 +164,7 @@ fn a_renamed_device_is_shown_once() {
 fn a_renamed_device_hides_those_before_it() {
     let mut terminated = kept_for_ten_seconds();
     let mut before = stats("a", 1, "old", Some(5));
-    before.nics[0].ifindex = Some(2);
+    (before.nics[0].ifindex, before.nics[0].found) = (Some(2), Some(device(2)));
     for words in [before, stats("a", 1, "old", Some(7))] {
         add(&mut terminated, vec![words], &[], Instant::now());
     }
@@ -219,7 +242,7 @@ fn a_successor_is_shown_instead() {
     let mut terminated = kept_for_ten_seconds();
     let mut lost_nic = stats("b", 5, "t1", Some(3));
     lost_nic.nics[0].device = "t9".into();
-    lost_nic.nics[0].ifindex = Some(9);
+    (lost_nic.nics[0].ifindex, lost_nic.nics[0].found) = (Some(9), Some(device(9)));
     add(&mut terminated, vec![stats("a", 1, "t0", Some(7)), lost_nic], &[], Instant::now());
     let mut present = vec![stats("a", 2, "t0", Some(1)), stats("b", 5, "t1", Some(4))];
     terminated.show(&mut present, &VmSet::default());

@@ -1,7 +1,9 @@
 //! The network namespaces of VMs, each opened once for all readers.
 
 mod foreign;
+mod resolve;
 mod selection;
+mod sysfs;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -9,15 +11,17 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, getrlimit};
 
 use super::NetError;
+use super::device_table::DeviceTable;
 use super::devices::Devices;
 use super::events::EventPoller;
 use super::netns::Namespace;
 use super::rtnetlink::Scope;
 use crate::host::Host;
-use crate::model::{Excess, FIRST_NUMBER, Nic, Tenant, Trust, VmSet};
+use crate::model::{DeviceId, Excess, FIRST_NUMBER, Nic, Tenant, Trust, VmSet};
 use crate::patient::Patient;
 use foreign::{Finder, ForeignNamespace};
 use selection::{Wanted, wanted};
+use sysfs::SysfsDevices;
 
 /// The most namespaces of all users together who are not trusted.
 const MAX_OF_OTHERS: u64 = 1024;
@@ -51,7 +55,8 @@ pub struct Namespaces {
     turn: usize,
     opened: u64,
     finder: Finder,
-    is_followed: bool,
+    table: DeviceTable,
+    sysfs: SysfsDevices,
     /// The namespaces of this tick that users want beyond their shares.
     overuse: Excess,
 }
@@ -80,7 +85,8 @@ impl Namespaces {
             finder: Patient::new("find-netns", PATIENCE, |(host, netns, pids): (Host, u64, Vec<u32>)| {
                 Namespace::find(&host, netns, &pids)
             }),
-            is_followed: false,
+            table: DeviceTable::new(host),
+            sysfs: SysfsDevices::default(),
             overuse: Excess::default(),
         }
     }
@@ -93,30 +99,15 @@ impl Namespaces {
         }
     }
 
-    /// Begins a tick, also after one that a panic has cut off.
-    pub(crate) fn begin_tick(&mut self) {
-        self.is_followed = false;
-    }
-
-    /// Opens the namespaces that are new in this tick, and takes the events of all. Only the first call in a tick does.
-    ///
-    /// Namespaces of trusted users are opened at once. Those of others are opened within their shares, as time allows.
-    /// `ended` has to be complete: the readers of processes come first.
-    pub(crate) fn follow(&mut self, vms: &VmSet, ended: &HashSet<u32>) -> FollowReport {
-        if !self.is_followed {
-            self.is_followed = true;
-            self.select(vms, ended);
-            self.own.iter_mut().for_each(Devices::begin_tick);
-            self.foreign
-                .values_mut()
-                .filter_map(|known| known.devices.as_mut())
-                .for_each(Devices::begin_tick);
-        }
+    /// The namespaces that are left out of this tick.
+    pub(crate) fn report(&self) -> FollowReport {
         let problems = self.order.iter().filter_map(|netns| self.foreign.get(netns)?.problem(*netns));
         FollowReport { problems: problems.collect(), overuse: self.overuse.clone() }
     }
 
     /// Decides which namespaces this tick follows, and opens them.
+    ///
+    /// Namespaces of trusted users are opened at once. Those of others are opened within their shares, as time allows.
     fn select(&mut self, vms: &VmSet, ended: &HashSet<u32>) {
         self.foreign.values_mut().for_each(|known| known.is_wanted = false);
         let mut wanted = wanted(vms, ended, &self.trust);
@@ -190,14 +181,15 @@ impl Namespaces {
             .map(|(netns, known)| (*netns, known))
     }
 
+    /// The daemon's own namespace and the entered ones.
+    pub(crate) fn entered_all(&self) -> Vec<Option<u64>> {
+        let entered = self.foreign.iter().filter(|(_, known)| known.devices.is_some());
+        [None].into_iter().chain(entered.map(|(netns, _)| Some(*netns))).collect()
+    }
+
     /// Whether a tick that has the time will open it.
     pub(crate) fn is_deferred(&self, netns: u64) -> bool {
         self.order.contains(&netns) && !self.foreign.contains_key(&netns)
-    }
-
-    /// The number that this process gave a foreign namespace, if it holds it open. It need not have entered it.
-    pub(crate) fn held(&self, netns: u64) -> Option<u64> {
-        self.foreign.get(&netns).filter(|known| known.handle.is_some()).map(|known| known.number)
     }
 
     /// The devices of a namespace, as far as it has been entered.
@@ -208,17 +200,38 @@ impl Namespaces {
         }
     }
 
-    /// Closes the namespaces in which no VM has a TAP any more. The readers have read their final counters.
-    pub(crate) fn end_tick(&mut self) {
+    /// The devices that are known over ticks.
+    pub(crate) fn table(&mut self) -> &mut DeviceTable {
+        &mut self.table
+    }
+
+    /// Both.
+    pub(crate) fn devices_and_table(
+        &mut self,
+        netns: Option<u64>,
+    ) -> Option<(&mut Devices, &mut DeviceTable)> {
+        let devices = match netns {
+            None => self.own.as_mut(),
+            Some(netns) => self.foreign.get_mut(&netns)?.devices.as_mut(),
+        };
+        Some((devices?, &mut self.table))
+    }
+
+    /// Closes the namespaces in which no VM has a TAP any more, and forgets devices that nothing counts for. The readers
+    /// have read their final counters.
+    pub(crate) fn end_tick(&mut self, is_counted: impl Fn(DeviceId) -> bool) {
         self.foreign.retain(|_, known| known.is_wanted);
+        self.table.tidy(is_counted);
     }
 }
 
-/// The NICs of some VMs, by the inode of the namespace they are in; `None` is this process's own.
-pub(crate) fn by_netns<'v>(nics: impl IntoIterator<Item = &'v Nic>) -> HashMap<Option<u64>, Vec<&'v Nic>> {
+/// NICs with their positions, by the inode of the namespace they are in; `None` is this process's own.
+pub(crate) fn by_netns<'v>(
+    nics: impl IntoIterator<Item = (usize, &'v Nic)>,
+) -> HashMap<Option<u64>, Vec<(usize, &'v Nic)>> {
     let mut sorted: HashMap<_, Vec<_>> = HashMap::new();
-    for nic in nics {
-        sorted.entry(nic.netns).or_default().push(nic);
+    for (at, nic) in nics {
+        sorted.entry(nic.netns).or_default().push((at, nic));
     }
     sorted
 }

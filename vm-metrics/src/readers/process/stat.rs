@@ -11,7 +11,7 @@ use super::exits::Exits;
 use super::files::ProcessFiles;
 use crate::host::Host;
 use crate::model::Tenant;
-use crate::model::{Batch, ProcessStats, Removals, Trust, VmSet};
+use crate::model::{Batch, ProcessReading, ProcessStats, Trust, VmSet};
 use crate::net::namespaces::Namespaces;
 use crate::procfs::{Stat, parse_stat};
 use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
@@ -77,7 +77,8 @@ impl Reader for ProcStat {
                     if let Some(exits) = &mut self.exits {
                         exits.follow(pid, stat.start_ticks, tenants[&pid]);
                     }
-                    self.take(pid, &stat, clock_nsec, batch);
+                    let reading = batch.processes.entry(pid).or_default();
+                    self.take(pid, &stat, clock_nsec, reading);
                     report.items += 1;
                 }
                 Ok(_) => {
@@ -92,9 +93,9 @@ impl Reader for ProcStat {
     }
 
     /// One that has ended, and that its parent has not yet asked for, still says what it used in all.
-    fn read_final(&mut self, removals: &Removals, _: &mut Namespaces, batch: &mut Batch) {
-        let clocks = self.clocks_nsec(&removals.vms);
-        for (pid, result) in self.files.read_all(&removals.vms, &mut ReadReport::default()) {
+    fn read_final(&mut self, removals: &VmSet, _: &mut Namespaces, batch: &mut Batch) {
+        let clocks = self.clocks_nsec(removals);
+        for (pid, result) in self.files.read_all(removals, &mut ReadReport::default()) {
             let clock_nsec = clocks.get(&pid).copied();
             let known = self.published.get(&pid).map(|said| said.start_ticks);
             let Ok(stat) = result else { continue };
@@ -104,7 +105,8 @@ impl Reader for ProcStat {
                 batch.ended.insert(pid);
             }
             if let Some(stat) = stat.filter(is_it) {
-                self.take(pid, &stat, clock_nsec, batch);
+                let reading = batch.removed_processes.entry(pid).or_default();
+                self.take(pid, &stat, clock_nsec, reading);
             }
         }
         let wanted = |pid| self.wanted.contains(&pid);
@@ -135,8 +137,8 @@ impl ProcStat {
         vms.pids().filter_map(|pid| clocks.read_nsec(pid).map(|nsec| (pid, nsec))).collect()
     }
 
-    fn take(&mut self, pid: u32, stat: &Stat, clock_nsec: Option<u64>, batch: &mut Batch) {
-        batch.processes.entry(pid).or_default().start_ticks = Some(stat.start_ticks);
+    fn take(&mut self, pid: u32, stat: &Stat, clock_nsec: Option<u64>, reading: &mut ProcessReading) {
+        reading.start_ticks = Some(stat.start_ticks);
         let stats = ProcessStats {
             cpu_usec: Some(self.cpu_usec(pid, stat, clock_nsec)),
             minor_page_faults: Some(stat.minor_faults),
@@ -144,7 +146,7 @@ impl ProcStat {
             threads: Some(stat.threads),
             ..ProcessStats::default()
         };
-        batch.add_process(pid, stats);
+        reading.add(stats);
     }
 
     /// The greater of what was said and what is known now: clock ticks lag behind the clock.
