@@ -39,7 +39,13 @@ fn the_units_capabilities_are_exactly_enough() {
     let mut command = Command::new(vmm);
     command.args(["--exact", "capabilities::stand_in_vm", "--nocapture"]);
     let traffic = Traffic { packets_per_second: 10, frame_bytes: 100 };
-    let spec = StandInSpec { tap: TAP.to_owned(), sends: traffic, receives: traffic, memory_bytes: 4096 };
+    let spec = StandInSpec {
+        tap: TAP.to_owned(),
+        sends: traffic,
+        receives: traffic,
+        memory_bytes: 4096,
+        threads: Vec::new(),
+    };
     let _vm = StandIn::start(&spec, command).unwrap();
 
     let capabilities = service::capabilities();

@@ -4,12 +4,12 @@ use std::process::Command;
 
 use aya::programs::{SchedClassifier, TcAttachType, loaded_links};
 use vm_metrics::NicSource;
-use vm_metrics_testkit::detach_bpf_link;
 use vm_metrics_testkit::frames::Frame;
 use vm_metrics_testkit::packet_socket::PacketSocket;
 use vm_metrics_testkit::skip::skip;
 use vm_metrics_testkit::tap::TapOptions;
 use vm_metrics_testkit::wait::{SOON, wait_until};
+use vm_metrics_testkit::{detach_bpf_link, hold_bpf_link};
 
 use crate::lab::{Lab, attached_programs, manager_for, nics, tcx, ways};
 
@@ -122,6 +122,56 @@ fn detached_programs_are_reattached() {
     }
 }
 
+/// Another process that lists links holds the old egress link beyond its end.
+#[test]
+fn a_held_old_link_counts_nothing() {
+    if let Err(reason) = tcx() {
+        return skip(&reason);
+    }
+    let mut lab = Lab::attached_by("tcx", 1, TapOptions::default());
+    let held = hold_bpf_link(link_on(TcAttachType::Egress)).unwrap();
+    take_off("tcx", "ingress");
+    let mut pass = || {
+        lab.send(&Frame::from_guest().udp4(300));
+        lab.offer(&Frame::to_guest().udp4(300));
+        lab.drain();
+        let (nic, ebpf) = lab.tick_one();
+        (nic.rx.packets.unwrap(), ebpf.rx.udp)
+    };
+    let is_on = || {
+        pass();
+        let (_, programs) = SchedClassifier::query_tcx("vmt0", TcAttachType::Ingress).unwrap();
+        Ok((!programs.is_empty()).then_some(()))
+    };
+    wait_until(SOON, "the ingress program on again, after ticks with traffic", is_on).unwrap();
+    let (before, after) = (pass(), pass());
+    assert_eq!(after.0 - before.0, 1, "the device counts");
+    assert_eq!(after.1 - before.1, 1, "the programs count as the device");
+    drop(held);
+}
+
+/// The guest reads its input late. So the device counts in ticks in which the egress program sees nothing.
+#[test]
+fn an_egress_doubt_delays_no_ingress() {
+    for way in ways() {
+        let mut lab = Lab::attached_by(way, 1, TapOptions::default());
+        (0..5).for_each(|_| lab.offer(&Frame::to_guest().udp4(300)));
+        let mut buffer = vec![0; 2048];
+        for _ in 0..5 {
+            lab.tick();
+            assert!(lab.taps[0].read_frame(&mut buffer).unwrap().is_some());
+        }
+        take_off(way, "ingress");
+        // Two ticks with traffic mean bypassed, and the next one reattaches.
+        let is_on = (0..6).any(|_| {
+            lab.send(&Frame::from_guest().udp4(300));
+            lab.tick();
+            attached_programs("vmt0") == 2
+        });
+        assert!(is_on, "{way}: the ingress program waits");
+    }
+}
+
 /// Detaches the programs as another administrator would.
 fn take_off(way: &str, direction: &str) {
     if way == "clsact" {
@@ -129,9 +179,14 @@ fn take_off(way: &str, direction: &str) {
         return;
     }
     let hook = if direction == "ingress" { TcAttachType::Ingress } else { TcAttachType::Egress };
+    detach_bpf_link(link_on(hook)).unwrap();
+}
+
+/// Returns the number of the first link on the TAP.
+fn link_on(hook: TcAttachType) -> u32 {
     let (_, programs) = SchedClassifier::query_tcx("vmt0", hook).unwrap();
     let link = loaded_links().map(Result::unwrap).find(|link| link.program_id() == programs[0].id());
-    detach_bpf_link(link.unwrap().id()).unwrap();
+    link.unwrap().id()
 }
 
 pub(crate) fn tc(arguments: &str) -> String {

@@ -49,8 +49,13 @@ impl Scene {
         command.args(["--exact", "kvm::stand_in_vm", "--nocapture"]);
         command.envs([KvmSpec { vcpus, guest }.variable().unwrap()]);
         let traffic = Traffic { packets_per_second: 100, frame_bytes: 100 };
-        let spec =
-            StandInSpec { tap: tap.to_owned(), sends: traffic, receives: traffic, memory_bytes: 1 << 20 };
+        let spec = StandInSpec {
+            tap: tap.to_owned(),
+            sends: traffic,
+            receives: traffic,
+            memory_bytes: 1 << 20,
+            threads: Vec::new(),
+        };
         StandIn::start(&spec, command).unwrap()
     }
 

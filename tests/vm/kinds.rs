@@ -49,7 +49,7 @@ fn unmonitored_nics_are_named_without_numbers() {
     thread::spawn(move || answer(backend.accept().unwrap().0));
     let chardev = format!("socket,id=c0,path={socket}");
     let mut qemu = qemu(
-        "uncounted",
+        "unmonitored",
         &[
             "-netdev",
             "user,id=n0",
@@ -68,7 +68,7 @@ fn unmonitored_nics_are_named_without_numbers() {
         ],
     );
     let daemon = Daemon::start(Path::new(BINARY), &["--interval", "50ms"]).unwrap();
-    let id = [("instance_id", "uncounted")];
+    let id = [("instance_id", "unmonitored")];
     for (kind, nic) in [("user", "n0"), ("vhost-user", socket)] {
         let labels = [id[0], ("kind", kind), ("nic", nic)];
         let message = |metrics: &Metrics| metrics.value("vm_network_unmonitored_info", &labels);
@@ -76,13 +76,13 @@ fn unmonitored_nics_are_named_without_numbers() {
     }
     qemu.check_running().unwrap();
     let scrape = daemon.scrape().unwrap();
-    let numbers = |line: &&str| line.starts_with("vm_network_") && line.contains("uncounted\"");
+    let numbers = |line: &&str| line.starts_with("vm_network_") && line.contains("unmonitored\"");
     let numbers: Vec<_> = scrape.lines().filter(numbers).collect();
     assert_eq!(numbers.len(), 2, "{numbers:?}");
 
     let doctor = Command::new(BINARY).arg("doctor").output().unwrap();
     let doctor = String::from_utf8(doctor.stdout).unwrap();
-    for wording in ["uncounted: user n0: ", &format!("uncounted: vhost-user {socket}: ")] {
+    for wording in ["unmonitored: user n0: ", &format!("unmonitored: vhost-user {socket}: ")] {
         assert!(doctor.contains(wording), "{doctor}");
     }
 }

@@ -35,6 +35,17 @@ pub mod names {
     pub const GLOBAL_TABLE_MASK: &str = "TABLE_MASK";
 }
 
+/// Bits of the counters that can be off. `packets`, `bytes`, and `gso_packets` at egress are always on.
+pub mod splits {
+    /// By protocol and transport.
+    pub const PROTOCOLS: u32 = 1 << 0;
+    /// By destination.
+    pub const DESTINATION: u32 = 1 << 1;
+    /// Packets on the wire, and GSO.
+    pub const WIRE: u32 = 1 << 2;
+    pub const ALL: u32 = PROTOCOLS | DESTINATION | WIRE;
+}
+
 /// Entries of the ifindex table, unless user space makes it smaller; a power of two, so that the index is a mask.
 pub const TABLE_SIZE: u32 = 4096;
 

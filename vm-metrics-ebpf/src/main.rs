@@ -2,6 +2,9 @@
 //!
 //! `main.rs` has the entry points, `maps.rs` the maps, `count.rs` the one hot function, `frame.rs` reads headers,
 //! `skb.rs` the kernel's structures. `drops.rs` is an object of its own.
+//!
+//! All functions that the programs call are `#[cold]`, so that they are in one section: aya identifies a function by its
+//! offset there, and takes two of different sections for one. On many machines a call costs as much as the count.
 
 #![no_std]
 #![no_main]

@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap},
 };
-use vm_metrics_common::{Counters, MAX_COLLISIONS, TABLE_SIZE, TableEntry};
+use vm_metrics_common::{Counters, MAX_COLLISIONS, TABLE_SIZE, TableEntry, splits};
 
 /// Stride of `COUNTERS`; user space sets it before loading.
 #[unsafe(no_mangle)]
@@ -15,6 +15,10 @@ static POSSIBLE_CPUS: Global<u32> = Global::new(1);
 /// Mask of an index in `TABLE`; user space sets it before loading.
 #[unsafe(no_mangle)]
 static TABLE_MASK: Global<u32> = Global::new(TABLE_SIZE - 1);
+
+/// Bits of [`splits`]: the counters that are on; user space sets it before loading.
+#[unsafe(no_mangle)]
+static SPLITS: Global<u32> = Global::new(splits::ALL);
 
 /// Indexed by `slot * POSSIBLE_CPUS + cpu`; user space sets the size before loading.
 #[map]
@@ -28,6 +32,12 @@ static COLLISIONS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_COLLISIONS,
 
 #[map]
 static UNKNOWN: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Returns the counters that are on. To the verifier it is a constant, so it removes the code of the others.
+#[inline(always)]
+pub fn splits() -> u32 {
+    SPLITS.load()
+}
 
 /// Returns the slot of an interface, or `None` when user space gave it none.
 #[inline(always)]

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::model::{ComponentKind, ComponentRun, Health, UncountedNic};
+use crate::model::{ComponentKind, ComponentRun, Health, UnmonitoredNic};
 
 /// Limit of VMs: in memory a VM can take a hundred times its text.
 const MAX_VMS: usize = 1 << 16;
@@ -36,7 +36,7 @@ pub(crate) struct Vm {
     pub(crate) network_rx_packets: Option<u64>,
     pub(crate) network_tx_packets: Option<u64>,
     pub(crate) nics: Vec<Nic>,
-    pub(crate) uncounted: Vec<UncountedNic>,
+    pub(crate) unmonitored: Vec<UnmonitoredNic>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -79,7 +79,7 @@ pub use model::{
     AttachMode, CgroupStats, ComponentHealth, ComponentKind, ComponentRun, ComponentTotals, DirectionStats,
     EarlierCounts, EbpfStats, EndReason, FrameCounts, Health, Hypervisor, InstanceInfo, Lifecycle,
     LifecycleCounts, MissedTicks, NetworkLimits, Nic, NicKind, NicSince, NicSource, NicStats, Overuse,
-    PressureStats, ProcessStats, ProgramName, Snapshot, TapStats, Traffic, UncountedKind, UncountedNic,
+    PressureStats, ProcessStats, ProgramName, Snapshot, TapStats, Traffic, UnmonitoredKind, UnmonitoredNic,
     VcpuStats, VmSince, VmState, VmStats, build_instance_info, tap_name,
 };
 pub use net::NetError;

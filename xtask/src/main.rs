@@ -2,10 +2,12 @@
 //!
 //! It builds, runs and tests. Each subcommand has a file and calls cargo and the testkit.
 
+mod bench;
 mod build;
 mod check;
 mod command;
 mod demo;
+mod marked;
 mod public_api;
 mod run;
 mod test;
@@ -36,6 +38,8 @@ enum Task {
     Run(run::Options),
     /// Show VMs with live traffic on a host that has none: stand-ins, removed at the end.
     Demo(demo::Options),
+    /// Measure the daemon beside plain reads, on many stand-in VMs; needs root.
+    Bench(bench::Options),
     /// Run every test that this machine supports, and list the skipped ones with reasons.
     Test(test::Options),
     /// Run the privileged tests on other kernels, in guests.
@@ -47,7 +51,7 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    // The demo's stand-in VMs are instances of this program.
+    // The stand-in VMs of the demo and the bench are instances of this program.
     let result = vm_process::run_if_asked().and_then(|()| Cli::parse().task.run());
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,6 +69,7 @@ impl Task {
             Self::Build(options) => build::build(&workspace, options).map(drop),
             Self::Run(options) => run::run(&workspace, options),
             Self::Demo(options) => demo::demo(&workspace, options),
+            Self::Bench(options) => bench::bench(&workspace, options),
             Self::Test(options) => test::test(&workspace, options),
             Self::Vm(options) => vm::vm(&workspace, options),
             Self::Check => check::check(&workspace),

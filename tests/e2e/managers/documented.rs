@@ -30,7 +30,7 @@ fn tested() -> BTreeMap<Key, Columns> {
     let mut table = BTreeMap::new();
     for row in FAMILIES.iter().flat_map(|family| rows(family)) {
         let known: &mut Columns = table.entry((hypervisor(&row).to_owned(), row.manager)).or_default();
-        let has_nics = !row.expected.nics.is_empty() || !row.expected.uncounted.is_empty();
+        let has_nics = !row.expected.nics.is_empty() || !row.expected.unmonitored.is_empty();
         let cells = [row.expected.vcpus.is_some(), row.expected.mebibytes.is_some(), has_nics];
         known.iter_mut().zip(cells).for_each(|(known, cell)| *known |= cell);
     }

@@ -197,7 +197,7 @@ fn cells(vm: &Value, pid: u32) -> Cells {
         vcpus: vm["allocated_vcpus"].as_u64(),
         mebibytes: vm["allocated_memory_bytes"].as_u64().map(|bytes| bytes >> 20),
         nics: nics("nics").map(|nic| text(&nic["device"])).collect(),
-        uncounted: nics("uncounted")
+        unmonitored: nics("unmonitored")
             .map(|nic| format!("{} {}", text(&nic["kind"]), text(&nic["name"])))
             .collect(),
         project: vm["project"].as_str().map(str::to_owned),

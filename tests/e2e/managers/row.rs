@@ -73,7 +73,7 @@ pub(super) struct Cells {
     pub(super) nics: Vec<String>,
     /// Unmonitored NICs, each with its kind.
     #[serde(default)]
-    pub(super) uncounted: Vec<String>,
+    pub(super) unmonitored: Vec<String>,
     pub(super) project: Option<String>,
     pub(super) namespace: Option<String>,
     pub(super) pod_uid: Option<String>,

@@ -1,13 +1,12 @@
 //! Files that the daemon keeps open of the network namespace of a VM.
 
-use std::collections::HashSet;
 use std::fs;
 
 use super::host::{Host, OFTEN};
 use crate::isolation::isolated;
 
 /// Where the open files of a process lead to.
-fn open_files(pid: u32) -> HashSet<String> {
+pub(super) fn open_files(pid: u32) -> Vec<String> {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     // One may close meanwhile.
     let targets = files.filter_map(|file| fs::read_link(file.unwrap().path()).ok());

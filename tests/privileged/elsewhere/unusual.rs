@@ -9,6 +9,7 @@ use vm_metrics_testkit::service;
 use vm_metrics_testkit::tap::{Tap, TapOptions};
 use vm_metrics_testkit::wait::SOON;
 
+use super::handles::open_files;
 use super::host::{Guest, Host, OFTEN};
 use crate::isolation::isolated;
 
@@ -171,6 +172,12 @@ fn without_setns_the_device_counters_are_read() {
         for (guest, frames) in guests.iter().zip([3, 40]) {
             let bytes = (guest.send(frames), guest.receive(2 * frames));
             guest.wait_for_bytes(&daemon, bytes);
+        }
+        // While one is open, no other namespace has its inode.
+        let files = open_files(daemon.pid());
+        for guest in &guests {
+            let handle = format!("net:[{}]", guest.netns);
+            assert_eq!(files.iter().filter(|file| **file == handle).count(), 1, "{files:?}");
         }
         let metrics = daemon.metrics().unwrap();
         assert_eq!(

@@ -27,6 +27,13 @@ pub fn cases() -> Vec<Case> {
         ("ARP", f().to(BROADCAST).arp(), 0, (1, 42), &["broadcast", "arp"]),
         ("ARP without a body", ethernet(0x0806, &[]), 0, (1, 14), &["unicast", "arp"]),
         ("a VLAN tag that is cut off", ethernet(0x8100, &[0]), 0, (1, 15), &["unicast", "other_l3"]),
+        (
+            "a VLAN tag cut within its type",
+            ethernet(0x8100, &[0, 7, 8]),
+            0,
+            (1, 17),
+            &["unicast", "other_l3"],
+        ),
         ("a VLAN tag and no more", ethernet(0x8100, &[0, 7]), 0, (1, 16), &["unicast", "other_l3"]),
         ("802.1Q", f().vlan(7).tcp4(0), 0, (1, 58), &["unicast", "ipv4", "tcp"]),
         ("QinQ", f().service_vlan(9).vlan(7).udp6(1), 0, (1, 71), &["unicast", "ipv6", "udp"]),

@@ -3,6 +3,7 @@
 //! Frames go through the kernel, and the guest is a Linux that boots. A value of this crate removes on drop everything
 //! that it made. Its child processes end with the thread that started them.
 
+pub mod bpf;
 pub mod child;
 pub mod daemon;
 pub mod firecracker;
@@ -31,4 +32,5 @@ pub mod victoria_metrics;
 pub mod vm_process;
 pub mod wait;
 
-pub use sys::detach_bpf_link;
+pub use sys::bpf::{detach_bpf_link, hold_bpf_link};
+pub use sys::process_cpu_time;

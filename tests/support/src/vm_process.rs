@@ -7,6 +7,7 @@ use std::env;
 use std::hint::black_box;
 use std::io::{self, Write};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -35,6 +36,8 @@ pub struct StandInSpec {
     pub receives: Traffic,
     /// Memory that it touches and keeps, like a guest's.
     pub memory_bytes: usize,
+    /// The names of idle threads beside the main one.
+    pub threads: Vec<String>,
 }
 
 /// UDP over IPv4 with equal frames.
@@ -55,11 +58,22 @@ pub struct StandIn {
 impl StandIn {
     /// Starts the process, and waits for its TAP and traffic. The command runs a program that calls [`run_if_asked`],
     /// mostly `env::current_exe()`.
-    pub fn start(spec: &StandInSpec, mut command: Command) -> Result<Self> {
+    pub fn start(spec: &StandInSpec, command: Command) -> Result<Self> {
+        let mut stand_in = Self::spawn(spec, command)?;
+        stand_in.wait_until_ready()?;
+        Ok(stand_in)
+    }
+
+    /// Starts the process like [`Self::start`], without waiting.
+    pub fn spawn(spec: &StandInSpec, mut command: Command) -> Result<Self> {
         command.env(SPEC, serde_json::to_string(spec).context("write the spec of a stand-in VM")?);
-        let mut process = ChildProcess::spawn(&format!("the stand-in VM of {}", spec.tap), &mut command)?;
-        process.wait_for_log(SOON, "that it is ready", |log| log.contains(READY).then_some(()))?;
+        let process = ChildProcess::spawn(&format!("the stand-in VM of {}", spec.tap), &mut command)?;
         Ok(Self { process, link: Link::named(&spec.tap) })
+    }
+
+    /// Waits for its TAP and traffic.
+    pub fn wait_until_ready(&mut self) -> Result<()> {
+        self.process.wait_for_log(SOON, "that it is ready", |log| log.contains(READY).then_some(()))
     }
 
     pub fn pid(&self) -> u32 {
@@ -76,6 +90,9 @@ pub fn run_if_asked() -> Result<()> {
     let Ok(spec) = env::var(SPEC) else { return Ok(()) };
     let spec: StandInSpec = serde_json::from_str(&spec).with_context(|| format!("read {SPEC}"))?;
     let memory = vec![1_u8; spec.memory_bytes];
+    for name in &spec.threads {
+        thread::Builder::new().name(name.clone()).spawn(park).context("start an idle thread")?;
+    }
     let _kvm = kvm::hold_if_asked()?;
     let tap = Tap::create_up(&spec.tap, TapOptions::default())?;
     let host = PacketSocket::bind(&spec.tap)?;
@@ -86,10 +103,17 @@ pub fn run_if_asked() -> Result<()> {
     result
 }
 
+fn park() {
+    loop {
+        thread::park();
+    }
+}
+
 fn move_frames(spec: &StandInSpec, tap: &Tap, host: &PacketSocket) -> Result<()> {
     let mut sends = Pacer::new(spec.sends, Frame::from_guest());
     let mut receives = Pacer::new(spec.receives, Frame::to_guest());
     let mut buffer = vec![0; 65_536];
+    let pause = pause(spec).map(|pause| Timespec { tv_sec: 0, tv_nsec: pause.subsec_nanos().into() });
     let start = Instant::now();
     loop {
         for _ in 0..sends.due(start.elapsed()) {
@@ -100,12 +124,18 @@ fn move_frames(spec: &StandInSpec, tap: &Tap, host: &PacketSocket) -> Result<()>
         }
         // Reads frames from the host too, like a guest.
         while tap.read_frame(&mut buffer)?.is_some() {}
-        let next = Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(tap, PollFlags::IN)], Some(&next)) {
+        match poll(&mut [PollFd::new(tap, PollFlags::IN)], pause.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error).with_context(|| format!("poll {}", tap.name())),
         }
     }
+}
+
+/// Returns the time between two looks at the due frames; `None` without traffic. A thousand VMs share the CPUs, so that
+/// a slow one must not wake up often.
+fn pause(spec: &StandInSpec) -> Option<Duration> {
+    let rate = spec.sends.packets_per_second.max(spec.receives.packets_per_second);
+    (rate > 0).then(|| (Duration::from_millis(999) / rate).max(TICK))
 }
 
 /// The due frames of one direction.

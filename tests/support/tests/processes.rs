@@ -1,13 +1,16 @@
 //! Helper processes work while the test holds them, and end with it.
 
 use std::env;
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use vm_metrics_testkit::daemon::Daemon;
 use vm_metrics_testkit::netns::NetNs;
+use vm_metrics_testkit::process_cpu_time;
 use vm_metrics_testkit::vm_process::{self, StandIn, StandInSpec, Traffic};
 use vm_metrics_testkit::wait::{SOON, wait_until};
 
@@ -38,6 +41,24 @@ fn a_stand_in_vm_moves_frames_both_ways() {
 }
 
 #[test]
+fn a_quiet_stand_in_vm_has_idle_threads() {
+    let _netns = NetNs::enter().unwrap();
+    let quiet = Traffic::default();
+    let threads = vec!["CPU 0/KVM".to_owned(), "worker".to_owned()];
+    let vm =
+        StandIn::start(&StandInSpec { sends: quiet, receives: quiet, threads, ..spec() }, this_program());
+    let vm = vm.unwrap();
+    let tasks = Path::new("/proc").join(vm.pid().to_string()).join("task");
+    let name =
+        |task: std::io::Result<fs::DirEntry>| fs::read_to_string(task.unwrap().path().join("comm")).unwrap();
+    let names: Vec<String> = fs::read_dir(tasks).unwrap().map(name).collect();
+    for thread in ["CPU 0/KVM\n", "worker\n"] {
+        assert!(names.iter().any(|name| name == thread), "{names:?}");
+    }
+    assert_eq!(vm.link().counters().unwrap().rx_packets, 0);
+}
+
+#[test]
 fn a_stand_in_vm_ends_with_its_thread() {
     let _netns = NetNs::enter().unwrap();
     let start = || {
@@ -50,6 +71,19 @@ fn a_stand_in_vm_ends_with_its_thread() {
     };
     let link = thread::spawn(start).join().unwrap();
     wait_until(SOON, "the device to go", || Ok((!link.exists()).then_some(()))).unwrap();
+}
+
+#[test]
+fn the_cpu_time_of_a_process_is_exact() {
+    let used = || process_cpu_time(std::process::id()).unwrap();
+    let (start, mut turns) = (used(), 0_u32);
+    // The kernel's other files have steps of 10 ms.
+    wait_until(SOON, "a little work", || Ok((used() > start).then_some(()))).unwrap();
+    while used() < start + Duration::from_millis(5) {
+        turns += 1;
+    }
+    assert!(turns > 0);
+    assert!(process_cpu_time(u32::MAX).is_err());
 }
 
 #[test]
@@ -75,6 +109,7 @@ fn spec() -> StandInSpec {
         sends: Traffic { packets_per_second: 1000, frame_bytes: 100 },
         receives: Traffic { packets_per_second: 100, frame_bytes: 1500 },
         memory_bytes: 1 << 20,
+        threads: Vec::new(),
     }
 }
 

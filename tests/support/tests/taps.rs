@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use vm_metrics_testkit::bpf::Program;
 use vm_metrics_testkit::frames::{ETHERNET_HEADER, Frame, VNET_HEADER};
 use vm_metrics_testkit::link::{Link, LinkCounters};
 use vm_metrics_testkit::netns::NetNs;
@@ -172,4 +173,17 @@ fn names(dir: &str) -> Vec<String> {
     let mut names: Vec<String> = entries.filter_map(|entry| name(entry).ok()).collect();
     names.sort_unstable();
     names
+}
+
+#[test]
+fn programs_run_in_a_loop_of_the_kernel() {
+    let _netns = NetNs::enter().unwrap();
+    let tap = Tap::create_up("vmtap0", TapOptions::default()).unwrap();
+    let frame = Frame::from_guest().udp4(100);
+    for program in [Program::empty(), Program::hash_by_ifindex(&[tap.ifindex()])] {
+        let time = program.unwrap().time_of_runs(&frame, tap.ifindex(), 10_000).unwrap();
+        assert!(!time.is_zero());
+    }
+    let error = Program::of_process(std::process::id(), "tap_ingress").unwrap_err();
+    assert!(error.to_string().contains("no program tap_ingress"), "{error:#}");
 }

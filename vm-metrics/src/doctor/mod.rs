@@ -114,10 +114,10 @@ fn checks_of_vms(settings: &Settings, vms: &[Vm]) -> Vec<Check> {
     let mut checks =
         vec![trust(&settings.trust, &users), Check::new(Sign::Good, "VMs", vms.len().to_string())];
     for vm in vms {
-        for nic in &vm.uncounted {
+        for nic in &vm.unmonitored {
             let detail =
                 format!("{}: {} {}: {}", vm.instance_id, nic.kind.as_str(), nic.name, nic.kind.reason());
-            checks.push(Check::new(Sign::Absent, "network not counted", detail));
+            checks.push(Check::new(Sign::Absent, "unmonitored network", detail));
         }
     }
     checks

@@ -62,7 +62,7 @@ fn vm_stats(
     let since = tick.vm_since(vm, start_ticks);
     let network = tick.network_sum(vm, start_ticks, &nics, &short_lived);
     // Without the unmonitored and the left-out interfaces a sum would be too small.
-    let is_whole = vm.uncounted.is_empty() && !vm.has_more_nics;
+    let is_whole = vm.unmonitored.is_empty() && !vm.has_more_nics;
     let [net_rx_bytes, net_tx_bytes, net_rx_packets, net_tx_packets] =
         network.map(|sum| sum.filter(|_| is_whole));
     VmStats {
@@ -91,7 +91,7 @@ fn vm_stats(
         network_limit_tx_bytes_per_second: vm.network_limits.tx_bytes_per_second,
         restart_attempts: vm.restart_attempts,
         nics: nics.into_iter().map(|(_, nic)| nic).collect(),
-        uncounted: vm.uncounted.clone(),
+        unmonitored: vm.unmonitored.clone(),
         since,
     }
 }

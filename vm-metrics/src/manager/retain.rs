@@ -187,8 +187,8 @@ fn size(vm: &VmStats) -> u64 {
     let text = vm.instance_id.len() + vm.instance_name.len() + names;
     let tags: usize = vm.tags.iter().map(|(name, value)| name.len() + value.len()).sum();
     let nics: usize = vm.nics.iter().map(|nic| size_of_val(nic) + nic.device.len()).sum();
-    let uncounted: usize = vm.uncounted.iter().map(|nic| size_of_val(nic) + nic.name.len()).sum();
-    (size_of_val(vm) + text + tags + nics + uncounted + size_of_val(vm.vcpus.as_slice())) as u64
+    let unmonitored: usize = vm.unmonitored.iter().map(|nic| size_of_val(nic) + nic.name.len()).sum();
+    (size_of_val(vm) + text + tags + nics + unmonitored + size_of_val(vm.vcpus.as_slice())) as u64
 }
 
 /// Sent and received bytes.

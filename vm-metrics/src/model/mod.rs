@@ -19,7 +19,7 @@ mod snapshot;
 mod stats;
 mod tenant;
 mod trust;
-mod uncounted;
+mod unmonitored;
 mod vm;
 mod vm_state;
 
@@ -48,7 +48,7 @@ pub use snapshot::{
 pub use stats::{VcpuStats, VmStats};
 pub(crate) use tenant::{Tenant, in_turns};
 pub use trust::Trust;
-pub use uncounted::{UncountedKind, UncountedNic};
+pub use unmonitored::{UnmonitoredKind, UnmonitoredNic};
 pub(crate) use vm::is_device_name;
 pub use vm::{Hypervisor, InstanceInfo, NetworkLimits, Nic, VmSet, build_instance_info, tap_name};
 pub use vm_metrics_common::{DirectionStats, Traffic};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{CgroupStats, Hypervisor, NicStats, ProcessStats, UncountedNic, VmSince, VmState};
+use super::{CgroupStats, Hypervisor, NicStats, ProcessStats, UnmonitoredNic, VmSince, VmState};
 
 /// The usage of one VM at one tick. Numbers are cumulative, but memory is that of now. CPU and memory are those of the
 /// hypervisor process, read from the host. Network numbers are the **guest's** view.
@@ -80,8 +80,8 @@ pub struct VmStats {
     pub restart_attempts: Option<u64>,
     /// Each network interface by itself, with drops, errors and what the eBPF programs count.
     pub nics: Vec<NicStats>,
-    /// Network interfaces that cannot be counted.
-    pub uncounted: Vec<UncountedNic>,
+    /// Network interfaces without a device on the host, and so without numbers.
+    pub unmonitored: Vec<UnmonitoredNic>,
     /// Since when its counters count from 0.
     #[serde(skip)]
     pub since: VmSince,

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{ProgramName, UncountedNic, VmState};
+use super::{ProgramName, UnmonitoredNic, VmState};
 
 /// A VM as a source describes it: all that is needed to read its numbers. It may have several network interfaces;
 /// [`build_instance_info`] makes the one that follows from the id.
@@ -37,8 +37,8 @@ pub struct InstanceInfo {
     pub uid: Option<u32>,
     /// The network interfaces, in the order the guest sees them.
     pub nics: Vec<Nic>,
-    /// Those that cannot be counted.
-    pub uncounted: Vec<UncountedNic>,
+    /// Network interfaces without a device on the host, and so without numbers.
+    pub unmonitored: Vec<UnmonitoredNic>,
     /// Whether it has network interfaces that are in neither list, so that no sum over them is known.
     pub has_more_nics: bool,
     /// vCPUs that it was given; `None` when the source does not know.

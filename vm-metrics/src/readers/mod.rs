@@ -1,7 +1,8 @@
 //! Readers measure the VMs: each reads one kind of file, map or socket.
 //!
 //! A reader does not time or judge itself. It does not merge, and keeps the host's directions. A new reader is a file in
-//! `process/` or `tap/`, its `mod` line there and its line in [`READERS`]. Configuration, health and timing follow.
+//! `process/` or `tap/` with its `READER`, its `mod` line there and its line in [`READERS`]. Configuration, health and
+//! timing follow.
 
 mod cached_file;
 mod cgroup;
@@ -17,7 +18,6 @@ pub use error::{ReadReport, ReaderError};
 pub(crate) use file_budget::FileBudget;
 pub use process::stat::read_proc_stat;
 pub use process::statm::{ProcStatm, read_proc_statm};
-pub(crate) use tap::ebpf::NAME as TAP_EBPF;
 #[cfg(feature = "daemon")]
 pub(crate) use tap::ebpf::{detach, pins_version};
 pub use tap::sysfs::read_tap_stats;
@@ -56,22 +56,25 @@ pub struct ReaderDef {
 /// ahead of the whole. The devices come before eBPF: so the eBPF count is never older than
 /// the device's, which continuity relies on. Of those that read devices each reads what the ones before could not.
 pub const READERS: &[ReaderDef] = &[
-    process::threads::DEF,
-    process::stat::DEF,
-    process::statm::DEF,
-    process::status::DEF,
-    process::io::DEF,
-    process::fds::DEF,
-    process::smaps::DEF,
-    cgroup::DEF,
-    tap::netlink::DEF,
-    tap::sysfs::DEF,
-    tap::procfs::DEF,
-    tap::ebpf::DEF,
+    process::threads::READER,
+    process::stat::READER,
+    process::statm::READER,
+    process::status::READER,
+    process::io::READER,
+    process::fd::READER,
+    process::smaps::READER,
+    cgroup::READER,
+    tap::netlink::READER,
+    tap::sysfs::READER,
+    tap::procfs::READER,
+    tap::ebpf::READER,
 ];
 
-/// Those that read only where the configuration says so: they cost too much to be on unasked.
-pub const ON_REQUEST: &[&str] = &[process::smaps::DEF.name];
+/// The reader whose maps count against the memory limit.
+pub(crate) const TAP_EBPF: &str = tap::ebpf::READER.name;
+
+/// Readers that are off by default because of their cost.
+pub const ON_REQUEST: &[&str] = &[process::smaps::READER.name];
 
 /// Starts a reader that is configured.
 type Start = Box<dyn FnOnce(&mut ReaderContext) -> StartOutcome + Send>;

@@ -55,6 +55,10 @@ impl SourceError {
         Self::Content { path: path.into(), problem: problem.into() }
     }
 
+    pub fn process(pid: u32, problem: impl Into<String>) -> Self {
+        Self::Process { pid, problem: problem.into() }
+    }
+
     /// The error number of the kernel, where there was one.
     pub fn errno(&self) -> Option<i32> {
         match self {

@@ -1,4 +1,4 @@
-//! Firecracker's API: `GET /`, `GET /vm/config` and requests for details.
+//! Source `firecracker`: asks Firecracker's API by `GET /`, `GET /vm/config` and requests for details.
 //!
 //! The socket is that of the VMM's command line, or the default one, inside the root of its jail. Firecracker logs each
 //! request at level `Info`.

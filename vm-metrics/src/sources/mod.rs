@@ -1,6 +1,6 @@
 //! Sources list the VMs of this host; readers measure them.
 //!
-//! A new source is a file with a [`SourceDef`], its `mod` line and its line in [`SOURCES`] here, and its section in
+//! A new source is a file with its `SOURCE`, its `mod` line and its line in [`SOURCES`] here, and its section in
 //! `docs/sources.md`. The tests write the rest of the documents from its entry, with `UPDATE_GOLDEN=1`.
 
 mod adapters;

@@ -1,6 +1,6 @@
-//! VMs that orchestrators push over a socket, who know of them first.
+//! Source `push`: VMs that orchestrators push over a socket.
 //!
-//! Each is a file, so that a daemon that starts anew has them still; `http/push.rs` serves the socket and writes them.
+//! Each VM is a file, so the next daemon has it too. `http/push.rs` serves the socket and writes the files.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! VMs in the configuration.
+//! Source `static_list`: VMs in the configuration.
 //!
 //! They cover hypervisors that `proc_scan` does not know, and give VMs another id or name.
 

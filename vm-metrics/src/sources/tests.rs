@@ -22,7 +22,7 @@ impl Source for Fake {
             .0
             .clone()
             .ok_or_else(|| SourceError::io("list", "/proc", io::Error::from_raw_os_error(24)))?;
-        let problems = vec![SourceError::Process { pid: 5, problem: "odd".into() }];
+        let problems = vec![SourceError::process(5, "odd")];
         Ok(Listing { instances, problems, ..Listing::default() })
     }
 }

@@ -1,4 +1,4 @@
-//! A directory of files that declare one VM each.
+//! Source `vm_dir`: a directory of files that declare one VM each.
 //!
 //! A file appears by a rename or by writing in place. Half a file changes nothing.
 
@@ -85,9 +85,12 @@ fn format_of(path: &Path) -> Option<Format> {
     }
 }
 
-/// Without an id the VM has the file's name.
+/// Without an id the VM has the file's name. An empty file is valid TOML, but a program may be about to write it.
 fn parse(path: &Path, content: &[u8]) -> Result<DeclaredVm, String> {
     let text = str::from_utf8(content).map_err(|_| "not UTF-8".to_owned())?;
+    if text.trim().is_empty() {
+        return Err("empty, or not written yet".to_owned());
+    }
     let mut vm: DeclaredVm = match format_of(path) {
         Some(Format::Json) => serde_json::from_str(text).map_err(|error| json_problem(&error))?,
         _ => toml::from_str(text).map_err(|error| toml_problem(text, &error))?,
@@ -156,6 +159,24 @@ mod tests {
         assert!(matches!(source.list(), Err(SourceError::Absent { .. })));
     }
 
+    /// A program that writes in place empties the file first.
+    #[test]
+    fn an_emptied_file_keeps_its_former_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut source = VmDir::new(
+            dir.path().to_owned(),
+            ProcessLookup::new(Host::new("/none", "/none"), Trust::default()),
+            Operators::default(),
+        );
+        let file = dir.path().join("web.toml");
+        for (content, vcpus) in [("", None), ("vcpus = 2", Some(2)), ("", Some(2)), ("vcpus = 3", Some(3))] {
+            fs::write(&file, content).unwrap();
+            let (vms, problems) = listed(&mut source);
+            assert_eq!(vms.first().map(|vm| vm.allocated_vcpus), vcpus.map(Some), "{content:?}");
+            assert_eq!(problems.len(), usize::from(content.is_empty()), "{problems:?}");
+        }
+    }
+
     /// The message has its place, and the other files count.
     #[test]
     fn a_bad_file_is_one_problem() {
@@ -165,10 +186,11 @@ mod tests {
             ProcessLookup::new(Host::new("/none", "/none"), Trust::default()),
             Operators::default(),
         );
-        fs::write(dir.path().join("good.toml"), "").unwrap();
+        fs::write(dir.path().join("good.toml"), "vcpus = 1").unwrap();
         let bad = dir.path().join("z.toml");
         for (content, problem) in [
-            (&b"id = 1"[..], "bad TOML or an unexpected value at line 1, column 6"),
+            (&b"\n"[..], "empty, or not written yet"),
+            (b"id = 1", "bad TOML or an unexpected value at line 1, column 6"),
             (b"id = \"a\"\ntap = \"t\"", "unexpected value at line 2, column 1"),
             (b"id = ", "at line 1"),
             (b"root:$6$secret:1::", "at line 1"),

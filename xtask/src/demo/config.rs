@@ -59,6 +59,7 @@ impl DemoVm {
                 sends,
                 receives,
                 memory_bytes: touched_bytes,
+                threads: Vec::new(),
             },
         }
     }

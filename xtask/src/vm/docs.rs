@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result};
 
 use super::table::{Column, markdown};
-use crate::workspace::Workspace;
+use crate::{marked, workspace::Workspace};
 
 const PAGE: &str = "docs/kernel-support.md";
 const BEGIN: &str = "<!-- `cargo xtask vm --write-docs` writes this part -->\n";
@@ -14,8 +14,8 @@ const END: &str = "<!-- end of that part -->\n";
 pub fn write(workspace: &Workspace, columns: &[Column]) -> Result<()> {
     let path = workspace.root.join(PAGE);
     let page = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    let page =
-        replace(&page, &part(columns)).with_context(|| format!("{} has lost its marks", path.display()))?;
+    let page = marked::replace(&page, (BEGIN, END), &part(columns))
+        .with_context(|| format!("{} has lost its marks", path.display()))?;
     fs::write(&path, page).with_context(|| format!("write {}", path.display()))
 }
 
@@ -27,30 +27,17 @@ fn part(columns: &[Column]) -> String {
     format!("\n| Linux | kernel | from |\n|---|---|---|\n{kernels}\n{}\n", markdown(columns))
 }
 
-fn replace(page: &str, part: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}{part}{END}{after}"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::*;
 
-    #[test]
-    fn text_around_the_table_stays() {
-        let page = format!("a\n{BEGIN}old\n{END}b\n");
-        assert_eq!(replace(&page, "new\n"), Some(format!("a\n{BEGIN}new\n{END}b\n")));
-        assert_eq!(replace("no marks", "new"), None);
-    }
-
     const NOW: &str = include_str!("../../../docs/kernel-support.md");
 
     #[test]
     fn the_page_has_the_marks() {
-        assert!(replace(NOW, "").is_some());
+        assert!(marked::replace(NOW, (BEGIN, END), "").is_some());
     }
 
     /// A test that is newer than the table has no result yet.

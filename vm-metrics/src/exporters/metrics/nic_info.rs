@@ -77,7 +77,7 @@ pub(super) const METRICS: &[Metric] = &[
         otel: otel("network.unmonitored.info"),
         samples: Count(|view, sink| {
             for vm in view.vms() {
-                for nic in &vm.uncounted {
+                for nic in &vm.unmonitored {
                     sink(&[&vm.instance_id, &vm.instance_name, nic.kind.as_str(), &nic.name], 1, None);
                 }
             }

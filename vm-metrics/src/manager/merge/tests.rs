@@ -11,7 +11,7 @@ use super::*;
 use crate::manager::continuity::tests::daemon::Daemon;
 use crate::model::{
     AttachMode, DeviceExit, EbpfReading, FrameCounts, Nic, NicKind, NicSource, ProcessReading, ProcessStats,
-    TapReading, TapStats, UncountedKind, UncountedNic, unix_seconds,
+    TapReading, TapStats, UnmonitoredKind, UnmonitoredNic, unix_seconds,
 };
 use vm_metrics_common::{Counters, DropCounts};
 
@@ -155,11 +155,11 @@ fn a_sum_over_some_nics_is_no_sum() {
 #[test]
 fn an_unmonitored_nic_leaves_no_sum() {
     let mut vms = vm(&["t0"]);
-    let uncounted = UncountedNic { kind: UncountedKind::Vfio, name: "0000:03:00.0".into() };
-    vms.vms[0].uncounted.push(uncounted.clone());
+    let unmonitored = UnmonitoredNic { kind: UnmonitoredKind::Vfio, name: "0000:03:00.0".into() };
+    vms.vms[0].unmonitored.push(unmonitored.clone());
     let stats = &present(&vms, &batch(&[("t0", device(3, 1, 2))], &[]), &mut Daemon::default())[0];
     assert_eq!((stats.net_rx_bytes, stats.net_tx_packets), (None, None));
-    assert_eq!((stats.nics[0].rx.bytes, &stats.uncounted), (Some(2), &vec![uncounted]));
+    assert_eq!((stats.nics[0].rx.bytes, &stats.unmonitored), (Some(2), &vec![unmonitored]));
 }
 
 #[test]

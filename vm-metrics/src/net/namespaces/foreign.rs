@@ -65,7 +65,9 @@ impl ForeignNamespace {
     }
 
     pub(super) fn problem(&self, netns: u64) -> Option<NetError> {
-        let Refusal { problem, errno, .. } = self.refusal.as_ref()?;
+        let Some(Refusal { problem, errno, .. }) = &self.refusal else {
+            return self.devices.as_ref()?.problem();
+        };
         Some(NetError::Namespace { netns, problem: problem.clone(), errno: *errno })
     }
 
@@ -89,10 +91,18 @@ impl ForeignNamespace {
         };
         let scope = if self.tenant.is_trusted() { Scope::TRUSTED } else { Scope::STRANGER };
         let devices = handle.within(|| Devices::open(scope))?.map_err(io::Error::other)?;
-        poller.add(&devices.events, self.tenant);
+        devices.events.iter().for_each(|events| poller.add(events, self.tenant));
         self.cookie = devices.links.netns_cookie();
         self.devices = Some(devices);
         Ok(())
+    }
+
+    /// Opens the socket of events from within, if it was refused and it is time to try again.
+    pub(super) fn listen_again(&mut self, poller: &EventPoller) {
+        let (Some(handle), Some(devices)) = (&self.handle, &mut self.devices) else { return };
+        if devices.is_listening_due() && handle.within(|| devices.listen()).is_ok() {
+            devices.events.iter().for_each(|events| poller.add(events, self.tenant));
+        }
     }
 
     /// The open file. Its clones keep the namespace alive.

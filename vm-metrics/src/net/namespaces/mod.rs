@@ -99,10 +99,14 @@ impl Namespaces {
         }
     }
 
-    /// The namespaces that are left out of this tick.
+    /// The namespaces that are left out of this tick, and those without events.
     pub(crate) fn report(&self) -> FollowReport {
-        let problems = self.order.iter().filter_map(|netns| self.foreign.get(netns)?.problem(*netns));
-        FollowReport { problems: problems.collect(), overuse: self.overuse.clone() }
+        let of_own = self.own.as_ref().and_then(Devices::problem);
+        let of_foreign = self.order.iter().filter_map(|netns| self.foreign.get(netns)?.problem(*netns));
+        FollowReport {
+            problems: of_own.into_iter().chain(of_foreign).collect(),
+            overuse: self.overuse.clone(),
+        }
     }
 
     /// Decides which namespaces this tick follows, and opens them.

@@ -13,6 +13,7 @@ impl Namespaces {
         self.table.begin_tick();
         batch.nics = vec![NicReadings::default(); vms.nics().count()];
         let nics = by_netns(vms.nics().enumerate());
+        self.listen_again();
         let Self { own, foreign, table, .. } = self;
         let own = own.iter_mut().map(|devices| (None, None, devices));
         let foreign = foreign.iter_mut().filter_map(|(netns, known)| {
@@ -31,6 +32,14 @@ impl Namespaces {
         let own = nics.get(&None).map(Vec::as_slice).unwrap_or_default();
         self.find_in_sysfs(own, batch);
         batch.exits.extend(self.table.take_vanished());
+    }
+
+    /// Opens sockets of events that were refused.
+    fn listen_again(&mut self) {
+        if let Some(own) = self.own.as_mut().filter(|own| own.is_listening_due()) {
+            own.listen();
+        }
+        self.foreign.values_mut().for_each(|known| known.listen_again(&self.poller));
     }
 
     /// Netlink may be forbidden, or may have missed a device. One device is one interface's.

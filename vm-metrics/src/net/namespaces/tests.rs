@@ -106,6 +106,24 @@ fn readers_open_a_namespace_once() {
 }
 
 #[test]
+fn a_refused_socket_of_events_is_tried_again() {
+    let mut namespaces = Namespaces { own: Some(Devices::unheard()), ..namespaces(10) };
+    assert!(namespaces.own.as_ref().unwrap().problem().is_some());
+    resolve(&mut namespaces, &VmSet::default(), &[]);
+    let report = namespaces.report();
+    assert!(report.problems.is_empty() && namespaces.own.unwrap().events.is_some());
+}
+
+#[test]
+fn missing_events_are_a_problem() {
+    let unheard = Devices::open(Scope::REFUSED).unwrap();
+    let mut namespaces = Namespaces { own: Some(unheard), ..namespaces(10) };
+    resolve(&mut namespaces, &VmSet::default(), &[]);
+    let report = namespaces.report();
+    assert!(report.problems[0].to_string().contains("cannot listen for changes"));
+}
+
+#[test]
 fn a_tick_that_panicked_leaves_no_old_state() {
     let mut namespaces = namespaces(10);
     resolve(&mut namespaces, &vms(&[(7, 3)]), &[]);

@@ -43,6 +43,9 @@ impl Scope {
     pub(crate) const TRUSTED: Self = Self { wanted: Wanted::Any, queue: 2 << 20, deleted: 1 << 13 };
     /// Any other namespace: who has devices come and go there without end loses counters of one's own.
     pub(crate) const STRANGER: Self = Self { wanted: Wanted::ComeAndGo, queue: 384 << 10, deleted: 1 << 9 };
+    /// The kernel refuses so large a queue.
+    #[cfg(test)]
+    pub(crate) const REFUSED: Self = Self { queue: usize::MAX, ..Self::OWN };
 }
 
 /// The changes of the network namespace in which it was opened.

@@ -1,4 +1,4 @@
-//! Reads CPU limit, pressure, memory and OOM kills of each hypervisor's control group (v2).
+//! Reader `cgroup`: CPU limit, pressure, memory and OOM kills of control groups (v2).
 //!
 //! The numbers are the kernel's, of the whole group. A group that also holds another VM, or the daemon, says nothing of
 //! this VM, so it is left out. The files are opened for each reading, which costs ten times as much as to read them, so
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// Parts of the interval in which groups are read, by the number of the process.
 const TURNS: u32 = 16;
 
-pub(crate) const DEF: ReaderDef = ReaderDef {
+pub(crate) const READER: ReaderDef = ReaderDef {
     name: "cgroup",
     configure: |section| {
         let interval = interval(section, DEFAULT_INTERVAL)?;

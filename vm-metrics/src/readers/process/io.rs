@@ -1,4 +1,4 @@
-//! What the hypervisor process has storage read and write, from `/proc/<pid>/io`.
+//! Reader `proc_io`: bytes that the hypervisor process reads and writes, from `/proc/<pid>/io`.
 
 use super::files::ProcessFiles;
 use crate::model::{Batch, ProcessStats, VmSet};
@@ -6,7 +6,7 @@ use crate::net::namespaces::Namespaces;
 use crate::procfs::parse_io;
 use crate::readers::{ReadReport, Reader, ReaderDef, StartOutcome};
 
-pub(crate) const DEF: ReaderDef = ReaderDef {
+pub(crate) const READER: ReaderDef = ReaderDef {
     name: "proc_io",
     configure: |section| {
         section.no_options()?;

@@ -2,7 +2,7 @@
 
 mod cpu_clock;
 mod exits;
-pub(super) mod fds;
+pub(super) mod fd;
 mod files;
 pub(super) mod io;
 pub(super) mod smaps;

@@ -1,4 +1,4 @@
-//! CPU time, page faults and threads of the hypervisor process, from `/proc/<pid>/stat`.
+//! Reader `proc_stat`: CPU time, page faults and threads, from `/proc/<pid>/stat`.
 //!
 //! The CPU clock of the process counts nanoseconds, so it comes before `stat`, which says the same in clock ticks.
 
@@ -16,7 +16,7 @@ use crate::net::namespaces::Namespaces;
 use crate::procfs::{Stat, parse_stat};
 use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
 
-pub(crate) const DEF: ReaderDef = ReaderDef {
+pub(crate) const READER: ReaderDef = ReaderDef {
     name: "proc_stat",
     configure: |section| {
         section.no_options()?;

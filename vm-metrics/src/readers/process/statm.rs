@@ -1,4 +1,4 @@
-//! Memory of the hypervisor process, from `/proc/<pid>/statm`.
+//! Reader `proc_statm`: memory of the hypervisor process, from `/proc/<pid>/statm`.
 
 use rustix::param::page_size;
 
@@ -9,7 +9,7 @@ use crate::net::namespaces::Namespaces;
 use crate::procfs::{ParseError, Statm, parse_statm};
 use crate::readers::{ReadReport, Reader, ReaderDef, ReaderError, StartOutcome};
 
-pub(crate) const DEF: ReaderDef = ReaderDef {
+pub(crate) const READER: ReaderDef = ReaderDef {
     name: "proc_statm",
     configure: |section| {
         section.no_options()?;

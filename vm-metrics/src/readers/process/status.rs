@@ -1,4 +1,4 @@
-//! What is behind the memory of the hypervisor process, from `/proc/<pid>/status`.
+//! Reader `proc_status`: kinds of memory of the hypervisor process, from `/proc/<pid>/status`.
 
 use super::files::ProcessFiles;
 use crate::model::{Batch, ProcessStats, VmSet};
@@ -6,7 +6,7 @@ use crate::net::namespaces::Namespaces;
 use crate::procfs::parse_status;
 use crate::readers::{ReadReport, Reader, ReaderDef, StartOutcome};
 
-pub(crate) const DEF: ReaderDef = ReaderDef {
+pub(crate) const READER: ReaderDef = ReaderDef {
     name: "proc_status",
     configure: |section| {
         section.no_options()?;

@@ -1,4 +1,4 @@
-//! Reads the counters of foreign TAPs from `/proc/<pid>/net/dev`.
+//! Reader `tap_procfs`: counters of foreign TAPs, from `/proc/<pid>/net/dev`.
 //!
 //! The process is in the namespace of the TAP. So the daemon need not enter it, which takes `CAP_SYS_ADMIN`.
 
@@ -15,7 +15,7 @@ use crate::patient::{Job, Patient};
 use crate::procfs::parse_net_dev;
 use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
 
-pub(crate) const DEF: ReaderDef = ReaderDef {
+pub(crate) const READER: ReaderDef = ReaderDef {
     name: "tap_procfs",
     configure: |section| {
         section.no_options()?;

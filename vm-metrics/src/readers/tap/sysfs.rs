@@ -1,4 +1,4 @@
-//! Reads the counters of TAPs that netlink missed, from `/sys/class/net/<tap>/statistics`.
+//! Reader `tap_sysfs`: counters of TAPs that netlink missed, from `/sys/class/net/<tap>/statistics`.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use crate::net::namespaces::Namespaces;
 use crate::readers::cached_file::{Buffer, CachedFile};
 use crate::readers::{ReadReport, Reader, ReaderDef, ReaderError, StartOutcome};
 
-pub(crate) const DEF: ReaderDef = ReaderDef {
+pub(crate) const READER: ReaderDef = ReaderDef {
     name: "tap_sysfs",
     configure: |section| {
         section.no_options()?;

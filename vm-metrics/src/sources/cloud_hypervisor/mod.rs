@@ -1,4 +1,4 @@
-//! Cloud Hypervisor's API: `GET /api/v1/vm.info`, with plugged devices.
+//! Source `cloud_hypervisor`: asks Cloud Hypervisor's API by `GET /api/v1/vm.info`.
 //!
 //! The socket is the one on the command line of a VMM that was found. The VM may be created long after its VMM has started.
 
@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 use super::vmm_api::{Http, QueryError, QueryFuture, VmmApi, VmmInfo};
 use super::{ApiSocket, Listing, Precedence, Source, SourceDef, SourceError, shortened};
 use crate::host::Host;
-use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, VmState, is_device_name};
+use crate::model::{Hypervisor, InstanceInfo, Nic, UnmonitoredKind, UnmonitoredNic, VmState, is_device_name};
 use crate::sources::values::bounded;
 use crate::sources::values::pci::pci_address;
 
@@ -49,7 +49,7 @@ impl Source for CloudHypervisor {
         let mut listing = self.api.list_found(&self.sockets)?;
         for vm in &mut listing.instances {
             let has_more;
-            (vm.uncounted, has_more) = bounded::uncounted(&self.host, mem::take(&mut vm.uncounted));
+            (vm.unmonitored, has_more) = bounded::unmonitored(&self.host, mem::take(&mut vm.unmonitored));
             vm.has_more_nics |= has_more;
         }
         Ok(listing)
@@ -79,12 +79,12 @@ fn vmm(body: &[u8]) -> Result<VmmInfo, QueryError> {
     let mut nets = net.map(|List(nets)| nets).unwrap_or_default();
     let has_more_nics = nets.len() > bounded::MAX_NICS;
     nets.truncate(bounded::MAX_NICS);
-    let uncounted = uncounted(&nets, &devices.unwrap_or_default().0, &vdpa.unwrap_or_default().0);
+    let unmonitored = unmonitored(&nets, &devices.unwrap_or_default().0, &vdpa.unwrap_or_default().0);
     let taps = nets.into_iter().filter_map(|net| net.tap);
     let info = InstanceInfo {
         hypervisor: Hypervisor::CloudHypervisor,
         nics: taps.filter(|tap| is_device_name(tap)).map(Nic::local).collect(),
-        uncounted,
+        unmonitored,
         has_more_nics,
         allocated_vcpus: Some(cpus.boot_vcpus),
         allocated_memory_bytes: memory.total(),
@@ -96,15 +96,15 @@ fn vmm(body: &[u8]) -> Result<VmmInfo, QueryError> {
 }
 
 /// PCI devices are listed whatever they are.
-fn uncounted(nets: &[Net], devices: &[Device], vdpa: &[Device]) -> Vec<UncountedNic> {
+fn unmonitored(nets: &[Net], devices: &[Device], vdpa: &[Device]) -> Vec<UnmonitoredNic> {
     let vhost_user = nets.iter().filter(|net| net.vhost_user).map(|net| {
         let name = net.vhost_socket.as_ref().or(net.id.as_ref()).map_or("?", String::as_str);
-        UncountedNic { kind: UncountedKind::VhostUser, name: shortened(name) }
+        UnmonitoredNic { kind: UnmonitoredKind::VhostUser, name: shortened(name) }
     });
     let vfio = devices.iter().filter_map(|device| pci_address(&device.path));
-    let vfio = vfio.map(|name| UncountedNic { kind: UncountedKind::Vfio, name });
+    let vfio = vfio.map(|name| UnmonitoredNic { kind: UnmonitoredKind::Vfio, name });
     let vdpa = vdpa.iter().filter_map(|device| device.path.rsplit('/').next());
-    let vdpa = vdpa.map(|name| UncountedNic { kind: UncountedKind::VhostVdpa, name: shortened(name) });
+    let vdpa = vdpa.map(|name| UnmonitoredNic { kind: UnmonitoredKind::VhostVdpa, name: shortened(name) });
     vhost_user.chain(vfio).chain(vdpa).collect()
 }
 

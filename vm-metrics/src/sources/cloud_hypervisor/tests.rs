@@ -26,7 +26,7 @@ fn a_vm_that_runs() {
     let expected = InstanceInfo {
         hypervisor: Hypervisor::CloudHypervisor,
         nics: vec![Nic::local("hype-tz4a98xx")],
-        uncounted: vec![UncountedNic { kind: UncountedKind::VhostUser, name: "_net2".into() }],
+        unmonitored: vec![UnmonitoredNic { kind: UnmonitoredKind::VhostUser, name: "_net2".into() }],
         allocated_vcpus: Some(2),
         allocated_memory_bytes: Some(1536 * MIB),
         state: Some(VmState::Running),
@@ -57,13 +57,13 @@ fn zones_and_balloon_of_a_created_vm() {
 }
 
 #[test]
-fn what_only_the_api_knows_is_uncounted() {
+fn nics_of_the_api_alone_are_unmonitored() {
     let plugged = r#""balloon":null,"devices":[{"path":"/sys/bus/pci/devices/0000:3b:00.1/","id":"_vfio3"}],
         "vdpa":[{"path":"/dev/vhost-vdpa-0","num_queues":1,"id":"_vdpa4"}]"#;
     let body = RUNNING
         .replace(r#""balloon":null"#, plugged)
         .replace(r#""vhost_user":true"#, r#""vhost_user":true,"vhost_socket":"/run/a.sock""#);
-    let nics = vmm(body.as_bytes()).unwrap().info.uncounted;
+    let nics = vmm(body.as_bytes()).unwrap().info.unmonitored;
     let nics: Vec<_> = nics.iter().map(|nic| format!("{} {}", nic.kind.as_str(), nic.name)).collect();
     assert_eq!(nics, ["vhost-user /run/a.sock", "vfio 0000:3b:00.1", "vhost-vdpa vhost-vdpa-0"]);
 }

@@ -53,8 +53,7 @@ impl PidGuard {
                 return Ok(());
             }
             Some(first) if (first.pid, first.written) == (pid, written) => {
-                let problem = "not the process that had this pid before".to_owned();
-                return Err(SourceError::Process { pid, problem });
+                return Err(SourceError::process(pid, "not the process that had this pid before"));
             }
             _ => {}
         }
@@ -62,7 +61,7 @@ impl PidGuard {
             && let Some(later) = started_after(start_ticks, written)
         {
             let problem = format!("process {pid} is another: it started {} s later", later.as_secs());
-            return Err(SourceError::Content { path: path.to_owned(), problem });
+            return Err(SourceError::content(path, problem));
         }
         self.first = Some(GuardedProcess { pid, written, start_ticks });
         Ok(())

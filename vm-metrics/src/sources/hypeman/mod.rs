@@ -1,4 +1,4 @@
-//! hypeman's own records: `<data_dir>/guests/<id>/metadata.json`.
+//! Source `hypeman`: hypeman's own records, `<data_dir>/guests/<id>/metadata.json`.
 //!
 //! They contain the sizes of a VM and its last pid. After a restart of the host the pid is stale until hypeman updates it.
 //! A VM is listed while its process is a hypervisor that was started for it.

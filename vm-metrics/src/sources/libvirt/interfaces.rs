@@ -3,7 +3,7 @@
 use roxmltree::Node;
 
 use super::xml::child;
-use crate::model::{UncountedKind, UncountedNic, is_device_name};
+use crate::model::{UnmonitoredKind, UnmonitoredNic, is_device_name};
 use crate::sources::shortened;
 use crate::sources::values::bounded::MAX_NICS;
 
@@ -21,14 +21,14 @@ pub fn taps(domain: Node) -> Vec<String> {
 }
 
 /// Interfaces without a device, and PCI devices that may be network controllers. One more than count at most.
-pub fn uncounted(domain: Node) -> Vec<UncountedNic> {
+pub fn unmonitored(domain: Node) -> Vec<UnmonitoredNic> {
     let interfaces = interfaces(domain).filter_map(of_interface);
     let is_pci = |device: &Node| device.attribute("type") == Some("pci");
     let devices = devices(domain, "hostdev").filter(is_pci).filter_map(of_pci);
     interfaces.chain(devices).take(MAX_NICS + 1).collect()
 }
 
-fn of_interface(interface: Node) -> Option<UncountedNic> {
+fn of_interface(interface: Node) -> Option<UnmonitoredNic> {
     let source = source(interface);
     let attribute = |name| source.and_then(|source| source.attribute(name));
     // libvirt calls QEMU's backend by its own name for the device.
@@ -39,26 +39,26 @@ fn of_interface(interface: Node) -> Option<UncountedNic> {
     let is_passt = child(interface, "backend").and_then(|backend| backend.attribute("type")) == Some("passt");
     let (kind, name) = match kind(interface) {
         "hostdev" => return of_pci(interface),
-        "vhostuser" => (UncountedKind::VhostUser, attribute("path").map(str::to_owned)),
+        "vhostuser" => (UnmonitoredKind::VhostUser, attribute("path").map(str::to_owned)),
         "vdpa" => (
-            UncountedKind::VhostVdpa,
+            UnmonitoredKind::VhostVdpa,
             attribute("dev").and_then(|dev| dev.rsplit('/').next()).map(str::to_owned),
         ),
-        "user" if !is_passt => (UncountedKind::User, None),
-        "user" | "server" | "client" | "mcast" | "udp" => (UncountedKind::Socket, None),
+        "user" if !is_passt => (UnmonitoredKind::User, None),
+        "user" | "server" | "client" | "mcast" | "udp" => (UnmonitoredKind::Socket, None),
         _ => return None,
     };
     let name = name.or_else(backend).unwrap_or_else(|| "?".to_owned());
-    Some(UncountedNic { kind, name: shortened(&name) })
+    Some(UnmonitoredNic { kind, name: shortened(&name) })
 }
 
 /// By the address in `<source>`.
-fn of_pci(device: Node) -> Option<UncountedNic> {
+fn of_pci(device: Node) -> Option<UnmonitoredNic> {
     let address = child(source(device)?, "address")?;
     let number = |name| u32::from_str_radix(address.attribute(name)?.trim_start_matches("0x"), 16).ok();
     let (domain, bus) = (number("domain").unwrap_or_default(), number("bus")?);
     let name = format!("{domain:04x}:{bus:02x}:{:02x}.{:x}", number("slot")?, number("function")?);
-    Some(UncountedNic { kind: UncountedKind::Vfio, name })
+    Some(UnmonitoredNic { kind: UnmonitoredKind::Vfio, name })
 }
 
 /// The actual type, where the interface is of a libvirt network.
@@ -94,12 +94,12 @@ mod tests {
         let text = format!("<domain><devices>{devices}</devices></domain>");
         let document = Document::parse(&text).unwrap();
         let domain = document.root_element();
-        let name = |nic: UncountedNic| format!("{} {}", nic.kind.as_str(), nic.name);
-        (taps(domain), uncounted(domain).into_iter().map(name).collect())
+        let name = |nic: UnmonitoredNic| format!("{} {}", nic.kind.as_str(), nic.name);
+        (taps(domain), unmonitored(domain).into_iter().map(name).collect())
     }
 
     #[test]
-    fn interfaces_without_a_device_are_uncounted() {
+    fn interfaces_without_a_device_are_unmonitored() {
         const ADDRESS: &str =
             "<source><address type='pci' domain='0x0000' bus='0x3b' slot='0x10' function='0x2'/></source>";
         for (devices, expected) in [

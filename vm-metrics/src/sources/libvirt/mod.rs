@@ -1,6 +1,6 @@
-//! libvirt's records of running domains of QEMU and Cloud Hypervisor: `/run/libvirt/qemu/<name>.xml`.
+//! Source `libvirt`: records of running domains, `/run/libvirt/qemu/<name>.xml`.
 //!
-//! No call of libvirt is needed, so it cannot block a tick. libvirt rewrites a record at each change, and removes it when
+//! The domains are of QEMU or Cloud Hypervisor. No call of libvirt is needed, so it cannot block a tick. libvirt rewrites a record at each change, and removes it when
 //! the domain ends. The pid of a stale record is no such process.
 
 mod interfaces;
@@ -145,14 +145,14 @@ impl Domain {
     }
 
     fn instance(&self, host: &Host, hypervisor: Hypervisor) -> InstanceInfo {
-        let (uncounted, has_more_nics) = bounded::uncounted(host, self.uncounted.clone());
+        let (unmonitored, has_more_nics) = bounded::unmonitored(host, self.unmonitored.clone());
         InstanceInfo {
             id: self.uuid.clone(),
             name: self.name.clone(),
             hypervisor,
             hypervisor_pid: Some(self.pid),
             nics: self.taps.iter().map(Nic::local).collect(),
-            uncounted,
+            unmonitored,
             has_more_nics,
             allocated_vcpus: self.vcpus,
             allocated_memory_bytes: self.memory_bytes,

@@ -2,9 +2,9 @@
 
 use roxmltree::{Document, Node, ParsingOptions};
 
-use super::interfaces::{taps, uncounted};
+use super::interfaces::{taps, unmonitored};
 use super::xml::child;
-use crate::model::{UncountedNic, VmState};
+use crate::model::{UnmonitoredNic, VmState};
 
 /// A record has some hundred elements.
 const MAX_NODES: u32 = 100_000;
@@ -24,7 +24,7 @@ pub struct Domain {
     pub actual_memory_bytes: Option<u64>,
     pub taps: Vec<String>,
     /// NICs that are no device of the host, and PCI devices that may be NICs.
-    pub uncounted: Vec<UncountedNic>,
+    pub unmonitored: Vec<UnmonitoredNic>,
     pub state: Option<VmState>,
     pub project: Option<String>,
 }
@@ -51,7 +51,7 @@ pub fn parse(content: &[u8]) -> Result<Domain, String> {
             .then(|| child(domain, "currentMemory").and_then(bytes))
             .flatten(),
         taps: taps(domain),
-        uncounted: uncounted(domain),
+        unmonitored: unmonitored(domain),
         state: status.attribute("state").and_then(state),
         project: project(domain),
     })
@@ -149,7 +149,7 @@ pub mod tests {
             memory_bytes: Some(96 << 20),
             actual_memory_bytes: Some(96 << 20),
             taps: vec!["vnet0".into()],
-            uncounted: vec![],
+            unmonitored: vec![],
             state: Some(VmState::Running),
             project: Some("fedcba9876543210fedcba9876543210".into()),
         };

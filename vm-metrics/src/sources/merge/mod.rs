@@ -19,7 +19,7 @@ pub mod precedence;
 mod same;
 mod saved_ids;
 mod twins;
-mod uncounted;
+mod unmonitored;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -113,7 +113,7 @@ impl Merge {
             saved.save(&self.ids.records);
         }
         of_nics.extend(share_nics(&mut vms));
-        uncounted::limit(&mut vms);
+        unmonitored::limit(&mut vms);
         let of_nics = of_nics.into_iter().map(|(source, id, problem)| (source, format!("{id:?}: {problem}")));
         for (source, problem) in left_out.into_iter().chain(of_ids).chain(of_nics) {
             problems[source].push(problem);
@@ -211,7 +211,7 @@ fn fill(vm: &mut InstanceInfo, other: &InstanceInfo) {
     }
     vm.hypervisor_pid = vm.hypervisor_pid.or(other.hypervisor_pid);
     vm.uid = vm.uid.or(other.uid);
-    uncounted::join(&mut vm.uncounted, &other.uncounted);
+    unmonitored::join(&mut vm.unmonitored, &other.unmonitored);
     vm.has_more_nics |= other.has_more_nics;
     // Who knows how many there are now knows more than how many there may be.
     if vm.allocated_vcpus.is_none() && (vm.max_vcpus.is_none() || other.allocated_vcpus.is_some()) {
@@ -237,7 +237,7 @@ const STRANGERS_NAME: usize = 128;
 
 fn cut_names(vm: &mut InstanceInfo) {
     let names = [&mut vm.id, &mut vm.name].into_iter().chain(&mut vm.project).chain(&mut vm.namespace);
-    for name in names.chain(vm.uncounted.iter_mut().map(|nic| &mut nic.name)) {
+    for name in names.chain(vm.unmonitored.iter_mut().map(|nic| &mut nic.name)) {
         name.truncate(name.floor_char_boundary(STRANGERS_NAME));
     }
 }

@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 
 use super::queries::{QuickQuery, QuickReading};
-use super::{ProcessEntry, ProcessKind, ScanContext, SourceError, YOUNG};
+use super::scan::Scan;
+use super::{ProcessEntry, ProcessKind, SourceError, YOUNG};
 use crate::procfs::executable;
 use crate::sources::process::ReadError;
 
@@ -30,11 +31,11 @@ pub enum QuickResult {
 }
 
 /// The next quick read of a process; `None` for a process that is no VM and need not be read now.
-pub fn wanted(known: Option<&ProcessEntry>, context: &ScanContext, is_named: bool) -> Option<QuickQuery> {
+pub fn wanted(known: Option<&ProcessEntry>, scan: &Scan, is_named: bool) -> Option<QuickQuery> {
     match known {
         None => Some(QuickQuery::Origin),
         Some(entry) if entry.vm().is_some() => Some(QuickQuery::Same),
-        Some(entry) => (is_named || !is_settled(entry, context)).then_some(QuickQuery::Program),
+        Some(entry) => (is_named || !is_settled(entry, scan)).then_some(QuickQuery::Program),
     }
 }
 
@@ -45,7 +46,7 @@ pub fn judge(
     known: Option<ProcessEntry>,
     facts: QuickReading,
     uid: Option<u32>,
-    context: &ScanContext,
+    scan: &Scan,
     is_named: bool,
 ) -> QuickResult {
     let QuickReading { stat, descriptors, program } = facts;
@@ -61,11 +62,11 @@ pub fn judge(
             (Some(entry), stat) if !is_same => {
                 let parent = stat.and_then(Result::ok).map(|stat| stat.ppid);
                 QuickResult::Due(
-                    ProcessEntry::new(context.now, entry.uid, parent, ProcessKind::NoVm),
+                    ProcessEntry::new(scan.now, entry.uid, parent, ProcessKind::NoVm),
                     Some(entry),
                 )
             }
-            (Some(entry), _) if is_settled(&entry, context) && holds_as_many && !context.devices_changed => {
+            (Some(entry), _) if is_settled(&entry, scan) && holds_as_many && !scan.devices_changed => {
                 QuickResult::Same(entry)
             }
             (Some(entry), _) => QuickResult::Due(entry, None),
@@ -73,7 +74,7 @@ pub fn judge(
         };
     }
     let parent = stat.and_then(Result::ok).map(|stat| stat.ppid);
-    let entry = known.unwrap_or_else(|| ProcessEntry::new(context.now, uid, parent, ProcessKind::NoVm));
+    let entry = known.unwrap_or_else(|| ProcessEntry::new(scan.now, uid, parent, ProcessKind::NoVm));
     match program {
         None => QuickResult::Same(entry),
         Some(Err(ReadError::Gone)) => QuickResult::Gone(None),
@@ -91,15 +92,19 @@ pub fn judge(
     }
 }
 
-fn is_settled(entry: &ProcessEntry, context: &ScanContext) -> bool {
-    let age = context.now.saturating_sub(entry.first);
-    age >= YOUNG && !context.full_scan && entry.waits == 0
+fn is_settled(entry: &ProcessEntry, scan: &Scan) -> bool {
+    let age = scan.now.saturating_sub(entry.first);
+    age >= YOUNG && !scan.full_scan && entry.waits == 0
 }
 
-/// Trusted users first; then one process of each other user after the other, those that wait longest first. The users have
-/// the order in which their processes come.
-pub fn in_order(due: Vec<DueProcess>, is_trusted: impl Fn(Option<u32>) -> bool) -> Vec<DueProcess> {
-    let (mut ordered, others): (Vec<_>, Vec<_>) = due.into_iter().partition(|due| is_trusted(due.uid));
+/// Processes of trusted users; and one process of each other user after the other, those that wait longest first. The users
+/// have the order in which their processes come.
+pub fn in_order(
+    due: Vec<DueProcess>,
+    is_trusted: impl Fn(Option<u32>) -> bool,
+) -> (Vec<DueProcess>, Vec<DueProcess>) {
+    let (trusted, others): (Vec<_>, Vec<_>) = due.into_iter().partition(|due| is_trusted(due.uid));
+    let mut ordered = Vec::new();
     let (mut places, mut by_user) = (HashMap::new(), Vec::new());
     for due in others {
         let place = *places.entry(due.uid).or_insert(by_user.len());
@@ -113,7 +118,7 @@ pub fn in_order(due: Vec<DueProcess>, is_trusted: impl Fn(Option<u32>) -> bool) 
         ordered.extend(queues.iter_mut().filter_map(VecDeque::pop_front));
         queues.retain(|queue| !queue.is_empty());
     }
-    ordered
+    (trusted, ordered)
 }
 
 fn waiting_first(mut due: Vec<DueProcess>) -> VecDeque<DueProcess> {
@@ -133,16 +138,20 @@ mod tests {
         DueProcess { pid, uid: Some(uid), known }
     }
 
+    fn pids(due: &[DueProcess]) -> Vec<u32> {
+        due.iter().map(|due| due.pid).collect()
+    }
+
     #[test]
     fn users_take_turns_after_trusted_ones() {
         let all = vec![due(1, 7, 0), due(2, 7, 3), due(3, 7, 9), due(4, 8, 0), due(5, 0, 0), due(6, 7, 0)];
-        let order = in_order(all, |uid| uid == Some(0));
-        assert_eq!(order.iter().map(|due| due.pid).collect::<Vec<_>>(), [5, 3, 4, 2, 1, 6]);
+        let (trusted, others) = in_order(all, |uid| uid == Some(0));
+        assert_eq!((pids(&trusted), pids(&others)), (vec![5], vec![3, 4, 2, 1, 6]));
     }
 
     #[test]
     fn no_number_of_a_user_comes_first() {
-        let order = in_order(vec![due(1, 9, 0), due(2, 8, 0), due(3, 9, 0)], |_| false);
-        assert_eq!(order.iter().map(|due| due.pid).collect::<Vec<_>>(), [1, 2, 3]);
+        let (_, order) = in_order(vec![due(1, 9, 0), due(2, 8, 0), due(3, 9, 0)], |_| false);
+        assert_eq!(pids(&order), [1, 2, 3]);
     }
 }

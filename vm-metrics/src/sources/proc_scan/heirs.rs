@@ -7,12 +7,12 @@
 //! before all other holders.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::iter;
 
 use super::inspect::ProcessVm;
 use super::looks::TimePool;
-use super::observer::Observer;
 use super::program_file::ProgramFile;
+use super::scan::{HolderSearch, Scan};
 use super::{ProcScan, ProcessEntry, ProcessKind};
 use crate::model::{InstanceInfo, Nic};
 use crate::sources::merge::evidence::LocalDevice;
@@ -40,118 +40,87 @@ pub struct Orphan {
 }
 
 impl ProcScan {
-    /// The process from which this one has come and that is a VM, with the VM.
-    pub fn ancestor(&self, pid: u32) -> Option<(u32, &ProcessVm)> {
-        let mut current = pid;
-        for _ in 0..MAX_GENERATIONS {
-            current = self.processes.get(&current)?.parent?;
-            if let Some(ProcessEntry { kind: ProcessKind::Vm(vm), .. }) = self.processes.get(&current) {
-                return Some((current, vm));
-            }
-        }
-        None
+    /// The VM from whose process this one has come.
+    pub fn ancestor(&self, pid: u32) -> Option<&ProcessVm> {
+        let parent = |pid: &u32| self.processes.get(pid)?.parent;
+        iter::successors(parent(&pid), parent).take(MAX_GENERATIONS).find_map(|ancestor| self.vm(ancestor))
     }
 
     /// Gives a VM back the devices that it has let go of and that a process holds which has come from it.
     ///
     /// Where a process cannot be read for now, the VM keeps them until its next look.
-    pub fn take_back(&mut self, pid: u32, lost: &[Nic], observer: &Arc<Observer>) {
-        let Some(vm) = self.processes.get(&pid).and_then(ProcessEntry::vm) else { return };
+    pub fn take_back(&mut self, pid: u32, lost: &[Nic], scan: &Scan) {
+        let Some(vm) = self.vm(pid) else { return };
         let known: Vec<u32> = vm.heirs.iter().map(|(heir, _)| *heir).collect();
         let mut wanted: HashSet<Nic> = lost.iter().cloned().collect();
         wanted.extend(vm.heirs.iter().flat_map(|(_, share)| share.nics.iter().cloned()));
-        self.look_at_heirs(pid, &known, &wanted, observer);
+        self.look_at_heirs(pid, &known, &wanted, scan);
         if self.missing(pid, lost).is_empty() {
             return;
         }
-        let others = |child: &u32| !known.contains(child);
-        let others: Vec<u32> = self.descendants(pid).into_iter().filter(others).collect();
-        let is_unknown = self.look_at_heirs(pid, &others, &wanted, observer);
+        let mut others = self.descendants(pid);
+        others.retain(|child| !known.contains(child));
+        let is_unknown = self.look_at_heirs(pid, &others, &wanted, scan);
         let mut missing = self.missing(pid, lost);
         missing.retain(|nic| is_unknown && !self.is_held_by_another(pid, nic));
-        if let Some(ProcessEntry { kind: ProcessKind::Vm(vm), .. }) = self.processes.get_mut(&pid) {
+        if let Some(vm) = self.vm_mut(pid) {
             vm.info.nics.extend(missing);
         }
     }
 
     /// Whether one of the processes may hold some of these NICs and could not be looked at.
-    fn look_at_heirs(
-        &mut self,
-        pid: u32,
-        heirs: &[u32],
-        wanted: &HashSet<Nic>,
-        observer: &Arc<Observer>,
-    ) -> bool {
+    fn look_at_heirs(&mut self, pid: u32, heirs: &[u32], wanted: &HashSet<Nic>, scan: &Scan) -> bool {
         let (gone, heirs): (Vec<u32>, Vec<u32>) = heirs
             .iter()
             .copied()
             .partition(|heir| !self.processes.contains_key(heir) || self.runs_a_vm(*heir));
-        let holders = self.holders(&heirs, TimePool::Vms, observer);
-        let found: HashMap<u32, ProcessVm> = holders.found.into_iter().collect();
-        let is_answer = |heir: &u32| !holders.unknown.contains(heir);
-        let answered: Vec<u32> = heirs.into_iter().filter(is_answer).chain(gone).collect();
-        self.set_heirs(pid, answered, found, wanted);
-        !holders.unknown.is_empty()
-    }
-
-    fn set_heirs(
-        &mut self,
-        pid: u32,
-        answered: Vec<u32>,
-        mut found: HashMap<u32, ProcessVm>,
-        wanted: &HashSet<Nic>,
-    ) {
-        let Some(ProcessEntry { kind: ProcessKind::Vm(vm), .. }) = self.processes.get_mut(&pid) else {
-            return;
-        };
-        for heir in answered {
+        let HolderSearch { found, unknown } = self.holders(&heirs, TimePool::Vms, scan);
+        let mut found: HashMap<u32, ProcessVm> = found.into_iter().collect();
+        let Some(vm) = self.vm_mut(pid) else { return !unknown.is_empty() };
+        for heir in heirs.into_iter().filter(|heir| !unknown.contains(heir)).chain(gone) {
             let is_known = vm.heirs.iter().any(|(known, _)| *known == heir);
             let holder = found.remove(&heir);
-            let holds =
-                |holder: &ProcessVm| is_known || holder.info.nics.iter().any(|nic| wanted.contains(nic));
+            let holds = |holder: &ProcessVm| holder.info.nics.iter().any(|nic| wanted.contains(nic));
             if is_known || holder.as_ref().is_some_and(holds) {
-                let share = holder.map(|holder| holder.share(|nic| wanted.contains(nic)));
-                vm.set_heir(pid, heir, share);
+                vm.set_heir(heir, holder.map(|holder| holder.share(|nic| wanted.contains(nic))));
             }
         }
+        !unknown.is_empty()
     }
 
     fn missing(&self, pid: u32, lost: &[Nic]) -> Vec<Nic> {
-        let Some(vm) = self.processes.get(&pid).and_then(ProcessEntry::vm) else { return Vec::new() };
+        let Some(vm) = self.vm(pid) else { return Vec::new() };
         lost.iter().filter(|nic| !vm.info.nics.contains(nic)).cloned().collect()
     }
 
     /// Whether it is a VM of its own, which has nothing of the one from which it has come.
     fn runs_a_vm(&self, pid: u32) -> bool {
-        self.processes.get(&pid).and_then(ProcessEntry::vm).is_some_and(|vm| vm.is_found_by_kvm)
+        self.vm(pid).is_some_and(|vm| vm.is_found_by_kvm)
     }
 
     /// A process that runs a VM of its own keeps its devices.
     pub fn leave_ancestors(&mut self, heir: u32) {
-        for (pid, entry) in &mut self.processes {
-            if let ProcessKind::Vm(vm) = &mut entry.kind
-                && vm.heirs.iter().any(|(known, _)| *known == heir)
-            {
-                vm.set_heir(*pid, heir, None);
+        for vm in self.processes.values_mut().filter_map(ProcessEntry::vm_mut) {
+            if vm.heirs.iter().any(|(known, _)| *known == heir) {
+                vm.set_heir(heir, None);
             }
         }
     }
 
     /// Finds who goes on with the devices of a VM whose process has ended, or runs another program.
-    pub fn pass_on(&mut self, pid: u32, ended: &ProcessVm, observer: &Arc<Observer>) {
-        let nics = &ended.info.nics;
+    pub fn pass_on(&mut self, ended: &ProcessVm, scan: &Scan) {
+        let (pid, nics) = (ended.pid, &ended.info.nics);
         if nics.is_empty() {
             return;
         }
-        let holds = |vm: &ProcessVm| vm.info.nics.iter().any(|nic| nics.contains(nic));
-        let heirs = self.holders(&self.descendants(pid), TimePool::Vms, observer);
-        if let Some((heir, holder)) = heirs.found.into_iter().find(|(_, vm)| holds(vm)) {
-            self.set_vm(heir, holder.continuing(pid, ended));
+        let heirs = self.holders(&self.descendants(pid), TimePool::Vms, scan);
+        if let Some((heir, holder)) = heirs.found.into_iter().find(|(_, vm)| vm.holds_any(nics)) {
+            self.set_vm(heir, holder.continuing(ended));
             return;
         }
         // The process itself, where it runs another program. One with its pid that is a VM is found already.
-        let is_vm = self.processes.get(&pid).is_some_and(|entry| entry.vm().is_some());
-        if let Some(vm) = self.program(pid, observer).filter(|vm| !is_vm && holds(vm)) {
+        let is_vm = self.vm(pid).is_some();
+        if let Some(vm) = self.program(pid, scan).filter(|vm| !is_vm && vm.holds_any(nics)) {
             self.set_vm(pid, vm);
             return;
         }
@@ -169,7 +138,7 @@ impl ProcScan {
     }
 
     /// Looks at some more processes for the devices of orphans.
-    pub fn search(&mut self, observer: &Arc<Observer>) {
+    pub fn search(&mut self, scan: &Scan) {
         let mut pids: Vec<u32> = self.processes.keys().copied().collect();
         pids.sort_unstable();
         let mut left = SEARCHED;
@@ -187,10 +156,10 @@ impl ProcScan {
             let is_hypervisor = |vm: &ProcessVm| vm.program.as_ref().is_some_and(ProgramFile::is_hypervisor);
             let holds = |vm: &ProcessVm| {
                 let is_stranger = !trust.is_trusted(vm.info.uid) && !is_hypervisor(vm);
-                is_stranger && vm.info.nics.iter().any(|nic| nics.contains(nic))
+                is_stranger && vm.holds_any(&nics)
             };
             let last = next.last().copied();
-            let holders = self.holders(&next, TimePool::Vms, observer);
+            let holders = self.holders(&next, TimePool::Vms, scan);
             orphan.is_partial |= !holders.unknown.is_empty();
             let holder = holders.found.into_iter().find(|(_, vm)| holds(vm));
             match (holder, last) {
@@ -212,11 +181,10 @@ impl ProcScan {
 
     /// A device that a hypervisor holds leaves the processes that had inherited it.
     pub fn give_way(&mut self) {
-        let vms = || self.processes.iter().filter_map(|(pid, entry)| Some((*pid, entry.vm()?)));
-        if vms().all(|(_, vm)| vm.inherited.is_none()) {
+        if self.vms().all(|(_, vm)| vm.inherited.is_none()) {
             return;
         }
-        let others = vms().filter(|(_, vm)| vm.is_listed && vm.inherited.is_none());
+        let others = self.vms().filter(|(_, vm)| vm.is_listed && vm.inherited.is_none());
         let held: HashSet<Nic> = others.flat_map(|(_, vm)| vm.info.nics.iter().cloned()).collect();
         for entry in self.processes.values_mut() {
             let ProcessKind::Vm(vm) = &mut entry.kind else { continue };
@@ -245,16 +213,11 @@ impl ProcScan {
     }
 
     pub fn is_held_by_a_vm(&self, nics: &[Nic]) -> bool {
-        let holds = |entry: &ProcessEntry| match &entry.kind {
-            ProcessKind::Vm(vm) => vm.info.nics.iter().any(|nic| nics.contains(nic)),
-            ProcessKind::NoVm | ProcessKind::Unreadable(_) => false,
-        };
-        self.processes.values().any(holds)
+        self.vms().any(|(_, vm)| vm.holds_any(nics))
     }
 
     pub fn is_held_by_another(&self, pid: u32, nic: &Nic) -> bool {
-        let mut others = self.processes.iter().filter(|(other, _)| **other != pid);
-        others.any(|(_, entry)| entry.vm().is_some_and(|vm| vm.info.nics.contains(nic)))
+        self.vms().any(|(other, vm)| other != pid && vm.info.nics.contains(nic))
     }
 
     /// The processes that have come from this one, as far as their beginnings were seen.

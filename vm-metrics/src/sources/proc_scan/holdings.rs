@@ -14,6 +14,7 @@ pub struct Holdings {
     /// When the look began.
     pub descriptors: Option<u64>,
     pub uid: Option<u32>,
+    pub is_trusted: bool,
     /// An error where this daemon may not know it.
     pub taps: Result<Taps, SourceError>,
 }
@@ -45,7 +46,8 @@ impl Holdings {
             }
             Err(read_error) => return Err(read_error),
         };
-        Ok(Self { start_ticks, descriptors, uid, taps })
+        let is_trusted = observer.trust.is_trusted(uid);
+        Ok(Self { start_ticks, descriptors, uid, is_trusted, taps })
     }
 
     /// Whether the look at its descriptors has not ended.

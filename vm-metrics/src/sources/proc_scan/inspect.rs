@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 pub use self::nics::Share;
-use self::nics::{named_nics, named_uncounted};
+use self::nics::{named_nics, named_unmonitored};
 use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, ConfigFile, VmArgs};
 use super::holdings::Holdings;
@@ -18,15 +18,17 @@ use super::observer::Observer;
 use super::program_file::ProgramFile;
 use super::vcpus::Vcpus;
 use super::{kubernetes, kvm};
-use crate::model::{Hypervisor, InstanceInfo, Nic, ProgramName, UncountedNic};
+use crate::host::Host;
+use crate::model::{Hypervisor, InstanceInfo, Nic, ProgramName, UnmonitoredNic};
 use crate::procfs::Stat;
 use crate::procfs::executable::hypervisor;
 use crate::sources::merge::fingerprints::Fingerprints;
 use crate::sources::process::{ProcessDir, ReadError, argv};
 
 /// A process that is a VM, or holds devices of one, with the open problems.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ProcessVm {
+    pub pid: u32,
     pub info: InstanceInfo,
     pub start_ticks: u64,
     pub fingerprints: Fingerprints,
@@ -52,7 +54,7 @@ pub struct ProcessVm {
     api_socket: Option<PathBuf>,
     /// NICs by the command line, for want of a look at the process's descriptors.
     named_nics: Vec<Nic>,
-    named_uncounted: Vec<UncountedNic>,
+    named_unmonitored: Vec<UnmonitoredNic>,
     /// The config file of the command line.
     config_file: Option<Arc<ConfigFile>>,
     is_configured: bool,
@@ -94,7 +96,10 @@ pub fn inspect_as(
         return Ok(None);
     }
     if argv::is_too_long(&argv) {
-        return ProcessVm::of_long_line(process, observer, hypervisor, &stat).map(Some);
+        let info = info(process.pid, hypervisor, &VmArgs::default());
+        let mut vm = ProcessVm::new(process, info, stat.start_ticks);
+        vm.line_problem = Some(too_long(process.pid));
+        return vm.with_nics(process, observer, None).map(Some);
     }
     let Some(mut args) = cmdline::parse(hypervisor, program, &argv) else {
         return Ok(None);
@@ -110,47 +115,38 @@ pub fn inspect_as(
     let mut vm = ProcessVm {
         fingerprints,
         api_socket: args.api_socket.take().map(PathBuf::from),
-        named_uncounted: named_uncounted(process, mem::take(&mut args.uncounted)),
+        named_unmonitored: named_unmonitored(process.host, mem::take(&mut args.unmonitored)),
         named_nics: named_nics(mem::take(&mut args.taps)),
         config_file: args.config_file.take().map(Arc::new),
         ..ProcessVm::new(process, info(process.pid, hypervisor, &args), stat.start_ticks)
     };
     vm.info.namespace = namespace;
-    vm.take_nics(process.pid, observer, Holdings::read(process, observer, None)?);
-    Ok(Some(vm))
+    vm.with_nics(process, observer, None).map(Some)
 }
 
 impl ProcessVm {
     fn new(process: &ProcessDir, info: InstanceInfo, start_ticks: u64) -> Self {
         let info = InstanceInfo { pod_uid: kubernetes::pod_uid(process), ..info };
         Self {
+            pid: process.pid,
             start_ticks,
-            fingerprints: Fingerprints::default(),
-            came_from: None,
             is_listed: true,
-            is_holder: false,
             program: ProgramFile::of(process),
-            is_looked_at: false,
-            own: Share::default(),
-            heirs: Vec::new(),
-            is_found_by_kvm: false,
-            inherited: None,
-            has_vcpus: false,
-            api_socket: None,
-            named_nics: Vec::new(),
-            named_uncounted: Vec::new(),
-            config_file: None,
-            is_configured: false,
-            line_problem: None,
-            config_problem: None,
-            too_many_nics: None,
-            vcpus_problem: None,
             vcpus: at_start(&info),
-            descriptors: None,
-            is_known_whole: false,
-            progress: None,
             info,
+            ..Self::default()
         }
+    }
+
+    /// With the devices of its process.
+    fn with_nics(
+        mut self,
+        process: &ProcessDir,
+        observer: &Observer,
+        progress: Option<Holdings>,
+    ) -> Result<Self, ReadError> {
+        self.take_nics(Holdings::read(process, observer, progress)?);
+        Ok(self)
     }
 
     /// A process of which nothing is known but that it holds devices.
@@ -164,28 +160,8 @@ impl ProcessVm {
             return Err(ReadError::Gone);
         }
         let info = info(process.pid, Hypervisor::Other, &VmArgs::default());
-        let mut vm = Self { is_holder: true, ..Self::new(process, info, stat.start_ticks) };
-        vm.take_nics(process.pid, observer, Holdings::read(process, observer, progress)?);
-        Ok(vm)
-    }
-
-    /// A VM whose command line is too long to be parsed.
-    fn of_long_line(
-        process: &ProcessDir,
-        observer: &Observer,
-        hypervisor: Hypervisor,
-        stat: &Stat,
-    ) -> Result<Self, ReadError> {
-        let problem = format!(
-            "its command line has more than {} words or {} bytes: its name and sizes are not taken from there",
-            argv::MAX_WORDS,
-            argv::MAX_BYTES,
-        );
-        let info = info(process.pid, hypervisor, &VmArgs::default());
-        let line_problem = Some(SourceError::Process { pid: process.pid, problem });
-        let mut vm = Self { line_problem, ..Self::new(process, info, stat.start_ticks) };
-        vm.take_nics(process.pid, observer, Holdings::read(process, observer, None)?);
-        Ok(vm)
+        let vm = Self { is_holder: true, ..Self::new(process, info, stat.start_ticks) };
+        vm.with_nics(process, observer, progress)
     }
 
     /// A process that runs a VM by KVM in a program of which nothing else is known.
@@ -195,9 +171,8 @@ impl ProcessVm {
         let kvm::KvmIdentity { id, name, fingerprints } = kvm::identity(process, &stat, program);
         let hypervisor = Hypervisor::Program(ProgramName::new(program));
         let info = InstanceInfo { id, name, ..info(process.pid, hypervisor, &VmArgs::default()) };
-        let mut vm = Self { fingerprints, ..Self::new(process, info, stat.start_ticks) };
-        vm.take_nics(process.pid, observer, Holdings::read(process, observer, None)?);
-        Ok(vm)
+        let vm = Self { fingerprints, ..Self::new(process, info, stat.start_ticks) };
+        vm.with_nics(process, observer, None)
     }
 
     /// Its devices are evidence, but it is no VM by itself.
@@ -212,12 +187,21 @@ impl ProcessVm {
         vm
     }
 
-    /// The same process, known as the VM from which it has come, whose process had this pid.
-    pub fn continuing(self, pid: u32, vm: &Self) -> Self {
+    /// The same process, known as the VM from which it has come.
+    pub fn continuing(self, vm: &Self) -> Self {
         let InstanceInfo { hypervisor_pid, uid, nics, .. } = self.info;
         let info = InstanceInfo { hypervisor_pid, uid, nics, ..vm.info.clone() };
-        let (fingerprints, came_from) = (vm.fingerprints, Some((pid, vm.start_ticks)));
+        let (fingerprints, came_from) = (vm.fingerprints, Some((vm.pid, vm.start_ticks)));
         Self { vcpus: at_start(&info), info, fingerprints, came_from, is_holder: false, ..self }
+    }
+
+    /// Pid and start time, which no other process has.
+    pub fn key(&self) -> (u32, u64) {
+        (self.pid, self.start_ticks)
+    }
+
+    pub fn holds_any(&self, nics: &[Nic]) -> bool {
+        self.info.nics.iter().any(|nic| nics.contains(nic))
     }
 
     /// The file that its command line names.
@@ -226,17 +210,17 @@ impl ProcessVm {
     }
 
     /// Adds the sizes and NICs of that file, once.
-    pub fn configure(&mut self, process: &ProcessDir, config: Result<&VmArgs, SourceError>) {
+    pub fn configure(&mut self, host: &Host, config: Result<&VmArgs, SourceError>) {
         self.config_problem = None;
         match config {
             Ok(args) if !self.is_configured => {
                 self.is_configured = true;
                 self.vcpus = Vcpus { at_start: args.vcpus, most: args.max_vcpus, ..self.vcpus };
-                self.count_vcpus(process.pid);
+                self.count_vcpus();
                 self.info.max_vcpus = self.vcpus.most;
                 self.info.allocated_memory_bytes = args.memory_bytes;
                 self.named_nics = named_nics(args.taps.clone());
-                self.named_uncounted = named_uncounted(process, args.uncounted.clone());
+                self.named_unmonitored = named_unmonitored(host, args.unmonitored.clone());
             }
             Ok(_) => {}
             Err(problem) => self.config_problem = Some(problem),
@@ -244,10 +228,10 @@ impl ProcessVm {
     }
 
     /// Where its VMM can be asked.
-    pub fn api_socket(&self, pid: u32) -> Option<ApiSocket> {
+    pub fn api_socket(&self) -> Option<ApiSocket> {
         Some(ApiSocket {
             hypervisor: self.info.hypervisor,
-            pid,
+            pid: self.pid,
             start_ticks: self.start_ticks,
             path: self.api_socket.clone()?,
             nics: self.info.nics.clone(),
@@ -259,6 +243,15 @@ impl ProcessVm {
         let shares = iter::once(&self.own).chain(self.heirs.iter().map(|(_, share)| share));
         lines.chain(shares.filter_map(Share::problem)).chain(&self.too_many_nics).chain(&self.vcpus_problem)
     }
+}
+
+fn too_long(pid: u32) -> SourceError {
+    let problem = format!(
+        "its command line has more than {} words or {} bytes: its name and sizes are not taken from there",
+        argv::MAX_WORDS,
+        argv::MAX_BYTES,
+    );
+    SourceError::process(pid, problem)
 }
 
 fn at_start(info: &InstanceInfo) -> Vcpus {

@@ -14,7 +14,7 @@ pub const MAX_PROBLEMS: usize = 32;
 /// VMs of all users together who are not trusted. Each costs a tick about a tenth of a millisecond.
 const MAX_VMS: u64 = 1024;
 
-/// NICs of all those VMs together, those that cannot be counted among them. Each is dozens of series.
+/// NICs of all those VMs together, unmonitored ones included. Each is dozens of series.
 const MAX_NICS: u64 = 1024;
 
 impl ProcScan {
@@ -39,7 +39,7 @@ impl ProcScan {
         let processes = found.iter().map(|(pid, vm)| (*pid, evidence(vm))).collect();
         let mut overuse = std::mem::take(&mut self.overuse);
         found.retain(|(pid, vm)| vm.is_listed && !self.is_part_of_another(*pid, vm));
-        let sockets = found.iter().filter_map(|(pid, vm)| vm.api_socket(*pid)).collect();
+        let sockets = found.iter().filter_map(|(_, vm)| vm.api_socket()).collect();
         let instances = found.into_iter().map(|(_, vm)| vm.info.clone());
         let mut instances: Vec<_> =
             instances.chain(self.orphans.iter().map(|orphan| orphan.info.clone())).collect();
@@ -51,9 +51,9 @@ impl ProcScan {
     /// It has come from another VM and holds a device of that: it is the same VM.
     fn is_part_of_another(&self, pid: u32, vm: &ProcessVm) -> bool {
         !vm.is_found_by_kvm
-            && self.ancestor(pid).is_some_and(|(_, ancestor)| {
-                ancestor.is_listed && vm.info.nics.iter().any(|nic| ancestor.info.nics.contains(nic))
-            })
+            && self
+                .ancestor(pid)
+                .is_some_and(|ancestor| ancestor.is_listed && vm.holds_any(&ancestor.info.nics))
     }
 
     /// The oldest VMs of a user stay, and those with the oldest NICs.
@@ -72,15 +72,15 @@ impl ProcScan {
             }
             stays
         });
-        let share = self.share(vms, MAX_NICS, |vm| (vm.nics.len() + vm.uncounted.len()) as u64);
+        let share = self.share(vms, MAX_NICS, |vm| (vm.nics.len() + vm.unmonitored.len()) as u64);
         let mut counts: HashMap<Option<u32>, u64> = HashMap::new();
         for vm in vms.iter_mut().filter(|vm| !self.trust.is_trusted(vm.uid)) {
             let count = counts.entry(vm.uid).or_default();
-            let all = vm.nics.len() + vm.uncounted.len();
+            let all = vm.nics.len() + vm.unmonitored.len();
             let room = usize::try_from(share.saturating_sub(*count)).unwrap_or(usize::MAX);
             vm.nics.truncate(room);
-            vm.uncounted.truncate(room - vm.nics.len());
-            let left = vm.nics.len() + vm.uncounted.len();
+            vm.unmonitored.truncate(room - vm.nics.len());
+            let left = vm.nics.len() + vm.unmonitored.len();
             vm.has_more_nics |= left < all;
             *count += left as u64;
             left_out(vm.uid, "nics", (all - left) as u64);

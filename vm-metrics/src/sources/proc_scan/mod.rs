@@ -1,4 +1,4 @@
-//! Finds QEMU, Cloud Hypervisor, Firecracker and other KVM processes without configuration.
+//! Source `proc_scan`: finds QEMU, Cloud Hypervisor, Firecracker and other KVM processes.
 //!
 //! A look at every process costs too much for each tick. A scan lists the pids and looks closely at new processes. By the
 //! start time it recognizes the processes of known VMs. It looks at a known process again
@@ -43,7 +43,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -51,20 +51,20 @@ use serde::Deserialize;
 use self::closer::Closer;
 pub(super) use self::cmdline::netdev_kind;
 use self::config_files::ConfigFiles;
-use self::devices::Devices;
 use self::due::in_order;
 use self::heirs::Orphan;
 use self::holdings::Holdings;
-use self::looks::LookBudget;
+use self::inspect::ProcessVm;
+use self::looks::{LookBudget, TimePool};
 use self::observer::{Observer, WalkTime};
 use self::proc_dir::ProcDir;
 use self::process_entry::{ProcessEntry, ProcessKind};
 use self::queries::{ProcessQuery, ProcessReply};
+use self::scan::Scan;
 use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError};
 use crate::host::Host;
-use crate::model::{Excess, Nic, Trust};
+use crate::model::{Excess, Trust};
 use crate::patient::Patient;
-use crate::sources::process::ProcessDir;
 
 /// Within this time a jailer or a script becomes the hypervisor, and a new VM opens its TAPs.
 const YOUNG: Duration = Duration::from_secs(10);
@@ -138,25 +138,6 @@ pub struct ProcScan {
     finds_kvm: bool,
 }
 
-/// The facts of one scan that decide how closely each process is looked at.
-#[derive(Debug)]
-pub struct ScanContext {
-    now: Duration,
-    is_first: bool,
-    full_scan: bool,
-    devices_changed: bool,
-}
-
-/// Results of one scan beside the VMs.
-#[derive(Debug, Default)]
-pub struct Findings {
-    problems: Vec<SourceError>,
-    /// VMs whose process has ended, or runs another program.
-    ended: Vec<(u32, ProcessEntry)>,
-    /// NICs that a VM's process has let go of.
-    lost: Vec<(u32, Vec<Nic>)>,
-}
-
 impl Source for ProcScan {
     fn list(&mut self) -> Result<Listing, SourceError> {
         self.list_at(self.started.elapsed())
@@ -197,56 +178,70 @@ impl ProcScan {
     /// The oldest VM first. `now` is the time since any fixed moment.
     fn list_at(&mut self, now: Duration) -> Result<Listing, SourceError> {
         let pids = self.proc.pids(self.host.proc())?;
-        let mut findings = Findings::default();
-        self.patient.begin_round();
-        self.looks.begin(now, self.last_full_scan.is_none());
-        self.kvm_looks.begin(now, self.last_full_scan.is_none());
-        let context = ScanContext {
-            now,
-            is_first: self.last_full_scan.is_none(),
-            full_scan: self.full_scan_due(now),
-            devices_changed: self.devices_changed().unwrap_or_else(|error| {
-                findings.problems.push(error);
-                false
-            }),
-        };
-        let observer = Arc::new(Observer {
-            host: self.host.clone(),
-            trust: self.trust.clone(),
-            devices: Devices::new(&self.host, &self.closer),
-            pace: self.pace,
-            shut_out: AtomicUsize::new(0),
-        });
-        let due = self.look_quickly(pids, &context, &observer, &mut findings);
-        let mut due = in_order(due, |uid| observer.trust.is_trusted(uid));
-        let strangers = due.split_off(due.partition_point(|due| observer.trust.is_trusted(due.uid)));
-        self.look_closely(due, &observer, &context, &mut findings);
+        let mut scan = self.begin(now);
+        let due = self.look_quickly(pids, &mut scan);
+        let (due, strangers) = in_order(due, |uid| self.trust.is_trusted(uid));
+        self.look_closely(due, &mut scan);
         for due in scan::chunks(strangers) {
             let due = self.those_with_room(due);
-            self.look_closely(due, &observer, &context, &mut findings);
+            self.look_closely(due, &mut scan);
         }
-        if context.full_scan {
-            self.log_shut_out(observer.shut_out.load(Ordering::Relaxed));
+        if scan.full_scan {
+            self.log_shut_out(scan.observer.shut_out.load(Ordering::Relaxed));
         }
-        self.look_for_kvm(&observer, &context, &mut findings);
+        self.look_for_kvm(&mut scan);
         self.read_configs(now);
         // Heirs come after all looks: each process is known then.
-        for (pid, nics) in mem::take(&mut findings.lost) {
-            self.take_back(pid, &nics, &observer);
+        for (pid, nics) in mem::take(&mut scan.lost) {
+            self.take_back(pid, &nics, &scan);
         }
-        for (pid, entry) in mem::take(&mut findings.ended) {
+        for (_, entry) in mem::take(&mut scan.ended) {
             if let Some(vm) = entry.vm().filter(|vm| vm.is_listed) {
-                self.pass_on(pid, vm, &observer);
+                self.pass_on(vm, &scan);
             }
         }
-        self.take_from_children(&context, &observer);
-        self.search(&observer);
+        self.take_from_children(&scan);
+        self.search(&scan);
         self.give_way();
-        self.look_at_shared_nics(&observer, &mut findings);
+        self.look_at_shared_nics(&mut scan);
         self.looks.end();
         self.kvm_looks.end();
         self.unfinished_looks.retain(|pid, _| self.processes.contains_key(pid));
-        Ok(self.listing(findings.problems))
+        Ok(self.listing(scan.problems))
+    }
+
+    fn begin(&mut self, now: Duration) -> Scan {
+        let is_first = self.last_full_scan.is_none();
+        self.patient.begin_round();
+        self.looks.begin(now, is_first);
+        self.kvm_looks.begin(now, is_first);
+        let observer = Arc::new(Observer::new(&self.host, &self.trust, &self.closer, self.pace));
+        let mut scan = Scan::new(observer, now, is_first);
+        scan.full_scan = self.full_scan_due(now);
+        match self.devices_changed() {
+            Ok(changed) => scan.devices_changed = changed,
+            Err(error) => scan.problems.push(error),
+        }
+        scan
+    }
+
+    fn looks_of(&mut self, pool: TimePool) -> &mut LookBudget {
+        match pool {
+            TimePool::Vms => &mut self.looks,
+            TimePool::Kvm => &mut self.kvm_looks,
+        }
+    }
+
+    fn vm(&self, pid: u32) -> Option<&ProcessVm> {
+        self.processes.get(&pid)?.vm()
+    }
+
+    fn vm_mut(&mut self, pid: u32) -> Option<&mut ProcessVm> {
+        self.processes.get_mut(&pid)?.vm_mut()
+    }
+
+    fn vms(&self) -> impl Iterator<Item = (u32, &ProcessVm)> {
+        self.processes.iter().filter_map(|(pid, entry)| Some((*pid, entry.vm()?)))
     }
 
     /// Only a number that has doubled: users cannot fill the log by starts and ends.
@@ -261,16 +256,12 @@ impl ProcScan {
 
     /// Of VMs whose command lines name files.
     fn read_configs(&mut self, now: Duration) {
-        let files = self.processes.iter().filter_map(|(pid, entry)| {
-            let vm = entry.vm()?;
-            Some(((*pid, vm.start_ticks), vm.info.uid, vm.config_file()?))
-        });
+        let vms = self.processes.values().filter_map(ProcessEntry::vm);
+        let files = vms.filter_map(|vm| Some((vm.key(), vm.info.uid, vm.config_file()?)));
         self.overuse.merge(self.configs.update(now, files));
-        for (pid, entry) in &mut self.processes {
-            if let ProcessKind::Vm(vm) = &mut entry.kind
-                && let Some(config) = self.configs.get((*pid, vm.start_ticks))
-            {
-                vm.configure(&ProcessDir::new(&self.host, *pid), config);
+        for vm in self.processes.values_mut().filter_map(ProcessEntry::vm_mut) {
+            if let Some(config) = self.configs.get(vm.key()) {
+                vm.configure(&self.host, config);
             }
         }
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use super::PATIENCE;
+use super::closer::Closer;
 use super::devices::Devices;
 use crate::host::Host;
 use crate::model::Trust;
@@ -33,6 +34,11 @@ impl Default for WalkTime {
 }
 
 impl Observer {
+    pub fn new(host: &Host, trust: &Trust, closer: &Closer, pace: WalkTime) -> Self {
+        let devices = Devices::new(host, closer);
+        Self { host: host.clone(), trust: trust.clone(), devices, pace, shut_out: AtomicUsize::new(0) }
+    }
+
     /// How long a look goes through the descriptors of a process of this user.
     pub fn time(&self, uid: Option<u32>) -> Duration {
         if self.trust.is_trusted(uid) { self.pace.trusted } else { self.pace.others }

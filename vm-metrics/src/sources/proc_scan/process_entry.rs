@@ -33,8 +33,20 @@ impl ProcessEntry {
         Self { first, uid, parent, waits: 0, kvm: kvm::KvmSchedule::new(first), kind }
     }
 
+    /// It has waited for one more call.
+    pub fn waiting(self) -> Self {
+        Self { waits: self.waits + 1, ..self }
+    }
+
     pub fn vm(&self) -> Option<&ProcessVm> {
         match &self.kind {
+            ProcessKind::Vm(vm) => Some(vm),
+            ProcessKind::NoVm | ProcessKind::Unreadable(_) => None,
+        }
+    }
+
+    pub fn vm_mut(&mut self) -> Option<&mut ProcessVm> {
+        match &mut self.kind {
             ProcessKind::Vm(vm) => Some(vm),
             ProcessKind::NoVm | ProcessKind::Unreadable(_) => None,
         }

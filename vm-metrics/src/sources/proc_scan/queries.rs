@@ -66,94 +66,54 @@ pub enum ProcessReply {
     Vm(Option<ProgramFile>, Result<HoldingsUpdate, ReadError>),
     Held(Vec<DeviceDescriptor>),
     New(Result<Option<Box<ProcessVm>>, ReadError>),
-    Holder(Option<Box<ProcessVm>>),
     Kvm(Result<KvmFinding, ReadError>),
 }
 
 /// Reads it.
 pub fn answer((observer, pid, question): (Arc<Observer>, u32, ProcessQuery)) -> ProcessReply {
+    let (observer, process) = (&*observer, ProcessDir::new(&observer.host, pid));
     match question {
-        ProcessQuery::Quick(wanted) => ProcessReply::Quick(quick(&observer, pid, wanted)),
+        ProcessQuery::Quick(wanted) => ProcessReply::Quick(quick(&process, wanted)),
         ProcessQuery::Vm { progress, known } => {
-            let (program, holdings) = vm(&observer, pid, progress);
+            let program = ProgramFile::of(&process);
             let now = |nics: Holdings| {
                 // A whole look has found all there is.
                 let known = if nics.is_partial() { known } else { Vec::new() };
-                HoldingsUpdate { still: held(&observer, pid, nics.uid, known), nics }
+                HoldingsUpdate { still: still_held(&process, nics.uid, &observer.devices, known), nics }
             };
-            ProcessReply::Vm(program, holdings.map(now))
+            ProcessReply::Vm(program, Holdings::read(&process, observer, progress).map(now))
         }
-        ProcessQuery::Held { uid, known } => ProcessReply::Held(held(&observer, pid, uid, known)),
+        ProcessQuery::Held { uid, known } => {
+            ProcessReply::Held(still_held(&process, uid, &observer.devices, known))
+        }
         ProcessQuery::New { is_named } => {
-            ProcessReply::New(new_process(&observer, pid, is_named).map(|vm| vm.map(Box::new)))
+            ProcessReply::New(new_process(&process, observer, is_named).map(|vm| vm.map(Box::new)))
         }
         ProcessQuery::Holder(progress) => {
-            ProcessReply::Holder(holder(&observer, pid, progress).map(Box::new))
+            ProcessReply::New(ProcessVm::holder(&process, observer, progress).map(|vm| Some(Box::new(vm))))
         }
-        ProcessQuery::Kvm(progress) => ProcessReply::Kvm(kvm_finding(&observer, pid, progress)),
+        ProcessQuery::Kvm(progress) => ProcessReply::Kvm(kvm::look(&process, observer, progress)),
     }
 }
 
-fn quick(observer: &Observer, pid: u32, wanted: QuickQuery) -> QuickReading {
-    let process = ProcessDir::new(&observer.host, pid);
-    match wanted {
-        QuickQuery::Same => QuickReading {
-            stat: Some(process.stat()),
-            descriptors: process.descriptor_count(),
-            program: None,
-        },
-        QuickQuery::Program => {
-            QuickReading { program: Some(process.executable()), ..QuickReading::default() }
-        }
-        QuickQuery::Origin => {
-            let program = Some(process.executable());
-            QuickReading { stat: Some(process.stat()), program, ..QuickReading::default() }
-        }
-    }
-}
-
-/// The program and the devices of a VM's process. `progress` continues an unfinished look.
-fn vm(
-    observer: &Observer,
-    pid: u32,
-    progress: Option<Holdings>,
-) -> (Option<ProgramFile>, Result<Holdings, ReadError>) {
-    let process = ProcessDir::new(&observer.host, pid);
-    (ProgramFile::of(&process), Holdings::read(&process, observer, progress))
-}
-
-/// Those of the devices that the process still holds under the same descriptors.
-fn held(
-    observer: &Observer,
-    pid: u32,
-    uid: Option<u32>,
-    known: Vec<DeviceDescriptor>,
-) -> Vec<DeviceDescriptor> {
-    still_held(&ProcessDir::new(&observer.host, pid), uid, &observer.devices, known)
+fn quick(process: &ProcessDir, wanted: QuickQuery) -> QuickReading {
+    let program = matches!(wanted, QuickQuery::Program | QuickQuery::Origin).then(|| process.executable());
+    let stat = matches!(wanted, QuickQuery::Same | QuickQuery::Origin).then(|| process.stat());
+    let descriptors = if wanted == QuickQuery::Same { process.descriptor_count() } else { None };
+    QuickReading { stat, descriptors, program }
 }
 
 /// Whether a process is a VM. A process that another source names counts as a holder of devices.
-fn new_process(observer: &Observer, pid: u32, is_named: bool) -> Result<Option<ProcessVm>, ReadError> {
-    let process = ProcessDir::new(&observer.host, pid);
-    match inspect(&process, observer) {
-        Ok(None) if is_named && let Ok(KvmFinding::Vm(vm, true)) = kvm::look(&process, observer, None) => {
+fn new_process(
+    process: &ProcessDir,
+    observer: &Observer,
+    is_named: bool,
+) -> Result<Option<ProcessVm>, ReadError> {
+    match inspect(process, observer) {
+        Ok(None) if is_named && let Ok(KvmFinding::Vm(vm, true)) = kvm::look(process, observer, None) => {
             Ok(Some(*vm))
         }
-        Ok(None) if is_named => ProcessVm::holder(&process, observer, None).map(|vm| Some(vm.unlisted())),
+        Ok(None) if is_named => ProcessVm::holder(process, observer, None).map(|vm| Some(vm.unlisted())),
         found => found,
     }
-}
-
-/// Whether a process is a VM by its KVM descriptors.
-fn kvm_finding(
-    observer: &Observer,
-    pid: u32,
-    progress: Option<KvmProgress>,
-) -> Result<KvmFinding, ReadError> {
-    kvm::look(&ProcessDir::new(&observer.host, pid), observer, progress)
-}
-
-/// A process that may hold devices of a VM.
-fn holder(observer: &Observer, pid: u32, progress: Option<Holdings>) -> Option<ProcessVm> {
-    ProcessVm::holder(&ProcessDir::new(&observer.host, pid), observer, progress).ok()
 }

@@ -1,8 +1,8 @@
 //! Looks at processes in one scan: quickly at all, closely at those due.
 
-use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::due::{self, DueProcess, QuickResult};
 use super::holdings::HoldingsUpdate;
@@ -11,131 +11,128 @@ use super::looks::TimePool;
 use super::observer::Observer;
 use super::program_file::ProgramFile;
 use super::queries::{ProcessQuery, ProcessReply, QuickReading};
-use super::{Findings, ProcScan, ProcessEntry, ProcessKind, ScanContext};
-use crate::model::Hypervisor;
+use super::{ProcScan, ProcessEntry, ProcessKind};
+use crate::model::{Hypervisor, Nic};
+use crate::sources::SourceError;
 use crate::sources::process::{ProcessDir, ReadError};
 
 /// Looks at processes of strangers between two looks at the time that they have used.
 const LOOKS_AT_ONCE: usize = 8;
 
+/// One scan: the facts that decide how closely it looks at each process, and its results beside the VMs.
+#[derive(Debug)]
+pub struct Scan {
+    pub observer: Arc<Observer>,
+    pub now: Duration,
+    pub is_first: bool,
+    pub full_scan: bool,
+    pub devices_changed: bool,
+    pub problems: Vec<SourceError>,
+    /// VMs whose process has ended, or runs another program.
+    pub ended: Vec<(u32, ProcessEntry)>,
+    /// NICs that a VM's process has let go of.
+    pub lost: Vec<(u32, Vec<Nic>)>,
+}
+
+impl Scan {
+    pub fn new(observer: Arc<Observer>, now: Duration, is_first: bool) -> Self {
+        let (problems, ended, lost) = (Vec::new(), Vec::new(), Vec::new());
+        Self { observer, now, is_first, full_scan: false, devices_changed: false, problems, ended, lost }
+    }
+}
+
 impl ProcScan {
     /// The processes that are to be looked at closely.
-    pub(super) fn look_quickly(
-        &mut self,
-        pids: Vec<u32>,
-        context: &ScanContext,
-        observer: &Arc<Observer>,
-        findings: &mut Findings,
-    ) -> Vec<DueProcess> {
+    pub(super) fn look_quickly(&mut self, pids: Vec<u32>, scan: &mut Scan) -> Vec<DueProcess> {
         let mut before = mem::take(&mut self.processes);
-        let is_named = |pid: &u32| self.named.contains(pid);
         let mut asked = Vec::new();
         for pid in &pids {
-            if let Some(wanted) = due::wanted(before.get(pid), context, is_named(pid)) {
-                let known = before.get(pid).map(|entry| entry.uid);
-                let uid = known.unwrap_or_else(|| ProcessDir::new(&self.host, *pid).owner());
+            let known = before.get(pid);
+            if let Some(wanted) = due::wanted(known, scan, self.named.contains(pid)) {
+                let uid = known.map_or_else(|| ProcessDir::new(&self.host, *pid).owner(), |entry| entry.uid);
                 asked.push((*pid, uid, ProcessQuery::Quick(wanted)));
             }
         }
-        let users: HashMap<u32, Option<u32>> = asked.iter().map(|(pid, uid, _)| (*pid, *uid)).collect();
-        let asked_pids: Vec<u32> = asked.iter().map(|(pid, ..)| *pid).collect();
-        let answers = self.ask(asked, TimePool::Vms, observer);
-        let answers = asked_pids.into_iter().zip(answers).filter_map(|(pid, answer)| Some((pid, answer?.0)));
-        let mut answers: HashMap<u32, ProcessReply> = answers.collect();
+        let mut answers = self.ask(asked, TimePool::Vms, scan).into_iter().peekable();
         let mut due = Vec::new();
         for pid in pids {
+            let answer = answers.next_if(|answer| answer.pid == pid);
+            let uid = answer.as_ref().and_then(|answer| answer.uid);
             // A process that does not answer keeps its state.
-            let facts = match answers.remove(&pid) {
+            let facts = match answer.and_then(|answer| answer.reply) {
                 Some(ProcessReply::Quick(facts)) => facts,
                 _ => QuickReading::default(),
             };
-            let uid = users.get(&pid).copied().flatten();
-            match due::judge(before.remove(&pid), facts, uid, context, self.named.contains(&pid)) {
-                QuickResult::Gone(ended) => findings.ended.extend(ended.map(|entry| (pid, entry))),
+            match due::judge(before.remove(&pid), facts, uid, scan, self.named.contains(&pid)) {
+                QuickResult::Gone(ended) => scan.ended.extend(ended.map(|entry| (pid, entry))),
                 QuickResult::Same(entry) => drop(self.processes.insert(pid, entry)),
                 QuickResult::Failed(entry, error) => {
-                    findings.problems.push(error);
+                    scan.problems.push(error);
                     self.processes.insert(pid, entry);
                 }
                 QuickResult::Due(known, ended) => {
-                    findings.ended.extend(ended.map(|entry| (pid, entry)));
+                    scan.ended.extend(ended.map(|entry| (pid, entry)));
                     due.push(DueProcess { pid, uid: known.uid, known });
                 }
             }
         }
-        findings.ended.extend(before);
+        scan.ended.extend(before);
         due
     }
 
     /// Those of strangers for whom there is time. The others wait for the next call.
     pub(super) fn those_with_room(&mut self, due: Vec<DueProcess>) -> Vec<DueProcess> {
-        let (now, later): (Vec<_>, Vec<_>) = due.into_iter().partition(|due| self.looks.is_room(due.uid));
-        for DueProcess { pid, uid, known } in later {
-            self.overuse.add(uid, "processes", 1);
-            self.processes.insert(pid, ProcessEntry { waits: known.waits + 1, ..known });
-        }
+        let has_room = |due: &DueProcess| self.has_room(due.uid, TimePool::Vms);
+        let (now, later): (Vec<_>, Vec<_>) = due.into_iter().partition(has_room);
+        self.processes.extend(later.into_iter().map(|due| (due.pid, due.known.waiting())));
         now
     }
 
-    pub(super) fn look_closely(
-        &mut self,
-        due: Vec<DueProcess>,
-        observer: &Arc<Observer>,
-        context: &ScanContext,
-        findings: &mut Findings,
-    ) {
+    pub(super) fn look_closely(&mut self, due: Vec<DueProcess>, scan: &mut Scan) {
         let question = |due: &DueProcess| match due.known.vm() {
             Some(vm) => ProcessQuery::of(vm),
             None => ProcessQuery::New { is_named: self.named.contains(&due.pid) },
         };
         let asked: Vec<_> = due.iter().map(|due| (due.pid, due.uid, question(due))).collect();
-        let answers = self.ask(asked, TimePool::Vms, observer);
+        let answers = self.ask(asked, TimePool::Vms, scan);
         for (DueProcess { pid, known, .. }, answer) in due.into_iter().zip(answers) {
-            let Some((answer, _)) = answer else {
+            let entry = match answer.reply {
                 // Without an answer or time it keeps its state, and comes first in the next scan.
-                self.processes.insert(pid, ProcessEntry { waits: known.waits + 1, ..known });
-                continue;
+                None => Some(known.waiting()),
+                Some(ProcessReply::Vm(program, held)) => self.update_vm(known, program, held, scan),
+                Some(ProcessReply::New(found)) => new_vm(known, found, scan.now),
+                Some(_) => Some(ProcessEntry { waits: 0, ..known }),
             };
-            let entry = match answer {
-                ProcessReply::Vm(program, held) => {
-                    self.update_vm(pid, known, program, held, observer, findings)
-                }
-                ProcessReply::New(found) => new_vm(known, found, context),
-                ProcessReply::Quick(_)
-                | ProcessReply::Holder(_)
-                | ProcessReply::Held(_)
-                | ProcessReply::Kvm(_) => Some(known),
-            };
-            self.processes.extend(entry.map(|entry| (pid, ProcessEntry { waits: 0, ..entry })));
+            self.processes.extend(entry.map(|entry| (pid, entry)));
         }
     }
 
     /// A failed read keeps the state of the VM.
     fn update_vm(
         &self,
-        pid: u32,
-        mut entry: ProcessEntry,
+        known: ProcessEntry,
         program: Option<ProgramFile>,
         held: Result<HoldingsUpdate, ReadError>,
-        observer: &Observer,
-        findings: &mut Findings,
+        scan: &mut Scan,
     ) -> Option<ProcessEntry> {
+        let mut entry = ProcessEntry { waits: 0, ..known };
         let ProcessKind::Vm(vm) = &mut entry.kind else { return Some(entry) };
+        let pid = vm.pid;
         let left = vm.program.as_ref().zip(program.as_ref()).is_some_and(|(was, is)| was.was_left_for(is));
         let is_unwanted = !vm.is_listed && !self.named.contains(&pid);
         let next = ProcessEntry::new(entry.first, entry.uid, entry.parent, ProcessKind::NoVm);
         if left || is_unwanted {
-            findings.ended.push((pid, entry));
+            scan.ended.push((pid, entry));
             return Some(next);
         }
         let before = vm.info.nics.clone();
         match held {
-            Ok(now) => vm.take_now(pid, observer, now),
+            Ok(now) => vm.take_now(now),
             Err(ReadError::Gone) => {
-                findings.ended.push((pid, entry));
+                scan.ended.push((pid, entry));
                 return None;
             }
-            Err(ReadError::Failed(error)) => findings.problems.push(error),
+            Err(ReadError::Failed(error)) => scan.problems.push(error),
         }
         // Any other program is part of a VM only as long as it holds a device of it.
         let by_kvm = matches!(vm.info.hypervisor, Hypervisor::Program(_));
@@ -143,29 +140,28 @@ impl ProcScan {
             (by_kvm || program.is_some_and(|program| !program.is_hypervisor())) && !vm.runs_by_kvm();
         let is_known_whole = vm.progress().is_none();
         if vm.is_listed && is_other && is_known_whole && vm.info.nics.is_empty() {
-            findings.ended.push((pid, entry));
+            scan.ended.push((pid, entry));
             return Some(next);
         }
         let lost: Vec<_> = before.into_iter().filter(|nic| !vm.info.nics.contains(nic)).collect();
         if !lost.is_empty() || !vm.heirs.is_empty() {
-            findings.lost.push((pid, lost));
+            scan.lost.push((pid, lost));
         }
         Some(entry)
     }
 
     /// Reads the devices of these processes. Looks at untrusted users use their time.
-    pub(super) fn holders(&mut self, pids: &[u32], pot: TimePool, observer: &Arc<Observer>) -> HolderSearch {
+    pub(super) fn holders(&mut self, pids: &[u32], pool: TimePool, scan: &Scan) -> HolderSearch {
         let mut holders = HolderSearch::default();
         for pid in pids {
             let uid = self.processes.get(pid).and_then(|entry| entry.uid);
-            if !self.has_room(uid, pot) {
+            if !self.has_room(uid, pool) {
                 holders.unknown.push(*pid);
                 continue;
             }
             let question = ProcessQuery::Holder(self.unfinished_looks.remove(pid));
-            let answer = self.ask(vec![(*pid, uid, question)], pot, observer).pop().flatten();
-            match answer {
-                Some((ProcessReply::Holder(Some(vm)), _)) => match vm.progress() {
+            match self.ask_one((*pid, uid), question, pool, scan) {
+                Some(ProcessReply::New(Ok(Some(vm)))) => match vm.progress() {
                     // It may hold more than was found so far.
                     Some(progress) => {
                         self.unfinished_looks.insert(*pid, progress.clone());
@@ -181,16 +177,14 @@ impl ProcScan {
     }
 
     /// Reads a process by its present program, as a VM or as a holder of devices.
-    pub(super) fn program(&mut self, pid: u32, observer: &Arc<Observer>) -> Option<ProcessVm> {
+    pub(super) fn program(&mut self, pid: u32, scan: &Scan) -> Option<ProcessVm> {
         let uid = self.processes.get(&pid)?.uid;
         if !self.has_room(uid, TimePool::Vms) {
             return None;
         }
-        let asked = vec![(pid, uid, ProcessQuery::New { is_named: false })];
-        let answer = self.ask(asked, TimePool::Vms, observer).pop()??;
-        match answer.0 {
+        match self.ask_one((pid, uid), ProcessQuery::New { is_named: false }, TimePool::Vms, scan)? {
             ProcessReply::New(Ok(Some(vm))) => Some(*vm),
-            _ => self.holders(&[pid], TimePool::Vms, observer).found.pop().map(|(_, holder)| holder),
+            _ => self.holders(&[pid], TimePool::Vms, scan).found.pop().map(|(_, holder)| holder),
         }
     }
 }
@@ -207,17 +201,16 @@ pub struct HolderSearch {
 fn new_vm(
     known: ProcessEntry,
     found: Result<Option<Box<ProcessVm>>, ReadError>,
-    context: &ScanContext,
+    now: Duration,
 ) -> Option<ProcessEntry> {
-    let first = known.first;
-    let entry = |first, kind| Some(ProcessEntry { first, kind, waits: 0, ..known });
-    match found {
-        Ok(None) => entry(first, ProcessKind::NoVm),
+    let (first, kind) = match found {
+        Ok(None) => (known.first, ProcessKind::NoVm),
         // Its TAPs may come as late after an `exec` as after a `fork`.
-        Ok(Some(vm)) => entry(context.now, ProcessKind::Vm(vm)),
-        Err(ReadError::Gone) => None,
-        Err(ReadError::Failed(error)) => entry(first, ProcessKind::Unreadable(error)),
-    }
+        Ok(Some(vm)) => (now, ProcessKind::Vm(vm)),
+        Err(ReadError::Gone) => return None,
+        Err(ReadError::Failed(error)) => (known.first, ProcessKind::Unreadable(error)),
+    };
+    Some(ProcessEntry { first, kind, waits: 0, ..known })
 }
 
 /// So few that each user has a turn before the time is over.

@@ -4,14 +4,13 @@
 //! the process has, and without regard to the time budget of its user.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
+use super::ProcScan;
 use super::inspect::ProcessVm;
 use super::looks::TimePool;
-use super::observer::Observer;
 use super::queries::{ProcessQuery, ProcessReply};
+use super::scan::Scan;
 use super::taps::DeviceDescriptor;
-use super::{Findings, ProcScan, ProcessEntry, ProcessKind};
 use crate::model::Nic;
 use crate::sources::process::ReadError;
 
@@ -25,24 +24,24 @@ struct Holder {
 
 impl ProcScan {
     /// Of VMs with the same NIC, those may have lost it that had it before.
-    pub(super) fn look_at_shared_nics(&mut self, observer: &Arc<Observer>, findings: &mut Findings) {
+    pub(super) fn look_at_shared_nics(&mut self, scan: &mut Scan) {
         let shared = self.shared_nics();
         if shared.is_empty() {
             return;
         }
-        let losers = self.take_from_losers(&shared, observer);
-        self.look_at_losers(losers, observer, findings);
+        let losers = self.take_from_losers(&shared, scan);
+        self.look_at_losers(losers, scan);
     }
 
     /// Asks all holders. Returns the VMs that have lost something.
-    fn take_from_losers(&mut self, shared: &HashSet<Nic>, observer: &Arc<Observer>) -> HashSet<u32> {
+    fn take_from_losers(&mut self, shared: &HashSet<Nic>, scan: &Scan) -> HashSet<u32> {
         let holders = self.holders_of(shared);
         let question = |Holder { pid, uid, known, .. }: &Holder| {
             (*pid, *uid, ProcessQuery::Held { uid: *uid, known: known.clone() })
         };
         let asked = holders.iter().map(question).collect();
-        let still: Vec<Option<Vec<DeviceDescriptor>>> =
-            self.ask(asked, TimePool::Vms, observer).into_iter().map(|answer| still(answer?.0)).collect();
+        let answers = self.ask(asked, TimePool::Vms, scan);
+        let still: Vec<_> = answers.into_iter().map(|answer| still(answer.reply?)).collect();
         let all_held = still.iter().flatten().flatten();
         let confirmed: HashSet<Nic> = all_held.filter_map(|(_, held)| held.nic().cloned()).collect();
         let mut losers = HashSet::new();
@@ -55,39 +54,28 @@ impl ProcScan {
             };
             let lost: Vec<DeviceDescriptor> = known.into_iter().filter(is_lost).collect();
             losers.extend((!lost.is_empty()).then_some(vm));
-            if let Some(ProcessEntry { kind: ProcessKind::Vm(known), .. }) = self.processes.get_mut(&vm) {
+            if let Some(vm) = self.vm_mut(vm) {
                 // Devices without a known holder leave it, too.
-                known.lose(vm, pid, &lost);
+                vm.lose(pid, &lost);
             }
         }
         losers
     }
 
     /// They may hold the device, or another one, under other descriptors.
-    fn look_at_losers(&mut self, losers: HashSet<u32>, observer: &Arc<Observer>, findings: &mut Findings) {
-        let mut asked = Vec::new();
-        for pid in losers {
-            let Some(vm) =
-                self.processes.get(&pid).and_then(ProcessEntry::vm).filter(|vm| vm.heirs.is_empty())
-            else {
-                continue;
-            };
-            let uid = vm.info.uid;
-            if self.trust.is_trusted(uid) || self.looks.is_room(uid) {
-                asked.push((pid, uid, ProcessQuery::of(vm)));
-            }
-        }
-        let pids: Vec<u32> = asked.iter().map(|(pid, ..)| *pid).collect();
-        let answers = self.ask(asked, TimePool::Vms, observer);
-        for (pid, answer) in pids.into_iter().zip(answers) {
-            let Some(ProcessEntry { kind: ProcessKind::Vm(vm), .. }) = self.processes.get_mut(&pid) else {
-                continue;
-            };
-            let Some((ProcessReply::Vm(_, now), _)) = answer else { continue };
-            match now {
-                Ok(now) => vm.take_now(pid, observer, now),
-                Err(ReadError::Failed(error)) => findings.problems.push(error),
-                Err(ReadError::Gone) => {}
+    fn look_at_losers(&mut self, losers: HashSet<u32>, scan: &mut Scan) {
+        let has_room = |uid| self.trust.is_trusted(uid) || self.looks.is_room(uid);
+        let losers = losers.into_iter().filter_map(|pid| self.vm(pid));
+        let asked = losers
+            .filter(|vm| vm.heirs.is_empty() && has_room(vm.info.uid))
+            .map(|vm| (vm.pid, vm.info.uid, ProcessQuery::of(vm)))
+            .collect();
+        for answer in self.ask(asked, TimePool::Vms, scan) {
+            let Some(vm) = self.vm_mut(answer.pid) else { continue };
+            match answer.reply {
+                Some(ProcessReply::Vm(_, Ok(now))) => vm.take_now(now),
+                Some(ProcessReply::Vm(_, Err(ReadError::Failed(error)))) => scan.problems.push(error),
+                _ => {}
             }
         }
     }
@@ -95,11 +83,10 @@ impl ProcScan {
     /// All processes of VMs with one of these NICs.
     fn holders_of(&self, shared: &HashSet<Nic>) -> Vec<Holder> {
         let is_shared = |nic: &Nic| shared.contains(nic);
-        let vms = self.processes.iter().filter_map(|(pid, entry)| Some((*pid, entry.vm()?)));
-        let vms = vms.filter(|(_, vm)| vm.info.nics.iter().any(is_shared));
+        let vms = self.vms().filter(|(_, vm)| vm.info.nics.iter().any(is_shared));
         let of_vm = |(vm, known): (u32, &ProcessVm)| {
             let uid = known.info.uid;
-            let holders = known.holders(vm, is_shared).into_iter();
+            let holders = known.holders(is_shared).into_iter();
             holders.map(move |(pid, known)| Holder { vm, pid, uid, known }).collect::<Vec<_>>()
         };
         vms.flat_map(of_vm).collect()
@@ -107,7 +94,7 @@ impl ProcScan {
 
     fn shared_nics(&self) -> HashSet<Nic> {
         let mut holders: HashMap<&Nic, u32> = HashMap::new();
-        for nic in self.processes.values().filter_map(ProcessEntry::vm).flat_map(|vm| &vm.info.nics) {
+        for nic in self.vms().flat_map(|(_, vm)| &vm.info.nics) {
             *holders.entry(nic).or_default() += 1;
         }
         holders.into_iter().filter(|(_, count)| *count > 1).map(|(nic, _)| nic.clone()).collect()

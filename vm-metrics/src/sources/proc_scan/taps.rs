@@ -1,4 +1,4 @@
-//! The TAPs that a process holds open, and its network devices that cannot be counted.
+//! The TAPs that a process holds open, and its unmonitored network devices.
 //!
 //! The name of a descriptor is only a reason to ask the kernel for its device (`devices`).
 
@@ -9,7 +9,7 @@ use super::super::SourceError;
 use super::devices::{Descriptors, Devices, HeldDevice};
 use super::kvm::KvmDescriptors;
 use super::walk::{DirOffset, walk};
-use crate::model::{UncountedKind, UncountedNic};
+use crate::model::{UnmonitoredKind, UnmonitoredNic};
 use crate::sources::process::{ProcessDir, ReadError, read};
 use crate::sources::values::bounded::MAX_NICS;
 use crate::sources::values::vfio::network_devices;
@@ -24,7 +24,7 @@ pub type DeviceDescriptor = (u32, HeldDevice);
 #[derive(Clone, Debug, Default)]
 pub struct Taps {
     known: Vec<DeviceDescriptor>,
-    pub uncounted: BTreeSet<UncountedNic>,
+    pub unmonitored: BTreeSet<UnmonitoredNic>,
     /// A TAP that cannot be listed.
     pub problem: Option<SourceError>,
     /// KVM descriptors of the process.
@@ -44,7 +44,7 @@ impl Taps {
 
     fn is_full(&self) -> bool {
         let evident = self.known.iter().filter(|(_, held)| held.is_evident()).count();
-        let counts = [evident, self.known.len() - evident, self.uncounted.len()];
+        let counts = [evident, self.known.len() - evident, self.unmonitored.len()];
         counts.iter().any(|count| *count > MAX_NICS)
     }
 
@@ -90,15 +90,16 @@ pub fn taps(
             Some(Node::Macvtap(node)) => match descriptors.macvtap(descriptor) {
                 Some(held) => taps.take(process.pid, descriptor, held),
                 None => {
-                    taps.uncounted.insert(UncountedNic { kind: UncountedKind::Macvtap, name: node });
+                    taps.unmonitored.insert(UnmonitoredNic { kind: UnmonitoredKind::Macvtap, name: node });
                 }
             },
             Some(Node::Vfio(group)) => {
                 let devices = network_devices(process.host, &group).into_iter();
-                taps.uncounted.extend(devices.map(|name| UncountedNic { kind: UncountedKind::Vfio, name }));
+                taps.unmonitored
+                    .extend(devices.map(|name| UnmonitoredNic { kind: UnmonitoredKind::Vfio, name }));
             }
             Some(Node::Vdpa(name)) => {
-                taps.uncounted.insert(UncountedNic { kind: UncountedKind::VhostVdpa, name });
+                taps.unmonitored.insert(UnmonitoredNic { kind: UnmonitoredKind::VhostVdpa, name });
             }
             None => {}
         }
@@ -135,8 +136,10 @@ fn tun(process: &ProcessDir, descriptors: &Descriptors, descriptor: u32) -> Opti
 
 /// The kernel lets a name be any bytes; a label must be text, and must lead back to the device.
 fn not_text(pid: u32, name: &[u8]) -> SourceError {
-    let problem = format!("its TAP \"{}\" is left out: the name is not UTF-8", name.escape_ascii());
-    SourceError::Process { pid, problem }
+    SourceError::process(
+        pid,
+        format!("its TAP \"{}\" is left out: the name is not UTF-8", name.escape_ascii()),
+    )
 }
 
 enum Node {

@@ -119,10 +119,7 @@ impl ProcessLookup {
         let is_trusted = self.trust.is_trusted(uid);
         let job = Job { pid, uid, is_trusted, question: (self.host.clone(), pid, wanted) };
         let answer = inner.patient.each(vec![job]).pop().flatten();
-        answer.ok_or_else(|| {
-            let problem = "it does not answer".to_owned();
-            ReadError::Failed(SourceError::Process { pid, problem })
-        })
+        answer.ok_or_else(|| ReadError::Failed(SourceError::process(pid, "it does not answer")))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

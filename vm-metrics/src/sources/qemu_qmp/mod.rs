@@ -1,4 +1,4 @@
-//! QEMU's monitor (QMP): name, UUID, vCPUs, memory, balloon and state of a VM.
+//! Source `qemu_qmp`: asks QEMU's monitor for identity, sizes and state of a VM.
 //!
 //! A monitor has one client at a time, and the daemon must not block an orchestrator. So it queries only sockets in its own
 //! directory or of the configuration, each for some milliseconds. QEMU lets a second client wait; the daemon disconnects
@@ -14,7 +14,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take};
 use tokio::net::UnixStream;
 
-use self::network::{INFO_NETWORK, uncounted};
+use self::network::{INFO_NETWORK, unmonitored};
 use super::vmm_api::{ANSWER_LIMIT, QueryError, QueryFuture, Target, VmmApi, VmmInfo};
 use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError, shortened};
 use crate::model::{Hypervisor, InstanceInfo, VmState};
@@ -118,14 +118,14 @@ async fn talk(stream: UnixStream) -> Result<VmmInfo, QueryError> {
     };
     // QMP has no other command for backends. Old versions answer with an error.
     let network = monitor.execute_with::<String>("human-monitor-command", INFO_NETWORK).await.ok();
-    let (uncounted, has_more_nics) = uncounted(&network.unwrap_or_default());
+    let (unmonitored, has_more_nics) = unmonitored(&network.unwrap_or_default());
     let name = shortened(&name.name.unwrap_or_default());
     let info = InstanceInfo {
         // Many VMs may have the name; the command line may have more than the monitor knows.
         id: uuid::given(&shortened(&uuid.uuid)).unwrap_or_default(),
         name,
         hypervisor: Hypervisor::Qemu,
-        uncounted,
+        unmonitored,
         has_more_nics,
         allocated_vcpus: u32::try_from(cpus.len()).ok().filter(|vcpus| *vcpus <= bounded::MAX_VCPUS),
         allocated_memory_bytes: storage.and_then(|storage| memory.without(storage)),

@@ -5,7 +5,7 @@ use std::os::unix::net::{UnixListener, UnixStream as Stream};
 use std::thread;
 
 use super::*;
-use crate::model::{UncountedKind, UncountedNic};
+use crate::model::{UnmonitoredKind, UnmonitoredNic};
 
 const GREETING: &str =
     "{\"QMP\": {\"version\": {\"qemu\": {\"major\": 7}}, \"capabilities\": [\"oob\"]}}\r\n";
@@ -37,7 +37,7 @@ fn a_dialogue() {
     let expected = InstanceInfo {
         name: "web".into(),
         hypervisor: Hypervisor::Qemu,
-        uncounted: vec![UncountedNic { kind: UncountedKind::User, name: "n0".into() }],
+        unmonitored: vec![UnmonitoredNic { kind: UnmonitoredKind::User, name: "n0".into() }],
         allocated_vcpus: Some(2),
         allocated_memory_bytes: Some(192 << 20),
         state: Some(VmState::Running),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::vfio::is_network;
 use crate::host::Host;
-use crate::model::{UncountedKind, UncountedNic};
+use crate::model::{UnmonitoredKind, UnmonitoredNic};
 
 /// More than a VM has, for each is dozens of series.
 pub const MAX_NICS: usize = 256;
@@ -26,11 +26,11 @@ pub fn first_nics<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer.deserialize_seq(First(PhantomData))
 }
 
-/// Of NICs that cannot be counted those that count, and whether there are more. A PCI device is one if it is a network
-/// controller; one of which nothing is known is listed rather than left out.
-pub fn uncounted(host: &Host, mut nics: Vec<UncountedNic>) -> (Vec<UncountedNic>, bool) {
-    let is_nic = |nic: &UncountedNic| is_network(host, &nic.name).unwrap_or(true);
-    nics.retain(|nic| nic.kind != UncountedKind::Vfio || is_nic(nic));
+/// The first `MAX_NICS` unmonitored NICs, and whether there are more. A PCI device counts if it is a network controller, or
+/// if its class is unknown.
+pub fn unmonitored(host: &Host, mut nics: Vec<UnmonitoredNic>) -> (Vec<UnmonitoredNic>, bool) {
+    let is_nic = |nic: &UnmonitoredNic| is_network(host, &nic.name).unwrap_or(true);
+    nics.retain(|nic| nic.kind != UnmonitoredKind::Vfio || is_nic(nic));
     let has_more = nics.len() > MAX_NICS;
     nics.truncate(MAX_NICS);
     (nics, has_more)

@@ -45,7 +45,7 @@ impl QueryError {
                     Self::Unusable => "its API socket cannot be used".to_owned(),
                     _ => format!("its API socket: {self}"),
                 };
-                SourceError::Process { pid, problem }
+                SourceError::process(pid, problem)
             }
         }
     }

@@ -60,7 +60,7 @@ pub(crate) fn full() -> Snapshot {
         network_limit_tx_bytes_per_second: Some(1),
         restart_attempts: Some(1),
         nics: vec![nic],
-        uncounted: vec![UncountedNic { kind: UncountedKind::User, name: "n0".into() }],
+        unmonitored: vec![UnmonitoredNic { kind: UnmonitoredKind::User, name: "n0".into() }],
         since: VmSince { process: Some(1.0), cpu_wait: Some(1.0) },
         ..VmStats::default()
     };

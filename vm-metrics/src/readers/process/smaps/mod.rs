@@ -1,4 +1,4 @@
-//! Reads the shared and the private memory of hypervisors from `/proc/<pid>/smaps_rollup`.
+//! Reader `proc_smaps`: shared and private memory, from `/proc/<pid>/smaps_rollup`.
 //!
 //! The kernel goes through all pages, 30 ms for 2 GiB. So it is read on request only, rarely, and by a thread
 //! of its own: a tick takes what is there.
@@ -20,7 +20,7 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 /// Who only looks has no second tick in which the answers could be there.
 const PATIENCE_OF_A_LOOK: Duration = Duration::from_secs(10);
 
-pub(crate) const DEF: ReaderDef = ReaderDef {
+pub(crate) const READER: ReaderDef = ReaderDef {
     name: "proc_smaps",
     configure: |section| {
         let interval = interval(section, DEFAULT_INTERVAL)?;

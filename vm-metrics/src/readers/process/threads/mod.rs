@@ -1,4 +1,4 @@
-//! Reads the threads of hypervisors from `/proc/<pid>/task`.
+//! Reader `proc_threads`: vCPU times and waits, from `/proc/<pid>/task`.
 //!
 //! They tell what each vCPU uses, and how long and how often threads wait for a CPU.
 //!
@@ -25,7 +25,7 @@ use crate::net::namespaces::Namespaces;
 use crate::readers::cached_file::Buffer;
 use crate::readers::{FileBudget, Purpose, ReadReport, Reader, ReaderDef, ReaderError, StartOutcome};
 
-pub(crate) const DEF: ReaderDef = ReaderDef {
+pub(crate) const READER: ReaderDef = ReaderDef {
     name: "proc_threads",
     configure: |section| {
         section.no_options()?;

@@ -1,4 +1,4 @@
-//! Counts the traffic of TAPs by eBPF programs on them.
+//! Reader `tap_ebpf`: counts the traffic of TAPs by eBPF programs on them.
 //!
 //! | module | does |
 //! |---|---|
@@ -58,16 +58,14 @@ use crate::model::{ComponentHealth, Health};
 use crate::readers::{Purpose, Reader, not_this_kernel};
 use crate::readers::{ReaderContext, ReaderDef, StartOutcome};
 
-pub(crate) const DEF: ReaderDef = ReaderDef {
-    name: NAME,
+pub(crate) const READER: ReaderDef = ReaderDef {
+    name: "tap_ebpf",
     configure: |section| {
         let options: Options = section.options()?;
         options.check().map_err(|problem| section.refusal("max_nics", &problem))?;
         Ok(Box::new(move |context| start(&options, context)))
     },
 };
-
-pub(crate) const NAME: &str = "tap_ebpf";
 
 /// The version of what stays in the bpffs; `None` in a build without eBPF.
 pub(crate) fn pins_version() -> Option<u32> {

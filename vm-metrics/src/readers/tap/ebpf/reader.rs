@@ -245,7 +245,7 @@ impl TapEbpf {
             // Without devices the namespace is closed already, and the programs are being taken off.
             let Some(devices) = namespaces.devices(netns) else { continue };
             programs.open(loader, &devices.links, loading);
-            match devices.problem() {
+            match devices.unresolved() {
                 None => {
                     let present = taps.remove(&netns).unwrap_or_default();
                     plans.push((netns, programs.begin(present, devices, detaching, report)));

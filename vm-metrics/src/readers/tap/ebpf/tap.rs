@@ -23,6 +23,8 @@ pub(crate) struct Tap {
     detectors: [BypassDetector; 2],
     /// Before this they are not attached once more. An XDP program that keeps all frames bypasses them, too.
     pub(crate) reattach_at: Instant,
+    /// Before this the kernel is not asked again whether the egress program is on.
+    pub(crate) verify_egress_at: Instant,
 }
 
 /// What one of the programs sees of what passes.
@@ -47,7 +49,16 @@ impl BypassDetector {
 impl Tap {
     pub(crate) fn new(device: Option<DeviceId>, slot: u32, attached: AttachedPrograms) -> Self {
         let (now, detectors) = (Instant::now(), Default::default());
-        Self { device, slot, attached, since: None, wanted: now, detectors, reattach_at: now }
+        Self {
+            device,
+            slot,
+            attached,
+            since: None,
+            wanted: now,
+            detectors,
+            reattach_at: now,
+            verify_egress_at: now,
+        }
     }
 
     /// Its counters are at 0.

@@ -1,4 +1,4 @@
-//! Reads the counters of TAPs by RTM_GETSTATS.
+//! Reader `tap_netlink`: counters of TAPs, by RTM_GETSTATS.
 //!
 //! They are the numbers of sysfs, for a fraction of the system calls.
 //!
@@ -16,7 +16,7 @@ use crate::net::devices::Devices;
 use crate::net::namespaces::{Namespaces, by_netns};
 use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, StartOutcome, not_this_kernel};
 
-pub(crate) const DEF: ReaderDef = ReaderDef {
+pub(crate) const READER: ReaderDef = ReaderDef {
     name: "tap_netlink",
     configure: |section| {
         section.no_options()?;

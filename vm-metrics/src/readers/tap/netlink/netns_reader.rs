@@ -23,7 +23,7 @@ pub(super) struct NetnsReader<'n> {
 
 impl NetnsReader<'_> {
     pub(super) fn read(&mut self, nics: &[(usize, &Nic)], batch: &mut Batch) -> Result<(), ReaderError> {
-        let read = match self.devices.problem() {
+        let read = match self.devices.unresolved() {
             Some(problem) => Err(problem.into()),
             None => self.read_all(nics, batch),
         };
@@ -40,7 +40,8 @@ impl NetnsReader<'_> {
         self.read_the_deleted(nics, batch);
         // What has the name of a NIC of this tick stands for it in the next one, when no device does.
         let links = &self.devices.links;
-        let unread = self.devices.events.take_unread(|name| !links.was_asked_for(name));
+        let Some(events) = &mut self.devices.events else { return };
+        let unread = events.take_unread(|name| !links.was_asked_for(name));
         batch.short_lived.extend(unread.into_iter().map(|unread| self.short_lived(unread)));
     }
 
@@ -75,7 +76,8 @@ impl NetnsReader<'_> {
     /// The last of them that had the name of a NIC without a device stands for it.
     fn read_short_lived(&mut self, nics: &[(usize, &Nic)], batch: &mut Batch) {
         self.devices.take_events(self.netns, self.table);
-        let unread = self.devices.events.take_unread(|_| true);
+        let Some(events) = &mut self.devices.events else { return };
+        let unread = events.take_unread(|_| true);
         if unread.is_empty() {
             return;
         }
@@ -108,10 +110,11 @@ impl NetnsReader<'_> {
 
     fn read_the_deleted(&mut self, nics: &[(usize, &Nic)], batch: &mut Batch) {
         self.devices.take_events(self.netns, self.table);
+        let Some(events) = &self.devices.events else { return };
         for readings in nics.iter().map(|(at, _)| *at) {
             let readings = &mut batch.nics[readings];
             if let (Some(device), None) = (readings.device, readings.tap)
-                && let Some(last) = self.devices.events.final_counters(device.id)
+                && let Some(last) = events.final_counters(device.id)
             {
                 (readings.exit, readings.tap) = (Some(last.exit), Some(reading(last.stats)));
             }

@@ -4,7 +4,7 @@ use super::VmArgs;
 use super::identity::{Identity, stem};
 use super::long_options::LongOptions;
 use super::size::{number, size};
-use crate::model::{UncountedKind, UncountedNic};
+use crate::model::{UnmonitoredKind, UnmonitoredNic};
 use crate::sources::values::pci::pci_address;
 use crate::sources::values::uuid;
 
@@ -27,7 +27,7 @@ pub fn parse(argv: &[String]) -> Option<VmArgs> {
         vcpus: described_here.then(|| vcpus(&options)).flatten(),
         max_vcpus: described_here.then(|| max_vcpus(&options)).flatten(),
         memory_bytes: described_here.then(|| memory(&options)).flatten(),
-        uncounted: uncounted(&options),
+        unmonitored: unmonitored(&options),
         taps: options.values("net").filter_map(|net| get(net, "tap")).collect(),
         api_socket,
         ..VmArgs::default()
@@ -50,19 +50,19 @@ pub fn identity(options: &LongOptions<'_>) -> Identity {
     }
 }
 
-fn uncounted(options: &LongOptions<'_>) -> Vec<UncountedNic> {
+fn unmonitored(options: &LongOptions<'_>) -> Vec<UnmonitoredNic> {
     let is_vhost_user = |net: &&str| get(net, "vhost_user").is_some_and(|on| matches!(&*on, "true" | "on"));
     let sockets = options.values("net").filter(is_vhost_user);
-    let sockets = sockets.map(|net| (UncountedKind::VhostUser, get(net, "socket")));
+    let sockets = sockets.map(|net| (UnmonitoredKind::VhostUser, get(net, "socket")));
     let vdpa = options.values("vdpa").map(|vdpa| {
         let node = get(vdpa, "path").and_then(|path| path.rsplit('/').next().map(str::to_owned));
-        (UncountedKind::VhostVdpa, node)
+        (UnmonitoredKind::VhostVdpa, node)
     });
     let vfio = options
         .values("device")
-        .map(|device| (UncountedKind::Vfio, get(device, "path").and_then(|path| pci_address(&path))));
+        .map(|device| (UnmonitoredKind::Vfio, get(device, "path").and_then(|path| pci_address(&path))));
     let all = sockets.chain(vdpa).chain(vfio);
-    all.filter_map(|(kind, name)| Some(UncountedNic { kind, name: name? })).collect()
+    all.filter_map(|(kind, name)| Some(UnmonitoredNic { kind, name: name? })).collect()
 }
 
 fn vcpus(options: &LongOptions<'_>) -> Option<u32> {
@@ -237,7 +237,7 @@ mod tests {
         let found = vm("--net tap=t0 vhost_user=true,socket=/tmp/vhu.sock,num_queues=4 --net vhost_user=false
             --vdpa path=/dev/vhost-vdpa-0,num_queues=1 --device path=/sys/bus/pci/devices/0000:01:00.0/ path=/tmp/x");
         let found: Vec<_> =
-            found.uncounted.iter().map(|nic| (nic.kind.as_str(), nic.name.as_str())).collect();
+            found.unmonitored.iter().map(|nic| (nic.kind.as_str(), nic.name.as_str())).collect();
         let expected =
             [("vhost-user", "/tmp/vhu.sock"), ("vhost-vdpa", "vhost-vdpa-0"), ("vfio", "0000:01:00.0")];
         assert_eq!(found, expected);

@@ -26,7 +26,7 @@ pub use self::identity::{Basis, Identity, Surroundings, absolute};
 use self::long_options::LongOptions;
 use self::qemu_config::QemuLine;
 use self::qemu_options::options;
-use crate::model::{Hypervisor, UncountedNic};
+use crate::model::{Hypervisor, UnmonitoredNic};
 
 /// A VM by its command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct VmArgs {
     /// TAP names; only as good as the command line, which often has a file descriptor in their place.
     pub taps: Vec<String>,
     /// Interfaces without a device that can be counted.
-    pub uncounted: Vec<UncountedNic>,
+    pub unmonitored: Vec<UnmonitoredNic>,
     pub config_file: Option<ConfigFile>,
     /// Where it can be asked, as the hypervisor process sees it.
     pub api_socket: Option<String>,

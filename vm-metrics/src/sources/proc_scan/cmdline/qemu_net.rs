@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use super::qemu_options::{Keys, get, values};
-use crate::model::{UncountedKind, UncountedNic};
+use crate::model::{UnmonitoredKind, UnmonitoredNic};
 use crate::sources::values::pci::pci_address;
 
 /// The network backends of a command line.
 #[derive(Debug, Default)]
 pub struct Net {
     pub taps: Vec<String>,
-    pub uncounted: Vec<UncountedNic>,
+    pub unmonitored: Vec<UnmonitoredNic>,
 }
 
 pub fn net(options: &[(&str, &str)]) -> Net {
@@ -20,11 +20,11 @@ pub fn net(options: &[(&str, &str)]) -> Net {
         match get(&keys, "type") {
             Some("tap") => net.taps.extend(get(&keys, "ifname").map(str::to_owned)),
             Some(backend) => {
-                let Some((kind, name)) = uncounted(backend, &keys, &chardevs) else { continue };
+                let Some((kind, name)) = unmonitored(backend, &keys, &chardevs) else { continue };
                 let name = name.or_else(|| get(&keys, "id").map(str::to_owned));
                 // A position replaces a missing name.
-                let name = name.unwrap_or_else(|| format!("{backend}{}", net.uncounted.len()));
-                net.uncounted.push(UncountedNic { kind, name });
+                let name = name.unwrap_or_else(|| format!("{backend}{}", net.unmonitored.len()));
+                net.unmonitored.push(UnmonitoredNic { kind, name });
             }
             None => {}
         }
@@ -33,7 +33,7 @@ pub fn net(options: &[(&str, &str)]) -> Net {
         let is_vfio = get(&keys, "driver").is_some_and(|driver| driver.starts_with("vfio-pci"));
         let device = get(&keys, "host").or_else(|| get(&keys, "sysfsdev")).filter(|_| is_vfio);
         let name = device.and_then(pci_address);
-        net.uncounted.extend(name.map(|name| UncountedNic { kind: UncountedKind::Vfio, name }));
+        net.unmonitored.extend(name.map(|name| UnmonitoredNic { kind: UnmonitoredKind::Vfio, name }));
     }
     net
 }
@@ -48,33 +48,33 @@ fn chardevs(options: &[(&str, &str)]) -> HashMap<String, Option<String>> {
     chardevs
 }
 
-/// The kind of a backend that cannot be counted.
-pub fn netdev_kind(backend: &str) -> Option<UncountedKind> {
+/// The kind of an unmonitored backend.
+pub fn netdev_kind(backend: &str) -> Option<UnmonitoredKind> {
     Some(match backend {
-        "user" => UncountedKind::User,
-        "vhost-user" => UncountedKind::VhostUser,
-        "vhost-vdpa" => UncountedKind::VhostVdpa,
-        "af-xdp" => UncountedKind::AfXdp,
-        "dgram" | "l2tpv3" | "netmap" | "passt" | "socket" | "stream" | "vde" => UncountedKind::Socket,
+        "user" => UnmonitoredKind::User,
+        "vhost-user" => UnmonitoredKind::VhostUser,
+        "vhost-vdpa" => UnmonitoredKind::VhostVdpa,
+        "af-xdp" => UnmonitoredKind::AfXdp,
+        "dgram" | "l2tpv3" | "netmap" | "passt" | "socket" | "stream" | "vde" => UnmonitoredKind::Socket,
         _ => return None,
     })
 }
 
 /// The name is `None` where the id must do.
-fn uncounted(
+fn unmonitored(
     backend: &str,
     keys: &Keys,
     chardevs: &HashMap<String, Option<String>>,
-) -> Option<(UncountedKind, Option<String>)> {
+) -> Option<(UnmonitoredKind, Option<String>)> {
     let kind = netdev_kind(backend)?;
     let name = match kind {
-        UncountedKind::VhostUser => get(keys, "chardev").and_then(|chardev| chardevs.get(chardev)?.clone()),
+        UnmonitoredKind::VhostUser => get(keys, "chardev").and_then(|chardev| chardevs.get(chardev)?.clone()),
         // A descriptor without a name is known from the process.
-        UncountedKind::VhostVdpa => {
+        UnmonitoredKind::VhostVdpa => {
             let path = get(keys, "vhostdev").filter(|path| !path.starts_with("/dev/fdset/"));
             path.and_then(|path| path.rsplit('/').next()).map(str::to_owned)
         }
-        UncountedKind::AfXdp => get(keys, "ifname").map(str::to_owned),
+        UnmonitoredKind::AfXdp => get(keys, "ifname").map(str::to_owned),
         _ => None,
     };
     Some((kind, name))
@@ -120,7 +120,7 @@ mod tests {
                 "0000:03:10.2",
             ),
         ] {
-            let found = net(&options(&argv(&format!("kvm {line}")))).uncounted;
+            let found = net(&options(&argv(&format!("kvm {line}")))).unmonitored;
             let found: Vec<_> = found.iter().map(|nic| (nic.kind.as_str(), nic.name.as_str())).collect();
             assert_eq!(found, [(kind, name)], "{line}");
         }
@@ -133,7 +133,7 @@ mod tests {
             "-netdev hubport,hubid=1,id=h -netdev {\"type\":7} -netdev {broken -netdev ,",
             "-device vfio-pci,sysfsdev=/sys/bus/mdev/devices/c0ffee -device vfio-pci -device e1000,host=03:00.0",
         ] {
-            assert_eq!(net(&options(&argv(&format!("kvm {line}")))).uncounted, [], "{line}");
+            assert_eq!(net(&options(&argv(&format!("kvm {line}")))).unmonitored, [], "{line}");
         }
     }
 }

@@ -17,5 +17,5 @@ pub fn described(machine: &Machine, options: &[(&str, &str)]) -> VmArgs {
 /// The NICs alone.
 pub fn with_nics(options: &[(&str, &str)]) -> VmArgs {
     let net = net(options);
-    VmArgs { taps: net.taps, uncounted: net.uncounted, ..VmArgs::default() }
+    VmArgs { taps: net.taps, unmonitored: net.unmonitored, ..VmArgs::default() }
 }

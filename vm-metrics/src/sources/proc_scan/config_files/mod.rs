@@ -100,10 +100,9 @@ impl ConfigFiles {
         match &known.args {
             Some(args) => Some(Ok(args)),
             // One that hangs looks like any other that cannot be used.
-            None => is_asked.then(|| {
-                let problem = "its configuration file cannot be used".to_owned();
-                Err(SourceError::Process { pid: key.0, problem })
-            }),
+            None => {
+                is_asked.then(|| Err(SourceError::process(key.0, "its configuration file cannot be used")))
+            }
         }
     }
 
@@ -193,8 +192,8 @@ fn reading(
 fn bounded(mut args: VmArgs) -> VmArgs {
     args.taps.retain(|tap| is_device_name(tap));
     args.taps.truncate(MAX_NICS + 1);
-    args.uncounted.truncate(MAX_NICS + 1);
-    for nic in &mut args.uncounted {
+    args.unmonitored.truncate(MAX_NICS + 1);
+    for nic in &mut args.unmonitored {
         nic.name = shortened(&nic.name);
     }
     args

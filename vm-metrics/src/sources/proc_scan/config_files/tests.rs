@@ -57,9 +57,9 @@ fn little_is_kept_of_a_large_file() {
     let [tap, bad] = ["t0", "../x"].map(|name| nic(&format!("type = \"tap\"\nifname = \"{name}\"")));
     let file = [tap, bad, nic("type = \"user\"")].concat();
     let kept = bounded(vm.config_file.unwrap().read(file.as_bytes()).unwrap());
-    assert_eq!((kept.taps.len(), kept.uncounted.len()), (MAX_NICS + 1, MAX_NICS + 1));
+    assert_eq!((kept.taps.len(), kept.unmonitored.len()), (MAX_NICS + 1, MAX_NICS + 1));
     assert!(kept.taps.iter().all(|tap| tap == "t0"));
-    assert_eq!(kept.uncounted[0].name.len(), 256);
+    assert_eq!(kept.unmonitored[0].name.len(), 256);
 }
 
 #[test]

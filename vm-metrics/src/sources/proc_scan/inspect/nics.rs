@@ -6,14 +6,19 @@ use std::iter;
 use super::super::super::SourceError;
 use super::super::holdings::{Holdings, HoldingsUpdate};
 use super::super::kvm::KvmDescriptors;
-use super::super::observer::Observer;
 use super::super::taps::{DeviceDescriptor, Taps};
 use super::ProcessVm;
-use crate::model::{Hypervisor, InstanceInfo, Nic, UncountedKind, UncountedNic, is_device_name};
-use crate::sources::process::ProcessDir;
+use crate::host::Host;
+use crate::model::{Hypervisor, InstanceInfo, Nic, UnmonitoredKind, UnmonitoredNic, is_device_name};
 use crate::sources::shortened;
 use crate::sources::values::bounded::{MAX_NICS, MAX_VCPUS};
 use crate::sources::values::vfio::is_network;
+
+const NOT_ALL_YET: &str =
+    "it has many descriptors: the next ticks look at the rest, and NICs among them are not known yet";
+
+const NOT_EVIDENT: &str = "the kernel does not say which of its TAPs are whose (CAP_SYS_PTRACE, CAP_NET_ADMIN and \
+    Linux 5.8), and its user is not in [trust]: they are left out";
 
 /// The share of one process in the NICs of a VM.
 #[derive(Debug, Default)]
@@ -21,7 +26,7 @@ pub struct Share {
     pub nics: Vec<Nic>,
     /// Those of the NICs that the process itself was seen to hold.
     known: Vec<DeviceDescriptor>,
-    uncounted: Vec<UncountedNic>,
+    unmonitored: Vec<UnmonitoredNic>,
     /// Whether it holds NICs that are left out.
     has_lost_nics: bool,
     problem: Option<SourceError>,
@@ -48,7 +53,7 @@ impl Share {
 
     /// Whether the VM has nothing from it.
     pub fn is_empty(&self) -> bool {
-        self.nics.is_empty() && self.uncounted.is_empty() && !self.has_lost_nics
+        self.nics.is_empty() && self.unmonitored.is_empty() && !self.has_lost_nics
     }
 }
 
@@ -62,34 +67,34 @@ impl ProcessVm {
     }
 
     /// This process holds so much of the VM's NICs from now on.
-    pub fn set_heir(&mut self, pid: u32, heir: u32, share: Option<Share>) {
+    pub fn set_heir(&mut self, heir: u32, share: Option<Share>) {
         self.heirs.retain(|(known, _)| *known != heir);
         self.heirs.extend(share.filter(|share| !share.is_empty()).map(|share| (heir, share)));
-        self.gather(pid);
+        self.gather();
     }
 
     /// The VM's NICs are those of its process and of the heirs.
-    fn gather(&mut self, pid: u32) {
+    fn gather(&mut self) {
         let shares = || iter::once(&self.own).chain(self.heirs.iter().map(|(_, share)| share));
         let mut seen = HashSet::new();
         let nics = shares().flat_map(|share| &share.nics).filter(|nic| seen.insert(*nic)).cloned().collect();
-        let uncounted: BTreeSet<_> = shares().flat_map(|share| &share.uncounted).cloned().collect();
+        let unmonitored: BTreeSet<_> = shares().flat_map(|share| &share.unmonitored).cloned().collect();
         let has_lost_nics = shares().any(|share| share.has_lost_nics);
         self.info.nics = nics;
-        self.info.uncounted = uncounted.into_iter().collect();
+        self.info.unmonitored = unmonitored.into_iter().collect();
         self.keep_inherited();
-        self.limit_nics(pid, has_lost_nics);
+        self.limit_nics(has_lost_nics);
     }
 
     /// Takes in a look at the process, which was asked about all of [`Self::known`].
-    pub fn take_now(&mut self, pid: u32, observer: &Observer, now: HoldingsUpdate) {
+    pub fn take_now(&mut self, now: HoldingsUpdate) {
         let HoldingsUpdate { nics, still } = now;
         if nics.is_partial() {
             let lost: Vec<DeviceDescriptor> =
                 self.known().into_iter().filter(|known| !still.contains(known)).collect();
-            self.lose(pid, pid, &lost);
+            self.lose(self.pid, &lost);
         }
-        self.take_nics(pid, observer, nics);
+        self.take_nics(nics);
     }
 
     /// The devices found in the process itself.
@@ -98,32 +103,32 @@ impl ProcessVm {
     }
 
     /// The VM's process and the others that hold some of the NICs that are wanted, with these.
-    pub fn holders(&self, pid: u32, is_wanted: impl Fn(&Nic) -> bool) -> Vec<(u32, Vec<DeviceDescriptor>)> {
+    pub fn holders(&self, is_wanted: impl Fn(&Nic) -> bool) -> Vec<(u32, Vec<DeviceDescriptor>)> {
         let heirs = self.heirs.iter().map(|(heir, share)| (*heir, share));
-        let shares = iter::once((pid, &self.own)).chain(heirs);
+        let shares = iter::once((self.pid, &self.own)).chain(heirs);
         let known = shares.map(|(holder, share)| (holder, share.known(&is_wanted)));
-        known.filter(|(holder, known)| *holder == pid || !known.is_empty()).collect()
+        known.filter(|(holder, known)| *holder == self.pid || !known.is_empty()).collect()
     }
 
     /// The VM's process, or one that has come from it, holds these no more.
-    pub fn lose(&mut self, pid: u32, holder: u32, lost: &[DeviceDescriptor]) {
-        if holder == pid {
+    pub fn lose(&mut self, holder: u32, lost: &[DeviceDescriptor]) {
+        if holder == self.pid {
             self.own.lose(lost);
         }
         for (_, share) in self.heirs.iter_mut().filter(|(heir, _)| *heir == holder) {
             share.lose(lost);
         }
-        self.gather(pid);
+        self.gather();
     }
 
     /// Updates the NICs by the held TAPs. The command line of a trusted user's process replaces unreadable descriptors. Known
     /// devices that are still held stay until the look at all descriptors has ended.
-    pub fn take_nics(&mut self, pid: u32, observer: &Observer, held: Holdings) {
+    pub fn take_nics(&mut self, held: Holdings) {
         let is_partial = held.is_partial();
         self.progress = is_partial.then(|| Box::new(held.clone()));
         if !is_partial || !self.is_known_whole {
             self.is_known_whole = !is_partial;
-            self.set_held(pid, observer, held);
+            self.set_held(held);
         }
     }
 
@@ -132,42 +137,46 @@ impl ProcessVm {
         self.progress.as_deref()
     }
 
-    fn set_held(&mut self, pid: u32, observer: &Observer, held: Holdings) {
+    fn set_held(&mut self, held: Holdings) {
         let is_partial = held.is_partial();
-        let Holdings { descriptors, uid, taps, .. } = held;
-        let is_trusted = observer.trust.is_trusted(uid);
+        let Holdings { descriptors, uid, is_trusted, taps, .. } = held;
         match taps {
             Ok(taps) => {
                 if !is_partial {
                     self.take_kvm(&taps.kvm);
                 }
                 let mut known = taps.known();
-                let Taps { uncounted, problem, .. } = taps;
+                let Taps { unmonitored, problem, .. } = taps;
                 self.is_looked_at = is_trusted || known.iter().all(|(_, held)| held.is_evident());
-                let problem = problem.or_else(|| is_partial.then(|| not_all_yet(pid)));
+                let problem =
+                    problem.or_else(|| is_partial.then(|| SourceError::process(self.pid, NOT_ALL_YET)));
                 // One whose name is no text is left out, too.
                 let has_lost_nics = !self.is_looked_at || problem.is_some();
-                let problem = if self.is_looked_at { problem } else { Some(not_evident(pid)) };
+                let problem = if self.is_looked_at {
+                    problem
+                } else {
+                    Some(SourceError::process(self.pid, NOT_EVIDENT))
+                };
                 known.retain(|(_, held)| self.is_looked_at || held.is_evident());
                 let nics = known.iter().filter_map(|(_, held)| held.nic().cloned()).collect();
                 self.own = Share { nics, known, problem, has_lost_nics, ..Share::default() };
-                self.set_uncounted(uncounted);
+                self.set_unmonitored(unmonitored);
             }
             Err(refused) => {
                 self.is_looked_at = false;
                 self.vcpus.by_kvm = None;
                 let nics = if is_trusted { self.named_nics.clone() } else { Vec::new() };
-                let problem = Some(self.not_allowed(pid, is_trusted, &refused));
+                let problem = Some(self.not_allowed(is_trusted, &refused));
                 self.own = Share { nics, problem, ..Share::default() };
-                self.set_uncounted(BTreeSet::new());
+                self.set_unmonitored(BTreeSet::new());
             }
         }
         self.descriptors = descriptors;
         self.info.uid = uid;
         if !matches!(self.info.hypervisor, Hypervisor::Program(_)) {
-            self.count_vcpus(pid);
+            self.count_vcpus();
         }
-        self.gather(pid);
+        self.gather();
     }
 
     /// The command line of a known hypervisor comes first: [`Vcpus::now`](super::super::vcpus::Vcpus::now).
@@ -179,14 +188,14 @@ impl ProcessVm {
         }
     }
 
-    pub(super) fn count_vcpus(&mut self, pid: u32) {
+    pub(super) fn count_vcpus(&mut self) {
         self.info.allocated_vcpus = self.vcpus.now();
         self.vcpus_problem = self.vcpus.excess().map(|(by_kvm, most)| {
             let problem = format!(
                 "KVM has made {by_kvm} vCPUs for it, and it has no more than {most} on its command line or in its file: \
                 their number is not known"
             );
-            SourceError::Process { pid, problem }
+            SourceError::process(self.pid, problem)
         });
     }
 
@@ -207,68 +216,54 @@ impl ProcessVm {
     }
 
     /// The command line names the first NICs; descriptors show some of the later ones.
-    fn set_uncounted(&mut self, mut held: BTreeSet<UncountedNic>) {
+    fn set_unmonitored(&mut self, mut held: BTreeSet<UnmonitoredNic>) {
         // A vDPA device that was handed on as a descriptor has another name on the command line: it is one NIC.
-        let is_vdpa = |nic: &&UncountedNic| nic.kind == UncountedKind::VhostVdpa;
-        let only_held = |nic: &&UncountedNic| !self.named_uncounted.contains(nic);
+        let is_vdpa = |nic: &&UnmonitoredNic| nic.kind == UnmonitoredKind::VhostVdpa;
+        let only_held = |nic: &&UnmonitoredNic| !self.named_unmonitored.contains(nic);
         let mut pairs = held.iter().filter(is_vdpa).filter(only_held).count();
-        for nic in &self.named_uncounted {
+        for nic in &self.named_unmonitored {
             let is_other_name = is_vdpa(&nic) && !held.contains(nic);
             match pairs.checked_sub(usize::from(is_other_name)) {
                 Some(left) if is_other_name => pairs = left,
                 _ => drop(held.insert(nic.clone())),
             }
         }
-        self.own.uncounted = held.into_iter().collect();
+        self.own.unmonitored = held.into_iter().collect();
     }
 
-    fn limit_nics(&mut self, pid: u32, has_lost_nics: bool) {
-        let InstanceInfo { nics, uncounted, .. } = &mut self.info;
-        let too_many = nics.len() > MAX_NICS || uncounted.len() > MAX_NICS;
+    fn limit_nics(&mut self, has_lost_nics: bool) {
+        let InstanceInfo { nics, unmonitored, .. } = &mut self.info;
+        let too_many = nics.len() > MAX_NICS || unmonitored.len() > MAX_NICS;
         nics.truncate(MAX_NICS);
-        uncounted.truncate(MAX_NICS);
+        unmonitored.truncate(MAX_NICS);
         self.info.has_more_nics = too_many || has_lost_nics;
         self.too_many_nics = too_many.then(|| {
             let problem = format!("it has more than {MAX_NICS} network interfaces: the others are left out");
-            SourceError::Process { pid, problem }
+            SourceError::process(self.pid, problem)
         });
     }
 
-    fn not_allowed(&self, pid: u32, is_trusted: bool, error: &SourceError) -> SourceError {
+    fn not_allowed(&self, is_trusted: bool, error: &SourceError) -> SourceError {
         let taps: Vec<_> = self.named_nics.iter().map(|nic| nic.tap.as_str()).collect();
         let instead = match (taps.is_empty(), is_trusted) {
             (true, _) => "its command line names no TAP either".to_owned(),
             (false, true) => format!("taken from its command line: {}", taps.join(", ")),
             (false, false) => "its command line does not count, for its user is not in [trust]".to_owned(),
         };
-        SourceError::Process {
-            pid,
-            problem: format!("its TAPs need CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH ({error}); {instead}"),
-        }
+        let problem = format!("its TAPs need CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH ({error}); {instead}");
+        SourceError::process(self.pid, problem)
     }
-}
-
-fn not_all_yet(pid: u32) -> SourceError {
-    let problem =
-        "it has many descriptors: the next ticks look at the rest, and NICs among them are not known yet";
-    SourceError::Process { pid, problem: problem.to_owned() }
-}
-
-fn not_evident(pid: u32) -> SourceError {
-    let problem = "the kernel does not say which of its TAPs are whose (CAP_SYS_PTRACE, CAP_NET_ADMIN and Linux 5.8), \
-        and its user is not in [trust]: they are left out";
-    SourceError::Process { pid, problem: problem.to_owned() }
 }
 
 /// A PCI device may be anything; one of which nothing is known is listed rather than left out.
-pub fn named_uncounted(process: &ProcessDir, mut uncounted: Vec<UncountedNic>) -> Vec<UncountedNic> {
-    uncounted.truncate(MAX_NICS + 1);
-    for nic in &mut uncounted {
+pub fn named_unmonitored(host: &Host, mut unmonitored: Vec<UnmonitoredNic>) -> Vec<UnmonitoredNic> {
+    unmonitored.truncate(MAX_NICS + 1);
+    for nic in &mut unmonitored {
         nic.name = shortened(&nic.name);
     }
-    let is_nic = |nic: &UncountedNic| is_network(process.host, &nic.name).unwrap_or(true);
-    uncounted.retain(|nic| nic.kind != UncountedKind::Vfio || is_nic(nic));
-    uncounted
+    let is_nic = |nic: &UnmonitoredNic| is_network(host, &nic.name).unwrap_or(true);
+    unmonitored.retain(|nic| nic.kind != UnmonitoredKind::Vfio || is_nic(nic));
+    unmonitored
 }
 
 pub fn named_nics(taps: Vec<String>) -> Vec<Nic> {

@@ -1,22 +1,21 @@
 //! Adds the TAPs of child processes to VMMs with device processes, such as crosvm.
 
 use std::mem;
-use std::sync::Arc;
 
 use super::super::inspect::ProcessVm;
 use super::super::looks::TimePool;
-use super::super::observer::Observer;
-use super::super::{ProcScan, ProcessEntry, ProcessKind, ScanContext};
+use super::super::scan::Scan;
+use super::super::{ProcScan, ProcessKind};
 use crate::model::Hypervisor;
 
 impl ProcScan {
     /// Gives a VM of KVM the devices that processes of the same program hold which have come from its own.
     ///
     /// A child that holds KVM descriptors may be a VM itself. VMs keep their own devices.
-    pub fn take_from_children(&mut self, context: &ScanContext, observer: &Arc<Observer>) {
+    pub fn take_from_children(&mut self, scan: &Scan) {
         let unfinished = mem::take(&mut self.unfinished_parents);
         let is_due = |pid, first| {
-            context.full_scan || context.devices_changed || first == context.now || unfinished.contains(pid)
+            scan.full_scan || scan.devices_changed || first == scan.now || unfinished.contains(pid)
         };
         let vms: Vec<u32> = self
             .processes
@@ -25,33 +24,26 @@ impl ProcScan {
             .map(|(pid, _)| *pid)
             .collect();
         for pid in vms {
-            self.take_from(pid, observer);
+            self.take_from(pid, scan);
         }
     }
 
-    fn take_from(&mut self, pid: u32, observer: &Arc<Observer>) {
+    fn take_from(&mut self, pid: u32, scan: &Scan) {
         let is_no_vm = |child: &u32| {
             let entry = self.processes.get(child);
             entry.is_some_and(|entry| matches!(entry.kind, ProcessKind::NoVm) && entry.kvm.is_none_of_kvm())
         };
         let children: Vec<u32> = self.descendants(pid).into_iter().filter(is_no_vm).collect();
-        let holders = self.holders(&children, TimePool::Kvm, observer);
+        let holders = self.holders(&children, TimePool::Kvm, scan);
         if !holders.unknown.is_empty() {
             self.unfinished_parents.insert(pid);
         }
         for (child, holder) in holders.found {
-            let is_same_program = self
-                .processes
-                .get(&pid)
-                .and_then(ProcessEntry::vm)
-                .is_some_and(|vm| vm.program == holder.program);
-            if is_same_program {
+            if self.vm(pid).is_some_and(|vm| vm.program == holder.program) {
                 let share = holder.share(|nic| !self.is_held_by_another(pid, nic));
-                let Some(ProcessKind::Vm(vm)) = self.processes.get_mut(&pid).map(|entry| &mut entry.kind)
-                else {
-                    return;
-                };
-                vm.set_heir(pid, child, Some(share));
+                if let Some(vm) = self.vm_mut(pid) {
+                    vm.set_heir(child, Some(share));
+                }
             }
         }
     }

@@ -65,14 +65,14 @@ fn a_tap_of_another_vm_is_not_taken() {
 }
 
 #[test]
-fn uncounted_nics_of_children_are_listed() {
+fn unmonitored_nics_of_children_are_listed() {
     let fixture = Fixture::of_kvm(&[CROSVM, DEVICE]);
     fixture.runs_vm(100, 1);
     fixture.descriptor(101, 10, "/dev/vhost-vdpa-0", None);
     let mut scan = fixture.scan();
     for second in [0, 1, 2, 40] {
         let vms = list(&mut scan, second * TICK);
-        assert_eq!((super::taps(&vms[0]), vms[0].uncounted.len()), (vec!["tap0"], 1), "{second}");
+        assert_eq!((super::taps(&vms[0]), vms[0].unmonitored.len()), (vec!["tap0"], 1), "{second}");
         // What the VMM itself opens does not hide it.
         fixture.descriptor(100, 30 + second, "/dev/null", None);
     }

@@ -27,8 +27,8 @@ impl Fixture {
     }
 }
 
-fn uncounted(vm: &InstanceInfo) -> Vec<String> {
-    vm.uncounted.iter().map(|nic| format!("{} {}", nic.kind.as_str(), nic.name)).collect()
+fn unmonitored(vm: &InstanceInfo) -> Vec<String> {
+    vm.unmonitored.iter().map(|nic| format!("{} {}", nic.kind.as_str(), nic.name)).collect()
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn macvtaps_are_found_by_their_numbers() {
     }
     let vms = list(&mut fixture.scan(), START);
     assert_eq!(taps(&vms[0]), ["vnet0", "macvtap1", "macvtap0"]);
-    assert_eq!(uncounted(&vms[0]), ["macvtap tap9"], "in another namespace");
+    assert_eq!(unmonitored(&vms[0]), ["macvtap tap9"], "in another namespace");
 }
 
 #[test]
@@ -59,11 +59,11 @@ fn the_name_of_a_node_is_no_macvtap() {
         fixture.descriptor(100, descriptor, node, None);
     }
     let vms = list(&mut fixture.scan(), START);
-    assert_eq!((taps(&vms[0]), uncounted(&vms[0])), (vec![], vec!["macvtap tap7".to_owned()]));
+    assert_eq!((taps(&vms[0]), unmonitored(&vms[0])), (vec![], vec!["macvtap tap7".to_owned()]));
 }
 
 #[test]
-fn uncounted_nics_come_from_arguments_and_descriptors() {
+fn unmonitored_nics_come_from_arguments_and_descriptors() {
     let args = "kvm -name web -netdev user,id=n0 -device vfio-pci,host=03:00.0 -device vfio-pci,host=04:00.0
                 -device vfio-pci,host=05:00.0";
     let fixture = Fixture::with(&[Fake { args, taps: &[(9, "vnet0")], ..Fake::default() }]);
@@ -85,7 +85,7 @@ fn uncounted_nics_come_from_arguments_and_descriptors() {
     let vms = list(&mut fixture.scan(), START);
     let expected =
         ["vfio 0000:03:00.0", "vfio 0000:05:00.0", "vfio 0000:3b:00.1", "vhost-vdpa vhost-vdpa-3", "user n0"];
-    assert_eq!((taps(&vms[0]), uncounted(&vms[0])), (vec!["vnet0"], expected.map(str::to_owned).to_vec()));
+    assert_eq!((taps(&vms[0]), unmonitored(&vms[0])), (vec!["vnet0"], expected.map(str::to_owned).to_vec()));
 }
 
 #[test]
@@ -96,11 +96,11 @@ fn a_vdpa_device_by_descriptor_is_one_nic() {
     fixture.descriptor(100, 20, "/dev/vhost-vdpa-3", None);
     fixture.descriptor(100, 21, "/dev/vhost-vdpa-5", None);
     let vms = list(&mut fixture.scan(), START);
-    assert_eq!(uncounted(&vms[0]), ["vhost-vdpa vhost-vdpa-3", "vhost-vdpa vhost-vdpa-5"]);
+    assert_eq!(unmonitored(&vms[0]), ["vhost-vdpa vhost-vdpa-3", "vhost-vdpa vhost-vdpa-5"]);
     // Without the right to look, the command line alone.
     fs::set_permissions(fixture.process(100).join("fd"), PermissionsExt::from_mode(0o000)).unwrap();
     let listing = without_capabilities(|| fixture.scan().list_at(START)).unwrap();
-    assert_eq!(uncounted(&listing.instances[0]), ["vhost-vdpa hostnet0", "vhost-vdpa vhost-vdpa-5"]);
+    assert_eq!(unmonitored(&listing.instances[0]), ["vhost-vdpa hostnet0", "vhost-vdpa vhost-vdpa-5"]);
 }
 
 #[test]
@@ -131,8 +131,8 @@ fn numbers_and_names_of_nics_are_bounded() {
     }
     let listing = fixture.scan().list_at(START).unwrap();
     let vm = &listing.instances[0];
-    assert_eq!((vm.nics.len(), vm.uncounted.len()), (256, 256));
-    assert!(vm.uncounted.iter().all(|nic| nic.name.len() == 256));
+    assert_eq!((vm.nics.len(), vm.unmonitored.len()), (256, 256));
+    assert!(vm.unmonitored.iter().all(|nic| nic.name.len() == 256));
     assert_eq!(vm.nics[0], Nic::local("tap10"));
     let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
     assert_eq!(problems, ["process 100: it has more than 256 network interfaces: the others are left out"]);

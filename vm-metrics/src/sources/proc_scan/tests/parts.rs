@@ -183,7 +183,7 @@ fn children_of_a_busy_user_are_looked_at() {
     fixture.descriptor(101, 10, "/dev/vhost-vdpa-0", None);
     let mut scan = fixture.scan();
     scan.looks.used(Some(STRANGER), Duration::from_secs(1));
-    assert_eq!(list(&mut scan, START)[0].uncounted.len(), 1);
+    assert_eq!(list(&mut scan, START)[0].unmonitored.len(), 1);
 }
 
 /// Its `status` may be slow, or not answer at all.

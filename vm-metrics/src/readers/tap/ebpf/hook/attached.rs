@@ -3,11 +3,13 @@
 use std::mem;
 use std::path::PathBuf;
 
+use aya::programs::MultiProgLink;
 use aya::programs::tc::SchedClassifierLink;
 
 use super::super::direction::{BOTH, Direction};
 use super::super::error::LoadError;
 use super::super::programs::pins::remove_file;
+use super::links;
 use crate::model::AttachMode;
 
 /// The programs on one TAP.
@@ -58,11 +60,22 @@ impl AttachedPrograms {
 impl Drop for AttachedPrograms {
     fn drop(&mut self) {
         for hook in self.hooks.drain(..) {
-            if self.stay && self.mode == AttachMode::Clsact {
+            match (self.mode, self.stay) {
                 // Dropping a filter's link deletes the filter. A link with a pin only loses a file descriptor.
-                mem::forget(hook.link);
+                (AttachMode::Clsact, true) => mem::forget(hook.link),
+                // Another process that lists links holds this one for a moment. It would count beside the next one.
+                (AttachMode::Tcx, false) => detach(&hook.link),
+                _ => {}
             }
         }
+    }
+}
+
+fn detach(link: &SchedClassifierLink) {
+    if let Ok(fd) = link.fd()
+        && let Err(error) = links::detach(fd)
+    {
+        tracing::debug!("a link goes with its last descriptor: {error}");
     }
 }
 

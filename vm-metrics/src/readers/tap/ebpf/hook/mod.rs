@@ -4,4 +4,5 @@ pub(crate) mod attach;
 pub(crate) mod attached;
 mod clsact;
 pub(crate) mod filters;
+mod links;
 mod tcx;

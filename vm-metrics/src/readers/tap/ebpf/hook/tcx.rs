@@ -1,7 +1,5 @@
 //! Attaches by TCX, first in the chain, with an optionally pinned link.
 
-mod links;
-
 use std::path::PathBuf;
 
 use aya::programs::LinkOrder;
@@ -14,6 +12,7 @@ use super::super::error::{LoadError, unless};
 use super::super::programs::load::LoadedPrograms;
 use super::super::programs::pins::{Pins, remove_file};
 use super::attached::{AttachedPrograms, Hook, both, both_left};
+use super::links;
 use crate::model::AttachMode;
 
 pub(crate) fn attach(

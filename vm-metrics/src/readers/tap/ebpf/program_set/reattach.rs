@@ -11,7 +11,7 @@ use super::ProgramSet;
 use crate::model::Nic;
 use crate::readers::{ReadReport, ReaderError};
 
-/// Programs that stay bypassed are attached again once in this time.
+/// Programs that stay bypassed are attached again once in this time, and a doubt about egress is verified once.
 const REATTACH: Duration = Duration::from_secs(60);
 
 /// A TAP on which one of the programs does not see what passes.
@@ -48,12 +48,12 @@ impl ProgramSet {
         if *direction == Direction::Ingress {
             return Ok(true);
         }
-        if now < tap.reattach_at {
+        if now < tap.verify_egress_at {
             return Ok(false);
         }
         let is_on = is_on(&tap.attached, &mut self.loaded, *direction, *ifindex, &nic.tap);
         if !matches!(is_on, Ok(false)) {
-            tap.reattach_at = now + REATTACH;
+            tap.verify_egress_at = now + REATTACH;
         }
         is_on.map(|is_on| !is_on)
     }

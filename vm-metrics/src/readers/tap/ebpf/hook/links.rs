@@ -1,14 +1,18 @@
-//! Asks the kernel which links are on a device.
+//! Asks the kernel which TCX links are on a device, and detaches one.
 //!
-//! It uses BPF_PROG_QUERY, for which `CAP_NET_ADMIN` is enough.
+//! BPF_PROG_QUERY needs `CAP_NET_ADMIN`. BPF_LINK_DETACH needs the descriptor alone.
 
 use std::ffi::c_long;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::Direction;
+use super::super::direction::Direction;
 
 /// `BPF_PROG_QUERY`
 const PROG_QUERY: c_long = 16;
+
+/// `BPF_LINK_DETACH`
+const LINK_DETACH: c_long = 34;
 
 /// `BPF_MPROG_MAX`: as many programs are on a device at most, in each direction.
 const MAX: usize = 64;
@@ -53,6 +57,14 @@ pub(crate) fn on_device(ifindex: u32, direction: Direction) -> io::Result<Vec<u3
     }
     // A program that is attached without a link has the number 0.
     Ok(links.into_iter().take(query.count as usize).filter(|link| *link != 0).collect())
+}
+
+/// Detaches a link at once, even if another process has a descriptor of it.
+pub(crate) fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let attr = link.as_raw_fd();
+    // SAFETY: the kernel reads one descriptor from `attr`, and writes nothing. The borrow keeps the descriptor open.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, LINK_DETACH, &raw const attr, size_of_val(&attr)) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS`

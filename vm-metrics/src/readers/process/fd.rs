@@ -1,4 +1,4 @@
-//! How many files the hypervisor process has open, from the size of `/proc/<pid>/fd`.
+//! Reader `proc_fd`: number of open files, from the size of `/proc/<pid>/fd`.
 //!
 //! The kernel counts them itself, so a process with a million files costs no more than one with ten, and no right is
 //! needed. Nothing of another process can hold up the question.
@@ -12,7 +12,7 @@ use crate::net::namespaces::Namespaces;
 use crate::readers::cached_file::is_gone;
 use crate::readers::{ReadReport, Reader, ReaderDef, ReaderError, StartOutcome};
 
-pub(crate) const DEF: ReaderDef = ReaderDef {
+pub(crate) const READER: ReaderDef = ReaderDef {
     name: "proc_fd",
     configure: |section| {
         section.no_options()?;

@@ -2,11 +2,14 @@
 //!
 //! Only this module, [`crate::child`] and [`crate::netns`] have unsafe code.
 
+pub(crate) mod bpf;
+
 use std::ffi::c_int;
 use std::io;
 use std::mem;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 /// Makes an interface request for the device of this name.
 pub(crate) fn ifreq(name: &str) -> io::Result<libc::ifreq> {
@@ -145,27 +148,19 @@ pub(crate) fn expect_vnet_header(fd: impl AsFd) -> io::Result<()> {
     })
 }
 
-/// Detaches a BPF link of any holder, like `bpftool link detach`.
-pub fn detach_bpf_link(id: u32) -> io::Result<()> {
-    const BPF_LINK_GET_FD_BY_ID: c_int = 30;
-    const BPF_LINK_DETACH: c_int = 34;
-    /// The part of `union bpf_attr` that both commands read: a number and zeroes.
-    #[repr(C)]
-    struct Attr {
-        number: u32,
-        rest: [u32; 2],
+/// Returns the CPU time of a process with all its threads, also the ended ones.
+pub fn process_cpu_time(pid: u32) -> io::Result<Duration> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: the pointer is that of a local clock id.
+    let error = unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
     }
-    let bpf = |command: c_int, number: u32| {
-        let attr = Attr { number, rest: [0; 2] };
-        // SAFETY: the kernel reads `size_of::<Attr>()` bytes of `attr`, and writes none.
-        unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attr, size_of::<Attr>()) }
-    };
-    let fd = bpf(BPF_LINK_GET_FD_BY_ID, id);
-    let fd = c_int::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
-    // SAFETY: the kernel has just made this descriptor for us.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let detached = bpf(BPF_LINK_DETACH, fd.as_raw_fd().cast_unsigned());
-    if detached < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is that of a local timespec.
+    check(unsafe { libc::clock_gettime(clock, &raw mut time) })?;
+    Ok(Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32))
 }
 
 fn check(result: c_int) -> io::Result<()> {

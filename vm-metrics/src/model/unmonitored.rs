@@ -5,16 +5,16 @@ use serde::{Deserialize, Serialize};
 /// A network interface without numbers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
-pub struct UncountedNic {
-    pub kind: UncountedKind,
-    /// What tells it from the VM's others: a PCI address, a socket, a device, or the hypervisor's own name for it.
+pub struct UnmonitoredNic {
+    pub kind: UnmonitoredKind,
+    /// Its PCI address, socket or device, or the hypervisor's own name for it.
     pub name: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
-pub enum UncountedKind {
+pub enum UnmonitoredKind {
     Vfio,
     VhostVdpa,
     VhostUser,
@@ -24,7 +24,7 @@ pub enum UncountedKind {
     Macvtap,
 }
 
-impl UncountedKind {
+impl UnmonitoredKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Vfio => "vfio",
@@ -37,7 +37,7 @@ impl UncountedKind {
         }
     }
 
-    /// Why it cannot be counted here.
+    /// The reason why no device of the host counts it.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Vfio => "the guest drives a PCI device, such as an SR-IOV function, past the host's kernel",
