@@ -9,7 +9,7 @@ use nic::nic_stats;
 use super::continuity::ContinuityTick;
 use crate::model::{
     Batch, InstanceInfo, NicReadings, ShortLivedDevice, ThreadsReading, VcpuReading, VcpuStats, VmSet,
-    VmSince, VmStats,
+    VmSince, VmStats, by_vm,
 };
 
 /// Makes the numbers of present VMs, and the final numbers of removed ones.
@@ -20,14 +20,8 @@ pub(super) fn merge(
     tick: &mut ContinuityTick<'_>,
 ) -> (Vec<VmStats>, Vec<VmStats>) {
     let (present, removed) = batch.nics.split_at(vms.nics().count());
-    let mut all = |vms: &VmSet, mut readings: &[NicReadings], is_removed| {
-        let mut stats = Vec::with_capacity(vms.vms.len());
-        for vm in &vms.vms {
-            let (of_vm, rest) = readings.split_at(vm.nics.len());
-            readings = rest;
-            stats.push(vm_stats(vm, of_vm, batch, tick, is_removed));
-        }
-        stats
+    let mut all = |vms, readings, is_removed| {
+        by_vm(vms, readings).map(|(vm, nics)| vm_stats(vm, nics, batch, tick, is_removed)).collect()
     };
     // The removed come first: the count of a device up to now is theirs, and its next owner begins there.
     let removed = all(removals, removed, true);

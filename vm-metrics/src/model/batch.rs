@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use vm_metrics_common::{Counters, DropCounts};
 
-use super::{AttachMode, CgroupStats, Device, DeviceExit, DeviceId, Nic, NicSource, ProcessStats, VmSet};
+use super::{
+    AttachMode, CgroupStats, Device, DeviceExit, DeviceId, InstanceInfo, Nic, NicSource, ProcessStats, VmSet,
+};
 
 /// Numbers of namespaces from here on are given by `net`, where the kernel gives none: they mean nothing to another
 /// process.
@@ -42,6 +44,18 @@ impl Batch {
         let first = self.nics.len() - removals.nics().count();
         (first..).zip(removals.nics())
     }
+}
+
+/// The interfaces of each VM, of readings in the order of [`VmSet::nics`].
+pub(crate) fn by_vm<'r>(
+    vms: &'r VmSet,
+    mut readings: &'r [NicReadings],
+) -> impl Iterator<Item = (&'r InstanceInfo, &'r [NicReadings])> {
+    vms.vms.iter().map(move |vm| {
+        let (of_vm, rest) = readings.split_at(vm.nics.len());
+        readings = rest;
+        (vm, of_vm)
+    })
 }
 
 /// The readings of one interface: all of the same device.

@@ -23,11 +23,11 @@ mod unmonitored;
 mod vm;
 mod vm_state;
 
-pub(crate) use batch::ProcessReading;
 pub use batch::{
     Batch, EbpfReading, FIRST_NUMBER, NicReadings, SchedTimes, ShortLivedDevice, TapReading, TapStats,
     ThreadsReading, VcpuReading,
 };
+pub(crate) use batch::{ProcessReading, by_vm};
 pub(crate) use causes::in_one_line;
 pub(crate) use cgroup::CgroupCounters;
 pub use cgroup::{CgroupStats, PressureStats};

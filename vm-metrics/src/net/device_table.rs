@@ -8,7 +8,7 @@ use crate::model::{Device, DeviceExit, DeviceId, Nic, NicKind};
 /// Ticks between two searches for devices that have gone without an event.
 const SEARCH_EVERY: u64 = 32;
 
-/// The devices that VMs have or had, with their names. The engine forgets those that nothing counts for any more.
+/// The devices that VMs have or had. The engine forgets those that nothing counts for any more.
 #[derive(Debug, Default)]
 pub(crate) struct DeviceTable {
     host: Host,
@@ -16,9 +16,26 @@ pub(crate) struct DeviceTable {
     old: Option<HashSet<u64>>,
     tick: u64,
     generations: u64,
-    by_index: HashMap<(Option<u64>, u32), KnownDevice>,
-    /// Devices in namespaces in which no index can be read.
-    by_name: HashMap<Nic, KnownDevice>,
+    known: HashMap<Place, KnownDevice>,
+}
+
+/// Where one device is at a time: its namespace with its index, or with its name where the index is not known.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Place {
+    netns: Option<u64>,
+    ifindex: u32,
+    name: Option<String>,
+}
+
+impl Place {
+    fn new(nic: &Nic, ifindex: u32) -> Self {
+        let name = (ifindex == 0).then(|| nic.tap.clone());
+        Self { netns: nic.netns, ifindex, name }
+    }
+
+    fn of(DeviceId { netns, ifindex, .. }: DeviceId) -> Self {
+        Self { netns, ifindex, name: None }
+    }
 }
 
 #[derive(Debug)]
@@ -47,24 +64,26 @@ impl DeviceTable {
         self.tick += 1;
     }
 
-    /// The device that has this name and index now. `namespace` is the number of a foreign namespace.
+    /// The device that has this name and index now; by its name alone where the index is 0. `namespace` is the number of
+    /// a foreign namespace.
     pub(crate) fn find(&mut self, nic: &Nic, ifindex: u32, kind: NicKind, namespace: Option<u64>) -> Device {
-        let known = self.by_index.get(&(nic.netns, ifindex));
-        // A device of the last tick needs no second look, unless it was deleted: that saves one system call for each.
-        let sure =
-            known.filter(|known| known.found + 1 >= self.tick && known.found > 0 && known.name == nic.tap);
-        let birth = match (nic.netns, sure) {
-            (None, Some(known)) => known.device.birth,
-            (None, None) => self.host.device_id(&nic.tap),
-            (Some(_), _) => namespace,
-        };
+        let birth = if nic.netns.is_some() { namespace } else { self.birth(nic, ifindex) };
         self.find_born(nic, ifindex, kind, birth)
     }
 
-    /// The same of a device whose birth is known.
+    /// Of a device of the own namespace. One of the last tick needs no second look, unless it was deleted: that saves one
+    /// system call for each.
+    fn birth(&self, nic: &Nic, ifindex: u32) -> Option<u64> {
+        let known = self.known.get(&Place::new(nic, ifindex));
+        let is_sure =
+            |known: &&KnownDevice| known.found > 0 && known.found + 1 >= self.tick && known.name == nic.tap;
+        known.filter(is_sure).map_or_else(|| self.host.device_id(&nic.tap), |known| known.device.birth)
+    }
+
+    /// The device that has this name, index and birth now.
     pub(crate) fn find_born(&mut self, nic: &Nic, ifindex: u32, kind: NicKind, birth: Option<u64>) -> Device {
-        let (key, tick) = ((nic.netns, ifindex), self.tick);
-        if let Some(known) = self.by_index.get_mut(&key).filter(|known| known.is(&nic.tap, birth)) {
+        let (place, tick) = (Place::new(nic, ifindex), self.tick);
+        if let Some(known) = self.known.get_mut(&place).filter(|known| known.is(&nic.tap, birth)) {
             known.device = Device { kind, birth: birth.or(known.device.birth), ..known.device };
             known.found = tick;
             if known.name != nic.tap {
@@ -72,30 +91,15 @@ impl DeviceTable {
             }
             return known.device;
         }
-        let device = self.indexed(nic, ifindex, kind, birth);
-        self.by_index.insert(key, KnownDevice { device, name: nic.tap.clone(), found: tick, read: 0 });
-        device
-    }
-
-    /// A device that was known by its name, when its index is read for the first time; else a new one.
-    fn indexed(&mut self, nic: &Nic, ifindex: u32, kind: NicKind, birth: Option<u64>) -> Device {
-        match self.by_name.remove(nic).filter(|known| known.found + 1 >= self.tick) {
+        // The index may be read for the first time, of a device that was known by its name.
+        let named = (ifindex != 0).then(|| self.known.remove(&Place::new(nic, 0))).flatten();
+        let device = match named.filter(|known| known.found + 1 >= tick) {
             Some(KnownDevice { device, .. }) => {
                 Device { id: DeviceId { ifindex, ..device.id }, kind, birth, ..device }
             }
             None => self.new_device(nic.netns, ifindex, kind, birth),
-        }
-    }
-
-    /// The device of this name in a namespace in which no index can be read.
-    pub(crate) fn find_named(&mut self, nic: &Nic, kind: NicKind, namespace: Option<u64>) -> Device {
-        let known = self.by_name.get(nic).filter(|known| known.is(&nic.tap, namespace));
-        let device = match known {
-            Some(known) => Device { kind, birth: namespace.or(known.device.birth), ..known.device },
-            None => self.new_device(nic.netns, 0, kind, namespace),
         };
-        let known = KnownDevice { device, name: nic.tap.clone(), found: self.tick, read: 0 };
-        self.by_name.insert(nic.clone(), known);
+        self.known.insert(place, KnownDevice { device, name: nic.tap.clone(), found: tick, read: 0 });
         device
     }
 
@@ -117,10 +121,7 @@ impl DeviceTable {
     pub(crate) fn restore(&mut self, nic: &Nic, ifindex: u32, birth: Option<u64>) -> Device {
         let device = self.new_device(nic.netns, ifindex, NicKind::default(), birth);
         let known = KnownDevice { device, name: nic.tap.clone(), found: 0, read: 0 };
-        match ifindex {
-            0 => self.by_name.insert(nic.clone(), known),
-            _ => self.by_index.insert((nic.netns, ifindex), known),
-        };
+        self.known.insert(Place::new(nic, ifindex), known);
         device
     }
 
@@ -132,7 +133,8 @@ impl DeviceTable {
         ifindex: u32,
         has_come_back: impl FnOnce() -> bool,
     ) -> Option<(Device, bool)> {
-        let KnownDevice { device, name, read, .. } = self.by_index.get(&(netns, ifindex))?;
+        let place = Place { netns, ifindex, name: None };
+        let KnownDevice { device, name, read, .. } = self.known.get(&place)?;
         let (device, was_read) = (*device, *read > 0 && read + 2 >= self.tick);
         let is_there = match (netns, device.birth) {
             (None, Some(birth)) => self.host.device_id(name) == Some(birth),
@@ -141,13 +143,13 @@ impl DeviceTable {
         if is_there {
             return None;
         }
-        self.by_index.remove(&(netns, ifindex));
+        self.known.remove(&place);
         Some((device, was_read))
     }
 
     /// Whether a device is where it was found.
     pub(crate) fn has(&self, id: DeviceId) -> bool {
-        self.by_index.get(&(id.netns, id.ifindex)).is_some_and(|known| known.device.id == id)
+        self.known.get(&Place::of(id)).is_some_and(|known| known.device.id == id)
     }
 
     /// Whether an interface's name still means this device of the own namespace.
@@ -157,7 +159,7 @@ impl DeviceTable {
 
     pub(crate) fn note_read(&mut self, devices: impl IntoIterator<Item = DeviceId>) {
         for id in devices {
-            let known = self.by_index.get_mut(&(id.netns, id.ifindex));
+            let known = self.known.get_mut(&Place::of(id));
             if let Some(known) = known.filter(|known| known.device.id == id) {
                 known.read = self.tick;
             }
@@ -172,8 +174,8 @@ impl DeviceTable {
         // Without a list all devices with a birth stay.
         let (tick, there) = (self.tick, self.host.device_ids().ok());
         let is_there = |birth| there.as_ref().is_none_or(|there| there.contains(&birth));
-        let vanished = self.by_index.extract_if(|(netns, _), known| {
-            netns.is_none() && known.found != tick && !known.device.birth.is_some_and(is_there)
+        let vanished = self.known.extract_if(|place, known| {
+            place.netns.is_none() && known.found != tick && !known.device.birth.is_some_and(is_there)
         });
         vanished.map(|(_, known)| (known.device.id, DeviceExit::Deleted)).collect()
     }
@@ -182,9 +184,7 @@ impl DeviceTable {
     pub(crate) fn tidy(&mut self, is_counted: impl Fn(DeviceId) -> bool) {
         if self.is_time_to_tidy() {
             let tick = self.tick;
-            let stays = |known: &mut KnownDevice| known.found == tick || is_counted(known.device.id);
-            self.by_index.retain(|_, known| stays(known));
-            self.by_name.retain(|_, known| stays(known));
+            self.known.retain(|_, known| known.found == tick || is_counted(known.device.id));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::mem;
 
-use crate::model::{Batch, Device, DeviceId, InstanceInfo, NicReadings, VmSet, VmStats};
+use crate::model::{Batch, Device, DeviceId, InstanceInfo, NicReadings, VmSet, VmStats, by_vm};
 
 /// The VMs of a tick, and their published numbers in the same order.
 #[derive(Debug, Default)]
@@ -25,13 +25,8 @@ fn key(vm: &InstanceInfo) -> VmKey<'_> {
 /// An interface is also removed when it cannot be read any more, or when another device has its name.
 pub(in crate::manager) fn remove(before: &LastTick, vms: &mut VmSet, batch: &mut Batch) -> VmSet {
     let of_ended = take_ended(vms, batch);
-    let mut readings = batch.nics.as_slice();
-    let mut present: HashMap<VmKey<'_>, (&InstanceInfo, &[NicReadings])> = HashMap::new();
-    for vm in &vms.vms {
-        let (of_vm, rest) = readings.split_at(vm.nics.len());
-        readings = rest;
-        present.insert(key(vm), (vm, of_vm));
-    }
+    let present: HashMap<VmKey<'_>, _> =
+        by_vm(vms, &batch.nics).map(|(vm, nics)| (key(vm), (vm, nics))).collect();
     let (mut removals, mut devices) = (Vec::new(), Vec::new());
     for (vm, stats) in before.vms.vms.iter().zip(&before.stats) {
         let still = present.get(&key(vm));

@@ -41,7 +41,7 @@ fn an_index_used_again_is_another_device() {
 #[test]
 fn a_named_device_keeps_its_id_when_indexed() {
     let mut table = DeviceTable::default();
-    let named = |table: &mut DeviceTable| table.find_named(&nic("t", THERE), NicKind::Tap, Some(1)).id;
+    let named = |table: &mut DeviceTable| find(table, "t", THERE, 0, 1);
     let device = named(&mut table);
     assert_eq!((named(&mut table), device.ifindex), (device, 0));
     let indexed = find(&mut table, "t", THERE, 7, 1);
@@ -108,5 +108,5 @@ fn uncounted_devices_are_forgotten() {
         table.begin_tick();
         table.tidy(|device| device == kept);
     }
-    assert_eq!(table.by_index.len(), 1);
+    assert_eq!(table.known.len(), 1);
 }

@@ -61,6 +61,16 @@ pub struct Namespaces {
     overuse: Excess,
 }
 
+/// A namespace with open sockets.
+#[derive(Debug)]
+pub(crate) struct EnteredNamespace<'n> {
+    /// Its inode; `None` for this process's own.
+    pub(crate) netns: Option<u64>,
+    /// The number that no other foreign namespace has or will have.
+    pub(crate) number: Option<u64>,
+    pub(crate) devices: &'n mut Devices,
+}
+
 /// Namespaces that are left out of a tick, and why.
 #[derive(Debug, Default)]
 pub(crate) struct FollowReport {
@@ -185,12 +195,6 @@ impl Namespaces {
             .map(|(netns, known)| (*netns, known))
     }
 
-    /// The daemon's own namespace and the entered ones.
-    pub(crate) fn entered_all(&self) -> Vec<Option<u64>> {
-        let entered = self.foreign.iter().filter(|(_, known)| known.devices.is_some());
-        [None].into_iter().chain(entered.map(|(netns, _)| Some(*netns))).collect()
-    }
-
     /// Whether a tick that has the time will open it.
     pub(crate) fn is_deferred(&self, netns: u64) -> bool {
         self.order.contains(&netns) && !self.foreign.contains_key(&netns)
@@ -209,16 +213,14 @@ impl Namespaces {
         &mut self.table
     }
 
-    /// Both.
-    pub(crate) fn devices_and_table(
-        &mut self,
-        netns: Option<u64>,
-    ) -> Option<(&mut Devices, &mut DeviceTable)> {
-        let devices = match netns {
-            None => self.own.as_mut(),
-            Some(netns) => self.foreign.get_mut(&netns)?.devices.as_mut(),
-        };
-        Some((devices?, &mut self.table))
+    /// The daemon's own namespace and all that have been entered, with what is known of their devices over ticks.
+    pub(crate) fn all_devices(&mut self) -> (impl Iterator<Item = EnteredNamespace<'_>>, &mut DeviceTable) {
+        let own = self.own.iter_mut().map(|devices| EnteredNamespace { netns: None, number: None, devices });
+        let foreign = self.foreign.iter_mut().filter_map(|(netns, known)| {
+            let (netns, number) = (Some(*netns), Some(known.number()));
+            Some(EnteredNamespace { netns, number, devices: known.devices.as_mut()? })
+        });
+        (own.chain(foreign), &mut self.table)
     }
 
     /// Closes the namespaces in which no VM has a TAP any more, and forgets devices that nothing counts for. The readers

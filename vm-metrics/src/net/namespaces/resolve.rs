@@ -1,7 +1,7 @@
 //! Finds the device of each interface of the VMs, once per tick and for all readers.
 
 use super::foreign::ForeignNamespace;
-use super::{Namespaces, by_netns};
+use super::{EnteredNamespace, Namespaces, by_netns};
 use crate::model::{Batch, Device, Nic, NicKind, NicReadings, VmSet};
 
 impl Namespaces {
@@ -14,13 +14,8 @@ impl Namespaces {
         batch.nics = vec![NicReadings::default(); vms.nics().count()];
         let nics = by_netns(vms.nics().enumerate());
         self.listen_again();
-        let Self { own, foreign, table, .. } = self;
-        let own = own.iter_mut().map(|devices| (None, None, devices));
-        let foreign = foreign.iter_mut().filter_map(|(netns, known)| {
-            let number = known.number();
-            Some((Some(*netns), Some(number), known.devices.as_mut()?))
-        });
-        for (netns, number, devices) in own.chain(foreign) {
+        let (entered, table) = self.all_devices();
+        for EnteredNamespace { netns, number, devices } in entered {
             // What has gone comes first: its index may be that of another device now.
             batch.exits.extend(devices.begin_tick(netns, table));
             let nics = nics.get(&netns).map(Vec::as_slice).unwrap_or_default();
@@ -71,7 +66,7 @@ impl Namespaces {
             known => {
                 // Held open, so that no other namespace gets the inode meanwhile.
                 let number = known.filter(|known| known.handle.is_some()).map(|known| known.number);
-                Some(self.table.find_named(nic, NicKind::Tap, number))
+                Some(self.table.find(nic, 0, NicKind::Tap, number))
             }
         }
     }

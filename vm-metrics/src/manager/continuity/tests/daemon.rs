@@ -40,10 +40,7 @@ impl Daemon {
     /// The device that has this name and index now; by its name alone where the index is 0.
     pub(in crate::manager) fn find(&mut self, nic: &Nic, ifindex: u32, kind: NicKind) -> Device {
         let namespace = nic.netns.map(|_| NAMESPACE);
-        match ifindex {
-            0 => self.devices.find_named(nic, kind, namespace),
-            _ => self.devices.find(nic, ifindex, kind, namespace),
-        }
+        self.devices.find(nic, ifindex, kind, namespace)
     }
 
     /// The same of one that has gone in this tick.

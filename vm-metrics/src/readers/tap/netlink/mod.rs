@@ -13,7 +13,7 @@ use self::netns_reader::NetnsReader;
 use crate::model::{Batch, ComponentHealth, Health, Nic, Tenant, VmSet};
 use crate::net::NetError;
 use crate::net::devices::Devices;
-use crate::net::namespaces::{Namespaces, by_netns};
+use crate::net::namespaces::{EnteredNamespace, Namespaces, by_netns};
 use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, StartOutcome, not_this_kernel};
 
 pub(crate) const READER: ReaderDef = ReaderDef {
@@ -107,10 +107,9 @@ fn each_netns<'v>(
     mut each: impl FnMut(&mut NetnsReader, &[(usize, &Nic)]),
 ) {
     let nics = by_netns(nics);
-    for netns in namespaces.entered_all() {
-        if let Some((devices, table)) = namespaces.devices_and_table(netns) {
-            let nics = nics.get(&netns).map(Vec::as_slice).unwrap_or_default();
-            each(&mut NetnsReader { netns, devices, table }, nics);
-        }
+    let (entered, table) = namespaces.all_devices();
+    for EnteredNamespace { netns, devices, .. } in entered {
+        let nics = nics.get(&netns).map(Vec::as_slice).unwrap_or_default();
+        each(&mut NetnsReader { netns, devices, table }, nics);
     }
 }
