@@ -20,7 +20,7 @@ fn bad_flags_are_named() {
         (&["serve", "--interval", "fast"], "fast"),
         (&["serve", "--interval", "0s"], "between 10ms and 1h"),
         (&["serve", "--listen", "nowhere"], "'nowhere' for '--listen <ADDR>': the port is missing, such as"),
-        (&["serve", "--listen", ":1,10464"], "'10464' for '--listen <ADDR>': a port alone does not say"),
+        (&["serve", "--listen", ":1,10464"], "'10464' for '--listen <ADDR>': a port needs an address"),
         (&["destroy"], "destroy"),
         (&[], "Usage"),
     ] {

@@ -44,7 +44,7 @@ fn errors_show_on_socket_and_doctor_only() {
         assert!(!over_tcp(&daemon, path).contains("secret"), "{path}");
     }
     let public = static_list(&over_tcp(&daemon, "/api/v1/health"));
-    let expected = "1 problem: `vm-metrics doctor` or the API on the Unix socket says which";
+    let expected = "1 problem: `vm-metrics doctor` or the API on the Unix socket lists it";
     assert_eq!((&public["reason"], &public["errno"]), (&expected.into(), &Value::Null));
 
     let (status, _, health) = request(&socket, "GET", "/api/v1/health", "");

@@ -40,9 +40,10 @@ fn snapshot_asks_the_running_daemon() {
     let output_text = json(&output);
     assert!(output_text["tick"].as_u64() > Some(2), "{output_text}");
     assert_eq!(output_text["vms"], api(&daemon)["vms"], "the JSON is that of the API");
-    let who = format!("the daemon at {} (process {}, user ", socket.display(), daemon.pid());
+    let who =
+        format!("these numbers are of the daemon at {} (process {}, user ", socket.display(), daemon.pid());
     let line = stderr(&output);
-    assert!(line.starts_with(&who) && line.trim_end().ends_with(") says this"), "{line}");
+    assert!(line.starts_with(&who) && line.trim_end().ends_with(')'), "{line}");
     assert_eq!(stdout(&fixture.run("snapshot", &[])), stdout(&fixture.run("snapshot", &["--no-daemon"])));
     drop(daemon);
     let output = fixture.run("snapshot", &["--json"]);

@@ -109,7 +109,7 @@ fn a_bad_request_changes_nothing() {
         ("PUT", "/api/v1/instances/a", &huge, 413, "at most 65536 bytes"),
         ("PUT", "/api/v1/instances/%ff", "{}", 400, "UTF-8"),
         ("DELETE", "/api/v1/instances/%ff", "", 400, "UTF-8"),
-        ("DELETE", "/api/v1/instances/b", "", 404, "nobody has pushed \\\"b\\\""),
+        ("DELETE", "/api/v1/instances/b", "", 404, "no VM is pushed under the id \\\"b\\\""),
         ("GET", "/api/v1/instances/a", "", 405, "PUT or DELETE"),
         ("GET", "/metrics", "", 404, "only /api/v1/instances/{id}"),
     ] {

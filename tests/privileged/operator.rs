@@ -163,8 +163,8 @@ fn snapshot_asks_at_the_address_without_a_socket() {
     let output =
         Command::new(BINARY).args(["snapshot", "--json", "--config"]).arg(&vms.config).output().unwrap();
     let message = String::from_utf8(output.stderr).unwrap();
-    let who = format!("the daemon at http://127.0.0.1:9999 (process {}, user root) says this", daemon.pid());
-    assert_eq!(message.trim_end(), who);
+    let who = "these numbers are of the daemon at http://127.0.0.1:9999";
+    assert_eq!(message.trim_end(), format!("{who} (process {}, user root)", daemon.pid()));
     assert!(String::from_utf8(output.stdout).unwrap().contains("\"instance_id\":\"vm0\""));
 }
 

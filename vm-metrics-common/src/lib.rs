@@ -52,9 +52,9 @@ pub const TABLE_SIZE: u32 = 4096;
 /// Interfaces that may share a table entry with another one before attaching fails.
 pub const MAX_COLLISIONS: u32 = 1024;
 
-/// One direction of one device as the programs saw it, since they were attached.
+/// Counters of the programs for one direction of one device, since their attach.
 ///
-/// The programs count in it, and the daemon publishes it.
+/// The programs write it, and the daemon publishes it.
 // A new counter is one field and one line of `zip_with`, through which all sums and differences go.
 // Plain adds by the owning CPU, plain loads by the reader.
 #[repr(C)]
@@ -109,7 +109,7 @@ pub struct Traffic {
 }
 
 impl DirectionStats {
-    /// Each counter is `of` the two that it is in `self` and `other`.
+    /// Combines each counter of `self` and `other` by `of`.
     #[must_use]
     pub fn zip_with(self, other: Self, of: impl Fn(u64, u64) -> u64) -> Self {
         Self {
@@ -134,7 +134,7 @@ impl DirectionStats {
 }
 
 impl Traffic {
-    /// Each count is `of` the two that it is in `self` and `other`.
+    /// Combines each count of `self` and `other` by `of`.
     #[must_use]
     pub fn zip_with(self, other: Self, of: impl Fn(u64, u64) -> u64) -> Self {
         Self { packets: of(self.packets, other.packets), bytes: of(self.bytes, other.bytes) }

@@ -18,50 +18,50 @@ use crate::{doctor, log, readers, snapshot, version};
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// How much to log: error, warn, info, debug or trace (key level in [log])
+    /// Level of the log: error, warn, info, debug or trace (key level in [log])
     #[arg(long, global = true, value_name = "LEVEL", value_parser = config::parse_log_level)]
     log_level: Option<String>,
-    /// How to log: text, or json for one JSON object on each line (key format in [log])
+    /// Format of the log: text, or json for one JSON object on each line (key format in [log])
     #[arg(long, global = true, value_name = "FORMAT", value_parser = config::parse_log_format)]
     log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Watch the VMs and serve their metrics over HTTP until Ctrl-C or SIGTERM
+    /// Measure the VMs and serve their metrics over HTTP until Ctrl-C or SIGTERM
     Serve(Serve),
-    /// Print what each VM uses: as the running daemon sees it, or by a look at this host when no daemon runs
+    /// Print the usage of each VM, from the running daemon or else from one reading of this host
     Snapshot {
         #[command(flatten)]
         file: ConfigFile,
-        /// Print JSON, the same as the API under /api/v1/vms
+        /// Print JSON, as /api/v1/vms of the API
         #[arg(long)]
         json: bool,
-        /// Go on until Ctrl-C, with CPU in percent, bits and packets per second; INTERVAL is 2s unless given
+        /// Repeat until Ctrl-C, with CPU in percent, bits and packets per second; INTERVAL is 2s by default
         #[arg(long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s",
             value_parser = config::parse_interval)]
         watch: Option<Duration>,
         #[command(flatten)]
         asks: Asks,
     },
-    /// Check what works on this host and what does not, and say what would mend it
+    /// Check each component on this host, with remedies
     Doctor {
         #[command(flatten)]
         file: ConfigFile,
         /// Print JSON
         #[arg(long)]
         json: bool,
-        /// Exit with 1 when something that is asked for does not work, or not for everything
+        /// Exit with 1 when an enabled component fails or works only partly
         #[arg(long)]
         strict: bool,
         #[command(flatten)]
         asks: Asks,
     },
-    /// Take the eBPF programs off the network devices of all VMs, and remove the counters they left; not those of a daemon that runs
+    /// Detach the eBPF programs from the network devices of all VMs, and remove their counters; not those of a running daemon
     Detach {
         #[command(flatten)]
         file: ConfigFile,
-        /// Also remove what other versions left, and counters in all network namespaces; not those of daemons that run
+        /// Also remove those of other versions and in all network namespaces; not those of running daemons
         #[arg(long)]
         all: bool,
     },
@@ -81,7 +81,7 @@ struct ConfigFile {
 
 #[derive(Args, Clone, Copy, Debug)]
 struct Asks {
-    /// Do not ask the running daemon: look at this host as the user who runs this command
+    /// Do not query the running daemon; read this host as the user of this command
     #[arg(long)]
     no_daemon: bool,
 }
@@ -90,21 +90,21 @@ struct Asks {
 struct Serve {
     #[command(flatten)]
     file: ConfigFile,
-    /// Where to serve: ADDRESS:PORT, NAME:PORT, :PORT for all addresses, or unix:PATH; also several, with commas
-    /// between them [default: 127.0.0.1:10464]
+    /// Addresses to listen on: ADDRESS:PORT, NAME:PORT, :PORT for all addresses, or unix:PATH; several with commas
+    /// [default: 127.0.0.1:10464]
     #[arg(long, value_name = "ADDR", value_delimiter = ',')]
     listen: Vec<ListenAddress>,
     /// Time between two readings, such as 1s or 250ms [default: 1s]
     #[arg(long, value_parser = config::parse_interval)]
     interval: Option<Duration>,
-    /// Do without eBPF: read only the counters that the network devices have by themselves
+    /// Run without eBPF: read only the counters of the network devices
     #[arg(long)]
     no_ebpf: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum ConfigAction {
-    /// Check a file, say all that is wrong with it, and which keys environment variables replace
+    /// Report all mistakes in a file, and the keys that environment variables replace
     Check {
         /// Configuration file (TOML)
         file: PathBuf,

@@ -97,7 +97,7 @@ impl LocalDaemon {
 
     pub(crate) fn json<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         serde_json::from_slice(&self.get(path)?)
-            .with_context(|| format!("{self}: the answer to GET {path} is not that of this version"))
+            .with_context(|| format!("{self}: the answer to GET {path} is of another version"))
     }
 
     /// The body of the answer.
@@ -160,7 +160,7 @@ impl Address {
     async fn listener(&self) -> anyhow::Result<Listener> {
         match self {
             Self::Socket(path) => listener_of(&UnixStream::connect(path).await?),
-            Self::Tcp(address) => port_user::find(*address).context("nobody listens"),
+            Self::Tcp(address) => port_user::find(*address).context("no process listens"),
         }
     }
 
@@ -229,7 +229,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers everybody as a daemon does. Its user has listened, or `accepts`.
+    /// Answers all requests as a daemon does. One user listens, and one accepts.
     fn answering(listens: u32, accepts: u32) -> std::io::Result<Address> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;

@@ -47,7 +47,7 @@ pub(crate) fn run(document: Document, options: Options) -> anyhow::Result<()> {
     let daemon = if options.no_daemon { None } else { LocalDaemon::find(app.settings(), warn_of) };
     let witness = match daemon {
         Some(daemon) => {
-            eprintln!("{}", Printable(format!("{daemon} ({}) says this", daemon.who())));
+            eprintln!("{}", Printable(format!("these numbers are of {daemon} ({})", daemon.who())));
             Witness::Daemon(daemon)
         }
         None => Witness::Own(app.into_manager(Purpose::Look)?),
@@ -155,7 +155,7 @@ fn source_failure(snapshot: &Snapshot) -> Option<String> {
 
 fn tabled(vms: &Vms, before: Option<&Vms>) -> String {
     if vms.vms.is_empty() {
-        return "no VMs found on this host (`vm-metrics doctor` says where they are looked for)\n".to_owned();
+        return "no VMs found on this host (`vm-metrics doctor` lists the sources)\n".to_owned();
     }
     match before {
         None => table::render(&vms.vms),

@@ -15,7 +15,7 @@ pub(crate) fn long() -> &'static str {
 
 /// `pins` is the version of the pins in the bpffs, in a build with eBPF.
 fn describe(commit: Option<&str>, pins: Option<u32>) -> String {
-    let commit = commit.unwrap_or("unknown (only a release build from git tells it)");
+    let commit = commit.unwrap_or("unknown (known only in a release build from git)");
     let ebpf = match pins {
         Some(version) => format!("yes; what stays in the bpffs has version {version}"),
         None => "no (built with --no-default-features)".to_owned(),

@@ -161,7 +161,7 @@ fn a_planted_directory_has_no_push_socket() {
         let socket = planted.join("push.sock");
         let daemon = scene.daemon(&format!("[sources.push]\nsocket = {socket:?}\n"));
         wait_for_health(&daemon, "push", "degraded");
-        assert!(daemon.log().contains("nobody can push VMs"), "{}", daemon.log());
+        assert!(daemon.log().contains("no VMs can be pushed"), "{}", daemon.log());
         assert!(daemon.log().contains("/public/run belongs to user 65534"), "{}", daemon.log());
         assert!(is_empty(&planted));
     });

@@ -1,4 +1,4 @@
-"""An OTLP receiver on the official protobufs: says on its output, one JSON text per line, what came in."""
+"""An OTLP receiver on the official protobufs: prints each request as one line of JSON."""
 
 import argparse
 import gzip

@@ -98,7 +98,7 @@ fn call_ticks(watch: &EventPoller, ticks: &TickThread) -> Option<PollerHandle> {
 /// Serves the socket for orchestrators. With `enabled = "auto"` the daemon starts without it if that fails.
 fn serve_inbox(inbox: Inbox, required: bool, ticks: &TickThread) -> anyhow::Result<()> {
     let Inbox { socket, store } = inbox;
-    let Some(listener) = bind_socket(&socket, "sources.push", required, "nobody can push VMs")? else {
+    let Some(listener) = bind_socket(&socket, "sources.push", required, "no VMs can be pushed")? else {
         return Ok(());
     };
     tracing::info!("VMs can be pushed to {}", socket.display());

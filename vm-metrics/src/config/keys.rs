@@ -72,7 +72,7 @@ mod tests {
     use crate::app::App;
     use crate::config::Config;
 
-    /// The keys that a section says it has, when it is given one that it has not.
+    /// The keys that the error of an unknown key lists for a section.
     fn keys_in(section: &str) -> Vec<String> {
         let text =
             if section.is_empty() { "no_such = 1".to_owned() } else { format!("[{section}]\nno_such = 1") };

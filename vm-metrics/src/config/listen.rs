@@ -142,11 +142,9 @@ impl FromStr for ListenAddress {
             return Err(format!("the port is missing, {EXAMPLE}"));
         }
         if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
-            return Err(
-                "a port alone does not say at which addresses: write \":10464\" for all of this host, or \
+            return Err("a port needs an address: write \":10464\" for all of this host, or \
                         \"127.0.0.1:10464\""
-                    .to_owned(),
-            );
+                .to_owned());
         }
         if text.parse::<IpAddr>().is_ok() {
             return Err(format!("an IPv6 address is written in brackets, {EXAMPLE}"));

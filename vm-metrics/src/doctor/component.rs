@@ -54,15 +54,15 @@ fn remedy(component: &Component) -> Option<String> {
                 .to_owned(),
         ),
         (ComponentKind::Reader, Health::Unsupported) if !is_denied => {
-            Some(format!("another kernel; [readers.{}] enabled = false, if it is not wanted", component.name))
+            Some(format!("use another kernel; [readers.{}] enabled = false omits the reader", component.name))
         }
         _ if is_denied => Some("see the rights above: the unit in deploy/systemd has them all".to_owned()),
         (ComponentKind::Source, Health::Failed) => Some(format!(
-            "mend what this line names; [sources.{}] enabled = false does without it",
+            "repair the problem in this line; [sources.{}] enabled = false omits the source",
             component.name
         )),
         (ComponentKind::Source | ComponentKind::Reader, Health::Degraded) => {
-            Some("mend what this line names; the rest of it works".to_owned())
+            Some("repair the problem in this line; the rest works".to_owned())
         }
         _ => None,
     }
@@ -79,7 +79,7 @@ pub(super) fn pins(component: &Component) -> Option<Check> {
         Some(true) => Check::new(Sign::Good, "pins", GOES_ON),
         Some(false) => Check::new(Sign::Bad, "pins", "none: counters of eBPF begin at 0 with each start")
             .with_remedy(component.reason.clone()),
-        None => Check::new(Sign::Absent, "pins", "not asked for, or eBPF does not run"),
+        None => Check::new(Sign::Absent, "pins", "switched off, or eBPF does not run"),
     })
 }
 

@@ -44,7 +44,7 @@ pub(super) fn user(uid: u32) -> String {
 pub(super) fn running_daemon(daemon: &LocalDaemon, version: Option<&str>) -> Check {
     let who = daemon.peer().map(|(pid, uid)| format!("process {pid}, user {}, ", user(uid)));
     let version = version.unwrap_or("unknown");
-    let detail = format!("{}version {version}: {daemon} says this", who.unwrap_or_default());
+    let detail = format!("{}version {version}: this report is of {daemon}", who.unwrap_or_default());
     Check::new(Sign::Good, "running daemon", detail)
 }
 
@@ -53,7 +53,8 @@ pub(super) fn no_daemon_answers(unanswered: &str) -> Check {
     const AS_THE_UNIT: &str = "systemd-run --wait --pipe -p User=vm-metrics -p AmbientCapabilities=\"CAP_BPF CAP_NET_ADMIN \
                                CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_READ_SEARCH\" vm-metrics doctor";
     let us = user(geteuid().as_raw());
-    let detail = format!("none answers ({unanswered}): this is how a daemon of user {us} would do");
+    let detail =
+        format!("none answers ({unanswered}): this report is of a daemon that user {us} would start");
     let remedy = format!("with the rights of the unit: {AS_THE_UNIT}");
     Check::new(Sign::Absent, "running daemon", detail).with_remedy((!has_rights_of_unit()).then_some(remedy))
 }
@@ -61,8 +62,8 @@ pub(super) fn no_daemon_answers(unanswered: &str) -> Check {
 /// The only check for a user who may not query the daemon.
 pub(super) fn daemon_is_closed() -> Check {
     let us = user(geteuid().as_raw());
-    let remedy = format!("run doctor as root; --no-daemon checks how a daemon of user {us} would do");
-    let detail = "a daemon may run here, but only root and its user may ask it";
+    let remedy = format!("run doctor as root; --no-daemon checks a daemon that user {us} would start");
+    let detail = "a daemon may run here, but only root and its user may query it";
     Check::new(Sign::Bad, "running daemon", detail).with_remedy(Some(remedy))
 }
 
@@ -130,7 +131,7 @@ pub(super) fn open_files(host: &Host, pid: Option<u32>) -> Check {
         None => Some(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)),
     };
     let Some(limit) = limit else {
-        return Check::new(Sign::Absent, "open files", "the limit cannot be read");
+        return Check::new(Sign::Absent, "open files", "the limit is unreadable");
     };
     let budget = FileBudget::of(limit);
     let shown = if limit == u64::MAX { "no limit".to_owned() } else { limit.to_string() };
@@ -204,7 +205,7 @@ fn check_of_tcp(address: SocketAddr, daemon: DaemonProcess) -> Check {
 fn check_of_free(address: impl Display, daemon: DaemonProcess) -> Check {
     let name = format!("listen {address}");
     match daemon {
-        Some(_) => Check::new(Sign::Absent, name, "free: the running daemon was told to listen elsewhere"),
+        Some(_) => Check::new(Sign::Absent, name, "free: the running daemon listens elsewhere"),
         None => Check::new(Sign::Good, name, "free"),
     }
 }
@@ -212,7 +213,7 @@ fn check_of_free(address: impl Display, daemon: DaemonProcess) -> Check {
 fn check_of_used(address: impl Display, is_daemon: bool, who: &str) -> Check {
     let name = format!("listen {address}");
     if is_daemon {
-        return Check::new(Sign::Good, name, "in use, as it is to be while the daemon runs");
+        return Check::new(Sign::Good, name, "in use by the daemon");
     }
     Check::new(Sign::Bad, name, format!("{who} listens there"))
         .with_remedy(Some(format!("stop it, or choose {ANOTHER}")))
@@ -222,7 +223,7 @@ fn check_of_used(address: impl Display, is_daemon: bool, who: &str) -> Check {
 mod tests {
     use super::*;
 
-    /// Another program has the port of the configuration, and the daemon was told to listen elsewhere.
+    /// Another program has the port of the configuration, and the daemon listens elsewhere.
     #[test]
     fn a_port_of_another_program_is_no_success() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

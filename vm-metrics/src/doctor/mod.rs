@@ -60,7 +60,7 @@ pub(crate) fn run(app: App, options: Options) -> anyhow::Result<()> {
 fn checks(app: App, options: Options) -> anyhow::Result<Vec<Check>> {
     let settings = app.settings().clone();
     let asked = match options.no_daemon {
-        true => Err(anyhow!("it was not asked (--no-daemon)")),
+        true => Err(anyhow!("--no-daemon")),
         false => LocalDaemon::find_by_socket(&settings),
     };
     let (daemon, unanswered) = match asked {
@@ -142,7 +142,7 @@ fn trust(trust: &Trust, users: &BTreeSet<Result<String, u32>>) -> Check {
     let check = Check::new(Sign::Good, "trust", "open: a process of any user may be a VM");
     let names: Vec<_> = users.iter().filter_map(|user| user.as_ref().ok()).collect();
     let numbers: Vec<_> = users.iter().filter_map(|user| user.as_ref().err()).collect();
-    let mut lines = "to let only root's and those of today, add to the configuration:\n[trust]".to_owned();
+    let mut lines = "to trust only root and the present users, add to the configuration:\n[trust]".to_owned();
     if !names.is_empty() {
         lines += &format!("\nusers = {names:?}");
     }
@@ -161,12 +161,12 @@ mod tests {
     fn an_open_host_is_told_how_to_close() {
         let style = Style::of_output();
         let users = [Ok("root".to_owned()), Err(1000)].into_iter().collect();
-        let said = render(&[trust(&Trust::default(), &users)], style);
-        let proposed = said.lines().skip(2).map(str::trim).collect::<Vec<_>>().join("\n");
+        let shown = render(&[trust(&Trust::default(), &users)], style);
+        let proposed = shown.lines().skip(2).map(str::trim).collect::<Vec<_>>().join("\n");
         let config = Config::parse("test.toml".as_ref(), &proposed).unwrap();
-        assert_eq!(config.settings.trust, Trust::only([0, 1000]), "{said}");
+        assert_eq!(config.settings.trust, Trust::only([0, 1000]), "{shown}");
         let of_root = render(&[trust(&Trust::default(), &BTreeSet::new())], style);
-        assert!(of_root.lines().count() == 1, "there is nobody to name: {of_root}");
+        assert!(of_root.lines().count() == 1, "no user is named: {of_root}");
         let numbers = [Err(1000)].into_iter().collect();
         assert!(!render(&[trust(&Trust::default(), &numbers)], style).contains("users ="));
         assert!(render(&[trust(&Trust::only([]), &users)], style).contains("root and the users in [trust]"));

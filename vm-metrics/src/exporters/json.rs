@@ -1,6 +1,6 @@
 //! The snapshot as JSON documents, for the API and for `vm-metrics snapshot --json`.
 //!
-//! The names are those of [`VmStats`]; the network's begin with `network_`. A number that was not measured is `null`.
+//! The names are those of [`VmStats`]; the network's begin with `network_`. A number without a measurement is `null`.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::model::{ComponentKind, ComponentRun, Health, Snapshot, VmStats};
 
-/// How much a document says about errors.
+/// The detail of errors in a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
     /// For administrators of the host: the whole error.
@@ -23,13 +23,13 @@ pub enum Detail {
 pub struct Vms<'s> {
     /// 1 for the first snapshot since the start.
     pub tick: u64,
-    /// When the numbers were read (RFC 3339).
+    /// Time of the readings (RFC 3339).
     #[schema(format = DateTime)]
     pub taken_at: String,
     pub vms: Vec<Vm<'s>>,
 }
 
-/// What one VM uses, at one tick. Network numbers are the guest's: rx is what it receives, tx what it sends.
+/// The usage of one VM at one tick. Network numbers are the guest's: rx is its input, tx its output.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Vm<'s> {
     #[serde(flatten)]
@@ -40,7 +40,7 @@ pub struct Vm<'s> {
     pub memory_utilization_ratio: Option<f64>,
 }
 
-/// How the daemon itself does.
+/// The health of the daemon.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DaemonHealth<'s> {
     /// The version of the daemon.
@@ -51,7 +51,7 @@ pub struct DaemonHealth<'s> {
     /// Age of the numbers.
     pub snapshot_age_seconds: f64,
     pub ticks_late: u64,
-    /// How long the last tick took.
+    /// Duration of the last tick.
     pub tick_duration_seconds: f64,
     pub parts: Vec<Component<'s>>,
 }
@@ -63,23 +63,23 @@ pub struct Component<'s> {
     pub kind: ComponentKind,
     pub name: &'s str,
     pub state: Health,
-    /// Why it is not healthy, in a sentence; over TCP only how many problems there are.
+    /// The reason for a bad state, in a sentence; over TCP only the number of problems.
     pub reason: Option<Cow<'s, str>>,
-    /// The error number of the kernel, where there was one; not over TCP.
+    /// The error number of the kernel, if there is one; not over TCP.
     pub errno: Option<i32>,
-    /// How long it took in the last tick.
+    /// Its duration in the last tick.
     pub duration_seconds: Option<f64>,
-    /// What it read or found in the last tick.
+    /// VMs that it listed, or readings, in the last tick.
     pub items: usize,
-    /// What it could not read in the last tick.
+    /// Failed readings, or problems, in the last tick.
     pub errors: usize,
-    /// Those of the errors that only say that something is not there.
+    /// Errors that only mean that something is missing.
     pub absent: usize,
-    /// Whether what counts stays when the daemon leaves; null where nothing could stay.
+    /// Whether its programs and counters stay after the daemon's exit; null for readers without them.
     pub pinned: Option<bool>,
 }
 
-/// Every place where VMs are looked for.
+/// Every source of VMs.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Sources<'s> {
     pub sources: Vec<Source<'s>>,
@@ -88,10 +88,10 @@ pub struct Sources<'s> {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Source<'s> {
     pub name: &'s str,
-    /// What it is, in a sentence.
+    /// Its input, in a few words.
     pub help: &'s str,
     pub state: Health,
-    /// As in the health.
+    /// As in `/health`.
     pub reason: Option<Cow<'s, str>>,
     /// VMs that it listed in the last tick.
     pub instances: usize,
@@ -167,12 +167,10 @@ fn reason(run: &ComponentRun, detail: Detail) -> Option<Cow<'_, str>> {
     let reason = Some(run.health.reason.as_str()).filter(|reason| !reason.is_empty())?;
     Some(match (detail, run.errors) {
         (Detail::Full, _) => reason.into(),
-        (Detail::Counts, 0) => "`vm-metrics doctor` or the API on the Unix socket says why".into(),
-        (Detail::Counts, 1) => {
-            "1 problem: `vm-metrics doctor` or the API on the Unix socket says which".into()
-        }
+        (Detail::Counts, 0) => "`vm-metrics doctor` or the API on the Unix socket has the reason".into(),
+        (Detail::Counts, 1) => "1 problem: `vm-metrics doctor` or the API on the Unix socket lists it".into(),
         (Detail::Counts, errors) => {
-            format!("{errors} problems: `vm-metrics doctor` or the API on the Unix socket says which").into()
+            format!("{errors} problems: `vm-metrics doctor` or the API on the Unix socket lists them").into()
         }
     })
 }

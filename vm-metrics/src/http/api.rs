@@ -23,7 +23,7 @@ use crate::sources::SOURCES;
 /// The OpenAPI description, from the types of the answers and of pushed VMs.
 #[derive(Debug, OpenApi)]
 #[openapi(
-    info(title = "vm-metrics", description = "What each VM on this host uses, as the host sees it."),
+    info(title = "vm-metrics", description = "The usage of each VM on this host, measured on the host."),
     paths(vms, vm, health, sources, push::put_instance, push::delete_instance),
     servers((url = "/api/v1"))
 )]
@@ -68,8 +68,8 @@ async fn description(State(api): State<Api>, headers: HeaderMap) -> Result<Respo
 
 /// All VMs
 #[utoipa::path(get, path = "/vms", responses(
-    (status = 200, description = "Every VM, and those whose last numbers are still shown", body = Vms<'static>),
-    (status = 503, description = "There are no numbers, or only old ones", body = Problem,
+    (status = 200, description = "All VMs, and terminated ones for the retention", body = Vms<'static>),
+    (status = 503, description = "There are no current numbers", body = Problem,
         content_type = "application/problem+json"),
 ))]
 async fn vms(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
@@ -82,11 +82,11 @@ async fn vms(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Pro
 }
 
 /// One VM
-#[utoipa::path(get, path = "/vms/{id}", params(("id" = String, Path, description = "Its id")), responses(
-    (status = 200, description = "What it uses", body = Vm<'static>),
+#[utoipa::path(get, path = "/vms/{id}", params(("id" = String, Path, description = "The id of the VM")), responses(
+    (status = 200, description = "The usage of the VM", body = Vm<'static>),
     (status = 400, description = "The id is no text", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "No VM has this id", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "There are no numbers, or only old ones", body = Problem,
+    (status = 503, description = "There are no current numbers", body = Problem,
         content_type = "application/problem+json"),
 ))]
 async fn vm(
@@ -102,9 +102,9 @@ async fn vm(
     Ok(Json(Vm::of(stats)).into_response())
 }
 
-/// How the daemon does
+/// Health of the daemon
 #[utoipa::path(get, path = "/health", responses(
-    (status = 200, description = "Each source and reader, and the age of the numbers", body = DaemonHealth<'static>),
+    (status = 200, description = "Health of each source and reader, and the age of the numbers", body = DaemonHealth<'static>),
     (status = 503, description = "The first tick has not ended", body = Problem,
         content_type = "application/problem+json"),
 ))]
@@ -114,9 +114,9 @@ async fn health(State((ticker, detail)): State<(Ticker, Detail)>) -> Result<Resp
     Ok(Json(DaemonHealth::of(&snapshot, healthy, detail)).into_response())
 }
 
-/// Where VMs are looked for
+/// Sources of VMs
 #[utoipa::path(get, path = "/sources", responses(
-    (status = 200, description = "Each source and what it found", body = Sources<'static>),
+    (status = 200, description = "Each source and its number of VMs", body = Sources<'static>),
     (status = 503, description = "The first tick has not ended", body = Problem,
         content_type = "application/problem+json"),
 ))]
@@ -164,7 +164,7 @@ fn current(ticker: &Ticker) -> Result<Arc<Snapshot>, Problem> {
 
 fn failed(error: &dyn std::error::Error) -> Problem {
     tracing::error!("cannot write the answer: {error}");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "cannot write the answer: the log says why")
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "cannot write the answer: the log has the reason")
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ fn accept_tcp(
     Poll::Ready(peer(&stream, client, peers).map(|peer| (Box::new(stream) as Box<dyn Stream>, peer)))
 }
 
-/// One that was reset is nobody's any more.
+/// A connection that was reset has no peer.
 fn peer(stream: &TcpStream, client: SocketAddr, peers: &mut TcpPeers) -> io::Result<Option<Peer>> {
     Ok(match stream.take_error()? {
         None => peers.of(client, stream.local_addr()?),

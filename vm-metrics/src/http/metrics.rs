@@ -21,7 +21,7 @@ pub struct Scrapes {
     rendered: Arc<[SharedBody<(u64, bool)>; Format::ALL.len()]>,
 }
 
-/// Why there is nothing to show.
+/// The reason for an answer without metrics.
 enum Failure {
     NoTick,
     Rendering(prometheus::Error),
@@ -68,7 +68,7 @@ fn no_tick() -> Response {
 
 fn failed(error: &dyn std::error::Error) -> Response {
     tracing::error!("cannot render the metrics: {error}");
-    (StatusCode::INTERNAL_SERVER_ERROR, "cannot render the metrics: the log says why\n").into_response()
+    (StatusCode::INTERNAL_SERVER_ERROR, "cannot render the metrics: the log has the reason\n").into_response()
 }
 
 #[cfg(test)]

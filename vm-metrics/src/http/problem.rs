@@ -12,10 +12,10 @@ use utoipa::ToSchema;
 pub struct Problem {
     /// Always `about:blank`: the title is enough.
     r#type: &'static str,
-    /// The name of the status.
+    /// The name of the HTTP status.
     title: &'static str,
     status: u16,
-    /// In a sentence.
+    /// The error in a sentence.
     detail: String,
 }
 
@@ -35,7 +35,7 @@ impl From<PathRejection> for Problem {
 
 /// The answer for an unknown path.
 pub(super) async fn not_found(uri: Uri) -> Problem {
-    let detail = format!("no {uri} here: /api/v1/openapi.json describes what there is");
+    let detail = format!("no {uri} here: /api/v1/openapi.json describes the API");
     Problem::new(StatusCode::NOT_FOUND, detail)
 }
 

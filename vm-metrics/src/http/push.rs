@@ -31,21 +31,21 @@ pub fn router(store: Store, wake: impl Fn() + Send + Sync + 'static) -> Router {
         .with_state(Inbox { store, wake: Arc::new(wake) })
 }
 
-/// Tell of a VM, or say something else of it
+/// Declare a VM, or replace its declaration
 ///
 /// Served on the socket of the source `push` only. A tick follows at once.
-#[utoipa::path(put, path = "/instances/{id}", params(("id" = String, Path, description = "Its id")),
+#[utoipa::path(put, path = "/instances/{id}", params(("id" = String, Path, description = "The id of the VM")),
     request_body = DeclaredVm,
     responses(
-        (status = 201, description = "It is a new one"),
-        (status = 204, description = "It takes the place of what was said before"),
-        (status = 400, description = "The id or the body is wrong, and nothing has changed", body = Problem,
+        (status = 201, description = "The VM is new"),
+        (status = 204, description = "The former declaration is replaced"),
+        (status = 400, description = "The id or the body is wrong; nothing changes", body = Problem,
             content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem,
             content_type = "application/problem+json"),
-        (status = 500, description = "It cannot be kept", body = Problem,
+        (status = 500, description = "The declaration cannot be saved", body = Problem,
             content_type = "application/problem+json"),
-        (status = 507, description = "There is no room for one more", body = Problem,
+        (status = 507, description = "There is no room for one more VM", body = Problem,
             content_type = "application/problem+json"),
     )
 )]
@@ -63,16 +63,16 @@ pub(super) async fn put_instance(
     Ok(if new { StatusCode::CREATED } else { StatusCode::NO_CONTENT })
 }
 
-/// A VM has ended
+/// Remove a VM
 ///
 /// Served on the socket of the source `push` only. A tick follows at once.
-#[utoipa::path(delete, path = "/instances/{id}", params(("id" = String, Path, description = "Its id")),
+#[utoipa::path(delete, path = "/instances/{id}", params(("id" = String, Path, description = "The id of the VM")),
     responses(
-        (status = 204, description = "It is removed; its last numbers are shown for `retention`"),
+        (status = 204, description = "The VM is removed; its final numbers stay for `retention`"),
         (status = 400, description = "The id is no text", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Nobody has pushed it", body = Problem,
+        (status = 404, description = "No VM is pushed under this id", body = Problem,
             content_type = "application/problem+json"),
-        (status = 500, description = "It cannot be removed", body = Problem,
+        (status = 500, description = "The declaration cannot be removed", body = Problem,
             content_type = "application/problem+json"),
     )
 )]
@@ -82,7 +82,7 @@ pub(super) async fn delete_instance(
 ) -> Result<StatusCode, Problem> {
     let Captured(id) = id?;
     if !inbox.store.remove(&id).map_err(|error| not_kept(&error))? {
-        return Err(Problem::new(StatusCode::NOT_FOUND, format!("nobody has pushed {id:?}")));
+        return Err(Problem::new(StatusCode::NOT_FOUND, format!("no VM is pushed under the id {id:?}")));
     }
     (inbox.wake)();
     Ok(StatusCode::NO_CONTENT)
@@ -97,12 +97,12 @@ async fn not_allowed(method: Method) -> Problem {
 }
 
 fn not_kept(error: &io::Error) -> Problem {
-    tracing::error!("cannot keep what was pushed: {error}");
+    tracing::error!("cannot save a pushed VM: {error}");
     let status = match error.kind() {
         io::ErrorKind::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    Problem::new(status, format!("cannot keep it: {error}"))
+    Problem::new(status, format!("cannot save it: {error}"))
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub(super) fn far_end(near: SocketAddr, far: SocketAddr) -> io::Result<u32> {
             return Ok(uid);
         }
     }
-    Err(io::Error::other("the kernel does not say whose answer it is"))
+    Err(io::Error::other("the kernel does not know the user of the answer"))
 }
 
 fn mapped(address: SocketAddr) -> SocketAddr {

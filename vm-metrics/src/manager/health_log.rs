@@ -53,7 +53,7 @@ impl HealthLog {
         }
         if !absent.is_empty() {
             let names = absent.join(", ");
-            let text = format!("not here, or switched off: {names} (`vm-metrics doctor` says more)");
+            let text = format!("not here, or switched off: {names} (details: `vm-metrics doctor`)");
             lines.push((Level::INFO, text));
         }
         lines
@@ -179,7 +179,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let here = "reader b: not there";
-        let absent = "not here, or switched off: a, c (`vm-metrics doctor` says more)";
+        let absent = "not here, or switched off: a, c (details: `vm-metrics doctor`)";
         assert_eq!(shown(&mut log, &runs), [here, absent]);
         assert_eq!(shown(&mut log, &runs), [""; 0]);
         assert_eq!(shown(&mut log, &[named("b", Health::Disabled)]), ["reader b is off: not there"]);

@@ -5,38 +5,38 @@ use serde::Serialize;
 /// Counters of a control group, in the order of [`CgroupStats::counters`].
 pub(crate) type CgroupCounters = [Option<u64>; 10];
 
-/// What the control group (v2) of a VM's process counts and has: that process, and others in the group. `None` where the
-/// kernel or the group does not count it.
+/// Numbers of the control group (v2) of a VM's process, other processes of the group included. `None` if the kernel or the
+/// group does not count it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct CgroupStats {
     /// Periods of the CPU limit in which the group wanted to run (`nr_periods` of `cpu.stat`).
     pub cpu_periods: Option<u64>,
-    /// Those in which it reached its limit and had to wait (`nr_throttled`).
+    /// Periods in which it reached its limit and had to wait (`nr_throttled`).
     pub cpu_throttled_periods: Option<u64>,
-    /// How long it waited in these, on all CPUs, in microseconds (`throttled_usec`).
+    /// Time of these waits, on all CPUs, in microseconds (`throttled_usec`).
     pub cpu_throttled_usec: Option<u64>,
-    /// Processes of the group that the kernel has killed for want of memory (`oom_kill` of `memory.events`).
+    /// Processes of the group that the kernel killed for lack of memory (`oom_kill` of `memory.events`).
     pub oom_kills: Option<u64>,
     /// Time without a CPU (`cpu.pressure`).
     pub cpu_pressure: PressureStats,
-    /// Time that went into waiting for memory (`memory.pressure`).
+    /// Time of waits for memory (`memory.pressure`).
     pub memory_pressure: PressureStats,
-    /// Time that went into waiting for storage (`io.pressure`).
+    /// Time of waits for storage (`io.pressure`).
     pub io_pressure: PressureStats,
-    /// Memory that counts for the group now, page cache included (`memory.current`).
+    /// Present memory of the group, page cache included (`memory.current`).
     pub memory_bytes: Option<u64>,
-    /// Memory that it may have at most (`memory.max`); `None` also where there is no limit.
+    /// Limit of its memory (`memory.max`); `None` also without a limit.
     pub memory_limit_bytes: Option<u64>,
 }
 
-/// How long tasks of a control group waited for a resource, in microseconds (`total` of its pressure file).
+/// Time in which tasks of a control group waited for a resource, in microseconds (`total` of its pressure file).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct PressureStats {
     /// At least one task waited.
     pub some_usec: Option<u64>,
-    /// All tasks waited that were not idle.
+    /// All non-idle tasks waited.
     pub full_usec: Option<u64>,
 }
 
@@ -53,7 +53,7 @@ impl CgroupStats {
         self
     }
 
-    /// Of a group whose VM has ended: no gauges, and the counters of before where they cannot be read any more.
+    /// For a terminated VM: no gauges; unreadable counters keep their former value.
     pub(crate) fn ended(last: Option<Self>, before: Option<Self>) -> Option<Self> {
         let counters = match (last.map(Self::counters), before.map(Self::counters)) {
             (Some(last), Some(before)) => std::array::from_fn(|at| last[at].or(before[at])),

@@ -1,4 +1,4 @@
-//! Counters of the devices that a VM had before under the same name.
+//! Counters of a VM's former devices under the same name.
 
 #![warn(missing_docs)]
 
@@ -6,32 +6,32 @@ use serde::{Deserialize, Serialize};
 
 use super::{DirectionStats, EbpfStats, FrameCounts, Traffic};
 
-/// Counts of all of them together, up to the end of each.
+/// Sums of these devices, each up to its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct EarlierCounts {
-    /// What the guest took.
+    /// Frames that the guest received.
     pub rx: FrameCounts,
-    /// What the guest sent.
+    /// Frames that the guest sent.
     pub tx: FrameCounts,
-    /// What only the eBPF programs saw.
+    /// Counters of the eBPF programs.
     pub ebpf: Option<EbpfStats>,
-    /// Packets for the guest that the devices dropped for a reason that is not known.
+    /// Packets for the guest that the devices dropped for an unknown reason.
     pub rx_dropped_by_device: Option<u64>,
-    /// Packets for the guest that the programs did not see.
+    /// Packets for the guest that the programs missed.
     pub rx_gap_packets: Option<u64>,
-    /// The same of packets that the guest sent.
+    /// The same for packets that the guest sent.
     pub tx_gap_packets: Option<u64>,
 }
 
 impl EarlierCounts {
-    /// These, and `before` where something is not known.
+    /// These counts; unknown ones are those of `before`.
     pub(crate) fn or(&self, before: &Self) -> Self {
         self.zip_with(before, Option::or, EbpfStats::or)
     }
 
-    /// Both together; what only one of them knows is that one's.
+    /// The sum; a count that one of them lacks is the other's.
     pub(crate) fn plus(&self, other: &Self) -> Self {
         let direction = |one: DirectionStats, other| one.zip_with(other, u64::saturating_add);
         let traffic = |one: Traffic, other| one.zip_with(other, u64::saturating_add);
@@ -46,12 +46,12 @@ impl EarlierCounts {
         )
     }
 
-    /// Both together; a counter that is unknown in `self` stays unknown.
+    /// The sum; a counter that is unknown in `self` stays unknown.
     pub(super) fn continue_from(&self, earlier: &Self) -> Self {
         self.plus(earlier).zip_with(self, if_known, if_known)
     }
 
-    /// Each count is `count`, and the counts of the programs are `ebpf`, of the two that they are in `self` and `other`.
+    /// Combines each count of `self` and `other` by `count`, and those of the programs by `ebpf`.
     fn zip_with(
         &self,
         other: &Self,
@@ -73,7 +73,7 @@ fn if_known<T>(all: Option<T>, now: Option<T>) -> Option<T> {
     all.filter(|_| now.is_some())
 }
 
-/// What only one of the two knows is that one's.
+/// A count that one of them lacks is the other's.
 fn both<T: Copy>(one: Option<T>, other: Option<T>, of: impl Fn(T, T) -> T) -> Option<T> {
     one.zip(other).map(|(one, other)| of(one, other)).or(one).or(other)
 }

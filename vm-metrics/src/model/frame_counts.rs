@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{DirectionStats, Traffic};
 
-/// Frames of one direction, since the device was made: whole Ethernet frames without check sequence and virtio-net header.
+/// Frames of one direction since the creation of the device: whole Ethernet frames without check sequence and virtio-net
+/// header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(default)]
@@ -15,35 +16,35 @@ pub struct FrameCounts {
     pub bytes: Option<u64>,
     /// Packets of the host: a GSO frame is one.
     pub packets: Option<u64>,
-    /// Packets. Of `rx`: those that found the ring full or that the VMM's filter refused.
+    /// Dropped packets. For `rx`, the ring was full, or a filter of the VMM refused the packet.
     pub dropped: Option<u64>,
-    /// Packets that the device could not take.
+    /// Packets with an error of the device.
     pub errors: Option<u64>,
 }
 
-/// What the programs on the device count, since they were attached.
+/// Counters of the programs on the device, since their attach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct EbpfStats {
-    /// What the host offered to the guest, as it left the host's stack.
+    /// Frames that the host offered to the guest, as they left the host's stack.
     pub rx: DirectionStats,
-    /// What the guest sent.
+    /// Frames that the guest sent.
     pub tx: DirectionStats,
-    /// The same as the device counts it: a GSO frame that it does not take whole is its segments. Each frame is taken by
-    /// the guest, dropped, or waits. `None` when the kernel cut frames and does not tell which.
+    /// The offered frames in the device's units: a GSO frame that it does not take whole counts as its segments. Each frame
+    /// is received, dropped, or waits. `None` if the kernel segments frames and does not report which.
     pub offered: Option<Traffic>,
-    /// Dropped by the device, for its ring was full. `None` where the kernel does not tell of drops.
+    /// Dropped by the device because its ring was full. `None` if the kernel does not report drops.
     pub dropped_ring_full: Option<Traffic>,
-    /// Dropped by the device, for a filter of the VMM's refused the frame. `None` where the kernel does not tell of drops.
+    /// Dropped by the device because a filter of the VMM refused the frame. `None` if the kernel does not report drops.
     pub dropped_filter: Option<Traffic>,
-    /// Dropped before the device saw them, by its queueing discipline or another tc program. `None` where the kernel does
-    /// not tell of drops.
+    /// Dropped before the device, by its queueing discipline or another tc program. `None` if the kernel does not report
+    /// drops.
     pub dropped_qdisc: Option<Traffic>,
 }
 
 impl FrameCounts {
-    /// Each count is `of` the two that it is in `self` and `other`.
+    /// Combines each count of `self` and `other` by `of`.
     pub(crate) fn zip_with(self, other: Self, of: impl Fn(Option<u64>, Option<u64>) -> Option<u64>) -> Self {
         Self {
             bytes: of(self.bytes, other.bytes),
@@ -55,7 +56,7 @@ impl FrameCounts {
 }
 
 impl EbpfStats {
-    /// Each direction is `direction`, and each amount `traffic`, of the two that it is in `self` and `other`.
+    /// Combines each direction of `self` and `other` by `direction`, and each amount by `traffic`.
     pub(crate) fn zip_with(
         self,
         other: Self,
@@ -72,7 +73,8 @@ impl EbpfStats {
         }
     }
 
-    /// These, and `before` where something is not known: the kernel may tell it in one tick and not in the next.
+    /// These counts; unknown ones are those of `before`, because the kernel may report drops in one tick and not in the
+    /// next.
     pub(crate) fn or(now: Option<Self>, before: Option<Self>) -> Option<Self> {
         let (Some(now), Some(before)) = (now, before) else { return now.or(before) };
         Some(now.zip_with(before, |now, _| now, Option::or))

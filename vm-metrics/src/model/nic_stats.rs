@@ -1,4 +1,4 @@
-//! Numbers of a network interface of a VM. They are the **guest's**: rx is what it receives, tx what it sends.
+//! Numbers of a VM's network interface, for the **guest**: rx is its input, tx its output.
 
 #![warn(missing_docs)]
 
@@ -17,42 +17,42 @@ pub struct NicStats {
     pub device: String,
     /// The inode of the network namespace of the device, when it is not the daemon's.
     pub netns: Option<u64>,
-    /// The interface index of the device; `None` when it was not read.
+    /// The interface index of the device; `None` if it is unreadable.
     pub ifindex: Option<u32>,
-    /// What the device is.
+    /// The kind of device.
     pub kind: NicKind,
-    /// Where `rx` and `tx` come from.
+    /// The source of `rx` and `tx`.
     pub source: NicSource,
-    /// How the programs hang on it.
+    /// The attach method of the programs.
     pub attach: AttachMode,
-    /// When this VM came to have the device, in seconds of Unix time; `None` when that was before the first look.
+    /// The moment from which this VM has the device, in seconds of Unix time; `None` if that was before the first tick.
     pub start_time: Option<f64>,
-    /// What the guest took.
+    /// Frames that the guest received.
     pub rx: FrameCounts,
-    /// What the guest sent.
+    /// Frames that the guest sent.
     pub tx: FrameCounts,
-    /// The device's count of the bytes that the guest sent, less the published one; `None` when there is one count only.
+    /// The device's count of the sent bytes, minus the published one; `None` if there is one count only.
     pub mismatch_bytes: Option<i64>,
-    /// What only the eBPF programs see; `None` when they are not on this TAP.
+    /// Counters of the eBPF programs; `None` if they are not attached.
     pub ebpf: Option<EbpfStats>,
-    /// Packets that wait for the guest, in the ring or in the queueing discipline: what was offered, less what the guest
-    /// took and what was dropped. While traffic flows, also what came between the readings.
+    /// Packets that wait for the guest, in the ring or in the queueing discipline: the offered ones without the received
+    /// and the dropped ones. Under traffic, packets between the readings are included.
     pub rx_backlog_packets: Option<u64>,
-    /// Their bytes; `None` also where the kernel does not tell of drops.
+    /// Their bytes; `None` also if the kernel does not report drops.
     pub rx_backlog_bytes: Option<u64>,
-    /// Packets of `rx.dropped` whose reason is not known: the kernel has not told it. `None` where that cannot be said.
+    /// Packets of `rx.dropped` without a reason from the kernel. `None` while reasons may still arrive.
     pub rx_dropped_by_device: Option<u64>,
-    /// Packets for the guest that the programs did not see: before they were attached, or while they were off. `ebpf`
-    /// lacks them, `rx` does not.
+    /// Packets for the guest that the programs missed, before their attach or while they were detached. `ebpf` lacks them,
+    /// `rx` does not.
     pub rx_gap_packets: Option<u64>,
-    /// The same of packets that the guest sent; `tx` has them.
+    /// The same for packets that the guest sent; `tx` has them.
     pub tx_gap_packets: Option<u64>,
-    /// What the devices have counted that the VM had under this name before; `None` when this is the first. The metrics
-    /// contain it, the numbers above do not.
+    /// The counts of the VM's former devices under this name; `None` for the first one. The metrics include them, the
+    /// numbers above do not.
     pub earlier: Option<EarlierCounts>,
-    /// The VM does not have it any more: its last numbers are shown for a while.
+    /// True for a removed interface, whose final numbers stay for the retention.
     pub gone: bool,
-    /// Since when its counters, with the `earlier` ones, count from 0.
+    /// The moments at which its counters, with the `earlier` ones, began at 0.
     #[serde(skip)]
     pub since: NicSince,
     /// The device that was read.
@@ -60,7 +60,7 @@ pub struct NicStats {
     pub(crate) found: Option<Device>,
 }
 
-/// Where a NIC's numbers come from.
+/// The source of a NIC's numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
@@ -73,24 +73,24 @@ pub enum NicSource {
     Sysfs,
     /// The device's counters, from `/proc/<pid>/net/dev` of a process in its network namespace.
     Procfs,
-    /// Nothing could be read.
+    /// None was readable.
     #[default]
     None,
 }
 
-/// What kind of device a NIC is on the host. It decides which of the device's directions is which of the guest's.
+/// The kind of device on the host. It decides which direction of the device is the guest's input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum NicKind {
-    /// What the guest sends comes out of it, as if received.
+    /// The device receives the guest's output.
     #[default]
     Tap,
-    /// What the guest sends goes out through it to the network below, as sent.
+    /// The device sends the guest's output to the underlying network.
     Macvtap,
 }
 
-/// How the programs hang on a TAP.
+/// The attach method of the programs on a TAP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]

@@ -7,69 +7,68 @@
 
 use serde::Serialize;
 
-/// Numbers of one process. Counters are cumulative, gauges are those of now; `None` is not measured.
+/// Numbers of one process. Counters are cumulative, gauges are current; `None` is unmeasured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(serde::Deserialize), serde(default))]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct ProcessStats {
-    /// CPU time of the hypervisor process in microseconds: user and system, all threads, also ended ones. Read from the CPU
-    /// clock of the process, or else from `/proc/<pid>/stat` in steps of 10 ms.
+    /// CPU time of the hypervisor process in microseconds: user and system, all threads, terminated ones included. From the
+    /// CPU clock of the process, or else from `/proc/<pid>/stat` in steps of 10 ms.
     pub cpu_usec: Option<u64>,
-    /// How long threads of the hypervisor process were ready to run and had no CPU, in microseconds, all threads
-    /// (`/proc/<pid>/task/<tid>/schedstat`): what is stolen from the VM, seen from the host. Since the daemon first saw the
-    /// process, or since the process started if that was later.
+    /// Time in which threads of the hypervisor process were ready to run without a CPU, in microseconds
+    /// (`/proc/<pid>/task/<tid>/schedstat`): the VM's steal, measured on the host. Counted from the daemon's first tick
+    /// with the process, or from a later start of the process.
     pub cpu_wait_usec: Option<u64>,
     /// Context switches of all threads of the hypervisor process, voluntary and involuntary
-    /// (`/proc/<pid>/task/<tid>/schedstat`). Since the daemon first saw the process, or since the process started if that
-    /// was later.
+    /// (`/proc/<pid>/task/<tid>/schedstat`). Counted from the daemon's first tick with the process, or from a later start
+    /// of the process.
     pub context_switches: Option<u64>,
-    /// Page faults of the hypervisor process that needed no read from storage, since its start, in all threads, also ended
-    /// ones (`minflt` of `/proc/<pid>/stat`).
+    /// Page faults of the hypervisor process without a read from storage, since its start, in all threads, terminated ones
+    /// included (`minflt` of `/proc/<pid>/stat`).
     pub minor_page_faults: Option<u64>,
-    /// How often the hypervisor process touched a page that storage had to be read for (`majflt` of `/proc/<pid>/stat`).
+    /// Page faults of the hypervisor process with a read from storage, since its start (`majflt` of `/proc/<pid>/stat`).
     pub major_page_faults: Option<u64>,
-    /// Threads that the hypervisor process has now (`num_threads` of `/proc/<pid>/stat`).
+    /// Present threads of the hypervisor process (`num_threads` of `/proc/<pid>/stat`).
     pub threads: Option<u64>,
-    /// Files that the hypervisor process has open now, sockets and the like among them (the size of `/proc/<pid>/fd`);
-    /// `None` before Linux 6.2.
+    /// Open files of the hypervisor process, sockets included (the size of `/proc/<pid>/fd`); `None` before Linux 6.2.
     pub open_files: Option<u64>,
     /// Resident memory of the hypervisor process in bytes (`/proc/<pid>/statm`).
     pub memory_rss_bytes: Option<u64>,
     /// Virtual memory of the hypervisor process in bytes (`/proc/<pid>/statm`).
     pub memory_vms_bytes: Option<u64>,
-    /// Resident memory of the hypervisor process that no file is behind, in bytes (`RssAnon` of `/proc/<pid>/status`):
-    /// the guest's, unless it was given a file, and the hypervisor's own. The three parts of the resident memory may be
-    /// some pages per CPU off, and are read a moment after it.
+    /// Resident memory of the hypervisor process without a file, in bytes (`RssAnon` of `/proc/<pid>/status`): the guest's,
+    /// unless a file backs it, and the hypervisor's own. This and the next two are read a moment after the resident memory,
+    /// and may be some pages per CPU off.
     pub memory_anon_bytes: Option<u64>,
-    /// Resident memory of the hypervisor process that is mapped from files, in bytes (`RssFile`).
+    /// Resident memory of the hypervisor process from mapped files, in bytes (`RssFile`).
     pub memory_file_bytes: Option<u64>,
-    /// Resident shared memory of the hypervisor process in bytes (`RssShmem`): memfd, tmpfs and SysV, as the guest's is
-    /// with vhost-user or virtiofs.
+    /// Resident shared memory of the hypervisor process in bytes (`RssShmem`): memfd, tmpfs and SysV. With vhost-user or
+    /// virtiofs, the guest's memory is of this kind.
     pub memory_shmem_bytes: Option<u64>,
     /// Memory of the hypervisor process from hugetlbfs in bytes (`HugetlbPages`); not in the resident memory.
     pub memory_hugetlb_bytes: Option<u64>,
-    /// Anonymous memory of the hypervisor process that is swapped out, in bytes (`VmSwap`).
+    /// Anonymous memory of the hypervisor process in swap, in bytes (`VmSwap`).
     pub memory_swap_bytes: Option<u64>,
-    /// Resident memory of the hypervisor process in bytes, of which what n processes share counts 1/n (PSS, `Pss` of
-    /// `/proc/<pid>/smaps_rollup`): pages of KSM, files, memory given to vhost-user. `None` unless the reader `proc_smaps` is
-    /// switched on; as old as its interval.
+    /// Resident memory of the hypervisor process in bytes, with 1/n of each page that n processes share (PSS, `Pss` of
+    /// `/proc/<pid>/smaps_rollup`). Such pages are of KSM, files, or memory for vhost-user. `None` unless the reader
+    /// `proc_smaps` is enabled; read once in its interval.
     pub memory_pss_bytes: Option<u64>,
-    /// Resident memory of the hypervisor process in bytes that no other process has (USS, `Private_Clean` and
-    /// `Private_Dirty`): what its end would free. `None` and old as the one above.
+    /// Resident memory of the hypervisor process alone, in bytes (USS, `Private_Clean` and `Private_Dirty`), which its end
+    /// would free. `None` and interval are as above.
     pub memory_private_bytes: Option<u64>,
-    /// Bytes that the hypervisor process had storage read, since it was started (`read_bytes` of `/proc/<pid>/io`); what
-    /// the page cache had is not in it. `None` also without the right to ask, which is that of ptrace.
+    /// Bytes that the hypervisor process read from storage since its start (`read_bytes` of `/proc/<pid>/io`), without
+    /// reads from the page cache. `None` also without the right of ptrace.
     pub disk_read_bytes: Option<u64>,
-    /// Bytes that the hypervisor process had storage write, since it was started (`write_bytes` of `/proc/<pid>/io`);
-    /// counted when a page becomes dirty.
+    /// Bytes that the hypervisor process wrote to storage since its start (`write_bytes` of `/proc/<pid>/io`), counted when
+    /// a page becomes dirty.
     pub disk_write_bytes: Option<u64>,
-    /// Of the bytes written, those that were thrown away before they reached storage, because the file was deleted or cut
-    /// (`cancelled_write_bytes` of `/proc/<pid>/io`).
+    /// Written bytes that never reached storage, because their file was deleted or truncated (`cancelled_write_bytes` of
+    /// `/proc/<pid>/io`).
     pub disk_cancelled_write_bytes: Option<u64>,
 }
 
 impl ProcessStats {
-    /// Each number by its kind, of the two that it is in `self` and `other`.
+    /// Combines each number of `self` and `other` by its kind.
     pub(crate) fn zip_with(
         self,
         other: Self,
@@ -102,7 +101,7 @@ impl ProcessStats {
         }
     }
 
-    /// These, and `other` where something is not known.
+    /// These numbers; unknown ones are those of `other`.
     pub(crate) fn or(self, other: Self) -> Self {
         self.zip_with(other, Option::or, Option::or)
     }

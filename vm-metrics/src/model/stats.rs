@@ -1,5 +1,5 @@
-//! What is published of a VM. Network numbers are the **guest's**: rx is what it receives, tx what it sends.
-//! A number that was not measured is `None`, never 0.
+//! The published numbers of a VM. Network numbers are the **guest's**: rx is its input, tx its output. A number without a
+//! measurement is `None`, never 0.
 
 #![warn(missing_docs)]
 
@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::{CgroupStats, Hypervisor, NicStats, ProcessStats, UnmonitoredNic, VmSince, VmState};
 
-/// The usage of one VM at one tick. Numbers are cumulative, but memory is that of now. CPU and memory are those of the
-/// hypervisor process, read from the host. Network numbers are the **guest's** view.
+/// The usage of one VM at one tick. Numbers are cumulative, except memory, which is current. CPU and memory are those of
+/// the hypervisor process. Network numbers are the **guest's** view.
 ///
 /// ```
 /// use vm_metrics::ProcessStats;
@@ -23,66 +23,66 @@ use super::{CgroupStats, Hypervisor, NicStats, ProcessStats, UnmonitoredNic, VmS
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct VmStats {
-    /// As its source calls it; unique on this host.
+    /// The id from its source, unique on this host.
     pub instance_id: String,
-    /// For people.
+    /// The name for people.
     pub instance_name: String,
-    /// What runs it.
+    /// The hypervisor.
     pub hypervisor: Hypervisor,
-    /// The hypervisor process; `None` for a VM that has none, of which only the network is read.
+    /// The hypervisor process; `None` for a VM without one, which has network numbers only.
     pub hypervisor_pid: Option<u32>,
-    /// False for a VM that is gone and whose last numbers these are.
+    /// False for a terminated VM, whose final numbers these are.
     pub running: bool,
-    /// When the hypervisor process started, in seconds of Unix time.
+    /// Start of the hypervisor process, in seconds of Unix time.
     pub start_time: Option<f64>,
     /// Numbers of the hypervisor process.
     #[serde(flatten)]
     pub process: ProcessStats,
-    /// The vCPUs that have a thread which is known by its name, by number; none where threads have no such names.
+    /// The vCPUs whose threads have known names, by number; none if threads have no such names.
     pub vcpus: Vec<VcpuStats>,
-    /// What the control group (v2) of the hypervisor process counts. `None` where that also holds another VM or the daemon, and
-    /// where the host has cgroup v1; as old as the interval of the reader `cgroup`, 10 seconds by default.
+    /// Counters of the hypervisor process's control group (v2). `None` if the group also has another VM or the daemon, and
+    /// with cgroup v1. Read once in the interval of the reader `cgroup`, 10 seconds by default.
     pub cgroup: Option<CgroupStats>,
-    /// Bytes the guest received, all NICs, also those that it has no more; `None` when it is not known of one that it has.
-    /// The sum does not fall while the process lives, over a restart of the daemon where that has a `state_dir`.
+    /// Bytes that the guest received on all NICs, removed ones included; `None` if a present NIC has no number. The sum
+    /// does not fall while the process lives; over a restart of the daemon, that needs a `state_dir`.
     #[serde(rename = "network_rx_bytes")]
     pub net_rx_bytes: Option<u64>,
-    /// Bytes the guest sent; a sum as the one above.
+    /// Bytes that the guest sent; a sum like the one above.
     #[serde(rename = "network_tx_bytes")]
     pub net_tx_bytes: Option<u64>,
-    /// Packets of the host that the guest received; a sum as the ones above.
+    /// Packets of the host that the guest received; a sum like the ones above.
     #[serde(rename = "network_rx_packets")]
     pub net_rx_packets: Option<u64>,
-    /// Packets of the host that the guest sent; a sum as the ones above.
+    /// Packets of the host that the guest sent; a sum like the ones above.
     #[serde(rename = "network_tx_packets")]
     pub net_tx_packets: Option<u64>,
-    /// vCPUs that the VM was given; `None` when no source knows.
+    /// The vCPUs of the VM; `None` if no source has the number.
     pub allocated_vcpus: Option<u32>,
-    /// Memory that the VM was given, in bytes, hot-plugged memory included; `None` when no source knows.
+    /// The memory of the VM in bytes, hot-plugged memory included; `None` if no source has it.
     pub allocated_memory_bytes: Option<u64>,
-    /// What the balloon leaves the guest of it, in bytes; `None` without a balloon.
+    /// The part of the memory that the balloon leaves to the guest, in bytes; `None` without a balloon.
     pub actual_memory_bytes: Option<u64>,
-    /// Whether its vCPUs run, as of the last answer of its VMM, which is asked every 30 seconds; `None` when no source knows.
+    /// The state of its vCPUs in the last answer of its VMM, requested every 30 seconds; `None` if no source has it.
     pub state: Option<VmState>,
-    /// Whose VM it is, as the orchestrator calls them.
+    /// The owner of the VM, by the orchestrator's name.
     pub project: Option<String>,
-    /// The namespace of Kubernetes that it is in: of VMs of KubeVirt whose process is a trusted user's.
+    /// The Kubernetes namespace of a KubeVirt VM whose process is a trusted user's.
     pub namespace: Option<String>,
-    /// The UID of the pod of Kubernetes in which its process runs.
+    /// The UID of the Kubernetes pod in which its process runs.
     pub pod_uid: Option<String>,
-    /// What its users have said of it, by name: the names that are in the configuration.
+    /// Its tags from the orchestrator, by name; only the names in the configuration.
     pub tags: BTreeMap<String, String>,
-    /// What the orchestrator lets it receive, in bytes per second; `None` when there is no limit, or no source knows it.
+    /// The orchestrator's limit of its input, in bytes per second; `None` without a limit, or if no source has it.
     pub network_limit_rx_bytes_per_second: Option<u64>,
-    /// What the orchestrator lets it send; as the one above.
+    /// The orchestrator's limit of its output, in bytes per second; `None` like the one above.
     pub network_limit_tx_bytes_per_second: Option<u64>,
-    /// How often the orchestrator has tried to start it again since it last ran well; `None` where it does not try.
+    /// The orchestrator's attempts to start it again since it last ran well; `None` if it makes none.
     pub restart_attempts: Option<u64>,
-    /// Each network interface by itself, with drops, errors and what the eBPF programs count.
+    /// Each network interface, with drops, errors and the counters of the eBPF programs.
     pub nics: Vec<NicStats>,
     /// Network interfaces without a device on the host, and so without numbers.
     pub unmonitored: Vec<UnmonitoredNic>,
-    /// Since when its counters count from 0.
+    /// The moments at which its counters began at 0.
     #[serde(skip)]
     pub since: VmSince,
 }
@@ -93,8 +93,8 @@ impl VmStats {
         self.process.cpu_usec.map(|usec| usec as f64 / 1e6)
     }
 
-    /// RSS / allocated memory. May exceed 1: the hypervisor needs memory of its own. `None` when either is not known, or 0
-    /// bytes are allocated.
+    /// RSS / allocated memory. May exceed 1, because the hypervisor needs memory of its own. `None` if either is unknown,
+    /// or 0 bytes are allocated.
     ///
     /// ```
     /// use vm_metrics::ProcessStats;
@@ -112,8 +112,8 @@ impl VmStats {
     }
 }
 
-/// One vCPU: its thread on the host, since that thread was started (`/proc/<pid>/task/<tid>/schedstat`). A vCPU that is
-/// taken out and put in again has another thread, and counts from 0.
+/// One vCPU: its thread on the host, since the start of that thread (`/proc/<pid>/task/<tid>/schedstat`). A vCPU that is
+/// unplugged and plugged in again has another thread, and counts from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct VcpuStats {
@@ -121,11 +121,11 @@ pub struct VcpuStats {
     pub vcpu: u32,
     /// The id of the thread on the host.
     pub thread: u32,
-    /// On a CPU of the host, in microseconds: the guest's own time, and what emulation its thread does.
+    /// Time on a CPU of the host, in microseconds: the guest's own, and the emulation of this thread.
     pub cpu_usec: u64,
-    /// Ready to run and without a CPU of the host, in microseconds: what the guest calls steal.
+    /// Time ready to run without a CPU of the host, in microseconds: the guest's steal.
     pub wait_usec: u64,
-    /// When its thread was started, in seconds of Unix time.
+    /// Start of its thread, in seconds of Unix time.
     #[serde(skip)]
     pub since: Option<f64>,
 }

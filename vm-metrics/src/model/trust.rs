@@ -1,11 +1,11 @@
-//! The users whose processes may be VMs, and those whose word the operator trusts.
+//! The users whose processes may be VMs, and whose claims count as the operator's.
 
 use std::collections::BTreeSet;
 
-/// What the section `[trust]` says. Root is always trusted.
+/// The section `[trust]`. Root is always trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trust {
-    /// `None`: the section names nobody, so that processes of all users may be VMs.
+    /// `None`: the section names no users, so processes of all users may be VMs.
     users: Option<BTreeSet<u32>>,
 }
 
@@ -20,12 +20,12 @@ impl Trust {
         self.users.is_none()
     }
 
-    /// Whether a process of this user may be a VM at all. An unknown user may only where nobody is named.
+    /// Whether a process of this user may be a VM at all. An unknown user may only if the section names no users.
     pub fn may_run_vms(&self, uid: Option<u32>) -> bool {
         self.is_open() || self.is_trusted(uid)
     }
 
-    /// Whether what this user says of devices and ids counts as the operator's word.
+    /// Whether this user's claims about devices and ids count as the operator's.
     pub fn is_trusted(&self, uid: Option<u32>) -> bool {
         let listed = |uid| self.users.as_ref().is_some_and(|users| users.contains(&uid));
         uid.is_some_and(|uid| uid == ROOT || listed(uid))

@@ -1,4 +1,4 @@
-//! Who exists: a VM, its process and its network interfaces, as a source describes them.
+//! A VM with its process and its network interfaces, as a source lists it.
 
 #![warn(missing_docs)]
 
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::{ProgramName, UnmonitoredNic, VmState};
 
-/// A VM as a source describes it: all that is needed to read its numbers. It may have several network interfaces;
-/// [`build_instance_info`] makes the one that follows from the id.
+/// A VM as a source lists it, with all that readers need. It may have several network interfaces; [`build_instance_info`]
+/// makes the one that follows from the id.
 ///
 /// ```
 /// use vm_metrics::{InstanceInfo, Nic};
@@ -29,7 +29,7 @@ pub struct InstanceInfo {
     pub id: String,
     /// For people; becomes the label `instance_name`.
     pub name: String,
-    /// What runs it.
+    /// The hypervisor.
     pub hypervisor: Hypervisor,
     /// The hypervisor process; `None` when the VM does not run.
     pub hypervisor_pid: Option<u32>,
@@ -41,38 +41,38 @@ pub struct InstanceInfo {
     pub unmonitored: Vec<UnmonitoredNic>,
     /// Whether it has network interfaces that are in neither list, so that no sum over them is known.
     pub has_more_nics: bool,
-    /// vCPUs that it was given; `None` when the source does not know.
+    /// Its vCPUs; `None` when the source does not know.
     pub allocated_vcpus: Option<u32>,
     /// Limit of hot-plugged vCPUs, if [`allocated_vcpus`](Self::allocated_vcpus) is the number at the start. Then the number
     /// of vCPU threads tells how many are plugged in.
     pub max_vcpus: Option<u32>,
     /// Bytes, hot-plugged memory included; `None` when the source does not know.
     pub allocated_memory_bytes: Option<u64>,
-    /// Bytes that its balloon leaves the guest of what is allocated; `None` without a balloon, or when the source does not
-    /// know.
+    /// The part of the allocated bytes that its balloon leaves to the guest; `None` without a balloon, or when the source
+    /// does not know.
     pub actual_memory_bytes: Option<u64>,
     /// `None` when the source does not know.
     pub state: Option<VmState>,
-    /// Whose VM it is, as the orchestrator calls them; becomes the label `project` of `vm_info`.
+    /// The owner of the VM, by the orchestrator's name; becomes the label `project` of `vm_info`.
     pub project: Option<String>,
-    /// The namespace of Kubernetes that it is in, as its process says.
+    /// The Kubernetes namespace, according to its process.
     pub namespace: Option<String>,
-    /// The UID of the pod of Kubernetes in which its process runs, by its control group.
+    /// The UID of the Kubernetes pod in which its process runs, by its control group.
     pub pod_uid: Option<String>,
-    /// What its users have said of it, by name; the operator says which names are of interest. Becomes `vm_tag_info`.
+    /// Its tags from the orchestrator, by name; only the names in the configuration. Becomes `vm_tag_info`.
     pub tags: BTreeMap<String, String>,
-    /// What the orchestrator lets it receive and send.
+    /// The orchestrator's limits of its input and output.
     pub network_limits: NetworkLimits,
-    /// How often the orchestrator has tried to start it again since it last ran well; `None` where it does not try.
+    /// The orchestrator's attempts to start it again since it last ran well; `None` if it makes none.
     pub restart_attempts: Option<u64>,
 }
 
-/// Limits of a VM's network, guest's view, in bytes per second; `None` where there is none, or nobody knows.
+/// Limits of a VM's network, guest's view, in bytes per second; `None` without a limit, or if it is unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetworkLimits {
-    /// What it may receive.
+    /// Limit of its input.
     pub rx_bytes_per_second: Option<u64>,
-    /// What it may send.
+    /// Limit of its output.
     pub tx_bytes_per_second: Option<u64>,
 }
 

@@ -1,10 +1,10 @@
-//! What a VM does, by the word of its VMM or of whoever runs it.
+//! The state of a VM, according to its VMM or its orchestrator.
 
 #![warn(missing_docs)]
 
 use serde::Serialize;
 
-/// Whether the vCPUs of a VM run.
+/// The state of a VM's vCPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -13,9 +13,9 @@ pub enum VmState {
     NotStarted,
     /// They run.
     Running,
-    /// They are halted and can go on: paused, suspended, in a migration, stopped by an error of I/O.
+    /// They are halted and can continue: paused, suspended, in a migration, stopped by an I/O error.
     Paused,
-    /// They do not go on without a reset: the guest has shut down or crashed, and its VMM is still there.
+    /// They need a reset to continue: the guest has shut down or crashed, and its VMM still runs.
     Stopped,
 }
 

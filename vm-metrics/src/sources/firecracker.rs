@@ -7,12 +7,14 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use tokio::net::UnixStream;
 
-use super::vmm_api::{Http, QueryError, QueryFuture, VmmApi, VmmInfo};
-use super::{ApiSocket, Listing, Precedence, Source, SourceDef, SourceError};
+use super::proc_scan::FirecrackerConfig;
+use super::vmm_api::{FoundVmms, Http, QueryError, QueryFuture, VmmInfo};
+use super::{Precedence, SourceDef};
 use crate::model::{Hypervisor, InstanceInfo, Nic, VmState, is_device_name};
 use crate::sources::values::bounded;
 
 const CONFIG: &str = "/vm/config";
+const MACHINE: &str = "/machine-config";
 
 pub const SOURCE: SourceDef = SourceDef {
     name: "firecracker",
@@ -22,28 +24,8 @@ pub const SOURCE: SourceDef = SourceDef {
 [sources.firecracker]
 enabled = "auto"
 "#,
-    configure: |section, context| {
-        section.no_options()?;
-        Ok(Some(Box::new(Firecracker { api: VmmApi::new(context, query), sockets: Vec::new() })))
-    },
+    configure: |section, context| FoundVmms::configure(Hypervisor::Firecracker, query, section, context),
 };
-
-#[derive(Debug)]
-struct Firecracker {
-    api: VmmApi,
-    sockets: Vec<ApiSocket>,
-}
-
-impl Source for Firecracker {
-    fn found(&mut self, sockets: &[ApiSocket]) {
-        let ours = sockets.iter().filter(|socket| socket.hypervisor == Hypervisor::Firecracker);
-        self.sockets = ours.cloned().collect();
-    }
-
-    fn list(&mut self) -> Result<Listing, SourceError> {
-        self.api.list_found(&self.sockets)
-    }
-}
 
 pub(super) fn query(stream: UnixStream) -> QueryFuture {
     Box::pin(Http::over(stream, talk))
@@ -55,7 +37,7 @@ async fn talk(mut http: Http) -> Result<VmmInfo, QueryError> {
     let config = match status {
         StatusCode::OK => serde_json::from_slice(&body).map_err(|error| QueryError::json(CONFIG, &error))?,
         // Versions before 0.25 do not have it.
-        _ => VmConfigBody { machine: Some(http.json("/machine-config").await?), ..VmConfigBody::default() },
+        _ => FirecrackerConfig { machine_config: Some(http.json(MACHINE).await?), ..Default::default() },
     };
     let plugged = match config.memory_hotplug {
         Some(_) => http.json::<HotplugBody>("/hotplug/memory").await?.plugged_size_mib,
@@ -64,11 +46,11 @@ async fn talk(mut http: Http) -> Result<VmmInfo, QueryError> {
     Ok(vmm(&instance, config, plugged))
 }
 
-fn vmm(instance: &InstanceBody, config: VmConfigBody, plugged_mib: u64) -> VmmInfo {
+fn vmm(instance: &InstanceBody, config: FirecrackerConfig, plugged_mib: u64) -> VmmInfo {
     let has_more_nics = config.network_interfaces.len() > bounded::MAX_NICS;
     let interfaces = config.network_interfaces.into_iter().take(bounded::MAX_NICS);
     let taps = interfaces.map(|interface| interface.host_dev_name);
-    let machine = config.machine.as_ref();
+    let machine = config.machine_config.as_ref();
     let memory = machine.and_then(|machine| machine.mem_size_mib.checked_add(plugged_mib));
     let info = InstanceInfo {
         hypervisor: Hypervisor::Firecracker,
@@ -95,33 +77,6 @@ struct InstanceBody {
     state: String,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct VmConfigBody {
-    #[serde(rename = "machine-config")]
-    machine: Option<Machine>,
-    #[serde(default, deserialize_with = "bounded::first_nics")]
-    network_interfaces: Vec<Interface>,
-    memory_hotplug: Option<MemoryHotplug>,
-}
-
-#[derive(Deserialize)]
-struct Machine {
-    #[serde(deserialize_with = "bounded::vcpus")]
-    vcpu_count: u32,
-    #[serde(deserialize_with = "bounded::memory_mib")]
-    mem_size_mib: u64,
-}
-
-#[derive(Deserialize)]
-struct Interface {
-    host_dev_name: String,
-}
-
-/// That there is any.
-#[derive(Deserialize)]
-struct MemoryHotplug {}
-
 #[derive(Deserialize)]
 struct HotplugBody {
     #[serde(deserialize_with = "bounded::memory_mib")]
@@ -130,7 +85,7 @@ struct HotplugBody {
 
 #[cfg(test)]
 mod tests {
-    use super::super::vmm_api::tests::{FakeVmm, answer, http_response};
+    use super::super::vmm_api::tests::{FakeVmm, answer, http_response, ok};
     use super::*;
 
     const RUNNING: &str =
@@ -144,10 +99,6 @@ mod tests {
         "track_dirty_pages":false,"huge_pages":"None"},"metrics":null,"mmds-config":null,"network-interfaces":[
         {"iface_id":"eth0","host_dev_name":"fc0","guest_mac":"06:00:ac:10:00:02","rx_rate_limiter":null,
         "tx_rate_limiter":null}],"vsock":null,"entropy":null}"#;
-
-    fn ok(body: &str) -> String {
-        http_response("200", body)
-    }
 
     fn running(vcpus: u32, memory_mib: u64, taps: &[&str]) -> VmmInfo {
         let info = InstanceInfo {

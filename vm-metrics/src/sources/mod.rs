@@ -29,6 +29,7 @@ pub use self::adapters::{
     InstanceData, InstanceListerAdapter, InstanceManager, InstanceManagerAdapter, InstanceUtilizationInfo,
 };
 pub use self::error::SourceError;
+use self::files::operators::Operators;
 use self::files::process_path::Workers;
 pub(crate) use self::merge::evidence::ProcessTable;
 pub use self::merge::precedence::Precedence;
@@ -80,14 +81,16 @@ pub struct SourceContext {
     /// How long the id of a VM that has ended is kept from other users' processes.
     pub retention: Duration,
     workers: Workers,
+    operators: Operators,
     processes: ProcessLookup,
 }
 
 impl SourceContext {
     pub fn new(host: Host, trust: Trust, retention: Duration) -> Self {
-        let (workers, processes) =
-            (Workers::new(trust.clone()), ProcessLookup::new(host.clone(), trust.clone()));
-        Self { host, trust, retention, workers, processes }
+        let operators = Operators::new(trust.clone());
+        let workers = Workers::new(trust.clone(), operators.clone());
+        let processes = ProcessLookup::new(host.clone(), trust.clone());
+        Self { host, trust, retention, workers, operators, processes }
     }
 }
 

@@ -12,9 +12,7 @@ use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError, 
 use crate::own_dir::{DirError, OwnDir, PRIVATE};
 use crate::sources::declared::DeclaredVm;
 use crate::sources::declared::pid_guard::PidGuard;
-use crate::sources::files::operators::Operators;
-use crate::sources::files::watched::{MAX_ENTRIES, WatchedFiles, is_full, names};
-use crate::sources::process::lookup::ProcessLookup;
+use crate::sources::files::watched::{MAX_ENTRIES, WatchedFiles, is_full};
 
 const DEFAULT_SOCKET: &str = "/run/vm-metrics/push.sock";
 
@@ -37,15 +35,16 @@ enabled = "auto"
 # No other user may write to the directories of both.
 # dir = "/run/vm-metrics/pushed"
 "#,
-    configure: |section, SourceContext { host, trust, processes, .. }| {
+    configure: |section, context| {
         let config: PushConfig = section.options()?;
-        let Some(socket) = configured_path(host, config.socket, DEFAULT_SOCKET) else { return Ok(None) };
+        let Some(socket) = configured_path(&context.host, config.socket, DEFAULT_SOCKET) else {
+            return Ok(None);
+        };
         let Some(parent) = socket.parent().filter(|_| socket.is_absolute()) else {
             return Err(section.refusal("socket", &format!("{} is not an absolute path", socket.display())));
         };
         let store = Store { dir: config.dir.unwrap_or_else(|| parent.join("pushed")) };
-        let inbox = Inbox { socket, store };
-        Ok(Some(Box::new(Push::new(processes.clone(), inbox, Operators::new(trust.clone())))))
+        Ok(Some(Box::new(Push::new(Inbox { socket, store }, context))))
     },
 };
 
@@ -65,22 +64,23 @@ pub struct Inbox {
 
 #[derive(Debug)]
 struct Push {
-    processes: ProcessLookup,
-    operators: Operators,
+    context: SourceContext,
     inbox: Inbox,
     files: WatchedFiles<(DeclaredVm, PidGuard)>,
 }
 
 impl Push {
-    fn new(processes: ProcessLookup, inbox: Inbox, operators: Operators) -> Self {
-        Self { processes, inbox, files: WatchedFiles::new(operators.clone(), VM_LIMIT as u64), operators }
+    fn new(inbox: Inbox, context: &SourceContext) -> Self {
+        let files = WatchedFiles::new(context.operators.clone(), VM_LIMIT as u64);
+        Self { context: context.clone(), inbox, files }
     }
 
     /// Whose daemon serves the socket, where that is another user than root, who asks.
     fn other_user(&self) -> Option<SourceError> {
         let path = self.inbox.socket.parent()?;
         let owner = OwnDir::open(path).err()?.owner_for_root()?;
-        (!self.operators.include(owner)).then(|| SourceError::OtherUser { path: path.to_owned(), owner })
+        (!self.context.operators.include(owner))
+            .then(|| SourceError::OtherUser { path: path.to_owned(), owner })
     }
 }
 
@@ -92,11 +92,11 @@ impl Source for Push {
             listing.problems.push(other);
             return Ok(listing);
         }
-        let paths = match names(dir, &self.operators, &mut listing.problems) {
+        let paths = match self.files.names(dir, &mut listing.problems) {
             // Nothing was pushed yet; or there is no place for the socket either.
             Err(SourceError::Absent { .. }) => {
                 let place = self.inbox.socket.parent().unwrap_or(Path::new("/"));
-                match self.operators.check_directory(place) {
+                match self.context.operators.check_directory(place) {
                     Err(refused @ SourceError::Content { .. }) => listing.problems.push(refused),
                     checked => checked?,
                 }
@@ -109,10 +109,9 @@ impl Source for Push {
             }
             paths => paths?,
         };
-        self.files.look(paths, |_, content| Ok((parse(content)?, PidGuard::default())));
-        listing.problems.extend(self.files.problems());
-        for (path, (vm, guard)) in self.files.values() {
-            vm.list(&self.processes, &self.operators, Some(path), guard, &mut listing);
+        let parse = |_: &Path, content: &[u8]| Ok((parse(content)?, PidGuard::default()));
+        for (path, (vm, guard)) in self.files.look(paths, &mut listing.problems, parse) {
+            vm.list(&self.context, Some(path), guard, &mut listing);
         }
         Ok(listing)
     }
@@ -186,6 +185,7 @@ fn file_name(id: &str) -> String {
 mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
 
     use super::*;
     use crate::host::Host;
@@ -194,12 +194,9 @@ mod tests {
 
     fn push(dir: &Path) -> Push {
         let store = Store { dir: dir.join("pushed") };
-        let inbox = Inbox { socket: dir.join("push.sock"), store };
-        Push::new(
-            ProcessLookup::new(Host::new("/none", "/none"), Trust::default()),
-            inbox,
-            Operators::default(),
-        )
+        let host = Host::new("/none", "/none");
+        let context = SourceContext::new(host, Trust::default(), Duration::ZERO);
+        Push::new(Inbox { socket: dir.join("push.sock"), store }, &context)
     }
 
     /// It stays until it is removed.

@@ -12,8 +12,6 @@ use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError};
 use crate::config::ConfigError;
 pub use crate::sources::declared::DeclaredVm;
 use crate::sources::declared::pid_guard::PidGuard;
-use crate::sources::files::operators::Operators;
-use crate::sources::process::lookup::ProcessLookup;
 
 pub const SOURCE: SourceDef = SourceDef {
     name: "static_list",
@@ -31,7 +29,7 @@ enabled = "auto"
 # memory_bytes = 2147483648
 # project = "acme"            # becomes a label of vm_info
 "#,
-    configure: |section, SourceContext { trust, processes, .. }| {
+    configure: |section, context| {
         let config: StaticListConfig = section.options()?;
         let errors: Vec<_> = problems(&config.vms)
             .into_iter()
@@ -41,9 +39,7 @@ enabled = "auto"
             return Err(ConfigError::all(errors));
         }
         let vms: Vec<_> = config.vms.into_iter().map(Spanned::into_inner).collect();
-        let is_empty = vms.is_empty();
-        let list = || StaticList::new(vms, processes.clone(), Operators::new(trust.clone()));
-        Ok((!is_empty).then(|| Box::new(list()) as _))
+        Ok((!vms.is_empty()).then(|| Box::new(StaticList::new(vms, context)) as _))
     },
 };
 
@@ -55,14 +51,13 @@ struct StaticListConfig {
 
 #[derive(Debug)]
 pub struct StaticList {
-    processes: ProcessLookup,
-    operators: Operators,
+    context: SourceContext,
     vms: Vec<(DeclaredVm, PidGuard)>,
 }
 
 impl StaticList {
-    pub fn new(vms: Vec<DeclaredVm>, processes: ProcessLookup, operators: Operators) -> Self {
-        Self { processes, operators, vms: vms.into_iter().map(|vm| (vm, PidGuard::default())).collect() }
+    pub fn new(vms: Vec<DeclaredVm>, context: &SourceContext) -> Self {
+        Self { context: context.clone(), vms: vms.into_iter().map(|vm| (vm, PidGuard::default())).collect() }
     }
 }
 
@@ -98,7 +93,7 @@ impl Source for StaticList {
     fn list(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
         for (vm, guard) in &mut self.vms {
-            vm.list(&self.processes, &self.operators, None, guard, &mut listing);
+            vm.list(&self.context, None, guard, &mut listing);
         }
         Ok(listing)
     }
@@ -112,7 +107,6 @@ mod tests {
     use super::*;
     use crate::app::App;
     use crate::config::Document;
-    use crate::model::Trust;
     use crate::model::{Hypervisor, InstanceInfo, Nic};
 
     #[test]
@@ -135,13 +129,8 @@ mod tests {
         )
         .unwrap();
         let host = Fixture::with(&[Fake { pid: 42, ..Fake::default() }]);
-        let listing = StaticList::new(
-            config.vms.into_iter().map(Spanned::into_inner).collect(),
-            ProcessLookup::new(host.host(), Trust::default()),
-            Operators::default(),
-        )
-        .list()
-        .unwrap();
+        let vms = config.vms.into_iter().map(Spanned::into_inner).collect();
+        let listing = StaticList::new(vms, &host.context()).list().unwrap();
         let web = InstanceInfo { id: "web".into(), name: "web".into(), ..InstanceInfo::default() };
         let db = InstanceInfo {
             id: "db".into(),

@@ -13,6 +13,20 @@ use super::polling::KEEP_LISTING;
 use super::*;
 use crate::config::Config;
 
+/// The VMs and the problems of a source.
+pub fn listed(source: &mut impl Source) -> (Vec<InstanceInfo>, Vec<String>) {
+    let listing = source.list().unwrap();
+    let problems = listing.texts();
+    (listing.instances, problems)
+}
+
+impl Listing {
+    /// Those of the problems.
+    pub fn texts(&self) -> Vec<String> {
+        self.problems.iter().map(ToString::to_string).collect()
+    }
+}
+
 /// Lists what it is given, or fails.
 struct Fake(Option<Vec<InstanceInfo>>);
 
@@ -98,7 +112,11 @@ fn default_toml_has_every_source() {
     }
     let sections: Vec<_> = SOURCES.iter().map(|source| source.config).collect();
     let sections = format!("\n{}\n", sections.join("\n"));
-    assert_written("src/config/default.toml", ("false switches it off.\n", "# Readers:"), &sections);
+    assert_written(
+        "src/config/default.toml",
+        ("false switches the source off.\n", "# Readers measure"),
+        &sections,
+    );
 }
 
 #[test]

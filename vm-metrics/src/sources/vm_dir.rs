@@ -10,9 +10,7 @@ use super::error::json_problem;
 use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError, configured_path};
 use crate::sources::declared::DeclaredVm;
 use crate::sources::declared::pid_guard::PidGuard;
-use crate::sources::files::operators::Operators;
-use crate::sources::files::watched::{WatchedFiles, names};
-use crate::sources::process::lookup::ProcessLookup;
+use crate::sources::files::watched::WatchedFiles;
 
 const DEFAULT_DIR: &str = "/run/vm-metrics/vms";
 
@@ -29,10 +27,10 @@ pub const SOURCE: SourceDef = SourceDef {
 enabled = "auto"
 # dir = "/run/vm-metrics/vms"
 "#,
-    configure: |section, SourceContext { host, trust, processes, .. }| {
+    configure: |section, context| {
         let config: VmDirConfig = section.options()?;
-        let dir = configured_path(host, config.dir, DEFAULT_DIR);
-        Ok(dir.map(|dir| Box::new(VmDir::new(dir, processes.clone(), Operators::new(trust.clone()))) as _))
+        let dir = configured_path(&context.host, config.dir, DEFAULT_DIR);
+        Ok(dir.map(|dir| Box::new(VmDir::new(dir, context)) as _))
     },
 };
 
@@ -44,28 +42,26 @@ struct VmDirConfig {
 
 #[derive(Debug)]
 struct VmDir {
-    processes: ProcessLookup,
-    operators: Operators,
+    context: SourceContext,
     dir: PathBuf,
     files: WatchedFiles<(DeclaredVm, PidGuard)>,
 }
 
 impl VmDir {
-    fn new(dir: PathBuf, processes: ProcessLookup, operators: Operators) -> Self {
-        Self { processes, dir, files: WatchedFiles::new(operators.clone(), FILE_LIMIT), operators }
+    fn new(dir: PathBuf, context: &SourceContext) -> Self {
+        let files = WatchedFiles::new(context.operators.clone(), FILE_LIMIT);
+        Self { context: context.clone(), dir, files }
     }
 }
 
 impl Source for VmDir {
     fn list(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
-        let paths = names(&self.dir, &self.operators, &mut listing.problems)?
-            .into_iter()
-            .filter(|path| format_of(path).is_some());
-        self.files.look(paths, |path, content| Ok((parse(path, content)?, PidGuard::default())));
-        listing.problems.extend(self.files.problems());
-        for (path, (vm, guard)) in self.files.values() {
-            vm.list(&self.processes, &self.operators, Some(path), guard, &mut listing);
+        let mut paths = self.files.names(&self.dir, &mut listing.problems)?;
+        paths.retain(|path| format_of(path).is_some());
+        let parse = |path: &Path, content: &[u8]| Ok((parse(path, content)?, PidGuard::default()));
+        for (path, (vm, guard)) in self.files.look(paths, &mut listing.problems, parse) {
+            vm.list(&self.context, Some(path), guard, &mut listing);
         }
         Ok(listing)
     }
@@ -116,24 +112,14 @@ mod tests {
 
     use super::super::proc_scan::fixture::{Fake, Fixture};
     use super::*;
-    use crate::host::Host;
-    use crate::model::Trust;
     use crate::model::{InstanceInfo, Nic};
-
-    fn listed(source: &mut VmDir) -> (Vec<InstanceInfo>, Vec<String>) {
-        let listing = source.list().unwrap();
-        (listing.instances, listing.problems.iter().map(ToString::to_string).collect())
-    }
+    use crate::sources::tests::listed;
 
     #[test]
     fn each_file_is_a_vm_while_it_exists() {
         let dir = tempfile::tempdir().unwrap();
         let host = Fixture::with(&[Fake { pid: 42, ..Fake::default() }]);
-        let mut source = VmDir::new(
-            dir.path().to_owned(),
-            ProcessLookup::new(host.host(), Trust::default()),
-            Operators::default(),
-        );
+        let mut source = VmDir::new(dir.path().to_owned(), &host.context());
         fs::write(dir.path().join("web.toml"), "taps = [\"tap0\"]\nvcpus = 2\npid = 42\n").unwrap();
         fs::write(dir.path().join("b.json"), r#"{"id": "db", "name": "DB", "memory_bytes": 1024}"#).unwrap();
         fs::write(dir.path().join("README"), "not a VM").unwrap();
@@ -163,11 +149,7 @@ mod tests {
     #[test]
     fn an_emptied_file_keeps_its_former_content() {
         let dir = tempfile::tempdir().unwrap();
-        let mut source = VmDir::new(
-            dir.path().to_owned(),
-            ProcessLookup::new(Host::new("/none", "/none"), Trust::default()),
-            Operators::default(),
-        );
+        let mut source = VmDir::new(dir.path().to_owned(), &Fixture::new().context());
         let file = dir.path().join("web.toml");
         for (content, vcpus) in [("", None), ("vcpus = 2", Some(2)), ("", Some(2)), ("vcpus = 3", Some(3))] {
             fs::write(&file, content).unwrap();
@@ -181,11 +163,7 @@ mod tests {
     #[test]
     fn a_bad_file_is_one_problem() {
         let dir = tempfile::tempdir().unwrap();
-        let mut source = VmDir::new(
-            dir.path().to_owned(),
-            ProcessLookup::new(Host::new("/none", "/none"), Trust::default()),
-            Operators::default(),
-        );
+        let mut source = VmDir::new(dir.path().to_owned(), &Fixture::new().context());
         fs::write(dir.path().join("good.toml"), "vcpus = 1").unwrap();
         let bad = dir.path().join("z.toml");
         for (content, problem) in [

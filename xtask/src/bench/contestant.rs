@@ -19,6 +19,9 @@ use vm_metrics_testkit::{
 /// The daemon's own default is this number of TAPs.
 const DEFAULT_NICS: u32 = 1024;
 
+/// A daemon that was paused looks at all VMs again, within a few ticks.
+const SETTLE: Duration = Duration::from_secs(3);
+
 /// A slow attachment takes about this time.
 const ATTACH: Duration = Duration::from_millis(400);
 
@@ -55,6 +58,8 @@ pub struct Setup<'a> {
     pub dir: &'a Path,
     /// The largest number of TAPs in this run.
     pub nics: u32,
+    /// The key `attach` of the programs.
+    pub attach: &'static str,
 }
 
 /// A daemon; a drop ends it, and its programs stay pinned for the next of this name.
@@ -74,12 +79,13 @@ pub struct Health {
     pub ticks_late: u64,
     pub tick_duration_seconds: f64,
     snapshot_age_seconds: f64,
-    parts: Vec<Component>,
+    pub parts: Vec<Component>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Component {
-    name: String,
+pub struct Component {
+    pub name: String,
+    pub duration_seconds: Option<f64>,
     items: usize,
 }
 
@@ -125,10 +131,11 @@ impl Setup<'_> {
     fn configuration(&self, name: &str, settings: &str, interval: Duration) -> Result<String> {
         let state = self.dir.join(format!("state-{name}"));
         fs::create_dir_all(&state).with_context(|| format!("create {}", state.display()))?;
+        let attach = self.attach;
         let nics = DEFAULT_NICS.max(self.nics.next_power_of_two());
         Ok(format!(
             "interval = \"{}ms\"\nstate_dir = {state:?}\n[http]\nsocket = \"\"\n\
-             [readers.tap_ebpf]\nmax_nics = {nics}\npin_dir = \"{PINS}/{name}\"\n{settings}",
+             [readers.tap_ebpf]\nmax_nics = {nics}\nattach = {attach:?}\npin_dir = \"{PINS}/{name}\"\n{settings}",
             interval.as_millis()
         ))
     }
@@ -152,11 +159,10 @@ impl Contestant {
         self.signal(Signal::STOP)
     }
 
-    /// Runs the work while this daemon runs. It has two ticks before, to follow what changed meanwhile.
+    /// Runs the work while this daemon runs, some ticks after the pause.
     pub fn in_turn<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         self.signal(Signal::CONT)?;
-        let tick = self.health()?.tick;
-        self.wait_for_tick(tick + 2)?;
+        thread::sleep(SETTLE);
         let result = work(self);
         self.pause()?;
         result

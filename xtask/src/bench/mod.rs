@@ -31,6 +31,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use vm_metrics_testkit::netns::NetNs;
 
 use self::{
@@ -50,10 +51,10 @@ const OPEN_FILES: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Number of stand-in VMs (1000, with --quick 100).
+    /// Number of stand-in VMs (1000).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(20..=10_000))]
     vms: Option<u32>,
-    /// Number of rounds; the table has the medians (5, with --quick 3).
+    /// Number of rounds; the table has the medians (3).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
     /// A short run for CI, which fails if a ratio is beyond its guard.
@@ -84,8 +85,11 @@ pub struct Options {
 struct Plan {
     vms: u32,
     rounds: u32,
-    /// The time of one measurement of ticks.
+    /// The time of one measurement of ticks. Every 30 seconds the daemon looks closely at all processes: a longer time has
+    /// its share of that.
     window: Duration,
+    /// In CI, attaching by TCX to all TAPs would take longer than all else.
+    attach: &'static str,
     /// Numbers of VMs for the growth: before the main part, and after it.
     sizes: (Vec<u32>, &'static [u32]),
 }
@@ -93,12 +97,12 @@ struct Plan {
 impl Plan {
     fn new(options: &Options) -> Self {
         let Options { vms, rounds, quick, growth, .. } = options;
-        let (default_vms, default_rounds, seconds) = if *quick { (100, 3, 3) } else { (1000, 5, 10) };
-        let vms = vms.unwrap_or(default_vms);
+        let (seconds, attach) = if *quick { (3, "clsact") } else { (30, "auto") };
+        let vms = vms.unwrap_or(1000);
         let before = if *quick { Vec::new() } else { growth::sizes(vms).to_vec() };
         let after = if *growth { growth::LARGE } else { &[] };
-        let rounds = rounds.unwrap_or(default_rounds);
-        Self { vms, rounds, window: Duration::from_secs(seconds), sizes: (before, after) }
+        let rounds = rounds.unwrap_or(3);
+        Self { vms, rounds, window: Duration::from_secs(seconds), attach, sizes: (before, after) }
     }
 
     fn most_vms(&self) -> u32 {
@@ -140,8 +144,15 @@ fn check_ratios(figures: &Figures) -> Result<()> {
 fn measure(workspace: &Workspace, builds: (&Path, Option<&Path>), plan: &Plan) -> Result<Run> {
     raise_open_files()?;
     let _namespace = NetNs::enter()?;
+    hide_other_processes()?;
     let dir = own_dir(workspace)?;
-    let setup = Setup { binary: builds.0, other_build: builds.1, dir: &dir, nics: plan.most_vms() };
+    let setup = Setup {
+        binary: builds.0,
+        other_build: builds.1,
+        dir: &dir,
+        nics: plan.most_vms(),
+        attach: plan.attach,
+    };
     let mut fleet = Fleet::new(&dir)?;
     let mut figures = Figures::default();
     growth::measure(&mut figures, &setup, &mut fleet, &plan.sizes.0)?;
@@ -179,12 +190,12 @@ fn measure_at(
     let default = daemons.first().context("the default configuration is refused")?;
     default.in_turn(|daemon: &Contestant| {
         if rate.is_first {
-            progress("readers, scrapes and packets");
-            readers::measure(figures, daemon, plan.window, plan.vms)?;
+            progress("scrapes and packets");
             scrapes::measure(figures, plan, daemon)?;
             packets::measure(figures, plan, daemon, fleet)
         } else {
-            progress("ten ticks and a scrape a second");
+            progress("readers, and ten ticks and a scrape a second");
+            readers::measure(figures, daemon, plan.window, plan.vms)?;
             pace::measure(figures, plan, daemon, rate.interval)?;
             usage::measure(figures, daemon, plan.vms)
         }
@@ -202,6 +213,16 @@ fn raise_open_files() -> Result<()> {
     setrlimit(Resource::Nofile, both(hard.map(|hard| hard.max(OPEN_FILES))))
         .or_else(|_| setrlimit(Resource::Nofile, both(hard)))
         .context("raise the limit of open files")
+}
+
+/// Hides all other VMs of this host from the daemons, which would measure them as well.
+///
+/// Children of this thread get no CAP_SYS_PTRACE. In this mount of proc they see only processes without more rights
+/// than theirs, so only each other.
+fn hide_other_processes() -> Result<()> {
+    remove_capability_from_bounding_set(CapabilitySet::SYS_PTRACE)
+        .context("drop CAP_SYS_PTRACE for children")?;
+    mount("proc", "/proc", "proc", MountFlags::empty(), c"hidepid=4").context("mount proc with hidepid=4")
 }
 
 /// Makes a directory in memory that only this run sees.

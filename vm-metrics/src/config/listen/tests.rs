@@ -29,11 +29,11 @@ fn each_form_is_taken_and_printed_alike() {
 }
 
 #[test]
-fn a_refusal_says_what_to_write() {
+fn a_refusal_has_an_example() {
     let long = format!("unix:/{}", "x".repeat(MAX_PATH));
     for (text, problem) in [
         ("", "the port is missing"),
-        ("10464", "a port alone does not say"),
+        ("10464", "a port needs an address"),
         ("127.0.0.1", "the port is missing"),
         ("localhost", "the port is missing"),
         ("[::1]", "the port is missing"),
@@ -73,10 +73,10 @@ fn a_string_and_an_array_are_valid() {
 #[test]
 fn a_refusal_names_line_key_and_value() {
     for (text, problem) in [
-        ("listen = \"10464\"", "test.toml:1: listen: \"10464\": a port alone"),
+        ("listen = \"10464\"", "test.toml:1: listen: \"10464\": a port needs"),
         ("\nlisten = [\":1\", \"x\"]", "test.toml:2: listen: \"x\": the port is missing"),
         ("listen = []", "test.toml:1: listen: no address is given, such as 127.0.0.1:10464"),
-        ("listen = 10464", "test.toml:1: listen: \"10464\": a port alone"),
+        ("listen = 10464", "test.toml:1: listen: \"10464\": a port needs"),
         ("listen = true", "test.toml:1: expected an address, or an array of them, such as"),
     ] {
         let refused = listen(text).unwrap_err();
@@ -85,10 +85,10 @@ fn a_refusal_names_line_key_and_value() {
 }
 
 #[test]
-fn all_wrong_addresses_are_told() {
+fn all_wrong_addresses_are_reported() {
     let refused = listen("interval = 1\nlisten = [\"x\", \":1\", \"10464\"]").unwrap_err();
-    for says in ["test.toml:1: ", "test.toml:2: listen: \"x\"", "test.toml:2: listen: \"10464\""] {
-        assert!(refused.contains(says), "{says}: {refused}");
+    for problem in ["test.toml:1: ", "test.toml:2: listen: \"x\"", "test.toml:2: listen: \"10464\""] {
+        assert!(refused.contains(problem), "{problem}: {refused}");
     }
     assert_eq!(refused.lines().count(), 3, "{refused}");
 }

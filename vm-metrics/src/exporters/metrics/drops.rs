@@ -16,8 +16,8 @@ const PACKETS: Metric = Metric {
     name: "network_rx_dropped_packets_total",
     kind: Kind::Counter,
     unit: "{packet}",
-    help: "Packets for the guest that were dropped, each with one reason. ring_full and filter (of the VMM): by the device. qdisc: by the queueing discipline or another tc program. device: by the device and nobody knows why, as before the attach.",
-    origin: "the tracepoint kfree_skb; device: the TAP's counters, less what the tracepoint tells",
+    help: "Packets for the guest that were dropped, each with one reason. ring_full and filter (of the VMM): by the device. qdisc: by the queueing discipline or another tc program. device: by the device for an unknown reason, as before the attach.",
+    origin: "the tracepoint kfree_skb; device: the TAP's counters, minus those of the tracepoint",
     labels: LABELS,
     otel: DROPPED.with(RECEIVE),
     samples: Count(|view, sink| {

@@ -24,7 +24,7 @@ pub(super) const METRICS: &[Metric] = &[
         name: "ends_total",
         kind: Kind::Counter,
         unit: "{vm}",
-        help: "VMs that ended while the daemon ran; reason is exited when the process ended, gone when no source lists the VM any more.",
+        help: "VMs that ended while the daemon ran; reason is exited if the process ended, gone if no source lists the VM any more.",
         origin: ORIGIN,
         labels: &[HYPERVISOR, text("reason", "vm.end.reason")],
         otel: otel("ends"),

@@ -28,14 +28,14 @@ struct ProcFd {
     host: Host,
 }
 
-/// Files say nothing of this kind, and before Linux 6.2 the size is 0. This process has some files open.
+/// A copied directory has another size, and before Linux 6.2 the size is 0. This process has some open files.
 fn why_not(host: &Host) -> Option<&'static str> {
     if !host.is_this_kernel() {
-        return Some("[host] has the files of another kernel, which do not tell how many files are open");
+        return Some("[host] has the files of another kernel, without the number of open files");
     }
     let own = fs::metadata(Host::default().process_itself().join("fd"));
     let counts = own.is_ok_and(|directory| directory.size() > 0);
-    (!counts).then_some("the kernel tells how many files a process has open since Linux 6.2")
+    (!counts).then_some("the kernel reports the number of open files since Linux 6.2")
 }
 
 impl Reader for ProcFd {

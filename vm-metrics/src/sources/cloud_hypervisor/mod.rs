@@ -2,15 +2,12 @@
 //!
 //! The socket is the one on the command line of a VMM that was found. The VM may be created long after its VMM has started.
 
-use std::mem;
-
 use hyper::StatusCode;
 use serde::Deserialize;
 use tokio::net::UnixStream;
 
-use super::vmm_api::{Http, QueryError, QueryFuture, VmmApi, VmmInfo};
-use super::{ApiSocket, Listing, Precedence, Source, SourceDef, SourceError, shortened};
-use crate::host::Host;
+use super::vmm_api::{FoundVmms, Http, QueryError, QueryFuture, VmmInfo};
+use super::{Precedence, SourceDef, shortened};
 use crate::model::{Hypervisor, InstanceInfo, Nic, UnmonitoredKind, UnmonitoredNic, VmState, is_device_name};
 use crate::sources::values::bounded;
 use crate::sources::values::pci::pci_address;
@@ -25,36 +22,8 @@ pub const SOURCE: SourceDef = SourceDef {
 [sources.cloud_hypervisor]
 enabled = "auto"
 "#,
-    configure: |section, context| {
-        section.no_options()?;
-        let (host, api) = (context.host.clone(), VmmApi::new(context, query));
-        Ok(Some(Box::new(CloudHypervisor { host, api, sockets: Vec::new() })))
-    },
+    configure: |section, context| FoundVmms::configure(Hypervisor::CloudHypervisor, query, section, context),
 };
-
-#[derive(Debug)]
-struct CloudHypervisor {
-    host: Host,
-    api: VmmApi,
-    sockets: Vec<ApiSocket>,
-}
-
-impl Source for CloudHypervisor {
-    fn found(&mut self, sockets: &[ApiSocket]) {
-        let ours = sockets.iter().filter(|socket| socket.hypervisor == Hypervisor::CloudHypervisor);
-        self.sockets = ours.cloned().collect();
-    }
-
-    fn list(&mut self) -> Result<Listing, SourceError> {
-        let mut listing = self.api.list_found(&self.sockets)?;
-        for vm in &mut listing.instances {
-            let has_more;
-            (vm.unmonitored, has_more) = bounded::unmonitored(&self.host, mem::take(&mut vm.unmonitored));
-            vm.has_more_nics |= has_more;
-        }
-        Ok(listing)
-    }
-}
 
 pub(super) fn query(stream: UnixStream) -> QueryFuture {
     Box::pin(Http::over(stream, async |mut http| {
@@ -62,7 +31,7 @@ pub(super) fn query(stream: UnixStream) -> QueryFuture {
         match status {
             StatusCode::OK => vmm(&body),
             _ if is_not_created(status, &body) => Ok(VmmInfo::not_started()),
-            _ => Err(QueryError::Response(format!("GET {VM_INFO}: {status}"))),
+            _ => Err(QueryError::status(VM_INFO, status)),
         }
     }))
 }

@@ -1,7 +1,7 @@
 //! Tests of Cloud Hypervisor's API against a fake VMM.
 
 use super::*;
-use crate::sources::vmm_api::tests::{FakeVmm, answer, http_response};
+use crate::sources::vmm_api::tests::{FakeVmm, answer, http_response, ok};
 
 const MIB: u64 = 1 << 20;
 
@@ -79,7 +79,7 @@ fn a_flood_of_interfaces_is_cut() {
 
 #[test]
 fn the_api_gets_one_request_for_vm_info() {
-    let vmm = FakeVmm::new(vec![http_response("200", RUNNING)]);
+    let vmm = FakeVmm::new(vec![ok(RUNNING)]);
     let info = answer(query, &vmm).unwrap().info;
     assert_eq!(info.allocated_vcpus, Some(2));
     let request = vmm.requests();

@@ -75,7 +75,6 @@ fn has_mark(argument: &str, mark: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Trust;
     use crate::sources::proc_scan::fixture::{Fake, Fixture};
 
     #[test]
@@ -83,7 +82,7 @@ mod tests {
         let ours = Fake { args: "qemu-system-x86_64 -uuid 0123", ..Fake::default() };
         let fixture = Fixture::with(&[ours]);
         let mut pid = HypervisorPid::default();
-        let processes = ProcessLookup::new(fixture.host(), Trust::default());
+        let processes = fixture.context().processes;
         let mut check = || pid.check(&processes, 100, "0123").map(|found| found.hypervisor);
         assert_eq!(check(), Some(Hypervisor::Qemu));
         for other in [

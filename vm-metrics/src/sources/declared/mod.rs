@@ -5,10 +5,10 @@
 //! again, since a restarted VM has another pid.
 
 pub mod hypervisor_pid;
-mod pid_file;
 pub mod pid_guard;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -16,30 +16,31 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use self::pid_guard::PidGuard;
-use super::{Listing, SourceError};
+use super::{Listing, SourceContext, SourceError, files};
 use crate::model::{Hypervisor, InstanceInfo, Nic, is_device_name};
-use crate::sources::files::operators::Operators;
-use crate::sources::process::lookup::ProcessLookup;
+
+/// A pid and a newline; some programs write a line or two more.
+const PID_FILE_LIMIT: u64 = 4 << 10;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema), schema(as = DescribedVm))]
 #[serde(default, deny_unknown_fields)]
 pub struct DeclaredVm {
-    /// Where a path or a file's name has the id, it may be left out.
+    /// Optional if the path or the name of the file has it.
     pub id: String,
-    /// The id, unless given.
+    /// The id by default.
     pub name: Option<String>,
-    /// Of the hypervisor process, as the host sees it.
+    /// The pid of the hypervisor process on the host.
     pub pid: Option<u32>,
-    /// Read only when `pid` is not given.
+    /// A file with the pid, read only without `pid`.
     #[cfg_attr(feature = "daemon", schema(value_type = Option<String>))]
     pub pid_file: Option<PathBuf>,
     /// Names of its TAPs.
     #[serde(deserialize_with = "device_names")]
     pub taps: Vec<String>,
-    /// How many vCPUs it has.
+    /// Number of its vCPUs.
     pub vcpus: Option<u32>,
-    /// The memory that it is allotted, in bytes.
+    /// Its memory in bytes.
     pub memory_bytes: Option<u64>,
     /// The hypervisor of the VM.
     pub hypervisor: Hypervisor,
@@ -66,13 +67,12 @@ impl DeclaredVm {
     /// `written` is the file that has the pid, if it is not in the configuration; `guard` is kept from call to call.
     pub fn list(
         &self,
-        processes: &ProcessLookup,
-        operators: &Operators,
+        context: &SourceContext,
         written: Option<&Path>,
         guard: &mut PidGuard,
         listing: &mut Listing,
     ) {
-        let pid = self.checked_pid(processes, operators, written, guard, &mut listing.problems);
+        let pid = self.checked_pid(context, written, guard, &mut listing.problems);
         let names_process = self.pid.is_some() || self.pid_file.is_some();
         let vm = InstanceInfo {
             id: self.id.clone(),
@@ -96,8 +96,7 @@ impl DeclaredVm {
     /// The process, if one is named and is still the one that was meant.
     fn checked_pid(
         &self,
-        processes: &ProcessLookup,
-        operators: &Operators,
+        context: &SourceContext,
         written: Option<&Path>,
         guard: &mut PidGuard,
         problems: &mut Vec<SourceError>,
@@ -105,12 +104,12 @@ impl DeclaredVm {
         let (pid, written) = match (self.pid, self.pid_file.as_deref()) {
             (Some(pid), _) => (pid, written.map(|path| (path, modified(path)))),
             (None, Some(path)) => {
-                let (pid, modified) = pid_file::pid_in(path, processes, operators, guard, problems)?;
+                let (pid, modified) = pid_in(path, context, guard, problems)?;
                 (pid, Some((path, modified)))
             }
             (None, None) => return None,
         };
-        match guard.check(processes, pid, written) {
+        match guard.check(&context.processes, pid, written) {
             Ok(()) => Some(pid),
             Err(problem) => {
                 problems.push(problem);
@@ -128,6 +127,35 @@ fn device_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String
     }
 }
 
+/// While the file is half, cannot be read or does not count, the pid that it had before counts.
+fn pid_in(
+    path: &Path,
+    context: &SourceContext,
+    guard: &PidGuard,
+    problems: &mut Vec<SourceError>,
+) -> Option<(u32, Option<SystemTime>)> {
+    match read_pid(path, context) {
+        Ok(found) => Some(found),
+        Err(problem) => {
+            let is_gone = problem.io_kind() == Some(io::ErrorKind::NotFound);
+            problems.push(problem);
+            guard.last().filter(|_| !is_gone)
+        }
+    }
+}
+
+/// The first line counts. Messages never quote the file.
+fn read_pid(path: &Path, context: &SourceContext) -> Result<(u32, Option<SystemTime>), SourceError> {
+    let failed = |error| SourceError::io("read", path, error);
+    let (file, authors) = context.operators.open(path).map_err(failed)?;
+    let content = files::read_located(file, PID_FILE_LIMIT).map_err(failed)?;
+    let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let pid = str::from_utf8(line).ok().and_then(|line| line.trim().parse().ok()).filter(|pid| *pid > 0);
+    let pid = pid.ok_or_else(|| SourceError::content(path, "there is no pid in it"))?;
+    authors.may_name(&context.processes, pid).map_err(|problem| SourceError::content(path, problem))?;
+    Ok((pid, authors.modified()))
+}
+
 /// When an operator's file was last written.
 fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).and_then(|file| file.modified()).ok()
@@ -136,7 +164,6 @@ fn modified(path: &Path) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Trust;
     use crate::sources::proc_scan::fixture::{Fake, Fixture};
 
     /// A VM and the host that it is on.
@@ -153,16 +180,10 @@ mod tests {
 
         fn listing(&mut self) -> (Listing, String) {
             let mut listing = Listing::default();
-            self.vm.list(
-                &ProcessLookup::new(self.fixture.host(), Trust::default()),
-                &Operators::default(),
-                None,
-                &mut self.guard,
-                &mut listing,
-            );
+            self.vm.list(&self.fixture.context(), None, &mut self.guard, &mut listing);
             assert_eq!(listing.instances.len() + listing.ended.len(), 1);
-            let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
-            (listing, problems.join("; "))
+            let problems = listing.texts().join("; ");
+            (listing, problems)
         }
 
         /// `None` where the VM has ended.

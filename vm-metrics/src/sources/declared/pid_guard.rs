@@ -146,7 +146,8 @@ mod tests {
         let mut check = |start_ticks: u64| {
             let stat = format!("42 (x) S 1 42 42 0 -1 0 1 2 3 4 10 20 0 0 20 0 1 0 {start_ticks} 1 2\n");
             fs::write(host.process(42).join("stat"), stat).unwrap();
-            pid.check(&ProcessLookup::new(host.clone(), Trust::default()), 42, with_time(&path)).is_ok()
+            let processes = ProcessLookup::new(host.clone(), Trust::default());
+            pid.check(&processes, 42, with_time(&path)).is_ok()
         };
         written(&path, Duration::from_secs(2));
         assert!(check(1) && !check(2));
@@ -158,14 +159,14 @@ mod tests {
     fn a_process_that_has_ended_is_not_there() {
         let fixture = Fixture::with(&[Fake { state: 'Z', ..Fake::default() }]);
         let mut pid = PidGuard::default();
-        for pid_of in [100, 101] {
-            let problem = pid
-                .check(&ProcessLookup::new(fixture.host(), Trust::default()), pid_of, None)
-                .unwrap_err()
-                .to_string();
-            assert_eq!(problem, format!("process {pid_of} is not there, or has ended"));
+        let mut check = |of| pid.check(&fixture.context().processes, of, None);
+        for of in [100, 101] {
+            assert_eq!(
+                check(of).unwrap_err().to_string(),
+                format!("process {of} is not there, or has ended")
+            );
         }
         fixture.break_file(&fixture.process(100).join("stat"));
-        pid.check(&ProcessLookup::new(fixture.host(), Trust::default()), 100, None).unwrap();
+        check(100).unwrap();
     }
 }

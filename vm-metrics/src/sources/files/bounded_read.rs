@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
@@ -23,7 +23,12 @@ pub fn read_located(located: OwnedFd, limit: u64) -> io::Result<Vec<u8>> {
         return Ok(Vec::new());
     }
     // The only way to open exactly the checked file. The descriptor is our own, so procfs is, too.
-    read_kernel(&Host::default().proc().join(format!("self/fd/{}", located.as_raw_fd())), limit)
+    read_kernel(&path_of(&located), limit)
+}
+
+/// A path to an own descriptor: the file itself, whatever happens to its own path, and however long that is.
+pub fn path_of(file: &impl AsRawFd) -> PathBuf {
+    Host::default().proc().join(format!("self/fd/{}", file.as_raw_fd()))
 }
 
 /// The same for a path that only the kernel gives a meaning, in half the system calls.

@@ -6,4 +6,4 @@ pub mod operators;
 pub mod process_path;
 pub mod watched;
 
-pub use self::bounded_read::{read_kernel, read_located, read_start};
+pub use self::bounded_read::{path_of, read_kernel, read_located, read_start};

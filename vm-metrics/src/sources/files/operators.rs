@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open};
+use rustix::fs::{FileType, Stat, fstat};
 use rustix::process::{getegid, geteuid};
 
 use super::mounts::{Mounts, mount_of};
@@ -40,7 +40,6 @@ pub struct Authors {
     directories: Vec<(u64, u64)>,
 }
 
-#[cfg(test)]
 impl Default for Operators {
     fn default() -> Self {
         Self::new(Trust::default())
@@ -59,13 +58,7 @@ impl Operators {
 
     /// Opens a file or a directory, and finds its authors. Links of other users than operators are not followed.
     pub fn open(&self, path: &Path) -> io::Result<(OwnedFd, Authors)> {
-        let directory =
-            |path: &str| open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-        let start = match path.is_absolute() {
-            true => WalkStart::Root(directory("/")?),
-            false => WalkStart::Cwd { root: directory("/")?, cwd: directory(".")? },
-        };
-        self.open_from(start, path)
+        self.open_from(WalkStart::of(path, Path::new("/"), Path::new("."))?, path)
     }
 
     /// The same from another root.

@@ -47,12 +47,13 @@ impl<T> WatchedFiles<T> {
         Self { operators, limit, files: HashMap::new() }
     }
 
-    /// Reads these files and no others. `parse` gets changed contents.
-    pub fn look(
-        &mut self,
+    /// Reads these files and no others. `parse` gets changed contents. Returns the values in the order of their paths.
+    pub fn look<'s>(
+        &'s mut self,
         paths: impl IntoIterator<Item = PathBuf>,
+        problems: &mut Vec<SourceError>,
         mut parse: impl FnMut(&Path, &[u8]) -> Result<T, String>,
-    ) {
+    ) -> Vec<(&'s Path, &'s mut T)> {
         let mut before = std::mem::take(&mut self.files);
         for path in paths {
             let known = before.remove(&path);
@@ -62,19 +63,62 @@ impl<T> WatchedFiles<T> {
                 None => continue,
             }
         }
-    }
-
-    /// In the order of their paths.
-    pub fn values(&mut self) -> impl Iterator<Item = (&Path, &mut T)> {
         let mut files: Vec<_> = self.files.iter_mut().collect();
         files.sort_unstable_by_key(|(path, _)| *path);
-        files.into_iter().filter_map(|(path, watched)| Some((path.as_path(), watched.value.as_mut()?)))
+        problems.extend(files.iter().filter_map(|(_, watched)| watched.problem.clone()));
+        files
+            .into_iter()
+            .filter_map(|(path, watched)| Some((path.as_path(), watched.value.as_mut()?)))
+            .collect()
     }
 
-    pub fn problems(&self) -> Vec<SourceError> {
-        let mut files: Vec<_> = self.files.iter().collect();
-        files.sort_unstable_by_key(|(path, _)| *path);
-        files.into_iter().filter_map(|(_, watched)| watched.problem.clone()).collect()
+    /// The sorted names in an operator's directory, without those that begin with a dot: such files are not ready yet. Of too
+    /// many names the first count.
+    pub fn names(
+        &self,
+        directory: &Path,
+        problems: &mut Vec<SourceError>,
+    ) -> Result<Vec<PathBuf>, SourceError> {
+        self.names_where(directory, problems, is_ready)
+    }
+
+    /// The same with those that begin with a dot.
+    pub fn all_names(
+        &self,
+        directory: &Path,
+        problems: &mut Vec<SourceError>,
+    ) -> Result<Vec<PathBuf>, SourceError> {
+        self.names_where(directory, problems, |_| true)
+    }
+
+    fn names_where(
+        &self,
+        directory: &Path,
+        problems: &mut Vec<SourceError>,
+        is_wanted: fn(&DirEntry) -> bool,
+    ) -> Result<Vec<PathBuf>, SourceError> {
+        self.operators.check_directory(directory)?;
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => SourceError::Absent { path: directory.to_owned() },
+            _ => SourceError::io("list", directory, error),
+        };
+        let (mut paths, mut left_out) = (BinaryHeap::new(), 0);
+        for entry in fs::read_dir(directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if !is_wanted(&entry) {
+                continue;
+            }
+            paths.push(entry.path());
+            if paths.len() > MAX_ENTRIES {
+                paths.pop();
+                left_out += 1;
+            }
+        }
+        if left_out > 0 {
+            let problem = format!("{left_out} of its entries are left out: more than {MAX_ENTRIES}");
+            problems.push(SourceError::content(directory, problem));
+        }
+        Ok(paths.into_sorted_vec())
     }
 
     fn look_at(
@@ -143,55 +187,6 @@ fn settled(metadata: &Metadata) -> bool {
     age.is_some_and(|age| age > SETTLED)
 }
 
-/// The sorted names in an operator's directory, without those that begin with a dot: such files are not ready yet. Of too
-/// many names the first count.
-pub fn names(
-    directory: &Path,
-    operators: &Operators,
-    problems: &mut Vec<SourceError>,
-) -> Result<Vec<PathBuf>, SourceError> {
-    names_where(directory, operators, problems, is_ready)
-}
-
-/// The same with those that begin with a dot.
-pub fn all_names(
-    directory: &Path,
-    operators: &Operators,
-    problems: &mut Vec<SourceError>,
-) -> Result<Vec<PathBuf>, SourceError> {
-    names_where(directory, operators, problems, |_| true)
-}
-
-fn names_where(
-    directory: &Path,
-    operators: &Operators,
-    problems: &mut Vec<SourceError>,
-    is_wanted: fn(&DirEntry) -> bool,
-) -> Result<Vec<PathBuf>, SourceError> {
-    operators.check_directory(directory)?;
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => SourceError::Absent { path: directory.to_owned() },
-        _ => SourceError::io("list", directory, error),
-    };
-    let (mut paths, mut left_out) = (BinaryHeap::new(), 0);
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        if !is_wanted(&entry) {
-            continue;
-        }
-        paths.push(entry.path());
-        if paths.len() > MAX_ENTRIES {
-            paths.pop();
-            left_out += 1;
-        }
-    }
-    if left_out > 0 {
-        let problem = format!("{left_out} of its entries are left out: more than {MAX_ENTRIES}");
-        problems.push(SourceError::content(directory, problem));
-    }
-    Ok(paths.into_sorted_vec())
-}
-
 /// Whether there is no room for one more.
 pub fn is_full(directory: &Path) -> io::Result<bool> {
     Ok(fs::read_dir(directory)?.flatten().filter(is_ready).count() >= MAX_ENTRIES)
@@ -215,12 +210,14 @@ mod tests {
         let mut watched = WatchedFiles::new(Operators::default(), 16);
         let mut parsed = 0;
         let mut look = |watched: &mut WatchedFiles<u32>| {
-            watched.look(names(dir.path(), &Operators::default(), &mut Vec::new()).unwrap(), |_, content| {
+            let mut problems = Vec::new();
+            let paths = watched.names(dir.path(), &mut problems).unwrap();
+            let values = watched.look(paths, &mut problems, |_, content| {
                 parsed += 1;
                 String::from_utf8_lossy(content).trim().parse().map_err(|_| "no number".to_owned())
             });
-            let problems: Vec<_> = watched.problems().iter().map(ToString::to_string).collect();
-            (watched.values().map(|(_, value)| *value).collect::<Vec<_>>(), problems.concat(), parsed)
+            let values: Vec<_> = values.into_iter().map(|(_, value)| *value).collect();
+            (values, problems.iter().map(ToString::to_string).collect::<String>(), parsed)
         };
         let write = |content: &str, ago: u64| {
             fs::write(&path, content).unwrap();
@@ -252,7 +249,8 @@ mod tests {
     /// Hidden files are not ready yet.
     #[test]
     fn a_missing_directory_is_absent() {
-        let names = |directory: &Path| names(directory, &Operators::default(), &mut Vec::new());
+        let files = WatchedFiles::<()>::new(Operators::default(), 16);
+        let names = |directory: &Path| files.names(directory, &mut Vec::new());
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("missing");
         assert!(matches!(names(&missing), Err(SourceError::Absent { path }) if path == missing));

@@ -4,7 +4,7 @@
 //! A VM is listed while its process is a hypervisor that was started for it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
@@ -12,8 +12,7 @@ use super::error::json_problem;
 use super::{ApiSocket, Listing, Precedence, Source, SourceContext, SourceDef, SourceError, configured_path};
 use crate::model::{Hypervisor, InstanceInfo, NetworkLimits, build_instance_info};
 use crate::sources::declared::hypervisor_pid::{HypervisorPid, HypervisorProcess};
-use crate::sources::files::operators::Operators;
-use crate::sources::files::watched::{WatchedFiles, names};
+use crate::sources::files::watched::WatchedFiles;
 use crate::sources::process::lookup::ProcessLookup;
 
 const DEFAULT_DATA_DIR: &str = "/var/lib/hypeman";
@@ -38,17 +37,13 @@ enabled = "auto"
 # Tags of hypeman's users that become series vm_tag_info{tag,value}, 16 at most.
 # tags = ["team"]
 "#,
-    configure: |section, SourceContext { host, trust, processes, .. }| {
+    configure: |section, context| {
         let config: HypemanConfig = section.options()?;
         if let Some(problem) = config.problem() {
             return Err(section.refusal("tags", &problem));
         }
-        let data_dir = configured_path(host, config.data_dir, DEFAULT_DATA_DIR);
-        let operators = Operators::new(trust.clone());
-        let hypeman = |data_dir: PathBuf| Hypeman {
-            tags: config.tags,
-            ..Hypeman::new(data_dir.join("guests"), processes.clone(), operators)
-        };
+        let data_dir = configured_path(&context.host, config.data_dir, DEFAULT_DATA_DIR);
+        let hypeman = |data_dir: PathBuf| Hypeman::new(data_dir.join("guests"), config.tags, context);
         Ok(data_dir.map(|data_dir| Box::new(hypeman(data_dir)) as _))
     },
 };
@@ -75,7 +70,6 @@ impl HypemanConfig {
 #[derive(Debug)]
 struct Hypeman {
     processes: ProcessLookup,
-    operators: Operators,
     guests: PathBuf,
     /// The names of tags that are shown.
     tags: Vec<String>,
@@ -121,25 +115,19 @@ fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(value: D
 }
 
 impl Hypeman {
-    fn new(guests: PathBuf, processes: ProcessLookup, operators: Operators) -> Self {
-        Self {
-            processes,
-            guests,
-            tags: Vec::new(),
-            files: WatchedFiles::new(operators.clone(), FILE_LIMIT),
-            operators,
-        }
+    fn new(guests: PathBuf, tags: Vec<String>, context: &SourceContext) -> Self {
+        let files = WatchedFiles::new(context.operators.clone(), FILE_LIMIT);
+        Self { processes: context.processes.clone(), guests, tags, files }
     }
 }
 
 impl Source for Hypeman {
     fn list(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
-        let guests = names(&self.guests, &self.operators, &mut listing.problems)?;
+        let guests = self.files.names(&self.guests, &mut listing.problems)?;
         let paths = guests.into_iter().map(|guest| guest.join("metadata.json"));
-        self.files.look(paths, |_, content| Ok((parse(content)?, HypervisorPid::default())));
-        listing.problems.extend(self.files.problems());
-        for (_, (metadata, guard)) in self.files.values() {
+        let parse = |_: &Path, content: &[u8]| Ok((parse(content)?, HypervisorPid::default()));
+        for (_, (metadata, guard)) in self.files.look(paths, &mut listing.problems, parse) {
             if let Some(pid) = metadata.hypervisor_pid
                 && let Some(found) = guard.check(&self.processes, pid, &metadata.id)
             {

@@ -1,12 +1,11 @@
 //! Tests of hypeman's records.
 
 use std::fs;
-use std::path::Path;
 
 use super::super::proc_scan::fixture::{Fake, Fixture};
 use super::*;
 use crate::model::Nic;
-use crate::model::Trust;
+use crate::sources::tests::listed;
 
 const ID: &str = "tz4a98xxat96iws9zmbrgj3a";
 const ARGS: &str = "cloud-hypervisor --api-socket /var/lib/hypeman/guests/tz4a98xxat96iws9zmbrgj3a/ch.sock";
@@ -55,11 +54,6 @@ fn write(guests: &Path, id: &str, content: &str) {
     fs::write(guests.join(id).join("metadata.json"), content).unwrap();
 }
 
-fn listed(source: &mut Hypeman) -> (Vec<InstanceInfo>, Vec<String>) {
-    let listing = source.list().unwrap();
-    (listing.instances, listing.problems.iter().map(ToString::to_string).collect())
-}
-
 #[test]
 fn a_running_vm_is_as_in_its_record() {
     let host = Fixture::with(&[vmm(ARGS)]);
@@ -78,8 +72,7 @@ fn a_running_vm_is_as_in_its_record() {
         allocated_memory_bytes: Some(4 << 30),
         ..InstanceInfo::default()
     };
-    let mut source =
-        Hypeman::new(guests.clone(), ProcessLookup::new(host.host(), Trust::default()), Operators::default());
+    let mut source = Hypeman::new(guests.clone(), Vec::new(), &host.context());
     assert_eq!(listed(&mut source), (vec![expected.clone()], vec![]));
 
     write(&guests, ID, &RUNNING.replace("\"NetworkEnabled\": true", "\"NetworkEnabled\": false"));
@@ -98,9 +91,8 @@ fn newest() -> String {
 fn listed_with(tags: &[&str], record: &str) -> InstanceInfo {
     let host = Fixture::with(&[vmm(ARGS)]);
     write(&host.path("guests"), ID, record);
-    let processes = ProcessLookup::new(host.host(), Trust::default());
     let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
-    let mut source = Hypeman { tags, ..Hypeman::new(host.path("guests"), processes, Operators::default()) };
+    let mut source = Hypeman::new(host.path("guests"), tags, &host.context());
     let (mut vms, problems) = listed(&mut source);
     assert_eq!(problems, [""; 0]);
     vms.remove(0)
@@ -140,11 +132,7 @@ fn only_configured_tags_are_shown() {
 fn a_vm_with_a_stale_pid_has_ended() {
     let host = Fixture::with(&[vmm("cloud-hypervisor --api-socket /var/lib/hypeman/guests/other/ch.sock")]);
     write(&host.path("guests"), ID, RUNNING);
-    let mut source = Hypeman::new(
-        host.path("guests"),
-        ProcessLookup::new(host.host(), Trust::default()),
-        Operators::default(),
-    );
+    let mut source = Hypeman::new(host.path("guests"), Vec::new(), &host.context());
     assert_eq!(listed(&mut source), (vec![], vec![]));
     host.put(&Fake { exe: "/usr/sbin/sshd", args: "sshd", start: 6000, ..Fake::default() });
     assert_eq!(listed(&mut source), (vec![], vec![]));
@@ -161,8 +149,7 @@ fn a_bad_record_is_one_problem() {
     let guests = host.path("guests");
     write(&guests, ID, RUNNING);
     write(&guests, "bad", "{\"Id\": \"bad\", \"Size\": \"4GB\"}");
-    let mut source =
-        Hypeman::new(guests.clone(), ProcessLookup::new(host.host(), Trust::default()), Operators::default());
+    let mut source = Hypeman::new(guests.clone(), Vec::new(), &host.context());
     let bad = guests.join("bad/metadata.json");
     let problem = format!("{}: no metadata of hypeman: unexpected value at line 1, column 27", bad.display());
     let (vms, problems) = listed(&mut source);

@@ -2,7 +2,7 @@
 
 use roxmltree::Node;
 
-use super::xml::child;
+use super::xml::{child, devices};
 use crate::model::{UnmonitoredKind, UnmonitoredNic, is_device_name};
 use crate::sources::shortened;
 use crate::sources::values::bounded::MAX_NICS;
@@ -12,7 +12,7 @@ const ON_DEVICE: &[&str] = &["network", "bridge", "ethernet", "direct"];
 
 /// The devices of the host.
 pub fn taps(domain: Node) -> Vec<String> {
-    let on_device = interfaces(domain).filter(|interface| ON_DEVICE.contains(&kind(*interface)));
+    let on_device = devices(domain, "interface").filter(|interface| ON_DEVICE.contains(&kind(*interface)));
     on_device
         .filter_map(|interface| child(interface, "target")?.attribute("dev"))
         .filter(|device| is_device_name(device))
@@ -22,7 +22,7 @@ pub fn taps(domain: Node) -> Vec<String> {
 
 /// Interfaces without a device, and PCI devices that may be network controllers. One more than count at most.
 pub fn unmonitored(domain: Node) -> Vec<UnmonitoredNic> {
-    let interfaces = interfaces(domain).filter_map(of_interface);
+    let interfaces = devices(domain, "interface").filter_map(of_interface);
     let is_pci = |device: &Node| device.attribute("type") == Some("pci");
     let devices = devices(domain, "hostdev").filter(is_pci).filter_map(of_pci);
     interfaces.chain(devices).take(MAX_NICS + 1).collect()
@@ -70,18 +70,6 @@ fn kind<'a>(interface: Node<'a, '_>) -> &'a str {
 fn source<'a, 'input>(interface: Node<'a, 'input>) -> Option<Node<'a, 'input>> {
     let actual = child(interface, "actual").and_then(|actual| child(actual, "source"));
     actual.or_else(|| child(interface, "source"))
-}
-
-fn interfaces<'a, 'input: 'a>(domain: Node<'a, 'input>) -> impl Iterator<Item = Node<'a, 'input>> {
-    devices(domain, "interface")
-}
-
-fn devices<'a, 'input: 'a>(
-    domain: Node<'a, 'input>,
-    name: &'static str,
-) -> impl Iterator<Item = Node<'a, 'input>> {
-    let devices = child(domain, "devices").into_iter().flat_map(|devices| devices.children());
-    devices.filter(move |child| child.has_tag_name(name))
 }
 
 #[cfg(test)]

@@ -21,9 +21,7 @@ use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 use crate::sources::declared::hypervisor_pid::{Candidate, HypervisorPid};
 use crate::sources::declared::pid_guard::started_after;
-use crate::sources::files::operators::Operators;
-use crate::sources::files::watched::{WatchedFiles, all_names};
-use crate::sources::process::lookup::ProcessLookup;
+use crate::sources::files::watched::WatchedFiles;
 use crate::sources::values::{bounded, uuid};
 
 /// A domain with many devices is 50 KiB.
@@ -39,14 +37,14 @@ pub const SOURCE: SourceDef = SourceDef {
 enabled = "auto"
 # dir = "/run/libvirt/qemu"
 "#,
-    configure: |section, SourceContext { host, trust, processes, .. }| {
+    configure: |section, context| {
         let config: LibvirtConfig = section.options()?;
         let record_dirs = match config.dir {
             Some(dir) => RecordDirs::One(dir),
-            None if host.is_this_kernel() => RecordDirs::Usual,
+            None if context.host.is_this_kernel() => RecordDirs::Usual,
             None => return Ok(None),
         };
-        Ok(Some(Box::new(Libvirt::new(record_dirs, processes.clone(), Operators::new(trust.clone())))))
+        Ok(Some(Box::new(Libvirt::new(record_dirs, context))))
     },
 };
 
@@ -58,8 +56,7 @@ struct LibvirtConfig {
 
 #[derive(Debug)]
 struct Libvirt {
-    processes: ProcessLookup,
-    operators: Operators,
+    context: SourceContext,
     record_dirs: RecordDirs,
     files: WatchedFiles<DomainRecord>,
 }
@@ -73,17 +70,18 @@ struct DomainRecord {
 }
 
 impl Libvirt {
-    fn new(record_dirs: RecordDirs, processes: ProcessLookup, operators: Operators) -> Self {
-        Self { processes, record_dirs, files: WatchedFiles::new(operators.clone(), FILE_LIMIT), operators }
+    fn new(record_dirs: RecordDirs, context: &SourceContext) -> Self {
+        let files = WatchedFiles::new(context.operators.clone(), FILE_LIMIT);
+        Self { context: context.clone(), record_dirs, files }
     }
 
     /// The files in all places. It is an error where there is no place, or none can be listed.
     fn paths(&self, problems: &mut Vec<SourceError>) -> Result<Vec<PathBuf>, SourceError> {
         let is_record = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "xml");
         let (mut paths, mut errors) = (Vec::new(), Vec::new());
-        let directories = self.record_dirs.directories(&self.operators);
+        let directories = self.record_dirs.directories(&self.context.operators);
         for directory in &directories {
-            match all_names(directory, &self.operators, problems) {
+            match self.files.all_names(directory, problems) {
                 Ok(names) => paths.extend(names.into_iter().filter(is_record)),
                 Err(error) => errors.push(error),
             }
@@ -107,12 +105,12 @@ impl Source for Libvirt {
     fn list(&mut self) -> Result<Listing, SourceError> {
         let mut listing = Listing::default();
         let paths = self.paths(&mut listing.problems)?;
-        self.files.look(paths, DomainRecord::parse);
-        listing.problems.extend(self.files.problems());
-        for (path, DomainRecord { domain, written, process }) in self.files.values() {
+        let SourceContext { host, processes, .. } = &self.context;
+        for (path, record) in self.files.look(paths, &mut listing.problems, DomainRecord::parse) {
+            let DomainRecord { domain, written, process } = record;
             let is_it = |candidate: &Candidate| domain.is_run_by(candidate, path, *written);
-            if let Some(found) = process.check_by(&self.processes, domain.pid, is_it) {
-                listing.instances.push(domain.instance(self.processes.host(), found.hypervisor));
+            if let Some(found) = process.check_by(processes, domain.pid, is_it) {
+                listing.instances.push(domain.instance(host, found.hypervisor));
             }
         }
         Ok(listing)

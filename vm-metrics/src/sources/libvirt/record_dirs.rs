@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Operators;
+use crate::sources::files::operators::Operators;
 
 /// Of libvirt's own daemons.
 const SYSTEM: &[&str] = &["/run/libvirt/qemu", "/run/libvirt/ch"];

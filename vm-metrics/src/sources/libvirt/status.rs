@@ -3,7 +3,7 @@
 use roxmltree::{Document, Node, ParsingOptions};
 
 use super::interfaces::{taps, unmonitored};
-use super::xml::child;
+use super::xml::{child, devices};
 use crate::model::{UnmonitoredNic, VmState};
 
 /// A record has some hundred elements.
@@ -97,10 +97,7 @@ fn bytes(memory: Node) -> Option<u64> {
 /// `<memory>` contains all of each module, also what is not plugged in or is no memory.
 fn memory(domain: Node) -> Option<u64> {
     let all = child(domain, "memory").and_then(bytes)?;
-    let devices = child(domain, "devices");
-    let modules = devices.into_iter().flat_map(|devices| devices.children());
-    let mut modules = modules.filter(|module| module.has_tag_name("memory"));
-    modules.try_fold(all, |sum, module| sum.checked_sub(no_memory(module)?))
+    devices(domain, "memory").try_fold(all, |sum, module| sum.checked_sub(no_memory(module)?))
 }
 
 /// Bytes of a module in `<memory>` that are no memory of the guest.
@@ -114,8 +111,7 @@ fn no_memory(module: Node) -> Option<u64> {
 }
 
 fn has_balloon(domain: Node) -> bool {
-    let balloon = child(domain, "devices").and_then(|devices| child(devices, "memballoon"));
-    balloon.is_some_and(|balloon| balloon.attribute("model") != Some("none"))
+    devices(domain, "memballoon").next().is_some_and(|balloon| balloon.attribute("model") != Some("none"))
 }
 
 /// Nova's project: its id, which does not change, else its name.

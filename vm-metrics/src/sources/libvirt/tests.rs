@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::proc_scan::fixture::{Fake, Fixture};
 use super::*;
-use crate::model::Trust;
+use crate::sources::tests::listed;
 
 const ARGS: &str = "qemu-system-x86_64 -name guest=web -uuid 01234567-89AB-4cde-8f01-23456789abcd";
 
@@ -21,8 +21,7 @@ impl Case {
         let host = Fixture::new();
         let dir = host.path("libvirt");
         fs::create_dir(&dir).unwrap();
-        let processes = ProcessLookup::new(host.host(), Trust::default());
-        let source = Libvirt::new(RecordDirs::One(dir.clone()), processes, Operators::default());
+        let source = Libvirt::new(RecordDirs::One(dir.clone()), &host.context());
         Self { host, dir, source }
     }
 
@@ -35,8 +34,7 @@ impl Case {
     }
 
     fn listed(&mut self) -> (Vec<InstanceInfo>, Vec<String>) {
-        let listing = self.source.list().unwrap();
-        (listing.instances, listing.problems.iter().map(ToString::to_string).collect())
+        listed(&mut self.source)
     }
 }
 
@@ -101,8 +99,7 @@ fn a_domain_of_cloud_hypervisor_is_listed() {
 fn without_a_place_the_source_is_absent() {
     let case = Case::new();
     let missing = RecordDirs::One(case.host.path("missing"));
-    let processes = ProcessLookup::new(case.host.host(), Trust::default());
-    let mut source = Libvirt::new(missing, processes, Operators::default());
+    let mut source = Libvirt::new(missing, &case.host.context());
     let error = source.list().unwrap_err();
     assert!(matches!(error, SourceError::Absent { .. }), "{error}");
 }

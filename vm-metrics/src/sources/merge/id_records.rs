@@ -193,12 +193,11 @@ impl IdRecords {
                 ended.entry(*standing).or_default().push((at, record.given.clone()));
             }
         }
-        let is_user = |standing: &Standing| matches!(standing, Standing::User(_));
-        let users = ended.iter().filter(|(standing, _)| is_user(standing));
+        let users = ended.iter().filter(|(standing, _)| standing.is_user());
         let share = fair_share(MAX_OTHERS, users.map(|(_, records)| records.len() as u64)).min(MAX_OF_USER);
         let mut forgotten = HashSet::new();
         for (standing, mut records) in ended {
-            let limit = if is_user(&standing) { share } else { MAX_TRUSTED };
+            let limit = if standing.is_user() { share } else { MAX_TRUSTED };
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             records.sort_unstable();
             let too_many = records.len().saturating_sub(limit);

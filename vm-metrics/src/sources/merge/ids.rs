@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::MergedVm;
-use super::claims::{ClaimRank, IdClaim, Standing};
+use super::claims::{IdClaim, Standing};
 use super::evidence::Evidence;
 use super::fingerprints::short_hash;
 use super::id_records::IdRecords;
@@ -35,7 +35,6 @@ struct Owner {
 /// The VMs of equal standing that claim one id; or one VM without a process.
 struct ClaimGroup {
     id: IdClaim,
-    claim: ClaimRank,
     vms: Vec<usize>,
     has_processes: bool,
 }
@@ -44,7 +43,7 @@ struct ClaimGroup {
 struct IdAllocation {
     taken: HashSet<String>,
     /// The best claim to each id.
-    wanted: HashMap<String, ClaimRank>,
+    wanted: HashMap<String, Standing>,
 }
 
 impl IdAssigner {
@@ -66,7 +65,7 @@ impl IdAssigner {
         // Of several owners of an id the last one counts here: the best standing, then the latest end.
         kept.sort_by_key(|(id, record)| (Reverse(id.standing), record.ended.is_none(), record.ended));
         for (IdClaim { standing, .. }, record) in kept {
-            let is_stranger = matches!(standing, Standing::User(_));
+            let is_stranger = standing.is_user();
             self.owners.insert(record.given.clone(), Owner { uid: record.uid, is_stranger, until });
         }
     }
@@ -84,13 +83,14 @@ impl IdAssigner {
     pub fn give(&mut self, vms: &mut [MergedVm], evidence: Evidence, now: Instant) -> Vec<(usize, String)> {
         let mut round = IdAllocation { taken: HashSet::new(), wanted: HashMap::new() };
         for vm in vms.iter() {
-            let best = round.wanted.entry(vm.info.id.clone()).or_insert(vm.claim);
-            *best = vm.claim.min(*best);
+            let rank = vm.standing.rank();
+            let best = round.wanted.entry(vm.info.id.clone()).or_insert(rank);
+            *best = rank.min(*best);
         }
         let mut problems = Vec::new();
         self.records.begin();
         for vm in vms.iter() {
-            let id = IdClaim { id: vm.info.id.clone(), standing: Standing::of(vm) };
+            let id = vm.claim();
             process(vm, evidence).into_iter().for_each(|process| self.records.follow(&id, process));
         }
         for claimed in self.in_order(vms, evidence) {
@@ -119,17 +119,12 @@ impl IdAssigner {
         let mut groups: HashMap<IdClaim, ClaimGroup> = HashMap::new();
         let mut lone = Vec::new();
         for (at, vm) in vms.iter().enumerate() {
-            let id = IdClaim { id: vm.info.id.clone(), standing: Standing::of(vm) };
-            let new = |has_processes| ClaimGroup {
-                id: id.clone(),
-                claim: vm.claim,
-                vms: Vec::new(),
-                has_processes,
-            };
+            let id = vm.claim();
             if vm.info.hypervisor_pid.is_some() {
-                groups.entry(id.clone()).or_insert_with(|| new(true)).vms.push(at);
+                let new = |id| ClaimGroup { id, vms: Vec::new(), has_processes: true };
+                groups.entry(id.clone()).or_insert_with(|| new(id)).vms.push(at);
             } else {
-                lone.push(ClaimGroup { vms: vec![at], ..new(false) });
+                lone.push(ClaimGroup { id, vms: vec![at], has_processes: false });
             }
         }
         let rank = |claimed: &ClaimGroup| {
@@ -139,7 +134,7 @@ impl IdAssigner {
             };
             let start = |at: &usize| process(&vms[*at], evidence)?.start_ticks;
             let oldest = claimed.vms.iter().map(|at| start(at).unwrap_or_default()).min();
-            (claimed.claim, !claimed.vms.iter().any(had_it), oldest, claimed.vms[0])
+            (claimed.id.standing.rank(), !claimed.vms.iter().any(had_it), oldest, claimed.vms[0])
         };
         let mut all: Vec<_> = groups.into_values().chain(lone).collect();
         all.sort_by_cached_key(rank);
@@ -194,7 +189,7 @@ impl IdAssigner {
 
     /// Whether a VM of the same or a better claim has this for its id, or had.
     fn is_claimed(&self, id: &str, claimed: &ClaimGroup, round: &IdAllocation) -> bool {
-        let is_wanted = round.wanted.get(id).is_some_and(|claim| *claim <= claimed.claim);
+        let is_wanted = round.wanted.get(id).is_some_and(|best| *best <= claimed.id.standing.rank());
         let standings = [Standing::Operator, Standing::Trusted, claimed.id.standing];
         let mut had = standings.map(|standing| IdClaim { id: id.to_owned(), standing }).into_iter();
         is_wanted || had.any(|id| id.standing <= claimed.id.standing && !self.records.of(&id).is_empty())
@@ -227,7 +222,7 @@ impl IdAssigner {
     /// Whether another user's VM had this id a short time ago.
     fn is_of_another(&self, id: &str, vm: &MergedVm) -> bool {
         let is_others = |owner: &Owner| owner.uid != vm.info.uid || owner.uid.is_none() && !owner.is_stranger;
-        vm.claim == ClaimRank::Stranger && self.owners.get(id).is_some_and(is_others)
+        vm.standing.is_user() && self.owners.get(id).is_some_and(is_others)
     }
 
     fn remember(&mut self, vms: &[MergedVm], now: Instant) {
@@ -235,8 +230,7 @@ impl IdAssigner {
             owner.until.get_or_insert(now + self.retention);
         }
         for vm in vms {
-            let is_stranger = vm.claim == ClaimRank::Stranger;
-            let owner = Owner { uid: vm.info.uid, is_stranger, until: None };
+            let owner = Owner { uid: vm.info.uid, is_stranger: vm.standing.is_user(), until: None };
             self.owners.insert(vm.info.id.clone(), owner);
         }
         self.owners.retain(|_, owner| owner.until.is_none_or(|until| until > now));
@@ -274,9 +268,9 @@ fn claimant(vm: &MergedVm, evidence: Evidence) -> Option<Claimant> {
         process,
         uid: vm.info.uid,
         came_from: came_from.map(|(pid, start)| ProcessKey { pid, start_ticks: Some(start) }),
-        fingerprints: known.map(|known| match vm.claim {
-            ClaimRank::Operator => known.fingerprints.of_operators(),
-            ClaimRank::Trusted | ClaimRank::Stranger => known.fingerprints,
+        fingerprints: known.map(|known| match vm.standing {
+            Standing::Operator => known.fingerprints.of_operators(),
+            Standing::Trusted | Standing::User(_) => known.fingerprints,
         }),
     })
 }

@@ -9,7 +9,6 @@
 //! ([`nics`](mod@nics)). Ids ([`ids`]) and NICs are unique, so that no byte counts for two VMs.
 
 mod claims;
-mod entry;
 pub mod evidence;
 pub mod fingerprints;
 mod id_records;
@@ -24,8 +23,7 @@ mod unmonitored;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use self::claims::{ClaimRank, IdClaim};
-use self::entry::VmEntry;
+use self::claims::{IdClaim, Standing};
 use self::evidence::{Evidence, ProcessTable};
 pub(super) use self::ids::IdAssigner;
 use self::nics::{NicHolders, nics};
@@ -33,7 +31,7 @@ use self::same::Groups;
 pub(super) use self::saved_ids::SavedIds;
 use self::twins::IdRecord;
 use super::Precedence;
-use crate::model::{Hypervisor, InstanceInfo, Nic};
+use crate::model::{Excess, Hypervisor, InstanceInfo, Nic};
 use crate::sources::values::uuid;
 
 /// The listing of one source, for the merge.
@@ -54,6 +52,16 @@ impl SourceListing {
         let processes = ProcessTable::new();
         Self { precedence, instances: Vec::new(), ended: Vec::new(), processes, is_own: false }
     }
+}
+
+/// A VM in the listing of one source.
+#[derive(Debug)]
+struct VmEntry {
+    source: usize,
+    precedence: Precedence,
+    has_ended: bool,
+    is_own: bool,
+    info: InstanceInfo,
 }
 
 /// State kept from merge to merge, so that the usage of a process stays with its VM.
@@ -82,13 +90,13 @@ impl Merge {
         self.ids.restore_owners(Instant::now());
     }
 
-    /// Merges the listings, most trusted source first. Returns the VMs, and the problems of each source.
+    /// Merges the listings, most trusted source first. Returns the VMs, and the problems and the excess of each source.
     pub(super) fn merge(
         &mut self,
         listings: Vec<SourceListing>,
         evidence: Evidence,
         now: Instant,
-    ) -> (Vec<InstanceInfo>, Vec<Vec<String>>) {
+    ) -> (Vec<InstanceInfo>, Vec<Vec<String>>, Vec<Excess>) {
         let mut problems: Vec<Vec<String>> = listings.iter().map(|_| Vec::new()).collect();
         let entries: Vec<_> = listings.into_iter().enumerate().flat_map(entries).collect();
         let pids = entries.iter().filter_map(|entry| entry.info.hypervisor_pid);
@@ -113,12 +121,15 @@ impl Merge {
             saved.save(&self.ids.records);
         }
         of_nics.extend(share_nics(&mut vms));
-        unmonitored::limit(&mut vms);
+        let mut overuse: Vec<Excess> = problems.iter().map(|_| Excess::default()).collect();
+        for (source, uid, count) in unmonitored::limit(&mut vms, evidence.trust) {
+            overuse[source].add(uid, "nics", count);
+        }
         let of_nics = of_nics.into_iter().map(|(source, id, problem)| (source, format!("{id:?}: {problem}")));
         for (source, problem) in left_out.into_iter().chain(of_ids).chain(of_nics) {
             problems[source].push(problem);
         }
-        (vms.into_iter().map(|vm| vm.info).collect(), problems)
+        (vms.into_iter().map(|vm| vm.info).collect(), problems, overuse)
     }
 }
 
@@ -145,12 +156,18 @@ fn canonical(vm: &mut InstanceInfo) {
     vm.id = id;
 }
 
-/// A merged VM, the first source that lists it, and the rank of its claim to its id.
+/// A merged VM, the first source that lists it, and who claims its id.
 #[derive(Debug)]
 pub(super) struct MergedVm {
     info: InstanceInfo,
     source: usize,
-    claim: ClaimRank,
+    standing: Standing,
+}
+
+impl MergedVm {
+    fn claim(&self) -> IdClaim {
+        IdClaim { id: self.info.id.clone(), standing: self.standing }
+    }
 }
 
 /// Merges the entries of one VM: the first value of each field wins.
@@ -164,16 +181,16 @@ fn one(entries: &[&VmEntry], nics: Vec<Nic>, evidence: Evidence) -> Option<Merge
     let process = info.hypervisor_pid.and_then(|pid| evidence.processes.get(&pid));
     info.uid = process.and_then(|process| process.uid).or(info.uid);
     let names = entries.iter().find(|entry| !entry.info.id.is_empty());
-    let claim = match names {
-        Some(entry) if entry.precedence.is_operators() => ClaimRank::Operator,
-        _ if evidence.trust.is_trusted(info.uid) => ClaimRank::Trusted,
-        _ => ClaimRank::Stranger,
+    let standing = match names {
+        Some(entry) if entry.precedence.is_operators() => Standing::Operator,
+        _ if evidence.trust.is_trusted(info.uid) => Standing::Trusted,
+        _ => Standing::User(info.uid),
     };
     name(&mut info);
-    if claim == ClaimRank::Stranger {
+    if standing.is_user() {
         cut_names(&mut info);
     }
-    Some(MergedVm { info, source: first.source, claim })
+    Some(MergedVm { info, source: first.source, standing })
 }
 
 /// A device that two VMs name is the first one's. The id and the text of each problem, with its source.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::Precedence;
-use super::entry::VmEntry;
+use super::VmEntry;
 use super::evidence::{Evidence, LocalDevice, ProcessEvidence};
 use crate::model::{Nic, is_device_name};
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::mem;
 
 use super::super::Precedence;
-use super::entry::VmEntry;
+use super::VmEntry;
 use super::evidence::{Evidence, LocalDevice};
 use super::ids::IdAssigner;
 use super::nics::NicHolders;

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::claims::{IdClaim, Standing};
+use super::claims::IdClaim;
 use super::fingerprints::LEVELS;
 use super::id_records::IdRecords;
-use super::twins::{IdRecord, ProcessKey};
+use super::twins::IdRecord;
 use crate::host::Host;
 use crate::own_dir::{DirError, OwnDir};
 
@@ -42,17 +42,10 @@ struct SavedState {
 
 #[derive(Debug, Deserialize, Serialize)]
 struct SavedVm {
-    id: String,
-    standing: Standing,
-    given: String,
-    fingerprints: [u64; LEVELS],
-    level: usize,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    process: Option<ProcessKey>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    uid: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    ended: Option<u64>,
+    #[serde(flatten)]
+    claim: IdClaim,
+    #[serde(flatten)]
+    record: IdRecord,
 }
 
 impl SavedIds {
@@ -88,7 +81,9 @@ impl SavedIds {
     }
 
     fn write(&self, records: &IdRecords) -> Result<(), SavedIdsError> {
-        let vms = records.iter().map(|(id, record)| SavedVm::of(id, record)).collect();
+        let saved =
+            |(claim, record): (&IdClaim, &IdRecord)| SavedVm { claim: claim.clone(), record: record.clone() };
+        let vms = records.iter().map(saved).collect();
         let saved = SavedState { boot_id: self.boot_id.clone(), vms };
         let path = self.dir.join(&self.name);
         let content = serde_json::to_vec(&saved).map_err(|source| SavedIdsError::Content { path, source })?;
@@ -116,18 +111,10 @@ impl SavedIds {
 }
 
 impl SavedVm {
-    fn of(id: &IdClaim, record: &IdRecord) -> Self {
-        let IdClaim { id, standing } = id.clone();
-        let IdRecord { given, fingerprints, level, process, uid, ended, nics: _ } = record.clone();
-        Self { id, standing, given, fingerprints, level, process, uid, ended }
-    }
-
     fn restored(self, is_this_boot: bool) -> (IdClaim, IdRecord) {
-        let Self { id, standing, given, fingerprints, level, process, uid, ended } = self;
-        let process = process.filter(|_| is_this_boot);
-        let level = level.min(LEVELS);
-        let nics = Vec::new();
-        (IdClaim { id, standing }, IdRecord { given, fingerprints, level, process, uid, ended, nics })
+        let Self { claim, record } = self;
+        let (process, level) = (record.process.filter(|_| is_this_boot), record.level.min(LEVELS));
+        (claim, IdRecord { process, level, ..record })
     }
 }
 
@@ -139,6 +126,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::sources::merge::claims::Standing;
+    use crate::sources::merge::twins::ProcessKey;
 
     const NAME: &str = "ids-0.json";
 
@@ -171,6 +160,17 @@ mod tests {
         assert_eq!(saved(&dir, "next").load(), [without_process], "no process outlives a boot");
         let mode = fs::metadata(dir.path().join(NAME)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    /// Other versions of the daemon read and write the same.
+    #[test]
+    fn the_saved_format_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        saved(&dir, "boot").save(&records());
+        let expected = "{\"boot_id\":\"boot\",\"vms\":[{\"id\":\"web\",\"standing\":{\"user\":1000},\"given\":\"web-123456\",\
+            \"fingerprints\":[18446744073709551615,1,2],\"level\":2,\"process\":{\"pid\":5,\"start_ticks\":7},\
+            \"uid\":1000,\"ended\":9}]}";
+        assert_eq!(fs::read_to_string(dir.path().join(NAME)).unwrap(), expected);
     }
 
     #[test]

@@ -57,7 +57,8 @@ impl World {
             known.map_or(LocalDevice::Absent, |(_, kind)| *kind)
         };
         let evidence = Evidence { trust: &Trust::default(), processes: &self.processes, device: &device };
-        self.merge.merge(told, evidence, self.now)
+        let (vms, problems, _) = self.merge.merge(told, evidence, self.now);
+        (vms, problems)
     }
 }
 

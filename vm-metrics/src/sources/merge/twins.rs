@@ -30,7 +30,7 @@ pub struct Claimant {
 }
 
 /// The record of a VM that claims an id, or did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct IdRecord {
     /// The id that it has; empty until it is given one.
     pub given: String,
@@ -38,12 +38,16 @@ pub struct IdRecord {
     /// The fingerprint that tells it from the others of its id, or [`BY_PROCESS`].
     pub level: usize,
     /// `None` after a boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessKey>,
     /// Whose process it is, or was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
     /// In seconds of Unix time; `None` while the VM is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<u64>,
     /// Its last NICs, where other VMs have its id.
+    #[serde(skip)]
     pub nics: Vec<Nic>,
 }
 

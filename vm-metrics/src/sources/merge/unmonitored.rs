@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 
 use super::MergedVm;
-use super::claims::ClaimRank;
-use crate::model::{UnmonitoredNic, fair_share};
+use crate::model::{InstanceInfo, Trust, UnmonitoredNic, fair_share};
 
-/// NICs of all VMs together that describe themselves and whose users are not trusted.
+/// NICs of all VMs together whose users are not trusted. Each is dozens of series.
 const MAX_OF_STRANGERS: u64 = 1024;
 
 /// Adds those that another source knows. Sources have several names for one NIC, so of each kind the longest list counts,
@@ -22,30 +21,39 @@ pub fn join(nics: &mut Vec<UnmonitoredNic>, others: &[UnmonitoredNic]) {
     }
 }
 
-/// An API may name any number. Each user has a share; the sums of a VM beyond it are unknown.
-pub fn limit(vms: &mut [MergedVm]) {
-    let of_strangers = |vm: &&mut MergedVm| vm.claim == ClaimRank::Stranger;
+/// A process may hold, and an API may name, any number of interfaces. Each user who is not trusted has a share of them; the
+/// sums of a VM beyond it are unknown. Returns the demands beyond the shares, by source.
+pub fn limit(vms: &mut [MergedVm], trust: &Trust) -> Vec<(usize, Option<u32>, u64)> {
+    let has_share =
+        |vm: &&mut MergedVm| vm.standing.is_user() || vm.info.uid.is_some() && !trust.is_trusted(vm.info.uid);
+    let all = |info: &InstanceInfo| info.nics.len() + info.unmonitored.len();
     let mut demands: HashMap<Option<u32>, u64> = HashMap::new();
-    for vm in vms.iter_mut().filter(of_strangers) {
-        *demands.entry(vm.info.uid).or_default() += (vm.info.nics.len() + vm.info.unmonitored.len()) as u64;
+    for MergedVm { info, .. } in vms.iter_mut().filter(has_share) {
+        *demands.entry(info.uid).or_default() += all(info) as u64;
     }
-    let share = fair_share(MAX_OF_STRANGERS, demands.into_values());
+    // Of too many users each has one.
+    let share = fair_share(MAX_OF_STRANGERS, demands.into_values()).max(1);
     let mut counts: HashMap<Option<u32>, u64> = HashMap::new();
-    for MergedVm { info, .. } in vms.iter_mut().filter(of_strangers) {
+    let mut overuse = Vec::new();
+    for MergedVm { info, source, .. } in vms.iter_mut().filter(has_share) {
         let count = counts.entry(info.uid).or_default();
-        *count += info.nics.len() as u64;
+        let demand = all(info);
         let room = usize::try_from(share.saturating_sub(*count)).unwrap_or(usize::MAX);
-        info.has_more_nics |= info.unmonitored.len() > room;
-        info.unmonitored.truncate(room);
-        *count += info.unmonitored.len() as u64;
+        info.nics.truncate(room);
+        info.unmonitored.truncate(room - info.nics.len());
+        *count += all(info) as u64;
+        let left_out = (demand - all(info)) as u64;
+        info.has_more_nics |= left_out > 0;
+        overuse.push((*source, info.uid, left_out));
     }
+    overuse
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::InstanceInfo;
     use crate::model::UnmonitoredKind::{self, User, Vfio, VhostUser};
+    use crate::sources::merge::claims::Standing;
 
     fn nics(nics: &[(UnmonitoredKind, &str)]) -> Vec<UnmonitoredNic> {
         nics.iter().map(|(kind, name)| UnmonitoredNic { kind: *kind, name: (*name).to_owned() }).collect()
@@ -71,14 +79,15 @@ mod tests {
 
     #[test]
     fn strangers_share_the_room_for_nics() {
-        let vm = |uid, claim, count: usize| {
+        let vm = |standing, uid, count: usize| {
             let unmonitored = nics(&vec![(User, "n0"); count]);
             let info = InstanceInfo { uid: Some(uid), unmonitored, ..InstanceInfo::default() };
-            MergedVm { info, source: 0, claim }
+            MergedVm { info, source: 0, standing }
         };
-        let mut vms: Vec<MergedVm> = (0..6).map(|_| vm(7, ClaimRank::Stranger, 256)).collect();
-        vms.extend([vm(8, ClaimRank::Stranger, 3), vm(0, ClaimRank::Trusted, 256)]);
-        limit(&mut vms);
+        let mut vms: Vec<MergedVm> = (0..6).map(|_| vm(Standing::User(Some(7)), 7, 256)).collect();
+        vms.extend([vm(Standing::User(Some(8)), 8, 3), vm(Standing::Trusted, 0, 256)]);
+        let overuse = limit(&mut vms, &Trust::default());
+        assert_eq!(overuse.iter().map(|(_, _, count)| count).sum::<u64>(), 6 * 256 - 1021);
         let of = |uid| vms.iter().filter(move |vm| vm.info.uid == Some(uid));
         let count = |uid| of(uid).map(|vm| vm.info.unmonitored.len()).sum::<usize>();
         assert_eq!((count(7), count(8), count(0)), (1021, 3, 256));

@@ -1,7 +1,7 @@
 //! Calls a source on its own thread, so that no tick waits for it.
 
-use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,56 +9,54 @@ use tokio::runtime::Handle;
 
 use super::KEEP_LISTING;
 use crate::sources::push::Inbox;
-use crate::sources::{ApiSocket, Listing, Source, SourceError};
+use crate::sources::{Listing, Source, SourceError};
 
 type ListResult = Result<Listing, SourceError>;
 
-/// A source of which at most one call is under way.
+/// A source of which at most one call is under way. It is none that learns from the others in a round.
 pub struct BackgroundSource {
-    state: State,
+    /// Locked while a call is under way; poisoned when it has panicked.
+    source: Arc<Mutex<Box<dyn Source>>>,
+    call: Option<Call>,
     inbox: Option<Inbox>,
     deadline: Duration,
-}
-
-enum State {
-    /// Nobody asks it.
-    Idle(Box<dyn Source>),
-    Busy(Call),
-    /// It has panicked.
-    Ended,
 }
 
 /// A call that has not returned.
 struct Call {
     began: Instant,
     began_at: SystemTime,
-    answer: Receiver<(Box<dyn Source>, ListResult)>,
+    answer: Receiver<ListResult>,
 }
 
 impl BackgroundSource {
     pub fn new(source: Box<dyn Source>) -> Self {
         let (inbox, deadline) = (source.inbox(), source.deadline());
-        Self { state: State::Idle(source), inbox, deadline }
+        Self { source: Arc::new(Mutex::new(source)), call: None, inbox, deadline }
     }
 
-    /// Asks the source, and waits for its answer.
-    fn ask(&mut self, source: Box<dyn Source>) -> ListResult {
-        match ask(source) {
-            Ok(call) => self.wait(call),
-            Err((source, error)) => {
-                self.state = State::Idle(source);
-                Err(SourceError::NoThread { source: error.into() })
-            }
-        }
+    /// Begins a call, where there can be one more thread.
+    fn begin(&self) -> Result<Call, SourceError> {
+        let (sender, answer) = mpsc::sync_channel(1);
+        // Functions of an asynchronous program ask for its runtime.
+        let runtime = Handle::try_current().ok();
+        let source = Arc::clone(&self.source);
+        let call = move || {
+            let _context = runtime.as_ref().map(Handle::enter);
+            let Ok(listed) = source.lock().map(|mut source| source.list()) else { return };
+            // Nobody waits any more where the sources are gone.
+            let _ = sender.send(listed);
+        };
+        let (began, began_at) = (Instant::now(), SystemTime::now());
+        let thread = thread::Builder::new().name("source".to_owned()).spawn(call);
+        thread.map_err(|error| SourceError::NoThread { source: error.into() })?;
+        Ok(Call { began, began_at, answer })
     }
 
     /// Waits for the answer until the deadline of the call. An answer that is there counts at any time.
     fn wait(&mut self, call: Call) -> ListResult {
         match call.answer.recv_timeout(self.deadline.saturating_sub(call.began.elapsed())) {
-            Ok((source, listed)) => {
-                self.state = State::Idle(source);
-                listed
-            }
+            Ok(listed) => listed,
             Err(RecvTimeoutError::Timeout) => self.hangs(call),
             Err(RecvTimeoutError::Disconnected) => Err(SourceError::Ended),
         }
@@ -67,42 +65,22 @@ impl BackgroundSource {
     /// The call goes on, and the next tick takes its answer.
     fn hangs(&mut self, call: Call) -> ListResult {
         let since = call.began_at;
-        self.state = State::Busy(call);
+        self.call = Some(call);
         Err(SourceError::Hangs { since })
-    }
-
-    fn idle(&mut self) -> Option<&mut Box<dyn Source>> {
-        match &mut self.state {
-            State::Idle(source) => Some(source),
-            State::Busy(_) | State::Ended => None,
-        }
     }
 }
 
 impl Source for BackgroundSource {
     fn list(&mut self) -> ListResult {
-        match std::mem::replace(&mut self.state, State::Ended) {
-            State::Idle(source) => self.ask(source),
+        match self.call.take() {
             // The answer of a very long call is outdated: the source is called again.
-            State::Busy(call) if call.began.elapsed() >= KEEP_LISTING => match call.answer.try_recv() {
-                Ok((source, _)) => self.ask(source),
+            Some(call) if call.began.elapsed() >= KEEP_LISTING => match call.answer.try_recv() {
+                Ok(_) => self.begin().and_then(|call| self.wait(call)),
                 Err(TryRecvError::Empty) => self.hangs(call),
                 Err(TryRecvError::Disconnected) => Err(SourceError::Ended),
             },
-            State::Busy(call) => self.wait(call),
-            State::Ended => Err(SourceError::Ended),
-        }
-    }
-
-    fn found(&mut self, sockets: &[ApiSocket]) {
-        if let Some(source) = self.idle() {
-            source.found(sockets);
-        }
-    }
-
-    fn named(&mut self, pids: &[u32]) {
-        if let Some(source) = self.idle() {
-            source.named(pids);
+            Some(call) => self.wait(call),
+            None => self.begin().and_then(|call| self.wait(call)),
         }
     }
 
@@ -111,34 +89,10 @@ impl Source for BackgroundSource {
     }
 }
 
-/// Begins a call. Where there can be no more threads, the source comes back.
-fn ask(source: Box<dyn Source>) -> Result<Call, (Box<dyn Source>, io::Error)> {
-    let (give, given) = mpsc::sync_channel::<Box<dyn Source>>(1);
-    let (sender, answer) = mpsc::sync_channel(1);
-    // Functions of an asynchronous program ask for its runtime.
-    let runtime = Handle::try_current().ok();
-    let call = move || {
-        let _context = runtime.as_ref().map(Handle::enter);
-        let Ok(mut source) = given.recv() else { return };
-        let listed = source.list();
-        // Nobody waits any more where the sources are gone.
-        let _ = sender.send((source, listed));
-    };
-    let (began, began_at) = (Instant::now(), SystemTime::now());
-    if let Err(error) = thread::Builder::new().name("source".to_owned()).spawn(call) {
-        return Err((source, error));
-    }
-    match give.send(source) {
-        Ok(()) => Ok(Call { began, began_at, answer }),
-        Err(mpsc::SendError(source)) => Err((source, io::ErrorKind::BrokenPipe.into())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::Sender;
-    use std::sync::{Arc, Mutex};
 
     use super::*;
     use crate::model::InstanceInfo;
@@ -206,8 +160,7 @@ mod tests {
         let (mut source, order, entry) = blocking();
         ids(&mut source).unwrap_err();
         order.send("old").unwrap();
-        let State::Busy(call) = &mut source.state else { panic!("it hangs") };
-        call.began -= KEEP_LISTING;
+        source.call.as_mut().expect("it hangs").began -= KEEP_LISTING;
         order.send("new").unwrap();
         assert_eq!(answered(&mut source), ["new"]);
         assert_eq!(entry.load(Ordering::SeqCst), 2);

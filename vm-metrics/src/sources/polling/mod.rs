@@ -48,7 +48,9 @@ pub(super) struct SourceEntry {
     precedence: Precedence,
     switch: Switch,
     source: Box<dyn Source>,
-    last: Option<(Instant, SourceListing)>,
+    last: SourceListing,
+    /// When the source made it; `None` where it does not count any more.
+    listed: Option<Instant>,
 }
 
 /// How it went with one source.
@@ -142,9 +144,10 @@ impl Sources {
             *known.borrow_mut().entry(name.to_owned()).or_insert_with(look_up)
         };
         let evidence = Evidence { trust, processes: &found.processes, device: &device };
-        let (vms, problems) = self.merge.merge(listings, evidence, now);
-        for (report, problems) in reports.iter_mut().zip(problems) {
+        let (vms, problems, overuse) = self.merge.merge(listings, evidence, now);
+        for (report, (problems, overuse)) in reports.iter_mut().zip(problems.into_iter().zip(overuse)) {
             report.problems.extend(problems);
+            report.overuse.merge(overuse);
         }
         (VmSet { vms }, reports)
     }
@@ -160,7 +163,7 @@ impl SourceEntry {
         // The others never wait, and need the results of this round.
         let may_hang = !matches!(precedence, Precedence::Process | Precedence::Vmm);
         let source = if may_hang { Box::new(BackgroundSource::new(source)) } else { source };
-        Self { name, precedence, switch, source, last: None }
+        Self { name, precedence, switch, source, last: SourceListing::nothing(precedence), listed: None }
     }
 
     pub(super) fn fact_rank(&self) -> usize {
@@ -174,16 +177,9 @@ impl SourceEntry {
         let (result, problems, overuse) = match listing {
             Ok(Listing { instances, ended, mut problems, sockets, processes, overuse }) => {
                 let count = instances.len();
-                self.last = Some((
-                    now,
-                    SourceListing {
-                        precedence: self.precedence,
-                        instances,
-                        ended,
-                        processes,
-                        is_own: self.name == OWN,
-                    },
-                ));
+                let (precedence, is_own) = (self.precedence, self.name == OWN);
+                self.last = SourceListing { precedence, instances, ended, processes, is_own };
+                self.listed = Some(now);
                 // One socket for each process; its own claim comes last.
                 found.sockets.extend(sockets.into_iter().map(|socket| (socket.pid, socket)));
                 // Faults come first.
@@ -191,18 +187,15 @@ impl SourceEntry {
                 (Ok(count), problems, overuse)
             }
             Err(error) => {
-                self.last.take_if(|(listed, _)| now.duration_since(*listed) >= KEEP_LISTING);
+                if self.listed.take_if(|listed| now.duration_since(*listed) >= KEEP_LISTING).is_some() {
+                    self.last = SourceListing::nothing(self.precedence);
+                }
                 (Err(error), Vec::new(), Excess::default())
             }
         };
-        if let Some((_, listing)) = &self.last {
-            found.pids.extend(listing.instances.iter().filter_map(|vm| vm.hypervisor_pid));
-            found.processes.extend(listing.processes.clone());
-        }
-        let listing = self
-            .last
-            .as_ref()
-            .map_or_else(|| SourceListing::nothing(self.precedence), |(_, listing)| listing.clone());
+        let listing = self.last.clone();
+        found.pids.extend(listing.instances.iter().filter_map(|vm| vm.hypervisor_pid));
+        found.processes.extend(listing.processes.clone());
         let absent = problems.iter().filter(|problem| problem.is_absence()).count();
         let problems = problems.iter().map(ToString::to_string).collect();
         let auto = self.switch == Switch::Auto;

@@ -53,7 +53,7 @@ impl ProcScan {
         let Some(vm) = self.vm(pid) else { return };
         let known: Vec<u32> = vm.heirs.iter().map(|(heir, _)| *heir).collect();
         let mut wanted: HashSet<Nic> = lost.iter().cloned().collect();
-        wanted.extend(vm.heirs.iter().flat_map(|(_, share)| share.nics.iter().cloned()));
+        wanted.extend(vm.heirs.iter().flat_map(|(_, share)| share.nics().cloned()));
         self.look_at_heirs(pid, &known, &wanted, scan);
         if self.missing(pid, lost).is_empty() {
             return;

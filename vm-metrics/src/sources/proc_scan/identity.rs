@@ -3,16 +3,12 @@
 use std::fs;
 use std::ops::RangeInclusive;
 
-use super::cmdline::{self, Basis, Identity, Surroundings, VmArgs, absolute};
-use crate::model::Hypervisor;
-use crate::procfs::{Cgroup, parse_cgroup};
+use super::cmdline::{Basis, Identity, Surroundings, absolute};
+use crate::procfs::{Cgroup, kubernetes_pod, parse_cgroup};
 use crate::sources::files;
 use crate::sources::merge::fingerprints::Fingerprints;
 use crate::sources::process::ProcessDir;
 use crate::sources::values::uuid;
-
-/// A line for each hierarchy, with a path.
-const CGROUP_LIMIT: u64 = 64 << 10;
 
 /// The root is among the first mounts.
 const MOUNTS_LIMIT: u64 = 256 << 10;
@@ -20,27 +16,40 @@ const MOUNTS_LIMIT: u64 = 256 << 10;
 /// More paths add no evidence.
 const MAX_PATHS: usize = 16;
 
-/// Sets id and name of the VM, and returns the fingerprints that distinguish VMs of this id.
+/// A path with this in it is on the command line of each QEMU of KubeVirt.
+const KUBEVIRT: &str = "/kubevirt-private/";
+
+/// The longest name that Kubernetes accepts.
+const MAX_NAMESPACE: usize = 63;
+
+/// Id and name of the VM, and the fingerprints that distinguish VMs of this id.
 pub fn identify(
     process: &ProcessDir,
-    hypervisor: Hypervisor,
-    argv: &[String],
-    args: &mut VmArgs,
-) -> Fingerprints {
-    let mut identity = cmdline::identity(hypervisor, argv);
+    mut identity: Identity,
+) -> (Option<String>, Option<String>, Fingerprints) {
     identity.paths.truncate(MAX_PATHS);
     let place = surroundings(process);
     let (id, basis) = identity.id(&place);
-    args.id = id;
-    args.name = identity.name(&place);
-    fingerprints(&identity, basis, &place)
+    (id, identity.name(&place), fingerprints(&identity, basis, &place))
+}
+
+/// The UID of the pod of Kubernetes in which the process runs.
+pub fn pod_uid(process: &ProcessDir) -> Option<String> {
+    kubernetes_pod(&process.cgroup())
+}
+
+/// The namespace in a name of KubeVirt, `<namespace>_<VM>`. Only the process claims it.
+pub fn namespace(argv: &[String], name: &str) -> Option<String> {
+    let (namespace, _) = name.split_once('_').filter(|_| argv.iter().any(|word| word.contains(KUBEVIRT)))?;
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_namespace = (1..=MAX_NAMESPACE).contains(&namespace.len()) && namespace.bytes().all(is_allowed);
+    is_namespace.then(|| namespace.to_owned())
 }
 
 /// Unreadable facts are `None`.
 fn surroundings(process: &ProcessDir) -> Surroundings {
     let cwd = fs::read_link(process.path("cwd")).ok();
-    let content = files::read_start(&process.path("cgroup"), CGROUP_LIMIT).unwrap_or_default();
-    let Cgroup { pod, service, scope, .. } = parse_cgroup(&content);
+    let Cgroup { pod, service, scope, .. } = parse_cgroup(&process.cgroup());
     Surroundings {
         cwd: cwd.map(|cwd| cwd.to_string_lossy().into_owned()),
         root: root(process),
@@ -102,19 +111,16 @@ fn is_number(part: &str) -> bool {
     !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// A unit as it is called the next time, too. Those that systemd names by itself are others then.
+/// A unit as it is called the next time, too. Those that systemd names by itself are others then. libvirt's
+/// `machine-qemu-7-web` has the number of this run.
 fn lasting(unit: String) -> Option<String> {
-    (!unit.starts_with("run-")).then(|| without_number(unit))
-}
-
-/// libvirt's `machine-qemu-7-web` has the number of this run.
-fn without_number(unit: String) -> String {
     let mut parts = unit.splitn(4, '-');
     match [parts.next(), parts.next(), parts.next(), parts.next()] {
+        [Some("run"), Some(_), ..] => None,
         [Some("machine"), Some(driver), Some(number), Some(name)] if is_number(number) => {
-            format!("machine-{driver}-{name}")
+            Some(format!("machine-{driver}-{name}"))
         }
-        _ => unit,
+        _ => Some(unit),
     }
 }
 
@@ -163,5 +169,16 @@ mod tests {
         ] {
             assert_eq!(lasting(unit.to_owned()).as_deref(), expected, "{unit}");
         }
+    }
+
+    #[test]
+    fn kubevirt_names_begin_with_the_namespace() {
+        let kubevirt =
+            ["qemu-kvm", "file=/var/run/kubevirt-private/libvirt/master-key.aes"].map(str::to_owned);
+        assert_eq!(namespace(&kubevirt, "team-a_web_1").as_deref(), Some("team-a"));
+        for name in ["web", "_web", "Team_web", "a.b_web", &format!("{}_web", "a".repeat(64))] {
+            assert_eq!(namespace(&kubevirt, name), None, "{name}");
+        }
+        assert_eq!(namespace(&["qemu-kvm".to_owned()], "team-a_web"), None, "not of KubeVirt");
     }
 }

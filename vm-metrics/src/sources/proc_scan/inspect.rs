@@ -13,11 +13,11 @@ use self::nics::{named_nics, named_unmonitored};
 use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, ConfigFile, VmArgs};
 use super::holdings::Holdings;
-use super::identity::identify;
+use super::identity::{identify, namespace, pod_uid};
+use super::kvm;
 use super::observer::Observer;
 use super::program_file::ProgramFile;
 use super::vcpus::Vcpus;
-use super::{kubernetes, kvm};
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic, ProgramName, UnmonitoredNic};
 use crate::procfs::Stat;
@@ -107,26 +107,28 @@ pub fn inspect_as(
     if args.daemonizes && is_launcher(process, &stat) {
         return Ok(None);
     }
-    let fingerprints = identify(process, hypervisor, &argv, &mut args);
+    let (id, name, fingerprints) = identify(process, mem::take(&mut args.identity));
     // Claims of a process count only where its user is trusted.
     let is_trusted = observer.trust.is_trusted(process.uid());
-    let name = args.name.as_deref().filter(|_| is_trusted);
-    let namespace = name.and_then(|name| kubernetes::namespace(&argv, name));
-    let mut vm = ProcessVm {
+    let namespace = name.as_deref().filter(|_| is_trusted).and_then(|name| namespace(&argv, name));
+    let unnamed = info(process.pid, hypervisor, &args);
+    let id = id.as_deref().map_or_else(|| unnamed.id.clone(), shortened);
+    let name = name.as_deref().map_or_else(|| id.clone(), shortened);
+    let info = InstanceInfo { id, name, namespace, ..unnamed };
+    let vm = ProcessVm {
         fingerprints,
         api_socket: args.api_socket.take().map(PathBuf::from),
         named_unmonitored: named_unmonitored(process.host, mem::take(&mut args.unmonitored)),
         named_nics: named_nics(mem::take(&mut args.taps)),
         config_file: args.config_file.take().map(Arc::new),
-        ..ProcessVm::new(process, info(process.pid, hypervisor, &args), stat.start_ticks)
+        ..ProcessVm::new(process, info, stat.start_ticks)
     };
-    vm.info.namespace = namespace;
     vm.with_nics(process, observer, None).map(Some)
 }
 
 impl ProcessVm {
     fn new(process: &ProcessDir, info: InstanceInfo, start_ticks: u64) -> Self {
-        let info = InstanceInfo { pod_uid: kubernetes::pod_uid(process), ..info };
+        let info = InstanceInfo { pod_uid: pod_uid(process), ..info };
         Self {
             pid: process.pid,
             start_ticks,
@@ -278,9 +280,9 @@ fn is_launcher(process: &ProcessDir, stat: &Stat) -> bool {
 }
 
 fn info(pid: u32, hypervisor: Hypervisor, args: &VmArgs) -> InstanceInfo {
-    let id = args.id.as_deref().map_or_else(|| format!("{hypervisor}-{pid}"), shortened);
+    let id = format!("{hypervisor}-{pid}");
     InstanceInfo {
-        name: args.name.as_deref().map_or_else(|| id.clone(), shortened),
+        name: id.clone(),
         id,
         hypervisor: if args.is_xen { Hypervisor::Xen } else { hypervisor },
         hypervisor_pid: Some(pid),

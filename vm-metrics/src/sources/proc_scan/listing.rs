@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::inspect::ProcessVm;
 use super::{ProcScan, ProcessKind};
-use crate::model::{InstanceInfo, fair_share};
+use crate::model::{Excess, InstanceInfo, fair_share};
 use crate::sources::merge::evidence::ProcessEvidence;
 use crate::sources::{Listing, SourceError};
 
@@ -13,9 +13,6 @@ pub const MAX_PROBLEMS: usize = 32;
 
 /// VMs of all users together who are not trusted. Each costs a tick about a tenth of a millisecond.
 const MAX_VMS: u64 = 1024;
-
-/// NICs of all those VMs together, unmonitored ones included. Each is dozens of series.
-const MAX_NICS: u64 = 1024;
 
 impl ProcScan {
     pub fn listing(&mut self, mut problems: Vec<SourceError>) -> Listing {
@@ -43,7 +40,7 @@ impl ProcScan {
         let instances = found.into_iter().map(|(_, vm)| vm.info.clone());
         let mut instances: Vec<_> =
             instances.chain(self.orphans.iter().map(|orphan| orphan.info.clone())).collect();
-        self.limit(&mut instances, |uid, resource, count| overuse.add(uid, resource, count));
+        self.limit(&mut instances, &mut overuse);
         limit_problems(&mut problems);
         Listing { instances, problems, sockets, processes, overuse, ..Listing::default() }
     }
@@ -56,9 +53,14 @@ impl ProcScan {
                 .is_some_and(|ancestor| ancestor.is_listed && vm.holds_any(&ancestor.info.nics))
     }
 
-    /// The oldest VMs of a user stay, and those with the oldest NICs.
-    fn limit(&self, vms: &mut Vec<InstanceInfo>, mut left_out: impl FnMut(Option<u32>, &'static str, u64)) {
-        let share = self.share(vms, MAX_VMS, |_| 1);
+    /// The oldest VMs of a user stay.
+    fn limit(&self, vms: &mut Vec<InstanceInfo>, overuse: &mut Excess) {
+        let mut demands: HashMap<Option<u32>, u64> = HashMap::new();
+        for vm in vms.iter().filter(|vm| !self.trust.is_trusted(vm.uid)) {
+            *demands.entry(vm.uid).or_default() += 1;
+        }
+        // Of more users than there is room for, those with the oldest VMs have one.
+        let share = fair_share(MAX_VMS, demands.into_values()).max(1);
         let mut counts: HashMap<Option<u32>, u64> = HashMap::new();
         let mut room = MAX_VMS;
         vms.retain(|vm| {
@@ -67,34 +69,9 @@ impl ProcScan {
             let is_trusted = self.trust.is_trusted(vm.uid);
             let stays = is_trusted || *count <= share && room > 0;
             room -= u64::from(stays && !is_trusted);
-            if !stays {
-                left_out(vm.uid, "vms", 1);
-            }
+            overuse.add(vm.uid, "vms", u64::from(!stays));
             stays
         });
-        let share = self.share(vms, MAX_NICS, |vm| (vm.nics.len() + vm.unmonitored.len()) as u64);
-        let mut counts: HashMap<Option<u32>, u64> = HashMap::new();
-        for vm in vms.iter_mut().filter(|vm| !self.trust.is_trusted(vm.uid)) {
-            let count = counts.entry(vm.uid).or_default();
-            let all = vm.nics.len() + vm.unmonitored.len();
-            let room = usize::try_from(share.saturating_sub(*count)).unwrap_or(usize::MAX);
-            vm.nics.truncate(room);
-            vm.unmonitored.truncate(room - vm.nics.len());
-            let left = vm.nics.len() + vm.unmonitored.len();
-            vm.has_more_nics |= left < all;
-            *count += left as u64;
-            left_out(vm.uid, "nics", (all - left) as u64);
-        }
-    }
-
-    /// How many each user who is not trusted may have.
-    fn share(&self, vms: &[InstanceInfo], budget: u64, count: impl Fn(&InstanceInfo) -> u64) -> u64 {
-        let mut demands: HashMap<Option<u32>, u64> = HashMap::new();
-        for vm in vms.iter().filter(|vm| !self.trust.is_trusted(vm.uid)) {
-            *demands.entry(vm.uid).or_default() += count(vm);
-        }
-        // Of more users than there is room for, those with the oldest VMs have one.
-        fair_share(budget, demands.into_values()).max(1)
     }
 }
 

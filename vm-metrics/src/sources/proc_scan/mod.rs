@@ -23,7 +23,6 @@ mod heirs;
 mod holdings;
 mod identity;
 mod inspect;
-mod kubernetes;
 mod kvm;
 mod listing;
 mod looks;
@@ -49,7 +48,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use self::closer::Closer;
-pub(super) use self::cmdline::netdev_kind;
+pub(super) use self::cmdline::{FirecrackerConfig, netdev_kind};
 use self::config_files::ConfigFiles;
 use self::due::in_order;
 use self::heirs::Orphan;

@@ -12,7 +12,7 @@ use super::walk::{DirOffset, walk};
 use crate::model::{UnmonitoredKind, UnmonitoredNic};
 use crate::sources::process::{ProcessDir, ReadError, read};
 use crate::sources::values::bounded::MAX_NICS;
-use crate::sources::values::vfio::network_devices;
+use crate::sources::values::pci::network_devices;
 
 /// A tun descriptor's is about a hundred bytes.
 const FDINFO_LIMIT: u64 = 64 << 10;

@@ -99,10 +99,6 @@ impl ProcessLookup {
         Ok(stat)
     }
 
-    pub fn host(&self) -> &Host {
-        &self.host
-    }
-
     /// The user who runs the process.
     pub fn uid(&self, pid: u32) -> Option<u32> {
         self.ask(&mut self.lock(), pid, Detail::User).ok()?.uid

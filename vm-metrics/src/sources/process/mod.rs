@@ -14,6 +14,8 @@ use crate::procfs::{Credentials, Stat, executable, parse_credentials, parse_stat
 
 /// A line of some 50 numbers.
 const STAT_LIMIT: u64 = 4 << 10;
+/// A line for each hierarchy, each with a path.
+const CGROUP_LIMIT: u64 = 64 << 10;
 /// So much that a command line shows that it is too long.
 const CMDLINE_LIMIT: u64 = argv::MAX_BYTES as u64 + 1;
 /// 15 bytes and a newline; threads of the kernel have some more.
@@ -59,6 +61,11 @@ impl<'a> ProcessDir<'a> {
     /// How many descriptors it has: the size of the directory, which is 0 before Linux 6.2.
     pub fn descriptor_count(&self) -> Option<u64> {
         fs::metadata(self.path("fd")).ok().map(|directory| directory.len())
+    }
+
+    /// The content of the file of its control group; empty where that cannot be read.
+    pub fn cgroup(&self) -> Vec<u8> {
+        read(&self.path("cgroup"), CGROUP_LIMIT).unwrap_or_default()
     }
 
     pub fn argv(&self) -> Result<Vec<String>, ReadError> {

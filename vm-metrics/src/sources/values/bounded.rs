@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use serde::de::{Error, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::vfio::is_network;
+use super::pci::is_network;
 use crate::host::Host;
 use crate::model::{UnmonitoredKind, UnmonitoredNic};
 

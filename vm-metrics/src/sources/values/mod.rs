@@ -3,4 +3,3 @@
 pub mod bounded;
 pub mod pci;
 pub mod uuid;
-pub mod vfio;

@@ -1,4 +1,8 @@
-//! PCI addresses as people write them.
+//! PCI addresses as people write them, and network controllers among PCI devices.
+
+use std::fs;
+
+use crate::host::Host;
 
 /// `0000:3b:00.1`, of that, of `3b:00.1`, or of a path that ends with it.
 pub fn pci_address(text: &str) -> Option<String> {
@@ -9,6 +13,22 @@ pub fn pci_address(text: &str) -> Option<String> {
     let (bus, rest) = rest.split_once(':')?;
     let (device, function) = rest.split_once('.')?;
     (is_hex(domain, 4) && is_hex(bus, 2) && is_hex(device, 2) && is_hex(function, 1)).then_some(full)
+}
+
+/// The base class of network controllers, as sysfs writes it.
+const NETWORK: &str = "0x02";
+
+/// Whether the PCI device is a network controller; `None` when sysfs does not know the device.
+pub fn is_network(host: &Host, address: &str) -> Option<bool> {
+    let class = fs::read_to_string(host.pci_device(address).join("class")).ok()?;
+    Some(class.starts_with(NETWORK))
+}
+
+/// The network controllers of an IOMMU group.
+pub fn network_devices(host: &Host, group: &str) -> Vec<String> {
+    let Ok(devices) = fs::read_dir(host.iommu_group(group)) else { return Vec::new() };
+    let addresses = devices.flatten().map(|device| device.file_name().to_string_lossy().into_owned());
+    addresses.filter(|address| is_network(host, address) == Some(true)).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use hyper::StatusCode;
 use thiserror::Error;
 
 use super::super::SourceError;
@@ -35,6 +36,10 @@ impl QueryError {
 
     pub fn json(what: &str, error: &serde_json::Error) -> Self {
         Self::Response(format!("{what}: {}", json_problem(error)))
+    }
+
+    pub fn status(path: &str, status: StatusCode) -> Self {
+        Self::Response(format!("GET {path}: {status}"))
     }
 
     pub fn of(&self, target: &Target) -> SourceError {

@@ -57,14 +57,10 @@ impl Http {
     pub async fn json<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, QueryError> {
         let (status, body) = self.get(path).await?;
         if status != StatusCode::OK {
-            return Err(refused(path, status));
+            return Err(QueryError::status(path, status));
         }
         serde_json::from_slice(&body).map_err(|error| QueryError::json(&format!("GET {path}"), &error))
     }
-}
-
-pub fn refused(path: &str, status: StatusCode) -> QueryError {
-    QueryError::Response(format!("GET {path}: {status}"))
 }
 
 fn not_http(error: &hyper::Error) -> QueryError {

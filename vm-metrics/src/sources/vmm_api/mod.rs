@@ -6,10 +6,10 @@
 
 mod budget;
 mod error;
+mod found;
 mod http;
 mod poller;
 mod schedule;
-mod socket;
 #[cfg(test)]
 pub mod tests;
 
@@ -19,11 +19,12 @@ use std::time::{Duration, Instant};
 
 use self::budget::PollBudget;
 pub use self::error::QueryError;
+pub use self::found::FoundVmms;
 pub use self::http::Http;
 use self::poller::{ApiPoller, Reply};
 pub use self::poller::{Query, QueryFuture};
 pub use self::schedule::Schedule;
-use super::{ApiSocket, Listing, SourceContext, SourceError};
+use super::{Listing, SourceContext, SourceError};
 use crate::host::Host;
 use crate::model::{Excess, InstanceInfo, Nic, VmState};
 use crate::sources::files::process_path::{STRANGERS_PATIENCE, Workers};
@@ -106,15 +107,6 @@ impl VmmApi {
             known: HashMap::new(),
             overuse: Excess::default(),
         }
-    }
-
-    /// Those VMMs that other sources have found.
-    pub fn list_found(&mut self, sockets: &[ApiSocket]) -> Result<Listing, SourceError> {
-        let target = |socket: &ApiSocket| Target {
-            process: Some((socket.pid, socket.start_ticks)),
-            path: socket.path.clone(),
-        };
-        self.list(sockets.iter().map(|socket| (target(socket), socket.nics.clone())))
     }
 
     /// Those VMMs and no others, each with the NICs that others know of it.

@@ -1,22 +1,25 @@
 //! The thread that queries API sockets while the ticks go on.
 
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rustix::fs::{FileType, fstat};
 use tokio::net::UnixStream;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::socket::{connect_to_path, connect_to_process};
 use super::{DEADLINE, QueryError, Target, VmmInfo};
 use crate::host::Host;
 use crate::model::Hypervisor;
 use crate::procfs::executable;
+use crate::sources::files;
 use crate::sources::files::operators::Operators;
 use crate::sources::files::process_path::{ProcessPath, Workers};
 use crate::sources::process::ProcessDir;
@@ -25,6 +28,9 @@ use crate::sources::process::ProcessDir;
 pub type Query = fn(UnixStream) -> QueryFuture;
 
 pub type QueryFuture = Pin<Box<dyn Future<Output = Result<VmmInfo, QueryError>> + Send>>;
+
+/// A connection, and the process that listens at its other end.
+type Connection = (UnixStream, Option<(u32, u64)>);
 
 /// Whom to ask, and the user of that process.
 pub type Request = (Target, Option<u32>);
@@ -49,7 +55,7 @@ impl ApiPoller {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (requests, asked) = unbounded_channel();
         let (answer, answers) = mpsc::channel();
-        let context = QueryContext { host, operators: workers.operators(), workers, query };
+        let context = QueryContext { host, operators: workers.operators.clone(), workers, query };
         let run = move || runtime.block_on(run(context, asked, answer));
         let thread = thread::Builder::new().name("vmm-api".to_owned()).spawn(run)?;
         Ok(Self { requests, answers, thread })
@@ -101,17 +107,43 @@ struct QueryContext {
 
 impl QueryContext {
     /// The connection, and the process that listens at its other end.
-    async fn connect(
-        &self,
-        target: &Target,
-        uid: Option<u32>,
-    ) -> Result<(UnixStream, Option<(u32, u64)>), QueryError> {
+    async fn connect(&self, target: &Target, uid: Option<u32>) -> Result<Connection, QueryError> {
         let Some((pid, start_ticks)) = target.process else {
-            return connect_to_path(&self.host, &self.operators, &target.path).await;
+            return self.connect_to_path(&target.path).await;
         };
         let socket = ProcessPath { host: self.host.clone(), pid, start_ticks, path: target.path.clone() };
-        let stream = connect_to_process(&self.workers, socket, uid).await?;
-        Ok((stream, Some((pid, start_ticks))))
+        let unusable = |error| {
+            tracing::debug!(pid, path = ?target.path, "cannot use an API socket: {error}");
+            QueryError::Unusable
+        };
+        let stream = self.connect_to_process(socket, uid).await.map_err(unusable)?;
+        Ok((stream, target.process))
+    }
+
+    /// A process names the path, so it is followed with the rights of the process. The reason of a failure is not passed on.
+    async fn connect_to_process(&self, socket: ProcessPath, uid: Option<u32>) -> io::Result<UnixStream> {
+        let permit = self.workers.permit(uid).await?;
+        let (sender, connected) = oneshot::channel();
+        // Nobody waits any more where the time is up.
+        permit.connect(socket, move |connected| drop(sender.send(connected)))?;
+        UnixStream::from_std(connected.await.map_err(io::Error::other).flatten()?)
+    }
+
+    /// The operator names the path. Sockets of other users do not count.
+    async fn connect_to_path(&self, path: &Path) -> Result<Connection, QueryError> {
+        let (located, _) = self.operators.open(path).map_err(QueryError::connect)?;
+        let stat = fstat(&located).map_err(QueryError::connect)?;
+        if !FileType::from_raw_mode(stat.st_mode).is_socket() {
+            return Err(QueryError::NoSocket);
+        }
+        let stream = UnixStream::connect(files::path_of(&located)).await.map_err(QueryError::connect)?;
+        let peer = stream.peer_cred().map_err(QueryError::connect)?;
+        if peer.uid() != stat.st_uid && !self.operators.include(peer.uid()) {
+            return Err(QueryError::Unusable);
+        }
+        // Under another root the pids are those of another namespace.
+        let listens = peer.pid().filter(|_| self.host == Host::default());
+        Ok((stream, listens.and_then(|pid| identity(&self.host, pid))))
     }
 
     async fn one(
@@ -131,6 +163,12 @@ impl QueryContext {
         vmm.info.hypervisor_pid = process.map(|(pid, _)| pid).filter(|pid| is_vmm(*pid));
         Ok((vmm, process))
     }
+}
+
+fn identity(host: &Host, pid: i32) -> Option<(u32, u64)> {
+    let pid = u32::try_from(pid).ok().filter(|pid| *pid > 0)?;
+    let stat = ProcessDir::new(host, pid).stat().ok()?;
+    Some((pid, stat.start_ticks))
 }
 
 fn hypervisor(host: &Host, pid: u32) -> Option<Hypervisor> {

@@ -96,8 +96,8 @@ fn ask_vcpus(stream: tokio::net::UnixStream) -> QueryFuture {
     }))
 }
 
-fn ok(body: &str) -> String {
-    format!("HTTP/1.1 200 \r\nContent-Length: {}\r\n\r\n{body}", body.len())
+pub fn ok(body: &str) -> String {
+    http_response("200", body)
 }
 
 /// The sockets at these paths, asked at a moment.
@@ -116,7 +116,7 @@ impl Tick<'_> {
         let targets = self.paths.iter().map(target);
         let listing = self.api.list_at(Duration::from_secs(seconds), targets).unwrap();
         let vcpus = listing.instances.iter().map(|vm| vm.allocated_vcpus).collect();
-        (vcpus, listing.problems.iter().map(ToString::to_string).collect())
+        (vcpus, listing.texts())
     }
 
     /// Later questions are not waited for: until the answer is in.
@@ -237,13 +237,12 @@ fn a_path_out_of_the_chroot_is_refused() {
         }
     });
     let query = |path: &str| {
-        let mut api =
-            VmmApi::new(&SourceContext { host: fixture.host(), ..SourceContext::default() }, ask_vcpus);
+        let mut api = VmmApi::new(&fixture.context(), ask_vcpus);
         let target = Target { process: Some((7, 5000)), path: path.into() };
         let listing = api.list(std::iter::once((target, Vec::new()))).unwrap();
         let vms: Vec<_> =
             listing.instances.iter().map(|vm| (vm.hypervisor_pid, vm.allocated_vcpus)).collect();
-        (vms, listing.problems.iter().map(ToString::to_string).collect::<String>())
+        (vms, listing.texts().concat())
     };
     assert_eq!(query("/run/in.sock"), (vec![(Some(7), Some(2))], String::new()));
     for path in ["/run/file", "/run/out.sock", "/run/none"] {
@@ -276,15 +275,14 @@ fn a_socket_of_another_process_is_refused() {
 fn a_thousand_sockets_of_one_user_delay_nobody() {
     let fixture = Fixture::new();
     let me = rustix::process::getuid().as_raw();
-    let mut api = VmmApi::new(&SourceContext { host: fixture.host(), ..SourceContext::default() }, ask_vcpus);
+    let mut api = VmmApi::new(&fixture.context(), ask_vcpus);
     let users = [(me + 1000, 1000), (me + 1001, 2), (0, 40)];
     let mut targets = Vec::new();
     for (uid, count) in users {
         for _ in 0..count {
             let pid = 1 + u32::try_from(targets.len()).unwrap();
             fixture.put(&Fake { pid, ..Fake::default() });
-            let ids = format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t0\t0\t0\t0\n");
-            fs::write(fixture.process(pid).join("status"), ids).unwrap();
+            fixture.set_user(pid, uid);
             targets.push((Target { process: Some((pid, 5000)), path: "/none".into() }, Vec::new()));
         }
     }

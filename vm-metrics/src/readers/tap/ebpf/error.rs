@@ -105,7 +105,7 @@ impl LoadError {
         if let Self::Program(ProgramError::LoadError { io_error, verifier_log }) = self {
             tracing::debug!("verifier log:\n{verifier_log}");
             let log = verifier_log.to_string();
-            return format!("{io_error}; the verifier says: {}", verdict(&log).unwrap_or("nothing"));
+            return format!("{io_error}; the verifier's message: {}", verdict(&log).unwrap_or("nothing"));
         }
         in_one_line(self)
     }

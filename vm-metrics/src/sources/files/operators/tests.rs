@@ -25,13 +25,12 @@ fn put(fixture: &Fixture, pid: u32, uid: u32, root: &Path) {
 
 fn put_program(fixture: &Fixture, pid: u32, uid: u32, root: &Path, exe: &'static str) {
     fixture.put(&Fake { pid, exe, ..Fake::default() });
-    let ids = format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t0\t0\t0\t0\n");
-    fs::write(fixture.process(pid).join("status"), ids).unwrap();
+    fixture.set_user(pid, uid);
     symlink(root, fixture.process(pid).join("root")).unwrap();
 }
 
 fn may_name(fixture: &Fixture, authors: &Authors, pid: u32) -> bool {
-    authors.may_name(&ProcessLookup::new(fixture.host(), Trust::default()), pid).is_ok()
+    authors.may_name(&fixture.context().processes, pid).is_ok()
 }
 
 #[test]

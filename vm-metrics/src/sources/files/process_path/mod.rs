@@ -9,12 +9,12 @@ pub mod walk;
 mod workers;
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::fs::{FileType, fstat};
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
@@ -124,25 +124,16 @@ impl ProcessPath {
     }
 
     fn start(&self, process: &ProcessDir) -> io::Result<WalkStart> {
-        let root = directory(&process.path("root"))?;
-        Ok(match self.path.is_absolute() {
-            true => WalkStart::Root(root),
-            false => WalkStart::Cwd { root, cwd: directory(&process.path("cwd"))? },
-        })
+        WalkStart::of(&self.path, &process.path("root"), &process.path("cwd"))
     }
 }
 
-/// The socket itself, whatever happens to its path, and however long that is. It never waits for the one who listens.
+/// It never waits for the one who listens.
 fn connect_now(socket: &OwnedFd) -> io::Result<UnixStream> {
-    let through = Host::default().proc().join(format!("self/fd/{}", socket.as_raw_fd()));
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    connect(&stream, &SocketAddrUnix::new(through)?)?;
+    connect(&stream, &SocketAddrUnix::new(files::path_of(socket))?)?;
     Ok(UnixStream::from(stream))
-}
-
-fn directory(path: &Path) -> io::Result<OwnedFd> {
-    Ok(open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 fn refusal(reason: &'static str) -> io::Error {

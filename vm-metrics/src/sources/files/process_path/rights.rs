@@ -4,7 +4,7 @@
 //! daemon of an ordinary user may not: it keeps the two capabilities that open files of others, and checks by itself.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::unistd::{self, setfsgid, setfsuid};
 use rustix::fs::{Stat, getxattr};
@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, capabilities, set_capabilities, set_thread_groups};
 
 use super::walk::WalkRules;
-use crate::host::Host;
 use crate::procfs::Credentials;
+use crate::sources::files;
 
 /// The user id of root.
 const ROOT: u32 = 0;
@@ -119,8 +119,7 @@ fn keep_capabilities(kept: CapabilitySet) -> io::Result<()> {
 const MAX_LIST_BYTES: usize = 64;
 
 fn has_list(file: &OwnedFd) -> bool {
-    let path = Host::default().proc().join(format!("self/fd/{}", file.as_fd().as_raw_fd()));
-    match getxattr(&path, "system.posix_acl_access", &mut [0_u8; MAX_LIST_BYTES][..]) {
+    match getxattr(files::path_of(file), "system.posix_acl_access", &mut [0_u8; MAX_LIST_BYTES][..]) {
         Ok(_) => true,
         Err(Errno::NODATA | Errno::NOTSUP) => false,
         // Unknown counts as present.

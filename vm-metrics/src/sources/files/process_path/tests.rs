@@ -24,8 +24,7 @@ impl Jail {
     /// Of this user, who has no group in common with anybody.
     fn of(uid: u32) -> Self {
         let fixture = Fixture::with(&[Fake { pid: PID, ..Fake::default() }]);
-        let ids = format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t{uid}\t{uid}\t{uid}\t{uid}\n");
-        fs::write(fixture.process(PID).join("status"), ids).unwrap();
+        fixture.set_user(PID, uid);
         let jail = Self { fixture };
         fs::create_dir_all(jail.path("home/vm")).unwrap();
         symlink("root/home/vm", jail.fixture.process(PID).join("cwd")).unwrap();
@@ -56,20 +55,23 @@ impl Jail {
     }
 }
 
-fn read(file: ProcessPath) -> io::Result<String> {
-    read_with(Workers::default().try_permit(None).unwrap(), file)
+fn permit() -> Permit {
+    Workers::default().try_permit(None).unwrap()
 }
 
-fn read_with(permit: Permit, file: ProcessPath) -> io::Result<String> {
+fn read(file: ProcessPath) -> io::Result<String> {
+    read_with(permit(), file, 100)
+}
+
+fn read_with(permit: Permit, file: ProcessPath, limit: u64) -> io::Result<String> {
     let (sender, content) = mpsc::channel();
-    permit.read(file, 100, move |content| sender.send(content).unwrap()).unwrap();
+    permit.read(file, limit, move |content| sender.send(content).unwrap()).unwrap();
     content.recv().unwrap().map(|content| String::from_utf8(content).unwrap())
 }
 
 fn connected(socket: ProcessPath) -> io::Result<UnixStream> {
     let (sender, stream) = mpsc::channel();
-    let permit = Workers::default().try_permit(None).unwrap();
-    permit.connect(socket, move |stream| sender.send(stream).unwrap()).unwrap();
+    permit().connect(socket, move |stream| sender.send(stream).unwrap()).unwrap();
     stream.recv().unwrap()
 }
 
@@ -136,18 +138,11 @@ fn links_of_procfs_are_not_followed() {
     let start_ticks = ProcessDir::new(&host, me).stat().unwrap().start_ticks;
     let passwd = |path: &str| {
         let named = ProcessPath { host: host.clone(), pid: me, start_ticks, path: path.into() };
-        read_up_to(named, 1 << 20).is_ok()
+        read_with(permit(), named, 1 << 20).is_ok()
     };
     assert!(passwd("/etc/passwd"));
     assert!(!passwd(&format!("/proc/{me}/root/etc/passwd")));
     assert!(!passwd("/proc/self/cwd/Cargo.toml"));
-}
-
-fn read_up_to(file: ProcessPath, limit: u64) -> io::Result<Vec<u8>> {
-    let (sender, content) = mpsc::channel();
-    let permit = Workers::default().try_permit(None).unwrap();
-    permit.read(file, limit, move |content| sender.send(content).unwrap()).unwrap();
-    content.recv().unwrap()
 }
 
 /// By root the kernel checks, by an ordinary user the daemon itself.
@@ -172,8 +167,8 @@ fn a_trusted_process_names_files_of_operators() {
     let read = |trust: Trust, directory: u32, file: u32| {
         jail.chmod("home/vm", directory);
         jail.chmod("home/vm/file", file);
-        let permit = Workers::new(trust).try_permit(Some(user)).unwrap();
-        read_with(permit, jail.named("/home/vm/file")).ok()
+        let permit = Workers::new(trust.clone(), Operators::new(trust)).try_permit(Some(user)).unwrap();
+        read_with(permit, jail.named("/home/vm/file"), 100).ok()
     };
     let trusted = || Trust::only([user]);
     assert_eq!(read(Trust::default(), 0o700, 0o600), None, "a stranger's word opens nothing");

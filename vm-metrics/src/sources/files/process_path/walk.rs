@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat, fstat, fstatfs, openat, readlinkat};
+use rustix::fs::{FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat, fstat, fstatfs, open, openat, readlinkat};
 use rustix::io::Errno;
 
 /// As the kernel has it.
@@ -26,6 +26,18 @@ const MAX_PATH_BYTES: usize = 4096;
 pub enum WalkStart {
     Root(OwnedFd),
     Cwd { root: OwnedFd, cwd: OwnedFd },
+}
+
+impl WalkStart {
+    /// Of this path, with the root and the working directory at these places.
+    pub fn of(path: &Path, root: &Path, cwd: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = open(root, flags, Mode::empty())?;
+        Ok(match path.is_absolute() {
+            true => Self::Root(root),
+            false => Self::Cwd { root, cwd: open(cwd, flags, Mode::empty())? },
+        })
+    }
 }
 
 /// The permissions of a walk.

@@ -25,7 +25,8 @@ const IN_ALL: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Workers {
     trust: Trust,
-    operators: Operators,
+    /// The users who may declare VMs of all users.
+    pub operators: Operators,
     trusted: Arc<Semaphore>,
     others: Arc<Semaphore>,
     users: Arc<Mutex<HashMap<Option<u32>, Arc<Semaphore>>>>,
@@ -42,24 +43,18 @@ pub struct Permit {
 
 impl Default for Workers {
     fn default() -> Self {
-        Self::new(Trust::default())
+        Self::new(Trust::default(), Operators::default())
     }
 }
 
 impl Workers {
-    pub fn new(trust: Trust) -> Self {
+    pub fn new(trust: Trust, operators: Operators) -> Self {
         let all = || Arc::new(Semaphore::new(IN_ALL));
-        let operators = Operators::new(trust.clone());
         Self { trust, operators, trusted: all(), others: all(), users: Arc::default() }
     }
 
     pub fn trusts(&self, uid: Option<u32>) -> bool {
         self.trust.is_trusted(uid)
-    }
-
-    /// The users who may declare VMs of all users.
-    pub fn operators(&self) -> Operators {
-        self.operators.clone()
     }
 
     /// `None` where so many threads run already.
@@ -87,7 +82,7 @@ impl Workers {
         of_all: OwnedSemaphorePermit,
         of_user: Option<OwnedSemaphorePermit>,
     ) -> Permit {
-        let operators = (self.trusts(uid) && uid != Some(ROOT)).then(|| self.operators());
+        let operators = (self.trusts(uid) && uid != Some(ROOT)).then(|| self.operators.clone());
         Permit { operators, _of_all: of_all, _of_user: of_user }
     }
 

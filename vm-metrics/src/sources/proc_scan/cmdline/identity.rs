@@ -2,7 +2,6 @@
 
 use std::path::{Component, Path};
 
-use super::VmArgs;
 use crate::sources::values::uuid;
 
 /// File names that many sockets have, each in the directory of its VM; without ending.
@@ -124,14 +123,6 @@ impl Identity {
             (None, Some(name)) => (Some(name.clone()), Basis::Socket),
             (None, None) => (None, Basis::Nothing),
         }
-    }
-}
-
-impl VmArgs {
-    /// Uses the command line alone.
-    pub fn with_identity(self, identity: &Identity) -> Self {
-        let nowhere = Surroundings::default();
-        Self { id: identity.id(&nowhere).0, name: identity.name(&nowhere), ..self }
     }
 }
 

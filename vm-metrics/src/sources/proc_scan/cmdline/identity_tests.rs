@@ -1,6 +1,6 @@
 //! Tests of the ids and names of command lines.
 
-use super::super::{argv, identity};
+use super::super::{argv, parse};
 use super::*;
 use crate::model::Hypervisor;
 
@@ -17,7 +17,7 @@ fn check(hypervisor: Hypervisor, rows: &[(&str, &str, &str, &str, &str)]) {
     for (line, cwd, pod, id, name) in rows {
         let line = line.replace("UUID", &UUID.to_ascii_uppercase());
         let place = place(cwd, pod);
-        let identity = identity(hypervisor, &argv(&format!("vmm {line}")));
+        let identity = parse(hypervisor, "vmm", &argv(&format!("vmm {line}"))).expect(&line).identity;
         let found = (identity.id(&place).0.unwrap_or_default(), identity.name(&place).unwrap_or_default());
         assert_eq!(found, ((*id).to_owned(), (*name).to_owned()), "{line} in {cwd:?}");
     }
@@ -37,6 +37,19 @@ fn qemu_is_its_uuid_or_number_or_name() {
             ("-uuid 00000000-0000-0000-0000-000000000000 -name web", "", "", "web", "web"),
             ("-id 121", "", "", "121", "121"),
             ("-m 512", "/srv/web", POD, "", ""),
+            ("-name web", "", "", "web", "web"),
+            ("--name web", "", "", "web", "web"),
+            ("-name guest=web,process=qemu:web", "", "", "web", "web"),
+            ("-name web,process=qemu:web", "", "", "web", "web"),
+            ("-name process=p", "", "", "", ""),
+            ("-name a,,b", "", "", "a,b", "a,b"),
+            ("-name a -name process=b", "", "", "a", "a"),
+            ("-name a -name guest=b", "", "", "b", "b"),
+            ("-name a -uuid u-1", "", "", "u-1", "a"),
+            ("--uuid u-1 -uuid u-2", "", "", "u-2", ""),
+            ("-name", "", "", "", ""),
+            ("-uuid", "", "", "", ""),
+            ("", "", "", "", ""),
         ],
     );
 }
@@ -76,6 +89,13 @@ fn cloud_hypervisor_is_its_uuid_or_socket() {
             ("--api-socket /run/libvirt/ch/.hidden-socket", "/", "", ".hidden", ".hidden"),
             ("--api-socket web.sock", "/srv/a", POD, "web", "web"),
             ("--api-socket fd=25", "/srv/a", "", "", ""),
+            ("--api-socket /run/vm/web.sock", "", "", "web", "web"),
+            ("--api-socket=web.sock", "", "", "web", "web"),
+            ("--api-socket path=/run/vm/web.sock", "", "", "web", "web"),
+            ("--api-socket /tmp/ch.sock", "", "", "ch", "ch"),
+            ("--platform uuid=u-1,oem_strings=[a,uuid=b] --api-socket /tmp/web.sock", "", "", "u-1", "web"),
+            ("--platform num_pci_segments=2,uuid=u-1", "", "", "u-1", ""),
+            ("", "", "", "", ""),
             (
                 "--api-socket fd=25 --event-monitor path=/run/libvirt/ch/web-event-monitor-fifo",
                 "/",
@@ -105,6 +125,13 @@ fn firecracker_is_its_id_or_socket() {
             ("--api-sock /var/run/firecracker.socket", "/", "", "", ""),
             ("--api-sock /srv/.firecracker.sock-12-81", "/srv", "", "", ""),
             ("--no-api --api-sock /tmp/web.sock", "", "", "", ""),
+            ("--api-sock /tmp/firecracker.socket", "", "", "", ""),
+            ("--id anonymous-instance", "", "", "", ""),
+            ("--id= --no-api", "", "", "", ""),
+            ("--api-sock=/run/web.sock --id=web-1", "", "", "web-1", "web-1"),
+            // As started by the jailer.
+            ("--id 551e7604 --start-time-us 8123 --parent-cpu-time-us 7", "", "", "551e7604", "551e7604"),
+            ("--id 551e7604 -- --id other", "", "", "551e7604", "551e7604"),
             ("", "/srv/web", "", "", ""),
         ],
     );
@@ -115,6 +142,6 @@ fn paths_of_monitors_and_pid_files_count() {
     let line = "-qmp unix:/run/a.qmp,server=on,wait=off -monitor unix:path=b.sock,server -monitor stdio
         -chardev socket,id=charmonitor,path=/run/c.sock,server=on -mon chardev=charmonitor,mode=control
         -chardev socket,id=console,path=/run/d.sock -mon chardev=other -pidfile /run/a.pid -vnc unix:/run/e";
-    let paths = identity(Hypervisor::Qemu, &argv(&format!("kvm {line}"))).paths;
-    assert_eq!(paths, ["/run/a.qmp", "b.sock", "/run/a.pid", "/run/c.sock"]);
+    let vm = parse(Hypervisor::Qemu, "kvm", &argv(&format!("kvm {line}"))).unwrap();
+    assert_eq!(vm.identity.paths, ["/run/a.qmp", "b.sock", "/run/a.pid", "/run/c.sock"]);
 }

@@ -8,32 +8,26 @@ mod firecracker;
 mod identity;
 mod long_options;
 mod qemu;
-mod qemu_android;
 mod qemu_config;
 mod qemu_identity;
 mod qemu_machine;
 mod qemu_net;
 mod qemu_options;
-mod qemu_vm;
 mod size;
 
 use thiserror::Error;
 
+pub use self::firecracker::FirecrackerConfig;
+pub use self::identity::{Basis, Identity, Surroundings, absolute};
 pub use self::qemu_net::netdev_kind;
 
-pub use self::identity::{Basis, Identity, Surroundings, absolute};
-
-use self::long_options::LongOptions;
 use self::qemu_config::QemuLine;
-use self::qemu_options::options;
 use crate::model::{Hypervisor, UnmonitoredNic};
 
 /// A VM by its command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VmArgs {
-    /// `None` when the command line has nothing unique to this VM.
-    pub id: Option<String>,
-    pub name: Option<String>,
+    pub identity: Identity,
     /// Those that it has at the start.
     pub vcpus: Option<u32>,
     /// vCPUs that it may come to have, where they can be plugged in and out.
@@ -83,16 +77,6 @@ impl ConfigFile {
             ConfigFormat::Firecracker => firecracker::read_config(content),
             ConfigFormat::Qemu(line) => line.with_file(content),
         }
-    }
-}
-
-/// The claims of a command line about the identity of its VM.
-pub fn identity(hypervisor: Hypervisor, argv: &[String]) -> Identity {
-    match hypervisor {
-        Hypervisor::Qemu | Hypervisor::Xen => qemu_identity::identity(&options(argv)),
-        Hypervisor::CloudHypervisor => cloud_hypervisor::identity(&LongOptions::new(argv)),
-        Hypervisor::Firecracker => firecracker::identity(&LongOptions::new(argv)),
-        Hypervisor::Other | Hypervisor::Program(_) => Identity::default(),
     }
 }
 

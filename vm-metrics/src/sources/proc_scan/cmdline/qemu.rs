@@ -1,12 +1,12 @@
 //! QEMU, in the rules of QEMU 6.2 and later, and the Android emulator.
 
 use super::VmArgs;
-use super::qemu_android::{is_android, sizes};
 use super::qemu_config::{READ_CONFIG, config_file};
 use super::qemu_identity::identity;
 use super::qemu_machine::{Machine, architecture};
+use super::qemu_net::with_nics;
 use super::qemu_options::options;
-use super::qemu_vm::{described, with_nics};
+use super::size::number;
 
 /// Options that print a list and leave when their value asks for `help`.
 const LISTS: &[&str] = &[
@@ -23,11 +23,11 @@ pub fn parse(program: &str, argv: &[String]) -> Option<VmArgs> {
     if options.iter().any(|(option, value)| prints_and_leaves(option, value)) {
         return None;
     }
-    let args = VmArgs {
+    Some(VmArgs {
+        identity: identity(&options),
         daemonizes: options.iter().any(|(option, _)| *option == "daemonize"),
         ..sized(program, argv, &options)?
-    };
-    Some(args.with_identity(&identity(&options)))
+    })
 }
 
 /// The VM without its names. `None`: it is no VM.
@@ -41,15 +41,34 @@ fn sized(program: &str, argv: &[String], options: &[(&str, &str)]) -> Option<VmA
         Some((_, XEN_HOST)) => None,
         // Xen gives the guest its CPUs and memory; QEMU only has devices for it.
         Some(_) => Some(VmArgs { is_xen: true, ..with_nics(options) }),
-        None if is_android(argv, options) => Some(sizes(options, with_nics(options))),
+        None if is_android(argv, options) => Some(android(options)),
         None => Some(match options.iter().rposition(|(option, _)| *option == READ_CONFIG) {
-            None => described(&machine, options),
+            None => machine.vm(options),
             // The file may override earlier options.
             Some(at) => VmArgs {
                 config_file: config_file(program, options),
-                ..described(&Machine::without_defaults(&options[at..]), options)
+                ..Machine::without_defaults(&options[at..]).vm(options)
             },
         }),
+    }
+}
+
+/// Whether the command line is the Android emulator's, which names its device with `-avd NAME` or `@NAME`.
+fn is_android(argv: &[String], options: &[(&str, &str)]) -> bool {
+    argv.get(1).is_some_and(|first| first.starts_with('@'))
+        || options.iter().any(|(option, _)| *option == "avd")
+}
+
+/// Sizes that are given; those of the device's own configuration are not known.
+fn android(options: &[(&str, &str)]) -> VmArgs {
+    let given = |name: &str| {
+        let value = options.iter().rfind(|(option, _)| *option == name).map(|(_, value)| number(value));
+        value.flatten().filter(|value| *value > 0)
+    };
+    VmArgs {
+        vcpus: given("cores").and_then(|cores| u32::try_from(cores).ok()),
+        memory_bytes: given("memory").and_then(|mebibytes| mebibytes.checked_mul(1 << 20)),
+        ..with_nics(options)
     }
 }
 

@@ -1,7 +1,6 @@
 //! The file of `-readconfig`, with which Incus and LXD describe their VMs.
 
 use super::qemu_machine::{Machine, architecture};
-use super::qemu_vm::described;
 use super::{ConfigError, ConfigFile, ConfigFormat, VmArgs};
 
 pub const READ_CONFIG: &str = "readconfig";
@@ -45,7 +44,7 @@ impl QemuLine {
                 all.push((option.as_str(), value.as_str()));
             }
         }
-        Ok(described(&Machine::new(&all, architecture(&self.program)), &all))
+        Ok(Machine::new(&all, architecture(&self.program)).vm(&all))
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use super::VmArgs;
+use super::qemu_net::with_nics;
 use super::qemu_options::{Keys, get, pairs, values};
 use super::size::{number, size};
 
@@ -65,12 +67,22 @@ impl<'o> Machine<'o> {
         Self { defaults: None, ..Self::new(options, "") }
     }
 
+    /// The VM of these options, which may be more than those of the machine.
+    pub fn vm(&self, options: &[(&str, &str)]) -> VmArgs {
+        VmArgs {
+            vcpus: self.vcpus(),
+            max_vcpus: self.max_vcpus(),
+            memory_bytes: self.memory_bytes(),
+            ..with_nics(options)
+        }
+    }
+
     pub fn is_vm(&self) -> bool {
         !get(&self.keys, "type").is_some_and(|kind| NO_VMS.contains(&kind))
     }
 
     /// `cpus`, else `maxcpus`, else the product of the topology; and the CPUs that are devices on the command line.
-    pub fn vcpus(&self) -> Option<u32> {
+    fn vcpus(&self) -> Option<u32> {
         let levels = || TOPOLOGY.iter().filter_map(|level| self.smp(level));
         let at_start = match self.smp("cpus").or_else(|| self.smp("maxcpus")) {
             Some(cpus) => cpus?,
@@ -81,7 +93,7 @@ impl<'o> Machine<'o> {
     }
 
     /// How many vCPUs there may be, where some can be plugged in or out.
-    pub fn max_vcpus(&self) -> Option<u32> {
+    fn max_vcpus(&self) -> Option<u32> {
         let (cpus, most) = (self.smp("cpus")??, self.smp("maxcpus")??);
         (most > cpus).then_some(most)
     }
@@ -106,7 +118,7 @@ impl<'o> Machine<'o> {
 
     /// What it has at the start: the size that is given, else that of its backend, and the memory modules that are on
     /// the command line. NVDIMMs and virtio-pmem are storage; virtio-mem begins with nothing.
-    pub fn memory_bytes(&self) -> Option<u64> {
+    fn memory_bytes(&self) -> Option<u64> {
         let backends = self.backends();
         let at_start = self.memory_at_start(&backends)?.checked_next_multiple_of(GRANULE)?;
         let devices = values(self.options, &["device"], "driver");
@@ -122,7 +134,7 @@ impl<'o> Machine<'o> {
     }
 
     fn memory_at_start(&self, backends: &HashMap<String, Option<u64>>) -> Option<u64> {
-        match get(&self.keys, "memory.size").map(|text| size(text, 1)) {
+        match get(&self.keys, "memory.size").map(|text| size(text)) {
             Some(bytes) if bytes != Some(0) => bytes,
             given => match get(&self.keys, "memory-backend") {
                 Some(backend) if given.is_none() => *backends.get(backend)?,
@@ -134,9 +146,8 @@ impl<'o> Machine<'o> {
     /// The sizes of the memory backends by their ids.
     fn backends(&self) -> HashMap<String, Option<u64>> {
         let objects = values(self.options, &["object"], "qom-type");
-        let sized = |keys: Keys| {
-            Some((get(&keys, "id")?.to_owned(), get(&keys, "size").and_then(|text| size(text, 1))))
-        };
+        let sized =
+            |keys: Keys| Some((get(&keys, "id")?.to_owned(), get(&keys, "size").and_then(|text| size(text))));
         objects.filter_map(sized).collect()
     }
 }

@@ -2,20 +2,15 @@
 
 use std::collections::HashMap;
 
+use super::VmArgs;
 use super::qemu_options::{Keys, get, values};
 use crate::model::{UnmonitoredKind, UnmonitoredNic};
 use crate::sources::values::pci::pci_address;
 
-/// The network backends of a command line.
-#[derive(Debug, Default)]
-pub struct Net {
-    pub taps: Vec<String>,
-    pub unmonitored: Vec<UnmonitoredNic>,
-}
-
-pub fn net(options: &[(&str, &str)]) -> Net {
+/// The VM of these options, with nothing but its NICs.
+pub fn with_nics(options: &[(&str, &str)]) -> VmArgs {
     let chardevs = chardevs(options);
-    let mut net = Net::default();
+    let mut net = VmArgs::default();
     for keys in values(options, &["netdev", "nic", "net"], "type") {
         match get(&keys, "type") {
             Some("tap") => net.taps.extend(get(&keys, "ifname").map(str::to_owned)),
@@ -120,7 +115,7 @@ mod tests {
                 "0000:03:10.2",
             ),
         ] {
-            let found = net(&options(&argv(&format!("kvm {line}")))).unmonitored;
+            let found = with_nics(&options(&argv(&format!("kvm {line}")))).unmonitored;
             let found: Vec<_> = found.iter().map(|nic| (nic.kind.as_str(), nic.name.as_str())).collect();
             assert_eq!(found, [(kind, name)], "{line}");
         }
@@ -133,7 +128,7 @@ mod tests {
             "-netdev hubport,hubid=1,id=h -netdev {\"type\":7} -netdev {broken -netdev ,",
             "-device vfio-pci,sysfsdev=/sys/bus/mdev/devices/c0ffee -device vfio-pci -device e1000,host=03:00.0",
         ] {
-            assert_eq!(net(&options(&argv(&format!("kvm {line}")))).unmonitored, [], "{line}");
+            assert_eq!(with_nics(&options(&argv(&format!("kvm {line}")))).unmonitored, [], "{line}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::argv;
+use super::super::{Identity, argv};
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -37,8 +37,11 @@ const PROXMOX: &str = "/usr/bin/kvm -id 100 -name vm,debug-threads=on -no-shutdo
 fn real_command_lines() {
     let web = parse(&argv(LIBVIRT)).unwrap();
     let expected = VmArgs {
-        id: Some("6f9c7d5e-3f7d-4d0a-9d39-0f0d3a6b1c55".into()),
-        name: Some("web".into()),
+        identity: Identity {
+            uuid: Some("6f9c7d5e-3f7d-4d0a-9d39-0f0d3a6b1c55".into()),
+            name: Some("web".into()),
+            ..Identity::default()
+        },
         vcpus: Some(2),
         max_vcpus: Some(4),
         memory_bytes: Some(2 * GIB),
@@ -48,8 +51,13 @@ fn real_command_lines() {
 
     let vm = parse(&argv(PROXMOX)).unwrap();
     let expected = VmArgs {
-        id: Some("a7c3d2f0-0d3b-4f2e-8a8e-5b1e6b9c0d11".into()),
-        name: Some("vm".into()),
+        identity: Identity {
+            uuid: Some("a7c3d2f0-0d3b-4f2e-8a8e-5b1e6b9c0d11".into()),
+            given: Some("100".into()),
+            name: Some("vm".into()),
+            paths: ["pid", "qmp"].map(|file| format!("/var/run/qemu-server/100.{file}")).to_vec(),
+            ..Identity::default()
+        },
         vcpus: Some(4),
         memory_bytes: Some(4 * GIB),
         taps: vec!["tap100i0".into(), "tap100i1".into()],
@@ -61,28 +69,6 @@ fn real_command_lines() {
     let plain = parse(&argv("qemu-system-x86_64 -hda disk.img")).unwrap();
     let expected = VmArgs { vcpus: Some(1), memory_bytes: Some(DEFAULT_MEMORY), ..VmArgs::default() };
     assert_eq!(plain, expected);
-}
-
-#[test]
-fn names_and_ids() {
-    for (line, id, name) in [
-        ("-name web", Some("web"), Some("web")),
-        ("--name web", Some("web"), Some("web")),
-        ("-name guest=web,process=qemu:web", Some("web"), Some("web")),
-        ("-name web,process=qemu:web", Some("web"), Some("web")),
-        ("-name process=p", None, None),
-        ("-name a,,b", Some("a,b"), Some("a,b")),
-        ("-name a -name process=b", Some("a"), Some("a")),
-        ("-name a -name guest=b", Some("b"), Some("b")),
-        ("-name a -uuid u-1", Some("u-1"), Some("a")),
-        ("--uuid u-1 -uuid u-2", Some("u-2"), None),
-        ("-name", None, None),
-        ("-uuid", None, None),
-        ("", None, None),
-    ] {
-        let vm = parse(&argv(&format!("kvm {line}"))).unwrap();
-        assert_eq!((vm.id.as_deref(), vm.name.as_deref()), (id, name), "{line}");
-    }
 }
 
 #[test]
@@ -206,7 +192,19 @@ fn a_device_model_of_xen_has_no_sizes() {
     let line = "-xen-domid 7 -no-shutdown -chardev socket,id=libxl-cmd,fd=19 -name web -machine xenfv -m 2040 -smp 2";
     let vm = parse(&argv(&format!("qemu-system-i386 {line} -readconfig vm.cfg"))).unwrap();
     assert_eq!((vm.vcpus, vm.max_vcpus, vm.memory_bytes, vm.config_file), (None, None, None, None));
-    assert_eq!((vm.id.as_deref(), vm.is_xen), (Some("web"), true));
+    assert_eq!((vm.identity.name.as_deref(), vm.is_xen), (Some("web"), true));
+}
+
+#[test]
+fn the_android_emulator_has_options_of_its_own() {
+    for (line, vcpus, memory) in [
+        ("-avd Pixel_3a -no-window -cores 4 -memory 3072", Some(4), Some(3 * GIB)),
+        ("@Pixel_3a -memory 2048", None, Some(2 * GIB)),
+        ("-netdelay none -avd Pixel_3a -qemu -enable-kvm", None, None),
+    ] {
+        let vm = parse(&argv(&format!("qemu-system-x86_64-headless {line}"))).unwrap();
+        assert_eq!((vm.vcpus, vm.memory_bytes), (vcpus, memory), "{line}");
+    }
 }
 
 #[test]
@@ -260,8 +258,7 @@ proptest! {
             "-netdev", &format!("tap,id=n,ifname={tap}"),
         ].map(str::to_owned);
         let expected = VmArgs {
-            id: Some(uuid),
-            name: Some(name),
+            identity: Identity { uuid: Some(uuid), name: Some(name), ..Identity::default() },
             vcpus: Some(cpus),
             max_vcpus: (cpus < 512).then_some(512),
             memory_bytes: Some(mebibytes * MIB),

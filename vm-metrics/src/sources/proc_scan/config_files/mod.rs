@@ -77,13 +77,13 @@ impl ConfigFiles {
             self.take(now, answer);
         }
         let mut due = self.due(now);
-        let mut started = StartedReads::default();
+        let mut started = HashMap::new();
         let began = Instant::now();
         loop {
             self.start(&mut due, &mut started);
-            let patience = started.patience().saturating_sub(began.elapsed());
+            let patience = patience(&started).saturating_sub(began.elapsed());
             let Ok(answer) = self.answers.recv_timeout(patience) else { break };
-            started.answered(answer.key);
+            started.remove(&answer.key);
             self.take(now, answer);
         }
         let mut overuse = Excess::default();
@@ -115,7 +115,7 @@ impl ConfigFiles {
     }
 
     /// One of each user in turn, as long as threads may run.
-    fn start(&mut self, due: &mut DueFiles, started: &mut StartedReads) {
+    fn start(&mut self, due: &mut DueFiles, started: &mut HashMap<Key, bool>) {
         loop {
             let mut any = false;
             for (uid, keys) in &mut *due {
@@ -129,7 +129,7 @@ impl ConfigFiles {
                 let file = ProcessPath { host, pid, start_ticks, path };
                 known.under_way = permit.read(file, LIMIT, then).is_ok();
                 if known.under_way {
-                    started.0.insert(key, self.workers.trusts(*uid));
+                    started.insert(key, self.workers.trusts(*uid));
                 }
             }
             if !any {
@@ -152,21 +152,12 @@ impl ConfigFiles {
 /// Files to be read, by user.
 type DueFiles = BTreeMap<Option<u32>, Vec<Key>>;
 
-/// Files that this call has begun to read, and whether their users are trusted.
-#[derive(Default)]
-struct StartedReads(HashMap<Key, bool>);
-
-impl StartedReads {
-    fn patience(&self) -> Duration {
-        match () {
-            () if self.0.values().any(|is_trusted| *is_trusted) => PATIENCE,
-            () if !self.0.is_empty() => STRANGERS_PATIENCE,
-            () => Duration::ZERO,
-        }
-    }
-
-    fn answered(&mut self, key: Key) {
-        self.0.remove(&key);
+/// How long files are waited for that this call has begun to read; each with whether its user is trusted.
+fn patience(started: &HashMap<Key, bool>) -> Duration {
+    match () {
+        () if started.values().any(|is_trusted| *is_trusted) => PATIENCE,
+        () if !started.is_empty() => STRANGERS_PATIENCE,
+        () => Duration::ZERO,
     }
 }
 

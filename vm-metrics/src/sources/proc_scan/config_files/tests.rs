@@ -1,7 +1,7 @@
 //! Tests of config files of fixture processes.
 
 use super::*;
-use crate::model::{Hypervisor, Trust};
+use crate::model::Hypervisor;
 use crate::sources::proc_scan::cmdline::{self, ConfigFormat};
 use crate::sources::proc_scan::fixture::{Fake, Fixture};
 use crate::sources::process::ProcessDir;
@@ -13,8 +13,7 @@ fn put(fixture: &Fixture, pids: impl IntoIterator<Item = u32>, uid: u32) {
     for pid in pids {
         fixture.put(&Fake { pid, ..Fake::default() });
         let process = fixture.process(pid);
-        let ids = format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t0\t0\t0\t0\n");
-        std::fs::write(process.join("status"), ids).unwrap();
+        fixture.set_user(pid, uid);
         std::fs::create_dir(process.join("root")).unwrap();
         std::fs::write(process.join("root/vm.json"), CONFIG).unwrap();
         std::fs::write(process.join("root/secret"), "root:$6$secret").unwrap();
@@ -77,7 +76,7 @@ fn failures_look_all_the_same() {
 #[test]
 fn hanging_files_cost_one_user_alone() {
     let fixture = Fixture::new();
-    let workers = Workers::new(Trust::default());
+    let workers = Workers::default();
     let mut configs = ConfigFiles::new(fixture.host(), workers.clone());
     let me = rustix::process::getuid().as_raw();
     let (greedy, modest) = (me + 1000, me + 1001);

@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic, UnmonitoredKind, UnmonitoredNic, is_device_name};
 use crate::sources::shortened;
 use crate::sources::values::bounded::{MAX_NICS, MAX_VCPUS};
-use crate::sources::values::vfio::is_network;
+use crate::sources::values::pci::is_network;
 
 const NOT_ALL_YET: &str =
     "it has many descriptors: the next ticks look at the rest, and NICs among them are not known yet";
@@ -23,9 +23,10 @@ const NOT_EVIDENT: &str = "the kernel does not say which of its TAPs are whose (
 /// The share of one process in the NICs of a VM.
 #[derive(Debug, Default)]
 pub struct Share {
-    pub nics: Vec<Nic>,
-    /// Those of the NICs that the process itself was seen to hold.
+    /// The devices that the process itself was seen to hold.
     known: Vec<DeviceDescriptor>,
+    /// Those of its command line, for want of a look at its descriptors.
+    named: Vec<Nic>,
     unmonitored: Vec<UnmonitoredNic>,
     /// Whether it holds NICs that are left out.
     has_lost_nics: bool,
@@ -37,6 +38,11 @@ impl Share {
         self.problem.as_ref()
     }
 
+    /// A device with several descriptors comes several times.
+    pub fn nics(&self) -> impl Iterator<Item = &Nic> {
+        self.known.iter().filter_map(|(_, held)| held.nic()).chain(&self.named)
+    }
+
     /// Those of its NICs that may be asked about.
     fn known(&self, is_wanted: impl Fn(&Nic) -> bool) -> Vec<DeviceDescriptor> {
         let is_wanted = |(_, held): &&DeviceDescriptor| held.nic().is_some_and(&is_wanted);
@@ -46,14 +52,11 @@ impl Share {
     /// The process has closed these.
     fn lose(&mut self, lost: &[DeviceDescriptor]) {
         self.known.retain(|known| !lost.contains(known));
-        let is_lost = |nic: &Nic| lost.iter().any(|(_, held)| held.nic() == Some(nic));
-        let is_known = |nic: &Nic| self.known.iter().any(|(_, held)| held.nic() == Some(nic));
-        self.nics.retain(|nic| !is_lost(nic) || is_known(nic));
     }
 
     /// Whether the VM has nothing from it.
     pub fn is_empty(&self) -> bool {
-        self.nics.is_empty() && self.unmonitored.is_empty() && !self.has_lost_nics
+        self.nics().next().is_none() && self.unmonitored.is_empty() && !self.has_lost_nics
     }
 }
 
@@ -61,9 +64,7 @@ impl ProcessVm {
     /// The share of a descendant of the VM's process, without NICs of others.
     pub fn share(self, is_wanted: impl Fn(&Nic) -> bool) -> Share {
         let has_lost_nics = self.info.has_more_nics || !self.is_looked_at;
-        let known = self.own.known(&is_wanted);
-        let nics = self.info.nics.into_iter().filter(is_wanted).collect();
-        Share { nics, known, has_lost_nics, ..self.own }
+        Share { known: self.own.known(is_wanted), named: Vec::new(), has_lost_nics, ..self.own }
     }
 
     /// This process holds so much of the VM's NICs from now on.
@@ -77,7 +78,7 @@ impl ProcessVm {
     fn gather(&mut self) {
         let shares = || iter::once(&self.own).chain(self.heirs.iter().map(|(_, share)| share));
         let mut seen = HashSet::new();
-        let nics = shares().flat_map(|share| &share.nics).filter(|nic| seen.insert(*nic)).cloned().collect();
+        let nics = shares().flat_map(Share::nics).filter(|nic| seen.insert(*nic)).cloned().collect();
         let unmonitored: BTreeSet<_> = shares().flat_map(|share| &share.unmonitored).cloned().collect();
         let has_lost_nics = shares().any(|share| share.has_lost_nics);
         self.info.nics = nics;
@@ -158,16 +159,15 @@ impl ProcessVm {
                     Some(SourceError::process(self.pid, NOT_EVIDENT))
                 };
                 known.retain(|(_, held)| self.is_looked_at || held.is_evident());
-                let nics = known.iter().filter_map(|(_, held)| held.nic().cloned()).collect();
-                self.own = Share { nics, known, problem, has_lost_nics, ..Share::default() };
+                self.own = Share { known, problem, has_lost_nics, ..Share::default() };
                 self.set_unmonitored(unmonitored);
             }
             Err(refused) => {
                 self.is_looked_at = false;
                 self.vcpus.by_kvm = None;
-                let nics = if is_trusted { self.named_nics.clone() } else { Vec::new() };
+                let named = if is_trusted { self.named_nics.clone() } else { Vec::new() };
                 let problem = Some(self.not_allowed(is_trusted, &refused));
-                self.own = Share { nics, problem, ..Share::default() };
+                self.own = Share { named, problem, ..Share::default() };
                 self.set_unmonitored(BTreeSet::new());
             }
         }

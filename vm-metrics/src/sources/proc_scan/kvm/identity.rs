@@ -4,11 +4,8 @@ use std::fs;
 
 use crate::procfs::{Cgroup, Stat, lasting_path, parse_cgroup};
 use crate::sources::merge::fingerprints::Fingerprints;
-use crate::sources::process::{ProcessDir, read};
+use crate::sources::process::ProcessDir;
 use crate::sources::{files, shortened};
-
-/// A line for each hierarchy, each with a path.
-const CGROUP_LIMIT: u64 = 64 << 10;
 
 /// The kernel's usual limit for all variables together.
 const ENVIRON_LIMIT: u64 = 2 << 20;
@@ -26,11 +23,11 @@ pub struct KvmIdentity {
 /// Its container, unit or pod names it. That is also its id where the process was started from outside: then it is not
 /// one of several that a manager runs in its own unit. Else the id is program and pid.
 pub fn identity(process: &ProcessDir, stat: &Stat, program: &str) -> KvmIdentity {
-    let content = cgroup(process);
+    let content = process.cgroup();
     let own = parse_cgroup(&content);
     let is_main = own.service.is_none() || own.container.is_some() || is_main(process, stat);
     let own = group(own);
-    let is_alone = is_main && own.is_some() && own != group(parse_cgroup(&cgroup(&process.other(stat.ppid))));
+    let is_alone = is_main && own.is_some() && own != group(parse_cgroup(&process.other(stat.ppid).cgroup()));
     let id = own.clone().filter(|_| is_alone).unwrap_or_else(|| format!("{program}-{}", process.pid));
     let (path, uid) = (lasting_path(&content), format!("{:?}", process.uid()));
     let cwd = fs::read_link(process.path("cwd")).unwrap_or_default();
@@ -50,10 +47,6 @@ fn is_main(process: &ProcessDir, stat: &Stat) -> bool {
     let variables = environ.split(|byte| *byte == 0);
     let unit_pid = variables.filter_map(|variable| variable.strip_prefix(UNIT_PID.as_bytes())).next();
     stat.session == process.pid && unit_pid.is_none_or(|pid| pid == process.pid.to_string().as_bytes())
-}
-
-fn cgroup(process: &ProcessDir) -> Vec<u8> {
-    read(&process.path("cgroup"), CGROUP_LIMIT).unwrap_or_default()
 }
 
 fn group(cgroup: Cgroup) -> Option<String> {

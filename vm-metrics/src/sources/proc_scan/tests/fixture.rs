@@ -1,14 +1,16 @@
 //! Fixture hosts: fake processes in a temporary directory.
 
-use std::fs;
-use std::os::unix::fs::{chown, symlink};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use tempfile::TempDir;
 
 use super::super::ProcScan;
 use crate::host::Host;
+use crate::model::Trust;
 use crate::sources::SourceContext;
 
 /// A host in a temporary directory.
@@ -81,8 +83,17 @@ impl Fixture {
         fs::write(device.join("carrier"), if is_held { "1\n" } else { "0\n" }).unwrap();
     }
 
+    /// For sources on this host.
+    pub fn context(&self) -> SourceContext {
+        self.context_trusting(Trust::default())
+    }
+
+    pub fn context_trusting(&self, trust: Trust) -> SourceContext {
+        SourceContext::new(self.host(), trust, Duration::ZERO)
+    }
+
     pub fn scan(&self) -> ProcScan {
-        ProcScan::new(&SourceContext { host: self.host(), ..SourceContext::default() })
+        ProcScan::new(&self.context())
     }
 
     /// A path outside of /proc.
@@ -107,8 +118,7 @@ impl Fixture {
         }
         let cmdline: String = fake.args.split_whitespace().flat_map(|arg| [arg, "\0"]).collect();
         fs::write(dir.join("cmdline"), cmdline).unwrap();
-        let ids = format!("{0}\t{0}\t{0}\t{0}", fake.uid);
-        fs::write(dir.join("status"), format!("Name:\ta\nUid:\t{ids}\nGid:\t{ids}\nGroups:\t\n")).unwrap();
+        self.set_user(*pid, fake.uid);
         let stat = format!(
             "{pid} (a ) b) {state} {ppid} {pid} {session} 0 -1 0 1 2 3 4 10 20 0 0 20 0 1 0 {start} 1 2\n"
         );
@@ -119,6 +129,12 @@ impl Fixture {
         }
     }
 
+    /// The kernel says that this user runs it. Only root can make processes of others by [`put`](Self::put).
+    pub fn set_user(&self, pid: u32, uid: u32) {
+        let ids = format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t{uid}\t{uid}\t{uid}\t{uid}\n");
+        fs::write(self.process(pid).join("status"), ids).unwrap();
+    }
+
     pub fn descriptor(&self, pid: u32, descriptor: u32, target: &str, iff: Option<&str>) {
         let dir = self.process(pid);
         let link = dir.join("fd").join(descriptor.to_string());
@@ -127,6 +143,11 @@ impl Fixture {
         let iff = iff.map(|name| format!("iff:\t{name}\n")).unwrap_or_default();
         let fdinfo = format!("pos:\t0\nflags:\t02\nmnt_id:\t25\nino:\t85\n{iff}");
         fs::write(dir.join("fdinfo").join(descriptor.to_string()), fdinfo).unwrap();
+    }
+
+    /// Who has no capabilities may not look at its descriptors.
+    pub fn hide_descriptors(&self, pid: u32) {
+        fs::set_permissions(self.process(pid).join("fd"), Permissions::from_mode(0o000)).unwrap();
     }
 
     pub fn end(&self, pid: u32) {

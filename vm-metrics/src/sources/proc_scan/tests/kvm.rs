@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::model::{Hypervisor, ProgramName, Trust};
+use crate::model::{ProgramName, Trust};
 
 pub const CROSVM: Fake = Fake { exe: "/opt/crosvm", args: "crosvm run", taps: &[(9, "tap0")], ..Fake::QEMU };
 
@@ -52,17 +52,9 @@ fn a_kvm_vm_of_any_program_is_found() {
     fixture.runs_vm(100, 3);
     let mut scan = fixture.scan();
     let vms = list(&mut scan, START);
-    let expected = InstanceInfo {
-        id: "crosvm-100".into(),
-        name: "crosvm-100".into(),
-        hypervisor: Hypervisor::Program(ProgramName::new("crosvm")),
-        hypervisor_pid: Some(100),
-        uid: Some(0),
-        nics: vec![Nic::local("tap0")],
-        allocated_vcpus: Some(3),
-        ..InstanceInfo::default()
-    };
-    assert_eq!(vms, [expected]);
+    let nics = vec![Nic::local("tap0")];
+    let crosvm = vm("crosvm-100", 100, Hypervisor::Program(ProgramName::new("crosvm")));
+    assert_eq!(vms, [InstanceInfo { nics, allocated_vcpus: Some(3), ..crosvm }]);
     // A vCPU that is plugged in later.
     fixture.holds_vm(100, 4);
     fixture.descriptor(100, 30, "/dev/null", None);
@@ -220,28 +212,17 @@ fn a_named_process_is_listed_with_its_vcpus() {
 
 #[test]
 fn a_stranger_has_a_share_of_kvm_vms() {
-    const STRANGER: u32 = 65534;
     let fixture = Fixture::of_kvm(&[]);
-    for pid in 11..=1110 {
-        let uid = if pid <= 1070 { STRANGER } else { 0 };
-        fixture.put(&Fake { pid, uid, start: pid.into(), taps: &[], ..CROSVM });
-        fixture.runs_vm(pid, 1);
-    }
-    let mut scan = fixture.scan();
-    let of = |listing: &Listing, uid| listing.instances.iter().filter(|vm| vm.uid == Some(uid)).count();
-    assert_eq!(of(&scan.list_at(START).unwrap(), 0), 40, "root has all at once");
-    let is_all =
-        |listing: &Listing| listing.overuse.clone().into_list().iter().any(|over| over.resource == "vms");
-    let listing = (1..600).map(|at| scan.list_at(at * TICK).unwrap()).find(is_all).expect("too many VMs");
-    assert_eq!((of(&listing, STRANGER), of(&listing, 0)), (1024, 40));
+    strangers::put_crowd(&fixture, &Fake { taps: &[], ..CROSVM });
+    (11..=1110).for_each(|pid| fixture.runs_vm(pid, 1));
+    strangers::assert_shares(&mut fixture.scan());
 }
 
 #[test]
 fn a_list_of_users_shuts_out_kvm_vms() {
     let fixture = Fixture::of_kvm(&[Fake { uid: 1000, ..CROSVM }]);
     fixture.runs_vm(100, 1);
-    let context = SourceContext { host: fixture.host(), trust: Trust::only([7]), ..SourceContext::default() };
-    assert_eq!(list(&mut ProcScan::new(&context), START), []);
+    assert_eq!(list(&mut ProcScan::new(&fixture.context_trusting(Trust::only([7]))), START), []);
 }
 
 #[test]
@@ -261,8 +242,7 @@ fn unreadable_processes_are_one_problem() {
     let fixture = Fixture::of_kvm(&[CROSVM, Fake { pid: 101, ..CROSVM }]);
     (100..=101).for_each(|pid| {
         fixture.runs_vm(pid, 1);
-        let fd = fixture.process(pid).join("fd");
-        fs::set_permissions(fd, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+        fixture.hide_descriptors(pid);
     });
     let mut scan = fixture.scan();
     let listing = without_capabilities(|| scan.list_at(START)).unwrap();

@@ -6,9 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::sources::merge::fingerprints::Fingerprints;
 
-const CROSVM: Fake = Fake { exe: "/opt/crosvm", args: "crosvm run", uid: 1001, ..DEFAULT };
-const DEFAULT: Fake =
-    Fake { pid: 100, exe: "", args: "", start: 5000, state: 'S', ppid: 1, session: 100, uid: 0, taps: &[] };
+const CROSVM: Fake = Fake { uid: 1001, session: 100, taps: &[], ..kvm::CROSVM };
 
 fn fingerprints(fixture: &Fixture, fake: &Fake, group: &str) -> Fingerprints {
     fixture.put(fake);

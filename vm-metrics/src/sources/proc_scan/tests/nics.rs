@@ -1,7 +1,7 @@
 //! NICs that are no TAP.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::time::Instant;
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
@@ -98,7 +98,7 @@ fn a_vdpa_device_by_descriptor_is_one_nic() {
     let vms = list(&mut fixture.scan(), START);
     assert_eq!(unmonitored(&vms[0]), ["vhost-vdpa vhost-vdpa-3", "vhost-vdpa vhost-vdpa-5"]);
     // Without the right to look, the command line alone.
-    fs::set_permissions(fixture.process(100).join("fd"), PermissionsExt::from_mode(0o000)).unwrap();
+    fixture.hide_descriptors(100);
     let listing = without_capabilities(|| fixture.scan().list_at(START)).unwrap();
     assert_eq!(unmonitored(&listing.instances[0]), ["vhost-vdpa hostnet0", "vhost-vdpa vhost-vdpa-5"]);
 }
@@ -134,8 +134,10 @@ fn numbers_and_names_of_nics_are_bounded() {
     assert_eq!((vm.nics.len(), vm.unmonitored.len()), (256, 256));
     assert!(vm.unmonitored.iter().all(|nic| nic.name.len() == 256));
     assert_eq!(vm.nics[0], Nic::local("tap10"));
-    let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
-    assert_eq!(problems, ["process 100: it has more than 256 network interfaces: the others are left out"]);
+    assert_eq!(
+        listing.texts(),
+        ["process 100: it has more than 256 network interfaces: the others are left out"]
+    );
 }
 
 /// Anybody may start a program under a hypervisor's name.

@@ -32,7 +32,7 @@ fn nics_among_many_descriptors_are_found_in_parts() {
     open_many(&fixture, 100);
     let mut scan = hurried(&fixture);
     let first = scan.list_at(START).unwrap();
-    let problems: Vec<_> = first.problems.iter().map(ToString::to_string).collect();
+    let problems = first.texts();
     assert!(first.instances[0].has_more_nics, "not all are known yet");
     assert!(problems[0].contains("the next ticks look at the rest"), "{problems:?}");
     let all = |vm: &InstanceInfo| {

@@ -6,7 +6,6 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 use super::*;
-use crate::model::Hypervisor;
 
 #[test]
 fn one_of_each_hypervisor_the_oldest_first() {
@@ -35,35 +34,18 @@ fn one_of_each_hypervisor_the_oldest_first() {
     ]);
     let vms = list(&mut fixture.scan(), START);
     let qemu = InstanceInfo {
-        id: "u-1".into(),
         name: "web".into(),
-        hypervisor: Hypervisor::Qemu,
-        hypervisor_pid: Some(30),
-        uid: Some(0),
         nics: vec![Nic::local("tap0"), Nic::local("tap1")],
         allocated_vcpus: Some(2),
         allocated_memory_bytes: Some(1 << 30),
-        ..InstanceInfo::default()
+        ..vm("u-1", 30, Hypervisor::Qemu)
     };
     let cloud_hypervisor = InstanceInfo {
-        id: "ch-1".into(),
-        name: "ch-1".into(),
-        hypervisor: Hypervisor::CloudHypervisor,
-        hypervisor_pid: Some(20),
-        uid: Some(0),
-        nics: vec![],
         allocated_vcpus: Some(4),
         allocated_memory_bytes: Some(2 << 30),
-        ..InstanceInfo::default()
+        ..vm("ch-1", 20, Hypervisor::CloudHypervisor)
     };
-    let firecracker = InstanceInfo {
-        id: "fc-1".into(),
-        name: "fc-1".into(),
-        hypervisor: Hypervisor::Firecracker,
-        hypervisor_pid: Some(10),
-        uid: Some(0),
-        ..InstanceInfo::default()
-    };
+    let firecracker = vm("fc-1", 10, Hypervisor::Firecracker);
     assert_eq!(vms, [qemu, cloud_hypervisor, firecracker]);
 }
 
@@ -169,8 +151,7 @@ fn a_tap_name_without_utf8_is_a_problem() {
     for now in [START, TICK] {
         let listing = scan.list_at(now).unwrap();
         assert_eq!(taps(&listing.instances[0]), ["tap0"]);
-        let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
-        assert_eq!(problems, ["process 100: its TAP \"odd\\xff\" is left out: the name is not UTF-8"]);
+        assert_eq!(listing.texts(), ["process 100: its TAP \"odd\\xff\" is left out: the name is not UTF-8"]);
     }
     fixture.descriptor(100, 9, "/dev/net/tun", Some("tap1"));
     assert_eq!(taps(&list(&mut scan, 2 * TICK)[0]), ["tap0", "tap1"]);
@@ -214,8 +195,7 @@ fn a_bad_config_hides_no_vm() {
         let listing = fixture.scan().list_at(START).unwrap();
         assert_eq!(ids(&listing.instances), ["a"]);
         assert_eq!(listing.instances[0].allocated_vcpus, None);
-        let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
-        assert_eq!(problems, ["process 100: its configuration file cannot be used"]);
+        assert_eq!(listing.texts(), ["process 100: its configuration file cannot be used"]);
     };
     check();
     fs::write(&config, "{").unwrap();
@@ -236,12 +216,12 @@ fn the_command_line_replaces_unreadable_descriptors() {
         Fake { pid: 101, start: 6000, args: "kvm -name db", ..Fake::default() },
     ]);
     for pid in [100, 101] {
-        fs::set_permissions(fixture.process(pid).join("fd"), Permissions::from_mode(0o000)).unwrap();
+        fixture.hide_descriptors(pid);
     }
     let mut scan = fixture.scan();
     let listing = without_capabilities(|| scan.list_at(START)).unwrap();
     assert_eq!(listing.instances.iter().map(taps).collect::<Vec<_>>(), [vec!["tap0"], vec![]]);
-    let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
+    let problems = listing.texts();
     assert!(
         problems[0]
             .starts_with("process 100: its TAPs need CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH (cannot list "),

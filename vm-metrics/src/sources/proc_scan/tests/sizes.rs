@@ -4,7 +4,6 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::model::Hypervisor;
 
 const MIB: u64 = 1 << 20;
 
@@ -72,8 +71,7 @@ fn a_bad_config_file_leaves_sizes_unknown() {
     let listing = fixture.scan().list_at(START).unwrap();
     let vm = &listing.instances[0];
     assert_eq!((vm.allocated_vcpus, vm.allocated_memory_bytes), (None, None));
-    let problems: Vec<_> = listing.problems.iter().map(ToString::to_string).collect();
-    assert_eq!(problems, ["process 100: its configuration file cannot be used"]);
+    assert_eq!(listing.texts(), ["process 100: its configuration file cannot be used"]);
 }
 
 #[test]
@@ -82,16 +80,8 @@ fn a_device_model_of_xen_is_xen() {
     let exe = "/usr/lib/xen/bin/qemu-system-i386";
     let fixture = Fixture::with(&[Fake { exe, args, taps: &[(9, "tap0")], ..Fake::default() }]);
     let vms = list(&mut fixture.scan(), START);
-    let xen = InstanceInfo {
-        id: "web".into(),
-        name: "web".into(),
-        hypervisor: Hypervisor::Xen,
-        hypervisor_pid: Some(100),
-        uid: Some(0),
-        nics: vec![Nic::local("tap0")],
-        ..InstanceInfo::default()
-    };
-    assert_eq!(vms, [xen]);
+    let nics = vec![Nic::local("tap0")];
+    assert_eq!(vms, [InstanceInfo { nics, ..vm("web", 100, Hypervisor::Xen) }]);
 }
 
 #[test]

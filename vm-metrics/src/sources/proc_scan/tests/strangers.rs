@@ -2,19 +2,27 @@
 
 use super::*;
 use crate::model::Trust;
-use crate::sources::SourceContext;
 
 const STRANGER: u32 = 65534;
 
-impl Fixture {
-    fn scan_trusting(&self, trust: Trust) -> ProcScan {
-        ProcScan::new(&SourceContext { host: self.host(), trust, ..SourceContext::default() })
+fn scan_trusting(fixture: &Fixture, trust: Trust) -> ProcScan {
+    ProcScan::new(&fixture.context_trusting(trust))
+}
+
+/// 1060 VMs of a stranger, and 40 of root.
+pub fn put_crowd(fixture: &Fixture, fake: &Fake) {
+    for pid in 11..=1110 {
+        let uid = if pid <= 1070 { STRANGER } else { 0 };
+        fixture.put(&Fake { pid, uid, start: pid.into(), ..*fake });
     }
 }
 
-fn overuse(listing: Listing) -> Vec<(Option<u32>, &'static str, u64)> {
-    let list = listing.overuse.into_list();
-    list.into_iter().map(|over| (over.uid, over.resource, over.count)).collect()
+/// Root has all at once, and the stranger a share.
+pub fn assert_shares(scan: &mut ProcScan) {
+    let of = |listing: &Listing, uid| listing.instances.iter().filter(|vm| vm.uid == Some(uid)).count();
+    assert_eq!(of(&scan.list_at(START).unwrap(), 0), 40);
+    let listing = with_too_many_vms(scan);
+    assert_eq!((of(&listing, STRANGER), of(&listing, 0)), (1024, 40));
 }
 
 #[test]
@@ -22,7 +30,7 @@ fn a_list_of_users_shuts_others_out() {
     let fake = |pid, uid| Fake { pid, uid, start: pid.into(), ..Fake::default() };
     let fixture = Fixture::with(&[fake(11, 0), fake(12, 64055), fake(13, STRANGER)]);
     let pids = |trust| {
-        let vms = list(&mut fixture.scan_trusting(trust), START);
+        let vms = list(&mut scan_trusting(&fixture, trust), START);
         vms.into_iter().filter_map(|vm| vm.hypervisor_pid).collect::<Vec<_>>()
     };
     assert_eq!(pids(Trust::default()), [11, 12, 13]);
@@ -38,7 +46,7 @@ fn names_in_files_give_strangers_no_taps() {
     assert!(!listing.processes[&100].is_looked_at);
     let problem = listing.problems[0].to_string();
     assert!(problem.contains("its user is not in [trust]"), "{problem}");
-    let trusting = list(&mut fixture.scan_trusting(Trust::only([STRANGER])), START);
+    let trusting = list(&mut scan_trusting(&fixture, Trust::only([STRANGER])), START);
     assert_eq!(trusting[0].nics, [Nic::local("tap0")]);
 }
 
@@ -48,7 +56,7 @@ fn a_strangers_namespace_is_not_believed() {
     let args = "qemu-kvm -name team-a_web -object file=/var/run/kubevirt-private/master-key.aes";
     let fixture = Fixture::with(&[Fake { uid: STRANGER, args, ..Fake::default() }]);
     fixture.cgroup(100, &format!("/kubepods/pod{pod}/x"));
-    let vm = |trust| list(&mut fixture.scan_trusting(trust), START).remove(0);
+    let vm = |trust| list(&mut scan_trusting(&fixture, trust), START).remove(0);
     let stranger = vm(Trust::default());
     assert_eq!((stranger.namespace, stranger.pod_uid.as_deref()), (None, Some(pod)));
     assert_eq!(vm(Trust::only([STRANGER])).namespace.as_deref(), Some("team-a"));
@@ -57,19 +65,8 @@ fn a_strangers_namespace_is_not_believed() {
 #[test]
 fn only_untrusted_users_have_a_share_of_vms() {
     let fixture = Fixture::new();
-    for pid in 11..=1110 {
-        let uid = if pid <= 1070 { STRANGER } else { 0 };
-        fixture.put(&Fake { pid, uid, start: pid.into(), ..Fake::default() });
-    }
-    let mut scan = fixture.scan();
-    let first = scan.list_at(START).unwrap();
-    assert_eq!(first.instances.iter().filter(|vm| vm.uid == Some(0)).count(), 40);
-    // On a busy machine, all strangers are known after some calls only.
-    let is_all =
-        |listing: &Listing| listing.overuse.clone().into_list().iter().any(|over| over.resource == "vms");
-    let listing = (1..60).map(|at| scan.list_at(at * TICK).unwrap()).find(is_all).expect("too many VMs");
-    let of = |uid| listing.instances.iter().filter(|vm| vm.uid == Some(uid)).count();
-    assert_eq!((of(STRANGER), of(0)), (1024, 40));
+    put_crowd(&fixture, &Fake::default());
+    assert_shares(&mut fixture.scan());
 }
 
 /// As subordinate ids give an attacker as many users.
@@ -79,10 +76,7 @@ fn of_too_many_users_the_oldest_vms_stay() {
     for pid in 11..=1110 {
         fixture.put(&Fake { pid, uid: 100_000 + pid, start: pid.into(), ..Fake::default() });
     }
-    let mut scan = fixture.scan();
-    let is_over =
-        |listing: &Listing| listing.overuse.clone().into_list().iter().any(|over| over.resource == "vms");
-    let listing = (0..60).map(|at| scan.list_at(at * TICK).unwrap()).find(is_over).expect("too many VMs");
+    let listing = with_too_many_vms(&mut fixture.scan());
     let pids: Vec<_> = listing.instances.iter().filter_map(|vm| vm.hypervisor_pid).collect();
     assert_eq!((pids.len(), pids[0]), (1024, 11));
 }
@@ -97,7 +91,7 @@ fn a_process_without_time_for_it_waits() {
     fixture.put(&Fake { pid: 101, args: "kvm -name root", ..Fake::default() });
     let listing = scan.list_at(TICK).unwrap();
     assert_eq!(ids(&listing.instances), ["root"]);
-    assert_eq!(overuse(listing), [(Some(STRANGER), "processes", 1)]);
+    assert_eq!(overuse(&listing), [(Some(STRANGER), "processes", 1)]);
     assert_eq!(ids(&list(&mut scan, 60 * TICK)), ["web", "root"], "the time is paid for");
 }
 
@@ -166,6 +160,6 @@ fn looks_at_heirs_have_a_budget() {
     scan.looks.used(Some(STRANGER), Duration::from_secs(1));
     let listing = scan.list_at(TICK).unwrap();
     assert_eq!(listing.instances[0].nics, [Nic::local("tap0")], "it may be the child's");
-    assert!(overuse(listing).contains(&(Some(STRANGER), "processes", 1)));
+    assert!(overuse(&listing).contains(&(Some(STRANGER), "processes", 1)));
     assert_eq!(list(&mut scan, 61 * TICK)[0].nics, [], "the time is paid for");
 }

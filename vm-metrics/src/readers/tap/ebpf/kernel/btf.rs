@@ -14,7 +14,7 @@ pub(crate) enum BtfError {
     Kind(u32),
     #[error("the kernel's type information does not describe {0}")]
     Missing(&'static str),
-    #[error("this kernel does not tell why it drops a frame; Linux 5.18 and later do")]
+    #[error("this kernel gives no reasons of drops; Linux 5.18 and later do")]
     NoDropReasons,
 }
 
