@@ -2,7 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use super::NicKind;
+use serde::Serialize;
 
 /// A device, under any name. Only `net` makes one.
 ///
@@ -42,6 +42,28 @@ pub struct Device {
     pub birth: Option<u64>,
     /// Whether it is certainly younger than this process.
     pub is_young: bool,
+}
+
+/// The kind of device on the host. It decides which direction of the device is the guest's input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum NicKind {
+    /// The device receives the guest's output.
+    #[default]
+    Tap,
+    /// The device sends the guest's output to the underlying network.
+    Macvtap,
+}
+
+impl NicKind {
+    /// As it is in labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tap => "tap",
+            Self::Macvtap => "macvtap",
+        }
+    }
 }
 
 /// Why a device is not where it was.

@@ -1,4 +1,4 @@
-//! Numbers of a VM's network interface, for the **guest**: rx is its input, tx its output.
+//! Numbers of a VM's network interface, for the **guest**: rx is input, tx output.
 
 #![warn(missing_docs)]
 
@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Device, EarlierCounts, EbpfStats, FrameCounts, NicSince};
+use super::{Device, EarlierCounts, EbpfStats, FrameCounts, NicKind, NicSince};
 
 /// One network interface of a VM.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -78,18 +78,6 @@ pub enum NicSource {
     None,
 }
 
-/// The kind of device on the host. It decides which direction of the device is the guest's input.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum NicKind {
-    /// The device receives the guest's output.
-    #[default]
-    Tap,
-    /// The device sends the guest's output to the underlying network.
-    Macvtap,
-}
-
 /// The attach method of the programs on a TAP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
@@ -158,16 +146,6 @@ impl NicSource {
             Self::Sysfs => "sysfs",
             Self::Procfs => "procfs",
             Self::None => "none",
-        }
-    }
-}
-
-impl NicKind {
-    /// As it is in labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Tap => "tap",
-            Self::Macvtap => "macvtap",
         }
     }
 }

@@ -1,58 +1,19 @@
 //! Tests of the merge, one tick after the other.
 
 mod drops;
+mod readings;
 mod series;
 mod sums;
 
-use std::collections::HashMap;
 use std::time::SystemTime;
 
 use super::*;
 use crate::manager::continuity::tests::daemon::Daemon;
 use crate::model::{
-    AttachMode, DeviceExit, EbpfReading, FrameCounts, Nic, NicKind, NicSource, ProcessReading, ProcessStats,
-    TapReading, TapStats, UnmonitoredKind, UnmonitoredNic, unix_seconds,
+    DeviceExit, FrameCounts, Nic, NicKind, NicSource, ProcessReading, ProcessStats, UnmonitoredKind,
+    UnmonitoredNic, unix_seconds,
 };
-use vm_metrics_common::{Counters, DropCounts};
-
-/// The readings of one tick, by interface.
-#[derive(Default)]
-struct Readings {
-    processes: HashMap<u32, ProcessReading>,
-    taps: HashMap<Nic, Tap>,
-    ebpf: HashMap<Nic, (u32, NicKind, EbpfReading)>,
-    drops: HashMap<Nic, DropCounts>,
-    awaits_drops: bool,
-    exits: HashMap<Nic, DeviceExit>,
-}
-
-/// A device of this index, and what it counts.
-#[derive(Clone, Copy)]
-struct Tap {
-    ifindex: u32,
-    kind: NicKind,
-    reading: TapReading,
-}
-
-impl Readings {
-    fn of(&self, vms: &VmSet, daemon: &mut Daemon) -> Vec<NicReadings> {
-        let of_nic = |nic: &Nic| {
-            let (tap, ebpf) = (self.taps.get(nic), self.ebpf.get(nic));
-            let found = tap.map(|tap| (tap.ifindex, tap.kind));
-            let found = found.or(ebpf.map(|(ifindex, kind, _)| (*ifindex, *kind)));
-            NicReadings {
-                device: found.map(|(ifindex, kind)| daemon.find(nic, ifindex, kind)),
-                tap: tap.map(|tap| tap.reading),
-                ebpf: ebpf.map(|(.., reading)| *reading),
-                drops: self.drops.get(nic).copied(),
-                awaits_drops: self.awaits_drops,
-                exit: self.exits.get(nic).copied(),
-                is_short_lived: false,
-            }
-        };
-        vms.nics().map(of_nic).collect()
-    }
-}
+use readings::{Readings, Tap, batch, device, ebpf};
 
 /// One tick from its begin to its end.
 fn merge(
@@ -83,29 +44,6 @@ fn vm_named(id: &str, nics: &[&str]) -> VmSet {
     let nics = nics.iter().map(|tap| Nic::local(*tap)).collect();
     VmSet {
         vms: vec![InstanceInfo { id: id.into(), hypervisor_pid: Some(7), nics, ..InstanceInfo::default() }],
-    }
-}
-
-fn device(ifindex: u32, rx_bytes: u64, tx_bytes: u64) -> Tap {
-    let stats = TapStats { rx_bytes, tx_bytes, ..TapStats::default() };
-    Tap { ifindex, kind: NicKind::Tap, reading: TapReading { source: NicSource::Netlink, stats } }
-}
-
-fn ebpf(ifindex: u32, ingress_bytes: u64, egress_bytes: u64) -> (u32, NicKind, EbpfReading) {
-    let mut counters = Counters::default();
-    counters.ingress.bytes = ingress_bytes;
-    counters.egress.bytes = egress_bytes;
-    let reading =
-        EbpfReading { attach: AttachMode::Tcx, counters, since: Some(1.0), knows_segmentation: true };
-    (ifindex, NicKind::Tap, reading)
-}
-
-fn batch(taps: &[(&str, Tap)], ebpf: &[(&str, (u32, NicKind, EbpfReading))]) -> Readings {
-    let nic = |tap: &str| Nic::local(tap);
-    Readings {
-        taps: taps.iter().map(|(tap, reading)| (nic(tap), *reading)).collect(),
-        ebpf: ebpf.iter().map(|(tap, reading)| (nic(tap), *reading)).collect(),
-        ..Readings::default()
     }
 }
 

@@ -86,3 +86,6 @@ fn final_readings<'r>(
     };
     devices.iter().map(of_device).collect()
 }
+
+#[cfg(test)]
+mod tests;

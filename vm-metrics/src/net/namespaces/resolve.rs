@@ -1,4 +1,4 @@
-//! Finds the device of each interface of the VMs, once per tick and for all readers.
+//! Finds the device of each interface, once per tick for all readers.
 
 use super::foreign::ForeignNamespace;
 use super::{EnteredNamespace, Namespaces, by_netns};

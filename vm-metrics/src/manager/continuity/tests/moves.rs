@@ -55,7 +55,7 @@ fn a_deleted_device_is_not_the_next_one() {
 
 /// The VM loses it in the tick after it was deleted: its final counters still have their account.
 #[test]
-fn a_lost_device_is_closed_after_its_final_counters() {
+fn a_lost_device_keeps_its_account_until_merged() {
     let (mut daemon, nic) = (Daemon::default(), there("t"));
     read(&mut daemon, "a", &nic, 7, 1000);
     let device = daemon.find(&nic, 7, NicKind::Tap);
