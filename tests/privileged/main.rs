@@ -10,6 +10,7 @@ mod capabilities;
 mod chain;
 mod conservation;
 mod counts;
+mod crowd;
 mod duplicate_ids;
 mod elsewhere;
 mod fallback;

@@ -1,7 +1,7 @@
 //! The daemons of a run: one per choice of readers. Only one of them runs at a time.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use vm_metrics_testkit::{
     process_cpu_time,
     wait::{SOON, wait_until},
 };
+
+use crate::command::run;
 
 /// The daemon's own default is this number of TAPs.
 const DEFAULT_NICS: u32 = 1024;
@@ -50,7 +52,7 @@ pub const GROWTH: Kind = Kind { name: "growth", ..DEFAULT };
 pub const KINDS: [Kind; 3] = [DEFAULT, WITHOUT_TASK_ITER, OTHER_BUILD];
 
 /// How daemons start in this run.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Setup<'a> {
     pub binary: &'a Path,
     /// A daemon to compare with.
@@ -103,7 +105,7 @@ impl Setup<'_> {
         let Kind { name, settings, is_other_build } = kind;
         let binary = if is_other_build { self.other_build } else { Some(self.binary) };
         let Some(binary) = binary else { return Ok(None) };
-        let config = self.dir.join(format!("{name}.toml"));
+        let config = self.config(name);
         fs::write(&config, self.configuration(name, settings, interval)?)
             .with_context(|| format!("write {}", config.display()))?;
         let mut check = Command::new(binary);
@@ -122,10 +124,13 @@ impl Setup<'_> {
         Ok(Some(contestant))
     }
 
-    /// Removes the pinned programs of the daemons of this name, which have ended.
-    pub fn remove_pins(&self, name: &str) -> Result<()> {
-        let pins = Path::new(PINS).join(name);
-        fs::remove_dir_all(&pins).with_context(|| format!("remove {}", pins.display()))
+    /// Removes the programs of the daemons of this kind, which have ended.
+    pub fn detach(&self, kind: Kind) -> Result<()> {
+        run(Command::new(self.binary).args(["detach", "--config"]).arg(self.config(kind.name)))
+    }
+
+    fn config(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.toml"))
     }
 
     fn configuration(&self, name: &str, settings: &str, interval: Duration) -> Result<String> {

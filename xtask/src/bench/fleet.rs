@@ -4,6 +4,8 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use vm_metrics_testkit::{
@@ -21,6 +23,9 @@ const THREADS: [&str; 3] = ["CPU 0/KVM", "CPU 1/KVM", "worker"];
 const TRAFFIC: Traffic = Traffic { packets_per_second: 1, frame_bytes: 1000 };
 
 const MEMORY_BYTES: usize = 64 << 10;
+
+/// So long the daemon looks closely at a new process in each tick.
+const YOUTH: Duration = Duration::from_secs(11);
 
 /// Number of processes that start at the same time.
 const BATCH: usize = 16;
@@ -40,7 +45,7 @@ impl Fleet {
         Ok(Self { program, vms: Vec::new() })
     }
 
-    /// Starts VMs until there are so many.
+    /// Starts VMs until there are so many, and waits until none is young.
     pub fn grow_to(&mut self, count: u32) -> Result<()> {
         let numbers: Vec<usize> = (self.vms.len()..count as usize).collect();
         for batch in numbers.chunks(BATCH) {
@@ -49,6 +54,9 @@ impl Fleet {
                 vm.wait_until_ready()?;
                 self.vms.push(vm);
             }
+        }
+        if !numbers.is_empty() {
+            thread::sleep(YOUTH);
         }
         Ok(())
     }

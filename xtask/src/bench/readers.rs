@@ -1,4 +1,4 @@
-//! The time of each reader and source per VM, as the daemon reports it of its last tick.
+//! The time of each reader and source per VM, as the daemon reports it.
 
 use std::time::{Duration, Instant};
 

@@ -50,6 +50,11 @@ pub(crate) struct AttachPlan<'v> {
 }
 
 impl AttachPlan<'_> {
+    /// Which TAPs of a user have the programs first.
+    pub(crate) fn busiest_first(&mut self, packets: impl Fn(usize) -> u64) {
+        self.shares.iter_mut().for_each(|(_, changes)| changes.busiest_first(&packets));
+    }
+
     /// Whose TAPs have the programs first.
     pub(crate) fn take_turns(&mut self, tenant: impl Fn(&Nic) -> Tenant, turn: usize) {
         for (_, changes) in &mut self.shares {

@@ -165,7 +165,7 @@ impl ProgramSet {
             new: present
                 .iter()
                 .filter(|(ifindex, _)| is_new(ifindex))
-                .map(|(ifindex, present)| (*ifindex, present.device, present.nic.clone()))
+                .map(|(_, &PresentTap { at, device, nic })| NewTap { at, device, nic: nic.clone() })
                 .collect(),
         }
     }
@@ -204,40 +204,36 @@ impl ProgramSet {
         let now = Instant::now();
         let rests = |ifindex: &u32| self.refused.get(ifindex).is_some_and(|refusal| now < refusal.retry_at);
         // One that is to be taken off first may have to wait for its turn.
-        let is_free = |(ifindex, ..): &&NewTap| !self.taps.contains_key(ifindex) && !rests(ifindex);
+        let is_free =
+            |new: &&NewTap| !self.taps.contains_key(&new.device.ifindex) && !rests(&new.device.ifindex);
         let new: Vec<_> = changes.new.iter().filter(is_free).take(at_most).collect();
-        for (at, (ifindex, device, nic)) in new.iter().enumerate() {
-            let Some(attached) = budget.spend(|| self.attach_one(*ifindex, *device, nic, links)) else {
+        for (at, NewTap { device, nic, .. }) in new.iter().enumerate() {
+            let ifindex = device.ifindex;
+            let Some(attached) = budget.spend(|| self.attach_one(*device, nic, links)) else {
                 return at;
             };
             match attached {
                 Ok(tap) => {
-                    self.refused.remove(ifindex);
-                    self.taps.insert(*ifindex, tap);
+                    self.refused.remove(&ifindex);
+                    self.taps.insert(ifindex, tap);
                 }
                 // The name means another device by now, which the next tick finds.
-                Err(_) if !links.has_name(*ifindex, &nic.tap) => {}
+                Err(_) if !links.has_name(ifindex, &nic.tap) => {}
                 Err(error) => {
                     let lacks_slot = matches!(error, LoadError::NoSlot);
                     // To ask once more costs little, and what counts meanwhile is not shown.
-                    let rest = if self.unverified.contains_key(ifindex) { Duration::ZERO } else { RETRY };
+                    let rest = if self.unverified.contains_key(&ifindex) { Duration::ZERO } else { RETRY };
                     let (error, retry_at) = (AttachError::new(&nic.tap, error), Instant::now() + rest);
-                    self.refused.insert(*ifindex, Refusal { error, lacks_slot, retry_at });
+                    self.refused.insert(ifindex, Refusal { error, lacks_slot, retry_at });
                 }
             }
         }
         new.len()
     }
 
-    fn attach_one(
-        &mut self,
-        ifindex: u32,
-        device: DeviceId,
-        nic: &Nic,
-        links: &mut Links,
-    ) -> Result<Tap, LoadError> {
-        let name = nic.tap.as_str();
-        if let Some(tap) = self.adopt_unverified(ifindex, device, name)? {
+    fn attach_one(&mut self, device: DeviceId, nic: &Nic, links: &mut Links) -> Result<Tap, LoadError> {
+        let (ifindex, name) = (device.ifindex, nic.tap.as_str());
+        if let Some(tap) = self.adopt_unverified(device, name)? {
             return Ok(tap);
         }
         let slot = self.slots.assign(&mut self.loaded, ifindex)?.ok_or(LoadError::NoSlot)?;

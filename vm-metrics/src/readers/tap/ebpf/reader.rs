@@ -174,7 +174,7 @@ impl Reader for TapEbpf {
         self.follow(namespaces);
         let plans = self.begin(present_taps(vms, batch), namespaces, &mut report);
         self.follow_drops(&plans, &mut report);
-        let plans = self.attach(plans, namespaces, vms);
+        let plans = self.attach(plans, namespaces, vms, batch);
         // What was dropped had been offered, so it is read first: then no difference is below 0.
         if let Ok(drops) = &self.drops
             && let Err(error) = drops.read(batch)
@@ -263,8 +263,14 @@ impl TapEbpf {
         mut plans: Vec<(Option<u64>, AttachPlan<'v>)>,
         namespaces: &mut Namespaces,
         vms: &VmSet,
+        batch: &Batch,
     ) -> Vec<(Option<u64>, AttachPlan<'v>)> {
         self.turn += 1;
+        let packets = |at: usize| {
+            let stats = batch.nics[at].tap.unwrap_or_default().stats;
+            stats.rx_packets.saturating_add(stats.tx_packets)
+        };
+        plans.iter_mut().for_each(|(_, plan)| plan.busiest_first(packets));
         let Self { own, foreign, loader, loading, attaching, trust, turn, .. } = self;
         attaching.refill();
         let tenants: HashMap<&Nic, Tenant> =

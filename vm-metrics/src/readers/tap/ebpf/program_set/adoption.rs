@@ -54,10 +54,10 @@ impl ProgramSet {
     /// Asks once more about what an earlier daemon has left on an interface.
     pub(crate) fn adopt_unverified(
         &mut self,
-        ifindex: u32,
         device: DeviceId,
         name: &str,
     ) -> Result<Option<Tap>, LoadError> {
+        let ifindex = device.ifindex;
         let (Some(&slot), Some(pins)) = (self.unverified.get(&ifindex), &self.pins) else { return Ok(None) };
         let Some(attached) = adopt(&mut self.loaded, pins, ifindex, name)? else {
             return self.release_unverified(ifindex).map(|()| None);
