@@ -124,6 +124,7 @@ impl Devices {
     }
 
     /// The indexes of devices that were deleted before this tick.
+    #[cfg_attr(not(feature = "ebpf"), expect(dead_code, reason = "only the eBPF reader asks"))]
     pub(crate) fn deleted(&self) -> &HashSet<u32> {
         &self.deleted
     }

@@ -170,6 +170,7 @@ impl Namespaces {
     }
 
     /// Whether a VM is in it that has not ended. The others are closed with the tick.
+    #[cfg(feature = "ebpf")]
     pub(crate) fn is_wanted(&self, netns: u64) -> bool {
         self.foreign.get(&netns).is_some_and(|known| known.is_wanted)
     }
