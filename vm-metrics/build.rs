@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 
 const TARGET: &str = "bpfel-unknown-none";
 const PACKAGE: &str = "vm-metrics-ebpf";
-const OBJECTS: [&str; 2] = ["vm-metrics", "vm-metrics-drops"];
+const OBJECTS: [&str; 3] = ["vm-metrics", "vm-metrics-drops", "vm-metrics-tasks"];
 
 /// Prefixes of variables that the outer cargo sets for the host build, and that the inner build must not inherit. They hold
 /// target and flags of the host, features of this crate, and `clippy-driver`, which emits no code. The flags of the object

@@ -14,7 +14,7 @@ use crate::vmm::{FRAME, Program, Vmm, Work};
 const TABLES: &str = "retention = \"5m\"\n[readers.tap_ebpf]\npin = false\n";
 
 /// Starts VMs until one has this pid, in the test's pid namespace. Threads take numbers too.
-fn with_pid(program: &Program, pid: u32, work: Work) -> Vmm {
+pub(crate) fn with_pid(program: &Program, pid: u32, work: Work) -> Vmm {
     let start = || {
         fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())?;
         let vmm = program.start_at_once("vmt0", work);

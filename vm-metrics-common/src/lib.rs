@@ -8,9 +8,11 @@
 
 mod drops;
 mod kernel;
+mod tasks;
 
 pub use drops::{DropCounts, DropKey, Reasons, names as drop_names};
 pub use kernel::{Layout, NAME as GLOBAL_LAYOUT};
+pub use tasks::{SumLayout, TaskGroup, TaskLayout, TaskPages, TaskRun, TaskSums, names as task_names};
 
 /// Version of the layout and meaning of everything in this crate.
 pub const ABI_VERSION: u32 = 3;
@@ -173,7 +175,7 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Counters, DropCounts, DropKey, Layout, Reasons, TableEntry};
+    use super::{Counters, DropCounts, DropKey, Layout, Reasons, TableEntry, TaskGroup, TaskLayout, TaskRun};
 
     // SAFETY: repr(C), no padding (asserted above), every bit pattern is a value.
     unsafe impl aya::Pod for Counters {}
@@ -187,4 +189,10 @@ mod user {
     unsafe impl aya::Pod for Reasons {}
     // SAFETY: as above, in `kernel`.
     unsafe impl aya::Pod for Layout {}
+    // SAFETY: as above, in `tasks`.
+    unsafe impl aya::Pod for TaskGroup {}
+    // SAFETY: as above, in `tasks`.
+    unsafe impl aya::Pod for TaskLayout {}
+    // SAFETY: as above, in `tasks`.
+    unsafe impl aya::Pod for TaskRun {}
 }

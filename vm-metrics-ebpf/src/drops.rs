@@ -6,6 +6,7 @@
 #![no_std]
 #![no_main]
 
+mod memory;
 #[macro_use]
 mod skb;
 
@@ -18,7 +19,8 @@ use aya_ebpf::{
     maps::PerCpuHashMap,
     programs::BtfTracePointContext,
 };
-use skb::{Skb, read};
+use memory::read;
+use skb::Skb;
 use vm_metrics_common::{DropCounts, DropKey, Reasons, Traffic};
 
 /// The meaning of each reason of this kernel; user space sets it before loading.

@@ -1,7 +1,7 @@
 //! The programs on the TAPs, which count frames and pass every one.
 //!
 //! `main.rs` has the entry points, `maps.rs` the maps, `count.rs` the one hot function, `frame.rs` reads headers,
-//! `skb.rs` the kernel's structures. `drops.rs` is an object of its own.
+//! `skb.rs` the kernel's structures. `drops.rs` and `tasks.rs` are objects of their own.
 //!
 //! All functions that the programs call are `#[cold]`, so that they are in one section: aya identifies a function by its
 //! offset there, and takes two of different sections for one. On many machines a call costs as much as the count.
@@ -12,6 +12,7 @@
 mod count;
 mod frame;
 mod maps;
+mod memory;
 mod skb;
 
 use aya_ebpf::{bindings::tcx_action_base::TCX_NEXT, macros::classifier, programs::TcContext};

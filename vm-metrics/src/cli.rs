@@ -97,7 +97,7 @@ struct Serve {
     /// Time between two readings, such as 1s or 250ms [default: 1s]
     #[arg(long, value_parser = config::parse_interval)]
     interval: Option<Duration>,
-    /// Run without eBPF: read only the counters of the network devices
+    /// Run without eBPF: read only /proc and the counters of the network devices
     #[arg(long)]
     no_ebpf: bool,
 }
@@ -177,7 +177,7 @@ impl Serve {
         }
         config.settings.interval = self.interval.unwrap_or(config.settings.interval);
         if self.no_ebpf {
-            config.readers.switch_off(readers::TAP_EBPF);
+            config.readers.switch_off(readers::BY_EBPF);
         }
     }
 }

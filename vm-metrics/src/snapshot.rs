@@ -43,7 +43,7 @@ enum Witness {
 }
 
 pub(crate) fn run(document: Document, options: Options) -> anyhow::Result<()> {
-    let app = App::load(document, |config| config.readers.switch_off(readers::TAP_EBPF))?;
+    let app = App::load(document, |config| config.readers.switch_off(readers::BY_EBPF))?;
     let daemon = if options.no_daemon { None } else { LocalDaemon::find(app.settings(), warn_of) };
     let witness = match daemon {
         Some(daemon) => {

@@ -29,8 +29,8 @@ impl Sections {
     }
 
     /// Disables a component, whatever its section has.
-    pub fn switch_off(&mut self, name: &'static str) {
-        self.switched_off.push(name);
+    pub fn switch_off(&mut self, names: impl IntoIterator<Item = &'static str>) {
+        self.switched_off.extend(names);
     }
 
     /// Takes the section of this name; an empty one if it is missing.

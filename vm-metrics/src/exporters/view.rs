@@ -6,9 +6,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::budget::LabelBudget;
 use super::exporter_stats::ExporterStats;
-use super::families::{self, Family};
-use super::metrics::Group;
+use super::families::{self, Family, FamilySink};
 use super::metrics::labels::ID;
+use super::metrics::{EXPORTER_GROUPS, GROUPS, Group, Metric};
 use crate::model::Snapshot;
 
 /// One exporter's view of the snapshots.
@@ -34,28 +34,35 @@ impl View {
     /// All families, always in the same order.
     #[cfg(feature = "otel")]
     pub(super) fn look(&self, snapshot: &Snapshot, stale: bool) -> Vec<Family> {
-        let mut families = self.of_snapshot(snapshot, stale);
-        families.extend(self.of_exports(snapshot));
+        let mut families = Vec::new();
+        self.write(snapshot, stale, &mut families);
+        families.extend(families::of_exports(snapshot, &self.stats));
         families
     }
 
-    /// Families of the snapshot.
-    pub(super) fn of_snapshot(&self, snapshot: &Snapshot, stale: bool) -> Vec<Family> {
-        self.fit(snapshot, stale, families::of_snapshot(snapshot))
-    }
-
-    /// Families of the snapshot, within the budget of this exporter.
-    pub(super) fn fit(&self, snapshot: &Snapshot, stale: bool, mut families: Vec<Family>) -> Vec<Family> {
+    /// Writes the families of the snapshot, within the budget of this exporter.
+    pub(super) fn write(&self, snapshot: &Snapshot, stale: bool, sink: &mut dyn FamilySink) {
+        let is_of_vms = |prefix: Option<&str>, metric: &Metric| prefix.is_none() || metric.has_label(ID.name);
         if stale {
-            let is_of_vms =
-                |family: &&mut Family| family.prefix.is_none() || family.metric.has_label(ID.name);
-            let of_vms = families.iter_mut().filter(is_of_vms);
-            of_vms.for_each(|family| family.samples.clear());
-        } else if let Some(budget) = &self.budget {
-            // A panic inside may have left out a step of a counter; all steps after it are right.
-            budget.lock().unwrap_or_else(PoisonError::into_inner).fit(snapshot, &mut families);
+            let is_shown = |prefix: Option<&str>, metric: &Metric| !is_of_vms(prefix, metric);
+            families::write(GROUPS, snapshot, &self.stats, is_shown, sink);
+            return;
         }
-        families
+        match self.fitted(snapshot, || families::of_snapshot(snapshot)) {
+            Some(families) => families.iter().for_each(|family| family.write(sink)),
+            None => families::write(GROUPS, snapshot, &self.stats, |_, _| true, sink),
+        }
+    }
+
+    /// The families within the budget of this exporter; `None` when it shows all as they are.
+    pub(super) fn fitted(
+        &self,
+        snapshot: &Snapshot,
+        families: impl FnOnce() -> Vec<Family>,
+    ) -> Option<Vec<Family>> {
+        // A panic inside may have left out a step of a counter; all steps after it are right.
+        let mut budget = self.budget.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        budget.observe(snapshot).then(|| budget.fit(snapshot, families()))
     }
 
     /// These metrics, all samples of them.
@@ -64,8 +71,9 @@ impl View {
         families::of_groups(groups, snapshot, &self.stats)
     }
 
-    /// Families of the exporters themselves.
-    pub(super) fn of_exports(&self, snapshot: &Snapshot) -> Vec<Family> {
-        families::of_exports(snapshot, &self.stats)
+    /// Writes the families of the exporters themselves.
+    #[cfg(feature = "daemon")]
+    pub(super) fn write_exports(&self, snapshot: &Snapshot, sink: &mut dyn FamilySink) {
+        families::write(EXPORTER_GROUPS, snapshot, &self.stats, |_, _| true, sink);
     }
 }

@@ -82,7 +82,7 @@ impl Manager {
     pub(crate) fn baseline(host: &Host) -> Self {
         let start = || {
             let mut config = Config::builtin()?;
-            config.readers.switch_off(readers::TAP_EBPF);
+            config.readers.switch_off(readers::BY_EBPF);
             Ok::<_, StartError>(Self::start(
                 Sources::new(Vec::new()),
                 readers::configure(config.readers)?,

@@ -18,6 +18,8 @@ pub struct Batch {
     pub processes: HashMap<u32, ProcessReading>,
     /// Processes of removed VMs. Their pids may be those of others by now.
     pub removed_processes: HashMap<u32, ProcessReading>,
+    /// Processes that need no reading of their files: `task_iter` has all numbers of them.
+    pub complete: HashSet<u32>,
     /// Hypervisor processes that a source lists and that have ended.
     pub ended: HashSet<u32>,
     /// By process.
@@ -31,6 +33,13 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// The VMs with a process whose files are to be read.
+    pub(crate) fn incomplete<'v>(&self, vms: &'v VmSet) -> Vec<&'v InstanceInfo> {
+        let is_incomplete =
+            |vm: &&InstanceInfo| vm.hypervisor_pid.is_some_and(|pid| !self.complete.contains(&pid));
+        vms.vms.iter().filter(is_incomplete).collect()
+    }
+
     /// Adds what a reader has read of a process.
     pub(crate) fn add_process(&mut self, pid: u32, stats: ProcessStats) {
         self.processes.entry(pid).or_default().add(stats);

@@ -56,8 +56,10 @@ pub struct NicStats {
     #[serde(skip)]
     pub since: NicSince,
     /// The device that was read.
+    /// The device that was read.
+    #[doc(hidden)]
     #[serde(skip)]
-    pub(crate) found: Option<Device>,
+    pub found: Option<Device>,
 }
 
 /// The source of a NIC's numbers.

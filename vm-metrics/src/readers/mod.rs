@@ -53,10 +53,11 @@ pub struct ReaderDef {
 }
 
 /// Every reader, in the order in which they read. Threads come before their process: so those of the vCPUs are never
-/// ahead of the whole. The devices come before eBPF: so the eBPF count is never older than
+/// ahead of the whole. The task iterator comes before the files of processes, of which those read the others. The devices come before eBPF: so the eBPF count is never older than
 /// the device's, which continuity relies on. Of those that read devices each reads what the ones before could not.
 pub const READERS: &[ReaderDef] = &[
     process::threads::READER,
+    process::task_iter::READER,
     process::stat::READER,
     process::statm::READER,
     process::status::READER,
@@ -72,6 +73,9 @@ pub const READERS: &[ReaderDef] = &[
 
 /// The reader whose maps count against the memory limit.
 pub(crate) const TAP_EBPF: &str = tap::ebpf::READER.name;
+
+/// The readers that need eBPF.
+pub(crate) const BY_EBPF: [&str; 2] = [process::task_iter::READER.name, TAP_EBPF];
 
 /// Readers that are off by default because of their cost.
 pub const ON_REQUEST: &[&str] = &[process::smaps::READER.name];

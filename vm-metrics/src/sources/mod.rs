@@ -25,6 +25,8 @@ mod vmm_api;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 pub use self::adapters::{
     InstanceData, InstanceListerAdapter, InstanceManager, InstanceManagerAdapter, InstanceUtilizationInfo,
 };
@@ -227,6 +229,13 @@ pub struct ApiSocket {
     pub path: PathBuf,
     /// When they change, much may have.
     pub nics: Vec<Nic>,
+}
+
+/// The options of a source that has one directory.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct DirConfig {
+    dir: Option<PathBuf>,
 }
 
 /// The configured path of a source, else the default. A fixture host has no default, which would be the path of another

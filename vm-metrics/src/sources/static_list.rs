@@ -128,7 +128,7 @@ mod tests {
             "#,
         )
         .unwrap();
-        let host = Fixture::with(&[Fake { pid: 42, ..Fake::default() }]);
+        let host = Fixture::with(&[Fake { pid: 42, ..Fake::QEMU }]);
         let vms = config.vms.into_iter().map(Spanned::into_inner).collect();
         let listing = StaticList::new(vms, &host.context()).list().unwrap();
         let web = InstanceInfo { id: "web".into(), name: "web".into(), ..InstanceInfo::default() };

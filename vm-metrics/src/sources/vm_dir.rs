@@ -4,10 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 use super::error::json_problem;
-use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError, configured_path};
+use super::{DirConfig, Listing, Precedence, Source, SourceContext, SourceDef, SourceError, configured_path};
 use crate::sources::declared::DeclaredVm;
 use crate::sources::declared::pid_guard::PidGuard;
 use crate::sources::files::watched::WatchedFiles;
@@ -28,17 +26,11 @@ enabled = "auto"
 # dir = "/run/vm-metrics/vms"
 "#,
     configure: |section, context| {
-        let config: VmDirConfig = section.options()?;
+        let config: DirConfig = section.options()?;
         let dir = configured_path(&context.host, config.dir, DEFAULT_DIR);
         Ok(dir.map(|dir| Box::new(VmDir::new(dir, context)) as _))
     },
 };
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct VmDirConfig {
-    dir: Option<PathBuf>,
-}
 
 #[derive(Debug)]
 struct VmDir {
@@ -118,7 +110,7 @@ mod tests {
     #[test]
     fn each_file_is_a_vm_while_it_exists() {
         let dir = tempfile::tempdir().unwrap();
-        let host = Fixture::with(&[Fake { pid: 42, ..Fake::default() }]);
+        let host = Fixture::with(&[Fake { pid: 42, ..Fake::QEMU }]);
         let mut source = VmDir::new(dir.path().to_owned(), &host.context());
         fs::write(dir.path().join("web.toml"), "taps = [\"tap0\"]\nvcpus = 2\npid = 42\n").unwrap();
         fs::write(dir.path().join("b.json"), r#"{"id": "db", "name": "DB", "memory_bytes": 1024}"#).unwrap();

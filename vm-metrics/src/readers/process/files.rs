@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use crate::host::Host;
-use crate::model::{InstanceInfo, Trust, VmSet};
+use crate::model::{Batch, InstanceInfo, ProcessStats, Trust, VmSet};
 use crate::patient::{Job, Patient};
 use crate::procfs::ParseError;
 use crate::readers::cached_file::{Buffer, CachedFile};
@@ -62,12 +62,11 @@ impl<T: Send + 'static> ProcessFiles<T> {
     /// answer is left out, and so are some of users who have too many: the report says so.
     pub(crate) fn read_all(
         &mut self,
-        vms: &VmSet,
+        vms: &[&InstanceInfo],
         report: &mut ReadReport,
     ) -> Vec<(u32, Result<Option<T>, ReaderError>)> {
-        let with_process: Vec<&InstanceInfo> =
-            vms.vms.iter().filter(|vm| vm.hypervisor_pid.is_some()).collect();
-        let jobs: Vec<_> = with_process.iter().filter_map(|vm| self.job(vm)).collect();
+        let (with_process, jobs): (Vec<&InstanceInfo>, Vec<_>) =
+            vms.iter().filter_map(|vm| Some((*vm, self.job(vm)?))).unzip();
         let answers = self.patient.each(jobs);
         report.overuse.merge(self.patient.take_overuse());
         let keep = self.worth_keeping(&with_process);
@@ -108,29 +107,31 @@ impl<T: Send + 'static> ProcessFiles<T> {
     pub(crate) fn retain(&mut self, is_wanted: impl Fn(u32) -> bool) {
         self.kept.retain(|pid, _| is_wanted(*pid));
     }
-
-    /// Closes the files of all other processes.
-    fn keep_only(&mut self, vms: &VmSet) {
-        let pids: HashSet<u32> = vms.pids().collect();
-        self.retain(|pid| pids.contains(&pid));
-    }
 }
 
 impl<T: Send + 'static> ProcessFiles<Option<T>> {
-    /// Reads the file of each VM's process. `parse` gives `None` for a process that has ended and is not reaped.
-    pub(crate) fn read_each(&mut self, vms: &VmSet, mut take: impl FnMut(u32, T)) -> ReadReport {
+    /// Reads the file of each VM's process of which the batch lacks numbers, and closes the files of all others. `parse`
+    /// gives `None` for a process that has ended and is not reaped.
+    pub(crate) fn read_each(
+        &mut self,
+        vms: &VmSet,
+        batch: &mut Batch,
+        stats: impl Fn(T) -> ProcessStats,
+    ) -> ReadReport {
         let mut report = ReadReport::default();
-        for (pid, result) in self.read_all(vms, &mut report) {
+        let incomplete = batch.incomplete(vms);
+        for (pid, result) in self.read_all(&incomplete, &mut report) {
             match result {
                 Ok(Some(Some(parsed))) => {
-                    take(pid, parsed);
+                    batch.add_process(pid, stats(parsed));
                     report.items += 1;
                 }
                 Ok(_) => report.error(ReaderError::NoProcess { pid }),
                 Err(error) => report.error(error),
             }
         }
-        self.keep_only(vms);
+        let pids: HashSet<Option<u32>> = incomplete.iter().map(|vm| vm.hypervisor_pid).collect();
+        self.retain(|pid| pids.contains(&Some(pid)));
         report
     }
 }
@@ -179,13 +180,14 @@ mod tests {
         let parse = |content: &[u8]| parse_io(content).map(Some);
         let mut files = ProcessFiles::with_room(host, Trust::default(), 4, "test", "io", parse);
         for _ in 0..3 {
-            let report = files.read_each(&vms, |_, _| ());
+            let report = files.read_each(&vms, &mut Batch::default(), |stats| stats);
             assert_eq!((report.items, report.errors), (6, 0));
             let mut kept: Vec<u32> = files.kept.keys().copied().collect();
             kept.sort_unstable();
             assert_eq!(kept, [1, 4, 5, 6], "root's, and one of each user");
         }
-        files.read_each(&VmSet::default(), |_, _| ());
-        assert!(files.kept.is_empty());
+        let complete = vms.pids().filter(|pid| *pid != 4).collect();
+        files.read_each(&vms, &mut Batch { complete, ..Batch::default() }, |stats| stats);
+        assert!(files.kept.keys().eq([&4]), "the file of the only one that needs it: {:?}", files.kept);
     }
 }

@@ -25,6 +25,6 @@ struct ProcIo {
 
 impl Reader for ProcIo {
     fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
-        self.files.read_each(vms, |pid, stats| batch.add_process(pid, stats))
+        self.files.read_each(vms, batch, |stats| stats)
     }
 }

@@ -1,4 +1,4 @@
-//! Reads the numbers of hypervisor processes: one reader per file of procfs.
+//! Reads the numbers of hypervisor processes: one reader per file of procfs, and `task_iter`.
 
 mod cpu_clock;
 mod exits;
@@ -9,4 +9,5 @@ pub(super) mod smaps;
 pub(super) mod stat;
 pub(super) mod statm;
 pub(super) mod status;
+pub(super) mod task_iter;
 pub(super) mod threads;

@@ -10,8 +10,7 @@ use super::cpu_clock::CpuClocks;
 use super::exits::Exits;
 use super::files::ProcessFiles;
 use crate::host::Host;
-use crate::model::Tenant;
-use crate::model::{Batch, ProcessReading, ProcessStats, Trust, VmSet};
+use crate::model::{Batch, InstanceInfo, ProcessReading, ProcessStats, Tenant, Trust, VmSet};
 use crate::net::namespaces::Namespaces;
 use crate::procfs::{Stat, parse_stat};
 use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
@@ -68,15 +67,13 @@ impl Reader for ProcStat {
         let mut report = ReadReport::default();
         let tenants: HashMap<u32, Tenant> =
             vms.vms.iter().filter_map(|vm| Some((vm.hypervisor_pid?, Tenant::of(vm, &self.trust)))).collect();
+        let incomplete = batch.incomplete(vms);
         // Before the files, which say that it is still the process that had the pid a tick ago.
-        let clocks = self.clocks_nsec(vms);
-        for (pid, result) in self.files.read_all(vms, &mut report) {
+        let clocks = self.clocks_nsec(&incomplete);
+        for (pid, result) in self.files.read_all(&incomplete, &mut report) {
             let clock_nsec = clocks.get(&pid).copied();
             match result {
                 Ok(Some(stat)) if !stat.is_dead() => {
-                    if let Some(exits) = &mut self.exits {
-                        exits.follow(pid, stat.start_ticks, tenants[&pid]);
-                    }
                     let reading = batch.processes.entry(pid).or_default();
                     self.take(pid, &stat, clock_nsec, reading);
                     report.items += 1;
@@ -88,14 +85,28 @@ impl Reader for ProcStat {
                 Err(error) => report.error(error),
             }
         }
+        for (pid, tenant) in tenants {
+            let Some(reading) = batch.processes.get_mut(&pid) else { continue };
+            let Some(start_ticks) = reading.start_ticks else { continue };
+            if batch.complete.contains(&pid) {
+                let now = reading.stats.cpu_usec;
+                reading.stats.cpu_usec = now.map(|now| self.cpu_usec(pid, start_ticks, now));
+            }
+            if let Some(exits) = &mut self.exits {
+                exits.follow(pid, start_ticks, tenant);
+            }
+        }
         self.wanted = vms.pids().collect();
+        let wanted = |pid| self.wanted.contains(&pid) && !batch.complete.contains(&pid);
+        self.files.retain(wanted);
         report
     }
 
     /// One that has ended, and that its parent has not yet asked for, still says what it used in all.
     fn read_final(&mut self, removals: &VmSet, _: &mut Namespaces, batch: &mut Batch) {
-        let clocks = self.clocks_nsec(removals);
-        for (pid, result) in self.files.read_all(removals, &mut ReadReport::default()) {
+        let removed: Vec<&InstanceInfo> = removals.vms.iter().collect();
+        let clocks = self.clocks_nsec(&removed);
+        for (pid, result) in self.files.read_all(&removed, &mut ReadReport::default()) {
             let clock_nsec = clocks.get(&pid).copied();
             let known = self.published.get(&pid).map(|said| said.start_ticks);
             let Ok(stat) = result else { continue };
@@ -132,15 +143,17 @@ impl ProcStat {
         }
     }
 
-    fn clocks_nsec(&self, vms: &VmSet) -> HashMap<u32, u64> {
+    fn clocks_nsec(&self, vms: &[&InstanceInfo]) -> HashMap<u32, u64> {
         let Some(clocks) = self.clocks else { return HashMap::new() };
-        vms.pids().filter_map(|pid| clocks.read_nsec(pid).map(|nsec| (pid, nsec))).collect()
+        let pids = vms.iter().filter_map(|vm| vm.hypervisor_pid);
+        pids.filter_map(|pid| clocks.read_nsec(pid).map(|nsec| (pid, nsec))).collect()
     }
 
     fn take(&mut self, pid: u32, stat: &Stat, clock_nsec: Option<u64>, reading: &mut ProcessReading) {
         reading.start_ticks = Some(stat.start_ticks);
+        let now = clock_nsec.map_or_else(|| cpu_usec(stat, self.ticks_per_second), |nsec| nsec / 1000);
         let stats = ProcessStats {
-            cpu_usec: Some(self.cpu_usec(pid, stat, clock_nsec)),
+            cpu_usec: Some(self.cpu_usec(pid, stat.start_ticks, now)),
             minor_page_faults: Some(stat.minor_faults),
             major_page_faults: Some(stat.major_faults),
             threads: Some(stat.threads),
@@ -149,10 +162,8 @@ impl ProcStat {
         reading.add(stats);
     }
 
-    /// The greater of what was said and what is known now: clock ticks lag behind the clock.
-    fn cpu_usec(&mut self, pid: u32, stat: &Stat, clock_nsec: Option<u64>) -> u64 {
-        let now = clock_nsec.map_or_else(|| cpu_usec(stat, self.ticks_per_second), |nsec| nsec / 1000);
-        let start_ticks = stat.start_ticks;
+    /// The greater of the last value and the present one, because clock ticks lag behind the clock.
+    fn cpu_usec(&mut self, pid: u32, start_ticks: u64, now: u64) -> u64 {
         let said = self.published.entry(pid).or_insert(CpuRecord { start_ticks, cpu_usec: now });
         let same = said.start_ticks == start_ticks;
         *said = CpuRecord { start_ticks, cpu_usec: if same { now.max(said.cpu_usec) } else { now } };
@@ -193,21 +204,10 @@ mod tests {
             published: HashMap::new(),
             wanted: HashSet::new(),
         };
-        let stat = |utime_ticks, start_ticks| Stat {
-            state: b'S',
-            ppid: 1,
-            session: 1,
-            minor_faults: 0,
-            major_faults: 0,
-            utime_ticks,
-            stime_ticks: 0,
-            threads: 1,
-            start_ticks,
-        };
-        assert_eq!(reader.cpu_usec(7, &stat(5, 1), Some(59_999_999)), 59_999);
-        assert_eq!(reader.cpu_usec(7, &stat(5, 1), None), 59_999, "50 ms in ticks");
-        assert_eq!(reader.cpu_usec(7, &stat(7, 1), None), 70_000);
-        assert_eq!(reader.cpu_usec(7, &stat(1, 2), None), 10_000, "another process");
+        assert_eq!(reader.cpu_usec(7, 1, 59_999), 59_999);
+        assert_eq!(reader.cpu_usec(7, 1, 50_000), 59_999, "in ticks");
+        assert_eq!(reader.cpu_usec(7, 1, 70_000), 70_000);
+        assert_eq!(reader.cpu_usec(7, 2, 10_000), 10_000, "another process");
     }
 
     #[test]

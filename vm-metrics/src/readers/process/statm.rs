@@ -55,13 +55,11 @@ struct StatmReader {
 
 impl Reader for StatmReader {
     fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
-        self.files.read_each(vms, |pid, statm| {
-            let ProcStatm { rss_bytes, vms_bytes } = in_bytes(&statm, self.page_size);
+        let page_size = self.page_size;
+        self.files.read_each(vms, batch, |statm| {
+            let ProcStatm { rss_bytes, vms_bytes } = in_bytes(&statm, page_size);
             let (memory_rss_bytes, memory_vms_bytes) = (Some(rss_bytes), Some(vms_bytes));
-            batch.add_process(
-                pid,
-                ProcessStats { memory_rss_bytes, memory_vms_bytes, ..ProcessStats::default() },
-            );
+            ProcessStats { memory_rss_bytes, memory_vms_bytes, ..ProcessStats::default() }
         })
     }
 }

@@ -79,21 +79,21 @@ mod tests {
 
     #[test]
     fn only_the_vms_hypervisor_keeps_its_pid() {
-        let ours = Fake { args: "qemu-system-x86_64 -uuid 0123", ..Fake::default() };
+        let ours = Fake { args: "qemu-system-x86_64 -uuid 0123", ..Fake::QEMU };
         let fixture = Fixture::with(&[ours]);
         let mut pid = HypervisorPid::default();
         let processes = fixture.context().processes;
         let mut check = || pid.check(&processes, 100, "0123").map(|found| found.hypervisor);
         assert_eq!(check(), Some(Hypervisor::Qemu));
         for other in [
-            Fake { args: "qemu-system-x86_64 -uuid 4567", start: 6000, ..Fake::default() },
-            Fake { exe: "/usr/bin/vim", args: "vim 0123", start: 6001, ..Fake::default() },
-            Fake { args: "qemu-system-x86_64 -uuid 0123", state: 'Z', ..Fake::default() },
+            Fake { args: "qemu-system-x86_64 -uuid 4567", start: 6000, ..Fake::QEMU },
+            Fake { exe: "/usr/bin/vim", args: "vim 0123", start: 6001, ..Fake::QEMU },
+            Fake { args: "qemu-system-x86_64 -uuid 0123", state: 'Z', ..Fake::QEMU },
         ] {
             fixture.put(&other);
             assert_eq!(check(), None, "{}", other.args);
         }
-        fixture.put(&Fake { args: "qemu-system-x86_64 -uuid 0123", start: 7000, ..Fake::default() });
+        fixture.put(&Fake { args: "qemu-system-x86_64 -uuid 0123", start: 7000, ..Fake::QEMU });
         assert_eq!(check(), Some(Hypervisor::Qemu));
         fixture.end(100);
         assert_eq!(check(), None);

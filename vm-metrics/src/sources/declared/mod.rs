@@ -197,7 +197,7 @@ mod tests {
     fn a_reused_pid_is_left_out() {
         let mut case = Case::new(DeclaredVm { id: "a".into(), pid: Some(42), ..DeclaredVm::default() });
         let mut call = |start: u64| {
-            case.fixture.put(&Fake { pid: 42, start, ..Fake::default() });
+            case.fixture.put(&Fake { pid: 42, start, ..Fake::QEMU });
             case.pid()
         };
         assert_eq!(call(7), (Some(42), String::new()));
@@ -227,7 +227,7 @@ mod tests {
             );
             assert!(!problems.is_empty());
         }
-        case.fixture.put(&Fake { pid: 42, ..Fake::default() });
+        case.fixture.put(&Fake { pid: 42, ..Fake::QEMU });
         case.vm.pid = Some(42);
         assert_eq!(case.listing().0.instances[0].nics, [Nic::local("tap0")]);
     }
@@ -243,7 +243,7 @@ mod tests {
         assert!(problem.starts_with("cannot read ") && problem.contains("vm.pid: No such file"), "{problem}");
 
         for (content, pid) in [("42\n", 42), ("43", 43), (" 44 \nmore\n", 44)] {
-            case.fixture.put(&Fake { pid, ..Fake::default() });
+            case.fixture.put(&Fake { pid, ..Fake::QEMU });
             fs::write(&pid_file, content).unwrap();
             assert_eq!(case.pid(), (Some(pid), String::new()));
         }

@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_process_that_has_ended_is_not_there() {
-        let fixture = Fixture::with(&[Fake { state: 'Z', ..Fake::default() }]);
+        let fixture = Fixture::with(&[Fake { state: 'Z', ..Fake::QEMU }]);
         let mut pid = PidGuard::default();
         let mut check = |of| pid.check(&fixture.context().processes, of, None);
         for of in [100, 101] {

@@ -79,23 +79,15 @@ impl<T> WatchedFiles<T> {
         directory: &Path,
         problems: &mut Vec<SourceError>,
     ) -> Result<Vec<PathBuf>, SourceError> {
-        self.names_where(directory, problems, is_ready)
+        self.names_where(directory, is_ready, problems)
     }
 
-    /// The same with those that begin with a dot.
-    pub fn all_names(
+    /// The same with another choice.
+    pub fn names_where(
         &self,
         directory: &Path,
-        problems: &mut Vec<SourceError>,
-    ) -> Result<Vec<PathBuf>, SourceError> {
-        self.names_where(directory, problems, |_| true)
-    }
-
-    fn names_where(
-        &self,
-        directory: &Path,
-        problems: &mut Vec<SourceError>,
         is_wanted: fn(&DirEntry) -> bool,
+        problems: &mut Vec<SourceError>,
     ) -> Result<Vec<PathBuf>, SourceError> {
         self.operators.check_directory(directory)?;
         let failed = |error: io::Error| match error.kind() {

@@ -46,7 +46,7 @@ const RUNNING: &str = r#"{
 }"#;
 
 fn vmm(args: &'static str) -> Fake {
-    Fake { exe: "/usr/local/bin/cloud-hypervisor", args, ..Fake::default() }
+    Fake { exe: "/usr/local/bin/cloud-hypervisor", args, ..Fake::QEMU }
 }
 
 fn write(guests: &Path, id: &str, content: &str) {
@@ -134,7 +134,7 @@ fn a_vm_with_a_stale_pid_has_ended() {
     write(&host.path("guests"), ID, RUNNING);
     let mut source = Hypeman::new(host.path("guests"), Vec::new(), &host.context());
     assert_eq!(listed(&mut source), (vec![], vec![]));
-    host.put(&Fake { exe: "/usr/sbin/sshd", args: "sshd", start: 6000, ..Fake::default() });
+    host.put(&Fake { exe: "/usr/sbin/sshd", args: "sshd", start: 6000, ..Fake::QEMU });
     assert_eq!(listed(&mut source), (vec![], vec![]));
     host.put(&Fake { start: 7000, ..vmm(ARGS) });
     assert_eq!(listed(&mut source).0.len(), 1);

@@ -12,11 +12,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use serde::Deserialize;
-
 use self::record_dirs::RecordDirs;
 use self::status::Domain;
-use super::{Listing, Precedence, Source, SourceContext, SourceDef, SourceError};
+use super::{DirConfig, Listing, Precedence, Source, SourceContext, SourceDef, SourceError};
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic};
 use crate::sources::declared::hypervisor_pid::{Candidate, HypervisorPid};
@@ -38,7 +36,7 @@ enabled = "auto"
 # dir = "/run/libvirt/qemu"
 "#,
     configure: |section, context| {
-        let config: LibvirtConfig = section.options()?;
+        let config: DirConfig = section.options()?;
         let record_dirs = match config.dir {
             Some(dir) => RecordDirs::One(dir),
             None if context.host.is_this_kernel() => RecordDirs::Usual,
@@ -47,12 +45,6 @@ enabled = "auto"
         Ok(Some(Box::new(Libvirt::new(record_dirs, context))))
     },
 };
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct LibvirtConfig {
-    dir: Option<PathBuf>,
-}
 
 #[derive(Debug)]
 struct Libvirt {
@@ -81,7 +73,7 @@ impl Libvirt {
         let (mut paths, mut errors) = (Vec::new(), Vec::new());
         let directories = self.record_dirs.directories(&self.context.operators);
         for directory in &directories {
-            match self.files.all_names(directory, problems) {
+            match self.files.names_where(directory, |_| true, problems) {
                 Ok(names) => paths.extend(names.into_iter().filter(is_record)),
                 Err(error) => errors.push(error),
             }

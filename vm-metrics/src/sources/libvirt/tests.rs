@@ -30,7 +30,7 @@ impl Case {
     }
 
     fn run(&self, exe: &'static str, args: &'static str) {
-        self.host.put(&Fake { pid: 5854, exe, args, ..Fake::default() });
+        self.host.put(&Fake { pid: 5854, exe, args, ..Fake::QEMU });
     }
 
     fn listed(&mut self) -> (Vec<InstanceInfo>, Vec<String>) {
@@ -53,7 +53,7 @@ fn a_domain_lives_as_long_as_its_process() {
     assert!(problems[0].starts_with(&format!("{}: ", case.dir.join("bad.xml").display())), "{problems:?}");
 
     // The record was left over, and the pid is somebody else's.
-    case.host.put(&Fake { pid: 5854, start: 6000, ..Fake::default() });
+    case.host.put(&Fake { pid: 5854, start: 6000, ..Fake::QEMU });
     assert_eq!(case.listed().0, []);
 }
 

@@ -10,9 +10,10 @@ use std::collections::{HashMap, HashSet};
 use std::iter;
 
 use super::inspect::ProcessVm;
+use super::inspections::HolderSearch;
 use super::looks::TimePool;
 use super::program_file::ProgramFile;
-use super::scan::{HolderSearch, Scan};
+use super::scan::Scan;
 use super::{ProcScan, ProcessEntry, ProcessKind};
 use crate::model::{InstanceInfo, Nic};
 use crate::sources::merge::evidence::LocalDevice;
@@ -75,7 +76,7 @@ impl ProcScan {
             .copied()
             .partition(|heir| !self.processes.contains_key(heir) || self.runs_a_vm(*heir));
         let HolderSearch { found, unknown } = self.holders(&heirs, TimePool::Vms, scan);
-        let mut found: HashMap<u32, ProcessVm> = found.into_iter().collect();
+        let mut found: HashMap<u32, ProcessVm> = found.into_iter().map(|vm| (vm.pid, vm)).collect();
         let Some(vm) = self.vm_mut(pid) else { return !unknown.is_empty() };
         for heir in heirs.into_iter().filter(|heir| !unknown.contains(heir)).chain(gone) {
             let is_known = vm.heirs.iter().any(|(known, _)| *known == heir);
@@ -114,14 +115,14 @@ impl ProcScan {
             return;
         }
         let heirs = self.holders(&self.descendants(pid), TimePool::Vms, scan);
-        if let Some((heir, holder)) = heirs.found.into_iter().find(|(_, vm)| vm.holds_any(nics)) {
-            self.set_vm(heir, holder.continuing(ended));
+        if let Some(holder) = heirs.found.into_iter().find(|vm| vm.holds_any(nics)) {
+            self.set_vm(holder.continuing(ended));
             return;
         }
         // The process itself, where it runs another program. One with its pid that is a VM is found already.
         let is_vm = self.vm(pid).is_some();
         if let Some(vm) = self.program(pid, scan).filter(|vm| !is_vm && vm.holds_any(nics)) {
-            self.set_vm(pid, vm);
+            self.set_vm(vm);
             return;
         }
         // A process of root that still holds the TAP keeps it for the next VM.
@@ -161,9 +162,9 @@ impl ProcScan {
             let last = next.last().copied();
             let holders = self.holders(&next, TimePool::Vms, scan);
             orphan.is_partial |= !holders.unknown.is_empty();
-            let holder = holders.found.into_iter().find(|(_, vm)| holds(vm));
+            let holder = holders.found.into_iter().find(holds);
             match (holder, last) {
-                (Some((pid, vm)), _) => self.adopt(pid, vm, nics),
+                (Some(holder), _) => self.adopt(holder, nics),
                 (None, Some(last)) => {
                     orphan.cursor = last;
                     self.orphans.push(orphan);
@@ -181,11 +182,11 @@ impl ProcScan {
 
     /// A device that a hypervisor holds leaves the processes that had inherited it.
     pub fn give_way(&mut self) {
-        if self.vms().all(|(_, vm)| vm.inherited.is_none()) {
+        if self.vms().all(|vm| vm.inherited.is_none()) {
             return;
         }
-        let others = self.vms().filter(|(_, vm)| vm.is_listed && vm.inherited.is_none());
-        let held: HashSet<Nic> = others.flat_map(|(_, vm)| vm.info.nics.iter().cloned()).collect();
+        let others = self.vms().filter(|vm| vm.is_listed && vm.inherited.is_none());
+        let held: HashSet<Nic> = others.flat_map(|vm| vm.info.nics.iter().cloned()).collect();
         for entry in self.processes.values_mut() {
             let ProcessKind::Vm(vm) = &mut entry.kind else { continue };
             let Some(inherited) = &mut vm.inherited else { continue };
@@ -198,26 +199,24 @@ impl ProcScan {
     }
 
     /// The process goes on with these NICs, and with those of others that it went on with before.
-    fn adopt(&mut self, pid: u32, holder: ProcessVm, mut nics: Vec<Nic>) {
-        let Some(entry) = self.processes.get_mut(&pid) else { return };
-        if let ProcessKind::Vm(vm) = &entry.kind {
-            nics.extend(vm.inherited.iter().flatten().cloned());
-        }
-        entry.kind = ProcessKind::Vm(Box::new(holder.heir_of(nics)));
+    fn adopt(&mut self, holder: ProcessVm, mut nics: Vec<Nic>) {
+        let inherited = self.vm(holder.pid).and_then(|vm| vm.inherited.as_ref());
+        nics.extend(inherited.into_iter().flatten().cloned());
+        self.set_vm(holder.heir_of(nics));
     }
 
-    fn set_vm(&mut self, pid: u32, vm: ProcessVm) {
-        if let Some(entry) = self.processes.get_mut(&pid) {
+    fn set_vm(&mut self, vm: ProcessVm) {
+        if let Some(entry) = self.processes.get_mut(&vm.pid) {
             entry.kind = ProcessKind::Vm(Box::new(vm));
         }
     }
 
     pub fn is_held_by_a_vm(&self, nics: &[Nic]) -> bool {
-        self.vms().any(|(_, vm)| vm.holds_any(nics))
+        self.vms().any(|vm| vm.holds_any(nics))
     }
 
     pub fn is_held_by_another(&self, pid: u32, nic: &Nic) -> bool {
-        self.vms().any(|(other, vm)| other != pid && vm.info.nics.contains(nic))
+        self.vms().any(|vm| vm.pid != pid && vm.info.nics.contains(nic))
     }
 
     /// The processes that have come from this one, as far as their beginnings were seen.

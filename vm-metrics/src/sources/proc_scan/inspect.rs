@@ -9,21 +9,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 pub use self::nics::Share;
-use self::nics::{named_nics, named_unmonitored};
 use super::super::{ApiSocket, SourceError, shortened};
 use super::cmdline::{self, ConfigFile, VmArgs};
 use super::holdings::Holdings;
 use super::identity::{identify, namespace, pod_uid};
 use super::kvm;
 use super::observer::Observer;
-use super::program_file::ProgramFile;
+use super::program_file::{ProgramFile, is_fork, is_launcher};
 use super::vcpus::Vcpus;
 use crate::host::Host;
 use crate::model::{Hypervisor, InstanceInfo, Nic, ProgramName, UnmonitoredNic};
-use crate::procfs::Stat;
 use crate::procfs::executable::hypervisor;
 use crate::sources::merge::fingerprints::Fingerprints;
 use crate::sources::process::{ProcessDir, ReadError, argv};
+use crate::sources::values::bounded::MAX_NICS;
+use crate::sources::values::pci::networks;
 
 /// A process that is a VM, or holds devices of one, with the open problems.
 #[derive(Debug, Default)]
@@ -58,10 +58,10 @@ pub struct ProcessVm {
     /// The config file of the command line.
     config_file: Option<Arc<ConfigFile>>,
     is_configured: bool,
-    line_problem: Option<SourceError>,
+    /// Whether its command line is too long to be parsed.
+    has_long_line: bool,
     config_problem: Option<SourceError>,
-    too_many_nics: Option<SourceError>,
-    vcpus_problem: Option<SourceError>,
+    has_too_many_nics: bool,
     vcpus: Vcpus,
     /// How many descriptors the process had when its NICs were read.
     descriptors: Option<u64>,
@@ -98,7 +98,7 @@ pub fn inspect_as(
     if argv::is_too_long(&argv) {
         let info = info(process.pid, hypervisor, &VmArgs::default());
         let mut vm = ProcessVm::new(process, info, stat.start_ticks);
-        vm.line_problem = Some(too_long(process.pid));
+        vm.has_long_line = true;
         return vm.with_nics(process, observer, None).map(Some);
     }
     let Some(mut args) = cmdline::parse(hypervisor, program, &argv) else {
@@ -118,8 +118,8 @@ pub fn inspect_as(
     let vm = ProcessVm {
         fingerprints,
         api_socket: args.api_socket.take().map(PathBuf::from),
-        named_unmonitored: named_unmonitored(process.host, mem::take(&mut args.unmonitored)),
-        named_nics: named_nics(mem::take(&mut args.taps)),
+        named_unmonitored: networks(process.host, mem::take(&mut args.unmonitored)),
+        named_nics: args.taps.drain(..).map(Nic::local).collect(),
         config_file: args.config_file.take().map(Arc::new),
         ..ProcessVm::new(process, info, stat.start_ticks)
     };
@@ -218,11 +218,11 @@ impl ProcessVm {
             Ok(args) if !self.is_configured => {
                 self.is_configured = true;
                 self.vcpus = Vcpus { at_start: args.vcpus, most: args.max_vcpus, ..self.vcpus };
-                self.count_vcpus();
+                self.info.allocated_vcpus = self.vcpus.now();
                 self.info.max_vcpus = self.vcpus.most;
                 self.info.allocated_memory_bytes = args.memory_bytes;
-                self.named_nics = named_nics(args.taps.clone());
-                self.named_unmonitored = named_unmonitored(host, args.unmonitored.clone());
+                self.named_nics = args.taps.iter().map(Nic::local).collect();
+                self.named_unmonitored = networks(host, args.unmonitored.clone());
             }
             Ok(_) => {}
             Err(problem) => self.config_problem = Some(problem),
@@ -240,43 +240,34 @@ impl ProcessVm {
         })
     }
 
-    pub fn problems(&self) -> impl Iterator<Item = &SourceError> {
-        let lines = self.line_problem.iter().chain(&self.config_problem);
+    pub fn problems(&self) -> Vec<SourceError> {
         let shares = iter::once(&self.own).chain(self.heirs.iter().map(|(_, share)| share));
-        lines.chain(shares.filter_map(Share::problem)).chain(&self.too_many_nics).chain(&self.vcpus_problem)
+        let mut problems: Vec<_> =
+            shares.filter_map(Share::problem).chain(&self.config_problem).cloned().collect();
+        let too_long = || {
+            format!(
+                "its command line has more than {} words or {} bytes: its name and sizes are not taken from there",
+                argv::MAX_WORDS,
+                argv::MAX_BYTES,
+            )
+        };
+        let too_many = || format!("it has more than {MAX_NICS} network interfaces: the others are left out");
+        let of_vcpus = |(by_kvm, most)| {
+            format!(
+                "KVM has made {by_kvm} vCPUs for it, and it has no more than {most} on its command line or in its file: \
+                their number is not known"
+            )
+        };
+        let long_line = self.has_long_line.then(too_long);
+        let texts = long_line.into_iter().chain(self.has_too_many_nics.then(too_many));
+        let texts = texts.chain(self.vcpus.excess().map(of_vcpus));
+        problems.extend(texts.map(|problem| SourceError::process(self.pid, problem)));
+        problems
     }
-}
-
-fn too_long(pid: u32) -> SourceError {
-    let problem = format!(
-        "its command line has more than {} words or {} bytes: its name and sizes are not taken from there",
-        argv::MAX_WORDS,
-        argv::MAX_BYTES,
-    );
-    SourceError::process(pid, problem)
 }
 
 fn at_start(info: &InstanceInfo) -> Vcpus {
     Vcpus { at_start: info.allocated_vcpus, most: info.max_vcpus, by_kvm: None }
-}
-
-/// A child that QEMU has forked and that has not yet become the helper it is meant to be: in all but its pid
-/// its parent.
-fn is_fork(process: &ProcessDir, stat: &Stat, hypervisor: Hypervisor, argv: &[String]) -> bool {
-    let parent = process.other(stat.ppid);
-    let same_program = |parent: &ProcessDir| {
-        parent.executable().is_ok_and(|name| name.as_deref().and_then(self::hypervisor) == Some(hypervisor))
-    };
-    // A copy that has started the real program is no VM, and must not hide one.
-    let same_file = ProgramFile::of(&parent) == ProgramFile::of(process);
-    same_file && same_program(&parent) && parent.argv().is_ok_and(|parent| parent == argv)
-}
-
-/// `qemu -daemonize` goes on in a grandchild, in a new session whose leader, the child, has left at once. The
-/// first process has the same arguments and waits for the grandchild to be ready; the session it was started
-/// in is alive, or it leads it itself.
-fn is_launcher(process: &ProcessDir, stat: &Stat) -> bool {
-    process.other(stat.session).stat().is_ok_and(|leader| !leader.is_dead())
 }
 
 fn info(pid: u32, hypervisor: Hypervisor, args: &VmArgs) -> InstanceInfo {

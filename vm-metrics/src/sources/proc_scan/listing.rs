@@ -16,15 +16,15 @@ const MAX_VMS: u64 = 1024;
 
 impl ProcScan {
     pub fn listing(&mut self, mut problems: Vec<SourceError>) -> Listing {
-        let mut found: Vec<(u32, &ProcessVm)> = Vec::new();
+        let mut found: Vec<&ProcessVm> = Vec::new();
         let mut suspects = Vec::new();
-        for (pid, entry) in &self.processes {
+        for entry in self.processes.values() {
             match &entry.kind {
                 ProcessKind::NoVm => {}
                 ProcessKind::Vm(vm) => {
                     let is_trusted = self.trust.is_trusted(vm.info.uid);
-                    if is_trusted { &mut problems } else { &mut suspects }.extend(vm.problems().cloned());
-                    found.push((*pid, vm));
+                    if is_trusted { &mut problems } else { &mut suspects }.extend(vm.problems());
+                    found.push(vm);
                 }
                 ProcessKind::Unreadable(error) => suspects.push(error.clone()),
             }
@@ -32,12 +32,12 @@ impl ProcScan {
         problems.sort_by_cached_key(ToString::to_string);
         suspects.sort_by_cached_key(ToString::to_string);
         problems.extend(suspects);
-        found.sort_unstable_by_key(|(pid, vm)| (vm.start_ticks, *pid));
-        let processes = found.iter().map(|(pid, vm)| (*pid, evidence(vm))).collect();
+        found.sort_unstable_by_key(|vm| (vm.start_ticks, vm.pid));
+        let processes = found.iter().map(|vm| (vm.pid, evidence(vm))).collect();
         let mut overuse = std::mem::take(&mut self.overuse);
-        found.retain(|(pid, vm)| vm.is_listed && !self.is_part_of_another(*pid, vm));
-        let sockets = found.iter().filter_map(|(_, vm)| vm.api_socket()).collect();
-        let instances = found.into_iter().map(|(_, vm)| vm.info.clone());
+        found.retain(|vm| vm.is_listed && !self.is_part_of_another(vm));
+        let sockets = found.iter().filter_map(|vm| vm.api_socket()).collect();
+        let instances = found.into_iter().map(|vm| vm.info.clone());
         let mut instances: Vec<_> =
             instances.chain(self.orphans.iter().map(|orphan| orphan.info.clone())).collect();
         self.limit(&mut instances, &mut overuse);
@@ -46,10 +46,10 @@ impl ProcScan {
     }
 
     /// It has come from another VM and holds a device of that: it is the same VM.
-    fn is_part_of_another(&self, pid: u32, vm: &ProcessVm) -> bool {
+    fn is_part_of_another(&self, vm: &ProcessVm) -> bool {
         !vm.is_found_by_kvm
             && self
-                .ancestor(pid)
+                .ancestor(vm.pid)
                 .is_some_and(|ancestor| ancestor.is_listed && vm.holds_any(&ancestor.info.nics))
     }
 

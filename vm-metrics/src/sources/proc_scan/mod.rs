@@ -23,6 +23,7 @@ mod heirs;
 mod holdings;
 mod identity;
 mod inspect;
+mod inspections;
 mod kvm;
 mod listing;
 mod looks;
@@ -181,7 +182,7 @@ impl ProcScan {
         let due = self.look_quickly(pids, &mut scan);
         let (due, strangers) = in_order(due, |uid| self.trust.is_trusted(uid));
         self.look_closely(due, &mut scan);
-        for due in scan::chunks(strangers) {
+        for due in inspections::chunks(strangers) {
             let due = self.those_with_room(due);
             self.look_closely(due, &mut scan);
         }
@@ -194,7 +195,7 @@ impl ProcScan {
         for (pid, nics) in mem::take(&mut scan.lost) {
             self.take_back(pid, &nics, &scan);
         }
-        for (_, entry) in mem::take(&mut scan.ended) {
+        for entry in mem::take(&mut scan.ended) {
             if let Some(vm) = entry.vm().filter(|vm| vm.is_listed) {
                 self.pass_on(vm, &scan);
             }
@@ -239,8 +240,8 @@ impl ProcScan {
         self.processes.get_mut(&pid)?.vm_mut()
     }
 
-    fn vms(&self) -> impl Iterator<Item = (u32, &ProcessVm)> {
-        self.processes.iter().filter_map(|(pid, entry)| Some((*pid, entry.vm()?)))
+    fn vms(&self) -> impl Iterator<Item = &ProcessVm> {
+        self.processes.values().filter_map(ProcessEntry::vm)
     }
 
     /// Only a number that has doubled: users cannot fill the log by starts and ends.
@@ -255,8 +256,8 @@ impl ProcScan {
 
     /// Of VMs whose command lines name files.
     fn read_configs(&mut self, now: Duration) {
-        let vms = self.processes.values().filter_map(ProcessEntry::vm);
-        let files = vms.filter_map(|vm| Some((vm.key(), vm.info.uid, vm.config_file()?)));
+        let files = self.processes.values().filter_map(ProcessEntry::vm);
+        let files = files.filter_map(|vm| Some((vm.key(), vm.info.uid, vm.config_file()?)));
         self.overuse.merge(self.configs.update(now, files));
         for vm in self.processes.values_mut().filter_map(ProcessEntry::vm_mut) {
             if let Some(config) = self.configs.get(vm.key()) {

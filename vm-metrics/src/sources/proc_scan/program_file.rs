@@ -4,7 +4,8 @@ use std::fs;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-use crate::procfs::executable;
+use crate::model::Hypervisor;
+use crate::procfs::{Stat, executable};
 use crate::sources::process::ProcessDir;
 
 /// The file that a process runs.
@@ -37,6 +38,27 @@ impl ProgramFile {
         let kind = |program: &Self| executable::hypervisor(&program.name);
         !same_file && self.name != now.name && (kind(self) != kind(now) || kind(now).is_none())
     }
+}
+
+/// A child that QEMU has forked and that has not yet become the helper it is meant to be: in all but its pid
+/// its parent.
+pub fn is_fork(process: &ProcessDir, stat: &Stat, hypervisor: Hypervisor, argv: &[String]) -> bool {
+    let parent = process.other(stat.ppid);
+    let same_program = |parent: &ProcessDir| {
+        parent
+            .executable()
+            .is_ok_and(|name| name.as_deref().and_then(executable::hypervisor) == Some(hypervisor))
+    };
+    // A copy that has started the real program is no VM, and must not hide one.
+    let same_file = ProgramFile::of(&parent) == ProgramFile::of(process);
+    same_file && same_program(&parent) && parent.argv().is_ok_and(|parent| parent == argv)
+}
+
+/// `qemu -daemonize` goes on in a grandchild, in a new session whose leader, the child, has left at once. The
+/// first process has the same arguments and waits for the grandchild to be ready; the session it was started
+/// in is alive, or it leads it itself.
+pub fn is_launcher(process: &ProcessDir, stat: &Stat) -> bool {
+    process.other(stat.session).stat().is_ok_and(|leader| !leader.is_dead())
 }
 
 #[cfg(test)]

@@ -83,18 +83,16 @@ impl ProcScan {
     /// All processes of VMs with one of these NICs.
     fn holders_of(&self, shared: &HashSet<Nic>) -> Vec<Holder> {
         let is_shared = |nic: &Nic| shared.contains(nic);
-        let vms = self.vms().filter(|(_, vm)| vm.info.nics.iter().any(is_shared));
-        let of_vm = |(vm, known): (u32, &ProcessVm)| {
-            let uid = known.info.uid;
-            let holders = known.holders(is_shared).into_iter();
-            holders.map(move |(pid, known)| Holder { vm, pid, uid, known }).collect::<Vec<_>>()
+        let of_vm = |vm: &ProcessVm| {
+            let (vm, uid, holders) = (vm.pid, vm.info.uid, vm.holders(is_shared));
+            holders.into_iter().map(move |(pid, known)| Holder { vm, pid, uid, known })
         };
-        vms.flat_map(of_vm).collect()
+        self.vms().filter(|vm| vm.info.nics.iter().any(is_shared)).flat_map(of_vm).collect()
     }
 
     fn shared_nics(&self) -> HashSet<Nic> {
         let mut holders: HashMap<&Nic, u32> = HashMap::new();
-        for nic in self.vms().flat_map(|(_, vm)| &vm.info.nics) {
+        for nic in self.vms().flat_map(|vm| &vm.info.nics) {
             *holders.entry(nic).or_default() += 1;
         }
         holders.into_iter().filter(|(_, count)| *count > 1).map(|(nic, _)| nic.clone()).collect()

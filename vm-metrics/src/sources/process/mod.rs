@@ -163,7 +163,7 @@ mod tests {
         let host = Host::default();
         let me = ProcessDir::new(&host, std::process::id());
         assert_eq!(me.uid(), Some(rustix::process::getuid().as_raw()));
-        let fixture = Fixture::with(&[Fake::default()]);
+        let fixture = Fixture::with(&[Fake::QEMU]);
         let host = fixture.host();
         let fake = ProcessDir::new(&host, 100);
         assert_eq!(fake.uid(), Some(rustix::process::getuid().as_raw()), "the directory's owner");
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_long_command_line_is_cut() {
-        let fixture = Fixture::with(&[Fake::default()]);
+        let fixture = Fixture::with(&[Fake::QEMU]);
         let host = fixture.host();
         let process = ProcessDir::new(&host, 100);
         let long = [&b"qemu\0-name\0"[..], &vec![b'x'; 3 << 20]].concat();

@@ -6,9 +6,9 @@ use std::marker::PhantomData;
 use serde::de::{Error, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::pci::is_network;
+use super::pci::networks;
 use crate::host::Host;
-use crate::model::{UnmonitoredKind, UnmonitoredNic};
+use crate::model::UnmonitoredNic;
 
 /// More than a VM has, for each is dozens of series.
 pub const MAX_NICS: usize = 256;
@@ -28,9 +28,8 @@ pub fn first_nics<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 
 /// The first `MAX_NICS` unmonitored NICs, and whether there are more. A PCI device counts if it is a network controller, or
 /// if its class is unknown.
-pub fn unmonitored(host: &Host, mut nics: Vec<UnmonitoredNic>) -> (Vec<UnmonitoredNic>, bool) {
-    let is_nic = |nic: &UnmonitoredNic| is_network(host, &nic.name).unwrap_or(true);
-    nics.retain(|nic| nic.kind != UnmonitoredKind::Vfio || is_nic(nic));
+pub fn unmonitored(host: &Host, nics: Vec<UnmonitoredNic>) -> (Vec<UnmonitoredNic>, bool) {
+    let mut nics = networks(host, nics);
     let has_more = nics.len() > MAX_NICS;
     nics.truncate(MAX_NICS);
     (nics, has_more)

@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::host::Host;
+use crate::model::{UnmonitoredKind, UnmonitoredNic};
 
 /// `0000:3b:00.1`, of that, of `3b:00.1`, or of a path that ends with it.
 pub fn pci_address(text: &str) -> Option<String> {
@@ -19,9 +20,16 @@ pub fn pci_address(text: &str) -> Option<String> {
 const NETWORK: &str = "0x02";
 
 /// Whether the PCI device is a network controller; `None` when sysfs does not know the device.
-pub fn is_network(host: &Host, address: &str) -> Option<bool> {
+fn is_network(host: &Host, address: &str) -> Option<bool> {
     let class = fs::read_to_string(host.pci_device(address).join("class")).ok()?;
     Some(class.starts_with(NETWORK))
+}
+
+/// Without PCI devices that are something else. One of which nothing is known is listed rather than left out.
+pub fn networks(host: &Host, mut nics: Vec<UnmonitoredNic>) -> Vec<UnmonitoredNic> {
+    let is_nic = |nic: &UnmonitoredNic| is_network(host, &nic.name).unwrap_or(true);
+    nics.retain(|nic| nic.kind != UnmonitoredKind::Vfio || is_nic(nic));
+    nics
 }
 
 /// The network controllers of an IOMMU group.

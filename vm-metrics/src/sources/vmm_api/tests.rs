@@ -223,7 +223,7 @@ fn a_flood_is_cut_off() {
 /// So is a file that is no socket.
 #[test]
 fn a_path_out_of_the_chroot_is_refused() {
-    let fixture = Fixture::with(&[Fake { pid: 7, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { pid: 7, ..Fake::QEMU }]);
     let root = fixture.process(7).join("root");
     fs::create_dir_all(root.join("run")).unwrap();
     let outside = FakeVmm::new(vec![ok("4")]);
@@ -281,7 +281,7 @@ fn a_thousand_sockets_of_one_user_delay_nobody() {
     for (uid, count) in users {
         for _ in 0..count {
             let pid = 1 + u32::try_from(targets.len()).unwrap();
-            fixture.put(&Fake { pid, ..Fake::default() });
+            fixture.put(&Fake { pid, ..Fake::QEMU });
             fixture.set_user(pid, uid);
             targets.push((Target { process: Some((pid, 5000)), path: "/none".into() }, Vec::new()));
         }

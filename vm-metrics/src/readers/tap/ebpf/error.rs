@@ -74,6 +74,12 @@ pub(crate) enum LoadError {
     DeviceChanged,
     #[error("the eBPF programs in this binary lack the {kind} {name}: build the binary anew")]
     Missing { kind: &'static str, name: &'static str },
+    #[error("cannot read the kernel's task iterator: {0}")]
+    Iterate(#[source] io::Error),
+    #[error(
+        "the task iterator and /proc do not tell the same of this process, as in a time namespace or another pid namespace"
+    )]
+    OtherTasks,
     #[error("the counters are no array: build the binary anew")]
     NoArray,
     #[error("this host may have {cpus} CPUs, which is more than the eBPF programs can count on")]
@@ -88,6 +94,7 @@ impl LoadError {
         const RIGHTS: &str = "; the daemon needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
         let errno = errno_of(self);
         let (state, advice) = match errno.map(Errno::from_raw_os_error) {
+            _ if self.is_of_the_kernel() => (Health::Unsupported, ""),
             Some(Errno::PERM) => (Health::Unsupported, RIGHTS),
             // What the verifier says to a program that it would take with CAP_PERFMON.
             Some(Errno::ACCESS) if self.in_one_line().contains("prohibited for !root") => {
@@ -98,6 +105,12 @@ impl LoadError {
         };
         ComponentHealth::new(state, format!("cannot run the eBPF programs: {}{advice}", self.in_one_line()))
             .with_errno(errno)
+    }
+
+    /// It lacks something, as one that is too old.
+    fn is_of_the_kernel(&self) -> bool {
+        let lacks_types = matches!(self, Self::KernelTypes(_) | Self::ReadBtf { .. } | Self::Btf(_));
+        lacks_types || matches!(self, Self::OtherTasks | Self::Program(ProgramError::Btf(_)))
     }
 
     /// The causes, outermost first. Of a verifier log, the line that says why; all of it goes to the debug log.

@@ -8,7 +8,8 @@
 //! | `programs` | loads the programs, pins them, gives out slots and reads counters |
 //! | `hook` | attaches the programs, by `tcx` or `clsact` |
 //! | `drops` | counts drops on the way to the guest |
-//! | `kernel` | knows the structures of the kernel that the programs read |
+//! | `kernel` | knows the structures of the kernel that the programs read, also those of `task_iter` |
+//! | `mapped_array` | reads an array of the programs without a system call |
 //! | `probe` | tries all this without a TAP, for one-shot runs |
 //!
 //! Without the feature `ebpf`, or on a host that refuses the programs, the reader reports the reason. The other readers of
@@ -23,11 +24,13 @@ mod direction;
 #[cfg(feature = "ebpf")]
 mod drops;
 #[cfg(feature = "ebpf")]
-mod error;
+pub(crate) mod error;
 #[cfg(feature = "ebpf")]
 mod hook;
 #[cfg(feature = "ebpf")]
-mod kernel;
+pub(crate) mod kernel;
+#[cfg(feature = "ebpf")]
+pub(crate) mod mapped_array;
 #[cfg(feature = "ebpf")]
 mod netns_programs;
 mod options;

@@ -24,7 +24,7 @@ fn put(fixture: &Fixture, pid: u32, uid: u32, root: &Path) {
 }
 
 fn put_program(fixture: &Fixture, pid: u32, uid: u32, root: &Path, exe: &'static str) {
-    fixture.put(&Fake { pid, exe, ..Fake::default() });
+    fixture.put(&Fake { pid, exe, ..Fake::QEMU });
     fixture.set_user(pid, uid);
     symlink(root, fixture.process(pid).join("root")).unwrap();
 }

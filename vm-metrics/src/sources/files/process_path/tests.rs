@@ -23,7 +23,7 @@ struct Jail {
 impl Jail {
     /// Of this user, who has no group in common with anybody.
     fn of(uid: u32) -> Self {
-        let fixture = Fixture::with(&[Fake { pid: PID, ..Fake::default() }]);
+        let fixture = Fixture::with(&[Fake { pid: PID, ..Fake::QEMU }]);
         fixture.set_user(PID, uid);
         let jail = Self { fixture };
         fs::create_dir_all(jail.path("home/vm")).unwrap();

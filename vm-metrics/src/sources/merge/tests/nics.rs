@@ -111,3 +111,20 @@ fn an_id_says_more_than_a_tap() {
         [("web", Some(8)), ("uuid", Some(7))]
     );
 }
+
+#[test]
+fn strangers_share_the_room_for_held_nics() {
+    let mut world = World::new();
+    let mut held = |uid, pid: u32, count: usize| {
+        let nics: Vec<_> = (0..count).map(|at| Nic::local(format!("t{pid}-{at}"))).collect();
+        world.holds(pid, uid, &nics);
+        InstanceInfo { nics, uid: Some(uid), ..vm(&format!("vm{pid}"), Some(pid)) }
+    };
+    let mut vms: Vec<_> = (1..=6).map(|pid| held(1000, pid, 256)).collect();
+    vms.extend([held(1001, 7, 3), held(0, 8, 256)]);
+    let (vms, _) = world.merge(vec![listing_of(Precedence::Process, vms)]);
+    let of = |uid| vms.iter().filter(move |vm| vm.uid == Some(uid));
+    let count = |uid| of(uid).map(|vm| vm.nics.len()).sum::<usize>();
+    assert_eq!((count(1000), count(1001), count(0)), (1021, 3, 256));
+    assert_eq!(of(1000).filter(|vm| vm.has_more_nics).count(), 3, "their sums are unknown");
+}

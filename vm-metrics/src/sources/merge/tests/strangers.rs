@@ -140,23 +140,6 @@ fn a_declared_vm_keeps_its_tap_from_namesakes() {
 }
 
 #[test]
-fn strangers_share_the_room_for_held_nics() {
-    let mut world = World::new();
-    let vm = |uid, pid: u32, count: usize| {
-        let nics = (0..count).map(|at| Nic::local(format!("t{pid}-{at}"))).collect();
-        InstanceInfo { nics, ..of(uid, &format!("vm{pid}"), pid) }
-    };
-    let vms: Vec<_> =
-        (1..=6).map(|pid| vm(STRANGER, pid, 256)).chain([vm(OTHER, 7, 3), vm(0, 8, 256)]).collect();
-    let scan = world.scan(&vms);
-    let (vms, _) = world.merge(vec![scan]);
-    let of = |uid| vms.iter().filter(move |vm| vm.uid == Some(uid));
-    let held = |uid| of(uid).map(|vm| vm.nics.len()).sum::<usize>();
-    assert_eq!((held(STRANGER), held(OTHER), held(0)), (1021, 3, 256));
-    assert_eq!(of(STRANGER).filter(|vm| vm.has_more_nics).count(), 3, "their sums are unknown");
-}
-
-#[test]
 fn a_shared_tap_stays_with_who_had_it() {
     let tap = |id, uid, pid| InstanceInfo { nics: vec![Nic::local("tap0")], ..of(uid, id, pid) };
     let mut world = World::new();

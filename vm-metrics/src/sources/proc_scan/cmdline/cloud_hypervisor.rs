@@ -224,13 +224,6 @@ mod tests {
         assert_eq!(found, expected);
     }
 
-    #[test]
-    fn help_and_version_are_no_vm() {
-        for line in ["--version", "-V", "--help", "-h"] {
-            assert_eq!(parse(&argv(&format!("cloud-hypervisor {line}"))), None, "{line}");
-        }
-    }
-
     proptest! {
         #[test]
         fn round_trip(

@@ -120,13 +120,6 @@ mod tests {
     }
 
     #[test]
-    fn runs_that_only_print_are_no_vm() {
-        for line in ["--version", "--help", "--snapshot-version", "--describe-snapshot /snap"] {
-            assert_eq!(parse(&argv(&format!("firecracker {line}"))), None, "{line}");
-        }
-    }
-
-    #[test]
     fn config_file() {
         let line = parse(&argv("firecracker --no-api --config-file vm.json --id a")).unwrap();
         let file = line.config_file.unwrap();

@@ -15,6 +15,8 @@ mod qemu_net;
 mod qemu_options;
 mod size;
 
+use std::collections::HashSet;
+
 use thiserror::Error;
 
 pub use self::firecracker::FirecrackerConfig;
@@ -22,7 +24,9 @@ pub use self::identity::{Basis, Identity, Surroundings, absolute};
 pub use self::qemu_net::netdev_kind;
 
 use self::qemu_config::QemuLine;
-use crate::model::{Hypervisor, UnmonitoredNic};
+use crate::model::{Hypervisor, UnmonitoredNic, is_device_name};
+use crate::sources::shortened;
+use crate::sources::values::bounded::MAX_NICS;
 
 /// A VM by its command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +81,21 @@ impl ConfigFile {
             ConfigFormat::Firecracker => firecracker::read_config(content),
             ConfigFormat::Qemu(line) => line.with_file(content),
         }
+        .map(VmArgs::bounded)
+    }
+}
+
+impl VmArgs {
+    /// Without names that no device has, and with no more NICs than a VM can have, and one.
+    fn bounded(mut self) -> Self {
+        let mut seen = HashSet::new();
+        self.taps.retain(|tap| is_device_name(tap) && seen.insert(tap.clone()));
+        self.taps.truncate(MAX_NICS + 1);
+        self.unmonitored.truncate(MAX_NICS + 1);
+        for nic in &mut self.unmonitored {
+            nic.name = shortened(&nic.name);
+        }
+        self
     }
 }
 
@@ -88,6 +107,7 @@ pub fn parse(hypervisor: Hypervisor, program: &str, argv: &[String]) -> Option<V
         Hypervisor::Firecracker => firecracker::parse(argv),
         Hypervisor::Xen | Hypervisor::Other | Hypervisor::Program(_) => None,
     }
+    .map(VmArgs::bounded)
 }
 
 #[cfg(test)]
@@ -100,6 +120,38 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn runs_that_print_or_probe_are_no_vm() {
+        let qemu = [
+            "-S -no-user-config -nodefaults -nographic -machine none,accel=kvm:tcg -qmp unix:/q.monitor,server=on,wait=off -daemonize",
+            "-M none",
+            "-machine x-remote,vfio-user=on -nographic",
+            "-xen-domid 0 -xen-attach -name dom0 -nographic -M xenpv -daemonize",
+            "-machine type=none",
+            "-version",
+            "--version",
+            "-help",
+            "-h",
+            "-cpu help",
+            "-machine help",
+            "-M ?",
+            "-device help",
+            "-device virtio-net-pci,help",
+            "-netdev help",
+        ];
+        let firecracker = ["--version", "--help", "--snapshot-version", "--describe-snapshot /snap"];
+        for (hypervisor, lines) in [
+            (Hypervisor::Qemu, &qemu[..]),
+            (Hypervisor::CloudHypervisor, &["--version", "-V", "--help", "-h"]),
+            (Hypervisor::Firecracker, &firecracker),
+        ] {
+            for line in lines {
+                let argv = argv(&format!("vmm {line}"));
+                assert_eq!(parse(hypervisor, "qemu-system-x86_64", &argv), None, "{line}");
+            }
+        }
+    }
 
     proptest! {
         #[test]

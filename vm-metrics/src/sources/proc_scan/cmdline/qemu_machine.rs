@@ -134,7 +134,7 @@ impl<'o> Machine<'o> {
     }
 
     fn memory_at_start(&self, backends: &HashMap<String, Option<u64>>) -> Option<u64> {
-        match get(&self.keys, "memory.size").map(|text| size(text)) {
+        match get(&self.keys, "memory.size").map(size) {
             Some(bytes) if bytes != Some(0) => bytes,
             given => match get(&self.keys, "memory-backend") {
                 Some(backend) if given.is_none() => *backends.get(backend)?,
@@ -146,8 +146,7 @@ impl<'o> Machine<'o> {
     /// The sizes of the memory backends by their ids.
     fn backends(&self) -> HashMap<String, Option<u64>> {
         let objects = values(self.options, &["object"], "qom-type");
-        let sized =
-            |keys: Keys| Some((get(&keys, "id")?.to_owned(), get(&keys, "size").and_then(|text| size(text))));
+        let sized = |keys: Keys| Some((get(&keys, "id")?.to_owned(), get(&keys, "size").and_then(size)));
         objects.filter_map(sized).collect()
     }
 }

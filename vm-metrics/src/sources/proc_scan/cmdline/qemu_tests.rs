@@ -165,29 +165,6 @@ fn memory_in_all_spellings() {
 }
 
 #[test]
-fn probes_and_help_are_no_vm() {
-    for line in [
-        "-S -no-user-config -nodefaults -nographic -machine none,accel=kvm:tcg -qmp unix:/q.monitor,server=on,wait=off -daemonize",
-        "-M none",
-        "-machine x-remote,vfio-user=on -nographic",
-        "-xen-domid 0 -xen-attach -name dom0 -nographic -M xenpv -daemonize",
-        "-machine type=none",
-        "-version",
-        "--version",
-        "-help",
-        "-h",
-        "-cpu help",
-        "-machine help",
-        "-M ?",
-        "-device help",
-        "-device virtio-net-pci,help",
-        "-netdev help",
-    ] {
-        assert_eq!(parse(&argv(&format!("qemu-system-x86_64 {line}"))), None, "{line}");
-    }
-}
-
-#[test]
 fn a_device_model_of_xen_has_no_sizes() {
     let line = "-xen-domid 7 -no-shutdown -chardev socket,id=libxl-cmd,fd=19 -name web -machine xenfv -m 2040 -smp 2";
     let vm = parse(&argv(&format!("qemu-system-i386 {line} -readconfig vm.cfg"))).unwrap();

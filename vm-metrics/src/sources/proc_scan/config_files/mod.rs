@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 
 use super::cmdline::{ConfigFile, VmArgs};
 use crate::host::Host;
-use crate::model::{Excess, is_device_name};
+use crate::model::Excess;
+use crate::sources::SourceError;
 use crate::sources::files::process_path::{ProcessPath, STRANGERS_PATIENCE, Workers};
-use crate::sources::values::bounded::MAX_NICS;
 use crate::sources::vmm_api::Schedule;
-use crate::sources::{SourceError, shortened};
 
 /// A config of Firecracker or QEMU is a few kilobytes.
 const LIMIT: u64 = 1 << 20;
@@ -170,24 +169,13 @@ fn reading(
     move |content| {
         let args = content
             .map_err(|error| error.to_string())
-            .and_then(|content| file.read(&content).map(bounded).map_err(|error| error.to_string()));
+            .and_then(|content| file.read(&content).map_err(|error| error.to_string()));
         if let Err(error) = &args {
             tracing::debug!(pid = key.0, path = ?file.path, "cannot use a configuration file: {error}");
         }
         // Nobody waits any more where the source is gone.
         let _ = answer.send(ParsedFile { key, args: args.ok() });
     }
-}
-
-/// Drops impossible device names and more NICs than a VM can have.
-fn bounded(mut args: VmArgs) -> VmArgs {
-    args.taps.retain(|tap| is_device_name(tap));
-    args.taps.truncate(MAX_NICS + 1);
-    args.unmonitored.truncate(MAX_NICS + 1);
-    for nic in &mut args.unmonitored {
-        nic.name = shortened(&nic.name);
-    }
-    args
 }
 
 impl FileEntry {

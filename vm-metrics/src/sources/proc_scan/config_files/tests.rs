@@ -5,13 +5,14 @@ use crate::model::Hypervisor;
 use crate::sources::proc_scan::cmdline::{self, ConfigFormat};
 use crate::sources::proc_scan::fixture::{Fake, Fixture};
 use crate::sources::process::ProcessDir;
+use crate::sources::values::bounded::MAX_NICS;
 
 const CONFIG: &str = r#"{"machine-config": {"vcpu_count": 3, "mem_size_mib": 256}}"#;
 
 /// Processes of a user, each with a root that has the file.
 fn put(fixture: &Fixture, pids: impl IntoIterator<Item = u32>, uid: u32) {
     for pid in pids {
-        fixture.put(&Fake { pid, ..Fake::default() });
+        fixture.put(&Fake { pid, ..Fake::QEMU });
         let process = fixture.process(pid);
         fixture.set_user(pid, uid);
         std::fs::create_dir(process.join("root")).unwrap();
@@ -52,12 +53,14 @@ fn files_are_known_after_few_ticks() {
 fn little_is_kept_of_a_large_file() {
     let argv = ["qemu-system-x86_64", "-readconfig", "/f"].map(str::to_owned);
     let vm = cmdline::parse(Hypervisor::Qemu, "qemu-system-x86_64", &argv).unwrap();
-    let nic = |nic: &str| format!("[netdev \"{}\"]\n{nic}\n", "n".repeat(1000)).repeat(500);
-    let [tap, bad] = ["t0", "../x"].map(|name| nic(&format!("type = \"tap\"\nifname = \"{name}\"")));
-    let file = [tap, bad, nic("type = \"user\"")].concat();
-    let kept = bounded(vm.config_file.unwrap().read(file.as_bytes()).unwrap());
+    let nic = |nic: &str| format!("[netdev \"{}\"]\n{nic}\n", "n".repeat(1000));
+    let tap = |name: String| nic(&format!("type = \"tap\"\nifname = \"{name}\""));
+    let taps: String =
+        (0..500).map(|at| tap(format!("t{at}")) + &tap("../x".to_owned()) + &tap("t0".to_owned())).collect();
+    let file = taps + &nic("type = \"user\"").repeat(500);
+    let kept = vm.config_file.unwrap().read(file.as_bytes()).unwrap();
     assert_eq!((kept.taps.len(), kept.unmonitored.len()), (MAX_NICS + 1, MAX_NICS + 1));
-    assert!(kept.taps.iter().all(|tap| tap == "t0"));
+    assert!(kept.taps.iter().enumerate().all(|(at, tap)| *tap == format!("t{at}")));
     assert_eq!(kept.unmonitored[0].name.len(), 256);
 }
 

@@ -8,11 +8,8 @@ use super::super::holdings::{Holdings, HoldingsUpdate};
 use super::super::kvm::KvmDescriptors;
 use super::super::taps::{DeviceDescriptor, Taps};
 use super::ProcessVm;
-use crate::host::Host;
-use crate::model::{Hypervisor, InstanceInfo, Nic, UnmonitoredKind, UnmonitoredNic, is_device_name};
-use crate::sources::shortened;
+use crate::model::{Hypervisor, InstanceInfo, Nic, UnmonitoredKind, UnmonitoredNic};
 use crate::sources::values::bounded::{MAX_NICS, MAX_VCPUS};
-use crate::sources::values::pci::is_network;
 
 const NOT_ALL_YET: &str =
     "it has many descriptors: the next ticks look at the rest, and NICs among them are not known yet";
@@ -174,7 +171,7 @@ impl ProcessVm {
         self.descriptors = descriptors;
         self.info.uid = uid;
         if !matches!(self.info.hypervisor, Hypervisor::Program(_)) {
-            self.count_vcpus();
+            self.info.allocated_vcpus = self.vcpus.now();
         }
         self.gather();
     }
@@ -186,17 +183,6 @@ impl ProcessVm {
         if matches!(self.info.hypervisor, Hypervisor::Program(_)) && kvm.has_vcpus() {
             self.info.allocated_vcpus = kvm.vcpus().filter(|vcpus| *vcpus <= MAX_VCPUS);
         }
-    }
-
-    pub(super) fn count_vcpus(&mut self) {
-        self.info.allocated_vcpus = self.vcpus.now();
-        self.vcpus_problem = self.vcpus.excess().map(|(by_kvm, most)| {
-            let problem = format!(
-                "KVM has made {by_kvm} vCPUs for it, and it has no more than {most} on its command line or in its file: \
-                their number is not known"
-            );
-            SourceError::process(self.pid, problem)
-        });
     }
 
     /// Whether its process held vCPUs of KVM at the last look.
@@ -237,10 +223,7 @@ impl ProcessVm {
         nics.truncate(MAX_NICS);
         unmonitored.truncate(MAX_NICS);
         self.info.has_more_nics = too_many || has_lost_nics;
-        self.too_many_nics = too_many.then(|| {
-            let problem = format!("it has more than {MAX_NICS} network interfaces: the others are left out");
-            SourceError::process(self.pid, problem)
-        });
+        self.has_too_many_nics = too_many;
     }
 
     fn not_allowed(&self, is_trusted: bool, error: &SourceError) -> SourceError {
@@ -253,21 +236,4 @@ impl ProcessVm {
         let problem = format!("its TAPs need CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH ({error}); {instead}");
         SourceError::process(self.pid, problem)
     }
-}
-
-/// A PCI device may be anything; one of which nothing is known is listed rather than left out.
-pub fn named_unmonitored(host: &Host, mut unmonitored: Vec<UnmonitoredNic>) -> Vec<UnmonitoredNic> {
-    unmonitored.truncate(MAX_NICS + 1);
-    for nic in &mut unmonitored {
-        nic.name = shortened(&nic.name);
-    }
-    let is_nic = |nic: &UnmonitoredNic| is_network(host, &nic.name).unwrap_or(true);
-    unmonitored.retain(|nic| nic.kind != UnmonitoredKind::Vfio || is_nic(nic));
-    unmonitored
-}
-
-pub fn named_nics(taps: Vec<String>) -> Vec<Nic> {
-    let mut seen = HashSet::new();
-    let names = taps.into_iter().filter(|tap| is_device_name(tap) && seen.insert(tap.clone()));
-    names.map(Nic::local).take(MAX_NICS + 1).collect()
 }

@@ -38,8 +38,9 @@ impl ProcScan {
         if !holders.unknown.is_empty() {
             self.unfinished_parents.insert(pid);
         }
-        for (child, holder) in holders.found {
+        for holder in holders.found {
             if self.vm(pid).is_some_and(|vm| vm.program == holder.program) {
+                let child = holder.pid;
                 let share = holder.share(|nic| !self.is_held_by_another(pid, nic));
                 if let Some(vm) = self.vm_mut(pid) {
                     vm.set_heir(child, Some(share));

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::super::ask::Answer;
 use super::super::due::{DueProcess, in_order};
+use super::super::inspections::chunks;
 use super::super::looks::TimePool;
 use super::super::queries::{ProcessQuery, ProcessReply};
-use super::super::scan::{Scan, chunks};
+use super::super::scan::Scan;
 use super::super::{ProcScan, ProcessEntry, ProcessKind};
 use super::KvmFinding;
 use crate::sources::SourceError;

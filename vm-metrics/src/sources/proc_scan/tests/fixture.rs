@@ -46,12 +46,6 @@ impl Fake {
     };
 }
 
-impl Default for Fake {
-    fn default() -> Self {
-        Self::QEMU
-    }
-}
-
 impl Fixture {
     pub fn new() -> Self {
         let fixture = Self { dir: tempfile::tempdir().unwrap() };

@@ -23,7 +23,7 @@ fn ids(host: &Fixture) -> Vec<(String, String)> {
 }
 
 fn cloud_hypervisor(pid: u32, args: &'static str) -> Fake {
-    Fake { pid, start: pid.into(), exe: "/usr/bin/cloud-hypervisor", args, ..Fake::default() }
+    Fake { pid, start: pid.into(), exe: "/usr/bin/cloud-hypervisor", args, ..Fake::QEMU }
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn a_common_socket_takes_the_pods_name() {
 #[test]
 fn twins_have_fingerprints_of_their_own() {
     let host = Fixture::new();
-    let qemu = |pid, args| Fake { pid, args, ..Fake::default() };
+    let qemu = |pid, args| Fake { pid, args, ..Fake::QEMU };
     put(&host, &qemu(100, "qemu-system-x86_64 -name web"), "/srv/a", "/");
     put(&host, &qemu(200, "qemu-system-x86_64 -name web"), "/srv/b", "/");
     put(&host, &qemu(300, "qemu-system-x86_64 -name web"), "/srv/a", "/machine.slice/web.scope");
@@ -69,7 +69,7 @@ fn is_same(first: (&'static str, &str, &str), second: (&'static str, &str, &str)
         let host = Fixture::new();
         let exe =
             if args.starts_with("qemu") { "/usr/bin/qemu-system-x86_64" } else { "/usr/bin/firecracker" };
-        put(&host, &Fake { exe, args, ..Fake::default() }, cwd, "/");
+        put(&host, &Fake { exe, args, ..Fake::QEMU }, cwd, "/");
         let mounts = format!("1 2 8:1 / /proc rw - proc proc rw\n5 1 8:1 {root} / rw - ext4 /dev/sda1 rw\n");
         fs::write(host.process(100).join("mountinfo"), mounts).unwrap();
         let processes = host.scan().list().unwrap().processes;

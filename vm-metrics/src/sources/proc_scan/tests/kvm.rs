@@ -161,9 +161,9 @@ fn a_fork_of_a_vm_is_no_vm() {
 
 #[test]
 fn a_known_hypervisor_is_listed_once() {
-    let qemu = Fake { pid: 11, start: 1, args: "kvm -name web -smp 2", ..Fake::default() };
-    let firecracker = Fake { pid: 13, start: 3, exe: "/firecracker", args: "fc --id f", ..Fake::default() };
-    let build = Fake { pid: 14, start: 4, exe: "/firecracker_of_ours", args: "fc --id g", ..Fake::default() };
+    let qemu = Fake { pid: 11, start: 1, args: "kvm -name web -smp 2", ..Fake::QEMU };
+    let firecracker = Fake { pid: 13, start: 3, exe: "/firecracker", args: "fc --id f", ..Fake::QEMU };
+    let build = Fake { pid: 14, start: 4, exe: "/firecracker_of_ours", args: "fc --id g", ..Fake::QEMU };
     let fixture = Fixture::of_kvm(&[qemu, firecracker, build]);
     [11, 13, 14].into_iter().for_each(|pid| fixture.runs_vm(pid, 1));
     let mut scan = fixture.scan();
@@ -178,8 +178,8 @@ fn a_known_hypervisor_is_listed_once() {
 #[test]
 fn a_hypervisor_that_runs_vcpus_is_a_vm() {
     for args in ["kvm -name web -version", "kvm -machine none,accel=kvm"] {
-        let fork = Fake { pid: 101, ppid: 100, start: 6000, args, ..Fake::default() };
-        let fixture = Fixture::of_kvm(&[Fake { args, ..Fake::default() }, fork]);
+        let fork = Fake { pid: 101, ppid: 100, start: 6000, args, ..Fake::QEMU };
+        let fixture = Fixture::of_kvm(&[Fake { args, ..Fake::QEMU }, fork]);
         let mut scan = fixture.scan();
         assert_eq!(list(&mut scan, START), [], "it runs none");
         fixture.runs_vm(100, 2);

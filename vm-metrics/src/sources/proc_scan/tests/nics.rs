@@ -33,7 +33,7 @@ fn unmonitored(vm: &InstanceInfo) -> Vec<String> {
 
 #[test]
 fn macvtaps_are_found_by_their_numbers() {
-    let fixture = Fixture::with(&[Fake { taps: &[(9, "vnet0")], ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { taps: &[(9, "vnet0")], ..Fake::QEMU }]);
     fixture.macvtap("tap7", "macvtap0", (246, 1));
     fixture.macvtap("tap8", "macvtap1", (246, 2));
     let nodes = [("tap8", (246, 2)), ("tap7", (246, 1)), ("tap9", (246, 9))];
@@ -48,7 +48,7 @@ fn macvtaps_are_found_by_their_numbers() {
 
 #[test]
 fn the_name_of_a_node_is_no_macvtap() {
-    let fixture = Fixture::with(&[Fake::default()]);
+    let fixture = Fixture::with(&[Fake::QEMU]);
     fixture.macvtap("tap7", "macvtap0", (246, 1));
     // A plain file, a node of another number, and one that cannot be asked.
     let plain = fixture.path("tap7");
@@ -66,7 +66,7 @@ fn the_name_of_a_node_is_no_macvtap() {
 fn unmonitored_nics_come_from_arguments_and_descriptors() {
     let args = "kvm -name web -netdev user,id=n0 -device vfio-pci,host=03:00.0 -device vfio-pci,host=04:00.0
                 -device vfio-pci,host=05:00.0";
-    let fixture = Fixture::with(&[Fake { args, taps: &[(9, "vnet0")], ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { args, taps: &[(9, "vnet0")], ..Fake::QEMU }]);
     // A network card, a disk, and one that is gone from sysfs; another card that was plugged in later.
     for (address, class) in
         [("0000:03:00.0", "0x020000"), ("0000:04:00.0", "0x010802"), ("0000:3b:00.1", "0x020000")]
@@ -92,7 +92,7 @@ fn unmonitored_nics_come_from_arguments_and_descriptors() {
 fn a_vdpa_device_by_descriptor_is_one_nic() {
     let args = "kvm -name web -add-fd set=0,fd=20 -netdev vhost-vdpa,vhostdev=/dev/fdset/0,id=hostnet0
                 -netdev vhost-vdpa,vhostdev=/dev/vhost-vdpa-5,id=hostnet1";
-    let fixture = Fixture::with(&[Fake { args, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { args, ..Fake::QEMU }]);
     fixture.descriptor(100, 20, "/dev/vhost-vdpa-3", None);
     fixture.descriptor(100, 21, "/dev/vhost-vdpa-5", None);
     let vms = list(&mut fixture.scan(), START);
@@ -106,7 +106,7 @@ fn a_vdpa_device_by_descriptor_is_one_nic() {
 #[test]
 fn left_out_nics_make_the_sum_unknown() {
     let has_more = |fixture: &Fixture| fixture.scan().list_at(START).unwrap().instances[0].has_more_nics;
-    let fixture = Fixture::with(&[Fake { taps: &[(9, "tap0")], ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { taps: &[(9, "tap0")], ..Fake::QEMU }]);
     assert!(!has_more(&fixture));
     fixture.descriptor(100, 10, "/dev/net/tun", Some("odd"));
     fs::write(fixture.process(100).join("fdinfo/10"), b"pos:\t0\niff:\todd\xff\n").unwrap();
@@ -116,13 +116,13 @@ fn left_out_nics_make_the_sum_unknown() {
     }
     assert!(has_more(&fixture), "257 of them");
     // Of a stranger, whose descriptors the kernel was not asked about.
-    fixture.put(&Fake { uid: 65534, taps: &[(9, "tap0")], ..Fake::default() });
+    fixture.put(&Fake { uid: 65534, taps: &[(9, "tap0")], ..Fake::QEMU });
     assert!(has_more(&fixture));
 }
 
 #[test]
 fn numbers_and_names_of_nics_are_bounded() {
-    let fixture = Fixture::with(&[Fake::default()]);
+    let fixture = Fixture::with(&[Fake::QEMU]);
     let long = "n".repeat(300);
     let users: String = (0..300).map(|at| format!("-netdev\0user,id={at}{long}\0")).collect();
     fs::write(fixture.process(100).join("cmdline"), format!("kvm\0-name\0web\0{users}")).unwrap();
@@ -143,7 +143,7 @@ fn numbers_and_names_of_nics_are_bounded() {
 /// Anybody may start a program under a hypervisor's name.
 #[test]
 fn the_longest_command_line_is_read_in_time() {
-    let fixture = Fixture::with(&[Fake::default()]);
+    let fixture = Fixture::with(&[Fake::QEMU]);
     let options = |at: u32| {
         format!("-netdev\0tap,ifname=t{at}\0-chardev\0null,id=c{at}\0-netdev\0vhost-user,chardev=c{at}\0")
     };

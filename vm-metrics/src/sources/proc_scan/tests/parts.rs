@@ -28,7 +28,7 @@ fn open_many(fixture: &Fixture, pid: u32) {
 #[test]
 fn nics_among_many_descriptors_are_found_in_parts() {
     const TAPS: &[(u32, &str)] = &[(3, "tap0"), (4000, "tap1"), (4001, "tap2")];
-    let fixture = Fixture::with(&[Fake { taps: TAPS, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { taps: TAPS, ..Fake::QEMU }]);
     open_many(&fixture, 100);
     let mut scan = hurried(&fixture);
     let first = scan.list_at(START).unwrap();
@@ -59,7 +59,7 @@ fn close(fixture: &Fixture, pid: u32, descriptor: u32) {
 #[test]
 fn a_partial_scan_drops_a_closed_nic() {
     const TAPS: &[(u32, &str)] = &[(3, "tap0"), (4, "tap1")];
-    let fixture = Fixture::with(&[Fake { taps: TAPS, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { taps: TAPS, ..Fake::QEMU }]);
     let mut scan = hurried(&fixture);
     assert_eq!(taps(&list(&mut scan, START)[0]), ["tap0", "tap1"]);
     close(&fixture, 100, 3);
@@ -70,7 +70,7 @@ fn a_partial_scan_drops_a_closed_nic() {
 /// A look at a process that has never been looked at whole, and that lasts for many calls.
 #[test]
 fn later_parts_drop_nics_of_early_ones() {
-    let fixture = Fixture::with(&[Fake::default()]);
+    let fixture = Fixture::with(&[Fake::QEMU]);
     open_many(&fixture, 100);
     for descriptor in 3..10 {
         fixture.descriptor(100, descriptor, "/dev/net/tun", Some(&format!("tap{descriptor}")));
@@ -90,7 +90,7 @@ fn later_parts_drop_nics_of_early_ones() {
 fn a_new_vm_takes_a_closed_nic() {
     const TAPS: &[(u32, &str)] = &[(3, "tap0")];
     const NEW: Fake = Fake { pid: 101, args: "kvm -name new", start: 6000, taps: TAPS, ..Fake::QEMU };
-    let fixture = Fixture::with(&[Fake { taps: TAPS, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { taps: TAPS, ..Fake::QEMU }]);
     let mut scan = fixture.scan();
     let mut now = START;
     list(&mut scan, now);
@@ -110,7 +110,7 @@ fn an_heir_loses_what_it_has_closed() {
     const HEIR: Fake =
         Fake { pid: 101, ppid: 100, exe: "/usr/bin/helper", args: "helper", taps: TAPS, ..Fake::QEMU };
     const NEW: Fake = Fake { pid: 102, args: "kvm -name new", start: 6000, taps: TAPS, ..Fake::QEMU };
-    let fixture = Fixture::with(&[Fake { taps: TAPS, ..Fake::default() }, HEIR]);
+    let fixture = Fixture::with(&[Fake { taps: TAPS, ..Fake::QEMU }, HEIR]);
     let mut scan = hurried(&fixture);
     list(&mut scan, START);
     close(&fixture, 100, 3);
@@ -140,11 +140,11 @@ fn a_kvm_vm_among_many_descriptors_is_found() {
 /// The look at a process must not go on with what another one held.
 #[test]
 fn a_part_is_not_taken_for_another_process() {
-    let fixture = Fixture::with(&[Fake { taps: &[(3, "tap0")], ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { taps: &[(3, "tap0")], ..Fake::QEMU }]);
     open_many(&fixture, 100);
     let mut scan = hurried(&fixture);
     scan.list_at(START).unwrap();
-    fixture.put(&Fake { start: 6000, ..Fake::default() });
+    fixture.put(&Fake { start: 6000, ..Fake::QEMU });
     for call in 1..=CALLS {
         assert_eq!(list(&mut scan, call * TICK)[0].nics, [], "{call}");
     }
@@ -165,9 +165,9 @@ fn looks_that_hang_cost_their_user() {
     scan.patient = Patient::new("scan", PATIENCE, read).with_patience_for_others(PATIENCE_FOR_OTHERS);
     list(&mut scan, START);
     for pid in 101..104 {
-        fixture.put(&Fake { pid, uid: STRANGER, ..Fake::default() });
+        fixture.put(&Fake { pid, uid: STRANGER, ..Fake::QEMU });
     }
-    fixture.put(&Fake { pid: 105, uid: STRANGER + 1, args: "kvm -name modest", ..Fake::default() });
+    fixture.put(&Fake { pid: 105, uid: STRANGER + 1, args: "kvm -name modest", ..Fake::QEMU });
     assert_eq!(ids(&scan.list_at(TICK).unwrap().instances), ["modest"]);
     assert!(!scan.looks.is_room(Some(STRANGER)), "{:?}", scan.looks);
     drop(release);

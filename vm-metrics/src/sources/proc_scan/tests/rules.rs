@@ -15,21 +15,21 @@ fn one_of_each_hypervisor_the_oldest_first() {
             start: 1,
             args: "qemu-system-x86_64 -name guest=web -uuid u-1 -smp 2 -m 1G",
             taps: &[(20, "tap1"), (9, "tap0")],
-            ..Fake::default()
+            ..Fake::QEMU
         },
         Fake {
             pid: 20,
             start: 2,
             exe: "/opt/cloud-hypervisor-static",
             args: "cloud-hypervisor --kernel k --cpus boot=4 --memory size=2G --api-socket /run/ch-1.sock",
-            ..Fake::default()
+            ..Fake::QEMU
         },
         Fake {
             pid: 10,
             start: 3,
             exe: "/srv/jailer/firecracker/fc-1/root/firecracker-v1.7.0-x86_64",
             args: "firecracker --id fc-1",
-            ..Fake::default()
+            ..Fake::QEMU
         },
     ]);
     let vms = list(&mut fixture.scan(), START);
@@ -52,15 +52,9 @@ fn one_of_each_hypervisor_the_oldest_first() {
 #[test]
 fn the_pid_names_a_vm_without_id() {
     let fixture = Fixture::with(&[
-        Fake { pid: 11, start: 1, args: "kvm", ..Fake::default() },
-        Fake { pid: 12, start: 2, exe: "/cloud-hypervisor", args: "ch", ..Fake::default() },
-        Fake {
-            pid: 13,
-            start: 3,
-            exe: "/firecracker",
-            args: "fc --id anonymous-instance",
-            ..Fake::default()
-        },
+        Fake { pid: 11, start: 1, args: "kvm", ..Fake::QEMU },
+        Fake { pid: 12, start: 2, exe: "/cloud-hypervisor", args: "ch", ..Fake::QEMU },
+        Fake { pid: 13, start: 3, exe: "/firecracker", args: "fc --id anonymous-instance", ..Fake::QEMU },
     ]);
     let vms = list(&mut fixture.scan(), START);
     assert_eq!(ids(&vms), ["qemu-11", "cloud-hypervisor-12", "firecracker-13"]);
@@ -68,41 +62,33 @@ fn the_pid_names_a_vm_without_id() {
 
 #[test]
 fn no_vms() {
-    let kernel_thread = Fake { pid: 2, exe: "", args: "", ..Fake::default() };
-    let zombie = Fake { pid: 3, state: 'Z', ..Fake::default() };
-    let ending = Fake { pid: 4, args: "", ..Fake::default() };
-    let helper = Fake { pid: 5, exe: "/usr/bin/qemu-img", args: "qemu-img convert a b", ..Fake::default() };
+    let kernel_thread = Fake { pid: 2, exe: "", args: "", ..Fake::QEMU };
+    let zombie = Fake { pid: 3, state: 'Z', ..Fake::QEMU };
+    let ending = Fake { pid: 4, args: "", ..Fake::QEMU };
+    let helper = Fake { pid: 5, exe: "/usr/bin/qemu-img", args: "qemu-img convert a b", ..Fake::QEMU };
     let script =
-        Fake { pid: 6, exe: "/bin/dash", args: "sh /usr/bin/qemu-system-x86_64 -name a", ..Fake::default() };
-    let jailer = Fake {
-        pid: 7,
-        exe: "/usr/bin/jailer",
-        args: "jailer --id a --exec-file /firecracker",
-        ..Fake::default()
-    };
-    let probe = Fake { pid: 8, args: "qemu-system-x86_64 -S -machine none,accel=kvm:tcg", ..Fake::default() };
-    let version = Fake {
-        pid: 9,
-        exe: "/usr/bin/cloud-hypervisor",
-        args: "cloud-hypervisor --version",
-        ..Fake::default()
-    };
+        Fake { pid: 6, exe: "/bin/dash", args: "sh /usr/bin/qemu-system-x86_64 -name a", ..Fake::QEMU };
+    let jailer =
+        Fake { pid: 7, exe: "/usr/bin/jailer", args: "jailer --id a --exec-file /firecracker", ..Fake::QEMU };
+    let probe = Fake { pid: 8, args: "qemu-system-x86_64 -S -machine none,accel=kvm:tcg", ..Fake::QEMU };
+    let version =
+        Fake { pid: 9, exe: "/usr/bin/cloud-hypervisor", args: "cloud-hypervisor --version", ..Fake::QEMU };
     let fixture = Fixture::with(&[kernel_thread, zombie, ending, helper, script, jailer, probe, version]);
     assert_eq!(list(&mut fixture.scan(), START), []);
 }
 
 #[test]
 fn a_hypervisor_whose_file_was_replaced() {
-    let fixture = Fixture::with(&[Fake { exe: "/usr/bin/qemu-system-x86_64 (deleted)", ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { exe: "/usr/bin/qemu-system-x86_64 (deleted)", ..Fake::QEMU }]);
     assert_eq!(ids(&list(&mut fixture.scan(), START)), ["web"]);
 }
 
 /// A VM that another VM's process has started is one.
 #[test]
 fn a_fork_is_no_vm() {
-    let parent = Fake { taps: &[(5, "tap0")], ..Fake::default() };
-    let fork = Fake { pid: 101, ppid: 100, taps: &[(5, "tap0")], ..Fake::default() };
-    let nested = Fake { pid: 102, ppid: 100, start: 6000, args: "kvm -name db", ..Fake::default() };
+    let parent = Fake { taps: &[(5, "tap0")], ..Fake::QEMU };
+    let fork = Fake { pid: 101, ppid: 100, taps: &[(5, "tap0")], ..Fake::QEMU };
+    let nested = Fake { pid: 102, ppid: 100, start: 6000, args: "kvm -name db", ..Fake::QEMU };
     let fixture = Fixture::with(&[parent, fork, nested]);
     let vms = list(&mut fixture.scan(), START);
     assert_eq!(ids(&vms), ["web", "db"]);
@@ -112,10 +98,10 @@ fn a_fork_is_no_vm() {
 #[test]
 fn of_a_daemonizing_qemu_only_the_daemon_counts() {
     let args = "kvm -name web -daemonize";
-    let shell = Fake { pid: 50, exe: "/bin/bash", args: "bash", session: 50, ..Fake::default() };
-    let launcher = Fake { pid: 100, ppid: 50, session: 50, args, ..Fake::default() };
-    let leader = Fake { pid: 101, ppid: 100, session: 101, state: 'Z', exe: "", args: "", ..Fake::default() };
-    let daemon = Fake { pid: 102, session: 101, args, ..Fake::default() };
+    let shell = Fake { pid: 50, exe: "/bin/bash", args: "bash", session: 50, ..Fake::QEMU };
+    let launcher = Fake { pid: 100, ppid: 50, session: 50, args, ..Fake::QEMU };
+    let leader = Fake { pid: 101, ppid: 100, session: 101, state: 'Z', exe: "", args: "", ..Fake::QEMU };
+    let daemon = Fake { pid: 102, session: 101, args, ..Fake::QEMU };
     let fixture = Fixture::with(&[shell, launcher, leader, daemon]);
     let mut scan = fixture.scan();
     let vms = list(&mut scan, START);
@@ -130,7 +116,7 @@ fn taps_in_all_their_shapes() {
     let fixture = Fixture::with(&[Fake {
         // Two queues of tap0, one descriptor that lost its device.
         taps: &[(12, "tap0"), (7, "tap0"), (30, ""), (100, "tap1")],
-        ..Fake::default()
+        ..Fake::QEMU
     }]);
     fixture.descriptor(100, 40, "/dev/net/tun (deleted)", Some("tap2"));
     fixture.descriptor(100, 41, "/srv/jailer/firecracker/a/root/dev/net/tun", Some("tap3"));
@@ -144,7 +130,7 @@ fn taps_in_all_their_shapes() {
 
 #[test]
 fn a_tap_name_without_utf8_is_a_problem() {
-    let fixture = Fixture::with(&[Fake { taps: &[(7, "tap0")], ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { taps: &[(7, "tap0")], ..Fake::QEMU }]);
     fixture.descriptor(100, 9, "/dev/net/tun", Some("odd"));
     fs::write(fixture.process(100).join("fdinfo/9"), b"pos:\t0\niff:\todd\xff\n").unwrap();
     let mut scan = fixture.scan();
@@ -161,7 +147,7 @@ fn a_tap_name_without_utf8_is_a_problem() {
 #[test]
 fn config_paths_start_in_the_processs_root() {
     let config = r#"{"machine-config": {"vcpu_count": 3, "mem_size_mib": 256}}"#;
-    let fc = |pid, args| Fake { pid, start: pid.into(), exe: "/firecracker", args, ..Fake::default() };
+    let fc = |pid, args| Fake { pid, start: pid.into(), exe: "/firecracker", args, ..Fake::QEMU };
     let fixture = Fixture::with(&[
         fc(11, "fc --id absolute --config-file /etc/vm.json"),
         fc(12, "fc --id relative --config-file conf/vm.json"),
@@ -187,7 +173,7 @@ fn config_paths_start_in_the_processs_root() {
 #[test]
 fn a_bad_config_hides_no_vm() {
     let args = "fc --id a --config-file /vm.json";
-    let fixture = Fixture::with(&[Fake { exe: "/firecracker", args, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { exe: "/firecracker", args, ..Fake::QEMU }]);
     symlink(fixture.path("jail"), fixture.process(100).join("root")).unwrap();
     fs::create_dir(fixture.path("jail")).unwrap();
     let config = fixture.path("jail/vm.json");
@@ -212,8 +198,8 @@ fn a_bad_config_hides_no_vm() {
 fn the_command_line_replaces_unreadable_descriptors() {
     let args = "kvm -name web -netdev tap,ifname=tap0 -netdev tap,ifname=tap0 -netdev tap,ifname=../../etc";
     let fixture = Fixture::with(&[
-        Fake { args, taps: &[(9, "tap7")], ..Fake::default() },
-        Fake { pid: 101, start: 6000, args: "kvm -name db", ..Fake::default() },
+        Fake { args, taps: &[(9, "tap7")], ..Fake::QEMU },
+        Fake { pid: 101, start: 6000, args: "kvm -name db", ..Fake::QEMU },
     ]);
     for pid in [100, 101] {
         fixture.hide_descriptors(pid);
@@ -242,7 +228,7 @@ fn the_command_line_replaces_unreadable_descriptors() {
 #[test]
 fn a_long_name_is_cut() {
     let fixture = Fixture::new();
-    fixture.put(&Fake::default());
+    fixture.put(&Fake::QEMU);
     let cmdline = format!("kvm\0-name\0{}\0", "é".repeat(100_000));
     fs::write(fixture.process(100).join("cmdline"), cmdline).unwrap();
     let vms = list(&mut fixture.scan(), START);

@@ -20,7 +20,7 @@ fn vcpus(scan: &mut ProcScan, after: Duration) -> Vec<Option<u32>> {
 
 #[test]
 fn kvm_says_how_many_vcpus_are_plugged_in() {
-    let line = |pid, args| Fake { pid, start: u64::from(pid), args, ..Fake::default() };
+    let line = |pid, args| Fake { pid, start: u64::from(pid), args, ..Fake::QEMU };
     let fixture = Fixture::with(&[
         line(11, "kvm -name a -smp 1,maxcpus=4"),
         line(12, "kvm -name b -smp 1,maxcpus=4"),
@@ -39,7 +39,7 @@ fn kvm_says_how_many_vcpus_are_plugged_in() {
 fn without_kvm_vcpus_are_those_of_the_start() {
     let args =
         "qemu-system-x86_64 -name a -smp 1,sockets=2,cores=2,maxcpus=4 -device kvm64-x86_64-cpu,id=cpu2";
-    let fixture = Fixture::with(&[Fake { args, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { args, ..Fake::QEMU }]);
     let vms = list(&mut fixture.scan(), START);
     assert_eq!((vms[0].allocated_vcpus, vms[0].max_vcpus), (Some(2), Some(4)));
 }
@@ -47,7 +47,7 @@ fn without_kvm_vcpus_are_those_of_the_start() {
 #[test]
 fn qemu_sizes_come_from_arguments_and_file() {
     let args = "qemu-system-x86_64 -name web -m 64 -readconfig /qemu.conf";
-    let fixture = Fixture::with(&[Fake { args, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { args, ..Fake::QEMU }]);
     let root = fixture.process(100).join("root");
     fs::create_dir(&root).unwrap();
     let file = "[memory]\nsize = \"1024M\"\n[smp-opts]\ncpus = \"1\"\nmaxcpus = \"8\"\n";
@@ -63,7 +63,7 @@ fn qemu_sizes_come_from_arguments_and_file() {
 #[test]
 fn a_bad_config_file_leaves_sizes_unknown() {
     let args = "qemu-system-x86_64 -name web -m 64 -readconfig /qemu.conf";
-    let fixture = Fixture::with(&[Fake { args, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { args, ..Fake::QEMU }]);
     let root = fixture.process(100).join("root");
     fs::create_dir(&root).unwrap();
     fs::write(root.join("qemu.conf"), "root:$6$secret:1::\n").unwrap();
@@ -78,7 +78,7 @@ fn a_bad_config_file_leaves_sizes_unknown() {
 fn a_device_model_of_xen_is_xen() {
     let args = "qemu-system-i386 -xen-domid 7 -name web -machine xenfv -m 2040 -smp 2";
     let exe = "/usr/lib/xen/bin/qemu-system-i386";
-    let fixture = Fixture::with(&[Fake { exe, args, taps: &[(9, "tap0")], ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { exe, args, taps: &[(9, "tap0")], ..Fake::QEMU }]);
     let vms = list(&mut fixture.scan(), START);
     let nics = vec![Nic::local("tap0")];
     assert_eq!(vms, [InstanceInfo { nics, ..vm("web", 100, Hypervisor::Xen) }]);
@@ -86,7 +86,7 @@ fn a_device_model_of_xen_is_xen() {
 
 #[test]
 fn excess_vcpus_of_kvm_are_a_problem() {
-    let fixture = Fixture::of_kvm(&[Fake { args: "kvm -name web -smp 1", ..Fake::default() }]);
+    let fixture = Fixture::of_kvm(&[Fake { args: "kvm -name web -smp 1", ..Fake::QEMU }]);
     fixture.runs_vm(100, 3);
     let listing = fixture.scan().list_at(START).unwrap();
     assert_eq!(listing.instances[0].allocated_vcpus, None);
@@ -97,7 +97,7 @@ fn excess_vcpus_of_kvm_are_a_problem() {
     );
     // All that its command line allows.
     let args = "kvm -name web -smp 1,maxcpus=3";
-    fixture.put(&Fake { args, ..Fake::default() });
+    fixture.put(&Fake { args, ..Fake::QEMU });
     fixture.runs_vm(100, 3);
     let listing = fixture.scan().list_at(START).unwrap();
     assert_eq!((listing.instances[0].allocated_vcpus, listing.problems.len()), (Some(3), 0));

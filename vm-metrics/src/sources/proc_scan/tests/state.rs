@@ -17,12 +17,12 @@ fn the_next_scan_sees_starts_and_ends() {
     let fixture = Fixture::new();
     let mut scan = fixture.scan();
     assert_eq!(list(&mut scan, START), []);
-    fixture.put(&Fake { pid: 101, args: "kvm -name db", ..Fake::default() });
-    fixture.put(&Fake::default());
+    fixture.put(&Fake { pid: 101, args: "kvm -name db", ..Fake::QEMU });
+    fixture.put(&Fake::QEMU);
     assert_eq!(ids(&list(&mut scan, TICK)), ["web", "db"]);
     fixture.end(100);
     assert_eq!(ids(&list(&mut scan, 2 * TICK)), ["db"]);
-    fixture.put(&Fake { pid: 101, args: "kvm -name db", state: 'Z', ..Fake::default() });
+    fixture.put(&Fake { pid: 101, args: "kvm -name db", state: 'Z', ..Fake::QEMU });
     assert_eq!(list(&mut scan, 3 * TICK), []);
     fixture.end(101);
     list(&mut scan, 4 * TICK);
@@ -34,7 +34,7 @@ fn the_next_scan_sees_a_young_processs_exec() {
     let fixture = Fixture::with(&[SHELL]);
     let mut scan = fixture.scan();
     assert_eq!(list(&mut scan, START), []);
-    fixture.put(&Fake::default());
+    fixture.put(&Fake::QEMU);
     assert_eq!(ids(&list(&mut scan, YOUNG - TICK)), ["web"]);
 }
 
@@ -43,7 +43,7 @@ fn a_full_scan_sees_an_old_processs_exec() {
     let fixture = Fixture::with(&[SHELL]);
     let mut scan = fixture.scan();
     list(&mut scan, START);
-    fixture.put(&Fake::default());
+    fixture.put(&Fake::QEMU);
     assert_eq!(list(&mut scan, YOUNG), []);
     assert_eq!(ids(&list(&mut scan, FULL_SCAN_INTERVAL)), ["web"]);
     // From then on, it is young again: its TAP may be late.
@@ -53,11 +53,11 @@ fn a_full_scan_sees_an_old_processs_exec() {
 
 #[test]
 fn another_start_time_is_another_vm() {
-    let fixture = Fixture::with(&[Fake::default()]);
+    let fixture = Fixture::with(&[Fake::QEMU]);
     let mut scan = fixture.scan();
     list(&mut scan, START);
     list(&mut scan, YOUNG);
-    fixture.put(&Fake { args: "kvm -name other", start: 9000, ..Fake::default() });
+    fixture.put(&Fake { args: "kvm -name other", start: 9000, ..Fake::QEMU });
     assert_eq!(ids(&list(&mut scan, YOUNG + TICK)), ["other"]);
     fixture.put(&Fake { start: 9001, ..SHELL });
     assert_eq!(list(&mut scan, YOUNG + 2 * TICK), []);
@@ -66,7 +66,7 @@ fn another_start_time_is_another_vm() {
 /// They are also read while the VM is young.
 #[test]
 fn nics_are_read_again_when_devices_change() {
-    let fixture = Fixture::with(&[Fake::default()]);
+    let fixture = Fixture::with(&[Fake::QEMU]);
     let mut scan = fixture.scan();
     assert_eq!(taps(&list(&mut scan, START)[0]), [""; 0]);
 
@@ -85,19 +85,19 @@ fn nics_are_read_again_when_devices_change() {
 
 #[test]
 fn a_moved_tap_has_one_vm() {
-    let fixture = Fixture::with(&[Fake { taps: &[(9, "tap0"), (10, "tap1")], ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { taps: &[(9, "tap0"), (10, "tap1")], ..Fake::QEMU }]);
     let mut scan = fixture.scan();
     list(&mut scan, START);
     list(&mut scan, YOUNG);
     fixture.descriptor(100, 9, "/dev/net/tun", Some(""));
-    fixture.put(&Fake { pid: 101, start: 6000, taps: &[(9, "tap0")], ..Fake::default() });
+    fixture.put(&Fake { pid: 101, start: 6000, taps: &[(9, "tap0")], ..Fake::QEMU });
     let vms = list(&mut scan, YOUNG + TICK);
     assert_eq!(vms.iter().map(taps).collect::<Vec<_>>(), [["tap1"], ["tap0"]]);
 }
 
 #[test]
 fn each_scan_reports_an_unreadable_process() {
-    let fixture = Fixture::with(&[Fake::default(), Fake { pid: 101, start: 6000, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake::QEMU, Fake { pid: 101, start: 6000, ..Fake::QEMU }]);
     let stat = fixture.process(101).join("stat");
     let good = fs::read(&stat).unwrap();
     fixture.break_file(&stat);
@@ -115,7 +115,7 @@ fn each_scan_reports_an_unreadable_process() {
 
 #[test]
 fn a_malformed_stat_is_a_problem() {
-    let fixture = Fixture::with(&[Fake::default()]);
+    let fixture = Fixture::with(&[Fake::QEMU]);
     fs::write(fixture.process(100).join("stat"), "100 (qemu) S 1").unwrap();
     let problem = problems(&mut fixture.scan(), START).join("");
     assert!(problem.ends_with("/100/stat: field ppid is missing or cut short"), "{problem}");
@@ -123,7 +123,7 @@ fn a_malformed_stat_is_a_problem() {
 
 #[test]
 fn one_failed_read_keeps_a_known_vm() {
-    let fixture = Fixture::with(&[Fake { taps: &[(9, "tap0")], ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { taps: &[(9, "tap0")], ..Fake::QEMU }]);
     let mut scan = fixture.scan();
     let vms = list(&mut scan, START);
     for (file, now) in [("fd", TICK), ("stat", 3 * TICK), ("stat", FULL_SCAN_INTERVAL)] {
@@ -144,7 +144,7 @@ fn one_failed_read_keeps_a_known_vm() {
 #[test]
 fn a_vanished_process_is_no_problem() {
     for file in ["exe", "stat", "cmdline", "fd"] {
-        let fixture = Fixture::with(&[Fake::default()]);
+        let fixture = Fixture::with(&[Fake::QEMU]);
         let path = fixture.process(100).join(file);
         if file == "fd" {
             fs::remove_dir_all(path).unwrap();
@@ -159,7 +159,7 @@ fn a_vanished_process_is_no_problem() {
 fn many_problems_are_counted() {
     let fixture = Fixture::new();
     for pid in 1..=40 {
-        fixture.put(&Fake { pid, ..Fake::default() });
+        fixture.put(&Fake { pid, ..Fake::QEMU });
         fixture.break_file(&fixture.process(pid).join("stat"));
     }
     let problems = problems(&mut fixture.scan(), START);
@@ -170,7 +170,7 @@ fn many_problems_are_counted() {
 /// A missing sysfs does not.
 #[test]
 fn a_missing_procfs_fails_the_listing() {
-    let fixture = Fixture::with(&[Fake::default()]);
+    let fixture = Fixture::with(&[Fake::QEMU]);
     fs::remove_dir_all(fixture.host().sys()).unwrap();
     let mut scan = fixture.scan();
     let listing = scan.list_at(START).unwrap();
@@ -182,7 +182,7 @@ fn a_missing_procfs_fails_the_listing() {
 
 #[test]
 fn a_list_that_failed_forgets_nothing() {
-    let fixture = Fixture::with(&[Fake::default()]);
+    let fixture = Fixture::with(&[Fake::QEMU]);
     let mut scan = fixture.scan();
     let vms = list(&mut scan, START);
     let away = fixture.path("away");
@@ -207,7 +207,7 @@ fn without_a_free_descriptor_the_list_stays() {
         assert!(child.status.success() && output.contains("1 passed"), "{output}");
         return;
     }
-    let fixture = Fixture::with(&[Fake::default(), Fake { pid: 101, start: 6000, ..SHELL }]);
+    let fixture = Fixture::with(&[Fake::QEMU, Fake { pid: 101, start: 6000, ..SHELL }]);
     let mut scan = fixture.scan();
     let vms = list(&mut scan, START);
     let usual = getrlimit(Resource::Nofile);

@@ -27,7 +27,7 @@ pub fn assert_shares(scan: &mut ProcScan) {
 
 #[test]
 fn a_list_of_users_shuts_others_out() {
-    let fake = |pid, uid| Fake { pid, uid, start: pid.into(), ..Fake::default() };
+    let fake = |pid, uid| Fake { pid, uid, start: pid.into(), ..Fake::QEMU };
     let fixture = Fixture::with(&[fake(11, 0), fake(12, 64055), fake(13, STRANGER)]);
     let pids = |trust| {
         let vms = list(&mut scan_trusting(&fixture, trust), START);
@@ -40,7 +40,7 @@ fn a_list_of_users_shuts_others_out() {
 #[test]
 fn names_in_files_give_strangers_no_taps() {
     let taps = &[(9, "tap0")];
-    let fixture = Fixture::with(&[Fake { uid: STRANGER, taps, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { uid: STRANGER, taps, ..Fake::QEMU }]);
     let listing = fixture.scan().list_at(START).unwrap();
     assert_eq!(listing.instances[0].nics, []);
     assert!(!listing.processes[&100].is_looked_at);
@@ -54,7 +54,7 @@ fn names_in_files_give_strangers_no_taps() {
 fn a_strangers_namespace_is_not_believed() {
     let pod = "0a1b2c3d-1111-4222-8333-444455556666";
     let args = "qemu-kvm -name team-a_web -object file=/var/run/kubevirt-private/master-key.aes";
-    let fixture = Fixture::with(&[Fake { uid: STRANGER, args, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { uid: STRANGER, args, ..Fake::QEMU }]);
     fixture.cgroup(100, &format!("/kubepods/pod{pod}/x"));
     let vm = |trust| list(&mut scan_trusting(&fixture, trust), START).remove(0);
     let stranger = vm(Trust::default());
@@ -65,7 +65,7 @@ fn a_strangers_namespace_is_not_believed() {
 #[test]
 fn only_untrusted_users_have_a_share_of_vms() {
     let fixture = Fixture::new();
-    put_crowd(&fixture, &Fake::default());
+    put_crowd(&fixture, &Fake::QEMU);
     assert_shares(&mut fixture.scan());
 }
 
@@ -74,7 +74,7 @@ fn only_untrusted_users_have_a_share_of_vms() {
 fn of_too_many_users_the_oldest_vms_stay() {
     let fixture = Fixture::new();
     for pid in 11..=1110 {
-        fixture.put(&Fake { pid, uid: 100_000 + pid, start: pid.into(), ..Fake::default() });
+        fixture.put(&Fake { pid, uid: 100_000 + pid, start: pid.into(), ..Fake::QEMU });
     }
     let listing = with_too_many_vms(&mut fixture.scan());
     let pids: Vec<_> = listing.instances.iter().filter_map(|vm| vm.hypervisor_pid).collect();
@@ -87,8 +87,8 @@ fn a_process_without_time_for_it_waits() {
     let mut scan = fixture.scan();
     list(&mut scan, START);
     scan.looks.used(Some(STRANGER), Duration::from_secs(1));
-    fixture.put(&Fake { uid: STRANGER, ..Fake::default() });
-    fixture.put(&Fake { pid: 101, args: "kvm -name root", ..Fake::default() });
+    fixture.put(&Fake { uid: STRANGER, ..Fake::QEMU });
+    fixture.put(&Fake { pid: 101, args: "kvm -name root", ..Fake::QEMU });
     let listing = scan.list_at(TICK).unwrap();
     assert_eq!(ids(&listing.instances), ["root"]);
     assert_eq!(overuse(&listing), [(Some(STRANGER), "processes", 1)]);
@@ -98,7 +98,7 @@ fn a_process_without_time_for_it_waits() {
 #[test]
 fn what_a_named_process_holds_is_evidence() {
     let taps = &[(9, "tap0")];
-    let fixture = Fixture::with(&[Fake { exe: "/bin/vmm", args: "vmm", taps, ..Fake::default() }]);
+    let fixture = Fixture::with(&[Fake { exe: "/bin/vmm", args: "vmm", taps, ..Fake::QEMU }]);
     let mut scan = fixture.scan();
     assert!(scan.list_at(START).unwrap().processes.is_empty());
     scan.named(&[100]);
@@ -115,7 +115,7 @@ fn an_endless_command_line_hides_no_vm() {
         ("/bin/cloud-hypervisor", "cloud-hypervisor-100"),
         ("/bin/firecracker", "firecracker-100"),
     ] {
-        let fixture = Fixture::with(&[Fake { exe, ..Fake::default() }]);
+        let fixture = Fixture::with(&[Fake { exe, ..Fake::QEMU }]);
         let words = |count: usize| "vmm\0".to_owned() + &"-smp\x004\0".repeat(count);
         for line in [words(2048), words(1 << 17), format!("vmm\0-smp\0{}\0", "a,".repeat(1 << 17))] {
             fs::write(fixture.process(100).join("cmdline"), line).unwrap();
@@ -133,8 +133,8 @@ fn an_endless_command_line_hides_no_vm() {
 
 #[test]
 fn a_copy_of_the_parent_hides_no_vm() {
-    let parent = Fake::default();
-    let child = Fake { pid: 101, ppid: 100, start: 6000, ..Fake::default() };
+    let parent = Fake::QEMU;
+    let child = Fake { pid: 101, ppid: 100, start: 6000, ..Fake::QEMU };
     let fixture = Fixture::with(&[parent, child]);
     assert_eq!(list(&mut fixture.scan(), START).len(), 1, "a fork");
     for (pid, directory) in [(100, "copy"), (101, "bin")] {
@@ -151,12 +151,12 @@ fn a_copy_of_the_parent_hides_no_vm() {
 
 #[test]
 fn looks_at_heirs_have_a_budget() {
-    let vm = Fake { taps: &[(9, "tap0")], ..Fake::default() };
-    let child = |pid| Fake { pid, ppid: 100, uid: STRANGER, exe: "/bin/sh", args: "sh", ..Fake::default() };
+    let vm = Fake { taps: &[(9, "tap0")], ..Fake::QEMU };
+    let child = |pid| Fake { pid, ppid: 100, uid: STRANGER, exe: "/bin/sh", args: "sh", ..Fake::QEMU };
     let fixture = Fixture::with(&[vm, child(101)]);
     let mut scan = fixture.scan();
     list(&mut scan, START);
-    fixture.put(&Fake::default());
+    fixture.put(&Fake::QEMU);
     scan.looks.used(Some(STRANGER), Duration::from_secs(1));
     let listing = scan.list_at(TICK).unwrap();
     assert_eq!(listing.instances[0].nics, [Nic::local("tap0")], "it may be the child's");

@@ -20,10 +20,13 @@ pub(crate) enum BtfError {
 
 const MAGIC: u16 = 0xeb9f;
 
+const ARRAY: u32 = 3;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 const ENUM: u32 = 6;
 const ENUM64: u32 = 19;
+/// Typedefs and qualifiers, which stand for another type.
+const ALIASES: std::ops::RangeInclusive<u32> = 8..=11;
 
 /// Anonymous structures within each other that are looked into.
 const MAX_DEPTH: u32 = 8;
@@ -41,9 +44,17 @@ pub(crate) struct Types<'d> {
 struct Type<'d> {
     name: u32,
     kind: u32,
+    /// Its size, or the type that it stands for.
+    size_or_type: u32,
     /// Whether the offsets of members have the widths of bit fields above them.
     bit_fields: bool,
     body: &'d [u8],
+}
+
+struct Member {
+    /// Where it begins in the structure.
+    bit: u32,
+    type_id: u32,
 }
 
 impl<'d> Types<'d> {
@@ -70,7 +81,52 @@ impl<'d> Types<'d> {
     /// Where a member of a structure begins, in bits; also one of an anonymous structure or union in it.
     pub(crate) fn bit_of(&self, structure: &'static str, member: &'static str) -> Result<u32, BtfError> {
         let id = self.find(&[STRUCT], structure).ok_or(BtfError::Missing(structure))?;
-        self.member_of(id, member, 0).ok_or(BtfError::Missing(member))
+        Ok(self.member_of(id, member, 0).ok_or(BtfError::Missing(member))?.bit)
+    }
+
+    /// Where members of a structure begin, in bytes.
+    pub(crate) fn bytes_of<const N: usize>(
+        &self,
+        structure: &'static str,
+        members: [&'static str; N],
+    ) -> Result<[u32; N], BtfError> {
+        let id = self.find(&[STRUCT], structure).ok_or(BtfError::Missing(structure))?;
+        let mut bytes = [0; N];
+        for (byte, member) in bytes.iter_mut().zip(members) {
+            *byte = self.member_of(id, member, 0).ok_or(BtfError::Missing(member))?.bit / 8;
+        }
+        Ok(bytes)
+    }
+
+    pub(crate) fn size_of(&self, structure: &'static str) -> Result<u32, BtfError> {
+        let id = self.find(&[STRUCT], structure).and_then(|id| self.by_id(id));
+        Ok(id.ok_or(BtfError::Missing(structure))?.size_or_type)
+    }
+
+    /// The name of the type of a member, or of the elements of an array.
+    pub(crate) fn type_of(&self, structure: &'static str, member: &'static str) -> Result<&'d str, BtfError> {
+        let id = self.find(&[STRUCT], structure).ok_or(BtfError::Missing(structure))?;
+        let mut id = self.member_of(id, member, 0).ok_or(BtfError::Missing(member))?.type_id;
+        for _ in 0..MAX_DEPTH {
+            let found = self.by_id(id).ok_or(BtfError::Missing(member))?;
+            id = match found.kind {
+                ARRAY => word(found.body, 0)?,
+                kind if ALIASES.contains(&kind) => found.size_or_type,
+                _ => return self.string(found.name).ok_or(BtfError::Short),
+            };
+        }
+        Err(BtfError::Missing(member))
+    }
+
+    /// The value of an enumerator of any enumeration.
+    pub(crate) fn value_of(&self, enumerator: &'static str) -> Result<u32, BtfError> {
+        let of = |found: Type<'d>| {
+            let is_it = |each: &&[u8]| word(each, 0).is_ok_and(|at| self.string(at) == Some(enumerator));
+            found.body.chunks_exact(8).find(is_it).and_then(|each| word(each, 4).ok())
+        };
+        let enumerations = (1..self.offsets.len() as u32).filter_map(|id| self.by_id(id));
+        let mut enumerations = enumerations.filter(|found| found.kind == ENUM);
+        enumerations.find_map(of).ok_or(BtfError::Missing(enumerator))
     }
 
     /// The enumerators of an enumeration with their values.
@@ -92,14 +148,17 @@ impl<'d> Types<'d> {
         (1..self.offsets.len() as u32).find(is)
     }
 
-    fn member_of(&self, id: u32, name: &str, depth: u32) -> Option<u32> {
+    fn member_of(&self, id: u32, name: &str, depth: u32) -> Option<Member> {
         let structure = self.by_id(id).filter(|of| matches!(of.kind, STRUCT | UNION) && depth < MAX_DEPTH)?;
         structure.body.chunks_exact(MEMBER).find_map(|member| {
             let [member_name, type_id, offset] = [0, 4, 8].map(|at| word(member, at).unwrap_or(0));
             let bit = if structure.bit_fields { offset & 0x00ff_ffff } else { offset };
             match self.string(member_name)? {
-                "" => bit.checked_add(self.member_of(type_id, name, depth + 1)?),
-                found => (found == name).then_some(bit),
+                "" => {
+                    let inner = self.member_of(type_id, name, depth + 1)?;
+                    Some(Member { bit: bit.checked_add(inner.bit)?, ..inner })
+                }
+                found => (found == name).then_some(Member { bit, type_id }),
             }
         })
     }
@@ -110,19 +169,19 @@ impl<'d> Types<'d> {
 
     fn at(&self, at: usize) -> Result<Type<'d>, BtfError> {
         let rest = self.data.get(at..).ok_or(BtfError::Short)?;
-        let [name, info, _] = [word(rest, 0)?, word(rest, 4)?, word(rest, 8)?];
+        let [name, info, size_or_type] = [word(rest, 0)?, word(rest, 4)?, word(rest, 8)?];
         let (kind, len) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
         let body_len = match kind {
             1 | 14 | 17 => 4,
             2 | 7..=12 | 16 | 18 => 0,
-            3 => 12,
+            ARRAY => 12,
             STRUCT | UNION | 15 => MEMBER * len,
             ENUM | 13 => 8 * len,
             ENUM64 => 12 * len,
             _ => return Err(BtfError::Kind(kind)),
         };
         let body = rest.get(HEAD..HEAD + body_len).ok_or(BtfError::Short)?;
-        Ok(Type { name, kind, bit_fields: info >> 31 == 1, body })
+        Ok(Type { name, kind, size_or_type, bit_fields: info >> 31 == 1, body })
     }
 
     fn string(&self, at: u32) -> Option<&'d str> {
@@ -179,6 +238,8 @@ mod tests {
         assert_eq!(types.bit_of("a", "c"), Ok(32));
         assert_eq!(types.bit_of("a", "d"), Ok(65), "a bit field, without its width");
         assert_eq!(types.bit_of("a", "x"), Err(BtfError::Missing("x")));
+        assert_eq!(types.bytes_of("a", ["c", "b"]), Ok([4, 0]));
+        assert_eq!((types.size_of("a"), types.type_of("a", "c")), (Ok(12), Ok("int")));
         assert_eq!(types.bit_of("e", "c"), Err(BtfError::Missing("e")), "an enumeration is no structure");
     }
 
@@ -189,6 +250,7 @@ mod tests {
         let of = |name| types.enumerators(name).unwrap().collect::<Vec<_>>();
         assert_eq!(of("e"), [("c", 7), ("d", 8)]);
         assert_eq!(of("f"), [("c", 9)]);
+        assert_eq!((types.value_of("d"), types.value_of("x")), (Ok(8), Err(BtfError::Missing("x"))));
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! Both come from its BTF. They are never inferred from its version.
 
 mod btf;
+mod tasks;
 
 use std::path::Path;
 
-use vm_metrics_common::{Layout, Reasons};
+use vm_metrics_common::{Layout, Reasons, TaskLayout};
 
 pub(crate) use btf::BtfError;
 use btf::Types;
@@ -46,6 +47,11 @@ impl Kernel {
     /// All that the programs read of frames and devices.
     pub(crate) fn layout(&self) -> Result<Layout, BtfError> {
         layout(&Types::parse(&self.file)?)
+    }
+
+    /// All that the program at the task iterator reads.
+    pub(crate) fn tasks(&self) -> Result<TaskLayout, BtfError> {
+        tasks::layout(&Types::parse(&self.file)?)
     }
 
     pub(crate) fn reasons(&self) -> Result<Reasons, BtfError> {
