@@ -158,8 +158,10 @@ fn nic(number: u64, count: u64) -> NicStats {
         dropped: Some(0),
         errors: Some(0),
     };
-    let direction =
+    let counted: DirectionStats =
         DirectionStats { packets: count, bytes: count * 1400, tcp: count, ..DirectionStats::default() };
+    // All of them are on.
+    let direction = counted.zip_with(counted, |count, _| count, |count, _| Some(count));
     let traffic = Some(Traffic { packets: count, bytes: count * 1400 });
     let since = Some(1_768_402_432.25 + number as f64);
     NicStats {

@@ -8,19 +8,27 @@ use super::budget::LabelBudget;
 use super::exporter_stats::ExporterStats;
 use super::families::{self, Family, FamilySink};
 use super::metrics::labels::ID;
-use super::metrics::{EXPORTER_GROUPS, GROUPS, Group, Metric};
+use super::metrics::{EXPORTER_GROUPS, GROUPS, Group, Metric, SeriesGroup};
 use crate::model::Snapshot;
 
 /// One exporter's view of the snapshots.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct View {
     stats: ExporterStats,
     budget: Option<Mutex<LabelBudget>>,
+    groups: Vec<SeriesGroup>,
+}
+
+/// Shows all.
+impl Default for View {
+    fn default() -> Self {
+        Self { stats: ExporterStats::default(), budget: None, groups: vec![SeriesGroup::All] }
+    }
 }
 
 impl View {
-    pub(super) fn new(stats: ExporterStats, budget: LabelBudget) -> Self {
-        Self { stats, budget: Some(Mutex::new(budget)) }
+    pub(super) fn new(stats: ExporterStats, budget: LabelBudget, groups: Vec<SeriesGroup>) -> Self {
+        Self { stats, budget: Some(Mutex::new(budget)), groups }
     }
 
     /// Limits how many VMs have series, from the next look on.
@@ -40,17 +48,22 @@ impl View {
         families
     }
 
-    /// Writes the families of the snapshot, within the budget of this exporter.
+    /// Writes the families of the snapshot, within the groups and the budget of this exporter.
     pub(super) fn write(&self, snapshot: &Snapshot, stale: bool, sink: &mut dyn FamilySink) {
         let is_of_vms = |prefix: Option<&str>, metric: &Metric| prefix.is_none() || metric.has_label(ID.name);
-        if stale {
-            let is_shown = |prefix: Option<&str>, metric: &Metric| !is_of_vms(prefix, metric);
-            families::write(GROUPS, snapshot, &self.stats, is_shown, sink);
-            return;
-        }
-        match self.fitted(snapshot, || families::of_snapshot(snapshot)) {
+        let is_shown = |prefix: Option<&str>, metric: &Metric| {
+            metric.group.is_in(&self.groups) && !(stale && is_of_vms(prefix, metric))
+        };
+        let shown =
+            |sink: &mut dyn FamilySink| families::write(GROUPS, snapshot, &self.stats, is_shown, sink);
+        let collect = || {
+            let mut families = Vec::new();
+            shown(&mut families);
+            families
+        };
+        match if stale { None } else { self.fitted(snapshot, collect) } {
             Some(families) => families.iter().for_each(|family| family.write(sink)),
-            None => families::write(GROUPS, snapshot, &self.stats, |_, _| true, sink),
+            None => shown(sink),
         }
     }
 

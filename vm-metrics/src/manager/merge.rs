@@ -51,8 +51,12 @@ fn vm_stats(
         .collect();
     short_lived.iter().for_each(|(nic, (rx, tx))| tick.add_short_lived(vm, nic, *rx, *tx));
     let short_lived: Vec<_> = short_lived.into_iter().map(|(_, counts)| counts).collect();
-    let nics: Vec<_> =
-        vm.nics.iter().zip(readings).map(|(nic, readings)| nic_stats(vm, nic, readings, tick)).collect();
+    let nics: Vec<_> = vm
+        .nics
+        .iter()
+        .zip(readings)
+        .map(|(nic, readings)| nic_stats(vm, nic, readings, batch.splits, tick))
+        .collect();
     let since = tick.vm_since(vm, start_ticks);
     let network = tick.network_sum(vm, start_ticks, &nics, &short_lived);
     // Without the unmonitored and the left-out interfaces a sum would be too small.

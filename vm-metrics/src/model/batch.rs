@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use vm_metrics_common::{Counters, DropCounts};
+use vm_metrics_common::{Counters, DropCounts, Splits};
 
 use super::{
     AttachMode, CgroupStats, Device, DeviceExit, DeviceId, InstanceInfo, Nic, NicSource, ProcessStats, VmSet,
@@ -26,6 +26,8 @@ pub struct Batch {
     pub threads: HashMap<u32, ThreadsReading>,
     /// Of each interface, in the order of [`VmSet::nics`](super::VmSet::nics): first of the VMs, then of removed ones.
     pub nics: Vec<NicReadings>,
+    /// The counters of the programs that are on; the others do not count.
+    pub splits: Splits,
     /// Devices that had gone before those of this tick were read, whether a VM had them or none.
     pub exits: Vec<(DeviceId, DeviceExit)>,
     /// Devices that have come and gone since the last tick.

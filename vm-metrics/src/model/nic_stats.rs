@@ -1,4 +1,4 @@
-//! Numbers of a VM's network interface, for the **guest**: rx is input, tx output.
+//! Numbers of a VM's network interface, from the **guest's** view: rx is its input.
 
 #![warn(missing_docs)]
 

@@ -56,7 +56,7 @@ pub(super) fn device_counts(kind: NicKind, stats: &TapStats) -> GuestView<FrameC
     guest_view(kind, host_rx, host_tx)
 }
 
-pub(super) fn ebpf_stats(kind: NicKind, ebpf: &EbpfReading, drops: Option<DropCounts>) -> EbpfStats {
+pub(super) fn ebpf_stats(kind: NicKind, ebpf: &EbpfReading, drops: Option<DropCounts>) -> EbpfStats<u64> {
     let counted = guest_view(kind, ebpf.counters.ingress, ebpf.counters.egress);
     // Only frames that leave the host by a TAP are segmented behind the programs.
     let (extra, is_known) = match kind {

@@ -1,6 +1,6 @@
 //! Merges the readings of one network interface.
 
-use vm_metrics_common::DropCounts;
+use vm_metrics_common::{DropCounts, Splits};
 
 use super::guest_view::{GuestView, counts_sent_frames, device_counts, ebpf_stats, sent_by_ebpf};
 use crate::manager::continuity::{ContinuityTick, DeviceAccount, DeviceReading, Totals};
@@ -14,6 +14,7 @@ pub(super) fn nic_stats(
     vm: &InstanceInfo,
     nic: &Nic,
     readings: &NicReadings,
+    splits: Splits,
     tick: &mut ContinuityTick<'_>,
 ) -> (Option<u64>, NicStats) {
     let NicReadings { tap, ebpf, drops, awaits_drops, exit, .. } = *readings;
@@ -50,7 +51,7 @@ pub(super) fn nic_stats(
         rx: published.rx,
         tx: published.tx,
         mismatch_bytes: counting.and_then(|_| mismatch(cumulative.tx.bytes, tx.bytes)),
-        ebpf: published.ebpf,
+        ebpf: published.ebpf.map(|ebpf| ebpf.known(splits)),
         rx_backlog_packets,
         rx_backlog_bytes,
         rx_dropped_by_device,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vm_metrics_common::Layout;
+use vm_metrics_common::{Layout, Splits};
 
 use super::budget::Budget;
 use super::drops::{DropPins, Drops, unseen};
@@ -33,6 +33,7 @@ const AT_A_VISIT: usize = 2;
 pub(crate) struct TapEbpf {
     pub(super) host: Host,
     loader: Loader,
+    splits: Splits,
     pub(super) attach_options: AttachOptions,
     own: NetnsPrograms,
     trust: Trust,
@@ -72,12 +73,13 @@ impl TapEbpf {
         let daemon = own_load(host).netns;
         let attach_options =
             AttachOptions { way: options.attach, max_nics: options.max_nics, pin_dir, daemon };
-        let mut loader = Loader::new(layout(&kernel))?;
+        let mut loader = Loader::new(layout(&kernel), options.splits())?;
         let links = &context.namespaces.own().map_err(LoadError::Links)?.links;
         let own = NetnsPrograms::own(&mut loader, pins, links, &attach_options)?;
         Ok(Self {
             host: host.clone(),
             loader,
+            splits: options.splits(),
             attach_options,
             own,
             trust: context.trust.clone(),
@@ -170,6 +172,7 @@ impl Reader for TapEbpf {
         if let Some(error) = &self.no_pins {
             report.error(ReaderError::Earlier(Arc::clone(error)));
         }
+        batch.splits = self.splits;
         report.add_namespaces(namespaces.report());
         self.follow(namespaces);
         let plans = self.begin(present_taps(vms, batch), namespaces, &mut report);
