@@ -28,7 +28,7 @@ fn foreign_filters_still_run_and_stay() {
             assert!(refused.is_err(), "{way}: theirs drops");
         }
         let (nic, ebpf) = lab.tick_one();
-        assert_eq!(ebpf.rx.udp, 5, "{way}: ours counts");
+        assert_eq!(ebpf.rx.udp.unwrap(), 5, "{way}: ours counts");
         assert_eq!(nic.rx.packets, Some(0), "{way}");
         lab.forget_the_manager();
         let left = tc("filter show dev vmt0 egress");
@@ -50,7 +50,7 @@ fn two_daemons_count_the_same_frames() {
             lab.offer(&Frame::to_guest().udp4(300));
         }
         for ebpf in [lab.tick_one().1, nics(&mut other)[0].ebpf.unwrap()] {
-            assert_eq!((ebpf.tx.udp, ebpf.rx.udp), (5, 5), "{first} and {second}");
+            assert_eq!((ebpf.tx.udp.unwrap(), ebpf.rx.udp.unwrap()), (5, 5), "{first} and {second}");
         }
     }
 }
@@ -61,8 +61,8 @@ fn filters_left_by_a_killed_daemon_are_replaced() {
     let mut successor = manager_for("clsact", &["vmt0"]);
     successor.collect();
     lab.send(&Frame::from_guest().udp4(300));
-    assert_eq!(nics(&mut successor)[0].ebpf.unwrap().tx.udp, 1);
-    assert_eq!(lab.tick_one().1.tx.udp, 0, "its filter was replaced");
+    assert_eq!(nics(&mut successor)[0].ebpf.unwrap().tx.udp.unwrap(), 1);
+    assert_eq!(lab.tick_one().1.tx.udp.unwrap(), 0, "its filter was replaced");
     let filters = tc("filter show dev vmt0 ingress");
     assert_eq!(filters.matches("handle 0x766d").count(), 1, "{filters}");
 }
@@ -99,7 +99,7 @@ fn detached_programs_are_reattached() {
                 ebpf
             };
             let ebpf = pass(&mut lab);
-            assert_eq!((ebpf.tx.udp, ebpf.rx.udp), (1, 1), "{way}");
+            assert_eq!((ebpf.tx.udp.unwrap(), ebpf.rx.udp.unwrap()), (1, 1), "{way}");
             off.iter().for_each(|direction| take_off(way, direction));
             assert_eq!(attached_programs("vmt0"), 2 - off.len(), "{way}");
             // Another process that lists links holds the old one for a moment, and with it its program.
@@ -114,8 +114,8 @@ fn detached_programs_are_reattached() {
             let before = pass(&mut lab);
             let after = pass(&mut lab);
             assert_eq!(
-                (after.tx.udp, after.rx.udp),
-                (before.tx.udp + 1, before.rx.udp + 1),
+                (after.tx.udp.unwrap(), after.rx.udp.unwrap()),
+                (before.tx.udp.unwrap() + 1, before.rx.udp.unwrap() + 1),
                 "{way}, {off:?}"
             );
         }
@@ -136,7 +136,7 @@ fn a_held_old_link_counts_nothing() {
         lab.offer(&Frame::to_guest().udp4(300));
         lab.drain();
         let (nic, ebpf) = lab.tick_one();
-        (nic.rx.packets.unwrap(), ebpf.rx.udp)
+        (nic.rx.packets.unwrap(), ebpf.rx.udp.unwrap())
     };
     let is_on = || {
         pass();

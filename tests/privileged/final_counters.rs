@@ -44,7 +44,7 @@ fn the_final_frames_of_a_tap_are_counted() {
             let taken = 3 * frame.len() as u64;
             assert_eq!((nic.rx.packets, nic.rx.bytes), (Some(3), Some(taken)), "{way}: by the last message");
             assert_eq!(nic.tx.packets, Some(12), "{way}");
-            assert_eq!(nic.ebpf.unwrap().tx.udp, 12, "{way}");
+            assert_eq!(nic.ebpf.unwrap().tx.udp.unwrap(), 12, "{way}");
         }
         let tap = Tap::create_up("vmt0", TapOptions::default()).unwrap();
         tap.send_udp4(1, 300).unwrap();

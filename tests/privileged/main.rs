@@ -30,6 +30,7 @@ mod owners;
 mod pid_reuse;
 mod pins;
 mod pool;
+mod splits;
 mod task_iter;
 mod test_run;
 mod user;

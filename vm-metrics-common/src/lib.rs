@@ -8,10 +8,12 @@
 
 mod drops;
 mod kernel;
+mod splits;
 mod tasks;
 
 pub use drops::{DropCounts, DropKey, Reasons, names as drop_names};
 pub use kernel::{Layout, NAME as GLOBAL_LAYOUT};
+pub use splits::Splits;
 pub use tasks::{SumLayout, TaskGroup, TaskLayout, TaskPages, TaskRun, TaskSums, names as task_names};
 
 /// Version of the layout and meaning of everything in this crate.
@@ -33,19 +35,10 @@ pub mod names {
     pub const MAP_UNKNOWN: &str = "UNKNOWN";
     /// Global: number of possible CPUs, the stride of [`MAP_COUNTERS`].
     pub const GLOBAL_CPUS: &str = "POSSIBLE_CPUS";
+    /// Global: [`Splits`](super::Splits).
+    pub const GLOBAL_SPLITS: &str = "SPLITS";
     /// Global: the size of [`MAP_TABLE`], a power of two, less one.
     pub const GLOBAL_TABLE_MASK: &str = "TABLE_MASK";
-}
-
-/// Bits of the counters that can be off. `packets`, `bytes`, and `gso_packets` at egress are always on.
-pub mod splits {
-    /// By protocol and transport.
-    pub const PROTOCOLS: u32 = 1 << 0;
-    /// By destination.
-    pub const DESTINATION: u32 = 1 << 1;
-    /// Packets on the wire, and GSO.
-    pub const WIRE: u32 = 1 << 2;
-    pub const ALL: u32 = PROTOCOLS | DESTINATION | WIRE;
 }
 
 /// Entries of the ifindex table, unless user space makes it smaller; a power of two, so that the index is a mask.
@@ -56,46 +49,62 @@ pub const MAX_COLLISIONS: u32 = 1024;
 
 /// Counters of the programs for one direction of one device, since their attach.
 ///
-/// The programs write it, and the daemon publishes it.
-// A new counter is one field and one line of `zip_with`, through which all sums and differences go.
+/// The programs write it, and the daemon publishes it: `null` stands for a counter that is off.
+// A new counter is one field, one line of `zip_with`, through which all sums and differences go, and one of `Splits::mask`.
 // Plain adds by the owning CPU, plain loads by the reader.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize), serde(default))]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-pub struct DirectionStats {
+pub struct DirectionStats<S = u64> {
     /// Frames as the kernel handles them: a GSO frame is one.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub packets: u64,
     /// Bytes of those frames, L2 header and VLAN tags included, as the device counts them.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub bytes: u64,
     /// Packets that the wire would carry: a GSO frame counts as its segments.
-    pub wire_packets: u64,
+    #[cfg_attr(feature = "schema", schema(value_type = Option<u64>))]
+    pub wire_packets: S,
     /// Bytes of the packets that the wire would carry: every segment has its own headers.
-    pub wire_bytes: u64,
+    #[cfg_attr(feature = "schema", schema(value_type = Option<u64>))]
+    pub wire_bytes: S,
     /// Frames with IPv4.
-    pub ipv4: u64,
+    #[cfg_attr(feature = "schema", schema(value_type = Option<u64>))]
+    pub ipv4: S,
     /// Frames with IPv6.
-    pub ipv6: u64,
+    #[cfg_attr(feature = "schema", schema(value_type = Option<u64>))]
+    pub ipv6: S,
     /// Frames with ARP.
-    pub arp: u64,
+    #[cfg_attr(feature = "schema", schema(value_type = Option<u64>))]
+    pub arp: S,
     /// Frames of any other EtherType.
-    pub other_l3: u64,
+    #[cfg_attr(feature = "schema", schema(value_type = Option<u64>))]
+    pub other_l3: S,
     /// IP packets with TCP.
-    pub tcp: u64,
+    #[cfg_attr(feature = "schema", schema(value_type = Option<u64>))]
+    pub tcp: S,
     /// IP packets with UDP.
-    pub udp: u64,
+    #[cfg_attr(feature = "schema", schema(value_type = Option<u64>))]
+    pub udp: S,
     /// IP packets with ICMP or ICMPv6.
-    pub icmp: u64,
+    #[cfg_attr(feature = "schema", schema(value_type = Option<u64>))]
+    pub icmp: S,
     /// IP packets of any other protocol.
-    pub other_l4: u64,
+    #[cfg_attr(feature = "schema", schema(value_type = Option<u64>))]
+    pub other_l4: S,
     /// Frames to one address.
-    pub unicast: u64,
+    #[cfg_attr(feature = "schema", schema(value_type = Option<u64>))]
+    pub unicast: S,
     /// Frames to a group.
-    pub multicast: u64,
+    #[cfg_attr(feature = "schema", schema(value_type = Option<u64>))]
+    pub multicast: S,
     /// Frames to all.
-    pub broadcast: u64,
+    #[cfg_attr(feature = "schema", schema(value_type = Option<u64>))]
+    pub broadcast: S,
     /// Frames with a GSO size: more than one packet on the wire.
-    pub gso_packets: u64,
+    #[cfg_attr(feature = "schema", schema(value_type = Option<u64>))]
+    pub gso_packets: S,
 }
 
 /// Frames and their bytes.
@@ -110,27 +119,32 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
-impl DirectionStats {
-    /// Combines each counter of `self` and `other` by `of`.
+impl<S> DirectionStats<S> {
+    /// Combines each counter of `self` and `other` by `always`, or by `split` if it can be off.
     #[must_use]
-    pub fn zip_with(self, other: Self, of: impl Fn(u64, u64) -> u64) -> Self {
-        Self {
-            packets: of(self.packets, other.packets),
-            bytes: of(self.bytes, other.bytes),
-            wire_packets: of(self.wire_packets, other.wire_packets),
-            wire_bytes: of(self.wire_bytes, other.wire_bytes),
-            ipv4: of(self.ipv4, other.ipv4),
-            ipv6: of(self.ipv6, other.ipv6),
-            arp: of(self.arp, other.arp),
-            other_l3: of(self.other_l3, other.other_l3),
-            tcp: of(self.tcp, other.tcp),
-            udp: of(self.udp, other.udp),
-            icmp: of(self.icmp, other.icmp),
-            other_l4: of(self.other_l4, other.other_l4),
-            unicast: of(self.unicast, other.unicast),
-            multicast: of(self.multicast, other.multicast),
-            broadcast: of(self.broadcast, other.broadcast),
-            gso_packets: of(self.gso_packets, other.gso_packets),
+    pub fn zip_with<O, R>(
+        self,
+        other: DirectionStats<O>,
+        always: impl Fn(u64, u64) -> u64,
+        split: impl Fn(S, O) -> R,
+    ) -> DirectionStats<R> {
+        DirectionStats {
+            packets: always(self.packets, other.packets),
+            bytes: always(self.bytes, other.bytes),
+            wire_packets: split(self.wire_packets, other.wire_packets),
+            wire_bytes: split(self.wire_bytes, other.wire_bytes),
+            ipv4: split(self.ipv4, other.ipv4),
+            ipv6: split(self.ipv6, other.ipv6),
+            arp: split(self.arp, other.arp),
+            other_l3: split(self.other_l3, other.other_l3),
+            tcp: split(self.tcp, other.tcp),
+            udp: split(self.udp, other.udp),
+            icmp: split(self.icmp, other.icmp),
+            other_l4: split(self.other_l4, other.other_l4),
+            unicast: split(self.unicast, other.unicast),
+            multicast: split(self.multicast, other.multicast),
+            broadcast: split(self.broadcast, other.broadcast),
+            gso_packets: split(self.gso_packets, other.gso_packets),
         }
     }
 }
@@ -167,6 +181,7 @@ pub struct TableEntry {
 const _: () = {
     assert!(size_of::<DirectionStats>() == 128);
     assert!(size_of::<Traffic>() == 16);
+    assert!(size_of::<Splits>() == 4);
     assert!(size_of::<Counters>() == 320);
     assert!(align_of::<Counters>() == 64);
     assert!(size_of::<TableEntry>() == 8);
@@ -175,7 +190,9 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Counters, DropCounts, DropKey, Layout, Reasons, TableEntry, TaskGroup, TaskLayout, TaskRun};
+    use super::{
+        Counters, DropCounts, DropKey, Layout, Reasons, Splits, TableEntry, TaskGroup, TaskLayout, TaskRun,
+    };
 
     // SAFETY: repr(C), no padding (asserted above), every bit pattern is a value.
     unsafe impl aya::Pod for Counters {}
@@ -187,6 +204,8 @@ mod user {
     unsafe impl aya::Pod for DropCounts {}
     // SAFETY: as above, in `drops`.
     unsafe impl aya::Pod for Reasons {}
+    // SAFETY: as above, in `splits`.
+    unsafe impl aya::Pod for Splits {}
     // SAFETY: as above, in `kernel`.
     unsafe impl aya::Pod for Layout {}
     // SAFETY: as above, in `tasks`.

@@ -4,7 +4,7 @@ use core::mem::{MaybeUninit, offset_of};
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_get_smp_processor_id, programs::TcContext};
 use aya_log_ebpf::warn;
-use vm_metrics_common::{Counters, DirectionStats, Traffic, splits};
+use vm_metrics_common::{Counters, DirectionStats, Splits, Traffic};
 
 use crate::{
     frame::{self, Head, Packet},
@@ -33,46 +33,28 @@ pub fn frame(ctx: &TcContext, direction: Direction) {
     stats.packets += 1;
     stats.bytes += len;
 
-    let on = Splits::new(maps::splits());
+    let on = maps::splits();
     // At egress GSO frames may be more bytes on the device, so the program counts them there in any case.
-    if (on.wire || matches!(direction, Direction::Egress)) && skb.gso_size != 0 {
+    if (on.has(Splits::WIRE) || matches!(direction, Direction::Egress)) && skb.gso_size != 0 {
         stats.gso_packets += 1;
-        gso(ctx, stats, &on, len);
+        gso(ctx, stats, on, len);
         if matches!(direction, Direction::Egress) {
             add_segmentation(ctx, &mut counters.egress_segmented, len);
         }
         return;
     }
-    if on.wire {
+    if on.has(Splits::WIRE) {
         stats.wire_packets += 1;
         stats.wire_bytes += len;
     }
-    if on.destination || on.protocols {
+    if on.has(Splits::PROTOCOLS.with(Splits::DESTINATION)) {
         let mut copy = MaybeUninit::uninit();
         let head = Head::of(ctx, &mut copy);
-        if on.destination {
+        if on.has(Splits::DESTINATION) {
             destination(stats, head);
         }
-        if on.protocols {
+        if on.has(Splits::PROTOCOLS) {
             protocols(stats, &head.packet(ctx));
-        }
-    }
-}
-
-/// The counters that are on.
-struct Splits {
-    protocols: bool,
-    destination: bool,
-    wire: bool,
-}
-
-impl Splits {
-    #[inline(always)]
-    fn new(bits: u32) -> Self {
-        Self {
-            protocols: bits & splits::PROTOCOLS != 0,
-            destination: bits & splits::DESTINATION != 0,
-            wire: bits & splits::WIRE != 0,
         }
     }
 }
@@ -88,23 +70,23 @@ fn counters(ctx: &TcContext) -> Option<*mut Counters> {
 /// Counts a GSO frame, which is more than one packet on the wire.
 // Apart from other frames, so that these do not pay for it.
 #[inline(always)]
-fn gso(ctx: &TcContext, stats: &mut DirectionStats, on: &Splits, len: u64) {
-    if !(on.destination || on.protocols || on.wire) {
+fn gso(ctx: &TcContext, stats: &mut DirectionStats, on: Splits, len: u64) {
+    if !on.has(Splits::ALL) {
         return;
     }
     let mut copy = MaybeUninit::uninit();
     let head = Head::of(ctx, &mut copy);
-    if on.destination {
+    if on.has(Splits::DESTINATION) {
         destination(stats, head);
     }
-    if !(on.protocols || on.wire) {
+    if !on.has(Splits::PROTOCOLS.with(Splits::WIRE)) {
         return;
     }
     let packet = head.packet(ctx);
-    if on.protocols {
+    if on.has(Splits::PROTOCOLS) {
         protocols(stats, &packet);
     }
-    if on.wire {
+    if on.has(Splits::WIRE) {
         let wire = packet.on_the_wire(ctx, len);
         stats.wire_packets += wire.packets;
         stats.wire_bytes += wire.bytes;

@@ -3,8 +3,8 @@
 //! `main.rs` has the entry points, `maps.rs` the maps, `count.rs` the one hot function, `frame.rs` reads headers,
 //! `skb.rs` the kernel's structures. `drops.rs` and `tasks.rs` are objects of their own.
 //!
-//! All functions that the programs call are `#[cold]`, so that they are in one section: aya identifies a function by its
-//! offset there, and takes two of different sections for one. On many machines a call costs as much as the count.
+//! Each function that a program calls is `#[cold]`. So all are in one section: aya identifies a function by its offset
+//! there, and confuses two of different sections. On many machines a call costs as much as all else.
 
 #![no_std]
 #![no_main]

@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap},
 };
-use vm_metrics_common::{Counters, MAX_COLLISIONS, TABLE_SIZE, TableEntry, splits};
+use vm_metrics_common::{Counters, MAX_COLLISIONS, Splits, TABLE_SIZE, TableEntry};
 
 /// Stride of `COUNTERS`; user space sets it before loading.
 #[unsafe(no_mangle)]
@@ -16,9 +16,9 @@ static POSSIBLE_CPUS: Global<u32> = Global::new(1);
 #[unsafe(no_mangle)]
 static TABLE_MASK: Global<u32> = Global::new(TABLE_SIZE - 1);
 
-/// Bits of [`splits`]: the counters that are on; user space sets it before loading.
+/// The counters that are on; user space sets it before loading.
 #[unsafe(no_mangle)]
-static SPLITS: Global<u32> = Global::new(splits::ALL);
+static SPLITS: Global<Splits> = Global::new(Splits::ALL);
 
 /// Indexed by `slot * POSSIBLE_CPUS + cpu`; user space sets the size before loading.
 #[map]
@@ -35,7 +35,7 @@ static UNKNOWN: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Returns the counters that are on. To the verifier it is a constant, so it removes the code of the others.
 #[inline(always)]
-pub fn splits() -> u32 {
+pub fn splits() -> Splits {
     SPLITS.load()
 }
 

@@ -74,6 +74,9 @@ mod version;
 pub use config::{Config, ConfigError};
 #[cfg(feature = "otel")]
 pub use exporters::otel;
+#[doc(hidden)]
+#[cfg(feature = "daemon")]
+pub use exporters::prometheus::{Format, render};
 pub use manager::{CollectError, Manager, ManagerError, StartError, TickThread, Ticker, Waker};
 pub use model::{
     AttachMode, CgroupStats, ComponentHealth, ComponentKind, ComponentRun, ComponentTotals, DirectionStats,

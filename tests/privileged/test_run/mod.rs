@@ -146,5 +146,5 @@ fn all_by_name(stats: &DirectionStats) -> Counts {
 }
 
 fn sum(one: &DirectionStats, other: &DirectionStats) -> DirectionStats {
-    one.zip_with(*other, |one, other| one + other)
+    one.zip_with(*other, |one, other| one + other, |one, other| one + other)
 }

@@ -3,15 +3,22 @@
 use serde::Deserialize;
 
 use super::budget::{Budget, OverBudget};
+use super::metrics::SeriesGroup;
 use super::otlp::{self, OtlpConfig};
 use crate::config::{ConfigError, Section, Sections, Settings};
 
 /// The checked configuration of all exporters.
 #[derive(Debug, Default)]
 pub(crate) struct ExportersConfig {
-    /// The label budget of `/metrics`.
-    pub(crate) prometheus: Budget,
+    pub(crate) prometheus: PrometheusConfig,
     pub(crate) otlp: Option<OtlpConfig>,
+}
+
+/// The checked configuration of `/metrics`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct PrometheusConfig {
+    pub(super) budget: Budget,
+    pub(super) groups: Vec<SeriesGroup>,
 }
 
 /// Reads the sections, and the variables of the environment for OTLP.
@@ -22,19 +29,25 @@ pub(crate) fn configure(mut sections: Sections, settings: &Settings) -> Result<E
     Ok(ExportersConfig { prometheus, otlp })
 }
 
-/// `/metrics` is always on; only its label budget can be configured.
-fn prometheus(section: &Section) -> Result<Budget, ConfigError> {
-    #[derive(Debug, Default, Deserialize)]
+/// `/metrics` is always on.
+fn prometheus(section: &Section) -> Result<PrometheusConfig, ConfigError> {
+    #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields, default)]
     struct PrometheusKeys {
         label_budget: usize,
         over_budget: OverBudget,
+        groups: Vec<SeriesGroup>,
+    }
+    impl Default for PrometheusKeys {
+        fn default() -> Self {
+            Self { label_budget: 0, over_budget: OverBudget::default(), groups: vec![SeriesGroup::All] }
+        }
     }
     if section.has("enabled")? {
         return Err(section.refusal("enabled", "/metrics cannot be switched off"));
     }
-    let PrometheusKeys { label_budget, over_budget } = section.options()?;
-    Ok(Budget::new(label_budget, over_budget))
+    let PrometheusKeys { label_budget, over_budget, groups } = section.options()?;
+    Ok(PrometheusConfig { budget: Budget::new(label_budget, over_budget), groups })
 }
 
 #[cfg(test)]
@@ -51,10 +64,18 @@ mod tests {
 
     #[test]
     fn a_label_budget_is_off_by_default() {
-        assert_eq!(parse("").unwrap().prometheus, Budget::default());
+        assert_eq!(parse("").unwrap().prometheus.budget, Budget::default());
         let aggregate = "[exporters.prometheus]\nlabel_budget = 5\nover_budget = \"aggregate\"\n";
         let budget = Budget { vms: 5, over: OverBudget::Aggregate };
-        assert_eq!(parse(aggregate).unwrap().prometheus, budget);
+        assert_eq!(parse(aggregate).unwrap().prometheus.budget, budget);
+    }
+
+    #[test]
+    fn groups_are_named_one_by_one() {
+        let groups = |keys| parse(&format!("[exporters.prometheus]\n{keys}")).unwrap().prometheus.groups;
+        assert_eq!(groups(""), [SeriesGroup::All]);
+        assert_eq!(groups("groups = []"), []);
+        assert_eq!(groups("groups = [\"vcpus\", \"wire\"]"), [SeriesGroup::Vcpus, SeriesGroup::Wire]);
     }
 
     #[test]
@@ -69,6 +90,10 @@ mod tests {
             (
                 "[exporters.prometheus]\nover_budget = \"drop\"\n",
                 "test.toml:2: exporters.prometheus: must be \"warn\" or \"aggregate\"",
+            ),
+            (
+                "[exporters.prometheus]\ngroups = [\"base\"]\n",
+                "test.toml:2: exporters.prometheus: must be one of \"all\", \"memory\", \"process\", ",
             ),
         ] {
             let error = parse(text).unwrap_err();

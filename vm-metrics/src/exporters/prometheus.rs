@@ -8,6 +8,7 @@
 mod created;
 mod protobuf;
 mod text;
+mod wire;
 
 use std::sync::Arc;
 
@@ -17,9 +18,11 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, ProtobufEncoder, TextEncoder};
 
 use super::View;
-use super::families::Family;
+use super::families::FamilySink;
 use crate::manager::Ticker;
 use crate::model::{Snapshot, unix_seconds};
+use protobuf::ProtobufWriter;
+use text::TextWriter;
 
 /// The formats that scrapers can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +95,7 @@ impl PrometheusExporter {
         stale: bool,
         format: Format,
     ) -> prometheus::Result<Vec<u8>> {
-        let mut body = self.encode(self.view.of_snapshot(snapshot, stale), format)?;
+        let mut body = encode(&self.prefix, format, |sink| self.view.write(snapshot, stale, sink));
         let mut of_process = self.process.collect();
         created::set_all(&mut of_process, unix_seconds(snapshot.counting_since));
         format.encode(&of_process, &mut body)?;
@@ -100,78 +103,34 @@ impl PrometheusExporter {
     }
 
     /// Renders the metrics that also change between two snapshots. Before the first tick there are none.
-    pub fn of_now(&self, format: Format) -> prometheus::Result<Vec<u8>> {
-        let snapshot = self.ticker.latest();
-        let families = snapshot.map(|snapshot| self.view.of_exports(&snapshot)).unwrap_or_default();
-        self.encode(families, format)
+    pub fn of_now(&self, format: Format) -> Vec<u8> {
+        encode(&self.prefix, format, |sink| {
+            if let Some(snapshot) = self.ticker.latest() {
+                self.view.write_exports(&snapshot, sink);
+            }
+        })
     }
+}
 
-    fn encode(&self, families: Vec<Family>, format: Format) -> prometheus::Result<Vec<u8>> {
-        let measured = families.into_iter().filter(|family| !family.samples.is_empty());
-        match format {
-            Format::Text => {
-                let mut text = String::new();
-                for family in measured {
-                    text::write(&self.prefix, &family, &mut text).map_err(std::io::Error::other)?;
-                }
-                Ok(text.into_bytes())
-            }
-            Format::Protobuf => {
-                let mut body = Vec::new();
-                // One message at a time: messages take many times the memory of their bytes.
-                for family in measured {
-                    format.encode(&[protobuf::message(&self.prefix, family)], &mut body)?;
-                }
-                Ok(body)
-            }
+fn encode(prefix: &str, format: Format, write: impl FnOnce(&mut dyn FamilySink)) -> Vec<u8> {
+    match format {
+        Format::Text => {
+            let mut writer = TextWriter::new(prefix);
+            write(&mut writer);
+            writer.text
+        }
+        Format::Protobuf => {
+            let mut writer = ProtobufWriter::new(prefix);
+            write(&mut writer);
+            writer.body
         }
     }
+}
+
+/// Renders the metrics of a snapshot, for benches and tests.
+pub fn render(prefix: &str, snapshot: &Snapshot, format: Format) -> Vec<u8> {
+    encode(prefix, format, |sink| View::default().write(snapshot, false, sink))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::{Duration, Instant};
-
-    use super::*;
-    use crate::exporters::metrics::tests::full;
-
-    #[test]
-    fn an_old_snapshot_is_shown_without_vms() {
-        let scrape = |age| {
-            let mut snapshot = full();
-            snapshot.taken = Instant::now().checked_sub(Duration::from_secs(age)).unwrap();
-            let exporter = PrometheusExporter::new("vm", View::default(), Ticker::showing(Some(snapshot)).1);
-            let (snapshot, stale) = exporter.latest().unwrap();
-            let mut body = exporter.of_snapshot(&snapshot, stale, Format::Text).unwrap();
-            body.extend(exporter.of_now(Format::Text).unwrap());
-            String::from_utf8(body).unwrap()
-        };
-        let of_vms =
-            |text: &str| text.lines().any(|l| l.starts_with("vm_") && !l.starts_with("vm_exporter_"));
-        let (young, old) = (scrape(1), scrape(31));
-        assert!(of_vms(&young) && !of_vms(&old), "{old}");
-        assert!(!old.contains("instance_id="), "{old}");
-        for text in [young, old] {
-            assert!(text.contains("\nvm_exporter_snapshot_timestamp_seconds 1"), "{text}");
-            assert!(text.contains("\nvm_exporter_ticks_total 1\n"), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_first_known_format_wins() {
-        let protobuf =
-            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
-        let by_prometheus =
-            format!("{protobuf};q=0.6,application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1");
-        assert_eq!(Format::negotiate(&by_prometheus), Format::Protobuf);
-        for accept in ["", "*/*", "text/plain", "application/openmetrics-text;version=1.0.0,text/plain;q=0.4"]
-        {
-            assert_eq!(Format::negotiate(accept), Format::Text, "{accept:?}");
-        }
-        assert_eq!(Format::negotiate(&format!("text/plain,{protobuf};q=0.1")), Format::Text);
-        assert_eq!(
-            Format::negotiate("application/vnd.google.protobuf;proto=x;encoding=delimited"),
-            Format::Text
-        );
-    }
-}
+mod tests;

@@ -20,16 +20,21 @@ impl ExportersConfig {
         ticker: &Ticker,
     ) -> Result<(PrometheusExporter, ActiveExporters), PushError> {
         let mut stats = ExporterStats::starting();
-        let scraped = LabelBudget::new("prometheus", self.prometheus);
+        let scraped = LabelBudget::new("prometheus", self.prometheus.budget);
         stats.add_budget(scraped.counts());
         let start = |push: OtlpConfig| {
             let pushed = LabelBudget::new("otlp", push.budget());
+            let groups = push.groups.clone();
             stats.add_budget(pushed.counts());
             let counts = stats.add_pushes();
-            Pusher::start(push, View::new(stats.clone(), pushed), counts, ticker.clone())
+            Pusher::start(push, View::new(stats.clone(), pushed, groups), counts, ticker.clone())
         };
         let pusher = self.otlp.map(start).transpose()?;
-        let prometheus = PrometheusExporter::new(prefix, View::new(stats, scraped), ticker.clone());
+        let prometheus = PrometheusExporter::new(
+            prefix,
+            View::new(stats, scraped, self.prometheus.groups),
+            ticker.clone(),
+        );
         Ok((prometheus, ActiveExporters { pusher }))
     }
 }

@@ -6,21 +6,29 @@ use std::sync::{Mutex, PoisonError};
 
 use super::budget::LabelBudget;
 use super::exporter_stats::ExporterStats;
-use super::families::{self, Family};
-use super::metrics::Group;
+use super::families::{self, Family, FamilySink};
 use super::metrics::labels::ID;
+use super::metrics::{EXPORTER_GROUPS, GROUPS, Group, Metric, SeriesGroup};
 use crate::model::Snapshot;
 
 /// One exporter's view of the snapshots.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct View {
     stats: ExporterStats,
     budget: Option<Mutex<LabelBudget>>,
+    groups: Vec<SeriesGroup>,
+}
+
+/// Shows all.
+impl Default for View {
+    fn default() -> Self {
+        Self { stats: ExporterStats::default(), budget: None, groups: vec![SeriesGroup::All] }
+    }
 }
 
 impl View {
-    pub(super) fn new(stats: ExporterStats, budget: LabelBudget) -> Self {
-        Self { stats, budget: Some(Mutex::new(budget)) }
+    pub(super) fn new(stats: ExporterStats, budget: LabelBudget, groups: Vec<SeriesGroup>) -> Self {
+        Self { stats, budget: Some(Mutex::new(budget)), groups }
     }
 
     /// Limits how many VMs have series, from the next look on.
@@ -34,28 +42,40 @@ impl View {
     /// All families, always in the same order.
     #[cfg(feature = "otel")]
     pub(super) fn look(&self, snapshot: &Snapshot, stale: bool) -> Vec<Family> {
-        let mut families = self.of_snapshot(snapshot, stale);
-        families.extend(self.of_exports(snapshot));
+        let mut families = Vec::new();
+        self.write(snapshot, stale, &mut families);
+        families.extend(families::of_exports(snapshot, &self.stats));
         families
     }
 
-    /// Families of the snapshot.
-    pub(super) fn of_snapshot(&self, snapshot: &Snapshot, stale: bool) -> Vec<Family> {
-        self.fit(snapshot, stale, families::of_snapshot(snapshot))
-    }
-
-    /// Families of the snapshot, within the budget of this exporter.
-    pub(super) fn fit(&self, snapshot: &Snapshot, stale: bool, mut families: Vec<Family>) -> Vec<Family> {
-        if stale {
-            let is_of_vms =
-                |family: &&mut Family| family.prefix.is_none() || family.metric.has_label(ID.name);
-            let of_vms = families.iter_mut().filter(is_of_vms);
-            of_vms.for_each(|family| family.samples.clear());
-        } else if let Some(budget) = &self.budget {
-            // A panic inside may have left out a step of a counter; all steps after it are right.
-            budget.lock().unwrap_or_else(PoisonError::into_inner).fit(snapshot, &mut families);
+    /// Writes the families of the snapshot, within the groups and the budget of this exporter.
+    pub(super) fn write(&self, snapshot: &Snapshot, stale: bool, sink: &mut dyn FamilySink) {
+        let is_of_vms = |prefix: Option<&str>, metric: &Metric| prefix.is_none() || metric.has_label(ID.name);
+        let is_shown = |prefix: Option<&str>, metric: &Metric| {
+            metric.group.is_in(&self.groups) && !(stale && is_of_vms(prefix, metric))
+        };
+        let shown =
+            |sink: &mut dyn FamilySink| families::write(GROUPS, snapshot, &self.stats, is_shown, sink);
+        let collect = || {
+            let mut families = Vec::new();
+            shown(&mut families);
+            families
+        };
+        match if stale { None } else { self.fitted(snapshot, collect) } {
+            Some(families) => families.iter().for_each(|family| family.write(sink)),
+            None => shown(sink),
         }
-        families
+    }
+
+    /// The families within the budget of this exporter; `None` when it shows all as they are.
+    pub(super) fn fitted(
+        &self,
+        snapshot: &Snapshot,
+        families: impl FnOnce() -> Vec<Family>,
+    ) -> Option<Vec<Family>> {
+        // A panic inside may have left out a step of a counter; all steps after it are right.
+        let mut budget = self.budget.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        budget.observe(snapshot).then(|| budget.fit(snapshot, families()))
     }
 
     /// These metrics, all samples of them.
@@ -64,8 +84,9 @@ impl View {
         families::of_groups(groups, snapshot, &self.stats)
     }
 
-    /// Families of the exporters themselves.
-    pub(super) fn of_exports(&self, snapshot: &Snapshot) -> Vec<Family> {
-        families::of_exports(snapshot, &self.stats)
+    /// Writes the families of the exporters themselves.
+    #[cfg(feature = "daemon")]
+    pub(super) fn write_exports(&self, snapshot: &Snapshot, sink: &mut dyn FamilySink) {
+        families::write(EXPORTER_GROUPS, snapshot, &self.stats, |_, _| true, sink);
     }
 }

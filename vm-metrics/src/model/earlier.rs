@@ -33,14 +33,18 @@ impl EarlierCounts {
 
     /// The sum; a count that one of them lacks is the other's.
     pub(crate) fn plus(&self, other: &Self) -> Self {
-        let direction = |one: DirectionStats, other| one.zip_with(other, u64::saturating_add);
+        let split = |one, other| both(one, other, u64::saturating_add);
         let traffic = |one: Traffic, other| one.zip_with(other, u64::saturating_add);
         self.zip_with(
             other,
             |one, other| both(one, other, u64::saturating_add),
             |one, other| {
                 both(one, other, |one, other| {
-                    one.zip_with(other, direction, |one, other| both(one, other, traffic))
+                    one.zip_with(
+                        other,
+                        |one, other| one.zip_with(other, u64::saturating_add, split),
+                        |one, other| both(one, other, traffic),
+                    )
                 })
             },
         )
@@ -48,7 +52,9 @@ impl EarlierCounts {
 
     /// The sum; a counter that is unknown in `self` stays unknown.
     pub(super) fn continue_from(&self, earlier: &Self) -> Self {
-        self.plus(earlier).zip_with(self, if_known, if_known)
+        let direction = |all: DirectionStats<_>, now| all.zip_with(now, |all, _| all, if_known);
+        self.plus(earlier)
+            .zip_with(self, if_known, |all, now| Some(all?.zip_with(now?, direction, |all, _| all)))
     }
 
     /// Combines each count of `self` and `other` by `count`, and those of the programs by `ebpf`.
@@ -89,6 +95,18 @@ mod tests {
         let earlier = EarlierCounts { tx: counts(Some(5), Some(1)), ..EarlierCounts::default() };
         let nic = NicStats { tx: counts(Some(7), None), earlier: Some(earlier), ..NicStats::default() };
         assert_eq!(nic.with_earlier().tx, counts(Some(12), None));
+    }
+
+    #[test]
+    fn a_counter_that_is_off_stays_unknown() {
+        let ebpf = |udp, tcp| {
+            let tx = DirectionStats { packets: 1, udp, tcp, ..DirectionStats::default() };
+            Some(EbpfStats { tx, ..EbpfStats::default() })
+        };
+        let earlier = EarlierCounts { ebpf: ebpf(Some(5), None), ..EarlierCounts::default() };
+        let nic = NicStats { ebpf: ebpf(None, Some(7)), earlier: Some(earlier), ..NicStats::default() };
+        let all = nic.with_earlier().ebpf.unwrap().tx;
+        assert_eq!((all.packets, all.udp, all.tcp), (2, None, Some(7)));
     }
 
     #[test]

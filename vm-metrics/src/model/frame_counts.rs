@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 use serde::{Deserialize, Serialize};
+use vm_metrics_common::Splits;
 
 use super::{DirectionStats, Traffic};
 
@@ -22,15 +23,16 @@ pub struct FrameCounts {
     pub errors: Option<u64>,
 }
 
-/// Counters of the programs on the device, since their attach.
+/// Counters of the programs on the device, since their attach. Those that are off are `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
-#[serde(default)]
-pub struct EbpfStats {
+pub struct EbpfStats<S = Option<u64>> {
     /// Frames that the host offered to the guest, as they left the host's stack.
-    pub rx: DirectionStats,
+    #[serde(default)]
+    pub rx: DirectionStats<S>,
     /// Frames that the guest sent.
-    pub tx: DirectionStats,
+    #[serde(default)]
+    pub tx: DirectionStats<S>,
     /// The offered frames in the device's units: a GSO frame that it does not take whole counts as its segments. Each frame
     /// is received, dropped, or waits. `None` if the kernel segments frames and does not report which.
     pub offered: Option<Traffic>,
@@ -55,12 +57,12 @@ impl FrameCounts {
     }
 }
 
-impl EbpfStats {
+impl<S: Copy> EbpfStats<S> {
     /// Combines each direction of `self` and `other` by `direction`, and each amount by `traffic`.
     pub(crate) fn zip_with(
         self,
         other: Self,
-        direction: impl Fn(DirectionStats, DirectionStats) -> DirectionStats,
+        direction: impl Fn(DirectionStats<S>, DirectionStats<S>) -> DirectionStats<S>,
         traffic: impl Fn(Option<Traffic>, Option<Traffic>) -> Option<Traffic>,
     ) -> Self {
         Self {
@@ -78,5 +80,16 @@ impl EbpfStats {
     pub(crate) fn or(now: Option<Self>, before: Option<Self>) -> Option<Self> {
         let (Some(now), Some(before)) = (now, before) else { return now.or(before) };
         Some(now.zip_with(before, |now, _| now, Option::or))
+    }
+}
+
+impl EbpfStats<u64> {
+    /// With the counters that are on; the others are unknown.
+    pub(crate) fn known(self, splits: Splits) -> EbpfStats {
+        let Self { rx, tx, offered, dropped_ring_full, dropped_filter, dropped_qdisc } = self;
+        let known = |stats: DirectionStats| {
+            stats.zip_with(splits.mask(), |always, _| always, |count, is_on| is_on.then_some(count))
+        };
+        EbpfStats { rx: known(rx), tx: known(tx), offered, dropped_ring_full, dropped_filter, dropped_qdisc }
     }
 }

@@ -16,7 +16,7 @@ use vm_metrics_testkit::{
     wait::{SOON, wait_until},
 };
 
-use crate::command::run;
+use crate::command::output;
 
 /// The daemon's own default is this number of TAPs.
 const DEFAULT_NICS: u32 = 1024;
@@ -126,7 +126,8 @@ impl Setup<'_> {
 
     /// Removes the programs of the daemons of this kind, which have ended.
     pub fn detach(&self, kind: Kind) -> Result<()> {
-        run(Command::new(self.binary).args(["detach", "--config"]).arg(self.config(kind.name)))
+        let config = self.config(kind.name);
+        output(Command::new(self.binary).args(["detach", "--config"]).arg(config)).map(drop)
     }
 
     fn config(&self, name: &str) -> PathBuf {

@@ -27,11 +27,15 @@ fn part(run: &Run) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::reach::ROWS;
 
     const NOW: &str = include_str!("../../../docs/performance.md");
 
     #[test]
-    fn the_page_has_the_marks() {
+    fn the_page_has_each_figure_between_its_marks() {
         assert!(marked::replace(NOW, (BEGIN, END), "").is_some());
+        for row in ROWS.iter().filter(|row| !row.key.ends_with(".other")) {
+            assert!(NOW.contains(&format!("| {} |", row.name)), "{} is not in {PAGE}", row.name);
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::{
     contestant::{GROWTH, Setup},
     figures::Figures,
     fleet::Fleet,
-    usage,
+    progress, usage,
 };
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -27,6 +27,7 @@ pub fn measure(figures: &mut Figures, setup: &Setup<'_>, fleet: &mut Fleet, size
     // Attaching by TCX takes time, and changes neither a tick nor the memory.
     let setup = Setup { attach: "clsact", ..*setup };
     for &vms in sizes {
+        progress(&format!("growth, {vms} VMs"));
         fleet.grow_to(vms)?;
         let started = setup.start(GROWTH, INTERVAL, vms)?;
         let daemon = started.context("the default configuration is refused")?;

@@ -106,14 +106,16 @@ impl LabelBudget {
         Arc::clone(&self.counts)
     }
 
-    /// Brings the families of this snapshot within the budget. A snapshot that it has seen changes nothing. In a snapshot
-    /// older than the last one the counters stay as they were, as they would else seem to begin anew.
-    pub fn fit(&mut self, snapshot: &Snapshot, families: &mut [Family]) {
+    /// Counts the VMs of a snapshot. Returns whether its families must be brought within the budget.
+    pub fn observe(&mut self, snapshot: &Snapshot) -> bool {
         let counted = snapshot.vms.iter().filter(|vm| vm.running || self.counts_ended);
         self.check_limit(counted.count());
-        if self.budget.over == OverBudget::Warn {
-            return;
-        }
+        self.budget.over == OverBudget::Aggregate
+    }
+
+    /// Brings the families of this snapshot within the budget. A snapshot that it has seen changes nothing. In a snapshot
+    /// older than the last one the counters stay as they were, as they would else seem to begin anew.
+    pub fn fit(&mut self, snapshot: &Snapshot, mut families: Vec<Family>) -> Vec<Family> {
         let is_old = self.tick > snapshot.tick;
         if self.tick < snapshot.tick {
             self.tick = snapshot.tick;
@@ -121,10 +123,11 @@ impl LabelBudget {
             self.processes.update(&snapshot.vms, snapshot.taken);
         }
         let now = (!is_old).then_some(snapshot.taken);
-        for family in families.iter_mut() {
+        for family in &mut families {
             self.sums.fit(family, &self.members, &self.processes, now);
         }
         self.sums.forget(snapshot.taken);
+        families
     }
 
     /// One line and one count per transition.

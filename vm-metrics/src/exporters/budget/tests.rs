@@ -38,9 +38,8 @@ fn vm(id: usize, rx: u64, tx: u64) -> VmStats {
 
 fn fit(budget: &mut LabelBudget, tick: u64, vms: Vec<VmStats>) -> Vec<Family> {
     let snapshot = Snapshot { tick, vms, ..full() };
-    let mut families = families::of_snapshot(&snapshot);
-    budget.fit(&snapshot, &mut families);
-    families
+    let families = families::of_snapshot(&snapshot);
+    if budget.observe(&snapshot) { budget.fit(&snapshot, families) } else { families }
 }
 
 fn family<'a>(families: &'a [Family], name: &str) -> &'a Family {

@@ -2,7 +2,7 @@
 
 use super::labels::{ID, NAME, VM, text};
 use super::vm::seconds;
-use super::{Count, Kind, Metric, Real, Sink, SnapshotView, otel};
+use super::{Count, Kind, Metric, Real, SeriesGroup, Sink, SnapshotView, otel};
 use crate::model::CgroupStats;
 
 /// Unknown: the kernel does not say when a group was made.
@@ -11,6 +11,7 @@ const SINCE: super::Since = None;
 pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "cgroup_cpu_periods_total",
+        group: SeriesGroup::Cgroup,
         kind: Kind::Counter,
         unit: "{period}",
         help: "Periods of the control group's CPU limit in which it wanted to run; 0 without a limit.",
@@ -21,6 +22,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "cgroup_cpu_throttled_periods_total",
+        group: SeriesGroup::Cgroup,
         kind: Kind::Counter,
         unit: "{period}",
         help: "Periods in which the control group reached its CPU limit and had to wait.",
@@ -31,6 +33,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "cgroup_cpu_throttled_seconds_total",
+        group: SeriesGroup::Cgroup,
         kind: Kind::Counter,
         unit: "s",
         help: "Time in which the control group waited because of its CPU limit, in seconds, summed over CPUs.",
@@ -41,6 +44,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "cgroup_pressure_seconds_total",
+        group: SeriesGroup::Cgroup,
         kind: Kind::Counter,
         unit: "s",
         help: "Time in which tasks of the control group waited for the resource cpu, memory or io, in seconds; kind is some if at least one waited, full if all did.",
@@ -51,6 +55,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "cgroup_oom_kills_total",
+        group: SeriesGroup::Cgroup,
         kind: Kind::Counter,
         unit: "{process}",
         help: "Processes of the control group that the kernel killed for lack of memory.",
@@ -61,6 +66,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "cgroup_memory_bytes",
+        group: SeriesGroup::Cgroup,
         kind: Kind::Amount,
         unit: "By",
         help: "Memory of the control group, page cache included, in bytes.",
@@ -71,6 +77,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "cgroup_memory_limit_bytes",
+        group: SeriesGroup::Cgroup,
         kind: Kind::Amount,
         unit: "By",
         help: "Memory limit of the control group, in bytes; absent without a limit of its own.",

@@ -2,7 +2,7 @@
 
 use super::labels::{DEVICE, ID, Label, NAME, NETNS, text};
 use super::nic::{DROPPED, RECEIVE, netns};
-use super::{Convention, Count, Kind, Metric, Since, Sink, SnapshotView, shared};
+use super::{Convention, Count, Kind, Metric, SeriesGroup, Since, Sink, SnapshotView, shared};
 use crate::model::{NicStats, Traffic};
 
 const LABELS: &[Label] = &[ID, NAME, DEVICE, NETNS, text("reason", "vm.network.drop.reason")];
@@ -14,6 +14,7 @@ pub(super) const METRICS: &[Metric] = &[PACKETS, BYTES];
 
 const PACKETS: Metric = Metric {
     name: "network_rx_dropped_packets_total",
+    group: SeriesGroup::Base,
     kind: Kind::Counter,
     unit: "{packet}",
     help: "Packets for the guest that were dropped, each with one reason. ring_full and filter (of the VMM): by the device. qdisc: by the queueing discipline or another tc program. device: by the device for an unknown reason, as before the attach.",
@@ -30,6 +31,7 @@ const PACKETS: Metric = Metric {
 
 const BYTES: Metric = Metric {
     name: "network_rx_dropped_bytes_total",
+    group: SeriesGroup::Queues,
     kind: Kind::Counter,
     unit: "By",
     help: "Bytes for the guest that were dropped since the attach, by reason: ring_full, filter and qdisc, as in network_rx_dropped_packets_total.",

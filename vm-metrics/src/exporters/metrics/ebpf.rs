@@ -2,7 +2,7 @@
 
 use super::labels::{DEVICE, DIRECTION, ID, Label, NAME, NETNS, text};
 use super::nic::{RECEIVE, TRANSMIT, counter, each_since, netns};
-use super::{Convention, Count, Kind, Metric, Samples, Sink, SnapshotView, otel, shared};
+use super::{Convention, Count, Kind, Metric, Samples, SeriesGroup, Sink, SnapshotView, otel, shared};
 use crate::model::{DirectionStats, NicStats};
 
 const EBPF: &str = "eBPF on the TAP";
@@ -24,7 +24,7 @@ pub(super) const METRICS: &[Metric] = &[
         EBPF,
         otel("network.offered.io"),
         Count(|view, sink| attached(view, sink, |nic| Some(nic.ebpf?.offered?.bytes))),
-    ),
+    ).of(SeriesGroup::Wire),
     counter(
         "network_rx_offered_packets_total",
         "{packet}",
@@ -32,46 +32,46 @@ pub(super) const METRICS: &[Metric] = &[
         EBPF,
         otel("network.offered.packet.count"),
         Count(|view, sink| attached(view, sink, |nic| Some(nic.ebpf?.offered?.packets))),
-    ),
+    ).of(SeriesGroup::Wire),
     counter(
         "network_rx_wire_packets_total",
         "{packet}",
         "Packets offered to the guest since the attach as the wire would carry them: a GSO frame counts as its segments.",
         EBPF,
         WIRE_PACKETS.with(RECEIVE),
-        Count(|view, sink| attached(view, sink, |nic| nic.ebpf.map(|ebpf| ebpf.rx.wire_packets))),
-    ),
+        Count(|view, sink| attached(view, sink, |nic| nic.ebpf?.rx.wire_packets)),
+    ).of(SeriesGroup::Wire),
     counter(
         "network_tx_wire_packets_total",
         "{packet}",
         "Packets the guest sent since the attach as the wire would carry them: a GSO frame counts as its segments.",
         EBPF,
         WIRE_PACKETS.with(TRANSMIT),
-        Count(|view, sink| attached(view, sink, |nic| nic.ebpf.map(|ebpf| ebpf.tx.wire_packets))),
-    ),
+        Count(|view, sink| attached(view, sink, |nic| nic.ebpf?.tx.wire_packets)),
+    ).of(SeriesGroup::Wire),
     counter(
         "network_rx_wire_bytes_total",
         "By",
         "Bytes offered to the guest since the attach as the wire would carry them: every segment with its headers.",
         EBPF,
         WIRE_IO.with(RECEIVE),
-        Count(|view, sink| attached(view, sink, |nic| nic.ebpf.map(|ebpf| ebpf.rx.wire_bytes))),
-    ),
+        Count(|view, sink| attached(view, sink, |nic| nic.ebpf?.rx.wire_bytes)),
+    ).of(SeriesGroup::Wire),
     counter(
         "network_tx_wire_bytes_total",
         "By",
         "Bytes the guest sent since the attach as the wire would carry them: every segment with its headers.",
         EBPF,
         WIRE_IO.with(TRANSMIT),
-        Count(|view, sink| attached(view, sink, |nic| nic.ebpf.map(|ebpf| ebpf.tx.wire_bytes))),
-    ),
+        Count(|view, sink| attached(view, sink, |nic| nic.ebpf?.tx.wire_bytes)),
+    ).of(SeriesGroup::Wire),
     by(
         "network_gso_packets_total",
         "GSO frames since the attach: each is more than one packet on the wire.",
         &[ID, NAME, DEVICE, NETNS, DIRECTION],
         otel("network.gso.packet.count"),
         Count(|view, sink| each_kind(view, sink, &[("", |stats| stats.gso_packets)])),
-    ),
+    ).of(SeriesGroup::Wire),
     by(
         "network_packets_by_protocol_total",
         "Packets since the attach, by network protocol; rx is offered.",
@@ -135,7 +135,17 @@ const fn by(
     otel: Convention,
     samples: Samples,
 ) -> Metric {
-    Metric { name, kind: Kind::Counter, unit: "{packet}", help, origin: EBPF, labels, otel, samples }
+    Metric {
+        name,
+        group: SeriesGroup::Protocols,
+        kind: Kind::Counter,
+        unit: "{packet}",
+        help,
+        origin: EBPF,
+        labels,
+        otel,
+        samples,
+    }
 }
 
 /// Numbers that only the programs count.
@@ -144,7 +154,7 @@ fn attached(view: &SnapshotView<'_>, sink: Sink<'_, u64>, value: impl Fn(&NicSta
 }
 
 /// One counter of a direction.
-type Part = fn(&DirectionStats) -> u64;
+type Part = fn(&DirectionStats<Option<u64>>) -> Option<u64>;
 
 /// Both directions, split by a last label; an empty name stands for no such label.
 fn each_kind(view: &SnapshotView<'_>, sink: Sink<'_, u64>, kinds: &[(&str, Part)]) {
@@ -153,10 +163,11 @@ fn each_kind(view: &SnapshotView<'_>, sink: Sink<'_, u64>, kinds: &[(&str, Part)
         let netns = netns(&nic);
         for (direction, stats) in [("rx", &ebpf.rx), ("tx", &ebpf.tx)] {
             for (kind, value) in kinds {
+                let Some(value) = value(stats) else { continue };
                 let labels =
                     [vm.instance_id.as_str(), &vm.instance_name, &nic.device, &netns, direction, kind];
                 let labels = if kind.is_empty() { &labels[..5] } else { &labels[..] };
-                sink(labels, value(stats), nic.since.ebpf);
+                sink(labels, value, nic.since.ebpf);
             }
         }
     }

@@ -3,12 +3,14 @@
 use super::kind::Kind;
 use super::labels::Label;
 use super::number::{Number, Since};
+use super::series_group::SeriesGroup;
 use super::snapshot_view::SnapshotView;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
     /// Follows the prefix and `_`.
     pub name: &'static str,
+    pub group: SeriesGroup,
     pub kind: Kind,
     /// In the code of UCUM; annotations in braces, as the conventions of OpenTelemetry have it. Empty without a unit: a store
     /// with Prometheus naming would put `_ratio` behind a gauge of unit `1`.
@@ -56,6 +58,11 @@ impl Samples {
 }
 
 impl Metric {
+    /// The same metric in a group.
+    pub const fn of(self, group: SeriesGroup) -> Self {
+        Self { group, ..self }
+    }
+
     pub fn has_label(&self, name: &str) -> bool {
         self.labels.iter().any(|label| label.name == name)
     }

@@ -1,7 +1,7 @@
 //! Metrics of the exporters: label budgets, and how the pushes ended.
 
 use super::labels::{Label, text};
-use super::{Count, Kind, Metric, Real, Since, Sink, SnapshotView, otel};
+use super::{Count, Kind, Metric, Real, SeriesGroup, Since, Sink, SnapshotView, otel};
 use crate::exporters::exporter_stats::BudgetStats;
 use crate::model::unix_seconds;
 
@@ -14,6 +14,7 @@ pub(super) const BUDGETS: &[Metric] = &[OBSERVED, EXCEEDED];
 
 pub const OBSERVED: Metric = Metric {
     name: "metrics_instances_observed",
+    group: SeriesGroup::Base,
     kind: Kind::Gauge,
     unit: "{instance}",
     help: "VMs that the exporter had to show last, terminated ones included; its label budget may be smaller.",
@@ -25,6 +26,7 @@ pub const OBSERVED: Metric = Metric {
 
 pub const EXCEEDED: Metric = Metric {
     name: "metrics_label_budget_exceeded_total",
+    group: SeriesGroup::Base,
     kind: Kind::Counter,
     unit: "",
     help: "Times at which the number of VMs exceeded the label budget of the exporter.",
@@ -39,6 +41,7 @@ pub const EXCEEDED: Metric = Metric {
 pub(super) const PUSHES: &[Metric] = &[
     Metric {
         name: "otlp_exports_total",
+        group: SeriesGroup::Base,
         kind: Kind::Counter,
         unit: "{export}",
         help: "Pushes to the OpenTelemetry collector, by outcome; a push with retries is one.",
@@ -54,6 +57,7 @@ pub(super) const PUSHES: &[Metric] = &[
     },
     Metric {
         name: "otlp_last_success_timestamp_seconds",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "s",
         help: "Time of the last push that the OpenTelemetry collector accepted, in seconds of Unix time.",

@@ -1,13 +1,14 @@
 //! Metrics of VMs that start and end while the daemon runs.
 
 use super::labels::{HYPERVISOR, text};
-use super::{Count, Kind, Metric, otel};
+use super::{Count, Kind, Metric, SeriesGroup, otel};
 
 const ORIGIN: &str = "sources, `/proc/<pid>/stat`";
 
 pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "starts_total",
+        group: SeriesGroup::Base,
         kind: Kind::Counter,
         unit: "{vm}",
         help: "VMs whose process started while the daemon ran.",
@@ -22,6 +23,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "ends_total",
+        group: SeriesGroup::Base,
         kind: Kind::Counter,
         unit: "{vm}",
         help: "VMs that ended while the daemon ran; reason is exited if the process ended, gone if no source lists the VM any more.",

@@ -2,7 +2,7 @@
 
 use super::labels::VM;
 use super::vm::{count, each};
-use super::{Convention, Count, Kind, Metric, otel, shared};
+use super::{Convention, Count, Kind, Metric, SeriesGroup, otel, shared};
 
 const MEMORY_TYPE: &str = "vm.memory.type";
 const RESIDENT: Convention = shared(
@@ -18,6 +18,7 @@ const DISK_IO: Convention = shared(
 pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "memory_rss_bytes",
+        group: SeriesGroup::Base,
         kind: Kind::Amount,
         unit: "By",
         help: "Resident memory of the hypervisor process in bytes, without hugetlb pages.",
@@ -28,6 +29,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "memory_vms_bytes",
+        group: SeriesGroup::Base,
         kind: Kind::Amount,
         unit: "By",
         help: "Virtual memory of the hypervisor process in bytes.",
@@ -38,6 +40,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "memory_anon_bytes",
+        group: SeriesGroup::Memory,
         kind: Kind::Amount,
         unit: "By",
         help: "Resident memory of the hypervisor process without a file, in bytes.",
@@ -48,6 +51,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "memory_file_bytes",
+        group: SeriesGroup::Memory,
         kind: Kind::Amount,
         unit: "By",
         help: "Resident memory of the hypervisor process from mapped files, in bytes.",
@@ -58,6 +62,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "memory_shmem_bytes",
+        group: SeriesGroup::Memory,
         kind: Kind::Amount,
         unit: "By",
         help: "Resident shared memory of the hypervisor process in bytes: memfd, tmpfs, SysV.",
@@ -68,6 +73,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "memory_hugetlb_bytes",
+        group: SeriesGroup::Base,
         kind: Kind::Amount,
         unit: "By",
         help: "Memory of the hypervisor process from hugetlbfs in bytes; not in the resident memory.",
@@ -78,6 +84,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "memory_swap_bytes",
+        group: SeriesGroup::Base,
         kind: Kind::Amount,
         unit: "By",
         help: "Memory of the hypervisor process in swap, in bytes.",
@@ -88,6 +95,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "memory_pss_bytes",
+        group: SeriesGroup::Base,
         kind: Kind::Amount,
         unit: "By",
         help: "Resident memory of the hypervisor process in bytes, with 1/n of each page that n processes share; only if proc_smaps is enabled, once in its interval.",
@@ -98,6 +106,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "memory_private_bytes",
+        group: SeriesGroup::Base,
         kind: Kind::Amount,
         unit: "By",
         help: "Resident memory of the hypervisor process alone, in bytes; only if proc_smaps is enabled, once in its interval.",
@@ -108,6 +117,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "allocated_memory_bytes",
+        group: SeriesGroup::Base,
         kind: Kind::Amount,
         unit: "By",
         help: "Memory of the VM, in bytes.",
@@ -118,6 +128,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "actual_memory_bytes",
+        group: SeriesGroup::Base,
         kind: Kind::Amount,
         unit: "By",
         help: "The part of the memory that the balloon leaves to the guest, in bytes; absent without a balloon.",
@@ -128,6 +139,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "disk_read_bytes_total",
+        group: SeriesGroup::Base,
         kind: Kind::Counter,
         unit: "By",
         help: "Bytes that the hypervisor process read from storage, without reads from the page cache.",
@@ -140,6 +152,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "disk_write_bytes_total",
+        group: SeriesGroup::Base,
         kind: Kind::Counter,
         unit: "By",
         help: "Bytes that the hypervisor process wrote to storage, counted when a page becomes dirty.",
@@ -152,6 +165,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "disk_cancelled_write_bytes_total",
+        group: SeriesGroup::Process,
         kind: Kind::Counter,
         unit: "By",
         help: "Written bytes that never reached storage, because their file was deleted or truncated.",

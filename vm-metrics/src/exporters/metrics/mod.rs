@@ -16,6 +16,7 @@ mod nic_info;
 mod number;
 mod process;
 mod self_metrics;
+mod series_group;
 mod snapshot_view;
 mod vcpu;
 mod vm;
@@ -24,6 +25,7 @@ use Samples::{Count, Difference, Real};
 pub use entry::{Attribute, Convention, InstrumentKind, Metric, Samples, Sink, otel, shared};
 pub use kind::Kind;
 pub use number::{Number, Since};
+pub use series_group::SeriesGroup;
 pub use snapshot_view::SnapshotView;
 
 /// A group of metrics with one prefix.

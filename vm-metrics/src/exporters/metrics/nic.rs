@@ -1,7 +1,9 @@
 //! Metrics of a network interface, in the guest's words: rx is received, tx is sent.
 
 use super::labels::{DIRECTION, NIC};
-use super::{Attribute, Convention, Count, Kind, Metric, Samples, Since, Sink, SnapshotView, otel, shared};
+use super::{
+    Attribute, Convention, Count, Kind, Metric, Samples, SeriesGroup, Since, Sink, SnapshotView, otel, shared,
+};
 use crate::model::NicStats;
 
 const TAP: &str = "the TAP's counters";
@@ -65,14 +67,16 @@ pub(super) const BACKLOG: &[Metric] = &[
         "Packets that wait for the guest: offered, less received and dropped.",
         otel("network.backlog.packet.count"),
         Count(|view, sink| now(view, sink, |nic| nic.rx_backlog_packets)),
-    ),
+    )
+    .of(SeriesGroup::Queues),
     backlog(
         "network_rx_backlog_bytes",
         "By",
         "Bytes that wait for the guest: offered, less received and dropped.",
         otel("network.backlog.size"),
         Count(|view, sink| now(view, sink, |nic| nic.rx_backlog_bytes)),
-    ),
+    )
+    .of(SeriesGroup::Queues),
     counter(
         "network_tx_dropped_packets_total",
         "{packet}",
@@ -88,7 +92,8 @@ pub(super) const BACKLOG: &[Metric] = &[
         TAP,
         ERRORS.with(RECEIVE),
         Count(|view, sink| each(view, sink, |nic| nic.rx.errors)),
-    ),
+    )
+    .of(SeriesGroup::Queues),
     counter(
         "network_tx_errors_total",
         "{error}",
@@ -96,7 +101,8 @@ pub(super) const BACKLOG: &[Metric] = &[
         TAP,
         ERRORS.with(TRANSMIT),
         Count(|view, sink| each(view, sink, |nic| nic.tx.errors)),
-    ),
+    )
+    .of(SeriesGroup::Queues),
 ];
 
 pub(super) const fn counter(
@@ -107,7 +113,17 @@ pub(super) const fn counter(
     otel: Convention,
     samples: Samples,
 ) -> Metric {
-    Metric { name, kind: Kind::Counter, unit, help, origin, labels: NIC, otel, samples }
+    Metric {
+        name,
+        group: SeriesGroup::Base,
+        kind: Kind::Counter,
+        unit,
+        help,
+        origin,
+        labels: NIC,
+        otel,
+        samples,
+    }
 }
 
 const fn backlog(
@@ -117,7 +133,17 @@ const fn backlog(
     otel: Convention,
     samples: Samples,
 ) -> Metric {
-    Metric { name, kind: Kind::Amount, unit, help, origin: "computed", labels: NIC, otel, samples }
+    Metric {
+        name,
+        group: SeriesGroup::Base,
+        kind: Kind::Amount,
+        unit,
+        help,
+        origin: "computed",
+        labels: NIC,
+        otel,
+        samples,
+    }
 }
 
 pub(super) fn netns(nic: &NicStats) -> String {

@@ -2,7 +2,7 @@
 
 use super::labels::{DEVICE, ID, NAME, NETNS, NIC, text};
 use super::nic::{RECEIVE, TRANSMIT, counter, each, netns};
-use super::{Convention, Count, Kind, Metric, Real, otel, shared};
+use super::{Convention, Count, Kind, Metric, Real, SeriesGroup, otel, shared};
 
 const GAP_ORIGIN: &str = "the TAP's counters, less eBPF on the TAP";
 
@@ -16,7 +16,7 @@ pub(super) const METRICS: &[Metric] = &[
         GAP_ORIGIN,
         GAP.with(RECEIVE),
         Count(|view, sink| each(view, sink, |nic| nic.rx_gap_packets)),
-    ),
+    ).of(SeriesGroup::Gaps),
     counter(
         "network_tx_gap_packets_total",
         "{packet}",
@@ -24,9 +24,10 @@ pub(super) const METRICS: &[Metric] = &[
         GAP_ORIGIN,
         GAP.with(TRANSMIT),
         Count(|view, sink| each(view, sink, |nic| nic.tx_gap_packets)),
-    ),
+    ).of(SeriesGroup::Gaps),
     Metric {
         name: "network_start_time_seconds",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "s",
         help: "The moment from which this VM has this device, in seconds of Unix time. Another value is another incarnation with its own counters. Absent if that was before the daemon's first tick.",
@@ -43,6 +44,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "network_source_info",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "",
         help: "Always 1; the source of the numbers, the attach method of eBPF, and the inode of a foreign network namespace.",
@@ -69,6 +71,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "network_unmonitored_info",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "",
         help: "Always 1; a network interface of the VM without a device on the host, and so without numbers.",

@@ -2,11 +2,12 @@
 
 use super::labels::{ID, NAME, VM, text};
 use super::vm::{count, each};
-use super::{Count, Kind, Metric, otel};
+use super::{Count, Kind, Metric, SeriesGroup, otel};
 
 pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "context_switches_total",
+        group: SeriesGroup::Process,
         kind: Kind::Counter,
         unit: "{switch}",
         help: "Context switches of all threads of the hypervisor process, voluntary and involuntary, since the daemon's first tick with the process.",
@@ -19,6 +20,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "page_faults_total",
+        group: SeriesGroup::Process,
         kind: Kind::Counter,
         unit: "{fault}",
         help: "Page faults of all threads of the hypervisor process; kind is major with a read from storage, else minor.",
@@ -39,6 +41,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "threads",
+        group: SeriesGroup::Process,
         kind: Kind::Amount,
         unit: "{thread}",
         help: "Threads of the hypervisor process.",
@@ -49,6 +52,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "open_files",
+        group: SeriesGroup::Process,
         kind: Kind::Amount,
         unit: "{file}",
         help: "Open files of the hypervisor process, sockets included; absent before Linux 6.2.",

@@ -3,8 +3,8 @@
 use super::labels::{Label, NIC, text};
 use super::nic::netns;
 use super::{
-    Convention, Count, Difference, InstrumentKind, Kind, Metric, Real, Samples, Since, Sink, SnapshotView,
-    otel,
+    Convention, Count, Difference, InstrumentKind, Kind, Metric, Real, Samples, SeriesGroup, Since, Sink,
+    SnapshotView, otel,
 };
 use crate::model::{ComponentKind, ComponentRun, ComponentTotals, Health, Overuse, unix_seconds};
 
@@ -16,6 +16,7 @@ const SOURCE: &[Label] = &[text("source", "vm.exporter.source")];
 pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "build_info",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "",
         help: "Always 1; version and build of this binary.",
@@ -29,6 +30,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "instances",
+        group: SeriesGroup::Base,
         kind: Kind::Amount,
         unit: "{instance}",
         help: "Listed VMs.",
@@ -67,6 +69,7 @@ pub(super) const METRICS: &[Metric] = &[
     ),
     Metric {
         name: "snapshot_timestamp_seconds",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "s",
         help: "End of the last tick, and time of its numbers, in seconds of Unix time.",
@@ -77,6 +80,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "reader_duration_seconds_total",
+        group: SeriesGroup::Base,
         kind: Kind::Counter,
         unit: "s",
         help: "Time of all runs of the reader.",
@@ -89,6 +93,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "reader_runs_total",
+        group: SeriesGroup::Base,
         kind: Kind::Counter,
         unit: "{run}",
         help: "Runs of the reader: one in each tick, unless it is off.",
@@ -99,6 +104,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "reader_success",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "",
         help: "1 if the reader could read everything in the last tick, else 0.",
@@ -109,6 +115,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "reader_errors_total",
+        group: SeriesGroup::Base,
         kind: Kind::Counter,
         unit: "{error}",
         help: "Failed readings of the reader, counted in each run; missing ones are included: an ended process, a TAP that does not exist.",
@@ -119,6 +126,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "reader_lost_events_total",
+        group: SeriesGroup::Base,
         kind: Kind::Counter,
         unit: "",
         help: "Times at which the kernel had more device events than the reader's socket holds: final counters of some devices may be missing.",
@@ -131,6 +139,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "reader_pinned",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "",
         help: "1 if the reader's programs and counters stay while no daemon runs, 0 if they end with it: `vm-metrics doctor` has the remedy.",
@@ -143,6 +152,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "source_duration_seconds_total",
+        group: SeriesGroup::Base,
         kind: Kind::Counter,
         unit: "s",
         help: "Time of all runs of the source.",
@@ -155,6 +165,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "source_runs_total",
+        group: SeriesGroup::Base,
         kind: Kind::Counter,
         unit: "{run}",
         help: "Runs of the source: one in each tick, unless it is off.",
@@ -165,6 +176,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "source_errors_total",
+        group: SeriesGroup::Base,
         kind: Kind::Counter,
         unit: "{error}",
         help: "Problems of the source, counted in each run.",
@@ -175,6 +187,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "source_success",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "",
         help: "1 if the source had no problem in the last tick, else 0.",
@@ -185,6 +198,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "source_instances",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "{instance}",
         help: "VMs that the source listed in the last tick.",
@@ -197,6 +211,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "source_mismatch_bytes",
+        group: SeriesGroup::Gaps,
         kind: Kind::Amount,
         unit: "By",
         help: "The device's count of the guest's output, minus the published one: frames in flight, 0 on a quiet device.",
@@ -214,6 +229,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "component_health",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "",
         help: "1 for the present state of the component, 0 for the others.",
@@ -235,6 +251,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "over_budget",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "",
         help: "Work for this user beyond the user's share, omitted in the last tick; user is the user's number.",
@@ -264,7 +281,17 @@ const fn counter(
     otel: Convention,
     samples: Samples,
 ) -> Metric {
-    Metric { name, kind: Kind::Counter, unit, help, origin: COMPUTED, labels: &[], otel, samples }
+    Metric {
+        name,
+        group: SeriesGroup::Base,
+        kind: Kind::Counter,
+        unit,
+        help,
+        origin: COMPUTED,
+        labels: &[],
+        otel,
+        samples,
+    }
 }
 
 fn success(run: &ComponentRun) -> Option<u64> {

@@ -148,3 +148,21 @@ fn an_unmeasured_vm_has_no_samples() {
         compute(metric, &snapshot, &mut |labels, value, _| panic!("{}{labels:?} = {value}", metric.name));
     }
 }
+
+/// What orchestrators, balloons and the reader `proc_smaps` add is not counted.
+#[test]
+fn the_base_group_has_at_most_thirty_series() {
+    let mut snapshot = full();
+    let vm = &mut snapshot.vms[0];
+    vm.tags.clear();
+    vm.unmonitored.clear();
+    (vm.restart_attempts, vm.actual_memory_bytes) = (None, None);
+    (vm.network_limit_rx_bytes_per_second, vm.network_limit_tx_bytes_per_second) = (None, None);
+    (vm.process.memory_pss_bytes, vm.process.memory_private_bytes) = (None, None);
+    let mut series = 0;
+    for (_, metric) in all().filter(|(_, metric)| metric.has_label("instance_id") && metric.group.is_in(&[]))
+    {
+        compute(metric, &snapshot, &mut |_, _, _| series += 1);
+    }
+    assert!((20..=30).contains(&series), "{series}");
+}

@@ -2,7 +2,7 @@
 
 use super::labels::{ID, Label, NAME, number};
 use super::vm::seconds;
-use super::{Kind, Metric, Real, Sink, SnapshotView, otel};
+use super::{Kind, Metric, Real, SeriesGroup, Sink, SnapshotView, otel};
 use crate::model::VcpuStats;
 
 const VCPU: &[Label] = &[ID, NAME, number("vcpu", "cpu.logical_number")];
@@ -12,6 +12,7 @@ const ORIGIN: &str = "`/proc/<pid>/task/<tid>/schedstat`";
 pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "vcpu_seconds_total",
+        group: SeriesGroup::Vcpus,
         kind: Kind::Counter,
         unit: "s",
         help: "CPU time of the vCPU's thread in seconds, since the vCPU was plugged in.",
@@ -22,6 +23,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "vcpu_wait_seconds_total",
+        group: SeriesGroup::Vcpus,
         kind: Kind::Counter,
         unit: "s",
         help: "Time in which the vCPU was ready to run without a CPU of the host, in seconds: the guest's steal.",

@@ -1,12 +1,13 @@
 //! Metrics of a VM as a whole.
 
 use super::labels::{DIRECTION, HYPERVISOR, ID, NAME, VM, number, text};
-use super::{Count, InstrumentKind, Kind, Metric, Real, Since, Sink, SnapshotView, otel};
+use super::{Count, InstrumentKind, Kind, Metric, Real, SeriesGroup, Since, Sink, SnapshotView, otel};
 use crate::model::{VmState, VmStats};
 
 pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "info",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "",
         help: "Always 1; the labels describe the VM.",
@@ -33,6 +34,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "tag_info",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "",
         help: "Always 1; a tag of the VM from its orchestrator, if the configuration names it.",
@@ -49,6 +51,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "restart_attempts",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "{attempt}",
         help: "The orchestrator's attempts to start the VM again since it last ran well.",
@@ -59,6 +62,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "network_limit_bytes_per_second",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "By/s",
         help: "The orchestrator's limit of the VM's input (direction rx) and output (tx), in bytes per second.",
@@ -81,6 +85,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "running",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "",
         help: "1 while the VM is listed, 0 for a terminated VM, whose final numbers are shown.",
@@ -95,6 +100,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "state",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "",
         help: "1 for the present state of the vCPUs, 0 for the others: not-started, running, paused, stopped. From the last answer of the VMM, requested every 30 seconds.",
@@ -112,6 +118,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "start_time_seconds",
+        group: SeriesGroup::Base,
         kind: Kind::Gauge,
         unit: "s",
         help: "Start of the hypervisor process and its CPU time, in seconds of Unix time.",
@@ -122,6 +129,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "cpu_seconds_total",
+        group: SeriesGroup::Base,
         kind: Kind::Counter,
         unit: "s",
         help: "CPU time of the hypervisor process in seconds, user and system, all threads.",
@@ -132,6 +140,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "cpu_wait_seconds_total",
+        group: SeriesGroup::Base,
         kind: Kind::Counter,
         unit: "s",
         help: "Time in which threads of the hypervisor process were ready to run without a CPU of the host, in seconds, all threads, since the daemon's first tick with the process.",
@@ -144,6 +153,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "allocated_vcpus",
+        group: SeriesGroup::Base,
         kind: Kind::Amount,
         unit: "{vcpu}",
         help: "vCPUs of the VM.",

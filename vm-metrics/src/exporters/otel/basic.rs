@@ -78,9 +78,11 @@ pub(super) fn names() -> Vec<Family> {
 
 /// The nine of a snapshot, in the order of [`names`].
 pub(super) fn look(view: &View, snapshot: &Snapshot) -> Vec<Family> {
-    let mut families: Vec<Family> = families::of_snapshot(snapshot).into_iter().filter(is_basic).collect();
-    families.extend(view.of_groups(OF_NETWORK, snapshot));
-    let mut families = view.fit(snapshot, false, families);
+    let all = || {
+        let of_vm = families::of_snapshot(snapshot).into_iter().filter(is_basic);
+        of_vm.chain(view.of_groups(OF_NETWORK, snapshot)).collect::<Vec<_>>()
+    };
+    let mut families = view.fitted(snapshot, all).unwrap_or_else(all);
     families.extend(view.of_groups(OF_BUDGET, snapshot));
     families
 }

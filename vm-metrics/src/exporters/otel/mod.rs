@@ -24,6 +24,7 @@ pub use super::budget::OverBudget;
 use super::budget::{Budget, LabelBudget};
 use super::exporter_stats::ExporterStats;
 use super::families;
+use super::metrics::SeriesGroup;
 use super::view::View;
 use crate::manager::{DEFAULT_LABEL_BUDGET, Manager};
 use collections::Collections;
@@ -101,7 +102,7 @@ impl Manager {
         let budget = if instruments == Instruments::Basic { budget.without_ended() } else { budget };
         let mut stats = ExporterStats::starting();
         stats.add_budget(budget.counts());
-        let view = View::new(stats, budget);
+        let view = View::new(stats, budget, vec![SeriesGroup::All]);
         let names = instruments.names();
         let shown = names.iter().enumerate().filter(|(_, family)| instruments.contains(family));
         register(meter, naming.instruments(&prefix, shown), move || {

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::environment::{Environment, Variable, VariableReader};
 use crate::config::{ConfigError, Section, Settings, Switch, parse_duration_within};
 use crate::exporters::budget::{Budget, OverBudget};
+use crate::exporters::metrics::SeriesGroup;
 use crate::exporters::otel::Naming;
 use crate::manager::DEFAULT_LABEL_BUDGET;
 
@@ -36,6 +37,7 @@ pub(crate) struct OtlpConfig {
     /// Configured attributes; those of the host are added later.
     pub(super) resource: BTreeMap<String, String>,
     budget: Budget,
+    pub(in crate::exporters) groups: Vec<SeriesGroup>,
     pub(super) prefix: String,
     pub(super) naming: Naming,
     /// Port of `/metrics`, by which this daemon differs from others of its host.
@@ -89,6 +91,7 @@ struct OtlpKeys {
     naming: Naming,
     label_budget: usize,
     over_budget: OverBudget,
+    groups: Vec<SeriesGroup>,
 }
 
 impl Default for OtlpKeys {
@@ -107,6 +110,7 @@ impl Default for OtlpKeys {
             naming: Naming::default(),
             label_budget: DEFAULT_LABEL_BUDGET,
             over_budget: OverBudget::default(),
+            groups: vec![SeriesGroup::All],
         }
     }
 }
@@ -170,6 +174,7 @@ impl ConfigReader<'_> {
             timeout_of_all,
             resource,
             budget: Budget::new(keys.label_budget, keys.over_budget),
+            groups: keys.groups,
             prefix,
             naming: keys.naming,
             port,

@@ -11,14 +11,15 @@ pub(in crate::manager) struct Totals {
     pub(in crate::manager) rx: FrameCounts,
     pub(in crate::manager) tx: FrameCounts,
     /// Since the programs were attached.
-    pub(in crate::manager) ebpf: Option<EbpfStats>,
+    pub(in crate::manager) ebpf: Option<EbpfStats<u64>>,
 }
 
 impl Totals {
     /// The counts that came after `offset`.
     pub(super) fn since(&self, offset: &Self) -> Self {
         let count = |now: Option<u64>, offset: Option<u64>| Some(now?.saturating_sub(offset.unwrap_or(0)));
-        let direction = |now: DirectionStats, offset| now.zip_with(offset, u64::saturating_sub);
+        let direction =
+            |now: DirectionStats, offset| now.zip_with(offset, u64::saturating_sub, u64::saturating_sub);
         let traffic = |now: Option<Traffic>, offset: Option<Traffic>| {
             Some(now?.zip_with(offset.unwrap_or_default(), u64::saturating_sub))
         };
@@ -47,6 +48,6 @@ pub(super) fn decreased(now: &FrameCounts, before: &FrameCounts) -> bool {
 }
 
 /// The programs count less than before: they were attached anew and count from 0.
-pub(super) fn counts_anew(now: &EbpfStats, before: &EbpfStats) -> bool {
+pub(super) fn counts_anew<S>(now: &EbpfStats<S>, before: &EbpfStats<S>) -> bool {
     now.rx.packets < before.rx.packets || now.tx.packets < before.tx.packets
 }

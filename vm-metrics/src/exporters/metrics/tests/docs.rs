@@ -3,13 +3,28 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::super::{EXPORTER_GROUPS, GROUPS, Group, Kind, full_name};
+use super::super::{EXPORTER_GROUPS, GROUPS, Group, Kind, SeriesGroup, full_name};
+use super::{compute, full};
 
 /// `docs/metrics.md`.
 fn page() -> String {
     let mut page = String::from(PAGE_HEAD);
+    costs(&mut page);
     GROUPS.iter().chain(EXPORTER_GROUPS).for_each(|group| table(&mut page, group));
     page
+}
+
+/// How many series a VM has in each group.
+fn costs(page: &mut String) {
+    let snapshot = full();
+    let metrics = || GROUPS.iter().flat_map(Group::metrics).filter(|metric| metric.has_label("instance_id"));
+    for group in SeriesGroup::OF_METRICS {
+        let mut series = 0;
+        for metric in metrics().filter(|metric| metric.group == group) {
+            compute(metric, &snapshot, &mut |_, _, _| series += 1);
+        }
+        let _ = writeln!(page, "| `{}` | {series} |", group.name());
+    }
 }
 
 fn table(page: &mut String, group: &Group) {
@@ -24,7 +39,8 @@ fn table(page: &mut String, group: &Group) {
         let name = full_name(group.prefix, "vm", metric.name);
         let _ = writeln!(
             page,
-            "| `{name}` | {kind} | {unit} | {} | {} | {} |",
+            "| `{name}` | {} | {kind} | {unit} | {} | {} | {} |",
+            metric.group.name(),
             labels.join(" "),
             metric.help,
             metric.origin
@@ -49,11 +65,21 @@ Go package calls them: `hypeman_vm_metrics_instances_observed` and `hypeman_vm_m
 Metrics with the unit `s` are fractions. All others are whole numbers and exact: up to 2^64 - 1 in the text format and in JSON,
 and up to 2^63 - 1 over OTLP. For a larger number OTLP gets 2^63 - 1. The protobuf format of Prometheus has only doubles,
 so it rounds whole numbers beyond 2^53.
+
+## Groups
+
+A metric is in one group. `/metrics` shows the group `base` and those of the key `groups` in `[exporters.prometheus]`, the push
+those of the key `groups` in `[exporters.otlp]`; `[\"all\"]`, the default, is every group. JSON and the library have all
+numbers. These are the series of a VM with one interface and two vCPUs, if everything is measured. Most VMs have fewer: limits,
+tags, states and balloons come from orchestrators and VMMs.
+
+| group | series per VM |
+|---|---|
 ";
 
 const TABLE_HEAD: &str = "\
-| metric | kind | unit | labels | what it is | where it comes from |
-|---|---|---|---|---|---|
+| metric | group | kind | unit | labels | what it is | where it comes from |
+|---|---|---|---|---|---|---|
 ";
 
 #[test]

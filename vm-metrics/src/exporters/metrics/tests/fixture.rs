@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use vm_metrics_common::Splits;
+
 use crate::model::*;
 
 fn cgroup_stats() -> CgroupStats {
@@ -13,6 +15,7 @@ fn cgroup_stats() -> CgroupStats {
 pub(crate) fn full() -> Snapshot {
     let counts = FrameCounts { bytes: Some(1), packets: Some(1), dropped: Some(1), errors: Some(1) };
     let nic = NicStats {
+        found: None,
         device: "tap0".into(),
         netns: Some(4_026_531_840),
         ifindex: Some(3),
@@ -28,7 +31,7 @@ pub(crate) fn full() -> Snapshot {
             dropped_ring_full: Some(Traffic::default()),
             dropped_filter: Some(Traffic::default()),
             dropped_qdisc: Some(Traffic::default()),
-            ..EbpfStats::default()
+            ..EbpfStats::<u64>::default().known(Splits::ALL)
         }),
         rx_backlog_packets: Some(0),
         rx_backlog_bytes: Some(0),

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
+#[cfg(feature = "ebpf")]
+use vm_metrics_common::Splits;
 
 #[cfg(feature = "ebpf")]
 use crate::host::Host;
@@ -18,6 +20,8 @@ pub(crate) struct Options {
     /// `vm-metrics` in the host's bpffs, unless given.
     pub(crate) pin_dir: Option<PathBuf>,
     pub(crate) mount_bpffs: bool,
+    /// The counters of the programs that are on.
+    pub(crate) splits: Vec<Split>,
 }
 
 /// The way to attach that is asked for.
@@ -31,9 +35,25 @@ pub(crate) enum AttachMethod {
     Clsact,
 }
 
+/// Counters that are on or off together.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Split {
+    Protocols,
+    Destination,
+    Wire,
+}
+
 impl Default for Options {
     fn default() -> Self {
-        Self { max_nics: 1024, attach: AttachMethod::default(), pin: true, pin_dir: None, mount_bpffs: false }
+        Self {
+            max_nics: 1024,
+            attach: AttachMethod::default(),
+            pin: true,
+            pin_dir: None,
+            mount_bpffs: false,
+            splits: vec![Split::Protocols, Split::Destination, Split::Wire],
+        }
     }
 }
 
@@ -54,5 +74,14 @@ impl Options {
 impl Options {
     pub(crate) fn pin_dir(&self, host: &Host) -> PathBuf {
         self.pin_dir.clone().unwrap_or_else(|| host.bpf_fs().join("vm-metrics"))
+    }
+
+    pub(crate) fn splits(&self) -> Splits {
+        let bits = self.splits.iter().map(|split| match split {
+            Split::Protocols => Splits::PROTOCOLS,
+            Split::Destination => Splits::DESTINATION,
+            Split::Wire => Splits::WIRE,
+        });
+        bits.fold(Splits::NONE, Splits::with)
     }
 }

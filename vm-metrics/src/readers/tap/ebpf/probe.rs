@@ -27,7 +27,7 @@ pub(crate) struct Probe {
 impl Probe {
     pub(crate) fn new(options: &Options, host: &Host) -> Result<Self, LoadError> {
         let kernel = Kernel::read(&host.btf());
-        let mut loader = Loader::new(layout(&kernel))?;
+        let mut loader = Loader::new(layout(&kernel), options.splits())?;
         let mut loaded = loader.load(Size::of_own_namespace(options.max_nics), None)?;
         try_out(&mut loaded, options.attach).transpose()?;
         let checked = check_pins(options, host);

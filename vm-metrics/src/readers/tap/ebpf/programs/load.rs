@@ -10,12 +10,14 @@ use aya_log::EbpfLogger;
 use log::Log;
 use rustix::param::page_size;
 use rustix::process::{Resource, Rlimit, setrlimit};
-use vm_metrics_common::{Counters, GLOBAL_LAYOUT, Layout, MAX_COLLISIONS, TABLE_SIZE, TableEntry, names};
+use vm_metrics_common::{
+    Counters, GLOBAL_LAYOUT, Layout, MAX_COLLISIONS, Splits, TABLE_SIZE, TableEntry, names,
+};
 
 use super::super::error::LoadError;
 use super::counters::CounterMap;
 use super::pins::{Pins, is_there};
-use crate::model::{AttachMode, EbpfReading, NicKind};
+use crate::model::{AttachMode, EbpfReading};
 
 /// Where the programs write what they have to say: aya-log's.
 const MAP_LOG: &str = "AYA_LOGS";
@@ -84,7 +86,7 @@ impl Size {
 
 impl Loader {
     /// Without the layout the programs look at frames only.
-    pub(crate) fn new(layout: Option<Layout>) -> Result<Self, LoadError> {
+    pub(crate) fn new(layout: Option<Layout>, splits: Splits) -> Result<Self, LoadError> {
         // Before 5.11 maps count against this limit; later kernels do not look at it.
         let unlimited = Rlimit { current: None, maximum: None };
         if let Err(errno) = setrlimit(Resource::Memlock, unlimited) {
@@ -95,6 +97,8 @@ impl Loader {
         loader.btf(None);
         let cpus = possible_cpus()?;
         loader.override_global(names::GLOBAL_CPUS, cpus, true);
+        // One number for each start of a reader.
+        loader.override_global(names::GLOBAL_SPLITS, &*Box::leak(Box::new(splits)), true);
         if let Some(layout) = layout {
             loader.override_global(GLOBAL_LAYOUT, LAYOUT.get_or_init(|| layout), true);
         }
@@ -201,16 +205,9 @@ impl LoadedPrograms {
         }
     }
 
-    pub(crate) fn reading(&self, ifindex: u32, slot: u32, attach: AttachMode) -> EbpfReading {
-        let (kind, counters) = (NicKind::default(), self.counters.read(slot));
-        EbpfReading {
-            ifindex,
-            kind,
-            attach,
-            counters,
-            since: None,
-            knows_segmentation: self.knows_segmentation,
-        }
+    pub(crate) fn reading(&self, slot: u32, attach: AttachMode) -> EbpfReading {
+        let (counters, knows_segmentation) = (self.counters.read(slot), self.knows_segmentation);
+        EbpfReading { attach, counters, since: None, knows_segmentation }
     }
 
     /// Passes on what the programs had to say; from memory, without a system call.
