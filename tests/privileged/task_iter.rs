@@ -91,7 +91,10 @@ fn busy_puppet(dir: &TempDir, number: u64) -> Puppet {
 
 #[test]
 fn its_numbers_are_those_of_proc() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    // In /tmp, and in a guest of another kernel, files may be memory, which storage knows nothing of.
+    let disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+    let has_disk = disk.is_ok();
+    let dir = disk.or_else(|_| tempfile::tempdir()).unwrap();
     let puppets: Vec<Puppet> = (0..3).map(|number| busy_puppet(&dir, number)).collect();
     let pids: Vec<u32> = puppets.iter().map(Puppet::pid).collect();
     let Some(iterator) = manager(&pids) else { return };
@@ -109,7 +112,8 @@ fn its_numbers_are_those_of_proc() {
     for (number, stats) in (0..).zip(by_iterator) {
         assert!(stats.cpu_usec >= Some(25_000 * (number + 1)), "{stats:?}");
         assert!(stats.memory_shmem_bytes >= Some((number + 2) * MIB), "{stats:?}");
-        assert!(stats.disk_write_bytes >= Some(MIB) && stats.minor_page_faults > Some(256), "{stats:?}");
+        assert!(stats.minor_page_faults > Some(256), "{stats:?}");
+        assert!(!has_disk || stats.disk_write_bytes >= Some(MIB), "{stats:?}");
     }
 }
 
@@ -152,7 +156,7 @@ fn a_switch_to_proc_lets_no_counter_fall() {
     let mut before = manager.collect();
     let mut switches = 0;
     let mut was_by_iterator = true;
-    while switches < 40 {
+    while switches < 10 {
         assert!(!deadline.has_passed(), "{switches} switches");
         churning.store(was_by_iterator, Ordering::Relaxed);
         let after = manager.collect();
@@ -187,19 +191,19 @@ fn a_reused_pid_is_another_process() {
     isolated("task_iter::a_reused_pid_is_another_process", || {
         let _namespace = NetNs::enter().unwrap();
         let program = Program::new();
-        let first = program.start("vmt0", Work { cpu: 300, ..Work::default() });
+        let first = program.start("vmt0", Work { cpu: 2000, ..Work::default() });
         let pid = first.0.pid();
         if manager(&[pid]).is_none() {
             return;
         }
         let manager = manager_of("retention = \"0s\"\n[readers.tap_ebpf]\nenabled = false\n");
         let only = |stats: Vec<ProcessStats>| <[ProcessStats; 1]>::try_from(stats).unwrap()[0];
-        assert!(only(by_iterator(&manager)).cpu_usec >= Some(300_000));
+        assert!(only(by_iterator(&manager)).cpu_usec >= Some(2_000_000));
         let started = manager.collect().vms[0].start_time;
         first.kill();
         let _second = with_pid(&program, pid, Work::default());
         let after = only(by_iterator(&manager));
-        assert!(after.cpu_usec < Some(300_000), "{after:?}");
+        assert!(after.cpu_usec < Some(2_000_000), "{after:?}");
         assert!(manager.collect().vms[0].start_time > started);
     });
 }

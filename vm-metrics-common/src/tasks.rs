@@ -26,6 +26,10 @@ pub struct TaskRun {
     pub round: u64,
     /// Threads of all processes of the host.
     pub tasks: u64,
+    /// CPUs with an entry in [`names::MAP_DISTANCES`], since the start of the program.
+    pub measured_cpus: u32,
+    /// Up to a whole word; always 0.
+    pub reserved: u32,
 }
 
 /// A process with all its threads, also the ended ones.
@@ -134,7 +138,7 @@ impl TaskLayout {
 }
 
 const _: () = {
-    assert!(size_of::<TaskRun>() == 16);
+    assert!(size_of::<TaskRun>() == 24);
     assert!(size_of::<TaskGroup>() == 128);
     assert!(size_of::<TaskLayout>() == 31 * 4);
 };

@@ -1,12 +1,12 @@
 //! Reads the memory of a process.
 //!
 //! Since Linux 6.2 each CPU has a share of a counter, in memory that only a per-CPU pointer leads to. The distance from such
-//! a pointer to the memory of a CPU is the same for all of them. It is measured on a map of this program.
+//! a pointer to the memory of a CPU is the same for all of them. It is measured on a map of this program, for one CPU at each of the first threads.
 
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    helpers::generated::bpf_map_lookup_percpu_elem,
+    helpers::generated::{bpf_map_lookup_percpu_elem, bpf_probe_read_kernel},
     macros::map,
     maps::{Array, PerCpuArray},
 };
@@ -26,54 +26,76 @@ static YARDSTICK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 pub fn of(mm: *const c_void) -> Option<TaskPages> {
     let counters =
         [at!(mm_anon), at!(mm_file), at!(mm_shmem), at!(mm_swap)].map(|at| mm.wrapping_byte_add(at));
-    let [anon, file, shmem, swap] =
-        if at!(counter_per_cpu) == 0 { counters.map(value) } else { sum(counters) };
+    let mut values = [0; 4];
+    for (value, counter) in values.iter_mut().zip(counters) {
+        *value = read::<i64>(counter, at!(counter_value))?;
+    }
+    if at!(counter_per_cpu) != 0 {
+        add_shares(&mut values, counters)?;
+    }
+    // The kernel, too, corrects a counter that is below 0 for a moment.
+    let [anon, file, shmem, swap] = values.map(|value| value.max(0) as u64);
     Some(TaskPages {
         total: read(mm, at!(mm_total))?,
         hugetlb: read(mm, at!(mm_hugetlb))?,
-        anon: anon?,
-        file: file?,
-        shmem: shmem?,
-        swap: swap?,
+        anon,
+        file,
+        shmem,
+        swap,
     })
 }
 
-/// The kernel corrects a counter that is below 0 for a moment.
+/// Makes the exact sums of the kernel: the common part and the share of each CPU.
 #[inline(always)]
-fn value(counter: *const c_void) -> Option<u64> {
-    Some(read::<i64>(counter, at!(counter_value))?.max(0) as u64)
-}
-
-/// The kernel's exact sum: the common part and the share of each CPU.
-#[inline(always)]
-fn sum(counters: [*const c_void; 4]) -> [Option<u64>; 4] {
-    counters.map(|counter| {
-        let mut sum = read::<i64>(counter, at!(counter_value))?;
-        let shares = read::<*const c_void>(counter, at!(counter_per_cpu))?;
-        for cpu in 0..POSSIBLE_CPUS.load() {
-            sum += i64::from(read::<i32>(shares, distance(cpu)?)?);
-        }
-        Some(sum.max(0) as u64)
-    })
-}
-
-/// From a per-CPU pointer to the memory of this CPU. Measured once.
-#[inline(always)]
-fn distance(cpu: u32) -> Option<usize> {
-    // SAFETY: a pointer to a whole value. No other read writes to it.
-    let known = unsafe { &mut *DISTANCES.get_ptr_mut(cpu)? };
-    if *known == 0 {
-        let first = 0_u32;
-        let map = (&raw const YARDSTICK).cast_mut().cast::<c_void>();
-        // SAFETY: the map and a key that it has.
-        let there = unsafe { bpf_map_lookup_percpu_elem(map, (&raw const first).cast(), cpu) };
-        if there.is_null() {
-            return None;
-        }
-        let pointer = read::<u64>(address(map)? as *const c_void, at!(array_per_cpu))?;
-        *known = address(there)?.wrapping_sub(pointer);
+fn add_shares(values: &mut [i64; 4], counters: [*const c_void; 4]) -> Option<()> {
+    let mut shares = counters;
+    for share in &mut shares {
+        *share = read(*share, at!(counter_per_cpu))?;
     }
-    Some(*known as usize)
+    // The verifier follows each branch of each round, and hosts have hundreds of CPUs: a failure is noted, not returned.
+    let mut failed = 0;
+    for cpu in 0..POSSIBLE_CPUS.load() {
+        // SAFETY: a pointer to a whole value, valid until the program ends. Without a distance the read fails.
+        let distance = unsafe { *DISTANCES.get_ptr(cpu)? } as usize;
+        for (value, share) in values.iter_mut().zip(shares) {
+            *value += i64::from(read_or_zero(share, distance, &mut failed));
+        }
+    }
+    (failed == 0).then_some(())
+}
+
+#[inline(always)]
+fn read_or_zero(base: *const c_void, offset: usize, failed: &mut i64) -> i32 {
+    let mut value = 0_i32;
+    // SAFETY: the kernel writes four bytes, which are zero on failure, and checks the address that it reads from.
+    *failed |= unsafe {
+        bpf_probe_read_kernel(
+            (&raw mut value).cast(),
+            size_of::<i32>() as u32,
+            base.wrapping_byte_add(offset),
+        )
+    } as i64;
+    value
+}
+
+/// Measures the distance from a per-CPU pointer to the memory of this CPU.
+#[inline(always)]
+pub fn measure(cpu: u32) -> Option<()> {
+    if at!(counter_per_cpu) == 0 {
+        return Some(());
+    }
+    // SAFETY: a pointer to a whole value. No other read writes to it.
+    let distance = unsafe { &mut *DISTANCES.get_ptr_mut(cpu)? };
+    let first = 0_u32;
+    let map = (&raw const YARDSTICK).cast_mut().cast::<c_void>();
+    // SAFETY: the map and a key that it has.
+    let there = unsafe { bpf_map_lookup_percpu_elem(map, (&raw const first).cast(), cpu) };
+    if there.is_null() {
+        return None;
+    }
+    let pointer = read::<u64>(address(map)? as *const c_void, at!(array_per_cpu))?;
+    *distance = address(there)?.wrapping_sub(pointer);
+    Some(())
 }
 
 /// A pointer as a number, which the verifier lets be subtracted: through memory.

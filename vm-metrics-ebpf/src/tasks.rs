@@ -81,7 +81,11 @@ fn visit(round: u64, task: *const c_void) -> Option<()> {
     // SAFETY: a pointer to a whole value. No other read writes to it.
     let run = unsafe { &mut *RUN.get_ptr_mut(0)? };
     let tasks = if run.round == round { run.tasks } else { 0 };
-    *run = TaskRun { round, tasks: tasks + 1 };
+    *run = TaskRun { round, tasks: tasks + 1, ..*run };
+    if run.measured_cpus < POSSIBLE_CPUS.load() {
+        pages::measure(run.measured_cpus)?;
+        run.measured_cpus += 1;
+    }
 
     let leader = read::<*const c_void>(task, at!(task_leader))?;
     // SAFETY: a pointer to a whole value, valid until the program ends.

@@ -5,12 +5,12 @@ use std::io::{self, Write};
 
 use crate::model::is_unsafe;
 
-/// Prints to standard output; that the reader has gone is no error.
+/// Prints to standard output; a closed pipe is no error.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     try_print(text).map(drop)
 }
 
-/// Prints to standard output; false where the reader has gone.
+/// Prints to standard output; false if the pipe is closed.
 pub(crate) fn try_print(text: &str) -> anyhow::Result<bool> {
     let mut output = io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
-use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -132,7 +132,7 @@ pub(super) struct NotedService {
 }
 
 impl Service<Request<Incoming>> for NotedService {
-    type Response = Response<NotedBody>;
+    type Response = Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
@@ -142,40 +142,23 @@ impl Service<Request<Incoming>> for NotedService {
         Box::pin(async move {
             let mut answer = answer.await?;
             activity.state().cancel = answer.extensions_mut().remove::<Cancel>();
-            Ok(answer.map(|inner| NotedBody { inner, activity }))
+            let end = BodyEnd(activity);
+            let keep = move |error| {
+                let _end = &end;
+                error
+            };
+            // Unlike other adapters, this one keeps the length of the body.
+            Ok(answer.map(|body| Body::new(body.map_err(keep))))
         })
     }
 }
 
-/// The body of an answer; hyper drops it when all of it is in memory.
-pub(super) struct NotedBody {
-    inner: Body,
-    activity: Activity,
-}
+/// A part of the body of an answer; hyper drops the body when all of it is in memory.
+struct BodyEnd(Activity);
 
-impl Drop for NotedBody {
+impl Drop for BodyEnd {
     fn drop(&mut self) {
-        self.activity.answered();
-    }
-}
-
-impl HttpBody for NotedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.0.answered();
     }
 }
 

@@ -197,9 +197,9 @@ mod tests {
         ]
     }
 
-    fn assert_unavailable((status, kind, body): &(u16, String, Value), says: &str) {
+    fn assert_unavailable((status, kind, body): &(u16, String, Value), problem: &str) {
         assert_eq!((*status, kind.as_str()), (503, "application/problem+json"));
-        assert!(body["detail"].as_str().unwrap().contains(says), "{body}");
+        assert!(body["detail"].as_str().unwrap().contains(problem), "{body}");
     }
 
     #[tokio::test]

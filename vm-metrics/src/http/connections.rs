@@ -76,7 +76,7 @@ async fn accept_until<L: Accept>(
 ) {
     let mut leaving = pin!(leaving);
     let mut open = OpenConnections::new(L::MAX_OPEN);
-    let mut said: Option<Instant> = None;
+    let mut logged: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -92,9 +92,9 @@ async fn accept_until<L: Accept>(
             Ok(_) => tokio::task::yield_now().await,
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
-                if said.is_none_or(|said| said.elapsed() > NEWS) {
+                if logged.is_none_or(|logged| logged.elapsed() > NEWS) {
                     tracing::warn!("cannot accept a connection: {error}");
-                    said = Some(Instant::now());
+                    logged = Some(Instant::now());
                 }
                 open.close_an_idle_one().await;
                 tokio::select! {

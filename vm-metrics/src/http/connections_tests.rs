@@ -196,11 +196,11 @@ async fn tcp_peers_are_users() {
     assert_eq!(peer, Some(Peer::user(rustix::process::getuid().as_raw())));
     drop(stream);
     drop(TcpStream::connect(address).await.unwrap());
-    assert_eq!(tcp.accept().await.unwrap().1, None, "nobody waits for an answer");
+    assert_eq!(tcp.accept().await.unwrap().1, None, "a closed connection has no peer");
 }
 
 #[tokio::test]
-async fn a_connection_that_was_reset_is_nobodys() {
+async fn a_reset_connection_has_no_peer() {
     let mut tcp = local();
     let stream = TcpStream::connect(tcp.tcp_addresses()[0]).await.unwrap();
     stream.set_zero_linger().unwrap();

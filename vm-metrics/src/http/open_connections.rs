@@ -139,15 +139,15 @@ impl Connection {
 #[derive(Debug, Default)]
 struct RefusalLog {
     since: usize,
-    said: Option<Instant>,
+    logged: Option<Instant>,
 }
 
 impl RefusalLog {
     fn note(&mut self, peer: Peer) {
         self.since += 1;
-        if self.said.is_none_or(|said| said.elapsed() > NEWS) {
+        if self.logged.is_none_or(|logged| logged.elapsed() > NEWS) {
             tracing::warn!("{} connections refused, the last of {peer}", self.since);
-            *self = Self { since: 0, said: Some(Instant::now()) };
+            *self = Self { since: 0, logged: Some(Instant::now()) };
         }
     }
 }

@@ -179,7 +179,7 @@ mod tests {
                 assert!(of(address).starts_with(&program), "all addresses are this one, too");
             }
             drop(listener);
-            assert_eq!(of(address), "another process", "nobody any more");
+            assert_eq!(of(address), "another process", "no listener any more");
         }
     }
 

@@ -20,7 +20,7 @@ fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().mode() & 0o7777
 }
 
-/// A directory of the test, and what is refused of a path below it.
+/// A directory of the test, and the refusals of paths below it.
 struct Lab(TempDir);
 
 impl Lab {
@@ -62,14 +62,14 @@ fn directories_that_others_may_write_are_refused() {
     assert!(!lab.path("open/state").exists());
     set_mode(&lab.dir("group"), 0o770);
     assert!(matches!(lab.refused("group"), DirError::Writable { mode: 0o770, .. }));
-    // In a sticky one nobody can replace what is ours, but could make files before us.
+    // In a sticky one others cannot replace our files, but could make files before us.
     set_mode(&lab.dir("sticky"), 0o1777);
     OwnDir::make(&lab.path("sticky/state"), PRIVATE).unwrap();
     assert!(matches!(lab.refused("sticky"), DirError::Writable { mode: 0o1777, .. }));
 }
 
 #[test]
-fn nobody_is_told_to_change_a_shared_directory() {
+fn shared_directories_have_no_chmod_as_remedy() {
     let lab = Lab::new();
     set_mode(&lab.dir("sticky"), 0o1777);
     let of_root = DirError::Writable { path: "/run".into(), mode: 0o777 };
@@ -87,8 +87,8 @@ fn directories_of_other_users_are_refused() {
     chown(lab.dir("theirs"), Some(STRANGER), None).unwrap();
     let error = lab.refused("theirs");
     assert!(error.is_interference());
-    let says = "/theirs belongs to user 65534, so only a daemon of that user may use it";
-    assert!(error.to_string().contains(says), "{error}");
+    let problem = "/theirs belongs to user 65534, so only a daemon of that user may use it";
+    assert!(error.to_string().contains(problem), "{error}");
     assert!(matches!(lab.refused("theirs/below"), DirError::Owner { owner: STRANGER, .. }));
     assert!(!lab.path("theirs/below").exists());
 }
@@ -157,14 +157,14 @@ fn only_regular_files_are_read_or_replaced() {
     lab.dir("state/dir");
     fs::write(lab.path("state/open"), "").unwrap();
     set_mode(&lab.path("state/open"), 0o666);
-    for (name, says) in [
+    for (name, problem) in [
         ("fifo", "is a FIFO, and no regular file: remove it"),
         ("link", "is a link, and no regular file"),
         ("dir", "is a directory, and no regular file"),
         ("open", "has mode 0666, so others may write to it"),
     ] {
         for error in [dir.read(name, 9).unwrap_err(), dir.replace(name, b"x").unwrap_err()] {
-            assert!(error.to_string().contains(says) && error.is_interference(), "{name}: {error}");
+            assert!(error.to_string().contains(problem) && error.is_interference(), "{name}: {error}");
         }
     }
     assert_eq!(fs::read(lab.path("victim")).unwrap(), b"precious");

@@ -42,7 +42,7 @@ pub(super) fn walk(path: &Path, make: Option<Mode>) -> Result<OwnedFd, DirError>
 
 /// Refuses a directory in which others may write, or which is theirs.
 pub(super) fn check_own(dir: impl AsFd, path: &Path) -> Result<(), DirError> {
-    check(dir, path, WRITABLE)
+    check(&look_at(dir, path)?, path, WRITABLE)
 }
 
 struct Way {
@@ -116,14 +116,17 @@ impl Way {
 
 /// Checks a directory on the path. Others may write to it only if they cannot replace our files.
 fn check_way(dir: impl AsFd, path: &Path) -> Result<(), DirError> {
-    let stat = fstat(&dir).map_err(|errno| DirError::io("look at", path, errno))?;
-    let writable = if stat.st_mode & STICKY == 0 { WRITABLE } else { 0 };
-    check(dir, path, writable)
+    let stat = look_at(dir, path)?;
+    check(&stat, path, if stat.st_mode & STICKY == 0 { WRITABLE } else { 0 })
 }
 
-fn check(dir: impl AsFd, path: &Path, forbidden: u32) -> Result<(), DirError> {
-    let stat = fstat(dir).map_err(|errno| DirError::io("look at", path, errno))?;
-    if !is_ours(&stat) {
+fn look_at(dir: impl AsFd, path: &Path) -> Result<Stat, DirError> {
+    fstat(dir).map_err(|errno| DirError::io("look at", path, errno))
+}
+
+/// Refuses another owner, and these bits of the mode.
+fn check(stat: &Stat, path: &Path, forbidden: u32) -> Result<(), DirError> {
+    if !is_ours(stat) {
         return Err(DirError::owner(path, stat.st_uid));
     }
     if stat.st_mode & forbidden != 0 {
@@ -142,12 +145,9 @@ pub(super) fn check_file(stat: &Stat, path: &Path) -> Result<(), DirError> {
         FileType::Socket => Some("a socket"),
         _ => Some("a device"),
     };
-    let path = path.to_owned();
     match kind {
-        Some(kind) => Err(DirError::NotFile { path, kind }),
-        None if !is_ours(stat) => Err(DirError::owner(&path, stat.st_uid)),
-        None if stat.st_mode & WRITABLE != 0 => Err(DirError::Writable { path, mode: stat.st_mode & 0o7777 }),
-        None => Ok(()),
+        Some(kind) => Err(DirError::NotFile { path: path.to_owned(), kind }),
+        None => check(stat, path, WRITABLE),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Unit, pod and container of a process, by the path of its control group. Pure.
 
-/// What the path of a control group names. A user may make groups of any name below its own: each is a claim.
+/// The names in the path of a control group. A user may make groups of any name below its own, so each is a claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cgroup {
     /// The innermost systemd unit, where it is a scope, without `.scope`: `machine-qemu-1-web`.
@@ -52,8 +52,8 @@ pub fn kubernetes_pod(content: &[u8]) -> Option<String> {
         .flatten()
 }
 
-/// The path in the unified hierarchy (v2), as the kernel has it; `None` where there is none. The kernel adds ` (deleted)` to
-/// that of a group that is gone, and a user may give a group that name.
+/// The path in the unified hierarchy (v2), as the kernel has it; `None` without one. The kernel adds ` (deleted)` to the
+/// path of a removed group, and a user may give a group that name.
 pub fn unified_group(content: &[u8]) -> Option<&[u8]> {
     let lines = content.split_inclusive(|byte| *byte == b'\n');
     lines.filter_map(|line| line.strip_suffix(b"\n")?.strip_prefix(b"0::")).next()
@@ -86,7 +86,7 @@ fn path(text: &str) -> Option<&str> {
     lines.min_by_key(|(controllers, _)| rank(controllers)).map(|(_, path)| path)
 }
 
-/// Units of a whole login or of the host: they tell no process from another.
+/// Units of a whole login or of the host, which do not separate processes.
 fn is_shared(unit: &str) -> bool {
     unit == "init.scope" || unit.starts_with("session-") || unit.starts_with("user@")
 }
@@ -109,7 +109,7 @@ fn container(word: &str) -> Option<String> {
     (id.len() == DIGITS && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
 }
 
-/// systemd writes `-` within a name as `\x2d`. What would not be printable stays as it is.
+/// systemd writes `-` within a name as `\x2d`. Unprintable characters stay escaped.
 fn unescaped(name: &str) -> String {
     let mut parts = name.split("\\x");
     let mut text = parts.next().unwrap_or_default().to_owned();

@@ -69,7 +69,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cut_file_says_nothing_or_the_same(cut in 0..CPU_STAT.len()) {
+        fn a_cut_file_never_changes_the_numbers(cut in 0..CPU_STAT.len()) {
             for key in ["nr_periods", "throttled_usec"] {
                 let whole = parse_flat_key(CPU_STAT, key).unwrap();
                 prop_assert!([None, whole].contains(&parse_flat_key(&CPU_STAT[..cut], key).unwrap()));

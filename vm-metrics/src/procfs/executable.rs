@@ -13,8 +13,7 @@ const BUILD_WORDS: &[&str] = &[
 /// Bytes of a program's name that the kernel keeps in `comm`.
 const COMMAND_LENGTH: usize = 15;
 
-/// The hypervisor that this file name stands for. Its helpers (`qemu-img`, `jailer`, `ch-remote`,
-/// `firecracker-containerd`, …) are none.
+/// The hypervisor with this file name. Helpers (`qemu-img`, `jailer`, `ch-remote`, `firecracker-containerd`, …) are none.
 pub fn hypervisor(file_name: &str) -> Option<Hypervisor> {
     // A wrapper may hide the real program behind a dot.
     let name = file_name.strip_prefix('.').unwrap_or(file_name);
@@ -60,10 +59,10 @@ pub fn of_command(command: &str) -> Option<&str> {
     program.filter(|_| command.len() == COMMAND_LENGTH)
 }
 
-/// The file name in the target of `/proc/<pid>/exe`, which says so when the file was replaced.
+/// The file name in the target of `/proc/<pid>/exe`, without the mark of a replaced file.
 pub fn file_name<'a>(target: &'a str) -> &'a str {
     let last = |path: &'a str| path.rsplit('/').next().filter(|name| !name.is_empty());
-    // A file may also be called so.
+    // A file may also have such a name.
     target.strip_suffix(" (deleted)").and_then(last).or_else(|| last(target)).unwrap_or_default()
 }
 

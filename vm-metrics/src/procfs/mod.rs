@@ -1,7 +1,7 @@
-//! What the files in `/proc/<pid>` say. Pure parsers: reading the files is the caller's part.
+//! Pure parsers of the files in `/proc/<pid>`; the callers read them.
 //!
-//! The kernel ends every field with a space or a newline. A number that nothing follows may have been cut
-//! short, so it counts as missing: half a number is never taken for a whole one.
+//! The kernel ends every field with a space or a newline. A number at the end of the text may be truncated, so it counts as
+//! missing.
 
 mod cgroup;
 mod cgroup_files;
@@ -30,13 +30,13 @@ pub struct Stat {
     pub ppid: u32,
     /// The process that leads the session; 0 when it is out of sight in another pid namespace.
     pub session: u32,
-    /// Page faults of all threads, also of those that have ended.
+    /// Page faults of all threads, terminated ones included.
     pub minor_faults: u64,
     pub major_faults: u64,
     pub utime_ticks: u64,
     pub stime_ticks: u64,
     pub threads: u64,
-    /// Clock ticks since boot: with the pid, it tells one process from any other.
+    /// Clock ticks since boot: identifies the process, with the pid.
     pub start_ticks: u64,
 }
 
@@ -115,8 +115,8 @@ pub fn parse_statm(content: &[u8]) -> Result<Statm, ParseError> {
     Ok(Statm { size_pages: fields.number("size")?, resident_pages: fields.number("resident")? })
 }
 
-/// Reads the `sum_exec_runtime run_delay pcount` of a thread; `None` for one that has never run, which is also all that
-/// a kernel without these counters says.
+/// Reads the `sum_exec_runtime run_delay pcount` of a thread; `None` for one that has never run, and for a kernel without
+/// these counters.
 pub fn parse_schedstat(content: &[u8]) -> Result<Option<SchedTimes>, ParseError> {
     let mut fields = Fields { rest: content };
     let times = SchedTimes {
@@ -127,7 +127,7 @@ pub fn parse_schedstat(content: &[u8]) -> Result<Option<SchedTimes>, ParseError>
     Ok((times.switches > 0).then_some(times))
 }
 
-/// What is left of a line of fields.
+/// The rest of a line of fields.
 struct Fields<'a> {
     rest: &'a [u8],
 }
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_what_is_wrong() {
+    fn errors_name_the_field_or_end() {
         assert_eq!(parse_stat(b""), Err(ParseError::NoCommand));
         assert_eq!(parse_stat(b"1 (x) "), Err(ParseError::Missing("state")));
         assert_eq!(parse_stat(b"1 (x) SS 1 "), Err(ParseError::Missing("state")));
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_real_schedstat_and_one_that_says_nothing() {
+    fn schedstats_with_and_without_counters() {
         let times = SchedTimes { run_nsec: 5_000_000_123, wait_nsec: 87_179, switches: 42 };
         assert_eq!(parse_schedstat(b"5000000123 87179 42\n"), Ok(Some(times)));
         assert_eq!(parse_schedstat(b"0 0 0\n"), Ok(None));

@@ -1,4 +1,4 @@
-//! `/proc/<pid>/net/dev`: what the devices of a process's network namespace count.
+//! `/proc/<pid>/net/dev`: the counters of the devices in a process's network namespace.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use crate::model::TapStats;
 /// Lines of headings.
 const HEADINGS: usize = 2;
 
-/// By name, **host** perspective. Of a name that is not UTF-8 nobody asks.
+/// Counters by name, **host** perspective. Names that are not UTF-8 are omitted.
 pub fn parse_net_dev(content: &[u8]) -> Result<HashMap<String, TapStats>, ParseError> {
     let lines = content.split_inclusive(|byte| *byte == b'\n').skip(HEADINGS);
     let mut devices = HashMap::new();

@@ -57,7 +57,7 @@ pub fn parse_status(content: &[u8]) -> Result<Option<ProcessStats>, ParseError> 
             _ => {}
         }
     }
-    // The list of groups comes before the memory and may be longer than what a reader reads.
+    // The list of groups comes before the memory and may exceed a reader's buffer.
     if is_whole { Ok(has_memory.then_some(stats)) } else { Err(ParseError::Missing("Threads")) }
 }
 
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_has_ended_has_no_memory() {
+    fn a_zombie_has_no_memory() {
         assert_eq!(parse_status(b"Name:\tqemu\nState:\tZ (zombie)\nThreads:\t1\n"), Ok(None));
     }
 

@@ -1,7 +1,7 @@
 //! Files that stay open between ticks.
 //!
-//! To read one costs half as much as to open it again. A file of a process that has ended is an error, and never shows the
-//! next process with that pid.
+//! Reading costs half as much as opening again. A file of a terminated process gives an error, and never the next process
+//! with that pid.
 
 use std::fs::File;
 use std::io;
@@ -16,7 +16,7 @@ use super::ReaderError;
 use crate::host::Host;
 use crate::procfs::ParseError;
 
-/// Longest file that a reader asks for; `/proc/<pid>/stat` is about 350 bytes.
+/// Limit of the bytes that are read; `/proc/<pid>/stat` is about 350 bytes.
 const MAX_LEN: usize = 4096;
 
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl CachedFile {
         Self::open_from(directory, Path::new(name), path.join(name))
     }
 
-    /// A FIFO in its place is opened too, but not waited for: it cannot be read.
+    /// A FIFO in its place is opened without waiting, and cannot be read.
     fn open_from(directory: impl AsFd, name: &Path, path: PathBuf) -> Result<Option<Self>, ReaderError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         match openat(directory, name, flags, Mode::empty()).map_err(io::Error::from) {
@@ -58,7 +58,7 @@ impl CachedFile {
         }
     }
 
-    /// Reads and parses the file; `None` when what it describes is gone.
+    /// Reads and parses the file; `None` if its process or device is gone.
     pub(crate) fn read_parsed<T>(
         &self,
         buffer: &mut Buffer,
@@ -68,7 +68,7 @@ impl CachedFile {
         parse(content).map(Some).map_err(|source| ReaderError::Parse { path: self.path.clone(), source })
     }
 
-    /// Reads the file from its start; `None` when what it describes is gone.
+    /// Reads the file from its start; `None` if its process or device is gone.
     pub(crate) fn read<'b>(&self, buffer: &'b mut Buffer) -> Result<Option<&'b [u8]>, ReaderError> {
         match self.file.read_at(&mut buffer.0, 0) {
             Ok(len) => Ok(Some(&buffer.0[..len])),
@@ -91,7 +91,7 @@ impl CachedFile {
     }
 }
 
-/// Where files are read into; one for all the files of a round.
+/// The memory for reads; one for all files of a round.
 #[derive(Debug)]
 pub(crate) struct Buffer([u8; MAX_LEN]);
 
@@ -101,7 +101,7 @@ impl Buffer {
     }
 }
 
-/// No such file, no such process, no such device: it went away, which is no error.
+/// No such file, process or device: it is gone, which is no error.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::SRCH | Errno::NODEV | Errno::NXIO))
 }

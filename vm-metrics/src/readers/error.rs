@@ -130,7 +130,7 @@ pub struct ReadReport {
     pub pinned: Option<bool>,
     /// The first of the errors, a fault if there is one; the others are most often the same.
     pub first_error: Option<ReaderError>,
-    /// What users asked for beyond their share.
+    /// Demands of users beyond their share.
     pub overuse: Excess,
 }
 

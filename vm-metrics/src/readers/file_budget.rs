@@ -5,7 +5,7 @@ use rustix::process::{Resource, getrlimit};
 /// Connections that the HTTP server accepts at the same time.
 const CONNECTIONS: u64 = 64;
 
-/// What a daemon without VMs has open: `ls /proc/PID/fd | wc -l` says 31, with programs and the three of its output.
+/// Open files of a daemon without VMs: 31 by `ls /proc/PID/fd | wc -l`, with programs and its three standard streams.
 const WITHOUT_VMS: u64 = 32;
 
 /// Of a VM with one interface: files of its process, sockets, links of the programs, and some that are open for a moment.
@@ -18,7 +18,7 @@ const MINIMUM: u64 = WITHOUT_VMS + CONNECTIONS + PER_VM;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileBudget {
     pub(crate) limit: u64,
-    /// Connections, and what a daemon without VMs has open.
+    /// Connections, and the open files of a daemon without VMs.
     pub(crate) server: u64,
     /// Files of the processes of VMs, sockets to them, and links of programs.
     pub(crate) processes: u64,

@@ -24,32 +24,37 @@ pub use tap::sysfs::read_tap_stats;
 
 use crate::config::{ConfigError, Section, Sections};
 use crate::host::Host;
-use crate::model::{Batch, ComponentHealth, Health, Removals, Trust, VmSet};
+use crate::model::{Batch, ComponentHealth, Health, Trust, VmSet};
 use crate::net::events::EventPoller;
 use crate::net::namespaces::Namespaces;
 
 /// Reads one kind of number of all VMs.
 pub trait Reader: Send {
-    /// Adds to the batch what it can read; what is not there or may not be read is in the report. Those that read devices do
-    /// so in the `namespaces` that all share.
+    /// Whether it reads devices, so that they have to be found first.
+    fn reads_devices(&self) -> bool {
+        false
+    }
+
+    /// Adds its readings to the batch, and missing or unreadable ones to the report. Readers of devices share the open
+    /// `namespaces`.
     fn read(&mut self, vms: &VmSet, namespaces: &mut Namespaces, batch: &mut Batch) -> ReadReport;
 
-    /// Adds the last numbers of VMs, or of their interfaces, that are gone since the last tick. Most files are gone with
-    /// them; a device may live on, with another VM or with none. What is in the batch already has been read in this tick.
-    fn read_final(&mut self, _: &Removals, _: &mut Namespaces, _: &mut Batch) {}
+    /// Adds the final numbers of VMs and interfaces that were removed since the last tick. Most of their files are gone; a
+    /// device may still exist, with another VM or without one. Readings in the batch are of this tick.
+    fn read_final(&mut self, _: &VmSet, _: &mut Namespaces, _: &mut Batch) {}
 }
 
 /// A line of the table of readers.
 #[derive(Debug)]
 pub struct ReaderDef {
     pub name: &'static str,
-    /// Checks the section and says how to start; touches nothing.
+    /// Checks the section and returns the start; touches nothing.
     configure: fn(&Section) -> Result<Start, ConfigError>,
 }
 
-/// Every reader, in the order in which they read. Threads come before their process: so those of the vCPUs are never
-/// ahead of the whole. The task iterator comes before the files of processes, of which those read the others. The devices come before eBPF: so the eBPF count is never older than
-/// the device's, which continuity relies on. Of those that read devices each reads what the ones before could not.
+/// All readers, in their order. Threads come before their process, so vCPUs are never ahead of the whole. The task iterator
+/// comes before the files of processes, which read the rest. Devices come before eBPF, so the eBPF count is never older
+/// than the device's; continuity relies on it. Each reader of devices reads those that the former ones could not.
 pub const READERS: &[ReaderDef] = &[
     process::threads::READER,
     process::task_iter::READER,
@@ -78,14 +83,14 @@ pub const ON_REQUEST: &[&str] = &[process::smaps::READER.name];
 /// Starts a reader that is configured.
 type Start = Box<dyn FnOnce(&mut ReaderContext) -> StartOutcome + Send>;
 
-/// What a reader is started with.
+/// The input of a reader's start.
 #[derive(Debug)]
 pub struct ReaderContext {
     pub host: Host,
     pub purpose: Purpose,
-    /// Whose work is not cut by shares.
+    /// Users whose work has no limits.
     pub trust: Trust,
-    /// To which it adds what tells of news.
+    /// The poller for its sockets and pidfds.
     pub watch: EventPoller,
     /// The namespaces that all readers share.
     pub namespaces: Namespaces,
@@ -99,20 +104,20 @@ impl ReaderContext {
     }
 }
 
-/// What the readers are started for.
+/// The purpose of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// To count for as long as the host runs: what is attached may outlive the process.
+    /// For a daemon: attached programs may outlive the process.
     Serve,
-    /// For one look: nothing outlives it, and a daemon that runs is not disturbed.
+    /// For one reading: nothing outlives it, and a running daemon is not disturbed.
     Look,
 }
 
-/// How a reader came up. A reader that did not is a fact to report, never the end of the daemon.
+/// The outcome of a start. A reader that does not start is reported, and never ends the daemon.
 pub enum StartOutcome {
     Running(Box<dyn Reader>),
     Not(ComponentHealth),
-    /// Going on would harm: the daemon must leave.
+    /// Continuing would do harm: the daemon must exit.
     #[cfg_attr(not(feature = "ebpf"), expect(dead_code, reason = "only the eBPF reader refuses"))]
     Refused(String),
 }
@@ -122,7 +127,7 @@ pub struct ReaderConfig {
     pub name: &'static str,
     /// `None` when switched off.
     start: Option<Start>,
-    /// Memory that it takes from the kernel at its start.
+    /// Kernel memory that its start allocates.
     map_bytes: u64,
 }
 
@@ -133,13 +138,13 @@ impl fmt::Debug for ReaderConfig {
 }
 
 impl ReaderConfig {
-    /// One that is given.
+    /// A reader of a test.
     #[cfg(test)]
     pub(crate) fn running(name: &'static str, reader: impl Reader + 'static) -> Self {
         Self { name, start: Some(Box::new(|_| StartOutcome::Running(Box::new(reader)))), map_bytes: 0 }
     }
 
-    /// Memory that it takes from the kernel at its start.
+    /// Kernel memory that its start allocates.
     pub(crate) fn map_bytes(&self) -> u64 {
         self.map_bytes
     }
@@ -157,7 +162,7 @@ impl ReaderConfig {
     }
 }
 
-/// Why a reader that asks the kernel about devices by name is not for this host; `None` when it is.
+/// The reason why a reader of devices by name does not suit this host; `None` if it does.
 fn not_this_kernel(host: &Host) -> Option<ComponentHealth> {
     let reason = "[host] has the files of another kernel, whose devices this one may have namesakes of";
     (!host.is_this_kernel()).then(|| ComponentHealth::new(Health::Unsupported, reason))

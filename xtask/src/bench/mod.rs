@@ -142,6 +142,7 @@ fn check_ratios(figures: &Figures) -> Result<()> {
 }
 
 fn measure(workspace: &Workspace, builds: (&Path, Option<&Path>), plan: &Plan) -> Result<Run> {
+    let machine = Machine::this()?;
     raise_open_files()?;
     let _namespace = NetNs::enter()?;
     hide_other_processes()?;
@@ -164,7 +165,7 @@ fn measure(workspace: &Workspace, builds: (&Path, Option<&Path>), plan: &Plan) -
     drop(plain_reads);
     growth::measure(&mut figures, &setup, &mut fleet, plan.sizes.1)?;
     growth::fit(&mut figures);
-    Ok(Run { machine: Machine::this()?, vms: plan.vms, rounds: plan.rounds, figures })
+    Ok(Run { machine, vms: plan.vms, rounds: plan.rounds, figures })
 }
 
 /// Measures all that is done at this rate of ticks, by daemons with this interval.

@@ -1,4 +1,4 @@
-//! Says which processes have a control group to themselves, among those that count. Pure.
+//! Finds the processes of VMs that are alone in their control group. Pure.
 
 use std::collections::HashSet;
 use std::path::Path;

@@ -20,7 +20,7 @@ use crate::readers::cached_file::is_gone;
 /// Longest file that is read: `/proc/<pid>/cgroup` has a path for each hierarchy.
 const MAX_LEN: u64 = 64 << 10;
 
-/// Where a process is.
+/// The group of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// In a group that the daemon's mount of control groups does not show.
@@ -35,12 +35,12 @@ pub(super) struct Reading {
     pub(super) path: PathBuf,
     /// The kernel gives this number to no other group.
     pub(super) id: u64,
-    /// The processes in it; `None` where they are too many to tell.
+    /// The processes in it; `None` if they are too many.
     pub(super) members: Option<Vec<u32>>,
     pub(super) stats: CgroupStats,
 }
 
-/// Where the process with this directory in procfs is; `None` when it is gone.
+/// The group of the process with this directory in procfs; `None` if it is gone.
 pub(super) fn place(mount: &Mount, process: &Path) -> Result<Option<Place>, ReaderError> {
     let GroupFile { content: Some(content), .. } = GroupFile::read(process.join("cgroup"))? else {
         return Ok(None);
@@ -49,7 +49,7 @@ pub(super) fn place(mount: &Mount, process: &Path) -> Result<Option<Place>, Read
     let Some(mut group) = mount.below(Path::new(OsStr::from_bytes(group))) else {
         return Ok(Some(Place::Outside));
     };
-    // libvirt puts threads of one process into groups of their own: what the process has as a whole is above these.
+    // libvirt puts threads of one process into their own groups; the whole process is in the one above these.
     while is_threaded(&mount.directory.join(&group))? && group.pop() {}
     Ok(Some(Place::Group(group)))
 }
@@ -63,7 +63,7 @@ pub(super) fn look(mount: &Mount, path: PathBuf) -> Result<Option<Reading>, Read
     Group::open(mount, path)?.map(Group::read).transpose()
 }
 
-/// A group that stays the same while its files are read, whoever gives its name to another.
+/// An open group, which stays the same while its files are read, even if another group takes its name.
 struct Group {
     /// Below the mount.
     path: PathBuf,
@@ -98,7 +98,7 @@ impl Group {
             memory_bytes: self.file("memory.current")?.parse(parse_limit)?.flatten(),
             memory_limit_bytes: self.file("memory.max")?.parse(parse_limit)?.flatten(),
         };
-        // The last: whoever came while the counters were read is among them.
+        // The last file: processes that came during the reading are in it.
         let members = self.file("cgroup.procs")?.pids();
         Ok(Reading { path: self.path, id, members, stats })
     }
@@ -110,7 +110,7 @@ impl Group {
 
 struct GroupFile {
     path: PathBuf,
-    /// `None` where there is no such file, or the kernel does not count what it has.
+    /// `None` without such a file, or if the kernel does not count its numbers.
     content: Option<Vec<u8>>,
 }
 
@@ -132,7 +132,7 @@ impl GroupFile {
         }
     }
 
-    /// One a line; `None` where the file is longer than what is read of it.
+    /// One a line; `None` if the file exceeds the limit.
     fn pids(&self) -> Option<Vec<u32>> {
         let content = String::from_utf8_lossy(self.content.as_deref().unwrap_or_default());
         let is_whole = (content.len() as u64) < MAX_LEN;

@@ -1,8 +1,7 @@
 //! Reader `cgroup`: CPU limit, pressure, memory and OOM kills of control groups (v2).
 //!
-//! The numbers are the kernel's, of the whole group. A group that also holds another VM, or the daemon, says nothing of
-//! this VM, so it is left out. The files are opened for each reading, which costs ten times as much as to read them, so
-//! a group is read once in an interval.
+//! The numbers are the kernel's, of the whole group. A group that also has another VM or the daemon is omitted. The files
+//! are opened for each reading, which costs ten times as much as reading them. So a group is read once in an interval.
 
 mod alone;
 mod group;
@@ -21,13 +20,13 @@ use self::stitched::Stitched;
 use super::interval::interval;
 use super::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
 use crate::host::Host;
-use crate::model::{Batch, CgroupStats, ComponentHealth, Health, InstanceInfo, Removals, Trust, VmSet};
+use crate::model::{Batch, CgroupStats, ComponentHealth, Health, InstanceInfo, Trust, VmSet};
 use crate::net::namespaces::Namespaces;
 use crate::patient::{Job, Patient};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long a tick waits for one process.
+/// Time limit of a tick's wait for one process.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Parts of the interval in which groups are read, by the number of the process.
@@ -44,7 +43,7 @@ pub(crate) const READER: ReaderDef = ReaderDef {
     },
 };
 
-/// A process, and the group in which it was last if that is to be read.
+/// A process, and its last group if that one is read.
 type Question = (u32, Option<PathBuf>);
 
 /// `None` when process or group is gone.
@@ -72,12 +71,12 @@ struct Cgroup {
 /// A process of a VM.
 #[derive(Debug, Default)]
 struct ProcessGroup {
-    /// With the pid, which process it is.
+    /// Identifies the process, with the pid.
     start_ticks: Option<u64>,
-    /// When its group is to be read.
+    /// The time of the next reading.
     due: Duration,
     group: Option<Reading>,
-    /// The group was read, and what it says is not yet taken in.
+    /// Whether the reading of the group is not yet published.
     is_fresh: bool,
     /// Another VM was in the group when it was read.
     is_shared: bool,
@@ -91,9 +90,9 @@ impl Reader for Cgroup {
         self.read_at(self.started.elapsed(), vms, batch)
     }
 
-    /// The kernel has killed it, maybe: its group may still be there for a moment.
-    fn read_final(&mut self, removals: &Removals, _: &mut Namespaces, batch: &mut Batch) {
-        let groups = removals.vms.vms.iter().filter_map(|vm| {
+    /// The kernel may have killed it: its group may exist for a moment longer.
+    fn read_final(&mut self, removals: &VmSet, _: &mut Namespaces, batch: &mut Batch) {
+        let groups = removals.vms.iter().filter_map(|vm| {
             let group = self.known.get(&vm.hypervisor_pid?)?.group.as_ref()?;
             Some((vm, Some(group.path.clone())))
         });
@@ -108,7 +107,7 @@ impl Reader for Cgroup {
             {
                 known.group = Some(*reading);
                 known.publish();
-                batch.processes.entry(pid).or_default().cgroup = known.published;
+                batch.removed_processes.entry(pid).or_default().cgroup = known.published;
             }
         }
         let wanted = &self.wanted;
@@ -220,7 +219,7 @@ impl ProcessGroup {
                 (self.group, self.published) = (None, None);
                 self.problem = Some(Arc::new(ReaderError::HiddenGroup { pid }));
             }
-            // It has ended: what is known of it are its last numbers.
+            // It has ended: the known numbers are its final ones.
             Ok(None) => {}
             Err(error) => self.problem = Some(Arc::new(error)),
         }

@@ -16,7 +16,7 @@ pub(super) struct Mount {
 }
 
 impl Mount {
-    /// Or the reason why there is none that is of use.
+    /// An error is the reason why there is no usable mount.
     pub(super) fn find(host: &Host) -> Result<Self, String> {
         let path = host.mounts();
         let table =
@@ -58,8 +58,7 @@ impl Mount {
         if is_hybrid { Err(reason.to_owned()) } else { Ok(()) }
     }
 
-    /// The path below the mount of a group, as the kernel tells it in `/proc/<pid>/cgroup`; `None` for one that the mount
-    /// does not show.
+    /// The path below the mount, for a group in `/proc/<pid>/cgroup`; `None` if the mount does not show the group.
     pub(super) fn below(&self, group: &Path) -> Option<PathBuf> {
         let below = group.strip_prefix(&self.root).ok()?;
         let is_below = below.components().all(|component| matches!(component, Component::Normal(_)));

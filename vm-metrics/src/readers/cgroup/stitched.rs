@@ -7,17 +7,17 @@ use crate::model::CgroupCounters;
 pub(super) struct Stitched {
     /// The group that is counted now; `None` before the first, and between two.
     group: Option<u64>,
-    /// What does not count of its counters: of each, the first value since the VM came.
+    /// The offset of each counter: its first value since the VM's arrival.
     origin: CgroupCounters,
-    /// Of the groups before.
+    /// The sums of the former groups.
     carried: CgroupCounters,
     published: CgroupCounters,
     has_begun: bool,
 }
 
 impl Stitched {
-    /// Takes in the counters of the group with this id, and gives those of the VM: the first group's as they are, and of a
-    /// later one what came since.
+    /// Takes the counters of the group with this id, and returns those of the VM: the first group's as they are, and the
+    /// increase in later ones.
     pub(super) fn step(&mut self, id: u64, now: CgroupCounters) -> CgroupCounters {
         if self.group != Some(id) {
             self.carried = self.published;
@@ -34,9 +34,9 @@ impl Stitched {
         })
     }
 
-    /// What its group counts is not the VM's alone for a while.
+    /// The counts of its group are not the VM's alone for a while.
     pub(super) fn pause(&mut self) {
-        // Nor is what it counted up to now, where the VM was never alone.
+        // If the VM was never alone, the former counts do not count either.
         (self.group, self.has_begun) = (None, true);
     }
 }

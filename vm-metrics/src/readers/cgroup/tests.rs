@@ -34,7 +34,7 @@ impl Fixture {
         fs::write(self.host.process_itself().join("cgroup"), format!("0::{group}\n")).unwrap();
     }
 
-    /// Puts a process into a group, and says how often that was throttled.
+    /// Puts a process into a group with a number of throttled periods.
     fn put(&self, pid: u32, group: &str, throttled: u64) {
         let process = self.host.process(pid);
         fs::create_dir_all(&process).unwrap();
@@ -122,7 +122,7 @@ fn groups_of_several_are_of_none() {
     host.put(3, "/a/below", 1);
     host.count("/a", 15);
     assert_eq!(look(&mut reader, 2, &[1, 2, 3]).0, [None, Some(20), Some(1)]);
-    // What was counted for both is given to none.
+    // Counts of both belong to neither.
     host.count("/a", 90);
     look(&mut reader, 4, &[1, 2]);
     host.count("/a", 92);
@@ -166,7 +166,7 @@ fn a_silent_vm_stays_in_its_group() {
     assert_eq!(look(&mut reader, 6, &[1, 2]).0, [Some(5), Some(20)]);
 }
 
-/// The kernel adds ` (deleted)` to the path of a group that is gone; a user may give a group that name.
+/// The kernel adds ` (deleted)` to the path of a removed group; a user may give a group that name.
 #[test]
 fn a_group_may_be_named_deleted() {
     let host = Fixture::new();
@@ -197,7 +197,7 @@ fn groups_of_threads_count_as_the_one_above() {
 }
 
 #[test]
-fn groups_out_of_sight_are_said() {
+fn groups_out_of_sight_are_reported() {
     let host = Fixture::new();
     host.put(1, "/a", 10);
     host.put(2, "/b", 20);
@@ -243,10 +243,9 @@ fn final_numbers_outlive_the_process() {
     host.count("/a", 12);
     fs::remove_dir_all(host.host.process(1)).unwrap();
     look(&mut reader, 0, &[]);
-    let removals = Removals { vms: vms(&[1]), ..Removals::default() };
     let mut last = Batch::default();
-    reader.read_final(&removals, &mut Namespaces::default(), &mut last);
-    assert_eq!(last.processes[&1].cgroup.unwrap().cpu_throttled_periods, Some(12));
+    reader.read_final(&vms(&[1]), &mut Namespaces::default(), &mut last);
+    assert_eq!(last.removed_processes[&1].cgroup.unwrap().cpu_throttled_periods, Some(12));
     assert!(reader.known.is_empty());
     drop(host.dir);
 }

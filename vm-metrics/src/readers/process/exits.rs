@@ -13,7 +13,7 @@ use crate::net::events::EventPoller;
 #[derive(Debug)]
 pub(crate) struct Exits {
     watch: EventPoller,
-    /// By pid: when the process started, and what tells of its end.
+    /// By pid: the start of the process, and the pidfd that reports its end.
     watched: HashMap<u32, (u64, OwnedFd)>,
 }
 

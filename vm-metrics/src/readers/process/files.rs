@@ -1,34 +1,34 @@
 //! One file in procfs of each hypervisor process, for example `stat`.
 //!
-//! The files are read by a [`Patient`]: the owner of a process can make them hang, or take long. They stay open between
-//! ticks as far as there is room: processes of trusted users first, then one of each user after the other. The others
-//! are opened for each reading.
+//! A [`Patient`] reads the files, because the owner of a process can make a read hang. Files stay open between ticks up to
+//! a limit: first those of trusted users, then one of each user in turn. The others are opened for each reading.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use crate::host::Host;
 use crate::model::{Batch, InstanceInfo, ProcessStats, Trust, VmSet};
+use crate::net::namespaces::Namespaces;
 use crate::patient::{Job, Patient};
 use crate::procfs::ParseError;
 use crate::readers::cached_file::{Buffer, CachedFile};
-use crate::readers::{FileBudget, ReadReport, ReaderContext, ReaderError};
+use crate::readers::{FileBudget, ReadReport, Reader, ReaderContext, ReaderError};
 
 /// How long a tick waits for one process.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Readers that keep a file of each process, and other things that they keep per VM.
+/// Kinds of files that stay open per VM, in readers and elsewhere.
 const READERS: u64 = 8;
 
 type Parse<T> = fn(&[u8]) -> Result<T, ParseError>;
 
-/// The file, if it is open and still that of the process, and what was read.
+/// The file, if it is open and still the process's, with the reading.
 type Answer<T> = (Option<CachedFile>, Result<Option<T>, ReaderError>);
 
 #[derive(Debug)]
 pub(crate) struct ProcessFiles<T> {
     trust: Trust,
-    /// How many may stay open.
+    /// Limit of the files that stay open.
     room: usize,
     kept: HashMap<u32, CachedFile>,
     patient: Patient<(u32, Option<CachedFile>), Answer<T>>,
@@ -58,8 +58,8 @@ impl<T: Send + 'static> ProcessFiles<T> {
         Self { trust, room, kept: HashMap::new(), patient: Patient::new(thread, PATIENCE, read) }
     }
 
-    /// Reads and parses the file of each VM's process: `None` where there is no such process. A process that does not
-    /// answer is left out, and so are some of users who have too many: the report says so.
+    /// Reads and parses the file of each VM's process: `None` without such a process. Processes without an answer, and
+    /// those beyond a user's share, are omitted and reported.
     pub(crate) fn read_all(
         &mut self,
         vms: &[&InstanceInfo],
@@ -79,7 +79,7 @@ impl<T: Send + 'static> ProcessFiles<T> {
                     read.push((pid, result));
                 }
                 None if self.trust.is_trusted(vm.uid) => report.error(ReaderError::Hangs { pid }),
-                // It is in the report as what its user went over.
+                // The report has it as overuse of its user.
                 None => {}
             }
         }
@@ -109,27 +109,23 @@ impl<T: Send + 'static> ProcessFiles<T> {
     }
 }
 
-impl<T: Send + 'static> ProcessFiles<Option<T>> {
-    /// Reads the file of each VM's process of which the batch lacks numbers, and closes the files of all others. `parse`
-    /// gives `None` for a process that has ended and is not reaped.
-    pub(crate) fn read_each(
-        &mut self,
-        vms: &VmSet,
-        batch: &mut Batch,
-        stats: impl Fn(T) -> ProcessStats,
-    ) -> ReadReport {
+/// A reader of one file, of those processes whose numbers the batch lacks. `parse` gives `None` for a process that has ended
+/// and is not reaped.
+impl Reader for ProcessFiles<Option<ProcessStats>> {
+    fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
         let incomplete = batch.incomplete(vms);
         for (pid, result) in self.read_all(&incomplete, &mut report) {
             match result {
-                Ok(Some(Some(parsed))) => {
-                    batch.add_process(pid, stats(parsed));
+                Ok(Some(Some(stats))) => {
+                    batch.add_process(pid, stats);
                     report.items += 1;
                 }
                 Ok(_) => report.error(ReaderError::NoProcess { pid }),
                 Err(error) => report.error(error),
             }
         }
+        // Closes the files of all other processes.
         let pids: HashSet<Option<u32>> = incomplete.iter().map(|vm| vm.hypervisor_pid).collect();
         self.retain(|pid| pids.contains(&Some(pid)));
         report
@@ -138,7 +134,7 @@ impl<T: Send + 'static> ProcessFiles<Option<T>> {
 
 fn read<T>(host: &Host, name: &str, pid: u32, kept: Option<CachedFile>, parse: Parse<T>) -> Answer<T> {
     let mut buffer = Buffer::new();
-    // Of a process that has ended, whose pid another one may have by now.
+    // If its process has ended, another one may have the pid by now.
     if let Some(file) = kept {
         match file.read_parsed(&mut buffer, parse) {
             Ok(Some(parsed)) => return (Some(file), Ok(Some(parsed))),
@@ -180,14 +176,14 @@ mod tests {
         let parse = |content: &[u8]| parse_io(content).map(Some);
         let mut files = ProcessFiles::with_room(host, Trust::default(), 4, "test", "io", parse);
         for _ in 0..3 {
-            let report = files.read_each(&vms, &mut Batch::default(), |stats| stats);
+            let report = files.read(&vms, &mut Namespaces::default(), &mut Batch::default());
             assert_eq!((report.items, report.errors), (6, 0));
             let mut kept: Vec<u32> = files.kept.keys().copied().collect();
             kept.sort_unstable();
             assert_eq!(kept, [1, 4, 5, 6], "root's, and one of each user");
         }
         let complete = vms.pids().filter(|pid| *pid != 4).collect();
-        files.read_each(&vms, &mut Batch { complete, ..Batch::default() }, |stats| stats);
+        files.read(&vms, &mut Namespaces::default(), &mut Batch { complete, ..Batch::default() });
         assert!(files.kept.keys().eq([&4]), "the file of the only one that needs it: {:?}", files.kept);
     }
 }

@@ -1,6 +1,6 @@
 //! Reader `proc_stat`: CPU time, page faults and threads, from `/proc/<pid>/stat`.
 //!
-//! The CPU clock of the process counts nanoseconds, so it comes before `stat`, which says the same in clock ticks.
+//! The CPU clock of the process counts nanoseconds, so it takes precedence over `stat`, which has clock ticks.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,7 +10,7 @@ use super::cpu_clock::CpuClocks;
 use super::exits::Exits;
 use super::files::ProcessFiles;
 use crate::host::Host;
-use crate::model::{Batch, InstanceInfo, ProcessStats, Removals, Tenant, Trust, VmSet};
+use crate::model::{Batch, InstanceInfo, ProcessReading, ProcessStats, Tenant, Trust, VmSet};
 use crate::net::namespaces::Namespaces;
 use crate::procfs::{Stat, parse_stat};
 use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
@@ -46,10 +46,10 @@ struct ProcStat {
     files: ProcessFiles<Stat>,
     ticks_per_second: u64,
     clocks: Option<CpuClocks>,
-    /// `None` where pids are not those that the kernel takes from this process.
+    /// `None` if the pids are of another namespace than this process's.
     exits: Option<Exits>,
     trust: Trust,
-    /// What was last said of each process.
+    /// The last published CPU time of each process.
     published: HashMap<u32, CpuRecord>,
     /// The processes of this tick.
     wanted: HashSet<u32>,
@@ -57,7 +57,7 @@ struct ProcStat {
 
 #[derive(Debug)]
 struct CpuRecord {
-    /// With the pid, which process it was.
+    /// Identifies the process, with the pid.
     start_ticks: u64,
     cpu_usec: u64,
 }
@@ -68,13 +68,14 @@ impl Reader for ProcStat {
         let tenants: HashMap<u32, Tenant> =
             vms.vms.iter().filter_map(|vm| Some((vm.hypervisor_pid?, Tenant::of(vm, &self.trust)))).collect();
         let incomplete = batch.incomplete(vms);
-        // Before the files, which say that it is still the process that had the pid a tick ago.
+        // Before the files, which prove that it is still the process that had the pid a tick ago.
         let clocks = self.clocks_nsec(&incomplete);
         for (pid, result) in self.files.read_all(&incomplete, &mut report) {
             let clock_nsec = clocks.get(&pid).copied();
             match result {
                 Ok(Some(stat)) if !stat.is_dead() => {
-                    self.take(pid, &stat, clock_nsec, batch);
+                    let reading = batch.processes.entry(pid).or_default();
+                    self.take(pid, &stat, clock_nsec, reading);
                     report.items += 1;
                 }
                 Ok(_) => {
@@ -101,13 +102,13 @@ impl Reader for ProcStat {
         report
     }
 
-    /// One that has ended, and that its parent has not yet asked for, still says what it used in all.
-    fn read_final(&mut self, removals: &Removals, _: &mut Namespaces, batch: &mut Batch) {
-        let removed: Vec<&InstanceInfo> = removals.vms.vms.iter().collect();
+    /// A terminated process that its parent has not reaped still has its total.
+    fn read_final(&mut self, removals: &VmSet, _: &mut Namespaces, batch: &mut Batch) {
+        let removed: Vec<&InstanceInfo> = removals.vms.iter().collect();
         let clocks = self.clocks_nsec(&removed);
         for (pid, result) in self.files.read_all(&removed, &mut ReadReport::default()) {
             let clock_nsec = clocks.get(&pid).copied();
-            let known = self.published.get(&pid).map(|said| said.start_ticks);
+            let known = self.published.get(&pid).map(|last| last.start_ticks);
             let Ok(stat) = result else { continue };
             let is_it = |stat: &Stat| known == Some(stat.start_ticks);
             // Another process may have its pid by now.
@@ -115,7 +116,8 @@ impl Reader for ProcStat {
                 batch.ended.insert(pid);
             }
             if let Some(stat) = stat.filter(is_it) {
-                self.take(pid, &stat, clock_nsec, batch);
+                let reading = batch.removed_processes.entry(pid).or_default();
+                self.take(pid, &stat, clock_nsec, reading);
             }
         }
         let wanted = |pid| self.wanted.contains(&pid);
@@ -147,8 +149,8 @@ impl ProcStat {
         pids.filter_map(|pid| clocks.read_nsec(pid).map(|nsec| (pid, nsec))).collect()
     }
 
-    fn take(&mut self, pid: u32, stat: &Stat, clock_nsec: Option<u64>, batch: &mut Batch) {
-        batch.processes.entry(pid).or_default().start_ticks = Some(stat.start_ticks);
+    fn take(&mut self, pid: u32, stat: &Stat, clock_nsec: Option<u64>, reading: &mut ProcessReading) {
+        reading.start_ticks = Some(stat.start_ticks);
         let now = clock_nsec.map_or_else(|| cpu_usec(stat, self.ticks_per_second), |nsec| nsec / 1000);
         let stats = ProcessStats {
             cpu_usec: Some(self.cpu_usec(pid, stat.start_ticks, now)),
@@ -157,15 +159,15 @@ impl ProcStat {
             threads: Some(stat.threads),
             ..ProcessStats::default()
         };
-        batch.add_process(pid, stats);
+        reading.add(stats);
     }
 
     /// The greater of the last value and the present one, because clock ticks lag behind the clock.
     fn cpu_usec(&mut self, pid: u32, start_ticks: u64, now: u64) -> u64 {
-        let said = self.published.entry(pid).or_insert(CpuRecord { start_ticks, cpu_usec: now });
-        let same = said.start_ticks == start_ticks;
-        *said = CpuRecord { start_ticks, cpu_usec: if same { now.max(said.cpu_usec) } else { now } };
-        said.cpu_usec
+        let last = self.published.entry(pid).or_insert(CpuRecord { start_ticks, cpu_usec: now });
+        let same = last.start_ticks == start_ticks;
+        *last = CpuRecord { start_ticks, cpu_usec: if same { now.max(last.cpu_usec) } else { now } };
+        last.cpu_usec
     }
 }
 

@@ -4,18 +4,16 @@ use rustix::param::page_size;
 
 use super::files::ProcessFiles;
 use crate::host::Host;
-use crate::model::{Batch, ProcessStats, VmSet};
-use crate::net::namespaces::Namespaces;
+use crate::model::ProcessStats;
 use crate::procfs::{ParseError, Statm, parse_statm};
-use crate::readers::{ReadReport, Reader, ReaderDef, ReaderError, StartOutcome};
+use crate::readers::{ReaderDef, ReaderError, StartOutcome};
 
 pub(crate) const READER: ReaderDef = ReaderDef {
     name: "proc_statm",
     configure: |section| {
         section.no_options()?;
         Ok(Box::new(|context| {
-            let files = ProcessFiles::new(context, "proc_statm", "statm", parse_memory);
-            StartOutcome::Running(Box::new(StatmReader { files, page_size: page_size() as u64 }))
+            StartOutcome::Running(Box::new(ProcessFiles::new(context, "proc_statm", "statm", parse_memory)))
         }))
     },
 };
@@ -44,32 +42,19 @@ pub fn read_proc_statm(pid: u32) -> Result<ProcStatm, ReaderError> {
     let path = Host::default().process(pid).join("statm");
     let content = std::fs::read(&path).map_err(|error| ReaderError::io("read", &path, error))?;
     let statm = parse_statm(&content).map_err(|source| ReaderError::Parse { path, source })?;
-    Ok(in_bytes(&statm, page_size() as u64))
-}
-
-#[derive(Debug)]
-struct StatmReader {
-    files: ProcessFiles<Option<Statm>>,
-    page_size: u64,
-}
-
-impl Reader for StatmReader {
-    fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
-        let page_size = self.page_size;
-        self.files.read_each(vms, batch, |statm| {
-            let ProcStatm { rss_bytes, vms_bytes } = in_bytes(&statm, page_size);
-            let (memory_rss_bytes, memory_vms_bytes) = (Some(rss_bytes), Some(vms_bytes));
-            ProcessStats { memory_rss_bytes, memory_vms_bytes, ..ProcessStats::default() }
-        })
-    }
+    Ok(in_bytes(&statm))
 }
 
 /// All zero is a process that has ended and is not reaped: not measured, not 0.
-fn parse_memory(content: &[u8]) -> Result<Option<Statm>, ParseError> {
-    parse_statm(content).map(|statm| Some(statm).filter(|statm| statm.size_pages > 0))
+fn parse_memory(content: &[u8]) -> Result<Option<ProcessStats>, ParseError> {
+    let ProcStatm { rss_bytes, vms_bytes } = in_bytes(&parse_statm(content)?);
+    let (memory_rss_bytes, memory_vms_bytes) = (Some(rss_bytes), Some(vms_bytes));
+    let stats = ProcessStats { memory_rss_bytes, memory_vms_bytes, ..ProcessStats::default() };
+    Ok((vms_bytes > 0).then_some(stats))
 }
 
-fn in_bytes(statm: &Statm, page_size: u64) -> ProcStatm {
+fn in_bytes(statm: &Statm) -> ProcStatm {
+    let page_size = page_size() as u64;
     ProcStatm {
         rss_bytes: statm.resident_pages.saturating_mul(page_size),
         vms_bytes: statm.size_pages.saturating_mul(page_size),

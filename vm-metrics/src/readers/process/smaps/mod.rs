@@ -1,7 +1,7 @@
 //! Reader `proc_smaps`: shared and private memory, from `/proc/<pid>/smaps_rollup`.
 //!
-//! The kernel goes through all pages, 30 ms for 2 GiB. So it is read on request only, rarely, and by a thread
-//! of its own: a tick takes what is there.
+//! The kernel goes through all pages, 30 ms for 2 GiB. So the file is read on request only, rarely, and by a separate
+//! thread. A tick takes the results so far.
 
 mod walker;
 
@@ -17,7 +17,7 @@ use crate::readers::{Purpose, ReadReport, Reader, ReaderContext, ReaderDef, Read
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Who only looks has no second tick in which the answers could be there.
+/// A one-shot command has no second tick for the answers.
 const PATIENCE_OF_A_LOOK: Duration = Duration::from_secs(10);
 
 pub(crate) const READER: ReaderDef = ReaderDef {
@@ -45,7 +45,7 @@ struct ProcSmaps {
     known: HashMap<Process, Schedule>,
 }
 
-/// The start time tells it from another that has the pid later.
+/// The start time separates it from a later process with the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Process {
     pid: u32,
@@ -57,7 +57,7 @@ struct Schedule {
     under_way: bool,
     /// When it is to be read again.
     due: Duration,
-    /// What came of the last reading; `None` before the first, and when the process is gone.
+    /// The last reading; `None` before the first, and if the process is gone.
     last: Option<Result<ProcessStats, Arc<ReaderError>>>,
 }
 

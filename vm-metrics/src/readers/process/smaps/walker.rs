@@ -13,15 +13,15 @@ use crate::procfs::parse_smaps_rollup;
 use crate::readers::ReaderError;
 use crate::readers::cached_file::{Buffer, CachedFile};
 
-/// When those are asked again that had no time left, or that hang.
+/// Pause before the next attempt at processes that hang or had no time left.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// The largest VMs take seconds.
 const PATIENCE_WITH_TRUSTED: Duration = Duration::from_secs(600);
 const PATIENCE_WITH_STRANGERS: Duration = Duration::from_secs(5);
 
-/// A thread for trusted users and one for the others: these hold up nobody's readings but their own. They end when this
-/// is dropped; nobody waits for that.
+/// A thread for trusted users and one for the others, which delay only their own readings. The threads end after the drop
+/// of this, without a wait.
 #[derive(Debug)]
 pub struct Walkers {
     trusted: Sender<Question>,

@@ -27,6 +27,7 @@ pub(super) struct TaskProgram {
     /// The entries of processes that are read.
     slot_of: std::collections::HashMap<u32, u32>,
     free: Vec<u32>,
+    cpus: u32,
 }
 
 impl TaskProgram {
@@ -53,6 +54,7 @@ impl TaskProgram {
             groups: MappedArray::new(groups)?,
             slot_of: std::collections::HashMap::new(),
             free: (0..processes).rev().collect(),
+            cpus,
             ebpf,
         })
     }
@@ -94,6 +96,11 @@ impl TaskProgram {
             }
         }
         Ok(self.runs.get(&0, 0)?)
+    }
+
+    /// Whether the program can read memory. It learns the way to one CPU's share at each thread.
+    pub(super) fn is_ready(&self, run: TaskRun) -> bool {
+        run.measured_cpus >= self.cpus
     }
 
     /// The processes of this round that were read as a whole.

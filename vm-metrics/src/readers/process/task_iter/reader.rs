@@ -118,6 +118,17 @@ impl Reader for TaskIter {
 fn check(program: &mut TaskProgram, start: u64, clocks: CpuClocks) -> Result<(), LoadError> {
     let own = std::process::id();
     program.follow(&HashSet::from([own]))?;
+    let mut before = None;
+    loop {
+        let run = program.run()?;
+        if program.is_ready(run) {
+            break;
+        }
+        // Each run visits at least this thread.
+        if before.replace(run.measured_cpus) == Some(run.measured_cpus) {
+            return Err(LoadError::OtherTasks);
+        }
+    }
     for _ in 0..TRIES {
         let before = clocks.read_nsec(own);
         let run = program.run()?;

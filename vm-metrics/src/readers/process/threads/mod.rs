@@ -1,9 +1,9 @@
 //! Reader `proc_threads`: vCPU times and waits, from `/proc/<pid>/task`.
 //!
-//! They tell what each vCPU uses, and how long and how often threads wait for a CPU.
+//! They give the CPU time of each vCPU, and the number and time of threads' waits for a CPU.
 //!
-//! Nobody keeps what a thread that has ended waited, or how often it was given a CPU. So both are added up here from
-//! the first look on. The sums go on when a thread ends, and begin with nothing when the daemon starts anew.
+//! The kernel forgets a thread's waits and switches at its end. So this reader sums both from its first reading on. The
+//! sums stay when a thread ends, and begin at 0 with each daemon.
 
 mod facts;
 mod opens;
@@ -111,7 +111,7 @@ impl ProcThreads {
         }
     }
 
-    /// What the process of a VM asks for; `None` when it has none that can be read.
+    /// The demand of a VM's process; `None` without a readable process.
     fn turn(&mut self, vm: &InstanceInfo, report: &mut ReadReport) -> Option<Turn> {
         let pid = vm.hypervisor_pid?;
         match self.count(pid, vm.uid) {
@@ -141,8 +141,8 @@ impl ProcThreads {
         Ok(threads.unwrap_or(MAX_OF_PROCESS))
     }
 
-    /// Says how many threads of each process are read. Trusted users take what they need of the files; the others share
-    /// what is left, within their budget.
+    /// Decides how many threads of each process are read. Trusted users take the files that they need; the others share the
+    /// rest, within their budget.
     fn share(&self, turns: &mut [Turn], report: &mut ReadReport) {
         let mut room = self.max_files.saturating_sub(self.processes.len() as u64);
         for turn in turns.iter_mut().filter(|turn| turn.allowance.is_trusted) {
@@ -191,7 +191,7 @@ impl ProcThreads {
 }
 
 impl Turn {
-    /// So many threads are read of `share`, which is what it would get with files enough.
+    /// Allows `threads`, out of the `share` that it would have with enough files.
     fn allow(&mut self, threads: u64, share: u64) {
         let number = |count: u64| count.try_into().unwrap_or(usize::MAX);
         self.allowance.threads = number(threads);

@@ -7,14 +7,14 @@ use super::Turn;
 /// Files for all of them: threads that are new, and their names. The next ticks go on.
 pub(super) const OF_STRANGERS: usize = 2048;
 
-/// What each user may have at least, however many users there are.
+/// The least share of a user, for any number of users.
 const FEWEST: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Opens {
     left: usize,
     share: usize,
-    /// By user, what is left of the share.
+    /// The rest of the share, by user.
     of_users: HashMap<Option<u32>, usize>,
 }
 
@@ -30,7 +30,7 @@ impl Opens {
         turn.allowance.opens = if turn.allowance.is_trusted { usize::MAX } else { self.of(turn.uid) };
     }
 
-    /// Takes off what was opened. Whether the process had its turn: the next tick begins with the one after it.
+    /// Deducts the opened files. Returns whether the process had its turn: the next tick begins with the one after it.
     pub(super) fn take(&mut self, turn: &Turn) -> bool {
         if turn.allowance.is_trusted {
             return false;

@@ -24,13 +24,13 @@ const TRY_AGAIN: Duration = Duration::from_secs(10);
 const LIST_AGAIN: Duration = Duration::from_secs(1);
 const FEW: usize = 64;
 
-/// What one process may have in one tick.
+/// The limits of one process in one tick.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Allowance {
     pub(super) is_trusted: bool,
     /// Threads that are read, each with a file that stays open.
     pub(super) threads: usize,
-    /// Threads that are left out for want of files.
+    /// Threads that are omitted for lack of files.
     pub(super) no_room: usize,
     /// Files that may be opened.
     pub(super) opens: usize,
@@ -44,15 +44,15 @@ pub(super) struct Process {
     hypervisor: Hypervisor,
     path: PathBuf,
     directory: OwnedFd,
-    /// What the directory said of the number of threads when they were listed; 0 when they are to be listed anew.
+    /// The directory's number of links at the last listing of the threads; 0 to list them again.
     links: u32,
-    /// What it says now.
+    /// The present number of links.
     links_now: u32,
     listed: Option<Instant>,
     threads: BTreeMap<u32, Thread>,
-    /// No thread is left out, so what a new one waited before it was found is of our time.
+    /// No thread is omitted, so all waits of a new one belong to the time of this reader.
     complete: bool,
-    /// Why threads have no file, which is said at each look.
+    /// The reason why threads have no file, which each tick reports.
     problem: Option<Arc<ReaderError>>,
     /// There are threads without a file, which are tried again then.
     try_again: Option<Instant>,
@@ -104,8 +104,8 @@ impl Process {
         Ok(u64::from(self.links_now).checked_sub(2))
     }
 
-    /// `None` when the process is gone; what cannot be read of one thread is in the report. `hypervisor` is what its source
-    /// says; where that does not know it, `by_program` tells. To be called after [`count`](Self::count).
+    /// `None` if the process is gone; unreadable threads are in the report. `hypervisor` is that of the source; if the
+    /// source does not know it, `by_program` does. To be called after [`count`](Self::count).
     pub(super) fn read(
         &mut self,
         hypervisor: Hypervisor,
@@ -166,8 +166,8 @@ impl Process {
         }
     }
 
-    /// Finds new threads; false when the process is gone. Those that have ended are noticed when they are read: as many
-    /// threads as before, none of which has ended, are the same as before.
+    /// Finds new threads; false if the process is gone. The reading notices terminated threads: an equal number without a
+    /// terminated one means the same threads.
     fn list_threads(&mut self, allowance: &mut Allowance) -> Result<bool, ReaderError> {
         (self.problem, self.try_again) = (None, None);
         let complete = mem::replace(&mut self.complete, true);

@@ -13,7 +13,7 @@ pub(super) const MAX_OF_STRANGERS: u64 = 16_384;
 /// Series of vCPUs that all VMs of users who are not trusted have together.
 pub(super) const MAX_VCPUS_OF_STRANGERS: u64 = 8192;
 
-/// What a process of a user who is not trusted asks for.
+/// The demand of an untrusted user's process.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Demand {
     pub(super) pid: u32,
@@ -21,7 +21,7 @@ pub(super) struct Demand {
     pub(super) count: u64,
 }
 
-/// What each process gets of the budget: users have fair shares, and so have the processes of one user.
+/// The share of each process in the budget: users have fair shares, and so have the processes of one user.
 pub(super) fn shares(budget: u64, demands: &[Demand]) -> BTreeMap<u32, u64> {
     let mut by_user: BTreeMap<Option<u32>, Vec<Demand>> = BTreeMap::new();
     for demand in demands {

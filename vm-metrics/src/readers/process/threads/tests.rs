@@ -36,7 +36,7 @@ fn thread_of(host: &Host, pid: u32, tid: u32, name: &str) {
     fs::write(dir.join("schedstat"), "1000 10 1\n").unwrap();
 }
 
-/// The vCPUs of the process, whose source says that it is this hypervisor.
+/// The vCPUs of the process, whose source names this hypervisor.
 fn vcpus(reader: &mut ProcThreads, hypervisor: Hypervisor) -> Vec<u32> {
     let vm = InstanceInfo { hypervisor, hypervisor_pid: Some(PID), ..InstanceInfo::default() };
     let mut batch = Batch::default();
@@ -89,7 +89,7 @@ fn empty_host(dir: &Path) -> Host {
     Host::new(dir.join("proc"), dir.join("sys"))
 }
 
-/// What the reader says of each VM in one look: vCPUs, and whether it knows how long all threads waited.
+/// The reading of each VM in one tick: its vCPUs, and whether the waits of all threads are known.
 fn look(reader: &mut ProcThreads, vms: &VmSet) -> (Vec<(usize, bool)>, ReadReport) {
     let mut batch = Batch::default();
     let report = reader.read(vms, &mut Namespaces::default(), &mut batch);
@@ -168,7 +168,7 @@ fn threads_without_files_are_said_at_each_look() {
     assert_eq!((read, report.errors), (vec![(20, true), (3, true), (5, true)], 0));
 }
 
-/// Users who start with thousands of threads share what is opened in one tick.
+/// Users with thousands of new threads share the files that one tick opens.
 #[test]
 fn opening_files_is_shared_between_users() {
     let dir = tempfile::tempdir().unwrap();

@@ -11,7 +11,7 @@ use crate::readers::cached_file::{Buffer, CachedFile};
 /// A thread gives itself its name as the first thing it does. On a busy host that may be a while after its start.
 pub(super) const LOOKS: u8 = 10;
 
-/// What only living threads tell.
+/// Sums that the kernel has for living threads only.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sums {
     pub(super) wait_nsec: u64,
@@ -22,10 +22,10 @@ pub(super) struct Sums {
 pub(super) struct Thread {
     pub(super) file: CachedFile,
     pub(super) vcpu: Option<u32>,
-    /// When it was started, where it is a vCPU, in clock ticks since boot.
+    /// Start of a vCPU's thread, in clock ticks since boot.
     pub(super) start_ticks: Option<u64>,
     pub(super) looks_left: u8,
-    /// What of it is in the sums, or was before our time; `None` until it is read.
+    /// The part of its counts that is in the sums, or from before the first reading; `None` until it is read.
     seen: Option<Sums>,
 }
 
@@ -34,7 +34,7 @@ impl Thread {
         Self { file, vcpu: None, start_ticks: None, looks_left: LOOKS, seen }
     }
 
-    /// Looks whether it is a vCPU, by its name.
+    /// Finds out by its name whether it is a vCPU.
     pub(super) fn find_vcpu(
         &mut self,
         directory: &OwnedFd,
@@ -47,7 +47,7 @@ impl Thread {
         self.start_ticks = self.vcpu.and_then(|_| start_ticks(directory, path, tid, buffer));
     }
 
-    /// Adds what came in our time since the last call.
+    /// Adds the increase since the last call.
     pub(super) fn add_to(&mut self, sums: &mut Sums, times: SchedTimes) {
         let SchedTimes { wait_nsec, switches, .. } = times;
         let seen = self.seen.get_or_insert(Sums { wait_nsec, switches });
@@ -61,14 +61,14 @@ impl Thread {
     }
 }
 
-/// What a thread calls itself; `None` when that cannot be told, which the next look may.
+/// The name of a thread; `None` if it is unreadable, which the next tick may change.
 fn name(directory: &OwnedFd, path: &Path, tid: u32, buffer: &mut Buffer) -> Option<Vec<u8>> {
     let file = CachedFile::open_at(directory, &format!("{tid}/comm"), path).ok().flatten()?;
     let name = file.read(buffer).ok().flatten()?;
     name.strip_suffix(b"\n").map(<[u8]>::to_vec)
 }
 
-/// When a thread was started; `None` when that cannot be told.
+/// Start of a thread; `None` if it is unreadable.
 fn start_ticks(directory: &OwnedFd, path: &Path, tid: u32, buffer: &mut Buffer) -> Option<u64> {
     let file = CachedFile::open_at(directory, &format!("{tid}/stat"), path).ok().flatten()?;
     file.read_parsed(buffer, parse_stat).ok().flatten().map(|stat| stat.start_ticks)

@@ -8,8 +8,8 @@ use crate::model::{Excess, InstanceInfo, ThreadsReading, Trust, VmSet};
 /// vCPUs of one VM. Anybody may give threads the names of vCPUs.
 const MAX_OF_VM: usize = 1024;
 
-/// Leaves out the vCPUs of the highest numbers beyond what a VM may have. VMs of users who are not trusted have no more
-/// than they can have been given, and share a budget.
+/// Omits the highest vCPUs beyond a VM's limit. VMs of untrusted users have at most their allocated vCPUs, and share a
+/// budget.
 pub(super) fn limit(
     vms: &VmSet,
     trust: &Trust,
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
     use crate::model::{SchedTimes, VcpuReading};
 
-    /// VMs with so many vCPU threads, each of a user and with so many vCPUs allocated: what is left of their vCPUs.
+    /// The remaining vCPUs of VMs, each with a user, allocated vCPUs and vCPU threads; and the overuse.
     fn left(vms: &[(u32, Option<u32>, u32)]) -> (Vec<usize>, u64) {
         let info = |(pid, (uid, allocated_vcpus, _)): (u32, &(u32, Option<u32>, u32))| InstanceInfo {
             hypervisor_pid: Some(pid),
