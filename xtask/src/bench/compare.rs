@@ -32,7 +32,7 @@ mod tests {
         let run = |figures: &[(&str, f64)]| {
             let mut all = Figures::default();
             figures.iter().for_each(|(key, value)| all.add(*key, *value));
-            let machine = Machine { cpu: String::new(), cores: 2, kernel: String::new() };
+            let machine = Machine { cpu: String::new(), cores: 2, kernel: String::new(), load: 0.0 };
             Run { machine, vms: 10, rounds: 1, figures: all }
         };
         let text = table(&run(&[("a", 4.0), ("b", 1.0)]), &run(&[("a", 2.0), ("c", 1.0)])).text();

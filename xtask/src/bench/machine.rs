@@ -1,4 +1,4 @@
-//! The machine and the kernel of a run.
+//! The machine of a run, with its kernel and its other work.
 
 use std::fs;
 use std::thread;
@@ -11,6 +11,8 @@ pub struct Machine {
     pub cpu: String,
     pub cores: usize,
     pub kernel: String,
+    /// Threads that ran or waited for a CPU in the last minute before the run: other work makes ticks late.
+    pub load: f64,
 }
 
 impl Machine {
@@ -18,7 +20,9 @@ impl Machine {
         let cpus = fs::read_to_string("/proc/cpuinfo").context("read /proc/cpuinfo")?;
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         let cores = thread::available_parallelism().context("count the CPUs")?.get();
-        Ok(Self { cpu: model(&cpus).unwrap_or("unknown CPU").to_owned(), cores, kernel })
+        let load = fs::read_to_string("/proc/loadavg").context("read /proc/loadavg")?;
+        let load = load.split(' ').next().and_then(|load| load.parse().ok()).context("/proc/loadavg")?;
+        Ok(Self { load, cpu: model(&cpus).unwrap_or("unknown CPU").to_owned(), cores, kernel })
     }
 }
 

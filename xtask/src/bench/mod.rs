@@ -25,6 +25,7 @@ mod usage;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -37,7 +38,7 @@ use vm_metrics_testkit::netns::NetNs;
 use self::{
     contestant::{Contestant, KINDS, Setup},
     figures::Figures,
-    fleet::Fleet,
+    fleet::{Fleet, YOUTH},
     machine::Machine,
     plain_reads::PlainReads,
     reach::{RATIOS, Verdict},
@@ -142,6 +143,7 @@ fn check_ratios(figures: &Figures) -> Result<()> {
 }
 
 fn measure(workspace: &Workspace, builds: (&Path, Option<&Path>), plan: &Plan) -> Result<Run> {
+    let machine = Machine::this()?;
     raise_open_files()?;
     let _namespace = NetNs::enter()?;
     hide_other_processes()?;
@@ -164,7 +166,7 @@ fn measure(workspace: &Workspace, builds: (&Path, Option<&Path>), plan: &Plan) -
     drop(plain_reads);
     growth::measure(&mut figures, &setup, &mut fleet, plan.sizes.1)?;
     growth::fit(&mut figures);
-    Ok(Run { machine: Machine::this()?, vms: plan.vms, rounds: plan.rounds, figures })
+    Ok(Run { machine, vms: plan.vms, rounds: plan.rounds, figures })
 }
 
 /// Measures all that is done at this rate of ticks, by daemons with this interval.
@@ -186,6 +188,8 @@ fn measure_at(
         daemons.push(daemon);
     }
     progress(&format!("{} daemons, a tick every {:?}", daemons.len(), rate.interval));
+    // All VMs are new to these daemons.
+    thread::sleep(YOUTH);
     tick_cost::measure(figures, plan, plain_reads, &daemons, rate)?;
     let default = daemons.first().context("the default configuration is refused")?;
     default.in_turn(|daemon: &Contestant| {

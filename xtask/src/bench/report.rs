@@ -40,8 +40,10 @@ impl Run {
 
     pub fn heading(&self) -> String {
         let Self { machine, vms, rounds, .. } = self;
-        let Machine { cpu, cores, kernel } = machine;
-        format!("{vms} stand-in VMs, medians of {rounds} rounds; {cpu}, {cores} CPUs, Linux {kernel}")
+        let Machine { cpu, cores, kernel, load } = machine;
+        format!(
+            "{vms} stand-in VMs, medians of {rounds} rounds; {cpu}, {cores} CPUs, Linux {kernel}, load {load:.1} before"
+        )
     }
 }
 

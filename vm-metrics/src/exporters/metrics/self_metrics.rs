@@ -211,7 +211,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "source_mismatch_bytes",
-        group: SeriesGroup::Gaps,
+        group: SeriesGroup::Queues,
         kind: Kind::Amount,
         unit: "By",
         help: "The device's count of the guest's output, minus the published one: frames in flight, 0 on a quiet device.",

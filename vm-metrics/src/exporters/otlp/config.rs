@@ -110,7 +110,7 @@ impl Default for OtlpKeys {
             naming: Naming::default(),
             label_budget: DEFAULT_LABEL_BUDGET,
             over_budget: OverBudget::default(),
-            groups: vec![SeriesGroup::All],
+            groups: Vec::new(),
         }
     }
 }
