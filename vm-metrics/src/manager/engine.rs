@@ -1,6 +1,7 @@
 //! Does one tick: lists the VMs, reads them, and merges the readings.
 
 use std::collections::HashMap;
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,7 +16,7 @@ use super::{health, merge};
 use crate::host::Host;
 use crate::model::{
     Batch, ComponentHealth, ComponentKind, ComponentRun, ComponentTotals, InstanceInfo, MissedTicks,
-    Snapshot, Trust, VmSet, unix_seconds,
+    NicReadings, Snapshot, Trust, VmSet, unix_seconds,
 };
 use crate::net::events::EventPoller;
 use crate::net::namespaces::Namespaces;
@@ -93,10 +94,12 @@ impl Engine {
         if let Some(dir) = state_dir {
             sources.remember_in(dir, purpose == Purpose::Look);
         }
+        let mut namespaces = context.namespaces;
+        let continuity = Continuity::new(host.clone(), purpose, state_dir, trust.clone(), namespaces.table());
         Ok(Self {
             sources,
             readers,
-            continuity: Continuity::new(host.clone(), purpose, state_dir, trust.clone()),
+            continuity,
             terminated: TerminatedVms::new(retention, trust.clone()),
             before: LastTick::default(),
             lifecycle: LifecycleCounter::new(host),
@@ -106,7 +109,7 @@ impl Engine {
             totals: HashMap::new(),
             began: SystemTime::now(),
             watch: context.watch,
-            namespaces: context.namespaces,
+            namespaces,
         })
     }
 
@@ -131,39 +134,30 @@ impl Engine {
     /// Lists, reads and merges once.
     pub(super) fn tick(&mut self, missed: MissedTicks) -> Arc<Snapshot> {
         let began = Instant::now();
-        self.namespaces.begin_tick();
         let (mut vms, source_reports) = self.sources.list();
         let mut components: Vec<ComponentRun> = source_reports.iter().map(health::source_run).collect();
         components.extend(self.sources.switched_off().iter().map(|name| health::source_off(name)));
-        let mut batch = Batch::default();
-        for (name, state) in &mut self.readers {
-            components.push(run_reader(name, state, &vms, &mut self.namespaces, &mut batch));
-        }
-        // Its process may have ended after the listing, and a program's own source may not know.
-        vms.vms.retain(|vm| vm.hypervisor_pid.is_none_or(|pid| !batch.ended.contains(&pid)));
-        let removals = retain::removals(&self.before, &vms, &batch);
-        retain::withdraw_from_present(&removals, &mut batch);
-        let mut last = retain::shared_readings(&removals, &batch);
+        let mut batch = self.read(&vms, &mut components);
+        let removals = retain::remove(&self.before, &mut vms, &mut batch);
         for (_, state) in &mut self.readers {
             if let ReaderState::Running(reader) = state {
-                reader.read_final(&removals, &mut self.namespaces, &mut last);
+                reader.read_final(&removals, &mut self.namespaces, &mut batch);
             }
         }
-        self.namespaces.end_tick();
         let now = unix_seconds(SystemTime::now());
-        let mut tick = self.continuity.begin_tick(now, (&vms, &batch), (&removals, &last));
-        let (stats, final_stats) = merge::merge((&vms, &batch), (&removals.vms, &last), &mut tick);
+        let mut tick = self.continuity.begin_tick(now, &vms, &removals, &batch);
+        let (stats, final_stats) = merge::merge(&vms, &removals, &batch, &mut tick);
         // Saved before it is published: a daemon that is killed now must give no byte twice.
         tick.end().save();
+        self.namespaces.end_tick(|device| self.continuity.knows(device));
         if let Some(state) = self.continuity.state_health().map(health::state_run) {
             components.push(state);
         }
         self.health_log.note(&components);
         self.add_up(&mut components);
         let mut overuse = self.continuity.take_overuse();
-        overuse.merge(self.terminated.add(&removals.vms, final_stats, &self.before.stats, began));
-        last.ended.extend(&batch.ended);
-        let lifecycle = self.lifecycle.take(&vms, &batch, &last.ended);
+        overuse.merge(self.terminated.add(&removals, final_stats, &self.before.stats, began));
+        let lifecycle = self.lifecycle.take(&vms, &batch);
         let mut shown = stats.clone();
         self.terminated.show(&mut shown, &vms);
         self.terminated.succeed(&mut shown, unix_seconds(SystemTime::now()));
@@ -184,6 +178,21 @@ impl Engine {
             taken_at: SystemTime::now(),
             counting_since: self.began,
         })
+    }
+
+    /// Reads the VMs. Their devices are found once for all readers, when it is known which processes have ended.
+    fn read(&mut self, vms: &VmSet, components: &mut Vec<ComponentRun>) -> Batch {
+        let mut batch = Batch { nics: vec![NicReadings::default(); vms.nics().count()], ..Batch::default() };
+        let mut is_resolved = false;
+        for (name, state) in &mut self.readers {
+            let reads_devices = matches!(state, ReaderState::Running(reader) if reader.reads_devices());
+            if reads_devices && !mem::replace(&mut is_resolved, true) {
+                self.namespaces.resolve(vms, &mut batch);
+            }
+            components.push(run_reader(name, state, vms, &mut self.namespaces, &mut batch));
+        }
+        self.namespaces.note_read(&batch);
+        batch
     }
 
     fn add_up(&mut self, components: &mut [ComponentRun]) {

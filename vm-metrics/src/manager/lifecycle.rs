@@ -1,6 +1,6 @@
 //! Counts VMs that start and end, from one tick to the next. Pure.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use rustix::param::clock_ticks_per_second;
 use rustix::time::{ClockId, clock_gettime};
@@ -38,7 +38,7 @@ impl LifecycleCounter {
     }
 
     /// Takes in the VMs of a tick, their readings, and the processes that ended since the last tick.
-    pub(super) fn take(&mut self, vms: &VmSet, batch: &Batch, ended: &HashSet<u32>) -> Lifecycle {
+    pub(super) fn take(&mut self, vms: &VmSet, batch: &Batch) -> Lifecycle {
         let mut now: Vec<VmPresence> = vms.vms.iter().map(|vm| VmPresence::of(vm, batch)).collect();
         let before = std::mem::take(&mut self.present);
         let (index_now, index_before) = (Index::of(&now), Index::of(&before));
@@ -50,7 +50,7 @@ impl LifecycleCounter {
         for vm in &before {
             if index_now.find(vm, &now).is_none() {
                 let is_other = vm.pid.is_some_and(|pid| index_now.pids.contains_key(&pid));
-                let has_ended = is_other || vm.pid.is_some_and(|pid| ended.contains(&pid));
+                let has_ended = is_other || vm.pid.is_some_and(|pid| batch.ended.contains(&pid));
                 let reason = if has_ended { EndReason::Exited } else { EndReason::Gone };
                 self.lifecycle.end(vm.hypervisor, reason);
             }
@@ -148,7 +148,8 @@ mod tests {
                 let reading = ProcessReading { start_ticks: *start_ticks, ..ProcessReading::default() };
                 batch.processes.extend(pid.map(|pid| (pid, reading)));
             }
-            let lifecycle = comings.take(&set, &batch, &ended.iter().copied().collect());
+            batch.ended.extend(*ended);
+            let lifecycle = comings.take(&set, &batch);
             let now = lifecycle.each().find(|(hypervisor, _)| *hypervisor == Hypervisor::Qemu).unwrap().1;
             let now = [now.starts, now.exited, now.gone];
             assert!(now.iter().zip(counts).all(|(now, before)| *now >= before), "a counter fell");

@@ -7,37 +7,56 @@ use guest_view::counts_of;
 use nic::nic_stats;
 
 use super::continuity::ContinuityTick;
-use crate::model::{Batch, InstanceInfo, ThreadsReading, VcpuReading, VcpuStats, VmSet, VmSince, VmStats};
+use crate::model::{
+    Batch, InstanceInfo, NicReadings, ShortLivedDevice, ThreadsReading, VcpuReading, VcpuStats, VmSet,
+    VmSince, VmStats, by_vm,
+};
 
 /// Makes the numbers of present VMs, and the final numbers of removed ones.
 pub(super) fn merge(
-    present: (&VmSet, &Batch),
-    removed: (&VmSet, &Batch),
+    vms: &VmSet,
+    removals: &VmSet,
+    batch: &Batch,
     tick: &mut ContinuityTick<'_>,
 ) -> (Vec<VmStats>, Vec<VmStats>) {
-    let mut all = |(vms, batch): (&VmSet, &Batch), is_removed| {
-        vms.vms.iter().map(|vm| vm_stats(vm, batch, tick, is_removed)).collect()
+    let (present, removed) = batch.nics.split_at(vms.nics().count());
+    let mut all = |vms, readings, is_removed| {
+        by_vm(vms, readings).map(|(vm, nics)| vm_stats(vm, nics, batch, tick, is_removed)).collect()
     };
     // The removed come first: the count of a device up to now is theirs, and its next owner begins there.
-    let removed = all(removed, true);
-    (all(present, false), removed)
+    let removed = all(removals, removed, true);
+    (all(vms, present, false), removed)
 }
 
-fn vm_stats(vm: &InstanceInfo, batch: &Batch, tick: &mut ContinuityTick<'_>, is_removed: bool) -> VmStats {
-    let process = vm.hypervisor_pid.and_then(|pid| batch.processes.get(&pid)).copied().unwrap_or_default();
-    let threads = vm.hypervisor_pid.and_then(|pid| batch.threads.get(&pid));
+fn vm_stats(
+    vm: &InstanceInfo,
+    readings: &[NicReadings],
+    batch: &Batch,
+    tick: &mut ContinuityTick<'_>,
+    is_removed: bool,
+) -> VmStats {
+    // The pid of a removed VM may belong to another process already.
+    let processes = if is_removed { &batch.removed_processes } else { &batch.processes };
+    let process = vm.hypervisor_pid.and_then(|pid| processes.get(&pid)).copied().unwrap_or_default();
+    let threads = vm.hypervisor_pid.filter(|_| !is_removed).and_then(|pid| batch.threads.get(&pid));
     let start_time =
         vm.hypervisor_pid.zip(process.start_ticks).and_then(|(pid, start)| tick.start_time(pid, start));
-    // The pid of a removed VM may belong to another process already.
     let start_ticks = process.start_ticks.filter(|_| !is_removed);
     tick.enter(vm, start_ticks);
     // Short-lived devices first: they came before the present ones.
     let short_lived = tick.take_short_lived(vm);
-    let short_lived: Vec<_> =
-        short_lived.into_iter().map(|(nic, device)| (nic, counts_of(&device))).collect();
+    let short_lived: Vec<_> = short_lived
+        .into_iter()
+        .map(|ShortLivedDevice { nic, device, stats }| (nic, counts_of(device.kind, &stats)))
+        .collect();
     short_lived.iter().for_each(|(nic, (rx, tx))| tick.add_short_lived(vm, nic, *rx, *tx));
     let short_lived: Vec<_> = short_lived.into_iter().map(|(_, counts)| counts).collect();
-    let nics: Vec<_> = vm.nics.iter().map(|nic| nic_stats(vm, nic, batch, tick)).collect();
+    let nics: Vec<_> = vm
+        .nics
+        .iter()
+        .zip(readings)
+        .map(|(nic, readings)| nic_stats(vm, nic, readings, batch.splits, tick))
+        .collect();
     let since = tick.vm_since(vm, start_ticks);
     let network = tick.network_sum(vm, start_ticks, &nics, &short_lived);
     // Without the unmonitored and the left-out interfaces a sum would be too small.

@@ -7,7 +7,7 @@ mod succession;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-pub(super) use removals::{LastTick, removals, shared_readings, withdraw_from_present};
+pub(super) use removals::{LastTick, remove};
 
 use settled::{settled, show_nic, without_process};
 
@@ -93,7 +93,7 @@ impl TerminatedVms {
         let holders = self.holders();
         rename_impostors(present, vms, &holders, &self.trust);
         let ids: HashSet<String> = present.iter().map(|vm| vm.instance_id.clone()).collect();
-        let device = |vm: &VmStats, nic: &NicStats| Some((vm.instance_id.clone(), nic.netns, nic.ifindex?));
+        let device = |vm: &VmStats, nic: &NicStats| Some((vm.instance_id.clone(), nic.found?.id));
         // A renamed device is shown under its present name. A device that moved to another VM is shown there and here,
         // each with its share.
         let devices: HashSet<_> =

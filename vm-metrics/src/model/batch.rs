@@ -4,9 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use vm_metrics_common::{Counters, DropCounts, Splits};
 
-use super::{AttachMode, CgroupStats, InstanceInfo, Nic, NicKind, NicSource, ProcessStats, VmSet};
+use super::{
+    AttachMode, CgroupStats, Device, DeviceExit, DeviceId, InstanceInfo, Nic, NicSource, ProcessStats, VmSet,
+};
 
-/// Numbers of namespaces from here on are given by a reader, where the kernel gives none: they mean nothing to another
+/// Numbers of namespaces from here on are given by `net`, where the kernel gives none: they mean nothing to another
 /// process.
 pub const FIRST_NUMBER: u64 = 1 << 63;
 
@@ -14,30 +16,22 @@ pub const FIRST_NUMBER: u64 = 1 << 63;
 #[derive(Debug, Default)]
 pub struct Batch {
     pub processes: HashMap<u32, ProcessReading>,
+    /// Processes of removed VMs. Their pids may be those of others by now.
+    pub removed_processes: HashMap<u32, ProcessReading>,
     /// Processes that need no reading of their files: `task_iter` has all numbers of them.
     pub complete: HashSet<u32>,
     /// Hypervisor processes that a source lists and that have ended.
     pub ended: HashSet<u32>,
     /// By process.
     pub threads: HashMap<u32, ThreadsReading>,
-    pub taps: HashMap<Nic, TapReading>,
-    pub ebpf: HashMap<Nic, EbpfReading>,
-    /// The counters of `ebpf` that are on; the others do not count.
+    /// Of each interface, in the order of [`VmSet::nics`](super::VmSet::nics): first of the VMs, then of removed ones.
+    pub nics: Vec<NicReadings>,
+    /// The counters of the programs that are on; the others do not count.
     pub splits: Splits,
-    pub drops: HashMap<Nic, DropReading>,
-    /// NICs of which the tracepoint may have counted drops that could not be read yet.
-    pub drops_awaited: HashSet<Nic>,
-    /// What became of devices that the kernel says are gone.
-    pub nic_exits: HashMap<Nic, DeviceExit>,
     /// Devices that had gone before those of this tick were read, whether a VM had them or none.
-    pub exits: Vec<ExitNotice>,
-    /// NICs whose reading is that of a device that has come and gone since the last tick.
-    pub short_lived_nics: HashSet<Nic>,
-    /// Devices that have come and gone since the last tick under the name of a NIC, with all that each has counted.
-    pub short_lived: Vec<(Nic, TapReading)>,
-    /// Of the network namespaces in which something was read, by inode: a number that no other namespace has or will have,
-    /// as the inode may.
-    pub namespaces: HashMap<u64, u64>,
+    pub exits: Vec<(DeviceId, DeviceExit)>,
+    /// Devices that have come and gone since the last tick.
+    pub short_lived: Vec<ShortLivedDevice>,
 }
 
 impl Batch {
@@ -50,36 +44,61 @@ impl Batch {
 
     /// Adds what a reader has read of a process.
     pub(crate) fn add_process(&mut self, pid: u32, stats: ProcessStats) {
-        let reading = self.processes.entry(pid).or_default();
-        reading.stats = stats.or(reading.stats);
+        self.processes.entry(pid).or_default().add(stats);
+    }
+
+    /// The interfaces of removed VMs, each with the position of its readings.
+    pub(crate) fn removed_nics<'v>(
+        &self,
+        removals: &'v VmSet,
+    ) -> impl Iterator<Item = (usize, &'v Nic)> + use<'v> {
+        let first = self.nics.len() - removals.nics().count();
+        (first..).zip(removals.nics())
     }
 }
 
-/// Why a device is not where it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceExit {
-    Deleted,
-    /// It lives on in another network namespace, with this index; 0 where the kernel does not say it.
-    Moved {
-        ifindex: u32,
-    },
+/// The interfaces of each VM, of readings in the order of [`VmSet::nics`].
+pub(crate) fn by_vm<'r>(
+    vms: &'r VmSet,
+    mut readings: &'r [NicReadings],
+) -> impl Iterator<Item = (&'r InstanceInfo, &'r [NicReadings])> {
+    vms.vms.iter().map(move |vm| {
+        let (of_vm, rest) = readings.split_at(vm.nics.len());
+        readings = rest;
+        (vm, of_vm)
+    })
 }
 
-/// A device that is not where it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExitNotice {
-    /// The inode of the network namespace that it was in; `None` for that of this process.
-    pub netns: Option<u64>,
-    pub ifindex: u32,
-    pub exit: DeviceExit,
+/// The readings of one interface: all of the same device.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NicReadings {
+    /// `None` while no device has the name.
+    pub device: Option<Device>,
+    pub tap: Option<TapReading>,
+    pub ebpf: Option<EbpfReading>,
+    /// Frames for the guest that were dropped after the programs had counted them.
+    pub drops: Option<DropCounts>,
+    /// The tracepoint may have counted drops that could not be read yet.
+    pub awaits_drops: bool,
+    /// What became of a removed device.
+    pub exit: Option<DeviceExit>,
+    /// The device has come and gone since the last tick, and no other has the name now.
+    pub is_short_lived: bool,
 }
 
-/// What was there in the tick before and is not any more: whole VMs, or VMs with only the interfaces they have lost.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Removals {
-    pub vms: VmSet,
-    /// The interface indexes of their devices. Another device may have the name by now.
-    pub ifindexes: HashMap<Nic, u32>,
+impl NicReadings {
+    /// The device, if anything was read of it.
+    pub(crate) fn read_device(&self) -> Option<Device> {
+        self.device.filter(|_| self.tap.is_some() || self.ebpf.is_some())
+    }
+}
+
+/// A device that has come and gone between two ticks, with all that it has counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShortLivedDevice {
+    pub nic: Nic,
+    pub device: Device,
+    pub stats: TapStats,
 }
 
 /// What `/proc` says of a hypervisor process.
@@ -90,6 +109,12 @@ pub struct ProcessReading {
     pub stats: ProcessStats,
     /// As old as the interval of its reader.
     pub cgroup: Option<CgroupStats>,
+}
+
+impl ProcessReading {
+    pub(crate) fn add(&mut self, stats: ProcessStats) {
+        self.stats = stats.or(self.stats);
+    }
 }
 
 /// What the scheduler says of the threads of a hypervisor process.
@@ -123,13 +148,11 @@ pub struct SchedTimes {
     pub switches: u64,
 }
 
-/// A device and what it counts.
+/// What a device counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TapReading {
-    pub ifindex: u32,
     /// Who asked the device: the numbers are the same.
     pub source: NicSource,
-    pub kind: NicKind,
     pub stats: TapStats,
 }
 
@@ -160,19 +183,10 @@ pub struct TapStats {
 /// guest sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EbpfReading {
-    pub ifindex: u32,
-    pub kind: NicKind,
     pub attach: AttachMode,
     pub counters: Counters,
     /// When they were attached, in seconds of Unix time; `None` where a daemon before this one has attached them.
     pub since: Option<f64>,
     /// Whether the programs can tell which GSO frames the kernel cuts before it delivers them.
     pub knows_segmentation: bool,
-}
-
-/// Frames for the guest that were dropped after the programs had counted them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DropReading {
-    pub ifindex: u32,
-    pub counts: DropCounts,
 }

@@ -3,6 +3,7 @@
 mod batch;
 mod causes;
 mod cgroup;
+mod device;
 mod earlier;
 mod fair_share;
 mod frame_counts;
@@ -22,22 +23,20 @@ mod unmonitored;
 mod vm;
 mod vm_state;
 
-#[cfg(any(feature = "ebpf", test))]
-pub(crate) use batch::DropReading;
-#[cfg(test)]
-pub(crate) use batch::ProcessReading;
 pub use batch::{
-    Batch, DeviceExit, EbpfReading, ExitNotice, FIRST_NUMBER, Removals, SchedTimes, TapReading, TapStats,
+    Batch, EbpfReading, FIRST_NUMBER, NicReadings, SchedTimes, ShortLivedDevice, TapReading, TapStats,
     ThreadsReading, VcpuReading,
 };
+pub(crate) use batch::{ProcessReading, by_vm};
 pub(crate) use causes::in_one_line;
 pub(crate) use cgroup::CgroupCounters;
 pub use cgroup::{CgroupStats, PressureStats};
+pub use device::{Device, DeviceExit, DeviceId, NicKind};
 pub use earlier::EarlierCounts;
 pub use fair_share::{Excess, Overuse, fair_share};
 pub use frame_counts::{EbpfStats, FrameCounts};
 pub use lifecycle::{EndReason, Lifecycle, LifecycleCounts};
-pub use nic_stats::{AttachMode, NicKind, NicSource, NicStats};
+pub use nic_stats::{AttachMode, NicSource, NicStats};
 pub(crate) use printable::{Escaping, Printable, is_unsafe};
 pub use process_stats::ProcessStats;
 pub use program_name::ProgramName;

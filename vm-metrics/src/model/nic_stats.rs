@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{EarlierCounts, EbpfStats, FrameCounts, NicSince};
+use super::{Device, EarlierCounts, EbpfStats, FrameCounts, NicKind, NicSince};
 
 /// One network interface of a VM.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -55,6 +55,11 @@ pub struct NicStats {
     /// The moments at which its counters, with the `earlier` ones, began at 0.
     #[serde(skip)]
     pub since: NicSince,
+    /// The device that was read.
+    /// The device that was read.
+    #[doc(hidden)]
+    #[serde(skip)]
+    pub found: Option<Device>,
 }
 
 /// The source of a NIC's numbers.
@@ -73,18 +78,6 @@ pub enum NicSource {
     /// None was readable.
     #[default]
     None,
-}
-
-/// The kind of device on the host. It decides which direction of the device is the guest's input.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum NicKind {
-    /// The device receives the guest's output.
-    #[default]
-    Tap,
-    /// The device sends the guest's output to the underlying network.
-    Macvtap,
 }
 
 /// The attach method of the programs on a TAP.
@@ -125,6 +118,7 @@ impl NicStats {
             earlier: _,
             gone: _,
             since: _,
+            found: _,
         } = *self;
         EarlierCounts { rx, tx, ebpf, rx_dropped_by_device, rx_gap_packets, tx_gap_packets }
     }
@@ -154,16 +148,6 @@ impl NicSource {
             Self::Sysfs => "sysfs",
             Self::Procfs => "procfs",
             Self::None => "none",
-        }
-    }
-}
-
-impl NicKind {
-    /// As it is in labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Tap => "tap",
-            Self::Macvtap => "macvtap",
         }
     }
 }

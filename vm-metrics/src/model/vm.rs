@@ -162,11 +162,6 @@ impl VmSet {
         self.vms.iter().filter_map(|vm| vm.hypervisor_pid)
     }
 
-    /// The network interfaces whose devices are in the network namespace of this process.
-    pub fn local_nics(&self) -> impl Iterator<Item = &Nic> {
-        self.nics().filter(|nic| nic.netns.is_none())
-    }
-
     /// The network namespaces, other than that of this process, in which VMs have interfaces, with the processes of those
     /// VMs.
     pub fn foreign_netns(&self) -> HashMap<u64, Vec<u32>> {

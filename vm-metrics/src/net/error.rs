@@ -1,14 +1,15 @@
 //! Errors of network namespaces and of rtnetlink.
 
 use std::io;
+use std::sync::Arc;
 
 use thiserror::Error;
 
 /// Why a namespace or a device cannot be looked at.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum NetError {
     #[error("netlink: cannot {operation}: {source}")]
-    Netlink { operation: &'static str, source: io::Error },
+    Netlink { operation: &'static str, source: Arc<io::Error> },
     #[error("cannot enter the network namespace net:[{netns}]: {problem} (it needs CAP_SYS_ADMIN)")]
     Namespace { netns: u64, problem: String, errno: Option<i32> },
 }

@@ -24,19 +24,24 @@ pub use tap::sysfs::read_tap_stats;
 
 use crate::config::{ConfigError, Section, Sections};
 use crate::host::Host;
-use crate::model::{Batch, ComponentHealth, Health, Removals, Trust, VmSet};
+use crate::model::{Batch, ComponentHealth, Health, Trust, VmSet};
 use crate::net::events::EventPoller;
 use crate::net::namespaces::Namespaces;
 
 /// Reads one kind of number of all VMs.
 pub trait Reader: Send {
+    /// Whether it reads devices, so that they have to be found first.
+    fn reads_devices(&self) -> bool {
+        false
+    }
+
     /// Adds its readings to the batch, and missing or unreadable ones to the report. Readers of devices share the open
     /// `namespaces`.
     fn read(&mut self, vms: &VmSet, namespaces: &mut Namespaces, batch: &mut Batch) -> ReadReport;
 
     /// Adds the final numbers of VMs and interfaces that were removed since the last tick. Most of their files are gone; a
     /// device may still exist, with another VM or without one. Readings in the batch are of this tick.
-    fn read_final(&mut self, _: &Removals, _: &mut Namespaces, _: &mut Batch) {}
+    fn read_final(&mut self, _: &VmSet, _: &mut Namespaces, _: &mut Batch) {}
 }
 
 /// A line of the table of readers.

@@ -8,7 +8,7 @@ use super::processes::Process;
 use super::stitched::StitchedCounter;
 use super::totals::{Totals, counts_anew, decreased};
 use super::unexplained::UnexplainedDrops;
-use crate::model::{FrameCounts, Nic, NicSince, Tenant};
+use crate::model::{Device, FrameCounts, Nic, NicSince, Tenant};
 
 /// A device counts on over all its owners. Each owner is published its share since it got the device.
 #[derive(Debug)]
@@ -18,8 +18,7 @@ pub(in crate::manager) struct DeviceAccount {
     /// In seconds of Unix time.
     pub(super) last_seen: f64,
     pub(super) nic: Nic,
-    /// The number that the kernel gives to no other device, where it gives one.
-    pub(super) device: Option<u64>,
+    pub(super) device: Device,
     /// The VM that has the device, or had it last.
     pub(super) owner: String,
     /// The user of that VM; not known of an account of a daemon before this one.
@@ -71,7 +70,7 @@ enum Programs {
 }
 
 impl DeviceAccount {
-    pub(super) fn new(nic: Nic, device: Option<u64>, owner: &str, since: Option<f64>) -> Self {
+    pub(super) fn new(nic: Nic, device: Device, owner: &str, since: Option<f64>) -> Self {
         Self {
             last_tick: 0,
             last_seen: 0.0,
@@ -113,14 +112,6 @@ impl DeviceAccount {
     pub(super) fn restored(self, offset: Totals, now: f64) -> Self {
         let programs = Programs::MayBeLeft;
         Self { counts: (offset.rx, offset.tx), offset, last_seen: now, programs, ..self }
-    }
-
-    /// Whether the device that has the name and the index now is still the one of this account.
-    pub(super) fn is_device(&self, nic: &Nic, device: Option<u64>) -> bool {
-        match (self.device, device) {
-            (Some(known), Some(now)) => known == now,
-            _ => self.nic == *nic,
-        }
     }
 
     /// Whether the device counts less than it did: then it is another one.

@@ -2,9 +2,9 @@
 
 use std::mem;
 
-use super::{Continuity, DeviceAccount, DeviceKey};
+use super::{Continuity, DeviceAccount};
 use crate::manager::quota::{self, Limit, QuotaItem};
-use crate::model::{Excess, Tenant};
+use crate::model::{DeviceId, Excess, Tenant};
 
 /// The number of each that is kept: sums of terminated VMs, moving devices, and accounts in other namespaces without a
 /// VM.
@@ -20,22 +20,23 @@ impl Continuity {
         if accounts.len() as u64 <= KEPT.others {
             return;
         }
-        let is_left =
-            |(key, account): &(&DeviceKey, &DeviceAccount)| key.netns.is_some() && account.last_tick != tick;
+        let is_left = |(_, account): &(&DeviceId, &DeviceAccount)| {
+            account.nic.netns.is_some() && account.last_tick != tick
+        };
         let left: Vec<_> = accounts
             .iter()
             .filter(is_left)
-            .map(|(key, account)| (key.clone(), account.tenant, account.last_seen))
+            .map(|(device, account)| (*device, account.tenant, account.last_seen))
             .collect();
-        let kept = |(_, tenant, last_seen): &(DeviceKey, Tenant, f64)| QuotaItem {
+        let kept = |(_, tenant, last_seen): &(DeviceId, Tenant, f64)| QuotaItem {
             tenant: *tenant,
             size: 1,
             worth: *last_seen as u64,
         };
         for at in quota::over_quota(left.iter().map(kept), KEPT) {
-            let (key, tenant, _) = &left[at];
+            let (device, tenant, _) = &left[at];
             overuse.add(tenant.uid(), "device accounts", 1);
-            accounts.remove(key);
+            accounts.remove(device);
             self.changed = true;
         }
     }

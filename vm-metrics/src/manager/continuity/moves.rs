@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::totals::{Totals, decreased};
 use super::{DeviceAccount, DeviceReading, KEEP_ELSEWHERE};
 use crate::manager::quota::{self, Limit, QuotaItem};
-use crate::model::{Excess, FIRST_NUMBER, FrameCounts, Tenant};
+use crate::model::{Excess, FrameCounts, Tenant};
+use crate::net::moved_device::MovedDevice;
 
 /// How long a moved device is recognised by its index alone, or by its name alone where the index is not known, in
 /// seconds. Its VM may have to wait for a scan of all processes. After that, both must match: it may wait for its next
@@ -25,14 +26,8 @@ struct DeviceMove {
     /// Not known of a move that a daemon before this one saved.
     #[serde(skip, default = "nobody")]
     tenant: Tenant,
-    tap: String,
-    from: Option<u64>,
-    /// The number that the kernel gives to no other device of this process's own namespace. It is the same when the
-    /// device is back.
-    #[serde(default)]
-    device: Option<u64>,
-    /// The index in the new namespace; 0 where the kernel does not give it.
-    ifindex: u32,
+    #[serde(flatten)]
+    device: MovedDevice,
     /// The device's own counts at the move, guest perspective: rx and tx.
     #[serde(rename = "raw")]
     counts: (FrameCounts, FrameCounts),
@@ -49,18 +44,9 @@ impl Moves {
         cumulative: Option<Totals>,
         ifindex: u32,
     ) {
-        let (tap, from, counts) = (account.nic.tap.clone(), account.nic.netns, account.counts);
-        let device = account.device.filter(|device| from.is_none() && *device < FIRST_NUMBER);
-        self.moved.push(DeviceMove {
-            at: now,
-            tenant: account.tenant,
-            tap,
-            from,
-            device,
-            ifindex,
-            counts,
-            cumulative,
-        });
+        let device = MovedDevice::new(&account.nic, &account.device, ifindex);
+        let (tenant, counts) = (account.tenant, account.counts);
+        self.moved.push(DeviceMove { at: now, tenant, device, counts, cumulative });
     }
 
     /// Forgets the oldest moves of a user who has too many.
@@ -75,27 +61,12 @@ impl Moves {
     }
 
     /// Returns the published counts of a device that has moved here, if they are known; `None` for any other device.
-    pub(super) fn take(
-        &mut self,
-        now: f64,
-        reading: &DeviceReading<'_>,
-        device: Option<u64>,
-    ) -> Option<Option<Totals>> {
+    pub(super) fn take(&mut self, now: f64, reading: &DeviceReading<'_>) -> Option<Option<Totals>> {
         self.moved.retain(|moved| now - moved.at <= KEEP_ELSEWHERE);
         let is_it = |moved: &DeviceMove| {
-            let is_young = now - moved.at <= PATIENCE;
-            let is_named = moved.tap == reading.nic.tap;
-            let same = match (moved.ifindex, reading.ifindex) {
-                (0, _) | (_, 0) => is_named && is_young,
-                (then, now) => then == now && (is_named || is_young),
-            };
-            let same = match moved.device.zip(device) {
-                _ if moved.from != reading.nic.netns => same,
-                // It is back from an unwatched namespace.
-                Some((then, now)) if reading.nic.netns.is_none() => then == now,
-                _ => same && is_named,
-            };
             let (rx, tx) = &moved.counts;
+            let is_recent = now - moved.at <= PATIENCE;
+            let same = moved.device.is(reading.nic, &reading.device, is_recent);
             same && !decreased(&reading.rx, rx) && !decreased(&reading.tx, tx)
         };
         let at = self.moved.iter().position(is_it)?;

@@ -27,8 +27,8 @@ struct ProcessStart {
 impl Processes {
     /// Whether a process or a thread was read that [`started`](Self::started) has not been asked for.
     pub(super) fn has_new(&self, batch: &Batch) -> bool {
-        let processes =
-            batch.processes.iter().filter_map(|(pid, process)| Some((*pid, process.start_ticks?)));
+        let processes = batch.processes.iter().chain(&batch.removed_processes);
+        let processes = processes.filter_map(|(pid, process)| Some((*pid, process.start_ticks?)));
         let vcpus = batch.threads.values().flat_map(|threads| &threads.vcpus);
         let threads = vcpus.filter_map(|vcpu| Some((vcpu.thread, vcpu.start_ticks?)));
         processes.chain(threads).any(|process| !self.started.contains_key(&process))

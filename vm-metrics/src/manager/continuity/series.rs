@@ -1,7 +1,7 @@
 //! Dates the beginnings of series, over all devices of an interface.
 
 use super::processes::Process;
-use super::{Continuity, ContinuityTick, DeviceKey, DeviceReading};
+use super::{Continuity, ContinuityTick, DeviceReading};
 use crate::model::{EarlierCounts, FrameCounts, InstanceInfo, Nic, NicSince, NicStats, Tenant, VmSince};
 
 impl ContinuityTick<'_> {
@@ -32,7 +32,7 @@ impl ContinuityTick<'_> {
         stats: &mut NicStats,
     ) {
         let Continuity { accounts, sums, tick, changed, .. } = &mut *self.state;
-        let Some(account) = accounts.get_mut(&DeviceKey::new(reading.nic, reading.ifindex)) else { return };
+        let Some(account) = accounts.get_mut(&reading.device.id) else { return };
         let counter = sums.counter(vm, reading.nic, *tick);
         counter.step(account.share, stats.counts(), account.counts_since, account.earlier);
         if account.renamed_at.is_some() {

@@ -6,8 +6,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::sums::VmKey;
-use super::{Continuity, ContinuityTick, DeviceAccount, DeviceKey};
-use crate::model::{Batch, InstanceInfo, Nic, Removals, TapReading, VmSet};
+use super::{Continuity, ContinuityTick};
+use crate::model::{Batch, InstanceInfo, Nic, ShortLivedDevice, VmSet};
 
 /// Ticks for which a device waits until its VM is listed.
 const PATIENCE: u64 = 2;
@@ -21,9 +21,9 @@ const MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct ShortLivedDevices {
     /// Devices of the VMs of this tick.
-    found: HashMap<VmKey, Vec<(Nic, TapReading)>>,
+    found: HashMap<VmKey, Vec<ShortLivedDevice>>,
     /// With the tick of its notice.
-    waiting: Vec<(u64, Nic, TapReading)>,
+    waiting: Vec<(u64, ShortLivedDevice)>,
     /// The VM that lost a device of this name, and when.
     lost: HashMap<Nic, (VmKey, f64)>,
 }
@@ -33,21 +33,21 @@ impl ShortLivedDevices {
     pub(super) fn assign(
         &mut self,
         (tick, now): (u64, f64),
-        devices: impl IntoIterator<Item = (Nic, TapReading)>,
+        devices: impl IntoIterator<Item = ShortLivedDevice>,
         present: &VmSet,
-        removals: &Removals,
+        removals: &VmSet,
     ) {
         self.found.clear();
         self.lost.retain(|_, (_, lost_at)| now - *lost_at < KEEP_NAMES);
         self.waiting.retain(|(heard, ..)| tick - heard < PATIENCE);
         let room = MAX.saturating_sub(self.waiting.len());
-        self.waiting.extend(devices.into_iter().take(room).map(|(nic, reading)| (tick, nic, reading)));
-        if !removals.vms.vms.is_empty() || !self.waiting.is_empty() {
+        self.waiting.extend(devices.into_iter().take(room).map(|device| (tick, device)));
+        if !removals.vms.is_empty() || !self.waiting.is_empty() {
             self.find(now, present, removals);
         }
     }
 
-    fn find(&mut self, now: f64, present: &VmSet, removals: &Removals) {
+    fn find(&mut self, now: f64, present: &VmSet, removals: &VmSet) {
         let owners = |vms: &VmSet| -> HashMap<Nic, VmKey> {
             let of_vm = |vm| {
                 let key = VmKey::of(vm);
@@ -55,17 +55,18 @@ impl ShortLivedDevices {
             };
             vms.vms.iter().flat_map(of_vm).collect()
         };
-        let lose = owners(&removals.vms);
+        let lose = owners(removals);
         if !self.waiting.is_empty() {
             let (have, there) = (owners(present), present.vms.iter().map(VmKey::of).collect::<HashSet<_>>());
             let had = |nic: &Nic| {
                 let (owner, _) = self.lost.get(nic)?;
                 there.contains(owner).then_some(owner)
             };
-            self.waiting.retain(|(_, nic, reading)| {
+            self.waiting.retain(|(_, device)| {
+                let nic = &device.nic;
                 let owner = have.get(nic).or_else(|| lose.get(nic)).or_else(|| had(nic));
                 if let Some(owner) = owner {
-                    self.found.entry(owner.clone()).or_default().push((nic.clone(), *reading));
+                    self.found.entry(owner.clone()).or_default().push(device.clone());
                 }
                 owner.is_none()
             });
@@ -75,7 +76,7 @@ impl ShortLivedDevices {
     }
 
     /// Takes the devices of one VM.
-    pub(super) fn take(&mut self, vm: &VmKey) -> Vec<(Nic, TapReading)> {
+    pub(super) fn take(&mut self, vm: &VmKey) -> Vec<ShortLivedDevice> {
         self.found.remove(vm).unwrap_or_default()
     }
 }
@@ -84,27 +85,15 @@ impl ContinuityTick<'_> {
     /// Finds the VMs of devices that came and went since the last tick.
     ///
     /// A device with an account was read, and the merge publishes its final counters by that.
-    pub(super) fn assign_short_lived(
-        &mut self,
-        (vms, batch): (&VmSet, &Batch),
-        (removals, last): (&Removals, &Batch),
-    ) {
+    pub(super) fn assign_short_lived(&mut self, present: &VmSet, removals: &VmSet, batch: &Batch) {
         let Self { state, now, .. } = self;
         let Continuity { accounts, short_lived, tick, .. } = &mut **state;
-        let is_read = |nic: &Nic, ifindex: u32| {
-            let key = DeviceKey { netns: nic.netns, ifindex, name: None };
-            // The inode of a namespace is used again, its number is not.
-            let namespace = nic.netns.and_then(|netns| batch.namespaces.get(&netns)).copied();
-            let same = |account: &DeviceAccount| nic.netns.is_none() || account.device == namespace;
-            accounts.get(&key).is_some_and(same)
-        };
-        let devices = batch.short_lived.iter().chain(&last.short_lived);
-        let unread = devices.filter(|(nic, reading)| !is_read(nic, reading.ifindex)).cloned();
-        short_lived.assign((*tick, *now), unread, vms, removals);
+        let unread = batch.short_lived.iter().filter(|unread| !accounts.contains_key(&unread.device.id));
+        short_lived.assign((*tick, *now), unread.cloned(), present, removals);
     }
 
     /// Takes the devices of a VM that came and went since the last tick.
-    pub(in crate::manager) fn take_short_lived(&mut self, vm: &InstanceInfo) -> Vec<(Nic, TapReading)> {
+    pub(in crate::manager) fn take_short_lived(&mut self, vm: &InstanceInfo) -> Vec<ShortLivedDevice> {
         let devices = self.state.short_lived.take(&VmKey::of(vm));
         self.state.changed |= !devices.is_empty();
         devices
@@ -114,6 +103,7 @@ impl ContinuityTick<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Device, TapStats};
 
     fn vms(list: &[(&str, &[&str])]) -> VmSet {
         let vm = |(id, taps): &(&str, &[&str])| InstanceInfo {
@@ -125,24 +115,21 @@ mod tests {
         VmSet { vms: list.iter().map(vm).collect() }
     }
 
-    fn device(tap: &str, ifindex: u32) -> (Nic, TapReading) {
-        (Nic::local(tap), TapReading { ifindex, ..TapReading::default() })
+    fn device(tap: &str, rx_bytes: u64) -> ShortLivedDevice {
+        let stats = TapStats { rx_bytes, ..TapStats::default() };
+        ShortLivedDevice { nic: Nic::local(tap), device: Device::default(), stats }
     }
 
-    fn of(devices: &mut ShortLivedDevices, id: &str) -> Vec<u32> {
-        let readings = devices.take(&VmKey::of(&vms(&[(id, &[])]).vms[0]));
-        readings.iter().map(|(_, reading)| reading.ifindex).collect()
-    }
-
-    fn removals(vms: VmSet) -> Removals {
-        Removals { vms, ifindexes: HashMap::new() }
+    fn of(devices: &mut ShortLivedDevices, id: &str) -> Vec<u64> {
+        let devices = devices.take(&VmKey::of(&vms(&[(id, &[])]).vms[0]));
+        devices.iter().map(|device| device.stats.rx_bytes).collect()
     }
 
     #[test]
     fn a_device_belongs_to_its_names_vm() {
         let mut devices = ShortLivedDevices::default();
         let came = [device("t0", 5), device("t1", 6), device("t0", 7), device("other", 8)];
-        devices.assign((1, 0.0), came, &vms(&[("a", &["t0"])]), &removals(vms(&[("b", &["t0", "t1"])])));
+        devices.assign((1, 0.0), came, &vms(&[("a", &["t0"])]), &vms(&[("b", &["t0", "t1"])]));
         assert_eq!(of(&mut devices, "a"), [5, 7]);
         assert_eq!(of(&mut devices, "a"), [0; 0], "once");
         assert_eq!(of(&mut devices, "b"), [6]);
@@ -151,12 +138,12 @@ mod tests {
     #[test]
     fn a_device_waits_for_its_vm() {
         let mut devices = ShortLivedDevices::default();
-        devices.assign((1, 0.0), [device("t0", 5)], &VmSet::default(), &Removals::default());
-        devices.assign((2, 1.0), [], &vms(&[("a", &["t0"])]), &Removals::default());
+        devices.assign((1, 0.0), [device("t0", 5)], &VmSet::default(), &VmSet::default());
+        devices.assign((2, 1.0), [], &vms(&[("a", &["t0"])]), &VmSet::default());
         assert_eq!(of(&mut devices, "a"), [5]);
-        devices.assign((3, 2.0), [device("t1", 6)], &VmSet::default(), &Removals::default());
-        devices.assign((4, 3.0), [], &VmSet::default(), &Removals::default());
-        devices.assign((5, 4.0), [], &vms(&[("b", &["t1"])]), &Removals::default());
+        devices.assign((3, 2.0), [device("t1", 6)], &VmSet::default(), &VmSet::default());
+        devices.assign((4, 3.0), [], &VmSet::default(), &VmSet::default());
+        devices.assign((5, 4.0), [], &vms(&[("b", &["t1"])]), &VmSet::default());
         assert_eq!(of(&mut devices, "b"), [0; 0], "but not for long");
     }
 
@@ -164,10 +151,10 @@ mod tests {
     fn a_vm_owns_its_just_lost_device() {
         let mut devices = ShortLivedDevices::default();
         let bare = || vms(&[("a", &[])]);
-        devices.assign((1, 0.0), [], &bare(), &removals(vms(&[("a", &["t0"])])));
-        devices.assign((2, 1.0), [device("t0", 5)], &bare(), &Removals::default());
+        devices.assign((1, 0.0), [], &bare(), &vms(&[("a", &["t0"])]));
+        devices.assign((2, 1.0), [device("t0", 5)], &bare(), &VmSet::default());
         assert_eq!(of(&mut devices, "a"), [5]);
-        devices.assign((3, KEEP_NAMES), [device("t0", 6)], &bare(), &Removals::default());
+        devices.assign((3, KEEP_NAMES), [device("t0", 6)], &bare(), &VmSet::default());
         assert_eq!(of(&mut devices, "a"), [0; 0]);
     }
 }

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::DeviceAccount;
-use super::DeviceKey;
 use super::interface_counter::EarlierTotals;
 use super::moves::Moves;
 use super::processes::Process;
 use super::sums::VmSum;
 use super::totals::Totals;
 use crate::host::Host;
-use crate::model::{ComponentHealth, FIRST_NUMBER, Health, Nic, NicSince};
+use crate::model::{ComponentHealth, DeviceId, FIRST_NUMBER, Health, Nic, NicSince};
+use crate::net::device_table::DeviceTable;
 use crate::own_dir::{DirError, OwnDir};
 
 /// More than 100 000 devices need.
@@ -120,7 +120,11 @@ impl Store {
     }
 
     /// Loads the state of the daemon before this one. An unreadable file counts as none.
-    pub(super) fn load(&mut self, now: f64) -> (Vec<(DeviceKey, DeviceAccount)>, Vec<VmSum>, Moves) {
+    pub(super) fn load(
+        &mut self,
+        now: f64,
+        devices: &mut DeviceTable,
+    ) -> (Vec<(DeviceId, DeviceAccount)>, Vec<VmSum>, Moves) {
         self.check();
         let loaded = self.read();
         let saved = match loaded {
@@ -131,7 +135,7 @@ impl Store {
             }
         };
         let Some(saved) = saved else { return Default::default() };
-        let accounts = saved.devices.into_iter().map(|device| device.restored(now)).collect();
+        let accounts = saved.devices.into_iter().map(|device| device.restored(now, devices)).collect();
         (accounts, saved.ended, saved.moves)
     }
 
@@ -147,11 +151,11 @@ impl Store {
     /// Replaces the file as a whole: a daemon that is killed meanwhile leaves the former one.
     pub(super) fn save<'a>(
         &mut self,
-        accounts: impl Iterator<Item = (&'a DeviceKey, &'a DeviceAccount)>,
+        accounts: impl Iterator<Item = &'a DeviceAccount>,
         ended: Vec<VmSum>,
         moves: Moves,
     ) {
-        let devices = accounts.map(|(key, account)| SavedDevice::of(key, account)).collect();
+        let devices = accounts.map(SavedDevice::of).collect();
         let written = self.write(devices, ended, moves);
         self.note(written);
     }
@@ -193,12 +197,12 @@ impl StoreError {
 }
 
 impl SavedDevice {
-    fn of(key: &DeviceKey, account: &DeviceAccount) -> Self {
+    fn of(account: &DeviceAccount) -> Self {
         let offset = (account.offset != Totals::default()).then_some(account.offset);
-        let (tap, owner) = (account.nic.tap.clone(), account.owner.clone());
-        let DeviceKey { netns, ifindex, .. } = *key;
+        let (Nic { tap, netns }, owner) = (account.nic.clone(), account.owner.clone());
         // The next daemon gives new numbers to namespaces without a cookie.
-        let device = account.device.filter(|device| *device < FIRST_NUMBER);
+        let device = account.device.birth.filter(|birth| *birth < FIRST_NUMBER);
+        let ifindex = account.device.id.ifindex;
         let DeviceAccount { process, since, counts_since, earlier, .. } = *account;
         Self {
             tap,
@@ -215,14 +219,14 @@ impl SavedDevice {
         }
     }
 
-    fn restored(self, now: f64) -> (DeviceKey, DeviceAccount) {
+    fn restored(self, now: f64, devices: &mut DeviceTable) -> (DeviceId, DeviceAccount) {
         let nic = Nic { tap: self.tap, netns: self.netns };
-        let key = DeviceKey::new(&nic, self.ifindex);
-        let mut account = DeviceAccount::new(nic, self.device, &self.owner, self.since);
+        let device = devices.restore(&nic, self.ifindex, self.device);
+        let mut account = DeviceAccount::new(nic, device, &self.owner, self.since);
         account.process = self.process;
         account.counts_since = NicSince { device: self.counts_since, ebpf: self.ebpf_since };
         account.earlier = self.earlier;
-        (key, account.restored(self.offset.unwrap_or_default(), now))
+        (device.id, account.restored(self.offset.unwrap_or_default(), now))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tests of accounts: identity of devices, owners, and start times.
 
+pub(in crate::manager) mod daemon;
 mod moves;
 mod restarts;
 
@@ -10,9 +11,8 @@ use rustix::param::clock_ticks_per_second;
 
 use super::processes::Process;
 use super::*;
-use crate::model::{
-    Batch, DeviceExit, ExitNotice, InstanceInfo, ProcessReading, Removals, TapReading, VmSet,
-};
+use crate::model::{Batch, InstanceInfo, NicKind, NicReadings, ProcessReading, VmSet};
+use daemon::Daemon;
 
 /// The inode of another network namespace.
 const THERE: u64 = 4_026_532_001;
@@ -29,8 +29,8 @@ fn host_with(dir: &Path, tap: &str) -> Host {
     host
 }
 
-fn daemon(host: &Host) -> Continuity {
-    Continuity::new(host.clone(), Purpose::Serve, None, Trust::default())
+fn daemon(host: &Host) -> Daemon {
+    Daemon::new(host, Purpose::Serve, None)
 }
 
 fn there(tap: &str) -> Nic {
@@ -45,17 +45,18 @@ fn tx(bytes: u64) -> FrameCounts {
     FrameCounts { bytes: Some(bytes), packets: Some(bytes / 100), ..FrameCounts::default() }
 }
 
-fn reading(nic: &Nic, ifindex: u32, bytes: u64) -> DeviceReading<'_> {
-    DeviceReading { nic, ifindex, namespace: nic.netns.map(|_| 3), rx: tx(0), tx: tx(bytes) }
+fn reading(nic: &Nic, device: Device, bytes: u64) -> DeviceReading<'_> {
+    DeviceReading { nic, device, rx: tx(0), tx: tx(bytes) }
 }
 
 fn counted(bytes: u64) -> Totals {
     Totals { tx: tx(bytes), ..Totals::default() }
 }
 
-fn readings<'n>(nics: impl IntoIterator<Item = (&'n Nic, u32)>) -> Batch {
-    let tap = |(nic, ifindex): (&Nic, u32)| (nic.clone(), TapReading { ifindex, ..TapReading::default() });
-    Batch { taps: nics.into_iter().map(tap).collect(), namespaces: [(THERE, 3)].into(), ..Batch::default() }
+/// The readings of interfaces with these devices.
+fn readings(devices: &[Device]) -> Batch {
+    let nic = |device: &Device| NicReadings { device: Some(*device), ..NicReadings::default() };
+    Batch { nics: devices.iter().map(nic).collect(), ..Batch::default() }
 }
 
 fn vm<'n>(id: &str, process: Option<Process>, nics: impl IntoIterator<Item = &'n Nic>) -> VmSet {
@@ -65,55 +66,51 @@ fn vm<'n>(id: &str, process: Option<Process>, nics: impl IntoIterator<Item = &'n
 }
 
 /// One tick in which a VM has a device that has sent so many bytes: returns the VM's share.
-fn read(continuity: &mut Continuity, owner: &str, nic: &Nic, ifindex: u32, bytes: u64) -> u64 {
-    read_after(continuity, Vec::new(), (owner, None), nic, ifindex, bytes)
+fn read(daemon: &mut Daemon, owner: &str, nic: &Nic, ifindex: u32, bytes: u64) -> u64 {
+    read_after(daemon, &[], (owner, None), nic, ifindex, bytes)
 }
 
 /// The same after devices have left their namespace, and of a VM whose process is known.
 fn read_after(
-    continuity: &mut Continuity,
-    exits: Vec<ExitNotice>,
+    daemon: &mut Daemon,
+    exits: &[(&Nic, u32, DeviceExit)],
     (owner, process): (&str, Option<Process>),
     nic: &Nic,
     ifindex: u32,
     bytes: u64,
 ) -> u64 {
-    let mut batch = Batch { exits, ..readings([(nic, ifindex)]) };
+    let exits = daemon.begin_tick(exits);
+    let device = daemon.find(nic, ifindex, NicKind::Tap);
+    let mut batch = Batch { exits, ..readings(&[device]) };
     let reading_of =
         |start_ticks| ProcessReading { start_ticks: Some(start_ticks), ..ProcessReading::default() };
     batch.processes.extend(process.map(|(pid, start_ticks)| (pid, reading_of(start_ticks))));
-    let vms = vm(owner, process, [nic]);
-    let mut tick = continuity.begin_tick(now(), (&vms, &batch), (&Removals::default(), &Batch::default()));
-    let given = tick.account(owner, &reading(nic, ifindex, bytes)).publish(counted(bytes));
+    let mut tick = daemon.continuity.begin_tick(now(), &vm(owner, process, [nic]), &VmSet::default(), &batch);
+    let given = tick.account(owner, &reading(nic, device, bytes)).publish(counted(bytes));
     tick.end().save();
     given.tx.bytes.unwrap()
 }
 
 /// One tick at this time in which a VM loses a device that has left its namespace.
-fn lose(continuity: &mut Continuity, at: f64, nic: &Nic, ifindex: u32, bytes: u64, exit: DeviceExit) {
-    let removals = Removals { vms: vm("a", None, [nic]), ifindexes: [(nic.clone(), ifindex)].into() };
-    let last = Batch { nic_exits: [(nic.clone(), exit)].into(), ..readings([(nic, ifindex)]) };
-    let mut tick = continuity.begin_tick(at, (&VmSet::default(), &Batch::default()), (&removals, &last));
-    tick.close(exit, &reading(nic, ifindex, bytes), counted(bytes));
+fn lose(daemon: &mut Daemon, at: f64, nic: &Nic, ifindex: u32, bytes: u64, exit: DeviceExit) {
+    let exits = daemon.begin_tick(&[]);
+    let device = daemon.lose(nic, ifindex);
+    let batch = Batch { exits, ..readings(&[device]) };
+    let mut tick = daemon.continuity.begin_tick(at, &VmSet::default(), &vm("a", None, [nic]), &batch);
+    tick.close(exit, device.id, counted(bytes));
     tick.end().save();
 }
 
-/// One tick without VMs before which a device has left its namespace; `is_lost` when a VM loses it in this tick.
-fn exit(continuity: &mut Continuity, nic: &Nic, ifindex: u32, exit: DeviceExit, is_lost: bool) {
-    let batch = Batch { exits: vec![notice(nic, ifindex, exit)], ..Batch::default() };
-    let ifindexes = is_lost.then(|| (nic.clone(), ifindex)).into_iter().collect();
-    let removals = Removals { ifindexes, ..Removals::default() };
-    continuity.begin_tick(now(), (&VmSet::default(), &batch), (&removals, &Batch::default())).end().save();
+/// One tick without VMs before which a device has left its namespace.
+fn exit(daemon: &mut Daemon, nic: &Nic, ifindex: u32, exit: DeviceExit) {
+    let batch = Batch { exits: daemon.begin_tick(&[(nic, ifindex, exit)]), ..Batch::default() };
+    daemon.continuity.begin_tick(now(), &VmSet::default(), &VmSet::default(), &batch).end().save();
 }
 
-fn notice(nic: &Nic, ifindex: u32, exit: DeviceExit) -> ExitNotice {
-    ExitNotice { netns: nic.netns, ifindex, exit }
-}
-
-fn idle(continuity: &mut Continuity, ticks: u64) {
-    let (vms, batch, removals) = (VmSet::default(), Batch::default(), Removals::default());
+fn idle(daemon: &mut Daemon, ticks: u64) {
     for _ in 0..ticks {
-        continuity.begin_tick(now(), (&vms, &batch), (&removals, &batch)).end().save();
+        let batch = Batch { exits: daemon.begin_tick(&[]), ..Batch::default() };
+        daemon.continuity.begin_tick(now(), &VmSet::default(), &VmSet::default(), &batch).end().save();
     }
 }
 
@@ -127,7 +124,7 @@ fn an_account_lives_as_long_as_its_device() {
     assert_eq!(read(&mut continuity, "b", &nic, 7, 1200), 200);
     fs::remove_dir(host.net_device("t")).unwrap();
     idle(&mut continuity, 2 * FORGET_EVERY);
-    assert!(continuity.accounts.is_empty());
+    assert!(continuity.continuity.accounts.is_empty());
 }
 
 /// It has the name and the index of the one before.
@@ -171,7 +168,7 @@ fn a_device_renamed_without_vm_keeps_its_account() {
 /// The devices of another namespace cannot be listed from here.
 #[test]
 fn accounts_of_other_namespaces_stay() {
-    let mut continuity = Continuity::default();
+    let mut continuity = Daemon::default();
     let nic = there("t");
     read(&mut continuity, "a", &nic, 7, 1000);
     idle(&mut continuity, 2 * FORGET_EVERY);
@@ -180,7 +177,7 @@ fn accounts_of_other_namespaces_stay() {
 
 #[test]
 fn a_device_keeps_its_account_when_indexed() {
-    let mut continuity = Continuity::default();
+    let mut continuity = Daemon::default();
     let nic = there("t");
     assert_eq!(read(&mut continuity, "a", &nic, 0, 1000), 1000);
     assert_eq!(read(&mut continuity, "b", &nic, 0, 1200), 200);
@@ -193,11 +190,10 @@ fn a_process_keeps_its_start_time() {
     let host = host(dir.path());
     fs::create_dir_all(host.proc()).unwrap();
     fs::write(host.proc().join("stat"), "cpu 1 2\nbtime 1700000000\n").unwrap();
-    let started = |continuity: &mut Continuity, start_ticks| {
+    let started = |daemon: &mut Daemon, start_ticks| {
         let process = ProcessReading { start_ticks: Some(start_ticks), ..ProcessReading::default() };
         let batch = Batch { processes: [(7, process)].into(), ..Batch::default() };
-        let (vms, removals) = (VmSet::default(), Removals::default());
-        let mut tick = continuity.begin_tick(now(), (&vms, &batch), (&removals, &Batch::default()));
+        let mut tick = daemon.continuity.begin_tick(now(), &VmSet::default(), &VmSet::default(), &batch);
         let at = tick.start_time(7, start_ticks);
         tick.end().save();
         at
@@ -207,6 +203,6 @@ fn a_process_keeps_its_start_time() {
     fs::write(host.proc().join("stat"), "btime 1700000100\n").unwrap();
     assert_eq!(started(&mut continuity, 3 * ticks), Some(1_700_000_003.0), "the clock was set");
     assert_eq!(started(&mut continuity, 4 * ticks), Some(1_700_000_104.0), "the pid was used again");
-    let of_this_host = started(&mut Continuity::default(), 1);
+    let of_this_host = started(&mut Daemon::default(), 1);
     assert!(of_this_host.is_some_and(|at| at > 1e9), "this host has a boot time");
 }

@@ -7,21 +7,19 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::mem;
 
-use super::host_readings::HostReadings;
 use super::processes::Process;
 use super::sums::{self, Network};
 use super::totals::Totals;
-use super::{Continuity, DeviceAccount, DeviceKey, DeviceReading, FORGET_EVERY};
-use crate::model::{
-    Batch, DeviceExit, ExitNotice, FrameCounts, InstanceInfo, NicStats, Removals, Tenant, Trust, VmSet,
-};
+use super::{Continuity, DeviceAccount, DeviceReading, FORGET_EVERY};
+use crate::model::{Batch, DeviceExit, DeviceId, FrameCounts, InstanceInfo, NicStats, Tenant, Trust, VmSet};
 
 /// One tick of [`Continuity`].
 #[derive(Debug)]
 pub(in crate::manager) struct ContinuityTick<'c> {
     /// In seconds of Unix time.
     pub(super) now: f64,
-    pub(super) host: HostReadings,
+    /// In seconds of Unix time; read in a tick with a new process or thread.
+    boot_time: Option<u64>,
     /// The VMs of this tick, by id.
     vms: HashMap<String, VmIdentity>,
     pub(super) state: &'c mut Continuity,
@@ -44,17 +42,18 @@ impl Continuity {
     pub(in crate::manager) fn begin_tick(
         &mut self,
         now: f64,
-        present: (&VmSet, &Batch),
-        removed: (&Removals, &Batch),
+        present: &VmSet,
+        removals: &VmSet,
+        batch: &Batch,
     ) -> ContinuityTick<'_> {
         self.tick += 1;
-        let host = HostReadings::read(self, present, removed);
-        let vms = identities(present, &self.trust);
-        let mut tick = ContinuityTick { now, host, vms, state: self };
+        let boot_time = self.processes.has_new(batch).then(|| self.host.boot_time()).flatten();
+        let vms = identities(present, batch, &self.trust);
+        let mut tick = ContinuityTick { now, boot_time, vms, state: self };
         // An account shows that a device was read. So the short-lived devices are assigned before accounts are closed.
-        tick.assign_short_lived(present, removed);
-        // Accounts are closed before the merge: there, a new device may have the index of a deleted one.
-        tick.close_exited(present.1, removed.0);
+        tick.assign_short_lived(present, removals, batch);
+        // Accounts are closed before the merge, so that a device that has moved goes on in its next account.
+        tick.close_exited(batch, present);
         tick
     }
 }
@@ -66,44 +65,36 @@ impl<'c> ContinuityTick<'c> {
         owner: &str,
         reading: &DeviceReading<'_>,
     ) -> &mut DeviceAccount {
-        let key = DeviceKey::new(reading.nic, reading.ifindex);
-        self.name_to_index(&key, reading);
         let vm = self.vms.get(owner).copied();
         let process = vm.and_then(|vm| vm.process);
-        let is_own = key.netns.is_none();
-        let is_new_there = !is_own && self.is_new(process);
-        let is_sure = self.state.is_sure(reading.nic, reading.ifindex);
-        let Self { state, host, now, .. } = self;
-        let Continuity { accounts, moves, changed, initial_devices, shares_given, tick, is_one_shot, .. } =
-            &mut **state;
+        let is_new_there = reading.nic.netns.is_some() && self.is_new(process);
+        let Self { state, now, .. } = self;
+        let Continuity { accounts, moves, changed, shares_given, tick, is_one_shot, .. } = &mut **state;
         // A device of the first tick may have begun at any time before.
         let since = (!*is_one_shot && *tick > 1).then_some(*now);
-        let mut new = |device: Option<u64>| {
+        let mut new = || {
             *changed = true;
-            let mut account = DeviceAccount::new(reading.nic.clone(), device, owner, since);
+            let mut account = DeviceAccount::new(reading.nic.clone(), reading.device, owner, since);
             account.process = process;
-            let is_old = |device| initial_devices.as_ref().is_none_or(|old| old.contains(&device));
-            let is_new_here = is_own && device.is_some_and(|device| !is_old(device));
-            account.counts_since.device = since.filter(|_| is_new_here || is_new_there);
+            account.counts_since.device = since.filter(|_| reading.device.is_young || is_new_there);
             // A device that has moved goes on with its count: the owner begins at the counts published before.
-            if let Some(cumulative) = moves.take(*now, reading, device) {
+            if let Some(cumulative) = moves.take(*now, reading) {
                 account.start_from(cumulative);
                 account.counts_since.device = since;
             }
             account
         };
-        let account = match accounts.entry(key) {
-            Entry::Vacant(free) => free.insert(new(host.identify(reading))),
+        let account = match accounts.entry(reading.device.id) {
+            Entry::Vacant(free) => free.insert(new()),
             Entry::Occupied(known) => {
                 let account = known.into_mut();
-                let device = if is_sure { account.device } else { host.identify(reading) };
-                // Another device has this index now.
-                if !account.is_device(reading.nic, device) || account.decreased(reading) {
-                    *account = new(device);
+                if account.decreased(reading) {
+                    *account = new();
                 }
                 account
             }
         };
+        account.device = reading.device;
         if account.nic != *reading.nic {
             account.rename(reading.nic, *now);
             *changed = true;
@@ -126,55 +117,33 @@ impl<'c> ContinuityTick<'c> {
     }
 
     /// Closes the account of a device that left its namespace, after all of it is published.
-    pub(in crate::manager) fn close(
-        &mut self,
-        exit: DeviceExit,
-        reading: &DeviceReading<'_>,
-        cumulative: Totals,
-    ) {
-        self.forget(&DeviceKey::new(reading.nic, reading.ifindex), exit, Some(cumulative));
+    pub(in crate::manager) fn close(&mut self, exit: DeviceExit, device: DeviceId, cumulative: Totals) {
+        self.forget(device, exit, Some(cumulative));
     }
 
     /// Closes the accounts of devices that left their namespace before the devices of this tick were read.
     ///
     /// Those that a VM loses in this tick stay open: the merge still publishes their final counters.
-    fn close_exited(&mut self, batch: &Batch, removals: &Removals) {
-        let lost: HashSet<(Option<u64>, u32)> =
-            removals.ifindexes.iter().map(|(nic, ifindex)| (nic.netns, *ifindex)).collect();
-        for ExitNotice { netns, ifindex, exit } in &batch.exits {
-            let key = DeviceKey { netns: *netns, ifindex: *ifindex, name: None };
-            let is_lost = lost.contains(&(*netns, *ifindex));
-            let Some(account) = self.state.accounts.get(&key).filter(|_| !is_lost) else { continue };
-            let is_back = match (netns, account.device) {
-                (None, Some(device)) => self.host.device_id(&account.nic.tap) == Some(device),
-                _ => matches!(exit, DeviceExit::Moved { .. }) && batch.taps.contains_key(&account.nic),
-            };
-            if !is_back {
-                let cumulative = account.published;
-                self.forget(&key, *exit, cumulative);
-            }
+    fn close_exited(&mut self, batch: &Batch, present: &VmSet) {
+        let removed = &batch.nics[present.nics().count()..];
+        let lost: HashSet<DeviceId> = removed.iter().filter_map(|nic| Some(nic.device?.id)).collect();
+        let (leaving, gone) = batch.exits.iter().partition(|(device, _)| lost.contains(device));
+        self.state.leaving = leaving;
+        self.forget_all(gone);
+    }
+
+    fn forget_all(&mut self, gone: Vec<(DeviceId, DeviceExit)>) {
+        for (device, exit) in gone {
+            let cumulative = self.state.accounts.get(&device).and_then(|account| account.published);
+            self.forget(device, exit, cumulative);
         }
     }
 
-    fn forget(&mut self, key: &DeviceKey, exit: DeviceExit, cumulative: Option<Totals>) {
-        let Some(account) = self.state.accounts.remove(key) else { return };
+    fn forget(&mut self, device: DeviceId, exit: DeviceExit, cumulative: Option<Totals>) {
+        let Some(account) = self.state.accounts.remove(&device) else { return };
         self.state.changed = true;
         if let DeviceExit::Moved { ifindex } = exit {
             self.state.moves.add(self.now, &account, cumulative, ifindex);
-        }
-    }
-
-    /// Moves an account that was kept by name to its index, when a reader gives the index for the first time.
-    fn name_to_index(&mut self, key: &DeviceKey, reading: &DeviceReading<'_>) {
-        let Continuity { accounts, tick, .. } = &mut *self.state;
-        if key.netns.is_none() || reading.ifindex == 0 || accounts.contains_key(key) {
-            return;
-        }
-        if let Some(mut account) = accounts.remove(&DeviceKey::new(reading.nic, 0))
-            && account.last_tick + 1 >= *tick
-        {
-            account.device = reading.namespace;
-            accounts.insert(key.clone(), account);
         }
     }
 
@@ -196,14 +165,16 @@ impl<'c> ContinuityTick<'c> {
     /// Returns the start of a process, in seconds of Unix time: the same number for as long as it lives.
     pub(in crate::manager) fn start_time(&mut self, pid: u32, start_ticks: u64) -> Option<f64> {
         let Continuity { processes, tick, .. } = &mut *self.state;
-        processes.started((pid, start_ticks), *tick, self.host.boot_time)
+        processes.started((pid, start_ticks), *tick, self.boot_time)
     }
 
     /// Ends the tick, before anything of it is published.
-    pub(in crate::manager) fn end(self) -> Unsaved<'c> {
-        let Self { now, host, state, .. } = self;
+    pub(in crate::manager) fn end(mut self) -> Unsaved<'c> {
+        let leaving = mem::take(&mut self.state.leaving);
+        self.forget_all(leaving);
+        let Self { now, state, .. } = self;
         if state.tick.is_multiple_of(FORGET_EVERY) {
-            state.forget_deleted(now, host.all_devices.as_ref());
+            state.forget_unused(now);
         }
         state.keep_within_limits(now);
         if state.changed {
@@ -220,12 +191,12 @@ impl Unsaved<'_> {
         if mem::take(&mut state.changed)
             && let Some(store) = state.store.as_mut().filter(|_| !state.is_one_shot)
         {
-            store.save(state.accounts.iter(), state.sums.ended(), state.moves.clone());
+            store.save(state.accounts.values(), state.sums.ended(), state.moves.clone());
         }
     }
 }
 
-fn identities((vms, batch): (&VmSet, &Batch), trust: &Trust) -> HashMap<String, VmIdentity> {
+fn identities(vms: &VmSet, batch: &Batch, trust: &Trust) -> HashMap<String, VmIdentity> {
     let process = |vm: &InstanceInfo| {
         let pid = vm.hypervisor_pid?;
         Some((pid, batch.processes.get(&pid)?.start_ticks?))

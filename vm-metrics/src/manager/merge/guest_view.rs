@@ -2,9 +2,7 @@
 
 use vm_metrics_common::DropCounts;
 
-use crate::model::{
-    DirectionStats, EbpfReading, EbpfStats, FrameCounts, NicKind, TapReading, TapStats, Traffic,
-};
+use crate::model::{DirectionStats, EbpfReading, EbpfStats, FrameCounts, NicKind, TapStats, Traffic};
 
 /// Both directions, as the guest sees them.
 #[derive(Default)]
@@ -37,8 +35,8 @@ pub(super) fn sent_by_ebpf(kind: NicKind, ebpf: Option<&EbpfReading>) -> Option<
 }
 
 /// The counts of a device since its birth, received and sent.
-pub(super) fn counts_of(device: &TapReading) -> (FrameCounts, FrameCounts) {
-    let GuestView { rx, tx } = device_counts(device.kind, &device.stats);
+pub(super) fn counts_of(kind: NicKind, stats: &TapStats) -> (FrameCounts, FrameCounts) {
+    let GuestView { rx, tx } = device_counts(kind, stats);
     (rx, tx)
 }
 

@@ -1,42 +1,41 @@
 //! Merges the readings of one network interface.
 
-use vm_metrics_common::DropCounts;
+use vm_metrics_common::{DropCounts, Splits};
 
 use super::guest_view::{GuestView, counts_sent_frames, device_counts, ebpf_stats, sent_by_ebpf};
 use crate::manager::continuity::{ContinuityTick, DeviceAccount, DeviceReading, Totals};
 use crate::model::{
-    AttachMode, Batch, EbpfReading, FrameCounts, InstanceInfo, Nic, NicKind, NicSince, NicSource, NicStats,
-    TapReading,
+    AttachMode, EbpfReading, FrameCounts, InstanceInfo, Nic, NicKind, NicReadings, NicSince, NicSource,
+    NicStats,
 };
 
 /// Makes the numbers of an interface, with the number of its share if anything was read.
 pub(super) fn nic_stats(
     vm: &InstanceInfo,
     nic: &Nic,
-    batch: &Batch,
+    readings: &NicReadings,
+    splits: Splits,
     tick: &mut ContinuityTick<'_>,
 ) -> (Option<u64>, NicStats) {
-    let (device, ebpf) = readings_of_one_device(nic, batch);
-    let of_ebpf = ebpf.map(|ebpf| (ebpf.ifindex, ebpf.kind));
-    let Some((ifindex, kind)) = of_ebpf.or(device.map(|device| (device.ifindex, device.kind))) else {
+    let NicReadings { tap, ebpf, drops, awaits_drops, exit, .. } = *readings;
+    let Some(device) = readings.read_device() else {
         return (None, NicStats { device: nic.tap.clone(), netns: nic.netns, ..NicStats::default() });
     };
-    let GuestView { rx, tx } = device.map(|device| device_counts(kind, &device.stats)).unwrap_or_default();
-    let namespace = nic.netns.and_then(|netns| batch.namespaces.get(&netns)).copied();
-    let reading = DeviceReading { nic, ifindex, namespace, rx, tx };
+    let (kind, ebpf) = (device.kind, ebpf.as_ref());
+    let GuestView { rx, tx } = tap.map(|tap| device_counts(kind, &tap.stats)).unwrap_or_default();
+    let reading = DeviceReading { nic, device, rx, tx };
     let account = tick.account(&vm.id, &reading);
     // The equation of offered frames holds for a TAP only: a macvtap does not count delivered frames.
     let is_tap = kind == NicKind::Tap;
-    let has_equation = is_tap && device.is_some();
-    let drops = batch.drops.get(nic).filter(|drops| is_tap && drops.ifindex == ifindex);
-    let drops = drops.map(|drops| drops.counts);
+    let has_equation = is_tap && tap.is_some();
+    let drops = drops.filter(|_| is_tap);
     let cumulative = cumulative(kind, account, rx, tx, ebpf, drops);
     let (rx_backlog_packets, rx_backlog_bytes) = backlog(account, &cumulative, has_equation);
     let gap = gap(kind, account, &cumulative, tx.packets, ebpf, has_equation);
     // Before the publication, which needs the time from which the programs count.
     account.attached(ebpf.and_then(|ebpf| ebpf.since));
     let published = account.publish(cumulative);
-    let is_awaited = is_tap && batch.drops_awaited.contains(nic);
+    let is_awaited = is_tap && awaits_drops;
     let seen_drops = drops.map(device_dropped);
     let rx_dropped_by_device = account.unexplained.update(&cumulative, &published, seen_drops, is_awaited);
     let (start_time, share) = (account.since, account.share);
@@ -44,15 +43,15 @@ pub(super) fn nic_stats(
     let mut stats = NicStats {
         device: nic.tap.clone(),
         netns: nic.netns,
-        ifindex: Some(ifindex),
+        ifindex: Some(device.id.ifindex),
         kind,
-        source: counting.map(|_| NicSource::Ebpf).or(device.map(|device| device.source)).unwrap_or_default(),
+        source: counting.map(|_| NicSource::Ebpf).or(tap.map(|tap| tap.source)).unwrap_or_default(),
         attach: ebpf.map_or(AttachMode::None, |ebpf| ebpf.attach),
         start_time,
         rx: published.rx,
         tx: published.tx,
         mismatch_bytes: counting.and_then(|_| mismatch(cumulative.tx.bytes, tx.bytes)),
-        ebpf: published.ebpf.map(|ebpf| ebpf.known(batch.splits)),
+        ebpf: published.ebpf.map(|ebpf| ebpf.known(splits)),
         rx_backlog_packets,
         rx_backlog_bytes,
         rx_dropped_by_device,
@@ -61,29 +60,14 @@ pub(super) fn nic_stats(
         earlier: None,
         gone: false,
         since: NicSince::default(),
+        found: Some(device),
     };
     tick.continue_counter(vm, &reading, &mut stats);
     // Last, for closing removes the account.
-    if let Some(exit) = batch.nic_exits.get(nic) {
-        tick.close(*exit, &reading, cumulative);
+    if let Some(exit) = exit {
+        tick.close(exit, device.id, cumulative);
     }
     (Some(share), stats)
-}
-
-/// The readings of the device and of its programs, of one device only.
-///
-/// Two devices may have had the name one after the other. The device was read first: it is lost in the next tick, with
-/// its final counters, and the programs' count of the newer device waits until then.
-fn readings_of_one_device<'b>(
-    nic: &Nic,
-    batch: &'b Batch,
-) -> (Option<&'b TapReading>, Option<&'b EbpfReading>) {
-    let device = batch.taps.get(nic);
-    let is_newer = |ebpf: &&EbpfReading| {
-        device.is_some_and(|device| device.ifindex != 0 && device.ifindex != ebpf.ifindex)
-    };
-    let ebpf = batch.ebpf.get(nic).filter(|ebpf| !is_newer(ebpf));
-    (device.filter(|device| ebpf.is_none_or(|ebpf| ebpf.ifindex == device.ifindex)), ebpf)
 }
 
 /// The counts of a device since its birth. Sent frames have two sources: the device and the programs.

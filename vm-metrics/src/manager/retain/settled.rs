@@ -4,12 +4,17 @@ use crate::model::{CgroupStats, NicStats, ProcessStats, VmSince, VmStats};
 
 /// Shows a removed interface, unless a present one has its name.
 pub(super) fn show_nic(vm: &mut VmStats, terminated: &NicStats) {
-    let same = |nic: &&mut NicStats| nic.device == terminated.device && nic.netns == terminated.netns;
+    let same = |nic: &&mut NicStats| name(nic) == name(terminated);
     match vm.nics.iter_mut().find(same) {
         Some(nic) if nic.ifindex.is_some() => {}
         Some(nic) => *nic = terminated.clone(),
         None => vm.nics.push(terminated.clone()),
     }
+}
+
+/// What an interface is called in its series.
+pub(super) fn name(nic: &NicStats) -> (Option<u64>, &str) {
+    (nic.netns, &nic.device)
 }
 
 /// Keeps only the counts of its interfaces.
@@ -43,7 +48,7 @@ pub(super) fn settled(mut last: VmStats, before: Option<&VmStats>) -> VmStats {
     last.net_rx_packets = last.net_rx_packets.or(before.net_rx_packets);
     last.net_tx_packets = last.net_tx_packets.or(before.net_tx_packets);
     for nic in &mut last.nics {
-        let known = before.nics.iter().find(|known| known.device == nic.device && known.netns == nic.netns);
+        let known = before.nics.iter().find(|known| name(known) == name(nic));
         if let Some(known) = known {
             settle_nic(nic, known);
         }
@@ -58,10 +63,10 @@ fn end_nic(nic: &mut NicStats) {
 }
 
 fn settle_nic(nic: &mut NicStats, before: &NicStats) {
-    let same_device = nic.ifindex.is_none() || nic.ifindex == before.ifindex;
-    if !same_device {
+    if nic.found.is_some_and(|device| before.found.is_none_or(|before| before.id != device.id)) {
         return;
     }
+    nic.found = before.found;
     nic.ifindex = before.ifindex;
     nic.source = before.source;
     nic.attach = before.attach;

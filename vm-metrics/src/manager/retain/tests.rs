@@ -5,18 +5,24 @@ use crate::exporters::families::{self, Family};
 use crate::exporters::metrics::Kind;
 use crate::exporters::metrics::tests::full;
 use crate::model::{
-    Batch, DeviceExit, ExitNotice, FrameCounts, InstanceInfo, Nic, ProcessStats, Removals, Snapshot,
-    TapReading, VcpuStats, VmState,
+    Device, DeviceId, FrameCounts, InstanceInfo, Nic, ProcessStats, Snapshot, VcpuStats, VmState,
 };
 
-fn info(id: &str, pid: u32, taps: &[&str]) -> InstanceInfo {
+pub(super) fn info(id: &str, pid: u32, taps: &[&str]) -> InstanceInfo {
     let nics = taps.iter().map(|tap| Nic::local(*tap)).collect();
     InstanceInfo { id: id.into(), hypervisor_pid: Some(pid), nics, ..InstanceInfo::default() }
 }
 
-fn stats(id: &str, pid: u32, tap: &str, tx_bytes: Option<u64>) -> VmStats {
+/// A device with its index as its generation.
+pub(super) fn device(ifindex: u32) -> Device {
+    let id = DeviceId { ifindex, generation: ifindex.into(), ..DeviceId::default() };
+    Device { id, ..Device::default() }
+}
+
+pub(super) fn stats(id: &str, pid: u32, tap: &str, tx_bytes: Option<u64>) -> VmStats {
     let tx = FrameCounts { bytes: tx_bytes, ..FrameCounts::default() };
-    let nic = NicStats { device: tap.into(), ifindex: Some(3), tx, ..NicStats::default() };
+    let found = Some(device(3));
+    let nic = NicStats { device: tap.into(), ifindex: Some(3), tx, found, ..NicStats::default() };
     VmStats {
         instance_id: id.into(),
         hypervisor_pid: Some(pid),
@@ -38,44 +44,6 @@ fn add(terminated: &mut TerminatedVms, final_stats: Vec<VmStats>, before: &[VmSt
         final_stats.iter().map(|vm| info(&vm.instance_id, vm.hypervisor_pid.unwrap_or(0), &[])).collect();
     let overuse = terminated.add(&VmSet { vms }, final_stats, before, now);
     assert!(overuse.is_empty());
-}
-
-#[test]
-fn removals_are_vms_and_interfaces() {
-    let before = VmSet { vms: vec![info("a", 1, &["t0", "t1"]), info("b", 2, &["t2"]), info("c", 3, &[])] };
-    let before = LastTick { vms: before, stats: vec![stats("a", 1, "t0", Some(1))] };
-    let now = VmSet { vms: vec![info("a", 1, &["t1"]), info("c", 4, &[])] };
-    let removals = removals(&before, &now, &Batch::default());
-    assert_eq!(removals.vms.vms, [info("a", 1, &["t0"]), info("b", 2, &["t2"]), info("c", 3, &[])]);
-}
-
-#[test]
-fn an_unreadable_interface_is_lost() {
-    let vms = VmSet { vms: vec![info("a", 1, &["t0"])] };
-    let before = LastTick { vms: vms.clone(), stats: vec![stats("a", 1, "t0", Some(1))] };
-    assert_eq!(removals(&before, &vms, &Batch::default()).vms, vms);
-    let mut read = Batch::default();
-    read.taps.insert(Nic::local("t0"), TapReading::default());
-    assert_eq!(removals(&before, &vms, &read), Removals::default());
-    let never = LastTick { vms: vms.clone(), stats: Vec::new() };
-    assert_eq!(removals(&never, &vms, &Batch::default()), Removals::default());
-}
-
-/// Another reader had read it, so the event reader takes it for an unread device.
-#[test]
-fn a_deleted_device_is_read_once() {
-    let vms = VmSet { vms: vec![info("a", 1, &["t0"])] };
-    let before = LastTick { vms: vms.clone(), stats: vec![stats("a", 1, "t0", Some(1))] };
-    let mut batch = Batch::default();
-    batch.taps.insert(Nic::local("t0"), TapReading { ifindex: 3, ..TapReading::default() });
-    batch.exits.push(ExitNotice { netns: None, ifindex: 3, exit: DeviceExit::Deleted });
-    let removals = removals(&before, &vms, &batch);
-    assert_eq!(removals.vms, vms);
-    withdraw_from_present(&removals, &mut batch);
-    assert_eq!(batch.taps.len(), 1, "another device with its index is there");
-    batch.short_lived_nics.insert(Nic::local("t0"));
-    withdraw_from_present(&removals, &mut batch);
-    assert!(batch.taps.is_empty());
 }
 
 #[test]
@@ -141,7 +109,7 @@ fn a_renamed_device_is_shown_once() {
 fn a_renamed_device_hides_those_before_it() {
     let mut terminated = kept_for_ten_seconds();
     let mut before = stats("a", 1, "old", Some(5));
-    before.nics[0].ifindex = Some(2);
+    (before.nics[0].ifindex, before.nics[0].found) = (Some(2), Some(device(2)));
     for words in [before, stats("a", 1, "old", Some(7))] {
         add(&mut terminated, vec![words], &[], Instant::now());
     }
@@ -219,7 +187,7 @@ fn a_successor_is_shown_instead() {
     let mut terminated = kept_for_ten_seconds();
     let mut lost_nic = stats("b", 5, "t1", Some(3));
     lost_nic.nics[0].device = "t9".into();
-    lost_nic.nics[0].ifindex = Some(9);
+    (lost_nic.nics[0].ifindex, lost_nic.nics[0].found) = (Some(9), Some(device(9)));
     add(&mut terminated, vec![stats("a", 1, "t0", Some(7)), lost_nic], &[], Instant::now());
     let mut present = vec![stats("a", 2, "t0", Some(1)), stats("b", 5, "t1", Some(4))];
     terminated.show(&mut present, &VmSet::default());

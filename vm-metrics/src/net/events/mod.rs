@@ -143,7 +143,7 @@ fn is_to_be_called(news: &[u64], events: &mut Events, calls: &mut Calls) -> bool
 }
 
 fn failed(source: impl Into<std::io::Error>) -> NetError {
-    NetError::Netlink { operation: "listen for changes", source: source.into() }
+    NetError::Netlink { operation: "listen for changes", source: Arc::new(source.into()) }
 }
 
 impl Drop for PollerHandle {

@@ -97,13 +97,12 @@ impl ForeignNamespace {
         Ok(())
     }
 
-    /// Takes the events since the last tick. Their socket may have to be opened first, from within.
-    pub(super) fn begin_tick(&mut self, poller: &EventPoller) {
+    /// Opens the socket of events from within, if it was refused and it is time to try again.
+    pub(super) fn listen_again(&mut self, poller: &EventPoller) {
         let (Some(handle), Some(devices)) = (&self.handle, &mut self.devices) else { return };
         if devices.is_listening_due() && handle.within(|| devices.listen()).is_ok() {
             devices.events.iter().for_each(|events| poller.add(events, self.tenant));
         }
-        devices.begin_tick();
     }
 
     /// The open file. Its clones keep the namespace alive.

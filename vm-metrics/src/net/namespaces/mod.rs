@@ -1,7 +1,9 @@
 //! The network namespaces of VMs, each opened once for all readers.
 
 mod foreign;
+mod resolve;
 mod selection;
+mod sysfs;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -9,15 +11,17 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, getrlimit};
 
 use super::NetError;
+use super::device_table::DeviceTable;
 use super::devices::Devices;
 use super::events::EventPoller;
 use super::netns::Namespace;
 use super::rtnetlink::Scope;
 use crate::host::Host;
-use crate::model::{Excess, FIRST_NUMBER, Nic, Tenant, Trust, VmSet};
+use crate::model::{DeviceId, Excess, FIRST_NUMBER, Nic, Tenant, Trust, VmSet};
 use crate::patient::Patient;
 use foreign::{Finder, ForeignNamespace};
 use selection::{Wanted, wanted};
+use sysfs::SysfsDevices;
 
 /// The most namespaces of all users together who are not trusted.
 const MAX_OF_OTHERS: u64 = 1024;
@@ -51,9 +55,20 @@ pub struct Namespaces {
     turn: usize,
     opened: u64,
     finder: Finder,
-    is_followed: bool,
+    table: DeviceTable,
+    sysfs: SysfsDevices,
     /// The namespaces of this tick that users want beyond their shares.
     overuse: Excess,
+}
+
+/// A namespace with open sockets.
+#[derive(Debug)]
+pub(crate) struct EnteredNamespace<'n> {
+    /// Its inode; `None` for this process's own.
+    pub(crate) netns: Option<u64>,
+    /// The number that no other foreign namespace has or will have.
+    pub(crate) number: Option<u64>,
+    pub(crate) devices: &'n mut Devices,
 }
 
 /// Namespaces that are left out of a tick, and why.
@@ -80,7 +95,8 @@ impl Namespaces {
             finder: Patient::new("find-netns", PATIENCE, |(host, netns, pids): (Host, u64, Vec<u32>)| {
                 Namespace::find(&host, netns, &pids)
             }),
-            is_followed: false,
+            table: DeviceTable::new(host),
+            sysfs: SysfsDevices::default(),
             overuse: Excess::default(),
         }
     }
@@ -93,27 +109,8 @@ impl Namespaces {
         }
     }
 
-    /// Begins a tick, also after one that a panic has cut off.
-    pub(crate) fn begin_tick(&mut self) {
-        self.is_followed = false;
-    }
-
-    /// Opens the namespaces that are new in this tick, and takes the events of all. Only the first call in a tick does.
-    ///
-    /// Namespaces of trusted users are opened at once. Those of others are opened within their shares, as time allows.
-    /// `ended` has to be complete: the readers of processes come first.
-    pub(crate) fn follow(&mut self, vms: &VmSet, ended: &HashSet<u32>) -> FollowReport {
-        if !self.is_followed {
-            self.is_followed = true;
-            self.select(vms, ended);
-            if let Some(own) = &mut self.own {
-                if own.is_listening_due() {
-                    own.listen();
-                }
-                own.begin_tick();
-            }
-            self.foreign.values_mut().for_each(|known| known.begin_tick(&self.poller));
-        }
+    /// The namespaces that are left out of this tick, and those without events.
+    pub(crate) fn report(&self) -> FollowReport {
         let of_own = self.own.as_ref().and_then(Devices::problem);
         let of_foreign = self.order.iter().filter_map(|netns| self.foreign.get(netns)?.problem(*netns));
         FollowReport {
@@ -123,6 +120,8 @@ impl Namespaces {
     }
 
     /// Decides which namespaces this tick follows, and opens them.
+    ///
+    /// Namespaces of trusted users are opened at once. Those of others are opened within their shares, as time allows.
     fn select(&mut self, vms: &VmSet, ended: &HashSet<u32>) {
         self.foreign.values_mut().for_each(|known| known.is_wanted = false);
         let mut wanted = wanted(vms, ended, &self.trust);
@@ -171,6 +170,7 @@ impl Namespaces {
     }
 
     /// Whether a VM is in it that has not ended. The others are closed with the tick.
+    #[cfg(feature = "ebpf")]
     pub(crate) fn is_wanted(&self, netns: u64) -> bool {
         self.foreign.get(&netns).is_some_and(|known| known.is_wanted)
     }
@@ -201,11 +201,6 @@ impl Namespaces {
         self.order.contains(&netns) && !self.foreign.contains_key(&netns)
     }
 
-    /// The number that this process gave a foreign namespace, if it holds it open. It need not have entered it.
-    pub(crate) fn held(&self, netns: u64) -> Option<u64> {
-        self.foreign.get(&netns).filter(|known| known.handle.is_some()).map(|known| known.number)
-    }
-
     /// The devices of a namespace, as far as it has been entered.
     pub(crate) fn devices(&mut self, netns: Option<u64>) -> Option<&mut Devices> {
         match netns {
@@ -214,17 +209,36 @@ impl Namespaces {
         }
     }
 
-    /// Closes the namespaces in which no VM has a TAP any more. The readers have read their final counters.
-    pub(crate) fn end_tick(&mut self) {
+    /// The devices that are known over ticks.
+    pub(crate) fn table(&mut self) -> &mut DeviceTable {
+        &mut self.table
+    }
+
+    /// The daemon's own namespace and all that have been entered, with what is known of their devices over ticks.
+    pub(crate) fn all_devices(&mut self) -> (impl Iterator<Item = EnteredNamespace<'_>>, &mut DeviceTable) {
+        let own = self.own.iter_mut().map(|devices| EnteredNamespace { netns: None, number: None, devices });
+        let foreign = self.foreign.iter_mut().filter_map(|(netns, known)| {
+            let (netns, number) = (Some(*netns), Some(known.number()));
+            Some(EnteredNamespace { netns, number, devices: known.devices.as_mut()? })
+        });
+        (own.chain(foreign), &mut self.table)
+    }
+
+    /// Closes the namespaces in which no VM has a TAP any more, and forgets devices that nothing counts for. The readers
+    /// have read their final counters.
+    pub(crate) fn end_tick(&mut self, is_counted: impl Fn(DeviceId) -> bool) {
         self.foreign.retain(|_, known| known.is_wanted);
+        self.table.tidy(is_counted);
     }
 }
 
-/// The NICs of some VMs, by the inode of the namespace they are in; `None` is this process's own.
-pub(crate) fn by_netns<'v>(nics: impl IntoIterator<Item = &'v Nic>) -> HashMap<Option<u64>, Vec<&'v Nic>> {
+/// NICs with their positions, by the inode of the namespace they are in; `None` is this process's own.
+pub(crate) fn by_netns<'v>(
+    nics: impl IntoIterator<Item = (usize, &'v Nic)>,
+) -> HashMap<Option<u64>, Vec<(usize, &'v Nic)>> {
     let mut sorted: HashMap<_, Vec<_>> = HashMap::new();
-    for nic in nics {
-        sorted.entry(nic.netns).or_default().push(nic);
+    for (at, nic) in nics {
+        sorted.entry(nic.netns).or_default().push((at, nic));
     }
     sorted
 }

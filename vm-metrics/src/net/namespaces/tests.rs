@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::model::InstanceInfo;
+use crate::model::{Batch, InstanceInfo};
 
 fn namespaces(max_of_others: u64) -> Namespaces {
     Namespaces { max_of_others, ..Namespaces::default() }
@@ -20,6 +20,14 @@ fn vms(users: &[(u32, u64)]) -> VmSet {
     };
     let vms = users.iter().flat_map(|(uid, count)| (0..*count).map(|_| *uid)).map(&mut vm).collect();
     VmSet { vms }
+}
+
+fn resolve(namespaces: &mut Namespaces, vms: &VmSet, ended: &[u32]) {
+    namespaces.resolve(vms, &mut Batch { ended: ended.iter().copied().collect(), ..Batch::default() });
+}
+
+fn is_held(namespaces: &Namespaces, netns: u64) -> bool {
+    namespaces.foreign.get(&netns).is_some_and(|known| known.handle.is_some())
 }
 
 fn ranked(namespaces: &Namespaces, vms: &VmSet) -> (Vec<u64>, Excess) {
@@ -59,10 +67,9 @@ fn a_namespace_waits_for_a_recreated_tap() {
     let vm = |nics| vec![vm_of_test(nics)];
     let nic = Nic { tap: "tap0".into(), netns: Some(own) };
     let mut is_open = |vms: Vec<InstanceInfo>, ended: &[u32]| {
-        namespaces.follow(&VmSet { vms }, &ended.iter().copied().collect());
-        namespaces.end_tick();
-        namespaces.begin_tick();
-        namespaces.held(own).is_some()
+        resolve(&mut namespaces, &VmSet { vms }, ended);
+        namespaces.end_tick(|_| true);
+        is_held(&namespaces, own)
     };
     assert!(is_open(vm(vec![nic.clone()]), &[]));
     assert!(is_open(vm(Vec::new()), &[]));
@@ -76,7 +83,7 @@ fn vm_of_test(nics: Vec<Nic>) -> InstanceInfo {
     InstanceInfo { hypervisor_pid: Some(std::process::id()), uid: Some(7), nics, ..InstanceInfo::default() }
 }
 
-/// Three readers follow the namespaces in each of two ticks.
+/// Three readers ask for the namespaces in each of two ticks.
 #[test]
 fn readers_open_a_namespace_once() {
     let finds = Arc::new(AtomicUsize::new(0));
@@ -89,12 +96,12 @@ fn readers_open_a_namespace_once() {
     let own = namespaces.host.own_netns().unwrap();
     let vms = VmSet { vms: vec![vm_of_test(vec![Nic { tap: "tap0".into(), netns: Some(own) }])] };
     for _ in 0..2 {
-        let problems = [(); 3].map(|()| namespaces.follow(&vms, &HashSet::new()).problems.len());
+        resolve(&mut namespaces, &vms, &[]);
+        let problems = [(); 3].map(|()| namespaces.report().problems.len());
         assert!(problems.iter().all(|count| *count == problems[0]), "each reader reports the same");
-        namespaces.end_tick();
-        namespaces.begin_tick();
+        namespaces.end_tick(|_| true);
     }
-    assert!(namespaces.held(own).is_some());
+    assert!(is_held(&namespaces, own));
     assert_eq!(finds.load(Ordering::Relaxed), 1);
 }
 
@@ -102,7 +109,8 @@ fn readers_open_a_namespace_once() {
 fn a_refused_socket_of_events_is_tried_again() {
     let mut namespaces = Namespaces { own: Some(Devices::unheard()), ..namespaces(10) };
     assert!(namespaces.own.as_ref().unwrap().problem().is_some());
-    let report = namespaces.follow(&VmSet::default(), &HashSet::new());
+    resolve(&mut namespaces, &VmSet::default(), &[]);
+    let report = namespaces.report();
     assert!(report.problems.is_empty() && namespaces.own.unwrap().events.is_some());
 }
 
@@ -110,19 +118,18 @@ fn a_refused_socket_of_events_is_tried_again() {
 fn missing_events_are_a_problem() {
     let unheard = Devices::open(Scope::REFUSED).unwrap();
     let mut namespaces = Namespaces { own: Some(unheard), ..namespaces(10) };
-    let report = namespaces.follow(&VmSet::default(), &HashSet::new());
+    resolve(&mut namespaces, &VmSet::default(), &[]);
+    let report = namespaces.report();
     assert!(report.problems[0].to_string().contains("cannot listen for changes"));
 }
 
 #[test]
 fn a_tick_that_panicked_leaves_no_old_state() {
-    let (mut namespaces, none) = (namespaces(10), HashSet::new());
-    namespaces.begin_tick();
-    namespaces.follow(&vms(&[(7, 3)]), &none);
+    let mut namespaces = namespaces(10);
+    resolve(&mut namespaces, &vms(&[(7, 3)]), &[]);
     assert_eq!(namespaces.order.len(), 3);
     // No end of the tick.
-    namespaces.begin_tick();
-    namespaces.follow(&vms(&[(7, 1)]), &none);
+    resolve(&mut namespaces, &vms(&[(7, 1)]), &[]);
     assert_eq!(namespaces.order.len(), 1);
 }
 

@@ -107,6 +107,21 @@ impl Namespace {
     }
 }
 
+/// The inode of the network namespace of this process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnNetns(Option<u64>);
+
+impl OwnNetns {
+    pub(crate) fn of(host: &Host) -> Self {
+        Self(host.own_netns())
+    }
+
+    /// A namespace, if it is another one for certain.
+    pub(crate) fn foreign(self, netns: Option<u64>) -> Option<u64> {
+        netns.filter(|netns| self.0.is_some_and(|own| own != *netns))
+    }
+}
+
 /// The namespaces of processes, with the file of one process that is in it. A process that does not answer is left out.
 #[cfg(feature = "ebpf")]
 fn of_processes(host: &Host, pids: Vec<u32>) -> Vec<(u64, PathBuf)> {

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv,
 
 use super::filter::{self, Wanted};
 use super::reply::{self, DeletedDevice, NamedDevice};
-use crate::model::{DeviceExit, NicSource, TapReading};
+use crate::model::{Device, DeviceExit, DeviceId};
 
 /// `RTMGRP_LINK`
 const LINKS: u32 = 1;
@@ -54,12 +54,8 @@ pub(crate) struct Events {
     fd: OwnedFd,
     scope: Scope,
     buffer: Vec<u8>,
-    /// By name, each device that had it, the latest last.
-    deleted: HashMap<String, Vec<Last>>,
-    /// How many devices these are.
-    count: usize,
-    /// By index, those that nobody has asked for yet.
-    exits: Vec<(u32, DeviceExit)>,
+    /// The devices that have gone, the latest last.
+    gone: Vec<GoneDevice>,
     /// Names that devices were given since the round began.
     appeared: HashSet<String>,
     /// Whether something else has happened to a device since then.
@@ -71,11 +67,12 @@ pub(crate) struct Events {
 
 /// A device that is not here any more.
 #[derive(Debug)]
-struct Last {
+struct GoneDevice {
     round: u64,
-    reading: TapReading,
-    exit: DeviceExit,
-    /// Whether it is known if a round has read it, and if none has, its counters were handed out.
+    message: DeletedDevice,
+    /// Which device it was; `None` until that was asked.
+    device: Option<Device>,
+    /// Whether a round has read it, or its final counters were handed out.
     is_settled: bool,
 }
 
@@ -93,9 +90,7 @@ impl Events {
             fd,
             scope,
             buffer: vec![0; BUFFER],
-            deleted: HashMap::new(),
-            count: 0,
-            exits: Vec::new(),
+            gone: Vec::new(),
             appeared: HashSet::new(),
             is_touched: false,
             names: HashMap::new(),
@@ -107,11 +102,7 @@ impl Events {
     pub(crate) fn begin_round(&mut self) {
         self.round += 1;
         let round = self.round;
-        self.deleted.retain(|_, devices| {
-            devices.retain(|last| round - last.round < ROUNDS);
-            !devices.is_empty()
-        });
-        self.count = self.deleted.values().map(Vec::len).sum();
+        self.gone.retain(|gone| round - gone.round < ROUNDS);
         self.appeared.clear();
         self.is_touched = false;
     }
@@ -146,17 +137,22 @@ impl Events {
     }
 
     /// False when there is no room to remember it.
-    fn delete(&mut self, DeletedDevice { ifindex, name, kind, stats, exit }: DeletedDevice) -> bool {
-        self.names.remove(&ifindex);
-        if self.count >= self.scope.deleted {
-            return false;
+    fn delete(&mut self, message: DeletedDevice) -> bool {
+        self.names.remove(&message.ifindex);
+        let has_room = self.gone.len() < self.scope.deleted;
+        if has_room {
+            let round = self.round;
+            self.gone.push(GoneDevice { round, message, device: None, is_settled: false });
         }
-        let reading = TapReading { ifindex, source: NicSource::Netlink, kind, stats };
-        let last = Last { round: self.round, reading, exit, is_settled: false };
-        self.deleted.entry(name).or_default().push(last);
-        self.exits.push((ifindex, exit));
-        self.count += 1;
-        true
+        has_room
+    }
+
+    /// Asks once about each device that has gone which one it was, and whether a round has read it.
+    pub(crate) fn identify(&mut self, mut which: impl FnMut(&DeletedDevice) -> (Device, bool)) {
+        for gone in self.gone.iter_mut().filter(|gone| gone.device.is_none()) {
+            let (device, was_read) = which(&gone.message);
+            (gone.device, gone.is_settled) = (Some(device), was_read);
+        }
     }
 
     fn appear(&mut self, NamedDevice { ifindex, name }: NamedDevice) {
@@ -175,7 +171,7 @@ impl Events {
 
     /// Whether a device has come, has gone or has another name since the round began.
     pub(crate) fn has_changes(&self) -> bool {
-        !self.appeared.is_empty() || self.deleted.values().flatten().any(|last| last.round == self.round)
+        !self.appeared.is_empty() || self.gone.iter().any(|gone| gone.round == self.round)
     }
 
     /// Whether a device was given this name since the round began.
@@ -183,35 +179,22 @@ impl Events {
         self.appeared.contains(name)
     }
 
-    /// The devices that have gone since somebody asked, by index.
-    pub(crate) fn take_exits(&mut self) -> Vec<(u32, DeviceExit)> {
-        mem::take(&mut self.exits)
+    /// What a device had counted when it went, and what became of it.
+    pub(crate) fn final_counters(&self, device: DeviceId) -> Option<&DeletedDevice> {
+        let is_it = |gone: &&GoneDevice| gone.device.is_some_and(|gone| gone.id == device);
+        self.gone.iter().rev().find(is_it).map(|gone| &gone.message)
     }
 
-    /// What the device with this name and index had counted when it went, and what became of it.
-    pub(crate) fn last_counters(&self, name: &str, ifindex: u32) -> Option<(TapReading, DeviceExit)> {
-        let devices = self.deleted.get(name)?;
-        let last = devices.iter().rev().find(|last| last.reading.ifindex == ifindex)?;
-        Some((last.reading, last.exit))
-    }
-
-    /// Each deleted device with such a name that no round has read, once, the latest first. To be called while it is still
-    /// known what was read before.
-    pub(crate) fn take_unread(
-        &mut self,
-        is_meant: impl Fn(&str) -> bool,
-        is_read: impl Fn(u32) -> bool,
-    ) -> Vec<(String, TapReading)> {
-        let mut unread = Vec::new();
-        for (name, devices) in self.deleted.iter_mut().filter(|(name, _)| is_meant(name)) {
-            for last in devices.iter_mut().rev().filter(|last| !last.is_settled) {
-                last.is_settled = true;
-                if last.exit == DeviceExit::Deleted && !is_read(last.reading.ifindex) {
-                    unread.push((name.clone(), last.reading));
-                }
-            }
-        }
-        unread
+    /// Each deleted device with such a name that no round has read, once, the latest first.
+    pub(crate) fn take_unread(&mut self, is_meant: impl Fn(&str) -> bool) -> Vec<(Device, DeletedDevice)> {
+        let is_unread = |gone: &&mut GoneDevice| {
+            !gone.is_settled && gone.message.exit == DeviceExit::Deleted && is_meant(&gone.message.name)
+        };
+        let unread = self.gone.iter_mut().rev().filter(is_unread).filter_map(|gone| {
+            gone.is_settled = gone.device.is_some();
+            Some((gone.device?, gone.message.clone()))
+        });
+        unread.collect()
     }
 
     fn receive(&mut self, flags: RecvFlags) -> Result<usize, Errno> {
@@ -236,8 +219,14 @@ mod tests {
         DeletedDevice { ifindex, name: name.into(), kind: NicKind::Tap, stats, exit: DeviceExit::Deleted }
     }
 
-    fn bytes(unread: &[(String, TapReading)]) -> Vec<u64> {
-        unread.iter().map(|(_, reading)| reading.stats.rx_bytes).collect()
+    fn bytes(unread: &[(Device, DeletedDevice)]) -> Vec<u64> {
+        unread.iter().map(|(_, message)| message.stats.rx_bytes).collect()
+    }
+
+    /// A device that was found, with its index as its generation.
+    fn device(ifindex: u32) -> Device {
+        let id = DeviceId { ifindex, generation: ifindex.into(), ..DeviceId::default() };
+        Device { id, ..Device::default() }
     }
 
     #[test]
@@ -247,14 +236,15 @@ mod tests {
         for (ifindex, rx_bytes) in [(5, 50), (6, 60), (7, 70)] {
             assert!(events.delete(deleted(ifindex, "tap0", rx_bytes)));
         }
-        let last = |ifindex| events.last_counters("tap0", ifindex).map(|(last, _)| last.stats.rx_bytes);
+        events.identify(|gone| (device(gone.ifindex), gone.ifindex == 5));
+        let last = |ifindex| events.final_counters(device(ifindex).id).map(|last| last.stats.rx_bytes);
         assert_eq!([5, 6, 7, 8].map(last), [Some(50), Some(60), Some(70), None]);
-        assert_eq!(bytes(&events.take_unread(|name| name == "tap0", |ifindex| ifindex == 5)), [70, 60]);
-        assert_eq!(bytes(&events.take_unread(|_| true, |_| false)), [0; 0], "each once");
+        assert_eq!(bytes(&events.take_unread(|name| name == "tap0")), [70, 60]);
+        assert_eq!(bytes(&events.take_unread(|_| true)), [0; 0], "each once");
         events.begin_round();
-        assert!(events.last_counters("tap0", 5).is_some(), "one more round");
+        assert!(events.final_counters(device(5).id).is_some(), "one more round");
         events.begin_round();
-        assert!(events.last_counters("tap0", 5).is_none());
+        assert!(events.final_counters(device(5).id).is_none());
     }
 
     #[test]

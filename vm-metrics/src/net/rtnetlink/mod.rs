@@ -11,6 +11,7 @@ mod socket;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::ops::Bound;
+use std::sync::Arc;
 
 #[cfg(feature = "ebpf")]
 use netlink_packet_core::NLM_F_ECHO;
@@ -27,6 +28,7 @@ use super::NetError;
 use crate::model::{Nic, NicKind, TapStats, is_device_name};
 use crate::net::netns::cookie_of;
 pub(crate) use events::{Events, Scope};
+pub(crate) use reply::DeletedDevice;
 pub(crate) use socket::Dump;
 use socket::Socket;
 
@@ -40,8 +42,6 @@ pub(crate) struct Links {
     missing: BTreeSet<String>,
     /// The last of them that was asked for again.
     asked: String,
-    /// Whether the names of this tick are resolved.
-    is_resolved: bool,
 }
 
 /// Names without a device that a tick asks for again, one after the other: it may be there without an event.
@@ -51,12 +51,7 @@ impl Links {
     pub(crate) fn open() -> Result<Self, NetError> {
         let socket = Socket::open().map_err(failed("open a socket"))?;
         let (known, missing, asked) = Default::default();
-        Ok(Self { socket, known, missing, asked, is_resolved: false })
-    }
-
-    /// After this, names are resolved anew.
-    pub(super) fn begin_tick(&mut self) {
-        self.is_resolved = false;
+        Ok(Self { socket, known, missing, asked })
     }
 
     /// What tells the namespace from any other that is or will be; `None` before Linux 5.14.
@@ -64,34 +59,28 @@ impl Links {
         cookie_of(&self.socket)
     }
 
-    /// Those of the NICs whose devices are there, by interface index.
+    /// Those of the NICs whose devices are there, by interface index; each with its position in some list.
     ///
-    /// A name that had no device is asked for again if a device `may_have_come`, and in its turn. A second search in a tick
-    /// asks only for names that the first did not find: all readers mean the same device by a name.
-    pub(crate) fn find<'v>(
+    /// A name that had no device is asked for again if a device `may_have_come`, and in its turn.
+    pub(super) fn find<'v>(
         &mut self,
-        nics: impl IntoIterator<Item = &'v Nic>,
+        nics: impl IntoIterator<Item = (usize, &'v Nic)>,
         may_have_come: impl Fn(&Nic) -> bool,
-    ) -> Result<HashMap<u32, &'v Nic>, NetError> {
-        let turn = if self.is_resolved { BTreeSet::new() } else { self.next_turn() };
+    ) -> Result<HashMap<u32, (usize, &'v Nic)>, NetError> {
+        let turn = self.next_turn();
         let mut found = HashMap::new();
         let mut missing = BTreeSet::new();
-        for nic in nics {
+        for (at, nic) in nics {
             let name = nic.tap.as_str();
             let waits = self.missing.contains(name) && !turn.contains(name) && !may_have_come(nic);
-            let resolved = self.known.get(name).filter(|_| self.is_resolved);
-            let ifindex = match resolved {
-                Some((ifindex, _)) => Some(*ifindex),
-                None if waits => None,
-                None => self.index_of(name)?,
-            };
+            let ifindex = if waits { None } else { self.index_of(name)? };
             match ifindex {
-                Some(ifindex) => drop(found.insert(ifindex, nic)),
+                Some(ifindex) => drop(found.insert(ifindex, (at, nic))),
                 None => drop(missing.insert(name.to_owned())),
             }
         }
-        (self.missing, self.is_resolved) = (missing, true);
-        self.known.retain(|name, (ifindex, _)| found.get(ifindex).is_some_and(|nic| nic.tap == *name));
+        self.missing = missing;
+        self.known.retain(|name, (ifindex, _)| found.get(ifindex).is_some_and(|(_, nic)| nic.tap == *name));
         Ok(found)
     }
 
@@ -228,7 +217,7 @@ pub(crate) fn own_netns_cookie() -> Option<u64> {
 }
 
 fn failed(operation: &'static str) -> impl Fn(io::Error) -> NetError {
-    move |source| NetError::Netlink { operation, source }
+    move |source| NetError::Netlink { operation, source: Arc::new(source) }
 }
 
 #[cfg(test)]
@@ -239,15 +228,15 @@ mod tests {
     fn an_invalid_name_hides_no_other_device() {
         let mut links = Links::open().expect("a socket");
         let nics = [&"x".repeat(40), "", "lo", "../lo"].map(Nic::local);
-        let found = links.find(&nics, |_| false).expect("those that are there");
-        assert_eq!(found.into_values().collect::<Vec<_>>(), [&Nic::local("lo")]);
+        let found = links.find(nics.iter().enumerate(), |_| false).expect("those that are there");
+        assert_eq!(found.into_values().collect::<Vec<_>>(), [(2, &Nic::local("lo"))]);
     }
 
     #[test]
     fn missing_names_are_asked_for_in_turns() {
         let mut links = Links::open().expect("a socket");
         let nics: Vec<Nic> = (0..3 * ASK_AGAIN).map(|at| Nic::local(format!("none{at:04}"))).collect();
-        links.find(&nics, |_| false).expect("none is there");
+        links.find(nics.iter().enumerate(), |_| false).expect("none is there");
         assert_eq!(links.missing.len(), 3 * ASK_AGAIN);
         let mut asked = BTreeSet::new();
         for _ in 0..3 {
@@ -256,20 +245,8 @@ mod tests {
             asked.extend(turn);
         }
         assert_eq!(asked, links.missing);
-        links.find(&nics[..1], |_| false).expect("none is there");
+        links.find(nics[..1].iter().enumerate(), |_| false).expect("none is there");
         assert_eq!(links.next_turn().len(), 1, "others are forgotten");
-    }
-
-    #[test]
-    fn a_tick_resolves_a_name_once() {
-        let mut links = Links::open().expect("a socket");
-        let nics = [Nic::local("lo")];
-        let found = |links: &mut Links| links.find(&nics, |_| false).expect("it is there").into_keys().next();
-        assert_eq!(found(&mut links), Some(1));
-        links.known.insert("lo".to_owned(), (7, NicKind::Tap));
-        assert_eq!(found(&mut links), Some(7), "not asked again");
-        links.begin_tick();
-        assert_eq!(found(&mut links), Some(1));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use self::stitched::Stitched;
 use super::interval::interval;
 use super::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
 use crate::host::Host;
-use crate::model::{Batch, CgroupStats, ComponentHealth, Health, InstanceInfo, Removals, Trust, VmSet};
+use crate::model::{Batch, CgroupStats, ComponentHealth, Health, InstanceInfo, Trust, VmSet};
 use crate::net::namespaces::Namespaces;
 use crate::patient::{Job, Patient};
 
@@ -91,8 +91,8 @@ impl Reader for Cgroup {
     }
 
     /// The kernel may have killed it: its group may exist for a moment longer.
-    fn read_final(&mut self, removals: &Removals, _: &mut Namespaces, batch: &mut Batch) {
-        let groups = removals.vms.vms.iter().filter_map(|vm| {
+    fn read_final(&mut self, removals: &VmSet, _: &mut Namespaces, batch: &mut Batch) {
+        let groups = removals.vms.iter().filter_map(|vm| {
             let group = self.known.get(&vm.hypervisor_pid?)?.group.as_ref()?;
             Some((vm, Some(group.path.clone())))
         });
@@ -107,7 +107,7 @@ impl Reader for Cgroup {
             {
                 known.group = Some(*reading);
                 known.publish();
-                batch.processes.entry(pid).or_default().cgroup = known.published;
+                batch.removed_processes.entry(pid).or_default().cgroup = known.published;
             }
         }
         let wanted = &self.wanted;

@@ -243,10 +243,9 @@ fn final_numbers_outlive_the_process() {
     host.count("/a", 12);
     fs::remove_dir_all(host.host.process(1)).unwrap();
     look(&mut reader, 0, &[]);
-    let removals = Removals { vms: vms(&[1]), ..Removals::default() };
     let mut last = Batch::default();
-    reader.read_final(&removals, &mut Namespaces::default(), &mut last);
-    assert_eq!(last.processes[&1].cgroup.unwrap().cpu_throttled_periods, Some(12));
+    reader.read_final(&vms(&[1]), &mut Namespaces::default(), &mut last);
+    assert_eq!(last.removed_processes[&1].cgroup.unwrap().cpu_throttled_periods, Some(12));
     assert!(reader.known.is_empty());
     drop(host.dir);
 }

@@ -10,7 +10,7 @@ use super::cpu_clock::CpuClocks;
 use super::exits::Exits;
 use super::files::ProcessFiles;
 use crate::host::Host;
-use crate::model::{Batch, InstanceInfo, ProcessStats, Removals, Tenant, Trust, VmSet};
+use crate::model::{Batch, InstanceInfo, ProcessReading, ProcessStats, Tenant, Trust, VmSet};
 use crate::net::namespaces::Namespaces;
 use crate::procfs::{Stat, parse_stat};
 use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, ReaderError, StartOutcome};
@@ -74,7 +74,8 @@ impl Reader for ProcStat {
             let clock_nsec = clocks.get(&pid).copied();
             match result {
                 Ok(Some(stat)) if !stat.is_dead() => {
-                    self.take(pid, &stat, clock_nsec, batch);
+                    let reading = batch.processes.entry(pid).or_default();
+                    self.take(pid, &stat, clock_nsec, reading);
                     report.items += 1;
                 }
                 Ok(_) => {
@@ -102,8 +103,8 @@ impl Reader for ProcStat {
     }
 
     /// A terminated process that its parent has not reaped still has its total.
-    fn read_final(&mut self, removals: &Removals, _: &mut Namespaces, batch: &mut Batch) {
-        let removed: Vec<&InstanceInfo> = removals.vms.vms.iter().collect();
+    fn read_final(&mut self, removals: &VmSet, _: &mut Namespaces, batch: &mut Batch) {
+        let removed: Vec<&InstanceInfo> = removals.vms.iter().collect();
         let clocks = self.clocks_nsec(&removed);
         for (pid, result) in self.files.read_all(&removed, &mut ReadReport::default()) {
             let clock_nsec = clocks.get(&pid).copied();
@@ -115,7 +116,8 @@ impl Reader for ProcStat {
                 batch.ended.insert(pid);
             }
             if let Some(stat) = stat.filter(is_it) {
-                self.take(pid, &stat, clock_nsec, batch);
+                let reading = batch.removed_processes.entry(pid).or_default();
+                self.take(pid, &stat, clock_nsec, reading);
             }
         }
         let wanted = |pid| self.wanted.contains(&pid);
@@ -147,8 +149,8 @@ impl ProcStat {
         pids.filter_map(|pid| clocks.read_nsec(pid).map(|nsec| (pid, nsec))).collect()
     }
 
-    fn take(&mut self, pid: u32, stat: &Stat, clock_nsec: Option<u64>, batch: &mut Batch) {
-        batch.processes.entry(pid).or_default().start_ticks = Some(stat.start_ticks);
+    fn take(&mut self, pid: u32, stat: &Stat, clock_nsec: Option<u64>, reading: &mut ProcessReading) {
+        reading.start_ticks = Some(stat.start_ticks);
         let now = clock_nsec.map_or_else(|| cpu_usec(stat, self.ticks_per_second), |nsec| nsec / 1000);
         let stats = ProcessStats {
             cpu_usec: Some(self.cpu_usec(pid, stat.start_ticks, now)),
@@ -157,7 +159,7 @@ impl ProcStat {
             threads: Some(stat.threads),
             ..ProcessStats::default()
         };
-        batch.add_process(pid, stats);
+        reading.add(stats);
     }
 
     /// The greater of the last value and the present one, because clock ticks lag behind the clock.

@@ -7,9 +7,8 @@ use std::fs;
 use std::time::Duration;
 
 use crate::host::Host;
-use crate::model::{Batch, Nic, NicKind, NicSource, TapReading, TapStats, Tenant, Trust, VmSet};
+use crate::model::{Batch, Nic, NicSource, TapReading, TapStats, Tenant, Trust, VmSet};
 use crate::net::NetError;
-use crate::net::devices::Devices;
 use crate::net::namespaces::{Namespaces, by_netns};
 use crate::net::netns::inode_of;
 use crate::patient::{Job, Patient};
@@ -29,14 +28,6 @@ struct TapProcfs {
     host: Host,
     trust: Trust,
     devices: Patient<(Host, u64, Vec<u32>), Answer>,
-}
-
-/// Tells TAPs from macvtaps, whose directions are others. Without the right to enter, a device is taken for a TAP.
-fn kind_of(devices: Option<&mut Devices>, name: &str) -> NicKind {
-    let Some(devices) = devices else { return NicKind::Tap };
-    // One that has gone meanwhile has no counters either.
-    let _ = devices.links.index_of(name);
-    devices.links.kind_of(name)
 }
 
 /// All devices of a namespace, by name; `None` when none of the processes is in it.
@@ -67,7 +58,7 @@ impl TapProcfs {
 /// The unread TAPs of one namespace, and the processes that are asked for them.
 struct NetnsRequest<'v> {
     netns: u64,
-    nics: &'v [&'v Nic],
+    nics: &'v [(usize, &'v Nic)],
     pids: &'v [u32],
     tenant: Tenant,
 }
@@ -76,7 +67,7 @@ impl NetnsRequest<'_> {
     fn take(
         &self,
         answer: Option<Answer>,
-        mut kind_of: impl FnMut(&str) -> NicKind,
+        namespaces: &mut Namespaces,
         batch: &mut Batch,
         report: &mut ReadReport,
     ) {
@@ -84,7 +75,8 @@ impl NetnsRequest<'_> {
         let devices = match answer {
             Some(Ok(Some(devices))) => devices,
             Some(Ok(None)) => {
-                let device = |nic: &&Nic| ReaderError::OtherNamespace { device: nic.tap.clone(), netns };
+                let device =
+                    |(_, nic): &(usize, &Nic)| ReaderError::OtherNamespace { device: nic.tap.clone(), netns };
                 self.nics.iter().map(device).for_each(|error| report.error(error));
                 return;
             }
@@ -94,13 +86,12 @@ impl NetnsRequest<'_> {
                 return report.error(NetError::Namespace { netns, problem, errno: None }.into());
             }
         };
-        for nic in self.nics {
+        for (at, nic) in self.nics {
             match devices.get(&nic.tap) {
                 Some(stats) => {
-                    let (source, kind) = (NicSource::Procfs, kind_of(&nic.tap));
-                    // The file does not say the index.
-                    let reading = TapReading { ifindex: 0, source, kind, stats: *stats };
-                    batch.taps.insert((*nic).clone(), reading);
+                    // The file has no index.
+                    batch.nics[*at].device = namespaces.find_by_name(nic);
+                    batch.nics[*at].tap = Some(TapReading { source: NicSource::Procfs, stats: *stats });
                     report.items += 1;
                 }
                 None => report.error(ReaderError::NoDevice { device: nic.tap.clone() }),
@@ -131,13 +122,22 @@ fn devices((host, netns, pids): (Host, u64, Vec<u32>)) -> Answer {
 }
 
 impl Reader for TapProcfs {
+    fn reads_devices(&self) -> bool {
+        true
+    }
+
     fn read(&mut self, vms: &VmSet, namespaces: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
-        let unread = |nic: &&Nic| nic.netns.is_some() && !batch.taps.contains_key(*nic);
-        let unread = by_netns(vms.nics().filter(unread));
-        // Held open, so that no other namespace gets the inode meanwhile. What cannot be held is read all the same, and
-        // netlink has reported it.
-        namespaces.follow(vms, &batch.ended);
+        let unread = vms.nics().enumerate().filter(|(at, nic)| {
+            let is_unread = nic.netns.is_some() && batch.nics[*at].tap.is_none();
+            // Where netlink is, it finds the next device of a name in the next tick.
+            let is_absent = batch.nics[*at].device.is_none() && namespaces.devices(nic.netns).is_some();
+            if is_unread && is_absent {
+                report.error(ReaderError::NoDevice { device: nic.tap.clone() });
+            }
+            is_unread && !is_absent
+        });
+        let unread = by_netns(unread);
         if unread.is_empty() {
             return report;
         }
@@ -146,11 +146,6 @@ impl Reader for TapProcfs {
             vms.vms.iter().filter_map(|vm| Some((vm.hypervisor_pid?, Tenant::of(vm, &self.trust)))).collect();
         let mut asked = Vec::new();
         for (netns, nics) in &unread {
-            if netns.is_some_and(|netns| batch.namespaces.contains_key(&netns)) {
-                // Netlink is there, and knows the index: what it missed it reads in the next tick.
-                nics.iter().for_each(|nic| report.error(ReaderError::NoDevice { device: nic.tap.clone() }));
-                continue;
-            }
             let Some((netns, pids)) = netns.and_then(|netns| Some((netns, processes.get(&netns)?))) else {
                 continue;
             };
@@ -163,11 +158,7 @@ impl Reader for TapProcfs {
         }
         let answers = self.ask(&asked);
         for (unread, answer) in asked.iter().zip(answers) {
-            let netns = unread.netns;
-            unread.take(answer, |name| kind_of(namespaces.devices(Some(netns)), name), batch, &mut report);
-            if let Some(number) = namespaces.held(netns) {
-                batch.namespaces.entry(netns).or_insert(number);
-            }
+            unread.take(answer, namespaces, batch, &mut report);
         }
         report.overuse.merge(self.devices.take_overuse());
         report

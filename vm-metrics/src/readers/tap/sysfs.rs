@@ -1,12 +1,14 @@
 //! Reader `tap_sysfs`: counters of TAPs that netlink missed, from `/sys/class/net/<tap>/statistics`.
 
-use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt;
+use std::collections::{HashMap, HashSet};
 
 use crate::host::Host;
-use crate::model::{Batch, Nic, NicKind, NicSource, Removals, TapReading, TapStats, VmSet, is_device_name};
+use crate::model::{
+    Batch, Device, DeviceId, Nic, NicReadings, NicSource, TapReading, TapStats, VmSet, is_device_name,
+};
+use crate::net::device_table::DeviceTable;
 use crate::net::namespaces::Namespaces;
-use crate::readers::cached_file::{Buffer, CachedFile, is_gone};
+use crate::readers::cached_file::{Buffer, CachedFile};
 use crate::readers::{ReadReport, Reader, ReaderDef, ReaderError, StartOutcome};
 
 pub(crate) const READER: ReaderDef = ReaderDef {
@@ -20,16 +22,15 @@ pub(crate) const READER: ReaderDef = ReaderDef {
 };
 
 /// The files of a TAP that are read, below its directory.
-const FILES: [&str; 9] = [
-    "ifindex",
-    "statistics/rx_bytes",
-    "statistics/tx_bytes",
-    "statistics/rx_packets",
-    "statistics/tx_packets",
-    "statistics/rx_errors",
-    "statistics/tx_errors",
-    "statistics/rx_dropped",
-    "statistics/tx_dropped",
+const FILES: [&str; 8] = [
+    "rx_bytes",
+    "tx_bytes",
+    "rx_packets",
+    "tx_packets",
+    "rx_errors",
+    "tx_errors",
+    "rx_dropped",
+    "tx_dropped",
 ];
 
 /// Counters of a TAP device of this network namespace, **host** perspective.
@@ -40,65 +41,80 @@ const FILES: [&str; 9] = [
 /// # Errors
 /// When there is no such device, or its files may not be read.
 pub fn read_tap_stats(tap: &str) -> Result<TapStats, ReaderError> {
-    let host = Host::default();
     let gone = || ReaderError::NoDevice { device: tap.to_owned() };
-    let device = Device::open(&host, tap)?.ok_or_else(gone)?;
-    Ok(device.read(&mut Buffer::new())?.ok_or_else(gone)?.stats)
+    let files = is_device_name(tap).then(|| DeviceFiles::open(&Host::default(), tap));
+    let files = files.transpose()?.flatten().ok_or_else(gone)?;
+    files.read(&mut Buffer::new())?.ok_or_else(gone)
 }
 
 #[derive(Debug)]
 struct TapSysfs {
     host: Host,
-    kept: HashMap<Nic, Device>,
+    kept: HashMap<DeviceId, DeviceFiles>,
 }
 
 impl TapSysfs {
-    fn read_one(&mut self, nic: &Nic, buffer: &mut Buffer) -> Result<Option<TapReading>, ReaderError> {
-        let device = match self.kept.remove(nic) {
-            Some(device) if device.is_still(&self.host, &nic.tap) => Some(device),
-            _ => Device::open(&self.host, &nic.tap)?,
+    /// `None` where the device is gone.
+    fn read_one(
+        &mut self,
+        nic: &Nic,
+        device: &Device,
+        table: &DeviceTable,
+        buffer: &mut Buffer,
+    ) -> Result<Option<TapReading>, ReaderError> {
+        let files = match self.kept.remove(&device.id) {
+            Some(files) => Some(files),
+            // The name may mean another device by now.
+            None => DeviceFiles::open(&self.host, &nic.tap)?.filter(|_| table.is_still(nic, device)),
         };
-        let Some(device) = device else { return Ok(None) };
-        let Some(reading) = device.read(buffer)? else { return Ok(None) };
-        self.kept.insert(nic.clone(), device);
-        Ok(Some(reading))
+        let Some(files) = files else { return Ok(None) };
+        let Some(stats) = files.read(buffer)? else { return Ok(None) };
+        self.kept.insert(device.id, files);
+        Ok(Some(TapReading { source: NicSource::Sysfs, stats }))
     }
 }
 
 impl Reader for TapSysfs {
-    fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
+    fn reads_devices(&self) -> bool {
+        true
+    }
+
+    fn read(&mut self, vms: &VmSet, namespaces: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
         let mut buffer = Buffer::new();
-        for nic in vms.local_nics() {
-            // Read by netlink; or a second NIC on the same device, which was read by this loop.
-            if batch.taps.contains_key(nic) {
-                continue;
-            }
-            match self.read_one(nic, &mut buffer) {
-                Ok(Some(reading)) => {
-                    batch.taps.insert(nic.clone(), reading);
+        let unread =
+            vms.nics().zip(&mut batch.nics).filter(|(nic, now)| nic.netns.is_none() && now.tap.is_none());
+        for (nic, readings) in unread {
+            let read =
+                readings.device.map(|device| self.read_one(nic, &device, namespaces.table(), &mut buffer));
+            match read.transpose() {
+                Ok(Some(Some(reading))) => {
+                    readings.tap = Some(reading);
                     report.items += 1;
                 }
-                Ok(None) => report.error(ReaderError::NoDevice { device: nic.tap.clone() }),
+                Ok(_) => report.error(ReaderError::NoDevice { device: nic.tap.clone() }),
                 Err(error) => report.error(error),
             }
         }
-        self.kept
-            .retain(|nic, _| batch.taps.get(nic).is_some_and(|reading| reading.source == NicSource::Sysfs));
+        let is_read = |readings: &NicReadings| readings.tap.is_some_and(|tap| tap.source == NicSource::Sysfs);
+        let read: HashSet<DeviceId> = batch
+            .nics
+            .iter()
+            .filter(|readings| is_read(readings))
+            .filter_map(|readings| Some(readings.device?.id))
+            .collect();
+        self.kept.retain(|id, _| read.contains(id));
         report
     }
 
-    fn read_final(&mut self, removals: &Removals, _: &mut Namespaces, batch: &mut Batch) {
+    fn read_final(&mut self, removals: &VmSet, namespaces: &mut Namespaces, batch: &mut Batch) {
         let mut buffer = Buffer::new();
-        for (nic, ifindex) in removals.ifindexes.iter().filter(|(nic, _)| nic.netns.is_none()) {
-            if batch.taps.contains_key(nic) {
-                continue;
-            }
-            // What cannot be read is as it was.
-            let Ok(Some(device)) = Device::open(&self.host, &nic.tap) else { continue };
-            let Ok(Some(reading)) = device.read(&mut buffer) else { continue };
-            if reading.ifindex == *ifindex {
-                batch.taps.insert(nic.clone(), reading);
+        for (at, nic) in batch.removed_nics(removals).filter(|(_, nic)| nic.netns.is_none()) {
+            let readings = &mut batch.nics[at];
+            if let (Some(device), None) = (readings.device, readings.tap) {
+                // What cannot be read is as it was.
+                readings.tap =
+                    self.read_one(nic, &device, namespaces.table(), &mut buffer).unwrap_or_default();
             }
         }
     }
@@ -106,42 +122,29 @@ impl Reader for TapSysfs {
 
 /// The open files of one device.
 #[derive(Debug)]
-struct Device {
-    /// Tells the device from another one that got its name since.
-    inode: u64,
-    kind: NicKind,
-    files: Vec<CachedFile>,
-}
+struct DeviceFiles([CachedFile; FILES.len()]);
 
-impl Device {
+impl DeviceFiles {
     /// `None` when there is no such device.
     fn open(host: &Host, tap: &str) -> Result<Option<Self>, ReaderError> {
-        let Some(inode) = inode(host, tap)? else { return Ok(None) };
-        let directory = host.net_device(tap);
-        let files = FILES
-            .iter()
-            .map(|file| CachedFile::open(directory.join(file)))
-            .collect::<Result<Option<Vec<_>>, _>>()?;
-        // Only macvtap has such a directory.
-        let kind = if directory.join("macvtap").exists() { NicKind::Macvtap } else { NicKind::Tap };
-        Ok(files.map(|files| Self { inode, kind, files }))
-    }
-
-    fn is_still(&self, host: &Host, tap: &str) -> bool {
-        matches!(inode(host, tap), Ok(Some(inode)) if inode == self.inode)
+        let directory = host.net_device(tap).join("statistics");
+        let files = FILES.iter().map(|file| CachedFile::open(directory.join(file)));
+        let files = files.collect::<Result<Option<Vec<_>>, _>>()?;
+        Ok(files.and_then(|files| files.try_into().ok()).map(Self))
     }
 
     /// `None` when the device is gone.
-    fn read(&self, buffer: &mut Buffer) -> Result<Option<TapReading>, ReaderError> {
+    fn read(&self, buffer: &mut Buffer) -> Result<Option<TapStats>, ReaderError> {
         let mut numbers = [0; FILES.len()];
-        for (number, file) in numbers.iter_mut().zip(&self.files) {
+        for (number, file) in numbers.iter_mut().zip(&self.0) {
             match file.read_number(buffer)? {
                 Some(read) => *number = read,
                 None => return Ok(None),
             }
         }
-        let [
-            ifindex,
+        let [rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped] =
+            numbers;
+        Ok(Some(TapStats {
             rx_bytes,
             tx_bytes,
             rx_packets,
@@ -150,30 +153,6 @@ impl Device {
             tx_errors,
             rx_dropped,
             tx_dropped,
-        ] = numbers;
-        let stats = TapStats {
-            rx_bytes,
-            tx_bytes,
-            rx_packets,
-            tx_packets,
-            rx_errors,
-            tx_errors,
-            rx_dropped,
-            tx_dropped,
-        };
-        let ifindex = u32::try_from(ifindex).unwrap_or(0);
-        Ok(Some(TapReading { ifindex, source: NicSource::Sysfs, kind: self.kind, stats }))
-    }
-}
-
-fn inode(host: &Host, tap: &str) -> Result<Option<u64>, ReaderError> {
-    if !is_device_name(tap) {
-        return Ok(None);
-    }
-    let path = host.net_device(tap);
-    match std::fs::metadata(&path) {
-        Ok(metadata) => Ok(Some(metadata.ino())),
-        Err(error) if is_gone(&error) => Ok(None),
-        Err(error) => Err(ReaderError::io("look at", &path, error)),
+        }))
     }
 }

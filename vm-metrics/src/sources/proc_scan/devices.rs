@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use super::closer::Closer;
 use crate::host::Host;
 use crate::model::Nic;
-use crate::net::netns::{Macvtaps, TUN, device_number, inode_of, is_tun, tun_device};
+use crate::net::netns::{Macvtaps, OwnNetns, TUN, device_number, inode_of, is_tun, tun_device};
 use crate::sources::process::ProcessDir;
 
 /// State shared by the looks of one scan.
@@ -20,8 +20,7 @@ use crate::sources::process::ProcessDir;
 pub struct Devices {
     host: Host,
     closer: Closer,
-    /// The inode of this process's own network namespace.
-    own_netns: Option<u64>,
+    own_netns: OwnNetns,
     /// The macvtaps of this network namespace, by the number of their character device.
     macvtaps: OnceLock<HashMap<(u32, u32), String>>,
     macvtaps_elsewhere: Macvtaps,
@@ -64,7 +63,7 @@ impl HeldDevice {
 
 impl Devices {
     pub fn new(host: &Host, closer: &Closer) -> Self {
-        let (host, closer, own_netns) = (host.clone(), closer.clone(), host.own_netns());
+        let (host, closer, own_netns) = (host.clone(), closer.clone(), OwnNetns::of(host));
         let (macvtaps, macvtaps_elsewhere) = (OnceLock::new(), Macvtaps::default());
         Self { host, closer, own_netns, macvtaps, macvtaps_elsewhere }
     }
@@ -78,7 +77,7 @@ impl Devices {
     }
 
     fn nic(&self, tap: String, netns: Option<u64>) -> Nic {
-        Nic { tap, netns: netns.filter(|netns| self.own_netns.is_some_and(|own| own != *netns)) }
+        Nic { tap, netns: self.own_netns.foreign(netns) }
     }
 
     /// Of this network namespace, else of that of the process, or of one with a name.

@@ -15,6 +15,7 @@ fn cgroup_stats() -> CgroupStats {
 pub(crate) fn full() -> Snapshot {
     let counts = FrameCounts { bytes: Some(1), packets: Some(1), dropped: Some(1), errors: Some(1) };
     let nic = NicStats {
+        found: None,
         device: "tap0".into(),
         netns: Some(4_026_531_840),
         ifindex: Some(3),

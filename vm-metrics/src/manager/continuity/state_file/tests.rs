@@ -48,14 +48,14 @@ fn the_saved_state_keeps_its_format() {
     let saved: StateContent = serde_json::from_str(&text).unwrap();
     let same: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(serde_json::to_value(&saved).unwrap(), same);
-    let (key, account) = saved.devices.into_iter().next().unwrap().restored(0.0);
-    assert_eq!(serde_json::to_value(SavedDevice::of(&key, &account)).unwrap(), same["devices"][0]);
+    let (_, account) = saved.devices.into_iter().next().unwrap().restored(0.0, &mut DeviceTable::default());
+    assert_eq!(serde_json::to_value(SavedDevice::of(&account)).unwrap(), same["devices"][0]);
 }
 
 #[test]
 fn the_state_is_private() {
     let (dir, mut store) = store();
-    store.load(0.0);
+    store.load(0.0, &mut DeviceTable::default());
     save(&mut store);
     assert_eq!(says(&store), (Health::Healthy, ""));
     let mode = fs::metadata(dir.path().join(NAME)).unwrap().permissions().mode();
@@ -67,7 +67,7 @@ fn a_fifo_is_refused_until_it_is_removed() {
     let (dir, mut store) = store();
     let path = dir.path().join(NAME);
     mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    store.load(0.0);
+    store.load(0.0, &mut DeviceTable::default());
     let expected = format!("state_dir: {} is a FIFO, and no regular file: remove it; ", path.display());
     assert!(store.health().reason.starts_with(&expected), "{:?}", store.health());
     save(&mut store);
@@ -81,7 +81,7 @@ fn a_fifo_is_refused_until_it_is_removed() {
 fn a_directory_that_others_may_write_is_refused() {
     let (dir, mut store) = store();
     fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
-    for step in [Store::look, |store: &mut Store| drop(store.load(0.0)), save] {
+    for step in [Store::look, |store: &mut Store| drop(store.load(0.0, &mut DeviceTable::default())), save] {
         step(&mut store);
         assert_eq!(says(&store).0, Health::Failed);
         assert!(says(&store).1.contains("has mode 0777"), "{:?}", store.health());
@@ -93,7 +93,7 @@ fn a_directory_that_others_may_write_is_refused() {
 fn a_spoilt_state_is_written_over() {
     let (dir, mut store) = store();
     fs::write(dir.path().join(NAME), "{").unwrap();
-    store.load(0.0);
+    store.load(0.0, &mut DeviceTable::default());
     assert_eq!(says(&store).0, Health::Degraded);
     save(&mut store);
     assert_eq!(says(&store).0, Health::Healthy);

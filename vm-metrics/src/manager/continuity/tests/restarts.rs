@@ -15,10 +15,10 @@ fn booted(dir: &Path, boot_id: &str) -> Host {
 }
 
 /// Daemons that keep their state in the directory.
-fn daemons(dir: &Path) -> (impl Fn() -> Continuity, Host) {
+fn daemons(dir: &Path) -> (impl Fn() -> Daemon, Host) {
     let host = booted(dir, "one\n");
     let (of_host, state) = (host.clone(), dir.to_owned());
-    let daemon = move || Continuity::new(of_host.clone(), Purpose::Serve, Some(&state), Trust::default());
+    let daemon = move || Daemon::new(&of_host, Purpose::Serve, Some(&state));
     (daemon, host)
 }
 
@@ -32,7 +32,7 @@ fn the_next_daemon_knows_former_owners() {
     assert_eq!(read(&mut daemon(), "b", &nic, 7, 1300), 300);
     assert_eq!(read(&mut daemon(), "c", &nic, 7, 1500), 0, "the owner changed unseen: no VM gets the rest");
 
-    let mut one_shot = Continuity::new(host.clone(), Purpose::Look, Some(dir.path()), Trust::default());
+    let mut one_shot = Daemon::new(&host, Purpose::Look, Some(dir.path()));
     assert_eq!(read(&mut one_shot, "b", &nic, 7, 1500), 1500, "a one-shot shows the device's own count");
     // Kept until the new one is there: so it gets another number.
     fs::rename(host.net_device("t"), host.net_device("old")).unwrap();
@@ -44,8 +44,7 @@ fn the_next_daemon_knows_former_owners() {
 fn a_process_with_another_id_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let ((daemon, _), nic) = (daemons(dir.path()), Nic::local("t"));
-    let run =
-        |id: &str, process, bytes| read_after(&mut daemon(), Vec::new(), (id, Some(process)), &nic, 7, bytes);
+    let run = |id: &str, process, bytes| read_after(&mut daemon(), &[], (id, Some(process)), &nic, 7, bytes);
     assert_eq!(run("z", (7, 90), 1000), 1000);
     assert_eq!(run("a", (7, 100), 1200), 0, "the pid was used again: another owner");
     assert_eq!(run("b", (7, 100), 1300), 100);
@@ -69,11 +68,11 @@ fn a_state_of_another_boot_is_ignored() {
     assert_eq!(read(&mut daemon(), "b", &nic, 7, 1300), 1300, "written anew");
     read(&mut first, "c", &nic, 7, 1400);
     let other = booted(dir.path(), "two\n");
-    let mut other = Continuity::new(other, Purpose::Serve, Some(dir.path()), Trust::default());
+    let mut other = Daemon::new(&other, Purpose::Serve, Some(dir.path()));
     assert_eq!(read(&mut other, "c", &nic, 7, 1500), 1500);
     let nowhere = Some(&*dir.path().join("nowhere"));
-    let nowhere = Continuity::new(host, Purpose::Serve, nowhere, Trust::default());
-    assert_eq!(nowhere.state_health().expect("a health").state, Health::Disabled);
+    let nowhere = Daemon::new(&host, Purpose::Serve, nowhere);
+    assert_eq!(nowhere.continuity.state_health().expect("a health").state, Health::Disabled);
 }
 
 /// The kernel tells of the move just before the first tick after a restart.
@@ -86,8 +85,8 @@ fn a_move_before_the_first_tick_counts_once() {
     read(&mut daemon(), "a", &nic, 7, 1000);
     fs::remove_dir(host.net_device("t")).unwrap();
     let mut second = daemon();
-    let moved = vec![notice(&nic, 7, DeviceExit::Moved { ifindex: 9 })];
-    let given = read_after(&mut second, moved, ("b", None), &there("t"), 9, 1200);
+    let moved = [(&nic, 7, DeviceExit::Moved { ifindex: 9 })];
+    let given = read_after(&mut second, &moved, ("b", None), &there("t"), 9, 1200);
     assert_eq!(given, 0, "the share of each VM is not known");
     assert_eq!(read(&mut second, "b", &there("t"), 9, 1300), 100);
 }
@@ -142,7 +141,7 @@ fn a_device_moved_without_vm_goes_on() {
     fs::remove_dir(host.net_device("t")).unwrap();
     for (continuity, given) in [(&mut first, 200), (&mut second, 0)] {
         idle(continuity, 1);
-        exit(continuity, &nic, 7, DeviceExit::Moved { ifindex: 9 }, false);
+        exit(continuity, &nic, 7, DeviceExit::Moved { ifindex: 9 });
         assert_eq!(read(continuity, "b", &there("u"), 9, 1200), given, "no VM gets unseen bytes");
         assert_eq!(read(continuity, "b", &there("u"), 9, 1250), given + 50);
     }
@@ -152,24 +151,24 @@ fn a_device_moved_without_vm_goes_on() {
 type Interfaces<'n> = &'n [(&'n Nic, u32, u64)];
 
 /// One tick of a VM: the sum of the bytes that its guest has sent.
-fn sum(continuity: &mut Continuity, start: u64, has: Interfaces<'_>, loses: Interfaces<'_>) -> Option<u64> {
-    let batch = |nics: Interfaces<'_>| readings(nics.iter().map(|(nic, ifindex, _)| (*nic, *ifindex)));
+fn sum(daemon: &mut Daemon, start: u64, has: Interfaces<'_>, loses: Interfaces<'_>) -> Option<u64> {
+    let exits = daemon.begin_tick(&[]);
     let set = |nics: Interfaces<'_>| vm("a", Some((7, start)), nics.iter().map(|(nic, ..)| *nic));
-    let (vms, now_read, mut last) = (set(has), batch(has), batch(loses));
-    last.nic_exits = loses.iter().map(|(nic, ..)| ((*nic).clone(), DeviceExit::Deleted)).collect();
-    let ifindexes = loses.iter().map(|(nic, ifindex, _)| ((*nic).clone(), *ifindex)).collect();
-    let removals = Removals { vms: set(loses), ifindexes };
-    let mut tick = continuity.begin_tick(now(), (&vms, &now_read), (&removals, &last));
+    let has_devices: Vec<_> =
+        has.iter().map(|(nic, ifindex, _)| daemon.find(nic, *ifindex, NicKind::Tap)).collect();
+    let lost_devices: Vec<_> = loses.iter().map(|(nic, ifindex, _)| daemon.lose(nic, *ifindex)).collect();
+    let batch = Batch { exits, ..readings(&[has_devices.clone(), lost_devices.clone()].concat()) };
+    let (vms, removals) = (set(has), set(loses));
+    let mut tick = daemon.continuity.begin_tick(now(), &vms, &removals, &batch);
     let mut sum = None;
-    for (nics, is_lost) in [(loses, true), (has, false)] {
+    for (nics, devices, is_lost) in [(loses, lost_devices, true), (has, has_devices, false)] {
         let mut stats = Vec::new();
-        for (nic, ifindex, bytes) in nics {
-            let reading = reading(nic, *ifindex, *bytes);
-            let account = tick.account("a", &reading);
+        for ((nic, _, bytes), device) in nics.iter().zip(devices) {
+            let account = tick.account("a", &reading(nic, device, *bytes));
             let (share, published) = (account.share, account.publish(counted(*bytes)));
             stats.push((Some(share), NicStats { rx: tx(0), tx: published.tx, ..NicStats::default() }));
             if is_lost {
-                tick.close(DeviceExit::Deleted, &reading, counted(*bytes));
+                tick.close(DeviceExit::Deleted, device.id, counted(*bytes));
             }
         }
         sum = tick.network_sum(&vms.vms[0], Some(start), &stats, &[])[1];

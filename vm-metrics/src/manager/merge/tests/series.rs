@@ -1,13 +1,12 @@
 //! Tests the beginnings of series, and their devices.
 
 use std::fs;
-use std::path::Path;
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::host::Host;
-use crate::model::{NicSince, Trust};
+use crate::model::NicSince;
 use crate::readers::Purpose;
 
 /// A host on which devices are made and removed, and the directory in which daemons leave their state.
@@ -28,8 +27,8 @@ impl Lab {
         Self(dir, host)
     }
 
-    fn daemon(&self) -> Continuity {
-        Continuity::new(self.1.clone(), Purpose::Serve, Some(self.0.path() as &Path), Trust::default())
+    fn daemon(&self) -> Daemon {
+        Daemon::new(&self.1, Purpose::Serve, Some(self.0.path()))
     }
 
     /// Another one than any before.
@@ -41,7 +40,7 @@ impl Lab {
 }
 
 /// One tick of a VM of this name, whose device has sent so much.
-fn tick(continuity: &mut Continuity, name: &str, tap: &str, ifindex: u32, sent: u64) -> VmStats {
+fn tick(continuity: &mut Daemon, name: &str, tap: &str, ifindex: u32, sent: u64) -> VmStats {
     let mut vms = vm(&[tap]);
     vms.vms[0].name = name.into();
     let mut batch = batch(&[(tap, device(ifindex, sent, 0))], &[(tap, ebpf(ifindex, sent, 0))]);
@@ -119,9 +118,9 @@ fn a_remade_and_renamed_device_has_no_beginning() {
 #[test]
 fn without_pins_the_next_daemon_counts_anew() {
     let lab = Lab::new();
-    let counts = |continuity: &mut Continuity, ifindex, sent, packets, since| {
+    let counts = |continuity: &mut Daemon, ifindex, sent, packets, since| {
         let mut counted = ebpf(ifindex, sent, 0);
-        (counted.counters.ingress.packets, counted.since) = (packets, since);
+        (counted.2.counters.ingress.packets, counted.2.since) = (packets, since);
         let batch = batch(&[("t", device(ifindex, sent, 0))], &[("t", counted)]);
         let nic = present(&vm(&["t"]), &batch, continuity).remove(0).nics.remove(0);
         (nic.with_earlier().ebpf.map(|ebpf| ebpf.tx.packets), nic.since.ebpf)

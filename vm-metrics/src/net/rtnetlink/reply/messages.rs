@@ -59,14 +59,14 @@ pub(in super::super) fn link_stats(
 }
 
 /// A device that is gone, and what it had counted.
-#[derive(Debug, PartialEq, Eq)]
-pub(in super::super) struct DeletedDevice {
-    pub(in super::super) ifindex: u32,
-    pub(in super::super) name: String,
-    pub(in super::super) kind: NicKind,
-    pub(in super::super) stats: TapStats,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DeletedDevice {
+    pub(crate) ifindex: u32,
+    pub(crate) name: String,
+    pub(crate) kind: NicKind,
+    pub(crate) stats: TapStats,
     /// What became of it.
-    pub(in super::super) exit: DeviceExit,
+    pub(crate) exit: DeviceExit,
 }
 
 /// The device, when this message says that one was deleted.

@@ -9,11 +9,10 @@ use netlink_packet_core::{
     NLMSG_ERROR, NLMSG_NOOP, NetlinkBuffer,
 };
 
+pub(crate) use self::messages::DeletedDevice;
 #[cfg(feature = "ebpf")]
 pub(super) use self::messages::qdisc;
-pub(super) use self::messages::{
-    DeletedDevice, NamedDevice, RTM_DELLINK, RTM_NEWLINK, appeared, deleted, link, link_stats,
-};
+pub(super) use self::messages::{NamedDevice, RTM_DELLINK, RTM_NEWLINK, appeared, deleted, link, link_stats};
 
 /// What a datagram says of the answer as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

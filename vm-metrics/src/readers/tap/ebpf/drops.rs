@@ -17,7 +17,7 @@ use vm_metrics_common::{DropCounts, DropKey, GLOBAL_LAYOUT, Layout, Reasons, dro
 use super::error::{LoadError, errno_of, unless};
 use super::kernel::Kernel;
 use super::programs::pins::{Pins, is_there, remove_file};
-use crate::model::{Batch, DropReading, Nic};
+use crate::model::{Batch, Device, DeviceId};
 use crate::readers::ReaderError;
 
 /// Built by `build.rs` from `vm-metrics-ebpf`; aligned, because the loader reads it in place.
@@ -45,22 +45,22 @@ pub(crate) struct Drops {
 
 /// A TAP of this tick.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct FollowedTaps<'n> {
+pub(crate) struct FollowedTap {
+    /// The inode of its network namespace, when it is not that of this process.
+    pub(crate) netns: Option<u64>,
     pub(crate) ifindex: u32,
-    pub(crate) nic: &'n Nic,
+    /// `None` while no VM had it.
+    pub(crate) device: Option<DeviceId>,
     /// Whether the programs on it have been counting before this tick.
     pub(crate) counts: bool,
     /// Whether a VM has it: one that none has is counted as long as the programs are on it, for it may come back.
     pub(crate) wanted: bool,
-    /// What tells its network namespace from any other.
-    pub(crate) namespace: u64,
 }
 
 #[derive(Debug)]
 struct CountedTap {
-    nic: Nic,
+    device: Option<DeviceId>,
     wanted: bool,
-    namespace: u64,
     /// The tick in which it was last there.
     seen: u64,
 }
@@ -108,10 +108,7 @@ impl Drops {
 
     /// Counts for all TAPs of this tick from now on. To be called before programs are attached to new ones, so that no
     /// frame is offered whose drop would not be seen.
-    pub(crate) fn follow<'n>(
-        &mut self,
-        present: impl IntoIterator<Item = FollowedTaps<'n>>,
-    ) -> Result<(), LoadError> {
+    pub(crate) fn follow(&mut self, present: impl IntoIterator<Item = FollowedTap>) -> Result<(), LoadError> {
         self.tick += 1;
         let tick = self.tick;
         // Those that are gone make room first; those of the last tick still have last words to say.
@@ -124,42 +121,43 @@ impl Drops {
         followed
     }
 
-    fn follow_one(&mut self, one: FollowedTaps<'_>) -> Result<(), LoadError> {
-        let FollowedTaps { ifindex, nic, counts, wanted, namespace } = one;
-        let key = self.key(ifindex, nic)?;
+    fn follow_one(&mut self, one: FollowedTap) -> Result<(), LoadError> {
+        let FollowedTap { netns, ifindex, device, counts, wanted } = one;
+        let key = self.key(netns, ifindex)?;
         let known = self.followed.get(&key);
-        let is_known = known.is_some_and(|known| known.namespace == namespace && known.seen + 1 >= self.tick);
+        let is_known = known.is_some_and(|known| known.device == device && known.seen + 1 >= self.tick);
         if !is_known {
             if !counts {
-                // Of another device that had the name and the index, in a namespace with the same number.
+                // Of another device that had the index.
                 self.forget(key)?;
             }
             self.add(key)?;
         }
-        self.followed.insert(key, CountedTap { nic: nic.clone(), wanted, namespace, seen: self.tick });
+        self.followed.insert(key, CountedTap { device, wanted, seen: self.tick });
         Ok(())
     }
 
     /// To be called before the counters of the TAPs are read: so what was dropped has been offered.
     pub(crate) fn read(&self, batch: &mut Batch) -> Result<(), LoadError> {
-        for (key, known) in &self.followed {
-            if known.wanted && known.seen == self.tick {
-                let reading = DropReading { ifindex: key.ifindex, counts: self.count(key)? };
-                batch.drops.insert(known.nic.clone(), reading);
+        for readings in &mut batch.nics {
+            let Some(Device { id, .. }) = readings.device else { continue };
+            let key = self.key(id.netns, id.ifindex)?;
+            let known = self.followed.get(&key);
+            if known.is_some_and(|known| known.device == Some(id) && known.wanted && known.seen == self.tick)
+            {
+                readings.drops = Some(self.count(&key)?);
             }
         }
         Ok(())
     }
 
     /// Of a TAP that is gone, or no VM's any more.
-    pub(crate) fn read_final(&self, gone: &Nic, ifindex: u32) -> Option<DropReading> {
-        let key = self.key(ifindex, gone).ok()?;
-        Some(DropReading { ifindex, counts: self.count(&key).ok()? })
+    pub(crate) fn read_final(&self, device: DeviceId) -> Option<DropCounts> {
+        self.count(&self.key(device.netns, device.ifindex).ok()?).ok()
     }
 
-    fn key(&self, ifindex: u32, nic: &Nic) -> Result<DropKey, LoadError> {
-        let netns = nic.netns.map_or(Ok(self.own_netns), inode)?;
-        Ok(DropKey { netns, ifindex })
+    fn key(&self, netns: Option<u64>, ifindex: u32) -> Result<DropKey, LoadError> {
+        Ok(DropKey { netns: netns.map_or(Ok(self.own_netns), inode)?, ifindex })
     }
 
     fn forget(&mut self, key: DropKey) -> Result<(), LoadError> {

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
-use super::drops::FollowedTaps;
+use super::drops::FollowedTap;
 use super::error::{LoadError, errno_of};
 use super::options::AttachMethod;
 use super::program_set::{Changes, Present, ProgramSet};
 use super::programs::load::{Loader, Size};
 use super::programs::pins::Pins;
-use crate::model::{Batch, EbpfReading, Nic, Tenant};
+use crate::model::{Batch, DeviceId, EbpfReading, Nic, Tenant};
 use crate::net::NetError;
 use crate::net::devices::Devices;
 use crate::net::netns::Namespace;
@@ -51,7 +51,7 @@ pub(crate) struct AttachPlan<'v> {
 
 impl AttachPlan<'_> {
     /// Which TAPs of a user have the programs first.
-    pub(crate) fn busiest_first(&mut self, packets: impl Fn(&Nic) -> u64) {
+    pub(crate) fn busiest_first(&mut self, packets: impl Fn(usize) -> u64) {
         self.shares.iter_mut().for_each(|(_, changes)| changes.busiest_first(&packets));
     }
 
@@ -82,7 +82,7 @@ impl NetnsPrograms {
     ) -> Result<Self, LoadError> {
         let mut programs = Self::new(None, 0, options);
         let size = Size::of_own_namespace(options.max_nics);
-        let set = ProgramSet::new(loader, size, options.way, pins, links, None)?;
+        let set = ProgramSet::new(loader, size, options.way, pins, links)?;
         if set.slots() != options.max_nics as usize {
             let slots = set.slots();
             tracing::warn!(
@@ -116,16 +116,14 @@ impl NetnsPrograms {
     }
 
     /// Which TAPs there are, and who takes care of which; takes the programs off those that are nobody's any more.
-    /// What has the index of a deleted device is another one, and what a reader before this one has read is there.
+    /// What has the index of a deleted device is another one.
     pub(crate) fn begin<'v>(
         &mut self,
-        nics: &[&'v Nic],
-        devices: &mut Devices,
-        is_read: impl Fn(&Nic) -> bool,
+        present: Present<'v>,
+        devices: &Devices,
         budget: &mut Budget,
         report: &mut ReadReport,
-    ) -> Result<AttachPlan<'v>, ReaderError> {
-        let present = devices.links.find(nics.iter().copied(), is_read)?;
+    ) -> AttachPlan<'v> {
         let (shares, unassigned) = self.share(present);
         let Self { sets, namespace, .. } = self;
         let (links, deleted) = (&devices.links, devices.deleted());
@@ -138,10 +136,12 @@ impl NetnsPrograms {
                 }
             };
             if let Err(error) = inside(namespace.as_deref(), detach) {
-                report.error(NetError::Netlink { operation: "take programs off", source: error }.into());
+                report.error(
+                    NetError::Netlink { operation: "take programs off", source: Arc::new(error) }.into(),
+                );
             }
         }
-        Ok(AttachPlan { shares: shares.into_iter().zip(changes).collect(), unassigned })
+        AttachPlan { shares: shares.into_iter().zip(changes).collect(), unassigned }
     }
 
     /// Each load has the TAPs that it counts or could not attach to, and new ones as long as it has room.
@@ -149,7 +149,7 @@ impl NetnsPrograms {
         let mut shares: Vec<Present> = self.sets.iter().map(|_| HashMap::new()).collect();
         let mut room: Vec<usize> = self.sets.iter().map(ProgramSet::room).collect();
         let mut unassigned = Present::new();
-        for (ifindex, nic) in present {
+        for (ifindex, tap) in present {
             let known = self.sets.iter().position(|set| set.knows(ifindex));
             let home = known.or_else(|| {
                 let free = room.iter_mut().enumerate().find(|(_, room)| **room > 0);
@@ -160,8 +160,8 @@ impl NetnsPrograms {
             });
             // What cannot be given more room is for the last one to refuse.
             match home.or_else(|| self.is_full().then(|| self.sets.len() - 1)) {
-                Some(at) => shares[at].insert(ifindex, nic),
-                None => unassigned.insert(ifindex, nic),
+                Some(at) => shares[at].insert(ifindex, tap),
+                None => unassigned.insert(ifindex, tap),
             };
         }
         (shares, unassigned)
@@ -173,28 +173,23 @@ impl NetnsPrograms {
     }
 
     /// The TAPs whose drops are to be counted: those of this tick, as far as it is known, and all with programs on them.
-    pub(crate) fn followed<'a>(&'a self, plan: Option<&AttachPlan<'a>>) -> Vec<FollowedTaps<'a>> {
+    pub(crate) fn followed(&self, plan: Option<&AttachPlan<'_>>) -> Vec<FollowedTap> {
         if !self.is_open {
             return Vec::new();
         }
-        let mut followed = HashMap::new();
-        for (ifindex, nic) in self.sets.iter().flat_map(ProgramSet::taps) {
-            followed.insert(ifindex, (nic, false, true));
-        }
+        let netns = self.namespace.as_deref().map(Namespace::inode);
+        let tap = |ifindex, device, counts| FollowedTap { netns, ifindex, device, counts, wanted: false };
+        let counted = self.sets.iter().flat_map(ProgramSet::taps);
+        let mut followed: HashMap<u32, FollowedTap> =
+            counted.map(|(ifindex, device)| (ifindex, tap(ifindex, device, true))).collect();
         if let Some(plan) = plan {
             let present = plan.shares.iter().map(|(share, _)| share).chain([&plan.unassigned]).flatten();
-            for (&ifindex, &nic) in present {
-                followed.entry(ifindex).or_insert((nic, true, false)).1 = true;
+            for (&ifindex, present) in present {
+                let device = Some(present.device);
+                followed.entry(ifindex).or_insert_with(|| tap(ifindex, device, false)).wanted = true;
             }
         }
-        let followed = followed.into_iter().map(|(ifindex, (nic, wanted, counts))| FollowedTaps {
-            ifindex,
-            nic,
-            counts,
-            wanted,
-            namespace: self.netns,
-        });
-        followed.collect()
+        followed.into_values().collect()
     }
 
     /// Attaches to so many of the TAPs that are new, within the time there is. True when there may be more of them.
@@ -234,7 +229,9 @@ impl NetnsPrograms {
                 }
             };
             if let Err(source) = inside(namespace.as_deref(), attach) {
-                report.error(NetError::Netlink { operation: "put programs back", source }.into());
+                report.error(
+                    NetError::Netlink { operation: "put programs back", source: Arc::new(source) }.into(),
+                );
             }
         }
         if !plan.unassigned.is_empty() {
@@ -258,8 +255,8 @@ impl NetnsPrograms {
     }
 
     /// What a TAP had counted that is gone with its device, or still there but no VM's.
-    pub(crate) fn read_final(&self, nic: &Nic, ifindex: u32) -> Option<EbpfReading> {
-        self.sets.iter().find_map(|set| set.read_final(nic, ifindex))
+    pub(crate) fn read_final(&self, device: DeviceId) -> Option<EbpfReading> {
+        self.sets.iter().find_map(|set| set.read_final(device))
     }
 
     /// Takes all programs off, for good: no VM is here any more. False when there was not the time for all.

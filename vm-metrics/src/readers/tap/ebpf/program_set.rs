@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 pub(crate) use self::changes::Changes;
+use self::changes::NewTap;
 pub(crate) use self::reattach::Bypassed;
 use super::budget::Budget;
 use super::error::{AttachError, LoadError};
@@ -19,7 +20,7 @@ use super::programs::load::{LoadedPrograms, Loader, Size};
 use super::programs::pins::Pins;
 use super::programs::slots::Slots;
 use super::tap::Tap;
-use crate::model::{Batch, EbpfReading, Nic};
+use crate::model::{Batch, DeviceId, EbpfReading, Nic};
 use crate::net::rtnetlink::Links;
 use crate::readers::{ReadReport, ReaderError};
 
@@ -30,8 +31,17 @@ const RETRY: Duration = Duration::from_secs(10);
 /// found it yet after a start.
 const UNWANTED: Duration = Duration::from_secs(60);
 
-/// The NICs of the tick whose devices are there, by interface index.
-pub(crate) type Present<'v> = HashMap<u32, &'v Nic>;
+/// The TAPs of the tick whose devices are there, by interface index.
+pub(crate) type Present<'v> = HashMap<u32, PresentTap<'v>>;
+
+/// A TAP of a VM.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PresentTap<'v> {
+    /// The position of its readings.
+    pub(crate) at: usize,
+    pub(crate) nic: &'v Nic,
+    pub(crate) device: DeviceId,
+}
 
 pub(crate) struct ProgramSet {
     loaded: LoadedPrograms,
@@ -43,7 +53,7 @@ pub(crate) struct ProgramSet {
     unverified: HashMap<u32, u32>,
     refused: HashMap<u32, Refusal>,
     /// Of the TAPs that went away in this tick and in the last one: what goes in the middle of a tick is missed in the next.
-    final_readings: [HashMap<Nic, EbpfReading>; 2],
+    final_readings: [HashMap<DeviceId, EbpfReading>; 2],
 }
 
 struct Refusal {
@@ -60,14 +70,13 @@ impl ProgramSet {
         way: AttachMethod,
         pins: Option<Pins>,
         links: &Links,
-        netns: Option<u64>,
     ) -> Result<Self, LoadError> {
         let mut loaded = loader.load(size, pins.as_ref())?;
         let (slots, left) = Slots::restore(&mut loaded)?;
         let (taps, unverified, refused) = Default::default();
         let final_readings = Default::default();
         let mut set = Self { loaded, pins, way, slots, taps, unverified, refused, final_readings };
-        set.adopt_all(left, links, netns)?;
+        set.adopt_all(left, links)?;
         Ok(set)
     }
 
@@ -115,8 +124,8 @@ impl ProgramSet {
     }
 
     /// Those that the programs are on, by interface index.
-    pub(crate) fn taps(&self) -> impl Iterator<Item = (u32, &Nic)> {
-        self.taps.iter().map(|(ifindex, tap)| (*ifindex, &tap.nic))
+    pub(crate) fn taps(&self) -> impl Iterator<Item = (u32, Option<DeviceId>)> {
+        self.taps.iter().map(|(ifindex, tap)| (*ifindex, tap.device))
     }
 
     /// Which TAPs are gone, or were no VM's for a while, and which are new.
@@ -125,13 +134,10 @@ impl ProgramSet {
         self.final_readings[0].clear();
         self.refused.retain(|ifindex, _| present.contains_key(ifindex));
         let now = Instant::now();
-        for (ifindex, nic) in present {
-            if let Some(tap) = self.taps.get_mut(ifindex) {
-                tap.wanted = now;
-                tap.kind = links.kind_of(&nic.tap);
-                if tap.nic != **nic {
-                    tap.nic = (*nic).clone();
-                }
+        for (ifindex, present) in present {
+            // What has the index of a deleted device is another one: its programs went with it.
+            if let Some(tap) = self.taps.get_mut(ifindex).filter(|_| !deleted.contains(ifindex)) {
+                (tap.wanted, tap.device) = (now, Some(present.device));
             }
         }
         // What the kernel does not say is no end.
@@ -159,7 +165,7 @@ impl ProgramSet {
             new: present
                 .iter()
                 .filter(|(ifindex, _)| is_new(ifindex))
-                .map(|(ifindex, nic)| (*ifindex, (*nic).clone()))
+                .map(|(_, &PresentTap { at, device, nic })| NewTap { at, device, nic: nic.clone() })
                 .collect(),
         }
     }
@@ -178,9 +184,9 @@ impl ProgramSet {
         }
         let Some(tap) = self.taps.remove(&ifindex) else { return };
         // The counters outlive the device.
-        let reading = tap.complete(self.loaded.reading(ifindex, tap.slot, tap.attached.mode));
-        let Tap { nic, slot, attached, .. } = tap;
-        self.final_readings[0].insert(nic, reading);
+        let reading = tap.complete(self.loaded.reading(tap.slot, tap.attached.mode));
+        let Tap { device, slot, attached, .. } = tap;
+        self.final_readings[0].extend(device.map(|device| (device, reading)));
         let removed = attached.remove().and_then(|()| self.slots.release(&mut self.loaded, ifindex, slot));
         if let Err(error) = removed {
             report.error(ReaderError::from(&AttachError::new(&format!("interface {ifindex}"), error)));
@@ -198,48 +204,50 @@ impl ProgramSet {
         let now = Instant::now();
         let rests = |ifindex: &u32| self.refused.get(ifindex).is_some_and(|refusal| now < refusal.retry_at);
         // One that is to be taken off first may have to wait for its turn.
-        let is_free = |(ifindex, _): &&(u32, Nic)| !self.taps.contains_key(ifindex) && !rests(ifindex);
+        let is_free =
+            |new: &&NewTap| !self.taps.contains_key(&new.device.ifindex) && !rests(&new.device.ifindex);
         let new: Vec<_> = changes.new.iter().filter(is_free).take(at_most).collect();
-        for (at, (ifindex, nic)) in new.iter().enumerate() {
-            let Some(attached) = budget.spend(|| self.attach_one(*ifindex, nic, links)) else { return at };
+        for (at, NewTap { device, nic, .. }) in new.iter().enumerate() {
+            let ifindex = device.ifindex;
+            let Some(attached) = budget.spend(|| self.attach_one(*device, nic, links)) else {
+                return at;
+            };
             match attached {
                 Ok(tap) => {
-                    self.refused.remove(ifindex);
-                    self.taps.insert(*ifindex, tap);
+                    self.refused.remove(&ifindex);
+                    self.taps.insert(ifindex, tap);
                 }
                 // The name means another device by now, which the next tick finds.
-                Err(_) if !links.has_name(*ifindex, &nic.tap) => {}
+                Err(_) if !links.has_name(ifindex, &nic.tap) => {}
                 Err(error) => {
                     let lacks_slot = matches!(error, LoadError::NoSlot);
                     // To ask once more costs little, and what counts meanwhile is not shown.
-                    let rest = if self.unverified.contains_key(ifindex) { Duration::ZERO } else { RETRY };
+                    let rest = if self.unverified.contains_key(&ifindex) { Duration::ZERO } else { RETRY };
                     let (error, retry_at) = (AttachError::new(&nic.tap, error), Instant::now() + rest);
-                    self.refused.insert(*ifindex, Refusal { error, lacks_slot, retry_at });
+                    self.refused.insert(ifindex, Refusal { error, lacks_slot, retry_at });
                 }
             }
         }
         new.len()
     }
 
-    fn attach_one(&mut self, ifindex: u32, nic: &Nic, links: &mut Links) -> Result<Tap, LoadError> {
-        let device = nic.tap.as_str();
-        if let Some(tap) = self.adopt_unverified(ifindex, nic)? {
-            return Ok(tap.of_kind(links.kind_of(device)));
+    fn attach_one(&mut self, device: DeviceId, nic: &Nic, links: &mut Links) -> Result<Tap, LoadError> {
+        let (ifindex, name) = (device.ifindex, nic.tap.as_str());
+        if let Some(tap) = self.adopt_unverified(device, name)? {
+            return Ok(tap);
         }
         let slot = self.slots.assign(&mut self.loaded, ifindex)?.ok_or(LoadError::NoSlot)?;
         let pins = self.pins.as_ref();
-        let attached = attach(&mut self.loaded, pins, ifindex, device, &mut self.way).and_then(|attached| {
+        let attached = attach(&mut self.loaded, pins, ifindex, name, &mut self.way).and_then(|attached| {
             // The programs were attached by name: to another device, if the name changed hands meanwhile.
-            if links.has_name(ifindex, device) {
+            if links.has_name(ifindex, name) {
                 return Ok(attached);
             }
             attached.remove()?;
             Err(LoadError::DeviceChanged)
         });
         match attached {
-            Ok(attached) => {
-                Ok(Tap::new(nic.clone(), slot, attached).since_now().of_kind(links.kind_of(device)))
-            }
+            Ok(attached) => Ok(Tap::new(Some(device), slot, attached).since_now()),
             Err(error) => {
                 self.slots.release(&mut self.loaded, ifindex, slot)?;
                 Err(error)
@@ -255,12 +263,12 @@ impl ProgramSet {
         report: &mut ReadReport,
     ) -> Vec<Bypassed<'v>> {
         let mut bypassed = Vec::new();
-        for (&ifindex, &nic) in present {
+        for (&ifindex, &PresentTap { at, nic, .. }) in present {
             if let Some(tap) = self.taps.get_mut(&ifindex) {
-                let reading = self.loaded.reading(ifindex, tap.slot, tap.attached.mode);
-                let direction = tap.bypassed(batch.taps.get(nic), &reading.counters);
+                let reading = self.loaded.reading(tap.slot, tap.attached.mode);
+                let direction = tap.bypassed(batch.nics[at].tap.as_ref(), &reading.counters);
                 bypassed.extend(direction.map(|direction| Bypassed { ifindex, nic, direction }));
-                batch.ebpf.insert(nic.clone(), tap.complete(reading));
+                batch.nics[at].ebpf = Some(tap.complete(reading));
                 report.items += 1;
             } else if let Some(refusal) = self.refused.get(&ifindex) {
                 report.error(ReaderError::from(&refusal.error));
@@ -273,13 +281,11 @@ impl ProgramSet {
     }
 
     /// What a TAP had counted that is gone with its device, or still there but no VM's.
-    pub(crate) fn read_final(&self, nic: &Nic, ifindex: u32) -> Option<EbpfReading> {
-        let gone =
-            self.final_readings.iter().find_map(|tick| tick.get(nic).filter(|last| last.ifindex == ifindex));
-        gone.cloned().or_else(|| {
-            let tap = self.taps.get(&ifindex)?;
-            let reading = self.loaded.reading(ifindex, tap.slot, tap.attached.mode);
-            Some(tap.complete(reading))
+    pub(crate) fn read_final(&self, device: DeviceId) -> Option<EbpfReading> {
+        let gone = self.final_readings.iter().find_map(|tick| tick.get(&device));
+        gone.copied().or_else(|| {
+            let tap = self.taps.get(&device.ifindex).filter(|tap| tap.device == Some(device))?;
+            Some(tap.complete(self.loaded.reading(tap.slot, tap.attached.mode)))
         })
     }
 }

@@ -13,13 +13,14 @@ use super::kernel::Kernel;
 use super::netns_programs::{AttachOptions, AttachPlan, NetnsPrograms};
 use super::options::Options;
 use super::own_pins::own_load;
+use super::program_set::{Present, PresentTap};
 use super::programs::load::Loader;
 use super::programs::pins::Pins;
 use super::starting::Starting;
 use crate::host::Host;
-use crate::model::{Batch, Nic, Removals, TapReading, Tenant, Trust, VmSet};
+use crate::model::{Batch, Device, Nic, Tenant, Trust, VmSet};
 use crate::net::devices::Devices;
-use crate::net::namespaces::{Namespaces, by_netns};
+use crate::net::namespaces::Namespaces;
 use crate::net::netns::Namespace;
 use crate::readers::{ReadReport, Reader, ReaderContext, ReaderError};
 
@@ -125,11 +126,9 @@ impl TapEbpf {
         if self.drops.is_err() || self.attach_options.pin_dir.is_none() {
             return;
         }
-        let is_in_reach = |nic: &&Nic| nic.netns.is_none() || self.may_enter;
-        for nic in vms.nics().filter(is_in_reach) {
-            if !batch.drops.contains_key(nic) {
-                batch.drops_awaited.insert(nic.clone());
-            }
+        let is_in_reach = |nic: &Nic| nic.netns.is_none() || self.may_enter;
+        for (_, readings) in vms.nics().zip(&mut batch.nics).filter(|(nic, _)| is_in_reach(nic)) {
+            readings.awaits_drops = readings.drops.is_none();
         }
     }
 }
@@ -163,6 +162,10 @@ pub(super) fn drops(
 }
 
 impl Reader for TapEbpf {
+    fn reads_devices(&self) -> bool {
+        true
+    }
+
     fn read(&mut self, vms: &VmSet, namespaces: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         let mut report =
             ReadReport { pinned: Some(self.attach_options.pin_dir.is_some()), ..ReadReport::default() };
@@ -170,15 +173,9 @@ impl Reader for TapEbpf {
             report.error(ReaderError::Earlier(Arc::clone(error)));
         }
         batch.splits = self.splits;
-        report.add_namespaces(namespaces.follow(vms, &batch.ended));
+        report.add_namespaces(namespaces.report());
         self.follow(namespaces);
-        let mut nics = by_netns(vms.nics());
-        // Where no TAP is any more, there may be programs to take off.
-        nics.entry(None).or_default();
-        for netns in self.foreign.keys() {
-            nics.entry(Some(*netns)).or_default();
-        }
-        let plans = self.begin(&nics, namespaces, batch, &mut report);
+        let plans = self.begin(present_taps(vms, batch), namespaces, &mut report);
         self.follow_drops(&plans, &mut report);
         let plans = self.attach(plans, namespaces, vms, batch);
         // What was dropped had been offered, so it is read first: then no difference is below 0.
@@ -198,22 +195,15 @@ impl Reader for TapEbpf {
         report
     }
 
-    fn read_final(&mut self, removals: &Removals, namespaces: &mut Namespaces, batch: &mut Batch) {
-        batch.splits = self.splits;
-        for nic in removals.vms.nics() {
-            let Some(&ifindex) = removals.ifindexes.get(nic) else { continue };
-            if batch.ebpf.contains_key(nic) {
-                continue;
+    fn read_final(&mut self, removals: &VmSet, namespaces: &mut Namespaces, batch: &mut Batch) {
+        for (at, _) in batch.removed_nics(removals) {
+            let readings = &mut batch.nics[at];
+            let (Some(device), None) = (readings.device, readings.ebpf) else { continue };
+            if let Ok(drops) = &self.drops {
+                readings.drops = drops.read_final(device.id).or(readings.drops);
             }
-            if let Ok(drops) = &self.drops
-                && let Some(reading) = drops.read_final(nic, ifindex)
-            {
-                batch.drops.insert(nic.clone(), reading);
-            }
-            let programs = programs_of(&mut self.own, &mut self.foreign, nic.netns);
-            if let Some(reading) = programs.and_then(|programs| programs.read_final(nic, ifindex)) {
-                batch.ebpf.insert(nic.clone(), reading);
-            }
+            let programs = programs_of(&mut self.own, &mut self.foreign, device.id.netns);
+            readings.ebpf = programs.and_then(|programs| programs.read_final(device.id));
         }
         let Self { foreign, detaching, .. } = self;
         // One that has to wait for the next tick keeps its namespace alive until then.
@@ -221,12 +211,24 @@ impl Reader for TapEbpf {
     }
 }
 
+/// The TAPs whose devices are there, by namespace.
+fn present_taps<'v>(vms: &'v VmSet, batch: &Batch) -> HashMap<Option<u64>, Present<'v>> {
+    let mut present: HashMap<_, Present> = HashMap::new();
+    for ((at, nic), readings) in vms.nics().enumerate().zip(&batch.nics) {
+        if let Some(Device { id: device, .. }) = readings.device.filter(|_| !readings.is_short_lived)
+            && device.ifindex != 0
+        {
+            present.entry(nic.netns).or_default().insert(device.ifindex, PresentTap { at, nic, device });
+        }
+    }
+    present
+}
+
 impl TapEbpf {
     fn begin<'v>(
         &mut self,
-        nics: &HashMap<Option<u64>, Vec<&'v Nic>>,
+        mut taps: HashMap<Option<u64>, Present<'v>>,
         namespaces: &mut Namespaces,
-        batch: &Batch,
         report: &mut ReadReport,
     ) -> Vec<(Option<u64>, AttachPlan<'v>)> {
         let Self { own, foreign, loader, detaching, loading, .. } = self;
@@ -234,21 +236,25 @@ impl TapEbpf {
         loading.refill();
         let mut plans = Vec::new();
         let followed = namespaces.order().to_vec();
-        // Those that no VM is in any more come last.
-        let left: Vec<u64> = nics.keys().filter_map(|netns| *netns).collect();
+        // Where no TAP is any more, there may be programs to take off. These namespaces come last.
+        let left: Vec<u64> = foreign.keys().copied().collect();
         let mut done = HashSet::new();
         for netns in [None].into_iter().chain(followed.into_iter().chain(left).map(Some)) {
-            let Some(nics) = nics.get(&netns).filter(|_| done.insert(netns)) else { continue };
+            if !done.insert(netns) {
+                continue;
+            }
             loading.keep_for(namespaces.tenant(netns));
             let Some(programs) = programs_of(own, foreign, netns) else { continue };
             // Without devices the namespace is closed already, and the programs are being taken off.
             let Some(devices) = namespaces.devices(netns) else { continue };
             programs.open(loader, &devices.links, loading);
-            let is_read = |nic: &Nic| batch.taps.contains_key(nic);
-            match programs.begin(nics, devices, is_read, detaching, report) {
-                Ok(plan) => plans.push((netns, plan)),
+            match devices.unresolved() {
+                None => {
+                    let present = taps.remove(&netns).unwrap_or_default();
+                    plans.push((netns, programs.begin(present, devices, detaching, report)));
+                }
                 // Which TAPs are there is not known: the programs stay where they are, and go on counting.
-                Err(error) => report.error(error),
+                Some(problem) => report.error(problem.into()),
             }
         }
         plans
@@ -263,9 +269,10 @@ impl TapEbpf {
         batch: &Batch,
     ) -> Vec<(Option<u64>, AttachPlan<'v>)> {
         self.turn += 1;
-        let traffic =
-            |reading: &TapReading| reading.stats.rx_packets.saturating_add(reading.stats.tx_packets);
-        let packets = |nic: &Nic| batch.taps.get(nic).map_or(0, traffic);
+        let packets = |at: usize| {
+            let stats = batch.nics[at].tap.unwrap_or_default().stats;
+            stats.rx_packets.saturating_add(stats.tx_packets)
+        };
         plans.iter_mut().for_each(|(_, plan)| plan.busiest_first(packets));
         let Self { own, foreign, loader, loading, attaching, trust, turn, .. } = self;
         attaching.refill();

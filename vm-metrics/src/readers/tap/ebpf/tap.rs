@@ -6,16 +6,15 @@ use vm_metrics_common::Counters;
 
 use super::direction::Direction;
 use super::hook::attached::AttachedPrograms;
-use crate::model::{EbpfReading, Nic, NicKind, TapReading, unix_seconds};
+use crate::model::{DeviceId, EbpfReading, TapReading, unix_seconds};
 
 /// Ticks in which the programs may be bypassed before they are attached again.
 const MAX_BYPASSED_TICKS: u32 = 1;
 
 /// A TAP with the programs on it.
 pub(crate) struct Tap {
-    /// Its name at the last tick.
-    pub(crate) nic: Nic,
-    pub(crate) kind: NicKind,
+    /// `None` while no VM had it.
+    pub(crate) device: Option<DeviceId>,
     pub(crate) slot: u32,
     pub(crate) attached: AttachedPrograms,
     /// When that was, in seconds of Unix time; `None` where a daemon before this one has done it.
@@ -48,12 +47,10 @@ impl BypassDetector {
 }
 
 impl Tap {
-    pub(crate) fn new(nic: Nic, slot: u32, attached: AttachedPrograms) -> Self {
-        let now = Instant::now();
-        let (kind, detectors) = (NicKind::default(), Default::default());
+    pub(crate) fn new(device: Option<DeviceId>, slot: u32, attached: AttachedPrograms) -> Self {
+        let (now, detectors) = (Instant::now(), Default::default());
         Self {
-            nic,
-            kind,
+            device,
             slot,
             attached,
             since: None,
@@ -71,11 +68,7 @@ impl Tap {
 
     /// What was read of its counters, with what is known of the TAP.
     pub(crate) fn complete(&self, reading: EbpfReading) -> EbpfReading {
-        EbpfReading { kind: self.kind, since: self.since, ..reading }
-    }
-
-    pub(crate) fn of_kind(self, kind: NicKind) -> Self {
-        Self { kind, ..self }
+        EbpfReading { since: self.since, ..reading }
     }
 
     /// Which of the programs does not see what passes, if one does not. The device was read before the counters.

@@ -7,16 +7,13 @@
 
 mod netns_reader;
 
-use std::collections::HashMap;
-
 use rustix::io::Errno;
 
-use self::netns_reader::{NetnsReader, RecentReads};
-use crate::model::Tenant;
-use crate::model::{Batch, ComponentHealth, Health, Nic, Removals, VmSet};
+use self::netns_reader::NetnsReader;
+use crate::model::{Batch, ComponentHealth, Health, Nic, Tenant, VmSet};
 use crate::net::NetError;
 use crate::net::devices::Devices;
-use crate::net::namespaces::{Namespaces, by_netns};
+use crate::net::namespaces::{EnteredNamespace, Namespaces, by_netns};
 use crate::readers::{ReadReport, Reader, ReaderContext, ReaderDef, StartOutcome, not_this_kernel};
 
 pub(crate) const READER: ReaderDef = ReaderDef {
@@ -58,27 +55,11 @@ fn is_unsupported(error: &NetError) -> bool {
 
 #[derive(Debug, Default)]
 struct TapNetlink {
-    /// Of each namespace.
-    recent: HashMap<Option<u64>, RecentReads>,
     /// How often last counters were lost.
     lost: u64,
 }
 
 impl TapNetlink {
-    fn each_netns(
-        &mut self,
-        nics: &HashMap<Option<u64>, Vec<&Nic>>,
-        namespaces: &mut Namespaces,
-        mut each: impl FnMut(&mut NetnsReader, &[&Nic]),
-    ) {
-        for (netns, nics) in nics {
-            if let Some(devices) = namespaces.devices(*netns) {
-                let recent = self.recent.entry(*netns).or_default();
-                each(&mut NetnsReader { netns: *netns, devices, recent }, nics);
-            }
-        }
-    }
-
     /// Events that are lost where a trusted user has VMs are the reader's fault. Who loses events of a namespace of one's
     /// own has had devices come and go there faster than they can be followed.
     fn take_lost(&mut self, namespaces: &mut Namespaces, report: &mut ReadReport) {
@@ -95,34 +76,40 @@ impl TapNetlink {
 }
 
 impl Reader for TapNetlink {
+    fn reads_devices(&self) -> bool {
+        true
+    }
+
     /// A device that is not there is not reported: the readers after this one report what nobody could read.
     fn read(&mut self, vms: &VmSet, namespaces: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
-        report.add_namespaces(namespaces.follow(vms, &batch.ended));
-        let mut nics = by_netns(vms.nics());
+        report.add_namespaces(namespaces.report());
         // Devices also come and go where no VM has one just now.
-        nics.entry(None).or_default();
-        for (netns, known) in namespaces.entered() {
-            batch.namespaces.insert(netns, known.number());
-            nics.entry(Some(netns)).or_default();
-        }
-        self.each_netns(&nics, namespaces, |netns, nics| {
+        each_netns(vms.nics().enumerate(), namespaces, |netns, nics| {
             if let Err(error) = netns.read(nics, batch) {
                 report.error(error);
             }
         });
-        report.items = batch.taps.len();
+        report.items = batch.nics.iter().filter(|readings| readings.tap.is_some()).count();
         self.take_lost(namespaces, &mut report);
         report
     }
 
-    fn read_final(&mut self, removals: &Removals, namespaces: &mut Namespaces, batch: &mut Batch) {
-        for (netns, known) in namespaces.entered() {
-            batch.namespaces.insert(netns, known.number());
-        }
-        self.each_netns(&by_netns(removals.vms.nics()), namespaces, |netns, nics| {
-            netns.read_final(nics, removals, batch);
-        });
-        self.recent.retain(|netns, _| netns.is_none_or(|netns| namespaces.is_wanted(netns)));
+    fn read_final(&mut self, removals: &VmSet, namespaces: &mut Namespaces, batch: &mut Batch) {
+        each_netns(batch.removed_nics(removals), namespaces, |netns, nics| netns.read_final(nics, batch));
+    }
+}
+
+/// In each namespace that was entered, with the interfaces there.
+fn each_netns<'v>(
+    nics: impl Iterator<Item = (usize, &'v Nic)>,
+    namespaces: &mut Namespaces,
+    mut each: impl FnMut(&mut NetnsReader, &[(usize, &Nic)]),
+) {
+    let nics = by_netns(nics);
+    let (entered, table) = namespaces.all_devices();
+    for EnteredNamespace { netns, devices, .. } in entered {
+        let nics = nics.get(&netns).map(Vec::as_slice).unwrap_or_default();
+        each(&mut NetnsReader { netns, devices, table }, nics);
     }
 }

@@ -9,7 +9,6 @@ use super::super::program_set::ProgramSet;
 use super::super::programs::load::{Loader, Size};
 use super::super::programs::pins::{LoadId, Pins};
 use super::{AttachPlan, NetnsPrograms, RETRY, inside};
-use crate::net::netns::Namespace;
 use crate::net::rtnetlink::Links;
 
 /// Slots of the first set in a foreign namespace. Each further set has twice as many.
@@ -87,8 +86,7 @@ impl NetnsPrograms {
         let pins = self.pin_dir.as_ref().map(|dir| Pins::open(dir, load, false)).transpose()?;
         let Self { namespace, way, .. } = self;
         let size = Size::of_other_namespace(nics);
-        let netns = namespace.as_deref().map(Namespace::inode);
-        let new = || ProgramSet::new(loader, size, *way, pins, links, netns);
+        let new = || ProgramSet::new(loader, size, *way, pins, links);
         match inside(namespace.as_deref(), new).map_err(LoadError::Enter).flatten() {
             Ok(set) => self.sets.push(set),
             Err(error) => {

@@ -7,22 +7,15 @@ use super::super::hook::attach::adopt;
 use super::super::hook::attached::AttachedPrograms;
 use super::super::tap::Tap;
 use super::ProgramSet;
-use crate::model::Nic;
+use crate::model::DeviceId;
 use crate::net::rtnetlink::Links;
 
 impl ProgramSet {
     /// Takes over what is left on the interfaces of these slots. What is not there any more gives its slot back.
-    pub(crate) fn adopt_all(
-        &mut self,
-        left: HashMap<u32, u32>,
-        links: &Links,
-        netns: Option<u64>,
-    ) -> Result<(), LoadError> {
+    pub(crate) fn adopt_all(&mut self, left: HashMap<u32, u32>, links: &Links) -> Result<(), LoadError> {
         for (ifindex, slot) in left {
             match self.adopt_one(ifindex, links) {
-                Ok(Some((attached, tap))) => {
-                    self.taps.insert(ifindex, Tap::new(Nic { tap, netns }, slot, attached));
-                }
+                Ok(Some(attached)) => drop(self.taps.insert(ifindex, Tap::new(None, slot, attached))),
                 Ok(None) => self.slots.release(&mut self.loaded, ifindex, slot)?,
                 // It may still count there.
                 Err(error) => {
@@ -42,15 +35,10 @@ impl ProgramSet {
     }
 
     /// `None` where the device is gone, or nothing is left on it.
-    fn adopt_one(
-        &mut self,
-        ifindex: u32,
-        links: &Links,
-    ) -> Result<Option<(AttachedPrograms, String)>, LoadError> {
+    fn adopt_one(&mut self, ifindex: u32, links: &Links) -> Result<Option<AttachedPrograms>, LoadError> {
         let device = links.name_of(ifindex).map_err(LoadError::Links)?;
         let (Some(pins), Some(device)) = (&self.pins, device) else { return Ok(None) };
-        let adopted = adopt(&mut self.loaded, pins, ifindex, &device)?;
-        Ok(adopted.map(|attached| (attached, device)))
+        adopt(&mut self.loaded, pins, ifindex, &device)
     }
 
     /// Gives up what an earlier daemon has left on an interface: it counts there no more.
@@ -64,12 +52,17 @@ impl ProgramSet {
     }
 
     /// Asks once more about what an earlier daemon has left on an interface.
-    pub(crate) fn adopt_unverified(&mut self, ifindex: u32, nic: &Nic) -> Result<Option<Tap>, LoadError> {
+    pub(crate) fn adopt_unverified(
+        &mut self,
+        device: DeviceId,
+        name: &str,
+    ) -> Result<Option<Tap>, LoadError> {
+        let ifindex = device.ifindex;
         let (Some(&slot), Some(pins)) = (self.unverified.get(&ifindex), &self.pins) else { return Ok(None) };
-        let Some(attached) = adopt(&mut self.loaded, pins, ifindex, &nic.tap)? else {
+        let Some(attached) = adopt(&mut self.loaded, pins, ifindex, name)? else {
             return self.release_unverified(ifindex).map(|()| None);
         };
         self.unverified.remove(&ifindex);
-        Ok(Some(Tap::new(nic.clone(), slot, attached)))
+        Ok(Some(Tap::new(Some(device), slot, attached)))
     }
 }

@@ -17,7 +17,7 @@ use vm_metrics_common::{
 use super::super::error::LoadError;
 use super::counters::CounterMap;
 use super::pins::{Pins, is_there};
-use crate::model::{AttachMode, EbpfReading, NicKind};
+use crate::model::{AttachMode, EbpfReading};
 
 /// Where the programs write what they have to say: aya-log's.
 const MAP_LOG: &str = "AYA_LOGS";
@@ -205,16 +205,9 @@ impl LoadedPrograms {
         }
     }
 
-    pub(crate) fn reading(&self, ifindex: u32, slot: u32, attach: AttachMode) -> EbpfReading {
-        let (kind, counters) = (NicKind::default(), self.counters.read(slot));
-        EbpfReading {
-            ifindex,
-            kind,
-            attach,
-            counters,
-            since: None,
-            knows_segmentation: self.knows_segmentation,
-        }
+    pub(crate) fn reading(&self, slot: u32, attach: AttachMode) -> EbpfReading {
+        let (counters, knows_segmentation) = (self.counters.read(slot), self.knows_segmentation);
+        EbpfReading { attach, counters, since: None, knows_segmentation }
     }
 
     /// Passes on what the programs had to say; from memory, without a system call.
