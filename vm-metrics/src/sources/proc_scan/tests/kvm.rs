@@ -126,7 +126,8 @@ fn a_program_that_probes_kvm_is_no_vm() {
     assert_eq!(list(&mut scan, 201 * TICK), []);
     fixture.thread(100, &in_vcpu());
     let found = (202..210).filter(|second| !list(&mut scan, *second * TICK).is_empty());
-    assert_eq!(found.count(), 7, "after a second");
+    let found = found.count();
+    assert!((6..8).contains(&found), "after a second or, if a look takes long, two: {found} of 8");
 }
 
 #[test]
