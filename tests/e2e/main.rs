@@ -8,6 +8,7 @@ mod errors;
 mod faults;
 mod fixture;
 mod golden;
+mod groups;
 mod gzip;
 mod http;
 mod limits;

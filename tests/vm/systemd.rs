@@ -41,12 +41,13 @@ impl Host {
         host
     }
 
-    /// Runs the README's lines that make the service.
+    /// Runs the README's lines that make the service, which shows all groups of series.
     fn install(&self) {
         let readme = readme();
         let configuration = readme.lines().find(|line| line.starts_with("vm-metrics config print-default >"));
         let service = block(&readme, "console").lines().map(|line| line.strip_prefix("# ").unwrap());
-        for line in configuration.into_iter().chain(service) {
+        let groups = "sed -i 's/^groups = .*/groups = [\"all\"]/' vm-metrics.toml";
+        for line in configuration.into_iter().chain([groups]).chain(service) {
             self.must(&format!("cd /checkout; PATH=$PATH:/checkout/target/release; {line}"));
         }
     }

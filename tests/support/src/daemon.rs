@@ -13,6 +13,10 @@ use crate::http::{self, Response};
 use crate::metrics_text::Metrics;
 use crate::wait::{SOON, wait_until};
 
+/// The variables with the groups of series of `/metrics` and of the push.
+pub const GROUPS: [&str; 2] =
+    ["VM_METRICS_EXPORTERS__PROMETHEUS__GROUPS", "VM_METRICS_EXPORTERS__OTLP__GROUPS"];
+
 /// `vm-metrics serve` with a listening socket; a drop kills it.
 #[derive(Debug)]
 pub struct Daemon {
@@ -30,8 +34,14 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Runs a command that becomes a daemon with `--listen 127.0.0.1:0`, for example through `setpriv`.
+    /// Runs a command that becomes a daemon with `--listen 127.0.0.1:0`, for example through `setpriv`. It shows all groups
+    /// of series, unless the command has [`GROUPS`].
     pub fn start_command(mut command: Command) -> Result<Self> {
+        for name in GROUPS {
+            if command.get_envs().all(|(set, _)| set != name) {
+                command.env(name, "[\"all\"]");
+            }
+        }
         let mut process = ChildProcess::spawn("vm-metrics", &mut command)?;
         let address = process.wait_for_log(SOON, "where it listens", listening_address)?;
         Ok(Self { process, address })

@@ -31,17 +31,12 @@ pub(crate) fn configure(mut sections: Sections, settings: &Settings) -> Result<E
 
 /// `/metrics` is always on.
 fn prometheus(section: &Section) -> Result<PrometheusConfig, ConfigError> {
-    #[derive(Debug, Deserialize)]
+    #[derive(Debug, Default, Deserialize)]
     #[serde(deny_unknown_fields, default)]
     struct PrometheusKeys {
         label_budget: usize,
         over_budget: OverBudget,
         groups: Vec<SeriesGroup>,
-    }
-    impl Default for PrometheusKeys {
-        fn default() -> Self {
-            Self { label_budget: 0, over_budget: OverBudget::default(), groups: vec![SeriesGroup::All] }
-        }
     }
     if section.has("enabled")? {
         return Err(section.refusal("enabled", "/metrics cannot be switched off"));
@@ -73,8 +68,8 @@ mod tests {
     #[test]
     fn groups_are_named_one_by_one() {
         let groups = |keys| parse(&format!("[exporters.prometheus]\n{keys}")).unwrap().prometheus.groups;
-        assert_eq!(groups(""), [SeriesGroup::All]);
-        assert_eq!(groups("groups = []"), []);
+        assert_eq!(groups(""), []);
+        assert_eq!(groups("groups = [\"all\"]"), [SeriesGroup::All]);
         assert_eq!(groups("groups = [\"vcpus\", \"wire\"]"), [SeriesGroup::Vcpus, SeriesGroup::Wire]);
     }
 

@@ -55,7 +55,7 @@ impl SourceError {
         Self::Content { path: path.into(), problem: problem.into() }
     }
 
-    pub fn process(pid: u32, problem: impl Into<String>) -> Self {
+    pub(super) fn process(pid: u32, problem: impl Into<String>) -> Self {
         Self::Process { pid, problem: problem.into() }
     }
 

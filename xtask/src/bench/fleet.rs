@@ -24,8 +24,8 @@ const TRAFFIC: Traffic = Traffic { packets_per_second: 1, frame_bytes: 1000 };
 
 const MEMORY_BYTES: usize = 64 << 10;
 
-/// So long the daemon looks closely at a new process in each tick.
-const YOUTH: Duration = Duration::from_secs(11);
+/// So long a daemon looks closely at a process that is new to it, in each tick.
+pub const YOUTH: Duration = Duration::from_secs(11);
 
 /// Number of processes that start at the same time.
 const BATCH: usize = 16;

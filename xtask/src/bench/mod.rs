@@ -25,6 +25,7 @@ mod usage;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -37,7 +38,7 @@ use vm_metrics_testkit::netns::NetNs;
 use self::{
     contestant::{Contestant, KINDS, Setup},
     figures::Figures,
-    fleet::Fleet,
+    fleet::{Fleet, YOUTH},
     machine::Machine,
     plain_reads::PlainReads,
     reach::{RATIOS, Verdict},
@@ -187,6 +188,8 @@ fn measure_at(
         daemons.push(daemon);
     }
     progress(&format!("{} daemons, a tick every {:?}", daemons.len(), rate.interval));
+    // All VMs are new to these daemons.
+    thread::sleep(YOUTH);
     tick_cost::measure(figures, plan, plain_reads, &daemons, rate)?;
     let default = daemons.first().context("the default configuration is refused")?;
     default.in_turn(|daemon: &Contestant| {

@@ -16,7 +16,7 @@ pub(super) const METRICS: &[Metric] = &[
         GAP_ORIGIN,
         GAP.with(RECEIVE),
         Count(|view, sink| each(view, sink, |nic| nic.rx_gap_packets)),
-    ).of(SeriesGroup::Gaps),
+    ),
     counter(
         "network_tx_gap_packets_total",
         "{packet}",
@@ -24,7 +24,7 @@ pub(super) const METRICS: &[Metric] = &[
         GAP_ORIGIN,
         GAP.with(TRANSMIT),
         Count(|view, sink| each(view, sink, |nic| nic.tx_gap_packets)),
-    ).of(SeriesGroup::Gaps),
+    ),
     Metric {
         name: "network_start_time_seconds",
         group: SeriesGroup::Base,

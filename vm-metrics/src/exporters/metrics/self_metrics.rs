@@ -1,5 +1,7 @@
 //! Metrics of the daemon itself: the health and the cost of its readings.
 
+// Long because: a table with an entry for each metric.
+
 use super::labels::{Label, NIC, text};
 use super::nic::netns;
 use super::{
@@ -211,7 +213,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "source_mismatch_bytes",
-        group: SeriesGroup::Gaps,
+        group: SeriesGroup::Queues,
         kind: Kind::Amount,
         unit: "By",
         help: "The device's count of the guest's output, minus the published one: frames in flight, 0 on a quiet device.",

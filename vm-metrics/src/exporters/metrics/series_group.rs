@@ -18,13 +18,12 @@ pub enum SeriesGroup {
     Queues,
     Wire,
     Protocols,
-    Gaps,
 }
 
 impl SeriesGroup {
     /// Those of metrics.
     #[cfg(test)]
-    pub const OF_METRICS: [Self; 9] = [
+    pub const OF_METRICS: [Self; 8] = [
         Self::Base,
         Self::Memory,
         Self::Process,
@@ -33,7 +32,6 @@ impl SeriesGroup {
         Self::Queues,
         Self::Wire,
         Self::Protocols,
-        Self::Gaps,
     ];
 
     /// As the configuration has it.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::environment::{Environment, Variable, VariableReader};
+use super::tls::TlsFiles;
 use crate::config::{ConfigError, Section, Settings, Switch, parse_duration_within};
 use crate::exporters::budget::{Budget, OverBudget};
 use crate::exporters::metrics::SeriesGroup;
@@ -65,15 +66,6 @@ pub(super) enum Protocol {
     HttpProtobuf,
 }
 
-/// PEM files.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct TlsFiles {
-    /// `None`: the roots of the system.
-    pub(super) ca: Option<PathBuf>,
-    /// Certificate and key to show to the collector.
-    pub(super) identity: Option<(PathBuf, PathBuf)>,
-}
-
 /// The keys of the section, as written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -110,7 +102,7 @@ impl Default for OtlpKeys {
             naming: Naming::default(),
             label_budget: DEFAULT_LABEL_BUDGET,
             over_budget: OverBudget::default(),
-            groups: vec![SeriesGroup::All],
+            groups: Vec::new(),
         }
     }
 }

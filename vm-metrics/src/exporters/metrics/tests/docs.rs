@@ -69,7 +69,7 @@ so it rounds whole numbers beyond 2^53.
 ## Groups
 
 A metric is in one group. `/metrics` shows the group `base` and those of the key `groups` in `[exporters.prometheus]`, the push
-those of the key `groups` in `[exporters.otlp]`; `[\"all\"]`, the default, is every group. JSON and the library have all
+those of the key `groups` in `[exporters.otlp]`; none by default, and `[\"all\"]` is every group. JSON and the library have all
 numbers. These are the series of a VM with one interface and two vCPUs, if everything is measured. Most VMs have fewer: limits,
 tags, states and balloons come from orchestrators and VMMs.
 
