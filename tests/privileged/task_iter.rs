@@ -156,9 +156,12 @@ fn a_switch_to_proc_lets_no_counter_fall() {
     let mut before = manager.collect();
     let mut switches = 0;
     let mut was_by_iterator = true;
-    while switches < 10 {
+    let mut ticks = 0;
+    while switches < 10 || (ticks < 1000 && !deadline.has_passed()) {
         assert!(!deadline.has_passed(), "{switches} switches");
-        churning.store(was_by_iterator, Ordering::Relaxed);
+        // Now and then without, for a tick that is surely by the iterator.
+        churning.store(ticks % 8 != 0, Ordering::Relaxed);
+        ticks += 1;
         let after = manager.collect();
         assert_eq!(fallen(&before.vms[0], &after.vms[0]), [], "{before:?}\n{after:?}");
         let is_by_iterator = component(&after, "task_iter").items == 1;

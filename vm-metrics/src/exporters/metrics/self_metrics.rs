@@ -1,5 +1,7 @@
 //! Metrics of the daemon itself: the health and the cost of its readings.
 
+// Long because: a table with an entry for each metric.
+
 use super::labels::{Label, NIC, text};
 use super::nic::netns;
 use super::{

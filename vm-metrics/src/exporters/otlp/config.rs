@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::environment::{Environment, Variable, VariableReader};
+use super::tls::TlsFiles;
 use crate::config::{ConfigError, Section, Settings, Switch, parse_duration_within};
 use crate::exporters::budget::{Budget, OverBudget};
 use crate::exporters::metrics::SeriesGroup;
@@ -63,15 +64,6 @@ impl OtlpConfig {
 pub(super) enum Protocol {
     Grpc,
     HttpProtobuf,
-}
-
-/// PEM files.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct TlsFiles {
-    /// `None`: the roots of the system.
-    pub(super) ca: Option<PathBuf>,
-    /// Certificate and key to show to the collector.
-    pub(super) identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// The keys of the section, as written.

@@ -10,7 +10,14 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 
-use super::config::TlsFiles;
+/// PEM files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct TlsFiles {
+    /// `None`: the roots of the system.
+    pub(super) ca: Option<PathBuf>,
+    /// Certificate and key to show to the collector.
+    pub(super) identity: Option<(PathBuf, PathBuf)>,
+}
 
 #[derive(Debug, Error)]
 pub(crate) enum TlsError {

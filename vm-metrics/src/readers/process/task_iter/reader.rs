@@ -170,3 +170,41 @@ fn stats(group: &TaskGroup) -> ProcessStats {
         ..ProcessStats::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vm_metrics_common::TaskPages;
+
+    use super::*;
+
+    fn group() -> TaskGroup {
+        let pages = TaskPages { total: 9, anon: 1, file: 2, shmem: 3, ..TaskPages::default() };
+        TaskGroup {
+            round: 7,
+            start_nsec: 1_999_999_999,
+            pages,
+            threads: 2,
+            visited: 2,
+            ..TaskGroup::default()
+        }
+    }
+
+    #[test]
+    fn only_a_whole_group_is_taken() {
+        assert!(group().is_whole(7), "all of it");
+        assert!(TaskGroup { visited: 3, ..group() }.is_whole(7), "a thread has come meanwhile");
+        assert!(!group().is_whole(8), "of an earlier read");
+        assert!(!TaskGroup { torn: 1, ..group() }.is_whole(7), "a thread has ended meanwhile");
+        assert!(!TaskGroup { visited: 1, ..group() }.is_whole(7), "a thread is missing");
+        assert!(!TaskGroup { start_nsec: 0, ..group() }.is_whole(7), "its first thread is missing");
+        assert!(!TaskGroup { pages: TaskPages::default(), ..group() }.is_whole(7), "it has ended");
+    }
+
+    #[test]
+    fn numbers_have_the_units_of_proc() {
+        assert_eq!(start_ticks(&group()), 2 * clock_ticks_per_second() - 1);
+        let stats = stats(&group());
+        assert_eq!(stats.memory_rss_bytes, Some(6 * page_size() as u64));
+        assert_eq!((stats.memory_vms_bytes, stats.threads), (Some(9 * page_size() as u64), Some(2)));
+    }
+}
