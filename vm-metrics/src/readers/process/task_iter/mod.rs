@@ -19,7 +19,7 @@ pub(crate) const READER: ReaderDef = ReaderDef {
     configure: |section| {
         section.no_options()?;
         #[cfg(feature = "ebpf")]
-        return Ok(Box::new(|context| reader::start(context)));
+        return Ok(Box::new(reader::start));
         #[cfg(not(feature = "ebpf"))]
         Ok(Box::new(|_| {
             let reason = "this binary was built without eBPF (--no-default-features)";

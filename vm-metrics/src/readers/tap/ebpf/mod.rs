@@ -3,6 +3,7 @@
 //! | module | does |
 //! |---|---|
 //! | `reader` | leads the others tick by tick, in the time that `budget` gives |
+//! | `present` | finds the TAPs of a tick by the devices of their interfaces |
 //! | `netns_programs` | has the program sets of one network namespace |
 //! | `program_set` | is one load of the programs, with its maps and TAPs |
 //! | `programs` | loads the programs, pins them, gives out slots and reads counters |
@@ -36,6 +37,8 @@ mod netns_programs;
 mod options;
 #[cfg(feature = "ebpf")]
 mod own_pins;
+#[cfg(feature = "ebpf")]
+mod present;
 #[cfg(feature = "ebpf")]
 mod probe;
 #[cfg(feature = "ebpf")]

@@ -16,6 +16,7 @@ use super::budget::Budget;
 use super::error::{AttachError, LoadError};
 use super::hook::attach::attach;
 use super::options::AttachMethod;
+use super::present::{Present, PresentTap};
 use super::programs::load::{LoadedPrograms, Loader, Size};
 use super::programs::pins::Pins;
 use super::programs::slots::Slots;
@@ -30,18 +31,6 @@ const RETRY: Duration = Duration::from_secs(10);
 /// A TAP without a VM keeps the programs for this time. The source of its VM may have failed for a moment, or may not have
 /// found it yet after a start.
 const UNWANTED: Duration = Duration::from_secs(60);
-
-/// The TAPs of the tick whose devices are there, by interface index.
-pub(crate) type Present<'v> = HashMap<u32, PresentTap<'v>>;
-
-/// A TAP of a VM.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PresentTap<'v> {
-    /// The position of its readings.
-    pub(crate) at: usize,
-    pub(crate) nic: &'v Nic,
-    pub(crate) device: DeviceId,
-}
 
 pub(crate) struct ProgramSet {
     loaded: LoadedPrograms,

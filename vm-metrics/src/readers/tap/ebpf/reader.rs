@@ -13,12 +13,12 @@ use super::kernel::Kernel;
 use super::netns_programs::{AttachOptions, AttachPlan, NetnsPrograms};
 use super::options::Options;
 use super::own_pins::own_load;
-use super::program_set::{Present, PresentTap};
+use super::present::{Present, present_taps};
 use super::programs::load::Loader;
 use super::programs::pins::Pins;
 use super::starting::Starting;
 use crate::host::Host;
-use crate::model::{Batch, Device, Nic, Tenant, Trust, VmSet};
+use crate::model::{Batch, Nic, Tenant, Trust, VmSet};
 use crate::net::devices::Devices;
 use crate::net::namespaces::Namespaces;
 use crate::net::netns::Namespace;
@@ -209,19 +209,6 @@ impl Reader for TapEbpf {
         // One that has to wait for the next tick keeps its namespace alive until then.
         foreign.retain(|netns, programs| namespaces.is_wanted(*netns) || !programs.close(detaching));
     }
-}
-
-/// The TAPs whose devices are there, by namespace.
-fn present_taps<'v>(vms: &'v VmSet, batch: &Batch) -> HashMap<Option<u64>, Present<'v>> {
-    let mut present: HashMap<_, Present> = HashMap::new();
-    for ((at, nic), readings) in vms.nics().enumerate().zip(&batch.nics) {
-        if let Some(Device { id: device, .. }) = readings.device.filter(|_| !readings.is_short_lived)
-            && device.ifindex != 0
-        {
-            present.entry(nic.netns).or_default().insert(device.ifindex, PresentTap { at, nic, device });
-        }
-    }
-    present
 }
 
 impl TapEbpf {
