@@ -37,13 +37,13 @@ const CASES: &[Case] = &[
 ];
 
 /// The counters of a direction, all of which are on.
-type Published = DirectionStats<Option<u64>>;
+type DirectionCounters = DirectionStats<Option<u64>>;
 
 /// The counters by name, without zeroes.
 type Counts = BTreeMap<String, u64>;
 
-fn added(before: &Published, after: &Published) -> Counts {
-    let counts = |stats: &Published| -> Counts {
+fn added(before: &DirectionCounters, after: &DirectionCounters) -> Counts {
+    let counts = |stats: &DirectionCounters| -> Counts {
         serde_json::from_value(serde_json::to_value(stats).unwrap()).unwrap()
     };
     let before = counts(before);
