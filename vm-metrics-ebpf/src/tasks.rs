@@ -63,9 +63,12 @@ struct Meta {
     session: u64,
 }
 
+/// # Safety
+///
+/// The kernel hands it a valid context.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
-pub extern "C" fn visit_task(context: *const TaskContext) -> i32 {
+pub unsafe extern "C" fn visit_task(context: *const TaskContext) -> i32 {
     // SAFETY: the kernel hands the program a valid context.
     let (meta, task) = unsafe { ((*context).meta, (*context).task) };
     // After the last thread it is null.

@@ -157,7 +157,7 @@ pub struct TapReading {
 }
 
 /// Counters of a device as the **host** sees them. Of a TAP rx is what the VM transmitted, tx what it received;
-/// [`NicKind`] says of which devices that is not so.
+/// [`NicKind`](super::NicKind) says of which devices that is not so.
 /// [`VmStats`](super::VmStats) has them the other way round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TapStats {

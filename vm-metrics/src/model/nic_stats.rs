@@ -56,7 +56,6 @@ pub struct NicStats {
     #[serde(skip)]
     pub since: NicSince,
     /// The device that was read.
-    /// The device that was read.
     #[doc(hidden)]
     #[serde(skip)]
     pub found: Option<Device>,
