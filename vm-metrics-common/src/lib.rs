@@ -51,6 +51,7 @@ pub const MAX_COLLISIONS: u32 = 1024;
 ///
 /// The programs write it, and the daemon publishes it: `null` stands for a counter that is off.
 // A new counter is one field, one line of `zip_with`, through which all sums and differences go, and one of `Splits::mask`.
+// It has `serde(default)`, because the saved state of a daemon before lacks it.
 // Plain adds by the owning CPU, plain loads by the reader.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -214,4 +215,19 @@ mod user {
     unsafe impl aya::Pod for TaskLayout {}
     // SAFETY: as above, in `tasks`.
     unsafe impl aya::Pod for TaskRun {}
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+
+    /// Maps of another layout under the same version would be adopted: each list of counters has its version.
+    #[test]
+    fn counters_of_a_version_have_one_layout() {
+        let fields = std::format!("{:?}", DirectionStats::<u8>::default()).replace(": 0", "");
+        let expected = "DirectionStats { packets, bytes, wire_packets, wire_bytes, ipv4, ipv6, arp, other_l3, tcp, udp, icmp, other_l4, unicast, multicast, broadcast, gso_packets }";
+        assert_eq!((ABI_VERSION, fields.as_str()), (3, expected));
+    }
 }

@@ -35,7 +35,11 @@ pub fn wanted(known: Option<&ProcessEntry>, scan: &Scan, is_named: bool) -> Opti
     match known {
         None => Some(QuickQuery::Origin),
         Some(entry) if entry.vm().is_some() => Some(QuickQuery::Same),
-        Some(entry) => (is_named || !is_settled(entry, scan)).then_some(QuickQuery::Program),
+        Some(entry) => {
+            // The first look may have had no answer.
+            let query = if entry.parent.is_none() { QuickQuery::Origin } else { QuickQuery::Program };
+            (is_named || !is_settled(entry, scan)).then_some(query)
+        }
     }
 }
 
@@ -75,6 +79,7 @@ pub fn judge(
     }
     let parent = stat.and_then(Result::ok).map(|stat| stat.ppid);
     let entry = known.unwrap_or_else(|| ProcessEntry::new(scan.now, uid, parent, ProcessKind::NoVm));
+    let entry = ProcessEntry { parent: entry.parent.or(parent), ..entry };
     match program {
         None => QuickResult::Same(entry),
         Some(Err(ReadError::Gone)) => QuickResult::Gone(None),

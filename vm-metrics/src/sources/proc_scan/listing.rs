@@ -46,7 +46,7 @@ impl ProcScan {
     }
 
     /// It has come from another VM and holds a device of that: it is the same VM.
-    fn is_part_of_another(&self, vm: &ProcessVm) -> bool {
+    pub fn is_part_of_another(&self, vm: &ProcessVm) -> bool {
         !vm.is_found_by_kvm
             && self
                 .ancestor(vm.pid)

@@ -90,9 +90,11 @@ impl ProcScan {
         self.vms().filter(|vm| vm.info.nics.iter().any(is_shared)).flat_map(of_vm).collect()
     }
 
+    /// A process that is part of a VM shares nothing with it: a late answer of one takes nothing from the other.
     fn shared_nics(&self) -> HashSet<Nic> {
         let mut holders: HashMap<&Nic, u32> = HashMap::new();
-        for nic in self.vms().flat_map(|vm| &vm.info.nics) {
+        let vms = self.vms().filter(|vm| !vm.is_listed || !self.is_part_of_another(vm));
+        for nic in vms.flat_map(|vm| &vm.info.nics) {
             *holders.entry(nic).or_default() += 1;
         }
         holders.into_iter().filter(|(_, count)| *count > 1).map(|(nic, _)| nic.clone()).collect()

@@ -6,6 +6,7 @@ mod heirs;
 mod identity;
 mod kvm;
 mod kvm_identity;
+mod late_answers;
 mod nics;
 mod parts;
 mod rules;
