@@ -18,9 +18,9 @@
 
 #[cfg(feature = "ebpf")]
 mod budget;
-#[cfg(feature = "daemon")]
-pub(crate) mod cpus;
 #[cfg(feature = "ebpf")]
+pub(crate) mod cpus;
+#[cfg(feature = "daemon")]
 mod detach;
 #[cfg(feature = "ebpf")]
 mod direction;
