@@ -51,7 +51,7 @@ pub(super) const METRICS: &[Metric] = &[
     counter(
         "ticks_late_total",
         "{tick}",
-        "Ticks that were due before the one before them had ended.",
+        "Ticks that began late because the previous tick was still running.",
         otel("tick.late"),
         Count(|view, sink| sink(&[], view.missed().ticks, view.daemon_since())),
     ),
