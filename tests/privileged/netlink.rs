@@ -66,8 +66,11 @@ fn both(taps: &[Tap]) -> Vec<NicStats> {
     for nic in &mut by_sysfs {
         assert_eq!(nic.source, NicSource::Sysfs, "{nic:?}");
         nic.source = NicSource::Netlink;
+        nic.found = None;
     }
-    let by_netlink = nics(&mut manager_with(&names(taps), NO_EBPF));
+    let mut by_netlink = nics(&mut manager_with(&names(taps), NO_EBPF));
+    // Each manager has ids of its own for the devices.
+    by_netlink.iter_mut().for_each(|nic| nic.found = None);
     assert_eq!(by_netlink, by_sysfs);
     by_netlink
 }

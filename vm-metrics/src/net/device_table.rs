@@ -1,12 +1,16 @@
 //! Tells each device from all others, over ticks and daemons.
 
 use std::collections::{HashMap, HashSet};
+use std::mem;
 
 use crate::host::Host;
 use crate::model::{Device, DeviceExit, DeviceId, Nic, NicKind};
 
 /// Ticks between two searches for devices that have gone without an event.
 const SEARCH_EVERY: u64 = 32;
+
+/// Ticks for which the event about a replaced device may still come.
+const EVENT_PATIENCE: u64 = 2;
 
 /// The devices that VMs have or had. The engine forgets those that nothing counts for any more.
 #[derive(Debug, Default)]
@@ -17,6 +21,10 @@ pub(crate) struct DeviceTable {
     tick: u64,
     generations: u64,
     known: HashMap<Place, KnownDevice>,
+    /// Devices whose place another one has, with the tick. The events about them may still come.
+    replaced: Vec<(u64, KnownDevice)>,
+    /// Replaced devices that are not reported gone yet.
+    unreported: Vec<DeviceId>,
 }
 
 /// Where one device is at a time: its namespace with its index, or with its name where the index is not known.
@@ -46,9 +54,15 @@ struct KnownDevice {
     found: u64,
     /// The last tick in which it was read; 0 for none.
     read: u64,
+    /// Whether the last search did not find it.
+    is_missing: bool,
 }
 
 impl KnownDevice {
+    fn new(device: Device, nic: &Nic, found: u64) -> Self {
+        Self { device, name: nic.tap.clone(), found, read: 0, is_missing: false }
+    }
+
     /// Whether the device that has this name and birth now is this one.
     fn is(&self, name: &str, birth: Option<u64>) -> bool {
         self.device.birth.zip(birth).map_or_else(|| self.name == name, |(known, now)| known == now)
@@ -85,7 +99,7 @@ impl DeviceTable {
         let (place, tick) = (Place::new(nic, ifindex), self.tick);
         if let Some(known) = self.known.get_mut(&place).filter(|known| known.is(&nic.tap, birth)) {
             known.device = Device { kind, birth: birth.or(known.device.birth), ..known.device };
-            known.found = tick;
+            (known.found, known.is_missing) = (tick, false);
             if known.name != nic.tap {
                 known.name.clone_from(&nic.tap);
             }
@@ -93,14 +107,22 @@ impl DeviceTable {
         }
         // The index may be read for the first time, of a device that was known by its name.
         let named = (ifindex != 0).then(|| self.known.remove(&Place::new(nic, 0))).flatten();
-        let device = match named.filter(|known| known.found + 1 >= tick) {
-            Some(KnownDevice { device, .. }) => {
-                Device { id: DeviceId { ifindex, ..device.id }, kind, birth, ..device }
+        let (device, too_old) = match named {
+            Some(KnownDevice { device, found, .. }) if found + 1 >= tick => {
+                (Device { id: DeviceId { ifindex, ..device.id }, kind, birth, ..device }, None)
             }
-            None => self.new_device(nic.netns, ifindex, kind, birth),
+            too_old => (self.new_device(nic.netns, ifindex, kind, birth), too_old),
         };
-        self.known.insert(place, KnownDevice { device, name: nic.tap.clone(), found: tick, read: 0 });
+        let replaced = self.known.insert(place, KnownDevice::new(device, nic, tick));
+        self.replace(too_old.into_iter().chain(replaced));
         device
+    }
+
+    fn replace(&mut self, replaced: impl Iterator<Item = KnownDevice>) {
+        for known in replaced {
+            self.unreported.push(known.device.id);
+            self.replaced.push((self.tick, known));
+        }
     }
 
     /// A device that no event and no tick has shown before.
@@ -120,13 +142,13 @@ impl DeviceTable {
     /// A device that a daemon before this one has saved.
     pub(crate) fn restore(&mut self, nic: &Nic, ifindex: u32, birth: Option<u64>) -> Device {
         let device = self.new_device(nic.netns, ifindex, NicKind::default(), birth);
-        let known = KnownDevice { device, name: nic.tap.clone(), found: 0, read: 0 };
-        self.known.insert(Place::new(nic, ifindex), known);
+        let replaced = self.known.insert(Place::new(nic, ifindex), KnownDevice::new(device, nic, 0));
+        self.replace(replaced.into_iter());
         device
     }
 
-    /// Takes out a device that the kernel reports gone, with whether it was read lately. `None` when it is unknown, or
-    /// still there: then the event is about a device before, or it has come back.
+    /// Takes out a device that the kernel reports gone, with whether it was read lately. `None` when it is unknown, or has
+    /// come back.
     pub(crate) fn exit(
         &mut self,
         netns: Option<u64>,
@@ -134,17 +156,19 @@ impl DeviceTable {
         has_come_back: impl FnOnce() -> bool,
     ) -> Option<(Device, bool)> {
         let place = Place { netns, ifindex, name: None };
-        let KnownDevice { device, name, read, .. } = self.known.get(&place)?;
-        let (device, was_read) = (*device, *read > 0 && read + 2 >= self.tick);
-        let is_there = match (netns, device.birth) {
-            (None, Some(birth)) => self.host.device_id(name) == Some(birth),
+        let is_there = |known: &KnownDevice| match (netns, known.device.birth) {
+            (None, Some(birth)) => self.host.device_id(&known.name) == Some(birth),
             _ => has_come_back(),
         };
-        if is_there {
-            return None;
-        }
-        self.known.remove(&place);
-        Some((device, was_read))
+        // The event may be about the device that had the place before.
+        let is_before = self.known.get(&place).is_none_or(is_there);
+        let gone = if is_before { self.take_replaced(&place) } else { self.known.remove(&place) }?;
+        Some((gone.device, gone.read > 0 && gone.read + 2 >= self.tick))
+    }
+
+    fn take_replaced(&mut self, place: &Place) -> Option<KnownDevice> {
+        let at = self.replaced.iter().position(|(_, known)| Place::of(known.device.id) == *place)?;
+        Some(self.replaced.remove(at).1)
     }
 
     /// Whether a device is where it was found.
@@ -166,18 +190,24 @@ impl DeviceTable {
         }
     }
 
-    /// Once in a while, takes out the devices of the own namespace that have gone without an event.
-    pub(crate) fn take_vanished(&mut self) -> Vec<(DeviceId, DeviceExit)> {
-        if !self.is_time_to_tidy() {
-            return Vec::new();
+    /// Takes the devices that were replaced. Once in a while, also those of the own namespace that have gone without an
+    /// event: it had the time between two searches to come.
+    pub(crate) fn take_gone(&mut self) -> Vec<(DeviceId, DeviceExit)> {
+        let tick = self.tick;
+        self.replaced.retain(|(at, _)| at + EVENT_PATIENCE >= tick);
+        let mut gone = mem::take(&mut self.unreported);
+        if self.is_time_to_tidy() {
+            // Without a list all devices with a birth stay.
+            let there = self.host.device_ids().ok();
+            let is_there = |birth| there.as_ref().is_none_or(|there| there.contains(&birth));
+            let vanished = self.known.extract_if(|place, known| {
+                let is_missing =
+                    place.netns.is_none() && known.found != tick && !known.device.birth.is_some_and(is_there);
+                mem::replace(&mut known.is_missing, is_missing) && is_missing
+            });
+            gone.extend(vanished.map(|(_, known)| known.device.id));
         }
-        // Without a list all devices with a birth stay.
-        let (tick, there) = (self.tick, self.host.device_ids().ok());
-        let is_there = |birth| there.as_ref().is_none_or(|there| there.contains(&birth));
-        let vanished = self.known.extract_if(|place, known| {
-            place.netns.is_none() && known.found != tick && !known.device.birth.is_some_and(is_there)
-        });
-        vanished.map(|(_, known)| (known.device.id, DeviceExit::Deleted)).collect()
+        gone.into_iter().map(|id| (id, DeviceExit::Deleted)).collect()
     }
 
     /// Once in a while, forgets devices that no VM has and that nothing counts for any more.

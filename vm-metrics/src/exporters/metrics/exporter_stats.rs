@@ -17,7 +17,7 @@ pub const OBSERVED: Metric = Metric {
     group: SeriesGroup::Base,
     kind: Kind::Gauge,
     unit: "{instance}",
-    help: "VMs that the exporter had to show last, terminated ones included; its label budget may be smaller.",
+    help: "VMs at the exporter's last output, terminated ones included, before its label budget.",
     origin: COMPUTED,
     labels: EXPORTER,
     otel: otel("label_budget.instance.count"),

@@ -12,7 +12,7 @@ pub(super) const METRICS: &[Metric] = &[
     counter(
         "network_rx_gap_packets_total",
         "{packet}",
-        "Packets for the guest that the programs did not see, before they were attached or while they were off: what only eBPF counts lacks them.",
+        "Packets for the guest that the programs did not see, before they were attached or while they were off; counters of eBPF alone lack them.",
         GAP_ORIGIN,
         GAP.with(RECEIVE),
         Count(|view, sink| each(view, sink, |nic| nic.rx_gap_packets)),
@@ -20,7 +20,7 @@ pub(super) const METRICS: &[Metric] = &[
     counter(
         "network_tx_gap_packets_total",
         "{packet}",
-        "Packets of the guest that the programs did not see; network_tx_packets_total has them, what only eBPF counts lacks them.",
+        "Packets of the guest that the programs did not see; network_tx_packets_total includes them; counters of eBPF alone do not.",
         GAP_ORIGIN,
         GAP.with(TRANSMIT),
         Count(|view, sink| each(view, sink, |nic| nic.tx_gap_packets)),

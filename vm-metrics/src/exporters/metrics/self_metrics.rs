@@ -51,7 +51,7 @@ pub(super) const METRICS: &[Metric] = &[
     counter(
         "ticks_late_total",
         "{tick}",
-        "Ticks that were due before the one before them had ended.",
+        "Ticks that began late because the previous tick was still running.",
         otel("tick.late"),
         Count(|view, sink| sink(&[], view.missed().ticks, view.daemon_since())),
     ),
@@ -213,7 +213,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "source_mismatch_bytes",
-        group: SeriesGroup::Queues,
+        group: SeriesGroup::Base,
         kind: Kind::Amount,
         unit: "By",
         help: "The device's count of the guest's output, minus the published one: frames in flight, 0 on a quiet device.",

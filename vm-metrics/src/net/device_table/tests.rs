@@ -81,12 +81,49 @@ fn births_tell_devices_of_one_name_apart() {
     (0..2).for_each(|_| table.begin_tick());
     let young = table.find(&nic("t", HERE), 7, NicKind::Tap, None);
     assert!(young.id != old.id && young.is_young);
+    assert_eq!(table.take_gone(), [(old.id, DeviceExit::Deleted)]);
     fs::remove_dir(host.net_device("t")).unwrap();
     let gone = (0..2 * SEARCH_EVERY).find_map(|_| {
         table.begin_tick();
-        table.take_vanished().pop()
+        table.take_gone().pop()
     });
     assert_eq!(gone, Some((young.id, DeviceExit::Deleted)));
+}
+
+/// It must not be taken for a device that came and went unread: all its bytes would count again.
+#[test]
+fn the_event_about_a_replaced_device_finds_it() {
+    let mut table = DeviceTable::default();
+    table.begin_tick();
+    let former = find(&mut table, "t", THERE, 7, 1);
+    table.note_read([former]);
+    let next = find(&mut table, "t", THERE, 7, 2);
+    assert_eq!(table.take_gone(), [(former, DeviceExit::Deleted)]);
+    assert_eq!(table.take_gone(), [], "once");
+    assert_eq!(
+        table.exit(THERE, 7, || true).map(|(gone, was_read)| (gone.id, was_read)),
+        Some((former, true))
+    );
+    assert!(table.exit(THERE, 7, || true).is_none() && table.has(next));
+}
+
+/// The search may come before the event.
+#[test]
+fn a_missing_device_waits_for_its_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::new(dir.path().join("proc"), dir.path().join("sys"));
+    fs::create_dir_all(host.net_device("t")).unwrap();
+    let mut table = DeviceTable::new(&host);
+    (1..SEARCH_EVERY).for_each(|_| table.begin_tick());
+    let device = table.find(&nic("t", HERE), 7, NicKind::Tap, None).id;
+    table.note_read([device]);
+    fs::remove_dir(host.net_device("t")).unwrap();
+    table.begin_tick();
+    assert_eq!(table.take_gone(), []);
+    assert_eq!(
+        table.exit(HERE, 7, || false).map(|(gone, was_read)| (gone.id, was_read)),
+        Some((device, true))
+    );
 }
 
 #[test]

@@ -26,7 +26,7 @@ impl Namespaces {
         }
         let own = nics.get(&None).map(Vec::as_slice).unwrap_or_default();
         self.find_in_sysfs(own, batch);
-        batch.exits.extend(self.table.take_vanished());
+        batch.exits.extend(self.table.take_gone());
     }
 
     /// Opens sockets of events that were refused.

@@ -34,7 +34,7 @@ impl Daemon {
             let (device, _) = self.devices.exit(nic.netns, *ifindex, || false)?;
             Some((device.id, *exit))
         });
-        known.collect::<Vec<_>>().into_iter().chain(self.devices.take_vanished()).collect()
+        known.collect::<Vec<_>>().into_iter().chain(self.devices.take_gone()).collect()
     }
 
     /// The device that has this name and index now; by its name alone where the index is 0.

@@ -151,9 +151,14 @@ impl Drops {
         Ok(())
     }
 
-    /// Of a TAP that is gone, or no VM's any more.
+    /// Of a TAP that is gone, or no VM's any more. `None` where another device has its index, and so the count.
     pub(crate) fn read_final(&self, device: DeviceId) -> Option<DropCounts> {
-        self.count(&self.key(device.netns, device.ifindex).ok()?).ok()
+        let key = self.key(device.netns, device.ifindex).ok()?;
+        let is_another = |known: &CountedTap| known.device.is_some_and(|known| known != device);
+        if self.followed.get(&key).is_some_and(is_another) {
+            return None;
+        }
+        self.count(&key).ok()
     }
 
     fn key(&self, netns: Option<u64>, ifindex: u32) -> Result<DropKey, LoadError> {
