@@ -1,8 +1,10 @@
-//! The final push, and reports of rejected points.
+//! The final push, reports of rejected points, and groups of series.
 
+use vm_metrics_testkit::daemon::GROUPS;
 use vm_metrics_testkit::otlp::OtlpSink;
+use vm_metrics_testkit::wait::SOON;
 
-use crate::setup::{Setup, often};
+use crate::setup::{Setup, metrics, often};
 
 #[test]
 fn the_final_numbers_are_pushed_at_shutdown() {
@@ -24,4 +26,16 @@ fn rejected_points_are_reported() {
         let log = daemon.daemon.log();
         assert!(log.contains("rejected_data_points=7"), "{protocol}: {log}");
     }
+}
+
+#[test]
+fn the_push_has_groups_of_its_own() {
+    let sink = OtlpSink::start(&[]).unwrap();
+    let variables = &[(GROUPS[0], "[\"all\"]"), (GROUPS[1], "[]")];
+    let otlp = often(&format!("http://{}", sink.http()), "");
+    let daemon = Setup { otlp, variables, ..Setup::default() }.serve();
+    let request = sink.wait_for_request(SOON).unwrap();
+    let pushed: Vec<&str> = metrics(&request).iter().map(|metric| metric["name"].as_str().unwrap()).collect();
+    assert!(pushed.contains(&"vm_running") && !pushed.contains(&"vm_threads"), "{pushed:?}");
+    assert!(daemon.daemon.metrics().unwrap().families().contains(&"vm_threads"));
 }

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use vm_metrics::{ComponentRun, Health, Manager, ProcessStats, Snapshot, VmStats};
 use vm_metrics_testkit::child::copy_program;
 use vm_metrics_testkit::daemon::Daemon;
+use vm_metrics_testkit::metrics_text::Metrics;
 use vm_metrics_testkit::netns::NetNs;
 use vm_metrics_testkit::puppet::{self, Memory, Puppet};
 use vm_metrics_testkit::service;
@@ -23,6 +24,8 @@ use crate::pid_reuse::with_pid;
 use crate::vmm::{Program, Work};
 
 const MIB: u64 = 1 << 20;
+
+const ON: &str = "[readers.task_iter]\nenabled = true\n";
 
 /// The child process of the other tests, see `puppet`.
 #[test]
@@ -46,9 +49,11 @@ fn component<'s>(snapshot: &'s Snapshot, name: &str) -> &'s ComponentRun {
 
 /// A manager with the iterator; `None`, and a skip, if this kernel has none.
 fn manager(pids: &[u32]) -> Option<Manager> {
-    let manager = manager_of(&config(pids, ""));
+    let manager = manager_of(&config(pids, ON));
     let health = component(&manager.collect(), "task_iter").health.clone();
-    if health.state == Health::Unsupported {
+    // A host with many threads; on the others this holds for a moment of other tests at most.
+    let rests = health.state == Health::Degraded && health.reason.starts_with("it rests while");
+    if health.state == Health::Unsupported || rests {
         skip(&health.reason);
         return None;
     }
@@ -98,7 +103,7 @@ fn its_numbers_are_those_of_proc() {
     let puppets: Vec<Puppet> = (0..3).map(|number| busy_puppet(&dir, number)).collect();
     let pids: Vec<u32> = puppets.iter().map(Puppet::pid).collect();
     let Some(iterator) = manager(&pids) else { return };
-    let files = manager_of(&config(&pids, "[readers.task_iter]\nenabled = false"));
+    let files = manager_of(&config(&pids, ""));
     // Both have seen what the threads waited from here on.
     files.collect();
     let at_rest = || {
@@ -135,6 +140,22 @@ fn fallen(before: &VmStats, after: &VmStats) -> Vec<(u64, u64)> {
 /// Threads that end make the files the source of a tick; the iterator is that of the others.
 #[test]
 fn a_switch_to_proc_lets_no_counter_fall() {
+    switch(|_| {});
+}
+
+/// A new thread may have a lower number than an old one, and is visited before it.
+#[test]
+fn no_counter_falls_after_the_last_pid() {
+    isolated("task_iter::no_counter_falls_after_the_last_pid", || {
+        switch(|thread| {
+            let last = if thread % 2 == 0 { "20000" } else { "100" };
+            fs::write("/proc/sys/kernel/ns_last_pid", last).unwrap();
+        });
+    });
+}
+
+/// Ticks while threads of this process start and end, with `prepare` before each start.
+fn switch(prepare: impl Fn(u32) + Send + 'static) {
     let Some(manager) = manager(&[std::process::id()]) else { return };
     let stop = Arc::new(AtomicBool::new(false));
     let churning = Arc::new(AtomicBool::new(false));
@@ -143,8 +164,11 @@ fn a_switch_to_proc_lets_no_counter_fall() {
         move || {
             while !stop.load(Ordering::Relaxed) {
                 if churning.load(Ordering::Relaxed) {
-                    let threads: Vec<_> =
-                        (0..4).map(|_| thread::spawn(|| drop(vec![1_u8; 1 << 20]))).collect();
+                    let start = |thread| {
+                        prepare(thread);
+                        thread::spawn(|| drop(vec![1_u8; 1 << 20]))
+                    };
+                    let threads: Vec<_> = (0..4).map(start).collect();
                     threads.into_iter().for_each(|thread| thread.join().unwrap());
                 } else {
                     thread::yield_now();
@@ -158,7 +182,7 @@ fn a_switch_to_proc_lets_no_counter_fall() {
     let mut was_by_iterator = true;
     let mut ticks = 0;
     while switches < 10 || (ticks < 1000 && !deadline.has_passed()) {
-        assert!(!deadline.has_passed(), "{switches} switches");
+        assert!(switches >= 10 || !deadline.has_passed(), "{switches} switches");
         // Now and then without, for a tick that is surely by the iterator.
         churning.store(ticks % 8 != 0, Ordering::Relaxed);
         ticks += 1;
@@ -180,7 +204,7 @@ fn an_ended_process_is_not_published() {
     puppet.die().unwrap();
     let ended = || {
         let snapshot = manager.collect();
-        assert_eq!(component(&snapshot, "task_iter").items, usize::from(snapshot.vms[0].running));
+        assert!(component(&snapshot, "task_iter").items <= usize::from(snapshot.vms[0].running));
         Ok((!snapshot.vms[0].running).then(|| snapshot.vms[0].process))
     };
     let last = wait_until(SOON, "the end", ended).unwrap();
@@ -199,7 +223,7 @@ fn a_reused_pid_is_another_process() {
         if manager(&[pid]).is_none() {
             return;
         }
-        let manager = manager_of("retention = \"0s\"\n[readers.tap_ebpf]\nenabled = false\n");
+        let manager = manager_of(&format!("retention = \"0s\"\n{ON}[readers.tap_ebpf]\nenabled = false\n"));
         let only = |stats: Vec<ProcessStats>| <[ProcessStats; 1]>::try_from(stats).unwrap()[0];
         assert!(only(by_iterator(&manager)).cpu_usec >= Some(2_000_000));
         let started = manager.collect().vms[0].start_time;
@@ -222,15 +246,17 @@ fn the_units_capabilities_are_enough() {
     let binary = dir.path().join("vm-metrics");
     copy_program(Path::new(env!("CARGO_BIN_EXE_vm-metrics")), &binary).unwrap();
     let file = dir.path().join("config.toml");
-    fs::write(&file, config(&[puppet.pid()], "")).unwrap();
+    fs::write(&file, config(&[puppet.pid()], ON)).unwrap();
     let health = |mut command: Command, state: &str| {
         command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&file);
         let daemon = Daemon::start_command(command).unwrap();
         daemon.wait_until_ready().unwrap();
-        let metrics = daemon.metrics().unwrap();
-        assert!(metrics.value("vm_cpu_seconds_total", &[]).is_some(), "{state}");
         let labels = [("component", "task_iter"), ("state", state)];
-        assert_eq!(metrics.value("vm_exporter_component_health", &labels), Some(1.0), "{}", daemon.log());
+        let has_state = |metrics: &Metrics| {
+            assert!(metrics.value("vm_cpu_seconds_total", &[]).is_some(), "{state}");
+            (metrics.value("vm_exporter_component_health", &labels) == Some(1.0)).then_some(())
+        };
+        daemon.wait_for(SOON, state, has_state).unwrap();
         daemon.log()
     };
     health(service::command(&binary, &service::capabilities()), "healthy");

@@ -49,7 +49,7 @@ pub struct TaskGroup {
     pub visited: u32,
     /// The kernel's sequence number of the sums of ended threads, at the first thread.
     pub sequence: u32,
-    /// Not 0 if a thread ended during the read: it may be missing, or be counted twice.
+    /// Not 0 if a thread started or ended during the read: one may be missing, or be counted twice.
     pub torn: u32,
 }
 
@@ -79,10 +79,11 @@ pub struct TaskPages {
 }
 
 impl TaskGroup {
-    /// Whether the read of this round has each thread once, and the memory.
+    /// Whether the read of this round has each thread once, and the memory. More threads than the kernel's number of them
+    /// include an ended one, which the sums of ended threads have, too.
     #[must_use]
     pub fn is_whole(&self, round: u64) -> bool {
-        let has_all_threads = self.torn == 0 && self.visited >= self.threads;
+        let has_all_threads = self.torn == 0 && self.visited == self.threads;
         self.round == round && has_all_threads && self.start_nsec > 0 && self.pages.total > 0
     }
 }

@@ -112,7 +112,9 @@ fn visit(round: u64, task: *const c_void) -> Option<()> {
             group.pages = pages::of(mm)?;
         }
     }
-    let is_same = read::<u32>(signal, at!(signal_sequence))? == group.sequence;
+    // The order of visits is that of pids. A new thread may come early, in the place of one that ends before its turn.
+    let is_same = read::<u32>(signal, at!(signal_sequence))? == group.sequence
+        && read::<u32>(signal, at!(signal_threads))? == group.threads;
     group.torn = if is_same { torn } else { 1 };
     Some(())
 }

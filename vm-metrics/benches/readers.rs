@@ -36,8 +36,8 @@ fn main() {
             &format!("[[sources.static_list.vms]]\nid = \"{index}\"\npid = {pid}\nhypervisor = \"qemu\"\n");
     }
     println!("{VMS} VMs of {} threads; a tick, per VM", THREADS + 2);
-    let mut files = Measured::new(&format!("{config}[readers.task_iter]\nenabled = false\n"));
-    let mut iterator = Measured::new(&config);
+    let mut files = Measured::new(&config);
+    let mut iterator = Measured::new(&format!("{config}[readers.task_iter]\nenabled = true\n"));
     for _ in 0..TICKS {
         files.tick();
         iterator.tick();

@@ -136,6 +136,17 @@ impl Host {
         stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
     }
 
+    /// The number of threads of all processes; `None` if the host does not publish it.
+    pub fn threads(&self) -> Option<u64> {
+        let load = fs::read_to_string(self.proc.join("loadavg")).ok()?;
+        load.split(' ').nth(3)?.split_once('/')?.1.parse().ok()
+    }
+
+    /// `/sys/devices/system/cpu/possible`
+    pub fn possible_cpus(&self) -> PathBuf {
+        self.sys.join("devices/system/cpu/possible")
+    }
+
     /// The id of this boot; `None` if the host does not publish it.
     pub fn boot_id(&self) -> Option<String> {
         let id = fs::read_to_string(self.proc.join("sys/kernel/random/boot_id")).ok()?;
@@ -161,6 +172,16 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_are_those_of_loadavg() {
+        let files = tempfile::tempdir().expect("a directory");
+        let host = Host::new(files.path(), "/sys");
+        for (content, threads) in [("0.10 0.20 0.30 2/324 29201\n", Some(324)), ("0.10 0.20\n", None)] {
+            fs::write(files.path().join("loadavg"), content).expect("a file");
+            assert_eq!(host.threads(), threads);
+        }
+    }
 
     #[test]
     fn a_host_made_of_files_is_another_kernel() {

@@ -90,3 +90,28 @@ impl View {
         families::write(EXPORTER_GROUPS, snapshot, &self.stats, |_, _| true, sink);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::budget::{Budget, OTHER, OverBudget};
+    use super::*;
+    use crate::exporters::metrics::tests::full;
+    use crate::model::VmStats;
+
+    /// Both select: the rest is summed up, and only metrics of the groups are shown.
+    #[test]
+    fn the_budget_sums_up_the_shown_groups() {
+        let budget = LabelBudget::new("test", Budget { vms: 1, over: OverBudget::Aggregate });
+        let view = View::new(ExporterStats::default(), budget, Vec::new());
+        let vms = ["a", "b", "c"].map(|id| VmStats { instance_id: id.into(), ..full().vms.remove(0) });
+        let mut families: Vec<Family> = Vec::new();
+        view.write(&Snapshot { vms: vms.into(), ..full() }, false, &mut families);
+        families.retain(|family| !family.samples.is_empty());
+        assert!(families.iter().all(|family| family.metric.group == SeriesGroup::Base));
+        let cpu = families.iter().find(|family| family.metric.name == "cpu_seconds_total").unwrap();
+        let own = |is_other: bool| cpu.samples.iter().filter(move |has| (has.labels[0] == OTHER) == is_other);
+        let sum = |is_other| own(is_other).map(|sample| sample.value.as_f64()).sum::<f64>();
+        assert_eq!((own(false).count(), own(true).count()), (1, 1), "{:?}", cpu.samples);
+        assert!(sum(false) > 0.0 && sum(true) == 2.0 * sum(false), "{:?}", cpu.samples);
+    }
+}

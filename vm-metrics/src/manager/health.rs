@@ -14,7 +14,8 @@ pub(super) fn reader_run(name: &'static str, report: &ReadReport, duration: Dura
         None => ComponentHealth::healthy(),
         Some(error) => {
             let is_complete = report.errors == report.absent;
-            let state = match (report.items, report.waiting) {
+            // Files that another reader makes needless are no loss.
+            let state = match (report.items + report.read_before, report.waiting) {
                 (0, _) if !is_complete => Health::Failed,
                 (_, 1..) if is_complete => Health::Starting,
                 _ => Health::Degraded,
@@ -141,6 +142,9 @@ mod tests {
         let degraded = [state(0, vec![absent()]), state(1, vec![absent()]), state(1, vec![fault()])];
         assert_eq!(degraded, [Health::Degraded; 3]);
         assert_eq!([state(0, vec![fault()]), state(0, vec![absent(), fault()])], [Health::Failed; 2]);
+        let mut report = ReadReport { read_before: 1, ..ReadReport::default() };
+        report.error(fault());
+        assert_eq!(reader_run("a", &report, Duration::ZERO).health.state, Health::Degraded);
     }
 
     #[test]

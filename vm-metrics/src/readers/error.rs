@@ -58,6 +58,10 @@ pub enum ReaderError {
     Earlier(Arc<ReaderError>),
     #[error("the thread {thread} has ended")]
     ThreadEnded { thread: &'static str },
+    #[error(
+        "it rests while the host has more than {limit} threads: the files in /proc cost less, and are read"
+    )]
+    TooManyThreads { limit: u64 },
     #[error("{device}: {problem}")]
     Device { device: String, problem: String, errno: Option<i32> },
 }
@@ -79,6 +83,7 @@ impl ReaderError {
                     | Self::NoDrops { .. }
                     | Self::HiddenGroup { .. }
                     | Self::Waiting { .. }
+                    | Self::TooManyThreads { .. }
             ),
         }
     }
@@ -105,6 +110,7 @@ impl ReaderError {
             | Self::Hangs { .. }
             | Self::HiddenGroup { .. }
             | Self::Waiting { .. }
+            | Self::TooManyThreads { .. }
             | Self::Lost { .. }
             | Self::OtherNamespace { .. }
             | Self::Parse { .. }
@@ -118,6 +124,8 @@ impl ReaderError {
 pub struct ReadReport {
     /// Things read.
     pub items: usize,
+    /// Things that a reader before this one has read in the same round.
+    pub read_before: usize,
     /// Things that are not there, or may not be read.
     pub errors: usize,
     /// Things found at the start whose turn has not come.

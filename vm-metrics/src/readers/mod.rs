@@ -77,8 +77,9 @@ pub(crate) const TAP_EBPF: &str = tap::ebpf::READER.name;
 /// The readers that need eBPF.
 pub(crate) const BY_EBPF: [&str; 2] = [process::task_iter::READER.name, TAP_EBPF];
 
-/// Readers that are off by default because of their cost.
-pub const ON_REQUEST: &[&str] = &[process::smaps::READER.name];
+/// Readers that are off by default because of their cost. A read of the task iterator visits all threads of the host, and
+/// nothing ends it early. It takes longer than the files where most threads are not of VMs.
+pub const ON_REQUEST: &[&str] = &[process::task_iter::READER.name, process::smaps::READER.name];
 
 /// Starts a reader that is configured.
 type Start = Box<dyn FnOnce(&mut ReaderContext) -> StartOutcome + Send>;

@@ -51,12 +51,12 @@ fn vmm(instance: &InstanceBody, config: FirecrackerConfig, plugged_mib: u64) -> 
     let interfaces = config.network_interfaces.into_iter().take(bounded::MAX_NICS);
     let taps = interfaces.map(|interface| interface.host_dev_name);
     let machine = config.machine_config.as_ref();
-    let memory = machine.and_then(|machine| machine.mem_size_mib.checked_add(plugged_mib));
+    let memory = machine.and_then(|machine| machine.mem_size_mib?.checked_add(plugged_mib));
     let info = InstanceInfo {
         hypervisor: Hypervisor::Firecracker,
         nics: taps.filter(|tap| is_device_name(tap)).map(Nic::local).collect(),
         has_more_nics,
-        allocated_vcpus: machine.map(|machine| machine.vcpu_count),
+        allocated_vcpus: machine.and_then(|machine| machine.vcpu_count),
         allocated_memory_bytes: memory.and_then(|mib| mib.checked_mul(1 << 20)),
         state: match instance.state.as_str() {
             "Running" => Some(VmState::Running),
@@ -148,6 +148,18 @@ mod tests {
         let info = answer(query, &FakeVmm::new(vec![ok(RUNNING), ok(&full)])).unwrap().info;
         assert_eq!((info.allocated_vcpus, info.allocated_memory_bytes), (None, None));
         assert_eq!(info.nics, [Nic::local("fc0")]);
+    }
+
+    /// The defaults of the config file are no answers of the API.
+    #[test]
+    fn sizes_left_out_by_the_api_are_unknown() {
+        let size = |left_out| {
+            let full = FULL.replace(left_out, "");
+            let info = answer(query, &FakeVmm::new(vec![ok(RUNNING), ok(&full)])).unwrap().info;
+            (info.allocated_vcpus, info.allocated_memory_bytes)
+        };
+        assert_eq!(size(r#""mem_size_mib":1024,"#), (Some(2), None));
+        assert_eq!(size(r#""vcpu_count":2,"#), (None, Some(1 << 30)));
     }
 
     #[test]

@@ -41,15 +41,15 @@ pub struct Kind {
 }
 
 const DEFAULT: Kind = Kind { name: "default", settings: "", is_other_build: false };
-const WITHOUT_TASK_ITER: Kind =
-    Kind { name: "proc", settings: "[readers.task_iter]\nenabled = false\n", is_other_build: false };
+const WITH_TASK_ITER: Kind =
+    Kind { name: "task_iter", settings: "[readers.task_iter]\nenabled = true\n", is_other_build: false };
 const OTHER_BUILD: Kind = Kind { name: "other", settings: "", is_other_build: true };
 
 /// The default, with pins that no other daemon finds.
 pub const GROWTH: Kind = Kind { name: "growth", ..DEFAULT };
 
 /// The default is first.
-pub const KINDS: [Kind; 3] = [DEFAULT, WITHOUT_TASK_ITER, OTHER_BUILD];
+pub const KINDS: [Kind; 3] = [DEFAULT, WITH_TASK_ITER, OTHER_BUILD];
 
 /// How daemons start in this run.
 #[derive(Clone, Copy, Debug)]

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// The ending of figures of a daemon whose configuration this build may refuse.
-const OPTIONAL: &str = ".proc";
+const OPTIONAL: &str = ".task_iter";
 /// The ending of figures that only a run with `--other` has.
 const OTHER: &str = ".other";
 const COMPONENT: &str = "component.";
@@ -75,9 +75,11 @@ fn ratios(figures: &Figures) -> Table {
             Verdict::Reached => "reached",
             Verdict::NotReached => "not reached",
             Verdict::TooLarge => "too large",
+            Verdict::Unguarded => "",
             Verdict::NotMeasured => return None,
         };
-        let limit = |value: f64| format!("≤ {}", number(value));
+        let limit =
+            |value: f64| if value.is_finite() { format!("≤ {}", number(value)) } else { String::new() };
         let value = number(ratio.value(figures)?);
         Some(vec![ratio.name.to_owned(), value, limit(ratio.reach), limit(ratio.guard()), verdict.to_owned()])
     });
@@ -155,7 +157,7 @@ mod tests {
         let text = figures(&run).text();
         let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
         assert!(line("a tick, once a second  ").contains("100    "), "{text}");
-        assert!(line("a tick, once a second, without").contains("not built in"), "{text}");
+        assert!(line("a tick, once a second, with task_iter").contains("not built in"), "{text}");
         assert!(line("open files").contains("not measured"), "{text}");
         let ratios = ratios(&run);
         assert_eq!(ratios.rows.len(), 1);

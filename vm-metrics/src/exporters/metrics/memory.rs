@@ -84,7 +84,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "memory_swap_bytes",
-        group: SeriesGroup::Base,
+        group: SeriesGroup::Memory,
         kind: Kind::Amount,
         unit: "By",
         help: "Memory of the hypervisor process in swap, in bytes.",

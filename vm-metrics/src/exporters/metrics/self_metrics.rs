@@ -213,7 +213,7 @@ pub(super) const METRICS: &[Metric] = &[
     },
     Metric {
         name: "source_mismatch_bytes",
-        group: SeriesGroup::Queues,
+        group: SeriesGroup::Base,
         kind: Kind::Amount,
         unit: "By",
         help: "The device's count of the guest's output, minus the published one: frames in flight, 0 on a quiet device.",

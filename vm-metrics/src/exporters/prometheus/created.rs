@@ -64,6 +64,9 @@ mod tests {
         };
         assert!(message(0.0).is_empty());
         assert!(message(-5.0).is_empty());
+        let mut counter = Vec::new();
+        write(&mut counter, 0.0);
+        assert_eq!(counter, [0x1a, 0], "field 3 of the counter, with a length");
         assert_eq!(message(0.0014), [NANOS << 3, 0xc0, 0x84, 0x3d]);
         assert_eq!(message(300.0), [SECONDS << 3, 0xac, 0x02]);
         let now = [SECONDS << 3, 0x80, 0xdc, 0x9e, 0xcb, 0x06, NANOS << 3, 0x80, 0xca, 0xb5, 0xee, 0x01];

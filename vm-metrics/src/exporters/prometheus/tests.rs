@@ -1,4 +1,4 @@
-//! Compares the writers with the encoders of the crate, byte for byte.
+//! Compares the writers with the encoders of the crate and with literal lines.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::exporters::families::{self, Family, Sample};
 use crate::exporters::metrics::Kind;
 use crate::exporters::metrics::labels::Label;
 use crate::exporters::metrics::tests::full;
-use crate::model::{NicSince, NicStats, ProcessStats, VcpuStats, VmSince, VmStats};
+use crate::model::{FrameCounts, NicSince, NicStats, ProcessStats, VcpuStats, VmSince, VmStats};
 
 /// Whole numbers that the crate's encoders do not round.
 fn exact() -> impl Strategy<Value = Option<u64>> {
@@ -81,6 +81,35 @@ proptest! {
             prop_assert_eq!(String::from_utf8_lossy(&body), String::from_utf8_lossy(&expected));
             prop_assert!(body == expected, "{:?}", format);
         }
+    }
+}
+
+/// Numbers that the crate's encoders round, or that have several notations.
+#[test]
+fn text_lines_have_exact_numbers_and_escapes() {
+    let nic = NicStats {
+        device: "a\\b\"c\nd".into(),
+        rx: FrameCounts { bytes: Some(u64::MAX), packets: Some((1 << 53) + 1), ..FrameCounts::default() },
+        mismatch_bytes: Some(-9_007_199_254_740_993),
+        start_time: Some(f64::INFINITY),
+        ..NicStats::default()
+    };
+    let vm = VmStats {
+        instance_id: "é{},=".into(),
+        running: true,
+        start_time: Some(f64::NAN),
+        nics: vec![nic],
+        ..VmStats::default()
+    };
+    let body = String::from_utf8(render("vm", &Snapshot { vms: vec![vm], ..full() }, Format::Text)).unwrap();
+    for line in [
+        r#"vm_start_time_seconds{instance_id="é{},="} NaN"#,
+        r#"vm_network_start_time_seconds{instance_id="é{},=",device="a\\b\"c\nd"} inf"#,
+        r#"vm_network_rx_bytes_total{instance_id="é{},=",device="a\\b\"c\nd"} 18446744073709551615"#,
+        r#"vm_network_rx_packets_total{instance_id="é{},=",device="a\\b\"c\nd"} 9007199254740993"#,
+        r#"vm_exporter_source_mismatch_bytes{instance_id="é{},=",device="a\\b\"c\nd"} -9007199254740993"#,
+    ] {
+        assert!(body.lines().any(|has| has == line), "{line}\n{body}");
     }
 }
 

@@ -115,6 +115,7 @@ impl Reader for ProcessFiles<Option<ProcessStats>> {
     fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
         let incomplete = batch.incomplete(vms);
+        report.read_before = batch.complete.len();
         for (pid, result) in self.read_all(&incomplete, &mut report) {
             match result {
                 Ok(Some(Some(stats))) => {
@@ -183,7 +184,9 @@ mod tests {
             assert_eq!(kept, [1, 4, 5, 6], "root's, and one of each user");
         }
         let complete = vms.pids().filter(|pid| *pid != 4).collect();
-        files.read(&vms, &mut Namespaces::default(), &mut Batch { complete, ..Batch::default() });
+        let mut batch = Batch { complete, ..Batch::default() };
+        let report = files.read(&vms, &mut Namespaces::default(), &mut batch);
+        assert_eq!((report.items, report.read_before), (1, 5));
         assert!(files.kept.keys().eq([&4]), "the file of the only one that needs it: {:?}", files.kept);
     }
 }

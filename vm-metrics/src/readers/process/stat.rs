@@ -68,6 +68,7 @@ impl Reader for ProcStat {
         let tenants: HashMap<u32, Tenant> =
             vms.vms.iter().filter_map(|vm| Some((vm.hypervisor_pid?, Tenant::of(vm, &self.trust)))).collect();
         let incomplete = batch.incomplete(vms);
+        report.read_before = batch.complete.len();
         // Before the files, which prove that it is still the process that had the pid a tick ago.
         let clocks = self.clocks_nsec(&incomplete);
         for (pid, result) in self.files.read_all(&incomplete, &mut report) {

@@ -1,7 +1,7 @@
 //! Source `libvirt`: records of running domains, `/run/libvirt/qemu/<name>.xml`.
 //!
-//! The domains are of QEMU or Cloud Hypervisor. No call of libvirt is needed, so it cannot block a tick. libvirt rewrites a record at each change, and removes it when
-//! the domain ends. The pid of a stale record is no such process.
+//! The domains are of QEMU or Cloud Hypervisor. No call of libvirt is needed, so it cannot block a tick. libvirt rewrites a
+//! record at each change, and removes it when the domain ends. The pid of a stale record is no such process.
 
 mod interfaces;
 mod record_dirs;

@@ -13,12 +13,12 @@ pub mod evidence;
 pub mod fingerprints;
 mod id_records;
 mod ids;
+mod nic_shares;
 mod nics;
 pub mod precedence;
 mod same;
 mod saved_ids;
 mod twins;
-mod unmonitored;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -122,7 +122,7 @@ impl Merge {
         }
         of_nics.extend(share_nics(&mut vms));
         let mut overuse: Vec<Excess> = problems.iter().map(|_| Excess::default()).collect();
-        for (source, uid, count) in unmonitored::limit(&mut vms, evidence.trust) {
+        for (source, uid, count) in nic_shares::limit(&mut vms) {
             overuse[source].add(uid, "nics", count);
         }
         let of_nics = of_nics.into_iter().map(|(source, id, problem)| (source, format!("{id:?}: {problem}")));
@@ -228,7 +228,7 @@ fn fill(vm: &mut InstanceInfo, other: &InstanceInfo) {
     }
     vm.hypervisor_pid = vm.hypervisor_pid.or(other.hypervisor_pid);
     vm.uid = vm.uid.or(other.uid);
-    unmonitored::join(&mut vm.unmonitored, &other.unmonitored);
+    nic_shares::join(&mut vm.unmonitored, &other.unmonitored);
     vm.has_more_nics |= other.has_more_nics;
     // Who knows how many there are now knows more than how many there may be.
     if vm.allocated_vcpus.is_none() && (vm.max_vcpus.is_none() || other.allocated_vcpus.is_some()) {

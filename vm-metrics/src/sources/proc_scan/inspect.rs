@@ -260,7 +260,9 @@ impl ProcessVm {
         };
         let long_line = self.has_long_line.then(too_long);
         let texts = long_line.into_iter().chain(self.has_too_many_nics.then(too_many));
-        let texts = texts.chain(self.vcpus.excess().map(of_vcpus));
+        // A program that is not known by name has no limit for its vCPUs.
+        let excess = self.vcpus.excess().filter(|_| !matches!(self.info.hypervisor, Hypervisor::Program(_)));
+        let texts = texts.chain(excess.map(of_vcpus));
         problems.extend(texts.map(|problem| SourceError::process(self.pid, problem)));
         problems
     }

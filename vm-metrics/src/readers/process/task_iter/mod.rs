@@ -1,7 +1,8 @@
 //! Reader `task_iter`: the processes of all VMs at once, by an eBPF program.
 //!
-//! The kernel calls it for each thread. One read of the iterator costs a fraction of the files in `/proc`, and gives the same numbers. The readers of those files
-//! read the other processes: all of them without this reader, and one of which a thread ended during the read.
+//! The kernel calls it for each thread of the host. Beside few other threads a read costs a fraction of the files in `/proc`,
+//! and gives the same numbers. Beside many it costs more, so this reader is on request and rests there. The readers of those
+//! files read the other processes: all of them without this reader, and one whose threads changed during the read.
 
 #[cfg(feature = "ebpf")]
 mod program;

@@ -9,6 +9,7 @@ use aya::programs::Iter;
 use aya::{Btf, Ebpf, EbpfLoader};
 use vm_metrics_common::{TaskGroup, TaskLayout, TaskRun, names, task_names};
 
+use crate::readers::tap::ebpf::cpus::cpu_ids;
 use crate::readers::tap::ebpf::error::LoadError;
 use crate::readers::tap::ebpf::mapped_array::MappedArray;
 
@@ -17,7 +18,6 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vm
 
 /// The loader keeps globals by reference.
 static LAYOUT: OnceLock<TaskLayout> = OnceLock::new();
-static CPUS: OnceLock<u32> = OnceLock::new();
 
 pub(super) struct TaskProgram {
     ebpf: Ebpf,
@@ -33,17 +33,20 @@ pub(super) struct TaskProgram {
 impl TaskProgram {
     /// For so many processes.
     pub(super) fn load(layout: &TaskLayout, processes: u32) -> Result<Self, LoadError> {
-        let cpus = aya::util::nr_cpus().map_err(|(path, source)| LoadError::Cpus { path, source })?;
-        let cpus = u32::try_from(cpus).map_err(|_| LoadError::TooManyCpus { cpus })?;
+        let cpus = cpu_ids()?;
+        // A CPU that cannot exist has no share of a counter, and the kernel gives its memory no place.
+        if aya::util::nr_cpus().ok() != usize::try_from(*cpus).ok() {
+            return Err(LoadError::CpuGaps);
+        }
         let mut loader = EbpfLoader::new();
         // The program is not relocated against the kernel's types, which are 30 MB of memory.
         loader
             .btf(None)
             .override_global(task_names::GLOBAL_LAYOUT, LAYOUT.get_or_init(|| *layout), true)
-            .override_global(names::GLOBAL_CPUS, CPUS.get_or_init(|| cpus), true)
+            .override_global(names::GLOBAL_CPUS, cpus, true)
             .map_max_entries(task_names::MAP_SLOTS, processes)
             .map_max_entries(task_names::MAP_GROUPS, processes)
-            .map_max_entries(task_names::MAP_DISTANCES, cpus);
+            .map_max_entries(task_names::MAP_DISTANCES, *cpus);
         let mut ebpf = loader.load(OBJECT)?;
         program(&mut ebpf)?.load(task_names::TARGET, &Btf::from_sys_fs()?)?;
         let groups = take(&mut ebpf, task_names::MAP_GROUPS)?;
@@ -54,7 +57,7 @@ impl TaskProgram {
             groups: MappedArray::new(groups)?,
             slot_of: std::collections::HashMap::new(),
             free: (0..processes).rev().collect(),
-            cpus,
+            cpus: *cpus,
             ebpf,
         })
     }

@@ -1,12 +1,12 @@
 //! Chooses the processes that the program reads, and adds their numbers.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
 
 use rustix::param::{clock_ticks_per_second, page_size};
 use vm_metrics_common::{TaskGroup, TaskLayout};
 
 use super::program::TaskProgram;
+use crate::host::Host;
 use crate::model::{Batch, ComponentHealth, Health, ProcessStats, Trust, VmSet};
 use crate::net::namespaces::Namespaces;
 use crate::procfs::parse_stat;
@@ -22,22 +22,19 @@ const FEW: usize = 1024;
 const MOST: usize = 1 << 16;
 
 /// Threads of the host that a read may always visit.
-const FREE_TASKS: u64 = 4096;
+const FREE_THREADS: u64 = 512;
 
-/// Threads of the host to visit for one process. To visit more costs more than the files of the process.
-const TASKS_PER_PROCESS: u64 = 256;
-
-/// When a host with too many other threads is tried again.
-const REST: Duration = Duration::from_secs(30);
+/// Threads of the host to visit for one process of a trusted user. To visit more may cost more than the files.
+const THREADS_PER_PROCESS: u64 = 16;
 
 /// Reads of this process until one has all threads: others may end meanwhile.
 const TRIES: usize = 10;
 
 struct TaskIter {
+    host: Host,
     layout: TaskLayout,
     program: TaskProgram,
     trust: Trust,
-    rests_until: Option<Instant>,
 }
 
 pub(super) fn start(context: &mut ReaderContext) -> StartOutcome {
@@ -58,7 +55,7 @@ impl TaskIter {
         let stat = std::fs::read(context.host.process_itself().join("stat")).map_err(LoadError::Iterate)?;
         let start_ticks = parse_stat(&stat).map_err(|_| LoadError::OtherTasks)?.start_ticks;
         check(&mut program, start_ticks, clocks)?;
-        Ok(Self { layout, program, trust: context.trust.clone(), rests_until: None })
+        Ok(Self { host: context.host.clone(), layout, program, trust: context.trust.clone() })
     }
 
     fn read_into(&mut self, wanted: &HashSet<u32>, batch: &mut Batch) -> Result<usize, LoadError> {
@@ -75,31 +72,20 @@ impl TaskIter {
             batch.complete.insert(pid);
             items += 1;
         }
-        let is_worth_it = run.tasks <= FREE_TASKS + TASKS_PER_PROCESS * wanted.len() as u64;
-        self.rests_until = (!is_worth_it).then(|| Instant::now() + REST);
         Ok(items)
-    }
-
-    fn wanted(&self, vms: &VmSet) -> HashSet<u32> {
-        let of = |trusted: bool| {
-            let vms = vms.vms.iter().filter(move |vm| self.trust.is_trusted(vm.uid) == trusted);
-            vms.filter_map(|vm| vm.hypervisor_pid)
-        };
-        let mut wanted = HashSet::new();
-        for pid in of(true).chain(of(false)) {
-            if wanted.len() < MOST {
-                wanted.insert(pid);
-            }
-        }
-        wanted
     }
 }
 
 impl Reader for TaskIter {
     fn read(&mut self, vms: &VmSet, _: &mut Namespaces, batch: &mut Batch) -> ReadReport {
         let mut report = ReadReport::default();
-        let wanted = self.wanted(vms);
-        if wanted.is_empty() || self.rests_until.is_some_and(|until| Instant::now() < until) {
+        let (wanted, limit) = wanted(vms, &self.trust);
+        if wanted.is_empty() {
+            return report;
+        }
+        // Before the read, which nothing ends early.
+        if self.host.threads().is_none_or(|threads| threads > limit) {
+            report.error(ReaderError::TooManyThreads { limit });
             return report;
         }
         match self.read_into(&wanted, batch) {
@@ -112,6 +98,23 @@ impl Reader for TaskIter {
         }
         report
     }
+}
+
+/// The processes to read, and the most threads that a read may visit for them.
+fn wanted(vms: &VmSet, trust: &Trust) -> (HashSet<u32>, u64) {
+    let of = |trusted: bool| {
+        let vms = vms.vms.iter().filter(move |vm| trust.is_trusted(vm.uid) == trusted);
+        vms.filter_map(|vm| vm.hypervisor_pid)
+    };
+    let mut wanted: HashSet<u32> = of(true).take(MOST).collect();
+    // Users who are not trusted could start processes for longer reads.
+    let limit = FREE_THREADS + THREADS_PER_PROCESS * wanted.len() as u64;
+    for pid in of(false) {
+        if wanted.len() < MOST {
+            wanted.insert(pid);
+        }
+    }
+    (wanted, limit)
 }
 
 /// Whether the program and `/proc` tell the same of this process: its number, its start, and its CPU time.
@@ -176,6 +179,7 @@ mod tests {
     use vm_metrics_common::TaskPages;
 
     use super::*;
+    use crate::model::InstanceInfo;
 
     fn group() -> TaskGroup {
         let pages = TaskPages { total: 9, anon: 1, file: 2, shmem: 3, ..TaskPages::default() };
@@ -192,12 +196,31 @@ mod tests {
     #[test]
     fn only_a_whole_group_is_taken() {
         assert!(group().is_whole(7), "all of it");
-        assert!(TaskGroup { visited: 3, ..group() }.is_whole(7), "a thread has come meanwhile");
+        assert!(!TaskGroup { visited: 3, ..group() }.is_whole(7), "an ended thread is in it twice");
         assert!(!group().is_whole(8), "of an earlier read");
-        assert!(!TaskGroup { torn: 1, ..group() }.is_whole(7), "a thread has ended meanwhile");
+        assert!(!TaskGroup { torn: 1, ..group() }.is_whole(7), "a thread has started or ended meanwhile");
         assert!(!TaskGroup { visited: 1, ..group() }.is_whole(7), "a thread is missing");
         assert!(!TaskGroup { start_nsec: 0, ..group() }.is_whole(7), "its first thread is missing");
         assert!(!TaskGroup { pages: TaskPages::default(), ..group() }.is_whole(7), "it has ended");
+    }
+
+    #[test]
+    fn strangers_do_not_raise_the_limit() {
+        let vm = |pid: u32, uid: u32| InstanceInfo {
+            hypervisor_pid: Some(pid),
+            uid: Some(uid),
+            ..InstanceInfo::default()
+        };
+        let with = |strangers: u32| VmSet {
+            vms: (0..2)
+                .map(|pid| vm(pid + 1, 0))
+                .chain((0..strangers).map(|pid| vm(pid + 3, 1000)))
+                .collect(),
+        };
+        for strangers in [0, 100] {
+            let (pids, limit) = wanted(&with(strangers), &Trust::default());
+            assert_eq!((pids.len(), limit), (2 + strangers as usize, 512 + 2 * 16));
+        }
     }
 
     #[test]

@@ -174,7 +174,8 @@ impl Drops {
 
     /// What a daemon before this one has counted stays.
     fn add(&mut self, key: DropKey) -> Result<(), LoadError> {
-        let cpus = aya::util::nr_cpus().map_err(|(path, source)| LoadError::Cpus { path, source })?;
+        let cpus =
+            aya::util::nr_cpus().map_err(|(path, source)| LoadError::Cpus { path: path.into(), source })?;
         let zeroes = PerCpuValues::try_from(vec![DropCounts::default(); cpus])
             .map_err(|source| LoadError::Map(MapError::IoError(source)))?;
         match self.counts.insert(key, zeroes, IF_ABSENT) {

@@ -29,8 +29,8 @@ pub(crate) enum LoadError {
     Map(#[from] MapError),
     #[error("cannot map the counters into memory: {0}")]
     Mmap(#[source] io::Error),
-    #[error("cannot read {path}: {source}")]
-    Cpus { path: &'static str, source: io::Error },
+    #[error("cannot read {}: {source}", path.display())]
+    Cpus { path: PathBuf, source: io::Error },
     #[error("max_nics = {max_nics} is too many for {cpus} CPUs: choose a smaller readers.tap_ebpf.max_nics")]
     TooManyNics { max_nics: u32, cpus: u32 },
     #[error("cannot read {}: {source}", path.display())]
@@ -80,10 +80,10 @@ pub(crate) enum LoadError {
         "the task iterator and /proc do not tell the same of this process, as in a time namespace or another pid namespace"
     )]
     OtherTasks,
+    #[error("the ids of CPUs have gaps: the program would read memory of none")]
+    CpuGaps,
     #[error("the counters are no array: build the binary anew")]
     NoArray,
-    #[error("this host may have {cpus} CPUs, which is more than the eBPF programs can count on")]
-    TooManyCpus { cpus: usize },
     #[error("the number {netns} of a network namespace has more than the 32 bits that the kernel gives it")]
     WideNamespace { netns: u64 },
 }
@@ -110,7 +110,7 @@ impl LoadError {
     /// It lacks something, as one that is too old.
     fn is_of_the_kernel(&self) -> bool {
         let lacks_types = matches!(self, Self::KernelTypes(_) | Self::ReadBtf { .. } | Self::Btf(_));
-        lacks_types || matches!(self, Self::OtherTasks | Self::Program(ProgramError::Btf(_)))
+        lacks_types || matches!(self, Self::OtherTasks | Self::CpuGaps | Self::Program(ProgramError::Btf(_)))
     }
 
     /// The causes, outermost first. Of a verifier log, the line that says why; all of it goes to the debug log.
@@ -214,10 +214,5 @@ mod tests {
         let says = "cannot run the eBPF programs: the eBPF programs in this binary lack the map COUNTERS: \
                     build the binary anew";
         assert_eq!(health.reason, says);
-        let cpus = LoadError::TooManyCpus { cpus: 5_000_000_000 }.to_string();
-        assert_eq!(
-            cpus,
-            "this host may have 5000000000 CPUs, which is more than the eBPF programs can count on"
-        );
     }
 }

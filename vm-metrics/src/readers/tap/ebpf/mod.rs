@@ -18,6 +18,8 @@
 
 #[cfg(feature = "ebpf")]
 mod budget;
+#[cfg(feature = "ebpf")]
+pub(crate) mod cpus;
 #[cfg(feature = "daemon")]
 mod detach;
 #[cfg(feature = "ebpf")]
@@ -87,7 +89,7 @@ pub(crate) fn map_bytes(section: &Section) -> Result<u64, ConfigError> {
     /// Of each TAP and CPU, with what the kernel keeps of it.
     const PER_CPU: u64 = 352;
     let options: Options = section.options()?;
-    let cpus = aya::util::nr_cpus().unwrap_or(1) as u64;
+    let cpus = cpus::cpu_ids().map_or(1, |ids| u64::from(*ids));
     Ok(u64::from(options.max_nics) * PER_CPU * cpus)
 }
 

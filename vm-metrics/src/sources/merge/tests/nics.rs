@@ -1,6 +1,7 @@
 //! Tests of NICs that several sources name.
 
 use super::*;
+use crate::model::{UnmonitoredKind, UnmonitoredNic};
 
 #[test]
 fn a_nic_is_of_one_vm_once() {
@@ -115,11 +116,7 @@ fn an_id_says_more_than_a_tap() {
 #[test]
 fn strangers_share_the_room_for_held_nics() {
     let mut world = World::new();
-    let mut held = |uid, pid: u32, count: usize| {
-        let nics: Vec<_> = (0..count).map(|at| Nic::local(format!("t{pid}-{at}"))).collect();
-        world.holds(pid, uid, &nics);
-        InstanceInfo { nics, uid: Some(uid), ..vm(&format!("vm{pid}"), Some(pid)) }
-    };
+    let mut held = |uid, pid, count| with_taps(&mut world, pid, uid, count);
     let mut vms: Vec<_> = (1..=6).map(|pid| held(1000, pid, 256)).collect();
     vms.extend([held(1001, 7, 3), held(0, 8, 256)]);
     let (vms, _) = world.merge(vec![listing_of(Precedence::Process, vms)]);
@@ -127,4 +124,43 @@ fn strangers_share_the_room_for_held_nics() {
     let count = |uid| of(uid).map(|vm| vm.nics.len()).sum::<usize>();
     assert_eq!((count(1000), count(1001), count(0)), (1021, 3, 256));
     assert_eq!(of(1000).filter(|vm| vm.has_more_nics).count(), 3, "their sums are unknown");
+}
+
+/// A world with a process of each of 1024 users, which holds TAPs and names an unmonitored NIC, as `qemu -netdev user` does.
+fn crowd(taps: u32) -> (World, Vec<InstanceInfo>) {
+    let mut world = World::new();
+    let one = |pid| {
+        let unmonitored = vec![UnmonitoredNic { kind: UnmonitoredKind::User, name: "n0".into() }];
+        InstanceInfo { unmonitored, ..with_taps(&mut world, pid, pid, taps) }
+    };
+    let vms = (10_001..=11_024).map(one).collect();
+    (world, vms)
+}
+
+fn with_taps(world: &mut World, pid: u32, uid: u32, count: u32) -> InstanceInfo {
+    let nics: Vec<_> = (0..count).map(|at| Nic::local(format!("t{pid}-{at}"))).collect();
+    world.holds(pid, uid, &nics);
+    InstanceInfo { nics, uid: Some(uid), ..vm(&format!("vm{pid}"), Some(pid)) }
+}
+
+#[test]
+fn strangers_take_no_nics_from_operators_vms() {
+    let (mut world, fakes) = crowd(1);
+    let named: Vec<_> = (1..=100).map(|pid| with_taps(&mut world, pid, 64055, 2)).collect();
+    let processes = named.iter().cloned().chain(fakes).collect();
+    let listings =
+        vec![listing_of(Precedence::Orchestrator, named), listing_of(Precedence::Process, processes)];
+    let (vms, _) = world.merge(listings);
+    let named: Vec<_> = vms.iter().filter(|vm| vm.uid == Some(64055)).collect();
+    assert_eq!((named.len(), named.iter().map(|vm| vm.nics.len()).sum::<usize>()), (100, 200));
+    assert!(named.iter().all(|vm| !vm.has_more_nics), "their sums are known");
+}
+
+#[test]
+fn unmonitored_nics_displace_no_held_taps() {
+    let (mut world, mut vms) = crowd(0);
+    vms.push(with_taps(&mut world, 1, 1000, 200));
+    let (vms, _) = world.merge(vec![listing_of(Precedence::Process, vms)]);
+    let of_taps = vms.iter().find(|vm| vm.uid == Some(1000)).unwrap();
+    assert_eq!((of_taps.nics.len(), of_taps.has_more_nics), (200, false));
 }

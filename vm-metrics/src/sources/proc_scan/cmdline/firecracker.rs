@@ -1,7 +1,7 @@
 //! Firecracker: its command line, and the config file that the command line may name.
 
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 
 use super::identity::Identity;
 use super::long_options::LongOptions;
@@ -60,8 +60,8 @@ pub fn read_config(content: &[u8]) -> Result<VmArgs, ConfigError> {
     let config: FirecrackerConfig = serde_json::from_slice(content)?;
     let machine = config.machine_config.unwrap_or_default();
     Ok(VmArgs {
-        vcpus: Some(machine.vcpu_count),
-        memory_bytes: machine.mem_size_mib.checked_mul(1 << 20),
+        vcpus: Some(machine.vcpu_count.unwrap_or(DEFAULT_VCPUS)),
+        memory_bytes: machine.mem_size_mib.unwrap_or(DEFAULT_MEMORY_MIB).checked_mul(1 << 20),
         taps: config.network_interfaces.into_iter().map(|interface| interface.host_dev_name).collect(),
         ..VmArgs::default()
     })
@@ -79,19 +79,22 @@ pub struct FirecrackerConfig {
     pub memory_hotplug: Option<IgnoredAny>,
 }
 
-#[derive(Deserialize)]
+/// A file may leave sizes out, and Firecracker has defaults for them. An answer of the API has none.
+#[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct MachineConfig {
-    #[serde(deserialize_with = "bounded::vcpus")]
-    pub vcpu_count: u32,
-    #[serde(deserialize_with = "bounded::memory_mib")]
-    pub mem_size_mib: u64,
+    #[serde(deserialize_with = "some_vcpus")]
+    pub vcpu_count: Option<u32>,
+    #[serde(deserialize_with = "some_memory_mib")]
+    pub mem_size_mib: Option<u64>,
 }
 
-impl Default for MachineConfig {
-    fn default() -> Self {
-        Self { vcpu_count: DEFAULT_VCPUS, mem_size_mib: DEFAULT_MEMORY_MIB }
-    }
+fn some_vcpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    bounded::vcpus(deserializer).map(Some)
+}
+
+fn some_memory_mib<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    bounded::memory_mib(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -135,7 +138,7 @@ mod tests {
 
     #[test]
     fn without_a_machine_config_firecracker_has_defaults() {
-        for config in ["{}", "{\"machine-config\": null}"] {
+        for config in ["{}", "{\"machine-config\": null}", "{\"machine-config\": {}}"] {
             let vm = read_config(config.as_bytes()).unwrap();
             assert_eq!((vm.vcpus, vm.memory_bytes), (Some(1), Some(128 << 20)), "{config}");
         }

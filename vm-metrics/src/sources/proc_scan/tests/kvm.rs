@@ -63,6 +63,22 @@ fn a_kvm_vm_of_any_program_is_found() {
     assert_eq!(list(&mut scan, 2 * TICK), []);
 }
 
+/// The vCPUs that KVM had made for its parent are no limit.
+#[test]
+fn an_heir_of_a_program_may_plug_vcpus() {
+    let child = Fake { pid: 101, ppid: 100, start: 6000, ..CROSVM };
+    let fixture = Fixture::of_kvm(&[CROSVM, child]);
+    fixture.runs_vm(100, 3);
+    let mut scan = fixture.scan();
+    list(&mut scan, START);
+    fixture.end(100);
+    assert_eq!(list(&mut scan, TICK)[0].hypervisor_pid, Some(101));
+    fixture.holds_vm(101, 4);
+    let listing = scan.list_at(2 * TICK).unwrap();
+    assert_eq!(listing.instances[0].allocated_vcpus, Some(4));
+    assert!(listing.problems.is_empty(), "{:?}", listing.problems);
+}
+
 #[test]
 fn a_vm_that_starts_later_is_found() {
     let fixture = Fixture::of_kvm(&[CROSVM]);

@@ -14,6 +14,7 @@ use vm_metrics_common::{
     Counters, GLOBAL_LAYOUT, Layout, MAX_COLLISIONS, Splits, TABLE_SIZE, TableEntry, names,
 };
 
+use super::super::cpus::cpu_ids;
 use super::super::error::LoadError;
 use super::counters::CounterMap;
 use super::pins::{Pins, is_there};
@@ -95,7 +96,7 @@ impl Loader {
         let mut loader = EbpfLoader::new();
         // The programs are not relocated against the kernel's types, which are 30 MB of memory.
         loader.btf(None);
-        let cpus = possible_cpus()?;
+        let cpus = cpu_ids()?;
         loader.override_global(names::GLOBAL_CPUS, cpus, true);
         // One number for each start of a reader.
         loader.override_global(names::GLOBAL_SPLITS, &*Box::leak(Box::new(splits)), true);
@@ -167,14 +168,6 @@ static LAYOUT: OnceLock<Layout> = OnceLock::new();
 
 /// Makes the programs leave the kernel's structures alone.
 static UNKNOWN: Layout = Layout::UNKNOWN;
-
-/// By reference, too.
-fn possible_cpus() -> Result<&'static u32, LoadError> {
-    static CPUS: OnceLock<u32> = OnceLock::new();
-    let cpus = aya::util::nr_cpus().map_err(|(path, source)| LoadError::Cpus { path, source })?;
-    let cpus = u32::try_from(cpus).map_err(|_| LoadError::TooManyCpus { cpus })?;
-    Ok(CPUS.get_or_init(|| cpus))
-}
 
 const NAMES: [&str; 2] = [names::PROGRAM_INGRESS, names::PROGRAM_EGRESS];
 

@@ -1,11 +1,11 @@
-//! Merges the unmonitored NICs of several sources, and limits them.
+//! Joins the unmonitored NICs of several sources, and limits the NICs of strangers.
 
 use std::collections::HashMap;
 
 use super::MergedVm;
-use crate::model::{InstanceInfo, Trust, UnmonitoredNic, fair_share};
+use crate::model::{InstanceInfo, UnmonitoredNic, fair_share};
 
-/// NICs of all VMs together whose users are not trusted. Each is dozens of series.
+/// NICs of all VMs together that describe themselves and whose users are not trusted. Each is dozens of series.
 const MAX_OF_STRANGERS: u64 = 1024;
 
 /// Adds those that another source knows. Sources have several names for one NIC, so of each kind the longest list counts,
@@ -21,32 +21,43 @@ pub fn join(nics: &mut Vec<UnmonitoredNic>, others: &[UnmonitoredNic]) {
     }
 }
 
-/// A process may hold, and an API may name, any number of interfaces. Each user who is not trusted has a share of them; the
-/// sums of a VM beyond it are unknown. Returns the demands beyond the shares, by source.
-pub fn limit(vms: &mut [MergedVm], trust: &Trust) -> Vec<(usize, Option<u32>, u64)> {
-    let has_share =
-        |vm: &&mut MergedVm| vm.standing.is_user() || vm.info.uid.is_some() && !trust.is_trusted(vm.info.uid);
-    let all = |info: &InstanceInfo| info.nics.len() + info.unmonitored.len();
+/// Divides the NICs among the users of VMs that describe themselves. A process may hold, and an API may name, any number.
+/// The sums of a VM beyond its user's share are unknown. Returns the NICs left out, by source.
+pub fn limit(vms: &mut [MergedVm]) -> Vec<(usize, Option<u32>, u64)> {
+    // An operator's VM keeps all: no tenant may take any from it.
+    let mut vms: Vec<_> = vms.iter_mut().filter(|vm| vm.standing.is_user()).collect();
+    let mut left_out = Vec::new();
+    // TAPs first: an unmonitored NIC costs a tenant no more than an argument.
+    let taps = cut(&mut vms, MAX_OF_STRANGERS, |info| &mut info.nics, &mut left_out);
+    let room = MAX_OF_STRANGERS.saturating_sub(taps);
+    cut(&mut vms, room, |info| &mut info.unmonitored, &mut left_out);
+    left_out
+}
+
+/// Leaves each user a share of the room. Returns how many are left in all.
+fn cut<T>(
+    vms: &mut [&mut MergedVm],
+    room: u64,
+    nics: fn(&mut InstanceInfo) -> &mut Vec<T>,
+    left_out: &mut Vec<(usize, Option<u32>, u64)>,
+) -> u64 {
     let mut demands: HashMap<Option<u32>, u64> = HashMap::new();
-    for MergedVm { info, .. } in vms.iter_mut().filter(has_share) {
-        *demands.entry(info.uid).or_default() += all(info) as u64;
+    for MergedVm { info, .. } in vms.iter_mut() {
+        *demands.entry(info.uid).or_default() += nics(info).len() as u64;
     }
     // Of too many users each has one.
-    let share = fair_share(MAX_OF_STRANGERS, demands.into_values()).max(1);
+    let share = fair_share(room, demands.into_values()).max(1);
     let mut counts: HashMap<Option<u32>, u64> = HashMap::new();
-    let mut overuse = Vec::new();
-    for MergedVm { info, source, .. } in vms.iter_mut().filter(has_share) {
-        let count = counts.entry(info.uid).or_default();
-        let demand = all(info);
-        let room = usize::try_from(share.saturating_sub(*count)).unwrap_or(usize::MAX);
-        info.nics.truncate(room);
-        info.unmonitored.truncate(room - info.nics.len());
-        *count += all(info) as u64;
-        let left_out = (demand - all(info)) as u64;
-        info.has_more_nics |= left_out > 0;
-        overuse.push((*source, info.uid, left_out));
+    for MergedVm { info, source, .. } in vms {
+        let (count, nics) = (counts.entry(info.uid).or_default(), nics(info));
+        let demand = nics.len();
+        nics.truncate(usize::try_from(share.saturating_sub(*count)).unwrap_or(usize::MAX));
+        *count += nics.len() as u64;
+        let beyond = (demand - nics.len()) as u64;
+        info.has_more_nics |= beyond > 0;
+        left_out.push((*source, info.uid, beyond));
     }
-    overuse
+    counts.into_values().sum()
 }
 
 #[cfg(test)]
@@ -86,7 +97,7 @@ mod tests {
         };
         let mut vms: Vec<MergedVm> = (0..6).map(|_| vm(Standing::User(Some(7)), 7, 256)).collect();
         vms.extend([vm(Standing::User(Some(8)), 8, 3), vm(Standing::Trusted, 0, 256)]);
-        let overuse = limit(&mut vms, &Trust::default());
+        let overuse = limit(&mut vms);
         assert_eq!(overuse.iter().map(|(_, _, count)| count).sum::<u64>(), 6 * 256 - 1021);
         let of = |uid| vms.iter().filter(move |vm| vm.info.uid == Some(uid));
         let count = |uid| of(uid).map(|vm| vm.info.unmonitored.len()).sum::<usize>();
