@@ -24,7 +24,7 @@ fn delay(scan: &mut ProcScan, pid: u32, is_late: fn(&ProcessQuery) -> bool) -> m
 
 /// Names in files give TAPs to trusted users only. So the VMs are found as trusted ones, and settle.
 #[test]
-fn a_late_answer_gives_no_tap_to_a_child() {
+fn a_late_answer_gives_no_child_a_tap() {
     const VM: Fake = Fake { uid: STRANGER, taps: &[(3, "tap0")], ..Fake::QEMU };
     const CHILD: Fake = Fake { pid: 101, ppid: 100, start: 6000, args: "kvm -name two", ..VM };
     let fixture = Fixture::with(&[VM, CHILD]);
