@@ -45,7 +45,8 @@ impl Lab {
             ));
             format!("[[sources.static_list.vms]]\\nid = \"{name}\"\\npid = {}\\n", pid.trim())
         });
-        let config = "[sources.proc_scan]\\nenabled = false\\n[readers.cgroup]\\ninterval = \"1s\"\\n";
+        let config = "[sources.proc_scan]\\nenabled = false\\n[readers.cgroup]\\ninterval = \"1s\"\\n\
+            [exporters.prometheus]\\ngroups = [\"cgroup\"]\\n";
         lab.run(&format!("printf '{config}{}' >/tmp/config.toml", vms.concat()));
         lab.run(&format!("{IN_GUEST} serve --no-ebpf --config /tmp/config.toml >/tmp/log 2>&1 &"));
         lab
