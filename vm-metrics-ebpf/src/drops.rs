@@ -7,6 +7,7 @@
 #![no_main]
 
 mod memory;
+mod object;
 #[macro_use]
 mod skb;
 
@@ -80,15 +81,3 @@ fn add(to: &mut Traffic, dropped: Traffic) {
     to.packets += dropped.packets;
     to.bytes += dropped.bytes;
 }
-
-/// Loops, so that the verifier rejects a program with a reachable panic.
-// A check of the whole workspace runs on the host, where `std` has a handler.
-#[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

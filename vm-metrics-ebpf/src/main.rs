@@ -13,6 +13,7 @@ mod count;
 mod frame;
 mod maps;
 mod memory;
+mod object;
 mod skb;
 
 use aya_ebpf::{bindings::tcx_action_base::TCX_NEXT, macros::classifier, programs::TcContext};
@@ -42,15 +43,3 @@ const PACKET_LOOPBACK: u32 = 5;
 /// "Continue with the next program". A clsact filter returns the same number as `TC_ACT_UNSPEC`. `TC_ACT_OK` would end
 /// the chain for foreign programs.
 const CONTINUE: i32 = TCX_NEXT;
-
-/// Loops, so that the verifier rejects a program with a reachable panic.
-// A check of the whole workspace runs on the host, where `std` has a handler.
-#[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -6,6 +6,7 @@
 #![no_main]
 
 mod memory;
+mod object;
 mod pages;
 
 use core::ffi::c_void;
@@ -168,15 +169,3 @@ fn sums(of: *const c_void, layout: &'static SumLayout) -> Option<TaskSums> {
         cancelled_write_bytes: read(of, at(&layout.cancelled_write_bytes))?,
     })
 }
-
-/// Loops, so that the verifier rejects a program with a reachable panic.
-// A check of the whole workspace runs on the host, where `std` has a handler.
-#[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
