@@ -57,6 +57,19 @@ impl Samples {
     }
 }
 
+/// A counter of the base group.
+pub const fn counter(
+    name: &'static str,
+    unit: &'static str,
+    help: &'static str,
+    origin: &'static str,
+    labels: &'static [Label],
+    otel: Convention,
+    samples: Samples,
+) -> Metric {
+    Metric { name, group: SeriesGroup::Base, kind: Kind::Counter, unit, help, origin, labels, otel, samples }
+}
+
 impl Metric {
     /// The same metric in a group.
     pub const fn of(self, group: SeriesGroup) -> Self {

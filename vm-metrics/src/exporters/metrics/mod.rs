@@ -3,6 +3,7 @@
 //! All formats and the tables of the documentation follow from the entries. A new metric is one entry in a file here.
 
 mod cgroup;
+mod component_metrics;
 mod drops;
 mod ebpf;
 mod entry;
@@ -22,7 +23,7 @@ mod vcpu;
 mod vm;
 
 use Samples::{Count, Difference, Real};
-pub use entry::{Attribute, Convention, InstrumentKind, Metric, Samples, Sink, otel, shared};
+pub use entry::{Attribute, Convention, InstrumentKind, Metric, Samples, Sink, counter, otel, shared};
 pub use kind::Kind;
 pub use number::{Number, Since};
 pub use series_group::SeriesGroup;
@@ -57,7 +58,11 @@ pub const GROUPS: &[Group] = &[
         files: &[nic::TRAFFIC, drops::METRICS, nic::BACKLOG, ebpf::METRICS, nic_info::METRICS],
     },
     Group { title: "VMs that come and go", prefix: None, files: &[lifecycle::METRICS] },
-    Group { title: "The daemon itself", prefix: Some(OWN_PREFIX), files: &[self_metrics::METRICS] },
+    Group {
+        title: "The daemon itself",
+        prefix: Some(OWN_PREFIX),
+        files: &[self_metrics::METRICS, component_metrics::METRICS],
+    },
 ];
 
 /// Metrics of the exporters themselves. They also change between two snapshots.

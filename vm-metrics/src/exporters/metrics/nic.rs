@@ -113,17 +113,7 @@ pub(super) const fn counter(
     otel: Convention,
     samples: Samples,
 ) -> Metric {
-    Metric {
-        name,
-        group: SeriesGroup::Base,
-        kind: Kind::Counter,
-        unit,
-        help,
-        origin,
-        labels: NIC,
-        otel,
-        samples,
-    }
+    super::counter(name, unit, help, origin, NIC, otel, samples)
 }
 
 const fn backlog(
