@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use vm_metrics_testkit::{
-    daemon::Daemon,
+    daemon::{Daemon, GROUPS},
     http::{self, Response},
     process_cpu_time,
     wait::{SOON, wait_until},
@@ -117,6 +117,8 @@ impl Setup<'_> {
         let start = Instant::now();
         let mut command = Command::new(binary);
         command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&config);
+        // The default, where the testkit would show all groups of series.
+        command.envs(GROUPS.map(|name| (name, "[]")));
         let daemon = Daemon::start_command(command)?;
         let mut contestant = Contestant { name, counted_after: Duration::ZERO, interval, daemon };
         contestant.wait_until_all_are_counted(vms)?;

@@ -92,7 +92,7 @@ pub const RATIOS: &[Ratio] = &[
     ratio("a packet of IPv6 / counted in a hash", "packet.ipv6", "packet.hash", 0.34, None),
     ratio("a packet of ARP / counted in a hash", "packet.arp", "packet.hash", 0.26, None),
     ratio("a packet in a VLAN / counted in a hash", "packet.vlan", "packet.hash", 0.34, None),
-    count("series of a VM", "series_per_vm", 30.0, Some(77.0)),
+    count("series of a VM", "series_per_vm", 30.0, None),
     count("open files of a VM", "open_files_per_vm", 2.5, Some(12.1)),
 ];
 
