@@ -16,7 +16,7 @@ use super::{health, merge};
 use crate::host::Host;
 use crate::model::{
     Batch, ComponentHealth, ComponentKind, ComponentRun, ComponentTotals, InstanceInfo, MissedTicks,
-    NicReadings, Snapshot, Trust, VmSet, unix_seconds,
+    Snapshot, Trust, VmSet, unix_seconds,
 };
 use crate::net::events::EventPoller;
 use crate::net::namespaces::Namespaces;
@@ -182,7 +182,7 @@ impl Engine {
 
     /// Reads the VMs. Their devices are found once for all readers, when it is known which processes have ended.
     fn read(&mut self, vms: &VmSet, components: &mut Vec<ComponentRun>) -> Batch {
-        let mut batch = Batch { nics: vec![NicReadings::default(); vms.nics().count()], ..Batch::default() };
+        let mut batch = Batch::of(vms);
         let mut is_resolved = false;
         for (name, state) in &mut self.readers {
             let reads_devices = matches!(state, ReaderState::Running(reader) if reader.reads_devices());

@@ -35,6 +35,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// One without readings, with a place for each interface of the VMs.
+    pub(crate) fn of(vms: &VmSet) -> Self {
+        Self { nics: vec![NicReadings::default(); vms.nics().count()], ..Self::default() }
+    }
+
     /// The VMs with a process whose files are to be read.
     pub(crate) fn incomplete<'v>(&self, vms: &'v VmSet) -> Vec<&'v InstanceInfo> {
         let is_incomplete =

@@ -53,7 +53,7 @@ impl Continuity {
         // An account shows that a device was read. So the short-lived devices are assigned before accounts are closed.
         tick.assign_short_lived(present, removals, batch);
         // Accounts are closed before the merge, so that a device that has moved goes on in its next account.
-        tick.close_exited(batch, present);
+        tick.close_exited(batch);
         tick
     }
 }
@@ -123,11 +123,10 @@ impl<'c> ContinuityTick<'c> {
 
     /// Closes the accounts of devices that left their namespace before the devices of this tick were read.
     ///
-    /// Those that a VM loses in this tick stay open: the merge still publishes their final counters.
-    fn close_exited(&mut self, batch: &Batch, present: &VmSet) {
-        let removed = &batch.nics[present.nics().count()..];
-        let lost: HashSet<DeviceId> = removed.iter().filter_map(|nic| Some(nic.device?.id)).collect();
-        let (leaving, gone) = batch.exits.iter().partition(|(device, _)| lost.contains(device));
+    /// Those whose final counters stand for an interface stay open: the merge still publishes them.
+    fn close_exited(&mut self, batch: &Batch) {
+        let read: HashSet<DeviceId> = batch.nics.iter().filter_map(|nic| Some(nic.device?.id)).collect();
+        let (leaving, gone) = batch.exits.iter().partition(|(device, _)| read.contains(device));
         self.state.leaving = leaving;
         self.forget_all(gone);
     }

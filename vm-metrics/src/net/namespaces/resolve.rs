@@ -11,7 +11,6 @@ impl Namespaces {
     pub(crate) fn resolve(&mut self, vms: &VmSet, batch: &mut Batch) {
         self.select(vms, &batch.ended);
         self.table.begin_tick();
-        batch.nics = vec![NicReadings::default(); vms.nics().count()];
         let nics = by_netns(vms.nics().enumerate());
         self.listen_again();
         let (entered, table) = self.all_devices();

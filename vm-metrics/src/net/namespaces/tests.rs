@@ -23,7 +23,7 @@ fn vms(users: &[(u32, u64)]) -> VmSet {
 }
 
 fn resolve(namespaces: &mut Namespaces, vms: &VmSet, ended: &[u32]) {
-    namespaces.resolve(vms, &mut Batch { ended: ended.iter().copied().collect(), ..Batch::default() });
+    namespaces.resolve(vms, &mut Batch { ended: ended.iter().copied().collect(), ..Batch::of(vms) });
 }
 
 fn is_held(namespaces: &Namespaces, netns: u64) -> bool {

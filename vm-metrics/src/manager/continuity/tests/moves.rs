@@ -68,6 +68,21 @@ fn a_lost_device_keeps_its_account_until_merged() {
     assert!(!daemon.continuity.knows(device.id));
 }
 
+/// Its final counters stand for it, when its VM was not listed for a while.
+#[test]
+fn a_gone_device_that_is_read_keeps_its_account() {
+    let (mut daemon, nic) = (Daemon::default(), there("t"));
+    read(&mut daemon, "a", &nic, 7, 1000);
+    let device = daemon.find(&nic, 7, NicKind::Tap);
+    let exits = daemon.begin_tick(&[(&nic, 7, DeviceExit::Deleted)]);
+    let batch = Batch { exits, ..readings(&[device]) };
+    let mut tick = daemon.continuity.begin_tick(now(), &vm("a", None, [&nic]), &VmSet::default(), &batch);
+    let account = tick.account("a", &reading(&nic, device, 1100));
+    assert!(account.published.is_some(), "the same share goes on");
+    tick.end().save();
+    assert!(!daemon.continuity.knows(device.id));
+}
+
 /// The notice is about the device before, which had its index.
 #[test]
 fn a_present_device_was_not_deleted() {
