@@ -70,7 +70,7 @@ fn a_lost_device_keeps_its_account_until_merged() {
 
 /// Its final counters stand for it, when its VM was not listed for a while.
 #[test]
-fn a_gone_device_that_is_read_keeps_its_account() {
+fn a_read_device_keeps_its_account_when_gone() {
     let (mut daemon, nic) = (Daemon::default(), there("t"));
     read(&mut daemon, "a", &nic, 7, 1000);
     let device = daemon.find(&nic, 7, NicKind::Tap);
